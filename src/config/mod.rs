@@ -1,0 +1,337 @@
+//! Checked settings: what the TOML file, the environment and the defaults came to.
+//!
+//! This module owns every setting's key, default, bounds and meaning. Nothing outside of it sees a
+//! raw string that should be a URL, a duration or a size. Each part of the gateway is handed its own
+//! section, never the whole [`Config`].
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use url::Url;
+
+use crate::protocol::{OriginPattern, PathPattern, Template};
+
+mod secret;
+
+pub use secret::Secret;
+
+/// Every setting of one gateway process.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub server: Server,
+    pub admin: Admin,
+    pub shutdown: Shutdown,
+    pub engine: Engine,
+    pub tokens: Tokens,
+    pub jwt: Jwt,
+    pub origins: Origins,
+    pub proxy: Proxy,
+    /// In the order of the file; the first whose path matches takes the request.
+    pub routes: Vec<Arc<Route>>,
+    pub upstreams: BTreeMap<String, Arc<Upstream>>,
+    pub log: Log,
+}
+
+/// `[server]`: the public port.
+#[derive(Debug, Clone)]
+pub struct Server {
+    pub listen: SocketAddr,
+    /// Worker threads, each with its own runtime and listener socket. Already resolved: never 0.
+    pub threads: usize,
+    /// Open public connections of the whole process, whatever they are doing.
+    pub max_connections: usize,
+    /// Open public connections of one client address; 0 = no limit.
+    pub max_connections_per_ip: usize,
+    /// Peers whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// From accept, or from the end of the last response, to the end of a request's head.
+    pub header_timeout: Duration,
+    /// A request head larger than this is refused with 431.
+    pub max_header_bytes: usize,
+}
+
+/// `[admin]`: metrics, health and the server API.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    pub listen: SocketAddr,
+    /// Keys that open the server API; none = the API answers 403.
+    pub api_keys: Vec<Secret>,
+}
+
+/// `[shutdown]`: what SIGTERM does.
+#[derive(Debug, Clone)]
+pub struct Shutdown {
+    /// Open sockets are closed with 1012 spread evenly over this time.
+    pub drain: Duration,
+    /// What is left after `drain` has this long to end before it is cut.
+    pub grace: Duration,
+}
+
+/// `[engine]`: where tokens, limits and publications live.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    pub kind: EngineKind,
+    /// Larger publications are refused by the API, and counted and dropped when they come from Redis.
+    pub max_publication_bytes: usize,
+}
+
+#[derive(Debug, Clone)]
+pub enum EngineKind {
+    Memory,
+    Redis(RedisEngine),
+}
+
+/// `[engine.redis]`; the URLs of the parts are already resolved to `url` where they are empty.
+#[derive(Debug, Clone)]
+pub struct RedisEngine {
+    /// Commands of the gateway itself; what an upstream without its own `redis_url` uses.
+    pub url: Secret,
+    pub tokens_url: Secret,
+    pub limits_url: Secret,
+    pub pubsub_url: Secret,
+    /// Prefix of the gateway's own keys (limits, leases). Channels are published under their bare name.
+    pub key_prefix: String,
+}
+
+/// `[tokens]`: single-use connection tokens.
+#[derive(Debug, Clone)]
+pub struct Tokens {
+    pub ttl: Duration,
+    pub key_prefix: String,
+    /// `None` = this gateway issues none to browsers.
+    pub issue_path: Option<String>,
+    pub csrf: Csrf,
+    /// The record's `connection_id` must match this glob over the route's parameters; `None` = unbound.
+    pub binding: Option<Template>,
+}
+
+/// Double-submit names: the cookie's value must be repeated in the header where a cookie authenticates.
+#[derive(Debug, Clone)]
+pub struct Csrf {
+    pub cookie: String,
+    pub header: String,
+}
+
+/// `[jwt]`: who the caller is.
+#[derive(Debug, Clone)]
+pub struct Jwt {
+    pub keys: Vec<JwtKey>,
+    pub jwks_url: Option<Url>,
+    pub issuer: Option<String>,
+    pub audience: Option<String>,
+    pub leeway: Duration,
+    pub cookie: String,
+    pub user_claim: String,
+    pub name_claim: String,
+    pub channels_claim: String,
+}
+
+impl Jwt {
+    /// Whether any JWT could be accepted at all.
+    pub fn is_enabled(&self) -> bool {
+        !self.keys.is_empty() || self.jwks_url.is_some()
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct JwtKey {
+    pub alg: jsonwebtoken::Algorithm,
+    /// Only tokens with this `kid` are tried with it; `None` = every token.
+    pub kid: Option<String>,
+    pub material: JwtKeyMaterial,
+}
+
+#[derive(Debug, Clone)]
+pub enum JwtKeyMaterial {
+    /// HS256, HS384, HS512.
+    Secret(Secret),
+    /// PEM text of a public key: RS256, PS256, ES256, EdDSA. Already read from its file.
+    PublicPem(String),
+}
+
+/// `[origins]`: the allowlist of RFC 6454 origins.
+#[derive(Debug, Clone)]
+pub struct Origins {
+    pub allow: Vec<OriginPattern>,
+    pub missing: MissingOrigin,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MissingOrigin {
+    Allow,
+    Reject,
+}
+
+/// `[proxy]`: where requests go that are no route.
+#[derive(Debug, Clone)]
+pub struct Proxy {
+    pub upstream: Option<Url>,
+    /// To the response's head; the body may last as long as it flows.
+    pub timeout: Duration,
+}
+
+/// `[[route]]`: a path with its channel, its rules and its upstream.
+#[derive(Debug, Clone)]
+pub struct Route {
+    pub path: PathPattern,
+    pub channel: Template,
+    /// A key of [`Config::upstreams`]; `None` = receive-only sockets.
+    pub upstream: Option<String>,
+    /// Tried in this order.
+    pub auth: Vec<AuthSource>,
+    pub authorize: Authorize,
+    pub reject: Reject,
+    pub protocol: Protocol,
+    pub binary: Binary,
+    pub max_message_bytes: usize,
+    pub max_message_chars: usize,
+    pub idle_ping: Duration,
+    pub pong_timeout: Duration,
+    pub send_queue: SendQueue,
+    pub limits: RouteLimits,
+    pub generations: Generations,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuthSource {
+    ConnectionToken,
+    Cookie,
+    Bearer,
+    Query,
+    Anonymous,
+}
+
+#[derive(Debug, Clone)]
+pub enum Authorize {
+    /// The patterns of the token record or of the JWT, where it has any.
+    Claims,
+    /// Claims first, then `POST` to this URL; only a 2xx answer lets the client in.
+    Url { url: Url, timeout: Duration },
+}
+
+/// How a refused handshake is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reject {
+    /// Accept, then close with a code that a browser's script can read.
+    Close,
+    /// An HTTP status with a JSON body.
+    Http,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// The envelope of docs/protocol.md.
+    Json,
+    /// Messages pass unread.
+    Raw,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Binary {
+    Reject,
+    Relay,
+}
+
+/// Bounds of what waits for one slow client; at either, the client is closed with 4008.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SendQueue {
+    pub messages: usize,
+    pub bytes: usize,
+}
+
+/// `[route.limits]`; `None` = not limited.
+#[derive(Debug, Clone)]
+pub struct RouteLimits {
+    pub messages_per_user: Option<Rate>,
+    pub messages_per_connection: Option<Rate>,
+    pub connects_per_user: Option<Rate>,
+    /// Open at once.
+    pub connections_per_user: Option<u32>,
+}
+
+/// A token bucket: `"50/1h"` refills 50 tokens an hour and holds 50; `"10/1s burst 20"` holds 20.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    pub count: u32,
+    pub per: Duration,
+    pub burst: u32,
+}
+
+/// `[route.generations]`.
+#[derive(Debug, Clone)]
+pub struct Generations {
+    /// Names of events that end a generation.
+    pub terminal_events: Vec<String>,
+}
+
+/// `[upstream.NAME]`.
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    pub name: String,
+    pub kind: UpstreamKind,
+    /// To the response's head, the queue's answer, or the upstream socket's handshake.
+    pub timeout: Duration,
+    /// Relays, streaming replies and upstream sockets open at once; beyond it the client gets `busy`.
+    pub max_in_flight: usize,
+    pub circuit: Circuit,
+}
+
+#[derive(Debug, Clone)]
+pub enum UpstreamKind {
+    Http(HttpUpstream),
+    RedisStream(RedisQueue),
+    RedisList(RedisQueue),
+    WebSocket(WebSocketUpstream),
+}
+
+#[derive(Debug, Clone)]
+pub struct HttpUpstream {
+    /// `http` or `https`; placeholders are filled percent-encoded.
+    pub url: Template,
+    /// The longest a streamed reply may last.
+    pub max_reply: Duration,
+    /// Beyond the first attempt; only where the request cannot have been taken, or 502, 503, 504.
+    pub retries: u32,
+    /// Bodies are signed with it; `None` = not signed.
+    pub signing_secret: Option<Secret>,
+}
+
+#[derive(Debug, Clone)]
+pub struct RedisQueue {
+    pub redis_url: Secret,
+    /// The stream or list; placeholders are filled as they are.
+    pub key: Template,
+    /// A stream is trimmed to about this many entries (`MAXLEN ~`), and a list that is this long refuses; 0 = no bound.
+    pub max_len: u64,
+}
+
+#[derive(Debug, Clone)]
+pub struct WebSocketUpstream {
+    /// `ws` or `wss`; placeholders are filled percent-encoded.
+    pub url: Template,
+}
+
+/// After `failures` within `window` the upstream is not asked for `open`.
+#[derive(Debug, Clone, Copy)]
+pub struct Circuit {
+    pub failures: u32,
+    pub window: Duration,
+    pub open: Duration,
+}
+
+/// `[log]`.
+#[derive(Debug, Clone)]
+pub struct Log {
+    pub format: LogFormat,
+    /// A `tracing-subscriber` filter: `info`, `tidegate=debug,warn`.
+    pub level: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}

@@ -1,0 +1,40 @@
+//! Tidegate: a gateway that gives an existing HTTP API or queue worker WebSockets.
+//!
+//! ```text
+//!             ┌─────────────────────────── public port ───────────────────────────┐
+//! client ──►  listener ──► handshake ─────────► session ──────► upstream ──► your API / queue worker
+//!               │                                                                 │ publishes replies
+//!               └──► proxy (everything that is no route) ──► your API             ▼
+//! client ◄── socket ◄── outbox (bounded) ◄── hub: channel → sockets ◄── broker ◄── engine
+//!             └─────────────── admin port: metrics, health, server API ───────────┘
+//! ```
+//!
+//! A module per stage. A module uses only modules of lower ranks; the list below goes from the top
+//! rank down, in the order that data flows.
+
+pub mod cli;
+
+pub mod gateway;
+
+mod admin;
+mod listener;
+
+mod handshake;
+mod proxy;
+mod session;
+
+mod broker;
+mod limits;
+mod tokens;
+mod upstream;
+
+mod hub;
+
+mod redis_link;
+mod socket;
+
+pub mod config;
+mod shutdown;
+mod telemetry;
+
+pub mod protocol;

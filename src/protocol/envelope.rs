@@ -1,0 +1,260 @@
+//! The JSON envelope: reading what clients send, writing what the gateway itself says.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+/// Error events that the gateway writes; the code is part of the client protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorCode {
+    InvalidJson,
+    EmptyMessage,
+    MessageTooLong,
+    RateLimited,
+    /// The upstream, or this connection, already has as much in flight as it may.
+    Busy,
+    UpstreamUnavailable,
+    /// The upstream answered that it will not take this message.
+    UpstreamRejected,
+    /// The upstream took the message and its reply broke off.
+    WorkerLost,
+    /// This route takes no messages.
+    Forbidden,
+    /// The engine that keeps the limits cannot be reached.
+    EngineUnavailable,
+}
+
+impl ErrorCode {
+    pub const ALL: [Self; 10] = [
+        Self::InvalidJson,
+        Self::EmptyMessage,
+        Self::MessageTooLong,
+        Self::RateLimited,
+        Self::Busy,
+        Self::UpstreamUnavailable,
+        Self::UpstreamRejected,
+        Self::WorkerLost,
+        Self::Forbidden,
+        Self::EngineUnavailable,
+    ];
+
+    /// The code on the wire and as a metric label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::InvalidJson => "invalid_json",
+            Self::EmptyMessage => "empty_message",
+            Self::MessageTooLong => "message_too_long",
+            Self::RateLimited => "rate_limited",
+            Self::Busy => "busy",
+            Self::UpstreamUnavailable => "upstream_unavailable",
+            Self::UpstreamRejected => "upstream_rejected",
+            Self::WorkerLost => "worker_lost",
+            Self::Forbidden => "forbidden",
+            Self::EngineUnavailable => "engine_unavailable",
+        }
+    }
+}
+
+/// `{"event":"error","error":"…","code":"…"}` with what else is known.
+#[derive(Debug, Clone, Serialize)]
+pub struct ErrorEvent<'a> {
+    event: &'static str,
+    error: &'a str,
+    code: ErrorCode,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    task_id: Option<&'a str>,
+}
+
+impl<'a> ErrorEvent<'a> {
+    pub fn new(code: ErrorCode, error: &'a str) -> Self {
+        Self { event: "error", error, code, retry_after: None, id: None, task_id: None }
+    }
+
+    /// Whole seconds, rounded up by the caller.
+    pub fn retry_after(mut self, seconds: u64) -> Self {
+        self.retry_after = Some(seconds);
+        self
+    }
+
+    /// The message id that the client chose.
+    pub fn id(mut self, id: Option<&'a str>) -> Self {
+        self.id = id;
+        self
+    }
+
+    pub fn task_id(mut self, id: &'a str) -> Self {
+        self.task_id = Some(id);
+        self
+    }
+
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("strings and numbers serialize")
+    }
+}
+
+/// One text frame of a client, checked.
+#[derive(Debug)]
+pub enum ClientFrame<'a> {
+    Ping,
+    Message {
+        /// Trimmed, not empty.
+        text: String,
+        /// At most [`ClientFrame::MAX_ID_BYTES`] bytes.
+        id: Option<String>,
+        /// The client's whole object, as it came.
+        data: &'a RawValue,
+    },
+}
+
+/// Why a client's frame is not relayed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InvalidFrame {
+    NotJson,
+    NotAnObject,
+    EmptyMessage,
+    BadId,
+}
+
+impl InvalidFrame {
+    pub fn code(self) -> ErrorCode {
+        match self {
+            Self::NotJson | Self::NotAnObject | Self::BadId => ErrorCode::InvalidJson,
+            Self::EmptyMessage => ErrorCode::EmptyMessage,
+        }
+    }
+
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::NotJson => "the frame is not JSON",
+            Self::NotAnObject => "the frame is not a JSON object",
+            Self::EmptyMessage => "\"message\" must be a string that is not empty",
+            Self::BadId => "\"id\" must be a string of 1 to 128 bytes",
+        }
+    }
+}
+
+/// The fields that the gateway reads; everything else travels in `data`.
+#[derive(Deserialize)]
+struct Fields<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Option<&'a RawValue>,
+    #[serde(borrow)]
+    message: Option<&'a RawValue>,
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
+}
+
+impl<'a> ClientFrame<'a> {
+    pub const MAX_ID_BYTES: usize = 128;
+
+    /// Reads a text frame; `text` is UTF-8 already.
+    pub fn parse(text: &'a str) -> Result<Self, InvalidFrame> {
+        let data: &RawValue = serde_json::from_str(text).map_err(|_| InvalidFrame::NotJson)?;
+        if !data.get().starts_with('{') {
+            return Err(InvalidFrame::NotAnObject);
+        }
+        let fields: Fields =
+            serde_json::from_str(data.get()).map_err(|_| InvalidFrame::NotJson)?;
+        let string = |raw: &RawValue| serde_json::from_str::<String>(raw.get()).ok();
+        if fields.kind.and_then(string).as_deref() == Some("ping") {
+            return Ok(Self::Ping);
+        }
+        let id = match fields.id {
+            None => None,
+            Some(raw) if raw.get() == "null" => None,
+            Some(raw) => Some(
+                string(raw)
+                    .filter(|id| (1..=Self::MAX_ID_BYTES).contains(&id.len()))
+                    .ok_or(InvalidFrame::BadId)?,
+            ),
+        };
+        let text = fields.message.and_then(string).ok_or(InvalidFrame::EmptyMessage)?;
+        let text = match text.trim() {
+            "" => return Err(InvalidFrame::EmptyMessage),
+            trimmed if trimmed.len() == text.len() => text,
+            trimmed => trimmed.to_owned(),
+        };
+        Ok(Self::Message { text, id, data })
+    }
+}
+
+/// The answer to an application ping.
+pub fn pong() -> &'static str {
+    r#"{"event":"pong"}"#
+}
+
+/// The upstream has taken the message.
+pub fn task_queued(task_id: &str, id: Option<&str>) -> String {
+    #[derive(Serialize)]
+    struct TaskQueued<'a> {
+        event: &'static str,
+        task_id: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<&'a str>,
+    }
+    serde_json::to_string(&TaskQueued { event: "task_queued", task_id, id })
+        .expect("strings serialize")
+}
+
+/// Sent before a drain's close.
+pub fn going_away(reconnect_in_ms: u64) -> String {
+    format!(r#"{{"event":"going_away","reconnect_in_ms":{reconnect_in_ms}}}"#)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_checked() {
+        for (text, wrong) in [
+            ("", InvalidFrame::NotJson),
+            ("hello", InvalidFrame::NotJson),
+            ("{\"message\":\"a\"} x", InvalidFrame::NotJson),
+            ("[]", InvalidFrame::NotAnObject),
+            ("\"message\"", InvalidFrame::NotAnObject),
+            ("null", InvalidFrame::NotAnObject),
+            ("{}", InvalidFrame::EmptyMessage),
+            (r#"{"message":" \u00a0\n"}"#, InvalidFrame::EmptyMessage),
+            (r#"{"message":7}"#, InvalidFrame::EmptyMessage),
+            (r#"{"message":null}"#, InvalidFrame::EmptyMessage),
+            (r#"{"message":"a","id":7}"#, InvalidFrame::BadId),
+            (r#"{"message":"a","id":""}"#, InvalidFrame::BadId),
+        ] {
+            assert_eq!(ClientFrame::parse(text).err(), Some(wrong), "{text}");
+        }
+        let nested = "[".repeat(100_000);
+        assert_eq!(ClientFrame::parse(&nested).err(), Some(InvalidFrame::NotJson));
+    }
+
+    #[test]
+    fn the_object_travels_untouched() {
+        let text = r#" {"message":" hi ", "n":1e400, "nested":{"a":[1,  2]},"id":"m-1"} "#;
+        let Ok(ClientFrame::Message { text: message, id, data }) = ClientFrame::parse(text) else {
+            panic!("not a message");
+        };
+        assert_eq!(message, "hi");
+        assert_eq!(id.as_deref(), Some("m-1"));
+        assert_eq!(data.get(), text.trim());
+    }
+
+    #[test]
+    fn a_ping_is_a_ping_whatever_else_it_says() {
+        assert!(matches!(
+            ClientFrame::parse(r#"{"message":"x","type":"ping"}"#),
+            Ok(ClientFrame::Ping)
+        ));
+    }
+
+    #[test]
+    fn labels_are_what_is_sent() {
+        for code in ErrorCode::ALL {
+            let sent = serde_json::to_string(&code).unwrap();
+            assert_eq!(sent, format!("\"{}\"", code.label()));
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! Words of the wire: close reasons, error codes, ids, channel names, patterns and the frames that
+//! the gateway itself writes. Nothing here does I/O.
+
+mod close;
+mod envelope;
+mod ids;
+mod names;
+mod origin;
+mod path;
+
+pub use close::CloseReason;
+pub use envelope::{ClientFrame, ErrorCode, ErrorEvent, InvalidFrame};
+pub use envelope::{going_away, pong, task_queued};
+pub use ids::{ConnectionId, TraceContext, UserId, random_hex};
+pub use names::{ChannelName, ChannelPattern, InvalidChannel};
+pub use origin::{Origin, OriginPattern};
+pub use path::{Params, PathPattern, Template, TemplateContext};

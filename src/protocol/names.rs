@@ -1,0 +1,124 @@
+//! Channel names, and the patterns that credentials are limited to.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// The name of a channel: 1 to 255 bytes without control characters or spaces. Cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ChannelName(Arc<str>);
+
+/// What a channel name may not be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InvalidChannel {
+    Empty,
+    TooLong,
+    BadCharacter,
+}
+
+impl fmt::Display for InvalidChannel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Empty => "a channel name is not empty",
+            Self::TooLong => "a channel name has at most 255 bytes",
+            Self::BadCharacter => "a channel name has no control characters and no spaces",
+        })
+    }
+}
+
+impl std::error::Error for InvalidChannel {}
+
+impl ChannelName {
+    pub const MAX_BYTES: usize = 255;
+
+    pub fn new(name: &str) -> Result<Self, InvalidChannel> {
+        if name.is_empty() {
+            Err(InvalidChannel::Empty)
+        } else if name.len() > Self::MAX_BYTES {
+            Err(InvalidChannel::TooLong)
+        } else if name.chars().any(|c| c.is_control() || c.is_whitespace()) {
+            Err(InvalidChannel::BadCharacter)
+        } else {
+            Ok(Self(name.into()))
+        }
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::borrow::Borrow<str> for ChannelName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ChannelName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A glob over whole names: `*` stands for any run of characters, everything else for itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChannelPattern(Box<str>);
+
+impl ChannelPattern {
+    pub fn new(pattern: impl Into<Box<str>>) -> Self {
+        Self(pattern.into())
+    }
+
+    /// Linear in the length of `name` times the number of stars; no back-tracking beyond the last star.
+    pub fn matches(&self, name: &str) -> bool {
+        let (pattern, name) = (self.0.as_bytes(), name.as_bytes());
+        let (mut p, mut n) = (0, 0);
+        let mut star: Option<(usize, usize)> = None;
+        while n < name.len() {
+            if p < pattern.len() && pattern[p] == b'*' {
+                star = Some((p + 1, n));
+                p += 1;
+            } else if p < pattern.len() && pattern[p] == name[n] {
+                p += 1;
+                n += 1;
+            } else if let Some((after, from)) = star {
+                p = after;
+                n = from + 1;
+                star = Some((after, n));
+            } else {
+                return false;
+            }
+        }
+        pattern[p..].iter().all(|b| *b == b'*')
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_match_whole_names() {
+        for (pattern, name, fits) in [
+            ("chat_42", "chat_42", true),
+            ("chat_42", "chat_421", false),
+            ("chat_*", "chat_", true),
+            ("chat_*", "chat_a_b", true),
+            ("*", "", true),
+            ("*-7", "ava-chat-7", true),
+            ("*-7", "ava-chat-77", false),
+            ("a*b*c", "a-b-b-c", true),
+            ("a*b*c", "a-c-b", false),
+        ] {
+            assert_eq!(ChannelPattern::new(pattern).matches(name), fits, "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn names_are_bounded_and_printable() {
+        assert!(ChannelName::new("chat_42").is_ok());
+        assert_eq!(ChannelName::new(""), Err(InvalidChannel::Empty));
+        assert_eq!(ChannelName::new(&"x".repeat(256)), Err(InvalidChannel::TooLong));
+        assert_eq!(ChannelName::new("a\nb"), Err(InvalidChannel::BadCharacter));
+        assert_eq!(ChannelName::new("a b"), Err(InvalidChannel::BadCharacter));
+    }
+}

@@ -1,0 +1,128 @@
+//! Origins (RFC 6454) as parsed triples, and the allowlist's patterns.
+
+use std::fmt;
+
+/// scheme, host and port of a request's `Origin`; opaque origins (`null`) have no such value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    scheme: Box<str>,
+    host: Box<str>,
+    port: u16,
+}
+
+impl Origin {
+    /// Reads an `Origin` header: `scheme://host[:port]` and nothing after it. `None` for `null`, for a
+    /// path, query, fragment or user info, and for everything malformed.
+    pub fn parse(header: &str) -> Option<Self> {
+        let (scheme, rest) = header.split_once("://")?;
+        if rest.is_empty() || rest.contains(['/', '?', '#', '@', '\\', ' ', ',', '*', '%']) {
+            return None;
+        }
+        let url = url::Url::parse(header).ok()?;
+        if !url.scheme().eq_ignore_ascii_case(scheme) || !matches!(url.scheme(), "http" | "https") {
+            return None;
+        }
+        Some(Self {
+            scheme: url.scheme().into(),
+            host: url.host_str()?.into(),
+            port: url.port_or_known_default()?,
+        })
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}:{}", self.scheme, self.host, self.port)
+    }
+}
+
+/// One entry of `[origins] allow`: an origin whose host may begin with `*.` (any sub-domain, not the
+/// domain itself) and whose port may be `*`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OriginPattern {
+    scheme: Box<str>,
+    host: Box<str>,
+    subdomains: bool,
+    port: Option<u16>,
+}
+
+impl OriginPattern {
+    /// `Err` says what is wrong and what would be right.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let wrong = || {
+            format!(
+                "{text:?} is no origin: write scheme://host[:port], for example https://app.example.com, \
+                 https://*.example.com or http://localhost:*"
+            )
+        };
+        let (scheme, rest) = text.split_once("://").ok_or_else(wrong)?;
+        let (rest, subdomains) = match rest.strip_prefix("*.") {
+            Some(rest) => (rest, true),
+            None => (rest, false),
+        };
+        let (rest, any_port) = match rest.strip_suffix(":*") {
+            Some(rest) => (rest, true),
+            None => (rest, false),
+        };
+        let origin = Origin::parse(&format!("{scheme}://{rest}")).ok_or_else(wrong)?;
+        if subdomains && !origin.host.contains('.') {
+            return Err(format!("{text:?} would allow every host of a top-level domain"));
+        }
+        let port = (!any_port).then_some(origin.port);
+        Ok(Self { scheme: origin.scheme, host: origin.host, subdomains, port })
+    }
+
+    pub fn matches(&self, origin: &Origin) -> bool {
+        let host_fits = if self.subdomains {
+            origin
+                .host
+                .strip_suffix(&*self.host)
+                .is_some_and(|label| label.len() > 1 && label.ends_with('.'))
+        } else {
+            origin.host == self.host
+        };
+        host_fits && origin.scheme == self.scheme && self.port.is_none_or(|port| port == origin.port)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn allows(pattern: &str, origin: &str) -> bool {
+        Origin::parse(origin)
+            .is_some_and(|origin| OriginPattern::parse(pattern).unwrap().matches(&origin))
+    }
+
+    #[test]
+    fn look_alikes_are_refused() {
+        for (pattern, origin, fits) in [
+            ("https://app.example.com", "https://app.example.com", true),
+            ("https://app.example.com", "https://APP.example.com:443", true),
+            ("https://app.example.com", "http://app.example.com", false),
+            ("https://app.example.com", "https://app.example.com:8443", false),
+            ("https://app.example.com", "https://app.example.com.evil.test", false),
+            ("https://app.example.com", "https://appXexample.com", false),
+            ("https://app.example.com", "https://app.example.com@evil.test", false),
+            ("https://app.example.com", "https://app.example.com/", false),
+            ("https://app.example.com", "null", false),
+            ("https://app.example.com", "", false),
+            ("https://*.example.com", "https://a.b.example.com", true),
+            ("https://*.example.com", "https://example.com", false),
+            ("https://*.example.com", "https://evilexample.com", false),
+            ("https://*.example.com", "https://.example.com", false),
+            ("http://localhost:*", "http://localhost:5173", true),
+            ("http://localhost:*", "http://localhost", true),
+            ("http://localhost:*", "http://localhost.evil.test:80", false),
+        ] {
+            assert_eq!(allows(pattern, origin), fits, "{pattern} {origin}");
+        }
+    }
+
+    #[test]
+    fn patterns_that_say_too_much_are_refused() {
+        for text in ["*", "https://*", "https://*.com", "example.com", "https://a/b", "ftp://a.b"] {
+            assert!(OriginPattern::parse(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! Route paths with named segments, and the templates that their values fill.
+
+use std::fmt;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+
+/// What RFC 3986 calls unreserved stays as it is; everything else is percent-encoded.
+const NOT_UNRESERVED: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// A parameter's value is longer than this: no match.
+const MAX_VALUE_BYTES: usize = 255;
+
+/// The values of a path's named segments, decoded, in the order of the path.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Params(Box<[(Box<str>, Box<str>)]>);
+
+impl Params {
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(key, _)| **key == *name).map(|(_, value)| &**value)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(key, value)| (&**key, &**value))
+    }
+}
+
+/// Serialized as the object of its pairs.
+impl serde::Serialize for Params {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.iter())
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Segment {
+    Literal(Box<str>),
+    Named(Box<str>),
+}
+
+/// `/ws/chat/{conversation_id}/`: each segment is a literal or one `{name}`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathPattern {
+    text: Box<str>,
+    segments: Box<[Segment]>,
+}
+
+impl PathPattern {
+    /// `Err` says what is wrong and what would be right.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let Some(path) = text.strip_prefix('/') else {
+            return Err(format!("{text:?} does not begin with a slash"));
+        };
+        let mut segments: Vec<Segment> = Vec::new();
+        let path = path.strip_suffix('/').unwrap_or(path);
+        for part in path.split('/').filter(|_| !path.is_empty()) {
+            if part.is_empty() {
+                return Err(format!("{text:?} has an empty segment"));
+            }
+            segments.push(match part.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) {
+                Some(name) if is_identifier(name) => {
+                    if segments.iter().any(|s| matches!(s, Segment::Named(n) if **n == *name)) {
+                        return Err(format!("{text:?} names {{{name}}} twice"));
+                    }
+                    Segment::Named(name.into())
+                }
+                None if !part.contains(['{', '}', '?', '#', '*']) => Segment::Literal(part.into()),
+                _ => {
+                    return Err(format!(
+                        "segment {part:?} of {text:?} is neither literal text nor one {{name}} of letters, digits and _"
+                    ));
+                }
+            });
+        }
+        Ok(Self { text: text.into(), segments: segments.into() })
+    }
+
+    /// Matches a request path (no query), with or without the last slash; named segments are
+    /// percent-decoded and must be UTF-8 without control characters, 1 to 255 bytes.
+    pub fn matches(&self, path: &str) -> Option<Params> {
+        let path = path.strip_prefix('/')?;
+        let path = path.strip_suffix('/').unwrap_or(path);
+        let mut parts = path.split('/').filter(|_| !path.is_empty());
+        let mut params = Vec::new();
+        for segment in &self.segments {
+            let part = percent_decode_str(parts.next()?).decode_utf8().ok()?;
+            match segment {
+                Segment::Literal(literal) if **literal == *part => {}
+                Segment::Named(name)
+                    if (1..=MAX_VALUE_BYTES).contains(&part.len())
+                        && !part.chars().any(char::is_control) =>
+                {
+                    params.push((name.clone(), part.into()));
+                }
+                _ => return None,
+            }
+        }
+        parts.next().is_none().then(|| Params(params.into()))
+    }
+
+    /// The names of its parameters, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.segments.iter().filter_map(|segment| match segment {
+            Segment::Named(name) => Some(&**name),
+            Segment::Literal(_) => None,
+        })
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
+impl fmt::Display for PathPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+fn is_identifier(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
+/// Where a template's values come from.
+#[derive(Clone, Copy)]
+pub struct TemplateContext<'a> {
+    pub params: &'a Params,
+    pub user_id: &'a dyn fmt::Display,
+    /// Known only where a message is relayed or a socket is open.
+    pub channel: Option<&'a str>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Piece {
+    Text(Box<str>),
+    Placeholder(Box<str>),
+}
+
+/// Text with `{name}` placeholders: parameters of the path, `{user_id}` and `{channel}`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Template {
+    text: Box<str>,
+    pieces: Box<[Piece]>,
+}
+
+impl Template {
+    /// `Err` says what is wrong and what would be right.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut pieces = Vec::new();
+        let mut rest = text;
+        while let Some(open) = rest.find(['{', '}']) {
+            let (before, after) = rest.split_at(open);
+            let name = after
+                .strip_prefix('{')
+                .and_then(|after| after.split_once('}'))
+                .filter(|(name, _)| is_identifier(name));
+            let Some((name, tail)) = name else {
+                return Err(format!("{text:?} has a brace that is no {{name}}"));
+            };
+            if !before.is_empty() {
+                pieces.push(Piece::Text(before.into()));
+            }
+            pieces.push(Piece::Placeholder(name.into()));
+            rest = tail;
+        }
+        if !rest.is_empty() {
+            pieces.push(Piece::Text(rest.into()));
+        }
+        Ok(Self { text: text.into(), pieces: pieces.into() })
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// The names of its placeholders.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.pieces.iter().filter_map(|piece| match piece {
+            Piece::Placeholder(name) => Some(&**name),
+            Piece::Text(_) => None,
+        })
+    }
+
+    /// Filled with the values as they are. A name that the context lacks stays empty; config refuses
+    /// templates whose names their place does not have.
+    pub fn fill(&self, context: TemplateContext<'_>) -> String {
+        self.fill_with(context, |out, value| out.push_str(value))
+    }
+
+    /// Filled with the values percent-encoded, so that none can leave its place in a URL.
+    pub fn fill_url(&self, context: TemplateContext<'_>) -> String {
+        self.fill_with(context, |out, value| out.extend(utf8_percent_encode(value, NOT_UNRESERVED)))
+    }
+
+    fn fill_with(
+        &self,
+        context: TemplateContext<'_>,
+        mut push: impl FnMut(&mut String, &str),
+    ) -> String {
+        let mut out = String::with_capacity(self.text.len() + 32);
+        for piece in &self.pieces {
+            match piece {
+                Piece::Text(text) => out.push_str(text),
+                Piece::Placeholder(name) => match &**name {
+                    "user_id" => push(&mut out, &context.user_id.to_string()),
+                    "channel" => push(&mut out, context.channel.unwrap_or_default()),
+                    name => push(&mut out, context.params.get(name).unwrap_or_default()),
+                },
+            }
+        }
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_match_with_and_without_the_last_slash() {
+        let pattern = PathPattern::parse("/ws/chat/{conversation_id}/").unwrap();
+        for (path, value) in [
+            ("/ws/chat/42/", Some("42")),
+            ("/ws/chat/42", Some("42")),
+            ("/ws/chat/a%20b%2Fc/", Some("a b/c")),
+            ("/ws/chat/%00/", None),
+            ("/ws/chat/%ff/", None),
+            ("/ws/chat//", None),
+            ("/ws/chat/", None),
+            ("/ws/chat/1/2/", None),
+            ("/ws/chatter/1/", None),
+            ("ws/chat/1", None),
+        ] {
+            let params = pattern.matches(path);
+            assert_eq!(params.as_ref().and_then(|p| p.get("conversation_id")), value, "{path}");
+        }
+        assert!(PathPattern::parse("/").unwrap().matches("/").is_some());
+        assert!(PathPattern::parse("/").unwrap().matches("/x").is_none());
+    }
+
+    #[test]
+    fn wrong_patterns_are_told() {
+        for text in ["ws", "/a//b", "/{a}/{a}", "/x{a}", "/{a b}", "/{", "/a?b"] {
+            assert!(PathPattern::parse(text).is_err(), "{text}");
+        }
+        for text in ["{", "}", "{a", "{}", "{a b}"] {
+            assert!(Template::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn url_templates_keep_values_in_their_place() {
+        let params = PathPattern::parse("/{id}").unwrap().matches("/..%2Fadmin%3Fx").unwrap();
+        let context = TemplateContext { params: &params, user_id: &7, channel: Some("c") };
+        let template = Template::parse("http://api/{id}/u{user_id}/{channel}").unwrap();
+        assert_eq!(template.fill_url(context), "http://api/..%2Fadmin%3Fx/u7/c");
+        assert_eq!(template.fill(context), "http://api/../admin?x/u7/c");
+    }
+}
