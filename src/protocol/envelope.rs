@@ -157,8 +157,7 @@ impl<'a> ClientFrame<'a> {
         if !data.get().starts_with('{') {
             return Err(InvalidFrame::NotAnObject);
         }
-        let fields: Fields =
-            serde_json::from_str(data.get()).map_err(|_| InvalidFrame::NotJson)?;
+        let fields: Fields = serde_json::from_str(data.get()).map_err(|_| InvalidFrame::NotJson)?;
         let string = |raw: &RawValue| serde_json::from_str::<String>(raw.get()).ok();
         if fields.kind.and_then(string).as_deref() == Some("ping") {
             return Ok(Self::Ping);

@@ -81,7 +81,9 @@ impl OriginPattern {
         } else {
             origin.host == self.host
         };
-        host_fits && origin.scheme == self.scheme && self.port.is_none_or(|port| port == origin.port)
+        host_fits
+            && origin.scheme == self.scheme
+            && self.port.is_none_or(|port| port == origin.port)
     }
 }
 

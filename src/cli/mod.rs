@@ -1,0 +1,1 @@
+//! Arguments, logging, signals and exit codes.

@@ -1,0 +1,1 @@
+//! Composition root: binds, builds, runs and drains everything.

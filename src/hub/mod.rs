@@ -1,0 +1,1 @@
+//! Channel → sockets, one part a thread.

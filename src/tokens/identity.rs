@@ -1,0 +1,30 @@
+//! What the credentials said.
+
+use crate::protocol::{ChannelPattern, UserId};
+
+/// An accepted caller.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// `None` = anonymous.
+    pub user_id: Option<UserId>,
+    pub username: Option<Box<str>>,
+    /// `None` = every channel that the route gives.
+    pub channels: Option<Box<[ChannelPattern]>>,
+    /// Unix seconds at which the credentials behind the connection expire.
+    pub expires_at: Option<u64>,
+}
+
+impl Identity {
+    pub fn anonymous() -> Self {
+        Self { user_id: None, username: None, channels: None, expires_at: None }
+    }
+
+    /// What limits and templates use: the user's id, or `anonymous`.
+    pub fn key(&self) -> String {
+        self.user_id.as_ref().map_or_else(|| "anonymous".to_owned(), ToString::to_string)
+    }
+
+    pub fn may_join(&self, channel: &str) -> bool {
+        self.channels.as_ref().is_none_or(|patterns| patterns.iter().any(|p| p.matches(channel)))
+    }
+}
