@@ -1,1 +1,147 @@
-//! Channel → sockets, one part a thread.
+//! Channel → sockets: one part a thread, so that a delivery takes no lock.
+//!
+//! A publication was encoded once by the broker; here it is handed to every socket of its channel, all
+//! that the broker had ready for a channel at once, in one write a connection. The hub holds socket
+//! handles and never knows sessions; who joins and leaves is the broker's business.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::protocol::{ChannelName, CloseReason};
+use crate::socket::Socket;
+
+/// A large channel is served in turns of this many sockets.
+const SOCKETS_PER_TURN: usize = 512;
+
+/// Publications of a batch are joined into one buffer up to this size.
+const MAX_JOINED: usize = 256 * 1024;
+
+/// What happened to one batch.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Delivered {
+    /// Publications handed to connections.
+    pub deliveries: u64,
+    /// Publications that a connection could not take.
+    pub drops: u64,
+}
+
+/// The sockets of one channel on this thread, each at the index in its `hub_slot`.
+type Sockets = Vec<Rc<Socket>>;
+
+/// The channels of one thread.
+#[derive(Default)]
+pub struct HubPart {
+    channels: RefCell<HashMap<ChannelName, Sockets>>,
+}
+
+impl HubPart {
+    /// Returns whether `socket` is the channel's first.
+    pub fn attach(&self, channel: &ChannelName, socket: Rc<Socket>) -> bool {
+        let mut channels = self.channels.borrow_mut();
+        let sockets = match channels.get_mut(channel) {
+            Some(sockets) => sockets,
+            None => channels.entry(channel.clone()).or_insert_with(|| Vec::with_capacity(1)),
+        };
+        socket.hub_slot.set(sockets.len());
+        sockets.push(socket);
+        sockets.len() == 1
+    }
+
+    /// Returns whether `socket` was the channel's last.
+    pub fn detach(&self, channel: &ChannelName, socket: &Rc<Socket>) -> bool {
+        let mut channels = self.channels.borrow_mut();
+        let Some(sockets) = channels.get_mut(channel) else { return false };
+        let slot = socket.hub_slot.get();
+        if !sockets.get(slot).is_some_and(|found| Rc::ptr_eq(found, socket)) {
+            return false;
+        }
+        sockets.swap_remove(slot);
+        if let Some(moved) = sockets.get(slot) {
+            moved.hub_slot.set(slot);
+        }
+        let last = sockets.is_empty();
+        if last {
+            channels.remove(channel);
+            if channels.capacity() > 4096 && channels.len() * 4 < channels.capacity() {
+                channels.shrink_to_fit();
+            }
+        }
+        last
+    }
+
+    /// Hands `frames`, in order, to every socket of `channel`.
+    pub async fn deliver(&self, channel: &ChannelName, frames: &[Bytes]) -> Delivered {
+        let mut total = Delivered::default();
+        let mut from = 0;
+        while from < frames.len() {
+            let to = end_of_join(frames, from);
+            let joined = join(&frames[from..to]);
+            self.deliver_joined(channel, &frames[from..to], &joined, &mut total).await;
+            from = to;
+        }
+        total
+    }
+
+    async fn deliver_joined(
+        &self,
+        channel: &ChannelName,
+        frames: &[Bytes],
+        joined: &Bytes,
+        total: &mut Delivered,
+    ) {
+        let mut deliver = |socket: &Socket| {
+            let count = frames.len() as u64;
+            if socket.deliver(frames, joined) {
+                total.deliveries += count;
+            } else {
+                total.drops += count;
+            }
+        };
+        let snapshot: Sockets = {
+            let channels = self.channels.borrow();
+            let Some(sockets) = channels.get(channel) else { return };
+            if sockets.len() <= SOCKETS_PER_TURN {
+                sockets.iter().for_each(|socket| deliver(socket));
+                return;
+            }
+            // Others run between turns and may change the list; who leaves meanwhile gets one more.
+            sockets.clone()
+        };
+        for turn in snapshot.chunks(SOCKETS_PER_TURN) {
+            turn.iter().for_each(|socket| deliver(socket));
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Closes every open socket of the channels that `which` picks.
+    pub fn close_where(&self, which: impl Fn(&ChannelName) -> bool, reason: CloseReason) {
+        for (channel, sockets) in self.channels.borrow().iter() {
+            if which(channel) {
+                sockets.iter().for_each(|socket| socket.close(reason));
+            }
+        }
+    }
+}
+
+/// The end of the run from `from` whose frames fit one buffer; at least one frame.
+fn end_of_join(frames: &[Bytes], from: usize) -> usize {
+    let mut size = 0;
+    let mut to = from;
+    while to < frames.len() && (to == from || size + frames[to].len() <= MAX_JOINED) {
+        size += frames[to].len();
+        to += 1;
+    }
+    to
+}
+
+fn join(frames: &[Bytes]) -> Bytes {
+    if let [single] = frames {
+        return single.clone();
+    }
+    let mut joined = BytesMut::with_capacity(frames.iter().map(Bytes::len).sum());
+    frames.iter().for_each(|frame| joined.extend_from_slice(frame));
+    joined.freeze()
+}

@@ -1,1 +1,10 @@
-//! The accept loop of one worker thread.
+//! One worker thread: its listener socket, its connections' HTTP phase, and the joining of an admission
+//! with a session.
+//!
+//! The HTTP phase ends before a session begins: hyper gives the stream back, the session is a fresh
+//! task, and nothing of the request stays in memory.
+
+mod accept;
+mod http;
+
+pub use accept::Worker;

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::{ConnectionId, Params, UserId};
+
 /// Error events that the gateway writes; the code is part of the client protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -89,6 +91,10 @@ impl<'a> ErrorEvent<'a> {
     pub fn task_id(mut self, id: &'a str) -> Self {
         self.task_id = Some(id);
         self
+    }
+
+    pub fn code(&self) -> ErrorCode {
+        self.code
     }
 
     pub fn to_json(&self) -> String {
@@ -179,6 +185,52 @@ impl<'a> ClientFrame<'a> {
         };
         Ok(Self::Message { text, id, data })
     }
+}
+
+/// The first frame of a connection: every path parameter under its own name, then who it is.
+pub fn connected(
+    params: &Params,
+    connection_id: ConnectionId,
+    user_id: Option<&UserId>,
+) -> String {
+    #[derive(Serialize)]
+    struct Connected<'a> {
+        event: &'static str,
+        #[serde(flatten)]
+        params: &'a Params,
+        connection_id: ConnectionId,
+        user_id: Option<&'a UserId>,
+    }
+    serde_json::to_string(&Connected { event: "connected", params, connection_id, user_id })
+        .expect("strings and numbers serialize")
+}
+
+/// A generation begins.
+pub fn processing_started(task_id: &str) -> String {
+    task_event("processing_started", task_id)
+}
+
+/// A generation whose upstream ended it without a word.
+pub fn complete(task_id: &str) -> String {
+    task_event("complete", task_id)
+}
+
+fn task_event(event: &'static str, task_id: &str) -> String {
+    #[derive(Serialize)]
+    struct TaskEvent<'a> {
+        event: &'static str,
+        task_id: &'a str,
+    }
+    serde_json::to_string(&TaskEvent { event, task_id }).expect("strings serialize")
+}
+
+/// The `event` of a JSON object, where it has one.
+pub fn event_name(json: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Named {
+        event: Option<String>,
+    }
+    serde_json::from_slice::<Named>(json).ok()?.event
 }
 
 /// The answer to an application ping.

@@ -10,7 +10,9 @@ mod path;
 
 pub use close::CloseReason;
 pub use envelope::{ClientFrame, ErrorCode, ErrorEvent, InvalidFrame};
-pub use envelope::{going_away, pong, task_queued};
+pub use envelope::{
+    complete, connected, event_name, going_away, pong, processing_started, task_queued,
+};
 pub use ids::{ConnectionId, TraceContext, UserId, random_hex};
 pub use names::{ChannelName, ChannelPattern, InvalidChannel};
 pub use origin::{Origin, OriginPattern};

@@ -1,1 +1,285 @@
-//! One connection's life.
+//! One connection's life: from the admission to the last byte.
+//!
+//! The HTTP phase is over and its memory gone when a session begins. A silent session costs its entry
+//! here, its socket and its driving task; queues and relay tasks exist only while there is work.
+//! Sessions reach the hub only through `broker.subscribe`, and never know how they were admitted.
+
+mod bridge;
+mod generation;
+mod messages;
+mod relay;
+mod roster;
+
+pub use roster::Roster;
+
+use std::cell::{Cell, RefCell};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use crate::broker::{Broker, Publisher, Subscription};
+use crate::config::{Binary, Protocol, Route, UpstreamKind};
+use crate::limits::{ConnectionPermit, IpPermit, LeaseSet, LocalBucket, SharedLimits};
+use crate::protocol::{
+    ChannelName, CloseReason, ConnectionId, Params, TraceContext, connected,
+};
+use crate::shutdown::Shutdown;
+use crate::socket::{ByteStream, Incoming, Socket};
+use crate::telemetry;
+use crate::tokens::Identity;
+use crate::upstream::Upstreams;
+use bridge::Bridge;
+use messages::Inbox;
+
+/// A refused client's bytes are not worth keeping.
+const REFUSED_MESSAGE_BYTES: usize = 1024;
+
+/// What the sessions of one worker thread share.
+pub struct Services {
+    pub broker: Rc<Broker>,
+    pub publisher: Publisher,
+    pub upstreams: Upstreams,
+    pub limits: SharedLimits,
+    pub leases: Rc<LeaseSet>,
+    pub roster: Roster,
+    pub shutdown: Shutdown,
+    /// The zero of this thread's clock.
+    pub started: Instant,
+}
+
+impl Services {
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+}
+
+/// Who and what a connection is; the handshake's result.
+pub struct Client {
+    pub route: Arc<Route>,
+    /// What kind the route's upstream is of.
+    pub upstream: Upstream,
+    pub params: Arc<Params>,
+    pub channel: ChannelName,
+    pub identity: Identity,
+    pub connection_id: ConnectionId,
+    pub trace: TraceContext,
+    /// A lease of `connections_per_user` is held.
+    pub leased: bool,
+}
+
+/// How a route's messages travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Upstream {
+    /// Receive-only.
+    None,
+    /// One relay a message.
+    Relay,
+    /// One upstream socket a connection.
+    Socket,
+}
+
+impl Upstream {
+    pub fn of(kind: Option<&UpstreamKind>) -> Self {
+        match kind {
+            None => Self::None,
+            Some(UpstreamKind::WebSocket(_)) => Self::Socket,
+            Some(_) => Self::Relay,
+        }
+    }
+}
+
+/// What a connection gives back when it ends.
+pub struct Permits {
+    pub process: ConnectionPermit,
+    pub ip: Option<IpPermit>,
+}
+
+/// One open connection.
+pub struct Session {
+    socket: Rc<Socket>,
+    services: Rc<Services>,
+    client: Client,
+    message_bucket: Cell<LocalBucket>,
+    ping_bucket: Cell<LocalBucket>,
+    refusal_bucket: Cell<LocalBucket>,
+    inbox: RefCell<Inbox>,
+    bridge: RefCell<Option<Rc<Bridge>>>,
+    subscription: RefCell<Option<Subscription>>,
+    /// Since the thread's start.
+    last_seen: Cell<Duration>,
+    /// A ping is unanswered since then.
+    pinged: Cell<Option<Duration>>,
+    /// Where the roster keeps this session.
+    roster_slot: Cell<usize>,
+    _permits: Permits,
+}
+
+/// Opens the session of an admitted client on its own task: subscribes, says `connected`, then drives
+/// the socket until it ends. `early` is what the client sent right behind its handshake.
+pub async fn open(
+    services: Rc<Services>,
+    stream: ByteStream,
+    mut early: Vec<u8>,
+    client: Client,
+    permits: Permits,
+) {
+    let route = Arc::clone(&client.route);
+    let socket = Rc::new(Socket::new(stream, route.max_message_bytes, route.send_queue));
+    let session = Rc::new(Session {
+        socket: Rc::clone(&socket),
+        message_bucket: Cell::default(),
+        ping_bucket: Cell::default(),
+        refusal_bucket: Cell::default(),
+        inbox: RefCell::default(),
+        bridge: RefCell::default(),
+        subscription: RefCell::default(),
+        last_seen: Cell::new(services.now()),
+        pinged: Cell::new(None),
+        roster_slot: Cell::new(0),
+        _permits: permits,
+        services,
+        client,
+    });
+    // From here on, whatever happens: the guard gives everything back.
+    let drive = Drive::begin(&session);
+    match session.services.broker.subscribe(&session.client.channel, &socket).await {
+        Ok(subscription) => {
+            *session.subscription.borrow_mut() = Some(subscription);
+            if session.client.upstream == Upstream::Socket {
+                session.open_bridge().await;
+            }
+            if route.protocol == Protocol::Json {
+                let Client { params, connection_id, identity, .. } = &session.client;
+                socket.send_text(&connected(params, *connection_id, identity.user_id.as_ref()));
+            }
+            socket.release();
+        }
+        Err(_) => socket.close(CloseReason::Overloaded),
+    }
+    socket.feed(&mut early, &mut |incoming| session.on_incoming(incoming));
+    // A task of its own, so that nothing of the opening stays in memory with it.
+    tokio::task::spawn_local(drive);
+}
+
+/// Tells a refused client why, in a way that a browser's script can read.
+pub async fn refuse(
+    stream: ByteStream,
+    event: Option<String>,
+    reason: CloseReason,
+    permits: Permits,
+) {
+    let _held_until_the_end = permits;
+    let queue = crate::config::SendQueue { messages: 4, bytes: 4096 };
+    let socket = Socket::new(stream, REFUSED_MESSAGE_BYTES, queue);
+    if let Some(event) = event {
+        socket.send_text(&event);
+    }
+    socket.close(reason);
+    let drive = std::future::poll_fn(|cx| socket.poll_drive(cx, &mut |_| ()));
+    let _over_or_cut = tokio::time::timeout(Duration::from_secs(5), drive).await;
+}
+
+/// The task of a session.
+struct Drive {
+    session: Rc<Session>,
+}
+
+impl Drive {
+    fn begin(session: &Rc<Session>) -> Self {
+        session.services.roster.enter(session);
+        telemetry::connections::opened(&session.client.route.path, session.client.connection_id);
+        Self { session: Rc::clone(session) }
+    }
+}
+
+impl Future for Drive {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let session = &self.session;
+        session.socket.poll_drive(cx, &mut |incoming| session.on_incoming(incoming))
+    }
+}
+
+impl Drop for Drive {
+    fn drop(&mut self) {
+        self.session.finish();
+    }
+}
+
+impl Session {
+    fn on_incoming(self: &Rc<Self>, incoming: Incoming<'_>) {
+        match incoming {
+            Incoming::Text(text) => match self.client.route.protocol {
+                Protocol::Json => self.on_json(text),
+                Protocol::Raw => self.on_raw_text(text),
+            },
+            Incoming::Binary(bytes) => match self.client.route.binary {
+                Binary::Reject => self.socket.close(CloseReason::BinaryRefused),
+                Binary::Relay => self.on_raw_binary(bytes),
+            },
+            Incoming::Ping(_) => self.on_protocol_ping(),
+            Incoming::Pong | Incoming::Close(_) => {}
+        }
+    }
+
+    /// Looks after the heartbeat, the credentials and the patience of the closing handshake.
+    fn check(&self, now: Instant) {
+        self.socket.cut_if_overdue(now);
+        if !self.socket.is_open() {
+            return;
+        }
+        let elapsed = now.duration_since(self.services.started);
+        let route = &self.client.route;
+        if self.socket.take_activity() {
+            self.last_seen.set(elapsed);
+            self.pinged.set(None);
+        } else if let Some(pinged) = self.pinged.get() {
+            if elapsed >= pinged + route.pong_timeout {
+                self.socket.close(CloseReason::PongTimeout);
+            }
+        } else if elapsed >= self.last_seen.get() + route.idle_ping {
+            self.pinged.set(Some(elapsed));
+            self.socket.ping();
+        }
+    }
+
+    /// Closes the connection if the credentials behind it have expired.
+    fn check_credentials(&self, unix_now: u64) {
+        if self.client.identity.expires_at.is_some_and(|expires_at| expires_at <= unix_now) {
+            self.socket.close(CloseReason::Unauthenticated);
+        }
+    }
+
+    /// A message of this client is on its way upstream.
+    fn is_relaying(&self) -> bool {
+        self.inbox.borrow().is_busy()
+    }
+
+    fn finish(&self) {
+        self.socket.cut();
+        self.subscription.borrow_mut().take();
+        self.services.roster.leave(self);
+        if self.client.leased {
+            let Client { route, identity, connection_id, .. } = &self.client;
+            self.services.leases.remove(route.path.as_str(), &identity.key(), *connection_id);
+        }
+        if let Some(bridge) = self.bridge.borrow_mut().take() {
+            bridge.client_left(self.socket.ended());
+        }
+        telemetry::connections::closed(
+            &self.client.route.path,
+            self.client.connection_id,
+            self.socket.ended(),
+        );
+    }
+}
+
+/// A text frame's payload as something that lives on.
+fn own(text: &str) -> Bytes {
+    Bytes::copy_from_slice(text.as_bytes())
+}

@@ -1,1 +1,425 @@
-//! The server side of RFC 6455: frame codec, message assembly, outbox and flush.
+//! The server side of RFC 6455: frame codec, message assembly, outbox and flush of one connection.
+//!
+//! One task drives a socket by [`Socket::poll_drive`]; anybody on the same thread may write to it
+//! directly. A direct write that the kernel does not take in full leaves the rest in the outbox and the
+//! driving task registered for writability, so the task is the fallback and nobody waits. The socket
+//! knows nothing of channels, users or JSON.
+
+mod decoder;
+pub mod frame;
+mod outbox;
+mod stream;
+mod utf8;
+
+pub use decoder::Incoming;
+pub use outbox::Overflow;
+pub use stream::ByteStream;
+
+use std::cell::{Cell, RefCell};
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::config::SendQueue;
+use crate::protocol::CloseReason;
+use decoder::Decoder;
+use frame::Opcode;
+use outbox::Outbox;
+
+/// How long a peer has to answer our close frame, and then to end the TCP connection.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// One read takes at most this much; the buffer belongs to the thread, not to the connection.
+const SCRATCH: usize = 64 * 1024;
+
+/// Reads in one poll, before others on the thread get their turn.
+const READS_PER_POLL: usize = 8;
+
+thread_local! {
+    static READ_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
+}
+
+/// How far the end of a connection has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// Our close frame is queued or sent; the peer's is awaited.
+    Closing,
+    /// Both close frames are through, or the peer broke the protocol: flush, end our half, discard
+    /// what still comes, so that the peer reads our close frame rather than a reset.
+    Lingering,
+    /// Our half is ended.
+    Ended,
+}
+
+/// How a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// We closed it.
+    ByGateway(CloseReason),
+    /// The peer sent the first close frame.
+    ByPeer(Option<u16>),
+    /// It broke without a close frame.
+    Lost,
+}
+
+/// One WebSocket. Lives on one thread.
+#[derive(Debug)]
+pub struct Socket {
+    stream: RefCell<ByteStream>,
+    decoder: RefCell<Decoder>,
+    outbox: RefCell<Outbox>,
+    /// The driving task; direct writers register it for writability.
+    waker: RefCell<Waker>,
+    /// Someone who waits for the outbox to run empty.
+    drained: RefCell<Option<Waker>>,
+    phase: Cell<Phase>,
+    ended: Cell<Option<Ended>>,
+    /// While closing or lingering: when patience ends.
+    deadline: Cell<Option<Instant>>,
+    /// The stream is of no more use; the driving task is to end.
+    broken: Cell<bool>,
+    reading_paused: Cell<bool>,
+    /// Bytes came since [`Socket::take_activity`] was asked last.
+    active: Cell<bool>,
+    /// Where the hub keeps this socket in its channel's list.
+    pub hub_slot: Cell<usize>,
+}
+
+impl Socket {
+    /// `max_message` in bytes, all fragments together.
+    pub fn new(stream: ByteStream, max_message: usize, queue: SendQueue) -> Self {
+        Self {
+            stream: RefCell::new(stream),
+            decoder: RefCell::new(Decoder::new(max_message)),
+            outbox: RefCell::new(Outbox::new(queue)),
+            waker: RefCell::new(Waker::noop().clone()),
+            drained: RefCell::new(None),
+            phase: Cell::new(Phase::Open),
+            ended: Cell::new(None),
+            deadline: Cell::new(None),
+            broken: Cell::new(false),
+            reading_paused: Cell::new(false),
+            active: Cell::new(false),
+            hub_slot: Cell::new(0),
+        }
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.phase.get() == Phase::Open && !self.broken.get()
+    }
+
+    /// How it ended; `None` while it is open.
+    pub fn ended(&self) -> Option<Ended> {
+        self.ended.get()
+    }
+
+    /// Whether bytes came since the last call.
+    pub fn take_activity(&self) -> bool {
+        self.active.replace(false)
+    }
+
+    /// Sends one of the gateway's own frames.
+    pub fn send(&self, frame: Bytes) {
+        if self.is_open() {
+            let pushed = self.outbox.borrow_mut().push(frame);
+            self.after_push(pushed);
+        }
+    }
+
+    pub fn send_text(&self, text: &str) {
+        self.send(frame::text(text));
+    }
+
+    pub fn ping(&self) {
+        self.send(frame::encode(Opcode::Ping, b""));
+    }
+
+    /// Publications for this connection wait from now on.
+    pub fn hold(&self) {
+        self.outbox.borrow_mut().hold();
+    }
+
+    /// What waited goes out.
+    pub fn release(&self) {
+        self.outbox.borrow_mut().release();
+        self.flush();
+    }
+
+    /// Takes frames of publications; `joined` is all of them in one buffer. Returns whether they were
+    /// taken: `false` on a connection that is ending, or that this delivery overflowed.
+    pub fn deliver(&self, frames: &[Bytes], joined: &Bytes) -> bool {
+        if !self.is_open() {
+            return false;
+        }
+        let direct = {
+            let outbox = self.outbox.borrow();
+            outbox.is_empty() && !outbox.is_held()
+        };
+        let written = if direct {
+            match self.write_now(joined) {
+                Ok(written) if written == joined.len() => return true,
+                Ok(written) => written,
+                Err(()) => return false,
+            }
+        } else {
+            0
+        };
+        let pushed = push_from(&mut self.outbox.borrow_mut(), frames, written);
+        match pushed {
+            Ok(()) => true,
+            Err(Overflow) => {
+                self.close(CloseReason::TooSlow);
+                false
+            }
+        }
+    }
+
+    /// One write past the outbox, as far as the kernel takes it.
+    fn write_now(&self, bytes: &Bytes) -> Result<usize, ()> {
+        let waker = self.waker.borrow();
+        let mut cx = Context::from_waker(&waker);
+        let mut stream = self.stream.borrow_mut();
+        match Pin::new(&mut *stream).poll_write(&mut cx, bytes) {
+            Poll::Ready(Ok(written)) => Ok(written),
+            Poll::Pending => Ok(0),
+            Poll::Ready(Err(_)) => {
+                self.fail();
+                Err(())
+            }
+        }
+    }
+
+    /// Writes what waits, as far as the kernel takes it.
+    fn flush(&self) {
+        let waker = self.waker.borrow();
+        let mut cx = Context::from_waker(&waker);
+        if self.poll_flush(&mut cx).is_err() {
+            self.fail();
+        }
+    }
+
+    fn poll_flush(&self, cx: &mut Context<'_>) -> Result<(), ()> {
+        let mut outbox = self.outbox.borrow_mut();
+        match outbox.poll_write(&mut *self.stream.borrow_mut(), cx) {
+            Poll::Ready(Ok(())) => {
+                if let Some(waker) = self.drained.borrow_mut().take() {
+                    waker.wake();
+                }
+                Ok(())
+            }
+            Poll::Pending => Ok(()),
+            Poll::Ready(Err(_)) => Err(()),
+        }
+    }
+
+    fn after_push(&self, pushed: Result<(), Overflow>) {
+        match pushed {
+            Ok(()) => self.flush(),
+            Err(Overflow) => self.close(CloseReason::TooSlow),
+        }
+    }
+
+    /// Waits until nothing is queued, or the connection is ending.
+    pub async fn drained(&self) {
+        std::future::poll_fn(|cx| {
+            if !self.is_open() || self.outbox.borrow().is_empty() {
+                return Poll::Ready(());
+            }
+            *self.drained.borrow_mut() = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Stops or resumes reading; TCP makes the peer wait.
+    pub fn pause_reading(&self, paused: bool) {
+        if self.reading_paused.replace(paused) && !paused {
+            self.wake();
+        }
+    }
+
+    /// Begins the closing handshake; does nothing on a connection that is ending already.
+    pub fn close(&self, reason: CloseReason) {
+        self.close_with(reason, reason.into());
+    }
+
+    /// Like [`Socket::close`], with a code of somebody else's.
+    pub fn close_as(&self, code: u16, text: &str) {
+        self.close_with(CloseReason::Normal, frame::close(code, text));
+    }
+
+    fn close_with(&self, reason: CloseReason, frame: Bytes) {
+        if !self.is_open() {
+            return;
+        }
+        {
+            let mut outbox = self.outbox.borrow_mut();
+            outbox.release();
+            if reason == CloseReason::TooSlow || outbox.push(frame.clone()).is_err() {
+                outbox.replace_with(frame);
+            }
+        }
+        self.ended.set(Some(Ended::ByGateway(reason)));
+        self.enter(Phase::Closing, CLOSE_TIMEOUT);
+        self.flush();
+        self.wake();
+    }
+
+    /// Ends the connection without another word, if its patience is over at `now`.
+    pub fn cut_if_overdue(&self, now: Instant) {
+        if self.deadline.get().is_some_and(|deadline| deadline <= now) {
+            self.cut();
+        }
+    }
+
+    /// Ends the connection without another word.
+    pub fn cut(&self) {
+        self.fail();
+    }
+
+    fn fail(&self) {
+        self.broken.set(true);
+        self.wake();
+    }
+
+    fn enter(&self, phase: Phase, patience: Duration) {
+        self.phase.set(phase);
+        self.deadline.set(Some(Instant::now() + patience));
+        if let Some(waker) = self.drained.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    fn wake(&self) {
+        self.waker.borrow().wake_by_ref();
+    }
+
+    /// Feeds bytes that came before the socket had the stream.
+    pub fn feed(&self, bytes: &mut [u8], on_message: &mut dyn FnMut(Incoming<'_>)) {
+        self.active.set(true);
+        if self.phase.get() != Phase::Open && self.phase.get() != Phase::Closing {
+            return;
+        }
+        let fed = self.decoder.borrow_mut().feed(bytes, &mut |incoming| match incoming {
+            Incoming::Ping(payload) => {
+                self.send(frame::encode(Opcode::Pong, payload));
+                on_message(incoming);
+            }
+            Incoming::Close(close) => self.peer_closed(close.map(|(code, _)| code)),
+            _ if self.phase.get() != Phase::Open => {}
+            incoming => on_message(incoming),
+        });
+        if let Err(reason) = fed {
+            self.close(reason);
+            self.enter(Phase::Lingering, CLOSE_TIMEOUT);
+        }
+    }
+
+    /// Answers the peer's close frame with the same code (RFC 6455 section 5.5.1).
+    fn peer_closed(&self, code: Option<u16>) {
+        if self.phase.get() == Phase::Open {
+            let echo = match code {
+                Some(code) => frame::close(code, ""),
+                None => frame::encode(Opcode::Close, b""),
+            };
+            let mut outbox = self.outbox.borrow_mut();
+            outbox.release();
+            if outbox.push(echo.clone()).is_err() {
+                outbox.replace_with(echo);
+            }
+            self.ended.set(Some(Ended::ByPeer(code)));
+        }
+        self.enter(Phase::Lingering, CLOSE_TIMEOUT);
+    }
+
+    /// Reads, hands on what is complete, writes what waits. `Ready` when the connection is over and
+    /// can be dropped. Messages stop as soon as it is ending; pings are reported after they were answered.
+    pub fn poll_drive(
+        &self,
+        cx: &mut Context<'_>,
+        on_message: &mut dyn FnMut(Incoming<'_>),
+    ) -> Poll<()> {
+        if !self.waker.borrow().will_wake(cx.waker()) {
+            *self.waker.borrow_mut() = cx.waker().clone();
+        }
+        for _ in 0..READS_PER_POLL {
+            if self.broken.get() || self.poll_flush(cx).is_err() || self.poll_end(cx).is_err() {
+                return Poll::Ready(self.over());
+            }
+            if self.reading_paused.get() && self.phase.get() == Phase::Open {
+                return Poll::Pending;
+            }
+            match self.poll_read(cx, on_message) {
+                Poll::Ready(true) => {}
+                Poll::Ready(false) => return Poll::Ready(self.over()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn over(&self) {
+        self.broken.set(true);
+        if self.ended.get().is_none() {
+            self.ended.set(Some(Ended::Lost));
+        }
+        if let Some(waker) = self.drained.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    /// While lingering: once all is written, ends our half.
+    fn poll_end(&self, cx: &mut Context<'_>) -> Result<(), ()> {
+        if self.phase.get() == Phase::Lingering && self.outbox.borrow().is_empty() {
+            match Pin::new(&mut *self.stream.borrow_mut()).poll_shutdown(cx) {
+                Poll::Ready(Ok(())) => self.enter(Phase::Ended, LINGER_TIMEOUT),
+                Poll::Ready(Err(_)) => return Err(()),
+                Poll::Pending => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// One read; `false` = the peer's half has ended or broken.
+    fn poll_read(
+        &self,
+        cx: &mut Context<'_>,
+        on_message: &mut dyn FnMut(Incoming<'_>),
+    ) -> Poll<bool> {
+        READ_BUFFER.with_borrow_mut(|scratch| {
+            let mut buffer = ReadBuf::new(scratch);
+            let read = Pin::new(&mut *self.stream.borrow_mut()).poll_read(cx, &mut buffer);
+            match read {
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(Err(_)) => Poll::Ready(false),
+                Poll::Ready(Ok(())) if buffer.filled().is_empty() => Poll::Ready(false),
+                Poll::Ready(Ok(())) => {
+                    self.feed(buffer.filled_mut(), on_message);
+                    Poll::Ready(true)
+                }
+            }
+        })
+    }
+}
+
+/// Queues `frames` less their first `written` bytes.
+fn push_from(outbox: &mut Outbox, frames: &[Bytes], mut written: usize) -> Result<(), Overflow> {
+    for frame in frames {
+        if written >= frame.len() {
+            written -= frame.len();
+            continue;
+        }
+        outbox.push_publication(frame.slice(written..))?;
+        if written > 0 {
+            outbox.mark_begun();
+            written = 0;
+        }
+    }
+    Ok(())
+}

@@ -1,1 +1,48 @@
-//! Facts about connections.
+//! Facts about open connections and their messages.
+
+use std::sync::LazyLock;
+
+use metrics::{Counter, counter, gauge};
+use tracing::{debug, info};
+
+use crate::protocol::{ConnectionId, ErrorCode, PathPattern};
+use crate::socket::Ended;
+
+static QUEUED: LazyLock<Counter> =
+    LazyLock::new(|| counter!("tidegate_messages_total", "outcome" => "queued"));
+
+/// An admitted client's session begins.
+pub fn opened(route: &PathPattern, connection: ConnectionId) {
+    let route = route.as_str().to_owned();
+    gauge!("tidegate_connections", "route" => route.clone()).increment(1);
+    debug!(event = "connection_opened", connection = %connection, route, "connection opened");
+}
+
+/// It is over.
+pub fn closed(route: &PathPattern, connection: ConnectionId, ended: Option<Ended>) {
+    let (by, code, reason) = match ended {
+        Some(Ended::ByGateway(reason)) => ("gateway", reason.code(), reason.label()),
+        Some(Ended::ByPeer(code)) => ("client", code.unwrap_or(1005), "closed"),
+        Some(Ended::Lost) | None => ("client", 1006, "lost"),
+    };
+    let route = route.as_str().to_owned();
+    gauge!("tidegate_connections", "route" => route.clone()).decrement(1);
+    counter!("tidegate_closes_total", "by" => by, "reason" => reason).increment(1);
+    info!(event = "connection_closed", connection = %connection, route, by, code, reason, "connection closed");
+}
+
+/// An upstream took a message.
+pub fn message_queued() {
+    QUEUED.increment(1);
+}
+
+/// A message was answered with an error.
+pub fn message_refused(code: ErrorCode) {
+    counter!("tidegate_messages_total", "outcome" => code.label()).increment(1);
+}
+
+/// A reply that the gateway streams has ended.
+pub fn generation_ended(outcome: &'static str, task_id: &str) {
+    counter!("tidegate_generations_total", "outcome" => outcome).increment(1);
+    debug!(event = "generation_ended", outcome, task_id, "generation ended");
+}

@@ -1,0 +1,247 @@
+//! The Redis engine's subscription: one pub/sub connection, supervised here.
+//!
+//! What should be subscribed is in [`Channels`]; what Redis has confirmed is in `subscribed`. After each
+//! batch of changes the difference is asked for and awaited, so SUBSCRIBE and UNSUBSCRIBE of a channel
+//! never overtake each other. A connection that breaks, stalls or cannot keep up is given up whole: all
+//! channels are subscribed anew on the next one, and then the threads are told of the gap.
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::core::{Change, Channels, Core, Parts, accept};
+use super::thread::ToThread;
+use crate::config::Secret;
+use crate::protocol::ChannelName;
+use crate::redis_link::{Backoff, Heard, PubSub, RedisFailure};
+use crate::shutdown::Shutdown;
+use crate::telemetry;
+
+/// Channels of one SUBSCRIBE.
+const CHANNELS_PER_COMMAND: usize = 512;
+
+/// How often the connection is asked for a sign of life.
+const PING_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Why a connection was given up.
+struct Lost(&'static str);
+
+impl From<RedisFailure> for Lost {
+    fn from(failure: RedisFailure) -> Self {
+        match failure {
+            RedisFailure::Unavailable => Self("no answer"),
+            RedisFailure::Refused(_) => Self("an error as answer"),
+        }
+    }
+}
+
+impl Core {
+    /// Serves the Redis engine until killed. `Err` = the URL is wrong.
+    pub fn run_redis(
+        self,
+        url: &Secret,
+        shutdown: Shutdown,
+    ) -> Result<impl Future<Output = ()> + use<>, String> {
+        let client = crate::redis_link::pubsub_client(url)?;
+        Ok(async move {
+            let (channels, parts) = self.split();
+            let mut supervisor =
+                Supervisor { client, channels, parts, subscribed: HashSet::new(), connected: false };
+            tokio::select! {
+                () = supervisor.run() => {}
+                () = shutdown.killed() => {}
+            }
+        })
+    }
+}
+
+struct Supervisor {
+    client: redis::Client,
+    channels: Rc<RefCell<Channels>>,
+    parts: Parts,
+    /// What Redis has confirmed on the present connection.
+    subscribed: HashSet<ChannelName>,
+    /// There was a connection before.
+    connected: bool,
+}
+
+impl Supervisor {
+    async fn run(&mut self) {
+        let mut backoff = Backoff::new();
+        loop {
+            match self.connect().await {
+                Ok((mut pubsub, mut lost)) => {
+                    backoff.reset();
+                    let Lost(why) = self.serve(&mut pubsub, &mut lost).await;
+                    telemetry::subscription::lost(why);
+                }
+                Err(Lost(why)) => telemetry::subscription::failed(why),
+            }
+            self.parts.live.store(false, Ordering::Release);
+            self.subscribed.clear();
+            self.wait(backoff.next()).await;
+        }
+    }
+
+    /// Keeps the books while there is no connection.
+    async fn wait(&mut self, pause: Duration) {
+        let pause = tokio::time::sleep(pause);
+        tokio::pin!(pause);
+        loop {
+            tokio::select! {
+                () = &mut pause => return,
+                Some(change) = self.parts.changes.recv() => {
+                    self.channels.borrow_mut().apply(change);
+                }
+            }
+        }
+    }
+
+    /// A connection on which every channel of the books is confirmed.
+    async fn connect(&mut self) -> Result<(PubSub, mpsc::Receiver<&'static str>), Lost> {
+        let (give_up, lost) = mpsc::channel(1);
+        let intake = self.parts.intake.clone();
+        let max_bytes = self.parts.max_publication_bytes;
+        let mut pubsub = PubSub::connect(&self.client, move |heard| match heard {
+            Heard::Message { payload, .. } if payload.len() > max_bytes => {
+                telemetry::delivery::publication_too_large(payload.len());
+            }
+            Heard::Message { channel, payload } => {
+                if accept(&intake, &channel, payload.into()).is_err() {
+                    let _told_already = give_up.try_send("publications came faster than they go out");
+                }
+            }
+            Heard::Disconnected => {
+                let _told_already = give_up.try_send("connection closed");
+            }
+        })
+        .await?;
+        // Before anything can be heard again, so that nobody gets a publication from beyond the gap.
+        if std::mem::replace(&mut self.connected, true) {
+            for thread in self.parts.threads.iter() {
+                let _thread_ended = thread.send(ToThread::Gap).await;
+            }
+        }
+        while let Ok(change) = self.parts.changes.try_recv() {
+            self.channels.borrow_mut().apply(change);
+        }
+        let all: Vec<_> = self.channels.borrow().names().cloned().collect();
+        self.subscribe(&mut pubsub, all).await?;
+        let subscribed: Vec<_> = self.subscribed.iter().cloned().collect();
+        self.confirm(subscribed).await;
+        self.parts.live.store(true, Ordering::Release);
+        telemetry::subscription::live(self.subscribed.len());
+        Ok((pubsub, lost))
+    }
+
+    async fn serve(&mut self, pubsub: &mut PubSub, lost: &mut mpsc::Receiver<&'static str>) -> Lost {
+        let mut ping = tokio::time::interval(PING_INTERVAL);
+        ping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut changes = Vec::new();
+        loop {
+            let result = tokio::select! {
+                Some(why) = lost.recv() => return Lost(why),
+                _ = ping.tick() => pubsub.ping().await.map_err(Lost::from),
+                count = self.parts.changes.recv_many(&mut changes, CHANNELS_PER_COMMAND), if changes.is_empty() => {
+                    if count == 0 {
+                        return Lost("the gateway ends");
+                    }
+                    self.follow(pubsub, &mut changes).await
+                }
+            };
+            if let Err(lost) = result {
+                return lost;
+            }
+        }
+    }
+
+    /// Brings Redis to what the books say after `changes`.
+    async fn follow(&mut self, pubsub: &mut PubSub, changes: &mut Vec<Change>) -> Result<(), Lost> {
+        let touched: HashSet<ChannelName> = {
+            let mut channels = self.channels.borrow_mut();
+            changes.drain(..).map(|change| channels.apply(change)).collect()
+        };
+        let (wanted, unwanted): (Vec<_>, Vec<_>) = touched
+            .into_iter()
+            .partition(|channel| !self.channels.borrow().listeners(channel).is_empty());
+        let gone: Vec<_> =
+            unwanted.into_iter().filter(|channel| self.subscribed.remove(channel)).collect();
+        if !gone.is_empty() {
+            pubsub.unsubscribe(&gone).await?;
+        }
+        let new: Vec<_> =
+            wanted.iter().filter(|channel| !self.subscribed.contains(*channel)).cloned().collect();
+        self.subscribe(pubsub, new).await?;
+        let confirmed =
+            wanted.into_iter().filter(|channel| self.subscribed.contains(channel)).collect();
+        self.confirm(confirmed).await;
+        Ok(())
+    }
+
+    async fn subscribe(
+        &mut self,
+        pubsub: &mut PubSub,
+        channels: Vec<ChannelName>,
+    ) -> Result<(), Lost> {
+        for some in channels.chunks(CHANNELS_PER_COMMAND) {
+            match pubsub.subscribe(some).await {
+                Ok(()) => self.subscribed.extend(some.iter().cloned()),
+                Err(RedisFailure::Unavailable) => return Err(Lost("no answer to SUBSCRIBE")),
+                // One forbidden channel fails the whole command: find out which.
+                Err(RedisFailure::Refused(_)) => self.subscribe_singly(pubsub, some).await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn subscribe_singly(
+        &mut self,
+        pubsub: &mut PubSub,
+        channels: &[ChannelName],
+    ) -> Result<(), Lost> {
+        for channel in channels {
+            match pubsub.subscribe(std::slice::from_ref(channel)).await {
+                Ok(()) => {
+                    self.subscribed.insert(channel.clone());
+                }
+                Err(RedisFailure::Unavailable) => return Err(Lost("no answer to SUBSCRIBE")),
+                Err(RedisFailure::Refused(error)) => {
+                    telemetry::subscription::refused(&error);
+                    self.refuse(channel).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn refuse(&self, channel: &ChannelName) {
+        for (thread, ticket) in self.threads_of(channel) {
+            let word = ToThread::Refused(channel.clone(), ticket);
+            let _thread_ended = self.parts.threads[thread].send(word).await;
+        }
+    }
+
+    /// Tells each thread which of its channels are live.
+    async fn confirm(&self, channels: Vec<ChannelName>) {
+        let mut words: Vec<Vec<_>> = self.parts.threads.iter().map(|_| Vec::new()).collect();
+        for channel in channels {
+            for (thread, ticket) in self.threads_of(&channel) {
+                words[thread].push((channel.clone(), ticket));
+            }
+        }
+        for (thread, word) in self.parts.threads.iter().zip(words) {
+            if !word.is_empty() {
+                let _thread_ended = thread.send(ToThread::Confirmed(word)).await;
+            }
+        }
+    }
+
+    fn threads_of(&self, channel: &ChannelName) -> Vec<(usize, u64)> {
+        let channels = self.channels.borrow();
+        channels.listeners(channel).iter().map(|l| (l.thread, l.ticket)).collect()
+    }
+}

@@ -1,0 +1,217 @@
+//! A worker thread's side: joins sockets to the hub and waits for the engine's word.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+
+use super::Publication;
+use super::core::Change;
+use crate::hub::HubPart;
+use crate::protocol::{ChannelName, CloseReason};
+use crate::socket::Socket;
+use crate::telemetry;
+
+/// How long a new socket waits for the engine to confirm its channel.
+const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Tells one join of a channel from the next, so that a late word is not taken for a new one.
+pub(super) type Ticket = u64;
+
+/// The engine thread's word to a worker thread, in one order with the publications.
+pub(super) enum ToThread {
+    Batch(Vec<Publication>),
+    Confirmed(Vec<(ChannelName, Ticket)>),
+    /// Redis will not let this node hear the channel.
+    Refused(ChannelName, Ticket),
+    /// Publications of every confirmed channel may have been missed.
+    Gap,
+}
+
+/// What a worker thread needs to become a [`Broker`]; made on another thread.
+pub struct Seat {
+    pub(super) thread: usize,
+    pub(super) from_core: mpsc::Receiver<ToThread>,
+    pub(super) to_core: mpsc::UnboundedSender<Change>,
+    pub(super) live: Arc<AtomicBool>,
+}
+
+/// Why a socket cannot hear its channel now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SubscribeError {
+    /// The engine cannot be reached, or did not answer in time.
+    EngineDown,
+}
+
+/// Those who wait for one channel's confirmation.
+struct Pending {
+    ticket: Ticket,
+    waiters: Vec<oneshot::Sender<Result<(), SubscribeError>>>,
+}
+
+/// The broker of one worker thread.
+pub struct Broker {
+    thread: usize,
+    hub: HubPart,
+    to_core: mpsc::UnboundedSender<Change>,
+    live: Arc<AtomicBool>,
+    /// Channels of the hub that are not confirmed yet.
+    pending: RefCell<HashMap<ChannelName, Pending>>,
+    next_ticket: Cell<Ticket>,
+}
+
+impl Broker {
+    /// Takes the seat; the returned future is the thread's delivery and must run as a task of it.
+    pub fn take(seat: Seat) -> (Rc<Self>, impl Future<Output = ()>) {
+        let broker = Rc::new(Self {
+            thread: seat.thread,
+            hub: HubPart::default(),
+            to_core: seat.to_core,
+            live: seat.live,
+            pending: RefCell::default(),
+            next_ticket: Cell::new(0),
+        });
+        let run = Rc::clone(&broker).run(seat.from_core);
+        // A delivery polls many sockets in one turn; tokio's budget would send it away after 128.
+        (broker, tokio::task::unconstrained(run))
+    }
+
+    /// Whether a new socket would hear anything.
+    pub fn is_live(&self) -> bool {
+        self.live.load(Ordering::Acquire)
+    }
+
+    /// Joins `socket` to `channel` and returns once the engine has confirmed it. The socket is held from
+    /// the start: the caller says what comes first, then releases it.
+    pub async fn subscribe(
+        self: &Rc<Self>,
+        channel: &ChannelName,
+        socket: &Rc<Socket>,
+    ) -> Result<Subscription, SubscribeError> {
+        if !self.is_live() {
+            return Err(SubscribeError::EngineDown);
+        }
+        socket.hold();
+        if self.hub.attach(channel, Rc::clone(socket)) {
+            let ticket = self.next_ticket.get();
+            self.next_ticket.set(ticket + 1);
+            let pending = Pending { ticket, waiters: Vec::new() };
+            self.pending.borrow_mut().insert(channel.clone(), pending);
+            let (channel, thread) = (channel.clone(), self.thread);
+            let _core_ended = self.to_core.send(Change::Join { channel, thread, ticket });
+        }
+        let subscription = Subscription {
+            broker: Rc::clone(self),
+            channel: channel.clone(),
+            socket: Rc::clone(socket),
+        };
+        let confirmation = self.pending.borrow_mut().get_mut(channel).map(|pending| {
+            let (sender, receiver) = oneshot::channel();
+            pending.waiters.push(sender);
+            receiver
+        });
+        if let Some(confirmation) = confirmation {
+            match tokio::time::timeout(SUBSCRIBE_TIMEOUT, confirmation).await {
+                Ok(Ok(word)) => word?,
+                _ => return Err(SubscribeError::EngineDown),
+            }
+        }
+        Ok(subscription)
+    }
+
+    async fn run(self: Rc<Self>, mut from_core: mpsc::Receiver<ToThread>) {
+        while let Some(word) = from_core.recv().await {
+            match word {
+                ToThread::Batch(batch) => self.deliver(batch).await,
+                ToThread::Confirmed(channels) => {
+                    for (channel, ticket) in channels {
+                        self.settle(&channel, ticket, Ok(()));
+                    }
+                }
+                ToThread::Refused(channel, ticket) => {
+                    self.settle(&channel, ticket, Err(SubscribeError::EngineDown));
+                }
+                ToThread::Gap => self.close_confirmed(),
+            }
+        }
+    }
+
+    async fn deliver(&self, batch: Vec<Publication>) {
+        let Some(oldest) = batch.first().map(|publication| publication.received) else { return };
+        let mut delivered = crate::hub::Delivered::default();
+        let mut add = |more: crate::hub::Delivered| {
+            delivered.deliveries += more.deliveries;
+            delivered.drops += more.drops;
+        };
+        if let [publication] = &batch[..] {
+            let frame = std::slice::from_ref(&publication.frame);
+            add(self.hub.deliver(&publication.channel, frame).await);
+        } else {
+            for (channel, frames) in by_channel(batch) {
+                add(self.hub.deliver(&channel, &frames).await);
+            }
+        }
+        telemetry::delivery::delivered(delivered.deliveries, delivered.drops, oldest.elapsed());
+    }
+
+    fn settle(&self, channel: &ChannelName, ticket: Ticket, word: Result<(), SubscribeError>) {
+        let mut pending = self.pending.borrow_mut();
+        if pending.get(channel).is_some_and(|pending| pending.ticket == ticket)
+            && let Some(settled) = pending.remove(channel)
+        {
+            for waiter in settled.waiters {
+                let _gave_up = waiter.send(word);
+            }
+        }
+    }
+
+    fn close_confirmed(&self) {
+        let pending = self.pending.borrow();
+        self.hub.close_where(|channel| !pending.contains_key(channel), CloseReason::BrokerGap);
+    }
+
+    fn leave(&self, channel: &ChannelName, socket: &Rc<Socket>) {
+        if self.hub.detach(channel, socket) {
+            self.pending.borrow_mut().remove(channel);
+            let (channel, thread) = (channel.clone(), self.thread);
+            let _core_ended = self.to_core.send(Change::Leave { channel, thread });
+        }
+    }
+}
+
+/// The frames of each channel, in order, channels in the order of their first.
+fn by_channel(batch: Vec<Publication>) -> Vec<(ChannelName, Vec<Bytes>)> {
+    let mut groups: Vec<(ChannelName, Vec<Bytes>)> = Vec::new();
+    let mut index: HashMap<ChannelName, usize> = HashMap::new();
+    for Publication { channel, frame, .. } in batch {
+        match groups.last_mut() {
+            Some((last, frames)) if *last == channel => frames.push(frame),
+            _ => {
+                let at = *index.entry(channel.clone()).or_insert(groups.len());
+                match groups.get_mut(at) {
+                    Some((_, frames)) => frames.push(frame),
+                    None => groups.push((channel, vec![frame])),
+                }
+            }
+        }
+    }
+    groups
+}
+
+/// A socket's place in its channel; dropping it leaves.
+pub struct Subscription {
+    broker: Rc<Broker>,
+    channel: ChannelName,
+    socket: Rc<Socket>,
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.broker.leave(&self.channel, &self.socket);
+    }
+}

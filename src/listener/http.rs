@@ -1,0 +1,260 @@
+//! A connection's HTTP/1.1 phase: each request goes to the handshake, to the token endpoint or to the
+//! proxy; an upgrade ends the phase.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+
+use crate::config;
+use crate::handshake::{Admission, ClientAddress, Handshake, Rejection, upgrade};
+use crate::limits::{ConnectionCounts, IpPermit, LimitName};
+use crate::protocol::{ErrorCode, ErrorEvent};
+use crate::proxy::{Proxy, ProxyBody};
+use crate::session::{self, Client, Permits, Services, Upstream};
+use crate::socket::ByteStream;
+use crate::telemetry;
+
+/// What the HTTP phase of this thread's connections needs.
+pub(super) struct Front {
+    server: config::Server,
+    handshake: Arc<Handshake>,
+    proxy: Proxy,
+    counts: ConnectionCounts,
+    upstream_kinds: Arc<BTreeMap<String, Arc<config::Upstream>>>,
+    pub services: Rc<Services>,
+}
+
+/// One accepted connection.
+pub(super) struct Connection {
+    pub peer: SocketAddr,
+    /// Its address has as many connections as it may; it is told so on its first request.
+    pub over_ip_limit: bool,
+    pub permits: Permits,
+}
+
+/// What an upgrade came to; the 101 is already on its way.
+enum Upgraded {
+    Admitted(Box<Admission>, Option<IpPermit>),
+    Refused(Rejection),
+}
+
+/// Shared by the requests of one connection.
+struct Phase {
+    peer: SocketAddr,
+    over_ip_limit: bool,
+    upgraded: RefCell<Option<Upgraded>>,
+    has_ip_permit: Cell<bool>,
+}
+
+impl Front {
+    pub fn new(
+        server: config::Server,
+        handshake: Arc<Handshake>,
+        proxy: Proxy,
+        counts: ConnectionCounts,
+        upstream_kinds: Arc<BTreeMap<String, Arc<config::Upstream>>>,
+        services: Rc<Services>,
+    ) -> Self {
+        Self { server, handshake, proxy, counts, upstream_kinds, services }
+    }
+
+    /// Whether `peer` is a proxy whose forwarding headers count.
+    pub fn is_trusted(&self, peer: IpAddr) -> bool {
+        self.server.trusted_proxies.iter().any(|network| network.contains(&peer))
+    }
+
+    /// Serves requests until the connection ends or is upgraded; then its session begins.
+    pub async fn serve(self: Rc<Self>, stream: TcpStream, connection: Connection) {
+        let Connection { peer, over_ip_limit, mut permits } = connection;
+        let phase = Rc::new(Phase {
+            peer,
+            over_ip_limit,
+            upgraded: RefCell::default(),
+            has_ip_permit: Cell::new(permits.ip.is_some()),
+        });
+        let Some((stream, early)) = self.http_phase(stream, &phase).await else { return };
+        let Some(upgraded) = phase.upgraded.take() else { return };
+        let stream = ByteStream::Tcp(stream);
+        match upgraded {
+            Upgraded::Admitted(admission, ip) => {
+                permits.ip = permits.ip.take().or(ip);
+                let client = self.client(*admission);
+                let services = Rc::clone(&self.services);
+                tokio::task::spawn_local(session::open(
+                    services,
+                    stream,
+                    early.to_vec(),
+                    client,
+                    permits,
+                ));
+            }
+            Upgraded::Refused(rejection) => {
+                let event = rejection.retry_after.map(|seconds| {
+                    ErrorEvent::new(ErrorCode::RateLimited, rejection.message)
+                        .retry_after(seconds)
+                        .to_json()
+                });
+                tokio::task::spawn_local(session::refuse(
+                    stream,
+                    event,
+                    rejection.reason,
+                    permits,
+                ));
+            }
+        }
+    }
+
+    /// `None` = the connection ended as HTTP. Otherwise the stream and what was read past the request.
+    async fn http_phase(
+        self: &Rc<Self>,
+        stream: TcpStream,
+        phase: &Rc<Phase>,
+    ) -> Option<(TcpStream, Bytes)> {
+        let (front, requests) = (Rc::clone(self), Rc::clone(phase));
+        let service = service_fn(move |request| {
+            let (front, phase) = (Rc::clone(&front), Rc::clone(&requests));
+            async move { Ok::<_, Infallible>(front.answer(&phase, request).await) }
+        });
+        let mut http = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.server.header_timeout)
+            .max_buf_size(self.server.max_header_bytes)
+            .serve_connection(TokioIo::new(stream), service);
+        let mut draining = pin!(self.services.shutdown.draining());
+        let mut told = false;
+        let ended = std::future::poll_fn(|cx| {
+            if !told && draining.as_mut().poll(cx).is_ready() {
+                told = true;
+                Pin::new(&mut http).graceful_shutdown();
+            }
+            http.poll_without_shutdown(cx)
+        })
+        .await;
+        if let Err(error) = ended {
+            telemetry::listener::http_failed(&error);
+            return None;
+        }
+        let parts = http.into_parts();
+        Some((parts.io.into_inner(), parts.read_buf))
+    }
+
+    async fn answer(&self, phase: &Phase, mut request: Request<Incoming>) -> Response<ProxyBody> {
+        let address = ClientAddress::resolve(
+            phase.peer.ip(),
+            request.headers(),
+            &self.server.trusted_proxies,
+        );
+        if let Some((route, params)) = self.handshake.route(request.uri().path()) {
+            let response = match upgrade::check(&request) {
+                Ok(accepted) => {
+                    let started = Instant::now();
+                    let verdict = match self.enter_ip(phase, address.ip) {
+                        Ok(ip) => self
+                            .handshake
+                            .admit(Arc::clone(&route), params, &request)
+                            .await
+                            .map(|admission| (admission, ip)),
+                        Err(rejection) => Err(rejection),
+                    };
+                    telemetry::handshake::finished(
+                        route.path.as_str(),
+                        verdict.as_ref().err().map(|rejection| rejection.cause),
+                        started.elapsed(),
+                    );
+                    self.upgrade(phase, &route, accepted, verdict)
+                }
+                Err(response) => response,
+            };
+            return fixed(response);
+        }
+        if phase.over_ip_limit {
+            return fixed(Rejection::connections_per_ip().to_http());
+        }
+        if self.handshake.issues_at(request.uri().path()) {
+            return fixed(self.handshake.issue(request, address.ip).await);
+        }
+        request.extensions_mut().insert(address);
+        self.proxy.forward(request, address.ip).await
+    }
+
+    /// The permit of a client behind a trusted proxy; a direct one has its own since it was accepted.
+    fn enter_ip(&self, phase: &Phase, ip: IpAddr) -> Result<Option<IpPermit>, Rejection> {
+        let permit = if phase.has_ip_permit.get() {
+            return Ok(None);
+        } else if phase.over_ip_limit {
+            None
+        } else {
+            self.counts.enter_ip(ip)
+        };
+        permit.map(Some).ok_or_else(|| {
+            telemetry::limits::refused(LimitName::ConnectionsPerIp);
+            Rejection::connections_per_ip()
+        })
+    }
+
+    /// The 101, or the refusal in the way that the route says.
+    fn upgrade(
+        &self,
+        phase: &Phase,
+        route: &config::Route,
+        accepted: upgrade::Accepted,
+        verdict: Result<(Admission, Option<IpPermit>), Rejection>,
+    ) -> Response<Full<Bytes>> {
+        match verdict {
+            Ok((admission, ip)) => {
+                let response = accepted.switch(admission.subprotocol.as_deref());
+                *phase.upgraded.borrow_mut() =
+                    Some(Upgraded::Admitted(Box::new(admission), ip));
+                response
+            }
+            Err(rejection) if route.reject == config::Reject::Http => rejection.to_http(),
+            Err(rejection) => {
+                let response = accepted.switch_refused();
+                *phase.upgraded.borrow_mut() = Some(Upgraded::Refused(rejection));
+                response
+            }
+        }
+    }
+
+    fn client(&self, admission: Admission) -> Client {
+        let kind = admission
+            .route
+            .upstream
+            .as_ref()
+            .and_then(|name| self.upstream_kinds.get(name))
+            .map(|upstream| &upstream.kind);
+        let client = Client {
+            upstream: Upstream::of(kind),
+            route: admission.route,
+            params: admission.params,
+            channel: admission.channel,
+            identity: admission.identity,
+            connection_id: admission.connection_id,
+            trace: admission.trace,
+            leased: admission.leased,
+        };
+        if client.leased {
+            let (route, user) = (client.route.path.as_str(), client.identity.key());
+            self.services.leases.add(route, &user, client.connection_id);
+        }
+        client
+    }
+}
+
+fn fixed(response: Response<Full<Bytes>>) -> Response<ProxyBody> {
+    response.map(|body| body.map_err(|never| match never {}).boxed())
+}

@@ -1,0 +1,85 @@
+//! One pub/sub connection: RESP3, so that subscriptions, publications and PING share it.
+
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, ProtocolVersion, PushInfo, PushKind, Value};
+
+use super::{RedisFailure, open};
+use crate::config::Secret;
+use crate::protocol::ChannelName;
+
+/// To connect, to answer a PING, and to confirm a SUBSCRIBE.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What the connection hears by itself.
+pub enum Heard {
+    Message { channel: Vec<u8>, payload: Vec<u8> },
+    Disconnected,
+}
+
+/// Checks `url`; does not connect.
+pub fn pubsub_client(url: &Secret) -> Result<Client, String> {
+    let info = open(url)?.get_connection_info().clone();
+    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+    Client::open(info.set_redis_settings(settings)).map_err(|error| error.to_string())
+}
+
+/// The connection. Dropping it closes it.
+pub struct PubSub {
+    connection: MultiplexedConnection,
+}
+
+impl PubSub {
+    /// `on_heard` is called on the connection's task and must not wait.
+    pub async fn connect(
+        client: &Client,
+        on_heard: impl Fn(Heard) + Send + Sync + 'static,
+    ) -> Result<Self, RedisFailure> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(ANSWER_TIMEOUT))
+            .set_response_timeout(Some(ANSWER_TIMEOUT))
+            .set_push_sender(move |push: PushInfo| -> Result<(), std::convert::Infallible> {
+                if let Some(heard) = read(push) {
+                    on_heard(heard);
+                }
+                Ok(())
+            });
+        let connecting = client.get_multiplexed_async_connection_with_config(&config);
+        match tokio::time::timeout(2 * ANSWER_TIMEOUT, connecting).await {
+            Ok(Ok(connection)) => Ok(Self { connection }),
+            Ok(Err(error)) => Err(RedisFailure::from(error)),
+            Err(_) => Err(RedisFailure::Unavailable),
+        }
+    }
+
+    pub async fn subscribe(&mut self, channels: &[ChannelName]) -> Result<(), RedisFailure> {
+        let names: Vec<&str> = channels.iter().map(ChannelName::as_str).collect();
+        Ok(self.connection.subscribe(names).await?)
+    }
+
+    pub async fn unsubscribe(&mut self, channels: &[ChannelName]) -> Result<(), RedisFailure> {
+        let names: Vec<&str> = channels.iter().map(ChannelName::as_str).collect();
+        Ok(self.connection.unsubscribe(names).await?)
+    }
+
+    pub async fn ping(&mut self) -> Result<(), RedisFailure> {
+        Ok(redis::cmd("PING").exec_async(&mut self.connection).await?)
+    }
+}
+
+fn read(push: PushInfo) -> Option<Heard> {
+    match push.kind {
+        PushKind::Message => {
+            let mut data = push.data.into_iter();
+            match (data.next(), data.next()) {
+                (Some(Value::BulkString(channel)), Some(Value::BulkString(payload))) => {
+                    Some(Heard::Message { channel, payload })
+                }
+                _ => None,
+            }
+        }
+        PushKind::Disconnection => Some(Heard::Disconnected),
+        _ => None,
+    }
+}

@@ -1,0 +1,173 @@
+//! One upstream socket for one client socket: messages relayed whole both ways, close codes carried
+//! over. A slow side makes the other wait; nothing overflows here.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+use super::{Client, Session};
+use crate::config::Protocol;
+use crate::protocol::{CloseReason, ErrorCode};
+use crate::socket::frame::{self, Opcode};
+use crate::socket::{Ended, Socket};
+use crate::telemetry;
+use crate::upstream::{
+    FromUpstream, Opening, SocketMessage, UpstreamReceiver, UpstreamSender,
+};
+
+/// With this much waiting, the client's socket is not read.
+const QUEUE_BYTES: usize = 256 * 1024;
+const QUEUE_LENGTH: usize = 64;
+
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Messages from the client to the upstream.
+pub(super) struct Bridge {
+    queue: RefCell<VecDeque<SocketMessage>>,
+    bytes: Cell<usize>,
+    /// Set once: the close code for the upstream.
+    closing: Cell<Option<u16>>,
+    changed: Notify,
+}
+
+impl Bridge {
+    /// The client is gone; the upstream is told how.
+    pub fn client_left(&self, ended: Option<Ended>) {
+        let code = match ended {
+            Some(Ended::ByGateway(reason)) => reason.code(),
+            Some(Ended::ByPeer(Some(code))) => code,
+            Some(Ended::ByPeer(None)) => 1000,
+            // 1006 is never sent (RFC 6455 section 7.4.1); going away is what happened.
+            Some(Ended::Lost) | None => 1001,
+        };
+        self.closing.set(Some(code));
+        self.changed.notify_one();
+    }
+
+    fn push(&self, message: SocketMessage) {
+        self.bytes.set(self.bytes.get() + size(&message));
+        self.queue.borrow_mut().push_back(message);
+        self.changed.notify_one();
+    }
+
+    fn pop(&self) -> Option<SocketMessage> {
+        let message = self.queue.borrow_mut().pop_front()?;
+        self.bytes.set(self.bytes.get() - size(&message));
+        Some(message)
+    }
+
+    fn is_full(&self) -> bool {
+        self.bytes.get() >= QUEUE_BYTES || self.queue.borrow().len() >= QUEUE_LENGTH
+    }
+}
+
+fn size(message: &SocketMessage) -> usize {
+    match message {
+        SocketMessage::Text(bytes) | SocketMessage::Binary(bytes) => bytes.len(),
+    }
+}
+
+impl Session {
+    /// Opens the upstream's socket, or closes the client's.
+    pub(super) async fn open_bridge(self: &Rc<Self>) {
+        let Client { route, params, channel, identity, connection_id, trace, .. } = &self.client;
+        let Some(upstream) = route.upstream.as_deref() else { return };
+        let opening = Opening {
+            channel,
+            params,
+            user_id: identity.user_id.as_ref(),
+            username: identity.username.as_deref(),
+            connection_id: *connection_id,
+            trace,
+            max_message_bytes: route.max_message_bytes,
+        };
+        match self.services.upstreams.open_socket(upstream, &opening).await {
+            Ok(opened) => {
+                let bridge = Rc::new(Bridge {
+                    queue: RefCell::default(),
+                    bytes: Cell::new(0),
+                    closing: Cell::new(None),
+                    changed: Notify::new(),
+                });
+                *self.bridge.borrow_mut() = Some(Rc::clone(&bridge));
+                let socket = Rc::clone(&self.socket);
+                let receiving = tokio::task::spawn_local(receive_all(socket, opened.receiver));
+                tokio::task::spawn_local(Rc::clone(self).run_bridge(
+                    bridge,
+                    opened.sender,
+                    receiving,
+                ));
+            }
+            Err(_) => {
+                telemetry::connections::message_refused(ErrorCode::UpstreamUnavailable);
+                self.socket.close(CloseReason::Overloaded);
+            }
+        }
+    }
+
+    pub(super) fn to_bridge(&self, message: SocketMessage) {
+        if let Some(bridge) = &*self.bridge.borrow() {
+            bridge.push(message);
+            if bridge.is_full() {
+                self.socket.pause_reading(true);
+            }
+        }
+    }
+
+    async fn run_bridge(
+        self: Rc<Self>,
+        bridge: Rc<Bridge>,
+        sender: UpstreamSender,
+        mut receiving: JoinHandle<()>,
+    ) {
+        self.send_all(&bridge, sender).await;
+        // The upstream has this long to answer the close frame.
+        let _over_or_cut = tokio::time::timeout(CLOSE_TIMEOUT, &mut receiving).await;
+        receiving.abort();
+    }
+
+    /// From the client to the upstream, until either is gone.
+    async fn send_all(&self, bridge: &Bridge, mut sender: UpstreamSender) {
+        loop {
+            while let Some(message) = bridge.pop() {
+                if !bridge.is_full() {
+                    self.socket.pause_reading(false);
+                }
+                let json = self.client.route.protocol == Protocol::Json;
+                if json && !self.user_may_send(None).await {
+                    continue;
+                }
+                if sender.send(message).await.is_err() {
+                    self.socket.close(CloseReason::InternalError);
+                    return;
+                }
+                telemetry::connections::message_queued();
+            }
+            if let Some(code) = bridge.closing.get() {
+                return sender.close(code, "").await;
+            }
+            bridge.changed.notified().await;
+        }
+    }
+}
+
+/// From the upstream to the client, until either is gone.
+async fn receive_all(socket: Rc<Socket>, mut receiver: UpstreamReceiver) {
+    while socket.is_open() {
+        match receiver.recv().await {
+            FromUpstream::Message(message) => {
+                socket.send(match &message {
+                    SocketMessage::Text(text) => frame::encode(Opcode::Text, text),
+                    SocketMessage::Binary(bytes) => frame::encode(Opcode::Binary, bytes),
+                });
+                socket.drained().await;
+            }
+            FromUpstream::Closed(Some((code, reason))) => return socket.close_as(code, &reason),
+            FromUpstream::Closed(None) => return socket.close(CloseReason::InternalError),
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Messages on their way upstream, one at a time and in order.
+//!
+//! From before a message is handed over until its `task_queued` is queued, publications for this
+//! connection wait, so that no event of a task can overtake its `task_queued`.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::Session;
+use super::messages::Queued;
+use crate::limits::{LimitName, Verdict};
+use crate::protocol::{ErrorCode, ErrorEvent, task_queued};
+use crate::telemetry;
+use crate::upstream::{Message, RelayError, Taken};
+
+impl Session {
+    /// Works through the inbox; ends when it is empty.
+    pub(super) async fn relay_all(self: Rc<Self>) {
+        let _drain_waits_for_it = self.services.shutdown.track();
+        loop {
+            let next = self.inbox.borrow_mut().next();
+            let Some(queued) = next else { return };
+            self.relay(queued).await;
+        }
+    }
+
+    async fn relay(self: &Rc<Self>, queued: Queued) {
+        if !self.user_may_send(queued.id.as_deref()).await {
+            return;
+        }
+        let Some(upstream) = self.client.route.upstream.as_deref() else { return };
+        let (client_id, message) = self.message(queued);
+        self.socket.hold();
+        match self.services.upstreams.relay(upstream, &message).await {
+            Ok(Taken { task_id, reply }) => {
+                telemetry::connections::message_queued();
+                self.socket.send_text(&task_queued(&task_id, client_id.as_deref()));
+                self.socket.release();
+                if let Some(reply) = reply {
+                    tokio::task::spawn_local(self.generation(task_id, reply));
+                }
+            }
+            Err(error) => {
+                self.answer_failure(error, client_id.as_deref());
+                self.socket.release();
+            }
+        }
+    }
+
+    /// The limit that all nodes share. Anonymous clients have only their connection's.
+    pub(super) async fn user_may_send(&self, id: Option<&str>) -> bool {
+        let route = &self.client.route;
+        let Some(rate) = route.limits.messages_per_user else { return true };
+        let Some(user) = &self.client.identity.user_id else { return true };
+        let limit = LimitName::MessagesPerUser;
+        match self.services.limits.take(limit, route.path.as_str(), &user.to_string(), rate).await {
+            Ok(Verdict::Allowed) => true,
+            Ok(Verdict::Refused { retry_after }) => {
+                telemetry::limits::refused(limit);
+                self.refuse_rate(retry_after, id);
+                false
+            }
+            Err(_) => {
+                let text = "limits cannot be checked at the moment; try again";
+                let event = ErrorEvent::new(ErrorCode::EngineUnavailable, text);
+                self.refuse(&event.retry_after(1).id(id));
+                false
+            }
+        }
+    }
+
+    /// The client's own id, and the message with its facts.
+    fn message(&self, queued: Queued) -> (Option<String>, Message) {
+        let task_id = uuid::Uuid::new_v4().to_string();
+        let client = &self.client;
+        let message = Message {
+            text: queued.text,
+            data: queued.data,
+            channel: client.channel.clone(),
+            params: Arc::clone(&client.params),
+            user_id: client.identity.user_id.clone(),
+            username: client.identity.username.clone(),
+            connection_id: client.connection_id,
+            message_id: queued.id.clone().unwrap_or_else(|| task_id.clone()),
+            task_id,
+            trace: client.trace,
+        };
+        (queued.id, message)
+    }
+
+    fn answer_failure(&self, error: RelayError, id: Option<&str>) {
+        let event = match &error {
+            RelayError::Busy => {
+                ErrorEvent::new(ErrorCode::Busy, "the service is busy; try again").retry_after(1)
+            }
+            RelayError::Unavailable => {
+                let text = "the service cannot be reached; try again";
+                ErrorEvent::new(ErrorCode::UpstreamUnavailable, text).retry_after(5)
+            }
+            RelayError::Rejected(text) => ErrorEvent::new(ErrorCode::UpstreamRejected, text),
+        };
+        telemetry::connections::message_refused(event.code());
+        self.socket.send_text(&event.id(id).to_json());
+    }
+}

@@ -1,0 +1,129 @@
+//! The open sessions of one thread: their timers, and their orderly end.
+//!
+//! No session has a timer of its own. A sweep looks at a slice of the roster each tick and at all of it
+//! within a round; a deadline is kept to within a round.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::Session;
+use crate::protocol::{CloseReason, going_away};
+
+/// A round takes this long at most, and this many ticks.
+const LONGEST_ROUND: Duration = Duration::from_secs(1);
+const TICKS_PER_ROUND: u32 = 10;
+
+/// A client that is sent away is asked to wait up to this long, so that not all come back at once.
+const MAX_RECONNECT_SPREAD: Duration = Duration::from_secs(5);
+
+/// The sessions of one thread, each at the index in its `roster_slot`.
+pub struct Roster {
+    sessions: RefCell<Vec<Rc<Session>>>,
+    cursor: Cell<usize>,
+    tick: Duration,
+}
+
+impl Roster {
+    /// `finest` is the shortest time that a session's timers are set to.
+    pub fn new(finest: Duration) -> Self {
+        let round = (finest / 4).clamp(Duration::from_millis(50), LONGEST_ROUND);
+        Self {
+            sessions: RefCell::default(),
+            cursor: Cell::new(0),
+            tick: round / TICKS_PER_ROUND,
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.sessions.borrow().len()
+    }
+
+    pub(super) fn enter(&self, session: &Rc<Session>) {
+        let mut sessions = self.sessions.borrow_mut();
+        session.roster_slot.set(sessions.len());
+        sessions.push(Rc::clone(session));
+    }
+
+    pub(super) fn leave(&self, session: &Session) {
+        let mut sessions = self.sessions.borrow_mut();
+        let slot = session.roster_slot.get();
+        if sessions.get(slot).is_some_and(|found| std::ptr::eq(&**found, session)) {
+            let left = sessions.swap_remove(slot);
+            if let Some(moved) = sessions.get(slot) {
+                moved.roster_slot.set(slot);
+            }
+            drop(sessions);
+            drop(left);
+        }
+    }
+
+    /// Runs the timers of this thread's sessions for ever.
+    pub async fn sweep(&self) {
+        let mut ticks = tokio::time::interval(self.tick);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let now = Instant::now();
+            let unix_now = unix_seconds();
+            for session in self.next_slice() {
+                session.check(now);
+                session.check_credentials(unix_now);
+            }
+        }
+    }
+
+    fn next_slice(&self) -> Vec<Rc<Session>> {
+        let sessions = self.sessions.borrow();
+        let size = sessions.len().div_ceil(TICKS_PER_ROUND as usize);
+        let start = if self.cursor.get() >= sessions.len() { 0 } else { self.cursor.get() };
+        let end = (start + size).min(sessions.len());
+        self.cursor.set(end);
+        sessions[start..end].to_vec()
+    }
+
+    /// Sends everybody away, evenly spread over `drain`; those with a message on its way upstream
+    /// wait for it, at the longest until `drain` is over. Returns when the last session has ended.
+    pub async fn drain(&self, drain: Duration) {
+        let started = Instant::now();
+        let count = self.len() as u32;
+        let spread = drain.min(MAX_RECONNECT_SPREAD);
+        let mut sent_away = 0u32;
+        let mut ticks = tokio::time::interval(Duration::from_millis(20));
+        while self.len() > 0 {
+            ticks.tick().await;
+            let elapsed = started.elapsed();
+            let over = elapsed >= drain;
+            let share = elapsed.as_secs_f64() / drain.as_secs_f64().max(f64::EPSILON);
+            let due = if over { u32::MAX } else { (f64::from(count) * share).ceil() as u32 };
+            for session in self.open_sessions() {
+                if sent_away >= due {
+                    break;
+                }
+                if over || !session.is_relaying() {
+                    session.send_away(spread);
+                    sent_away = sent_away.saturating_add(1);
+                }
+            }
+        }
+    }
+
+    fn open_sessions(&self) -> Vec<Rc<Session>> {
+        self.sessions.borrow().iter().filter(|session| session.socket.is_open()).cloned().collect()
+    }
+}
+
+impl Session {
+    fn send_away(&self, spread: Duration) {
+        if self.client.route.protocol == crate::config::Protocol::Json {
+            let span = spread.as_millis().max(1);
+            let wait = uuid::Uuid::new_v4().as_u128() % span;
+            self.socket.send_text(&going_away(wait as u64));
+        }
+        self.socket.close(CloseReason::Restarting);
+    }
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

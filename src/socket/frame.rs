@@ -1,0 +1,112 @@
+//! Frames that the server writes: unmasked, never fragmented, with minimal lengths (RFC 6455 section 5.2).
+
+use bytes::Bytes;
+
+use crate::protocol::CloseReason;
+
+/// What a frame carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opcode {
+    Continuation,
+    Text,
+    Binary,
+    Close,
+    Ping,
+    Pong,
+}
+
+impl Opcode {
+    /// `None` for the reserved ones.
+    pub(super) fn from_bits(bits: u8) -> Option<Self> {
+        Some(match bits {
+            0x0 => Self::Continuation,
+            0x1 => Self::Text,
+            0x2 => Self::Binary,
+            0x8 => Self::Close,
+            0x9 => Self::Ping,
+            0xa => Self::Pong,
+            _ => return None,
+        })
+    }
+
+    fn bits(self) -> u8 {
+        match self {
+            Self::Continuation => 0x0,
+            Self::Text => 0x1,
+            Self::Binary => 0x2,
+            Self::Close => 0x8,
+            Self::Ping => 0x9,
+            Self::Pong => 0xa,
+        }
+    }
+
+    pub(super) fn is_control(self) -> bool {
+        matches!(self, Self::Close | Self::Ping | Self::Pong)
+    }
+}
+
+/// A whole frame, ready for the wire and for any number of receivers.
+pub fn encode(opcode: Opcode, payload: &[u8]) -> Bytes {
+    let len = payload.len();
+    let mut frame = Vec::with_capacity(len + 10);
+    frame.push(0x80 | opcode.bits());
+    if len < 126 {
+        frame.push(len as u8);
+    } else if let Ok(len) = u16::try_from(len) {
+        frame.push(126);
+        frame.extend_from_slice(&len.to_be_bytes());
+    } else {
+        frame.push(127);
+        frame.extend_from_slice(&(len as u64).to_be_bytes());
+    }
+    frame.extend_from_slice(payload);
+    Bytes::from(frame)
+}
+
+pub fn text(payload: &str) -> Bytes {
+    encode(Opcode::Text, payload.as_bytes())
+}
+
+/// A close frame; a reason text over 123 bytes is cut at a character.
+pub fn close(code: u16, reason: &str) -> Bytes {
+    let mut end = reason.len().min(123);
+    while !reason.is_char_boundary(end) {
+        end -= 1;
+    }
+    let mut payload = code.to_be_bytes().to_vec();
+    payload.extend_from_slice(&reason.as_bytes()[..end]);
+    encode(Opcode::Close, &payload)
+}
+
+impl From<CloseReason> for Bytes {
+    fn from(reason: CloseReason) -> Self {
+        close(reason.code(), reason.text())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_are_minimal() {
+        for (len, head) in [
+            (0usize, &[0x82u8, 0][..]),
+            (125, &[0x82, 125]),
+            (126, &[0x82, 126, 0, 126]),
+            (65535, &[0x82, 126, 0xff, 0xff]),
+            (65536, &[0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
+        ] {
+            let frame = encode(Opcode::Binary, &vec![7; len]);
+            assert!(frame.starts_with(head), "{len}");
+            assert_eq!(frame.len(), head.len() + len);
+        }
+    }
+
+    #[test]
+    fn close_reasons_fit_a_control_frame() {
+        assert_eq!(close(1000, "")[..], [0x88, 2, 3, 0xe8]);
+        let long = close(4001, &"ä".repeat(100));
+        assert_eq!(long.len(), 2 + 2 + 122);
+    }
+}

@@ -1,0 +1,25 @@
+//! Facts about accepting connections.
+
+use metrics::counter;
+use tracing::{debug, error};
+
+/// The operating system gave no connection.
+pub fn accept_failed(error: &std::io::Error) {
+    counter!("tidegate_accept_errors_total").increment(1);
+    error!(event = "accept_failed", %error, "cannot accept connections");
+}
+
+/// A connection ended in the middle of a request: a slow or oversized head, garbage, a reset.
+pub fn http_failed(error: &hyper::Error) {
+    let cause = if error.is_timeout() {
+        "timeout"
+    } else if error.is_parse_too_large() {
+        "too_large"
+    } else if error.is_parse() {
+        "malformed"
+    } else {
+        "broken"
+    };
+    counter!("tidegate_http_errors_total", "cause" => cause).increment(1);
+    debug!(event = "http_failed", cause, %error, "a connection ended in the middle of a request");
+}
