@@ -1,19 +1,27 @@
 //! Connections to Redis that the gateway supervises itself: connect, PING with a deadline, jittered
-//! back-off, health. Commands fail at once while there is no connection; nothing queues up here.
+//! back-off, health.
+//!
+//! This module owns how a connection is opened, watched and opened again. It leaves keys, scripts and
+//! the meaning of answers to those who ask. Invariant: commands fail at once while there is no
+//! connection, so nothing queues up behind a Redis that is away.
+
+mod backoff;
+mod commands;
+mod open;
+#[cfg(test)]
+pub mod test_server;
+
+pub use backoff::Backoff;
+pub use commands::Commands;
 
 use std::fmt;
-
-use redis::{Cmd, FromRedisValue, ScriptInvocation};
-
-use crate::config::Secret;
-use crate::shutdown::Shutdown;
 
 /// Why a command has no answer.
 #[derive(Debug)]
 pub enum RedisFailure {
     /// No connection, or no answer within the deadline. Whether the command ran is not known.
     Unavailable,
-    /// Redis answered with an error.
+    /// Redis answered with an error: out of memory, read-only, not permitted, wrong type, …
     Refused(redis::RedisError),
 }
 
@@ -27,35 +35,3 @@ impl fmt::Display for RedisFailure {
 }
 
 impl std::error::Error for RedisFailure {}
-
-/// A supervised connection for commands; clones share it, from any thread.
-#[derive(Clone)]
-pub struct Commands {}
-
-impl Commands {
-    /// Checks `url` and starts the supervisor on the current runtime. `name` is the log and metric label.
-    pub fn start(url: &Secret, name: &'static str, shutdown: &Shutdown) -> Result<Self, String> {
-        let _ = (url, name, shutdown);
-        todo!()
-    }
-
-    /// One command, one answer, within two seconds.
-    pub async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, RedisFailure> {
-        let _ = command;
-        todo!()
-    }
-
-    /// EVALSHA, with SCRIPT LOAD where the server does not know it yet.
-    pub async fn invoke<T: FromRedisValue>(
-        &self,
-        script: &ScriptInvocation<'_>,
-    ) -> Result<T, RedisFailure> {
-        let _ = script;
-        todo!()
-    }
-
-    /// Whether the last PING was answered.
-    pub fn is_up(&self) -> bool {
-        todo!()
-    }
-}

@@ -1,1 +1,44 @@
-//! Facts about engine.
+//! Facts about the engine: connections to Redis.
+
+use std::time::Duration;
+
+use metrics::{counter, gauge};
+use tracing::{debug, info, warn};
+
+/// A connection is usable; `away` is how long it was not, unless it is the first.
+pub fn redis_connected(connection: &'static str, away: Option<Duration>) {
+    gauge!("tidegate_redis_up", "connection" => connection).set(1.0);
+    counter!("tidegate_redis_connects_total", "connection" => connection, "outcome" => "ok")
+        .increment(1);
+    match away {
+        None => info!(event = "redis_connected", connection),
+        Some(away) => {
+            counter!("tidegate_redis_reconnects_total", "connection" => connection).increment(1);
+            info!(event = "redis_reconnected", connection, away_ms = millis(away));
+        }
+    }
+}
+
+/// An attempt failed; `attempt` counts from 0 since the last connection. The first is logged as a
+/// warning, and every 60th after it, which is about once a minute.
+pub fn redis_connect_failed(connection: &'static str, attempt: u32, reason: &str) {
+    gauge!("tidegate_redis_up", "connection" => connection).set(0.0);
+    counter!("tidegate_redis_connects_total", "connection" => connection, "outcome" => "failed")
+        .increment(1);
+    if attempt.is_multiple_of(60) {
+        warn!(event = "redis_connect_failed", connection, attempt, reason);
+    } else {
+        debug!(event = "redis_connect_failed", connection, attempt, reason);
+    }
+}
+
+/// A connection that was up is so no longer.
+pub fn redis_lost(connection: &'static str, reason: &str) {
+    gauge!("tidegate_redis_up", "connection" => connection).set(0.0);
+    counter!("tidegate_redis_lost_total", "connection" => connection).increment(1);
+    warn!(event = "redis_lost", connection, reason);
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
