@@ -1,6 +1,8 @@
 //! Rates and counts: token buckets and connection leases, shared by all nodes where the engine is
 //! Redis, and local buckets for one connection.
 
+mod connections;
+pub use connections::*;
 use std::time::Duration;
 
 use crate::config::Rate;
@@ -91,4 +93,12 @@ impl LocalBucket {
         let _ = (rate, now);
         todo!()
     }
+}
+
+pub struct LeaseSet {}
+impl LeaseSet {
+    pub fn new(l: SharedLimits) -> std::rc::Rc<Self> { todo!() }
+    pub fn add(&self, route: &str, user: &str, c: ConnectionId) {}
+    pub fn remove(&self, route: &str, user: &str, c: ConnectionId) {}
+    pub async fn run(self: std::rc::Rc<Self>) {}
 }

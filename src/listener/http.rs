@@ -127,7 +127,8 @@ impl Front {
         let (front, requests) = (Rc::clone(self), Rc::clone(phase));
         let service = service_fn(move |request| {
             let (front, phase) = (Rc::clone(&front), Rc::clone(&requests));
-            async move { Ok::<_, Infallible>(front.answer(&phase, request).await) }
+            // Boxed, since polling the connection by hand needs it to be `Unpin`.
+            Box::pin(async move { Ok::<_, Infallible>(front.answer(&phase, request).await) })
         });
         let mut http = http1::Builder::new()
             .timer(TokioTimer::new())

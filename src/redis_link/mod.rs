@@ -8,11 +8,13 @@
 mod backoff;
 mod commands;
 mod open;
+mod pubsub;
 #[cfg(test)]
 pub mod test_server;
 
 pub use backoff::Backoff;
 pub use commands::Commands;
+pub use pubsub::{Heard, PubSub, pubsub_client};
 
 use std::fmt;
 

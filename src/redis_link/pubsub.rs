@@ -20,7 +20,7 @@ pub enum Heard {
 
 /// Checks `url`; does not connect.
 pub fn pubsub_client(url: &Secret) -> Result<Client, String> {
-    let info = open(url)?.get_connection_info().clone();
+    let info = open::client(url)?.get_connection_info().clone();
     let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
     Client::open(info.set_redis_settings(settings)).map_err(|error| error.to_string())
 }
@@ -48,23 +48,31 @@ impl PubSub {
         let connecting = client.get_multiplexed_async_connection_with_config(&config);
         match tokio::time::timeout(2 * ANSWER_TIMEOUT, connecting).await {
             Ok(Ok(connection)) => Ok(Self { connection }),
-            Ok(Err(error)) => Err(RedisFailure::from(error)),
+            Ok(Err(error)) => Err(judge(error)),
             Err(_) => Err(RedisFailure::Unavailable),
         }
     }
 
     pub async fn subscribe(&mut self, channels: &[ChannelName]) -> Result<(), RedisFailure> {
         let names: Vec<&str> = channels.iter().map(ChannelName::as_str).collect();
-        Ok(self.connection.subscribe(names).await?)
+        self.connection.subscribe(names).await.map_err(judge)
     }
 
     pub async fn unsubscribe(&mut self, channels: &[ChannelName]) -> Result<(), RedisFailure> {
         let names: Vec<&str> = channels.iter().map(ChannelName::as_str).collect();
-        Ok(self.connection.unsubscribe(names).await?)
+        self.connection.unsubscribe(names).await.map_err(judge)
     }
 
     pub async fn ping(&mut self) -> Result<(), RedisFailure> {
-        Ok(redis::cmd("PING").exec_async(&mut self.connection).await?)
+        redis::cmd("PING").exec_async(&mut self.connection).await.map_err(judge)
+    }
+}
+
+fn judge(error: redis::RedisError) -> RedisFailure {
+    if error.is_io_error() || error.is_timeout() || error.is_unrecoverable_error() {
+        RedisFailure::Unavailable
+    } else {
+        RedisFailure::Refused(error)
     }
 }
 

@@ -1,14 +1,15 @@
 //! One function a fact: it logs and counts. Names follow Prometheus conventions, labels come from
-//! enums and from config, never from what a client sent.
-//!
-//! One file a stage: `tokens`, `limits`, `handshake`, `upstream`, `delivery`, `connections`, `engine`,
-//! `proxy`, `admin`.
+//! enums and from config, never from what a client sent. One file a stage.
 
 pub mod connections;
 pub mod delivery;
 pub mod engine;
 pub mod handshake;
+pub mod lifecycle;
 pub mod limits;
+pub mod listener;
 pub mod proxy;
+pub mod recorder;
+pub mod subscription;
 pub mod tokens;
 pub mod upstream;
