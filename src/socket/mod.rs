@@ -10,6 +10,8 @@ pub mod frame;
 mod outbox;
 mod stream;
 mod utf8;
+#[cfg(test)]
+mod tests;
 
 pub use decoder::Incoming;
 pub use outbox::Overflow;
@@ -171,7 +173,13 @@ impl Socket {
         };
         let pushed = push_from(&mut self.outbox.borrow_mut(), frames, written);
         match pushed {
-            Ok(()) => true,
+            Ok(()) => {
+                if direct {
+                    // A write that was taken in part has not registered anybody for the rest.
+                    self.flush();
+                }
+                true
+            }
             Err(Overflow) => {
                 self.close(CloseReason::TooSlow);
                 false

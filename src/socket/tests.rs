@@ -1,0 +1,165 @@
+//! A socket on an in-memory stream of a few bytes, so that every write is a partial one.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::task::LocalSet;
+
+use super::*;
+
+const QUEUE: SendQueue = SendQueue { messages: 4, bytes: 1000 };
+
+fn pair(buffer: usize) -> (Rc<Socket>, DuplexStream) {
+    let (ours, theirs) = duplex(buffer);
+    (Rc::new(Socket::new(ByteStream::Memory(ours), 1000, QUEUE)), theirs)
+}
+
+fn drive(socket: &Rc<Socket>) -> tokio::task::JoinHandle<()> {
+    let socket = Rc::clone(socket);
+    tokio::task::spawn_local(async move {
+        std::future::poll_fn(|cx| socket.poll_drive(cx, &mut |_| ())).await;
+    })
+}
+
+fn frames(texts: &[&str]) -> (Vec<Bytes>, Bytes) {
+    let frames: Vec<Bytes> = texts.iter().map(|text| frame::text(text)).collect();
+    let joined = frames.concat().into();
+    (frames, joined)
+}
+
+/// Reads server frames of up to 125 bytes until the stream ends.
+async fn read_all(stream: &mut DuplexStream) -> Vec<(u8, Vec<u8>)> {
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).await.unwrap();
+    let mut frames = Vec::new();
+    let mut rest = &bytes[..];
+    while let [first, len, tail @ ..] = rest {
+        let (payload, tail) = tail.split_at(usize::from(*len));
+        frames.push((*first, payload.to_vec()));
+        rest = tail;
+    }
+    frames
+}
+
+fn texts(frames: &[(u8, Vec<u8>)]) -> Vec<String> {
+    frames
+        .iter()
+        .filter(|(first, _)| *first == 0x81)
+        .map(|(_, payload)| String::from_utf8_lossy(payload).into_owned())
+        .collect()
+}
+
+async fn local<T>(test: impl Future<Output = T>) -> T {
+    let deadline = Duration::from_secs(20);
+    tokio::time::timeout(deadline, LocalSet::new().run_until(test)).await.expect("no deadlock")
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn what_a_direct_write_leaves_over_is_written_by_the_task() {
+    local(async {
+        let (socket, mut peer) = pair(5);
+        let driving = drive(&socket);
+        tokio::task::yield_now().await;
+        let (several, joined) = frames(&["one", "two", "three"]);
+        assert!(socket.deliver(&several, &joined));
+        socket.close(CloseReason::Restarting);
+        // The peer answers the close frame, so that the socket ends.
+        let (mut reading, mut writing) = tokio::io::split(peer);
+        writing.write_all(&[0x88, 0x80, 0, 0, 0, 0]).await.unwrap();
+        let mut all = Vec::new();
+        reading.read_to_end(&mut all).await.unwrap();
+        peer = reading.unsplit(writing);
+        drop(peer);
+        driving.await.unwrap();
+        let wire = [&joined[..], &Bytes::from(CloseReason::Restarting)[..]].concat();
+        assert_eq!(all, wire);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_client_that_does_not_read_is_closed_and_nobody_waits() {
+    local(async {
+        let (socket, mut peer) = pair(3);
+        let driving = drive(&socket);
+        tokio::task::yield_now().await;
+        let (one, joined) = frames(&["0123456789"]);
+        let taken = (0..100).take_while(|_| socket.deliver(&one, &joined)).count();
+        assert_eq!(taken, QUEUE.messages, "as many as the queue holds");
+        assert_eq!(socket.ended(), Some(Ended::ByGateway(CloseReason::TooSlow)));
+        peer.write_all(&[0x88, 0x80, 0, 0, 0, 0]).await.unwrap();
+        let frames = read_all(&mut peer).await;
+        drop(peer);
+        driving.await.unwrap();
+        // The frame that had begun is whole; what had not begun is dropped.
+        assert_eq!(texts(&frames), ["0123456789"]);
+        assert_eq!(frames.last().unwrap().1[..2], 4008u16.to_be_bytes());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn held_publications_come_after_the_gateways_own_frames() {
+    local(async {
+        let (socket, mut peer) = pair(1000);
+        let driving = drive(&socket);
+        socket.hold();
+        let (two, joined) = frames(&["chunk 1", "chunk 2"]);
+        assert!(socket.deliver(&two, &joined));
+        socket.send_text("task_queued");
+        socket.release();
+        let (three, joined) = frames(&["chunk 3"]);
+        assert!(socket.deliver(&three, &joined));
+        socket.close(CloseReason::Normal);
+        peer.write_all(&[0x88, 0x80, 0, 0, 0, 0]).await.unwrap();
+        let frames = read_all(&mut peer).await;
+        drop(peer);
+        driving.await.unwrap();
+        assert_eq!(texts(&frames), ["task_queued", "chunk 1", "chunk 2", "chunk 3"]);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn one_frame_larger_than_the_queue_is_taken_when_nothing_waits() {
+    local(async {
+        let (socket, mut peer) = pair(64);
+        let _driving = drive(&socket);
+        tokio::task::yield_now().await;
+        let big = frame::encode(Opcode::Binary, &[7; 5000]);
+        assert!(socket.deliver(std::slice::from_ref(&big), &big));
+        let mut read = vec![0; big.len()];
+        peer.read_exact(&mut read).await.unwrap();
+        assert_eq!(read, big);
+        socket.drained().await;
+        assert!(socket.is_open());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_paused_socket_leaves_the_bytes_with_the_peer() {
+    local(async {
+        let (socket, mut peer) = pair(64);
+        socket.pause_reading(true);
+        let got = Rc::new(Cell::new(0));
+        let (driven, counted) = (Rc::clone(&socket), Rc::clone(&got));
+        let _driving = tokio::task::spawn_local(async move {
+            std::future::poll_fn(|cx| {
+                driven.poll_drive(cx, &mut |_| counted.set(counted.get() + 1))
+            })
+            .await;
+        });
+        peer.write_all(&[0x81, 0x81, 0, 0, 0, 0, b'a']).await.unwrap();
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(got.get(), 0);
+        socket.pause_reading(false);
+        while got.get() == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
