@@ -55,10 +55,17 @@ pub enum Outcome {
 /// Why the gateway did not start.
 #[derive(Debug)]
 pub enum StartError {
-    Bind { key: &'static str, address: SocketAddr, error: std::io::Error },
+    Bind {
+        key: &'static str,
+        address: SocketAddr,
+        error: std::io::Error,
+    },
     /// A setting that only shows to be wrong when it is used.
     Setting(String),
-    System { what: &'static str, error: std::io::Error },
+    System {
+        what: &'static str,
+        error: std::io::Error,
+    },
 }
 
 impl fmt::Display for StartError {
@@ -172,20 +179,15 @@ impl Engine {
     }
 
     /// Starts the broker's core.
-    fn run(
-        &mut self,
-        core: Core,
-        config: &Config,
-        shutdown: &Shutdown,
-    ) -> Result<(), StartError> {
+    fn run(&mut self, core: Core, config: &Config, shutdown: &Shutdown) -> Result<(), StartError> {
         match &config.engine.kind {
             EngineKind::Memory => {
                 tokio::task::spawn_local(core.run_memory());
             }
             EngineKind::Redis(RedisEngine { pubsub_url, .. }) => {
-                let run = core
-                    .run_redis(pubsub_url, shutdown.clone())
-                    .map_err(|wrong| StartError::Setting(format!("engine.redis.pubsub_url: {wrong}")))?;
+                let run = core.run_redis(pubsub_url, shutdown.clone()).map_err(|wrong| {
+                    StartError::Setting(format!("engine.redis.pubsub_url: {wrong}"))
+                })?;
                 tokio::task::spawn_local(run);
             }
         }
@@ -204,8 +206,8 @@ impl Connections<'_> {
         if let Some(commands) = self.by_url.get(url.expose()) {
             return Ok(commands.clone());
         }
-        let commands = Commands::start(url, key, self.shutdown)
-            .map_err(|wrong| format!("{key}: {wrong}"))?;
+        let commands =
+            Commands::start(url, key, self.shutdown).map_err(|wrong| format!("{key}: {wrong}"))?;
         self.by_url.insert(url.expose().to_owned(), commands.clone());
         Ok(commands)
     }

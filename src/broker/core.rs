@@ -185,8 +185,11 @@ impl Core {
     pub async fn run_memory(self) {
         let Self { channels, mut changes, threads, arriving, live, .. } = self;
         live.store(true, Ordering::Release);
-        let distribution =
-            tokio::task::spawn_local(distribute(arriving, Rc::clone(&channels), Rc::clone(&threads)));
+        let distribution = tokio::task::spawn_local(distribute(
+            arriving,
+            Rc::clone(&channels),
+            Rc::clone(&threads),
+        ));
         while let Some(change) = changes.recv().await {
             let confirmed = match &change {
                 Change::Join { channel, thread, ticket } => {
@@ -205,11 +208,8 @@ impl Core {
 
     /// Splits off the task that hands publications on.
     pub(super) fn split(self) -> (Rc<RefCell<Channels>>, Parts) {
-        let distribution = distribute(
-            self.arriving,
-            Rc::clone(&self.channels),
-            Rc::clone(&self.threads),
-        );
+        let distribution =
+            distribute(self.arriving, Rc::clone(&self.channels), Rc::clone(&self.threads));
         tokio::task::spawn_local(distribution);
         let parts = Parts {
             changes: self.changes,

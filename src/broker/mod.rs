@@ -9,6 +9,8 @@
 
 mod core;
 mod redis;
+#[cfg(test)]
+mod tests;
 mod thread;
 
 pub use core::{Core, Intake};

@@ -49,8 +49,13 @@ impl Core {
         let client = crate::redis_link::pubsub_client(url)?;
         Ok(async move {
             let (channels, parts) = self.split();
-            let mut supervisor =
-                Supervisor { client, channels, parts, subscribed: HashSet::new(), connected: false };
+            let mut supervisor = Supervisor {
+                client,
+                channels,
+                parts,
+                subscribed: HashSet::new(),
+                connected: false,
+            };
             tokio::select! {
                 () = supervisor.run() => {}
                 () = shutdown.killed() => {}
@@ -112,7 +117,8 @@ impl Supervisor {
             }
             Heard::Message { channel, payload } => {
                 if accept(&intake, &channel, payload.into()).is_err() {
-                    let _told_already = give_up.try_send("publications came faster than they go out");
+                    let _told_already =
+                        give_up.try_send("publications came faster than they go out");
                 }
             }
             Heard::Disconnected => {
@@ -138,7 +144,11 @@ impl Supervisor {
         Ok((pubsub, lost))
     }
 
-    async fn serve(&mut self, pubsub: &mut PubSub, lost: &mut mpsc::Receiver<&'static str>) -> Lost {
+    async fn serve(
+        &mut self,
+        pubsub: &mut PubSub,
+        lost: &mut mpsc::Receiver<&'static str>,
+    ) -> Lost {
         let mut ping = tokio::time::interval(PING_INTERVAL);
         ping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut changes = Vec::new();

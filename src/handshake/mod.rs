@@ -95,12 +95,36 @@ impl Handshake {
     }
 }
 
-impl Rejection { pub fn connections_per_ip() -> Self { todo!() } pub fn to_http(&self) -> Response<Full<Bytes>> { todo!() } }
+impl Rejection {
+    pub fn connections_per_ip() -> Self {
+        todo!()
+    }
+    pub fn to_http(&self) -> Response<Full<Bytes>> {
+        todo!()
+    }
+}
 #[derive(Clone, Copy)]
-pub struct ClientAddress { pub ip: IpAddr, pub trusted: bool }
-impl ClientAddress { pub fn resolve(p: IpAddr, h: &hyper::HeaderMap, t: &[ipnet::IpNet]) -> Self { todo!() } }
-pub mod upgrade { use super::*;
- pub struct Accepted {}
- impl Accepted { pub fn switch(self, s: Option<&str>) -> Response<Full<Bytes>> { todo!() } pub fn switch_refused(self) -> Response<Full<Bytes>> { todo!() } }
- pub fn check<B>(r: &Request<B>) -> Result<Accepted, Response<Full<Bytes>>> { todo!() }
+pub struct ClientAddress {
+    pub ip: IpAddr,
+    pub trusted: bool,
+}
+impl ClientAddress {
+    pub fn resolve(p: IpAddr, h: &hyper::HeaderMap, t: &[ipnet::IpNet]) -> Self {
+        todo!()
+    }
+}
+pub mod upgrade {
+    use super::*;
+    pub struct Accepted {}
+    impl Accepted {
+        pub fn switch(self, s: Option<&str>) -> Response<Full<Bytes>> {
+            todo!()
+        }
+        pub fn switch_refused(self) -> Response<Full<Bytes>> {
+            todo!()
+        }
+    }
+    pub fn check<B>(r: &Request<B>) -> Result<Accepted, Response<Full<Bytes>>> {
+        todo!()
+    }
 }

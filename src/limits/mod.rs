@@ -97,7 +97,9 @@ impl LocalBucket {
 
 pub struct LeaseSet {}
 impl LeaseSet {
-    pub fn new(l: SharedLimits) -> std::rc::Rc<Self> { todo!() }
+    pub fn new(l: SharedLimits) -> std::rc::Rc<Self> {
+        todo!()
+    }
     pub fn add(&self, route: &str, user: &str, c: ConnectionId) {}
     pub fn remove(&self, route: &str, user: &str, c: ConnectionId) {}
     pub async fn run(self: std::rc::Rc<Self>) {}

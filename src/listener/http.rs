@@ -108,12 +108,7 @@ impl Front {
                         .retry_after(seconds)
                         .to_json()
                 });
-                tokio::task::spawn_local(session::refuse(
-                    stream,
-                    event,
-                    rejection.reason,
-                    permits,
-                ));
+                tokio::task::spawn_local(session::refuse(stream, event, rejection.reason, permits));
             }
         }
     }
@@ -135,6 +130,7 @@ impl Front {
             .header_read_timeout(self.server.header_timeout)
             .max_buf_size(self.server.max_header_bytes)
             .serve_connection(TokioIo::new(stream), service);
+        let _drain_waits_for_it = self.services.shutdown.track();
         let mut draining = pin!(self.services.shutdown.draining());
         let mut told = false;
         let ended = std::future::poll_fn(|cx| {
@@ -218,8 +214,7 @@ impl Front {
         match verdict {
             Ok((admission, ip)) => {
                 let response = accepted.switch(admission.subprotocol.as_deref());
-                *phase.upgraded.borrow_mut() =
-                    Some(Upgraded::Admitted(Box::new(admission), ip));
+                *phase.upgraded.borrow_mut() = Some(Upgraded::Admitted(Box::new(admission), ip));
                 response
             }
             Err(rejection) if route.reject == config::Reject::Http => rejection.to_http(),

@@ -188,11 +188,7 @@ impl<'a> ClientFrame<'a> {
 }
 
 /// The first frame of a connection: every path parameter under its own name, then who it is.
-pub fn connected(
-    params: &Params,
-    connection_id: ConnectionId,
-    user_id: Option<&UserId>,
-) -> String {
+pub fn connected(params: &Params, connection_id: ConnectionId, user_id: Option<&UserId>) -> String {
     #[derive(Serialize)]
     struct Connected<'a> {
         event: &'static str,

@@ -15,9 +15,7 @@ use crate::protocol::{CloseReason, ErrorCode};
 use crate::socket::frame::{self, Opcode};
 use crate::socket::{Ended, Socket};
 use crate::telemetry;
-use crate::upstream::{
-    FromUpstream, Opening, SocketMessage, UpstreamReceiver, UpstreamSender,
-};
+use crate::upstream::{FromUpstream, Opening, SocketMessage, UpstreamReceiver, UpstreamSender};
 
 /// With this much waiting, the client's socket is not read.
 const QUEUE_BYTES: usize = 256 * 1024;

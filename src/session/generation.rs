@@ -87,7 +87,9 @@ impl Generation {
             }
             match self.publish(json).await {
                 Err(PublishError::TooLarge) => {
-                    return self.lost(&ReplyBroken::Refused("an event of the reply was too large")).await;
+                    return self
+                        .lost(&ReplyBroken::Refused("an event of the reply was too large"))
+                        .await;
                 }
                 published => published?,
             }

@@ -24,9 +24,7 @@ use bytes::Bytes;
 use crate::broker::{Broker, Publisher, Subscription};
 use crate::config::{Binary, Protocol, Route, UpstreamKind};
 use crate::limits::{ConnectionPermit, IpPermit, LeaseSet, LocalBucket, SharedLimits};
-use crate::protocol::{
-    ChannelName, CloseReason, ConnectionId, Params, TraceContext, connected,
-};
+use crate::protocol::{ChannelName, CloseReason, ConnectionId, Params, TraceContext, connected};
 use crate::shutdown::Shutdown;
 use crate::socket::{ByteStream, Incoming, Socket};
 use crate::telemetry;

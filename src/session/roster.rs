@@ -4,6 +4,7 @@
 //! within a round; a deadline is kept to within a round.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -13,6 +14,8 @@ use crate::protocol::{CloseReason, going_away};
 /// A round takes this long at most, and this many ticks.
 const LONGEST_ROUND: Duration = Duration::from_secs(1);
 const TICKS_PER_ROUND: u32 = 10;
+
+const DRAIN_TICK: Duration = Duration::from_millis(20);
 
 /// A client that is sent away is asked to wait up to this long, so that not all come back at once.
 const MAX_RECONNECT_SPREAD: Duration = Duration::from_secs(5);
@@ -28,11 +31,7 @@ impl Roster {
     /// `finest` is the shortest time that a session's timers are set to.
     pub fn new(finest: Duration) -> Self {
         let round = (finest / 4).clamp(Duration::from_millis(50), LONGEST_ROUND);
-        Self {
-            sessions: RefCell::default(),
-            cursor: Cell::new(0),
-            tick: round / TICKS_PER_ROUND,
-        }
+        Self { sessions: RefCell::default(), cursor: Cell::new(0), tick: round / TICKS_PER_ROUND }
     }
 
     pub fn len(&self) -> usize {
@@ -86,30 +85,42 @@ impl Roster {
     /// wait for it, at the longest until `drain` is over. Returns when the last session has ended.
     pub async fn drain(&self, drain: Duration) {
         let started = Instant::now();
-        let count = self.len() as u32;
+        let mut waiting = self.open_sessions();
+        let count = waiting.len() as f64;
         let spread = drain.min(MAX_RECONNECT_SPREAD);
-        let mut sent_away = 0u32;
-        let mut ticks = tokio::time::interval(Duration::from_millis(20));
+        let mut ticks = tokio::time::interval(DRAIN_TICK);
         while self.len() > 0 {
             ticks.tick().await;
-            let elapsed = started.elapsed();
-            let over = elapsed >= drain;
-            let share = elapsed.as_secs_f64() / drain.as_secs_f64().max(f64::EPSILON);
-            let due = if over { u32::MAX } else { (f64::from(count) * share).ceil() as u32 };
-            for session in self.open_sessions() {
-                if sent_away >= due {
-                    break;
-                }
-                if over || !session.is_relaying() {
-                    session.send_away(spread);
-                    sent_away = sent_away.saturating_add(1);
-                }
+            let share = started.elapsed().as_secs_f64() / drain.as_secs_f64();
+            if share < 1.0 {
+                let due = (count * share).ceil() as usize;
+                let gone = count as usize - waiting.len();
+                send_some_away(&mut waiting, due.saturating_sub(gone), spread);
+            } else {
+                // Also those that were only opening when the drain began.
+                self.open_sessions().iter().for_each(|session| session.send_away(spread));
             }
         }
     }
 
-    fn open_sessions(&self) -> Vec<Rc<Session>> {
+    fn open_sessions(&self) -> VecDeque<Rc<Session>> {
         self.sessions.borrow().iter().filter(|session| session.socket.is_open()).cloned().collect()
+    }
+}
+
+/// The next `count` of `waiting`; who is relaying goes to the end of the queue.
+fn send_some_away(waiting: &mut VecDeque<Rc<Session>>, mut count: usize, spread: Duration) {
+    for _ in 0..waiting.len() {
+        if count == 0 {
+            return;
+        }
+        let Some(session) = waiting.pop_front() else { return };
+        if session.is_relaying() {
+            waiting.push_back(session);
+        } else {
+            session.send_away(spread);
+            count -= 1;
+        }
     }
 }
 

@@ -210,8 +210,7 @@ fn whole_message(
     on_event: &mut dyn FnMut(Incoming<'_>),
 ) -> Result<(), CloseReason> {
     if text {
-        let text =
-            simdutf8::basic::from_utf8(payload).map_err(|_| CloseReason::InvalidUtf8)?;
+        let text = simdutf8::basic::from_utf8(payload).map_err(|_| CloseReason::InvalidUtf8)?;
         on_event(Incoming::Text(text));
     } else {
         on_event(Incoming::Binary(payload));
@@ -266,8 +265,7 @@ fn close_payload(payload: &[u8]) -> Result<Option<(u16, &str)>, CloseReason> {
             if !matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
                 return Err(CloseReason::ProtocolError);
             }
-            let reason =
-                std::str::from_utf8(reason).map_err(|_| CloseReason::InvalidUtf8)?;
+            let reason = std::str::from_utf8(reason).map_err(|_| CloseReason::InvalidUtf8)?;
             Ok(Some((code, reason)))
         }
     }
@@ -361,15 +359,39 @@ mod tests {
             ("fragmented ping", masked(0x09, b"a"), ProtocolError),
             ("long ping", masked(0x89, &[0; 126]), ProtocolError),
             ("16-bit length of 125", vec![0x82, 0xfe, 0, 125, 0, 0, 0, 0], ProtocolError),
-            ("64-bit length of 65535", [&[0x82, 0xff, 0, 0, 0, 0, 0, 0, 0xff, 0xff][..], &[0; 4]].concat(), ProtocolError),
-            ("64-bit length with its top bit", [&[0x82, 0xff][..], &[0xff; 8], &[0; 4]].concat(), ProtocolError),
+            (
+                "64-bit length of 65535",
+                [&[0x82, 0xff, 0, 0, 0, 0, 0, 0, 0xff, 0xff][..], &[0; 4]].concat(),
+                ProtocolError,
+            ),
+            (
+                "64-bit length with its top bit",
+                [&[0x82, 0xff][..], &[0xff; 8], &[0; 4]].concat(),
+                ProtocolError,
+            ),
             ("continuation of nothing", masked(0x80, b"a"), ProtocolError),
-            ("message inside a message", [masked(0x01, b"a"), masked(0x81, b"b")].concat(), ProtocolError),
-            ("head of a message too big", [&[0x82, 0xff, 0, 0, 0, 0, 0, 0x10, 0, 0][..], &[0; 4]].concat(), MessageTooBig),
-            ("fragments too big", [masked(0x02, &[0; 60_000]), masked(0x00, &[0; 60_000])].concat(), MessageTooBig),
+            (
+                "message inside a message",
+                [masked(0x01, b"a"), masked(0x81, b"b")].concat(),
+                ProtocolError,
+            ),
+            (
+                "head of a message too big",
+                [&[0x82, 0xff, 0, 0, 0, 0, 0, 0x10, 0, 0][..], &[0; 4]].concat(),
+                MessageTooBig,
+            ),
+            (
+                "fragments too big",
+                [masked(0x02, &[0; 60_000]), masked(0x00, &[0; 60_000])].concat(),
+                MessageTooBig,
+            ),
             ("bad text", masked(0x81, b"a\xff"), InvalidUtf8),
             ("text that ends inside a character", masked(0x81, b"\xe2\x82"), InvalidUtf8),
-            ("bad text before its frame ends", masked(0x81, b"\xf4\x90\x80\x80aaaa")[..9].to_vec(), InvalidUtf8),
+            (
+                "bad text before its frame ends",
+                masked(0x81, b"\xf4\x90\x80\x80aaaa")[..9].to_vec(),
+                InvalidUtf8,
+            ),
             ("close of one byte", masked(0x88, b"\x03"), ProtocolError),
             ("close code 999", masked(0x88, &999u16.to_be_bytes()), ProtocolError),
             ("close code 1005", masked(0x88, &1005u16.to_be_bytes()), ProtocolError),

@@ -9,9 +9,9 @@ mod decoder;
 pub mod frame;
 mod outbox;
 mod stream;
-mod utf8;
 #[cfg(test)]
 mod tests;
+mod utf8;
 
 pub use decoder::Incoming;
 pub use outbox::Overflow;

@@ -30,7 +30,10 @@ pub fn publications_received(count: usize) {
 /// A publication from Redis was over `max_publication_bytes` and dropped.
 pub fn publication_too_large(bytes: usize) {
     HANDLES.too_large.increment(1);
-    warn!(event = "publication_too_large", bytes, "a publication over max_publication_bytes was dropped");
+    warn!(
+        event = "publication_too_large",
+        bytes, "a publication over max_publication_bytes was dropped"
+    );
 }
 
 /// A batch was handed to its connections; `latency` is from the arrival of its oldest publication.

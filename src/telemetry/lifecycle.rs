@@ -6,7 +6,11 @@ use tracing::{info, warn};
 
 /// A signal asked the gateway to stop.
 pub fn draining(drain: Duration) {
-    info!(event = "draining", drain_seconds = drain.as_secs_f64(), "stopping: connections are sent away");
+    info!(
+        event = "draining",
+        drain_seconds = drain.as_secs_f64(),
+        "stopping: connections are sent away"
+    );
 }
 
 /// Everything has ended, or was cut.

@@ -1,0 +1,228 @@
+//! The broker's parts joined as the gateway joins them, on memory and on a real Redis.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt, DuplexStream};
+use tokio::task::LocalSet;
+
+use super::*;
+use crate::config::{Secret, SendQueue};
+use crate::protocol::CloseReason;
+use crate::redis_link::test_server::RedisServer;
+use crate::shutdown::Shutdown;
+use crate::socket::{ByteStream, Ended, Socket};
+
+const MAX: usize = 64 * 1024;
+
+struct Node {
+    broker: Rc<Broker>,
+    publisher: Publisher,
+    live: Arc<AtomicBool>,
+    commands: Option<Commands>,
+}
+
+impl Node {
+    fn memory() -> Self {
+        let (core, seats) = Core::new(1, MAX);
+        let publisher = Publisher::memory(core.intake(), MAX);
+        let live = core.live();
+        tokio::task::spawn_local(core.run_memory());
+        Self::seated(seats, publisher, live, None)
+    }
+
+    fn redis(url: &Secret) -> Self {
+        let shutdown = Shutdown::new();
+        let (core, seats) = Core::new(1, MAX);
+        let commands = Commands::start(url, "test", &shutdown).unwrap();
+        let publisher = Publisher::redis(commands.clone(), MAX);
+        let live = core.live();
+        tokio::task::spawn_local(core.run_redis(url, shutdown).unwrap());
+        Self::seated(seats, publisher, live, Some(commands))
+    }
+
+    fn seated(
+        seats: Vec<Seat>,
+        publisher: Publisher,
+        live: Arc<AtomicBool>,
+        commands: Option<Commands>,
+    ) -> Self {
+        let (broker, deliveries) = Broker::take(seats.into_iter().next().unwrap());
+        tokio::task::spawn_local(deliveries);
+        Self { broker, publisher, live, commands }
+    }
+
+    async fn up(&self) {
+        until(|| self.broker.is_live()).await;
+        if let Some(commands) = &self.commands {
+            until(|| commands.is_up()).await;
+        }
+    }
+
+    async fn join(&self, channel: &str) -> Member {
+        let (ours, theirs) = tokio::io::duplex(1 << 20);
+        let queue = SendQueue { messages: 1000, bytes: 1 << 20 };
+        let socket = Rc::new(Socket::new(ByteStream::Memory(ours), 1000, queue));
+        let channel = ChannelName::new(channel).unwrap();
+        let subscription = self.broker.subscribe(&channel, &socket).await.unwrap();
+        socket.release();
+        Member { socket, peer: theirs, subscription: Some(subscription) }
+    }
+
+    async fn publish(&self, channel: &str, json: &str) {
+        let channel = ChannelName::new(channel).unwrap();
+        let json = Bytes::copy_from_slice(json.as_bytes());
+        assert_eq!(self.publisher.publish(&channel, json).await, Ok(()));
+    }
+}
+
+struct Member {
+    socket: Rc<Socket>,
+    peer: DuplexStream,
+    subscription: Option<Subscription>,
+}
+
+impl Member {
+    async fn next(&mut self) -> String {
+        let mut head = [0; 2];
+        self.peer.read_exact(&mut head).await.unwrap();
+        assert_eq!(head[0], 0x81);
+        let mut payload = vec![0; usize::from(head[1])];
+        self.peer.read_exact(&mut payload).await.unwrap();
+        String::from_utf8(payload).unwrap()
+    }
+}
+
+async fn until(condition: impl Fn() -> bool) {
+    while !condition() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn local<T>(test: impl Future<Output = T>) -> T {
+    let deadline = Duration::from_secs(30);
+    tokio::time::timeout(deadline, LocalSet::new().run_until(test)).await.expect("in time")
+}
+
+/// The same for both engines.
+async fn publications_reach_their_channel_in_order(node: Node) {
+    node.up().await;
+    let mut a = node.join("chat_1").await;
+    let mut b = node.join("chat_1").await;
+    let mut other = node.join("chat_2").await;
+    for n in 0..200 {
+        node.publish("chat_1", &n.to_string()).await;
+    }
+    node.publish("chat_2", "other").await;
+    for member in [&mut a, &mut b] {
+        for n in 0..200 {
+            assert_eq!(member.next().await, n.to_string());
+        }
+    }
+    assert_eq!(other.next().await, "other");
+    // Leaving and coming back, also before the engine has answered the first.
+    b.subscription.take();
+    a.subscription.take();
+    let mut again = node.join("chat_1").await;
+    node.publish("chat_1", "again").await;
+    assert_eq!(again.next().await, "again");
+    let too_large = Bytes::from(vec![b'x'; MAX + 1]);
+    let channel = ChannelName::new("chat_1").unwrap();
+    assert_eq!(node.publisher.publish(&channel, too_large).await, Err(PublishError::TooLarge));
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn memory_delivers_in_order() {
+    local(async { publications_reach_their_channel_in_order(Node::memory()).await }).await;
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn redis_delivers_in_order() {
+    let server = RedisServer::start();
+    local(async { publications_reach_their_channel_in_order(Node::redis(&server.url())).await })
+        .await;
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn two_nodes_on_one_redis_hear_each_other() {
+    let server = RedisServer::start();
+    local(async {
+        let (one, two) = (Node::redis(&server.url()), Node::redis(&server.url()));
+        one.up().await;
+        two.up().await;
+        let mut member = two.join("chat_1").await;
+        one.publish("chat_1", "across").await;
+        assert_eq!(member.next().await, "across");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn after_an_outage_members_are_told_and_newcomers_hear_everything() {
+    let mut server = RedisServer::start();
+    local(async {
+        let node = Node::redis(&server.url());
+        node.up().await;
+        let member = node.join("chat_1").await;
+        server.kill();
+        until(|| !node.broker.is_live()).await;
+        assert!(member.socket.is_open(), "open sockets stay while Redis is away");
+        let (ours, _theirs) = tokio::io::duplex(64);
+        let queue = SendQueue { messages: 10, bytes: 1000 };
+        let refused = Rc::new(Socket::new(ByteStream::Memory(ours), 1000, queue));
+        let channel = ChannelName::new("chat_2").unwrap();
+        let subscribed = node.broker.subscribe(&channel, &refused).await;
+        assert!(matches!(subscribed, Err(SubscribeError::EngineDown)));
+        server.restart();
+        node.up().await;
+        until(|| member.socket.ended() == Some(Ended::ByGateway(CloseReason::BrokerGap))).await;
+        let mut newcomer = node.join("chat_1").await;
+        // The command connection finds out for itself that its server is another.
+        let channel = ChannelName::new("chat_1").unwrap();
+        while node.publisher.publish(&channel, "after".into()).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(newcomer.next().await, "after");
+        assert!(node.live.load(std::sync::atomic::Ordering::Acquire));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_redis_that_hangs_is_noticed_without_a_publication() {
+    let server = RedisServer::start();
+    local(async {
+        let node = Node::redis(&server.url());
+        node.up().await;
+        server.pause();
+        until(|| !node.broker.is_live()).await;
+        server.resume();
+        node.up().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn the_last_member_takes_the_subscription_with_it() {
+    let server = RedisServer::start();
+    local(async {
+        let node = Node::redis(&server.url());
+        node.up().await;
+        let commands = node.commands.clone().unwrap();
+        let count = async || {
+            let mut numsub = ::redis::cmd("PUBSUB");
+            numsub.arg("NUMSUB").arg("chat_1");
+            commands.query::<(String, i64)>(&numsub).await.unwrap().1
+        };
+        let member = node.join("chat_1").await;
+        assert_eq!(count().await, 1);
+        drop(member);
+        while count().await != 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
