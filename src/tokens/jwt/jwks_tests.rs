@@ -1,0 +1,231 @@
+//! A key set served by a loopback server that counts how often it is asked.
+
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use jsonwebtoken::jwk::Jwk;
+use jsonwebtoken::{Algorithm, EncodingKey};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::tokens::jwt::tests::{OTHER_P256, settings, sign, signing_key};
+use crate::tokens::jwt::{JwtRejection, JwtVerifier};
+
+struct Endpoint {
+    url: Url,
+    asked: Arc<AtomicUsize>,
+    answer: Arc<Mutex<(StatusCode, String)>>,
+}
+
+impl Endpoint {
+    async fn serving(keys: Value) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/jwks.json", listener.local_addr().unwrap()).parse().unwrap();
+        let asked = Arc::new(AtomicUsize::new(0));
+        let answer = Arc::new(Mutex::new((StatusCode::OK, json!({"keys": keys}).to_string())));
+        let endpoint = Self { url, asked: asked.clone(), answer: answer.clone() };
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (asked, answer) = (asked.clone(), answer.clone());
+                let service = service_fn(move |_| {
+                    asked.fetch_add(1, Ordering::SeqCst);
+                    let (status, body) = answer.lock().unwrap().clone();
+                    let mut response = Response::new(Full::new(Bytes::from(body)));
+                    *response.status_mut() = status;
+                    async move { Ok::<_, Infallible>(response) }
+                });
+                let served = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+                tokio::spawn(served);
+            }
+        });
+        endpoint
+    }
+
+    fn now_answers(&self, status: StatusCode, body: String) {
+        *self.answer.lock().unwrap() = (status, body);
+    }
+
+    fn now_serves(&self, keys: Value) {
+        self.now_answers(StatusCode::OK, json!({"keys": keys}).to_string());
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+
+    fn verifier(&self, pause: Duration) -> JwtVerifier {
+        let settings = settings(Vec::new());
+        let verifier = JwtVerifier::new(&settings).unwrap();
+        let mut inner = Arc::into_inner(verifier.0).unwrap();
+        inner.jwks = Some(Jwks::with_pause(&self.url, pause).unwrap());
+        JwtVerifier(Arc::new(inner))
+    }
+}
+
+fn jwk(alg: Algorithm, changes: Value) -> Value {
+    jwk_of(&signing_key(alg), alg, changes)
+}
+
+/// A public key with `changes`; `null` removes a member.
+fn jwk_of(key: &EncodingKey, alg: Algorithm, changes: Value) -> Value {
+    let mut jwk = serde_json::to_value(Jwk::from_encoding_key(key, alg).unwrap()).unwrap();
+    for (name, value) in changes.as_object().unwrap() {
+        match value {
+            Value::Null => jwk.as_object_mut().unwrap().remove(name),
+            value => jwk.as_object_mut().unwrap().insert(name.clone(), value.clone()),
+        };
+    }
+    jwk
+}
+
+fn token(alg: Algorithm, kid: Option<&str>) -> String {
+    sign(alg, kid, &signing_key(alg))
+}
+
+#[tokio::test]
+async fn published_keys_verify_their_tokens() {
+    let endpoint = Endpoint::serving(json!([
+        {"kty": "strange", "kid": "s"},
+        7,
+        jwk(Algorithm::RS256, json!({"kid": "rsa", "alg": null, "use": "sig"})),
+        jwk(Algorithm::ES256, json!({"kid": "ec", "alg": null})),
+        jwk(Algorithm::ES384, json!({"kid": "ec3", "key_ops": ["verify"]})),
+        jwk(Algorithm::EdDSA, json!({"kid": "ed"})),
+        jwk(Algorithm::RS512, json!({"kid": "rs512"})),
+        jwk(Algorithm::ES256, json!({"kid": "enc", "use": "enc"})),
+        jwk(Algorithm::HS256, json!({"kid": "oct"})),
+        jwk(Algorithm::PS256, json!({"kid": null})),
+    ]))
+    .await;
+    let verifier = endpoint.verifier(PAUSE);
+    for (alg, kid, fits) in [
+        (Algorithm::RS256, Some("rsa"), true),
+        (Algorithm::PS384, Some("rsa"), true),
+        (Algorithm::ES256, Some("ec"), true),
+        (Algorithm::ES384, Some("ec3"), true),
+        (Algorithm::EdDSA, Some("ed"), true),
+        (Algorithm::RS512, Some("rs512"), true),
+        (Algorithm::RS256, Some("rs512"), false),
+        (Algorithm::ES256, Some("ec3"), false),
+        (Algorithm::RS256, Some("ec"), false),
+        (Algorithm::ES256, Some("enc"), false),
+        (Algorithm::HS256, Some("oct"), false),
+        (Algorithm::PS256, None, true),
+        (Algorithm::RS256, None, false),
+        (Algorithm::ES256, None, false),
+        (Algorithm::PS256, Some("else"), false),
+    ] {
+        let outcome = verifier.verify(&token(alg, kid)).await;
+        assert_eq!(outcome.is_ok(), fits, "{alg:?} {kid:?} {outcome:?}");
+    }
+    assert_eq!(endpoint.asked(), 1);
+}
+
+#[tokio::test]
+async fn an_unknown_kid_is_looked_up_once_for_all() {
+    let endpoint = Endpoint::serving(json!([jwk(Algorithm::ES256, json!({"kid": "old"}))])).await;
+    let verifier = endpoint.verifier(Duration::ZERO);
+    let old = token(Algorithm::ES256, Some("old"));
+    let all = futures_util::future::join_all((0..50).map(|_| verifier.verify(&old))).await;
+    assert!(all.iter().all(Result::is_ok));
+    assert_eq!(endpoint.asked(), 1);
+
+    endpoint.now_serves(json!([jwk(Algorithm::ES256, json!({"kid": "new"}))]));
+    assert!(verifier.verify(&token(Algorithm::ES256, Some("new"))).await.is_ok());
+    assert_eq!(endpoint.asked(), 2);
+    // A key that is no longer published verifies no longer.
+    assert_eq!(verifier.verify(&old).await.err(), Some(JwtRejection::WrongSignature));
+}
+
+#[tokio::test]
+async fn strangers_do_not_drive_the_endpoint() {
+    let endpoint = Endpoint::serving(json!([jwk(Algorithm::ES256, json!({"kid": "a"}))])).await;
+    let verifier = endpoint.verifier(PAUSE);
+    for round in 0..20 {
+        let guess = token(Algorithm::ES256, Some(&format!("guess-{round}")));
+        assert_eq!(verifier.verify(&guess).await.err(), Some(JwtRejection::WrongSignature));
+    }
+    assert_eq!(endpoint.asked(), 1);
+    for symmetric in [Algorithm::HS256, Algorithm::HS512] {
+        assert!(verifier.verify(&token(symmetric, Some("x"))).await.is_err());
+    }
+    assert_eq!(endpoint.asked(), 1);
+}
+
+#[tokio::test]
+async fn known_keys_outlive_their_endpoint() {
+    let endpoint = Endpoint::serving(json!([jwk(Algorithm::ES256, json!({"kid": "a"}))])).await;
+    let verifier = endpoint.verifier(Duration::ZERO);
+    let known = token(Algorithm::ES256, Some("a"));
+    assert!(verifier.verify(&known).await.is_ok());
+    let unknown = token(Algorithm::ES256, Some("b"));
+    for (status, body) in [
+        (StatusCode::INTERNAL_SERVER_ERROR, json!({"keys": []}).to_string()),
+        (StatusCode::FOUND, String::new()),
+        (StatusCode::OK, "<html>".to_owned()),
+        (StatusCode::OK, json!({"error": "none"}).to_string()),
+        (StatusCode::OK, format!(r#"{{"keys":[]{}}}"#, " ".repeat(2 * 1024 * 1024))),
+    ] {
+        endpoint.now_answers(status, body);
+        let outcome = verifier.verify(&unknown).await;
+        assert_eq!(outcome.err(), Some(JwtRejection::KeysUnavailable), "{status}");
+        assert!(verifier.verify(&known).await.is_ok());
+    }
+}
+
+#[tokio::test]
+async fn without_an_endpoint_no_key_is_known() {
+    let endpoint = Endpoint::serving(json!([])).await;
+    let mut gone = endpoint.url.clone();
+    let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    gone.set_port(Some(unused.port())).unwrap();
+    let verifier = Endpoint { url: gone, ..endpoint }.verifier(PAUSE);
+    let outcome = verifier.verify(&token(Algorithm::ES256, Some("a"))).await;
+    assert_eq!(outcome.err(), Some(JwtRejection::KeysUnavailable));
+}
+
+#[tokio::test]
+async fn old_keys_serve_while_new_ones_are_fetched() {
+    let endpoint = Endpoint::serving(json!([jwk(Algorithm::ES256, json!({"kid": "a"}))])).await;
+    let verifier = endpoint.verifier(Duration::ZERO);
+    let known = token(Algorithm::ES256, Some("a"));
+    assert!(verifier.verify(&known).await.is_ok());
+
+    let shared = verifier.0.jwks.as_ref().unwrap().0.clone();
+    let Some(long_ago) = Instant::now().checked_sub(FRESH) else { return };
+    let keys = shared.known.load().keys.clone();
+    shared.known.store(Arc::new(Known { keys, fetched: Some(long_ago) }));
+    let other = EncodingKey::from_ec_pem(OTHER_P256.as_bytes()).unwrap();
+    endpoint.now_serves(json!([jwk_of(&other, Algorithm::ES256, json!({"kid": "a"}))]));
+
+    assert!(verifier.verify(&known).await.is_ok());
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while verifier.verify(&known).await.is_ok() {
+        assert!(Instant::now() < deadline, "the new key is fetched in time");
+        tokio::task::yield_now().await;
+    }
+    assert!(verifier.verify(&sign(Algorithm::ES256, Some("a"), &other)).await.is_ok());
+}
+
+#[test]
+fn a_fetch_that_its_runtime_did_not_finish_is_made_again() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let lasting = runtime();
+    let keys = json!([jwk(Algorithm::ES256, json!({"kid": "a"}))]);
+    let endpoint = lasting.block_on(Endpoint::serving(keys));
+    let verifier = endpoint.verifier(Duration::ZERO);
+    let shared = verifier.0.jwks.as_ref().unwrap().0.clone();
+
+    let passing = runtime();
+    passing.block_on(async { assert!(shared.refresh().is_some()) });
+    drop(passing);
+    let outcome = lasting.block_on(verifier.verify(&token(Algorithm::ES256, Some("a"))));
+    assert!(outcome.is_ok(), "{outcome:?}");
+}

@@ -1,0 +1,247 @@
+//! Tokens of every algorithm, and every way in which one can be wrong.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::config::{self, JwtKey, JwtKeyMaterial, Secret};
+use crate::protocol::UserId;
+
+pub(super) const RSA: &str = include_str!("../../../tests/keys/rsa.pem");
+const RSA_PUBLIC: &str = include_str!("../../../tests/keys/rsa.pub.pem");
+pub(super) const P256: &str = include_str!("../../../tests/keys/p256.pem");
+const P256_PUBLIC: &str = include_str!("../../../tests/keys/p256.pub.pem");
+pub(super) const OTHER_P256: &str = include_str!("../../../tests/keys/other_p256.pem");
+pub(super) const P384: &str = include_str!("../../../tests/keys/p384.pem");
+const P384_PUBLIC: &str = include_str!("../../../tests/keys/p384.pub.pem");
+pub(super) const ED25519: &str = include_str!("../../../tests/keys/ed25519.pem");
+const ED25519_PUBLIC: &str = include_str!("../../../tests/keys/ed25519.pub.pem");
+const SECRET: &str = "a secret of at least thirty-two bytes, for tests";
+
+const ALL: [Algorithm; 12] = [
+    Algorithm::HS256,
+    Algorithm::HS384,
+    Algorithm::HS512,
+    Algorithm::RS256,
+    Algorithm::RS384,
+    Algorithm::RS512,
+    Algorithm::PS256,
+    Algorithm::PS384,
+    Algorithm::PS512,
+    Algorithm::ES256,
+    Algorithm::ES384,
+    Algorithm::EdDSA,
+];
+
+pub(super) fn settings(keys: Vec<JwtKey>) -> config::Jwt {
+    config::Jwt {
+        keys,
+        jwks_url: None,
+        issuer: None,
+        audience: None,
+        leeway: std::time::Duration::from_secs(30),
+        cookie: "access_token".into(),
+        user_claim: "user_id".into(),
+        name_claim: "username".into(),
+        channels_claim: "channels".into(),
+    }
+}
+
+pub(super) fn signing_key(alg: Algorithm) -> EncodingKey {
+    match alg {
+        Algorithm::ES256 => EncodingKey::from_ec_pem(P256.as_bytes()).unwrap(),
+        Algorithm::ES384 => EncodingKey::from_ec_pem(P384.as_bytes()).unwrap(),
+        Algorithm::EdDSA => EncodingKey::from_ed_pem(ED25519.as_bytes()).unwrap(),
+        Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512 => {
+            EncodingKey::from_secret(SECRET.as_bytes())
+        }
+        _ => EncodingKey::from_rsa_pem(RSA.as_bytes()).unwrap(),
+    }
+}
+
+fn key(alg: Algorithm, kid: Option<&str>) -> JwtKey {
+    let pem = |text: &str| JwtKeyMaterial::PublicPem(text.into());
+    let material = match alg {
+        Algorithm::ES256 => pem(P256_PUBLIC),
+        Algorithm::ES384 => pem(P384_PUBLIC),
+        Algorithm::EdDSA => pem(ED25519_PUBLIC),
+        Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512 => {
+            JwtKeyMaterial::Secret(Secret::new(SECRET))
+        }
+        _ => pem(RSA_PUBLIC),
+    };
+    JwtKey { alg, kid: kid.map(Into::into), material }
+}
+
+pub(super) fn claims() -> Value {
+    json!({"user_id": 7, "exp": crate::tokens::unix_now() + 600})
+}
+
+pub(super) fn sign(alg: Algorithm, kid: Option<&str>, key: &EncodingKey) -> String {
+    let header = Header { kid: kid.map(Into::into), ..Header::new(alg) };
+    jsonwebtoken::encode(&header, &claims(), key).unwrap()
+}
+
+fn verifier(keys: Vec<JwtKey>) -> JwtVerifier {
+    JwtVerifier::new(&settings(keys)).unwrap()
+}
+
+/// A token with any header, signed as HS256 whatever it says.
+fn forged(header: Value) -> String {
+    let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let signed = format!("{}.{}", part(&header), part(&claims()));
+    let key = EncodingKey::from_secret(SECRET.as_bytes());
+    let signature = jsonwebtoken::crypto::sign(signed.as_bytes(), &key, Algorithm::HS256).unwrap();
+    format!("{signed}.{signature}")
+}
+
+#[tokio::test]
+async fn each_algorithm_verifies_its_own_tokens_and_no_others() {
+    for configured in ALL {
+        let verifier = verifier(vec![key(configured, None)]);
+        for used in ALL {
+            let outcome = verifier.verify(&sign(used, None, &signing_key(used))).await;
+            let expected = if used == configured {
+                Ok(Some(UserId::Integer(7)))
+            } else {
+                Err(JwtRejection::WrongSignature)
+            };
+            assert_eq!(
+                outcome.map(|identity| identity.user_id),
+                expected,
+                "{configured:?} {used:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_public_key_is_no_shared_secret() {
+    // The attack on verifiers that believe the header: sign with the published key's text as an HMAC
+    // secret.
+    for public in [RSA_PUBLIC, P256_PUBLIC] {
+        let verifier = verifier(vec![key(Algorithm::RS256, None), key(Algorithm::ES256, None)]);
+        let attack = sign(Algorithm::HS256, None, &EncodingKey::from_secret(public.as_bytes()));
+        assert_eq!(verifier.verify(&attack).await.err(), Some(JwtRejection::WrongSignature));
+    }
+}
+
+#[tokio::test]
+async fn keys_are_told_apart_by_their_kid() {
+    let verifier = verifier(vec![
+        JwtKey {
+            material: JwtKeyMaterial::Secret(Secret::new("the old secret")),
+            ..key(Algorithm::HS256, Some("old"))
+        },
+        key(Algorithm::HS256, Some("new")),
+        key(Algorithm::ES256, None),
+    ]);
+    let hs256 = signing_key(Algorithm::HS256);
+    let es256 = signing_key(Algorithm::ES256);
+    for (token, fits) in [
+        (sign(Algorithm::HS256, Some("new"), &hs256), true),
+        (sign(Algorithm::HS256, Some("old"), &hs256), false),
+        (sign(Algorithm::HS256, Some("else"), &hs256), false),
+        (sign(Algorithm::HS256, None, &hs256), false),
+        (sign(Algorithm::ES256, Some("any"), &es256), true),
+        (sign(Algorithm::ES256, None, &es256), true),
+    ] {
+        assert_eq!(verifier.verify(&token).await.is_ok(), fits, "{token}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_signed_token_is_malformed() {
+    let verifier = verifier(vec![key(Algorithm::HS256, None)]);
+    let good = sign(Algorithm::HS256, None, &signing_key(Algorithm::HS256));
+    let (signed, signature) = good.rsplit_once('.').unwrap();
+    let none = URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#);
+    let payload = signed.split_once('.').unwrap().1;
+    for token in [
+        String::new(),
+        ".".into(),
+        "..".into(),
+        "abc".into(),
+        "é.é.é".into(),
+        signed.into(),
+        format!("{signed}."),
+        format!("{good}.x"),
+        format!("{none}.{payload}."),
+        format!("{none}.{payload}.{signature}"),
+        format!("!.{payload}.{signature}"),
+        format!("e30.{payload}.{signature}"),
+        "A".repeat(10_000),
+        format!("{signed}.{}", "A".repeat(10_000)),
+        forged(json!({"alg": "none"})),
+        forged(json!({"alg": "NONE"})),
+        forged(json!({"alg": "hs256"})),
+        forged(json!({"alg": ["HS256"]})),
+        forged(json!({"alg": "HS256", "kid": 1})),
+        forged(json!({"alg": "HS256", "crit": ["b64"], "b64": false})),
+        forged(json!(["HS256", null, null])),
+    ] {
+        assert_eq!(verifier.verify(&token).await.err(), Some(JwtRejection::Malformed), "{token}");
+    }
+    assert!(verifier.verify(&forged(json!({"alg": "HS256"}))).await.is_ok());
+}
+
+#[tokio::test]
+async fn what_was_signed_is_what_counts() {
+    let verifier = verifier(vec![key(Algorithm::HS256, None), key(Algorithm::ES256, None)]);
+    for alg in [Algorithm::HS256, Algorithm::ES256] {
+        let good = sign(alg, None, &signing_key(alg));
+        let parts: Vec<_> = good.split('.').collect();
+        let other = URL_SAFE_NO_PAD.encode(json!({"user_id": 1, "exp": u32::MAX}).to_string());
+        let cut = &parts[2][..parts[2].len() - 4];
+        for token in [
+            format!("{}.{other}.{}", parts[0], parts[2]),
+            format!("{}.{}.{cut}", parts[0], parts[1]),
+            format!("{}.{}.AAAA", parts[0], parts[1]),
+            format!("{}.{}.!", parts[0], parts[1]),
+        ] {
+            let outcome = verifier.verify(&token).await.err();
+            assert_eq!(outcome, Some(JwtRejection::WrongSignature), "{token}");
+        }
+    }
+    let other = EncodingKey::from_ec_pem(OTHER_P256.as_bytes()).unwrap();
+    let outcome = verifier.verify(&sign(Algorithm::ES256, None, &other)).await;
+    assert_eq!(outcome.err(), Some(JwtRejection::WrongSignature));
+}
+
+#[tokio::test]
+async fn claims_are_read_after_the_signature_only() {
+    let verifier = verifier(vec![key(Algorithm::HS256, None)]);
+    let expired = json!({"user_id": 1, "exp": 1});
+    let ours = sign_hs(&Secret::new(SECRET), Algorithm::HS256, &expired).unwrap();
+    assert_eq!(verifier.verify(&ours).await.err(), Some(JwtRejection::Expired));
+    let theirs = sign_hs(&Secret::new("guess"), Algorithm::HS256, &expired).unwrap();
+    assert_eq!(verifier.verify(&theirs).await.err(), Some(JwtRejection::WrongSignature));
+    let list = sign_hs(&Secret::new(SECRET), Algorithm::HS256, &json!([1])).unwrap();
+    assert_eq!(verifier.verify(&list).await.err(), Some(JwtRejection::Malformed));
+}
+
+#[test]
+fn keys_that_cannot_verify_are_refused_at_the_start() {
+    let secret = || JwtKeyMaterial::Secret(Secret::new(SECRET));
+    let pem = |text: &str| JwtKeyMaterial::PublicPem(text.into());
+    for (alg, material) in [
+        (Algorithm::HS256, pem(RSA_PUBLIC)),
+        (Algorithm::HS256, JwtKeyMaterial::Secret(Secret::new(""))),
+        (Algorithm::RS256, secret()),
+        (Algorithm::RS256, pem(P256_PUBLIC)),
+        (Algorithm::RS256, pem(RSA)),
+        (Algorithm::RS256, pem("not a key")),
+        (Algorithm::ES256, pem(P384_PUBLIC)),
+        (Algorithm::ES256, pem(P256)),
+        (Algorithm::EdDSA, pem(P256_PUBLIC)),
+        (Algorithm::PS256, pem("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n")),
+    ] {
+        let keys = vec![JwtKey { alg, kid: None, material }];
+        let error = JwtVerifier::new(&settings(keys)).err().expect("refused");
+        assert!(error.starts_with("jwt.keys[0]: "), "{error}");
+        assert!(!error.contains(SECRET), "{error}");
+    }
+    assert!(sign_hs(&Secret::new(SECRET), Algorithm::RS256, &json!({})).is_err());
+}

@@ -1,0 +1,195 @@
+//! The record behind a connection token, as the gateway or a backend writes it.
+
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
+
+use super::{Identity, unix_now};
+use crate::protocol::{ChannelPattern, UserId};
+use crate::telemetry::tokens::Consumption;
+
+/// What a connection token stands for; the JSON record of docs/protocol.md.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TokenRecord {
+    /// An integer, or a string that is not empty.
+    #[serde(deserialize_with = "user_id")]
+    pub user_id: UserId,
+    #[serde(default)]
+    pub username: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connection_id: Option<String>,
+    /// Unix seconds, for whoever looks at the store; the gateway reads nothing from it.
+    #[serde(default, deserialize_with = "any_time")]
+    pub created_at: f64,
+    #[serde(default)]
+    pub used: bool,
+    /// Patterns; `None` = every channel that the route gives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channels: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
+    /// Unix seconds.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "optional_seconds"
+    )]
+    pub session_expires_at: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claims: Option<Value>,
+}
+
+impl TokenRecord {
+    /// Longer records are neither written nor read.
+    pub const MAX_BYTES: usize = 16 * 1024;
+
+    /// The record as a store keeps it; `None` beyond [`TokenRecord::MAX_BYTES`].
+    pub(super) fn to_json(&self) -> Option<String> {
+        serde_json::to_string(self).ok().filter(|json| json.len() <= Self::MAX_BYTES)
+    }
+
+    /// Reads what a store kept. Anything that is not exactly a record is refused: a field of the wrong
+    /// type may be a limit that was not understood.
+    pub(super) fn read(json: &[u8]) -> Result<Self, Consumption> {
+        // The derived reader would take an array for the fields in their order.
+        let is_object = json.trim_ascii_start().first() == Some(&b'{');
+        if !is_object || json.len() > Self::MAX_BYTES {
+            return Err(Consumption::MalformedRecord);
+        }
+        let record: Self =
+            serde_json::from_slice(json).map_err(|_| Consumption::MalformedRecord)?;
+        if record.used {
+            return Err(Consumption::Used);
+        }
+        if record.session_expires_at.is_some_and(|end| end <= unix_now()) {
+            return Err(Consumption::SessionOver);
+        }
+        Ok(record)
+    }
+}
+
+impl From<&TokenRecord> for Identity {
+    fn from(record: &TokenRecord) -> Self {
+        let patterns = |channels: &Vec<String>| {
+            channels.iter().map(|pattern| ChannelPattern::new(pattern.as_str())).collect()
+        };
+        Self {
+            user_id: Some(record.user_id.clone()),
+            username: record.username.as_deref().filter(|name| !name.is_empty()).map(Into::into),
+            channels: record.channels.as_ref().map(patterns),
+            expires_at: record.session_expires_at,
+        }
+    }
+}
+
+/// A user id out of JSON: an integer, or a string that is not empty. An integer that is no `i64` is
+/// kept as its text; every other type is none.
+pub(super) fn user_id_of(value: &Value) -> Option<UserId> {
+    match value {
+        Value::String(text) if !text.is_empty() => Some(UserId::Text(text.as_str().into())),
+        Value::Number(number) => match (number.as_i64(), number.as_u64()) {
+            (Some(id), _) => Some(UserId::Integer(id)),
+            (None, Some(id)) => Some(UserId::Text(id.to_string().into())),
+            (None, None) => None,
+        },
+        _ => None,
+    }
+}
+
+/// Unix seconds out of JSON, whole or with a fraction; `None` for a negative number or another type.
+pub(super) fn seconds_of(value: &Value) -> Option<u64> {
+    let whole = |seconds: f64| (seconds >= 0.0 && seconds.is_finite()).then_some(seconds as u64);
+    value.as_u64().or_else(|| value.as_f64().and_then(whole))
+}
+
+fn user_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<UserId, D::Error> {
+    let value = Value::deserialize(deserializer)?;
+    user_id_of(&value).ok_or_else(|| serde::de::Error::custom("user_id"))
+}
+
+fn optional_seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    match Value::deserialize(deserializer)? {
+        Value::Null => Ok(None),
+        value => seconds_of(&value)
+            .map(Some)
+            .ok_or_else(|| serde::de::Error::custom("session_expires_at")),
+    }
+}
+
+/// Backends write a number or an ISO date; since nothing depends on it, neither is refused.
+fn any_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Value::deserialize(deserializer)?.as_f64().unwrap_or(0.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_that_a_backend_writes_are_read() {
+        let django = br#"{"user_id": 1, "username": "ana", "connection_id": "chat-42-x",
+            "created_at": 1763990000.25, "used": false}"#;
+        let record = TokenRecord::read(django).unwrap();
+        assert_eq!(record.user_id, UserId::Integer(1));
+        assert_eq!(record.username.as_deref(), Some("ana"));
+        assert_eq!(record.connection_id.as_deref(), Some("chat-42-x"));
+        for (id, expected) in [
+            (r#""a-b""#, UserId::Text("a-b".into())),
+            ("-7", UserId::Integer(-7)),
+            ("18446744073709551615", UserId::Text("18446744073709551615".into())),
+        ] {
+            let json =
+                format!(r#"{{"user_id":{id},"created_at":"2026-11-25T00:00:00Z","extra":[]}}"#);
+            assert_eq!(TokenRecord::read(json.as_bytes()).unwrap().user_id, expected);
+        }
+    }
+
+    #[test]
+    fn what_is_no_record_is_refused() {
+        use Consumption::{MalformedRecord, SessionOver, Used};
+        let long =
+            format!(r#"{{"user_id":1,"username":"{}"}}"#, "x".repeat(TokenRecord::MAX_BYTES));
+        for (json, why) in [
+            ("", MalformedRecord),
+            ("null", MalformedRecord),
+            ("42", MalformedRecord),
+            ("[1]", MalformedRecord),
+            ("{}", MalformedRecord),
+            (r#"{"username":"ana"}"#, MalformedRecord),
+            (r#"{"user_id":null}"#, MalformedRecord),
+            (r#"{"user_id":""}"#, MalformedRecord),
+            (r#"{"user_id":1.5}"#, MalformedRecord),
+            (r#"{"user_id":true}"#, MalformedRecord),
+            (r#"{"user_id":[1]}"#, MalformedRecord),
+            (r#"{"user_id":1} x"#, MalformedRecord),
+            (r#"{"user_id":1,"user_id":2}"#, MalformedRecord),
+            (r#"{"user_id":1,"used":"yes"}"#, MalformedRecord),
+            (r#"{"user_id":1,"channels":"chat_1"}"#, MalformedRecord),
+            (r#"{"user_id":1,"channels":[1]}"#, MalformedRecord),
+            (r#"{"user_id":1,"origin":7}"#, MalformedRecord),
+            (r#"{"user_id":1,"session_expires_at":"soon"}"#, MalformedRecord),
+            (r#"{"user_id":1,"session_expires_at":-1}"#, MalformedRecord),
+            (r#"{"user_id":1,"session_expires_at":1}"#, SessionOver),
+            (r#"{"user_id":1,"used":true}"#, Used),
+            (&long, MalformedRecord),
+        ] {
+            assert_eq!(TokenRecord::read(json.as_bytes()).err(), Some(why), "{json}");
+        }
+        assert!(TokenRecord::read(b"{\"user_id\":\"\xff\"}").is_err());
+        assert!(TokenRecord::read(b"\x80\x05\x95pickle").is_err());
+    }
+
+    #[test]
+    fn an_identity_carries_the_limits() {
+        let json = br#"{"user_id":"u","username":"","channels":["chat_1","team-*"],
+            "session_expires_at":99999999999.9}"#;
+        let identity = Identity::from(&TokenRecord::read(json).unwrap());
+        assert_eq!(identity.key(), "u");
+        assert_eq!(identity.username, None);
+        assert_eq!(identity.expires_at, Some(99_999_999_999));
+        assert!(identity.may_join("team-7") && !identity.may_join("chat_12"));
+        let none = TokenRecord::read(br#"{"user_id":1,"channels":[]}"#).unwrap();
+        assert!(!Identity::from(&none).may_join("chat_1"));
+        let every = TokenRecord::read(br#"{"user_id":1}"#).unwrap();
+        assert!(Identity::from(&every).may_join("chat_1"));
+    }
+}

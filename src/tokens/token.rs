@@ -1,0 +1,66 @@
+//! The text of a connection token: 256 random bits, URL-safe base64 without padding (RFC 4648, 5).
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sha2::{Digest, Sha256};
+
+/// Characters of a token: 32 bytes in base64.
+const LENGTH: usize = 43;
+
+/// A new token; `None` if the operating system gives no random bytes.
+pub(super) fn generate() -> Option<String> {
+    let mut raw = [0u8; 32];
+    getrandom::fill(&mut raw).ok()?;
+    Some(URL_SAFE_NO_PAD.encode(raw))
+}
+
+/// Whether `token` has the form of a token. Anything else never reaches a store, where it would be a
+/// key of any length and any characters.
+pub(super) fn is_well_formed(token: &str) -> bool {
+    token.len() == LENGTH
+        && token.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+}
+
+/// What may stand in a log instead of a token: the first 8 hex digits of its SHA-256.
+pub fn log_id(token: &str) -> String {
+    let digest = Sha256::digest(token.as_bytes());
+    digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_well_formed_and_differ() {
+        let (one, other) = (generate().unwrap(), generate().unwrap());
+        assert!(is_well_formed(&one) && is_well_formed(&other));
+        assert_ne!(one, other);
+    }
+
+    #[test]
+    fn nothing_else_is_a_token() {
+        let good = "A".repeat(43);
+        assert!(is_well_formed(&good));
+        let wrong = [
+            String::new(),
+            "A".repeat(42),
+            "A".repeat(44),
+            "A".repeat(10_000),
+            "A".repeat(42) + "=",
+            "A".repeat(42) + "+",
+            "A".repeat(42) + "\n",
+            "A".repeat(42) + "*",
+            "A".repeat(41) + "é",
+        ];
+        for token in wrong {
+            assert!(!is_well_formed(&token), "{token}");
+        }
+    }
+
+    #[test]
+    fn log_ids_are_the_head_of_the_sha256() {
+        // `printf abc | sha256sum` begins with ba7816bf.
+        assert_eq!(log_id("abc"), "ba7816bf");
+    }
+}
