@@ -48,7 +48,8 @@ impl MemoryLimits {
         Ok(gcra.take(full_at, now))
     }
 
-    /// `retry_after` is the time until a lease expires. acquire.lua does the same.
+    /// A connection that has a lease already gets it anew. `retry_after` is the time until a lease
+    /// expires. acquire.lua does the same.
     pub(super) fn acquire(
         &self,
         key: &str,
@@ -58,7 +59,7 @@ impl MemoryLimits {
         let now = self.now_ms();
         let mut shard = self.shard(key);
         let leases = shard.leases.get(key, |leases| leases.iter().any(|(_, end)| *end > now))?;
-        leases.retain(|(_, end)| *end > now);
+        leases.retain(|(id, end)| *end > now && *id != connection);
         if leases.len() < usize::try_from(places).unwrap_or(usize::MAX) {
             leases.push((connection, now + whole(LEASE.as_millis())));
             return Ok(Verdict::Allowed);
