@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 
 use bytes::Bytes;
-use fastwebsockets::Role;
 use fastwebsockets::handshake::generate_key;
+use fastwebsockets::{Role, WebSocket};
 use http_body_util::{BodyExt, Empty};
 use hyper::{HeaderMap, Request};
 use hyper_util::rt::TokioIo;
@@ -76,7 +76,8 @@ async fn handshake(addr: SocketAddr, request: Request<Empty<Bytes>>) -> Result<C
         return Err(Refused { status, headers, body });
     }
     let upgraded = hyper::upgrade::on(&mut response).await.expect("an upgraded connection");
-    Ok(Client { socket: Socket::new(upgraded, Role::Client), headers })
+    let socket = WebSocket::after_handshake(TokioIo::new(upgraded), Role::Client);
+    Ok(Client { socket: Socket::new(socket), headers })
 }
 
 impl Deref for Client {

@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 
-use fastwebsockets::Role;
 use fastwebsockets::upgrade::upgrade;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -123,14 +122,14 @@ async fn accept(
     mut request: Request<Incoming>,
     accepted: mpsc::UnboundedSender<Accepted>,
 ) -> Result<hyper::Response<http_body_util::Empty<bytes::Bytes>>, Infallible> {
-    let Ok((response, _)) = upgrade(&mut request) else {
+    let Ok((response, upgraded)) = upgrade(&mut request) else {
         let refusal = hyper::Response::builder().status(400).body(http_body_util::Empty::new());
         return Ok(refusal.expect("a valid response"));
     };
     let (uri, headers) = (request.uri().clone(), request.headers().clone());
     tokio::spawn(async move {
-        if let Ok(upgraded) = hyper::upgrade::on(request).await {
-            let socket = Socket::new(upgraded, Role::Server);
+        if let Ok(socket) = upgraded.await {
+            let socket = Socket::new(socket);
             let _ = accepted.send(Accepted { socket, uri, headers });
         }
     });

@@ -1,6 +1,6 @@
 //! A WebSocket that is not the gateway's own code: fastwebsockets, in either role.
 
-use fastwebsockets::{FragmentCollector, Frame, OpCode, Payload, Role, WebSocket, WebSocketError};
+use fastwebsockets::{FragmentCollector, Frame, OpCode, Payload, WebSocket, WebSocketError};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
@@ -25,8 +25,7 @@ pub enum Event {
 pub struct Socket(FragmentCollector<TokioIo<Upgraded>>);
 
 impl Socket {
-    pub fn new(upgraded: Upgraded, role: Role) -> Self {
-        let mut socket = WebSocket::after_handshake(TokioIo::new(upgraded), role);
+    pub fn new(mut socket: WebSocket<TokioIo<Upgraded>>) -> Self {
         socket.set_max_message_size(MAX_MESSAGE_BYTES);
         Self(FragmentCollector::new(socket))
     }
