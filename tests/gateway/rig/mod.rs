@@ -25,7 +25,7 @@ mod smoke;
 pub mod socket;
 pub mod upstream;
 
-pub use client::{Client, Refused};
+pub use client::Client;
 pub use gateway::Gateway;
 pub use raw::RawClient;
 pub use redis::Redis;
