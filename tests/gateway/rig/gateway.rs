@@ -158,7 +158,8 @@ fn sum_of_series(page: &str, name: &str, labels: &[(&str, &str)]) -> f64 {
     for line in page.lines().filter(|line| !line.starts_with('#')) {
         let Some((series, value)) = line.rsplit_once(' ') else { continue };
         let (found, its_labels) = series.split_once('{').unwrap_or((series, ""));
-        let fits = |&(key, value): &(&str, &str)| its_labels.contains(&format!("{key}={value:?}"));
+        let its_labels = format!(",{its_labels}");
+        let fits = |&(key, value): &(&str, &str)| its_labels.contains(&format!(",{key}={value:?}"));
         if found == name && labels.iter().all(fits) {
             sum += value.parse::<f64>().expect("a sample's value");
         }
@@ -259,4 +260,15 @@ impl Log {
     fn event(&self, name: &str) -> Option<Value> {
         self.events(name).next()
     }
+}
+
+#[test]
+fn series_are_summed_by_their_labels() {
+    let page = "# TYPE a counter\na{route=\"x\",code=\"1\"} 2\na{route=\"x\",code=\"2\"} 3\n\
+                a{route=\"y\",code=\"1\"} 5\nab 7\nc{status_code=\"1\"} 11\n";
+    assert_eq!(sum_of_series(page, "a", &[]), 10.0);
+    assert_eq!(sum_of_series(page, "a", &[("route", "x")]), 5.0);
+    assert_eq!(sum_of_series(page, "a", &[("code", "1"), ("route", "x")]), 2.0);
+    assert_eq!(sum_of_series(page, "ab", &[]), 7.0);
+    assert_eq!(sum_of_series(page, "c", &[("code", "1")]), 0.0);
 }
