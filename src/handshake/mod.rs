@@ -6,14 +6,12 @@
 //! and is bad never falls through to the next; what cannot be checked is refused.
 
 mod authorize;
-mod client_address;
 mod credentials;
 mod issue;
 mod origin;
 mod rejection;
 pub mod upgrade;
 
-pub use client_address::ClientAddress;
 pub use rejection::Rejection;
 
 use std::sync::Arc;

@@ -20,9 +20,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 
 use crate::config;
-use crate::handshake::{Admission, ClientAddress, Handshake, Rejection, upgrade};
+use crate::handshake::{Admission, Handshake, Rejection, upgrade};
 use crate::limits::{ConnectionCounts, IpPermit, LimitName};
-use crate::protocol::{ErrorCode, ErrorEvent};
+use crate::protocol::{ClientAddress, ErrorCode, ErrorEvent};
 use crate::proxy::{Proxy, ProxyBody};
 use crate::session::{self, Client, Permits, Services, Upstream};
 use crate::socket::ByteStream;

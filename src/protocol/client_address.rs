@@ -13,6 +13,8 @@ const MAX_HOPS: usize = 32;
 pub struct ClientAddress {
     /// The client.
     pub ip: IpAddr,
+    /// The other end of the connection.
+    pub peer: IpAddr,
     /// The peer of the connection is a trusted proxy, so its forwarding headers count.
     pub through_proxy: bool,
 }
@@ -24,7 +26,7 @@ impl ClientAddress {
         let is_trusted = |ip: IpAddr| trusted.iter().any(|network| network.contains(&ip));
         let peer = peer.to_canonical();
         if !is_trusted(peer) {
-            return Self { ip: peer, through_proxy: false };
+            return Self { ip: peer, peer, through_proxy: false };
         }
         let mut client = peer;
         let hops = headers
@@ -40,7 +42,7 @@ impl ClientAddress {
                 break;
             }
         }
-        Self { ip: client, through_proxy: true }
+        Self { ip: client, peer, through_proxy: true }
     }
 }
 
