@@ -1,14 +1,44 @@
 //! Where client messages go. An upstream returns a reply value or a stream of events; it never
 //! touches a client's socket.
+//!
+//! This module owns the upstreams' common side: bounds in flight, circuits, deadlines and what an
+//! answer comes to. Each kind has a file of its own. Invariant: everything that waits for an upstream
+//! has a deadline, and whatever is under way at one holds a place in its bound.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rustls::ClientConfig;
 use serde_json::value::RawValue;
+use tokio::time::Instant;
 
-use crate::config;
+use crate::config::{self, UpstreamKind};
 use crate::protocol::{ChannelName, ConnectionId, Params, TraceContext, UserId};
+use crate::telemetry::upstream::Outcome;
+
+mod answer;
+mod circuit;
+mod connector;
+mod event;
+mod gate;
+mod http;
+mod ndjson;
+mod payload;
+mod reply;
+mod signature;
+mod sse;
+#[cfg(test)]
+mod tests;
+mod websocket;
+
+use answer::Answer;
+use connector::HttpClient;
+use gate::{Entry, Gate};
+pub use reply::{Reply, ReplyBroken};
+pub use websocket::{
+    FromUpstream, SocketMessage, UpstreamReceiver, UpstreamSender, UpstreamSocket,
+};
 
 /// One client message with the facts that every upstream gets.
 #[derive(Debug, Clone)]
@@ -38,80 +68,15 @@ pub struct Taken {
     pub reply: Option<Reply>,
 }
 
-/// A reply that streams. Dropping it gives up the request and its place in flight.
-#[derive(Debug)]
-pub struct Reply {}
-
-/// Why a streaming reply ended before its end.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ReplyBroken {
-    /// The connection broke, or the body ended inside an event.
-    Lost,
-    /// An event over the bound, or longer than `max_reply`.
-    Refused(&'static str),
-}
-
-impl Reply {
-    /// The next event as one JSON object: an object with a string `event` as it is, anything else
-    /// wrapped as `{"event":"chunk","chunk":…}`. `None` at the regular end.
-    pub async fn next(&mut self) -> Option<Result<Bytes, ReplyBroken>> {
-        todo!()
-    }
-}
-
 /// Why a message was not taken; each is told to the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RelayError {
-    /// `max_in_flight` reached.
+    /// `max_in_flight` reached, or the upstream said that it has too much to do.
     Busy,
     /// Not reachable, no answer in time, 5xx, or the circuit is open.
     Unavailable,
     /// A 4xx; the text is the body's `error`, bounded.
     Rejected(String),
-}
-
-/// The upstreams of one worker thread: connection pools of its own, bounds and circuits shared.
-#[derive(Clone)]
-pub struct Upstreams {}
-
-/// What the threads share: in-flight bounds, circuits, metrics handles, queue connections.
-#[derive(Clone)]
-pub struct UpstreamsShared {}
-
-impl UpstreamsShared {
-    /// `Err` names the upstream and what is wrong. Starts queue connections on the current runtime.
-    pub fn new(
-        upstreams: &BTreeMap<String, Arc<config::Upstream>>,
-        shutdown: &crate::shutdown::Shutdown,
-    ) -> Result<Self, String> {
-        let _ = (upstreams, shutdown);
-        todo!()
-    }
-}
-
-impl Upstreams {
-    /// Called once on each worker thread, inside its runtime.
-    pub fn new(shared: &UpstreamsShared) -> Self {
-        let _ = shared;
-        todo!()
-    }
-
-    /// Hands `message` to the upstream called `name`, which config has checked to exist and not to be
-    /// a `websocket`.
-    pub async fn relay(&self, name: &str, message: &Message) -> Result<Taken, RelayError> {
-        let _ = (name, message);
-        todo!()
-    }
-
-    /// Opens the upstream socket of one client (`kind = "websocket"`).
-    pub async fn open_socket(
-        &self,
-        name: &str,
-        opening: &Opening<'_>,
-    ) -> Result<UpstreamSocket, RelayError> {
-        let _ = (name, opening);
-        todo!()
-    }
 }
 
 /// The facts an upstream socket is opened with: URL placeholders and request headers.
@@ -126,47 +91,119 @@ pub struct Opening<'a> {
     pub max_message_bytes: usize,
 }
 
-/// Both halves of an upstream socket; each may live in a task of its own on this thread.
-pub struct UpstreamSocket {
-    pub sender: UpstreamSender,
-    pub receiver: UpstreamReceiver,
+/// What the threads share: in-flight bounds, circuits, metrics handles, queue connections.
+#[derive(Clone)]
+pub struct UpstreamsShared {
+    upstreams: Arc<BTreeMap<String, Shared>>,
+    tls: Arc<ClientConfig>,
 }
 
-pub struct UpstreamSender {}
-
-pub struct UpstreamReceiver {}
-
-/// A whole message, either way.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SocketMessage {
-    Text(Bytes),
-    Binary(Bytes),
+/// One upstream's part of it.
+struct Shared {
+    config: Arc<config::Upstream>,
+    gate: Gate,
 }
 
-/// What an upstream socket says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum FromUpstream {
-    Message(SocketMessage),
-    /// The close frame's code and reason; `None` = it broke without one.
-    Closed(Option<(u16, String)>),
-}
-
-impl UpstreamSender {
-    /// Within a deadline; `Err` = the upstream is gone.
-    pub async fn send(&mut self, message: SocketMessage) -> Result<(), ()> {
-        let _ = message;
-        todo!()
-    }
-
-    /// Says goodbye with the client's close code.
-    pub async fn close(&mut self, code: u16, reason: &str) {
-        let _ = (code, reason);
-        todo!()
+impl UpstreamsShared {
+    /// `Err` names the upstream and what is wrong. Starts queue connections on the current runtime.
+    pub fn new(
+        upstreams: &BTreeMap<String, Arc<config::Upstream>>,
+        shutdown: &crate::shutdown::Shutdown,
+    ) -> Result<Self, String> {
+        let _ = shutdown;
+        let secured = upstreams.values().find(|upstream| is_secured(&upstream.kind));
+        let tls = connector::tls(secured.is_some()).map_err(|error| {
+            let name = secured.map_or("", |upstream| &upstream.name);
+            format!("upstream.{name}: {error}")
+        })?;
+        let mut shared = BTreeMap::new();
+        for (name, config) in upstreams {
+            let config = Arc::clone(config);
+            shared.insert(name.clone(), Shared { gate: Gate::new(&config), config });
+        }
+        Ok(Self { upstreams: Arc::new(shared), tls })
     }
 }
 
-impl UpstreamReceiver {
-    pub async fn recv(&mut self) -> FromUpstream {
+fn is_secured(kind: &UpstreamKind) -> bool {
+    match kind {
+        UpstreamKind::Http(http) => http.url.as_str().starts_with("https://"),
+        UpstreamKind::WebSocket(socket) => socket.url.as_str().starts_with("wss://"),
+        UpstreamKind::RedisStream(_) | UpstreamKind::RedisList(_) => false,
+    }
+}
+
+/// The upstreams of one worker thread: connection pools of its own, bounds and circuits shared.
+#[derive(Clone)]
+pub struct Upstreams {
+    shared: UpstreamsShared,
+    /// Of the upstreams that are spoken to in HTTP; the names are those of `shared`.
+    clients: Arc<BTreeMap<String, HttpClient>>,
+}
+
+impl Upstreams {
+    /// Called once on each worker thread, inside its runtime.
+    pub fn new(shared: &UpstreamsShared) -> Self {
+        let client = |(name, upstream): (&String, &Shared)| {
+            let pooled = match upstream.config.kind {
+                UpstreamKind::Http(_) => true,
+                UpstreamKind::WebSocket(_) => false,
+                UpstreamKind::RedisStream(_) | UpstreamKind::RedisList(_) => return None,
+            };
+            let client = connector::client(&shared.tls, upstream.config.timeout, pooled);
+            Some((name.clone(), client))
+        };
+        let clients = Arc::new(shared.upstreams.iter().filter_map(client).collect());
+        Self { shared: shared.clone(), clients }
+    }
+
+    /// Hands `message` to the upstream called `name`, which config has checked to exist and not to be
+    /// a `websocket`.
+    pub async fn relay(&self, name: &str, message: &Message) -> Result<Taken, RelayError> {
+        let Some(upstream) = self.shared.upstreams.get(name) else {
+            return Err(RelayError::Unavailable);
+        };
+        let entry = upstream.gate.enter()?;
+        match (&upstream.config.kind, self.clients.get(name)) {
+            (UpstreamKind::Http(config), Some(client)) => {
+                let deadline = Instant::now() + upstream.config.timeout;
+                let facts = &upstream.gate.facts;
+                let answer = http::Relay { client, config, facts, message, deadline }.run().await;
+                concluded(entry, answer, message, config)
+            }
+            _ => Err(entry.refused(RelayError::Unavailable, "takes no messages")),
+        }
+    }
+
+    /// Opens the upstream socket of one client (`kind = "websocket"`).
+    pub async fn open_socket(
+        &self,
+        name: &str,
+        opening: &Opening<'_>,
+    ) -> Result<UpstreamSocket, RelayError> {
+        let _ = (name, opening);
         todo!()
+    }
+}
+
+fn concluded(
+    entry: Entry<'_>,
+    answer: Answer,
+    message: &Message,
+    config: &config::HttpUpstream,
+) -> Result<Taken, RelayError> {
+    match answer {
+        Answer::Taken(task_id) => {
+            entry.taken(Outcome::Taken);
+            let task_id = task_id.unwrap_or_else(|| message.task_id.clone());
+            Ok(Taken { task_id, reply: None })
+        }
+        Answer::Streaming(format, body) => {
+            let place = entry.taken(Outcome::Streaming);
+            let deadline = Instant::now() + config.max_reply;
+            let reply = Some(Reply::new(body, format, deadline, place));
+            Ok(Taken { task_id: message.task_id.clone(), reply })
+        }
+        Answer::NotTaken(error, reason) => Err(entry.refused(error, &reason)),
     }
 }
