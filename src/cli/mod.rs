@@ -5,6 +5,7 @@
 //! itself is [`crate::gateway`].
 
 mod check;
+mod demo;
 mod lifetime;
 mod logging;
 mod serve;
@@ -31,6 +32,8 @@ enum Command {
     Serve(serve::Args),
     /// Check a config file and print every mistake in it
     Check(check::Args),
+    /// Run a gateway with a chat page and a worker of its own; nothing else is needed
+    Demo(demo::Args),
     /// Mint a connection token, or sign a session JWT, for debugging
     Token(token::Args),
 }
@@ -47,6 +50,7 @@ pub fn run() -> ExitCode {
     let outcome = match cli.command {
         Command::Serve(args) => serve::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Demo(args) => demo::run(&args),
         Command::Token(args) => token::run(&args),
     };
     outcome.unwrap_or_else(|failure| {
