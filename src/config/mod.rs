@@ -14,8 +14,18 @@ use url::Url;
 
 use crate::protocol::{OriginPattern, PathPattern, Template};
 
+mod load;
+mod mistakes;
+mod reader;
+mod relations;
+mod routes;
 mod secret;
+mod source;
+#[cfg(test)]
+mod tests;
+mod values;
 
+pub use mistakes::{Mistake, Mistakes};
 pub use secret::Secret;
 
 /// Every setting of one gateway process.

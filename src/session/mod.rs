@@ -26,7 +26,7 @@ use crate::config::{Binary, Protocol, Route, UpstreamKind};
 use crate::limits::{ConnectionPermit, IpPermit, LeaseSet, LocalBucket, SharedLimits};
 use crate::protocol::{ChannelName, CloseReason, ConnectionId, Params, TraceContext, connected};
 use crate::shutdown::Shutdown;
-use crate::socket::{ByteStream, Incoming, Socket};
+use crate::socket::{ByteStream, Ended, Incoming, Socket};
 use crate::telemetry;
 use crate::tokens::Identity;
 use crate::upstream::Upstreams;
@@ -263,17 +263,15 @@ impl Session {
         self.subscription.borrow_mut().take();
         self.services.roster.leave(self);
         if self.client.leased {
-            let Client { route, identity, connection_id, .. } = &self.client;
-            self.services.leases.remove(route.path.as_str(), &identity.key(), *connection_id);
+            self.services.leases.remove(self.client.connection_id);
         }
         if let Some(bridge) = self.bridge.borrow_mut().take() {
             bridge.client_left(self.socket.ended());
         }
-        telemetry::connections::closed(
-            &self.client.route.path,
-            self.client.connection_id,
-            self.socket.ended(),
-        );
+        let ended = self.socket.ended().unwrap_or(Ended::Lost);
+        let (by, code, reason) = ended.describe();
+        let Client { route, connection_id, .. } = &self.client;
+        telemetry::connections::closed(&route.path, *connection_id, by, code, reason);
     }
 }
 

@@ -69,6 +69,17 @@ pub enum Ended {
     Lost,
 }
 
+impl Ended {
+    /// Who ended it, the close code (RFC 6455 section 7.1.5), and a word for logs and metrics.
+    pub fn describe(self) -> (&'static str, u16, &'static str) {
+        match self {
+            Self::ByGateway(reason) => ("gateway", reason.code(), reason.label()),
+            Self::ByPeer(code) => ("client", code.unwrap_or(1005), "closed"),
+            Self::Lost => ("client", 1006, "lost"),
+        }
+    }
+}
+
 /// One WebSocket. Lives on one thread.
 #[derive(Debug)]
 pub struct Socket {
