@@ -19,7 +19,7 @@ use crate::telemetry::upstream::UpstreamFacts;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 const ACCEPTED: &str = "application/json, text/event-stream, application/x-ndjson";
 pub(super) const AGENT: &str = concat!("tidegate/", env!("CARGO_PKG_VERSION"));
@@ -85,7 +85,7 @@ impl Relay<'_> {
             Ok(Ok(response)) => Attempt::Answered(response),
             Ok(Err(error)) if error.is_connect() => Attempt::NotSent(causes(&error)),
             Ok(Err(error)) => Attempt::Lost(causes(&error)),
-            Err(_) => Attempt::Lost("no answer in time".to_owned()),
+            Err(_) => Attempt::Lost(super::NO_ANSWER.to_owned()),
         })
     }
 
@@ -106,10 +106,7 @@ impl Relay<'_> {
 
     fn url(&self) -> String {
         let Message { params, user_id, channel, .. } = self.message;
-        let user_id: &dyn std::fmt::Display = match user_id {
-            Some(id) => id,
-            None => &"anonymous",
-        };
+        let user_id = super::user_in_template(user_id.as_ref());
         let context = TemplateContext { params, user_id, channel: Some(channel.as_str()) };
         self.config.url.fill_url(context)
     }

@@ -7,11 +7,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use rustls::ClientConfig;
 use serde_json::value::RawValue;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::config::{self, UpstreamKind};
 use crate::protocol::{ChannelName, ConnectionId, Params, TraceContext, UserId};
@@ -25,8 +26,10 @@ mod gate;
 mod http;
 mod ndjson;
 mod payload;
+mod queue;
 mod reply;
 mod signature;
+mod socket_task;
 mod sse;
 #[cfg(test)]
 mod tests;
@@ -35,6 +38,7 @@ mod websocket;
 use answer::Answer;
 use connector::HttpClient;
 use gate::{Entry, Gate};
+use queue::Queue;
 pub use reply::{Reply, ReplyBroken};
 pub use websocket::{
     FromUpstream, SocketMessage, UpstreamReceiver, UpstreamSender, UpstreamSocket,
@@ -102,6 +106,8 @@ pub struct UpstreamsShared {
 struct Shared {
     config: Arc<config::Upstream>,
     gate: Gate,
+    /// `Some` for the kinds that are queues.
+    queue: Option<Queue>,
 }
 
 impl UpstreamsShared {
@@ -110,7 +116,6 @@ impl UpstreamsShared {
         upstreams: &BTreeMap<String, Arc<config::Upstream>>,
         shutdown: &crate::shutdown::Shutdown,
     ) -> Result<Self, String> {
-        let _ = shutdown;
         let secured = upstreams.values().find(|upstream| is_secured(&upstream.kind));
         let tls = connector::tls(secured.is_some()).map_err(|error| {
             let name = secured.map_or("", |upstream| &upstream.name);
@@ -118,8 +123,15 @@ impl UpstreamsShared {
         })?;
         let mut shared = BTreeMap::new();
         for (name, config) in upstreams {
+            let queue = match &config.kind {
+                UpstreamKind::RedisStream(queue) | UpstreamKind::RedisList(queue) => {
+                    let queue = Queue::start(&queue.redis_url, name, shutdown);
+                    Some(queue.map_err(|error| format!("upstream.{name}: {error}"))?)
+                }
+                UpstreamKind::Http(_) | UpstreamKind::WebSocket(_) => None,
+            };
             let config = Arc::clone(config);
-            shared.insert(name.clone(), Shared { gate: Gate::new(&config), config });
+            shared.insert(name.clone(), Shared { gate: Gate::new(&config), config, queue });
         }
         Ok(Self { upstreams: Arc::new(shared), tls })
     }
@@ -164,12 +176,18 @@ impl Upstreams {
             return Err(RelayError::Unavailable);
         };
         let entry = upstream.gate.enter()?;
-        match (&upstream.config.kind, self.clients.get(name)) {
-            (UpstreamKind::Http(config), Some(client)) => {
-                let deadline = Instant::now() + upstream.config.timeout;
+        let deadline = after(upstream.config.timeout);
+        match (&upstream.config.kind, self.clients.get(name), &upstream.queue) {
+            (UpstreamKind::Http(config), Some(client), _) => {
                 let facts = &upstream.gate.facts;
                 let answer = http::Relay { client, config, facts, message, deadline }.run().await;
-                concluded(entry, answer, message, config)
+                answered(entry, answer, message, config)
+            }
+            (UpstreamKind::RedisStream(config), _, Some(queue)) => {
+                queued(entry, message, deadline, queue.add_to_stream(config, message)).await
+            }
+            (UpstreamKind::RedisList(config), _, Some(queue)) => {
+                queued(entry, message, deadline, queue.push_to_list(config, message)).await
             }
             _ => Err(entry.refused(RelayError::Unavailable, "takes no messages")),
         }
@@ -181,12 +199,31 @@ impl Upstreams {
         name: &str,
         opening: &Opening<'_>,
     ) -> Result<UpstreamSocket, RelayError> {
-        let _ = (name, opening);
-        todo!()
+        let Some(upstream) = self.shared.upstreams.get(name) else {
+            return Err(RelayError::Unavailable);
+        };
+        let entry = upstream.gate.enter()?;
+        let (UpstreamKind::WebSocket(config), Some(client)) =
+            (&upstream.config.kind, self.clients.get(name))
+        else {
+            return Err(entry.refused(RelayError::Unavailable, "opens no sockets"));
+        };
+        let timeout = upstream.config.timeout;
+        let opened = websocket::shake_hands(client, config, opening);
+        match timeout_at(after(timeout), opened).await {
+            Ok(Ok(stream)) => {
+                let place = entry.taken(Outcome::Taken);
+                Ok(websocket::start(stream, opening.max_message_bytes, timeout, place))
+            }
+            Ok(Err((error, reason))) => Err(entry.refused(error, &reason)),
+            Err(_) => Err(entry.refused(RelayError::Unavailable, NO_ANSWER)),
+        }
     }
 }
 
-fn concluded(
+const NO_ANSWER: &str = "no answer in time";
+
+fn answered(
     entry: Entry<'_>,
     answer: Answer,
     message: &Message,
@@ -200,10 +237,39 @@ fn concluded(
         }
         Answer::Streaming(format, body) => {
             let place = entry.taken(Outcome::Streaming);
-            let deadline = Instant::now() + config.max_reply;
-            let reply = Some(Reply::new(body, format, deadline, place));
+            let reply = Some(Reply::new(body, format, after(config.max_reply), place));
             Ok(Taken { task_id: message.task_id.clone(), reply })
         }
         Answer::NotTaken(error, reason) => Err(entry.refused(error, &reason)),
+    }
+}
+
+async fn queued(
+    entry: Entry<'_>,
+    message: &Message,
+    deadline: Instant,
+    adding: impl Future<Output = Result<(), (RelayError, String)>>,
+) -> Result<Taken, RelayError> {
+    match timeout_at(deadline, adding).await {
+        Ok(Ok(())) => {
+            entry.taken(Outcome::Taken);
+            Ok(Taken { task_id: message.task_id.clone(), reply: None })
+        }
+        Ok(Err((error, reason))) => Err(entry.refused(error, &reason)),
+        Err(_) => Err(entry.refused(RelayError::Unavailable, NO_ANSWER)),
+    }
+}
+
+/// `time` from now, at most a year: the clock cannot tell every moment that a setting can name.
+fn after(time: Duration) -> Instant {
+    const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+    Instant::now() + time.min(YEAR)
+}
+
+/// What `{user_id}` stands for.
+fn user_in_template(user_id: Option<&UserId>) -> &dyn std::fmt::Display {
+    match user_id {
+        Some(id) => id,
+        None => &"anonymous",
     }
 }
