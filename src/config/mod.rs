@@ -345,32 +345,3 @@ pub enum LogFormat {
     Text,
     Json,
 }
-
-// Stand-ins until the reader of settings is merged.
-
-/// Every mistake of a config file.
-#[derive(Debug)]
-pub struct Mistakes(Vec<String>);
-
-impl Mistakes {
-    #[allow(clippy::len_without_is_empty, reason = "there is at least one")]
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-}
-
-impl std::fmt::Display for Mistakes {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0.join("\n"))
-    }
-}
-
-impl Config {
-    pub fn load(path: &std::path::Path) -> Result<Self, Mistakes> {
-        Err(Mistakes(vec![format!("{}: the reader is not there yet", path.display())]))
-    }
-
-    pub fn from_toml(_text: &str) -> Result<Self, Mistakes> {
-        Err(Mistakes(vec!["the reader is not there yet".to_owned()]))
-    }
-}
