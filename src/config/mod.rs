@@ -14,8 +14,22 @@ use url::Url;
 
 use crate::protocol::{OriginPattern, PathPattern, Template};
 
+mod checks;
+mod engine;
+mod environment;
+mod identity;
+mod kinds;
+mod load;
+mod mistakes;
+mod reader;
+mod route;
 mod secret;
+mod server;
+mod upstream;
+mod values;
 
+pub use environment::Environment;
+pub use mistakes::{Mistake, Mistakes};
 pub use secret::Secret;
 
 /// Every setting of one gateway process.
