@@ -62,7 +62,6 @@ pub(super) fn jwt(s: &mut Section<'_>) -> Option<Jwt> {
         "Keys that sign the tokens. With neither keys nor a `jwks_url` no JWT is accepted.",
         key,
     );
-    s.continue_under("[jwt]".to_owned(), "");
     let jwks_url = s.key(
         "jwks_url",
         kinds::OPTIONAL_HTTP_URL,

@@ -22,14 +22,18 @@ mod kinds;
 mod load;
 mod mistakes;
 mod reader;
+mod reference;
 mod route;
 mod secret;
 mod server;
+#[cfg(test)]
+mod tests;
 mod upstream;
 mod values;
 
 pub use environment::Environment;
 pub use mistakes::{Mistake, Mistakes};
+pub use reference::reference;
 pub use secret::Secret;
 
 /// Every setting of one gateway process.

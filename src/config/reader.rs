@@ -289,12 +289,15 @@ impl Section<'_> {
         doc: &'static str,
         mut read: impl FnMut(&mut Section<'_>) -> Option<T>,
     ) -> Vec<Option<T>> {
+        if !self.path.is_empty() {
+            self.define(name, "list of tables", Some(&Value::Array(Vec::new())), doc);
+        }
         let elements = match self.take(name) {
             None => Vec::new(),
             Some(Value::Array(elements)) => elements,
             Some(other) => {
-                self.mistake(name, Some(type_of(&other)), "write a list of tables".to_owned());
-                Vec::new()
+                self.mistake(name, Some(type_of(&other)), format!("write {heading}"));
+                return vec![None];
             }
         };
         let mut element = |(index, element)| {
@@ -458,8 +461,10 @@ impl Section<'_> {
     fn read<T>(&mut self, name: &str, kind: Kind<T>, given: Given) -> Option<T> {
         let right = match (kind.read)(&given.value) {
             Ok(value) => return Some(value),
-            Err(Wrong::Because(right)) if given.open => right,
-            Err(Wrong::Because(_) | Wrong::Kind) => format!("write {}", kind.right),
+            Err(Wrong::Rule(right)) => right,
+            // It begins with the value, which stands before it already.
+            Err(Wrong::Quoting(right)) if given.open => right.replacen(&given.shown, "it", 1),
+            Err(Wrong::Quoting(_) | Wrong::Kind) => format!("write {}", kind.right),
         };
         self.mistake(name, Some(given.shown), right);
         None
