@@ -41,3 +41,20 @@ impl fmt::Display for Counted {
         write!(f, "{count} {what}{}", if *count == 1 { "" } else { "s" })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exit_code_says_whether_all_is_well() {
+        let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
+        for (file, code) in [
+            ("gateway.toml", ExitCode::SUCCESS),
+            ("tests/config_samples/invalid/cross.toml", ExitCode::FAILURE),
+            ("tests/config_samples/no_such_file.toml", ExitCode::FAILURE),
+        ] {
+            assert_eq!(run(&repository.join(file)), code, "{file}");
+        }
+    }
+}

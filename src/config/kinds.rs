@@ -225,6 +225,11 @@ pub(super) const LOG_LEVEL: Kind<String> =
         parsed(value, |text| is_log_filter(text).then(|| text.to_owned()))
     });
 
+/// A kind that is named by its words.
+pub(super) const fn words<T>(words: &'static str, read: fn(&Value) -> Result<T, Wrong>) -> Kind<T> {
+    Kind { name: words, right: words, read }
+}
+
 /// One of a few words.
 pub(super) fn choice<T: Copy>(value: &Value, words: &[(&str, T)]) -> Result<T, Wrong> {
     let text = text(value)?;

@@ -241,3 +241,32 @@ fn defaults_are_those_of_the_types() {
     assert!(matches!(route.authorize, Authorize::Claims));
     assert!(!config.jwt.is_enabled());
 }
+
+#[test]
+fn what_is_written_is_what_is_read() {
+    let path = repository("tests/config_samples/valid/everything.toml");
+    let config = Config::load(&path, &sample_environment()).unwrap();
+    assert_eq!(config.server.trusted_proxies[1].to_string(), "192.0.2.7/32");
+    assert_eq!(config.server.max_header_bytes, 8192);
+    assert_eq!(config.engine.max_publication_bytes, 64_000);
+    assert_eq!(config.tokens.issue_path, None);
+    assert_eq!(config.jwt.keys.len(), 4);
+    assert_eq!(config.jwt.keys[0].kid.as_deref(), Some("1"));
+    assert_eq!(config.jwt.keys[1].kid, None);
+    let route = &config.routes[0];
+    assert_eq!(route.auth, [AuthSource::ConnectionToken, AuthSource::Anonymous]);
+    assert!(matches!(&route.authorize, Authorize::Url { timeout, .. } if timeout.as_secs() == 1));
+    assert!(route.limits.messages_per_user.is_none());
+    assert_eq!(route.limits.connects_per_user.unwrap().burst, 3);
+    assert_eq!(route.limits.connections_per_user, None);
+    // A queue without its own Redis uses the engine's.
+    for (name, url) in [("stream", "unix:///run/redis.sock"), ("list", "redis://127.0.0.1:6379/5")]
+    {
+        match &config.upstreams[name].kind {
+            UpstreamKind::RedisStream(queue) | UpstreamKind::RedisList(queue) => {
+                assert_eq!(queue.redis_url.expose(), url);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
