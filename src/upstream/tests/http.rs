@@ -203,27 +203,22 @@ async fn retries_end_and_other_errors_have_none() {
 
 #[tokio::test]
 async fn an_upstream_that_starts_late_is_connected_to_again() {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let url = format!("http://{free}/");
+    // Bound and not listening: nobody else gets the port, and connections are refused.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let url = format!("http://{}/", socket.local_addr().unwrap());
     let retrying = |retries| config::HttpUpstream { retries, ..http_to(&url) };
     let none = upstreams(upstream(UpstreamKind::Http(retrying(0))));
     assert_eq!(outcome(&none).await, Err(RelayError::Unavailable));
 
     let some = upstreams(upstream(UpstreamKind::Http(retrying(50))));
     let message = message();
-    let relay = some.relay(UPSTREAM, &message);
-    tokio::pin!(relay);
-    // It is tried at least once before anybody listens.
-    assert!(tokio::time::timeout(Duration::from_millis(20), &mut relay).await.is_err());
-    let listener = tokio::net::TcpListener::bind(free).await.unwrap();
-    let server = async {
-        let (mut stream, _) = listener.accept().await.unwrap();
-        let answer = b"HTTP/1.1 204 No Content\r\n\r\n";
-        tokio::io::AsyncWriteExt::write_all(&mut stream, answer).await.unwrap();
-        stream
-    };
-    let (outcome, _stream) = tokio::join!(relay, server);
-    assert_eq!(outcome.map(|taken| taken.task_id), Ok("our-task".to_owned()));
+    let mut relay = Box::pin(some.relay(UPSTREAM, &message));
+    let early = tokio::time::timeout(Duration::from_millis(20), &mut relay).await;
+    assert!(early.is_err(), "goes on trying");
+    let server = Server::on(socket.listen(8).unwrap(), [Script::answer("200 OK", JSON, "")]);
+    assert_eq!(relay.await.map(|taken| taken.task_id), Ok("our-task".to_owned()));
+    assert_eq!(server.asked(), 1);
 }
 
 #[tokio::test]

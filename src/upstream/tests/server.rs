@@ -78,7 +78,10 @@ pub struct Server {
 impl Server {
     /// The scripts in turn; the last one is for all that follow.
     pub async fn start(scripts: impl Into<Vec<Script>>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::on(TcpListener::bind("127.0.0.1:0").await.unwrap(), scripts)
+    }
+
+    pub fn on(listener: TcpListener, scripts: impl Into<Vec<Script>>) -> Self {
         let server = Self {
             port: listener.local_addr().unwrap().port(),
             requests: Arc::default(),
@@ -154,7 +157,7 @@ async fn read_request(stream: &mut TcpStream) -> Option<Request> {
         let Some(end) = bytes.windows(4).position(|w| w == b"\r\n\r\n") else { continue };
         let head = String::from_utf8(bytes[..end].to_vec()).ok()?;
         let mut request = Request { head, body: bytes[end + 4..].to_vec() };
-        let length: usize = request.header("content-length")?.parse().ok()?;
+        let length = request.header("content-length").unwrap_or("0").parse().ok()?;
         while request.body.len() < length {
             if stream.read_buf(&mut request.body).await.ok()? == 0 {
                 return None;
