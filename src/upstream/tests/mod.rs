@@ -8,6 +8,7 @@ use super::*;
 use crate::protocol::{PathPattern, Template};
 use crate::shutdown::Shutdown;
 
+mod facts;
 mod http;
 mod queue;
 mod reply;

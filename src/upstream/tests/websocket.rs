@@ -1,5 +1,6 @@
 //! Sockets to an independent WebSocket server.
 
+use bytes::Bytes;
 use fastwebsockets::upgrade::upgrade;
 use fastwebsockets::{Frame, OpCode, Payload, WebSocket};
 use hyper::service::service_fn;
