@@ -250,7 +250,7 @@ async fn a_broken_connection_is_told() {
 #[tokio::test]
 async fn an_upstream_that_does_not_read_is_given_up() {
     let mut sockets = serve().await;
-    sockets.config.timeout = Duration::from_millis(300);
+    sockets.config.timeout = Duration::from_secs(2);
     let mut socket = open(sockets.config).await.unwrap();
     let _peer = sockets.peers.recv().await.unwrap();
     let message = SocketMessage::Binary(Bytes::from(vec![0; 1024 * 1024]));
