@@ -23,7 +23,7 @@ mod secret;
 mod source;
 #[cfg(test)]
 mod tests;
-mod values;
+pub(crate) mod values;
 
 pub use mistakes::{Mistake, Mistakes};
 pub use secret::Secret;
