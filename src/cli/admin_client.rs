@@ -102,10 +102,13 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
-    /// What the client makes of `answer`, and the request that it sent.
-    async fn asked(answer: &'static str) -> (Result<String, String>, String) {
+    /// What the client makes of an answer, and the request that it sent. `None` = the server hangs up.
+    async fn asked(answer: Option<(&str, &str)>) -> (Result<String, String>, String) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
+        let answer = answer.map_or(String::new(), |(status, body)| {
+            format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+        });
         let server = async move {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut request = Vec::new();
@@ -122,10 +125,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_token_is_asked_for_with_the_key() {
-        let (token, request) = asked(
-            "HTTP/1.1 200 OK\r\ncontent-length: 43\r\n\r\n{\"connection_token\":\"abc\",\"expires_in\":  60}",
-        )
-        .await;
+        let body = r#"{"connection_token":"abc","expires_in":60}"#;
+        let (token, request) = asked(Some(("200 OK", body))).await;
         assert_eq!(token.as_deref(), Ok("abc"));
         assert!(request.starts_with("POST /v1/tokens HTTP/1.1\r\n"), "{request}");
         assert!(request.contains("authorization: Bearer k-1\r\n"), "{request}");
@@ -134,15 +135,13 @@ mod tests {
 
     #[tokio::test]
     async fn refusals_say_why() {
+        let wrong_key = r#"{"error":{"code":"unauthorized","message":"wrong key"}}"#;
         for (answer, why) in [
-            (
-                "HTTP/1.1 401 Unauthorized\r\ncontent-length: 53\r\n\r\n{\"error\":{\"code\":\"unauthorized\",\"message\":\"wrong key\"}}",
-                "401 Unauthorized: wrong key",
-            ),
-            ("HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n\r\n", "502 Bad Gateway"),
-            ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi", "no JSON"),
-            ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}", "without a connection_token"),
-            ("", "is the gateway running there?"),
+            (Some(("401 Unauthorized", wrong_key)), "401 Unauthorized: wrong key"),
+            (Some(("502 Bad Gateway", "")), "502 Bad Gateway"),
+            (Some(("200 OK", "hi")), "no JSON"),
+            (Some(("200 OK", "{}")), "without a connection_token"),
+            (None, "is the gateway running there?"),
         ] {
             let (token, _) = asked(answer).await;
             let error = token.unwrap_err();

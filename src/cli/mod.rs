@@ -52,7 +52,7 @@ enum Command {
 #[derive(Debug, clap::Args)]
 struct ConfigFile {
     /// The TOML file
-    #[arg(long = "config", short, value_name = "FILE")]
+    #[arg(long = "config", short = 'c', value_name = "FILE")]
     path: PathBuf,
 }
 

@@ -217,7 +217,9 @@ mod tests {
     }
 
     fn config(head: &str) -> Config {
-        let text = format!("{head}\n[[route]]\npath = \"/ws/{{room}}\"\nchannel = \"{{room}}\"\n");
+        let text = format!(
+            "{head}\n[[route]]\npath = \"/ws/{{room}}\"\nchannel = \"{{room}}\"\nupstream = \"\"\n"
+        );
         Config::from_toml(&text).unwrap()
     }
 
