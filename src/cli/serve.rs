@@ -1,36 +1,36 @@
-//! `tidegate serve`: the gateway as a configuration describes it.
+//! `tidegate serve`: the gateway in the foreground.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::{done, ended, load, logging};
-use crate::gateway;
+use super::{Failure, check, logging};
+use crate::gateway::{self, Outcome};
 
-pub fn run(path: &Path) -> ExitCode {
-    let config = match load(path) {
-        Ok(config) => config,
-        Err(mistakes) => return done(Err(mistakes)),
-    };
-    if let Err(wrong) = logging::install(&config.log) {
-        return done(Err(wrong));
-    }
-    match gateway::run(config, listening) {
-        Ok(outcome) => ended(outcome),
-        Err(error) => {
-            // By the log and not as plain text: collectors read nothing else.
-            tracing::error!(event = "start_failed", %error, "the gateway did not start");
-            ExitCode::FAILURE
-        }
-    }
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The config file
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
 }
 
-/// Process managers and tests wait for this line; its addresses are the real ones, port 0 resolved.
-fn listening(addresses: gateway::Addresses) {
-    tracing::info!(
-        event = "listening",
-        public = %addresses.public,
-        admin = %addresses.admin,
-        version = env!("CARGO_PKG_VERSION"),
-        "listening"
-    );
+pub fn run(args: &Args) -> Result<ExitCode, Failure> {
+    let config = check::load(&args.config)?;
+    logging::start(&config.log)?;
+    let outcome = gateway::run(config, |addresses| {
+        tracing::info!(
+            event = "listening",
+            public = %addresses.public,
+            admin = %addresses.admin,
+            "listening"
+        );
+    })?;
+    Ok(exit_code(outcome))
+}
+
+/// A shutdown that had to cut something is a failure.
+pub fn exit_code(outcome: Outcome) -> ExitCode {
+    match outcome {
+        Outcome::Drained => ExitCode::SUCCESS,
+        Outcome::Cut => ExitCode::FAILURE,
+    }
 }

@@ -1,58 +1,72 @@
-//! What is wrong with a configuration: every mistake, with its key, what was found and what is right.
+//! What is wrong with a configuration, all of it at once.
+//!
+//! Owns the wording of a mistake. Invariant: no text here ever holds the value of a secret, of an
+//! environment variable or of a file: callers hand in only what [`super::reader`] lets be shown.
 
 use std::fmt;
 
-/// One mistake.
+/// One mistake: where it is, what was found there and what would be right.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake {
-    /// `route[0].idle_ping`; empty where the file as a whole is wrong.
+    /// The key's path (`route[0].idle_ping`), an override's variable, or a place in the file.
     pub key: String,
-    /// What was found; never a secret.
-    pub found: String,
-    /// What would be right.
+    /// What stands there, as far as it may be shown; `None` where something is missing or unknown.
+    pub found: Option<String>,
+    /// What to write instead, as a sentence without its full stop.
     pub right: String,
 }
 
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.key.is_empty() {
-            write!(f, "{}: ", self.key)?;
+        match &self.found {
+            Some(found) => write!(f, "{}: found {found}; {}", self.key, self.right),
+            None => write!(f, "{}: {}", self.key, self.right),
         }
-        write!(f, "{}; {}", self.found, self.right)
     }
 }
 
-/// All mistakes of one configuration, in the order of its keys' definitions.
+/// Every mistake of one configuration, in the order they were met; never empty. Displayed one a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistakes(Vec<Mistake>);
 
 impl Mistakes {
-    pub(super) fn new(mistakes: Vec<Mistake>) -> Self {
-        Self(mistakes)
+    /// `Ok` where there is none.
+    pub(super) fn check(mistakes: Vec<Mistake>) -> Result<(), Self> {
+        if mistakes.is_empty() { Ok(()) } else { Err(Self(mistakes)) }
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &Mistake> {
+    pub(super) fn one(key: impl Into<String>, right: impl Into<String>) -> Self {
+        Self(vec![Mistake { key: key.into(), found: None, right: right.into() }])
+    }
+
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Mistake> {
         self.0.iter()
-    }
-
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
     }
 }
 
-/// One mistake a line.
 impl fmt::Display for Mistakes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (number, mistake) in self.0.iter().enumerate() {
-            let separator = if number == 0 { "" } else { "\n" };
-            write!(f, "{separator}{mistake}")?;
+        for (index, mistake) in self.0.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            mistake.fmt(f)?;
         }
         Ok(())
     }
 }
 
 impl std::error::Error for Mistakes {}
+
+/// The candidate that `word` most likely meant; `None` where none is close.
+pub(super) fn nearest<'a>(
+    word: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
+    candidates
+        .into_iter()
+        .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
+        .min()
+        .filter(|(distance, candidate)| *distance <= candidate.len() / 3 + 1)
+        .map(|(_, candidate)| candidate)
+}

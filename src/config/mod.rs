@@ -14,17 +14,21 @@ use url::Url;
 
 use crate::protocol::{OriginPattern, PathPattern, Template};
 
+mod checks;
+mod engine;
+mod environment;
+mod identity;
+mod kinds;
 mod load;
 mod mistakes;
 mod reader;
-mod relations;
-mod routes;
+mod route;
 mod secret;
-mod source;
-#[cfg(test)]
-mod tests;
-pub(crate) mod values;
+mod server;
+mod upstream;
+mod values;
 
+pub use environment::Environment;
 pub use mistakes::{Mistake, Mistakes};
 pub use secret::Secret;
 

@@ -1,14 +1,48 @@
 //! Where client messages go. An upstream returns a reply value or a stream of events; it never
 //! touches a client's socket.
+//!
+//! This module owns the upstreams' common side: bounds in flight, circuits, deadlines and what an
+//! answer comes to. Each kind has a file of its own. Invariant: everything that waits for an upstream
+//! has a deadline, and whatever is under way at one holds a place in its bound.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use rustls::ClientConfig;
 use serde_json::value::RawValue;
+use tokio::time::{Instant, timeout_at};
 
-use crate::config;
+use crate::config::{self, UpstreamKind};
 use crate::protocol::{ChannelName, ConnectionId, Params, TraceContext, UserId};
+use crate::telemetry::upstream::Outcome;
+
+mod answer;
+mod circuit;
+mod connector;
+mod event;
+mod gate;
+mod http;
+mod ndjson;
+mod payload;
+mod queue;
+mod reply;
+mod signature;
+mod socket_task;
+mod sse;
+#[cfg(test)]
+mod tests;
+mod websocket;
+
+use answer::Answer;
+use connector::HttpClient;
+use gate::{Entry, Gate};
+use queue::Queue;
+pub use reply::{Reply, ReplyBroken};
+pub use websocket::{
+    FromUpstream, SocketMessage, UpstreamReceiver, UpstreamSender, UpstreamSocket,
+};
 
 /// One client message with the facts that every upstream gets.
 #[derive(Debug, Clone)]
@@ -38,80 +72,15 @@ pub struct Taken {
     pub reply: Option<Reply>,
 }
 
-/// A reply that streams. Dropping it gives up the request and its place in flight.
-#[derive(Debug)]
-pub struct Reply {}
-
-/// Why a streaming reply ended before its end.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ReplyBroken {
-    /// The connection broke, or the body ended inside an event.
-    Lost,
-    /// An event over the bound, or longer than `max_reply`.
-    Refused(&'static str),
-}
-
-impl Reply {
-    /// The next event as one JSON object: an object with a string `event` as it is, anything else
-    /// wrapped as `{"event":"chunk","chunk":…}`. `None` at the regular end.
-    pub async fn next(&mut self) -> Option<Result<Bytes, ReplyBroken>> {
-        todo!()
-    }
-}
-
 /// Why a message was not taken; each is told to the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RelayError {
-    /// `max_in_flight` reached.
+    /// `max_in_flight` reached, or the upstream said that it has too much to do.
     Busy,
     /// Not reachable, no answer in time, 5xx, or the circuit is open.
     Unavailable,
     /// A 4xx; the text is the body's `error`, bounded.
     Rejected(String),
-}
-
-/// The upstreams of one worker thread: connection pools of its own, bounds and circuits shared.
-#[derive(Clone)]
-pub struct Upstreams {}
-
-/// What the threads share: in-flight bounds, circuits, metrics handles, queue connections.
-#[derive(Clone)]
-pub struct UpstreamsShared {}
-
-impl UpstreamsShared {
-    /// `Err` names the upstream and what is wrong. Starts queue connections on the current runtime.
-    pub fn new(
-        upstreams: &BTreeMap<String, Arc<config::Upstream>>,
-        shutdown: &crate::shutdown::Shutdown,
-    ) -> Result<Self, String> {
-        let _ = (upstreams, shutdown);
-        todo!()
-    }
-}
-
-impl Upstreams {
-    /// Called once on each worker thread, inside its runtime.
-    pub fn new(shared: &UpstreamsShared) -> Self {
-        let _ = shared;
-        todo!()
-    }
-
-    /// Hands `message` to the upstream called `name`, which config has checked to exist and not to be
-    /// a `websocket`.
-    pub async fn relay(&self, name: &str, message: &Message) -> Result<Taken, RelayError> {
-        let _ = (name, message);
-        todo!()
-    }
-
-    /// Opens the upstream socket of one client (`kind = "websocket"`).
-    pub async fn open_socket(
-        &self,
-        name: &str,
-        opening: &Opening<'_>,
-    ) -> Result<UpstreamSocket, RelayError> {
-        let _ = (name, opening);
-        todo!()
-    }
 }
 
 /// The facts an upstream socket is opened with: URL placeholders and request headers.
@@ -126,47 +95,181 @@ pub struct Opening<'a> {
     pub max_message_bytes: usize,
 }
 
-/// Both halves of an upstream socket; each may live in a task of its own on this thread.
-pub struct UpstreamSocket {
-    pub sender: UpstreamSender,
-    pub receiver: UpstreamReceiver,
+/// What the threads share: in-flight bounds, circuits, metrics handles, queue connections.
+#[derive(Clone)]
+pub struct UpstreamsShared {
+    upstreams: Arc<BTreeMap<String, Shared>>,
+    tls: Arc<ClientConfig>,
 }
 
-pub struct UpstreamSender {}
-
-pub struct UpstreamReceiver {}
-
-/// A whole message, either way.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SocketMessage {
-    Text(Bytes),
-    Binary(Bytes),
+/// One upstream's part of it.
+struct Shared {
+    config: Arc<config::Upstream>,
+    gate: Gate,
+    /// `Some` for the kinds that are queues.
+    queue: Option<Queue>,
 }
 
-/// What an upstream socket says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum FromUpstream {
-    Message(SocketMessage),
-    /// The close frame's code and reason; `None` = it broke without one.
-    Closed(Option<(u16, String)>),
+impl UpstreamsShared {
+    /// `Err` names the upstream and what is wrong. Starts queue connections on the current runtime.
+    pub fn new(
+        upstreams: &BTreeMap<String, Arc<config::Upstream>>,
+        shutdown: &crate::shutdown::Shutdown,
+    ) -> Result<Self, String> {
+        let secured = upstreams.values().find(|upstream| is_secured(&upstream.kind));
+        let tls = connector::tls(secured.is_some()).map_err(|error| {
+            let name = secured.map_or("", |upstream| &upstream.name);
+            format!("upstream.{name}: {error}")
+        })?;
+        let mut shared = BTreeMap::new();
+        for (name, config) in upstreams {
+            let queue = match &config.kind {
+                UpstreamKind::RedisStream(queue) | UpstreamKind::RedisList(queue) => {
+                    let queue = Queue::start(&queue.redis_url, name, shutdown);
+                    Some(queue.map_err(|error| format!("upstream.{name}: {error}"))?)
+                }
+                UpstreamKind::Http(_) | UpstreamKind::WebSocket(_) => None,
+            };
+            let config = Arc::clone(config);
+            shared.insert(name.clone(), Shared { gate: Gate::new(&config), config, queue });
+        }
+        Ok(Self { upstreams: Arc::new(shared), tls })
+    }
 }
 
-impl UpstreamSender {
-    /// Within a deadline; `Err` = the upstream is gone.
-    pub async fn send(&mut self, message: SocketMessage) -> Result<(), ()> {
-        let _ = message;
-        todo!()
+fn is_secured(kind: &UpstreamKind) -> bool {
+    match kind {
+        UpstreamKind::Http(http) => http.url.as_str().starts_with("https://"),
+        UpstreamKind::WebSocket(socket) => socket.url.as_str().starts_with("wss://"),
+        UpstreamKind::RedisStream(_) | UpstreamKind::RedisList(_) => false,
+    }
+}
+
+/// The upstreams of one worker thread: connection pools of its own, bounds and circuits shared.
+#[derive(Clone)]
+pub struct Upstreams {
+    shared: UpstreamsShared,
+    /// Of the upstreams that are spoken to in HTTP; the names are those of `shared`.
+    clients: Arc<BTreeMap<String, HttpClient>>,
+}
+
+impl Upstreams {
+    /// Called once on each worker thread, inside its runtime.
+    pub fn new(shared: &UpstreamsShared) -> Self {
+        let client = |(name, upstream): (&String, &Shared)| {
+            let pooled = match upstream.config.kind {
+                UpstreamKind::Http(_) => true,
+                UpstreamKind::WebSocket(_) => false,
+                UpstreamKind::RedisStream(_) | UpstreamKind::RedisList(_) => return None,
+            };
+            let client = connector::client(&shared.tls, upstream.config.timeout, pooled);
+            Some((name.clone(), client))
+        };
+        let clients = Arc::new(shared.upstreams.iter().filter_map(client).collect());
+        Self { shared: shared.clone(), clients }
     }
 
-    /// Says goodbye with the client's close code.
-    pub async fn close(&mut self, code: u16, reason: &str) {
-        let _ = (code, reason);
-        todo!()
+    /// Hands `message` to the upstream called `name`, which config has checked to exist and not to be
+    /// a `websocket`.
+    pub async fn relay(&self, name: &str, message: &Message) -> Result<Taken, RelayError> {
+        let Some(upstream) = self.shared.upstreams.get(name) else {
+            return Err(RelayError::Unavailable);
+        };
+        let entry = upstream.gate.enter()?;
+        let deadline = after(upstream.config.timeout);
+        match (&upstream.config.kind, self.clients.get(name), &upstream.queue) {
+            (UpstreamKind::Http(config), Some(client), _) => {
+                let facts = &upstream.gate.facts;
+                let answer = http::Relay { client, config, facts, message, deadline }.run().await;
+                answered(entry, answer, message, config)
+            }
+            (UpstreamKind::RedisStream(config), _, Some(queue)) => {
+                queued(entry, message, deadline, queue.add_to_stream(config, message)).await
+            }
+            (UpstreamKind::RedisList(config), _, Some(queue)) => {
+                queued(entry, message, deadline, queue.push_to_list(config, message)).await
+            }
+            _ => Err(entry.refused(RelayError::Unavailable, "takes no messages")),
+        }
+    }
+
+    /// Opens the upstream socket of one client (`kind = "websocket"`).
+    pub async fn open_socket(
+        &self,
+        name: &str,
+        opening: &Opening<'_>,
+    ) -> Result<UpstreamSocket, RelayError> {
+        let Some(upstream) = self.shared.upstreams.get(name) else {
+            return Err(RelayError::Unavailable);
+        };
+        let entry = upstream.gate.enter()?;
+        let (UpstreamKind::WebSocket(config), Some(client)) =
+            (&upstream.config.kind, self.clients.get(name))
+        else {
+            return Err(entry.refused(RelayError::Unavailable, "opens no sockets"));
+        };
+        let timeout = upstream.config.timeout;
+        let opened = websocket::shake_hands(client, config, opening);
+        match timeout_at(after(timeout), opened).await {
+            Ok(Ok(stream)) => {
+                let place = entry.taken(Outcome::Taken);
+                Ok(websocket::start(stream, opening.max_message_bytes, timeout, place))
+            }
+            Ok(Err((error, reason))) => Err(entry.refused(error, &reason)),
+            Err(_) => Err(entry.refused(RelayError::Unavailable, NO_ANSWER)),
+        }
     }
 }
 
-impl UpstreamReceiver {
-    pub async fn recv(&mut self) -> FromUpstream {
-        todo!()
+const NO_ANSWER: &str = "no answer in time";
+
+fn answered(
+    entry: Entry<'_>,
+    answer: Answer,
+    message: &Message,
+    config: &config::HttpUpstream,
+) -> Result<Taken, RelayError> {
+    match answer {
+        Answer::Taken(task_id) => {
+            entry.taken(Outcome::Taken);
+            let task_id = task_id.unwrap_or_else(|| message.task_id.clone());
+            Ok(Taken { task_id, reply: None })
+        }
+        Answer::Streaming(format, body) => {
+            let place = entry.taken(Outcome::Streaming);
+            let reply = Some(Reply::new(body, format, after(config.max_reply), place));
+            Ok(Taken { task_id: message.task_id.clone(), reply })
+        }
+        Answer::NotTaken(error, reason) => Err(entry.refused(error, &reason)),
+    }
+}
+
+async fn queued(
+    entry: Entry<'_>,
+    message: &Message,
+    deadline: Instant,
+    adding: impl Future<Output = Result<(), (RelayError, String)>>,
+) -> Result<Taken, RelayError> {
+    match timeout_at(deadline, adding).await {
+        Ok(Ok(())) => {
+            entry.taken(Outcome::Taken);
+            Ok(Taken { task_id: message.task_id.clone(), reply: None })
+        }
+        Ok(Err((error, reason))) => Err(entry.refused(error, &reason)),
+        Err(_) => Err(entry.refused(RelayError::Unavailable, NO_ANSWER)),
+    }
+}
+
+/// `time` from now, at most a year: the clock cannot tell every moment that a setting can name.
+fn after(time: Duration) -> Instant {
+    const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+    Instant::now() + time.min(YEAR)
+}
+
+/// What `{user_id}` stands for.
+fn user_in_template(user_id: Option<&UserId>) -> &dyn std::fmt::Display {
+    match user_id {
+        Some(id) => id,
+        None => &"anonymous",
     }
 }

@@ -1,100 +1,105 @@
-//! `tidegate demo`: a gateway on the memory engine, and in the same process the two things that a team
-//! already has: an app that serves a page and signs people in, and a worker that streams replies. The
-//! app is an ordinary HTTP server on a loopback port of its own; the gateway knows it only by its URL.
+//! `tidegate demo`: a gateway on the memory engine, in front of a small app in the same process.
+//!
+//! The gateway is the real one, by [`gateway::run`] and a config like any other; only its secrets
+//! and ports are made up at the start. The app ([`app`]) plays the API that a team has already: it
+//! serves a page with a session, and answers messages with a streamed reply.
+
+mod app;
+mod banner;
+mod page;
+mod reply;
+mod worker;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
-use super::{done, ended, logging};
+use self::app::App;
+use self::banner::Banner;
+use super::{Failure, complain, logging, serve};
 use crate::config::{Config, Secret};
-use crate::gateway::{self, StartError};
-use crate::protocol::{OriginPattern, random_hex};
-
-mod announce;
-mod app;
-mod reply;
-mod worker;
+use crate::gateway::{self, Addresses, StartError};
+use crate::protocol::random_hex;
 
 #[derive(Debug, clap::Args)]
-pub struct DemoArguments {
-    /// The public port; port 0 takes any that is free
+pub struct Args {
+    /// Where the page and the WebSockets are
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8000")]
     listen: SocketAddr,
-    /// The admin port: metrics, health and the server API
+    /// Where metrics, health and the server API are
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9000")]
     admin: SocketAddr,
-    /// A further origin that may connect, where the page is not opened on this machine
-    #[arg(long, value_name = "ORIGIN", value_parser = OriginPattern::parse)]
-    allow_origin: Vec<OriginPattern>,
-    /// What the gateway logs to stderr: error, warn, info, debug or trace
-    #[arg(long, value_name = "LEVEL", default_value = "warn")]
-    log: tracing::Level,
 }
 
-/// Made anew for each run.
-#[derive(Clone)]
+pub fn run(args: &Args) -> Result<ExitCode, Failure> {
+    let secrets = Secrets::random();
+    let app = App::start(&secrets.jwt)?;
+    let config = Config::from_toml(&settings(args, &secrets, &app))
+        .map_err(|mistakes| Failure(format!("the demo's own config:\n{mistakes}")))?;
+    logging::start(&config.log)?;
+    let outcome = gateway::run(config, |addresses| introduce(addresses, secrets.api_key))
+        .map_err(|error| Failure(with_advice(&error)))?;
+    Ok(serve::exit_code(outcome))
+}
+
+/// Made anew at each start.
 struct Secrets {
-    api_key: Secret,
     jwt: Secret,
-    signing: Secret,
+    api_key: Secret,
 }
 
 impl Secrets {
-    fn generate() -> Self {
-        let secret = || Secret::new(random_hex(24));
-        Self { api_key: secret(), jwt: secret(), signing: secret() }
+    fn random() -> Self {
+        Self { jwt: Secret::new(random_hex(32)), api_key: Secret::new(random_hex(16)) }
     }
 }
 
-/// Runs until Ctrl-C.
-pub fn run(arguments: &DemoArguments) -> ExitCode {
-    let secrets = Secrets::generate();
-    let prepared = app::start(&secrets)
-        .map_err(|error| format!("the demo's app did not start: {error}"))
-        .and_then(|app| configure(arguments, app, &secrets));
-    let config = match prepared {
-        Ok(config) => config,
-        Err(error) => return done(Err(error)),
+fn settings(args: &Args, secrets: &Secrets, app: &App) -> String {
+    let origins: Vec<String> =
+        origins(args.listen).iter().map(|origin| format!("{origin:?}")).collect();
+    [
+        ("{{LISTEN}}", args.listen.to_string()),
+        ("{{ADMIN}}", args.admin.to_string()),
+        ("{{API_KEY}}", secrets.api_key.expose().to_owned()),
+        ("{{JWT_SECRET}}", secrets.jwt.expose().to_owned()),
+        ("{{ORIGINS}}", origins.join(", ")),
+        ("{{PAGE}}", app.page.to_string()),
+        ("{{WORKER}}", app.worker.to_string()),
+    ]
+    .iter()
+    .fold(include_str!("demo.toml").to_owned(), |toml, (name, value)| toml.replace(name, value))
+}
+
+/// This machine's own pages, and those of the address that was asked for.
+fn origins(listen: SocketAddr) -> Vec<String> {
+    let mut allowed = vec!["http://localhost:*".to_owned(), "http://127.0.0.1:*".to_owned()];
+    let own = match listen {
+        SocketAddr::V4(v4) => format!("http://{}:*", v4.ip()),
+        SocketAddr::V6(v6) => format!("http://[{}]:*", v6.ip()),
     };
-    if let Err(wrong) = logging::install(&config.log) {
-        return done(Err(wrong));
+    if !listen.ip().is_unspecified() && !allowed.contains(&own) {
+        allowed.push(own);
     }
-    // Whoever announces asks the admin port for tokens, so it must not block the gateway's thread.
-    let ready = |addresses| announce::in_background(addresses, secrets.api_key.clone());
-    match gateway::run(config, ready) {
-        Ok(outcome) => ended(outcome),
-        Err(error) => done(Err(explain(&error))),
+    allowed
+}
+
+/// Prints what to do next. On a thread of its own, because it asks the gateway for tokens.
+fn introduce(addresses: Addresses, api_key: Secret) {
+    let thread = std::thread::Builder::new().name("banner".to_owned());
+    let started = thread.spawn(move || {
+        if let Err(why) = Banner::mint(addresses, &api_key).map(|banner| banner.print()) {
+            complain(format_args!("tidegate: no token for the printed lines: {why}"));
+        }
+    });
+    if let Err(error) = started {
+        complain(format_args!("tidegate: {error}"));
     }
 }
 
-/// The demo's configuration: `demo.toml`, read as any other.
-fn configure(
-    arguments: &DemoArguments,
-    app: SocketAddr,
-    secrets: &Secrets,
-) -> Result<Config, String> {
-    let text = include_str!("demo.toml")
-        .replace("@listen@", &arguments.listen.to_string())
-        .replace("@admin@", &arguments.admin.to_string())
-        .replace("@app@", &app.to_string())
-        .replace("@log@", &arguments.log.to_string().to_lowercase())
-        .replace("@api_key@", secrets.api_key.expose())
-        .replace("@jwt_secret@", secrets.jwt.expose())
-        .replace("@signing_secret@", secrets.signing.expose());
-    let mut config = Config::from_toml(&text).map_err(|mistakes| mistakes.to_string())?;
-    config.origins.allow.extend(arguments.allow_origin.iter().cloned());
-    Ok(config)
-}
-
-/// Names the option that helps.
-fn explain(error: &StartError) -> String {
+fn with_advice(error: &StartError) -> String {
     match error {
-        StartError::Bind { key, address, error } => {
-            let option = if key.starts_with("admin") { "--admin" } else { "--listen" };
-            let other = SocketAddr::new(address.ip(), 0);
-            format!(
-                "cannot listen on {address}: {error}; choose another with {option}, for example {option} {other}"
-            )
+        StartError::Bind { key, .. } => {
+            let flag = if *key == "admin.listen" { "--admin" } else { "--listen" };
+            format!("{error}; choose another address with {flag}")
         }
         other => other.to_string(),
     }
@@ -103,31 +108,42 @@ fn explain(error: &StartError) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::Parser;
 
-    #[derive(Parser)]
-    struct Line {
-        #[command(flatten)]
-        arguments: DemoArguments,
+    #[test]
+    fn every_name_in_the_config_is_filled_in() {
+        let app =
+            App { page: "127.0.0.1:1".parse().unwrap(), worker: "127.0.0.1:2".parse().unwrap() };
+        let args = Args {
+            listen: "127.0.0.1:8000".parse().unwrap(),
+            admin: "127.0.0.1:9000".parse().unwrap(),
+        };
+        let text = settings(&args, &Secrets::random(), &app);
+        assert!(toml::from_str::<toml::Table>(&text).is_ok(), "{text}");
+        assert_eq!(text.matches("{{").count(), 1, "only the comment: {text}");
     }
 
     #[test]
-    fn its_configuration_has_no_mistakes() {
-        let line = ["demo", "--listen", "[::1]:0", "--allow-origin", "http://192.0.2.1:8000"];
-        let arguments = Line::try_parse_from(line).unwrap().arguments;
-        let secrets = Secrets::generate();
-        let config = configure(&arguments, "127.0.0.1:1".parse().unwrap(), &secrets).unwrap();
-        assert_eq!(config.server.listen, arguments.listen);
-        assert_eq!(config.origins.allow.len(), 4);
-        assert_eq!(config.log.level, "warn");
-        assert!(config.admin.api_keys[0].matches(secrets.api_key.expose()));
+    fn the_own_address_is_an_allowed_origin() {
+        let listening = |listen: &str| origins(listen.parse().unwrap());
+        assert_eq!(listening("127.0.0.1:8000").len(), 2);
+        assert_eq!(listening("0.0.0.0:8000").len(), 2);
+        assert!(listening("[::1]:8000").contains(&"http://[::1]:*".to_owned()));
+        assert!(listening("10.1.2.3:80").contains(&"http://10.1.2.3:*".to_owned()));
+        for origin in listening("[::1]:8000") {
+            assert!(crate::protocol::OriginPattern::parse(&origin).is_ok(), "{origin}");
+        }
     }
 
     #[test]
-    fn a_port_in_use_names_the_option() {
-        let address = "127.0.0.1:9000".parse().unwrap();
-        let error = std::io::ErrorKind::AddrInUse.into();
-        let text = explain(&StartError::Bind { key: "admin.listen", address, error });
-        assert!(text.contains("127.0.0.1:9000") && text.contains("--admin 127.0.0.1:0"), "{text}");
+    fn a_taken_port_names_its_flag() {
+        for (key, flag) in [("server.listen", "--listen"), ("admin.listen", "--admin")] {
+            let error = StartError::Bind {
+                key,
+                address: "127.0.0.1:8000".parse().unwrap(),
+                error: std::io::ErrorKind::AddrInUse.into(),
+            };
+            let told = with_advice(&error);
+            assert!(told.contains("127.0.0.1:8000") && told.ends_with(flag), "{told}");
+        }
     }
 }

@@ -1,134 +1,69 @@
-//! What the demo's worker says: always the same to the same message, so that a test can expect it.
+//! What the demo's worker says: made of the message alone, so that a test knows it beforehand.
 
-use std::time::Duration;
+use serde_json::json;
 
-/// As fast as a model that is in a good mood.
-const PACE: Duration = Duration::from_millis(45);
-const SLOW: Duration = Duration::from_millis(450);
+use super::worker::Relayed;
 
-/// How much of a message is quoted back.
-const QUOTE_CHARS: usize = 60;
-const MAX_COUNT: usize = 200;
+/// Of a long message, this much is quoted.
+const QUOTED_CHARS: usize = 280;
 
-/// One piece of a reply.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
-    /// A word with the space after it, said `pause` after the one before.
-    Word { text: String, pause: Duration },
-    /// The regular end.
-    End,
-    /// The worker dies.
-    Die,
+/// The events of one reply: what was asked (for the other tabs), word by word the answer, the end.
+/// Each carries the task's id, so that a page can tell two replies apart that run at once.
+pub fn events(relayed: &Relayed) -> Vec<String> {
+    let task_id = &relayed.task_id;
+    let name = relayed.user.as_ref().and_then(|user| user.name.as_deref());
+    let asked = json!({
+        "event": "user_message", "message": relayed.message, "username": name,
+        "connection_id": relayed.connection_id, "task_id": task_id,
+    });
+    let text = text(&relayed.message);
+    let words = text
+        .split_inclusive(' ')
+        .map(|word| json!({"event": "chunk", "chunk": word, "task_id": task_id}));
+    let end = json!({"event": "complete", "task_id": task_id});
+    std::iter::once(asked).chain(words).chain([end]).map(|event| event.to_string()).collect()
 }
 
-/// The reply to `message` of the user called `name`.
-pub fn to(message: &str, name: &str) -> Vec<Step> {
-    let mut words = message.split_whitespace();
-    match words.next() {
-        Some("/die") => spoken("I have a bad feeling about this sent", PACE, Step::Die),
-        Some("/slow") => spoken("Slowly, slowly, the tide comes in.", SLOW, Step::End),
-        Some("/count") => spoken(&count(words.next()), PACE, Step::End),
-        Some("/help") => spoken(HELP, PACE, Step::End),
-        _ => spoken(&conversation(message, name), PACE, Step::End),
-    }
-}
-
-const HELP: &str = "Try /count 30 for a long reply, /slow for a patient one, /die to see what happens \
-    when a worker dies in the middle, and /reject to see a message refused.";
-
-fn spoken(text: &str, pause: Duration, end: Step) -> Vec<Step> {
-    let words = text.split_inclusive(' ').map(|word| Step::Word { text: word.to_owned(), pause });
-    words.chain([end]).collect()
-}
-
-fn count(to: Option<&str>) -> String {
-    let to = to.and_then(|to| to.parse().ok()).unwrap_or(20).clamp(1, MAX_COUNT);
-    let numbers: Vec<String> = (1..=to).map(|number| number.to_string()).collect();
-    numbers.join(" ")
-}
-
-fn conversation(message: &str, name: &str) -> String {
-    let lower = message.to_lowercase();
-    let said = |word: &str| lower.split(|c: char| !c.is_alphanumeric()).any(|w| w == word);
-    let letters = || message.chars().filter(|c| c.is_alphabetic());
-    if ["hi", "hello", "hey", "hola", "salut", "hallo"].into_iter().any(said) {
-        format!(
-            "Hello {name}! I am the worker behind the gate. I never see your socket: you sent a frame, \
-             I got an HTTP request, and these words are my answer's event stream. Say anything, or /help."
-        )
-    } else if said("bye") || said("goodbye") {
-        format!("Goodbye, {name}. The tide goes out, the gate stays open.")
-    } else if said("thanks") || said("thank") {
-        "You are welcome. Relaying is the easy part; the listening is all yours.".to_owned()
-    } else if message.trim_end().ends_with('?') {
-        QUESTIONS[sum(message) % QUESTIONS.len()].to_owned()
-    } else if letters().count() > 3 && letters().all(char::is_uppercase) {
-        "No need to shout: every frame arrives at the same volume.".to_owned()
-    } else {
-        about(message)
-    }
-}
-
-const QUESTIONS: [&str; 4] = [
-    "A good question. I have streamed it through every word I know, and the answer is: probably.",
-    "If I were a larger model I would now be wrong at length. As I am a small one: ask the sea.",
-    "Yes. Or no. But whichever it is, every tab of this conversation hears it at the same moment.",
-    "Forty-two, give or take a tide.",
-];
-
-/// Something true about the message.
-fn about(message: &str) -> String {
-    let quote: String = message.chars().take(QUOTE_CHARS).collect();
-    let dots = if quote.len() < message.len() { "…" } else { "" };
+/// The answer to `message`.
+pub fn text(message: &str) -> String {
     let words = message.split_whitespace().count();
-    let plural = if words == 1 { "word" } else { "words" };
-    let backwards: String = quote.chars().rev().collect();
-    match sum(message) % 3 {
-        0 => format!(
-            "“{quote}{dots}”: {words} {plural}, and every one of them made it through the gate."
-        ),
-        1 => format!(
-            "You said “{quote}{dots}”. Seen from the other side of the gate: “{backwards}”."
-        ),
-        _ => format!(
-            "I have thought about “{quote}{dots}” for {} milliseconds, which is long for a worker of my size.",
-            message.len()
-        ),
+    let noun = if words == 1 { "word" } else { "words" };
+    let mut quoted: String = message.chars().take(QUOTED_CHARS).collect();
+    if quoted.len() < message.len() {
+        quoted.push('…');
     }
-}
-
-fn sum(message: &str) -> usize {
-    message.bytes().map(usize::from).sum()
+    format!(
+        "You said “{quoted}”, which is {words} {noun}. Each word of this reply leaves a plain HTTP \
+         endpoint as one server-sent event; the gateway publishes it to this conversation, and every \
+         tab that has it open receives the same frame."
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn text(steps: &[Step]) -> String {
-        let word = |step: &Step| match step {
-            Step::Word { text, .. } => text.clone(),
-            _ => String::new(),
+    #[test]
+    fn the_chunks_are_the_text() {
+        let relayed = Relayed {
+            message: "two  words".to_owned(),
+            task_id: "t".to_owned(),
+            connection_id: "c".to_owned(),
+            user: None,
         };
-        steps.iter().map(word).collect()
+        let events: Vec<serde_json::Value> =
+            events(&relayed).iter().map(|event| serde_json::from_str(event).unwrap()).collect();
+        let chunks = events.iter().filter_map(|event| event["chunk"].as_str());
+        assert_eq!(chunks.collect::<String>(), text("two  words"));
+        assert!(text("two  words").contains("which is 2 words"));
+        assert_eq!(events[0]["event"], "user_message");
+        assert_eq!(events.last().unwrap()["event"], "complete");
+        assert!(events.iter().all(|event| event["task_id"] == "t"));
     }
 
     #[test]
-    fn every_message_has_one_reply_that_ends() {
-        for message in ["hello", "why?", "LOUD", "ünï", "/help", "/slow", "/count", "x", "🙂", " "]
-        {
-            let steps = to(message, "ana");
-            assert_eq!(steps, to(message, "ana"), "{message}");
-            assert_eq!(steps.last(), Some(&Step::End), "{message}");
-            assert!(!text(&steps).is_empty(), "{message}");
-        }
-        assert_eq!(to("/die", "ana").last(), Some(&Step::Die));
-    }
-
-    #[test]
-    fn replies_are_bounded() {
-        assert!(text(&to(&"é".repeat(10_000), "ana")).len() < 1000);
-        assert_eq!(to("/count 999999", "ana").len(), MAX_COUNT + 1);
-        assert_eq!(text(&to("/count 3", "ana")), "1 2 3");
+    fn a_long_message_is_not_quoted_in_full() {
+        let answer = text(&"ä".repeat(10_000));
+        assert!(answer.contains('…') && answer.chars().count() < 700);
     }
 }

@@ -1,0 +1,110 @@
+//! What a stream's data comes to: one JSON object with a string `event`.
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+/// A larger event ends the reply.
+pub(super) const MAX_EVENT_BYTES: usize = 1024 * 1024;
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct TooLarge;
+
+/// How streams of OpenAI's kind say that they are over.
+const DONE: &str = "[DONE]";
+
+pub(super) fn is_done(data: &str) -> bool {
+    data.trim() == DONE
+}
+
+/// Whether the text is JSON, of any kind.
+pub(super) fn is_json(text: &str) -> bool {
+    serde_json::from_str::<&RawValue>(text).is_ok()
+}
+
+/// An object with a string `event` as it is. An object without any gets `name` for it, where the
+/// stream named the event. Anything else, text that is no JSON included, is wrapped as a chunk.
+pub(super) fn object(name: &str, data: &str) -> Bytes {
+    let Ok(json) = serde_json::from_str::<&RawValue>(data) else {
+        let text = serde_json::Value::from(data);
+        return chunk(&text.to_string());
+    };
+    let json = json.get();
+    match named(json) {
+        Named::Yes => Bytes::copy_from_slice(json.as_bytes()),
+        Named::No if !matches!(name, "" | "message") => with_name(name, json),
+        Named::No | Named::Wrongly => chunk(json),
+    }
+}
+
+enum Named {
+    Yes,
+    No,
+    /// Its `event` is no string, or it is no object at all.
+    Wrongly,
+}
+
+fn named(json: &str) -> Named {
+    #[derive(Deserialize)]
+    struct Event<'a> {
+        #[serde(borrow)]
+        event: Option<&'a RawValue>,
+    }
+    if !json.starts_with('{') {
+        return Named::Wrongly;
+    }
+    match serde_json::from_str::<Event>(json) {
+        Ok(Event { event: Some(event) }) if event.get().starts_with('"') => Named::Yes,
+        Ok(Event { event: None }) => Named::No,
+        _ => Named::Wrongly,
+    }
+}
+
+fn with_name(name: &str, object: &str) -> Bytes {
+    let fields = object.strip_prefix('{').unwrap_or(object).trim_start();
+    let comma = if fields.starts_with('}') { "" } else { "," };
+    format!(r#"{{"event":{}{comma}{fields}"#, serde_json::Value::from(name)).into()
+}
+
+fn chunk(json: &str) -> Bytes {
+    format!(r#"{{"event":"chunk","chunk":{json}}}"#).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_becomes_one_object_with_an_event() {
+        for (name, data, object_) in [
+            ("", r#" {"event":"token","x": 1} "#, r#"{"event":"token","x": 1}"#),
+            ("other", r#"{"event":"token"}"#, r#"{"event":"token"}"#),
+            ("token", r#"{ "x":1}"#, r#"{"event":"token","x":1}"#),
+            ("token", "{ }", r#"{"event":"token"}"#),
+            ("a\"b", r#"{"x":1}"#, r#"{"event":"a\"b","x":1}"#),
+            ("message", r#"{"x":1}"#, r#"{"event":"chunk","chunk":{"x":1}}"#),
+            ("", r#"{"x":1}"#, r#"{"event":"chunk","chunk":{"x":1}}"#),
+            ("token", r#"{"event":7}"#, r#"{"event":"chunk","chunk":{"event":7}}"#),
+            (
+                "",
+                r#"{"event":"a","event":"b"}"#,
+                r#"{"event":"chunk","chunk":{"event":"a","event":"b"}}"#,
+            ),
+            ("", "[1,{}]", r#"{"event":"chunk","chunk":[1,{}]}"#),
+            ("", "7", r#"{"event":"chunk","chunk":7}"#),
+            ("", "\"a\"", r#"{"event":"chunk","chunk":"a"}"#),
+            ("", "two \"words\"\n", r#"{"event":"chunk","chunk":"two \"words\"\n"}"#),
+            ("", r#"{"event":"a""#, r#"{"event":"chunk","chunk":"{\"event\":\"a\""}"#),
+            ("", "", r#"{"event":"chunk","chunk":""}"#),
+        ] {
+            assert_eq!(object(name, data), object_, "{name:?} {data:?}");
+            assert!(is_json(object_), "{object_}");
+        }
+    }
+
+    #[test]
+    fn deep_nesting_does_no_harm() {
+        let deep = "[".repeat(100_000);
+        assert!(object("", &deep).starts_with(br#"{"event":"chunk","chunk":""#));
+    }
+}

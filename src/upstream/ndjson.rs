@@ -1,0 +1,71 @@
+//! Newline-delimited JSON: bytes in any pieces to lines.
+
+use bytes::{Buf, Bytes};
+
+use super::event::{MAX_EVENT_BYTES, TooLarge};
+
+/// Invariant: what is kept of an unfinished line never exceeds [`MAX_EVENT_BYTES`].
+#[derive(Default)]
+pub(super) struct LineParser {
+    line: Vec<u8>,
+}
+
+impl LineParser {
+    /// Takes from `input` up to the end of the next line that is not blank; `None` = all of it was
+    /// taken.
+    pub fn next(&mut self, input: &mut Bytes) -> Result<Option<String>, TooLarge> {
+        while !input.is_empty() {
+            let end = input.iter().position(|b| *b == b'\n');
+            let part = input.split_to(end.unwrap_or(input.len()));
+            if self.line.len() + part.len() > MAX_EVENT_BYTES {
+                return Err(TooLarge);
+            }
+            self.line.extend_from_slice(&part);
+            if end.is_some() {
+                input.advance(1);
+                if let Some(line) = self.unfinished() {
+                    return Ok(Some(line));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// What there is of a line, without the white space around it; `None` = it is blank.
+    pub fn unfinished(&mut self) -> Option<String> {
+        let line = std::mem::take(&mut self.line);
+        let text = String::from_utf8_lossy(line.trim_ascii());
+        (!text.is_empty()).then(|| text.into_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_split_at_any_byte_come_to_the_same() {
+        let stream = "{\"a\":1}\n\n \r\n{\"ü\":2}\r\n7".as_bytes();
+        for at in 0..=stream.len() {
+            let (mut parser, mut lines) = (LineParser::default(), Vec::new());
+            for piece in [&stream[..at], &stream[at..]] {
+                let mut input = Bytes::copy_from_slice(piece);
+                while let Some(line) = parser.next(&mut input).expect("small") {
+                    lines.push(line);
+                }
+            }
+            assert_eq!(lines, ["{\"a\":1}", "{\"ü\":2}"], "split at {at}");
+            assert_eq!(parser.unfinished().as_deref(), Some("7"));
+            assert_eq!(parser.unfinished(), None);
+        }
+    }
+
+    #[test]
+    fn a_line_is_bounded() {
+        let mut parser = LineParser::default();
+        let piece = Bytes::from(vec![b'x'; 1024]);
+        let refused =
+            (0..=MAX_EVENT_BYTES / 1024).any(|_| parser.next(&mut piece.clone()) == Err(TooLarge));
+        assert!(refused);
+    }
+}

@@ -1,0 +1,42 @@
+//! The JSON that every upstream gets for a message (docs/upstreams.md).
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::Message;
+use crate::protocol::{ConnectionId, Params, UserId};
+
+#[derive(Serialize)]
+struct Payload<'a> {
+    message: &'a str,
+    /// The client's whole object, byte for byte.
+    data: &'a RawValue,
+    channel: &'a str,
+    params: &'a Params,
+    user: Option<User<'a>>,
+    connection_id: ConnectionId,
+    message_id: &'a str,
+    task_id: &'a str,
+}
+
+#[derive(Serialize)]
+struct User<'a> {
+    id: &'a UserId,
+    name: Option<&'a str>,
+}
+
+/// `Err` says what could not be written; no message is known that does this.
+pub(super) fn json(message: &Message) -> Result<Vec<u8>, String> {
+    let name = message.username.as_deref();
+    let payload = Payload {
+        message: &message.text,
+        data: &message.data,
+        channel: message.channel.as_str(),
+        params: &message.params,
+        user: message.user_id.as_ref().map(|id| User { id, name }),
+        connection_id: message.connection_id,
+        message_id: &message.message_id,
+        task_id: &message.task_id,
+    };
+    serde_json::to_vec(&payload).map_err(|error| format!("the message has no JSON: {error}"))
+}

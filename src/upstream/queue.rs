@@ -1,0 +1,84 @@
+//! A message as an entry of a Redis stream or list, from which workers take it.
+
+use redis::Script;
+
+use super::{Message, RelayError, payload};
+use crate::config::{self, Secret};
+use crate::protocol::TemplateContext;
+use crate::redis_link::{Commands, RedisFailure};
+use crate::shutdown::Shutdown;
+
+/// The field of a stream's entry that holds the JSON.
+const FIELD: &str = "message";
+
+/// Refuses with 0 where the list is full. One script, so that many gateways keep one bound.
+const PUSH: &str = "\
+local max = tonumber(ARGV[2])
+if max > 0 and redis.call('LLEN', KEYS[1]) >= max then return 0 end
+return redis.call('LPUSH', KEYS[1], ARGV[1])";
+
+/// The queues of one upstream; the connection is shared by all threads.
+pub(super) struct Queue {
+    commands: Commands,
+    push: Script,
+}
+
+impl Queue {
+    /// `Err` says what is wrong with the URL. Starts the connection on the current runtime.
+    pub fn start(url: &Secret, upstream: &str, shutdown: &Shutdown) -> Result<Self, String> {
+        // The connection's label lives as long as the process, and there is one a configured upstream.
+        let label: &'static str = Box::leak(format!("upstream.{upstream}").into_boxed_str());
+        Ok(Self { commands: Commands::start(url, label, shutdown)?, push: Script::new(PUSH) })
+    }
+
+    /// `XADD key MAXLEN ~ n * message <json>`: the oldest entries make way.
+    pub async fn add_to_stream(
+        &self,
+        config: &config::RedisQueue,
+        message: &Message,
+    ) -> Result<(), (RelayError, String)> {
+        let json = payload::json(message).map_err(unavailable)?;
+        let mut add = redis::cmd("XADD");
+        add.arg(key(config, message));
+        if config.max_len > 0 {
+            add.arg("MAXLEN").arg("~").arg(config.max_len);
+        }
+        add.arg("*").arg(FIELD).arg(json);
+        self.commands.query::<String>(&add).await.map_err(failed)?;
+        Ok(())
+    }
+
+    /// `LPUSH`, for workers that `BRPOP`; a list that is as long as it may be is busy.
+    pub async fn push_to_list(
+        &self,
+        config: &config::RedisQueue,
+        message: &Message,
+    ) -> Result<(), (RelayError, String)> {
+        let json = payload::json(message).map_err(unavailable)?;
+        let mut push = self.push.prepare_invoke();
+        push.key(key(config, message)).arg(json).arg(config.max_len);
+        match self.commands.invoke::<u64>(&push).await.map_err(failed)? {
+            0 => Err((RelayError::Busy, "the list is full".to_owned())),
+            _ => Ok(()),
+        }
+    }
+
+    #[cfg(test)]
+    pub fn commands(&self) -> &Commands {
+        &self.commands
+    }
+}
+
+fn key(config: &config::RedisQueue, message: &Message) -> String {
+    let Message { params, user_id, channel, .. } = message;
+    let user_id = super::user_in_template(user_id.as_ref());
+    config.key.fill(TemplateContext { params, user_id, channel: Some(channel.as_str()) })
+}
+
+fn failed(failure: RedisFailure) -> (RelayError, String) {
+    unavailable(failure.to_string())
+}
+
+fn unavailable(reason: String) -> (RelayError, String) {
+    (RelayError::Unavailable, reason)
+}
