@@ -101,7 +101,8 @@ fn relative_links_lead_somewhere() {
             assert!(root().join(&linked).exists(), "{}: {target}", page.display());
             if !fragment.is_empty() {
                 let linked = read(&linked);
-                let headings = linked.lines().filter_map(|l| l.trim_start_matches('#').strip_prefix(' '));
+                let headings =
+                    linked.lines().filter_map(|l| l.trim_start_matches('#').strip_prefix(' '));
                 let found = headings.map(anchor).any(|anchor| anchor == fragment);
                 assert!(found, "{}: {target}", page.display());
             }
@@ -109,4 +110,14 @@ fn relative_links_lead_somewhere() {
         }
     }
     assert!(followed > 10, "only {followed} links were found");
+}
+
+#[test]
+fn the_config_in_the_readme_is_accepted() {
+    let readme = read("README.md");
+    let toml = readme.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let toml = toml.replace("${JWT_SECRET}", "0123456789abcdef0123456789abcdef");
+    let config =
+        tidegate::config::Config::from_toml(&toml).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    assert_eq!((config.routes.len(), config.upstreams.len()), (1, 1));
 }
