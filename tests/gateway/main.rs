@@ -1,4 +1,9 @@
 //! The gateway as its users meet it: the real binary on port 0, real sockets, a real redis-server.
 
+#[macro_use]
+mod engine;
+
 mod conformance;
+mod handshake;
+mod outcome;
 mod rig;
