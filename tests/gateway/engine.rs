@@ -1,6 +1,6 @@
 //! The same test on the memory engine and on a Redis of its own.
 
-use super::rig::{Gateway, Redis, Settings};
+use super::rig::{Gateway, Redis, Settings, http, until};
 
 /// Where a test's gateways keep what they share; the Redis lives as long as this.
 pub struct Engine(Option<Redis>);
@@ -17,10 +17,10 @@ impl Engine {
     /// A gateway that has found its engine.
     pub async fn start(&self, settings: Settings) -> Gateway {
         let gateway = Gateway::start(self.of(settings)).await;
-        if self.0.is_some() {
-            gateway.wait_for_event("redis_connected").await;
-            gateway.wait_for_event("subscription_live").await;
-        }
+        until("ready gateway", async || {
+            (http::get(gateway.admin(), "/readyz").await.status == 200).then_some(())
+        })
+        .await;
         gateway
     }
 

@@ -4,32 +4,11 @@ use std::net::TcpListener;
 
 use serde_json::json;
 
+use crate::chat::{APP, chat, open_to_all, session};
 use crate::engine::Engine;
 use crate::outcome::Outcome::{Closed, Connected, Http};
 use crate::outcome::{attempt, outcome};
-use crate::rig::{Client, Gateway, RawClient, Reply, Settings, Upstream, http, jwt, until};
-
-const SECRET: &str = "a secret of thirty-two bytes and more";
-const APP: (&str, &str) = ("origin", "https://app.example.com");
-
-/// A receive-only chat route with `lines`.
-fn chat(lines: &str) -> Settings {
-    let route = format!(
-        "path = \"/ws/chat/{{conversation_id}}/\"\nchannel = \"chat_{{conversation_id}}\"\n{lines}"
-    );
-    Settings::new()
-        .section("origins", "allow = [\"https://app.example.com\", \"https://*.wild.example\"]")
-        .section("jwt", &format!("keys = [{{ alg = \"HS256\", secret = \"{SECRET}\" }}]"))
-        .route(&route)
-}
-
-fn open_to_all() -> Settings {
-    chat("auth = [\"anonymous\"]")
-}
-
-fn session() -> String {
-    jwt::hs256(SECRET, &json!({"user_id": 7, "username": "ana", "exp": jwt::in_seconds(600)}))
-}
+use crate::rig::{Client, Gateway, RawClient, Reply, Upstream, http, until};
 
 #[tokio::test]
 async fn only_origins_of_the_list_get_in() {

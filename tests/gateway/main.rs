@@ -3,7 +3,9 @@
 #[macro_use]
 mod engine;
 
+mod chat;
 mod conformance;
 mod handshake;
 mod outcome;
 mod rig;
+mod tokens;
