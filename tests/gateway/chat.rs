@@ -38,3 +38,9 @@ pub fn session_with(claims: Value) -> String {
     }
     jwt::hs256(SECRET, &all)
 }
+
+/// [`chat`] with an HTTP upstream at `url`.
+pub fn relayed(url: &str, lines: &str) -> Settings {
+    chat(&format!("upstream = \"worker\"\n{lines}"))
+        .upstream("worker", &format!("kind = \"http\"\nurl = {url:?}"))
+}

@@ -6,6 +6,8 @@ mod engine;
 mod chat;
 mod conformance;
 mod handshake;
+mod jwt;
+mod limits;
 mod outcome;
 mod rig;
 mod tokens;
