@@ -1,17 +1,29 @@
 //! admit(request) → [`Admission`] or [`Rejection`]: route, origin, credentials, channel, limits, in
 //! this order. Also the endpoint that issues connection tokens.
+//!
+//! This module decides who may open a socket, and opens none: the listener joins its answer with a
+//! session. Invariants: the origin is looked at before a token is consumed; a credential that was given
+//! and is bad never falls through to the next; what cannot be checked is refused.
 
-use std::net::IpAddr;
+mod authorize;
+mod credentials;
+mod issue;
+mod origin;
+mod rejection;
+pub mod upgrade;
+
+pub use rejection::Rejection;
+
 use std::sync::Arc;
 
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::{Request, Response};
+use hyper::Request;
 
-use crate::config;
-use crate::limits::SharedLimits;
-use crate::protocol::{ChannelName, CloseReason, ConnectionId, Params, TraceContext};
+use crate::config::{self, AuthSource};
+use crate::limits::{LimitName, SharedLimits, Verdict};
+use crate::protocol::{ChannelName, ConnectionId, Params, TemplateContext, TraceContext};
 use crate::tokens::{Identity, JwtVerifier, TokenStore};
+use credentials::Offered;
+use origin::RequestOrigin;
 
 /// A client that may open a socket.
 #[derive(Debug)]
@@ -28,23 +40,20 @@ pub struct Admission {
     pub leased: bool,
 }
 
-/// Why a client may not. One place maps it to a close code, an HTTP status and a metric label.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rejection {
-    /// A bounded, stable word: `origin`, `token`, `jwt`, `no_credentials`, `channel`, `authorize`,
-    /// `connects`, `connections`, `engine`, …; the metric label.
-    pub cause: &'static str,
-    pub reason: CloseReason,
-    /// What the client is told; never why a credential failed in detail.
-    pub message: &'static str,
-    /// Seconds, with 4029 and 1013.
-    pub retry_after: Option<u64>,
+/// Shared by all threads behind an `Arc`.
+pub struct Handshake {
+    routes: Vec<Arc<config::Route>>,
+    origins: config::Origins,
+    tokens: config::Tokens,
+    /// The cookie that carries a session's JWT.
+    session_cookie: String,
+    verifier: JwtVerifier,
+    store: TokenStore,
+    limits: SharedLimits,
 }
 
-/// Shared by all threads behind an `Arc`.
-pub struct Handshake {}
-
 impl Handshake {
+    /// `Err` names the key that cannot be used.
     pub fn new(
         routes: &[Arc<config::Route>],
         origins: &config::Origins,
@@ -53,14 +62,20 @@ impl Handshake {
         store: TokenStore,
         limits: SharedLimits,
     ) -> Result<Self, String> {
-        let _ = (routes, origins, tokens, jwt, store, limits);
-        todo!()
+        Ok(Self {
+            routes: routes.to_vec(),
+            origins: origins.clone(),
+            tokens: tokens.clone(),
+            session_cookie: jwt.cookie.clone(),
+            verifier: JwtVerifier::new(jwt)?,
+            store,
+            limits,
+        })
     }
 
     /// The first route whose path matches.
     pub fn route(&self, path: &str) -> Option<(Arc<config::Route>, Params)> {
-        let _ = path;
-        todo!()
+        self.routes.iter().find_map(|route| Some((Arc::clone(route), route.path.matches(path)?)))
     }
 
     /// Everything after the route was found. `head` is the upgrade request.
@@ -70,61 +85,124 @@ impl Handshake {
         params: Params,
         head: &Request<B>,
     ) -> Result<Admission, Rejection> {
-        let _ = (route, params, head);
-        todo!()
+        let headers = head.headers();
+        let trace = headers
+            .get("traceparent")
+            .and_then(|value| TraceContext::parse(value.to_str().ok()?))
+            .unwrap_or_default();
+        let connection_id = ConnectionId::random();
+
+        let origin = RequestOrigin::read(headers);
+        origin::check(&self.origins, &origin)?;
+
+        let offered = Offered::read(head)?;
+        let identity = self.identify(&route, &params, &offered, &origin).await?;
+
+        let channel = channel(&route, &params, &identity)?;
+        authorize::check(&route, &params, &channel, &identity, connection_id, &origin, &trace)
+            .await?;
+
+        // Last, so that a refusal before it costs the user nothing.
+        let leased = self.limit(&route, &identity, connection_id).await?;
+        let subprotocol = offered.select();
+        let params = Arc::new(params);
+        Ok(Admission {
+            route,
+            params,
+            channel,
+            identity,
+            connection_id,
+            subprotocol,
+            trace,
+            leased,
+        })
     }
 
-    /// Whether this path is the token endpoint.
-    pub fn issues_at(&self, path: &str) -> bool {
-        let _ = path;
-        todo!()
-    }
-
-    /// The token endpoint: POST, and its CORS preflight.
-    pub async fn issue(
+    /// The first credential that is there decides.
+    async fn identify(
         &self,
-        request: Request<hyper::body::Incoming>,
-        client: IpAddr,
-    ) -> Response<Full<Bytes>> {
-        let _ = (request, client);
-        todo!()
+        route: &config::Route,
+        params: &Params,
+        offered: &Offered,
+        origin: &RequestOrigin,
+    ) -> Result<Identity, Rejection> {
+        for source in &route.auth {
+            let jwt = match source {
+                AuthSource::ConnectionToken => match &offered.connection_token {
+                    Some(token) => return self.redeem(token, params, origin).await,
+                    None => continue,
+                },
+                AuthSource::Cookie => offered.cookie(&self.session_cookie),
+                AuthSource::Bearer => offered.bearer.clone(),
+                AuthSource::Query => offered.query_token.clone(),
+                AuthSource::Anonymous => return Ok(Identity::anonymous()),
+            };
+            if let Some(jwt) = jwt {
+                return self.verifier.verify(&jwt).await.map_err(Rejection::jwt);
+            }
+        }
+        Err(Rejection::no_credentials())
     }
 
-    pub fn verifier(&self) -> &JwtVerifier {
-        todo!()
+    /// Consumes a connection token and compares what it is bound to. Its channels are compared later,
+    /// like a JWT's.
+    async fn redeem(
+        &self,
+        token: &str,
+        params: &Params,
+        origin: &RequestOrigin,
+    ) -> Result<Identity, Rejection> {
+        let record = self.store.consume(token).await.map_err(|_| Rejection::engine())?;
+        let record = record.ok_or_else(Rejection::token)?;
+        let identity = Identity::from(&record);
+        if let Some(bound) = &record.origin
+            && !origin.is(bound)
+        {
+            return Err(Rejection::token_origin());
+        }
+        if let Some(binding) = &self.tokens.binding {
+            let id = record.connection_id.as_deref().unwrap_or_default();
+            if !credentials::is_bound(binding, id, params, &identity) {
+                return Err(Rejection::token_binding());
+            }
+        }
+        Ok(identity)
+    }
+
+    /// Takes a connect and leases a connection. Anonymous clients have no user to count.
+    async fn limit(
+        &self,
+        route: &config::Route,
+        identity: &Identity,
+        connection_id: ConnectionId,
+    ) -> Result<bool, Rejection> {
+        let Some(user) = identity.user_id.as_ref().map(ToString::to_string) else {
+            return Ok(false);
+        };
+        let path = route.path.as_str();
+        if let Some(rate) = route.limits.connects_per_user {
+            let verdict = self.limits.take(LimitName::ConnectsPerUser, path, &user, rate).await;
+            if let Verdict::Refused { retry_after } = verdict.map_err(|_| Rejection::engine())? {
+                return Err(Rejection::connects(retry_after));
+            }
+        }
+        let Some(max) = route.limits.connections_per_user else { return Ok(false) };
+        match self.limits.acquire(path, &user, connection_id, max).await {
+            Ok(Verdict::Allowed) => Ok(true),
+            Ok(Verdict::Refused { retry_after }) => Err(Rejection::connections(retry_after)),
+            Err(_) => Err(Rejection::engine()),
+        }
     }
 }
 
-impl Rejection {
-    pub fn connections_per_ip() -> Self {
-        todo!()
-    }
-    pub fn to_http(&self) -> Response<Full<Bytes>> {
-        todo!()
-    }
-}
-#[derive(Clone, Copy)]
-pub struct ClientAddress {
-    pub ip: IpAddr,
-    pub trusted: bool,
-}
-impl ClientAddress {
-    pub fn resolve(p: IpAddr, h: &hyper::HeaderMap, t: &[ipnet::IpNet]) -> Self {
-        todo!()
-    }
-}
-pub mod upgrade {
-    use super::*;
-    pub struct Accepted {}
-    impl Accepted {
-        pub fn switch(self, s: Option<&str>) -> Response<Full<Bytes>> {
-            todo!()
-        }
-        pub fn switch_refused(self) -> Response<Full<Bytes>> {
-            todo!()
-        }
-    }
-    pub fn check<B>(r: &Request<B>) -> Result<Accepted, Response<Full<Bytes>>> {
-        todo!()
-    }
+/// The route's channel for this client, if the credentials allow it.
+fn channel(
+    route: &config::Route,
+    params: &Params,
+    identity: &Identity,
+) -> Result<ChannelName, Rejection> {
+    let context = TemplateContext { params, user_id: &identity.key(), channel: None };
+    let channel =
+        ChannelName::new(&route.channel.fill(context)).map_err(|_| Rejection::channel())?;
+    if identity.may_join(channel.as_str()) { Ok(channel) } else { Err(Rejection::channel()) }
 }

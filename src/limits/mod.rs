@@ -1,13 +1,23 @@
 //! Rates and counts: token buckets and connection leases, shared by all nodes where the engine is
 //! Redis, and local buckets for one connection.
+//!
+//! This module answers "may one more?" and says when. What a refusal means (an error event, a close
+//! code) is for those who ask. Invariants: both engines decide alike; a count of open connections is
+//! made of leases that expire, so that a node that dies takes its connections with it.
 
+mod bucket;
 mod connections;
-pub use connections::*;
-use std::time::Duration;
+mod leases;
+mod memory;
+mod redis;
+mod shared;
 
-use crate::config::Rate;
-use crate::protocol::ConnectionId;
-use crate::redis_link::Commands;
+pub use bucket::LocalBucket;
+pub use connections::{ConnectionCounts, ConnectionPermit, IpPermit};
+pub use leases::{Lease, LeaseSet};
+pub use shared::SharedLimits;
+
+use std::time::Duration;
 
 /// The answer of a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,9 +29,17 @@ pub enum Verdict {
     },
 }
 
-/// The engine that keeps the limits cannot be reached.
+/// The engine that keeps the limits cannot be reached, is full, or refuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EngineDown;
+
+impl std::fmt::Display for EngineDown {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the engine that keeps the limits is not available")
+    }
+}
+
+impl std::error::Error for EngineDown {}
 
 /// Which shared bucket; part of its key and the value of a metric label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -36,71 +54,23 @@ pub enum LimitName {
     ConnectionsTotal,
 }
 
-/// Shared limits. Cheap to clone, from any thread.
-#[derive(Clone)]
-pub enum SharedLimits {
-    Memory,
-    Redis,
-}
-
-impl SharedLimits {
-    pub fn memory() -> Self {
-        todo!()
-    }
-
-    /// `key_prefix` is `[engine.redis] key_prefix`.
-    pub fn redis(commands: Commands, key_prefix: &str) -> Self {
-        let _ = (commands, key_prefix);
-        todo!()
-    }
-
-    /// Takes one from the bucket `limit` of `user` on the route whose path pattern is `route`.
-    pub async fn take(
-        &self,
-        limit: LimitName,
-        route: &str,
-        user: &str,
-        rate: Rate,
-    ) -> Result<Verdict, EngineDown> {
-        let _ = (limit, route, user, rate);
-        todo!()
-    }
-
-    /// Leases one of `max` open connections of `user` on `route` to `connection`. Whoever got
-    /// `Allowed` keeps a [`LeaseSet`] of its thread renewing it, and releases it.
-    pub async fn acquire(
-        &self,
-        route: &str,
-        user: &str,
-        connection: ConnectionId,
-        max: u32,
-    ) -> Result<Verdict, EngineDown> {
-        let _ = (route, user, connection, max);
-        todo!()
+impl LimitName {
+    /// A stable word for keys, logs and metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::MessagesPerUser => "messages_per_user",
+            Self::ConnectsPerUser => "connects_per_user",
+            Self::ConnectionsPerUser => "connections_per_user",
+            Self::MessagesPerConnection => "messages_per_connection",
+            Self::PingsPerConnection => "pings_per_connection",
+            Self::ConnectionsPerIp => "connections_per_ip",
+            Self::ConnectionsTotal => "connections_total",
+        }
     }
 }
 
 /// A lease lives this long without renewal.
 pub const LEASE: Duration = Duration::from_secs(60);
 
-/// A token bucket of one connection (GCRA): 16 bytes, no clock of its own.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct LocalBucket {}
-
-impl LocalBucket {
-    /// Takes one at `now`, the time since any fixed instant of this process.
-    pub fn take(&mut self, rate: Rate, now: Duration) -> Verdict {
-        let _ = (rate, now);
-        todo!()
-    }
-}
-
-pub struct LeaseSet {}
-impl LeaseSet {
-    pub fn new(l: SharedLimits) -> std::rc::Rc<Self> {
-        todo!()
-    }
-    pub fn add(&self, route: &str, user: &str, c: ConnectionId) {}
-    pub fn remove(&self, route: &str, user: &str, c: ConnectionId) {}
-    pub async fn run(self: std::rc::Rc<Self>) {}
-}
+/// Who has no place among the open connections is not told to come back sooner.
+const LEAST_WAIT: Duration = Duration::from_secs(1);

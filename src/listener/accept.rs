@@ -13,7 +13,7 @@ use super::http::{Connection, Front};
 use crate::broker::{Broker, Publisher, Seat};
 use crate::config;
 use crate::handshake::Handshake;
-use crate::limits::{ConnectionCounts, LeaseSet, SharedLimits};
+use crate::limits::{ConnectionCounts, LeaseSet, LimitName, SharedLimits};
 use crate::proxy::Proxy;
 use crate::session::{Permits, Roster, Services};
 use crate::shutdown::Shutdown;
@@ -22,6 +22,9 @@ use crate::upstream::{Upstreams, UpstreamsShared};
 
 /// After an accept that failed (no file descriptors, for example).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// To tell the other nodes whose connections have ended.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What a connection over `max_connections` is told; nothing is read from it.
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
@@ -52,7 +55,7 @@ impl Worker {
 
     async fn serve(self) -> std::io::Result<()> {
         let shutdown = self.shutdown.clone();
-        let _drain_waits_for_it = shutdown.track();
+        let drain_waits_for_it = shutdown.track();
         let drain = self.drain;
         let listener = TcpListener::from_std(self.listener.try_clone()?)?;
         let counts = self.counts.clone();
@@ -71,7 +74,9 @@ impl Worker {
             () = services.roster.drain(drain) => {}
             () = shutdown.killed() => {}
         }
-        drop(_drain_waits_for_it);
+        let _or_they_expire =
+            tokio::time::timeout(RELEASE_TIMEOUT, services.leases.flush()).await;
+        drop(drain_waits_for_it);
         // Replies that still stream belong to this thread's runtime.
         shutdown.killed().await;
         Ok(())
@@ -123,7 +128,7 @@ async fn accept_all(listener: &TcpListener, front: &Rc<Front>, counts: &Connecti
 fn accept(stream: TcpStream, peer: SocketAddr, front: &Rc<Front>, counts: &ConnectionCounts) {
     let _latency_only = stream.set_nodelay(true);
     let Some(process) = counts.enter() else {
-        telemetry::limits::refused(crate::limits::LimitName::ConnectionsTotal);
+        telemetry::limits::local_limit_refused(LimitName::ConnectionsTotal.label());
         let _best_effort = stream.try_write(FULL);
         return;
     };

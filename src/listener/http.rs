@@ -20,9 +20,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 
 use crate::config;
-use crate::handshake::{Admission, ClientAddress, Handshake, Rejection, upgrade};
+use crate::handshake::{Admission, Handshake, Rejection, upgrade};
 use crate::limits::{ConnectionCounts, IpPermit, LimitName};
-use crate::protocol::{ErrorCode, ErrorEvent};
+use crate::protocol::{ClientAddress, ErrorCode, ErrorEvent};
 use crate::proxy::{Proxy, ProxyBody};
 use crate::session::{self, Client, Permits, Services, Upstream};
 use crate::socket::ByteStream;
@@ -149,7 +149,7 @@ impl Front {
         Some((parts.io.into_inner(), parts.read_buf))
     }
 
-    async fn answer(&self, phase: &Phase, mut request: Request<Incoming>) -> Response<ProxyBody> {
+    async fn answer(&self, phase: &Phase, request: Request<Incoming>) -> Response<ProxyBody> {
         let address = ClientAddress::resolve(
             phase.peer.ip(),
             request.headers(),
@@ -182,10 +182,9 @@ impl Front {
             return fixed(Rejection::connections_per_ip().to_http());
         }
         if self.handshake.issues_at(request.uri().path()) {
-            return fixed(self.handshake.issue(request, address.ip).await);
+            return fixed(self.handshake.issue(request).await);
         }
-        request.extensions_mut().insert(address);
-        self.proxy.forward(request, address.ip).await
+        self.proxy.forward(request, address).await
     }
 
     /// The permit of a client behind a trusted proxy; a direct one has its own since it was accepted.
@@ -198,7 +197,7 @@ impl Front {
             self.counts.enter_ip(ip)
         };
         permit.map(Some).ok_or_else(|| {
-            telemetry::limits::refused(LimitName::ConnectionsPerIp);
+            telemetry::limits::local_limit_refused(LimitName::ConnectionsPerIp.label());
             Rejection::connections_per_ip()
         })
     }

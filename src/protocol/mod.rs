@@ -1,6 +1,7 @@
 //! Words of the wire: close reasons, error codes, ids, channel names, patterns and the frames that
 //! the gateway itself writes. Nothing here does I/O.
 
+mod client_address;
 mod close;
 mod envelope;
 mod ids;
@@ -8,6 +9,7 @@ mod names;
 mod origin;
 mod path;
 
+pub use client_address::ClientAddress;
 pub use close::CloseReason;
 pub use envelope::{ClientFrame, ErrorCode, ErrorEvent, InvalidFrame};
 pub use envelope::{

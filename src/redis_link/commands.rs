@@ -6,7 +6,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -37,6 +37,10 @@ struct Shared {
     suspicion: Notify,
     /// A server that turned into a replica still answers PINGs, but its name may by now lead elsewhere.
     read_only: AtomicBool,
+    name: &'static str,
+    /// Seconds after `began` at which a refusal was last logged, plus one; 0 = never.
+    refusal_logged: AtomicU64,
+    began: Instant,
 }
 
 impl Commands {
@@ -49,8 +53,11 @@ impl Commands {
             up: watch::Sender::new(false),
             suspicion: Notify::new(),
             read_only: AtomicBool::new(false),
+            name,
+            refusal_logged: AtomicU64::new(0),
+            began: Instant::now(),
         });
-        let mut supervisor = Supervisor { client, name, shared: shared.clone() };
+        let mut supervisor = Supervisor { client, shared: shared.clone() };
         let shutdown = shutdown.clone();
         tokio::spawn(async move {
             tokio::select! {
@@ -125,7 +132,19 @@ impl Shared {
             self.read_only.store(true, Ordering::Relaxed);
             self.suspicion.notify_one();
         }
+        facts::redis_refused(self.name, &error.to_string(), self.is_news());
         RedisFailure::Refused(error)
+    }
+
+    /// At most once in ten seconds: a full Redis refuses every command.
+    fn is_news(&self) -> bool {
+        let now = self.began.elapsed().as_secs() + 1;
+        let last = self.refusal_logged.load(Ordering::Relaxed);
+        let news = last == 0 || now >= last + 10;
+        news && self
+            .refusal_logged
+            .compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed)
+            .is_ok()
     }
 
     fn set(&self, link: Option<MultiplexedConnection>) {
@@ -138,7 +157,6 @@ impl Shared {
 /// Alone writes `shared.link`.
 struct Supervisor {
     client: Client,
-    name: &'static str,
     shared: Arc<Shared>,
 }
 
@@ -149,7 +167,7 @@ impl Supervisor {
         let mut first = true;
         loop {
             let link = self.open(&mut backoff).await;
-            facts::redis_connected(self.name, (!first).then(|| down_since.elapsed()));
+            facts::redis_connected(self.shared.name, (!first).then(|| down_since.elapsed()));
             first = false;
             self.shared.read_only.store(false, Ordering::Relaxed);
             self.shared.set(Some(link.clone()));
@@ -157,7 +175,7 @@ impl Supervisor {
             let reason = self.watch(link, &mut backoff).await;
             self.shared.set(None);
             down_since = Instant::now();
-            facts::redis_lost(self.name, &reason);
+            facts::redis_lost(self.shared.name, &reason);
             sleep(backoff.next()).await;
         }
     }
@@ -169,7 +187,7 @@ impl Supervisor {
             match connect(&self.client).await {
                 Ok(link) => return link,
                 Err(reason) => {
-                    facts::redis_connect_failed(self.name, attempt, &reason);
+                    facts::redis_connect_failed(self.shared.name, attempt, &reason);
                     attempt = attempt.saturating_add(1);
                     sleep(backoff.next()).await;
                 }

@@ -42,6 +42,11 @@ impl Bridge {
             // 1006 is never sent (RFC 6455 section 7.4.1); going away is what happened.
             Some(Ended::Lost) | None => 1001,
         };
+        self.finish(code);
+    }
+
+    /// Closes the upstream's socket with `code` once everything queued is sent.
+    pub fn finish(&self, code: u16) {
         self.closing.set(Some(code));
         self.changed.notify_one();
     }
@@ -126,6 +131,9 @@ impl Session {
         // The upstream has this long to answer the close frame.
         let _over_or_cut = tokio::time::timeout(CLOSE_TIMEOUT, &mut receiving).await;
         receiving.abort();
+        if let Some(reason) = self.socket.fault() {
+            self.socket.close(reason);
+        }
     }
 
     /// From the client to the upstream, until either is gone.
@@ -164,8 +172,13 @@ async fn receive_all(socket: Rc<Socket>, mut receiver: UpstreamReceiver) {
                 });
                 socket.drained().await;
             }
-            FromUpstream::Closed(Some((code, reason))) => return socket.close_as(code, &reason),
-            FromUpstream::Closed(None) => return socket.close(CloseReason::InternalError),
+            FromUpstream::Closed(closed) => {
+                return match (socket.fault(), closed) {
+                    (Some(fault), _) => socket.close(fault),
+                    (None, Some((code, reason))) => socket.close_as(code, &reason),
+                    (None, None) => socket.close(CloseReason::InternalError),
+                };
+            }
         }
     }
 }

@@ -87,7 +87,7 @@ impl Session {
         match self.take_message_token() {
             Verdict::Allowed => self.to_bridge(message),
             Verdict::Refused { .. } => {
-                telemetry::limits::refused(LimitName::MessagesPerConnection);
+                telemetry::limits::local_limit_refused(LimitName::MessagesPerConnection.label());
                 self.socket.close(CloseReason::Flooding);
             }
         }
@@ -103,7 +103,7 @@ impl Session {
             let text = format!("\"message\" is longer than {limit} characters");
             self.refuse(&ErrorEvent::new(ErrorCode::MessageTooLong, &text).id(id));
         } else if let Verdict::Refused { retry_after } = self.take_message_token() {
-            telemetry::limits::refused(LimitName::MessagesPerConnection);
+            telemetry::limits::local_limit_refused(LimitName::MessagesPerConnection.label());
             self.refuse_rate(retry_after, id);
         } else {
             return true;
@@ -129,7 +129,7 @@ impl Session {
         match self.take(&self.ping_bucket, PINGS) {
             Verdict::Allowed => self.socket.send_text(pong()),
             Verdict::Refused { retry_after } => {
-                telemetry::limits::refused(LimitName::PingsPerConnection);
+                telemetry::limits::local_limit_refused(LimitName::PingsPerConnection.label());
                 self.refuse_rate(retry_after, None);
             }
         }
@@ -138,7 +138,7 @@ impl Session {
     /// The socket has answered it; here it only counts.
     pub(super) fn on_protocol_ping(&self) {
         if let Verdict::Refused { .. } = self.take(&self.ping_bucket, PINGS) {
-            telemetry::limits::refused(LimitName::PingsPerConnection);
+            telemetry::limits::local_limit_refused(LimitName::PingsPerConnection.label());
             self.refuse_silently();
         }
     }

@@ -26,7 +26,7 @@ use crate::config::{Binary, Protocol, Route, UpstreamKind};
 use crate::limits::{ConnectionPermit, IpPermit, LeaseSet, LocalBucket, SharedLimits};
 use crate::protocol::{ChannelName, CloseReason, ConnectionId, Params, TraceContext, connected};
 use crate::shutdown::Shutdown;
-use crate::socket::{ByteStream, Incoming, Socket};
+use crate::socket::{ByteStream, Ended, Event, Socket};
 use crate::telemetry;
 use crate::tokens::Identity;
 use crate::upstream::Upstreams;
@@ -158,7 +158,7 @@ pub async fn open(
         }
         Err(_) => socket.close(CloseReason::Overloaded),
     }
-    socket.feed(&mut early, &mut |incoming| session.on_incoming(incoming));
+    socket.feed(&mut early, &mut |event| session.on_event(event));
     // A task of its own, so that nothing of the opening stays in memory with it.
     tokio::task::spawn_local(drive);
 }
@@ -177,7 +177,11 @@ pub async fn refuse(
         socket.send_text(&event);
     }
     socket.close(reason);
-    let drive = std::future::poll_fn(|cx| socket.poll_drive(cx, &mut |_| ()));
+    let drive = std::future::poll_fn(|cx| socket.poll_drive(cx, &mut |event| {
+        if let Event::Fault(reason) = event {
+            socket.close(reason);
+        }
+    }));
     let _over_or_cut = tokio::time::timeout(Duration::from_secs(5), drive).await;
 }
 
@@ -199,7 +203,7 @@ impl Future for Drive {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let session = &self.session;
-        session.socket.poll_drive(cx, &mut |incoming| session.on_incoming(incoming))
+        session.socket.poll_drive(cx, &mut |event| session.on_event(event))
     }
 }
 
@@ -210,18 +214,22 @@ impl Drop for Drive {
 }
 
 impl Session {
-    fn on_incoming(self: &Rc<Self>, incoming: Incoming<'_>) {
-        match incoming {
-            Incoming::Text(text) => match self.client.route.protocol {
+    fn on_event(self: &Rc<Self>, event: Event<'_>) {
+        match event {
+            Event::Text(text) => match self.client.route.protocol {
                 Protocol::Json => self.on_json(text),
                 Protocol::Raw => self.on_raw_text(text),
             },
-            Incoming::Binary(bytes) => match self.client.route.binary {
+            Event::Binary(bytes) => match self.client.route.binary {
                 Binary::Reject => self.socket.close(CloseReason::BinaryRefused),
                 Binary::Relay => self.on_raw_binary(bytes),
             },
-            Incoming::Ping(_) => self.on_protocol_ping(),
-            Incoming::Pong | Incoming::Close(_) => {}
+            Event::Ping => self.on_protocol_ping(),
+            Event::Fault(reason) => match &*self.bridge.borrow() {
+                // What the upstream still answers to earlier messages goes out first.
+                Some(bridge) => bridge.finish(reason.code()),
+                None => self.socket.close(reason),
+            },
         }
     }
 
@@ -263,17 +271,15 @@ impl Session {
         self.subscription.borrow_mut().take();
         self.services.roster.leave(self);
         if self.client.leased {
-            let Client { route, identity, connection_id, .. } = &self.client;
-            self.services.leases.remove(route.path.as_str(), &identity.key(), *connection_id);
+            self.services.leases.remove(self.client.connection_id);
         }
         if let Some(bridge) = self.bridge.borrow_mut().take() {
             bridge.client_left(self.socket.ended());
         }
-        telemetry::connections::closed(
-            &self.client.route.path,
-            self.client.connection_id,
-            self.socket.ended(),
-        );
+        let ended = self.socket.ended().unwrap_or(Ended::Lost);
+        let (by, code, reason) = ended.describe();
+        let Client { route, connection_id, .. } = &self.client;
+        telemetry::connections::closed(&route.path, *connection_id, by, code, reason);
     }
 }
 

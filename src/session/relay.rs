@@ -56,7 +56,6 @@ impl Session {
         match self.services.limits.take(limit, route.path.as_str(), &user.to_string(), rate).await {
             Ok(Verdict::Allowed) => true,
             Ok(Verdict::Refused { retry_after }) => {
-                telemetry::limits::refused(limit);
                 self.refuse_rate(retry_after, id);
                 false
             }

@@ -13,7 +13,6 @@ mod stream;
 mod tests;
 mod utf8;
 
-pub use decoder::Incoming;
 pub use outbox::Overflow;
 pub use stream::ByteStream;
 
@@ -27,7 +26,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::config::SendQueue;
 use crate::protocol::CloseReason;
-use decoder::Decoder;
+use decoder::{Decoder, Incoming};
 use frame::Opcode;
 use outbox::Outbox;
 
@@ -58,6 +57,18 @@ enum Phase {
     Ended,
 }
 
+/// What the owner of a socket hears of its peer.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Event<'a> {
+    Text(&'a str),
+    Binary(&'a [u8]),
+    /// Answered already.
+    Ping,
+    /// The peer broke the protocol. Nothing more is read; the owner is to close with this reason, at
+    /// once or when what came before is answered.
+    Fault(CloseReason),
+}
+
 /// How a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
@@ -67,6 +78,17 @@ pub enum Ended {
     ByPeer(Option<u16>),
     /// It broke without a close frame.
     Lost,
+}
+
+impl Ended {
+    /// Who ended it, the close code (RFC 6455 section 7.1.5), and a word for logs and metrics.
+    pub fn describe(self) -> (&'static str, u16, &'static str) {
+        match self {
+            Self::ByGateway(reason) => ("gateway", reason.code(), reason.label()),
+            Self::ByPeer(code) => ("client", code.unwrap_or(1005), "closed"),
+            Self::Lost => ("client", 1006, "lost"),
+        }
+    }
 }
 
 /// One WebSocket. Lives on one thread.
@@ -86,6 +108,8 @@ pub struct Socket {
     /// The stream is of no more use; the driving task is to end.
     broken: Cell<bool>,
     reading_paused: Cell<bool>,
+    /// The peer broke the protocol; nothing more of it is read, and the owner has yet to close.
+    fault: Cell<Option<CloseReason>>,
     /// Bytes came since [`Socket::take_activity`] was asked last.
     active: Cell<bool>,
     /// Where the hub keeps this socket in its channel's list.
@@ -106,6 +130,7 @@ impl Socket {
             deadline: Cell::new(None),
             broken: Cell::new(false),
             reading_paused: Cell::new(false),
+            fault: Cell::new(None),
             active: Cell::new(false),
             hub_slot: Cell::new(0),
         }
@@ -273,7 +298,9 @@ impl Socket {
             }
         }
         self.ended.set(Some(Ended::ByGateway(reason)));
-        self.enter(Phase::Closing, CLOSE_TIMEOUT);
+        // The close frame of a peer that broke the protocol could not be found.
+        let next = if self.fault.get().is_some() { Phase::Lingering } else { Phase::Closing };
+        self.enter(next, CLOSE_TIMEOUT);
         self.flush();
         self.wake();
     }
@@ -308,24 +335,35 @@ impl Socket {
     }
 
     /// Feeds bytes that came before the socket had the stream.
-    pub fn feed(&self, bytes: &mut [u8], on_message: &mut dyn FnMut(Incoming<'_>)) {
+    pub fn feed(&self, bytes: &mut [u8], on_event: &mut dyn FnMut(Event<'_>)) {
         self.active.set(true);
-        if self.phase.get() != Phase::Open && self.phase.get() != Phase::Closing {
+        let listening = matches!(self.phase.get(), Phase::Open | Phase::Closing);
+        if !listening || self.fault.get().is_some() {
             return;
         }
         let fed = self.decoder.borrow_mut().feed(bytes, &mut |incoming| match incoming {
-            Incoming::Ping(payload) => {
-                self.send(frame::encode(Opcode::Pong, payload));
-                on_message(incoming);
-            }
             Incoming::Close(close) => self.peer_closed(close.map(|(code, _)| code)),
             _ if self.phase.get() != Phase::Open => {}
-            incoming => on_message(incoming),
+            Incoming::Text(text) => on_event(Event::Text(text)),
+            Incoming::Binary(bytes) => on_event(Event::Binary(bytes)),
+            Incoming::Ping(payload) => {
+                self.send(frame::encode(Opcode::Pong, payload));
+                on_event(Event::Ping);
+            }
+            Incoming::Pong => {}
         });
         if let Err(reason) = fed {
-            self.close(reason);
-            self.enter(Phase::Lingering, CLOSE_TIMEOUT);
+            self.fault.set(Some(reason));
+            match self.phase.get() {
+                Phase::Open => on_event(Event::Fault(reason)),
+                _ => self.enter(Phase::Lingering, CLOSE_TIMEOUT),
+            }
         }
+    }
+
+    /// How the peer broke the protocol, if it did.
+    pub fn fault(&self) -> Option<CloseReason> {
+        self.fault.get()
     }
 
     /// Answers the peer's close frame with the same code (RFC 6455 section 5.5.1).
@@ -346,11 +384,11 @@ impl Socket {
     }
 
     /// Reads, hands on what is complete, writes what waits. `Ready` when the connection is over and
-    /// can be dropped. Messages stop as soon as it is ending; pings are reported after they were answered.
+    /// can be dropped. Events stop as soon as it is ending.
     pub fn poll_drive(
         &self,
         cx: &mut Context<'_>,
-        on_message: &mut dyn FnMut(Incoming<'_>),
+        on_event: &mut dyn FnMut(Event<'_>),
     ) -> Poll<()> {
         if !self.waker.borrow().will_wake(cx.waker()) {
             *self.waker.borrow_mut() = cx.waker().clone();
@@ -362,7 +400,7 @@ impl Socket {
             if self.reading_paused.get() && self.phase.get() == Phase::Open {
                 return Poll::Pending;
             }
-            match self.poll_read(cx, on_message) {
+            match self.poll_read(cx, on_event) {
                 Poll::Ready(true) => {}
                 Poll::Ready(false) => return Poll::Ready(self.over()),
                 Poll::Pending => return Poll::Pending,
@@ -398,7 +436,7 @@ impl Socket {
     fn poll_read(
         &self,
         cx: &mut Context<'_>,
-        on_message: &mut dyn FnMut(Incoming<'_>),
+        on_event: &mut dyn FnMut(Event<'_>),
     ) -> Poll<bool> {
         READ_BUFFER.with_borrow_mut(|scratch| {
             let mut buffer = ReadBuf::new(scratch);
@@ -408,7 +446,7 @@ impl Socket {
                 Poll::Ready(Err(_)) => Poll::Ready(false),
                 Poll::Ready(Ok(())) if buffer.filled().is_empty() => Poll::Ready(false),
                 Poll::Ready(Ok(())) => {
-                    self.feed(buffer.filled_mut(), on_message);
+                    self.feed(buffer.filled_mut(), on_event);
                     Poll::Ready(true)
                 }
             }

@@ -6,7 +6,6 @@ use metrics::{Counter, counter, gauge};
 use tracing::{debug, info};
 
 use crate::protocol::{ConnectionId, ErrorCode, PathPattern};
-use crate::socket::Ended;
 
 static QUEUED: LazyLock<Counter> =
     LazyLock::new(|| counter!("tidegate_messages_total", "outcome" => "queued"));
@@ -19,12 +18,13 @@ pub fn opened(route: &PathPattern, connection: ConnectionId) {
 }
 
 /// It is over.
-pub fn closed(route: &PathPattern, connection: ConnectionId, ended: Option<Ended>) {
-    let (by, code, reason) = match ended {
-        Some(Ended::ByGateway(reason)) => ("gateway", reason.code(), reason.label()),
-        Some(Ended::ByPeer(code)) => ("client", code.unwrap_or(1005), "closed"),
-        Some(Ended::Lost) | None => ("client", 1006, "lost"),
-    };
+pub fn closed(
+    route: &PathPattern,
+    connection: ConnectionId,
+    by: &'static str,
+    code: u16,
+    reason: &'static str,
+) {
     let route = route.as_str().to_owned();
     gauge!("tidegate_connections", "route" => route.clone()).decrement(1);
     counter!("tidegate_closes_total", "by" => by, "reason" => reason).increment(1);

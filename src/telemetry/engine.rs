@@ -39,6 +39,16 @@ pub fn redis_lost(connection: &'static str, reason: &str) {
     warn!(event = "redis_lost", connection, reason);
 }
 
+/// Redis answered a command with an error; `loud` for the few of them that are worth a warning.
+pub fn redis_refused(connection: &'static str, reason: &str, loud: bool) {
+    counter!("tidegate_redis_refusals_total", "connection" => connection).increment(1);
+    if loud {
+        warn!(event = "redis_refused", connection, reason);
+    } else {
+        debug!(event = "redis_refused", connection, reason);
+    }
+}
+
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -43,9 +43,10 @@ pub fn token_issued(token: &str) {
     info!(event = "token_issued", token);
 }
 
+/// The engine is away or full; that it is away, its own facts say.
 pub fn token_not_issued(reason: &str) {
     counter!("tidegate_tokens_issued_total", "outcome" => "engine_down").increment(1);
-    warn!(event = "token_not_issued", reason);
+    debug!(event = "token_not_issued", reason);
 }
 
 pub fn token_consumed(token: &str, outcome: Consumption) {
@@ -54,10 +55,10 @@ pub fn token_consumed(token: &str, outcome: Consumption) {
     match outcome {
         // Not worth a line each: anybody can send garbage.
         Consumption::MalformedToken => debug!(event = "token_refused", outcome = label),
+        // The engine's own facts say so once; this is one line for each client that it keeps out.
+        Consumption::EngineDown => debug!(event = "token_refused", token, outcome = label),
         Consumption::Consumed => info!(event = "token_consumed", token),
-        Consumption::MalformedRecord | Consumption::EngineDown => {
-            warn!(event = "token_refused", token, outcome = label);
-        }
+        Consumption::MalformedRecord => warn!(event = "token_refused", token, outcome = label),
         _ => info!(event = "token_refused", token, outcome = label),
     }
 }

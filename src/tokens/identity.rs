@@ -27,4 +27,10 @@ impl Identity {
     pub fn may_join(&self, channel: &str) -> bool {
         self.channels.as_ref().is_none_or(|patterns| patterns.iter().any(|p| p.matches(channel)))
     }
+
+    /// The patterns it is limited to, as a token record keeps them.
+    pub fn patterns(&self) -> Option<Vec<String>> {
+        let patterns = self.channels.as_ref()?;
+        Some(patterns.iter().map(ToString::to_string).collect())
+    }
 }

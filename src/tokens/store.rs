@@ -199,6 +199,18 @@ mod tests {
         assert_eq!(bench.store.issue(&long).await, Err(EngineDown));
     }
 
+    #[test]
+    fn any_task_may_wait_for_a_token_or_a_jwt() {
+        fn is_send<T: Send>(_: T) {}
+        let store = TokenStore::memory(TTL);
+        is_send(store.issue(&record()));
+        is_send(store.consume("x"));
+        fn verify(verifier: &crate::tokens::JwtVerifier) -> impl Send {
+            verifier.verify("x")
+        }
+        let _ = verify;
+    }
+
     #[tokio::test]
     async fn what_a_backend_wrote_to_redis_is_read_once() {
         let bench = Bench::redis(TTL).await;

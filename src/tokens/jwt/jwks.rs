@@ -17,12 +17,21 @@ use super::fetch::{DEADLINE, Source};
 use super::keys::Key;
 use crate::telemetry::tokens as facts;
 
-/// Keys older than this are fetched again, in the background.
-const FRESH: Duration = Duration::from_secs(600);
-/// Between two fetches: whatever strangers put into `kid`, the endpoint is asked no more often.
-const PAUSE: Duration = Duration::from_secs(10);
-/// The same while there are no keys at all, so that a start before the endpoint's is soon mended.
-const PAUSE_WITHOUT_KEYS: Duration = Duration::from_secs(1);
+/// How often the endpoint is asked.
+struct Pace {
+    /// Keys older than this are fetched again, in the background.
+    fresh: Duration,
+    /// Between two fetches: whatever strangers put into `kid`, the endpoint is asked no more often.
+    pause: Duration,
+    /// The same while there are no keys at all, so that a start before the endpoint's is soon mended.
+    pause_without_keys: Duration,
+}
+
+const PACE: Pace = Pace {
+    fresh: Duration::from_secs(600),
+    pause: Duration::from_secs(10),
+    pause_without_keys: Duration::from_secs(1),
+};
 
 pub(super) struct Jwks(Arc<Shared>);
 
@@ -30,7 +39,7 @@ struct Shared {
     source: Source,
     known: ArcSwap<Known>,
     flight: Mutex<Flight>,
-    pause: Duration,
+    pace: Pace,
 }
 
 /// What the last fetch that succeeded brought.
@@ -52,15 +61,15 @@ struct Flight {
 
 impl Jwks {
     pub(super) fn new(url: &Url) -> Result<Self, String> {
-        Self::with_pause(url, PAUSE)
+        Self::with_pace(url, PACE)
     }
 
-    fn with_pause(url: &Url, pause: Duration) -> Result<Self, String> {
+    fn with_pace(url: &Url, pace: Pace) -> Result<Self, String> {
         Ok(Self(Arc::new(Shared {
             source: Source::new(url)?,
             known: ArcSwap::default(),
             flight: Mutex::default(),
-            pause,
+            pace,
         })))
     }
 
@@ -90,7 +99,7 @@ impl Shared {
     fn find(&self, token: &Compact) -> (Vec<Arc<Key>>, bool) {
         let known = self.known.load();
         let found = known.keys.iter().filter(|key| key.is_named(token)).cloned().collect();
-        (found, known.fetched.is_some_and(|at| at.elapsed() < FRESH))
+        (found, known.fetched.is_some_and(|at| at.elapsed() < self.pace.fresh))
     }
 
     fn flight(&self) -> std::sync::MutexGuard<'_, Flight> {
@@ -105,7 +114,7 @@ impl Shared {
             return Some(landing.clone());
         }
         let never = self.known.load().fetched.is_none();
-        let pause = if never { self.pause.min(PAUSE_WITHOUT_KEYS) } else { self.pause };
+        let pause = if never { self.pace.pause_without_keys } else { self.pace.pause };
         if flight.began.is_some_and(|at| at.elapsed() < pause) {
             return None;
         }

@@ -18,6 +18,9 @@ use super::*;
 use crate::tokens::jwt::tests::{OTHER_P256, settings, sign, signing_key};
 use crate::tokens::jwt::{JwtRejection, JwtVerifier};
 
+/// Asks whenever there is a reason to.
+const HASTY: Pace = Pace { pause: Duration::ZERO, pause_without_keys: Duration::ZERO, ..PACE };
+
 struct Endpoint {
     url: Url,
     asked: Arc<AtomicUsize>,
@@ -60,11 +63,11 @@ impl Endpoint {
         self.asked.load(Ordering::SeqCst)
     }
 
-    fn verifier(&self, pause: Duration) -> JwtVerifier {
+    fn verifier(&self, pace: Pace) -> JwtVerifier {
         let settings = settings(Vec::new());
         let verifier = JwtVerifier::new(&settings).unwrap();
         let mut inner = Arc::into_inner(verifier.0).unwrap();
-        inner.jwks = Some(Jwks::with_pause(&self.url, pause).unwrap());
+        inner.jwks = Some(Jwks::with_pace(&self.url, pace).unwrap());
         JwtVerifier(Arc::new(inner))
     }
 }
@@ -104,7 +107,7 @@ async fn published_keys_verify_their_tokens() {
         jwk(Algorithm::PS256, json!({"kid": null})),
     ]))
     .await;
-    let verifier = endpoint.verifier(PAUSE);
+    let verifier = endpoint.verifier(PACE);
     for (alg, kid, fits) in [
         (Algorithm::RS256, Some("rsa"), true),
         (Algorithm::PS384, Some("rsa"), true),
@@ -131,7 +134,7 @@ async fn published_keys_verify_their_tokens() {
 #[tokio::test]
 async fn an_unknown_kid_is_looked_up_once_for_all() {
     let endpoint = Endpoint::serving(json!([jwk(Algorithm::ES256, json!({"kid": "old"}))])).await;
-    let verifier = endpoint.verifier(Duration::ZERO);
+    let verifier = endpoint.verifier(HASTY);
     let old = token(Algorithm::ES256, Some("old"));
     let all = futures_util::future::join_all((0..50).map(|_| verifier.verify(&old))).await;
     assert!(all.iter().all(Result::is_ok));
@@ -147,7 +150,7 @@ async fn an_unknown_kid_is_looked_up_once_for_all() {
 #[tokio::test]
 async fn strangers_do_not_drive_the_endpoint() {
     let endpoint = Endpoint::serving(json!([jwk(Algorithm::ES256, json!({"kid": "a"}))])).await;
-    let verifier = endpoint.verifier(PAUSE);
+    let verifier = endpoint.verifier(PACE);
     for round in 0..20 {
         let guess = token(Algorithm::ES256, Some(&format!("guess-{round}")));
         assert_eq!(verifier.verify(&guess).await.err(), Some(JwtRejection::WrongSignature));
@@ -162,7 +165,7 @@ async fn strangers_do_not_drive_the_endpoint() {
 #[tokio::test]
 async fn known_keys_outlive_their_endpoint() {
     let endpoint = Endpoint::serving(json!([jwk(Algorithm::ES256, json!({"kid": "a"}))])).await;
-    let verifier = endpoint.verifier(Duration::ZERO);
+    let verifier = endpoint.verifier(HASTY);
     let known = token(Algorithm::ES256, Some("a"));
     assert!(verifier.verify(&known).await.is_ok());
     let unknown = token(Algorithm::ES256, Some("b"));
@@ -186,7 +189,7 @@ async fn without_an_endpoint_no_key_is_known() {
     let mut gone = endpoint.url.clone();
     let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     gone.set_port(Some(unused.port())).unwrap();
-    let verifier = Endpoint { url: gone, ..endpoint }.verifier(PAUSE);
+    let verifier = Endpoint { url: gone, ..endpoint }.verifier(PACE);
     let outcome = verifier.verify(&token(Algorithm::ES256, Some("a"))).await;
     assert_eq!(outcome.err(), Some(JwtRejection::KeysUnavailable));
 }
@@ -194,14 +197,9 @@ async fn without_an_endpoint_no_key_is_known() {
 #[tokio::test]
 async fn old_keys_serve_while_new_ones_are_fetched() {
     let endpoint = Endpoint::serving(json!([jwk(Algorithm::ES256, json!({"kid": "a"}))])).await;
-    let verifier = endpoint.verifier(Duration::ZERO);
+    let verifier = endpoint.verifier(Pace { fresh: Duration::ZERO, ..HASTY });
     let known = token(Algorithm::ES256, Some("a"));
     assert!(verifier.verify(&known).await.is_ok());
-
-    let shared = verifier.0.jwks.as_ref().unwrap().0.clone();
-    let Some(long_ago) = Instant::now().checked_sub(FRESH) else { return };
-    let keys = shared.known.load().keys.clone();
-    shared.known.store(Arc::new(Known { keys, fetched: Some(long_ago) }));
     let other = EncodingKey::from_ec_pem(OTHER_P256.as_bytes()).unwrap();
     endpoint.now_serves(json!([jwk_of(&other, Algorithm::ES256, json!({"kid": "a"}))]));
 
@@ -220,7 +218,7 @@ fn a_fetch_that_its_runtime_did_not_finish_is_made_again() {
     let lasting = runtime();
     let keys = json!([jwk(Algorithm::ES256, json!({"kid": "a"}))]);
     let endpoint = lasting.block_on(Endpoint::serving(keys));
-    let verifier = endpoint.verifier(Duration::ZERO);
+    let verifier = endpoint.verifier(HASTY);
     let shared = verifier.0.jwks.as_ref().unwrap().0.clone();
 
     let passing = runtime();

@@ -1,0 +1,251 @@
+//! What Tidegate is compared with: the same service in the obvious design, on fastwebsockets and hyper.
+//!
+//! `upgrade()`, a reading and a writing task a connection with a bounded channel between them, channels
+//! in a map behind a mutex, a copy of the publication for each subscriber. It speaks the same URLs and
+//! the same JSON, and leaves out what the comparison does not need: tokens, limits, metrics, drain.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use clap::Parser;
+use fastwebsockets::upgrade::{UpgradeFut, upgrade};
+use fastwebsockets::{FragmentCollectorRead, Frame, OpCode, Payload, WebSocketError};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde::Deserialize;
+use serde_json::json;
+use serde_json::value::RawValue;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+/// As many as the gateway lets wait for a slow client.
+const SEND_QUEUE: usize = 256;
+
+#[derive(Parser)]
+#[command(about = "The obvious design: fastwebsockets and hyper, two tasks a connection")]
+struct Options {
+    /// WebSockets at /ws/chat/{id}/.
+    #[arg(long, default_value = "127.0.0.1:9100")]
+    listen: SocketAddr,
+    /// POST /v1/publish.
+    #[arg(long, default_value = "127.0.0.1:9102")]
+    admin: SocketAddr,
+    /// Where messages are relayed to.
+    #[arg(long, default_value = "http://127.0.0.1:9103/messages")]
+    upstream: String,
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
+}
+
+type Outgoing = mpsc::Sender<Frame<'static>>;
+
+struct Server {
+    channels: Mutex<HashMap<String, Vec<Outgoing>>>,
+    client: Client<HttpConnector, Full<Bytes>>,
+    upstream: String,
+}
+
+fn main() -> std::io::Result<()> {
+    let options = Options::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(options.threads)
+        .enable_all()
+        .build()?;
+    runtime.block_on(serve(options))
+}
+
+async fn serve(options: Options) -> std::io::Result<()> {
+    let server = Arc::new(Server {
+        channels: Mutex::default(),
+        client: Client::builder(TokioExecutor::new()).build_http(),
+        upstream: options.upstream,
+    });
+    let public = TcpListener::bind(options.listen).await?;
+    let admin = TcpListener::bind(options.admin).await?;
+    println!("listening on {} and {}", public.local_addr()?, admin.local_addr()?);
+    let publishing = server.clone();
+    tokio::spawn(async move {
+        loop {
+            let Ok((stream, _)) = admin.accept().await else { continue };
+            let _ = stream.set_nodelay(true);
+            let server = publishing.clone();
+            let service = service_fn(move |request| publish(server.clone(), request));
+            tokio::spawn(
+                hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(stream), service),
+            );
+        }
+    });
+    loop {
+        let (stream, _) = public.accept().await?;
+        let _ = stream.set_nodelay(true);
+        let server = server.clone();
+        let service = service_fn(move |request| accept(server.clone(), request));
+        tokio::spawn(
+            hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service)
+                .with_upgrades(),
+        );
+    }
+}
+
+async fn accept(
+    server: Arc<Server>,
+    mut request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let id = request.uri().path().strip_prefix("/ws/chat/").map(|id| id.trim_end_matches('/'));
+    let Some(id) = id.map(str::to_owned) else { return Ok(answer(StatusCode::NOT_FOUND, "")) };
+    let Ok((response, upgraded)) = upgrade(&mut request) else {
+        return Ok(answer(StatusCode::BAD_REQUEST, ""));
+    };
+    tokio::spawn(async move { drop(session(server, upgraded, id).await) });
+    Ok(response.map(|_| Full::default()))
+}
+
+async fn session(
+    server: Arc<Server>,
+    upgraded: UpgradeFut,
+    id: String,
+) -> Result<(), WebSocketError> {
+    let (reader, mut writer) = upgraded.await?.split(tokio::io::split);
+    let mut reader = FragmentCollectorRead::new(reader);
+    let (outgoing, mut queue) = mpsc::channel::<Frame>(SEND_QUEUE);
+    tokio::spawn(async move {
+        while let Some(frame) = queue.recv().await {
+            if writer.write_frame(frame).await.is_err() {
+                return;
+            }
+        }
+    });
+    let channel = format!("chat_{id}");
+    let connected = json!({"event": "connected", "conversation_id": id});
+    let _ = outgoing.send(text(connected.to_string().into())).await;
+    server.channels.lock().unwrap().entry(channel.clone()).or_default().push(outgoing.clone());
+    let ended = read(&server, &mut reader, &outgoing, &channel).await;
+    let mut channels = server.channels.lock().unwrap();
+    if let Some(subscribers) = channels.get_mut(&channel) {
+        subscribers.retain(|other| !other.same_channel(&outgoing));
+        if subscribers.is_empty() {
+            channels.remove(&channel);
+        }
+    }
+    ended
+}
+
+type Reader = FragmentCollectorRead<tokio::io::ReadHalf<TokioIo<hyper::upgrade::Upgraded>>>;
+
+async fn read(
+    server: &Server,
+    reader: &mut Reader,
+    outgoing: &Outgoing,
+    channel: &str,
+) -> Result<(), WebSocketError> {
+    loop {
+        let frame = reader
+            .read_frame(&mut |frame: Frame<'_>| {
+                // Pongs and closes that the library owes its peer.
+                let payload = Payload::Owned(frame.payload.to_vec());
+                let frame = Frame::new(true, frame.opcode, None, payload);
+                let outgoing = outgoing.clone();
+                async move { outgoing.send(frame).await }
+            })
+            .await?;
+        let answer = match frame.opcode {
+            OpCode::Text => message(server, &frame.payload, channel).await,
+            OpCode::Close => return Ok(()),
+            _ => continue,
+        };
+        if outgoing.send(text(answer.into_bytes())).await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+fn text(payload: Vec<u8>) -> Frame<'static> {
+    Frame::text(Payload::Owned(payload))
+}
+
+#[derive(Deserialize)]
+struct Message<'a> {
+    #[serde(rename = "type")]
+    kind: Option<&'a str>,
+    message: Option<String>,
+}
+
+async fn message(server: &Server, frame: &[u8], channel: &str) -> String {
+    let error = |code: &str| json!({"event": "error", "error": code, "code": code}).to_string();
+    let Ok(message) = serde_json::from_slice::<Message>(frame) else {
+        return error("invalid_json");
+    };
+    if message.kind == Some("ping") {
+        return json!({"event": "pong"}).to_string();
+    }
+    let Some(text) = message.message.filter(|text| !text.trim().is_empty()) else {
+        return error("empty_message");
+    };
+    let task_id = uuid::Uuid::new_v4().to_string();
+    let data: &RawValue = serde_json::from_slice(frame).expect("parsed before");
+    let body = json!({"message": text, "data": data, "channel": channel, "task_id": task_id});
+    let request = Request::post(&server.upstream)
+        .header("content-type", "application/json")
+        .body(Full::from(body.to_string()))
+        .expect("a valid request");
+    match server.client.request(request).await {
+        Ok(response) if response.status().is_success() => {
+            let _ = response.into_body().collect().await;
+            json!({"event": "task_queued", "task_id": task_id}).to_string()
+        }
+        _ => error("upstream_unavailable"),
+    }
+}
+
+#[derive(Deserialize)]
+struct Publish<'a> {
+    #[serde(borrow)]
+    publications: Option<Vec<Publication<'a>>>,
+    #[serde(borrow)]
+    channel: Option<&'a str>,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Publication<'a> {
+    channel: &'a str,
+    #[serde(borrow)]
+    data: &'a RawValue,
+}
+
+async fn publish(
+    server: Arc<Server>,
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, hyper::Error> {
+    let body = request.into_body().collect().await?.to_bytes();
+    let Ok(publish) = serde_json::from_slice::<Publish>(&body) else {
+        return Ok(answer(StatusCode::BAD_REQUEST, "{}"));
+    };
+    let single = publish.channel.zip(publish.data);
+    let single = single.map(|(channel, data)| Publication { channel, data });
+    for publication in publish.publications.into_iter().flatten().chain(single) {
+        let channels = server.channels.lock().unwrap();
+        for subscriber in channels.get(publication.channel).into_iter().flatten() {
+            // A full queue is a slow client's loss.
+            let _ = subscriber.try_send(text(publication.data.get().into()));
+        }
+    }
+    Ok(answer(StatusCode::OK, "{}"))
+}
+
+fn answer(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(body));
+    *response.status_mut() = status;
+    response
+}

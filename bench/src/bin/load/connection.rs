@@ -1,0 +1,170 @@
+//! A WebSocket as far as a generator needs one: a handshake, and a count of the frames that arrive.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::Result;
+
+const SCRATCH_BYTES: usize = 256 << 10;
+
+thread_local! {
+    /// One read buffer for all connections: a read borrows it only until it has counted.
+    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH_BYTES]);
+}
+
+pub struct Connection {
+    stream: TcpStream,
+    counter: FrameCounter,
+}
+
+impl Connection {
+    /// Connects to `/ws/chat/{conversation}/` and reads the `connected` event.
+    pub async fn open(server: SocketAddr, conversation: &str) -> Result<Self> {
+        let mut stream = TcpStream::connect(server).await?;
+        stream.set_nodelay(true)?;
+        let request = format!(
+            "GET /ws/chat/{conversation}/ HTTP/1.1\r\nHost: bench.test\r\nConnection: Upgrade\r\n\
+             Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await?;
+        let rest = read_head(&mut stream).await?;
+        let mut connection = Self { stream, counter: FrameCounter::default() };
+        if connection.counter.count(&rest) == 0 {
+            connection.frames().await?;
+        }
+        Ok(connection)
+    }
+
+    /// Waits until at least one frame is complete, and returns how many became so.
+    pub async fn frames(&mut self) -> io::Result<u64> {
+        loop {
+            self.stream.readable().await?;
+            let read: io::Result<_> = SCRATCH.with_borrow_mut(|scratch| {
+                let length = self.stream.try_read(scratch)?;
+                Ok((length, self.counter.count(&scratch[..length])))
+            });
+            match read {
+                Ok((0, _)) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok((_, 0)) => {}
+                Ok((_, frames)) => return Ok(frames),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    pub async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes).await
+    }
+}
+
+/// Reads a 101 response's head; returns what came behind it.
+async fn read_head(stream: &mut TcpStream) -> Result<Vec<u8>> {
+    let mut head = Vec::with_capacity(512);
+    loop {
+        if stream.read_buf(&mut head).await? == 0 {
+            return Err("the server ended the handshake".into());
+        }
+        if let Some(end) = head.windows(4).position(|window| window == b"\r\n\r\n") {
+            if !head.starts_with(b"HTTP/1.1 101") {
+                return Err(String::from_utf8_lossy(&head).into());
+            }
+            return Ok(head.split_off(end + 4));
+        }
+    }
+}
+
+/// A masked text frame of less than 64 KiB.
+pub fn text_frame(payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0x81];
+    match u8::try_from(payload.len()) {
+        Ok(length @ ..=125) => frame.push(0x80 | length),
+        _ => {
+            let length = u16::try_from(payload.len()).expect("less than 64 KiB");
+            frame.push(0x80 | 126);
+            frame.extend(length.to_be_bytes());
+        }
+    }
+    // A key of zeros masks nothing, and is a key.
+    frame.extend([0; 4]);
+    frame.extend(payload);
+    frame
+}
+
+/// Counts a server's frames in a byte stream. Pings count too: the servers are set to send none.
+#[derive(Default)]
+struct FrameCounter {
+    /// Bytes of the current frame's payload that are still to come.
+    payload: u64,
+    /// A head that is not complete.
+    head: [u8; 10],
+    have: usize,
+}
+
+impl FrameCounter {
+    fn count(&mut self, mut bytes: &[u8]) -> u64 {
+        let mut frames = 0;
+        loop {
+            let skipped = usize::try_from(self.payload).unwrap_or(usize::MAX).min(bytes.len());
+            self.payload -= skipped as u64;
+            bytes = &bytes[skipped..];
+            if self.payload > 0 {
+                return frames;
+            }
+            if self.have > 0 && self.have == self.head_length() {
+                self.have = 0;
+                frames += 1;
+            }
+            let Some((first, rest)) = bytes.split_first() else { return frames };
+            self.head[self.have] = *first;
+            self.have += 1;
+            bytes = rest;
+            if self.have == self.head_length() {
+                self.payload = self.payload_length();
+            }
+        }
+    }
+
+    fn head_length(&self) -> usize {
+        match (self.have, self.head[1] & 0x7f) {
+            (0..2, _) => 2,
+            (_, 126) => 4,
+            (_, 127) => 10,
+            _ => 2,
+        }
+    }
+
+    fn payload_length(&self) -> u64 {
+        match self.head[1] & 0x7f {
+            126 => u64::from(u16::from_be_bytes([self.head[2], self.head[3]])),
+            127 => u64::from_be_bytes(*self.head.last_chunk().expect("ten bytes")),
+            length => u64::from(length),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::FrameCounter;
+
+    #[test]
+    fn frames_are_counted_in_any_pieces() {
+        let mut bytes = vec![0x81, 2, b'o', b'k', 0x81, 0];
+        bytes.extend([0x81, 126, 1, 0]);
+        bytes.extend([0; 256]);
+        bytes.extend([0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0]);
+        bytes.extend([0; 65_536]);
+        for size in [1, 2, 3, 7, 100, bytes.len()] {
+            let mut counter = FrameCounter::default();
+            let frames: u64 = bytes.chunks(size).map(|piece| counter.count(piece)).sum();
+            assert_eq!(frames, 4, "in pieces of {size}");
+        }
+        let mut counter = FrameCounter::default();
+        assert_eq!(counter.count(&bytes[..bytes.len() - 1]), 3);
+    }
+}

@@ -1,0 +1,54 @@
+//! Memory of a connection that does nothing.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::connection::{Connection, text_frame};
+use super::process::anonymous_memory;
+use super::{Result, Target};
+
+#[derive(clap::Args)]
+pub struct Options {
+    #[command(flatten)]
+    target: Target,
+    /// Sockets that share a conversation.
+    #[arg(long, default_value_t = 2)]
+    per_conversation: usize,
+    /// Bytes of a message that each connection sends before it falls silent; 0 = none. It is no JSON,
+    /// so it is answered with an error event and relayed nowhere.
+    #[arg(long, default_value_t = 0)]
+    after_message: usize,
+    /// Seconds of silence before memory is read.
+    #[arg(long, default_value_t = 3)]
+    settle: u64,
+}
+
+pub async fn run(options: Options) -> Result<Value> {
+    let Target { server, pid, connections } = options.target;
+    // A first connection, so that what is made once is not counted.
+    drop(Connection::open(server, "warm-up").await?);
+    let settle = Duration::from_secs(options.settle);
+    tokio::time::sleep(settle).await;
+    let before = anonymous_memory(pid)?;
+    let message = text_frame(&vec![b'*'; options.after_message]);
+    let mut open = Vec::with_capacity(connections);
+    for number in 0..connections {
+        let conversation = (number / options.per_conversation.max(1)).to_string();
+        let mut connection = Connection::open(server, &conversation).await?;
+        if options.after_message > 0 {
+            connection.write(&message).await?;
+            connection.frames().await?;
+        }
+        open.push(connection);
+    }
+    tokio::time::sleep(settle).await;
+    let after = anonymous_memory(pid)?;
+    let per_connection = after.saturating_sub(before) as f64 / connections as f64;
+    Ok(json!({
+        "connections": open.len(),
+        "anonymous_bytes_before": before,
+        "anonymous_bytes_after": after,
+        "bytes_per_connection": per_connection.round(),
+    }))
+}

@@ -1,0 +1,102 @@
+//! Round trips per second of the server's CPU time: client → server → upstream → server → client.
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::task::LocalSet;
+
+use super::connection::{Connection, text_frame};
+use super::process::cpu_seconds;
+use super::{Result, Target};
+
+const WARM_UP: Duration = Duration::from_secs(1);
+
+#[derive(clap::Args)]
+pub struct Options {
+    #[command(flatten)]
+    target: Target,
+    /// Where the upstream listens that the server relays to.
+    #[arg(long, default_value = "127.0.0.1:9103")]
+    upstream: SocketAddr,
+    #[arg(long, default_value_t = 5)]
+    seconds: u64,
+}
+
+pub async fn run(options: Options) -> Result<Value> {
+    LocalSet::new().run_until(measure(options)).await
+}
+
+async fn measure(options: Options) -> Result<Value> {
+    let Target { server, pid, connections } = options.target;
+    let upstream = TcpListener::bind(options.upstream).await?;
+    let taken = Rc::new(Cell::new(0_u64));
+    tokio::task::spawn_local(accept(upstream, taken.clone()));
+    let answered = Rc::new(Cell::new(0_u64));
+    let mut clients = Vec::new();
+    for number in 0..connections {
+        let connection = Connection::open(server, &format!("relay-{number}")).await?;
+        clients.push(tokio::task::spawn_local(talk(connection, answered.clone())));
+    }
+    tokio::time::sleep(WARM_UP).await;
+    let (started, cpu, first) = (Instant::now(), cpu_seconds(pid)?, answered.get());
+    tokio::time::sleep(Duration::from_secs(options.seconds)).await;
+    let (seconds, cpu) = (started.elapsed().as_secs_f64(), cpu_seconds(pid)? - cpu);
+    let trips = (answered.get() - first) as f64;
+    if clients.iter().any(|client| client.is_finished()) {
+        return Err("the server ended a connection".into());
+    }
+    // An error event would count as an answer: the upstream must have seen as many messages.
+    if taken.get() < answered.get() {
+        return Err(format!("{} answers, {} messages", answered.get(), taken.get()).into());
+    }
+    Ok(json!({
+        "connections": connections,
+        "round_trips": trips,
+        "server_cpu_seconds": cpu,
+        "round_trips_per_second": (trips / seconds).round(),
+        "round_trips_per_core_second": (trips / cpu).round(),
+    }))
+}
+
+/// One message in flight a connection.
+async fn talk(mut connection: Connection, answered: Rc<Cell<u64>>) {
+    let message = json!({"message": "How is the weather on the other side of the gateway today?"});
+    let frame = text_frame(message.to_string().as_bytes());
+    while connection.write(&frame).await.is_ok() {
+        match connection.frames().await {
+            Ok(frames) => answered.set(answered.get() + frames),
+            Err(_) => return,
+        }
+    }
+}
+
+async fn accept(listener: TcpListener, taken: Rc<Cell<u64>>) {
+    while let Ok((stream, _)) = listener.accept().await {
+        let _ = stream.set_nodelay(true);
+        let taken = taken.clone();
+        let service = service_fn(move |request: Request<Incoming>| {
+            let taken = taken.clone();
+            async move {
+                let _ = request.into_body().collect().await;
+                taken.set(taken.get() + 1);
+                let mut response = Response::new(Empty::<Bytes>::new());
+                *response.status_mut() = StatusCode::ACCEPTED;
+                Ok::<_, Infallible>(response)
+            }
+        });
+        let connection = hyper::server::conn::http1::Builder::new()
+            .serve_connection(TokioIo::new(stream), service);
+        tokio::task::spawn_local(connection);
+    }
+}

@@ -1,0 +1,55 @@
+//! `POST /v1/tokens`: a connection token for a user that the caller vouches for.
+
+use std::time::{Duration, SystemTime};
+
+use hyper::body::Incoming;
+use hyper::{Request, StatusCode};
+use serde::Deserialize;
+
+use super::{Admin, Answer, api};
+use crate::protocol::UserId;
+use crate::tokens::TokenRecord;
+
+const MAX_BODY_BYTES: usize = 12 * 1024;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Body {
+    user_id: UserId,
+    username: Option<String>,
+    channels: Option<Vec<String>>,
+    origin: Option<String>,
+    connection_id: Option<String>,
+    /// Seconds from now.
+    session_expires_in: Option<u64>,
+}
+
+impl Admin {
+    pub(super) async fn issue_token(&self, request: Request<Incoming>) -> Result<Answer, Answer> {
+        let body: Body = api::read(request, MAX_BODY_BYTES).await?;
+        if matches!(&body.user_id, UserId::Text(id) if id.is_empty()) {
+            return Err(api::error(StatusCode::BAD_REQUEST, "bad_request", "user_id is empty"));
+        }
+        let now =
+            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        let record = TokenRecord {
+            user_id: body.user_id,
+            username: body.username,
+            connection_id: body.connection_id,
+            created_at: now.as_secs_f64(),
+            used: false,
+            channels: body.channels,
+            origin: body.origin,
+            session_expires_at: body
+                .session_expires_in
+                .map(|seconds| now.as_secs().saturating_add(seconds)),
+            claims: None,
+        };
+        let token = self.tokens.issue(&record).await.map_err(|_| api::engine_down())?;
+        let answer = serde_json::json!({
+            "connection_token": token,
+            "expires_in": self.token_ttl.as_secs(),
+        });
+        Ok(api::json(StatusCode::OK, &answer))
+    }
+}

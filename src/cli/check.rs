@@ -1,0 +1,47 @@
+//! `tidegate check`: every mistake in a config file, without starting anything.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use super::{Failure, say};
+use crate::config::{Config, Environment};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The config file
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+}
+
+pub fn run(args: &Args) -> Result<ExitCode, Failure> {
+    let config = load(&args.config)?;
+    let file = args.config.display();
+    let routes = count(config.routes.len(), "route");
+    let upstreams = count(config.upstreams.len(), "upstream");
+    say(format_args!("{file}: ok, {routes}, {upstreams}"));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The config of `path`, or all its mistakes, one a line below a line that counts them.
+pub fn load(path: &Path) -> Result<Config, Failure> {
+    Config::load(path, &Environment::of_process()).map_err(|mistakes| {
+        let counted = count(mistakes.iter().len(), "mistake");
+        Failure(format!("{}: {counted}\n{mistakes}", path.display()))
+    })
+}
+
+fn count(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_nouns_agree() {
+        assert_eq!(count(0, "route"), "0 routes");
+        assert_eq!(count(1, "route"), "1 route");
+        assert_eq!(count(2, "route"), "2 routes");
+    }
+}

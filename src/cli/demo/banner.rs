@@ -1,0 +1,114 @@
+//! What the demo prints when it is up: where it is, and lines to paste.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde_json::json;
+
+use crate::cli::say;
+use crate::cli::server_api::ServerApi;
+use crate::config::Secret;
+use crate::gateway::Addresses;
+
+/// The conversation that the printed lines join.
+const CONVERSATION: &str = "demo";
+
+/// Everything that the printed lines need. A connection token works once, so each line has its own.
+pub struct Banner {
+    public: String,
+    admin: String,
+    api_key: String,
+    websocat_token: String,
+    python_token: String,
+}
+
+impl Banner {
+    /// Asks the gateway for the tokens, as any server would.
+    pub fn mint(addresses: Addresses, api_key: &Secret) -> Result<Self, String> {
+        let api = ServerApi::new(addresses.admin, api_key);
+        let token = || {
+            api.mint(&json!({
+                "user_id": 1,
+                "username": "ana",
+                "channels": [format!("chat_{CONVERSATION}")],
+            }))
+        };
+        Ok(Self {
+            public: reachable(addresses.public),
+            admin: reachable(addresses.admin),
+            api_key: api_key.expose().to_owned(),
+            websocat_token: token()?,
+            python_token: token()?,
+        })
+    }
+
+    pub fn print(&self) {
+        say(self.text());
+    }
+
+    fn text(&self) -> String {
+        let Self { public, admin, api_key, websocat_token, python_token } = self;
+        let socket = format!("ws://{public}/ws/chat/{CONVERSATION}/?connection_token=");
+        let publish = json!({
+            "channel": format!("chat_{CONVERSATION}"),
+            "data": {"event": "notice", "text": "hello from a server"},
+        });
+        let mint = json!({"user_id": 1, "channels": [format!("chat_{CONVERSATION}")]});
+        let post = format!("curl -H 'Authorization: Bearer {api_key}' http://{admin}/v1");
+        format!(
+            r#"Tidegate demo is running: open this page, in two tabs to see the fan-out
+  http://{public}/#{CONVERSATION}
+
+Talk to it from a terminal; each token works once and waits 10 minutes (then type {{"message":"hello"}}):
+  websocat '{socket}{websocat_token}'
+  python3 -c 'from websockets.sync.client import connect; ws = connect("{socket}{python_token}"); ws.send("{{\"message\":\"hello\"}}"); [print(frame, flush=True) for frame in ws]'
+
+Publish from a server, and mint another token:
+  {post}/publish -d '{publish}'
+  {post}/tokens -d '{mint}'
+
+Metrics:
+  http://{admin}/metrics
+
+Ctrl-C stops it."#
+        )
+    }
+}
+
+/// The address as a client on this machine writes it.
+fn reachable(address: SocketAddr) -> String {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => format!("127.0.0.1:{}", address.port()),
+        IpAddr::V6(ip) if ip.is_unspecified() => format!("[::1]:{}", address.port()),
+        _ => address.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lines_can_be_pasted() {
+        let banner = Banner {
+            public: reachable("0.0.0.0:8000".parse().unwrap()),
+            admin: reachable("127.0.0.1:9000".parse().unwrap()),
+            api_key: "key".to_owned(),
+            websocat_token: "one".to_owned(),
+            python_token: "two".to_owned(),
+        };
+        let text = banner.text();
+        for line in [
+            "  http://127.0.0.1:8000/#demo\n",
+            "  websocat 'ws://127.0.0.1:8000/ws/chat/demo/?connection_token=one'\n",
+            r#"ws.send("{\"message\":\"hello\"}")"#,
+            "  http://127.0.0.1:9000/metrics\n",
+        ] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
+        // A single quote inside would end the shell's string.
+        let quoted = text.lines().filter(|line| line.contains('\''));
+        assert!(
+            quoted.clone().count() >= 4 && quoted.clone().all(|l| l.matches('\'').count() % 2 == 0)
+        );
+    }
+}

@@ -1,0 +1,149 @@
+//! `tidegate demo`: a gateway on the memory engine, in front of a small app in the same process.
+//!
+//! The gateway is the real one, by [`gateway::run`] and a config like any other; only its secrets
+//! and ports are made up at the start. The app ([`app`]) plays the API that a team has already: it
+//! serves a page with a session, and answers messages with a streamed reply.
+
+mod app;
+mod banner;
+mod page;
+mod reply;
+mod worker;
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use self::app::App;
+use self::banner::Banner;
+use super::{Failure, complain, logging, serve};
+use crate::config::{Config, Secret};
+use crate::gateway::{self, Addresses, StartError};
+use crate::protocol::random_hex;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Where the page and the WebSockets are
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8000")]
+    listen: SocketAddr,
+    /// Where metrics, health and the server API are
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9000")]
+    admin: SocketAddr,
+}
+
+pub fn run(args: &Args) -> Result<ExitCode, Failure> {
+    let secrets = Secrets::random();
+    let app = App::start(&secrets.jwt)?;
+    let config = Config::from_toml(&settings(args, &secrets, &app))
+        .map_err(|mistakes| Failure(format!("the demo's own config:\n{mistakes}")))?;
+    logging::start(&config.log)?;
+    let outcome = gateway::run(config, |addresses| introduce(addresses, secrets.api_key))
+        .map_err(|error| Failure(with_advice(&error)))?;
+    Ok(serve::exit_code(outcome))
+}
+
+/// Made anew at each start.
+struct Secrets {
+    jwt: Secret,
+    api_key: Secret,
+}
+
+impl Secrets {
+    fn random() -> Self {
+        Self { jwt: Secret::new(random_hex(32)), api_key: Secret::new(random_hex(16)) }
+    }
+}
+
+fn settings(args: &Args, secrets: &Secrets, app: &App) -> String {
+    let origins: Vec<String> =
+        origins(args.listen).iter().map(|origin| format!("{origin:?}")).collect();
+    [
+        ("{{LISTEN}}", args.listen.to_string()),
+        ("{{ADMIN}}", args.admin.to_string()),
+        ("{{API_KEY}}", secrets.api_key.expose().to_owned()),
+        ("{{JWT_SECRET}}", secrets.jwt.expose().to_owned()),
+        ("{{ORIGINS}}", origins.join(", ")),
+        ("{{PAGE}}", app.page.to_string()),
+        ("{{WORKER}}", app.worker.to_string()),
+    ]
+    .iter()
+    .fold(include_str!("demo.toml").to_owned(), |toml, (name, value)| toml.replace(name, value))
+}
+
+/// This machine's own pages, and those of the address that was asked for.
+fn origins(listen: SocketAddr) -> Vec<String> {
+    let mut allowed = vec!["http://localhost:*".to_owned(), "http://127.0.0.1:*".to_owned()];
+    let own = match listen {
+        SocketAddr::V4(v4) => format!("http://{}:*", v4.ip()),
+        SocketAddr::V6(v6) => format!("http://[{}]:*", v6.ip()),
+    };
+    if !listen.ip().is_unspecified() && !allowed.contains(&own) {
+        allowed.push(own);
+    }
+    allowed
+}
+
+/// Prints what to do next. On a thread of its own, because it asks the gateway for tokens.
+fn introduce(addresses: Addresses, api_key: Secret) {
+    let thread = std::thread::Builder::new().name("banner".to_owned());
+    let started = thread.spawn(move || {
+        if let Err(why) = Banner::mint(addresses, &api_key).map(|banner| banner.print()) {
+            complain(format_args!("tidegate: no token for the printed lines: {why}"));
+        }
+    });
+    if let Err(error) = started {
+        complain(format_args!("tidegate: {error}"));
+    }
+}
+
+fn with_advice(error: &StartError) -> String {
+    match error {
+        StartError::Bind { key, .. } => {
+            let flag = if *key == "admin.listen" { "--admin" } else { "--listen" };
+            format!("{error}; choose another address with {flag}")
+        }
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_in_the_config_is_filled_in() {
+        let app =
+            App { page: "127.0.0.1:1".parse().unwrap(), worker: "127.0.0.1:2".parse().unwrap() };
+        let args = Args {
+            listen: "127.0.0.1:8000".parse().unwrap(),
+            admin: "127.0.0.1:9000".parse().unwrap(),
+        };
+        let text = settings(&args, &Secrets::random(), &app);
+        assert!(toml::from_str::<toml::Table>(&text).is_ok(), "{text}");
+        assert_eq!(text.matches("{{").count(), 1, "only the comment: {text}");
+    }
+
+    #[test]
+    fn the_own_address_is_an_allowed_origin() {
+        let listening = |listen: &str| origins(listen.parse().unwrap());
+        assert_eq!(listening("127.0.0.1:8000").len(), 2);
+        assert_eq!(listening("0.0.0.0:8000").len(), 2);
+        assert!(listening("[::1]:8000").contains(&"http://[::1]:*".to_owned()));
+        assert!(listening("10.1.2.3:80").contains(&"http://10.1.2.3:*".to_owned()));
+        for origin in listening("[::1]:8000") {
+            assert!(crate::protocol::OriginPattern::parse(&origin).is_ok(), "{origin}");
+        }
+    }
+
+    #[test]
+    fn a_taken_port_names_its_flag() {
+        for (key, flag) in [("server.listen", "--listen"), ("admin.listen", "--admin")] {
+            let error = StartError::Bind {
+                key,
+                address: "127.0.0.1:8000".parse().unwrap(),
+                error: std::io::ErrorKind::AddrInUse.into(),
+            };
+            let told = with_advice(&error);
+            assert!(told.contains("127.0.0.1:8000") && told.ends_with(flag), "{told}");
+        }
+    }
+}

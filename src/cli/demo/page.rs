@@ -1,0 +1,112 @@
+//! The page, and the session that it comes with: what the team's API does in the real world.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use hyper::body::Incoming;
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, SET_COOKIE};
+use hyper::{Method, Request, Response, StatusCode};
+use jsonwebtoken::Algorithm;
+use serde_json::json;
+
+use super::app::{Body, full, plain};
+use crate::config::Secret;
+use crate::protocol::random_hex;
+use crate::tokens::sign_hs;
+
+/// How long a guest's session lasts; the page asks for another when it is over.
+const SESSION: Duration = Duration::from_secs(15 * 60);
+
+const HTML: &str = include_str!("page.html");
+
+/// Everything off but what the page itself brings, and its own WebSocket (which older browsers do
+/// not count as `'self'`).
+const POLICY: &str = "default-src 'none'; script-src 'nonce-{{NONCE}}'; \
+     style-src 'nonce-{{NONCE}}'; img-src data:; \
+     connect-src 'self' ws://localhost:* ws://127.0.0.1:*; \
+     base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+pub struct Page {
+    jwt_secret: Secret,
+}
+
+impl Page {
+    pub fn new(jwt_secret: Secret) -> Self {
+        Self { jwt_secret }
+    }
+
+    pub fn answer(&self, request: &Request<Incoming>) -> Response<Body> {
+        match (request.method(), request.uri().path()) {
+            (&Method::GET, "/") => self.welcome().unwrap_or_else(|| {
+                plain(StatusCode::INTERNAL_SERVER_ERROR, "the session could not be signed\n")
+            }),
+            (_, "/") => plain(StatusCode::METHOD_NOT_ALLOWED, "GET only\n"),
+            _ => plain(StatusCode::NOT_FOUND, "not found\n"),
+        }
+    }
+
+    /// The page, signed in as a new guest. `None` only if what was made here cannot be a header.
+    fn welcome(&self) -> Option<Response<Body>> {
+        let nonce = random_hex(16);
+        let seconds = SESSION.as_secs();
+        let session = self.session()?;
+        let cookies = [
+            format!("access_token={session}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax"),
+            // Read by the page, which repeats it in a header: another site's page cannot.
+            format!("csrftoken={}; Path=/; Max-Age={seconds}; SameSite=Lax", random_hex(16)),
+        ];
+        let mut response = Response::new(full(HTML.replace("{{NONCE}}", &nonce)));
+        let headers = response.headers_mut();
+        for cookie in cookies {
+            headers.append(SET_COOKIE, HeaderValue::try_from(cookie).ok()?);
+        }
+        let policy = HeaderValue::try_from(POLICY.replace("{{NONCE}}", &nonce)).ok()?;
+        headers.insert("content-security-policy", policy);
+        headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+        headers.insert("referrer-policy", HeaderValue::from_static("no-referrer"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+        Some(response)
+    }
+
+    /// A JWT as an identity service would sign it.
+    fn session(&self) -> Option<String> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs();
+        let mut raw = [0u8; 4];
+        getrandom::fill(&mut raw).ok()?;
+        let user = u32::from_le_bytes(raw) % 900_000 + 100_000;
+        let claims = json!({
+            "user_id": user,
+            "username": format!("guest-{user}"),
+            "token_type": "access",
+            "iat": now,
+            "exp": now + SESSION.as_secs(),
+        });
+        sign_hs(&self.jwt_secret, Algorithm::HS256, &claims).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt as _;
+
+    #[tokio::test]
+    async fn the_page_comes_with_a_session_and_a_policy() {
+        let page = Page::new(Secret::new("0123456789abcdef0123456789abcdef"));
+        let response = page.welcome().unwrap();
+        let cookies: Vec<_> = response.headers().get_all(SET_COOKIE).iter().collect();
+        let cookies: Vec<_> = cookies.iter().map(|cookie| cookie.to_str().unwrap()).collect();
+        assert!(cookies[0].starts_with("access_token=ey") && cookies[0].contains("; HttpOnly"));
+        assert!(cookies[1].starts_with("csrftoken=") && !cookies[1].contains("HttpOnly"));
+        let policy = response.headers()["content-security-policy"].to_str().unwrap().to_owned();
+        let html = response.into_body().collect().await.unwrap().to_bytes();
+        let html = std::str::from_utf8(&html).unwrap();
+        let nonce = policy.split("'nonce-").nth(1).unwrap().split('\'').next().unwrap();
+        assert_eq!(html.matches(&format!("nonce=\"{nonce}\"")).count(), 2);
+        assert!(!html.contains("{{"));
+        // Nothing from elsewhere: a demo also runs without a network.
+        for outside in ["src=\"http", "href=\"http", "url(http", "@import"] {
+            assert!(!html.contains(outside), "{outside}");
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! The demo's worker: an HTTP endpoint that answers a message with a stream of server-sent events.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream;
+use http_body_util::{BodyExt as _, Limited, StreamBody};
+use hyper::body::{Body as HttpBody, Frame};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
+use serde::Deserialize;
+
+use super::app::{Body, plain};
+use super::reply;
+
+/// Between two words.
+const PACE: Duration = Duration::from_millis(40);
+
+/// A relayed message: the gateway's own bound of 64 KiB, and the facts around it.
+const MAX_REQUEST_BYTES: usize = 256 * 1024;
+
+/// Of what the gateway posts, as much as an echo needs (docs/protocol.md has all of it).
+#[derive(Deserialize)]
+pub struct Relayed {
+    pub message: String,
+    pub task_id: String,
+    pub connection_id: String,
+    #[serde(default)]
+    pub user: Option<User>,
+}
+
+#[derive(Deserialize)]
+pub struct User {
+    #[serde(default)]
+    pub name: Option<String>,
+}
+
+/// `POST /internal/chat/{conversation_id}`.
+pub async fn answer<B>(request: Request<B>) -> Response<Body>
+where
+    B: HttpBody<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    if !request.uri().path().starts_with("/internal/chat/") {
+        return plain(StatusCode::NOT_FOUND, "not found\n");
+    }
+    if request.method() != Method::POST {
+        return plain(StatusCode::METHOD_NOT_ALLOWED, "POST only\n");
+    }
+    let body = Limited::new(request.into_body(), MAX_REQUEST_BYTES).collect().await;
+    let relayed = body.ok().and_then(|body| serde_json::from_slice(&body.to_bytes()).ok());
+    match relayed {
+        Some(relayed) => streamed(reply::events(&relayed)),
+        None => plain(StatusCode::BAD_REQUEST, "not a message\n"),
+    }
+}
+
+/// One event after the other; the first at once.
+fn streamed(events: Vec<String>) -> Response<Body> {
+    let events = stream::unfold((events.into_iter(), false), async |(mut events, begun)| {
+        let event = events.next()?;
+        if begun {
+            tokio::time::sleep(PACE).await;
+        }
+        let frame = Frame::data(Bytes::from(format!("data: {event}\n\n")));
+        Some((Ok::<_, Infallible>(frame), (events, true)))
+    });
+    let mut response = Response::new(StreamBody::new(events).boxed_unsync());
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::Full;
+
+    fn post(body: &'static str) -> Request<Full<Bytes>> {
+        Request::post("/internal/chat/42").body(Full::new(Bytes::from(body))).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_message_is_answered_by_events() {
+        let body =
+            r#"{"message":"hi","task_id":"t","connection_id":"c","user":{"id":1,"name":"ana"}}"#;
+        let response = answer(post(body)).await;
+        assert_eq!(response.headers()[CONTENT_TYPE], "text/event-stream");
+        let mut body = response.into_body();
+        for expected in [r#""event":"user_message""#, r#""chunk":"You ""#, r#""chunk":"said ""#] {
+            let frame = body.frame().await.unwrap().unwrap().into_data().unwrap();
+            let event = std::str::from_utf8(&frame).unwrap();
+            assert!(event.starts_with("data: {") && event.ends_with("}\n\n"), "{event}");
+            assert!(event.contains(expected), "{event}");
+        }
+    }
+
+    #[tokio::test]
+    async fn anything_else_is_refused() {
+        for body in ["", "{}", "[]", "{\"message\":7}"] {
+            assert_eq!(answer(post(body)).await.status(), StatusCode::BAD_REQUEST, "{body}");
+        }
+        let get = Request::get("/internal/chat/42").body(Full::<Bytes>::default()).unwrap();
+        assert_eq!(answer(get).await.status(), StatusCode::METHOD_NOT_ALLOWED);
+        let elsewhere = Request::post("/").body(Full::<Bytes>::default()).unwrap();
+        assert_eq!(answer(elsewhere).await.status(), StatusCode::NOT_FOUND);
+    }
+}

@@ -1,0 +1,237 @@
+//! `tidegate token`: credentials for trying a gateway out, by its own config.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use jsonwebtoken::AlgorithmFamily;
+use serde_json::{Map, Value, json};
+
+use super::server_api::ServerApi;
+use super::{Failure, check, lifetime, say};
+use crate::config::{Config, EngineKind, Jwt, JwtKeyMaterial, RedisEngine};
+use crate::protocol::UserId;
+use crate::redis_link::Commands;
+use crate::shutdown::Shutdown;
+use crate::tokens::{TokenRecord, TokenStore, sign_hs};
+
+/// Redis has this long to be reached.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long a JWT is valid when nothing else is said.
+const JWT_LIFETIME: Duration = Duration::from_secs(15 * 60);
+
+/// Mint a connection token, or sign a session JWT, for debugging
+///
+/// On the redis engine the token is written to Redis; on the memory engine it is asked for on the
+/// admin port of the gateway that runs with this config, with the first of its api_keys.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The config file of the gateway
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// The user's id; digits are a number, anything else a string
+    #[arg(long, value_name = "ID", value_parser = user_id)]
+    user: UserId,
+    /// The user's name
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// A channel, or pattern like "chat_*", that the credentials are limited to; may be repeated
+    #[arg(long = "channel", value_name = "PATTERN", value_parser = channel)]
+    channels: Vec<String>,
+    /// How long the session lasts (90s, 15m, 2h, 7d); a JWT: 15m, a connection token: no end
+    #[arg(long, value_name = "DURATION", value_parser = lifetime::parse)]
+    expires: Option<Duration>,
+    /// Sign a session JWT with the first HS256, HS384 or HS512 key instead
+    #[arg(long)]
+    jwt: bool,
+}
+
+pub fn run(args: &Args) -> Result<ExitCode, Failure> {
+    let config = check::load(&args.config)?;
+    let token = if args.jwt {
+        let claims = claims(args, &config.jwt, unix_now());
+        sign(&config.jwt, &claims)?
+    } else {
+        match &config.engine.kind {
+            EngineKind::Redis(redis) => write_to_redis(args, &config, redis)?,
+            EngineKind::Memory => ask_the_gateway(args, &config)?,
+        }
+    };
+    say(token);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn user_id(text: &str) -> Result<UserId, String> {
+    match text.parse() {
+        Ok(id) => Ok(UserId::Integer(id)),
+        Err(_) if text.is_empty() => Err("a user id is not empty".to_owned()),
+        Err(_) => Ok(UserId::Text(text.into())),
+    }
+}
+
+fn channel(text: &str) -> Result<String, String> {
+    // A pattern has the form of a name: `*` is an ordinary character there.
+    crate::protocol::ChannelName::new(text)
+        .map(|name| name.to_string())
+        .map_err(|wrong| wrong.to_string())
+}
+
+fn write_to_redis(args: &Args, config: &Config, redis: &RedisEngine) -> Result<String, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("runtime: {error}"))?;
+    let record = record(args, unix_now());
+    runtime.block_on(async {
+        let shutdown = Shutdown::new();
+        let commands = Commands::start(&redis.tokens_url, "redis_tokens", &shutdown)
+            .map_err(|wrong| format!("engine.redis.tokens_url: {wrong}"))?;
+        if !commands.wait_up(CONNECT_DEADLINE).await {
+            let seconds = CONNECT_DEADLINE.as_secs();
+            return Err(format!("Redis cannot be reached within {seconds} s"));
+        }
+        TokenStore::redis(commands, &config.tokens.key_prefix, config.tokens.ttl)
+            .issue(&record)
+            .await
+            .map_err(|_| "Redis did not take the token".to_owned())
+    })
+}
+
+fn record(args: &Args, now: u64) -> TokenRecord {
+    TokenRecord {
+        user_id: args.user.clone(),
+        username: args.name.clone(),
+        connection_id: None,
+        created_at: now as f64,
+        used: false,
+        channels: (!args.channels.is_empty()).then(|| args.channels.clone()),
+        origin: None,
+        session_expires_at: args.expires.map(|lifetime| now.saturating_add(lifetime.as_secs())),
+        claims: None,
+    }
+}
+
+fn ask_the_gateway(args: &Args, config: &Config) -> Result<String, String> {
+    let key = config.admin.api_keys.first().ok_or(
+        "the memory engine's tokens live in the gateway's process, and its server API is off: \
+         set admin.api_keys",
+    )?;
+    let mut request = Map::from_iter([("user_id".to_owned(), json!(args.user))]);
+    if let Some(name) = &args.name {
+        request.insert("username".to_owned(), json!(name));
+    }
+    if !args.channels.is_empty() {
+        request.insert("channels".to_owned(), json!(args.channels));
+    }
+    if let Some(lifetime) = args.expires {
+        request.insert("session_expires_in".to_owned(), json!(lifetime.as_secs()));
+    }
+    ServerApi::new(config.admin.listen, key).mint(&Value::Object(request))
+}
+
+/// The claims that `settings` reads, and the ones that it checks.
+fn claims(args: &Args, settings: &Jwt, now: u64) -> Value {
+    let lifetime = args.expires.unwrap_or(JWT_LIFETIME);
+    let mut claims = Map::from_iter([
+        (settings.user_claim.clone(), json!(args.user)),
+        ("token_type".to_owned(), json!("access")),
+        ("iat".to_owned(), json!(now)),
+        ("exp".to_owned(), json!(now.saturating_add(lifetime.as_secs()))),
+    ]);
+    let mut add = |name: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            claims.insert(name.to_owned(), value);
+        }
+    };
+    add(&settings.name_claim, args.name.as_ref().map(|name| json!(name)));
+    add(&settings.channels_claim, (!args.channels.is_empty()).then(|| json!(args.channels)));
+    add("iss", settings.issuer.as_ref().map(|issuer| json!(issuer)));
+    add("aud", settings.audience.as_ref().map(|audience| json!(audience)));
+    Value::Object(claims)
+}
+
+fn sign(settings: &Jwt, claims: &Value) -> Result<String, String> {
+    // A key with a `kid` verifies only tokens that name it, which these do not.
+    let mut candidates = settings.keys.iter().filter(|key| key.kid.is_none());
+    let usable = candidates.find_map(|key| match &key.material {
+        JwtKeyMaterial::Secret(secret) if key.alg.family() == AlgorithmFamily::Hmac => {
+            Some((secret, key.alg))
+        }
+        _ => None,
+    });
+    let (secret, alg) =
+        usable.ok_or("--jwt signs with a secret, and [jwt] keys has none without a kid")?;
+    sign_hs(secret, alg, claims)
+}
+
+fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{JwtKey, Secret};
+    use crate::redis_link::test_server::RedisServer;
+    use crate::tokens::JwtVerifier;
+
+    fn args(user: &str) -> Args {
+        Args {
+            config: PathBuf::new(),
+            user: user_id(user).unwrap(),
+            name: Some("ana".to_owned()),
+            channels: vec!["chat_*".to_owned()],
+            expires: Some(Duration::from_secs(60)),
+            jwt: true,
+        }
+    }
+
+    fn settings(keys: Vec<JwtKey>) -> Jwt {
+        Jwt {
+            keys,
+            jwks_url: None,
+            issuer: Some("https://issuer.example".to_owned()),
+            audience: Some("tidegate".to_owned()),
+            leeway: Duration::ZERO,
+            cookie: "access_token".to_owned(),
+            user_claim: "user_id".to_owned(),
+            name_claim: "username".to_owned(),
+            channels_claim: "channels".to_owned(),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_signed_is_accepted_by_the_same_config() {
+        let key = JwtKey {
+            alg: jsonwebtoken::Algorithm::HS256,
+            kid: None,
+            material: JwtKeyMaterial::Secret(Secret::new("0123456789abcdef0123456789abcdef")),
+        };
+        let settings = settings(vec![key]);
+        let token = sign(&settings, &claims(&args("7"), &settings, unix_now())).unwrap();
+        let identity = JwtVerifier::new(&settings).unwrap().verify(&token).await.unwrap();
+        assert_eq!(identity.user_id, Some(UserId::Integer(7)));
+        assert_eq!(identity.username.as_deref(), Some("ana"));
+        assert!(identity.may_join("chat_42") && !identity.may_join("team_42"));
+    }
+
+    #[test]
+    fn without_a_secret_nothing_is_signed() {
+        let wrong = sign(&settings(Vec::new()), &json!({})).unwrap_err();
+        assert!(wrong.contains("[jwt] keys"), "{wrong}");
+    }
+
+    #[tokio::test]
+    async fn a_record_in_redis_stands_for_what_was_asked() {
+        let server = RedisServer::start();
+        let commands = Commands::start(&server.url(), "test", &Shutdown::new()).unwrap();
+        assert!(commands.wait_up(Duration::from_secs(10)).await);
+        let store = TokenStore::redis(commands, "t:", Duration::from_secs(60));
+        let token = store.issue(&record(&args("u-1"), unix_now())).await.unwrap();
+        let record = store.consume(&token).await.unwrap().unwrap();
+        assert_eq!(record.user_id, UserId::Text("u-1".into()));
+        assert_eq!(record.channels, Some(vec!["chat_*".to_owned()]));
+        assert!(record.session_expires_at.is_some_and(|end| end > unix_now()));
+    }
+}

@@ -1,0 +1,148 @@
+//! What keys must be to each other. Runs over what could be read; what could not has its own mistake.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::mistakes::nearest;
+use super::section::Section;
+use super::{Admin, AuthSource, Binary, Protocol, Route, Server, Tokens, Upstream, UpstreamKind};
+use crate::protocol::{ChannelName, PathPattern, Template};
+
+type Routes = [Option<Arc<Route>>];
+type Upstreams = BTreeMap<String, Option<Arc<Upstream>>>;
+
+pub(super) fn ports(root: &mut Section<'_>, server: Option<&Server>, admin: Option<&Admin>) {
+    if let (Some(server), Some(admin)) = (server, admin)
+        && server.listen == admin.listen
+        && server.listen.port() != 0
+    {
+        let right = "write another address than that of server.listen";
+        root.mistake("admin.listen", Some(format!("\"{}\"", admin.listen)), right);
+    }
+}
+
+pub(super) fn routes(root: &mut Section<'_>, routes: &Routes, upstreams: &Upstreams) {
+    if routes.is_empty() {
+        root.mistake("route", None, "missing; write at least one [[route]] with path and channel");
+    }
+    for (index, route) in numbered(routes) {
+        let key = |name: &str| format!("route[{index}].{name}");
+        if let Some((earlier, _)) =
+            numbered(&routes[..index]).find(|(_, other)| shape(&other.path) == shape(&route.path))
+        {
+            let right = format!("route[{earlier}] already takes every request of this path");
+            root.mistake(&key("path"), Some(quoted(route.path.as_str())), right);
+        }
+        if route.binary == Binary::Relay && route.protocol != Protocol::Raw {
+            let right = "write protocol = \"raw\" as well, or binary = \"reject\"";
+            root.mistake(&key("binary"), Some(quoted("relay")), right);
+        }
+        channel(root, &key("channel"), route);
+        upstream(root, index, route, upstreams);
+    }
+}
+
+/// Paths of one shape match the same requests: names and the last slash make no difference.
+fn shape(path: &PathPattern) -> Vec<&str> {
+    let text = path.as_str();
+    let segment = |segment: &'_ str| segment.starts_with('{');
+    text.trim_matches('/').split('/').map(|part| if segment(part) { "{" } else { part }).collect()
+}
+
+fn channel(root: &mut Section<'_>, key: &str, route: &Route) {
+    let allowed: Vec<&str> = route.path.names().chain(["user_id"]).collect();
+    names_among(root, key, &route.channel, &allowed, "the route's path");
+    // Values are checked when a client brings them; what is written here can be checked now.
+    let text = route.channel.as_str().replace(['{', '}'], "_");
+    if let Err(invalid) = ChannelName::new(&text) {
+        root.mistake(key, Some(quoted(route.channel.as_str())), invalid.to_string());
+    }
+}
+
+fn upstream(root: &mut Section<'_>, index: usize, route: &Route, upstreams: &Upstreams) {
+    let Some(name) = &route.upstream else { return };
+    match upstreams.get(name) {
+        None => {
+            let right = match nearest(name, upstreams.keys().map(String::as_str)) {
+                Some(nearest) => {
+                    format!("there is no [upstream.{name}]; did you mean {nearest:?}?")
+                }
+                None => format!(
+                    "write a table [upstream.{name}], or \"\" for clients that only receive"
+                ),
+            };
+            root.mistake(&format!("route[{index}].upstream"), Some(quoted(name)), right);
+        }
+        Some(Some(upstream))
+            if route.protocol == Protocol::Raw
+                && !matches!(upstream.kind, UpstreamKind::WebSocket(_)) =>
+        {
+            let right = format!(
+                "a raw route needs a websocket upstream or none, and {name:?} is another kind"
+            );
+            root.mistake(&format!("route[{index}].protocol"), Some(quoted("raw")), right);
+        }
+        Some(_) => {}
+    }
+}
+
+/// Placeholders that every route which uses them must be able to fill.
+pub(super) fn placeholders(
+    root: &mut Section<'_>,
+    tokens: Option<&Tokens>,
+    routes: &Routes,
+    upstreams: &Upstreams,
+) {
+    if let Some(binding) = tokens.and_then(|tokens| tokens.binding.as_ref()) {
+        let takes_tokens = |route: &Route| route.auth.contains(&AuthSource::ConnectionToken);
+        filled_by_all(root, "tokens.binding", binding, routes, takes_tokens, &["user_id"]);
+    }
+    for upstream in upstreams.values().flatten() {
+        let (name, template) = match &upstream.kind {
+            UpstreamKind::Http(http) => ("url", &http.url),
+            UpstreamKind::RedisStream(queue) | UpstreamKind::RedisList(queue) => {
+                ("key", &queue.key)
+            }
+            UpstreamKind::WebSocket(websocket) => ("url", &websocket.url),
+        };
+        let key = format!("upstream.{}.{name}", upstream.name);
+        let uses = |route: &Route| route.upstream.as_ref() == Some(&upstream.name);
+        filled_by_all(root, &key, template, routes, uses, &["user_id", "channel"]);
+    }
+}
+
+fn filled_by_all(
+    root: &mut Section<'_>,
+    key: &str,
+    template: &Template,
+    routes: &Routes,
+    uses: impl Fn(&Route) -> bool,
+    always: &[&str],
+) {
+    for (index, route) in numbered(routes).filter(|(_, route)| uses(route)) {
+        let allowed: Vec<&str> = route.path.names().chain(always.iter().copied()).collect();
+        names_among(root, key, template, &allowed, &format!("the path of route[{index}]"));
+    }
+}
+
+fn names_among(
+    root: &mut Section<'_>,
+    key: &str,
+    template: &Template,
+    allowed: &[&str],
+    place: &str,
+) {
+    for name in template.names().filter(|name| !allowed.contains(name)) {
+        let list: Vec<String> = allowed.iter().map(|name| format!("{{{name}}}")).collect();
+        let right = format!("{place} does not have it; write one of {}", list.join(", "));
+        root.mistake(key, Some(format!("{{{name}}}")), right);
+    }
+}
+
+fn numbered(routes: &Routes) -> impl Iterator<Item = (usize, &Arc<Route>)> {
+    routes.iter().enumerate().filter_map(|(index, route)| Some((index, route.as_ref()?)))
+}
+
+fn quoted(text: &str) -> String {
+    format!("{text:?}")
+}

@@ -1,0 +1,79 @@
+//! Keys of `[engine]` and `[engine.redis]`.
+
+use super::kinds::{self, Kind, choice, words};
+use super::section::Section;
+use super::{Engine, EngineKind, RedisEngine};
+
+#[derive(Clone, Copy)]
+enum Word {
+    Memory,
+    Redis,
+}
+
+const KIND: Kind<Word> = words(r#""memory" or "redis""#, |value| {
+    choice(value, &[("memory", Word::Memory), ("redis", Word::Redis)])
+});
+
+pub(super) fn engine(s: &mut Section<'_>) -> Option<Engine> {
+    let kind = s.key(
+        "kind",
+        KIND,
+        "memory",
+        "\"memory\": one node and nothing else to run. \"redis\": many nodes share it.",
+    );
+    let max_publication_bytes = s.key(
+        "max_publication_bytes",
+        kinds::SIZE,
+        "1MiB",
+        "Larger publications are refused by the API, and counted and dropped when they come from Redis.",
+    );
+    let redis = s.section("redis", "[engine.redis]", "Read with `kind = \"redis\"`.", redis);
+    Some(Engine {
+        kind: match kind? {
+            Word::Memory => EngineKind::Memory,
+            Word::Redis => EngineKind::Redis(redis?),
+        },
+        max_publication_bytes: max_publication_bytes?,
+    })
+}
+
+fn redis(s: &mut Section<'_>) -> Option<RedisEngine> {
+    let url = s.secret(
+        "url",
+        kinds::REDIS_URL,
+        "redis://127.0.0.1:6379",
+        "The Redis server: redis://, rediss:// (TLS) or unix://. One server, no Sentinel, no Cluster.",
+    );
+    let tokens_url = s.secret(
+        "tokens_url",
+        kinds::OPTIONAL_REDIS_URL,
+        "",
+        "Where connection tokens live; \"\" = url.",
+    );
+    let limits_url = s.secret(
+        "limits_url",
+        kinds::OPTIONAL_REDIS_URL,
+        "",
+        "Where rates and counts live; \"\" = url.",
+    );
+    let pubsub_url = s.secret(
+        "pubsub_url",
+        kinds::OPTIONAL_REDIS_URL,
+        "",
+        "Where channels are published and subscribed; \"\" = url.",
+    );
+    let key_prefix = s.key(
+        "key_prefix",
+        kinds::TEXT,
+        "tg:",
+        "Begins the gateway's own keys. Channels are published under their bare name.",
+    );
+    let url = url?;
+    Some(RedisEngine {
+        tokens_url: tokens_url?.unwrap_or_else(|| url.clone()),
+        limits_url: limits_url?.unwrap_or_else(|| url.clone()),
+        pubsub_url: pubsub_url?.unwrap_or_else(|| url.clone()),
+        key_prefix: key_prefix?,
+        url,
+    })
+}

@@ -1,0 +1,143 @@
+//! The environment as configuration sees it: `${NAME}` values and `TIDEGATE__…` overrides.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+
+/// Begins the name of a variable that overrides a key; the parts of the key's path follow, separated
+/// by two underscores, in any case.
+const OVERRIDE_PREFIX: &str = "TIDEGATE__";
+
+/// Environment variables, taken once so that a configuration is read from one state of them.
+#[derive(Clone, Default)]
+pub struct Environment(BTreeMap<String, OsString>);
+
+impl Environment {
+    /// No variable at all.
+    pub fn empty() -> Self {
+        Self::default()
+    }
+
+    /// The variables of this process. Names that are not UTF-8 cannot be meant and are left out.
+    pub fn of_process() -> Self {
+        Self(
+            std::env::vars_os()
+                .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
+                .collect(),
+        )
+    }
+
+    /// Every override, by the key path that it sets: lower case, joined by dots.
+    pub(super) fn overrides(&self) -> BTreeMap<String, Override> {
+        let parse = |(name, value): (&String, &OsString)| {
+            let begin = name.get(..OVERRIDE_PREFIX.len())?;
+            let rest = begin
+                .eq_ignore_ascii_case(OVERRIDE_PREFIX)
+                .then(|| name.get(OVERRIDE_PREFIX.len()..))??;
+            let path = override_path(&rest.replace("__", "."));
+            Some((path, Override { variable: name.clone(), value: value.clone(), used: false }))
+        };
+        self.0.iter().filter_map(parse).collect()
+    }
+
+    /// `text` with every `${NAME}` replaced and every `$$` made one `$`. A `$` before anything else
+    /// stays. `Err` says what is wrong, without any value.
+    pub(super) fn substitute(&self, text: &str) -> Result<String, String> {
+        let mut out = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some(at) = rest.find('$') {
+            let (before, after) = rest.split_at(at);
+            out.push_str(before);
+            if let Some(tail) = after.strip_prefix("$$") {
+                out.push('$');
+                rest = tail;
+            } else if let Some(tail) = after.strip_prefix("${") {
+                let (name, tail) =
+                    tail.split_once('}').filter(|(name, _)| !name.is_empty()).ok_or(
+                        "a ${ has no name and } after it; write ${NAME}, or $$ for a dollar sign",
+                    )?;
+                out.push_str(self.value(name)?);
+                rest = tail;
+            } else {
+                out.push('$');
+                rest = after.strip_prefix('$').unwrap_or_default();
+            }
+        }
+        out.push_str(rest);
+        Ok(out)
+    }
+
+    fn value(&self, name: &str) -> Result<&str, String> {
+        let value = self
+            .0
+            .get(name)
+            .ok_or_else(|| format!("the environment variable {name} is not set; set it"))?;
+        value.to_str().ok_or_else(|| format!("the environment variable {name} is not UTF-8"))
+    }
+}
+
+impl<K: Into<String>, V: Into<OsString>> FromIterator<(K, V)> for Environment {
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(variables: I) -> Self {
+        Self(variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
+    }
+}
+
+/// A `TIDEGATE__…` variable.
+pub(super) struct Override {
+    pub variable: String,
+    pub value: OsString,
+    /// Whether a key has taken it; what is left at the end names no key.
+    pub used: bool,
+}
+
+/// A key's path as overrides write it: lower case, and `_` for the `-` that a variable cannot hold.
+pub(super) fn override_path(path: &str) -> String {
+    path.to_ascii_lowercase().replace('-', "_")
+}
+
+/// The variable that overrides the key at `path`.
+pub(super) fn override_variable(path: &str) -> String {
+    format!("{OVERRIDE_PREFIX}{}", override_path(path).replace('.', "__").to_ascii_uppercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_replaced_and_dollars_escaped() {
+        let environment = Environment::from_iter([("A", "1"), ("EMPTY", ""), ("D", "$${A}")]);
+        for (text, expected) in [
+            ("plain", Ok("plain")),
+            ("${A}", Ok("1")),
+            ("x${A}y${A}z", Ok("x1y1z")),
+            ("${EMPTY}", Ok("")),
+            ("$${A}", Ok("${A}")),
+            ("$$$${A}", Ok("$${A}")),
+            ("$$${A}", Ok("$1")),
+            ("cost $5", Ok("cost $5")),
+            ("end$", Ok("end$")),
+            // Values are not looked at again.
+            ("${D}", Ok("$${A}")),
+            ("${B}", Err("the environment variable B is not set; set it")),
+            ("${A", Err("a ${ has no name and } after it; write ${NAME}, or $$ for a dollar sign")),
+            ("${}", Err("a ${ has no name and } after it; write ${NAME}, or $$ for a dollar sign")),
+        ] {
+            let result = environment.substitute(text);
+            assert_eq!(result.as_deref().map_err(String::as_str), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn overrides_are_found_in_any_case() {
+        let environment = Environment::from_iter([
+            ("TIDEGATE__SERVER__LISTEN", "a"),
+            ("tidegate__engine__redis__key_prefix", "b"),
+            ("TIDEGATE_SERVER", "no"),
+            ("TIDEGATE", "no"),
+            ("ümlaute__", "no"),
+        ]);
+        let overrides = environment.overrides();
+        let paths: Vec<&str> = overrides.keys().map(String::as_str).collect();
+        assert_eq!(paths, ["engine.redis.key_prefix", "server.listen"]);
+    }
+}

@@ -1,0 +1,118 @@
+//! From a file to checked settings: syntax, keys, then what keys must be to each other.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use toml::Table;
+
+use super::environment::Environment;
+use super::mistakes::Mistakes;
+use super::reader::{Context, Outcome};
+use super::section::Section;
+use super::{Config, Upstream, checks, engine, identity, route, server, upstream};
+
+impl Config {
+    /// Reads the file at `path`; relative paths in it begin at its folder.
+    ///
+    /// # Errors
+    /// Every mistake of the file and of the overrides in `environment`.
+    pub fn load(path: &Path, environment: &Environment) -> Result<Self, Mistakes> {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            Mistakes::one(path.display().to_string(), format!("cannot be read: {error}"))
+        })?;
+        Self::parse(&text, environment, path.parent().unwrap_or(Path::new("")))
+    }
+
+    /// Reads `text` as a file of the folder `base`.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn parse(text: &str, environment: &Environment, base: &Path) -> Result<Self, Mistakes> {
+        let (config, outcome) = read(text, environment, base)?;
+        Mistakes::check(outcome.mistakes)?;
+        config.ok_or_else(|| Mistakes::one("config", "a value is missing and no mistake was told"))
+    }
+
+    /// Reads `text` without any environment.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn from_toml(text: &str) -> Result<Self, Mistakes> {
+        Self::parse(text, &Environment::empty(), Path::new(""))
+    }
+}
+
+/// `Err` where it is no TOML at all; other mistakes are in the outcome.
+pub(super) fn read(
+    text: &str,
+    environment: &Environment,
+    base: &Path,
+) -> Result<(Option<Config>, Outcome), Mistakes> {
+    let document = text.parse::<Table>().map_err(|error| syntax_mistake(text, &error))?;
+    Ok(Context::new(environment, base).read(document, config))
+}
+
+/// The error's own text would quote the line, which may hold a secret.
+fn syntax_mistake(text: &str, error: &toml::de::Error) -> Mistakes {
+    let at = error.span().map_or(0, |span| span.start);
+    let before = text.get(..at).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().map_or(0, |line| line.chars().count()) + 1;
+    Mistakes::one(format!("line {line}, column {column}"), format!("not TOML: {}", error.message()))
+}
+
+fn config(root: &mut Section<'_>) -> Option<Config> {
+    let server = root.section("server", "[server]", "The public port.", server::server);
+    let admin = root.section("admin", "[admin]", "The private port.", server::admin);
+    let shutdown =
+        root.section("shutdown", "[shutdown]", "How the gateway stops.", server::shutdown);
+    let engine = root.section(
+        "engine",
+        "[engine]",
+        "Where tokens, limits and publications live.",
+        engine::engine,
+    );
+    let tokens =
+        root.section("tokens", "[tokens]", "Single-use connection tokens.", identity::tokens);
+    let jwt = root.section(
+        "jwt",
+        "[jwt]",
+        "Who the caller is: to issue connection tokens, and on a socket without one.",
+        identity::jwt,
+    );
+    let origins =
+        root.section("origins", "[origins]", "Which web pages may connect.", server::origins);
+    let proxy = root.section("proxy", "[proxy]", "Requests that are no route.", server::proxy);
+    let routes = root.tables(
+        "route",
+        "[[route]]",
+        "Paths that take WebSockets. There must be at least one.",
+        |s| route::route(s).map(Arc::new),
+    );
+    let upstreams =
+        root.named("upstream", "[upstream.NAME]", "Where clients' messages go.", |s, name| {
+            upstream::upstream(s, name, engine.as_ref()).map(Arc::new)
+        });
+    let log = root.section("log", "[log]", "Logs, on standard error.", server::log);
+
+    checks::ports(root, server.as_ref(), admin.as_ref());
+    checks::routes(root, &routes, &upstreams);
+    checks::placeholders(root, tokens.as_ref(), &routes, &upstreams);
+
+    let upstreams: Option<BTreeMap<String, Arc<Upstream>>> =
+        upstreams.into_iter().map(|(name, upstream)| Some((name, upstream?))).collect();
+    Some(Config {
+        server: server?,
+        admin: admin?,
+        shutdown: shutdown?,
+        engine: engine?,
+        tokens: tokens?,
+        jwt: jwt?,
+        origins: origins?,
+        proxy: proxy?,
+        routes: routes.into_iter().collect::<Option<_>>()?,
+        upstreams: upstreams?,
+        log: log?,
+    })
+}

@@ -1,0 +1,222 @@
+//! Keys of `[[route]]`, `[route.limits]` and `[route.generations]`.
+
+use super::kinds::{self, Kind, Wrong, choice, words};
+use super::section::Section;
+use super::{
+    AuthSource, Authorize, Binary, Generations, Protocol, Reject, Route, RouteLimits, SendQueue,
+};
+
+const AUTH: Kind<AuthSource> =
+    words(r#""connection_token", "cookie", "bearer", "query" or "anonymous""#, |value| {
+        choice(
+            value,
+            &[
+                ("connection_token", AuthSource::ConnectionToken),
+                ("cookie", AuthSource::Cookie),
+                ("bearer", AuthSource::Bearer),
+                ("query", AuthSource::Query),
+                ("anonymous", AuthSource::Anonymous),
+            ],
+        )
+    });
+
+const REJECT: Kind<Reject> = words(r#""close" or "http""#, |value| {
+    choice(value, &[("close", Reject::Close), ("http", Reject::Http)])
+});
+
+const PROTOCOL: Kind<Protocol> = words(r#""json" or "raw""#, |value| {
+    choice(value, &[("json", Protocol::Json), ("raw", Protocol::Raw)])
+});
+
+const BINARY: Kind<Binary> = words(r#""reject" or "relay""#, |value| {
+    choice(value, &[("reject", Binary::Reject), ("relay", Binary::Relay)])
+});
+
+/// The plain form; the other form is a table.
+const CLAIMS: Kind<Authorize> =
+    words(r#""claims" or { url = "http://…", timeout = "2s" }"#, |value| match value.as_str() {
+        Some("claims") => Ok(Authorize::Claims),
+        _ => Err(Wrong::Kind),
+    });
+
+pub(super) fn route(s: &mut Section<'_>) -> Option<Route> {
+    let path = s.required(
+        "path",
+        kinds::PATH_PATTERN,
+        "Each segment is literal text or one {name}. The first route whose path matches takes a request.",
+    );
+    let channel = s.required(
+        "channel",
+        kinds::TEMPLATE,
+        "The channel of a connection: text with {names} of the path, or {user_id}.",
+    );
+    let upstream = s.key(
+        "upstream",
+        kinds::OPTIONAL_TEXT,
+        "",
+        "The [upstream.NAME] that messages go to; \"\" = clients only receive.",
+    );
+    let auth = auth(s);
+    let authorize = authorize(s);
+    let reject = s.key(
+        "reject",
+        REJECT,
+        "close",
+        "\"close\": refused clients are accepted and closed with a code that a browser can read. \
+         \"http\": they get an HTTP status.",
+    );
+    let protocol = s.key(
+        "protocol",
+        PROTOCOL,
+        "json",
+        "\"json\": the envelope of the protocol page. \"raw\": messages pass unread.",
+    );
+    let binary = s.key(
+        "binary",
+        BINARY,
+        "reject",
+        "Binary messages: \"reject\" closes with 1003, \"relay\" passes them on a raw route.",
+    );
+    let max_message_bytes = s.key(
+        "max_message_bytes",
+        kinds::SIZE,
+        "64KiB",
+        "Of a whole message, all fragments together; beyond it the socket is closed with 1009.",
+    );
+    let max_message_chars = s.key(
+        "max_message_chars",
+        kinds::POSITIVE_COUNT,
+        10_000,
+        "Of the \"message\" field; beyond it the client gets an error event.",
+    );
+    let idle_ping = s.key(
+        "idle_ping",
+        kinds::POSITIVE_DURATION,
+        "25s",
+        "A connection that has been silent this long is pinged.",
+    );
+    let pong_timeout = s.key(
+        "pong_timeout",
+        kinds::POSITIVE_DURATION,
+        "10s",
+        "Without a sign of life this long after a ping it is closed with 4009.",
+    );
+    let send_queue = s.inline("send_queue", send_queue);
+    let limits = s.section(
+        "limits",
+        "[route.limits]",
+        "Shared by all nodes of one engine. \"off\" and 0 = no limit.",
+        limits,
+    );
+    let generations = s.section(
+        "generations",
+        "[route.generations]",
+        "A generation is the reply to one message: events up to one that ends it.",
+        generations,
+    );
+    let route = Route {
+        path: path?,
+        channel: channel?,
+        upstream: upstream?,
+        auth: auth?,
+        authorize: authorize?,
+        reject: reject?,
+        protocol: protocol?,
+        binary: binary?,
+        max_message_bytes: max_message_bytes?,
+        max_message_chars: max_message_chars?,
+        idle_ping: idle_ping?,
+        pong_timeout: pong_timeout?,
+        send_queue: send_queue?,
+        limits: limits?,
+        generations: generations?,
+    };
+    Some(route)
+}
+
+fn auth(s: &mut Section<'_>) -> Option<Vec<AuthSource>> {
+    let auth = s.list(
+        "auth",
+        AUTH,
+        &["connection_token", "cookie", "bearer", "query"],
+        "Where credentials may stand, tried in this order; \"anonymous\" may be last.",
+    )?;
+    let right = if auth.is_empty() {
+        "write at least one; \"anonymous\" lets everybody in"
+    } else if auth.iter().enumerate().any(|(index, source)| auth[..index].contains(source)) {
+        "write each only once"
+    } else if auth.iter().rev().skip(1).any(|source| *source == AuthSource::Anonymous) {
+        "write \"anonymous\" last: what follows it would never be tried"
+    } else {
+        return Some(auth);
+    };
+    s.mistake("auth", None, right);
+    None
+}
+
+fn authorize(s: &mut Section<'_>) -> Option<Authorize> {
+    if !s.is_table("authorize") {
+        return s.key(
+            "authorize",
+            CLAIMS,
+            "claims",
+            "\"claims\": the channel patterns of the credentials, where they have any. A table: the backend is asked as well.",
+        );
+    }
+    s.inline("authorize", |s| {
+        let url = s.required(
+            "url",
+            kinds::HTTP_URL,
+            "Where to ask by POST, after the claims; only a 2xx answer lets the client in.",
+        );
+        let timeout =
+            s.key("timeout", kinds::POSITIVE_DURATION, "2s", "Without an answer: refused.");
+        Some(Authorize::Url { url: url?, timeout: timeout? })
+    })
+}
+
+fn send_queue(s: &mut Section<'_>) -> Option<SendQueue> {
+    let messages = s.key(
+        "messages",
+        kinds::POSITIVE_COUNT,
+        256,
+        "Messages that may wait for one slow client; beyond it, it is closed with 4008.",
+    );
+    let bytes = s.key("bytes", kinds::SIZE, "1MiB", "The same in bytes.");
+    Some(SendQueue { messages: messages?, bytes: bytes? })
+}
+
+fn limits(s: &mut Section<'_>) -> Option<RouteLimits> {
+    let messages_per_user = s.key(
+        "messages_per_user",
+        kinds::RATE,
+        "50/1h",
+        "Messages of one user over all connections.",
+    );
+    let messages_per_connection = s.key(
+        "messages_per_connection",
+        kinds::RATE,
+        "10/1s burst 20",
+        "Messages of one connection.",
+    );
+    let connects_per_user =
+        s.key("connects_per_user", kinds::RATE, "30/1m", "New connections of one user.");
+    let connections_per_user =
+        s.key("connections_per_user", kinds::LIMIT, 20, "Connections of one user open at once.");
+    Some(RouteLimits {
+        messages_per_user: messages_per_user?,
+        messages_per_connection: messages_per_connection?,
+        connects_per_user: connects_per_user?,
+        connections_per_user: connections_per_user?,
+    })
+}
+
+fn generations(s: &mut Section<'_>) -> Option<Generations> {
+    let terminal_events = s.list(
+        "terminal_events",
+        kinds::NAME,
+        &["complete", "completed", "error", "cancelled"],
+        "Names of events that end a generation.",
+    );
+    Some(Generations { terminal_events: terminal_events? })
+}

@@ -1,0 +1,56 @@
+//! The Origin of a request against the allowlist.
+
+use hyper::HeaderMap;
+use hyper::header::ORIGIN;
+
+use super::Rejection;
+use crate::config::{MissingOrigin, Origins};
+use crate::protocol::Origin;
+
+/// What a request says of its origin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RequestOrigin {
+    Missing,
+    /// `null`, malformed, or given more than once.
+    Opaque,
+    Known {
+        origin: Origin,
+        text: String,
+    },
+}
+
+impl RequestOrigin {
+    pub fn read(headers: &HeaderMap) -> Self {
+        let mut given = headers.get_all(ORIGIN).iter();
+        let Some(first) = given.next() else { return Self::Missing };
+        let text = first.to_str().unwrap_or_default();
+        match Origin::parse(text) {
+            Some(origin) if given.next().is_none() => Self::Known { origin, text: text.to_owned() },
+            _ => Self::Opaque,
+        }
+    }
+
+    /// The header's text, where it names an origin.
+    pub fn text(&self) -> Option<&str> {
+        match self {
+            Self::Known { text, .. } => Some(text),
+            Self::Missing | Self::Opaque => None,
+        }
+    }
+
+    /// Whether it is `bound`, the origin of a token record.
+    pub fn is(&self, bound: &str) -> bool {
+        matches!(self, Self::Known { origin, .. } if Origin::parse(bound).as_ref() == Some(origin))
+    }
+}
+
+pub fn check(origins: &Origins, origin: &RequestOrigin) -> Result<(), Rejection> {
+    let allowed = match origin {
+        RequestOrigin::Missing => origins.missing == MissingOrigin::Allow,
+        RequestOrigin::Opaque => false,
+        RequestOrigin::Known { origin, .. } => {
+            origins.allow.iter().any(|pattern| pattern.matches(origin))
+        }
+    };
+    if allowed { Ok(()) } else { Err(Rejection::origin()) }
+}

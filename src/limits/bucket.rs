@@ -1,0 +1,128 @@
+//! The token bucket itself, as the generic cell rate algorithm (ITU-T I.371, annex A): all that is
+//! kept is the instant at which the bucket will be full again.
+
+use std::time::Duration;
+
+use super::Verdict;
+use crate::config::Rate;
+
+/// Longest time that is counted with, about 31 years: it keeps sums exact in Lua's numbers as well.
+const LONGEST_US: u64 = 1_000_000_000_000_000;
+
+/// A [`Rate`] in microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Gcra {
+    /// Until one token is back.
+    pub(super) interval: u64,
+    /// Until an empty bucket is full.
+    pub(super) tolerance: u64,
+}
+
+impl From<Rate> for Gcra {
+    /// A rate of none counts as one, and more than one a microsecond as that.
+    fn from(rate: Rate) -> Self {
+        let per = u64::try_from(rate.per.as_micros()).unwrap_or(u64::MAX);
+        let interval = (per / u64::from(rate.count.max(1))).clamp(1, LONGEST_US);
+        let tolerance = interval.saturating_mul(u64::from(rate.burst.max(1))).min(LONGEST_US);
+        Self { interval, tolerance }
+    }
+}
+
+impl Gcra {
+    /// Takes one at `now` from a bucket that is full again at `full_at`, which moves. take.lua does
+    /// the same. A bucket is never emptier than empty: a clock that jumped back, or a rate that was
+    /// changed, locks nobody out for longer than the bucket takes to fill.
+    pub(super) fn take(self, full_at: &mut u64, now: u64) -> Verdict {
+        let start = (*full_at).clamp(now, now.saturating_add(self.tolerance));
+        let after = start.saturating_add(self.interval);
+        let wait = after.saturating_sub(now).saturating_sub(self.tolerance);
+        if wait > 0 {
+            return Verdict::Refused { retry_after: Duration::from_micros(wait) };
+        }
+        *full_at = after;
+        Verdict::Allowed
+    }
+}
+
+/// A token bucket of one connection: 8 bytes, no clock of its own.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LocalBucket {
+    /// Microseconds on the clock that `take` is given.
+    full_at: u64,
+}
+
+impl LocalBucket {
+    /// Takes one at `now`, the time since any fixed instant of this process.
+    pub fn take(&mut self, rate: Rate, now: Duration) -> Verdict {
+        let now = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
+        Gcra::from(rate).take(&mut self.full_at, now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rate(count: u32, per_ms: u64, burst: u32) -> Rate {
+        Rate { count, per: Duration::from_millis(per_ms), burst }
+    }
+
+    fn refused(ms: u64) -> Verdict {
+        Verdict::Refused { retry_after: Duration::from_millis(ms) }
+    }
+
+    #[test]
+    fn a_bucket_empties_and_refills() {
+        let mut bucket = LocalBucket::default();
+        let ten_a_second = rate(10, 1000, 3);
+        for (at_ms, verdict) in [
+            (0, Verdict::Allowed),
+            (0, Verdict::Allowed),
+            (0, Verdict::Allowed),
+            (0, refused(100)),
+            (40, refused(60)),
+            (100, Verdict::Allowed),
+            (100, refused(100)),
+            (10_000, Verdict::Allowed),
+            (10_000, Verdict::Allowed),
+            (10_000, Verdict::Allowed),
+            (10_000, refused(100)),
+        ] {
+            let now = Duration::from_millis(at_ms);
+            assert_eq!(bucket.take(ten_a_second, now), verdict, "at {at_ms} ms");
+        }
+    }
+
+    #[test]
+    fn waiting_as_long_as_told_is_enough() {
+        let rate = rate(7, 1000, 2);
+        let (mut bucket, mut now) = (LocalBucket::default(), Duration::ZERO);
+        for _ in 0..1000 {
+            if let Verdict::Refused { retry_after } = bucket.take(rate, now) {
+                now += retry_after;
+                assert_eq!(bucket.take(rate, now), Verdict::Allowed);
+            }
+        }
+    }
+
+    #[test]
+    fn a_clock_that_jumps_back_locks_nobody_out() {
+        let rate = rate(1, 1000, 2);
+        let mut bucket = LocalBucket::default();
+        bucket.take(rate, Duration::from_secs(1_000_000));
+        assert_eq!(bucket.take(rate, Duration::ZERO), refused(1000));
+    }
+
+    #[test]
+    fn extreme_rates_do_not_overflow() {
+        for rate in [
+            Rate { count: 0, per: Duration::ZERO, burst: 0 },
+            Rate { count: 1, per: Duration::MAX, burst: u32::MAX },
+            Rate { count: u32::MAX, per: Duration::ZERO, burst: u32::MAX },
+        ] {
+            let mut bucket = LocalBucket::default();
+            assert_eq!(bucket.take(rate, Duration::ZERO), Verdict::Allowed, "{rate:?}");
+            bucket.take(rate, Duration::MAX);
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Leases against a real Redis, on a local task set as a worker thread has it.
+
+use tokio::task::LocalSet;
+
+use super::*;
+use crate::limits::Verdict;
+use crate::redis_link::Commands;
+use crate::redis_link::test_server::RedisServer;
+use crate::shutdown::Shutdown;
+
+const SOON: Duration = Duration::from_secs(20);
+const KEY: &str = "tg:conns:/ws:1";
+
+struct Bench {
+    server: RedisServer,
+    commands: Commands,
+    set: Rc<LeaseSet>,
+}
+
+impl Bench {
+    async fn start() -> Self {
+        let server = RedisServer::start();
+        let commands = Commands::start(&server.url(), "test", &Shutdown::new()).unwrap();
+        assert!(commands.wait_up(SOON).await);
+        let set = LeaseSet::new(SharedLimits::redis(commands.clone(), "tg:"));
+        Self { server, commands, set }
+    }
+
+    async fn acquired(&self) -> ConnectionId {
+        let id = ConnectionId::random();
+        let verdict = self.set.limits.acquire("/ws", "1", id, 10_000).await;
+        assert_eq!(verdict, Ok(Verdict::Allowed));
+        id
+    }
+
+    async fn leases(&self) -> Option<usize> {
+        self.commands.query(redis::cmd("ZCARD").arg(KEY)).await.ok()
+    }
+
+    async fn until_there_are(&self, count: usize) {
+        let wait = async {
+            while self.leases().await != Some(count) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(SOON, wait).await.expect("leases counted in time");
+    }
+
+    /// As if [`RENEWAL`] had passed.
+    fn all_due(&self) {
+        let mut state = self.set.state.borrow_mut();
+        state.due.iter_mut().for_each(|(due, _)| *due = Instant::now());
+        drop(state);
+        self.set.released.notify_one();
+    }
+}
+
+#[tokio::test]
+async fn a_dropped_guard_releases_its_lease() {
+    let bench = Bench::start().await;
+    let set = bench.set.clone();
+    LocalSet::new()
+        .run_until(async {
+            tokio::task::spawn_local(set.clone().run());
+            let (one, other) = (bench.acquired().await, bench.acquired().await);
+            let guards = (set.hold("/ws", "1", one), set.hold("/ws", "1", other));
+            bench.until_there_are(2).await;
+            drop(guards.0);
+            bench.until_there_are(1).await;
+            drop(guards.1);
+            bench.until_there_are(0).await;
+            set.remove(one);
+            assert!(set.state.borrow().releases.is_empty());
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn leases_are_renewed_in_batches() {
+    let bench = Bench::start().await;
+    let ids: Vec<_> = (0..1201).map(|_| ConnectionId::random()).collect();
+    ids.iter().for_each(|id| bench.set.add("/ws", "1", *id));
+    bench.set.remove(ids[0]);
+    // None of them was acquired: renewal brings back what Redis does not have.
+    bench.all_due();
+    assert!(bench.set.renew_due().await);
+    assert_eq!(bench.leases().await, Some(1200));
+    assert!(bench.set.renew_due().await, "nothing is due twice");
+    assert_eq!(bench.set.state.borrow().due.len(), 1200);
+
+    let left: i64 = bench.commands.query(redis::cmd("PTTL").arg(KEY)).await.unwrap();
+    assert!((1..=60_000).contains(&left), "{left}");
+    ids.iter().for_each(|id| bench.set.remove(*id));
+    assert!(bench.set.flush().await);
+    assert_eq!(bench.leases().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_redis_that_lost_its_data_learns_the_leases_again() {
+    let mut bench = Bench::start().await;
+    let set = bench.set.clone();
+    LocalSet::new()
+        .run_until(async {
+            tokio::task::spawn_local(set.clone().run());
+            let (kept, closed) = (bench.acquired().await, bench.acquired().await);
+            set.add("/ws", "1", kept);
+            set.add("/ws", "1", closed);
+            bench.server.kill();
+            bench.all_due();
+            set.remove(closed);
+            bench.server.restart();
+            bench.until_there_are(1).await;
+            let members: Vec<String> =
+                bench.commands.query(redis::cmd("ZRANGE").arg(KEY).arg(0).arg(-1)).await.unwrap();
+            assert_eq!(members, [kept.to_string()]);
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn releases_wait_for_redis_but_not_without_bound() {
+    let mut bench = Bench::start().await;
+    bench.server.kill();
+    for _ in 0..MAX_RELEASES + 700 {
+        let id = ConnectionId::random();
+        bench.set.add("/ws", "1", id);
+        bench.set.remove(id);
+    }
+    assert!(!bench.set.flush().await);
+    assert_eq!(bench.set.state.borrow().releases.len(), MAX_RELEASES);
+}
+
+#[tokio::test]
+async fn leases_in_memory_are_renewed_and_released_alike() {
+    let limits = SharedLimits::memory();
+    let set = LeaseSet::new(limits.clone());
+    let (one, other) = (ConnectionId::random(), ConnectionId::random());
+    assert_eq!(limits.acquire("/ws", "1", one, 1).await, Ok(Verdict::Allowed));
+    let lease = set.hold("/ws", "1", one);
+    set.state.borrow_mut().due[0].0 = Instant::now();
+    assert!(set.renew_due().await);
+    assert!(matches!(limits.acquire("/ws", "1", other, 1).await, Ok(Verdict::Refused { .. })));
+    drop(lease);
+    assert!(set.flush().await);
+    assert_eq!(limits.acquire("/ws", "1", other, 1).await, Ok(Verdict::Allowed));
+}

@@ -1,0 +1,129 @@
+//! Limits in Redis, shared by all nodes, on Redis' clock.
+
+use std::time::Duration;
+
+use redis::{Pipeline, Script};
+
+use super::bucket::Gcra;
+use super::{LEASE, Verdict};
+use crate::protocol::ConnectionId;
+use crate::redis_link::{Commands, RedisFailure};
+
+/// Buckets are strings that expire when they are full again; the leases of a user are a sorted set
+/// that expires with the last of them.
+pub(super) struct RedisLimits {
+    commands: Commands,
+    take: Script,
+    acquire: Script,
+}
+
+/// A key of the leases of one user on one route, and one connection of theirs.
+pub(super) type Holder<'a> = (&'a str, ConnectionId);
+
+impl RedisLimits {
+    pub(super) fn new(commands: Commands) -> Self {
+        Self {
+            commands,
+            take: Script::new(include_str!("take.lua")),
+            acquire: Script::new(include_str!("acquire.lua")),
+        }
+    }
+
+    pub(super) async fn take(&self, key: &str, gcra: Gcra) -> Result<Verdict, RedisFailure> {
+        let mut call = self.take.prepare_invoke();
+        call.key(key).arg(gcra.interval).arg(gcra.tolerance);
+        let (allowed, wait_us): (bool, u64) = self.commands.invoke(&call).await?;
+        Ok(verdict(allowed, Duration::from_micros(wait_us)))
+    }
+
+    pub(super) async fn acquire(
+        &self,
+        key: &str,
+        connection: ConnectionId,
+        places: u32,
+    ) -> Result<Verdict, RedisFailure> {
+        let mut call = self.acquire.prepare_invoke();
+        call.key(key).arg(places).arg(connection.to_string()).arg(lease_ms());
+        let (allowed, wait_ms): (bool, u64) = self.commands.invoke(&call).await?;
+        Ok(verdict(allowed, Duration::from_millis(wait_ms)))
+    }
+
+    /// All of them in one write. Also takes back leases that expired, or that Redis lost: the
+    /// connections are open, whatever Redis believed.
+    pub(super) async fn renew(&self, holders: &[Holder<'_>]) -> Result<(), RedisFailure> {
+        let (seconds, micros): (u64, u64) = self.commands.query(&redis::cmd("TIME")).await?;
+        let now_ms = seconds.saturating_mul(1000).saturating_add(micros / 1000);
+        let expires = now_ms.saturating_add(lease_ms());
+        let mut batch = Pipeline::with_capacity(2 * holders.len());
+        for (key, connection) in holders {
+            batch.cmd("ZADD").arg(*key).arg(expires).arg(connection.to_string()).ignore();
+            batch.cmd("PEXPIRE").arg(*key).arg(lease_ms()).ignore();
+        }
+        self.commands.pipeline(&batch).await
+    }
+
+    /// All of them in one write.
+    pub(super) async fn release(&self, holders: &[Holder<'_>]) -> Result<(), RedisFailure> {
+        let mut batch = Pipeline::with_capacity(holders.len());
+        for (key, connection) in holders {
+            batch.cmd("ZREM").arg(*key).arg(connection.to_string()).ignore();
+        }
+        self.commands.pipeline(&batch).await
+    }
+}
+
+fn verdict(allowed: bool, retry_after: Duration) -> Verdict {
+    if allowed { Verdict::Allowed } else { Verdict::Refused { retry_after } }
+}
+
+fn lease_ms() -> u64 {
+    u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Rate;
+    use crate::redis_link::test_server::RedisServer;
+    use crate::shutdown::Shutdown;
+
+    /// The script and `Gcra::take`, step by step on one made-up clock.
+    #[tokio::test]
+    async fn the_script_decides_as_the_code_does() {
+        let server = RedisServer::start();
+        let commands = Commands::start(&server.url(), "test", &Shutdown::new()).unwrap();
+        assert!(commands.wait_up(Duration::from_secs(10)).await);
+        let source = include_str!("take.lua").replace("redis.call('TIME')", "{ARGV[3], ARGV[4]}");
+        assert_ne!(source, include_str!("take.lua"));
+        let script = Script::new(&source);
+        for (index, rate) in [
+            // Slow enough that no key expires on the real clock during the test.
+            Rate { count: 50, per: Duration::from_secs(3600), burst: 50 },
+            Rate { count: 7, per: Duration::from_secs(3600), burst: 3 },
+            Rate { count: 11, per: Duration::from_secs(7200), burst: 1 },
+            Rate { count: 1, per: Duration::from_secs(86400), burst: 20 },
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let gcra = Gcra::from(rate);
+            let (mut full_at, mut now, mut refusals) = (0, 1_764_000_000_123_456, 0);
+            for step in 0..300u64 {
+                let mut call = script.prepare_invoke();
+                call.key(format!("bucket:{index}")).arg(gcra.interval).arg(gcra.tolerance);
+                call.arg(now / 1_000_000).arg(now % 1_000_000);
+                let (allowed, wait): (bool, u64) = commands.invoke(&call).await.unwrap();
+                let expected = gcra.take(&mut full_at, now);
+                assert_eq!(
+                    verdict(allowed, Duration::from_micros(wait)),
+                    expected,
+                    "{rate:?} {step}"
+                );
+                refusals += u64::from(!allowed);
+                // Uneven steps around the interval, so that both answers occur.
+                now += gcra.interval * (step * 7919 % 17) / 16;
+            }
+            assert!((1..299).contains(&refusals), "{rate:?} {refusals}");
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! The limits that all connections share, on either engine.
+
+use std::sync::Arc;
+
+use super::bucket::Gcra;
+use super::memory::MemoryLimits;
+use super::redis::{Holder, RedisLimits};
+use super::{EngineDown, LEAST_WAIT, LimitName, Verdict};
+use crate::config::Rate;
+use crate::protocol::ConnectionId;
+use crate::redis_link::Commands;
+use crate::telemetry::limits as facts;
+
+/// Shared limits. Cheap to clone, from any thread.
+#[derive(Clone)]
+pub struct SharedLimits(Arc<Inner>);
+
+struct Inner {
+    prefix: Box<str>,
+    engine: Engine,
+}
+
+enum Engine {
+    Memory(MemoryLimits),
+    Redis(RedisLimits),
+}
+
+impl SharedLimits {
+    pub fn memory() -> Self {
+        let engine = Engine::Memory(MemoryLimits::new());
+        Self(Arc::new(Inner { prefix: "".into(), engine }))
+    }
+
+    /// `key_prefix` is `[engine.redis] key_prefix`.
+    pub fn redis(commands: Commands, key_prefix: &str) -> Self {
+        let engine = Engine::Redis(RedisLimits::new(commands));
+        Self(Arc::new(Inner { prefix: key_prefix.into(), engine }))
+    }
+
+    /// Takes one from the bucket `limit` of `user` on the route whose path pattern is `route`.
+    /// A refusal is counted here.
+    pub async fn take(
+        &self,
+        limit: LimitName,
+        route: &str,
+        user: &str,
+        rate: Rate,
+    ) -> Result<Verdict, EngineDown> {
+        let key = format!("{}limit:{}:{route}:{user}", self.0.prefix, limit.label());
+        let verdict = match &self.0.engine {
+            Engine::Memory(limits) => limits.take(&key, Gcra::from(rate)),
+            Engine::Redis(limits) => {
+                limits.take(&key, Gcra::from(rate)).await.map_err(|_| EngineDown)
+            }
+        };
+        record(limit, route, user, verdict)
+    }
+
+    /// Leases one of `max` open connections of `user` on `route` to `connection`. Whoever got
+    /// `Allowed` keeps a [`super::LeaseSet`] of its thread renewing it, and releases it. A refusal is
+    /// counted here; its `retry_after` is the time until a lease expires, at least a second.
+    pub async fn acquire(
+        &self,
+        route: &str,
+        user: &str,
+        connection: ConnectionId,
+        max: u32,
+    ) -> Result<Verdict, EngineDown> {
+        let key = self.lease_key(route, user);
+        let verdict = match &self.0.engine {
+            Engine::Memory(limits) => limits.acquire(&key, connection, max),
+            Engine::Redis(limits) => {
+                limits.acquire(&key, connection, max).await.map_err(|_| EngineDown)
+            }
+        };
+        record(LimitName::ConnectionsPerUser, route, user, verdict.map(at_least_a_second))
+    }
+
+    /// Gives back what [`SharedLimits::acquire`] leased, where no [`super::LeaseSet`] holds it.
+    pub async fn release(
+        &self,
+        route: &str,
+        user: &str,
+        connection: ConnectionId,
+    ) -> Result<(), EngineDown> {
+        self.release_all(&[(&self.lease_key(route, user), connection)]).await
+    }
+
+    pub(super) fn lease_key(&self, route: &str, user: &str) -> String {
+        format!("{}conns:{route}:{user}", self.0.prefix)
+    }
+
+    pub(super) async fn renew_all(&self, holders: &[Holder<'_>]) -> Result<(), EngineDown> {
+        match &self.0.engine {
+            Engine::Memory(limits) => {
+                holders.iter().try_for_each(|(key, id)| limits.renew(key, *id))
+            }
+            Engine::Redis(limits) => limits.renew(holders).await.map_err(|_| EngineDown),
+        }
+    }
+
+    pub(super) async fn release_all(&self, holders: &[Holder<'_>]) -> Result<(), EngineDown> {
+        match &self.0.engine {
+            Engine::Memory(limits) => {
+                holders.iter().for_each(|(key, id)| limits.release(key, *id));
+                Ok(())
+            }
+            Engine::Redis(limits) => limits.release(holders).await.map_err(|_| EngineDown),
+        }
+    }
+}
+
+fn at_least_a_second(verdict: Verdict) -> Verdict {
+    match verdict {
+        Verdict::Allowed => Verdict::Allowed,
+        Verdict::Refused { retry_after } => {
+            Verdict::Refused { retry_after: retry_after.max(LEAST_WAIT) }
+        }
+    }
+}
+
+fn record(
+    limit: LimitName,
+    route: &str,
+    user: &str,
+    verdict: Result<Verdict, EngineDown>,
+) -> Result<Verdict, EngineDown> {
+    match verdict {
+        Ok(Verdict::Allowed) => {}
+        Ok(Verdict::Refused { retry_after }) => {
+            facts::limit_refused(limit.label(), route, user, retry_after);
+        }
+        Err(EngineDown) => facts::limit_not_known(limit.label()),
+    }
+    verdict
+}
+
+#[cfg(test)]
+#[path = "shared_tests.rs"]
+mod tests;

@@ -1,0 +1,86 @@
+//! Which address a request really comes from: the peer's, or what proxies that are trusted say.
+
+use std::net::{IpAddr, SocketAddr};
+
+use hyper::HeaderMap;
+use ipnet::IpNet;
+
+/// More hops than this are not walked.
+const MAX_HOPS: usize = 32;
+
+/// Where a request comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientAddress {
+    /// The client.
+    pub ip: IpAddr,
+    /// The other end of the connection.
+    pub peer: IpAddr,
+    /// The peer of the connection is a trusted proxy, so its forwarding headers count.
+    pub through_proxy: bool,
+}
+
+impl ClientAddress {
+    /// Walks `X-Forwarded-For` from the right, over trusted hops, to the first that is not trusted. What
+    /// stands further left, and everything an untrusted peer says, could be anybody's invention.
+    pub fn resolve(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Self {
+        let is_trusted = |ip: IpAddr| trusted.iter().any(|network| network.contains(&ip));
+        let peer = peer.to_canonical();
+        if !is_trusted(peer) {
+            return Self { ip: peer, peer, through_proxy: false };
+        }
+        let mut client = peer;
+        let hops = headers
+            .get_all("x-forwarded-for")
+            .iter()
+            .rev()
+            .flat_map(|value| value.to_str().unwrap_or_default().rsplit(','))
+            .take(MAX_HOPS);
+        for hop in hops {
+            let Some(ip) = address(hop.trim()) else { break };
+            client = ip;
+            if !is_trusted(ip) {
+                break;
+            }
+        }
+        Self { ip: client, peer, through_proxy: true }
+    }
+}
+
+/// `1.2.3.4`, `1.2.3.4:80`, `2001:db8::1`, `[2001:db8::1]` or `[2001:db8::1]:80`.
+fn address(text: &str) -> Option<IpAddr> {
+    text.parse::<IpAddr>()
+        .ok()
+        .or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))
+        .or_else(|| text.strip_prefix('[')?.strip_suffix(']')?.parse().ok())
+        .map(|ip| ip.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_trusted_hops_are_believed() {
+        let trusted: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap()];
+        for (peer, forwarded, client) in [
+            ("203.0.113.9", vec!["198.51.100.1"], "203.0.113.9"),
+            ("10.0.0.1", vec![], "10.0.0.1"),
+            ("10.0.0.1", vec!["198.51.100.1"], "198.51.100.1"),
+            ("10.0.0.1", vec!["6.6.6.6, 198.51.100.1"], "198.51.100.1"),
+            ("10.0.0.1", vec!["6.6.6.6, 198.51.100.1, 10.0.0.2"], "198.51.100.1"),
+            ("10.0.0.1", vec!["6.6.6.6", "198.51.100.1:4711"], "198.51.100.1"),
+            ("10.0.0.1", vec!["[2001:db8::1]:80"], "2001:db8::1"),
+            ("10.0.0.1", vec!["[2001:db8::1]"], "2001:db8::1"),
+            ("10.0.0.1", vec!["198.51.100.1, garbage"], "10.0.0.1"),
+            ("10.0.0.1", vec!["198.51.100.1, garbage, 10.0.0.2"], "10.0.0.2"),
+            ("::ffff:10.0.0.1", vec!["198.51.100.1"], "198.51.100.1"),
+        ] {
+            let mut headers = HeaderMap::new();
+            for value in &forwarded {
+                headers.append("x-forwarded-for", value.parse().unwrap());
+            }
+            let resolved = ClientAddress::resolve(peer.parse().unwrap(), &headers, &trusted);
+            assert_eq!(resolved.ip, client.parse::<IpAddr>().unwrap(), "{peer} {forwarded:?}");
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! The independent WebSocket client: hyper's handshake, fastwebsockets' frames.
+
+use std::net::SocketAddr;
+use std::ops::{Deref, DerefMut};
+
+use bytes::Bytes;
+use fastwebsockets::handshake::generate_key;
+use fastwebsockets::{Role, WebSocket};
+use http_body_util::{BodyExt, Empty};
+use hyper::{HeaderMap, Request};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::TcpStream;
+
+use super::http::Response;
+use super::{Gateway, Socket, within};
+
+/// An open connection to a gateway.
+pub struct Client {
+    socket: Socket,
+    /// Of the 101 response.
+    pub headers: HeaderMap,
+}
+
+/// A handshake that was answered with anything but 101.
+pub type Refused = Response;
+
+impl Client {
+    /// Connects and returns the client with its `connected` event.
+    pub async fn connected(gateway: &Gateway, path: &str) -> (Self, Value) {
+        let mut client = Self::open(gateway.addr(), path, &[]).await;
+        let connected = client.next_event("connected").await;
+        (client, connected)
+    }
+
+    /// Connects; panics where it is refused.
+    pub async fn open(addr: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Self {
+        match Self::try_open(addr, path, headers).await {
+            Ok(client) => client,
+            Err(refused) => panic!("refused with {}: {}", refused.status, refused.text()),
+        }
+    }
+
+    /// Connects with more headers: `Origin`, `Cookie`, `Sec-WebSocket-Protocol`, …
+    pub async fn try_open(
+        addr: SocketAddr,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<Self, Refused> {
+        let mut request = Request::builder()
+            .uri(path)
+            .header("host", addr.to_string())
+            .header("connection", "Upgrade")
+            .header("upgrade", "websocket")
+            .header("sec-websocket-version", "13")
+            .header("sec-websocket-key", generate_key());
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Empty::<Bytes>::new()).expect("a valid request");
+        within(&format!("answer to the handshake for {path}"), handshake(addr, request)).await
+    }
+}
+
+async fn handshake(addr: SocketAddr, request: Request<Empty<Bytes>>) -> Result<Client, Refused> {
+    let stream = TcpStream::connect(addr).await.expect("the port accepts");
+    stream.set_nodelay(true).expect("a TCP socket");
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection.with_upgrades());
+    let mut response = sender.send_request(request).await.expect("a response");
+    let status = response.status().as_u16();
+    let headers = response.headers().clone();
+    if status != 101 {
+        let body = response.into_body().collect().await.expect("a whole body").to_bytes();
+        return Err(Refused { status, headers, body });
+    }
+    let upgraded = hyper::upgrade::on(&mut response).await.expect("an upgraded connection");
+    let socket = WebSocket::after_handshake(TokioIo::new(upgraded), Role::Client);
+    Ok(Client { socket: Socket::new(socket), headers })
+}
+
+impl Deref for Client {
+    type Target = Socket;
+
+    fn deref(&self) -> &Socket {
+        &self.socket
+    }
+}
+
+impl DerefMut for Client {
+    fn deref_mut(&mut self) -> &mut Socket {
+        &mut self.socket
+    }
+}

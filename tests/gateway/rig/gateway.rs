@@ -1,0 +1,274 @@
+//! One gateway process: its config file, its ports, its log, its end.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::{API_KEY, http, until};
+
+/// A running gateway; killed when dropped, its log printed where the test has failed.
+pub struct Gateway {
+    process: Process,
+    public: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Gateway {
+    /// Starts `tidegate serve` and waits until it listens.
+    pub async fn start(toml: impl ToString) -> Self {
+        Self::start_with_env(toml, &[]).await
+    }
+
+    pub async fn start_with_env(toml: impl ToString, env: &[(&str, &str)]) -> Self {
+        let mut process = Process::spawn(&toml.to_string(), env);
+        let listening = until("\"listening\" event of the gateway", async || {
+            if let Some(status) = process.child.try_wait().expect("a child can be waited for") {
+                panic!("the gateway ended with {status}");
+            }
+            process.log.event("listening")
+        })
+        .await;
+        let port = |name: &str| {
+            let text = field(&listening, name).and_then(Value::as_str);
+            text.and_then(|text| text.parse().ok())
+                .unwrap_or_else(|| panic!("no address in field {name:?} of {listening}"))
+        };
+        Self { public: port("public"), admin: port("admin"), process }
+    }
+
+    /// Starts a gateway that is expected to end by itself: its exit code and all it said.
+    pub async fn fails(toml: impl ToString) -> (Option<i32>, String) {
+        let mut process = Process::spawn(&toml.to_string(), &[]);
+        let status = process.wait().await;
+        until("end of the log", async || process.log.is_complete().then_some(())).await;
+        (status.code(), process.log.text())
+    }
+
+    /// The public port.
+    pub fn addr(&self) -> SocketAddr {
+        self.public
+    }
+
+    /// The admin port.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.child.id()
+    }
+
+    /// The config file, for tests that change it.
+    pub fn config_file(&self) -> PathBuf {
+        self.process.directory.path().join("gateway.toml")
+    }
+
+    /// Whether `text` has been logged.
+    pub fn stderr_contains(&self, text: &str) -> bool {
+        self.process.log.text().contains(text)
+    }
+
+    /// Waits for a log line that contains `text`, and returns it.
+    pub async fn wait_for_log(&self, text: &str) -> String {
+        until(&format!("log line with {text:?}"), async || self.process.log.line(text)).await
+    }
+
+    /// Waits for the first log line of the event called `name`.
+    pub async fn wait_for_event(&self, name: &str) -> Value {
+        until(&format!("event {name:?}"), async || self.process.log.event(name)).await
+    }
+
+    /// How many log lines are of the event called `name`.
+    pub fn events(&self, name: &str) -> usize {
+        self.process.log.events(name).count()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
+    /// Waits for the process to end; `None` = ended by a signal.
+    pub async fn wait_exit(&mut self) -> Option<i32> {
+        self.process.wait().await.code()
+    }
+
+    /// SIGTERM, then the exit code.
+    pub async fn stop(&mut self) -> Option<i32> {
+        self.signal(Signal::TERM);
+        self.wait_exit().await
+    }
+
+    /// The sum of the series of `name` that have all of `labels`; 0 where there is none.
+    pub async fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let page = http::get(self.admin, "/metrics").await;
+        assert_eq!(page.status, 200, "GET /metrics");
+        sum_of_series(&page.text(), name, labels)
+    }
+
+    /// Waits until [`Gateway::metric`] is `value`.
+    pub async fn wait_for_metric(&self, name: &str, labels: &[(&str, &str)], value: f64) {
+        until(&format!("{name}{labels:?} of {value}"), async || {
+            (self.metric(name, labels).await == value).then_some(())
+        })
+        .await
+    }
+
+    /// `POST path` on the admin port with the API key.
+    pub async fn api(&self, path: &str, body: Value) -> http::Response {
+        let key = format!("Bearer {API_KEY}");
+        http::post(self.admin, path, &[("authorization", &key)], &body).await
+    }
+
+    /// Publishes `data` to `channel` through the server API.
+    pub async fn publish(&self, channel: &str, data: Value) {
+        let answer = self.api("/v1/publish", json!({"channel": channel, "data": data})).await;
+        assert_eq!(answer.status, 200, "publish: {}", answer.text());
+    }
+
+    /// A connection token from the server API, e.g. for `{"user_id":1,"username":"ana"}`.
+    pub async fn token(&self, body: Value) -> String {
+        let answer = self.api("/v1/tokens", body).await;
+        assert_eq!(answer.status, 200, "issue a token: {}", answer.text());
+        answer.json()["connection_token"].as_str().expect("a connection_token").to_owned()
+    }
+
+    /// A number of bytes from `/proc/PID/status`: `VmData`, `RssAnon`, …
+    pub fn memory(&self, key: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")).expect("a size in kB");
+        kib.parse::<u64>().expect("a number") * 1024
+    }
+}
+
+/// A field of a JSON log line, whether the formatter flattens events or nests them in `fields`.
+fn field<'a>(line: &'a Value, name: &str) -> Option<&'a Value> {
+    line.get(name).or_else(|| line.get("fields")?.get(name))
+}
+
+/// Prometheus text format: `name{label="value",…} number`.
+fn sum_of_series(page: &str, name: &str, labels: &[(&str, &str)]) -> f64 {
+    let mut sum = 0.0;
+    for line in page.lines().filter(|line| !line.starts_with('#')) {
+        let Some((series, value)) = line.rsplit_once(' ') else { continue };
+        let (found, its_labels) = series.split_once('{').unwrap_or((series, ""));
+        let its_labels = format!(",{its_labels}");
+        let fits = |&(key, value): &(&str, &str)| its_labels.contains(&format!(",{key}={value:?}"));
+        if found == name && labels.iter().all(fits) {
+            sum += value.parse::<f64>().expect("a sample's value");
+        }
+    }
+    sum
+}
+
+struct Process {
+    child: Child,
+    log: Log,
+    directory: TempDir,
+}
+
+impl Process {
+    fn spawn(toml: &str, env: &[(&str, &str)]) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let config = directory.path().join("gateway.toml");
+        std::fs::write(&config, toml).expect("the config file");
+        let mut child = Command::new(env!("CARGO_BIN_EXE_tidegate"))
+            .args(["serve", "--config"])
+            .arg(&config)
+            .envs(env.iter().copied())
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the gateway's binary starts");
+        let log = Log::read(child.stderr.take().expect("a pipe"));
+        Self { child, log, directory }
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a pid");
+        kill_process(pid, signal).expect("the gateway takes a signal");
+    }
+
+    async fn wait(&mut self) -> ExitStatus {
+        until("end of the gateway's process", async || self.child.try_wait().unwrap()).await
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- log of gateway {} ---\n{}", self.child.id(), self.log.text());
+        }
+    }
+}
+
+/// What the process wrote to stderr so far, read by a thread of its own.
+struct Log(Arc<Mutex<Lines>>);
+
+#[derive(Default)]
+struct Lines {
+    lines: Vec<String>,
+    complete: bool,
+}
+
+impl Log {
+    fn read(stderr: impl std::io::Read + Send + 'static) -> Self {
+        let lines = Arc::new(Mutex::new(Lines::default()));
+        let shared = lines.clone();
+        std::thread::spawn(move || {
+            let mut reader = BufReader::new(stderr);
+            let mut line = Vec::new();
+            while matches!(reader.read_until(b'\n', &mut line), Ok(1..)) {
+                let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+                shared.lock().unwrap().lines.push(text);
+                line.clear();
+            }
+            shared.lock().unwrap().complete = true;
+        });
+        Self(lines)
+    }
+
+    fn text(&self) -> String {
+        self.0.lock().unwrap().lines.join("\n")
+    }
+
+    fn is_complete(&self) -> bool {
+        self.0.lock().unwrap().complete
+    }
+
+    fn line(&self, text: &str) -> Option<String> {
+        self.0.lock().unwrap().lines.iter().find(|line| line.contains(text)).cloned()
+    }
+
+    fn events(&self, name: &str) -> impl Iterator<Item = Value> + use<> {
+        let lines = self.0.lock().unwrap().lines.clone();
+        let name = name.to_owned();
+        lines.into_iter().filter_map(move |line| {
+            let value: Value = serde_json::from_str(&line).ok()?;
+            (field(&value, "event")?.as_str()? == name).then_some(value)
+        })
+    }
+
+    fn event(&self, name: &str) -> Option<Value> {
+        self.events(name).next()
+    }
+}
+
+#[test]
+fn series_are_summed_by_their_labels() {
+    let page = "# TYPE a counter\na{route=\"x\",code=\"1\"} 2\na{route=\"x\",code=\"2\"} 3\n\
+                a{route=\"y\",code=\"1\"} 5\nab 7\nc{status_code=\"1\"} 11\n";
+    assert_eq!(sum_of_series(page, "a", &[]), 10.0);
+    assert_eq!(sum_of_series(page, "a", &[("route", "x")]), 5.0);
+    assert_eq!(sum_of_series(page, "a", &[("code", "1"), ("route", "x")]), 2.0);
+    assert_eq!(sum_of_series(page, "ab", &[]), 7.0);
+    assert_eq!(sum_of_series(page, "c", &[("code", "1")]), 0.0);
+}

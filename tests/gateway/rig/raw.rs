@@ -1,0 +1,252 @@
+//! A client that sends exactly the bytes it is given, and reads strictly.
+
+use std::io;
+use std::net::SocketAddr;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::frame::{self, ClientFrame, ServerFrame, take_server_frame};
+use super::within;
+
+/// The example of RFC 6455 section 1.3.
+const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+
+/// One TCP connection.
+pub struct RawClient {
+    stream: TcpStream,
+    /// Read, not yet taken.
+    buffer: Vec<u8>,
+}
+
+/// The head of an HTTP response.
+#[derive(Debug)]
+pub struct Head {
+    pub status: u16,
+    /// Names in lower case.
+    pub headers: Vec<(String, String)>,
+}
+
+impl Head {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
+    }
+}
+
+/// What comes next on an open WebSocket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Said {
+    /// Fragments together.
+    Text(Vec<u8>),
+    Binary(Vec<u8>),
+    Ping(Vec<u8>),
+    Pong(Vec<u8>),
+    /// `None` = a close frame without a code.
+    Close(Option<u16>, Vec<u8>),
+    /// The end of the connection.
+    End,
+}
+
+impl RawClient {
+    /// A TCP connection on which nothing has been said.
+    pub async fn connect(addr: SocketAddr) -> Self {
+        let stream = within("accepted connection", TcpStream::connect(addr)).await.unwrap();
+        stream.set_nodelay(true).expect("a TCP socket");
+        Self { stream, buffer: Vec::new() }
+    }
+
+    /// A WebSocket on `path`; the response is checked.
+    pub async fn open(addr: SocketAddr, path: &str) -> Self {
+        let mut client = Self::connect(addr).await;
+        client.write(handshake(path, &[]).as_bytes()).await;
+        let head = client.read_head().await;
+        assert_eq!(head.status, 101, "{head:?}");
+        assert_eq!(head.header("sec-websocket-accept"), Some(ACCEPT), "{head:?}");
+        assert_eq!(STANDARD.decode(ACCEPT).map(|hash| hash.len()), Ok(20));
+        assert_eq!(head.header("sec-websocket-extensions"), None, "{head:?}");
+        client
+    }
+
+    /// All of `bytes`, to a peer that takes them.
+    pub async fn write(&mut self, bytes: &[u8]) {
+        self.try_write(bytes).await.expect("the gateway takes the bytes");
+    }
+
+    /// `Err` where the peer is gone.
+    pub async fn try_write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        within("room to write", self.stream.write_all(bytes)).await
+    }
+
+    /// `bytes` in writes of `size` bytes, each a segment of its own as far as TCP allows.
+    pub async fn try_write_chopped(&mut self, bytes: &[u8], size: usize) -> io::Result<()> {
+        for piece in bytes.chunks(size) {
+            self.try_write(piece).await?;
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    }
+
+    pub async fn send(&mut self, frame: &ClientFrame) {
+        self.write(&frame.bytes()).await;
+    }
+
+    /// Half-closes: the peer reads the end, and may still write.
+    pub async fn shutdown(&mut self) {
+        within("shutdown", self.stream.shutdown()).await.expect("an open connection");
+    }
+
+    /// An HTTP response's head; what follows it stays to be read.
+    pub async fn read_head(&mut self) -> Head {
+        let end = loop {
+            let found = self.buffer.windows(4).position(|window| window == b"\r\n\r\n");
+            if let Some(end) = found {
+                break end + 4;
+            }
+            assert!(self.fill().await, "the connection ended inside a response head");
+        };
+        let head: Vec<u8> = self.buffer.drain(..end).collect();
+        parse_head(std::str::from_utf8(&head).expect("a head of ASCII"))
+    }
+
+    /// As [`RawClient::read_head`], where the peer may have gone instead.
+    pub async fn try_read_status(&mut self) -> Option<u16> {
+        while !self.buffer.windows(4).any(|window| window == b"\r\n\r\n") {
+            if !self.fill().await {
+                return None;
+            }
+        }
+        Some(self.read_head().await.status)
+    }
+
+    /// `length` bytes of a body.
+    pub async fn read_exact(&mut self, length: usize) -> Vec<u8> {
+        while self.buffer.len() < length {
+            assert!(self.fill().await, "the connection ended inside a body");
+        }
+        self.buffer.drain(..length).collect()
+    }
+
+    /// The next frame; `None` at the end of the connection.
+    pub async fn read_frame(&mut self) -> Option<ServerFrame> {
+        loop {
+            if let Some(frame) = take_server_frame(&mut self.buffer) {
+                return Some(frame);
+            }
+            if !self.fill().await {
+                assert!(self.buffer.is_empty(), "the connection ended inside a frame");
+                return None;
+            }
+        }
+    }
+
+    /// The next message, control frame or end.
+    pub async fn next(&mut self) -> Said {
+        let mut started: Option<(u8, Vec<u8>)> = None;
+        loop {
+            let Some(ServerFrame { fin, opcode, payload }) = self.read_frame().await else {
+                assert!(started.is_none(), "the connection ended inside a message");
+                return Said::End;
+            };
+            let (opcode, payload) = match (opcode, started.take()) {
+                (frame::CONTINUATION, None) => panic!("a continuation of nothing"),
+                (frame::CONTINUATION, Some((opcode, message))) => {
+                    (opcode, [message, payload].concat())
+                }
+                (frame::TEXT | frame::BINARY, Some(_)) => panic!("a message inside a message"),
+                (_, None) => (opcode, payload),
+                (_, Some(_)) => {
+                    panic!("control frames inside messages are for the gateway's peers")
+                }
+            };
+            if fin {
+                return said(opcode, payload);
+            }
+            started = Some((opcode, payload));
+        }
+    }
+
+    pub async fn expect(&mut self, expected: Said) {
+        let said = self.next().await;
+        assert!(said == expected, "expected {}, got {}", brief(&expected), brief(&said));
+    }
+
+    /// The next frame must be a close; answers it, and the connection must end. Returns its code.
+    pub async fn read_close(&mut self) -> Option<u16> {
+        let code = match self.next().await {
+            Said::Close(code, reason) => {
+                assert!(std::str::from_utf8(&reason).is_ok(), "a reason that is not UTF-8");
+                code
+            }
+            other => panic!("expected a close frame, got {}", brief(&other)),
+        };
+        // The gateway may be gone already, or may have been the second to close.
+        let _ = self.try_write(&frame::close(code.unwrap_or(1000), "").bytes()).await;
+        self.expect(Said::End).await;
+        code
+    }
+
+    /// Reads more; `false` at the end of the connection.
+    async fn fill(&mut self) -> bool {
+        let mut piece = vec![0; 64 << 10];
+        match within("bytes from the gateway", self.stream.read(&mut piece)).await {
+            Ok(length) => {
+                self.buffer.extend_from_slice(&piece[..length]);
+                length > 0
+            }
+            // Bytes of ours that it had not read make a gateway's close a reset.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => false,
+            Err(error) => panic!("reading failed: {error}"),
+        }
+    }
+}
+
+/// A valid handshake; `headers` are added.
+pub fn handshake(path: &str, headers: &[(&str, &str)]) -> String {
+    let mut request = format!(
+        "GET {path} HTTP/1.1\r\nHost: gateway.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n"
+    );
+    for (name, value) in headers {
+        request.push_str(&format!("{name}: {value}\r\n"));
+    }
+    request + "\r\n"
+}
+
+fn parse_head(head: &str) -> Head {
+    let mut lines = head.trim_end().split("\r\n");
+    let status = lines.next().and_then(|line| line.strip_prefix("HTTP/1.1 "));
+    let status = status.and_then(|line| line.get(..3)?.parse().ok()).expect("a status line");
+    let headers = lines.map(|line| {
+        let (name, value) = line.split_once(':').expect("a header line");
+        (name.to_ascii_lowercase(), value.trim().to_owned())
+    });
+    Head { status, headers: headers.collect() }
+}
+
+fn said(opcode: u8, payload: Vec<u8>) -> Said {
+    match opcode {
+        frame::TEXT => Said::Text(payload),
+        frame::BINARY => Said::Binary(payload),
+        frame::PING => Said::Ping(payload),
+        frame::PONG => Said::Pong(payload),
+        _ => match payload.split_first_chunk() {
+            Some((code, reason)) => Said::Close(Some(u16::from_be_bytes(*code)), reason.into()),
+            None => {
+                assert!(payload.is_empty(), "a close frame of one byte");
+                Said::Close(None, payload)
+            }
+        },
+    }
+}
+
+/// Short enough for a failed assertion.
+fn brief(said: &Said) -> String {
+    let text = format!("{said:?}");
+    match text.char_indices().nth(200) {
+        Some((end, _)) => format!("{}… ({} characters)", &text[..end], text.len()),
+        None => text,
+    }
+}

@@ -1,0 +1,108 @@
+//! A real redis-server of the test's own, that can be stopped, paused and started again.
+
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+
+use redis::aio::MultiplexedConnection;
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use super::until;
+
+/// Keeps nothing on disk; killed when dropped.
+pub struct Redis {
+    port: u16,
+    directory: TempDir,
+    server: Option<Child>,
+}
+
+impl Redis {
+    /// Starts `redis-server` on a free port and waits until it answers.
+    pub async fn start() -> Self {
+        loop {
+            // The port is free now; should another process take it first, the next one is tried.
+            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let directory = tempfile::tempdir().expect("a temporary directory");
+            let mut redis = Self { port, directory, server: None };
+            if redis.try_start().await {
+                return redis;
+            }
+        }
+    }
+
+    /// Starts it again on the same port, empty.
+    pub async fn restart(&mut self) {
+        self.stop();
+        assert!(self.try_start().await, "redis-server does not start again on port {}", self.port);
+    }
+
+    /// Kills it: connections are reset, new ones are refused.
+    pub fn stop(&mut self) {
+        if let Some(mut server) = self.server.take() {
+            let _ = server.kill();
+            let _ = server.wait();
+        }
+    }
+
+    /// Stops it from answering while its connections stay open.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// A connection for the test itself.
+    pub async fn connection(&self) -> MultiplexedConnection {
+        let client = redis::Client::open(self.url()).expect("a valid URL");
+        client.get_multiplexed_async_connection().await.expect("redis-server accepts")
+    }
+
+    /// One command, e.g. `redis.run::<i64>(&["PUBLISH", "chat_42", "{}"])`.
+    pub async fn run<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
+        let mut command = redis::cmd(words[0]);
+        command.arg(&words[1..]);
+        command.query_async(&mut self.connection().await).await.expect("the command succeeds")
+    }
+
+    fn signal(&self, signal: Signal) {
+        let server = self.server.as_ref().expect("redis-server runs");
+        let pid = i32::try_from(server.id()).ok().and_then(Pid::from_raw).expect("a pid");
+        kill_process(pid, signal).expect("redis-server takes a signal");
+    }
+
+    /// `false` where it ended at once, as with a port that is taken.
+    async fn try_start(&mut self) -> bool {
+        let mut server = Command::new("redis-server")
+            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
+            .args(["--save", "", "--appendonly", "no"])
+            .arg("--dir")
+            .arg(self.directory.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server is installed");
+        let client = redis::Client::open(self.url()).expect("a valid URL");
+        let started = until("answer of redis-server", async || {
+            if server.try_wait().expect("a child can be waited for").is_some() {
+                return Some(false);
+            }
+            let mut connection = client.get_multiplexed_async_connection().await.ok()?;
+            redis::cmd("PING").query_async::<()>(&mut connection).await.ok().map(|()| true)
+        })
+        .await;
+        self.server = started.then_some(server);
+        started
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}

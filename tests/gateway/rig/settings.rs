@@ -1,0 +1,121 @@
+//! A gateway's TOML, built up by the test that needs it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// The key that opens the server API of every gateway of the tests.
+pub const API_KEY: &str = "test-api-key";
+
+/// Sections by name, then routes, then upstreams. Starts from: free ports, two threads, an API key,
+/// JSON logs, a short drain, the memory engine.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    sections: BTreeMap<String, String>,
+    routes: Vec<String>,
+    upstreams: Vec<(String, String)>,
+}
+
+impl Settings {
+    pub fn new() -> Self {
+        let settings =
+            Self { sections: BTreeMap::new(), routes: Vec::new(), upstreams: Vec::new() };
+        settings
+            .section("server", "listen = \"127.0.0.1:0\"\nthreads = 2")
+            .section("admin", &format!("listen = \"127.0.0.1:0\"\napi_keys = [{API_KEY:?}]"))
+            .section("shutdown", "drain = \"300ms\"\ngrace = \"1s\"")
+            .section("log", "format = \"json\"")
+    }
+
+    /// One JSON route, `/ws/chat/{conversation_id}/`, open to everybody, with its HTTP upstream.
+    pub fn chat(upstream_url: &str) -> Self {
+        Self::new()
+            .route(CHAT_ROUTE)
+            .upstream("worker", &format!("kind = \"http\"\nurl = {upstream_url:?}"))
+    }
+
+    /// A raw route at `/echo` that takes messages up to 16 MiB and one at `/small` that takes 1 KiB,
+    /// both relayed to the WebSocket server at `url`.
+    pub fn echo(url: &str) -> Self {
+        let mut settings =
+            Self::new().upstream("echo", &format!("kind = \"websocket\"\nurl = {url:?}"));
+        for (path, bytes) in [("/echo", "16MiB"), ("/small", "1KiB")] {
+            settings = settings.route(&format!(
+                r#"path = "{path}"
+channel = "echo"
+upstream = "echo"
+auth = ["anonymous"]
+protocol = "raw"
+binary = "relay"
+max_message_bytes = "{bytes}"
+send_queue = {{ messages = 4096, bytes = "64MiB" }}
+[route.limits]
+messages_per_connection = "1000000/1s"
+"#
+            ));
+        }
+        settings
+    }
+
+    /// The memory engine's opposite: everything shared through the Redis at `url`.
+    pub fn redis(self, url: &str) -> Self {
+        self.section("engine", "kind = \"redis\"")
+            .section("engine.redis", &format!("url = {url:?}"))
+    }
+
+    /// Puts `lines` as the whole of `[name]`.
+    pub fn section(mut self, name: &str, lines: &str) -> Self {
+        self.sections.insert(name.to_owned(), lines.to_owned());
+        self
+    }
+
+    /// Adds `lines` to `[name]`.
+    pub fn also(mut self, name: &str, lines: &str) -> Self {
+        let section = self.sections.entry(name.to_owned()).or_default();
+        section.push('\n');
+        section.push_str(lines);
+        self
+    }
+
+    /// Adds a `[[route]]`; its sub-tables may stand at the end of `lines`.
+    pub fn route(mut self, lines: &str) -> Self {
+        self.routes.push(lines.to_owned());
+        self
+    }
+
+    /// Changes the text of every route, e.g. to put another key in front of its sub-tables.
+    pub fn each_route(mut self, change: impl Fn(&str) -> String) -> Self {
+        for route in &mut self.routes {
+            *route = change(route);
+        }
+        self
+    }
+
+    /// Puts or replaces `[upstream.name]`.
+    pub fn upstream(mut self, name: &str, lines: &str) -> Self {
+        self.upstreams.retain(|(other, _)| other != name);
+        self.upstreams.push((name.to_owned(), lines.to_owned()));
+        self
+    }
+}
+
+/// The route of [`Settings::chat`].
+pub const CHAT_ROUTE: &str = r#"path = "/ws/chat/{conversation_id}/"
+channel = "chat_{conversation_id}"
+upstream = "worker"
+auth = ["connection_token", "cookie", "bearer", "query", "anonymous"]
+"#;
+
+impl fmt::Display for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, lines) in &self.sections {
+            writeln!(f, "[{name}]\n{lines}\n")?;
+        }
+        for route in &self.routes {
+            writeln!(f, "[[route]]\n{route}\n")?;
+        }
+        for (name, lines) in &self.upstreams {
+            writeln!(f, "[upstream.{name}]\n{lines}\n")?;
+        }
+        Ok(())
+    }
+}
