@@ -8,3 +8,5 @@ mod relay_http;
 mod relay_queue;
 mod relay_websocket;
 mod rig;
+mod start;
+mod stopping;
