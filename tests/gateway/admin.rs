@@ -121,7 +121,7 @@ async fn publications_are_delivered_byte_for_byte_and_in_order() {
     let (mut client, _) = Client::connected(&gateway, PATH).await;
     let key = format!("Bearer {API_KEY}");
     let headers = [("authorization", key.as_str())];
-    for data in [r#"{"event" : "x", "n": 1.50, "é": "\u00e9"}"#, "[1, 2]", "\"text\"", "7"] {
+    for data in [r#"{"event" : "x", "n": 1.50, "é": "\u00e9"}"#, "[1, 2]", "\"text\"", "null"] {
         let body = format!("{{\"channel\":\"chat_42\",\"data\":{data}}}");
         let answer =
             http::send(gateway.admin(), "POST", "/v1/publish", &headers, body.into()).await;
