@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
 use super::rig::upstream::StreamWriter;
-use super::rig::{Client, Gateway, Reply, Settings, Upstream, http, until};
+use super::rig::{Client, Gateway, RawClient, Reply, Settings, Upstream, http, until};
 
 const PATH: &str = "/ws/chat/42/";
 
@@ -164,4 +164,12 @@ async fn the_deadline_cuts_what_is_left() {
     assert_eq!(gateway.stop().await, Some(1));
     assert_eq!(gateway.events("cut"), 1);
     writer.given_up().await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_answer_is_not_waited_for_until_the_deadline() {
+    let mut gateway = Gateway::start(settings("100ms", "10m")).await;
+    let mut silent = RawClient::open(gateway.addr(), PATH).await;
+    assert!(silent.read_frame().await.is_some_and(|frame| frame.payload.starts_with(b"{")));
+    assert_eq!(gateway.stop().await, Some(0));
 }
