@@ -269,6 +269,11 @@ impl Socket {
         .await;
     }
 
+    /// Bytes that wait to be written.
+    pub fn queued_bytes(&self) -> usize {
+        self.outbox.borrow().bytes()
+    }
+
     /// Stops or resumes reading; TCP makes the peer wait.
     pub fn pause_reading(&self, paused: bool) {
         if self.reading_paused.replace(paused) && !paused {
