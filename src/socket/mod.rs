@@ -32,7 +32,7 @@ use outbox::Outbox;
 
 /// How long a peer has to answer our close frame, and then to end the TCP connection.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
-const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One read takes at most this much; the buffer belongs to the thread, not to the connection.
 const SCRATCH: usize = 64 * 1024;
