@@ -22,7 +22,7 @@ use tokio::net::TcpStream;
 use crate::config;
 use crate::handshake::{Admission, Handshake, Rejection, upgrade};
 use crate::limits::{ConnectionCounts, IpPermit, Lease, LimitName};
-use crate::protocol::{ClientAddress, ErrorCode, ErrorEvent};
+use crate::protocol::{ClientAddress, CloseReason, ErrorCode, ErrorEvent};
 use crate::proxy::{Proxy, ProxyBody};
 use crate::session::{self, Client, Permits, Services, Upstream};
 use crate::socket::ByteStream;
@@ -104,10 +104,12 @@ impl Front {
                 ));
             }
             Upgraded::Refused(rejection) => {
+                let code = match rejection.reason {
+                    CloseReason::TooManyConnections => ErrorCode::RateLimited,
+                    _ => ErrorCode::EngineUnavailable,
+                };
                 let event = rejection.retry_after.map(|seconds| {
-                    ErrorEvent::new(ErrorCode::RateLimited, rejection.message)
-                        .retry_after(seconds)
-                        .to_json()
+                    ErrorEvent::new(code, rejection.message).retry_after(seconds).to_json()
                 });
                 tokio::task::spawn_local(session::refuse(stream, event, rejection.reason, permits));
             }
