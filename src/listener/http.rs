@@ -240,11 +240,12 @@ impl Front {
             identity: admission.identity,
             connection_id: admission.connection_id,
             trace: admission.trace,
-            leased: admission.leased,
+            leased: admission.lease.is_some(),
         };
-        if client.leased {
+        if let Some(claim) = admission.lease {
             let (route, user) = (client.route.path.as_str(), client.identity.key());
             self.services.leases.add(route, &user, client.connection_id);
+            claim.hand_on();
         }
         client
     }
