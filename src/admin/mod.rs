@@ -100,7 +100,9 @@ impl Admin {
             "/v1/publish" | "/v1/tokens" => Method::POST,
             _ => return api::error(StatusCode::NOT_FOUND, "not_found", "there is no such path"),
         };
-        if *request.method() != method && !(method == Method::GET && *request.method() == Method::HEAD) {
+        if *request.method() != method
+            && !(method == Method::GET && *request.method() == Method::HEAD)
+        {
             let message = format!("{method} only");
             let mut answer = api::error(StatusCode::METHOD_NOT_ALLOWED, "method", &message);
             if let Ok(allow) = HeaderValue::from_str(method.as_str()) {
@@ -113,7 +115,8 @@ impl Admin {
             "/livez" => text("text/plain", "ok\n".to_owned()),
             "/readyz" => self.readiness(),
             path => {
-                if let Err(refusal) = api::authenticate(request.headers(), &self.settings.api_keys) {
+                if let Err(refusal) = api::authenticate(request.headers(), &self.settings.api_keys)
+                {
                     return refusal;
                 }
                 let answered = match path {

@@ -30,9 +30,8 @@ impl Admin {
         if matches!(&body.user_id, UserId::Text(id) if id.is_empty()) {
             return Err(api::error(StatusCode::BAD_REQUEST, "bad_request", "user_id is empty"));
         }
-        let now = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or(Duration::ZERO);
+        let now =
+            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let record = TokenRecord {
             user_id: body.user_id,
             username: body.username,

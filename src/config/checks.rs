@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::mistakes::nearest;
-use super::reader::Section;
+use super::section::Section;
 use super::{Admin, AuthSource, Binary, Protocol, Route, Server, Tokens, Upstream, UpstreamKind};
 use crate::protocol::{ChannelName, PathPattern, Template};
 
@@ -54,7 +54,7 @@ fn channel(root: &mut Section<'_>, key: &str, route: &Route) {
     names_among(root, key, &route.channel, &allowed, "the route's path");
     // Values are checked when a client brings them; what is written here can be checked now.
     let text = route.channel.as_str().replace(['{', '}'], "_");
-    if let Err(invalid) = ChannelName::new(&*text) {
+    if let Err(invalid) = ChannelName::new(&text) {
         root.mistake(key, Some(quoted(route.channel.as_str())), invalid.to_string());
     }
 }

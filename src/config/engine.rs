@@ -1,7 +1,7 @@
 //! Keys of `[engine]` and `[engine.redis]`.
 
-use super::kinds::{self, Kind, choice};
-use super::reader::Section;
+use super::kinds::{self, Kind, choice, words};
+use super::section::Section;
 use super::{Engine, EngineKind, RedisEngine};
 
 #[derive(Clone, Copy)]
@@ -10,11 +10,9 @@ enum Word {
     Redis,
 }
 
-const KIND: Kind<Word> = Kind {
-    name: "choice",
-    right: r#""memory" or "redis""#,
-    read: |value| choice(value, &[("memory", Word::Memory), ("redis", Word::Redis)]),
-};
+const KIND: Kind<Word> = words(r#""memory" or "redis""#, |value| {
+    choice(value, &[("memory", Word::Memory), ("redis", Word::Redis)])
+});
 
 pub(super) fn engine(s: &mut Section<'_>) -> Option<Engine> {
     let kind = s.key(

@@ -3,8 +3,8 @@
 use jsonwebtoken::{Algorithm, DecodingKey};
 use toml::Value;
 
-use super::kinds::{self, Kind, Wrong, choice};
-use super::reader::Section;
+use super::kinds::{self, Kind, Wrong, choice, words};
+use super::section::Section;
 use super::{Csrf, Jwt, JwtKey, JwtKeyMaterial, Secret, Tokens};
 
 /// Shorter secrets can be guessed from one token; RFC 7518 section 3.2 asks for 32 bytes.
@@ -44,7 +44,7 @@ pub(super) fn tokens(s: &mut Section<'_>) -> Option<Tokens> {
         kinds::OPTIONAL_TEMPLATE,
         "",
         "Glob over the path's parameters that a token's connection_id must match, such as \
-         \"chat-{conversation_id}-*\"; \"\" = not bound.",
+         `chat-{conversation_id}-*`; \"\" = not bound.",
     );
     Some(Tokens {
         ttl: ttl?,
@@ -62,7 +62,6 @@ pub(super) fn jwt(s: &mut Section<'_>) -> Option<Jwt> {
         "Keys that sign the tokens. With neither keys nor a `jwks_url` no JWT is accepted.",
         key,
     );
-    s.continue_under("[jwt]".to_owned(), "");
     let jwks_url = s.key(
         "jwks_url",
         kinds::OPTIONAL_HTTP_URL,
@@ -102,10 +101,8 @@ pub(super) fn jwt(s: &mut Section<'_>) -> Option<Jwt> {
     })
 }
 
-const ALGORITHM: Kind<Algorithm> = Kind {
-    name: "choice",
-    right: r#""HS256", "HS384", "HS512", "RS256", "PS256", "ES256" or "EdDSA""#,
-    read: |value| {
+const ALGORITHM: Kind<Algorithm> =
+    words(r#""HS256", "HS384", "HS512", "RS256", "PS256", "ES256" or "EdDSA""#, |value| {
         choice(
             value,
             &[
@@ -118,8 +115,7 @@ const ALGORITHM: Kind<Algorithm> = Kind {
                 ("EdDSA", Algorithm::EdDSA),
             ],
         )
-    },
-};
+    });
 
 const SIGNING_SECRET: Kind<Option<Secret>> = Kind {
     name: "secret",

@@ -38,8 +38,10 @@ impl<T> Copy for Kind<T> {}
 pub(super) enum Wrong {
     /// `Kind::right` says all there is to say.
     Kind,
-    /// A sentence that says what is right. It may quote the value.
-    Because(String),
+    /// A sentence that says what is right, without anything of the value.
+    Rule(String),
+    /// A sentence that says what is wrong or right and quotes the value.
+    Quoting(String),
 }
 
 const fn kind<T>(
@@ -140,7 +142,7 @@ pub(super) const OPTIONAL_PATH: Kind<Option<String>> =
         if text.is_empty() {
             return Ok(None);
         }
-        let pattern = PathPattern::parse(text).map_err(Wrong::Because)?;
+        let pattern = PathPattern::parse(text).map_err(Wrong::Quoting)?;
         match pattern.names().next() {
             None => Ok(Some(text.to_owned())),
             Some(_) => Err(Wrong::Kind),
@@ -149,25 +151,25 @@ pub(super) const OPTIONAL_PATH: Kind<Option<String>> =
 
 pub(super) const PATH_PATTERN: Kind<PathPattern> =
     kind("path pattern", r#"a path such as "/ws/chat/{conversation_id}/""#, |value| {
-        PathPattern::parse(text(value)?).map_err(Wrong::Because)
+        PathPattern::parse(text(value)?).map_err(Wrong::Quoting)
     });
 
 pub(super) const TEMPLATE: Kind<Template> =
     kind("template", r#"a text such as "chat_{conversation_id}""#, |value| {
         let text = text(value).ok().filter(|text| !text.is_empty()).ok_or(Wrong::Kind)?;
-        Template::parse(text).map_err(Wrong::Because)
+        Template::parse(text).map_err(Wrong::Quoting)
     });
 
 pub(super) const OPTIONAL_TEMPLATE: Kind<Option<Template>> =
     kind("template", r#"a text such as "chat-{conversation_id}-*", or """#, |value| {
         let text = text(value)?;
         let template = (!text.is_empty()).then(|| Template::parse(text)).transpose();
-        template.map_err(Wrong::Because)
+        template.map_err(Wrong::Quoting)
     });
 
 pub(super) const ORIGIN: Kind<OriginPattern> =
     kind("origin", r#"an origin such as "https://app.example.com""#, |value| {
-        OriginPattern::parse(text(value)?).map_err(Wrong::Because)
+        OriginPattern::parse(text(value)?).map_err(Wrong::Quoting)
     });
 
 pub(super) const HTTP_URL: Kind<Url> =
@@ -223,6 +225,11 @@ pub(super) const LOG_LEVEL: Kind<String> =
         parsed(value, |text| is_log_filter(text).then(|| text.to_owned()))
     });
 
+/// A kind that is named by its words.
+pub(super) const fn words<T>(words: &'static str, read: fn(&Value) -> Result<T, Wrong>) -> Kind<T> {
+    Kind { name: words, right: words, read }
+}
+
 /// One of a few words.
 pub(super) fn choice<T: Copy>(value: &Value, words: &[(&str, T)]) -> Result<T, Wrong> {
     let text = text(value)?;
@@ -276,7 +283,7 @@ fn is_log_filter(text: &str) -> bool {
 
 fn http_url(text: &str, schemes: &[&str]) -> Result<Url, Wrong> {
     if text.contains(['{', '}']) {
-        return Err(Wrong::Because("write a URL without {placeholders}".to_owned()));
+        return Err(Wrong::Rule("write a URL without {placeholders}".to_owned()));
     }
     checked_url(text, schemes)
 }
@@ -289,7 +296,7 @@ fn checked_url(text: &str, schemes: &[&str]) -> Result<Url, Wrong> {
     }
     if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
         let right = "write a URL without user, password and fragment: they would not be sent";
-        return Err(Wrong::Because(right.to_owned()));
+        return Err(Wrong::Rule(right.to_owned()));
     }
     Ok(url)
 }
@@ -302,7 +309,7 @@ fn url_template(text: &str, schemes: &[&str]) -> Result<Template, Wrong> {
     });
     if server.contains('{') {
         let right = "write {placeholders} after the host only: a client must not choose the server";
-        return Err(Wrong::Because(right.to_owned()));
+        return Err(Wrong::Rule(right.to_owned()));
     }
     checked_url(&text.replace(['{', '}'], "_"), schemes)?;
     Ok(template)
@@ -312,7 +319,7 @@ fn redis_url(text: &str) -> Result<Secret, Wrong> {
     let scheme = text.split_once("://").map_or("", |(scheme, _)| scheme);
     for (word, name) in [("sentinel", "Sentinel"), ("cluster", "Cluster")] {
         if scheme.to_ascii_lowercase().contains(word) {
-            return Err(Wrong::Because(format!(
+            return Err(Wrong::Rule(format!(
                 "Redis {name} is not supported; write the redis:// URL of one Redis server"
             )));
         }

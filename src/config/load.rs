@@ -8,7 +8,8 @@ use toml::Table;
 
 use super::environment::Environment;
 use super::mistakes::Mistakes;
-use super::reader::{Context, Outcome, Section};
+use super::reader::{Context, Outcome};
+use super::section::Section;
 use super::{Config, Upstream, checks, engine, identity, route, server, upstream};
 
 impl Config {

@@ -1,7 +1,8 @@
 //! What is wrong with a configuration, all of it at once.
 //!
-//! Owns the wording of a mistake. Invariant: no text here ever holds the value of a secret, of an
-//! environment variable or of a file: callers hand in only what [`super::reader`] lets be shown.
+//! Owns the wording of a mistake. Invariant: no text here ever holds the value of a secret or the
+//! contents of a file. A value that came from the environment is told as its `${NAME}` or the name of
+//! the variable; only what routes, channels and upstreams are called may be told as it came out.
 
 use std::fmt;
 
@@ -69,4 +70,23 @@ pub(super) fn nearest<'a>(
         .min()
         .filter(|(distance, candidate)| *distance <= candidate.len() / 3 + 1)
         .map(|(_, candidate)| candidate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_close_is_meant() {
+        for (word, expected) in [
+            ("lisen", Some("listen")),
+            ("lsiten", Some("listen")),
+            ("time_out", Some("timeout")),
+            ("compression", None),
+            ("", None),
+        ] {
+            assert_eq!(nearest(word, ["timeout", "listen", "threads"]), expected, "{word}");
+        }
+        assert_eq!(nearest("listen", []), None);
+    }
 }

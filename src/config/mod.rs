@@ -3,6 +3,14 @@
 //! This module owns every setting's key, default, bounds and meaning. Nothing outside of it sees a
 //! raw string that should be a URL, a duration or a size. Each part of the gateway is handed its own
 //! section, never the whole [`Config`].
+//!
+//! Bounds hold for every value that gets here: durations are at most a year, sizes at most 1 GiB,
+//! counts at most 10^9, so they can be added to clocks and multiplied by small numbers. Every
+//! placeholder of a template has a value where the template is filled, and every route's upstream
+//! exists.
+//!
+//! [`Config::load`] reads a file; the sections' keys are defined one by one in the files named after
+//! them, and `reader` and `section` collect what is wrong.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -17,19 +25,25 @@ use crate::protocol::{OriginPattern, PathPattern, Template};
 mod checks;
 mod engine;
 mod environment;
+mod given;
 mod identity;
 mod kinds;
 mod load;
 mod mistakes;
 mod reader;
+mod reference;
 mod route;
 mod secret;
+mod section;
 mod server;
+#[cfg(test)]
+mod tests;
 mod upstream;
 mod values;
 
 pub use environment::Environment;
 pub use mistakes::{Mistake, Mistakes};
+pub use reference::reference;
 pub use secret::Secret;
 
 /// Every setting of one gateway process.

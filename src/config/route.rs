@@ -1,15 +1,13 @@
 //! Keys of `[[route]]`, `[route.limits]` and `[route.generations]`.
 
-use super::kinds::{self, Kind, Wrong, choice};
-use super::reader::Section;
+use super::kinds::{self, Kind, Wrong, choice, words};
+use super::section::Section;
 use super::{
     AuthSource, Authorize, Binary, Generations, Protocol, Reject, Route, RouteLimits, SendQueue,
 };
 
-const AUTH: Kind<AuthSource> = Kind {
-    name: "choice",
-    right: r#""connection_token", "cookie", "bearer", "query" or "anonymous""#,
-    read: |value| {
+const AUTH: Kind<AuthSource> =
+    words(r#""connection_token", "cookie", "bearer", "query" or "anonymous""#, |value| {
         choice(
             value,
             &[
@@ -20,36 +18,26 @@ const AUTH: Kind<AuthSource> = Kind {
                 ("anonymous", AuthSource::Anonymous),
             ],
         )
-    },
-};
+    });
 
-const REJECT: Kind<Reject> = Kind {
-    name: "choice",
-    right: r#""close" or "http""#,
-    read: |value| choice(value, &[("close", Reject::Close), ("http", Reject::Http)]),
-};
+const REJECT: Kind<Reject> = words(r#""close" or "http""#, |value| {
+    choice(value, &[("close", Reject::Close), ("http", Reject::Http)])
+});
 
-const PROTOCOL: Kind<Protocol> = Kind {
-    name: "choice",
-    right: r#""json" or "raw""#,
-    read: |value| choice(value, &[("json", Protocol::Json), ("raw", Protocol::Raw)]),
-};
+const PROTOCOL: Kind<Protocol> = words(r#""json" or "raw""#, |value| {
+    choice(value, &[("json", Protocol::Json), ("raw", Protocol::Raw)])
+});
 
-const BINARY: Kind<Binary> = Kind {
-    name: "choice",
-    right: r#""reject" or "relay""#,
-    read: |value| choice(value, &[("reject", Binary::Reject), ("relay", Binary::Relay)]),
-};
+const BINARY: Kind<Binary> = words(r#""reject" or "relay""#, |value| {
+    choice(value, &[("reject", Binary::Reject), ("relay", Binary::Relay)])
+});
 
 /// The plain form; the other form is a table.
-const CLAIMS: Kind<Authorize> = Kind {
-    name: "choice",
-    right: r#""claims" or { url = "http://…", timeout = "2s" }"#,
-    read: |value| match value.as_str() {
+const CLAIMS: Kind<Authorize> =
+    words(r#""claims" or { url = "http://…", timeout = "2s" }"#, |value| match value.as_str() {
         Some("claims") => Ok(Authorize::Claims),
         _ => Err(Wrong::Kind),
-    },
-};
+    });
 
 pub(super) fn route(s: &mut Section<'_>) -> Option<Route> {
     let path = s.required(

@@ -3,23 +3,17 @@
 
 use std::thread::available_parallelism;
 
-use super::kinds::{self, Kind, choice};
-use super::reader::Section;
+use super::kinds::{self, Kind, choice, words};
+use super::section::Section;
 use super::{Admin, Log, LogFormat, MissingOrigin, Origins, Proxy, Server, Shutdown};
 
-const MISSING_ORIGIN: Kind<MissingOrigin> = Kind {
-    name: "choice",
-    right: r#""allow" or "reject""#,
-    read: |value| {
-        choice(value, &[("allow", MissingOrigin::Allow), ("reject", MissingOrigin::Reject)])
-    },
-};
+const MISSING_ORIGIN: Kind<MissingOrigin> = words(r#""allow" or "reject""#, |value| {
+    choice(value, &[("allow", MissingOrigin::Allow), ("reject", MissingOrigin::Reject)])
+});
 
-const LOG_FORMAT: Kind<LogFormat> = Kind {
-    name: "choice",
-    right: r#""text" or "json""#,
-    read: |value| choice(value, &[("text", LogFormat::Text), ("json", LogFormat::Json)]),
-};
+const LOG_FORMAT: Kind<LogFormat> = words(r#""text" or "json""#, |value| {
+    choice(value, &[("text", LogFormat::Text), ("json", LogFormat::Json)])
+});
 
 pub(super) fn server(s: &mut Section<'_>) -> Option<Server> {
     let listen = s.key(
@@ -114,13 +108,13 @@ pub(super) fn origins(s: &mut Section<'_>) -> Option<Origins> {
         "allow",
         kinds::ORIGIN,
         &[],
-        "Origins of the web pages that may connect; a host may begin with *. and a port may be *.",
+        "Origins of the web pages that may connect; a host may begin with `*.` and a port may be `*`.",
     );
     let missing = s.key(
         "missing",
         MISSING_ORIGIN,
         "allow",
-        "What a request without an Origin gets, which no browser sends: \"allow\" or \"reject\".",
+        "What a request without an Origin gets, which no browser sends.",
     );
     Some(Origins { allow: allow?, missing: missing? })
 }
@@ -142,7 +136,7 @@ pub(super) fn proxy(s: &mut Section<'_>) -> Option<Proxy> {
 }
 
 pub(super) fn log(s: &mut Section<'_>) -> Option<Log> {
-    let format = s.key("format", LOG_FORMAT, "text", "\"text\" or \"json\", one line an event.");
+    let format = s.key("format", LOG_FORMAT, "text", "One line an event.");
     let level = s.key(
         "level",
         kinds::LOG_LEVEL,

@@ -2,8 +2,8 @@
 
 use toml::Value;
 
-use super::kinds::{self, Kind, choice};
-use super::reader::Section;
+use super::kinds::{self, Kind, choice, words};
+use super::section::Section;
 use super::{
     Circuit, Engine, EngineKind, HttpUpstream, RedisQueue, Secret, Upstream, UpstreamKind,
     WebSocketUpstream,
@@ -17,21 +17,17 @@ enum Word {
     WebSocket,
 }
 
-const KIND: Kind<Word> = Kind {
-    name: "choice",
-    right: r#""http", "redis-stream", "redis-list" or "websocket""#,
-    read: |value| {
-        choice(
-            value,
-            &[
-                ("http", Word::Http),
-                ("redis-stream", Word::RedisStream),
-                ("redis-list", Word::RedisList),
-                ("websocket", Word::WebSocket),
-            ],
-        )
-    },
-};
+const KIND: Kind<Word> = words(r#""http", "redis-stream", "redis-list" or "websocket""#, |value| {
+    choice(
+        value,
+        &[
+            ("http", Word::Http),
+            ("redis-stream", Word::RedisStream),
+            ("redis-list", Word::RedisList),
+            ("websocket", Word::WebSocket),
+        ],
+    )
+});
 
 /// `engine` is what a queue without its own Redis uses; `None` where it has mistakes of its own.
 pub(super) fn upstream(

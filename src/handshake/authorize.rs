@@ -48,10 +48,7 @@ pub async fn check(
     let question = Question {
         channel: channel.as_str(),
         params,
-        user: identity
-            .user_id
-            .as_ref()
-            .map(|id| User { id, name: identity.username.as_deref() }),
+        user: identity.user_id.as_ref().map(|id| User { id, name: identity.username.as_deref() }),
         connection_id,
         origin: origin.text(),
     };

@@ -77,10 +77,7 @@ impl Handshake {
         if let Ok(allowed) = HeaderValue::from_str(&allowed.to_lowercase()) {
             headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, allowed);
         }
-        headers.insert(
-            header::ACCESS_CONTROL_MAX_AGE,
-            HeaderValue::from_static(PREFLIGHT_SECONDS),
-        );
+        headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(PREFLIGHT_SECONDS));
         answer
     }
 
@@ -90,7 +87,8 @@ impl Handshake {
         origin: &RequestOrigin,
     ) -> Result<Answer, Answer> {
         let identity = self.caller(request.headers()).await?;
-        let user_id = identity.user_id.clone().ok_or_else(|| Rejection::no_credentials().to_http())?;
+        let user_id =
+            identity.user_id.clone().ok_or_else(|| Rejection::no_credentials().to_http())?;
         let wish = read_wish(request).await?;
         let bound = self.bound_channel(&wish, &identity)?;
         let record = TokenRecord {
@@ -106,8 +104,7 @@ impl Handshake {
             session_expires_at: identity.expires_at,
             claims: None,
         };
-        let token =
-            self.store.issue(&record).await.map_err(|_| Rejection::engine().to_http())?;
+        let token = self.store.issue(&record).await.map_err(|_| Rejection::engine().to_http())?;
         Ok(self.token_answer(&token, wish.connection_id.as_deref()))
     }
 
@@ -198,8 +195,8 @@ async fn read_wish(request: Request<Incoming>) -> Result<Wish, Answer> {
     if body.trim_ascii_start().first() != Some(&b'{') {
         return Err(wrong("the body is not a JSON object"));
     }
-    let wish: Wish =
-        serde_json::from_slice(&body).map_err(|_| wrong("the body is not the JSON it should be"))?;
+    let wish: Wish = serde_json::from_slice(&body)
+        .map_err(|_| wrong("the body is not the JSON it should be"))?;
     if wish.connection_id.as_ref().is_some_and(|id| id.len() > MAX_CONNECTION_ID_BYTES) {
         return Err(wrong("connection_id has more than 256 bytes"));
     }
@@ -211,13 +208,12 @@ fn allow_origin(headers: &mut HeaderMap, origin: &RequestOrigin) {
     headers.insert(header::VARY, HeaderValue::from_static("Origin"));
     if let Some(Ok(origin)) = origin.text().map(HeaderValue::from_str) {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-        headers.insert(
-            header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
-            HeaderValue::from_static("true"),
-        );
+        headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
     }
 }
 
 fn unix_now() -> f64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0.0, |since| since.as_secs_f64())
 }

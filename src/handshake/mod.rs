@@ -75,9 +75,7 @@ impl Handshake {
 
     /// The first route whose path matches.
     pub fn route(&self, path: &str) -> Option<(Arc<config::Route>, Params)> {
-        self.routes
-            .iter()
-            .find_map(|route| Some((Arc::clone(route), route.path.matches(path)?)))
+        self.routes.iter().find_map(|route| Some((Arc::clone(route), route.path.matches(path)?)))
     }
 
     /// Everything after the route was found. `head` is the upgrade request.
@@ -101,18 +99,14 @@ impl Handshake {
         let identity = self.identify(&route, &params, &offered, &origin).await?;
 
         let channel = channel(&route, &params, &identity)?;
-        authorize::check(
-            &route, &params, &channel, &identity, connection_id, &origin, &trace,
-        )
-        .await?;
+        authorize::check(&route, &params, &channel, &identity, connection_id, &origin, &trace)
+            .await?;
 
         // Last, so that a refusal before it costs the user nothing.
         let lease = self.limit(&route, &identity, connection_id).await?;
         let subprotocol = offered.select();
         let params = Arc::new(params);
-        Ok(Admission {
-            route, params, channel, identity, connection_id, subprotocol, trace, lease,
-        })
+        Ok(Admission { route, params, channel, identity, connection_id, subprotocol, trace, lease })
     }
 
     /// The first credential that is there decides.
@@ -149,8 +143,7 @@ impl Handshake {
         params: &Params,
         origin: &RequestOrigin,
     ) -> Result<Identity, Rejection> {
-        let record =
-            self.store.consume(token).await.map_err(|_| Rejection::engine())?;
+        let record = self.store.consume(token).await.map_err(|_| Rejection::engine())?;
         let record = record.ok_or_else(Rejection::token)?;
         let identity = Identity::from(&record);
         if let Some(bound) = &record.origin

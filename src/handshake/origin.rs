@@ -13,7 +13,10 @@ pub enum RequestOrigin {
     Missing,
     /// `null`, malformed, or given more than once.
     Opaque,
-    Known { origin: Origin, text: String },
+    Known {
+        origin: Origin,
+        text: String,
+    },
 }
 
 impl RequestOrigin {
@@ -22,9 +25,7 @@ impl RequestOrigin {
         let Some(first) = given.next() else { return Self::Missing };
         let text = first.to_str().unwrap_or_default();
         match Origin::parse(text) {
-            Some(origin) if given.next().is_none() => {
-                Self::Known { origin, text: text.to_owned() }
-            }
+            Some(origin) if given.next().is_none() => Self::Known { origin, text: text.to_owned() },
             _ => Self::Opaque,
         }
     }

@@ -129,8 +129,14 @@ mod tests {
     #[test]
     fn only_a_whole_upgrade_is_one() {
         assert_eq!(status(|_| ()), None);
-        assert_eq!(status(|r| *r.method_mut() = Method::POST), Some(StatusCode::METHOD_NOT_ALLOWED));
-        assert_eq!(status(|r| *r.version_mut() = Version::HTTP_10), Some(StatusCode::UPGRADE_REQUIRED));
+        assert_eq!(
+            status(|r| *r.method_mut() = Method::POST),
+            Some(StatusCode::METHOD_NOT_ALLOWED)
+        );
+        assert_eq!(
+            status(|r| *r.version_mut() = Version::HTTP_10),
+            Some(StatusCode::UPGRADE_REQUIRED)
+        );
         for name in ["upgrade", "connection", "sec-websocket-version"] {
             let removed = status(|r| drop(r.headers_mut().remove(name)));
             assert_eq!(removed, Some(StatusCode::UPGRADE_REQUIRED), "{name}");

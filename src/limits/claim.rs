@@ -9,8 +9,7 @@ use crate::protocol::ConnectionId;
 /// its handshake, even while the engine is being asked.
 pub struct Claim {
     limits: SharedLimits,
-    route: Box<str>,
-    user: Box<str>,
+    key: Box<str>,
     connection: ConnectionId,
     handed_on: bool,
 }
@@ -19,8 +18,8 @@ impl Claim {
     /// To be made before [`SharedLimits::acquire`]: giving back what was never leased does no harm,
     /// and whoever stops waiting for the engine's answer cannot know it.
     pub fn new(limits: &SharedLimits, route: &str, user: &str, connection: ConnectionId) -> Self {
-        let (route, user) = (route.into(), user.into());
-        Self { limits: limits.clone(), route, user, connection, handed_on: false }
+        let key = limits.lease_key(route, user).into();
+        Self { limits: limits.clone(), key, connection, handed_on: false }
     }
 
     /// Somebody else releases the lease, or there is none.
@@ -34,12 +33,12 @@ impl Drop for Claim {
         if self.handed_on {
             return;
         }
-        let (limits, connection) = (self.limits.clone(), self.connection);
-        let (route, user) = (self.route.clone(), self.user.clone());
+        let (limits, key, connection) =
+            (self.limits.clone(), std::mem::take(&mut self.key), self.connection);
         // Without a runtime the process is ending; the lease expires by itself.
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(async move {
-                let _or_it_expires = limits.release(&route, &user, connection).await;
+                let _or_it_expires = limits.release_all(&[(&key, connection)]).await;
             });
         }
     }

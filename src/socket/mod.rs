@@ -395,14 +395,18 @@ impl Socket {
         }
         for _ in 0..READS_PER_POLL {
             if self.broken.get() || self.poll_flush(cx).is_err() || self.poll_end(cx).is_err() {
-                return Poll::Ready(self.over());
+                self.over();
+                return Poll::Ready(());
             }
             if self.reading_paused.get() && self.phase.get() == Phase::Open {
                 return Poll::Pending;
             }
             match self.poll_read(cx, on_event) {
                 Poll::Ready(true) => {}
-                Poll::Ready(false) => return Poll::Ready(self.over()),
+                Poll::Ready(false) => {
+                    self.over();
+                    return Poll::Ready(());
+                }
                 Poll::Pending => return Poll::Pending,
             }
         }
@@ -433,11 +437,7 @@ impl Socket {
     }
 
     /// One read; `false` = the peer's half has ended or broken.
-    fn poll_read(
-        &self,
-        cx: &mut Context<'_>,
-        on_event: &mut dyn FnMut(Event<'_>),
-    ) -> Poll<bool> {
+    fn poll_read(&self, cx: &mut Context<'_>, on_event: &mut dyn FnMut(Event<'_>)) -> Poll<bool> {
         READ_BUFFER.with_borrow_mut(|scratch| {
             let mut buffer = ReadBuf::new(scratch);
             let read = Pin::new(&mut *self.stream.borrow_mut()).poll_read(cx, &mut buffer);

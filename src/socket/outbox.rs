@@ -31,6 +31,7 @@ pub struct Outbox {
     rest: VecDeque<Bytes>,
     /// A part of `first` is on the wire already: it can no longer be dropped.
     first_begun: bool,
+    #[expect(clippy::box_collection, reason = "24 bytes less in every idle connection")]
     held: Option<Box<VecDeque<Bytes>>>,
 }
 

@@ -17,5 +17,8 @@ pub fn finished(route: &str, cause: Option<&'static str>, took: Duration) {
 /// The backend that decides about channels gave no decision.
 pub fn authorize_failed(why: &str) {
     counter!("tidegate_authorize_failures_total").increment(1);
-    warn!(event = "authorize_failed", why, "the authorize URL gave no decision; the client stays out");
+    warn!(
+        event = "authorize_failed",
+        why, "the authorize URL gave no decision; the client stays out"
+    );
 }

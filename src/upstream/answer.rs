@@ -57,7 +57,11 @@ pub(super) async fn read(response: Response<Incoming>, deadline: Instant) -> Ans
     Answer::NotTaken(error, format!("answered {status}"))
 }
 
+/// How the body streams, if it does; some answers have no body whatever their headers say.
 fn format(response: &Response<Incoming>) -> Option<Format> {
+    if matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT) {
+        return None;
+    }
     let kind = response.headers().get(CONTENT_TYPE)?.to_str().ok()?;
     let kind = kind.split(';').next().unwrap_or_default().trim();
     match kind.to_ascii_lowercase().as_str() {

@@ -3,6 +3,8 @@
 #[macro_use]
 mod engine;
 
+mod admin;
+mod broker;
 mod chat;
 mod conformance;
 mod handshake;
@@ -10,6 +12,10 @@ mod http_input;
 mod jwt;
 mod limits;
 mod outcome;
+mod proxy;
+mod relay_http;
+mod relay_queue;
+mod relay_websocket;
 mod rig;
 mod session;
 mod tokens;

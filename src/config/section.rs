@@ -1,0 +1,423 @@
+//! Reads one table key by key. Each call of a getter is the one definition of a key: its name, kind,
+//! default and meaning.
+//!
+//! A getter answers `None` where it recorded a mistake, so a table is read as "ask for all keys, then
+//! build the checked value with `?`". What was not asked for is an unknown key.
+
+use std::collections::BTreeMap;
+
+use toml::{Table, Value};
+
+use super::given::{Given, type_of};
+use super::kinds::{Kind, Wrong};
+use super::mistakes::{Mistake, nearest};
+use super::reader::{Context, Definition};
+
+/// A mistake was recorded in place of the value.
+struct Mistaken;
+
+/// How many values of a kind a key holds.
+#[derive(Clone, Copy)]
+enum Shape {
+    One(&'static str),
+    List(&'static str),
+}
+
+/// One table.
+pub(super) struct Section<'c> {
+    context: &'c mut Context,
+    /// `""`, `server`, `route[0].limits`.
+    path: String,
+    heading: String,
+    /// Before the names of an inline table's keys: `circuit.`.
+    prefix: String,
+    table: Table,
+    known: Vec<String>,
+}
+
+impl<'c> Section<'c> {
+    /// Reads the whole document.
+    pub(super) fn document<T>(
+        context: &'c mut Context,
+        document: Table,
+        read: impl FnOnce(&mut Self) -> T,
+    ) -> T {
+        let (path, heading, prefix) = (String::new(), String::new(), String::new());
+        let known = Vec::new();
+        let mut root = Self { context, path, heading, prefix, table: document, known };
+        let value = read(&mut root);
+        root.finish();
+        value
+    }
+
+    /// A key with a default.
+    pub(super) fn key<T>(
+        &mut self,
+        name: &str,
+        kind: Kind<T>,
+        default: impl Into<Value>,
+        doc: &'static str,
+    ) -> Option<T> {
+        let default = default.into();
+        self.define(name, Shape::One(kind.name), Some(&default), doc);
+        let given = self.given(name).ok()?.unwrap_or_else(|| Given::open(default));
+        self.read(name, kind, given)
+    }
+
+    /// A key that must be written.
+    pub(super) fn required<T>(
+        &mut self,
+        name: &str,
+        kind: Kind<T>,
+        doc: &'static str,
+    ) -> Option<T> {
+        self.define(name, Shape::One(kind.name), None, doc);
+        let Some(given) = self.given(name).ok()? else {
+            self.mistake(name, None, format!("missing; write {}", kind.right));
+            return None;
+        };
+        self.read(name, kind, given)
+    }
+
+    /// A list whose elements are all of one kind.
+    pub(super) fn list<T>(
+        &mut self,
+        name: &str,
+        kind: Kind<T>,
+        default: &[&str],
+        doc: &'static str,
+    ) -> Option<Vec<T>> {
+        let default = Value::from(default.to_vec());
+        self.define(name, Shape::List(kind.name), Some(&default), doc);
+        let value = self.take(name).unwrap_or(default);
+        self.elements(name, kind, value, |given| given)
+    }
+
+    /// A secret. Its twin `NAME_file` holds the path of a file with it.
+    pub(super) fn secret<T>(
+        &mut self,
+        name: &str,
+        kind: Kind<T>,
+        default: &str,
+        doc: &'static str,
+    ) -> Option<T> {
+        let default = Value::from(default);
+        self.define(name, Shape::One(kind.name), Some(&default), doc);
+        let given = self.given(name);
+        let written = match &given {
+            Ok(given) => given.as_ref().is_some_and(|given| given.value.as_str() != Some("")),
+            Err(Mistaken) => true,
+        };
+        let file = self.file_twin(name, written, "The path of a file that holds it.");
+        let (given, file) = (given.ok()?, file.ok()?);
+        match file {
+            Some(text) => {
+                let given = Given::hidden(text, "contents of a file that are not shown");
+                self.read(&format!("{name}_file"), kind, given)
+            }
+            None => {
+                let given = given.unwrap_or_else(|| Given::open(default)).concealed();
+                self.read(name, kind, given)
+            }
+        }
+    }
+
+    /// A list of secrets. Its twin `NAME_file` holds the path of a file with one a line.
+    pub(super) fn secret_list<T>(
+        &mut self,
+        name: &str,
+        kind: Kind<T>,
+        doc: &'static str,
+    ) -> Option<Vec<T>> {
+        let none = Value::Array(Vec::new());
+        self.define(name, Shape::List(kind.name), Some(&none), doc);
+        let value = self.take(name);
+        let written = value.as_ref().is_some_and(|value| *value != none);
+        match self.file_twin(name, written, "The path of a file with one a line.").ok()? {
+            Some(text) => {
+                let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+                let lines = lines.map(|line| Given::hidden(line, "a line that is not shown"));
+                lines.map(|line| self.read(&format!("{name}_file"), kind, line)).collect()
+            }
+            None => self.elements(name, kind, value.unwrap_or(none), Given::concealed),
+        }
+    }
+
+    /// A table of its own with its own headline.
+    pub(super) fn section<T>(
+        &mut self,
+        name: &str,
+        heading: &str,
+        doc: &'static str,
+        read: impl FnOnce(&mut Section<'_>) -> T,
+    ) -> T {
+        let table = self.take_table(name);
+        self.child(name, heading, doc, table, read)
+    }
+
+    /// An inline table, whose keys belong to this headline: `circuit = { open = "5s" }`.
+    pub(super) fn inline<T>(&mut self, name: &str, read: impl FnOnce(&mut Section<'_>) -> T) -> T {
+        let table = self.take_table(name);
+        let mut child = Section {
+            path: self.path_of(name),
+            heading: self.heading.clone(),
+            prefix: format!("{}{name}.", self.prefix),
+            context: &mut *self.context,
+            table,
+            known: Vec::new(),
+        };
+        let value = read(&mut child);
+        child.finish();
+        value
+    }
+
+    /// A list of tables: `[[route]]`. `None` stands for one with mistakes.
+    pub(super) fn tables<T>(
+        &mut self,
+        name: &str,
+        heading: &str,
+        doc: &'static str,
+        mut read: impl FnMut(&mut Section<'_>) -> Option<T>,
+    ) -> Vec<Option<T>> {
+        if !self.path.is_empty() {
+            self.define(name, Shape::List("table"), Some(&Value::Array(Vec::new())), doc);
+        }
+        let elements = match self.take(name) {
+            None => Vec::new(),
+            Some(Value::Array(elements)) => elements,
+            Some(other) => {
+                self.mistake(name, Some(type_of(&other)), format!("write {heading}"));
+                return vec![None];
+            }
+        };
+        let mut element = |(index, element)| {
+            let name = format!("{name}[{index}]");
+            let table = self.as_table(&name, element)?;
+            self.child(&name, heading, doc, table, &mut read)
+        };
+        elements.into_iter().enumerate().map(&mut element).collect()
+    }
+
+    /// Tables under names of the file's own choice: `[upstream.NAME]`.
+    pub(super) fn named<T>(
+        &mut self,
+        name: &str,
+        heading: &str,
+        doc: &'static str,
+        mut read: impl FnMut(&mut Section<'_>, &str) -> Option<T>,
+    ) -> BTreeMap<String, Option<T>> {
+        let mut all = BTreeMap::new();
+        for (entry, value) in self.take_table(name) {
+            let path = format!("{name}.{entry}");
+            let value = self
+                .as_table(&path, value)
+                .and_then(|table| self.child(&path, heading, doc, table, |s| read(s, &entry)));
+            all.insert(entry, value);
+        }
+        all
+    }
+
+    /// Whether the key holds a table, where it may hold a plain value as well.
+    pub(super) fn is_table(&self, name: &str) -> bool {
+        self.table.get(name).is_some_and(Value::is_table)
+    }
+
+    /// What follows is told under another headline.
+    pub(super) fn continue_under(&mut self, heading: String, doc: &'static str) {
+        self.context.heading(&heading, doc);
+        self.heading = heading;
+    }
+
+    /// Leaves the other keys unread and unjudged, because what they mean is not known.
+    pub(super) fn abandon(&mut self) {
+        self.table.clear();
+        self.context.abandon_overrides(&self.path);
+    }
+
+    /// Records a mistake of the key `name`; `""` is the table itself.
+    pub(super) fn mistake(&mut self, name: &str, found: Option<String>, right: impl Into<String>) {
+        let key = self.path_of(name);
+        self.context.mistake(Mistake { key, found, right: right.into() });
+    }
+
+    fn child<T>(
+        &mut self,
+        name: &str,
+        heading: &str,
+        doc: &'static str,
+        table: Table,
+        read: impl FnOnce(&mut Section<'_>) -> T,
+    ) -> T {
+        self.context.heading(heading, doc);
+        let path = self.path_of(name);
+        let mut child = Section {
+            context: &mut *self.context,
+            path,
+            heading: heading.to_owned(),
+            prefix: String::new(),
+            table,
+            known: Vec::new(),
+        };
+        let value = read(&mut child);
+        child.finish();
+        value
+    }
+
+    fn path_of(&self, name: &str) -> String {
+        match (self.path.as_str(), name) {
+            ("", name) => name.to_owned(),
+            (path, "") => path.to_owned(),
+            (path, name) => format!("{path}.{name}"),
+        }
+    }
+
+    fn define(&mut self, name: &str, shape: Shape, default: Option<&Value>, doc: &'static str) {
+        let path = self.path_of(name);
+        let (kind, single) = match shape {
+            Shape::One(kind) => (kind.to_owned(), true),
+            Shape::List(kind) => (format!("list: {kind}"), false),
+        };
+        self.context.define(Definition {
+            heading: self.heading.clone(),
+            name: format!("{}{name}", self.prefix),
+            overridable: single && !is_in_list(&path),
+            path,
+            kind,
+            default: default.cloned(),
+            doc,
+        });
+    }
+
+    fn take(&mut self, name: &str) -> Option<Value> {
+        self.known.push(name.to_owned());
+        self.table.remove(name)
+    }
+
+    fn take_table(&mut self, name: &str) -> Table {
+        let value = self.take(name).unwrap_or_else(|| Value::Table(Table::new()));
+        self.as_table(name, value).unwrap_or_default()
+    }
+
+    fn as_table(&mut self, name: &str, value: Value) -> Option<Table> {
+        match value {
+            Value::Table(table) => Some(table),
+            other => {
+                self.mistake(name, Some(type_of(&other)), "write a table of keys");
+                None
+            }
+        }
+    }
+
+    /// What the file or an override says of a key; `None` where neither does.
+    fn given(&mut self, name: &str) -> Result<Option<Given>, Mistaken> {
+        let value = self.take(name);
+        let path = self.path_of(name);
+        if !is_in_list(&path)
+            && let Some((variable, value)) = self.context.take_override(&path)
+        {
+            let Some(text) = value.to_str() else {
+                self.mistake(name, None, format!("the value of {variable} is not UTF-8"));
+                return Err(Mistaken);
+            };
+            return Ok(Some(Given::hidden(text, format!("the value of {variable}"))));
+        }
+        value.map(|value| self.substituted(name, value)).transpose()
+    }
+
+    fn substituted(&mut self, name: &str, value: Value) -> Result<Given, Mistaken> {
+        let given = Given::open(value);
+        let Value::String(text) = &given.value else { return Ok(given) };
+        match self.context.substitute(text) {
+            Ok(replaced) if replaced == *text => Ok(given),
+            // The text with its ${NAME} may be told, what the environment made of it may not.
+            Ok(replaced) => Ok(Given::hidden(replaced, given.shown)),
+            Err(right) => {
+                self.mistake(name, None, right);
+                Err(Mistaken)
+            }
+        }
+    }
+
+    fn read<T>(&mut self, name: &str, kind: Kind<T>, given: Given) -> Option<T> {
+        let right = match (kind.read)(&given.value) {
+            Ok(value) => return Some(value),
+            Err(Wrong::Rule(right)) => right,
+            // It begins with the value, which stands before it already.
+            Err(Wrong::Quoting(right)) if given.open => right.replacen(&given.shown, "it", 1),
+            Err(Wrong::Quoting(_) | Wrong::Kind) => format!("write {}", kind.right),
+        };
+        self.mistake(name, Some(given.shown), right);
+        None
+    }
+
+    /// Reads every element, so that every mistake is told.
+    fn elements<T>(
+        &mut self,
+        name: &str,
+        kind: Kind<T>,
+        list: Value,
+        show: fn(Given) -> Given,
+    ) -> Option<Vec<T>> {
+        let Value::Array(elements) = list else {
+            self.mistake(
+                name,
+                Some(type_of(&list)),
+                format!("write a list: [ ], and in it {}", kind.right),
+            );
+            return None;
+        };
+        let read = |(index, value)| {
+            let name = format!("{name}[{index}]");
+            let given = self.substituted(&name, value).ok()?;
+            self.read(&name, kind, show(given))
+        };
+        let read: Vec<Option<T>> = elements.into_iter().enumerate().map(read).collect();
+        read.into_iter().collect()
+    }
+
+    /// The contents of the file that `NAME_file` names, without the newline at its end. `written`
+    /// says that `NAME` itself holds something.
+    fn file_twin(
+        &mut self,
+        name: &str,
+        written: bool,
+        doc: &'static str,
+    ) -> Result<Option<String>, Mistaken> {
+        let twin = format!("{name}_file");
+        self.define(&twin, Shape::One("path"), Some(&Value::from("")), doc);
+        let Some(given) = self.given(&twin)? else { return Ok(None) };
+        let Some(path) = given.value.as_str() else {
+            self.mistake(&twin, Some(given.shown), "write the path of a file");
+            return Err(Mistaken);
+        };
+        if path.is_empty() {
+            return Ok(None);
+        }
+        if written {
+            let right = format!("write either {name} or {twin}, not both");
+            self.mistake(&twin, Some(given.shown), right);
+            return Err(Mistaken);
+        }
+        self.context.file(path).map(Some).map_err(|right| {
+            self.mistake(&twin, Some(given.shown), right);
+            Mistaken
+        })
+    }
+
+    /// Every key that was not asked for is a mistake.
+    fn finish(self) {
+        for name in self.table.keys() {
+            let right = match nearest(name, self.known.iter().map(String::as_str)) {
+                Some(nearest) => format!("unknown key; did you mean {nearest:?}?"),
+                None => format!("unknown key; the keys here are {}", self.known.join(", ")),
+            };
+            let key = self.path_of(name);
+            self.context.mistake(Mistake { key, found: None, right });
+        }
+    }
+}
+
+/// Whether a key is below an element of a list, which no variable can name.
+fn is_in_list(path: &str) -> bool {
+    path.contains('[')
+}
