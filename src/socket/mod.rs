@@ -31,8 +31,8 @@ use frame::Opcode;
 use outbox::Outbox;
 
 /// How long a peer has to answer our close frame, and then to end the TCP connection.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
-const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One read takes at most this much; the buffer belongs to the thread, not to the connection.
 const SCRATCH: usize = 64 * 1024;
@@ -267,6 +267,11 @@ impl Socket {
             Poll::Pending
         })
         .await;
+    }
+
+    /// Bytes that wait to be written.
+    pub fn queued_bytes(&self) -> usize {
+        self.outbox.borrow().bytes()
     }
 
     /// Stops or resumes reading; TCP makes the peer wait.

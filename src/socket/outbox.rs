@@ -52,6 +52,11 @@ impl Outbox {
         self.first.is_none()
     }
 
+    /// What waits, held publications included.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub fn is_held(&self) -> bool {
         self.held.is_some()
     }

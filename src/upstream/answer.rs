@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::header::CONTENT_TYPE;
 use hyper::{Response, StatusCode};
 use serde_json::{Map, Value};
@@ -59,7 +59,8 @@ pub(super) async fn read(response: Response<Incoming>, deadline: Instant) -> Ans
 
 /// How the body streams, if it does; some answers have no body whatever their headers say.
 fn format(response: &Response<Incoming>) -> Option<Format> {
-    if matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT) {
+    let has_none = matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT);
+    if has_none || response.body().is_end_stream() {
         return None;
     }
     let kind = response.headers().get(CONTENT_TYPE)?.to_str().ok()?;

@@ -10,7 +10,7 @@ use super::rig::{API_KEY, Client, Event, Gateway, Redis, Reply, Settings, Upstre
 const PATH: &str = "/ws/chat/42/";
 
 /// What the operator's dashboards stand on.
-const FAMILIES: [&str; 17] = [
+const FAMILIES: [&str; 18] = [
     "tidegate_build_info",
     "tidegate_connections",
     "tidegate_handshakes_total",
@@ -20,6 +20,7 @@ const FAMILIES: [&str; 17] = [
     "tidegate_deliveries_total",
     "tidegate_delivery_drops_total",
     "tidegate_delivery_latency_seconds",
+    "tidegate_send_queue_bytes",
     "tidegate_upstream_requests_total",
     "tidegate_upstream_request_seconds",
     "tidegate_upstream_in_flight",
@@ -121,7 +122,7 @@ async fn publications_are_delivered_byte_for_byte_and_in_order() {
     let (mut client, _) = Client::connected(&gateway, PATH).await;
     let key = format!("Bearer {API_KEY}");
     let headers = [("authorization", key.as_str())];
-    for data in [r#"{"event" : "x", "n": 1.50, "é": "\u00e9"}"#, "[1, 2]", "\"text\"", "7"] {
+    for data in [r#"{"event" : "x", "n": 1.50, "é": "\u00e9"}"#, "[1, 2]", "\"text\"", "null"] {
         let body = format!("{{\"channel\":\"chat_42\",\"data\":{data}}}");
         let answer =
             http::send(gateway.admin(), "POST", "/v1/publish", &headers, body.into()).await;
@@ -224,4 +225,26 @@ async fn other_paths_and_methods_are_refused() {
     for path in ["/metrics", "/livez", "/readyz", "/v1/publish"] {
         assert_eq!(http::get(gateway.addr(), path).await.status, 404, "{path}");
     }
+}
+
+#[tokio::test]
+async fn what_waits_for_a_slow_client_is_seen_until_it_is_gone() {
+    const MESSAGES: usize = 40;
+    let queue = "send_queue = { messages = 100, bytes = \"64MiB\" }\n";
+    let settings =
+        Settings::chat("http://127.0.0.1:1/").each_route(|route| format!("{route}{queue}"));
+    let gateway = Gateway::start(settings).await;
+    let (mut client, _) = Client::connected(&gateway, PATH).await;
+    let data = json!({"event": "chunk", "text": "x".repeat(900_000)});
+    for _ in 0..MESSAGES {
+        gateway.publish("chat_42", data.clone()).await;
+    }
+    super::rig::until("queued bytes", async || {
+        (gateway.metric("tidegate_send_queue_bytes", &[]).await > 1e6).then_some(())
+    })
+    .await;
+    for _ in 0..MESSAGES {
+        client.next_event("chunk").await;
+    }
+    gateway.wait_for_metric("tidegate_send_queue_bytes", &[], 0.0).await;
 }

@@ -18,4 +18,6 @@ mod relay_queue;
 mod relay_websocket;
 mod rig;
 mod session;
+mod start;
+mod stopping;
 mod tokens;

@@ -134,6 +134,42 @@ async fn answers_that_take_the_message() {
 }
 
 #[tokio::test]
+async fn an_answer_without_a_body_is_no_reply_whatever_its_type() {
+    for kind in ["text/event-stream", "application/x-ndjson"] {
+        let server = Server::start([Script::answer("202 Accepted", kind, "")]).await;
+        let taken = upstreams(to(&server)).relay(UPSTREAM, &message()).await.unwrap();
+        assert!(taken.reply.is_none(), "{kind}");
+    }
+}
+
+/// A peer that vanishes without a word is found by the kernel: an upstream socket has no deadline.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn connections_are_kept_alive() {
+    let server = Server::start([Script::hanging("")]).await;
+    let (upstreams, message) = (upstreams(to(&server)), message());
+    let mut relay = Box::pin(upstreams.relay(UPSTREAM, &message));
+    while server.asked() == 0 {
+        assert!(futures_util::poll!(&mut relay).is_pending());
+        tokio::task::yield_now().await;
+    }
+    // Fields of proc_pid_net_tcp(5): slot, local, remote, state, queues, timer; state 01 is
+    // established, timer 02 is keepalive.
+    let remote = format!("0100007F:{:04X}", server.port);
+    let is_kept_alive = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        matches!(&fields[..], [_, _, to, "01", _, timer, ..] if *to == remote && timer.starts_with("02:"))
+    };
+    // Until what was sent is acknowledged, the timer is that of retransmission.
+    let deadline = Instant::now() + LONG;
+    while !std::fs::read_to_string("/proc/net/tcp").unwrap().lines().any(is_kept_alive) {
+        assert!(Instant::now() < deadline, "no keepalive timer");
+        assert!(futures_util::poll!(&mut relay).is_pending());
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
 async fn answers_that_do_not() {
     let long = format!(r#"{{"error":"{}"}}"#, "ü".repeat(600));
     let rejected = |text: &str| RelayError::Rejected(text.to_owned());

@@ -108,6 +108,24 @@ async fn a_reply_that_takes_too_long_is_ended() {
     assert_eq!(end, Some(ReplyBroken::Refused("the reply took too long")));
 }
 
+/// A stream that always has more ready never makes the reader wait, so the deadline must not depend
+/// on its waiting.
+#[tokio::test]
+async fn a_reply_that_never_pauses_is_ended_too() {
+    let body = [&b"9\r\ndata: 1\n\n\r\n"[..]; 2].concat();
+    let head =
+        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let server = Server::start([Script::hanging([head.as_bytes(), &body].concat())]).await;
+    let max_reply = Duration::from_secs(1);
+    let http = config::HttpUpstream { max_reply, ..http_to(&server.url()) };
+    let taken = upstreams(upstream(UpstreamKind::Http(http))).relay(UPSTREAM, &message()).await;
+    let mut reply = taken.unwrap().reply.unwrap();
+    assert!(matches!(reply.next().await, Some(Ok(_))));
+    tokio::time::sleep(max_reply).await;
+    let late = reply.next().await;
+    assert_eq!(late, Some(Err(ReplyBroken::Refused("the reply took too long"))));
+}
+
 #[tokio::test]
 async fn a_reply_keeps_its_place_until_it_is_dropped() {
     let script = Script { hangs: true, ..Script::cut_stream(SSE, &[b"data: 1\n\n"]) };
