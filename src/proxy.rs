@@ -21,6 +21,10 @@ use crate::config;
 use crate::protocol::{ClientAddress, random_hex};
 use crate::telemetry;
 
+mod upload;
+
+use upload::Upload;
+
 pub type ProxyBody = BoxBody<Bytes, hyper::Error>;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -51,7 +55,7 @@ pub struct Proxy {
 struct Upstream {
     base: url::Url,
     timeout: Duration,
-    client: Client<HttpsConnector<HttpConnector>, Incoming>,
+    client: Client<HttpsConnector<HttpConnector>, Upload>,
 }
 
 /// How a request ended that was not answered by the upstream.
@@ -119,7 +123,10 @@ impl Upstream {
         let headers = request.headers_mut();
         remove_hop_by_hop(headers);
         forward_headers(headers, client);
-        match tokio::time::timeout(self.timeout, self.client.request(request)).await {
+        let (head, body) = request.into_parts();
+        let (upload, progress) = Upload::new(body);
+        let request = Request::from_parts(head, upload);
+        match progress.within(self.timeout, self.client.request(request)).await {
             Ok(Ok(mut response)) => {
                 remove_hop_by_hop(response.headers_mut());
                 Ok(response)
@@ -128,7 +135,7 @@ impl Upstream {
                 telemetry::proxy::broken(&error);
                 Err(Failure::Unreachable)
             }
-            Err(_) => Err(Failure::TimedOut),
+            Err(upload::TimedOut) => Err(Failure::TimedOut),
         }
     }
 
