@@ -22,7 +22,7 @@ use tokio::net::TcpStream;
 use crate::config;
 use crate::handshake::{Admission, Handshake, Rejection, upgrade};
 use crate::limits::{ConnectionCounts, IpPermit, LimitName};
-use crate::protocol::{ClientAddress, ErrorCode, ErrorEvent};
+use crate::protocol::ClientAddress;
 use crate::proxy::{Proxy, ProxyBody};
 use crate::session::{self, Client, Permits, Services, Upstream};
 use crate::socket::ByteStream;
@@ -103,12 +103,8 @@ impl Front {
                 ));
             }
             Upgraded::Refused(rejection) => {
-                let event = rejection.retry_after.map(|seconds| {
-                    ErrorEvent::new(ErrorCode::RateLimited, rejection.message)
-                        .retry_after(seconds)
-                        .to_json()
-                });
-                tokio::task::spawn_local(session::refuse(stream, event, rejection.reason, permits));
+                let (event, reason) = (rejection.event(), rejection.reason);
+                tokio::task::spawn_local(session::refuse(stream, event, reason, permits));
             }
         }
     }
