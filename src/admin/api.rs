@@ -28,6 +28,10 @@ pub fn json(status: StatusCode, body: &serde_json::Value) -> Answer {
     answer
 }
 
+pub fn bad_request(message: &str) -> Answer {
+    error(StatusCode::BAD_REQUEST, "bad_request", message)
+}
+
 pub fn engine_down() -> Answer {
     error(StatusCode::SERVICE_UNAVAILABLE, "engine_down", "the engine cannot be reached")
 }
@@ -49,7 +53,10 @@ pub fn authenticate(headers: &HeaderMap, keys: &[Secret]) -> Result<(), Answer> 
         Ok(())
     } else {
         let message = "give an API key by Authorization: Bearer or X-API-Key";
-        Err(error(StatusCode::UNAUTHORIZED, "unauthorized", message))
+        let mut refusal = error(StatusCode::UNAUTHORIZED, "unauthorized", message);
+        let scheme = HeaderValue::from_static("Bearer");
+        refusal.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+        Err(refusal)
     }
 }
 
@@ -76,8 +83,7 @@ pub async fn read<T: DeserializeOwned>(
 fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T, Answer> {
     // serde would take an array for the fields in their order.
     if body.trim_ascii_start().first() != Some(&b'{') {
-        return Err(error(StatusCode::BAD_REQUEST, "bad_request", "the body is no JSON object"));
+        return Err(bad_request("the body is no JSON object"));
     }
-    serde_json::from_slice(body)
-        .map_err(|wrong| error(StatusCode::BAD_REQUEST, "bad_request", &wrong.to_string()))
+    serde_json::from_slice(body).map_err(|wrong| bad_request(&wrong.to_string()))
 }

@@ -5,6 +5,8 @@
 
 mod api;
 mod publish;
+#[cfg(test)]
+mod tests;
 mod tokens;
 
 use std::convert::Infallible;
@@ -26,6 +28,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::broker::Publisher;
 use crate::config;
 use crate::shutdown::Shutdown;
+use crate::telemetry::{self, admin::Call};
 use crate::tokens::TokenStore;
 
 /// Open connections to this port.
@@ -65,7 +68,7 @@ impl Admin {
                         tokio::task::spawn_local(Rc::clone(&admin).connection(stream, permit));
                     }
                     Err(error) => {
-                        crate::telemetry::listener::accept_failed(&error);
+                        telemetry::listener::accept_failed(&error);
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 }
@@ -88,7 +91,7 @@ impl Admin {
             .serve_connection(TokioIo::new(stream), service)
             .await;
         if let Err(error) = served {
-            crate::telemetry::listener::http_failed(&error);
+            telemetry::listener::http_failed(&error);
         }
         drop(permit);
     }
@@ -114,18 +117,22 @@ impl Admin {
             "/metrics" => text("text/plain; version=0.0.4; charset=utf-8", self.metrics.render()),
             "/livez" => text("text/plain", "ok\n".to_owned()),
             "/readyz" => self.readiness(),
-            path => {
-                if let Err(refusal) = api::authenticate(request.headers(), &self.settings.api_keys)
-                {
-                    return refusal;
-                }
-                let answered = match path {
-                    "/v1/publish" => self.publish(request).await,
-                    _ => self.issue_token(request).await,
-                };
-                answered.unwrap_or_else(|refusal| refusal)
-            }
+            "/v1/publish" => self.api(Call::Publish, request).await,
+            _ => self.api(Call::Tokens, request).await,
         }
+    }
+
+    /// One call of the server API.
+    async fn api(&self, call: Call, request: Request<Incoming>) -> Answer {
+        let authenticated = api::authenticate(request.headers(), &self.settings.api_keys);
+        let answered = match (authenticated, call) {
+            (Err(refusal), _) => Err(refusal),
+            (Ok(()), Call::Publish) => self.publish(request).await,
+            (Ok(()), Call::Tokens) => self.issue_token(request).await,
+        };
+        let answer = answered.unwrap_or_else(|refusal| refusal);
+        telemetry::admin::api_called(call, answer.status().as_u16());
+        answer
     }
 
     fn readiness(&self) -> Answer {

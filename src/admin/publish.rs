@@ -80,7 +80,7 @@ impl Admin {
 }
 
 fn publications(body: Body) -> Result<Vec<Publication>, Answer> {
-    let wrong = |message: &str| Err(api::error(StatusCode::BAD_REQUEST, "bad_request", message));
+    let wrong = |message: &str| Err(api::bad_request(message));
     match body {
         Body { channel: Some(channel), data: Some(data), publications: None } => {
             Ok(vec![Publication { channel, data }])

@@ -7,7 +7,7 @@ use hyper::{Request, StatusCode};
 use serde::Deserialize;
 
 use super::{Admin, Answer, api};
-use crate::protocol::UserId;
+use crate::protocol::{Origin, UserId};
 use crate::tokens::TokenRecord;
 
 const MAX_BODY_BYTES: usize = 12 * 1024;
@@ -24,12 +24,26 @@ struct Body {
     session_expires_in: Option<u64>,
 }
 
+impl Body {
+    /// A token that nobody could use is refused here, where its maker can see why.
+    fn check(&self) -> Result<(), &'static str> {
+        if matches!(&self.user_id, UserId::Text(id) if id.is_empty()) {
+            return Err("user_id is empty");
+        }
+        if self.origin.as_deref().is_some_and(|origin| Origin::parse(origin).is_none()) {
+            return Err("origin is no origin: write scheme://host[:port]");
+        }
+        if self.session_expires_in == Some(0) {
+            return Err("session_expires_in is 0 seconds");
+        }
+        Ok(())
+    }
+}
+
 impl Admin {
     pub(super) async fn issue_token(&self, request: Request<Incoming>) -> Result<Answer, Answer> {
         let body: Body = api::read(request, MAX_BODY_BYTES).await?;
-        if matches!(&body.user_id, UserId::Text(id) if id.is_empty()) {
-            return Err(api::error(StatusCode::BAD_REQUEST, "bad_request", "user_id is empty"));
-        }
+        body.check().map_err(api::bad_request)?;
         let now =
             SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let record = TokenRecord {

@@ -1,98 +1,122 @@
-//! Asking the backend whether a client may join a channel (`authorize = { url = … }`). Fails closed.
+//! Asking the backend whether a client may join a channel (`authorize = { url = … }`). Fails closed: only
+//! a 2xx answer within the deadline lets a client in.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::CONTENT_TYPE;
 use hyper::{Request, StatusCode};
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
 use serde::Serialize;
 use url::Url;
 
 use super::Rejection;
-use super::origin::RequestOrigin;
 use crate::config::{Authorize, Route};
 use crate::protocol::{ChannelName, ConnectionId, Params, TraceContext, UserId};
 use crate::telemetry;
 use crate::tokens::Identity;
+use crate::upstream::connector::{self, HttpClient};
 
-/// What the backend is told.
-#[derive(Serialize)]
-struct Question<'a> {
-    channel: &'a str,
-    params: &'a Params,
-    user: Option<User<'a>>,
-    connection_id: ConnectionId,
-    origin: Option<&'a str>,
+/// The longest a connect may take, where a route's deadline is longer.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What the backend is told, and the trace that it happens in.
+pub struct Question<'a> {
+    pub channel: &'a ChannelName,
+    pub params: &'a Params,
+    pub identity: &'a Identity,
+    pub connection_id: ConnectionId,
+    pub origin: Option<&'a str>,
+    pub trace: &'a TraceContext,
 }
 
-#[derive(Serialize)]
-struct User<'a> {
-    id: &'a UserId,
-    name: Option<&'a str>,
+/// Asks for all threads. A connection a question: handshakes come on several threads, and a pool would
+/// tie a thread's handshakes to a connection that another thread's runtime drives.
+pub struct Authorizer {
+    /// `None` = no route asks.
+    client: Option<HttpClient>,
 }
 
-/// Lets in whom the route lets in by claims alone, or whom the backend lets in.
-pub async fn check(
-    route: &Route,
-    params: &Params,
-    channel: &ChannelName,
-    identity: &Identity,
-    connection_id: ConnectionId,
-    origin: &RequestOrigin,
-    trace: &TraceContext,
-) -> Result<(), Rejection> {
-    let Authorize::Url { url, timeout } = &route.authorize else { return Ok(()) };
-    let question = Question {
-        channel: channel.as_str(),
-        params,
-        user: identity.user_id.as_ref().map(|id| User { id, name: identity.username.as_deref() }),
-        connection_id,
-        origin: origin.text(),
-    };
-    let body = serde_json::to_vec(&question).map_err(|_| Rejection::authorize_unavailable())?;
-    match ask(url, *timeout, body, connection_id, trace).await {
-        Ok(status) if status.is_success() => Ok(()),
-        Ok(status) if status.is_client_error() => Err(Rejection::not_authorized()),
-        Ok(status) => {
-            telemetry::handshake::authorize_failed(&format!("status {status}"));
-            Err(Rejection::authorize_unavailable())
-        }
-        Err(why) => {
-            telemetry::handshake::authorize_failed(&why);
-            Err(Rejection::authorize_unavailable())
+impl Authorizer {
+    /// `Err` = a route asks over TLS, and the system has no root certificates.
+    pub fn new(routes: &[Arc<Route>]) -> Result<Self, String> {
+        let asked = |route: &Arc<Route>| match &route.authorize {
+            Authorize::Claims => None,
+            Authorize::Url { url, .. } => Some(url.scheme() == "https"),
+        };
+        let Some(secured) = routes.iter().filter_map(asked).reduce(|a, b| a | b) else {
+            return Ok(Self { client: None });
+        };
+        let tls =
+            connector::tls(secured).map_err(|error| format!("route.authorize.url: {error}"))?;
+        Ok(Self { client: Some(connector::client(&tls, CONNECT_TIMEOUT, false)) })
+    }
+
+    /// Lets in whom the route lets in by claims alone, or whom the backend lets in. A 4xx is its no, but
+    /// for those that ask to come again.
+    pub async fn check(&self, route: &Route, question: Question<'_>) -> Result<(), Rejection> {
+        let Authorize::Url { url, timeout } = &route.authorize else { return Ok(()) };
+        let why = match self.ask(url, *timeout, &question).await {
+            Ok(status) if status.is_success() => return Ok(()),
+            Ok(status) if is_refusal(status) => return Err(Rejection::not_authorized()),
+            Ok(status) => format!("status {}", status.as_u16()),
+            Err(why) => why,
+        };
+        telemetry::handshake::authorize_failed(route.path.as_str(), &why);
+        Err(Rejection::authorize_unavailable())
+    }
+
+    /// The answer's status.
+    async fn ask(
+        &self,
+        url: &Url,
+        timeout: Duration,
+        question: &Question<'_>,
+    ) -> Result<StatusCode, String> {
+        let client = self.client.as_ref().ok_or("no client")?;
+        let request = Request::post(url.as_str())
+            .header(CONTENT_TYPE, "application/json")
+            .header("x-request-id", question.connection_id.to_string())
+            .header("traceparent", question.trace.child())
+            .body(Full::from(question.to_json()?))
+            .map_err(|error| error.to_string())?;
+        match tokio::time::timeout(timeout, client.request(request)).await {
+            Ok(Ok(response)) => Ok(response.status()),
+            Ok(Err(error)) => Err(connector::causes(&error)),
+            Err(_) => Err(format!("no answer within {timeout:?}")),
         }
     }
 }
 
-/// The answer's status. A connection a question: handshakes come on several threads, whose runtimes
-/// cannot share a pool.
-async fn ask(
-    url: &Url,
-    timeout: Duration,
-    body: Vec<u8>,
-    connection_id: ConnectionId,
-    trace: &TraceContext,
-) -> Result<StatusCode, String> {
-    let connector = hyper_rustls::HttpsConnectorBuilder::new()
-        .with_native_roots()
-        .map_err(|error| error.to_string())?
-        .https_or_http()
-        .enable_http1()
-        .build();
-    let client: Client<_, Full<Bytes>> =
-        Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
-    let request = Request::post(url.as_str())
-        .header(CONTENT_TYPE, "application/json")
-        .header("x-request-id", connection_id.to_string())
-        .header("traceparent", trace.child())
-        .body(Full::from(body))
-        .map_err(|error| error.to_string())?;
-    match tokio::time::timeout(timeout, client.request(request)).await {
-        Ok(Ok(response)) => Ok(response.status()),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("no answer within {timeout:?}")),
+fn is_refusal(status: StatusCode) -> bool {
+    let comes_again = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS];
+    status.is_client_error() && !comes_again.contains(&status)
+}
+
+impl Question<'_> {
+    fn to_json(&self) -> Result<Bytes, String> {
+        #[derive(Serialize)]
+        struct User<'a> {
+            id: &'a UserId,
+            name: Option<&'a str>,
+        }
+        #[derive(Serialize)]
+        struct Body<'a> {
+            channel: &'a str,
+            params: &'a Params,
+            user: Option<User<'a>>,
+            connection_id: ConnectionId,
+            origin: Option<&'a str>,
+        }
+        let name = self.identity.username.as_deref();
+        let body = Body {
+            channel: self.channel.as_str(),
+            params: self.params,
+            user: self.identity.user_id.as_ref().map(|id| User { id, name }),
+            connection_id: self.connection_id,
+            origin: self.origin,
+        };
+        serde_json::to_vec(&body).map(Bytes::from).map_err(|error| error.to_string())
     }
 }

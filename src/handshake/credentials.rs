@@ -1,12 +1,15 @@
 //! What a request brings to say who it is: query, subprotocols, cookie, Authorization.
+//!
+//! Whether a credential is good is for others to say. Invariant: one that was offered is present here,
+//! however broken; where it cannot be told which one is meant, it is present as the empty string, which
+//! nothing accepts. So no client gets further by a broken credential than by none.
 
 use std::borrow::Cow;
 
 use hyper::header::{AUTHORIZATION, COOKIE, SEC_WEBSOCKET_PROTOCOL};
 use hyper::{HeaderMap, Request};
-use percent_encoding::percent_decode_str;
+use url::form_urlencoded;
 
-use super::Rejection;
 use crate::protocol::{ChannelPattern, Params, Template, TemplateContext};
 use crate::tokens::Identity;
 
@@ -14,77 +17,79 @@ use crate::tokens::Identity;
 pub const PROTOCOL: &str = "tidegate.v1";
 
 /// A subprotocol that carries a connection token, so that it stays out of access logs.
-const TOKEN_PROTOCOL: &str = "tidegate.token.";
+pub const TOKEN_PROTOCOL: &str = "tidegate.token.";
 
-/// The credentials of one request.
-pub struct Offered {
-    /// Present even if it is empty: who offers a token wants to be judged by it.
-    pub connection_token: Option<String>,
-    pub bearer: Option<String>,
-    pub query_token: Option<String>,
-    cookies: Vec<String>,
-    offers_protocol: bool,
+/// The credentials of one request, read as they are asked for.
+pub struct Offered<'h> {
+    headers: &'h HeaderMap,
+    query: &'h str,
 }
 
-impl Offered {
-    /// Two different connection tokens are refused rather than chosen from.
-    pub fn read<B>(head: &Request<B>) -> Result<Self, Rejection> {
-        let headers = head.headers();
-        let query = head.uri().query().unwrap_or_default();
-        let mut tokens: Vec<Cow<'_, str>> = query_values(query, "connection_token").collect();
-        tokens.extend(
-            subprotocols(headers).filter_map(|p| p.strip_prefix(TOKEN_PROTOCOL)).map(Cow::Borrowed),
-        );
-        tokens.dedup();
-        if tokens.len() > 1 {
-            return Err(Rejection::token());
-        }
-        Ok(Self {
-            connection_token: tokens.pop().map(Cow::into_owned),
-            bearer: bearer(headers),
-            query_token: query_values(query, "token").next().map(Cow::into_owned),
-            cookies: headers
-                .get_all(COOKIE)
-                .iter()
-                .filter_map(|value| value.to_str().ok().map(str::to_owned))
-                .collect(),
-            offers_protocol: subprotocols(headers).any(|offered| offered == PROTOCOL),
-        })
+impl<'h> Offered<'h> {
+    pub fn read<B>(head: &'h Request<B>) -> Self {
+        Self { headers: head.headers(), query: head.uri().query().unwrap_or_default() }
     }
 
-    /// The value of the first cookie called `name` that is not empty.
-    pub fn cookie(&self, name: &str) -> Option<String> {
-        self.cookies.iter().find_map(|header| cookie_of(header, name)).map(str::to_owned)
+    /// By query or by subprotocol.
+    pub fn connection_token(&self) -> Option<Cow<'h, str>> {
+        let by_protocol =
+            subprotocols(self.headers).filter_map(|offered| offered.strip_prefix(TOKEN_PROTOCOL));
+        one(query_values(self.query, "connection_token").chain(by_protocol.map(Cow::Borrowed)))
+    }
+
+    /// The JWT of the query.
+    pub fn query_token(&self) -> Option<Cow<'h, str>> {
+        one(query_values(self.query, "token"))
+    }
+
+    pub fn bearer(&self) -> Option<&'h str> {
+        bearer(self.headers)
+    }
+
+    pub fn cookie(&self, name: &str) -> Option<&'h str> {
+        cookie(self.headers, name)
     }
 
     /// The subprotocol of the answer; never the one with the token.
     pub fn select(&self) -> Option<String> {
-        self.offers_protocol.then(|| PROTOCOL.to_owned())
+        subprotocols(self.headers).any(|offered| offered == PROTOCOL).then(|| PROTOCOL.to_owned())
     }
 }
 
-/// The cookie called `name` of a request's headers.
+/// The value that all of them are.
+fn one<'v>(mut values: impl Iterator<Item = Cow<'v, str>>) -> Option<Cow<'v, str>> {
+    let first = values.next()?;
+    Some(if values.all(|value| value == first) { first } else { Cow::Borrowed("") })
+}
+
+/// The first cookie called `name` whose value is not empty: an empty one is what signing out leaves.
+/// Other cookies may hold any bytes (RFC 6265 section 5.4 asks servers not to rely on ASCII).
 pub fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     headers
         .get_all(COOKIE)
         .iter()
-        .filter_map(|value| value.to_str().ok())
-        .find_map(|header| cookie_of(header, name))
-}
-
-fn cookie_of<'h>(header: &'h str, name: &str) -> Option<&'h str> {
-    header
-        .split(';')
-        .filter_map(|pair| pair.trim().split_once('='))
-        .find(|(key, value)| *key == name && !value.is_empty())
-        .map(|(_, value)| value.trim_matches('"'))
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b';'))
+        .filter_map(|pair| split_at_byte(pair.trim_ascii(), b'='))
+        .find(|(key, value)| *key == name.as_bytes() && !value.is_empty())
+        .map(|(_, value)| std::str::from_utf8(value).unwrap_or_default().trim_matches('"'))
 }
 
 /// `Authorization: Bearer …` (RFC 6750 section 2.1).
-pub fn bearer(headers: &HeaderMap) -> Option<String> {
-    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, token) = value.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
+pub fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let mut bearers = headers.get_all(AUTHORIZATION).iter().filter_map(|value| {
+        let value = value.as_bytes();
+        let (scheme, token) = split_at_byte(value, b' ').unwrap_or((value, b""));
+        scheme
+            .eq_ignore_ascii_case(b"bearer")
+            .then(|| std::str::from_utf8(token).unwrap_or_default().trim())
+    });
+    let first = bearers.next()?;
+    Some(if bearers.next().is_none() { first } else { "" })
+}
+
+fn split_at_byte(bytes: &[u8], separator: u8) -> Option<(&[u8], &[u8])> {
+    let at = bytes.iter().position(|byte| *byte == separator)?;
+    Some((&bytes[..at], &bytes[at + 1..]))
 }
 
 /// The offered subprotocols, in order.
@@ -97,15 +102,10 @@ pub fn subprotocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
         .map(str::trim)
 }
 
-/// The values of a query parameter, percent-decoded.
+/// The values of a query parameter; names and values are decoded as backends decode them, so that no
+/// spelling of a parameter is seen there and not here.
 fn query_values<'q>(query: &'q str, name: &str) -> impl Iterator<Item = Cow<'q, str>> {
-    query
-        .split('&')
-        .filter_map(move |pair| {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (key == name).then_some(value)
-        })
-        .map(|value| percent_decode_str(value).decode_utf8_lossy())
+    form_urlencoded::parse(query.as_bytes()).filter(move |(key, _)| key == name).map(|(_, v)| v)
 }
 
 /// Whether a record's connection id fits `[tokens] binding`, a template with `*` for any run of
@@ -124,40 +124,88 @@ mod tests {
     use super::*;
     use crate::protocol::PathPattern;
 
-    fn offered(uri: &str, headers: &[(&str, &str)]) -> Result<Offered, Rejection> {
+    fn request(uri: &str, headers: &[(&str, &str)]) -> Request<()> {
         let mut request = Request::builder().uri(uri);
         for (name, value) in headers {
-            request = request.header(*name, *value);
+            request = request.header(*name, value.as_bytes());
         }
-        Offered::read(&request.body(()).unwrap())
+        request.body(()).unwrap()
     }
 
     #[test]
-    fn tokens_come_by_query_or_subprotocol() {
-        let by_query = offered("/ws/?a=b&connection_token=tok%2Den", &[]).unwrap();
-        assert_eq!(by_query.connection_token.as_deref(), Some("tok-en"));
-        assert_eq!(by_query.select(), None);
-        let protocols = [("sec-websocket-protocol", "tidegate.v1, tidegate.token.abc")];
-        let by_protocol = offered("/ws/", &protocols).unwrap();
-        assert_eq!(by_protocol.connection_token.as_deref(), Some("abc"));
-        assert_eq!(by_protocol.select().as_deref(), Some("tidegate.v1"));
-        let empty = offered("/ws/?connection_token=", &[]).unwrap();
-        assert_eq!(empty.connection_token.as_deref(), Some(""));
-        assert!(offered("/ws/?connection_token=abc", &protocols).is_ok());
-        assert!(offered("/ws/?connection_token=other", &protocols).is_err());
+    fn connection_tokens_come_by_query_or_subprotocol() {
+        let with_token = [("sec-websocket-protocol", "tidegate.v1, tidegate.token.abc")];
+        let in_two_headers = [
+            ("sec-websocket-protocol", "tidegate.token.abc"),
+            ("sec-websocket-protocol", "tidegate.v1"),
+        ];
+        for (uri, headers, token, selected) in [
+            ("/ws/", &[] as &[_], None, None),
+            ("/ws/?token=abc", &[], None, None),
+            ("/ws/?a=b&connection_token=tok%2Den", &[], Some("tok-en"), None),
+            ("/ws/?connection%5Ftoken=abc", &[], Some("abc"), None),
+            ("/ws/?connection_token=", &[], Some(""), None),
+            ("/ws/?connection_token", &[], Some(""), None),
+            ("/ws/", &with_token, Some("abc"), Some("tidegate.v1")),
+            ("/ws/", &in_two_headers, Some("abc"), Some("tidegate.v1")),
+            ("/ws/", &[("sec-websocket-protocol", "tidegate.token.")], Some(""), None),
+            ("/ws/", &[("sec-websocket-protocol", "chat")], None, None),
+            ("/ws/?connection_token=abc", &with_token, Some("abc"), Some("tidegate.v1")),
+            // Two of them: neither.
+            ("/ws/?connection_token=other", &with_token, Some(""), Some("tidegate.v1")),
+            ("/ws/?connection_token=a&connection_token=b", &[], Some(""), None),
+            ("/ws/?connection_token=a&connection_token=", &[], Some(""), None),
+        ] {
+            let request = request(uri, headers);
+            let offered = Offered::read(&request);
+            assert_eq!(offered.connection_token().as_deref(), token, "{uri} {headers:?}");
+            assert_eq!(offered.select().as_deref(), selected, "{uri} {headers:?}");
+        }
     }
 
     #[test]
-    fn cookies_and_bearers_are_found() {
-        let given = offered(
-            "/ws/?token=q",
-            &[("cookie", "a=1; access_token=jwt; b=2"), ("authorization", "bearer  tok")],
-        )
-        .unwrap();
-        assert_eq!(given.cookie("access_token").as_deref(), Some("jwt"));
-        assert_eq!(given.cookie("xaccess_token"), None);
-        assert_eq!(given.bearer.as_deref(), Some("tok"));
-        assert_eq!(given.query_token.as_deref(), Some("q"));
+    fn bearers_are_offered_however_broken() {
+        for (values, found) in [
+            (&[] as &[&str], None),
+            (&["Basic dGVzdA=="], None),
+            (&["bearer  tok"], Some("tok")),
+            (&["Bearer"], Some("")),
+            (&["Bearer é"], Some("é")),
+            (&["Basic dGVzdA==", "Bearer tok"], Some("tok")),
+            (&["Bearer a", "Bearer a"], Some("")),
+        ] {
+            let headers: Vec<_> = values.iter().map(|value| ("authorization", *value)).collect();
+            assert_eq!(bearer(request("/", &headers).headers()), found, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn cookies_are_found_by_their_whole_name() {
+        for (header, found) in [
+            ("access_token=jwt", Some("jwt")),
+            ("a=1; access_token=jwt; b=2", Some("jwt")),
+            ("a=1;access_token=\"jwt\"", Some("jwt")),
+            ("city=Köln; access_token=a=b", Some("a=b")),
+            ("access_token=; access_token=jwt", Some("jwt")),
+            ("access_token=", None),
+            ("access_token", None),
+            ("xaccess_token=jwt; Access_Token=jwt", None),
+        ] {
+            let request = request("/", &[("cookie", header)]);
+            assert_eq!(cookie(request.headers(), "access_token"), found, "{header}");
+        }
+        let request = request("/", &[("cookie", "a=1"), ("cookie", "access_token=jwt")]);
+        assert_eq!(cookie(request.headers(), "access_token"), Some("jwt"));
+    }
+
+    #[test]
+    fn two_different_jwts_in_the_query_are_neither() {
+        for (query, found) in
+            [("token=a", Some("a")), ("token=a&token=a", Some("a")), ("token=a&token=b", Some(""))]
+        {
+            let request = request(&format!("/?{query}"), &[]);
+            assert_eq!(Offered::read(&request).query_token().as_deref(), found, "{query}");
+        }
     }
 
     #[test]

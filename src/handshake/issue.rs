@@ -1,11 +1,16 @@
 //! The endpoint where browsers get connection tokens: session JWT by cookie or bearer, Origin and CSRF
 //! checks, CORS.
+//!
+//! Invariant: a page of another site gets no token. Its Origin is not on the allowlist; and where the
+//! request has none, the session cookie counts only together with the CSRF header, which other sites
+//! can neither read nor send.
 
+use std::error::Error;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Body;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use serde::Deserialize;
@@ -16,6 +21,7 @@ use super::origin::{self, RequestOrigin};
 use super::rejection::json_error;
 use super::{Handshake, Rejection, channel};
 use crate::protocol::ChannelName;
+use crate::telemetry;
 use crate::tokens::{Identity, TokenRecord};
 
 const MAX_BODY_BYTES: usize = 8 * 1024;
@@ -37,59 +43,112 @@ struct Wish {
 
 type Answer = Response<Full<Bytes>>;
 
+/// Why there is no token, and the answer that says so.
+struct Refusal {
+    /// A word of a fixed set; the metric label.
+    cause: &'static str,
+    answer: Answer,
+}
+
+impl From<Rejection> for Refusal {
+    fn from(rejection: Rejection) -> Self {
+        Self { cause: rejection.cause, answer: rejection.to_http() }
+    }
+}
+
+impl Refusal {
+    fn new(status: StatusCode, cause: &'static str, error: &str) -> Self {
+        Self { cause, answer: json_error(status, error, cause) }
+    }
+
+    fn bad_request(error: &str) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad_request", error)
+    }
+}
+
 impl Handshake {
     /// Whether this path is the token endpoint; with and without the last slash.
     pub fn issues_at(&self, path: &str) -> bool {
-        let bare = |path: &str| path.trim_end_matches('/').to_owned();
-        self.tokens.issue_path.as_ref().is_some_and(|issue| bare(issue) == bare(path))
+        self.tokens
+            .issue_path
+            .as_ref()
+            .is_some_and(|issue| without_slash(issue) == without_slash(path))
     }
 
     /// POST, and its CORS preflight.
-    pub async fn issue(&self, request: Request<Incoming>) -> Answer {
+    pub async fn issue<B>(&self, request: Request<B>) -> Answer
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
         let origin = RequestOrigin::read(request.headers());
-        if origin::check(&self.origins, &origin).is_err() {
-            return Rejection::origin().to_http();
-        }
-        let mut answer = match *request.method() {
-            Method::OPTIONS => self.preflight(),
-            Method::POST => self.issue_checked(request, &origin).await.unwrap_or_else(|no| no),
-            _ => {
-                let mut answer = json_error(StatusCode::METHOD_NOT_ALLOWED, "POST only", "method");
-                answer
-                    .headers_mut()
-                    .insert(header::ALLOW, HeaderValue::from_static("POST, OPTIONS"));
-                answer
-            }
+        let checked = origin::check(&self.origins, &origin);
+        let is_allowed = checked.is_ok();
+        let answered = match checked {
+            Ok(()) => self.answer(request, &origin).await,
+            Err(rejection) => Err(Refusal::from(rejection)),
         };
-        allow_origin(answer.headers_mut(), &origin);
+        let mut answer = answered.unwrap_or_else(|refusal| {
+            telemetry::handshake::issue_refused(refusal.cause);
+            refusal.answer
+        });
+        let headers = answer.headers_mut();
+        headers.insert(header::VARY, HeaderValue::from_static("Origin"));
+        if is_allowed && let Some(origin) = origin.text() {
+            allow_origin(headers, origin);
+        }
         answer
+    }
+
+    async fn answer<B>(
+        &self,
+        request: Request<B>,
+        origin: &RequestOrigin,
+    ) -> Result<Answer, Refusal>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        match *request.method() {
+            Method::OPTIONS => Ok(self.preflight()),
+            Method::POST => self.issue_checked(request, origin).await,
+            _ => {
+                let mut refusal =
+                    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method", "POST only");
+                let allow = HeaderValue::from_static("POST, OPTIONS");
+                refusal.answer.headers_mut().insert(header::ALLOW, allow);
+                Err(refusal)
+            }
+        }
     }
 
     fn preflight(&self) -> Answer {
         let mut answer = Response::new(Full::default());
         *answer.status_mut() = StatusCode::NO_CONTENT;
         let headers = answer.headers_mut();
-        headers.insert(
-            header::ACCESS_CONTROL_ALLOW_METHODS,
-            HeaderValue::from_static("POST, OPTIONS"),
-        );
+        let methods = HeaderValue::from_static("POST, OPTIONS");
+        headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
         let allowed = format!("content-type, authorization, {}", self.tokens.csrf.header);
         if let Ok(allowed) = HeaderValue::from_str(&allowed.to_lowercase()) {
             headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, allowed);
         }
-        headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(PREFLIGHT_SECONDS));
+        let age = HeaderValue::from_static(PREFLIGHT_SECONDS);
+        headers.insert(header::ACCESS_CONTROL_MAX_AGE, age);
         answer
     }
 
-    async fn issue_checked(
+    async fn issue_checked<B>(
         &self,
-        request: Request<Incoming>,
+        request: Request<B>,
         origin: &RequestOrigin,
-    ) -> Result<Answer, Answer> {
+    ) -> Result<Answer, Refusal>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
         let identity = self.caller(request.headers()).await?;
-        let user_id =
-            identity.user_id.clone().ok_or_else(|| Rejection::no_credentials().to_http())?;
-        let wish = read_wish(request).await?;
+        let user_id = identity.user_id.clone().ok_or_else(Rejection::no_credentials)?;
+        let wish = read_wish(request.into_body()).await?;
         let bound = self.bound_channel(&wish, &identity)?;
         let record = TokenRecord {
             user_id,
@@ -104,7 +163,7 @@ impl Handshake {
             session_expires_at: identity.expires_at,
             claims: None,
         };
-        let token = self.store.issue(&record).await.map_err(|_| Rejection::engine().to_http())?;
+        let token = self.store.issue(&record).await.map_err(|_| Rejection::engine())?;
         Ok(self.token_answer(&token, wish.connection_id.as_deref()))
     }
 
@@ -125,26 +184,28 @@ impl Handshake {
 
     /// Who asks. A bearer header cannot be sent by a page of another site; a cookie can, so it must be
     /// accompanied by the CSRF header.
-    async fn caller(&self, headers: &HeaderMap) -> Result<Identity, Answer> {
+    async fn caller(&self, headers: &HeaderMap) -> Result<Identity, Refusal> {
         let jwt = match bearer(headers) {
             Some(jwt) => jwt,
             None => {
-                let jwt = cookie(headers, &self.session_cookie)
-                    .ok_or_else(|| Rejection::no_credentials().to_http())?;
+                let jwt =
+                    cookie(headers, &self.session_cookie).ok_or_else(Rejection::no_credentials)?;
                 if !self.csrf_holds(headers) {
                     let error = "the CSRF header does not equal the CSRF cookie";
-                    return Err(json_error(StatusCode::FORBIDDEN, error, "csrf"));
+                    return Err(Refusal::new(StatusCode::FORBIDDEN, "csrf", error));
                 }
-                jwt.to_owned()
+                jwt
             }
         };
-        self.verifier.verify(&jwt).await.map_err(|no| Rejection::jwt(no).to_http())
+        Ok(self.verifier.verify(jwt).await.map_err(Rejection::jwt)?)
     }
 
     fn csrf_holds(&self, headers: &HeaderMap) -> bool {
         let given = headers.get(&self.tokens.csrf.header).map(HeaderValue::as_bytes);
         match (cookie(headers, &self.tokens.csrf.cookie), given) {
-            (Some(cookie), Some(given)) => bool::from(cookie.as_bytes().ct_eq(given)),
+            (Some(cookie), Some(given)) => {
+                !cookie.is_empty() && bool::from(cookie.as_bytes().ct_eq(given))
+            }
             _ => false,
         }
     }
@@ -154,61 +215,69 @@ impl Handshake {
         &self,
         wish: &Wish,
         identity: &Identity,
-    ) -> Result<Option<ChannelName>, Answer> {
-        let forbidden = || Rejection::channel().to_http();
+    ) -> Result<Option<ChannelName>, Refusal> {
         let named = match (&wish.channel, &wish.path) {
             (None, None) => return Ok(None),
-            (Some(name), None) => ChannelName::new(name).map_err(|_| forbidden())?,
+            (Some(name), None) => ChannelName::new(name).map_err(|_| Rejection::channel())?,
             (None, Some(path)) => {
                 let path = path.split('?').next().unwrap_or_default();
-                let (route, params) = self.route(path).ok_or_else(forbidden)?;
-                channel(&route, &params, identity).map_err(|no| no.to_http())?
+                let (route, params) = self.route(path).ok_or_else(Rejection::channel)?;
+                channel(&route, &params, identity)?
             }
-            (Some(_), Some(_)) => {
-                let error = "give either channel or path";
-                return Err(json_error(StatusCode::BAD_REQUEST, error, "bad_request"));
-            }
+            (Some(_), Some(_)) => return Err(Refusal::bad_request("give either channel or path")),
         };
         // A star in a record would be a pattern.
-        let may = identity.may_join(named.as_str()) && !named.as_str().contains('*');
-        if may { Ok(Some(named)) } else { Err(forbidden()) }
+        if identity.may_join(named.as_str()) && !named.as_str().contains('*') {
+            Ok(Some(named))
+        } else {
+            Err(Rejection::channel().into())
+        }
     }
 }
 
-async fn read_wish(request: Request<Incoming>) -> Result<Wish, Answer> {
-    let body = Limited::new(request.into_body(), MAX_BODY_BYTES).collect();
+fn without_slash(path: &str) -> &str {
+    path.strip_suffix('/').unwrap_or(path)
+}
+
+async fn read_wish<B>(body: B) -> Result<Wish, Refusal>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let body = Limited::new(body, MAX_BODY_BYTES).collect();
     let body = match tokio::time::timeout(BODY_TIMEOUT, body).await {
         Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(_)) => {
-            let error = "the body is too large or broken";
-            return Err(json_error(StatusCode::PAYLOAD_TOO_LARGE, error, "body"));
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            let error = "the body has more than 8 KiB";
+            return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "body", error));
         }
+        Ok(Err(_)) => return Err(Refusal::bad_request("the body broke off")),
         Err(_) => {
-            return Err(json_error(StatusCode::REQUEST_TIMEOUT, "the body did not come", "body"));
+            let error = "the body did not come";
+            return Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "body", error));
         }
     };
     if body.trim_ascii().is_empty() {
         return Ok(Wish::default());
     }
-    let wrong = |error| json_error(StatusCode::BAD_REQUEST, error, "bad_request");
     // serde would take an array for the fields in their order.
     if body.trim_ascii_start().first() != Some(&b'{') {
-        return Err(wrong("the body is not a JSON object"));
+        return Err(Refusal::bad_request("the body is not a JSON object"));
     }
     let wish: Wish = serde_json::from_slice(&body)
-        .map_err(|_| wrong("the body is not the JSON it should be"))?;
+        .map_err(|_| Refusal::bad_request("the body is not the JSON it should be"))?;
     if wish.connection_id.as_ref().is_some_and(|id| id.len() > MAX_CONNECTION_ID_BYTES) {
-        return Err(wrong("connection_id has more than 256 bytes"));
+        return Err(Refusal::bad_request("connection_id has more than 256 bytes"));
     }
     Ok(wish)
 }
 
-/// CORS for the allowlist, with credentials. Called only for origins that are allowed.
-fn allow_origin(headers: &mut HeaderMap, origin: &RequestOrigin) {
-    headers.insert(header::VARY, HeaderValue::from_static("Origin"));
-    if let Some(Ok(origin)) = origin.text().map(HeaderValue::from_str) {
+/// CORS, with credentials. Only for origins that are allowed.
+fn allow_origin(headers: &mut HeaderMap, origin: &str) {
+    if let Ok(origin) = HeaderValue::from_str(origin) {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-        headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+        let with_credentials = HeaderValue::from_static("true");
+        headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, with_credentials);
     }
 }
 

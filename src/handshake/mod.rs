@@ -8,12 +8,18 @@
 mod authorize;
 mod credentials;
 mod issue;
+#[cfg(test)]
+mod issue_tests;
 mod origin;
 mod rejection;
 pub mod upgrade;
 
+#[cfg(test)]
+mod tests;
+
 pub use rejection::Rejection;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use hyper::Request;
@@ -22,6 +28,7 @@ use crate::config::{self, AuthSource};
 use crate::limits::{Claim, LimitName, SharedLimits, Verdict};
 use crate::protocol::{ChannelName, ConnectionId, Params, TemplateContext, TraceContext};
 use crate::tokens::{Identity, JwtVerifier, TokenStore};
+use authorize::{Authorizer, Question};
 use credentials::Offered;
 use origin::RequestOrigin;
 
@@ -50,6 +57,7 @@ pub struct Handshake {
     verifier: JwtVerifier,
     store: TokenStore,
     limits: SharedLimits,
+    authorizer: Authorizer,
 }
 
 impl Handshake {
@@ -70,6 +78,7 @@ impl Handshake {
             verifier: JwtVerifier::new(jwt)?,
             store,
             limits,
+            authorizer: Authorizer::new(routes)?,
         })
     }
 
@@ -95,12 +104,19 @@ impl Handshake {
         let origin = RequestOrigin::read(headers);
         origin::check(&self.origins, &origin)?;
 
-        let offered = Offered::read(head)?;
+        let offered = Offered::read(head);
         let identity = self.identify(&route, &params, &offered, &origin).await?;
 
         let channel = channel(&route, &params, &identity)?;
-        authorize::check(&route, &params, &channel, &identity, connection_id, &origin, &trace)
-            .await?;
+        let question = Question {
+            channel: &channel,
+            params: &params,
+            identity: &identity,
+            connection_id,
+            origin: origin.text(),
+            trace: &trace,
+        };
+        self.authorizer.check(&route, question).await?;
 
         // Last, so that a refusal before it costs the user nothing.
         let lease = self.limit(&route, &identity, connection_id).await?;
@@ -114,18 +130,18 @@ impl Handshake {
         &self,
         route: &config::Route,
         params: &Params,
-        offered: &Offered,
+        offered: &Offered<'_>,
         origin: &RequestOrigin,
     ) -> Result<Identity, Rejection> {
         for source in &route.auth {
             let jwt = match source {
-                AuthSource::ConnectionToken => match &offered.connection_token {
-                    Some(token) => return self.redeem(token, params, origin).await,
+                AuthSource::ConnectionToken => match offered.connection_token() {
+                    Some(token) => return self.redeem(&token, params, origin).await,
                     None => continue,
                 },
-                AuthSource::Cookie => offered.cookie(&self.session_cookie),
-                AuthSource::Bearer => offered.bearer.clone(),
-                AuthSource::Query => offered.query_token.clone(),
+                AuthSource::Cookie => offered.cookie(&self.session_cookie).map(Cow::Borrowed),
+                AuthSource::Bearer => offered.bearer().map(Cow::Borrowed),
+                AuthSource::Query => offered.query_token(),
                 AuthSource::Anonymous => return Ok(Identity::anonymous()),
             };
             if let Some(jwt) = jwt {

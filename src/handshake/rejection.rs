@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{Response, StatusCode, header};
 
-use crate::protocol::CloseReason;
+use crate::protocol::{CloseReason, ErrorCode, ErrorEvent};
 use crate::tokens::JwtRejection;
 
 /// Why a client may not.
@@ -18,8 +18,8 @@ pub struct Rejection {
     pub reason: CloseReason,
     /// What the client is told; never in what way a credential failed.
     pub message: &'static str,
-    /// Seconds, with 4029 and 1013.
-    pub retry_after: Option<u64>,
+    /// Seconds, and the code of the error event that tells them; with 4029 and 1013.
+    retry: Option<(u64, ErrorCode)>,
 }
 
 const NOT_AUTHENTICATED: &str = "not authenticated";
@@ -27,13 +27,16 @@ const NOT_ALLOWED: &str = "not allowed";
 const TOO_MANY: &str = "too many connections";
 const TRY_AGAIN: &str = "the service cannot decide at the moment; try again";
 
+/// Where it is not known for how long.
+const TRY_AGAIN_SECONDS: u64 = 5;
+
 impl Rejection {
     const fn new(cause: &'static str, reason: CloseReason, message: &'static str) -> Self {
-        Self { cause, reason, message, retry_after: None }
+        Self { cause, reason, message, retry: None }
     }
 
-    const fn after(mut self, seconds: u64) -> Self {
-        self.retry_after = Some(seconds);
+    const fn after(mut self, seconds: u64, code: ErrorCode) -> Self {
+        self.retry = Some((seconds, code));
         self
     }
 
@@ -61,7 +64,8 @@ impl Rejection {
     pub fn jwt(rejection: JwtRejection) -> Self {
         match rejection {
             JwtRejection::KeysUnavailable => {
-                Self::new("jwt_keys", CloseReason::Overloaded, TRY_AGAIN).after(5)
+                Self::new("jwt_keys", CloseReason::Overloaded, TRY_AGAIN)
+                    .after(TRY_AGAIN_SECONDS, ErrorCode::UpstreamUnavailable)
             }
             JwtRejection::Expired => {
                 Self::new("jwt_expired", CloseReason::Unauthenticated, NOT_AUTHENTICATED)
@@ -81,25 +85,37 @@ impl Rejection {
 
     /// The backend could not be asked.
     pub fn authorize_unavailable() -> Self {
-        Self::new("authorize_unavailable", CloseReason::Overloaded, TRY_AGAIN).after(5)
+        Self::new("authorize_unavailable", CloseReason::Overloaded, TRY_AGAIN)
+            .after(TRY_AGAIN_SECONDS, ErrorCode::UpstreamUnavailable)
     }
 
     /// The engine that keeps tokens or limits could not be asked.
     pub fn engine() -> Self {
-        Self::new("engine", CloseReason::Overloaded, TRY_AGAIN).after(5)
+        Self::new("engine", CloseReason::Overloaded, TRY_AGAIN)
+            .after(TRY_AGAIN_SECONDS, ErrorCode::EngineUnavailable)
     }
 
     pub fn connects(retry_after: Duration) -> Self {
-        Self::new("connects", CloseReason::TooManyConnections, TOO_MANY).after(seconds(retry_after))
+        Self::too_many("connects", seconds(retry_after))
     }
 
     pub fn connections(retry_after: Duration) -> Self {
-        let seconds = seconds(retry_after);
-        Self::new("connections", CloseReason::TooManyConnections, TOO_MANY).after(seconds)
+        Self::too_many("connections", seconds(retry_after))
     }
 
     pub fn connections_per_ip() -> Self {
-        Self::new("connections_per_ip", CloseReason::TooManyConnections, TOO_MANY).after(10)
+        Self::too_many("connections_per_ip", 10)
+    }
+
+    fn too_many(cause: &'static str, seconds: u64) -> Self {
+        Self::new(cause, CloseReason::TooManyConnections, TOO_MANY)
+            .after(seconds, ErrorCode::RateLimited)
+    }
+
+    /// The `error` event that comes before the close (`reject = "close"`), where there is a time to wait.
+    pub fn event(&self) -> Option<String> {
+        let (seconds, code) = self.retry?;
+        Some(ErrorEvent::new(code, self.message).retry_after(seconds).to_json())
     }
 
     fn status(&self) -> StatusCode {
@@ -114,8 +130,13 @@ impl Rejection {
     /// The refusal as an HTTP answer (`reject = "http"`).
     pub fn to_http(&self) -> Response<Full<Bytes>> {
         let mut response = json_error(self.status(), self.message, self.reason.label());
-        if let Some(seconds) = self.retry_after {
-            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        let headers = response.headers_mut();
+        if let Some((seconds, _)) = self.retry {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        if self.reason == CloseReason::Unauthenticated {
+            let scheme = header::HeaderValue::from_static("Bearer");
+            headers.insert(header::WWW_AUTHENTICATE, scheme);
         }
         response
     }
@@ -134,4 +155,68 @@ pub(super) fn json_error(status: StatusCode, error: &str, code: &str) -> Respons
     headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
     headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every refusal, with its close code, its status and what to wait.
+    fn every_one() -> Vec<(Rejection, u16, u16, Option<(u64, &'static str)>)> {
+        let (limited, soon) = (Duration::from_millis(41_001), Duration::ZERO);
+        vec![
+            (Rejection::origin(), 4003, 403, None),
+            (Rejection::no_credentials(), 4001, 401, None),
+            (Rejection::token(), 4001, 401, None),
+            (Rejection::token_origin(), 4003, 403, None),
+            (Rejection::token_binding(), 4003, 403, None),
+            (Rejection::jwt(JwtRejection::Malformed), 4001, 401, None),
+            (Rejection::jwt(JwtRejection::Expired), 4001, 401, None),
+            (Rejection::jwt(JwtRejection::WrongClaims), 4001, 401, None),
+            (Rejection::jwt(JwtRejection::WrongSignature), 4001, 401, None),
+            (
+                Rejection::jwt(JwtRejection::KeysUnavailable),
+                1013,
+                503,
+                Some((5, "upstream_unavailable")),
+            ),
+            (Rejection::channel(), 4003, 403, None),
+            (Rejection::not_authorized(), 4003, 403, None),
+            (Rejection::authorize_unavailable(), 1013, 503, Some((5, "upstream_unavailable"))),
+            (Rejection::engine(), 1013, 503, Some((5, "engine_unavailable"))),
+            (Rejection::connects(limited), 4029, 429, Some((42, "rate_limited"))),
+            (Rejection::connections(soon), 4029, 429, Some((1, "rate_limited"))),
+            (Rejection::connections_per_ip(), 4029, 429, Some((10, "rate_limited"))),
+        ]
+    }
+
+    #[test]
+    fn each_refusal_says_the_same_by_close_code_and_by_status() {
+        for (rejection, close, status, wait) in every_one() {
+            let cause = rejection.cause;
+            assert_eq!(rejection.reason.code(), close, "{cause}");
+            let http = rejection.to_http();
+            assert_eq!(http.status(), status, "{cause}");
+            assert_eq!(http.headers()["cache-control"], "no-store", "{cause}");
+            assert_eq!(http.headers().contains_key("www-authenticate"), status == 401, "{cause}");
+            let header = http.headers().get("retry-after").map(|value| value.to_str().unwrap());
+            assert_eq!(header, wait.map(|(seconds, _)| seconds.to_string()).as_deref(), "{cause}");
+            let event = rejection.event().map(|event| {
+                let event: serde_json::Value = serde_json::from_str(&event).unwrap();
+                (event["retry_after"].as_u64().unwrap(), event["code"].as_str().unwrap().to_owned())
+            });
+            let event = event.as_ref().map(|(seconds, code)| (*seconds, code.as_str()));
+            assert_eq!(event, wait, "{cause}");
+        }
+    }
+
+    #[test]
+    fn a_client_is_not_told_how_its_credential_failed() {
+        let told: std::collections::BTreeSet<_> = every_one()
+            .into_iter()
+            .filter(|(_, close, ..)| *close == 4001)
+            .map(|(rejection, ..)| rejection.message)
+            .collect();
+        assert_eq!(told.len(), 1);
+    }
 }

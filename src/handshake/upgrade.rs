@@ -7,7 +7,7 @@ use http_body_util::Full;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Version};
 
-use super::credentials::{PROTOCOL, subprotocols};
+use super::credentials::{PROTOCOL, TOKEN_PROTOCOL, subprotocols};
 use super::rejection::json_error;
 
 /// A request that may become a WebSocket.
@@ -35,6 +35,13 @@ pub fn check<B>(request: &Request<B>) -> Result<Accepted, Response<Full<Bytes>>>
     if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
         return Err(upgrade_required("WebSocket version 13 only"));
     }
+    if headers.get_all(header::HOST).iter().count() != 1 {
+        return Err(bad_request("one Host, please"));
+    }
+    // Its bytes would be read as frames.
+    if has_body(headers) {
+        return Err(bad_request("an upgrade has no body"));
+    }
     let mut keys = headers.get_all(header::SEC_WEBSOCKET_KEY).iter();
     let key = match (keys.next(), keys.next()) {
         (Some(key), None) => key.as_bytes(),
@@ -46,6 +53,12 @@ pub fn check<B>(request: &Request<B>) -> Result<Accepted, Response<Full<Bytes>>>
     let accept = HeaderValue::from_str(&accept_key(key))
         .map_err(|_| bad_request("Sec-WebSocket-Key cannot be answered"))?;
     let offers_protocol = subprotocols(headers).any(|offered| offered == PROTOCOL);
+    // A browser gives a socket up whose answer selects nothing of what it offered, and the token, which
+    // is never selected, would be spent.
+    if !offers_protocol && subprotocols(headers).any(|offered| offered.starts_with(TOKEN_PROTOCOL))
+    {
+        return Err(bad_request("offer tidegate.v1 beside the subprotocol with the token"));
+    }
     Ok(Accepted { accept, offers_protocol })
 }
 
@@ -91,6 +104,11 @@ fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
         .any(|part| part.trim().eq_ignore_ascii_case(token))
 }
 
+fn has_body(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::TRANSFER_ENCODING)
+        || headers.get_all(header::CONTENT_LENGTH).iter().any(|length| length != "0")
+}
+
 fn upgrade_required(error: &str) -> Response<Full<Bytes>> {
     let mut response = json_error(StatusCode::UPGRADE_REQUIRED, error, "upgrade_required");
     let headers = response.headers_mut();
@@ -113,38 +131,88 @@ mod tests {
         assert_eq!(accept_key(b"dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }
 
-    fn status(change: impl FnOnce(&mut Request<()>)) -> Option<StatusCode> {
-        let mut request = Request::builder()
+    fn request() -> Request<()> {
+        Request::builder()
             .uri("/ws/chat/1/")
+            .header("host", "gateway.test")
             .header("upgrade", "WebSocket")
             .header("connection", "keep-alive, Upgrade")
             .header("sec-websocket-version", "13")
             .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
             .body(())
-            .unwrap();
+            .unwrap()
+    }
+
+    fn status(change: impl FnOnce(&mut Request<()>)) -> Option<u16> {
+        let mut request = request();
         change(&mut request);
-        check(&request).err().map(|response| response.status())
+        check(&request).err().map(|response| response.status().as_u16())
     }
 
     #[test]
     fn only_a_whole_upgrade_is_one() {
         assert_eq!(status(|_| ()), None);
-        assert_eq!(
-            status(|r| *r.method_mut() = Method::POST),
-            Some(StatusCode::METHOD_NOT_ALLOWED)
-        );
-        assert_eq!(
-            status(|r| *r.version_mut() = Version::HTTP_10),
-            Some(StatusCode::UPGRADE_REQUIRED)
-        );
-        for name in ["upgrade", "connection", "sec-websocket-version"] {
+        assert_eq!(status(|r| *r.method_mut() = Method::POST), Some(405));
+        assert_eq!(status(|r| *r.version_mut() = Version::HTTP_10), Some(426));
+        for (name, without) in [
+            ("upgrade", 426),
+            ("connection", 426),
+            ("sec-websocket-version", 426),
+            ("sec-websocket-key", 400),
+            ("host", 400),
+        ] {
             let removed = status(|r| drop(r.headers_mut().remove(name)));
-            assert_eq!(removed, Some(StatusCode::UPGRADE_REQUIRED), "{name}");
+            assert_eq!(removed, Some(without), "without {name}");
         }
-        for key in ["", "short", "dGhlIHNhbXBsZSBub25jZQ", "dGhlIHNhbXBsZSBub25jZWxvbmdlcg=="] {
-            let value = HeaderValue::from_str(key).unwrap();
-            let changed = status(|r| drop(r.headers_mut().insert("sec-websocket-key", value)));
-            assert_eq!(changed, Some(StatusCode::BAD_REQUEST), "{key}");
+        for (name, value, expected) in [
+            ("connection", "upgrade", None),
+            ("connection", "keep-alive", Some(426)),
+            ("upgrade", "h2c, websocket", None),
+            ("upgrade", "websocketx", Some(426)),
+            ("sec-websocket-version", "8", Some(426)),
+            ("sec-websocket-key", "", Some(400)),
+            ("sec-websocket-key", "short", Some(400)),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ", Some(400)),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZWxvbmdlcg==", Some(400)),
+            ("content-length", "0", None),
+            ("content-length", "5", Some(400)),
+            ("transfer-encoding", "chunked", Some(400)),
+            ("sec-websocket-protocol", "chat", None),
+            ("sec-websocket-protocol", "tidegate.token.abc, tidegate.v1", None),
+            ("sec-websocket-protocol", "tidegate.token.abc", Some(400)),
+        ] {
+            let changed = status(|r| drop(r.headers_mut().insert(name, value.parse().unwrap())));
+            assert_eq!(changed, expected, "{name}: {value}");
         }
+        for name in ["host", "sec-websocket-key"] {
+            let again = request().headers()[name].clone();
+            let twice = status(|r| assert!(r.headers_mut().append(name, again)));
+            assert_eq!(twice, Some(400), "{name} twice");
+        }
+    }
+
+    #[test]
+    fn what_is_no_upgrade_is_told_how() {
+        let plain = Request::get("/ws/chat/1/").body(()).unwrap();
+        let answer = check(&plain).err().unwrap();
+        assert_eq!(answer.status(), StatusCode::UPGRADE_REQUIRED);
+        assert_eq!(answer.headers()["upgrade"], "websocket");
+        assert_eq!(answer.headers()["sec-websocket-version"], "13");
+    }
+
+    #[test]
+    fn the_answer_switches_protocols() {
+        let answer = check(&request()).ok().unwrap().switch(None);
+        assert_eq!(answer.status(), StatusCode::SWITCHING_PROTOCOLS);
+        assert_eq!(answer.headers()["upgrade"], "websocket");
+        assert_eq!(answer.headers()["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert!(!answer.headers().contains_key("sec-websocket-protocol"));
+
+        let mut offering = request();
+        let offered = "chat, tidegate.v1".parse().unwrap();
+        offering.headers_mut().insert("sec-websocket-protocol", offered);
+        let refused = check(&offering).ok().unwrap().switch_refused();
+        assert_eq!(refused.status(), StatusCode::SWITCHING_PROTOCOLS);
+        assert_eq!(refused.headers()["sec-websocket-protocol"], "tidegate.v1");
     }
 }

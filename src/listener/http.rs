@@ -22,7 +22,7 @@ use tokio::net::TcpStream;
 use crate::config;
 use crate::handshake::{Admission, Handshake, Rejection, upgrade};
 use crate::limits::{ConnectionCounts, IpPermit, Lease, LimitName};
-use crate::protocol::{ClientAddress, CloseReason, ErrorCode, ErrorEvent};
+use crate::protocol::ClientAddress;
 use crate::proxy::{Proxy, ProxyBody};
 use crate::session::{self, Client, Permits, Services, Upstream};
 use crate::socket::ByteStream;
@@ -104,14 +104,8 @@ impl Front {
                 ));
             }
             Upgraded::Refused(rejection) => {
-                let code = match rejection.reason {
-                    CloseReason::TooManyConnections => ErrorCode::RateLimited,
-                    _ => ErrorCode::EngineUnavailable,
-                };
-                let event = rejection.retry_after.map(|seconds| {
-                    ErrorEvent::new(code, rejection.message).retry_after(seconds).to_json()
-                });
-                tokio::task::spawn_local(session::refuse(stream, event, rejection.reason, permits));
+                let (event, reason) = (rejection.event(), rejection.reason);
+                tokio::task::spawn_local(session::refuse(stream, event, reason, permits));
             }
         }
     }

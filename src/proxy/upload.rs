@@ -1,59 +1,33 @@
-//! A request's body on its way upstream, and when it last moved. An upload may take longer than the
-//! upstream may take to answer; only one that stands still is given up.
+//! A request's body on its way upstream. Nothing of it is held here.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
-/// Passes everything through and notes each step.
+/// Passes a body on and notes when it moves.
 pub(super) struct Upload {
     body: Incoming,
     progress: Progress,
 }
 
-/// When the body last moved.
+/// When the request last moved.
 #[derive(Clone)]
-pub(super) struct Progress(Arc<Mutex<Instant>>);
-
-/// Neither the body moved nor an answer came for as long as the upstream may take.
-pub(super) struct TimedOut;
+pub(super) struct Progress {
+    started: Instant,
+    /// Milliseconds from `started`.
+    moved: Arc<AtomicU64>,
+}
 
 impl Upload {
     pub fn new(body: Incoming) -> (Self, Progress) {
-        let progress = Progress(Arc::new(Mutex::new(Instant::now())));
+        let progress = Progress { started: Instant::now(), moved: Arc::default() };
         (Self { body, progress: progress.clone() }, progress)
-    }
-}
-
-impl Progress {
-    /// `answer`'s value, if it comes within `timeout` of the body's last step.
-    pub async fn within<T>(
-        &self,
-        timeout: Duration,
-        answer: impl Future<Output = T>,
-    ) -> Result<T, TimedOut> {
-        let mut answer = std::pin::pin!(answer);
-        loop {
-            let moved = self.last();
-            match timeout_at(moved + timeout, &mut answer).await {
-                Ok(answer) => return Ok(answer),
-                Err(_) if self.last() == moved => return Err(TimedOut),
-                Err(_) => {}
-            }
-        }
-    }
-
-    fn last(&self) -> Instant {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn step(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 }
 
@@ -67,7 +41,7 @@ impl Body for Upload {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         if polled.is_ready() {
-            self.progress.step();
+            self.progress.note();
         }
         polled
     }
@@ -78,5 +52,24 @@ impl Body for Upload {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+impl Progress {
+    fn note(&self) {
+        let since = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.moved.store(since, Ordering::Relaxed);
+    }
+
+    /// Completes when nothing has moved for `timeout`: neither side sends, or the upstream does not read.
+    pub async fn stalled(&self, timeout: Duration) {
+        loop {
+            let moved = Duration::from_millis(self.moved.load(Ordering::Relaxed));
+            let left = moved.saturating_add(timeout).saturating_sub(self.started.elapsed());
+            if left.is_zero() {
+                return;
+            }
+            tokio::time::sleep(left).await;
+        }
     }
 }

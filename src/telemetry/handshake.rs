@@ -15,10 +15,16 @@ pub fn finished(route: &str, cause: Option<&'static str>, took: Duration) {
 }
 
 /// The backend that decides about channels gave no decision.
-pub fn authorize_failed(why: &str) {
+pub fn authorize_failed(route: &str, why: &str) {
     counter!("tidegate_authorize_failures_total").increment(1);
     warn!(
         event = "authorize_failed",
-        why, "the authorize URL gave no decision; the client stays out"
+        route, why, "the authorize URL gave no decision; the client stays out"
     );
+}
+
+/// The token endpoint gave no token; `cause` is a word of a fixed set.
+pub fn issue_refused(cause: &'static str) {
+    counter!("tidegate_token_requests_refused_total", "cause" => cause).increment(1);
+    info!(event = "issue_refused", cause, "the token endpoint gave no token");
 }

@@ -1,6 +1,7 @@
 //! One function a fact: it logs and counts. Names follow Prometheus conventions, labels come from
 //! enums and from config, never from what a client sent. One file a stage.
 
+pub mod admin;
 pub mod connections;
 pub mod delivery;
 pub mod engine;

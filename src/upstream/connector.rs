@@ -1,4 +1,5 @@
-//! Clients that speak HTTP/1.1 to upstreams, in the clear or over TLS.
+//! Clients that speak HTTP/1.1 to backends, in the clear or over TLS: the upstreams' own, and what the
+//! handshake and the proxy build theirs of.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, RootCertStore};
 
 /// Connections of one thread to one upstream.
-pub(super) type HttpClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+pub type HttpClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
 /// The longest a TCP connect may take, where the upstream's timeout is longer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -29,7 +30,7 @@ const KEEPALIVE_PROBES: u32 = 3;
 
 /// How upstreams are trusted: by the system's roots. A machine that has none can still use upstreams
 /// in the clear, so the roots are read only if `needed`.
-pub(super) fn tls(needed: bool) -> Result<Arc<ClientConfig>, String> {
+pub fn tls(needed: bool) -> Result<Arc<ClientConfig>, String> {
     let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?;
@@ -44,7 +45,16 @@ pub(super) fn tls(needed: bool) -> Result<Arc<ClientConfig>, String> {
 }
 
 /// Keeps idle connections for the next request if `pooled`.
-pub(super) fn client(tls: &Arc<ClientConfig>, timeout: Duration, pooled: bool) -> HttpClient {
+pub fn client(tls: &Arc<ClientConfig>, timeout: Duration, pooled: bool) -> HttpClient {
+    Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(POOL_IDLE)
+        .pool_max_idle_per_host(if pooled { usize::MAX } else { 0 })
+        .build(connector(tls, timeout))
+}
+
+/// Connects within `timeout`, and within five seconds.
+pub fn connector(tls: &Arc<ClientConfig>, timeout: Duration) -> HttpsConnector<HttpConnector> {
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
@@ -52,16 +62,11 @@ pub(super) fn client(tls: &Arc<ClientConfig>, timeout: Duration, pooled: bool) -
     tcp.set_keepalive_interval(Some(KEEPALIVE_INTERVAL));
     tcp.set_keepalive_retries(Some(KEEPALIVE_PROBES));
     tcp.set_connect_timeout(Some(timeout.min(CONNECT_TIMEOUT)));
-    let connector = HttpsConnectorBuilder::new()
+    HttpsConnectorBuilder::new()
         .with_tls_config(ClientConfig::clone(tls))
         .https_or_http()
         .enable_http1()
-        .wrap_connector(tcp);
-    Client::builder(TokioExecutor::new())
-        .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(POOL_IDLE)
-        .pool_max_idle_per_host(if pooled { usize::MAX } else { 0 })
-        .build(connector)
+        .wrap_connector(tcp)
 }
 
 /// Whether the client gave up before it wrote a byte of the request: the connection closed first. A
@@ -73,7 +78,7 @@ pub(super) fn was_never_sent(error: &(dyn std::error::Error + 'static)) -> bool 
 }
 
 /// An error with what is behind it: the client's own text says no more than "connect error".
-pub(super) fn causes(error: &dyn std::error::Error) -> String {
+pub fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -19,7 +19,7 @@ use crate::telemetry::upstream::Outcome;
 
 mod answer;
 mod circuit;
-mod connector;
+pub mod connector;
 mod event;
 mod gate;
 mod http;

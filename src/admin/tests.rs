@@ -1,0 +1,297 @@
+//! The admin port over loopback, on the memory engine.
+
+use metrics_exporter_prometheus::PrometheusBuilder;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::LocalSet;
+
+use super::*;
+use crate::broker::Core;
+use crate::config::Secret;
+use crate::protocol::UserId;
+
+const KEY: (&str, &str) = ("x-api-key", "key-2");
+const MAX_PUBLICATION_BYTES: usize = 1024;
+
+/// A served admin port, and what its parts can be reached by.
+struct Bench {
+    address: std::net::SocketAddr,
+    tokens: TokenStore,
+    shutdown: Shutdown,
+    /// The engine; without it nothing can be published.
+    core: Option<Core>,
+}
+
+impl Bench {
+    async fn new(keys: &[&str], ready: Vec<(&'static str, ReadyCheck)>) -> Self {
+        let (core, _seats) = Core::new(1, MAX_PUBLICATION_BYTES);
+        let ttl = Duration::from_secs(60);
+        let (tokens, shutdown) = (TokenStore::memory(ttl), Shutdown::new());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let metrics = recorder.handle();
+        metrics::with_local_recorder(&recorder, || metrics::counter!("tidegate_test").increment(1));
+        let admin = Admin {
+            settings: config::Admin {
+                listen: address,
+                api_keys: keys.iter().map(|key| Secret::new(*key)).collect(),
+            },
+            token_ttl: ttl,
+            max_publication_bytes: MAX_PUBLICATION_BYTES,
+            publisher: Publisher::memory(core.intake(), MAX_PUBLICATION_BYTES),
+            tokens: tokens.clone(),
+            ready,
+            metrics,
+            shutdown: shutdown.clone(),
+        };
+        tokio::task::spawn_local(admin.serve(listener));
+        Self { address, tokens, shutdown, core: Some(core) }
+    }
+
+    async fn with_keys() -> Self {
+        Self::new(&["key-1", "key-2"], Vec::new()).await
+    }
+
+    async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Reply {
+        let mut request = format!("{method} {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n");
+        for (name, value) in headers {
+            request.push_str(&format!("{name}: {value}\r\n"));
+        }
+        request.push_str(&format!("content-length: {}\r\n\r\n{body}", body.len()));
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let (mut from, mut to) = stream.split();
+        let mut answer = Vec::new();
+        // An answer may come before the whole body was taken.
+        let (_sent, read) =
+            tokio::join!(to.write_all(request.as_bytes()), from.read_to_end(&mut answer));
+        let _reset_after_the_answer = read;
+        let answer = String::from_utf8(answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+        Reply {
+            status: head[9..12].parse().unwrap(),
+            head: head.to_ascii_lowercase(),
+            body: body.to_owned(),
+        }
+    }
+
+    async fn post(&self, path: &str, body: &Value) -> Reply {
+        self.send("POST", path, &[KEY], &body.to_string()).await
+    }
+}
+
+struct Reply {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Reply {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("no JSON: {}", self.body))
+    }
+
+    fn code(&self) -> String {
+        let json = self.json();
+        assert!(json["error"]["message"].as_str().is_some_and(|text| !text.is_empty()), "{json}");
+        json["error"]["code"].as_str().unwrap().to_owned()
+    }
+}
+
+/// The admin port's tasks are local to its thread.
+async fn locally(test: impl Future<Output = ()>) {
+    LocalSet::new().run_until(test).await;
+}
+
+#[tokio::test]
+async fn metrics_and_health_need_no_key() {
+    locally(async {
+        let bench = Bench::new(&[], Vec::new()).await;
+        let metrics = bench.send("GET", "/metrics", &[], "").await;
+        assert!(
+            metrics.head.contains("content-type: text/plain; version=0.0.4"),
+            "{}",
+            metrics.head
+        );
+        assert!(metrics.body.contains("tidegate_test 1"), "{}", metrics.body);
+        let live = bench.send("GET", "/livez", &[], "").await;
+        assert_eq!((live.status, live.body.as_str()), (200, "ok\n"));
+        let head = bench.send("HEAD", "/livez", &[], "").await;
+        assert_eq!((head.status, head.body.as_str()), (200, ""));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn readiness_says_what_is_missing() {
+    locally(async {
+        let is_up = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let seen = Arc::clone(&is_up);
+        let check: ReadyCheck = Arc::new(move || {
+            seen.load(std::sync::atomic::Ordering::Relaxed).then_some(()).ok_or("away")
+        });
+        let bench = Bench::new(&[], vec![("redis", check)]).await;
+        let answer = async || {
+            let reply = bench.send("GET", "/readyz", &[], "").await;
+            (reply.status, reply.json())
+        };
+        let checks = |redis, shutdown| json!({"redis": redis, "shutdown": shutdown});
+        let expected = json!({"ready": false, "checks": checks("away", "ok")});
+        assert_eq!(answer().await, (503, expected));
+        is_up.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(answer().await, (200, json!({"ready": true, "checks": checks("ok", "ok")})));
+        bench.shutdown.begin();
+        let expected = json!({"ready": false, "checks": checks("ok", "draining")});
+        assert_eq!(answer().await, (503, expected));
+        assert_eq!(bench.send("GET", "/livez", &[], "").await.status, 200, "alive while draining");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_api_opens_to_its_keys_alone() {
+    locally(async {
+        let bench = Bench::with_keys().await;
+        for (headers, status) in [
+            (&[] as &[_], 401),
+            (&[("x-api-key", "")], 401),
+            (&[("x-api-key", "key-3")], 401),
+            (&[("x-api-key", "key-11")], 401),
+            (&[("authorization", "Bearer")], 401),
+            (&[("authorization", "Basic key-1")], 401),
+            (&[("authorization", "Bearer wrong"), KEY], 401),
+            (&[("authorization", "bearer key-1")], 200),
+            (&[("authorization", "Basic key-1"), KEY], 200),
+            (&[KEY], 200),
+        ] {
+            let reply = bench.send("POST", "/v1/tokens", headers, r#"{"user_id":1}"#).await;
+            assert_eq!(reply.status, status, "{headers:?}");
+            if status == 401 {
+                assert_eq!(reply.code(), "unauthorized");
+                assert!(reply.head.contains("www-authenticate: bearer"), "{}", reply.head);
+            }
+        }
+        let off = Bench::new(&[], Vec::new()).await;
+        let reply = off.post("/v1/publish", &json!({"channel": "a", "data": 1})).await;
+        assert_eq!((reply.status, reply.code().as_str()), (403, "api_disabled"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn other_paths_and_methods_are_refused() {
+    locally(async {
+        let bench = Bench::with_keys().await;
+        for (method, path, status, allow) in [
+            ("GET", "/", 404, None),
+            ("POST", "/v1/other", 404, None),
+            ("POST", "/metrics", 405, Some("allow: get")),
+            ("GET", "/v1/publish", 405, Some("allow: post")),
+            ("HEAD", "/v1/tokens", 405, Some("allow: post")),
+        ] {
+            let reply = bench.send(method, path, &[KEY], "").await;
+            assert_eq!(reply.status, status, "{method} {path}");
+            assert!(allow.is_none_or(|allow| reply.head.contains(allow)), "{}", reply.head);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn publications_are_all_checked_before_any_is_published() {
+    locally(async {
+        let bench = Bench::with_keys().await;
+        let good = json!({"channel": "chat_42", "data": {"event": "chunk"}});
+        let (large, huge) = ("x".repeat(1100), "x".repeat(100_000));
+        for (body, status, code) in [
+            (json!([]), 400, "bad_request"),
+            (json!({}), 400, "bad_request"),
+            (json!({"channel": "chat_42"}), 400, "bad_request"),
+            (json!({"channel": "chat_42", "data": 1, "idempotency_key": "k"}), 400, "bad_request"),
+            (json!({"channel": "a", "data": 1, "publications": []}), 400, "bad_request"),
+            (json!({"channel": "no spaces", "data": 1}), 400, "bad_channel"),
+            (json!({"publications": [good, {"channel": "", "data": 1}]}), 400, "bad_channel"),
+            (json!({"publications": vec![&good; 1001]}), 400, "bad_request"),
+            (json!({"channel": "chat_42", "data": large}), 413, "too_large"),
+            (json!({"channel": "chat_42", "data": huge}), 413, "too_large"),
+        ] {
+            let reply = bench.post("/v1/publish", &body).await;
+            let shown: String = body.to_string().chars().take(80).collect();
+            assert_eq!((reply.status, reply.code().as_str()), (status, code), "{shown}");
+        }
+        for body in ["", "nonsense", "{\"channel\":\"a\",\"data\":", "[\"chat_42\", 1, null]"] {
+            assert_eq!(bench.send("POST", "/v1/publish", &[KEY], body).await.status, 400, "{body}");
+        }
+        assert_eq!(bench.post("/v1/publish", &good).await.json(), json!({"published": 1}));
+        let batch = json!({"publications": [good, good]});
+        assert_eq!(bench.post("/v1/publish", &batch).await.json(), json!({"published": 2}));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn without_the_engine_nothing_is_published() {
+    locally(async {
+        let mut bench = Bench::with_keys().await;
+        drop(bench.core.take());
+        let reply = bench.post("/v1/publish", &json!({"channel": "a", "data": 1})).await;
+        assert_eq!((reply.status, reply.code().as_str()), (503, "engine_down"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_token_stands_for_what_was_asked() {
+    locally(async {
+        let bench = Bench::with_keys().await;
+        let reply = bench
+            .post(
+                "/v1/tokens",
+                &json!({
+                    "user_id": 1, "username": "ana", "channels": ["chat_42"],
+                    "origin": "https://app.example.com", "connection_id": "c-1",
+                    "session_expires_in": 900,
+                }),
+            )
+            .await;
+        assert_eq!(reply.status, 200);
+        assert!(reply.head.contains("cache-control: no-store"), "{}", reply.head);
+        let answer = reply.json();
+        assert_eq!(answer["expires_in"], 60);
+        let token = answer["connection_token"].as_str().unwrap();
+        let record = bench.tokens.consume(token).await.unwrap().unwrap();
+        assert_eq!(record.user_id, UserId::Integer(1));
+        assert_eq!(record.channels, Some(vec!["chat_42".to_owned()]));
+        assert_eq!(record.origin.as_deref(), Some("https://app.example.com"));
+        assert_eq!(record.connection_id.as_deref(), Some("c-1"));
+        let left = record.session_expires_at.unwrap() as f64 - record.created_at;
+        assert!((890.0..=900.0).contains(&left), "{left}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_token_that_nobody_could_use_is_refused() {
+    locally(async {
+        let bench = Bench::with_keys().await;
+        for (body, status) in [
+            (json!({}), 400),
+            (json!({"user_id": ""}), 400),
+            (json!({"user_id": null}), 400),
+            (json!({"user_id": 1.5}), 400),
+            (json!({"user_id": 1, "role": "admin"}), 400),
+            (json!({"user_id": 1, "channels": "chat_1"}), 400),
+            (json!({"user_id": 1, "origin": "app.example.com"}), 400),
+            (json!({"user_id": 1, "origin": "null"}), 400),
+            (json!({"user_id": 1, "session_expires_in": 0}), 400),
+            (json!({"user_id": 1, "session_expires_in": -1}), 400),
+            (json!({"user_id": 1, "username": "x".repeat(20_000)}), 413),
+            (json!({"user_id": 1, "session_expires_in": u64::MAX}), 200),
+        ] {
+            let reply = bench.post("/v1/tokens", &body).await;
+            let shown: String = body.to_string().chars().take(80).collect();
+            assert_eq!(reply.status, status, "{shown}");
+        }
+    })
+    .await;
+}

@@ -1,0 +1,379 @@
+//! `admit` on a real store and real limits, and a loopback backend that is asked.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{HeaderMap, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::config::{Config, Environment, Secret};
+use crate::redis_link::Commands;
+use crate::shutdown::Shutdown;
+use crate::tokens::{TokenRecord, sign_hs};
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+pub(super) const APP: (&str, &str) = ("origin", "https://app.example.com");
+
+/// A handshake on the memory engine, with `route` added to its route and `more` to the file.
+pub(super) fn handshake(route: &str, more: &str) -> Handshake {
+    build(
+        route,
+        more,
+        TokenStore::memory(std::time::Duration::from_secs(60)),
+        SharedLimits::memory(),
+    )
+}
+
+/// A handshake whose engine is a Redis that is not there.
+pub(super) fn without_engine(route: &str) -> Handshake {
+    let nowhere = Secret::new(format!("redis://127.0.0.1:{}/", free_port()));
+    let commands = Commands::start(&nowhere, "test", &Shutdown::new()).unwrap();
+    let ttl = std::time::Duration::from_secs(60);
+    let store = TokenStore::redis(commands.clone(), "ws_conn_token:", ttl);
+    build(route, "", store, SharedLimits::redis(commands, "tg:"))
+}
+
+fn build(route: &str, more: &str, store: TokenStore, limits: SharedLimits) -> Handshake {
+    let text = format!(
+        "[jwt]\nkeys = [{{ alg = \"HS256\", secret = \"{SECRET}\" }}]\n\
+         [origins]\nallow = [\"https://app.example.com\"]\n{more}\n\
+         [[route]]\npath = \"/ws/chat/{{conversation_id}}/\"\n\
+         channel = \"chat_{{conversation_id}}\"\nupstream = \"\"\n{route}\n"
+    );
+    let config = Config::parse(&text, &Environment::empty(), Path::new(".")).expect(&text);
+    let Config { routes, origins, tokens, jwt, .. } = config;
+    Handshake::new(&routes, &origins, &tokens, &jwt, store, limits).unwrap()
+}
+
+/// A JWT of `user`, good for an hour, with `claims` on top.
+pub(super) fn jwt(user: &str, claims: Value) -> String {
+    let expires_at = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs() + 3600;
+    let mut all = json!({ "user_id": user, "username": "ana", "exp": expires_at });
+    let claims = claims.as_object().unwrap().clone();
+    all.as_object_mut().unwrap().extend(claims);
+    sign_hs(&Secret::new(SECRET), jsonwebtoken::Algorithm::HS256, &all).unwrap()
+}
+
+pub(super) fn record(fields: Value) -> TokenRecord {
+    let mut all = json!({ "user_id": "by-token" });
+    all.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    serde_json::from_value(all).unwrap()
+}
+
+pub(super) fn request(uri: &str, headers: &[(&str, &str)]) -> Request<()> {
+    let mut request = Request::builder().uri(uri);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    request.body(()).unwrap()
+}
+
+async fn admit(
+    handshake: &Handshake,
+    uri: &str,
+    headers: &[(&str, &str)],
+) -> Result<Admission, &'static str> {
+    let head = request(uri, headers);
+    let (route, params) = handshake.route(head.uri().path()).expect("a route");
+    handshake.admit(route, params, &head).await.map_err(|rejection| rejection.cause)
+}
+
+/// Who got in, or why not.
+async fn outcome(handshake: &Handshake, uri: &str, headers: &[(&str, &str)]) -> String {
+    match admit(handshake, uri, headers).await {
+        Ok(admission) => admission.identity.key(),
+        Err(cause) => format!("no: {cause}"),
+    }
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+#[tokio::test]
+async fn the_first_credential_that_is_there_decides() {
+    let every = "auth = [\"connection_token\", \"cookie\", \"bearer\", \"query\", \"anonymous\"]";
+    let handshake = handshake(every, "");
+    let cookie = format!("access_token={}", jwt("by-cookie", json!({})));
+    let bearer = format!("Bearer {}", jwt("by-bearer", json!({})));
+    let query = jwt("by-query", json!({}));
+    let (good_cookie, good_bearer) = (("cookie", &*cookie), ("authorization", &*bearer));
+    let (bad_cookie, bad_bearer) =
+        (("cookie", "access_token=bad"), ("authorization", "Bearer bad"));
+    let token = handshake.store.issue(&record(json!({}))).await.unwrap();
+    for (parameters, headers, expected) in [
+        ("".to_owned(), vec![], "anonymous"),
+        ("".to_owned(), vec![good_cookie, good_bearer], "by-cookie"),
+        (format!("token={query}"), vec![good_bearer], "by-bearer"),
+        (format!("token={query}"), vec![], "by-query"),
+        ("".to_owned(), vec![("authorization", "Basic dGVzdA==")], "anonymous"),
+        ("".to_owned(), vec![("cookie", "access_token=")], "anonymous"),
+        // Given and bad: nothing after it is looked at.
+        ("".to_owned(), vec![bad_cookie, good_bearer], "no: jwt"),
+        (format!("token={query}"), vec![bad_bearer], "no: jwt"),
+        ("".to_owned(), vec![("authorization", "Bearer")], "no: jwt"),
+        ("token=bad".to_owned(), vec![], "no: jwt"),
+        ("token=".to_owned(), vec![], "no: jwt"),
+        ("connection_token=bad".to_owned(), vec![good_cookie, good_bearer], "no: token"),
+        ("connection_token=".to_owned(), vec![good_cookie], "no: token"),
+        ("connection%5Ftoken=bad".to_owned(), vec![good_cookie], "no: token"),
+        (format!("connection_token={}", "A".repeat(10_000)), vec![good_cookie], "no: token"),
+        (format!("connection_token={token}&connection_token=b"), vec![good_cookie], "no: token"),
+        (format!("connection_token={token}"), vec![bad_cookie], "by-token"),
+        (format!("connection_token={token}"), vec![good_cookie], "no: token"),
+    ] {
+        let uri = format!("/ws/chat/42/?{parameters}");
+        assert_eq!(outcome(&handshake, &uri, &headers).await, expected, "{parameters} {headers:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_route_reads_only_the_credentials_that_it_names() {
+    let handshake = handshake("auth = [\"bearer\", \"cookie\"]", "");
+    let cookie = format!("access_token={}", jwt("by-cookie", json!({})));
+    let bearer = format!("Bearer {}", jwt("by-bearer", json!({})));
+    let (cookie, bearer) = (("cookie", &*cookie), ("authorization", &*bearer));
+    let query = format!("/ws/chat/42/?token={}", jwt("by-query", json!({})));
+    for (uri, headers, expected) in [
+        ("/ws/chat/42/", vec![cookie, bearer], "by-bearer"),
+        ("/ws/chat/42/", vec![cookie], "by-cookie"),
+        (&query, vec![], "no: no_credentials"),
+        ("/ws/chat/42/?connection_token=x", vec![], "no: no_credentials"),
+    ] {
+        assert_eq!(outcome(&handshake, uri, &headers).await, expected, "{uri} {headers:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_refused_origin_costs_no_token() {
+    let handshake = handshake("", "missing = \"reject\"");
+    let token = handshake.store.issue(&record(json!({}))).await.unwrap();
+    let uri = format!("/ws/chat/42/?connection_token={token}");
+    for headers in [
+        vec![],
+        vec![("origin", "null")],
+        vec![("origin", "")],
+        vec![("origin", "https://app.example.com.evil.test")],
+        vec![("origin", "https://app.example.com/")],
+        vec![APP, APP],
+        vec![APP, ("origin", "https://evil.test")],
+    ] {
+        assert_eq!(outcome(&handshake, &uri, &headers).await, "no: origin", "{headers:?}");
+    }
+    assert_eq!(outcome(&handshake, &uri, &[APP]).await, "by-token");
+}
+
+#[tokio::test]
+async fn without_an_allowlist_every_origin_is_refused() {
+    let text = "[[route]]\npath = \"/a\"\nchannel = \"a\"\nupstream = \"\"\nauth = [\"anonymous\"]";
+    let config = Config::parse(text, &Environment::empty(), Path::new(".")).unwrap();
+    let (store, limits) = (TokenStore::memory(config.tokens.ttl), SharedLimits::memory());
+    let Config { routes, origins, tokens, jwt, .. } = config;
+    let handshake = Handshake::new(&routes, &origins, &tokens, &jwt, store, limits).unwrap();
+    assert_eq!(outcome(&handshake, "/a", &[APP]).await, "no: origin");
+    assert_eq!(outcome(&handshake, "/a", &[]).await, "anonymous");
+}
+
+#[tokio::test]
+async fn a_token_fits_only_what_it_is_bound_to() {
+    let handshake = handshake("", "[tokens]\nbinding = \"chat-{conversation_id}-*\"");
+    for (fields, expected) in [
+        (json!({}), "no: token_binding"),
+        (json!({"connection_id": "chat-42-x"}), "by-token"),
+        (json!({"connection_id": "chat-421-x"}), "no: token_binding"),
+        (json!({"connection_id": "chat-42-x", "channels": ["chat_42"]}), "by-token"),
+        (json!({"connection_id": "chat-42-x", "channels": ["a", "chat_*"]}), "by-token"),
+        (json!({"connection_id": "chat-42-x", "channels": ["chat_421"]}), "no: channel"),
+        (json!({"connection_id": "chat-42-x", "channels": []}), "no: channel"),
+        (
+            json!({"connection_id": "chat-42-x", "origin": "https://app.example.com:443"}),
+            "by-token",
+        ),
+        (json!({"connection_id": "chat-42-x", "origin": "https://evil.test"}), "no: token_origin"),
+        (json!({"connection_id": "chat-42-x", "origin": "null"}), "no: token_origin"),
+    ] {
+        let token = handshake.store.issue(&record(fields.clone())).await.unwrap();
+        let uri = format!("/ws/chat/42/?connection_token={token}");
+        assert_eq!(outcome(&handshake, &uri, &[APP]).await, expected, "{fields}");
+        assert_eq!(outcome(&handshake, &uri, &[APP]).await, "no: token", "{fields}: used");
+    }
+    // Bound to an origin, it is of no use to a client that names none.
+    let bound = json!({"connection_id": "chat-42-x", "origin": "https://app.example.com"});
+    let token = handshake.store.issue(&record(bound)).await.unwrap();
+    let uri = format!("/ws/chat/42/?connection_token={token}");
+    assert_eq!(outcome(&handshake, &uri, &[]).await, "no: token_origin");
+}
+
+#[tokio::test]
+async fn channels_come_of_the_path_and_the_claims() {
+    let handshake = handshake("auth = [\"bearer\", \"anonymous\"]", "");
+    let limited = format!("Bearer {}", jwt("u", json!({"channels": ["chat_4*"]})));
+    let limited = [("authorization", &*limited)];
+    for (path, headers, expected) in [
+        ("/ws/chat/42/", &limited[..], Ok("chat_42")),
+        ("/ws/chat/52/", &limited, Err("channel")),
+        ("/ws/chat/a%2Fb/", &[], Ok("chat_a/b")),
+        ("/ws/chat/a%20b/", &[], Err("channel")),
+        // A star of the client's is no pattern.
+        ("/ws/chat/*/", &limited, Err("channel")),
+    ] {
+        let admitted = admit(&handshake, path, headers).await;
+        let channel = admitted.map(|admission| admission.channel.to_string());
+        assert_eq!(channel.as_deref().map_err(|cause| *cause), expected, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn connects_and_connections_of_a_user_are_counted_last() {
+    let connects = handshake(
+        "auth = [\"bearer\", \"anonymous\"]\n[route.limits]\nconnects_per_user = \"1/1h\"",
+        "",
+    );
+    let of = |user| format!("Bearer {}", jwt(user, json!({"channels": ["chat_1"]})));
+    let (ana, bob) = (of("ana"), of("bob"));
+    let (ana, bob) = ([("authorization", &*ana)], [("authorization", &*bob)]);
+    for (path, headers, expected) in [
+        ("/ws/chat/2/", &ana[..], "no: channel"),
+        ("/ws/chat/1/", &ana, "ana"),
+        ("/ws/chat/1/", &ana, "no: connects"),
+        ("/ws/chat/1/", &bob, "bob"),
+        ("/ws/chat/1/", &[], "anonymous"),
+        ("/ws/chat/1/", &[], "anonymous"),
+    ] {
+        assert_eq!(outcome(&connects, path, headers).await, expected);
+    }
+
+    let open = handshake(
+        "auth = [\"bearer\"]\n[route.limits]\nconnects_per_user = \"off\"\nconnections_per_user = 1",
+        "",
+    );
+    let first = admit(&open, "/ws/chat/1/", &ana).await.unwrap();
+    assert!(first.lease.is_some());
+    assert_eq!(outcome(&open, "/ws/chat/1/", &ana).await, "no: connections");
+    assert!(admit(&open, "/ws/chat/1/", &bob).await.unwrap().lease.is_some());
+}
+
+#[tokio::test]
+async fn without_the_engine_nobody_gets_in_unchecked() {
+    let handshake = without_engine("auth = [\"connection_token\", \"bearer\"]");
+    let token = format!("/ws/chat/1/?connection_token={}", "b".repeat(43));
+    assert_eq!(outcome(&handshake, &token, &[]).await, "no: engine");
+    let bearer = format!("Bearer {}", jwt("ana", json!({})));
+    let bearer = [("authorization", &*bearer)];
+    assert_eq!(outcome(&handshake, "/ws/chat/1/", &bearer).await, "no: engine", "its limits");
+}
+
+/// What the backend was asked.
+type Asked = (HeaderMap, Value);
+
+/// Answers by the question's channel; `chat_hang` never.
+async fn backend() -> (SocketAddr, mpsc::UnboundedReceiver<Asked>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (asked, questions) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let asked = asked.clone();
+            let answer =
+                service_fn(move |request: Request<Incoming>| answer(request, asked.clone()));
+            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), answer));
+        }
+    });
+    (address, questions)
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    asked: mpsc::UnboundedSender<Asked>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let headers = request.headers().clone();
+    let body = request.into_body().collect().await.unwrap().to_bytes();
+    let question: Value = serde_json::from_slice(&body).unwrap();
+    let status = match question["channel"].as_str().unwrap().strip_prefix("chat_").unwrap() {
+        "hang" => std::future::pending().await,
+        status => status.parse().unwrap(),
+    };
+    asked.send((headers, question)).unwrap();
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = StatusCode::from_u16(status).unwrap();
+    Ok(response)
+}
+
+fn asking(url: &str) -> Handshake {
+    handshake(
+        &format!(
+            "auth = [\"bearer\", \"anonymous\"]\nauthorize = {{ url = \"{url}\", timeout = \"500ms\" }}"
+        ),
+        "",
+    )
+}
+
+#[tokio::test]
+async fn only_a_2xx_of_the_backend_lets_in() {
+    let (address, _questions) = backend().await;
+    let handshake = asking(&format!("http://{address}/may"));
+    for (conversation, expected) in [
+        ("200", "anonymous"),
+        ("204", "anonymous"),
+        ("302", "no: authorize_unavailable"),
+        ("401", "no: authorize"),
+        ("403", "no: authorize"),
+        ("404", "no: authorize"),
+        ("408", "no: authorize_unavailable"),
+        ("429", "no: authorize_unavailable"),
+        ("500", "no: authorize_unavailable"),
+        ("503", "no: authorize_unavailable"),
+        ("hang", "no: authorize_unavailable"),
+    ] {
+        let path = format!("/ws/chat/{conversation}/");
+        assert_eq!(outcome(&handshake, &path, &[]).await, expected, "{conversation}");
+    }
+    let gone = asking(&format!("http://127.0.0.1:{}/may", free_port()));
+    assert_eq!(outcome(&gone, "/ws/chat/200/", &[]).await, "no: authorize_unavailable");
+}
+
+#[tokio::test]
+async fn the_backend_is_told_who_wants_what() {
+    let (address, mut questions) = backend().await;
+    let handshake = asking(&format!("http://{address}/may"));
+    let bearer = format!("Bearer {}", jwt("ana-7", json!({"channels": ["chat_200"]})));
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let traceparent = format!("00-{trace}-00f067aa0ba902b7-01");
+    let headers = [APP, ("authorization", &*bearer), ("traceparent", &*traceparent)];
+    let admission = admit(&handshake, "/ws/chat/200/", &headers).await.unwrap();
+    let (headers, question) = questions.recv().await.unwrap();
+    let id = admission.connection_id.to_string();
+    assert_eq!(
+        question,
+        json!({
+            "channel": "chat_200",
+            "params": {"conversation_id": "200"},
+            "user": {"id": "ana-7", "name": "ana"},
+            "connection_id": id,
+            "origin": "https://app.example.com",
+        })
+    );
+    assert_eq!(headers["content-type"], "application/json");
+    assert_eq!(headers["x-request-id"], *id);
+    assert!(headers["traceparent"].to_str().unwrap().starts_with(&format!("00-{trace}-")));
+    assert!(!headers.contains_key("authorization"), "credentials stay here");
+
+    // Claims come first: whom they keep out, the backend is not asked about.
+    assert_eq!(
+        outcome(&handshake, "/ws/chat/204/", &[("authorization", &*bearer)]).await,
+        "no: channel"
+    );
+    admit(&handshake, "/ws/chat/201/", &[]).await.unwrap();
+    let (_, question) = questions.recv().await.unwrap();
+    assert_eq!((&question["channel"], &question["user"]), (&json!("chat_201"), &json!(null)));
+}

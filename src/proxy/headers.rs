@@ -1,0 +1,189 @@
+//! Headers at this hop: those that end here, and those that say where a request came from.
+
+use hyper::HeaderMap;
+use hyper::header::{self, HeaderName, HeaderValue};
+
+use crate::protocol::{ClientAddress, random_hex};
+
+const MAX_REQUEST_ID_BYTES: usize = 128;
+
+/// Connection-level headers (RFC 9110 section 7.6.1).
+const HOP_BY_HOP: [HeaderName; 8] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Removes the fixed ones, those that `Connection` names, and `TE` but for trailers. `Host` stays
+/// whatever `Connection` says: the application is chosen by it.
+pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = tokens(headers, &header::CONNECTION)
+        .filter_map(|name| name.parse().ok())
+        .filter(|name| *name != header::HOST)
+        .collect();
+    let takes_trailers =
+        tokens(headers, &header::TE).any(|coding| coding.eq_ignore_ascii_case("trailers"));
+    for name in named.iter().chain(&HOP_BY_HOP).chain([&header::TE]) {
+        headers.remove(name);
+    }
+    if takes_trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// The elements of a comma-separated header.
+fn tokens<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h str> {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+}
+
+/// Tells the upstream who asks. What an untrusted peer says of itself is replaced; what a trusted proxy
+/// says is kept and added to.
+pub(super) fn set_forwarded(headers: &mut HeaderMap, client: ClientAddress) {
+    let mut chain = String::new();
+    if client.through_proxy {
+        for value in headers.get_all(&X_FORWARDED_FOR) {
+            chain.push_str(value.to_str().unwrap_or_default());
+            chain.push_str(", ");
+        }
+    } else {
+        remove_claims(headers);
+    }
+    chain.push_str(&client.peer.to_string());
+    if let Ok(chain) = HeaderValue::from_str(&chain) {
+        headers.insert(X_FORWARDED_FOR, chain);
+    }
+    if !headers.contains_key(&X_FORWARDED_PROTO) {
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+    }
+    if !headers.contains_key(&X_FORWARDED_HOST)
+        && let Some(host) = headers.get(header::HOST).cloned()
+    {
+        headers.insert(X_FORWARDED_HOST, host);
+    }
+    if !headers.get(&X_REQUEST_ID).is_some_and(is_reasonable)
+        && let Ok(id) = HeaderValue::from_str(&random_hex(16))
+    {
+        headers.insert(X_REQUEST_ID, id);
+    }
+}
+
+/// Everything that only a proxy in front could know.
+fn remove_claims(headers: &mut HeaderMap) {
+    let claims: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| {
+            name.as_str().starts_with("x-forwarded-")
+                || name.as_str() == "x-real-ip"
+                || **name == header::FORWARDED
+        })
+        .cloned()
+        .collect();
+    for name in claims {
+        headers.remove(name);
+    }
+}
+
+fn is_reasonable(id: &HeaderValue) -> bool {
+    (1..=MAX_REQUEST_ID_BYTES).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(given: &[(&str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in given {
+            headers.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn hop_by_hop_headers_end_here() {
+        let mut given = headers(&[
+            ("connection", "keep-alive, x-secret, host"),
+            ("connection", "X-Other"),
+            ("x-secret", "1"),
+            ("x-other", "1"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "keep-alive"),
+            ("te", "gzip"),
+            ("trailer", "x-sum"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("proxy-authorization", "Basic x"),
+            ("host", "api.test"),
+            ("accept", "*/*"),
+        ]);
+        remove_hop_by_hop(&mut given);
+        let mut left: Vec<_> = given.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["accept", "host"]);
+
+        let mut trailers = headers(&[("te", "gzip, Trailers")]);
+        remove_hop_by_hop(&mut trailers);
+        assert_eq!(trailers["te"], "trailers");
+    }
+
+    #[test]
+    fn only_a_trusted_peer_is_believed() {
+        let peer = "10.0.0.1".parse().unwrap();
+        for (through_proxy, chain, host, proto, real_ip) in [
+            (false, "10.0.0.1", "api.test", "http", None),
+            (true, "6.6.6.6, 1.2.3.4, 10.0.0.1", "outer.test", "https", Some("1.2.3.4")),
+        ] {
+            let mut given = headers(&[
+                ("host", "api.test"),
+                ("x-forwarded-for", "6.6.6.6"),
+                ("x-forwarded-for", "1.2.3.4"),
+                ("x-forwarded-host", "outer.test"),
+                ("x-forwarded-proto", "https"),
+                ("x-forwarded-prefix", "/admin"),
+                ("x-real-ip", "1.2.3.4"),
+                ("forwarded", "for=1.2.3.4"),
+            ]);
+            set_forwarded(&mut given, ClientAddress { ip: peer, peer, through_proxy });
+            assert_eq!(given["x-forwarded-for"], chain);
+            assert_eq!(given["x-forwarded-host"], host);
+            assert_eq!(given["x-forwarded-proto"], proto);
+            assert_eq!(given.get("x-real-ip").map(|ip| ip.to_str().unwrap()), real_ip);
+            for name in ["x-forwarded-prefix", "forwarded"] {
+                assert_eq!(given.contains_key(name), through_proxy, "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_request_has_one_reasonable_id() {
+        let peer = "10.0.0.1".parse().unwrap();
+        let client = ClientAddress { ip: peer, peer, through_proxy: false };
+        let (longest, too_long) = ("x".repeat(128), "x".repeat(129));
+        for (given, is_kept) in [
+            ("req-1", true),
+            (&*longest, true),
+            ("", false),
+            ("two words", false),
+            (&*too_long, false),
+        ] {
+            let mut headers = headers(&[("x-request-id", given)]);
+            set_forwarded(&mut headers, client);
+            assert_eq!(headers["x-request-id"] == given, is_kept, "{given}");
+            assert!(is_kept || headers["x-request-id"].len() == 32);
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! HTTP pass-through of everything that is no route: streams both ways, and owns the hop-by-hop and the
+//! forwarding headers.
+//!
+//! The client's `Host` is kept, since applications build absolute URLs and check allowed hosts by it.
+
+mod headers;
+#[cfg(test)]
+mod tests;
+mod upload;
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderValue};
+use hyper::http::uri::PathAndQuery;
+use hyper::{Method, Request, Response, StatusCode, Uri, Version};
+use hyper_rustls::HttpsConnector;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+use crate::config;
+use crate::protocol::ClientAddress;
+use crate::telemetry;
+use crate::upstream::connector;
+use upload::Upload;
+
+pub type ProxyBody = BoxBody<Bytes, hyper::Error>;
+
+/// Shorter than what common servers keep an idle connection for (5 s), so that a request seldom meets
+/// a connection that is just being closed.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// Connections of one thread that wait for their next request.
+const MAX_IDLE: usize = 256;
+
+/// One a worker thread: its connection pool is its own.
+#[derive(Clone)]
+pub struct Proxy {
+    upstream: Option<Upstream>,
+}
+
+#[derive(Clone)]
+struct Upstream {
+    /// Without a query, and without the last slash of its path.
+    base: String,
+    timeout: Duration,
+    client: Client<HttpsConnector<HttpConnector>, Upload>,
+}
+
+/// How a request ended that was not answered by the upstream.
+#[derive(Debug, Clone, Copy)]
+enum Failure {
+    NoUpstream,
+    BadTarget,
+    Unreachable,
+    TimedOut,
+    Switched,
+}
+
+impl Proxy {
+    /// `Err` = the upstream is `https`, and the system has no root certificates.
+    pub fn new(settings: &config::Proxy) -> Result<Self, String> {
+        let Some(url) = &settings.upstream else { return Ok(Self { upstream: None }) };
+        let tls = connector::tls(url.scheme() == "https")
+            .map_err(|error| format!("proxy.upstream: {error}"))?;
+        let client = Client::builder(TokioExecutor::new())
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .pool_max_idle_per_host(MAX_IDLE)
+            .pool_timer(TokioTimer::new())
+            .build(connector::connector(&tls, settings.timeout));
+        let base = url.as_str().split(['?', '#']).next().unwrap_or_default();
+        let base = base.trim_end_matches('/').to_owned();
+        Ok(Self { upstream: Some(Upstream { base, timeout: settings.timeout, client }) })
+    }
+
+    /// Never fails: what goes wrong is a 404, 400, 502 or 504 with a JSON body.
+    pub async fn forward(
+        &self,
+        request: Request<Incoming>,
+        client: ClientAddress,
+    ) -> Response<ProxyBody> {
+        let started = Instant::now();
+        let forwarded = match &self.upstream {
+            Some(upstream) => upstream.forward(request, client).await,
+            None => Err(Failure::NoUpstream),
+        };
+        match forwarded {
+            Ok(response) => {
+                telemetry::proxy::answered(response.status().as_u16(), started.elapsed());
+                response.map(BodyExt::boxed)
+            }
+            Err(failure) => {
+                telemetry::proxy::failed(failure.label());
+                failure.answer()
+            }
+        }
+    }
+}
+
+impl Upstream {
+    async fn forward(
+        &self,
+        request: Request<Incoming>,
+        client: ClientAddress,
+    ) -> Result<Response<Incoming>, Failure> {
+        let (mut head, body) = request.into_parts();
+        // A tunnel is no request to pass on.
+        if head.method == Method::CONNECT {
+            return Err(Failure::BadTarget);
+        }
+        head.uri = self.target(&head.uri)?;
+        head.version = Version::HTTP_11;
+        headers::remove_hop_by_hop(&mut head.headers);
+        headers::set_forwarded(&mut head.headers, client);
+        // A long upload is not a slow upstream: the time to the answer's head counts from its last move.
+        let (upload, progress) = Upload::new(body);
+        let answered = tokio::select! {
+            answered = self.client.request(Request::from_parts(head, upload)) => answered,
+            () = progress.stalled(self.timeout) => return Err(Failure::TimedOut),
+        };
+        let mut response = answered.map_err(|error| {
+            telemetry::proxy::broken(&error);
+            Failure::Unreachable
+        })?;
+        // Not asked for, since `Upgrade` ends here; and nothing is there to speak another protocol.
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return Err(Failure::Switched);
+        }
+        // The client's side speaks as its client does.
+        *response.version_mut() = Version::HTTP_11;
+        headers::remove_hop_by_hop(response.headers_mut());
+        Ok(response)
+    }
+
+    /// The request's path and query below the upstream's own path.
+    fn target(&self, uri: &Uri) -> Result<Uri, Failure> {
+        let asked = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+        if !asked.starts_with('/') {
+            return Err(Failure::BadTarget);
+        }
+        format!("{}{asked}", self.base).parse().map_err(|_| Failure::BadTarget)
+    }
+}
+
+impl Failure {
+    fn label(self) -> &'static str {
+        match self {
+            Self::NoUpstream => "no_upstream",
+            Self::BadTarget => "bad_target",
+            Self::Unreachable => "unreachable",
+            Self::TimedOut => "timed_out",
+            Self::Switched => "switched",
+        }
+    }
+
+    fn answer(self) -> Response<ProxyBody> {
+        let (status, error) = match self {
+            Self::NoUpstream => (StatusCode::NOT_FOUND, "not found"),
+            Self::BadTarget => (StatusCode::BAD_REQUEST, "the request's target is no path"),
+            Self::Unreachable => (StatusCode::BAD_GATEWAY, "the service cannot be reached"),
+            Self::Switched => (StatusCode::BAD_GATEWAY, "the service changed the protocol"),
+            Self::TimedOut => (StatusCode::GATEWAY_TIMEOUT, "the service did not answer in time"),
+        };
+        let body = serde_json::json!({ "error": error, "code": self.label() }).to_string();
+        let body = Full::from(body).map_err(|never| match never {}).boxed();
+        let mut response = Response::new(body);
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response
+    }
+}

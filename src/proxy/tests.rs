@@ -1,0 +1,192 @@
+//! The proxy between a client and a loopback upstream that both speak plain bytes.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::*;
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(DEADLINE, future).await.unwrap_or_else(|_| panic!("no {what}"))
+}
+
+/// A front server whose every request is forwarded to `upstream`.
+async fn front(upstream: Option<String>, timeout: Duration) -> SocketAddr {
+    let upstream = upstream.map(|url| url.parse().unwrap());
+    let proxy = Proxy::new(&config::Proxy { upstream, timeout }).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, peer)) = listener.accept().await {
+            let proxy = proxy.clone();
+            let service = service_fn(move |request| {
+                let proxy = proxy.clone();
+                let client = ClientAddress { ip: peer.ip(), peer: peer.ip(), through_proxy: false };
+                async move { Ok::<_, Infallible>(proxy.forward(request, client).await) }
+            });
+            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+        }
+    });
+    address
+}
+
+/// A client's connection to a front, and the listener that stands for the upstream.
+struct Bench {
+    upstream: TcpListener,
+    client: TcpStream,
+}
+
+impl Bench {
+    async fn new(base: &str, timeout: Duration) -> Self {
+        let upstream = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}{base}", upstream.local_addr().unwrap());
+        let client = TcpStream::connect(front(Some(url), timeout).await).await.unwrap();
+        Self { upstream, client }
+    }
+}
+
+/// Reads until `needle` has come, and returns all of it.
+async fn read_until(stream: &mut TcpStream, needle: &str) -> String {
+    let mut text = Vec::new();
+    let mut part = [0; 4096];
+    while !String::from_utf8_lossy(&text).contains(needle) {
+        let read = within(needle, stream.read(&mut part)).await.unwrap();
+        assert!(read > 0, "ended before {needle:?}: {:?}", String::from_utf8_lossy(&text));
+        text.extend_from_slice(&part[..read]);
+    }
+    String::from_utf8(text).unwrap()
+}
+
+async fn status_of(stream: &mut TcpStream) -> u16 {
+    read_until(stream, "\r\n\r\n").await.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn an_event_arrives_before_the_stream_ends() {
+    let Bench { upstream, mut client } = Bench::new("/base/", DEADLINE).await;
+    client.write_all(b"GET /events?x=%20 HTTP/1.1\r\nhost: app.test\r\n\r\n").await.unwrap();
+    let (mut server, _) = within("upstream connection", upstream.accept()).await.unwrap();
+    let request = read_until(&mut server, "\r\n\r\n").await;
+    assert!(request.starts_with("GET /base/events?x=%20 HTTP/1.1\r\n"), "{request}");
+    assert!(request.contains("host: app.test\r\n"), "{request}");
+    // An HTTP/1.0 upstream: its stream ends with its connection.
+    server
+        .write_all(b"HTTP/1.0 200 OK\r\ncontent-type: text/event-stream\r\n\r\ndata: first\n\n")
+        .await
+        .unwrap();
+    let answer = read_until(&mut client, "data: first\n\n").await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    assert!(!answer.contains("\r\n0\r\n"), "ended: {answer}");
+    server.write_all(b"data: second\n\n").await.unwrap();
+    read_until(&mut client, "data: second\n\n").await;
+    drop(server);
+    read_until(&mut client, "0\r\n\r\n").await;
+}
+
+#[tokio::test]
+async fn a_stream_that_breaks_off_does_not_look_whole() {
+    let Bench { upstream, mut client } = Bench::new("", DEADLINE).await;
+    client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    let (mut server, _) = within("upstream connection", upstream.accept()).await.unwrap();
+    read_until(&mut server, "\r\n\r\n").await;
+    server
+        .write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n")
+        .await
+        .unwrap();
+    read_until(&mut client, "half").await;
+    drop(server);
+    let mut rest = Vec::new();
+    let _reset_or_end = within("end", client.read_to_end(&mut rest)).await;
+    assert!(!rest.windows(5).any(|five| five == b"0\r\n\r\n"), "{rest:?}");
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_takes_its_request_along() {
+    let Bench { upstream, mut client } = Bench::new("", DEADLINE).await;
+    client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    let (mut server, _) = within("upstream connection", upstream.accept()).await.unwrap();
+    read_until(&mut server, "\r\n\r\n").await;
+    drop(client);
+    let mut rest = Vec::new();
+    let _reset_or_end = within("end of the request", server.read_to_end(&mut rest)).await;
+    assert!(rest.is_empty());
+}
+
+#[tokio::test]
+async fn an_upload_may_last_longer_than_the_timeout_while_it_moves() {
+    let timeout = Duration::from_millis(1500);
+    let Bench { upstream, mut client } = Bench::new("", timeout).await;
+    client
+        .write_all(b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n")
+        .await
+        .unwrap();
+    let (mut server, _) = within("upstream connection", upstream.accept()).await.unwrap();
+    let started = Instant::now();
+    while started.elapsed() < timeout * 2 {
+        client.write_all(b"4\r\nmore\r\n").await.unwrap();
+        read_until(&mut server, "more").await;
+        // The pace of a slow client, not a wait for anything.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    client.write_all(b"0\r\n\r\n").await.unwrap();
+    read_until(&mut server, "0\r\n\r\n").await;
+    server.write_all(b"HTTP/1.1 201 Created\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+    assert_eq!(status_of(&mut client).await, 201);
+}
+
+#[tokio::test]
+async fn a_request_that_no_longer_moves_is_timed_out() {
+    let Bench { upstream, mut client } = Bench::new("", Duration::from_millis(200)).await;
+    client
+        .write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nhello")
+        .await
+        .unwrap();
+    let (_server, _) = within("upstream connection", upstream.accept()).await.unwrap();
+    let answer = read_until(&mut client, "timed_out").await;
+    assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
+    assert!(answer.contains("content-type: application/json\r\n"), "{answer}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_passed_on_is_answered() {
+    let Bench { upstream, mut client } = Bench::new("", DEADLINE).await;
+    client.write_all(b"OPTIONS * HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    assert_eq!(status_of(&mut client).await, 400);
+    let front = client.peer_addr().unwrap();
+    let mut tunnel = TcpStream::connect(front).await.unwrap();
+    tunnel.write_all(b"CONNECT a:443 HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    assert_eq!(status_of(&mut tunnel).await, 400);
+
+    let mut switched = TcpStream::connect(front).await.unwrap();
+    let upgrade = "GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+    switched.write_all(upgrade.as_bytes()).await.unwrap();
+    let (mut server, _) = within("upstream connection", upstream.accept()).await.unwrap();
+    let request = read_until(&mut server, "\r\n\r\n").await;
+    assert!(!request.contains("upgrade"), "{request}");
+    server
+        .write_all(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n")
+        .await
+        .unwrap();
+    assert_eq!(status_of(&mut switched).await, 502);
+}
+
+#[tokio::test]
+async fn no_upstream_and_no_answer_are_different_things() {
+    let mut nowhere = TcpStream::connect(front(None, DEADLINE).await).await.unwrap();
+    nowhere.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    let answer = read_until(&mut nowhere, "no_upstream").await;
+    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+
+    let Bench { upstream, mut client } = Bench::new("", DEADLINE).await;
+    drop(upstream);
+    client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    let answer = read_until(&mut client, "unreachable").await;
+    assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
+}
