@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::{Admin, Answer, api};
@@ -28,8 +28,14 @@ struct Publication {
 #[serde(deny_unknown_fields)]
 struct Body {
     channel: Option<String>,
+    #[serde(default, deserialize_with = "given")]
     data: Option<Box<RawValue>>,
     publications: Option<Vec<Publication>>,
+}
+
+/// `null` is a value like any other, and not the same as none.
+fn given<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Box<RawValue>>, D::Error> {
+    Box::deserialize(value).map(Some)
 }
 
 impl Admin {

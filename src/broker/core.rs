@@ -81,12 +81,14 @@ impl Intake {
     }
 }
 
+/// As text, which must be UTF-8: one publication of other bytes would make every client of its channel
+/// fail its connection (RFC 6455 section 8.1). Such bytes travel in a binary frame.
 fn encode(channel: ChannelName, json: &[u8]) -> Publication {
-    Publication {
-        channel,
-        frame: frame::encode(frame::Opcode::Text, json),
-        received: Instant::now(),
-    }
+    let opcode = match simdutf8::basic::from_utf8(json) {
+        Ok(_) => frame::Opcode::Text,
+        Err(_) => frame::Opcode::Binary,
+    };
+    Publication { channel, frame: frame::encode(opcode, json), received: Instant::now() }
 }
 
 /// One thread's wish to hear a channel.

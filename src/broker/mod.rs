@@ -14,7 +14,7 @@ mod tests;
 mod thread;
 
 pub use core::{Core, Intake};
-pub use thread::{Broker, Seat, SubscribeError, Subscription};
+pub use thread::{Broker, Seat, Subscription};
 
 use std::time::{Duration, Instant};
 

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncReadExt, DuplexStream};
 use tokio::task::LocalSet;
 
+use super::thread::SubscribeError;
 use super::*;
 use crate::config::{Secret, SendQueue};
 use crate::protocol::CloseReason;

@@ -15,12 +15,22 @@ mod token;
 use std::fmt::Display;
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::sync::LazyLock;
 
 use clap::{Parser, Subcommand};
 
+/// What `--version` prints: `-V` has the number alone. Whoever packages it sets `TIDEGATE_BUILD`, say to
+/// a commit, when it is built.
+static VERSION: LazyLock<String> = LazyLock::new(|| {
+    let build = option_env!("TIDEGATE_BUILD").unwrap_or("unknown");
+    let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
+    let (arch, os) = (std::env::consts::ARCH, std::env::consts::OS);
+    format!("{} (build {build}, {profile}, {arch}-{os})", env!("CARGO_PKG_VERSION"))
+});
+
 /// A WebSocket gateway for an HTTP API or queue worker that exists already.
 #[derive(Debug, Parser)]
-#[command(name = "tidegate", version, max_term_width = 100)]
+#[command(name = "tidegate", version, long_version = VERSION.as_str(), max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -87,6 +97,8 @@ mod tests {
     fn the_definition_is_sound() {
         use clap::CommandFactory as _;
         Cli::command().debug_assert();
+        let version = Cli::command().render_long_version();
+        assert!(version.starts_with("tidegate ") && version.contains("(build "), "{version}");
     }
 
     #[test]

@@ -76,16 +76,6 @@ impl SharedLimits {
         record(LimitName::ConnectionsPerUser, route, user, verdict.map(at_least_a_second))
     }
 
-    /// Gives back what [`SharedLimits::acquire`] leased, where no [`super::LeaseSet`] holds it.
-    pub async fn release(
-        &self,
-        route: &str,
-        user: &str,
-        connection: ConnectionId,
-    ) -> Result<(), EngineDown> {
-        self.release_all(&[(&self.lease_key(route, user), connection)]).await
-    }
-
     pub(super) fn lease_key(&self, route: &str, user: &str) -> String {
         format!("{}conns:{route}:{user}", self.0.prefix)
     }

@@ -116,7 +116,7 @@ async fn places(bench: Bench) {
     assert!(is_refused(refused, LEASE), "{refused:?}");
     assert_eq!(bench.limits.acquire("/ws", "2", c, 2).await, Ok(Verdict::Allowed));
     assert_eq!(acquire(b, 2).await, Ok(Verdict::Allowed), "it is one of the two");
-    bench.limits.release("/ws", "1", a).await.unwrap();
+    bench.limits.release_all(&[(&bench.limits.lease_key("/ws", "1"), a)]).await.unwrap();
     assert_eq!(acquire(c, 2).await, Ok(Verdict::Allowed));
     let none = acquire(a, 0).await.unwrap();
     assert!(matches!(none, Verdict::Refused { retry_after } if retry_after >= LEAST_WAIT));

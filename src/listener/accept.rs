@@ -74,8 +74,7 @@ impl Worker {
             () = services.roster.drain(drain) => {}
             () = shutdown.killed() => {}
         }
-        let _or_they_expire =
-            tokio::time::timeout(RELEASE_TIMEOUT, services.leases.flush()).await;
+        let _or_they_expire = tokio::time::timeout(RELEASE_TIMEOUT, services.leases.flush()).await;
         drop(drain_waits_for_it);
         // Replies that still stream belong to this thread's runtime.
         shutdown.killed().await;
@@ -140,7 +139,7 @@ fn accept(stream: TcpStream, peer: SocketAddr, front: &Rc<Front>, counts: &Conne
         let over = ip.is_none();
         (ip, over)
     };
-    let permits = Permits { process, ip };
+    let permits = Permits { process, ip, lease: None };
     let connection = Connection { peer, over_ip_limit, permits };
     tokio::task::spawn_local(Rc::clone(front).serve(stream, connection));
 }

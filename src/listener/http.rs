@@ -21,7 +21,7 @@ use tokio::net::TcpStream;
 
 use crate::config;
 use crate::handshake::{Admission, Handshake, Rejection, upgrade};
-use crate::limits::{ConnectionCounts, IpPermit, LimitName};
+use crate::limits::{ConnectionCounts, IpPermit, Lease, LimitName};
 use crate::protocol::ClientAddress;
 use crate::proxy::{Proxy, ProxyBody};
 use crate::session::{self, Client, Permits, Services, Upstream};
@@ -48,7 +48,7 @@ pub(super) struct Connection {
 
 /// What an upgrade came to; the 101 is already on its way.
 enum Upgraded {
-    Admitted(Box<Admission>, Option<IpPermit>),
+    Admitted(Box<Admission>, Option<IpPermit>, Option<Lease>),
     Refused(Rejection),
 }
 
@@ -90,8 +90,9 @@ impl Front {
         let Some(upgraded) = phase.upgraded.take() else { return };
         let stream = ByteStream::Tcp(stream);
         match upgraded {
-            Upgraded::Admitted(admission, ip) => {
+            Upgraded::Admitted(admission, ip, lease) => {
                 permits.ip = permits.ip.take().or(ip);
+                permits.lease = lease;
                 let client = self.client(*admission);
                 let services = Rc::clone(&self.services);
                 tokio::task::spawn_local(session::open(
@@ -208,8 +209,10 @@ impl Front {
     ) -> Response<Full<Bytes>> {
         match verdict {
             Ok((admission, ip)) => {
+                let lease = self.lease(&admission);
                 let response = accepted.switch(admission.subprotocol.as_deref());
-                *phase.upgraded.borrow_mut() = Some(Upgraded::Admitted(Box::new(admission), ip));
+                *phase.upgraded.borrow_mut() =
+                    Some(Upgraded::Admitted(Box::new(admission), ip, lease));
                 response
             }
             Err(rejection) if route.reject == config::Reject::Http => rejection.to_http(),
@@ -221,6 +224,14 @@ impl Front {
         }
     }
 
+    /// From here on the lease is given back, whatever becomes of the connection.
+    fn lease(&self, admission: &Admission) -> Option<Lease> {
+        let Admission { route, identity, connection_id, leased, .. } = admission;
+        let hold =
+            || self.services.leases.hold(route.path.as_str(), &identity.key(), *connection_id);
+        leased.then(hold)
+    }
+
     fn client(&self, admission: Admission) -> Client {
         let kind = admission
             .route
@@ -228,7 +239,7 @@ impl Front {
             .as_ref()
             .and_then(|name| self.upstream_kinds.get(name))
             .map(|upstream| &upstream.kind);
-        let client = Client {
+        Client {
             upstream: Upstream::of(kind),
             route: admission.route,
             params: admission.params,
@@ -236,13 +247,7 @@ impl Front {
             identity: admission.identity,
             connection_id: admission.connection_id,
             trace: admission.trace,
-            leased: admission.leased,
-        };
-        if client.leased {
-            let (route, user) = (client.route.path.as_str(), client.identity.key());
-            self.services.leases.add(route, &user, client.connection_id);
         }
-        client
     }
 }
 

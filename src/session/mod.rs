@@ -23,7 +23,7 @@ use bytes::Bytes;
 
 use crate::broker::{Broker, Publisher, Subscription};
 use crate::config::{Binary, Protocol, Route, UpstreamKind};
-use crate::limits::{ConnectionPermit, IpPermit, LeaseSet, LocalBucket, SharedLimits};
+use crate::limits::{ConnectionPermit, IpPermit, Lease, LeaseSet, LocalBucket, SharedLimits};
 use crate::protocol::{ChannelName, CloseReason, ConnectionId, Params, TraceContext, connected};
 use crate::shutdown::Shutdown;
 use crate::socket::{ByteStream, Ended, Event, Socket};
@@ -65,8 +65,6 @@ pub struct Client {
     pub identity: Identity,
     pub connection_id: ConnectionId,
     pub trace: TraceContext,
-    /// A lease of `connections_per_user` is held.
-    pub leased: bool,
 }
 
 /// How a route's messages travel.
@@ -90,10 +88,13 @@ impl Upstream {
     }
 }
 
-/// What a connection gives back when it ends.
+/// What a connection gives back when it ends: held, never read.
+#[expect(dead_code, reason = "a guard does its work when it is dropped")]
 pub struct Permits {
     pub process: ConnectionPermit,
     pub ip: Option<IpPermit>,
+    /// Of `connections_per_user`.
+    pub lease: Option<Lease>,
 }
 
 /// One open connection.
@@ -177,11 +178,13 @@ pub async fn refuse(
         socket.send_text(&event);
     }
     socket.close(reason);
-    let drive = std::future::poll_fn(|cx| socket.poll_drive(cx, &mut |event| {
-        if let Event::Fault(reason) = event {
-            socket.close(reason);
-        }
-    }));
+    let drive = std::future::poll_fn(|cx| {
+        socket.poll_drive(cx, &mut |event| {
+            if let Event::Fault(reason) = event {
+                socket.close(reason);
+            }
+        })
+    });
     let _over_or_cut = tokio::time::timeout(Duration::from_secs(5), drive).await;
 }
 
@@ -270,9 +273,6 @@ impl Session {
         self.socket.cut();
         self.subscription.borrow_mut().take();
         self.services.roster.leave(self);
-        if self.client.leased {
-            self.services.leases.remove(self.client.connection_id);
-        }
         if let Some(bridge) = self.bridge.borrow_mut().take() {
             bridge.client_left(self.socket.ended());
         }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::Session;
 use crate::protocol::{CloseReason, going_away};
+use crate::telemetry;
 
 /// A round takes this long at most, and this many ticks.
 const LONGEST_ROUND: Duration = Duration::from_secs(1);
@@ -61,6 +62,7 @@ impl Roster {
     pub async fn sweep(&self) {
         let mut ticks = tokio::time::interval(self.tick);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let (mut queued, mut reported) = (0, 0);
         loop {
             ticks.tick().await;
             let now = Instant::now();
@@ -68,6 +70,12 @@ impl Roster {
             for session in self.next_slice() {
                 session.check(now);
                 session.check_credentials(unix_now);
+                queued += session.socket.queued_bytes();
+            }
+            let round_is_over = self.cursor.get() >= self.len();
+            if round_is_over {
+                telemetry::connections::send_queues(reported, queued);
+                (queued, reported) = (0, queued);
             }
         }
     }

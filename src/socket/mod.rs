@@ -31,8 +31,8 @@ use frame::Opcode;
 use outbox::Outbox;
 
 /// How long a peer has to answer our close frame, and then to end the TCP connection.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
-const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One read takes at most this much; the buffer belongs to the thread, not to the connection.
 const SCRATCH: usize = 64 * 1024;
@@ -269,6 +269,11 @@ impl Socket {
         .await;
     }
 
+    /// Bytes that wait to be written.
+    pub fn queued_bytes(&self) -> usize {
+        self.outbox.borrow().bytes()
+    }
+
     /// Stops or resumes reading; TCP makes the peer wait.
     pub fn pause_reading(&self, paused: bool) {
         if self.reading_paused.replace(paused) && !paused {
@@ -395,14 +400,18 @@ impl Socket {
         }
         for _ in 0..READS_PER_POLL {
             if self.broken.get() || self.poll_flush(cx).is_err() || self.poll_end(cx).is_err() {
-                return Poll::Ready(self.over());
+                self.over();
+                return Poll::Ready(());
             }
             if self.reading_paused.get() && self.phase.get() == Phase::Open {
                 return Poll::Pending;
             }
             match self.poll_read(cx, on_event) {
                 Poll::Ready(true) => {}
-                Poll::Ready(false) => return Poll::Ready(self.over()),
+                Poll::Ready(false) => {
+                    self.over();
+                    return Poll::Ready(());
+                }
                 Poll::Pending => return Poll::Pending,
             }
         }
@@ -433,11 +442,7 @@ impl Socket {
     }
 
     /// One read; `false` = the peer's half has ended or broken.
-    fn poll_read(
-        &self,
-        cx: &mut Context<'_>,
-        on_event: &mut dyn FnMut(Event<'_>),
-    ) -> Poll<bool> {
+    fn poll_read(&self, cx: &mut Context<'_>, on_event: &mut dyn FnMut(Event<'_>)) -> Poll<bool> {
         READ_BUFFER.with_borrow_mut(|scratch| {
             let mut buffer = ReadBuf::new(scratch);
             let read = Pin::new(&mut *self.stream.borrow_mut()).poll_read(cx, &mut buffer);

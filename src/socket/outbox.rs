@@ -31,6 +31,7 @@ pub struct Outbox {
     rest: VecDeque<Bytes>,
     /// A part of `first` is on the wire already: it can no longer be dropped.
     first_begun: bool,
+    #[expect(clippy::box_collection, reason = "24 bytes less in every idle connection")]
     held: Option<Box<VecDeque<Bytes>>>,
 }
 
@@ -49,6 +50,11 @@ impl Outbox {
     /// Nothing that could be written now.
     pub fn is_empty(&self) -> bool {
         self.first.is_none()
+    }
+
+    /// What waits, held publications included.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     pub fn is_held(&self) -> bool {

@@ -2,13 +2,15 @@
 
 use std::sync::LazyLock;
 
-use metrics::{Counter, counter, gauge};
+use metrics::{Counter, Gauge, counter, gauge};
 use tracing::{debug, info};
 
 use crate::protocol::{ConnectionId, ErrorCode, PathPattern};
 
 static QUEUED: LazyLock<Counter> =
     LazyLock::new(|| counter!("tidegate_messages_total", "outcome" => "queued"));
+
+static QUEUE_BYTES: LazyLock<Gauge> = LazyLock::new(|| gauge!("tidegate_send_queue_bytes"));
 
 /// An admitted client's session begins.
 pub fn opened(route: &PathPattern, connection: ConnectionId) {
@@ -29,6 +31,13 @@ pub fn closed(
     gauge!("tidegate_connections", "route" => route.clone()).decrement(1);
     counter!("tidegate_closes_total", "by" => by, "reason" => reason).increment(1);
     info!(event = "connection_closed", connection = %connection, route, by, code, reason, "connection closed");
+}
+
+/// Bytes that wait for the connections of one thread, in the round before and in this one.
+pub fn send_queues(before: usize, now: usize) {
+    if now != before {
+        QUEUE_BYTES.increment(now as f64 - before as f64);
+    }
 }
 
 /// An upstream took a message.

@@ -16,6 +16,7 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
         .install_recorder()?;
     describe_counter!("tidegate_publications_total", "Publications that reached this node");
     gauge!("tidegate_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    gauge!("tidegate_send_queue_bytes").set(0.0);
     for name in ["tidegate_deliveries_total", "tidegate_delivery_drops_total"] {
         counter!(name).absolute(0);
     }

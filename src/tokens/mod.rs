@@ -17,7 +17,6 @@ pub use identity::Identity;
 pub use jwt::{JwtRejection, JwtVerifier, sign_hs};
 pub use record::TokenRecord;
 pub use store::TokenStore;
-pub use token::log_id;
 
 /// The engine that keeps tokens cannot be reached, is full, or refuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

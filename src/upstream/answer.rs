@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::header::CONTENT_TYPE;
 use hyper::{Response, StatusCode};
 use serde_json::{Map, Value};
@@ -57,7 +57,12 @@ pub(super) async fn read(response: Response<Incoming>, deadline: Instant) -> Ans
     Answer::NotTaken(error, format!("answered {status}"))
 }
 
+/// How the body streams, if it does; some answers have no body whatever their headers say.
 fn format(response: &Response<Incoming>) -> Option<Format> {
+    let has_none = matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT);
+    if has_none || response.body().is_end_stream() {
+        return None;
+    }
     let kind = response.headers().get(CONTENT_TYPE)?.to_str().ok()?;
     let kind = kind.split(';').next().unwrap_or_default().trim();
     match kind.to_ascii_lowercase().as_str() {

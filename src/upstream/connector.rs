@@ -22,6 +22,12 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// a connection that is just being closed.
 const POOL_IDLE: Duration = Duration::from_secs(4);
 
+/// A peer that vanished is found after about 60 s of silence: an open socket to an upstream has no
+/// deadline of its own, and a reply has a long one.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_PROBES: u32 = 3;
+
 /// How upstreams are trusted: by the system's roots. A machine that has none can still use upstreams
 /// in the clear, so the roots are read only if `needed`.
 pub fn tls(needed: bool) -> Result<Arc<ClientConfig>, String> {
@@ -52,12 +58,23 @@ pub fn connector(tls: &Arc<ClientConfig>, timeout: Duration) -> HttpsConnector<H
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
+    tcp.set_keepalive(Some(KEEPALIVE_IDLE));
+    tcp.set_keepalive_interval(Some(KEEPALIVE_INTERVAL));
+    tcp.set_keepalive_retries(Some(KEEPALIVE_PROBES));
     tcp.set_connect_timeout(Some(timeout.min(CONNECT_TIMEOUT)));
     HttpsConnectorBuilder::new()
         .with_tls_config(ClientConfig::clone(tls))
         .https_or_http()
         .enable_http1()
         .wrap_connector(tcp)
+}
+
+/// Whether the client gave up before it wrote a byte of the request: the connection closed first. A
+/// reused connection it has replaced by itself; this is a fresh one.
+pub(super) fn was_never_sent(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source())
+        .filter_map(|error| error.downcast_ref::<hyper::Error>())
+        .any(hyper::Error::is_canceled)
 }
 
 /// An error with what is behind it: the client's own text says no more than "connect error".
@@ -69,4 +86,48 @@ pub fn causes(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper::Request;
+    use hyper::client::conn::http1;
+    use hyper_util::rt::TokioIo;
+    use tokio::io::AsyncReadExt;
+
+    /// As the client wraps it.
+    #[derive(Debug)]
+    struct Behind(hyper::Error);
+
+    impl std::fmt::Display for Behind {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("client error")
+        }
+    }
+
+    impl std::error::Error for Behind {
+        fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+            Some(&self.0)
+        }
+    }
+
+    #[tokio::test]
+    async fn only_what_was_not_written_was_never_sent() {
+        let request = || Request::new(Full::new(Bytes::new()));
+
+        let (ours, theirs) = tokio::io::duplex(1024);
+        let (mut sender, connection) = http1::handshake(TokioIo::new(ours)).await.unwrap();
+        let asked = sender.send_request(request());
+        drop((connection, theirs));
+        assert!(was_never_sent(&Behind(asked.await.unwrap_err())));
+
+        let (ours, mut theirs) = tokio::io::duplex(1024);
+        let (mut sender, connection) = http1::handshake(TokioIo::new(ours)).await.unwrap();
+        let asked = sender.send_request(request());
+        let (_, asked, read) =
+            tokio::join!(connection, asked, async move { theirs.read(&mut [0; 64]).await });
+        assert!(read.unwrap() > 0, "it was written");
+        assert!(!was_never_sent(&Behind(asked.unwrap_err())));
+    }
 }

@@ -11,7 +11,7 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use tokio::time::{Instant, timeout_at};
 
 use super::answer::{self, Answer};
-use super::connector::{HttpClient, causes};
+use super::connector::{HttpClient, causes, was_never_sent};
 use super::{Message, RelayError, payload, signature};
 use crate::config;
 use crate::protocol::TemplateContext;
@@ -83,7 +83,9 @@ impl Relay<'_> {
         let request = self.request(body)?;
         Ok(match timeout_at(self.deadline, self.client.request(request)).await {
             Ok(Ok(response)) => Attempt::Answered(response),
-            Ok(Err(error)) if error.is_connect() => Attempt::NotSent(causes(&error)),
+            Ok(Err(error)) if error.is_connect() || was_never_sent(&error) => {
+                Attempt::NotSent(causes(&error))
+            }
             Ok(Err(error)) => Attempt::Lost(causes(&error)),
             Err(_) => Attempt::Lost(super::NO_ANSWER.to_owned()),
         })

@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use rustls::ClientConfig;
 use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout_at};

@@ -1,4 +1,4 @@
-//! The JSON that every upstream gets for a message (docs/upstreams.md).
+//! The JSON that every upstream gets for a message.
 
 use serde::Serialize;
 use serde_json::value::RawValue;

@@ -62,6 +62,10 @@ impl Reply {
                 Ok(Parsed::NeedsMore) => {}
                 Err(TooLarge) => return self.end(ReplyEnd::TooLarge),
             }
+            // A body that always has more ready is never waited for, so its deadline would not be seen.
+            if Instant::now() >= self.deadline {
+                return self.end(ReplyEnd::TooLong);
+            }
             match timeout_at(self.deadline, self.body.frame()).await {
                 Ok(Some(Ok(frame))) => self.input = frame.into_data().unwrap_or_default(),
                 Ok(Some(Err(_))) => return self.end(ReplyEnd::Lost),

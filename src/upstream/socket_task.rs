@@ -269,8 +269,7 @@ impl Writer {
                 is_written
             }
             Some(Outgoing::Close(code, reason, written)) => {
-                let end = reason.floor_char_boundary(MAX_REASON_BYTES);
-                self.write(Frame::close(code, &reason.as_bytes()[..end])).await;
+                self.write(Frame::close(code, fitting(&reason).as_bytes())).await;
                 let _told_or_gone = written.send(());
                 false
             }
@@ -289,6 +288,15 @@ impl Writer {
         };
         matches!(timeout(*deadline, writing).await, Ok(Ok(())))
     }
+}
+
+/// As much of a close frame's reason as there is room for.
+fn fitting(reason: &str) -> &str {
+    let mut end = reason.len().min(MAX_REASON_BYTES);
+    while !reason.is_char_boundary(end) {
+        end -= 1;
+    }
+    &reason[..end]
 }
 
 /// A copy, since a client masks what it sends in place (RFC 6455 section 5.3).

@@ -142,7 +142,10 @@ mod tests {
         (events, parser.unfinished())
     }
 
-    const STREAMS: &[(&str, &[(&str, &str)], Option<&str>)] = &[
+    /// A stream, its events as names and data, and what its end cuts off.
+    type Case = (&'static str, &'static [(&'static str, &'static str)], Option<&'static str>);
+
+    const STREAMS: &[Case] = &[
         ("data: a\n\ndata:b\r\rdata:  c\r\n\r\n", &[("", "a"), ("", "b"), ("", " c")], None),
         ("\u{feff}data: bom\n\n", &[("", "bom")], None),
         ("data: x\n\n\u{feff}data: late bom\n\n", &[("", "x")], None),

@@ -1,6 +1,6 @@
 //! Sockets to WebSocket servers: one for each client socket, messages whole both ways.
 //!
-//! [`open`] shakes hands; `socket_task` moves frames. This file is the session's side of that task:
+//! [`shake_hands`] opens; `socket_task` moves frames. This file is the session's side of that task:
 //! halves that may be dropped at any await without harm to the stream.
 
 use std::time::Duration;

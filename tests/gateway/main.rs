@@ -1,4 +1,23 @@
 //! The gateway as its users meet it: the real binary on port 0, real sockets, a real redis-server.
 
+#[macro_use]
+mod engine;
+
+mod admin;
+mod broker;
+mod chat;
 mod conformance;
+mod handshake;
+mod http_input;
+mod jwt;
+mod limits;
+mod outcome;
+mod proxy;
+mod relay_http;
+mod relay_queue;
+mod relay_websocket;
 mod rig;
+mod session;
+mod start;
+mod stopping;
+mod tokens;

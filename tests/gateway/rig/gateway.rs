@@ -84,6 +84,11 @@ impl Gateway {
         until(&format!("event {name:?}"), async || self.process.log.event(name)).await
     }
 
+    /// Every log line of the event called `name` so far.
+    pub fn log_events(&self, name: &str) -> Vec<Value> {
+        self.process.log.events(name).collect()
+    }
+
     /// How many log lines are of the event called `name`.
     pub fn events(&self, name: &str) -> usize {
         self.process.log.events(name).count()
@@ -93,9 +98,12 @@ impl Gateway {
         self.process.signal(signal);
     }
 
-    /// Waits for the process to end; `None` = ended by a signal.
+    /// Waits for the process and its log to end; `None` = ended by a signal.
     pub async fn wait_exit(&mut self) -> Option<i32> {
-        self.process.wait().await.code()
+        let status = self.process.wait().await;
+        let log = &self.process.log;
+        until("end of the log", async || log.is_complete().then_some(())).await;
+        status.code()
     }
 
     /// SIGTERM, then the exit code.

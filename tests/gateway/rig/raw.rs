@@ -111,6 +111,16 @@ impl RawClient {
         parse_head(std::str::from_utf8(&head).expect("a head of ASCII"))
     }
 
+    /// As [`RawClient::read_head`], where the peer may have gone instead.
+    pub async fn try_read_status(&mut self) -> Option<u16> {
+        while !self.buffer.windows(4).any(|window| window == b"\r\n\r\n") {
+            if !self.fill().await {
+                return None;
+            }
+        }
+        Some(self.read_head().await.status)
+    }
+
     /// `length` bytes of a body.
     pub async fn read_exact(&mut self, length: usize) -> Vec<u8> {
         while self.buffer.len() < length {

@@ -1,0 +1,75 @@
+//! Upstreams against servers on loopback, a real Redis included.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::protocol::{PathPattern, Template};
+use crate::shutdown::Shutdown;
+
+mod facts;
+mod http;
+mod queue;
+mod reply;
+mod server;
+mod websocket;
+
+/// Longer than anything here takes.
+const LONG: Duration = Duration::from_secs(30);
+const UPSTREAM: &str = "worker";
+
+fn http_to(url: &str) -> config::HttpUpstream {
+    config::HttpUpstream {
+        url: Template::parse(url).unwrap(),
+        max_reply: LONG,
+        retries: 0,
+        signing_secret: None,
+    }
+}
+
+fn upstream(kind: UpstreamKind) -> config::Upstream {
+    config::Upstream {
+        name: UPSTREAM.to_owned(),
+        kind,
+        timeout: LONG,
+        max_in_flight: 64,
+        circuit: config::Circuit { failures: 1000, window: LONG, open: LONG },
+    }
+}
+
+fn shared(config: config::Upstream) -> UpstreamsShared {
+    let upstreams = BTreeMap::from([(config.name.clone(), Arc::new(config))]);
+    UpstreamsShared::new(&upstreams, &Shutdown::new()).unwrap()
+}
+
+fn upstreams(config: config::Upstream) -> Upstreams {
+    Upstreams::new(&shared(config))
+}
+
+fn params() -> Params {
+    PathPattern::parse("/{id}").unwrap().matches("/4%2F2").unwrap()
+}
+
+fn message() -> Message {
+    let data = r#"{ "message":" hi ","id":"m 1","image_url": null }"#;
+    Message {
+        text: "hi".to_owned(),
+        data: RawValue::from_string(data.to_owned()).unwrap(),
+        channel: ChannelName::new("chat_42").unwrap(),
+        params: Arc::new(params()),
+        user_id: Some(UserId::Integer(7)),
+        username: Some("Ana Ü".into()),
+        connection_id: ConnectionId::random(),
+        message_id: "m 1".to_owned(),
+        task_id: "our-task".to_owned(),
+        trace: TraceContext::new(),
+    }
+}
+
+#[tokio::test]
+async fn an_upstream_that_does_not_exist_is_unavailable() {
+    let upstreams = upstreams(upstream(UpstreamKind::Http(http_to("http://127.0.0.1:1/"))));
+    let outcome = upstreams.relay("other", &message()).await;
+    assert_eq!(outcome.err(), Some(RelayError::Unavailable));
+}

@@ -1,0 +1,143 @@
+//! Replies that stream in an HTTP upstream's answer.
+
+use super::server::{Script, Server};
+use super::*;
+
+const SSE: &str = "text/event-stream; charset=utf-8";
+const NDJSON: &str = "application/x-ndjson";
+
+async fn reply(server: &Server) -> Reply {
+    let upstreams = upstreams(upstream(UpstreamKind::Http(http_to(&server.url()))));
+    let taken = upstreams.relay(UPSTREAM, &message()).await.unwrap();
+    assert_eq!(taken.task_id, "our-task");
+    taken.reply.expect("a reply")
+}
+
+/// All events up to the end, and how it ended.
+async fn read(reply: &mut Reply) -> (Vec<String>, Option<ReplyBroken>) {
+    let mut events = Vec::new();
+    let end = loop {
+        match tokio::time::timeout(LONG, reply.next()).await.expect("in time") {
+            Some(Ok(json)) => events.push(String::from_utf8(json.to_vec()).unwrap()),
+            Some(Err(broken)) => break Some(broken),
+            None => break None,
+        }
+    };
+    assert!(reply.next().await.is_none(), "an end is an end");
+    (events, end)
+}
+
+async fn outcome(script: Script) -> (Vec<String>, Option<ReplyBroken>) {
+    read(&mut reply(&Server::start([script]).await).await).await
+}
+
+fn events(events: &[&str]) -> Vec<String> {
+    events.iter().map(|event| event.to_string()).collect()
+}
+
+#[tokio::test]
+async fn event_streams_in_any_pieces() {
+    let stream = "\u{feff}: hi\r\ndata: {\"event\":\"token\",\"t\":\"ü\"}\r\n\r\nevent: token\ndata: {\"t\":\ndata: 1}\n\ndata: plain\n\ndata: [DONE]\n\ndata: after\n\n";
+    let expected = events(&[
+        r#"{"event":"token","t":"ü"}"#,
+        "{\"event\":\"token\",\"t\":\n1}",
+        r#"{"event":"chunk","chunk":"plain"}"#,
+    ]);
+    let bytes = stream.as_bytes();
+    let single: Vec<&[u8]> = bytes.chunks(1).collect();
+    for chunks in [vec![bytes], single, bytes.chunks(7).collect()] {
+        assert_eq!(outcome(Script::stream(SSE, &chunks)).await, (expected.clone(), None));
+    }
+}
+
+#[tokio::test]
+async fn ndjson_with_and_without_its_last_line_feed() {
+    for kind in [NDJSON, "application/jsonl", "Application/X-NDJSON; charset=utf-8"] {
+        for last in ["{\"event\":\"end\"}\n", "{\"event\":\"end\"}"] {
+            let chunks: [&[u8]; 3] = [b"{\"a\":", b"1}\n\n", last.as_bytes()];
+            let expected = events(&[r#"{"event":"chunk","chunk":{"a":1}}"#, r#"{"event":"end"}"#]);
+            assert_eq!(outcome(Script::stream(kind, &chunks)).await, (expected, None), "{kind}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_upstream_that_dies_loses_the_reply() {
+    let first = events(&[r#"{"event":"chunk","chunk":1}"#]);
+    for script in [
+        Script::cut_stream(SSE, &[b"data: 1\n\n"]),
+        Script::cut_stream(SSE, &[b"data: 1\n\nda"]),
+        Script::stream(SSE, &[b"data: 1\n\ndata: 2\n"]),
+        Script::stream(NDJSON, &[b"1\n{\"a\":"]),
+        Script::closing(
+            "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\ndata: 2",
+        ),
+    ] {
+        assert_eq!(outcome(script).await, (first.clone(), Some(ReplyBroken::Lost)));
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_ends_with_its_connection_ends_regularly() {
+    let bytes = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n";
+    let expected = events(&[r#"{"event":"chunk","chunk":1}"#]);
+    assert_eq!(outcome(Script::closing(bytes)).await, (expected, None));
+}
+
+#[tokio::test]
+async fn a_huge_event_ends_the_reply() {
+    let piece = [b'x'; 64 * 1024];
+    for (kind, start) in [(SSE, &b"data: "[..]), (NDJSON, b"\"")] {
+        let mut chunks = vec![start];
+        chunks.extend(std::iter::repeat_n(&piece[..], 17));
+        let (events, end) = outcome(Script::stream(kind, &chunks)).await;
+        assert!(events.is_empty());
+        assert_eq!(end, Some(ReplyBroken::Refused("an event of the reply was too large")));
+    }
+}
+
+#[tokio::test]
+async fn a_reply_that_takes_too_long_is_ended() {
+    let script = Script { hangs: true, ..Script::cut_stream(SSE, &[b"data: 1\n\n"]) };
+    let server = Server::start([script]).await;
+    let max_reply = Duration::from_millis(200);
+    let http = config::HttpUpstream { max_reply, ..http_to(&server.url()) };
+    let taken = upstreams(upstream(UpstreamKind::Http(http))).relay(UPSTREAM, &message()).await;
+    let mut reply = taken.unwrap().reply.unwrap();
+    let (_, end) = read(&mut reply).await;
+    assert_eq!(end, Some(ReplyBroken::Refused("the reply took too long")));
+}
+
+/// A stream that always has more ready never makes the reader wait, so the deadline must not depend
+/// on its waiting.
+#[tokio::test]
+async fn a_reply_that_never_pauses_is_ended_too() {
+    let body = [&b"9\r\ndata: 1\n\n\r\n"[..]; 2].concat();
+    let head =
+        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let server = Server::start([Script::hanging([head.as_bytes(), &body].concat())]).await;
+    let max_reply = Duration::from_secs(1);
+    let http = config::HttpUpstream { max_reply, ..http_to(&server.url()) };
+    let taken = upstreams(upstream(UpstreamKind::Http(http))).relay(UPSTREAM, &message()).await;
+    let mut reply = taken.unwrap().reply.unwrap();
+    assert!(matches!(reply.next().await, Some(Ok(_))));
+    tokio::time::sleep(max_reply).await;
+    let late = reply.next().await;
+    assert_eq!(late, Some(Err(ReplyBroken::Refused("the reply took too long"))));
+}
+
+#[tokio::test]
+async fn a_reply_keeps_its_place_until_it_is_dropped() {
+    let script = Script { hangs: true, ..Script::cut_stream(SSE, &[b"data: 1\n\n"]) };
+    let server = Server::start([script]).await;
+    let mut config = upstream(UpstreamKind::Http(http_to(&server.url())));
+    config.max_in_flight = 1;
+    let upstreams = upstreams(config);
+    let mut reply = upstreams.relay(UPSTREAM, &message()).await.unwrap().reply.unwrap();
+    assert!(matches!(reply.next().await, Some(Ok(_))));
+    let busy = upstreams.relay(UPSTREAM, &message()).await.err();
+    assert_eq!(busy, Some(RelayError::Busy));
+    drop(reply);
+    server.was_abandoned(1).await;
+    assert!(upstreams.relay(UPSTREAM, &message()).await.is_ok());
+}

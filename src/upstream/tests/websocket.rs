@@ -1,0 +1,304 @@
+//! Sockets to an independent WebSocket server.
+
+use bytes::Bytes;
+use fastwebsockets::upgrade::upgrade;
+use fastwebsockets::{Frame, OpCode, Payload, WebSocket};
+use hyper::service::service_fn;
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+use super::server::{Script, Server};
+use super::*;
+
+type Peer = WebSocket<TokioIo<Upgraded>>;
+
+const MAX_MESSAGE: usize = 64 * 1024;
+
+/// The server's ends of its sockets, and the heads of the requests that opened them.
+struct Sockets {
+    config: config::Upstream,
+    peers: mpsc::Receiver<Peer>,
+    heads: mpsc::Receiver<hyper::http::request::Parts>,
+}
+
+fn socket_to(port: u16) -> config::Upstream {
+    let url = Template::parse(&format!("ws://127.0.0.1:{port}/ws/{{id}}?u={{user_id}}")).unwrap();
+    upstream(UpstreamKind::WebSocket(config::WebSocketUpstream { url }))
+}
+
+async fn serve() -> Sockets {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let config = socket_to(listener.local_addr().unwrap().port());
+    let ((to_peers, peers), (to_heads, heads)) = (mpsc::channel(8), mpsc::channel(8));
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (to_peers, to_heads) = (to_peers.clone(), to_heads.clone());
+            let service = service_fn(move |mut request| {
+                let (response, upgraded) = upgrade(&mut request).unwrap();
+                let _full = to_heads.try_send(request.into_parts().0);
+                let to_peers = to_peers.clone();
+                tokio::spawn(async move {
+                    let mut peer = upgraded.await.unwrap();
+                    peer.set_auto_close(false);
+                    to_peers.send(peer).await.ok()
+                });
+                std::future::ready(Ok::<_, std::convert::Infallible>(response))
+            });
+            let connection = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service)
+                .with_upgrades();
+            tokio::spawn(connection);
+        }
+    });
+    Sockets { config, peers, heads }
+}
+
+fn opening(message: &Message) -> Opening<'_> {
+    Opening {
+        channel: &message.channel,
+        params: &message.params,
+        user_id: message.user_id.as_ref(),
+        username: message.username.as_deref(),
+        connection_id: message.connection_id,
+        trace: &message.trace,
+        max_message_bytes: MAX_MESSAGE,
+    }
+}
+
+async fn open(config: config::Upstream) -> Result<UpstreamSocket, RelayError> {
+    upstreams(config).open_socket(UPSTREAM, &opening(&message())).await
+}
+
+/// Both ends of one socket.
+async fn pair() -> (UpstreamSocket, Peer) {
+    let mut sockets = serve().await;
+    let socket = open(sockets.config).await.expect("opened");
+    (socket, sockets.peers.recv().await.unwrap())
+}
+
+async fn heard(socket: &mut UpstreamSocket) -> FromUpstream {
+    tokio::time::timeout(LONG, socket.receiver.recv()).await.expect("in time")
+}
+
+/// The next frame at the server: opcode and payload.
+async fn frame(peer: &mut Peer) -> (OpCode, Vec<u8>) {
+    let frame = tokio::time::timeout(LONG, peer.read_frame()).await.expect("in time").unwrap();
+    (frame.opcode, frame.payload.to_vec())
+}
+
+fn piece(fin: bool, opcode: OpCode, payload: &[u8]) -> Frame<'_> {
+    Frame::new(fin, opcode, None, Payload::Borrowed(payload))
+}
+
+fn text(text: &str) -> SocketMessage {
+    SocketMessage::Text(Bytes::copy_from_slice(text.as_bytes()))
+}
+
+#[tokio::test]
+async fn the_handshake_carries_who_and_where() {
+    let mut sockets = serve().await;
+    let message = message();
+    let upstreams = upstreams(sockets.config.clone());
+    let _socket = upstreams.open_socket(UPSTREAM, &opening(&message)).await.unwrap();
+    let head = sockets.heads.recv().await.unwrap();
+    assert_eq!(head.uri, "/ws/4%2F2?u=7");
+    let header = |name: &str| head.headers[name].to_str().unwrap();
+    assert_eq!(header("x-tidegate-channel"), "chat_42");
+    assert_eq!(header("x-tidegate-user-id"), "7");
+    assert_eq!(header("x-tidegate-username"), "Ana%20%C3%9C");
+    assert_eq!(header("x-tidegate-connection-id"), message.connection_id.to_string());
+    assert_eq!(TraceContext::parse(header("traceparent")), Some(message.trace));
+}
+
+#[tokio::test]
+async fn messages_pass_whole_both_ways() {
+    let (mut socket, mut peer) = pair().await;
+    let large = "ü".repeat(MAX_MESSAGE / 2);
+    for sent in ["", "hi", &large] {
+        socket.sender.send(text(sent)).await.unwrap();
+        assert_eq!(frame(&mut peer).await, (OpCode::Text, sent.as_bytes().to_vec()));
+        peer.write_frame(piece(true, OpCode::Text, sent.as_bytes())).await.unwrap();
+        assert_eq!(heard(&mut socket).await, FromUpstream::Message(text(sent)));
+    }
+    let binary = SocketMessage::Binary(Bytes::from_static(b"\x00\xff"));
+    socket.sender.send(binary.clone()).await.unwrap();
+    assert_eq!(frame(&mut peer).await, (OpCode::Binary, b"\x00\xff".to_vec()));
+    peer.write_frame(piece(true, OpCode::Binary, b"\x00\xff")).await.unwrap();
+    assert_eq!(heard(&mut socket).await, FromUpstream::Message(binary));
+}
+
+#[tokio::test]
+async fn fragments_are_joined_and_pings_between_them_answered() {
+    let (mut socket, mut peer) = pair().await;
+    let bytes = "aüb".as_bytes();
+    peer.write_frame(piece(false, OpCode::Text, &bytes[..2])).await.unwrap();
+    peer.write_frame(piece(true, OpCode::Ping, b"beat")).await.unwrap();
+    peer.write_frame(piece(false, OpCode::Continuation, b"")).await.unwrap();
+    peer.write_frame(piece(true, OpCode::Continuation, &bytes[2..])).await.unwrap();
+    assert_eq!(frame(&mut peer).await, (OpCode::Pong, b"beat".to_vec()));
+    assert_eq!(heard(&mut socket).await, FromUpstream::Message(text("aüb")));
+}
+
+#[tokio::test]
+async fn a_dropped_recv_loses_nothing() {
+    let (mut socket, mut peer) = pair().await;
+    for number in 0..50 {
+        let sent = format!("{number}").repeat(1000);
+        let writing = peer.write_frame(piece(true, OpCode::Text, sent.as_bytes()));
+        let mut early = None;
+        let reading = async {
+            for _ in 0..10 {
+                if let Ok(heard) =
+                    tokio::time::timeout(Duration::ZERO, socket.receiver.recv()).await
+                {
+                    early = Some(heard);
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        let (written, ()) = tokio::join!(writing, reading);
+        written.unwrap();
+        let heard = match early {
+            Some(heard) => heard,
+            None => heard(&mut socket).await,
+        };
+        assert_eq!(heard, FromUpstream::Message(text(&sent)));
+    }
+}
+
+#[tokio::test]
+async fn the_upstreams_close_is_told_and_answered() {
+    for (sent, told, answer) in [
+        (Some((4001, "who?")), Some((4001, "who?")), 4001),
+        (Some((1000, "")), Some((1000, "")), 1000),
+        (None, Some((1000, "")), 0),
+        (Some((1005, "")), None, 1002),
+        (Some((999, "")), None, 1002),
+    ] {
+        let (mut socket, mut peer) = pair().await;
+        let close = match sent {
+            Some((code, reason)) => Frame::close(code, reason.as_bytes()),
+            None => Frame::close_raw(Payload::Borrowed(b"")),
+        };
+        peer.write_frame(close).await.unwrap();
+        let told = told.map(|(code, reason): (u16, &str)| (code, reason.to_owned()));
+        let payload = if answer == 0 { Vec::new() } else { u16::to_be_bytes(answer).to_vec() };
+        assert_eq!(frame(&mut peer).await, (OpCode::Close, payload), "{sent:?}");
+        assert_eq!(heard(&mut socket).await, FromUpstream::Closed(told), "{sent:?}");
+        assert_eq!(heard(&mut socket).await, FromUpstream::Closed(None));
+        assert_eq!(socket.sender.send(text("late")).await, Err(()));
+    }
+}
+
+#[tokio::test]
+async fn our_close_is_told_and_its_answer_heard() {
+    let (mut socket, mut peer) = pair().await;
+    let reason = "ü".repeat(100);
+    socket.sender.close(4002, &reason).await;
+    let (opcode, payload) = frame(&mut peer).await;
+    assert_eq!((opcode, &payload[..2]), (OpCode::Close, &4002u16.to_be_bytes()[..]));
+    assert_eq!(std::str::from_utf8(&payload[2..]).unwrap(), "ü".repeat(61));
+    peer.write_frame(Frame::close(4002, b"")).await.unwrap();
+    assert_eq!(heard(&mut socket).await, FromUpstream::Closed(Some((4002, String::new()))));
+}
+
+#[tokio::test]
+async fn what_must_not_be_ends_the_socket() {
+    let over = vec![b'x'; MAX_MESSAGE + 1];
+    let part = vec![b'x'; MAX_MESSAGE / 2 + 1];
+    let cases: [(&str, Vec<Frame<'_>>, u16); 6] = [
+        ("one large frame", vec![piece(true, OpCode::Text, &over)], 1009),
+        (
+            "many fragments",
+            vec![piece(false, OpCode::Binary, &part), piece(true, OpCode::Continuation, &part)],
+            1009,
+        ),
+        ("no UTF-8", vec![piece(true, OpCode::Text, b"\xff")], 1007),
+        (
+            "no UTF-8 over fragments",
+            vec![piece(false, OpCode::Text, b"\xc3"), piece(true, OpCode::Continuation, b"a")],
+            1007,
+        ),
+        ("a fragment of nothing", vec![piece(true, OpCode::Continuation, b"a")], 1002),
+        (
+            "a message in a message",
+            vec![piece(false, OpCode::Text, b"a"), piece(true, OpCode::Text, b"b")],
+            1002,
+        ),
+    ];
+    for (name, frames, code) in cases {
+        let (mut socket, mut peer) = pair().await;
+        for frame in frames {
+            peer.write_frame(frame).await.unwrap();
+        }
+        assert_eq!(frame(&mut peer).await, (OpCode::Close, code.to_be_bytes().to_vec()), "{name}");
+        assert_eq!(heard(&mut socket).await, FromUpstream::Closed(None), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_broken_connection_is_told() {
+    let (mut socket, peer) = pair().await;
+    drop(peer);
+    assert_eq!(heard(&mut socket).await, FromUpstream::Closed(None));
+    assert_eq!(socket.sender.send(text("hi")).await, Err(()));
+}
+
+#[tokio::test]
+async fn an_upstream_that_does_not_read_is_given_up() {
+    let mut sockets = serve().await;
+    sockets.config.timeout = Duration::from_secs(2);
+    let mut socket = open(sockets.config).await.unwrap();
+    let _peer = sockets.peers.recv().await.unwrap();
+    let message = SocketMessage::Binary(Bytes::from(vec![0; 1024 * 1024]));
+    let sent = async { while socket.sender.send(message.clone()).await.is_ok() {} };
+    tokio::time::timeout(LONG, sent).await.expect("given up in time");
+    assert_eq!(heard(&mut socket).await, FromUpstream::Closed(None));
+}
+
+#[tokio::test]
+async fn dropped_halves_say_goodbye_and_give_their_place_back() {
+    let mut sockets = serve().await;
+    sockets.config.max_in_flight = 1;
+    let (upstreams, message) = (upstreams(sockets.config.clone()), message());
+    let socket = upstreams.open_socket(UPSTREAM, &opening(&message)).await.unwrap();
+    let mut peer = sockets.peers.recv().await.unwrap();
+    let busy = upstreams.open_socket(UPSTREAM, &opening(&message)).await.err();
+    assert_eq!(busy, Some(RelayError::Busy));
+    drop(socket);
+    assert_eq!(frame(&mut peer).await, (OpCode::Close, 1001u16.to_be_bytes().to_vec()));
+    assert!(peer.read_frame().await.is_err(), "the connection is over");
+    assert!(upstreams.open_socket(UPSTREAM, &opening(&message)).await.is_ok());
+}
+
+#[tokio::test]
+async fn answers_that_open_no_socket() {
+    let upgrading = |accept: &str| {
+        Script::hanging(format!(
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n{accept}\r\n"
+        ))
+    };
+    for (script, error) in [
+        (Script::answer("200 OK", "text/plain", "hi"), RelayError::Unavailable),
+        (Script::answer("302 Found", "text/plain", ""), RelayError::Unavailable),
+        (Script::answer("429 Slower", "text/plain", ""), RelayError::Busy),
+        (
+            Script::answer("403 Forbidden", "text/plain", ""),
+            RelayError::Rejected("the service refused the connection".to_owned()),
+        ),
+        (Script::answer("500 No", "text/plain", ""), RelayError::Unavailable),
+        (upgrading(""), RelayError::Unavailable),
+        (upgrading("Sec-WebSocket-Accept: AAAA\r\n"), RelayError::Unavailable),
+        (Script::closing("garbage\r\n\r\n"), RelayError::Unavailable),
+    ] {
+        let server = Server::start([script]).await;
+        assert_eq!(open(socket_to(server.port)).await.err(), Some(error));
+    }
+    let server = Server::start([Script::hanging("")]).await;
+    let mut config = socket_to(server.port);
+    config.timeout = Duration::from_millis(100);
+    assert_eq!(open(config).await.err(), Some(RelayError::Unavailable));
+}

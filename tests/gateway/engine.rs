@@ -1,0 +1,59 @@
+//! The same test on the memory engine and on a Redis of its own.
+
+use super::rig::{Gateway, Redis, Settings, http, until};
+
+/// Where a test's gateways keep what they share; the Redis lives as long as this.
+pub struct Engine(Option<Redis>);
+
+impl Engine {
+    pub fn memory() -> Self {
+        Self(None)
+    }
+
+    pub async fn redis() -> Self {
+        Self(Some(Redis::start().await))
+    }
+
+    /// A gateway that has found its engine.
+    pub async fn start(&self, settings: Settings) -> Gateway {
+        let gateway = Gateway::start(self.of(settings)).await;
+        until("ready gateway", async || {
+            (http::get(gateway.admin(), "/readyz").await.status == 200).then_some(())
+        })
+        .await;
+        gateway
+    }
+
+    /// The Redis, where this engine is one.
+    pub fn server(&self) -> Option<&Redis> {
+        self.0.as_ref()
+    }
+
+    fn of(&self, settings: Settings) -> Settings {
+        match &self.0 {
+            None => settings,
+            Some(redis) => settings.redis(&redis.url()),
+        }
+    }
+}
+
+/// Makes two tests, `memory` and `redis`, in a module of the name of each function.
+macro_rules! on_both_engines {
+    ($($test:ident),* $(,)?) => {
+        $(
+            mod $test {
+                use crate::engine::Engine;
+
+                #[tokio::test]
+                async fn memory() {
+                    super::$test(Engine::memory()).await;
+                }
+
+                #[tokio::test]
+                async fn redis() {
+                    super::$test(Engine::redis().await).await;
+                }
+            }
+        )*
+    };
+}

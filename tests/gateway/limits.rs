@@ -1,0 +1,202 @@
+//! How much of everything: each refusal says when to come back, and no node is fooled by another.
+
+use serde_json::{Value, json};
+
+use crate::chat::{chat, open_to_all, relayed, session, session_with};
+use crate::engine::Engine;
+use crate::outcome::Outcome::{Closed, Connected};
+use crate::outcome::{attempt, outcome};
+use crate::rig::raw::Said;
+use crate::rig::{Client, Gateway, RawClient, Upstream, frame, until};
+
+async fn signed_in(gateway: &Gateway, session: &str) -> Client {
+    let cookie = format!("access_token={session}");
+    attempt(gateway, "/ws/chat/42/", &[("cookie", &cookie)]).await.expect("a session")
+}
+
+async fn say(client: &mut Client, id: &str) -> Value {
+    client.send_json(&json!({"message": "hello", "id": id})).await;
+    client.next_json().await
+}
+
+#[track_caller]
+fn assert_rate_limited(event: &Value, id: &str, most: u64) {
+    assert_eq!(
+        (&event["event"], &event["code"]),
+        (&json!("error"), &json!("rate_limited")),
+        "{event}"
+    );
+    assert_eq!(event["id"], id, "{event}");
+    let wait = event["retry_after"].as_u64().expect("a retry_after in seconds");
+    assert!((1..=most).contains(&wait), "{event}");
+    assert!(event["error"].is_string(), "{event}");
+}
+
+async fn messages_of_a_user_are_counted_over_all_connections(engine: Engine) {
+    let upstream = Upstream::accepting().await;
+    let limits = "[route.limits]\nmessages_per_user = \"3/1h\"";
+    let gateway = engine.start(relayed(&upstream.url("/"), limits)).await;
+    let mut first = signed_in(&gateway, &session()).await;
+    let mut second = signed_in(&gateway, &session()).await;
+    for client in [&mut first, &mut second] {
+        assert_eq!(say(client, "a").await["event"], "task_queued");
+    }
+    assert_eq!(say(&mut first, "b").await["event"], "task_queued");
+    assert_rate_limited(&say(&mut first, "c").await, "c", 1200);
+    assert_rate_limited(&say(&mut second, "d").await, "d", 1200);
+    let mut other = signed_in(&gateway, &session_with(json!({"user_id": "7x"}))).await;
+    assert_eq!(say(&mut other, "e").await["event"], "task_queued");
+    assert_eq!(upstream.requests().len(), 4, "what is refused is not relayed");
+}
+
+#[tokio::test]
+async fn two_nodes_count_a_users_messages_together() {
+    let engine = Engine::redis().await;
+    let upstream = Upstream::accepting().await;
+    let limits = "[route.limits]\nmessages_per_user = \"3/1h\"";
+    let settings = relayed(&upstream.url("/"), limits);
+    let (one, two) = (engine.start(settings.clone()).await, engine.start(settings).await);
+    let mut on_one = signed_in(&one, &session()).await;
+    let mut on_two = signed_in(&two, &session()).await;
+    assert_eq!(say(&mut on_one, "a").await["event"], "task_queued");
+    assert_eq!(say(&mut on_two, "b").await["event"], "task_queued");
+    assert_eq!(say(&mut on_one, "c").await["event"], "task_queued");
+    assert_rate_limited(&say(&mut on_two, "d").await, "d", 1200);
+    assert_rate_limited(&say(&mut on_one, "e").await, "e", 1200);
+    assert_eq!(upstream.requests().len(), 3);
+}
+
+#[tokio::test]
+async fn messages_of_a_connection_are_counted_for_itself() {
+    let upstream = Upstream::accepting().await;
+    let lines = "auth = [\"anonymous\"]\n[route.limits]\nmessages_per_connection = \"2/1h\"";
+    let gateway = Gateway::start(relayed(&upstream.url("/"), lines)).await;
+    let (mut client, _) = Client::connected(&gateway, "/ws/chat/42/").await;
+    for id in ["a", "b"] {
+        assert_eq!(say(&mut client, id).await["event"], "task_queued");
+    }
+    assert_rate_limited(&say(&mut client, "c").await, "c", 1800);
+    let (mut other, _) = Client::connected(&gateway, "/ws/chat/42/").await;
+    assert_eq!(say(&mut other, "d").await["event"], "task_queued");
+    let refused = [("limit", "messages_per_connection")];
+    gateway.wait_for_metric("tidegate_limit_refusals_total", &refused, 1.0).await;
+}
+
+/// What is said from `connected` to the close frame: its events, and the code.
+async fn flood(gateway: &Gateway, frames: &[u8]) -> (Vec<Said>, Option<u16>) {
+    let mut client = RawClient::open(gateway.addr(), "/ws/chat/42/").await;
+    assert!(matches!(client.next().await, Said::Text(_)), "connected");
+    // It may be closed before it has sent all.
+    let _ = client.try_write(frames).await;
+    let mut said = Vec::new();
+    loop {
+        match client.next().await {
+            Said::Close(code, _) => return (said, code),
+            Said::End => panic!("ended without a close frame after {} frames", said.len()),
+            other => said.push(other),
+        }
+    }
+}
+
+fn count(said: &[Said], needle: &str) -> usize {
+    let has = |text: &[u8]| String::from_utf8_lossy(text).contains(needle);
+    said.iter().filter(|said| matches!(said, Said::Text(text) if has(text))).count()
+}
+
+#[tokio::test]
+async fn pings_are_answered_up_to_a_bound() {
+    let gateway = Gateway::start(open_to_all()).await;
+    let pings = frame::text(r#"{"type":"ping"}"#).bytes().repeat(500);
+    let (said, code) = flood(&gateway, &pings).await;
+    let (pongs, refused) = (count(&said, "\"pong\""), count(&said, "rate_limited"));
+    assert!((20..250).contains(&pongs), "{pongs} pongs");
+    assert!((30..250).contains(&refused), "{refused} refusals");
+    assert_eq!(count(&said, "retry_after"), refused);
+    assert_eq!(code, Some(1008));
+
+    let (_, code) = flood(&gateway, &frame::ping("x").bytes().repeat(500)).await;
+    assert_eq!(code, Some(1008));
+}
+
+#[tokio::test]
+async fn a_client_that_goes_on_after_refusals_is_closed() {
+    let gateway = Gateway::start(open_to_all()).await;
+    for (text, code) in
+        [("rubbish", "invalid_json"), ("{}", "empty_message"), (r#"{"message":"m"}"#, "forbidden")]
+    {
+        let frames = frame::text(text).bytes().repeat(500);
+        let (said, closed) = flood(&gateway, &frames).await;
+        assert_eq!(closed, Some(1008), "{text}");
+        let refusals = count(&said, code) + count(&said, "rate_limited");
+        assert!((30..250).contains(&refusals), "{refusals} refusals of {text}");
+        assert_eq!(refusals, said.len(), "{text}");
+    }
+}
+
+async fn open_connections_of_a_user_are_bounded_and_given_back(engine: Engine) {
+    let limits = "[route.limits]\nconnections_per_user = 2\nconnects_per_user = \"off\"";
+    let gateway = engine.start(chat(limits)).await;
+    let cookie = format!("access_token={}", session());
+    let cookie = [("cookie", cookie.as_str())];
+    let first = signed_in(&gateway, &session()).await;
+    let mut second = signed_in(&gateway, &session()).await;
+    let mut third = Client::open(gateway.addr(), "/ws/chat/42/", &cookie).await;
+    let error = third.next_event("error").await;
+    assert!(error["retry_after"].as_u64().is_some_and(|wait| wait >= 1), "{error}");
+    assert_eq!(third.closed().await, Some(4029));
+    let _other_user = signed_in(&gateway, &session_with(json!({"user_id": 8}))).await;
+
+    // One leaves without a word, one says goodbye.
+    drop(first);
+    second.close(1000, "").await;
+    assert_eq!(second.closed().await, Some(1000));
+    let place = async || attempt(&gateway, "/ws/chat/42/", &cookie).await.ok();
+    let _fourth = until("a place given back", place).await;
+    let _fifth = until("another place given back", place).await;
+    assert_eq!(outcome(&gateway, "/ws/chat/42/", &cookie).await, Closed(4029));
+}
+
+#[tokio::test]
+async fn two_nodes_count_a_users_connections_together() {
+    let engine = Engine::redis().await;
+    let limits = "[route.limits]\nconnections_per_user = 2\nconnects_per_user = \"off\"";
+    let (one, two) = (engine.start(chat(limits)).await, engine.start(chat(limits)).await);
+    let cookie = format!("access_token={}", session());
+    let cookie = [("cookie", cookie.as_str())];
+    let first = signed_in(&one, &session()).await;
+    let _second = signed_in(&two, &session()).await;
+    for node in [&one, &two] {
+        assert_eq!(outcome(node, "/ws/chat/42/", &cookie).await, Closed(4029));
+    }
+    drop(first);
+    let _third = until("the place given back by the other node", async || {
+        attempt(&two, "/ws/chat/42/", &cookie).await.ok()
+    })
+    .await;
+}
+
+async fn connects_of_a_user_are_bounded(engine: Engine) {
+    let limits = "[route.limits]\nconnects_per_user = \"3/1h\"\nconnections_per_user = 0";
+    let gateway = engine.start(chat(limits)).await;
+    let cookie = format!("access_token={}", session());
+    let cookie = [("cookie", cookie.as_str())];
+    for _ in 0..3 {
+        assert_eq!(outcome(&gateway, "/ws/chat/42/", &cookie).await, Connected);
+    }
+    assert_eq!(outcome(&gateway, "/ws/chat/42/", &cookie).await, Closed(4029));
+    let mut refused = Client::open(gateway.addr(), "/ws/chat/42/", &cookie).await;
+    let error = refused.next_event("error").await;
+    assert!(
+        error["retry_after"].as_u64().is_some_and(|wait| (1..=1200).contains(&wait)),
+        "{error}"
+    );
+    let refused = [("limit", "connects_per_user")];
+    assert_eq!(gateway.metric("tidegate_limit_refusals_total", &refused).await, 2.0);
+    let _other_user = signed_in(&gateway, &session_with(json!({"user_id": 8}))).await;
+}
+
+on_both_engines!(
+    messages_of_a_user_are_counted_over_all_connections,
+    open_connections_of_a_user_are_bounded_and_given_back,
+    connects_of_a_user_are_bounded,
+);

@@ -1,0 +1,221 @@
+//! Requests that are no route: passed on as they are, streamed both ways, with their origin told.
+
+use std::sync::Mutex;
+
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::rig::{Gateway, RawClient, Reply, Settings, Upstream, http, within};
+
+fn settings(upstream_url: &str) -> Settings {
+    Settings::chat("http://127.0.0.1:1/")
+        .section("proxy", &format!("upstream = {upstream_url:?}\ntimeout = \"1s\""))
+}
+
+#[tokio::test]
+async fn without_an_upstream_there_is_nothing() {
+    let gateway = Gateway::start(Settings::chat("http://127.0.0.1:1/")).await;
+    for path in ["/", "/ws/chat/", "/ws/chat/1/2/", "/api"] {
+        let answer = http::get(gateway.addr(), path).await;
+        assert_eq!(answer.status, 404, "{path}");
+        assert_eq!(answer.header("content-type"), Some("application/json"));
+        assert_eq!(answer.json()["code"], "no_upstream");
+    }
+}
+
+#[tokio::test]
+async fn requests_and_answers_pass_as_they_are() {
+    let upstream = Upstream::start(|_| Reply::Answer {
+        status: 418,
+        headers: vec![
+            ("x-answer", "yes".to_owned()),
+            ("set-cookie", "a=1; Path=/".to_owned()),
+            ("set-cookie", "b=2".to_owned()),
+            ("keep-alive", "timeout=5".to_owned()),
+        ],
+        body: "tea".into(),
+    })
+    .await;
+    let gateway = Gateway::start(settings(&upstream.url("/base/"))).await;
+    let path = "/api/items/a%2Fb?x=1&y=%20z&empty=";
+    let headers = [("host", "app.example.com"), ("x-own", "kept"), ("cookie", "c=3")];
+    let answer = http::send(gateway.addr(), "PUT", path, &headers, "body".into()).await;
+    assert_eq!((answer.status, answer.text().as_str()), (418, "tea"));
+    assert_eq!(answer.header("x-answer"), Some("yes"));
+    assert_eq!(answer.headers.get_all("set-cookie").iter().count(), 2);
+    assert_eq!(answer.header("keep-alive"), None);
+
+    let request = upstream.next_request().await;
+    assert_eq!((request.method.as_str(), &*request.body), ("PUT", &b"body"[..]));
+    assert_eq!(request.path, format!("/base{path}"));
+    for (name, value) in headers {
+        assert_eq!(request.header(name), Some(value));
+    }
+    assert_eq!(request.header("content-length"), Some("4"));
+    assert_eq!(request.header("x-forwarded-for"), Some("127.0.0.1"));
+    assert_eq!(request.header("x-forwarded-proto"), Some("http"));
+    assert_eq!(request.header("x-forwarded-host"), Some("app.example.com"));
+    assert_eq!(request.header("x-request-id").map(str::len), Some(32));
+}
+
+#[tokio::test]
+async fn what_belongs_to_one_hop_ends_there() {
+    let upstream = Upstream::start(|_| Reply::status(204)).await;
+    let gateway = Gateway::start(settings(&upstream.url(""))).await;
+    let headers = [
+        ("connection", "x-hop, keep-alive"),
+        ("x-hop", "1"),
+        ("keep-alive", "timeout=5"),
+        ("te", "gzip"),
+        ("upgrade", "h2c"),
+        ("proxy-authorization", "Basic eA=="),
+        ("proxy-connection", "keep-alive"),
+        ("x-end-to-end", "1"),
+    ];
+    http::send(gateway.addr(), "GET", "/", &headers, "".into()).await;
+    let request = upstream.next_request().await;
+    for (name, _) in &headers[1..7] {
+        assert_eq!(request.header(name), None, "{name}");
+    }
+    assert!(!request.header("connection").is_some_and(|value| value.contains("x-hop")));
+    assert_eq!(request.header("x-end-to-end"), Some("1"));
+}
+
+#[tokio::test]
+async fn only_a_trusted_proxy_is_believed_about_its_client() {
+    let upstream = Upstream::start(|_| Reply::status(204)).await;
+    let given = [
+        ("x-forwarded-for", "203.0.113.9"),
+        ("x-forwarded-proto", "https"),
+        ("x-forwarded-host", "public.test"),
+        ("x-request-id", "given-1"),
+    ];
+    for (trusted, chain, proto, has_host) in
+        [(false, "127.0.0.1", "http", false), (true, "203.0.113.9, 127.0.0.1", "https", true)]
+    {
+        let mut settings = settings(&upstream.url(""));
+        if trusted {
+            settings = settings.also("server", "trusted_proxies = [\"127.0.0.0/8\"]");
+        }
+        let gateway = Gateway::start(settings).await;
+        http::send(gateway.addr(), "GET", "/", &given, "".into()).await;
+        let request = upstream.next_request().await;
+        assert_eq!(request.header("x-forwarded-for"), Some(chain));
+        assert_eq!(request.header("x-forwarded-proto"), Some(proto));
+        assert_eq!(request.header("x-forwarded-host") == Some("public.test"), has_host);
+        assert_eq!(request.header("x-request-id"), Some("given-1"));
+    }
+}
+
+#[tokio::test]
+async fn a_streamed_answer_arrives_while_it_is_made() {
+    let (stream, reply) = Reply::stream("text/event-stream");
+    let reply = std::sync::Arc::new(Mutex::new(Some(reply)));
+    let upstream =
+        Upstream::start(move |_| reply.lock().unwrap().take().unwrap_or(Reply::Hangup)).await;
+    let gateway = Gateway::start(settings(&upstream.url(""))).await;
+    let mut client = RawClient::connect(gateway.addr()).await;
+    client.write(b"GET /events HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    let head = client.read_head().await;
+    assert_eq!((head.status, head.header("content-type")), (200, Some("text/event-stream")));
+    for event in ["data: first\n\n", "data: second\n\n"] {
+        stream.write(event);
+        // A chunk of HTTP/1.1: its size in hexadecimal, and it.
+        let chunk = format!("{:x}\r\n{event}\r\n", event.len()).to_ascii_uppercase();
+        let read = client.read_exact(chunk.len()).await.to_ascii_uppercase();
+        assert_eq!(String::from_utf8(read).unwrap(), chunk);
+    }
+    drop(client);
+    stream.given_up().await;
+}
+
+#[tokio::test]
+async fn a_large_upload_is_passed_on_while_it_arrives() {
+    const TOTAL: usize = 30 << 20;
+    const FIRST: usize = 1 << 20;
+    let upstream = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let gateway =
+        Gateway::start(settings(&format!("http://{}", upstream.local_addr().unwrap()))).await;
+    let mut client = TcpStream::connect(gateway.addr()).await.unwrap();
+    let head = format!("POST /upload HTTP/1.1\r\nhost: a\r\ncontent-length: {TOTAL}\r\n\r\n");
+    client.write_all(head.as_bytes()).await.unwrap();
+    let piece = vec![b'x'; FIRST];
+    client.write_all(&piece).await.unwrap();
+
+    // The first mebibyte is with the upstream while the rest is not even sent.
+    let (mut server, _) = within("connection to the upstream", upstream.accept()).await.unwrap();
+    let mut received = Vec::new();
+    let body_start = loop {
+        let mut part = vec![0; 64 * 1024];
+        let read = within("head", server.read(&mut part)).await.unwrap();
+        received.extend_from_slice(&part[..read]);
+        if let Some(end) = received.windows(4).position(|four| four == b"\r\n\r\n") {
+            break end + 4;
+        }
+    };
+    let mut body_bytes = received.len() - body_start;
+    let mut part = vec![0; 256 * 1024];
+    while body_bytes < FIRST {
+        body_bytes += within("first part", server.read(&mut part)).await.unwrap();
+    }
+    let rest = tokio::spawn(async move {
+        for _ in 1..TOTAL / FIRST {
+            client.write_all(&piece).await.unwrap();
+        }
+        client
+    });
+    while body_bytes < TOTAL {
+        let read = within("rest", server.read(&mut part)).await.unwrap();
+        assert!(read > 0, "the upload ended after {body_bytes} bytes");
+        body_bytes += read;
+    }
+    assert_eq!(body_bytes, TOTAL);
+    let memory = gateway.memory("RssAnon");
+    assert!(memory < 24 << 20, "{memory} bytes for an upload that passes by");
+    server.write_all(b"HTTP/1.1 201 Created\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+    let mut client = rest.await.unwrap();
+    let mut answer = vec![0; 12];
+    within("answer", client.read_exact(&mut answer)).await.unwrap();
+    assert_eq!(answer, b"HTTP/1.1 201");
+}
+
+#[tokio::test]
+async fn an_upstream_that_fails_is_told_in_json() {
+    let hanging = Upstream::start(|_| Reply::Hang).await;
+    let hanging_up = Upstream::start(|_| Reply::Hangup).await;
+    let garbage = Upstream::speaking(b"nonsense\r\n\r\n").await;
+    let gone = Upstream::accepting().await;
+    let gone_url = gone.url("");
+    drop(gone);
+    for (url, status, code) in [
+        (gone_url, 502, "unreachable"),
+        (hanging_up.url(""), 502, "unreachable"),
+        (garbage.url(""), 502, "unreachable"),
+        (hanging.url(""), 504, "timed_out"),
+    ] {
+        let gateway = Gateway::start(settings(&url)).await;
+        let answer = http::post(gateway.addr(), "/api", &[], &json!({})).await;
+        assert_eq!((answer.status, &answer.json()["code"]), (status, &json!(code)), "{url}");
+        assert_eq!(answer.header("content-type"), Some("application/json"));
+        let outcome = [("outcome", code)];
+        assert_eq!(gateway.metric("tidegate_proxy_requests_total", &outcome).await, 1.0);
+    }
+}
+
+#[tokio::test]
+async fn one_connection_serves_routes_and_the_proxy() {
+    let upstream = Upstream::start(|request| Reply::json(200, &json!(request.path))).await;
+    let gateway = Gateway::start(settings(&upstream.url(""))).await;
+    let mut client = RawClient::connect(gateway.addr()).await;
+    // Pipelined; a route that is asked without an upgrade does not reach the upstream.
+    client.write(b"GET /one HTTP/1.1\r\nhost: a\r\n\r\nGET /two HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    for path in ["/one", "/two"] {
+        let head = client.read_head().await;
+        let length: usize = head.header("content-length").unwrap().parse().unwrap();
+        assert_eq!(client.read_exact(length).await, format!("\"{path}\"").as_bytes());
+    }
+    client.write(b"GET /ws/chat/1/ HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    assert_eq!(client.read_head().await.status, 426);
+    assert_eq!(upstream.requests().len(), 2);
+}

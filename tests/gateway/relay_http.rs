@@ -1,0 +1,475 @@
+//! Messages to an HTTP upstream: what it is asked, what its answers come to, and that a streamed reply
+//! always ends, once.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use hmac::{Hmac, KeyInit, Mac};
+use serde_json::{Value, json};
+use sha2::Sha256;
+
+use super::rig::upstream::Recorded;
+use super::rig::{API_KEY, Client, Gateway, Reply, Settings, Upstream, http, until};
+
+const PATH: &str = "/ws/chat/42/";
+
+fn settings(upstream: &Upstream, more: &str) -> Settings {
+    let url = upstream.url("/chat/{conversation_id}");
+    Settings::chat(&url).upstream("worker", &format!("kind = \"http\"\nurl = {url:?}\n{more}"))
+}
+
+/// Answers requests with these, one after the other, then with 202.
+fn in_turn(
+    replies: impl IntoIterator<Item = Reply>,
+) -> impl Fn(&Recorded) -> Reply + Clone + Send + Sync + 'static {
+    let mut replies: Vec<Reply> = replies.into_iter().collect();
+    replies.reverse();
+    let replies = Arc::new(Mutex::new(replies));
+    move |_| replies.lock().unwrap().pop().unwrap_or_else(|| Reply::status(202))
+}
+
+async fn ask(client: &mut Client, text: &str) -> Value {
+    client.send_json(&json!({ "message": text })).await;
+    client.next_json().await
+}
+
+/// The task id of the `task_queued` that comes next.
+async fn queued(client: &mut Client) -> String {
+    let event = client.next_event("task_queued").await;
+    event["task_id"].as_str().expect("a task id").to_owned()
+}
+
+/// Nothing but the answer to a ping comes next.
+async fn says_no_more(client: &mut Client) {
+    client.send_json(&json!({"type": "ping"})).await;
+    client.next_event("pong").await;
+}
+
+#[tokio::test]
+async fn the_request_says_who_what_and_where() {
+    let upstream = Upstream::accepting().await;
+    let gateway = Gateway::start(settings(&upstream, "signing_secret = \"s3cret\"")).await;
+    let token = gateway.token(json!({"user_id": 7, "username": "ana"})).await;
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let traceparent = format!("00-{trace}-00f067aa0ba902b7-01");
+    let mut client = Client::open(
+        gateway.addr(),
+        &format!("{PATH}?connection_token={token}"),
+        &[("traceparent", &traceparent)],
+    )
+    .await;
+    let connected = client.next_event("connected").await;
+    // Unknown fields, odd numbers and escapes travel as they came.
+    let sent = r#"{"message":"  hé\u006clo ","id":"m 1","extra":{"b": 1.50,"a":[1e2]},"type":"x"}"#;
+    client.send_text(sent).await;
+    let task_id = {
+        let event = client.next_event("task_queued").await;
+        assert_eq!(event["id"], "m 1", "{event}");
+        event["task_id"].as_str().expect("a task id").to_owned()
+    };
+
+    let request = upstream.next_request().await;
+    assert_eq!((request.method.as_str(), request.path.as_str()), ("POST", "/chat/42"));
+    let body = String::from_utf8(request.body.to_vec()).unwrap();
+    assert!(body.contains(&format!("\"data\":{sent}")), "{body}");
+    let mut json = request.json();
+    json.as_object_mut().unwrap().remove("data");
+    assert_eq!(
+        json,
+        json!({
+            "message": "hello".replace('e', "é"),
+            "channel": "chat_42",
+            "params": {"conversation_id": "42"},
+            "user": {"id": 7, "name": "ana"},
+            "connection_id": connected["connection_id"],
+            "message_id": "m 1",
+            "task_id": task_id,
+        })
+    );
+    assert_eq!(request.header("content-type"), Some("application/json"));
+    assert_eq!(request.header("idempotency-key"), Some("7:m%201"));
+    assert_eq!(request.header("x-request-id"), Some(task_id.as_str()));
+    let continued = request.header("traceparent").expect("a traceparent");
+    assert!(continued.starts_with(&format!("00-{trace}-")), "{continued}");
+    assert_ne!(continued, traceparent, "a span of its own");
+    verify_signature(&request, "s3cret");
+}
+
+/// As an upstream would, from the documentation alone.
+fn verify_signature(request: &Recorded, secret: &str) {
+    let header = request.header("x-tidegate-signature").expect("a signature");
+    let (time, signature) = header.split_once(",v1=").expect("t=…,v1=…");
+    let time = time.strip_prefix("t=").expect("a time");
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
+    mac.update(format!("{time}.").as_bytes());
+    mac.update(&request.body);
+    let signature: Vec<u8> = (0..signature.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&signature[at..at + 2], 16).expect("hex"))
+        .collect();
+    mac.verify_slice(&signature).expect("the upstream can verify the signature");
+}
+
+#[tokio::test]
+async fn an_anonymous_client_has_no_user_and_fresh_keys() {
+    let upstream = Upstream::accepting().await;
+    let gateway = Gateway::start(settings(&upstream, "")).await;
+    let (mut client, connected) = Client::connected(&gateway, PATH).await;
+    let mut keys = Vec::new();
+    for _ in 0..2 {
+        client.send_json(&json!({"message": "same"})).await;
+        let task_id = queued(&mut client).await;
+        let request = upstream.next_request().await;
+        assert_eq!(request.json()["user"], Value::Null);
+        assert_eq!(request.json()["message_id"], task_id.as_str());
+        assert_eq!(request.header("x-tidegate-signature"), None);
+        let connection = connected["connection_id"].as_str().unwrap();
+        let key = request.header("idempotency-key").unwrap().to_owned();
+        assert_eq!(key, format!("{connection}:{task_id}"));
+        keys.push(key);
+    }
+    assert_ne!(keys[0], keys[1]);
+}
+
+#[tokio::test]
+async fn every_success_queues_a_task() {
+    let html = Reply::Answer {
+        status: 200,
+        headers: vec![("content-type", "text/html".to_owned())],
+        body: "<html>".into(),
+    };
+    let upstream = Upstream::start(in_turn([
+        Reply::json(202, &json!({"task_id": "from-worker"})),
+        Reply::json(200, &json!({"task_id": 17})),
+        Reply::status(202),
+        Reply::status(204),
+        html,
+        Reply::json(200, &json!(["no", "object"])),
+    ]))
+    .await;
+    let gateway = Gateway::start(settings(&upstream, "")).await;
+    let (mut client, _) = Client::connected(&gateway, PATH).await;
+    for given in [Some("from-worker"), Some("17"), None, None, None, None] {
+        client.send_json(&json!({"message": "hi"})).await;
+        let task_id = queued(&mut client).await;
+        let request = upstream.next_request().await;
+        let ours = request.json()["task_id"].as_str().unwrap().to_owned();
+        assert_eq!(task_id, given.unwrap_or(&ours));
+    }
+    says_no_more(&mut client).await;
+}
+
+#[tokio::test]
+async fn a_streamed_reply_comes_in_order_and_ends_once() {
+    for (kind, wrap) in [
+        ("text/event-stream; charset=utf-8", ("data: ", "\n\n")),
+        ("application/x-ndjson", ("", "\n")),
+    ] {
+        let (stream, reply) = Reply::stream(kind);
+        let upstream = Upstream::start(in_turn([reply])).await;
+        let gateway = Gateway::start(settings(&upstream, "")).await;
+        let (mut client, _) = Client::connected(&gateway, PATH).await;
+        client.send_json(&json!({"message": "tell me"})).await;
+        let task_id = queued(&mut client).await;
+        let started = client.next_event("processing_started").await;
+        assert_eq!(started["task_id"], task_id.as_str());
+        for number in 0..20 {
+            // Each is there before the next is sent, and pieces need not be events.
+            let event = format!("{}{{\"event\":\"chunk\",\"n\":{number}}}{}", wrap.0, wrap.1);
+            let (first, second) = event.split_at(event.len() / 2);
+            assert!(stream.write(first.to_owned()) && stream.write(second.to_owned()));
+            assert_eq!(client.next_text().await, format!("{{\"event\":\"chunk\",\"n\":{number}}}"));
+        }
+        assert!(stream.write(format!("{}{{\"tokens\":3}}{}", wrap.0, wrap.1)));
+        assert_eq!(
+            client.next_json().await,
+            json!({"event": "chunk", "chunk": {"tokens": 3}}),
+            "an object without an event is a chunk"
+        );
+        drop(stream);
+        let end = client.next_event("complete").await;
+        assert_eq!(end["task_id"], task_id.as_str(), "{kind}");
+        says_no_more(&mut client).await;
+    }
+}
+
+#[tokio::test]
+async fn the_upstreams_own_terminal_event_is_the_only_one() {
+    for terminal in ["complete", "completed", "error", "cancelled"] {
+        let (stream, reply) = Reply::stream("text/event-stream");
+        let upstream = Upstream::start(in_turn([reply])).await;
+        let gateway = Gateway::start(settings(&upstream, "")).await;
+        let (mut client, _) = Client::connected(&gateway, PATH).await;
+        client.send_json(&json!({"message": "hi"})).await;
+        queued(&mut client).await;
+        client.next_event("processing_started").await;
+        let end = format!("{{\"event\":\"{terminal}\",\"of\":\"the worker\"}}");
+        // The worker's own beginning is not repeated, and what comes after its end is not passed on.
+        stream.write("data: {\"event\":\"processing_started\"}\n\n");
+        stream.write(format!("data: {end}\n\ndata: {{\"event\":\"chunk\",\"late\":1}}\n\n"));
+        assert_eq!(client.next_text().await, end);
+        stream.given_up().await;
+        gateway
+            .wait_for_metric("tidegate_upstream_in_flight", &[("upstream", "worker")], 0.0)
+            .await;
+        says_no_more(&mut client).await;
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_dies_in_its_reply_is_reported_once() {
+    for (kind, chunk) in [
+        ("text/event-stream", "data: {\"event\":\"chunk\",\"n\":1}\n\ndata: {\"ev"),
+        ("application/x-ndjson", "{\"event\":\"chunk\",\"n\":1}\n{\"ev"),
+    ] {
+        let (broken, broken_reply) = Reply::stream(kind);
+        let (unfinished, unfinished_reply) = Reply::stream(kind);
+        let upstream = Upstream::start(in_turn([broken_reply, unfinished_reply])).await;
+        let gateway = Gateway::start(settings(&upstream, "")).await;
+        let (mut client, _) = Client::connected(&gateway, PATH).await;
+        let ends: [(_, fn(_)); 2] = [
+            (broken, |stream| super::rig::upstream::StreamWriter::break_off(stream)),
+            (unfinished, drop),
+        ];
+        for (stream, end) in ends {
+            client.send_json(&json!({"message": "hi"})).await;
+            let task_id = queued(&mut client).await;
+            client.next_event("processing_started").await;
+            assert!(stream.write(chunk));
+            assert_eq!(client.next_event("chunk").await["n"], 1);
+            end(stream);
+            let error = client.next_event("error").await;
+            assert_eq!(
+                (&error["code"], &error["task_id"]),
+                (&json!("worker_lost"), &json!(task_id))
+            );
+            says_no_more(&mut client).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_reply_that_never_ends_is_ended() {
+    let (_stream, reply) = Reply::stream("text/event-stream");
+    let upstream = Upstream::start(in_turn([reply])).await;
+    let gateway = Gateway::start(settings(&upstream, "max_reply = \"200ms\"")).await;
+    let (mut client, _) = Client::connected(&gateway, PATH).await;
+    client.send_json(&json!({"message": "hi"})).await;
+    queued(&mut client).await;
+    client.next_event("processing_started").await;
+    assert_eq!(client.next_event("error").await["code"], "worker_lost");
+    says_no_more(&mut client).await;
+}
+
+#[tokio::test]
+async fn no_answer_and_no_sense_are_unavailable() {
+    let hanging = Upstream::start(|_| Reply::Hang).await;
+    let hanging_up = Upstream::start(|_| Reply::Hangup).await;
+    let garbage = Upstream::speaking(b"\x16\x03\x01 this is no HTTP\r\n\r\n").await;
+    let failing = Upstream::start(|_| Reply::status(500)).await;
+    let gone = Upstream::accepting().await;
+    let url = gone.url("/");
+    drop(gone);
+    let refusing = format!("kind = \"http\"\nurl = {url:?}\nretries = 0");
+    for (name, upstream) in [
+        ("hanging", &hanging),
+        ("hanging up", &hanging_up),
+        ("garbage", &garbage),
+        ("500", &failing),
+    ] {
+        let gateway = Gateway::start(settings(upstream, "timeout = \"400ms\"")).await;
+        is_unavailable(name, &gateway).await;
+        // It may have been taken, so it is not sent again.
+        assert!(upstream.requests().len() <= 1, "{name} was asked twice");
+    }
+    let gateway = Gateway::start(Settings::chat(&url).upstream("worker", &refusing)).await;
+    is_unavailable("refusing", &gateway).await;
+}
+
+async fn is_unavailable(name: &str, gateway: &Gateway) {
+    let (mut client, _) = Client::connected(gateway, PATH).await;
+    client.send_json(&json!({"message": "hi", "id": "mine"})).await;
+    let error = client.next_event("error").await;
+    assert_eq!(error["code"], "upstream_unavailable", "{name}: {error}");
+    assert_eq!(error["id"], "mine", "{name}: {error}");
+    assert!(error["retry_after"].as_u64().is_some_and(|seconds| seconds > 0), "{name}: {error}");
+    says_no_more(&mut client).await;
+}
+
+#[tokio::test]
+async fn what_the_upstream_refuses_is_told_in_its_words() {
+    let upstream = Upstream::start(in_turn([
+        Reply::json(422, &json!({"error": "no more credits"})),
+        Reply::json(403, &json!({"detail": "not yours"})),
+        Reply::status(400),
+        Reply::json(429, &json!({"error": "slow down"})),
+    ]))
+    .await;
+    let gateway = Gateway::start(settings(&upstream, "")).await;
+    let (mut client, _) = Client::connected(&gateway, PATH).await;
+    for (code, text) in [
+        ("upstream_rejected", "no more credits"),
+        ("upstream_rejected", "not yours"),
+        ("upstream_rejected", "the service rejected the message"),
+        ("busy", "the service is busy; try again"),
+    ] {
+        let answer = ask(&mut client, "hi").await;
+        assert_eq!((&answer["code"], &answer["error"]), (&json!(code), &json!(text)));
+    }
+    assert_eq!(ask(&mut client, "hi").await["event"], "task_queued", "the socket stays open");
+    assert_eq!(upstream.requests().len(), 5, "refusals are not retried");
+}
+
+#[tokio::test]
+async fn a_service_that_restarts_is_asked_again_with_the_same_key() {
+    let upstream = Upstream::start(in_turn([Reply::status(503), Reply::status(502)])).await;
+    let gateway = Gateway::start(settings(&upstream, "retries = 2")).await;
+    let (mut client, _) = Client::connected(&gateway, PATH).await;
+    assert_eq!(ask(&mut client, "hi").await["event"], "task_queued");
+    let requests = upstream.requests();
+    assert_eq!(requests.len(), 3);
+    for request in &requests {
+        assert_eq!(request.header("idempotency-key"), requests[0].header("idempotency-key"));
+        assert_eq!(request.body, requests[0].body);
+    }
+    let retries =
+        gateway.metric("tidegate_upstream_retries_total", &[("upstream", "worker")]).await;
+    assert_eq!(retries, 2.0);
+}
+
+#[tokio::test]
+async fn more_than_max_in_flight_is_busy_until_a_place_is_free() {
+    let (stream, reply) = Reply::stream("text/event-stream");
+    let upstream = Upstream::start(in_turn([reply])).await;
+    let gateway = Gateway::start(settings(&upstream, "max_in_flight = 1")).await;
+    let (mut first, _) = Client::connected(&gateway, PATH).await;
+    let (mut second, _) = Client::connected(&gateway, "/ws/chat/43/").await;
+    assert_eq!(ask(&mut first, "long").await["event"], "task_queued");
+    let busy = ask(&mut second, "short").await;
+    assert_eq!((&busy["event"], &busy["code"]), (&json!("error"), &json!("busy")));
+    assert_eq!(upstream.requests().len(), 1, "the upstream was not asked");
+    drop(stream);
+    first.next_event("processing_started").await;
+    first.next_event("complete").await;
+    gateway.wait_for_metric("tidegate_upstream_in_flight", &[("upstream", "worker")], 0.0).await;
+    assert_eq!(ask(&mut second, "short").await["event"], "task_queued");
+}
+
+#[tokio::test]
+async fn an_upstream_that_keeps_failing_is_left_alone_and_found_again() {
+    let healthy = Arc::new(AtomicBool::new(false));
+    let is_healthy = Arc::clone(&healthy);
+    let upstream = Upstream::start(move |_| {
+        Reply::status(if is_healthy.load(Ordering::SeqCst) { 202 } else { 500 })
+    })
+    .await;
+    let circuit = "circuit = { failures = 2, window = \"60s\", open = \"1s\" }";
+    let limits = "[route.limits]\nmessages_per_connection = \"10000/1s\"\n";
+    let settings = settings(&upstream, circuit).each_route(|route| format!("{route}{limits}"));
+    let gateway = Gateway::start(settings).await;
+    let (mut client, _) = Client::connected(&gateway, PATH).await;
+    for _ in 0..3 {
+        assert_eq!(ask(&mut client, "hi").await["code"], "upstream_unavailable");
+    }
+    assert_eq!(upstream.requests().len(), 2, "the third was not asked for");
+    let open = [("upstream", "worker")];
+    assert_eq!(gateway.metric("tidegate_upstream_circuit_open", &open).await, 1.0);
+    healthy.store(true, Ordering::SeqCst);
+    until("closed circuit", async || {
+        (ask(&mut client, "hi").await["event"] == "task_queued").then_some(())
+    })
+    .await;
+    assert_eq!(gateway.metric("tidegate_upstream_circuit_open", &open).await, 0.0);
+    assert_eq!(upstream.requests().len(), 3, "one probe closed it");
+}
+
+#[tokio::test]
+async fn task_queued_precedes_events_that_are_published_before_the_answer() {
+    let admin = Arc::new(OnceLock::new());
+    let worker = Arc::clone(&admin);
+    let upstream = Upstream::start(move |request| {
+        // A worker that is done before its queue has said that it took the task.
+        let task_id = &request.json()["task_id"];
+        for event in ["processing_started", "chunk", "complete"] {
+            let data = json!({"event": event, "task_id": task_id});
+            publish_blocking(*worker.get().expect("the gateway runs"), &data);
+        }
+        Reply::status(202)
+    })
+    .await;
+    let gateway = Gateway::start(settings(&upstream, "")).await;
+    admin.set(gateway.admin()).unwrap();
+    let (mut client, _) = Client::connected(&gateway, PATH).await;
+    let (mut other_tab, _) = Client::connected(&gateway, PATH).await;
+    for _ in 0..5 {
+        client.send_json(&json!({"message": "hi"})).await;
+        let task_id = queued(&mut client).await;
+        for event in ["processing_started", "chunk", "complete"] {
+            assert_eq!(client.next_event(event).await["task_id"], task_id.as_str());
+            assert_eq!(other_tab.next_event(event).await["task_id"], task_id.as_str());
+        }
+    }
+}
+
+/// `POST /v1/publish` from where nothing can be awaited.
+fn publish_blocking(admin: std::net::SocketAddr, data: &Value) {
+    let body = json!({"channel": "chat_42", "data": data}).to_string();
+    let length = body.len();
+    let mut stream = TcpStream::connect(admin).expect("the admin port accepts");
+    write!(
+        stream,
+        "POST /v1/publish HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {API_KEY}\r\n\
+         connection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
+    .expect("the admin port reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+}
+
+#[tokio::test]
+async fn the_reply_reaches_every_tab_and_outlives_its_sender() {
+    let (stream, reply) = Reply::stream("text/event-stream");
+    let upstream = Upstream::start(in_turn([reply])).await;
+    let gateway = Gateway::start(settings(&upstream, "")).await;
+    let (mut sender, _) = Client::connected(&gateway, PATH).await;
+    let (mut tab, _) = Client::connected(&gateway, PATH).await;
+    let (mut stranger, _) = Client::connected(&gateway, "/ws/chat/43/").await;
+    sender.send_json(&json!({"message": "hi"})).await;
+    let task_id = queued(&mut sender).await;
+    for client in [&mut sender, &mut tab] {
+        let started = client.next_event("processing_started").await;
+        assert_eq!(started["task_id"], task_id.as_str());
+    }
+    stream.write("data: one\n\n");
+    for client in [&mut sender, &mut tab] {
+        assert_eq!(client.next_json().await, json!({"event": "chunk", "chunk": "one"}));
+    }
+    sender.close(1000, "").await;
+    assert_eq!(sender.closed().await, Some(1000));
+    drop(sender);
+    gateway.wait_for_event("connection_closed").await;
+    assert!(stream.write("data: two\n\n"), "the reply goes on");
+    assert_eq!(tab.next_json().await, json!({"event": "chunk", "chunk": "two"}));
+    drop(stream);
+    assert_eq!(tab.next_event("complete").await["task_id"], task_id.as_str());
+    says_no_more(&mut stranger).await;
+}
+
+#[tokio::test]
+async fn one_clients_messages_are_relayed_in_order() {
+    let upstream = Upstream::accepting().await;
+    let gateway = Gateway::start(settings(&upstream, "")).await;
+    let (mut client, _) = Client::connected(&gateway, PATH).await;
+    for number in 0..15 {
+        client.send_json(&json!({"message": format!("{number}"), "id": format!("{number}")})).await;
+    }
+    for number in 0..15 {
+        assert_eq!(client.next_event("task_queued").await["id"], number.to_string());
+        assert_eq!(upstream.next_request().await.json()["message"], number.to_string());
+    }
+    let page = http::get(gateway.admin(), "/metrics").await.text();
+    assert!(page.contains("tidegate_upstream_request_seconds"), "{page}");
+}

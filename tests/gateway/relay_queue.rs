@@ -1,0 +1,141 @@
+//! Messages as entries of Redis streams and lists, as workers in any language find them.
+
+use serde_json::{Value, json};
+
+use super::rig::{Client, Gateway, Redis, Settings};
+
+const PATH: &str = "/ws/chat/42/";
+
+/// The queue's Redis is its own; the engine is in memory.
+fn settings(kind: &str, redis: &Redis, more: &str) -> Settings {
+    let url = redis.url();
+    let lines =
+        format!("kind = {kind:?}\nredis_url = {url:?}\nkey = \"jobs:{{conversation_id}}\"\n{more}");
+    Settings::chat("http://127.0.0.1:1").upstream("worker", &lines)
+}
+
+/// What a worker must find for a message of Ana's.
+fn expected(text: &str, id: &str, connected: &Value, task: &Value) -> Value {
+    json!({
+        "message": text,
+        "data": {"message": text, "id": id, "temperature": 0.5},
+        "channel": "chat_42",
+        "params": {"conversation_id": "42"},
+        "user": {"id": 7, "name": "ana"},
+        "connection_id": connected["connection_id"],
+        "message_id": id,
+        "task_id": task["task_id"],
+    })
+}
+
+async fn ana(gateway: &Gateway) -> (Client, Value) {
+    let token = gateway.token(json!({"user_id": 7, "username": "ana"})).await;
+    Client::connected(gateway, &format!("{PATH}?connection_token={token}")).await
+}
+
+async fn send(client: &mut Client, text: &str, id: &str) -> Value {
+    client.send_json(&json!({"message": text, "id": id, "temperature": 0.5})).await;
+    client.next_json().await
+}
+
+#[tokio::test]
+async fn a_stream_has_one_entry_for_each_message_in_order() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(settings("redis-stream", &redis, "")).await;
+    let (mut client, connected) = ana(&gateway).await;
+    let mut expectations = Vec::new();
+    for number in 0..3 {
+        let (text, id) = (format!("text {number}"), format!("m{number}"));
+        let task = send(&mut client, &text, &id).await;
+        assert_eq!((&task["event"], &task["id"]), (&json!("task_queued"), &json!(id)));
+        expectations.push(expected(&text, &id, &connected, &task));
+    }
+    type Entries = Vec<(String, Vec<(String, String)>)>;
+    let entries: Entries = redis.run(&["XRANGE", "jobs:42", "-", "+"]).await;
+    let found: Vec<Value> = entries
+        .iter()
+        .map(|(_, fields)| {
+            let [(name, json)] = fields.as_slice() else { panic!("one field: {fields:?}") };
+            assert_eq!(name, "message");
+            serde_json::from_str(json).expect("JSON")
+        })
+        .collect();
+    assert_eq!(found, expectations);
+}
+
+#[tokio::test]
+async fn a_stream_drops_its_oldest_entries() {
+    let redis = Redis::start().await;
+    // Redis trims whole nodes only, so that the bound is a rough one; here nodes are small.
+    let _: String = redis.run(&["CONFIG", "SET", "stream-node-max-entries", "2"]).await;
+    let gateway = Gateway::start(settings("redis-stream", &redis, "max_len = 4")).await;
+    let (mut client, _) = ana(&gateway).await;
+    for number in 0..12 {
+        let answer = send(&mut client, "text", &format!("m{number}")).await;
+        assert_eq!(answer["event"], "task_queued", "{answer}");
+    }
+    let length: u64 = redis.run(&["XLEN", "jobs:42"]).await;
+    assert!((4..=6).contains(&length), "{length} entries are left");
+}
+
+#[tokio::test]
+async fn a_list_gives_a_worker_the_oldest_message() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(settings("redis-list", &redis, "")).await;
+    let (mut client, connected) = ana(&gateway).await;
+    for number in 0..3 {
+        let (text, id) = (format!("text {number}"), format!("m{number}"));
+        let task = send(&mut client, &text, &id).await;
+        assert_eq!(task["event"], "task_queued", "{task}");
+        let queued = redis.run::<u64>(&["LLEN", "jobs:42"]).await;
+        assert_eq!(queued, 1, "taken before it was told");
+        let (_, json): (String, String) = redis.run(&["BRPOP", "jobs:42", "5"]).await;
+        let found: Value = serde_json::from_str(&json).expect("JSON");
+        assert_eq!(found, expected(&text, &id, &connected, &task));
+    }
+}
+
+#[tokio::test]
+async fn a_list_that_is_full_is_busy() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(settings("redis-list", &redis, "max_len = 2")).await;
+    let (mut client, _) = ana(&gateway).await;
+    for id in ["a", "b"] {
+        assert_eq!(send(&mut client, "text", id).await["event"], "task_queued");
+    }
+    let busy = send(&mut client, "text", "c").await;
+    assert_eq!((&busy["code"], &busy["id"]), (&json!("busy"), &json!("c")));
+    assert_eq!(redis.run::<u64>(&["LLEN", "jobs:42"]).await, 2);
+    let _: String = redis.run(&["RPOP", "jobs:42"]).await;
+    assert_eq!(send(&mut client, "text", "c").await["event"], "task_queued");
+}
+
+#[tokio::test]
+async fn a_queue_whose_redis_is_gone_is_unavailable_until_it_is_back() {
+    for kind in ["redis-stream", "redis-list"] {
+        let mut redis = Redis::start().await;
+        let gateway = Gateway::start(settings(kind, &redis, "timeout = \"1s\"")).await;
+        let (mut client, _) = ana(&gateway).await;
+        assert_eq!(send(&mut client, "text", "a").await["event"], "task_queued");
+        redis.stop();
+        let error = send(&mut client, "text", "b").await;
+        assert_eq!((&error["event"], &error["id"]), (&json!("error"), &json!("b")));
+        assert_eq!(error["code"], "upstream_unavailable", "{kind}: {error}");
+        redis.restart().await;
+        super::rig::until("queue that works again", async || {
+            (send(&mut client, "text", "c").await["event"] == "task_queued").then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_key_of_the_wrong_type_is_an_error_not_silence() {
+    let redis = Redis::start().await;
+    let _: String = redis.run(&["SET", "jobs:42", "something else"]).await;
+    for kind in ["redis-stream", "redis-list"] {
+        let gateway = Gateway::start(settings(kind, &redis, "")).await;
+        let (mut client, _) = ana(&gateway).await;
+        assert_eq!(send(&mut client, "text", "a").await["code"], "upstream_unavailable");
+    }
+}

@@ -1,0 +1,268 @@
+//! One upstream socket for each client: everything both ways, however slow a side is, and its end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::rig::echo::{Echo, WebSocketServer};
+use super::rig::{Client, Event, Gateway, Settings, Upstream, until, within};
+
+/// More than all buffers between two ends hold.
+const MESSAGES: usize = 160;
+const MESSAGE_BYTES: usize = 512 * 1024;
+
+/// A raw route at `/raw/{room}`.
+fn raw(url: &str) -> Settings {
+    let url = format!("{url}/rooms/{{room}}");
+    Settings::new().upstream("server", &format!("kind = \"websocket\"\nurl = {url:?}")).route(
+        r#"path = "/raw/{room}"
+channel = "room_{room}"
+upstream = "server"
+auth = ["connection_token", "anonymous"]
+protocol = "raw"
+binary = "relay"
+max_message_bytes = "1MiB"
+send_queue = { messages = 8, bytes = "2MiB" }
+[route.limits]
+messages_per_connection = "1000000/1s"
+"#,
+    )
+}
+
+async fn pair(gateway: &Gateway, server: &mut WebSocketServer) -> (Client, super::rig::Socket) {
+    let client = Client::open(gateway.addr(), "/raw/7", &[]).await;
+    (client, server.accept().await.socket)
+}
+
+#[tokio::test]
+async fn the_server_is_told_who_connects_where() {
+    let mut server = WebSocketServer::start().await;
+    let gateway = Gateway::start(raw(&server.url())).await;
+    let token = gateway.token(json!({"user_id": "u 7", "username": "Zoë"})).await;
+    let path = format!("/raw/%41b?connection_token={token}");
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let traceparent = format!("00-{trace}-00f067aa0ba902b7-01");
+    let _client = Client::open(gateway.addr(), &path, &[("traceparent", &traceparent)]).await;
+    let accepted = server.accept().await;
+    assert_eq!(accepted.uri, "/rooms/Ab");
+    let header = |name: &str| accepted.headers[name].to_str().unwrap().to_owned();
+    assert_eq!(header("x-tidegate-channel"), "room_Ab");
+    assert_eq!(header("x-tidegate-user-id"), "u%207");
+    assert_eq!(header("x-tidegate-username"), "Zo%C3%AB");
+    assert!(header("traceparent").starts_with(&format!("00-{trace}-")));
+    assert!(!header("x-tidegate-connection-id").is_empty());
+    assert!(!accepted.headers.contains_key("x-connection-token"));
+}
+
+#[tokio::test]
+async fn text_and_binary_travel_both_ways() {
+    let mut server = WebSocketServer::start().await;
+    let gateway = Gateway::start(raw(&server.url())).await;
+    let (mut client, mut socket) = pair(&gateway, &mut server).await;
+    client.send_text("no JSON, ünïcode").await;
+    client.send_binary(&[0, 255, 1]).await;
+    client.send_text("").await;
+    assert_eq!(socket.next().await, Event::Text("no JSON, ünïcode".to_owned()));
+    assert_eq!(socket.next().await, Event::Binary(vec![0, 255, 1]));
+    assert_eq!(socket.next().await, Event::Text(String::new()));
+    socket.send_text("{}").await;
+    socket.send_binary(&[]).await;
+    assert_eq!(client.next().await, Event::Text("{}".to_owned()));
+    assert_eq!(client.next().await, Event::Binary(Vec::new()));
+    // What is published to the channel comes as well.
+    gateway.publish("room_7", json!({"event": "notice"})).await;
+    assert_eq!(client.next_json().await, json!({"event": "notice"}));
+}
+
+#[tokio::test]
+async fn each_client_has_a_socket_of_its_own() {
+    let mut server = WebSocketServer::start().await;
+    let gateway = Gateway::start(raw(&server.url())).await;
+    let (mut first, mut first_socket) = pair(&gateway, &mut server).await;
+    let (mut second, mut second_socket) = pair(&gateway, &mut server).await;
+    first_socket.send_text("for the first").await;
+    second_socket.send_text("for the second").await;
+    assert_eq!(first.next_text().await, "for the first");
+    assert_eq!(second.next_text().await, "for the second");
+    second.send_text("from the second").await;
+    assert_eq!(second_socket.next_text().await, "from the second");
+}
+
+#[tokio::test]
+async fn close_codes_are_carried_over_both_ways() {
+    let mut server = WebSocketServer::start().await;
+    let gateway = Gateway::start(raw(&server.url())).await;
+    for code in [1000, 1001, 1008, 1011, 3000, 4001, 4999] {
+        let (mut client, mut socket) = pair(&gateway, &mut server).await;
+        client.send_text("last words").await;
+        client.close(code, "").await;
+        assert_eq!(socket.next_text().await, "last words");
+        assert!(matches!(socket.next().await, Event::Closed(Some(found), _) if found == code));
+        assert_eq!(client.closed().await, Some(code), "the client's own code is echoed");
+
+        let (mut client, mut socket) = pair(&gateway, &mut server).await;
+        socket.send_text("last words").await;
+        socket.close(code, "a reason").await;
+        assert_eq!(client.next_text().await, "last words");
+        assert_eq!(client.next().await, Event::Closed(Some(code), "a reason".to_owned()));
+        assert_eq!(socket.closed().await, Some(code), "the server's own code is echoed");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_vanishes_ends_its_upstream_socket() {
+    let mut server = WebSocketServer::start().await;
+    let gateway = Gateway::start(raw(&server.url())).await;
+    let (client, mut socket) = pair(&gateway, &mut server).await;
+    drop(client);
+    assert!(matches!(socket.next().await, Event::Closed(Some(1001), _)));
+    gateway.wait_for_metric("tidegate_upstream_in_flight", &[("upstream", "server")], 0.0).await;
+}
+
+#[tokio::test]
+async fn a_server_that_vanishes_is_an_internal_error() {
+    let mut server = WebSocketServer::start().await;
+    let gateway = Gateway::start(raw(&server.url())).await;
+    let (mut client, socket) = pair(&gateway, &mut server).await;
+    drop(socket);
+    assert_eq!(client.closed().await, Some(1011));
+}
+
+#[tokio::test]
+async fn without_a_server_the_client_is_told_to_try_later() {
+    let refusing = Upstream::start(|_| super::rig::Reply::status(403)).await;
+    let failing = Upstream::start(|_| super::rig::Reply::status(500)).await;
+    let garbage = Upstream::speaking(b"nonsense\r\n\r\n").await;
+    let hanging = Upstream::start(|_| super::rig::Reply::Hang).await;
+    let gone = WebSocketServer::start().await;
+    let gone_addr = gone.addr();
+    drop(gone);
+    for (name, addr) in [
+        ("refusing", refusing.addr()),
+        ("failing", failing.addr()),
+        ("garbage", garbage.addr()),
+        ("hanging", hanging.addr()),
+        ("unreachable", gone_addr),
+    ] {
+        let url = format!("ws://{addr}/");
+        let lines = format!("kind = \"websocket\"\nurl = {url:?}\ntimeout = \"500ms\"");
+        let gateway = Gateway::start(raw("ws://127.0.0.1:1").upstream("server", &lines)).await;
+        let mut client = Client::open(gateway.addr(), "/raw/7", &[]).await;
+        assert_eq!(client.closed().await, Some(1013), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn large_messages_pass_and_larger_ones_end_the_connection() {
+    let mut server = WebSocketServer::start().await;
+    let gateway = Gateway::start(raw(&server.url())).await;
+    let (mut client, mut socket) = pair(&gateway, &mut server).await;
+    let largest: Vec<u8> = (0..1 << 20).map(|at: u32| (at % 251) as u8).collect();
+    client.send_binary(&largest).await;
+    assert_eq!(socket.next().await, Event::Binary(largest.clone()));
+    socket.send_binary(&largest).await;
+    assert_eq!(client.next().await, Event::Binary(largest.clone()));
+
+    let larger = vec![b'x'; (1 << 20) + 1];
+    client.send_binary(&larger).await;
+    assert_eq!(client.closed().await, Some(1009));
+    assert_eq!(socket.closed().await, Some(1009));
+
+    let (mut client, mut socket) = pair(&gateway, &mut server).await;
+    socket.send_binary(&larger).await;
+    assert_eq!(client.closed().await, Some(1011));
+    // A reset may overtake the close frame, since what the server sent is not read to its end.
+    let end = socket.next().await;
+    assert!(matches!(end, Event::Closed(Some(1009), _) | Event::Lost), "{end:?}");
+}
+
+/// Numbered messages, much more than fits between the ends.
+fn numbered(number: usize) -> Vec<u8> {
+    let mut message = vec![0; MESSAGE_BYTES];
+    message[..8].copy_from_slice(&(number as u64).to_be_bytes());
+    message
+}
+
+/// Sends them all from a task of its own; the number says how many are sent.
+fn send_all<S>(mut sender: S) -> Arc<AtomicUsize>
+where
+    S: std::ops::DerefMut<Target = super::rig::Socket> + Send + 'static,
+{
+    let sent = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&sent);
+    tokio::spawn(async move {
+        for number in 0..MESSAGES {
+            sender.send_binary(&numbered(number)).await;
+            counter.fetch_add(1, Ordering::SeqCst);
+        }
+        // Stays open until the other side closes.
+        sender.next_without_deadline().await;
+    });
+    sent
+}
+
+/// Waits until nothing more is sent, since nobody reads.
+async fn stalled(sent: &AtomicUsize) -> usize {
+    within("stall of the sender", async {
+        loop {
+            let before = sent.load(Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            if before > 0 && before == sent.load(Ordering::SeqCst) {
+                return before;
+            }
+        }
+    })
+    .await
+}
+
+async fn all_arrive(receiver: &mut super::rig::Socket) {
+    for number in 0..MESSAGES {
+        let Event::Binary(message) = receiver.next().await else { panic!("message {number}") };
+        assert!(message == numbered(number), "message {number} is another");
+    }
+}
+
+#[tokio::test]
+async fn a_slow_client_makes_its_server_wait_and_loses_nothing() {
+    let mut server = WebSocketServer::start().await;
+    let gateway = Gateway::start(raw(&server.url())).await;
+    let (mut client, socket) = pair(&gateway, &mut server).await;
+    let sent = send_all(Box::new(socket));
+    assert!(stalled(&sent).await < MESSAGES, "the server must wait");
+    let memory = gateway.memory("RssAnon");
+    assert!(memory < 40 << 20, "{memory} bytes for a slow client");
+    all_arrive(&mut client).await;
+}
+
+#[tokio::test]
+async fn a_slow_server_makes_its_client_wait_and_loses_nothing() {
+    let mut server = WebSocketServer::start().await;
+    let gateway = Gateway::start(raw(&server.url())).await;
+    let (client, mut socket) = pair(&gateway, &mut server).await;
+    let sent = send_all(client);
+    assert!(stalled(&sent).await < MESSAGES, "the client must wait");
+    let memory = gateway.memory("RssAnon");
+    assert!(memory < 40 << 20, "{memory} bytes for a slow server");
+    all_arrive(&mut socket).await;
+}
+
+#[tokio::test]
+async fn a_json_route_checks_what_it_relays() {
+    let echo = Echo::start().await;
+    let url = echo.url();
+    let lines = format!("kind = \"websocket\"\nurl = {url:?}");
+    let gateway = Gateway::start(Settings::chat("http://x").upstream("worker", &lines)).await;
+    let (mut client, _) = Client::connected(&gateway, "/ws/chat/42/").await;
+    client.send_text("{\"message\":\"\"}").await;
+    assert_eq!(client.next_event("error").await["code"], "empty_message");
+    let message = "{\"message\":\"hi\", \"n\": 1.0}";
+    client.send_text(message).await;
+    assert_eq!(client.next_text().await, message, "as it came");
+    until("open upstream socket", async || {
+        let labels = [("upstream", "worker")];
+        (gateway.metric("tidegate_upstream_in_flight", &labels).await == 1.0).then_some(())
+    })
+    .await;
+}
