@@ -255,6 +255,8 @@ async fn distribute(
             }
         }
         hand_over(&threads, &mut batches).await;
+        let waiting = threads.iter().map(|thread| THREAD_QUEUE - thread.capacity()).max();
+        telemetry::delivery::queues(arriving.len(), waiting.unwrap_or(0));
     }
 }
 

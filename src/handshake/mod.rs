@@ -25,7 +25,7 @@ use std::sync::Arc;
 use hyper::Request;
 
 use crate::config::{self, AuthSource};
-use crate::limits::{LimitName, SharedLimits, Verdict};
+use crate::limits::{Claim, LimitName, SharedLimits, Verdict};
 use crate::protocol::{ChannelName, ConnectionId, Params, TemplateContext, TraceContext};
 use crate::tokens::{Identity, JwtVerifier, TokenStore};
 use authorize::{Authorizer, Question};
@@ -43,8 +43,8 @@ pub struct Admission {
     /// The `Sec-WebSocket-Protocol` that the answer selects.
     pub subprotocol: Option<String>,
     pub trace: TraceContext,
-    /// Whether a lease of `connections_per_user` is held and must be renewed and released.
-    pub leased: bool,
+    /// A lease of `connections_per_user`, to be kept as long as the connection.
+    pub lease: Option<Claim>,
 }
 
 /// Shared by all threads behind an `Arc`.
@@ -119,19 +119,10 @@ impl Handshake {
         self.authorizer.check(&route, question).await?;
 
         // Last, so that a refusal before it costs the user nothing.
-        let leased = self.limit(&route, &identity, connection_id).await?;
+        let lease = self.limit(&route, &identity, connection_id).await?;
         let subprotocol = offered.select();
         let params = Arc::new(params);
-        Ok(Admission {
-            route,
-            params,
-            channel,
-            identity,
-            connection_id,
-            subprotocol,
-            trace,
-            leased,
-        })
+        Ok(Admission { route, params, channel, identity, connection_id, subprotocol, trace, lease })
     }
 
     /// The first credential that is there decides.
@@ -191,9 +182,9 @@ impl Handshake {
         route: &config::Route,
         identity: &Identity,
         connection_id: ConnectionId,
-    ) -> Result<bool, Rejection> {
+    ) -> Result<Option<Claim>, Rejection> {
         let Some(user) = identity.user_id.as_ref().map(ToString::to_string) else {
-            return Ok(false);
+            return Ok(None);
         };
         let path = route.path.as_str();
         if let Some(rate) = route.limits.connects_per_user {
@@ -202,10 +193,14 @@ impl Handshake {
                 return Err(Rejection::connects(retry_after));
             }
         }
-        let Some(max) = route.limits.connections_per_user else { return Ok(false) };
+        let Some(max) = route.limits.connections_per_user else { return Ok(None) };
+        let claim = Claim::new(&self.limits, path, &user, connection_id);
         match self.limits.acquire(path, &user, connection_id, max).await {
-            Ok(Verdict::Allowed) => Ok(true),
-            Ok(Verdict::Refused { retry_after }) => Err(Rejection::connections(retry_after)),
+            Ok(Verdict::Allowed) => Ok(Some(claim)),
+            Ok(Verdict::Refused { retry_after }) => {
+                claim.hand_on();
+                Err(Rejection::connections(retry_after))
+            }
             Err(_) => Err(Rejection::engine()),
         }
     }

@@ -6,6 +6,7 @@
 //! made of leases that expire, so that a node that dies takes its connections with it.
 
 mod bucket;
+mod claim;
 mod connections;
 mod leases;
 mod memory;
@@ -13,6 +14,7 @@ mod redis;
 mod shared;
 
 pub use bucket::LocalBucket;
+pub use claim::Claim;
 pub use connections::{ConnectionCounts, ConnectionPermit, IpPermit};
 pub use leases::{Lease, LeaseSet};
 pub use shared::SharedLimits;

@@ -208,8 +208,8 @@ impl Front {
         verdict: Result<(Admission, Option<IpPermit>), Rejection>,
     ) -> Response<Full<Bytes>> {
         match verdict {
-            Ok((admission, ip)) => {
-                let lease = self.lease(&admission);
+            Ok((mut admission, ip)) => {
+                let lease = self.lease(&mut admission);
                 let response = accepted.switch(admission.subprotocol.as_deref());
                 *phase.upgraded.borrow_mut() =
                     Some(Upgraded::Admitted(Box::new(admission), ip, lease));
@@ -225,11 +225,12 @@ impl Front {
     }
 
     /// From here on the lease is given back, whatever becomes of the connection.
-    fn lease(&self, admission: &Admission) -> Option<Lease> {
-        let Admission { route, identity, connection_id, leased, .. } = admission;
-        let hold =
-            || self.services.leases.hold(route.path.as_str(), &identity.key(), *connection_id);
-        leased.then(hold)
+    fn lease(&self, admission: &mut Admission) -> Option<Lease> {
+        let claim = admission.lease.take()?;
+        let Admission { route, identity, connection_id, .. } = admission;
+        let lease = self.services.leases.hold(route.path.as_str(), &identity.key(), *connection_id);
+        claim.hand_on();
+        Some(lease)
     }
 
     fn client(&self, admission: Admission) -> Client {

@@ -22,7 +22,7 @@ pub enum ErrorCode {
     WorkerLost,
     /// This route takes no messages.
     Forbidden,
-    /// The engine that keeps the limits cannot be reached.
+    /// The engine that keeps tokens and limits, or whoever decides about channels, cannot be reached.
     EngineUnavailable,
 }
 

@@ -94,6 +94,7 @@ impl Generation {
                 published => published?,
             }
             if self.route.generations.terminal_events.contains(&name) {
+                reply.finish();
                 return Ok(GenerationEnd::Completed);
             }
         }

@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use metrics::{Counter, Histogram, counter, histogram};
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use tracing::warn;
 
 struct Handles {
@@ -12,6 +12,8 @@ struct Handles {
     deliveries: Counter,
     drops: Counter,
     latency: Histogram,
+    intake: Gauge,
+    workers: Gauge,
 }
 
 static HANDLES: LazyLock<Handles> = LazyLock::new(|| Handles {
@@ -20,11 +22,19 @@ static HANDLES: LazyLock<Handles> = LazyLock::new(|| Handles {
     deliveries: counter!("tidegate_deliveries_total"),
     drops: counter!("tidegate_delivery_drops_total"),
     latency: histogram!("tidegate_delivery_latency_seconds"),
+    intake: gauge!("tidegate_queue_depth", "queue" => "intake"),
+    workers: gauge!("tidegate_queue_depth", "queue" => "workers"),
 });
 
 /// Publications reached this node.
 pub fn publications_received(count: usize) {
     HANDLES.received.increment(count as u64);
+}
+
+/// What waits: publications in the intake, and batches before the busiest worker thread.
+pub fn queues(intake: usize, workers: usize) {
+    HANDLES.intake.set(intake as f64);
+    HANDLES.workers.set(workers as f64);
 }
 
 /// A publication from Redis was over `max_publication_bytes` and dropped.

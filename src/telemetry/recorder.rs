@@ -1,6 +1,6 @@
-//! The process's metrics recorder, and the buckets of its histograms.
+//! The process's metrics recorder: what each metric means, and the buckets of its histograms.
 
-use metrics::{counter, describe_counter, gauge};
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
 /// Seconds. From a delivery on loopback to a slow upstream.
@@ -14,11 +14,67 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
         .install_recorder()?;
-    describe_counter!("tidegate_publications_total", "Publications that reached this node");
+    for (name, help) in COUNTERS {
+        describe_counter!(name, help);
+    }
+    for (name, help) in GAUGES {
+        describe_gauge!(name, help);
+    }
+    for (name, help) in HISTOGRAMS {
+        describe_histogram!(name, help);
+    }
     gauge!("tidegate_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
-    gauge!("tidegate_send_queue_bytes").set(0.0);
     for name in ["tidegate_deliveries_total", "tidegate_delivery_drops_total"] {
         counter!(name).absolute(0);
     }
     Ok(handle)
 }
+
+const COUNTERS: [(&str, &str); 29] = [
+    ("tidegate_accept_errors_total", "Connections that the operating system could not give"),
+    ("tidegate_authorize_failures_total", "Authorize URLs that gave no decision"),
+    ("tidegate_closes_total", "Connections that ended, by who ended them and why"),
+    ("tidegate_deliveries_total", "Publications handed to connections"),
+    ("tidegate_delivery_drops_total", "Publications that a connection could not take"),
+    ("tidegate_generations_total", "Streamed replies, by how they ended"),
+    ("tidegate_handshakes_total", "WebSocket handshakes, by outcome"),
+    ("tidegate_http_errors_total", "Connections that ended inside a request, by cause"),
+    ("tidegate_jwks_fetches_total", "Fetches of the JSON Web Key Set, by outcome"),
+    ("tidegate_jwts_verified_total", "JWTs, by outcome"),
+    ("tidegate_lease_releases_forgotten_total", "Leases left to expire, since the engine was away"),
+    ("tidegate_lease_renewal_failures_total", "Lease renewals that failed and are tried again"),
+    ("tidegate_limit_engine_down_total", "Limits that could not be asked, by limit"),
+    ("tidegate_limit_refusals_total", "Refusals, by limit"),
+    ("tidegate_messages_total", "Clients' messages, by outcome"),
+    ("tidegate_proxy_requests_total", "Proxied requests, by outcome"),
+    ("tidegate_publications_total", "Publications that reached this node, by outcome"),
+    ("tidegate_redis_connects_total", "Attempts to connect to Redis, by outcome"),
+    ("tidegate_redis_lost_total", "Connections to Redis that were lost"),
+    ("tidegate_redis_reconnects_total", "Connections to Redis that were made again"),
+    ("tidegate_redis_refusals_total", "Commands that Redis refused"),
+    ("tidegate_redis_subscription_failures_total", "Attempts to subscribe that failed"),
+    ("tidegate_redis_subscription_losses_total", "Live subscriptions that were lost"),
+    ("tidegate_redis_subscription_refusals_total", "Channels that Redis refused"),
+    ("tidegate_tokens_consumed_total", "Connection tokens used, by outcome"),
+    ("tidegate_tokens_issued_total", "Connection tokens issued, by outcome"),
+    ("tidegate_upstream_replies_total", "Streamed replies, by upstream and how they ended"),
+    ("tidegate_upstream_requests_total", "Requests to upstreams, by upstream and outcome"),
+    ("tidegate_upstream_retries_total", "Requests that were tried again, by upstream"),
+];
+
+const GAUGES: [(&str, &str); 7] = [
+    ("tidegate_build_info", "1, with the version"),
+    ("tidegate_connections", "Open sessions, by route"),
+    ("tidegate_queue_depth", "Publications in the intake, and batches before the busiest worker"),
+    ("tidegate_redis_subscription_live", "1 while all channels are subscribed"),
+    ("tidegate_redis_up", "1 while Redis answers, by connection"),
+    ("tidegate_upstream_circuit_open", "1 while an upstream is not asked"),
+    ("tidegate_upstream_in_flight", "Messages, replies and sockets in flight, by upstream"),
+];
+
+const HISTOGRAMS: [(&str, &str); 4] = [
+    ("tidegate_delivery_latency_seconds", "From a publication's arrival to its last write"),
+    ("tidegate_handshake_duration_seconds", "From an upgrade request to its decision"),
+    ("tidegate_proxy_duration_seconds", "From a proxied request to the head of its response"),
+    ("tidegate_upstream_request_seconds", "From a relayed message to the upstream's answer"),
+];

@@ -76,6 +76,13 @@ impl Reply {
         None
     }
 
+    /// Ends a reply whose last event has said that it is the last; what may still come is not read.
+    pub fn finish(mut self) {
+        if !self.over {
+            self.end(ReplyEnd::Complete);
+        }
+    }
+
     fn at_eof(&mut self) -> Option<Result<Bytes, ReplyBroken>> {
         match self.format.at_eof() {
             Ok(Parsed::Event(json)) => {

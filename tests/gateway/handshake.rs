@@ -8,7 +8,8 @@ use crate::chat::{APP, chat, open_to_all, session};
 use crate::engine::Engine;
 use crate::outcome::Outcome::{Closed, Connected, Http};
 use crate::outcome::{attempt, outcome};
-use crate::rig::{Client, Gateway, RawClient, Reply, Upstream, http, until};
+use crate::rig::raw::{Said, handshake};
+use crate::rig::{Client, Gateway, RawClient, Reply, Upstream, frame, http, until};
 
 #[tokio::test]
 async fn only_origins_of_the_list_get_in() {
@@ -245,7 +246,7 @@ async fn a_request_that_is_no_upgrade_is_told_so() {
         ("Sec-WebSocket-Version: 13\r\n", 426),
         ("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", 400),
     ] {
-        let request = crate::rig::raw::handshake("/ws/chat/42/", &[]);
+        let request = handshake("/ws/chat/42/", &[]);
         assert!(request.contains(without));
         let mut client = RawClient::connect(gateway.addr()).await;
         client.write(request.replace(without, "").as_bytes()).await;
@@ -315,9 +316,36 @@ async fn connections_over_the_total_are_turned_away_at_the_door() {
     gateway.wait_for_event("connection_closed").await;
     until("room after a client has left", async || {
         let mut raw = RawClient::connect(gateway.addr()).await;
-        let request = crate::rig::raw::handshake("/ws/chat/1/", &[]);
+        let request = handshake("/ws/chat/1/", &[]);
         raw.try_write(request.as_bytes()).await.ok()?;
         (raw.try_read_status().await == Some(101)).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_refused_client_is_not_waited_for() {
+    let gateway = Gateway::start(chat("").also("server", "max_connections = 2")).await;
+    let request = handshake("/ws/chat/1/", &[]);
+    let mut silent = RawClient::connect(gateway.addr()).await;
+    silent.write(request.as_bytes()).await;
+    assert_eq!(silent.read_head().await.status, 101);
+    let said = silent.next().await;
+    assert!(matches!(said, Said::Close(Some(4001), _)), "{said:?}");
+
+    let mut flooding = RawClient::connect(gateway.addr()).await;
+    flooding.write(request.as_bytes()).await;
+    assert_eq!(flooding.read_head().await.status, 101);
+    let frames = frame::binary(vec![b'x'; 60_000]).bytes();
+    until("end of a flood that nobody asked for", async || flooding.try_write(&frames).await.err())
+        .await;
+
+    // Neither answered the close frame.
+    silent.expect(Said::End).await;
+    until("room for others", async || {
+        let mut other = RawClient::connect(gateway.addr()).await;
+        other.try_write(request.as_bytes()).await.ok()?;
+        (other.try_read_status().await == Some(101)).then_some(())
     })
     .await;
 }

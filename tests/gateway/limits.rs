@@ -6,7 +6,7 @@ use crate::chat::{chat, open_to_all, relayed, session, session_with};
 use crate::engine::Engine;
 use crate::outcome::Outcome::{Closed, Connected};
 use crate::outcome::{attempt, outcome};
-use crate::rig::raw::Said;
+use crate::rig::raw::{Said, handshake};
 use crate::rig::{Client, Gateway, RawClient, Upstream, frame, until};
 
 async fn signed_in(gateway: &Gateway, session: &str) -> Client {
@@ -156,6 +156,25 @@ async fn open_connections_of_a_user_are_bounded_and_given_back(engine: Engine) {
     assert_eq!(outcome(&gateway, "/ws/chat/42/", &cookie).await, Closed(4029));
 }
 
+async fn a_client_that_is_gone_before_its_answer_holds_no_place(engine: Engine) {
+    let limits = "[route.limits]\nconnections_per_user = 2\nconnects_per_user = \"off\"";
+    let gateway = engine.start(chat(limits)).await;
+    let cookie = format!("access_token={}", session());
+    let cookie = [("cookie", cookie.as_str())];
+    let request = handshake("/ws/chat/42/", &cookie);
+    for _ in 0..40 {
+        let mut client = RawClient::connect(gateway.addr()).await;
+        client.write(request.as_bytes()).await;
+        client.reset();
+        let mut client = RawClient::connect(gateway.addr()).await;
+        client.write(request.as_bytes()).await;
+        client.shutdown().await;
+    }
+    let place = async || attempt(&gateway, "/ws/chat/42/", &cookie).await.ok();
+    let _first = until("a place", place).await;
+    let _second = until("another place", place).await;
+}
+
 #[tokio::test]
 async fn two_nodes_count_a_users_connections_together() {
     let engine = Engine::redis().await;
@@ -198,5 +217,6 @@ async fn connects_of_a_user_are_bounded(engine: Engine) {
 on_both_engines!(
     messages_of_a_user_are_counted_over_all_connections,
     open_connections_of_a_user_are_bounded_and_given_back,
+    a_client_that_is_gone_before_its_answer_holds_no_place,
     connects_of_a_user_are_bounded,
 );

@@ -181,6 +181,24 @@ async fn a_large_upload_is_passed_on_while_it_arrives() {
 }
 
 #[tokio::test]
+async fn an_upload_may_take_longer_than_the_upstream_may() {
+    let upstream = Upstream::start(|request| Reply::json(200, &json!(request.body.len()))).await;
+    let gateway = Gateway::start(settings(&upstream.url(""))).await;
+    let mut client = RawClient::connect(gateway.addr()).await;
+    client.write(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 80\r\n\r\n").await;
+    for _ in 0..8 {
+        // A slow client: 2 s in all, where the upstream has 1 s to answer.
+        tokio::time::sleep(std::time::Duration::from_millis(250)).await;
+        client.write(b"0123456789").await;
+    }
+    assert_eq!(client.read_head().await.status, 200);
+    assert_eq!(client.read_exact(2).await, b"80");
+    // One that stands still is given up.
+    client.write(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 80\r\n\r\n0123").await;
+    assert_eq!(client.read_head().await.status, 504);
+}
+
+#[tokio::test]
 async fn an_upstream_that_fails_is_told_in_json() {
     let hanging = Upstream::start(|_| Reply::Hang).await;
     let hanging_up = Upstream::start(|_| Reply::Hangup).await;

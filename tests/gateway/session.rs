@@ -221,6 +221,9 @@ async fn a_client_that_never_reads_is_closed_and_nobody_waits_for_it(engine: Eng
     };
     assert_eq!(code, Some(4008));
     assert!(received < 32, "{received} messages");
+    slow.send(&frame::close(4008, "")).await;
+    slow.expect(Said::End).await;
+    drop(slow);
     let too_slow = [("reason", "too_slow")];
     gateway.wait_for_metric("tidegate_closes_total", &too_slow, 1.0).await;
     gateway.publish("chat_42", json!({"event": "chunk", "n": "last"})).await;

@@ -258,11 +258,21 @@ async fn a_token_expires(engine: Engine) {
 }
 
 async fn two_hundred_simultaneous_uses_have_one_winner(engine: Engine) {
-    let gateway = engine.start(chat("")).await;
-    let token = gateway.token(json!({"user_id": 1})).await;
+    one_of_two_hundred_wins(&[engine.start(chat("")).await]).await;
+}
+
+#[tokio::test]
+async fn two_nodes_let_a_token_in_once() {
+    let engine = Engine::redis().await;
+    let nodes = [engine.start(chat("")).await, engine.start(chat("")).await];
+    one_of_two_hundred_wins(&nodes).await;
+}
+
+async fn one_of_two_hundred_wins(nodes: &[Gateway]) {
+    let token = nodes[0].token(json!({"user_id": 1})).await;
     let mut clients = Vec::new();
-    for _ in 0..200 {
-        clients.push(RawClient::connect(gateway.addr()).await);
+    for node in nodes.iter().cycle().take(200) {
+        clients.push(RawClient::connect(node.addr()).await);
     }
     let request = handshake(&format!("/ws/chat/42/?connection_token={token}"), &[]);
     for client in &mut clients {

@@ -98,6 +98,11 @@ impl RawClient {
         within("shutdown", self.stream.shutdown()).await.expect("an open connection");
     }
 
+    /// Ends the connection at once, with a reset.
+    pub fn reset(self) {
+        self.stream.set_zero_linger().expect("an open connection");
+    }
+
     /// An HTTP response's head; what follows it stays to be read.
     pub async fn read_head(&mut self) -> Head {
         let end = loop {
