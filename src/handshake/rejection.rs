@@ -161,8 +161,11 @@ pub(super) fn json_error(status: StatusCode, error: &str, code: &str) -> Respons
 mod tests {
     use super::*;
 
+    /// Seconds, and the code of the error event.
+    type Wait = Option<(u64, &'static str)>;
+
     /// Every refusal, with its close code, its status and what to wait.
-    fn every_one() -> Vec<(Rejection, u16, u16, Option<(u64, &'static str)>)> {
+    fn every_one() -> Vec<(Rejection, u16, u16, Wait)> {
         let (limited, soon) = (Duration::from_millis(41_001), Duration::ZERO);
         vec![
             (Rejection::origin(), 4003, 403, None),

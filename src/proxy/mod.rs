@@ -26,7 +26,7 @@ use crate::config;
 use crate::protocol::ClientAddress;
 use crate::telemetry;
 use crate::upstream::connector;
-use upload::Upload;
+use upload::{Stalled, Upload};
 
 pub type ProxyBody = BoxBody<Bytes, hyper::Error>;
 
@@ -58,6 +58,7 @@ enum Failure {
     BadTarget,
     Unreachable,
     TimedOut,
+    ClientTimedOut,
     Switched,
 }
 
@@ -77,7 +78,7 @@ impl Proxy {
         Ok(Self { upstream: Some(Upstream { base, timeout: settings.timeout, client }) })
     }
 
-    /// Never fails: what goes wrong is a 404, 400, 502 or 504 with a JSON body.
+    /// Never fails: what goes wrong is a 400, 404, 408, 502 or 504 with a JSON body.
     pub async fn forward(
         &self,
         request: Request<Incoming>,
@@ -120,7 +121,10 @@ impl Upstream {
         let (upload, progress) = Upload::new(body);
         let answered = tokio::select! {
             answered = self.client.request(Request::from_parts(head, upload)) => answered,
-            () = progress.stalled(self.timeout) => return Err(Failure::TimedOut),
+            stalled = progress.stalled(self.timeout) => return Err(match stalled {
+                Stalled::Client => Failure::ClientTimedOut,
+                Stalled::Upstream => Failure::TimedOut,
+            }),
         };
         let mut response = answered.map_err(|error| {
             telemetry::proxy::broken(&error);
@@ -153,6 +157,7 @@ impl Failure {
             Self::BadTarget => "bad_target",
             Self::Unreachable => "unreachable",
             Self::TimedOut => "timed_out",
+            Self::ClientTimedOut => "client_timed_out",
             Self::Switched => "switched",
         }
     }
@@ -162,6 +167,9 @@ impl Failure {
             Self::NoUpstream => (StatusCode::NOT_FOUND, "not found"),
             Self::BadTarget => (StatusCode::BAD_REQUEST, "the request's target is no path"),
             Self::Unreachable => (StatusCode::BAD_GATEWAY, "the service cannot be reached"),
+            Self::ClientTimedOut => {
+                (StatusCode::REQUEST_TIMEOUT, "the request's body did not come in time")
+            }
             Self::Switched => (StatusCode::BAD_GATEWAY, "the service changed the protocol"),
             Self::TimedOut => (StatusCode::GATEWAY_TIMEOUT, "the service did not answer in time"),
         };

@@ -143,15 +143,16 @@ async fn an_upload_may_last_longer_than_the_timeout_while_it_moves() {
 
 #[tokio::test]
 async fn a_request_that_no_longer_moves_is_timed_out() {
-    let Bench { upstream, mut client } = Bench::new("", Duration::from_millis(200)).await;
-    client
-        .write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nhello")
-        .await
-        .unwrap();
-    let (_server, _) = within("upstream connection", upstream.accept()).await.unwrap();
-    let answer = read_until(&mut client, "timed_out").await;
-    assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
-    assert!(answer.contains("content-type: application/json\r\n"), "{answer}");
+    for (length, status, code) in [(5, "504", "\"timed_out\""), (6, "408", "client_timed_out")] {
+        let Bench { upstream, mut client } = Bench::new("", Duration::from_millis(300)).await;
+        let post = format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {length}\r\n\r\nhello");
+        client.write_all(post.as_bytes()).await.unwrap();
+        let (mut server, _) = within("upstream connection", upstream.accept()).await.unwrap();
+        read_until(&mut server, "hello").await;
+        let answer = read_until(&mut client, code).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        assert!(answer.contains("content-type: application/json\r\n"), "{answer}");
+    }
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -20,13 +20,27 @@ pub(super) struct Upload {
 #[derive(Clone)]
 pub(super) struct Progress {
     started: Instant,
-    /// Milliseconds from `started`.
-    moved: Arc<AtomicU64>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    /// Milliseconds from [`Progress::started`].
+    moved: AtomicU64,
+    /// The upstream would take more, and the client has not sent it.
+    waits_for_client: AtomicBool,
+}
+
+/// Whom a request waited for when it stopped moving.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stalled {
+    Client,
+    Upstream,
 }
 
 impl Upload {
     pub fn new(body: Incoming) -> (Self, Progress) {
-        let progress = Progress { started: Instant::now(), moved: Arc::default() };
+        let progress = Progress { started: Instant::now(), shared: Arc::default() };
         (Self { body, progress: progress.clone() }, progress)
     }
 }
@@ -40,9 +54,7 @@ impl Body for Upload {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
-        if polled.is_ready() {
-            self.progress.note();
-        }
+        self.progress.note(polled.is_ready());
         polled
     }
 
@@ -56,20 +68,28 @@ impl Body for Upload {
 }
 
 impl Progress {
-    fn note(&self) {
-        let since = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.moved.store(since, Ordering::Relaxed);
+    fn note(&self, moved: bool) {
+        self.shared.waits_for_client.store(!moved, Ordering::Relaxed);
+        if moved {
+            let since = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+            self.shared.moved.store(since, Ordering::Relaxed);
+        }
     }
 
-    /// Completes when nothing has moved for `timeout`: neither side sends, or the upstream does not read.
-    pub async fn stalled(&self, timeout: Duration) {
+    /// Completes when nothing has moved for `timeout`.
+    pub async fn stalled(&self, timeout: Duration) -> Stalled {
         loop {
-            let moved = Duration::from_millis(self.moved.load(Ordering::Relaxed));
+            let moved = Duration::from_millis(self.shared.moved.load(Ordering::Relaxed));
             let left = moved.saturating_add(timeout).saturating_sub(self.started.elapsed());
             if left.is_zero() {
-                return;
+                break;
             }
             tokio::time::sleep(left).await;
+        }
+        if self.shared.waits_for_client.load(Ordering::Relaxed) {
+            Stalled::Client
+        } else {
+            Stalled::Upstream
         }
     }
 }
