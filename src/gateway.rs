@@ -36,6 +36,9 @@ const BACKLOG: i32 = 1024;
 /// Histograms are drained this often, so that they do not grow between scrapes.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
+const SETTLE_INTERVAL: Duration = Duration::from_millis(5);
+
 /// What was bound.
 #[derive(Debug, Clone, Copy)]
 pub struct Addresses {
@@ -111,7 +114,9 @@ async fn serve(
     let shutdown = Shutdown::new();
     let (core, seats) = Core::new(listeners.len(), config.engine.max_publication_bytes);
     let mut engine = Engine::build(&config, &core, &shutdown).map_err(StartError::Setting)?;
-    let workers = workers(&config, listeners, seats, &engine, &shutdown)?;
+    let upstreams =
+        UpstreamsShared::new(&config.upstreams, &shutdown).map_err(StartError::Setting)?;
+    let workers = workers(&config, listeners, seats, &engine, &upstreams, &shutdown)?;
     engine.run(core, &config, &shutdown)?;
     serve_admin(&config, admin, &metrics, &engine, &shutdown).map_err(system("admin port"))?;
     tokio::task::spawn_local(async move {
@@ -120,6 +125,7 @@ async fn serve(
             metrics.run_upkeep();
         }
     });
+    engine.settle(&upstreams).await;
     let (threads, worker_ended) = start(workers)?;
     ready(addresses);
     let outcome = stop_when_asked(signals, worker_ended, &shutdown, &config.shutdown).await;
@@ -178,6 +184,18 @@ impl Engine {
         })
     }
 
+    /// Waits until Redis answers, so that the first clients need not race it. A Redis that stays away is
+    /// not waited for: the gateway serves what it can and says that it is not ready.
+    async fn settle(&self, upstreams: &UpstreamsShared) {
+        let settled = async {
+            while !self.ready.iter().all(|(_, check)| check().is_ok()) || !upstreams.queues_are_up()
+            {
+                tokio::time::sleep(SETTLE_INTERVAL).await;
+            }
+        };
+        let _or_not = tokio::time::timeout(SETTLE_TIMEOUT, settled).await;
+    }
+
     /// Starts the broker's core.
     fn run(&mut self, core: Core, config: &Config, shutdown: &Shutdown) -> Result<(), StartError> {
         match &config.engine.kind {
@@ -218,6 +236,7 @@ fn workers(
     listeners: Vec<std::net::TcpListener>,
     seats: Vec<Seat>,
     engine: &Engine,
+    upstreams: &UpstreamsShared,
     shutdown: &Shutdown,
 ) -> Result<Vec<Worker>, StartError> {
     let handshake = Handshake::new(
@@ -230,8 +249,6 @@ fn workers(
     )
     .map_err(StartError::Setting)?;
     let handshake = Arc::new(handshake);
-    let upstreams =
-        UpstreamsShared::new(&config.upstreams, shutdown).map_err(StartError::Setting)?;
     let upstream_kinds = Arc::new(config.upstreams.clone());
     let counts =
         ConnectionCounts::new(config.server.max_connections, config.server.max_connections_per_ip);
@@ -248,7 +265,7 @@ fn workers(
         limits: engine.limits.clone(),
         counts: counts.clone(),
         shutdown: shutdown.clone(),
-        drain: config.shutdown.drain,
+        stop: config.shutdown.clone(),
     };
     Ok(listeners.into_iter().zip(seats).map(worker).collect())
 }

@@ -43,7 +43,7 @@ pub struct Worker {
     pub limits: SharedLimits,
     pub counts: ConnectionCounts,
     pub shutdown: Shutdown,
-    pub drain: Duration,
+    pub stop: config::Shutdown,
 }
 
 impl Worker {
@@ -56,7 +56,7 @@ impl Worker {
     async fn serve(self) -> std::io::Result<()> {
         let shutdown = self.shutdown.clone();
         let drain_waits_for_it = shutdown.track();
-        let drain = self.drain;
+        let stop = self.stop.clone();
         let listener = TcpListener::from_std(self.listener.try_clone()?)?;
         let counts = self.counts.clone();
         let front = self.front()?;
@@ -71,7 +71,7 @@ impl Worker {
         drop(listener);
         drop(front);
         tokio::select! {
-            () = services.roster.drain(drain) => {}
+            () = services.roster.drain(&stop) => {}
             () = shutdown.killed() => {}
         }
         let _or_they_expire = tokio::time::timeout(RELEASE_TIMEOUT, services.leases.flush()).await;

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::Session;
+use crate::config;
 use crate::protocol::{CloseReason, going_away};
 use crate::telemetry;
 
@@ -90,8 +91,10 @@ impl Roster {
     }
 
     /// Sends everybody away, evenly spread over `drain`; those with a message on its way upstream
-    /// wait for it, at the longest until `drain` is over. Returns when the last session has ended.
-    pub async fn drain(&self, drain: Duration) {
+    /// wait for it, at the longest until `drain` is over. Who has not answered the close frame after half
+    /// of `grace` is cut. Returns when the last session has ended.
+    pub async fn drain(&self, stop: &config::Shutdown) {
+        let drain = stop.drain;
         let started = Instant::now();
         let mut waiting = self.open_sessions();
         let count = waiting.len() as f64;
@@ -99,6 +102,10 @@ impl Roster {
         let mut ticks = tokio::time::interval(DRAIN_TICK);
         while self.len() > 0 {
             ticks.tick().await;
+            if started.elapsed() >= drain + stop.grace / 2 {
+                self.sessions.borrow().iter().for_each(|session| session.socket.cut());
+                continue;
+            }
             let share = started.elapsed().as_secs_f64() / drain.as_secs_f64();
             if share < 1.0 {
                 let due = (count * share).ceil() as usize;
@@ -134,7 +141,7 @@ fn send_some_away(waiting: &mut VecDeque<Rc<Session>>, mut count: usize, spread:
 
 impl Session {
     fn send_away(&self, spread: Duration) {
-        if self.client.route.protocol == crate::config::Protocol::Json {
+        if self.client.route.protocol == config::Protocol::Json {
             let span = spread.as_millis().max(1);
             let wait = uuid::Uuid::new_v4().as_u128() % span;
             self.socket.send_text(&going_away(wait as u64));

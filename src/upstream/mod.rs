@@ -134,6 +134,14 @@ impl UpstreamsShared {
         }
         Ok(Self { upstreams: Arc::new(shared), tls })
     }
+
+    /// Whether every queue's Redis can be reached.
+    pub fn queues_are_up(&self) -> bool {
+        self.upstreams
+            .values()
+            .filter_map(|shared| shared.queue.as_ref())
+            .all(|queue| queue.commands().is_up())
+    }
 }
 
 fn is_secured(kind: &UpstreamKind) -> bool {
