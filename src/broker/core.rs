@@ -184,9 +184,14 @@ impl Core {
     }
 
     /// Serves the memory engine: a channel is confirmed as soon as it is known here.
-    pub async fn run_memory(self) {
-        let Self { channels, mut changes, threads, arriving, live, .. } = self;
-        live.store(true, Ordering::Release);
+    /// Subscriptions are live from the call on, so that no client can come too early.
+    pub fn run_memory(self) -> impl Future<Output = ()> {
+        self.live.store(true, Ordering::Release);
+        self.follow_changes()
+    }
+
+    async fn follow_changes(self) {
+        let Self { channels, mut changes, threads, arriving, .. } = self;
         let distribution = tokio::task::spawn_local(distribute(
             arriving,
             Rc::clone(&channels),

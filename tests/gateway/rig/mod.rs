@@ -33,8 +33,9 @@ pub use settings::{API_KEY, Settings};
 pub use socket::{Event, Socket};
 pub use upstream::{Reply, Upstream};
 
-/// Longer than anything a working gateway needs on a busy machine; a test that waits this long fails.
-pub const DEADLINE: Duration = Duration::from_secs(10);
+/// Longer than anything a working gateway needs on a busy machine, and than the patience that it has
+/// with a silent peer; a test that waits this long fails.
+pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Between two looks at something that can only be looked at.
 const POLL: Duration = Duration::from_millis(5);
