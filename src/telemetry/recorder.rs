@@ -24,6 +24,7 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
         describe_histogram!(name, help);
     }
     gauge!("tidegate_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    gauge!("tidegate_send_queue_bytes").set(0.0);
     for name in ["tidegate_deliveries_total", "tidegate_delivery_drops_total"] {
         counter!(name).absolute(0);
     }
@@ -62,12 +63,13 @@ const COUNTERS: [(&str, &str); 29] = [
     ("tidegate_upstream_retries_total", "Requests that were tried again, by upstream"),
 ];
 
-const GAUGES: [(&str, &str); 7] = [
+const GAUGES: [(&str, &str); 8] = [
     ("tidegate_build_info", "1, with the version"),
     ("tidegate_connections", "Open sessions, by route"),
     ("tidegate_queue_depth", "Publications in the intake, and batches before the busiest worker"),
     ("tidegate_redis_subscription_live", "1 while all channels are subscribed"),
     ("tidegate_redis_up", "1 while Redis answers, by connection"),
+    ("tidegate_send_queue_bytes", "What waits for slow clients, seen once a second"),
     ("tidegate_upstream_circuit_open", "1 while an upstream is not asked"),
     ("tidegate_upstream_in_flight", "Messages, replies and sockets in flight, by upstream"),
 ];

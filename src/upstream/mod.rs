@@ -140,7 +140,7 @@ impl UpstreamsShared {
         self.upstreams
             .values()
             .filter_map(|shared| shared.queue.as_ref())
-            .all(|queue| queue.commands().is_up())
+            .all(|queue| queue.is_up())
     }
 }
 

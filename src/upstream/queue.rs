@@ -31,6 +31,11 @@ impl Queue {
         Ok(Self { commands: Commands::start(url, label, shutdown)?, push: Script::new(PUSH) })
     }
 
+    /// Whether its Redis can be reached.
+    pub fn is_up(&self) -> bool {
+        self.commands.is_up()
+    }
+
     /// `XADD key MAXLEN ~ n * message <json>`: the oldest entries make way.
     pub async fn add_to_stream(
         &self,
