@@ -6,6 +6,7 @@
 //! knows nothing of channels, users or JSON.
 
 mod decoder;
+mod event;
 pub mod frame;
 mod outbox;
 mod stream;
@@ -13,7 +14,7 @@ mod stream;
 mod tests;
 mod utf8;
 
-pub use outbox::Overflow;
+pub use event::{Ended, Event};
 pub use stream::ByteStream;
 
 use std::cell::{Cell, RefCell};
@@ -28,7 +29,7 @@ use crate::config::SendQueue;
 use crate::protocol::CloseReason;
 use decoder::{Decoder, Incoming};
 use frame::Opcode;
-use outbox::Outbox;
+use outbox::{Outbox, Overflow};
 
 /// How long a peer has to answer our close frame, and then to end the TCP connection.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -55,40 +56,6 @@ enum Phase {
     Lingering,
     /// Our half is ended.
     Ended,
-}
-
-/// What the owner of a socket hears of its peer.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Event<'a> {
-    Text(&'a str),
-    Binary(&'a [u8]),
-    /// Answered already.
-    Ping,
-    /// The peer broke the protocol. Nothing more is read; the owner is to close with this reason, at
-    /// once or when what came before is answered.
-    Fault(CloseReason),
-}
-
-/// How a connection ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
-    /// We closed it.
-    ByGateway(CloseReason),
-    /// The peer sent the first close frame.
-    ByPeer(Option<u16>),
-    /// It broke without a close frame.
-    Lost,
-}
-
-impl Ended {
-    /// Who ended it, the close code (RFC 6455 section 7.1.5), and a word for logs and metrics.
-    pub fn describe(self) -> (&'static str, u16, &'static str) {
-        match self {
-            Self::ByGateway(reason) => ("gateway", reason.code(), reason.label()),
-            Self::ByPeer(code) => ("client", code.unwrap_or(1005), "closed"),
-            Self::Lost => ("client", 1006, "lost"),
-        }
-    }
 }
 
 /// One WebSocket. Lives on one thread.
