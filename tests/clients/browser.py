@@ -118,7 +118,9 @@ def chat(page, demo):
 
 def main():
     binary, chromium, picture = sys.argv[1:]
-    with demos.running(binary) as demo, tempfile.TemporaryDirectory() as profile:
+    # Chromium's children may still write into the profile when their parent has ended.
+    temporary = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+    with demos.running(binary) as demo, temporary as profile:
         browser = subprocess.Popen(
             [chromium, *FLAGS, f"--user-data-dir={profile}", "about:blank"],
             stdout=subprocess.DEVNULL,
