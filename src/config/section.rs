@@ -60,8 +60,12 @@ impl<'c> Section<'c> {
     ) -> Option<T> {
         let default = default.into();
         self.define(name, Shape::One(kind.name), Some(&default), doc);
-        let given = self.given(name).ok()?.unwrap_or_else(|| Given::open(default));
-        self.read(name, kind, given)
+        // After a wrong value, whose mistake is told, the default stands in for the checks that follow.
+        let read = match self.given(name) {
+            Ok(Some(given)) => self.read(name, kind, given),
+            Ok(None) | Err(_) => None,
+        };
+        read.or_else(|| self.read(name, kind, Given::open(default)))
     }
 
     /// A key that must be written.

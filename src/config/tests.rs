@@ -270,3 +270,23 @@ fn what_is_written_is_what_is_read() {
         }
     }
 }
+
+/// A wrong value once hid the mistakes between its route and the rest.
+#[test]
+fn a_wrong_value_hides_no_mistake_of_its_route() {
+    let text = r#"
+        [[route]]
+        path = "/ws/{id}/"
+        channel = "chat_{idd}"
+        upstream = "workr"
+        idle_ping = "soon"
+        [upstream.worker]
+        kind = "http"
+        url = "http://127.0.0.1:1/"
+    "#;
+    let mistakes = Config::from_toml(text).unwrap_err();
+    let keys: Vec<_> = mistakes.iter().map(|mistake| mistake.key.as_str()).collect();
+    for key in ["route[0].idle_ping", "route[0].channel", "route[0].upstream"] {
+        assert!(keys.contains(&key), "{key} is not in {keys:?}");
+    }
+}
