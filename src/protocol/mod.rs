@@ -8,14 +8,16 @@ mod ids;
 mod names;
 mod origin;
 mod path;
+mod position;
 
 pub use client_address::ClientAddress;
 pub use close::CloseReason;
-pub use envelope::{ClientFrame, ErrorCode, ErrorEvent, InvalidFrame};
+pub use envelope::{Begin, ClientFrame, ErrorCode, ErrorEvent, InvalidFrame};
 pub use envelope::{
-    complete, connected, event_name, going_away, pong, processing_started, task_queued,
+    complete, connected, event_name, going_away, pong, processing_started, resumed, task_queued,
 };
 pub use ids::{ConnectionId, TraceContext, UserId, random_hex};
 pub use names::{ChannelName, ChannelPattern, InvalidChannel};
 pub use origin::{Origin, OriginPattern};
 pub use path::{Params, PathPattern, Template, TemplateContext};
+pub use position::{Epoch, InvalidEpoch, Position, ResumePoint, with_position};

@@ -2,13 +2,14 @@
 //! the events, exactly one terminal event. It goes to the channel, not to the connection, and goes on
 //! when the client is gone.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::Session;
-use crate::broker::{PublishError, Publisher};
+use crate::broker::{History, Once, PublishError, Publisher};
 use crate::config::Route;
 use crate::protocol::{
     ChannelName, ErrorCode, ErrorEvent, complete, event_name, processing_started,
@@ -20,6 +21,9 @@ use crate::upstream::{Reply, ReplyBroken};
 /// While the engine is away, an event is tried again this often, with this pause.
 const PUBLISH_ATTEMPTS: usize = 20;
 const PUBLISH_PAUSE: Duration = Duration::from_millis(250);
+
+/// For how long a repeat of an event is recognised: longer than all attempts together take.
+const REMEMBERED: Duration = Duration::from_secs(120);
 
 /// How a generation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,10 +49,13 @@ impl GenerationEnd {
 
 struct Generation {
     publisher: Publisher,
+    history: History,
     shutdown: Shutdown,
     channel: ChannelName,
     route: Arc<Route>,
     task_id: String,
+    /// Publications so far.
+    published: Cell<u64>,
 }
 
 impl Session {
@@ -59,14 +66,19 @@ impl Session {
     ) -> impl Future<Output = ()> + use<> {
         let generation = Generation {
             publisher: self.services.publisher.clone(),
+            history: self.services.history.clone(),
             shutdown: self.services.shutdown.clone(),
             channel: self.client.channel.clone(),
             route: Arc::clone(&self.client.route),
             task_id,
+            published: Cell::new(0),
         };
         let tracked = self.services.shutdown.track();
         async move {
+            let Generation { history, channel, task_id, .. } = &generation;
+            let _or_latecomers_see_less = history.generation_begins(channel, task_id).await;
             let end = generation.run(reply).await.unwrap_or(GenerationEnd::EngineDown);
+            let _or_it_expires = history.generation_ended(channel, task_id).await;
             telemetry::connections::generation_ended(end.label(), &generation.task_id);
             drop(tracked);
         }
@@ -121,9 +133,17 @@ impl Generation {
     }
 
     async fn publish(&self, json: Bytes) -> Result<(), PublishError> {
+        self.published.set(self.published.get() + 1);
+        // An attempt without an answer may have been published all the same.
+        let once = Once {
+            key: self.task_id.clone(),
+            number: self.published.get(),
+            remembered: REMEMBERED,
+        };
         let mut result = Ok(());
         for _ in 0..PUBLISH_ATTEMPTS {
-            result = self.publisher.publish(&self.channel, json.clone()).await;
+            let published = self.publisher.publish(&self.channel, json.clone(), Some(&once)).await;
+            result = published.map(|_| ());
             if result != Err(PublishError::EngineDown) {
                 break;
             }

@@ -6,6 +6,7 @@ pub mod connections;
 pub mod delivery;
 pub mod engine;
 pub mod handshake;
+pub mod history;
 pub mod lifecycle;
 pub mod limits;
 pub mod listener;
