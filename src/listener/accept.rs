@@ -18,6 +18,7 @@ use crate::proxy::Proxy;
 use crate::session::{Permits, Roster, Services};
 use crate::shutdown::Shutdown;
 use crate::telemetry;
+use crate::tokens::Authenticator;
 use crate::upstream::{Upstreams, UpstreamsShared};
 
 /// After an accept that failed (no file descriptors, for example).
@@ -37,6 +38,7 @@ pub struct Worker {
     pub routes: Vec<Arc<config::Route>>,
     pub upstream_kinds: Arc<BTreeMap<String, Arc<config::Upstream>>>,
     pub handshake: Arc<Handshake>,
+    pub authenticator: Authenticator,
     pub seat: Seat,
     pub publisher: Publisher,
     pub upstreams: UpstreamsShared,
@@ -97,6 +99,7 @@ impl Worker {
             upstreams: Upstreams::new(&self.upstreams),
             leases: LeaseSet::new(self.limits.clone()),
             limits: self.limits,
+            authenticator: self.authenticator,
             roster: Roster::new(finest),
             shutdown: self.shutdown,
             started: Instant::now(),

@@ -242,6 +242,7 @@ impl Front {
             channel: admission.channel,
             identity: admission.identity,
             connection_id: admission.connection_id,
+            origin: admission.origin,
             trace: admission.trace,
         }
     }

@@ -18,6 +18,6 @@ pub use envelope::{
 };
 pub use ids::{ConnectionId, TraceContext, UserId, random_hex};
 pub use names::{ChannelName, ChannelPattern, InvalidChannel};
-pub use origin::{Origin, OriginPattern};
+pub use origin::{Origin, OriginPattern, OriginTag};
 pub use path::{Params, PathPattern, Template, TemplateContext};
 pub use position::{Epoch, InvalidEpoch, Position, ResumePoint, with_position};

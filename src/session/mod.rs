@@ -25,11 +25,13 @@ use bytes::Bytes;
 use crate::broker::{Broker, History, Publisher, Subscription};
 use crate::config::{Binary, Protocol, Route, UpstreamKind};
 use crate::limits::{ConnectionPermit, IpPermit, Lease, LeaseSet, LocalBucket, SharedLimits};
-use crate::protocol::{ChannelName, CloseReason, ConnectionId, Params, ResumePoint, TraceContext};
+use crate::protocol::{
+    ChannelName, CloseReason, ConnectionId, OriginTag, Params, ResumePoint, TraceContext,
+};
 use crate::shutdown::Shutdown;
 use crate::socket::{ByteStream, Ended, Event, Socket};
 use crate::telemetry;
-use crate::tokens::Identity;
+use crate::tokens::{Authenticator, Identity};
 use crate::upstream::Upstreams;
 use bridge::Bridge;
 use messages::Inbox;
@@ -44,6 +46,7 @@ pub struct Services {
     pub history: History,
     pub upstreams: Upstreams,
     pub limits: SharedLimits,
+    pub authenticator: Authenticator,
     pub leases: Rc<LeaseSet>,
     pub roster: Roster,
     pub shutdown: Shutdown,
@@ -66,6 +69,8 @@ pub struct Client {
     pub channel: ChannelName,
     pub identity: Identity,
     pub connection_id: ConnectionId,
+    /// Of the page that connected; `None` = its handshake named none.
+    pub origin: Option<OriginTag>,
     pub trace: TraceContext,
 }
 
