@@ -89,7 +89,10 @@ impl Worker {
         let finest = self
             .routes
             .iter()
-            .flat_map(|route| [route.idle_ping, route.pong_timeout])
+            .flat_map(|route| {
+                let heartbeat = [route.idle_ping, route.pong_timeout];
+                heartbeat.into_iter().chain(route.max_session).chain(route.expiry_notice)
+            })
             .min()
             .unwrap_or(Duration::from_secs(1));
         let services = Services {

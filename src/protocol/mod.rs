@@ -12,9 +12,10 @@ mod position;
 
 pub use client_address::ClientAddress;
 pub use close::CloseReason;
-pub use envelope::{Begin, ClientFrame, ErrorCode, ErrorEvent, InvalidFrame};
+pub use envelope::{Begin, ClientFrame, ErrorCode, ErrorEvent, InvalidFrame, Renewal};
 pub use envelope::{
-    complete, connected, event_name, going_away, pong, processing_started, resumed, task_queued,
+    complete, connected, event_name, going_away, pong, processing_started, refreshed, resumed,
+    task_queued, token_expiring_soon,
 };
 pub use ids::{ConnectionId, TraceContext, UserId, random_hex};
 pub use names::{ChannelName, ChannelPattern, InvalidChannel};

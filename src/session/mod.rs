@@ -5,6 +5,7 @@
 //! Sessions reach the hub only through `broker.subscribe`, and never know how they were admitted.
 
 mod bridge;
+mod credentials;
 mod generation;
 mod messages;
 mod relay;
@@ -67,7 +68,8 @@ pub struct Client {
     pub upstream: Upstream,
     pub params: Arc<Params>,
     pub channel: ChannelName,
-    pub identity: Identity,
+    /// A refresh replaces it; the user stays.
+    pub identity: RefCell<Identity>,
     pub connection_id: ConnectionId,
     /// Of the page that connected; `None` = its handshake named none.
     pub origin: Option<OriginTag>,
@@ -125,6 +127,12 @@ pub struct Session {
     /// More of its channel's history is on its way to it.
     replaying: Cell<bool>,
     subscription: RefCell<Option<Subscription>>,
+    /// `max_session` counts from here, since the thread's start.
+    renewed: Cell<Duration>,
+    /// `connected` was said, and the notice of the credentials' end was not yet.
+    notice_due: Cell<bool>,
+    /// Other credentials are being judged.
+    refreshing: Cell<bool>,
     /// Since the thread's start.
     last_seen: Cell<Duration>,
     /// A ping is unanswered since then.
@@ -155,6 +163,9 @@ pub async fn open(
         bridge: RefCell::default(),
         replaying: Cell::new(false),
         subscription: RefCell::default(),
+        renewed: Cell::new(services.now()),
+        notice_due: Cell::new(false),
+        refreshing: Cell::new(false),
         last_seen: Cell::new(services.now()),
         pinged: Cell::new(None),
         roster_slot: Cell::new(0),
@@ -251,7 +262,7 @@ impl Session {
         }
     }
 
-    /// Looks after the heartbeat, the credentials and the patience of the closing handshake.
+    /// Looks after the heartbeat and the patience of the closing handshake.
     fn check(&self, now: Instant) {
         self.socket.cut_if_overdue(now);
         if !self.socket.is_open() {
@@ -269,13 +280,6 @@ impl Session {
         } else if elapsed >= self.last_seen.get() + route.idle_ping {
             self.pinged.set(Some(elapsed));
             self.socket.ping();
-        }
-    }
-
-    /// Closes the connection if the credentials behind it have expired.
-    fn check_credentials(&self, unix_now: u64) {
-        if self.client.identity.expires_at.is_some_and(|expires_at| expires_at <= unix_now) {
-            self.socket.close(CloseReason::Unauthenticated);
         }
     }
 
