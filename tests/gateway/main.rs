@@ -7,6 +7,7 @@ mod admin;
 mod broker;
 mod chat;
 mod conformance;
+mod credentials;
 mod handshake;
 mod http_input;
 mod jwt;
