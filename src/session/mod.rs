@@ -9,6 +9,8 @@ mod generation;
 mod messages;
 mod relay;
 mod resume;
+#[cfg(test)]
+mod resume_model;
 mod roster;
 
 pub use roster::Roster;
