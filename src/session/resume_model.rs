@@ -36,11 +36,17 @@ const KEPT: usize = 40;
 /// What the kernel takes for a client that does not read.
 const PIPE: usize = 700;
 
+/// As many turns of everybody are followed by a pause in which a lost subscription can come back.
+const MANY_TURNS: u8 = 30;
+
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone)]
 enum Step {
-    Publish { count: usize, bytes: usize },
+    Publish {
+        count: usize,
+        bytes: usize,
+    },
     /// Resumes where the client was, if it ever was connected.
     Connect(usize),
     Drop(usize),
@@ -61,7 +67,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         5 => client.clone().prop_map(Step::Connect),
         3 => client.clone().prop_map(Step::Drop),
         3 => (client, any::<bool>()).prop_map(|(client, reads)| Step::Reads(client, reads)),
-        4 => (1..20u8).prop_map(Step::Settle),
+        4 => (1..2 * MANY_TURNS).prop_map(Step::Settle),
         2 => Just(Step::Cut),
         1 => any::<bool>().prop_map(Step::Evict),
     ];
@@ -202,9 +208,9 @@ impl Device {
     fn connect(&mut self, world: &Rc<World>) {
         self.disconnect();
         let place = self.state.place.borrow().clone();
-        let resume = place.as_ref().and_then(|(epoch, offset)| {
-            ResumePoint::read(Some(&offset.to_string()), Some(epoch))
-        });
+        let resume = place
+            .as_ref()
+            .and_then(|(epoch, offset)| ResumePoint::read(Some(&offset.to_string()), Some(epoch)));
         let (ours, theirs) = tokio::io::duplex(PIPE);
         let permits =
             Permits { process: world.counts.enter().expect("room"), ip: None, lease: None };
@@ -309,12 +315,16 @@ async fn run(world: Rc<World>, steps: Vec<Step>) {
     until(|| world.services.broker.is_live().then_some(())).await;
     let mut devices: Vec<Device> = (0..CLIENTS).map(|_| Device::default()).collect();
     devices.iter().for_each(|device| device.state.reads.set(true));
+    let mut publishers = Vec::new();
     for step in steps {
         match step {
             Step::Publish { count, bytes } => {
-                for _ in 0..count {
-                    world.publish(bytes).await;
-                }
+                let world = Rc::clone(&world);
+                publishers.push(tokio::task::spawn_local(async move {
+                    for _ in 0..count {
+                        world.publish(bytes).await;
+                    }
+                }));
             }
             Step::Connect(client) => devices[client].connect(&world),
             Step::Drop(client) => devices[client].disconnect(),
@@ -323,15 +333,23 @@ async fn run(world: Rc<World>, steps: Vec<Step>) {
                 for _ in 0..turns {
                     tokio::task::yield_now().await;
                 }
+                if turns > MANY_TURNS {
+                    tokio::time::sleep(Duration::from_millis(turns.into())).await;
+                }
             }
             Step::Cut => world.cut().await,
             Step::Evict(everything) => world.evict(everything).await,
         }
     }
     // In the end everybody reads, comes back as often as sent away, and has the newest publication.
+    // Who is connected stays so: what was missed behind its back must come by itself.
+    for publisher in publishers {
+        publisher.await.unwrap();
+    }
     devices.iter().for_each(|device| device.state.reads.set(true));
     until(|| world.services.broker.is_live().then_some(())).await;
-    devices.iter_mut().for_each(|device| device.connect(&world));
+    let away = devices.iter_mut().filter(|device| device.connection.is_none());
+    away.for_each(|device| device.connect(&world));
     world.publish(1).await;
     let newest = world.number.get();
     let newest = world.published.borrow().iter().find(|(_, n)| **n == newest).unwrap().0.clone();
