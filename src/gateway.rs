@@ -21,6 +21,7 @@ use tokio::task::LocalSet;
 use crate::admin::{Admin, ReadyCheck};
 use crate::broker::{Core, Publisher, Seat};
 use crate::config::{Config, EngineKind, RedisEngine, Secret};
+use crate::generations::Once;
 use crate::handshake::Handshake;
 use crate::limits::{ConnectionCounts, SharedLimits};
 use crate::listener::Worker;
@@ -140,6 +141,7 @@ struct Engine {
     publisher: Publisher,
     tokens: TokenStore,
     limits: SharedLimits,
+    once: Once,
     ready: Vec<(&'static str, ReadyCheck)>,
 }
 
@@ -156,6 +158,7 @@ impl Engine {
                 publisher: Publisher::memory(core.intake(), max_bytes),
                 tokens: TokenStore::memory(config.tokens.ttl),
                 limits: SharedLimits::memory(),
+                once: Once::memory(),
                 ready,
             },
             EngineKind::Redis(redis) => {
@@ -175,6 +178,7 @@ impl Engine {
                     ));
                 }
                 Self {
+                    once: Once::redis(publisher.clone(), &redis.key_prefix),
                     publisher: Publisher::redis(publisher, max_bytes),
                     tokens: TokenStore::redis(tokens, &config.tokens.key_prefix, config.tokens.ttl),
                     limits: SharedLimits::redis(limits, &redis.key_prefix),
@@ -263,6 +267,7 @@ fn workers(
         publisher: engine.publisher.clone(),
         upstreams: upstreams.clone(),
         limits: engine.limits.clone(),
+        once: engine.once.clone(),
         counts: counts.clone(),
         shutdown: shutdown.clone(),
         stop: config.shutdown.clone(),

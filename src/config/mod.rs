@@ -291,6 +291,8 @@ pub struct Rate {
 /// `[route.generations]`.
 #[derive(Debug, Clone)]
 pub struct Generations {
+    /// A client's message id is relayed once within this time; zero = as often as it is sent.
+    pub dedup_ttl: Duration,
     /// Names of events that end a generation.
     pub terminal_events: Vec<String>,
 }

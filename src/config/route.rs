@@ -212,11 +212,17 @@ fn limits(s: &mut Section<'_>) -> Option<RouteLimits> {
 }
 
 fn generations(s: &mut Section<'_>) -> Option<Generations> {
+    let dedup_ttl = s.key(
+        "dedup_ttl",
+        kinds::DURATION,
+        "10m",
+        "A message with an \"id\" is relayed once within this time, however often it is sent; \"0s\" = as often as it is sent.",
+    );
     let terminal_events = s.list(
         "terminal_events",
         kinds::NAME,
         &["complete", "completed", "error", "cancelled"],
         "Names of events that end a generation.",
     );
-    Some(Generations { terminal_events: terminal_events? })
+    Some(Generations { dedup_ttl: dedup_ttl?, terminal_events: terminal_events? })
 }

@@ -12,6 +12,7 @@ use tokio::task::LocalSet;
 use super::http::{Connection, Front};
 use crate::broker::{Broker, Publisher, Seat};
 use crate::config;
+use crate::generations::Once;
 use crate::handshake::Handshake;
 use crate::limits::{ConnectionCounts, LeaseSet, LimitName, SharedLimits};
 use crate::proxy::Proxy;
@@ -40,6 +41,7 @@ pub struct Worker {
     pub seat: Seat,
     pub publisher: Publisher,
     pub upstreams: UpstreamsShared,
+    pub once: Once,
     pub limits: SharedLimits,
     pub counts: ConnectionCounts,
     pub shutdown: Shutdown,
@@ -94,6 +96,7 @@ impl Worker {
             broker,
             publisher: self.publisher,
             upstreams: Upstreams::new(&self.upstreams),
+            once: self.once,
             leases: LeaseSet::new(self.limits.clone()),
             limits: self.limits,
             roster: Roster::new(finest),

@@ -236,15 +236,28 @@ pub fn pong() -> &'static str {
 
 /// The upstream has taken the message.
 pub fn task_queued(task_id: &str, id: Option<&str>) -> String {
-    #[derive(Serialize)]
-    struct TaskQueued<'a> {
-        event: &'static str,
-        task_id: &'a str,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        id: Option<&'a str>,
+    TaskQueued { event: "task_queued", task_id, id, duplicate: None }.to_json()
+}
+
+/// The upstream took the message when it came first.
+pub fn task_queued_before(task_id: &str, id: &str) -> String {
+    TaskQueued { event: "task_queued", task_id, id: Some(id), duplicate: Some(true) }.to_json()
+}
+
+#[derive(Serialize)]
+struct TaskQueued<'a> {
+    event: &'static str,
+    task_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    duplicate: Option<bool>,
+}
+
+impl TaskQueued<'_> {
+    fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("strings and booleans serialize")
     }
-    serde_json::to_string(&TaskQueued { event: "task_queued", task_id, id })
-        .expect("strings serialize")
 }
 
 /// Sent before a drain's close.

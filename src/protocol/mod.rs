@@ -14,6 +14,7 @@ pub use close::CloseReason;
 pub use envelope::{ClientFrame, ErrorCode, ErrorEvent, InvalidFrame};
 pub use envelope::{
     complete, connected, event_name, going_away, pong, processing_started, task_queued,
+    task_queued_before,
 };
 pub use ids::{ConnectionId, TraceContext, UserId, random_hex};
 pub use names::{ChannelName, ChannelPattern, InvalidChannel};

@@ -7,6 +7,7 @@
 mod bridge;
 mod generation;
 mod messages;
+mod once;
 mod relay;
 mod roster;
 
@@ -23,6 +24,7 @@ use bytes::Bytes;
 
 use crate::broker::{Broker, Publisher, Subscription};
 use crate::config::{Binary, Protocol, Route, UpstreamKind};
+use crate::generations::Once;
 use crate::limits::{ConnectionPermit, IpPermit, Lease, LeaseSet, LocalBucket, SharedLimits};
 use crate::protocol::{ChannelName, CloseReason, ConnectionId, Params, TraceContext, connected};
 use crate::shutdown::Shutdown;
@@ -41,6 +43,7 @@ pub struct Services {
     pub broker: Rc<Broker>,
     pub publisher: Publisher,
     pub upstreams: Upstreams,
+    pub once: Once,
     pub limits: SharedLimits,
     pub leases: Rc<LeaseSet>,
     pub roster: Roster,

@@ -176,6 +176,11 @@ impl Upstreams {
         Self { shared: shared.clone(), clients }
     }
 
+    /// The longest that [`Upstreams::relay`] takes, all attempts together.
+    pub fn relay_timeout(&self, name: &str) -> Duration {
+        self.shared.upstreams.get(name).map_or(Duration::ZERO, |shared| shared.config.timeout)
+    }
+
     /// Hands `message` to the upstream called `name`, which config has checked to exist and not to be
     /// a `websocket`.
     pub async fn relay(&self, name: &str, message: &Message) -> Result<Taken, RelayError> {
