@@ -17,7 +17,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::within;
@@ -48,6 +48,8 @@ pub enum Reply {
     Answer { status: u16, headers: Vec<(&'static str, String)>, body: Bytes },
     /// Headers at once, then what the test sends; see [`Reply::stream`].
     Stream { content_type: &'static str, body: Chunks },
+    /// An empty answer with the status that the test sends, once it does.
+    Late(watch::Receiver<Option<u16>>),
     /// No answer, as long as the gateway waits.
     Hang,
     /// The connection ends without an answer.
@@ -228,6 +230,12 @@ async fn answer(reply: Reply) -> io::Result<Response<BoxBody<Bytes, io::Error>>>
         }
         Reply::Stream { content_type, body } => {
             (Response::builder().header("content-type", content_type), body.boxed())
+        }
+        Reply::Late(mut told) => {
+            let status = *told.wait_for(Option::is_some).await.map_err(io::Error::other)?;
+            let response = Response::builder().status(status.unwrap_or(500));
+            let body = Full::default().map_err(|never: Infallible| match never {});
+            (response, body.boxed())
         }
         Reply::Hang => std::future::pending().await,
         Reply::Hangup => return Err(io::Error::other("the test hangs up")),

@@ -1,0 +1,252 @@
+//! One message, one relay, one end: whatever clients repeat, and whichever node they do it on.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde_json::{Value, json};
+
+use crate::chat::{relayed, session, session_with};
+use crate::engine::Engine;
+use crate::outcome::attempt;
+use crate::rig::{Client, Gateway, Reply, Settings, Upstream, until};
+
+const PATH: &str = "/ws/chat/42/";
+
+on_both_engines! {
+    a_repeat_gets_the_first_answer_and_is_not_relayed,
+    a_repeat_is_not_counted_against_the_users_limit,
+    an_id_whose_relay_failed_may_be_tried_again,
+    anonymous_clients_share_no_ids,
+    without_an_id_or_with_it_off_every_message_is_relayed,
+    a_repeat_waits_for_the_first,
+}
+
+async fn signed_in(gateway: &Gateway, session: &str) -> Client {
+    let cookie = format!("access_token={session}");
+    attempt(gateway, PATH, &[("cookie", &cookie)]).await.expect("a session")
+}
+
+async fn say(client: &mut Client, id: &str) -> Value {
+    client.send_json(&json!({"message": "hello", "id": id})).await;
+    client.next_json().await
+}
+
+/// Counts what it takes, each as a task of its own.
+async fn counting() -> Upstream {
+    let count = Arc::new(AtomicUsize::new(0));
+    Upstream::start(move |_| {
+        let task = count.fetch_add(1, Ordering::SeqCst);
+        Reply::json(202, &json!({"task_id": format!("task {task}")}))
+    })
+    .await
+}
+
+fn settings(upstream: &Upstream, more: &str) -> Settings {
+    relayed(&upstream.url("/"), &format!("auth = [\"cookie\", \"anonymous\"]\n{more}"))
+}
+
+async fn a_repeat_gets_the_first_answer_and_is_not_relayed(engine: Engine) {
+    let upstream = counting().await;
+    let gateway = engine.start(settings(&upstream, "")).await;
+    let mut client = signed_in(&gateway, &session()).await;
+    let first = say(&mut client, "m-1").await;
+    assert_eq!(first, json!({"event": "task_queued", "task_id": "task 0", "id": "m-1"}));
+    let again =
+        json!({"event": "task_queued", "task_id": "task 0", "id": "m-1", "duplicate": true});
+    assert_eq!(say(&mut client, "m-1").await, again);
+    client.close(1000, "").await;
+    client.closed().await;
+    let mut client = signed_in(&gateway, &session()).await;
+    assert_eq!(say(&mut client, "m-1").await, again, "across a reconnect");
+    assert_eq!(say(&mut client, "m-2").await["task_id"], "task 1");
+    let mut other = signed_in(&gateway, &session_with(json!({"user_id": 8}))).await;
+    assert_eq!(say(&mut other, "m-1").await["task_id"], "task 2", "ids are a user's own");
+    assert_eq!(upstream.requests().len(), 3);
+    let duplicates = gateway.metric("tidegate_messages_total", &[("outcome", "duplicate")]).await;
+    assert_eq!(duplicates, 2.0);
+}
+
+async fn a_repeat_is_not_counted_against_the_users_limit(engine: Engine) {
+    let upstream = counting().await;
+    let limits = "[route.limits]\nmessages_per_user = \"2/1h\"";
+    let gateway = engine.start(settings(&upstream, limits)).await;
+    let mut client = signed_in(&gateway, &session()).await;
+    for duplicate in [Value::Null, json!(true), json!(true)] {
+        assert_eq!(say(&mut client, "m-1").await["duplicate"], duplicate);
+    }
+    assert_eq!(say(&mut client, "m-2").await["event"], "task_queued");
+    assert_eq!(say(&mut client, "m-3").await["code"], "rate_limited");
+    assert_eq!(say(&mut client, "m-3").await["code"], "rate_limited", "and its id is free");
+    assert_eq!(say(&mut client, "m-1").await["duplicate"], true);
+}
+
+async fn an_id_whose_relay_failed_may_be_tried_again(engine: Engine) {
+    let count = Arc::new(AtomicUsize::new(0));
+    let upstream = Upstream::start(move |_| match count.fetch_add(1, Ordering::SeqCst) {
+        0 => Reply::status(500),
+        1 => Reply::Hang,
+        _ => Reply::status(202),
+    })
+    .await;
+    let quick = format!("kind = \"http\"\nurl = {:?}\ntimeout = \"300ms\"", upstream.url("/"));
+    let gateway = engine.start(settings(&upstream, "").upstream("worker", &quick)).await;
+    let mut client = signed_in(&gateway, &session()).await;
+    for _ in 0..2 {
+        assert_eq!(say(&mut client, "m-1").await["code"], "upstream_unavailable");
+    }
+    let answer = say(&mut client, "m-1").await;
+    assert_eq!((&answer["event"], &answer["duplicate"]), (&json!("task_queued"), &Value::Null));
+    let requests = upstream.requests();
+    assert_eq!(requests.len(), 3);
+    for request in &requests {
+        assert_eq!(request.header("idempotency-key"), Some("7:m-1"));
+    }
+}
+
+async fn anonymous_clients_share_no_ids(engine: Engine) {
+    let upstream = counting().await;
+    let gateway = engine.start(settings(&upstream, "")).await;
+    let (mut one, _) = Client::connected(&gateway, PATH).await;
+    let (mut two, _) = Client::connected(&gateway, PATH).await;
+    assert_eq!(say(&mut one, "m-1").await["task_id"], "task 0");
+    assert_eq!(say(&mut two, "m-1").await["task_id"], "task 1");
+    let again = say(&mut one, "m-1").await;
+    assert_eq!((&again["task_id"], &again["duplicate"]), (&json!("task 0"), &json!(true)));
+}
+
+async fn without_an_id_or_with_it_off_every_message_is_relayed(engine: Engine) {
+    let upstream = counting().await;
+    let off = "[route.generations]\ndedup_ttl = \"0s\"";
+    for (settings, message) in [
+        (settings(&upstream, ""), json!({"message": "hello"})),
+        (settings(&upstream, off), json!({"message": "hello", "id": "m-1"})),
+    ] {
+        let gateway = engine.start(settings).await;
+        let mut client = signed_in(&gateway, &session()).await;
+        let before = upstream.requests().len();
+        for _ in 0..3 {
+            client.send_json(&message).await;
+            let answer = client.next_event("task_queued").await;
+            assert_eq!(answer.get("duplicate"), None, "{answer}");
+        }
+        assert_eq!(upstream.requests().len(), before + 3);
+        if let Some(redis) = engine.server() {
+            let keys: Vec<String> = redis.run(&["KEYS", "tg:message:*"]).await;
+            assert_eq!(keys, Vec::<String>::new());
+        }
+    }
+}
+
+/// An upstream that answers its first request when it is told to: 202, or 500.
+async fn answering_late() -> (Upstream, tokio::sync::watch::Sender<Option<u16>>) {
+    let (answer, answers) = tokio::sync::watch::channel(None);
+    let first = Arc::new(AtomicUsize::new(0));
+    let upstream = Upstream::start(move |_| match first.fetch_add(1, Ordering::SeqCst) {
+        0 => Reply::Late(answers.clone()),
+        _ => Reply::status(202),
+    })
+    .await;
+    (upstream, answer)
+}
+
+async fn a_repeat_waits_for_the_first(engine: Engine) {
+    for (status, relays) in [(202, 1), (500, 2)] {
+        let (upstream, answer) = answering_late().await;
+        let gateway = engine.start(settings(&upstream, "")).await;
+        let user = session_with(json!({ "user_id": status }));
+        let mut first = signed_in(&gateway, &user).await;
+        let mut second = signed_in(&gateway, &user).await;
+        first.send_json(&json!({"message": "hello", "id": "m-1"})).await;
+        upstream.next_request().await;
+        second.send_json(&json!({"message": "hello", "id": "m-1"})).await;
+        // The second is being worked on once its connection's later ping has been answered.
+        second.send_json(&json!({"type": "ping"})).await;
+        second.next_event("pong").await;
+        answer.send_replace(Some(status));
+        let first = first.next_json().await;
+        let second = second.next_event("task_queued").await;
+        match status {
+            202 => assert_eq!(
+                (&first["task_id"], &json!(true)),
+                (&second["task_id"], &second["duplicate"])
+            ),
+            _ => assert_eq!(
+                (&first["code"], &Value::Null),
+                (&json!("upstream_unavailable"), &second["duplicate"])
+            ),
+        }
+        assert_eq!(upstream.requests().len(), relays);
+    }
+}
+
+#[tokio::test]
+async fn fifty_sends_of_one_message_over_two_nodes_are_one_relay() {
+    let engine = Engine::redis().await;
+    let upstream = counting().await;
+    let nodes =
+        [engine.start(settings(&upstream, "")).await, engine.start(settings(&upstream, "")).await];
+    let mut clients = Vec::new();
+    let limits = session();
+    for n in 0..20 {
+        clients.push(signed_in(&nodes[n % 2], &limits).await);
+    }
+    for n in 0..50 {
+        clients[n % 20].send_json(&json!({"message": "hello", "id": "m-1"})).await;
+    }
+    let mut answers = Vec::new();
+    for n in 0..50 {
+        answers.push(clients[n % 20].next_event("task_queued").await);
+    }
+    assert!(answers.iter().all(|answer| answer["task_id"] == "task 0"), "{answers:?}");
+    let first = answers.iter().filter(|answer| answer.get("duplicate").is_none()).count();
+    assert_eq!(first, 1, "{answers:?}");
+    assert_eq!(upstream.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn a_node_that_died_blocks_an_id_for_a_bounded_time() {
+    let engine = Engine::redis().await;
+    let (upstream, _answer) = answering_late().await;
+    let node = engine.start(settings(&upstream, "")).await;
+    let mut client = signed_in(&node, &session()).await;
+    client.send_json(&json!({"message": "hello", "id": "m-1"})).await;
+    upstream.next_request().await;
+    drop(node);
+    let redis = engine.server().expect("this engine is Redis");
+    let keys: Vec<String> = redis.run(&["KEYS", "tg:message:*"]).await;
+    let [key] = keys.as_slice() else { panic!("one claim: {keys:?}") };
+    let left: i64 = redis.run(&["PTTL", key]).await;
+    assert!((1..=20_000).contains(&left), "{left} ms");
+    // As when that time is over.
+    let _: i64 = redis.run(&["DEL", key]).await;
+    let node = engine.start(settings(&upstream, "")).await;
+    let answer = say(&mut signed_in(&node, &session()).await, "m-1").await;
+    assert_eq!((&answer["event"], answer.get("duplicate")), (&json!("task_queued"), None));
+}
+
+#[tokio::test]
+async fn while_the_engine_is_away_messages_with_an_id_are_not_relayed() {
+    let mut redis = crate::rig::Redis::start().await;
+    let upstream = counting().await;
+    let limits = "[route.limits]\nmessages_per_user = \"off\"";
+    let gateway = Gateway::start(settings(&upstream, limits).redis(&redis.url())).await;
+    gateway.wait_for_event("redis_connected").await;
+    let mut client = signed_in(&gateway, &session()).await;
+    assert_eq!(say(&mut client, "m-1").await["event"], "task_queued");
+    redis.stop();
+    let answer = say(&mut client, "m-2").await;
+    assert_eq!((&answer["code"], &answer["id"]), (&json!("engine_unavailable"), &json!("m-2")));
+    assert!(answer["retry_after"].as_u64().is_some(), "{answer}");
+    client.send_json(&json!({"message": "hello"})).await;
+    client.next_event("task_queued").await;
+    assert_eq!(upstream.requests().len(), 2);
+    redis.restart().await;
+    until("relay once Redis is back", async || {
+        let mut client =
+            attempt(&gateway, PATH, &[("cookie", &format!("access_token={}", session()))])
+                .await
+                .ok()?;
+        (say(&mut client, "m-2").await["event"] == "task_queued").then_some(())
+    })
+    .await;
+}
