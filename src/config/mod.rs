@@ -278,6 +278,8 @@ pub struct RouteLimits {
     pub connects_per_user: Option<Rate>,
     /// Open at once.
     pub connections_per_user: Option<u32>,
+    /// Running at once.
+    pub generations_per_user: Option<u32>,
 }
 
 /// A token bucket: `"50/1h"` refills 50 tokens an hour and holds 50; `"10/1s burst 20"` holds 20.

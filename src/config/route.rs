@@ -203,11 +203,18 @@ fn limits(s: &mut Section<'_>) -> Option<RouteLimits> {
         s.key("connects_per_user", kinds::RATE, "30/1m", "New connections of one user.");
     let connections_per_user =
         s.key("connections_per_user", kinds::LIMIT, 20, "Connections of one user open at once.");
+    let generations_per_user = s.key(
+        "generations_per_user",
+        kinds::LIMIT,
+        4,
+        "Replies to one user running at once; beyond it clients get \"busy\".",
+    );
     Some(RouteLimits {
         messages_per_user: messages_per_user?,
         messages_per_connection: messages_per_connection?,
         connects_per_user: connects_per_user?,
         connections_per_user: connections_per_user?,
+        generations_per_user: generations_per_user?,
     })
 }
 

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use super::Session;
 use crate::broker::{PublishError, Publisher};
 use crate::config::Route;
+use crate::limits::Lease;
 use crate::protocol::{
     ChannelName, ErrorCode, ErrorEvent, complete, event_name, processing_started,
 };
@@ -56,6 +57,7 @@ impl Session {
         &self,
         task_id: String,
         reply: Reply,
+        place: Option<Lease>,
     ) -> impl Future<Output = ()> + use<> {
         let generation = Generation {
             publisher: self.services.publisher.clone(),
@@ -68,7 +70,7 @@ impl Session {
         async move {
             let end = generation.run(reply).await.unwrap_or(GenerationEnd::EngineDown);
             telemetry::connections::generation_ended(end.label(), &generation.task_id);
-            drop(tracked);
+            drop((place, tracked));
         }
     }
 }

@@ -8,6 +8,7 @@ mod bridge;
 mod generation;
 mod messages;
 mod once;
+mod place;
 mod relay;
 mod roster;
 

@@ -1,13 +1,14 @@
 //! One message, one relay, one end: whatever clients repeat, and whichever node they do it on.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
 use crate::chat::{relayed, session, session_with};
 use crate::engine::Engine;
 use crate::outcome::attempt;
+use crate::rig::upstream::StreamWriter;
 use crate::rig::{Client, Gateway, Reply, Settings, Upstream, until};
 
 const PATH: &str = "/ws/chat/42/";
@@ -19,6 +20,8 @@ on_both_engines! {
     anonymous_clients_share_no_ids,
     without_an_id_or_with_it_off_every_message_is_relayed,
     a_repeat_waits_for_the_first,
+    so_many_replies_run_for_one_user_at_once,
+    a_relay_that_fails_gives_its_place_back,
 }
 
 async fn signed_in(gateway: &Gateway, session: &str) -> Client {
@@ -228,7 +231,7 @@ async fn a_node_that_died_blocks_an_id_for_a_bounded_time() {
 async fn while_the_engine_is_away_messages_with_an_id_are_not_relayed() {
     let mut redis = crate::rig::Redis::start().await;
     let upstream = counting().await;
-    let limits = "[route.limits]\nmessages_per_user = \"off\"";
+    let limits = "[route.limits]\nmessages_per_user = \"off\"\ngenerations_per_user = 0";
     let gateway = Gateway::start(settings(&upstream, limits).redis(&redis.url())).await;
     gateway.wait_for_event("redis_connected").await;
     let mut client = signed_in(&gateway, &session()).await;
@@ -249,4 +252,104 @@ async fn while_the_engine_is_away_messages_with_an_id_are_not_relayed() {
         (say(&mut client, "m-2").await["event"] == "task_queued").then_some(())
     })
     .await;
+}
+
+/// An upstream that streams every reply, and the writers of the replies in their order.
+async fn streaming() -> (Upstream, Arc<Mutex<Vec<StreamWriter>>>) {
+    let writers = Arc::new(Mutex::new(Vec::new()));
+    let replies = Arc::clone(&writers);
+    let upstream = Upstream::start(move |_| {
+        let (writer, reply) = Reply::stream("text/event-stream");
+        replies.lock().unwrap().push(writer);
+        reply
+    })
+    .await;
+    (upstream, writers)
+}
+
+/// Waits for the event, whatever else is said before.
+async fn heard(client: &mut Client, event: &str) -> Value {
+    loop {
+        let json = client.next_json().await;
+        if json["event"] == event {
+            return json;
+        }
+    }
+}
+
+async fn until_queued(client: &mut Client, message: &str) -> Value {
+    until("place for one more reply", async || {
+        client.send_json(&json!({ "message": message })).await;
+        loop {
+            let json = client.next_json().await;
+            match json["event"].as_str() {
+                Some("task_queued") => return Some(json),
+                Some("error") => return None,
+                _ => {}
+            }
+        }
+    })
+    .await
+}
+
+async fn so_many_replies_run_for_one_user_at_once(engine: Engine) {
+    let (upstream, writers) = streaming().await;
+    let limits = "[route.limits]\ngenerations_per_user = 2\nmessages_per_user = \"3/1h\"";
+    let gateway = engine.start(settings(&upstream, limits)).await;
+    let mut one = signed_in(&gateway, &session()).await;
+    let mut two = signed_in(&gateway, &session()).await;
+    for client in [&mut one, &mut two] {
+        client.send_json(&json!({"message": "tell me"})).await;
+        heard(client, "task_queued").await;
+    }
+    one.send_json(&json!({"message": "more", "id": "m-3"})).await;
+    let busy = heard(&mut one, "error").await;
+    assert_eq!((&busy["code"], &busy["id"]), (&json!("busy"), &json!("m-3")), "{busy}");
+    assert!(busy["retry_after"].as_u64().is_some_and(|wait| (1..=5).contains(&wait)), "{busy}");
+    assert_eq!(upstream.requests().len(), 2, "it was not relayed");
+    let mut other = signed_in(&gateway, &session_with(json!({"user_id": 8}))).await;
+    other.send_json(&json!({"message": "tell me"})).await;
+    heard(&mut other, "task_queued").await;
+    // The end of a reply makes room, and a refusal has cost nothing.
+    writers.lock().unwrap().remove(0);
+    heard(&mut one, "complete").await;
+    until_queued(&mut one, "more").await;
+}
+
+async fn a_relay_that_fails_gives_its_place_back(engine: Engine) {
+    let upstream = Upstream::start(|_| Reply::status(400)).await;
+    let limits = "[route.limits]\ngenerations_per_user = 1";
+    let gateway = engine.start(settings(&upstream, limits)).await;
+    let mut client = signed_in(&gateway, &session()).await;
+    for _ in 0..3 {
+        until("refusal by the upstream", async || {
+            (say(&mut client, "m-1").await["code"] == "upstream_rejected").then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn two_nodes_count_a_users_replies_together() {
+    let engine = Engine::redis().await;
+    let (upstream, writers) = streaming().await;
+    let limits = "[route.limits]\ngenerations_per_user = 1";
+    let (a, b) = (
+        engine.start(settings(&upstream, limits)).await,
+        engine.start(settings(&upstream, limits)).await,
+    );
+    let mut one = signed_in(&a, &session()).await;
+    let mut two = signed_in(&b, &session()).await;
+    one.send_json(&json!({"message": "tell me"})).await;
+    heard(&mut one, "task_queued").await;
+    two.send_json(&json!({"message": "me too"})).await;
+    assert_eq!(heard(&mut two, "error").await["code"], "busy");
+    // The client that asked is gone; its reply goes on, and counts.
+    drop(one);
+    a.wait_for_event("connection_closed").await;
+    two.send_json(&json!({"message": "me too"})).await;
+    assert_eq!(heard(&mut two, "error").await["code"], "busy");
+    writers.lock().unwrap().clear();
+    heard(&mut two, "complete").await;
+    until_queued(&mut two, "me too").await;
 }
