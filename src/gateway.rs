@@ -21,7 +21,7 @@ use tokio::task::LocalSet;
 use crate::admin::{Admin, ReadyCheck};
 use crate::broker::{Core, Publisher, Seat};
 use crate::config::{Config, EngineKind, RedisEngine, Secret};
-use crate::generations::Once;
+use crate::generations::{Once, Running};
 use crate::handshake::Handshake;
 use crate::limits::{ConnectionCounts, SharedLimits};
 use crate::listener::Worker;
@@ -254,6 +254,7 @@ fn workers(
     .map_err(StartError::Setting)?;
     let handshake = Arc::new(handshake);
     let upstream_kinds = Arc::new(config.upstreams.clone());
+    let running = Running::default();
     let counts =
         ConnectionCounts::new(config.server.max_connections, config.server.max_connections_per_ip);
     let worker = |(listener, seat)| Worker {
@@ -268,6 +269,7 @@ fn workers(
         upstreams: upstreams.clone(),
         limits: engine.limits.clone(),
         once: engine.once.clone(),
+        running: running.clone(),
         counts: counts.clone(),
         shutdown: shutdown.clone(),
         stop: config.shutdown.clone(),

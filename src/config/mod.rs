@@ -98,6 +98,16 @@ pub struct Shutdown {
     pub grace: Duration,
 }
 
+impl Shutdown {
+    /// After the beginning of a drain, whatever still runs says that it is cut, while that can still
+    /// be published.
+    pub fn last_words_after(&self) -> Duration {
+        const WORDS: Duration = Duration::from_millis(250);
+        let end = self.drain + self.grace;
+        (self.drain + self.grace / 2).min(end.saturating_sub(WORDS))
+    }
+}
+
 /// `[engine]`: where tokens, limits and publications live.
 #[derive(Debug, Clone)]
 pub struct Engine {
@@ -325,10 +335,19 @@ pub struct HttpUpstream {
     pub url: Template,
     /// The longest a streamed reply may last.
     pub max_reply: Duration,
+    /// What the end of the connection that asked does to a streaming reply.
+    pub on_disconnect: OnDisconnect,
     /// Beyond the first attempt; only where the request cannot have been taken, or 502, 503, 504.
     pub retries: u32,
     /// Bodies are signed with it; `None` = not signed.
     pub signing_secret: Option<Secret>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnDisconnect {
+    /// The reply goes on, for other connections and those who come back.
+    Continue,
+    Cancel,
 }
 
 #[derive(Debug, Clone)]

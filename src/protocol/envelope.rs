@@ -24,10 +24,12 @@ pub enum ErrorCode {
     Forbidden,
     /// The engine that keeps tokens and limits, or whoever decides about channels, cannot be reached.
     EngineUnavailable,
+    /// No such generation runs on the client's channel.
+    UnknownTask,
 }
 
 impl ErrorCode {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::InvalidJson,
         Self::EmptyMessage,
         Self::MessageTooLong,
@@ -38,6 +40,7 @@ impl ErrorCode {
         Self::WorkerLost,
         Self::Forbidden,
         Self::EngineUnavailable,
+        Self::UnknownTask,
     ];
 
     /// The code on the wire and as a metric label.
@@ -53,6 +56,7 @@ impl ErrorCode {
             Self::WorkerLost => "worker_lost",
             Self::Forbidden => "forbidden",
             Self::EngineUnavailable => "engine_unavailable",
+            Self::UnknownTask => "unknown_task",
         }
     }
 }
@@ -102,10 +106,17 @@ impl<'a> ErrorEvent<'a> {
     }
 }
 
+/// Of a task id, whoever made it up.
+pub const MAX_TASK_ID_BYTES: usize = 256;
+
 /// One text frame of a client, checked.
 #[derive(Debug)]
 pub enum ClientFrame<'a> {
     Ping,
+    /// Stop the generation of this task.
+    Cancel {
+        task_id: String,
+    },
     Message {
         /// Trimmed, not empty.
         text: String,
@@ -123,12 +134,15 @@ pub enum InvalidFrame {
     NotAnObject,
     EmptyMessage,
     BadId,
+    BadTaskId,
 }
 
 impl InvalidFrame {
     pub fn code(self) -> ErrorCode {
         match self {
-            Self::NotJson | Self::NotAnObject | Self::BadId => ErrorCode::InvalidJson,
+            Self::NotJson | Self::NotAnObject | Self::BadId | Self::BadTaskId => {
+                ErrorCode::InvalidJson
+            }
             Self::EmptyMessage => ErrorCode::EmptyMessage,
         }
     }
@@ -139,6 +153,7 @@ impl InvalidFrame {
             Self::NotAnObject => "the frame is not a JSON object",
             Self::EmptyMessage => "\"message\" must be a string that is not empty",
             Self::BadId => "\"id\" must be a string of 1 to 128 bytes",
+            Self::BadTaskId => "\"task_id\" must be a string of 1 to 256 bytes",
         }
     }
 }
@@ -165,8 +180,10 @@ impl<'a> ClientFrame<'a> {
         }
         let fields: Fields = serde_json::from_str(data.get()).map_err(|_| InvalidFrame::NotJson)?;
         let string = |raw: &RawValue| serde_json::from_str::<String>(raw.get()).ok();
-        if fields.kind.and_then(string).as_deref() == Some("ping") {
-            return Ok(Self::Ping);
+        match fields.kind.and_then(string).as_deref() {
+            Some("ping") => return Ok(Self::Ping),
+            Some("cancel") => return Self::cancel(data),
+            _ => {}
         }
         let id = match fields.id {
             None => None,
@@ -184,6 +201,17 @@ impl<'a> ClientFrame<'a> {
             trimmed => trimmed.to_owned(),
         };
         Ok(Self::Message { text, id, data })
+    }
+
+    fn cancel(data: &RawValue) -> Result<Self, InvalidFrame> {
+        #[derive(Deserialize)]
+        struct Fields {
+            task_id: String,
+        }
+        let fields = serde_json::from_str::<Fields>(data.get()).ok();
+        let task_id = fields.map(|fields| fields.task_id);
+        let task_id = task_id.filter(|id| (1..=MAX_TASK_ID_BYTES).contains(&id.len()));
+        Ok(Self::Cancel { task_id: task_id.ok_or(InvalidFrame::BadTaskId)? })
     }
 }
 
@@ -204,6 +232,11 @@ pub fn connected(params: &Params, connection_id: ConnectionId, user_id: Option<&
 /// A generation begins.
 pub fn processing_started(task_id: &str) -> String {
     task_event("processing_started", task_id)
+}
+
+/// A generation that was asked to end.
+pub fn cancelled(task_id: &str) -> String {
+    task_event("cancelled", task_id)
 }
 
 /// A generation whose upstream ended it without a word.
@@ -284,6 +317,9 @@ mod tests {
             (r#"{"message":null}"#, InvalidFrame::EmptyMessage),
             (r#"{"message":"a","id":7}"#, InvalidFrame::BadId),
             (r#"{"message":"a","id":""}"#, InvalidFrame::BadId),
+            (r#"{"type":"cancel"}"#, InvalidFrame::BadTaskId),
+            (r#"{"type":"cancel","task_id":7}"#, InvalidFrame::BadTaskId),
+            (r#"{"type":"cancel","task_id":""}"#, InvalidFrame::BadTaskId),
         ] {
             assert_eq!(ClientFrame::parse(text).err(), Some(wrong), "{text}");
         }

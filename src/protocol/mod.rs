@@ -11,9 +11,9 @@ mod path;
 
 pub use client_address::ClientAddress;
 pub use close::CloseReason;
-pub use envelope::{ClientFrame, ErrorCode, ErrorEvent, InvalidFrame};
+pub use envelope::{ClientFrame, ErrorCode, ErrorEvent, InvalidFrame, MAX_TASK_ID_BYTES};
 pub use envelope::{
-    complete, connected, event_name, going_away, pong, processing_started, task_queued,
+    cancelled, complete, connected, event_name, going_away, pong, processing_started, task_queued,
     task_queued_before,
 };
 pub use ids::{ConnectionId, TraceContext, UserId, random_hex};

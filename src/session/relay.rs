@@ -47,7 +47,7 @@ impl Session {
                 self.socket.send_text(&task_queued(&task_id, client_id.as_deref()));
                 self.socket.release();
                 if let Some(reply) = reply {
-                    tokio::task::spawn_local(self.generation(task_id.clone(), reply, place));
+                    self.generate(&task_id, reply, place);
                 }
                 Some(task_id)
             }

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use crate::chat::{relayed, session, session_with};
 use crate::engine::Engine;
@@ -22,6 +23,10 @@ on_both_engines! {
     a_repeat_waits_for_the_first,
     so_many_replies_run_for_one_user_at_once,
     a_relay_that_fails_gives_its_place_back,
+    a_reply_is_cancelled_from_any_tab_of_its_channel_once,
+    a_reply_goes_on_or_ends_with_the_connection_that_asked,
+    a_reply_that_begins_after_its_client_has_gone_is_cancelled,
+    replies_of_a_gateway_that_stops_are_reported,
 }
 
 async fn signed_in(gateway: &Gateway, session: &str) -> Client {
@@ -140,21 +145,21 @@ async fn without_an_id_or_with_it_off_every_message_is_relayed(engine: Engine) {
     }
 }
 
-/// An upstream that answers its first request when it is told to: 202, or 500.
-async fn answering_late() -> (Upstream, tokio::sync::watch::Sender<Option<u16>>) {
-    let (answer, answers) = tokio::sync::watch::channel(None);
-    let first = Arc::new(AtomicUsize::new(0));
-    let upstream = Upstream::start(move |_| match first.fetch_add(1, Ordering::SeqCst) {
-        0 => Reply::Late(answers.clone()),
-        _ => Reply::status(202),
+/// An upstream that gives its first answer when it is told to, and takes everything after that.
+async fn answering_late(first: Reply) -> (Upstream, watch::Sender<bool>) {
+    let (tell, told) = watch::channel(false);
+    let first = Mutex::new(Some(Reply::Late(told, Box::new(first))));
+    let first = Arc::new(first);
+    let upstream = Upstream::start(move |_| {
+        first.lock().unwrap().take().unwrap_or_else(|| Reply::status(202))
     })
     .await;
-    (upstream, answer)
+    (upstream, tell)
 }
 
 async fn a_repeat_waits_for_the_first(engine: Engine) {
     for (status, relays) in [(202, 1), (500, 2)] {
-        let (upstream, answer) = answering_late().await;
+        let (upstream, answer) = answering_late(Reply::status(status)).await;
         let gateway = engine.start(settings(&upstream, "")).await;
         let user = session_with(json!({ "user_id": status }));
         let mut first = signed_in(&gateway, &user).await;
@@ -165,7 +170,7 @@ async fn a_repeat_waits_for_the_first(engine: Engine) {
         // The second is being worked on once its connection's later ping has been answered.
         second.send_json(&json!({"type": "ping"})).await;
         second.next_event("pong").await;
-        answer.send_replace(Some(status));
+        answer.send_replace(true);
         let first = first.next_json().await;
         let second = second.next_event("task_queued").await;
         match status {
@@ -209,7 +214,7 @@ async fn fifty_sends_of_one_message_over_two_nodes_are_one_relay() {
 #[tokio::test]
 async fn a_node_that_died_blocks_an_id_for_a_bounded_time() {
     let engine = Engine::redis().await;
-    let (upstream, _answer) = answering_late().await;
+    let (upstream, _answer) = answering_late(Reply::status(202)).await;
     let node = engine.start(settings(&upstream, "")).await;
     let mut client = signed_in(&node, &session()).await;
     client.send_json(&json!({"message": "hello", "id": "m-1"})).await;
@@ -352,4 +357,123 @@ async fn two_nodes_count_a_users_replies_together() {
     writers.lock().unwrap().clear();
     heard(&mut two, "complete").await;
     until_queued(&mut two, "me too").await;
+}
+
+fn cancel(task_id: &Value) -> Value {
+    json!({"type": "cancel", "task_id": task_id})
+}
+
+/// Nothing but the answer to a ping comes next.
+async fn says_no_more(client: &mut Client) {
+    client.send_json(&json!({"type": "ping"})).await;
+    client.next_event("pong").await;
+}
+
+async fn ask(client: &mut Client) -> Value {
+    client.send_json(&json!({"message": "tell me"})).await;
+    heard(client, "task_queued").await["task_id"].clone()
+}
+
+async fn a_reply_is_cancelled_from_any_tab_of_its_channel_once(engine: Engine) {
+    let (upstream, writers) = streaming().await;
+    let gateway = engine.start(settings(&upstream, "")).await;
+    let mut sender = signed_in(&gateway, &session()).await;
+    // With many, some are on another thread than the sender.
+    let mut tabs = Vec::new();
+    for _ in 0..4 {
+        tabs.push(Client::connected(&gateway, PATH).await.0);
+    }
+    let (mut stranger, _) = Client::connected(&gateway, "/ws/chat/43/").await;
+    for number in 0..tabs.len() {
+        let task_id = ask(&mut sender).await;
+        heard(&mut sender, "processing_started").await;
+        stranger.send_json(&cancel(&task_id)).await;
+        let error = stranger.next_event("error").await;
+        assert_eq!((&error["code"], &error["task_id"]), (&json!("unknown_task"), &task_id));
+        tabs[number].send_json(&cancel(&task_id)).await;
+        for client in tabs.iter_mut().chain([&mut sender]) {
+            let end = heard(client, "cancelled").await;
+            assert_eq!(end, json!({"event": "cancelled", "task_id": task_id}));
+        }
+        let writer = writers.lock().unwrap().pop().expect("a reply");
+        writer.given_up().await;
+        sender.send_json(&cancel(&task_id)).await;
+        assert_eq!(sender.next_event("error").await["code"], "unknown_task", "it has ended");
+        says_no_more(&mut tabs[number]).await;
+    }
+    gateway.wait_for_metric("tidegate_generations_total", &[("outcome", "cancelled")], 4.0).await;
+    gateway.wait_for_metric("tidegate_upstream_in_flight", &[("upstream", "worker")], 0.0).await;
+}
+
+async fn a_reply_goes_on_or_ends_with_the_connection_that_asked(engine: Engine) {
+    for on_disconnect in ["continue", "cancel"] {
+        let (upstream, writers) = streaming().await;
+        let worker = format!(
+            "kind = \"http\"\nurl = {:?}\non_disconnect = {on_disconnect:?}",
+            upstream.url("/")
+        );
+        let gateway = engine.start(settings(&upstream, "").upstream("worker", &worker)).await;
+        let (mut tab, _) = Client::connected(&gateway, PATH).await;
+        let mut other = signed_in(&gateway, &session()).await;
+        let mut sender = signed_in(&gateway, &session()).await;
+        let of_other = ask(&mut other).await;
+        let of_sender = ask(&mut sender).await;
+        drop(sender);
+        gateway.wait_for_event("connection_closed").await;
+        let (first, second) = {
+            let mut writers = writers.lock().unwrap();
+            (writers.remove(0), writers.remove(0))
+        };
+        if on_disconnect == "continue" {
+            assert!(second.write("data: {\"event\":\"complete\",\"n\":2}\n\n"));
+            assert_eq!(heard(&mut tab, "complete").await["n"], 2);
+        } else {
+            second.given_up().await;
+            assert_eq!(heard(&mut tab, "cancelled").await["task_id"], of_sender);
+        }
+        drop(first);
+        assert_eq!(heard(&mut tab, "complete").await["task_id"], of_other);
+        says_no_more(&mut tab).await;
+    }
+}
+
+async fn a_reply_that_begins_after_its_client_has_gone_is_cancelled(engine: Engine) {
+    let (writer, reply) = Reply::stream("text/event-stream");
+    let (upstream, answer) = answering_late(reply).await;
+    let worker =
+        format!("kind = \"http\"\nurl = {:?}\non_disconnect = \"cancel\"", upstream.url("/"));
+    let gateway = engine.start(settings(&upstream, "").upstream("worker", &worker)).await;
+    let (mut tab, _) = Client::connected(&gateway, PATH).await;
+    let mut sender = signed_in(&gateway, &session()).await;
+    sender.send_json(&json!({"message": "tell me"})).await;
+    upstream.next_request().await;
+    drop(sender);
+    gateway.wait_for_event("connection_closed").await;
+    answer.send_replace(true);
+    writer.given_up().await;
+    heard(&mut tab, "cancelled").await;
+    says_no_more(&mut tab).await;
+}
+
+async fn replies_of_a_gateway_that_stops_are_reported(engine: Engine) {
+    let (upstream, _writers) = streaming().await;
+    let settings = settings(&upstream, "[route.limits]\ngenerations_per_user = 1")
+        .section("shutdown", "drain = \"200ms\"\ngrace = \"2s\"");
+    let mut gateway = engine.start(settings.clone()).await;
+    let mut sender = signed_in(&gateway, &session()).await;
+    let task_id = ask(&mut sender).await;
+    let Some(_) = engine.server() else {
+        // Nobody is left to hear it; it holds the process up for no longer than it must.
+        assert_eq!(gateway.stop().await, Some(0));
+        return;
+    };
+    let other = engine.start(settings).await;
+    let (mut tab, _) = Client::connected(&other, PATH).await;
+    assert_eq!(gateway.stop().await, Some(0), "the reply ended in time");
+    let error = heard(&mut tab, "error").await;
+    assert_eq!((&error["code"], &error["task_id"]), (&json!("worker_lost"), &task_id));
+    says_no_more(&mut tab).await;
+    // Its place is free for the user's next message, at once.
+    let mut sender = signed_in(&other, &session()).await;
+    ask(&mut sender).await;
 }

@@ -48,8 +48,8 @@ pub enum Reply {
     Answer { status: u16, headers: Vec<(&'static str, String)>, body: Bytes },
     /// Headers at once, then what the test sends; see [`Reply::stream`].
     Stream { content_type: &'static str, body: Chunks },
-    /// An empty answer with the status that the test sends, once it does.
-    Late(watch::Receiver<Option<u16>>),
+    /// This one, once the test says so.
+    Late(watch::Receiver<bool>, Box<Reply>),
     /// No answer, as long as the gateway waits.
     Hang,
     /// The connection ends without an answer.
@@ -218,7 +218,11 @@ async fn serve(
 }
 
 /// An error makes hyper drop the connection.
-async fn answer(reply: Reply) -> io::Result<Response<BoxBody<Bytes, io::Error>>> {
+async fn answer(mut reply: Reply) -> io::Result<Response<BoxBody<Bytes, io::Error>>> {
+    while let Reply::Late(mut told, later) = reply {
+        told.wait_for(|told| *told).await.map_err(io::Error::other)?;
+        reply = *later;
+    }
     let (response, body) = match reply {
         Reply::Answer { status, headers, body } => {
             let mut response = Response::builder().status(status);
@@ -231,13 +235,7 @@ async fn answer(reply: Reply) -> io::Result<Response<BoxBody<Bytes, io::Error>>>
         Reply::Stream { content_type, body } => {
             (Response::builder().header("content-type", content_type), body.boxed())
         }
-        Reply::Late(mut told) => {
-            let status = *told.wait_for(Option::is_some).await.map_err(io::Error::other)?;
-            let response = Response::builder().status(status.unwrap_or(500));
-            let body = Full::default().map_err(|never: Infallible| match never {});
-            (response, body.boxed())
-        }
-        Reply::Hang => std::future::pending().await,
+        Reply::Late(..) | Reply::Hang => std::future::pending().await,
         Reply::Hangup => return Err(io::Error::other("the test hangs up")),
     };
     response.body(body).map_err(io::Error::other)
