@@ -150,6 +150,7 @@ impl Generation {
     async fn out_of_time(&self) {
         self.shutdown.draining().await;
         tokio::time::sleep(self.stops_after).await;
+        self.shutdown.cut_short();
     }
 
     fn task_id(&self) -> &str {
