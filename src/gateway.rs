@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
 use crate::admin::{Admin, ReadyCheck};
-use crate::broker::{Core, Publisher, Seat};
+use crate::broker::{Core, MemoryHistory, Publisher, Rules, Seat};
 use crate::config::{Config, EngineKind, RedisEngine, Secret};
 use crate::generations::{Once, Running};
 use crate::handshake::Handshake;
@@ -153,9 +153,16 @@ impl Engine {
             live.load(Ordering::Acquire).then_some(()).ok_or("subscriptions are not live")
         });
         let mut ready = vec![("subscriptions", subscriptions)];
+        let histories = config.routes.iter().map(|route| (&route.channel, &route.history));
+        let rules = Arc::new(Rules::new(histories));
         Ok(match &config.engine.kind {
             EngineKind::Memory => Self {
-                publisher: Publisher::memory(core.intake(), max_bytes),
+                publisher: Publisher::memory(
+                    core.intake(),
+                    rules,
+                    MemoryHistory::new(config.engine.max_history_bytes),
+                    max_bytes,
+                ),
                 tokens: TokenStore::memory(config.tokens.ttl),
                 limits: SharedLimits::memory(),
                 once: Once::memory(),
@@ -163,7 +170,7 @@ impl Engine {
             },
             EngineKind::Redis(redis) => {
                 let mut connections = Connections { by_url: HashMap::new(), shutdown };
-                let publisher = connections.open("engine.redis.url", &redis.url)?;
+                let publisher = connections.open("engine.redis.pubsub_url", &redis.pubsub_url)?;
                 let tokens = connections.open("engine.redis.tokens_url", &redis.tokens_url)?;
                 let limits = connections.open("engine.redis.limits_url", &redis.limits_url)?;
                 for (name, commands) in
@@ -179,7 +186,7 @@ impl Engine {
                 }
                 Self {
                     once: Once::redis(publisher.clone(), &redis.key_prefix),
-                    publisher: Publisher::redis(publisher, max_bytes),
+                    publisher: Publisher::redis(publisher, &redis.key_prefix, rules, max_bytes),
                     tokens: TokenStore::redis(tokens, &config.tokens.key_prefix, config.tokens.ttl),
                     limits: SharedLimits::redis(limits, &redis.key_prefix),
                     ready,
@@ -204,12 +211,14 @@ impl Engine {
     fn run(&mut self, core: Core, config: &Config, shutdown: &Shutdown) -> Result<(), StartError> {
         match &config.engine.kind {
             EngineKind::Memory => {
-                tokio::task::spawn_local(core.run_memory());
+                tokio::task::spawn_local(core.run_memory(self.publisher.history()));
             }
             EngineKind::Redis(RedisEngine { pubsub_url, .. }) => {
-                let run = core.run_redis(pubsub_url, shutdown.clone()).map_err(|wrong| {
-                    StartError::Setting(format!("engine.redis.pubsub_url: {wrong}"))
-                })?;
+                let run = core
+                    .run_redis(pubsub_url, self.publisher.history(), shutdown.clone())
+                    .map_err(|wrong| {
+                        StartError::Setting(format!("engine.redis.pubsub_url: {wrong}"))
+                    })?;
                 tokio::task::spawn_local(run);
             }
         }

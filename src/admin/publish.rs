@@ -1,14 +1,18 @@
 //! `POST /v1/publish`: one publication, or many in order.
 
+use std::collections::HashMap;
+use std::time::Duration;
+
 use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 use super::{Admin, Answer, api};
-use crate::broker::PublishError;
-use crate::protocol::ChannelName;
+use crate::broker::{Once, PublishError, Published};
+use crate::protocol::{ChannelName, Position};
 
 /// Publications of one call.
 const MAX_PUBLICATIONS: usize = 1000;
@@ -31,6 +35,8 @@ struct Body {
     #[serde(default, deserialize_with = "given")]
     data: Option<Box<RawValue>>,
     publications: Option<Vec<Publication>>,
+    /// The same call again under the same key publishes nothing.
+    idempotency_key: Option<String>,
 }
 
 /// `null` is a value like any other, and not the same as none.
@@ -38,18 +44,32 @@ fn given<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Box<RawValue>>, D
     Box::deserialize(value).map(Some)
 }
 
+/// What one channel gets of a call.
+struct Group {
+    channel: ChannelName,
+    data: Vec<Bytes>,
+}
+
+/// For how long a repeat of a call is recognised by its key.
+const REMEMBERED: Duration = Duration::from_secs(10 * 60);
+const MAX_KEY_BYTES: usize = 128;
+
 impl Admin {
-    /// Checks everything before it publishes anything.
+    /// Checks everything before it publishes anything. Each channel gets its publications in one step.
     pub(super) async fn publish(&self, request: Request<Incoming>) -> Result<Answer, Answer> {
         let limit = self.max_publication_bytes.saturating_mul(2).saturating_add(ENVELOPE_BYTES);
-        let body: Body = api::read(request, limit).await?;
+        let mut body: Body = api::read(request, limit).await?;
+        let once = once(body.idempotency_key.take())?;
         let publications = publications(body)?
             .into_iter()
             .map(|publication| self.check(publication))
             .collect::<Result<Vec<_>, _>>()?;
-        for (published, (channel, data)) in publications.iter().enumerate() {
-            match self.publisher.publish(channel, data.clone()).await {
-                Ok(()) => {}
+        let count = publications.len();
+        let mut results = Vec::new();
+        let mut published = 0;
+        for Group { channel, data } in groups(publications) {
+            match self.publisher.publish_all(&channel, &data, once.as_ref()).await {
+                Ok(done) => results.push(result(&channel, done)),
                 Err(PublishError::EngineDown) if published == 0 => return Err(api::engine_down()),
                 Err(PublishError::EngineDown) => {
                     let message = format!("the engine was lost after {published} publications");
@@ -58,8 +78,18 @@ impl Admin {
                 }
                 Err(PublishError::TooLarge) => return Err(self.too_large()),
             }
+            published += data.len();
         }
-        Ok(api::json(StatusCode::OK, &serde_json::json!({ "published": publications.len() })))
+        let mut answer = serde_json::json!({ "published": count });
+        match &mut results[..] {
+            [single] if count == 1 => {
+                let fields =
+                    std::mem::take(single).into_iter().filter(|(name, _)| name != "channel");
+                answer.as_object_mut().expect("an object").extend(fields);
+            }
+            _ => answer["channels"] = results.into(),
+        }
+        Ok(api::json(StatusCode::OK, &answer))
     }
 
     fn check(&self, publication: Publication) -> Result<(ChannelName, Bytes), Answer> {
@@ -82,10 +112,10 @@ impl Admin {
 fn publications(body: Body) -> Result<Vec<Publication>, Answer> {
     let wrong = |message: &str| Err(api::bad_request(message));
     match body {
-        Body { channel: Some(channel), data: Some(data), publications: None } => {
+        Body { channel: Some(channel), data: Some(data), publications: None, .. } => {
             Ok(vec![Publication { channel, data }])
         }
-        Body { channel: None, data: None, publications: Some(publications) } => {
+        Body { channel: None, data: None, publications: Some(publications), .. } => {
             if publications.len() > MAX_PUBLICATIONS {
                 return wrong("at most 1000 publications a call");
             }
@@ -93,4 +123,42 @@ fn publications(body: Body) -> Result<Vec<Publication>, Answer> {
         }
         _ => wrong("give channel and data, or publications"),
     }
+}
+
+fn once(key: Option<String>) -> Result<Option<Once>, Answer> {
+    match key {
+        None => Ok(None),
+        Some(key) if (1..=MAX_KEY_BYTES).contains(&key.len()) => {
+            Ok(Some(Once { key: format!("api:{key}"), number: 1, remembered: REMEMBERED }))
+        }
+        Some(_) => Err(api::bad_request("idempotency_key has 1 to 128 bytes")),
+    }
+}
+
+/// By channel, in the order of each channel's first.
+fn groups(publications: Vec<(ChannelName, Bytes)>) -> Vec<Group> {
+    let mut groups: Vec<Group> = Vec::new();
+    let mut index: HashMap<ChannelName, usize> = HashMap::new();
+    for (channel, data) in publications {
+        let at = *index.entry(channel.clone()).or_insert(groups.len());
+        match groups.get_mut(at) {
+            Some(group) => group.data.push(data),
+            None => groups.push(Group { channel, data: vec![data] }),
+        }
+    }
+    groups
+}
+
+/// `offset` is that of the channel's last publication.
+fn result(channel: &ChannelName, published: Published) -> Map<String, Value> {
+    let mut result = Map::new();
+    result.insert("channel".to_owned(), channel.as_str().into());
+    if let Some(Position { epoch, offset }) = published.position {
+        result.insert("offset".to_owned(), offset.into());
+        result.insert("epoch".to_owned(), epoch.to_string().into());
+    }
+    if published.duplicate {
+        result.insert("duplicate".to_owned(), true.into());
+    }
+    result
 }

@@ -39,7 +39,12 @@ impl Bench {
             },
             token_ttl: ttl,
             max_publication_bytes: MAX_PUBLICATION_BYTES,
-            publisher: Publisher::memory(core.intake(), MAX_PUBLICATION_BYTES),
+            publisher: Publisher::memory(
+                core.intake(),
+                Default::default(),
+                crate::broker::MemoryHistory::new(1 << 20),
+                MAX_PUBLICATION_BYTES,
+            ),
             tokens: tokens.clone(),
             ready,
             metrics,

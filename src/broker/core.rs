@@ -1,20 +1,22 @@
-//! The engine thread's side: which threads hear which channel, and the way of a publication from the
-//! intake to them.
+//! The engine thread's side: the way of a publication from the intake to the threads that hear its
+//! channel.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
+use tokio::sync::mpsc::PermitIterator;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use super::thread::{Seat, Ticket, ToThread};
+use super::catch_up::CatchUps;
+use super::channels::{Arrival, Change, Channels};
+use super::history::{self, History};
+use super::thread::{Seat, ToThread};
 use super::{Publication, PublishError};
-use crate::protocol::ChannelName;
-use crate::socket::frame;
+use crate::protocol::{ChannelName, Position};
 use crate::telemetry;
 
 /// Publications that wait for the engine thread, by count.
@@ -30,17 +32,10 @@ const THREAD_QUEUE: usize = 64;
 const BATCH_LENGTH: usize = 512;
 const BATCH_BYTES: usize = 1 << 20;
 
-/// A worker thread's word about a channel.
-#[derive(Debug)]
-pub(super) enum Change {
-    Join { channel: ChannelName, thread: usize, ticket: Ticket },
-    Leave { channel: ChannelName, thread: usize },
-}
-
 /// A publication and its share of the intake's bytes.
 struct Arriving {
     publication: Publication,
-    _bytes: OwnedSemaphorePermit,
+    _bytes: Arc<OwnedSemaphorePermit>,
 }
 
 /// Where publications enter this node: bounded by count and bytes. When it is full, a publisher of the
@@ -57,80 +52,45 @@ pub struct Intake {
 pub struct IntakeFull;
 
 impl Intake {
-    /// Waits for room.
-    pub async fn put(&self, channel: &ChannelName, json: &[u8]) -> Result<(), PublishError> {
+    /// Waits for room for all of `data`.
+    pub(super) async fn reserve(&self, data: &[Bytes]) -> Result<Slots<'_>, PublishError> {
+        let size = data.iter().map(|json| json.len()).sum();
         let bytes = Arc::clone(&self.bytes)
-            .acquire_many_owned(self.share(json))
+            .acquire_many_owned(self.share(size))
             .await
             .map_err(|_| PublishError::EngineDown)?;
-        let arriving = Arriving { publication: encode(channel.clone(), json), _bytes: bytes };
-        self.queue.send(arriving).await.map_err(|_| PublishError::EngineDown)
+        let places = self.queue.reserve_many(data.len()).await;
+        let places = places.map_err(|_| PublishError::EngineDown)?;
+        Ok(Slots { places, bytes: Arc::new(bytes) })
     }
 
     /// Does not wait.
-    pub fn try_put(&self, channel: ChannelName, json: &[u8]) -> Result<(), IntakeFull> {
+    pub fn try_put(&self, publication: Publication) -> Result<(), IntakeFull> {
         let bytes = Arc::clone(&self.bytes)
-            .try_acquire_many_owned(self.share(json))
+            .try_acquire_many_owned(self.share(publication.delivery.frame.len()))
             .map_err(|_| IntakeFull)?;
-        let arriving = Arriving { publication: encode(channel, json), _bytes: bytes };
+        let arriving = Arriving { publication, _bytes: Arc::new(bytes) };
         self.queue.try_send(arriving).map_err(|_| IntakeFull)
     }
 
-    fn share(&self, json: &[u8]) -> u32 {
-        json.len().min(self.capacity) as u32
+    fn share(&self, bytes: usize) -> u32 {
+        bytes.min(self.capacity) as u32
     }
 }
 
-/// As text, which must be UTF-8: one publication of other bytes would make every client of its channel
-/// fail its connection (RFC 6455 section 8.1). Such bytes travel in a binary frame.
-fn encode(channel: ChannelName, json: &[u8]) -> Publication {
-    let opcode = match simdutf8::basic::from_utf8(json) {
-        Ok(_) => frame::Opcode::Text,
-        Err(_) => frame::Opcode::Binary,
-    };
-    Publication { channel, frame: frame::encode(opcode, json), received: Instant::now() }
+/// Room in the intake.
+pub(super) struct Slots<'a> {
+    places: PermitIterator<'a, Arriving>,
+    /// Given back when the last of them has been handed on.
+    bytes: Arc<OwnedSemaphorePermit>,
 }
 
-/// One thread's wish to hear a channel.
-pub(super) struct Listener {
-    pub thread: usize,
-    pub ticket: Ticket,
-}
-
-/// Which threads hear a channel.
-#[derive(Default)]
-pub(super) struct Channels {
-    by_name: HashMap<ChannelName, Vec<Listener>>,
-}
-
-impl Channels {
-    /// Returns the channel that `change` was about.
-    pub fn apply(&mut self, change: Change) -> ChannelName {
-        match change {
-            Change::Join { channel, thread, ticket } => {
-                let listeners = self.by_name.entry(channel.clone()).or_default();
-                listeners.retain(|listener| listener.thread != thread);
-                listeners.push(Listener { thread, ticket });
-                channel
-            }
-            Change::Leave { channel, thread } => {
-                if let Some(listeners) = self.by_name.get_mut(&channel) {
-                    listeners.retain(|listener| listener.thread != thread);
-                    if listeners.is_empty() {
-                        self.by_name.remove(&channel);
-                    }
-                }
-                channel
-            }
+impl Slots<'_> {
+    /// As often as room was reserved for; nothing happens beyond that.
+    pub fn put(&mut self, publication: Publication) {
+        if let Some(place) = self.places.next() {
+            place.send(Arriving { publication, _bytes: Arc::clone(&self.bytes) });
         }
-    }
-
-    pub fn listeners(&self, channel: &ChannelName) -> &[Listener] {
-        self.by_name.get(channel).map_or(&[], Vec::as_slice)
-    }
-
-    pub fn names(&self) -> impl Iterator<Item = &ChannelName> {
-        self.by_name.keys()
     }
 }
 
@@ -185,84 +145,90 @@ impl Core {
 
     /// Serves the memory engine: a channel is confirmed as soon as it is known here.
     /// Subscriptions are live from the call on, so that no client can come too early.
-    pub fn run_memory(self) -> impl Future<Output = ()> {
+    pub fn run_memory(self, history: History) -> impl Future<Output = ()> {
         self.live.store(true, Ordering::Release);
-        self.follow_changes()
+        self.follow_changes(history)
     }
 
-    async fn follow_changes(self) {
-        let Self { channels, mut changes, threads, arriving, .. } = self;
-        let distribution = tokio::task::spawn_local(distribute(
-            arriving,
-            Rc::clone(&channels),
-            Rc::clone(&threads),
-        ));
-        while let Some(change) = changes.recv().await {
+    async fn follow_changes(self, history: History) {
+        let (mut parts, distribution) = self.split(history);
+        let distribution = tokio::task::spawn_local(distribution);
+        while let Some(change) = parts.changes.recv().await {
             let confirmed = match &change {
                 Change::Join { channel, thread, ticket } => {
                     Some((*thread, channel.clone(), *ticket))
                 }
-                Change::Leave { .. } => None,
+                Change::Leave { .. } | Change::Begins { .. } => None,
             };
-            channels.borrow_mut().apply(change);
+            parts.catch_ups.channels.borrow_mut().apply(change);
             if let Some((thread, channel, ticket)) = confirmed {
                 let word = ToThread::Confirmed(vec![(channel, ticket)]);
-                let _thread_ended = threads[thread].send(word).await;
+                let _thread_ended = parts.catch_ups.threads[thread].send(word).await;
             }
         }
         distribution.abort();
     }
 
     /// Splits off the task that hands publications on.
-    pub(super) fn split(self) -> (Rc<RefCell<Channels>>, Parts) {
-        let distribution =
-            distribute(self.arriving, Rc::clone(&self.channels), Rc::clone(&self.threads));
-        tokio::task::spawn_local(distribution);
+    pub(super) fn split(self, history: History) -> (Parts, impl Future<Output = ()> + use<>) {
+        let catch_ups = CatchUps { channels: self.channels, threads: self.threads, history };
+        let distribution = distribute(self.arriving, catch_ups.clone());
         let parts = Parts {
             changes: self.changes,
-            threads: self.threads,
             intake: self.intake,
             live: self.live,
             max_publication_bytes: self.max_publication_bytes,
+            catch_ups,
         };
-        (self.channels, parts)
+        (parts, distribution)
     }
 }
 
 /// What the supervisor of a Redis subscription works with.
 pub(super) struct Parts {
     pub changes: mpsc::UnboundedReceiver<Change>,
-    pub threads: Rc<[mpsc::Sender<ToThread>]>,
     pub intake: Intake,
     pub live: Arc<AtomicBool>,
     pub max_publication_bytes: usize,
+    pub catch_ups: CatchUps,
 }
 
 /// Hands what is ready to the threads that have listeners, in order, a batch a thread at a time.
-async fn distribute(
-    mut arriving: mpsc::Receiver<Arriving>,
-    channels: Rc<RefCell<Channels>>,
-    threads: Rc<[mpsc::Sender<ToThread>]>,
-) {
+async fn distribute(mut arriving: mpsc::Receiver<Arriving>, catch_ups: CatchUps) {
+    let CatchUps { channels, threads, .. } = &catch_ups;
     let mut ready = Vec::with_capacity(BATCH_LENGTH);
     let mut batches: Vec<Vec<Publication>> = threads.iter().map(|_| Vec::new()).collect();
     while arriving.recv_many(&mut ready, BATCH_LENGTH).await > 0 {
         telemetry::delivery::publications_received(ready.len());
         let mut bytes = 0;
         for Arriving { publication, _bytes } in ready.drain(..) {
-            bytes += publication.frame.len();
-            for listener in channels.borrow().listeners(&publication.channel) {
-                batches[listener.thread].push(publication.clone());
+            bytes += publication.delivery.frame.len();
+            if is_next(&catch_ups, &publication) {
+                for listener in channels.borrow().listeners(&publication.channel) {
+                    batches[listener.thread].push(publication.clone());
+                }
             }
             if bytes >= BATCH_BYTES {
-                hand_over(&threads, &mut batches).await;
+                hand_over(threads, &mut batches).await;
                 bytes = 0;
             }
         }
-        hand_over(&threads, &mut batches).await;
+        hand_over(threads, &mut batches).await;
         let waiting = threads.iter().map(|thread| THREAD_QUEUE - thread.capacity()).max();
         telemetry::delivery::queues(arriving.len(), waiting.unwrap_or(0));
     }
+}
+
+/// Whether `publication` is to be handed on. One that does not follow what came before is read from the
+/// history together with what is missing.
+fn is_next(catch_ups: &CatchUps, publication: &Publication) -> bool {
+    let Some(position) = publication.delivery.position else { return true };
+    let channel = &publication.channel;
+    let arrival = catch_ups.channels.borrow_mut().arrives(channel, position);
+    if let Arrival::CatchUp(number) = arrival {
+        catch_ups.start(channel.clone(), number);
+    }
+    arrival == Arrival::Deliver
 }
 
 async fn hand_over(threads: &[mpsc::Sender<ToThread>], batches: &mut [Vec<Publication>]) {
@@ -274,9 +240,15 @@ async fn hand_over(threads: &[mpsc::Sender<ToThread>], batches: &mut [Vec<Public
 }
 
 /// A channel's payload as Redis gave it.
-pub(super) fn accept(intake: &Intake, channel: &[u8], json: Bytes) -> Result<(), IntakeFull> {
-    match std::str::from_utf8(channel).ok().and_then(|name| ChannelName::new(name).ok()) {
-        Some(channel) => intake.try_put(channel, &json),
-        None => Ok(()),
-    }
+pub(super) fn accept(intake: &Intake, channel: &[u8], payload: Bytes) -> Result<(), IntakeFull> {
+    let Some(channel) =
+        std::str::from_utf8(channel).ok().and_then(|name| ChannelName::new(name).ok())
+    else {
+        return Ok(());
+    };
+    let delivery = match Position::split(&payload) {
+        Some((position, json)) => history::encode(json, Some(position)),
+        None => history::encode(&payload, None),
+    };
+    intake.try_put(Publication { channel, delivery, received: Instant::now() })
 }

@@ -7,24 +7,27 @@
 //! channel's subscription is asked for, and is told `connected` only after the engine confirmed it, so
 //! no publication can fall between.
 
+mod catch_up;
+mod channels;
 mod core;
+mod history;
+mod publisher;
 mod redis;
 #[cfg(test)]
 mod tests;
 mod thread;
 
-pub use core::{Core, Intake};
+pub use core::Core;
+pub use history::{
+    History, MemoryHistory, Once, Page, Published, ReadFrom, Rules, compact, joined,
+};
+pub use publisher::Publisher;
 pub use thread::{Broker, Seat, Subscription};
 
-use std::time::{Duration, Instant};
-
-use bytes::Bytes;
+use std::time::Instant;
 
 use crate::protocol::ChannelName;
-use crate::redis_link::Commands;
-
-/// How long a memory-engine publish waits for room in the intake.
-const PUBLISH_TIMEOUT: Duration = Duration::from_secs(2);
+use crate::socket::Delivery;
 
 /// Why a publication was not published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,58 +42,7 @@ pub enum PublishError {
 #[derive(Debug, Clone)]
 pub struct Publication {
     pub channel: ChannelName,
-    /// A whole text frame.
-    pub frame: Bytes,
+    pub delivery: Delivery,
     /// When this node had it.
     pub received: Instant,
-}
-
-/// Publishes from any thread. Cheap to clone.
-#[derive(Clone)]
-pub struct Publisher {
-    engine: PublisherEngine,
-    max_bytes: usize,
-}
-
-#[derive(Clone)]
-enum PublisherEngine {
-    Memory(Intake),
-    Redis(Commands),
-}
-
-impl Publisher {
-    /// The memory engine: straight into this node's intake.
-    pub fn memory(intake: Intake, max_bytes: usize) -> Self {
-        Self { engine: PublisherEngine::Memory(intake), max_bytes }
-    }
-
-    /// `PUBLISH`; it comes back by the subscription.
-    pub fn redis(commands: Commands, max_bytes: usize) -> Self {
-        Self { engine: PublisherEngine::Redis(commands), max_bytes }
-    }
-
-    /// Hands `json` to the engine, to be delivered as it is to every subscriber of `channel` on every
-    /// node. Two calls awaited one after the other arrive in that order.
-    pub async fn publish(&self, channel: &ChannelName, json: Bytes) -> Result<(), PublishError> {
-        if json.len() > self.max_bytes {
-            return Err(PublishError::TooLarge);
-        }
-        match &self.engine {
-            PublisherEngine::Memory(intake) => {
-                let put = intake.put(channel, &json);
-                tokio::time::timeout(PUBLISH_TIMEOUT, put)
-                    .await
-                    .unwrap_or(Err(PublishError::EngineDown))
-            }
-            PublisherEngine::Redis(commands) => {
-                let mut publish = ::redis::cmd("PUBLISH");
-                publish.arg(channel.as_str()).arg(&json[..]);
-                commands
-                    .query::<i64>(&publish)
-                    .await
-                    .map(|_receivers| ())
-                    .map_err(|_| PublishError::EngineDown)
-            }
-        }
-    }
 }

@@ -3,7 +3,8 @@
 //! What should be subscribed is in [`Channels`]; what Redis has confirmed is in `subscribed`. After each
 //! batch of changes the difference is asked for and awaited, so SUBSCRIBE and UNSUBSCRIBE of a channel
 //! never overtake each other. A connection that breaks, stalls or cannot keep up is given up whole: all
-//! channels are subscribed anew on the next one, and then the threads are told of the gap.
+//! channels are subscribed anew on the next one, and what was missed meanwhile is read from the histories;
+//! the clients of channels without one are sent away.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -13,7 +14,9 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::core::{Change, Channels, Core, Parts, accept};
+use super::channels::{Change, Channels, Gap};
+use super::core::{Core, Parts, accept};
+use super::history::History;
 use super::thread::ToThread;
 use crate::config::Secret;
 use crate::protocol::ChannelName;
@@ -44,14 +47,17 @@ impl Core {
     pub fn run_redis(
         self,
         url: &Secret,
+        history: History,
         shutdown: Shutdown,
     ) -> Result<impl Future<Output = ()> + use<>, String> {
         let client = crate::redis_link::pubsub_client(url)?;
         Ok(async move {
-            let (channels, parts) = self.split();
+            let (parts, distribution) = self.split(history);
+            tokio::task::spawn_local(distribution);
             let mut supervisor = Supervisor {
                 client,
-                channels,
+                channels: Rc::clone(&parts.catch_ups.channels),
+                threads: Rc::clone(&parts.catch_ups.threads),
                 parts,
                 subscribed: HashSet::new(),
                 connected: false,
@@ -67,6 +73,7 @@ impl Core {
 struct Supervisor {
     client: redis::Client,
     channels: Rc<RefCell<Channels>>,
+    threads: Rc<[mpsc::Sender<ToThread>]>,
     parts: Parts,
     /// What Redis has confirmed on the present connection.
     subscribed: HashSet<ChannelName>,
@@ -127,11 +134,15 @@ impl Supervisor {
         })
         .await?;
         // Before anything can be heard again, so that nobody gets a publication from beyond the gap.
-        if std::mem::replace(&mut self.connected, true) {
-            for thread in self.parts.threads.iter() {
-                let _thread_ended = thread.send(ToThread::Gap).await;
+        let catch_up = if std::mem::replace(&mut self.connected, true) {
+            let Gap { lost, catch_up } = self.channels.borrow_mut().gap();
+            for (thread, channels) in lost {
+                let _thread_ended = self.threads[thread].send(ToThread::Missed(channels)).await;
             }
-        }
+            catch_up
+        } else {
+            Vec::new()
+        };
         while let Ok(change) = self.parts.changes.try_recv() {
             self.channels.borrow_mut().apply(change);
         }
@@ -139,6 +150,9 @@ impl Supervisor {
         self.subscribe(&mut pubsub, all).await?;
         let subscribed: Vec<_> = self.subscribed.iter().cloned().collect();
         self.confirm(subscribed).await;
+        for (channel, number) in catch_up {
+            self.parts.catch_ups.start(channel, number);
+        }
         self.parts.live.store(true, Ordering::Release);
         telemetry::subscription::live(self.subscribed.len());
         Ok((pubsub, lost))
@@ -173,7 +187,7 @@ impl Supervisor {
     async fn follow(&mut self, pubsub: &mut PubSub, changes: &mut Vec<Change>) -> Result<(), Lost> {
         let touched: HashSet<ChannelName> = {
             let mut channels = self.channels.borrow_mut();
-            changes.drain(..).map(|change| channels.apply(change)).collect()
+            changes.drain(..).filter_map(|change| channels.apply(change)).collect()
         };
         let (wanted, unwanted): (Vec<_>, Vec<_>) = touched
             .into_iter()
@@ -231,19 +245,19 @@ impl Supervisor {
     async fn refuse(&self, channel: &ChannelName) {
         for (thread, ticket) in self.threads_of(channel) {
             let word = ToThread::Refused(channel.clone(), ticket);
-            let _thread_ended = self.parts.threads[thread].send(word).await;
+            let _thread_ended = self.threads[thread].send(word).await;
         }
     }
 
     /// Tells each thread which of its channels are live.
     async fn confirm(&self, channels: Vec<ChannelName>) {
-        let mut words: Vec<Vec<_>> = self.parts.threads.iter().map(|_| Vec::new()).collect();
+        let mut words: Vec<Vec<_>> = self.threads.iter().map(|_| Vec::new()).collect();
         for channel in channels {
             for (thread, ticket) in self.threads_of(&channel) {
                 words[thread].push((channel.clone(), ticket));
             }
         }
-        for (thread, word) in self.parts.threads.iter().zip(words) {
+        for (thread, word) in self.threads.iter().zip(words) {
             if !word.is_empty() {
                 let _thread_ended = thread.send(ToThread::Confirmed(word)).await;
             }

@@ -11,13 +11,24 @@ use tokio::task::LocalSet;
 
 use super::thread::SubscribeError;
 use super::*;
-use crate::config::{Secret, SendQueue};
-use crate::protocol::CloseReason;
+use crate::config::{self, Secret, SendQueue};
+use crate::protocol::{CloseReason, Template};
+use crate::redis_link::Commands;
 use crate::redis_link::test_server::RedisServer;
 use crate::shutdown::Shutdown;
 use crate::socket::{ByteStream, Ended, Socket};
 
 const MAX: usize = 64 * 1024;
+
+/// Channels called `kept_…` keep a history of [`KEPT`].
+fn rules() -> Arc<Rules> {
+    let template = Template::parse("kept_{id}").unwrap();
+    let history =
+        config::History { size: KEPT, ttl: Duration::from_secs(60), compact: config::Compact::Off };
+    Arc::new(Rules::new([(&template, &history)].into_iter()))
+}
+
+const KEPT: usize = 100;
 
 struct Node {
     broker: Rc<Broker>,
@@ -29,9 +40,9 @@ struct Node {
 impl Node {
     fn memory() -> Self {
         let (core, seats) = Core::new(1, MAX);
-        let publisher = Publisher::memory(core.intake(), MAX);
+        let publisher = Publisher::memory(core.intake(), rules(), MemoryHistory::new(1 << 20), MAX);
         let live = core.live();
-        tokio::task::spawn_local(core.run_memory());
+        tokio::task::spawn_local(core.run_memory(publisher.history()));
         Self::seated(seats, publisher, live, None)
     }
 
@@ -39,9 +50,9 @@ impl Node {
         let shutdown = Shutdown::new();
         let (core, seats) = Core::new(1, MAX);
         let commands = Commands::start(url, "test", &shutdown).unwrap();
-        let publisher = Publisher::redis(commands.clone(), MAX);
+        let publisher = Publisher::redis(commands.clone(), "tg:", rules(), MAX);
         let live = core.live();
-        tokio::task::spawn_local(core.run_redis(url, shutdown).unwrap());
+        tokio::task::spawn_local(core.run_redis(url, publisher.history(), shutdown).unwrap());
         Self::seated(seats, publisher, live, Some(commands))
     }
 
@@ -76,7 +87,7 @@ impl Node {
     async fn publish(&self, channel: &str, json: &str) {
         let channel = ChannelName::new(channel).unwrap();
         let json = Bytes::copy_from_slice(json.as_bytes());
-        assert_eq!(self.publisher.publish(&channel, json).await, Ok(()));
+        assert!(self.publisher.publish(&channel, json, None).await.is_ok());
     }
 }
 
@@ -132,7 +143,10 @@ async fn publications_reach_their_channel_in_order(node: Node) {
     assert_eq!(again.next().await, "again");
     let too_large = Bytes::from(vec![b'x'; MAX + 1]);
     let channel = ChannelName::new("chat_1").unwrap();
-    assert_eq!(node.publisher.publish(&channel, too_large).await, Err(PublishError::TooLarge));
+    assert_eq!(
+        node.publisher.publish(&channel, too_large, None).await,
+        Err(PublishError::TooLarge)
+    );
 }
 
 #[tokio::test(flavor = "current_thread")]
@@ -183,7 +197,7 @@ async fn after_an_outage_members_are_told_and_newcomers_hear_everything() {
         let mut newcomer = node.join("chat_1").await;
         // The command connection finds out for itself that its server is another.
         let channel = ChannelName::new("chat_1").unwrap();
-        while node.publisher.publish(&channel, "after".into()).await.is_err() {
+        while node.publisher.publish(&channel, "after".into(), None).await.is_err() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         assert_eq!(newcomer.next().await, "after");

@@ -7,14 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Publication;
-use super::core::Change;
+use super::channels::Change;
 use crate::hub::HubPart;
-use crate::protocol::{ChannelName, CloseReason};
-use crate::socket::Socket;
+use crate::protocol::{ChannelName, CloseReason, Position};
+use crate::socket::{Delivery, Socket};
 use crate::telemetry;
 
 /// How long a new socket waits for the engine to confirm its channel.
@@ -29,8 +28,9 @@ pub(super) enum ToThread {
     Confirmed(Vec<(ChannelName, Ticket)>),
     /// Redis will not let this node hear the channel.
     Refused(ChannelName, Ticket),
-    /// Publications of every confirmed channel may have been missed.
-    Gap,
+    /// Publications of these channels may have been missed; who waits for its confirmation has yet to
+    /// begin.
+    Missed(Vec<ChannelName>),
 }
 
 /// What a worker thread needs to become a [`Broker`]; made on another thread.
@@ -136,7 +136,7 @@ impl Broker {
                 ToThread::Refused(channel, ticket) => {
                     self.settle(&channel, ticket, Err(SubscribeError::EngineDown));
                 }
-                ToThread::Gap => self.close_confirmed(),
+                ToThread::Missed(channels) => self.close_confirmed(&channels),
             }
         }
     }
@@ -149,8 +149,8 @@ impl Broker {
             delivered.drops += more.drops;
         };
         if let [publication] = &batch[..] {
-            let frame = std::slice::from_ref(&publication.frame);
-            add(self.hub.deliver(&publication.channel, frame).await);
+            let delivery = std::slice::from_ref(&publication.delivery);
+            add(self.hub.deliver(&publication.channel, delivery).await);
         } else {
             for (channel, frames) in by_channel(batch) {
                 add(self.hub.deliver(&channel, &frames).await);
@@ -170,9 +170,16 @@ impl Broker {
         }
     }
 
-    fn close_confirmed(&self) {
+    fn close_confirmed(&self, channels: &[ChannelName]) {
         let pending = self.pending.borrow();
-        self.hub.close_where(|channel| !pending.contains_key(channel), CloseReason::BrokerGap);
+        for channel in channels.iter().filter(|channel| !pending.contains_key(*channel)) {
+            self.hub.close_all(channel, CloseReason::BrokerGap);
+        }
+    }
+
+    /// A connection of `channel` has its history up to `position`, and the rest is to come.
+    pub fn begins(&self, channel: &ChannelName, position: Position) {
+        let _core_ended = self.to_core.send(Change::Begins { channel: channel.clone(), position });
     }
 
     fn leave(&self, channel: &ChannelName, socket: &Rc<Socket>) {
@@ -185,17 +192,17 @@ impl Broker {
 }
 
 /// The frames of each channel, in order, channels in the order of their first.
-fn by_channel(batch: Vec<Publication>) -> Vec<(ChannelName, Vec<Bytes>)> {
-    let mut groups: Vec<(ChannelName, Vec<Bytes>)> = Vec::new();
+fn by_channel(batch: Vec<Publication>) -> Vec<(ChannelName, Vec<Delivery>)> {
+    let mut groups: Vec<(ChannelName, Vec<Delivery>)> = Vec::new();
     let mut index: HashMap<ChannelName, usize> = HashMap::new();
-    for Publication { channel, frame, .. } in batch {
+    for Publication { channel, delivery, .. } in batch {
         match groups.last_mut() {
-            Some((last, frames)) if *last == channel => frames.push(frame),
+            Some((last, frames)) if *last == channel => frames.push(delivery),
             _ => {
                 let at = *index.entry(channel.clone()).or_insert(groups.len());
                 match groups.get_mut(at) {
-                    Some((_, frames)) => frames.push(frame),
-                    None => groups.push((channel, vec![frame])),
+                    Some((_, frames)) => frames.push(delivery),
+                    None => groups.push((channel, vec![delivery])),
                 }
             }
         }

@@ -27,6 +27,12 @@ pub(super) fn engine(s: &mut Section<'_>) -> Option<Engine> {
         "1MiB",
         "Larger publications are refused by the API, and counted and dropped when they come from Redis.",
     );
+    let max_history_bytes = s.key(
+        "max_history_bytes",
+        kinds::SIZE,
+        "256MiB",
+        "Of all channels' histories in memory; beyond it the channels that were silent longest lose theirs.",
+    );
     let redis = s.section("redis", "[engine.redis]", "Read with `kind = \"redis\"`.", redis);
     Some(Engine {
         kind: match kind? {
@@ -34,6 +40,7 @@ pub(super) fn engine(s: &mut Section<'_>) -> Option<Engine> {
             Word::Redis => EngineKind::Redis(redis?),
         },
         max_publication_bytes: max_publication_bytes?,
+        max_history_bytes: max_history_bytes?,
     })
 }
 

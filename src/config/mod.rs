@@ -114,6 +114,8 @@ pub struct Engine {
     pub kind: EngineKind,
     /// Larger publications are refused by the API, and counted and dropped when they come from Redis.
     pub max_publication_bytes: usize,
+    /// All histories of the memory engine together; beyond it the oldest channels lose theirs.
+    pub max_history_bytes: usize,
 }
 
 #[derive(Debug, Clone)]
@@ -230,6 +232,7 @@ pub struct Route {
     pub pong_timeout: Duration,
     pub send_queue: SendQueue,
     pub limits: RouteLimits,
+    pub history: History,
     pub generations: Generations,
 }
 
@@ -298,6 +301,25 @@ pub struct Rate {
     pub count: u32,
     pub per: Duration,
     pub burst: u32,
+}
+
+/// `[route.history]`: what a channel keeps for clients that were away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct History {
+    /// Publications kept; 0 = none.
+    pub size: usize,
+    /// They are kept this long after the channel's last one.
+    pub ttl: Duration,
+    pub compact: Compact,
+}
+
+/// What a late client gets of the publications that it missed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compact {
+    /// Each as it was.
+    Off,
+    /// Consecutive `chunk` events of one task as one.
+    Chunks,
 }
 
 /// `[route.generations]`.

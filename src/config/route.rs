@@ -3,7 +3,8 @@
 use super::kinds::{self, Kind, Wrong, choice, words};
 use super::section::Section;
 use super::{
-    AuthSource, Authorize, Binary, Generations, Protocol, Reject, Route, RouteLimits, SendQueue,
+    AuthSource, Authorize, Binary, Compact, Generations, History, Protocol, Reject, Route,
+    RouteLimits, SendQueue,
 };
 
 const AUTH: Kind<AuthSource> =
@@ -30,6 +31,10 @@ const PROTOCOL: Kind<Protocol> = words(r#""json" or "raw""#, |value| {
 
 const BINARY: Kind<Binary> = words(r#""reject" or "relay""#, |value| {
     choice(value, &[("reject", Binary::Reject), ("relay", Binary::Relay)])
+});
+
+const COMPACT: Kind<Compact> = words(r#""off" or "chunks""#, |value| {
+    choice(value, &[("off", Compact::Off), ("chunks", Compact::Chunks)])
 });
 
 /// The plain form; the other form is a table.
@@ -108,6 +113,12 @@ pub(super) fn route(s: &mut Section<'_>) -> Option<Route> {
         "Shared by all nodes of one engine. \"off\" and 0 = no limit.",
         limits,
     );
+    let history = s.section(
+        "history",
+        "[route.history]",
+        "What the route's channels keep for clients that were away. A raw route keeps nothing.",
+        history,
+    );
     let generations = s.section(
         "generations",
         "[route.generations]",
@@ -129,6 +140,10 @@ pub(super) fn route(s: &mut Section<'_>) -> Option<Route> {
         pong_timeout: pong_timeout?,
         send_queue: send_queue?,
         limits: limits?,
+        history: match protocol? {
+            Protocol::Json => history?,
+            Protocol::Raw => History { size: 0, ..history? },
+        },
         generations: generations?,
     };
     Some(route)
@@ -216,6 +231,28 @@ fn limits(s: &mut Section<'_>) -> Option<RouteLimits> {
         connections_per_user: connections_per_user?,
         generations_per_user: generations_per_user?,
     })
+}
+
+fn history(s: &mut Section<'_>) -> Option<History> {
+    let size = s.key(
+        "size",
+        kinds::COUNT,
+        1000,
+        "Publications kept for each channel; 0 = no history, and no resuming.",
+    );
+    let ttl = s.key(
+        "ttl",
+        kinds::POSITIVE_DURATION,
+        "5m",
+        "They are kept this long after the channel's last one.",
+    );
+    let compact = s.key(
+        "compact",
+        COMPACT,
+        "off",
+        "\"chunks\": consecutive chunk events that a late client missed arrive as one.",
+    );
+    Some(History { size: size?, ttl: ttl?, compact: compact? })
 }
 
 fn generations(s: &mut Section<'_>) -> Option<Generations> {

@@ -10,7 +10,7 @@ use hyper::header::{AUTHORIZATION, COOKIE, SEC_WEBSOCKET_PROTOCOL};
 use hyper::{HeaderMap, Request};
 use url::form_urlencoded;
 
-use crate::protocol::{ChannelPattern, Params, Template, TemplateContext};
+use crate::protocol::{ChannelPattern, Params, ResumePoint, Template, TemplateContext};
 use crate::tokens::Identity;
 
 /// The subprotocol that the gateway speaks.
@@ -40,6 +40,13 @@ impl<'h> Offered<'h> {
     /// The JWT of the query.
     pub fn query_token(&self) -> Option<Cow<'h, str>> {
         one(query_values(self.query, "token"))
+    }
+
+    /// `?since=<offset>&epoch=<epoch>`.
+    pub fn resume_point(&self) -> Option<ResumePoint> {
+        let since = one(query_values(self.query, "since"));
+        let epoch = one(query_values(self.query, "epoch"));
+        ResumePoint::read(since.as_deref(), epoch.as_deref())
     }
 
     pub fn bearer(&self) -> Option<&'h str> {

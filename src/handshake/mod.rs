@@ -26,7 +26,9 @@ use hyper::Request;
 
 use crate::config::{self, AuthSource};
 use crate::limits::{Claim, Leased, LimitName, Places, SharedLimits, Verdict};
-use crate::protocol::{ChannelName, ConnectionId, Params, TemplateContext, TraceContext};
+use crate::protocol::{
+    ChannelName, ConnectionId, Params, ResumePoint, TemplateContext, TraceContext,
+};
 use crate::tokens::{Identity, JwtVerifier, TokenStore};
 use authorize::{Authorizer, Question};
 use credentials::Offered;
@@ -43,6 +45,8 @@ pub struct Admission {
     /// The `Sec-WebSocket-Protocol` that the answer selects.
     pub subprotocol: Option<String>,
     pub trace: TraceContext,
+    /// Where the client was when it was lost.
+    pub resume: Option<ResumePoint>,
     /// A lease of `connections_per_user`, to be kept as long as the connection.
     pub lease: Option<Claim>,
 }
@@ -121,8 +125,19 @@ impl Handshake {
         // Last, so that a refusal before it costs the user nothing.
         let lease = self.limit(&route, &identity, connection_id).await?;
         let subprotocol = offered.select();
+        let resume = offered.resume_point();
         let params = Arc::new(params);
-        Ok(Admission { route, params, channel, identity, connection_id, subprotocol, trace, lease })
+        Ok(Admission {
+            route,
+            params,
+            channel,
+            identity,
+            connection_id,
+            subprotocol,
+            trace,
+            resume,
+            lease,
+        })
     }
 
     /// The first credential that is there decides.

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use bytes::{Bytes, BytesMut};
 
 use crate::protocol::{ChannelName, CloseReason};
-use crate::socket::Socket;
+use crate::socket::{Delivery, Socket};
 
 /// A large channel is served in turns of this many sockets.
 const SOCKETS_PER_TURN: usize = 512;
@@ -73,7 +73,7 @@ impl HubPart {
     }
 
     /// Hands `frames`, in order, to every socket of `channel`.
-    pub async fn deliver(&self, channel: &ChannelName, frames: &[Bytes]) -> Delivered {
+    pub async fn deliver(&self, channel: &ChannelName, frames: &[Delivery]) -> Delivered {
         let mut total = Delivered::default();
         let mut from = 0;
         while from < frames.len() {
@@ -88,7 +88,7 @@ impl HubPart {
     async fn deliver_joined(
         &self,
         channel: &ChannelName,
-        frames: &[Bytes],
+        frames: &[Delivery],
         joined: &Bytes,
         total: &mut Delivered,
     ) {
@@ -116,32 +116,30 @@ impl HubPart {
         }
     }
 
-    /// Closes every open socket of the channels that `which` picks.
-    pub fn close_where(&self, which: impl Fn(&ChannelName) -> bool, reason: CloseReason) {
-        for (channel, sockets) in self.channels.borrow().iter() {
-            if which(channel) {
-                sockets.iter().for_each(|socket| socket.close(reason));
-            }
+    /// Closes every open socket of `channel`.
+    pub fn close_all(&self, channel: &ChannelName, reason: CloseReason) {
+        if let Some(sockets) = self.channels.borrow().get(channel) {
+            sockets.iter().for_each(|socket| socket.close(reason));
         }
     }
 }
 
 /// The end of the run from `from` whose frames fit one buffer; at least one frame.
-fn end_of_join(frames: &[Bytes], from: usize) -> usize {
+fn end_of_join(frames: &[Delivery], from: usize) -> usize {
     let mut size = 0;
     let mut to = from;
-    while to < frames.len() && (to == from || size + frames[to].len() <= MAX_JOINED) {
-        size += frames[to].len();
+    while to < frames.len() && (to == from || size + frames[to].frame.len() <= MAX_JOINED) {
+        size += frames[to].frame.len();
         to += 1;
     }
     to
 }
 
-fn join(frames: &[Bytes]) -> Bytes {
+fn join(frames: &[Delivery]) -> Bytes {
     if let [single] = frames {
-        return single.clone();
+        return single.frame.clone();
     }
-    let mut joined = BytesMut::with_capacity(frames.iter().map(Bytes::len).sum());
-    frames.iter().for_each(|frame| joined.extend_from_slice(frame));
+    let mut joined = BytesMut::with_capacity(frames.iter().map(|one| one.frame.len()).sum());
+    frames.iter().for_each(|one| joined.extend_from_slice(&one.frame));
     joined.freeze()
 }

@@ -95,6 +95,7 @@ impl Worker {
             .unwrap_or(Duration::from_secs(1));
         let services = Services {
             broker,
+            history: self.publisher.history(),
             publisher: self.publisher,
             upstreams: Upstreams::new(&self.upstreams),
             once: self.once,

@@ -93,15 +93,10 @@ impl Front {
             Upgraded::Admitted(admission, ip, lease) => {
                 permits.ip = permits.ip.take().or(ip);
                 permits.lease = lease;
+                let arrival = session::Arrival { early: early.to_vec(), resume: admission.resume };
                 let client = self.client(*admission);
                 let services = Rc::clone(&self.services);
-                tokio::task::spawn_local(session::open(
-                    services,
-                    stream,
-                    early.to_vec(),
-                    client,
-                    permits,
-                ));
+                tokio::task::spawn_local(session::open(services, stream, arrival, client, permits));
             }
             Upgraded::Refused(rejection) => {
                 let (event, reason) = (rejection.event(), rejection.reason);

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{ConnectionId, Params, UserId};
+use super::{ConnectionId, Epoch, Params, ResumePoint, UserId};
 
 /// Error events that the gateway writes; the code is part of the client protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -125,6 +125,8 @@ pub enum ClientFrame<'a> {
         /// The client's whole object, as it came.
         data: &'a RawValue,
     },
+    /// What the client has of its channel, where it could not say so in the query.
+    Resume(ResumePoint),
 }
 
 /// Why a client's frame is not relayed.
@@ -183,6 +185,7 @@ impl<'a> ClientFrame<'a> {
         match fields.kind.and_then(string).as_deref() {
             Some("ping") => return Ok(Self::Ping),
             Some("cancel") => return Self::cancel(data),
+            Some("resume") => return Ok(Self::Resume(resume_point(data))),
             _ => {}
         }
         let id = match fields.id {
@@ -215,8 +218,43 @@ impl<'a> ClientFrame<'a> {
     }
 }
 
-/// The first frame of a connection: every path parameter under its own name, then who it is.
-pub fn connected(params: &Params, connection_id: ConnectionId, user_id: Option<&UserId>) -> String {
+/// `since` as a number or as its text, `epoch` as text.
+fn resume_point(data: &RawValue) -> ResumePoint {
+    #[derive(Deserialize)]
+    struct Fields<'a> {
+        #[serde(borrow)]
+        since: Option<&'a RawValue>,
+        epoch: Option<String>,
+    }
+    let Ok(Fields { since, epoch }) = serde_json::from_str(data.get()) else {
+        return ResumePoint::Unknown;
+    };
+    let since = since.map(|since| since.get().trim_matches('"'));
+    ResumePoint::read(since, epoch.as_deref()).unwrap_or(ResumePoint::Unknown)
+}
+
+/// Where a connection begins to hear its channel, on channels that keep a history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Begin {
+    pub epoch: Epoch,
+    /// The next publication of this connection follows this one.
+    pub offset: u64,
+    /// To those who asked to resume: whether nothing is missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recovered: Option<bool>,
+    /// To those who asked to resume: publications since theirs, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub missed: Option<u64>,
+}
+
+/// The first frame of a connection: every path parameter under its own name, then who it is, then where
+/// it begins.
+pub fn connected(
+    params: &Params,
+    connection_id: ConnectionId,
+    user_id: Option<&UserId>,
+    begin: Option<&Begin>,
+) -> String {
     #[derive(Serialize)]
     struct Connected<'a> {
         event: &'static str,
@@ -224,9 +262,26 @@ pub fn connected(params: &Params, connection_id: ConnectionId, user_id: Option<&
         params: &'a Params,
         connection_id: ConnectionId,
         user_id: Option<&'a UserId>,
+        #[serde(flatten)]
+        begin: Option<&'a Begin>,
     }
-    serde_json::to_string(&Connected { event: "connected", params, connection_id, user_id })
+    serde_json::to_string(&Connected { event: "connected", params, connection_id, user_id, begin })
         .expect("strings and numbers serialize")
+}
+
+/// The answer to a `resume` frame; `None` = the channel keeps no history.
+pub fn resumed(begin: Option<&Begin>) -> String {
+    #[derive(Serialize)]
+    struct Resumed<'a> {
+        event: &'static str,
+        #[serde(flatten)]
+        begin: &'a Begin,
+    }
+    match begin {
+        None => r#"{"event":"resumed","recovered":false}"#.to_owned(),
+        Some(begin) => serde_json::to_string(&Resumed { event: "resumed", begin })
+            .expect("strings and numbers serialize"),
+    }
 }
 
 /// A generation begins.

@@ -4,21 +4,52 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::Commands;
 use crate::config::Secret;
+use crate::shutdown::Shutdown;
 
 pub struct RedisServer {
     port: u16,
     child: Child,
     dir: tempfile::TempDir,
+    options: Vec<&'static str>,
 }
 
 impl RedisServer {
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// A cluster of one node that serves all slots.
+    pub async fn start_cluster() -> (Self, Commands) {
+        let server = Self::start_with(&["--cluster-enabled", "yes"]);
+        let commands = Commands::start(&server.url(), "test", &Shutdown::new()).expect("a URL");
+        assert!(commands.wait_up(Duration::from_secs(10)).await);
+        let mut slots = redis::cmd("CLUSTER");
+        slots.arg("ADDSLOTSRANGE").arg(0).arg(16383);
+        let () = commands.query(&slots).await.expect("slots of its own");
+        let is_ok = async || {
+            let info: String =
+                commands.query(redis::cmd("CLUSTER").arg("INFO")).await.unwrap_or_default();
+            info.contains("cluster_state:ok")
+        };
+        while !is_ok().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        (server, commands)
+    }
+
+    fn start_with(options: &[&'static str]) -> Self {
         // Another process may take the port between the look and the start: then look again.
         for _ in 0..10 {
             let dir = tempfile::tempdir().expect("a temporary directory");
             let port = free_port();
-            let mut server = Self { port, child: spawn(port, dir.path()), dir };
+            let mut server = Self {
+                port,
+                child: spawn(port, dir.path(), options),
+                dir,
+                options: options.to_vec(),
+            };
             if server.answers() {
                 return server;
             }
@@ -38,7 +69,7 @@ impl RedisServer {
 
     /// After [`RedisServer::kill`], on the same port.
     pub fn restart(&mut self) {
-        self.child = spawn(self.port, self.dir.path());
+        self.child = spawn(self.port, self.dir.path(), &self.options);
         assert!(self.answers(), "redis-server did not start again");
     }
 
@@ -83,10 +114,11 @@ fn free_port() -> u16 {
     listener.local_addr().expect("its address").port()
 }
 
-fn spawn(port: u16, dir: &std::path::Path) -> Child {
+fn spawn(port: u16, dir: &std::path::Path, options: &[&str]) -> Child {
     Command::new("redis-server")
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"])
         .arg(dir)
+        .args(options)
         .stdout(Stdio::null())
         .spawn()
         .expect("redis-server is installed")

@@ -2,6 +2,7 @@
 //! the events, exactly one terminal event. It goes to the channel, not to the connection, and goes on
 //! when the client is gone, unless the upstream's `on_disconnect` says otherwise.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::Session;
-use crate::broker::{PublishError, Publisher};
+use crate::broker::{History, Once, PublishError, Publisher};
 use crate::config::Route;
 use crate::generations::{Run, Task};
 use crate::limits::Lease;
@@ -21,6 +22,9 @@ use crate::upstream::{Reply, ReplyBroken};
 /// While the engine is away, an event is tried again this often, with this pause.
 const PUBLISH_ATTEMPTS: usize = 20;
 const PUBLISH_PAUSE: Duration = Duration::from_millis(250);
+
+/// For how long a repeat of an event is recognised: longer than all attempts together take.
+const REMEMBERED: Duration = Duration::from_secs(120);
 
 /// How a generation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,11 +61,14 @@ enum Next {
 
 struct Generation {
     publisher: Publisher,
+    history: History,
     shutdown: Shutdown,
     /// After the beginning of a drain.
     stops_after: Duration,
     route: Arc<Route>,
     run: Run,
+    /// Publications so far.
+    published: Cell<u64>,
 }
 
 impl Session {
@@ -77,16 +84,21 @@ impl Session {
         }
         let generation = Generation {
             publisher: self.services.publisher.clone(),
+            history: self.services.history.clone(),
             shutdown: self.services.shutdown.clone(),
             stops_after: self.services.stop.last_words_after(),
             route: Arc::clone(&self.client.route),
             run,
+            published: Cell::new(0),
         };
         let (services, connection) = (Rc::clone(&self.services), self.client.connection_id);
         let tracked = self.services.shutdown.track();
         tokio::task::spawn_local(async move {
+            let Task { channel, id } = generation.run.task();
+            let _or_latecomers_see_less = generation.history.generation_begins(channel, id).await;
             let end = generation.run(reply).await.unwrap_or(GenerationEnd::EngineDown);
-            telemetry::connections::generation_ended(end.label(), &generation.run.task().id);
+            let _or_it_expires = generation.history.generation_ended(channel, id).await;
+            telemetry::connections::generation_ended(end.label(), id);
             if attached {
                 services.attached.detach(connection, &generation.run);
             }
@@ -168,9 +180,18 @@ impl Generation {
     }
 
     async fn publish(&self, json: Bytes) -> Result<(), PublishError> {
+        self.published.set(self.published.get() + 1);
+        // An attempt without an answer may have been published all the same.
+        let once = Once {
+            key: self.task_id().to_owned(),
+            number: self.published.get(),
+            remembered: REMEMBERED,
+        };
         let mut result = Ok(());
         for _ in 0..PUBLISH_ATTEMPTS {
-            result = self.publisher.publish(&self.run.task().channel, json.clone()).await;
+            let channel = &self.run.task().channel;
+            let published = self.publisher.publish(channel, json.clone(), Some(&once)).await;
+            result = published.map(|_| ());
             if result != Err(PublishError::EngineDown) {
                 break;
             }

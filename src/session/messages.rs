@@ -59,6 +59,11 @@ impl Session {
         match ClientFrame::parse(text) {
             Ok(ClientFrame::Ping) => self.on_application_ping(),
             Ok(ClientFrame::Cancel { task_id }) => self.on_cancel(&task_id),
+            Ok(ClientFrame::Resume(point)) => {
+                if self.may_act() {
+                    self.on_resume(point);
+                }
+            }
             Ok(ClientFrame::Message { text: message, id, data }) => {
                 if self.may_send(&message, id.as_deref()) {
                     match self.client.upstream {
@@ -110,6 +115,18 @@ impl Session {
             return true;
         }
         false
+    }
+
+    /// For frames that are no messages and cost as much as one.
+    fn may_act(&self) -> bool {
+        match self.take_message_token() {
+            Verdict::Allowed => true,
+            Verdict::Refused { retry_after } => {
+                telemetry::limits::local_limit_refused(LimitName::MessagesPerConnection.label());
+                self.refuse_rate(retry_after, None);
+                false
+            }
+        }
     }
 
     fn take_message_token(&self) -> Verdict {

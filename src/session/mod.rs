@@ -11,6 +11,7 @@ mod messages;
 mod once;
 mod place;
 mod relay;
+mod resume;
 mod roster;
 
 pub use cancel::Attached;
@@ -25,11 +26,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::broker::{Broker, Publisher, Subscription};
+use crate::broker::{Broker, History, Publisher, Subscription};
 use crate::config::{self, Binary, Protocol, Route, UpstreamKind};
 use crate::generations::{Once, Running};
 use crate::limits::{ConnectionPermit, IpPermit, Lease, LeaseSet, LocalBucket, SharedLimits};
-use crate::protocol::{ChannelName, CloseReason, ConnectionId, Params, TraceContext, connected};
+use crate::protocol::{ChannelName, CloseReason, ConnectionId, Params, ResumePoint, TraceContext};
 use crate::shutdown::Shutdown;
 use crate::socket::{ByteStream, Ended, Event, Socket};
 use crate::telemetry;
@@ -48,6 +49,7 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct Services {
     pub broker: Rc<Broker>,
     pub publisher: Publisher,
+    pub history: History,
     pub upstreams: Upstreams,
     pub once: Once,
     /// Of all threads of this node.
@@ -85,6 +87,14 @@ pub struct Client {
     pub identity: Identity,
     pub connection_id: ConnectionId,
     pub trace: TraceContext,
+}
+
+/// What a client brings besides: used once, when its session opens.
+pub struct Arrival {
+    /// What it sent right behind its handshake.
+    pub early: Vec<u8>,
+    /// Where it was when it was lost.
+    pub resume: Option<ResumePoint>,
 }
 
 /// How a route's messages travel.
@@ -127,6 +137,8 @@ pub struct Session {
     refusal_bucket: Cell<LocalBucket>,
     inbox: RefCell<Inbox>,
     bridge: RefCell<Option<Rc<Bridge>>>,
+    /// More of its channel's history is on its way to it.
+    replaying: Cell<bool>,
     subscription: RefCell<Option<Subscription>>,
     /// Since the thread's start.
     last_seen: Cell<Duration>,
@@ -138,14 +150,15 @@ pub struct Session {
 }
 
 /// Opens the session of an admitted client on its own task: subscribes, says `connected`, then drives
-/// the socket until it ends. `early` is what the client sent right behind its handshake.
+/// the socket until it ends.
 pub async fn open(
     services: Rc<Services>,
     stream: ByteStream,
-    mut early: Vec<u8>,
+    arrival: Arrival,
     client: Client,
     permits: Permits,
 ) {
+    let Arrival { mut early, resume } = arrival;
     let route = Arc::clone(&client.route);
     let socket = Rc::new(Socket::new(stream, route.max_message_bytes, route.send_queue));
     let session = Rc::new(Session {
@@ -155,6 +168,7 @@ pub async fn open(
         refusal_bucket: Cell::default(),
         inbox: RefCell::default(),
         bridge: RefCell::default(),
+        replaying: Cell::new(false),
         subscription: RefCell::default(),
         last_seen: Cell::new(services.now()),
         pinged: Cell::new(None),
@@ -171,11 +185,7 @@ pub async fn open(
             if session.client.upstream == Upstream::Socket {
                 session.open_bridge().await;
             }
-            if route.protocol == Protocol::Json {
-                let Client { params, connection_id, identity, .. } = &session.client;
-                socket.send_text(&connected(params, *connection_id, identity.user_id.as_ref()));
-            }
-            socket.release();
+            session.begin(resume).await;
         }
         Err(_) => socket.close(CloseReason::Overloaded),
     }

@@ -47,7 +47,12 @@ impl Opcode {
 
 /// A whole frame, ready for the wire and for any number of receivers.
 pub fn encode(opcode: Opcode, payload: &[u8]) -> Bytes {
-    let len = payload.len();
+    encode_parts(opcode, &[payload])
+}
+
+/// The same, of a payload in parts.
+pub fn encode_parts(opcode: Opcode, parts: &[&[u8]]) -> Bytes {
+    let len = parts.iter().map(|part| part.len()).sum::<usize>();
     let mut frame = Vec::with_capacity(len + 10);
     frame.push(0x80 | opcode.bits());
     if len < 126 {
@@ -59,8 +64,18 @@ pub fn encode(opcode: Opcode, payload: &[u8]) -> Bytes {
         frame.push(127);
         frame.extend_from_slice(&(len as u64).to_be_bytes());
     }
-    frame.extend_from_slice(payload);
+    parts.iter().for_each(|part| frame.extend_from_slice(part));
     Bytes::from(frame)
+}
+
+/// The payload of a frame that [`encode`] made.
+pub fn payload(frame: &[u8]) -> &[u8] {
+    let head = match frame.get(1) {
+        Some(127) => 10,
+        Some(126) => 4,
+        _ => 2,
+    };
+    frame.get(head..).unwrap_or_default()
 }
 
 pub fn text(payload: &str) -> Bytes {

@@ -6,6 +6,7 @@
 //! knows nothing of channels, users or JSON.
 
 mod decoder;
+mod delivery;
 mod event;
 pub mod frame;
 mod outbox;
@@ -14,6 +15,7 @@ mod stream;
 mod tests;
 mod utf8;
 
+pub use delivery::Delivery;
 pub use event::{Ended, Event};
 pub use stream::ByteStream;
 
@@ -26,8 +28,9 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::config::SendQueue;
-use crate::protocol::CloseReason;
+use crate::protocol::{CloseReason, Position};
 use decoder::{Decoder, Incoming};
+use delivery::Verdict;
 use frame::Opcode;
 use outbox::{Outbox, Overflow};
 
@@ -79,6 +82,9 @@ pub struct Socket {
     fault: Cell<Option<CloseReason>>,
     /// Bytes came since [`Socket::take_activity`] was asked last.
     active: Cell<bool>,
+    /// Publications of this epoch up to this offset are not for this connection: it has them, or they
+    /// were before its time. `None` = it takes all.
+    after: Cell<Option<Position>>,
     /// Where the hub keeps this socket in its channel's list.
     pub hub_slot: Cell<usize>,
 }
@@ -99,6 +105,7 @@ impl Socket {
             reading_paused: Cell::new(false),
             fault: Cell::new(None),
             active: Cell::new(false),
+            after: Cell::new(None),
             hub_slot: Cell::new(0),
         }
     }
@@ -138,18 +145,78 @@ impl Socket {
         self.outbox.borrow_mut().hold();
     }
 
-    /// What waited goes out.
+    /// Takes back one [`Socket::hold`]; with the last, what waited goes out.
     pub fn release(&self) {
-        self.outbox.borrow_mut().release();
+        let waiting = self.outbox.borrow_mut().release();
+        for publication in waiting {
+            if self.is_for_me(&publication) {
+                let pushed = self.outbox.borrow_mut().push_publication(publication);
+                if pushed.is_err() {
+                    return self.close(CloseReason::TooSlow);
+                }
+            }
+        }
         self.flush();
     }
 
-    /// Takes frames of publications; `joined` is all of them in one buffer. Returns whether they were
-    /// taken: `false` on a connection that is ending, or that this delivery overflowed.
-    pub fn deliver(&self, frames: &[Bytes], joined: &Bytes) -> bool {
+    /// While held: whether publications with a position are dropped, because the holder will read them
+    /// from the history, or wait aside.
+    pub fn skip_positioned(&self, skip: bool) {
+        self.outbox.borrow_mut().skip_positioned(skip);
+    }
+
+    /// Sends whole frames of a history, however full the queue; the caller waits until they are written
+    /// before it sends more than a page.
+    pub fn send_page(&self, frames: Bytes) {
+        if self.is_open() {
+            self.outbox.borrow_mut().push_page(frames);
+            self.flush();
+        }
+    }
+
+    /// From now on publications up to `position` are not for this connection.
+    pub fn start_after(&self, position: Position) {
+        self.after.set(Some(position));
+    }
+
+    /// Takes publications; `joined` is all their frames in one buffer. Returns whether they were taken:
+    /// `false` on a connection that is ending, or that this delivery overflowed.
+    pub fn deliver(&self, frames: &[Delivery], joined: &Bytes) -> bool {
         if !self.is_open() {
             return false;
         }
+        if !delivery::all_follow(self.after.get(), frames) && !self.outbox.borrow().is_held() {
+            return frames.iter().all(|publication| self.deliver_one(publication.clone()));
+        }
+        self.deliver_all(frames, joined)
+    }
+
+    /// One publication, if it is for this connection.
+    fn deliver_one(&self, publication: Delivery) -> bool {
+        if !self.is_for_me(&publication) {
+            return self.is_open();
+        }
+        let joined = publication.frame.clone();
+        self.is_open() && self.deliver_all(&[publication], &joined)
+    }
+
+    /// Closes the connection where a publication shows that its history was lost.
+    fn is_for_me(&self, publication: &Delivery) -> bool {
+        match delivery::judge(self.after.get(), publication) {
+            Verdict::Next => true,
+            Verdict::Had => false,
+            Verdict::NewEpoch(position) => {
+                self.after.set(Some(position));
+                true
+            }
+            Verdict::Lost => {
+                self.close(CloseReason::BrokerGap);
+                false
+            }
+        }
+    }
+
+    fn deliver_all(&self, frames: &[Delivery], joined: &Bytes) -> bool {
         let direct = {
             let outbox = self.outbox.borrow();
             outbox.is_empty() && !outbox.is_held()
@@ -264,8 +331,10 @@ impl Socket {
         }
         {
             let mut outbox = self.outbox.borrow_mut();
-            outbox.release();
-            if reason == CloseReason::TooSlow || outbox.push(frame.clone()).is_err() {
+            let waiting = outbox.release_all();
+            let fits = delivery::those_that_follow(self.after.get(), waiting)
+                .all(|publication| outbox.push(publication.frame).is_ok());
+            if reason == CloseReason::TooSlow || !fits || outbox.push(frame.clone()).is_err() {
                 outbox.replace_with(frame);
             }
         }
@@ -346,7 +415,7 @@ impl Socket {
                 None => frame::encode(Opcode::Close, b""),
             };
             let mut outbox = self.outbox.borrow_mut();
-            outbox.release();
+            outbox.release_all();
             if outbox.push(echo.clone()).is_err() {
                 outbox.replace_with(echo);
             }
@@ -427,13 +496,14 @@ impl Socket {
 }
 
 /// Queues `frames` less their first `written` bytes.
-fn push_from(outbox: &mut Outbox, frames: &[Bytes], mut written: usize) -> Result<(), Overflow> {
-    for frame in frames {
+fn push_from(outbox: &mut Outbox, frames: &[Delivery], mut written: usize) -> Result<(), Overflow> {
+    for Delivery { frame, position } in frames {
         if written >= frame.len() {
             written -= frame.len();
             continue;
         }
-        outbox.push_publication(frame.slice(written..))?;
+        let rest = Delivery { frame: frame.slice(written..), position: *position };
+        outbox.push_publication(rest)?;
         if written > 0 {
             outbox.mark_begun();
             written = 0;

@@ -1,7 +1,8 @@
 //! What waits to be written to one connection: bounded by count and by bytes.
 //!
 //! Holds nothing on the heap while empty. Frames are shared, never copied. While *held*, publications
-//! wait aside and the gateway's own frames overtake them.
+//! wait aside and the gateway's own frames overtake them; holds are counted, and the last release lets
+//! the publications go.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -11,6 +12,7 @@ use std::task::{Context, Poll};
 use bytes::{Buf, Bytes};
 use tokio::io::AsyncWrite;
 
+use super::Delivery;
 use crate::config::SendQueue;
 
 /// As many slices as one `writev` is given.
@@ -31,8 +33,16 @@ pub struct Outbox {
     rest: VecDeque<Bytes>,
     /// A part of `first` is on the wire already: it can no longer be dropped.
     first_begun: bool,
-    #[expect(clippy::box_collection, reason = "24 bytes less in every idle connection")]
-    held: Option<Box<VecDeque<Bytes>>>,
+    held: Option<Box<Held>>,
+}
+
+/// Publications that wait aside.
+#[derive(Debug, Default)]
+struct Held {
+    holds: usize,
+    /// What has a position is dropped rather than kept: whoever holds will read it from the history.
+    skips_positioned: bool,
+    waiting: VecDeque<Delivery>,
 }
 
 impl Outbox {
@@ -64,7 +74,7 @@ impl Outbox {
     fn count(&self) -> usize {
         usize::from(self.first.is_some())
             + self.rest.len()
-            + self.held.as_ref().map_or(0, |held| held.len())
+            + self.held.as_ref().map_or(0, |held| held.waiting.len())
     }
 
     /// Counts `frame` in; one frame always fits an empty queue, whatever its size.
@@ -93,12 +103,23 @@ impl Outbox {
         Ok(())
     }
 
+    /// A part of a history, bounded by who sends it rather than here.
+    pub fn push_page(&mut self, frames: Bytes) {
+        self.bytes += frames.len();
+        self.append(frames);
+    }
+
     /// A publication: waits aside while held.
-    pub fn push_publication(&mut self, frame: Bytes) -> Result<(), Overflow> {
-        self.admit(&frame)?;
+    pub fn push_publication(&mut self, publication: Delivery) -> Result<(), Overflow> {
+        if publication.position.is_some()
+            && self.held.as_ref().is_some_and(|held| held.skips_positioned)
+        {
+            return Ok(());
+        }
+        self.admit(&publication.frame)?;
         match &mut self.held {
-            Some(held) => held.push_back(frame),
-            None => self.append(frame),
+            Some(held) => held.waiting.push_back(publication),
+            None => self.append(publication.frame),
         }
         Ok(())
     }
@@ -109,12 +130,39 @@ impl Outbox {
     }
 
     pub fn hold(&mut self) {
-        self.held.get_or_insert_default();
+        self.held.get_or_insert_default().holds += 1;
     }
 
-    pub fn release(&mut self) {
-        if let Some(held) = self.held.take() {
-            held.into_iter().for_each(|frame| self.append(frame));
+    /// Takes back one hold. What waited is returned once nobody holds any more; it is not counted then.
+    pub fn release(&mut self) -> VecDeque<Delivery> {
+        match &mut self.held {
+            Some(held) if held.holds > 1 => {
+                held.holds -= 1;
+                VecDeque::new()
+            }
+            _ => self.release_all(),
+        }
+    }
+
+    /// The same, however many hold.
+    pub fn release_all(&mut self) -> VecDeque<Delivery> {
+        let waiting = self.held.take().map(|held| held.waiting).unwrap_or_default();
+        self.bytes -= waiting.iter().map(|publication| publication.frame.len()).sum::<usize>();
+        waiting
+    }
+
+    /// While held: whether publications with a position are dropped, those that wait already included.
+    pub fn skip_positioned(&mut self, skip: bool) {
+        let Some(held) = &mut self.held else { return };
+        held.skips_positioned = skip;
+        if skip {
+            let bytes = &mut self.bytes;
+            held.waiting.retain(|Delivery { frame, position }| {
+                if position.is_some() {
+                    *bytes -= frame.len();
+                }
+                position.is_none()
+            });
         }
     }
 

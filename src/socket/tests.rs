@@ -22,10 +22,10 @@ fn drive(socket: &Rc<Socket>) -> tokio::task::JoinHandle<()> {
     })
 }
 
-fn frames(texts: &[&str]) -> (Vec<Bytes>, Bytes) {
+fn frames(texts: &[&str]) -> (Vec<Delivery>, Bytes) {
     let frames: Vec<Bytes> = texts.iter().map(|text| frame::text(text)).collect();
     let joined = frames.concat().into();
-    (frames, joined)
+    (frames.into_iter().map(|frame| Delivery { frame, position: None }).collect(), joined)
 }
 
 /// Reads server frames of up to 125 bytes until the stream ends.
@@ -128,7 +128,7 @@ async fn one_frame_larger_than_the_queue_is_taken_when_nothing_waits() {
         let _driving = drive(&socket);
         tokio::task::yield_now().await;
         let big = frame::encode(Opcode::Binary, &[7; 5000]);
-        assert!(socket.deliver(std::slice::from_ref(&big), &big));
+        assert!(socket.deliver(&[Delivery { frame: big.clone(), position: None }], &big));
         let mut read = vec![0; big.len()];
         peer.read_exact(&mut read).await.unwrap();
         assert_eq!(read, big);

@@ -7,6 +7,7 @@ pub mod delivery;
 pub mod engine;
 pub mod generations;
 pub mod handshake;
+pub mod history;
 pub mod lifecycle;
 pub mod limits;
 pub mod listener;

@@ -31,9 +31,10 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     Ok(handle)
 }
 
-const COUNTERS: [(&str, &str); 30] = [
+const COUNTERS: [(&str, &str); 33] = [
     ("tidegate_accept_errors_total", "Connections that the operating system could not give"),
     ("tidegate_authorize_failures_total", "Authorize URLs that gave no decision"),
+    ("tidegate_catch_ups_total", "Channels that this node missed a part of, by outcome"),
     ("tidegate_closes_total", "Connections that ended, by who ended them and why"),
     ("tidegate_deliveries_total", "Publications handed to connections"),
     ("tidegate_delivery_drops_total", "Publications that a connection could not take"),
@@ -60,6 +61,8 @@ const COUNTERS: [(&str, &str); 30] = [
     ("tidegate_redis_subscription_failures_total", "Attempts to subscribe that failed"),
     ("tidegate_redis_subscription_losses_total", "Live subscriptions that were lost"),
     ("tidegate_redis_subscription_refusals_total", "Channels that Redis refused"),
+    ("tidegate_replayed_publications_total", "Publications sent from a history"),
+    ("tidegate_resumes_total", "Clients that asked to resume, by outcome"),
     ("tidegate_tokens_consumed_total", "Connection tokens used, by outcome"),
     ("tidegate_tokens_issued_total", "Connection tokens issued, by outcome"),
     ("tidegate_upstream_replies_total", "Streamed replies, by upstream and how they ended"),

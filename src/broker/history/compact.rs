@@ -1,0 +1,172 @@
+//! Consecutive chunks that a late client missed, as one.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::socket::{Delivery, frame};
+
+/// Merges each run of `chunk` events of one task (or of none) into its last: all fields are the last
+/// one's, except that `chunk` has the text of all. Whatever is no chunk of text stays as it is, and ends
+/// a run.
+pub fn compact(publications: Vec<Delivery>) -> Vec<Delivery> {
+    let mut compacted = Vec::new();
+    let mut run: Option<Run> = None;
+    for publication in publications {
+        match Chunk::read(frame::payload(&publication.frame)) {
+            Some(chunk) => match &mut run {
+                Some(run) if run.task == chunk.task => {
+                    run.text.push_str(&chunk.text);
+                    run.last = publication;
+                    run.merged = true;
+                }
+                _ => {
+                    compacted.extend(run.take().map(Run::finish));
+                    let Chunk { text, task } = chunk;
+                    run = Some(Run { text, task, last: publication, merged: false });
+                }
+            },
+            None => {
+                compacted.extend(run.take().map(Run::finish));
+                compacted.push(publication);
+            }
+        }
+    }
+    compacted.extend(run.map(Run::finish));
+    compacted
+}
+
+struct Run {
+    text: String,
+    task: Option<Box<str>>,
+    last: Delivery,
+    merged: bool,
+}
+
+impl Run {
+    fn finish(self) -> Delivery {
+        if !self.merged {
+            return self.last;
+        }
+        let Ok(Fields(fields)) = serde_json::from_slice(frame::payload(&self.last.frame)) else {
+            return self.last;
+        };
+        let mut json = String::with_capacity(self.text.len() + self.last.frame.len());
+        for (name, value) in &fields {
+            json.push(if json.is_empty() { '{' } else { ',' });
+            json.push_str(&serde_json::Value::from(name.as_ref()).to_string());
+            json.push(':');
+            if name == "chunk" {
+                json.push_str(&serde_json::Value::from(self.text.as_str()).to_string());
+            } else {
+                json.push_str(value.get());
+            }
+        }
+        json.push('}');
+        Delivery { frame: frame::text(&json), position: self.last.position }
+    }
+}
+
+/// A `chunk` event whose `chunk` is text.
+struct Chunk {
+    text: String,
+    /// `task_id`, as it stands there.
+    task: Option<Box<str>>,
+}
+
+impl Chunk {
+    fn read(json: &[u8]) -> Option<Self> {
+        #[derive(serde::Deserialize)]
+        struct Event<'a> {
+            #[serde(borrow)]
+            event: Cow<'a, str>,
+            chunk: String,
+            #[serde(borrow)]
+            task_id: Option<&'a RawValue>,
+        }
+        let Event { event, chunk, task_id } = serde_json::from_slice(json).ok()?;
+        let task = task_id.map(|task| task.get().into());
+        (event == "chunk").then_some(Self { text: chunk, task })
+    }
+}
+
+/// The members of an object in their order.
+struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Fields<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+        impl<'de> Visitor<'de> for Members {
+            type Value = Fields<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
+                let mut members = Vec::new();
+                while let Some((name, value)) = map.next_entry::<String, &RawValue>()? {
+                    members.push((Cow::Owned(name), value));
+                }
+                Ok(Fields(members))
+            }
+        }
+        deserializer.deserialize_map(Members)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::history::encode;
+    use crate::protocol::{Epoch, Position};
+
+    fn texts(events: &[&str]) -> Vec<(String, u64)> {
+        let epoch = Epoch::new(10).unwrap();
+        let publications = events
+            .iter()
+            .zip(2..)
+            .map(|(json, offset)| encode(json.as_bytes(), Some(Position { epoch, offset })));
+        compact(publications.collect())
+            .iter()
+            .map(|one| {
+                let text = String::from_utf8(frame::payload(&one.frame).to_vec()).unwrap();
+                (text, one.position.unwrap().offset)
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_run_of_chunks_is_one_with_the_offset_of_the_last() {
+        let merged = texts(&[
+            r#"{"event":"processing_started","task_id":"t"}"#,
+            r#"{"event":"chunk","chunk":"a","n":1}"#,
+            r#"{"event":"chunk","chunk":"\"b\"","n":2}"#,
+            r#"{"chunk":"ä","event":"chunk","n":3.50}"#,
+            r#"{"event":"complete"}"#,
+        ]);
+        assert_eq!(
+            merged,
+            [
+                (r#"{"event":"processing_started","task_id":"t","offset":2}"#.to_owned(), 2),
+                (r#"{"chunk":"a\"b\"ä","event":"chunk","n":3.50,"offset":5}"#.to_owned(), 5),
+                (r#"{"event":"complete","offset":6}"#.to_owned(), 6),
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_no_chunk_of_text_or_of_another_task_is_left_alone() {
+        let events = [
+            r#"{"event":"chunk","chunk":"a","task_id":"1"}"#,
+            r#"{"event":"chunk","chunk":"b","task_id":"2"}"#,
+            r#"{"event":"chunk","chunk":{"x":1},"task_id":"2"}"#,
+            r#"{"event":"chunk","task_id":"2"}"#,
+            r#"{"event":"chunk_","chunk":"c","task_id":"2"}"#,
+            "[1]",
+        ];
+        assert_eq!(texts(&events).len(), events.len());
+    }
+}

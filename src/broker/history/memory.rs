@@ -1,0 +1,297 @@
+//! Histories in this process.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::{
+    EPOCH_TTL, GENERATION_TTL, Once, PAGE_BYTES, PAGE_LENGTH, Page, Published, ReadFrom, encode,
+    new_epoch,
+};
+use crate::config;
+use crate::protocol::{ChannelName, Epoch, Position};
+use crate::socket::Delivery;
+
+/// What a channel costs besides its publications, about.
+const CHANNEL_BYTES: usize = 512;
+
+/// Calls that are remembered because they must not happen twice; beyond it the oldest are forgotten.
+const MAX_REMEMBERED: usize = 100_000;
+
+/// Running generations that one channel remembers; beyond it the oldest are forgotten.
+const MAX_RUNNING: usize = 64;
+
+/// All histories, bounded in bytes. Cheap to clone, from any thread; the lock is held for a few
+/// microseconds.
+#[derive(Clone)]
+pub struct MemoryHistory(Arc<Mutex<State>>);
+
+struct State {
+    max_bytes: usize,
+    bytes: usize,
+    channels: HashMap<ChannelName, Log>,
+    /// When to look at which channel; what is not its log's `due` is void.
+    due: BinaryHeap<Reverse<(Instant, ChannelName)>>,
+    remembered: HashMap<(ChannelName, String), Remembered>,
+    /// One entry for each that is remembered, in the order of their first mention.
+    remembered_order: VecDeque<(ChannelName, String)>,
+}
+
+struct Log {
+    epoch: Epoch,
+    /// Of the last publication; 0 before the first.
+    offset: u64,
+    publications: VecDeque<Delivery>,
+    bytes: usize,
+    /// When the publications, or the empty log itself, are dropped.
+    deadline: Instant,
+    /// When it is looked at next, at the latest at its deadline.
+    due: Instant,
+    running: Vec<Running>,
+}
+
+struct Running {
+    task_id: Box<str>,
+    start: u64,
+    ends: Instant,
+}
+
+struct Remembered {
+    number: u64,
+    published: Published,
+    until: Instant,
+}
+
+impl MemoryHistory {
+    /// `max_bytes` of all channels together; beyond it those that were silent longest lose theirs.
+    pub fn new(max_bytes: usize) -> Self {
+        Self(Arc::new(Mutex::new(State {
+            max_bytes,
+            bytes: 0,
+            channels: HashMap::new(),
+            due: BinaryHeap::new(),
+            remembered: HashMap::new(),
+            remembered_order: VecDeque::new(),
+        })))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands each publication to `emit` in the order of their offsets, over all threads. `history` =
+    /// `None`: live only.
+    pub fn publish(
+        &self,
+        channel: &ChannelName,
+        history: Option<&config::History>,
+        data: &[Bytes],
+        once: Option<&Once>,
+        mut emit: impl FnMut(Delivery),
+    ) -> Published {
+        let now = Instant::now();
+        let mut state = self.state();
+        if let Some(done) = once.and_then(|once| state.done(channel, once, now)) {
+            return Published { duplicate: true, ..done };
+        }
+        let mut position = None;
+        match history {
+            None => data.iter().for_each(|json| emit(encode(json, None))),
+            Some(history) => {
+                for json in data {
+                    let delivery = state.append(channel, history, json, now);
+                    position = delivery.position;
+                    emit(delivery);
+                }
+                state.sweep(now);
+            }
+        }
+        let published = Published { position, duplicate: false };
+        if let Some(once) = once {
+            state.remember(channel, once, published, now);
+        }
+        published
+    }
+
+    pub fn read(&self, channel: &ChannelName, from: ReadFrom) -> Page {
+        let now = Instant::now();
+        let mut state = self.state();
+        state.sweep(now);
+        state.log(channel, now).read(from, now)
+    }
+
+    pub fn generation_begins(&self, channel: &ChannelName, task_id: &str) {
+        let now = Instant::now();
+        let mut state = self.state();
+        let log = state.log(channel, now);
+        log.running.retain(|running| running.ends > now);
+        if log.running.len() >= MAX_RUNNING {
+            log.running.remove(0);
+        }
+        let running =
+            Running { task_id: task_id.into(), start: log.offset, ends: now + GENERATION_TTL };
+        log.running.push(running);
+    }
+
+    pub fn generation_ended(&self, channel: &ChannelName, task_id: &str) {
+        if let Some(log) = self.state().channels.get_mut(channel) {
+            log.running.retain(|running| *running.task_id != *task_id);
+        }
+    }
+
+    pub fn remove(&self, channel: &ChannelName, position: Position) {
+        let mut state = self.state();
+        let Some(log) = state.channels.get_mut(channel) else { return };
+        let before = log.bytes;
+        log.publications.retain(|publication| publication.position != Some(position));
+        log.bytes = log.publications.iter().map(|publication| publication.frame.len()).sum();
+        let freed = before - log.bytes;
+        state.bytes -= freed;
+    }
+}
+
+impl State {
+    /// The channel's log; a new one begins a new epoch.
+    fn log(&mut self, channel: &ChannelName, now: Instant) -> &mut Log {
+        if !self.channels.contains_key(channel) {
+            let deadline = now + EPOCH_TTL;
+            let log = Log {
+                epoch: new_epoch(),
+                offset: 0,
+                publications: VecDeque::new(),
+                bytes: 0,
+                deadline,
+                due: deadline,
+                running: Vec::new(),
+            };
+            self.channels.insert(channel.clone(), log);
+            self.due.push(Reverse((deadline, channel.clone())));
+            self.bytes += CHANNEL_BYTES;
+        }
+        self.channels.get_mut(channel).expect("it is there or was just put there")
+    }
+
+    fn append(
+        &mut self,
+        channel: &ChannelName,
+        history: &config::History,
+        json: &[u8],
+        now: Instant,
+    ) -> Delivery {
+        let log = self.log(channel, now);
+        log.offset += 1;
+        let delivery = encode(json, Some(Position { epoch: log.epoch, offset: log.offset }));
+        let before = log.bytes;
+        log.bytes += delivery.frame.len();
+        log.publications.push_back(delivery.clone());
+        while log.publications.len() > history.size
+            && let Some(oldest) = log.publications.pop_front()
+        {
+            log.bytes -= oldest.frame.len();
+        }
+        let deadline = now + history.ttl;
+        log.deadline = deadline;
+        let sooner = deadline < log.due;
+        if sooner {
+            log.due = deadline;
+        }
+        let after = log.bytes;
+        self.bytes = self.bytes + after - before;
+        if sooner {
+            self.due.push(Reverse((deadline, channel.clone())));
+        }
+        delivery
+    }
+
+    /// Drops what is due, and beyond `max_bytes` what is due soonest.
+    fn sweep(&mut self, now: Instant) {
+        while let Some(Reverse((due, _))) = self.due.peek()
+            && (*due <= now || self.bytes > self.max_bytes)
+        {
+            let Some(Reverse((due, channel))) = self.due.pop() else { return };
+            let Some(log) = self.channels.get_mut(&channel) else { continue };
+            if due != log.due {
+                continue;
+            }
+            // Otherwise it was published to since it was queued.
+            if due == log.deadline {
+                self.bytes -= std::mem::take(&mut log.bytes);
+                if log.publications.is_empty() || due > now {
+                    self.channels.remove(&channel);
+                    self.bytes -= CHANNEL_BYTES;
+                    continue;
+                }
+                log.publications = VecDeque::new();
+                log.deadline = now + EPOCH_TTL;
+            }
+            log.due = log.deadline;
+            self.due.push(Reverse((log.due, channel)));
+        }
+    }
+
+    fn done(&self, channel: &ChannelName, once: &Once, now: Instant) -> Option<Published> {
+        let remembered = self.remembered.get(&(channel.clone(), once.key.clone()))?;
+        let fits = remembered.until > now && remembered.number >= once.number;
+        fits.then_some(remembered.published)
+    }
+
+    fn remember(&mut self, channel: &ChannelName, once: &Once, published: Published, now: Instant) {
+        let key = (channel.clone(), once.key.clone());
+        let until = now + once.remembered.min(Duration::from_secs(24 * 60 * 60));
+        let remembered = Remembered { number: once.number, published, until };
+        if self.remembered.insert(key.clone(), remembered).is_none() {
+            self.remembered_order.push_back(key);
+        }
+        while let Some(oldest) = self.remembered_order.front() {
+            let lives = self.remembered.get(oldest).is_some_and(|found| found.until > now);
+            if lives && self.remembered_order.len() <= MAX_REMEMBERED {
+                return;
+            }
+            self.remembered.remove(oldest);
+            self.remembered_order.pop_front();
+        }
+    }
+}
+
+impl Log {
+    fn read(&self, from: ReadFrom, now: Instant) -> Page {
+        let here = Position { epoch: self.epoch, offset: self.offset };
+        // What comes before this offset is gone.
+        let begin = self
+            .publications
+            .front()
+            .and_then(|first| first.position)
+            .map_or(self.offset + 1, |first| first.offset);
+        let after = match from {
+            ReadFrom::Running => {
+                let running = self.running.iter().filter(|running| running.ends > now);
+                let start = running.map(|running| running.start).min().unwrap_or(self.offset);
+                start.max(begin - 1)
+            }
+            ReadFrom::After(Position { epoch, offset })
+                if epoch != self.epoch || offset > self.offset || offset + 1 < begin =>
+            {
+                return Page { now: here, after: None, publications: Vec::new(), complete: true };
+            }
+            ReadFrom::After(Position { offset, .. }) => offset,
+        };
+        let mut page =
+            Page { now: here, after: Some(after), publications: Vec::new(), complete: true };
+        let from = self
+            .publications
+            .partition_point(|one| one.position.is_some_and(|place| place.offset <= after));
+        let mut bytes = 0;
+        for publication in self.publications.range(from..) {
+            if page.publications.len() >= PAGE_LENGTH || bytes >= PAGE_BYTES {
+                page.complete = false;
+                break;
+            }
+            bytes += publication.frame.len();
+            page.publications.push(publication.clone());
+        }
+        page
+    }
+}

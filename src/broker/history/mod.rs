@@ -1,0 +1,204 @@
+//! What channels keep for clients that were away: append with the publishing, read when a client comes
+//! back or the node missed something.
+//!
+//! Each publication of a channel with a history gets the next offset of the channel's epoch, in one step
+//! with being published, so that history and live stream agree. Which channels keep one is said by the
+//! routes' channel templates ([`Rules`]); a publisher elsewhere (publish.lua) says it itself.
+
+mod compact;
+mod memory;
+mod redis;
+mod rules;
+#[cfg(test)]
+mod tests;
+
+pub use compact::compact;
+pub use memory::MemoryHistory;
+pub(super) use redis::RedisHistory;
+pub use rules::Rules;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::PublishError;
+use crate::protocol::{ChannelName, Epoch, Position};
+use crate::socket::{Delivery, frame};
+
+/// A page ends at this many publications, or once it has this many bytes.
+const PAGE_LENGTH: usize = 1000;
+const PAGE_BYTES: usize = 256 * 1024;
+
+/// Epoch and count of a channel outlive its publications by this time, so that a client that missed
+/// nothing is told so.
+const EPOCH_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A generation that nobody ended counts as running for this long.
+const GENERATION_TTL: Duration = Duration::from_secs(30 * 60);
+
+/// The histories of all channels. Cheap to clone, from any thread.
+#[derive(Clone)]
+pub struct History {
+    rules: Arc<Rules>,
+    engine: Engine,
+}
+
+#[derive(Clone)]
+enum Engine {
+    Memory(MemoryHistory),
+    Redis(RedisHistory),
+}
+
+/// From where to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadFrom {
+    /// From the begin of the oldest generation that is running; without any, from now.
+    Running,
+    /// What follows this position.
+    After(Position),
+}
+
+/// A part of a history.
+#[derive(Debug)]
+pub struct Page {
+    /// Where the channel stood when this was read.
+    pub now: Position,
+    /// The publications follow this offset without a gap. `None` = the history does not reach back to
+    /// what was asked for, or goes on elsewhere.
+    pub after: Option<u64>,
+    pub publications: Vec<Delivery>,
+    /// Nothing was left out between the last of them and `now`.
+    pub complete: bool,
+}
+
+/// Makes a publication happen once, however often it is tried.
+#[derive(Debug, Clone)]
+pub struct Once {
+    /// Names whoever publishes, within the channel.
+    pub key: String,
+    /// Grows with each publication under this key.
+    pub number: u64,
+    /// For how long a repeat is recognised.
+    pub remembered: Duration,
+}
+
+/// What publishing came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Published {
+    /// Of the last publication of the call; `None` on a channel without history.
+    pub position: Option<Position>,
+    /// It had been published before.
+    pub duplicate: bool,
+}
+
+impl History {
+    pub fn memory(rules: Arc<Rules>, memory: MemoryHistory) -> Self {
+        Self { rules, engine: Engine::Memory(memory) }
+    }
+
+    pub(super) fn redis(rules: Arc<Rules>, redis: RedisHistory) -> Self {
+        Self { rules, engine: Engine::Redis(redis) }
+    }
+
+    /// Whether `channel` keeps a history.
+    pub fn keeps(&self, channel: &ChannelName) -> bool {
+        self.rules.of(channel).is_some()
+    }
+
+    /// Reads a page. Begins the epoch of a channel that has none, so that its first client can resume.
+    pub async fn read(&self, channel: &ChannelName, from: ReadFrom) -> Result<Page, PublishError> {
+        match &self.engine {
+            Engine::Memory(memory) => Ok(memory.read(channel, from)),
+            Engine::Redis(redis) => redis.read(channel, from).await,
+        }
+    }
+
+    /// Clients that come from now on see the channel from here, until the generation has ended.
+    pub async fn generation_begins(
+        &self,
+        channel: &ChannelName,
+        task_id: &str,
+    ) -> Result<(), PublishError> {
+        match &self.engine {
+            _ if !self.keeps(channel) => Ok(()),
+            Engine::Memory(memory) => {
+                memory.generation_begins(channel, task_id);
+                Ok(())
+            }
+            Engine::Redis(redis) => redis.generation_begins(channel, task_id).await,
+        }
+    }
+
+    pub async fn generation_ended(
+        &self,
+        channel: &ChannelName,
+        task_id: &str,
+    ) -> Result<(), PublishError> {
+        match &self.engine {
+            _ if !self.keeps(channel) => Ok(()),
+            Engine::Memory(memory) => {
+                memory.generation_ended(channel, task_id);
+                Ok(())
+            }
+            Engine::Redis(redis) => redis.generation_ended(channel, task_id).await,
+        }
+    }
+
+    /// Takes one publication out, so that nobody gets it from the history.
+    pub async fn remove(
+        &self,
+        channel: &ChannelName,
+        position: Position,
+    ) -> Result<(), PublishError> {
+        match &self.engine {
+            Engine::Memory(memory) => {
+                memory.remove(channel, position);
+                Ok(())
+            }
+            Engine::Redis(redis) => redis.remove(channel, position).await,
+        }
+    }
+
+    /// The history turned out to end before `seen`, which was heard of it: the engine lost its end. It
+    /// goes on under a new epoch, so that nobody takes what follows for what was lost.
+    pub(super) async fn abandon(
+        &self,
+        channel: &ChannelName,
+        seen: Position,
+    ) -> Result<(), PublishError> {
+        match &self.engine {
+            Engine::Memory(_) => Ok(()),
+            Engine::Redis(redis) => redis.abandon(channel, seen).await,
+        }
+    }
+}
+
+/// A publication's frame: with its place written into it where it has one. Text must be UTF-8: one
+/// publication of other bytes would make every client of its channel fail its connection (RFC 6455
+/// section 8.1). Such bytes travel in a binary frame, live only or by their place, and show none.
+pub(super) fn encode(json: &[u8], position: Option<Position>) -> Delivery {
+    let is_text = simdutf8::basic::from_utf8(json).is_ok();
+    let frame = match (is_text, position) {
+        (false, _) => frame::encode(frame::Opcode::Binary, json),
+        (true, None) => frame::encode(frame::Opcode::Text, json),
+        (true, Some(position)) => {
+            let (head, tail) = crate::protocol::with_position(json, position);
+            frame::encode_parts(frame::Opcode::Text, &[&head, &tail])
+        }
+    };
+    Delivery { frame, position }
+}
+
+/// The frames of a page as one buffer.
+pub fn joined(publications: &[Delivery]) -> Bytes {
+    let frames: Vec<&[u8]> = publications.iter().map(|one| &one.frame[..]).collect();
+    frames.concat().into()
+}
+
+/// Microseconds since 1970: never what an earlier epoch of the channel was.
+fn new_epoch() -> Epoch {
+    let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let micros = since_1970.map_or(1, |since| since.as_micros() as u64);
+    Epoch::new(micros.max(1)).expect("not 0")
+}

@@ -1,0 +1,59 @@
+-- Reads a page of a channel's history. Begins the epoch of a channel that has none.
+-- KEYS: stream, meta, running generations. ARGV: epoch ('' = from the oldest running generation, else
+-- from now), offset, most publications, most bytes, milliseconds that a new epoch lives.
+-- Answers {epoch, offset now, offset that the publications follow (-1 = not to be had), 1 if complete,
+-- offset, data, offset, data, …}.
+local meta = redis.call('HMGET', KEYS[2], 'epoch', 'offset')
+local epoch, now = meta[1], tonumber(meta[2] or 0)
+local clock = redis.call('TIME')
+if not epoch then
+  epoch, now = string.format('%x%05x', clock[1], clock[2]), 0
+  redis.call('DEL', KEYS[1], KEYS[3])
+  redis.call('HSET', KEYS[2], 'epoch', epoch, 'offset', 0)
+  redis.call('PEXPIRE', KEYS[2], ARGV[5])
+end
+local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
+-- What comes before this offset is gone.
+local begin = first and tonumber(string.match(first[1], '^%d+')) or now + 1
+
+local after
+if ARGV[1] == '' then
+  after = now
+  local running = redis.call('HGETALL', KEYS[3])
+  for i = 1, #running, 2 do
+    local start, ends = string.match(running[i + 1], '^(%d+) (%d+)$')
+    if not start or tonumber(ends) < tonumber(clock[1]) then
+      redis.call('HDEL', KEYS[3], running[i])
+    elseif tonumber(start) < after then
+      after = tonumber(start)
+    end
+  end
+  after = math.max(after, begin - 1)
+else
+  after = tonumber(ARGV[2])
+  if ARGV[1] ~= epoch or after > now or after + 1 < begin then
+    return {epoch, now, -1, 1}
+  end
+end
+
+local page, last, bytes = {epoch, now, after, 1}, after, 0
+local count, most = 0, tonumber(ARGV[3])
+while last < now do
+  if count >= most or bytes >= tonumber(ARGV[4]) then
+    page[4] = 0
+    break
+  end
+  local from = string.format('%.0f-0', last + 1)
+  local entries = redis.call('XRANGE', KEYS[1], from, '+', 'COUNT', math.min(16, most - count))
+  if #entries == 0 then
+    break
+  end
+  for _, entry in ipairs(entries) do
+    last = tonumber(string.match(entry[1], '^%d+'))
+    page[#page + 1] = last
+    page[#page + 1] = entry[2][2]
+    bytes = bytes + #entry[2][2]
+    count = count + 1
+  end
+end
+return page

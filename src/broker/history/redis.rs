@@ -1,0 +1,168 @@
+//! Histories in Redis: a stream, a hash of epoch and count, and a hash of running generations for each
+//! channel, all in one cluster slot by the channel's name in braces.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use redis::{Script, Value};
+
+use super::{
+    EPOCH_TTL, GENERATION_TTL, Once, PAGE_BYTES, PAGE_LENGTH, Page, Published, ReadFrom, encode,
+};
+use crate::broker::PublishError;
+use crate::config;
+use crate::protocol::{ChannelName, Position};
+use crate::redis_link::{Commands, RedisFailure};
+use std::sync::Arc;
+
+/// The scripts and where they run. Cheap to clone.
+#[derive(Clone)]
+pub struct RedisHistory(Arc<Inner>);
+
+struct Inner {
+    commands: Commands,
+    prefix: Box<str>,
+    publish: Script,
+    read: Script,
+    begin: Script,
+    abandon: Script,
+}
+
+/// A publication that is refused is not tried again, one that Redis did not answer is.
+impl From<RedisFailure> for PublishError {
+    fn from(_: RedisFailure) -> Self {
+        Self::EngineDown
+    }
+}
+
+impl RedisHistory {
+    /// `prefix` is `[engine.redis] key_prefix`.
+    pub fn new(commands: Commands, prefix: &str) -> Self {
+        Self(Arc::new(Inner {
+            commands,
+            prefix: prefix.into(),
+            publish: Script::new(include_str!("../../../clients/redis/publish.lua")),
+            read: Script::new(include_str!("read.lua")),
+            begin: Script::new(include_str!("generation_begins.lua")),
+            abandon: Script::new(include_str!("abandon.lua")),
+        }))
+    }
+
+    fn key(&self, channel: &ChannelName, part: &str) -> String {
+        format!("{}{{{channel}}}:{part}", self.0.prefix)
+    }
+
+    /// `history` = `None`: live only.
+    pub async fn publish(
+        &self,
+        channel: &ChannelName,
+        history: Option<&config::History>,
+        data: &[Bytes],
+        once: Option<&Once>,
+    ) -> Result<Published, PublishError> {
+        if history.is_none() && once.is_none() {
+            for json in data {
+                let mut publish = redis::cmd("PUBLISH");
+                publish.arg(channel.as_str()).arg(&json[..]);
+                let _receivers: i64 = self.0.commands.query(&publish).await?;
+            }
+            return Ok(Published { position: None, duplicate: false });
+        }
+        let mut call = self.0.publish.prepare_invoke();
+        call.key(self.key(channel, "stream")).key(self.key(channel, "meta"));
+        call.arg(channel.as_str());
+        call.arg(history.map_or(0, |history| history.size));
+        call.arg(history.map_or(0, |history| milliseconds(history.ttl)));
+        if let Some(Once { key, number, remembered }) = once {
+            call.key(self.key(channel, &format!("once:{key}")));
+            call.arg(*number).arg(milliseconds(*remembered));
+        }
+        data.iter().for_each(|json| {
+            call.arg(&json[..]);
+        });
+        let (epoch, offset, duplicate): (String, u64, bool) = self.0.commands.invoke(&call).await?;
+        let position = epoch.parse().ok().map(|epoch| Position { epoch, offset });
+        Ok(Published { position, duplicate })
+    }
+
+    pub async fn read(&self, channel: &ChannelName, from: ReadFrom) -> Result<Page, PublishError> {
+        let mut call = self.0.read.prepare_invoke();
+        for part in ["stream", "meta", "running"] {
+            call.key(self.key(channel, part));
+        }
+        match from {
+            ReadFrom::Running => call.arg("").arg(0),
+            ReadFrom::After(Position { epoch, offset }) => call.arg(epoch.to_string()).arg(offset),
+        };
+        call.arg(PAGE_LENGTH).arg(PAGE_BYTES).arg(milliseconds(EPOCH_TTL));
+        let answer: Vec<Value> = self.0.commands.invoke(&call).await?;
+        page(answer).ok_or(PublishError::EngineDown)
+    }
+
+    pub async fn generation_begins(
+        &self,
+        channel: &ChannelName,
+        task_id: &str,
+    ) -> Result<(), PublishError> {
+        let mut call = self.0.begin.prepare_invoke();
+        call.key(self.key(channel, "running")).key(self.key(channel, "meta"));
+        call.arg(task_id).arg(GENERATION_TTL.as_secs());
+        Ok(self.0.commands.invoke(&call).await?)
+    }
+
+    pub async fn generation_ended(
+        &self,
+        channel: &ChannelName,
+        task_id: &str,
+    ) -> Result<(), PublishError> {
+        let mut forget = redis::cmd("HDEL");
+        forget.arg(self.key(channel, "running")).arg(task_id);
+        Ok(self.0.commands.query(&forget).await?)
+    }
+
+    pub async fn remove(
+        &self,
+        channel: &ChannelName,
+        position: Position,
+    ) -> Result<(), PublishError> {
+        let mut delete = redis::cmd("XDEL");
+        delete.arg(self.key(channel, "stream")).arg(format!("{}-0", position.offset));
+        Ok(self.0.commands.query(&delete).await?)
+    }
+
+    pub async fn abandon(&self, channel: &ChannelName, seen: Position) -> Result<(), PublishError> {
+        let mut call = self.0.abandon.prepare_invoke();
+        for part in ["stream", "meta", "running"] {
+            call.key(self.key(channel, part));
+        }
+        call.arg(seen.epoch.to_string()).arg(seen.offset);
+        Ok(self.0.commands.invoke(&call).await?)
+    }
+}
+
+/// What read.lua answers.
+fn page(answer: Vec<Value>) -> Option<Page> {
+    let mut fields = answer.into_iter();
+    let text = |value: Value| match value {
+        Value::BulkString(text) => String::from_utf8(text).ok(),
+        _ => None,
+    };
+    let number = |value: Value| match value {
+        Value::Int(number) => Some(number),
+        _ => None,
+    };
+    let epoch = text(fields.next()?)?.parse().ok()?;
+    let now = Position { epoch, offset: number(fields.next()?)?.try_into().ok()? };
+    let after = u64::try_from(number(fields.next()?)?).ok();
+    let complete = number(fields.next()?)? == 1;
+    let mut publications = Vec::with_capacity(fields.len() / 2);
+    while let (Some(offset), Some(Value::BulkString(json))) = (fields.next(), fields.next()) {
+        let position = Position { epoch, offset: number(offset)?.try_into().ok()? };
+        publications.push(encode(&json, Some(position)));
+    }
+    Some(Page { now, after, publications, complete })
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,64 @@
+//! Which channels keep a history, by the routes' channel templates.
+
+use crate::config;
+use crate::protocol::{ChannelName, ChannelPattern, Template};
+
+/// The first rule whose pattern fits decides.
+#[derive(Debug, Default)]
+pub struct Rules(Vec<(ChannelPattern, config::History)>);
+
+impl Rules {
+    /// From each route's channel and history, in order.
+    pub fn new<'a>(routes: impl Iterator<Item = (&'a Template, &'a config::History)>) -> Self {
+        Self(routes.map(|(channel, history)| (pattern(channel), *history)).collect())
+    }
+
+    /// `None` = it keeps nothing.
+    pub fn of(&self, channel: &ChannelName) -> Option<&config::History> {
+        let (_, history) = self.0.iter().find(|(pattern, _)| pattern.matches(channel.as_str()))?;
+        (history.size > 0).then_some(history)
+    }
+}
+
+/// A template with a star for each placeholder.
+fn pattern(template: &Template) -> ChannelPattern {
+    let mut pattern = String::new();
+    let mut inside = false;
+    for character in template.as_str().chars() {
+        match character {
+            '{' => {
+                inside = true;
+                pattern.push('*');
+            }
+            '}' => inside = false,
+            _ if inside => {}
+            other => pattern.push(other),
+        }
+    }
+    ChannelPattern::new(pattern)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_first_rule_that_fits_decides() {
+        let history = |size| config::History {
+            size,
+            ttl: Duration::from_secs(60),
+            compact: config::Compact::Off,
+        };
+        let template = |text| Template::parse(text).unwrap();
+        let (chat, none, all) =
+            (template("chat_{id}_{user_id}"), template("x_{id}"), template("{id}"));
+        let (one, zero, two) = (history(1), history(0), history(2));
+        let rules = Rules::new([(&chat, &one), (&none, &zero), (&all, &two)].into_iter());
+        let size = |name: &str| rules.of(&ChannelName::new(name).unwrap()).map(|found| found.size);
+        assert_eq!(size("chat_1_2"), Some(1));
+        assert_eq!(size("x_1"), None);
+        assert_eq!(size("chat_1"), Some(2));
+    }
+}

@@ -1,0 +1,341 @@
+//! The same for both engines: what is kept, what is read, and what happens once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::task::LocalSet;
+
+use super::*;
+use crate::broker::{Core, Publisher};
+use crate::config::{Compact, History as Setting};
+use crate::protocol::Template;
+use crate::redis_link::Commands;
+use crate::redis_link::test_server::RedisServer;
+use crate::shutdown::Shutdown;
+use crate::socket::frame;
+
+const TTL: Duration = Duration::from_secs(60);
+
+/// A publisher on each engine, and what must live as long as it. Channels `long_…` keep 3000
+/// publications, `five_…` five, `brief_…` one for 50 ms, others none.
+struct Bench {
+    publisher: Publisher,
+    history: History,
+    redis: Option<(RedisServer, Commands)>,
+    _core: Option<Core>,
+}
+
+fn rules() -> Arc<Rules> {
+    let setting = |size, ttl| Setting { size, ttl, compact: Compact::Off };
+    let rules = [
+        (Template::parse("long_{x}").unwrap(), setting(3000, TTL)),
+        (Template::parse("five_{x}").unwrap(), setting(5, TTL)),
+        (Template::parse("brief_{x}").unwrap(), setting(5, Duration::from_millis(50))),
+    ];
+    Arc::new(Rules::new(rules.iter().map(|(template, setting)| (template, setting))))
+}
+
+impl Bench {
+    fn memory() -> Self {
+        Self::with_memory(MemoryHistory::new(64 << 20))
+    }
+
+    fn with_memory(memory: MemoryHistory) -> Self {
+        let (core, _seats) = Core::new(1, 1 << 20);
+        let publisher = Publisher::memory(core.intake(), rules(), memory, 1 << 20);
+        Self { history: publisher.history(), publisher, redis: None, _core: Some(core) }
+    }
+
+    async fn redis() -> Self {
+        let server = RedisServer::start();
+        let commands = Commands::start(&server.url(), "test", &Shutdown::new()).unwrap();
+        assert!(commands.wait_up(Duration::from_secs(10)).await);
+        let publisher = Publisher::redis(commands.clone(), "tg:", rules(), 1 << 20);
+        let redis = Some((server, commands));
+        Self { history: publisher.history(), publisher, redis, _core: None }
+    }
+
+    async fn publish(&self, channel: &ChannelName, json: &str) -> Published {
+        let json = Bytes::copy_from_slice(json.as_bytes());
+        self.publisher.publish(channel, json, None).await.unwrap()
+    }
+
+    /// Publishes `{"n":1}` to `{"n":count}` and returns the last one's position.
+    async fn fill(&self, channel: &ChannelName, count: usize) -> Position {
+        let mut last = None;
+        for n in 1..=count {
+            last = self.publish(channel, &format!("{{\"n\":{n}}}")).await.position;
+        }
+        last.expect("the channel keeps a history")
+    }
+
+    async fn read(&self, channel: &ChannelName, from: ReadFrom) -> Page {
+        self.history.read(channel, from).await.unwrap()
+    }
+}
+
+macro_rules! on_both_engines {
+    ($($test:ident),* $(,)?) => {
+        mod on_memory {
+            use super::*;
+            $(#[tokio::test(flavor = "current_thread")] async fn $test() {
+                local(async { super::$test(Bench::memory()).await }).await;
+            })*
+        }
+        mod on_redis {
+            use super::*;
+            $(#[tokio::test(flavor = "current_thread")] async fn $test() {
+                local(async { super::$test(Bench::redis().await).await }).await;
+            })*
+        }
+    };
+}
+
+on_both_engines! {
+    offsets_grow_by_one_and_pages_follow_each_other,
+    what_was_trimmed_is_not_recovered,
+    an_epoch_begins_with_the_first_look,
+    a_repeat_is_recognised_by_its_key,
+    several_publications_are_one_step,
+    latecomers_begin_with_the_running_generation,
+    a_page_ends_by_its_bytes,
+    a_removed_publication_is_not_read,
+    what_expired_is_told_from_what_was_not_missed,
+}
+
+async fn local<T>(test: impl Future<Output = T>) -> T {
+    let deadline = Duration::from_secs(60);
+    tokio::time::timeout(deadline, LocalSet::new().run_until(test)).await.expect("in time")
+}
+
+fn channel(name: &str) -> ChannelName {
+    ChannelName::new(name).unwrap()
+}
+
+fn at(position: Position, offset: u64) -> ReadFrom {
+    ReadFrom::After(Position { offset, ..position })
+}
+
+fn offsets(page: &Page) -> Vec<u64> {
+    page.publications.iter().map(|one| one.position.unwrap().offset).collect()
+}
+
+fn text(publication: &Delivery) -> &str {
+    std::str::from_utf8(frame::payload(&publication.frame)).unwrap()
+}
+
+async fn offsets_grow_by_one_and_pages_follow_each_other(bench: Bench) {
+    let channel = channel("long_1");
+    let last = bench.fill(&channel, 2500).await;
+    assert_eq!(last.offset, 2500);
+    let mut after = 0;
+    let mut sizes = Vec::new();
+    loop {
+        let page = bench.read(&channel, at(last, after)).await;
+        assert_eq!((page.now, page.after), (last, Some(after)));
+        let expected: Vec<u64> = (after + 1..).take(page.publications.len()).collect();
+        assert_eq!(offsets(&page), expected);
+        assert_eq!(text(&page.publications[1]), format!("{{\"n\":{0},\"offset\":{0}}}", after + 2));
+        sizes.push(page.publications.len());
+        after += page.publications.len() as u64;
+        if page.complete {
+            break;
+        }
+    }
+    assert_eq!(sizes, [1000, 1000, 500]);
+    let page = bench.read(&channel, at(last, 2500)).await;
+    assert!(page.publications.is_empty() && page.complete && page.after == Some(2500));
+}
+
+async fn what_was_trimmed_is_not_recovered(bench: Bench) {
+    let channel = channel("five_1");
+    let last = bench.fill(&channel, 12).await;
+    assert_eq!(offsets(&bench.read(&channel, at(last, 7)).await), [8, 9, 10, 11, 12]);
+    for since in [0, 6, 13, u64::MAX] {
+        let page = bench.read(&channel, at(last, since)).await;
+        assert_eq!((page.now, page.after), (last, None), "{since}");
+    }
+    let other = Position { epoch: Epoch::new(7).unwrap(), offset: 12 };
+    assert_eq!(bench.read(&channel, ReadFrom::After(other)).await.after, None);
+}
+
+async fn an_epoch_begins_with_the_first_look(bench: Bench) {
+    let channel = channel("five_1");
+    let page = bench.read(&channel, ReadFrom::Running).await;
+    assert_eq!((page.now.offset, page.after, page.complete), (0, Some(0), true));
+    assert_eq!(bench.read(&channel, ReadFrom::Running).await.now, page.now);
+    let first = bench.fill(&channel, 1).await;
+    assert_eq!(first, Position { offset: 1, ..page.now });
+    let page = bench.read(&channel, at(page.now, 0)).await;
+    let epoch = first.epoch;
+    assert_eq!(text(&page.publications[0]), format!(r#"{{"n":1,"offset":1,"epoch":"{epoch}"}}"#));
+}
+
+async fn a_repeat_is_recognised_by_its_key(bench: Bench) {
+    for name in ["five_1", "plain"] {
+        let channel = channel(name);
+        let once = |key: &str, number| Once { key: key.to_owned(), number, remembered: TTL };
+        let publish = async |once: &Once| {
+            bench.publisher.publish(&channel, "{}".into(), Some(once)).await.unwrap()
+        };
+        let first = publish(&once("a", 1)).await;
+        assert!(!first.duplicate);
+        assert_eq!(first.position.is_some(), name == "five_1");
+        assert_eq!(publish(&once("a", 1)).await, Published { duplicate: true, ..first });
+        assert!(!publish(&once("a", 2)).await.duplicate);
+        assert!(publish(&once("a", 1)).await.duplicate);
+        assert!(!publish(&once("b", 1)).await.duplicate);
+    }
+    let page = bench.read(&channel("five_1"), ReadFrom::Running).await;
+    assert_eq!(page.now.offset, 3);
+}
+
+async fn several_publications_are_one_step(bench: Bench) {
+    let channel = channel("five_1");
+    let data = ["{\"a\":1}", "[2]", "three"].map(|json| Bytes::from_static(json.as_bytes()));
+    let published = bench.publisher.publish_all(&channel, &data, None).await.unwrap();
+    let last = published.position.unwrap();
+    assert_eq!(last.offset, 3);
+    let page = bench.read(&channel, at(last, 1)).await;
+    let texts: Vec<_> = page.publications.iter().map(text).collect();
+    assert_eq!(
+        texts,
+        [
+            r#"{"event":"message","data":[2],"offset":2}"#,
+            r#"{"event":"message","data":"three","offset":3}"#
+        ]
+    );
+}
+
+async fn latecomers_begin_with_the_running_generation(bench: Bench) {
+    let channel = channel("five_1");
+    bench.fill(&channel, 2).await;
+    bench.history.generation_begins(&channel, "one").await.unwrap();
+    bench.fill(&channel, 2).await;
+    bench.history.generation_begins(&channel, "two").await.unwrap();
+    bench.fill(&channel, 1).await;
+    let seen = async || offsets(&bench.read(&channel, ReadFrom::Running).await);
+    assert_eq!(seen().await, [3, 4, 5]);
+    bench.history.generation_ended(&channel, "one").await.unwrap();
+    assert_eq!(seen().await, [5]);
+    bench.history.generation_ended(&channel, "two").await.unwrap();
+    assert!(seen().await.is_empty());
+    bench.history.generation_begins(&channel, "three").await.unwrap();
+    let last = bench.fill(&channel, 8).await;
+    // As much of it as there is.
+    let page = bench.read(&channel, ReadFrom::Running).await;
+    assert_eq!(page.after, Some(last.offset - 5));
+    assert_eq!(page.publications.len(), 5);
+}
+
+async fn a_page_ends_by_its_bytes(bench: Bench) {
+    let channel = channel("long_1");
+    let json = format!("{{\"x\":\"{}\"}}", "y".repeat(100_000));
+    let mut last = None;
+    for _ in 0..20 {
+        last = bench.publish(&channel, &json).await.position;
+    }
+    let page = bench.read(&channel, at(last.unwrap(), 0)).await;
+    assert!(!page.complete);
+    assert!(page.publications.len() < 20, "{}", page.publications.len());
+}
+
+async fn a_removed_publication_is_not_read(bench: Bench) {
+    let channel = channel("five_1");
+    let last = bench.fill(&channel, 4).await;
+    bench.history.remove(&channel, Position { offset: 3, ..last }).await.unwrap();
+    let page = bench.read(&channel, at(last, 1)).await;
+    assert_eq!(offsets(&page), [2, 4]);
+    assert!(page.complete);
+    bench.history.remove(&channel, last).await.unwrap();
+    let page = bench.read(&channel, at(last, 2)).await;
+    assert!(page.publications.is_empty() && page.complete, "{page:?}");
+}
+
+async fn what_expired_is_told_from_what_was_not_missed(bench: Bench) {
+    let channel = channel("brief_1");
+    let last = bench.fill(&channel, 3).await;
+    let gone = async || bench.read(&channel, at(last, 2)).await.after.is_none();
+    while !gone().await {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let page = bench.read(&channel, at(last, 3)).await;
+    assert_eq!((page.now, page.after), (last, Some(3)));
+    let next = bench.fill(&channel, 1).await;
+    assert_eq!(next, Position { offset: 4, ..last });
+    assert_eq!(offsets(&bench.read(&channel, at(last, 3)).await), [4]);
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn memory_is_bounded_in_bytes() {
+    let bench = Bench::with_memory(MemoryHistory::new(100_000));
+    let json = format!("{{\"x\":\"{}\"}}", "y".repeat(1000));
+    let mut first = None;
+    for n in 0..500 {
+        let channel = channel(&format!("five_{n}"));
+        let position = bench.publish(&channel, &json).await.position.unwrap();
+        first.get_or_insert(position);
+    }
+    let oldest = bench.read(&channel("five_0"), at(first.unwrap(), 0)).await;
+    assert_eq!(oldest.after, None);
+    let newest = bench.read(&channel("five_499"), ReadFrom::Running).await;
+    assert_eq!(offsets(&bench.read(&channel("five_499"), at(newest.now, 0)).await), [1]);
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_history_that_lost_its_end_goes_on_under_another_epoch() {
+    let bench = Bench::redis().await;
+    let (_, commands) = bench.redis.as_ref().unwrap();
+    let channel = channel("five_1");
+    let last = bench.fill(&channel, 4).await;
+    // As after a failover to a replica that was behind.
+    let mut rewind = ::redis::pipe();
+    rewind.cmd("XDEL").arg("tg:{five_1}:stream").arg("3-0").arg("4-0").ignore();
+    rewind.cmd("HSET").arg("tg:{five_1}:meta").arg("offset").arg(2).ignore();
+    let () = commands.pipeline(&rewind).await.unwrap();
+    bench.history.abandon(&channel, Position { offset: 2, ..last }).await.unwrap();
+    assert_eq!(bench.read(&channel, ReadFrom::Running).await.now.epoch, last.epoch);
+    bench.history.abandon(&channel, last).await.unwrap();
+    let page = bench.read(&channel, at(last, 2)).await;
+    assert_eq!(page.after, None);
+    assert_ne!(page.now.epoch, last.epoch);
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn an_evicted_part_is_a_history_that_was_lost() {
+    let bench = Bench::redis().await;
+    let (_, commands) = bench.redis.as_ref().unwrap();
+    let channel = channel("five_1");
+    for part in ["stream", "meta"] {
+        let last = bench.fill(&channel, 3).await;
+        let mut evict = ::redis::cmd("DEL");
+        evict.arg(format!("tg:{{five_1}}:{part}"));
+        let () = commands.query(&evict).await.unwrap();
+        assert_eq!(bench.read(&channel, at(last, 1)).await.after, None, "{part}");
+        let next = bench.fill(&channel, 1).await;
+        let page = bench.read(&channel, at(next, next.offset - 1)).await;
+        assert_eq!(offsets(&page), [next.offset], "{part}");
+    }
+}
+
+/// On a cluster a script may only touch keys of one slot.
+#[tokio::test(flavor = "current_thread")]
+async fn the_keys_of_a_channel_share_a_cluster_slot() {
+    let (_server, cluster) = RedisServer::start_cluster().await;
+    let publisher = Publisher::redis(cluster.clone(), "tg:", rules(), 1 << 20);
+    let channel = channel("five_1");
+    let once = Once { key: "k".to_owned(), number: 1, remembered: TTL };
+    let published = publisher.publish(&channel, "{}".into(), Some(&once)).await.unwrap();
+    let history = publisher.history();
+    history.generation_begins(&channel, "t").await.unwrap();
+    let page = history.read(&channel, at(published.position.unwrap(), 0)).await.unwrap();
+    assert_eq!(offsets(&page), [1]);
+    let slot = async |key: &str| -> i64 {
+        cluster.query(::redis::cmd("CLUSTER").arg("KEYSLOT").arg(key)).await.unwrap()
+    };
+    let own = slot("five_1").await;
+    for part in ["stream", "meta", "running", "once:k"] {
+        assert_eq!(slot(&format!("tg:{{five_1}}:{part}")).await, own);
+    }
+}

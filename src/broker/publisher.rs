@@ -1,0 +1,92 @@
+//! Publishing, from any thread.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::core::Intake;
+use super::history::{History, MemoryHistory, Once, Published, RedisHistory, Rules};
+use super::{Publication, PublishError};
+use crate::protocol::ChannelName;
+use crate::redis_link::Commands;
+
+/// How long a memory-engine publish waits for room in the intake.
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Publishes from any thread. Cheap to clone.
+#[derive(Clone)]
+pub struct Publisher {
+    rules: Arc<Rules>,
+    engine: Engine,
+    max_bytes: usize,
+}
+
+#[derive(Clone)]
+enum Engine {
+    Memory(Intake, MemoryHistory),
+    Redis(RedisHistory),
+}
+
+impl Publisher {
+    /// The memory engine: straight into this node's intake.
+    pub fn memory(
+        intake: Intake,
+        rules: Arc<Rules>,
+        history: MemoryHistory,
+        max_bytes: usize,
+    ) -> Self {
+        Self { rules, engine: Engine::Memory(intake, history), max_bytes }
+    }
+
+    /// By Redis; it comes back by the subscription. `prefix` is `[engine.redis] key_prefix`.
+    pub fn redis(commands: Commands, prefix: &str, rules: Arc<Rules>, max_bytes: usize) -> Self {
+        Self { rules, engine: Engine::Redis(RedisHistory::new(commands, prefix)), max_bytes }
+    }
+
+    /// What these publications leave behind.
+    pub fn history(&self) -> History {
+        let rules = Arc::clone(&self.rules);
+        match &self.engine {
+            Engine::Memory(_, history) => History::memory(rules, history.clone()),
+            Engine::Redis(history) => History::redis(rules, history.clone()),
+        }
+    }
+
+    /// Hands `json` to the engine, to be delivered to every subscriber of `channel` on every node, and
+    /// to be kept where the channel keeps a history. Two calls awaited one after the other arrive in
+    /// that order. After [`PublishError::EngineDown`] it may have been published all the same; with
+    /// `once` it can be tried again.
+    pub async fn publish(
+        &self,
+        channel: &ChannelName,
+        json: Bytes,
+        once: Option<&Once>,
+    ) -> Result<Published, PublishError> {
+        self.publish_all(channel, &[json], once).await
+    }
+
+    /// Several to one channel, none of another publisher between them.
+    pub async fn publish_all(
+        &self,
+        channel: &ChannelName,
+        data: &[Bytes],
+        once: Option<&Once>,
+    ) -> Result<Published, PublishError> {
+        if data.iter().any(|json| json.len() > self.max_bytes) {
+            return Err(PublishError::TooLarge);
+        }
+        let rule = self.rules.of(channel);
+        match &self.engine {
+            Engine::Redis(redis) => redis.publish(channel, rule, data, once).await,
+            Engine::Memory(intake, memory) => {
+                let room = tokio::time::timeout(PUBLISH_TIMEOUT, intake.reserve(data)).await;
+                let mut slots = room.unwrap_or(Err(PublishError::EngineDown))?;
+                let received = std::time::Instant::now();
+                Ok(memory.publish(channel, rule, data, once, |delivery| {
+                    slots.put(Publication { channel: channel.clone(), delivery, received });
+                }))
+            }
+        }
+    }
+}
