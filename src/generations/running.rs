@@ -46,6 +46,14 @@ impl Running {
         found.inspect(CancellationToken::cancel).is_some()
     }
 
+    /// Nothing happens where it was removed before, even if another took its place.
+    fn remove(&self, run: &Run) {
+        let mut tasks = self.lock();
+        if tasks.get(&run.task).is_some_and(|token| *token == run.cancelled) {
+            tasks.remove(&run.task);
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<Task, CancellationToken>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -61,6 +69,11 @@ impl Run {
         self.cancelled.cancelled().await;
     }
 
+    /// Its terminal event is decided: from now on no such generation runs. May be called again.
+    pub fn end(&self) {
+        self.running.remove(self);
+    }
+
     /// Cancels it when told to.
     pub fn canceller(&self) -> CancellationToken {
         self.cancelled.clone()
@@ -69,7 +82,7 @@ impl Run {
 
 impl Drop for Run {
     fn drop(&mut self) {
-        self.running.lock().remove(&self.task);
+        self.end();
     }
 }
 
@@ -92,6 +105,12 @@ mod tests {
         one.cancelled().await;
         drop(one);
         assert!(!running.cancel(&task("a", "1")), "it has ended");
+        let early = running.begin(task("a", "1")).unwrap();
+        early.end();
+        let next = running.begin(task("a", "1")).unwrap();
+        drop(early);
+        assert!(running.cancel(&task("a", "1")), "its successor stays");
+        drop(next);
         assert!(running.cancel(&task("b", "1")));
     }
 }

@@ -119,6 +119,7 @@ impl Generation {
                 Next::Broken(broken) => return self.lost(&broken).await,
                 Next::Cancelled => {
                     reply.give_up();
+                    self.run.end();
                     self.publish(cancelled(self.task_id()).into()).await?;
                     return Ok(GenerationEnd::Cancelled);
                 }
@@ -126,6 +127,10 @@ impl Generation {
             let name = event_name(&json).unwrap_or_default();
             if name == "processing_started" {
                 continue;
+            }
+            let is_last = self.route.generations.terminal_events.contains(&name);
+            if is_last {
+                self.run.end();
             }
             match self.publish(json).await {
                 Err(PublishError::TooLarge) => {
@@ -135,11 +140,12 @@ impl Generation {
                 }
                 published => published?,
             }
-            if self.route.generations.terminal_events.contains(&name) {
+            if is_last {
                 reply.finish();
                 return Ok(GenerationEnd::Completed);
             }
         }
+        self.run.end();
         self.publish(complete(self.task_id()).into()).await?;
         Ok(GenerationEnd::Completed)
     }
@@ -174,6 +180,7 @@ impl Generation {
             ReplyBroken::Lost => "the reply broke off",
             ReplyBroken::Refused(why) => why,
         };
+        self.run.end();
         let event = ErrorEvent::new(ErrorCode::WorkerLost, text).task_id(self.task_id());
         self.publish(event.to_json().into()).await?;
         Ok(GenerationEnd::WorkerLost)
