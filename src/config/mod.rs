@@ -329,6 +329,33 @@ pub struct Generations {
     pub dedup_ttl: Duration,
     /// Names of events that end a generation.
     pub terminal_events: Vec<String>,
+    /// A worker that is silent this long is lost; zero = never.
+    pub reply_idle_timeout: Duration,
+    /// A generation that a worker publishes by itself counts as running for at most this long.
+    pub max_duration: Duration,
+    pub duplicate_terminal: DuplicateTerminal,
+}
+
+/// What becomes of a second terminal event of one task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DuplicateTerminal {
+    Drop,
+    Pass,
+}
+
+#[cfg(test)]
+impl Generations {
+    /// The defaults, for tests that change some of them.
+    pub fn example() -> Self {
+        let terminal_events = ["complete", "completed", "error", "cancelled"];
+        Self {
+            dedup_ttl: Duration::from_secs(600),
+            terminal_events: terminal_events.map(str::to_owned).into(),
+            reply_idle_timeout: Duration::ZERO,
+            max_duration: Duration::from_secs(1800),
+            duplicate_terminal: DuplicateTerminal::Drop,
+        }
+    }
 }
 
 /// `[upstream.NAME]`.

@@ -3,8 +3,8 @@
 use super::kinds::{self, Kind, Wrong, choice, words};
 use super::section::Section;
 use super::{
-    AuthSource, Authorize, Binary, Compact, Generations, History, Protocol, Reject, Route,
-    RouteLimits, SendQueue,
+    AuthSource, Authorize, Binary, Compact, DuplicateTerminal, Generations, History, Protocol,
+    Reject, Route, RouteLimits, SendQueue,
 };
 
 const AUTH: Kind<AuthSource> =
@@ -35,6 +35,10 @@ const BINARY: Kind<Binary> = words(r#""reject" or "relay""#, |value| {
 
 const COMPACT: Kind<Compact> = words(r#""off" or "chunks""#, |value| {
     choice(value, &[("off", Compact::Off), ("chunks", Compact::Chunks)])
+});
+
+const DUPLICATE_TERMINAL: Kind<DuplicateTerminal> = words(r#""drop" or "pass""#, |value| {
+    choice(value, &[("drop", DuplicateTerminal::Drop), ("pass", DuplicateTerminal::Pass)])
 });
 
 /// The plain form; the other form is a table.
@@ -268,5 +272,29 @@ fn generations(s: &mut Section<'_>) -> Option<Generations> {
         &["complete", "completed", "error", "cancelled"],
         "Names of events that end a generation.",
     );
-    Some(Generations { dedup_ttl: dedup_ttl?, terminal_events: terminal_events? })
+    let reply_idle_timeout = s.key(
+        "reply_idle_timeout",
+        kinds::DURATION,
+        "0s",
+        "A queue's worker that publishes nothing for this long is reported by \"worker_lost\"; \"0s\" = never.",
+    );
+    let max_duration = s.key(
+        "max_duration",
+        kinds::POSITIVE_DURATION,
+        "30m",
+        "A queue's generation counts as running for at most this long.",
+    );
+    let duplicate_terminal = s.key(
+        "duplicate_terminal",
+        DUPLICATE_TERMINAL,
+        "drop",
+        "A second terminal event of one task: \"drop\" delivers it to nobody, \"pass\" to all.",
+    );
+    Some(Generations {
+        dedup_ttl: dedup_ttl?,
+        terminal_events: terminal_events?,
+        reply_idle_timeout: reply_idle_timeout?,
+        max_duration: max_duration?,
+        duplicate_terminal: duplicate_terminal?,
+    })
 }

@@ -6,8 +6,12 @@
 //! sends of one message, on all nodes, one is relayed at a time and none after one was taken, within
 //! the route's `dedup_ttl`; nothing here outlives its time, so a node that dies blocks nothing for long.
 
+mod ended;
+mod event;
 mod once;
 mod running;
+mod tracker;
 
 pub use once::{Claim, MessageKey, NoTurn, Once, Sender, Turn};
 pub use running::{Run, Running, Task};
+pub use tracker::{Begun, Expected, Heard, Tracked, Tracker};
