@@ -1,9 +1,10 @@
 //! The JSON envelope: reading what clients send, writing what the gateway itself says.
 
+use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{ConnectionId, Epoch, Params, ResumePoint, UserId};
+use super::{ConnectionId, Params, Position, ResumePoint, UserId};
 
 /// Error events that the gateway writes; the code is part of the client protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -233,12 +234,21 @@ fn resume_point(data: &RawValue) -> ResumePoint {
     ResumePoint::read(since, epoch.as_deref()).unwrap_or(ResumePoint::Unknown)
 }
 
-/// Where a connection begins to hear its channel, on channels that keep a history.
+fn place<S: Serializer>(position: &Option<Position>, serializer: S) -> Result<S::Ok, S::Error> {
+    let mut map = serializer.serialize_map(None)?;
+    if let Some(Position { epoch, offset }) = position {
+        map.serialize_entry("epoch", epoch)?;
+        map.serialize_entry("offset", offset)?;
+    }
+    map.end()
+}
+
+/// Where a connection begins to hear its channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Begin {
-    pub epoch: Epoch,
-    /// The next publication of this connection follows this one.
-    pub offset: u64,
+    /// The next publication of this connection follows this one. `None` = nothing is kept.
+    #[serde(flatten, serialize_with = "place")]
+    pub position: Option<Position>,
     /// To those who asked to resume: whether nothing is missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recovered: Option<bool>,
@@ -269,19 +279,16 @@ pub fn connected(
         .expect("strings and numbers serialize")
 }
 
-/// The answer to a `resume` frame; `None` = the channel keeps no history.
-pub fn resumed(begin: Option<&Begin>) -> String {
+/// The answer to a `resume` frame.
+pub fn resumed(begin: &Begin) -> String {
     #[derive(Serialize)]
     struct Resumed<'a> {
         event: &'static str,
         #[serde(flatten)]
         begin: &'a Begin,
     }
-    match begin {
-        None => r#"{"event":"resumed","recovered":false}"#.to_owned(),
-        Some(begin) => serde_json::to_string(&Resumed { event: "resumed", begin })
-            .expect("strings and numbers serialize"),
-    }
+    serde_json::to_string(&Resumed { event: "resumed", begin })
+        .expect("strings and numbers serialize")
 }
 
 /// A generation begins.

@@ -12,6 +12,8 @@ mod once;
 mod place;
 mod relay;
 mod resume;
+#[cfg(test)]
+mod resume_model;
 mod roster;
 
 pub use cancel::Attached;

@@ -17,6 +17,7 @@ mod proxy;
 mod relay_http;
 mod relay_queue;
 mod relay_websocket;
+mod resume;
 mod rig;
 mod session;
 mod start;
