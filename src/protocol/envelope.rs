@@ -25,10 +25,12 @@ pub enum ErrorCode {
     Forbidden,
     /// The engine that keeps tokens and limits, or whoever decides about channels, cannot be reached.
     EngineUnavailable,
+    /// No such generation runs on the client's channel.
+    UnknownTask,
 }
 
 impl ErrorCode {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::InvalidJson,
         Self::EmptyMessage,
         Self::MessageTooLong,
@@ -39,6 +41,7 @@ impl ErrorCode {
         Self::WorkerLost,
         Self::Forbidden,
         Self::EngineUnavailable,
+        Self::UnknownTask,
     ];
 
     /// The code on the wire and as a metric label.
@@ -54,6 +57,7 @@ impl ErrorCode {
             Self::WorkerLost => "worker_lost",
             Self::Forbidden => "forbidden",
             Self::EngineUnavailable => "engine_unavailable",
+            Self::UnknownTask => "unknown_task",
         }
     }
 }
@@ -103,10 +107,17 @@ impl<'a> ErrorEvent<'a> {
     }
 }
 
+/// Of a task id, whoever made it up.
+pub const MAX_TASK_ID_BYTES: usize = 256;
+
 /// One text frame of a client, checked.
 #[derive(Debug)]
 pub enum ClientFrame<'a> {
     Ping,
+    /// Stop the generation of this task.
+    Cancel {
+        task_id: String,
+    },
     Message {
         /// Trimmed, not empty.
         text: String,
@@ -126,12 +137,15 @@ pub enum InvalidFrame {
     NotAnObject,
     EmptyMessage,
     BadId,
+    BadTaskId,
 }
 
 impl InvalidFrame {
     pub fn code(self) -> ErrorCode {
         match self {
-            Self::NotJson | Self::NotAnObject | Self::BadId => ErrorCode::InvalidJson,
+            Self::NotJson | Self::NotAnObject | Self::BadId | Self::BadTaskId => {
+                ErrorCode::InvalidJson
+            }
             Self::EmptyMessage => ErrorCode::EmptyMessage,
         }
     }
@@ -142,6 +156,7 @@ impl InvalidFrame {
             Self::NotAnObject => "the frame is not a JSON object",
             Self::EmptyMessage => "\"message\" must be a string that is not empty",
             Self::BadId => "\"id\" must be a string of 1 to 128 bytes",
+            Self::BadTaskId => "\"task_id\" must be a string of 1 to 256 bytes",
         }
     }
 }
@@ -170,6 +185,7 @@ impl<'a> ClientFrame<'a> {
         let string = |raw: &RawValue| serde_json::from_str::<String>(raw.get()).ok();
         match fields.kind.and_then(string).as_deref() {
             Some("ping") => return Ok(Self::Ping),
+            Some("cancel") => return Self::cancel(data),
             Some("resume") => return Ok(Self::Resume(resume_point(data))),
             _ => {}
         }
@@ -189,6 +205,17 @@ impl<'a> ClientFrame<'a> {
             trimmed => trimmed.to_owned(),
         };
         Ok(Self::Message { text, id, data })
+    }
+
+    fn cancel(data: &RawValue) -> Result<Self, InvalidFrame> {
+        #[derive(Deserialize)]
+        struct Fields {
+            task_id: String,
+        }
+        let fields = serde_json::from_str::<Fields>(data.get()).ok();
+        let task_id = fields.map(|fields| fields.task_id);
+        let task_id = task_id.filter(|id| (1..=MAX_TASK_ID_BYTES).contains(&id.len()));
+        Ok(Self::Cancel { task_id: task_id.ok_or(InvalidFrame::BadTaskId)? })
     }
 }
 
@@ -269,6 +296,11 @@ pub fn processing_started(task_id: &str) -> String {
     task_event("processing_started", task_id)
 }
 
+/// A generation that was asked to end.
+pub fn cancelled(task_id: &str) -> String {
+    task_event("cancelled", task_id)
+}
+
 /// A generation whose upstream ended it without a word.
 pub fn complete(task_id: &str) -> String {
     task_event("complete", task_id)
@@ -299,15 +331,28 @@ pub fn pong() -> &'static str {
 
 /// The upstream has taken the message.
 pub fn task_queued(task_id: &str, id: Option<&str>) -> String {
-    #[derive(Serialize)]
-    struct TaskQueued<'a> {
-        event: &'static str,
-        task_id: &'a str,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        id: Option<&'a str>,
+    TaskQueued { event: "task_queued", task_id, id, duplicate: None }.to_json()
+}
+
+/// The upstream took the message when it came first.
+pub fn task_queued_before(task_id: &str, id: &str) -> String {
+    TaskQueued { event: "task_queued", task_id, id: Some(id), duplicate: Some(true) }.to_json()
+}
+
+#[derive(Serialize)]
+struct TaskQueued<'a> {
+    event: &'static str,
+    task_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    duplicate: Option<bool>,
+}
+
+impl TaskQueued<'_> {
+    fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("strings and booleans serialize")
     }
-    serde_json::to_string(&TaskQueued { event: "task_queued", task_id, id })
-        .expect("strings serialize")
 }
 
 /// Sent before a drain's close.
@@ -334,6 +379,9 @@ mod tests {
             (r#"{"message":null}"#, InvalidFrame::EmptyMessage),
             (r#"{"message":"a","id":7}"#, InvalidFrame::BadId),
             (r#"{"message":"a","id":""}"#, InvalidFrame::BadId),
+            (r#"{"type":"cancel"}"#, InvalidFrame::BadTaskId),
+            (r#"{"type":"cancel","task_id":7}"#, InvalidFrame::BadTaskId),
+            (r#"{"type":"cancel","task_id":""}"#, InvalidFrame::BadTaskId),
         ] {
             assert_eq!(ClientFrame::parse(text).err(), Some(wrong), "{text}");
         }

@@ -153,7 +153,7 @@ async fn a_lost_redis_is_told_to_everybody() {
     // Who is there stays, and is answered.
     client.send_json(&json!({"message": "hi", "id": "lost"})).await;
     let error = client.next_event("error").await;
-    assert_eq!((&error["code"], &error["id"]), (&json!("upstream_unavailable"), &json!("lost")));
+    assert_eq!((&error["code"], &error["id"]), (&json!("engine_unavailable"), &json!("lost")));
 
     redis.restart().await;
     // What was published meanwhile is not known: reconnect.

@@ -7,6 +7,7 @@ mod admin;
 mod broker;
 mod chat;
 mod conformance;
+mod generations;
 mod handshake;
 mod http_input;
 mod jwt;
