@@ -12,10 +12,12 @@ mod position;
 
 pub use client_address::ClientAddress;
 pub use close::CloseReason;
-pub use envelope::{Begin, ClientFrame, ErrorCode, ErrorEvent, InvalidFrame, Renewal};
 pub use envelope::{
-    complete, connected, event_name, going_away, pong, processing_started, refreshed, resumed,
-    task_queued, token_expiring_soon,
+    Begin, ClientFrame, ErrorCode, ErrorEvent, InvalidFrame, MAX_TASK_ID_BYTES, Renewal,
+};
+pub use envelope::{
+    cancelled, complete, connected, event_name, going_away, pong, processing_started, refreshed,
+    resumed, task_queued, task_queued_before, token_expiring_soon,
 };
 pub use ids::{ConnectionId, TraceContext, UserId, random_hex};
 pub use names::{ChannelName, ChannelPattern, InvalidChannel};

@@ -117,8 +117,7 @@ impl Session {
     async fn identify(&self, renewal: Renewal) -> Result<Identity, Refusal> {
         let client = &self.client;
         let takes = |sources: &[AuthSource]| client.route.auth.iter().any(|s| sources.contains(s));
-        // Cloned, since nothing may be borrowed while others are asked.
-        let user_id = client.identity.borrow().user_id.clone().ok_or(Refusal::Anonymous)?;
+        let user_id = self.user_id().ok_or(Refusal::Anonymous)?;
         let authenticator = &self.services.authenticator;
         let identity = match renewal {
             Renewal::ConnectionToken(token) if takes(&[AuthSource::ConnectionToken]) => {
