@@ -114,8 +114,8 @@ pub(super) fn route(s: &mut Section<'_>) -> Option<Route> {
         "max_session",
         kinds::OPTIONAL_DURATION,
         "0s",
-        "A connection is closed with 4001 this long after it was opened, or after its last refresh; \
-         0s = when its credentials expire.",
+        "A connection is closed with 4001 this long after it was opened or refreshed, if its credentials \
+         do not end sooner; 0s = by its credentials alone.",
     );
     let expiry_notice = s.key(
         "expiry_notice",
