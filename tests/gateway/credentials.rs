@@ -1,5 +1,6 @@
 //! The credentials behind an open connection: the notice of their end, the end, and others in their place.
 
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 
 use crate::chat::{APP, chat, open_to_all, relayed, session, session_with};
@@ -7,7 +8,7 @@ use crate::engine::Engine;
 use crate::outcome::Outcome::Connected;
 use crate::outcome::{attempt, outcome};
 use crate::rig::echo::WebSocketServer;
-use crate::rig::{Client, Event, Gateway, Redis, Settings, Upstream, jwt};
+use crate::rig::{Client, Event, Gateway, Redis, Reply, Settings, Upstream, jwt};
 
 const PING: &str = r#"{"type":"ping"}"#;
 
@@ -380,6 +381,24 @@ async fn without_the_engine_tokens_wait_and_jwts_do() {
     offer_jwt(&mut client, &session()).await;
     client.next_event("refreshed").await;
     assert!(!gateway.stderr_contains(&token));
+}
+
+#[tokio::test]
+async fn without_the_published_keys_a_jwt_is_neither_good_nor_bad() {
+    let issuer = Upstream::start(|_| Reply::status(500)).await;
+    let keys = format!("jwks_url = {:?}", issuer.url("/jwks.json"));
+    let gateway = Gateway::start(chat("").section("jwt", &keys)).await;
+    let mut client = by_token(&gateway, json!({"user_id": 7})).await;
+    let claims = json!({"user_id": 7, "exp": jwt::in_seconds(600)});
+    let key = EncodingKey::from_ec_pem(include_bytes!("../keys/p256.pem")).expect("a key");
+    let jwt = jsonwebtoken::encode(&Header::new(Algorithm::ES256), &claims, &key).expect("a JWT");
+    offer_jwt(&mut client, &jwt).await;
+    let error = client.next_event("error").await;
+    assert_eq!(error["code"], "upstream_unavailable", "{error}");
+    assert!(error["retry_after"].as_u64().is_some_and(|wait| wait > 0), "{error}");
+    answers(&mut client).await;
+    let keys = [("outcome", "jwt_keys")];
+    assert_eq!(gateway.metric("tidegate_refreshes_total", &keys).await, 1.0);
 }
 
 on_both_engines!(
