@@ -5,6 +5,7 @@ mod engine;
 
 mod admin;
 mod broker;
+mod chaos;
 mod chat;
 mod conformance;
 mod credentials;
