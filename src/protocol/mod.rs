@@ -17,7 +17,7 @@ pub use envelope::{
     complete, connected, event_name, going_away, pong, processing_started, resumed, task_queued,
 };
 pub use ids::{ConnectionId, TraceContext, UserId, random_hex};
-pub use names::{ChannelName, ChannelPattern, InvalidChannel};
+pub use names::{ChannelName, ChannelPattern, InvalidChannel, ReservedChannels};
 pub use origin::{Origin, OriginPattern};
 pub use path::{Params, PathPattern, Template, TemplateContext};
 pub use position::{Epoch, InvalidEpoch, Position, ResumePoint, with_position};
