@@ -21,6 +21,7 @@ use tokio::task::LocalSet;
 use crate::admin::{Admin, ReadyCheck};
 use crate::broker::{Core, MemoryHistory, Publisher, Rules, Seat};
 use crate::config::{Config, EngineKind, RedisEngine, Secret};
+use crate::generations::{Once, Running};
 use crate::handshake::Handshake;
 use crate::limits::{ConnectionCounts, SharedLimits};
 use crate::listener::Worker;
@@ -140,6 +141,7 @@ struct Engine {
     publisher: Publisher,
     tokens: TokenStore,
     limits: SharedLimits,
+    once: Once,
     ready: Vec<(&'static str, ReadyCheck)>,
 }
 
@@ -163,6 +165,7 @@ impl Engine {
                 ),
                 tokens: TokenStore::memory(config.tokens.ttl),
                 limits: SharedLimits::memory(),
+                once: Once::memory(),
                 ready,
             },
             EngineKind::Redis(redis) => {
@@ -182,6 +185,7 @@ impl Engine {
                     ));
                 }
                 Self {
+                    once: Once::redis(publisher.clone(), &redis.key_prefix),
                     publisher: Publisher::redis(publisher, &redis.key_prefix, rules, max_bytes),
                     tokens: TokenStore::redis(tokens, &config.tokens.key_prefix, config.tokens.ttl),
                     limits: SharedLimits::redis(limits, &redis.key_prefix),
@@ -259,6 +263,7 @@ fn workers(
     .map_err(StartError::Setting)?;
     let handshake = Arc::new(handshake);
     let upstream_kinds = Arc::new(config.upstreams.clone());
+    let running = Running::default();
     let counts =
         ConnectionCounts::new(config.server.max_connections, config.server.max_connections_per_ip);
     let worker = |(listener, seat)| Worker {
@@ -272,6 +277,8 @@ fn workers(
         publisher: engine.publisher.clone(),
         upstreams: upstreams.clone(),
         limits: engine.limits.clone(),
+        once: engine.once.clone(),
+        running: running.clone(),
         counts: counts.clone(),
         shutdown: shutdown.clone(),
         stop: config.shutdown.clone(),

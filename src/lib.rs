@@ -25,6 +25,7 @@ mod session;
 
 mod broker;
 mod control;
+mod generations;
 mod limits;
 mod tokens;
 mod upstream;

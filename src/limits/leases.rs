@@ -1,5 +1,5 @@
-//! The leases of one thread's open connections: renewed while they are open, released when they
-//! close.
+//! The leases of one thread's open connections and running generations: renewed while they last,
+//! released when they end.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -9,8 +9,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-use super::{LEASE, SharedLimits};
-use crate::protocol::ConnectionId;
+use super::{Holder, LEASE, Places, SharedLimits};
 use crate::telemetry::limits as facts;
 
 /// From one renewal of a lease to the next: two may fail before it expires.
@@ -23,8 +22,8 @@ const RETRY: Duration = Duration::from_secs(1);
 /// expire by themselves.
 const MAX_RELEASES: usize = 20_000;
 
-/// The leases of one thread. Not `Send`: its connections live on that thread, too. [`LeaseSet::run`]
-/// does the work, so that closing a connection waits for nothing.
+/// The leases of one thread. Not `Send`: its holders live on that thread, too. [`LeaseSet::run`] does
+/// the work, so that the end of a holder waits for nothing.
 pub struct LeaseSet {
     limits: SharedLimits,
     state: RefCell<State>,
@@ -33,22 +32,22 @@ pub struct LeaseSet {
 
 #[derive(Default)]
 struct State {
-    /// Lease keys of the connections that are open.
-    held: HashMap<ConnectionId, Box<str>>,
+    /// Lease keys of the holders that have not ended.
+    held: HashMap<Holder, Box<str>>,
     /// When to renew whom, soonest first. Holds some that were released since.
-    due: VecDeque<(Instant, ConnectionId)>,
-    releases: VecDeque<(Box<str>, ConnectionId)>,
+    due: VecDeque<(Instant, Holder)>,
+    releases: VecDeque<(Box<str>, Holder)>,
 }
 
-/// Releases its connection's lease when dropped.
+/// Releases its holder's lease when dropped.
 pub struct Lease {
     set: Rc<LeaseSet>,
-    connection: ConnectionId,
+    holder: Holder,
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.set.remove(self.connection);
+        self.set.remove(self.holder);
     }
 }
 
@@ -58,27 +57,27 @@ impl LeaseSet {
     }
 
     /// Keeps the lease that [`SharedLimits::acquire`] gave until the guard is dropped.
-    pub fn hold(self: &Rc<Self>, route: &str, user: &str, connection: ConnectionId) -> Lease {
-        self.add(route, user, connection);
-        Lease { set: self.clone(), connection }
+    pub fn hold(self: &Rc<Self>, places: Places<'_>, holder: Holder) -> Lease {
+        self.add(places, holder);
+        Lease { set: self.clone(), holder }
     }
 
     /// Keeps the lease that [`SharedLimits::acquire`] gave until [`LeaseSet::remove`].
-    pub fn add(&self, route: &str, user: &str, connection: ConnectionId) {
-        let key = self.limits.lease_key(route, user).into();
+    pub fn add(&self, places: Places<'_>, holder: Holder) {
+        let key = self.limits.lease_key(places).into();
         let mut state = self.state.borrow_mut();
-        state.held.insert(connection, key);
-        state.due.push_back((Instant::now() + RENEWAL, connection));
+        state.held.insert(holder, key);
+        state.due.push_back((Instant::now() + RENEWAL, holder));
         if state.due.len() == 1 {
             self.released.notify_one();
         }
     }
 
-    /// Lets the engine know soon; nothing happens for a connection that holds no lease.
-    pub fn remove(&self, connection: ConnectionId) {
+    /// Lets the engine know soon; nothing happens for one that holds no lease.
+    pub fn remove(&self, holder: Holder) {
         let mut state = self.state.borrow_mut();
-        if let Some(key) = state.held.remove(&connection) {
-            state.releases.push_back((key, connection));
+        if let Some(key) = state.held.remove(&holder) {
+            state.releases.push_back((key, holder));
             state.forget_releases();
             self.released.notify_one();
         }
@@ -150,7 +149,7 @@ impl LeaseSet {
 
 impl State {
     /// At most [`BATCH`] leases that are due, off the queue.
-    fn take_due(&mut self, now: Instant) -> Vec<(Box<str>, ConnectionId)> {
+    fn take_due(&mut self, now: Instant) -> Vec<(Box<str>, Holder)> {
         let mut batch = Vec::new();
         while batch.len() < BATCH
             && let Some((due, id)) = self.due.front().copied()

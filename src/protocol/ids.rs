@@ -53,6 +53,10 @@ impl ConnectionId {
         let is_hex = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
         u128::from_str_radix(text, 16).ok().filter(|_| is_hex).map(Self)
     }
+
+    pub fn as_u128(self) -> u128 {
+        self.0
+    }
 }
 
 impl fmt::Display for ConnectionId {

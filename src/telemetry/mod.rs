@@ -6,6 +6,7 @@ pub mod connections;
 pub mod control;
 pub mod delivery;
 pub mod engine;
+pub mod generations;
 pub mod handshake;
 pub mod history;
 pub mod lifecycle;
