@@ -13,12 +13,14 @@ mod tests;
 mod threads;
 
 pub use order::{Disconnect, DisconnectFields, InvalidDisconnect, Order, Target};
-pub use threads::{CancelHook, Seat, Task, Threads};
+pub use threads::{CancelHook, Seat, Threads};
 
 use std::sync::Arc;
 
+use crate::config::Secret;
 use crate::protocol::ReservedChannels;
-use crate::redis_link::Commands;
+use crate::redis_link::{Commands, pubsub_client};
+use crate::shutdown::Shutdown;
 use redis::Link;
 
 /// What came of an order.
@@ -65,18 +67,27 @@ impl Control {
         Self(Engine::Memory(threads))
     }
 
-    /// All nodes with the same `key_prefix` on the same Redis. `commands` publishes to where `client`
-    /// subscribes. The returned future is this node's part and must run on the engine's thread until
-    /// the gateway ends. `Err` = the prefix makes no channel name.
+    /// All nodes with the same `key_prefix` on the Redis at `url`, where `commands` leads as well. Starts
+    /// this node's part on the current runtime. `Err` = the URL is wrong, or the prefix makes no channel
+    /// name.
     pub fn redis(
+        url: &Secret,
         commands: Commands,
-        client: ::redis::Client,
         key_prefix: &str,
         threads: Threads,
-    ) -> Result<(Self, impl Future<Output = ()> + use<>), String> {
+        shutdown: &Shutdown,
+    ) -> Result<Self, String> {
+        let client = pubsub_client(url)?;
         let link = Arc::new(Link::new(commands, key_prefix)?);
-        let run = redis::supervise(client, Arc::clone(&link), threads);
-        Ok((Self(Engine::Redis(link)), run))
+        let supervision = redis::supervise(client, Arc::clone(&link), threads);
+        let shutdown = shutdown.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = supervision => {}
+                () = shutdown.killed() => {}
+            }
+        });
+        Ok(Self(Engine::Redis(link)))
     }
 
     /// Has every node carry out `order`, and waits for their word: about two seconds at the most, and

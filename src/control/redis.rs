@@ -72,7 +72,7 @@ impl Drop for Waiting<'_> {
 impl Link {
     pub fn new(commands: Commands, key_prefix: &str) -> Result<Self, String> {
         let to_all = ChannelName::new(&format!("{key_prefix}control"))
-            .map_err(|wrong| format!("engine.redis.key_prefix: {wrong}"))?;
+            .map_err(|wrong| format!("key_prefix: {wrong}"))?;
         Ok(Self {
             commands,
             node: random_hex(8),

@@ -7,8 +7,6 @@ use std::time::Duration;
 use super::*;
 use crate::protocol::ChannelName;
 use crate::redis_link::test_server::RedisServer;
-use crate::redis_link::{Commands, pubsub_client};
-use crate::shutdown::Shutdown;
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -52,24 +50,24 @@ struct Node {
     control: Control,
     heard: Heard,
     seats: Vec<Seat>,
-    run: Option<tokio::task::JoinHandle<()>>,
+    shutdown: Shutdown,
 }
 
 impl Node {
     fn memory(threads: usize) -> Self {
         let heard = Heard::default();
         let (threads, seats) = Threads::new(threads, heard.hook());
-        Self { control: Control::memory(threads), heard, seats, run: None }
+        Self { control: Control::memory(threads), heard, seats, shutdown: Shutdown::new() }
     }
 
     async fn redis(server: &RedisServer, threads: usize) -> Self {
         let heard = Heard::default();
         let (threads, seats) = Threads::new(threads, heard.hook());
-        let commands = Commands::start(&server.url(), "test", &Shutdown::new()).unwrap();
-        let client = pubsub_client(&server.url()).unwrap();
+        let (url, shutdown) = (server.url(), Shutdown::new());
+        let commands = Commands::start(&url, "test", &shutdown).unwrap();
         let up = commands.clone();
-        let (control, run) = Control::redis(commands, client, "tg:", threads).unwrap();
-        let node = Self { control, heard, seats, run: Some(tokio::spawn(run)) };
+        let control = Control::redis(&url, commands, "tg:", threads, &shutdown).unwrap();
+        let node = Self { control, heard, seats, shutdown };
         until("live node", || node.control.is_live() && up.is_up()).await;
         node
     }
@@ -84,9 +82,7 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        if let Some(run) = &self.run {
-            run.abort();
-        }
+        self.shutdown.force();
     }
 }
 
@@ -113,33 +109,33 @@ async fn one_process_sums_its_threads() {
     assert!(node.control.is_live());
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_thread_that_ended_has_nothing_and_one_that_hangs_is_told() {
     let mut node = Node::memory(3);
     serve(node.seats.remove(0), 5);
     drop(node.seats.remove(0));
     assert_eq!(node.control.send(disconnect()).await, reached(5, 0, 1), "the third hangs");
     // It wakes up, drops its order and ends.
-    let hanging = node.seats.remove(0);
-    let sent = tokio::spawn({
-        let control = node.control.clone();
-        async move { control.send(disconnect()).await }
-    });
-    tokio::task::yield_now().await;
-    drop(hanging);
-    assert_eq!(sent.await.unwrap(), reached(5, 1, 1));
+    let mut hanging = node.seats.remove(0);
+    let ending = async move {
+        let _unanswered = [hanging.next().await, hanging.next().await];
+    };
+    let (sent, ()) = tokio::join!(node.control.send(disconnect()), ending);
+    assert_eq!(sent, reached(5, 1, 1));
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_thread_that_hangs_for_long_is_not_queued_for_without_end() {
-    let node = Node::memory(1);
+    let mut node = Node::memory(1);
     let orders = (0..200).map(|_| node.control.send(disconnect()));
     for answer in futures_util::future::join_all(orders).await {
         assert_eq!(answer, reached(0, 0, 1));
     }
-    let mut seat = node.seats;
+    // The queue is closed with its sender, so that it can be counted.
+    let mut seat = node.seats.remove(0);
+    drop(node);
     let mut waiting = 0;
-    while let Ok(Some(_)) = tokio::time::timeout(Duration::from_millis(1), seat[0].next()).await {
+    while seat.next().await.is_some() {
         waiting += 1;
     }
     assert_eq!(waiting, 64);
@@ -153,7 +149,10 @@ async fn every_node_does_it_once_and_the_sender_hears_of_it() {
     b.serve();
     assert_eq!(a.control.send(disconnect()).await, reached(9, 2, 2));
     assert_eq!(b.control.send(cancel("abc")).await, reached(6, 2, 2));
-    assert_eq!((a.heard.all(), b.heard.all()), (vec!["chat_42 abc".into()], vec!["chat_42 abc".into()]));
+    assert_eq!(
+        (a.heard.all(), b.heard.all()),
+        (vec!["chat_42 abc".into()], vec!["chat_42 abc".into()])
+    );
     // Many at once keep their replies apart.
     let ids: Vec<_> = (1..=40).map(|n| "x".repeat(n)).collect();
     let sent = ids.iter().map(|id| a.control.send(cancel(id)));
@@ -174,12 +173,12 @@ async fn every_node_does_it_once_and_the_sender_hears_of_it() {
 #[tokio::test]
 async fn a_node_that_does_not_answer_in_full_is_not_counted_as_done() {
     let server = RedisServer::start();
-    let (mut a, b) = (Node::redis(&server, 1).await, Node::redis(&server, 1).await);
+    let (mut a, mut b) = (Node::redis(&server, 1).await, Node::redis(&server, 1).await);
     a.serve();
     assert_eq!(a.control.send(disconnect()).await, reached(1, 1, 2), "b's thread hangs");
     // Somebody who hears the orders and does nothing looks like a node of another version.
     let (count, other) = subscriber(&server, "tg:control").await;
-    drop(b.seats.into_iter().map(|seat| serve(seat, 1)).collect::<Vec<_>>());
+    b.serve();
     assert_eq!(a.control.send(disconnect()).await, reached(2, 2, 3));
     assert!(count.load(Ordering::Relaxed) > 0);
     drop(other);
@@ -251,9 +250,8 @@ async fn a_hung_redis_is_noticed_without_orders() {
 async fn the_channels_of_orders_are_reserved() {
     let server = RedisServer::start();
     let node = Node::redis(&server, 1).await;
-    let is_reserved = |name: &str| {
-        node.control.reserved_channels().contains(&ChannelName::new(name).unwrap())
-    };
+    let is_reserved =
+        |name: &str| node.control.reserved_channels().contains(&ChannelName::new(name).unwrap());
     assert!(is_reserved("tg:control") && is_reserved("tg:control:a1") && !is_reserved("control"));
     let one = Node::memory(1).control.reserved_channels();
     assert!(!one.contains(&ChannelName::new("tg:control").unwrap()));

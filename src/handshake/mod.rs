@@ -27,7 +27,7 @@ use hyper::Request;
 use crate::config::{self, AuthSource};
 use crate::limits::{Claim, Leased, LimitName, Places, SharedLimits, Verdict};
 use crate::protocol::{
-    ChannelName, ConnectionId, Params, ResumePoint, TemplateContext, TraceContext,
+    ChannelName, ConnectionId, Params, ReservedChannels, ResumePoint, TemplateContext, TraceContext,
 };
 use crate::tokens::{Identity, JwtVerifier, TokenStore};
 use authorize::{Authorizer, Question};
@@ -61,6 +61,8 @@ pub struct Handshake {
     verifier: JwtVerifier,
     store: TokenStore,
     limits: SharedLimits,
+    /// No client hears these, whatever its route and credentials say.
+    reserved: ReservedChannels,
     authorizer: Authorizer,
 }
 
@@ -73,6 +75,7 @@ impl Handshake {
         jwt: &config::Jwt,
         store: TokenStore,
         limits: SharedLimits,
+        reserved: ReservedChannels,
     ) -> Result<Self, String> {
         Ok(Self {
             routes: routes.to_vec(),
@@ -82,6 +85,7 @@ impl Handshake {
             verifier: JwtVerifier::new(jwt)?,
             store,
             limits,
+            reserved,
             authorizer: Authorizer::new(routes)?,
         })
     }
@@ -111,7 +115,7 @@ impl Handshake {
         let offered = Offered::read(head);
         let identity = self.identify(&route, &params, &offered, &origin).await?;
 
-        let channel = channel(&route, &params, &identity)?;
+        let channel = self.channel(&route, &params, &identity)?;
         let question = Question {
             channel: &channel,
             params: &params,
@@ -220,16 +224,21 @@ impl Handshake {
             Err(_) => Err(Rejection::engine()),
         }
     }
-}
 
-/// The route's channel for this client, if the credentials allow it.
-fn channel(
-    route: &config::Route,
-    params: &Params,
-    identity: &Identity,
-) -> Result<ChannelName, Rejection> {
-    let context = TemplateContext { params, user_id: &identity.key(), channel: None };
-    let channel =
-        ChannelName::new(&route.channel.fill(context)).map_err(|_| Rejection::channel())?;
-    if identity.may_join(channel.as_str()) { Ok(channel) } else { Err(Rejection::channel()) }
+    /// The route's channel for this client, if the credentials allow it.
+    fn channel(
+        &self,
+        route: &config::Route,
+        params: &Params,
+        identity: &Identity,
+    ) -> Result<ChannelName, Rejection> {
+        let context = TemplateContext { params, user_id: &identity.key(), channel: None };
+        let channel =
+            ChannelName::new(&route.channel.fill(context)).map_err(|_| Rejection::channel())?;
+        if self.may_join(identity, &channel) { Ok(channel) } else { Err(Rejection::channel()) }
+    }
+
+    fn may_join(&self, identity: &Identity, channel: &ChannelName) -> bool {
+        identity.may_join(channel.as_str()) && !self.reserved.contains(channel)
+    }
 }

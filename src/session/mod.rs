@@ -9,6 +9,7 @@ mod cancel;
 mod generation;
 mod messages;
 mod once;
+mod orders;
 mod place;
 mod relay;
 mod resume;
@@ -17,6 +18,7 @@ mod resume_model;
 mod roster;
 
 pub use cancel::Attached;
+pub use orders::take_orders;
 pub use roster::Roster;
 
 use std::cell::{Cell, RefCell};

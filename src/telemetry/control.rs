@@ -39,17 +39,15 @@ pub fn order_received(outcome: OrderOutcome) {
     }
 }
 
-/// Connections are to be closed by a server's order; an audit event of the node that was asked.
-pub fn disconnect_ordered(
-    by: &'static str,
-    target: &str,
-    code: u16,
-    closed: u64,
-    answered: u64,
-    asked: u64,
-) {
-    info!(
-        event = "disconnect_ordered",
-        by, target, code, closed, answered, asked, "connections were closed by order"
-    );
+/// A server asked this node to have connections closed; an audit event. `by` says what `id` is.
+/// `reached` is how many were closed, and how many nodes answered of how many; `None` = the order could
+/// not be sent.
+pub fn disconnect_ordered(by: &'static str, id: &str, code: u16, reached: Option<(u64, u64, u64)>) {
+    match reached {
+        Some((closed, answered, asked)) => info!(
+            event = "disconnect_ordered",
+            by, id, code, closed, answered, asked, "connections were closed by order"
+        ),
+        None => warn!(event = "disconnect_failed", by, id, code, "an order could not be sent"),
+    }
 }

@@ -31,11 +31,13 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     Ok(handle)
 }
 
-const COUNTERS: [(&str, &str); 33] = [
+const COUNTERS: [(&str, &str); 35] = [
     ("tidegate_accept_errors_total", "Connections that the operating system could not give"),
+    ("tidegate_api_calls_total", "Calls of the server API, by call and outcome"),
     ("tidegate_authorize_failures_total", "Authorize URLs that gave no decision"),
     ("tidegate_catch_ups_total", "Channels that this node missed a part of, by outcome"),
     ("tidegate_closes_total", "Connections that ended, by who ended them and why"),
+    ("tidegate_control_orders_total", "Orders that reached this node, by outcome"),
     ("tidegate_deliveries_total", "Publications handed to connections"),
     ("tidegate_delivery_drops_total", "Publications that a connection could not take"),
     ("tidegate_generations_total", "Streamed replies, by how they ended"),
