@@ -226,7 +226,7 @@ async fn publications_are_all_checked_before_any_is_published() {
             (json!([]), 400, "bad_request"),
             (json!({}), 400, "bad_request"),
             (json!({"channel": "chat_42"}), 400, "bad_request"),
-            (json!({"channel": "chat_42", "data": 1, "idempotency_key": "k"}), 400, "bad_request"),
+            (json!({"channel": "chat_42", "data": 1, "more": "k"}), 400, "bad_request"),
             (json!({"channel": "a", "data": 1, "publications": []}), 400, "bad_request"),
             (json!({"channel": "no spaces", "data": 1}), 400, "bad_channel"),
             (json!({"publications": [good, {"channel": "", "data": 1}]}), 400, "bad_channel"),

@@ -7,6 +7,7 @@ mod admin;
 mod broker;
 mod chat;
 mod conformance;
+mod disconnect;
 mod generations;
 mod handshake;
 mod http_input;
