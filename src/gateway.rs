@@ -196,14 +196,9 @@ impl Engine {
                         }),
                     ));
                 }
-                let control = Control::redis(
-                    &redis.pubsub_url,
-                    publisher.clone(),
-                    &redis.key_prefix,
-                    threads,
-                    shutdown,
-                )
-                .map_err(|wrong| format!("engine.redis: {wrong}"))?;
+                let control =
+                    Control::redis(&redis.pubsub_url, &redis.key_prefix, threads, shutdown)
+                        .map_err(|wrong| format!("engine.redis: {wrong}"))?;
                 ready.push(("control", control_check(&control)));
                 Self {
                     control,

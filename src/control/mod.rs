@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use crate::config::Secret;
 use crate::protocol::ReservedChannels;
-use crate::redis_link::{Commands, pubsub_client};
+use crate::redis_link::pubsub_client;
 use crate::shutdown::Shutdown;
 use redis::Link;
 
@@ -67,18 +67,16 @@ impl Control {
         Self(Engine::Memory(threads))
     }
 
-    /// All nodes with the same `key_prefix` on the Redis at `url`, where `commands` leads as well. Starts
-    /// this node's part on the current runtime. `Err` = the URL is wrong, or the prefix makes no channel
-    /// name.
+    /// All nodes with the same `key_prefix` on the Redis at `url`. Starts this node's part on the current
+    /// runtime. `Err` = the URL is wrong, or the prefix makes no channel name.
     pub fn redis(
         url: &Secret,
-        commands: Commands,
         key_prefix: &str,
         threads: Threads,
         shutdown: &Shutdown,
     ) -> Result<Self, String> {
         let client = pubsub_client(url)?;
-        let link = Arc::new(Link::new(commands, key_prefix)?);
+        let link = Arc::new(Link::new(key_prefix)?);
         let supervision = redis::supervise(client, Arc::clone(&link), threads);
         let shutdown = shutdown.clone();
         tokio::spawn(async move {

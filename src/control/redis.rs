@@ -1,20 +1,20 @@
 //! Orders over Redis pub/sub: one channel that all nodes hear, one for each node's replies.
 //!
-//! The number of nodes is what Redis counts as subscribers in the moment of the PUBLISH. Plain
-//! subscribers alone: somebody who watches with PSUBSCRIBE is no node.
+//! The number of nodes is what Redis counts as subscribers in the moment of the PUBLISH. Orders and
+//! replies leave by the connection that hears them, so a node that is asked can answer.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Instant, timeout};
 
 use super::message::{self, Ordered, Reply, Unread};
 use super::{Order, Reached, SendError, Threads};
 use crate::protocol::{ChannelName, ReservedChannels, random_hex};
-use crate::redis_link::{Backoff, Commands, Heard, PubSub, RedisFailure};
+use crate::redis_link::{Backoff, Heard, PubSub, RedisFailure, Voice};
 use crate::telemetry::control::{OrderOutcome, order_received};
 use crate::telemetry::engine as facts;
 
@@ -46,12 +46,11 @@ struct Tally {
 
 /// What senders and the supervisor share.
 pub(super) struct Link {
-    commands: Commands,
+    /// `Some` exactly while orders and replies reach this node; written by the supervisor alone.
+    voice: ArcSwapOption<Voice>,
     /// Names this node among those that run at the moment.
     node: String,
     to_all: ChannelName,
-    /// Orders and replies reach this node; written by the supervisor alone.
-    live: AtomicBool,
     /// By the order's id; at most [`MAX_WAITING`].
     waiting: Mutex<HashMap<String, watch::Sender<Tally>>>,
 }
@@ -70,20 +69,19 @@ impl Drop for Waiting<'_> {
 }
 
 impl Link {
-    pub fn new(commands: Commands, key_prefix: &str) -> Result<Self, String> {
+    pub fn new(key_prefix: &str) -> Result<Self, String> {
         let to_all = ChannelName::new(&format!("{key_prefix}control"))
             .map_err(|wrong| format!("key_prefix: {wrong}"))?;
         Ok(Self {
-            commands,
+            voice: ArcSwapOption::empty(),
             node: random_hex(8),
             to_all,
-            live: AtomicBool::new(false),
             waiting: Mutex::default(),
         })
     }
 
     pub fn is_live(&self) -> bool {
-        self.live.load(Ordering::Acquire)
+        self.voice.load().is_some()
     }
 
     pub fn reserved_channels(&self) -> ReservedChannels {
@@ -92,14 +90,12 @@ impl Link {
 
     pub async fn send(&self, order: Order) -> Result<Reached, SendError> {
         // Without replies nobody would know what was done.
-        if !self.is_live() {
-            return Err(SendError::EngineDown);
-        }
+        let voice = self.voice.load_full().ok_or(SendError::EngineDown)?;
         let id = random_hex(16);
         let ordered = Ordered { id: id.clone(), from: self.node.clone(), order };
         let json = ordered.to_json().ok_or(SendError::TooLarge)?;
         let mut waiting = self.wait(id)?;
-        let asked = self.publish(&json).await.map_err(|_| SendError::EngineDown)?;
+        let asked = voice.publish(&self.to_all, &json).await.map_err(|_| SendError::EngineDown)?;
         if asked == 0 {
             return Err(SendError::EngineDown);
         }
@@ -108,17 +104,6 @@ impl Link {
         let _or_what_there_is = timeout(REPLIES_DEADLINE, all).await.map(drop);
         let Tally { affected, complete, .. } = *waiting.tally.borrow();
         Ok(Reached { affected, answered: complete, asked })
-    }
-
-    /// How many nodes hear it.
-    async fn publish(&self, json: &str) -> Result<u64, RedisFailure> {
-        let channel = self.to_all.as_str();
-        let mut pipeline = ::redis::pipe();
-        pipeline.atomic().cmd("PUBSUB").arg("NUMSUB").arg(channel);
-        pipeline.cmd("PUBLISH").arg(channel).arg(json);
-        let ((_channel, nodes), _receivers): ((String, u64), u64) =
-            self.commands.pipeline(&pipeline).await?;
-        Ok(nodes)
     }
 
     fn wait(&self, id: String) -> Result<Waiting<'_>, SendError> {
@@ -188,10 +173,11 @@ pub(super) async fn supervise(client: ::redis::Client, link: Arc<Link>, threads:
         match node.link.connect(&client).await {
             Ok(mut subscribed) => {
                 (attempt, backoff) = (0, Backoff::new());
-                node.link.live.store(true, Ordering::Release);
+                let voice = subscribed.pubsub.voice();
+                node.link.voice.store(Some(Arc::new(voice)));
                 facts::redis_connected(NAME, lost_at.map(|since| since.elapsed()));
                 let Lost(why) = node.serve(&mut subscribed).await;
-                node.link.live.store(false, Ordering::Release);
+                node.link.voice.store(None);
                 facts::redis_lost(NAME, why);
                 lost_at = Some(Instant::now());
                 // Their replies are lost.
@@ -288,9 +274,9 @@ impl Node {
         order_received(outcome);
         let reply = Reply { id, affected: done.affected, complete: done.complete };
         let Ok(channel) = self.link.to_node(&from) else { return };
-        let mut publish = ::redis::cmd("PUBLISH");
-        publish.arg(channel.as_str()).arg(reply.to_json());
-        let _the_sender_waits_in_vain = self.link.commands.query::<u64>(&publish).await;
+        if let Some(voice) = self.link.voice.load_full() {
+            let _or_the_sender_waits_in_vain = voice.publish(&channel, &reply.to_json()).await;
+        }
     }
 }
 

@@ -260,11 +260,17 @@ async fn without_redis_an_order_is_refused_and_afterwards_it_is_not() {
 
     redis.restart().await;
     for node in [&a, &b] {
+        // A connection that is not asked anything notices by its next ping, and is ready until then.
+        until("all three connections", async || {
+            (node.events("redis_reconnected") >= 2 && node.events("subscription_live") >= 2)
+                .then_some(())
+        })
+        .await;
         assert_eq!(readiness(node, 200).await["control"], "ok");
     }
-    let (mut here, _) = client(&a, 42, json!(9)).await;
-    let (mut there, _) = client(&b, 42, json!(9)).await;
-    assert_eq!(disconnect(&a, json!({"user_id": 9})).await, closed(2, 2));
+    let (mut here, _) = client(&a, 45, Value::Null).await;
+    let (mut there, _) = client(&b, 45, Value::Null).await;
+    assert_eq!(disconnect(&a, json!({"channel": "chat_45"})).await, closed(2, 2));
     for client in [&mut here, &mut there] {
         assert_eq!(client.closed().await, Some(4001));
     }
@@ -311,8 +317,8 @@ async fn nobody_hears_or_speaks_on_the_channels_of_orders() {
     // With one node there are no such channels.
     let alone = Gateway::start(open).await;
     let (mut client, _) = Client::connected(&alone, "/ws/tg:control/").await;
-    alone.publish("tg:control", json!(1)).await;
-    assert_eq!(client.next_json().await, 1);
+    alone.publish("tg:control", json!({"event": "heard"})).await;
+    client.next_event("heard").await;
 }
 
 #[tokio::test]
