@@ -27,6 +27,12 @@ impl UserId {
             _ => None,
         }
     }
+
+    /// Whether both name the same user. Backends write one id as `7` here and as `"7"` there; channel
+    /// names and limits know a user only by the text.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self == other || self.to_string() == other.to_string()
+    }
 }
 
 impl fmt::Display for UserId {

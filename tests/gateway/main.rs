@@ -5,8 +5,10 @@ mod engine;
 
 mod admin;
 mod broker;
+mod chaos;
 mod chat;
 mod conformance;
+mod credentials;
 mod disconnect;
 mod generations;
 mod handshake;
