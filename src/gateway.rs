@@ -159,11 +159,7 @@ impl Engine {
         shutdown: &Shutdown,
     ) -> Result<Self, String> {
         let max_bytes = config.engine.max_publication_bytes;
-        let live = core.live();
-        let subscriptions: ReadyCheck = Arc::new(move || {
-            live.load(Ordering::Acquire).then_some(()).ok_or("subscriptions are not live")
-        });
-        let mut ready = vec![("subscriptions", subscriptions)];
+        let mut ready = vec![("subscriptions", subscriptions_check(core))];
         let histories = config.routes.iter().map(|route| (&route.channel, &route.history));
         let rules = Arc::new(Rules::new(histories));
         Ok(match &config.engine.kind {
@@ -188,13 +184,7 @@ impl Engine {
                 for (name, commands) in
                     [("redis", &publisher), ("redis_tokens", &tokens), ("redis_limits", &limits)]
                 {
-                    let commands = commands.clone();
-                    ready.push((
-                        name,
-                        Arc::new(move || {
-                            commands.is_up().then_some(()).ok_or("Redis cannot be reached")
-                        }),
-                    ));
+                    ready.push((name, redis_check(commands)));
                 }
                 let control =
                     Control::redis(&redis.pubsub_url, &redis.key_prefix, threads, shutdown)
@@ -241,6 +231,16 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+fn subscriptions_check(core: &Core) -> ReadyCheck {
+    let live = core.live();
+    Arc::new(move || live.load(Ordering::Acquire).then_some(()).ok_or("subscriptions are not live"))
+}
+
+fn redis_check(commands: &Commands) -> ReadyCheck {
+    let commands = commands.clone();
+    Arc::new(move || commands.is_up().then_some(()).ok_or("Redis cannot be reached"))
 }
 
 /// Orders of other nodes reach this one.

@@ -5,6 +5,7 @@
 //! sender's node carries an order out by the same way as every other, so that it is done once a node,
 //! and a node that did not answer in full is never counted as one that did.
 
+mod link;
 mod message;
 mod order;
 mod redis;
@@ -21,7 +22,7 @@ use crate::config::Secret;
 use crate::protocol::ReservedChannels;
 use crate::redis_link::pubsub_client;
 use crate::shutdown::Shutdown;
-use redis::Link;
+use link::Link;
 
 /// What came of an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

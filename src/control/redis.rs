@@ -1,28 +1,20 @@
-//! Orders over Redis pub/sub: one channel that all nodes hear, one for each node's replies.
+//! This node's part over Redis pub/sub: one channel that all nodes hear, one for each node's replies.
 //!
 //! The number of nodes is what Redis counts as subscribers in the moment of the PUBLISH. Orders and
 //! replies leave by the connection that hears them, so a node that is asked can answer.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
-use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::time::{Instant, timeout};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
 
+use super::Threads;
+use super::link::Link;
 use super::message::{self, Ordered, Reply, Unread};
-use super::{Order, Reached, SendError, Threads};
-use crate::protocol::{ChannelName, ReservedChannels, random_hex};
-use crate::redis_link::{Backoff, Heard, PubSub, RedisFailure, Voice};
+use crate::redis_link::{Backoff, Heard, PubSub, RedisFailure};
 use crate::telemetry::control::{OrderOutcome, order_received};
 use crate::telemetry::engine as facts;
-
-/// From the PUBLISH to the last reply.
-const REPLIES_DEADLINE: Duration = Duration::from_secs(2);
-
-/// Orders of this node that wait for replies; more are refused.
-const MAX_WAITING: usize = 1024;
 
 /// Orders that this node carries out at once, and messages that wait for it; more are dropped, and so
 /// not answered.
@@ -34,108 +26,6 @@ const PING_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The connection's name in logs and metrics.
 const NAME: &str = "control";
-
-/// What the nodes have said to one order so far.
-#[derive(Clone, Copy, Default)]
-struct Tally {
-    affected: u64,
-    replies: u64,
-    /// Replies of nodes that carried it out in full.
-    complete: u64,
-}
-
-/// What senders and the supervisor share.
-pub(super) struct Link {
-    /// `Some` exactly while orders and replies reach this node; written by the supervisor alone.
-    voice: ArcSwapOption<Voice>,
-    /// Names this node among those that run at the moment.
-    node: String,
-    to_all: ChannelName,
-    /// By the order's id; at most [`MAX_WAITING`].
-    waiting: Mutex<HashMap<String, watch::Sender<Tally>>>,
-}
-
-/// An order that waits for replies; its entry goes with it.
-struct Waiting<'a> {
-    link: &'a Link,
-    id: String,
-    tally: watch::Receiver<Tally>,
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.link.waiting().remove(&self.id);
-    }
-}
-
-impl Link {
-    pub fn new(key_prefix: &str) -> Result<Self, String> {
-        let to_all = ChannelName::new(&format!("{key_prefix}control"))
-            .map_err(|wrong| format!("key_prefix: {wrong}"))?;
-        Ok(Self {
-            voice: ArcSwapOption::empty(),
-            node: random_hex(8),
-            to_all,
-            waiting: Mutex::default(),
-        })
-    }
-
-    pub fn is_live(&self) -> bool {
-        self.voice.load().is_some()
-    }
-
-    pub fn reserved_channels(&self) -> ReservedChannels {
-        ReservedChannels::beginning_with(self.to_all.as_str())
-    }
-
-    pub async fn send(&self, order: Order) -> Result<Reached, SendError> {
-        // Without replies nobody would know what was done.
-        let voice = self.voice.load_full().ok_or(SendError::EngineDown)?;
-        let id = random_hex(16);
-        let ordered = Ordered { id: id.clone(), from: self.node.clone(), order };
-        let json = ordered.to_json().ok_or(SendError::TooLarge)?;
-        let mut waiting = self.wait(id)?;
-        let asked = voice.publish(&self.to_all, &json).await.map_err(|_| SendError::EngineDown)?;
-        if asked == 0 {
-            return Err(SendError::EngineDown);
-        }
-        let all = waiting.tally.wait_for(|tally| tally.replies >= asked);
-        // Lost replies end the wait as well.
-        let _or_what_there_is = timeout(REPLIES_DEADLINE, all).await.map(drop);
-        let Tally { affected, complete, .. } = *waiting.tally.borrow();
-        Ok(Reached { affected, answered: complete, asked })
-    }
-
-    fn wait(&self, id: String) -> Result<Waiting<'_>, SendError> {
-        let mut waiting = self.waiting();
-        if waiting.len() >= MAX_WAITING {
-            return Err(SendError::EngineDown);
-        }
-        let (sender, tally) = watch::channel(Tally::default());
-        waiting.insert(id.clone(), sender);
-        drop(waiting);
-        Ok(Waiting { link: self, id, tally })
-    }
-
-    fn replied(&self, reply: &Reply) {
-        if let Some(tally) = self.waiting().get(&reply.id) {
-            tally.send_modify(|tally| {
-                tally.affected = tally.affected.saturating_add(reply.affected);
-                tally.replies += 1;
-                tally.complete += u64::from(reply.complete);
-            });
-        }
-    }
-
-    fn waiting(&self) -> MutexGuard<'_, HashMap<String, watch::Sender<Tally>>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The channel of a node's replies.
-    fn to_node(&self, node: &str) -> Result<ChannelName, Lost> {
-        ChannelName::new(&format!("{}:{node}", self.to_all)).map_err(|_| Lost("no channel's name"))
-    }
-}
 
 /// Why a connection was given up.
 struct Lost(&'static str);
@@ -170,7 +60,7 @@ pub(super) async fn supervise(client: ::redis::Client, link: Arc<Link>, threads:
     let mut backoff = Backoff::new();
     let (mut attempt, mut lost_at) = (0, None::<Instant>);
     loop {
-        match node.link.connect(&client).await {
+        match Subscribed::connect(&client, &node.link).await {
             Ok(mut subscribed) => {
                 (attempt, backoff) = (0, Backoff::new());
                 let voice = subscribed.pubsub.voice();
@@ -181,7 +71,7 @@ pub(super) async fn supervise(client: ::redis::Client, link: Arc<Link>, threads:
                 facts::redis_lost(NAME, why);
                 lost_at = Some(Instant::now());
                 // Their replies are lost.
-                node.link.waiting().clear();
+                node.link.give_up_waiting();
             }
             Err(Lost(why)) => {
                 facts::redis_connect_failed(NAME, attempt, why);
@@ -192,11 +82,12 @@ pub(super) async fn supervise(client: ::redis::Client, link: Arc<Link>, threads:
     }
 }
 
-impl Link {
-    async fn connect(&self, client: &::redis::Client) -> Result<Subscribed, Lost> {
+impl Subscribed {
+    async fn connect(client: &::redis::Client, link: &Link) -> Result<Self, Lost> {
+        let replies = link.to_node(&link.node).map_err(|_| Lost("no name for a channel"))?;
         let (queue, messages) = mpsc::channel(QUEUE_LENGTH);
         let (give_up, lost) = mpsc::channel(1);
-        let to_all = self.to_all.clone();
+        let to_all = link.to_all.clone();
         let mut pubsub = PubSub::connect(client, move |heard| match heard {
             Heard::Message { payload, .. } if payload.len() > message::MAX_BYTES => {
                 order_received(OrderOutcome::TooLarge);
@@ -213,9 +104,9 @@ impl Link {
         })
         .await?;
         // Replies first: an order of this node may be answered as soon as the other is subscribed.
-        pubsub.subscribe(&[self.to_node(&self.node)?]).await?;
-        pubsub.subscribe(std::slice::from_ref(&self.to_all)).await?;
-        Ok(Subscribed { pubsub, messages, lost })
+        pubsub.subscribe(&[replies]).await?;
+        pubsub.subscribe(std::slice::from_ref(&link.to_all)).await?;
+        Ok(Self { pubsub, messages, lost })
     }
 }
 
