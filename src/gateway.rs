@@ -21,7 +21,8 @@ use tokio::task::LocalSet;
 use crate::admin::{Admin, ReadyCheck};
 use crate::broker::{Core, MemoryHistory, Publisher, Rules, Seat};
 use crate::config::{Config, EngineKind, RedisEngine, Secret};
-use crate::generations::{Once, Running};
+use crate::control::{self, CancelHook, Control, Threads};
+use crate::generations::{Once, Running, Task};
 use crate::handshake::Handshake;
 use crate::limits::{ConnectionCounts, SharedLimits};
 use crate::listener::Worker;
@@ -113,11 +114,15 @@ async fn serve(
         admin: admin.local_addr().map_err(system("admin port"))?,
     };
     let shutdown = Shutdown::new();
-    let (core, seats) = Core::new(listeners.len(), config.engine.max_publication_bytes);
-    let mut engine = Engine::build(&config, &core, &shutdown).map_err(StartError::Setting)?;
+    let (core, broker_seats) = Core::new(listeners.len(), config.engine.max_publication_bytes);
+    let running = Running::default();
+    let (threads, order_seats) = Threads::new(listeners.len(), cancels(&running));
+    let mut engine =
+        Engine::build(&config, &core, threads, &shutdown).map_err(StartError::Setting)?;
     let upstreams =
         UpstreamsShared::new(&config.upstreams, &shutdown).map_err(StartError::Setting)?;
-    let workers = workers(&config, listeners, seats, &engine, &upstreams, &shutdown)?;
+    let seats = broker_seats.into_iter().zip(order_seats);
+    let workers = workers(&config, listeners, seats, &engine, &running, &upstreams, &shutdown)?;
     engine.run(core, &config, &shutdown)?;
     serve_admin(&config, admin, &metrics, &engine, &shutdown).map_err(system("admin port"))?;
     tokio::task::spawn_local(async move {
@@ -142,11 +147,17 @@ struct Engine {
     tokens: TokenStore,
     limits: SharedLimits,
     once: Once,
+    control: Control,
     ready: Vec<(&'static str, ReadyCheck)>,
 }
 
 impl Engine {
-    fn build(config: &Config, core: &Core, shutdown: &Shutdown) -> Result<Self, String> {
+    fn build(
+        config: &Config,
+        core: &Core,
+        threads: Threads,
+        shutdown: &Shutdown,
+    ) -> Result<Self, String> {
         let max_bytes = config.engine.max_publication_bytes;
         let live = core.live();
         let subscriptions: ReadyCheck = Arc::new(move || {
@@ -166,6 +177,7 @@ impl Engine {
                 tokens: TokenStore::memory(config.tokens.ttl),
                 limits: SharedLimits::memory(),
                 once: Once::memory(),
+                control: Control::memory(threads),
                 ready,
             },
             EngineKind::Redis(redis) => {
@@ -184,7 +196,17 @@ impl Engine {
                         }),
                     ));
                 }
+                let control = Control::redis(
+                    &redis.pubsub_url,
+                    publisher.clone(),
+                    &redis.key_prefix,
+                    threads,
+                    shutdown,
+                )
+                .map_err(|wrong| format!("engine.redis: {wrong}"))?;
+                ready.push(("control", control_check(&control)));
                 Self {
+                    control,
                     once: Once::redis(publisher.clone(), &redis.key_prefix),
                     publisher: Publisher::redis(publisher, &redis.key_prefix, rules, max_bytes),
                     tokens: TokenStore::redis(tokens, &config.tokens.key_prefix, config.tokens.ttl),
@@ -226,6 +248,20 @@ impl Engine {
     }
 }
 
+/// Orders of other nodes reach this one.
+fn control_check(control: &Control) -> ReadyCheck {
+    let control = control.clone();
+    Arc::new(move || control.is_live().then_some(()).ok_or("orders do not reach this node"))
+}
+
+/// Ends what `running` knows, by order of any node.
+fn cancels(running: &Running) -> CancelHook {
+    let running = running.clone();
+    Arc::new(move |channel, task_id| {
+        u64::from(running.cancel(&Task { channel: channel.clone(), id: task_id.into() }))
+    })
+}
+
 /// One command connection for each Redis that the parts live in.
 struct Connections<'a> {
     by_url: HashMap<String, Commands>,
@@ -247,8 +283,9 @@ impl Connections<'_> {
 fn workers(
     config: &Config,
     listeners: Vec<std::net::TcpListener>,
-    seats: Vec<Seat>,
+    seats: impl Iterator<Item = (Seat, control::Seat)>,
     engine: &Engine,
+    running: &Running,
     upstreams: &UpstreamsShared,
     shutdown: &Shutdown,
 ) -> Result<Vec<Worker>, StartError> {
@@ -261,16 +298,17 @@ fn workers(
         &config.jwt,
         authenticator.clone(),
         engine.limits.clone(),
+        engine.control.reserved_channels(),
     )
     .map_err(StartError::Setting)?;
     let handshake = Arc::new(handshake);
     let upstream_kinds = Arc::new(config.upstreams.clone());
-    let running = Running::default();
     let counts =
         ConnectionCounts::new(config.server.max_connections, config.server.max_connections_per_ip);
-    let worker = |(listener, seat)| Worker {
+    let worker = |(listener, (seat, orders))| Worker {
         listener,
         seat,
+        orders,
         server: config.server.clone(),
         proxy: config.proxy.clone(),
         routes: config.routes.clone(),
@@ -324,6 +362,7 @@ fn serve_admin(
         max_publication_bytes: config.engine.max_publication_bytes,
         publisher: engine.publisher.clone(),
         tokens: engine.tokens.clone(),
+        control: engine.control.clone(),
         ready: engine.ready.clone(),
         metrics: metrics.clone(),
         shutdown: shutdown.clone(),

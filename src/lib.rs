@@ -24,6 +24,7 @@ mod proxy;
 mod session;
 
 mod broker;
+mod control;
 mod generations;
 mod limits;
 mod tokens;

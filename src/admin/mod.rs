@@ -4,6 +4,7 @@
 //! anything outside. The server API needs one of `[admin] api_keys`, compared in constant time.
 
 mod api;
+mod disconnect;
 mod publish;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::broker::Publisher;
 use crate::config;
+use crate::control::Control;
 use crate::shutdown::Shutdown;
 use crate::telemetry::{self, admin::Call};
 use crate::tokens::TokenStore;
@@ -48,6 +50,7 @@ pub struct Admin {
     pub max_publication_bytes: usize,
     pub publisher: Publisher,
     pub tokens: TokenStore,
+    pub control: Control,
     /// Name and check.
     pub ready: Vec<(&'static str, ReadyCheck)>,
     pub metrics: metrics_exporter_prometheus::PrometheusHandle,
@@ -100,7 +103,7 @@ impl Admin {
         let path = request.uri().path().to_owned();
         let method = match path.as_str() {
             "/metrics" | "/livez" | "/readyz" => Method::GET,
-            "/v1/publish" | "/v1/tokens" => Method::POST,
+            "/v1/disconnect" | "/v1/publish" | "/v1/tokens" => Method::POST,
             _ => return api::error(StatusCode::NOT_FOUND, "not_found", "there is no such path"),
         };
         if *request.method() != method
@@ -117,6 +120,7 @@ impl Admin {
             "/metrics" => text("text/plain; version=0.0.4; charset=utf-8", self.metrics.render()),
             "/livez" => text("text/plain", "ok\n".to_owned()),
             "/readyz" => self.readiness(),
+            "/v1/disconnect" => self.api(Call::Disconnect, request).await,
             "/v1/publish" => self.api(Call::Publish, request).await,
             _ => self.api(Call::Tokens, request).await,
         }
@@ -127,6 +131,7 @@ impl Admin {
         let authenticated = api::authenticate(request.headers(), &self.settings.api_keys);
         let answered = match (authenticated, call) {
             (Err(refusal), _) => Err(refusal),
+            (Ok(()), Call::Disconnect) => self.disconnect(request).await,
             (Ok(()), Call::Publish) => self.publish(request).await,
             (Ok(()), Call::Tokens) => self.issue_token(request).await,
         };

@@ -71,9 +71,9 @@ fn redis(s: &mut Section<'_>) -> Option<RedisEngine> {
     );
     let key_prefix = s.key(
         "key_prefix",
-        kinds::TEXT,
+        kinds::KEY_PREFIX,
         "tg:",
-        "Begins the gateway's own keys. Channels are published under their bare name.",
+        "Begins the gateway's own keys and channels. Clients' channels are published under their bare name.",
     );
     let url = url?;
     Some(RedisEngine {

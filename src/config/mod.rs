@@ -132,7 +132,8 @@ pub struct RedisEngine {
     pub tokens_url: Secret,
     pub limits_url: Secret,
     pub pubsub_url: Secret,
-    /// Prefix of the gateway's own keys (limits, leases). Channels are published under their bare name.
+    /// Prefix of the gateway's own keys and channels, at most 128 bytes without spaces. Clients' channels
+    /// are published under their bare name.
     pub key_prefix: String,
 }
 

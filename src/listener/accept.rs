@@ -12,11 +12,12 @@ use tokio::task::LocalSet;
 use super::http::{Connection, Front};
 use crate::broker::{Broker, Publisher, Seat};
 use crate::config;
+use crate::control;
 use crate::generations::{Once, Running};
 use crate::handshake::Handshake;
 use crate::limits::{ConnectionCounts, LeaseSet, LimitName, SharedLimits};
 use crate::proxy::Proxy;
-use crate::session::{Attached, Permits, Roster, Services};
+use crate::session::{self, Attached, Permits, Roster, Services};
 use crate::shutdown::Shutdown;
 use crate::telemetry;
 use crate::tokens::Authenticator;
@@ -41,6 +42,7 @@ pub struct Worker {
     pub handshake: Arc<Handshake>,
     pub authenticator: Authenticator,
     pub seat: Seat,
+    pub orders: control::Seat,
     pub publisher: Publisher,
     pub upstreams: UpstreamsShared,
     pub once: Once,
@@ -64,11 +66,12 @@ impl Worker {
         let stop = self.stop.clone();
         let listener = TcpListener::from_std(self.listener.try_clone()?)?;
         let counts = self.counts.clone();
-        let front = self.front()?;
+        let (front, orders) = self.front()?;
         let services = Rc::clone(&front.services);
         let sweeping = Rc::clone(&services);
         tokio::task::spawn_local(async move { sweeping.roster.sweep().await });
         tokio::task::spawn_local(Rc::clone(&services.leases).run());
+        tokio::task::spawn_local(session::take_orders(Rc::clone(&services), orders));
         tokio::select! {
             () = accept_all(&listener, &front, &counts) => {}
             () = shutdown.draining() => {}
@@ -86,7 +89,7 @@ impl Worker {
         Ok(())
     }
 
-    fn front(self) -> std::io::Result<Rc<Front>> {
+    fn front(self) -> std::io::Result<(Rc<Front>, control::Seat)> {
         let (broker, deliveries) = Broker::take(self.seat);
         tokio::task::spawn_local(deliveries);
         let finest = self
@@ -115,14 +118,15 @@ impl Worker {
             started: Instant::now(),
         };
         let proxy = Proxy::new(&self.proxy).map_err(std::io::Error::other)?;
-        Ok(Rc::new(Front::new(
+        let front = Front::new(
             self.server,
             self.handshake,
             proxy,
             self.counts,
             self.upstream_kinds,
             Rc::new(services),
-        )))
+        );
+        Ok((Rc::new(front), self.orders))
     }
 }
 

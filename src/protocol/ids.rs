@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// A user as the credentials name them: a JSON integer or a string, passed on as it came.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -17,6 +18,20 @@ impl UserId {
     /// names and limits know a user only by the text.
     pub fn is_same(&self, other: &Self) -> bool {
         self == other || self.to_string() == other.to_string()
+    }
+
+    /// A user id out of JSON: an integer, or a string that is not empty. An integer that is no `i64` is
+    /// kept as its text; every other type is none.
+    pub fn from_json(value: &Value) -> Option<Self> {
+        match value {
+            Value::String(text) if !text.is_empty() => Some(Self::Text(text.as_str().into())),
+            Value::Number(number) => match (number.as_i64(), number.as_u64()) {
+                (Some(id), _) => Some(Self::Integer(id)),
+                (None, Some(id)) => Some(Self::Text(id.to_string().into())),
+                (None, None) => None,
+            },
+            _ => None,
+        }
     }
 }
 
@@ -37,6 +52,12 @@ pub struct ConnectionId(u128);
 impl ConnectionId {
     pub fn random() -> Self {
         Self(uuid::Uuid::new_v4().as_u128())
+    }
+
+    /// Reads the 32 hex digits that it is written as; `None` if `text` is anything else.
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_hex = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
+        u128::from_str_radix(text, 16).ok().filter(|_| is_hex).map(Self)
     }
 
     pub fn as_u128(self) -> u128 {
@@ -109,4 +130,19 @@ pub fn random_hex(bytes: usize) -> String {
     let mut raw = vec![0u8; bytes];
     getrandom::fill(&mut raw).expect("the operating system gives random bytes");
     raw.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_read_as_it_is_written() {
+        let id = ConnectionId::random();
+        assert_eq!(ConnectionId::parse(&id.to_string()), Some(id));
+        assert_eq!(ConnectionId::parse(&"0".repeat(31)), None);
+        assert_eq!(ConnectionId::parse(&"0".repeat(33)), None);
+        assert_eq!(ConnectionId::parse(&format!("+{}", "0".repeat(31))), None);
+        assert_eq!(ConnectionId::parse("c3d4"), None);
+    }
 }

@@ -20,7 +20,7 @@ pub use envelope::{
     resumed, task_queued, task_queued_before, token_expiring_soon,
 };
 pub use ids::{ConnectionId, TraceContext, UserId, random_hex};
-pub use names::{ChannelName, ChannelPattern, InvalidChannel};
+pub use names::{ChannelName, ChannelPattern, InvalidChannel, ReservedChannels};
 pub use origin::{Origin, OriginPattern, OriginTag};
 pub use path::{Params, PathPattern, Template, TemplateContext};
 pub use position::{Epoch, InvalidEpoch, Position, ResumePoint, with_position};

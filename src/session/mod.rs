@@ -10,6 +10,7 @@ mod credentials;
 mod generation;
 mod messages;
 mod once;
+mod orders;
 mod place;
 mod relay;
 mod resume;
@@ -18,6 +19,7 @@ mod resume_model;
 mod roster;
 
 pub use cancel::Attached;
+pub use orders::take_orders;
 pub use roster::Roster;
 
 use std::cell::{Cell, RefCell};

@@ -9,6 +9,7 @@ mod chaos;
 mod chat;
 mod conformance;
 mod credentials;
+mod disconnect;
 mod generations;
 mod handshake;
 mod http_input;
