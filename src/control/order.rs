@@ -22,7 +22,7 @@ pub enum Order {
 /// Which connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
-    /// All of a user; an integer is not the text of its digits.
+    /// All of a user, whether credentials write the id as a number or as text.
     User(UserId),
     Connection(ConnectionId),
     /// All that are open to it.
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn exactly_one_target_is_taken_as_its_json_type_says() {
+    fn exactly_one_target_is_taken() {
         let user = |json: &str| match read(json).unwrap().target {
             Target::User(id) => id,
             other => panic!("{other:?}"),

@@ -52,8 +52,8 @@ fn build(route: &str, more: &str, store: TokenStore, limits: SharedLimits) -> Ha
     );
     let config = Config::parse(&text, &Environment::empty(), Path::new(".")).expect(&text);
     let Config { routes, origins, tokens, jwt, .. } = config;
-    let authenticator = Authenticator::new(&tokens, &jwt, store).unwrap();
     let reserved = ReservedChannels::beginning_with("chat_4own");
+    let authenticator = Authenticator::new(&tokens, &jwt, store).unwrap();
     Handshake::new(&routes, &origins, &tokens, &jwt, authenticator, limits, reserved).unwrap()
 }
 
@@ -181,8 +181,8 @@ async fn without_an_allowlist_every_origin_is_refused() {
     let config = Config::parse(text, &Environment::empty(), Path::new(".")).unwrap();
     let (store, limits) = (TokenStore::memory(config.tokens.ttl), SharedLimits::memory());
     let Config { routes, origins, tokens, jwt, .. } = config;
-    let authenticator = Authenticator::new(&tokens, &jwt, store).unwrap();
     let reserved = ReservedChannels::default();
+    let authenticator = Authenticator::new(&tokens, &jwt, store).unwrap();
     let handshake =
         Handshake::new(&routes, &origins, &tokens, &jwt, authenticator, limits, reserved).unwrap();
     assert_eq!(outcome(&handshake, "/a", &[APP]).await, "no: origin");

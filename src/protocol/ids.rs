@@ -14,6 +14,17 @@ pub enum UserId {
 }
 
 impl UserId {
+    /// Whether both name the same user. Backends write one id as `7` here and as `"7"` there; channel
+    /// names and limits know a user only by the text.
+    pub fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Integer(id), Self::Text(text)) | (Self::Text(text), Self::Integer(id)) => {
+                id.to_string() == **text
+            }
+            _ => self == other,
+        }
+    }
+
     /// A user id out of JSON: an integer, or a string that is not empty. An integer that is no `i64` is
     /// kept as its text; every other type is none.
     pub fn from_json(value: &Value) -> Option<Self> {
@@ -26,12 +37,6 @@ impl UserId {
             },
             _ => None,
         }
-    }
-
-    /// Whether both name the same user. Backends write one id as `7` here and as `"7"` there; channel
-    /// names and limits know a user only by the text.
-    pub fn is_same(&self, other: &Self) -> bool {
-        self == other || self.to_string() == other.to_string()
     }
 }
 
@@ -135,6 +140,15 @@ pub fn random_hex(bytes: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_user_is_the_same_as_number_and_as_text() {
+        let (number, text) = (UserId::Integer(7), UserId::Text("7".into()));
+        assert!(number.is_same(&text) && text.is_same(&number) && text.is_same(&text));
+        for other in [UserId::Integer(70), UserId::Text("07".into()), UserId::Text("x".into())] {
+            assert!(!number.is_same(&other) && !other.is_same(&text), "{other}");
+        }
+    }
 
     #[test]
     fn a_connection_is_read_as_it_is_written() {

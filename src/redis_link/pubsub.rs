@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, ProtocolVersion, PushInfo, PushKind, Value};
+use redis::{AsyncConnectionConfig, Client, PushInfo, PushKind, Value};
 
 use super::{RedisFailure, open};
 use crate::config::Secret;
@@ -26,9 +26,7 @@ pub enum Heard {
 
 /// Checks `url`; does not connect.
 pub fn pubsub_client(url: &Secret) -> Result<Client, String> {
-    let info = open::client(url)?.get_connection_info().clone();
-    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-    Client::open(info.set_redis_settings(settings)).map_err(|error| error.to_string())
+    open::client(url)
 }
 
 /// The connection. Dropping it closes it, once its [`Voice`]s are gone as well.

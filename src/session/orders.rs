@@ -34,7 +34,10 @@ impl Services {
 impl Session {
     fn is_meant_by(&self, target: &Target) -> bool {
         match target {
-            Target::User(id) => self.client.identity.borrow().user_id.as_ref() == Some(id),
+            Target::User(id) => {
+                let identity = self.client.identity.borrow();
+                identity.user_id.as_ref().is_some_and(|own| own.is_same(id))
+            }
             Target::Connection(id) => self.client.connection_id == *id,
             Target::Channel(name) => self.client.channel == *name,
         }

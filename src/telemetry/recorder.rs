@@ -14,13 +14,13 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
         .install_recorder()?;
-    for (name, help) in COUNTERS {
+    for &(name, help) in COUNTERS {
         describe_counter!(name, help);
     }
-    for (name, help) in GAUGES {
+    for &(name, help) in GAUGES {
         describe_gauge!(name, help);
     }
-    for (name, help) in HISTOGRAMS {
+    for &(name, help) in HISTOGRAMS {
         describe_histogram!(name, help);
     }
     gauge!("tidegate_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
@@ -31,7 +31,7 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     Ok(handle)
 }
 
-const COUNTERS: [(&str, &str); 37] = [
+const COUNTERS: &[(&str, &str)] = &[
     ("tidegate_accept_errors_total", "Connections that the operating system could not give"),
     ("tidegate_api_calls_total", "Calls of the server API, by call and outcome"),
     ("tidegate_authorize_failures_total", "Authorize URLs that gave no decision"),
@@ -74,7 +74,7 @@ const COUNTERS: [(&str, &str); 37] = [
     ("tidegate_upstream_retries_total", "Requests that were tried again, by upstream"),
 ];
 
-const GAUGES: [(&str, &str); 8] = [
+const GAUGES: &[(&str, &str)] = &[
     ("tidegate_build_info", "1, with the version"),
     ("tidegate_connections", "Open sessions, by route"),
     ("tidegate_queue_depth", "Publications in the intake, and batches before the busiest worker"),
@@ -85,7 +85,7 @@ const GAUGES: [(&str, &str); 8] = [
     ("tidegate_upstream_in_flight", "Messages, replies and sockets in flight, by upstream"),
 ];
 
-const HISTOGRAMS: [(&str, &str); 4] = [
+const HISTOGRAMS: &[(&str, &str)] = &[
     ("tidegate_delivery_latency_seconds", "From a publication's arrival to its last write"),
     ("tidegate_handshake_duration_seconds", "From an upgrade request to its decision"),
     ("tidegate_proxy_duration_seconds", "From a proxied request to the head of its response"),
