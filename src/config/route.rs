@@ -3,8 +3,8 @@
 use super::kinds::{self, Kind, Wrong, choice, words};
 use super::section::Section;
 use super::{
-    AuthSource, Authorize, Binary, Compact, Generations, History, Protocol, Reject, Route,
-    RouteLimits, SendQueue,
+    AuthSource, Authorize, Binary, Compact, Generations, History, Presence, Protocol, Reject,
+    Route, RouteLimits, SendQueue,
 };
 
 const AUTH: Kind<AuthSource> =
@@ -35,6 +35,10 @@ const BINARY: Kind<Binary> = words(r#""reject" or "relay""#, |value| {
 
 const COMPACT: Kind<Compact> = words(r#""off" or "chunks""#, |value| {
     choice(value, &[("off", Compact::Off), ("chunks", Compact::Chunks)])
+});
+
+const PRESENCE: Kind<Presence> = words(r#""off", "on" or "events""#, |value| {
+    choice(value, &[("off", Presence::Off), ("on", Presence::On), ("events", Presence::Events)])
 });
 
 /// The plain form; the other form is a table.
@@ -107,6 +111,13 @@ pub(super) fn route(s: &mut Section<'_>) -> Option<Route> {
         "Without a sign of life this long after a ping it is closed with 4009.",
     );
     let send_queue = s.inline("send_queue", send_queue);
+    let presence = s.key(
+        "presence",
+        PRESENCE,
+        "off",
+        "\"on\": who is connected is known, over all nodes, to whoever asks the server API. \
+         \"events\": each join and leave is published to the channel as well.",
+    );
     let limits = s.section(
         "limits",
         "[route.limits]",
@@ -139,6 +150,7 @@ pub(super) fn route(s: &mut Section<'_>) -> Option<Route> {
         idle_ping: idle_ping?,
         pong_timeout: pong_timeout?,
         send_queue: send_queue?,
+        presence: presence?,
         limits: limits?,
         history: match protocol? {
             Protocol::Json => history?,
