@@ -29,6 +29,7 @@ mod tokens;
 mod upstream;
 
 mod hub;
+mod leases;
 
 mod redis_link;
 mod socket;

@@ -6,7 +6,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::bucket::Gcra;
-use super::{EngineDown, LEASE, Verdict};
+use super::{EngineDown, Verdict};
+use crate::leases::LEASE;
 use crate::protocol::ConnectionId;
 
 /// Parts that are locked and swept on their own, so that neither takes long.

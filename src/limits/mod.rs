@@ -71,8 +71,5 @@ impl LimitName {
     }
 }
 
-/// A lease lives this long without renewal.
-pub const LEASE: Duration = Duration::from_secs(60);
-
 /// Who has no place among the open connections is not told to come back sooner.
 const LEAST_WAIT: Duration = Duration::from_secs(1);

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use redis::{Pipeline, Script};
 
+use super::Verdict;
 use super::bucket::Gcra;
-use super::{LEASE, Verdict};
+use crate::leases::LEASE;
 use crate::protocol::ConnectionId;
 use crate::redis_link::{Commands, RedisFailure};
 

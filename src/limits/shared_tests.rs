@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::limits::LEASE;
+use crate::leases::LEASE;
 use crate::redis_link::test_server::RedisServer;
 use crate::shutdown::Shutdown;
 
