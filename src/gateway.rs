@@ -24,6 +24,7 @@ use crate::config::{Config, EngineKind, RedisEngine, Secret};
 use crate::handshake::Handshake;
 use crate::limits::{ConnectionCounts, SharedLimits};
 use crate::listener::Worker;
+use crate::presence::PresenceStore;
 use crate::redis_link::Commands;
 use crate::shutdown::Shutdown;
 use crate::telemetry;
@@ -140,6 +141,7 @@ struct Engine {
     publisher: Publisher,
     tokens: TokenStore,
     limits: SharedLimits,
+    presence: PresenceStore,
     ready: Vec<(&'static str, ReadyCheck)>,
 }
 
@@ -163,6 +165,7 @@ impl Engine {
                 ),
                 tokens: TokenStore::memory(config.tokens.ttl),
                 limits: SharedLimits::memory(),
+                presence: PresenceStore::memory(),
                 ready,
             },
             EngineKind::Redis(redis) => {
@@ -182,6 +185,8 @@ impl Engine {
                     ));
                 }
                 Self {
+                    // Where the channels are.
+                    presence: PresenceStore::redis(publisher.clone(), &redis.key_prefix),
                     publisher: Publisher::redis(publisher, &redis.key_prefix, rules, max_bytes),
                     tokens: TokenStore::redis(tokens, &config.tokens.key_prefix, config.tokens.ttl),
                     limits: SharedLimits::redis(limits, &redis.key_prefix),
@@ -272,6 +277,7 @@ fn workers(
         publisher: engine.publisher.clone(),
         upstreams: upstreams.clone(),
         limits: engine.limits.clone(),
+        presence: engine.presence.clone(),
         counts: counts.clone(),
         shutdown: shutdown.clone(),
         stop: config.shutdown.clone(),

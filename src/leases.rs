@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify};
 use tokio::time::{Instant, sleep_until};
 
 use crate::protocol::ConnectionId;
@@ -55,6 +55,9 @@ pub struct HeldLeases<L: Lessor> {
     lessor: L,
     state: RefCell<State<L::Lease>>,
     work: Notify,
+    /// Held while the engine is told of releases, so that who waits for all of them also waits for those
+    /// under way.
+    flushing: Mutex<()>,
 }
 
 struct State<T> {
@@ -74,7 +77,7 @@ impl<L: Lessor> HeldLeases<L> {
             due: VecDeque::new(),
             releases: VecDeque::new(),
         };
-        Self { lessor, state: RefCell::new(state), work: Notify::new() }
+        Self { lessor, state: RefCell::new(state), work: Notify::new(), flushing: Mutex::default() }
     }
 
     pub fn lessor(&self) -> &L {
@@ -135,6 +138,7 @@ impl<L: Lessor> HeldLeases<L> {
     /// Tells the engine of all releases so far; false if it cannot be told now. For the end of a
     /// thread: what is not told expires.
     pub async fn flush(&self) -> bool {
+        let _turn = self.flushing.lock().await;
         loop {
             let batch: Vec<_> = {
                 let mut state = self.state.borrow_mut();

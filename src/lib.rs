@@ -25,6 +25,7 @@ mod session;
 
 mod broker;
 mod limits;
+mod presence;
 mod tokens;
 mod upstream;
 

@@ -14,8 +14,9 @@ use crate::broker::{Broker, Publisher, Seat};
 use crate::config;
 use crate::handshake::Handshake;
 use crate::limits::{ConnectionCounts, LeaseSet, LimitName, SharedLimits};
+use crate::presence::PresenceStore;
 use crate::proxy::Proxy;
-use crate::session::{Permits, Roster, Services};
+use crate::session::{Permits, Presence, Roster, Services};
 use crate::shutdown::Shutdown;
 use crate::telemetry;
 use crate::upstream::{Upstreams, UpstreamsShared};
@@ -41,6 +42,7 @@ pub struct Worker {
     pub publisher: Publisher,
     pub upstreams: UpstreamsShared,
     pub limits: SharedLimits,
+    pub presence: PresenceStore,
     pub counts: ConnectionCounts,
     pub shutdown: Shutdown,
     pub stop: config::Shutdown,
@@ -64,6 +66,8 @@ impl Worker {
         let sweeping = Rc::clone(&services);
         tokio::task::spawn_local(async move { sweeping.roster.sweep().await });
         tokio::task::spawn_local(Rc::clone(&services.leases).run());
+        let announcing = Rc::clone(&services);
+        tokio::task::spawn_local(async move { announcing.presence.run().await });
         tokio::select! {
             () = accept_all(&listener, &front, &counts) => {}
             () = shutdown.draining() => {}
@@ -74,7 +78,8 @@ impl Worker {
             () = services.roster.drain(&stop) => {}
             () = shutdown.killed() => {}
         }
-        let _or_they_expire = tokio::time::timeout(RELEASE_TIMEOUT, services.leases.flush()).await;
+        let flush = async { tokio::join!(services.leases.flush(), services.presence.flush()) };
+        let _or_they_expire = tokio::time::timeout(RELEASE_TIMEOUT, flush).await;
         drop(drain_waits_for_it);
         // Replies that still stream belong to this thread's runtime.
         shutdown.killed().await;
@@ -93,6 +98,7 @@ impl Worker {
         let services = Services {
             broker,
             history: self.publisher.history(),
+            presence: Presence::new(self.presence, self.publisher.clone()),
             publisher: self.publisher,
             upstreams: Upstreams::new(&self.upstreams),
             leases: LeaseSet::new(self.limits.clone()),

@@ -14,7 +14,8 @@ pub use client_address::ClientAddress;
 pub use close::CloseReason;
 pub use envelope::{Begin, ClientFrame, ErrorCode, ErrorEvent, InvalidFrame};
 pub use envelope::{
-    complete, connected, event_name, going_away, pong, processing_started, resumed, task_queued,
+    complete, connected, event_name, going_away, pong, presence_event, processing_started, resumed,
+    task_queued,
 };
 pub use ids::{ConnectionId, TraceContext, UserId, random_hex};
 pub use names::{ChannelName, ChannelPattern, InvalidChannel};

@@ -7,10 +7,12 @@
 mod bridge;
 mod generation;
 mod messages;
+mod presence;
 mod relay;
 mod resume;
 mod roster;
 
+pub use presence::Presence;
 pub use roster::Roster;
 
 use std::cell::{Cell, RefCell};
@@ -45,6 +47,7 @@ pub struct Services {
     pub upstreams: Upstreams,
     pub limits: SharedLimits,
     pub leases: Rc<LeaseSet>,
+    pub presence: Presence,
     pub roster: Roster,
     pub shutdown: Shutdown,
     /// The zero of this thread's clock.
@@ -166,6 +169,7 @@ pub async fn open(
                 session.open_bridge().await;
             }
             session.begin(resume).await;
+            session.enter_channel();
         }
         Err(_) => socket.close(CloseReason::Overloaded),
     }
@@ -282,6 +286,7 @@ impl Session {
     fn finish(&self) {
         self.socket.cut();
         self.subscription.borrow_mut().take();
+        self.leave_channel();
         self.services.roster.leave(self);
         if let Some(bridge) = self.bridge.borrow_mut().take() {
             bridge.client_left(self.socket.ended());

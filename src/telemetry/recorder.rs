@@ -31,7 +31,7 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     Ok(handle)
 }
 
-const COUNTERS: [(&str, &str); 32] = [
+const COUNTERS: [(&str, &str); 33] = [
     ("tidegate_accept_errors_total", "Connections that the operating system could not give"),
     ("tidegate_authorize_failures_total", "Authorize URLs that gave no decision"),
     ("tidegate_catch_ups_total", "Channels that this node missed a part of, by outcome"),
@@ -48,6 +48,7 @@ const COUNTERS: [(&str, &str); 32] = [
     ("tidegate_limit_engine_down_total", "Limits that could not be asked, by limit"),
     ("tidegate_limit_refusals_total", "Refusals, by limit"),
     ("tidegate_messages_total", "Clients' messages, by outcome"),
+    ("tidegate_presence_engine_failures_total", "Calls about presence that failed, by step"),
     ("tidegate_proxy_requests_total", "Proxied requests, by outcome"),
     ("tidegate_publications_total", "Publications that reached this node, by outcome"),
     ("tidegate_redis_connects_total", "Attempts to connect to Redis, by outcome"),
@@ -66,9 +67,10 @@ const COUNTERS: [(&str, &str); 32] = [
     ("tidegate_upstream_retries_total", "Requests that were tried again, by upstream"),
 ];
 
-const GAUGES: [(&str, &str); 8] = [
+const GAUGES: [(&str, &str); 9] = [
     ("tidegate_build_info", "1, with the version"),
     ("tidegate_connections", "Open sessions, by route"),
+    ("tidegate_presence_members", "Connections of this node that are members of their channel"),
     ("tidegate_queue_depth", "Publications in the intake, and batches before the busiest worker"),
     ("tidegate_redis_subscription_live", "1 while all channels are subscribed"),
     ("tidegate_redis_up", "1 while Redis answers, by connection"),
