@@ -320,6 +320,7 @@ fn serve_admin(
         max_publication_bytes: config.engine.max_publication_bytes,
         publisher: engine.publisher.clone(),
         tokens: engine.tokens.clone(),
+        presence: engine.presence.clone(),
         ready: engine.ready.clone(),
         metrics: metrics.clone(),
         shutdown: shutdown.clone(),

@@ -8,6 +8,7 @@ use tracing::{debug, warn};
 pub enum Call {
     Publish,
     Tokens,
+    Presence,
 }
 
 impl Call {
@@ -15,6 +16,7 @@ impl Call {
         match self {
             Self::Publish => "publish",
             Self::Tokens => "tokens",
+            Self::Presence => "presence",
         }
     }
 }
