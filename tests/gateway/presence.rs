@@ -130,6 +130,7 @@ async fn users_are_seen_to_come_and_go(engine: Engine) {
     drop(second);
     listed(&gateway, 2).await;
     other.close(1000, "").await;
+    drop(other);
     assert_eq!(next(&mut first).await, left(bob()));
     assert_eq!(heard(&gateway, &mut first).await, [json!(null); 0]);
     drop(first);
@@ -286,7 +287,7 @@ async fn a_node_that_stops_says_goodbye_for_its_clients() {
     let (mut client, _) = join(&stops, ana()).await;
     assert_eq!(next(&mut witness).await, joined(ana()));
     stops.signal(Signal::TERM);
-    let goodbye = async { while !matches!(client.next().await, Event::Closed(..)) {} };
+    let goodbye = async move { while !matches!(client.next().await, Event::Closed(..)) {} };
     let (code, ()) = tokio::join!(stops.wait_exit(), goodbye);
     assert_eq!(code, Some(0));
     assert_eq!(list(&stays).await["total_connections"], 1);
