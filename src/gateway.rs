@@ -21,6 +21,7 @@ use tokio::task::LocalSet;
 use crate::admin::{Admin, ReadyCheck};
 use crate::broker::{Core, MemoryHistory, Publisher, Rules, Seat};
 use crate::config::{Config, EngineKind, RedisEngine, Secret};
+use crate::generations::{Once, Running};
 use crate::handshake::Handshake;
 use crate::limits::{ConnectionCounts, SharedLimits};
 use crate::listener::Worker;
@@ -142,6 +143,7 @@ struct Engine {
     tokens: TokenStore,
     limits: SharedLimits,
     presence: PresenceStore,
+    once: Once,
     ready: Vec<(&'static str, ReadyCheck)>,
 }
 
@@ -166,6 +168,7 @@ impl Engine {
                 tokens: TokenStore::memory(config.tokens.ttl),
                 limits: SharedLimits::memory(),
                 presence: PresenceStore::memory(),
+                once: Once::memory(),
                 ready,
             },
             EngineKind::Redis(redis) => {
@@ -187,6 +190,7 @@ impl Engine {
                 Self {
                     // Where the channels are.
                     presence: PresenceStore::redis(publisher.clone(), &redis.key_prefix),
+                    once: Once::redis(publisher.clone(), &redis.key_prefix),
                     publisher: Publisher::redis(publisher, &redis.key_prefix, rules, max_bytes),
                     tokens: TokenStore::redis(tokens, &config.tokens.key_prefix, config.tokens.ttl),
                     limits: SharedLimits::redis(limits, &redis.key_prefix),
@@ -264,6 +268,7 @@ fn workers(
     .map_err(StartError::Setting)?;
     let handshake = Arc::new(handshake);
     let upstream_kinds = Arc::new(config.upstreams.clone());
+    let running = Running::default();
     let counts =
         ConnectionCounts::new(config.server.max_connections, config.server.max_connections_per_ip);
     let worker = |(listener, seat)| Worker {
@@ -278,6 +283,8 @@ fn workers(
         upstreams: upstreams.clone(),
         limits: engine.limits.clone(),
         presence: engine.presence.clone(),
+        once: engine.once.clone(),
+        running: running.clone(),
         counts: counts.clone(),
         shutdown: shutdown.clone(),
         stop: config.shutdown.clone(),

@@ -1,5 +1,5 @@
-//! Leases that a thread holds in the engine for its connections: renewed while they are held, released
-//! when they are given back.
+//! Leases that a thread holds in the engine: renewed while they are held, released when they are given
+//! back.
 //!
 //! This module owns when that happens, in which batches, and what waits while the engine is away. What
 //! a lease is and where it is kept is said by a [`Lessor`]. Invariant: giving a lease back waits for
@@ -7,12 +7,11 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
 use std::time::Duration;
 
 use tokio::sync::{Mutex, Notify};
 use tokio::time::{Instant, sleep_until};
-
-use crate::protocol::ConnectionId;
 
 /// A lease lives this long without renewal.
 pub const LEASE: Duration = Duration::from_secs(60);
@@ -33,15 +32,17 @@ pub struct EngineAway;
 
 /// The engine's side of one kind of lease.
 pub trait Lessor {
+    /// Who has a lease: at most one each.
+    type Holder: Copy + Eq + Hash;
     /// What is leased; kept here while it is held.
     type Lease: Clone;
 
     /// Prolongs leases, at most [`BATCH`], and makes those that the engine does not have: the
-    /// connections are open, whatever the engine believed.
-    async fn renew(&self, leases: &[(ConnectionId, Self::Lease)]) -> Result<(), EngineAway>;
+    /// holders are there, whatever the engine believed.
+    async fn renew(&self, leases: &[(Self::Holder, Self::Lease)]) -> Result<(), EngineAway>;
 
     /// Ends leases, at most [`BATCH`], some of which may have ended already.
-    async fn release(&self, leases: &[(ConnectionId, Self::Lease)]) -> Result<(), EngineAway>;
+    async fn release(&self, leases: &[(Self::Holder, Self::Lease)]) -> Result<(), EngineAway>;
 
     /// So many renewals failed and are tried again.
     fn not_renewed(&self, count: usize);
@@ -50,23 +51,23 @@ pub trait Lessor {
     fn forgotten(&self, count: usize);
 }
 
-/// The leases of one thread, at most one a connection. [`HeldLeases::run`] does the work.
+/// The leases of one thread. [`HeldLeases::run`] does the work.
 pub struct HeldLeases<L: Lessor> {
     lessor: L,
-    state: RefCell<State<L::Lease>>,
+    state: RefCell<State<L::Holder, L::Lease>>,
     work: Notify,
     /// Held while the engine is told of releases, so that who waits for all of them also waits for those
     /// under way.
     flushing: Mutex<()>,
 }
 
-struct State<T> {
-    held: HashMap<ConnectionId, T>,
+struct State<H, T> {
+    held: HashMap<H, T>,
     /// Held, and not in the engine yet. Holds some that were given back since.
-    fresh: VecDeque<ConnectionId>,
+    fresh: VecDeque<H>,
     /// When to renew whom, soonest first. Holds some that were given back since.
-    due: VecDeque<(Instant, ConnectionId)>,
-    releases: VecDeque<(ConnectionId, T)>,
+    due: VecDeque<(Instant, H)>,
+    releases: VecDeque<(H, T)>,
 }
 
 impl<L: Lessor> HeldLeases<L> {
@@ -85,28 +86,28 @@ impl<L: Lessor> HeldLeases<L> {
     }
 
     /// Holds a lease that the engine has given until [`HeldLeases::give_back`].
-    pub fn keep(&self, connection: ConnectionId, lease: L::Lease) {
+    pub fn keep(&self, holder: L::Holder, lease: L::Lease) {
         let mut state = self.state.borrow_mut();
-        state.held.insert(connection, lease);
-        state.due.push_back((Instant::now() + RENEWAL, connection));
+        state.held.insert(holder, lease);
+        state.due.push_back((Instant::now() + RENEWAL, holder));
         if state.due.len() == 1 {
             self.work.notify_one();
         }
     }
 
     /// Lets the engine know of a lease soon, and holds it until [`HeldLeases::give_back`].
-    pub fn take(&self, connection: ConnectionId, lease: L::Lease) {
+    pub fn take(&self, holder: L::Holder, lease: L::Lease) {
         let mut state = self.state.borrow_mut();
-        state.held.insert(connection, lease);
-        state.fresh.push_back(connection);
+        state.held.insert(holder, lease);
+        state.fresh.push_back(holder);
         self.work.notify_one();
     }
 
     /// Lets the engine know soon. Returns whether there was something to give back.
-    pub fn give_back(&self, connection: ConnectionId) -> bool {
+    pub fn give_back(&self, holder: L::Holder) -> bool {
         let mut state = self.state.borrow_mut();
-        let Some(lease) = state.held.remove(&connection) else { return false };
-        state.releases.push_back((connection, lease));
+        let Some(lease) = state.held.remove(&holder) else { return false };
+        state.releases.push_back((holder, lease));
         let forgotten = state.forget_releases();
         drop(state);
         self.note_forgotten(forgotten);
@@ -187,9 +188,9 @@ impl<L: Lessor> HeldLeases<L> {
     }
 }
 
-impl<T: Clone> State<T> {
+impl<H: Copy + Eq + Hash, T: Clone> State<H, T> {
     /// At most [`BATCH`] leases that are new or due, off their queues.
-    fn take_due(&mut self, now: Instant) -> Vec<(ConnectionId, T)> {
+    fn take_due(&mut self, now: Instant) -> Vec<(H, T)> {
         let mut batch = Vec::new();
         while batch.len() < BATCH
             && let Some(id) = self.next_due(now)
@@ -202,7 +203,7 @@ impl<T: Clone> State<T> {
     }
 
     /// Who was given back comes up, too, before its time: it only has to leave the queue.
-    fn next_due(&mut self, now: Instant) -> Option<ConnectionId> {
+    fn next_due(&mut self, now: Instant) -> Option<H> {
         self.fresh.pop_front().or_else(|| {
             let (due, id) = self.due.front().copied()?;
             let is_due = due <= now || !self.held.contains_key(&id);

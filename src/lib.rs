@@ -24,6 +24,7 @@ mod proxy;
 mod session;
 
 mod broker;
+mod generations;
 mod limits;
 mod presence;
 mod tokens;

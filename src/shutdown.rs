@@ -1,5 +1,7 @@
 //! Stopping as a value that is passed down: first drain, then a deadline.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -12,6 +14,7 @@ pub struct Shutdown {
     drain: CancellationToken,
     kill: CancellationToken,
     tasks: TaskTracker,
+    cut: Arc<AtomicBool>,
 }
 
 impl Shutdown {
@@ -45,13 +48,19 @@ impl Shutdown {
         self.kill.cancelled().await;
     }
 
+    /// Work that the deadline was too short for ended itself before it; the drain counts as cut.
+    pub fn cut_short(&self) {
+        self.cut.store(true, Ordering::Release);
+    }
+
     /// Held by work that a drain waits for.
     pub fn track(&self) -> TaskTrackerToken {
         self.tasks.token()
     }
 
-    /// Whether all tracked work ended within `deadline`, counted from now. Only after [`Shutdown::begin`].
+    /// Whether all tracked work ended by itself within `deadline`, counted from now. Only after [`Shutdown::begin`].
     pub async fn wait(&self, deadline: Duration) -> bool {
-        tokio::time::timeout(deadline, self.tasks.wait()).await.is_ok()
+        let ended = tokio::time::timeout(deadline, self.tasks.wait()).await.is_ok();
+        ended && !self.cut.load(Ordering::Acquire)
     }
 }

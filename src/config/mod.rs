@@ -98,6 +98,16 @@ pub struct Shutdown {
     pub grace: Duration,
 }
 
+impl Shutdown {
+    /// After the beginning of a drain, whatever still runs says that it is cut, while that can still
+    /// be published.
+    pub fn last_words_after(&self) -> Duration {
+        const WORDS: Duration = Duration::from_millis(250);
+        let end = self.drain + self.grace;
+        (self.drain + self.grace / 2).min(end.saturating_sub(WORDS))
+    }
+}
+
 /// `[engine]`: where tokens, limits and publications live.
 #[derive(Debug, Clone)]
 pub struct Engine {
@@ -292,6 +302,8 @@ pub struct RouteLimits {
     pub connects_per_user: Option<Rate>,
     /// Open at once.
     pub connections_per_user: Option<u32>,
+    /// Running at once.
+    pub generations_per_user: Option<u32>,
 }
 
 /// A token bucket: `"50/1h"` refills 50 tokens an hour and holds 50; `"10/1s burst 20"` holds 20.
@@ -324,8 +336,37 @@ pub enum Compact {
 /// `[route.generations]`.
 #[derive(Debug, Clone)]
 pub struct Generations {
+    /// A client's message id is relayed once within this time; zero = as often as it is sent.
+    pub dedup_ttl: Duration,
     /// Names of events that end a generation.
     pub terminal_events: Vec<String>,
+    /// A worker that is silent this long is lost; zero = never.
+    pub reply_idle_timeout: Duration,
+    /// A generation that a worker publishes by itself counts as running for at most this long.
+    pub max_duration: Duration,
+    pub duplicate_terminal: DuplicateTerminal,
+}
+
+/// What becomes of a second terminal event of one task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DuplicateTerminal {
+    Drop,
+    Pass,
+}
+
+#[cfg(test)]
+impl Generations {
+    /// The defaults, for tests that change some of them.
+    pub fn example() -> Self {
+        let terminal_events = ["complete", "completed", "error", "cancelled"];
+        Self {
+            dedup_ttl: Duration::from_secs(600),
+            terminal_events: terminal_events.map(str::to_owned).into(),
+            reply_idle_timeout: Duration::ZERO,
+            max_duration: Duration::from_secs(1800),
+            duplicate_terminal: DuplicateTerminal::Drop,
+        }
+    }
 }
 
 /// `[upstream.NAME]`.
@@ -354,10 +395,19 @@ pub struct HttpUpstream {
     pub url: Template,
     /// The longest a streamed reply may last.
     pub max_reply: Duration,
+    /// What the end of the connection that asked does to a streaming reply.
+    pub on_disconnect: OnDisconnect,
     /// Beyond the first attempt; only where the request cannot have been taken, or 502, 503, 504.
     pub retries: u32,
     /// Bodies are signed with it; `None` = not signed.
     pub signing_secret: Option<Secret>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnDisconnect {
+    /// The reply goes on, for other connections and those who come back.
+    Continue,
+    Cancel,
 }
 
 #[derive(Debug, Clone)]

@@ -3,8 +3,8 @@
 use super::kinds::{self, Kind, Wrong, choice, words};
 use super::section::Section;
 use super::{
-    AuthSource, Authorize, Binary, Compact, Generations, History, Presence, Protocol, Reject,
-    Route, RouteLimits, SendQueue,
+    AuthSource, Authorize, Binary, Compact, DuplicateTerminal, Generations, History, Presence,
+    Protocol, Reject, Route, RouteLimits, SendQueue,
 };
 
 const AUTH: Kind<AuthSource> =
@@ -39,6 +39,10 @@ const COMPACT: Kind<Compact> = words(r#""off" or "chunks""#, |value| {
 
 const PRESENCE: Kind<Presence> = words(r#""off", "on" or "events""#, |value| {
     choice(value, &[("off", Presence::Off), ("on", Presence::On), ("events", Presence::Events)])
+});
+
+const DUPLICATE_TERMINAL: Kind<DuplicateTerminal> = words(r#""drop" or "pass""#, |value| {
+    choice(value, &[("drop", DuplicateTerminal::Drop), ("pass", DuplicateTerminal::Pass)])
 });
 
 /// The plain form; the other form is a table.
@@ -230,11 +234,18 @@ fn limits(s: &mut Section<'_>) -> Option<RouteLimits> {
         s.key("connects_per_user", kinds::RATE, "30/1m", "New connections of one user.");
     let connections_per_user =
         s.key("connections_per_user", kinds::LIMIT, 20, "Connections of one user open at once.");
+    let generations_per_user = s.key(
+        "generations_per_user",
+        kinds::LIMIT,
+        4,
+        "Replies to one user running at once; beyond it clients get \"busy\".",
+    );
     Some(RouteLimits {
         messages_per_user: messages_per_user?,
         messages_per_connection: messages_per_connection?,
         connects_per_user: connects_per_user?,
         connections_per_user: connections_per_user?,
+        generations_per_user: generations_per_user?,
     })
 }
 
@@ -261,11 +272,41 @@ fn history(s: &mut Section<'_>) -> Option<History> {
 }
 
 fn generations(s: &mut Section<'_>) -> Option<Generations> {
+    let dedup_ttl = s.key(
+        "dedup_ttl",
+        kinds::DURATION,
+        "10m",
+        "A message with an \"id\" is relayed once within this time, however often it is sent; \"0s\" = as often as it is sent.",
+    );
     let terminal_events = s.list(
         "terminal_events",
         kinds::NAME,
         &["complete", "completed", "error", "cancelled"],
         "Names of events that end a generation.",
     );
-    Some(Generations { terminal_events: terminal_events? })
+    let reply_idle_timeout = s.key(
+        "reply_idle_timeout",
+        kinds::DURATION,
+        "0s",
+        "A queue's worker that publishes nothing for this long is reported by \"worker_lost\"; \"0s\" = never.",
+    );
+    let max_duration = s.key(
+        "max_duration",
+        kinds::POSITIVE_DURATION,
+        "30m",
+        "A queue's generation counts as running for at most this long.",
+    );
+    let duplicate_terminal = s.key(
+        "duplicate_terminal",
+        DUPLICATE_TERMINAL,
+        "drop",
+        "A second terminal event of one task: \"drop\" delivers it to nobody, \"pass\" to all.",
+    );
+    Some(Generations {
+        dedup_ttl: dedup_ttl?,
+        terminal_events: terminal_events?,
+        reply_idle_timeout: reply_idle_timeout?,
+        max_duration: max_duration?,
+        duplicate_terminal: duplicate_terminal?,
+    })
 }

@@ -5,8 +5,8 @@ use toml::Value;
 use super::kinds::{self, Kind, choice, words};
 use super::section::Section;
 use super::{
-    Circuit, Engine, EngineKind, HttpUpstream, RedisQueue, Secret, Upstream, UpstreamKind,
-    WebSocketUpstream,
+    Circuit, Engine, EngineKind, HttpUpstream, OnDisconnect, RedisQueue, Secret, Upstream,
+    UpstreamKind, WebSocketUpstream,
 };
 
 #[derive(Clone, Copy, PartialEq)]
@@ -27,6 +27,10 @@ const KIND: Kind<Word> = words(r#""http", "redis-stream", "redis-list" or "webso
             ("websocket", Word::WebSocket),
         ],
     )
+});
+
+const ON_DISCONNECT: Kind<OnDisconnect> = words(r#""continue" or "cancel""#, |value| {
+    choice(value, &[("continue", OnDisconnect::Continue), ("cancel", OnDisconnect::Cancel)])
 });
 
 /// `engine` is what a queue without its own Redis uses; `None` where it has mistakes of its own.
@@ -103,6 +107,12 @@ fn http(s: &mut Section<'_>) -> Option<UpstreamKind> {
         "10m",
         "The longest a streamed reply may last.",
     );
+    let on_disconnect = s.key(
+        "on_disconnect",
+        ON_DISCONNECT,
+        "continue",
+        "When the client that asked has gone, a streaming reply goes on, or is cancelled.",
+    );
     let retries = s.key(
         "retries",
         kinds::RETRIES,
@@ -118,6 +128,7 @@ fn http(s: &mut Section<'_>) -> Option<UpstreamKind> {
     Some(UpstreamKind::Http(HttpUpstream {
         url: url?,
         max_reply: max_reply?,
+        on_disconnect: on_disconnect?,
         retries: retries?,
         signing_secret: signing_secret?,
     }))

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use hyper::Request;
 
 use crate::config::{self, AuthSource};
-use crate::limits::{Claim, LimitName, SharedLimits, Verdict};
+use crate::limits::{Claim, Leased, LimitName, Places, SharedLimits, Verdict};
 use crate::protocol::{
     ChannelName, ConnectionId, Params, ResumePoint, TemplateContext, TraceContext,
 };
@@ -209,8 +209,9 @@ impl Handshake {
             }
         }
         let Some(max) = route.limits.connections_per_user else { return Ok(None) };
-        let claim = Claim::new(&self.limits, path, &user, connection_id);
-        match self.limits.acquire(path, &user, connection_id, max).await {
+        let places = Places { of: Leased::Connection, route: path, user: &user };
+        let claim = Claim::new(&self.limits, places, connection_id.into());
+        match self.limits.acquire(places, connection_id.into(), max).await {
             Ok(Verdict::Allowed) => Ok(Some(claim)),
             Ok(Verdict::Refused { retry_after }) => {
                 claim.hand_on();

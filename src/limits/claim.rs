@@ -2,24 +2,23 @@
 
 use tokio::runtime::Handle;
 
-use super::SharedLimits;
-use crate::protocol::ConnectionId;
+use super::{Holder, Places, SharedLimits};
 
 /// Gives its lease back when dropped, unless it was handed on: a client may be gone in the middle of
 /// its handshake, even while the engine is being asked.
 pub struct Claim {
     limits: SharedLimits,
     key: Box<str>,
-    connection: ConnectionId,
+    holder: Holder,
     handed_on: bool,
 }
 
 impl Claim {
     /// To be made before [`SharedLimits::acquire`]: giving back what was never leased does no harm,
     /// and whoever stops waiting for the engine's answer cannot know it.
-    pub fn new(limits: &SharedLimits, route: &str, user: &str, connection: ConnectionId) -> Self {
-        let key = limits.lease_key(route, user).into();
-        Self { limits: limits.clone(), key, connection, handed_on: false }
+    pub fn new(limits: &SharedLimits, places: Places<'_>, holder: Holder) -> Self {
+        let key = limits.lease_key(places).into();
+        Self { limits: limits.clone(), key, holder, handed_on: false }
     }
 
     /// Somebody else releases the lease, or there is none.
@@ -33,12 +32,12 @@ impl Drop for Claim {
         if self.handed_on {
             return;
         }
-        let (limits, key, connection) =
-            (self.limits.clone(), std::mem::take(&mut self.key), self.connection);
+        let (limits, key, holder) =
+            (self.limits.clone(), std::mem::take(&mut self.key), self.holder);
         // Without a runtime the process is ending; the lease expires by itself.
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(async move {
-                let _or_it_expires = limits.release_all(&[(&key, connection)]).await;
+                let _or_it_expires = limits.release_all(&[(&key, holder)]).await;
             });
         }
     }
@@ -46,6 +45,6 @@ impl Drop for Claim {
 
 impl std::fmt::Debug for Claim {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Claim").field("connection", &self.connection).finish_non_exhaustive()
+        f.debug_struct("Claim").field("holder", &self.holder).finish_non_exhaustive()
     }
 }

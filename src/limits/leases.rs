@@ -1,26 +1,25 @@
-//! The leases of one thread's open connections: renewed while they are open, released when they
-//! close.
+//! The leases of one thread's open connections and running generations: renewed while they last,
+//! released when they end.
 
 use std::rc::Rc;
 
-use super::SharedLimits;
+use super::{Holder, Places, SharedLimits};
 use crate::leases::{EngineAway, HeldLeases, Lessor};
-use crate::protocol::ConnectionId;
 use crate::telemetry::limits as facts;
 
-/// The leases of one thread. Not `Send`: its connections live on that thread, too. [`LeaseSet::run`]
-/// does the work, so that closing a connection waits for nothing.
+/// The leases of one thread. Not `Send`: its holders live on that thread, too. [`LeaseSet::run`] does
+/// the work, so that the end of a holder waits for nothing.
 pub struct LeaseSet(HeldLeases<SharedLimits>);
 
-/// Releases its connection's lease when dropped.
+/// Releases its holder's lease when dropped.
 pub struct Lease {
     set: Rc<LeaseSet>,
-    connection: ConnectionId,
+    holder: Holder,
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.set.remove(self.connection);
+        self.set.remove(self.holder);
     }
 }
 
@@ -30,19 +29,19 @@ impl LeaseSet {
     }
 
     /// Keeps the lease that [`SharedLimits::acquire`] gave until the guard is dropped.
-    pub fn hold(self: &Rc<Self>, route: &str, user: &str, connection: ConnectionId) -> Lease {
-        self.add(route, user, connection);
-        Lease { set: self.clone(), connection }
+    pub fn hold(self: &Rc<Self>, places: Places<'_>, holder: Holder) -> Lease {
+        self.add(places, holder);
+        Lease { set: self.clone(), holder }
     }
 
     /// Keeps the lease that [`SharedLimits::acquire`] gave until [`LeaseSet::remove`].
-    pub fn add(&self, route: &str, user: &str, connection: ConnectionId) {
-        self.0.keep(connection, self.0.lessor().lease_key(route, user).into());
+    pub fn add(&self, places: Places<'_>, holder: Holder) {
+        self.0.keep(holder, self.0.lessor().lease_key(places).into());
     }
 
-    /// Lets the engine know soon; nothing happens for a connection that holds no lease.
-    pub fn remove(&self, connection: ConnectionId) {
-        self.0.give_back(connection);
+    /// Lets the engine know soon; nothing happens for one that holds no lease.
+    pub fn remove(&self, holder: Holder) {
+        self.0.give_back(holder);
     }
 
     /// Renews and releases, for as long as the thread lives.
@@ -58,16 +57,17 @@ impl LeaseSet {
 
 /// A lease is known by its key.
 impl Lessor for SharedLimits {
+    type Holder = Holder;
     type Lease = Box<str>;
 
-    async fn renew(&self, leases: &[(ConnectionId, Box<str>)]) -> Result<(), EngineAway> {
-        let holders: Vec<_> = leases.iter().map(|(id, key)| (&**key, *id)).collect();
-        self.renew_all(&holders).await.map_err(|_| EngineAway)
+    async fn renew(&self, leases: &[(Holder, Box<str>)]) -> Result<(), EngineAway> {
+        let leases: Vec<_> = leases.iter().map(|(holder, key)| (&**key, *holder)).collect();
+        self.renew_all(&leases).await.map_err(|_| EngineAway)
     }
 
-    async fn release(&self, leases: &[(ConnectionId, Box<str>)]) -> Result<(), EngineAway> {
-        let holders: Vec<_> = leases.iter().map(|(id, key)| (&**key, *id)).collect();
-        self.release_all(&holders).await.map_err(|_| EngineAway)
+    async fn release(&self, leases: &[(Holder, Box<str>)]) -> Result<(), EngineAway> {
+        let leases: Vec<_> = leases.iter().map(|(holder, key)| (&**key, *holder)).collect();
+        self.release_all(&leases).await.map_err(|_| EngineAway)
     }
 
     fn not_renewed(&self, count: usize) {

@@ -6,13 +6,14 @@ use tokio::task::LocalSet;
 
 use super::*;
 use crate::leases::MAX_RELEASES;
-use crate::limits::Verdict;
+use crate::limits::{Leased, Verdict};
 use crate::redis_link::Commands;
 use crate::redis_link::test_server::RedisServer;
 use crate::shutdown::Shutdown;
 
 const SOON: Duration = Duration::from_secs(20);
 const KEY: &str = "tg:conns:/ws:1";
+const PLACES: Places<'_> = Places { of: Leased::Connection, route: "/ws", user: "1" };
 
 struct Bench {
     server: RedisServer,
@@ -29,9 +30,9 @@ impl Bench {
         Self { server, commands, set }
     }
 
-    async fn acquired(&self) -> ConnectionId {
-        let id = ConnectionId::random();
-        let verdict = self.set.0.lessor().acquire("/ws", "1", id, 10_000).await;
+    async fn acquired(&self) -> Holder {
+        let id = Holder::random();
+        let verdict = self.set.0.lessor().acquire(PLACES, id, 10_000).await;
         assert_eq!(verdict, Ok(Verdict::Allowed));
         id
     }
@@ -58,7 +59,7 @@ async fn a_dropped_guard_releases_its_lease() {
         .run_until(async {
             tokio::task::spawn_local(set.clone().run());
             let (one, other) = (bench.acquired().await, bench.acquired().await);
-            let guards = (set.hold("/ws", "1", one), set.hold("/ws", "1", other));
+            let guards = (set.hold(PLACES, one), set.hold(PLACES, other));
             bench.until_there_are(2).await;
             drop(guards.0);
             bench.until_there_are(1).await;
@@ -73,12 +74,13 @@ async fn a_dropped_guard_releases_its_lease() {
 #[tokio::test]
 async fn leases_are_renewed_in_batches() {
     let bench = Bench::start().await;
-    let ids: Vec<_> = (0..1201).map(|_| ConnectionId::random()).collect();
-    ids.iter().for_each(|id| bench.set.add("/ws", "1", *id));
+    let ids: Vec<_> = (0..1201).map(|_| Holder::random()).collect();
+    ids.iter().for_each(|id| bench.set.add(PLACES, *id));
     bench.set.remove(ids[0]);
     // None of them was acquired: renewal brings back what Redis does not have.
     assert!(bench.set.0.renew_all().await);
     assert_eq!(bench.leases().await, Some(1200));
+    // Nothing is due twice.
     assert_eq!(bench.set.0.counts(), (1200, 1200, 1));
 
     let left: i64 = bench.commands.query(redis::cmd("PTTL").arg(KEY)).await.unwrap();
@@ -96,8 +98,8 @@ async fn a_redis_that_lost_its_data_learns_the_leases_again() {
         .run_until(async {
             tokio::task::spawn_local(set.clone().run());
             let (kept, closed) = (bench.acquired().await, bench.acquired().await);
-            set.add("/ws", "1", kept);
-            set.add("/ws", "1", closed);
+            set.add(PLACES, kept);
+            set.add(PLACES, closed);
             bench.server.kill();
             bench.set.0.make_due();
             set.remove(closed);
@@ -115,8 +117,8 @@ async fn releases_wait_for_redis_but_not_without_bound() {
     let mut bench = Bench::start().await;
     bench.server.kill();
     for _ in 0..MAX_RELEASES + 700 {
-        let id = ConnectionId::random();
-        bench.set.add("/ws", "1", id);
+        let id = Holder::random();
+        bench.set.add(PLACES, id);
         bench.set.remove(id);
     }
     assert!(!bench.set.flush().await);
@@ -127,12 +129,12 @@ async fn releases_wait_for_redis_but_not_without_bound() {
 async fn leases_in_memory_are_renewed_and_released_alike() {
     let limits = SharedLimits::memory();
     let set = LeaseSet::new(limits.clone());
-    let (one, other) = (ConnectionId::random(), ConnectionId::random());
-    assert_eq!(limits.acquire("/ws", "1", one, 1).await, Ok(Verdict::Allowed));
-    let lease = set.hold("/ws", "1", one);
+    let (one, other) = (Holder::random(), Holder::random());
+    assert_eq!(limits.acquire(PLACES, one, 1).await, Ok(Verdict::Allowed));
+    let lease = set.hold(PLACES, one);
     assert!(set.0.renew_all().await);
-    assert!(matches!(limits.acquire("/ws", "1", other, 1).await, Ok(Verdict::Refused { .. })));
+    assert!(matches!(limits.acquire(PLACES, other, 1).await, Ok(Verdict::Refused { .. })));
     drop(lease);
     assert!(set.flush().await);
-    assert_eq!(limits.acquire("/ws", "1", other, 1).await, Ok(Verdict::Allowed));
+    assert_eq!(limits.acquire(PLACES, other, 1).await, Ok(Verdict::Allowed));
 }

@@ -6,13 +6,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::bucket::Gcra;
-use super::{EngineDown, Verdict};
+use super::{EngineDown, Holder, Verdict};
 use crate::leases::LEASE;
-use crate::protocol::ConnectionId;
 
 /// Parts that are locked and swept on their own, so that neither takes long.
 const SHARDS: usize = 64;
-/// Buckets that are not full, and users with open connections, that one shard keeps; a million in all.
+/// Buckets that are not full, and users with leases of one kind, that one shard keeps; a million in all.
 const MAX_PER_SHARD: usize = 16 * 1024;
 /// A shard with fewer is not worth sweeping.
 const SWEEP_FROM: usize = 256;
@@ -29,8 +28,8 @@ pub(super) struct MemoryLimits {
 struct Shard {
     /// When each will be full again, in microseconds since `began`.
     buckets: Swept<u64>,
-    /// Open connections and when their leases expire, in milliseconds since `began`.
-    leases: Swept<Vec<(ConnectionId, u64)>>,
+    /// Holders and when their leases expire, in milliseconds since `began`.
+    leases: Swept<Vec<(Holder, u64)>>,
 }
 
 impl MemoryLimits {
@@ -49,43 +48,43 @@ impl MemoryLimits {
         Ok(gcra.take(full_at, now))
     }
 
-    /// A connection that has a lease already gets it anew. `retry_after` is the time until a lease
+    /// A holder that has a lease already gets it anew. `retry_after` is the time until a lease
     /// expires. acquire.lua does the same.
     pub(super) fn acquire(
         &self,
         key: &str,
-        connection: ConnectionId,
+        holder: Holder,
         places: u32,
     ) -> Result<Verdict, EngineDown> {
         let now = self.now_ms();
         let mut shard = self.shard(key);
         let leases = shard.leases.get(key, |leases| leases.iter().any(|(_, end)| *end > now))?;
-        leases.retain(|(id, end)| *end > now && *id != connection);
+        leases.retain(|(id, end)| *end > now && *id != holder);
         if leases.len() < usize::try_from(places).unwrap_or(usize::MAX) {
-            leases.push((connection, now + whole(LEASE.as_millis())));
+            leases.push((holder, now + whole(LEASE.as_millis())));
             return Ok(Verdict::Allowed);
         }
         let soonest = leases.iter().map(|(_, end)| *end).min().unwrap_or(now);
         Ok(Verdict::Refused { retry_after: Duration::from_millis(soonest.saturating_sub(now)) })
     }
 
-    /// Also takes back a lease that expired: the connection is open, whatever the engine believed.
-    pub(super) fn renew(&self, key: &str, connection: ConnectionId) -> Result<(), EngineDown> {
+    /// Also takes back a lease that expired: the holder is there, whatever the engine believed.
+    pub(super) fn renew(&self, key: &str, holder: Holder) -> Result<(), EngineDown> {
         let now = self.now_ms();
         let expires = now + whole(LEASE.as_millis());
         let mut shard = self.shard(key);
         let leases = shard.leases.get(key, |leases| leases.iter().any(|(_, end)| *end > now))?;
-        match leases.iter_mut().find(|(id, _)| *id == connection) {
+        match leases.iter_mut().find(|(id, _)| *id == holder) {
             Some((_, end)) => *end = expires,
-            None => leases.push((connection, expires)),
+            None => leases.push((holder, expires)),
         }
         Ok(())
     }
 
-    pub(super) fn release(&self, key: &str, connection: ConnectionId) {
+    pub(super) fn release(&self, key: &str, holder: Holder) {
         let mut shard = self.shard(key);
         if let Some(leases) = shard.leases.entries.get_mut(key) {
-            leases.retain(|(id, _)| *id != connection);
+            leases.retain(|(id, _)| *id != holder);
             if leases.is_empty() {
                 shard.leases.entries.remove(key);
             }
@@ -173,10 +172,10 @@ mod tests {
     #[test]
     fn released_places_leave_nothing_behind() {
         let limits = MemoryLimits::new();
-        let connection = ConnectionId::random();
-        limits.acquire("k", connection, 1).unwrap();
-        limits.release("k", connection);
-        limits.release("k", connection);
+        let holder = Holder::random();
+        limits.acquire("k", holder, 1).unwrap();
+        limits.release("k", holder);
+        limits.release("k", holder);
         assert_eq!(limits.keys(), 0);
     }
 }

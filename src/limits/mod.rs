@@ -1,15 +1,16 @@
-//! Rates and counts: token buckets and connection leases, shared by all nodes where the engine is
+//! Rates and counts: token buckets and leases of connections and generations, shared by all nodes where the engine is
 //! Redis, and local buckets for one connection.
 //!
 //! This module answers "may one more?" and says when. What a refusal means (an error event, a close
-//! code) is for those who ask. Invariants: both engines decide alike; a count of open connections is
-//! made of leases that expire, so that a node that dies takes its connections with it.
+//! code) is for those who ask. Invariants: both engines decide alike; a count of open connections
+//! or running generations is made of leases that expire, so that a node that dies takes its own with it.
 
 mod bucket;
 mod claim;
 mod connections;
 mod leases;
 mod memory;
+mod places;
 mod redis;
 mod shared;
 
@@ -17,6 +18,7 @@ pub use bucket::LocalBucket;
 pub use claim::Claim;
 pub use connections::{ConnectionCounts, ConnectionPermit, IpPermit};
 pub use leases::{Lease, LeaseSet};
+pub use places::{Holder, Leased, Places};
 pub use shared::SharedLimits;
 
 use std::time::Duration;
@@ -49,6 +51,7 @@ pub enum LimitName {
     MessagesPerUser,
     ConnectsPerUser,
     ConnectionsPerUser,
+    GenerationsPerUser,
     /// Local to a connection; here for the metric label.
     MessagesPerConnection,
     PingsPerConnection,
@@ -63,6 +66,7 @@ impl LimitName {
             Self::MessagesPerUser => "messages_per_user",
             Self::ConnectsPerUser => "connects_per_user",
             Self::ConnectionsPerUser => "connections_per_user",
+            Self::GenerationsPerUser => "generations_per_user",
             Self::MessagesPerConnection => "messages_per_connection",
             Self::PingsPerConnection => "pings_per_connection",
             Self::ConnectionsPerIp => "connections_per_ip",
@@ -71,5 +75,5 @@ impl LimitName {
     }
 }
 
-/// Who has no place among the open connections is not told to come back sooner.
+/// Who has no place is not told to come back sooner.
 const LEAST_WAIT: Duration = Duration::from_secs(1);

@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use redis::{Pipeline, Script};
 
-use super::Verdict;
 use super::bucket::Gcra;
+use super::{Holder, Verdict};
 use crate::leases::LEASE;
-use crate::protocol::ConnectionId;
 use crate::redis_link::{Commands, RedisFailure};
 
 /// Buckets are strings that expire when they are full again; the leases of a user are a sorted set
@@ -18,8 +17,8 @@ pub(super) struct RedisLimits {
     acquire: Script,
 }
 
-/// A key of the leases of one user on one route, and one connection of theirs.
-pub(super) type Holder<'a> = (&'a str, ConnectionId);
+/// A key of the leases of one user on one route, and one holder of theirs.
+pub(super) type Held<'a> = (&'a str, Holder);
 
 impl RedisLimits {
     pub(super) fn new(commands: Commands) -> Self {
@@ -40,34 +39,34 @@ impl RedisLimits {
     pub(super) async fn acquire(
         &self,
         key: &str,
-        connection: ConnectionId,
+        holder: Holder,
         places: u32,
     ) -> Result<Verdict, RedisFailure> {
         let mut call = self.acquire.prepare_invoke();
-        call.key(key).arg(places).arg(connection.to_string()).arg(lease_ms());
+        call.key(key).arg(places).arg(holder.to_string()).arg(lease_ms());
         let (allowed, wait_ms): (bool, u64) = self.commands.invoke(&call).await?;
         Ok(verdict(allowed, Duration::from_millis(wait_ms)))
     }
 
     /// All of them in one write. Also takes back leases that expired, or that Redis lost: the
-    /// connections are open, whatever Redis believed.
-    pub(super) async fn renew(&self, holders: &[Holder<'_>]) -> Result<(), RedisFailure> {
+    /// holders are there, whatever Redis believed.
+    pub(super) async fn renew(&self, held: &[Held<'_>]) -> Result<(), RedisFailure> {
         let (seconds, micros): (u64, u64) = self.commands.query(&redis::cmd("TIME")).await?;
         let now_ms = seconds.saturating_mul(1000).saturating_add(micros / 1000);
         let expires = now_ms.saturating_add(lease_ms());
-        let mut batch = Pipeline::with_capacity(2 * holders.len());
-        for (key, connection) in holders {
-            batch.cmd("ZADD").arg(*key).arg(expires).arg(connection.to_string()).ignore();
+        let mut batch = Pipeline::with_capacity(2 * held.len());
+        for (key, holder) in held {
+            batch.cmd("ZADD").arg(*key).arg(expires).arg(holder.to_string()).ignore();
             batch.cmd("PEXPIRE").arg(*key).arg(lease_ms()).ignore();
         }
         self.commands.pipeline(&batch).await
     }
 
     /// All of them in one write.
-    pub(super) async fn release(&self, holders: &[Holder<'_>]) -> Result<(), RedisFailure> {
-        let mut batch = Pipeline::with_capacity(holders.len());
-        for (key, connection) in holders {
-            batch.cmd("ZREM").arg(*key).arg(connection.to_string()).ignore();
+    pub(super) async fn release(&self, held: &[Held<'_>]) -> Result<(), RedisFailure> {
+        let mut batch = Pipeline::with_capacity(held.len());
+        for (key, holder) in held {
+            batch.cmd("ZREM").arg(*key).arg(holder.to_string()).ignore();
         }
         self.commands.pipeline(&batch).await
     }

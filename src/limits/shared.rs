@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use super::bucket::Gcra;
 use super::memory::MemoryLimits;
-use super::redis::{Holder, RedisLimits};
-use super::{EngineDown, LEAST_WAIT, LimitName, Verdict};
+use super::redis::{Held, RedisLimits};
+use super::{EngineDown, Holder, LEAST_WAIT, LimitName, Places, Verdict};
 use crate::config::Rate;
-use crate::protocol::ConnectionId;
 use crate::redis_link::Commands;
 use crate::telemetry::limits as facts;
 
@@ -56,46 +55,44 @@ impl SharedLimits {
         record(limit, route, user, verdict)
     }
 
-    /// Leases one of `max` open connections of `user` on `route` to `connection`. Whoever got
+    /// Leases one of `max` places to `holder`. Whoever got
     /// `Allowed` keeps a [`super::LeaseSet`] of its thread renewing it, and releases it. A refusal is
     /// counted here; its `retry_after` is the time until a lease expires, at least a second.
     pub async fn acquire(
         &self,
-        route: &str,
-        user: &str,
-        connection: ConnectionId,
+        places: Places<'_>,
+        holder: Holder,
         max: u32,
     ) -> Result<Verdict, EngineDown> {
-        let key = self.lease_key(route, user);
+        let key = self.lease_key(places);
         let verdict = match &self.0.engine {
-            Engine::Memory(limits) => limits.acquire(&key, connection, max),
+            Engine::Memory(limits) => limits.acquire(&key, holder, max),
             Engine::Redis(limits) => {
-                limits.acquire(&key, connection, max).await.map_err(|_| EngineDown)
+                limits.acquire(&key, holder, max).await.map_err(|_| EngineDown)
             }
         };
-        record(LimitName::ConnectionsPerUser, route, user, verdict.map(at_least_a_second))
+        let Places { of, route, user } = places;
+        record(of.limit(), route, user, verdict.map(at_least_a_second))
     }
 
-    pub(super) fn lease_key(&self, route: &str, user: &str) -> String {
-        format!("{}conns:{route}:{user}", self.0.prefix)
+    pub(super) fn lease_key(&self, places: Places<'_>) -> String {
+        places.key(&self.0.prefix)
     }
 
-    pub(super) async fn renew_all(&self, holders: &[Holder<'_>]) -> Result<(), EngineDown> {
+    pub(super) async fn renew_all(&self, held: &[Held<'_>]) -> Result<(), EngineDown> {
         match &self.0.engine {
-            Engine::Memory(limits) => {
-                holders.iter().try_for_each(|(key, id)| limits.renew(key, *id))
-            }
-            Engine::Redis(limits) => limits.renew(holders).await.map_err(|_| EngineDown),
+            Engine::Memory(limits) => held.iter().try_for_each(|(key, id)| limits.renew(key, *id)),
+            Engine::Redis(limits) => limits.renew(held).await.map_err(|_| EngineDown),
         }
     }
 
-    pub(super) async fn release_all(&self, holders: &[Holder<'_>]) -> Result<(), EngineDown> {
+    pub(super) async fn release_all(&self, held: &[Held<'_>]) -> Result<(), EngineDown> {
         match &self.0.engine {
             Engine::Memory(limits) => {
-                holders.iter().for_each(|(key, id)| limits.release(key, *id));
+                held.iter().for_each(|(key, id)| limits.release(key, *id));
                 Ok(())
             }
-            Engine::Redis(limits) => limits.release(holders).await.map_err(|_| EngineDown),
+            Engine::Redis(limits) => limits.release(held).await.map_err(|_| EngineDown),
         }
     }
 }

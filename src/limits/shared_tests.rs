@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::leases::LEASE;
+use crate::limits::Leased;
 use crate::redis_link::test_server::RedisServer;
 use crate::shutdown::Shutdown;
 
@@ -49,6 +50,10 @@ on_both_engines! {
     simultaneous_takes_do_not_overdraw no_overdraft;
     places_are_leased_and_given_back places;
     simultaneous_acquires_do_not_overbook no_overbooking;
+}
+
+fn connections(user: &str) -> Places<'_> {
+    Places { of: Leased::Connection, route: "/ws", user }
 }
 
 fn hourly(count: u32) -> Rate {
@@ -108,15 +113,17 @@ async fn no_overdraft(bench: Bench) {
 }
 
 async fn places(bench: Bench) {
-    let [a, b, c] = std::array::from_fn(|_| ConnectionId::random());
-    let acquire = |id, max| bench.limits.acquire("/ws", "1", id, max);
+    let [a, b, c] = std::array::from_fn(|_| Holder::random());
+    let acquire = |id, max| bench.limits.acquire(connections("1"), id, max);
     assert_eq!(acquire(a, 2).await, Ok(Verdict::Allowed));
     assert_eq!(acquire(b, 2).await, Ok(Verdict::Allowed));
     let refused = acquire(c, 2).await.unwrap();
     assert!(is_refused(refused, LEASE), "{refused:?}");
-    assert_eq!(bench.limits.acquire("/ws", "2", c, 2).await, Ok(Verdict::Allowed));
+    assert_eq!(bench.limits.acquire(connections("2"), c, 2).await, Ok(Verdict::Allowed));
+    let generations = Places { of: Leased::Generation, ..connections("1") };
+    assert_eq!(bench.limits.acquire(generations, c, 1).await, Ok(Verdict::Allowed));
     assert_eq!(acquire(b, 2).await, Ok(Verdict::Allowed), "it is one of the two");
-    bench.limits.release_all(&[(&bench.limits.lease_key("/ws", "1"), a)]).await.unwrap();
+    bench.limits.release_all(&[(&bench.limits.lease_key(connections("1")), a)]).await.unwrap();
     assert_eq!(acquire(c, 2).await, Ok(Verdict::Allowed));
     let none = acquire(a, 0).await.unwrap();
     assert!(matches!(none, Verdict::Refused { retry_after } if retry_after >= LEAST_WAIT));
@@ -126,7 +133,7 @@ async fn no_overbooking(bench: Bench) {
     let acquires = (0..50).map(|_| {
         let limits = bench.limits.clone();
         tokio::spawn(
-            async move { limits.acquire("/ws", "1", ConnectionId::random(), 3).await.unwrap() },
+            async move { limits.acquire(connections("1"), Holder::random(), 3).await.unwrap() },
         )
     });
     let verdicts = futures_util::future::join_all(acquires).await;
@@ -139,7 +146,7 @@ async fn what_redis_keeps_expires() {
     let bench = Bench::redis().await;
     let (_, commands) = bench.redis.as_ref().unwrap();
     bench.limits.take(LimitName::MessagesPerUser, "/ws", "1", hourly(5)).await.unwrap();
-    bench.limits.acquire("/ws", "1", ConnectionId::random(), 3).await.unwrap();
+    bench.limits.acquire(connections("1"), Holder::random(), 3).await.unwrap();
     for (key, longest) in
         [("tg:limit:messages_per_user:/ws:1", 720_000), ("tg:conns:/ws:1", 60_000)]
     {
@@ -156,7 +163,7 @@ async fn a_lease_that_expired_makes_room() {
     let mut old = redis::cmd("ZADD");
     old.arg("tg:conns:/ws:1").arg(1_000).arg("gone").arg(2_000).arg("gone too");
     let () = commands.query(&old).await.unwrap();
-    let verdict = bench.limits.acquire("/ws", "1", ConnectionId::random(), 1).await;
+    let verdict = bench.limits.acquire(connections("1"), Holder::random(), 1).await;
     assert_eq!(verdict, Ok(Verdict::Allowed));
     let places: i64 = commands.query(redis::cmd("ZCARD").arg("tg:conns:/ws:1")).await.unwrap();
     assert_eq!(places, 1);
@@ -179,6 +186,6 @@ async fn without_redis_no_limit_is_known() {
     bench.redis.as_mut().unwrap().0.kill();
     let taken = bench.limits.take(LimitName::MessagesPerUser, "/ws", "1", hourly(5)).await;
     assert_eq!(taken, Err(EngineDown));
-    let leased = bench.limits.acquire("/ws", "1", ConnectionId::random(), 3).await;
+    let leased = bench.limits.acquire(connections("1"), Holder::random(), 3).await;
     assert_eq!(leased, Err(EngineDown));
 }

@@ -12,11 +12,12 @@ use tokio::task::LocalSet;
 use super::http::{Connection, Front};
 use crate::broker::{Broker, Publisher, Seat};
 use crate::config;
+use crate::generations::{Once, Running};
 use crate::handshake::Handshake;
 use crate::limits::{ConnectionCounts, LeaseSet, LimitName, SharedLimits};
 use crate::presence::PresenceStore;
 use crate::proxy::Proxy;
-use crate::session::{Permits, Presence, Roster, Services};
+use crate::session::{Attached, Permits, Presence, Roster, Services};
 use crate::shutdown::Shutdown;
 use crate::telemetry;
 use crate::upstream::{Upstreams, UpstreamsShared};
@@ -41,6 +42,8 @@ pub struct Worker {
     pub seat: Seat,
     pub publisher: Publisher,
     pub upstreams: UpstreamsShared,
+    pub once: Once,
+    pub running: Running,
     pub limits: SharedLimits,
     pub presence: PresenceStore,
     pub counts: ConnectionCounts,
@@ -101,10 +104,14 @@ impl Worker {
             presence: Presence::new(self.presence, self.publisher.clone()),
             publisher: self.publisher,
             upstreams: Upstreams::new(&self.upstreams),
+            once: self.once,
+            running: self.running,
+            attached: Attached::default(),
             leases: LeaseSet::new(self.limits.clone()),
             limits: self.limits,
             roster: Roster::new(finest),
             shutdown: self.shutdown,
+            stop: self.stop,
             started: Instant::now(),
         };
         let proxy = Proxy::new(&self.proxy).map_err(std::io::Error::other)?;

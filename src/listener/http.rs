@@ -21,7 +21,7 @@ use tokio::net::TcpStream;
 
 use crate::config;
 use crate::handshake::{Admission, Handshake, Rejection, upgrade};
-use crate::limits::{ConnectionCounts, IpPermit, Lease, LimitName};
+use crate::limits::{ConnectionCounts, IpPermit, Lease, Leased, LimitName, Places};
 use crate::protocol::ClientAddress;
 use crate::proxy::{Proxy, ProxyBody};
 use crate::session::{self, Client, Permits, Services, Upstream};
@@ -223,7 +223,9 @@ impl Front {
     fn lease(&self, admission: &mut Admission) -> Option<Lease> {
         let claim = admission.lease.take()?;
         let Admission { route, identity, connection_id, .. } = admission;
-        let lease = self.services.leases.hold(route.path.as_str(), &identity.key(), *connection_id);
+        let user = identity.key();
+        let places = Places { of: Leased::Connection, route: route.path.as_str(), user: &user };
+        let lease = self.services.leases.hold(places, (*connection_id).into());
         claim.hand_on();
         Some(lease)
     }

@@ -93,6 +93,7 @@ impl Registrar {
 }
 
 impl Lessor for Registrar {
+    type Holder = ConnectionId;
     type Lease = Rc<Place>;
 
     async fn renew(&self, places: &Places) -> Result<(), EngineAway> {

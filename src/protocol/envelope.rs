@@ -1,9 +1,10 @@
 //! The JSON envelope: reading what clients send, writing what the gateway itself says.
 
+use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{ConnectionId, Epoch, Params, ResumePoint, UserId};
+use super::{ConnectionId, Params, Position, ResumePoint, UserId};
 
 /// Error events that the gateway writes; the code is part of the client protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -24,10 +25,12 @@ pub enum ErrorCode {
     Forbidden,
     /// The engine that keeps tokens and limits, or whoever decides about channels, cannot be reached.
     EngineUnavailable,
+    /// No such generation runs on the client's channel.
+    UnknownTask,
 }
 
 impl ErrorCode {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::InvalidJson,
         Self::EmptyMessage,
         Self::MessageTooLong,
@@ -38,6 +41,7 @@ impl ErrorCode {
         Self::WorkerLost,
         Self::Forbidden,
         Self::EngineUnavailable,
+        Self::UnknownTask,
     ];
 
     /// The code on the wire and as a metric label.
@@ -53,6 +57,7 @@ impl ErrorCode {
             Self::WorkerLost => "worker_lost",
             Self::Forbidden => "forbidden",
             Self::EngineUnavailable => "engine_unavailable",
+            Self::UnknownTask => "unknown_task",
         }
     }
 }
@@ -102,10 +107,17 @@ impl<'a> ErrorEvent<'a> {
     }
 }
 
+/// Of a task id, whoever made it up.
+pub const MAX_TASK_ID_BYTES: usize = 256;
+
 /// One text frame of a client, checked.
 #[derive(Debug)]
 pub enum ClientFrame<'a> {
     Ping,
+    /// Stop the generation of this task.
+    Cancel {
+        task_id: String,
+    },
     Message {
         /// Trimmed, not empty.
         text: String,
@@ -125,12 +137,15 @@ pub enum InvalidFrame {
     NotAnObject,
     EmptyMessage,
     BadId,
+    BadTaskId,
 }
 
 impl InvalidFrame {
     pub fn code(self) -> ErrorCode {
         match self {
-            Self::NotJson | Self::NotAnObject | Self::BadId => ErrorCode::InvalidJson,
+            Self::NotJson | Self::NotAnObject | Self::BadId | Self::BadTaskId => {
+                ErrorCode::InvalidJson
+            }
             Self::EmptyMessage => ErrorCode::EmptyMessage,
         }
     }
@@ -141,6 +156,7 @@ impl InvalidFrame {
             Self::NotAnObject => "the frame is not a JSON object",
             Self::EmptyMessage => "\"message\" must be a string that is not empty",
             Self::BadId => "\"id\" must be a string of 1 to 128 bytes",
+            Self::BadTaskId => "\"task_id\" must be a string of 1 to 256 bytes",
         }
     }
 }
@@ -169,6 +185,7 @@ impl<'a> ClientFrame<'a> {
         let string = |raw: &RawValue| serde_json::from_str::<String>(raw.get()).ok();
         match fields.kind.and_then(string).as_deref() {
             Some("ping") => return Ok(Self::Ping),
+            Some("cancel") => return Self::cancel(data),
             Some("resume") => return Ok(Self::Resume(resume_point(data))),
             _ => {}
         }
@@ -189,6 +206,17 @@ impl<'a> ClientFrame<'a> {
         };
         Ok(Self::Message { text, id, data })
     }
+
+    fn cancel(data: &RawValue) -> Result<Self, InvalidFrame> {
+        #[derive(Deserialize)]
+        struct Fields {
+            task_id: String,
+        }
+        let fields = serde_json::from_str::<Fields>(data.get()).ok();
+        let task_id = fields.map(|fields| fields.task_id);
+        let task_id = task_id.filter(|id| (1..=MAX_TASK_ID_BYTES).contains(&id.len()));
+        Ok(Self::Cancel { task_id: task_id.ok_or(InvalidFrame::BadTaskId)? })
+    }
 }
 
 /// `since` as a number or as its text, `epoch` as text.
@@ -206,12 +234,21 @@ fn resume_point(data: &RawValue) -> ResumePoint {
     ResumePoint::read(since, epoch.as_deref()).unwrap_or(ResumePoint::Unknown)
 }
 
-/// Where a connection begins to hear its channel, on channels that keep a history.
+fn place<S: Serializer>(position: &Option<Position>, serializer: S) -> Result<S::Ok, S::Error> {
+    let mut map = serializer.serialize_map(None)?;
+    if let Some(Position { epoch, offset }) = position {
+        map.serialize_entry("epoch", epoch)?;
+        map.serialize_entry("offset", offset)?;
+    }
+    map.end()
+}
+
+/// Where a connection begins to hear its channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Begin {
-    pub epoch: Epoch,
-    /// The next publication of this connection follows this one.
-    pub offset: u64,
+    /// The next publication of this connection follows this one. `None` = nothing is kept.
+    #[serde(flatten, serialize_with = "place")]
+    pub position: Option<Position>,
     /// To those who asked to resume: whether nothing is missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recovered: Option<bool>,
@@ -242,24 +279,26 @@ pub fn connected(
         .expect("strings and numbers serialize")
 }
 
-/// The answer to a `resume` frame; `None` = the channel keeps no history.
-pub fn resumed(begin: Option<&Begin>) -> String {
+/// The answer to a `resume` frame.
+pub fn resumed(begin: &Begin) -> String {
     #[derive(Serialize)]
     struct Resumed<'a> {
         event: &'static str,
         #[serde(flatten)]
         begin: &'a Begin,
     }
-    match begin {
-        None => r#"{"event":"resumed","recovered":false}"#.to_owned(),
-        Some(begin) => serde_json::to_string(&Resumed { event: "resumed", begin })
-            .expect("strings and numbers serialize"),
-    }
+    serde_json::to_string(&Resumed { event: "resumed", begin })
+        .expect("strings and numbers serialize")
 }
 
 /// A generation begins.
 pub fn processing_started(task_id: &str) -> String {
     task_event("processing_started", task_id)
+}
+
+/// A generation that was asked to end.
+pub fn cancelled(task_id: &str) -> String {
+    task_event("cancelled", task_id)
 }
 
 /// A generation whose upstream ended it without a word.
@@ -292,15 +331,28 @@ pub fn pong() -> &'static str {
 
 /// The upstream has taken the message.
 pub fn task_queued(task_id: &str, id: Option<&str>) -> String {
-    #[derive(Serialize)]
-    struct TaskQueued<'a> {
-        event: &'static str,
-        task_id: &'a str,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        id: Option<&'a str>,
+    TaskQueued { event: "task_queued", task_id, id, duplicate: None }.to_json()
+}
+
+/// The upstream took the message when it came first.
+pub fn task_queued_before(task_id: &str, id: &str) -> String {
+    TaskQueued { event: "task_queued", task_id, id: Some(id), duplicate: Some(true) }.to_json()
+}
+
+#[derive(Serialize)]
+struct TaskQueued<'a> {
+    event: &'static str,
+    task_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    duplicate: Option<bool>,
+}
+
+impl TaskQueued<'_> {
+    fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("strings and booleans serialize")
     }
-    serde_json::to_string(&TaskQueued { event: "task_queued", task_id, id })
-        .expect("strings serialize")
 }
 
 /// Somebody joined or left the channel. Anonymous clients have no name but their connection's id.
@@ -348,6 +400,9 @@ mod tests {
             (r#"{"message":null}"#, InvalidFrame::EmptyMessage),
             (r#"{"message":"a","id":7}"#, InvalidFrame::BadId),
             (r#"{"message":"a","id":""}"#, InvalidFrame::BadId),
+            (r#"{"type":"cancel"}"#, InvalidFrame::BadTaskId),
+            (r#"{"type":"cancel","task_id":7}"#, InvalidFrame::BadTaskId),
+            (r#"{"type":"cancel","task_id":""}"#, InvalidFrame::BadTaskId),
         ] {
             assert_eq!(ClientFrame::parse(text).err(), Some(wrong), "{text}");
         }

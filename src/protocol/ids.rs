@@ -32,6 +32,10 @@ impl ConnectionId {
     pub fn random() -> Self {
         Self(uuid::Uuid::new_v4().as_u128())
     }
+
+    pub fn as_u128(self) -> u128 {
+        self.0
+    }
 }
 
 impl fmt::Display for ConnectionId {

@@ -12,10 +12,10 @@ mod position;
 
 pub use client_address::ClientAddress;
 pub use close::CloseReason;
-pub use envelope::{Begin, ClientFrame, ErrorCode, ErrorEvent, InvalidFrame};
+pub use envelope::{Begin, ClientFrame, ErrorCode, ErrorEvent, InvalidFrame, MAX_TASK_ID_BYTES};
 pub use envelope::{
-    complete, connected, event_name, going_away, pong, presence_event, processing_started, resumed,
-    task_queued,
+    cancelled, complete, connected, event_name, going_away, pong, presence_event,
+    processing_started, resumed, task_queued, task_queued_before,
 };
 pub use ids::{ConnectionId, TraceContext, UserId, random_hex};
 pub use names::{ChannelName, ChannelPattern, InvalidChannel};

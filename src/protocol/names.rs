@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::Template;
+
 /// The name of a channel: 1 to 255 bytes without control characters or spaces. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ChannelName(Arc<str>);
@@ -64,6 +66,24 @@ impl fmt::Display for ChannelName {
 pub struct ChannelPattern(Box<str>);
 
 impl ChannelPattern {
+    /// A template with a star for each placeholder.
+    pub fn of(template: &Template) -> Self {
+        let mut pattern = String::new();
+        let mut inside = false;
+        for character in template.as_str().chars() {
+            match character {
+                '{' => {
+                    inside = true;
+                    pattern.push('*');
+                }
+                '}' => inside = false,
+                _ if inside => {}
+                other => pattern.push(other),
+            }
+        }
+        Self::new(pattern)
+    }
+
     pub fn new(pattern: impl Into<Box<str>>) -> Self {
         Self(pattern.into())
     }

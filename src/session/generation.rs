@@ -1,8 +1,9 @@
 //! A reply that the upstream streams in its answer, published as a generation: `processing_started`,
 //! the events, exactly one terminal event. It goes to the channel, not to the connection, and goes on
-//! when the client is gone.
+//! when the client is gone, unless the upstream's `on_disconnect` says otherwise.
 
 use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,9 +12,9 @@ use bytes::Bytes;
 use super::Session;
 use crate::broker::{History, Once, PublishError, Publisher};
 use crate::config::Route;
-use crate::protocol::{
-    ChannelName, ErrorCode, ErrorEvent, complete, event_name, processing_started,
-};
+use crate::generations::{Run, Task};
+use crate::limits::Lease;
+use crate::protocol::{ErrorCode, ErrorEvent, cancelled, complete, event_name, processing_started};
 use crate::shutdown::Shutdown;
 use crate::telemetry;
 use crate::upstream::{Reply, ReplyBroken};
@@ -32,6 +33,8 @@ pub enum GenerationEnd {
     Completed,
     /// The upstream died, or sent what could not be published.
     WorkerLost,
+    /// A client wanted no more of it.
+    Cancelled,
     /// The engine was away for too long.
     EngineDown,
 }
@@ -42,60 +45,92 @@ impl GenerationEnd {
         match self {
             Self::Completed => "completed",
             Self::WorkerLost => "worker_lost",
+            Self::Cancelled => "cancelled",
             Self::EngineDown => "engine_down",
         }
     }
+}
+
+/// What a generation's reply comes to next.
+enum Next {
+    Event(Bytes),
+    End,
+    Broken(ReplyBroken),
+    Cancelled,
 }
 
 struct Generation {
     publisher: Publisher,
     history: History,
     shutdown: Shutdown,
-    channel: ChannelName,
+    /// After the beginning of a drain.
+    stops_after: Duration,
     route: Arc<Route>,
-    task_id: String,
+    run: Run,
     /// Publications so far.
     published: Cell<u64>,
 }
 
 impl Session {
-    pub(super) fn generation(
-        &self,
-        task_id: String,
-        reply: Reply,
-    ) -> impl Future<Output = ()> + use<> {
+    /// Runs the generation on a task of its own; `place` is its user's, until it ends.
+    pub(super) fn generate(&self, task_id: &str, reply: Reply, place: Option<Lease>) {
+        let task = Task { channel: self.client.channel.clone(), id: task_id.into() };
+        // The id of a task whose reply streams is fresh.
+        let Some(run) = self.services.running.begin(task) else { return reply.give_up() };
+        let upstream = self.client.route.upstream.as_deref().unwrap_or_default();
+        let attached = self.services.upstreams.cancels_on_disconnect(upstream);
+        if attached {
+            self.attach(&run);
+        }
         let generation = Generation {
             publisher: self.services.publisher.clone(),
             history: self.services.history.clone(),
             shutdown: self.services.shutdown.clone(),
-            channel: self.client.channel.clone(),
+            stops_after: self.services.stop.last_words_after(),
             route: Arc::clone(&self.client.route),
-            task_id,
+            run,
             published: Cell::new(0),
         };
+        let (services, connection) = (Rc::clone(&self.services), self.client.connection_id);
         let tracked = self.services.shutdown.track();
-        async move {
-            let Generation { history, channel, task_id, .. } = &generation;
-            let _or_latecomers_see_less = history.generation_begins(channel, task_id).await;
+        tokio::task::spawn_local(async move {
+            let Task { channel, id } = generation.run.task();
+            let _or_latecomers_see_less = generation.history.generation_begins(channel, id).await;
             let end = generation.run(reply).await.unwrap_or(GenerationEnd::EngineDown);
-            let _or_it_expires = history.generation_ended(channel, task_id).await;
-            telemetry::connections::generation_ended(end.label(), &generation.task_id);
+            let _or_it_expires = generation.history.generation_ended(channel, id).await;
+            telemetry::connections::generation_ended(end.label(), id);
+            if attached {
+                services.attached.detach(connection, &generation.run);
+            }
+            drop((generation, place));
+            services.flush_leases_when_draining().await;
             drop(tracked);
-        }
+        });
     }
 }
 
 impl Generation {
     async fn run(&self, mut reply: Reply) -> Result<GenerationEnd, PublishError> {
-        self.publish(processing_started(&self.task_id).into()).await?;
-        while let Some(event) = self.next(&mut reply).await {
-            let json = match event {
-                Ok(json) => json,
-                Err(broken) => return self.lost(&broken).await,
+        self.publish(processing_started(self.task_id()).into()).await?;
+        loop {
+            let json = match self.next(&mut reply).await {
+                Next::Event(json) => json,
+                Next::End => break,
+                Next::Broken(broken) => return self.lost(&broken).await,
+                Next::Cancelled => {
+                    reply.give_up();
+                    self.run.end();
+                    self.publish(cancelled(self.task_id()).into()).await?;
+                    return Ok(GenerationEnd::Cancelled);
+                }
             };
             let name = event_name(&json).unwrap_or_default();
             if name == "processing_started" {
                 continue;
+            }
+            let is_last = self.route.generations.terminal_events.contains(&name);
+            if is_last {
+                self.run.end();
             }
             match self.publish(json).await {
                 Err(PublishError::TooLarge) => {
@@ -105,21 +140,39 @@ impl Generation {
                 }
                 published => published?,
             }
-            if self.route.generations.terminal_events.contains(&name) {
+            if is_last {
                 reply.finish();
                 return Ok(GenerationEnd::Completed);
             }
         }
-        self.publish(complete(&self.task_id).into()).await?;
+        self.run.end();
+        self.publish(complete(self.task_id()).into()).await?;
         Ok(GenerationEnd::Completed)
     }
 
-    /// The next event; a gateway that is being cut says so while it still can.
-    async fn next(&self, reply: &mut Reply) -> Option<Result<Bytes, ReplyBroken>> {
+    async fn next(&self, reply: &mut Reply) -> Next {
         tokio::select! {
-            event = reply.next() => event,
-            () = self.shutdown.killed() => Some(Err(ReplyBroken::Refused("the gateway is stopping"))),
+            event = reply.next() => match event {
+                Some(Ok(json)) => Next::Event(json),
+                Some(Err(broken)) => Next::Broken(broken),
+                None => Next::End,
+            },
+            () = self.run.cancelled() => Next::Cancelled,
+            () = self.out_of_time() => {
+                Next::Broken(ReplyBroken::Refused("the gateway is stopping"))
+            }
         }
+    }
+
+    /// A gateway that is about to be cut says so while it still can.
+    async fn out_of_time(&self) {
+        self.shutdown.draining().await;
+        tokio::time::sleep(self.stops_after).await;
+        self.shutdown.cut_short();
+    }
+
+    fn task_id(&self) -> &str {
+        &self.run.task().id
     }
 
     async fn lost(&self, broken: &ReplyBroken) -> Result<GenerationEnd, PublishError> {
@@ -127,7 +180,8 @@ impl Generation {
             ReplyBroken::Lost => "the reply broke off",
             ReplyBroken::Refused(why) => why,
         };
-        let event = ErrorEvent::new(ErrorCode::WorkerLost, text).task_id(&self.task_id);
+        self.run.end();
+        let event = ErrorEvent::new(ErrorCode::WorkerLost, text).task_id(self.task_id());
         self.publish(event.to_json().into()).await?;
         Ok(GenerationEnd::WorkerLost)
     }
@@ -136,13 +190,14 @@ impl Generation {
         self.published.set(self.published.get() + 1);
         // An attempt without an answer may have been published all the same.
         let once = Once {
-            key: self.task_id.clone(),
+            key: self.task_id().to_owned(),
             number: self.published.get(),
             remembered: REMEMBERED,
         };
         let mut result = Ok(());
         for _ in 0..PUBLISH_ATTEMPTS {
-            let published = self.publisher.publish(&self.channel, json.clone(), Some(&once)).await;
+            let channel = &self.run.task().channel;
+            let published = self.publisher.publish(channel, json.clone(), Some(&once)).await;
             result = published.map(|_| ());
             if result != Err(PublishError::EngineDown) {
                 break;

@@ -18,7 +18,7 @@ use crate::upstream::SocketMessage;
 const INBOX_LENGTH: usize = 16;
 
 /// Pings a client may send; clients ping every 20 to 30 seconds.
-const PINGS: Rate = Rate { count: 5, per: Duration::from_secs(1), burst: 20 };
+pub(super) const PINGS: Rate = Rate { count: 5, per: Duration::from_secs(1), burst: 20 };
 
 /// Refusals a client is answered before it counts as flooding.
 const REFUSALS: Rate = Rate { count: 1, per: Duration::from_secs(1), burst: 30 };
@@ -58,6 +58,7 @@ impl Session {
     pub(super) fn on_json(self: &Rc<Self>, text: &str) {
         match ClientFrame::parse(text) {
             Ok(ClientFrame::Ping) => self.on_application_ping(),
+            Ok(ClientFrame::Cancel { task_id }) => self.on_cancel(&task_id),
             Ok(ClientFrame::Resume(point)) => {
                 if self.may_act() {
                     self.on_resume(point);
@@ -135,7 +136,7 @@ impl Session {
         }
     }
 
-    fn take(&self, bucket: &std::cell::Cell<LocalBucket>, rate: Rate) -> Verdict {
+    pub(super) fn take(&self, bucket: &std::cell::Cell<LocalBucket>, rate: Rate) -> Verdict {
         let mut taken = bucket.get();
         let verdict = taken.take(rate, self.services.now());
         bucket.set(taken);

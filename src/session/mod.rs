@@ -5,13 +5,19 @@
 //! Sessions reach the hub only through `broker.subscribe`, and never know how they were admitted.
 
 mod bridge;
+mod cancel;
 mod generation;
 mod messages;
+mod once;
+mod place;
 mod presence;
 mod relay;
 mod resume;
+#[cfg(test)]
+mod resume_model;
 mod roster;
 
+pub use cancel::Attached;
 pub use presence::Presence;
 pub use roster::Roster;
 
@@ -25,7 +31,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::broker::{Broker, History, Publisher, Subscription};
-use crate::config::{Binary, Protocol, Route, UpstreamKind};
+use crate::config::{self, Binary, Protocol, Route, UpstreamKind};
+use crate::generations::{Once, Running};
 use crate::limits::{ConnectionPermit, IpPermit, Lease, LeaseSet, LocalBucket, SharedLimits};
 use crate::protocol::{ChannelName, CloseReason, ConnectionId, Params, ResumePoint, TraceContext};
 use crate::shutdown::Shutdown;
@@ -39,17 +46,25 @@ use messages::Inbox;
 /// A refused client's bytes are not worth keeping.
 const REFUSED_MESSAGE_BYTES: usize = 1024;
 
+/// To tell the engine of leases that ended.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// What the sessions of one worker thread share.
 pub struct Services {
     pub broker: Rc<Broker>,
     pub publisher: Publisher,
     pub history: History,
     pub upstreams: Upstreams,
+    pub once: Once,
+    /// Of all threads of this node.
+    pub running: Running,
+    pub attached: Attached,
     pub limits: SharedLimits,
     pub leases: Rc<LeaseSet>,
     pub presence: Presence,
     pub roster: Roster,
     pub shutdown: Shutdown,
+    pub stop: config::Shutdown,
     /// The zero of this thread's clock.
     pub started: Instant,
 }
@@ -57,6 +72,13 @@ pub struct Services {
 impl Services {
     fn now(&self) -> Duration {
         self.started.elapsed()
+    }
+
+    /// Leases that end while the thread's own end is near are told to the engine before it.
+    async fn flush_leases_when_draining(&self) {
+        if self.shutdown.is_draining() {
+            let _or_they_expire = tokio::time::timeout(FLUSH_TIMEOUT, self.leases.flush()).await;
+        }
     }
 }
 
@@ -186,7 +208,7 @@ pub async fn refuse(
     permits: Permits,
 ) {
     let _held_until_the_end = permits;
-    let queue = crate::config::SendQueue { messages: 4, bytes: 4096 };
+    let queue = config::SendQueue { messages: 4, bytes: 4096 };
     let socket = Socket::new(stream, REFUSED_MESSAGE_BYTES, queue);
     if let Some(event) = event {
         socket.send_text(&event);
@@ -288,6 +310,7 @@ impl Session {
         self.subscription.borrow_mut().take();
         self.leave_channel();
         self.services.roster.leave(self);
+        self.services.attached.cancel_all(self.client.connection_id);
         if let Some(bridge) = self.bridge.borrow_mut().take() {
             bridge.client_left(self.socket.ended());
         }

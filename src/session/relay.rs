@@ -25,10 +25,20 @@ impl Session {
     }
 
     async fn relay(self: &Rc<Self>, queued: Queued) {
-        if !self.user_may_send(queued.id.as_deref()).await {
-            return;
-        }
         let Some(upstream) = self.client.route.upstream.as_deref() else { return };
+        let Ok(claim) = self.turn(&queued, upstream).await else { return };
+        let task_id = self.relay_now(queued, upstream).await;
+        if let Some(claim) = claim {
+            self.settle(claim, task_id);
+        }
+    }
+
+    /// The task that the upstream has taken the message as; `None` = the client was told why not.
+    async fn relay_now(self: &Rc<Self>, queued: Queued, upstream: &str) -> Option<String> {
+        let Ok(place) = self.place(queued.id.as_deref()).await else { return None };
+        if !self.user_may_send(queued.id.as_deref()).await {
+            return None;
+        }
         let (client_id, message) = self.message(queued);
         self.socket.hold();
         match self.services.upstreams.relay(upstream, &message).await {
@@ -37,12 +47,14 @@ impl Session {
                 self.socket.send_text(&task_queued(&task_id, client_id.as_deref()));
                 self.socket.release();
                 if let Some(reply) = reply {
-                    tokio::task::spawn_local(self.generation(task_id, reply));
+                    self.generate(&task_id, reply, place);
                 }
+                Some(task_id)
             }
             Err(error) => {
                 self.answer_failure(error, client_id.as_deref());
                 self.socket.release();
+                None
             }
         }
     }
@@ -60,12 +72,17 @@ impl Session {
                 false
             }
             Err(_) => {
-                let text = "limits cannot be checked at the moment; try again";
-                let event = ErrorEvent::new(ErrorCode::EngineUnavailable, text);
-                self.refuse(&event.retry_after(1).id(id));
+                self.refuse_unchecked(id);
                 false
             }
         }
+    }
+
+    /// A limit could not be asked.
+    pub(super) fn refuse_unchecked(&self, id: Option<&str>) {
+        let text = "limits cannot be checked at the moment; try again";
+        let event = ErrorEvent::new(ErrorCode::EngineUnavailable, text);
+        self.refuse(&event.retry_after(1).id(id));
     }
 
     /// The client's own id, and the message with its facts.

@@ -30,7 +30,8 @@ impl Session {
             return self.socket.release();
         }
         if !self.services.history.keeps(&self.client.channel) {
-            self.say_connected(None);
+            let nothing = Begin { position: None, recovered: Some(false), missed: None };
+            self.say_connected(point.map(|_| &nothing));
             return self.socket.release();
         }
         match self.start(point).await {
@@ -52,7 +53,8 @@ impl Session {
     pub(super) fn on_resume(self: &Rc<Self>, point: ResumePoint) {
         if !self.services.history.keeps(&self.client.channel) {
             telemetry::history::resumed(false);
-            return self.socket.send_text(&resumed(None));
+            let nothing = Begin { position: None, recovered: Some(false), missed: None };
+            return self.socket.send_text(&resumed(&nothing));
         }
         if self.replaying.replace(true) {
             let text = "this connection is being resumed already";
@@ -63,7 +65,7 @@ impl Session {
         tokio::task::spawn_local(async move {
             match session.start(Some(point)).await {
                 Ok((begin, page)) => {
-                    session.socket.send_text(&resumed(Some(&begin)));
+                    session.socket.send_text(&resumed(&begin));
                     session.follow(page);
                 }
                 Err(_) => session.socket.close(CloseReason::Overloaded),
@@ -82,17 +84,17 @@ impl Session {
             }
             if let Some(offset) = page.after {
                 telemetry::history::resumed(true);
-                let begin = Begin { epoch: page.now.epoch, offset, recovered: Some(true), missed };
-                return Ok((begin, page));
+                let position = Some(Position { offset, ..page.now });
+                return Ok((Begin { position, recovered: Some(true), missed }, page));
             }
         }
         let page = history.read(channel, ReadFrom::Running).await?;
-        let offset = page.after.unwrap_or(page.now.offset);
+        let position = Position { offset: page.after.unwrap_or(page.now.offset), ..page.now };
         let recovered = point.map(|_| false);
         if recovered.is_some() {
             telemetry::history::resumed(false);
         }
-        Ok((Begin { epoch: page.now.epoch, offset, recovered, missed }, page))
+        Ok((Begin { position: Some(position), recovered, missed }, page))
     }
 
     /// Sends `page` and what follows it.

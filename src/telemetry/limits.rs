@@ -23,7 +23,7 @@ pub fn limit_not_known(limit: &'static str) {
     debug!(event = "limit_not_known", limit);
 }
 
-/// Leases of open connections could not be renewed this time; they are tried again.
+/// Leases could not be renewed this time; they are tried again.
 pub fn leases_not_renewed(count: usize) {
     counter!("tidegate_lease_renewal_failures_total").increment(1);
     debug!(event = "leases_not_renewed", count);

@@ -5,6 +5,7 @@ pub mod admin;
 pub mod connections;
 pub mod delivery;
 pub mod engine;
+pub mod generations;
 pub mod handshake;
 pub mod history;
 pub mod lifecycle;

@@ -31,7 +31,7 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     Ok(handle)
 }
 
-const COUNTERS: [(&str, &str); 33] = [
+const COUNTERS: [(&str, &str); 34] = [
     ("tidegate_accept_errors_total", "Connections that the operating system could not give"),
     ("tidegate_authorize_failures_total", "Authorize URLs that gave no decision"),
     ("tidegate_catch_ups_total", "Channels that this node missed a part of, by outcome"),
@@ -47,6 +47,10 @@ const COUNTERS: [(&str, &str); 33] = [
     ("tidegate_lease_renewal_failures_total", "Lease renewals that failed and are tried again"),
     ("tidegate_limit_engine_down_total", "Limits that could not be asked, by limit"),
     ("tidegate_limit_refusals_total", "Refusals, by limit"),
+    (
+        "tidegate_message_answers_not_kept_total",
+        "Relayed messages that the engine could not be told of",
+    ),
     ("tidegate_messages_total", "Clients' messages, by outcome"),
     ("tidegate_presence_engine_failures_total", "Calls about presence that failed, by step"),
     ("tidegate_proxy_requests_total", "Proxied requests, by outcome"),

@@ -23,20 +23,22 @@ pub enum Outcome {
     CircuitOpen,
 }
 
-/// How a streamed reply ended, where it was read to its end.
+/// How a streamed reply ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReplyEnd {
     Complete,
     Lost,
     TooLarge,
     TooLong,
+    /// The gateway gave it up.
+    GivenUp,
 }
 
 /// The handles of one upstream, made once.
 pub struct UpstreamFacts {
     name: Box<str>,
     requests: [Counter; 7],
-    replies: [Counter; 4],
+    replies: [Counter; 5],
     retries: Counter,
     seconds: Histogram,
     in_flight: Gauge,
@@ -59,7 +61,13 @@ impl UpstreamFacts {
                 request("full"),
                 request("circuit_open"),
             ],
-            replies: [reply("complete"), reply("lost"), reply("too_large"), reply("too_long")],
+            replies: [
+                reply("complete"),
+                reply("lost"),
+                reply("too_large"),
+                reply("too_long"),
+                reply("given_up"),
+            ],
             retries: counter!("tidegate_upstream_retries_total", "upstream" => name.to_owned()),
             seconds: histogram!("tidegate_upstream_request_seconds", "upstream" => name.to_owned()),
             in_flight: gauge!("tidegate_upstream_in_flight", "upstream" => name.to_owned()),

@@ -13,10 +13,10 @@ use tokio::time::{Instant, timeout_at};
 
 use super::RelayError;
 use super::reply::Format;
+use crate::protocol::MAX_TASK_ID_BYTES;
 
 /// A longer body is not read to its end.
 const MAX_BYTES: usize = 1024 * 1024;
-const MAX_TASK_ID_BYTES: usize = 256;
 const MAX_ERROR_CHARS: usize = 500;
 const REJECTED: &str = "the service rejected the message";
 

@@ -13,7 +13,7 @@ use rustls::ClientConfig;
 use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout_at};
 
-use crate::config::{self, UpstreamKind};
+use crate::config::{self, OnDisconnect, UpstreamKind};
 use crate::protocol::{ChannelName, ConnectionId, Params, TraceContext, UserId};
 use crate::telemetry::upstream::Outcome;
 
@@ -174,6 +174,18 @@ impl Upstreams {
         };
         let clients = Arc::new(shared.upstreams.iter().filter_map(client).collect());
         Self { shared: shared.clone(), clients }
+    }
+
+    /// The longest that [`Upstreams::relay`] takes, all attempts together.
+    pub fn relay_timeout(&self, name: &str) -> Duration {
+        self.shared.upstreams.get(name).map_or(Duration::ZERO, |shared| shared.config.timeout)
+    }
+
+    /// Whether a streaming reply ends with the connection that asked for it.
+    pub fn cancels_on_disconnect(&self, name: &str) -> bool {
+        self.shared.upstreams.get(name).is_some_and(|shared| {
+            matches!(&shared.config.kind, UpstreamKind::Http(http) if http.on_disconnect == OnDisconnect::Cancel)
+        })
     }
 
     /// Hands `message` to the upstream called `name`, which config has checked to exist and not to be

@@ -83,6 +83,13 @@ impl Reply {
         }
     }
 
+    /// Gives up a reply that nobody wants any more: the request is aborted.
+    pub fn give_up(mut self) {
+        if !self.over {
+            self.end(ReplyEnd::GivenUp);
+        }
+    }
+
     fn at_eof(&mut self) -> Option<Result<Bytes, ReplyBroken>> {
         match self.format.at_eof() {
             Ok(Parsed::Event(json)) => {
@@ -99,7 +106,7 @@ impl Reply {
         self.over = true;
         self.place.facts.reply_ended(end);
         Some(Err(match end {
-            ReplyEnd::Complete => return None,
+            ReplyEnd::Complete | ReplyEnd::GivenUp => return None,
             ReplyEnd::Lost => ReplyBroken::Lost,
             ReplyEnd::TooLarge => ReplyBroken::Refused("an event of the reply was too large"),
             ReplyEnd::TooLong => ReplyBroken::Refused("the reply took too long"),

@@ -38,10 +38,10 @@ async fn messages_of_a_user_are_counted_over_all_connections(engine: Engine) {
     let gateway = engine.start(relayed(&upstream.url("/"), limits)).await;
     let mut first = signed_in(&gateway, &session()).await;
     let mut second = signed_in(&gateway, &session()).await;
-    for client in [&mut first, &mut second] {
-        assert_eq!(say(client, "a").await["event"], "task_queued");
+    for (client, id) in [(&mut first, "a"), (&mut second, "b")] {
+        assert_eq!(say(client, id).await["event"], "task_queued");
     }
-    assert_eq!(say(&mut first, "b").await["event"], "task_queued");
+    assert_eq!(say(&mut first, "bb").await["event"], "task_queued");
     assert_rate_limited(&say(&mut first, "c").await, "c", 1200);
     assert_rate_limited(&say(&mut second, "d").await, "d", 1200);
     let mut other = signed_in(&gateway, &session_with(json!({"user_id": "7x"}))).await;

@@ -169,7 +169,7 @@ async fn a_streamed_reply_comes_in_order_and_ends_once() {
     ] {
         let (stream, reply) = Reply::stream(kind);
         let upstream = Upstream::start(in_turn([reply])).await;
-        let gateway = Gateway::start(settings(&upstream, "")).await;
+        let gateway = Gateway::start(settings(&upstream, "").without_history()).await;
         let (mut client, _) = Client::connected(&gateway, PATH).await;
         client.send_json(&json!({"message": "tell me"})).await;
         let task_id = queued(&mut client).await;
@@ -200,7 +200,7 @@ async fn the_upstreams_own_terminal_event_is_the_only_one() {
     for terminal in ["complete", "completed", "error", "cancelled"] {
         let (stream, reply) = Reply::stream("text/event-stream");
         let upstream = Upstream::start(in_turn([reply])).await;
-        let gateway = Gateway::start(settings(&upstream, "")).await;
+        let gateway = Gateway::start(settings(&upstream, "").without_history()).await;
         let (mut client, _) = Client::connected(&gateway, PATH).await;
         client.send_json(&json!({"message": "hi"})).await;
         queued(&mut client).await;
@@ -433,7 +433,7 @@ fn publish_blocking(admin: std::net::SocketAddr, data: &Value) {
 async fn the_reply_reaches_every_tab_and_outlives_its_sender() {
     let (stream, reply) = Reply::stream("text/event-stream");
     let upstream = Upstream::start(in_turn([reply])).await;
-    let gateway = Gateway::start(settings(&upstream, "")).await;
+    let gateway = Gateway::start(settings(&upstream, "").without_history()).await;
     let (mut sender, _) = Client::connected(&gateway, PATH).await;
     let (mut tab, _) = Client::connected(&gateway, PATH).await;
     let (mut stranger, _) = Client::connected(&gateway, "/ws/chat/43/").await;

@@ -10,7 +10,7 @@ pub struct Rules(Vec<(ChannelPattern, config::History)>);
 impl Rules {
     /// From each route's channel and history, in order.
     pub fn new<'a>(routes: impl Iterator<Item = (&'a Template, &'a config::History)>) -> Self {
-        Self(routes.map(|(channel, history)| (pattern(channel), *history)).collect())
+        Self(routes.map(|(channel, history)| (ChannelPattern::of(channel), *history)).collect())
     }
 
     /// `None` = it keeps nothing.
@@ -18,24 +18,6 @@ impl Rules {
         let (_, history) = self.0.iter().find(|(pattern, _)| pattern.matches(channel.as_str()))?;
         (history.size > 0).then_some(history)
     }
-}
-
-/// A template with a star for each placeholder.
-fn pattern(template: &Template) -> ChannelPattern {
-    let mut pattern = String::new();
-    let mut inside = false;
-    for character in template.as_str().chars() {
-        match character {
-            '{' => {
-                inside = true;
-                pattern.push('*');
-            }
-            '}' => inside = false,
-            _ if inside => {}
-            other => pattern.push(other),
-        }
-    }
-    ChannelPattern::new(pattern)
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ fn http_to(url: &str) -> config::HttpUpstream {
     config::HttpUpstream {
         url: Template::parse(url).unwrap(),
         max_reply: LONG,
+        on_disconnect: config::OnDisconnect::Continue,
         retries: 0,
         signing_secret: None,
     }

@@ -9,28 +9,52 @@ use tempfile::TempDir;
 
 use super::until;
 
-/// Keeps nothing on disk; killed when dropped.
+/// Keeps nothing on disk unless it is durable; killed when dropped.
 pub struct Redis {
     port: u16,
     directory: TempDir,
+    durable: bool,
     server: Option<Child>,
 }
 
 impl Redis {
     /// Starts `redis-server` on a free port and waits until it answers.
     pub async fn start() -> Self {
+        Self::start_as(false).await
+    }
+
+    /// The same with an append-only file, so that it comes back with its data.
+    pub async fn start_durable() -> Self {
+        Self::start_as(true).await
+    }
+
+    async fn start_as(durable: bool) -> Self {
         loop {
             // The port is free now; should another process take it first, the next one is tried.
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
             let directory = tempfile::tempdir().expect("a temporary directory");
-            let mut redis = Self { port, directory, server: None };
+            let mut redis = Self { port, directory, durable, server: None };
             if redis.try_start().await {
                 return redis;
             }
         }
     }
 
-    /// Starts it again on the same port, empty.
+    /// Forgets what it wrote to disk.
+    pub fn lose_data(&self) {
+        assert!(self.server.is_none(), "it runs");
+        for entry in std::fs::read_dir(self.directory.path()).expect("its directory") {
+            let path = entry.expect("an entry").path();
+            let removed = if path.is_dir() {
+                std::fs::remove_dir_all(path)
+            } else {
+                std::fs::remove_file(path)
+            };
+            removed.expect("a file of its own");
+        }
+    }
+
+    /// Starts it again on the same port; empty, unless it is durable.
     pub async fn restart(&mut self) {
         self.stop();
         assert!(self.try_start().await, "redis-server does not start again on port {}", self.port);
@@ -80,7 +104,7 @@ impl Redis {
     async fn try_start(&mut self) -> bool {
         let mut server = Command::new("redis-server")
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
-            .args(["--save", "", "--appendonly", "no"])
+            .args(["--save", "", "--appendonly", if self.durable { "yes" } else { "no" }])
             .arg("--dir")
             .arg(self.directory.path())
             .stdin(Stdio::null())

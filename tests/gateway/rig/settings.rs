@@ -82,6 +82,11 @@ messages_per_connection = "1000000/1s"
         self
     }
 
+    /// No route's channels keep a history, so that publications arrive without an offset.
+    pub fn without_history(self) -> Self {
+        self.each_route(|route| format!("{route}\n[route.history]\nsize = 0\n"))
+    }
+
     /// Changes the text of every route, e.g. to put another key in front of its sub-tables.
     pub fn each_route(mut self, change: impl Fn(&str) -> String) -> Self {
         for route in &mut self.routes {

@@ -17,7 +17,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::within;
@@ -48,6 +48,8 @@ pub enum Reply {
     Answer { status: u16, headers: Vec<(&'static str, String)>, body: Bytes },
     /// Headers at once, then what the test sends; see [`Reply::stream`].
     Stream { content_type: &'static str, body: Chunks },
+    /// This one, once the test says so.
+    Late(watch::Receiver<bool>, Box<Reply>),
     /// No answer, as long as the gateway waits.
     Hang,
     /// The connection ends without an answer.
@@ -216,7 +218,11 @@ async fn serve(
 }
 
 /// An error makes hyper drop the connection.
-async fn answer(reply: Reply) -> io::Result<Response<BoxBody<Bytes, io::Error>>> {
+async fn answer(mut reply: Reply) -> io::Result<Response<BoxBody<Bytes, io::Error>>> {
+    while let Reply::Late(mut told, later) = reply {
+        told.wait_for(|told| *told).await.map_err(io::Error::other)?;
+        reply = *later;
+    }
     let (response, body) = match reply {
         Reply::Answer { status, headers, body } => {
             let mut response = Response::builder().status(status);
@@ -229,7 +235,7 @@ async fn answer(reply: Reply) -> io::Result<Response<BoxBody<Bytes, io::Error>>>
         Reply::Stream { content_type, body } => {
             (Response::builder().header("content-type", content_type), body.boxed())
         }
-        Reply::Hang => std::future::pending().await,
+        Reply::Late(..) | Reply::Hang => std::future::pending().await,
         Reply::Hangup => return Err(io::Error::other("the test hangs up")),
     };
     response.body(body).map_err(io::Error::other)

@@ -1,0 +1,105 @@
+//! What the gateway reads of a publication: its event's name and its task, and nothing where it is no
+//! JSON object.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+/// The event of a publication.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Event<'a> {
+    pub name: Cow<'a, str>,
+    /// A number as its text.
+    pub task_id: Option<Cow<'a, str>>,
+    /// It says that its generation ends, whatever it is called: only the gateway writes that.
+    pub worker_lost: bool,
+}
+
+#[derive(Deserialize)]
+struct Fields<'a> {
+    #[serde(borrow)]
+    event: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    task_id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    code: Option<&'a RawValue>,
+}
+
+impl<'a> Event<'a> {
+    pub fn read(json: &'a [u8]) -> Option<Self> {
+        let fields: Fields<'a> = serde_json::from_slice(json).ok()?;
+        let task_id = fields.task_id.and_then(|raw| match raw.get().as_bytes().first() {
+            Some(b'"') => serde_json::from_str(raw.get()).ok().map(Cow::Owned),
+            Some(b'0'..=b'9' | b'-') => Some(Cow::Borrowed(raw.get())),
+            _ => None,
+        });
+        let worker_lost = fields.code.is_some_and(|code| code.get() == r#""worker_lost""#);
+        Some(Self { name: fields.event?, task_id, worker_lost })
+    }
+
+    /// The name alone, where the object begins with it, as most do; `None` = read the whole.
+    pub fn quick_name(json: &'a [u8]) -> Option<&'a [u8]> {
+        let rest = after_space(json).strip_prefix(b"{")?;
+        let rest = after_space(rest).strip_prefix(br#""event""#)?;
+        let rest = after_space(rest).strip_prefix(b":")?;
+        let rest = after_space(rest).strip_prefix(b"\"")?;
+        let end = rest.iter().position(|byte| matches!(byte, b'"' | b'\\'))?;
+        (rest[end] == b'"').then(|| &rest[..end])
+    }
+}
+
+fn after_space(bytes: &[u8]) -> &[u8] {
+    bytes.trim_ascii_start()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: &str) -> Option<(String, Option<String>, bool)> {
+        let event = Event::read(json.as_bytes())?;
+        Some((event.name.into_owned(), event.task_id.map(Cow::into_owned), event.worker_lost))
+    }
+
+    #[test]
+    fn names_and_tasks_are_read() {
+        for (json, name, task, lost) in [
+            (r#"{"event":"complete"}"#, "complete", None, false),
+            (
+                r#"{"x":[1,{"event":"no"}],"event":"a\u0062","task_id":"t\"1"}"#,
+                "ab",
+                Some("t\"1"),
+                false,
+            ),
+            (r#"{"event":"e","task_id":17}"#, "e", Some("17"), false),
+            (r#"{"event":"e","task_id":null}"#, "e", None, false),
+            (r#"{"event":"e","task_id":{"a":1}}"#, "e", None, false),
+            (r#"{"event":"error","code":"worker_lost","task_id":"t"}"#, "error", Some("t"), true),
+            (r#"{"event":"error","code":7}"#, "error", None, false),
+        ] {
+            let expected = (name.to_owned(), task.map(str::to_owned), lost);
+            assert_eq!(read(json), Some(expected), "{json}");
+        }
+        for json in
+            ["", "hello", "[]", "{}", r#"{"event":7}"#, r#"{"event":null}"#, "{\"event\":\"a\""]
+        {
+            assert_eq!(read(json), None, "{json}");
+        }
+    }
+
+    #[test]
+    fn a_name_in_front_is_read_without_the_rest() {
+        for (json, name) in [
+            (r#"{"event":"chunk","chunk":"a"}"#, Some("chunk")),
+            (" { \"event\" :\n\"chunk\" garbage", Some("chunk")),
+            (r#"{"event":"a\"b"}"#, None),
+            (r#"{"events":"chunk"}"#, None),
+            (r#"{"chunk":"a","event":"chunk"}"#, None),
+            (r#"{"event":"unfinished"#, None),
+            ("", None),
+        ] {
+            assert_eq!(Event::quick_name(json.as_bytes()), name.map(str::as_bytes), "{json}");
+        }
+    }
+}

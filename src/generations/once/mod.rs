@@ -1,0 +1,238 @@
+//! A client's message id is relayed once.
+//!
+//! Who is about to relay a message claims its id for a bounded time; once the upstream has taken it,
+//! the claim becomes the answer that every repeat gets. A claim whose relay failed is given up, so
+//! that the id may be tried again, and one whose node died expires.
+
+mod memory;
+mod redis;
+#[cfg(test)]
+mod tests;
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
+
+use crate::protocol::{ConnectionId, UserId, random_hex};
+use crate::redis_link::Commands;
+use crate::telemetry::generations as facts;
+use memory::MemoryOnce;
+use redis::RedisOnce;
+
+/// How often a repeat looks whether the first has been relayed.
+const POLL: Duration = Duration::from_millis(100);
+
+/// How often the engine is told how a relay went, where it cannot be reached, and the pause between.
+/// Longer than a Redis needs to restart.
+const SETTLE_ATTEMPTS: usize = 20;
+const SETTLE_PAUSE: Duration = Duration::from_millis(500);
+
+/// What a claim lasts beyond the relay itself: limits are asked in between.
+const LEASE_MARGIN: Duration = Duration::from_secs(10);
+/// The longest that a node which died blocks an id.
+const LONGEST_LEASE: Duration = Duration::from_secs(10 * 60);
+
+/// Which messages have been relayed, on either engine. Cheap to clone, from any thread.
+#[derive(Clone)]
+pub struct Once(Arc<Engine>);
+
+enum Engine {
+    Memory(MemoryOnce),
+    Redis(RedisOnce),
+}
+
+/// Whose message ids are told apart from everybody else's.
+#[derive(Debug, Clone, Copy)]
+pub enum Sender<'a> {
+    /// On all their connections.
+    User(&'a UserId),
+    /// Anonymous.
+    Connection(ConnectionId),
+}
+
+/// One message of one sender on one route. At most a few hundred bytes beyond the user's id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MessageKey(Box<str>);
+
+impl MessageKey {
+    /// `route` is its path pattern, `id` the client's own, which is hashed: two messages have one key
+    /// only if all of these are the same, whatever characters they are made of.
+    pub fn new(route: &str, sender: Sender<'_>, id: &str) -> Self {
+        let (kind, sender) = match sender {
+            Sender::User(user) => ("user", user.to_string()),
+            Sender::Connection(connection) => ("connection", connection.to_string()),
+        };
+        let mut hash = Sha256::new();
+        for part in [kind, route, &sender, id] {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+        let mut key = format!("{route}:{sender}:");
+        for byte in &hash.finalize()[..16] {
+            let _never_fails = write!(key, "{byte:02x}");
+        }
+        Self(key.into())
+    }
+
+    fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What a sender is to do with a message.
+#[derive(Debug)]
+pub enum Turn {
+    /// Relay it, then tell the claim how that went.
+    First(Claim),
+    /// It has been relayed; this is the answer of then.
+    Repeat { task_id: String },
+}
+
+/// Why nobody can say yet whether a message was relayed; it must not be relayed now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoTurn {
+    /// The engine cannot be reached, or is full.
+    EngineDown,
+    /// Somebody has been relaying it for as long as a claim lasts.
+    StillRelaying,
+    /// The sender is not interested any more.
+    Unwanted,
+}
+
+/// What is known of a message.
+enum Held {
+    /// Nothing, until now: it is claimed.
+    Free,
+    /// Somebody is relaying it.
+    Claimed,
+    Relayed(String),
+}
+
+/// The engine that keeps it cannot be reached, is full, or refuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct EngineDown;
+
+impl Once {
+    pub fn memory() -> Self {
+        Self(Arc::new(Engine::Memory(MemoryOnce::new())))
+    }
+
+    /// `key_prefix` is `[engine.redis] key_prefix`.
+    pub fn redis(commands: Commands, key_prefix: &str) -> Self {
+        Self(Arc::new(Engine::Redis(RedisOnce::new(commands, key_prefix))))
+    }
+
+    /// Waits for whoever is relaying the same message now, for at most as long as a claim lasts and as
+    /// long as the answer is `wanted`. `relay_timeout` is the longest that a relay takes, all attempts
+    /// together; `ttl` is how long the answer will be kept.
+    pub async fn turn(
+        &self,
+        message: MessageKey,
+        relay_timeout: Duration,
+        ttl: Duration,
+        wanted: impl Fn() -> bool,
+    ) -> Result<Turn, NoTurn> {
+        let lease = relay_timeout.saturating_add(LEASE_MARGIN).min(LONGEST_LEASE);
+        self.turn_within(lease, message, ttl, wanted).await
+    }
+
+    async fn turn_within(
+        &self,
+        lease: Duration,
+        message: MessageKey,
+        ttl: Duration,
+        wanted: impl Fn() -> bool,
+    ) -> Result<Turn, NoTurn> {
+        let token = random_hex(16);
+        let until = Instant::now() + lease;
+        loop {
+            match self.claim(&message, &token, lease).await {
+                Ok(Held::Free) => {
+                    let once = self.clone();
+                    return Ok(Turn::First(Claim { once, message, token, ttl }));
+                }
+                Ok(Held::Relayed(task_id)) => return Ok(Turn::Repeat { task_id }),
+                Ok(Held::Claimed) if Instant::now() >= until => return Err(NoTurn::StillRelaying),
+                Ok(Held::Claimed) => tokio::time::sleep(POLL).await,
+                Err(EngineDown) => return Err(NoTurn::EngineDown),
+            }
+            if !wanted() {
+                return Err(NoTurn::Unwanted);
+            }
+        }
+    }
+
+    async fn claim(
+        &self,
+        message: &MessageKey,
+        token: &str,
+        lease: Duration,
+    ) -> Result<Held, EngineDown> {
+        match &*self.0 {
+            Engine::Memory(once) => once.claim(message.as_str(), token, lease),
+            Engine::Redis(once) => once.claim(message.as_str(), token, lease).await,
+        }
+    }
+
+    /// `answer` = the task and how long to keep it; `None` frees the message.
+    async fn settle(
+        &self,
+        message: &MessageKey,
+        token: &str,
+        answer: Option<(&str, Duration)>,
+    ) -> Result<(), EngineDown> {
+        match &*self.0 {
+            Engine::Memory(once) => {
+                once.settle(message.as_str(), token, answer);
+                Ok(())
+            }
+            Engine::Redis(once) => once.settle(message.as_str(), token, answer).await,
+        }
+    }
+}
+
+/// The right to relay a message. Whoever holds it tells how that went; a claim that is dropped instead
+/// expires.
+#[must_use]
+pub struct Claim {
+    once: Once,
+    message: MessageKey,
+    token: String,
+    ttl: Duration,
+}
+
+impl Claim {
+    /// The upstream has taken it as `task_id`: repeats get that answer.
+    pub async fn relayed(self, task_id: &str) {
+        if !self.settle(Some((task_id, self.ttl))).await {
+            facts::answer_not_kept(task_id);
+        }
+    }
+
+    /// Not taken, as far as anybody knows: it may be sent again. An engine that cannot be told frees it
+    /// when the claim expires.
+    pub async fn failed(self) {
+        let _or_it_expires = self.settle(None).await;
+    }
+
+    async fn settle(&self, answer: Option<(&str, Duration)>) -> bool {
+        for attempt in 0..SETTLE_ATTEMPTS {
+            if attempt > 0 {
+                tokio::time::sleep(SETTLE_PAUSE).await;
+            }
+            if self.once.settle(&self.message, &self.token, answer).await.is_ok() {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+impl std::fmt::Debug for Claim {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Claim").field("message", &self.message).finish_non_exhaustive()
+    }
+}

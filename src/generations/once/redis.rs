@@ -1,0 +1,76 @@
+//! Claims and answers in Redis, shared by all nodes.
+
+use std::time::Duration;
+
+use redis::Script;
+
+use super::{EngineDown, Held};
+use crate::redis_link::{Commands, RedisFailure};
+
+/// What a key's value begins with: an answer, with the task id behind it, or a claim.
+const ANSWER: &[u8] = b"=";
+const CLAIM: char = '?';
+
+/// Messages are strings that expire: claims with their lease, answers with the route's `dedup_ttl`.
+pub(super) struct RedisOnce {
+    commands: Commands,
+    prefix: String,
+    claim: Script,
+    settle: Script,
+}
+
+impl RedisOnce {
+    pub(super) fn new(commands: Commands, key_prefix: &str) -> Self {
+        Self {
+            commands,
+            prefix: format!("{key_prefix}message:"),
+            claim: Script::new(include_str!("claim.lua")),
+            settle: Script::new(include_str!("settle.lua")),
+        }
+    }
+
+    pub(super) async fn claim(
+        &self,
+        message: &str,
+        token: &str,
+        lease: Duration,
+    ) -> Result<Held, EngineDown> {
+        let mut call = self.claim.prepare_invoke();
+        call.key(self.key(message)).arg(format!("{CLAIM}{token}")).arg(milliseconds(lease));
+        let held: Option<Vec<u8>> = self.commands.invoke(&call).await?;
+        Ok(match held.as_deref().map(|value| value.strip_prefix(ANSWER)) {
+            None => Held::Free,
+            Some(None) => Held::Claimed,
+            Some(Some(task_id)) => Held::Relayed(String::from_utf8_lossy(task_id).into_owned()),
+        })
+    }
+
+    pub(super) async fn settle(
+        &self,
+        message: &str,
+        token: &str,
+        answer: Option<(&str, Duration)>,
+    ) -> Result<(), EngineDown> {
+        let mut call = self.settle.prepare_invoke();
+        call.key(self.key(message)).arg(format!("{CLAIM}{token}"));
+        if let Some((task_id, ttl)) = answer {
+            call.arg([ANSWER, task_id.as_bytes()].concat()).arg(milliseconds(ttl));
+        }
+        let _or_another_claim: i64 = self.commands.invoke(&call).await?;
+        Ok(())
+    }
+
+    fn key(&self, message: &str) -> String {
+        format!("{}{message}", self.prefix)
+    }
+}
+
+impl From<RedisFailure> for EngineDown {
+    fn from(_: RedisFailure) -> Self {
+        Self
+    }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1)
+}

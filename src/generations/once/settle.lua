@@ -1,0 +1,11 @@
+-- Puts an answer in a claim's place, or frees the message, as `MemoryOnce::settle` does.
+-- KEYS[1] the message. ARGV: the claim; the answer and its milliseconds, or neither.
+-- A claim that expired is still settled, unless somebody else has made theirs since.
+local held = redis.call('GET', KEYS[1])
+if held and held ~= ARGV[1] then return 0 end
+if ARGV[2] then
+  redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+else
+  redis.call('DEL', KEYS[1])
+end
+return 1

@@ -1,0 +1,231 @@
+//! The same tests against both engines.
+
+use super::*;
+use crate::redis_link::test_server::RedisServer;
+use crate::shutdown::Shutdown;
+
+const RELAY: Duration = Duration::from_secs(10);
+const TTL: Duration = Duration::from_secs(600);
+
+/// Two nodes on one engine, and what must live as long as they.
+struct Bench {
+    one: Once,
+    two: Once,
+    redis: Option<(RedisServer, Commands)>,
+}
+
+impl Bench {
+    async fn memory() -> Self {
+        let once = Once::memory();
+        Self { two: once.clone(), one: once, redis: None }
+    }
+
+    async fn redis() -> Self {
+        let server = RedisServer::start();
+        let commands = Commands::start(&server.url(), "test", &Shutdown::new()).unwrap();
+        let other = Commands::start(&server.url(), "test", &Shutdown::new()).unwrap();
+        for commands in [&commands, &other] {
+            assert!(commands.wait_up(RELAY).await);
+        }
+        let one = Once::redis(commands.clone(), "tg:");
+        Self { one, two: Once::redis(other, "tg:"), redis: Some((server, commands)) }
+    }
+}
+
+macro_rules! on_both_engines {
+    ($($name:ident $test:expr;)*) => {
+        mod on_memory {
+            use super::*;
+            $(#[tokio::test] async fn $name() { $test(Bench::memory().await).await; })*
+        }
+        mod on_redis {
+            use super::*;
+            $(#[tokio::test] async fn $name() { $test(Bench::redis().await).await; })*
+        }
+    };
+}
+
+on_both_engines! {
+    a_repeat_gets_the_first_answer repeats;
+    a_message_that_failed_may_be_sent_again failures;
+    of_many_at_once_one_is_relayed simultaneous;
+    a_repeat_waits_for_the_first_and_takes_over_where_it_fails takes_over;
+    a_claim_that_was_overtaken_changes_nothing overtaken;
+    answers_expire expiry;
+    nobody_waits_for_what_is_not_wanted unwanted;
+}
+
+fn message(id: &str) -> MessageKey {
+    MessageKey::new("/ws", Sender::User(&UserId::Integer(7)), id)
+}
+
+async fn turn(once: &Once, id: &str) -> Turn {
+    once.turn(message(id), RELAY, TTL, || true).await.unwrap()
+}
+
+async fn first(once: &Once, id: &str) -> Claim {
+    match turn(once, id).await {
+        Turn::First(claim) => claim,
+        Turn::Repeat { task_id } => panic!("relayed before as {task_id}"),
+    }
+}
+
+async fn repeat(once: &Once, id: &str) -> String {
+    match turn(once, id).await {
+        Turn::First(_) => panic!("not relayed before"),
+        Turn::Repeat { task_id } => task_id,
+    }
+}
+
+async fn repeats(bench: Bench) {
+    first(&bench.one, "a").await.relayed("task of a").await;
+    for once in [&bench.one, &bench.two] {
+        assert_eq!(repeat(once, "a").await, "task of a");
+    }
+    first(&bench.two, "b").await.relayed("").await;
+    assert_eq!(repeat(&bench.one, "b").await, "");
+}
+
+async fn failures(bench: Bench) {
+    first(&bench.one, "a").await.failed().await;
+    first(&bench.two, "a").await.failed().await;
+    first(&bench.one, "a").await.relayed("third").await;
+    assert_eq!(repeat(&bench.two, "a").await, "third");
+}
+
+async fn simultaneous(bench: Bench) {
+    let relays = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let sends = (0..50).map(|n| {
+        let once = if n % 2 == 0 { bench.one.clone() } else { bench.two.clone() };
+        let relays = Arc::clone(&relays);
+        tokio::spawn(async move {
+            match turn(&once, "a").await {
+                Turn::First(claim) => {
+                    relays.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                    claim.relayed("the task").await;
+                    "the task".to_owned()
+                }
+                Turn::Repeat { task_id } => task_id,
+            }
+        })
+    });
+    for task_id in futures_util::future::join_all(sends).await {
+        assert_eq!(task_id.unwrap(), "the task");
+    }
+    assert_eq!(relays.load(std::sync::atomic::Ordering::SeqCst), 1);
+}
+
+async fn takes_over(bench: Bench) {
+    let claim = first(&bench.one, "a").await;
+    let other = bench.two.clone();
+    let mut waiting = tokio::spawn(async move { turn(&other, "a").await });
+    let early = tokio::time::timeout(3 * POLL, &mut waiting).await;
+    assert!(early.is_err(), "nobody has an answer while the first is being relayed");
+    claim.failed().await;
+    let Turn::First(claim) = waiting.await.unwrap() else { panic!("nobody relayed it") };
+    claim.relayed("second").await;
+    assert_eq!(repeat(&bench.one, "a").await, "second");
+}
+
+async fn overtaken(bench: Bench) {
+    let ours = first(&bench.one, "a").await;
+    claim(&bench.two, "a").failed().await;
+    claim(&bench.two, "a").relayed("late").await;
+    ours.relayed("ours").await;
+    claim(&bench.two, "a").failed().await;
+    assert_eq!(repeat(&bench.two, "a").await, "ours");
+    // A claim that expired, with nobody behind it, still leaves its answer.
+    claim(&bench.one, "b").relayed("in the end").await;
+    assert_eq!(repeat(&bench.two, "b").await, "in the end");
+}
+
+/// One that expired, as far as the engine knows.
+fn claim(once: &Once, id: &str) -> Claim {
+    Claim { once: once.clone(), message: message(id), token: random_hex(16), ttl: TTL }
+}
+
+async fn expiry(bench: Bench) {
+    let short = Duration::from_millis(50);
+    let turn = |ttl| bench.one.turn(message("a"), RELAY, ttl, || true);
+    let Ok(Turn::First(claim)) = turn(short).await else { panic!("not the first") };
+    claim.relayed("gone soon").await;
+    let deadline = Instant::now() + RELAY;
+    loop {
+        match turn(TTL).await.unwrap() {
+            Turn::First(claim) => return claim.failed().await,
+            Turn::Repeat { task_id } => assert_eq!(task_id, "gone soon"),
+        }
+        assert!(Instant::now() < deadline, "expired in time");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn unwanted(bench: Bench) {
+    let _claim = first(&bench.one, "a").await;
+    let turn = bench.two.turn(message("a"), RELAY, TTL, || false).await;
+    assert_eq!(turn.unwrap_err(), NoTurn::Unwanted);
+}
+
+#[tokio::test]
+async fn a_repeat_does_not_wait_for_ever() {
+    let once = Once::memory();
+    let _claim = first(&once, "a").await;
+    let waited = once.turn_within(3 * POLL, message("a"), TTL, || true).await;
+    assert_eq!(waited.unwrap_err(), NoTurn::StillRelaying);
+}
+
+#[tokio::test]
+async fn what_redis_keeps_expires() {
+    let bench = Bench::redis().await;
+    let (_, commands) = bench.redis.as_ref().unwrap();
+    let left = async |id: &str| -> i64 {
+        let key = format!("tg:message:{}", message(id).as_str());
+        commands.query(::redis::cmd("PTTL").arg(key)).await.unwrap()
+    };
+    let claim = first(&bench.one, "a").await;
+    let lease = (RELAY + LEASE_MARGIN).as_millis() as i64;
+    assert!((1..=lease).contains(&left("a").await));
+    claim.relayed("t").await;
+    assert!((lease..=600_000).contains(&left("a").await));
+    first(&bench.one, "b").await.failed().await;
+    assert_eq!(left("b").await, -2);
+}
+
+#[tokio::test]
+async fn without_redis_nothing_is_relayed() {
+    let mut bench = Bench::redis().await;
+    bench.redis.as_mut().unwrap().0.kill();
+    let turn = bench.one.turn(message("a"), RELAY, TTL, || true).await;
+    assert_eq!(turn.unwrap_err(), NoTurn::EngineDown);
+}
+
+#[tokio::test]
+async fn an_answer_is_told_to_a_redis_that_comes_back() {
+    let mut bench = Bench::redis().await;
+    let claim = first(&bench.one, "a").await;
+    bench.redis.as_mut().unwrap().0.kill();
+    let told = tokio::spawn(async move { claim.relayed("kept").await });
+    bench.redis.as_mut().unwrap().0.restart();
+    told.await.unwrap();
+    assert!(bench.redis.as_ref().unwrap().1.wait_up(RELAY).await);
+    assert_eq!(repeat(&bench.one, "a").await, "kept");
+}
+
+#[test]
+fn keys_are_told_apart_whatever_they_are_made_of() {
+    let user = |name: &str| UserId::Text(name.into());
+    let connection = ConnectionId::random();
+    let named = user(&connection.to_string());
+    let keys = [
+        MessageKey::new("/ws", Sender::User(&user("a")), "b:c"),
+        MessageKey::new("/ws", Sender::User(&user("a:b")), "c"),
+        MessageKey::new("/ws:a", Sender::User(&user("b")), "c"),
+        MessageKey::new("/ws", Sender::User(&named), "c"),
+        MessageKey::new("/ws", Sender::Connection(connection), "c"),
+    ];
+    for (index, key) in keys.iter().enumerate() {
+        assert!(!keys[..index].contains(key), "{key:?}");
+    }
+    let long = MessageKey::new("/ws", Sender::User(&user("a")), &"x".repeat(100_000));
+    assert!(long.as_str().len() < 100);
+}

@@ -1,0 +1,68 @@
+//! What is counted by leases, and who holds one.
+
+use std::fmt;
+
+use super::LimitName;
+use crate::protocol::ConnectionId;
+
+/// What a lease is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leased {
+    /// An open connection.
+    Connection,
+    /// A running generation.
+    Generation,
+}
+
+impl Leased {
+    pub(super) fn limit(self) -> LimitName {
+        match self {
+            Self::Connection => LimitName::ConnectionsPerUser,
+            Self::Generation => LimitName::GenerationsPerUser,
+        }
+    }
+
+    /// Part of the engine's keys.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Connection => "conns",
+            Self::Generation => "gens",
+        }
+    }
+}
+
+/// One count: of what, on the route with which path pattern, of which user.
+#[derive(Debug, Clone, Copy)]
+pub struct Places<'a> {
+    pub of: Leased,
+    pub route: &'a str,
+    pub user: &'a str,
+}
+
+impl Places<'_> {
+    pub(super) fn key(&self, prefix: &str) -> String {
+        format!("{prefix}{}:{}:{}", self.of.word(), self.route, self.user)
+    }
+}
+
+/// Who holds a lease: 128 random bits as 32 hex digits, the same for nothing else of any kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Holder(u128);
+
+impl Holder {
+    pub fn random() -> Self {
+        Self(uuid::Uuid::new_v4().as_u128())
+    }
+}
+
+impl From<ConnectionId> for Holder {
+    fn from(connection: ConnectionId) -> Self {
+        Self(connection.as_u128())
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}

@@ -1,0 +1,39 @@
+//! A place among the replies that may run for one user at once, on all nodes.
+
+use super::Session;
+use super::once::Answered;
+use crate::limits::{Claim, Holder, Lease, Leased, Places, Verdict};
+use crate::protocol::{ErrorCode, ErrorEvent};
+
+/// A place is free when a reply ends, and nobody knows when that is; clients look again after this
+/// many seconds.
+const RETRY_AFTER: u64 = 2;
+
+impl Session {
+    /// A place, until it is dropped; none where the route has no limit, or for anonymous clients.
+    pub(super) async fn place(&self, id: Option<&str>) -> Result<Option<Lease>, Answered> {
+        let route = &self.client.route;
+        let Some(max) = route.limits.generations_per_user else { return Ok(None) };
+        let Some(user) = &self.client.identity.user_id else { return Ok(None) };
+        let user = user.to_string();
+        let places = Places { of: Leased::Generation, route: route.path.as_str(), user: &user };
+        let holder = Holder::random();
+        let claim = Claim::new(&self.services.limits, places, holder);
+        match self.services.limits.acquire(places, holder, max).await {
+            Ok(Verdict::Allowed) => {
+                let lease = self.services.leases.hold(places, holder);
+                claim.hand_on();
+                return Ok(Some(lease));
+            }
+            Ok(Verdict::Refused { .. }) => {
+                claim.hand_on();
+                let text =
+                    "as many replies to you are running as may; try again when one has ended";
+                let event = ErrorEvent::new(ErrorCode::Busy, text).retry_after(RETRY_AFTER);
+                self.refuse(&event.id(id));
+            }
+            Err(_) => self.refuse_unchecked(id),
+        }
+        Err(Answered)
+    }
+}

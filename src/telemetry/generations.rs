@@ -1,0 +1,19 @@
+//! Facts about messages that are relayed once, and about the replies to them.
+
+use metrics::counter;
+use tracing::warn;
+
+/// A message that had been relayed before was answered and not relayed again.
+pub fn duplicate_caught() {
+    counter!("tidegate_messages_total", "outcome" => "duplicate").increment(1);
+}
+
+/// An upstream took a message, and the engine could not be told: a repeat will be relayed again.
+pub fn answer_not_kept(task_id: &str) {
+    counter!("tidegate_message_answers_not_kept_total").increment(1);
+    warn!(
+        event = "message_answer_not_kept",
+        task_id,
+        "the engine could not be told of a relayed message; a repeat would be relayed again"
+    );
+}

@@ -1,0 +1,479 @@
+//! One message, one relay, one end: whatever clients repeat, and whichever node they do it on.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use crate::chat::{relayed, session, session_with};
+use crate::engine::Engine;
+use crate::outcome::attempt;
+use crate::rig::upstream::StreamWriter;
+use crate::rig::{Client, Gateway, Reply, Settings, Upstream, until};
+
+const PATH: &str = "/ws/chat/42/";
+
+on_both_engines! {
+    a_repeat_gets_the_first_answer_and_is_not_relayed,
+    a_repeat_is_not_counted_against_the_users_limit,
+    an_id_whose_relay_failed_may_be_tried_again,
+    anonymous_clients_share_no_ids,
+    without_an_id_or_with_it_off_every_message_is_relayed,
+    a_repeat_waits_for_the_first,
+    so_many_replies_run_for_one_user_at_once,
+    a_relay_that_fails_gives_its_place_back,
+    a_reply_is_cancelled_from_any_tab_of_its_channel_once,
+    a_reply_goes_on_or_ends_with_the_connection_that_asked,
+    a_reply_that_begins_after_its_client_has_gone_is_cancelled,
+    replies_of_a_gateway_that_stops_are_reported,
+}
+
+async fn signed_in(gateway: &Gateway, session: &str) -> Client {
+    let cookie = format!("access_token={session}");
+    attempt(gateway, PATH, &[("cookie", &cookie)]).await.expect("a session")
+}
+
+async fn say(client: &mut Client, id: &str) -> Value {
+    client.send_json(&json!({"message": "hello", "id": id})).await;
+    client.next_json().await
+}
+
+/// Counts what it takes, each as a task of its own.
+async fn counting() -> Upstream {
+    let count = Arc::new(AtomicUsize::new(0));
+    Upstream::start(move |_| {
+        let task = count.fetch_add(1, Ordering::SeqCst);
+        Reply::json(202, &json!({"task_id": format!("task {task}")}))
+    })
+    .await
+}
+
+fn settings(upstream: &Upstream, more: &str) -> Settings {
+    relayed(&upstream.url("/"), &format!("auth = [\"cookie\", \"anonymous\"]\n{more}"))
+}
+
+async fn a_repeat_gets_the_first_answer_and_is_not_relayed(engine: Engine) {
+    let upstream = counting().await;
+    let gateway = engine.start(settings(&upstream, "")).await;
+    let mut client = signed_in(&gateway, &session()).await;
+    let first = say(&mut client, "m-1").await;
+    assert_eq!(first, json!({"event": "task_queued", "task_id": "task 0", "id": "m-1"}));
+    let again =
+        json!({"event": "task_queued", "task_id": "task 0", "id": "m-1", "duplicate": true});
+    assert_eq!(say(&mut client, "m-1").await, again);
+    client.close(1000, "").await;
+    client.closed().await;
+    let mut client = signed_in(&gateway, &session()).await;
+    assert_eq!(say(&mut client, "m-1").await, again, "across a reconnect");
+    assert_eq!(say(&mut client, "m-2").await["task_id"], "task 1");
+    let mut other = signed_in(&gateway, &session_with(json!({"user_id": 8}))).await;
+    assert_eq!(say(&mut other, "m-1").await["task_id"], "task 2", "ids are a user's own");
+    assert_eq!(upstream.requests().len(), 3);
+    let duplicates = gateway.metric("tidegate_messages_total", &[("outcome", "duplicate")]).await;
+    assert_eq!(duplicates, 2.0);
+}
+
+async fn a_repeat_is_not_counted_against_the_users_limit(engine: Engine) {
+    let upstream = counting().await;
+    let limits = "[route.limits]\nmessages_per_user = \"2/1h\"";
+    let gateway = engine.start(settings(&upstream, limits)).await;
+    let mut client = signed_in(&gateway, &session()).await;
+    for duplicate in [Value::Null, json!(true), json!(true)] {
+        assert_eq!(say(&mut client, "m-1").await["duplicate"], duplicate);
+    }
+    assert_eq!(say(&mut client, "m-2").await["event"], "task_queued");
+    assert_eq!(say(&mut client, "m-3").await["code"], "rate_limited");
+    assert_eq!(say(&mut client, "m-3").await["code"], "rate_limited", "and its id is free");
+    assert_eq!(say(&mut client, "m-1").await["duplicate"], true);
+}
+
+async fn an_id_whose_relay_failed_may_be_tried_again(engine: Engine) {
+    let count = Arc::new(AtomicUsize::new(0));
+    let upstream = Upstream::start(move |_| match count.fetch_add(1, Ordering::SeqCst) {
+        0 => Reply::status(500),
+        1 => Reply::Hang,
+        _ => Reply::status(202),
+    })
+    .await;
+    let quick = format!("kind = \"http\"\nurl = {:?}\ntimeout = \"300ms\"", upstream.url("/"));
+    let gateway = engine.start(settings(&upstream, "").upstream("worker", &quick)).await;
+    let mut client = signed_in(&gateway, &session()).await;
+    for _ in 0..2 {
+        assert_eq!(say(&mut client, "m-1").await["code"], "upstream_unavailable");
+    }
+    let answer = say(&mut client, "m-1").await;
+    assert_eq!((&answer["event"], &answer["duplicate"]), (&json!("task_queued"), &Value::Null));
+    let requests = upstream.requests();
+    assert_eq!(requests.len(), 3);
+    for request in &requests {
+        assert_eq!(request.header("idempotency-key"), Some("7:m-1"));
+    }
+}
+
+async fn anonymous_clients_share_no_ids(engine: Engine) {
+    let upstream = counting().await;
+    let gateway = engine.start(settings(&upstream, "")).await;
+    let (mut one, _) = Client::connected(&gateway, PATH).await;
+    let (mut two, _) = Client::connected(&gateway, PATH).await;
+    assert_eq!(say(&mut one, "m-1").await["task_id"], "task 0");
+    assert_eq!(say(&mut two, "m-1").await["task_id"], "task 1");
+    let again = say(&mut one, "m-1").await;
+    assert_eq!((&again["task_id"], &again["duplicate"]), (&json!("task 0"), &json!(true)));
+}
+
+async fn without_an_id_or_with_it_off_every_message_is_relayed(engine: Engine) {
+    let upstream = counting().await;
+    let off = "[route.generations]\ndedup_ttl = \"0s\"";
+    for (settings, message) in [
+        (settings(&upstream, ""), json!({"message": "hello"})),
+        (settings(&upstream, off), json!({"message": "hello", "id": "m-1"})),
+    ] {
+        let gateway = engine.start(settings).await;
+        let mut client = signed_in(&gateway, &session()).await;
+        let before = upstream.requests().len();
+        for _ in 0..3 {
+            client.send_json(&message).await;
+            let answer = client.next_event("task_queued").await;
+            assert_eq!(answer.get("duplicate"), None, "{answer}");
+        }
+        assert_eq!(upstream.requests().len(), before + 3);
+        if let Some(redis) = engine.server() {
+            let keys: Vec<String> = redis.run(&["KEYS", "tg:message:*"]).await;
+            assert_eq!(keys, Vec::<String>::new());
+        }
+    }
+}
+
+/// An upstream that gives its first answer when it is told to, and takes everything after that.
+async fn answering_late(first: Reply) -> (Upstream, watch::Sender<bool>) {
+    let (tell, told) = watch::channel(false);
+    let first = Mutex::new(Some(Reply::Late(told, Box::new(first))));
+    let first = Arc::new(first);
+    let upstream = Upstream::start(move |_| {
+        first.lock().unwrap().take().unwrap_or_else(|| Reply::status(202))
+    })
+    .await;
+    (upstream, tell)
+}
+
+async fn a_repeat_waits_for_the_first(engine: Engine) {
+    for (status, relays) in [(202, 1), (500, 2)] {
+        let (upstream, answer) = answering_late(Reply::status(status)).await;
+        let gateway = engine.start(settings(&upstream, "")).await;
+        let user = session_with(json!({ "user_id": status }));
+        let mut first = signed_in(&gateway, &user).await;
+        let mut second = signed_in(&gateway, &user).await;
+        first.send_json(&json!({"message": "hello", "id": "m-1"})).await;
+        upstream.next_request().await;
+        second.send_json(&json!({"message": "hello", "id": "m-1"})).await;
+        // The second is being worked on once its connection's later ping has been answered.
+        second.send_json(&json!({"type": "ping"})).await;
+        second.next_event("pong").await;
+        answer.send_replace(true);
+        let first = first.next_json().await;
+        let second = second.next_event("task_queued").await;
+        match status {
+            202 => assert_eq!(
+                (&first["task_id"], &json!(true)),
+                (&second["task_id"], &second["duplicate"])
+            ),
+            _ => assert_eq!(
+                (&first["code"], &Value::Null),
+                (&json!("upstream_unavailable"), &second["duplicate"])
+            ),
+        }
+        assert_eq!(upstream.requests().len(), relays);
+    }
+}
+
+#[tokio::test]
+async fn fifty_sends_of_one_message_over_two_nodes_are_one_relay() {
+    let engine = Engine::redis().await;
+    let upstream = counting().await;
+    let nodes =
+        [engine.start(settings(&upstream, "")).await, engine.start(settings(&upstream, "")).await];
+    let mut clients = Vec::new();
+    let limits = session();
+    for n in 0..20 {
+        clients.push(signed_in(&nodes[n % 2], &limits).await);
+    }
+    for n in 0..50 {
+        clients[n % 20].send_json(&json!({"message": "hello", "id": "m-1"})).await;
+    }
+    let mut answers = Vec::new();
+    for n in 0..50 {
+        answers.push(clients[n % 20].next_event("task_queued").await);
+    }
+    assert!(answers.iter().all(|answer| answer["task_id"] == "task 0"), "{answers:?}");
+    let first = answers.iter().filter(|answer| answer.get("duplicate").is_none()).count();
+    assert_eq!(first, 1, "{answers:?}");
+    assert_eq!(upstream.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn a_node_that_died_blocks_an_id_for_a_bounded_time() {
+    let engine = Engine::redis().await;
+    let (upstream, _answer) = answering_late(Reply::status(202)).await;
+    let node = engine.start(settings(&upstream, "")).await;
+    let mut client = signed_in(&node, &session()).await;
+    client.send_json(&json!({"message": "hello", "id": "m-1"})).await;
+    upstream.next_request().await;
+    drop(node);
+    let redis = engine.server().expect("this engine is Redis");
+    let keys: Vec<String> = redis.run(&["KEYS", "tg:message:*"]).await;
+    let [key] = keys.as_slice() else { panic!("one claim: {keys:?}") };
+    let left: i64 = redis.run(&["PTTL", key]).await;
+    assert!((1..=20_000).contains(&left), "{left} ms");
+    // As when that time is over.
+    let _: i64 = redis.run(&["DEL", key]).await;
+    let node = engine.start(settings(&upstream, "")).await;
+    let answer = say(&mut signed_in(&node, &session()).await, "m-1").await;
+    assert_eq!((&answer["event"], answer.get("duplicate")), (&json!("task_queued"), None));
+}
+
+#[tokio::test]
+async fn while_the_engine_is_away_messages_with_an_id_are_not_relayed() {
+    let mut redis = crate::rig::Redis::start().await;
+    let upstream = counting().await;
+    let limits = "[route.limits]\nmessages_per_user = \"off\"\ngenerations_per_user = 0";
+    let gateway = Gateway::start(settings(&upstream, limits).redis(&redis.url())).await;
+    gateway.wait_for_event("redis_connected").await;
+    let mut client = signed_in(&gateway, &session()).await;
+    assert_eq!(say(&mut client, "m-1").await["event"], "task_queued");
+    redis.stop();
+    let answer = say(&mut client, "m-2").await;
+    assert_eq!((&answer["code"], &answer["id"]), (&json!("engine_unavailable"), &json!("m-2")));
+    assert!(answer["retry_after"].as_u64().is_some(), "{answer}");
+    client.send_json(&json!({"message": "hello"})).await;
+    client.next_event("task_queued").await;
+    assert_eq!(upstream.requests().len(), 2);
+    redis.restart().await;
+    until("relay once Redis is back", async || {
+        let mut client =
+            attempt(&gateway, PATH, &[("cookie", &format!("access_token={}", session()))])
+                .await
+                .ok()?;
+        (say(&mut client, "m-2").await["event"] == "task_queued").then_some(())
+    })
+    .await;
+}
+
+/// An upstream that streams every reply, and the writers of the replies in their order.
+async fn streaming() -> (Upstream, Arc<Mutex<Vec<StreamWriter>>>) {
+    let writers = Arc::new(Mutex::new(Vec::new()));
+    let replies = Arc::clone(&writers);
+    let upstream = Upstream::start(move |_| {
+        let (writer, reply) = Reply::stream("text/event-stream");
+        replies.lock().unwrap().push(writer);
+        reply
+    })
+    .await;
+    (upstream, writers)
+}
+
+/// Waits for the event, whatever else is said before.
+async fn heard(client: &mut Client, event: &str) -> Value {
+    loop {
+        let json = client.next_json().await;
+        if json["event"] == event {
+            return json;
+        }
+    }
+}
+
+async fn until_queued(client: &mut Client, message: &str) -> Value {
+    until("place for one more reply", async || {
+        client.send_json(&json!({ "message": message })).await;
+        loop {
+            let json = client.next_json().await;
+            match json["event"].as_str() {
+                Some("task_queued") => return Some(json),
+                Some("error") => return None,
+                _ => {}
+            }
+        }
+    })
+    .await
+}
+
+async fn so_many_replies_run_for_one_user_at_once(engine: Engine) {
+    let (upstream, writers) = streaming().await;
+    let limits = "[route.limits]\ngenerations_per_user = 2\nmessages_per_user = \"3/1h\"";
+    let gateway = engine.start(settings(&upstream, limits)).await;
+    let mut one = signed_in(&gateway, &session()).await;
+    let mut two = signed_in(&gateway, &session()).await;
+    for client in [&mut one, &mut two] {
+        client.send_json(&json!({"message": "tell me"})).await;
+        heard(client, "task_queued").await;
+    }
+    one.send_json(&json!({"message": "more", "id": "m-3"})).await;
+    let busy = heard(&mut one, "error").await;
+    assert_eq!((&busy["code"], &busy["id"]), (&json!("busy"), &json!("m-3")), "{busy}");
+    assert!(busy["retry_after"].as_u64().is_some_and(|wait| (1..=5).contains(&wait)), "{busy}");
+    assert_eq!(upstream.requests().len(), 2, "it was not relayed");
+    let mut other = signed_in(&gateway, &session_with(json!({"user_id": 8}))).await;
+    other.send_json(&json!({"message": "tell me"})).await;
+    heard(&mut other, "task_queued").await;
+    // The end of a reply makes room, and a refusal has cost nothing.
+    writers.lock().unwrap().remove(0);
+    heard(&mut one, "complete").await;
+    until_queued(&mut one, "more").await;
+}
+
+async fn a_relay_that_fails_gives_its_place_back(engine: Engine) {
+    let upstream = Upstream::start(|_| Reply::status(400)).await;
+    let limits = "[route.limits]\ngenerations_per_user = 1";
+    let gateway = engine.start(settings(&upstream, limits)).await;
+    let mut client = signed_in(&gateway, &session()).await;
+    for _ in 0..3 {
+        until("refusal by the upstream", async || {
+            (say(&mut client, "m-1").await["code"] == "upstream_rejected").then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn two_nodes_count_a_users_replies_together() {
+    let engine = Engine::redis().await;
+    let (upstream, writers) = streaming().await;
+    let limits = "[route.limits]\ngenerations_per_user = 1";
+    let (a, b) = (
+        engine.start(settings(&upstream, limits)).await,
+        engine.start(settings(&upstream, limits)).await,
+    );
+    let mut one = signed_in(&a, &session()).await;
+    let mut two = signed_in(&b, &session()).await;
+    one.send_json(&json!({"message": "tell me"})).await;
+    heard(&mut one, "task_queued").await;
+    two.send_json(&json!({"message": "me too"})).await;
+    assert_eq!(heard(&mut two, "error").await["code"], "busy");
+    // The client that asked is gone; its reply goes on, and counts.
+    drop(one);
+    a.wait_for_event("connection_closed").await;
+    two.send_json(&json!({"message": "me too"})).await;
+    assert_eq!(heard(&mut two, "error").await["code"], "busy");
+    writers.lock().unwrap().clear();
+    heard(&mut two, "complete").await;
+    until_queued(&mut two, "me too").await;
+}
+
+fn cancel(task_id: &Value) -> Value {
+    json!({"type": "cancel", "task_id": task_id})
+}
+
+/// Nothing but the answer to a ping comes next.
+async fn says_no_more(client: &mut Client) {
+    client.send_json(&json!({"type": "ping"})).await;
+    client.next_event("pong").await;
+}
+
+async fn ask(client: &mut Client) -> Value {
+    client.send_json(&json!({"message": "tell me"})).await;
+    heard(client, "task_queued").await["task_id"].clone()
+}
+
+async fn a_reply_is_cancelled_from_any_tab_of_its_channel_once(engine: Engine) {
+    let (upstream, writers) = streaming().await;
+    let gateway = engine.start(settings(&upstream, "")).await;
+    let mut sender = signed_in(&gateway, &session()).await;
+    // With many, some are on another thread than the sender.
+    let mut tabs = Vec::new();
+    for _ in 0..4 {
+        tabs.push(Client::connected(&gateway, PATH).await.0);
+    }
+    let (mut stranger, _) = Client::connected(&gateway, "/ws/chat/43/").await;
+    for number in 0..tabs.len() {
+        let task_id = ask(&mut sender).await;
+        heard(&mut sender, "processing_started").await;
+        stranger.send_json(&cancel(&task_id)).await;
+        let error = stranger.next_event("error").await;
+        assert_eq!((&error["code"], &error["task_id"]), (&json!("unknown_task"), &task_id));
+        tabs[number].send_json(&cancel(&task_id)).await;
+        for client in tabs.iter_mut().chain([&mut sender]) {
+            let end = heard(client, "cancelled").await;
+            assert_eq!(end["task_id"], task_id, "{end}");
+        }
+        let writer = writers.lock().unwrap().pop().expect("a reply");
+        writer.given_up().await;
+        sender.send_json(&cancel(&task_id)).await;
+        assert_eq!(sender.next_event("error").await["code"], "unknown_task", "it has ended");
+        says_no_more(&mut tabs[number]).await;
+    }
+    gateway.wait_for_metric("tidegate_generations_total", &[("outcome", "cancelled")], 4.0).await;
+    gateway.wait_for_metric("tidegate_upstream_in_flight", &[("upstream", "worker")], 0.0).await;
+}
+
+async fn a_reply_goes_on_or_ends_with_the_connection_that_asked(engine: Engine) {
+    for on_disconnect in ["continue", "cancel"] {
+        let (upstream, writers) = streaming().await;
+        let worker = format!(
+            "kind = \"http\"\nurl = {:?}\non_disconnect = {on_disconnect:?}",
+            upstream.url("/")
+        );
+        let gateway = engine.start(settings(&upstream, "").upstream("worker", &worker)).await;
+        let (mut tab, _) = Client::connected(&gateway, PATH).await;
+        let mut other = signed_in(&gateway, &session()).await;
+        let mut sender = signed_in(&gateway, &session()).await;
+        let of_other = ask(&mut other).await;
+        let of_sender = ask(&mut sender).await;
+        drop(sender);
+        gateway.wait_for_event("connection_closed").await;
+        let (first, second) = {
+            let mut writers = writers.lock().unwrap();
+            (writers.remove(0), writers.remove(0))
+        };
+        if on_disconnect == "continue" {
+            assert!(second.write("data: {\"event\":\"complete\",\"n\":2}\n\n"));
+            assert_eq!(heard(&mut tab, "complete").await["n"], 2);
+        } else {
+            second.given_up().await;
+            assert_eq!(heard(&mut tab, "cancelled").await["task_id"], of_sender);
+        }
+        drop(first);
+        assert_eq!(heard(&mut tab, "complete").await["task_id"], of_other);
+        says_no_more(&mut tab).await;
+    }
+}
+
+async fn a_reply_that_begins_after_its_client_has_gone_is_cancelled(engine: Engine) {
+    let (writer, reply) = Reply::stream("text/event-stream");
+    let (upstream, answer) = answering_late(reply).await;
+    let worker =
+        format!("kind = \"http\"\nurl = {:?}\non_disconnect = \"cancel\"", upstream.url("/"));
+    let gateway = engine.start(settings(&upstream, "").upstream("worker", &worker)).await;
+    let (mut tab, _) = Client::connected(&gateway, PATH).await;
+    let mut sender = signed_in(&gateway, &session()).await;
+    sender.send_json(&json!({"message": "tell me"})).await;
+    upstream.next_request().await;
+    drop(sender);
+    gateway.wait_for_event("connection_closed").await;
+    answer.send_replace(true);
+    writer.given_up().await;
+    heard(&mut tab, "cancelled").await;
+    says_no_more(&mut tab).await;
+}
+
+async fn replies_of_a_gateway_that_stops_are_reported(engine: Engine) {
+    let (upstream, _writers) = streaming().await;
+    let settings = settings(&upstream, "[route.limits]\ngenerations_per_user = 1")
+        .section("shutdown", "drain = \"200ms\"\ngrace = \"2s\"");
+    let mut gateway = engine.start(settings.clone()).await;
+    let mut sender = signed_in(&gateway, &session()).await;
+    let task_id = ask(&mut sender).await;
+    let Some(_) = engine.server() else {
+        // Nobody is left to hear it; it holds the process up for no longer than it must.
+        assert_eq!(gateway.stop().await, Some(1));
+        return;
+    };
+    let other = engine.start(settings).await;
+    let (mut tab, _) = Client::connected(&other, PATH).await;
+    assert_eq!(gateway.stop().await, Some(1), "a reply was cut");
+    let error = heard(&mut tab, "error").await;
+    assert_eq!((&error["code"], &error["task_id"]), (&json!("worker_lost"), &task_id));
+    says_no_more(&mut tab).await;
+    // Its place is free for the user's next message, at once.
+    let mut sender = signed_in(&other, &session()).await;
+    ask(&mut sender).await;
+}

@@ -1,0 +1,397 @@
+//! Clients that come back: every publication once and in order, or told plainly that it is not so.
+
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+
+use crate::engine::Engine;
+use crate::rig::upstream::{Reply, Upstream};
+use crate::rig::{Client, Event, Gateway, Redis, Settings, http, until};
+
+const PATH: &str = "/ws/chat/42/";
+
+on_both_engines! {
+    what_was_missed_comes_once_and_in_order,
+    a_reply_that_has_ended_can_be_resumed,
+    what_cannot_be_recovered_is_said,
+    the_first_frame_resumes_as_well,
+    a_long_history_comes_at_the_clients_pace,
+    missed_chunks_may_come_as_one,
+    a_channel_without_history_says_so,
+    a_tab_that_joins_sees_the_reply_from_its_start,
+    a_call_is_published_once_under_its_key,
+}
+
+fn settings() -> Settings {
+    Settings::chat("http://127.0.0.1:1/")
+}
+
+fn history(lines: &str) -> Settings {
+    settings().each_route(|route| format!("{route}\n[route.history]\n{lines}\n"))
+}
+
+/// `connected`, and where to resume after it.
+struct Place {
+    connected: Value,
+    epoch: String,
+    offset: u64,
+}
+
+impl Place {
+    fn new(connected: Value) -> Self {
+        let epoch = connected["epoch"].as_str().expect("an epoch").to_owned();
+        let offset = connected["offset"].as_u64().expect("an offset");
+        Self { connected, epoch, offset }
+    }
+
+    /// As a client library does: each frame says where the client is now.
+    fn follow(&mut self, frame: &Value) {
+        if let Some(epoch) = frame["epoch"].as_str() {
+            self.epoch = epoch.to_owned();
+        }
+        if let Some(offset) = frame["offset"].as_u64() {
+            self.offset = offset;
+        }
+    }
+
+    fn path(&self) -> String {
+        format!("{PATH}?since={}&epoch={}", self.offset, self.epoch)
+    }
+
+    fn outcome(&self) -> (&Value, &Value) {
+        (&self.connected["recovered"], &self.connected["missed"])
+    }
+}
+
+async fn connect(gateway: &Gateway, path: &str) -> (Client, Place) {
+    let (client, connected) = Client::connected(gateway, path).await;
+    (client, Place::new(connected))
+}
+
+/// Answers the first request with `reply`.
+async fn upstream(reply: Reply) -> Upstream {
+    let reply = Arc::new(Mutex::new(Some(reply)));
+    Upstream::start(move |_| reply.lock().unwrap().take().unwrap_or(Reply::status(202))).await
+}
+
+async fn publish(gateway: &Gateway, numbers: std::ops::Range<u64>) {
+    for n in numbers {
+        gateway.publish("chat_42", json!({"event": "chunk", "chunk": format!("{n} ")})).await;
+    }
+}
+
+/// Reads chunks of these numbers.
+async fn expect(client: &mut Client, place: &mut Place, numbers: std::ops::Range<u64>) {
+    for n in numbers {
+        let frame = client.next_event("chunk").await;
+        assert_eq!(frame["chunk"], format!("{n} "));
+        assert_eq!(frame["offset"], place.offset + 1);
+        place.follow(&frame);
+    }
+}
+
+async fn what_was_missed_comes_once_and_in_order(engine: Engine) {
+    let gateway = engine.start(settings()).await;
+    let (mut client, mut place) = connect(&gateway, PATH).await;
+    assert_eq!(place.outcome(), (&Value::Null, &Value::Null), "nobody asked");
+    publish(&gateway, 0..3).await;
+    expect(&mut client, &mut place, 0..3).await;
+    drop(client);
+    publish(&gateway, 3..6).await;
+    let (mut client, mut again) = connect(&gateway, &place.path()).await;
+    assert_eq!(again.outcome(), (&json!(true), &json!(3)));
+    assert_eq!((&again.epoch, again.offset), (&place.epoch, 3));
+    publish(&gateway, 6..9).await;
+    expect(&mut client, &mut again, 3..9).await;
+    let (_client, same) = connect(&gateway, &again.path()).await;
+    assert_eq!(same.outcome(), (&json!(true), &json!(0)));
+}
+
+async fn a_reply_that_has_ended_can_be_resumed(engine: Engine) {
+    let (stream, reply) = Reply::stream("text/event-stream");
+    let upstream = upstream(reply).await;
+    let gateway = engine.start(Settings::chat(&upstream.url("/"))).await;
+    let (mut client, mut place) = connect(&gateway, PATH).await;
+    client.send_json(&json!({"message": "hi"})).await;
+    client.next_event("task_queued").await;
+    place.follow(&client.next_event("processing_started").await);
+    stream.write("data: one\n\n");
+    place.follow(&client.next_event("chunk").await);
+    drop(client);
+    stream.write("data: two\n\n");
+    drop(stream);
+    gateway.wait_for_metric("tidegate_generations_total", &[], 1.0).await;
+    let (mut client, again) = connect(&gateway, &place.path()).await;
+    assert_eq!(again.outcome(), (&json!(true), &json!(2)));
+    assert_eq!(client.next_event("chunk").await["chunk"], "two");
+    client.next_event("complete").await;
+}
+
+async fn what_cannot_be_recovered_is_said(engine: Engine) {
+    let gateway = engine.start(history("size = 5")).await;
+    let (client, place) = connect(&gateway, PATH).await;
+    drop(client);
+    publish(&gateway, 0..10).await;
+    let epoch = &place.epoch;
+    for (query, missed) in [
+        (format!("since=4&epoch={epoch}"), json!(6)),
+        (format!("since=11&epoch={epoch}"), Value::Null),
+        ("since=10&epoch=abc".to_owned(), Value::Null),
+        ("since=10".to_owned(), Value::Null),
+        (format!("since=x&epoch={epoch}"), Value::Null),
+        (format!("since=-1&epoch={epoch}"), Value::Null),
+        (format!("since=10&since=9&epoch={epoch}"), Value::Null),
+        (format!("since=99999999999999999999&epoch={epoch}"), Value::Null),
+        ("epoch=%00&since=%ff".to_owned(), Value::Null),
+    ] {
+        let (mut client, place) = connect(&gateway, &format!("{PATH}?{query}")).await;
+        assert_eq!(place.outcome(), (&json!(false), &missed), "{query}");
+        assert_eq!((&place.epoch, place.offset), (epoch, 10), "{query}");
+        client.send_json(&json!({"type": "ping"})).await;
+        client.next_event("pong").await;
+    }
+    let (mut client, place) = connect(&gateway, &format!("{PATH}?since=5&epoch={epoch}")).await;
+    assert_eq!(place.outcome(), (&json!(true), &json!(5)));
+    assert_eq!(client.next_event("chunk").await["offset"], 6);
+}
+
+async fn the_first_frame_resumes_as_well(engine: Engine) {
+    let gateway = engine.start(settings()).await;
+    let (client, place) = connect(&gateway, PATH).await;
+    drop(client);
+    publish(&gateway, 0..4).await;
+    for since in [json!(place.offset + 1), json!((place.offset + 1).to_string())] {
+        let (mut client, _) = connect(&gateway, PATH).await;
+        client.send_json(&json!({"type": "resume", "since": since, "epoch": place.epoch})).await;
+        let mut place = Place::new(client.next_event("resumed").await);
+        assert_eq!(place.outcome(), (&json!(true), &json!(3)));
+        expect(&mut client, &mut place, 1..4).await;
+    }
+    let (mut client, _) = connect(&gateway, PATH).await;
+    client.send_json(&json!({"type": "resume", "since": [], "epoch": 1})).await;
+    let mut place = Place::new(client.next_event("resumed").await);
+    assert_eq!(place.outcome(), (&json!(false), &Value::Null));
+    publish(&gateway, 4..5).await;
+    expect(&mut client, &mut place, 4..5).await;
+}
+
+async fn a_long_history_comes_at_the_clients_pace(engine: Engine) {
+    // Many times the send queue, in count and in bytes.
+    let settings = history("size = 5000")
+        .each_route(|route| format!("send_queue = {{ messages = 8, bytes = \"16KiB\" }}\n{route}"));
+    let gateway = engine.start(settings).await;
+    let (client, place) = connect(&gateway, PATH).await;
+    drop(client);
+    let filler = "x".repeat(500);
+    for part in 0..3 {
+        let many: Vec<Value> = (part * 1000..(part + 1) * 1000)
+            .map(|n| json!({"channel": "chat_42", "data": {"n": n, "filler": filler}}))
+            .collect();
+        let answer = gateway.api("/v1/publish", json!({"publications": many})).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert_eq!(answer.json()["channels"][0]["offset"], (part + 1) * 1000);
+    }
+    let (mut client, again) = connect(&gateway, &place.path()).await;
+    assert_eq!(again.outcome(), (&json!(true), &json!(3000)));
+    for n in 0..3000 {
+        if n == 10 {
+            // While the history is still on its way.
+            publish(&gateway, 0..5).await;
+        }
+        assert_eq!(client.next_json().await["n"], n);
+    }
+    let mut place = Place { offset: 3000, ..again };
+    expect(&mut client, &mut place, 0..5).await;
+}
+
+async fn missed_chunks_may_come_as_one(engine: Engine) {
+    let gateway = engine.start(history("compact = \"chunks\"")).await;
+    let (mut live, place) = connect(&gateway, PATH).await;
+    gateway.publish("chat_42", json!({"event": "processing_started"})).await;
+    publish(&gateway, 0..50).await;
+    gateway.publish("chat_42", json!({"event": "complete"})).await;
+    live.next_event("processing_started").await;
+    let mut whole = String::new();
+    for n in 0..50 {
+        let chunk = live.next_event("chunk").await;
+        assert_eq!(chunk["offset"], n + 2, "live, each is its own");
+        write!(whole, "{n} ").unwrap();
+    }
+    let (mut late, again) = connect(&gateway, &place.path()).await;
+    assert_eq!(again.outcome(), (&json!(true), &json!(52)));
+    late.next_event("processing_started").await;
+    let merged = late.next_event("chunk").await;
+    assert_eq!((&merged["chunk"], &merged["offset"]), (&json!(whole), &json!(51)));
+    assert_eq!(late.next_event("complete").await["offset"], 52);
+}
+
+async fn a_channel_without_history_says_so(engine: Engine) {
+    let gateway = engine.start(settings().without_history()).await;
+    let (_, connected) = Client::connected(&gateway, PATH).await;
+    for name in ["epoch", "offset", "recovered", "missed"] {
+        assert_eq!(connected[name], Value::Null, "{connected}");
+    }
+    let (mut client, connected) =
+        Client::connected(&gateway, &format!("{PATH}?since=1&epoch=a")).await;
+    assert_eq!(connected["recovered"], false);
+    client.send_json(&json!({"type": "resume", "since": 1, "epoch": "a"})).await;
+    assert_eq!(client.next_json().await, json!({"event": "resumed", "recovered": false}));
+    gateway.publish("chat_42", json!({"n": 1})).await;
+    assert_eq!(client.next_json().await, json!({"n": 1}));
+}
+
+async fn a_tab_that_joins_sees_the_reply_from_its_start(engine: Engine) {
+    let (stream, reply) = Reply::stream("text/event-stream");
+    let upstream = upstream(reply).await;
+    let gateway = engine.start(Settings::chat(&upstream.url("/"))).await;
+    let (mut sender, _) = connect(&gateway, PATH).await;
+    gateway.publish("chat_42", json!({"event": "before"})).await;
+    sender.next_event("before").await;
+    sender.send_json(&json!({"message": "hi"})).await;
+    let task = sender.next_event("task_queued").await;
+    sender.next_event("processing_started").await;
+    stream.write("data: one\n\n");
+    sender.next_event("chunk").await;
+    drop(sender);
+    let (mut tab, _) = connect(&gateway, PATH).await;
+    assert_eq!(tab.next_event("processing_started").await["task_id"], task["task_id"]);
+    assert_eq!(tab.next_event("chunk").await["chunk"], "one");
+    stream.write("data: two\n\n");
+    assert_eq!(tab.next_event("chunk").await["chunk"], "two");
+    drop(stream);
+    tab.next_event("complete").await;
+    gateway.wait_for_metric("tidegate_generations_total", &[], 1.0).await;
+    let (mut later, _) = connect(&gateway, PATH).await;
+    gateway.publish("chat_42", json!({"event": "after"})).await;
+    later.next_event("after").await;
+}
+
+async fn a_call_is_published_once_under_its_key(engine: Engine) {
+    let gateway = engine.start(settings()).await;
+    let (mut client, _) = connect(&gateway, PATH).await;
+    let call = json!({"channel": "chat_42", "data": {"event": "x"}, "idempotency_key": "k-1"});
+    let first = gateway.api("/v1/publish", call.clone()).await.json();
+    let mut repeat = gateway.api("/v1/publish", call).await.json();
+    assert_eq!(repeat["duplicate"].take(), true);
+    repeat.as_object_mut().unwrap().remove("duplicate");
+    assert_eq!(repeat, first);
+    let many = json!([
+        {"channel": "chat_42", "data": {"event": "y"}},
+        {"channel": "chat_43", "data": {"event": "z"}},
+        {"channel": "chat_42", "data": {"event": "y"}},
+    ]);
+    let call = json!({"publications": many, "idempotency_key": "k-2"});
+    for duplicate in [Value::Null, json!(true)] {
+        let answer = gateway.api("/v1/publish", call.clone()).await.json();
+        assert_eq!(answer["published"], 3);
+        let places: Vec<_> = answer["channels"].as_array().unwrap().iter().collect();
+        assert_eq!((&places[0]["channel"], &places[0]["offset"]), (&json!("chat_42"), &json!(3)));
+        assert_eq!((&places[1]["channel"], &places[1]["offset"]), (&json!("chat_43"), &json!(1)));
+        assert_eq!(places[0]["duplicate"], duplicate);
+    }
+    for (event, offset) in [("x", 1), ("y", 2), ("y", 3)] {
+        assert_eq!(client.next_event(event).await["offset"], offset);
+    }
+    gateway.publish("chat_42", json!({"event": "end"})).await;
+    client.next_event("end").await;
+    let empty = json!({"channel": "chat_42", "data": 1, "idempotency_key": ""});
+    assert_eq!(gateway.api("/v1/publish", empty).await.status, 400);
+}
+
+/// A publication of a worker, as its documentation says.
+async fn worker_publishes(redis: &Redis, json: &Value) {
+    let script = redis::Script::new(include_str!("../../clients/redis/publish.lua"));
+    let mut call = script.key("tg:{chat_42}:stream");
+    call.key("tg:{chat_42}:meta").arg("chat_42").arg(1000).arg(300_000).arg(json.to_string());
+    let _: redis::Value = call.invoke_async(&mut redis.connection().await).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_node_missed_is_read_from_the_history() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(settings().redis(&redis.url())).await;
+    until("ready gateway", async || {
+        (http::get(gateway.admin(), "/readyz").await.status == 200).then_some(())
+    })
+    .await;
+    // One that has heard nothing yet, and one that has.
+    let (mut idle, _) = Client::connected(&gateway, "/ws/chat/1/").await;
+    let (mut client, _) = Client::connected(&gateway, PATH).await;
+    worker_publishes(&redis, &json!({"event": "first"})).await;
+    client.next_event("first").await;
+    for round in 0..5 {
+        // In one transaction, so that the node cannot be back before it is published.
+        let mut connection = redis.connection().await;
+        let mut cut = redis::pipe();
+        cut.atomic().cmd("CLIENT").arg("KILL").arg("TYPE").arg("PUBSUB").ignore();
+        for channel in ["chat_42", "chat_1"] {
+            cut.cmd("EVAL").arg(include_str!("../../clients/redis/publish.lua")).arg(2);
+            cut.arg(format!("tg:{{{channel}}}:stream")).arg(format!("tg:{{{channel}}}:meta"));
+            cut.arg(channel).arg(1000).arg(300_000);
+            cut.arg(json!({"event": "missed", "round": round}).to_string()).ignore();
+        }
+        let () = cut.query_async(&mut connection).await.unwrap();
+        for client in [&mut client, &mut idle] {
+            assert_eq!(client.next_event("missed").await["round"], round);
+        }
+        worker_publishes(&redis, &json!({"event": "live", "round": round})).await;
+        assert_eq!(client.next_event("live").await["round"], round);
+    }
+    let complete = [("outcome", "complete")];
+    assert!(gateway.metric("tidegate_catch_ups_total", &complete).await >= 10.0);
+}
+
+#[tokio::test]
+async fn a_redis_that_comes_back_with_its_data_is_not_noticed() {
+    let mut redis = Redis::start_durable().await;
+    let gateway = Gateway::start(settings().redis(&redis.url())).await;
+    until("ready gateway", async || {
+        (http::get(gateway.admin(), "/readyz").await.status == 200).then_some(())
+    })
+    .await;
+    let (mut client, mut place) = connect(&gateway, PATH).await;
+    publish(&gateway, 0..3).await;
+    expect(&mut client, &mut place, 0..3).await;
+    redis.stop();
+    gateway.wait_for_event("subscription_lost").await;
+    redis.restart().await;
+    worker_publishes(&redis, &json!({"event": "chunk", "chunk": "3 "})).await;
+    expect(&mut client, &mut place, 3..4).await;
+    // Without its data the client is told, and then told what cannot be recovered.
+    redis.stop();
+    redis.lose_data();
+    redis.restart().await;
+    assert_eq!(client.closed().await, Some(1012));
+    until("ready gateway", async || {
+        (http::get(gateway.admin(), "/readyz").await.status == 200).then_some(())
+    })
+    .await;
+    let (mut client, mut again) = connect(&gateway, &place.path()).await;
+    assert_eq!(again.outcome(), (&json!(false), &Value::Null));
+    assert_ne!(again.epoch, place.epoch);
+    publish(&gateway, 4..6).await;
+    expect(&mut client, &mut again, 4..6).await;
+}
+
+#[tokio::test]
+async fn plain_publications_have_no_offset_and_do_not_disturb() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(settings().redis(&redis.url())).await;
+    until("ready gateway", async || {
+        (http::get(gateway.admin(), "/readyz").await.status == 200).then_some(())
+    })
+    .await;
+    let (mut client, place) = connect(&gateway, PATH).await;
+    worker_publishes(&redis, &json!({"event": "a"})).await;
+    let _: u64 = redis.run(&["PUBLISH", "chat_42", r#"{"event":"plain"}"#]).await;
+    worker_publishes(&redis, &json!({"event": "b"})).await;
+    client.next_event("a").await;
+    assert_eq!(client.next().await, Event::Text(r#"{"event":"plain"}"#.to_owned()));
+    client.next_event("b").await;
+    drop(client);
+    let (mut client, again) = connect(&gateway, &place.path()).await;
+    assert_eq!(again.outcome(), (&json!(true), &json!(2)));
+    client.next_event("a").await;
+    client.next_event("b").await;
+}
