@@ -120,7 +120,7 @@ pub(super) fn route(s: &mut Section<'_>) -> Option<Route> {
         PRESENCE,
         "off",
         "\"on\": who is connected is known, over all nodes, to whoever asks the server API. \
-         \"events\": each join and leave is published to the channel as well.",
+         \"events\": each join and leave is published to the channel as well, on a json route.",
     );
     let limits = s.section(
         "limits",
