@@ -75,11 +75,12 @@ impl Session {
         if client.route.presence == config::Presence::Off || !self.socket.is_open() {
             return;
         }
+        let identity = client.identity.borrow();
         let connected_at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let member = Member {
             connection_id: client.connection_id,
-            user_id: client.identity.user_id.clone(),
-            username: client.identity.username.clone(),
+            user_id: identity.user_id.clone(),
+            username: identity.username.clone(),
             connected_at: connected_at.as_secs(),
             events: client.route.presence == config::Presence::Events,
         };
