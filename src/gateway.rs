@@ -26,6 +26,7 @@ use crate::generations::{Once, Running, Task};
 use crate::handshake::Handshake;
 use crate::limits::{ConnectionCounts, SharedLimits};
 use crate::listener::Worker;
+use crate::presence::PresenceStore;
 use crate::redis_link::Commands;
 use crate::shutdown::Shutdown;
 use crate::telemetry;
@@ -146,6 +147,7 @@ struct Engine {
     publisher: Publisher,
     tokens: TokenStore,
     limits: SharedLimits,
+    presence: PresenceStore,
     once: Once,
     control: Control,
     ready: Vec<(&'static str, ReadyCheck)>,
@@ -176,6 +178,7 @@ impl Engine {
                 ),
                 tokens: TokenStore::memory(config.tokens.ttl),
                 limits: SharedLimits::memory(),
+                presence: PresenceStore::memory(),
                 once: Once::memory(),
                 control: Control::memory(threads),
                 ready,
@@ -207,6 +210,8 @@ impl Engine {
                 ready.push(("control", control_check(&control)));
                 Self {
                     control,
+                    // Where the channels are.
+                    presence: PresenceStore::redis(publisher.clone(), &redis.key_prefix),
                     once: Once::redis(publisher.clone(), &redis.key_prefix),
                     publisher: Publisher::redis(publisher, &redis.key_prefix, rules, max_bytes),
                     tokens: TokenStore::redis(tokens, &config.tokens.key_prefix, config.tokens.ttl),
@@ -318,6 +323,7 @@ fn workers(
         publisher: engine.publisher.clone(),
         upstreams: upstreams.clone(),
         limits: engine.limits.clone(),
+        presence: engine.presence.clone(),
         once: engine.once.clone(),
         running: running.clone(),
         counts: counts.clone(),
@@ -363,6 +369,7 @@ fn serve_admin(
         publisher: engine.publisher.clone(),
         tokens: engine.tokens.clone(),
         control: engine.control.clone(),
+        presence: engine.presence.clone(),
         ready: engine.ready.clone(),
         metrics: metrics.clone(),
         shutdown: shutdown.clone(),

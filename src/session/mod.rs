@@ -12,6 +12,7 @@ mod messages;
 mod once;
 mod orders;
 mod place;
+mod presence;
 mod relay;
 mod resume;
 #[cfg(test)]
@@ -20,6 +21,7 @@ mod roster;
 
 pub use cancel::Attached;
 pub use orders::take_orders;
+pub use presence::Presence;
 pub use roster::Roster;
 
 use std::cell::{Cell, RefCell};
@@ -65,6 +67,7 @@ pub struct Services {
     pub limits: SharedLimits,
     pub authenticator: Authenticator,
     pub leases: Rc<LeaseSet>,
+    pub presence: Presence,
     pub roster: Roster,
     pub shutdown: Shutdown,
     pub stop: config::Shutdown,
@@ -206,6 +209,7 @@ pub async fn open(
                 session.open_bridge().await;
             }
             session.begin(resume).await;
+            session.enter_channel();
         }
         Err(_) => socket.close(CloseReason::Overloaded),
     }
@@ -320,6 +324,7 @@ impl Session {
     fn finish(&self) {
         self.socket.cut();
         self.subscription.borrow_mut().take();
+        self.leave_channel();
         self.services.roster.leave(self);
         self.services.attached.cancel_all(self.client.connection_id);
         if let Some(bridge) = self.bridge.borrow_mut().take() {

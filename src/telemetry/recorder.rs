@@ -55,6 +55,7 @@ const COUNTERS: &[(&str, &str)] = &[
         "Relayed messages that the engine could not be told of",
     ),
     ("tidegate_messages_total", "Clients' messages, by outcome"),
+    ("tidegate_presence_engine_failures_total", "Calls about presence that failed, by step"),
     ("tidegate_proxy_requests_total", "Proxied requests, by outcome"),
     ("tidegate_publications_total", "Publications that reached this node, by outcome"),
     ("tidegate_redis_connects_total", "Attempts to connect to Redis, by outcome"),
@@ -77,6 +78,7 @@ const COUNTERS: &[(&str, &str)] = &[
 const GAUGES: &[(&str, &str)] = &[
     ("tidegate_build_info", "1, with the version"),
     ("tidegate_connections", "Open sessions, by route"),
+    ("tidegate_presence_members", "Connections of this node that are members of their channel"),
     ("tidegate_queue_depth", "Publications in the intake, and batches before the busiest worker"),
     ("tidegate_redis_subscription_live", "1 while all channels are subscribed"),
     ("tidegate_redis_up", "1 while Redis answers, by connection"),
