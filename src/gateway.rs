@@ -21,7 +21,7 @@ use tokio::task::LocalSet;
 use crate::admin::{Admin, ReadyCheck};
 use crate::broker::{Core, MemoryHistory, Publisher, Rules, Seat};
 use crate::config::{Config, EngineKind, RedisEngine, Secret};
-use crate::generations::{Once, Running};
+use crate::generations::{Generations, Heard};
 use crate::handshake::Handshake;
 use crate::limits::{ConnectionCounts, SharedLimits};
 use crate::listener::Worker;
@@ -141,7 +141,7 @@ struct Engine {
     publisher: Publisher,
     tokens: TokenStore,
     limits: SharedLimits,
-    once: Once,
+    generations: Generations,
     ready: Vec<(&'static str, ReadyCheck)>,
 }
 
@@ -165,7 +165,7 @@ impl Engine {
                 ),
                 tokens: TokenStore::memory(config.tokens.ttl),
                 limits: SharedLimits::memory(),
-                once: Once::memory(),
+                generations: Generations::memory(&config.routes),
                 ready,
             },
             EngineKind::Redis(redis) => {
@@ -185,7 +185,7 @@ impl Engine {
                     ));
                 }
                 Self {
-                    once: Once::redis(publisher.clone(), &redis.key_prefix),
+                    generations: Generations::redis(&publisher, &redis.key_prefix, &config.routes),
                     publisher: Publisher::redis(publisher, &redis.key_prefix, rules, max_bytes),
                     tokens: TokenStore::redis(tokens, &config.tokens.key_prefix, config.tokens.ttl),
                     limits: SharedLimits::redis(limits, &redis.key_prefix),
@@ -208,7 +208,20 @@ impl Engine {
     }
 
     /// Starts the broker's core.
-    fn run(&mut self, core: Core, config: &Config, shutdown: &Shutdown) -> Result<(), StartError> {
+    fn run(
+        &mut self,
+        mut core: Core,
+        config: &Config,
+        shutdown: &Shutdown,
+    ) -> Result<(), StartError> {
+        let tracker = self.generations.tracker.clone();
+        core.observed_by(move |channel, json, position| {
+            let heard = tracker.hear(channel, json, position);
+            if heard == Heard::Drop {
+                telemetry::generations::second_end_dropped();
+            }
+            heard == Heard::Deliver
+        });
         match &config.engine.kind {
             EngineKind::Memory => {
                 tokio::task::spawn_local(core.run_memory(self.publisher.history()));
@@ -263,7 +276,6 @@ fn workers(
     .map_err(StartError::Setting)?;
     let handshake = Arc::new(handshake);
     let upstream_kinds = Arc::new(config.upstreams.clone());
-    let running = Running::default();
     let counts =
         ConnectionCounts::new(config.server.max_connections, config.server.max_connections_per_ip);
     let worker = |(listener, seat)| Worker {
@@ -277,8 +289,7 @@ fn workers(
         publisher: engine.publisher.clone(),
         upstreams: upstreams.clone(),
         limits: engine.limits.clone(),
-        once: engine.once.clone(),
-        running: running.clone(),
+        generations: engine.generations.clone(),
         counts: counts.clone(),
         shutdown: shutdown.clone(),
         stop: config.shutdown.clone(),

@@ -12,7 +12,7 @@ use tokio::task::LocalSet;
 use super::http::{Connection, Front};
 use crate::broker::{Broker, Publisher, Seat};
 use crate::config;
-use crate::generations::{Once, Running};
+use crate::generations::Generations;
 use crate::handshake::Handshake;
 use crate::limits::{ConnectionCounts, LeaseSet, LimitName, SharedLimits};
 use crate::proxy::Proxy;
@@ -41,8 +41,7 @@ pub struct Worker {
     pub seat: Seat,
     pub publisher: Publisher,
     pub upstreams: UpstreamsShared,
-    pub once: Once,
-    pub running: Running,
+    pub generations: Generations,
     pub limits: SharedLimits,
     pub counts: ConnectionCounts,
     pub shutdown: Shutdown,
@@ -98,8 +97,7 @@ impl Worker {
             history: self.publisher.history(),
             publisher: self.publisher,
             upstreams: Upstreams::new(&self.upstreams),
-            once: self.once,
-            running: self.running,
+            generations: self.generations,
             attached: Attached::default(),
             leases: LeaseSet::new(self.limits.clone()),
             limits: self.limits,

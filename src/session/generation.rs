@@ -76,7 +76,9 @@ impl Session {
     pub(super) fn generate(&self, task_id: &str, reply: Reply, place: Option<Lease>) {
         let task = Task { channel: self.client.channel.clone(), id: task_id.into() };
         // The id of a task whose reply streams is fresh.
-        let Some(run) = self.services.running.begin(task) else { return reply.give_up() };
+        let Some(run) = self.services.generations.running.begin(task) else {
+            return reply.give_up();
+        };
         let upstream = self.client.route.upstream.as_deref().unwrap_or_default();
         let attached = self.services.upstreams.cancels_on_disconnect(upstream);
         if attached {

@@ -30,7 +30,7 @@ use bytes::Bytes;
 
 use crate::broker::{Broker, History, Publisher, Subscription};
 use crate::config::{self, Binary, Protocol, Route, UpstreamKind};
-use crate::generations::{Once, Running};
+use crate::generations::Generations;
 use crate::limits::{ConnectionPermit, IpPermit, Lease, LeaseSet, LocalBucket, SharedLimits};
 use crate::protocol::{ChannelName, CloseReason, ConnectionId, Params, ResumePoint, TraceContext};
 use crate::shutdown::Shutdown;
@@ -53,9 +53,7 @@ pub struct Services {
     pub publisher: Publisher,
     pub history: History,
     pub upstreams: Upstreams,
-    pub once: Once,
-    /// Of all threads of this node.
-    pub running: Running,
+    pub generations: Generations,
     pub attached: Attached,
     pub limits: SharedLimits,
     pub leases: Rc<LeaseSet>,

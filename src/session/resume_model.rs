@@ -16,9 +16,10 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, DuplexStream};
 use tokio::task::{JoinHandle, LocalSet};
 
-use super::{Arrival, Client, Permits, Roster, Services, Upstream, open};
+use super::{Arrival, Attached, Client, Permits, Roster, Services, Upstream, open};
 use crate::broker::{Broker, Core, MemoryHistory, Publisher, Rules};
 use crate::config::{Config, Environment};
+use crate::generations::Generations;
 use crate::limits::{ConnectionCounts, LeaseSet, SharedLimits};
 use crate::protocol::{ChannelName, ConnectionId, ResumePoint, TraceContext};
 use crate::redis_link::Commands;
@@ -125,10 +126,13 @@ impl World {
             history: publisher.history(),
             publisher,
             upstreams: Upstreams::new(&upstreams),
+            generations: Generations::memory(&config.routes),
+            attached: Attached::default(),
             leases: LeaseSet::new(limits.clone()),
             limits,
             roster: Roster::new(Duration::from_secs(1)),
             shutdown,
+            stop: config.shutdown.clone(),
             started: Instant::now(),
         };
         Rc::new(Self {

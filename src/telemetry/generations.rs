@@ -8,6 +8,11 @@ pub fn duplicate_caught() {
     counter!("tidegate_messages_total", "outcome" => "duplicate").increment(1);
 }
 
+/// A second terminal event of a task that had ended was delivered to nobody.
+pub fn second_end_dropped() {
+    counter!("tidegate_publications_total", "outcome" => "duplicate_terminal").increment(1);
+}
+
 /// An upstream took a message, and the engine could not be told: a repeat will be relayed again.
 pub fn answer_not_kept(task_id: &str) {
     counter!("tidegate_message_answers_not_kept_total").increment(1);
