@@ -15,6 +15,8 @@ mod resume;
 #[cfg(test)]
 mod resume_model;
 mod roster;
+mod voice;
+mod watch;
 
 pub use cancel::Attached;
 pub use roster::Roster;

@@ -8,6 +8,11 @@ pub fn duplicate_caught() {
     counter!("tidegate_messages_total", "outcome" => "duplicate").increment(1);
 }
 
+/// A generation is relayed and not tracked: as many as can be are tracked already.
+pub fn not_tracked() {
+    counter!("tidegate_generations_total", "outcome" => "not_tracked").increment(1);
+}
+
 /// A second terminal event of a task that had ended was delivered to nobody.
 pub fn second_end_dropped() {
     counter!("tidegate_publications_total", "outcome" => "duplicate_terminal").increment(1);

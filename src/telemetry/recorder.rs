@@ -38,7 +38,7 @@ const COUNTERS: [(&str, &str); 33] = [
     ("tidegate_closes_total", "Connections that ended, by who ended them and why"),
     ("tidegate_deliveries_total", "Publications handed to connections"),
     ("tidegate_delivery_drops_total", "Publications that a connection could not take"),
-    ("tidegate_generations_total", "Streamed replies, by how they ended"),
+    ("tidegate_generations_total", "Replies to messages, by how they ended"),
     ("tidegate_handshakes_total", "WebSocket handshakes, by outcome"),
     ("tidegate_http_errors_total", "Connections that ended inside a request, by cause"),
     ("tidegate_jwks_fetches_total", "Fetches of the JSON Web Key Set, by outcome"),
