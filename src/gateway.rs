@@ -28,7 +28,7 @@ use crate::listener::Worker;
 use crate::redis_link::Commands;
 use crate::shutdown::Shutdown;
 use crate::telemetry;
-use crate::tokens::TokenStore;
+use crate::tokens::{Authenticator, TokenStore};
 use crate::upstream::UpstreamsShared;
 
 /// Connections that the kernel keeps for each worker until they are accepted.
@@ -265,12 +265,14 @@ fn workers(
     upstreams: &UpstreamsShared,
     shutdown: &Shutdown,
 ) -> Result<Vec<Worker>, StartError> {
+    let authenticator = Authenticator::new(&config.tokens, &config.jwt, engine.tokens.clone())
+        .map_err(StartError::Setting)?;
     let handshake = Handshake::new(
         &config.routes,
         &config.origins,
         &config.tokens,
         &config.jwt,
-        engine.tokens.clone(),
+        authenticator.clone(),
         engine.limits.clone(),
     )
     .map_err(StartError::Setting)?;
@@ -286,6 +288,7 @@ fn workers(
         routes: config.routes.clone(),
         upstream_kinds: Arc::clone(&upstream_kinds),
         handshake: Arc::clone(&handshake),
+        authenticator: authenticator.clone(),
         publisher: engine.publisher.clone(),
         upstreams: upstreams.clone(),
         limits: engine.limits.clone(),

@@ -73,6 +73,12 @@ pub(super) const POSITIVE_DURATION: Kind<Duration> = kind(
     |value| parsed(value, |text| values::duration(text).filter(|duration| !duration.is_zero())),
 );
 
+/// `0s` is none.
+pub(super) const OPTIONAL_DURATION: Kind<Option<Duration>> =
+    kind(DURATION.name, DURATION.right, |value| {
+        (DURATION.read)(value).map(|duration| (!duration.is_zero()).then_some(duration))
+    });
+
 pub(super) const SIZE: Kind<usize> =
     kind("size", r#"a number of bytes from 1 to 1GiB such as 4096, "64KiB" or "1MiB""#, |value| {
         size(value, 1, 1 << 30)

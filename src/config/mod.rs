@@ -230,6 +230,10 @@ pub struct Route {
     pub max_message_chars: usize,
     pub idle_ping: Duration,
     pub pong_timeout: Duration,
+    /// From the connect or the last refresh; `None` = as long as its credentials hold.
+    pub max_session: Option<Duration>,
+    /// Before credentials or `max_session` end a connection; `None` = no notice.
+    pub expiry_notice: Option<Duration>,
     pub send_queue: SendQueue,
     pub limits: RouteLimits,
     pub history: History,

@@ -110,6 +110,19 @@ pub(super) fn route(s: &mut Section<'_>) -> Option<Route> {
         "10s",
         "Without a sign of life this long after a ping it is closed with 4009.",
     );
+    let max_session = s.key(
+        "max_session",
+        kinds::OPTIONAL_DURATION,
+        "0s",
+        "A connection is closed with 4001 this long after it was opened or refreshed, if its credentials \
+         do not end sooner; 0s = by its credentials alone.",
+    );
+    let expiry_notice = s.key(
+        "expiry_notice",
+        kinds::OPTIONAL_DURATION,
+        "120s",
+        "A client is told token_expiring_soon this long before either of them; 0s = it is not told.",
+    );
     let send_queue = s.inline("send_queue", send_queue);
     let limits = s.section(
         "limits",
@@ -142,6 +155,8 @@ pub(super) fn route(s: &mut Section<'_>) -> Option<Route> {
         max_message_chars: max_message_chars?,
         idle_ping: idle_ping?,
         pong_timeout: pong_timeout?,
+        max_session: max_session?,
+        expiry_notice: expiry_notice?,
         send_queue: send_queue?,
         limits: limits?,
         history: match protocol? {

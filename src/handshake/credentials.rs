@@ -10,8 +10,7 @@ use hyper::header::{AUTHORIZATION, COOKIE, SEC_WEBSOCKET_PROTOCOL};
 use hyper::{HeaderMap, Request};
 use url::form_urlencoded;
 
-use crate::protocol::{ChannelPattern, Params, ResumePoint, Template, TemplateContext};
-use crate::tokens::Identity;
+use crate::protocol::ResumePoint;
 
 /// The subprotocol that the gateway speaks.
 pub const PROTOCOL: &str = "tidegate.v1";
@@ -115,21 +114,9 @@ fn query_values<'q>(query: &'q str, name: &str) -> impl Iterator<Item = Cow<'q, 
     form_urlencoded::parse(query.as_bytes()).filter(move |(key, _)| key == name).map(|(_, v)| v)
 }
 
-/// Whether a record's connection id fits `[tokens] binding`, a template with `*` for any run of
-/// characters. A parameter with a star of its own fits nothing, since it would stand for anything.
-pub fn is_bound(binding: &Template, id: &str, params: &Params, identity: &Identity) -> bool {
-    let user = identity.key();
-    if params.iter().any(|(_, value)| value.contains('*')) || user.contains('*') {
-        return false;
-    }
-    let filled = binding.fill(TemplateContext { params, user_id: &user, channel: None });
-    ChannelPattern::new(filled).matches(id)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::PathPattern;
 
     fn request(uri: &str, headers: &[(&str, &str)]) -> Request<()> {
         let mut request = Request::builder().uri(uri);
@@ -213,19 +200,5 @@ mod tests {
             let request = request(&format!("/?{query}"), &[]);
             assert_eq!(Offered::read(&request).query_token().as_deref(), found, "{query}");
         }
-    }
-
-    #[test]
-    fn a_binding_is_no_wildcard_for_clients() {
-        let binding = Template::parse("chat-{id}-*").unwrap();
-        let path = PathPattern::parse("/{id}").unwrap();
-        let fits = |path_text: &str, id: &str| {
-            let params = path.matches(path_text).unwrap();
-            is_bound(&binding, id, &params, &Identity::anonymous())
-        };
-        assert!(fits("/42", "chat-42-1764500000"));
-        assert!(!fits("/42", "chat-421-1764500000"));
-        assert!(!fits("/42", ""));
-        assert!(!fits("/*", "chat-42-1764500000"));
     }
 }

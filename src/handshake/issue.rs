@@ -163,7 +163,8 @@ impl Handshake {
             session_expires_at: identity.expires_at,
             claims: None,
         };
-        let token = self.store.issue(&record).await.map_err(|_| Rejection::engine())?;
+        let token = self.authenticator.store().issue(&record).await;
+        let token = token.map_err(|_| Rejection::engine())?;
         Ok(self.token_answer(&token, wish.connection_id.as_deref()))
     }
 
@@ -197,7 +198,7 @@ impl Handshake {
                 jwt
             }
         };
-        Ok(self.verifier.verify(jwt).await.map_err(Rejection::jwt)?)
+        Ok(self.authenticator.verify(jwt).await.map_err(Rejection::credential)?)
     }
 
     fn csrf_holds(&self, headers: &HeaderMap) -> bool {

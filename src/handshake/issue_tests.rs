@@ -29,7 +29,7 @@ async fn send(
 
 async fn consume(handshake: &Handshake, answer: &Value) -> TokenRecord {
     let token = answer["connection_token"].as_str().expect("a token");
-    handshake.store.consume(token).await.unwrap().expect("its record")
+    handshake.authenticator.store().consume(token).await.unwrap().expect("its record")
 }
 
 #[tokio::test]

@@ -27,9 +27,9 @@ use hyper::Request;
 use crate::config::{self, AuthSource};
 use crate::limits::{Claim, Leased, LimitName, Places, SharedLimits, Verdict};
 use crate::protocol::{
-    ChannelName, ConnectionId, Params, ResumePoint, TemplateContext, TraceContext,
+    ChannelName, ConnectionId, OriginTag, Params, ResumePoint, TemplateContext, TraceContext,
 };
-use crate::tokens::{Identity, JwtVerifier, TokenStore};
+use crate::tokens::{Authenticator, Identity, Place};
 use authorize::{Authorizer, Question};
 use credentials::Offered;
 use origin::RequestOrigin;
@@ -42,6 +42,8 @@ pub struct Admission {
     pub channel: ChannelName,
     pub identity: Identity,
     pub connection_id: ConnectionId,
+    /// Of the page that connects; `None` = the request named none.
+    pub origin: Option<OriginTag>,
     /// The `Sec-WebSocket-Protocol` that the answer selects.
     pub subprotocol: Option<String>,
     pub trace: TraceContext,
@@ -58,8 +60,7 @@ pub struct Handshake {
     tokens: config::Tokens,
     /// The cookie that carries a session's JWT.
     session_cookie: String,
-    verifier: JwtVerifier,
-    store: TokenStore,
+    authenticator: Authenticator,
     limits: SharedLimits,
     authorizer: Authorizer,
 }
@@ -71,7 +72,7 @@ impl Handshake {
         origins: &config::Origins,
         tokens: &config::Tokens,
         jwt: &config::Jwt,
-        store: TokenStore,
+        authenticator: Authenticator,
         limits: SharedLimits,
     ) -> Result<Self, String> {
         Ok(Self {
@@ -79,8 +80,7 @@ impl Handshake {
             origins: origins.clone(),
             tokens: tokens.clone(),
             session_cookie: jwt.cookie.clone(),
-            verifier: JwtVerifier::new(jwt)?,
-            store,
+            authenticator,
             limits,
             authorizer: Authorizer::new(routes)?,
         })
@@ -133,6 +133,7 @@ impl Handshake {
             channel,
             identity,
             connection_id,
+            origin: origin.tag(),
             subprotocol,
             trace,
             resume,
@@ -151,7 +152,11 @@ impl Handshake {
         for source in &route.auth {
             let jwt = match source {
                 AuthSource::ConnectionToken => match offered.connection_token() {
-                    Some(token) => return self.redeem(&token, params, origin).await,
+                    Some(token) => {
+                        let place = Place { params, origin: origin.tag() };
+                        let redeemed = self.authenticator.redeem(&token, place).await;
+                        return redeemed.map_err(Rejection::credential);
+                    }
                     None => continue,
                 },
                 AuthSource::Cookie => offered.cookie(&self.session_cookie).map(Cow::Borrowed),
@@ -160,35 +165,10 @@ impl Handshake {
                 AuthSource::Anonymous => return Ok(Identity::anonymous()),
             };
             if let Some(jwt) = jwt {
-                return self.verifier.verify(&jwt).await.map_err(Rejection::jwt);
+                return self.authenticator.verify(&jwt).await.map_err(Rejection::credential);
             }
         }
         Err(Rejection::no_credentials())
-    }
-
-    /// Consumes a connection token and compares what it is bound to. Its channels are compared later,
-    /// like a JWT's.
-    async fn redeem(
-        &self,
-        token: &str,
-        params: &Params,
-        origin: &RequestOrigin,
-    ) -> Result<Identity, Rejection> {
-        let record = self.store.consume(token).await.map_err(|_| Rejection::engine())?;
-        let record = record.ok_or_else(Rejection::token)?;
-        let identity = Identity::from(&record);
-        if let Some(bound) = &record.origin
-            && !origin.is(bound)
-        {
-            return Err(Rejection::token_origin());
-        }
-        if let Some(binding) = &self.tokens.binding {
-            let id = record.connection_id.as_deref().unwrap_or_default();
-            if !credentials::is_bound(binding, id, params, &identity) {
-                return Err(Rejection::token_binding());
-            }
-        }
-        Ok(identity)
     }
 
     /// Takes a connect and leases a connection. Anonymous clients have no user to count.

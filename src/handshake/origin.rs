@@ -5,7 +5,7 @@ use hyper::header::ORIGIN;
 
 use super::Rejection;
 use crate::config::{MissingOrigin, Origins};
-use crate::protocol::Origin;
+use crate::protocol::{Origin, OriginTag};
 
 /// What a request says of its origin.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,9 +38,12 @@ impl RequestOrigin {
         }
     }
 
-    /// Whether it is `bound`, the origin of a token record.
-    pub fn is(&self, bound: &str) -> bool {
-        matches!(self, Self::Known { origin, .. } if Origin::parse(bound).as_ref() == Some(origin))
+    /// What token records are compared with.
+    pub fn tag(&self) -> Option<OriginTag> {
+        match self {
+            Self::Known { origin, .. } => Some(origin.into()),
+            Self::Missing | Self::Opaque => None,
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use http_body_util::Full;
 use hyper::{Response, StatusCode, header};
 
 use crate::protocol::{CloseReason, ErrorCode, ErrorEvent};
-use crate::tokens::JwtRejection;
+use crate::tokens::CredentialRejection;
 
 /// Why a client may not.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,29 +48,17 @@ impl Rejection {
         Self::new("no_credentials", CloseReason::Unauthenticated, NOT_AUTHENTICATED)
     }
 
-    /// Unknown, expired, used or malformed.
-    pub fn token() -> Self {
-        Self::new("token", CloseReason::Unauthenticated, NOT_AUTHENTICATED)
-    }
-
-    pub fn token_origin() -> Self {
-        Self::new("token_origin", CloseReason::Forbidden, NOT_ALLOWED)
-    }
-
-    pub fn token_binding() -> Self {
-        Self::new("token_binding", CloseReason::Forbidden, NOT_ALLOWED)
-    }
-
-    pub fn jwt(rejection: JwtRejection) -> Self {
+    pub fn credential(rejection: CredentialRejection) -> Self {
+        let cause = rejection.label();
+        if let Some(code) = rejection.unavailable() {
+            return Self::new(cause, CloseReason::Overloaded, TRY_AGAIN)
+                .after(TRY_AGAIN_SECONDS, code);
+        }
         match rejection {
-            JwtRejection::KeysUnavailable => {
-                Self::new("jwt_keys", CloseReason::Overloaded, TRY_AGAIN)
-                    .after(TRY_AGAIN_SECONDS, ErrorCode::UpstreamUnavailable)
+            CredentialRejection::TokenOrigin | CredentialRejection::TokenBinding => {
+                Self::new(cause, CloseReason::Forbidden, NOT_ALLOWED)
             }
-            JwtRejection::Expired => {
-                Self::new("jwt_expired", CloseReason::Unauthenticated, NOT_AUTHENTICATED)
-            }
-            _ => Self::new("jwt", CloseReason::Unauthenticated, NOT_AUTHENTICATED),
+            _ => Self::new(cause, CloseReason::Unauthenticated, NOT_AUTHENTICATED),
         }
     }
 
@@ -160,28 +148,31 @@ pub(super) fn json_error(status: StatusCode, error: &str, code: &str) -> Respons
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tokens::{CredentialRejection as Credential, JwtRejection};
 
     /// Seconds, and the code of the error event.
     type Wait = Option<(u64, &'static str)>;
 
     /// Every refusal, with its close code, its status and what to wait.
     fn every_one() -> Vec<(Rejection, u16, u16, Wait)> {
+        let jwt = |rejection| Rejection::credential(Credential::Jwt(rejection));
         let (limited, soon) = (Duration::from_millis(41_001), Duration::ZERO);
         vec![
             (Rejection::origin(), 4003, 403, None),
             (Rejection::no_credentials(), 4001, 401, None),
-            (Rejection::token(), 4001, 401, None),
-            (Rejection::token_origin(), 4003, 403, None),
-            (Rejection::token_binding(), 4003, 403, None),
-            (Rejection::jwt(JwtRejection::Malformed), 4001, 401, None),
-            (Rejection::jwt(JwtRejection::Expired), 4001, 401, None),
-            (Rejection::jwt(JwtRejection::WrongClaims), 4001, 401, None),
-            (Rejection::jwt(JwtRejection::WrongSignature), 4001, 401, None),
+            (Rejection::credential(Credential::Token), 4001, 401, None),
+            (Rejection::credential(Credential::TokenOrigin), 4003, 403, None),
+            (Rejection::credential(Credential::TokenBinding), 4003, 403, None),
+            (jwt(JwtRejection::Malformed), 4001, 401, None),
+            (jwt(JwtRejection::Expired), 4001, 401, None),
+            (jwt(JwtRejection::WrongClaims), 4001, 401, None),
+            (jwt(JwtRejection::WrongSignature), 4001, 401, None),
+            (jwt(JwtRejection::KeysUnavailable), 1013, 503, Some((5, "upstream_unavailable"))),
             (
-                Rejection::jwt(JwtRejection::KeysUnavailable),
+                Rejection::credential(Credential::EngineDown),
                 1013,
                 503,
-                Some((5, "upstream_unavailable")),
+                Some((5, "engine_unavailable")),
             ),
             (Rejection::channel(), 4003, 403, None),
             (Rejection::not_authorized(), 4003, 403, None),

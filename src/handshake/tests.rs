@@ -19,7 +19,7 @@ use super::*;
 use crate::config::{Config, Environment, Secret};
 use crate::redis_link::Commands;
 use crate::shutdown::Shutdown;
-use crate::tokens::{TokenRecord, sign_hs};
+use crate::tokens::{TokenRecord, TokenStore, sign_hs};
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 pub(super) const APP: (&str, &str) = ("origin", "https://app.example.com");
@@ -52,7 +52,8 @@ fn build(route: &str, more: &str, store: TokenStore, limits: SharedLimits) -> Ha
     );
     let config = Config::parse(&text, &Environment::empty(), Path::new(".")).expect(&text);
     let Config { routes, origins, tokens, jwt, .. } = config;
-    Handshake::new(&routes, &origins, &tokens, &jwt, store, limits).unwrap()
+    let authenticator = Authenticator::new(&tokens, &jwt, store).unwrap();
+    Handshake::new(&routes, &origins, &tokens, &jwt, authenticator, limits).unwrap()
 }
 
 /// A JWT of `user`, good for an hour, with `claims` on top.
@@ -110,7 +111,7 @@ async fn the_first_credential_that_is_there_decides() {
     let (good_cookie, good_bearer) = (("cookie", &*cookie), ("authorization", &*bearer));
     let (bad_cookie, bad_bearer) =
         (("cookie", "access_token=bad"), ("authorization", "Bearer bad"));
-    let token = handshake.store.issue(&record(json!({}))).await.unwrap();
+    let token = handshake.authenticator.store().issue(&record(json!({}))).await.unwrap();
     for (parameters, headers, expected) in [
         ("".to_owned(), vec![], "anonymous"),
         ("".to_owned(), vec![good_cookie, good_bearer], "by-cookie"),
@@ -157,7 +158,7 @@ async fn a_route_reads_only_the_credentials_that_it_names() {
 #[tokio::test]
 async fn a_refused_origin_costs_no_token() {
     let handshake = handshake("", "missing = \"reject\"");
-    let token = handshake.store.issue(&record(json!({}))).await.unwrap();
+    let token = handshake.authenticator.store().issue(&record(json!({}))).await.unwrap();
     let uri = format!("/ws/chat/42/?connection_token={token}");
     for headers in [
         vec![],
@@ -179,7 +180,9 @@ async fn without_an_allowlist_every_origin_is_refused() {
     let config = Config::parse(text, &Environment::empty(), Path::new(".")).unwrap();
     let (store, limits) = (TokenStore::memory(config.tokens.ttl), SharedLimits::memory());
     let Config { routes, origins, tokens, jwt, .. } = config;
-    let handshake = Handshake::new(&routes, &origins, &tokens, &jwt, store, limits).unwrap();
+    let authenticator = Authenticator::new(&tokens, &jwt, store).unwrap();
+    let handshake =
+        Handshake::new(&routes, &origins, &tokens, &jwt, authenticator, limits).unwrap();
     assert_eq!(outcome(&handshake, "/a", &[APP]).await, "no: origin");
     assert_eq!(outcome(&handshake, "/a", &[]).await, "anonymous");
 }
@@ -202,14 +205,14 @@ async fn a_token_fits_only_what_it_is_bound_to() {
         (json!({"connection_id": "chat-42-x", "origin": "https://evil.test"}), "no: token_origin"),
         (json!({"connection_id": "chat-42-x", "origin": "null"}), "no: token_origin"),
     ] {
-        let token = handshake.store.issue(&record(fields.clone())).await.unwrap();
+        let token = handshake.authenticator.store().issue(&record(fields.clone())).await.unwrap();
         let uri = format!("/ws/chat/42/?connection_token={token}");
         assert_eq!(outcome(&handshake, &uri, &[APP]).await, expected, "{fields}");
         assert_eq!(outcome(&handshake, &uri, &[APP]).await, "no: token", "{fields}: used");
     }
     // Bound to an origin, it is of no use to a client that names none.
     let bound = json!({"connection_id": "chat-42-x", "origin": "https://app.example.com"});
-    let token = handshake.store.issue(&record(bound)).await.unwrap();
+    let token = handshake.authenticator.store().issue(&record(bound)).await.unwrap();
     let uri = format!("/ws/chat/42/?connection_token={token}");
     assert_eq!(outcome(&handshake, &uri, &[]).await, "no: token_origin");
 }

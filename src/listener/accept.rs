@@ -19,6 +19,7 @@ use crate::proxy::Proxy;
 use crate::session::{Attached, Permits, Roster, Services};
 use crate::shutdown::Shutdown;
 use crate::telemetry;
+use crate::tokens::Authenticator;
 use crate::upstream::{Upstreams, UpstreamsShared};
 
 /// After an accept that failed (no file descriptors, for example).
@@ -38,6 +39,7 @@ pub struct Worker {
     pub routes: Vec<Arc<config::Route>>,
     pub upstream_kinds: Arc<BTreeMap<String, Arc<config::Upstream>>>,
     pub handshake: Arc<Handshake>,
+    pub authenticator: Authenticator,
     pub seat: Seat,
     pub publisher: Publisher,
     pub upstreams: UpstreamsShared,
@@ -89,7 +91,10 @@ impl Worker {
         let finest = self
             .routes
             .iter()
-            .flat_map(|route| [route.idle_ping, route.pong_timeout])
+            .flat_map(|route| {
+                let heartbeat = [route.idle_ping, route.pong_timeout];
+                heartbeat.into_iter().chain(route.max_session).chain(route.expiry_notice)
+            })
             .min()
             .unwrap_or(Duration::from_secs(1));
         let services = Services {
@@ -101,6 +106,7 @@ impl Worker {
             attached: Attached::default(),
             leases: LeaseSet::new(self.limits.clone()),
             limits: self.limits,
+            authenticator: self.authenticator,
             roster: Roster::new(finest),
             shutdown: self.shutdown,
             stop: self.stop,

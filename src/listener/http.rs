@@ -242,8 +242,9 @@ impl Front {
             route: admission.route,
             params: admission.params,
             channel: admission.channel,
-            identity: admission.identity,
+            identity: RefCell::new(admission.identity),
             connection_id: admission.connection_id,
+            origin: admission.origin,
             trace: admission.trace,
         }
     }

@@ -1,5 +1,7 @@
 //! The JSON envelope: reading what clients send, writing what the gateway itself says.
 
+use std::fmt;
+
 use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -27,10 +29,12 @@ pub enum ErrorCode {
     EngineUnavailable,
     /// No such generation runs on the client's channel.
     UnknownTask,
+    /// What a client offered to stay connected is not accepted.
+    InvalidCredentials,
 }
 
 impl ErrorCode {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::InvalidJson,
         Self::EmptyMessage,
         Self::MessageTooLong,
@@ -42,6 +46,7 @@ impl ErrorCode {
         Self::Forbidden,
         Self::EngineUnavailable,
         Self::UnknownTask,
+        Self::InvalidCredentials,
     ];
 
     /// The code on the wire and as a metric label.
@@ -58,6 +63,7 @@ impl ErrorCode {
             Self::Forbidden => "forbidden",
             Self::EngineUnavailable => "engine_unavailable",
             Self::UnknownTask => "unknown_task",
+            Self::InvalidCredentials => "invalid_credentials",
         }
     }
 }
@@ -128,6 +134,24 @@ pub enum ClientFrame<'a> {
     },
     /// What the client has of its channel, where it could not say so in the query.
     Resume(ResumePoint),
+    /// Other credentials for the same connection.
+    Refresh(Renewal),
+}
+
+/// Credentials that a client offers to stay connected.
+pub enum Renewal {
+    ConnectionToken(String),
+    Jwt(String),
+}
+
+/// No credential gets into a log this way.
+impl fmt::Debug for Renewal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ConnectionToken(_) => "ConnectionToken(…)",
+            Self::Jwt(_) => "Jwt(…)",
+        })
+    }
 }
 
 /// Why a client's frame is not relayed.
@@ -138,14 +162,17 @@ pub enum InvalidFrame {
     EmptyMessage,
     BadId,
     BadTaskId,
+    BadRefresh,
 }
 
 impl InvalidFrame {
     pub fn code(self) -> ErrorCode {
         match self {
-            Self::NotJson | Self::NotAnObject | Self::BadId | Self::BadTaskId => {
-                ErrorCode::InvalidJson
-            }
+            Self::NotJson
+            | Self::NotAnObject
+            | Self::BadId
+            | Self::BadTaskId
+            | Self::BadRefresh => ErrorCode::InvalidJson,
             Self::EmptyMessage => ErrorCode::EmptyMessage,
         }
     }
@@ -157,6 +184,9 @@ impl InvalidFrame {
             Self::EmptyMessage => "\"message\" must be a string that is not empty",
             Self::BadId => "\"id\" must be a string of 1 to 128 bytes",
             Self::BadTaskId => "\"task_id\" must be a string of 1 to 256 bytes",
+            Self::BadRefresh => {
+                "a refresh takes either \"connection_token\" or \"token\", as a string"
+            }
         }
     }
 }
@@ -186,6 +216,7 @@ impl<'a> ClientFrame<'a> {
         match fields.kind.and_then(string).as_deref() {
             Some("ping") => return Ok(Self::Ping),
             Some("cancel") => return Self::cancel(data),
+            Some("refresh") => return renewal(data).map(Self::Refresh),
             Some("resume") => return Ok(Self::Resume(resume_point(data))),
             _ => {}
         }
@@ -216,6 +247,22 @@ impl<'a> ClientFrame<'a> {
         let task_id = fields.map(|fields| fields.task_id);
         let task_id = task_id.filter(|id| (1..=MAX_TASK_ID_BYTES).contains(&id.len()));
         Ok(Self::Cancel { task_id: task_id.ok_or(InvalidFrame::BadTaskId)? })
+    }
+}
+
+/// One of the two: with both it could not be told which is meant.
+fn renewal(data: &RawValue) -> Result<Renewal, InvalidFrame> {
+    #[derive(Deserialize)]
+    struct Fields {
+        connection_token: Option<String>,
+        token: Option<String>,
+    }
+    match serde_json::from_str(data.get()) {
+        Ok(Fields { connection_token: Some(token), token: None }) => {
+            Ok(Renewal::ConnectionToken(token))
+        }
+        Ok(Fields { connection_token: None, token: Some(jwt) }) => Ok(Renewal::Jwt(jwt)),
+        _ => Err(InvalidFrame::BadRefresh),
     }
 }
 
@@ -355,6 +402,21 @@ impl TaskQueued<'_> {
     }
 }
 
+/// The credentials behind the connection end in about so many seconds.
+pub fn token_expiring_soon(expires_in: u64) -> String {
+    format!(r#"{{"event":"token_expiring_soon","expires_in":{expires_in}}}"#)
+}
+
+/// Other credentials are behind the connection now, for so many seconds; `None` = they do not end.
+pub fn refreshed(expires_in: Option<u64>) -> String {
+    #[derive(Serialize)]
+    struct Refreshed {
+        event: &'static str,
+        expires_in: Option<u64>,
+    }
+    serde_json::to_string(&Refreshed { event: "refreshed", expires_in }).expect("numbers serialize")
+}
+
 /// Sent before a drain's close.
 pub fn going_away(reconnect_in_ms: u64) -> String {
     format!(r#"{{"event":"going_away","reconnect_in_ms":{reconnect_in_ms}}}"#)
@@ -406,6 +468,57 @@ mod tests {
             ClientFrame::parse(r#"{"message":"x","type":"ping"}"#),
             Ok(ClientFrame::Ping)
         ));
+    }
+
+    #[test]
+    fn a_refresh_is_read_before_any_message() {
+        let long = "x".repeat(60_000);
+        let long_refresh = format!(r#"{{"type":"refresh","token":"{long}"}}"#);
+        for (text, token, jwt) in [
+            (r#"{"type":"refresh","connection_token":"abc"}"#, Some("abc"), None),
+            (r#"{"message":"m","token":"a.b.c","type":"refresh"}"#, None, Some("a.b.c")),
+            (r#"{"type":"refresh","token":null,"connection_token":""}"#, Some(""), None),
+            (r#"{"type":"refresh","token":"\u0061","id":7}"#, None, Some("a")),
+            (&long_refresh, None, Some(long.as_str())),
+        ] {
+            let found = match ClientFrame::parse(text) {
+                Ok(ClientFrame::Refresh(Renewal::ConnectionToken(token))) => (Some(token), None),
+                Ok(ClientFrame::Refresh(Renewal::Jwt(jwt))) => (None, Some(jwt)),
+                other => panic!("{text}: {other:?}"),
+            };
+            assert_eq!((found.0.as_deref(), found.1.as_deref()), (token, jwt), "{text}");
+        }
+        for text in [
+            r#"{"type":"refresh"}"#,
+            r#"{"type":"refresh","message":"m"}"#,
+            r#"{"type":"refresh","token":7}"#,
+            r#"{"type":"refresh","token":null}"#,
+            r#"{"type":"refresh","token":["a"]}"#,
+            r#"{"type":"refresh","token":"a","token":"b"}"#,
+            r#"{"type":"refresh","token":"a","connection_token":"b"}"#,
+            r#"{"type":"refresh","token":"\ud800"}"#,
+        ] {
+            assert_eq!(ClientFrame::parse(text).err(), Some(InvalidFrame::BadRefresh), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_a_client_offers_is_not_shown() {
+        for text in [
+            r#"{"type":"refresh","connection_token":"sesame"}"#,
+            r#"{"type":"refresh","token":"sesame"}"#,
+        ] {
+            let shown = format!("{:?}", ClientFrame::parse(text));
+            assert!(shown.contains('…') && !shown.contains("sesame"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn credentials_without_an_end_have_no_seconds() {
+        assert_eq!(refreshed(Some(900)), r#"{"event":"refreshed","expires_in":900}"#);
+        assert_eq!(refreshed(None), r#"{"event":"refreshed","expires_in":null}"#);
+        let told: serde_json::Value = serde_json::from_str(&token_expiring_soon(120)).unwrap();
+        assert_eq!(told, serde_json::json!({"event": "token_expiring_soon", "expires_in": 120}));
     }
 
     #[test]

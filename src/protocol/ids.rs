@@ -12,6 +12,14 @@ pub enum UserId {
     Text(Box<str>),
 }
 
+impl UserId {
+    /// Whether both name the same user. Backends write one id as `7` here and as `"7"` there; channel
+    /// names and limits know a user only by the text.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self == other || self.to_string() == other.to_string()
+    }
+}
+
 impl fmt::Display for UserId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -12,13 +12,15 @@ mod position;
 
 pub use client_address::ClientAddress;
 pub use close::CloseReason;
-pub use envelope::{Begin, ClientFrame, ErrorCode, ErrorEvent, InvalidFrame, MAX_TASK_ID_BYTES};
 pub use envelope::{
-    cancelled, complete, connected, event_name, going_away, pong, processing_started, resumed,
-    task_queued, task_queued_before,
+    Begin, ClientFrame, ErrorCode, ErrorEvent, InvalidFrame, MAX_TASK_ID_BYTES, Renewal,
+};
+pub use envelope::{
+    cancelled, complete, connected, event_name, going_away, pong, processing_started, refreshed,
+    resumed, task_queued, task_queued_before, token_expiring_soon,
 };
 pub use ids::{ConnectionId, TraceContext, UserId, random_hex};
 pub use names::{ChannelName, ChannelPattern, InvalidChannel};
-pub use origin::{Origin, OriginPattern};
+pub use origin::{Origin, OriginPattern, OriginTag};
 pub use path::{Params, PathPattern, Template, TemplateContext};
 pub use position::{Epoch, InvalidEpoch, Position, ResumePoint, with_position};

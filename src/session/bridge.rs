@@ -79,6 +79,7 @@ impl Session {
     pub(super) async fn open_bridge(self: &Rc<Self>) {
         let Client { route, params, channel, identity, connection_id, trace, .. } = &self.client;
         let Some(upstream) = route.upstream.as_deref() else { return };
+        let identity = identity.borrow().clone();
         let opening = Opening {
             channel,
             params,

@@ -64,6 +64,11 @@ impl Session {
                     self.on_resume(point);
                 }
             }
+            Ok(ClientFrame::Refresh(renewal)) => {
+                if self.may_act() {
+                    self.on_refresh(renewal);
+                }
+            }
             Ok(ClientFrame::Message { text: message, id, data }) => {
                 if self.may_send(&message, id.as_deref()) {
                     match self.client.upstream {

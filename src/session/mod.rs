@@ -6,6 +6,7 @@
 
 mod bridge;
 mod cancel;
+mod credentials;
 mod generation;
 mod messages;
 mod once;
@@ -34,11 +35,13 @@ use crate::broker::{Broker, History, Publisher, Subscription};
 use crate::config::{self, Binary, Protocol, Route, UpstreamKind};
 use crate::generations::Generations;
 use crate::limits::{ConnectionPermit, IpPermit, Lease, LeaseSet, LocalBucket, SharedLimits};
-use crate::protocol::{ChannelName, CloseReason, ConnectionId, Params, ResumePoint, TraceContext};
+use crate::protocol::{
+    ChannelName, CloseReason, ConnectionId, OriginTag, Params, ResumePoint, TraceContext, UserId,
+};
 use crate::shutdown::Shutdown;
 use crate::socket::{ByteStream, Ended, Event, Socket};
 use crate::telemetry;
-use crate::tokens::Identity;
+use crate::tokens::{Authenticator, Identity};
 use crate::upstream::Upstreams;
 use bridge::Bridge;
 use messages::Inbox;
@@ -58,6 +61,7 @@ pub struct Services {
     pub generations: Generations,
     pub attached: Attached,
     pub limits: SharedLimits,
+    pub authenticator: Authenticator,
     pub leases: Rc<LeaseSet>,
     pub roster: Roster,
     pub shutdown: Shutdown,
@@ -86,8 +90,11 @@ pub struct Client {
     pub upstream: Upstream,
     pub params: Arc<Params>,
     pub channel: ChannelName,
-    pub identity: Identity,
+    /// A refresh replaces it; the user stays.
+    pub identity: RefCell<Identity>,
     pub connection_id: ConnectionId,
+    /// Of the page that connected; `None` = its handshake named none.
+    pub origin: Option<OriginTag>,
     pub trace: TraceContext,
 }
 
@@ -142,6 +149,12 @@ pub struct Session {
     /// More of its channel's history is on its way to it.
     replaying: Cell<bool>,
     subscription: RefCell<Option<Subscription>>,
+    /// `max_session` counts from here, since the thread's start.
+    renewed: Cell<Duration>,
+    /// `connected` was said, and the notice of the credentials' end was not yet.
+    notice_due: Cell<bool>,
+    /// Other credentials are being judged.
+    refreshing: Cell<bool>,
     /// Since the thread's start.
     last_seen: Cell<Duration>,
     /// A ping is unanswered since then.
@@ -172,6 +185,9 @@ pub async fn open(
         bridge: RefCell::default(),
         replaying: Cell::new(false),
         subscription: RefCell::default(),
+        renewed: Cell::new(services.now()),
+        notice_due: Cell::new(false),
+        refreshing: Cell::new(false),
         last_seen: Cell::new(services.now()),
         pinged: Cell::new(None),
         roster_slot: Cell::new(0),
@@ -268,7 +284,7 @@ impl Session {
         }
     }
 
-    /// Looks after the heartbeat, the credentials and the patience of the closing handshake.
+    /// Looks after the heartbeat and the patience of the closing handshake.
     fn check(&self, now: Instant) {
         self.socket.cut_if_overdue(now);
         if !self.socket.is_open() {
@@ -289,11 +305,9 @@ impl Session {
         }
     }
 
-    /// Closes the connection if the credentials behind it have expired.
-    fn check_credentials(&self, unix_now: u64) {
-        if self.client.identity.expires_at.is_some_and(|expires_at| expires_at <= unix_now) {
-            self.socket.close(CloseReason::Unauthenticated);
-        }
+    /// A copy, since nothing of the identity may be borrowed while others are asked.
+    fn user_id(&self) -> Option<UserId> {
+        self.client.identity.borrow().user_id.clone()
     }
 
     /// A message of this client is on its way upstream.

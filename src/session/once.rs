@@ -21,7 +21,8 @@ impl Session {
     ) -> Result<Option<Claim>, Answered> {
         let ttl = self.client.route.generations.dedup_ttl;
         let Some(id) = message.id.as_deref().filter(|_| !ttl.is_zero()) else { return Ok(None) };
-        let sender = match &self.client.identity.user_id {
+        let user = self.user_id();
+        let sender = match &user {
             Some(user) => Sender::User(user),
             None => Sender::Connection(self.client.connection_id),
         };

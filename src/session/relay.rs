@@ -65,7 +65,7 @@ impl Session {
     pub(super) async fn user_may_send(&self, id: Option<&str>) -> bool {
         let route = &self.client.route;
         let Some(rate) = route.limits.messages_per_user else { return true };
-        let Some(user) = &self.client.identity.user_id else { return true };
+        let Some(user) = self.user_id() else { return true };
         let limit = LimitName::MessagesPerUser;
         match self.services.limits.take(limit, route.path.as_str(), &user.to_string(), rate).await {
             Ok(Verdict::Allowed) => true,
@@ -91,13 +91,14 @@ impl Session {
     fn message(&self, queued: Queued) -> (Option<String>, Message) {
         let task_id = uuid::Uuid::new_v4().to_string();
         let client = &self.client;
+        let identity = client.identity.borrow();
         let message = Message {
             text: queued.text,
             data: queued.data,
             channel: client.channel.clone(),
             params: Arc::clone(&client.params),
-            user_id: client.identity.user_id.clone(),
-            username: client.identity.username.clone(),
+            user_id: identity.user_id.clone(),
+            username: identity.username.clone(),
             connection_id: client.connection_id,
             message_id: queued.id.clone().unwrap_or_else(|| task_id.clone()),
             task_id,

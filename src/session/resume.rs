@@ -45,8 +45,10 @@ impl Session {
 
     fn say_connected(&self, begin: Option<&Begin>) {
         let client = &self.client;
-        let user_id = client.identity.user_id.as_ref();
+        let identity = client.identity.borrow();
+        let user_id = identity.user_id.as_ref();
         self.socket.send_text(&connected(&client.params, client.connection_id, user_id, begin));
+        self.notice_due.set(true);
     }
 
     /// A `resume` frame: the client was told `connected` already, and ignores what came since.

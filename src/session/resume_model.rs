@@ -26,7 +26,7 @@ use crate::redis_link::Commands;
 use crate::redis_link::test_server::RedisServer;
 use crate::shutdown::Shutdown;
 use crate::socket::ByteStream;
-use crate::tokens::Identity;
+use crate::tokens::{Authenticator, Identity, TokenStore};
 use crate::upstream::{Upstreams, UpstreamsShared};
 
 const CLIENTS: usize = 4;
@@ -121,6 +121,8 @@ impl World {
         tokio::task::spawn_local(deliveries);
         let upstreams = UpstreamsShared::new(&config.upstreams, &shutdown).unwrap();
         let limits = SharedLimits::memory();
+        let store = TokenStore::memory(config.tokens.ttl);
+        let authenticator = Authenticator::new(&config.tokens, &config.jwt, store).unwrap();
         let services = Services {
             broker,
             history: publisher.history(),
@@ -130,6 +132,7 @@ impl World {
             attached: Attached::default(),
             leases: LeaseSet::new(limits.clone()),
             limits,
+            authenticator,
             roster: Roster::new(Duration::from_secs(1)),
             shutdown,
             stop: config.shutdown.clone(),
@@ -184,8 +187,9 @@ impl World {
             route,
             upstream: Upstream::None,
             channel: self.channel.clone(),
-            identity: Identity::anonymous(),
+            identity: RefCell::new(Identity::anonymous()),
             connection_id: ConnectionId::random(),
+            origin: None,
             trace: TraceContext::default(),
         }
     }
@@ -337,7 +341,7 @@ async fn run(world: Rc<World>, steps: Vec<Step>) {
                 for _ in 0..turns {
                     tokio::task::yield_now().await;
                 }
-                if turns > MANY_TURNS {
+                if turns > MANY_TURNS && world.redis.is_some() {
                     tokio::time::sleep(Duration::from_millis(turns.into())).await;
                 }
             }

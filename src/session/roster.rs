@@ -6,9 +6,10 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use super::Session;
+use super::credentials::unix_now;
 use crate::config;
 use crate::protocol::{CloseReason, going_away};
 use crate::telemetry;
@@ -67,10 +68,10 @@ impl Roster {
         loop {
             ticks.tick().await;
             let now = Instant::now();
-            let unix_now = unix_seconds();
+            let unix_now = unix_now();
             for session in self.next_slice() {
                 session.check(now);
-                session.check_credentials(unix_now);
+                session.check_credentials(now, unix_now);
                 queued += session.socket.queued_bytes();
             }
             let round_is_over = self.cursor.get() >= self.len();
@@ -148,8 +149,4 @@ impl Session {
         }
         self.socket.close(CloseReason::Restarting);
     }
-}
-
-fn unix_seconds() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

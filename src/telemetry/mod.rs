@@ -3,6 +3,7 @@
 
 pub mod admin;
 pub mod connections;
+pub mod credentials;
 pub mod delivery;
 pub mod engine;
 pub mod generations;

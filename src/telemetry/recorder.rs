@@ -31,13 +31,14 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     Ok(handle)
 }
 
-const COUNTERS: [(&str, &str); 33] = [
+const COUNTERS: [(&str, &str); 35] = [
     ("tidegate_accept_errors_total", "Connections that the operating system could not give"),
     ("tidegate_authorize_failures_total", "Authorize URLs that gave no decision"),
     ("tidegate_catch_ups_total", "Channels that this node missed a part of, by outcome"),
     ("tidegate_closes_total", "Connections that ended, by who ended them and why"),
     ("tidegate_deliveries_total", "Publications handed to connections"),
     ("tidegate_delivery_drops_total", "Publications that a connection could not take"),
+    ("tidegate_expiry_notices_total", "Clients told that their credentials end soon"),
     ("tidegate_generations_total", "Replies to messages, by how they ended"),
     ("tidegate_handshakes_total", "WebSocket handshakes, by outcome"),
     ("tidegate_http_errors_total", "Connections that ended inside a request, by cause"),
@@ -61,6 +62,7 @@ const COUNTERS: [(&str, &str); 33] = [
     ("tidegate_redis_subscription_failures_total", "Attempts to subscribe that failed"),
     ("tidegate_redis_subscription_losses_total", "Live subscriptions that were lost"),
     ("tidegate_redis_subscription_refusals_total", "Channels that Redis refused"),
+    ("tidegate_refreshes_total", "Credentials offered for open connections, by outcome"),
     ("tidegate_replayed_publications_total", "Publications sent from a history"),
     ("tidegate_resumes_total", "Clients that asked to resume, by outcome"),
     ("tidegate_tokens_consumed_total", "Connection tokens used, by outcome"),

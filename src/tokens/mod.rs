@@ -1,10 +1,12 @@
 //! Who a client is: single-use connection tokens, and JWTs.
 //!
-//! This module says whom a credential names and what it is limited to. Whether that fits a request
-//! (its channel, its origin, its route's binding) is for the handshake to compare. Invariants: of any
+//! This module says whom a credential names, what it is limited to, and whether it may be used where it is
+//! presented. Which credentials a route takes, and whether their channels fit, is for the handshake and
+//! the session to compare. Invariants: of any
 //! number of simultaneous uses of one connection token exactly one wins; what cannot be checked is
 //! refused; no token is logged.
 
+mod authenticator;
 mod identity;
 mod jwt;
 mod memory;
@@ -13,6 +15,7 @@ mod redis;
 mod store;
 mod token;
 
+pub use authenticator::{Authenticator, CredentialRejection, Place};
 pub use identity::Identity;
 pub use jwt::{JwtRejection, JwtVerifier, sign_hs};
 pub use record::TokenRecord;

@@ -5,8 +5,10 @@ mod engine;
 
 mod admin;
 mod broker;
+mod chaos;
 mod chat;
 mod conformance;
+mod credentials;
 mod generations;
 mod handshake;
 mod http_input;

@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 
 use super::http::Response;
-use super::{Gateway, Socket, within};
+use super::{DEADLINE, Gateway, Socket, within};
 
 /// An open connection to a gateway.
 pub struct Client {
@@ -58,26 +58,48 @@ impl Client {
             request = request.header(*name, *value);
         }
         let request = request.body(Empty::<Bytes>::new()).expect("a valid request");
-        within(&format!("answer to the handshake for {path}"), handshake(addr, request)).await
+        within(&format!("answer to the handshake for {path}"), handshake(addr, request))
+            .await
+            .expect("the gateway answers")
+    }
+
+    /// Connects to a gateway that may be gone, or going; `None` = not this time.
+    pub async fn attempt(addr: SocketAddr, path: &str) -> Option<Self> {
+        let request = Request::builder()
+            .uri(path)
+            .header("host", addr.to_string())
+            .header("connection", "Upgrade")
+            .header("upgrade", "websocket")
+            .header("sec-websocket-version", "13")
+            .header("sec-websocket-key", generate_key())
+            .body(Empty::<Bytes>::new())
+            .expect("a valid request");
+        let opened = tokio::time::timeout(DEADLINE, handshake(addr, request)).await;
+        opened.ok()?.ok()?.ok()
     }
 }
 
-async fn handshake(addr: SocketAddr, request: Request<Empty<Bytes>>) -> Result<Client, Refused> {
-    let stream = TcpStream::connect(addr).await.expect("the port accepts");
-    stream.set_nodelay(true).expect("a TCP socket");
+type Broken = Box<dyn std::error::Error + Send + Sync>;
+
+async fn handshake(
+    addr: SocketAddr,
+    request: Request<Empty<Bytes>>,
+) -> Result<Result<Client, Refused>, Broken> {
+    let stream = TcpStream::connect(addr).await?;
+    stream.set_nodelay(true)?;
     let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection.with_upgrades());
-    let mut response = sender.send_request(request).await.expect("a response");
+    let mut response = sender.send_request(request).await?;
     let status = response.status().as_u16();
     let headers = response.headers().clone();
     if status != 101 {
-        let body = response.into_body().collect().await.expect("a whole body").to_bytes();
-        return Err(Refused { status, headers, body });
+        let body = response.into_body().collect().await?.to_bytes();
+        return Ok(Err(Refused { status, headers, body }));
     }
-    let upgraded = hyper::upgrade::on(&mut response).await.expect("an upgraded connection");
+    let upgraded = hyper::upgrade::on(&mut response).await?;
     let socket = WebSocket::after_handshake(TokioIo::new(upgraded), Role::Client);
-    Ok(Client { socket: Socket::new(socket), headers })
+    Ok(Ok(Client { socket: Socket::new(socket), headers }))
 }
 
 impl Deref for Client {
