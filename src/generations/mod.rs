@@ -9,10 +9,12 @@
 
 mod ended;
 mod event;
+mod ledger;
 mod once;
 mod running;
 mod tracker;
 
+pub use ledger::{Claimed, Entry, Facts, Ledger, SWEEP};
 pub use once::{Claim, MessageKey, NoTurn, Once, Sender, Turn};
 pub use running::{Run, Running, Task};
 pub use tracker::{Begun, Expected, Heard, Tracked, Tracker};
@@ -28,20 +30,24 @@ pub struct Generations {
     pub once: Once,
     pub running: Running,
     pub tracker: Tracker,
+    pub ledger: Ledger,
 }
 
 impl Generations {
     /// Alone on the memory engine.
     pub fn memory(routes: &[Arc<Route>]) -> Self {
         let tracker = Tracker::new(settings(routes), true);
-        Self { once: Once::memory(), running: Running::default(), tracker }
+        let running = Running::default();
+        Self { once: Once::memory(), running, tracker, ledger: Ledger::memory() }
     }
 
     /// With other nodes on Redis. `key_prefix` is `[engine.redis] key_prefix`.
     pub fn redis(commands: &Commands, key_prefix: &str, routes: &[Arc<Route>]) -> Self {
         let tracker = Tracker::new(settings(routes), false);
         let once = Once::redis(commands.clone(), key_prefix);
-        Self { once, running: Running::default(), tracker }
+        let running = Running::default();
+        let ledger = Ledger::redis(commands.clone(), key_prefix, &running);
+        Self { once, running, tracker, ledger }
     }
 }
 

@@ -31,7 +31,7 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     Ok(handle)
 }
 
-const COUNTERS: [(&str, &str); 35] = [
+const COUNTERS: [(&str, &str); 36] = [
     ("tidegate_accept_errors_total", "Connections that the operating system could not give"),
     ("tidegate_authorize_failures_total", "Authorize URLs that gave no decision"),
     ("tidegate_catch_ups_total", "Channels that this node missed a part of, by outcome"),
@@ -40,6 +40,7 @@ const COUNTERS: [(&str, &str); 35] = [
     ("tidegate_delivery_drops_total", "Publications that a connection could not take"),
     ("tidegate_expiry_notices_total", "Clients told that their credentials end soon"),
     ("tidegate_generations_total", "Replies to messages, by how they ended"),
+    ("tidegate_generations_taken_over_total", "Generations whose node was gone"),
     ("tidegate_handshakes_total", "WebSocket handshakes, by outcome"),
     ("tidegate_http_errors_total", "Connections that ended inside a request, by cause"),
     ("tidegate_jwks_fetches_total", "Fetches of the JSON Web Key Set, by outcome"),
