@@ -22,7 +22,7 @@ use crate::admin::{Admin, ReadyCheck};
 use crate::broker::{Core, MemoryHistory, Publisher, Rules, Seat};
 use crate::config::{Config, EngineKind, RedisEngine, Secret};
 use crate::control::{self, CancelHook, Control, Threads};
-use crate::generations::{Once, Running, Task};
+use crate::generations::{Generations, Heard, Running, Task};
 use crate::handshake::Handshake;
 use crate::limits::{ConnectionCounts, SharedLimits};
 use crate::listener::Worker;
@@ -119,11 +119,11 @@ async fn serve(
     let running = Running::default();
     let (threads, order_seats) = Threads::new(listeners.len(), cancels(&running));
     let mut engine =
-        Engine::build(&config, &core, threads, &shutdown).map_err(StartError::Setting)?;
+        Engine::build(&config, &core, threads, running, &shutdown).map_err(StartError::Setting)?;
     let upstreams =
         UpstreamsShared::new(&config.upstreams, &shutdown).map_err(StartError::Setting)?;
     let seats = broker_seats.into_iter().zip(order_seats);
-    let workers = workers(&config, listeners, seats, &engine, &running, &upstreams, &shutdown)?;
+    let workers = workers(&config, listeners, seats, &engine, &upstreams, &shutdown)?;
     engine.run(core, &config, &shutdown)?;
     serve_admin(&config, admin, &metrics, &engine, &shutdown).map_err(system("admin port"))?;
     tokio::task::spawn_local(async move {
@@ -148,8 +148,8 @@ struct Engine {
     tokens: TokenStore,
     limits: SharedLimits,
     presence: PresenceStore,
-    once: Once,
     control: Control,
+    generations: Generations,
     ready: Vec<(&'static str, ReadyCheck)>,
 }
 
@@ -158,6 +158,7 @@ impl Engine {
         config: &Config,
         core: &Core,
         threads: Threads,
+        running: Running,
         shutdown: &Shutdown,
     ) -> Result<Self, String> {
         let max_bytes = config.engine.max_publication_bytes;
@@ -179,8 +180,8 @@ impl Engine {
                 tokens: TokenStore::memory(config.tokens.ttl),
                 limits: SharedLimits::memory(),
                 presence: PresenceStore::memory(),
-                once: Once::memory(),
                 control: Control::memory(threads),
+                generations: Generations::memory(running, &config.routes),
                 ready,
             },
             EngineKind::Redis(redis) => {
@@ -212,7 +213,12 @@ impl Engine {
                     control,
                     // Where the channels are.
                     presence: PresenceStore::redis(publisher.clone(), &redis.key_prefix),
-                    once: Once::redis(publisher.clone(), &redis.key_prefix),
+                    generations: Generations::redis(
+                        running,
+                        &publisher,
+                        &redis.key_prefix,
+                        &config.routes,
+                    ),
                     publisher: Publisher::redis(publisher, &redis.key_prefix, rules, max_bytes),
                     tokens: TokenStore::redis(tokens, &config.tokens.key_prefix, config.tokens.ttl),
                     limits: SharedLimits::redis(limits, &redis.key_prefix),
@@ -235,7 +241,20 @@ impl Engine {
     }
 
     /// Starts the broker's core.
-    fn run(&mut self, core: Core, config: &Config, shutdown: &Shutdown) -> Result<(), StartError> {
+    fn run(
+        &mut self,
+        mut core: Core,
+        config: &Config,
+        shutdown: &Shutdown,
+    ) -> Result<(), StartError> {
+        let tracker = self.generations.tracker.clone();
+        core.observed_by(move |channel, json, position| {
+            let heard = tracker.hear(channel, json, position);
+            if heard == Heard::Drop {
+                telemetry::generations::second_end_dropped();
+            }
+            heard == Heard::Deliver
+        });
         match &config.engine.kind {
             EngineKind::Memory => {
                 tokio::task::spawn_local(core.run_memory(self.publisher.history()));
@@ -290,7 +309,6 @@ fn workers(
     listeners: Vec<std::net::TcpListener>,
     seats: impl Iterator<Item = (Seat, control::Seat)>,
     engine: &Engine,
-    running: &Running,
     upstreams: &UpstreamsShared,
     shutdown: &Shutdown,
 ) -> Result<Vec<Worker>, StartError> {
@@ -324,8 +342,7 @@ fn workers(
         upstreams: upstreams.clone(),
         limits: engine.limits.clone(),
         presence: engine.presence.clone(),
-        once: engine.once.clone(),
-        running: running.clone(),
+        generations: engine.generations.clone(),
         counts: counts.clone(),
         shutdown: shutdown.clone(),
         stop: config.shutdown.clone(),

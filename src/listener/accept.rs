@@ -13,7 +13,7 @@ use super::http::{Connection, Front};
 use crate::broker::{Broker, Publisher, Seat};
 use crate::config;
 use crate::control;
-use crate::generations::{Once, Running};
+use crate::generations::Generations;
 use crate::handshake::Handshake;
 use crate::limits::{ConnectionCounts, LeaseSet, LimitName, SharedLimits};
 use crate::presence::PresenceStore;
@@ -46,8 +46,7 @@ pub struct Worker {
     pub orders: control::Seat,
     pub publisher: Publisher,
     pub upstreams: UpstreamsShared,
-    pub once: Once,
-    pub running: Running,
+    pub generations: Generations,
     pub limits: SharedLimits,
     pub presence: PresenceStore,
     pub counts: ConnectionCounts,
@@ -112,8 +111,7 @@ impl Worker {
             presence: Presence::new(self.presence, self.publisher.clone()),
             publisher: self.publisher,
             upstreams: Upstreams::new(&self.upstreams),
-            once: self.once,
-            running: self.running,
+            generations: self.generations,
             attached: Attached::default(),
             leases: LeaseSet::new(self.limits.clone()),
             limits: self.limits,

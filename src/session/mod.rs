@@ -18,6 +18,8 @@ mod resume;
 #[cfg(test)]
 mod resume_model;
 mod roster;
+mod voice;
+mod watch;
 
 pub use cancel::Attached;
 pub use orders::take_orders;
@@ -35,7 +37,7 @@ use bytes::Bytes;
 
 use crate::broker::{Broker, History, Publisher, Subscription};
 use crate::config::{self, Binary, Protocol, Route, UpstreamKind};
-use crate::generations::{Once, Running};
+use crate::generations::Generations;
 use crate::limits::{ConnectionPermit, IpPermit, Lease, LeaseSet, LocalBucket, SharedLimits};
 use crate::protocol::{
     ChannelName, CloseReason, ConnectionId, OriginTag, Params, ResumePoint, TraceContext, UserId,
@@ -60,9 +62,7 @@ pub struct Services {
     pub publisher: Publisher,
     pub history: History,
     pub upstreams: Upstreams,
-    pub once: Once,
-    /// Of all threads of this node.
-    pub running: Running,
+    pub generations: Generations,
     pub attached: Attached,
     pub limits: SharedLimits,
     pub authenticator: Authenticator,

@@ -19,7 +19,7 @@ use tokio::task::{JoinHandle, LocalSet};
 use super::{Arrival, Attached, Client, Permits, Presence, Roster, Services, Upstream, open};
 use crate::broker::{Broker, Core, MemoryHistory, Publisher, Rules};
 use crate::config::{Config, Environment};
-use crate::generations::{Once, Running};
+use crate::generations::{Generations, Running};
 use crate::limits::{ConnectionCounts, LeaseSet, SharedLimits};
 use crate::presence::PresenceStore;
 use crate::protocol::{ChannelName, ConnectionId, ResumePoint, TraceContext};
@@ -130,8 +130,7 @@ impl World {
             presence: Presence::new(PresenceStore::memory(), publisher.clone()),
             publisher,
             upstreams: Upstreams::new(&upstreams),
-            once: Once::memory(),
-            running: Running::default(),
+            generations: Generations::memory(Running::default(), &config.routes),
             attached: Attached::default(),
             leases: LeaseSet::new(limits.clone()),
             limits,
