@@ -22,10 +22,11 @@ use crate::admin::{Admin, ReadyCheck};
 use crate::broker::{Core, MemoryHistory, Publisher, Rules, Seat};
 use crate::config::{Config, EngineKind, RedisEngine, Secret};
 use crate::control::{self, CancelHook, Control, Threads};
-use crate::generations::{Once, Running, Task};
+use crate::generations::{Generations, Heard, Running, Task};
 use crate::handshake::Handshake;
 use crate::limits::{ConnectionCounts, SharedLimits};
 use crate::listener::Worker;
+use crate::presence::PresenceStore;
 use crate::redis_link::Commands;
 use crate::shutdown::Shutdown;
 use crate::telemetry;
@@ -118,11 +119,11 @@ async fn serve(
     let running = Running::default();
     let (threads, order_seats) = Threads::new(listeners.len(), cancels(&running));
     let mut engine =
-        Engine::build(&config, &core, threads, &shutdown).map_err(StartError::Setting)?;
+        Engine::build(&config, &core, threads, running, &shutdown).map_err(StartError::Setting)?;
     let upstreams =
         UpstreamsShared::new(&config.upstreams, &shutdown).map_err(StartError::Setting)?;
     let seats = broker_seats.into_iter().zip(order_seats);
-    let workers = workers(&config, listeners, seats, &engine, &running, &upstreams, &shutdown)?;
+    let workers = workers(&config, listeners, seats, &engine, &upstreams, &shutdown)?;
     engine.run(core, &config, &shutdown)?;
     serve_admin(&config, admin, &metrics, &engine, &shutdown).map_err(system("admin port"))?;
     tokio::task::spawn_local(async move {
@@ -146,8 +147,9 @@ struct Engine {
     publisher: Publisher,
     tokens: TokenStore,
     limits: SharedLimits,
-    once: Once,
+    presence: PresenceStore,
     control: Control,
+    generations: Generations,
     ready: Vec<(&'static str, ReadyCheck)>,
 }
 
@@ -156,6 +158,7 @@ impl Engine {
         config: &Config,
         core: &Core,
         threads: Threads,
+        running: Running,
         shutdown: &Shutdown,
     ) -> Result<Self, String> {
         let max_bytes = config.engine.max_publication_bytes;
@@ -172,8 +175,9 @@ impl Engine {
                 ),
                 tokens: TokenStore::memory(config.tokens.ttl),
                 limits: SharedLimits::memory(),
-                once: Once::memory(),
+                presence: PresenceStore::memory(),
                 control: Control::memory(threads),
+                generations: Generations::memory(running, &config.routes),
                 ready,
             },
             EngineKind::Redis(redis) => {
@@ -192,7 +196,14 @@ impl Engine {
                 ready.push(("control", control_check(&control)));
                 Self {
                     control,
-                    once: Once::redis(publisher.clone(), &redis.key_prefix),
+                    // Where the channels are.
+                    presence: PresenceStore::redis(publisher.clone(), &redis.key_prefix),
+                    generations: Generations::redis(
+                        running,
+                        &publisher,
+                        &redis.key_prefix,
+                        &config.routes,
+                    ),
                     publisher: Publisher::redis(publisher, &redis.key_prefix, rules, max_bytes),
                     tokens: TokenStore::redis(tokens, &config.tokens.key_prefix, config.tokens.ttl),
                     limits: SharedLimits::redis(limits, &redis.key_prefix),
@@ -215,7 +226,20 @@ impl Engine {
     }
 
     /// Starts the broker's core.
-    fn run(&mut self, core: Core, config: &Config, shutdown: &Shutdown) -> Result<(), StartError> {
+    fn run(
+        &mut self,
+        mut core: Core,
+        config: &Config,
+        shutdown: &Shutdown,
+    ) -> Result<(), StartError> {
+        let tracker = self.generations.tracker.clone();
+        core.observed_by(move |channel, json, position| {
+            let heard = tracker.hear(channel, json, position);
+            if heard == Heard::Drop {
+                telemetry::generations::second_end_dropped();
+            }
+            heard == Heard::Deliver
+        });
         match &config.engine.kind {
             EngineKind::Memory => {
                 tokio::task::spawn_local(core.run_memory(self.publisher.history()));
@@ -280,7 +304,6 @@ fn workers(
     listeners: Vec<std::net::TcpListener>,
     seats: impl Iterator<Item = (Seat, control::Seat)>,
     engine: &Engine,
-    running: &Running,
     upstreams: &UpstreamsShared,
     shutdown: &Shutdown,
 ) -> Result<Vec<Worker>, StartError> {
@@ -313,8 +336,8 @@ fn workers(
         publisher: engine.publisher.clone(),
         upstreams: upstreams.clone(),
         limits: engine.limits.clone(),
-        once: engine.once.clone(),
-        running: running.clone(),
+        presence: engine.presence.clone(),
+        generations: engine.generations.clone(),
         counts: counts.clone(),
         shutdown: shutdown.clone(),
         stop: config.shutdown.clone(),
@@ -358,6 +381,7 @@ fn serve_admin(
         publisher: engine.publisher.clone(),
         tokens: engine.tokens.clone(),
         control: engine.control.clone(),
+        presence: engine.presence.clone(),
         ready: engine.ready.clone(),
         metrics: metrics.clone(),
         shutdown: shutdown.clone(),

@@ -27,10 +27,12 @@ mod broker;
 mod control;
 mod generations;
 mod limits;
+mod presence;
 mod tokens;
 mod upstream;
 
 mod hub;
+mod leases;
 
 mod redis_link;
 mod socket;

@@ -67,7 +67,7 @@ fn redis(s: &mut Section<'_>) -> Option<RedisEngine> {
         "pubsub_url",
         kinds::OPTIONAL_REDIS_URL,
         "",
-        "Where channels are published and subscribed; \"\" = url.",
+        "Where channels are published and subscribed, with their histories and their presence; \"\" = url.",
     );
     let key_prefix = s.key(
         "key_prefix",

@@ -236,6 +236,7 @@ pub struct Route {
     /// Before credentials or `max_session` end a connection; `None` = no notice.
     pub expiry_notice: Option<Duration>,
     pub send_queue: SendQueue,
+    pub presence: Presence,
     pub limits: RouteLimits,
     pub history: History,
     pub generations: Generations,
@@ -279,6 +280,16 @@ pub enum Protocol {
 pub enum Binary {
     Reject,
     Relay,
+}
+
+/// Whether the members of a route's channels are known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    Off,
+    /// To whoever asks.
+    On,
+    /// Also published to the channel, as they come and go.
+    Events,
 }
 
 /// Bounds of what waits for one slow client; at either, the client is closed with 4008.

@@ -13,11 +13,12 @@ use super::http::{Connection, Front};
 use crate::broker::{Broker, Publisher, Seat};
 use crate::config;
 use crate::control;
-use crate::generations::{Once, Running};
+use crate::generations::Generations;
 use crate::handshake::Handshake;
 use crate::limits::{ConnectionCounts, LeaseSet, LimitName, SharedLimits};
+use crate::presence::PresenceStore;
 use crate::proxy::Proxy;
-use crate::session::{self, Attached, Permits, Roster, Services};
+use crate::session::{self, Attached, Permits, Presence, Roster, Services};
 use crate::shutdown::Shutdown;
 use crate::telemetry;
 use crate::tokens::Authenticator;
@@ -45,9 +46,9 @@ pub struct Worker {
     pub orders: control::Seat,
     pub publisher: Publisher,
     pub upstreams: UpstreamsShared,
-    pub once: Once,
-    pub running: Running,
+    pub generations: Generations,
     pub limits: SharedLimits,
+    pub presence: PresenceStore,
     pub counts: ConnectionCounts,
     pub shutdown: Shutdown,
     pub stop: config::Shutdown,
@@ -72,6 +73,8 @@ impl Worker {
         tokio::task::spawn_local(async move { sweeping.roster.sweep().await });
         tokio::task::spawn_local(Rc::clone(&services.leases).run());
         tokio::task::spawn_local(session::take_orders(Rc::clone(&services), orders));
+        let announcing = Rc::clone(&services);
+        tokio::task::spawn_local(async move { announcing.presence.run().await });
         tokio::select! {
             () = accept_all(&listener, &front, &counts) => {}
             () = shutdown.draining() => {}
@@ -82,7 +85,8 @@ impl Worker {
             () = services.roster.drain(&stop) => {}
             () = shutdown.killed() => {}
         }
-        let _or_they_expire = tokio::time::timeout(RELEASE_TIMEOUT, services.leases.flush()).await;
+        let flush = async { tokio::join!(services.leases.flush(), services.presence.flush()) };
+        let _or_they_expire = tokio::time::timeout(RELEASE_TIMEOUT, flush).await;
         drop(drain_waits_for_it);
         // Replies that still stream belong to this thread's runtime.
         shutdown.killed().await;
@@ -104,10 +108,10 @@ impl Worker {
         let services = Services {
             broker,
             history: self.publisher.history(),
+            presence: Presence::new(self.presence, self.publisher.clone()),
             publisher: self.publisher,
             upstreams: Upstreams::new(&self.upstreams),
-            once: self.once,
-            running: self.running,
+            generations: self.generations,
             attached: Attached::default(),
             leases: LeaseSet::new(self.limits.clone()),
             limits: self.limits,

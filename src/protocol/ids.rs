@@ -1,6 +1,7 @@
 //! Identifiers: who a user is, which connection, and the trace a request belongs to.
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -50,7 +51,8 @@ impl fmt::Display for UserId {
 }
 
 /// One connection of this or any node: 128 random bits as 32 hex digits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+/// Ordered as their digits are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(into = "String")]
 pub struct ConnectionId(u128);
 
@@ -73,6 +75,22 @@ impl ConnectionId {
 impl fmt::Display for ConnectionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:032x}", self.0)
+    }
+}
+
+/// The text is no connection id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InvalidConnectionId;
+
+impl FromStr for ConnectionId {
+    type Err = InvalidConnectionId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidConnectionId> {
+        let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        if text.len() != 32 || !text.bytes().all(is_digit) {
+            return Err(InvalidConnectionId);
+        }
+        u128::from_str_radix(text, 16).map(Self).map_err(|_| InvalidConnectionId)
     }
 }
 

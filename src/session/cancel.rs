@@ -48,7 +48,7 @@ impl Session {
             return self.refuse_rate(retry_after, None);
         }
         let task = Task { channel: self.client.channel.clone(), id: task_id.into() };
-        if !self.services.running.cancel(&task) {
+        if !self.services.generations.running.cancel(&task) {
             let text = "no such task is running here";
             self.refuse(&ErrorEvent::new(ErrorCode::UnknownTask, text).task_id(task_id));
         }

@@ -12,14 +12,18 @@ mod messages;
 mod once;
 mod orders;
 mod place;
+mod presence;
 mod relay;
 mod resume;
 #[cfg(test)]
 mod resume_model;
 mod roster;
+mod voice;
+mod watch;
 
 pub use cancel::Attached;
 pub use orders::take_orders;
+pub use presence::Presence;
 pub use roster::Roster;
 
 use std::cell::{Cell, RefCell};
@@ -33,7 +37,7 @@ use bytes::Bytes;
 
 use crate::broker::{Broker, History, Publisher, Subscription};
 use crate::config::{self, Binary, Protocol, Route, UpstreamKind};
-use crate::generations::{Once, Running};
+use crate::generations::Generations;
 use crate::limits::{ConnectionPermit, IpPermit, Lease, LeaseSet, LocalBucket, SharedLimits};
 use crate::protocol::{
     ChannelName, CloseReason, ConnectionId, OriginTag, Params, ResumePoint, TraceContext, UserId,
@@ -58,13 +62,12 @@ pub struct Services {
     pub publisher: Publisher,
     pub history: History,
     pub upstreams: Upstreams,
-    pub once: Once,
-    /// Of all threads of this node.
-    pub running: Running,
+    pub generations: Generations,
     pub attached: Attached,
     pub limits: SharedLimits,
     pub authenticator: Authenticator,
     pub leases: Rc<LeaseSet>,
+    pub presence: Presence,
     pub roster: Roster,
     pub shutdown: Shutdown,
     pub stop: config::Shutdown,
@@ -206,6 +209,7 @@ pub async fn open(
                 session.open_bridge().await;
             }
             session.begin(resume).await;
+            session.enter_channel();
         }
         Err(_) => socket.close(CloseReason::Overloaded),
     }
@@ -320,6 +324,7 @@ impl Session {
     fn finish(&self) {
         self.socket.cut();
         self.subscription.borrow_mut().take();
+        self.leave_channel();
         self.services.roster.leave(self);
         self.services.attached.cancel_all(self.client.connection_id);
         if let Some(bridge) = self.bridge.borrow_mut().take() {

@@ -9,6 +9,7 @@ pub enum Call {
     Disconnect,
     Publish,
     Tokens,
+    Presence,
 }
 
 impl Call {
@@ -17,6 +18,7 @@ impl Call {
             Self::Disconnect => "disconnect",
             Self::Publish => "publish",
             Self::Tokens => "tokens",
+            Self::Presence => "presence",
         }
     }
 }

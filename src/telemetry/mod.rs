@@ -13,6 +13,7 @@ pub mod history;
 pub mod lifecycle;
 pub mod limits;
 pub mod listener;
+pub mod presence;
 pub mod proxy;
 pub mod recorder;
 pub mod subscription;

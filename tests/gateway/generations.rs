@@ -27,6 +27,11 @@ on_both_engines! {
     a_reply_goes_on_or_ends_with_the_connection_that_asked,
     a_reply_that_begins_after_its_client_has_gone_is_cancelled,
     replies_of_a_gateway_that_stops_are_reported,
+    a_workers_reply_runs_until_its_terminal_event,
+    a_worker_that_falls_silent_is_reported_once,
+    a_workers_reply_is_cancelled_and_ends_once,
+    a_reply_without_an_end_stops_counting,
+    a_second_end_reaches_nobody_now_or_later,
 }
 
 async fn signed_in(gateway: &Gateway, session: &str) -> Client {
@@ -124,10 +129,11 @@ async fn anonymous_clients_share_no_ids(engine: Engine) {
 
 async fn without_an_id_or_with_it_off_every_message_is_relayed(engine: Engine) {
     let upstream = counting().await;
-    let off = "[route.generations]\ndedup_ttl = \"0s\"";
+    let limits = "[route.limits]\ngenerations_per_user = 0\n";
+    let off = format!("{limits}[route.generations]\ndedup_ttl = \"0s\"");
     for (settings, message) in [
-        (settings(&upstream, ""), json!({"message": "hello"})),
-        (settings(&upstream, off), json!({"message": "hello", "id": "m-1"})),
+        (settings(&upstream, limits), json!({"message": "hello"})),
+        (settings(&upstream, &off), json!({"message": "hello", "id": "m-1"})),
     ] {
         let gateway = engine.start(settings).await;
         let mut client = signed_in(&gateway, &session()).await;
@@ -476,4 +482,145 @@ async fn replies_of_a_gateway_that_stops_are_reported(engine: Engine) {
     // Its place is free for the user's next message, at once.
     let mut sender = signed_in(&other, &session()).await;
     ask(&mut sender).await;
+}
+
+/// Takes messages for workers; the test is the worker.
+fn worked(upstream: &Upstream, limits: &str, generations: &str) -> Settings {
+    let lines = format!("[route.limits]\n{limits}\n[route.generations]\n{generations}");
+    settings(upstream, &lines)
+}
+
+/// Refused for want of a place, now.
+async fn is_busy(client: &mut Client) {
+    client.send_json(&json!({"message": "more"})).await;
+    assert_eq!(heard(client, "error").await["code"], "busy");
+}
+
+async fn a_workers_reply_runs_until_its_terminal_event(engine: Engine) {
+    let upstream = Upstream::accepting().await;
+    let gateway = engine.start(worked(&upstream, "generations_per_user = 1", "")).await;
+    let mut client = signed_in(&gateway, &session()).await;
+    for names_its_task in [true, false] {
+        let task_id = ask(&mut client).await;
+        let event = |name: &str| match names_its_task {
+            true => json!({"event": name, "task_id": task_id}),
+            false => json!({"event": name}),
+        };
+        gateway.publish("chat_42", json!({"event": "complete", "task_id": "another"})).await;
+        gateway.publish("chat_42", event("chunk")).await;
+        heard(&mut client, "chunk").await;
+        is_busy(&mut client).await;
+        gateway.publish("chat_42", event("completed")).await;
+        heard(&mut client, "completed").await;
+        let next = until_queued(&mut client, "next").await["task_id"].clone();
+        // Its client leaves; the node goes on listening for its end.
+        drop(client);
+        until("no connection", async || {
+            (gateway.metric("tidegate_connections", &[]).await == 0.0).then_some(())
+        })
+        .await;
+        client = signed_in(&gateway, &session()).await;
+        is_busy(&mut client).await;
+        drop(client);
+        until("no connection", async || {
+            (gateway.metric("tidegate_connections", &[]).await == 0.0).then_some(())
+        })
+        .await;
+        gateway.publish("chat_42", json!({"event": "error", "task_id": next})).await;
+        client = signed_in(&gateway, &session()).await;
+        let last = until_queued(&mut client, "last").await["task_id"].clone();
+        gateway.publish("chat_42", json!({"event": "complete", "task_id": last})).await;
+        until("free place", async || {
+            let ended = gateway.metric("tidegate_generations_total", &[("outcome", "completed")]);
+            (ended.await == if names_its_task { 3.0 } else { 6.0 }).then_some(())
+        })
+        .await;
+    }
+}
+
+async fn a_worker_that_falls_silent_is_reported_once(engine: Engine) {
+    let upstream = Upstream::accepting().await;
+    let idle = "reply_idle_timeout = \"1s\"";
+    let gateway = engine.start(worked(&upstream, "generations_per_user = 1", idle)).await;
+    let mut client = signed_in(&gateway, &session()).await;
+    let task_id = ask(&mut client).await;
+    // A worker that says something from time to time is not silent.
+    let started = std::time::Instant::now();
+    until("a while", async || {
+        gateway.publish("chat_42", json!({"event": "chunk", "task_id": task_id})).await;
+        heard(&mut client, "chunk").await;
+        (started.elapsed().as_millis() > 1500).then_some(())
+    })
+    .await;
+    let lost = client.next_event("error").await;
+    assert_eq!((&lost["code"], &lost["task_id"]), (&json!("worker_lost"), &task_id));
+    // What the worker says in the end all the same is too late.
+    gateway.publish("chat_42", json!({"event": "complete", "task_id": task_id})).await;
+    gateway.publish("chat_42", json!({"event": "seen"})).await;
+    client.next_event("seen").await;
+    until_queued(&mut client, "next").await;
+}
+
+async fn a_workers_reply_is_cancelled_and_ends_once(engine: Engine) {
+    let upstream = Upstream::accepting().await;
+    let gateway = engine.start(worked(&upstream, "generations_per_user = 1", "")).await;
+    let mut sender = signed_in(&gateway, &session()).await;
+    let (mut tab, _) = Client::connected(&gateway, PATH).await;
+    let task_id = ask(&mut sender).await;
+    tab.send_json(&cancel(&task_id)).await;
+    for client in [&mut sender, &mut tab] {
+        assert_eq!(client.next_event("cancelled").await["task_id"], task_id);
+    }
+    tab.send_json(&cancel(&task_id)).await;
+    assert_eq!(tab.next_event("error").await["code"], "unknown_task");
+    gateway.publish("chat_42", json!({"event": "complete", "task_id": task_id})).await;
+    says_no_more(&mut tab).await;
+    until_queued(&mut sender, "next").await;
+}
+
+async fn a_reply_without_an_end_stops_counting(engine: Engine) {
+    let upstream = Upstream::accepting().await;
+    for (idle, reported) in [("# never", false), ("reply_idle_timeout = \"1h\"", true)] {
+        let generations = format!("max_duration = \"300ms\"\n{idle}");
+        let gateway =
+            engine.start(worked(&upstream, "generations_per_user = 1", &generations)).await;
+        let mut client = signed_in(&gateway, &session_with(json!({ "user_id": idle }))).await;
+        let task_id = ask(&mut client).await;
+        if reported {
+            let lost = client.next_event("error").await;
+            assert_eq!((&lost["code"], &lost["task_id"]), (&json!("worker_lost"), &task_id));
+        }
+        let outcome = [("outcome", if reported { "worker_lost" } else { "overdue" })];
+        gateway.wait_for_metric("tidegate_generations_total", &outcome, 1.0).await;
+        until_queued(&mut client, "next").await;
+    }
+}
+
+async fn a_second_end_reaches_nobody_now_or_later(engine: Engine) {
+    let upstream = Upstream::accepting().await;
+    for (setting, second) in [("drop", None), ("pass", Some("error"))] {
+        let generations = format!("duplicate_terminal = {setting:?}");
+        let gateway = engine.start(worked(&upstream, "", &generations)).await;
+        let channel = format!("chat_{setting}");
+        let path = format!("/ws/chat/{setting}/");
+        let (mut client, connected) = Client::connected(&gateway, &path).await;
+        for event in ["complete", "error", "seen"] {
+            gateway.publish(&channel, json!({"event": event, "task_id": "t"})).await;
+        }
+        let expected: Vec<_> = ["complete"].into_iter().chain(second).chain(["seen"]).collect();
+        for event in &expected {
+            client.next_event(event).await;
+        }
+        // And who comes back gets the same.
+        let since = format!("{path}?since=0&epoch={}", connected["epoch"].as_str().unwrap());
+        until("history without the second end", async || {
+            let (mut late, _) = Client::connected(&gateway, &since).await;
+            let mut events = Vec::new();
+            while events.last().is_none_or(|event| event != "seen") {
+                events.push(late.next_json().await["event"].as_str().unwrap().to_owned());
+            }
+            (events == expected).then_some(())
+        })
+        .await;
+    }
 }

@@ -16,6 +16,7 @@ mod http_input;
 mod jwt;
 mod limits;
 mod outcome;
+mod presence;
 mod proxy;
 mod relay_http;
 mod relay_queue;
