@@ -214,6 +214,7 @@ impl Engine {
         config: &Config,
         shutdown: &Shutdown,
     ) -> Result<(), StartError> {
+        tokio::task::spawn_local(self.generations.ledger.clone().run());
         let tracker = self.generations.tracker.clone();
         core.observed_by(move |channel, json, position| {
             let heard = tracker.hear(channel, json, position);
@@ -280,7 +281,8 @@ fn workers(
     let upstream_kinds = Arc::new(config.upstreams.clone());
     let counts =
         ConnectionCounts::new(config.server.max_connections, config.server.max_connections_per_ip);
-    let worker = |(listener, seat)| Worker {
+    let worker = |(number, (listener, seat))| Worker {
+        is_first: number == 0,
         listener,
         seat,
         server: config.server.clone(),
@@ -297,7 +299,7 @@ fn workers(
         shutdown: shutdown.clone(),
         stop: config.shutdown.clone(),
     };
-    Ok(listeners.into_iter().zip(seats).map(worker).collect())
+    Ok(listeners.into_iter().zip(seats).enumerate().map(worker).collect())
 }
 
 /// The worker threads, and a channel that closes when the first of them has ended.

@@ -45,6 +45,17 @@ pub struct Lease {
     holder: Holder,
 }
 
+impl Lease {
+    pub fn holder(&self) -> Holder {
+        self.holder
+    }
+
+    /// Somebody else renews and releases it from now on.
+    pub fn leave(self) {
+        self.set.state.borrow_mut().held.remove(&self.holder);
+    }
+}
+
 impl Drop for Lease {
     fn drop(&mut self) {
         self.set.remove(self.holder);
