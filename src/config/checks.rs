@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use super::mistakes::nearest;
 use super::section::Section;
-use super::{Admin, AuthSource, Binary, Protocol, Route, Server, Tokens, Upstream, UpstreamKind};
+use super::{
+    Admin, AuthSource, Binary, Presence, Protocol, Route, Server, Tokens, Upstream, UpstreamKind,
+};
 use crate::protocol::{ChannelName, PathPattern, Template};
 
 type Routes = [Option<Arc<Route>>];
@@ -36,6 +38,10 @@ pub(super) fn routes(root: &mut Section<'_>, routes: &Routes, upstreams: &Upstre
         if route.binary == Binary::Relay && route.protocol != Protocol::Raw {
             let right = "write protocol = \"raw\" as well, or binary = \"reject\"";
             root.mistake(&key("binary"), Some(quoted("relay")), right);
+        }
+        if route.presence == Presence::Events && route.protocol == Protocol::Raw {
+            let right = "write presence = \"on\": a raw route carries no events of the gateway";
+            root.mistake(&key("presence"), Some(quoted("events")), right);
         }
         channel(root, &key("channel"), route);
         upstream(root, index, route, upstreams);

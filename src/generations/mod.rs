@@ -35,17 +35,20 @@ pub struct Generations {
 
 impl Generations {
     /// Alone on the memory engine.
-    pub fn memory(routes: &[Arc<Route>]) -> Self {
+    pub fn memory(running: Running, routes: &[Arc<Route>]) -> Self {
         let tracker = Tracker::new(settings(routes), true);
-        let running = Running::default();
         Self { once: Once::memory(), running, tracker, ledger: Ledger::memory() }
     }
 
     /// With other nodes on Redis. `key_prefix` is `[engine.redis] key_prefix`.
-    pub fn redis(commands: &Commands, key_prefix: &str, routes: &[Arc<Route>]) -> Self {
+    pub fn redis(
+        running: Running,
+        commands: &Commands,
+        key_prefix: &str,
+        routes: &[Arc<Route>],
+    ) -> Self {
         let tracker = Tracker::new(settings(routes), false);
         let once = Once::redis(commands.clone(), key_prefix);
-        let running = Running::default();
         let ledger = Ledger::redis(commands.clone(), key_prefix, &running);
         Self { once, running, tracker, ledger }
     }

@@ -13,11 +13,13 @@ use tokio::task::LocalSet;
 use super::http::{Connection, Front};
 use crate::broker::{Broker, Publisher, Seat};
 use crate::config;
+use crate::control;
 use crate::generations::Generations;
 use crate::handshake::Handshake;
 use crate::limits::{ConnectionCounts, LeaseSet, LimitName, SharedLimits};
+use crate::presence::PresenceStore;
 use crate::proxy::Proxy;
-use crate::session::{Attached, Permits, Roster, Services, take_over};
+use crate::session::{self, Attached, Permits, Presence, Roster, Services};
 use crate::shutdown::Shutdown;
 use crate::telemetry;
 use crate::tokens::Authenticator;
@@ -41,10 +43,12 @@ pub struct Worker {
     pub handshake: Arc<Handshake>,
     pub authenticator: Authenticator,
     pub seat: Seat,
+    pub orders: control::Seat,
     pub publisher: Publisher,
     pub upstreams: UpstreamsShared,
     pub generations: Generations,
     pub limits: SharedLimits,
+    pub presence: PresenceStore,
     pub counts: ConnectionCounts,
     pub shutdown: Shutdown,
     pub stop: config::Shutdown,
@@ -64,14 +68,17 @@ impl Worker {
         let listener = TcpListener::from_std(self.listener.try_clone()?)?;
         let counts = self.counts.clone();
         let (is_first, routes) = (self.is_first, self.routes.clone());
-        let front = self.front()?;
+        let (front, orders) = self.front()?;
         let services = Rc::clone(&front.services);
         let sweeping = Rc::clone(&services);
         tokio::task::spawn_local(async move { sweeping.roster.sweep().await });
         tokio::task::spawn_local(Rc::clone(&services.leases).run());
         if is_first {
-            tokio::task::spawn_local(take_over(Rc::clone(&services), routes));
+            tokio::task::spawn_local(session::take_over(Rc::clone(&services), routes));
         }
+        tokio::task::spawn_local(session::take_orders(Rc::clone(&services), orders));
+        let announcing = Rc::clone(&services);
+        tokio::task::spawn_local(async move { announcing.presence.run().await });
         tokio::select! {
             () = accept_all(&listener, &front, &counts) => {}
             () = shutdown.draining() => {}
@@ -89,7 +96,7 @@ impl Worker {
         Ok(())
     }
 
-    fn front(self) -> std::io::Result<Rc<Front>> {
+    fn front(self) -> std::io::Result<(Rc<Front>, control::Seat)> {
         let (broker, deliveries) = Broker::take(self.seat);
         tokio::task::spawn_local(deliveries);
         let finest = self
@@ -104,6 +111,7 @@ impl Worker {
         let services = Services {
             broker,
             history: self.publisher.history(),
+            presence: Presence::new(self.presence, self.publisher.clone()),
             publisher: self.publisher,
             upstreams: Upstreams::new(&self.upstreams),
             generations: self.generations,
@@ -118,14 +126,15 @@ impl Worker {
             started: Instant::now(),
         };
         let proxy = Proxy::new(&self.proxy).map_err(std::io::Error::other)?;
-        Ok(Rc::new(Front::new(
+        let front = Front::new(
             self.server,
             self.handshake,
             proxy,
             self.counts,
             self.upstream_kinds,
             Rc::new(services),
-        )))
+        );
+        Ok((Rc::new(front), self.orders))
     }
 }
 

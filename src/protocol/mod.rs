@@ -16,11 +16,11 @@ pub use envelope::{
     Begin, ClientFrame, ErrorCode, ErrorEvent, InvalidFrame, MAX_TASK_ID_BYTES, Renewal,
 };
 pub use envelope::{
-    cancelled, complete, connected, event_name, going_away, pong, processing_started, refreshed,
-    resumed, task_queued, task_queued_before, token_expiring_soon,
+    cancelled, complete, connected, event_name, going_away, pong, presence_event,
+    processing_started, refreshed, resumed, task_queued, task_queued_before, token_expiring_soon,
 };
 pub use ids::{ConnectionId, TraceContext, UserId, random_hex};
-pub use names::{ChannelName, ChannelPattern, InvalidChannel};
+pub use names::{ChannelName, ChannelPattern, InvalidChannel, ReservedChannels};
 pub use origin::{Origin, OriginPattern, OriginTag};
 pub use path::{Params, PathPattern, Template, TemplateContext};
 pub use position::{Epoch, InvalidEpoch, Position, ResumePoint, with_position};

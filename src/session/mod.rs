@@ -10,7 +10,9 @@ mod credentials;
 mod generation;
 mod messages;
 mod once;
+mod orders;
 mod place;
+mod presence;
 mod relay;
 mod resume;
 #[cfg(test)]
@@ -21,6 +23,8 @@ mod voice;
 mod watch;
 
 pub use cancel::Attached;
+pub use orders::take_orders;
+pub use presence::Presence;
 pub use roster::Roster;
 pub use takeover::take_over;
 
@@ -69,6 +73,7 @@ pub struct Services {
     pub limits: SharedLimits,
     pub authenticator: Authenticator,
     pub leases: Rc<LeaseSet>,
+    pub presence: Presence,
     pub roster: Roster,
     pub shutdown: Shutdown,
     pub stop: config::Shutdown,
@@ -84,8 +89,13 @@ impl Services {
     /// What ends while the thread's own end is near is told to the engine before it.
     async fn flush_when_draining(&self) {
         if self.shutdown.is_draining() {
-            let flush =
-                async { tokio::join!(self.leases.flush(), self.generations.ledger.flush()) };
+            let flush = async {
+                tokio::join!(
+                    self.leases.flush(),
+                    self.presence.flush(),
+                    self.generations.ledger.flush()
+                )
+            };
             let _or_it_expires = tokio::time::timeout(FLUSH_TIMEOUT, flush).await;
         }
     }
@@ -224,6 +234,7 @@ pub async fn open(
                 session.open_bridge().await;
             }
             session.begin(resume).await;
+            session.enter_channel();
         }
         Err(_) => socket.close(CloseReason::Overloaded),
     }
@@ -338,6 +349,7 @@ impl Session {
     fn finish(&self) {
         self.socket.cut();
         self.subscription.borrow_mut().take();
+        self.leave_channel();
         self.services.roster.leave(self);
         self.services.attached.cancel_all(self.client.connection_id);
         if let Some(bridge) = self.bridge.borrow_mut().take() {
