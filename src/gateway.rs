@@ -232,6 +232,7 @@ impl Engine {
         config: &Config,
         shutdown: &Shutdown,
     ) -> Result<(), StartError> {
+        tokio::task::spawn_local(self.generations.ledger.clone().run());
         let tracker = self.generations.tracker.clone();
         core.observed_by(move |channel, json, position| {
             let heard = tracker.hear(channel, json, position);
@@ -323,7 +324,8 @@ fn workers(
     let upstream_kinds = Arc::new(config.upstreams.clone());
     let counts =
         ConnectionCounts::new(config.server.max_connections, config.server.max_connections_per_ip);
-    let worker = |(listener, (seat, orders))| Worker {
+    let worker = |(number, (listener, (seat, orders)))| Worker {
+        is_first: number == 0,
         listener,
         seat,
         orders,
@@ -342,7 +344,7 @@ fn workers(
         shutdown: shutdown.clone(),
         stop: config.shutdown.clone(),
     };
-    Ok(listeners.into_iter().zip(seats).map(worker).collect())
+    Ok(listeners.into_iter().zip(seats).enumerate().map(worker).collect())
 }
 
 /// The worker threads, and a channel that closes when the first of them has ended.

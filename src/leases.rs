@@ -115,6 +115,11 @@ impl<L: Lessor> HeldLeases<L> {
         true
     }
 
+    /// Somebody else holds it from now on: it is neither renewed nor released here any more.
+    pub fn leave(&self, holder: L::Holder) {
+        self.state.borrow_mut().held.remove(&holder);
+    }
+
     /// Renews and releases, for as long as the thread lives.
     pub async fn run(&self) {
         loop {

@@ -17,6 +17,17 @@ pub struct Lease {
     holder: Holder,
 }
 
+impl Lease {
+    pub fn holder(&self) -> Holder {
+        self.holder
+    }
+
+    /// Somebody else renews and releases it from now on.
+    pub fn leave(self) {
+        self.set.0.leave(self.holder);
+    }
+}
+
 impl Drop for Lease {
     fn drop(&mut self) {
         self.set.remove(self.holder);

@@ -126,6 +126,21 @@ async fn releases_wait_for_redis_but_not_without_bound() {
 }
 
 #[tokio::test]
+async fn a_lease_can_be_left_to_somebody_else() {
+    let bench = Bench::start().await;
+    let other = LeaseSet::new(SharedLimits::redis(bench.commands.clone(), "tg:"));
+    let id = bench.acquired().await;
+    let lease = bench.set.hold(PLACES, id);
+    let taken = other.hold(PLACES, lease.holder().to_string().parse().unwrap());
+    lease.leave();
+    assert!(bench.set.flush().await);
+    bench.until_there_are(1).await;
+    drop(taken);
+    assert!(other.flush().await);
+    bench.until_there_are(0).await;
+}
+
+#[tokio::test]
 async fn leases_in_memory_are_renewed_and_released_alike() {
     let limits = SharedLimits::memory();
     let set = LeaseSet::new(limits.clone());

@@ -1,5 +1,6 @@
 //! The accept loop, and the thread's end.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -27,14 +28,13 @@ use crate::upstream::{Upstreams, UpstreamsShared};
 /// After an accept that failed (no file descriptors, for example).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// To tell the other nodes whose connections have ended.
-const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
-
 /// What a connection over `max_connections` is told; nothing is read from it.
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
 /// Everything a worker thread is started with.
 pub struct Worker {
+    /// It does what one thread of a node is enough for.
+    pub is_first: bool,
     pub listener: std::net::TcpListener,
     pub server: config::Server,
     pub proxy: config::Proxy,
@@ -67,11 +67,15 @@ impl Worker {
         let stop = self.stop.clone();
         let listener = TcpListener::from_std(self.listener.try_clone()?)?;
         let counts = self.counts.clone();
+        let (is_first, routes) = (self.is_first, self.routes.clone());
         let (front, orders) = self.front()?;
         let services = Rc::clone(&front.services);
         let sweeping = Rc::clone(&services);
         tokio::task::spawn_local(async move { sweeping.roster.sweep().await });
         tokio::task::spawn_local(Rc::clone(&services.leases).run());
+        if is_first {
+            tokio::task::spawn_local(session::take_over(Rc::clone(&services), routes));
+        }
         tokio::task::spawn_local(session::take_orders(Rc::clone(&services), orders));
         let announcing = Rc::clone(&services);
         tokio::task::spawn_local(async move { announcing.presence.run().await });
@@ -85,8 +89,7 @@ impl Worker {
             () = services.roster.drain(&stop) => {}
             () = shutdown.killed() => {}
         }
-        let flush = async { tokio::join!(services.leases.flush(), services.presence.flush()) };
-        let _or_they_expire = tokio::time::timeout(RELEASE_TIMEOUT, flush).await;
+        services.leave().await;
         drop(drain_waits_for_it);
         // Replies that still stream belong to this thread's runtime.
         shutdown.killed().await;
@@ -113,6 +116,7 @@ impl Worker {
             upstreams: Upstreams::new(&self.upstreams),
             generations: self.generations,
             attached: Attached::default(),
+            watches: Cell::new(0),
             leases: LeaseSet::new(self.limits.clone()),
             limits: self.limits,
             authenticator: self.authenticator,

@@ -12,7 +12,7 @@ use super::Session;
 use super::voice::Voice;
 use crate::broker::{History, PublishError};
 use crate::config::Route;
-use crate::generations::{Run, Task};
+use crate::generations::{Entry, Run, Task};
 use crate::limits::Lease;
 use crate::protocol::{ErrorCode, ErrorEvent, cancelled, complete, event_name, processing_started};
 use crate::shutdown::Shutdown;
@@ -30,6 +30,8 @@ pub enum GenerationEnd {
     Cancelled,
     /// Nobody has heard of its end within `max_duration`.
     Overdue,
+    /// Another node has ended it, believing this one dead.
+    Taken,
     /// The engine was away for too long.
     EngineDown,
 }
@@ -42,6 +44,7 @@ impl GenerationEnd {
             Self::WorkerLost => "worker_lost",
             Self::Cancelled => "cancelled",
             Self::Overdue => "overdue",
+            Self::Taken => "taken",
             Self::EngineDown => "engine_down",
         }
     }
@@ -53,6 +56,8 @@ enum Next {
     End,
     Broken(ReplyBroken),
     Cancelled,
+    /// Another node has reported it as lost.
+    Taken,
 }
 
 struct Generation {
@@ -63,6 +68,7 @@ struct Generation {
     stops_after: Duration,
     route: Arc<Route>,
     run: Run,
+    entry: Entry,
 }
 
 impl Session {
@@ -78,12 +84,14 @@ impl Session {
         if attached {
             self.attach(&run);
         }
+        let facts = self.facts(true, place.as_ref());
         let generation = Generation {
             voice: Voice::new(&self.services.publisher, run.task()),
             history: self.services.history.clone(),
             shutdown: self.services.shutdown.clone(),
             stops_after: self.services.stop.last_words_after(),
             route: Arc::clone(&self.client.route),
+            entry: self.services.generations.ledger.enter(run.task(), facts),
             run,
         };
         let (services, connection) = (Rc::clone(&self.services), self.client.connection_id);
@@ -97,8 +105,14 @@ impl Session {
             if attached {
                 services.attached.detach(connection, &generation.run);
             }
-            drop((generation, place));
-            services.flush_leases_when_draining().await;
+            if end == GenerationEnd::EngineDown {
+                // Its end has still to be said, by whoever reaches the engine first.
+                generation.entry.abandon();
+            } else {
+                drop(generation.entry);
+            }
+            drop(place);
+            services.flush_when_draining().await;
             drop(tracked);
         });
     }
@@ -112,6 +126,10 @@ impl Generation {
                 Next::Event(json) => json,
                 Next::End => break,
                 Next::Broken(broken) => return self.lost(&broken).await,
+                Next::Taken => {
+                    reply.give_up();
+                    return Ok(GenerationEnd::Taken);
+                }
                 Next::Cancelled => {
                     reply.give_up();
                     self.run.end();
@@ -156,6 +174,7 @@ impl Generation {
                 None => Next::End,
             },
             () = self.run.cancelled() => Next::Cancelled,
+            () = self.entry.taken() => Next::Taken,
             () = self.out_of_time() => {
                 Next::Broken(ReplyBroken::Refused("the gateway is stopping"))
             }

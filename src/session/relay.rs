@@ -45,12 +45,13 @@ impl Session {
         match self.services.upstreams.relay(upstream, &message).await {
             Ok(Taken { task_id, reply }) => {
                 telemetry::connections::message_queued();
-                self.socket.send_text(&task_queued(&task_id, client_id.as_deref()));
-                self.socket.release();
+                // Who hears of the task can cancel it.
                 match reply {
                     Some(reply) => self.generate(&task_id, reply, place),
                     None => self.watch(expected, &task_id, place),
                 }
+                self.socket.send_text(&task_queued(&task_id, client_id.as_deref()));
+                self.socket.release();
                 Some(task_id)
             }
             Err(error) => {

@@ -132,6 +132,7 @@ impl World {
             upstreams: Upstreams::new(&upstreams),
             generations: Generations::memory(Running::default(), &config.routes),
             attached: Attached::default(),
+            watches: Cell::new(0),
             leases: LeaseSet::new(limits.clone()),
             limits,
             authenticator,

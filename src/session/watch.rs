@@ -11,7 +11,7 @@ use super::voice::Voice;
 use super::{Services, Session};
 use crate::broker::{Kept, PublishError};
 use crate::config::Route;
-use crate::generations::{Begun, Expected, Run, Task, Tracked};
+use crate::generations::{Begun, Entry, Expected, Facts, Run, Task, Tracked};
 use crate::limits::Lease;
 use crate::protocol::{ErrorCode, ErrorEvent, cancelled};
 use crate::telemetry;
@@ -24,33 +24,50 @@ impl Session {
             Begun::Over => return,
             Begun::Full => return telemetry::generations::not_tracked(),
         };
+        let (services, route) = (&self.services, &self.client.route);
         let task = Task { channel: self.client.channel.clone(), id: task_id.into() };
         // An upstream that names a task twice means the one that runs.
-        let Some(run) = self.services.generations.running.begin(task) else { return };
-        let watch = Watch {
-            voice: Voice::new(&self.services.publisher, run.task()),
-            _heard_without_clients: self.services.broker.keep(&self.client.channel),
-            services: Rc::clone(&self.services),
-            route: Arc::clone(&self.client.route),
-            ends: Instant::now() + self.client.route.generations.max_duration,
-            run,
-            tracked,
-            _place: place,
-        };
-        tokio::task::spawn_local(watch.run());
+        let Some(run) = services.generations.running.begin(task) else { return };
+        let facts = self.facts(false, place.as_ref());
+        let entry = services.generations.ledger.enter(run.task(), facts);
+        let duration = route.generations.max_duration;
+        Watch::new(services, route, Running { run, tracked, entry, place }, duration).start();
+    }
+
+    /// What another node needs to go on with a generation of this client.
+    pub(super) fn facts(&self, streams: bool, place: Option<&Lease>) -> Facts {
+        let route = &self.client.route;
+        let user = self.user_id().map(|user| user.to_string());
+        let place = user.zip(place.map(|place| place.holder().to_string()));
+        let ends_ms = unix_ms(route.generations.max_duration);
+        Facts { route: route.path.as_str().to_owned(), streams, ends_ms, place }
     }
 }
 
-struct Watch {
+/// Milliseconds since 1970, `later` than now.
+pub(super) fn unix_ms(later: Duration) -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let then = now.unwrap_or_default().saturating_add(later);
+    u64::try_from(then.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What a generation holds while it runs.
+pub(super) struct Running {
+    pub run: Run,
+    pub tracked: Tracked,
+    pub entry: Entry,
+    pub place: Option<Lease>,
+}
+
+/// Looks after one generation.
+pub(super) struct Watch {
     services: Rc<Services>,
     route: Arc<Route>,
-    run: Run,
-    tracked: Tracked,
+    running: Running,
     voice: Voice,
     /// When it counts as running no more.
     ends: Instant,
     _heard_without_clients: Kept,
-    _place: Option<Lease>,
 }
 
 /// Why a watch is over.
@@ -63,29 +80,70 @@ enum Over {
     Overdue,
     /// This node stops.
     Left,
+    /// Another node looks after it.
+    Taken,
 }
 
 impl Watch {
+    pub fn new(
+        services: &Rc<Services>,
+        route: &Arc<Route>,
+        running: Running,
+        duration: Duration,
+    ) -> Self {
+        let task = running.run.task();
+        Self {
+            voice: Voice::new(&services.publisher, task),
+            _heard_without_clients: services.broker.keep(&task.channel),
+            services: Rc::clone(services),
+            route: Arc::clone(route),
+            running,
+            ends: Instant::now() + duration,
+        }
+    }
+
+    /// On a task of its own.
+    pub fn start(self) {
+        self.services.watches.set(self.services.watches.get() + 1);
+        tokio::task::spawn_local(async move {
+            let services = Rc::clone(&self.services);
+            self.run().await;
+            services.watches.set(services.watches.get() - 1);
+        });
+    }
+
     async fn run(self) {
-        let Task { channel, id } = self.run.task();
-        let history = &self.services.history;
+        let Task { channel, id } = self.running.run.task();
+        let history = self.services.history.clone();
         let _or_latecomers_see_less = history.generation_begins(channel, id).await;
         let over = self.wait().await;
-        if matches!(over, Over::Left) {
-            return;
+        if let Over::Left | Over::Taken = over {
+            return self.leave();
         }
-        self.run.end();
-        let end = self.conclude(over).await.unwrap_or(GenerationEnd::EngineDown);
+        self.running.run.end();
+        let end = self.conclude(&over).await.unwrap_or(GenerationEnd::EngineDown);
         let _or_it_expires = history.generation_ended(channel, id).await;
         telemetry::connections::generation_ended(end.label(), id);
+        if end == GenerationEnd::EngineDown {
+            self.running.entry.abandon();
+        }
+    }
+
+    /// Another node goes on with it, and with its user's place.
+    fn leave(self) {
+        self.running.entry.hand_over();
+        if let Some(place) = self.running.place {
+            place.leave();
+        }
     }
 
     async fn wait(&self) -> Over {
         loop {
             let next = self.silent_at().map_or(self.ends, |silent| silent.min(self.ends));
             tokio::select! {
-                () = self.tracked.ended() => return Over::Ended,
-                () = self.run.cancelled() => return Over::Cancelled,
+                () = self.running.tracked.ended() => return Over::Ended,
+                () = self.running.run.cancelled() => return Over::Cancelled,
+                () = self.running.entry.taken() => return Over::Taken,
                 () = self.services.shutdown.draining() => return Over::Left,
                 () = tokio::time::sleep_until(next.into()) => {}
             }
@@ -102,25 +160,39 @@ impl Watch {
     /// When the worker will have been silent for too long, as far as it has been heard.
     fn silent_at(&self) -> Option<Instant> {
         let timeout = self.route.generations.reply_idle_timeout;
-        (timeout > Duration::ZERO).then(|| self.tracked.heard() + timeout)
+        (timeout > Duration::ZERO).then(|| self.running.tracked.heard() + timeout)
     }
 
     /// Says the last word, unless the worker has said it.
-    async fn conclude(&self, over: Over) -> Result<GenerationEnd, PublishError> {
-        if !self.tracked.end() {
+    async fn conclude(&self, over: &Over) -> Result<GenerationEnd, PublishError> {
+        if !self.running.tracked.end() {
             return Ok(GenerationEnd::Completed);
         }
-        let id = &self.run.task().id;
+        let id = &self.running.run.task().id;
         let lost = |text| ErrorEvent::new(ErrorCode::WorkerLost, text).task_id(id).to_json();
         let (end, json) = match over {
-            Over::Cancelled => (GenerationEnd::Cancelled, cancelled(id)),
+            Over::Cancelled => {
+                self.tell_worker().await;
+                (GenerationEnd::Cancelled, cancelled(id))
+            }
             Over::Silent => (GenerationEnd::WorkerLost, lost("the worker has fallen silent")),
             Over::Overdue if self.silent_at().is_some() => {
                 (GenerationEnd::WorkerLost, lost("the worker took too long"))
             }
-            Over::Overdue | Over::Ended | Over::Left => return Ok(GenerationEnd::Overdue),
+            Over::Overdue | Over::Ended | Over::Left | Over::Taken => {
+                return Ok(GenerationEnd::Overdue);
+            }
         };
         self.voice.say_last(json.into()).await?;
         Ok(end)
+    }
+
+    /// To stop, where it can be told. It has as long as a generation may last to look.
+    async fn tell_worker(&self) {
+        let (task, ttl) = (self.running.run.task(), self.route.generations.max_duration);
+        let told = self.services.generations.ledger.tell_worker(task, ttl).await;
+        if told.is_err() {
+            telemetry::generations::worker_not_told(&task.id);
+        }
     }
 }

@@ -29,6 +29,14 @@ pub fn lost_to_another_node(task_id: &str) {
     );
 }
 
+/// A cancelled generation's worker could not be told.
+pub fn worker_not_told(task_id: &str) {
+    warn!(
+        event = "worker_not_told",
+        task_id, "the worker of a cancelled generation could not be told"
+    );
+}
+
 /// A second terminal event of a task that had ended was delivered to nobody.
 pub fn second_end_dropped() {
     counter!("tidegate_publications_total", "outcome" => "duplicate_terminal").increment(1);

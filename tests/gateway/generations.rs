@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use futures_util::StreamExt;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -622,5 +623,130 @@ async fn a_second_end_reaches_nobody_now_or_later(engine: Engine) {
             (events == expected).then_some(())
         })
         .await;
+    }
+}
+
+/// Two nodes on one Redis.
+async fn two_nodes(engine: &Engine, settings: &Settings) -> (Gateway, Gateway) {
+    (engine.start(settings.clone()).await, engine.start(settings.clone()).await)
+}
+
+#[tokio::test]
+async fn a_streamed_reply_is_cancelled_from_another_node() {
+    let engine = Engine::redis().await;
+    let (upstream, writers) = streaming().await;
+    let (one, two) = two_nodes(&engine, &settings(&upstream, "")).await;
+    let mut sender = signed_in(&one, &session()).await;
+    let (mut tab, _) = Client::connected(&two, PATH).await;
+    let (mut stranger, _) = Client::connected(&two, "/ws/chat/43/").await;
+    let task_id = ask(&mut sender).await;
+    stranger.send_json(&cancel(&task_id)).await;
+    assert_eq!(stranger.next_event("error").await["code"], "unknown_task");
+    // The reply may be so young that the engine does not know of it yet.
+    let end = until("end of the reply", async || {
+        tab.send_json(&cancel(&task_id)).await;
+        loop {
+            let json = tab.next_json().await;
+            match json["event"].as_str() {
+                Some("cancelled") => return Some(json),
+                Some("error") => return None,
+                _ => {}
+            }
+        }
+    })
+    .await;
+    assert_eq!(end["task_id"], task_id);
+    assert_eq!(heard(&mut sender, "cancelled").await["task_id"], task_id);
+    let writer = writers.lock().unwrap().pop().expect("a reply");
+    writer.given_up().await;
+    says_no_more(&mut sender).await;
+}
+
+#[tokio::test]
+async fn a_worker_on_a_queue_learns_that_its_task_is_cancelled() {
+    let engine = Engine::redis().await;
+    let redis = engine.server().expect("this engine is Redis");
+    let upstream = Upstream::accepting().await;
+    let queue = "kind = \"redis-list\"\nkey = \"jobs\"";
+    let (one, two) = two_nodes(&engine, &settings(&upstream, "").upstream("worker", queue)).await;
+    let client = redis::Client::open(redis.url()).unwrap();
+    let mut cancels = client.get_async_pubsub().await.unwrap();
+    cancels.subscribe("tg:cancel").await.unwrap();
+    let mut cancels = cancels.into_on_message();
+    let mut sender = signed_in(&one, &session()).await;
+    let mut tab = signed_in(&two, &session()).await;
+    let task_id = ask(&mut sender).await;
+    let (_, job): (String, String) = redis.run(&["BRPOP", "jobs", "5"]).await;
+    let job: Value = serde_json::from_str(&job).unwrap();
+    assert_eq!(job["task_id"], task_id);
+    let key = format!("tg:cancel:{}", task_id.as_str().unwrap());
+    assert_eq!(redis.run::<u64>(&["EXISTS", &key]).await, 0);
+    until("generation in the ledger", async || {
+        (redis.run::<u64>(&["ZCARD", "tg:generations"]).await == 1).then_some(())
+    })
+    .await;
+    tab.send_json(&cancel(&task_id)).await;
+    let told = crate::rig::within("word to the workers", cancels.next()).await.unwrap();
+    assert_eq!(told.get_payload::<String>().unwrap(), task_id.as_str().unwrap());
+    assert_eq!(redis.run::<u64>(&["EXISTS", &key]).await, 1);
+    for client in [&mut sender, &mut tab] {
+        assert_eq!(heard(client, "cancelled").await["task_id"], task_id);
+    }
+    until("empty ledger", async || {
+        (redis.run::<u64>(&["ZCARD", "tg:generations"]).await == 0).then_some(())
+    })
+    .await;
+    tab.send_json(&cancel(&task_id)).await;
+    assert_eq!(tab.next_event("error").await["code"], "unknown_task");
+}
+
+#[tokio::test]
+async fn the_reply_of_a_node_that_died_is_reported_by_another() {
+    let engine = Engine::redis().await;
+    let (upstream, _writers) = streaming().await;
+    let (one, two) = two_nodes(&engine, &settings(&upstream, "")).await;
+    let mut sender = signed_in(&one, &session()).await;
+    let (mut tab, _) = Client::connected(&two, PATH).await;
+    let task_id = ask(&mut sender).await;
+    tab.next_event("processing_started").await;
+    let redis = engine.server().expect("this engine is Redis");
+    until("generation in the ledger", async || {
+        (redis.run::<u64>(&["ZCARD", "tg:generations"]).await == 1).then_some(())
+    })
+    .await;
+    drop(one);
+    let lost = tab.next_event("error").await;
+    assert_eq!((&lost["code"], &lost["task_id"]), (&json!("worker_lost"), &task_id));
+    says_no_more(&mut tab).await;
+}
+
+#[tokio::test]
+async fn a_workers_reply_is_looked_after_by_another_node_when_its_own_dies_or_stops() {
+    for stops in [true, false] {
+        let engine = Engine::redis().await;
+        let upstream = Upstream::accepting().await;
+        let settings = worked(&upstream, "generations_per_user = 1", "reply_idle_timeout = \"3s\"")
+            .section("shutdown", "drain = \"100ms\"\ngrace = \"5s\"");
+        let (mut one, two) = two_nodes(&engine, &settings).await;
+        let mut sender = signed_in(&one, &session()).await;
+        let task_id = ask(&mut sender).await;
+        let redis = engine.server().expect("this engine is Redis");
+        until("generation in the ledger", async || {
+            (redis.run::<u64>(&["ZCARD", "tg:generations"]).await == 1).then_some(())
+        })
+        .await;
+        if stops {
+            assert_eq!(one.stop().await, Some(0));
+        }
+        drop(one);
+        let (mut tab, _) = Client::connected(&two, PATH).await;
+        let mut user = signed_in(&two, &session()).await;
+        is_busy(&mut user).await;
+        two.wait_for_metric("tidegate_generations_taken_over_total", &[], 1.0).await;
+        is_busy(&mut user).await;
+        let lost = tab.next_event("error").await;
+        assert_eq!((&lost["code"], &lost["task_id"]), (&json!("worker_lost"), &task_id));
+        two.wait_for_metric("tidegate_generations_total", &[("outcome", "worker_lost")], 1.0).await;
+        until_queued(&mut user, "next").await;
     }
 }
