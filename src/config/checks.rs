@@ -69,9 +69,9 @@ fn channel(root: &mut Section<'_>, key: &str, route: &Route) {
 /// What a channel keeps cannot depend on the route that a client came by.
 fn history(root: &mut Section<'_>, index: usize, route: &Route, routes: &Routes) {
     let kept = |route: &Route| (route.history.size, route.history.ttl);
-    let names = |route: &Route| segments_of(route.channel.as_str());
-    let conflict = numbered(&routes[..index])
-        .find(|(_, other)| names(other) == names(route) && kept(other) != kept(route));
+    let conflict = numbered(&routes[..index]).find(|(_, other)| {
+        texts(&other.channel) == texts(&route.channel) && kept(other) != kept(route)
+    });
     if let Some((earlier, _)) = conflict {
         let right = format!(
             "route[{earlier}] has the same channels; write the same size and ttl in its history and here"
@@ -80,9 +80,13 @@ fn history(root: &mut Section<'_>, index: usize, route: &Route, routes: &Routes)
     }
 }
 
-/// A channel template with its placeholders' names left out.
-fn segments_of(template: &str) -> Vec<&str> {
-    template.split('{').map(|part| part.split_once('}').map_or(part, |(_, after)| after)).collect()
+/// What stands between a template's placeholders.
+fn texts(template: &Template) -> Vec<&str> {
+    template
+        .as_str()
+        .split('{')
+        .map(|part| part.split_once('}').map_or(part, |(_, after)| after))
+        .collect()
 }
 
 fn upstream(root: &mut Section<'_>, index: usize, route: &Route, upstreams: &Upstreams) {
