@@ -21,10 +21,12 @@ use tokio::task::LocalSet;
 use crate::admin::{Admin, ReadyCheck};
 use crate::broker::{Core, MemoryHistory, Publisher, Rules, Seat};
 use crate::config::{Config, EngineKind, RedisEngine, Secret};
-use crate::generations::{Once, Running};
+use crate::control::{self, CancelHook, Control, Threads};
+use crate::generations::{Generations, Heard, Running, Task};
 use crate::handshake::Handshake;
 use crate::limits::{ConnectionCounts, SharedLimits};
 use crate::listener::Worker;
+use crate::presence::PresenceStore;
 use crate::redis_link::Commands;
 use crate::shutdown::Shutdown;
 use crate::telemetry;
@@ -113,10 +115,14 @@ async fn serve(
         admin: admin.local_addr().map_err(system("admin port"))?,
     };
     let shutdown = Shutdown::new();
-    let (core, seats) = Core::new(listeners.len(), config.engine.max_publication_bytes);
-    let mut engine = Engine::build(&config, &core, &shutdown).map_err(StartError::Setting)?;
+    let (core, broker_seats) = Core::new(listeners.len(), config.engine.max_publication_bytes);
+    let running = Running::default();
+    let (threads, order_seats) = Threads::new(listeners.len(), cancels(&running));
+    let mut engine =
+        Engine::build(&config, &core, threads, running, &shutdown).map_err(StartError::Setting)?;
     let upstreams =
         UpstreamsShared::new(&config.upstreams, &shutdown).map_err(StartError::Setting)?;
+    let seats = broker_seats.into_iter().zip(order_seats);
     let workers = workers(&config, listeners, seats, &engine, &upstreams, &shutdown)?;
     engine.run(core, &config, &shutdown)?;
     serve_admin(&config, admin, &metrics, &engine, &shutdown).map_err(system("admin port"))?;
@@ -141,18 +147,22 @@ struct Engine {
     publisher: Publisher,
     tokens: TokenStore,
     limits: SharedLimits,
-    once: Once,
+    presence: PresenceStore,
+    control: Control,
+    generations: Generations,
     ready: Vec<(&'static str, ReadyCheck)>,
 }
 
 impl Engine {
-    fn build(config: &Config, core: &Core, shutdown: &Shutdown) -> Result<Self, String> {
+    fn build(
+        config: &Config,
+        core: &Core,
+        threads: Threads,
+        running: Running,
+        shutdown: &Shutdown,
+    ) -> Result<Self, String> {
         let max_bytes = config.engine.max_publication_bytes;
-        let live = core.live();
-        let subscriptions: ReadyCheck = Arc::new(move || {
-            live.load(Ordering::Acquire).then_some(()).ok_or("subscriptions are not live")
-        });
-        let mut ready = vec![("subscriptions", subscriptions)];
+        let mut ready = vec![("subscriptions", subscriptions_check(core))];
         let histories = config.routes.iter().map(|route| (&route.channel, &route.history));
         let rules = Arc::new(Rules::new(histories));
         Ok(match &config.engine.kind {
@@ -165,7 +175,9 @@ impl Engine {
                 ),
                 tokens: TokenStore::memory(config.tokens.ttl),
                 limits: SharedLimits::memory(),
-                once: Once::memory(),
+                presence: PresenceStore::memory(),
+                control: Control::memory(threads),
+                generations: Generations::memory(running, &config.routes),
                 ready,
             },
             EngineKind::Redis(redis) => {
@@ -176,16 +188,22 @@ impl Engine {
                 for (name, commands) in
                     [("redis", &publisher), ("redis_tokens", &tokens), ("redis_limits", &limits)]
                 {
-                    let commands = commands.clone();
-                    ready.push((
-                        name,
-                        Arc::new(move || {
-                            commands.is_up().then_some(()).ok_or("Redis cannot be reached")
-                        }),
-                    ));
+                    ready.push((name, redis_check(commands)));
                 }
+                let control =
+                    Control::redis(&redis.pubsub_url, &redis.key_prefix, threads, shutdown)
+                        .map_err(|wrong| format!("engine.redis: {wrong}"))?;
+                ready.push(("control", control_check(&control)));
                 Self {
-                    once: Once::redis(publisher.clone(), &redis.key_prefix),
+                    control,
+                    // Where the channels are.
+                    presence: PresenceStore::redis(publisher.clone(), &redis.key_prefix),
+                    generations: Generations::redis(
+                        running,
+                        &publisher,
+                        &redis.key_prefix,
+                        &config.routes,
+                    ),
                     publisher: Publisher::redis(publisher, &redis.key_prefix, rules, max_bytes),
                     tokens: TokenStore::redis(tokens, &config.tokens.key_prefix, config.tokens.ttl),
                     limits: SharedLimits::redis(limits, &redis.key_prefix),
@@ -208,7 +226,21 @@ impl Engine {
     }
 
     /// Starts the broker's core.
-    fn run(&mut self, core: Core, config: &Config, shutdown: &Shutdown) -> Result<(), StartError> {
+    fn run(
+        &mut self,
+        mut core: Core,
+        config: &Config,
+        shutdown: &Shutdown,
+    ) -> Result<(), StartError> {
+        tokio::task::spawn_local(self.generations.ledger.clone().run());
+        let tracker = self.generations.tracker.clone();
+        core.observed_by(move |channel, json, position| {
+            let heard = tracker.hear(channel, json, position);
+            if heard == Heard::Drop {
+                telemetry::generations::second_end_dropped();
+            }
+            heard == Heard::Deliver
+        });
         match &config.engine.kind {
             EngineKind::Memory => {
                 tokio::task::spawn_local(core.run_memory(self.publisher.history()));
@@ -224,6 +256,30 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+fn subscriptions_check(core: &Core) -> ReadyCheck {
+    let live = core.live();
+    Arc::new(move || live.load(Ordering::Acquire).then_some(()).ok_or("subscriptions are not live"))
+}
+
+fn redis_check(commands: &Commands) -> ReadyCheck {
+    let commands = commands.clone();
+    Arc::new(move || commands.is_up().then_some(()).ok_or("Redis cannot be reached"))
+}
+
+/// Orders of other nodes reach this one.
+fn control_check(control: &Control) -> ReadyCheck {
+    let control = control.clone();
+    Arc::new(move || control.is_live().then_some(()).ok_or("orders do not reach this node"))
+}
+
+/// Ends what `running` knows, by order of any node.
+fn cancels(running: &Running) -> CancelHook {
+    let running = running.clone();
+    Arc::new(move |channel, task_id| {
+        u64::from(running.cancel(&Task { channel: channel.clone(), id: task_id.into() }))
+    })
 }
 
 /// One command connection for each Redis that the parts live in.
@@ -247,7 +303,7 @@ impl Connections<'_> {
 fn workers(
     config: &Config,
     listeners: Vec<std::net::TcpListener>,
-    seats: Vec<Seat>,
+    seats: impl Iterator<Item = (Seat, control::Seat)>,
     engine: &Engine,
     upstreams: &UpstreamsShared,
     shutdown: &Shutdown,
@@ -261,16 +317,18 @@ fn workers(
         &config.jwt,
         authenticator.clone(),
         engine.limits.clone(),
+        engine.control.reserved_channels(),
     )
     .map_err(StartError::Setting)?;
     let handshake = Arc::new(handshake);
     let upstream_kinds = Arc::new(config.upstreams.clone());
-    let running = Running::default();
     let counts =
         ConnectionCounts::new(config.server.max_connections, config.server.max_connections_per_ip);
-    let worker = |(listener, seat)| Worker {
+    let worker = |(number, (listener, (seat, orders)))| Worker {
+        is_first: number == 0,
         listener,
         seat,
+        orders,
         server: config.server.clone(),
         proxy: config.proxy.clone(),
         routes: config.routes.clone(),
@@ -280,13 +338,13 @@ fn workers(
         publisher: engine.publisher.clone(),
         upstreams: upstreams.clone(),
         limits: engine.limits.clone(),
-        once: engine.once.clone(),
-        running: running.clone(),
+        presence: engine.presence.clone(),
+        generations: engine.generations.clone(),
         counts: counts.clone(),
         shutdown: shutdown.clone(),
         stop: config.shutdown.clone(),
     };
-    Ok(listeners.into_iter().zip(seats).map(worker).collect())
+    Ok(listeners.into_iter().zip(seats).enumerate().map(worker).collect())
 }
 
 /// The worker threads, and a channel that closes when the first of them has ended.
@@ -324,6 +382,8 @@ fn serve_admin(
         max_publication_bytes: config.engine.max_publication_bytes,
         publisher: engine.publisher.clone(),
         tokens: engine.tokens.clone(),
+        control: engine.control.clone(),
+        presence: engine.presence.clone(),
         ready: engine.ready.clone(),
         metrics: metrics.clone(),
         shutdown: shutdown.clone(),

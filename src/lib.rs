@@ -24,12 +24,15 @@ mod proxy;
 mod session;
 
 mod broker;
+mod control;
 mod generations;
 mod limits;
+mod presence;
 mod tokens;
 mod upstream;
 
 mod hub;
+mod leases;
 
 mod redis_link;
 mod socket;

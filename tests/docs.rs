@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use tidegate::protocol::{CloseReason, ErrorCode};
 
 /// Every variant; a new one fails to compile in [`is_listed`] until it is here as well.
-const CLOSE_REASONS: [CloseReason; 15] = [
+const CLOSE_REASONS: [CloseReason; 16] = [
     CloseReason::Normal,
     CloseReason::ProtocolError,
     CloseReason::BinaryRefused,
@@ -17,6 +17,7 @@ const CLOSE_REASONS: [CloseReason; 15] = [
     CloseReason::BrokerGap,
     CloseReason::Overloaded,
     CloseReason::Unauthenticated,
+    CloseReason::Disconnected,
     CloseReason::Forbidden,
     CloseReason::TooSlow,
     CloseReason::PongTimeout,
@@ -27,8 +28,8 @@ fn is_listed(reason: CloseReason) -> bool {
     use CloseReason::*;
     match reason {
         Normal | ProtocolError | BinaryRefused | InvalidUtf8 | Flooding | MessageTooBig
-        | InternalError | Restarting | BrokerGap | Overloaded | Unauthenticated | Forbidden
-        | TooSlow | PongTimeout | TooManyConnections => CLOSE_REASONS.contains(&reason),
+        | InternalError | Restarting | BrokerGap | Overloaded | Unauthenticated | Disconnected
+        | Forbidden | TooSlow | PongTimeout | TooManyConnections => CLOSE_REASONS.contains(&reason),
     }
 }
 

@@ -4,7 +4,10 @@
 //! anything outside. The server API needs one of `[admin] api_keys`, compared in constant time.
 
 mod api;
+mod disconnect;
+mod presence;
 mod publish;
+mod resource;
 #[cfg(test)]
 mod tests;
 mod tokens;
@@ -27,9 +30,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::broker::Publisher;
 use crate::config;
+use crate::control::Control;
+use crate::presence::PresenceStore;
 use crate::shutdown::Shutdown;
-use crate::telemetry::{self, admin::Call};
+use crate::telemetry;
 use crate::tokens::TokenStore;
+use resource::{Endpoint, Resource};
 
 /// Open connections to this port.
 const MAX_CONNECTIONS: usize = 512;
@@ -48,6 +54,8 @@ pub struct Admin {
     pub max_publication_bytes: usize,
     pub publisher: Publisher,
     pub tokens: TokenStore,
+    pub control: Control,
+    pub presence: PresenceStore,
     /// Name and check.
     pub ready: Vec<(&'static str, ReadyCheck)>,
     pub metrics: metrics_exporter_prometheus::PrometheusHandle,
@@ -97,12 +105,10 @@ impl Admin {
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Answer {
-        let path = request.uri().path().to_owned();
-        let method = match path.as_str() {
-            "/metrics" | "/livez" | "/readyz" => Method::GET,
-            "/v1/publish" | "/v1/tokens" => Method::POST,
-            _ => return api::error(StatusCode::NOT_FOUND, "not_found", "there is no such path"),
+        let Some(resource) = Resource::at(request.uri().path()) else {
+            return api::error(StatusCode::NOT_FOUND, "not_found", "there is no such path");
         };
+        let method = resource.method();
         if *request.method() != method
             && !(method == Method::GET && *request.method() == Method::HEAD)
         {
@@ -113,25 +119,28 @@ impl Admin {
             }
             return answer;
         }
-        match path.as_str() {
-            "/metrics" => text("text/plain; version=0.0.4; charset=utf-8", self.metrics.render()),
-            "/livez" => text("text/plain", "ok\n".to_owned()),
-            "/readyz" => self.readiness(),
-            "/v1/publish" => self.api(Call::Publish, request).await,
-            _ => self.api(Call::Tokens, request).await,
+        match resource {
+            Resource::Metrics => {
+                text("text/plain; version=0.0.4; charset=utf-8", self.metrics.render())
+            }
+            Resource::Live => text("text/plain", "ok\n".to_owned()),
+            Resource::Ready => self.readiness(),
+            Resource::Api(endpoint) => self.api(&endpoint, request).await,
         }
     }
 
     /// One call of the server API.
-    async fn api(&self, call: Call, request: Request<Incoming>) -> Answer {
+    async fn api(&self, endpoint: &Endpoint, request: Request<Incoming>) -> Answer {
         let authenticated = api::authenticate(request.headers(), &self.settings.api_keys);
-        let answered = match (authenticated, call) {
+        let answered = match (authenticated, endpoint) {
             (Err(refusal), _) => Err(refusal),
-            (Ok(()), Call::Publish) => self.publish(request).await,
-            (Ok(()), Call::Tokens) => self.issue_token(request).await,
+            (Ok(()), Endpoint::Disconnect) => self.disconnect(request).await,
+            (Ok(()), Endpoint::Publish) => self.publish(request).await,
+            (Ok(()), Endpoint::Tokens) => self.issue_token(request).await,
+            (Ok(()), Endpoint::Presence(channel)) => self.list_presence(channel, request).await,
         };
         let answer = answered.unwrap_or_else(|refusal| refusal);
-        telemetry::admin::api_called(call, answer.status().as_u16());
+        telemetry::admin::api_called(endpoint.call(), answer.status().as_u16());
         answer
     }
 

@@ -93,9 +93,13 @@ impl Admin {
     }
 
     fn check(&self, publication: Publication) -> Result<(ChannelName, Bytes), Answer> {
-        let channel = ChannelName::new(&publication.channel).map_err(|wrong| {
-            api::error(StatusCode::BAD_REQUEST, "bad_channel", &wrong.to_string())
-        })?;
+        let bad_channel =
+            |message: &str| api::error(StatusCode::BAD_REQUEST, "bad_channel", message);
+        let channel = ChannelName::new(&publication.channel)
+            .map_err(|wrong| bad_channel(&wrong.to_string()))?;
+        if self.control.reserved_channels().contains(&channel) {
+            return Err(bad_channel("this channel is the gateway's own"));
+        }
         let data = String::from(Box::<str>::from(publication.data));
         if data.len() > self.max_publication_bytes {
             return Err(self.too_large());

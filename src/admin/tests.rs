@@ -8,6 +8,7 @@ use tokio::task::LocalSet;
 use super::*;
 use crate::broker::Core;
 use crate::config::Secret;
+use crate::control::{self, Threads};
 use crate::protocol::UserId;
 
 const KEY: (&str, &str) = ("x-api-key", "key-2");
@@ -25,6 +26,9 @@ struct Bench {
 impl Bench {
     async fn new(keys: &[&str], ready: Vec<(&'static str, ReadyCheck)>) -> Self {
         let (core, _seats) = Core::new(1, MAX_PUBLICATION_BYTES);
+        let (threads, mut seats) = Threads::new(2, Arc::new(|_, _| 0));
+        let seat = seats.swap_remove(0);
+        tokio::spawn(close_as_many_as_the_code_says(seat));
         let ttl = Duration::from_secs(60);
         let (tokens, shutdown) = (TokenStore::memory(ttl), Shutdown::new());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -46,6 +50,8 @@ impl Bench {
                 MAX_PUBLICATION_BYTES,
             ),
             tokens: tokens.clone(),
+            control: Control::memory(threads),
+            presence: PresenceStore::memory(),
             ready,
             metrics,
             shutdown: shutdown.clone(),
@@ -82,6 +88,14 @@ impl Bench {
 
     async fn post(&self, path: &str, body: &Value) -> Reply {
         self.send("POST", path, &[KEY], &body.to_string()).await
+    }
+}
+
+/// One thread of two; the other is gone.
+async fn close_as_many_as_the_code_says(mut seat: control::Seat) {
+    while let Some(task) = seat.next().await {
+        let closed = task.order.code().into();
+        task.done(closed);
     }
 }
 
@@ -191,6 +205,7 @@ async fn other_paths_and_methods_are_refused() {
             ("GET", "/", 404, None),
             ("POST", "/v1/other", 404, None),
             ("POST", "/metrics", 405, Some("allow: get")),
+            ("GET", "/v1/disconnect", 405, Some("allow: post")),
             ("GET", "/v1/publish", 405, Some("allow: post")),
             ("HEAD", "/v1/tokens", 405, Some("allow: post")),
         ] {
@@ -213,6 +228,7 @@ async fn publications_are_all_checked_before_any_is_published() {
             (json!({}), 400, "bad_request"),
             (json!({"channel": "chat_42"}), 400, "bad_request"),
             (json!({"channel": "chat_42", "data": 1, "idempotency_key": ""}), 400, "bad_request"),
+            (json!({"channel": "chat_42", "data": 1, "more": "k"}), 400, "bad_request"),
             (json!({"channel": "a", "data": 1, "publications": []}), 400, "bad_request"),
             (json!({"channel": "no spaces", "data": 1}), 400, "bad_channel"),
             (json!({"publications": [good, {"channel": "", "data": 1}]}), 400, "bad_channel"),
@@ -298,6 +314,90 @@ async fn a_token_that_nobody_could_use_is_refused() {
             let shown: String = body.to_string().chars().take(80).collect();
             assert_eq!(reply.status, status, "{shown}");
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_disconnect_is_checked_and_tells_what_was_closed() {
+    locally(async {
+        let bench = Bench::with_keys().await;
+        for (body, status, code) in [
+            (json!({}), 400, "bad_request"),
+            (json!({"user_id": null}), 400, "bad_request"),
+            (json!({"user_id": 1, "channel": "chat_42"}), 400, "bad_request"),
+            (json!({"user_id": 1.5}), 400, "bad_request"),
+            (json!({"user_id": ""}), 400, "bad_request"),
+            (json!({"connection_id": "c-1"}), 400, "bad_request"),
+            (json!({"channel": "no spaces"}), 400, "bad_channel"),
+            (json!({"user_id": 1, "code": 1006}), 400, "bad_request"),
+            (json!({"user_id": 1, "code": 70000}), 400, "bad_request"),
+            (json!({"user_id": 1, "code": "4001"}), 400, "bad_request"),
+            (json!({"user_id": 1, "reason": "x".repeat(124)}), 400, "bad_request"),
+            (json!({"user_id": 1, "why": "x"}), 400, "bad_request"),
+            (json!({"user_id": "x".repeat(20_000)}), 413, "too_large"),
+        ] {
+            let reply = bench.post("/v1/disconnect", &body).await;
+            let shown: String = body.to_string().chars().take(80).collect();
+            assert_eq!((reply.status, reply.code().as_str()), (status, code), "{shown}");
+        }
+        for (body, closed) in [
+            (json!({"user_id": 1}), 4001),
+            (json!({"user_id": "1", "code": 1000, "reason": ""}), 1000),
+            (json!({"connection_id": "0".repeat(32), "code": 3000}), 3000),
+            (json!({"channel": "chat_42", "code": 4999, "reason": "x".repeat(123)}), 4999),
+        ] {
+            let reply = bench.post("/v1/disconnect", &body).await;
+            assert_eq!(reply.json(), json!({"closed": closed, "nodes": 1}), "{body}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn presence_of_an_empty_channel_is_an_empty_list() {
+    locally(async {
+        let bench = Bench::with_keys().await;
+        for (path, channel) in [
+            ("/v1/channels/chat_42/presence", "chat_42"),
+            ("/v1/channels/a%2Fb%3f%25/presence?limit=1000", "a/b?%"),
+            ("/v1/channels/%C3%BC/presence?cursor=00000000000000000000000000000000", "ü"),
+        ] {
+            let listed = bench.send("GET", path, &[KEY], "").await;
+            assert_eq!(listed.status, 200, "{path}: {}", listed.body);
+            let empty = json!({
+                "channel": channel, "users": [], "connections": [],
+                "total_users": 0, "total_connections": 0, "next_cursor": null,
+            });
+            assert_eq!(listed.json(), empty);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn presence_is_not_told_to_everybody_nor_of_everything() {
+    locally(async {
+        let bench = Bench::with_keys().await;
+        let path = "/v1/channels/chat_42/presence";
+        assert_eq!(bench.send("GET", path, &[], "").await.status, 401);
+        let posted = bench.send("POST", path, &[KEY], "{}").await;
+        assert_eq!(posted.status, 405);
+        assert!(posted.head.contains("allow: get"), "{}", posted.head);
+        for (path, code) in [
+            ("/v1/channels//presence", "bad_channel"),
+            ("/v1/channels/a%20b/presence", "bad_channel"),
+            ("/v1/channels/%FF/presence", "bad_channel"),
+            ("/v1/channels/a/presence?limit=0", "bad_request"),
+            ("/v1/channels/a/presence?limit=1001", "bad_request"),
+            ("/v1/channels/a/presence?limit=-1", "bad_request"),
+            ("/v1/channels/a/presence?cursor=7", "bad_request"),
+            ("/v1/channels/a/presence?offset=7", "bad_request"),
+        ] {
+            let refused = bench.send("GET", path, &[KEY], "").await;
+            assert_eq!((refused.status, refused.code().as_str()), (400, code), "{path}");
+        }
+        assert_eq!(bench.send("GET", "/v1/channels/a", &[KEY], "").await.status, 404);
     })
     .await;
 }

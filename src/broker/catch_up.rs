@@ -9,9 +9,11 @@ use tokio::sync::mpsc;
 
 use super::Publication;
 use super::channels::Channels;
+use super::core::Observer;
 use super::history::{History, Page, ReadFrom};
 use super::thread::ToThread;
 use crate::protocol::ChannelName;
+use crate::socket::frame;
 use crate::telemetry;
 
 /// For how long an engine that does not answer is asked again; after it, the clients are sent away to
@@ -25,6 +27,7 @@ pub(super) struct CatchUps {
     pub channels: Rc<RefCell<Channels>>,
     pub threads: Rc<[mpsc::Sender<ToThread>]>,
     pub history: History,
+    pub observer: Observer,
 }
 
 impl CatchUps {
@@ -55,8 +58,9 @@ impl CatchUps {
                     return false;
                 }
                 Ok(page) => {
-                    let position =
-                        page.publications.last().and_then(|last| last.position).unwrap_or(after);
+                    let last = page.publications.last().and_then(|last| last.position);
+                    // At the end, some may have been taken out behind the last that is there.
+                    let position = if page.complete { page.now } else { last.unwrap_or(after) };
                     let moved = position != after;
                     let to_end = page.complete;
                     self.hand_on(channel, page).await;
@@ -78,13 +82,27 @@ impl CatchUps {
         }
     }
 
+    /// Whether the observer lets it pass; what it does not is taken out of the history.
+    pub fn passes(&self, publication: &Publication) -> bool {
+        let Publication { channel, delivery, .. } = publication;
+        let passes = (self.observer)(channel, frame::payload(&delivery.frame), delivery.position);
+        if let Some(position) = delivery.position.filter(|_| !passes) {
+            let (history, channel) = (self.history.clone(), channel.clone());
+            tokio::task::spawn_local(async move {
+                let _or_it_is_delivered_late = history.remove(&channel, position).await;
+            });
+        }
+        passes
+    }
+
     async fn hand_on(&self, channel: &ChannelName, page: Page) {
         if page.publications.is_empty() {
             return;
         }
         let received = Instant::now();
         let publication = |delivery| Publication { channel: channel.clone(), delivery, received };
-        let batch: Vec<_> = page.publications.into_iter().map(publication).collect();
+        let batch = page.publications.into_iter().map(publication);
+        let batch: Vec<_> = batch.filter(|publication| self.passes(publication)).collect();
         for thread in self.threads_of(channel) {
             let _thread_ended = self.threads[thread].send(ToThread::Batch(batch.clone())).await;
         }

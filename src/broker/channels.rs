@@ -18,6 +18,9 @@ pub(super) enum Change {
         channel: ChannelName,
         thread: usize,
     },
+    /// The node wants to hear it, whether or not anybody else does.
+    Keep(ChannelName),
+    LetGo(ChannelName),
     /// A connection begins after this position: what came before is its own affair.
     Begins {
         channel: ChannelName,
@@ -41,6 +44,8 @@ pub(super) struct Channels {
 #[derive(Default)]
 struct Entry {
     listeners: Vec<Listener>,
+    /// How many times it is kept.
+    kept: usize,
     /// Of the last publication that was handed on; everything up to it was.
     position: Option<Position>,
     /// Where the earliest connection began, until there is a `position`.
@@ -88,10 +93,19 @@ impl Channels {
             Change::Leave { channel, thread } => {
                 if let Some(entry) = self.by_name.get_mut(&channel) {
                     entry.listeners.retain(|listener| listener.thread != thread);
-                    if entry.listeners.is_empty() {
-                        self.by_name.remove(&channel);
-                    }
                 }
+                self.tidy(&channel);
+                Some(channel)
+            }
+            Change::Keep(channel) => {
+                self.by_name.entry(channel.clone()).or_default().kept += 1;
+                Some(channel)
+            }
+            Change::LetGo(channel) => {
+                if let Some(entry) = self.by_name.get_mut(&channel) {
+                    entry.kept = entry.kept.saturating_sub(1);
+                }
+                self.tidy(&channel);
                 Some(channel)
             }
             Change::Begins { channel, position } => {
@@ -105,6 +119,18 @@ impl Channels {
                 None
             }
         }
+    }
+
+    fn tidy(&mut self, channel: &ChannelName) {
+        if !self.is_wanted(channel) {
+            self.by_name.remove(channel);
+        }
+    }
+
+    /// Whether this node is to hear `channel`.
+    pub fn is_wanted(&self, channel: &ChannelName) -> bool {
+        let wanted = |entry: &Entry| !entry.listeners.is_empty() || entry.kept > 0;
+        self.by_name.get(channel).is_some_and(wanted)
     }
 
     pub fn listeners(&self, channel: &ChannelName) -> &[Listener] {

@@ -103,13 +103,19 @@ pub struct Core {
     pub(super) intake: Intake,
     pub(super) live: Arc<AtomicBool>,
     pub(super) max_publication_bytes: usize,
+    observer: Observer,
 }
+
+/// Sees every publication before it is handed on, with its data and its place; false = it is not handed
+/// on, and taken out of the history.
+pub type Observer = Rc<dyn Fn(&ChannelName, &[u8], Option<Position>) -> bool>;
 
 impl Core {
     /// A core for `threads` worker threads, and the seat of each.
     pub fn new(threads: usize, max_publication_bytes: usize) -> (Self, Vec<Seat>) {
         // Unbounded, but not without bound: an open connection has at most one join and one leave
-        // under way, and is not admitted before the join is confirmed.
+        // under way, and is not admitted before the join is confirmed; kept channels are bounded by
+        // those who keep them.
         let (to_core, changes) = mpsc::unbounded_channel();
         let (queue, arriving) = mpsc::channel(INTAKE_LENGTH);
         let capacity = INTAKE_BYTES.max(max_publication_bytes.saturating_mul(2));
@@ -130,8 +136,17 @@ impl Core {
             intake: Intake { queue, bytes: Arc::new(Semaphore::new(capacity)), capacity },
             live,
             max_publication_bytes,
+            observer: Rc::new(|_, _, _| true),
         };
         (core, seats)
+    }
+
+    /// Before it runs: who sees every publication.
+    pub fn observed_by(
+        &mut self,
+        observer: impl Fn(&ChannelName, &[u8], Option<Position>) -> bool + 'static,
+    ) {
+        self.observer = Rc::new(observer);
     }
 
     pub fn intake(&self) -> Intake {
@@ -158,7 +173,10 @@ impl Core {
                 Change::Join { channel, thread, ticket } => {
                     Some((*thread, channel.clone(), *ticket))
                 }
-                Change::Leave { .. } | Change::Begins { .. } => None,
+                Change::Leave { .. }
+                | Change::Keep(_)
+                | Change::LetGo(_)
+                | Change::Begins { .. } => None,
             };
             parts.catch_ups.channels.borrow_mut().apply(change);
             if let Some((thread, channel, ticket)) = confirmed {
@@ -171,7 +189,12 @@ impl Core {
 
     /// Splits off the task that hands publications on.
     pub(super) fn split(self, history: History) -> (Parts, impl Future<Output = ()> + use<>) {
-        let catch_ups = CatchUps { channels: self.channels, threads: self.threads, history };
+        let catch_ups = CatchUps {
+            channels: self.channels,
+            threads: self.threads,
+            history,
+            observer: self.observer,
+        };
         let distribution = distribute(self.arriving, catch_ups.clone());
         let parts = Parts {
             changes: self.changes,
@@ -203,7 +226,7 @@ async fn distribute(mut arriving: mpsc::Receiver<Arriving>, catch_ups: CatchUps)
         let mut bytes = 0;
         for Arriving { publication, _bytes } in ready.drain(..) {
             bytes += publication.delivery.frame.len();
-            if is_next(&catch_ups, &publication) {
+            if is_next(&catch_ups, &publication) && catch_ups.passes(&publication) {
                 for listener in channels.borrow().listeners(&publication.channel) {
                     batches[listener.thread].push(publication.clone());
                 }

@@ -22,7 +22,7 @@ pub use history::{
     History, MemoryHistory, Once, Page, Published, ReadFrom, Rules, compact, joined,
 };
 pub use publisher::Publisher;
-pub use thread::{Broker, Seat, Subscription};
+pub use thread::{Broker, Kept, Seat, Subscription};
 
 use std::time::Instant;
 

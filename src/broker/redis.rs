@@ -189,9 +189,8 @@ impl Supervisor {
             let mut channels = self.channels.borrow_mut();
             changes.drain(..).filter_map(|change| channels.apply(change)).collect()
         };
-        let (wanted, unwanted): (Vec<_>, Vec<_>) = touched
-            .into_iter()
-            .partition(|channel| !self.channels.borrow().listeners(channel).is_empty());
+        let (wanted, unwanted): (Vec<_>, Vec<_>) =
+            touched.into_iter().partition(|channel| self.channels.borrow().is_wanted(channel));
         let gone: Vec<_> =
             unwanted.into_iter().filter(|channel| self.subscribed.remove(channel)).collect();
         if !gone.is_empty() {

@@ -12,7 +12,7 @@ use tokio::task::LocalSet;
 use super::thread::SubscribeError;
 use super::*;
 use crate::config::{self, Secret, SendQueue};
-use crate::protocol::{CloseReason, Template};
+use crate::protocol::{CloseReason, Position, Template};
 use crate::redis_link::Commands;
 use crate::redis_link::test_server::RedisServer;
 use crate::shutdown::Shutdown;
@@ -39,16 +39,34 @@ struct Node {
 
 impl Node {
     fn memory() -> Self {
-        let (core, seats) = Core::new(1, MAX);
+        Self::observed(None, |_, _, _| true)
+    }
+
+    fn redis(url: &Secret) -> Self {
+        Self::observed(Some(url), |_, _, _| true)
+    }
+
+    fn observed(
+        redis: Option<&Secret>,
+        observer: impl Fn(&ChannelName, &[u8], Option<Position>) -> bool + 'static,
+    ) -> Self {
+        let (mut core, seats) = Core::new(1, MAX);
+        core.observed_by(observer);
+        match redis {
+            None => Self::on_memory(core, seats),
+            Some(url) => Self::on_redis(core, seats, url),
+        }
+    }
+
+    fn on_memory(core: Core, seats: Vec<Seat>) -> Self {
         let publisher = Publisher::memory(core.intake(), rules(), MemoryHistory::new(1 << 20), MAX);
         let live = core.live();
         tokio::task::spawn_local(core.run_memory(publisher.history()));
         Self::seated(seats, publisher, live, None)
     }
 
-    fn redis(url: &Secret) -> Self {
+    fn on_redis(core: Core, seats: Vec<Seat>, url: &Secret) -> Self {
         let shutdown = Shutdown::new();
-        let (core, seats) = Core::new(1, MAX);
         let commands = Commands::start(url, "test", &shutdown).unwrap();
         let publisher = Publisher::redis(commands.clone(), "tg:", rules(), MAX);
         let live = core.live();
@@ -237,6 +255,72 @@ async fn the_last_member_takes_the_subscription_with_it() {
         drop(member);
         while count().await != 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_channel_is_heard_for_as_long_as_somebody_keeps_it() {
+    let server = RedisServer::start();
+    local(async {
+        let node = Node::redis(&server.url());
+        node.up().await;
+        let commands = node.commands.clone().unwrap();
+        let until_there_are = async |expected: i64| {
+            let mut numsub = ::redis::cmd("PUBSUB");
+            numsub.arg("NUMSUB").arg("chat_1");
+            while commands.query::<(String, i64)>(&numsub).await.unwrap().1 != expected {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let channel = ChannelName::new("chat_1").unwrap();
+        let kept = node.broker.keep(&channel);
+        until_there_are(1).await;
+        let again = node.broker.keep(&channel);
+        drop(node.join("chat_1").await);
+        drop(kept);
+        // What comes later on the same way shows that the leaving was seen.
+        let mut member = node.join("chat_2").await;
+        node.publish("chat_2", "seen").await;
+        assert_eq!(member.next().await, "seen");
+        until_there_are(1).await;
+        drop(again);
+        until_there_are(0).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn what_the_observer_stops_reaches_nobody_and_leaves_the_history() {
+    let server = RedisServer::start();
+    local(async {
+        for redis in [None, Some(server.url())] {
+            let node = Node::observed(redis.as_ref(), |_, json, position| {
+                assert!(position.is_some());
+                !json.starts_with(b"{\"event\":\"stopped\"")
+            });
+            node.up().await;
+            let mut member = node.join("kept_1").await;
+            for name in ["a", "stopped", "b"] {
+                node.publish("kept_1", &format!("{{\"event\":\"{name}\"}}")).await;
+            }
+            for (name, offset) in [("a", 1), ("b", 3)] {
+                let (heard, json) =
+                    (member.next().await, format!("{{\"event\":\"{name}\",\"offset\":{offset}"));
+                assert!(heard.starts_with(&json), "{heard}");
+            }
+            let channel = ChannelName::new("kept_1").unwrap();
+            loop {
+                let now = node.publisher.history().read(&channel, ReadFrom::Running).await.unwrap();
+                let begin = Position { offset: 0, ..now.now };
+                let page = node.publisher.history().read(&channel, ReadFrom::After(begin)).await;
+                let kept: Vec<_> = page.unwrap().publications;
+                if kept.iter().map(|one| one.position.unwrap().offset).eq([1, 3]) {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
         }
     })
     .await;

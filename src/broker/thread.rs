@@ -182,6 +182,12 @@ impl Broker {
         let _core_ended = self.to_core.send(Change::Begins { channel: channel.clone(), position });
     }
 
+    /// Keeps this node hearing `channel`, from soon on and without a socket, until the guard is dropped.
+    pub fn keep(&self, channel: &ChannelName) -> Kept {
+        let _core_ended = self.to_core.send(Change::Keep(channel.clone()));
+        Kept { to_core: self.to_core.clone(), channel: channel.clone() }
+    }
+
     fn leave(&self, channel: &ChannelName, socket: &Rc<Socket>) {
         if self.hub.detach(channel, socket) {
             self.pending.borrow_mut().remove(channel);
@@ -208,6 +214,18 @@ fn by_channel(batch: Vec<Publication>) -> Vec<(ChannelName, Vec<Delivery>)> {
         }
     }
     groups
+}
+
+/// A channel that this node hears while this is held.
+pub struct Kept {
+    to_core: mpsc::UnboundedSender<Change>,
+    channel: ChannelName,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let _core_ended = self.to_core.send(Change::LetGo(self.channel.clone()));
+    }
 }
 
 /// A socket's place in its channel; dropping it leaves.

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use super::mistakes::nearest;
 use super::section::Section;
-use super::{Admin, AuthSource, Binary, Protocol, Route, Server, Tokens, Upstream, UpstreamKind};
+use super::{
+    Admin, AuthSource, Binary, Presence, Protocol, Route, Server, Tokens, Upstream, UpstreamKind,
+};
 use crate::protocol::{ChannelName, PathPattern, Template};
 
 type Routes = [Option<Arc<Route>>];
@@ -37,7 +39,12 @@ pub(super) fn routes(root: &mut Section<'_>, routes: &Routes, upstreams: &Upstre
             let right = "write protocol = \"raw\" as well, or binary = \"reject\"";
             root.mistake(&key("binary"), Some(quoted("relay")), right);
         }
+        if route.presence == Presence::Events && route.protocol == Protocol::Raw {
+            let right = "write presence = \"on\": a raw route carries no events of the gateway";
+            root.mistake(&key("presence"), Some(quoted("events")), right);
+        }
         channel(root, &key("channel"), route);
+        history(root, index, route, routes);
         upstream(root, index, route, upstreams);
     }
 }
@@ -57,6 +64,29 @@ fn channel(root: &mut Section<'_>, key: &str, route: &Route) {
     if let Err(invalid) = ChannelName::new(&text) {
         root.mistake(key, Some(quoted(route.channel.as_str())), invalid.to_string());
     }
+}
+
+/// What a channel keeps cannot depend on the route that a client came by.
+fn history(root: &mut Section<'_>, index: usize, route: &Route, routes: &Routes) {
+    let kept = |route: &Route| (route.history.size, route.history.ttl);
+    let conflict = numbered(&routes[..index]).find(|(_, other)| {
+        texts(&other.channel) == texts(&route.channel) && kept(other) != kept(route)
+    });
+    if let Some((earlier, _)) = conflict {
+        let right = format!(
+            "route[{earlier}] has the same channels; write the same size and ttl in its history and here"
+        );
+        root.mistake(&format!("route[{index}].history"), None, right);
+    }
+}
+
+/// What stands between a template's placeholders.
+fn texts(template: &Template) -> Vec<&str> {
+    template
+        .as_str()
+        .split('{')
+        .map(|part| part.split_once('}').map_or(part, |(_, after)| after))
+        .collect()
 }
 
 fn upstream(root: &mut Section<'_>, index: usize, route: &Route, upstreams: &Upstreams) {

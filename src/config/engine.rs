@@ -67,13 +67,13 @@ fn redis(s: &mut Section<'_>) -> Option<RedisEngine> {
         "pubsub_url",
         kinds::OPTIONAL_REDIS_URL,
         "",
-        "Where channels are published and subscribed; \"\" = url.",
+        "Where channels are published and subscribed, with their histories and their presence; \"\" = url.",
     );
     let key_prefix = s.key(
         "key_prefix",
-        kinds::TEXT,
+        kinds::KEY_PREFIX,
         "tg:",
-        "Begins the gateway's own keys. Channels are published under their bare name.",
+        "Begins the gateway's own keys and channels. Clients' channels are published under their bare name.",
     );
     let url = url?;
     Some(RedisEngine {

@@ -126,6 +126,14 @@ pub(super) const TEXT: Kind<String> =
         parsed(value, plain_text)
     });
 
+/// Text that begins Redis keys and the names of channels.
+pub(super) const KEY_PREFIX: Kind<String> =
+    kind("text", "a text of at most 128 bytes without spaces and control characters", |value| {
+        parsed(value, |text| {
+            plain_text(text).filter(|text| text.len() <= 128 && !text.contains(char::is_whitespace))
+        })
+    });
+
 pub(super) const NAME: Kind<String> =
     kind("text", "a text of 1 to 255 bytes without control characters", |value| {
         parsed(value, |text| plain_text(text).filter(|text| !text.is_empty()))

@@ -132,7 +132,8 @@ pub struct RedisEngine {
     pub tokens_url: Secret,
     pub limits_url: Secret,
     pub pubsub_url: Secret,
-    /// Prefix of the gateway's own keys (limits, leases). Channels are published under their bare name.
+    /// Prefix of the gateway's own keys and channels, at most 128 bytes without spaces. Clients' channels
+    /// are published under their bare name.
     pub key_prefix: String,
 }
 
@@ -235,6 +236,7 @@ pub struct Route {
     /// Before credentials or `max_session` end a connection; `None` = no notice.
     pub expiry_notice: Option<Duration>,
     pub send_queue: SendQueue,
+    pub presence: Presence,
     pub limits: RouteLimits,
     pub history: History,
     pub generations: Generations,
@@ -278,6 +280,16 @@ pub enum Protocol {
 pub enum Binary {
     Reject,
     Relay,
+}
+
+/// Whether the members of a route's channels are known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    Off,
+    /// To whoever asks.
+    On,
+    /// Also published to the channel, as they come and go.
+    Events,
 }
 
 /// Bounds of what waits for one slow client; at either, the client is closed with 4008.

@@ -3,8 +3,8 @@
 use super::kinds::{self, Kind, Wrong, choice, words};
 use super::section::Section;
 use super::{
-    AuthSource, Authorize, Binary, Compact, DuplicateTerminal, Generations, History, Protocol,
-    Reject, Route, RouteLimits, SendQueue,
+    AuthSource, Authorize, Binary, Compact, DuplicateTerminal, Generations, History, Presence,
+    Protocol, Reject, Route, RouteLimits, SendQueue,
 };
 
 const AUTH: Kind<AuthSource> =
@@ -35,6 +35,10 @@ const BINARY: Kind<Binary> = words(r#""reject" or "relay""#, |value| {
 
 const COMPACT: Kind<Compact> = words(r#""off" or "chunks""#, |value| {
     choice(value, &[("off", Compact::Off), ("chunks", Compact::Chunks)])
+});
+
+const PRESENCE: Kind<Presence> = words(r#""off", "on" or "events""#, |value| {
+    choice(value, &[("off", Presence::Off), ("on", Presence::On), ("events", Presence::Events)])
 });
 
 const DUPLICATE_TERMINAL: Kind<DuplicateTerminal> = words(r#""drop" or "pass""#, |value| {
@@ -124,6 +128,13 @@ pub(super) fn route(s: &mut Section<'_>) -> Option<Route> {
         "A client is told token_expiring_soon this long before either of them; 0s = it is not told.",
     );
     let send_queue = s.inline("send_queue", send_queue);
+    let presence = s.key(
+        "presence",
+        PRESENCE,
+        "off",
+        "\"on\": who is connected is known, over all nodes, to whoever asks the server API. \
+         \"events\": each join and leave is published to the channel as well, on a json route.",
+    );
     let limits = s.section(
         "limits",
         "[route.limits]",
@@ -158,6 +169,7 @@ pub(super) fn route(s: &mut Section<'_>) -> Option<Route> {
         max_session: max_session?,
         expiry_notice: expiry_notice?,
         send_queue: send_queue?,
+        presence: presence?,
         limits: limits?,
         history: match protocol? {
             Protocol::Json => history?,

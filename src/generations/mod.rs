@@ -1,17 +1,61 @@
 //! Messages that are relayed once, and replies that always end.
 //!
-//! This module knows which of a sender's messages have been relayed, and which generations this node
-//! runs. It relays nothing and writes to no socket; the session asks before it relays, and tells how it
-//! went. Invariants: of any number of
-//! sends of one message, on all nodes, one is relayed at a time and none after one was taken, within
-//! the route's `dedup_ttl`; nothing here outlives its time, so a node that dies blocks nothing for long.
+//! This module knows which of a sender's messages have been relayed, which generations this node runs
+//! or tracks, and which have ended. It relays and publishes nothing and writes to no socket; the session
+//! asks before it relays, and tells how it went. Invariants: of any number of sends of one message, on
+//! all nodes, one is relayed at a time and none after one was taken, within the route's `dedup_ttl`; of
+//! a generation's terminal events this node delivers the first; nothing here outlives its time, so a
+//! node that dies blocks nothing for long.
 
 mod ended;
 mod event;
+mod ledger;
 mod once;
 mod running;
 mod tracker;
 
+pub use ledger::{Claimed, Entry, Facts, Ledger, SWEEP};
 pub use once::{Claim, MessageKey, NoTurn, Once, Sender, Turn};
 pub use running::{Run, Running, Task};
 pub use tracker::{Begun, Expected, Heard, Tracked, Tracker};
+
+use std::sync::Arc;
+
+use crate::config::Route;
+use crate::redis_link::Commands;
+
+/// What all threads of a node share of it. Cheap to clone.
+#[derive(Clone)]
+pub struct Generations {
+    pub once: Once,
+    pub running: Running,
+    pub tracker: Tracker,
+    pub ledger: Ledger,
+}
+
+impl Generations {
+    /// Alone on the memory engine.
+    pub fn memory(running: Running, routes: &[Arc<Route>]) -> Self {
+        let tracker = Tracker::new(settings(routes), true);
+        Self { once: Once::memory(), running, tracker, ledger: Ledger::memory() }
+    }
+
+    /// With other nodes on Redis. `key_prefix` is `[engine.redis] key_prefix`.
+    pub fn redis(
+        running: Running,
+        commands: &Commands,
+        key_prefix: &str,
+        routes: &[Arc<Route>],
+    ) -> Self {
+        let tracker = Tracker::new(settings(routes), false);
+        let once = Once::redis(commands.clone(), key_prefix);
+        let ledger = Ledger::redis(commands.clone(), key_prefix, &running);
+        Self { once, running, tracker, ledger }
+    }
+}
+
+fn settings(
+    routes: &[Arc<Route>],
+) -> impl Iterator<Item = (&crate::protocol::Template, &crate::config::Generations)> {
+    routes.iter().map(|route| (&route.channel, &route.generations))
+}

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
+use super::Task;
 use super::ended::Ended;
 use super::event::Event;
 use crate::config::{self, DuplicateTerminal};
@@ -137,6 +138,13 @@ impl Tracker {
             }
         };
         if repeated && rule.drops { Heard::Drop } else { Heard::Deliver }
+    }
+
+    /// Whether this node has heard its terminal event lately.
+    pub fn has_ended(&self, task: &Task) -> bool {
+        let inner = &*self.0;
+        let hash = inner.hash(&task.channel, &task.id);
+        inner.lock().tasks.contains(hash, Instant::now())
     }
 
     /// A message is about to be relayed: what ends on its channel from now on may be its reply.

@@ -96,7 +96,10 @@ fn what_is_no_event_ends_nothing() {
 fn a_task_ends_once() {
     let tracker = tracker(false);
     let end = r#"{"event":"complete","task_id":"1"}"#;
+    let task = Task { channel: chat(), id: "1".into() };
+    assert!(!tracker.has_ended(&task));
     assert_eq!(tracker.hears(end), Heard::Deliver, "also where it is not tracked");
+    assert!(tracker.has_ended(&task));
     assert_eq!(tracker.hears(end), Heard::Drop);
     assert_eq!(tracker.hears(r#"{"event":"cancelled","task_id":"1"}"#), Heard::Drop);
     assert_eq!(tracker.hears(r#"{"event":"chunk","task_id":"1"}"#), Heard::Deliver);

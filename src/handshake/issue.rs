@@ -19,7 +19,7 @@ use subtle::ConstantTimeEq;
 use super::credentials::{bearer, cookie};
 use super::origin::{self, RequestOrigin};
 use super::rejection::json_error;
-use super::{Handshake, Rejection, channel};
+use super::{Handshake, Rejection};
 use crate::protocol::ChannelName;
 use crate::telemetry;
 use crate::tokens::{Identity, TokenRecord};
@@ -223,12 +223,12 @@ impl Handshake {
             (None, Some(path)) => {
                 let path = path.split('?').next().unwrap_or_default();
                 let (route, params) = self.route(path).ok_or_else(Rejection::channel)?;
-                channel(&route, &params, identity)?
+                self.channel(&route, &params, identity)?
             }
             (Some(_), Some(_)) => return Err(Refusal::bad_request("give either channel or path")),
         };
         // A star in a record would be a pattern.
-        if identity.may_join(named.as_str()) && !named.as_str().contains('*') {
+        if self.may_join(identity, &named) && !named.as_str().contains('*') {
             Ok(Some(named))
         } else {
             Err(Rejection::channel().into())

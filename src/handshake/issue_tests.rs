@@ -85,6 +85,8 @@ async fn a_token_may_be_bound_to_one_channel() {
         (r#"{"path":"/ws/chat/42?x=1"}"#, Some("chat_42")),
         (r#"{"channel":"chat_52"}"#, None),
         (r#"{"channel":"chat_4*"}"#, None),
+        (r#"{"channel":"chat_4own"}"#, None),
+        (r#"{"path":"/ws/chat/4own/"}"#, None),
         (r#"{"channel":""}"#, None),
         (r#"{"path":"/ws/chat/52/"}"#, None),
         (r#"{"path":"/ws/chat/4*/"}"#, None),

@@ -27,7 +27,8 @@ use hyper::Request;
 use crate::config::{self, AuthSource};
 use crate::limits::{Claim, Leased, LimitName, Places, SharedLimits, Verdict};
 use crate::protocol::{
-    ChannelName, ConnectionId, OriginTag, Params, ResumePoint, TemplateContext, TraceContext,
+    ChannelName, ConnectionId, OriginTag, Params, ReservedChannels, ResumePoint, TemplateContext,
+    TraceContext,
 };
 use crate::tokens::{Authenticator, Identity, Place};
 use authorize::{Authorizer, Question};
@@ -62,6 +63,8 @@ pub struct Handshake {
     session_cookie: String,
     authenticator: Authenticator,
     limits: SharedLimits,
+    /// No client hears these, whatever its route and credentials say.
+    reserved: ReservedChannels,
     authorizer: Authorizer,
 }
 
@@ -74,6 +77,7 @@ impl Handshake {
         jwt: &config::Jwt,
         authenticator: Authenticator,
         limits: SharedLimits,
+        reserved: ReservedChannels,
     ) -> Result<Self, String> {
         Ok(Self {
             routes: routes.to_vec(),
@@ -82,6 +86,7 @@ impl Handshake {
             session_cookie: jwt.cookie.clone(),
             authenticator,
             limits,
+            reserved,
             authorizer: Authorizer::new(routes)?,
         })
     }
@@ -111,7 +116,7 @@ impl Handshake {
         let offered = Offered::read(head);
         let identity = self.identify(&route, &params, &offered, &origin).await?;
 
-        let channel = channel(&route, &params, &identity)?;
+        let channel = self.channel(&route, &params, &identity)?;
         let question = Question {
             channel: &channel,
             params: &params,
@@ -200,16 +205,21 @@ impl Handshake {
             Err(_) => Err(Rejection::engine()),
         }
     }
-}
 
-/// The route's channel for this client, if the credentials allow it.
-fn channel(
-    route: &config::Route,
-    params: &Params,
-    identity: &Identity,
-) -> Result<ChannelName, Rejection> {
-    let context = TemplateContext { params, user_id: &identity.key(), channel: None };
-    let channel =
-        ChannelName::new(&route.channel.fill(context)).map_err(|_| Rejection::channel())?;
-    if identity.may_join(channel.as_str()) { Ok(channel) } else { Err(Rejection::channel()) }
+    /// The route's channel for this client, if the credentials allow it.
+    fn channel(
+        &self,
+        route: &config::Route,
+        params: &Params,
+        identity: &Identity,
+    ) -> Result<ChannelName, Rejection> {
+        let context = TemplateContext { params, user_id: &identity.key(), channel: None };
+        let channel =
+            ChannelName::new(&route.channel.fill(context)).map_err(|_| Rejection::channel())?;
+        if self.may_join(identity, &channel) { Ok(channel) } else { Err(Rejection::channel()) }
+    }
+
+    fn may_join(&self, identity: &Identity, channel: &ChannelName) -> bool {
+        identity.may_join(channel.as_str()) && !self.reserved.contains(channel)
+    }
 }

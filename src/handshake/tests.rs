@@ -52,8 +52,9 @@ fn build(route: &str, more: &str, store: TokenStore, limits: SharedLimits) -> Ha
     );
     let config = Config::parse(&text, &Environment::empty(), Path::new(".")).expect(&text);
     let Config { routes, origins, tokens, jwt, .. } = config;
+    let reserved = ReservedChannels::beginning_with("chat_4own");
     let authenticator = Authenticator::new(&tokens, &jwt, store).unwrap();
-    Handshake::new(&routes, &origins, &tokens, &jwt, authenticator, limits).unwrap()
+    Handshake::new(&routes, &origins, &tokens, &jwt, authenticator, limits, reserved).unwrap()
 }
 
 /// A JWT of `user`, good for an hour, with `claims` on top.
@@ -180,9 +181,10 @@ async fn without_an_allowlist_every_origin_is_refused() {
     let config = Config::parse(text, &Environment::empty(), Path::new(".")).unwrap();
     let (store, limits) = (TokenStore::memory(config.tokens.ttl), SharedLimits::memory());
     let Config { routes, origins, tokens, jwt, .. } = config;
+    let reserved = ReservedChannels::default();
     let authenticator = Authenticator::new(&tokens, &jwt, store).unwrap();
     let handshake =
-        Handshake::new(&routes, &origins, &tokens, &jwt, authenticator, limits).unwrap();
+        Handshake::new(&routes, &origins, &tokens, &jwt, authenticator, limits, reserved).unwrap();
     assert_eq!(outcome(&handshake, "/a", &[APP]).await, "no: origin");
     assert_eq!(outcome(&handshake, "/a", &[]).await, "anonymous");
 }
@@ -225,6 +227,10 @@ async fn channels_come_of_the_path_and_the_claims() {
     for (path, headers, expected) in [
         ("/ws/chat/42/", &limited[..], Ok("chat_42")),
         ("/ws/chat/52/", &limited, Err("channel")),
+        // The gateway's own, whoever asks.
+        ("/ws/chat/4own/", &limited, Err("channel")),
+        ("/ws/chat/4own:1/", &[], Err("channel")),
+        ("/ws/chat/4ow/", &[], Ok("chat_4ow")),
         ("/ws/chat/a%2Fb/", &[], Ok("chat_a/b")),
         ("/ws/chat/a%20b/", &[], Err("channel")),
         // A star of the client's is no pattern.

@@ -1,8 +1,11 @@
 //! Leases against a real Redis, on a local task set as a worker thread has it.
 
+use std::time::Duration;
+
 use tokio::task::LocalSet;
 
 use super::*;
+use crate::leases::MAX_RELEASES;
 use crate::limits::{Leased, Verdict};
 use crate::redis_link::Commands;
 use crate::redis_link::test_server::RedisServer;
@@ -29,7 +32,7 @@ impl Bench {
 
     async fn acquired(&self) -> Holder {
         let id = Holder::random();
-        let verdict = self.set.limits.acquire(PLACES, id, 10_000).await;
+        let verdict = self.set.0.lessor().acquire(PLACES, id, 10_000).await;
         assert_eq!(verdict, Ok(Verdict::Allowed));
         id
     }
@@ -45,14 +48,6 @@ impl Bench {
             }
         };
         tokio::time::timeout(SOON, wait).await.expect("leases counted in time");
-    }
-
-    /// As if [`RENEWAL`] had passed.
-    fn all_due(&self) {
-        let mut state = self.set.state.borrow_mut();
-        state.due.iter_mut().for_each(|(due, _)| *due = Instant::now());
-        drop(state);
-        self.set.released.notify_one();
     }
 }
 
@@ -71,7 +66,7 @@ async fn a_dropped_guard_releases_its_lease() {
             drop(guards.1);
             bench.until_there_are(0).await;
             set.remove(one);
-            assert!(set.state.borrow().releases.is_empty());
+            assert_eq!(set.0.counts().2, 0);
         })
         .await;
 }
@@ -83,11 +78,10 @@ async fn leases_are_renewed_in_batches() {
     ids.iter().for_each(|id| bench.set.add(PLACES, *id));
     bench.set.remove(ids[0]);
     // None of them was acquired: renewal brings back what Redis does not have.
-    bench.all_due();
-    assert!(bench.set.renew_due().await);
+    assert!(bench.set.0.renew_all().await);
     assert_eq!(bench.leases().await, Some(1200));
-    assert!(bench.set.renew_due().await, "nothing is due twice");
-    assert_eq!(bench.set.state.borrow().due.len(), 1200);
+    // Nothing is due twice.
+    assert_eq!(bench.set.0.counts(), (1200, 1200, 1));
 
     let left: i64 = bench.commands.query(redis::cmd("PTTL").arg(KEY)).await.unwrap();
     assert!((1..=60_000).contains(&left), "{left}");
@@ -107,7 +101,7 @@ async fn a_redis_that_lost_its_data_learns_the_leases_again() {
             set.add(PLACES, kept);
             set.add(PLACES, closed);
             bench.server.kill();
-            bench.all_due();
+            bench.set.0.make_due();
             set.remove(closed);
             bench.server.restart();
             bench.until_there_are(1).await;
@@ -128,7 +122,22 @@ async fn releases_wait_for_redis_but_not_without_bound() {
         bench.set.remove(id);
     }
     assert!(!bench.set.flush().await);
-    assert_eq!(bench.set.state.borrow().releases.len(), MAX_RELEASES);
+    assert_eq!(bench.set.0.counts().2, MAX_RELEASES);
+}
+
+#[tokio::test]
+async fn a_lease_can_be_left_to_somebody_else() {
+    let bench = Bench::start().await;
+    let other = LeaseSet::new(SharedLimits::redis(bench.commands.clone(), "tg:"));
+    let id = bench.acquired().await;
+    let lease = bench.set.hold(PLACES, id);
+    let taken = other.hold(PLACES, lease.holder().to_string().parse().unwrap());
+    lease.leave();
+    assert!(bench.set.flush().await);
+    bench.until_there_are(1).await;
+    drop(taken);
+    assert!(other.flush().await);
+    bench.until_there_are(0).await;
 }
 
 #[tokio::test]
@@ -138,8 +147,7 @@ async fn leases_in_memory_are_renewed_and_released_alike() {
     let (one, other) = (Holder::random(), Holder::random());
     assert_eq!(limits.acquire(PLACES, one, 1).await, Ok(Verdict::Allowed));
     let lease = set.hold(PLACES, one);
-    set.state.borrow_mut().due[0].0 = Instant::now();
-    assert!(set.renew_due().await);
+    assert!(set.0.renew_all().await);
     assert!(matches!(limits.acquire(PLACES, other, 1).await, Ok(Verdict::Refused { .. })));
     drop(lease);
     assert!(set.flush().await);

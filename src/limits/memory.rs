@@ -6,7 +6,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::bucket::Gcra;
-use super::{EngineDown, Holder, LEASE, Verdict};
+use super::{EngineDown, Holder, Verdict};
+use crate::leases::LEASE;
 
 /// Parts that are locked and swept on their own, so that neither takes long.
 const SHARDS: usize = 64;

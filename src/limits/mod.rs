@@ -75,8 +75,5 @@ impl LimitName {
     }
 }
 
-/// A lease lives this long without renewal.
-pub const LEASE: Duration = Duration::from_secs(60);
-
 /// Who has no place is not told to come back sooner.
 const LEAST_WAIT: Duration = Duration::from_secs(1);

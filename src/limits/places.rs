@@ -1,6 +1,7 @@
 //! What is counted by leases, and who holds one.
 
 use std::fmt;
+use std::str::FromStr;
 
 use super::LimitName;
 use crate::protocol::ConnectionId;
@@ -58,6 +59,20 @@ impl Holder {
 impl From<ConnectionId> for Holder {
     fn from(connection: ConnectionId) -> Self {
         Self(connection.as_u128())
+    }
+}
+
+/// Not what [`Holder`] is written as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InvalidHolder;
+
+impl FromStr for Holder {
+    type Err = InvalidHolder;
+
+    fn from_str(text: &str) -> Result<Self, InvalidHolder> {
+        let is_hex = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let number = is_hex.then(|| u128::from_str_radix(text, 16).ok()).flatten();
+        number.map(Self).ok_or(InvalidHolder)
     }
 }
 

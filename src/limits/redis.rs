@@ -5,7 +5,8 @@ use std::time::Duration;
 use redis::{Pipeline, Script};
 
 use super::bucket::Gcra;
-use super::{Holder, LEASE, Verdict};
+use super::{Holder, Verdict};
+use crate::leases::LEASE;
 use crate::redis_link::{Commands, RedisFailure};
 
 /// Buckets are strings that expire when they are full again; the leases of a user are a sorted set

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::limits::{LEASE, Leased};
+use crate::leases::LEASE;
+use crate::limits::Leased;
 use crate::redis_link::test_server::RedisServer;
 use crate::shutdown::Shutdown;
 

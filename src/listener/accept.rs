@@ -1,5 +1,6 @@
 //! The accept loop, and the thread's end.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -12,11 +13,13 @@ use tokio::task::LocalSet;
 use super::http::{Connection, Front};
 use crate::broker::{Broker, Publisher, Seat};
 use crate::config;
-use crate::generations::{Once, Running};
+use crate::control;
+use crate::generations::Generations;
 use crate::handshake::Handshake;
 use crate::limits::{ConnectionCounts, LeaseSet, LimitName, SharedLimits};
+use crate::presence::PresenceStore;
 use crate::proxy::Proxy;
-use crate::session::{Attached, Permits, Roster, Services};
+use crate::session::{self, Attached, Permits, Presence, Roster, Services};
 use crate::shutdown::Shutdown;
 use crate::telemetry;
 use crate::tokens::Authenticator;
@@ -25,14 +28,13 @@ use crate::upstream::{Upstreams, UpstreamsShared};
 /// After an accept that failed (no file descriptors, for example).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// To tell the other nodes whose connections have ended.
-const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
-
 /// What a connection over `max_connections` is told; nothing is read from it.
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
 /// Everything a worker thread is started with.
 pub struct Worker {
+    /// It does what one thread of a node is enough for.
+    pub is_first: bool,
     pub listener: std::net::TcpListener,
     pub server: config::Server,
     pub proxy: config::Proxy,
@@ -41,11 +43,12 @@ pub struct Worker {
     pub handshake: Arc<Handshake>,
     pub authenticator: Authenticator,
     pub seat: Seat,
+    pub orders: control::Seat,
     pub publisher: Publisher,
     pub upstreams: UpstreamsShared,
-    pub once: Once,
-    pub running: Running,
+    pub generations: Generations,
     pub limits: SharedLimits,
+    pub presence: PresenceStore,
     pub counts: ConnectionCounts,
     pub shutdown: Shutdown,
     pub stop: config::Shutdown,
@@ -64,11 +67,18 @@ impl Worker {
         let stop = self.stop.clone();
         let listener = TcpListener::from_std(self.listener.try_clone()?)?;
         let counts = self.counts.clone();
-        let front = self.front()?;
+        let (is_first, routes) = (self.is_first, self.routes.clone());
+        let (front, orders) = self.front()?;
         let services = Rc::clone(&front.services);
         let sweeping = Rc::clone(&services);
         tokio::task::spawn_local(async move { sweeping.roster.sweep().await });
         tokio::task::spawn_local(Rc::clone(&services.leases).run());
+        if is_first {
+            tokio::task::spawn_local(session::take_over(Rc::clone(&services), routes));
+        }
+        tokio::task::spawn_local(session::take_orders(Rc::clone(&services), orders));
+        let announcing = Rc::clone(&services);
+        tokio::task::spawn_local(async move { announcing.presence.run().await });
         tokio::select! {
             () = accept_all(&listener, &front, &counts) => {}
             () = shutdown.draining() => {}
@@ -79,14 +89,14 @@ impl Worker {
             () = services.roster.drain(&stop) => {}
             () = shutdown.killed() => {}
         }
-        let _or_they_expire = tokio::time::timeout(RELEASE_TIMEOUT, services.leases.flush()).await;
+        services.leave().await;
         drop(drain_waits_for_it);
         // Replies that still stream belong to this thread's runtime.
         shutdown.killed().await;
         Ok(())
     }
 
-    fn front(self) -> std::io::Result<Rc<Front>> {
+    fn front(self) -> std::io::Result<(Rc<Front>, control::Seat)> {
         let (broker, deliveries) = Broker::take(self.seat);
         tokio::task::spawn_local(deliveries);
         let finest = self
@@ -101,11 +111,12 @@ impl Worker {
         let services = Services {
             broker,
             history: self.publisher.history(),
+            presence: Presence::new(self.presence, self.publisher.clone()),
             publisher: self.publisher,
             upstreams: Upstreams::new(&self.upstreams),
-            once: self.once,
-            running: self.running,
+            generations: self.generations,
             attached: Attached::default(),
+            watches: Cell::new(0),
             leases: LeaseSet::new(self.limits.clone()),
             limits: self.limits,
             authenticator: self.authenticator,
@@ -115,14 +126,15 @@ impl Worker {
             started: Instant::now(),
         };
         let proxy = Proxy::new(&self.proxy).map_err(std::io::Error::other)?;
-        Ok(Rc::new(Front::new(
+        let front = Front::new(
             self.server,
             self.handshake,
             proxy,
             self.counts,
             self.upstream_kinds,
             Rc::new(services),
-        )))
+        );
+        Ok((Rc::new(front), self.orders))
     }
 }
 

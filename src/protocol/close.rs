@@ -25,6 +25,8 @@ pub enum CloseReason {
     Overloaded,
     /// 4001: no valid credentials, or they have expired.
     Unauthenticated,
+    /// 4001, unless it was ordered with another code: a server ended it.
+    Disconnected,
     /// 4003: origin or channel not allowed.
     Forbidden,
     /// 4008: its send queue overflowed.
@@ -64,6 +66,7 @@ impl CloseReason {
             Self::BrokerGap => (1012, "publications may have been missed", "broker_gap"),
             Self::Overloaded => (1013, "try again later", "overloaded"),
             Self::Unauthenticated => (4001, "not authenticated", "unauthenticated"),
+            Self::Disconnected => (4001, "disconnected by the server", "disconnected"),
             Self::Forbidden => (4003, "not allowed", "forbidden"),
             Self::TooSlow => (4008, "too slow", "too_slow"),
             Self::PongTimeout => (4009, "no sign of life", "pong_timeout"),

@@ -126,6 +126,27 @@ impl TaskQueued<'_> {
     }
 }
 
+/// Somebody joined or left the channel. Anonymous clients have no name but their connection's id.
+pub fn presence_event(
+    joined: bool,
+    user_id: Option<&UserId>,
+    username: Option<&str>,
+    connection_id: ConnectionId,
+) -> String {
+    #[derive(Serialize)]
+    struct PresenceEvent<'a> {
+        event: &'static str,
+        user_id: Option<&'a UserId>,
+        username: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        connection_id: Option<ConnectionId>,
+    }
+    let event = if joined { "join" } else { "leave" };
+    let connection_id = user_id.is_none().then_some(connection_id);
+    serde_json::to_string(&PresenceEvent { event, user_id, username, connection_id })
+        .expect("strings and numbers serialize")
+}
+
 /// The credentials behind the connection end in about so many seconds.
 pub fn token_expiring_soon(expires_in: u64) -> String {
     format!(r#"{{"event":"token_expiring_soon","expires_in":{expires_in}}}"#)

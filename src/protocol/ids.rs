@@ -1,8 +1,10 @@
 //! Identifiers: who a user is, which connection, and the trace a request belongs to.
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// A user as the credentials name them: a JSON integer or a string, passed on as it came.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -16,7 +18,26 @@ impl UserId {
     /// Whether both name the same user. Backends write one id as `7` here and as `"7"` there; channel
     /// names and limits know a user only by the text.
     pub fn is_same(&self, other: &Self) -> bool {
-        self == other || self.to_string() == other.to_string()
+        match (self, other) {
+            (Self::Integer(id), Self::Text(text)) | (Self::Text(text), Self::Integer(id)) => {
+                id.to_string() == **text
+            }
+            _ => self == other,
+        }
+    }
+
+    /// A user id out of JSON: an integer, or a string that is not empty. An integer that is no `i64` is
+    /// kept as its text; every other type is none.
+    pub fn from_json(value: &Value) -> Option<Self> {
+        match value {
+            Value::String(text) if !text.is_empty() => Some(Self::Text(text.as_str().into())),
+            Value::Number(number) => match (number.as_i64(), number.as_u64()) {
+                (Some(id), _) => Some(Self::Integer(id)),
+                (None, Some(id)) => Some(Self::Text(id.to_string().into())),
+                (None, None) => None,
+            },
+            _ => None,
+        }
     }
 }
 
@@ -30,13 +51,20 @@ impl fmt::Display for UserId {
 }
 
 /// One connection of this or any node: 128 random bits as 32 hex digits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+/// Ordered as their digits are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(into = "String")]
 pub struct ConnectionId(u128);
 
 impl ConnectionId {
     pub fn random() -> Self {
         Self(uuid::Uuid::new_v4().as_u128())
+    }
+
+    /// Reads the 32 hex digits that it is written as; `None` if `text` is anything else.
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_hex = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
+        u128::from_str_radix(text, 16).ok().filter(|_| is_hex).map(Self)
     }
 
     pub fn as_u128(self) -> u128 {
@@ -47,6 +75,22 @@ impl ConnectionId {
 impl fmt::Display for ConnectionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:032x}", self.0)
+    }
+}
+
+/// The text is no connection id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InvalidConnectionId;
+
+impl FromStr for ConnectionId {
+    type Err = InvalidConnectionId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidConnectionId> {
+        let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        if text.len() != 32 || !text.bytes().all(is_digit) {
+            return Err(InvalidConnectionId);
+        }
+        u128::from_str_radix(text, 16).map(Self).map_err(|_| InvalidConnectionId)
     }
 }
 
@@ -109,4 +153,28 @@ pub fn random_hex(bytes: usize) -> String {
     let mut raw = vec![0u8; bytes];
     getrandom::fill(&mut raw).expect("the operating system gives random bytes");
     raw.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_the_same_as_number_and_as_text() {
+        let (number, text) = (UserId::Integer(7), UserId::Text("7".into()));
+        assert!(number.is_same(&text) && text.is_same(&number) && text.is_same(&text));
+        for other in [UserId::Integer(70), UserId::Text("07".into()), UserId::Text("x".into())] {
+            assert!(!number.is_same(&other) && !other.is_same(&text), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_connection_is_read_as_it_is_written() {
+        let id = ConnectionId::random();
+        assert_eq!(ConnectionId::parse(&id.to_string()), Some(id));
+        assert_eq!(ConnectionId::parse(&"0".repeat(31)), None);
+        assert_eq!(ConnectionId::parse(&"0".repeat(33)), None);
+        assert_eq!(ConnectionId::parse(&format!("+{}", "0".repeat(31))), None);
+        assert_eq!(ConnectionId::parse("c3d4"), None);
+    }
 }

@@ -17,11 +17,11 @@ pub use client_frame::{ClientFrame, InvalidFrame, MAX_TASK_ID_BYTES, Renewal};
 pub use close::CloseReason;
 pub use error::{ErrorCode, ErrorEvent};
 pub use events::{
-    Begin, cancelled, complete, connected, event_name, going_away, pong, processing_started,
-    refreshed, resumed, task_queued, task_queued_before, token_expiring_soon,
+    Begin, cancelled, complete, connected, event_name, going_away, pong, presence_event,
+    processing_started, refreshed, resumed, task_queued, task_queued_before, token_expiring_soon,
 };
 pub use ids::{ConnectionId, TraceContext, UserId, random_hex};
-pub use names::{ChannelName, ChannelPattern, InvalidChannel};
+pub use names::{ChannelName, ChannelPattern, InvalidChannel, ReservedChannels};
 pub use origin::{Origin, OriginPattern, OriginTag};
 pub use path::{Params, PathPattern, Template, TemplateContext};
 pub use position::{Epoch, InvalidEpoch, Position, ResumePoint, with_position};

@@ -3,10 +3,13 @@
 use std::fmt;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::Template;
 
 /// The name of a channel: 1 to 255 bytes without control characters or spaces. Cheap to clone.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct ChannelName(Arc<str>);
 
 /// What a channel name may not be.
@@ -58,6 +61,35 @@ impl std::borrow::Borrow<str> for ChannelName {
 impl fmt::Display for ChannelName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for ChannelName {
+    type Error = InvalidChannel;
+
+    fn try_from(name: String) -> Result<Self, InvalidChannel> {
+        Self::new(&name)
+    }
+}
+
+impl From<ChannelName> for String {
+    fn from(name: ChannelName) -> Self {
+        name.as_str().to_owned()
+    }
+}
+
+/// The channels that are the gateway's own: no client hears them, and nobody publishes to them.
+#[derive(Debug, Clone, Default)]
+pub struct ReservedChannels(Option<Arc<str>>);
+
+impl ReservedChannels {
+    /// Every name that begins with `prefix`.
+    pub fn beginning_with(prefix: &str) -> Self {
+        Self(Some(prefix.into()))
+    }
+
+    pub fn contains(&self, channel: &ChannelName) -> bool {
+        self.0.as_deref().is_some_and(|prefix| channel.as_str().starts_with(prefix))
     }
 }
 
@@ -146,5 +178,20 @@ mod tests {
         assert_eq!(ChannelName::new(&"x".repeat(256)), Err(InvalidChannel::TooLong));
         assert_eq!(ChannelName::new("a\nb"), Err(InvalidChannel::BadCharacter));
         assert_eq!(ChannelName::new("a b"), Err(InvalidChannel::BadCharacter));
+        let name = serde_json::from_str::<ChannelName>("\"chat_42\"").unwrap();
+        assert_eq!(serde_json::to_string(&name).unwrap(), "\"chat_42\"");
+        assert!(serde_json::from_str::<ChannelName>("\"a b\"").is_err());
+    }
+
+    #[test]
+    fn reserved_names_are_those_with_the_prefix() {
+        let reserved = ReservedChannels::beginning_with("tg:control");
+        for (name, is_reserved) in
+            [("tg:control", true), ("tg:control:7", true), ("tg:contro", false), ("x", false)]
+        {
+            let name = ChannelName::new(name).unwrap();
+            assert_eq!(reserved.contains(&name), is_reserved, "{name}");
+            assert!(!ReservedChannels::default().contains(&name), "{name}");
+        }
     }
 }

@@ -184,7 +184,8 @@ impl Supervisor {
     async fn open(&self, backoff: &mut Backoff) -> MultiplexedConnection {
         let mut attempt = 0u32;
         loop {
-            match connect(&self.client).await {
+            let shared = Arc::clone(&self.shared);
+            match connect(&self.client, move || shared.suspicion.notify_one()).await {
                 Ok(link) => return link,
                 Err(reason) => {
                     facts::redis_connect_failed(self.shared.name, attempt, &reason);

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
-use redis::{AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo};
+use redis::{AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, ProtocolVersion};
+use redis::{PushInfo, PushKind};
 
 use crate::config::Secret;
 
@@ -39,14 +40,27 @@ pub(super) fn client(url: &Secret) -> Result<Client, String> {
         .with_time(Duration::from_secs(15))
         .with_interval(Duration::from_secs(5))
         .with_retries(3);
-    let settings = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
-    Client::open(info.set_tcp_settings(settings)).map_err(|error| wrong(&error.to_string()))
+    let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
+    // The end of a connection is told by RESP3 only.
+    let redis = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+    let info = info.set_tcp_settings(tcp).set_redis_settings(redis);
+    Client::open(info).map_err(|error| wrong(&error.to_string()))
 }
 
 /// A connection that has answered a PING, within [`CONNECT_DEADLINE`]; its driver runs on the current
-/// runtime until the last clone is dropped.
-pub(super) async fn connect(client: &Client) -> Result<MultiplexedConnection, String> {
+/// runtime until the last clone is dropped. `on_end` is called on it when the connection has ended, and
+/// must not wait.
+pub(super) async fn connect(
+    client: &Client,
+    on_end: impl Fn() + Send + Sync + 'static,
+) -> Result<MultiplexedConnection, String> {
     let config = AsyncConnectionConfig::new()
+        .set_push_sender(move |push: PushInfo| -> Result<(), std::convert::Infallible> {
+            if push.kind == PushKind::Disconnection {
+                on_end();
+            }
+            Ok(())
+        })
         .set_connection_timeout(Some(CONNECT_DEADLINE))
         .set_response_timeout(Some(COMMAND_DEADLINE))
         .set_pipeline_buffer_size(PIPELINE);

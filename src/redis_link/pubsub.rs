@@ -3,14 +3,20 @@
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, ProtocolVersion, PushInfo, PushKind, Value};
+use redis::{AsyncConnectionConfig, Client, PushInfo, PushKind, Value};
 
 use super::{RedisFailure, open};
 use crate::config::Secret;
 use crate::protocol::ChannelName;
 
-/// To connect, to answer a PING, and to confirm a SUBSCRIBE.
+/// To connect, to answer a PING, and to confirm a SUBSCRIBE or a PUBLISH.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Publishes, and counts who hears it, in one step.
+const PUBLISH: &str = r"
+local subscribers = redis.call('PUBSUB', 'NUMSUB', ARGV[1])[2]
+redis.call('PUBLISH', ARGV[1], ARGV[2])
+return subscribers";
 
 /// What the connection hears by itself.
 pub enum Heard {
@@ -20,14 +26,36 @@ pub enum Heard {
 
 /// Checks `url`; does not connect.
 pub fn pubsub_client(url: &Secret) -> Result<Client, String> {
-    let info = open::client(url)?.get_connection_info().clone();
-    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-    Client::open(info.set_redis_settings(settings)).map_err(|error| error.to_string())
+    open::client(url)
 }
 
-/// The connection. Dropping it closes it.
+/// The connection. Dropping it closes it, once its [`Voice`]s are gone as well.
 pub struct PubSub {
     connection: MultiplexedConnection,
+}
+
+/// Publishes over the connection that hears, from any thread: where one works, so does the other.
+#[derive(Clone)]
+pub struct Voice {
+    connection: MultiplexedConnection,
+}
+
+impl Voice {
+    /// How many are subscribed to `channel` by its name, and so heard it. Those who listen by a pattern
+    /// are not counted.
+    pub async fn publish(&self, channel: &ChannelName, payload: &str) -> Result<u64, RedisFailure> {
+        // No MULTI: the connection's own copy would come in the middle of its answer.
+        let script = redis::Script::new(PUBLISH);
+        let mut invocation = script.prepare_invoke();
+        invocation.arg(channel.as_str()).arg(payload);
+        let mut connection = self.connection.clone();
+        let answer = invocation.invoke_async::<u64>(&mut connection);
+        match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
+            Ok(Ok(subscribers)) => Ok(subscribers),
+            Ok(Err(error)) => Err(judge(error)),
+            Err(_) => Err(RedisFailure::Unavailable),
+        }
+    }
 }
 
 impl PubSub {
@@ -51,6 +79,10 @@ impl PubSub {
             Ok(Err(error)) => Err(judge(error)),
             Err(_) => Err(RedisFailure::Unavailable),
         }
+    }
+
+    pub fn voice(&self) -> Voice {
+        Voice { connection: self.connection.clone() }
     }
 
     pub async fn subscribe(&mut self, channels: &[ChannelName]) -> Result<(), RedisFailure> {

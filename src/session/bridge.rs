@@ -37,7 +37,7 @@ impl Bridge {
     pub fn client_left(&self, ended: Option<Ended>) {
         let code = match ended {
             Some(Ended::ByGateway(reason)) => reason.code(),
-            Some(Ended::ByPeer(Some(code))) => code,
+            Some(Ended::ByServer(code) | Ended::ByPeer(Some(code))) => code,
             Some(Ended::ByPeer(None)) => 1000,
             // 1006 is never sent (RFC 6455 section 7.4.1); going away is what happened.
             Some(Ended::Lost) | None => 1001,

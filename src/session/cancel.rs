@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use tokio_util::sync::CancellationToken;
 
@@ -42,16 +43,37 @@ impl Attached {
 impl Session {
     /// Any client of its channel may stop a generation; its terminal event is the answer, to everybody.
     /// Bounded like pings, which it shares a bound with: who may not send may still stop.
-    pub(super) fn on_cancel(&self, task_id: &str) {
+    pub(super) fn on_cancel(self: &Rc<Self>, task_id: &str) {
         if let Verdict::Refused { retry_after } = self.take(&self.ping_bucket, PINGS) {
             telemetry::limits::local_limit_refused(LimitName::PingsPerConnection.label());
             return self.refuse_rate(retry_after, None);
         }
         let task = Task { channel: self.client.channel.clone(), id: task_id.into() };
-        if !self.services.running.cancel(&task) {
-            let text = "no such task is running here";
-            self.refuse(&ErrorEvent::new(ErrorCode::UnknownTask, text).task_id(task_id));
+        let generations = &self.services.generations;
+        if generations.tracker.has_ended(&task) {
+            self.refuse_unknown(&task);
+        } else if !generations.running.cancel(&task) {
+            tokio::task::spawn_local(Rc::clone(self).cancel_elsewhere(task));
         }
+    }
+
+    /// Asks the other nodes.
+    async fn cancel_elsewhere(self: Rc<Self>, task: Task) {
+        let ttl = self.client.route.generations.max_duration;
+        match self.services.generations.ledger.request_cancel(&task, ttl).await {
+            Ok(true) => {}
+            Ok(false) => self.refuse_unknown(&task),
+            Err(_) => {
+                let text = "other nodes cannot be asked at the moment; try again";
+                let event = ErrorEvent::new(ErrorCode::EngineUnavailable, text);
+                self.refuse(&event.retry_after(1).task_id(&task.id));
+            }
+        }
+    }
+
+    fn refuse_unknown(&self, task: &Task) {
+        let text = "no such task is running on this channel";
+        self.refuse(&ErrorEvent::new(ErrorCode::UnknownTask, text).task_id(&task.id));
     }
 
     /// From now on the end of this connection ends `run`.

@@ -2,7 +2,6 @@
 //! the events, exactly one terminal event. It goes to the channel, not to the connection, and goes on
 //! when the client is gone, unless the upstream's `on_disconnect` says otherwise.
 
-use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,31 +9,29 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::Session;
-use crate::broker::{History, Once, PublishError, Publisher};
+use super::voice::Voice;
+use crate::broker::{History, PublishError};
 use crate::config::Route;
-use crate::generations::{Run, Task};
+use crate::generations::{Entry, Run, Task};
 use crate::limits::Lease;
 use crate::protocol::{ErrorCode, ErrorEvent, cancelled, complete, event_name, processing_started};
 use crate::shutdown::Shutdown;
 use crate::telemetry;
 use crate::upstream::{Reply, ReplyBroken};
 
-/// While the engine is away, an event is tried again this often, with this pause.
-const PUBLISH_ATTEMPTS: usize = 20;
-const PUBLISH_PAUSE: Duration = Duration::from_millis(250);
-
-/// For how long a repeat of an event is recognised: longer than all attempts together take.
-const REMEMBERED: Duration = Duration::from_secs(120);
-
 /// How a generation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GenerationEnd {
-    /// By a terminal event of the upstream, or its regular end.
+    /// By a terminal event of the upstream or its worker, or its regular end.
     Completed,
     /// The upstream died, or sent what could not be published.
     WorkerLost,
     /// A client wanted no more of it.
     Cancelled,
+    /// Nobody has heard of its end within `max_duration`.
+    Overdue,
+    /// Another node has ended it, believing this one dead.
+    Taken,
     /// The engine was away for too long.
     EngineDown,
 }
@@ -46,6 +43,8 @@ impl GenerationEnd {
             Self::Completed => "completed",
             Self::WorkerLost => "worker_lost",
             Self::Cancelled => "cancelled",
+            Self::Overdue => "overdue",
+            Self::Taken => "taken",
             Self::EngineDown => "engine_down",
         }
     }
@@ -57,18 +56,19 @@ enum Next {
     End,
     Broken(ReplyBroken),
     Cancelled,
+    /// Another node has reported it as lost.
+    Taken,
 }
 
 struct Generation {
-    publisher: Publisher,
+    voice: Voice,
     history: History,
     shutdown: Shutdown,
     /// After the beginning of a drain.
     stops_after: Duration,
     route: Arc<Route>,
     run: Run,
-    /// Publications so far.
-    published: Cell<u64>,
+    entry: Entry,
 }
 
 impl Session {
@@ -76,20 +76,23 @@ impl Session {
     pub(super) fn generate(&self, task_id: &str, reply: Reply, place: Option<Lease>) {
         let task = Task { channel: self.client.channel.clone(), id: task_id.into() };
         // The id of a task whose reply streams is fresh.
-        let Some(run) = self.services.running.begin(task) else { return reply.give_up() };
+        let Some(run) = self.services.generations.running.begin(task) else {
+            return reply.give_up();
+        };
         let upstream = self.client.route.upstream.as_deref().unwrap_or_default();
         let attached = self.services.upstreams.cancels_on_disconnect(upstream);
         if attached {
             self.attach(&run);
         }
+        let facts = self.facts(true, place.as_ref());
         let generation = Generation {
-            publisher: self.services.publisher.clone(),
+            voice: Voice::new(&self.services.publisher, run.task()),
             history: self.services.history.clone(),
             shutdown: self.services.shutdown.clone(),
             stops_after: self.services.stop.last_words_after(),
             route: Arc::clone(&self.client.route),
+            entry: self.services.generations.ledger.enter(run.task(), facts),
             run,
-            published: Cell::new(0),
         };
         let (services, connection) = (Rc::clone(&self.services), self.client.connection_id);
         let tracked = self.services.shutdown.track();
@@ -102,8 +105,14 @@ impl Session {
             if attached {
                 services.attached.detach(connection, &generation.run);
             }
-            drop((generation, place));
-            services.flush_leases_when_draining().await;
+            if end == GenerationEnd::EngineDown {
+                // Its end has still to be said, by whoever reaches the engine first.
+                generation.entry.abandon();
+            } else {
+                drop(generation.entry);
+            }
+            drop(place);
+            services.flush_when_draining().await;
             drop(tracked);
         });
     }
@@ -111,16 +120,20 @@ impl Session {
 
 impl Generation {
     async fn run(&self, mut reply: Reply) -> Result<GenerationEnd, PublishError> {
-        self.publish(processing_started(self.task_id()).into()).await?;
+        self.voice.say(processing_started(self.task_id()).into()).await?;
         loop {
             let json = match self.next(&mut reply).await {
                 Next::Event(json) => json,
                 Next::End => break,
                 Next::Broken(broken) => return self.lost(&broken).await,
+                Next::Taken => {
+                    reply.give_up();
+                    return Ok(GenerationEnd::Taken);
+                }
                 Next::Cancelled => {
                     reply.give_up();
                     self.run.end();
-                    self.publish(cancelled(self.task_id()).into()).await?;
+                    self.voice.say_last(cancelled(self.task_id()).into()).await?;
                     return Ok(GenerationEnd::Cancelled);
                 }
             };
@@ -129,10 +142,13 @@ impl Generation {
                 continue;
             }
             let is_last = self.route.generations.terminal_events.contains(&name);
-            if is_last {
+            let published = if is_last {
                 self.run.end();
-            }
-            match self.publish(json).await {
+                self.voice.say_last(json).await
+            } else {
+                self.voice.say(json).await
+            };
+            match published {
                 Err(PublishError::TooLarge) => {
                     return self
                         .lost(&ReplyBroken::Refused("an event of the reply was too large"))
@@ -146,7 +162,7 @@ impl Generation {
             }
         }
         self.run.end();
-        self.publish(complete(self.task_id()).into()).await?;
+        self.voice.say_last(complete(self.task_id()).into()).await?;
         Ok(GenerationEnd::Completed)
     }
 
@@ -158,6 +174,7 @@ impl Generation {
                 None => Next::End,
             },
             () = self.run.cancelled() => Next::Cancelled,
+            () = self.entry.taken() => Next::Taken,
             () = self.out_of_time() => {
                 Next::Broken(ReplyBroken::Refused("the gateway is stopping"))
             }
@@ -182,28 +199,7 @@ impl Generation {
         };
         self.run.end();
         let event = ErrorEvent::new(ErrorCode::WorkerLost, text).task_id(self.task_id());
-        self.publish(event.to_json().into()).await?;
+        self.voice.say_last(event.to_json().into()).await?;
         Ok(GenerationEnd::WorkerLost)
-    }
-
-    async fn publish(&self, json: Bytes) -> Result<(), PublishError> {
-        self.published.set(self.published.get() + 1);
-        // An attempt without an answer may have been published all the same.
-        let once = Once {
-            key: self.task_id().to_owned(),
-            number: self.published.get(),
-            remembered: REMEMBERED,
-        };
-        let mut result = Ok(());
-        for _ in 0..PUBLISH_ATTEMPTS {
-            let channel = &self.run.task().channel;
-            let published = self.publisher.publish(channel, json.clone(), Some(&once)).await;
-            result = published.map(|_| ());
-            if result != Err(PublishError::EngineDown) {
-                break;
-            }
-            tokio::time::sleep(PUBLISH_PAUSE).await;
-        }
-        result
     }
 }

@@ -10,15 +10,23 @@ mod credentials;
 mod generation;
 mod messages;
 mod once;
+mod orders;
 mod place;
+mod presence;
 mod relay;
 mod resume;
 #[cfg(test)]
 mod resume_model;
 mod roster;
+mod takeover;
+mod voice;
+mod watch;
 
 pub use cancel::Attached;
+pub use orders::take_orders;
+pub use presence::Presence;
 pub use roster::Roster;
+pub use takeover::take_over;
 
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
@@ -31,7 +39,7 @@ use bytes::Bytes;
 
 use crate::broker::{Broker, History, Publisher, Subscription};
 use crate::config::{self, Binary, Protocol, Route, UpstreamKind};
-use crate::generations::{Once, Running};
+use crate::generations::Generations;
 use crate::limits::{ConnectionPermit, IpPermit, Lease, LeaseSet, LocalBucket, SharedLimits};
 use crate::protocol::{
     ChannelName, CloseReason, ConnectionId, OriginTag, Params, ResumePoint, TraceContext, UserId,
@@ -48,7 +56,9 @@ use messages::Inbox;
 const REFUSED_MESSAGE_BYTES: usize = 1024;
 
 /// To tell the engine of leases that ended.
-const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
+const LEAVE_PAUSE: Duration = Duration::from_millis(5);
 
 /// What the sessions of one worker thread share.
 pub struct Services {
@@ -56,13 +66,14 @@ pub struct Services {
     pub publisher: Publisher,
     pub history: History,
     pub upstreams: Upstreams,
-    pub once: Once,
-    /// Of all threads of this node.
-    pub running: Running,
+    pub generations: Generations,
     pub attached: Attached,
+    /// Generations of workers that this thread looks after.
+    pub watches: Cell<usize>,
     pub limits: SharedLimits,
     pub authenticator: Authenticator,
     pub leases: Rc<LeaseSet>,
+    pub presence: Presence,
     pub roster: Roster,
     pub shutdown: Shutdown,
     pub stop: config::Shutdown,
@@ -75,11 +86,30 @@ impl Services {
         self.started.elapsed()
     }
 
-    /// Leases that end while the thread's own end is near are told to the engine before it.
-    async fn flush_leases_when_draining(&self) {
+    /// What ends while the thread's own end is near is told to the engine before it.
+    async fn flush_when_draining(&self) {
         if self.shutdown.is_draining() {
-            let _or_they_expire = tokio::time::timeout(FLUSH_TIMEOUT, self.leases.flush()).await;
+            let flush = async {
+                tokio::join!(
+                    self.leases.flush(),
+                    self.presence.flush(),
+                    self.generations.ledger.flush()
+                )
+            };
+            let _or_it_expires = tokio::time::timeout(FLUSH_TIMEOUT, flush).await;
         }
+    }
+
+    /// The end of a drain: leaves workers' generations to other nodes, and gives back the leases of
+    /// connections.
+    pub async fn leave(&self) {
+        let leave = async {
+            while self.watches.get() > 0 {
+                tokio::time::sleep(LEAVE_PAUSE).await;
+            }
+            self.flush_when_draining().await;
+        };
+        let _or_others_find_out = tokio::time::timeout(LEAVE_TIMEOUT, leave).await;
     }
 }
 
@@ -204,6 +234,7 @@ pub async fn open(
                 session.open_bridge().await;
             }
             session.begin(resume).await;
+            session.enter_channel();
         }
         Err(_) => socket.close(CloseReason::Overloaded),
     }
@@ -318,6 +349,7 @@ impl Session {
     fn finish(&self) {
         self.socket.cut();
         self.subscription.borrow_mut().take();
+        self.leave_channel();
         self.services.roster.leave(self);
         self.services.attached.cancel_all(self.client.connection_id);
         if let Some(bridge) = self.bridge.borrow_mut().take() {

@@ -29,7 +29,7 @@ impl Session {
         let key = MessageKey::new(self.client.route.path.as_str(), sender, id);
         let longest = self.services.upstreams.relay_timeout(upstream);
         let wanted = || self.socket.is_open();
-        match self.services.once.turn(key, longest, ttl, wanted).await {
+        match self.services.generations.once.turn(key, longest, ttl, wanted).await {
             Ok(Turn::First(claim)) => return Ok(Some(claim)),
             Ok(Turn::Repeat { task_id }) => {
                 telemetry::generations::duplicate_caught();

@@ -40,15 +40,18 @@ impl Session {
             return None;
         }
         let (client_id, message) = self.message(queued);
+        let expected = self.services.generations.tracker.expect(&self.client.channel);
         self.socket.hold();
         match self.services.upstreams.relay(upstream, &message).await {
             Ok(Taken { task_id, reply }) => {
                 telemetry::connections::message_queued();
+                // Who hears of the task can cancel it.
+                match reply {
+                    Some(reply) => self.generate(&task_id, reply, place),
+                    None => self.watch(expected, &task_id, place),
+                }
                 self.socket.send_text(&task_queued(&task_id, client_id.as_deref()));
                 self.socket.release();
-                if let Some(reply) = reply {
-                    self.generate(&task_id, reply, place);
-                }
                 Some(task_id)
             }
             Err(error) => {

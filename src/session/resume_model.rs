@@ -16,11 +16,12 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, DuplexStream};
 use tokio::task::{JoinHandle, LocalSet};
 
-use super::{Arrival, Attached, Client, Permits, Roster, Services, Upstream, open};
+use super::{Arrival, Attached, Client, Permits, Presence, Roster, Services, Upstream, open};
 use crate::broker::{Broker, Core, MemoryHistory, Publisher, Rules};
 use crate::config::{Config, Environment};
-use crate::generations::{Once, Running};
+use crate::generations::{Generations, Running};
 use crate::limits::{ConnectionCounts, LeaseSet, SharedLimits};
+use crate::presence::PresenceStore;
 use crate::protocol::{ChannelName, ConnectionId, ResumePoint, TraceContext};
 use crate::redis_link::Commands;
 use crate::redis_link::test_server::RedisServer;
@@ -126,11 +127,12 @@ impl World {
         let services = Services {
             broker,
             history: publisher.history(),
+            presence: Presence::new(PresenceStore::memory(), publisher.clone()),
             publisher,
             upstreams: Upstreams::new(&upstreams),
-            once: Once::memory(),
-            running: Running::default(),
+            generations: Generations::memory(Running::default(), &config.routes),
             attached: Attached::default(),
+            watches: Cell::new(0),
             leases: LeaseSet::new(limits.clone()),
             limits,
             authenticator,

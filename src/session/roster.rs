@@ -18,6 +18,9 @@ use crate::telemetry;
 const LONGEST_ROUND: Duration = Duration::from_secs(1);
 const TICKS_PER_ROUND: u32 = 10;
 
+/// Sessions that a visitor sees before others of the thread get their turn.
+const VISITED_AT_ONCE: usize = 256;
+
 const DRAIN_TICK: Duration = Duration::from_millis(20);
 
 /// A client that is sent away is asked to wait up to this long, so that not all come back at once.
@@ -79,6 +82,25 @@ impl Roster {
                 telemetry::connections::send_queues(reported, queued);
                 (queued, reported) = (0, queued);
             }
+        }
+    }
+
+    /// Shows every session that is here now to `visitor`, some of them twice; others of the thread get
+    /// their turn in between.
+    pub(super) async fn visit(&self, mut visitor: impl FnMut(&Session)) {
+        // From the end to the start: a session that leaves is replaced by the last one, which has been
+        // visited, or is still to be.
+        let mut end = self.len();
+        while end > 0 {
+            let start = end.saturating_sub(VISITED_AT_ONCE);
+            let slice = {
+                let sessions = self.sessions.borrow();
+                sessions.get(start..end.min(sessions.len())).unwrap_or_default().to_vec()
+            };
+            slice.iter().for_each(|session| visitor(session));
+            drop(slice);
+            end = start;
+            tokio::task::yield_now().await;
         }
     }
 

@@ -19,6 +19,8 @@ pub enum Event<'a> {
 pub enum Ended {
     /// We closed it.
     ByGateway(CloseReason),
+    /// We closed it with this code, on a server's order.
+    ByServer(u16),
     /// The peer sent the first close frame.
     ByPeer(Option<u16>),
     /// It broke without a close frame.
@@ -30,6 +32,7 @@ impl Ended {
     pub fn describe(self) -> (&'static str, u16, &'static str) {
         match self {
             Self::ByGateway(reason) => ("gateway", reason.code(), reason.label()),
+            Self::ByServer(code) => ("server", code, CloseReason::Disconnected.label()),
             Self::ByPeer(code) => ("client", code.unwrap_or(1005), "closed"),
             Self::Lost => ("client", 1006, "lost"),
         }

@@ -115,6 +115,14 @@ mod tests {
             let frame = encode(Opcode::Binary, &vec![7; len]);
             assert!(frame.starts_with(head), "{len}");
             assert_eq!(frame.len(), head.len() + len);
+            assert_eq!(payload(&frame), &vec![7; len]);
+        }
+    }
+
+    #[test]
+    fn what_is_no_frame_carries_nothing() {
+        for bytes in [&[][..], &[0x81], &[0x81, 126], &[0x81, 127, 0, 0]] {
+            assert_eq!(payload(bytes), b"");
         }
     }
 

@@ -317,15 +317,20 @@ impl Socket {
 
     /// Begins the closing handshake; does nothing on a connection that is ending already.
     pub fn close(&self, reason: CloseReason) {
-        self.close_with(reason, reason.into());
+        self.close_with(Ended::ByGateway(reason), reason.into());
     }
 
-    /// Like [`Socket::close`], with a code of somebody else's.
+    /// Like [`Socket::close`], with the code of an upstream that closed its side.
     pub fn close_as(&self, code: u16, text: &str) {
-        self.close_with(CloseReason::Normal, frame::close(code, text));
+        self.close_with(Ended::ByGateway(CloseReason::Normal), frame::close(code, text));
     }
 
-    fn close_with(&self, reason: CloseReason, frame: Bytes) {
+    /// Like [`Socket::close`], with the code of a server that ordered it.
+    pub fn disconnect(&self, code: u16, text: &str) {
+        self.close_with(Ended::ByServer(code), frame::close(code, text));
+    }
+
+    fn close_with(&self, ended: Ended, frame: Bytes) {
         if !self.is_open() {
             return;
         }
@@ -334,11 +339,12 @@ impl Socket {
             let waiting = outbox.release_all();
             let fits = delivery::those_that_follow(self.after.get(), waiting)
                 .all(|publication| outbox.push(publication.frame).is_ok());
-            if reason == CloseReason::TooSlow || !fits || outbox.push(frame.clone()).is_err() {
+            let too_slow = ended == Ended::ByGateway(CloseReason::TooSlow);
+            if too_slow || !fits || outbox.push(frame.clone()).is_err() {
                 outbox.replace_with(frame);
             }
         }
-        self.ended.set(Some(Ended::ByGateway(reason)));
+        self.ended.set(Some(ended));
         // The close frame of a peer that broke the protocol could not be found.
         let next = if self.fault.get().is_some() { Phase::Lingering } else { Phase::Closing };
         self.enter(next, CLOSE_TIMEOUT);

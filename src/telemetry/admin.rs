@@ -6,15 +6,19 @@ use tracing::{debug, warn};
 /// A call of the server API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Call {
+    Disconnect,
     Publish,
     Tokens,
+    Presence,
 }
 
 impl Call {
     fn label(self) -> &'static str {
         match self {
+            Self::Disconnect => "disconnect",
             Self::Publish => "publish",
             Self::Tokens => "tokens",
+            Self::Presence => "presence",
         }
     }
 }
@@ -37,6 +41,7 @@ fn outcome(status: u16) -> &'static str {
         403 => "api_disabled",
         408 => "timeout",
         413 => "too_large",
+        504 => "incomplete",
         503 => "engine_down",
         _ => "bad_request",
     }

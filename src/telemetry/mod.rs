@@ -3,6 +3,7 @@
 
 pub mod admin;
 pub mod connections;
+pub mod control;
 pub mod credentials;
 pub mod delivery;
 pub mod engine;
@@ -12,6 +13,7 @@ pub mod history;
 pub mod lifecycle;
 pub mod limits;
 pub mod listener;
+pub mod presence;
 pub mod proxy;
 pub mod recorder;
 pub mod subscription;

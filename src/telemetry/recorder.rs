@@ -14,13 +14,13 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
         .install_recorder()?;
-    for (name, help) in COUNTERS {
+    for &(name, help) in COUNTERS {
         describe_counter!(name, help);
     }
-    for (name, help) in GAUGES {
+    for &(name, help) in GAUGES {
         describe_gauge!(name, help);
     }
-    for (name, help) in HISTOGRAMS {
+    for &(name, help) in HISTOGRAMS {
         describe_histogram!(name, help);
     }
     gauge!("tidegate_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
@@ -31,15 +31,18 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     Ok(handle)
 }
 
-const COUNTERS: [(&str, &str); 35] = [
+const COUNTERS: &[(&str, &str)] = &[
     ("tidegate_accept_errors_total", "Connections that the operating system could not give"),
+    ("tidegate_api_calls_total", "Calls of the server API, by call and outcome"),
     ("tidegate_authorize_failures_total", "Authorize URLs that gave no decision"),
     ("tidegate_catch_ups_total", "Channels that this node missed a part of, by outcome"),
     ("tidegate_closes_total", "Connections that ended, by who ended them and why"),
+    ("tidegate_control_orders_total", "Orders that reached this node, by outcome"),
     ("tidegate_deliveries_total", "Publications handed to connections"),
     ("tidegate_delivery_drops_total", "Publications that a connection could not take"),
     ("tidegate_expiry_notices_total", "Clients told that their credentials end soon"),
-    ("tidegate_generations_total", "Streamed replies, by how they ended"),
+    ("tidegate_generations_total", "Replies to messages, by how they ended"),
+    ("tidegate_generations_taken_over_total", "Generations whose node was gone"),
     ("tidegate_handshakes_total", "WebSocket handshakes, by outcome"),
     ("tidegate_http_errors_total", "Connections that ended inside a request, by cause"),
     ("tidegate_jwks_fetches_total", "Fetches of the JSON Web Key Set, by outcome"),
@@ -53,6 +56,7 @@ const COUNTERS: [(&str, &str); 35] = [
         "Relayed messages that the engine could not be told of",
     ),
     ("tidegate_messages_total", "Clients' messages, by outcome"),
+    ("tidegate_presence_engine_failures_total", "Calls about presence that failed, by step"),
     ("tidegate_proxy_requests_total", "Proxied requests, by outcome"),
     ("tidegate_publications_total", "Publications that reached this node, by outcome"),
     ("tidegate_redis_connects_total", "Attempts to connect to Redis, by outcome"),
@@ -72,9 +76,10 @@ const COUNTERS: [(&str, &str); 35] = [
     ("tidegate_upstream_retries_total", "Requests that were tried again, by upstream"),
 ];
 
-const GAUGES: [(&str, &str); 8] = [
+const GAUGES: &[(&str, &str)] = &[
     ("tidegate_build_info", "1, with the version"),
     ("tidegate_connections", "Open sessions, by route"),
+    ("tidegate_presence_members", "Connections of this node that are members of their channel"),
     ("tidegate_queue_depth", "Publications in the intake, and batches before the busiest worker"),
     ("tidegate_redis_subscription_live", "1 while all channels are subscribed"),
     ("tidegate_redis_up", "1 while Redis answers, by connection"),
@@ -83,7 +88,7 @@ const GAUGES: [(&str, &str); 8] = [
     ("tidegate_upstream_in_flight", "Messages, replies and sockets in flight, by upstream"),
 ];
 
-const HISTOGRAMS: [(&str, &str); 4] = [
+const HISTOGRAMS: &[(&str, &str)] = &[
     ("tidegate_delivery_latency_seconds", "From a publication's arrival to its last write"),
     ("tidegate_handshake_duration_seconds", "From an upgrade request to its decision"),
     ("tidegate_proxy_duration_seconds", "From a proxied request to the head of its response"),

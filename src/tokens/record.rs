@@ -81,20 +81,6 @@ impl From<&TokenRecord> for Identity {
     }
 }
 
-/// A user id out of JSON: an integer, or a string that is not empty. An integer that is no `i64` is
-/// kept as its text; every other type is none.
-pub(super) fn user_id_of(value: &Value) -> Option<UserId> {
-    match value {
-        Value::String(text) if !text.is_empty() => Some(UserId::Text(text.as_str().into())),
-        Value::Number(number) => match (number.as_i64(), number.as_u64()) {
-            (Some(id), _) => Some(UserId::Integer(id)),
-            (None, Some(id)) => Some(UserId::Text(id.to_string().into())),
-            (None, None) => None,
-        },
-        _ => None,
-    }
-}
-
 /// Unix seconds out of JSON, whole or with a fraction; `None` for a negative number or another type.
 pub(super) fn seconds_of(value: &Value) -> Option<u64> {
     let whole = |seconds: f64| (seconds >= 0.0 && seconds.is_finite()).then_some(seconds as u64);
@@ -103,7 +89,7 @@ pub(super) fn seconds_of(value: &Value) -> Option<u64> {
 
 fn user_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<UserId, D::Error> {
     let value = Value::deserialize(deserializer)?;
-    user_id_of(&value).ok_or_else(|| serde::de::Error::custom("user_id"))
+    UserId::from_json(&value).ok_or_else(|| serde::de::Error::custom("user_id"))
 }
 
 fn optional_seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {

@@ -29,6 +29,10 @@ impl Engine {
         self.0.as_ref()
     }
 
+    pub fn server_mut(&mut self) -> Option<&mut Redis> {
+        self.0.as_mut()
+    }
+
     fn of(&self, settings: Settings) -> Settings {
         match &self.0 {
             None => settings,

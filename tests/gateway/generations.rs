@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use futures_util::StreamExt;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -27,6 +28,11 @@ on_both_engines! {
     a_reply_goes_on_or_ends_with_the_connection_that_asked,
     a_reply_that_begins_after_its_client_has_gone_is_cancelled,
     replies_of_a_gateway_that_stops_are_reported,
+    a_workers_reply_runs_until_its_terminal_event,
+    a_worker_that_falls_silent_is_reported_once,
+    a_workers_reply_is_cancelled_and_ends_once,
+    a_reply_without_an_end_stops_counting,
+    a_second_end_reaches_nobody_now_or_later,
 }
 
 async fn signed_in(gateway: &Gateway, session: &str) -> Client {
@@ -124,10 +130,11 @@ async fn anonymous_clients_share_no_ids(engine: Engine) {
 
 async fn without_an_id_or_with_it_off_every_message_is_relayed(engine: Engine) {
     let upstream = counting().await;
-    let off = "[route.generations]\ndedup_ttl = \"0s\"";
+    let limits = "[route.limits]\ngenerations_per_user = 0\n";
+    let off = format!("{limits}[route.generations]\ndedup_ttl = \"0s\"");
     for (settings, message) in [
-        (settings(&upstream, ""), json!({"message": "hello"})),
-        (settings(&upstream, off), json!({"message": "hello", "id": "m-1"})),
+        (settings(&upstream, limits), json!({"message": "hello"})),
+        (settings(&upstream, &off), json!({"message": "hello", "id": "m-1"})),
     ] {
         let gateway = engine.start(settings).await;
         let mut client = signed_in(&gateway, &session()).await;
@@ -476,4 +483,270 @@ async fn replies_of_a_gateway_that_stops_are_reported(engine: Engine) {
     // Its place is free for the user's next message, at once.
     let mut sender = signed_in(&other, &session()).await;
     ask(&mut sender).await;
+}
+
+/// Takes messages for workers; the test is the worker.
+fn worked(upstream: &Upstream, limits: &str, generations: &str) -> Settings {
+    let lines = format!("[route.limits]\n{limits}\n[route.generations]\n{generations}");
+    settings(upstream, &lines)
+}
+
+/// Refused for want of a place, now.
+async fn is_busy(client: &mut Client) {
+    client.send_json(&json!({"message": "more"})).await;
+    assert_eq!(heard(client, "error").await["code"], "busy");
+}
+
+async fn a_workers_reply_runs_until_its_terminal_event(engine: Engine) {
+    let upstream = Upstream::accepting().await;
+    let gateway = engine.start(worked(&upstream, "generations_per_user = 1", "")).await;
+    let mut client = signed_in(&gateway, &session()).await;
+    for names_its_task in [true, false] {
+        let task_id = ask(&mut client).await;
+        let event = |name: &str| match names_its_task {
+            true => json!({"event": name, "task_id": task_id}),
+            false => json!({"event": name}),
+        };
+        gateway.publish("chat_42", json!({"event": "complete", "task_id": "another"})).await;
+        gateway.publish("chat_42", event("chunk")).await;
+        heard(&mut client, "chunk").await;
+        is_busy(&mut client).await;
+        gateway.publish("chat_42", event("completed")).await;
+        heard(&mut client, "completed").await;
+        let next = until_queued(&mut client, "next").await["task_id"].clone();
+        // Its client leaves; the node goes on listening for its end.
+        drop(client);
+        until("no connection", async || {
+            (gateway.metric("tidegate_connections", &[]).await == 0.0).then_some(())
+        })
+        .await;
+        client = signed_in(&gateway, &session()).await;
+        is_busy(&mut client).await;
+        drop(client);
+        until("no connection", async || {
+            (gateway.metric("tidegate_connections", &[]).await == 0.0).then_some(())
+        })
+        .await;
+        gateway.publish("chat_42", json!({"event": "error", "task_id": next})).await;
+        client = signed_in(&gateway, &session()).await;
+        let last = until_queued(&mut client, "last").await["task_id"].clone();
+        gateway.publish("chat_42", json!({"event": "complete", "task_id": last})).await;
+        until("free place", async || {
+            let ended = gateway.metric("tidegate_generations_total", &[("outcome", "completed")]);
+            (ended.await == if names_its_task { 3.0 } else { 6.0 }).then_some(())
+        })
+        .await;
+    }
+}
+
+async fn a_worker_that_falls_silent_is_reported_once(engine: Engine) {
+    let upstream = Upstream::accepting().await;
+    let idle = "reply_idle_timeout = \"1s\"";
+    let gateway = engine.start(worked(&upstream, "generations_per_user = 1", idle)).await;
+    let mut client = signed_in(&gateway, &session()).await;
+    let task_id = ask(&mut client).await;
+    // A worker that says something from time to time is not silent.
+    let started = std::time::Instant::now();
+    until("a while", async || {
+        gateway.publish("chat_42", json!({"event": "chunk", "task_id": task_id})).await;
+        heard(&mut client, "chunk").await;
+        (started.elapsed().as_millis() > 1500).then_some(())
+    })
+    .await;
+    let lost = client.next_event("error").await;
+    assert_eq!((&lost["code"], &lost["task_id"]), (&json!("worker_lost"), &task_id));
+    // What the worker says in the end all the same is too late.
+    gateway.publish("chat_42", json!({"event": "complete", "task_id": task_id})).await;
+    gateway.publish("chat_42", json!({"event": "seen"})).await;
+    client.next_event("seen").await;
+    until_queued(&mut client, "next").await;
+}
+
+async fn a_workers_reply_is_cancelled_and_ends_once(engine: Engine) {
+    let upstream = Upstream::accepting().await;
+    let gateway = engine.start(worked(&upstream, "generations_per_user = 1", "")).await;
+    let mut sender = signed_in(&gateway, &session()).await;
+    let (mut tab, _) = Client::connected(&gateway, PATH).await;
+    let task_id = ask(&mut sender).await;
+    tab.send_json(&cancel(&task_id)).await;
+    for client in [&mut sender, &mut tab] {
+        assert_eq!(client.next_event("cancelled").await["task_id"], task_id);
+    }
+    tab.send_json(&cancel(&task_id)).await;
+    assert_eq!(tab.next_event("error").await["code"], "unknown_task");
+    gateway.publish("chat_42", json!({"event": "complete", "task_id": task_id})).await;
+    says_no_more(&mut tab).await;
+    until_queued(&mut sender, "next").await;
+}
+
+async fn a_reply_without_an_end_stops_counting(engine: Engine) {
+    let upstream = Upstream::accepting().await;
+    for (idle, reported) in [("# never", false), ("reply_idle_timeout = \"1h\"", true)] {
+        let generations = format!("max_duration = \"300ms\"\n{idle}");
+        let gateway =
+            engine.start(worked(&upstream, "generations_per_user = 1", &generations)).await;
+        let mut client = signed_in(&gateway, &session_with(json!({ "user_id": idle }))).await;
+        let task_id = ask(&mut client).await;
+        if reported {
+            let lost = client.next_event("error").await;
+            assert_eq!((&lost["code"], &lost["task_id"]), (&json!("worker_lost"), &task_id));
+        }
+        let outcome = [("outcome", if reported { "worker_lost" } else { "overdue" })];
+        gateway.wait_for_metric("tidegate_generations_total", &outcome, 1.0).await;
+        until_queued(&mut client, "next").await;
+    }
+}
+
+async fn a_second_end_reaches_nobody_now_or_later(engine: Engine) {
+    let upstream = Upstream::accepting().await;
+    for (setting, second) in [("drop", None), ("pass", Some("error"))] {
+        let generations = format!("duplicate_terminal = {setting:?}");
+        let gateway = engine.start(worked(&upstream, "", &generations)).await;
+        let channel = format!("chat_{setting}");
+        let path = format!("/ws/chat/{setting}/");
+        let (mut client, connected) = Client::connected(&gateway, &path).await;
+        for event in ["complete", "error", "seen"] {
+            gateway.publish(&channel, json!({"event": event, "task_id": "t"})).await;
+        }
+        let expected: Vec<_> = ["complete"].into_iter().chain(second).chain(["seen"]).collect();
+        for event in &expected {
+            client.next_event(event).await;
+        }
+        // And who comes back gets the same.
+        let since = format!("{path}?since=0&epoch={}", connected["epoch"].as_str().unwrap());
+        until("history without the second end", async || {
+            let (mut late, _) = Client::connected(&gateway, &since).await;
+            let mut events = Vec::new();
+            while events.last().is_none_or(|event| event != "seen") {
+                events.push(late.next_json().await["event"].as_str().unwrap().to_owned());
+            }
+            (events == expected).then_some(())
+        })
+        .await;
+    }
+}
+
+/// Two nodes on one Redis.
+async fn two_nodes(engine: &Engine, settings: &Settings) -> (Gateway, Gateway) {
+    (engine.start(settings.clone()).await, engine.start(settings.clone()).await)
+}
+
+#[tokio::test]
+async fn a_streamed_reply_is_cancelled_from_another_node() {
+    let engine = Engine::redis().await;
+    let (upstream, writers) = streaming().await;
+    let (one, two) = two_nodes(&engine, &settings(&upstream, "")).await;
+    let mut sender = signed_in(&one, &session()).await;
+    let (mut tab, _) = Client::connected(&two, PATH).await;
+    let (mut stranger, _) = Client::connected(&two, "/ws/chat/43/").await;
+    let task_id = ask(&mut sender).await;
+    stranger.send_json(&cancel(&task_id)).await;
+    assert_eq!(stranger.next_event("error").await["code"], "unknown_task");
+    // The reply may be so young that the engine does not know of it yet.
+    let end = until("end of the reply", async || {
+        tab.send_json(&cancel(&task_id)).await;
+        loop {
+            let json = tab.next_json().await;
+            match json["event"].as_str() {
+                Some("cancelled") => return Some(json),
+                Some("error") => return None,
+                _ => {}
+            }
+        }
+    })
+    .await;
+    assert_eq!(end["task_id"], task_id);
+    assert_eq!(heard(&mut sender, "cancelled").await["task_id"], task_id);
+    let writer = writers.lock().unwrap().pop().expect("a reply");
+    writer.given_up().await;
+    says_no_more(&mut sender).await;
+}
+
+#[tokio::test]
+async fn a_worker_on_a_queue_learns_that_its_task_is_cancelled() {
+    let engine = Engine::redis().await;
+    let redis = engine.server().expect("this engine is Redis");
+    let upstream = Upstream::accepting().await;
+    let queue = "kind = \"redis-list\"\nkey = \"jobs\"";
+    let (one, two) = two_nodes(&engine, &settings(&upstream, "").upstream("worker", queue)).await;
+    let client = redis::Client::open(redis.url()).unwrap();
+    let mut cancels = client.get_async_pubsub().await.unwrap();
+    cancels.subscribe("tg:cancel").await.unwrap();
+    let mut cancels = cancels.into_on_message();
+    let mut sender = signed_in(&one, &session()).await;
+    let mut tab = signed_in(&two, &session()).await;
+    let task_id = ask(&mut sender).await;
+    let (_, job): (String, String) = redis.run(&["BRPOP", "jobs", "5"]).await;
+    let job: Value = serde_json::from_str(&job).unwrap();
+    assert_eq!(job["task_id"], task_id);
+    let key = format!("tg:cancel:{}", task_id.as_str().unwrap());
+    assert_eq!(redis.run::<u64>(&["EXISTS", &key]).await, 0);
+    until("generation in the ledger", async || {
+        (redis.run::<u64>(&["ZCARD", "tg:generations"]).await == 1).then_some(())
+    })
+    .await;
+    tab.send_json(&cancel(&task_id)).await;
+    let told = crate::rig::within("word to the workers", cancels.next()).await.unwrap();
+    assert_eq!(told.get_payload::<String>().unwrap(), task_id.as_str().unwrap());
+    assert_eq!(redis.run::<u64>(&["EXISTS", &key]).await, 1);
+    for client in [&mut sender, &mut tab] {
+        assert_eq!(heard(client, "cancelled").await["task_id"], task_id);
+    }
+    until("empty ledger", async || {
+        (redis.run::<u64>(&["ZCARD", "tg:generations"]).await == 0).then_some(())
+    })
+    .await;
+    tab.send_json(&cancel(&task_id)).await;
+    assert_eq!(tab.next_event("error").await["code"], "unknown_task");
+}
+
+#[tokio::test]
+async fn the_reply_of_a_node_that_died_is_reported_by_another() {
+    let engine = Engine::redis().await;
+    let (upstream, _writers) = streaming().await;
+    let (one, two) = two_nodes(&engine, &settings(&upstream, "")).await;
+    let mut sender = signed_in(&one, &session()).await;
+    let (mut tab, _) = Client::connected(&two, PATH).await;
+    let task_id = ask(&mut sender).await;
+    tab.next_event("processing_started").await;
+    let redis = engine.server().expect("this engine is Redis");
+    until("generation in the ledger", async || {
+        (redis.run::<u64>(&["ZCARD", "tg:generations"]).await == 1).then_some(())
+    })
+    .await;
+    drop(one);
+    let lost = tab.next_event("error").await;
+    assert_eq!((&lost["code"], &lost["task_id"]), (&json!("worker_lost"), &task_id));
+    says_no_more(&mut tab).await;
+}
+
+#[tokio::test]
+async fn a_workers_reply_is_looked_after_by_another_node_when_its_own_dies_or_stops() {
+    for stops in [true, false] {
+        let engine = Engine::redis().await;
+        let upstream = Upstream::accepting().await;
+        let settings = worked(&upstream, "generations_per_user = 1", "reply_idle_timeout = \"3s\"")
+            .section("shutdown", "drain = \"100ms\"\ngrace = \"5s\"");
+        let (mut one, two) = two_nodes(&engine, &settings).await;
+        let mut sender = signed_in(&one, &session()).await;
+        let task_id = ask(&mut sender).await;
+        let redis = engine.server().expect("this engine is Redis");
+        until("generation in the ledger", async || {
+            (redis.run::<u64>(&["ZCARD", "tg:generations"]).await == 1).then_some(())
+        })
+        .await;
+        if stops {
+            assert_eq!(one.stop().await, Some(0));
+        }
+        drop(one);
+        let (mut tab, _) = Client::connected(&two, PATH).await;
+        let mut user = signed_in(&two, &session()).await;
+        is_busy(&mut user).await;
+        two.wait_for_metric("tidegate_generations_taken_over_total", &[], 1.0).await;
+        is_busy(&mut user).await;
+        let lost = tab.next_event("error").await;
+        assert_eq!((&lost["code"], &lost["task_id"]), (&json!("worker_lost"), &task_id));
+        two.wait_for_metric("tidegate_generations_total", &[("outcome", "worker_lost")], 1.0).await;
+        until_queued(&mut user, "next").await;
+    }
 }

@@ -11,7 +11,9 @@ fn settings(kind: &str, redis: &Redis, more: &str) -> Settings {
     let url = redis.url();
     let lines =
         format!("kind = {kind:?}\nredis_url = {url:?}\nkey = \"jobs:{{conversation_id}}\"\n{more}");
-    Settings::chat("http://127.0.0.1:1").upstream("worker", &lines)
+    Settings::chat("http://127.0.0.1:1")
+        .each_route(|route| format!("{route}[route.limits]\ngenerations_per_user = 0\n"))
+        .upstream("worker", &lines)
 }
 
 /// What a worker must find for a message of Ana's.

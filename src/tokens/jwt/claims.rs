@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::JwtRejection;
 use crate::protocol::{ChannelPattern, UserId};
 use crate::tokens::Identity;
-use crate::tokens::record::{seconds_of, user_id_of};
+use crate::tokens::record::seconds_of;
 
 type Claims = Map<String, Value>;
 
@@ -80,7 +80,7 @@ impl ClaimRules {
 
     fn user(&self, claims: &Claims) -> Result<UserId, JwtRejection> {
         let claim = claims.get(&self.user_claim).or_else(|| claims.get("sub"));
-        claim.and_then(user_id_of).ok_or(JwtRejection::WrongClaims)
+        claim.and_then(UserId::from_json).ok_or(JwtRejection::WrongClaims)
     }
 
     fn channels(&self, claims: &Claims) -> Result<Option<Box<[ChannelPattern]>>, JwtRejection> {

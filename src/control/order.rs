@@ -1,0 +1,223 @@
+//! What can be ordered.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::protocol::{ChannelName, CloseReason, ConnectionId, InvalidChannel, UserId};
+
+/// The reason text of a close frame, in bytes (RFC 6455 section 5.5).
+const MAX_REASON_BYTES: usize = 123;
+
+/// An order to all nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Order {
+    /// Close connections.
+    Disconnect(Disconnect),
+    /// End the generation of this task of this channel, wherever it runs.
+    Cancel { channel: ChannelName, task_id: String },
+}
+
+/// Which connections.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// All of a user, whether credentials write the id as a number or as text.
+    User(UserId),
+    Connection(ConnectionId),
+    /// All that are open to it.
+    Channel(ChannelName),
+}
+
+/// Close the target's connections with this code and reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "DisconnectFields", into = "DisconnectFields")]
+pub struct Disconnect {
+    target: Target,
+    /// 1000, 1008, 1012 or 3000 to 4999.
+    code: u16,
+    /// At most 123 bytes.
+    reason: Box<str>,
+}
+
+/// A [`Disconnect`] as it is written: exactly one of the first three.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DisconnectFields {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_id: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connection_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    channel: Option<String>,
+    /// 4001 where none is given: the client is to get new credentials.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+/// What is wrong with [`DisconnectFields`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InvalidDisconnect {
+    Target,
+    UserId,
+    ConnectionId,
+    Channel(InvalidChannel),
+    Code,
+    Reason,
+}
+
+impl fmt::Display for InvalidDisconnect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Target => "give exactly one of user_id, connection_id and channel",
+            Self::UserId => "user_id is an integer, or a string that is not empty",
+            Self::ConnectionId => "connection_id is 32 hex digits",
+            Self::Channel(invalid) => return invalid.fmt(f),
+            Self::Code => "code is 1000, 1008, 1012 or 3000 to 4999",
+            Self::Reason => "reason has at most 123 bytes",
+        })
+    }
+}
+
+impl Disconnect {
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    pub fn code(&self) -> u16 {
+        self.code
+    }
+
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+}
+
+impl Target {
+    /// The name of its field; the word for logs.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::User(_) => "user_id",
+            Self::Connection(_) => "connection_id",
+            Self::Channel(_) => "channel",
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::User(id) => id.fmt(f),
+            Self::Connection(id) => id.fmt(f),
+            Self::Channel(name) => name.fmt(f),
+        }
+    }
+}
+
+impl TryFrom<DisconnectFields> for Disconnect {
+    type Error = InvalidDisconnect;
+
+    fn try_from(fields: DisconnectFields) -> Result<Self, InvalidDisconnect> {
+        use InvalidDisconnect as Invalid;
+        let target = match (fields.user_id, fields.connection_id, fields.channel) {
+            (Some(id), None, None) => Target::User(UserId::from_json(&id).ok_or(Invalid::UserId)?),
+            (None, Some(id), None) => {
+                Target::Connection(ConnectionId::parse(&id).ok_or(Invalid::ConnectionId)?)
+            }
+            (None, None, Some(name)) => {
+                Target::Channel(ChannelName::new(&name).map_err(Invalid::Channel)?)
+            }
+            _ => return Err(Invalid::Target),
+        };
+        let default = CloseReason::Disconnected;
+        let code = fields.code.unwrap_or(default.code());
+        if !matches!(code, 1000 | 1008 | 1012 | 3000..=4999) {
+            return Err(Invalid::Code);
+        }
+        let reason = fields.reason.unwrap_or_else(|| default.text().to_owned());
+        if reason.len() > MAX_REASON_BYTES {
+            return Err(Invalid::Reason);
+        }
+        Ok(Self { target, code, reason: reason.into() })
+    }
+}
+
+impl From<Disconnect> for DisconnectFields {
+    fn from(order: Disconnect) -> Self {
+        let mut fields =
+            Self { code: Some(order.code), reason: Some(order.reason.into()), ..Self::default() };
+        match order.target {
+            Target::User(UserId::Integer(id)) => fields.user_id = Some(id.into()),
+            Target::User(UserId::Text(id)) => fields.user_id = Some(String::from(id).into()),
+            Target::Connection(id) => fields.connection_id = Some(id.to_string()),
+            Target::Channel(name) => fields.channel = Some(name.into()),
+        }
+        fields
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: &str) -> Result<Disconnect, InvalidDisconnect> {
+        serde_json::from_str::<DisconnectFields>(json).unwrap().try_into()
+    }
+
+    #[test]
+    fn exactly_one_target_is_taken() {
+        let user = |json: &str| match read(json).unwrap().target {
+            Target::User(id) => id,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(user(r#"{"user_id":7}"#), UserId::Integer(7));
+        assert_eq!(user(r#"{"user_id":"7"}"#), UserId::Text("7".into()));
+        // As credentials with such an id are read.
+        let large = "18446744073709551615";
+        assert_eq!(user(&format!("{{\"user_id\":{large}}}")), UserId::Text(large.into()));
+        let id = ConnectionId::random();
+        let by_connection = read(&format!("{{\"connection_id\":\"{id}\"}}")).unwrap();
+        assert_eq!(*by_connection.target(), Target::Connection(id));
+        for (json, wrong) in [
+            (r#"{}"#, InvalidDisconnect::Target),
+            (r#"{"user_id":null}"#, InvalidDisconnect::Target),
+            (r#"{"user_id":1,"channel":"a"}"#, InvalidDisconnect::Target),
+            (r#"{"user_id":""}"#, InvalidDisconnect::UserId),
+            (r#"{"user_id":1.5}"#, InvalidDisconnect::UserId),
+            (r#"{"user_id":[1]}"#, InvalidDisconnect::UserId),
+            (r#"{"connection_id":"c3d4"}"#, InvalidDisconnect::ConnectionId),
+            (r#"{"channel":"a b"}"#, InvalidDisconnect::Channel(InvalidChannel::BadCharacter)),
+        ] {
+            assert_eq!(read(json), Err(wrong), "{json}");
+        }
+    }
+
+    #[test]
+    fn only_codes_that_an_endpoint_may_send_are_taken() {
+        for (code, fits) in [
+            (0, false),
+            (999, false),
+            (1000, true),
+            (1001, false),
+            (1005, false),
+            (1006, false),
+            (1008, true),
+            (1012, true),
+            (1015, false),
+            (2999, false),
+            (3000, true),
+            (4999, true),
+            (5000, false),
+        ] {
+            let read = read(&format!("{{\"channel\":\"a\",\"code\":{code}}}"));
+            assert_eq!(read.as_ref().map(Disconnect::code).ok(), fits.then_some(code));
+        }
+        let given = read(r#"{"channel":"a"}"#).unwrap();
+        assert_eq!((given.code(), given.reason()), (4001, "disconnected by the server"));
+        let long = |n| read(&format!("{{\"channel\":\"a\",\"reason\":\"{}\"}}", "ä".repeat(n)));
+        assert_eq!(long(61).unwrap().reason().len(), 122);
+        assert_eq!(long(62), Err(InvalidDisconnect::Reason));
+    }
+}

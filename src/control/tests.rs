@@ -1,0 +1,252 @@
+//! Orders on both engines, with a real Redis; a node is a [`Control`] with threads of the test's own.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use super::*;
+use crate::protocol::ChannelName;
+use crate::redis_link::Commands;
+use crate::redis_link::test_server::RedisServer;
+
+const SOON: Duration = Duration::from_secs(20);
+
+async fn until(what: &str, condition: impl Fn() -> bool) {
+    let reached = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    assert!(tokio::time::timeout(SOON, reached).await.is_ok(), "no {what}");
+}
+
+/// Every cancel is heard, and ends as many generations as its task id has characters.
+#[derive(Clone, Default)]
+struct Heard(Arc<Mutex<Vec<String>>>);
+
+impl Heard {
+    fn hook(&self) -> CancelHook {
+        let heard = self.clone();
+        Arc::new(move |channel, task_id| {
+            heard.0.lock().unwrap().push(format!("{channel} {task_id}"));
+            task_id.len() as u64
+        })
+    }
+
+    fn all(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+/// Answers every order with `closed` until it is dropped.
+fn serve(mut seat: Seat, closed: u64) -> tokio::task::JoinHandle<()> {
+    tokio::spawn(async move {
+        while let Some(task) = seat.next().await {
+            task.done(closed);
+        }
+    })
+}
+
+struct Node {
+    control: Control,
+    heard: Heard,
+    seats: Vec<Seat>,
+    shutdown: Shutdown,
+}
+
+impl Node {
+    fn memory(threads: usize) -> Self {
+        let heard = Heard::default();
+        let (threads, seats) = Threads::new(threads, heard.hook());
+        Self { control: Control::memory(threads), heard, seats, shutdown: Shutdown::new() }
+    }
+
+    async fn redis(server: &RedisServer, threads: usize) -> Self {
+        let heard = Heard::default();
+        let (threads, seats) = Threads::new(threads, heard.hook());
+        let (url, shutdown) = (server.url(), Shutdown::new());
+        let control = Control::redis(&url, "tg:", threads, &shutdown).unwrap();
+        let node = Self { control, heard, seats, shutdown };
+        until("live node", || node.control.is_live()).await;
+        node
+    }
+
+    /// Each thread answers with its number, from 1.
+    fn serve(&mut self) {
+        for (number, seat) in self.seats.drain(..).enumerate() {
+            serve(seat, number as u64 + 1);
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.shutdown.force();
+    }
+}
+
+fn disconnect() -> Order {
+    Order::Disconnect(serde_json::from_str(r#"{"user_id":7}"#).unwrap())
+}
+
+fn cancel(task_id: &str) -> Order {
+    let channel = ChannelName::new("chat_42").unwrap();
+    Order::Cancel { channel, task_id: task_id.to_owned() }
+}
+
+fn reached(affected: u64, answered: u64, asked: u64) -> Result<Reached, SendError> {
+    Ok(Reached { affected, answered, asked })
+}
+
+#[tokio::test]
+async fn one_process_sums_its_threads() {
+    let mut node = Node::memory(3);
+    node.serve();
+    assert_eq!(node.control.send(disconnect()).await, reached(6, 1, 1));
+    assert_eq!(node.control.send(cancel("ab")).await, reached(2, 1, 1));
+    assert_eq!(node.heard.all(), ["chat_42 ab"], "once a node, not once a thread");
+    assert!(node.control.is_live());
+}
+
+#[tokio::test]
+async fn a_thread_that_ended_has_nothing_and_one_that_hangs_is_told() {
+    let mut node = Node::memory(3);
+    serve(node.seats.remove(0), 5);
+    drop(node.seats.remove(0));
+    assert_eq!(node.control.send(disconnect()).await, reached(5, 0, 1), "the third hangs");
+    // It wakes up, drops its order and ends.
+    let mut hanging = node.seats.remove(0);
+    let ending = async move {
+        let _unanswered = [hanging.next().await, hanging.next().await];
+    };
+    let (sent, ()) = tokio::join!(node.control.send(disconnect()), ending);
+    assert_eq!(sent, reached(5, 1, 1));
+}
+
+#[tokio::test]
+async fn a_thread_that_hangs_for_long_is_not_queued_for_without_end() {
+    let mut node = Node::memory(1);
+    let orders = (0..200).map(|_| node.control.send(disconnect()));
+    for answer in futures_util::future::join_all(orders).await {
+        assert_eq!(answer, reached(0, 0, 1));
+    }
+    // The queue is closed with its sender, so that it can be counted.
+    let mut seat = node.seats.remove(0);
+    drop(node);
+    let mut waiting = 0;
+    while seat.next().await.is_some() {
+        waiting += 1;
+    }
+    assert_eq!(waiting, 64);
+}
+
+#[tokio::test]
+async fn every_node_does_it_once_and_the_sender_hears_of_it() {
+    let server = RedisServer::start();
+    let (mut a, mut b) = (Node::redis(&server, 2).await, Node::redis(&server, 3).await);
+    a.serve();
+    b.serve();
+    assert_eq!(a.control.send(disconnect()).await, reached(9, 2, 2));
+    assert_eq!(b.control.send(cancel("abc")).await, reached(6, 2, 2));
+    assert_eq!(
+        (a.heard.all(), b.heard.all()),
+        (vec!["chat_42 abc".into()], vec!["chat_42 abc".into()])
+    );
+    // Many at once keep their replies apart.
+    let ids: Vec<_> = (1..=40).map(|n| "x".repeat(n)).collect();
+    let sent = ids.iter().map(|id| a.control.send(cancel(id)));
+    let answers = futures_util::future::join_all(sent).await;
+    for (id, answer) in ids.iter().zip(answers) {
+        assert_eq!(answer, reached(2 * id.len() as u64, 2, 2));
+    }
+    drop(b);
+    let alone = || async { a.control.send(cancel("a")).await == reached(1, 1, 1) };
+    let gone = async {
+        while !alone().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    assert!(tokio::time::timeout(SOON, gone).await.is_ok(), "an ended node is not asked");
+}
+
+#[tokio::test]
+async fn a_node_that_does_not_answer_in_full_is_not_counted_as_done() {
+    let server = RedisServer::start();
+    let (mut a, mut b) = (Node::redis(&server, 1).await, Node::redis(&server, 1).await);
+    a.serve();
+    assert_eq!(a.control.send(disconnect()).await, reached(1, 1, 2), "b's thread hangs");
+    // Somebody who hears the orders and does nothing looks like a node of another version.
+    let (count, other) = subscriber(&server, "tg:control").await;
+    b.serve();
+    assert_eq!(a.control.send(disconnect()).await, reached(2, 2, 3));
+    assert!(count.load(Ordering::Relaxed) > 0);
+    drop(other);
+}
+
+/// Hears `channel` and counts what it hears.
+async fn subscriber(server: &RedisServer, channel: &str) -> (Arc<AtomicUsize>, impl Sized + use<>) {
+    let heard = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&heard);
+    let client = pubsub_client(&server.url()).unwrap();
+    let mut pubsub = crate::redis_link::PubSub::connect(&client, move |_| {
+        counter.fetch_add(1, Ordering::Relaxed);
+    })
+    .await
+    .unwrap();
+    pubsub.subscribe(&[ChannelName::new(channel).unwrap()]).await.unwrap();
+    (heard, pubsub)
+}
+
+#[tokio::test]
+async fn what_is_no_order_is_dropped() {
+    let server = RedisServer::start();
+    let mut node = Node::redis(&server, 1).await;
+    node.serve();
+    let commands = Commands::start(&server.url(), "test", &Shutdown::new()).unwrap();
+    assert!(commands.wait_up(SOON).await);
+    let long = format!("{{\"v\":1,\"kind\":\"cancel\",\"x\":\"{}\"}}", "x".repeat(100_000));
+    let unknown = r#"{"v":1,"kind":"reload","id":"a","from":"b","order":{}}"#;
+    for payload in ["", "nonsense", "[1]", "{\"v\":9}", unknown, &long] {
+        let mut publish = ::redis::cmd("PUBLISH");
+        publish.arg("tg:control").arg(payload);
+        assert_eq!(commands.query::<u64>(&publish).await.unwrap(), 1, "{payload}");
+    }
+    assert_eq!(node.control.send(disconnect()).await, reached(1, 1, 1));
+    assert!(node.heard.all().is_empty());
+    let large = node.control.send(cancel(&"x".repeat(20_000))).await;
+    assert_eq!(large, Err(SendError::TooLarge));
+}
+
+#[tokio::test]
+async fn a_lost_redis_is_said_and_found_again() {
+    let mut server = RedisServer::start();
+    let mut node = Node::redis(&server, 1).await;
+    node.serve();
+    server.kill();
+    until("loss", || !node.control.is_live()).await;
+    assert_eq!(node.control.send(disconnect()).await, Err(SendError::EngineDown));
+    server.restart();
+    until("live node", || node.control.is_live()).await;
+    assert_eq!(node.control.send(disconnect()).await, reached(1, 1, 1));
+}
+
+#[tokio::test]
+async fn a_hung_redis_is_noticed_without_orders() {
+    let server = RedisServer::start();
+    let node = Node::redis(&server, 1).await;
+    server.pause();
+    until("loss", || !node.control.is_live()).await;
+    server.resume();
+    until("live node", || node.control.is_live()).await;
+}
+
+#[tokio::test]
+async fn the_channels_of_orders_are_reserved() {
+    let server = RedisServer::start();
+    let node = Node::redis(&server, 1).await;
+    let is_reserved =
+        |name: &str| node.control.reserved_channels().contains(&ChannelName::new(name).unwrap());
+    assert!(is_reserved("tg:control") && is_reserved("tg:control:a1") && !is_reserved("control"));
+    let one = Node::memory(1).control.reserved_channels();
+    assert!(!one.contains(&ChannelName::new("tg:control").unwrap()));
+}

@@ -1,0 +1,223 @@
+//! Two nodes and a real Redis.
+
+use super::*;
+use crate::protocol::ChannelName;
+use crate::redis_link::test_server::RedisServer;
+use crate::shutdown::Shutdown;
+
+const SOON: Duration = Duration::from_secs(10);
+const TTL: Duration = Duration::from_secs(60);
+
+struct Node {
+    ledger: Ledger,
+    running: Running,
+}
+
+impl Node {
+    async fn on(server: &RedisServer) -> (Self, Commands) {
+        let commands = Commands::start(&server.url(), "test", &Shutdown::new()).unwrap();
+        assert!(commands.wait_up(SOON).await);
+        let running = Running::default();
+        (Self { ledger: Ledger::redis(commands.clone(), "tg:", &running), running }, commands)
+    }
+
+    fn inner(&self) -> &Inner {
+        self.ledger.0.as_deref().unwrap()
+    }
+
+    /// As if the engine had answered for long.
+    fn trust(&self) {
+        self.inner().lock().answering_since = Instant::now().checked_sub(2 * LEASE);
+    }
+
+    async fn claim(&self) -> Vec<Claimed> {
+        self.trust();
+        self.ledger.claim().await
+    }
+
+    async fn renew(&self) {
+        assert!(self.inner().renew().await);
+    }
+}
+
+/// Two nodes, and a connection for the test.
+async fn nodes(server: &RedisServer) -> (Node, Node, Commands) {
+    let ((one, commands), (two, _)) = (Node::on(server).await, Node::on(server).await);
+    (one, two, commands)
+}
+
+fn task(id: &str) -> Task {
+    Task { channel: ChannelName::new("chat_42").unwrap(), id: id.into() }
+}
+
+fn facts(streams: bool) -> Facts {
+    let place = Some(("7".to_owned(), "f00".to_owned()));
+    Facts { route: "/ws/{id}/".to_owned(), streams, ends_ms: 1, place }
+}
+
+/// As when nobody has renewed it for long.
+async fn expire(commands: &Commands, id: &str) {
+    let mut add = ::redis::cmd("ZADD");
+    add.arg("tg:generations").arg("XX").arg("CH").arg(1000).arg(format!("chat_42 {id}"));
+    let changed: u64 = commands.query(&add).await.unwrap();
+    assert_eq!(changed, 1, "{id} was there, with a lease");
+}
+
+async fn entered(commands: &Commands) -> Vec<String> {
+    let mut all = ::redis::cmd("ZRANGE");
+    commands.query(all.arg("tg:generations").arg(0).arg(-1)).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_generation_is_entered_renewed_and_gone() {
+    let server = RedisServer::start();
+    let (one, two, commands) = nodes(&server).await;
+    let strange = "a b\n\"ü\" {}";
+    let entry = one.ledger.enter(&task(strange), facts(true));
+    one.ledger.flush().await;
+    assert_eq!(entered(&commands).await, [format!("chat_42 {strange}")]);
+    assert!(two.claim().await.is_empty(), "it is looked after");
+    expire(&commands, strange).await;
+    one.renew().await;
+    assert!(two.claim().await.is_empty());
+    drop(entry);
+    one.ledger.flush().await;
+    assert!(entered(&commands).await.is_empty());
+    let facts: u64 =
+        commands.query(::redis::cmd("HLEN").arg("tg:generations:facts")).await.unwrap();
+    assert_eq!(facts, 0);
+}
+
+#[tokio::test]
+async fn what_is_not_renewed_is_taken_over_by_one_node() {
+    let server = RedisServer::start();
+    let (one, two, commands) = nodes(&server).await;
+    let (three, _) = Node::on(&server).await;
+    let reply = one.ledger.enter(&task("reply"), facts(true));
+    let other = one.ledger.enter(&task("other"), facts(false));
+    one.ledger.flush().await;
+    expire(&commands, "reply").await;
+    let (by_two, by_three) = tokio::join!(two.claim(), three.claim());
+    let claimed: Vec<_> = by_two.iter().chain(&by_three).collect();
+    let [claimed] = claimed.as_slice() else { panic!("by one of them: {claimed:?}") };
+    assert_eq!((&claimed.task, &claimed.facts), (&task("reply"), &facts(true)));
+    assert!(!claimed.cancelled);
+    let taker = if by_two.is_empty() { &three } else { &two };
+    taker.ledger.bury(&claimed.task);
+    taker.ledger.flush().await;
+    // Its node lives after all, and learns of it; what it still has goes on.
+    one.renew().await;
+    reply.taken().await;
+    assert!(!other.taken.is_cancelled());
+    drop(reply);
+    one.ledger.flush().await;
+    assert_eq!(entered(&commands).await.len(), 2, "the taker's note is the taker's");
+    expire(&commands, "reply").await;
+    assert!(two.claim().await.is_empty(), "the dead are not looked after");
+    assert_eq!(entered(&commands).await, ["chat_42 other"]);
+}
+
+#[tokio::test]
+async fn a_node_that_goes_on_with_a_claimed_one_keeps_it() {
+    let server = RedisServer::start();
+    let (one, two, commands) = nodes(&server).await;
+    one.ledger.enter(&task("a"), facts(false)).hand_over();
+    one.ledger.flush().await;
+    assert!(entered(&commands).await.is_empty(), "it was never told");
+    let entry = one.ledger.enter(&task("a"), facts(false));
+    one.ledger.flush().await;
+    entry.hand_over();
+    one.ledger.flush().await;
+    let claimed = two.claim().await;
+    let entry = two.ledger.resume(&claimed[0]);
+    two.renew().await;
+    one.renew().await;
+    assert!(one.claim().await.is_empty());
+    entry.abandon();
+    two.ledger.flush().await;
+    expire(&commands, "a").await;
+    assert_eq!(one.claim().await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_cancel_reaches_whoever_looks_after_it() {
+    let server = RedisServer::start();
+    let (one, two, commands) = nodes(&server).await;
+    assert_eq!(two.ledger.request_cancel(&task("a"), TTL).await, Ok(false));
+    let run = one.running.begin(task("a")).unwrap();
+    let _entry = one.ledger.enter(&task("a"), facts(false));
+    one.ledger.flush().await;
+    assert_eq!(two.ledger.request_cancel(&task("a"), TTL).await, Ok(true));
+    one.renew().await;
+    tokio::time::timeout(SOON, run.cancelled()).await.unwrap();
+    let left: i64 = commands.query(::redis::cmd("TTL").arg("tg:cancel:a")).await.unwrap();
+    assert!((1..=60).contains(&left), "{left}");
+    // And whoever takes it over.
+    expire(&commands, "a").await;
+    assert!(two.claim().await[0].cancelled);
+    two.ledger.bury(&task("a"));
+    two.ledger.flush().await;
+    assert_eq!(one.ledger.request_cancel(&task("a"), TTL).await, Ok(false));
+}
+
+#[tokio::test]
+async fn a_task_that_begins_anew_is_not_cancelled_by_an_old_word() {
+    let server = RedisServer::start();
+    let (one, _, commands) = nodes(&server).await;
+    one.ledger.tell_worker(&task("a"), TTL).await.unwrap();
+    let run = one.running.begin(task("a")).unwrap();
+    let _entry = one.ledger.enter(&task("a"), facts(false));
+    one.ledger.flush().await;
+    one.renew().await;
+    let there: u64 = commands.query(::redis::cmd("EXISTS").arg("tg:cancel:a")).await.unwrap();
+    assert_eq!(there, 0);
+    assert!(!run.canceller().is_cancelled());
+}
+
+#[tokio::test]
+async fn nothing_is_taken_over_until_all_have_had_time_to_renew() {
+    let mut server = RedisServer::start();
+    let (one, two, commands) = nodes(&server).await;
+    let entry = one.ledger.enter(&task("a"), facts(true));
+    one.ledger.flush().await;
+    expire(&commands, "a").await;
+    assert!(two.ledger.claim().await.is_empty(), "it has only just begun to look");
+    two.trust();
+    server.kill();
+    assert!(two.ledger.claim().await.is_empty());
+    server.restart();
+    assert!(commands.wait_up(SOON).await);
+    assert!(two.ledger.claim().await.is_empty());
+    // Redis came back empty; a renewal brings it back.
+    while !one.inner().renew().await {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(entered(&commands).await, ["chat_42 a"]);
+    drop(entry);
+}
+
+#[tokio::test]
+async fn nonsense_is_thrown_away() {
+    let server = RedisServer::start();
+    let (one, _, commands) = nodes(&server).await;
+    for (member, facts) in
+        [("chat_42 a", "node nonsense"), ("no-space", "node {}"), ("chat b", "-")]
+    {
+        let mut add = ::redis::cmd("ZADD");
+        let _: u64 = commands.query(add.arg("tg:generations").arg(1).arg(member)).await.unwrap();
+        let mut set = ::redis::cmd("HSET");
+        set.arg("tg:generations:facts").arg(member).arg(facts);
+        let _: u64 = commands.query(&set).await.unwrap();
+    }
+    assert!(one.claim().await.is_empty());
+    assert!(entered(&commands).await.is_empty());
+}
+
+#[tokio::test]
+async fn the_memory_engine_has_nobody_to_take_over() {
+    let ledger = Ledger::memory();
+    drop(ledger.enter(&task("a"), facts(true)));
+    ledger.flush().await;
+    assert!(ledger.claim().await.is_empty());
+    assert_eq!(ledger.request_cancel(&task("a"), TTL).await, Ok(false));
+}

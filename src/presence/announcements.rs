@@ -1,0 +1,83 @@
+//! Joins and leaves on their way from the engine to whoever publishes them.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use super::Change;
+use crate::protocol::ChannelName;
+use crate::telemetry::presence as facts;
+
+/// Events that wait to be published. Beyond it new ones are dropped: who publishes is not keeping up,
+/// and members must be renewed all the same.
+const MAX_WAITING: usize = 20_000;
+
+/// Events for one channel, in the order in which the engine decided them.
+pub struct Announcement {
+    pub channel: ChannelName,
+    pub events: Vec<Bytes>,
+}
+
+/// Of one thread.
+#[derive(Default)]
+pub(super) struct Announcements {
+    waiting: RefCell<VecDeque<Announcement>>,
+    /// Events in `waiting`; at most [`MAX_WAITING`].
+    count: Cell<usize>,
+    added: Notify,
+}
+
+impl Announcements {
+    pub fn add(&self, channel: &ChannelName, changes: &[Change]) {
+        if changes.is_empty() {
+            return;
+        }
+        if self.count.get() + changes.len() > MAX_WAITING {
+            return facts::not_announced(changes.len());
+        }
+        self.count.set(self.count.get() + changes.len());
+        let events = changes.iter().map(Change::event).collect();
+        self.waiting.borrow_mut().push_back(Announcement { channel: channel.clone(), events });
+        self.added.notify_one();
+    }
+
+    pub fn pop(&self) -> Option<Announcement> {
+        let next = self.waiting.borrow_mut().pop_front()?;
+        self.count.set(self.count.get() - next.events.len());
+        Some(next)
+    }
+
+    /// Completes when there may be something new.
+    pub async fn added(&self) {
+        self.added.notified().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::presence::Member;
+    use crate::protocol::ConnectionId;
+
+    #[test]
+    fn what_nobody_publishes_does_not_pile_up() {
+        let connection_id = ConnectionId::random();
+        let member =
+            Member { connection_id, user_id: None, username: None, connected_at: 0, events: true };
+        let changes = vec![Change { joined: true, member }; 700];
+        let channel = ChannelName::new("chat_42").unwrap();
+        let announcements = Announcements::default();
+        for _ in 0..100 {
+            announcements.add(&channel, &changes);
+        }
+        let mut events = 0;
+        while let Some(announcement) = announcements.pop() {
+            events += announcement.events.len();
+        }
+        assert_eq!(events, 28 * 700);
+        announcements.add(&channel, &changes);
+        assert!(announcements.pop().is_some(), "there is room again");
+    }
+}

@@ -1,0 +1,68 @@
+-- What the scripts of a channel's presence begin with. All times in milliseconds, by this server's clock.
+-- KEYS[1] leases: connection ids, scored by when they expire. KEYS[2] members: Member::to_text of the same
+-- connections, in the order of their bytes. KEYS[3] users: user -> connections ('' = anonymous).
+local leases, members, users = KEYS[1], KEYS[2], KEYS[3]
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+
+-- All of them exist, or none: of what an eviction left, nobody could say who is still there. The next
+-- renewals bring everybody back.
+local left_over = redis.call('EXISTS', leases, members, users)
+if left_over ~= 0 and left_over ~= 3 then
+  redis.call('DEL', leases, members, users)
+end
+
+-- What the channel is to be told: 1 (join) or 0 (leave), member, …
+local changes = {}
+local function note(joined, events, text)
+  if events == '1' then
+    changes[#changes + 1] = joined
+    changes[#changes + 1] = text
+  end
+end
+
+local function events_and_user(text)
+  return string.match(text, '^%x+\n%d+\n(%d)\n([^\n]*)')
+end
+
+local function enter(text, expires)
+  local id = string.sub(text, 1, 32)
+  if redis.call('ZADD', leases, string.format('%.0f', expires), id) == 1 then
+    redis.call('ZADD', members, 0, text)
+    local events, user = events_and_user(text)
+    if redis.call('HINCRBY', users, user, 1) == 1 or user == '' then
+      note(1, events, text)
+    end
+  end
+end
+
+local function leave(id)
+  if redis.call('ZREM', leases, id) == 0 then
+    return
+  end
+  local text = redis.call('ZRANGEBYLEX', members, '[' .. id .. '\n', '+', 'LIMIT', 0, 1)[1]
+  local events, user
+  if text and string.sub(text, 1, #id) == id then
+    redis.call('ZREM', members, text)
+    events, user = events_and_user(text)
+  end
+  if user then
+    local connections = redis.call('HINCRBY', users, user, -1)
+    if connections <= 0 then
+      redis.call('HDEL', users, user)
+    end
+    if connections <= 0 or user == '' then
+      note(0, events, text)
+    end
+  end
+end
+
+-- Returns whether nobody is left whose lease has expired.
+local function sweep(most)
+  local until_now = string.format('%.0f', now)
+  local expired = redis.call('ZRANGEBYSCORE', leases, '-inf', until_now, 'LIMIT', 0, most)
+  for _, id in ipairs(expired) do
+    leave(id)
+  end
+  return #expired < most
+end

@@ -1,0 +1,142 @@
+//! The members that one thread holds: in the engine from soon after they enter until they leave.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use futures_util::future::join_all;
+
+use super::announcements::Announcements;
+use super::{Announcement, Change, Failure, Member, PresenceStore};
+use crate::leases::{EngineAway, HeldLeases, Lessor};
+use crate::protocol::{ChannelName, ConnectionId};
+use crate::telemetry::{limits as lease_facts, presence as facts};
+
+/// The members of one thread, whose connections live on it. [`Members::run`] does the work: entering and
+/// leaving wait for nothing.
+pub struct Members(HeldLeases<Registrar>);
+
+/// What a lease is of.
+pub struct Place {
+    channel: ChannelName,
+    member: Member,
+}
+
+/// Tells the engine, and keeps for publishing what it answers.
+struct Registrar {
+    store: PresenceStore,
+    announcements: Announcements,
+}
+
+impl Members {
+    pub fn new(store: PresenceStore) -> Self {
+        Self(HeldLeases::new(Registrar { store, announcements: Announcements::default() }))
+    }
+
+    pub fn enter(&self, channel: &ChannelName, member: Member) {
+        facts::entered();
+        let id = member.connection_id;
+        self.0.take(id, Rc::new(Place { channel: channel.clone(), member }));
+    }
+
+    /// Nothing happens for a connection that has not entered.
+    pub fn leave(&self, connection: ConnectionId) {
+        if self.0.give_back(connection) {
+            facts::left();
+        }
+    }
+
+    /// Keeps the engine up to date, for as long as the thread lives.
+    pub async fn run(&self) {
+        self.0.run().await;
+    }
+
+    /// Tells the engine who has left so far; false if it cannot be told now.
+    pub async fn flush(&self) -> bool {
+        self.0.flush().await
+    }
+
+    /// What is to be published next.
+    pub fn next_announcement(&self) -> Option<Announcement> {
+        self.0.lessor().announcements.pop()
+    }
+
+    /// Completes when there may be something new to publish.
+    pub async fn announced(&self) {
+        self.0.lessor().announcements.added().await;
+    }
+}
+
+type Places = [(ConnectionId, Rc<Place>)];
+
+impl Registrar {
+    /// One call a channel, all under way at once.
+    async fn each_channel(
+        &self,
+        places: &Places,
+        call: impl AsyncFn(&ChannelName, &[&Member]) -> Result<Vec<Change>, Failure>,
+    ) -> Result<(), EngineAway> {
+        let answers = by_channel(places).into_iter().map(async |(channel, members)| {
+            let answer = call(channel, &members).await;
+            (channel, answer)
+        });
+        let mut reached = Ok(());
+        for (channel, answer) in join_all(answers).await {
+            match answer {
+                Ok(changes) => self.announcements.add(channel, &changes),
+                Err(Failure::Away) => reached = Err(EngineAway),
+                // Asking again at once would not help: the next renewal does, or the lease expires.
+                Err(Failure::Refused) => {}
+            }
+        }
+        reached
+    }
+}
+
+impl Lessor for Registrar {
+    type Holder = ConnectionId;
+    type Lease = Rc<Place>;
+
+    async fn renew(&self, places: &Places) -> Result<(), EngineAway> {
+        let renew = async |channel: &ChannelName, members: &[&Member]| {
+            self.store.renew(channel, members).await
+        };
+        self.each_channel(places, renew).await
+    }
+
+    async fn release(&self, places: &Places) -> Result<(), EngineAway> {
+        let leave = async |channel: &ChannelName, members: &[&Member]| {
+            self.store.leave(channel, members).await
+        };
+        self.each_channel(places, leave).await
+    }
+
+    fn not_renewed(&self, count: usize) {
+        lease_facts::leases_not_renewed(count);
+    }
+
+    fn forgotten(&self, count: usize) {
+        lease_facts::releases_forgotten(count);
+    }
+}
+
+/// Channels in the order of their first.
+fn by_channel(places: &Places) -> Vec<(&ChannelName, Vec<&Member>)> {
+    let mut groups: Vec<(&ChannelName, Vec<&Member>)> = Vec::new();
+    let mut index: HashMap<&ChannelName, usize> = HashMap::new();
+    for (_, place) in places {
+        let at = *index.entry(&place.channel).or_insert(groups.len());
+        match groups.get_mut(at) {
+            Some((_, members)) => members.push(&place.member),
+            None => groups.push((&place.channel, vec![&place.member])),
+        }
+    }
+    groups
+}
+
+#[cfg(test)]
+impl Members {
+    /// As if the time of a renewal had passed.
+    pub async fn renew_all(&self) -> bool {
+        self.0.renew_all().await
+    }
+}

@@ -1,0 +1,242 @@
+//! Presence in this process. Decides as the scripts of the other engine do.
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasher, RandomState};
+use std::ops::Bound;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::{Change, Failure, Member, Page};
+use crate::protocol::{ChannelName, ConnectionId, UserId};
+
+/// Parts that are locked on their own.
+const SHARDS: usize = 64;
+
+/// Beyond it members are refused; they are no more than this process's connections.
+const MAX_MEMBERS: usize = 1_000_000;
+
+pub(super) struct MemoryPresence {
+    began: Instant,
+    lease: Duration,
+    hasher: RandomState,
+    /// Members of all shards; at most [`MAX_MEMBERS`].
+    count: AtomicUsize,
+    /// No channel in it is empty.
+    shards: Box<[Mutex<HashMap<ChannelName, Channel>>]>,
+}
+
+#[derive(Default)]
+struct Channel {
+    /// When each lease expires, since `began`.
+    members: BTreeMap<ConnectionId, (Member, Duration)>,
+    /// Connections of each user. Never 0.
+    users: HashMap<UserId, u64>,
+    /// No lease expires before.
+    soonest: Duration,
+}
+
+impl MemoryPresence {
+    pub(super) fn new(lease: Duration) -> Self {
+        Self {
+            began: Instant::now(),
+            lease,
+            hasher: RandomState::new(),
+            count: AtomicUsize::new(0),
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+        }
+    }
+
+    /// Lets in those who are not there.
+    pub(super) fn renew(
+        &self,
+        name: &ChannelName,
+        members: &[&Member],
+    ) -> Result<Vec<Change>, Failure> {
+        self.touch(name, |channel, now, changes| {
+            let expires = now + self.lease;
+            let mut all = Ok(());
+            for member in members {
+                let known = channel.members.contains_key(&member.connection_id);
+                if !known && self.count.load(Ordering::Relaxed) >= MAX_MEMBERS {
+                    all = Err(Failure::Refused);
+                } else {
+                    channel.enter(member, expires, changes);
+                }
+            }
+            // After the leases of those who are still there, however late.
+            channel.sweep(now, changes);
+            all
+        })
+    }
+
+    pub(super) fn leave(&self, name: &ChannelName, members: &[&Member]) -> Vec<Change> {
+        self.touch(name, |channel, now, changes| {
+            members.iter().for_each(|member| channel.leave(member.connection_id, changes));
+            channel.sweep(now, changes);
+            Ok(())
+        })
+        .unwrap_or_default()
+    }
+
+    pub(super) fn list(
+        &self,
+        name: &ChannelName,
+        after: Option<ConnectionId>,
+        limit: usize,
+    ) -> (Vec<Change>, Page) {
+        let mut page =
+            Page { members: Vec::new(), more: false, total_connections: 0, total_users: 0 };
+        let changes = self.touch(name, |channel, now, changes| {
+            channel.sweep(now, changes);
+            page = channel.page(after, limit);
+            Ok(())
+        });
+        (changes.unwrap_or_default(), page)
+    }
+
+    /// One step on a channel: nobody else sees it half done.
+    fn touch(
+        &self,
+        name: &ChannelName,
+        step: impl FnOnce(&mut Channel, Duration, &mut Vec<Change>) -> Result<(), Failure>,
+    ) -> Result<Vec<Change>, Failure> {
+        let mut shard = self.shard(name);
+        let mut channel = shard.remove(name).unwrap_or_default();
+        let before = channel.members.len();
+        let mut changes = Vec::new();
+        let done = step(&mut channel, self.began.elapsed(), &mut changes);
+        let after = channel.members.len();
+        self.count.fetch_add(after, Ordering::Relaxed);
+        self.count.fetch_sub(before, Ordering::Relaxed);
+        if after > 0 {
+            shard.insert(name.clone(), channel);
+        }
+        // Who came in or went is told, even where not all could.
+        if changes.is_empty() { done.map(|()| changes) } else { Ok(changes) }
+    }
+
+    fn shard(&self, name: &ChannelName) -> MutexGuard<'_, HashMap<ChannelName, Channel>> {
+        let index = self.hasher.hash_one(name) as usize % self.shards.len();
+        self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Channel {
+    fn enter(&mut self, member: &Member, expires: Duration, changes: &mut Vec<Change>) {
+        if self.members.is_empty() {
+            self.soonest = expires;
+        }
+        match self.members.entry(member.connection_id) {
+            Entry::Occupied(mut known) => known.get_mut().1 = expires,
+            Entry::Vacant(free) => {
+                free.insert((member.clone(), expires));
+                let is_first = match &member.user_id {
+                    None => true,
+                    Some(user) => {
+                        let connections = self.users.entry(user.clone()).or_default();
+                        *connections += 1;
+                        *connections == 1
+                    }
+                };
+                note(is_first, true, member, changes);
+            }
+        }
+    }
+
+    fn leave(&mut self, connection: ConnectionId, changes: &mut Vec<Change>) {
+        let Some((member, _)) = self.members.remove(&connection) else { return };
+        let is_last = match &member.user_id {
+            None => true,
+            Some(user) => {
+                let left = self.users.get(user).map_or(0, |connections| connections - 1);
+                if left == 0 {
+                    self.users.remove(user);
+                } else if let Some(connections) = self.users.get_mut(user) {
+                    *connections = left;
+                }
+                left == 0
+            }
+        };
+        note(is_last, false, &member, changes);
+    }
+
+    /// Looks at all members, but not before one of them can have expired.
+    fn sweep(&mut self, now: Duration, changes: &mut Vec<Change>) {
+        if self.soonest > now {
+            return;
+        }
+        let expired: Vec<_> = self
+            .members
+            .iter()
+            .filter(|(_, (_, expires))| *expires <= now)
+            .map(|(id, _)| *id)
+            .collect();
+        expired.into_iter().for_each(|id| self.leave(id, changes));
+        self.soonest = self.members.values().map(|(_, expires)| *expires).min().unwrap_or_default();
+    }
+
+    fn page(&self, after: Option<ConnectionId>, limit: usize) -> Page {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut following = self.members.range((from, Bound::Unbounded));
+        let members: Vec<_> = following
+            .by_ref()
+            .take(limit)
+            .map(|(_, (member, _))| (member.clone(), self.connections_of(member)))
+            .collect();
+        Page {
+            members,
+            more: following.next().is_some(),
+            total_connections: self.members.len() as u64,
+            total_users: self.users.len() as u64,
+        }
+    }
+
+    /// 0 for anonymous members, of whom nobody asks.
+    fn connections_of(&self, member: &Member) -> u64 {
+        member.user_id.as_ref().and_then(|user| self.users.get(user)).copied().unwrap_or_default()
+    }
+}
+
+fn note(changed: bool, joined: bool, member: &Member, changes: &mut Vec<Change>) {
+    if changed && member.events {
+        changes.push(Change { joined, member: member.clone() });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn channel() -> ChannelName {
+        ChannelName::new("chat_42").unwrap()
+    }
+
+    fn member() -> Member {
+        let connection_id = ConnectionId::random();
+        Member { connection_id, user_id: None, username: None, connected_at: 0, events: true }
+    }
+
+    #[test]
+    fn nobody_leaves_nothing_behind() {
+        let presence = MemoryPresence::new(Duration::from_secs(60));
+        let member = member();
+        presence.renew(&channel(), &[&member]).unwrap();
+        presence.leave(&channel(), &[&member]);
+        presence.leave(&channel(), &[&member]);
+        let _asked = presence.list(&channel(), None, 10);
+        assert!(presence.shards.iter().all(|shard| shard.lock().unwrap().is_empty()));
+        assert_eq!(presence.count.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn beyond_the_bound_members_are_refused_and_known_ones_are_not() {
+        let presence = MemoryPresence::new(Duration::from_secs(60));
+        let known = member();
+        presence.renew(&channel(), &[&known]).unwrap();
+        presence.count.store(MAX_MEMBERS, Ordering::Relaxed);
+        assert_eq!(presence.renew(&channel(), &[&member()]), Err(Failure::Refused));
+        assert_eq!(presence.renew(&channel(), &[&known]), Ok(Vec::new()));
+    }
+}

@@ -1,0 +1,117 @@
+//! Presence in Redis: three keys a channel, in one cluster slot by the channel's name in braces, on
+//! Redis' clock.
+
+use std::time::Duration;
+
+use redis::{FromRedisValue, Script, ScriptInvocation, Value};
+
+use super::{Change, Failure, Member, Page, SWEEP};
+use crate::protocol::{ChannelName, ConnectionId};
+use crate::redis_link::{Commands, RedisFailure};
+
+pub(super) struct RedisPresence {
+    commands: Commands,
+    /// `[engine.redis] key_prefix`.
+    prefix: Box<str>,
+    lease_ms: u64,
+    renew: Script,
+    leave: Script,
+    list: Script,
+}
+
+impl From<RedisFailure> for Failure {
+    fn from(failure: RedisFailure) -> Self {
+        match failure {
+            RedisFailure::Unavailable => Self::Away,
+            RedisFailure::Refused(_) => Self::Refused,
+        }
+    }
+}
+
+impl RedisPresence {
+    pub(super) fn new(commands: Commands, prefix: &str, lease: Duration) -> Self {
+        let script =
+            |source: &str| Script::new(&format!("{}\n{source}", include_str!("channel.lua")));
+        Self {
+            commands,
+            prefix: prefix.into(),
+            lease_ms: u64::try_from(lease.as_millis()).unwrap_or(u64::MAX),
+            renew: script(include_str!("renew.lua")),
+            leave: script(include_str!("leave.lua")),
+            list: script(include_str!("list.lua")),
+        }
+    }
+
+    /// Lets in those who are not there.
+    pub(super) async fn renew(
+        &self,
+        channel: &ChannelName,
+        members: &[&Member],
+    ) -> Result<Vec<Change>, Failure> {
+        let mut call = self.call(&self.renew, channel);
+        call.arg(self.lease_ms).arg(SWEEP);
+        members.iter().for_each(|member| {
+            call.arg(member.to_text());
+        });
+        Ok(changes(self.commands.invoke(&call).await?))
+    }
+
+    pub(super) async fn leave(
+        &self,
+        channel: &ChannelName,
+        members: &[&Member],
+    ) -> Result<Vec<Change>, Failure> {
+        let mut call = self.call(&self.leave, channel);
+        call.arg(SWEEP);
+        members.iter().for_each(|member| {
+            call.arg(member.connection_id.to_string());
+        });
+        Ok(changes(self.commands.invoke(&call).await?))
+    }
+
+    /// `None` = more of the expired are to be taken out first: ask again.
+    pub(super) async fn list(
+        &self,
+        channel: &ChannelName,
+        after: Option<ConnectionId>,
+        limit: usize,
+    ) -> Result<(Vec<Change>, Option<Page>), Failure> {
+        let mut call = self.call(&self.list, channel);
+        call.arg(SWEEP).arg(after.map_or_else(String::new, String::from)).arg(limit);
+        let answer: Vec<Value> = self.commands.invoke(&call).await?;
+        let mut fields = answer.into_iter();
+        let changed = changes(read(fields.next()).ok_or(Failure::Refused)?);
+        Ok((changed, page(fields, limit)))
+    }
+
+    fn call<'a>(&self, script: &'a Script, channel: &ChannelName) -> ScriptInvocation<'a> {
+        let mut call = script.prepare_invoke();
+        let key = format!("{}{{{channel}}}:presence", self.prefix);
+        call.key(&key).key(format!("{key}:members")).key(format!("{key}:users"));
+        call
+    }
+}
+
+fn read<T: FromRedisValue>(value: Option<Value>) -> Option<T> {
+    T::from_redis_value(value?).ok()
+}
+
+/// What does not read as a member was written by somebody else, and is nobody.
+fn changes(answer: Vec<(u8, Vec<u8>)>) -> Vec<Change> {
+    let change = |(joined, text): (u8, Vec<u8>)| {
+        Some(Change { joined: joined == 1, member: Member::from_text(&text)? })
+    };
+    answer.into_iter().filter_map(change).collect()
+}
+
+fn page(mut fields: impl Iterator<Item = Value>, limit: usize) -> Option<Page> {
+    let total_connections = read(fields.next())?;
+    let total_users = read(fields.next())?;
+    let mut listed: Vec<(Vec<u8>, u64)> = read(fields.next())?;
+    let more = listed.len() > limit;
+    listed.truncate(limit);
+    let member =
+        |(text, connections): (Vec<u8>, u64)| Some((Member::from_text(&text)?, connections));
+    let members = listed.into_iter().filter_map(member).collect();
+    Some(Page { members, more, total_connections, total_users })
+}

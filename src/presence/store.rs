@@ -1,0 +1,107 @@
+//! The members of all channels, on either engine.
+
+use std::sync::Arc;
+
+use super::memory::MemoryPresence;
+use super::redis::RedisPresence;
+use super::{Change, Failure, Member, Page};
+use crate::leases::LEASE;
+use crate::protocol::{ChannelName, ConnectionId};
+use crate::redis_link::Commands;
+use crate::telemetry::presence::{self as facts, Step};
+
+/// Who is where. Cheap to clone, from any thread.
+#[derive(Clone)]
+pub struct PresenceStore(Arc<Engine>);
+
+enum Engine {
+    Memory(MemoryPresence),
+    Redis(RedisPresence),
+}
+
+impl PresenceStore {
+    pub fn memory() -> Self {
+        Self(Arc::new(Engine::Memory(MemoryPresence::new(LEASE))))
+    }
+
+    /// `key_prefix` is `[engine.redis] key_prefix`.
+    pub fn redis(commands: Commands, key_prefix: &str) -> Self {
+        Self(Arc::new(Engine::Redis(RedisPresence::new(commands, key_prefix, LEASE))))
+    }
+
+    /// Prolongs the leases of `members`, and lets those in that are not there. The changes are to be
+    /// published by the caller, who alone is told.
+    pub(super) async fn renew(
+        &self,
+        channel: &ChannelName,
+        members: &[&Member],
+    ) -> Result<Vec<Change>, Failure> {
+        let renewed = match &*self.0 {
+            Engine::Memory(memory) => memory.renew(channel, members),
+            Engine::Redis(redis) => redis.renew(channel, members).await,
+        };
+        record(Step::Renew, renewed)
+    }
+
+    /// The changes are to be published by the caller, who alone is told.
+    pub(super) async fn leave(
+        &self,
+        channel: &ChannelName,
+        members: &[&Member],
+    ) -> Result<Vec<Change>, Failure> {
+        let left = match &*self.0 {
+            Engine::Memory(memory) => Ok(memory.leave(channel, members)),
+            Engine::Redis(redis) => redis.leave(channel, members).await,
+        };
+        record(Step::Leave, left)
+    }
+
+    /// At most `limit` members that follow the connection `after`. The changes, which may be there
+    /// though the page is not, are to be published by the caller, who alone is told.
+    pub async fn list(
+        &self,
+        channel: &ChannelName,
+        after: Option<ConnectionId>,
+        limit: usize,
+    ) -> (Vec<Change>, Result<Page, Failure>) {
+        let mut changes = Vec::new();
+        loop {
+            let listed = match &*self.0 {
+                Engine::Memory(memory) => {
+                    let (changes, page) = memory.list(channel, after, limit);
+                    Ok((changes, Some(page)))
+                }
+                Engine::Redis(redis) => redis.list(channel, after, limit).await,
+            };
+            match record(Step::List, listed) {
+                Ok((more, page)) => {
+                    changes.extend(more);
+                    if let Some(page) = page {
+                        return (changes, Ok(page));
+                    }
+                }
+                Err(failure) => return (changes, Err(failure)),
+            }
+        }
+    }
+}
+
+fn record<T>(step: Step, result: Result<T, Failure>) -> Result<T, Failure> {
+    if let Err(failure) = &result {
+        facts::engine_failed(step, *failure == Failure::Away);
+    }
+    result
+}
+
+#[cfg(test)]
+impl PresenceStore {
+    /// With leases of another length.
+    pub fn memory_with(lease: std::time::Duration) -> Self {
+        Self(Arc::new(Engine::Memory(MemoryPresence::new(lease))))
+    }
+
+    /// With leases of another length.
+    pub fn redis_with(commands: Commands, key_prefix: &str, lease: std::time::Duration) -> Self {
+        Self(Arc::new(Engine::Redis(RedisPresence::new(commands, key_prefix, lease))))
+    }
+}

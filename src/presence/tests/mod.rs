@@ -1,0 +1,236 @@
+//! Both engines, alike.
+
+mod members;
+mod redis;
+
+use std::time::Duration;
+
+use super::*;
+use crate::leases::LEASE;
+use crate::protocol::{ChannelName, ConnectionId, UserId};
+use crate::redis_link::Commands;
+use crate::redis_link::test_server::RedisServer;
+use crate::shutdown::Shutdown;
+
+const SOON: Duration = Duration::from_secs(20);
+/// The leases of `chat_42`.
+const LEASES: &str = "tg:{chat_42}:presence";
+
+/// A store and what it stands on.
+struct Bench {
+    store: PresenceStore,
+    redis: Option<(RedisServer, Commands)>,
+}
+
+impl Bench {
+    fn memory(lease: Duration) -> Self {
+        Self { store: PresenceStore::memory_with(lease), redis: None }
+    }
+
+    async fn redis(lease: Duration) -> Self {
+        let server = RedisServer::start();
+        let commands = Commands::start(&server.url(), "test", &Shutdown::new()).unwrap();
+        assert!(commands.wait_up(SOON).await);
+        let store = PresenceStore::redis_with(commands.clone(), "tg:", lease);
+        Self { store, redis: Some((server, commands)) }
+    }
+
+    async fn renew(&self, members: &[&Member]) -> Vec<(bool, ConnectionId)> {
+        told(&self.store.renew(&channel(), members).await.unwrap())
+    }
+
+    async fn leave(&self, members: &[&Member]) -> Vec<(bool, ConnectionId)> {
+        told(&self.store.leave(&channel(), members).await.unwrap())
+    }
+
+    async fn page(&self, after: Option<ConnectionId>, limit: usize) -> Page {
+        let (changes, page) = self.store.list(&channel(), after, limit).await;
+        assert_eq!(changes, []);
+        page.unwrap()
+    }
+
+    async fn run<T: ::redis::FromRedisValue>(&self, words: &[&str]) -> T {
+        let (_, commands) = self.redis.as_ref().unwrap();
+        commands.query(::redis::cmd(words[0]).arg(&words[1..])).await.unwrap()
+    }
+
+    /// As if the lease had passed without a renewal.
+    async fn expire(&self, member: &Member) {
+        let id = member.connection_id.to_string();
+        let changed: u8 = self.run(&["ZADD", LEASES, "XX", "CH", "1", &id]).await;
+        assert_eq!(changed, 1);
+    }
+}
+
+fn channel() -> ChannelName {
+    ChannelName::new("chat_42").unwrap()
+}
+
+fn told(changes: &[Change]) -> Vec<(bool, ConnectionId)> {
+    changes.iter().map(|change| (change.joined, change.member.connection_id)).collect()
+}
+
+fn joined(member: &Member) -> (bool, ConnectionId) {
+    (true, member.connection_id)
+}
+
+fn left(member: &Member) -> (bool, ConnectionId) {
+    (false, member.connection_id)
+}
+
+fn connection_of(user_id: Option<UserId>) -> Member {
+    let username = user_id.as_ref().map(|id| format!("user {id}").into());
+    let connection_id = ConnectionId::random();
+    Member { connection_id, user_id, username, connected_at: 1_764_000_000, events: true }
+}
+
+fn user(id: i64) -> Member {
+    connection_of(Some(UserId::Integer(id)))
+}
+
+fn anonymous() -> Member {
+    connection_of(None)
+}
+
+async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let wait = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    assert!(tokio::time::timeout(SOON, wait).await.is_ok(), "not in time: {what}");
+}
+
+async fn a_user_joins_with_the_first_and_leaves_with_the_last_connection(bench: Bench) {
+    let (first, second, other) = (user(1), user(1), user(2));
+    let text = connection_of(Some(UserId::Text("1".into())));
+    assert_eq!(bench.renew(&[&first]).await, [joined(&first)]);
+    assert_eq!(bench.renew(&[&second]).await, []);
+    assert_eq!(bench.renew(&[&other, &text]).await, [joined(&other), joined(&text)]);
+    assert_eq!(bench.renew(&[&first, &second, &other, &text]).await, [], "renewals are no news");
+
+    let page = bench.page(None, 10).await;
+    assert_eq!((page.total_connections, page.total_users, page.more), (4, 3, false));
+    let listed = |member: &Member| page.members.iter().find(|(listed, _)| listed == member);
+    for (member, connections) in [(&first, 2), (&second, 2), (&other, 1), (&text, 1)] {
+        assert_eq!(listed(member).map(|(_, connections)| *connections), Some(connections));
+    }
+
+    assert_eq!(bench.leave(&[&first]).await, []);
+    assert_eq!(bench.leave(&[&first]).await, [], "nobody leaves twice");
+    assert_eq!(bench.leave(&[&second, &text]).await, [left(&second), left(&text)]);
+    assert_eq!(bench.renew(&[&first]).await, [joined(&first)]);
+    assert_eq!(bench.leave(&[&first, &other]).await, [left(&first), left(&other)]);
+    let empty = Page { members: vec![], more: false, total_connections: 0, total_users: 0 };
+    assert_eq!(bench.page(None, 10).await, empty);
+}
+
+async fn anonymous_connections_come_and_go_each_for_itself(bench: Bench) {
+    let (one, other, ana) = (anonymous(), anonymous(), user(1));
+    assert_eq!(bench.renew(&[&one, &other]).await, [joined(&one), joined(&other)]);
+    assert_eq!(bench.renew(&[&ana]).await, [joined(&ana)]);
+    let page = bench.page(None, 10).await;
+    assert_eq!((page.total_connections, page.total_users), (3, 1));
+    assert_eq!(bench.leave(&[&one]).await, [left(&one)]);
+    assert_eq!(bench.leave(&[&other]).await, [left(&other)]);
+    assert_eq!(bench.page(None, 10).await.members, [(ana, 1)]);
+}
+
+async fn without_events_nothing_is_told(bench: Bench) {
+    let quiet = Member { events: false, ..user(1) };
+    let nobody = Member { events: false, ..anonymous() };
+    assert_eq!(bench.renew(&[&quiet, &nobody]).await, []);
+    assert_eq!(bench.page(None, 10).await.total_connections, 2);
+    assert_eq!(bench.leave(&[&quiet, &nobody]).await, []);
+}
+
+async fn channels_are_kept_apart(bench: Bench) {
+    let other = ChannelName::new("chat_43").unwrap();
+    let (here, there) = (user(1), user(1));
+    assert_eq!(bench.renew(&[&here]).await, [joined(&here)]);
+    assert_eq!(told(&bench.store.renew(&other, &[&there]).await.unwrap()), [joined(&there)]);
+    assert_eq!(bench.leave(&[&there]).await, []);
+    assert_eq!(bench.page(None, 10).await.members, [(here, 1)]);
+    let (_, page) = bench.store.list(&other, None, 10).await;
+    assert_eq!(page.unwrap().members, [(there, 1)]);
+}
+
+async fn pages_follow_one_another_without_a_gap(bench: Bench) {
+    let mut all: Vec<Member> = (0..25).map(|n| user(n / 2)).collect();
+    bench.renew(&all.iter().collect::<Vec<_>>()).await;
+    all.sort_by_key(|member| member.connection_id);
+    let (mut after, mut seen) = (None, Vec::new());
+    for (length, more) in [(10, true), (10, true), (5, false)] {
+        let page = bench.page(after, 10).await;
+        assert_eq!((page.members.len(), page.more), (length, more));
+        assert_eq!((page.total_connections, page.total_users), (25, 13));
+        after = page.members.last().map(|(member, _)| member.connection_id);
+        seen.extend(page.members.into_iter().map(|(member, _)| member));
+    }
+    assert_eq!(seen, all);
+    assert_eq!(bench.page(after, 10).await.members, []);
+    // Who has left since does not lose the place.
+    bench.leave(&[&all[9]]).await;
+    let page = bench.page(Some(all[9].connection_id), 1).await;
+    assert_eq!(page.members[0].0, all[10]);
+}
+
+async fn whoever_comes_next_takes_the_expired_out(bench: Bench) {
+    let (dead, also_dead, alive) = (user(1), user(2), user(2));
+    assert_eq!(bench.renew(&[&dead, &also_dead]).await, [joined(&dead), joined(&also_dead)]);
+    // Of user 2 another connection lives on.
+    let mut gone = Vec::new();
+    until("an expired lease", async || {
+        gone.extend(bench.renew(&[&alive]).await);
+        !gone.is_empty()
+    })
+    .await;
+    until("everybody expired", async || {
+        gone.extend(bench.renew(&[&alive]).await);
+        bench.page(None, 10).await.total_connections == 1
+    })
+    .await;
+    assert_eq!(gone, [left(&dead)]);
+    assert_eq!(bench.page(None, 10).await.members, [(alive, 1)]);
+}
+
+async fn a_list_shows_nobody_who_has_expired(bench: Bench) {
+    let dead = user(1);
+    assert_eq!(bench.renew(&[&dead]).await, [joined(&dead)]);
+    let mut gone = Vec::new();
+    until("nobody listed", async || {
+        let (changes, page) = bench.store.list(&channel(), None, 10).await;
+        gone.extend(told(&changes));
+        page.unwrap().members.is_empty()
+    })
+    .await;
+    assert_eq!(gone, [left(&dead)]);
+}
+
+macro_rules! on_both_engines {
+    ($($test:ident: $lease:expr),* $(,)?) => {
+        mod on_memory {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(super::Bench::memory($lease)).await;
+            })*
+        }
+
+        mod on_redis {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(super::Bench::redis($lease).await).await;
+            })*
+        }
+    };
+}
+
+on_both_engines! {
+    a_user_joins_with_the_first_and_leaves_with_the_last_connection: super::LEASE,
+    anonymous_connections_come_and_go_each_for_itself: super::LEASE,
+    without_events_nothing_is_told: super::LEASE,
+    channels_are_kept_apart: super::LEASE,
+    pages_follow_one_another_without_a_gap: super::LEASE,
+    whoever_comes_next_takes_the_expired_out: std::time::Duration::from_secs(1),
+    a_list_shows_nobody_who_has_expired: std::time::Duration::from_secs(1),
+}

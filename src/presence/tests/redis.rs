@@ -1,0 +1,109 @@
+//! What only Redis can do: clocks, keys and strangers of its own.
+
+use super::*;
+
+/// The other keys of `chat_42`.
+const MEMBERS: &str = "tg:{chat_42}:presence:members";
+const USERS: &str = "tg:{chat_42}:presence:users";
+
+#[tokio::test]
+async fn of_many_nodes_one_is_told_of_a_dead_member() {
+    let bench = Bench::redis(LEASE).await;
+    let (dead, survivors) = (user(1), [user(2), user(3)]);
+    bench.renew(&[&dead, &survivors[0], &survivors[1]]).await;
+    bench.expire(&dead).await;
+    let renew = async |member: &Member| bench.renew(&[member]).await;
+    let list = async || told(&bench.store.list(&channel(), None, 10).await.0);
+    let (one, two, three, four) =
+        tokio::join!(renew(&survivors[0]), list(), renew(&survivors[1]), list());
+    assert_eq!([one, two, three, four].concat(), [left(&dead)]);
+}
+
+#[tokio::test]
+async fn who_is_late_and_still_there_is_not_told_to_have_left() {
+    let bench = Bench::redis(LEASE).await;
+    let late = user(1);
+    bench.renew(&[&late]).await;
+    bench.expire(&late).await;
+    assert_eq!(bench.renew(&[&late]).await, []);
+    // Somebody was faster this time.
+    bench.expire(&late).await;
+    let other = user(2);
+    assert_eq!(bench.renew(&[&other]).await, [joined(&other), left(&late)]);
+    assert_eq!(bench.renew(&[&late]).await, [joined(&late)]);
+}
+
+#[tokio::test]
+async fn a_long_list_of_dead_members_is_worked_off() {
+    let bench = Bench::redis(LEASE).await;
+    let dead: Vec<Member> = (0..2500).map(user).collect();
+    for members in dead.chunks(500) {
+        bench.renew(&members.iter().collect::<Vec<_>>()).await;
+    }
+    let ids: Vec<String> = dead.iter().map(|member| member.connection_id.to_string()).collect();
+    let mut expire = vec!["ZADD", LEASES, "XX"];
+    ids.iter().for_each(|id| expire.extend(["1", id]));
+    let _: u64 = bench.run(&expire).await;
+    let alive = user(-1);
+    let changes = bench.renew(&[&alive]).await;
+    assert_eq!(changes.len(), 1 + SWEEP);
+    let (changes, page) = bench.store.list(&channel(), None, 10).await;
+    assert_eq!(changes.len(), 2500 - SWEEP);
+    let page = page.unwrap();
+    assert_eq!((page.members, page.total_users), (vec![(alive, 1)], 1));
+}
+
+#[tokio::test]
+async fn what_redis_keeps_expires() {
+    let bench = Bench::redis(LEASE).await;
+    bench.renew(&[&user(1), &anonymous()]).await;
+    let (leases, members, users): (i64, i64, i64) = (
+        bench.run(&["PTTL", LEASES]).await,
+        bench.run(&["PTTL", MEMBERS]).await,
+        bench.run(&["PTTL", USERS]).await,
+    );
+    for left in [leases, members, users] {
+        assert!((60_000..=120_000).contains(&left), "{left}");
+    }
+    let keys: Vec<String> = bench.run(&["KEYS", "*"]).await;
+    assert_eq!(keys.len(), 3, "{keys:?}");
+}
+
+#[tokio::test]
+async fn what_an_eviction_left_is_thrown_away() {
+    for evicted in [LEASES, MEMBERS, USERS] {
+        let bench = Bench::redis(LEASE).await;
+        let (one, other) = (user(1), user(2));
+        bench.renew(&[&one, &other]).await;
+        let _: u8 = bench.run(&["DEL", evicted]).await;
+        assert_eq!(bench.renew(&[&one]).await, [joined(&one)], "{evicted}");
+        assert_eq!(bench.renew(&[&other]).await, [joined(&other)], "{evicted}");
+        let page = bench.page(None, 10).await;
+        assert_eq!((page.total_connections, page.total_users), (2, 2), "{evicted}");
+        assert_eq!(bench.leave(&[&one, &other]).await.len(), 2, "{evicted}");
+    }
+}
+
+#[tokio::test]
+async fn rubbish_of_others_is_refused_or_nobody() {
+    let bench = Bench::redis(LEASE).await;
+    let member = user(1);
+    bench.renew(&[&member]).await;
+    let _: u8 = bench.run(&["ZADD", MEMBERS, "0", "rubbish"]).await;
+    let _: u8 = bench.run(&["ZADD", LEASES, "1", "rubbish"]).await;
+    assert_eq!(bench.page(None, 10).await.members, [(member.clone(), 1)]);
+    let () = bench.run(&["SET", USERS, "no hash"]).await;
+    assert_eq!(bench.store.renew(&channel(), &[&user(2)]).await, Err(Failure::Refused));
+    let (_, page) = bench.store.list(&channel(), None, 10).await;
+    assert_eq!(page, Err(Failure::Refused));
+}
+
+#[tokio::test]
+async fn the_keys_of_a_channel_share_a_cluster_slot() {
+    let (_server, commands) = RedisServer::start_cluster().await;
+    let store = PresenceStore::redis(commands, "tg:");
+    let member = user(1);
+    assert_eq!(told(&store.renew(&channel(), &[&member]).await.unwrap()), [joined(&member)]);
+    assert_eq!(store.list(&channel(), None, 10).await.1.unwrap().members, [(member.clone(), 1)]);
+    assert_eq!(told(&store.leave(&channel(), &[&member]).await.unwrap()), [left(&member)]);
+}

@@ -1,0 +1,87 @@
+//! Generations whose node is gone: replies that it streamed are reported as lost, those of workers are
+//! looked after here.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Services;
+use super::voice::Voice;
+use super::watch::{Running, Watch, unix_ms};
+use crate::config::Route;
+use crate::generations::{Begun, Claimed, SWEEP};
+use crate::limits::{Lease, Leased, Places};
+use crate::protocol::{ErrorCode, ErrorEvent, cancelled};
+use crate::telemetry;
+
+/// Looks for them for as long as this node takes clients; one thread of a node is enough.
+pub async fn take_over(services: Rc<Services>, routes: Vec<Arc<Route>>) {
+    let mut ticks = tokio::time::interval(SWEEP);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = services.shutdown.draining() => return,
+        }
+        for claimed in services.generations.ledger.claim().await {
+            let route = routes.iter().find(|route| route.path.as_str() == claimed.facts.route);
+            let place = place(&services, &claimed);
+            match route {
+                Some(route) if !claimed.facts.streams => go_on(&services, route, claimed, place),
+                // Nobody here knows how long it may be silent; it ends as it would have.
+                None if !claimed.facts.streams => {
+                    services.generations.ledger.release(&claimed.task)
+                }
+                _ => {
+                    tokio::task::spawn_local(report(Rc::clone(&services), claimed));
+                }
+            }
+        }
+    }
+}
+
+/// Its user's, from now on held by this node.
+fn place(services: &Rc<Services>, claimed: &Claimed) -> Option<Lease> {
+    let (user, holder) = claimed.facts.place.as_ref()?;
+    let holder = holder.parse().ok()?;
+    let places = Places { of: Leased::Generation, route: &claimed.facts.route, user };
+    Some(services.leases.hold(places, holder))
+}
+
+fn go_on(services: &Rc<Services>, route: &Arc<Route>, claimed: Claimed, place: Option<Lease>) {
+    let generations = &services.generations;
+    let Claimed { task, facts, cancelled } = &claimed;
+    let tracked = match generations.tracker.expect(&task.channel).begin(&task.id) {
+        Begun::Running(tracked) => tracked,
+        Begun::Over => return generations.ledger.release(task),
+        // Another node may have room when its lease is over.
+        Begun::Full => return generations.ledger.resume(&claimed).abandon(),
+    };
+    let Some(run) = generations.running.begin(task.clone()) else { return };
+    let entry = generations.ledger.resume(&claimed);
+    if *cancelled {
+        run.canceller().cancel();
+    }
+    let left = facts.ends_ms.saturating_sub(unix_ms(Duration::ZERO));
+    let running = Running { run, tracked, entry, place };
+    let longest = route.generations.max_duration;
+    Watch::new(services, route, running, Duration::from_millis(left).min(longest)).start();
+}
+
+/// A reply that its node streamed, and nobody can go on with.
+async fn report(services: Rc<Services>, claimed: Claimed) {
+    let Claimed { task, cancelled: wanted, .. } = claimed;
+    let (end, json) = if wanted {
+        ("cancelled", cancelled(&task.id))
+    } else {
+        let text = "the gateway that relayed the reply is gone";
+        let lost = ErrorEvent::new(ErrorCode::WorkerLost, text).task_id(&task.id);
+        ("worker_lost", lost.to_json())
+    };
+    // Where it cannot be said, the lease ends, and it is taken over again.
+    if Voice::new(&services.publisher, &task).say_last(json.into()).await.is_ok() {
+        let _or_it_expires = services.history.generation_ended(&task.channel, &task.id).await;
+        services.generations.ledger.bury(&task);
+        telemetry::connections::generation_ended(end, &task.id);
+    }
+}

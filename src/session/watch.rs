@@ -1,0 +1,198 @@
+//! A generation that a worker publishes by itself: looked after from its `task_queued` until its
+//! terminal event has been heard, so that its user's place is free again, a client can stop it, and a
+//! worker that fell silent is reported.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::generation::GenerationEnd;
+use super::voice::Voice;
+use super::{Services, Session};
+use crate::broker::{Kept, PublishError};
+use crate::config::Route;
+use crate::generations::{Begun, Entry, Expected, Facts, Run, Task, Tracked};
+use crate::limits::Lease;
+use crate::protocol::{ErrorCode, ErrorEvent, cancelled};
+use crate::telemetry;
+
+impl Session {
+    /// The upstream took a message that was `expected` as `task_id`; `place` is its user's.
+    pub(super) fn watch(&self, expected: Expected, task_id: &str, place: Option<Lease>) {
+        let tracked = match expected.begin(task_id) {
+            Begun::Running(tracked) => tracked,
+            Begun::Over => return,
+            Begun::Full => return telemetry::generations::not_tracked(),
+        };
+        let (services, route) = (&self.services, &self.client.route);
+        let task = Task { channel: self.client.channel.clone(), id: task_id.into() };
+        // An upstream that names a task twice means the one that runs.
+        let Some(run) = services.generations.running.begin(task) else { return };
+        let facts = self.facts(false, place.as_ref());
+        let entry = services.generations.ledger.enter(run.task(), facts);
+        let duration = route.generations.max_duration;
+        Watch::new(services, route, Running { run, tracked, entry, place }, duration).start();
+    }
+
+    /// What another node needs to go on with a generation of this client.
+    pub(super) fn facts(&self, streams: bool, place: Option<&Lease>) -> Facts {
+        let route = &self.client.route;
+        let user = self.user_id().map(|user| user.to_string());
+        let place = user.zip(place.map(|place| place.holder().to_string()));
+        let ends_ms = unix_ms(route.generations.max_duration);
+        Facts { route: route.path.as_str().to_owned(), streams, ends_ms, place }
+    }
+}
+
+/// Milliseconds since 1970, `later` than now.
+pub(super) fn unix_ms(later: Duration) -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let then = now.unwrap_or_default().saturating_add(later);
+    u64::try_from(then.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What a generation holds while it runs.
+pub(super) struct Running {
+    pub run: Run,
+    pub tracked: Tracked,
+    pub entry: Entry,
+    pub place: Option<Lease>,
+}
+
+/// Looks after one generation.
+pub(super) struct Watch {
+    services: Rc<Services>,
+    route: Arc<Route>,
+    running: Running,
+    voice: Voice,
+    /// When it counts as running no more.
+    ends: Instant,
+    _heard_without_clients: Kept,
+}
+
+/// Why a watch is over.
+enum Over {
+    Ended,
+    Cancelled,
+    /// The worker has been silent for too long.
+    Silent,
+    /// `max_duration` is over.
+    Overdue,
+    /// This node stops.
+    Left,
+    /// Another node looks after it.
+    Taken,
+}
+
+impl Watch {
+    pub fn new(
+        services: &Rc<Services>,
+        route: &Arc<Route>,
+        running: Running,
+        duration: Duration,
+    ) -> Self {
+        let task = running.run.task();
+        Self {
+            voice: Voice::new(&services.publisher, task),
+            _heard_without_clients: services.broker.keep(&task.channel),
+            services: Rc::clone(services),
+            route: Arc::clone(route),
+            running,
+            ends: Instant::now() + duration,
+        }
+    }
+
+    /// On a task of its own.
+    pub fn start(self) {
+        self.services.watches.set(self.services.watches.get() + 1);
+        tokio::task::spawn_local(async move {
+            let services = Rc::clone(&self.services);
+            self.run().await;
+            services.watches.set(services.watches.get() - 1);
+        });
+    }
+
+    async fn run(self) {
+        let Task { channel, id } = self.running.run.task();
+        let history = self.services.history.clone();
+        let _or_latecomers_see_less = history.generation_begins(channel, id).await;
+        let over = self.wait().await;
+        if let Over::Left | Over::Taken = over {
+            return self.leave();
+        }
+        self.running.run.end();
+        let end = self.conclude(&over).await.unwrap_or(GenerationEnd::EngineDown);
+        let _or_it_expires = history.generation_ended(channel, id).await;
+        telemetry::connections::generation_ended(end.label(), id);
+        if end == GenerationEnd::EngineDown {
+            self.running.entry.abandon();
+        }
+    }
+
+    /// Another node goes on with it, and with its user's place.
+    fn leave(self) {
+        self.running.entry.hand_over();
+        if let Some(place) = self.running.place {
+            place.leave();
+        }
+    }
+
+    async fn wait(&self) -> Over {
+        loop {
+            let next = self.silent_at().map_or(self.ends, |silent| silent.min(self.ends));
+            tokio::select! {
+                () = self.running.tracked.ended() => return Over::Ended,
+                () = self.running.run.cancelled() => return Over::Cancelled,
+                () = self.running.entry.taken() => return Over::Taken,
+                () = self.services.shutdown.draining() => return Over::Left,
+                () = tokio::time::sleep_until(next.into()) => {}
+            }
+            let now = Instant::now();
+            if self.silent_at().is_some_and(|silent| silent <= now) {
+                return Over::Silent;
+            }
+            if self.ends <= now {
+                return Over::Overdue;
+            }
+        }
+    }
+
+    /// When the worker will have been silent for too long, as far as it has been heard.
+    fn silent_at(&self) -> Option<Instant> {
+        let timeout = self.route.generations.reply_idle_timeout;
+        (timeout > Duration::ZERO).then(|| self.running.tracked.heard() + timeout)
+    }
+
+    /// Says the last word, unless the worker has said it.
+    async fn conclude(&self, over: &Over) -> Result<GenerationEnd, PublishError> {
+        if !self.running.tracked.end() {
+            return Ok(GenerationEnd::Completed);
+        }
+        let id = &self.running.run.task().id;
+        let lost = |text| ErrorEvent::new(ErrorCode::WorkerLost, text).task_id(id).to_json();
+        let (end, json) = match over {
+            Over::Cancelled => {
+                self.tell_worker().await;
+                (GenerationEnd::Cancelled, cancelled(id))
+            }
+            Over::Silent => (GenerationEnd::WorkerLost, lost("the worker has fallen silent")),
+            Over::Overdue if self.silent_at().is_some() => {
+                (GenerationEnd::WorkerLost, lost("the worker took too long"))
+            }
+            Over::Overdue | Over::Ended | Over::Left | Over::Taken => {
+                return Ok(GenerationEnd::Overdue);
+            }
+        };
+        self.voice.say_last(json.into()).await?;
+        Ok(end)
+    }
+
+    /// To stop, where it can be told. It has as long as a generation may last to look.
+    async fn tell_worker(&self) {
+        let (task, ttl) = (self.running.run.task(), self.route.generations.max_duration);
+        let told = self.services.generations.ledger.tell_worker(task, ttl).await;
+        if told.is_err() {
+            telemetry::generations::worker_not_told(&task.id);
+        }
+    }
+}

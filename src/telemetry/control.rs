@@ -1,0 +1,53 @@
+//! Facts about orders that come from this or another node.
+
+use metrics::counter;
+use tracing::{info, warn};
+
+/// What became of one that reached this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OrderOutcome {
+    Done,
+    /// A thread of this node has not answered in time.
+    Incomplete,
+    /// Too many at once.
+    Dropped,
+    TooLarge,
+    /// Of a version or kind that this node does not know.
+    Unknown,
+    Malformed,
+}
+
+impl OrderOutcome {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Incomplete => "incomplete",
+            Self::Dropped => "dropped",
+            Self::TooLarge => "too_large",
+            Self::Unknown => "unknown",
+            Self::Malformed => "malformed",
+        }
+    }
+}
+
+/// An order, or a reply to one, came from another node or from this.
+pub fn order_received(outcome: OrderOutcome) {
+    let label = outcome.label();
+    counter!("tidegate_control_orders_total", "outcome" => label).increment(1);
+    if outcome != OrderOutcome::Done {
+        warn!(event = "order_not_done", outcome = label, "an order was not carried out in full");
+    }
+}
+
+/// A server asked this node to have connections closed; an audit event. `by` says what `id` is.
+/// `reached` is how many were closed, and how many nodes answered of how many; `None` = the order could
+/// not be sent.
+pub fn disconnect_ordered(by: &'static str, id: &str, code: u16, reached: Option<(u64, u64, u64)>) {
+    match reached {
+        Some((closed, answered, asked)) => info!(
+            event = "disconnect_ordered",
+            by, id, code, closed, answered, asked, "connections were closed by order"
+        ),
+        None => warn!(event = "disconnect_failed", by, id, code, "an order could not be sent"),
+    }
+}
