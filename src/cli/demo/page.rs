@@ -3,9 +3,10 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hyper::body::Incoming;
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, SET_COOKIE};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, COOKIE, HeaderMap, HeaderValue, SET_COOKIE};
 use hyper::{Method, Request, Response, StatusCode};
-use jsonwebtoken::Algorithm;
+use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use serde::Deserialize;
 use serde_json::json;
 
 use super::app::{Body, full, plain};
@@ -15,6 +16,9 @@ use crate::tokens::sign_hs;
 
 /// How long a guest's session lasts; the page asks for another when it is over.
 const SESSION: Duration = Duration::from_secs(15 * 60);
+
+/// How long a browser remembers which guest it was.
+const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
 
 const HTML: &str = include_str!("page.html");
 
@@ -36,7 +40,7 @@ impl Page {
 
     pub fn answer(&self, request: &Request<Incoming>) -> Response<Body> {
         match (request.method(), request.uri().path()) {
-            (&Method::GET, "/") => self.welcome().unwrap_or_else(|| {
+            (&Method::GET, "/") => self.welcome(request.headers()).unwrap_or_else(|| {
                 plain(StatusCode::INTERNAL_SERVER_ERROR, "the session could not be signed\n")
             }),
             (_, "/") => plain(StatusCode::METHOD_NOT_ALLOWED, "GET only\n"),
@@ -44,11 +48,11 @@ impl Page {
         }
     }
 
-    /// The page, signed in as a new guest. `None` only if what was made here cannot be a header.
-    fn welcome(&self) -> Option<Response<Body>> {
+    /// The page, with a new session. `None` only if what was made here cannot be a header.
+    fn welcome(&self, headers: &HeaderMap) -> Option<Response<Body>> {
         let nonce = random_hex(16);
-        let seconds = SESSION.as_secs();
-        let session = self.session()?;
+        let seconds = REMEMBERED.as_secs();
+        let session = self.session(self.guest(headers).or_else(new_guest)?)?;
         let cookies = [
             format!("access_token={session}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax"),
             // Read by the page, which repeats it in a header: another site's page cannot.
@@ -68,12 +72,26 @@ impl Page {
         Some(response)
     }
 
+    /// The guest of an earlier session, which may be over: all tabs of a browser are one user, whose
+    /// messages are still known by their ids.
+    fn guest(&self, headers: &HeaderMap) -> Option<u32> {
+        #[derive(Deserialize)]
+        struct Claims {
+            user_id: u32,
+        }
+        let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
+        let mut pairs = cookies.flat_map(|value| value.split("; "));
+        let session = pairs.find_map(|pair| pair.strip_prefix("access_token="))?;
+        let key = DecodingKey::from_secret(self.jwt_secret.expose().as_bytes());
+        let mut validation = Validation::new(Algorithm::HS256);
+        validation.validate_exp = false;
+        let read = jsonwebtoken::decode::<Claims>(session, &key, &validation);
+        read.ok().map(|session| session.claims.user_id)
+    }
+
     /// A JWT as an identity service would sign it.
-    fn session(&self) -> Option<String> {
+    fn session(&self, user: u32) -> Option<String> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs();
-        let mut raw = [0u8; 4];
-        getrandom::fill(&mut raw).ok()?;
-        let user = u32::from_le_bytes(raw) % 900_000 + 100_000;
         let claims = json!({
             "user_id": user,
             "username": format!("guest-{user}"),
@@ -85,15 +103,24 @@ impl Page {
     }
 }
 
+fn new_guest() -> Option<u32> {
+    let mut raw = [0u8; 4];
+    getrandom::fill(&mut raw).ok()?;
+    Some(u32::from_le_bytes(raw) % 900_000 + 100_000)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use http_body_util::BodyExt as _;
 
+    fn page() -> Page {
+        Page::new(Secret::new("0123456789abcdef0123456789abcdef"))
+    }
+
     #[tokio::test]
     async fn the_page_comes_with_a_session_and_a_policy() {
-        let page = Page::new(Secret::new("0123456789abcdef0123456789abcdef"));
-        let response = page.welcome().unwrap();
+        let response = page().welcome(&HeaderMap::new()).unwrap();
         let cookies: Vec<_> = response.headers().get_all(SET_COOKIE).iter().collect();
         let cookies: Vec<_> = cookies.iter().map(|cookie| cookie.to_str().unwrap()).collect();
         assert!(cookies[0].starts_with("access_token=ey") && cookies[0].contains("; HttpOnly"));
@@ -108,5 +135,22 @@ mod tests {
         for outside in ["src=\"http", "href=\"http", "url(http", "@import"] {
             assert!(!html.contains(outside), "{outside}");
         }
+    }
+    #[test]
+    fn a_browser_stays_the_same_guest() {
+        let page = page();
+        let cookies = |session: &str| {
+            let cookie = format!("theme=dark; access_token={session}; csrftoken=x");
+            HeaderMap::from_iter([(COOKIE, HeaderValue::try_from(cookie).unwrap())])
+        };
+        assert_eq!(page.guest(&cookies(&page.session(123_456).unwrap())), Some(123_456));
+        let over = json!({"user_id": 7, "exp": 1});
+        let over = sign_hs(&page.jwt_secret, Algorithm::HS256, &over).unwrap();
+        assert_eq!(page.guest(&cookies(&over)), Some(7));
+        let forged = Page::new(Secret::new("another-secret-of-thirty-two-bytes"));
+        for session in [&forged.session(1).unwrap(), "", "x.y.z"] {
+            assert_eq!(page.guest(&cookies(session)), None, "{session}");
+        }
+        assert_eq!(page.guest(&HeaderMap::new()), None);
     }
 }
