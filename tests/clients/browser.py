@@ -1,12 +1,14 @@
 """The demo's page in headless Chromium, by its debugging protocol: browser.py BINARY CHROMIUM PNG
 
-Types a message, waits for the whole reply in the page, takes a picture, and fails on anything that
-the page wrote to the console as an error.
+Types messages, waits for the whole replies in the page, takes a picture, and fails on anything that
+the page wrote to the console as an error. The page's connection is cut in the middle of a reply, before
+an answer reaches it, and on the way to a gateway that does not know its conversation.
 """
 
 import base64
 import json
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -16,8 +18,14 @@ import urllib.request
 from websockets.sync.client import connect
 
 import demo as demos
+from cable import Cable
 
 DEADLINE = 30
+REPLY = (
+    "You said “{message}”, which is {words} words. Each word of this reply leaves a plain HTTP endpoint as "
+    "one server-sent event; the gateway publishes it to this conversation, and every tab that has it open "
+    "receives the same frame."
+)
 FLAGS = [
     "--headless",
     "--no-sandbox",
@@ -101,19 +109,110 @@ def open_page(address):
     return page
 
 
-def chat(page, demo):
-    page.call("Page.navigate", url=f"{demo.origin}/#browser")
+def say(page, message):
     page.wait_for("document.querySelector('#status')?.dataset.state === 'open'")
     page.evaluate("document.querySelector('#message').focus()")
-    page.call("Input.insertText", text="Hello from Chromium")
+    page.call("Input.insertText", text=message)
     page.evaluate("document.querySelector('#send').click()")
-    reply = page.wait_for(
-        "document.querySelector('.reply[data-state=complete] .text')?.textContent"
-    )
-    assert reply.startswith("You said “Hello from Chromium”, which is 3 words."), reply
-    assert reply.endswith("receives the same frame."), reply
-    frames = page.evaluate("document.querySelectorAll('#wire .down').length")
-    assert frames > 10, frames
+    return REPLY.format(message=message, words=len(message.split()))
+
+
+def wait_until(condition, what):
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not in time: {what}")
+        time.sleep(0.05)
+
+
+def finished(demo):
+    """Replies that the gateway has streamed to their end."""
+    line = r'^tidegate_generations_total{[^}]*outcome="completed"[^}]*} (\d+)'
+    return sum(int(count) for count in re.findall(line, demo.metrics(), re.MULTILINE))
+
+
+def last_reply(state):
+    """The text of the last reply, if its state is this."""
+    box = "[...document.querySelectorAll('.reply')].at(-1)"
+    return f"{box}?.dataset.state === '{state}' && {box}.querySelector('.text').textContent"
+
+
+def wait_for_whole(page, text):
+    page.wait_for(f"({last_reply('complete')}) === {json.dumps(text)}")
+
+
+def in_the_middle(page):
+    return page.wait_for(f"(({last_reply('running')}) || '').length > 20")
+
+
+def frames(page, direction):
+    """What is on the page's wire, oldest first."""
+    lines = f"[...document.querySelectorAll('#wire .{direction} code')].map((code) => code.textContent)"
+    return [json.loads(line) for line in page.evaluate(lines)]
+
+
+def shown(page, text):
+    texts = page.evaluate("[...document.querySelectorAll('.bubble .text')].map((text) => text.textContent)")
+    return texts.count(text)
+
+
+def a_reply_streams(page, demo, cable):
+    page.call("Page.navigate", url=f"{cable.origin}/#browser")
+    whole = say(page, "Hello from Chromium")
+    wait_for_whole(page, whole)
+    assert len(frames(page, "down")) > 10
+    wait_until(lambda: finished(demo) == 1, "the reply was counted")
+
+
+def a_reply_that_was_cut_is_whole(page, demo, cable):
+    before = finished(demo)
+    whole = say(page, "Cut me in the middle")
+    in_the_middle(page)
+    cable.unplug()
+    page.wait_for("document.querySelector('#status').dataset.state === 'waiting'")
+    part = page.evaluate(last_reply("running"))
+    assert part and whole.startswith(part) and part != whole, part
+    # It ends while the page is away: all the rest comes out of the history.
+    wait_until(lambda: finished(demo) == before + 1, "the reply was over")
+    cable.plug()
+    wait_for_whole(page, whole)
+    assert shown(page, whole) == 1
+    [again] = [frame for frame in frames(page, "down") if "recovered" in frame]
+    assert again["recovered"] and again["missed"] > 0, again
+
+
+def an_answer_that_was_lost_is_asked_for_again(page, demo, cable):
+    before = finished(demo)
+    message = "Did you get this one"
+    cable.mute()
+    whole = say(page, message)
+    wait_until(lambda: finished(demo) == before + 1, "the message was answered")
+    assert shown(page, whole) == 0
+    cable.unplug()
+    cable.plug()
+    page.wait_for("document.querySelector('#wire').textContent.includes('\"duplicate\":true')")
+    wait_for_whole(page, whole)
+    first, again = [frame for frame in frames(page, "up") if frame.get("message") == message]
+    assert first == again and first["id"], (first, again)
+    assert (shown(page, message), shown(page, whole)) == (1, 1)
+
+
+def what_is_lost_is_said(page, binary, cable):
+    """A gateway in the place of the first one, which has never heard of the conversation."""
+    with demos.running(binary) as demo:
+        lost = say(page, "This reply will not end")
+        in_the_middle(page)
+        cable.unplug()
+        cable.plug(demo.port)
+        page.wait_for("document.querySelector('.notice[data-state=missed]')?.textContent")
+        assert page.evaluate("document.querySelectorAll('.reply[data-state=running]').length") == 0
+        whole = say(page, "But this one does")
+        wait_for_whole(page, whole)
+        assert (shown(page, lost), shown(page, whole)) == (0, 1)
+        # The session of the first gateway is none of this one's, and Chromium notes the refusal.
+        refusals = [error for error in page.errors if "401" in error.get("text", "")]
+        assert len(refusals) == 1 and page.errors == refusals, page.errors
+        page.errors.clear()
 
 
 def main():
@@ -128,14 +227,23 @@ def main():
         )
         try:
             page = open_page(devtools(profile, browser))
-            chat(page, demo)
+            cable = Cable(demo.port)
+            for test in (
+                a_reply_streams,
+                a_reply_that_was_cut_is_whole,
+                an_answer_that_was_lost_is_asked_for_again,
+            ):
+                test(page, demo, cable)
+                print(f"ok: {test.__name__}")
+                assert not page.errors, page.errors
             page.picture(pathlib.Path(picture))
-            assert not page.errors, page.errors
+            what_is_lost_is_said(page, binary, cable)
+            print("ok: what_is_lost_is_said")
             page.socket.close()
         finally:
             browser.terminate()
             browser.wait()
-    print(f"ok: a reply streamed in the page; picture in {picture}")
+    print(f"ok: the page's picture is in {picture}")
 
 
 main()

@@ -20,6 +20,7 @@ def free_port():
 
 class Demo:
     def __init__(self, public, admin):
+        self.port = public
         self.origin = f"http://127.0.0.1:{public}"
         self.socket = f"ws://127.0.0.1:{public}"
         self.admin = f"http://127.0.0.1:{admin}"
