@@ -340,6 +340,7 @@ fn workers(
         limits: engine.limits.clone(),
         presence: engine.presence.clone(),
         generations: engine.generations.clone(),
+        control: engine.control.clone(),
         counts: counts.clone(),
         shutdown: shutdown.clone(),
         stop: config.shutdown.clone(),
