@@ -121,7 +121,7 @@ impl World {
         };
         let (broker, deliveries) = Broker::take(seats.into_iter().next().unwrap());
         tokio::task::spawn_local(deliveries);
-        let upstreams = UpstreamsShared::new(&config.upstreams, &shutdown).unwrap();
+        let upstreams = UpstreamsShared::new(&config.upstreams, &config.engine, &shutdown).unwrap();
         let limits = SharedLimits::memory();
         let store = TokenStore::memory(config.tokens.ttl);
         let authenticator = Authenticator::new(&config.tokens, &config.jwt, store).unwrap();

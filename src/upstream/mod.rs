@@ -113,6 +113,7 @@ impl UpstreamsShared {
     /// `Err` names the upstream and what is wrong. Starts queue connections on the current runtime.
     pub fn new(
         upstreams: &BTreeMap<String, Arc<config::Upstream>>,
+        engine: &config::Engine,
         shutdown: &crate::shutdown::Shutdown,
     ) -> Result<Self, String> {
         let secured = upstreams.values().find(|upstream| is_secured(&upstream.kind));
@@ -124,7 +125,7 @@ impl UpstreamsShared {
         for (name, config) in upstreams {
             let queue = match &config.kind {
                 UpstreamKind::RedisStream(queue) | UpstreamKind::RedisList(queue) => {
-                    let queue = Queue::start(&queue.redis_url, name, shutdown);
+                    let queue = Queue::start(&queue.redis_url, name, engine, shutdown);
                     Some(queue.map_err(|error| format!("upstream.{name}: {error}"))?)
                 }
                 UpstreamKind::Http(_) | UpstreamKind::WebSocket(_) => None,
@@ -209,6 +210,15 @@ impl Upstreams {
                 queued(entry, message, deadline, queue.push_to_list(config, message)).await
             }
             _ => Err(entry.refused(RelayError::Unavailable, "takes no messages")),
+        }
+    }
+
+    /// Lets the worker of a task know that it is to stop, where its queue is not in the engine's own
+    /// Redis, which the engine looks after. It has `ttl` to look. False = it could not be told.
+    pub async fn tell_cancelled(&self, name: &str, task_id: &str, ttl: Duration) -> bool {
+        match self.shared.upstreams.get(name).and_then(|shared| shared.queue.as_ref()) {
+            Some(queue) => queue.tell_cancelled(task_id, ttl).await,
+            None => true,
         }
     }
 

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use crate::chat::{relayed, session, session_with};
 use crate::engine::Engine;
-use crate::outcome::attempt;
+use crate::outcome::{Outcome, attempt, outcome};
 use crate::rig::upstream::StreamWriter;
 use crate::rig::{Client, Gateway, Reply, Settings, Upstream, until};
 
@@ -33,6 +33,7 @@ on_both_engines! {
     a_workers_reply_is_cancelled_and_ends_once,
     a_reply_without_an_end_stops_counting,
     a_second_end_reaches_nobody_now_or_later,
+    a_worker_on_a_queue_of_its_own_learns_that_its_task_is_cancelled,
 }
 
 async fn signed_in(gateway: &Gateway, session: &str) -> Client {
@@ -739,5 +740,31 @@ async fn a_workers_reply_is_looked_after_by_another_node_when_its_own_dies_or_st
         assert_eq!((&lost["code"], &lost["task_id"]), (&json!("worker_lost"), &task_id));
         two.wait_for_metric("tidegate_generations_total", &[("outcome", "worker_lost")], 1.0).await;
         until_queued(&mut user, "next").await;
+    }
+}
+
+async fn a_worker_on_a_queue_of_its_own_learns_that_its_task_is_cancelled(engine: Engine) {
+    let redis = crate::rig::Redis::start().await;
+    let queue = format!("kind = \"redis-stream\"\nkey = \"jobs\"\nredis_url = {:?}", redis.url());
+    let upstream = Upstream::accepting().await;
+    let gateway = engine.start(settings(&upstream, "").upstream("worker", &queue)).await;
+    let mut cancels = redis::Client::open(redis.url()).unwrap().get_async_pubsub().await.unwrap();
+    cancels.subscribe("tg:cancel").await.unwrap();
+    let mut cancels = cancels.into_on_message();
+    let mut client = signed_in(&gateway, &session()).await;
+    let task_id = ask(&mut client).await;
+    client.send_json(&cancel(&task_id)).await;
+    heard(&mut client, "cancelled").await;
+    let told = crate::rig::within("word to the workers", cancels.next()).await.unwrap();
+    assert_eq!(told.get_payload::<String>().unwrap(), task_id.as_str().unwrap());
+    let left: i64 = redis.run(&["TTL", &format!("tg:cancel:{}", task_id.as_str().unwrap())]).await;
+    assert!((1..=1800).contains(&left), "{left}");
+    // No client hears what workers are told.
+    if engine.server().is_some() {
+        let raw =
+            "path = \"/any/{name}\"\nchannel = \"{name}\"\nupstream = \"\"\nauth = [\"anonymous\"]";
+        let gateway = engine.start(Settings::new().route(raw)).await;
+        assert_eq!(outcome(&gateway, "/any/tg:cancel", &[]).await, Outcome::Closed(4003));
+        assert_eq!(outcome(&gateway, "/any/tg:cancels", &[]).await, Outcome::Connected);
     }
 }

@@ -41,7 +41,12 @@ fn upstream(kind: UpstreamKind) -> config::Upstream {
 
 fn shared(config: config::Upstream) -> UpstreamsShared {
     let upstreams = BTreeMap::from([(config.name.clone(), Arc::new(config))]);
-    UpstreamsShared::new(&upstreams, &Shutdown::new()).unwrap()
+    let engine = config::Engine {
+        kind: config::EngineKind::Memory,
+        max_publication_bytes: 1 << 20,
+        max_history_bytes: 1 << 20,
+    };
+    UpstreamsShared::new(&upstreams, &engine, &Shutdown::new()).unwrap()
 }
 
 fn upstreams(config: config::Upstream) -> Upstreams {
