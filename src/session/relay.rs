@@ -11,7 +11,7 @@ use super::messages::Queued;
 use crate::limits::{LimitName, Verdict};
 use crate::protocol::{ErrorCode, ErrorEvent, task_queued};
 use crate::telemetry;
-use crate::upstream::{Message, RelayError, Taken};
+use crate::upstream::{Message, RelayError, Taken, TakenReply};
 
 impl Session {
     /// Works through the inbox; ends when it is empty.
@@ -42,13 +42,25 @@ impl Session {
         let (client_id, message) = self.message(queued);
         let expected = self.services.generations.tracker.expect(&self.client.channel);
         self.socket.hold();
-        match self.services.upstreams.relay(upstream, &message).await {
+        // A worker may be faster than the upstream's answer, and latecomers are to see it all.
+        let (history, channel) = (&self.services.history, &self.client.channel);
+        let begins = history.generation_begins(channel, &message.task_id);
+        let relayed = self.services.upstreams.relay(upstream, &message);
+        let (_or_they_see_less, relayed) = tokio::join!(begins, relayed);
+        let began = |taken: &Taken| {
+            taken.task_id == message.task_id && !matches!(taken.reply, TakenReply::None)
+        };
+        if !relayed.as_ref().is_ok_and(began) {
+            self.forget_generation(message.task_id);
+        }
+        match relayed {
             Ok(Taken { task_id, reply }) => {
                 telemetry::connections::message_queued();
                 // Who hears of the task can cancel it.
                 match reply {
-                    Some(reply) => self.generate(&task_id, reply, place),
-                    None => self.watch(expected, &task_id, place),
+                    TakenReply::Streamed(reply) => self.generate(&task_id, reply, place),
+                    TakenReply::ByWorker => self.watch(expected, &task_id, place),
+                    TakenReply::None => {}
                 }
                 self.socket.send_text(&task_queued(&task_id, client_id.as_deref()));
                 self.socket.release();
@@ -59,6 +71,16 @@ impl Session {
                 self.socket.release();
                 None
             }
+        }
+    }
+
+    /// It did not begin, or under another id.
+    fn forget_generation(&self, task_id: String) {
+        let (history, channel) = (self.services.history.clone(), self.client.channel.clone());
+        if history.keeps(&channel) {
+            tokio::task::spawn_local(async move {
+                let _or_it_expires = history.generation_ended(&channel, &task_id).await;
+            });
         }
     }
 

@@ -190,8 +190,12 @@ impl Watch {
     /// To stop, where it can be told. It has as long as a generation may last to look.
     async fn tell_worker(&self) {
         let (task, ttl) = (self.running.run.task(), self.route.generations.max_duration);
-        let told = self.services.generations.ledger.tell_worker(task, ttl).await;
-        if told.is_err() {
+        let upstream = self.route.upstream.as_deref().unwrap_or_default();
+        let (told, told_by_queue) = tokio::join!(
+            self.services.generations.ledger.tell_worker(task, ttl),
+            self.services.upstreams.tell_cancelled(upstream, &task.id, ttl)
+        );
+        if told.is_err() || !told_by_queue {
             telemetry::generations::worker_not_told(&task.id);
         }
     }

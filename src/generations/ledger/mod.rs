@@ -178,6 +178,11 @@ impl Ledger {
         }
     }
 
+    /// The channel that workers hear of cancelled tasks on.
+    pub fn workers_channel(&self) -> Option<&str> {
+        self.0.as_deref().map(|inner| inner.redis.workers_channel())
+    }
+
     /// Tells the worker of a cancelled generation.
     pub async fn tell_worker(&self, task: &Task, ttl: Duration) -> Result<(), EngineDown> {
         match &self.0 {

@@ -116,6 +116,10 @@ impl RedisLedger {
         Ok(true)
     }
 
+    pub fn workers_channel(&self) -> &str {
+        &self.cancels
+    }
+
     /// Tells the worker, whether it asks or listens.
     pub async fn tell_worker(&self, task: &Task, ttl: Duration) -> Result<(), EngineDown> {
         let mut told = redis::Pipeline::with_capacity(2);
