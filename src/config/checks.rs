@@ -44,6 +44,7 @@ pub(super) fn routes(root: &mut Section<'_>, routes: &Routes, upstreams: &Upstre
             root.mistake(&key("presence"), Some(quoted("events")), right);
         }
         channel(root, &key("channel"), route);
+        history(root, index, route, routes);
         upstream(root, index, route, upstreams);
     }
 }
@@ -63,6 +64,29 @@ fn channel(root: &mut Section<'_>, key: &str, route: &Route) {
     if let Err(invalid) = ChannelName::new(&text) {
         root.mistake(key, Some(quoted(route.channel.as_str())), invalid.to_string());
     }
+}
+
+/// What a channel keeps cannot depend on the route that a client came by.
+fn history(root: &mut Section<'_>, index: usize, route: &Route, routes: &Routes) {
+    let kept = |route: &Route| (route.history.size, route.history.ttl);
+    let conflict = numbered(&routes[..index]).find(|(_, other)| {
+        texts(&other.channel) == texts(&route.channel) && kept(other) != kept(route)
+    });
+    if let Some((earlier, _)) = conflict {
+        let right = format!(
+            "route[{earlier}] has the same channels; write the same size and ttl in its history and here"
+        );
+        root.mistake(&format!("route[{index}].history"), None, right);
+    }
+}
+
+/// What stands between a template's placeholders.
+fn texts(template: &Template) -> Vec<&str> {
+    template
+        .as_str()
+        .split('{')
+        .map(|part| part.split_once('}').map_or(part, |(_, after)| after))
+        .collect()
 }
 
 fn upstream(root: &mut Section<'_>, index: usize, route: &Route, upstreams: &Upstreams) {
