@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::Session;
 use super::messages::Queued;
-use crate::limits::{LimitName, Verdict};
+use crate::limits::{EngineDown, LimitName, Verdict};
 use crate::protocol::{ErrorCode, ErrorEvent, task_queued};
 use crate::telemetry;
 use crate::upstream::{Message, RelayError, Taken, TakenReply};
@@ -36,7 +36,10 @@ impl Session {
     /// The task that the upstream has taken the message as; `None` = the client was told why not.
     async fn relay_now(self: &Rc<Self>, queued: Queued, upstream: &str) -> Option<String> {
         let Ok(place) = self.place(queued.id.as_deref()).await else { return None };
-        if !self.user_may_send(queued.id.as_deref()).await {
+        let limited = self.user_rate().await;
+        if limited != Ok(Verdict::Allowed) {
+            self.give_back(place).await;
+            self.answer_limited(limited, queued.id.as_deref());
             return None;
         }
         let (client_id, message) = self.message(queued);
@@ -67,6 +70,7 @@ impl Session {
                 Some(task_id)
             }
             Err(error) => {
+                self.give_back(place).await;
                 self.answer_failure(error, client_id.as_deref());
                 self.socket.release();
                 None
@@ -84,22 +88,27 @@ impl Session {
         }
     }
 
-    /// The limit that all nodes share. Anonymous clients have only their connection's.
+    /// Answers a message that its user may not send; false.
     pub(super) async fn user_may_send(&self, id: Option<&str>) -> bool {
+        let limited = self.user_rate().await;
+        self.answer_limited(limited, id);
+        limited == Ok(Verdict::Allowed)
+    }
+
+    /// The limit that all nodes share. Anonymous clients have only their connection's.
+    async fn user_rate(&self) -> Result<Verdict, EngineDown> {
         let route = &self.client.route;
-        let Some(rate) = route.limits.messages_per_user else { return true };
-        let Some(user) = self.user_id() else { return true };
+        let Some(rate) = route.limits.messages_per_user else { return Ok(Verdict::Allowed) };
+        let Some(user) = self.user_id() else { return Ok(Verdict::Allowed) };
         let limit = LimitName::MessagesPerUser;
-        match self.services.limits.take(limit, route.path.as_str(), &user.to_string(), rate).await {
-            Ok(Verdict::Allowed) => true,
-            Ok(Verdict::Refused { retry_after }) => {
-                self.refuse_rate(retry_after, id);
-                false
-            }
-            Err(_) => {
-                self.refuse_unchecked(id);
-                false
-            }
+        self.services.limits.take(limit, route.path.as_str(), &user.to_string(), rate).await
+    }
+
+    fn answer_limited(&self, limited: Result<Verdict, EngineDown>, id: Option<&str>) {
+        match limited {
+            Ok(Verdict::Allowed) => {}
+            Ok(Verdict::Refused { retry_after }) => self.refuse_rate(retry_after, id),
+            Err(EngineDown) => self.refuse_unchecked(id),
         }
     }
 

@@ -95,11 +95,11 @@ pub struct Claimed {
 }
 
 /// How a node ends its care.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Leaving {
     Gone,
     Dead,
-    Left,
+    Left(Facts),
 }
 
 /// The engine cannot be reached, or refuses.
@@ -325,7 +325,12 @@ impl Entry {
 
     /// Any other node may go on with it, at once.
     pub fn hand_over(self) {
-        self.ledger.leave(&self.task, Leaving::Left);
+        let facts = self.ledger.0.as_deref().and_then(|inner| {
+            inner.lock().entries.get(&self.task).map(|entry| entry.facts.clone())
+        });
+        if let Some(facts) = facts {
+            self.ledger.leave(&self.task, Leaving::Left(facts));
+        }
         self.forget();
     }
 
