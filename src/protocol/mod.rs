@@ -2,8 +2,10 @@
 //! the gateway itself writes. Nothing here does I/O.
 
 mod client_address;
+mod client_frame;
 mod close;
-mod envelope;
+mod error;
+mod events;
 mod ids;
 mod names;
 mod origin;
@@ -11,12 +13,11 @@ mod path;
 mod position;
 
 pub use client_address::ClientAddress;
+pub use client_frame::{ClientFrame, InvalidFrame, MAX_TASK_ID_BYTES, Renewal};
 pub use close::CloseReason;
-pub use envelope::{
-    Begin, ClientFrame, ErrorCode, ErrorEvent, InvalidFrame, MAX_TASK_ID_BYTES, Renewal,
-};
-pub use envelope::{
-    cancelled, complete, connected, event_name, going_away, pong, presence_event,
+pub use error::{ErrorCode, ErrorEvent};
+pub use events::{
+    Begin, cancelled, complete, connected, event_name, going_away, pong, presence_event,
     processing_started, refreshed, resumed, task_queued, task_queued_before, token_expiring_soon,
 };
 pub use ids::{ConnectionId, TraceContext, UserId, random_hex};
