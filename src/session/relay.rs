@@ -63,7 +63,7 @@ impl Session {
                 match reply {
                     TakenReply::Streamed(reply) => self.generate(&task_id, reply, place),
                     TakenReply::ByWorker => self.watch(expected, &task_id, place),
-                    TakenReply::None => {}
+                    TakenReply::None => self.give_back(place).await,
                 }
                 self.socket.send_text(&task_queued(&task_id, client_id.as_deref()));
                 self.socket.release();
