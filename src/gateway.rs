@@ -120,8 +120,8 @@ async fn serve(
     let (threads, order_seats) = Threads::new(listeners.len(), cancels(&running));
     let mut engine =
         Engine::build(&config, &core, threads, running, &shutdown).map_err(StartError::Setting)?;
-    let upstreams =
-        UpstreamsShared::new(&config.upstreams, &shutdown).map_err(StartError::Setting)?;
+    let upstreams = UpstreamsShared::new(&config.upstreams, &config.engine, &shutdown)
+        .map_err(StartError::Setting)?;
     let seats = broker_seats.into_iter().zip(order_seats);
     let workers = workers(&config, listeners, seats, &engine, &upstreams, &shutdown)?;
     engine.run(core, &config, &shutdown)?;
@@ -317,7 +317,7 @@ fn workers(
         &config.jwt,
         authenticator.clone(),
         engine.limits.clone(),
-        engine.control.reserved_channels(),
+        engine.control.reserved_channels().and(engine.generations.ledger.workers_channel()),
     )
     .map_err(StartError::Setting)?;
     let handshake = Arc::new(handshake);
@@ -340,6 +340,7 @@ fn workers(
         limits: engine.limits.clone(),
         presence: engine.presence.clone(),
         generations: engine.generations.clone(),
+        control: engine.control.clone(),
         counts: counts.clone(),
         shutdown: shutdown.clone(),
         stop: config.shutdown.clone(),

@@ -72,7 +72,7 @@ fn redis(s: &mut Section<'_>) -> Option<RedisEngine> {
     let key_prefix = s.key(
         "key_prefix",
         kinds::KEY_PREFIX,
-        "tg:",
+        Engine::OWN_PREFIX,
         "Begins the gateway's own keys and channels. Clients' channels are published under their bare name.",
     );
     let url = url?;

@@ -98,6 +98,18 @@ pub struct Shutdown {
     pub grace: Duration,
 }
 
+impl Engine {
+    /// Begins the gateway's own keys in a Redis that is not the engine's.
+    const OWN_PREFIX: &str = "tg:";
+
+    pub fn key_prefix(&self) -> &str {
+        match &self.kind {
+            EngineKind::Memory => Self::OWN_PREFIX,
+            EngineKind::Redis(redis) => &redis.key_prefix,
+        }
+    }
+}
+
 impl Shutdown {
     /// After the beginning of a drain, whatever still runs says that it is cut, while that can still
     /// be published.

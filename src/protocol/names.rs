@@ -80,16 +80,26 @@ impl From<ChannelName> for String {
 
 /// The channels that are the gateway's own: no client hears them, and nobody publishes to them.
 #[derive(Debug, Clone, Default)]
-pub struct ReservedChannels(Option<Arc<str>>);
+pub struct ReservedChannels {
+    beginning_with: Option<Arc<str>>,
+    also: Option<Arc<str>>,
+}
 
 impl ReservedChannels {
     /// Every name that begins with `prefix`.
     pub fn beginning_with(prefix: &str) -> Self {
-        Self(Some(prefix.into()))
+        Self { beginning_with: Some(prefix.into()), also: None }
+    }
+
+    /// And this one.
+    pub fn and(self, name: Option<&str>) -> Self {
+        Self { also: name.map(Into::into), ..self }
     }
 
     pub fn contains(&self, channel: &ChannelName) -> bool {
-        self.0.as_deref().is_some_and(|prefix| channel.as_str().starts_with(prefix))
+        let name = channel.as_str();
+        self.beginning_with.as_deref().is_some_and(|prefix| name.starts_with(prefix))
+            || self.also.as_deref() == Some(name)
     }
 }
 
@@ -185,10 +195,15 @@ mod tests {
 
     #[test]
     fn reserved_names_are_those_with_the_prefix() {
-        let reserved = ReservedChannels::beginning_with("tg:control");
-        for (name, is_reserved) in
-            [("tg:control", true), ("tg:control:7", true), ("tg:contro", false), ("x", false)]
-        {
+        let reserved = ReservedChannels::beginning_with("tg:control").and(Some("tg:cancel"));
+        for (name, is_reserved) in [
+            ("tg:control", true),
+            ("tg:control:7", true),
+            ("tg:contro", false),
+            ("tg:cancel", true),
+            ("tg:cancel:7", false),
+            ("x", false),
+        ] {
             let name = ChannelName::new(name).unwrap();
             assert_eq!(reserved.contains(&name), is_reserved, "{name}");
             assert!(!ReservedChannels::default().contains(&name), "{name}");

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Session;
 use super::messages::PINGS;
+use crate::control::Order;
 use crate::generations::{Run, Task};
 use crate::limits::{LimitName, Verdict};
 use crate::protocol::{ConnectionId, ErrorCode, ErrorEvent};
@@ -57,11 +58,16 @@ impl Session {
         }
     }
 
-    /// Asks the other nodes.
+    /// Asks the other nodes, where one of them is known to look after the task. Its word is kept for a
+    /// node that has just taken it over, or did not hear the order.
     async fn cancel_elsewhere(self: Rc<Self>, task: Task) {
         let ttl = self.client.route.generations.max_duration;
         match self.services.generations.ledger.request_cancel(&task, ttl).await {
-            Ok(true) => {}
+            Ok(true) => {
+                let Task { channel, id } = task;
+                let order = Order::Cancel { channel, task_id: id.into() };
+                let _or_by_the_kept_word = self.services.control.send(order).await;
+            }
             Ok(false) => self.refuse_unknown(&task),
             Err(_) => {
                 let text = "other nodes cannot be asked at the moment; try again";

@@ -98,7 +98,10 @@ impl Session {
         let tracked = self.services.shutdown.track();
         tokio::task::spawn_local(async move {
             let Task { channel, id } = generation.run.task();
-            let _or_latecomers_see_less = generation.history.generation_begins(channel, id).await;
+            // Whoever hears of it can cancel it.
+            let ledger = &services.generations.ledger;
+            let _or_latecomers_see_less =
+                tokio::join!(generation.history.generation_begins(channel, id), ledger.flush());
             let end = generation.run(reply).await.unwrap_or(GenerationEnd::EngineDown);
             let _or_it_expires = generation.history.generation_ended(channel, id).await;
             telemetry::connections::generation_ended(end.label(), id);

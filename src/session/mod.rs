@@ -39,6 +39,7 @@ use bytes::Bytes;
 
 use crate::broker::{Broker, History, Publisher, Subscription};
 use crate::config::{self, Binary, Protocol, Route, UpstreamKind};
+use crate::control::Control;
 use crate::generations::Generations;
 use crate::limits::{ConnectionPermit, IpPermit, Lease, LeaseSet, LocalBucket, SharedLimits};
 use crate::protocol::{
@@ -67,6 +68,7 @@ pub struct Services {
     pub history: History,
     pub upstreams: Upstreams,
     pub generations: Generations,
+    pub control: Control,
     pub attached: Attached,
     /// Generations of workers that this thread looks after.
     pub watches: Cell<usize>,

@@ -1,5 +1,7 @@
 //! A place among the replies that may run for one user at once, on all nodes.
 
+use std::time::Duration;
+
 use super::Session;
 use super::once::Answered;
 use crate::limits::{Claim, Holder, Lease, Leased, Places, Verdict};
@@ -8,6 +10,9 @@ use crate::protocol::{ErrorCode, ErrorEvent};
 /// A place is free when a reply ends, and nobody knows when that is; clients look again after this
 /// many seconds.
 const RETRY_AFTER: u64 = 2;
+
+/// To tell the engine of a place that was not needed.
+const GIVE_BACK_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Session {
     /// A place, until it is dropped; none where the route has no limit, or for anonymous clients.
@@ -35,5 +40,14 @@ impl Session {
             Err(_) => self.refuse_unchecked(id),
         }
         Err(Answered)
+    }
+
+    /// Before the client is told, so that its next message finds the place free.
+    pub(super) async fn give_back(&self, place: Option<Lease>) {
+        if place.is_some() {
+            drop(place);
+            let told = self.services.leases.flush();
+            let _or_a_little_later = tokio::time::timeout(GIVE_BACK_TIMEOUT, told).await;
+        }
     }
 }

@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use super::Session;
 use super::messages::Queued;
-use crate::limits::{LimitName, Verdict};
+use crate::limits::{EngineDown, LimitName, Verdict};
 use crate::protocol::{ErrorCode, ErrorEvent, task_queued};
 use crate::telemetry;
-use crate::upstream::{Message, RelayError, Taken};
+use crate::upstream::{Message, RelayError, Taken, TakenReply};
 
 impl Session {
     /// Works through the inbox; ends when it is empty.
@@ -36,25 +36,41 @@ impl Session {
     /// The task that the upstream has taken the message as; `None` = the client was told why not.
     async fn relay_now(self: &Rc<Self>, queued: Queued, upstream: &str) -> Option<String> {
         let Ok(place) = self.place(queued.id.as_deref()).await else { return None };
-        if !self.user_may_send(queued.id.as_deref()).await {
+        let limited = self.user_rate().await;
+        if limited != Ok(Verdict::Allowed) {
+            self.give_back(place).await;
+            self.answer_limited(limited, queued.id.as_deref());
             return None;
         }
         let (client_id, message) = self.message(queued);
         let expected = self.services.generations.tracker.expect(&self.client.channel);
         self.socket.hold();
-        match self.services.upstreams.relay(upstream, &message).await {
+        // A worker may be faster than the upstream's answer, and latecomers are to see it all.
+        let (history, channel) = (&self.services.history, &self.client.channel);
+        let begins = history.generation_begins(channel, &message.task_id);
+        let relayed = self.services.upstreams.relay(upstream, &message);
+        let (_or_they_see_less, relayed) = tokio::join!(begins, relayed);
+        let began = |taken: &Taken| {
+            taken.task_id == message.task_id && !matches!(taken.reply, TakenReply::None)
+        };
+        if !relayed.as_ref().is_ok_and(began) {
+            self.forget_generation(message.task_id);
+        }
+        match relayed {
             Ok(Taken { task_id, reply }) => {
                 telemetry::connections::message_queued();
                 // Who hears of the task can cancel it.
                 match reply {
-                    Some(reply) => self.generate(&task_id, reply, place),
-                    None => self.watch(expected, &task_id, place),
+                    TakenReply::Streamed(reply) => self.generate(&task_id, reply, place),
+                    TakenReply::ByWorker => self.watch(expected, &task_id, place),
+                    TakenReply::None => self.give_back(place).await,
                 }
                 self.socket.send_text(&task_queued(&task_id, client_id.as_deref()));
                 self.socket.release();
                 Some(task_id)
             }
             Err(error) => {
+                self.give_back(place).await;
                 self.answer_failure(error, client_id.as_deref());
                 self.socket.release();
                 None
@@ -62,22 +78,37 @@ impl Session {
         }
     }
 
-    /// The limit that all nodes share. Anonymous clients have only their connection's.
+    /// It did not begin, or under another id.
+    fn forget_generation(&self, task_id: String) {
+        let (history, channel) = (self.services.history.clone(), self.client.channel.clone());
+        if history.keeps(&channel) {
+            tokio::task::spawn_local(async move {
+                let _or_it_expires = history.generation_ended(&channel, &task_id).await;
+            });
+        }
+    }
+
+    /// Answers a message that its user may not send; false.
     pub(super) async fn user_may_send(&self, id: Option<&str>) -> bool {
+        let limited = self.user_rate().await;
+        self.answer_limited(limited, id);
+        limited == Ok(Verdict::Allowed)
+    }
+
+    /// The limit that all nodes share. Anonymous clients have only their connection's.
+    async fn user_rate(&self) -> Result<Verdict, EngineDown> {
         let route = &self.client.route;
-        let Some(rate) = route.limits.messages_per_user else { return true };
-        let Some(user) = self.user_id() else { return true };
+        let Some(rate) = route.limits.messages_per_user else { return Ok(Verdict::Allowed) };
+        let Some(user) = self.user_id() else { return Ok(Verdict::Allowed) };
         let limit = LimitName::MessagesPerUser;
-        match self.services.limits.take(limit, route.path.as_str(), &user.to_string(), rate).await {
-            Ok(Verdict::Allowed) => true,
-            Ok(Verdict::Refused { retry_after }) => {
-                self.refuse_rate(retry_after, id);
-                false
-            }
-            Err(_) => {
-                self.refuse_unchecked(id);
-                false
-            }
+        self.services.limits.take(limit, route.path.as_str(), &user.to_string(), rate).await
+    }
+
+    fn answer_limited(&self, limited: Result<Verdict, EngineDown>, id: Option<&str>) {
+        match limited {
+            Ok(Verdict::Allowed) => {}
+            Ok(Verdict::Refused { retry_after }) => self.refuse_rate(retry_after, id),
+            Err(EngineDown) => self.refuse_unchecked(id),
         }
     }
 

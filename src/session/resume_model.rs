@@ -19,6 +19,7 @@ use tokio::task::{JoinHandle, LocalSet};
 use super::{Arrival, Attached, Client, Permits, Presence, Roster, Services, Upstream, open};
 use crate::broker::{Broker, Core, MemoryHistory, Publisher, Rules};
 use crate::config::{Config, Environment};
+use crate::control::{Control, Threads};
 use crate::generations::{Generations, Running};
 use crate::limits::{ConnectionCounts, LeaseSet, SharedLimits};
 use crate::presence::PresenceStore;
@@ -120,7 +121,7 @@ impl World {
         };
         let (broker, deliveries) = Broker::take(seats.into_iter().next().unwrap());
         tokio::task::spawn_local(deliveries);
-        let upstreams = UpstreamsShared::new(&config.upstreams, &shutdown).unwrap();
+        let upstreams = UpstreamsShared::new(&config.upstreams, &config.engine, &shutdown).unwrap();
         let limits = SharedLimits::memory();
         let store = TokenStore::memory(config.tokens.ttl);
         let authenticator = Authenticator::new(&config.tokens, &config.jwt, store).unwrap();
@@ -131,6 +132,7 @@ impl World {
             publisher,
             upstreams: Upstreams::new(&upstreams),
             generations: Generations::memory(Running::default(), &config.routes),
+            control: Control::memory(Threads::new(1, Arc::new(|_, _| 0)).0),
             attached: Attached::default(),
             watches: Cell::new(0),
             leases: LeaseSet::new(limits.clone()),

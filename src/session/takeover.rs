@@ -23,19 +23,25 @@ pub async fn take_over(services: Rc<Services>, routes: Vec<Arc<Route>>) {
             _ = ticks.tick() => {}
             () = services.shutdown.draining() => return,
         }
-        for claimed in services.generations.ledger.claim().await {
-            let route = routes.iter().find(|route| route.path.as_str() == claimed.facts.route);
-            let place = place(&services, &claimed);
-            match route {
-                Some(route) if !claimed.facts.streams => go_on(&services, route, claimed, place),
-                // Nobody here knows how long it may be silent; it ends as it would have.
-                None if !claimed.facts.streams => {
-                    services.generations.ledger.release(&claimed.task)
-                }
-                _ => {
-                    tokio::task::spawn_local(report(Rc::clone(&services), claimed));
-                }
+        loop {
+            let some = services.generations.ledger.claim().await;
+            if some.is_empty() {
+                break;
             }
+            some.into_iter().for_each(|claimed| look_after(&services, &routes, claimed));
+        }
+    }
+}
+
+fn look_after(services: &Rc<Services>, routes: &[Arc<Route>], claimed: Claimed) {
+    let route = routes.iter().find(|route| route.path.as_str() == claimed.facts.route);
+    let place = place(services, &claimed);
+    match route {
+        Some(route) if !claimed.facts.streams => go_on(services, route, claimed, place),
+        // Nobody here knows how long it may be silent; it ends as it would have.
+        None if !claimed.facts.streams => services.generations.ledger.release(&claimed.task),
+        _ => {
+            tokio::task::spawn_local(report(Rc::clone(services), claimed));
         }
     }
 }
@@ -65,7 +71,7 @@ fn go_on(services: &Rc<Services>, route: &Arc<Route>, claimed: Claimed, place: O
     let left = facts.ends_ms.saturating_sub(unix_ms(Duration::ZERO));
     let running = Running { run, tracked, entry, place };
     let longest = route.generations.max_duration;
-    Watch::new(services, route, running, Duration::from_millis(left).min(longest)).start();
+    Watch::new(services, route, running, Duration::from_millis(left).min(longest)).start(false);
 }
 
 /// A reply that its node streamed, and nobody can go on with.

@@ -31,7 +31,8 @@ impl Session {
         let facts = self.facts(false, place.as_ref());
         let entry = services.generations.ledger.enter(run.task(), facts);
         let duration = route.generations.max_duration;
-        Watch::new(services, route, Running { run, tracked, entry, place }, duration).start();
+        let running = Running { run, tracked, entry, place };
+        Watch::new(services, route, running, duration).start(true);
     }
 
     /// What another node needs to go on with a generation of this client.
@@ -102,20 +103,22 @@ impl Watch {
         }
     }
 
-    /// On a task of its own.
-    pub fn start(self) {
+    /// On a task of its own. `begins` = latecomers are to see the channel from here on.
+    pub fn start(self, begins: bool) {
         self.services.watches.set(self.services.watches.get() + 1);
         tokio::task::spawn_local(async move {
             let services = Rc::clone(&self.services);
-            self.run().await;
+            self.run(begins).await;
             services.watches.set(services.watches.get() - 1);
         });
     }
 
-    async fn run(self) {
+    async fn run(self, begins: bool) {
         let Task { channel, id } = self.running.run.task();
         let history = self.services.history.clone();
-        let _or_latecomers_see_less = history.generation_begins(channel, id).await;
+        if begins {
+            let _or_latecomers_see_less = history.generation_begins(channel, id).await;
+        }
         let over = self.wait().await;
         if let Over::Left | Over::Taken = over {
             return self.leave();
@@ -190,8 +193,12 @@ impl Watch {
     /// To stop, where it can be told. It has as long as a generation may last to look.
     async fn tell_worker(&self) {
         let (task, ttl) = (self.running.run.task(), self.route.generations.max_duration);
-        let told = self.services.generations.ledger.tell_worker(task, ttl).await;
-        if told.is_err() {
+        let upstream = self.route.upstream.as_deref().unwrap_or_default();
+        let (told, told_by_queue) = tokio::join!(
+            self.services.generations.ledger.tell_worker(task, ttl),
+            self.services.upstreams.tell_cancelled(upstream, &task.id, ttl)
+        );
+        if told.is_err() || !told_by_queue {
             telemetry::generations::worker_not_told(&task.id);
         }
     }

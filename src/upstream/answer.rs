@@ -22,10 +22,22 @@ const REJECTED: &str = "the service rejected the message";
 
 pub(super) enum Answer {
     /// With the upstream's own task id, if it gave one.
-    Taken(Option<String>),
+    Taken {
+        task_id: Option<String>,
+        follows: Follows,
+    },
     /// Taken; the body is the reply.
     Streaming(Format, Incoming),
     NotTaken(RelayError, String),
+}
+
+/// Whether anything comes after an answer that is no stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Follows {
+    /// The answer was all there is.
+    Nothing,
+    /// A worker goes on by itself: the answer was 202 (RFC 9110 section 15.3.3), or named a task.
+    Work,
 }
 
 /// Whether the same request may be sent once more: what stands between us and the upstream gave this
@@ -43,7 +55,12 @@ pub(super) async fn read(response: Response<Incoming>, deadline: Instant) -> Ans
     if status.is_success() {
         return match format(&response) {
             Some(format) => Answer::Streaming(format, response.into_body()),
-            None => Answer::Taken(object(response, deadline).await.as_ref().and_then(task_id)),
+            None => {
+                let task_id = object(response, deadline).await.as_ref().and_then(task_id);
+                let works = status == StatusCode::ACCEPTED || task_id.is_some();
+                let follows = if works { Follows::Work } else { Follows::Nothing };
+                Answer::Taken { task_id, follows }
+            }
         };
     }
     let error = if status == StatusCode::TOO_MANY_REQUESTS {

@@ -34,7 +34,7 @@ mod sse;
 mod tests;
 mod websocket;
 
-use answer::Answer;
+use answer::{Answer, Follows};
 use connector::HttpClient;
 use gate::{Entry, Gate};
 use queue::Queue;
@@ -67,8 +67,18 @@ pub struct Message {
 #[derive(Debug)]
 pub struct Taken {
     pub task_id: String,
-    /// The reply, where the upstream streams it in its answer.
-    pub reply: Option<Reply>,
+    pub reply: TakenReply,
+}
+
+/// Where the reply to a message that was taken comes from.
+#[derive(Debug)]
+pub enum TakenReply {
+    /// There is none.
+    None,
+    /// A worker publishes it.
+    ByWorker,
+    /// The upstream streams it in its answer.
+    Streamed(Reply),
 }
 
 /// Why a message was not taken; each is told to the client.
@@ -113,6 +123,7 @@ impl UpstreamsShared {
     /// `Err` names the upstream and what is wrong. Starts queue connections on the current runtime.
     pub fn new(
         upstreams: &BTreeMap<String, Arc<config::Upstream>>,
+        engine: &config::Engine,
         shutdown: &crate::shutdown::Shutdown,
     ) -> Result<Self, String> {
         let secured = upstreams.values().find(|upstream| is_secured(&upstream.kind));
@@ -124,7 +135,7 @@ impl UpstreamsShared {
         for (name, config) in upstreams {
             let queue = match &config.kind {
                 UpstreamKind::RedisStream(queue) | UpstreamKind::RedisList(queue) => {
-                    let queue = Queue::start(&queue.redis_url, name, shutdown);
+                    let queue = Queue::start(&queue.redis_url, name, engine, shutdown);
                     Some(queue.map_err(|error| format!("upstream.{name}: {error}"))?)
                 }
                 UpstreamKind::Http(_) | UpstreamKind::WebSocket(_) => None,
@@ -212,6 +223,15 @@ impl Upstreams {
         }
     }
 
+    /// Lets the worker of a task know that it is to stop, where its queue is not in the engine's own
+    /// Redis, which the engine looks after. It has `ttl` to look. False = it could not be told.
+    pub async fn tell_cancelled(&self, name: &str, task_id: &str, ttl: Duration) -> bool {
+        match self.shared.upstreams.get(name).and_then(|shared| shared.queue.as_ref()) {
+            Some(queue) => queue.tell_cancelled(task_id, ttl).await,
+            None => true,
+        }
+    }
+
     /// Opens the upstream socket of one client (`kind = "websocket"`).
     pub async fn open_socket(
         &self,
@@ -249,15 +269,19 @@ fn answered(
     config: &config::HttpUpstream,
 ) -> Result<Taken, RelayError> {
     match answer {
-        Answer::Taken(task_id) => {
+        Answer::Taken { task_id, follows } => {
             entry.taken(Outcome::Taken);
             let task_id = task_id.unwrap_or_else(|| message.task_id.clone());
-            Ok(Taken { task_id, reply: None })
+            let reply = match follows {
+                Follows::Nothing => TakenReply::None,
+                Follows::Work => TakenReply::ByWorker,
+            };
+            Ok(Taken { task_id, reply })
         }
         Answer::Streaming(format, body) => {
             let place = entry.taken(Outcome::Streaming);
-            let reply = Some(Reply::new(body, format, after(config.max_reply), place));
-            Ok(Taken { task_id: message.task_id.clone(), reply })
+            let reply = Reply::new(body, format, after(config.max_reply), place);
+            Ok(Taken { task_id: message.task_id.clone(), reply: TakenReply::Streamed(reply) })
         }
         Answer::NotTaken(error, reason) => Err(entry.refused(error, &reason)),
     }
@@ -272,7 +296,7 @@ async fn queued(
     match timeout_at(deadline, adding).await {
         Ok(Ok(())) => {
             entry.taken(Outcome::Taken);
-            Ok(Taken { task_id: message.task_id.clone(), reply: None })
+            Ok(Taken { task_id: message.task_id.clone(), reply: TakenReply::ByWorker })
         }
         Ok(Err((error, reason))) => Err(entry.refused(error, &reason)),
         Err(_) => Err(entry.refused(RelayError::Unavailable, NO_ANSWER)),

@@ -1,9 +1,11 @@
 //! A message as an entry of a Redis stream or list, from which workers take it.
 
+use std::time::Duration;
+
 use redis::Script;
 
 use super::{Message, RelayError, payload};
-use crate::config::{self, Secret};
+use crate::config::{self, EngineKind, Secret};
 use crate::protocol::TemplateContext;
 use crate::redis_link::{Commands, RedisFailure};
 use crate::shutdown::Shutdown;
@@ -21,14 +23,27 @@ return redis.call('LPUSH', KEYS[1], ARGV[1])";
 pub(super) struct Queue {
     commands: Commands,
     push: Script,
+    /// Where its workers look for cancelled tasks, if that is here: `<prefix>cancel`.
+    cancels: Option<String>,
 }
 
 impl Queue {
     /// `Err` says what is wrong with the URL. Starts the connection on the current runtime.
-    pub fn start(url: &Secret, upstream: &str, shutdown: &Shutdown) -> Result<Self, String> {
+    pub fn start(
+        url: &Secret,
+        upstream: &str,
+        engine: &config::Engine,
+        shutdown: &Shutdown,
+    ) -> Result<Self, String> {
+        let is_the_engines = match &engine.kind {
+            EngineKind::Memory => false,
+            EngineKind::Redis(redis) => redis.pubsub_url.expose() == url.expose(),
+        };
+        let cancels = (!is_the_engines).then(|| format!("{}cancel", engine.key_prefix()));
         // The connection's label lives as long as the process, and there is one a configured upstream.
         let label: &'static str = Box::leak(format!("upstream.{upstream}").into_boxed_str());
-        Ok(Self { commands: Commands::start(url, label, shutdown)?, push: Script::new(PUSH) })
+        let commands = Commands::start(url, label, shutdown)?;
+        Ok(Self { commands, push: Script::new(PUSH), cancels })
     }
 
     /// Whether its Redis can be reached.
@@ -66,6 +81,17 @@ impl Queue {
             0 => Err((RelayError::Busy, "the list is full".to_owned())),
             _ => Ok(()),
         }
+    }
+
+    /// As the engine does for workers of its own Redis: a key that they can look at, and a word to those
+    /// who listen.
+    pub async fn tell_cancelled(&self, task_id: &str, ttl: Duration) -> bool {
+        let Some(cancels) = &self.cancels else { return true };
+        let mut told = redis::Pipeline::with_capacity(2);
+        told.cmd("SET").arg(format!("{cancels}:{task_id}")).arg(1);
+        told.arg("EX").arg(ttl.as_secs().max(1)).ignore();
+        told.cmd("PUBLISH").arg(cancels).arg(task_id).ignore();
+        self.commands.pipeline::<()>(&told).await.is_ok()
     }
 
     #[cfg(test)]

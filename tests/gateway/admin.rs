@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
+use super::rig::gateway::MEMORY_ONLY;
 use super::rig::{API_KEY, Client, Event, Gateway, Redis, Reply, Settings, Upstream, http};
 
 const PATH: &str = "/ws/chat/42/";
@@ -103,7 +104,8 @@ fn prometheus_can_read(page: &str) {
 
 #[tokio::test]
 async fn health_is_told_without_a_key() {
-    let gateway = Gateway::start(Settings::chat("http://127.0.0.1:1/")).await;
+    let settings = Settings::chat("http://127.0.0.1:1/").section("engine", MEMORY_ONLY);
+    let gateway = Gateway::start(settings).await;
     let live = http::get(gateway.admin(), "/livez").await;
     assert_eq!((live.status, live.text().as_str()), (200, "ok\n"));
     let ready = http::get(gateway.admin(), "/readyz").await;

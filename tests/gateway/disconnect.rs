@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::engine::Engine;
 use crate::rig::echo::WebSocketServer;
+use crate::rig::gateway::MEMORY_ONLY;
 use crate::rig::{Client, Event, Gateway, Redis, Reply, Settings, Upstream, http, until};
 
 const NOWHERE: &str = "http://127.0.0.1:1/";
@@ -318,7 +319,7 @@ async fn nobody_hears_or_speaks_on_the_channels_of_orders() {
         gateway.publish(name, json!(1)).await;
     }
     // With one node there are no such channels.
-    let alone = Gateway::start(open.without_history()).await;
+    let alone = Gateway::start(open.without_history().section("engine", MEMORY_ONLY)).await;
     let (mut client, _) = Client::connected(&alone, "/ws/tg:control/").await;
     alone.publish("tg:control", json!({"event": "heard"})).await;
     client.next_event("heard").await;

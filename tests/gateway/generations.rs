@@ -9,9 +9,9 @@ use tokio::sync::watch;
 
 use crate::chat::{relayed, session, session_with};
 use crate::engine::Engine;
-use crate::outcome::attempt;
+use crate::outcome::{Outcome, attempt, outcome};
 use crate::rig::upstream::StreamWriter;
-use crate::rig::{Client, Gateway, Reply, Settings, Upstream, until};
+use crate::rig::{Client, Gateway, Reply, Settings, Upstream, http, until};
 
 const PATH: &str = "/ws/chat/42/";
 
@@ -28,11 +28,13 @@ on_both_engines! {
     a_reply_goes_on_or_ends_with_the_connection_that_asked,
     a_reply_that_begins_after_its_client_has_gone_is_cancelled,
     replies_of_a_gateway_that_stops_are_reported,
+    an_answer_that_is_all_there_is_takes_no_place,
     a_workers_reply_runs_until_its_terminal_event,
     a_worker_that_falls_silent_is_reported_once,
     a_workers_reply_is_cancelled_and_ends_once,
     a_reply_without_an_end_stops_counting,
     a_second_end_reaches_nobody_now_or_later,
+    a_worker_on_a_queue_of_its_own_learns_that_its_task_is_cancelled,
 }
 
 async fn signed_in(gateway: &Gateway, session: &str) -> Client {
@@ -256,14 +258,12 @@ async fn while_the_engine_is_away_messages_with_an_id_are_not_relayed() {
     client.next_event("task_queued").await;
     assert_eq!(upstream.requests().len(), 2);
     redis.restart().await;
-    until("relay once Redis is back", async || {
-        let mut client =
-            attempt(&gateway, PATH, &[("cookie", &format!("access_token={}", session()))])
-                .await
-                .ok()?;
-        (say(&mut client, "m-2").await["event"] == "task_queued").then_some(())
+    until("ready gateway", async || {
+        (http::get(gateway.admin(), "/readyz").await.status == 200).then_some(())
     })
     .await;
+    let mut client = signed_in(&gateway, &session()).await;
+    assert_eq!(say(&mut client, "m-2").await["event"], "task_queued");
 }
 
 /// An upstream that streams every reply, and the writers of the replies in their order.
@@ -333,11 +333,8 @@ async fn a_relay_that_fails_gives_its_place_back(engine: Engine) {
     let limits = "[route.limits]\ngenerations_per_user = 1";
     let gateway = engine.start(settings(&upstream, limits)).await;
     let mut client = signed_in(&gateway, &session()).await;
-    for _ in 0..3 {
-        until("refusal by the upstream", async || {
-            (say(&mut client, "m-1").await["code"] == "upstream_rejected").then_some(())
-        })
-        .await;
+    for _ in 0..5 {
+        assert_eq!(say(&mut client, "m-1").await["code"], "upstream_rejected");
     }
 }
 
@@ -497,6 +494,18 @@ async fn is_busy(client: &mut Client) {
     assert_eq!(heard(client, "error").await["code"], "busy");
 }
 
+async fn an_answer_that_is_all_there_is_takes_no_place(engine: Engine) {
+    let done = Upstream::start(|_| Reply::status(204)).await;
+    let gateway = engine.start(worked(&done, "generations_per_user = 1", "")).await;
+    let mut client = signed_in(&gateway, &session()).await;
+    for _ in 0..3 {
+        let task_id = ask(&mut client).await;
+        client.send_json(&json!({"type": "cancel", "task_id": task_id})).await;
+        assert_eq!(heard(&mut client, "error").await["code"], "unknown_task");
+    }
+    assert_eq!(gateway.metric("tidegate_generations_total", &[]).await, 0.0);
+}
+
 async fn a_workers_reply_runs_until_its_terminal_event(engine: Engine) {
     let upstream = Upstream::accepting().await;
     let gateway = engine.start(worked(&upstream, "generations_per_user = 1", "")).await;
@@ -642,20 +651,11 @@ async fn a_streamed_reply_is_cancelled_from_another_node() {
     let task_id = ask(&mut sender).await;
     stranger.send_json(&cancel(&task_id)).await;
     assert_eq!(stranger.next_event("error").await["code"], "unknown_task");
-    // The reply may be so young that the engine does not know of it yet.
-    let end = until("end of the reply", async || {
-        tab.send_json(&cancel(&task_id)).await;
-        loop {
-            let json = tab.next_json().await;
-            match json["event"].as_str() {
-                Some("cancelled") => return Some(json),
-                Some("error") => return None,
-                _ => {}
-            }
-        }
-    })
-    .await;
-    assert_eq!(end["task_id"], task_id);
+    tab.next_event("processing_started").await;
+    let started = std::time::Instant::now();
+    tab.send_json(&cancel(&task_id)).await;
+    assert_eq!(tab.next_event("cancelled").await["task_id"], task_id);
+    assert!(started.elapsed().as_secs() < 2, "by order, not by the next renewal");
     assert_eq!(heard(&mut sender, "cancelled").await["task_id"], task_id);
     let writer = writers.lock().unwrap().pop().expect("a reply");
     writer.given_up().await;
@@ -748,5 +748,31 @@ async fn a_workers_reply_is_looked_after_by_another_node_when_its_own_dies_or_st
         assert_eq!((&lost["code"], &lost["task_id"]), (&json!("worker_lost"), &task_id));
         two.wait_for_metric("tidegate_generations_total", &[("outcome", "worker_lost")], 1.0).await;
         until_queued(&mut user, "next").await;
+    }
+}
+
+async fn a_worker_on_a_queue_of_its_own_learns_that_its_task_is_cancelled(engine: Engine) {
+    let redis = crate::rig::Redis::start().await;
+    let queue = format!("kind = \"redis-stream\"\nkey = \"jobs\"\nredis_url = {:?}", redis.url());
+    let upstream = Upstream::accepting().await;
+    let gateway = engine.start(settings(&upstream, "").upstream("worker", &queue)).await;
+    let mut cancels = redis::Client::open(redis.url()).unwrap().get_async_pubsub().await.unwrap();
+    cancels.subscribe("tg:cancel").await.unwrap();
+    let mut cancels = cancels.into_on_message();
+    let mut client = signed_in(&gateway, &session()).await;
+    let task_id = ask(&mut client).await;
+    client.send_json(&cancel(&task_id)).await;
+    heard(&mut client, "cancelled").await;
+    let told = crate::rig::within("word to the workers", cancels.next()).await.unwrap();
+    assert_eq!(told.get_payload::<String>().unwrap(), task_id.as_str().unwrap());
+    let left: i64 = redis.run(&["TTL", &format!("tg:cancel:{}", task_id.as_str().unwrap())]).await;
+    assert!((1..=1800).contains(&left), "{left}");
+    // No client hears what workers are told.
+    if engine.server().is_some() {
+        let raw =
+            "path = \"/any/{name}\"\nchannel = \"{name}\"\nupstream = \"\"\nauth = [\"anonymous\"]";
+        let gateway = engine.start(Settings::new().route(raw)).await;
+        assert_eq!(outcome(&gateway, "/any/tg:cancel", &[]).await, Outcome::Closed(4003));
+        assert_eq!(outcome(&gateway, "/any/tg:cancels", &[]).await, Outcome::Connected);
     }
 }

@@ -20,6 +20,7 @@ on_both_engines! {
     missed_chunks_may_come_as_one,
     a_channel_without_history_says_so,
     a_tab_that_joins_sees_the_reply_from_its_start,
+    a_tab_that_joins_sees_a_workers_reply_from_its_start,
     a_call_is_published_once_under_its_key,
 }
 
@@ -265,6 +266,25 @@ async fn a_tab_that_joins_sees_the_reply_from_its_start(engine: Engine) {
     let (mut later, _) = connect(&gateway, PATH).await;
     gateway.publish("chat_42", json!({"event": "after"})).await;
     later.next_event("after").await;
+}
+
+async fn a_tab_that_joins_sees_a_workers_reply_from_its_start(engine: Engine) {
+    let upstream = Upstream::accepting().await;
+    let gateway = engine.start(Settings::chat(&upstream.url("/"))).await;
+    let (mut sender, mut place) = connect(&gateway, PATH).await;
+    publish(&gateway, 0..3).await;
+    expect(&mut sender, &mut place, 0..3).await;
+    sender.send_json(&json!({"message": "hi"})).await;
+    let task = sender.next_event("task_queued").await["task_id"].clone();
+    publish(&gateway, 3..5).await;
+    expect(&mut sender, &mut place, 3..5).await;
+    let (mut tab, mut joined) = connect(&gateway, PATH).await;
+    assert_eq!(joined.offset, 3);
+    expect(&mut tab, &mut joined, 3..5).await;
+    gateway.publish("chat_42", json!({"event": "complete", "task_id": task})).await;
+    gateway.wait_for_metric("tidegate_generations_total", &[], 1.0).await;
+    let (_, later) = connect(&gateway, PATH).await;
+    assert_eq!(later.offset, 6);
 }
 
 async fn a_call_is_published_once_under_its_key(engine: Engine) {

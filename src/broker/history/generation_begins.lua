@@ -1,6 +1,6 @@
--- Notes that a generation begins at the present end of its channel's history.
+-- Notes that a generation begins at the present end of its channel's history, if it has not begun.
 -- KEYS: running generations, meta. ARGV: task id, seconds after which it counts as running no more.
 local offset = redis.call('HGET', KEYS[2], 'offset') or '0'
 local ends = redis.call('TIME')[1] + ARGV[2]
-redis.call('HSET', KEYS[1], ARGV[1], offset .. ' ' .. string.format('%.0f', ends))
+redis.call('HSETNX', KEYS[1], ARGV[1], offset .. ' ' .. string.format('%.0f', ends))
 redis.call('EXPIRE', KEYS[1], ARGV[2])

@@ -128,6 +128,9 @@ impl MemoryHistory {
         let mut state = self.state();
         let log = state.log(channel, now);
         log.running.retain(|running| running.ends > now);
+        if log.running.iter().any(|running| *running.task_id == *task_id) {
+            return;
+        }
         if log.running.len() >= MAX_RUNNING {
             log.running.remove(0);
         }

@@ -114,7 +114,8 @@ impl History {
         }
     }
 
-    /// Clients that come from now on see the channel from here, until the generation has ended.
+    /// Clients that come from now on see the channel from here, until the generation has ended. Nothing
+    /// happens if it has begun before.
     pub async fn generation_begins(
         &self,
         channel: &ChannelName,

@@ -95,11 +95,11 @@ pub struct Claimed {
 }
 
 /// How a node ends its care.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Leaving {
     Gone,
     Dead,
-    Left,
+    Left(Facts),
 }
 
 /// The engine cannot be reached, or refuses.
@@ -176,6 +176,11 @@ impl Ledger {
             None => Ok(false),
             Some(inner) => inner.redis.request_cancel(task, ttl).await,
         }
+    }
+
+    /// The channel that workers hear of cancelled tasks on.
+    pub fn workers_channel(&self) -> Option<&str> {
+        self.0.as_deref().map(|inner| inner.redis.workers_channel())
     }
 
     /// Tells the worker of a cancelled generation.
@@ -320,7 +325,12 @@ impl Entry {
 
     /// Any other node may go on with it, at once.
     pub fn hand_over(self) {
-        self.ledger.leave(&self.task, Leaving::Left);
+        let facts = self.ledger.0.as_deref().and_then(|inner| {
+            inner.lock().entries.get(&self.task).map(|entry| entry.facts.clone())
+        });
+        if let Some(facts) = facts {
+            self.ledger.leave(&self.task, Leaving::Left(facts));
+        }
         self.forget();
     }
 

@@ -63,19 +63,22 @@ impl RedisLedger {
     }
 
     pub async fn leave(&self, leaving: &[(Task, Leaving)]) -> Result<(), EngineDown> {
-        let members: Vec<_> = leaving.iter().map(|(task, how)| (member(task), *how)).collect();
-        self.leave_members(&members).await
+        let member = |(task, how): &(Task, Leaving)| (member(task), how.clone());
+        self.leave_members(leaving.iter().map(member)).await
     }
 
-    async fn leave_members(&self, leaving: &[(String, Leaving)]) -> Result<(), EngineDown> {
+    async fn leave_members(
+        &self,
+        leaving: impl IntoIterator<Item = (String, Leaving)>,
+    ) -> Result<(), EngineDown> {
         let mut call = self.call(&self.leave);
         for (member, how) in leaving {
-            let how = match how {
-                Leaving::Gone => "gone",
-                Leaving::Dead => "dead",
-                Leaving::Left => "left",
+            let (how, facts) = match how {
+                Leaving::Gone => ("gone", String::new()),
+                Leaving::Dead => ("dead", String::new()),
+                Leaving::Left(facts) => ("left", facts.to_json()),
             };
-            call.arg(member).arg(how);
+            call.arg(member).arg(how).arg(facts);
         }
         Ok(self.commands.invoke(&call).await?)
     }
@@ -93,7 +96,7 @@ impl RedisLedger {
             }
         }
         if !nonsense.is_empty() {
-            self.leave_members(&nonsense).await?;
+            self.leave_members(nonsense).await?;
         }
         Ok(claimed)
     }
@@ -114,6 +117,10 @@ impl RedisLedger {
         }
         let () = self.commands.query(&self.set_cancel(task, ttl)).await?;
         Ok(true)
+    }
+
+    pub fn workers_channel(&self) -> &str {
+        &self.cancels
     }
 
     /// Tells the worker, whether it asks or listens.

@@ -27,7 +27,7 @@ async fn outcomes_places_retries_and_circuits_are_counted() {
 
     let mut kept = Vec::new();
     for _ in 0..3 {
-        kept.extend(upstreams.relay(UPSTREAM, &message()).await.unwrap().reply);
+        kept.extend(upstreams.relay(UPSTREAM, &message()).await.unwrap().reply.streamed());
     }
     assert_eq!(upstreams.relay(UPSTREAM, &message()).await.err(), Some(RelayError::Busy));
     let in_flight =

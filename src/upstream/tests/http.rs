@@ -29,7 +29,7 @@ async fn the_request_carries_all_facts() {
     let server = Server::start([Script::answer("202 Accepted", JSON, "")]).await;
     let message = message();
     let taken = upstreams(to(&server)).relay(UPSTREAM, &message).await.unwrap();
-    assert_eq!((taken.task_id.as_str(), taken.reply.is_none()), ("our-task", true));
+    assert_eq!((taken.task_id.as_str(), taken.reply.is_by_worker()), ("our-task", true));
 
     let request = server.request(0);
     assert!(request.head.starts_with("POST /in/4%2F2/7 HTTP/1.1\r\n"), "{}", request.head);
@@ -111,22 +111,24 @@ async fn bodies_are_signed() {
 async fn answers_that_take_the_message() {
     let long = format!(r#"{{"task_id":"{}"}}"#, "x".repeat(257));
     let huge = format!(r#"{{"task_id":"theirs","x":"{}"}}"#, "x".repeat(2 * 1024 * 1024));
-    for (status, body, task_id) in [
-        ("200 OK", r#"{"task_id":"theirs"}"#, "theirs"),
-        ("201 Created", r#"{"task_id":12345678901}"#, "12345678901"),
-        ("202 Accepted", "", "our-task"),
-        ("200 OK", "{}", "our-task"),
-        ("200 OK", "[1]", "our-task"),
-        ("200 OK", "<html>", "our-task"),
-        ("200 OK", r#"{"task_id":""}"#, "our-task"),
-        ("200 OK", r#"{"task_id":1.5}"#, "our-task"),
-        ("200 OK", r#"{"task_id":null}"#, "our-task"),
-        ("200 OK", &long, "our-task"),
-        ("200 OK", &huge, "our-task"),
+    for (status, body, task_id, works) in [
+        ("200 OK", r#"{"task_id":"theirs"}"#, "theirs", true),
+        ("201 Created", r#"{"task_id":12345678901}"#, "12345678901", true),
+        ("202 Accepted", "", "our-task", true),
+        ("204 No Content", "", "our-task", false),
+        ("200 OK", "{}", "our-task", false),
+        ("200 OK", "[1]", "our-task", false),
+        ("200 OK", "<html>", "our-task", false),
+        ("200 OK", r#"{"task_id":""}"#, "our-task", false),
+        ("200 OK", r#"{"task_id":1.5}"#, "our-task", false),
+        ("200 OK", r#"{"task_id":null}"#, "our-task", false),
+        ("200 OK", &long, "our-task", false),
+        ("200 OK", &huge, "our-task", false),
     ] {
         let server = Server::start([Script::answer(status, JSON, body)]).await;
-        let outcome = outcome(&upstreams(to(&server))).await;
-        assert_eq!(outcome.as_deref(), Ok(task_id), "{status} {:.60}", body);
+        let taken = upstreams(to(&server)).relay(UPSTREAM, &message()).await.unwrap();
+        let found = (taken.task_id.as_str(), taken.reply.is_by_worker());
+        assert_eq!(found, (task_id, works), "{status} {:.60}", body);
     }
     let cut = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"task_id\":\"theirs\"";
     let server = Server::start([Script::closing(cut)]).await;
@@ -138,7 +140,7 @@ async fn an_answer_without_a_body_is_no_reply_whatever_its_type() {
     for kind in ["text/event-stream", "application/x-ndjson"] {
         let server = Server::start([Script::answer("202 Accepted", kind, "")]).await;
         let taken = upstreams(to(&server)).relay(UPSTREAM, &message()).await.unwrap();
-        assert!(taken.reply.is_none(), "{kind}");
+        assert!(taken.reply.is_by_worker(), "{kind}");
     }
 }
 

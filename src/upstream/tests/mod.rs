@@ -5,6 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
+
+impl TakenReply {
+    fn is_by_worker(&self) -> bool {
+        matches!(self, Self::ByWorker)
+    }
+
+    fn streamed(self) -> Option<Reply> {
+        match self {
+            Self::Streamed(reply) => Some(reply),
+            Self::None | Self::ByWorker => None,
+        }
+    }
+}
 use crate::protocol::{PathPattern, Template};
 use crate::shutdown::Shutdown;
 
@@ -41,7 +54,12 @@ fn upstream(kind: UpstreamKind) -> config::Upstream {
 
 fn shared(config: config::Upstream) -> UpstreamsShared {
     let upstreams = BTreeMap::from([(config.name.clone(), Arc::new(config))]);
-    UpstreamsShared::new(&upstreams, &Shutdown::new()).unwrap()
+    let engine = config::Engine {
+        kind: config::EngineKind::Memory,
+        max_publication_bytes: 1 << 20,
+        max_history_bytes: 1 << 20,
+    };
+    UpstreamsShared::new(&upstreams, &engine, &Shutdown::new()).unwrap()
 }
 
 fn upstreams(config: config::Upstream) -> Upstreams {

@@ -26,7 +26,7 @@ async fn a_stream_gets_entries_and_is_trimmed() {
     let (upstreams, redis) = started(UpstreamKind::RedisStream(queue(&server, 100))).await;
     for _ in 0..500 {
         let taken = upstreams.relay(UPSTREAM, &message()).await.unwrap();
-        assert_eq!((taken.task_id.as_str(), taken.reply.is_none()), ("our-task", true));
+        assert_eq!((taken.task_id.as_str(), taken.reply.is_by_worker()), ("our-task", true));
     }
     let len: u64 = redis.query(redis::cmd("XLEN").arg(KEY)).await.unwrap();
     assert!((100..500).contains(&len), "{len}");

@@ -10,7 +10,7 @@ async fn reply(server: &Server) -> Reply {
     let upstreams = upstreams(upstream(UpstreamKind::Http(http_to(&server.url()))));
     let taken = upstreams.relay(UPSTREAM, &message()).await.unwrap();
     assert_eq!(taken.task_id, "our-task");
-    taken.reply.expect("a reply")
+    taken.reply.streamed().expect("a reply")
 }
 
 /// All events up to the end, and how it ended.
@@ -103,7 +103,7 @@ async fn a_reply_that_takes_too_long_is_ended() {
     let max_reply = Duration::from_millis(200);
     let http = config::HttpUpstream { max_reply, ..http_to(&server.url()) };
     let taken = upstreams(upstream(UpstreamKind::Http(http))).relay(UPSTREAM, &message()).await;
-    let mut reply = taken.unwrap().reply.unwrap();
+    let mut reply = taken.unwrap().reply.streamed().unwrap();
     let (_, end) = read(&mut reply).await;
     assert_eq!(end, Some(ReplyBroken::Refused("the reply took too long")));
 }
@@ -119,7 +119,7 @@ async fn a_reply_that_never_pauses_is_ended_too() {
     let max_reply = Duration::from_secs(1);
     let http = config::HttpUpstream { max_reply, ..http_to(&server.url()) };
     let taken = upstreams(upstream(UpstreamKind::Http(http))).relay(UPSTREAM, &message()).await;
-    let mut reply = taken.unwrap().reply.unwrap();
+    let mut reply = taken.unwrap().reply.streamed().unwrap();
     assert!(matches!(reply.next().await, Some(Ok(_))));
     tokio::time::sleep(max_reply).await;
     let late = reply.next().await;
@@ -133,7 +133,7 @@ async fn a_reply_keeps_its_place_until_it_is_dropped() {
     let mut config = upstream(UpstreamKind::Http(http_to(&server.url())));
     config.max_in_flight = 1;
     let upstreams = upstreams(config);
-    let mut reply = upstreams.relay(UPSTREAM, &message()).await.unwrap().reply.unwrap();
+    let mut reply = upstreams.relay(UPSTREAM, &message()).await.unwrap().reply.streamed().unwrap();
     assert!(matches!(reply.next().await, Some(Ok(_))));
     let busy = upstreams.relay(UPSTREAM, &message()).await.err();
     assert_eq!(busy, Some(RelayError::Busy));

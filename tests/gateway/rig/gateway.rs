@@ -10,13 +10,35 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{API_KEY, http, until};
+use super::{API_KEY, Redis, http, until};
+
+/// What a config says that is about the memory engine itself.
+pub const MEMORY_ONLY: &str = "kind = \"memory\"";
 
 /// A running gateway; killed when dropped, its log printed where the test has failed.
 pub struct Gateway {
     process: Process,
     public: SocketAddr,
     admin: SocketAddr,
+    /// Its own, where the run asks for one.
+    _redis: Option<Redis>,
+}
+
+/// With `TIDEGATE_TEST_ENGINE=redis` whatever a test says of the memory engine must hold on a Redis of
+/// the gateway's own as well.
+async fn on_the_engine_of_this_run(toml: String) -> (String, Option<Redis>) {
+    let asked = std::env::var("TIDEGATE_TEST_ENGINE").is_ok_and(|engine| engine == "redis");
+    if !asked || toml.contains("kind = \"redis\"") || toml.contains(MEMORY_ONLY) {
+        return (toml, None);
+    }
+    let redis = Redis::start().await;
+    let url = format!("[engine.redis]\nurl = {:?}\n", redis.url());
+    let engine = "[engine]\n";
+    let toml = match toml.contains(engine) {
+        true => toml.replacen(engine, "[engine]\nkind = \"redis\"\n", 1) + "\n" + &url,
+        false => format!("[engine]\nkind = \"redis\"\n{url}\n{toml}"),
+    };
+    (toml, Some(redis))
 }
 
 impl Gateway {
@@ -26,7 +48,8 @@ impl Gateway {
     }
 
     pub async fn start_with_env(toml: impl ToString, env: &[(&str, &str)]) -> Self {
-        let mut process = Process::spawn(&toml.to_string(), env);
+        let (toml, redis) = on_the_engine_of_this_run(toml.to_string()).await;
+        let mut process = Process::spawn(&toml, env);
         let listening = until("\"listening\" event of the gateway", async || {
             if let Some(status) = process.child.try_wait().expect("a child can be waited for") {
                 panic!("the gateway ended with {status}");
@@ -39,7 +62,7 @@ impl Gateway {
             text.and_then(|text| text.parse().ok())
                 .unwrap_or_else(|| panic!("no address in field {name:?} of {listening}"))
         };
-        Self { public: port("public"), admin: port("admin"), process }
+        Self { public: port("public"), admin: port("admin"), process, _redis: redis }
     }
 
     /// Starts a gateway that is expected to end by itself: its exit code and all it said.
