@@ -225,7 +225,7 @@ async fn an_order_to_one_node_is_carried_out_on_all() {
     assert_eq!((a.events("disconnect_ordered"), b.events("disconnect_ordered")), (2, 1));
     for node in [&a, &b] {
         let done = [("outcome", "done")];
-        assert_eq!(node.metric("tidegate_control_orders_total", &done).await, 3.0);
+        node.wait_for_metric("tidegate_control_orders_total", &done, 3.0).await;
     }
 }
 

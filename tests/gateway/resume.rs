@@ -48,12 +48,11 @@ impl Place {
 
     /// As a client library does: each frame says where the client is now.
     fn follow(&mut self, frame: &Value) {
-        if let Some(epoch) = frame["epoch"].as_str() {
-            self.epoch = epoch.to_owned();
+        let Some(offset) = frame["offset"].as_u64() else { return };
+        if offset == 1 {
+            self.epoch = frame["epoch"].as_str().expect("an epoch begins").to_owned();
         }
-        if let Some(offset) = frame["offset"].as_u64() {
-            self.offset = offset;
-        }
+        self.offset = offset;
     }
 
     fn path(&self) -> String {
