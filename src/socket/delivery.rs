@@ -53,13 +53,6 @@ pub(super) fn all_follow(after: Option<Position>, publications: &[Delivery]) -> 
     }
 }
 
-pub(super) fn those_that_follow(
-    after: Option<Position>,
-    publications: impl IntoIterator<Item = Delivery>,
-) -> impl Iterator<Item = Delivery> {
-    publications.into_iter().filter(move |publication| judge(after, publication) == Verdict::Next)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

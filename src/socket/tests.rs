@@ -122,6 +122,27 @@ async fn held_publications_come_after_the_gateways_own_frames() {
 }
 
 #[tokio::test(flavor = "current_thread")]
+async fn what_waits_at_the_end_is_left_to_the_history() {
+    local(async {
+        let (socket, mut peer) = pair(1000);
+        let driving = drive(&socket);
+        socket.hold();
+        let (mut two, joined) = frames(&["kept", "live only"]);
+        let epoch = crate::protocol::Epoch::new(1).unwrap();
+        two[0].position = Some(Position { epoch, offset: 7 });
+        assert!(socket.deliver(&two, &joined));
+        // More of the history was still to come before the first.
+        socket.close(CloseReason::Restarting);
+        peer.write_all(&[0x88, 0x80, 0, 0, 0, 0]).await.unwrap();
+        let frames = read_all(&mut peer).await;
+        drop(peer);
+        driving.await.unwrap();
+        assert_eq!(texts(&frames), ["live only"]);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "current_thread")]
 async fn one_frame_larger_than_the_queue_is_taken_when_nothing_waits() {
     local(async {
         let (socket, mut peer) = pair(64);
