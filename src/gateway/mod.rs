@@ -4,43 +4,37 @@
 //! Threads: one for the engine (the broker's core, Redis connections, the admin port, signals) and
 //! one a worker.
 
-use std::collections::HashMap;
+mod engine;
+mod listen;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
-use crate::admin::{Admin, ReadyCheck};
-use crate::broker::{Core, MemoryHistory, Publisher, Rules, Seat};
-use crate::config::{Config, EngineKind, RedisEngine, Secret};
-use crate::control::{self, CancelHook, Control, Threads};
-use crate::generations::{Generations, Heard, Running, Task};
+use crate::admin::Admin;
+use crate::broker::{Core, Seat};
+use crate::config::Config;
+use crate::control::{self, CancelHook, Threads};
+use crate::generations::{Running, Task};
 use crate::handshake::Handshake;
-use crate::limits::{ConnectionCounts, SharedLimits};
+use crate::limits::ConnectionCounts;
 use crate::listener::Worker;
-use crate::presence::PresenceStore;
-use crate::redis_link::Commands;
 use crate::shutdown::Shutdown;
 use crate::telemetry;
-use crate::tokens::{Authenticator, TokenStore};
+use crate::tokens::Authenticator;
 use crate::upstream::UpstreamsShared;
-
-/// Connections that the kernel keeps for each worker until they are accepted.
-const BACKLOG: i32 = 1024;
+use engine::Engine;
+use listen::{bind_admin, bind_public};
 
 /// Histograms are drained this often, so that they do not grow between scrapes.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
-
-const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
-const SETTLE_INTERVAL: Duration = Duration::from_millis(5);
 
 /// What was bound.
 #[derive(Debug, Clone, Copy)]
@@ -142,162 +136,12 @@ async fn serve(
     Ok(outcome)
 }
 
-/// What lives in memory or in Redis, by config.
-struct Engine {
-    publisher: Publisher,
-    tokens: TokenStore,
-    limits: SharedLimits,
-    presence: PresenceStore,
-    control: Control,
-    generations: Generations,
-    ready: Vec<(&'static str, ReadyCheck)>,
-}
-
-impl Engine {
-    fn build(
-        config: &Config,
-        core: &Core,
-        threads: Threads,
-        running: Running,
-        shutdown: &Shutdown,
-    ) -> Result<Self, String> {
-        let max_bytes = config.engine.max_publication_bytes;
-        let mut ready = vec![("subscriptions", subscriptions_check(core))];
-        let histories = config.routes.iter().map(|route| (&route.channel, &route.history));
-        let rules = Arc::new(Rules::new(histories));
-        Ok(match &config.engine.kind {
-            EngineKind::Memory => Self {
-                publisher: Publisher::memory(
-                    core.intake(),
-                    rules,
-                    MemoryHistory::new(config.engine.max_history_bytes),
-                    max_bytes,
-                ),
-                tokens: TokenStore::memory(config.tokens.ttl),
-                limits: SharedLimits::memory(),
-                presence: PresenceStore::memory(),
-                control: Control::memory(threads),
-                generations: Generations::memory(running, &config.routes),
-                ready,
-            },
-            EngineKind::Redis(redis) => {
-                let mut connections = Connections { by_url: HashMap::new(), shutdown };
-                let publisher = connections.open("engine.redis.pubsub_url", &redis.pubsub_url)?;
-                let tokens = connections.open("engine.redis.tokens_url", &redis.tokens_url)?;
-                let limits = connections.open("engine.redis.limits_url", &redis.limits_url)?;
-                for (name, commands) in
-                    [("redis", &publisher), ("redis_tokens", &tokens), ("redis_limits", &limits)]
-                {
-                    ready.push((name, redis_check(commands)));
-                }
-                let control =
-                    Control::redis(&redis.pubsub_url, &redis.key_prefix, threads, shutdown)
-                        .map_err(|wrong| format!("engine.redis: {wrong}"))?;
-                ready.push(("control", control_check(&control)));
-                Self {
-                    control,
-                    // Where the channels are.
-                    presence: PresenceStore::redis(publisher.clone(), &redis.key_prefix),
-                    generations: Generations::redis(
-                        running,
-                        &publisher,
-                        &redis.key_prefix,
-                        &config.routes,
-                    ),
-                    publisher: Publisher::redis(publisher, &redis.key_prefix, rules, max_bytes),
-                    tokens: TokenStore::redis(tokens, &config.tokens.key_prefix, config.tokens.ttl),
-                    limits: SharedLimits::redis(limits, &redis.key_prefix),
-                    ready,
-                }
-            }
-        })
-    }
-
-    /// Waits until Redis answers, so that the first clients need not race it. A Redis that stays away is
-    /// not waited for: the gateway serves what it can and says that it is not ready.
-    async fn settle(&self, upstreams: &UpstreamsShared) {
-        let settled = async {
-            while !self.ready.iter().all(|(_, check)| check().is_ok()) || !upstreams.queues_are_up()
-            {
-                tokio::time::sleep(SETTLE_INTERVAL).await;
-            }
-        };
-        let _or_not = tokio::time::timeout(SETTLE_TIMEOUT, settled).await;
-    }
-
-    /// Starts the broker's core.
-    fn run(
-        &mut self,
-        mut core: Core,
-        config: &Config,
-        shutdown: &Shutdown,
-    ) -> Result<(), StartError> {
-        tokio::task::spawn_local(self.generations.ledger.clone().run());
-        let tracker = self.generations.tracker.clone();
-        core.observed_by(move |channel, json, position| {
-            let heard = tracker.hear(channel, json, position);
-            if heard == Heard::Drop {
-                telemetry::generations::second_end_dropped();
-            }
-            heard == Heard::Deliver
-        });
-        match &config.engine.kind {
-            EngineKind::Memory => {
-                tokio::task::spawn_local(core.run_memory(self.publisher.history()));
-            }
-            EngineKind::Redis(RedisEngine { pubsub_url, .. }) => {
-                let run = core
-                    .run_redis(pubsub_url, self.publisher.history(), shutdown.clone())
-                    .map_err(|wrong| {
-                        StartError::Setting(format!("engine.redis.pubsub_url: {wrong}"))
-                    })?;
-                tokio::task::spawn_local(run);
-            }
-        }
-        Ok(())
-    }
-}
-
-fn subscriptions_check(core: &Core) -> ReadyCheck {
-    let live = core.live();
-    Arc::new(move || live.load(Ordering::Acquire).then_some(()).ok_or("subscriptions are not live"))
-}
-
-fn redis_check(commands: &Commands) -> ReadyCheck {
-    let commands = commands.clone();
-    Arc::new(move || commands.is_up().then_some(()).ok_or("Redis cannot be reached"))
-}
-
-/// Orders of other nodes reach this one.
-fn control_check(control: &Control) -> ReadyCheck {
-    let control = control.clone();
-    Arc::new(move || control.is_live().then_some(()).ok_or("orders do not reach this node"))
-}
-
 /// Ends what `running` knows, by order of any node.
 fn cancels(running: &Running) -> CancelHook {
     let running = running.clone();
     Arc::new(move |channel, task_id| {
         u64::from(running.cancel(&Task { channel: channel.clone(), id: task_id.into() }))
     })
-}
-
-/// One command connection for each Redis that the parts live in.
-struct Connections<'a> {
-    by_url: HashMap<String, Commands>,
-    shutdown: &'a Shutdown,
-}
-
-impl Connections<'_> {
-    fn open(&mut self, key: &'static str, url: &Secret) -> Result<Commands, String> {
-        if let Some(commands) = self.by_url.get(url.expose()) {
-            return Ok(commands.clone());
-        }
-        let commands =
-            Commands::start(url, key, self.shutdown).map_err(|wrong| format!("{key}: {wrong}"))?;
-        self.by_url.insert(url.expose().to_owned(), commands.clone());
-        Ok(commands)
-    }
 }
 
 fn workers(
@@ -435,41 +279,4 @@ async fn stop_when_asked(
     shutdown.force();
     telemetry::lifecycle::stopped(drained);
     if drained && !failed { Outcome::Drained } else { Outcome::Cut }
-}
-
-/// One socket a worker on the same port. `SO_REUSEPORT` would also let a second gateway join in silence,
-/// so a socket without it must be able to have the port first.
-fn bind_public(
-    address: SocketAddr,
-    count: usize,
-) -> Result<Vec<std::net::TcpListener>, StartError> {
-    let wrong = |error| StartError::Bind { key: "server.listen", address, error };
-    if address.port() != 0 {
-        listening_socket(address, false).map_err(wrong)?;
-    }
-    let mut listeners = Vec::with_capacity(count);
-    let mut address = address;
-    for _ in 0..count {
-        let socket = listening_socket(address, true).map_err(wrong)?;
-        let listener = std::net::TcpListener::from(socket);
-        address = listener.local_addr().map_err(wrong)?;
-        listeners.push(listener);
-    }
-    Ok(listeners)
-}
-
-fn bind_admin(address: SocketAddr) -> Result<std::net::TcpListener, StartError> {
-    listening_socket(address, false)
-        .map(std::net::TcpListener::from)
-        .map_err(|error| StartError::Bind { key: "admin.listen", address, error })
-}
-
-fn listening_socket(address: SocketAddr, shared: bool) -> std::io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(shared)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket)
 }

@@ -1,0 +1,173 @@
+//! What lives in memory or in Redis, by config: built here, and told whether it is up.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::StartError;
+use crate::admin::ReadyCheck;
+use crate::broker::{Core, MemoryHistory, Publisher, Rules};
+use crate::config::{Config, EngineKind, RedisEngine, Secret};
+use crate::control::{Control, Threads};
+use crate::generations::{Generations, Heard, Running};
+use crate::limits::SharedLimits;
+use crate::presence::PresenceStore;
+use crate::redis_link::Commands;
+use crate::shutdown::Shutdown;
+use crate::telemetry;
+use crate::tokens::TokenStore;
+use crate::upstream::UpstreamsShared;
+
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
+const SETTLE_INTERVAL: Duration = Duration::from_millis(5);
+
+/// The parts that all threads share.
+pub(super) struct Engine {
+    pub publisher: Publisher,
+    pub tokens: TokenStore,
+    pub limits: SharedLimits,
+    pub presence: PresenceStore,
+    pub control: Control,
+    pub generations: Generations,
+    pub ready: Vec<(&'static str, ReadyCheck)>,
+}
+
+impl Engine {
+    pub fn build(
+        config: &Config,
+        core: &Core,
+        threads: Threads,
+        running: Running,
+        shutdown: &Shutdown,
+    ) -> Result<Self, String> {
+        let max_bytes = config.engine.max_publication_bytes;
+        let mut ready = vec![("subscriptions", subscriptions_check(core))];
+        let histories = config.routes.iter().map(|route| (&route.channel, &route.history));
+        let rules = Arc::new(Rules::new(histories));
+        Ok(match &config.engine.kind {
+            EngineKind::Memory => Self {
+                publisher: Publisher::memory(
+                    core.intake(),
+                    rules,
+                    MemoryHistory::new(config.engine.max_history_bytes),
+                    max_bytes,
+                ),
+                tokens: TokenStore::memory(config.tokens.ttl),
+                limits: SharedLimits::memory(),
+                presence: PresenceStore::memory(),
+                control: Control::memory(threads),
+                generations: Generations::memory(running, &config.routes),
+                ready,
+            },
+            EngineKind::Redis(redis) => {
+                let mut connections = Connections { by_url: HashMap::new(), shutdown };
+                let publisher = connections.open("engine.redis.pubsub_url", &redis.pubsub_url)?;
+                let tokens = connections.open("engine.redis.tokens_url", &redis.tokens_url)?;
+                let limits = connections.open("engine.redis.limits_url", &redis.limits_url)?;
+                for (name, commands) in
+                    [("redis", &publisher), ("redis_tokens", &tokens), ("redis_limits", &limits)]
+                {
+                    ready.push((name, redis_check(commands)));
+                }
+                let control =
+                    Control::redis(&redis.pubsub_url, &redis.key_prefix, threads, shutdown)
+                        .map_err(|wrong| format!("engine.redis: {wrong}"))?;
+                ready.push(("control", control_check(&control)));
+                Self {
+                    control,
+                    // Where the channels are.
+                    presence: PresenceStore::redis(publisher.clone(), &redis.key_prefix),
+                    generations: Generations::redis(
+                        running,
+                        &publisher,
+                        &redis.key_prefix,
+                        &config.routes,
+                    ),
+                    publisher: Publisher::redis(publisher, &redis.key_prefix, rules, max_bytes),
+                    tokens: TokenStore::redis(tokens, &config.tokens.key_prefix, config.tokens.ttl),
+                    limits: SharedLimits::redis(limits, &redis.key_prefix),
+                    ready,
+                }
+            }
+        })
+    }
+
+    /// Waits until Redis answers, so that the first clients need not race it. A Redis that stays away is
+    /// not waited for: the gateway serves what it can and says that it is not ready.
+    pub async fn settle(&self, upstreams: &UpstreamsShared) {
+        let settled = async {
+            while !self.ready.iter().all(|(_, check)| check().is_ok()) || !upstreams.queues_are_up()
+            {
+                tokio::time::sleep(SETTLE_INTERVAL).await;
+            }
+        };
+        let _or_not = tokio::time::timeout(SETTLE_TIMEOUT, settled).await;
+    }
+
+    /// Starts the broker's core.
+    pub fn run(
+        &mut self,
+        mut core: Core,
+        config: &Config,
+        shutdown: &Shutdown,
+    ) -> Result<(), StartError> {
+        tokio::task::spawn_local(self.generations.ledger.clone().run());
+        let tracker = self.generations.tracker.clone();
+        core.observed_by(move |channel, json, position| {
+            let heard = tracker.hear(channel, json, position);
+            if heard == Heard::Drop {
+                telemetry::generations::second_end_dropped();
+            }
+            heard == Heard::Deliver
+        });
+        match &config.engine.kind {
+            EngineKind::Memory => {
+                tokio::task::spawn_local(core.run_memory(self.publisher.history()));
+            }
+            EngineKind::Redis(RedisEngine { pubsub_url, .. }) => {
+                let run = core
+                    .run_redis(pubsub_url, self.publisher.history(), shutdown.clone())
+                    .map_err(|wrong| {
+                        StartError::Setting(format!("engine.redis.pubsub_url: {wrong}"))
+                    })?;
+                tokio::task::spawn_local(run);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn subscriptions_check(core: &Core) -> ReadyCheck {
+    let live = core.live();
+    Arc::new(move || live.load(Ordering::Acquire).then_some(()).ok_or("subscriptions are not live"))
+}
+
+fn redis_check(commands: &Commands) -> ReadyCheck {
+    let commands = commands.clone();
+    Arc::new(move || commands.is_up().then_some(()).ok_or("Redis cannot be reached"))
+}
+
+/// Orders of other nodes reach this one.
+fn control_check(control: &Control) -> ReadyCheck {
+    let control = control.clone();
+    Arc::new(move || control.is_live().then_some(()).ok_or("orders do not reach this node"))
+}
+
+/// One command connection for each Redis that the parts live in.
+struct Connections<'a> {
+    by_url: HashMap<String, Commands>,
+    shutdown: &'a Shutdown,
+}
+
+impl Connections<'_> {
+    fn open(&mut self, key: &'static str, url: &Secret) -> Result<Commands, String> {
+        if let Some(commands) = self.by_url.get(url.expose()) {
+            return Ok(commands.clone());
+        }
+        let commands =
+            Commands::start(url, key, self.shutdown).map_err(|wrong| format!("{key}: {wrong}"))?;
+        self.by_url.insert(url.expose().to_owned(), commands.clone());
+        Ok(commands)
+    }
+}
