@@ -116,17 +116,18 @@ impl MemoryHistory {
         published
     }
 
-    pub fn read(&self, channel: &ChannelName, from: ReadFrom) -> Page {
+    /// `lives` is the time of an epoch that begins here.
+    pub fn read(&self, channel: &ChannelName, from: ReadFrom, lives: Duration) -> Page {
         let now = Instant::now();
         let mut state = self.state();
         state.sweep(now);
-        state.log(channel, now).read(from, now)
+        state.log(channel, lives, now).read(from, now)
     }
 
     pub fn generation_begins(&self, channel: &ChannelName, task_id: &str) {
         let now = Instant::now();
         let mut state = self.state();
-        let log = state.log(channel, now);
+        let log = state.log(channel, GENERATION_TTL, now);
         log.running.retain(|running| running.ends > now);
         if log.running.iter().any(|running| *running.task_id == *task_id) {
             return;
@@ -158,9 +159,9 @@ impl MemoryHistory {
 
 impl State {
     /// The channel's log; a new one begins a new epoch.
-    fn log(&mut self, channel: &ChannelName, now: Instant) -> &mut Log {
+    fn log(&mut self, channel: &ChannelName, lives: Duration, now: Instant) -> &mut Log {
         if !self.channels.contains_key(channel) {
-            let deadline = now + EPOCH_TTL;
+            let deadline = now + lives;
             let log = Log {
                 epoch: new_epoch(),
                 offset: 0,
@@ -184,7 +185,7 @@ impl State {
         json: &[u8],
         now: Instant,
     ) -> Delivery {
-        let log = self.log(channel, now);
+        let log = self.log(channel, history.ttl, now);
         log.offset += 1;
         let delivery = encode(json, Some(Position { epoch: log.epoch, offset: log.offset }));
         let before = log.bytes;

@@ -34,6 +34,9 @@ const PAGE_BYTES: usize = 256 * 1024;
 /// nothing is told so.
 const EPOCH_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// The life of an epoch on a channel that keeps nothing here, though a worker may keep it.
+const UNKNOWN_TTL: Duration = Duration::from_secs(60);
+
 /// A generation that nobody ended counts as running for this long.
 const GENERATION_TTL: Duration = Duration::from_secs(30 * 60);
 
@@ -106,11 +109,13 @@ impl History {
         self.rules.of(channel).is_some()
     }
 
-    /// Reads a page. Begins the epoch of a channel that has none, so that its first client can resume.
+    /// Reads a page. Begins the epoch of a channel that has none, so that its first client can resume;
+    /// one that only clients have looked at lives no longer than a publication would.
     pub async fn read(&self, channel: &ChannelName, from: ReadFrom) -> Result<Page, PublishError> {
+        let lives = self.rules.of(channel).map_or(UNKNOWN_TTL, |history| history.ttl);
         match &self.engine {
-            Engine::Memory(memory) => Ok(memory.read(channel, from)),
-            Engine::Redis(redis) => redis.read(channel, from).await,
+            Engine::Memory(memory) => Ok(memory.read(channel, from, lives)),
+            Engine::Redis(redis) => redis.read(channel, from, lives).await,
         }
     }
 

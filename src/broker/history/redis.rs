@@ -6,9 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use redis::{Script, Value};
 
-use super::{
-    EPOCH_TTL, GENERATION_TTL, Once, PAGE_BYTES, PAGE_LENGTH, Page, Published, ReadFrom, encode,
-};
+use super::{GENERATION_TTL, Once, PAGE_BYTES, PAGE_LENGTH, Page, Published, ReadFrom, encode};
 use crate::broker::PublishError;
 use crate::config;
 use crate::protocol::{ChannelName, Position};
@@ -85,7 +83,13 @@ impl RedisHistory {
         Ok(Published { position, duplicate })
     }
 
-    pub async fn read(&self, channel: &ChannelName, from: ReadFrom) -> Result<Page, PublishError> {
+    /// `lives` is the time of an epoch that begins here.
+    pub async fn read(
+        &self,
+        channel: &ChannelName,
+        from: ReadFrom,
+        lives: Duration,
+    ) -> Result<Page, PublishError> {
         let mut call = self.0.read.prepare_invoke();
         for part in ["stream", "meta", "running"] {
             call.key(self.key(channel, part));
@@ -94,7 +98,7 @@ impl RedisHistory {
             ReadFrom::Running => call.arg("").arg(0),
             ReadFrom::After(Position { epoch, offset }) => call.arg(epoch.to_string()).arg(offset),
         };
-        call.arg(PAGE_LENGTH).arg(PAGE_BYTES).arg(milliseconds(EPOCH_TTL));
+        call.arg(PAGE_LENGTH).arg(PAGE_BYTES).arg(milliseconds(lives));
         let answer: Vec<Value> = self.0.commands.invoke(&call).await?;
         page(answer).ok_or(PublishError::EngineDown)
     }
