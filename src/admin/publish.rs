@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::{Admin, Answer, api};
-use crate::broker::{Once, PublishError, Published};
+use crate::broker::{PublishError, PublishOnce, Published};
 use crate::protocol::{ChannelName, Position};
 
 /// Publications of one call.
@@ -129,11 +129,11 @@ fn publications(body: Body) -> Result<Vec<Publication>, Answer> {
     }
 }
 
-fn once(key: Option<String>) -> Result<Option<Once>, Answer> {
+fn once(key: Option<String>) -> Result<Option<PublishOnce>, Answer> {
     match key {
         None => Ok(None),
         Some(key) if (1..=MAX_KEY_BYTES).contains(&key.len()) => {
-            Ok(Some(Once { key: format!("api:{key}"), number: 1, remembered: REMEMBERED }))
+            Ok(Some(PublishOnce { key: format!("api:{key}"), number: 1, remembered: REMEMBERED }))
         }
         Some(_) => Err(api::bad_request("idempotency_key has 1 to 128 bytes")),
     }

@@ -19,7 +19,7 @@ mod thread;
 
 pub use core::Core;
 pub use history::{
-    History, MemoryHistory, Once, Page, Published, ReadFrom, Rules, compact, joined,
+    History, MemoryHistory, Page, PublishOnce, Published, ReadFrom, Rules, compact, joined,
 };
 pub use publisher::Publisher;
 pub use thread::{Broker, Kept, Seat, Subscription};

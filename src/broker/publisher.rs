@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::core::Intake;
-use super::history::{History, MemoryHistory, Once, Published, RedisHistory, Rules};
+use super::history::{History, MemoryHistory, PublishOnce, Published, RedisHistory, Rules};
 use super::{Publication, PublishError};
 use crate::protocol::ChannelName;
 use crate::redis_link::Commands;
@@ -61,7 +61,7 @@ impl Publisher {
         &self,
         channel: &ChannelName,
         json: Bytes,
-        once: Option<&Once>,
+        once: Option<&PublishOnce>,
     ) -> Result<Published, PublishError> {
         self.publish_all(channel, &[json], once).await
     }
@@ -71,7 +71,7 @@ impl Publisher {
         &self,
         channel: &ChannelName,
         data: &[Bytes],
-        once: Option<&Once>,
+        once: Option<&PublishOnce>,
     ) -> Result<Published, PublishError> {
         if data.iter().any(|json| json.len() > self.max_bytes) {
             return Err(PublishError::TooLarge);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::broker::{Once, PublishError, Publisher};
+use crate::broker::{PublishError, PublishOnce, Publisher};
 use crate::generations::Task;
 
 /// While the engine is away, an event is tried again this often, with this pause.
@@ -41,7 +41,7 @@ impl Voice {
 
     async fn publish(&self, key: String, number: u64, json: Bytes) -> Result<(), PublishError> {
         // An attempt without an answer may have been published all the same.
-        let once = Once { key, number, remembered: REMEMBERED };
+        let once = PublishOnce { key, number, remembered: REMEMBERED };
         let mut result = Ok(());
         for attempt in 0..PUBLISH_ATTEMPTS {
             if attempt > 0 {

@@ -222,7 +222,11 @@ async fn an_order_to_one_node_is_carried_out_on_all() {
     }
     is_open(&mut stays).await;
     // Orders are told where they were given.
-    assert_eq!((a.events("disconnect_ordered"), b.events("disconnect_ordered")), (2, 1));
+    until("an audit line for each", async || {
+        let told = (a.events("disconnect_ordered"), b.events("disconnect_ordered"));
+        (told == (2, 1)).then_some(())
+    })
+    .await;
     for node in [&a, &b] {
         let done = [("outcome", "done")];
         node.wait_for_metric("tidegate_control_orders_total", &done, 3.0).await;

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::{
-    EPOCH_TTL, GENERATION_TTL, Once, PAGE_BYTES, PAGE_LENGTH, Page, Published, ReadFrom, encode,
-    new_epoch,
+    EPOCH_TTL, GENERATION_TTL, PAGE_BYTES, PAGE_LENGTH, Page, PublishOnce, Published, ReadFrom,
+    encode, new_epoch,
 };
 use crate::config;
 use crate::protocol::{ChannelName, Epoch, Position};
@@ -89,7 +89,7 @@ impl MemoryHistory {
         channel: &ChannelName,
         history: Option<&config::History>,
         data: &[Bytes],
-        once: Option<&Once>,
+        once: Option<&PublishOnce>,
         mut emit: impl FnMut(Delivery),
     ) -> Published {
         let now = Instant::now();
@@ -236,13 +236,19 @@ impl State {
         }
     }
 
-    fn done(&self, channel: &ChannelName, once: &Once, now: Instant) -> Option<Published> {
+    fn done(&self, channel: &ChannelName, once: &PublishOnce, now: Instant) -> Option<Published> {
         let remembered = self.remembered.get(&(channel.clone(), once.key.clone()))?;
         let fits = remembered.until > now && remembered.number >= once.number;
         fits.then_some(remembered.published)
     }
 
-    fn remember(&mut self, channel: &ChannelName, once: &Once, published: Published, now: Instant) {
+    fn remember(
+        &mut self,
+        channel: &ChannelName,
+        once: &PublishOnce,
+        published: Published,
+        now: Instant,
+    ) {
         let key = (channel.clone(), once.key.clone());
         let until = now + once.remembered.min(Duration::from_secs(24 * 60 * 60));
         let remembered = Remembered { number: once.number, published, until };

@@ -77,7 +77,7 @@ pub struct Page {
 
 /// Makes a publication happen once, however often it is tried.
 #[derive(Debug, Clone)]
-pub struct Once {
+pub struct PublishOnce {
     /// Names whoever publishes, within the channel.
     pub key: String,
     /// Grows with each publication under this key.

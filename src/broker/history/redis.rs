@@ -6,7 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use redis::{Script, Value};
 
-use super::{GENERATION_TTL, Once, PAGE_BYTES, PAGE_LENGTH, Page, Published, ReadFrom, encode};
+use super::{
+    GENERATION_TTL, PAGE_BYTES, PAGE_LENGTH, Page, PublishOnce, Published, ReadFrom, encode,
+};
 use crate::broker::PublishError;
 use crate::config;
 use crate::protocol::{ChannelName, Position};
@@ -56,7 +58,7 @@ impl RedisHistory {
         channel: &ChannelName,
         history: Option<&config::History>,
         data: &[Bytes],
-        once: Option<&Once>,
+        once: Option<&PublishOnce>,
     ) -> Result<Published, PublishError> {
         if history.is_none() && once.is_none() {
             for json in data {
@@ -71,7 +73,7 @@ impl RedisHistory {
         call.arg(channel.as_str());
         call.arg(history.map_or(0, |history| history.size));
         call.arg(history.map_or(0, |history| milliseconds(history.ttl)));
-        if let Some(Once { key, number, remembered }) = once {
+        if let Some(PublishOnce { key, number, remembered }) = once {
             call.key(self.key(channel, &format!("once:{key}")));
             call.arg(*number).arg(milliseconds(*remembered));
         }

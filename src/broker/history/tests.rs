@@ -181,8 +181,8 @@ async fn an_epoch_begins_with_the_first_look(bench: Bench) {
 async fn a_repeat_is_recognised_by_its_key(bench: Bench) {
     for name in ["five_1", "plain"] {
         let channel = channel(name);
-        let once = |key: &str, number| Once { key: key.to_owned(), number, remembered: TTL };
-        let publish = async |once: &Once| {
+        let once = |key: &str, number| PublishOnce { key: key.to_owned(), number, remembered: TTL };
+        let publish = async |once: &PublishOnce| {
             bench.publisher.publish(&channel, "{}".into(), Some(once)).await.unwrap()
         };
         let first = publish(&once("a", 1)).await;
@@ -331,7 +331,7 @@ async fn the_keys_of_a_channel_share_a_cluster_slot() {
     let (_server, cluster) = RedisServer::start_cluster().await;
     let publisher = Publisher::redis(cluster.clone(), "tg:", rules(), 1 << 20);
     let channel = channel("five_1");
-    let once = Once { key: "k".to_owned(), number: 1, remembered: TTL };
+    let once = PublishOnce { key: "k".to_owned(), number: 1, remembered: TTL };
     let published = publisher.publish(&channel, "{}".into(), Some(&once)).await.unwrap();
     let history = publisher.history();
     history.generation_begins(&channel, "t").await.unwrap();
