@@ -6,6 +6,7 @@ mod engine;
 mod admin;
 mod broker;
 mod chaos;
+mod chaos_replies;
 mod chat;
 mod conformance;
 mod credentials;

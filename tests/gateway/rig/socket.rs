@@ -76,11 +76,6 @@ impl Socket {
         json
     }
 
-    /// Leaves without a word, as a client does that loses its network.
-    pub fn cut(self) {
-        drop(self);
-    }
-
     /// Skips messages up to the close frame, and returns its code.
     pub async fn closed(&mut self) -> Option<u16> {
         loop {

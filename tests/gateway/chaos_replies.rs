@@ -1,0 +1,256 @@
+//! Replies that stream through two gateways, while connections are cut and a gateway is killed: every
+//! client sees each reply from its begin to exactly one end, its chunks once and in order.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::rig::{Client, DEADLINE, Event, Gateway, Redis, Reply, Settings, Upstream, http, until};
+
+const CHANNELS: usize = 10;
+
+/// Clients of each channel; the first of them asks.
+const DEVICES: usize = 3;
+
+/// Questions on each channel.
+const QUESTIONS: usize = 4;
+
+const CHUNKS: u64 = 40;
+const PACE: Duration = Duration::from_millis(20);
+const RETRY: Duration = Duration::from_millis(50);
+
+struct World {
+    gateways: Mutex<[SocketAddr; 2]>,
+    /// The task of each channel's last question.
+    last: Mutex<HashMap<usize, String>>,
+    queued: AtomicUsize,
+    ended: AtomicUsize,
+    worker_lost: AtomicUsize,
+    cuts: AtomicUsize,
+}
+
+/// One client of one channel, as a library would be.
+struct Device {
+    world: Arc<World>,
+    channel: usize,
+    asks: bool,
+    place: Option<(String, u64)>,
+    /// The next chunk of each reply; `None` = it has ended.
+    replies: HashMap<String, Option<u64>>,
+    asked: usize,
+    /// The present question's task, once it is queued.
+    task: Option<String>,
+    roll: usize,
+}
+
+impl Device {
+    async fn run(mut self) -> HashMap<String, Option<u64>> {
+        while !self.is_done() {
+            self.roll += 1;
+            let address = self.world.gateways.lock().unwrap()[self.roll % 2];
+            let path = match &self.place {
+                None => format!("/ws/{}/", self.channel),
+                Some((epoch, offset)) => {
+                    format!("/ws/{}/?since={offset}&epoch={epoch}", self.channel)
+                }
+            };
+            match Client::attempt(address, &path).await {
+                Some(client) => self.follow(client).await,
+                None => tokio::time::sleep(RETRY).await,
+            }
+        }
+        self.replies
+    }
+
+    /// The channel's last reply has ended here.
+    fn is_done(&self) -> bool {
+        let last = self.world.last.lock().unwrap().get(&self.channel).cloned();
+        last.is_some_and(|task| self.replies.get(&task) == Some(&None))
+    }
+
+    /// Until the connection ends, is cut here, or there is nothing more to come.
+    async fn follow(&mut self, mut client: Client) {
+        let frames = 20 + self.roll * 7 % 40;
+        for number in 0..frames {
+            let event = tokio::time::timeout(DEADLINE, client.next_without_deadline()).await;
+            match event.expect("something within the deadline") {
+                Event::Text(text) => {
+                    let frame: Value = serde_json::from_str(&text).expect("JSON");
+                    if number == 0 { self.connected(&frame) } else { self.hear(&frame) }
+                }
+                Event::Binary(_) => panic!("nobody sends binary"),
+                Event::Closed(..) | Event::Lost => return,
+            }
+            if self.is_done() {
+                return;
+            }
+            self.ask(&mut client, number == 0).await;
+        }
+        self.world.cuts.fetch_add(1, Relaxed);
+        drop(client);
+    }
+
+    /// The next question, or on a new connection the one that has no answer yet.
+    async fn ask(&mut self, client: &mut Client, fresh: bool) {
+        if !self.asks {
+            return;
+        }
+        let ended = self.task.as_ref().is_some_and(|task| self.replies.get(task) == Some(&None));
+        let begins = self.asked == 0 || ended;
+        if begins && self.asked < QUESTIONS {
+            (self.asked, self.task) = (self.asked + 1, None);
+        }
+        if begins || fresh && self.task.is_none() {
+            let id = format!("{}-{}", self.channel, self.asked);
+            let question = json!({"message": "go", "id": id}).to_string();
+            let _or_it_is_asked_again = client.try_send(Event::Text(question)).await;
+        }
+    }
+
+    fn connected(&mut self, frame: &Value) {
+        assert_eq!(frame["event"], "connected");
+        assert_ne!(frame["recovered"], false, "Redis has lost nothing");
+        let epoch = frame["epoch"].as_str().expect("an epoch").to_owned();
+        self.place = Some((epoch, frame["offset"].as_u64().expect("an offset")));
+    }
+
+    fn hear(&mut self, frame: &Value) {
+        let event = frame["event"].as_str().expect("a name");
+        if event == "task_queued" {
+            let task = frame["task_id"].as_str().expect("a task").to_owned();
+            if self.asked == QUESTIONS {
+                self.world.last.lock().unwrap().insert(self.channel, task.clone());
+            }
+            self.task = Some(task);
+            self.world.queued.fetch_add(1, Relaxed);
+            return;
+        }
+        let (epoch, last) = self.place.take().expect("connected");
+        assert_eq!(frame["offset"], last + 1, "{frame}");
+        let epoch =
+            if last == 0 { frame["epoch"].as_str().expect("one").to_owned() } else { epoch };
+        self.place = Some((epoch, last + 1));
+        let task = frame["task_id"].as_str().expect("a task").to_owned();
+        match (event, self.replies.get(&task).copied()) {
+            ("processing_started", None) => {
+                self.replies.insert(task, Some(0));
+            }
+            ("chunk", Some(Some(next))) => {
+                assert_eq!(frame["n"], next, "{frame}");
+                self.replies.insert(task, Some(next + 1));
+            }
+            ("complete", Some(Some(next))) => {
+                assert_eq!(next, CHUNKS, "{frame}");
+                self.ends(task);
+            }
+            ("error", Some(Some(_))) => {
+                assert_eq!(frame["code"], "worker_lost", "{frame}");
+                if self.asks {
+                    self.world.worker_lost.fetch_add(1, Relaxed);
+                }
+                self.ends(task);
+            }
+            (_, before) => panic!("{before:?}, and then {frame}"),
+        }
+    }
+
+    fn ends(&mut self, task: String) {
+        self.replies.insert(task, None);
+        if self.asks {
+            self.world.ended.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+/// Streams numbered chunks, each with the task that the gateway named.
+async fn upstream() -> Upstream {
+    Upstream::start(|request| {
+        let task = request.json()["task_id"].clone();
+        let (writer, reply) = Reply::stream("text/event-stream");
+        tokio::spawn(async move {
+            for n in 0..CHUNKS {
+                let event = json!({"event": "chunk", "n": n, "task_id": task});
+                if !writer.write(format!("data: {event}\n\n")) {
+                    return;
+                }
+                tokio::time::sleep(PACE).await;
+            }
+            let end = json!({"event": "complete", "task_id": task});
+            writer.write(format!("data: {end}\n\n"));
+        });
+        reply
+    })
+    .await
+}
+
+fn settings(redis: &Redis, upstream: &Upstream) -> Settings {
+    Settings::new()
+        .redis(&redis.url())
+        .route(
+            "path = \"/ws/{name}/\"\nchannel = \"replies_{name}\"\nupstream = \"worker\"\n\
+             auth = [\"anonymous\"]",
+        )
+        .upstream("worker", &format!("kind = \"http\"\nurl = {:?}", upstream.url("/")))
+}
+
+#[tokio::test]
+async fn every_reply_ends_once_for_everybody_though_its_gateway_dies() {
+    let (redis, upstream) = (Redis::start().await, upstream().await);
+    let settings = settings(&redis, &upstream);
+    let start = async || {
+        let gateway = Gateway::start(&settings).await;
+        until("ready gateway", async || {
+            (http::get(gateway.admin(), "/readyz").await.status == 200).then_some(())
+        })
+        .await;
+        gateway
+    };
+    let (mut doomed, other) = (start().await, start().await);
+    let world = Arc::new(World {
+        gateways: Mutex::new([doomed.addr(), other.addr()]),
+        last: Mutex::default(),
+        queued: AtomicUsize::new(0),
+        ended: AtomicUsize::new(0),
+        worker_lost: AtomicUsize::new(0),
+        cuts: AtomicUsize::new(0),
+    });
+    let device = |number: usize| Device {
+        world: Arc::clone(&world),
+        channel: number / DEVICES,
+        asks: number.is_multiple_of(DEVICES),
+        place: None,
+        replies: HashMap::new(),
+        asked: 0,
+        task: None,
+        roll: number,
+    };
+    let devices: Vec<_> =
+        (0..CHANNELS * DEVICES).map(|number| tokio::spawn(device(number).run())).collect();
+    until("a second round of questions", async || {
+        (world.queued.load(Relaxed) > CHANNELS + CHANNELS / 2).then_some(())
+    })
+    .await;
+    doomed.signal(Signal::KILL);
+    doomed.wait_exit().await;
+    let next = start().await;
+    world.gateways.lock().unwrap()[0] = next.addr();
+    for device in devices {
+        let replies = device.await.expect("nobody found anything wrong");
+        assert!(replies.values().all(Option::is_none), "a reply without an end: {replies:?}");
+    }
+    let World { queued, ended, worker_lost, cuts, .. } = &*world;
+    eprintln!(
+        "questions answered {}, replies ended {}, of them lost with their gateway {}, cuts {}",
+        queued.load(Relaxed),
+        ended.load(Relaxed),
+        worker_lost.load(Relaxed),
+        cuts.load(Relaxed),
+    );
+    assert!(worker_lost.load(Relaxed) > 0, "the gateway died with replies under way");
+    assert!(ended.load(Relaxed) >= CHANNELS * QUESTIONS);
+}
