@@ -10,7 +10,9 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::rig::{Client, DEADLINE, Event, Gateway, Redis, Reply, Settings, Upstream, http, until};
+use crate::rig::{
+    Client, DEADLINE, Event, Gateway, Redis, Reply, Settings, Upstream, http, jwt, until,
+};
 
 const CHANNELS: usize = 10;
 
@@ -22,6 +24,8 @@ const QUESTIONS: usize = 4;
 
 const CHUNKS: u64 = 40;
 const PACE: Duration = Duration::from_millis(20);
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
 const RETRY: Duration = Duration::from_millis(50);
 
 struct World {
@@ -53,12 +57,12 @@ impl Device {
         while !self.is_done() {
             self.roll += 1;
             let address = self.world.gateways.lock().unwrap()[self.roll % 2];
-            let path = match &self.place {
-                None => format!("/ws/{}/", self.channel),
-                Some((epoch, offset)) => {
-                    format!("/ws/{}/?since={offset}&epoch={epoch}", self.channel)
-                }
-            };
+            let session =
+                jwt::hs256(SECRET, &json!({"user_id": self.channel, "exp": jwt::in_seconds(3600)}));
+            let mut path = format!("/ws/{}/?token={session}", self.channel);
+            if let Some((epoch, offset)) = &self.place {
+                path.push_str(&format!("&since={offset}&epoch={epoch}"));
+            }
             match Client::attempt(address, &path).await {
                 Some(client) => self.follow(client).await,
                 None => tokio::time::sleep(RETRY).await,
@@ -67,10 +71,11 @@ impl Device {
         self.replies
     }
 
-    /// The channel's last reply has ended here.
+    /// The channel's last reply has ended here, and every other.
     fn is_done(&self) -> bool {
         let last = self.world.last.lock().unwrap().get(&self.channel).cloned();
-        last.is_some_and(|task| self.replies.get(&task) == Some(&None))
+        let ended = |task| self.replies.get(&task) == Some(&None);
+        last.is_some_and(ended) && self.replies.values().all(Option::is_none)
     }
 
     /// Until the connection ends, is cut here, or there is nothing more to come.
@@ -148,7 +153,8 @@ impl Device {
                 assert_eq!(next, CHUNKS, "{frame}");
                 self.ends(task);
             }
-            ("error", Some(Some(_))) => {
+            // Without a begin where its gateway died before it could say so.
+            ("error", Some(Some(_)) | None) => {
                 assert_eq!(frame["code"], "worker_lost", "{frame}");
                 if self.asks {
                     self.world.worker_lost.fetch_add(1, Relaxed);
@@ -193,8 +199,10 @@ fn settings(redis: &Redis, upstream: &Upstream) -> Settings {
         .redis(&redis.url())
         .route(
             "path = \"/ws/{name}/\"\nchannel = \"replies_{name}\"\nupstream = \"worker\"\n\
-             auth = [\"anonymous\"]",
+             auth = [\"query\"]\n\
+             [route.limits]\nconnects_per_user = \"off\"\nconnections_per_user = 0",
         )
+        .section("jwt", &format!("keys = [{{ alg = \"HS256\", secret = {SECRET:?} }}]"))
         .upstream("worker", &format!("kind = \"http\"\nurl = {:?}", upstream.url("/")))
 }
 
