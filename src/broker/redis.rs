@@ -20,7 +20,7 @@ use super::history::History;
 use super::thread::ToThread;
 use crate::config::Secret;
 use crate::protocol::ChannelName;
-use crate::redis_link::{Backoff, Heard, PubSub, RedisFailure};
+use crate::redis_link::{Backoff, Heard, Lost, PubSub, RedisFailure};
 use crate::shutdown::Shutdown;
 use crate::telemetry;
 
@@ -29,18 +29,6 @@ const CHANNELS_PER_COMMAND: usize = 512;
 
 /// How often the connection is asked for a sign of life.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
-
-/// Why a connection was given up.
-struct Lost(&'static str);
-
-impl From<RedisFailure> for Lost {
-    fn from(failure: RedisFailure) -> Self {
-        match failure {
-            RedisFailure::Unavailable => Self("no answer"),
-            RedisFailure::Refused(_) => Self("an error as answer"),
-        }
-    }
-}
 
 impl Core {
     /// Serves the Redis engine until killed. `Err` = the URL is wrong.

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::Threads;
 use super::link::Link;
 use super::message::{self, Ordered, Reply, Unread};
-use crate::redis_link::{Backoff, Heard, PubSub, RedisFailure};
+use crate::redis_link::{Backoff, Heard, Lost, PubSub};
 use crate::telemetry::control::{OrderOutcome, order_received};
 use crate::telemetry::engine as facts;
 
@@ -26,18 +26,6 @@ const PING_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The connection's name in logs and metrics.
 const NAME: &str = "control";
-
-/// Why a connection was given up.
-struct Lost(&'static str);
-
-impl From<RedisFailure> for Lost {
-    fn from(failure: RedisFailure) -> Self {
-        match failure {
-            RedisFailure::Unavailable => Self("no answer"),
-            RedisFailure::Refused(_) => Self("an error as answer"),
-        }
-    }
-}
 
 /// One message from Redis.
 struct Message {

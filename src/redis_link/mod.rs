@@ -14,7 +14,7 @@ pub mod test_server;
 
 pub use backoff::Backoff;
 pub use commands::Commands;
-pub use pubsub::{Heard, PubSub, Voice, pubsub_client};
+pub use pubsub::{Heard, Lost, PubSub, Voice, pubsub_client};
 
 use std::fmt;
 

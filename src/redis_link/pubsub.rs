@@ -100,6 +100,18 @@ impl PubSub {
     }
 }
 
+/// Why a connection was given up, for the log.
+pub struct Lost(pub &'static str);
+
+impl From<RedisFailure> for Lost {
+    fn from(failure: RedisFailure) -> Self {
+        match failure {
+            RedisFailure::Unavailable => Self("no answer"),
+            RedisFailure::Refused(_) => Self("an error as answer"),
+        }
+    }
+}
+
 fn judge(error: redis::RedisError) -> RedisFailure {
     if error.is_io_error() || error.is_timeout() || error.is_unrecoverable_error() {
         RedisFailure::Unavailable
