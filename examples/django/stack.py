@@ -115,7 +115,7 @@ class Stack:
     def __init__(self, python, directory, redis_url=None, port=None, **settings):
         self.python, self.directory = Path(python), Path(directory)
         self.processes = []
-        self.port, self.admin_port, self.django_port = port or free_port(), free_port(), free_port()
+        self.port, self.django_port = port or free_port(), free_port()
         self.redis_url = redis_url
         self.url = f"http://127.0.0.1:{self.port}"
         self.django_url = f"http://127.0.0.1:{self.django_port}"
@@ -198,16 +198,18 @@ class Stack:
         process.until(lambda: re.search(r"@\S+ ready\.", process.said()))
         return process
 
-    def gateway(self, binary, config=PRESET, **variables):
+    def gateway(self, binary, config=PRESET, name="gateway", port=None, **variables):
+        """The process, once it takes clients. A second one wants another name and port."""
+        port, admin = port or self.port, free_port()
         wire = {"core": "channels-core", "pubsub": "channels-pubsub"}
         known = {
             "DJANGO_URL": self.django_url,
             "ORIGIN": self.url,
             "CHANNELS_WIRE": wire[self.settings.get("CHANNEL_LAYER", "core")],
-            "TIDEGATE__SERVER__LISTEN": f"127.0.0.1:{self.port}",
-            "TIDEGATE__ADMIN__LISTEN": f"127.0.0.1:{self.admin_port}",
+            "TIDEGATE__SERVER__LISTEN": f"127.0.0.1:{port}",
+            "TIDEGATE__ADMIN__LISTEN": f"127.0.0.1:{admin}",
         }
-        command = [binary, "serve", "--config", config]
-        process = self.start("gateway", command, **{**known, **variables})
-        process.until(lambda: answers(f"http://127.0.0.1:{self.admin_port}/readyz"))
+        process = self.start(name, [binary, "serve", "--config", config], **{**known, **variables})
+        process.url, process.admin_url = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{admin}"
+        process.until(lambda: answers(f"{process.admin_url}/readyz"))
         return process

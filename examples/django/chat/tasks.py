@@ -43,7 +43,8 @@ def process_chat_message_task(conversation_id, message, user_id, channel_name, i
         use_tool(group)
     else:
         image = f" (with {image_url})" if image_url else ""
-        stream(group, f"User {user_id} said “{message}”{image}.".split(" "))
+        words = f"User {user_id} said “{message}”{image}.".split(" ")
+        stream(group, (f"{word} " for word in words))
     group.send("completed", project_created=command == "/project")
 
 
