@@ -190,8 +190,8 @@ class Stack:
         process.until(lambda: answers(f"{self.django_url}/api/v1/health/"))
         return process
 
-    def worker(self, name="worker", concurrency=2, **variables):
-        command = [self.python, "-m", "celery", "-A", "backend", "worker", "--hostname", f"{name}@%h"]
+    def worker(self, name="worker", queue="celery", concurrency=2, **variables):
+        command = [self.python, "-m", "celery", "-A", "backend", "worker", "--hostname", f"{name}@%h", "-Q", queue]
         # One machine: nothing to gossip about.
         command += ["--without-gossip", "--without-mingle", "--loglevel", "info", "--concurrency", concurrency]
         process = self.start(name, command, **variables)

@@ -79,7 +79,7 @@ class Person:
         with self.socket(url, conversation, **query) as socket:
             yield Chat(socket)
 
-    def socket(self, url, conversation, origin=None, cookie=None, **query):
+    def socket(self, url, conversation, origin=None, cookie=None, sock=None, max_queue=None, **query):
         text = "&".join(f"{name}={value}" for name, value in query.items())
         return connect(
             f"{url.replace('http', 'ws', 1)}/ws/chat/{conversation}/?{text}",
@@ -87,7 +87,9 @@ class Person:
             additional_headers={"Cookie": f"access_token={cookie}"} if cookie else None,
             open_timeout=DEADLINE,
             max_size=None,
+            max_queue=max_queue,
             compression=None,
+            sock=sock,
         )
 
     def refusal(self, url, conversation, **query):

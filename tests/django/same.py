@@ -3,7 +3,11 @@
 The differences that remain are the ones of docs/migrate-from-django-channels.md, and are written down here.
 """
 
-from people import until
+import json
+
+from people import DEADLINE, events
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 # What the gateway says more than the consumer; a client that does not know them is not disturbed.
 MORE = {"connection_id", "user_id", "epoch", "offset", "recovered", "missed", "code", "id", "retry_after"}
@@ -46,6 +50,58 @@ def test_the_same_frames(world):
     for (name, one), (_, other) in zip(ours, theirs, strict=True):
         expected = [{**frame, **DIFFERENT.get(name, {})} for frame in other]
         assert one == expected, f"{name}: the gateway sends\n{one}\nand Daphne\n{other}"
+
+
+def avatar(person, url, conversation):
+    with person.chat(url, conversation, connection_token=person.token(url, conversation, conversation)) as chat:
+        return [
+            chat.connected,
+            chat.say("A cat"),
+            chat.say("A cat", session_id=7, reference_image_url="https://images.example/2.png"),
+            *chat.reply("avatar_generated"),
+        ]
+
+
+def test_conversations_that_are_answered_by_another_task(world):
+    person = world.person()
+    # The page names an avatar's connection like its conversation.
+    ours, theirs = (
+        [seen(frame) for frame in avatar(person, url, "avatar-1764500000000")]
+        for url in (world.gateway_url, world.daphne_url)
+    )
+    assert ours == theirs, (ours, theirs)
+
+
+def health(url):
+    with connect(f"{url.replace('http', 'ws', 1)}/ws/health/", open_timeout=DEADLINE) as socket:
+        frames = [json.loads(socket.recv(timeout=DEADLINE))]
+        try:
+            frames.append(socket.recv(timeout=DEADLINE))
+        except ConnectionClosed as closed:
+            return frames, closed.rcvd.code
+
+
+def test_the_health_socket(world):
+    ours, theirs = health(world.gateway_url), health(world.daphne_url)
+    assert ours == theirs == ([{"status": "ok", "message": "WebSocket healthy"}], 1000), (ours, theirs)
+
+
+def test_the_backend_finds_the_gateways_tasks(world):
+    """In the set that both write; a cache that keeps JSON has none."""
+    if world.cache == "django-redis-json":
+        return
+    person = world.person()
+
+    def rest():
+        answer = person.request(f"{world.daphne_url}/api/v1/chat/tasks/", {"message": "/words 0"})
+        assert answer.status == 202, answer
+
+    with person.chat(world.gateway_url, "tasks") as chat:
+        for send in (rest, lambda: chat.say("/words 0"), rest, lambda: chat.say("/words 0")):
+            send()
+            assert events(chat.reply())[-1] == "completed"
+    answer = person.request(f"{world.daphne_url}/api/v1/chat/tasks/clear/", {})
+    assert answer.json == {"revoked": 4}, answer
 
 
 # The step, and what the gateway's frame has otherwise.

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import os
 import sys
 from pathlib import Path
 
@@ -51,6 +52,10 @@ class World:
 
     def __exit__(self, *failure):
         self.stack.__exit__(*failure)
+
+    def environment(self):
+        """For a program that uses the backend."""
+        return {**os.environ, **self.stack.settings}
 
     def redis(self, database):
         return redis.Redis.from_url(f"{self.stack.redis_url}/{database}")
