@@ -16,11 +16,11 @@ from stack import PRESET, Stack, free_port  # noqa: E402
 
 USERS = [f"user{number}" for number in range(64)]
 # Those of the example are for people who try it; a test that is about a limit fills it first.
-LIMITS = {"MESSAGES_PER_HOUR": "1000", "CONNECTS_PER_MINUTE": "1000", "CONNECTIONS_PER_USER": "50"}
+LIMITS = {"MESSAGES_PER_HOUR": "1000", "CONNECTS_PER_MINUTE": "1000", "CONNECTIONS_PER_USER": "1000"}
 HIGHER = {
     'limit = "50/1h"': 'limit = "1000/1h"',
     'limit = "10/1m"': 'limit = "1000/1m"',
-    "connections_per_user = 5 ": "connections_per_user = 50 ",
+    "connections_per_user = 5 ": "connections_per_user = 1000 ",
 }
 # A set is not JSON, so Django could not read what the gateway tracks.
 NO_TRACKING = {'track = {': '#track = {'}
