@@ -30,6 +30,7 @@ def plan():
     """(layer, cache, tests): what depends on neither runs once."""
     import failing
     import layers
+    import page
     import same
     import signing_in
 
@@ -39,7 +40,7 @@ def plan():
             if cache == CACHES[0]:
                 tests += cases(layers)
                 if layer == LAYERS[0]:
-                    tests += cases(failing)
+                    tests += cases(failing) + cases(page)
             yield layer, cache, tests
 
 
