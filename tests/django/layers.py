@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import pickle
 import signal
 import socket
 import subprocess
@@ -23,13 +24,13 @@ CAPACITY = 1500
 def group_send(world, conversation, *messages):
     """Sends to the conversation's group as a task does."""
     program = (
-        "import json, sys; from asgiref.sync import async_to_sync; from channels.layers import get_channel_layer\n"
-        "for message in eval(sys.stdin.read()):\n"
+        "import pickle, sys; from asgiref.sync import async_to_sync; from channels.layers import get_channel_layer\n"
+        "for message in pickle.load(sys.stdin.buffer):\n"
         f"    async_to_sync(get_channel_layer().group_send)('chat_{conversation}', message)"
     )
     environment = {**world.environment(), "DJANGO_SETTINGS_MODULE": "backend.settings"}
     command = [sys.executable, "-c", program]
-    subprocess.run(command, cwd=EXAMPLE, env=environment, input=repr(messages), text=True, check=True)
+    subprocess.run(command, cwd=EXAMPLE, env=environment, input=pickle.dumps(messages), check=True)
 
 
 def members(world, conversation):
