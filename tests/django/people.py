@@ -89,6 +89,7 @@ class Person:
             max_size=None,
             max_queue=max_queue,
             compression=None,
+            ping_interval=None,
             sock=sock,
         )
 
