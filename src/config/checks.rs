@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::mistakes::nearest;
 use super::section::Section;
 use super::{
-    Admin, AuthSource, Binary, Presence, Protocol, Route, Server, Tokens, Upstream, UpstreamKind,
+    Admin, AuthSource, Binary, FixedWindow, Presence, Protocol, Route, RouteLimits, Server, Tokens,
+    Upstream, UpstreamKind, UserRate,
 };
 use crate::protocol::{ChannelName, PathPattern, Template};
 
@@ -44,6 +45,7 @@ pub(super) fn routes(root: &mut Section<'_>, routes: &Routes, upstreams: &Upstre
             root.mistake(&key("presence"), Some(quoted("events")), right);
         }
         channel(root, &key("channel"), route);
+        limits(root, index, route);
         history(root, index, route, routes);
         upstream(root, index, route, upstreams);
     }
@@ -63,6 +65,24 @@ fn channel(root: &mut Section<'_>, key: &str, route: &Route) {
     let text = route.channel.as_str().replace(['{', '}'], "_");
     if let Err(invalid) = ChannelName::new(&text) {
         root.mistake(key, Some(quoted(route.channel.as_str())), invalid.to_string());
+    }
+}
+
+fn limits(root: &mut Section<'_>, index: usize, route: &Route) {
+    let RouteLimits { messages_per_user, connects_per_user, .. } = &route.limits;
+    for (name, rate) in
+        [("messages_per_user", messages_per_user), ("connects_per_user", connects_per_user)]
+    {
+        let Some(UserRate::Window(FixedWindow { key: Some(template), .. })) = rate else {
+            continue;
+        };
+        let key = format!("route[{index}].limits.{name}.key");
+        let allowed: Vec<&str> = route.path.names().chain(["user_id"]).collect();
+        names_among(root, &key, template, &allowed, "the route's path");
+        if !template.names().any(|name| name == "user_id") {
+            let right = "write {user_id} in it: a user's count is not another's";
+            root.mistake(&key, Some(quoted(template.as_str())), right);
+        }
     }
 }
 

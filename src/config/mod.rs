@@ -318,13 +318,30 @@ pub struct SendQueue {
 /// `[route.limits]`; `None` = not limited.
 #[derive(Debug, Clone)]
 pub struct RouteLimits {
-    pub messages_per_user: Option<Rate>,
+    pub messages_per_user: Option<UserRate>,
     pub messages_per_connection: Option<Rate>,
-    pub connects_per_user: Option<Rate>,
+    pub connects_per_user: Option<UserRate>,
     /// Open at once.
     pub connections_per_user: Option<u32>,
     /// Running at once.
     pub generations_per_user: Option<u32>,
+}
+
+/// What a user may do how often, over all connections.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UserRate {
+    Bucket(Rate),
+    Window(FixedWindow),
+}
+
+/// At most `count` from the first hit until `per` later. The count stands as plain digits in one key of the
+/// engine, so that others can share it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FixedWindow {
+    pub count: u32,
+    pub per: Duration,
+    /// The whole key; has `{user_id}`. `None` = one of the gateway's own.
+    pub key: Option<Template>,
 }
 
 /// A token bucket: `"50/1h"` refills 50 tokens an hour and holds 50; `"10/1s burst 20"` holds 20.

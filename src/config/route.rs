@@ -3,8 +3,8 @@
 use super::kinds::{self, Kind, Wrong, choice, words};
 use super::section::Section;
 use super::{
-    AuthSource, Authorize, Binary, Compact, DuplicateTerminal, Generations, History, Presence,
-    Protocol, Reject, Route, RouteLimits, SendQueue,
+    AuthSource, Authorize, Binary, Compact, DuplicateTerminal, FixedWindow, Generations, History,
+    Presence, Protocol, Rate, Reject, Route, RouteLimits, SendQueue, UserRate, values,
 };
 
 const AUTH: Kind<AuthSource> =
@@ -44,6 +44,13 @@ const PRESENCE: Kind<Presence> = words(r#""off", "on" or "events""#, |value| {
 const DUPLICATE_TERMINAL: Kind<DuplicateTerminal> = words(r#""drop" or "pass""#, |value| {
     choice(value, &[("drop", DuplicateTerminal::Drop), ("pass", DuplicateTerminal::Pass)])
 });
+
+const WINDOW: Kind<Rate> = words(r#"a rate such as "50/1h", without a burst"#, |value| {
+    let rate = value.as_str().and_then(values::rate).flatten();
+    rate.filter(|rate| rate.burst == rate.count).ok_or(Wrong::Kind)
+});
+
+const FIXED: Kind<()> = words(r#""fixed""#, |value| choice(value, &[("fixed", ())]));
 
 /// The plain form; the other form is a table.
 const CLAIMS: Kind<Authorize> =
@@ -233,12 +240,8 @@ fn send_queue(s: &mut Section<'_>) -> Option<SendQueue> {
 }
 
 fn limits(s: &mut Section<'_>) -> Option<RouteLimits> {
-    let messages_per_user = s.key(
-        "messages_per_user",
-        kinds::RATE,
-        "50/1h",
-        "Messages of one user over all connections.",
-    );
+    let messages_per_user =
+        user_rate(s, "messages_per_user", "50/1h", "Messages of one user over all connections.");
     let messages_per_connection = s.key(
         "messages_per_connection",
         kinds::RATE,
@@ -246,7 +249,7 @@ fn limits(s: &mut Section<'_>) -> Option<RouteLimits> {
         "Messages of one connection.",
     );
     let connects_per_user =
-        s.key("connects_per_user", kinds::RATE, "30/1m", "New connections of one user.");
+        user_rate(s, "connects_per_user", "30/1m", "New connections of one user.");
     let connections_per_user =
         s.key("connections_per_user", kinds::LIMIT, 20, "Connections of one user open at once.");
     let generations_per_user = s.key(
@@ -261,6 +264,32 @@ fn limits(s: &mut Section<'_>) -> Option<RouteLimits> {
         connects_per_user: connects_per_user?,
         connections_per_user: connections_per_user?,
         generations_per_user: generations_per_user?,
+    })
+}
+
+/// A rate is a token bucket; a table is a fixed window.
+fn user_rate(
+    s: &mut Section<'_>,
+    name: &str,
+    default: &str,
+    doc: &'static str,
+) -> Option<Option<UserRate>> {
+    if !s.is_table(name) {
+        return s.key(name, kinds::RATE, default, doc).map(|rate| rate.map(UserRate::Bucket));
+    }
+    s.inline(name, |s| {
+        let limit = s.required("limit", WINDOW, "As many, from the first until this long after it.");
+        let fixed = s.required("window", FIXED, "The count begins anew when its time is over.");
+        let key = s.key(
+            "key",
+            kinds::OPTIONAL_TEMPLATE,
+            "",
+            "The whole key of the count in limits_url, plain digits that a backend may share; {user_id} and \
+             {names} of the path are filled. \"\" = one of the gateway's own.",
+        );
+        let Rate { count, per, .. } = limit?;
+        let () = fixed?;
+        Some(Some(UserRate::Window(FixedWindow { count, per, key: key? })))
     })
 }
 

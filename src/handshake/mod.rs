@@ -128,7 +128,7 @@ impl Handshake {
         self.authorizer.check(&route, question).await?;
 
         // Last, so that a refusal before it costs the user nothing.
-        let lease = self.limit(&route, &identity, connection_id).await?;
+        let lease = self.limit(&route, &params, &identity, connection_id).await?;
         let subprotocol = offered.select();
         let resume = offered.resume_point();
         let params = Arc::new(params);
@@ -180,6 +180,7 @@ impl Handshake {
     async fn limit(
         &self,
         route: &config::Route,
+        params: &Params,
         identity: &Identity,
         connection_id: ConnectionId,
     ) -> Result<Option<Claim>, Rejection> {
@@ -187,8 +188,9 @@ impl Handshake {
             return Ok(None);
         };
         let path = route.path.as_str();
-        if let Some(rate) = route.limits.connects_per_user {
-            let verdict = self.limits.take(LimitName::ConnectsPerUser, path, &user, rate).await;
+        if let Some(rate) = &route.limits.connects_per_user {
+            let limit = LimitName::ConnectsPerUser;
+            let verdict = self.limits.take(limit, path, params, &user, rate).await;
             if let Verdict::Refused { retry_after } = verdict.map_err(|_| Rejection::engine())? {
                 return Err(Rejection::connects(retry_after));
             }

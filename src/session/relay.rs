@@ -98,10 +98,11 @@ impl Session {
     /// The limit that all nodes share. Anonymous clients have only their connection's.
     async fn user_rate(&self) -> Result<Verdict, EngineDown> {
         let route = &self.client.route;
-        let Some(rate) = route.limits.messages_per_user else { return Ok(Verdict::Allowed) };
+        let Some(rate) = &route.limits.messages_per_user else { return Ok(Verdict::Allowed) };
         let Some(user) = self.user_id() else { return Ok(Verdict::Allowed) };
         let limit = LimitName::MessagesPerUser;
-        self.services.limits.take(limit, route.path.as_str(), &user.to_string(), rate).await
+        let (path, params) = (route.path.as_str(), &self.client.params);
+        self.services.limits.take(limit, path, params, &user.to_string(), rate).await
     }
 
     fn answer_limited(&self, limited: Result<Verdict, EngineDown>, id: Option<&str>) {
