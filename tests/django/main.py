@@ -6,6 +6,7 @@ whose name has one of them are run, and only on the combinations that need be.
 """
 
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -87,4 +88,6 @@ def main():
 
 
 if __name__ == "__main__":
+    # So that a test command that is stopped stops what it started.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     main()
