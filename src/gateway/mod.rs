@@ -159,6 +159,7 @@ fn workers(
         .map_err(StartError::Setting)?;
     let handshake = Handshake::new(
         &config.routes,
+        &config.replies,
         &config.origins,
         &config.tokens,
         &config.jwt,

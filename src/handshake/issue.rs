@@ -19,7 +19,7 @@ use subtle::ConstantTimeEq;
 use super::credentials::{bearer, cookie};
 use super::origin::{self, RequestOrigin};
 use super::rejection::json_error;
-use super::{Handshake, Rejection};
+use super::{Found, Handshake, Rejection};
 use crate::protocol::ChannelName;
 use crate::telemetry;
 use crate::tokens::{Identity, TokenRecord};
@@ -222,7 +222,9 @@ impl Handshake {
             (Some(name), None) => ChannelName::new(name).map_err(|_| Rejection::channel())?,
             (None, Some(path)) => {
                 let path = path.split('?').next().unwrap_or_default();
-                let (route, params) = self.route(path).ok_or_else(Rejection::channel)?;
+                let Some(Found::Route(route, params)) = self.route(path) else {
+                    return Err(Rejection::channel().into());
+                };
                 self.channel(&route, &params, identity)?
             }
             (Some(_), Some(_)) => return Err(Refusal::bad_request("give either channel or path")),

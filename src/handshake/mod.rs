@@ -17,7 +17,7 @@ pub mod upgrade;
 #[cfg(test)]
 mod tests;
 
-pub use rejection::Rejection;
+pub use rejection::{Rejection, json_error};
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -54,9 +54,17 @@ pub struct Admission {
     pub lease: Option<Claim>,
 }
 
+/// What a path leads to.
+#[derive(Debug)]
+pub enum Found {
+    Route(Arc<config::Route>, Params),
+    Reply(Arc<config::FixedReply>),
+}
+
 /// Shared by all threads behind an `Arc`.
 pub struct Handshake {
     routes: Vec<Arc<config::Route>>,
+    replies: Vec<Arc<config::FixedReply>>,
     origins: config::Origins,
     tokens: config::Tokens,
     /// The cookie that carries a session's JWT.
@@ -72,6 +80,7 @@ impl Handshake {
     /// `Err` names the key that cannot be used.
     pub fn new(
         routes: &[Arc<config::Route>],
+        replies: &[Arc<config::FixedReply>],
         origins: &config::Origins,
         tokens: &config::Tokens,
         jwt: &config::Jwt,
@@ -81,6 +90,7 @@ impl Handshake {
     ) -> Result<Self, String> {
         Ok(Self {
             routes: routes.to_vec(),
+            replies: replies.to_vec(),
             origins: origins.clone(),
             tokens: tokens.clone(),
             session_cookie: jwt.cookie.clone(),
@@ -91,9 +101,16 @@ impl Handshake {
         })
     }
 
-    /// The first route whose path matches.
-    pub fn route(&self, path: &str) -> Option<(Arc<config::Route>, Params)> {
-        self.routes.iter().find_map(|route| Some((Arc::clone(route), route.path.matches(path)?)))
+    /// The first route of the file whose path matches.
+    pub fn route(&self, path: &str) -> Option<Found> {
+        let reply = self.replies.iter().find(|reply| reply.path.matches(path).is_some());
+        let before = reply.map_or(self.routes.len(), |reply| reply.after);
+        let mut routes = self.routes.iter().take(before);
+        let route = routes.find_map(|route| Some((Arc::clone(route), route.path.matches(path)?)));
+        match route {
+            Some((route, params)) => Some(Found::Route(route, params)),
+            None => reply.map(|reply| Found::Reply(Arc::clone(reply))),
+        }
     }
 
     /// Everything after the route was found. `head` is the upgrade request.

@@ -135,7 +135,7 @@ fn seconds(retry_after: Duration) -> u64 {
 }
 
 /// `{"error":"…","code":"…"}`, never cached.
-pub(super) fn json_error(status: StatusCode, error: &str, code: &str) -> Response<Full<Bytes>> {
+pub fn json_error(status: StatusCode, error: &str, code: &str) -> Response<Full<Bytes>> {
     let body = serde_json::json!({ "error": error, "code": code }).to_string();
     let mut response = Response::new(Full::from(body));
     *response.status_mut() = status;

@@ -54,7 +54,7 @@ fn build(route: &str, more: &str, store: TokenStore, limits: SharedLimits) -> Ha
     let Config { routes, origins, tokens, jwt, .. } = config;
     let reserved = ReservedChannels::beginning_with("chat_4own");
     let authenticator = Authenticator::new(&tokens, &jwt, store).unwrap();
-    Handshake::new(&routes, &origins, &tokens, &jwt, authenticator, limits, reserved).unwrap()
+    Handshake::new(&routes, &[], &origins, &tokens, &jwt, authenticator, limits, reserved).unwrap()
 }
 
 /// A JWT of `user`, good for an hour, with `claims` on top.
@@ -86,7 +86,9 @@ async fn admit(
     headers: &[(&str, &str)],
 ) -> Result<Admission, &'static str> {
     let head = request(uri, headers);
-    let (route, params) = handshake.route(head.uri().path()).expect("a route");
+    let Some(Found::Route(route, params)) = handshake.route(head.uri().path()) else {
+        panic!("no route");
+    };
     handshake.admit(route, params, &head).await.map_err(|rejection| rejection.cause)
 }
 
@@ -184,7 +186,8 @@ async fn without_an_allowlist_every_origin_is_refused() {
     let reserved = ReservedChannels::default();
     let authenticator = Authenticator::new(&tokens, &jwt, store).unwrap();
     let handshake =
-        Handshake::new(&routes, &origins, &tokens, &jwt, authenticator, limits, reserved).unwrap();
+        Handshake::new(&routes, &[], &origins, &tokens, &jwt, authenticator, limits, reserved)
+            .unwrap();
     assert_eq!(outcome(&handshake, "/a", &[APP]).await, "no: origin");
     assert_eq!(outcome(&handshake, "/a", &[]).await, "anonymous");
 }
