@@ -186,19 +186,15 @@ impl Handshake {
     /// Who asks. A bearer header cannot be sent by a page of another site; a cookie can, so it must be
     /// accompanied by the CSRF header.
     async fn caller(&self, headers: &HeaderMap) -> Result<Identity, Refusal> {
-        let jwt = match bearer(headers) {
-            Some(jwt) => jwt,
-            None => {
-                let jwt =
-                    cookie(headers, &self.session_cookie).ok_or_else(Rejection::no_credentials)?;
-                if !self.csrf_holds(headers) {
-                    let error = "the CSRF header does not equal the CSRF cookie";
-                    return Err(Refusal::new(StatusCode::FORBIDDEN, "csrf", error));
-                }
-                jwt
-            }
-        };
-        Ok(self.authenticator.verify(jwt).await.map_err(Rejection::credential)?)
+        if let Some(jwt) = bearer(headers) {
+            return Ok(self.authenticator.verify(jwt).await.map_err(Rejection::credential)?);
+        }
+        if cookie(headers, &self.session_cookie).is_some() && !self.csrf_holds(headers) {
+            let error = "the CSRF header does not equal the CSRF cookie";
+            return Err(Refusal::new(StatusCode::FORBIDDEN, "csrf", error));
+        }
+        let identified = self.identify_by_cookie(headers).await;
+        Ok(identified.ok_or_else(Rejection::no_credentials)??)
     }
 
     fn csrf_holds(&self, headers: &HeaderMap) -> bool {

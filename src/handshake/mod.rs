@@ -12,6 +12,7 @@ mod issue;
 mod issue_tests;
 mod origin;
 mod rejection;
+mod session_cookie;
 pub mod upgrade;
 
 #[cfg(test)]
@@ -22,7 +23,7 @@ pub use rejection::{Rejection, json_error};
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use hyper::Request;
+use hyper::{HeaderMap, Request};
 
 use crate::config::{self, AuthSource};
 use crate::limits::{Claim, Leased, LimitName, Places, SharedLimits, Verdict};
@@ -131,7 +132,7 @@ impl Handshake {
         origin::check(&self.origins, &origin)?;
 
         let offered = Offered::read(head);
-        let identity = self.identify(&route, &params, &offered, &origin).await?;
+        let identity = self.identify(&route, &params, headers, &offered, &origin).await?;
 
         let channel = self.channel(&route, &params, &identity)?;
         let question = Question {
@@ -168,6 +169,7 @@ impl Handshake {
         &self,
         route: &config::Route,
         params: &Params,
+        headers: &HeaderMap,
         offered: &Offered<'_>,
         origin: &RequestOrigin,
     ) -> Result<Identity, Rejection> {
@@ -181,7 +183,10 @@ impl Handshake {
                     }
                     None => continue,
                 },
-                AuthSource::Cookie => offered.cookie(&self.session_cookie).map(Cow::Borrowed),
+                AuthSource::Cookie => match self.identify_by_cookie(headers).await {
+                    Some(identified) => return identified,
+                    None => continue,
+                },
                 AuthSource::Bearer => offered.bearer().map(Cow::Borrowed),
                 AuthSource::Query => offered.query_token(),
                 AuthSource::Anonymous => return Ok(Identity::anonymous()),

@@ -48,6 +48,11 @@ impl Rejection {
         Self::new("no_credentials", CloseReason::Unauthenticated, NOT_AUTHENTICATED)
     }
 
+    /// It cannot be told whose session is meant.
+    pub fn several_cookies() -> Self {
+        Self::new("several_cookies", CloseReason::Unauthenticated, NOT_AUTHENTICATED)
+    }
+
     pub fn credential(rejection: CredentialRejection) -> Self {
         let cause = rejection.label();
         if let Some(code) = rejection.unavailable() {
@@ -160,6 +165,7 @@ mod tests {
         vec![
             (Rejection::origin(), 4003, 403, None),
             (Rejection::no_credentials(), 4001, 401, None),
+            (Rejection::several_cookies(), 4001, 401, None),
             (Rejection::credential(Credential::Token), 4001, 401, None),
             (Rejection::credential(Credential::TokenOrigin), 4003, 403, None),
             (Rejection::credential(Credential::TokenBinding), 4003, 403, None),

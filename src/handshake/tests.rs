@@ -389,3 +389,41 @@ async fn the_backend_is_told_who_wants_what() {
     let (_, question) = questions.recv().await.unwrap();
     assert_eq!((&question["channel"], &question["user"]), (&json!("chat_201"), &json!(null)));
 }
+
+#[tokio::test]
+async fn of_several_session_cookies_the_good_one_counts() {
+    let handshake = handshake("auth = [\"cookie\", \"anonymous\"]", "");
+    let ana = jwt("ana", json!({}));
+    let same = jwt("ana", json!({"username": "the last"}));
+    let eve = jwt("eve", json!({}));
+    let old = jwt("ana", json!({"exp": 1}));
+    let cookies = |values: &[&str]| {
+        let pairs = values.iter().map(|value| format!("access_token={value}"));
+        pairs.collect::<Vec<_>>().join("; ")
+    };
+    for (values, expected) in [
+        (&[&*ana] as &[&str], "ana"),
+        (&[&old, &ana], "ana"),
+        (&[&ana, &old], "ana"),
+        (&["bad", &ana, "", &old], "ana"),
+        (&[&ana, &ana, &ana, &ana, &ana, &ana], "ana"),
+        (&["", ""], "anonymous"),
+        (&[&old, "bad"], "no: jwt"),
+        // Set by a sibling host, say.
+        (&[&ana, &eve], "no: several_cookies"),
+        (&[&eve, &old, &ana], "no: several_cookies"),
+        (&["1", "2", "3", &ana], "ana"),
+        (&["1", "2", "3", "4", &ana], "no: several_cookies"),
+    ] {
+        let cookie = cookies(values);
+        let found = outcome(&handshake, "/ws/chat/42/", &[("cookie", &cookie)]).await;
+        assert_eq!(found, expected, "{values:?}");
+        // The same in headers of their own.
+        let pairs: Vec<String> = values.iter().map(|value| cookies(&[value])).collect();
+        let headers: Vec<_> = pairs.iter().map(|pair| ("cookie", pair.as_str())).collect();
+        assert_eq!(outcome(&handshake, "/ws/chat/42/", &headers).await, expected, "{values:?}");
+    }
+    let cookie = cookies(&[&ana, &same]);
+    let admission = admit(&handshake, "/ws/chat/42/", &[("cookie", &cookie)]).await.unwrap();
+    assert_eq!(admission.identity.username.as_deref(), Some("the last"));
+}
