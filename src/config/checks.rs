@@ -11,6 +11,8 @@ use super::{
 };
 use crate::protocol::{ChannelName, PathPattern, Template};
 
+/// A fixed reply and its index in the file.
+pub(super) type Numbered = (usize, Arc<FixedReply>);
 type Routes = [Option<Arc<Route>>];
 type Upstreams = BTreeMap<String, Option<Arc<Upstream>>>;
 
@@ -55,11 +57,7 @@ pub(super) fn routes(root: &mut Section<'_>, routes: &Routes, upstreams: &Upstre
     }
 }
 
-pub(super) fn replies(
-    root: &mut Section<'_>,
-    routes: &Routes,
-    replies: &[(usize, Arc<FixedReply>)],
-) {
+pub(super) fn replies(root: &mut Section<'_>, routes: &Routes, replies: &[Numbered]) {
     for (index, reply) in replies {
         let of_routes = numbered(routes).map(|(other, route)| (other, &route.path));
         let of_replies = replies.iter().map(|(other, reply)| (*other, &reply.path));

@@ -125,7 +125,7 @@ fn config(root: &mut Section<'_>) -> Option<Config> {
 }
 
 /// Routes and fixed replies; in both, each has the index that it has in the file.
-fn apart(entries: Vec<Option<Entry>>) -> (Vec<Option<Arc<Route>>>, Vec<(usize, Arc<FixedReply>)>) {
+fn apart(entries: Vec<Option<Entry>>) -> (Vec<Option<Arc<Route>>>, Vec<checks::Numbered>) {
     let (mut routes, mut replies, mut after) = (Vec::new(), Vec::new(), 0);
     for (index, entry) in entries.into_iter().enumerate() {
         routes.push(match entry {

@@ -12,6 +12,7 @@ mod issue;
 mod issue_tests;
 mod origin;
 mod rejection;
+mod routes;
 mod session_cookie;
 pub mod upgrade;
 
@@ -19,6 +20,7 @@ pub mod upgrade;
 mod tests;
 
 pub use rejection::{Rejection, json_error};
+pub use routes::{Found, Routes};
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -55,17 +57,9 @@ pub struct Admission {
     pub lease: Option<Claim>,
 }
 
-/// What a path leads to.
-#[derive(Debug)]
-pub enum Found {
-    Route(Arc<config::Route>, Params),
-    Reply(Arc<config::FixedReply>),
-}
-
 /// Shared by all threads behind an `Arc`.
 pub struct Handshake {
-    routes: Vec<Arc<config::Route>>,
-    replies: Vec<Arc<config::FixedReply>>,
+    routes: Routes,
     origins: config::Origins,
     tokens: config::Tokens,
     /// The cookie that carries a session's JWT.
@@ -80,8 +74,7 @@ pub struct Handshake {
 impl Handshake {
     /// `Err` names the key that cannot be used.
     pub fn new(
-        routes: &[Arc<config::Route>],
-        replies: &[Arc<config::FixedReply>],
+        routes: Routes,
         origins: &config::Origins,
         tokens: &config::Tokens,
         jwt: &config::Jwt,
@@ -90,28 +83,20 @@ impl Handshake {
         reserved: ReservedChannels,
     ) -> Result<Self, String> {
         Ok(Self {
-            routes: routes.to_vec(),
-            replies: replies.to_vec(),
             origins: origins.clone(),
             tokens: tokens.clone(),
             session_cookie: jwt.cookie.clone(),
             authenticator,
             limits,
             reserved,
-            authorizer: Authorizer::new(routes)?,
+            authorizer: Authorizer::new(routes.of_channels())?,
+            routes,
         })
     }
 
-    /// The first route of the file whose path matches.
+    /// What a path leads to.
     pub fn route(&self, path: &str) -> Option<Found> {
-        let reply = self.replies.iter().find(|reply| reply.path.matches(path).is_some());
-        let before = reply.map_or(self.routes.len(), |reply| reply.after);
-        let mut routes = self.routes.iter().take(before);
-        let route = routes.find_map(|route| Some((Arc::clone(route), route.path.matches(path)?)));
-        match route {
-            Some((route, params)) => Some(Found::Route(route, params)),
-            None => reply.map(|reply| Found::Reply(Arc::clone(reply))),
-        }
+        self.routes.find(path)
     }
 
     /// Everything after the route was found. `head` is the upgrade request.

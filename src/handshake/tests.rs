@@ -54,7 +54,16 @@ fn build(route: &str, more: &str, store: TokenStore, limits: SharedLimits) -> Ha
     let Config { routes, origins, tokens, jwt, .. } = config;
     let reserved = ReservedChannels::beginning_with("chat_4own");
     let authenticator = Authenticator::new(&tokens, &jwt, store).unwrap();
-    Handshake::new(&routes, &[], &origins, &tokens, &jwt, authenticator, limits, reserved).unwrap()
+    Handshake::new(
+        Routes::new(&routes, &[]),
+        &origins,
+        &tokens,
+        &jwt,
+        authenticator,
+        limits,
+        reserved,
+    )
+    .unwrap()
 }
 
 /// A JWT of `user`, good for an hour, with `claims` on top.
@@ -185,9 +194,16 @@ async fn without_an_allowlist_every_origin_is_refused() {
     let Config { routes, origins, tokens, jwt, .. } = config;
     let reserved = ReservedChannels::default();
     let authenticator = Authenticator::new(&tokens, &jwt, store).unwrap();
-    let handshake =
-        Handshake::new(&routes, &[], &origins, &tokens, &jwt, authenticator, limits, reserved)
-            .unwrap();
+    let handshake = Handshake::new(
+        Routes::new(&routes, &[]),
+        &origins,
+        &tokens,
+        &jwt,
+        authenticator,
+        limits,
+        reserved,
+    )
+    .unwrap();
     assert_eq!(outcome(&handshake, "/a", &[APP]).await, "no: origin");
     assert_eq!(outcome(&handshake, "/a", &[]).await, "anonymous");
 }
