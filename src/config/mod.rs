@@ -61,6 +61,7 @@ pub struct Config {
     pub proxy: Proxy,
     /// In the order of the file; the first whose path matches takes the request.
     pub routes: Vec<Arc<Route>>,
+    pub replies: Vec<Arc<FixedReply>>,
     pub upstreams: BTreeMap<String, Arc<Upstream>>,
     pub log: Log,
     /// Keys of Redis URLs that say `ssl_cert_reqs=none`: encrypted, to whoever answers.
@@ -253,9 +254,26 @@ pub struct Route {
     pub expiry_notice: Option<Duration>,
     pub send_queue: SendQueue,
     pub presence: Presence,
+    /// The gateway's own frames carry the time.
+    pub timestamps: bool,
     pub limits: RouteLimits,
     pub history: History,
     pub generations: Generations,
+}
+
+/// `[[route]]` with `reply`: a path that answers by itself.
+#[derive(Debug, Clone)]
+pub struct FixedReply {
+    /// Without parameters.
+    pub path: PathPattern,
+    /// JSON of at most [`FixedReply::MAX_BYTES`].
+    pub reply: Box<str>,
+    /// How many of [`Config::routes`] stand before it in the file.
+    pub after: usize,
+}
+
+impl FixedReply {
+    pub const MAX_BYTES: usize = 4096;
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -59,34 +59,36 @@ pub enum CertificateCheck {
     Nothing,
 }
 
-/// A checked URL with the files that it names.
+/// A checked URL with the files that it names. Cheap to clone.
 #[derive(Clone)]
-pub struct RedisUrl {
+pub struct RedisUrl(Arc<Checked>);
+
+struct Checked {
     text: Secret,
     info: ConnectionInfo,
     check: CertificateCheck,
-    certificates: Option<Arc<TlsCertificates>>,
+    certificates: Option<TlsCertificates>,
 }
 
 impl RedisUrl {
     /// What tells one URL from another.
     pub fn text(&self) -> &Secret {
-        &self.text
+        &self.0.text
     }
 
     /// Address, user, password and database.
     pub fn info(&self) -> &ConnectionInfo {
-        &self.info
+        &self.0.info
     }
 
     /// What a `rediss://` URL asks for.
     pub fn check(&self) -> CertificateCheck {
-        self.check
+        self.0.check
     }
 
     /// The contents of the files that the URL names, each of which holds what it should.
     pub fn certificates(&self) -> Option<&TlsCertificates> {
-        self.certificates.as_deref()
+        self.0.certificates.as_ref()
     }
 
     /// A URL that names no files.
@@ -99,7 +101,7 @@ impl RedisUrl {
 
 impl PartialEq for RedisUrl {
     fn eq(&self, other: &Self) -> bool {
-        self.text.expose() == other.text.expose()
+        self.text().expose() == other.text().expose()
     }
 }
 
@@ -188,8 +190,9 @@ impl Written {
             )?),
         };
         let certificates = (root_cert.is_some() || client_tls.is_some())
-            .then(|| Arc::new(TlsCertificates { client_tls, root_cert }));
-        Ok(RedisUrl { text: self.text, info: self.info, check: self.check, certificates })
+            .then_some(TlsCertificates { client_tls, root_cert });
+        let Self { text, info, check, .. } = self;
+        Ok(RedisUrl(Arc::new(Checked { text, info, check, certificates })))
     }
 }
 

@@ -1,11 +1,13 @@
 //! Keys of `[[route]]`, `[route.limits]` and `[route.generations]`.
 
-use super::kinds::{self, Kind, Wrong, choice, words};
+use super::kinds::{self, Kind, Wrong, choice, kind, words};
 use super::section::Section;
 use super::{
-    AuthSource, Authorize, Binary, Compact, DuplicateTerminal, FixedWindow, Generations, History,
-    Presence, Protocol, Rate, Reject, Route, RouteLimits, SendQueue, UserRate, values,
+    AuthSource, Authorize, Binary, Compact, DuplicateTerminal, FixedReply, FixedWindow,
+    Generations, History, Presence, Protocol, Rate, Reject, Route, RouteLimits, SendQueue,
+    UserRate, values,
 };
+use crate::protocol::PathPattern;
 
 const AUTH: Kind<AuthSource> =
     words(r#""connection_token", "cookie", "bearer", "query" or "anonymous""#, |value| {
@@ -45,6 +47,18 @@ const DUPLICATE_TERMINAL: Kind<DuplicateTerminal> = words(r#""drop" or "pass""#,
     choice(value, &[("drop", DuplicateTerminal::Drop), ("pass", DuplicateTerminal::Pass)])
 });
 
+/// `""` is none.
+const REPLY: Kind<Option<Box<str>>> =
+    kind("JSON text", r#"JSON of at most 4096 bytes such as '{"status":"ok"}'"#, |value| {
+        let text = value.as_str().ok_or(Wrong::Kind)?;
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let is_json = serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
+        let fits = is_json && text.len() <= FixedReply::MAX_BYTES;
+        fits.then(|| Some(text.into())).ok_or(Wrong::Kind)
+    });
+
 const WINDOW: Kind<Rate> = words(r#"a rate such as "50/1h", without a burst"#, |value| {
     let rate = value.as_str().and_then(values::rate).flatten();
     rate.filter(|rate| rate.burst == rate.count).ok_or(Wrong::Kind)
@@ -59,12 +73,40 @@ const CLAIMS: Kind<Authorize> =
         _ => Err(Wrong::Kind),
     });
 
-pub(super) fn route(s: &mut Section<'_>) -> Option<Route> {
+/// What a `[[route]]` is.
+pub(super) enum Entry {
+    Route(Box<Route>),
+    Reply(PathPattern, Box<str>),
+}
+
+pub(super) fn entry(s: &mut Section<'_>) -> Option<Entry> {
     let path = s.required(
         "path",
         kinds::PATH_PATTERN,
         "Each segment is literal text or one {name}. The first route whose path matches takes a request.",
     );
+    let is_reply = s.is_written("reply");
+    let reply = s.key(
+        "reply",
+        REPLY,
+        "",
+        "A JSON text: the route answers with it and does nothing else, for monitoring. HTTP gets it with 200, \
+         a WebSocket as its only message before close code 1000, without credentials. Excludes all other \
+         keys but path.",
+    );
+    if !is_reply {
+        return route(s, path).map(|route| Entry::Route(Box::new(route)));
+    }
+    s.no_other_keys("a route with reply has a path and nothing else");
+    let (path, reply) = (path?, reply??);
+    if path.names().next().is_some() {
+        s.mistake("path", Some(format!("{:?}", path.as_str())), "write a path without {names}");
+        return None;
+    }
+    Some(Entry::Reply(path, reply))
+}
+
+fn route(s: &mut Section<'_>, path: Option<PathPattern>) -> Option<Route> {
     let channel = s.required(
         "channel",
         kinds::TEMPLATE,
@@ -142,6 +184,13 @@ pub(super) fn route(s: &mut Section<'_>) -> Option<Route> {
         "\"on\": who is connected is known, over all nodes, to whoever asks the server API. \
          \"events\": each join and leave is published to the channel as well, on a json route.",
     );
+    let timestamps = s.key(
+        "timestamps",
+        kinds::BOOLEAN,
+        false,
+        "The gateway's own events (connected, pong, task_queued, error, …) carry \"timestamp\": the time in UTC. \
+         What is published passes as it is.",
+    );
     let limits = s.section(
         "limits",
         "[route.limits]",
@@ -177,6 +226,7 @@ pub(super) fn route(s: &mut Section<'_>) -> Option<Route> {
         expiry_notice: expiry_notice?,
         send_queue: send_queue?,
         presence: presence?,
+        timestamps: timestamps?,
         limits: limits?,
         history: match protocol? {
             Protocol::Json => history?,

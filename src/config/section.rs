@@ -256,6 +256,18 @@ impl<'c> Section<'c> {
         self.table.get(name).is_some_and(Value::is_table)
     }
 
+    /// Whether the key holds anything.
+    pub(super) fn is_written(&self, name: &str) -> bool {
+        self.table.get(name).is_some_and(|value| value.as_str() != Some(""))
+    }
+
+    /// The keys that were not asked for yet may not be there; `right` says why.
+    pub(super) fn no_other_keys(&mut self, right: &str) {
+        for (name, _) in std::mem::take(&mut self.table) {
+            self.mistake(&name, None, right);
+        }
+    }
+
     /// What follows is told under another headline.
     pub(super) fn continue_under(&mut self, heading: String, doc: &'static str) {
         self.context.heading(&heading, doc);

@@ -260,6 +260,10 @@ fn what_is_written_is_what_is_read() {
     let connects = route.limits.connects_per_user.as_ref();
     assert!(matches!(connects, Some(UserRate::Bucket(Rate { burst: 3, .. }))), "{connects:?}");
     assert_eq!(route.limits.connections_per_user, None);
+    assert!(route.timestamps && !config.routes[1].timestamps);
+    let [health] = &config.replies[..] else { panic!("{:?}", config.replies) };
+    assert_eq!((health.path.as_str(), health.after), ("/ws/health/", config.routes.len()));
+    assert_eq!(&*health.reply, r#"{"status":"ok","message":"WebSocket healthy"}"#);
     let Some(UserRate::Window(window)) = &config.routes[1].limits.messages_per_user else {
         panic!()
     };

@@ -65,7 +65,7 @@ impl Session {
                     TakenReply::ByWorker => self.watch(expected, &task_id, place),
                     TakenReply::None => self.give_back(place).await,
                 }
-                self.socket.send_text(&task_queued(&task_id, client_id.as_deref()));
+                self.say(&task_queued(&task_id, client_id.as_deref()));
                 self.socket.release();
                 Some(task_id)
             }
@@ -152,6 +152,6 @@ impl Session {
             RelayError::Rejected(text) => ErrorEvent::new(ErrorCode::UpstreamRejected, text),
         };
         telemetry::connections::message_refused(event.code());
-        self.socket.send_text(&event.id(id).to_json());
+        self.say(&event.id(id).to_json());
     }
 }
