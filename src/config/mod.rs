@@ -28,6 +28,7 @@ mod environment;
 mod given;
 mod identity;
 mod kinds;
+mod limits;
 mod load;
 mod mistakes;
 mod reader;

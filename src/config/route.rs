@@ -1,11 +1,10 @@
-//! Keys of `[[route]]`, `[route.limits]` and `[route.generations]`.
+//! Keys of `[[route]]`, `[route.history]` and `[route.generations]`.
 
 use super::kinds::{self, Kind, Wrong, choice, kind, words};
 use super::section::Section;
 use super::{
-    AuthSource, Authorize, Binary, Compact, DuplicateTerminal, FixedReply, FixedWindow,
-    Generations, History, Presence, Protocol, Rate, Reject, Route, RouteLimits, SendQueue,
-    UserRate, values,
+    AuthSource, Authorize, Binary, Compact, DuplicateTerminal, FixedReply, Generations, History,
+    Presence, Protocol, Reject, Route, SendQueue, limits,
 };
 use crate::protocol::PathPattern;
 
@@ -58,13 +57,6 @@ const REPLY: Kind<Option<Box<str>>> =
         let fits = is_json && text.len() <= FixedReply::MAX_BYTES;
         fits.then(|| Some(text.into())).ok_or(Wrong::Kind)
     });
-
-const WINDOW: Kind<Rate> = words(r#"a rate such as "50/1h", without a burst"#, |value| {
-    let rate = value.as_str().and_then(values::rate).flatten();
-    rate.filter(|rate| rate.burst == rate.count).ok_or(Wrong::Kind)
-});
-
-const FIXED: Kind<()> = words(r#""fixed""#, |value| choice(value, &[("fixed", ())]));
 
 /// The plain form; the other form is a table.
 const CLAIMS: Kind<Authorize> =
@@ -195,7 +187,7 @@ fn route(s: &mut Section<'_>, path: Option<PathPattern>) -> Option<Route> {
         "limits",
         "[route.limits]",
         "Shared by all nodes of one engine. \"off\" and 0 = no limit.",
-        limits,
+        limits::limits,
     );
     let history = s.section(
         "history",
@@ -287,60 +279,6 @@ fn send_queue(s: &mut Section<'_>) -> Option<SendQueue> {
     );
     let bytes = s.key("bytes", kinds::SIZE, "1MiB", "The same in bytes.");
     Some(SendQueue { messages: messages?, bytes: bytes? })
-}
-
-fn limits(s: &mut Section<'_>) -> Option<RouteLimits> {
-    let messages_per_user =
-        user_rate(s, "messages_per_user", "50/1h", "Messages of one user over all connections.");
-    let messages_per_connection = s.key(
-        "messages_per_connection",
-        kinds::RATE,
-        "10/1s burst 20",
-        "Messages of one connection.",
-    );
-    let connects_per_user =
-        user_rate(s, "connects_per_user", "30/1m", "New connections of one user.");
-    let connections_per_user =
-        s.key("connections_per_user", kinds::LIMIT, 20, "Connections of one user open at once.");
-    let generations_per_user = s.key(
-        "generations_per_user",
-        kinds::LIMIT,
-        4,
-        "Replies to one user running at once; beyond it clients get \"busy\".",
-    );
-    Some(RouteLimits {
-        messages_per_user: messages_per_user?,
-        messages_per_connection: messages_per_connection?,
-        connects_per_user: connects_per_user?,
-        connections_per_user: connections_per_user?,
-        generations_per_user: generations_per_user?,
-    })
-}
-
-/// A rate is a token bucket; a table is a fixed window.
-fn user_rate(
-    s: &mut Section<'_>,
-    name: &str,
-    default: &str,
-    doc: &'static str,
-) -> Option<Option<UserRate>> {
-    if !s.is_table(name) {
-        return s.key(name, kinds::RATE, default, doc).map(|rate| rate.map(UserRate::Bucket));
-    }
-    s.inline(name, |s| {
-        let limit = s.required("limit", WINDOW, "As many, from the first until this long after it.");
-        let fixed = s.required("window", FIXED, "The count begins anew when its time is over.");
-        let key = s.key(
-            "key",
-            kinds::OPTIONAL_TEMPLATE,
-            "",
-            "The whole key of the count in limits_url, plain digits that a backend may share; {user_id} and \
-             {names} of the path are filled. \"\" = one of the gateway's own.",
-        );
-        let Rate { count, per, .. } = limit?;
-        let () = fixed?;
-        Some(Some(UserRate::Window(FixedWindow { count, per, key: key? })))
-    })
 }
 
 fn history(s: &mut Section<'_>) -> Option<History> {
