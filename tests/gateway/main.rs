@@ -11,6 +11,7 @@ mod chat;
 mod conformance;
 mod credentials;
 mod disconnect;
+mod fixed_reply;
 mod generations;
 mod handshake;
 mod http_input;
