@@ -160,11 +160,21 @@ pub struct RedisEngine {
 pub struct Tokens {
     pub ttl: Duration,
     pub key_prefix: String,
+    /// How records are kept in Redis.
+    pub format: TokenFormat,
     /// `None` = this gateway issues none to browsers.
     pub issue_path: Option<String>,
     pub csrf: Csrf,
     /// The record's `connection_id` must match this glob over the route's parameters; `None` = unbound.
     pub binding: Option<Template>,
+}
+
+/// How a token's record is kept in Redis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenFormat {
+    Json,
+    /// As Django's cache keeps a dict: pickled. JSON is read as well.
+    Django,
 }
 
 /// Double-submit names: the cookie's value must be repeated in the header where a cookie authenticates.

@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::config::{Config, Environment, RedisUrl, Secret};
+use crate::config::{Config, Environment, RedisUrl, Secret, TokenFormat};
 use crate::redis_link::Commands;
 use crate::shutdown::Shutdown;
 use crate::tokens::{TokenRecord, TokenStore, sign_hs};
@@ -39,7 +39,7 @@ pub(super) fn without_engine(route: &str) -> Handshake {
     let nowhere = RedisUrl::example(&format!("redis://127.0.0.1:{}/", free_port()));
     let commands = Commands::start(&nowhere, "test", &Shutdown::new()).unwrap();
     let ttl = std::time::Duration::from_secs(60);
-    let store = TokenStore::redis(commands.clone(), "ws_conn_token:", ttl);
+    let store = TokenStore::redis(commands.clone(), "ws_conn_token:", ttl, TokenFormat::Json);
     build(route, "", store, SharedLimits::redis(commands, "tg:"))
 }
 

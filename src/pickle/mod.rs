@@ -23,6 +23,9 @@ pub use writer::{write_json, write_text_set};
 
 use std::fmt;
 
+/// What every pickle that is read begins with, and no JSON text does.
+pub const FIRST_BYTE: u8 = opcodes::PROTO;
+
 /// Longer pickles are not read.
 pub const MAX_BYTES: usize = 64 * 1024;
 

@@ -11,6 +11,7 @@ mod chat;
 mod conformance;
 mod credentials;
 mod disconnect;
+mod django_tokens;
 mod fixed_reply;
 mod generations;
 mod handshake;
