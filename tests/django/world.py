@@ -22,8 +22,8 @@ HIGHER = {
     'limit = "10/1m"': 'limit = "1000/1m"',
     "connections_per_user = 5 ": "connections_per_user = 1000 ",
 }
-# A set is not JSON, so Django could not read what the gateway tracks.
-NO_TRACKING = {'track = {': '#track = {'}
+# What a cache with django-redis' JSONSerializer wants: records as JSON, and no sets, which are none.
+JSON_CACHE = {'format = "django"': 'format = "json"', "track = {": "#track = {"}
 
 
 class World:
@@ -67,8 +67,8 @@ class World:
     def preset(self, replaced={}):
         """The preset with the tests' limits, and with some of its text replaced."""
         text = PRESET.read_text()
-        tracking = NO_TRACKING if self.cache == "django-redis-json" else {}
-        for old, new in {**HIGHER, **tracking, **replaced}.items():
+        cache = JSON_CACHE if self.cache == "django-redis-json" else {}
+        for old, new in {**HIGHER, **cache, **replaced}.items():
             assert old in text, f"the preset has no {old}"
             text = text.replace(old, new)
         path = self.directory / f"gateway{next(self.gateways)}.toml"
