@@ -31,6 +31,7 @@ mod presence;
 mod tokens;
 mod upstream;
 
+pub mod channel_layer;
 mod hub;
 mod leases;
 
@@ -41,4 +42,5 @@ pub mod config;
 mod shutdown;
 mod telemetry;
 
+pub mod msgpack;
 pub mod protocol;

@@ -11,7 +11,7 @@ use super::section::Section;
 use super::upstream::engine_url;
 use super::{
     CeleryTask, CeleryTrack, CeleryUpstream, ClientField, Engine, FieldType, Kwarg, Kwargs,
-    Missing, Results, Secret,
+    Missing, RedisUrl, Results,
 };
 use crate::protocol::{ChannelPattern, Template};
 
@@ -37,7 +37,7 @@ pub(super) fn celery(s: &mut Section<'_>, engine: Option<&Engine>) -> Option<Cel
         r#"[upstream.NAME] kind = "celery""#.to_owned(),
         "A Celery task for each message, on a Redis broker; an unchanged `celery worker` runs it. See [celery.md](celery.md).",
     );
-    let broker_url = s.secret(
+    let broker_url = s.redis_url(
         "broker_url",
         kinds::OPTIONAL_REDIS_URL,
         "",
@@ -169,10 +169,7 @@ fn named(s: &mut Section<'_>, kwargs: Kwargs) -> Option<Kwargs> {
 }
 
 fn results(s: &mut Section<'_>) -> Option<Option<Results>> {
-    let url = s.secret(
-        "result_backend_url",
-        kinds::OPTIONAL_REDIS_URL,
-        "",
+    let url = s.redis_url("result_backend_url", kinds::OPTIONAL_REDIS_URL, "",
         "Celery's result backend, where it is a Redis: tasks that fail, are revoked or expire are noticed there. \"\" = they are not.",
     );
     let keyprefix = s.key(
@@ -193,13 +190,13 @@ fn track(s: &mut Section<'_>) -> Option<Option<CeleryTrack>> {
         "A key of Django's cache, with its prefix, such as \"app:1:conversation_tasks:{conversation_id}\": a set of the ids of its tasks. \"\" = none is kept.",
     );
     let ttl = s.key("ttl", kinds::POSITIVE_DURATION, "10m", "From the last task on.");
-    let redis_url = s.secret(
+    let redis_url = s.redis_url(
         "redis_url",
         kinds::OPTIONAL_REDIS_URL,
         "",
         "The Redis of Django's cache; \"\" = broker_url.",
     );
-    let (key, ttl, redis_url): (Option<Template>, Duration, Option<Secret>) =
+    let (key, ttl, redis_url): (Option<Template>, Duration, Option<RedisUrl>) =
         (key?, ttl?, redis_url?);
     Some(key.map(|key| CeleryTrack { key, ttl, redis_url }))
 }

@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use redis::{IntoConnectionInfo, Script};
+use redis::Script;
 
 use super::{Message, RelayError};
 use crate::config::{CeleryTask, CeleryUpstream};
@@ -51,13 +51,7 @@ impl Celery {
         shutdown: &Shutdown,
     ) -> Result<Self, String> {
         let broker = Commands::start(&config.broker_url, label(upstream, ""), shutdown)?;
-        let database = config
-            .broker_url
-            .expose()
-            .into_connection_info()
-            .map_err(|_| "broker_url is no Redis URL".to_owned())?
-            .redis_settings()
-            .db();
+        let database = config.broker_url.info().redis_settings().db();
         let pidbox = format!("{}/{database}.{PIDBOX}", config.global_keyprefix);
         Ok(Self { broker, push: Script::new(PUSH), pidbox, clock: AtomicU64::new(0) })
     }
