@@ -29,6 +29,7 @@ mod environment;
 mod given;
 mod identity;
 mod kinds;
+mod limits;
 mod load;
 mod mistakes;
 mod reader;
@@ -62,6 +63,7 @@ pub struct Config {
     pub proxy: Proxy,
     /// In the order of the file; the first whose path matches takes the request.
     pub routes: Vec<Arc<Route>>,
+    pub replies: Vec<Arc<FixedReply>>,
     pub upstreams: BTreeMap<String, Arc<Upstream>>,
     pub log: Log,
     /// Keys of Redis URLs that say `ssl_cert_reqs=none`: encrypted, to whoever answers.
@@ -254,9 +256,26 @@ pub struct Route {
     pub expiry_notice: Option<Duration>,
     pub send_queue: SendQueue,
     pub presence: Presence,
+    /// The gateway's own frames carry the time.
+    pub timestamps: bool,
     pub limits: RouteLimits,
     pub history: History,
     pub generations: Generations,
+}
+
+/// `[[route]]` with `reply`: a path that answers by itself.
+#[derive(Debug, Clone)]
+pub struct FixedReply {
+    /// Without parameters.
+    pub path: PathPattern,
+    /// JSON of at most [`FixedReply::MAX_BYTES`].
+    pub reply: Box<str>,
+    /// How many of [`Config::routes`] stand before it in the file.
+    pub after: usize,
+}
+
+impl FixedReply {
+    pub const MAX_BYTES: usize = 4096;
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -319,13 +338,30 @@ pub struct SendQueue {
 /// `[route.limits]`; `None` = not limited.
 #[derive(Debug, Clone)]
 pub struct RouteLimits {
-    pub messages_per_user: Option<Rate>,
+    pub messages_per_user: Option<UserRate>,
     pub messages_per_connection: Option<Rate>,
-    pub connects_per_user: Option<Rate>,
+    pub connects_per_user: Option<UserRate>,
     /// Open at once.
     pub connections_per_user: Option<u32>,
     /// Running at once.
     pub generations_per_user: Option<u32>,
+}
+
+/// What a user may do how often, over all connections.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UserRate {
+    Bucket(Rate),
+    Window(FixedWindow),
+}
+
+/// At most `count` from the first hit until `per` later. The count stands as plain digits in one key of the
+/// engine, so that others can share it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FixedWindow {
+    pub count: u32,
+    pub per: Duration,
+    /// The whole key; has `{user_id}`. `None` = one of the gateway's own.
+    pub key: Option<Template>,
 }
 
 /// A token bucket: `"50/1h"` refills 50 tokens an hour and holds 50; `"10/1s burst 20"` holds 20.

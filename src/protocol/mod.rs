@@ -12,6 +12,7 @@ mod names;
 mod origin;
 mod path;
 mod position;
+mod timestamp;
 
 pub use client_address::ClientAddress;
 pub use client_frame::{ClientFrame, InvalidFrame, MAX_TASK_ID_BYTES, Renewal};
@@ -27,3 +28,4 @@ pub use names::{ChannelName, ChannelPattern, InvalidChannel, ReservedChannels};
 pub use origin::{Origin, OriginPattern, OriginTag};
 pub use path::{Params, PathPattern, Template, TemplateContext};
 pub use position::{Epoch, InvalidEpoch, Position, ResumePoint, with_position};
+pub use timestamp::Timestamp;

@@ -34,7 +34,7 @@ impl Session {
             Ok(Turn::Repeat { task_id }) => {
                 telemetry::generations::duplicate_caught();
                 let event = self.services.upstreams.queued_event(upstream, &self.client.channel);
-                self.socket.send_text(&task_queued_before(event, &task_id, id));
+                self.say(&task_queued_before(event, &task_id, id));
             }
             Err(NoTurn::EngineDown) => {
                 let text = "whether this message was sent before cannot be checked at the moment; try again";

@@ -12,6 +12,7 @@ mod chat;
 mod conformance;
 mod credentials;
 mod disconnect;
+mod fixed_reply;
 mod generations;
 mod handshake;
 mod http_input;

@@ -96,11 +96,6 @@ impl Celery {
         publish.arg(&self.pidbox).arg(order);
         self.broker.query::<u64>(&publish).await.is_ok_and(|heard| heard > 0)
     }
-
-    #[cfg(test)]
-    pub fn broker(&self) -> &Commands {
-        &self.broker
-    }
 }
 
 /// A connection's label lives as long as the process, and there are a few a configured upstream.
