@@ -53,7 +53,7 @@ def test_the_same_frames(world):
 
 
 def avatar(person, url, conversation):
-    with person.chat(url, conversation, connection_token=person.token(url, conversation, conversation)) as chat:
+    with person.chat(url, conversation) as chat:
         return [
             chat.connected,
             chat.say("A cat"),
@@ -64,7 +64,6 @@ def avatar(person, url, conversation):
 
 def test_conversations_that_are_answered_by_another_task(world):
     person = world.person()
-    # The page names an avatar's connection like its conversation.
     ours, theirs = (
         [seen(frame) for frame in avatar(person, url, "avatar-1764500000000")]
         for url in (world.gateway_url, world.daphne_url)
