@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::celery::PLACEHOLDERS;
 use super::mistakes::nearest;
 use super::section::Section;
 use super::{
-    Admin, AuthSource, Binary, FixedReply, FixedWindow, Presence, Protocol, Route, RouteLimits,
-    Server, Tokens, Upstream, UpstreamKind, UserRate,
+    Admin, AuthSource, Binary, CeleryTask, CeleryUpstream, FixedReply, FixedWindow, Kwarg,
+    Presence, Protocol, Route, RouteLimits, Server, Tokens, Upstream, UpstreamKind, UserRate,
 };
 use crate::protocol::{ChannelName, PathPattern, Template};
 
@@ -175,10 +176,35 @@ pub(super) fn placeholders(
                 ("key", &queue.key)
             }
             UpstreamKind::WebSocket(websocket) => ("url", &websocket.url),
+            UpstreamKind::Celery(celery) => {
+                arguments(root, &upstream.name, celery, routes);
+                continue;
+            }
         };
         let key = format!("upstream.{}.{name}", upstream.name);
         let uses = |route: &Route| route.upstream.as_ref() == Some(&upstream.name);
         filled_by_all(root, &key, template, routes, uses, &["user_id", "channel"]);
+    }
+}
+
+/// Of the tasks of a Celery application.
+fn arguments(root: &mut Section<'_>, name: &str, celery: &CeleryUpstream, routes: &Routes) {
+    let uses = |route: &Route| route.upstream.as_deref() == Some(name);
+    let mut check = |key: &str, task: &CeleryTask| {
+        for (argument, kwarg) in &task.kwargs {
+            if let Kwarg::Text(template) | Kwarg::Integer(template) = kwarg {
+                let key = format!("{key}.kwargs.{argument}");
+                filled_by_all(root, &key, template, routes, uses, &PLACEHOLDERS);
+            }
+        }
+    };
+    check(&format!("upstream.{name}"), &celery.own);
+    for (index, (_, task)) in celery.tasks.iter().enumerate() {
+        check(&format!("upstream.{name}.tasks[{index}]"), task);
+    }
+    if let Some(track) = &celery.track {
+        let key = format!("upstream.{name}.track.key");
+        filled_by_all(root, &key, &track.key, routes, uses, &["user_id", "channel"]);
     }
 }
 

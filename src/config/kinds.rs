@@ -115,6 +115,10 @@ pub(super) const FAILURES: Kind<u32> =
 pub(super) const LENGTH: Kind<u64> =
     kind("integer", "an integer from 0 to 1000000000", integer::<u64, 0, 1_000_000_000>);
 
+/// Of a Celery task on Redis.
+pub(super) const PRIORITY: Kind<u8> =
+    kind("integer", "an integer from 0 to 9", integer::<u8, 0, 9>);
+
 /// 0 is no limit.
 pub(super) const LIMIT: Kind<Option<u32>> =
     kind("integer", "an integer from 0 to 1000000000", |value| {

@@ -68,7 +68,13 @@ fn the_shipped_file_shows_every_key_with_its_default() {
         }
     }
     // Alternatives of a key are told in prose.
-    let prose = ["[jwt] keys = [{ … }]", "authorize.", "messages_per_user.", "connects_per_user."];
+    let prose = [
+        "[jwt] keys = [{ … }]",
+        "authorize.",
+        "[upstream.NAME] tasks = [{ … }]",
+        "messages_per_user.",
+        "connects_per_user.",
+    ];
     for key in definitions(ONE_OF_EACH, &Environment::empty()) {
         let known = |other: &Definition| other.heading == key.heading && other.name == key.name;
         if prose.iter().any(|p| key.heading == *p || key.name.starts_with(p)) {

@@ -7,6 +7,7 @@ mod close;
 mod error;
 mod events;
 mod ids;
+mod moment;
 mod names;
 mod origin;
 mod path;
@@ -22,6 +23,7 @@ pub use events::{
     processing_started, refreshed, resumed, task_queued, task_queued_before, token_expiring_soon,
 };
 pub use ids::{ConnectionId, TraceContext, UserId, random_hex};
+pub use moment::utc_text;
 pub use names::{ChannelName, ChannelPattern, InvalidChannel, ReservedChannels};
 pub use origin::{Origin, OriginPattern, OriginTag};
 pub use path::{Params, PathPattern, Template, TemplateContext};

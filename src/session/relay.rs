@@ -65,7 +65,8 @@ impl Session {
                     TakenReply::ByWorker => self.watch(expected, &task_id, place),
                     TakenReply::None => self.give_back(place).await,
                 }
-                self.say(&task_queued(&task_id, client_id.as_deref()));
+                let event = self.services.upstreams.queued_event(upstream, &self.client.channel);
+                self.say(&task_queued(event, &task_id, client_id.as_deref()));
                 self.socket.release();
                 Some(task_id)
             }

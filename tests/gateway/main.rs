@@ -5,6 +5,7 @@ mod engine;
 
 mod admin;
 mod broker;
+mod celery;
 mod chaos;
 mod chaos_replies;
 mod chat;

@@ -23,6 +23,7 @@ struct Mistaken;
 enum Shape {
     One(&'static str),
     List(&'static str),
+    Map(&'static str),
 }
 
 /// One table.
@@ -97,6 +98,30 @@ impl<'c> Section<'c> {
         self.define(name, Shape::List(kind.name), Some(&default), doc);
         let value = self.take(name).unwrap_or(default);
         self.elements(name, kind, value, |given| given)
+    }
+
+    /// A table that must be written, with names of the file's own choice, whose values are all of one
+    /// kind. `${NAME}` is replaced in every text of it.
+    pub(super) fn map<T>(
+        &mut self,
+        name: &str,
+        kind: Kind<T>,
+        doc: &'static str,
+    ) -> Option<Vec<(String, T)>> {
+        self.define(name, Shape::Map(kind.name), None, doc);
+        let Some(value) = self.take(name) else {
+            let right = format!("missing; write {{ name = … }}, and in it {}", kind.right);
+            self.mistake(name, None, right);
+            return None;
+        };
+        let table = self.as_table(name, value)?;
+        let read = |(entry, value): (String, Value)| {
+            let name = format!("{name}.{entry}");
+            let given = self.substituted_throughout(&name, value).ok()?;
+            Some((entry, self.read(&name, kind, given)?))
+        };
+        let read: Vec<Option<_>> = table.into_iter().map(read).collect();
+        read.into_iter().collect()
     }
 
     /// A table of its own with its own headline.
@@ -244,6 +269,7 @@ impl<'c> Section<'c> {
         let (kind, single) = match shape {
             Shape::One(kind) => (kind.to_owned(), true),
             Shape::List(kind) => (format!("list: {kind}"), false),
+            Shape::Map(kind) => (format!("table: {kind}"), false),
         };
         self.context.define(Definition {
             heading: self.heading.clone(),
@@ -304,6 +330,23 @@ impl<'c> Section<'c> {
                 Err(Mistaken)
             }
         }
+    }
+
+    /// The same, in every text of a table or list.
+    fn substituted_throughout(&mut self, name: &str, value: Value) -> Result<Given, Mistaken> {
+        let value = match value {
+            Value::Array(elements) => {
+                let each = |value| Ok(self.substituted_throughout(name, value)?.value);
+                Value::Array(elements.into_iter().map(each).collect::<Result<_, _>>()?)
+            }
+            Value::Table(table) => {
+                let each =
+                    |(key, value)| Ok((key, self.substituted_throughout(name, value)?.value));
+                Value::Table(table.into_iter().map(each).collect::<Result<_, _>>()?)
+            }
+            other => return self.substituted(name, other),
+        };
+        Ok(Given::open(value))
     }
 
     fn read<T>(&mut self, name: &str, kind: Kind<T>, given: Given) -> Option<T> {
