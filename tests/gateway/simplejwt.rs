@@ -1,6 +1,8 @@
 //! Sessions as djangorestframework-simplejwt signs them: one user under two spellings of the id, and
 //! sessions that Django's cache says are over.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::chat::{APP, SECRET, chat, relayed};
@@ -57,6 +59,33 @@ async fn both_spellings_are_one_user_to_limits(engine: Engine) {
         assert_eq!(by_cookie(&gateway, &access(&user_id, None)).await, Closed(4029));
     }
     assert_eq!(by_cookie(&gateway, &access(&json!("01"), None)).await, Connected);
+}
+
+#[tokio::test]
+async fn a_celery_task_is_told_an_integer_by_either_spelling() {
+    let redis = Redis::start().await;
+    let lines = format!(
+        "kind = \"celery\"\nbroker_url = {:?}\ntask = \"chat.reply\"\n\
+         kwargs = {{ user_id = {{ int = \"{{user_id}}\" }}, message = \"{{message}}\" }}",
+        redis.url()
+    );
+    let settings = chat("upstream = \"worker\"").upstream("worker", &lines);
+    let gateway = Gateway::start(settings).await;
+    gateway.wait_for_event("redis_connected").await;
+    for user_id in [json!("1"), json!(1)] {
+        let mut client = signed_in(&gateway, &user_id).await;
+        client.send_json(&json!({"message": "hello"})).await;
+        client.next_event("task_queued").await;
+        let task: String = redis.run(&["RPOP", "celery"]).await;
+        let task: Value = serde_json::from_str(&task).expect("JSON");
+        let body = STANDARD.decode(task["body"].as_str().expect("a body")).expect("base64");
+        let body: Value = serde_json::from_slice(&body).expect("JSON");
+        assert_eq!(body[1], json!({"user_id": 1, "message": "hello"}));
+    }
+    let mut client = signed_in(&gateway, &json!("one")).await;
+    client.send_json(&json!({"message": "hello"})).await;
+    let error = client.next_event("error").await;
+    assert_eq!(error["error"], "user_id is not an integer");
 }
 
 async fn a_message_id_is_relayed_once_whichever_spelling_sends_it(engine: Engine) {
