@@ -50,6 +50,13 @@ impl ChannelName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether a Django Channels layer can have a group of this name: fewer than 100 ASCII letters,
+    /// digits, `-`, `_` and `.`.
+    pub fn is_group_name(&self) -> bool {
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        self.0.len() < 100 && self.0.bytes().all(fits)
+    }
 }
 
 impl std::borrow::Borrow<str> for ChannelName {
@@ -191,6 +198,22 @@ mod tests {
         let name = serde_json::from_str::<ChannelName>("\"chat_42\"").unwrap();
         assert_eq!(serde_json::to_string(&name).unwrap(), "\"chat_42\"");
         assert!(serde_json::from_str::<ChannelName>("\"a b\"").is_err());
+    }
+
+    #[test]
+    fn names_that_a_channels_layer_takes() {
+        let longest = "x".repeat(99);
+        for (name, fits) in [
+            ("chat_42", true),
+            ("a.B-9_", true),
+            (longest.as_str(), true),
+            (&"x".repeat(100), false),
+            ("chat:42", false),
+            ("chat_é", false),
+            ("chat!42", false),
+        ] {
+            assert_eq!(ChannelName::new(name).unwrap().is_group_name(), fits, "{name}");
+        }
     }
 
     #[test]
