@@ -31,6 +31,7 @@ mod presence;
 mod tokens;
 mod upstream;
 
+mod channel_layer;
 mod hub;
 mod leases;
 
