@@ -31,7 +31,7 @@ mod presence;
 mod tokens;
 mod upstream;
 
-mod channel_layer;
+pub mod channel_layer;
 mod hub;
 mod leases;
 
@@ -42,4 +42,5 @@ pub mod config;
 mod shutdown;
 mod telemetry;
 
+pub mod msgpack;
 pub mod protocol;

@@ -18,7 +18,7 @@ use super::channels::{Change, Channels, Gap};
 use super::core::{Core, Parts, accept};
 use super::history::History;
 use super::thread::ToThread;
-use crate::config::Secret;
+use crate::config::RedisUrl;
 use crate::protocol::ChannelName;
 use crate::redis_link::{Backoff, Heard, Lost, PubSub, RedisFailure};
 use crate::shutdown::Shutdown;
@@ -34,7 +34,7 @@ impl Core {
     /// Serves the Redis engine until killed. `Err` = the URL is wrong.
     pub fn run_redis(
         self,
-        url: &Secret,
+        url: &RedisUrl,
         history: History,
         shutdown: Shutdown,
     ) -> Result<impl Future<Output = ()> + use<>, String> {

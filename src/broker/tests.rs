@@ -11,7 +11,7 @@ use tokio::task::LocalSet;
 
 use super::thread::SubscribeError;
 use super::*;
-use crate::config::{self, Secret, SendQueue};
+use crate::config::{self, RedisUrl, SendQueue};
 use crate::protocol::{CloseReason, Position, Template};
 use crate::redis_link::Commands;
 use crate::redis_link::test_server::RedisServer;
@@ -42,12 +42,12 @@ impl Node {
         Self::observed(None, |_, _, _| true)
     }
 
-    fn redis(url: &Secret) -> Self {
+    fn redis(url: &RedisUrl) -> Self {
         Self::observed(Some(url), |_, _, _| true)
     }
 
     fn observed(
-        redis: Option<&Secret>,
+        redis: Option<&RedisUrl>,
         observer: impl Fn(&ChannelName, &[u8], Option<Position>) -> bool + 'static,
     ) -> Self {
         let (mut core, seats) = Core::new(1, MAX);
@@ -65,7 +65,7 @@ impl Node {
         Self::seated(seats, publisher, live, None)
     }
 
-    fn on_redis(core: Core, seats: Vec<Seat>, url: &Secret) -> Self {
+    fn on_redis(core: Core, seats: Vec<Seat>, url: &RedisUrl) -> Self {
         let shutdown = Shutdown::new();
         let commands = Commands::start(url, "test", &shutdown).unwrap();
         let publisher = Publisher::redis(commands.clone(), "tg:", rules(), MAX);

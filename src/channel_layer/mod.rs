@@ -1,14 +1,19 @@
-//! The Django Channels layer of channels_redis, as one of its readers: group names and hosts, the
-//! membership of this node in groups, its mailbox, and what is in a message.
+//! A Django Channels layer in Redis, as channels_redis 4 writes it, and this node as one of its readers:
+//! the names of groups and their hosts, the node's membership in them, its mailbox, and messages.
 //!
-//! Owns what is on the layer's Redis servers. Leaves to the broker which channels are joined, what
-//! becomes of a message, and what a loss means. Invariant: nothing here waits for anything but Redis, and
-//! for that with a deadline.
+//! Owns what is on the layer's Redis servers. Leaves to the broker which channels are joined, what becomes
+//! of a message, and what a loss means. Invariants: nothing here waits for anything but Redis, and for that
+//! with a deadline; a message that cannot be read is a value for counting, which neither panics nor takes
+//! more memory than a multiple of its length.
 
+mod fernet;
+mod json;
 mod mailbox;
 mod memberships;
+pub mod message;
 mod names;
 
-pub use mailbox::{Letter, Mailbox};
+pub use mailbox::{LETTERS_PER_POP, Letter, Mailbox};
 pub use memberships::Memberships;
+pub use message::{BadMessage, LayerMessage, Serializer};
 pub use names::{GroupChannels, MailboxNames, host_of};

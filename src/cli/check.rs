@@ -18,6 +18,10 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let file = args.config.display();
     let routes = count(config.routes.len(), "route");
     let upstreams = count(config.upstreams.len(), "upstream");
+    for key in &config.unchecked_redis {
+        let what = "the certificate of this Redis server is not checked (ssl_cert_reqs=none)";
+        say(format_args!("{file}: warning: {key}: {what}"));
+    }
     say(format_args!("{file}: ok, {routes}, {upstreams}"));
     Ok(ExitCode::SUCCESS)
 }

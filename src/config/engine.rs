@@ -53,25 +53,25 @@ pub(super) fn engine(s: &mut Section<'_>) -> Option<Engine> {
 }
 
 fn redis(s: &mut Section<'_>) -> Option<RedisEngine> {
-    let url = s.secret(
+    let url = s.redis_url(
         "url",
         kinds::REDIS_URL,
         "redis://127.0.0.1:6379",
-        "The Redis server: redis://, rediss:// (TLS) or unix://. One server, no Sentinel, no Cluster.",
+        "The Redis server: redis://, rediss:// (TLS, see the deployment page) or unix://. One server, no Sentinel, no Cluster.",
     );
-    let tokens_url = s.secret(
+    let tokens_url = s.redis_url(
         "tokens_url",
         kinds::OPTIONAL_REDIS_URL,
         "",
         "Where connection tokens live; \"\" = url.",
     );
-    let limits_url = s.secret(
+    let limits_url = s.redis_url(
         "limits_url",
         kinds::OPTIONAL_REDIS_URL,
         "",
         "Where rates and counts live; \"\" = url.",
     );
-    let pubsub_url = s.secret(
+    let pubsub_url = s.redis_url(
         "pubsub_url",
         kinds::OPTIONAL_REDIS_URL,
         "",
@@ -83,6 +83,7 @@ fn redis(s: &mut Section<'_>) -> Option<RedisEngine> {
         Engine::OWN_PREFIX,
         "Begins the gateway's own keys and channels. Clients' channels are published under their bare name.",
     );
+<<<<<<< HEAD
     let wire = s.key(
         "wire",
         channels::WIRE,
@@ -107,6 +108,9 @@ fn redis(s: &mut Section<'_>) -> Option<RedisEngine> {
             Some(layer)
         }
     };
+=======
+    let url = url??;
+>>>>>>> main
     Some(RedisEngine {
         channels,
         tokens_url: tokens_url?.unwrap_or_else(|| url.clone()),

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use hyper::header::HeaderName;
 use ipnet::IpNet;
-use redis::IntoConnectionInfo;
 use toml::Value;
 use tracing_subscriber::EnvFilter;
 use url::Url;
 
+use super::redis_url::{NoRedisUrl, Written};
 use super::{Rate, Secret, values};
 use crate::protocol::{OriginPattern, PathPattern, Template};
 
@@ -232,12 +232,14 @@ pub(super) const OPTIONAL_SECRET: Kind<Option<Secret>> =
         text => Ok(Some(Secret::new(text))),
     });
 
-pub(super) const REDIS_URL: Kind<Secret> =
+/// Read by [`Section::redis_url`](super::section::Section::redis_url), as the next one.
+pub(super) const REDIS_URL: Kind<Option<Written>> =
     kind("Redis URL", r#"a URL such as "redis://127.0.0.1:6379/0""#, |value| {
-        redis_url(text(value)?)
+        redis_url(text(value)?).map(Some)
     });
 
-pub(super) const OPTIONAL_REDIS_URL: Kind<Option<Secret>> =
+/// `""` is none.
+pub(super) const OPTIONAL_REDIS_URL: Kind<Option<Written>> =
     kind("Redis URL", r#"a URL such as "redis://127.0.0.1:6379/0", or """#, |value| {
         match text(value)? {
             "" => Ok(None),
@@ -340,15 +342,9 @@ fn url_template(text: &str, schemes: &[&str]) -> Result<Template, Wrong> {
     Ok(template)
 }
 
-fn redis_url(text: &str) -> Result<Secret, Wrong> {
-    let scheme = text.split_once("://").map_or("", |(scheme, _)| scheme);
-    for (word, name) in [("sentinel", "Sentinel"), ("cluster", "Cluster")] {
-        if scheme.to_ascii_lowercase().contains(word) {
-            return Err(Wrong::Rule(format!(
-                "Redis {name} is not supported; write the redis:// URL of one Redis server"
-            )));
-        }
-    }
-    let known = matches!(scheme, "redis" | "rediss" | "redis+unix" | "unix");
-    (known && text.into_connection_info().is_ok()).then(|| Secret::new(text)).ok_or(Wrong::Kind)
+fn redis_url(text: &str) -> Result<Written, Wrong> {
+    Written::parse(text).map_err(|wrong| match wrong {
+        NoRedisUrl::Other => Wrong::Kind,
+        NoRedisUrl::Because(sentence) => Wrong::Rule(sentence),
+    })
 }

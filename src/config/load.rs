@@ -115,5 +115,6 @@ fn config(root: &mut Section<'_>) -> Option<Config> {
         routes: routes.into_iter().collect::<Option<_>>()?,
         upstreams: upstreams?,
         log: log?,
+        unchecked_redis: root.unchecked_redis(),
     })
 }

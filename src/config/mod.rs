@@ -32,6 +32,7 @@ mod kinds;
 mod load;
 mod mistakes;
 mod reader;
+mod redis_url;
 mod reference;
 mod route;
 mod secret;
@@ -44,6 +45,7 @@ mod values;
 
 pub use environment::Environment;
 pub use mistakes::{Mistake, Mistakes};
+pub use redis_url::{CertificateCheck, RedisUrl};
 pub use reference::reference;
 pub use secret::Secret;
 
@@ -62,6 +64,8 @@ pub struct Config {
     pub routes: Vec<Arc<Route>>,
     pub upstreams: BTreeMap<String, Arc<Upstream>>,
     pub log: Log,
+    /// Keys of Redis URLs that say `ssl_cert_reqs=none`: encrypted, to whoever answers.
+    pub unchecked_redis: Vec<String>,
 }
 
 /// `[server]`: the public port.
@@ -141,10 +145,10 @@ pub enum EngineKind {
 #[derive(Debug, Clone)]
 pub struct RedisEngine {
     /// Commands of the gateway itself; what an upstream without its own `redis_url` uses.
-    pub url: Secret,
-    pub tokens_url: Secret,
-    pub limits_url: Secret,
-    pub pubsub_url: Secret,
+    pub url: RedisUrl,
+    pub tokens_url: RedisUrl,
+    pub limits_url: RedisUrl,
+    pub pubsub_url: RedisUrl,
     /// Prefix of the gateway's own keys and channels, at most 128 bytes without spaces. Clients' channels
     /// are published under their bare name.
     pub key_prefix: String,
@@ -473,7 +477,7 @@ pub enum OnDisconnect {
 
 #[derive(Debug, Clone)]
 pub struct RedisQueue {
-    pub redis_url: Secret,
+    pub redis_url: RedisUrl,
     /// The stream or list; placeholders are filled as they are.
     pub key: Template,
     /// A stream is trimmed to about this many entries (`MAXLEN ~`), and a list that is this long refuses; 0 = no bound.

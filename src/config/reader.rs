@@ -42,6 +42,8 @@ pub(super) struct Context {
     definitions: Vec<Definition>,
     /// What stands below each headline of the reference page.
     headings: Vec<(String, &'static str)>,
+    /// Keys of Redis URLs whose server's certificate is not checked.
+    pub(super) unchecked_redis: Vec<String>,
 }
 
 /// What is left of a reading: its mistakes and the keys it asked for.
@@ -60,6 +62,7 @@ impl Context {
             mistakes: Vec::new(),
             definitions: Vec::new(),
             headings: Vec::new(),
+            unchecked_redis: Vec::new(),
         }
     }
 
@@ -87,6 +90,10 @@ impl Context {
         if !self.headings.iter().any(|(known, _)| known == heading) {
             self.headings.push((heading.to_owned(), doc));
         }
+    }
+
+    pub(super) fn unchecked_redis(&mut self, key: String) {
+        self.unchecked_redis.push(key);
     }
 
     /// The variable that sets the key at `path`, and its value.

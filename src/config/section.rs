@@ -12,6 +12,7 @@ use super::given::{Given, type_of};
 use super::kinds::{Kind, Wrong};
 use super::mistakes::{Mistake, nearest};
 use super::reader::{Context, Definition};
+use super::redis_url::{CertificateCheck, RedisUrl, Written};
 
 /// A mistake was recorded in place of the value.
 struct Mistaken;
@@ -124,6 +125,35 @@ impl<'c> Section<'c> {
                 self.read(name, kind, given)
             }
         }
+    }
+
+    /// The URL of a Redis server, with its twin as a [secret](Self::secret); reads the files that it names.
+    /// The inner `None` is one that is not written, where `kind` allows that.
+    pub(super) fn redis_url(
+        &mut self,
+        name: &str,
+        kind: Kind<Option<Written>>,
+        default: &str,
+        doc: &'static str,
+    ) -> Option<Option<RedisUrl>> {
+        let Some(written) = self.secret(name, kind, default, doc)? else { return Some(None) };
+        match written.load(|path| self.context.file(path)) {
+            Ok(url) => {
+                if url.check() == CertificateCheck::Nothing {
+                    self.context.unchecked_redis(self.path_of(name));
+                }
+                Some(Some(url))
+            }
+            Err(right) => {
+                self.mistake(name, None, right);
+                None
+            }
+        }
+    }
+
+    /// The keys with a Redis URL so far that let any server be the right one.
+    pub(super) fn unchecked_redis(&self) -> Vec<String> {
+        self.context.unchecked_redis.clone()
     }
 
     /// A list of secrets. Its twin `NAME_file` holds the path of a file with one a line.

@@ -176,7 +176,7 @@ fn overrides_win_over_file_and_default() {
     assert_eq!(http.url.as_str(), "http://127.0.0.1:2/{id}");
     assert_eq!(http.signing_secret.as_ref().unwrap().expose(), "$${NOT_SUBSTITUTED}");
     let EngineKind::Redis(redis) = &config.engine.kind else { panic!("{:?}", config.engine) };
-    assert_eq!(redis.tokens_url.expose(), "redis://:pw@127.0.0.1:7");
+    assert_eq!(redis.tokens_url.text().expose(), "redis://:pw@127.0.0.1:7");
 }
 
 #[test]
@@ -264,7 +264,7 @@ fn what_is_written_is_what_is_read() {
     {
         match &config.upstreams[name].kind {
             UpstreamKind::RedisStream(queue) | UpstreamKind::RedisList(queue) => {
-                assert_eq!(queue.redis_url.expose(), url);
+                assert_eq!(queue.redis_url.text().expose(), url);
             }
             other => panic!("{other:?}"),
         }

@@ -5,7 +5,7 @@ use toml::Value;
 use super::kinds::{self, Kind, choice, words};
 use super::section::Section;
 use super::{
-    Circuit, Engine, EngineKind, HttpUpstream, OnDisconnect, RedisQueue, Secret, Upstream,
+    Circuit, Engine, EngineKind, HttpUpstream, OnDisconnect, RedisQueue, RedisUrl, Upstream,
     UpstreamKind, WebSocketUpstream,
 };
 
@@ -140,7 +140,7 @@ fn queue(s: &mut Section<'_>, word: Word, engine: Option<&Engine>) -> Option<Red
         _ => ("redis-list", "A Redis list, pushed by LPUSH; workers read it by BRPOP."),
     };
     s.continue_under(format!("[upstream.NAME] kind = \"{kind}\""), doc);
-    let own_url = s.secret(
+    let own_url = s.redis_url(
         "redis_url",
         kinds::OPTIONAL_REDIS_URL,
         "",
@@ -167,7 +167,7 @@ fn queue(s: &mut Section<'_>, word: Word, engine: Option<&Engine>) -> Option<Red
     Some(RedisQueue { redis_url: redis_url?, key: key?, max_len: max_len? })
 }
 
-fn engine_url(s: &mut Section<'_>, engine: Option<&Engine>) -> Option<Secret> {
+fn engine_url(s: &mut Section<'_>, engine: Option<&Engine>) -> Option<RedisUrl> {
     match &engine?.kind {
         EngineKind::Redis(redis) => Some(redis.url.clone()),
         EngineKind::Memory => {

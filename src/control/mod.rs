@@ -18,7 +18,7 @@ pub use threads::{CancelHook, Seat, Threads};
 
 use std::sync::Arc;
 
-use crate::config::Secret;
+use crate::config::RedisUrl;
 use crate::protocol::ReservedChannels;
 use crate::redis_link::pubsub_client;
 use crate::shutdown::Shutdown;
@@ -71,7 +71,7 @@ impl Control {
     /// All nodes with the same `key_prefix` on the Redis at `url`. Starts this node's part on the current
     /// runtime. `Err` = the URL is wrong, or the prefix makes no channel name.
     pub fn redis(
-        url: &Secret,
+        url: &RedisUrl,
         key_prefix: &str,
         threads: Threads,
         shutdown: &Shutdown,

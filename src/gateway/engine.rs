@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::StartError;
 use crate::admin::ReadyCheck;
 use crate::broker::{Core, MemoryHistory, Publisher, Rules};
-use crate::config::{Config, EngineKind, RedisEngine, Secret};
+use crate::config::{Config, EngineKind, RedisEngine, RedisUrl};
 use crate::control::{Control, Threads};
 use crate::generations::{Generations, Heard, Running};
 use crate::limits::SharedLimits;
@@ -161,13 +161,13 @@ struct Connections<'a> {
 }
 
 impl Connections<'_> {
-    fn open(&mut self, key: &'static str, url: &Secret) -> Result<Commands, String> {
-        if let Some(commands) = self.by_url.get(url.expose()) {
+    fn open(&mut self, key: &'static str, url: &RedisUrl) -> Result<Commands, String> {
+        if let Some(commands) = self.by_url.get(url.text().expose()) {
             return Ok(commands.clone());
         }
         let commands =
             Commands::start(url, key, self.shutdown).map_err(|wrong| format!("{key}: {wrong}"))?;
-        self.by_url.insert(url.expose().to_owned(), commands.clone());
+        self.by_url.insert(url.text().expose().to_owned(), commands.clone());
         Ok(commands)
     }
 }

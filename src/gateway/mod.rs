@@ -108,6 +108,9 @@ async fn serve(
         public: listeners[0].local_addr().map_err(system("public port"))?,
         admin: admin.local_addr().map_err(system("admin port"))?,
     };
+    for key in &config.unchecked_redis {
+        telemetry::engine::redis_certificate_unchecked(key);
+    }
     let shutdown = Shutdown::new();
     let (core, broker_seats) = Core::new(listeners.len(), config.engine.max_publication_bytes);
     let running = Running::default();

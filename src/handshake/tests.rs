@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::config::{Config, Environment, Secret};
+use crate::config::{Config, Environment, RedisUrl, Secret};
 use crate::redis_link::Commands;
 use crate::shutdown::Shutdown;
 use crate::tokens::{TokenRecord, TokenStore, sign_hs};
@@ -36,7 +36,7 @@ pub(super) fn handshake(route: &str, more: &str) -> Handshake {
 
 /// A handshake whose engine is a Redis that is not there.
 pub(super) fn without_engine(route: &str) -> Handshake {
-    let nowhere = Secret::new(format!("redis://127.0.0.1:{}/", free_port()));
+    let nowhere = RedisUrl::example(&format!("redis://127.0.0.1:{}/", free_port()));
     let commands = Commands::start(&nowhere, "test", &Shutdown::new()).unwrap();
     let ttl = std::time::Duration::from_secs(60);
     let store = TokenStore::redis(commands.clone(), "ws_conn_token:", ttl);

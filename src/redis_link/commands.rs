@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::open::{COMMAND_DEADLINE, PING_DEADLINE, PING_INTERVAL, client, connect};
 use super::{Backoff, RedisFailure};
-use crate::config::Secret;
+use crate::config::RedisUrl;
 use crate::shutdown::Shutdown;
 use crate::telemetry::engine as facts;
 
@@ -46,7 +46,7 @@ struct Shared {
 impl Commands {
     /// Checks `url` and starts the supervisor on the current runtime. `name` is the log and metric
     /// label. A Redis that cannot be reached is no error: the supervisor keeps trying.
-    pub fn start(url: &Secret, name: &'static str, shutdown: &Shutdown) -> Result<Self, String> {
+    pub fn start(url: &RedisUrl, name: &'static str, shutdown: &Shutdown) -> Result<Self, String> {
         let client = client(url)?;
         let shared = Arc::new(Shared {
             link: ArcSwapOption::empty(),

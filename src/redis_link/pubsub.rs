@@ -7,7 +7,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, PushInfo, PushKind, Value};
 
 use super::{RedisFailure, open};
-use crate::config::Secret;
+use crate::config::RedisUrl;
 use crate::protocol::ChannelName;
 
 /// To connect, to answer a PING, and to confirm a SUBSCRIBE or a PUBLISH.
@@ -26,7 +26,7 @@ pub enum Heard {
 }
 
 /// Checks `url`; does not connect.
-pub fn pubsub_client(url: &Secret) -> Result<Client, String> {
+pub fn pubsub_client(url: &RedisUrl) -> Result<Client, String> {
     open::client(url)
 }
 

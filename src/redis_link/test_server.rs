@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::Commands;
-use crate::config::Secret;
+use crate::config::RedisUrl;
 use crate::shutdown::Shutdown;
 
 pub struct RedisServer {
@@ -57,8 +57,8 @@ impl RedisServer {
         panic!("redis-server did not start; is it installed?");
     }
 
-    pub fn url(&self) -> Secret {
-        Secret::new(format!("redis://127.0.0.1:{}", self.port))
+    pub fn url(&self) -> RedisUrl {
+        RedisUrl::example(&format!("redis://127.0.0.1:{}", self.port))
     }
 
     /// Kills it without notice; its data is gone.

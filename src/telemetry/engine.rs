@@ -49,6 +49,14 @@ pub fn redis_refused(connection: &'static str, reason: &str, loud: bool) {
     }
 }
 
+/// The URL of `key` says that its server's certificate is not to be checked.
+pub fn redis_certificate_unchecked(key: &str) {
+    warn!(
+        event = "redis_certificate_unchecked",
+        key, "ssl_cert_reqs=none: whoever answers at this address is taken for the Redis server"
+    );
+}
+
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use redis::Script;
 
 use super::{Message, RelayError, payload};
-use crate::config::{self, EngineKind, Secret};
+use crate::config::{self, EngineKind, RedisUrl};
 use crate::protocol::TemplateContext;
 use crate::redis_link::{Commands, RedisFailure};
 use crate::shutdown::Shutdown;
@@ -30,14 +30,14 @@ pub(super) struct Queue {
 impl Queue {
     /// `Err` says what is wrong with the URL. Starts the connection on the current runtime.
     pub fn start(
-        url: &Secret,
+        url: &RedisUrl,
         upstream: &str,
         engine: &config::Engine,
         shutdown: &Shutdown,
     ) -> Result<Self, String> {
         let is_the_engines = match &engine.kind {
             EngineKind::Memory => false,
-            EngineKind::Redis(redis) => redis.pubsub_url.expose() == url.expose(),
+            EngineKind::Redis(redis) => redis.pubsub_url == *url,
         };
         let cancels = (!is_the_engines).then(|| format!("{}cancel", engine.key_prefix()));
         // The connection's label lives as long as the process, and there is one a configured upstream.

@@ -19,6 +19,7 @@ mod limits;
 mod outcome;
 mod presence;
 mod proxy;
+mod redis_tls;
 mod relay_http;
 mod relay_queue;
 mod relay_websocket;

@@ -14,26 +14,44 @@ pub struct Redis {
     port: u16,
     directory: TempDir,
     durable: bool,
+    tls: Option<Tls>,
     server: Option<Child>,
+}
+
+/// What a server that speaks nothing but TLS asks of its clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tls {
+    NoCertificate,
+    Certificate,
+}
+
+/// The path of one of the files in `tests/keys/redis_tls`.
+pub fn tls_file(name: &str) -> String {
+    format!("{}/tests/keys/redis_tls/{name}", env!("CARGO_MANIFEST_DIR"))
 }
 
 impl Redis {
     /// Starts `redis-server` on a free port and waits until it answers.
     pub async fn start() -> Self {
-        Self::start_as(false).await
+        Self::start_as(false, None).await
+    }
+
+    /// The same with a TLS port only, for 127.0.0.1 by the certificate `server.pem`, which `ca.pem` issued.
+    pub async fn start_tls(tls: Tls) -> Self {
+        Self::start_as(false, Some(tls)).await
     }
 
     /// The same with an append-only file, so that it comes back with its data.
     pub async fn start_durable() -> Self {
-        Self::start_as(true).await
+        Self::start_as(true, None).await
     }
 
-    async fn start_as(durable: bool) -> Self {
+    async fn start_as(durable: bool, tls: Option<Tls>) -> Self {
         loop {
             // The port is free now; should another process take it first, the next one is tried.
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
             let directory = tempfile::tempdir().expect("a temporary directory");
-            let mut redis = Self { port, directory, durable, server: None };
+            let mut redis = Self { port, directory, durable, tls, server: None };
             if redis.try_start().await {
                 return redis;
             }
@@ -78,12 +96,21 @@ impl Redis {
     }
 
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        let scheme = if self.tls.is_some() { "rediss" } else { "redis" };
+        format!("{scheme}://127.0.0.1:{}", self.port)
+    }
+
+    /// The test's own way in, without TLS.
+    fn own_url(&self) -> String {
+        match self.tls {
+            None => self.url(),
+            Some(_) => format!("unix://{}", self.directory.path().join("socket").display()),
+        }
     }
 
     /// A connection for the test itself.
     pub async fn connection(&self) -> MultiplexedConnection {
-        let client = redis::Client::open(self.url()).expect("a valid URL");
+        let client = redis::Client::open(self.own_url()).expect("a valid URL");
         client.get_multiplexed_async_connection().await.expect("redis-server accepts")
     }
 
@@ -102,8 +129,23 @@ impl Redis {
 
     /// `false` where it ended at once, as with a port that is taken.
     async fn try_start(&mut self) -> bool {
-        let mut server = Command::new("redis-server")
-            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
+        let mut command = Command::new("redis-server");
+        let port = self.port.to_string();
+        match self.tls {
+            None => command.args(["--port", &port]),
+            Some(tls) => {
+                let asked = if tls == Tls::Certificate { "yes" } else { "no" };
+                command
+                    .args(["--port", "0", "--tls-port", &port, "--tls-auth-clients", asked])
+                    .args(["--tls-cert-file", &tls_file("server.pem")])
+                    .args(["--tls-key-file", &tls_file("server.key")])
+                    .args(["--tls-ca-cert-file", &tls_file("ca.pem")])
+                    .arg("--unixsocket")
+                    .arg(self.directory.path().join("socket"))
+            }
+        };
+        let mut server = command
+            .args(["--bind", "127.0.0.1"])
             .args(["--save", "", "--appendonly", if self.durable { "yes" } else { "no" }])
             .args(["--appendfsync", "always"])
             .arg("--dir")
@@ -112,7 +154,7 @@ impl Redis {
             .stdout(Stdio::null())
             .spawn()
             .expect("redis-server is installed");
-        let client = redis::Client::open(self.url()).expect("a valid URL");
+        let client = redis::Client::open(self.own_url()).expect("a valid URL");
         let started = until("answer of redis-server", async || {
             if server.try_wait().expect("a child can be waited for").is_some() {
                 return Some(false);

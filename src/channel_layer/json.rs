@@ -1,0 +1,146 @@
+//! JSON text of Python's `json.dumps`, taken apart at its first level and otherwise kept as it is.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// Floats that Python writes though JSON has none, the longest first.
+const BARE_FLOATS: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
+
+/// The same text with `NaN`, `Infinity` and `-Infinity` in quotes wherever they stand outside a string.
+pub(super) fn without_bare_floats(text: &str) -> Cow<'_, str> {
+    if !text.contains("NaN") && !text.contains("Infinity") {
+        return Cow::Borrowed(text);
+    }
+    let mut quoted = String::with_capacity(text.len() + 16);
+    let mut rest = text;
+    while let Some(at) = rest.find(['"', 'N', 'I', '-']) {
+        let (before, from) = rest.split_at(at);
+        quoted.push_str(before);
+        let float = BARE_FLOATS.into_iter().find(|float| from.starts_with(float));
+        let length = match float {
+            Some(float) => float.len(),
+            None if from.starts_with('"') => string_length(from),
+            None => 1,
+        };
+        let (token, after) = from.split_at(length);
+        let quote = if float.is_some() { "\"" } else { "" };
+        quoted.extend([quote, token, quote]);
+        rest = after;
+    }
+    quoted.push_str(rest);
+    Cow::Owned(quoted)
+}
+
+/// Bytes of the string that `text` begins with, quotes included; all of it where the string has no end.
+fn string_length(text: &str) -> usize {
+    let mut is_escaped = false;
+    for (at, byte) in text.bytes().enumerate().skip(1) {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' => is_escaped = true,
+            b'"' => return at + 1,
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+/// A JSON object whose names and values are the text that they were written as.
+pub(super) struct Object<'a>(Vec<(&'a RawValue, &'a RawValue)>);
+
+impl<'a> Object<'a> {
+    /// `None` unless `text` is one whole object.
+    pub(super) fn read(text: &'a str) -> Option<Self> {
+        serde_json::from_str(text).ok()
+    }
+
+    /// Name, in quotes, and value.
+    pub(super) fn members(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
+        self.0.iter().map(|(name, value)| (name.get(), value.get()))
+    }
+}
+
+impl<'de> Deserialize<'de> for Object<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct InOrder;
+        impl<'de> Visitor<'de> for InOrder {
+            type Value = Object<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Object(members))
+            }
+        }
+        deserializer.deserialize_map(InOrder)
+    }
+}
+
+/// One text, or an array of them; `None` for anything else.
+pub(super) fn texts(value: &str) -> Option<Vec<String>> {
+    if value.starts_with('"') {
+        return serde_json::from_str(value).ok().map(|text| vec![text]);
+    }
+    serde_json::from_str(value).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bare_floats_are_quoted_outside_of_strings_only() {
+        for (text, quoted) in [
+            (
+                r#"{"a": NaN, "b": [Infinity, -Infinity, -1]}"#,
+                r#"{"a": "NaN", "b": ["Infinity", "-Infinity", -1]}"#,
+            ),
+            (
+                r#"{"NaN": "NaN -Infinity \" NaN \\", "I": -2}"#,
+                r#"{"NaN": "NaN -Infinity \" NaN \\", "I": -2}"#,
+            ),
+            (
+                r#"{"a": "Infinity \\\" NaN", "b": NaN}"#,
+                r#"{"a": "Infinity \\\" NaN", "b": "NaN"}"#,
+            ),
+            ("NaN", "\"NaN\""),
+            ("\"NaN", "\"NaN"),
+            ("\"NaN\\", "\"NaN\\"),
+            ("é-é NaN é", "é-é \"NaN\" é"),
+        ] {
+            assert_eq!(without_bare_floats(text), quoted);
+        }
+    }
+
+    #[test]
+    fn an_object_keeps_its_order_and_its_text() {
+        let text = r#" {"b\u0061": 1.0e3, "a": {"x": [ 1 ]}, "b": "\ud800"} "#;
+        let object = Object::read(text).unwrap();
+        let members: Vec<_> = object.members().collect();
+        assert_eq!(
+            members,
+            [(r#""b\u0061""#, "1.0e3"), (r#""a""#, r#"{"x": [ 1 ]}"#), (r#""b""#, r#""\ud800""#)]
+        );
+        for wrong in ["", "[]", "{}}", "{\"a\":}", "{a:1}", "{\"a\":NaN}", "1"] {
+            assert!(Object::read(wrong).is_none(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn texts_are_one_or_several() {
+        assert_eq!(texts(r#""a!b""#), Some(vec!["a!b".to_owned()]));
+        assert_eq!(texts(r#"["a", "b"]"#), Some(vec!["a".to_owned(), "b".to_owned()]));
+        for wrong in ["1", "null", "{}", r#"["a", 1]"#, r#""a"#] {
+            assert_eq!(texts(wrong), None, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! A payload of a channel layer, and the message in it.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::fernet::{self, Fernet, Lifetime};
+use super::json;
+use crate::config::Secret;
+use crate::msgpack::{Item, Malformed, Reader, write_key, write_value};
+
+/// The member that `group_send` of the core layer adds: whom of the mailbox the message is for.
+const MEMBERS: &str = "__asgi_channel__";
+/// The member that says which handler of a consumer a message is for.
+const TYPE: &str = "type";
+
+/// How a layer writes messages (`serializer_format`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    Msgpack,
+    /// Python's `json.dumps`, which may write `NaN`, `Infinity` and `-Infinity`.
+    Json,
+}
+
+/// What `group_send` was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayerMessage {
+    /// The message as a JSON object: its members in their order, but for [`MEMBERS`], and for `type` where
+    /// it is not to be kept.
+    pub json: Vec<u8>,
+    /// `type`, where it is text.
+    pub message_type: Option<String>,
+    /// Channels of this mailbox that the message is for. Empty in the pub/sub layer.
+    pub members: Vec<String>,
+}
+
+/// Why a payload holds no message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BadMessage {
+    /// Encrypted under another key, changed, expired, or not encrypted.
+    Sealed,
+    /// Not in the layer's format.
+    Malformed,
+    /// No map.
+    NotAMap,
+    /// The list of channels is neither text nor a list of texts.
+    Members,
+}
+
+impl BadMessage {
+    /// A stable word for logs and metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Sealed => "sealed",
+            Self::Malformed => "malformed",
+            Self::NotAMap => "not_a_map",
+            Self::Members => "members",
+        }
+    }
+}
+
+impl fmt::Display for BadMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sealed => "no key of ours opens it, or it expired",
+            Self::Malformed => "it is not in the layer's format",
+            Self::NotAMap => "it is no map",
+            Self::Members => "its list of channels is malformed",
+        })
+    }
+}
+
+impl std::error::Error for BadMessage {}
+
+impl From<Malformed> for BadMessage {
+    fn from(_: Malformed) -> Self {
+        Self::Malformed
+    }
+}
+
+/// Reads payloads as the layer's settings have them written.
+pub struct Serializer {
+    format: Format,
+    /// Random bytes before the message; they make it unique in a mailbox.
+    prefix: usize,
+    /// Empty = not encrypted.
+    keys: Vec<Fernet>,
+    ttl: Option<Duration>,
+    keeps_type: bool,
+}
+
+impl Serializer {
+    /// For a layer without prefix (the pub/sub layer), not encrypted; messages keep their `type`.
+    pub fn new(format: Format) -> Self {
+        Self { format, prefix: 0, keys: Vec::new(), ttl: None, keeps_type: true }
+    }
+
+    /// `random_prefix_length`; 12 in the core layer unless it is configured.
+    pub fn with_prefix(self, bytes: usize) -> Self {
+        Self { prefix: bytes, ..self }
+    }
+
+    /// `symmetric_encryption_keys`: each is tried. A message older than `ttl` is refused (`expiry` and 10 s
+    /// more in the core layer, `None` in the pub/sub layer).
+    pub fn with_keys(self, secrets: &[Secret], ttl: Option<Duration>) -> Self {
+        Self { keys: secrets.iter().map(Fernet::new).collect(), ttl, ..self }
+    }
+
+    /// Whether the JSON keeps the member `type`.
+    pub fn with_type(self, keeps_type: bool) -> Self {
+        Self { keeps_type, ..self }
+    }
+
+    /// Reads a payload. The JSON has at most [`MAX_GROWTH`](crate::msgpack::MAX_GROWTH) times its length.
+    pub fn read(&self, payload: &[u8]) -> Result<LayerMessage, BadMessage> {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.read_at(payload, since_epoch.as_secs())
+    }
+
+    /// `now` in Unix seconds.
+    fn read_at(&self, payload: &[u8], now: u64) -> Result<LayerMessage, BadMessage> {
+        let mut body = Cow::Borrowed(payload.get(self.prefix..).ok_or(BadMessage::Malformed)?);
+        if !self.keys.is_empty() {
+            let lifetime = self.ttl.map(|ttl| Lifetime { now, ttl: ttl.as_secs() });
+            let opened = fernet::open(&self.keys, &body, lifetime);
+            body = Cow::Owned(opened.ok_or(BadMessage::Sealed)?);
+        }
+        match self.format {
+            Format::Msgpack => read_msgpack(&body, self.keeps_type),
+            Format::Json => read_json(&body, self.keeps_type),
+        }
+    }
+}
+
+/// A message that is being written.
+struct Draft {
+    message: LayerMessage,
+    keeps_type: bool,
+}
+
+impl Draft {
+    fn new(keeps_type: bool, capacity: usize) -> Self {
+        let mut json = Vec::with_capacity(capacity);
+        json.push(b'{');
+        Self { message: LayerMessage { json, message_type: None, members: Vec::new() }, keeps_type }
+    }
+
+    /// Writes one member by `write`, which may fail; what it wrote is dropped if it is not to be `kept`.
+    fn member<E>(
+        &mut self,
+        is_kept: bool,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let json = &mut self.message.json;
+        let start = json.len();
+        if start > 1 {
+            json.push(b',');
+        }
+        write(json)?;
+        if !is_kept {
+            json.truncate(start);
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> LayerMessage {
+        self.message.json.push(b'}');
+        self.message
+    }
+}
+
+fn read_msgpack(body: &[u8], keeps_type: bool) -> Result<LayerMessage, BadMessage> {
+    let mut reader = Reader::new(body);
+    let Item::Map(count) = reader.item()? else { return Err(BadMessage::NotAMap) };
+    let mut draft = Draft::new(keeps_type, body.len() + body.len() / 2);
+    for _ in 0..count {
+        let key = reader.item()?;
+        if key == Item::Str(MEMBERS.as_bytes()) {
+            draft.message.members = members(&mut reader)?;
+            continue;
+        }
+        let is_type = key == Item::Str(TYPE.as_bytes());
+        if is_type {
+            // Looked at ahead, since it is written too.
+            draft.message.message_type = text(reader.clone().item()?);
+        }
+        draft.member(!is_type || draft.keeps_type, |json| {
+            write_key(key, json)?;
+            json.push(b':');
+            write_value(&mut reader, json)
+        })?;
+    }
+    reader.finish()?;
+    Ok(draft.finish())
+}
+
+/// One text, or an array of them.
+fn members(reader: &mut Reader) -> Result<Vec<String>, BadMessage> {
+    let count = match reader.item()? {
+        Item::Array(count) => count,
+        one => return text(one).map(|one| vec![one]).ok_or(BadMessage::Members),
+    };
+    (0..count).map(|_| text(reader.item()?).ok_or(BadMessage::Members)).collect()
+}
+
+fn text(item: Item) -> Option<String> {
+    match item {
+        Item::Str(bytes) => str::from_utf8(bytes).ok().map(str::to_owned),
+        _ => None,
+    }
+}
+
+fn read_json(body: &[u8], keeps_type: bool) -> Result<LayerMessage, BadMessage> {
+    let body = str::from_utf8(body).map_err(|_| BadMessage::Malformed)?;
+    let body = json::without_bare_floats(body);
+    if !body.trim_start().starts_with('{') {
+        return Err(BadMessage::NotAMap);
+    }
+    let object = json::Object::read(&body).ok_or(BadMessage::Malformed)?;
+    let mut draft = Draft::new(keeps_type, body.len());
+    for (key, value) in object.members() {
+        let name: Option<Cow<str>> = serde_json::from_str(key).ok();
+        if name.as_deref() == Some(MEMBERS) {
+            draft.message.members = json::texts(value).ok_or(BadMessage::Members)?;
+            continue;
+        }
+        let is_type = name.as_deref() == Some(TYPE);
+        if is_type {
+            draft.message.message_type = serde_json::from_str(value).ok();
+        }
+        draft.member(!is_type || keeps_type, |json| {
+            json.extend_from_slice(key.as_bytes());
+            json.push(b':');
+            json.extend_from_slice(value.as_bytes());
+            Ok::<(), BadMessage>(())
+        })?;
+    }
+    Ok(draft.finish())
+}
+
+#[cfg(test)]
+#[path = "message_tests.rs"]
+mod tests;
