@@ -34,7 +34,7 @@ const SECONDS: Kind<Duration> = Kind {
 
 /// The settings without their wire, which stands in the table above.
 pub(super) fn channels(s: &mut Section<'_>) -> Option<ChannelsLayer> {
-    let hosts = s.secret_list(
+    let hosts = s.redis_url_list(
         "hosts",
         kinds::REDIS_URL,
         "The backend's `hosts`, in its order, as redis:// or rediss:// URLs; [] = pubsub_url.",

@@ -83,7 +83,6 @@ fn redis(s: &mut Section<'_>) -> Option<RedisEngine> {
         Engine::OWN_PREFIX,
         "Begins the gateway's own keys and channels. Clients' channels are published under their bare name.",
     );
-<<<<<<< HEAD
     let wire = s.key(
         "wire",
         channels::WIRE,
@@ -96,7 +95,7 @@ fn redis(s: &mut Section<'_>) -> Option<RedisEngine> {
         "The Django Channels layer; read with a `channels-…` wire. What the backend's `CHANNEL_LAYERS` says.",
         channels,
     );
-    let url = url?;
+    let url = url??;
     let pubsub_url = pubsub_url?.unwrap_or_else(|| url.clone());
     let channels = match wire? {
         None => None,
@@ -108,9 +107,6 @@ fn redis(s: &mut Section<'_>) -> Option<RedisEngine> {
             Some(layer)
         }
     };
-=======
-    let url = url??;
->>>>>>> main
     Some(RedisEngine {
         channels,
         tokens_url: tokens_url?.unwrap_or_else(|| url.clone()),

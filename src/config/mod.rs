@@ -161,7 +161,7 @@ pub struct RedisEngine {
 pub struct ChannelsLayer {
     pub wire: ChannelsWire,
     /// In the backend's order, by which groups and mailboxes are spread; never empty.
-    pub hosts: Vec<Secret>,
+    pub hosts: Vec<RedisUrl>,
     pub prefix: String,
     /// Whole seconds, as the other times here.
     pub group_expiry: Duration,

@@ -8,7 +8,7 @@ use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue};
 use super::open::{COMMAND_DEADLINE, CONNECT_DEADLINE};
 use super::pubsub::judge;
 use super::{RedisFailure, open};
-use crate::config::Secret;
+use crate::config::RedisUrl;
 
 /// One command at a time. After [`RedisFailure::Unavailable`] an answer may be on its way that nobody
 /// would get: give the connection up. The same holds for a call that was dropped.
@@ -17,7 +17,7 @@ pub struct Blocking {
 }
 
 /// Checks `url`; does not connect.
-pub fn blocking_client(url: &Secret) -> Result<Client, String> {
+pub fn blocking_client(url: &RedisUrl) -> Result<Client, String> {
     open::client(url)
 }
 

@@ -13,7 +13,7 @@ use crate::protocol::ChannelName;
 use crate::redis_link::Answers;
 
 /// A node that has not said for this long that it is alive is gone.
-const ALIVE: Duration = Duration::from_secs(5);
+const ALIVE: Duration = Duration::from_secs(3);
 
 /// What the layer brought of one channel, in order.
 #[derive(Debug)]
@@ -117,7 +117,7 @@ impl RedisHistory {
         Ok(())
     }
 
-    /// Says that the node is alive, which it must at least every few seconds; returns who is.
+    /// Says that the node is alive, which it must at least every second; returns who is.
     pub async fn alive(&self, node: &str) -> Result<Vec<String>, PublishError> {
         let mut call = self.scripts().alive.prepare_invoke();
         call.key(self.own_key("layer:nodes")).arg(node).arg(milliseconds(ALIVE));
