@@ -43,4 +43,5 @@ mod shutdown;
 mod telemetry;
 
 pub mod msgpack;
+pub mod pickle;
 pub mod protocol;

@@ -91,10 +91,15 @@ fn write_to_redis(args: &Args, config: &Config, redis: &RedisEngine) -> Result<S
             let seconds = CONNECT_DEADLINE.as_secs();
             return Err(format!("Redis cannot be reached within {seconds} s"));
         }
-        TokenStore::redis(commands, &config.tokens.key_prefix, config.tokens.ttl)
-            .issue(&record)
-            .await
-            .map_err(|_| "Redis did not take the token".to_owned())
+        TokenStore::redis(
+            commands,
+            &config.tokens.key_prefix,
+            config.tokens.ttl,
+            config.tokens.format,
+        )
+        .issue(&record)
+        .await
+        .map_err(|_| "Redis did not take the token".to_owned())
     })
 }
 
@@ -172,7 +177,7 @@ fn unix_now() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{JwtKey, Secret};
+    use crate::config::{JwtKey, Secret, TokenFormat};
     use crate::redis_link::test_server::RedisServer;
     use crate::tokens::JwtVerifier;
 
@@ -227,7 +232,7 @@ mod tests {
         let server = RedisServer::start();
         let commands = Commands::start(&server.url(), "test", &Shutdown::new()).unwrap();
         assert!(commands.wait_up(Duration::from_secs(10)).await);
-        let store = TokenStore::redis(commands, "t:", Duration::from_secs(60));
+        let store = TokenStore::redis(commands, "t:", Duration::from_secs(60), TokenFormat::Json);
         let token = store.issue(&record(&args("u-1"), unix_now())).await.unwrap();
         let record = store.consume(&token).await.unwrap().unwrap();
         assert_eq!(record.user_id, UserId::Text("u-1".into()));

@@ -3,14 +3,18 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::celery::PLACEHOLDERS;
 use super::mistakes::nearest;
 use super::section::Section;
 use super::{
-    Admin, AuthSource, Binary, ChannelsWire, Engine, EngineKind, Presence, Protocol, Route, Server,
-    Tokens, Upstream, UpstreamKind,
+    Admin, AuthSource, Binary, CeleryTask, CeleryUpstream, ChannelsWire, Engine, EngineKind,
+    FixedReply, FixedWindow, Kwarg, Presence, Protocol, Route, RouteLimits, Server, Tokens,
+    Upstream, UpstreamKind, UserRate,
 };
 use crate::protocol::{ChannelName, PathPattern, Template};
 
+/// A fixed reply and its index in the file.
+pub(super) type Numbered = (usize, Arc<FixedReply>);
 type Routes = [Option<Arc<Route>>];
 type Upstreams = BTreeMap<String, Option<Arc<Upstream>>>;
 
@@ -44,9 +48,29 @@ pub(super) fn routes(root: &mut Section<'_>, routes: &Routes, upstreams: &Upstre
             let right = "write presence = \"on\": a raw route carries no events of the gateway";
             root.mistake(&key("presence"), Some(quoted("events")), right);
         }
+        if route.timestamps && route.path.names().any(|name| name == "timestamp") {
+            let right = "the path has a {timestamp}, which connected carries already";
+            root.mistake(&key("timestamps"), Some("true".to_owned()), right);
+        }
         channel(root, &key("channel"), route);
+        limits(root, index, route);
         history(root, index, route, routes);
         upstream(root, index, route, upstreams);
+    }
+}
+
+pub(super) fn replies(root: &mut Section<'_>, routes: &Routes, replies: &[Numbered]) {
+    for (index, reply) in replies {
+        let of_routes = numbered(routes).map(|(other, route)| (other, &route.path));
+        let of_replies = replies.iter().map(|(other, reply)| (*other, &reply.path));
+        let same = of_routes
+            .chain(of_replies)
+            .find(|(other, path)| other != index && shape(path) == shape(&reply.path));
+        if let Some((other, path)) = same {
+            let (earlier, later) = (other.min(*index), other.max(*index));
+            let right = format!("route[{earlier}] already takes every request of this path");
+            root.mistake(&format!("route[{later}].path"), Some(quoted(path.as_str())), right);
+        }
     }
 }
 
@@ -83,6 +107,24 @@ fn channel(root: &mut Section<'_>, key: &str, route: &Route) {
     let text = route.channel.as_str().replace(['{', '}'], "_");
     if let Err(invalid) = ChannelName::new(&text) {
         root.mistake(key, Some(quoted(route.channel.as_str())), invalid.to_string());
+    }
+}
+
+fn limits(root: &mut Section<'_>, index: usize, route: &Route) {
+    let RouteLimits { messages_per_user, connects_per_user, .. } = &route.limits;
+    for (name, rate) in
+        [("messages_per_user", messages_per_user), ("connects_per_user", connects_per_user)]
+    {
+        let Some(UserRate::Window(FixedWindow { key: Some(template), .. })) = rate else {
+            continue;
+        };
+        let key = format!("route[{index}].limits.{name}.key");
+        let allowed: Vec<&str> = route.path.names().chain(["user_id"]).collect();
+        names_among(root, &key, template, &allowed, "the route's path");
+        if !template.names().any(|name| name == "user_id") {
+            let right = "write {user_id} in it: a user's count is not another's";
+            root.mistake(&key, Some(quoted(template.as_str())), right);
+        }
     }
 }
 
@@ -154,10 +196,35 @@ pub(super) fn placeholders(
                 ("key", &queue.key)
             }
             UpstreamKind::WebSocket(websocket) => ("url", &websocket.url),
+            UpstreamKind::Celery(celery) => {
+                arguments(root, &upstream.name, celery, routes);
+                continue;
+            }
         };
         let key = format!("upstream.{}.{name}", upstream.name);
         let uses = |route: &Route| route.upstream.as_ref() == Some(&upstream.name);
         filled_by_all(root, &key, template, routes, uses, &["user_id", "channel"]);
+    }
+}
+
+/// Of the tasks of a Celery application.
+fn arguments(root: &mut Section<'_>, name: &str, celery: &CeleryUpstream, routes: &Routes) {
+    let uses = |route: &Route| route.upstream.as_deref() == Some(name);
+    let mut check = |key: &str, task: &CeleryTask| {
+        for (argument, kwarg) in &task.kwargs {
+            if let Kwarg::Text(template) | Kwarg::Integer(template) = kwarg {
+                let key = format!("{key}.kwargs.{argument}");
+                filled_by_all(root, &key, template, routes, uses, &PLACEHOLDERS);
+            }
+        }
+    };
+    check(&format!("upstream.{name}"), &celery.own);
+    for (index, (_, task)) in celery.tasks.iter().enumerate() {
+        check(&format!("upstream.{name}.tasks[{index}]"), task);
+    }
+    if let Some(track) = &celery.track {
+        let key = format!("upstream.{name}.track.key");
+        filled_by_all(root, &key, &track.key, routes, uses, &["user_id", "channel"]);
     }
 }
 

@@ -5,7 +5,7 @@ use toml::Value;
 
 use super::kinds::{self, Kind, Wrong, choice, words};
 use super::section::Section;
-use super::{Csrf, Jwt, JwtKey, JwtKeyMaterial, Secret, Tokens};
+use super::{Csrf, Jwt, JwtKey, JwtKeyMaterial, Secret, TokenFormat, Tokens};
 
 /// Shorter secrets can be guessed from one token; RFC 7518 section 3.2 asks for 32 bytes.
 const MIN_SECRET_BYTES: usize = 16;
@@ -22,6 +22,12 @@ pub(super) fn tokens(s: &mut Section<'_>) -> Option<Tokens> {
         kinds::TEXT,
         "ws_conn_token:",
         "Begins the Redis key of a token's record; a backend may write records itself.",
+    );
+    let format = s.key(
+        "format",
+        FORMAT,
+        "json",
+        "Of the records in Redis. \"django\": pickled, as Django's cache keeps them; JSON is read as well.",
     );
     let issue_path = s.key(
         "issue_path",
@@ -49,6 +55,7 @@ pub(super) fn tokens(s: &mut Section<'_>) -> Option<Tokens> {
     Some(Tokens {
         ttl: ttl?,
         key_prefix: key_prefix?,
+        format: format?,
         issue_path: issue_path?,
         csrf: csrf?,
         binding: binding?,
@@ -100,6 +107,10 @@ pub(super) fn jwt(s: &mut Section<'_>) -> Option<Jwt> {
         channels_claim: channels_claim?,
     })
 }
+
+const FORMAT: Kind<TokenFormat> = words(r#""json" or "django""#, |value| {
+    choice(value, &[("json", TokenFormat::Json), ("django", TokenFormat::Django)])
+});
 
 const ALGORITHM: Kind<Algorithm> =
     words(r#""HS256", "HS384", "HS512", "RS256", "PS256", "ES256" or "EdDSA""#, |value| {

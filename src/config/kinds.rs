@@ -44,7 +44,7 @@ pub(super) enum Wrong {
     Quoting(String),
 }
 
-const fn kind<T>(
+pub(super) const fn kind<T>(
     name: &'static str,
     right: &'static str,
     read: fn(&Value) -> Result<T, Wrong>,
@@ -96,6 +96,13 @@ pub(super) const COUNT: Kind<usize> =
 pub(super) const POSITIVE_COUNT: Kind<usize> =
     kind("integer", "an integer from 1 to 1000000000", integer::<usize, 1, 1_000_000_000>);
 
+pub(super) const BOOLEAN: Kind<bool> = kind("boolean", "true or false", |value| match value {
+    Value::Boolean(boolean) => Ok(*boolean),
+    // From the environment.
+    Value::String(text) => text.parse().map_err(|_| Wrong::Kind),
+    _ => Err(Wrong::Kind),
+});
+
 pub(super) const THREADS: Kind<usize> =
     kind("integer", "an integer from 0 to 1024", integer::<usize, 0, 1024>);
 
@@ -118,6 +125,10 @@ pub(super) const FAILURES: Kind<u32> =
 
 pub(super) const LENGTH: Kind<u64> =
     kind("integer", "an integer from 0 to 1000000000", integer::<u64, 0, 1_000_000_000>);
+
+/// Of a Celery task on Redis.
+pub(super) const PRIORITY: Kind<u8> =
+    kind("integer", "an integer from 0 to 9", integer::<u8, 0, 9>);
 
 /// 0 is no limit.
 pub(super) const LIMIT: Kind<Option<u32>> =

@@ -9,8 +9,11 @@ use toml::Table;
 use super::environment::Environment;
 use super::mistakes::Mistakes;
 use super::reader::{Context, Outcome};
+use super::route::Entry;
 use super::section::Section;
-use super::{Config, Upstream, checks, engine, identity, route, server, upstream};
+use super::{
+    Config, FixedReply, Route, Upstream, checks, engine, identity, route, server, upstream,
+};
 
 impl Config {
     /// Reads the file at `path`; relative paths in it begin at its folder.
@@ -88,8 +91,9 @@ fn config(root: &mut Section<'_>) -> Option<Config> {
         "route",
         "[[route]]",
         "Paths that take WebSockets. There must be at least one.",
-        |s| route::route(s).map(Arc::new),
+        route::entry,
     );
+    let (routes, replies) = apart(routes);
     let upstreams =
         root.named("upstream", "[upstream.NAME]", "Where clients' messages go.", |s, name| {
             upstream::upstream(s, name, engine.as_ref()).map(Arc::new)
@@ -99,6 +103,7 @@ fn config(root: &mut Section<'_>) -> Option<Config> {
     checks::ports(root, server.as_ref(), admin.as_ref());
     checks::routes(root, &routes, &upstreams);
     checks::groups(root, engine.as_ref(), &routes);
+    checks::replies(root, &routes, &replies);
     checks::placeholders(root, tokens.as_ref(), &routes, &upstreams);
 
     let upstreams: Option<BTreeMap<String, Arc<Upstream>>> =
@@ -112,9 +117,29 @@ fn config(root: &mut Section<'_>) -> Option<Config> {
         jwt: jwt?,
         origins: origins?,
         proxy: proxy?,
-        routes: routes.into_iter().collect::<Option<_>>()?,
+        routes: routes.into_iter().flatten().collect(),
+        replies: replies.into_iter().map(|(_, reply)| reply).collect(),
         upstreams: upstreams?,
         log: log?,
         unchecked_redis: root.unchecked_redis(),
     })
+}
+
+/// Routes and fixed replies; in both, each has the index that it has in the file.
+fn apart(entries: Vec<Option<Entry>>) -> (Vec<Option<Arc<Route>>>, Vec<checks::Numbered>) {
+    let (mut routes, mut replies, mut after) = (Vec::new(), Vec::new(), 0);
+    for (index, entry) in entries.into_iter().enumerate() {
+        routes.push(match entry {
+            Some(Entry::Route(route)) => {
+                after += 1;
+                Some(Arc::new(*route))
+            }
+            Some(Entry::Reply(path, reply)) => {
+                replies.push((index, Arc::new(FixedReply { path, reply, after })));
+                None
+            }
+            None => None,
+        });
+    }
+    (routes, replies)
 }

@@ -20,8 +20,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 use url::Url;
 
-use crate::protocol::{OriginPattern, PathPattern, Template};
+use crate::protocol::{ChannelPattern, OriginPattern, PathPattern, Template};
 
+mod celery;
 mod channels;
 mod checks;
 mod engine;
@@ -29,6 +30,7 @@ mod environment;
 mod given;
 mod identity;
 mod kinds;
+mod limits;
 mod load;
 mod mistakes;
 mod reader;
@@ -62,6 +64,7 @@ pub struct Config {
     pub proxy: Proxy,
     /// In the order of the file; the first whose path matches takes the request.
     pub routes: Vec<Arc<Route>>,
+    pub replies: Vec<Arc<FixedReply>>,
     pub upstreams: BTreeMap<String, Arc<Upstream>>,
     pub log: Log,
     /// Keys of Redis URLs that say `ssl_cert_reqs=none`: encrypted, to whoever answers.
@@ -202,11 +205,21 @@ pub enum LayerSerializer {
 pub struct Tokens {
     pub ttl: Duration,
     pub key_prefix: String,
+    /// How records are kept in Redis.
+    pub format: TokenFormat,
     /// `None` = this gateway issues none to browsers.
     pub issue_path: Option<String>,
     pub csrf: Csrf,
     /// The record's `connection_id` must match this glob over the route's parameters; `None` = unbound.
     pub binding: Option<Template>,
+}
+
+/// How a token's record is kept in Redis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenFormat {
+    Json,
+    /// As Django's cache keeps a dict: pickled. JSON is read as well.
+    Django,
 }
 
 /// Double-submit names: the cookie's value must be repeated in the header where a cookie authenticates.
@@ -297,9 +310,26 @@ pub struct Route {
     pub expiry_notice: Option<Duration>,
     pub send_queue: SendQueue,
     pub presence: Presence,
+    /// The gateway's own frames carry the time.
+    pub timestamps: bool,
     pub limits: RouteLimits,
     pub history: History,
     pub generations: Generations,
+}
+
+/// `[[route]]` with `reply`: a path that answers by itself.
+#[derive(Debug, Clone)]
+pub struct FixedReply {
+    /// Without parameters.
+    pub path: PathPattern,
+    /// JSON of at most [`FixedReply::MAX_BYTES`].
+    pub reply: Box<str>,
+    /// How many of [`Config::routes`] stand before it in the file.
+    pub after: usize,
+}
+
+impl FixedReply {
+    pub const MAX_BYTES: usize = 4096;
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -362,13 +392,30 @@ pub struct SendQueue {
 /// `[route.limits]`; `None` = not limited.
 #[derive(Debug, Clone)]
 pub struct RouteLimits {
-    pub messages_per_user: Option<Rate>,
+    pub messages_per_user: Option<UserRate>,
     pub messages_per_connection: Option<Rate>,
-    pub connects_per_user: Option<Rate>,
+    pub connects_per_user: Option<UserRate>,
     /// Open at once.
     pub connections_per_user: Option<u32>,
     /// Running at once.
     pub generations_per_user: Option<u32>,
+}
+
+/// What a user may do how often, over all connections.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UserRate {
+    Bucket(Rate),
+    Window(FixedWindow),
+}
+
+/// At most `count` from the first hit until `per` later. The count stands as plain digits in one key of the
+/// engine, so that others can share it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FixedWindow {
+    pub count: u32,
+    pub per: Duration,
+    /// The whole key; has `{user_id}`. `None` = one of the gateway's own.
+    pub key: Option<Template>,
 }
 
 /// A token bucket: `"50/1h"` refills 50 tokens an hour and holds 50; `"10/1s burst 20"` holds 20.
@@ -449,6 +496,7 @@ pub struct Upstream {
 #[derive(Debug, Clone)]
 pub enum UpstreamKind {
     Http(HttpUpstream),
+    Celery(CeleryUpstream),
     RedisStream(RedisQueue),
     RedisList(RedisQueue),
     WebSocket(WebSocketUpstream),
@@ -473,6 +521,107 @@ pub enum OnDisconnect {
     /// The reply goes on, for other connections and those who come back.
     Continue,
     Cancel,
+}
+
+/// A Celery application: tasks on its Redis broker.
+#[derive(Debug, Clone)]
+pub struct CeleryUpstream {
+    pub broker_url: RedisUrl,
+    /// Begins every key and channel of the broker.
+    pub global_keyprefix: String,
+    /// For messages that none of `tasks` is for.
+    pub own: CeleryTask,
+    /// The first whose pattern fits a message's channel takes it.
+    pub tasks: Vec<(ChannelPattern, CeleryTask)>,
+    /// A list that is this long refuses; 0 = no bound.
+    pub max_len: u64,
+    /// `None` = a task that runs is not stopped.
+    pub revoke_signal: Option<&'static str>,
+    /// `None` = what becomes of a task is not watched.
+    pub results: Option<Results>,
+    pub track: Option<CeleryTrack>,
+}
+
+impl CeleryUpstream {
+    /// The task of the messages of `channel`.
+    pub fn task(&self, channel: &str) -> &CeleryTask {
+        let fits = |(pattern, _): &&(ChannelPattern, CeleryTask)| pattern.matches(channel);
+        self.tasks.iter().find(fits).map_or(&self.own, |(_, task)| task)
+    }
+}
+
+/// The arguments of a task in the order of their names, which Python functions can have.
+pub type Kwargs = Vec<(String, Kwarg)>;
+
+/// What a message becomes.
+#[derive(Debug, Clone)]
+pub struct CeleryTask {
+    pub name: String,
+    pub queue: String,
+    /// 0 to 9; 0 is taken first.
+    pub priority: u8,
+    pub kwargs: Kwargs,
+    /// A task that has waited this long is not run; `None` = it waits for ever.
+    pub expires: Option<Duration>,
+    /// What the client is told instead of `task_queued`.
+    pub queued_event: String,
+}
+
+/// Where a keyword argument comes from.
+#[derive(Debug, Clone)]
+pub enum Kwarg {
+    /// A text.
+    Text(Template),
+    /// A text that must be an integer.
+    Integer(Template),
+    Constant(serde_json::Value),
+    /// A field of the client's own object.
+    Field(ClientField),
+}
+
+#[derive(Debug, Clone)]
+pub struct ClientField {
+    pub name: Box<str>,
+    pub kind: FieldType,
+    pub missing: Missing,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FieldType {
+    Any,
+    Text,
+    Int,
+    Number,
+    Bool,
+    Object,
+    List,
+}
+
+/// What a field that is not there, or null, comes to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Missing {
+    /// The message is refused.
+    Refuse,
+    /// The task does not get the argument.
+    Omit,
+    Default(serde_json::Value),
+}
+
+/// Celery's result backend, where it is a Redis.
+#[derive(Debug, Clone)]
+pub struct Results {
+    pub url: RedisUrl,
+    pub keyprefix: String,
+}
+
+/// The ids of a conversation's tasks, in a key of Django's cache.
+#[derive(Debug, Clone)]
+pub struct CeleryTrack {
+    pub key: Template,
+    /// From the last task on.
+    pub ttl: Duration,
+    /// `None` = the broker's.
+    pub redis_url: Option<RedisUrl>,
 }
 
 #[derive(Debug, Clone)]

@@ -21,6 +21,8 @@ channel = "claims"
 [[route]]
 path = "/asked"
 channel = "asked"
+limits.messages_per_user = { limit = "50/1h", window = "fixed" }
+limits.connects_per_user = { limit = "10/1m", window = "fixed" }
 authorize = { url = "http://127.0.0.1:8001/authorize" }
 
 [upstream.a]
@@ -40,6 +42,13 @@ key = "messages"
 [upstream.d]
 kind = "websocket"
 url = "ws://127.0.0.1:8001"
+
+[upstream.e]
+kind = "celery"
+broker_url = "redis://127.0.0.1"
+task = "tasks.reply"
+kwargs = { message = "{message}" }
+tasks = [{ channel = "*", task = "tasks.reply", kwargs = { message = "{message}" } }]
 "#;
 
 /// The reference page: how configuration works, then a table of keys for each headline.

@@ -1,11 +1,12 @@
-//! Keys of `[[route]]`, `[route.limits]` and `[route.generations]`.
+//! Keys of `[[route]]`, `[route.history]` and `[route.generations]`.
 
-use super::kinds::{self, Kind, Wrong, choice, words};
+use super::kinds::{self, Kind, Wrong, choice, kind, words};
 use super::section::Section;
 use super::{
-    AuthSource, Authorize, Binary, Compact, DuplicateTerminal, Generations, History, Presence,
-    Protocol, Reject, Route, RouteLimits, SendQueue,
+    AuthSource, Authorize, Binary, Compact, DuplicateTerminal, FixedReply, Generations, History,
+    Presence, Protocol, Reject, Route, SendQueue, limits,
 };
+use crate::protocol::PathPattern;
 
 const AUTH: Kind<AuthSource> =
     words(r#""connection_token", "cookie", "bearer", "query" or "anonymous""#, |value| {
@@ -45,6 +46,18 @@ const DUPLICATE_TERMINAL: Kind<DuplicateTerminal> = words(r#""drop" or "pass""#,
     choice(value, &[("drop", DuplicateTerminal::Drop), ("pass", DuplicateTerminal::Pass)])
 });
 
+/// `""` is none.
+const REPLY: Kind<Option<Box<str>>> =
+    kind("JSON text", r#"JSON of at most 4096 bytes such as '{"status":"ok"}'"#, |value| {
+        let text = value.as_str().ok_or(Wrong::Kind)?;
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let is_json = serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
+        let fits = is_json && text.len() <= FixedReply::MAX_BYTES;
+        fits.then(|| Some(text.into())).ok_or(Wrong::Kind)
+    });
+
 /// The plain form; the other form is a table.
 const CLAIMS: Kind<Authorize> =
     words(r#""claims" or { url = "http://…", timeout = "2s" }"#, |value| match value.as_str() {
@@ -52,12 +65,40 @@ const CLAIMS: Kind<Authorize> =
         _ => Err(Wrong::Kind),
     });
 
-pub(super) fn route(s: &mut Section<'_>) -> Option<Route> {
+/// What a `[[route]]` is.
+pub(super) enum Entry {
+    Route(Box<Route>),
+    Reply(PathPattern, Box<str>),
+}
+
+pub(super) fn entry(s: &mut Section<'_>) -> Option<Entry> {
     let path = s.required(
         "path",
         kinds::PATH_PATTERN,
         "Each segment is literal text or one {name}. The first route whose path matches takes a request.",
     );
+    let is_reply = s.is_written("reply");
+    let reply = s.key(
+        "reply",
+        REPLY,
+        "",
+        "A JSON text: the route answers with it and does nothing else, for monitoring. HTTP gets it with 200, \
+         a WebSocket as its only message before close code 1000, without credentials. Excludes all other \
+         keys but path.",
+    );
+    if !is_reply {
+        return route(s, path).map(|route| Entry::Route(Box::new(route)));
+    }
+    s.no_other_keys("a route with reply has a path and nothing else");
+    let (path, reply) = (path?, reply??);
+    if path.names().next().is_some() {
+        s.mistake("path", Some(format!("{:?}", path.as_str())), "write a path without {names}");
+        return None;
+    }
+    Some(Entry::Reply(path, reply))
+}
+
+fn route(s: &mut Section<'_>, path: Option<PathPattern>) -> Option<Route> {
     let channel = s.required(
         "channel",
         kinds::TEMPLATE,
@@ -135,11 +176,18 @@ pub(super) fn route(s: &mut Section<'_>) -> Option<Route> {
         "\"on\": who is connected is known, over all nodes, to whoever asks the server API. \
          \"events\": each join and leave is published to the channel as well, on a json route.",
     );
+    let timestamps = s.key(
+        "timestamps",
+        kinds::BOOLEAN,
+        false,
+        "The gateway's own events (connected, pong, task_queued, error, …) carry \"timestamp\": the time in UTC. \
+         What is published passes as it is.",
+    );
     let limits = s.section(
         "limits",
         "[route.limits]",
         "Shared by all nodes of one engine. \"off\" and 0 = no limit.",
-        limits,
+        limits::limits,
     );
     let history = s.section(
         "history",
@@ -170,6 +218,7 @@ pub(super) fn route(s: &mut Section<'_>) -> Option<Route> {
         expiry_notice: expiry_notice?,
         send_queue: send_queue?,
         presence: presence?,
+        timestamps: timestamps?,
         limits: limits?,
         history: match protocol? {
             Protocol::Json => history?,
@@ -230,38 +279,6 @@ fn send_queue(s: &mut Section<'_>) -> Option<SendQueue> {
     );
     let bytes = s.key("bytes", kinds::SIZE, "1MiB", "The same in bytes.");
     Some(SendQueue { messages: messages?, bytes: bytes? })
-}
-
-fn limits(s: &mut Section<'_>) -> Option<RouteLimits> {
-    let messages_per_user = s.key(
-        "messages_per_user",
-        kinds::RATE,
-        "50/1h",
-        "Messages of one user over all connections.",
-    );
-    let messages_per_connection = s.key(
-        "messages_per_connection",
-        kinds::RATE,
-        "10/1s burst 20",
-        "Messages of one connection.",
-    );
-    let connects_per_user =
-        s.key("connects_per_user", kinds::RATE, "30/1m", "New connections of one user.");
-    let connections_per_user =
-        s.key("connections_per_user", kinds::LIMIT, 20, "Connections of one user open at once.");
-    let generations_per_user = s.key(
-        "generations_per_user",
-        kinds::LIMIT,
-        4,
-        "Replies to one user running at once; beyond it clients get \"busy\".",
-    );
-    Some(RouteLimits {
-        messages_per_user: messages_per_user?,
-        messages_per_connection: messages_per_connection?,
-        connects_per_user: connects_per_user?,
-        connections_per_user: connections_per_user?,
-        generations_per_user: generations_per_user?,
-    })
 }
 
 fn history(s: &mut Section<'_>) -> Option<History> {

@@ -108,7 +108,7 @@ pub(super) fn origins(s: &mut Section<'_>) -> Option<Origins> {
         "allow",
         kinds::ORIGIN,
         &[],
-        "Origins of the web pages that may connect; a host may begin with `*.` and a port may be `*`.",
+        "Origins of the web pages that may connect; a scheme or a port may be `*`, and a host may begin with `*.`.",
     );
     let missing = s.key(
         "missing",

@@ -68,7 +68,13 @@ fn the_shipped_file_shows_every_key_with_its_default() {
         }
     }
     // Alternatives of a key are told in prose.
-    let prose = ["[jwt] keys = [{ … }]", "authorize."];
+    let prose = [
+        "[jwt] keys = [{ … }]",
+        "authorize.",
+        "[upstream.NAME] tasks = [{ … }]",
+        "messages_per_user.",
+        "connects_per_user.",
+    ];
     for key in definitions(ONE_OF_EACH, &Environment::empty()) {
         let known = |other: &Definition| other.heading == key.heading && other.name == key.name;
         if prose.iter().any(|p| key.heading == *p || key.name.starts_with(p)) {
@@ -257,8 +263,18 @@ fn what_is_written_is_what_is_read() {
     assert_eq!(route.auth, [AuthSource::ConnectionToken, AuthSource::Anonymous]);
     assert!(matches!(&route.authorize, Authorize::Url { timeout, .. } if timeout.as_secs() == 1));
     assert!(route.limits.messages_per_user.is_none());
-    assert_eq!(route.limits.connects_per_user.unwrap().burst, 3);
+    let connects = route.limits.connects_per_user.as_ref();
+    assert!(matches!(connects, Some(UserRate::Bucket(Rate { burst: 3, .. }))), "{connects:?}");
     assert_eq!(route.limits.connections_per_user, None);
+    assert!(route.timestamps && !config.routes[1].timestamps);
+    let [health] = &config.replies[..] else { panic!("{:?}", config.replies) };
+    assert_eq!((health.path.as_str(), health.after), ("/ws/health/", config.routes.len()));
+    assert_eq!(&*health.reply, r#"{"status":"ok","message":"WebSocket healthy"}"#);
+    let Some(UserRate::Window(window)) = &config.routes[1].limits.messages_per_user else {
+        panic!()
+    };
+    assert_eq!((window.count, window.per.as_secs()), (50, 3600));
+    assert_eq!(window.key.as_ref().unwrap().as_str(), "app:1:messages:{room}:{user_id}");
     // A queue without its own Redis uses the engine's.
     for (name, url) in [("stream", "unix:///run/redis.sock"), ("list", "redis://127.0.0.1:6379/5")]
     {

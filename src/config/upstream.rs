@@ -2,6 +2,7 @@
 
 use toml::Value;
 
+use super::celery::celery;
 use super::kinds::{self, Kind, choice, words};
 use super::section::Section;
 use super::{
@@ -12,22 +13,25 @@ use super::{
 #[derive(Clone, Copy, PartialEq)]
 enum Word {
     Http,
+    Celery,
     RedisStream,
     RedisList,
     WebSocket,
 }
 
-const KIND: Kind<Word> = words(r#""http", "redis-stream", "redis-list" or "websocket""#, |value| {
-    choice(
-        value,
-        &[
-            ("http", Word::Http),
-            ("redis-stream", Word::RedisStream),
-            ("redis-list", Word::RedisList),
-            ("websocket", Word::WebSocket),
-        ],
-    )
-});
+const KIND: Kind<Word> =
+    words(r#""http", "celery", "redis-stream", "redis-list" or "websocket""#, |value| {
+        choice(
+            value,
+            &[
+                ("http", Word::Http),
+                ("celery", Word::Celery),
+                ("redis-stream", Word::RedisStream),
+                ("redis-list", Word::RedisList),
+                ("websocket", Word::WebSocket),
+            ],
+        )
+    });
 
 const ON_DISCONNECT: Kind<OnDisconnect> = words(r#""continue" or "cancel""#, |value| {
     choice(value, &[("continue", OnDisconnect::Continue), ("cancel", OnDisconnect::Cancel)])
@@ -49,6 +53,7 @@ pub(super) fn upstream(
     };
     let kind = match word {
         Word::Http => http(s),
+        Word::Celery => celery(s, engine).map(UpstreamKind::Celery),
         Word::RedisStream => queue(s, word, engine).map(UpstreamKind::RedisStream),
         Word::RedisList => queue(s, word, engine).map(UpstreamKind::RedisList),
         Word::WebSocket => websocket(s),
@@ -59,7 +64,7 @@ pub(super) fn upstream(
         "10s",
         match word {
             Word::Http => "To the head of the answer; a streamed reply may last max_reply.",
-            Word::RedisStream | Word::RedisList => "To the answer of Redis.",
+            Word::Celery | Word::RedisStream | Word::RedisList => "To the answer of Redis.",
             Word::WebSocket => "To the end of the opening handshake.",
         },
     );
@@ -162,18 +167,23 @@ fn queue(s: &mut Section<'_>, word: Word, engine: Option<&Engine>) -> Option<Red
     );
     let redis_url = match own_url? {
         Some(url) => Some(url),
-        None => engine_url(s, engine),
+        None => engine_url(s, "redis_url", engine),
     };
     Some(RedisQueue { redis_url: redis_url?, key: key?, max_len: max_len? })
 }
 
-fn engine_url(s: &mut Section<'_>, engine: Option<&Engine>) -> Option<RedisUrl> {
+/// The engine's own Redis, where the key `name` says no other.
+pub(super) fn engine_url(
+    s: &mut Section<'_>,
+    name: &str,
+    engine: Option<&Engine>,
+) -> Option<RedisUrl> {
     match &engine?.kind {
         EngineKind::Redis(redis) => Some(redis.url.clone()),
         EngineKind::Memory => {
             let right =
                 format!("missing, and the engine is \"memory\"; write {}", kinds::REDIS_URL.right);
-            s.mistake("redis_url", None, right);
+            s.mistake(name, None, right);
             None
         }
     }

@@ -85,7 +85,12 @@ impl Engine {
                         &config.routes,
                     ),
                     publisher: Publisher::redis(publisher, &redis.key_prefix, rules, max_bytes),
-                    tokens: TokenStore::redis(tokens, &config.tokens.key_prefix, config.tokens.ttl),
+                    tokens: TokenStore::redis(
+                        tokens,
+                        &config.tokens.key_prefix,
+                        config.tokens.ttl,
+                        config.tokens.format,
+                    ),
                     limits: SharedLimits::redis(limits, &redis.key_prefix),
                     ready,
                 }

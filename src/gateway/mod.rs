@@ -23,7 +23,7 @@ use crate::broker::{Core, Seat};
 use crate::config::Config;
 use crate::control::{self, CancelHook, Threads};
 use crate::generations::{Running, Task};
-use crate::handshake::Handshake;
+use crate::handshake::{Handshake, Routes};
 use crate::limits::ConnectionCounts;
 use crate::listener::Worker;
 use crate::shutdown::Shutdown;
@@ -158,7 +158,7 @@ fn workers(
     let authenticator = Authenticator::new(&config.tokens, &config.jwt, engine.tokens.clone())
         .map_err(StartError::Setting)?;
     let handshake = Handshake::new(
-        &config.routes,
+        Routes::new(&config.routes, &config.replies),
         &config.origins,
         &config.tokens,
         &config.jwt,

@@ -52,10 +52,6 @@ impl<'h> Offered<'h> {
         bearer(self.headers)
     }
 
-    pub fn cookie(&self, name: &str) -> Option<&'h str> {
-        cookie(self.headers, name)
-    }
-
     /// The subprotocol of the answer; never the one with the token.
     pub fn select(&self) -> Option<String> {
         subprotocols(self.headers).any(|offered| offered == PROTOCOL).then(|| PROTOCOL.to_owned())
@@ -68,15 +64,20 @@ fn one<'v>(mut values: impl Iterator<Item = Cow<'v, str>>) -> Option<Cow<'v, str
     Some(if values.all(|value| value == first) { first } else { Cow::Borrowed("") })
 }
 
-/// The first cookie called `name` whose value is not empty: an empty one is what signing out leaves.
-/// Other cookies may hold any bytes (RFC 6265 section 5.4 asks servers not to rely on ASCII).
+/// The first of [`cookies`].
 pub fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    cookies(headers, name).next()
+}
+
+/// The cookies called `name` whose values are not empty: an empty one is what signing out leaves.
+/// Other cookies may hold any bytes (RFC 6265 section 5.4 asks servers not to rely on ASCII).
+pub fn cookies<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = &'h str> {
     headers
         .get_all(COOKIE)
         .iter()
         .flat_map(|value| value.as_bytes().split(|byte| *byte == b';'))
         .filter_map(|pair| split_at_byte(pair.trim_ascii(), b'='))
-        .find(|(key, value)| *key == name.as_bytes() && !value.is_empty())
+        .filter(move |(key, value)| *key == name.as_bytes() && !value.is_empty())
         .map(|(_, value)| std::str::from_utf8(value).unwrap_or_default().trim_matches('"'))
 }
 

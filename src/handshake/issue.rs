@@ -19,7 +19,7 @@ use subtle::ConstantTimeEq;
 use super::credentials::{bearer, cookie};
 use super::origin::{self, RequestOrigin};
 use super::rejection::json_error;
-use super::{Handshake, Rejection};
+use super::{Found, Handshake, Rejection};
 use crate::protocol::ChannelName;
 use crate::telemetry;
 use crate::tokens::{Identity, TokenRecord};
@@ -186,19 +186,15 @@ impl Handshake {
     /// Who asks. A bearer header cannot be sent by a page of another site; a cookie can, so it must be
     /// accompanied by the CSRF header.
     async fn caller(&self, headers: &HeaderMap) -> Result<Identity, Refusal> {
-        let jwt = match bearer(headers) {
-            Some(jwt) => jwt,
-            None => {
-                let jwt =
-                    cookie(headers, &self.session_cookie).ok_or_else(Rejection::no_credentials)?;
-                if !self.csrf_holds(headers) {
-                    let error = "the CSRF header does not equal the CSRF cookie";
-                    return Err(Refusal::new(StatusCode::FORBIDDEN, "csrf", error));
-                }
-                jwt
-            }
-        };
-        Ok(self.authenticator.verify(jwt).await.map_err(Rejection::credential)?)
+        if let Some(jwt) = bearer(headers) {
+            return Ok(self.authenticator.verify(jwt).await.map_err(Rejection::credential)?);
+        }
+        if cookie(headers, &self.session_cookie).is_some() && !self.csrf_holds(headers) {
+            let error = "the CSRF header does not equal the CSRF cookie";
+            return Err(Refusal::new(StatusCode::FORBIDDEN, "csrf", error));
+        }
+        let identified = self.identify_by_cookie(headers).await;
+        Ok(identified.ok_or_else(Rejection::no_credentials)??)
     }
 
     fn csrf_holds(&self, headers: &HeaderMap) -> bool {
@@ -222,7 +218,9 @@ impl Handshake {
             (Some(name), None) => ChannelName::new(name).map_err(|_| Rejection::channel())?,
             (None, Some(path)) => {
                 let path = path.split('?').next().unwrap_or_default();
-                let (route, params) = self.route(path).ok_or_else(Rejection::channel)?;
+                let Some(Found::Route(route, params)) = self.route(path) else {
+                    return Err(Rejection::channel().into());
+                };
                 self.channel(&route, &params, identity)?
             }
             (Some(_), Some(_)) => return Err(Refusal::bad_request("give either channel or path")),

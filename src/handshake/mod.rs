@@ -12,17 +12,20 @@ mod issue;
 mod issue_tests;
 mod origin;
 mod rejection;
+mod routes;
+mod session_cookie;
 pub mod upgrade;
 
 #[cfg(test)]
 mod tests;
 
-pub use rejection::Rejection;
+pub use rejection::{Rejection, json_error};
+pub use routes::{Found, Routes};
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use hyper::Request;
+use hyper::{HeaderMap, Request};
 
 use crate::config::{self, AuthSource};
 use crate::limits::{Claim, Leased, LimitName, Places, SharedLimits, Verdict};
@@ -56,7 +59,7 @@ pub struct Admission {
 
 /// Shared by all threads behind an `Arc`.
 pub struct Handshake {
-    routes: Vec<Arc<config::Route>>,
+    routes: Routes,
     origins: config::Origins,
     tokens: config::Tokens,
     /// The cookie that carries a session's JWT.
@@ -71,7 +74,7 @@ pub struct Handshake {
 impl Handshake {
     /// `Err` names the key that cannot be used.
     pub fn new(
-        routes: &[Arc<config::Route>],
+        routes: Routes,
         origins: &config::Origins,
         tokens: &config::Tokens,
         jwt: &config::Jwt,
@@ -80,20 +83,20 @@ impl Handshake {
         reserved: ReservedChannels,
     ) -> Result<Self, String> {
         Ok(Self {
-            routes: routes.to_vec(),
             origins: origins.clone(),
             tokens: tokens.clone(),
             session_cookie: jwt.cookie.clone(),
             authenticator,
             limits,
             reserved,
-            authorizer: Authorizer::new(routes)?,
+            authorizer: Authorizer::new(routes.of_channels())?,
+            routes,
         })
     }
 
-    /// The first route whose path matches.
-    pub fn route(&self, path: &str) -> Option<(Arc<config::Route>, Params)> {
-        self.routes.iter().find_map(|route| Some((Arc::clone(route), route.path.matches(path)?)))
+    /// What a path leads to.
+    pub fn route(&self, path: &str) -> Option<Found> {
+        self.routes.find(path)
     }
 
     /// Everything after the route was found. `head` is the upgrade request.
@@ -114,7 +117,7 @@ impl Handshake {
         origin::check(&self.origins, &origin)?;
 
         let offered = Offered::read(head);
-        let identity = self.identify(&route, &params, &offered, &origin).await?;
+        let identity = self.identify(&route, &params, headers, &offered, &origin).await?;
 
         let channel = self.channel(&route, &params, &identity)?;
         let question = Question {
@@ -128,7 +131,7 @@ impl Handshake {
         self.authorizer.check(&route, question).await?;
 
         // Last, so that a refusal before it costs the user nothing.
-        let lease = self.limit(&route, &identity, connection_id).await?;
+        let lease = self.limit(&route, &params, &identity, connection_id).await?;
         let subprotocol = offered.select();
         let resume = offered.resume_point();
         let params = Arc::new(params);
@@ -151,6 +154,7 @@ impl Handshake {
         &self,
         route: &config::Route,
         params: &Params,
+        headers: &HeaderMap,
         offered: &Offered<'_>,
         origin: &RequestOrigin,
     ) -> Result<Identity, Rejection> {
@@ -164,7 +168,10 @@ impl Handshake {
                     }
                     None => continue,
                 },
-                AuthSource::Cookie => offered.cookie(&self.session_cookie).map(Cow::Borrowed),
+                AuthSource::Cookie => match self.identify_by_cookie(headers).await {
+                    Some(identified) => return identified,
+                    None => continue,
+                },
                 AuthSource::Bearer => offered.bearer().map(Cow::Borrowed),
                 AuthSource::Query => offered.query_token(),
                 AuthSource::Anonymous => return Ok(Identity::anonymous()),
@@ -180,6 +187,7 @@ impl Handshake {
     async fn limit(
         &self,
         route: &config::Route,
+        params: &Params,
         identity: &Identity,
         connection_id: ConnectionId,
     ) -> Result<Option<Claim>, Rejection> {
@@ -187,8 +195,9 @@ impl Handshake {
             return Ok(None);
         };
         let path = route.path.as_str();
-        if let Some(rate) = route.limits.connects_per_user {
-            let verdict = self.limits.take(LimitName::ConnectsPerUser, path, &user, rate).await;
+        if let Some(rate) = &route.limits.connects_per_user {
+            let limit = LimitName::ConnectsPerUser;
+            let verdict = self.limits.take(limit, path, params, &user, rate).await;
             if let Verdict::Refused { retry_after } = verdict.map_err(|_| Rejection::engine())? {
                 return Err(Rejection::connects(retry_after));
             }

@@ -48,6 +48,11 @@ impl Rejection {
         Self::new("no_credentials", CloseReason::Unauthenticated, NOT_AUTHENTICATED)
     }
 
+    /// It cannot be told whose session is meant.
+    pub fn several_cookies() -> Self {
+        Self::new("several_cookies", CloseReason::Unauthenticated, NOT_AUTHENTICATED)
+    }
+
     pub fn credential(rejection: CredentialRejection) -> Self {
         let cause = rejection.label();
         if let Some(code) = rejection.unavailable() {
@@ -135,7 +140,7 @@ fn seconds(retry_after: Duration) -> u64 {
 }
 
 /// `{"error":"…","code":"…"}`, never cached.
-pub(super) fn json_error(status: StatusCode, error: &str, code: &str) -> Response<Full<Bytes>> {
+pub fn json_error(status: StatusCode, error: &str, code: &str) -> Response<Full<Bytes>> {
     let body = serde_json::json!({ "error": error, "code": code }).to_string();
     let mut response = Response::new(Full::from(body));
     *response.status_mut() = status;
@@ -160,6 +165,7 @@ mod tests {
         vec![
             (Rejection::origin(), 4003, 403, None),
             (Rejection::no_credentials(), 4001, 401, None),
+            (Rejection::several_cookies(), 4001, 401, None),
             (Rejection::credential(Credential::Token), 4001, 401, None),
             (Rejection::credential(Credential::TokenOrigin), 4003, 403, None),
             (Rejection::credential(Credential::TokenBinding), 4003, 403, None),

@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::config::{Config, Environment, RedisUrl, Secret};
+use crate::config::{Config, Environment, RedisUrl, Secret, TokenFormat};
 use crate::redis_link::Commands;
 use crate::shutdown::Shutdown;
 use crate::tokens::{TokenRecord, TokenStore, sign_hs};
@@ -39,7 +39,7 @@ pub(super) fn without_engine(route: &str) -> Handshake {
     let nowhere = RedisUrl::example(&format!("redis://127.0.0.1:{}/", free_port()));
     let commands = Commands::start(&nowhere, "test", &Shutdown::new()).unwrap();
     let ttl = std::time::Duration::from_secs(60);
-    let store = TokenStore::redis(commands.clone(), "ws_conn_token:", ttl);
+    let store = TokenStore::redis(commands.clone(), "ws_conn_token:", ttl, TokenFormat::Json);
     build(route, "", store, SharedLimits::redis(commands, "tg:"))
 }
 
@@ -54,7 +54,16 @@ fn build(route: &str, more: &str, store: TokenStore, limits: SharedLimits) -> Ha
     let Config { routes, origins, tokens, jwt, .. } = config;
     let reserved = ReservedChannels::beginning_with("chat_4own");
     let authenticator = Authenticator::new(&tokens, &jwt, store).unwrap();
-    Handshake::new(&routes, &origins, &tokens, &jwt, authenticator, limits, reserved).unwrap()
+    Handshake::new(
+        Routes::new(&routes, &[]),
+        &origins,
+        &tokens,
+        &jwt,
+        authenticator,
+        limits,
+        reserved,
+    )
+    .unwrap()
 }
 
 /// A JWT of `user`, good for an hour, with `claims` on top.
@@ -86,7 +95,9 @@ async fn admit(
     headers: &[(&str, &str)],
 ) -> Result<Admission, &'static str> {
     let head = request(uri, headers);
-    let (route, params) = handshake.route(head.uri().path()).expect("a route");
+    let Some(Found::Route(route, params)) = handshake.route(head.uri().path()) else {
+        panic!("no route");
+    };
     handshake.admit(route, params, &head).await.map_err(|rejection| rejection.cause)
 }
 
@@ -183,8 +194,16 @@ async fn without_an_allowlist_every_origin_is_refused() {
     let Config { routes, origins, tokens, jwt, .. } = config;
     let reserved = ReservedChannels::default();
     let authenticator = Authenticator::new(&tokens, &jwt, store).unwrap();
-    let handshake =
-        Handshake::new(&routes, &origins, &tokens, &jwt, authenticator, limits, reserved).unwrap();
+    let handshake = Handshake::new(
+        Routes::new(&routes, &[]),
+        &origins,
+        &tokens,
+        &jwt,
+        authenticator,
+        limits,
+        reserved,
+    )
+    .unwrap();
     assert_eq!(outcome(&handshake, "/a", &[APP]).await, "no: origin");
     assert_eq!(outcome(&handshake, "/a", &[]).await, "anonymous");
 }
@@ -385,4 +404,42 @@ async fn the_backend_is_told_who_wants_what() {
     admit(&handshake, "/ws/chat/201/", &[]).await.unwrap();
     let (_, question) = questions.recv().await.unwrap();
     assert_eq!((&question["channel"], &question["user"]), (&json!("chat_201"), &json!(null)));
+}
+
+#[tokio::test]
+async fn of_several_session_cookies_the_good_one_counts() {
+    let handshake = handshake("auth = [\"cookie\", \"anonymous\"]", "");
+    let ana = jwt("ana", json!({}));
+    let same = jwt("ana", json!({"username": "the last"}));
+    let eve = jwt("eve", json!({}));
+    let old = jwt("ana", json!({"exp": 1}));
+    let cookies = |values: &[&str]| {
+        let pairs = values.iter().map(|value| format!("access_token={value}"));
+        pairs.collect::<Vec<_>>().join("; ")
+    };
+    for (values, expected) in [
+        (&[&*ana] as &[&str], "ana"),
+        (&[&old, &ana], "ana"),
+        (&[&ana, &old], "ana"),
+        (&["bad", &ana, "", &old], "ana"),
+        (&[&ana, &ana, &ana, &ana, &ana, &ana], "ana"),
+        (&["", ""], "anonymous"),
+        (&[&old, "bad"], "no: jwt"),
+        // Set by a sibling host, say.
+        (&[&ana, &eve], "no: several_cookies"),
+        (&[&eve, &old, &ana], "no: several_cookies"),
+        (&["1", "2", "3", &ana], "ana"),
+        (&["1", "2", "3", "4", &ana], "no: several_cookies"),
+    ] {
+        let cookie = cookies(values);
+        let found = outcome(&handshake, "/ws/chat/42/", &[("cookie", &cookie)]).await;
+        assert_eq!(found, expected, "{values:?}");
+        // The same in headers of their own.
+        let pairs: Vec<String> = values.iter().map(|value| cookies(&[value])).collect();
+        let headers: Vec<_> = pairs.iter().map(|pair| ("cookie", pair.as_str())).collect();
+        assert_eq!(outcome(&handshake, "/ws/chat/42/", &headers).await, expected, "{values:?}");
+    }
+    let cookie = cookies(&[&ana, &same]);
+    let admission = admit(&handshake, "/ws/chat/42/", &[("cookie", &cookie)]).await.unwrap();
+    assert_eq!(admission.identity.username.as_deref(), Some("the last"));
 }

@@ -62,6 +62,11 @@ pub fn check<B>(request: &Request<B>) -> Result<Accepted, Response<Full<Bytes>>>
     Ok(Accepted { accept, offers_protocol })
 }
 
+/// Whether a request asks for a WebSocket, however well.
+pub fn is_asked(headers: &HeaderMap) -> bool {
+    has_token(headers, &header::UPGRADE, "websocket")
+}
+
 impl Accepted {
     /// The 101 of an admitted client.
     pub fn switch(self, subprotocol: Option<&str>) -> Response<Full<Bytes>> {

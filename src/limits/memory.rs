@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::bucket::Gcra;
+use super::window::Window;
 use super::{EngineDown, Holder, Verdict};
 use crate::leases::LEASE;
 
@@ -16,7 +17,7 @@ const MAX_PER_SHARD: usize = 16 * 1024;
 /// A shard with fewer is not worth sweeping.
 const SWEEP_FROM: usize = 256;
 
-/// Buckets and leases by key. Bounded: a bucket that is full again and a lease that expired are swept;
+/// Buckets, windows and leases by key. Bounded: a bucket that is full again, a window that ended and a lease that expired are swept;
 /// beyond the bound a new key is refused as if the engine were down.
 pub(super) struct MemoryLimits {
     began: Instant,
@@ -28,6 +29,8 @@ pub(super) struct MemoryLimits {
 struct Shard {
     /// When each will be full again, in microseconds since `began`.
     buckets: Swept<u64>,
+    /// In milliseconds since `began`.
+    windows: Swept<Window>,
     /// Holders and when their leases expire, in milliseconds since `began`.
     leases: Swept<Vec<(Holder, u64)>>,
 }
@@ -46,6 +49,13 @@ impl MemoryLimits {
         let mut shard = self.shard(key);
         let full_at = shard.buckets.get(key, |full_at| *full_at > now)?;
         Ok(gcra.take(full_at, now))
+    }
+
+    pub(super) fn hit(&self, key: &str, limit: u32, per: Duration) -> Result<Verdict, EngineDown> {
+        let now = self.now_ms();
+        let mut shard = self.shard(key);
+        let window = shard.windows.get(key, |window| window.lives(now))?;
+        Ok(window.hit(limit, whole(per.as_millis()), now))
     }
 
     /// A holder that has a lease already gets it anew. `retry_after` is the time until a lease
@@ -142,7 +152,9 @@ mod tests {
         fn keys(&self) -> usize {
             let count = |shard: &Mutex<Shard>| {
                 let shard = shard.lock().unwrap();
-                shard.buckets.entries.len() + shard.leases.entries.len()
+                shard.buckets.entries.len()
+                    + shard.windows.entries.len()
+                    + shard.leases.entries.len()
             };
             self.shards.iter().map(count).sum()
         }
@@ -154,6 +166,16 @@ mod tests {
         let fast = Gcra::from(Rate { count: 1000, per: Duration::from_millis(1), burst: 1 });
         for user in 0..200_000 {
             assert_eq!(limits.take(&user.to_string(), fast), Ok(Verdict::Allowed));
+        }
+        assert!(limits.keys() < 2 * SHARDS * SWEEP_FROM, "{}", limits.keys());
+    }
+
+    #[test]
+    fn windows_that_ended_are_forgotten() {
+        let limits = MemoryLimits::new();
+        for user in 0..200_000 {
+            let verdict = limits.hit(&user.to_string(), 1, Duration::from_millis(1));
+            assert_eq!(verdict, Ok(Verdict::Allowed));
         }
         assert!(limits.keys() < 2 * SHARDS * SWEEP_FROM, "{}", limits.keys());
     }

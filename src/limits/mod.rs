@@ -1,4 +1,4 @@
-//! Rates and counts: token buckets and leases of connections and generations, shared by all nodes where the engine is
+//! Rates and counts: token buckets, fixed windows and leases of connections and generations, shared by all nodes where the engine is
 //! Redis, and local buckets for one connection.
 //!
 //! This module answers "may one more?" and says when. What a refusal means (an error event, a close
@@ -13,6 +13,7 @@ mod memory;
 mod places;
 mod redis;
 mod shared;
+mod window;
 
 pub use bucket::LocalBucket;
 pub use claim::Claim;

@@ -9,11 +9,12 @@ use super::{Holder, Verdict};
 use crate::leases::LEASE;
 use crate::redis_link::{Commands, RedisFailure};
 
-/// Buckets are strings that expire when they are full again; the leases of a user are a sorted set
+/// Buckets are strings that expire when they are full again, windows such that expire with them; the leases of a user are a sorted set
 /// that expires with the last of them.
 pub(super) struct RedisLimits {
     commands: Commands,
     take: Script,
+    hit: Script,
     acquire: Script,
 }
 
@@ -25,6 +26,7 @@ impl RedisLimits {
         Self {
             commands,
             take: Script::new(include_str!("take.lua")),
+            hit: Script::new(include_str!("hit.lua")),
             acquire: Script::new(include_str!("acquire.lua")),
         }
     }
@@ -34,6 +36,18 @@ impl RedisLimits {
         call.key(key).arg(gcra.interval).arg(gcra.tolerance);
         let (allowed, wait_us): (bool, u64) = self.commands.invoke(&call).await?;
         Ok(verdict(allowed, Duration::from_micros(wait_us)))
+    }
+
+    pub(super) async fn hit(
+        &self,
+        key: &str,
+        limit: u32,
+        per: Duration,
+    ) -> Result<Verdict, RedisFailure> {
+        let mut call = self.hit.prepare_invoke();
+        call.key(key).arg(limit).arg(u64::try_from(per.as_millis()).unwrap_or(u64::MAX));
+        let (allowed, wait_ms): (bool, u64) = self.commands.invoke(&call).await?;
+        Ok(verdict(allowed, Duration::from_millis(wait_ms)))
     }
 
     pub(super) async fn acquire(

@@ -1,12 +1,14 @@
 //! The limits that all connections share, on either engine.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::bucket::Gcra;
 use super::memory::MemoryLimits;
 use super::redis::{Held, RedisLimits};
 use super::{EngineDown, Holder, LEAST_WAIT, LimitName, Places, Verdict};
-use crate::config::Rate;
+use crate::config::{FixedWindow, Rate, UserRate};
+use crate::protocol::{Params, TemplateContext};
 use crate::redis_link::Commands;
 use crate::telemetry::limits as facts;
 
@@ -36,23 +38,53 @@ impl SharedLimits {
         Self(Arc::new(Inner { prefix: key_prefix.into(), engine }))
     }
 
-    /// Takes one from the bucket `limit` of `user` on the route whose path pattern is `route`.
-    /// A refusal is counted here.
+    /// Takes one of what `user` may do by `rate`, which is `limit` of the route whose path pattern is
+    /// `route` and whose parameters are `params`. A refusal is counted here.
     pub async fn take(
         &self,
         limit: LimitName,
         route: &str,
+        params: &Params,
         user: &str,
-        rate: Rate,
+        rate: &UserRate,
     ) -> Result<Verdict, EngineDown> {
-        let key = format!("{}limit:{}:{route}:{user}", self.0.prefix, limit.label());
-        let verdict = match &self.0.engine {
-            Engine::Memory(limits) => limits.take(&key, Gcra::from(rate)),
-            Engine::Redis(limits) => {
-                limits.take(&key, Gcra::from(rate)).await.map_err(|_| EngineDown)
+        let own = |word| format!("{}{word}:{}:{route}:{user}", self.0.prefix, limit.label());
+        let verdict = match rate {
+            UserRate::Bucket(rate) => self.take_of_bucket(&own("limit"), *rate).await,
+            UserRate::Window(FixedWindow { count, per, key }) => {
+                let key = match key {
+                    Some(key) => {
+                        key.fill(TemplateContext { params, user_id: &user, channel: None })
+                    }
+                    None => own("window"),
+                };
+                self.hit_window(&key, *count, *per).await
             }
         };
         record(limit, route, user, verdict)
+    }
+
+    async fn take_of_bucket(&self, key: &str, rate: Rate) -> Result<Verdict, EngineDown> {
+        match &self.0.engine {
+            Engine::Memory(limits) => limits.take(key, Gcra::from(rate)),
+            Engine::Redis(limits) => {
+                limits.take(key, Gcra::from(rate)).await.map_err(|_| EngineDown)
+            }
+        }
+    }
+
+    /// A value that is no integer is somebody else's: it is not replaced, and counts as an engine that
+    /// cannot be asked.
+    async fn hit_window(
+        &self,
+        key: &str,
+        count: u32,
+        per: Duration,
+    ) -> Result<Verdict, EngineDown> {
+        match &self.0.engine {
+            Engine::Memory(limits) => limits.hit(key, count, per),
+            Engine::Redis(limits) => limits.hit(key, count, per).await.map_err(|_| EngineDown),
+        }
     }
 
     /// Leases one of `max` places to `holder`. Whoever got

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::leases::LEASE;
 use crate::limits::Leased;
+use crate::protocol::Template;
 use crate::redis_link::test_server::RedisServer;
 use crate::shutdown::Shutdown;
 
@@ -48,6 +49,9 @@ on_both_engines! {
     a_bucket_refills refills;
     users_routes_and_limits_are_kept_apart kept_apart;
     simultaneous_takes_do_not_overdraw no_overdraft;
+    a_window_is_counted_and_ends_at_once window;
+    windows_are_kept_apart_by_their_keys windows_apart;
+    simultaneous_hits_are_no_more_than_the_limit no_overrun;
     places_are_leased_and_given_back places;
     simultaneous_acquires_do_not_overbook no_overbooking;
 }
@@ -56,8 +60,21 @@ fn connections(user: &str) -> Places<'_> {
     Places { of: Leased::Connection, route: "/ws", user }
 }
 
-fn hourly(count: u32) -> Rate {
-    Rate { count, per: Duration::from_secs(3600), burst: count }
+fn hourly(count: u32) -> UserRate {
+    UserRate::Bucket(Rate { count, per: Duration::from_secs(3600), burst: count })
+}
+
+/// The limits of a route without parameters.
+impl SharedLimits {
+    async fn take_one(
+        &self,
+        limit: LimitName,
+        route: &str,
+        user: &str,
+        rate: UserRate,
+    ) -> Result<Verdict, EngineDown> {
+        self.take(limit, route, &Params::default(), user, &rate).await
+    }
 }
 
 fn is_refused(verdict: Verdict, within: Duration) -> bool {
@@ -65,7 +82,7 @@ fn is_refused(verdict: Verdict, within: Duration) -> bool {
 }
 
 async fn burst_then_refusal(bench: Bench) {
-    let take = || bench.limits.take(LimitName::MessagesPerUser, "/ws", "1", hourly(5));
+    let take = || bench.limits.take_one(LimitName::MessagesPerUser, "/ws", "1", hourly(5));
     for _ in 0..5 {
         assert_eq!(take().await, Ok(Verdict::Allowed));
     }
@@ -76,8 +93,8 @@ async fn burst_then_refusal(bench: Bench) {
 }
 
 async fn refills(bench: Bench) {
-    let rate = Rate { count: 20, per: Duration::from_secs(1), burst: 1 };
-    let take = || bench.limits.take(LimitName::ConnectsPerUser, "/ws", "1", rate);
+    let rate = UserRate::Bucket(Rate { count: 20, per: Duration::from_secs(1), burst: 1 });
+    let take = || bench.limits.take_one(LimitName::ConnectsPerUser, "/ws", "1", rate.clone());
     assert_eq!(take().await, Ok(Verdict::Allowed));
     let deadline = Instant::now() + SOON;
     while take().await != Ok(Verdict::Allowed) {
@@ -94,8 +111,11 @@ async fn kept_apart(bench: Bench) {
         (LimitName::MessagesPerUser, "/b", "1"),
         (LimitName::ConnectsPerUser, "/a", "1"),
     ] {
-        assert_eq!(bench.limits.take(limit, route, user, one).await, Ok(Verdict::Allowed));
-        let again = bench.limits.take(limit, route, user, one).await.unwrap();
+        assert_eq!(
+            bench.limits.take_one(limit, route, user, one.clone()).await,
+            Ok(Verdict::Allowed)
+        );
+        let again = bench.limits.take_one(limit, route, user, one.clone()).await.unwrap();
         assert!(is_refused(again, Duration::from_secs(3600)), "{limit:?} {route} {user}");
     }
 }
@@ -104,10 +124,68 @@ async fn no_overdraft(bench: Bench) {
     let takes = (0..100).map(|_| {
         let limits = bench.limits.clone();
         tokio::spawn(async move {
-            limits.take(LimitName::MessagesPerUser, "/ws", "1", hourly(10)).await.unwrap()
+            limits.take_one(LimitName::MessagesPerUser, "/ws", "1", hourly(10)).await.unwrap()
         })
     });
     let verdicts = futures_util::future::join_all(takes).await;
+    let allowed = verdicts.iter().filter(|v| matches!(v, Ok(Verdict::Allowed))).count();
+    assert_eq!(allowed, 10);
+}
+
+fn fixed(count: u32, per: Duration, key: &str) -> UserRate {
+    let key = (!key.is_empty()).then(|| Template::parse(key).unwrap());
+    UserRate::Window(FixedWindow { count, per, key })
+}
+
+async fn window(bench: Bench) {
+    const LENGTH: Duration = Duration::from_millis(300);
+    for key in ["", "app:1:rate_limit:messages:user:{user_id}"] {
+        let rate = fixed(3, LENGTH, key);
+        let take = || bench.limits.take_one(LimitName::MessagesPerUser, "/ws", "1", rate.clone());
+        let began = Instant::now();
+        while take().await == Ok(Verdict::Allowed) {}
+        let refused = take().await.unwrap();
+        assert!(is_refused(refused, LENGTH), "{refused:?}");
+        let Verdict::Refused { retry_after } = refused else { panic!() };
+        assert!(retry_after + began.elapsed() >= LENGTH.saturating_sub(Duration::from_millis(2)));
+        // All of the next window at once, not one by one.
+        let next = async || while take().await != Ok(Verdict::Allowed) {};
+        tokio::time::timeout(SOON, next()).await.expect("the window ends");
+        assert!(began.elapsed() + Duration::from_millis(2) >= LENGTH);
+        assert_eq!(take().await, Ok(Verdict::Allowed));
+    }
+}
+
+async fn windows_apart(bench: Bench) {
+    let hour = Duration::from_secs(3600);
+    let hit =
+        |limit, route, user, key| bench.limits.take_one(limit, route, user, fixed(1, hour, key));
+    use LimitName::{ConnectsPerUser, MessagesPerUser};
+    for (limit, route, user, key) in [
+        (MessagesPerUser, "/a", "1", ""),
+        (MessagesPerUser, "/a", "2", ""),
+        (MessagesPerUser, "/b", "1", ""),
+        (ConnectsPerUser, "/a", "1", ""),
+        (MessagesPerUser, "/a", "1", "m:{user_id}"),
+        (MessagesPerUser, "/a", "2", "m:{user_id}"),
+        (ConnectsPerUser, "/a", "1", "c:{user_id}"),
+    ] {
+        assert_eq!(hit(limit, route, user, key).await, Ok(Verdict::Allowed), "{key} {user}");
+        assert!(is_refused(hit(limit, route, user, key).await.unwrap(), hour), "{key} {user}");
+    }
+    // Routes that name one key count together.
+    assert!(is_refused(hit(MessagesPerUser, "/b", "1", "m:{user_id}").await.unwrap(), hour));
+}
+
+async fn no_overrun(bench: Bench) {
+    let rate = fixed(10, Duration::from_secs(3600), "m:{user_id}");
+    let hits = (0..100).map(|_| {
+        let (limits, rate) = (bench.limits.clone(), rate.clone());
+        tokio::spawn(async move {
+            limits.take_one(LimitName::MessagesPerUser, "/ws", "1", rate).await.unwrap()
+        })
+    });
+    let verdicts = futures_util::future::join_all(hits).await;
     let allowed = verdicts.iter().filter(|v| matches!(v, Ok(Verdict::Allowed))).count();
     assert_eq!(allowed, 10);
 }
@@ -145,7 +223,7 @@ async fn no_overbooking(bench: Bench) {
 async fn what_redis_keeps_expires() {
     let bench = Bench::redis().await;
     let (_, commands) = bench.redis.as_ref().unwrap();
-    bench.limits.take(LimitName::MessagesPerUser, "/ws", "1", hourly(5)).await.unwrap();
+    bench.limits.take_one(LimitName::MessagesPerUser, "/ws", "1", hourly(5)).await.unwrap();
     bench.limits.acquire(connections("1"), Holder::random(), 3).await.unwrap();
     for (key, longest) in
         [("tg:limit:messages_per_user:/ws:1", 720_000), ("tg:conns:/ws:1", 60_000)]
@@ -174,7 +252,8 @@ async fn scripts_survive_a_redis_that_forgot_them() {
     let bench = Bench::redis().await;
     let (_, commands) = bench.redis.as_ref().unwrap();
     for _ in 0..2 {
-        let verdict = bench.limits.take(LimitName::MessagesPerUser, "/ws", "1", hourly(5)).await;
+        let verdict =
+            bench.limits.take_one(LimitName::MessagesPerUser, "/ws", "1", hourly(5)).await;
         assert_eq!(verdict, Ok(Verdict::Allowed));
         let () = commands.query(redis::cmd("SCRIPT").arg("FLUSH")).await.unwrap();
     }
@@ -184,8 +263,132 @@ async fn scripts_survive_a_redis_that_forgot_them() {
 async fn without_redis_no_limit_is_known() {
     let mut bench = Bench::redis().await;
     bench.redis.as_mut().unwrap().0.kill();
-    let taken = bench.limits.take(LimitName::MessagesPerUser, "/ws", "1", hourly(5)).await;
+    let taken = bench.limits.take_one(LimitName::MessagesPerUser, "/ws", "1", hourly(5)).await;
     assert_eq!(taken, Err(EngineDown));
     let leased = bench.limits.acquire(connections("1"), Holder::random(), 3).await;
     assert_eq!(leased, Err(EngineDown));
+}
+
+const DJANGOS: &str = "app:1:rate_limit:messages:user:1";
+
+/// Django's cache as a rate limit uses it: look, then set or increment, in commands of their own.
+async fn django_admits(commands: &Commands, limit: u64) -> bool {
+    let count: Option<u64> = commands.query(redis::cmd("GET").arg(DJANGOS)).await.unwrap();
+    match count {
+        Some(count) if count >= limit => return false,
+        Some(_) => {
+            let there: bool = commands.query(redis::cmd("EXISTS").arg(DJANGOS)).await.unwrap();
+            assert!(there);
+            let incr = redis::cmd("INCRBY").arg(DJANGOS).arg(1).to_owned();
+            let _count: u64 = commands.query(&incr).await.unwrap();
+        }
+        None => {
+            let set = redis::cmd("SET").arg(DJANGOS).arg(1).arg("EX").arg(3600).to_owned();
+            let () = commands.query(&set).await.unwrap();
+        }
+    }
+    true
+}
+
+fn djangos(count: u32) -> UserRate {
+    fixed(count, Duration::from_secs(3600), "app:1:rate_limit:messages:user:{user_id}")
+}
+
+#[tokio::test]
+async fn django_and_the_gateway_count_together() {
+    for django_is_first in [true, false] {
+        let bench = Bench::redis().await;
+        let (_, commands) = bench.redis.as_ref().unwrap();
+        let take = || bench.limits.take_one(LimitName::MessagesPerUser, "/ws", "1", djangos(6));
+        for turn in 0..6 {
+            if (turn % 2 == 0) == django_is_first {
+                assert!(django_admits(commands, 6).await, "{turn}");
+            } else {
+                assert_eq!(take().await, Ok(Verdict::Allowed), "{turn}");
+            }
+        }
+        assert!(!django_admits(commands, 6).await);
+        assert!(is_refused(take().await.unwrap(), Duration::from_secs(3600)));
+        let value: String = commands.query(redis::cmd("GET").arg(DJANGOS)).await.unwrap();
+        assert_eq!(value, "6", "what is refused is not counted");
+        let left: i64 = commands.query(redis::cmd("TTL").arg(DJANGOS)).await.unwrap();
+        assert!((3590..=3600).contains(&left), "{left}");
+    }
+}
+
+/// Django looks and counts in two steps: each of its requests under way may be one too many. The
+/// gateway adds none to these.
+#[tokio::test]
+async fn beside_a_django_under_load_the_gateway_admits_none_too_many() {
+    const LIMIT: u32 = 200;
+    for django_requests in [0, 1, 4] {
+        let bench = Bench::redis().await;
+        let (_, commands) = bench.redis.as_ref().unwrap();
+        let () = commands
+            .query(redis::cmd("SET").arg(DJANGOS).arg(0).arg("EX").arg(3600))
+            .await
+            .unwrap();
+        let gateways = (0..4).map(|_| {
+            let limits = bench.limits.clone();
+            tokio::spawn(async move {
+                let mut admitted = 0;
+                let limit = LimitName::MessagesPerUser;
+                while limits.take_one(limit, "/ws", "1", djangos(LIMIT)).await.unwrap()
+                    == Verdict::Allowed
+                {
+                    admitted += 1;
+                }
+                admitted
+            })
+        });
+        let djangos = (0..django_requests).map(|_| {
+            let commands = commands.clone();
+            tokio::spawn(async move {
+                let mut admitted = 0;
+                while django_admits(&commands, LIMIT.into()).await {
+                    admitted += 1;
+                }
+                admitted
+            })
+        });
+        let all: Vec<_> = gateways.chain(djangos).collect();
+        let admitted: u32 =
+            futures_util::future::join_all(all).await.into_iter().map(Result::unwrap).sum();
+        assert!((LIMIT..=LIMIT + django_requests).contains(&admitted), "{admitted}");
+        let value: u32 = commands.query(redis::cmd("GET").arg(DJANGOS)).await.unwrap();
+        assert_eq!(value, admitted);
+    }
+}
+
+#[tokio::test]
+async fn a_window_without_an_end_gets_one() {
+    let bench = Bench::redis().await;
+    let (_, commands) = bench.redis.as_ref().unwrap();
+    let take = || bench.limits.take_one(LimitName::MessagesPerUser, "/ws", "1", djangos(2));
+    for (count, allowed) in
+        [("1", true), ("2", false), ("-7", true), ("99999999999999999999", false)]
+    {
+        let () = commands.query(redis::cmd("SET").arg(DJANGOS).arg(count)).await.unwrap();
+        assert_eq!(take().await == Ok(Verdict::Allowed), allowed, "{count}");
+        let left: i64 = commands.query(redis::cmd("TTL").arg(DJANGOS)).await.unwrap();
+        assert!((3590..=3600).contains(&left), "{count} {left}");
+    }
+}
+
+#[tokio::test]
+async fn a_value_that_is_no_integer_is_left_alone() {
+    let bench = Bench::redis().await;
+    let (_, commands) = bench.redis.as_ref().unwrap();
+    let take = || bench.limits.take_one(LimitName::MessagesPerUser, "/ws", "1", djangos(2));
+    // Pickled, compressed, written by hand.
+    for value in [&b"\x80\x05K\x01."[..], b"\x78\x9c", b"", b"1.5", b" 1"] {
+        let set = redis::cmd("SET").arg(DJANGOS).arg(value).to_owned();
+        let () = commands.query(&set).await.unwrap();
+        assert_eq!(take().await, Err(EngineDown), "{value:?}");
+        let kept: Vec<u8> = commands.query(redis::cmd("GET").arg(DJANGOS)).await.unwrap();
+        assert_eq!(kept, value);
+    }
+    let () = commands.query(redis::cmd("DEL").arg(DJANGOS)).await.unwrap();
+    let _: u64 = commands.query(redis::cmd("LPUSH").arg(DJANGOS).arg(1)).await.unwrap();
+    assert_eq!(take().await, Err(EngineDown));
 }

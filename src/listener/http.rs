@@ -8,21 +8,22 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 
+use super::fixed;
 use crate::config;
-use crate::handshake::{Admission, Handshake, Rejection, upgrade};
+use crate::handshake::{Admission, Found, Handshake, Rejection, json_error, upgrade};
 use crate::limits::{ConnectionCounts, IpPermit, Lease, Leased, LimitName, Places};
-use crate::protocol::ClientAddress;
+use crate::protocol::{ClientAddress, CloseReason, Params, Timestamp};
 use crate::proxy::{Proxy, ProxyBody};
 use crate::session::{self, Client, Permits, Services, Upstream};
 use crate::socket::ByteStream;
@@ -49,7 +50,8 @@ pub(super) struct Connection {
 /// What an upgrade came to; the 101 is already on its way.
 enum Upgraded {
     Admitted(Box<Admission>, Option<IpPermit>, Option<Lease>),
-    Refused(Rejection),
+    /// One message at most, and the end.
+    Closed(Option<String>, CloseReason, Option<IpPermit>),
 }
 
 /// Shared by the requests of one connection.
@@ -98,9 +100,9 @@ impl Front {
                 let services = Rc::clone(&self.services);
                 tokio::task::spawn_local(session::open(services, stream, arrival, client, permits));
             }
-            Upgraded::Refused(rejection) => {
-                let (event, reason) = (rejection.event(), rejection.reason);
-                tokio::task::spawn_local(session::refuse(stream, event, reason, permits));
+            Upgraded::Closed(text, reason, ip) => {
+                permits.ip = permits.ip.take().or(ip);
+                tokio::task::spawn_local(session::say_and_close(stream, text, reason, permits));
             }
         }
     }
@@ -147,36 +149,82 @@ impl Front {
             request.headers(),
             &self.server.trusted_proxies,
         );
-        if let Some((route, params)) = self.handshake.route(request.uri().path()) {
-            let response = match upgrade::check(&request) {
-                Ok(accepted) => {
-                    let started = Instant::now();
-                    let verdict = match self.enter_ip(phase, address.ip) {
-                        Ok(ip) => self
-                            .handshake
-                            .admit(Arc::clone(&route), params, &request)
-                            .await
-                            .map(|admission| (admission, ip)),
-                        Err(rejection) => Err(rejection),
-                    };
-                    telemetry::handshake::finished(
-                        route.path.as_str(),
-                        verdict.as_ref().err().map(|rejection| rejection.cause),
-                        started.elapsed(),
-                    );
-                    self.upgrade(phase, &route, accepted, verdict)
-                }
-                Err(response) => response,
-            };
-            return fixed(response);
+        match self.handshake.route(request.uri().path()) {
+            Some(Found::Route(route, params)) => {
+                return whole(self.handshake(phase, address, (&route, params), &request).await);
+            }
+            Some(Found::Reply(reply)) if upgrade::is_asked(request.headers()) => {
+                return whole(self.tell(phase, address, &reply, &request));
+            }
+            Some(Found::Reply(reply)) if !phase.over_ip_limit => {
+                let draining = self.services.shutdown.is_draining();
+                return whole(fixed::answer(&reply, &request, draining));
+            }
+            // The proxy carries no WebSockets; as a plain request it might be redirected.
+            None if upgrade::is_asked(request.headers()) => {
+                let error = "no route takes WebSockets at this path";
+                return whole(json_error(StatusCode::NOT_FOUND, error, "no_route"));
+            }
+            Some(Found::Reply(_)) | None => {}
         }
         if phase.over_ip_limit {
-            return fixed(Rejection::connections_per_ip().to_http());
+            return whole(Rejection::connections_per_ip().to_http());
         }
         if self.handshake.issues_at(request.uri().path()) {
-            return fixed(self.handshake.issue(request).await);
+            return whole(self.handshake.issue(request).await);
         }
         self.proxy.forward(request, address).await
+    }
+
+    /// Decides about a WebSocket of `route`.
+    async fn handshake(
+        &self,
+        phase: &Phase,
+        address: ClientAddress,
+        (route, params): (&Arc<config::Route>, Params),
+        request: &Request<Incoming>,
+    ) -> Response<Full<Bytes>> {
+        let accepted = match upgrade::check(request) {
+            Ok(accepted) => accepted,
+            Err(response) => return response,
+        };
+        let started = Instant::now();
+        let verdict = match self.enter_ip(phase, address.ip) {
+            Ok(ip) => {
+                let admitted = self.handshake.admit(Arc::clone(route), params, request).await;
+                admitted.map(|admission| (admission, ip))
+            }
+            Err(rejection) => Err(rejection),
+        };
+        let refused = verdict.as_ref().err().map(|rejection| rejection.cause);
+        telemetry::handshake::finished(route.path.as_str(), refused, started.elapsed());
+        self.upgrade(phase, route, accepted, verdict)
+    }
+
+    /// The socket of a route that answers by itself.
+    fn tell(
+        &self,
+        phase: &Phase,
+        address: ClientAddress,
+        reply: &config::FixedReply,
+        request: &Request<Incoming>,
+    ) -> Response<Full<Bytes>> {
+        let accepted = match upgrade::check(request) {
+            Ok(accepted) => accepted,
+            Err(response) => return response,
+        };
+        let entered = self.enter_ip(phase, address.ip);
+        let refused = entered.as_ref().err().map(|rejection| rejection.cause);
+        telemetry::handshake::finished(reply.path.as_str(), refused, Duration::ZERO);
+        let upgraded = match entered {
+            Err(rejection) => Upgraded::Closed(rejection.event(), rejection.reason, None),
+            Ok(ip) if self.services.shutdown.is_draining() => {
+                Upgraded::Closed(None, CloseReason::Restarting, ip)
+            }
+            Ok(ip) => Upgraded::Closed(Some(reply.reply.to_string()), CloseReason::Normal, ip),
+        };
+        *phase.upgraded.borrow_mut() = Some(upgraded);
+        accepted.switch_refused()
     }
 
     /// The permit of a client behind a trusted proxy; a direct one has its own since it was accepted.
@@ -213,7 +261,13 @@ impl Front {
             Err(rejection) if route.reject == config::Reject::Http => rejection.to_http(),
             Err(rejection) => {
                 let response = accepted.switch_refused();
-                *phase.upgraded.borrow_mut() = Some(Upgraded::Refused(rejection));
+                let event = rejection.event();
+                let event = match route.timestamps {
+                    true => event.map(|event| Timestamp::now().stamp(&event)),
+                    false => event,
+                };
+                *phase.upgraded.borrow_mut() =
+                    Some(Upgraded::Closed(event, rejection.reason, None));
                 response
             }
         }
@@ -250,6 +304,7 @@ impl Front {
     }
 }
 
-fn fixed(response: Response<Full<Bytes>>) -> Response<ProxyBody> {
+/// A response that is there already.
+fn whole(response: Response<Full<Bytes>>) -> Response<ProxyBody> {
     response.map(|body| body.map_err(|never| match never {}).boxed())
 }

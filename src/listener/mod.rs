@@ -5,6 +5,7 @@
 //! task, and nothing of the request stays in memory.
 
 mod accept;
+mod fixed;
 mod http;
 
 pub use accept::Worker;

@@ -100,19 +100,19 @@ pub fn pong() -> &'static str {
     r#"{"event":"pong"}"#
 }
 
-/// The upstream has taken the message.
-pub fn task_queued(task_id: &str, id: Option<&str>) -> String {
-    TaskQueued { event: "task_queued", task_id, id, duplicate: None }.to_json()
+/// The upstream has taken the message. `event` is `task_queued`, or what its upstream calls it.
+pub fn task_queued(event: &str, task_id: &str, id: Option<&str>) -> String {
+    TaskQueued { event, task_id, id, duplicate: None }.to_json()
 }
 
 /// The upstream took the message when it came first.
-pub fn task_queued_before(task_id: &str, id: &str) -> String {
-    TaskQueued { event: "task_queued", task_id, id: Some(id), duplicate: Some(true) }.to_json()
+pub fn task_queued_before(event: &str, task_id: &str, id: &str) -> String {
+    TaskQueued { event, task_id, id: Some(id), duplicate: Some(true) }.to_json()
 }
 
 #[derive(Serialize)]
 struct TaskQueued<'a> {
-    event: &'static str,
+    event: &'a str,
     task_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<&'a str>,

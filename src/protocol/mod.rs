@@ -7,10 +7,12 @@ mod close;
 mod error;
 mod events;
 mod ids;
+mod moment;
 mod names;
 mod origin;
 mod path;
 mod position;
+mod timestamp;
 
 pub use client_address::ClientAddress;
 pub use client_frame::{ClientFrame, InvalidFrame, MAX_TASK_ID_BYTES, Renewal};
@@ -21,7 +23,9 @@ pub use events::{
     processing_started, refreshed, resumed, task_queued, task_queued_before, token_expiring_soon,
 };
 pub use ids::{ConnectionId, TraceContext, UserId, random_hex};
+pub use moment::utc_text;
 pub use names::{ChannelName, ChannelPattern, InvalidChannel, ReservedChannels};
 pub use origin::{Origin, OriginPattern, OriginTag};
 pub use path::{Params, PathPattern, Template, TemplateContext};
 pub use position::{Epoch, InvalidEpoch, Position, ResumePoint, with_position};
+pub use timestamp::Timestamp;

@@ -57,14 +57,33 @@ impl From<&Origin> for OriginTag {
     }
 }
 
-/// One entry of `[origins] allow`: an origin whose host may begin with `*.` (any sub-domain, not the
-/// domain itself) and whose port may be `*`.
+/// One entry of `[origins] allow`: an origin whose scheme may be `*` (http or https), whose host may begin
+/// with `*.` (any sub-domain, not the domain itself) and whose port may be `*`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OriginPattern {
-    scheme: Box<str>,
+    /// `None` = either.
+    scheme: Option<Box<str>>,
     host: Box<str>,
     subdomains: bool,
-    port: Option<u16>,
+    port: PortPattern,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PortPattern {
+    Any,
+    Exactly(u16),
+    /// That of whichever scheme the origin has.
+    Default,
+}
+
+impl PortPattern {
+    fn matches(self, origin: &Origin) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Exactly(port) => origin.port == port,
+            Self::Default => origin.port == if &*origin.scheme == "https" { 443 } else { 80 },
+        }
+    }
 }
 
 impl OriginPattern {
@@ -73,7 +92,7 @@ impl OriginPattern {
         let wrong = || {
             format!(
                 "{text:?} is no origin: write scheme://host[:port], for example https://app.example.com, \
-                 https://*.example.com or http://localhost:*"
+                 https://*.example.com, *://app.example.com or http://localhost:*"
             )
         };
         let (scheme, rest) = text.split_once("://").ok_or_else(wrong)?;
@@ -85,12 +104,21 @@ impl OriginPattern {
             Some(rest) => (rest, true),
             None => (rest, false),
         };
+        let any_scheme = scheme == "*";
+        let scheme = if any_scheme { "http" } else { scheme };
         let origin = Origin::parse(&format!("{scheme}://{rest}")).ok_or_else(wrong)?;
         if subdomains && !origin.host.contains('.') {
             return Err(format!("{text:?} would allow every host of a top-level domain"));
         }
-        let port = (!any_port).then_some(origin.port);
-        Ok(Self { scheme: origin.scheme, host: origin.host, subdomains, port })
+        // Port 80 may be written after a host of any scheme, though it would not be needed for http.
+        let has_port = || rest.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'));
+        let port = match (any_port, any_scheme) {
+            (true, _) => PortPattern::Any,
+            (false, true) if !has_port() => PortPattern::Default,
+            (false, _) => PortPattern::Exactly(origin.port),
+        };
+        let scheme = (!any_scheme).then_some(origin.scheme);
+        Ok(Self { scheme, host: origin.host, subdomains, port })
     }
 
     pub fn matches(&self, origin: &Origin) -> bool {
@@ -103,8 +131,8 @@ impl OriginPattern {
             origin.host == self.host
         };
         host_fits
-            && origin.scheme == self.scheme
-            && self.port.is_none_or(|port| port == origin.port)
+            && self.scheme.as_ref().is_none_or(|scheme| *scheme == origin.scheme)
+            && self.port.matches(origin)
     }
 }
 
@@ -137,6 +165,30 @@ mod tests {
             ("http://localhost:*", "http://localhost:5173", true),
             ("http://localhost:*", "http://localhost", true),
             ("http://localhost:*", "http://localhost.evil.test:80", false),
+            ("*://app.example.com", "https://app.example.com", true),
+            ("*://app.example.com", "http://app.example.com", true),
+            ("*://app.example.com", "http://app.example.com:80", true),
+            ("*://app.example.com", "http://app.example.com:443", false),
+            ("*://app.example.com", "https://app.example.com:80", false),
+            ("*://app.example.com", "https://app.example.com:8443", false),
+            ("*://app.example.com", "ftp://app.example.com", false),
+            ("*://app.example.com", "chrome-extension://app.example.com", false),
+            ("*://app.example.com", "*://app.example.com", false),
+            ("*://app.example.com", "https://www.app.example.com", false),
+            ("*://app.example.com", "https://app.example.com.evil.test", false),
+            ("*://app.example.com", "null", false),
+            ("*://app.example.com:80", "https://app.example.com:80", true),
+            ("*://app.example.com:80", "http://app.example.com", true),
+            ("*://app.example.com:80", "https://app.example.com", false),
+            ("*://app.example.com:*", "https://app.example.com:8443", true),
+            ("*://*.example.com", "http://a.b.example.com", true),
+            ("*://*.example.com", "https://a.example.com:8443", false),
+            ("*://*.example.com", "https://example.com", false),
+            ("*://*.example.com", "https://evilexample.com", false),
+            ("*://*.example.com:*", "http://a.example.com:3000", true),
+            ("*://[::1]", "http://[::1]", true),
+            ("*://[::1]", "http://[::1]:3000", false),
+            ("*://[::1]:3000", "https://[::1]:3000", true),
         ] {
             assert_eq!(allows(pattern, origin), fits, "{pattern} {origin}");
         }
@@ -159,7 +211,22 @@ mod tests {
 
     #[test]
     fn patterns_that_say_too_much_are_refused() {
-        for text in ["*", "https://*", "https://*.com", "example.com", "https://a/b", "ftp://a.b"] {
+        for text in [
+            "*",
+            "https://*",
+            "https://*.com",
+            "example.com",
+            "https://a/b",
+            "ftp://a.b",
+            "*://*",
+            "*://*:*",
+            "*://*.com",
+            "*://",
+            "*://*.*.example.com",
+            "http*://app.example.com",
+            "*.example.com",
+            "*://app.*",
+        ] {
             assert!(OriginPattern::parse(text).is_err(), "{text}");
         }
     }

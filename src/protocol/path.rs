@@ -1,5 +1,6 @@
 //! Route paths with named segments, and the templates that their values fill.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
@@ -190,6 +191,21 @@ impl Template {
     /// Filled with the values percent-encoded, so that none can leave its place in a URL.
     pub fn fill_url(&self, context: TemplateContext<'_>) -> String {
         self.fill_with(context, |out, value| out.extend(utf8_percent_encode(value, NOT_UNRESERVED)))
+    }
+
+    /// Filled with what `value` has for each name. `Err` is the first for which it has none.
+    pub fn fill_from<'a, E>(
+        &self,
+        mut value: impl FnMut(&str) -> Result<Cow<'a, str>, E>,
+    ) -> Result<String, E> {
+        let mut out = String::with_capacity(self.text.len() + 32);
+        for piece in &self.pieces {
+            match piece {
+                Piece::Text(text) => out.push_str(text),
+                Piece::Placeholder(name) => out.push_str(&value(name)?),
+            }
+        }
+        Ok(out)
     }
 
     fn fill_with(

@@ -73,7 +73,7 @@ impl Session {
         if is_near && self.notice_due.replace(false) && self.socket.is_open() {
             let seconds = whole_seconds(left);
             telemetry::credentials::notice_sent(self.client.connection_id, seconds);
-            self.socket.send_text(&token_expiring_soon(seconds));
+            self.say(&token_expiring_soon(seconds));
         }
     }
 
@@ -107,7 +107,7 @@ impl Session {
                 self.renewed.set(self.services.now());
                 self.notice_due.set(true);
                 let left = self.time_left(Instant::now(), unix_now());
-                self.socket.send_text(&refreshed(left.map(whole_seconds)));
+                self.say(&refreshed(left.map(whole_seconds)));
             }
             Err(refusal) => self.refuse(&refusal.event()),
         }

@@ -150,7 +150,7 @@ impl Session {
 
     fn on_application_ping(&self) {
         match self.take(&self.ping_bucket, PINGS) {
-            Verdict::Allowed => self.socket.send_text(pong()),
+            Verdict::Allowed => self.say(pong()),
             Verdict::Refused { retry_after } => {
                 telemetry::limits::local_limit_refused(LimitName::PingsPerConnection.label());
                 self.refuse_rate(retry_after, None);
@@ -190,7 +190,7 @@ impl Session {
     /// Answers with an error; a client that goes on all the same is closed.
     pub(super) fn refuse(&self, event: &ErrorEvent<'_>) {
         telemetry::connections::message_refused(event.code());
-        self.socket.send_text(&event.to_json());
+        self.say(&event.to_json());
         self.refuse_silently();
     }
 

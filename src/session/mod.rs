@@ -43,7 +43,8 @@ use crate::control::Control;
 use crate::generations::Generations;
 use crate::limits::{ConnectionPermit, IpPermit, Lease, LeaseSet, LocalBucket, SharedLimits};
 use crate::protocol::{
-    ChannelName, CloseReason, ConnectionId, OriginTag, Params, ResumePoint, TraceContext, UserId,
+    ChannelName, CloseReason, ConnectionId, OriginTag, Params, ResumePoint, Timestamp,
+    TraceContext, UserId,
 };
 use crate::shutdown::Shutdown;
 use crate::socket::{ByteStream, Ended, Event, Socket};
@@ -245,18 +246,19 @@ pub async fn open(
     tokio::task::spawn_local(drive);
 }
 
-/// Tells a refused client why, in a way that a browser's script can read.
-pub async fn refuse(
+/// Says one thing at most and closes, in a way that a browser's script can read: to refused clients, and
+/// where a route has nothing more to say. The client has five seconds to take its leave.
+pub async fn say_and_close(
     stream: ByteStream,
-    event: Option<String>,
+    text: Option<String>,
     reason: CloseReason,
     permits: Permits,
 ) {
     let _held_until_the_end = permits;
-    let queue = config::SendQueue { messages: 4, bytes: 4096 };
+    let queue = config::SendQueue { messages: 4, bytes: 2 * config::FixedReply::MAX_BYTES };
     let socket = Socket::new(stream, REFUSED_MESSAGE_BYTES, queue);
-    if let Some(event) = event {
-        socket.send_text(&event);
+    if let Some(text) = text {
+        socket.send_text(&text);
     }
     socket.close(reason);
     let drive = std::future::poll_fn(|cx| {
@@ -335,6 +337,15 @@ impl Session {
         } else if elapsed >= self.last_seen.get() + route.idle_ping {
             self.pinged.set(Some(elapsed));
             self.socket.ping();
+        }
+    }
+
+    /// Sends an event of the gateway's own, to this connection alone.
+    fn say(&self, json: &str) {
+        if self.client.route.timestamps {
+            self.socket.send_text(&Timestamp::now().stamp(json));
+        } else {
+            self.socket.send_text(json);
         }
     }
 

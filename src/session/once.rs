@@ -33,7 +33,8 @@ impl Session {
             Ok(Turn::First(claim)) => return Ok(Some(claim)),
             Ok(Turn::Repeat { task_id }) => {
                 telemetry::generations::duplicate_caught();
-                self.socket.send_text(&task_queued_before(&task_id, id));
+                let event = self.services.upstreams.queued_event(upstream, &self.client.channel);
+                self.say(&task_queued_before(event, &task_id, id));
             }
             Err(NoTurn::EngineDown) => {
                 let text = "whether this message was sent before cannot be checked at the moment; try again";

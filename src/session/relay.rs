@@ -65,7 +65,8 @@ impl Session {
                     TakenReply::ByWorker => self.watch(expected, &task_id, place),
                     TakenReply::None => self.give_back(place).await,
                 }
-                self.socket.send_text(&task_queued(&task_id, client_id.as_deref()));
+                let event = self.services.upstreams.queued_event(upstream, &self.client.channel);
+                self.say(&task_queued(event, &task_id, client_id.as_deref()));
                 self.socket.release();
                 Some(task_id)
             }
@@ -98,10 +99,11 @@ impl Session {
     /// The limit that all nodes share. Anonymous clients have only their connection's.
     async fn user_rate(&self) -> Result<Verdict, EngineDown> {
         let route = &self.client.route;
-        let Some(rate) = route.limits.messages_per_user else { return Ok(Verdict::Allowed) };
+        let Some(rate) = &route.limits.messages_per_user else { return Ok(Verdict::Allowed) };
         let Some(user) = self.user_id() else { return Ok(Verdict::Allowed) };
         let limit = LimitName::MessagesPerUser;
-        self.services.limits.take(limit, route.path.as_str(), &user.to_string(), rate).await
+        let (path, params) = (route.path.as_str(), &self.client.params);
+        self.services.limits.take(limit, path, params, &user.to_string(), rate).await
     }
 
     fn answer_limited(&self, limited: Result<Verdict, EngineDown>, id: Option<&str>) {
@@ -151,6 +153,6 @@ impl Session {
             RelayError::Rejected(text) => ErrorEvent::new(ErrorCode::UpstreamRejected, text),
         };
         telemetry::connections::message_refused(event.code());
-        self.socket.send_text(&event.id(id).to_json());
+        self.say(&event.id(id).to_json());
     }
 }

@@ -47,7 +47,7 @@ impl Session {
         let client = &self.client;
         let identity = client.identity.borrow();
         let user_id = identity.user_id.as_ref();
-        self.socket.send_text(&connected(&client.params, client.connection_id, user_id, begin));
+        self.say(&connected(&client.params, client.connection_id, user_id, begin));
         self.notice_due.set(true);
     }
 
@@ -56,7 +56,7 @@ impl Session {
         if !self.services.history.keeps(&self.client.channel) {
             telemetry::history::resumed(false);
             let nothing = Begin { position: None, recovered: Some(false), missed: None };
-            return self.socket.send_text(&resumed(&nothing));
+            return self.say(&resumed(&nothing));
         }
         if self.replaying.replace(true) {
             let text = "this connection is being resumed already";
@@ -67,7 +67,7 @@ impl Session {
         tokio::task::spawn_local(async move {
             match session.start(Some(point)).await {
                 Ok((begin, page)) => {
-                    session.socket.send_text(&resumed(&begin));
+                    session.say(&resumed(&begin));
                     session.follow(page);
                 }
                 Err(_) => session.socket.close(CloseReason::Overloaded),

@@ -167,7 +167,7 @@ impl Session {
         if self.client.route.protocol == config::Protocol::Json {
             let span = spread.as_millis().max(1);
             let wait = uuid::Uuid::new_v4().as_u128() % span;
-            self.socket.send_text(&going_away(wait as u64));
+            self.say(&going_away(wait as u64));
         }
         self.socket.close(CloseReason::Restarting);
     }

@@ -7,6 +7,7 @@
 
 mod decoder;
 mod delivery;
+mod ending;
 mod event;
 pub mod frame;
 mod outbox;
@@ -23,7 +24,7 @@ pub use stream::ByteStream;
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -31,12 +32,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::config::SendQueue;
 use crate::protocol::{CloseReason, Position};
 use decoder::{Decoder, Incoming};
+use ending::Phase;
 use frame::Opcode;
 use outbox::{Outbox, Overflow};
-
-/// How long a peer has to answer our close frame, and then to end the TCP connection.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
-const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One read takes at most this much; the buffer belongs to the thread, not to the connection.
 const SCRATCH: usize = 64 * 1024;
@@ -46,19 +44,6 @@ const READS_PER_POLL: usize = 8;
 
 thread_local! {
     static READ_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
-}
-
-/// How far the end of a connection has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    Open,
-    /// Our close frame is queued or sent; the peer's is awaited.
-    Closing,
-    /// Both close frames are through, or the peer broke the protocol: flush, end our half, discard
-    /// what still comes, so that the peer reads our close frame rather than a reset.
-    Lingering,
-    /// Our half is ended.
-    Ended,
 }
 
 /// One WebSocket. Lives on one thread.
@@ -209,70 +194,6 @@ impl Socket {
         }
     }
 
-    /// Begins the closing handshake; does nothing on a connection that is ending already.
-    pub fn close(&self, reason: CloseReason) {
-        self.close_with(Ended::ByGateway(reason), reason.into());
-    }
-
-    /// Like [`Socket::close`], with the code of an upstream that closed its side.
-    pub fn close_as(&self, code: u16, text: &str) {
-        self.close_with(Ended::ByGateway(CloseReason::Normal), frame::close(code, text));
-    }
-
-    /// Like [`Socket::close`], with the code of a server that ordered it.
-    pub fn disconnect(&self, code: u16, text: &str) {
-        self.close_with(Ended::ByServer(code), frame::close(code, text));
-    }
-
-    fn close_with(&self, ended: Ended, frame: Bytes) {
-        if !self.is_open() {
-            return;
-        }
-        {
-            let mut outbox = self.outbox.borrow_mut();
-            // What has a position is left to the history: what comes before it may still have been on
-            // its way to this client.
-            let mut waiting =
-                outbox.release_all().into_iter().filter(|waiting| waiting.position.is_none());
-            let fits = waiting.all(|publication| outbox.push(publication.frame).is_ok());
-            let too_slow = ended == Ended::ByGateway(CloseReason::TooSlow);
-            if too_slow || !fits || outbox.push(frame.clone()).is_err() {
-                outbox.replace_with(frame);
-            }
-        }
-        self.ended.set(Some(ended));
-        // The close frame of a peer that broke the protocol could not be found.
-        let next = if self.fault.get().is_some() { Phase::Lingering } else { Phase::Closing };
-        self.enter(next, CLOSE_TIMEOUT);
-        self.flush();
-        self.wake();
-    }
-
-    /// Ends the connection without another word, if its patience is over at `now`.
-    pub fn cut_if_overdue(&self, now: Instant) {
-        if self.deadline.get().is_some_and(|deadline| deadline <= now) {
-            self.cut();
-        }
-    }
-
-    /// Ends the connection without another word.
-    pub fn cut(&self) {
-        self.fail();
-    }
-
-    fn fail(&self) {
-        self.broken.set(true);
-        self.wake();
-    }
-
-    fn enter(&self, phase: Phase, patience: Duration) {
-        self.phase.set(phase);
-        self.deadline.set(Some(Instant::now() + patience));
-        if let Some(waker) = self.drained.borrow_mut().take() {
-            waker.wake();
-        }
-    }
-
     fn wake(&self) {
         self.waker.borrow().wake_by_ref();
     }
@@ -299,7 +220,7 @@ impl Socket {
             self.fault.set(Some(reason));
             match self.phase.get() {
                 Phase::Open => on_event(Event::Fault(reason)),
-                _ => self.enter(Phase::Lingering, CLOSE_TIMEOUT),
+                _ => self.linger(),
             }
         }
     }
@@ -307,23 +228,6 @@ impl Socket {
     /// How the peer broke the protocol, if it did.
     pub fn fault(&self) -> Option<CloseReason> {
         self.fault.get()
-    }
-
-    /// Answers the peer's close frame with the same code (RFC 6455 section 5.5.1).
-    fn peer_closed(&self, code: Option<u16>) {
-        if self.phase.get() == Phase::Open {
-            let echo = match code {
-                Some(code) => frame::close(code, ""),
-                None => frame::encode(Opcode::Close, b""),
-            };
-            let mut outbox = self.outbox.borrow_mut();
-            outbox.release_all();
-            if outbox.push(echo.clone()).is_err() {
-                outbox.replace_with(echo);
-            }
-            self.ended.set(Some(Ended::ByPeer(code)));
-        }
-        self.enter(Phase::Lingering, CLOSE_TIMEOUT);
     }
 
     /// Reads, hands on what is complete, writes what waits. `Ready` when the connection is over and
@@ -355,28 +259,6 @@ impl Socket {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
-    }
-
-    fn over(&self) {
-        self.broken.set(true);
-        if self.ended.get().is_none() {
-            self.ended.set(Some(Ended::Lost));
-        }
-        if let Some(waker) = self.drained.borrow_mut().take() {
-            waker.wake();
-        }
-    }
-
-    /// While lingering: once all is written, ends our half.
-    fn poll_end(&self, cx: &mut Context<'_>) -> Result<(), ()> {
-        if self.phase.get() == Phase::Lingering && self.outbox.borrow().is_empty() {
-            match Pin::new(&mut *self.stream.borrow_mut()).poll_shutdown(cx) {
-                Poll::Ready(Ok(())) => self.enter(Phase::Ended, LINGER_TIMEOUT),
-                Poll::Ready(Err(_)) => return Err(()),
-                Poll::Pending => {}
-            }
-        }
-        Ok(())
     }
 
     /// One read; `false` = the peer's half has ended or broken.

@@ -1,6 +1,7 @@
 //! A socket on an in-memory stream of a few bytes, so that every write is a partial one.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};

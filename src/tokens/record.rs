@@ -4,6 +4,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use super::{Identity, unix_now};
+use crate::pickle;
 use crate::protocol::{ChannelPattern, UserId};
 use crate::telemetry::tokens::Consumption;
 
@@ -47,6 +48,12 @@ impl TokenRecord {
         serde_json::to_string(self).ok().filter(|json| json.len() <= Self::MAX_BYTES)
     }
 
+    /// The record as Django's cache would keep it; `None` beyond [`TokenRecord::MAX_BYTES`].
+    pub(super) fn to_pickle(&self) -> Option<Vec<u8>> {
+        let pickle = pickle::write_json(&serde_json::to_value(self).ok()?);
+        (pickle.len() <= Self::MAX_BYTES).then_some(pickle)
+    }
+
     /// Reads what a store kept. Anything that is not exactly a record is refused: a field of the wrong
     /// type may be a limit that was not understood.
     pub(super) fn read(json: &[u8]) -> Result<Self, Consumption> {
@@ -55,8 +62,27 @@ impl TokenRecord {
         if !is_object || json.len() > Self::MAX_BYTES {
             return Err(Consumption::MalformedRecord);
         }
-        let record: Self =
-            serde_json::from_slice(json).map_err(|_| Consumption::MalformedRecord)?;
+        let record = serde_json::from_slice(json).map_err(|_| Consumption::MalformedRecord)?;
+        Self::checked(record)
+    }
+
+    /// Reads what Django's cache kept, in the same way: a pickle, or JSON where its serializer writes that.
+    pub(super) fn read_django(bytes: &[u8]) -> Result<Self, Consumption> {
+        if bytes.first() != Some(&pickle::FIRST_BYTE) {
+            return Self::read(bytes);
+        }
+        if bytes.len() > Self::MAX_BYTES {
+            return Err(Consumption::MalformedRecord);
+        }
+        let fields = match pickle::read(bytes).map(|value| value.to_json()) {
+            Ok(Value::Object(fields)) => fields,
+            _ => return Err(Consumption::MalformedRecord),
+        };
+        let record = serde_json::from_value(Value::Object(fields));
+        Self::checked(record.map_err(|_| Consumption::MalformedRecord)?)
+    }
+
+    fn checked(record: Self) -> Result<Self, Consumption> {
         if record.used {
             return Err(Consumption::Used);
         }
@@ -162,6 +188,73 @@ mod tests {
         }
         assert!(TokenRecord::read(b"{\"user_id\":\"\xff\"}").is_err());
         assert!(TokenRecord::read(b"\x80\x05\x95pickle").is_err());
+    }
+
+    #[test]
+    fn records_of_djangos_cache_are_read() {
+        let pickled = unhex(
+            "8005956e000000000000007d94288c07757365725f6964944b018c08757365726e616d65948c05616c696365948c\
+             0d636f6e6e656374696f6e5f6964948c19636861742d636f6e762d312d31373634353030303030303030948c0a63\
+             7265617465645f6174944741da4b08881000008c04757365649489752e",
+        );
+        let json = br#"{"user_id": 1, "username": "alice",
+            "connection_id": "chat-conv-1-1764500000000", "created_at": 1764500000.25, "used": false}"#;
+        for written in [&pickled[..], json] {
+            let record = TokenRecord::read_django(written).unwrap();
+            assert_eq!(record.user_id, UserId::Integer(1));
+            assert_eq!(record.username.as_deref(), Some("alice"));
+            assert_eq!(record.connection_id.as_deref(), Some("chat-conv-1-1764500000000"));
+            assert_eq!(record.created_at, 1_764_500_000.25);
+            assert_eq!(record.channels, None);
+        }
+        // `used` is true in this one, and connection_id is None.
+        let used = unhex(
+            "80059558000000000000007d94288c07757365725f6964944a701101008c08757365726e616d65948c074ac3bc72\
+             67656e948c0d636f6e6e656374696f6e5f6964944e8c0a637265617465645f6174944741da4b08881000008c0475\
+             7365649488752e",
+        );
+        assert_eq!(TokenRecord::read_django(&used).err(), Some(Consumption::Used));
+        let mut unused = used;
+        unused.iter_mut().rev().nth(2).map(|byte| *byte = 0x89).unwrap();
+        let record = TokenRecord::read_django(&unused).unwrap();
+        assert_eq!((record.user_id, record.connection_id), (UserId::Integer(70_000), None));
+        assert!(TokenRecord::read(&pickled).is_err(), "pickles are for those who ask for them");
+    }
+
+    #[test]
+    fn a_pickle_is_held_to_what_a_record_is() {
+        let full = TokenRecord::read(
+            br#"{"user_id":7,"username":"ana","connection_id":"c","channels":["a_*"],"origin":"https://a",
+                "session_expires_at":99999999999,"claims":{"x":[1,null,true,0.5]}}"#,
+        );
+        let full = full.unwrap();
+        let back = TokenRecord::read_django(&full.to_pickle().unwrap()).unwrap();
+        assert_eq!(back.to_json(), full.to_json());
+        for (json, why) in [
+            (r#"{}"#, Consumption::MalformedRecord),
+            (r#"[1]"#, Consumption::MalformedRecord),
+            (r#"{"user_id":true}"#, Consumption::MalformedRecord),
+            (r#"{"user_id":1.5}"#, Consumption::MalformedRecord),
+            (r#"{"user_id":""}"#, Consumption::MalformedRecord),
+            (r#"{"user_id":1,"used":1}"#, Consumption::MalformedRecord),
+            (r#"{"user_id":1,"username":7}"#, Consumption::MalformedRecord),
+            (r#"{"user_id":1,"connection_id":7}"#, Consumption::MalformedRecord),
+            (r#"{"user_id":1,"channels":"a"}"#, Consumption::MalformedRecord),
+            (r#"{"user_id":1,"session_expires_at":1}"#, Consumption::SessionOver),
+        ] {
+            let pickled = pickle::write_json(&serde_json::from_str(json).unwrap());
+            assert_eq!(TokenRecord::read_django(&pickled).err(), Some(why), "{json}");
+        }
+        let long = Value::from("x".repeat(TokenRecord::MAX_BYTES));
+        let long = pickle::write_json(&serde_json::json!({"user_id": 1, "username": long}));
+        assert!(TokenRecord::read_django(&long).is_err());
+        assert!(TokenRecord::read_django(b"\x80\x05cos\nsystem\n.").is_err());
+    }
+
+    fn unhex(hex: &str) -> Vec<u8> {
+        let digits: Vec<u8> =
+            hex.bytes().map(|b| (b as char).to_digit(16).unwrap() as u8).collect();
+        digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
     }
 
     #[test]

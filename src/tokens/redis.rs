@@ -2,24 +2,48 @@
 
 use std::time::Duration;
 
+use super::TokenRecord;
+use crate::config::TokenFormat;
 use crate::redis_link::{Commands, RedisFailure};
+use crate::telemetry::tokens::Consumption;
 
 /// Records as strings under `{prefix}{token}` with a time to live. Needs Redis 6.2 (`GETDEL`).
 pub(super) struct RedisTokens {
     commands: Commands,
     prefix: Box<str>,
     ttl_ms: u64,
+    format: TokenFormat,
 }
 
 impl RedisTokens {
-    pub(super) fn new(commands: Commands, prefix: &str, ttl: Duration) -> Self {
+    pub(super) fn new(
+        commands: Commands,
+        prefix: &str,
+        ttl: Duration,
+        format: TokenFormat,
+    ) -> Self {
         let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).max(1);
-        Self { commands, prefix: prefix.into(), ttl_ms }
+        Self { commands, prefix: prefix.into(), ttl_ms, format }
     }
 
-    pub(super) async fn put(&self, token: &str, json: &str) -> Result<(), RedisFailure> {
+    /// The record as it is kept here; `None` beyond [`TokenRecord::MAX_BYTES`].
+    pub(super) fn written(&self, record: &TokenRecord) -> Option<Vec<u8>> {
+        match self.format {
+            TokenFormat::Json => record.to_json().map(String::into_bytes),
+            TokenFormat::Django => record.to_pickle(),
+        }
+    }
+
+    pub(super) fn read(&self, record: &[u8]) -> Result<TokenRecord, Consumption> {
+        match self.format {
+            TokenFormat::Json => TokenRecord::read(record),
+            TokenFormat::Django => TokenRecord::read_django(record),
+        }
+    }
+
+    pub(super) async fn put(&self, token: &str, record: &[u8]) -> Result<(), RedisFailure> {
         let mut set = redis::cmd("SET");
-        set.arg(self.key(token)).arg(json).arg("PX").arg(self.ttl_ms);
+        set.arg(self.key(token)).arg(record).arg("PX").arg(self.ttl_ms);
         self.commands.query(&set).await
     }
 

@@ -7,6 +7,7 @@ use super::memory::MemoryTokens;
 use super::redis::RedisTokens;
 use super::token::{generate, is_well_formed, log_id};
 use super::{EngineDown, TokenRecord};
+use crate::config::TokenFormat;
 use crate::redis_link::{Commands, RedisFailure};
 use crate::telemetry::tokens as facts;
 use crate::telemetry::tokens::Consumption;
@@ -25,17 +26,16 @@ impl TokenStore {
         Self(Arc::new(Engine::Memory(MemoryTokens::new(ttl))))
     }
 
-    pub fn redis(commands: Commands, key_prefix: &str, ttl: Duration) -> Self {
-        Self(Arc::new(Engine::Redis(RedisTokens::new(commands, key_prefix, ttl))))
+    pub fn redis(commands: Commands, key_prefix: &str, ttl: Duration, format: TokenFormat) -> Self {
+        Self(Arc::new(Engine::Redis(RedisTokens::new(commands, key_prefix, ttl, format))))
     }
 
     /// Stores `record` under a new token for `ttl` and returns the token: 43 URL-safe characters.
     /// A record longer than [`TokenRecord::MAX_BYTES`] is not stored either.
     pub async fn issue(&self, record: &TokenRecord) -> Result<String, EngineDown> {
-        let outcome = match (generate(), record.to_json()) {
-            (None, _) => Err("no random bytes".to_owned()),
-            (_, None) => Err(format!("the record has over {} bytes", TokenRecord::MAX_BYTES)),
-            (Some(token), Some(json)) => self.put(&token, json).await.map(|()| token),
+        let outcome = match generate() {
+            None => Err("no random bytes".to_owned()),
+            Some(token) => self.put(&token, record).await.map(|()| token),
         };
         match outcome {
             Ok(token) => {
@@ -57,7 +57,7 @@ impl TokenStore {
             facts::token_consumed("", Consumption::MalformedToken);
             return Ok(None);
         }
-        let read = self.take(token).await.and_then(|json| TokenRecord::read(&json));
+        let read = self.take(token).await;
         let outcome = read.as_ref().err().copied().unwrap_or(Consumption::Consumed);
         facts::token_consumed(&log_id(token), outcome);
         match outcome {
@@ -66,30 +66,35 @@ impl TokenStore {
         }
     }
 
-    async fn put(&self, token: &str, json: String) -> Result<(), String> {
+    async fn put(&self, token: &str, record: &TokenRecord) -> Result<(), String> {
+        let too_long = || format!("the record has over {} bytes", TokenRecord::MAX_BYTES);
         match &*self.0 {
             Engine::Memory(tokens) => tokens
-                .put(token, json, Instant::now())
+                .put(token, record.to_json().ok_or_else(too_long)?, Instant::now())
                 .map_err(|_| "too many tokens wait to be used".to_owned()),
             Engine::Redis(tokens) => {
-                tokens.put(token, &json).await.map_err(|failure| failure.to_string())
+                let written = tokens.written(record).ok_or_else(too_long)?;
+                tokens.put(token, &written).await.map_err(|failure| failure.to_string())
             }
         }
     }
 
-    async fn take(&self, token: &str) -> Result<Vec<u8>, Consumption> {
-        let taken = match &*self.0 {
+    async fn take(&self, token: &str) -> Result<TokenRecord, Consumption> {
+        match &*self.0 {
             Engine::Memory(tokens) => {
-                tokens.take(token, Instant::now()).map(|json| json.into_string().into_bytes())
+                let json = tokens.take(token, Instant::now());
+                TokenRecord::read(json.ok_or(Consumption::UnknownOrReplayed)?.as_bytes())
             }
-            Engine::Redis(tokens) => tokens.take(token).await.map_err(|failure| match failure {
-                RedisFailure::Refused(error) if error.code() == Some("WRONGTYPE") => {
-                    Consumption::MalformedRecord
-                }
-                _ => Consumption::EngineDown,
-            })?,
-        };
-        taken.ok_or(Consumption::UnknownOrReplayed)
+            Engine::Redis(tokens) => {
+                let taken = tokens.take(token).await.map_err(|failure| match failure {
+                    RedisFailure::Refused(error) if error.code() == Some("WRONGTYPE") => {
+                        Consumption::MalformedRecord
+                    }
+                    _ => Consumption::EngineDown,
+                });
+                tokens.read(&taken?.ok_or(Consumption::UnknownOrReplayed)?)
+            }
+        }
     }
 }
 
@@ -114,10 +119,14 @@ mod tests {
         }
 
         async fn redis(ttl: Duration) -> Self {
+            Self::redis_with(ttl, TokenFormat::Json).await
+        }
+
+        async fn redis_with(ttl: Duration, format: TokenFormat) -> Self {
             let server = RedisServer::start();
             let commands = Commands::start(&server.url(), "test", &Shutdown::new()).unwrap();
             assert!(commands.wait_up(Duration::from_secs(10)).await);
-            let store = TokenStore::redis(commands.clone(), "ws_conn_token:", ttl);
+            let store = TokenStore::redis(commands.clone(), "ws_conn_token:", ttl, format);
             Self { store, redis: Some((server, commands)) }
         }
     }
@@ -132,6 +141,12 @@ mod tests {
             mod on_redis {
                 use super::*;
                 $(#[tokio::test] async fn $name() { $test(Bench::redis($ttl).await).await; })*
+            }
+            mod on_redis_as_django {
+                use super::*;
+                $(#[tokio::test] async fn $name() {
+                    $test(Bench::redis_with($ttl, TokenFormat::Django).await).await;
+                })*
             }
         };
     }

@@ -18,6 +18,7 @@ use crate::protocol::{ChannelName, ConnectionId, Params, TraceContext, UserId};
 use crate::telemetry::upstream::Outcome;
 
 mod answer;
+mod celery;
 mod circuit;
 pub mod connector;
 mod event;
@@ -35,6 +36,7 @@ mod tests;
 mod websocket;
 
 use answer::{Answer, Follows};
+use celery::Celery;
 use connector::HttpClient;
 use gate::{Entry, Gate};
 use queue::Queue;
@@ -115,8 +117,25 @@ pub struct UpstreamsShared {
 struct Shared {
     config: Arc<config::Upstream>,
     gate: Gate,
-    /// `Some` for the kinds that are queues.
-    queue: Option<Queue>,
+    link: Link,
+}
+
+/// What all threads speak to an upstream by.
+enum Link {
+    /// Each thread has connections of its own.
+    Http,
+    Queue(Queue),
+    Celery(Celery),
+}
+
+impl Link {
+    fn is_up(&self) -> bool {
+        match self {
+            Self::Http => true,
+            Self::Queue(queue) => queue.is_up(),
+            Self::Celery(celery) => celery.is_up(),
+        }
+    }
 }
 
 impl UpstreamsShared {
@@ -133,25 +152,25 @@ impl UpstreamsShared {
         })?;
         let mut shared = BTreeMap::new();
         for (name, config) in upstreams {
-            let queue = match &config.kind {
+            let link = match &config.kind {
                 UpstreamKind::RedisStream(queue) | UpstreamKind::RedisList(queue) => {
-                    let queue = Queue::start(&queue.redis_url, name, engine, shutdown);
-                    Some(queue.map_err(|error| format!("upstream.{name}: {error}"))?)
+                    Queue::start(&queue.redis_url, name, engine, shutdown).map(Link::Queue)
                 }
-                UpstreamKind::Http(_) | UpstreamKind::WebSocket(_) => None,
+                UpstreamKind::Celery(celery) => {
+                    Celery::start(celery, name, shutdown).map(Link::Celery)
+                }
+                UpstreamKind::Http(_) | UpstreamKind::WebSocket(_) => Ok(Link::Http),
             };
+            let link = link.map_err(|error| format!("upstream.{name}: {error}"))?;
             let config = Arc::clone(config);
-            shared.insert(name.clone(), Shared { gate: Gate::new(&config), config, queue });
+            shared.insert(name.clone(), Shared { gate: Gate::new(&config), config, link });
         }
         Ok(Self { upstreams: Arc::new(shared), tls })
     }
 
     /// Whether every queue's Redis can be reached.
     pub fn queues_are_up(&self) -> bool {
-        self.upstreams
-            .values()
-            .filter_map(|shared| shared.queue.as_ref())
-            .all(|queue| queue.is_up())
+        self.upstreams.values().all(|shared| shared.link.is_up())
     }
 }
 
@@ -159,7 +178,9 @@ fn is_secured(kind: &UpstreamKind) -> bool {
     match kind {
         UpstreamKind::Http(http) => http.url.as_str().starts_with("https://"),
         UpstreamKind::WebSocket(socket) => socket.url.as_str().starts_with("wss://"),
-        UpstreamKind::RedisStream(_) | UpstreamKind::RedisList(_) => false,
+        UpstreamKind::Celery(_) | UpstreamKind::RedisStream(_) | UpstreamKind::RedisList(_) => {
+            false
+        }
     }
 }
 
@@ -178,7 +199,9 @@ impl Upstreams {
             let pooled = match upstream.config.kind {
                 UpstreamKind::Http(_) => true,
                 UpstreamKind::WebSocket(_) => false,
-                UpstreamKind::RedisStream(_) | UpstreamKind::RedisList(_) => return None,
+                UpstreamKind::Celery(_)
+                | UpstreamKind::RedisStream(_)
+                | UpstreamKind::RedisList(_) => return None,
             };
             let client = connector::client(&shared.tls, upstream.config.timeout, pooled);
             Some((name.clone(), client))
@@ -205,18 +228,23 @@ impl Upstreams {
         let Some(upstream) = self.shared.upstreams.get(name) else {
             return Err(RelayError::Unavailable);
         };
+        if let (UpstreamKind::Celery(config), Link::Celery(celery)) =
+            (&upstream.config.kind, &upstream.link)
+        {
+            return upstream.relay_task(config, celery, message).await;
+        }
         let entry = upstream.gate.enter()?;
         let deadline = after(upstream.config.timeout);
-        match (&upstream.config.kind, self.clients.get(name), &upstream.queue) {
+        match (&upstream.config.kind, self.clients.get(name), &upstream.link) {
             (UpstreamKind::Http(config), Some(client), _) => {
                 let facts = &upstream.gate.facts;
                 let answer = http::Relay { client, config, facts, message, deadline }.run().await;
                 answered(entry, answer, message, config)
             }
-            (UpstreamKind::RedisStream(config), _, Some(queue)) => {
+            (UpstreamKind::RedisStream(config), _, Link::Queue(queue)) => {
                 queued(entry, message, deadline, queue.add_to_stream(config, message)).await
             }
-            (UpstreamKind::RedisList(config), _, Some(queue)) => {
+            (UpstreamKind::RedisList(config), _, Link::Queue(queue)) => {
                 queued(entry, message, deadline, queue.push_to_list(config, message)).await
             }
             _ => Err(entry.refused(RelayError::Unavailable, "takes no messages")),
@@ -226,9 +254,21 @@ impl Upstreams {
     /// Lets the worker of a task know that it is to stop, where its queue is not in the engine's own
     /// Redis, which the engine looks after. It has `ttl` to look. False = it could not be told.
     pub async fn tell_cancelled(&self, name: &str, task_id: &str, ttl: Duration) -> bool {
-        match self.shared.upstreams.get(name).and_then(|shared| shared.queue.as_ref()) {
-            Some(queue) => queue.tell_cancelled(task_id, ttl).await,
-            None => true,
+        let Some(upstream) = self.shared.upstreams.get(name) else { return true };
+        match (&upstream.link, &upstream.config.kind) {
+            (Link::Queue(queue), _) => queue.tell_cancelled(task_id, ttl).await,
+            (Link::Celery(celery), UpstreamKind::Celery(config)) => {
+                celery.revoke(config, task_id).await
+            }
+            _ => true,
+        }
+    }
+
+    /// The name of the event that tells a client of this channel that its message was taken.
+    pub fn queued_event(&self, name: &str, channel: &ChannelName) -> &str {
+        match self.shared.upstreams.get(name).map(|shared| &shared.config.kind) {
+            Some(UpstreamKind::Celery(config)) => &config.task(channel.as_str()).queued_event,
+            _ => "task_queued",
         }
     }
 
@@ -257,6 +297,22 @@ impl Upstreams {
             Ok(Err((error, reason))) => Err(entry.refused(error, &reason)),
             Err(_) => Err(entry.refused(RelayError::Unavailable, NO_ANSWER)),
         }
+    }
+}
+
+impl Shared {
+    async fn relay_task(
+        &self,
+        config: &config::CeleryUpstream,
+        celery: &Celery,
+        message: &Message,
+    ) -> Result<Taken, RelayError> {
+        // What is wrong with a message says nothing of the broker: its circuit is not asked.
+        let element = Celery::compose(config, message)
+            .inspect_err(|_| self.gate.facts.not_asked(Outcome::Rejected))?;
+        let entry = self.gate.enter()?;
+        let deadline = after(self.config.timeout);
+        queued(entry, message, deadline, celery.push(config, &element)).await
     }
 }
 

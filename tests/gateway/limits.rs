@@ -49,6 +49,60 @@ async fn messages_of_a_user_are_counted_over_all_connections(engine: Engine) {
     assert_eq!(upstream.requests().len(), 4, "what is refused is not relayed");
 }
 
+async fn a_fixed_window_counts_under_the_key_of_another_application(engine: Engine) {
+    let upstream = Upstream::accepting().await;
+    let limits = "[route.limits]\ngenerations_per_user = 0\n\
+        messages_per_user = { limit = \"4/1h\", window = \"fixed\", \
+        key = \"app:1:rate_limit:messages:user:{user_id}\" }\n\
+        connects_per_user = { limit = \"3/1m\", window = \"fixed\", key = \"app:1:ws_rate:user:{user_id}\" }";
+    let gateway = engine.start(relayed(&upstream.url("/"), limits)).await;
+    let mut client = signed_in(&gateway, &session()).await;
+    let mut allowed = 4;
+    if let Some(redis) = engine.server() {
+        // As Django's cache does: the first message of this hour came by the REST API.
+        let key = "app:1:rate_limit:messages:user:7";
+        assert_eq!(redis.run::<Option<String>>(&["GET", key]).await, None);
+        let () = redis.run(&["SET", key, "1", "EX", "1800"]).await;
+        allowed = 3;
+    }
+    for id in ["a", "b", "c", "d"].into_iter().take(allowed) {
+        assert_eq!(say(&mut client, id).await["event"], "task_queued");
+    }
+    assert_rate_limited(&say(&mut client, "e").await, "e", 3600);
+    assert_eq!(upstream.requests().len(), allowed);
+    if let Some(redis) = engine.server() {
+        let keys = [
+            ("app:1:rate_limit:messages:user:7", "4", 1790..=1800),
+            ("app:1:ws_rate:user:7", "1", 50..=60),
+        ];
+        for (key, value, ttl) in keys {
+            assert_eq!(redis.run::<String>(&["GET", key]).await, value);
+            assert!(ttl.contains(&redis.run::<i64>(&["TTL", key]).await), "{key}");
+        }
+    }
+
+    let cookie = format!("access_token={}", session());
+    let cookie = [("cookie", cookie.as_str())];
+    for expected in [Connected, Connected, Closed(4029)] {
+        assert_eq!(outcome(&gateway, "/ws/chat/42/", &cookie).await, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_counter_that_is_none_lets_nobody_in() {
+    let engine = Engine::redis().await;
+    let limits = "[route.limits]\n\
+        connects_per_user = { limit = \"3/1m\", window = \"fixed\", key = \"rate:{user_id}\" }";
+    let gateway = engine.start(chat(limits)).await;
+    let redis = engine.server().expect("a Redis");
+    let () = redis.run(&["SET", "rate:7", "pickled"]).await;
+    let cookie = format!("access_token={}", session());
+    let refused = outcome(&gateway, "/ws/chat/42/", &[("cookie", &cookie)]).await;
+    assert_eq!(refused, Closed(1013));
+    assert!(gateway.wait_for_log("redis_refused").await.contains("no integer"));
+    assert_eq!(redis.run::<String>(&["GET", "rate:7"]).await, "pickled");
+}
+
 #[tokio::test]
 async fn two_nodes_count_a_users_messages_together() {
     let engine = Engine::redis().await;
@@ -216,6 +270,7 @@ async fn connects_of_a_user_are_bounded(engine: Engine) {
 
 on_both_engines!(
     messages_of_a_user_are_counted_over_all_connections,
+    a_fixed_window_counts_under_the_key_of_another_application,
     open_connections_of_a_user_are_bounded_and_given_back,
     a_client_that_is_gone_before_its_answer_holds_no_place,
     connects_of_a_user_are_bounded,

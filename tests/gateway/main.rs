@@ -5,12 +5,15 @@ mod engine;
 
 mod admin;
 mod broker;
+mod celery;
 mod chaos;
 mod chaos_replies;
 mod chat;
 mod conformance;
 mod credentials;
 mod disconnect;
+mod django_tokens;
+mod fixed_reply;
 mod generations;
 mod handshake;
 mod http_input;

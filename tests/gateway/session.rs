@@ -248,3 +248,39 @@ on_both_engines!(
     expired_credentials_end_the_session,
     a_client_that_never_reads_is_closed_and_nobody_waits_for_it,
 );
+
+/// As `datetime.utcnow().isoformat() + "Z"` writes it.
+#[track_caller]
+fn assert_stamped(event: &Value) {
+    let text = event["timestamp"].as_str().unwrap_or_else(|| panic!("no timestamp: {event}"));
+    let shape: String = text.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+    assert_eq!(shape, "0000-00-00T00:00:00.000000Z", "{event}");
+}
+
+#[tokio::test]
+async fn the_gateways_own_events_carry_the_time_where_that_is_asked_for() {
+    let upstream = Upstream::accepting().await;
+    let lines = "auth = [\"anonymous\"]\ntimestamps = true\n[route.history]\nsize = 0";
+    let gateway = Gateway::start(relayed(&upstream.url("/"), lines)).await;
+    let (mut client, connected) = Client::connected(&gateway, "/ws/chat/42/").await;
+    assert_stamped(&connected);
+    for (frame, event) in
+        [(PING, "pong"), ("no JSON", "error"), (r#"{"message":"hi"}"#, "task_queued")]
+    {
+        client.send_text(frame).await;
+        let answer = client.next_json().await;
+        assert_eq!(answer["event"], event, "{answer}");
+        assert_stamped(&answer);
+    }
+    gateway.publish("chat_42", json!({"event": "chunk", "chunk": "a"})).await;
+    assert_eq!(client.next_json().await, json!({"event": "chunk", "chunk": "a"}));
+
+    let limits = "timestamps = true\n[route.limits]\nconnects_per_user = \"1/1h\"";
+    let gateway = Gateway::start(chat(limits)).await;
+    let cookie = format!("access_token={}", session_with(json!({})));
+    let cookie = [("cookie", cookie.as_str())];
+    attempt(&gateway, "/ws/chat/42/", &cookie).await.expect("a session");
+    let mut refused = Client::open(gateway.addr(), "/ws/chat/42/", &cookie).await;
+    assert_stamped(&refused.next_event("error").await);
+    assert_eq!(refused.closed().await, Some(4029));
+}

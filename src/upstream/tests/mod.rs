@@ -70,7 +70,7 @@ fn params() -> Params {
     PathPattern::parse("/{id}").unwrap().matches("/4%2F2").unwrap()
 }
 
-fn message() -> Message {
+pub(super) fn message() -> Message {
     let data = r#"{ "message":" hi ","id":"m 1","image_url": null }"#;
     Message {
         text: "hi".to_owned(),

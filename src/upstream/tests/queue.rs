@@ -15,7 +15,8 @@ const KEY: &str = "q:chat_42:7";
 /// Upstreams whose connection is up, and that connection.
 async fn started(kind: UpstreamKind) -> (Upstreams, crate::redis_link::Commands) {
     let shared = shared(upstream(kind));
-    let commands = shared.upstreams[UPSTREAM].queue.as_ref().unwrap().commands().clone();
+    let Link::Queue(queue) = &shared.upstreams[UPSTREAM].link else { panic!("no queue") };
+    let commands = queue.commands().clone();
     assert!(commands.wait_up(LONG).await);
     (Upstreams::new(&shared), commands)
 }

@@ -4,6 +4,8 @@
 //! A getter answers `None` where it recorded a mistake, so a table is read as "ask for all keys, then
 //! build the checked value with `?`". What was not asked for is an unknown key.
 
+mod files;
+
 use std::collections::BTreeMap;
 
 use toml::{Table, Value};
@@ -12,7 +14,6 @@ use super::given::{Given, type_of};
 use super::kinds::{Kind, Wrong};
 use super::mistakes::{Mistake, nearest};
 use super::reader::{Context, Definition};
-use super::redis_url::{CertificateCheck, RedisUrl, Written};
 
 /// A mistake was recorded in place of the value.
 struct Mistaken;
@@ -22,6 +23,7 @@ struct Mistaken;
 enum Shape {
     One(&'static str),
     List(&'static str),
+    Map(&'static str),
 }
 
 /// One table.
@@ -98,98 +100,28 @@ impl<'c> Section<'c> {
         self.elements(name, kind, value, |given| given)
     }
 
-    /// A secret. Its twin `NAME_file` holds the path of a file with it.
-    pub(super) fn secret<T>(
+    /// A table that must be written, with names of the file's own choice, whose values are all of one
+    /// kind. `${NAME}` is replaced in every text of it.
+    pub(super) fn map<T>(
         &mut self,
         name: &str,
         kind: Kind<T>,
-        default: &str,
         doc: &'static str,
-    ) -> Option<T> {
-        let default = Value::from(default);
-        self.define(name, Shape::One(kind.name), Some(&default), doc);
-        let given = self.given(name);
-        let written = match &given {
-            Ok(given) => given.as_ref().is_some_and(|given| given.value.as_str() != Some("")),
-            Err(Mistaken) => true,
+    ) -> Option<Vec<(String, T)>> {
+        self.define(name, Shape::Map(kind.name), None, doc);
+        let Some(value) = self.take(name) else {
+            let right = format!("missing; write {{ name = … }}, and in it {}", kind.right);
+            self.mistake(name, None, right);
+            return None;
         };
-        let file = self.file_twin(name, written, "The path of a file that holds it.");
-        let (given, file) = (given.ok()?, file.ok()?);
-        match file {
-            Some(text) => {
-                let given = Given::hidden(text, "contents of a file that are not shown");
-                self.read(&format!("{name}_file"), kind, given)
-            }
-            None => {
-                let given = given.unwrap_or_else(|| Given::open(default)).concealed();
-                self.read(name, kind, given)
-            }
-        }
-    }
-
-    /// The URL of a Redis server, with its twin as a [secret](Self::secret); reads the files that it names.
-    /// The inner `None` is one that is not written, where `kind` allows that.
-    pub(super) fn redis_url(
-        &mut self,
-        name: &str,
-        kind: Kind<Option<Written>>,
-        default: &str,
-        doc: &'static str,
-    ) -> Option<Option<RedisUrl>> {
-        let Some(written) = self.secret(name, kind, default, doc)? else { return Some(None) };
-        self.loaded(name, written).map(Some)
-    }
-
-    /// The same for a [list](Self::secret_list).
-    pub(super) fn redis_url_list(
-        &mut self,
-        name: &str,
-        kind: Kind<Option<Written>>,
-        doc: &'static str,
-    ) -> Option<Vec<RedisUrl>> {
-        let written = self.secret_list(name, kind, doc)?;
-        written.into_iter().flatten().map(|one| self.loaded(name, one)).collect()
-    }
-
-    fn loaded(&mut self, name: &str, written: Written) -> Option<RedisUrl> {
-        match written.load(|path| self.context.file(path)) {
-            Ok(url) => {
-                if url.check() == CertificateCheck::Nothing {
-                    self.context.unchecked_redis(self.path_of(name));
-                }
-                Some(url)
-            }
-            Err(right) => {
-                self.mistake(name, None, right);
-                None
-            }
-        }
-    }
-
-    /// The keys with a Redis URL so far that let any server be the right one.
-    pub(super) fn unchecked_redis(&self) -> Vec<String> {
-        self.context.unchecked_redis.clone()
-    }
-
-    /// A list of secrets. Its twin `NAME_file` holds the path of a file with one a line.
-    pub(super) fn secret_list<T>(
-        &mut self,
-        name: &str,
-        kind: Kind<T>,
-        doc: &'static str,
-    ) -> Option<Vec<T>> {
-        let none = Value::Array(Vec::new());
-        self.define(name, Shape::List(kind.name), Some(&none), doc);
-        let value = self.take(name);
-        let written = value.as_ref().is_some_and(|value| *value != none);
-        match self.file_twin(name, written, "The path of a file with one a line.").ok()? {
-            Some(text) => {
-                let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-                let lines = lines.map(|line| Given::hidden(line, "a line that is not shown"));
-                lines.map(|line| self.read(&format!("{name}_file"), kind, line)).collect()
-            }
-            None => self.elements(name, kind, value.unwrap_or(none), Given::concealed),
-        }
+        let table = self.as_table(name, value)?;
+        let read = |(entry, value): (String, Value)| {
+            let name = format!("{name}.{entry}");
+            let given = self.substituted_throughout(&name, value).ok()?;
+            Some((entry, self.read(&name, kind, given)?))
+        };
+        let read: Vec<Option<_>> = table.into_iter().map(read).collect();
+        read.into_iter().collect()
     }
 
     /// A table of its own with its own headline.
@@ -271,6 +203,18 @@ impl<'c> Section<'c> {
         self.table.get(name).is_some_and(Value::is_table)
     }
 
+    /// Whether the key holds anything.
+    pub(super) fn is_written(&self, name: &str) -> bool {
+        self.table.get(name).is_some_and(|value| value.as_str() != Some(""))
+    }
+
+    /// The keys that were not asked for yet may not be there; `right` says why.
+    pub(super) fn no_other_keys(&mut self, right: &str) {
+        for (name, _) in std::mem::take(&mut self.table) {
+            self.mistake(&name, None, right);
+        }
+    }
+
     /// What follows is told under another headline.
     pub(super) fn continue_under(&mut self, heading: String, doc: &'static str) {
         self.context.heading(&heading, doc);
@@ -325,6 +269,7 @@ impl<'c> Section<'c> {
         let (kind, single) = match shape {
             Shape::One(kind) => (kind.to_owned(), true),
             Shape::List(kind) => (format!("list: {kind}"), false),
+            Shape::Map(kind) => (format!("table: {kind}"), false),
         };
         self.context.define(Definition {
             heading: self.heading.clone(),
@@ -387,6 +332,23 @@ impl<'c> Section<'c> {
         }
     }
 
+    /// The same, in every text of a table or list.
+    fn substituted_throughout(&mut self, name: &str, value: Value) -> Result<Given, Mistaken> {
+        let value = match value {
+            Value::Array(elements) => {
+                let each = |value| Ok(self.substituted_throughout(name, value)?.value);
+                Value::Array(elements.into_iter().map(each).collect::<Result<_, _>>()?)
+            }
+            Value::Table(table) => {
+                let each =
+                    |(key, value)| Ok((key, self.substituted_throughout(name, value)?.value));
+                Value::Table(table.into_iter().map(each).collect::<Result<_, _>>()?)
+            }
+            other => return self.substituted(name, other),
+        };
+        Ok(Given::open(value))
+    }
+
     fn read<T>(&mut self, name: &str, kind: Kind<T>, given: Given) -> Option<T> {
         let right = match (kind.read)(&given.value) {
             Ok(value) => return Some(value),
@@ -422,35 +384,6 @@ impl<'c> Section<'c> {
         };
         let read: Vec<Option<T>> = elements.into_iter().enumerate().map(read).collect();
         read.into_iter().collect()
-    }
-
-    /// The contents of the file that `NAME_file` names, without the newline at its end. `written`
-    /// says that `NAME` itself holds something.
-    fn file_twin(
-        &mut self,
-        name: &str,
-        written: bool,
-        doc: &'static str,
-    ) -> Result<Option<String>, Mistaken> {
-        let twin = format!("{name}_file");
-        self.define(&twin, Shape::One("path"), Some(&Value::from("")), doc);
-        let Some(given) = self.given(&twin)? else { return Ok(None) };
-        let Some(path) = given.value.as_str() else {
-            self.mistake(&twin, Some(given.shown), "write the path of a file");
-            return Err(Mistaken);
-        };
-        if path.is_empty() {
-            return Ok(None);
-        }
-        if written {
-            let right = format!("write either {name} or {twin}, not both");
-            self.mistake(&twin, Some(given.shown), right);
-            return Err(Mistaken);
-        }
-        self.context.file(path).map(Some).map_err(|right| {
-            self.mistake(&twin, Some(given.shown), right);
-            Mistaken
-        })
     }
 
     /// Every key that was not asked for is a mistake.

@@ -1,0 +1,66 @@
+//! Keys of `[route.limits]`.
+
+use super::kinds::{self, Kind, Wrong, choice, words};
+use super::section::Section;
+use super::{FixedWindow, Rate, RouteLimits, UserRate, values};
+
+const WINDOW: Kind<Rate> = words(r#"a rate such as "50/1h", without a burst"#, |value| {
+    let rate = value.as_str().and_then(values::rate).flatten();
+    rate.filter(|rate| rate.burst == rate.count).ok_or(Wrong::Kind)
+});
+
+const FIXED: Kind<()> = words(r#""fixed""#, |value| choice(value, &[("fixed", ())]));
+
+pub(super) fn limits(s: &mut Section<'_>) -> Option<RouteLimits> {
+    let messages_per_user =
+        user_rate(s, "messages_per_user", "50/1h", "Messages of one user over all connections.");
+    let messages_per_connection = s.key(
+        "messages_per_connection",
+        kinds::RATE,
+        "10/1s burst 20",
+        "Messages of one connection.",
+    );
+    let connects_per_user =
+        user_rate(s, "connects_per_user", "30/1m", "New connections of one user.");
+    let connections_per_user =
+        s.key("connections_per_user", kinds::LIMIT, 20, "Connections of one user open at once.");
+    let generations_per_user = s.key(
+        "generations_per_user",
+        kinds::LIMIT,
+        4,
+        "Replies to one user running at once; beyond it clients get \"busy\".",
+    );
+    Some(RouteLimits {
+        messages_per_user: messages_per_user?,
+        messages_per_connection: messages_per_connection?,
+        connects_per_user: connects_per_user?,
+        connections_per_user: connections_per_user?,
+        generations_per_user: generations_per_user?,
+    })
+}
+
+/// A rate is a token bucket; a table is a fixed window.
+fn user_rate(
+    s: &mut Section<'_>,
+    name: &str,
+    default: &str,
+    doc: &'static str,
+) -> Option<Option<UserRate>> {
+    if !s.is_table(name) {
+        return s.key(name, kinds::RATE, default, doc).map(|rate| rate.map(UserRate::Bucket));
+    }
+    s.inline(name, |s| {
+        let limit = s.required("limit", WINDOW, "As many, from the first until this long after it.");
+        let fixed = s.required("window", FIXED, "The count begins anew when its time is over.");
+        let key = s.key(
+            "key",
+            kinds::OPTIONAL_TEMPLATE,
+            "",
+            "The whole key of the count in limits_url, plain digits that a backend may share; {user_id} and \
+             {names} of the path are filled. \"\" = one of the gateway's own.",
+        );
+        let Rate { count, per, .. } = limit?;
+        let () = fixed?;
+        Some(Some(UserRate::Window(FixedWindow { count, per, key: key? })))
+    })
+}

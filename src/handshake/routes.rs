@@ -1,0 +1,41 @@
+//! What a path leads to. Invariant: of the routes and fixed replies whose path matches, the first in the
+//! file takes the request.
+
+use std::sync::Arc;
+
+use crate::config;
+use crate::protocol::Params;
+
+/// The `[[route]]` tables.
+pub struct Routes {
+    routes: Vec<Arc<config::Route>>,
+    replies: Vec<Arc<config::FixedReply>>,
+}
+
+#[derive(Debug)]
+pub enum Found {
+    Route(Arc<config::Route>, Params),
+    Reply(Arc<config::FixedReply>),
+}
+
+impl Routes {
+    pub fn new(routes: &[Arc<config::Route>], replies: &[Arc<config::FixedReply>]) -> Self {
+        Self { routes: routes.to_vec(), replies: replies.to_vec() }
+    }
+
+    /// Those that take clients.
+    pub fn of_channels(&self) -> &[Arc<config::Route>] {
+        &self.routes
+    }
+
+    pub fn find(&self, path: &str) -> Option<Found> {
+        let reply = self.replies.iter().find(|reply| reply.path.matches(path).is_some());
+        let before = reply.map_or(self.routes.len(), |reply| reply.after);
+        let mut routes = self.routes.iter().take(before);
+        let route = routes.find_map(|route| Some((Arc::clone(route), route.path.matches(path)?)));
+        match route {
+            Some((route, params)) => Some(Found::Route(route, params)),
+            None => reply.map(|reply| Found::Reply(Arc::clone(reply))),
+        }
+    }
+}

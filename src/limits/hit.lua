@@ -1,0 +1,27 @@
+-- Counts one in a fixed window, as `Window::hit` in window.rs does, in a counter that others may share:
+-- plain digits that expire with the window.
+-- KEYS[1] the counter. ARGV: limit, milliseconds of a window, which begins with its first hit.
+-- Answers {1, 0}, or {0, milliseconds until the window ends}. What is refused is not counted.
+local value = redis.call('GET', KEYS[1])
+local count = 0
+if value then
+  -- A pickled or compressed value, say. It is somebody's: it is not replaced.
+  if not string.match(value, '^%-?%d+$') then
+    return redis.error_reply('ERR the value of a fixed window is no integer')
+  end
+  count = tonumber(value)
+end
+local left = redis.call('PTTL', KEYS[1])
+local allowed = count < tonumber(ARGV[1])
+if allowed then
+  redis.call('INCR', KEYS[1])
+end
+-- New, or left without an end by a client that increments without looking.
+if left < 0 then
+  redis.call('PEXPIRE', KEYS[1], ARGV[2])
+  left = tonumber(ARGV[2])
+end
+if allowed then
+  return {1, 0}
+end
+return {0, math.max(left, 1)}

@@ -1,0 +1,56 @@
+//! A count in a fixed window, as caches keep it: it begins with the first hit and ends all at once.
+
+use std::time::Duration;
+
+use super::Verdict;
+
+/// One counter, on a clock of milliseconds since any fixed instant.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Window {
+    count: u32,
+    ends: u64,
+}
+
+impl Window {
+    /// Whether it still counts at `now`.
+    pub(super) fn lives(&self, now: u64) -> bool {
+        self.ends > now
+    }
+
+    /// Counts one of `limit` in a window of `length` milliseconds. hit.lua does the same: what is refused
+    /// is not counted.
+    pub(super) fn hit(&mut self, limit: u32, length: u64, now: u64) -> Verdict {
+        if !self.lives(now) {
+            *self = Self { count: 0, ends: now.saturating_add(length) };
+        }
+        if self.count >= limit {
+            return Verdict::Refused { retry_after: Duration::from_millis(self.ends - now) };
+        }
+        self.count += 1;
+        Verdict::Allowed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_begins_with_its_first_hit_and_ends_at_once() {
+        let refused = |ms| Verdict::Refused { retry_after: Duration::from_millis(ms) };
+        let mut window = Window::default();
+        for (now, verdict) in [
+            (5, Verdict::Allowed),
+            (104, Verdict::Allowed),
+            (104, refused(1)),
+            (105, Verdict::Allowed),
+            (105, Verdict::Allowed),
+            (105, refused(100)),
+            (1_000, Verdict::Allowed),
+            (1_001, Verdict::Allowed),
+            (1_099, refused(1)),
+        ] {
+            assert_eq!(window.hit(2, 100, now), verdict, "{now}");
+        }
+    }
+}

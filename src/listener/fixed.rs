@@ -1,0 +1,63 @@
+//! Routes that answer by themselves, for monitoring: one text over HTTP and over WebSocket.
+//!
+//! They ask for no credentials, no `Host` and no `Origin`: what they say is the same for everybody and says
+//! nothing. Their sockets count as connections while they last, which is not long.
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{self, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
+
+use crate::config;
+use crate::handshake::json_error;
+
+/// The answer to a plain request. A node that stops says so, so that a load balancer looks elsewhere.
+pub(super) fn answer<B>(
+    reply: &config::FixedReply,
+    request: &Request<B>,
+    draining: bool,
+) -> Response<Full<Bytes>> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        let mut response = json_error(StatusCode::METHOD_NOT_ALLOWED, "GET or HEAD only", "method");
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return response;
+    }
+    if draining {
+        return json_error(StatusCode::SERVICE_UNAVAILABLE, "this node stops", "draining");
+    }
+    let mut response = Response::new(Full::from(Bytes::copy_from_slice(reply.reply.as_bytes())));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+    use crate::protocol::PathPattern;
+
+    #[tokio::test]
+    async fn a_node_that_stops_says_so() {
+        let path = PathPattern::parse("/health/").unwrap();
+        let reply = config::FixedReply { path, reply: r#"{"status":"healthy"}"#.into(), after: 0 };
+        for (method, draining, status, body) in [
+            ("GET", false, 200, r#"{"status":"healthy"}"#),
+            ("HEAD", false, 200, r#"{"status":"healthy"}"#),
+            ("POST", false, 405, r#"{"code":"method","error":"GET or HEAD only"}"#),
+            ("GET", true, 503, r#"{"code":"draining","error":"this node stops"}"#),
+        ] {
+            let request = Request::builder().method(method).body(()).unwrap();
+            let answer = answer(&reply, &request, draining);
+            assert_eq!(answer.status(), status, "{method}");
+            assert_eq!(answer.headers()[header::CONTENT_TYPE], "application/json");
+            assert_eq!(answer.headers()[header::CACHE_CONTROL], "no-store");
+            let bytes = answer.into_body().collect().await.unwrap().to_bytes();
+            let (found, expected): (serde_json::Value, serde_json::Value) =
+                (serde_json::from_slice(&bytes).unwrap(), serde_json::from_str(body).unwrap());
+            assert_eq!(found, expected, "{method}");
+        }
+    }
+}

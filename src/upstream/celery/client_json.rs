@@ -1,0 +1,145 @@
+//! The client's own object, as far as it gets into a task.
+//!
+//! A worker that cannot decode a message may die of it, so what Python's reader or Celery's could
+//! take for something else, or not at all, ends here: lone surrogates, numbers out of range, deep
+//! nesting, and the pair of keys by which Celery marks values of its own types.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+/// The fields of one client's object, each read only when it is asked for.
+#[derive(Deserialize)]
+#[serde(transparent)]
+pub(super) struct ClientObject<'a>(#[serde(borrow)] HashMap<Cow<'a, str>, &'a RawValue>);
+
+/// What is wrong with a field, for its client.
+pub(super) type Unfit = &'static str;
+
+impl<'a> ClientObject<'a> {
+    /// `None` = some name in it is no text that could be passed on.
+    pub fn read(data: &'a RawValue) -> Option<Self> {
+        serde_json::from_str(data.get()).ok()
+    }
+
+    /// `None` = it is not there, or null.
+    pub fn field(&self, name: &str) -> Option<Result<Value, Unfit>> {
+        let raw = self.0.get(name)?.get();
+        (raw != "null").then(|| read(raw))
+    }
+}
+
+fn read(raw: &str) -> Result<Value, Unfit> {
+    if !integers_fit(raw) {
+        return Err("holds a number that is out of range");
+    }
+    let value: Value = serde_json::from_str(raw)
+        .map_err(|_| "holds text, a number or nesting that cannot be passed on")?;
+    if is_marked(&value) {
+        return Err("holds an object with \"__type__\" and \"__value__\"");
+    }
+    Ok(value)
+}
+
+/// Whether every integer is one of 64 bits: others would come out as rounded floats.
+fn integers_fit(json: &str) -> bool {
+    let mut in_text = false;
+    let mut escaped = false;
+    let mut start = None;
+    for (at, byte) in json.bytes().enumerate() {
+        if in_text {
+            in_text = escaped || byte != b'"';
+            escaped = !escaped && byte == b'\\';
+            continue;
+        }
+        match byte {
+            b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E' if start.is_some() => {}
+            b'0'..=b'9' | b'-' => start = Some(at),
+            _ => {
+                if start.take().is_some_and(|start| !integer_fits(&json[start..at])) {
+                    return false;
+                }
+                in_text = byte == b'"';
+            }
+        }
+    }
+    start.is_none_or(|start| integer_fits(&json[start..]))
+}
+
+fn integer_fits(number: &str) -> bool {
+    number.contains(['.', 'e', 'E'])
+        || number.parse::<i64>().is_ok()
+        || number.parse::<u64>().is_ok()
+}
+
+/// Celery's reader makes dates, bytes and others of such objects, and fails at those it does not know.
+fn is_marked(value: &Value) -> bool {
+    match value {
+        Value::Object(map) => {
+            (map.contains_key("__type__") && map.contains_key("__value__"))
+                || map.values().any(is_marked)
+        }
+        Value::Array(list) => list.iter().any(is_marked),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn field(json: &str) -> Option<Result<Value, Unfit>> {
+        let data = RawValue::from_string(format!(r#"{{"a":{json},"other":"\ud800"}}"#)).unwrap();
+        ClientObject::read(&data).unwrap().field("a")
+    }
+
+    #[test]
+    fn fields_are_read_as_they_are() {
+        for json in [
+            "0",
+            "-7",
+            "1.5",
+            "1e300",
+            "18446744073709551615",
+            "-9223372036854775808",
+            "\"\"",
+            r#""\u00e9\ud83d\ude80 \"1234567890123456789012\" \\""#,
+            "[]",
+            "{}",
+            "false",
+            r#"{"b":[1,{"c":null}],"__type__":"x"}"#,
+        ] {
+            let value = field(json).expect(json).expect(json);
+            assert_eq!(value, serde_json::from_str::<Value>(json).unwrap(), "{json}");
+        }
+        assert!(field("null").is_none());
+        let data = RawValue::from_string("{}".to_owned()).unwrap();
+        assert!(ClientObject::read(&data).unwrap().field("a").is_none());
+    }
+
+    #[test]
+    fn what_a_worker_could_choke_on_is_refused() {
+        let deep = format!("{}{}", "[".repeat(1000), "]".repeat(1000));
+        for json in [
+            r#""\ud800""#,
+            r#"["\udc00\ud800"]"#,
+            r#"{"\ud800":1}"#,
+            "1e400",
+            "-1e999",
+            "18446744073709551616",
+            "-9223372036854775809",
+            r#"{"a":[1,"\"",100000000000000000000]}"#,
+            &"9".repeat(5000),
+            &deep,
+            r#"{"__type__":"datetime","__value__":"x"}"#,
+            r#"[{"b":{"__value__":1,"__type__":["x"]}}]"#,
+        ] {
+            assert!(field(json).is_some_and(|field| field.is_err()), "{json}");
+        }
+        let data = RawValue::from_string(r#"{"\ud800":1}"#.to_owned()).unwrap();
+        assert!(ClientObject::read(&data).is_none());
+    }
+}

@@ -1,0 +1,222 @@
+//! Celery's message protocol 2 as kombu's Redis transport carries it.
+//!
+//! Invariant: whatever the client and the configuration say, the element is one that a worker decodes.
+//! It is written from these types alone, and what a client says is nowhere but inside the body, which
+//! is base64 of JSON. A message that a worker cannot decode is not an error there but an outage: some
+//! end the worker's process, and are put back for the next.
+
+use std::sync::LazyLock;
+use std::time::{Duration, SystemTime};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::config::CeleryTask;
+use crate::protocol::utc_text;
+
+/// Of the body. Workers take it as it is.
+const CONTENT_TYPE: &str = "application/json";
+const CONTENT_ENCODING: &str = "utf-8";
+const BODY_ENCODING: &str = "base64";
+/// Persistent; without a meaning on Redis.
+const DELIVERY_MODE: u8 = 2;
+
+/// The fields, here and below, are in the order in which Celery writes them.
+#[derive(Serialize)]
+pub(super) struct Envelope<'a, H> {
+    body: String,
+    #[serde(rename = "content-encoding")]
+    content_encoding: &'static str,
+    #[serde(rename = "content-type")]
+    content_type: &'static str,
+    headers: H,
+    properties: Properties<'a>,
+}
+
+#[derive(Serialize)]
+struct Properties<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    correlation_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reply_to: Option<&'a str>,
+    delivery_mode: u8,
+    /// Milliseconds. The transport looks at the header only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expiration: Option<String>,
+    delivery_info: DeliveryInfo<'a>,
+    priority: u8,
+    body_encoding: &'static str,
+    /// Unique: workers keep what they have not finished by it.
+    delivery_tag: String,
+}
+
+#[derive(Serialize)]
+struct DeliveryInfo<'a> {
+    exchange: &'a str,
+    routing_key: &'a str,
+}
+
+#[derive(Serialize)]
+struct TaskHeaders<'a> {
+    lang: &'static str,
+    task: &'a str,
+    id: &'a str,
+    shadow: Option<&'a str>,
+    eta: Option<&'a str>,
+    expires: Option<String>,
+    group: Option<&'a str>,
+    group_index: Option<u32>,
+    retries: u32,
+    /// The worker's own hold.
+    timelimit: [Option<u32>; 2],
+    root_id: &'a str,
+    parent_id: Option<&'a str>,
+    /// For logs and monitors, so nothing of the client's is in them.
+    argsrepr: &'static str,
+    kwargsrepr: &'static str,
+    origin: &'a str,
+    ignore_result: bool,
+    replaced_task_nesting: u32,
+    stamped_headers: Option<&'a str>,
+    stamps: Empty,
+}
+
+#[derive(Serialize)]
+struct Empty {}
+
+/// What follows the arguments in the body: nothing follows the task.
+#[derive(Serialize)]
+struct Embed {
+    callbacks: Option<()>,
+    errbacks: Option<()>,
+    chain: Option<()>,
+    chord: Option<()>,
+}
+
+#[derive(Serialize)]
+struct ControlHeaders {
+    clock: u64,
+    /// Seconds since 1970.
+    expires: f64,
+}
+
+#[derive(Serialize)]
+struct Control<'a> {
+    method: &'static str,
+    arguments: Revoke<'a>,
+    destination: Option<&'a str>,
+    pattern: Option<&'a str>,
+    matcher: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Revoke<'a> {
+    task_id: &'a str,
+    terminate: bool,
+    signal: &'a str,
+}
+
+/// This process as a producer.
+struct Producer {
+    /// As Celery names producers; without the name of the machine.
+    origin: String,
+    /// Results are found by their key; nobody listens here.
+    reply_to: String,
+}
+
+static PRODUCER: LazyLock<Producer> = LazyLock::new(|| Producer {
+    origin: format!("gen{}@tidegate", std::process::id()),
+    reply_to: uuid::Uuid::new_v4().to_string(),
+});
+
+/// The list element of a task. `Err` says what could not be written; nothing is known that does this.
+pub(super) fn task(
+    task: &CeleryTask,
+    task_id: &str,
+    kwargs: &Map<String, Value>,
+    now: SystemTime,
+) -> Result<Vec<u8>, String> {
+    let embed = Embed { callbacks: None, errbacks: None, chain: None, chord: None };
+    let args: [(); 0] = [];
+    let headers = TaskHeaders {
+        lang: "py",
+        task: &task.name,
+        id: task_id,
+        shadow: None,
+        eta: None,
+        expires: task.expires.map(|expires| utc_text(now + expires)),
+        group: None,
+        group_index: None,
+        retries: 0,
+        timelimit: [None, None],
+        root_id: task_id,
+        parent_id: None,
+        argsrepr: "()",
+        kwargsrepr: "{...}",
+        origin: &PRODUCER.origin,
+        ignore_result: false,
+        replaced_task_nesting: 0,
+        stamped_headers: None,
+        stamps: Empty {},
+    };
+    let properties = Properties {
+        correlation_id: Some(task_id),
+        reply_to: Some(&PRODUCER.reply_to),
+        delivery_mode: DELIVERY_MODE,
+        expiration: task.expires.map(|expires| expires.as_millis().to_string()),
+        delivery_info: DeliveryInfo { exchange: "", routing_key: &task.queue },
+        priority: task.priority,
+        body_encoding: BODY_ENCODING,
+        delivery_tag: uuid::Uuid::new_v4().to_string(),
+    };
+    write(&(args, kwargs, embed), headers, properties)
+}
+
+/// The broadcast that revokes a task. `clock` is this process's count of such messages.
+pub(super) fn revoke(
+    exchange: &str,
+    task_id: &str,
+    signal: Option<&str>,
+    clock: u64,
+    now: Duration,
+) -> Result<Vec<u8>, String> {
+    let arguments =
+        Revoke { task_id, terminate: signal.is_some(), signal: signal.unwrap_or("SIGTERM") };
+    let control =
+        Control { method: "revoke", arguments, destination: None, pattern: None, matcher: None };
+    let headers = ControlHeaders { clock, expires: now.as_secs_f64() + 1.0 };
+    let properties = Properties {
+        correlation_id: None,
+        reply_to: None,
+        delivery_mode: DELIVERY_MODE,
+        expiration: None,
+        delivery_info: DeliveryInfo { exchange, routing_key: "" },
+        priority: 0,
+        body_encoding: BODY_ENCODING,
+        delivery_tag: uuid::Uuid::new_v4().to_string(),
+    };
+    write(&control, headers, properties)
+}
+
+fn write(
+    body: &impl Serialize,
+    headers: impl Serialize,
+    properties: Properties<'_>,
+) -> Result<Vec<u8>, String> {
+    let unwritten = |error: serde_json::Error| format!("the task has no JSON: {error}");
+    let body = STANDARD.encode(serde_json::to_vec(body).map_err(unwritten)?);
+    let envelope = Envelope {
+        body,
+        content_encoding: CONTENT_ENCODING,
+        content_type: CONTENT_TYPE,
+        headers,
+        properties,
+    };
+    serde_json::to_vec(&envelope).map_err(unwritten)
+}
+
+#[cfg(test)]
+#[path = "envelope_tests.rs"]
+mod tests;

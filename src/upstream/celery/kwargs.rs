@@ -1,0 +1,87 @@
+//! The keyword arguments of a task, made of one message as the configuration says.
+
+use std::borrow::Cow;
+
+use serde_json::{Map, Value};
+
+use super::super::Message;
+use super::client_json::ClientObject;
+use crate::config::{ClientField, FieldType, Kwarg, Kwargs, Missing};
+use crate::protocol::Template;
+
+/// Why a message becomes no task; a text for its client.
+pub(super) type Refused = String;
+
+/// Texts of the client get in as JSON strings, never as a part of another value's JSON.
+pub(super) fn fill(kwargs: &Kwargs, message: &Message) -> Result<Map<String, Value>, Refused> {
+    let mut filled = Map::new();
+    let mut object = None;
+    for (name, kwarg) in kwargs {
+        let value = match kwarg {
+            Kwarg::Text(template) => text(template, message)?.into(),
+            Kwarg::Integer(template) => integer(name, template, message)?.into(),
+            Kwarg::Constant(value) => value.clone(),
+            Kwarg::Field(wanted) => {
+                let object = match &object {
+                    Some(object) => object,
+                    None => object.insert(
+                        ClientObject::read(&message.data)
+                            .ok_or("the message holds a name that cannot be passed on")?,
+                    ),
+                };
+                match field(wanted, object)? {
+                    Some(value) => value,
+                    None => continue,
+                }
+            }
+        };
+        filled.insert(name.clone(), value);
+    }
+    Ok(filled)
+}
+
+fn text(template: &Template, message: &Message) -> Result<String, Refused> {
+    template.fill_from(|name| {
+        Ok(match name {
+            "message" => Cow::Borrowed(&*message.text),
+            "channel" => Cow::Borrowed(message.channel.as_str()),
+            "user_id" => match &message.user_id {
+                Some(id) => Cow::Owned(id.to_string()),
+                None => return Err("only signed-in users may send here".to_owned()),
+            },
+            "username" => Cow::Borrowed(message.username.as_deref().unwrap_or_default()),
+            "connection_id" => Cow::Owned(message.connection_id.to_string()),
+            "message_id" => Cow::Borrowed(&*message.message_id),
+            "task_id" => Cow::Borrowed(&*message.task_id),
+            name => Cow::Borrowed(message.params.get(name).unwrap_or_default()),
+        })
+    })
+}
+
+fn integer(name: &str, template: &Template, message: &Message) -> Result<i64, Refused> {
+    let digits = text(template, message)?;
+    digits.parse().map_err(|_| format!("{name} is not an integer"))
+}
+
+/// `None` = the task is not given it.
+fn field(wanted: &ClientField, object: &ClientObject<'_>) -> Result<Option<Value>, Refused> {
+    let name = &wanted.name;
+    let Some(value) = object.field(name) else {
+        return match &wanted.missing {
+            Missing::Refuse => Err(format!("{name} is required")),
+            Missing::Omit => Ok(None),
+            Missing::Default(value) => Ok(Some(value.clone())),
+        };
+    };
+    let value = value.map_err(|unfit| format!("{name} {unfit}"))?;
+    let (fits, right) = match wanted.kind {
+        FieldType::Any => (true, ""),
+        FieldType::Text => (value.is_string(), "a text"),
+        FieldType::Int => (value.is_i64() || value.is_u64(), "an integer"),
+        FieldType::Number => (value.is_number(), "a number"),
+        FieldType::Bool => (value.is_boolean(), "true or false"),
+        FieldType::Object => (value.is_object(), "an object"),
+        FieldType::List => (value.is_array(), "a list"),
+    };
+    if fits { Ok(Some(value)) } else { Err(format!("{name} must be {right}")) }
+}

@@ -1,0 +1,114 @@
+//! A message as a Celery task, which an unchanged `celery worker` runs.
+//!
+//! Owns the connections of one Celery application: its broker. What a task is made of is in `kwargs`
+//! and `client_json`, how it is written in `envelope`. Results of tasks and who hears of them are left
+//! to others. Invariant: nothing is pushed that a worker cannot decode.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use redis::Script;
+
+use super::{Message, RelayError};
+use crate::config::{CeleryTask, CeleryUpstream};
+use crate::redis_link::{Commands, RedisFailure};
+use crate::shutdown::Shutdown;
+
+mod client_json;
+mod envelope;
+mod kwargs;
+
+/// Refuses with 0 where the list is full. One script, so that many gateways keep one bound.
+const PUSH: &str = "\
+local max = tonumber(ARGV[2])
+if max > 0 and redis.call('LLEN', KEYS[1]) >= max then return 0 end
+return redis.call('LPUSH', KEYS[1], ARGV[1])";
+
+/// Celery's exchange for orders to all workers, as its `control_exchange` names it by default.
+const PIDBOX: &str = "celery.pidbox";
+
+/// The connections of one Celery application; shared by all threads.
+pub(super) struct Celery {
+    broker: Commands,
+    push: Script,
+    /// Where all workers hear orders.
+    pidbox: String,
+    /// Orders so far: Celery's logical clock.
+    clock: AtomicU64,
+}
+
+/// A task that is ready to be pushed.
+pub(super) struct Element {
+    key: String,
+    json: Vec<u8>,
+}
+
+impl Celery {
+    /// `Err` says what is wrong with a URL. Starts the connections on the current runtime.
+    pub fn start(
+        config: &CeleryUpstream,
+        upstream: &str,
+        shutdown: &Shutdown,
+    ) -> Result<Self, String> {
+        let broker = Commands::start(&config.broker_url, label(upstream, ""), shutdown)?;
+        let database = config.broker_url.info().redis_settings().db();
+        let pidbox = format!("{}/{database}.{PIDBOX}", config.global_keyprefix);
+        Ok(Self { broker, push: Script::new(PUSH), pidbox, clock: AtomicU64::new(0) })
+    }
+
+    /// Whether the broker can be reached.
+    pub fn is_up(&self) -> bool {
+        self.broker.is_up()
+    }
+
+    /// The task that `message` becomes. `Err` = it becomes none, and why, for its client.
+    pub fn compose(config: &CeleryUpstream, message: &Message) -> Result<Element, RelayError> {
+        let task = config.task(message.channel.as_str());
+        let kwargs = kwargs::fill(&task.kwargs, message).map_err(RelayError::Rejected)?;
+        let json = envelope::task(task, &message.task_id, &kwargs, SystemTime::now())
+            .map_err(RelayError::Rejected)?;
+        Ok(Element { key: list(config, task), json })
+    }
+
+    /// `LPUSH`; a list that is as long as it may be is busy.
+    pub async fn push(
+        &self,
+        config: &CeleryUpstream,
+        element: &Element,
+    ) -> Result<(), (RelayError, String)> {
+        let mut push = self.push.prepare_invoke();
+        push.key(&element.key).arg(&element.json).arg(config.max_len);
+        let failed = |failure: RedisFailure| (RelayError::Unavailable, failure.to_string());
+        match self.broker.invoke::<u64>(&push).await.map_err(failed)? {
+            0 => Err((RelayError::Busy, "the list is full".to_owned())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Tells all workers to drop the task, and to stop it where it runs. False = none of them heard it.
+    pub async fn revoke(&self, config: &CeleryUpstream, task_id: &str) -> bool {
+        let clock = self.clock.fetch_add(1, Ordering::Relaxed) + 1;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let Ok(order) = envelope::revoke(PIDBOX, task_id, config.revoke_signal, clock, now) else {
+            return false;
+        };
+        let mut publish = redis::cmd("PUBLISH");
+        publish.arg(&self.pidbox).arg(order);
+        self.broker.query::<u64>(&publish).await.is_ok_and(|heard| heard > 0)
+    }
+}
+
+/// A connection's label lives as long as the process, and there are a few a configured upstream.
+fn label(upstream: &str, part: &str) -> &'static str {
+    Box::leak(format!("upstream.{upstream}{part}").into_boxed_str())
+}
+
+/// Kombu keeps a list for each of four steps of priority; workers look at the first one first.
+fn list(config: &CeleryUpstream, task: &CeleryTask) -> String {
+    let CeleryUpstream { global_keyprefix, .. } = config;
+    let queue = &task.queue;
+    match task.priority / 3 * 3 {
+        0 => format!("{global_keyprefix}{queue}"),
+        step => format!("{global_keyprefix}{queue}\u{6}\u{16}{step}"),
+    }
+}

@@ -1,0 +1,205 @@
+//! Messages as Celery tasks on a real Redis, read as a worker would read them. What Celery writes itself,
+//! results, is written here by hand.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use super::rig::{Client, Gateway, Redis, Settings};
+
+const PATH: &str = "/ws/chat/42/";
+
+const KWARGS: &str = r#"kwargs = { conversation_id = "{conversation_id}", message = "{message}", user_id = { int = "{user_id}" }, channel_name = "{channel}", image_url = { field = "image_url", type = "text" } }
+"#;
+
+/// The broker is `redis`; the engine is in memory.
+fn settings(redis: &Redis, more: &str) -> Settings {
+    let url = redis.url();
+    let lines = format!(
+        "kind = \"celery\"\nbroker_url = \"{url}/3\"\ntask = \"chat.reply\"\n{KWARGS}{more}"
+    );
+    Settings::chat("http://127.0.0.1:1")
+        .each_route(|route| format!("{route}[route.limits]\ngenerations_per_user = 0\n"))
+        .upstream("worker", &lines)
+}
+
+/// A client of a gateway that has reached its broker.
+async fn ana_at(gateway: &Gateway, path: &str) -> Client {
+    gateway.wait_for_event("redis_connected").await;
+    let token = gateway.token(json!({"user_id": 7, "username": "ana"})).await;
+    Client::connected(gateway, &format!("{path}?connection_token={token}")).await.0
+}
+
+async fn ana(gateway: &Gateway) -> Client {
+    ana_at(gateway, PATH).await
+}
+
+async fn send(client: &mut Client, message: Value) -> Value {
+    client.send_json(&message).await;
+    client.next_json().await
+}
+
+/// The oldest task of a list of database 3, and its arguments.
+async fn pop(redis: &Redis, key: &str) -> (Value, Value) {
+    let mut connection = redis.connection().await;
+    let mut take = redis::pipe();
+    take.cmd("SELECT").arg(3).ignore().cmd("BRPOP").arg(key).arg(5);
+    let ((_, json),): ((String, String),) =
+        take.query_async(&mut connection).await.expect("a task");
+    let envelope: Value = serde_json::from_str(&json).expect("JSON");
+    let body = STANDARD.decode(envelope["body"].as_str().expect("a body")).expect("base64");
+    let body: Value = serde_json::from_slice(&body).expect("JSON");
+    (envelope, body)
+}
+
+#[tokio::test]
+async fn a_message_is_a_task() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(settings(&redis, "")).await;
+    let mut client = ana(&gateway).await;
+    let said = "say \"hi\" {user_id} 🚀";
+    let queued = send(&mut client, json!({"message": said, "image_url": "https://x/y.png"})).await;
+    assert_eq!(queued["event"], "task_queued", "{queued}");
+    let (envelope, body) = pop(&redis, "celery").await;
+    let id = queued["task_id"].as_str().expect("an id");
+    let arguments = json!({
+        "conversation_id": "42",
+        "message": said,
+        "user_id": 7,
+        "channel_name": "chat_42",
+        "image_url": "https://x/y.png",
+    });
+    let embed = json!({"callbacks": null, "errbacks": null, "chain": null, "chord": null});
+    assert_eq!(body, json!([[], arguments, embed]));
+    assert_eq!(envelope["headers"]["task"], "chat.reply");
+    assert_eq!(envelope["headers"]["id"], id);
+    assert_eq!(envelope["properties"]["correlation_id"], id);
+    assert_eq!(envelope["properties"]["delivery_info"]["routing_key"], "celery");
+    assert_eq!(envelope["properties"]["expiration"], "600000");
+    assert!(!envelope.to_string().contains("say"), "the client's text is in the body alone");
+
+    let second = send(&mut client, json!({"message": "two", "image_url": null})).await;
+    assert_ne!(second["task_id"], queued["task_id"]);
+    let (next, body) = pop(&redis, "celery").await;
+    assert_eq!(body[1]["image_url"], Value::Null);
+    let tag = |envelope: &Value| envelope["properties"]["delivery_tag"].clone();
+    assert_ne!(tag(&next), tag(&envelope));
+}
+
+#[tokio::test]
+async fn a_message_that_is_no_task_is_refused_before_the_broker() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(settings(
+        &redis,
+        "[[upstream.worker.tasks]]\nchannel = \"chat_avatar-*\"\ntask = \"avatar\"\n\
+         kwargs = { session_id = { field = \"session_id\", type = \"int\", required = true } }",
+    ))
+    .await;
+    let mut client = ana_at(&gateway, "/ws/chat/avatar-1/").await;
+    for (session, told) in [
+        ("null", "session_id is required"),
+        ("\"5\"", "session_id must be an integer"),
+        ("18446744073709551616", "session_id holds a number that is out of range"),
+        ("1e999", "session_id holds text, a number or nesting that cannot be passed on"),
+    ] {
+        let text = format!(r#"{{"message":"hi","id":"m","session_id":{session}}}"#);
+        client.send_text(&text).await;
+        let error = client.next_json().await;
+        assert_eq!(error["event"], "error", "{error}");
+        assert_eq!(
+            (&error["code"], &error["error"], &error["id"]),
+            (&json!("upstream_rejected"), &json!(told), &json!("m"))
+        );
+    }
+    // Nobody is anonymous to a task that is told its user.
+    let (mut nobody, _) = Client::connected(&gateway, PATH).await;
+    let error = send(&mut nobody, json!({"message": "hi"})).await;
+    assert_eq!(error["error"], "only signed-in users may send here");
+    assert_eq!(redis.run::<String>(&["INFO", "keyspace"]).await.matches("db3").count(), 0);
+    gateway
+        .wait_for_metric(
+            "tidegate_upstream_requests_total",
+            &[("upstream", "worker"), ("outcome", "rejected")],
+            5.0,
+        )
+        .await;
+}
+
+#[tokio::test]
+async fn tasks_are_chosen_by_channel_with_their_list_and_event() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(settings(
+        &redis,
+        r#"queue = "chat"
+global_keyprefix = "app_"
+expires = "0s"
+[[upstream.worker.tasks]]
+channel = "chat_avatar-*"
+task = "avatar.generate"
+queue = "avatars"
+priority = 7
+expires = "90s"
+queued_event = "avatar_task_queued"
+kwargs = { prompt = "{message}", ratio = 0.5, nothing = { null = true }, tags = { value = ["a"] }, style = { field = "style", default = "omit" } }
+[[upstream.worker.tasks]]
+channel = "chat_*-3"
+task = "three"
+kwargs = { by = "{username} {message_id}" }
+"#,
+    ))
+    .await;
+    let mut avatar = ana_at(&gateway, "/ws/chat/avatar-3/").await;
+    let message = json!({"message": "a cat", "id": "m-1"});
+    let queued = send(&mut avatar, message.clone()).await;
+    assert_eq!((&queued["event"], &queued["id"]), (&json!("avatar_task_queued"), &json!("m-1")));
+    let again = send(&mut avatar, message).await;
+    assert_eq!(
+        (&again["event"], &again["task_id"], &again["duplicate"]),
+        (&json!("avatar_task_queued"), &queued["task_id"], &json!(true))
+    );
+    let (envelope, body) = pop(&redis, "app_avatars\u{6}\u{16}6").await;
+    assert_eq!(envelope["properties"]["priority"], 7);
+    assert_eq!(envelope["properties"]["delivery_info"]["routing_key"], "avatars");
+    assert_eq!(envelope["headers"]["task"], "avatar.generate");
+    assert!(envelope["headers"]["expires"].as_str().is_some_and(|end| end.ends_with("+00:00")));
+    assert_eq!(body[1], json!({"prompt": "a cat", "ratio": 0.5, "nothing": null, "tags": ["a"]}));
+
+    let mut three = ana_at(&gateway, "/ws/chat/x-3/").await;
+    let queued = send(&mut three, json!({"message": "hi", "id": "m-2"})).await;
+    assert_eq!(queued["event"], "task_queued");
+    let (envelope, body) = pop(&redis, "app_chat").await;
+    assert_eq!(
+        (&envelope["headers"]["expires"], &body[1]),
+        (&Value::Null, &json!({"by": "ana m-2"}))
+    );
+}
+
+#[tokio::test]
+async fn a_list_that_is_full_is_busy() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(settings(&redis, "max_len = 2")).await;
+    let mut client = ana(&gateway).await;
+    for _ in 0..2 {
+        assert_eq!(send(&mut client, json!({"message": "hi"})).await["event"], "task_queued");
+    }
+    let busy = send(&mut client, json!({"message": "hi", "id": "c"})).await;
+    assert_eq!((&busy["code"], &busy["id"]), (&json!("busy"), &json!("c")));
+    pop(&redis, "celery").await;
+    assert_eq!(send(&mut client, json!({"message": "hi"})).await["event"], "task_queued");
+}
+
+#[tokio::test]
+async fn a_broker_that_is_gone_is_unavailable_until_it_is_back() {
+    let mut redis = Redis::start().await;
+    let gateway = Gateway::start(settings(&redis, "timeout = \"1s\"")).await;
+    let mut client = ana(&gateway).await;
+    assert_eq!(send(&mut client, json!({"message": "hi"})).await["event"], "task_queued");
+    redis.stop();
+    let error = send(&mut client, json!({"message": "hi", "id": "b"})).await;
+    assert_eq!((&error["code"], &error["id"]), (&json!("upstream_unavailable"), &json!("b")));
+    redis.restart().await;
+    gateway.wait_for_event("redis_reconnected").await;
+    let queued = send(&mut client, json!({"message": "hi"})).await;
+    assert_eq!(queued["event"], "task_queued");
+    assert_eq!(pop(&redis, "celery").await.0["headers"]["id"], queued["task_id"]);
+}
