@@ -9,7 +9,7 @@ use super::MailboxNames;
 use crate::redis_link::{Blocking, RedisFailure};
 
 /// The most messages of one pop.
-pub const LETTERS_PER_POP: usize = 500;
+const LETTERS_PER_POP: usize = 500;
 
 /// A message as it lay in the mailbox.
 #[derive(Debug, PartialEq)]
@@ -57,7 +57,7 @@ impl Mailbox {
     }
 
     /// What is there now.
-    pub async fn pop_ready(&mut self, count: usize) -> Result<Vec<Letter>, RedisFailure> {
+    async fn pop_ready(&mut self, count: usize) -> Result<Vec<Letter>, RedisFailure> {
         let mut pop = redis::cmd("ZPOPMIN");
         pop.arg(&self.key).arg(count);
         Ok(letters(self.link.query(&pop, Duration::ZERO).await?))

@@ -101,14 +101,6 @@ impl Memberships {
         Ok(())
     }
 
-    /// Puts a message without content into the mailbox, before all others, so that its reader wakes up.
-    pub async fn wake_reader(&self) -> Result<(), RedisFailure> {
-        let mut wake = redis::cmd("ZADD");
-        wake.arg(self.names.mailbox()).arg(0).arg("");
-        let _added: i64 = self.mailbox_host()?.query(&wake).await?;
-        Ok(())
-    }
-
     pub async fn remove_mailbox(&self) -> Result<(), RedisFailure> {
         let mut remove = redis::cmd("DEL");
         remove.arg(self.names.mailbox());

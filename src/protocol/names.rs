@@ -90,12 +90,13 @@ impl From<ChannelName> for String {
 pub struct ReservedChannels {
     beginning_with: Option<Arc<str>>,
     also: Option<Arc<str>>,
+    no_groups: bool,
 }
 
 impl ReservedChannels {
     /// Every name that begins with `prefix`.
     pub fn beginning_with(prefix: &str) -> Self {
-        Self { beginning_with: Some(prefix.into()), also: None }
+        Self { beginning_with: Some(prefix.into()), ..Self::default() }
     }
 
     /// And this one.
@@ -103,9 +104,17 @@ impl ReservedChannels {
         Self { also: name.map(Into::into), ..self }
     }
 
+    /// And all that no group of a channel layer can be called, where `no_groups`: nothing could ever be
+    /// sent to them.
+    pub fn and_no_groups(self, no_groups: bool) -> Self {
+        Self { no_groups, ..self }
+    }
+
     pub fn contains(&self, channel: &ChannelName) -> bool {
         let name = channel.as_str();
-        self.beginning_with.as_deref().is_some_and(|prefix| name.starts_with(prefix))
+        let no_group = self.no_groups && !channel.is_group_name();
+        no_group
+            || self.beginning_with.as_deref().is_some_and(|prefix| name.starts_with(prefix))
             || self.also.as_deref() == Some(name)
     }
 }

@@ -14,7 +14,7 @@ mod rules;
 mod tests;
 
 pub use compact::compact;
-pub use layered::{Attendance, Attended, Import, Imported};
+pub(super) use layered::{Attendance, Attended, Import, Imported};
 pub use memory::MemoryHistory;
 pub(super) use redis::RedisHistory;
 pub use rules::Rules;
