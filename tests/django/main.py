@@ -2,7 +2,7 @@
 """The Django example through the gateway, with the real libraries: main.py BINARY CACHE [WORD…]
 
 Makes a virtual environment in the directory CACHE and runs in it; needs redis-server. With words, only tests
-whose name has one of them are run, and only on the combinations that need be.
+whose name has one of them are run: "core, django: test_the_page", or a part of that.
 """
 
 import os
@@ -49,18 +49,19 @@ def run(binary, words):
     from world import World, database
 
     failed = 0
-    with tempfile.TemporaryDirectory() as name, stack.Stack(sys.executable, name) as shared:
+    with tempfile.TemporaryDirectory() as place, stack.Stack(sys.executable, place) as shared:
         shared.redis()
-        database(Path(name), sys.executable)
+        database(Path(place), sys.executable)
         for layer, cache, tests in plan():
-            tests = [test for test in tests if not words or any(word in test.__name__ for word in words)]
+            tests = [(f"{layer}, {cache}: {test.__name__}", test) for test in tests]
+            tests = [(name, test) for name, test in tests if not words or any(word in name for word in words)]
             if not tests:
                 continue
-            directory = Path(name) / f"{layer}-{cache}"
+            directory = Path(place) / f"{layer}-{cache}"
             directory.mkdir()
             with World(binary, directory, shared.redis_url, layer, cache) as world:
-                for test in tests:
-                    failed += not passes(test, world, f"{layer}, {cache}: {test.__name__}")
+                for name, test in tests:
+                    failed += not passes(test, world, name)
     return failed
 
 
@@ -71,7 +72,7 @@ def passes(test, world, name):
     except Exception:
         print(f"FAILED: {name}\n{traceback.format_exc()}", flush=True)
         for process in world.stack.processes:
-            print(f"--- {process.name} said:\n{process.said()[-1500:]}", flush=True)
+            print(f"--- {process.name} said:\n{process.said()[-1000:]}", flush=True)
         return False
     print(f"ok: {name} ({time.monotonic() - began:.1f} s)", flush=True)
     return True

@@ -104,4 +104,11 @@ def test_the_backend_finds_the_gateways_tasks(world):
 
 
 # The step, and what the gateway's frame has otherwise.
-DIFFERENT = {}
+NO_TEXT = {"error": '"message" must be a string that is not empty'}
+DIFFERENT = {
+    "empty": NO_TEXT,
+    "no message": NO_TEXT,
+    "not JSON": {"error": "the frame is not JSON"},
+    "not an object": {"error": "the frame is not a JSON object"},
+    "not a string": NO_TEXT,
+}
