@@ -203,6 +203,7 @@ mod tests {
             user_claim: "user_id".to_owned(),
             name_claim: "username".to_owned(),
             channels_claim: "channels".to_owned(),
+            session_version: None,
         }
     }
 
@@ -215,7 +216,7 @@ mod tests {
         };
         let settings = settings(vec![key]);
         let token = sign(&settings, &claims(&args("7"), &settings, unix_now())).unwrap();
-        let identity = JwtVerifier::new(&settings).unwrap().verify(&token).await.unwrap();
+        let (identity, _) = JwtVerifier::new(&settings).unwrap().verify(&token).await.unwrap();
         assert_eq!(identity.user_id, Some(UserId::Integer(7)));
         assert_eq!(identity.username.as_deref(), Some("ana"));
         assert!(identity.may_join("chat_42") && !identity.may_join("team_42"));

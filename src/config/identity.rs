@@ -5,7 +5,10 @@ use toml::Value;
 
 use super::kinds::{self, Kind, Wrong, choice, words};
 use super::section::Section;
-use super::{Csrf, Jwt, JwtKey, JwtKeyMaterial, Secret, TokenFormat, Tokens};
+use super::{
+    Csrf, Engine, EngineKind, Jwt, JwtKey, JwtKeyMaterial, Secret, SessionVersion, TokenFormat,
+    Tokens,
+};
 
 /// Shorter secrets can be guessed from one token; RFC 7518 section 3.2 asks for 32 bytes.
 const MIN_SECRET_BYTES: usize = 16;
@@ -62,7 +65,7 @@ pub(super) fn tokens(s: &mut Section<'_>) -> Option<Tokens> {
     })
 }
 
-pub(super) fn jwt(s: &mut Section<'_>) -> Option<Jwt> {
+pub(super) fn jwt(s: &mut Section<'_>, engine: Option<&Engine>) -> Option<Jwt> {
     let keys = s.tables(
         "keys",
         "[jwt] keys = [{ … }]",
@@ -95,6 +98,7 @@ pub(super) fn jwt(s: &mut Section<'_>) -> Option<Jwt> {
         "channels",
         "The claim with the channel patterns that this JWT is limited to, where it is there.",
     );
+    let session_version = s.inline("session_version", |s| session_version(s, engine));
     Some(Jwt {
         keys: keys.into_iter().collect::<Option<_>>()?,
         jwks_url: jwks_url?,
@@ -105,7 +109,52 @@ pub(super) fn jwt(s: &mut Section<'_>) -> Option<Jwt> {
         user_claim: user_claim?,
         name_claim: name_claim?,
         channels_claim: channels_claim?,
+        session_version: session_version?,
     })
+}
+
+fn session_version(s: &mut Section<'_>, engine: Option<&Engine>) -> Option<Option<SessionVersion>> {
+    let claim = s.key(
+        "claim",
+        kinds::NAME,
+        "session_version",
+        "The claim that must equal what Redis keeps of the user …",
+    );
+    let key = s.key(
+        "key",
+        kinds::OPTIONAL_TEMPLATE,
+        "",
+        "… under this key with a {user_id}: an integer, of which Django's cache keeps the digits. A JWT without \
+         the claim and a user without the key are not refused. \"\" = not checked.",
+    );
+    let own_url = s.redis_url(
+        "redis_url",
+        kinds::OPTIONAL_REDIS_URL,
+        "",
+        "The Redis server; \"\" = tokens_url of [engine.redis].",
+    );
+    let (claim, key, own_url) = (claim?, key?, own_url?);
+    let Some(key) = key else { return Some(None) };
+    if key.names().collect::<Vec<_>>() != ["user_id"] {
+        let right = "write one {user_id} in it, and no other name";
+        s.mistake("key", Some(format!("{:?}", key.as_str())), right);
+        return None;
+    }
+    let redis_url = match own_url {
+        Some(url) => url,
+        None => match &engine?.kind {
+            EngineKind::Redis(redis) => redis.tokens_url.clone(),
+            EngineKind::Memory => {
+                let right = format!(
+                    "missing, and the engine is \"memory\"; write {}",
+                    kinds::REDIS_URL.right
+                );
+                s.mistake("redis_url", None, right);
+                return None;
+            }
+        },
+    };
+    Some(Some(SessionVersion { claim, key, redis_url }))
 }
 
 const FORMAT: Kind<TokenFormat> = words(r#""json" or "django""#, |value| {

@@ -82,7 +82,7 @@ fn config(root: &mut Section<'_>) -> Option<Config> {
         "jwt",
         "[jwt]",
         "Who the caller is: to issue connection tokens, and on a socket without one.",
-        identity::jwt,
+        |s| identity::jwt(s, engine.as_ref()),
     );
     let origins =
         root.section("origins", "[origins]", "Which web pages may connect.", server::origins);

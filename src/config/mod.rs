@@ -241,6 +241,17 @@ pub struct Jwt {
     pub user_claim: String,
     pub name_claim: String,
     pub channels_claim: String,
+    pub session_version: Option<SessionVersion>,
+}
+
+/// Where a number is kept of each user that the JWTs of its sessions must name.
+#[derive(Debug, Clone)]
+pub struct SessionVersion {
+    pub claim: String,
+    /// Of the number in Redis; has a `{user_id}`.
+    pub key: Template,
+    /// Already resolved to the engine's `tokens_url` where it is empty.
+    pub redis_url: RedisUrl,
 }
 
 impl Jwt {

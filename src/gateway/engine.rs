@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use super::StartError;
 use crate::admin::ReadyCheck;
 use crate::broker::{Core, MemoryHistory, Publisher, Rules};
-use crate::config::{Config, EngineKind, RedisEngine, RedisUrl};
+use crate::config::{Config, EngineKind, Jwt, RedisEngine, RedisUrl};
 use crate::control::{Control, Threads};
 use crate::generations::{Generations, Heard, Running};
 use crate::limits::SharedLimits;
@@ -18,7 +18,7 @@ use crate::presence::PresenceStore;
 use crate::redis_link::Commands;
 use crate::shutdown::Shutdown;
 use crate::telemetry;
-use crate::tokens::TokenStore;
+use crate::tokens::{SessionVersions, TokenStore};
 use crate::upstream::UpstreamsShared;
 
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -28,6 +28,7 @@ const SETTLE_INTERVAL: Duration = Duration::from_millis(5);
 pub(super) struct Engine {
     pub publisher: Publisher,
     pub tokens: TokenStore,
+    pub versions: Option<SessionVersions>,
     pub limits: SharedLimits,
     pub presence: PresenceStore,
     pub control: Control,
@@ -47,6 +48,7 @@ impl Engine {
         let mut ready = vec![("subscriptions", subscriptions_check(core))];
         let histories = config.routes.iter().map(|route| (&route.channel, &route.history));
         let rules = Arc::new(Rules::new(histories));
+        let mut connections = Connections { by_url: HashMap::new(), shutdown };
         Ok(match &config.engine.kind {
             EngineKind::Memory => Self {
                 publisher: Publisher::memory(
@@ -56,6 +58,7 @@ impl Engine {
                     max_bytes,
                 ),
                 tokens: TokenStore::memory(config.tokens.ttl),
+                versions: session_versions(&config.jwt, &mut connections, &mut ready)?,
                 limits: SharedLimits::memory(),
                 presence: PresenceStore::memory(),
                 control: Control::memory(threads),
@@ -63,7 +66,6 @@ impl Engine {
                 ready,
             },
             EngineKind::Redis(redis) => {
-                let mut connections = Connections { by_url: HashMap::new(), shutdown };
                 let publisher = connections.open("engine.redis.pubsub_url", &redis.pubsub_url)?;
                 let tokens = connections.open("engine.redis.tokens_url", &redis.tokens_url)?;
                 let limits = connections.open("engine.redis.limits_url", &redis.limits_url)?;
@@ -72,6 +74,7 @@ impl Engine {
                 {
                     ready.push((name, redis_check(commands)));
                 }
+                let versions = session_versions(&config.jwt, &mut connections, &mut ready)?;
                 let control =
                     Control::redis(&redis.pubsub_url, &redis.key_prefix, threads, shutdown)
                         .map_err(|wrong| format!("engine.redis: {wrong}"))?;
@@ -96,6 +99,7 @@ impl Engine {
                         config.tokens.ttl,
                         config.tokens.format,
                     ),
+                    versions,
                     limits: SharedLimits::redis(limits, &redis.key_prefix),
                     ready,
                 }
@@ -149,6 +153,17 @@ impl Engine {
             }
         }
     }
+}
+
+fn session_versions(
+    settings: &Jwt,
+    connections: &mut Connections<'_>,
+    ready: &mut Vec<(&'static str, ReadyCheck)>,
+) -> Result<Option<SessionVersions>, String> {
+    let Some(settings) = &settings.session_version else { return Ok(None) };
+    let commands = connections.open("jwt.session_version.redis_url", &settings.redis_url)?;
+    ready.push(("redis_sessions", redis_check(&commands)));
+    Ok(Some(SessionVersions::new(settings, commands)))
 }
 
 fn subscriptions_check(core: &Core) -> ReadyCheck {

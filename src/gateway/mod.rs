@@ -162,7 +162,8 @@ fn workers(
     shutdown: &Shutdown,
 ) -> Result<Vec<Worker>, StartError> {
     let authenticator = Authenticator::new(&config.tokens, &config.jwt, engine.tokens.clone())
-        .map_err(StartError::Setting)?;
+        .map_err(StartError::Setting)?
+        .with_session_versions(engine.versions.clone());
     let handshake = Handshake::new(
         Routes::new(&config.routes, &config.replies),
         &config.origins,

@@ -173,6 +173,7 @@ mod tests {
             (jwt(JwtRejection::Expired), 4001, 401, None),
             (jwt(JwtRejection::WrongClaims), 4001, 401, None),
             (jwt(JwtRejection::WrongSignature), 4001, 401, None),
+            (Rejection::credential(Credential::SessionOver), 4001, 401, None),
             (jwt(JwtRejection::KeysUnavailable), 1013, 503, Some((5, "upstream_unavailable"))),
             (
                 Rejection::credential(Credential::EngineDown),

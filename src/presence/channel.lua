@@ -21,8 +21,10 @@ local function note(joined, events, text)
   end
 end
 
+-- The user as a key: 7 and "7" are the same.
 local function events_and_user(text)
-  return string.match(text, '^%x+\n%d+\n(%d)\n([^\n]*)')
+  local events, user = string.match(text, '^%x+\n%d+\n(%d)\n([^\n]*)')
+  return events, user and (string.match(user, '^"(%-?%d+)"$') or user)
 end
 
 local function enter(text, expires)

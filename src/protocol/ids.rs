@@ -1,13 +1,17 @@
 //! Identifiers: who a user is, which connection, and the trace a request belongs to.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// A user as the credentials name them: a JSON integer or a string, passed on as it came.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+///
+/// Two are equal where they name the same user. Backends write one id as `7` here and as `"7"` there;
+/// channel names, limits and keys know a user only by the text.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum UserId {
     Integer(i64),
@@ -15,14 +19,19 @@ pub enum UserId {
 }
 
 impl UserId {
-    /// Whether both name the same user. Backends write one id as `7` here and as `"7"` there; channel
-    /// names and limits know a user only by the text.
-    pub fn is_same(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Integer(id), Self::Text(text)) | (Self::Text(text), Self::Integer(id)) => {
-                id.to_string() == **text
+    /// The integer whose digits this is, as Rust and JSON write them: `"7"`, but not `"07"` and not `"+7"`.
+    fn digits(&self) -> Option<i64> {
+        match self {
+            Self::Integer(id) => Some(*id),
+            Self::Text(text) => {
+                let digits = text.strip_prefix('-').unwrap_or(text);
+                let is_written_so = match digits.as_bytes() {
+                    [b'0'] => digits.len() == text.len(),
+                    [first, ..] => (b'1'..=b'9').contains(first),
+                    [] => false,
+                };
+                is_written_so.then(|| text.parse().ok()).flatten()
             }
-            _ => self == other,
         }
     }
 
@@ -37,6 +46,29 @@ impl UserId {
                 (None, None) => None,
             },
             _ => None,
+        }
+    }
+}
+
+impl PartialEq for UserId {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Text(one), Self::Text(other)) => one == other,
+            _ => self.digits().is_some() && self.digits() == other.digits(),
+        }
+    }
+}
+
+impl Eq for UserId {}
+
+impl Hash for UserId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match self {
+            Self::Integer(id) => id.hash(state),
+            Self::Text(text) => match self.digits() {
+                Some(id) => id.hash(state),
+                None => text.hash(state),
+            },
         }
     }
 }
@@ -157,14 +189,28 @@ pub fn random_hex(bytes: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+
     use super::*;
 
     #[test]
     fn a_user_is_the_same_as_number_and_as_text() {
-        let (number, text) = (UserId::Integer(7), UserId::Text("7".into()));
-        assert!(number.is_same(&text) && text.is_same(&number) && text.is_same(&text));
-        for other in [UserId::Integer(70), UserId::Text("07".into()), UserId::Text("x".into())] {
-            assert!(!number.is_same(&other) && !other.is_same(&text), "{other}");
+        let hash = |user: &UserId| BuildHasherDefault::<DefaultHasher>::new().hash_one(user);
+        for id in [7, 0, -7, 70_000, i64::MAX, i64::MIN] {
+            let (number, text) = (UserId::Integer(id), UserId::Text(id.to_string().into()));
+            for (one, other) in [(&number, &text), (&text, &number), (&text, &text.clone())] {
+                assert_eq!(one, other);
+                assert_eq!(hash(one), hash(other));
+            }
+        }
+        for other in
+            ["70", "07", "+7", "-7", " 7", "7.0", "x", "", "-", "-0", "00", "9223372036854775808"]
+        {
+            let other = UserId::Text(other.into());
+            for number in [UserId::Integer(7), UserId::Integer(0)] {
+                assert_ne!(number, other);
+                assert_ne!(other, number);
+            }
         }
     }
 

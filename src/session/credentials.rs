@@ -132,7 +132,7 @@ impl Session {
             _ => return Err(Refusal::Kind),
         };
         let identity = identity.map_err(Refusal::Credential)?;
-        if !identity.user_id.as_ref().is_some_and(|renewed| renewed.is_same(&user_id)) {
+        if identity.user_id.as_ref() != Some(&user_id) {
             Err(Refusal::OtherUser)
         } else if !identity.may_join(client.channel.as_str()) {
             Err(Refusal::Channel)

@@ -36,7 +36,7 @@ impl Session {
         match target {
             Target::User(id) => {
                 let identity = self.client.identity.borrow();
-                identity.user_id.as_ref().is_some_and(|own| own.is_same(id))
+                identity.user_id.as_ref() == Some(id)
             }
             Target::Connection(id) => self.client.connection_id == *id,
             Target::Channel(name) => self.client.channel == *name,

@@ -59,6 +59,7 @@ const COUNTERS: &[(&str, &str)] = &[
     ("tidegate_http_errors_total", "Connections that ended inside a request, by cause"),
     ("tidegate_jwks_fetches_total", "Fetches of the JSON Web Key Set, by outcome"),
     ("tidegate_jwts_verified_total", "JWTs, by outcome"),
+    ("tidegate_sessions_checked_total", "Sessions of good JWTs, by what Redis keeps of them"),
     ("tidegate_lease_releases_forgotten_total", "Leases left to expire, since the engine was away"),
     ("tidegate_lease_renewal_failures_total", "Lease renewals that failed and are tried again"),
     ("tidegate_limit_engine_down_total", "Limits that could not be asked, by limit"),

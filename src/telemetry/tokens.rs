@@ -63,6 +63,43 @@ pub fn token_consumed(token: &str, outcome: Consumption) {
     }
 }
 
+/// Whether the session of a JWT, good as it is, still is one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionCheck {
+    Current,
+    /// The JWT names no version.
+    NotClaimed,
+    /// No version is kept of this user.
+    NotKept,
+    /// Another version is kept: the session was ended.
+    Over,
+    /// The claim is no integer.
+    MalformedClaim,
+    /// What is kept is no integer.
+    MalformedValue,
+    EngineDown,
+}
+
+pub fn session_checked(outcome: SessionCheck) {
+    let label = match outcome {
+        SessionCheck::Current => "current",
+        SessionCheck::NotClaimed => "not_claimed",
+        SessionCheck::NotKept => "not_kept",
+        SessionCheck::Over => "over",
+        SessionCheck::MalformedClaim => "malformed_claim",
+        SessionCheck::MalformedValue => "malformed_value",
+        SessionCheck::EngineDown => "engine_down",
+    };
+    counter!("tidegate_sessions_checked_total", "outcome" => label).increment(1);
+    match outcome {
+        SessionCheck::Over => info!(event = "session_over"),
+        SessionCheck::MalformedClaim | SessionCheck::MalformedValue => {
+            warn!(event = "session_not_checked", outcome = label);
+        }
+        _ => debug!(event = "session_checked", outcome = label),
+    }
+}
+
 /// `outcome` is `accepted` or the label of a rejection.
 pub fn jwt_verified(outcome: &'static str) {
     counter!("tidegate_jwts_verified_total", "outcome" => outcome).increment(1);

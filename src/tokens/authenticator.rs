@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::{Identity, JwtRejection, JwtVerifier, TokenStore};
+use super::{Identity, JwtRejection, JwtVerifier, SessionVersions, TokenStore};
 use crate::config;
 use crate::protocol::{ChannelPattern, ErrorCode, OriginTag, Params, Template, TemplateContext};
 
@@ -16,6 +16,8 @@ pub struct Authenticator {
     jwts: JwtVerifier,
     /// `[tokens] binding`.
     binding: Option<Arc<Template>>,
+    /// `[jwt] session_version`.
+    versions: Option<Arc<SessionVersions>>,
 }
 
 /// Where a credential is presented.
@@ -37,7 +39,9 @@ pub enum CredentialRejection {
     /// Its record's `connection_id` does not fit `[tokens] binding`.
     TokenBinding,
     Jwt(JwtRejection),
-    /// The engine that keeps tokens could not be asked.
+    /// The JWT is good, but its session has been ended since.
+    SessionOver,
+    /// The engine that keeps tokens, or session versions, could not be asked.
     EngineDown,
 }
 
@@ -51,6 +55,7 @@ impl CredentialRejection {
             Self::Jwt(JwtRejection::KeysUnavailable) => "jwt_keys",
             Self::Jwt(JwtRejection::Expired) => "jwt_expired",
             Self::Jwt(_) => "jwt",
+            Self::SessionOver => "session_over",
             Self::EngineDown => "engine",
         }
     }
@@ -73,7 +78,12 @@ impl Authenticator {
         store: TokenStore,
     ) -> Result<Self, String> {
         let binding = tokens.binding.clone().map(Arc::new);
-        Ok(Self { store, jwts: JwtVerifier::new(jwt)?, binding })
+        Ok(Self { store, jwts: JwtVerifier::new(jwt)?, binding, versions: None })
+    }
+
+    /// The same, and a JWT's session must not have been ended since.
+    pub fn with_session_versions(self, versions: Option<SessionVersions>) -> Self {
+        Self { versions: versions.map(Arc::new), ..self }
     }
 
     /// Consumes a connection token and compares what it is bound to, but for its channels.
@@ -100,9 +110,14 @@ impl Authenticator {
         Ok(identity)
     }
 
-    /// See [`JwtVerifier::verify`].
+    /// See [`JwtVerifier::verify`]; and that its session is not over, where that is kept.
     pub async fn verify(&self, jwt: &str) -> Result<Identity, CredentialRejection> {
-        self.jwts.verify(jwt).await.map_err(CredentialRejection::Jwt)
+        let verified = self.jwts.verify(jwt).await;
+        let (identity, claims) = verified.map_err(CredentialRejection::Jwt)?;
+        if let (Some(versions), Some(user_id)) = (&self.versions, &identity.user_id) {
+            versions.check(user_id, &claims).await?;
+        }
+        Ok(identity)
     }
 
     /// Where connection tokens are kept.

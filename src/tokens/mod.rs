@@ -12,6 +12,7 @@ mod jwt;
 mod memory;
 mod record;
 mod redis;
+mod session_version;
 mod store;
 mod token;
 
@@ -19,6 +20,7 @@ pub use authenticator::{Authenticator, CredentialRejection, Place};
 pub use identity::Identity;
 pub use jwt::{JwtRejection, JwtVerifier, sign_hs};
 pub use record::TokenRecord;
+pub use session_version::SessionVersions;
 pub use store::TokenStore;
 
 /// The engine that keeps tokens cannot be reached, is full, or refuses.

@@ -30,6 +30,7 @@ mod relay_websocket;
 mod resume;
 mod rig;
 mod session;
+mod simplejwt;
 mod start;
 mod stopping;
 mod tokens;

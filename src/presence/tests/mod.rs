@@ -103,22 +103,27 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 
 async fn a_user_joins_with_the_first_and_leaves_with_the_last_connection(bench: Bench) {
     let (first, second, other) = (user(1), user(1), user(2));
-    let text = connection_of(Some(UserId::Text("1".into())));
+    // Credentials write the id of user 1 as text as well; "01" is somebody else.
+    let [text, namesake] = ["1", "01"].map(|id| connection_of(Some(UserId::Text(id.into()))));
     assert_eq!(bench.renew(&[&first]).await, [joined(&first)]);
     assert_eq!(bench.renew(&[&second]).await, []);
-    assert_eq!(bench.renew(&[&other, &text]).await, [joined(&other), joined(&text)]);
-    assert_eq!(bench.renew(&[&first, &second, &other, &text]).await, [], "renewals are no news");
+    assert_eq!(bench.renew(&[&other, &text, &namesake]).await, [joined(&other), joined(&namesake)]);
+    let all = [&first, &second, &other, &text, &namesake];
+    assert_eq!(bench.renew(&all).await, [], "renewals are no news");
 
     let page = bench.page(None, 10).await;
-    assert_eq!((page.total_connections, page.total_users, page.more), (4, 3, false));
+    assert_eq!((page.total_connections, page.total_users, page.more), (5, 3, false));
     let listed = |member: &Member| page.members.iter().find(|(listed, _)| listed == member);
-    for (member, connections) in [(&first, 2), (&second, 2), (&other, 1), (&text, 1)] {
+    for (member, connections) in
+        [(&first, 3), (&second, 3), (&text, 3), (&other, 1), (&namesake, 1)]
+    {
         assert_eq!(listed(member).map(|(_, connections)| *connections), Some(connections));
     }
 
     assert_eq!(bench.leave(&[&first]).await, []);
     assert_eq!(bench.leave(&[&first]).await, [], "nobody leaves twice");
-    assert_eq!(bench.leave(&[&second, &text]).await, [left(&second), left(&text)]);
+    assert_eq!(bench.leave(&[&second, &namesake]).await, [left(&namesake)]);
+    assert_eq!(bench.leave(&[&text]).await, [left(&text)]);
     assert_eq!(bench.renew(&[&first]).await, [joined(&first)]);
     assert_eq!(bench.leave(&[&first, &other]).await, [left(&first), left(&other)]);
     let empty = Page { members: vec![], more: false, total_connections: 0, total_users: 0 };

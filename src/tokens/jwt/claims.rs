@@ -7,7 +7,7 @@ use crate::protocol::{ChannelPattern, UserId};
 use crate::tokens::Identity;
 use crate::tokens::record::seconds_of;
 
-type Claims = Map<String, Value>;
+pub(in crate::tokens) type Claims = Map<String, Value>;
 
 /// The rules of `[jwt]`. A claim of the wrong type is refused, never skipped.
 pub(super) struct ClaimRules {

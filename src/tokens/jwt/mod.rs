@@ -19,7 +19,7 @@ use std::sync::Arc;
 use jsonwebtoken::AlgorithmFamily;
 use tokio::sync::Semaphore;
 
-use self::claims::ClaimRules;
+use self::claims::{ClaimRules, Claims};
 use self::compact::Compact;
 use self::jwks::Jwks;
 use self::keys::Key;
@@ -83,15 +83,17 @@ impl JwtVerifier {
     }
 
     /// Checks signature, times, issuer, audience and token type; asymmetric signatures off this thread.
-    pub async fn verify(&self, token: &str) -> Result<Identity, JwtRejection> {
-        let outcome = self.0.verify(token).await;
+    /// With the identity come the claims that it is made of.
+    pub async fn verify(&self, token: &str) -> Result<(Identity, Claims), JwtRejection> {
+        let outcome = self.0.verify_at(token, super::unix_now()).await;
         facts::jwt_verified(outcome.as_ref().err().map_or("accepted", |why| why.label()));
         outcome
     }
 }
 
 impl Inner {
-    async fn verify(&self, token: &str) -> Result<Identity, JwtRejection> {
+    /// `now` in Unix seconds.
+    async fn verify_at(&self, token: &str, now: u64) -> Result<(Identity, Claims), JwtRejection> {
         let token = Arc::new(Compact::parse(token)?);
         let configured = self.keys.iter().filter(|key| key.fits_configured(&token));
         if !self.is_signed_by(&token, configured.cloned().collect()).await?
@@ -99,7 +101,8 @@ impl Inner {
         {
             return Err(JwtRejection::WrongSignature);
         }
-        self.rules.identity(&token.claims()?, super::unix_now())
+        let claims = token.claims()?;
+        Ok((self.rules.identity(&claims, now)?, claims))
     }
 
     /// Keys of the JWKS for this token. Published keys are public: none of them verifies an HMAC.

@@ -46,6 +46,7 @@ pub(super) fn settings(keys: Vec<JwtKey>) -> config::Jwt {
         user_claim: "user_id".into(),
         name_claim: "username".into(),
         channels_claim: "channels".into(),
+        session_version: None,
     }
 }
 
@@ -109,7 +110,7 @@ async fn each_algorithm_verifies_its_own_tokens_and_no_others() {
                 Err(JwtRejection::WrongSignature)
             };
             assert_eq!(
-                outcome.map(|identity| identity.user_id),
+                outcome.map(|(identity, _)| identity.user_id),
                 expected,
                 "{configured:?} {used:?}"
             );
@@ -244,4 +245,38 @@ fn keys_that_cannot_verify_are_refused_at_the_start() {
         assert!(!error.contains(SECRET), "{error}");
     }
     assert!(sign_hs(&Secret::new(SECRET), Algorithm::RS256, &json!({})).is_err());
+}
+
+/// By djangorestframework-simplejwt 5.5, with this key.
+const SIMPLEJWT_KEY: &str = "rig-secret-key-not-for-production-0123456789abcdef";
+const SIMPLEJWT_ACCESS: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJ0b2tlbl90eXBlIjoiYWNjZXNzIiwiZXhwIjoxNzk1NDc5NDExLCJpYXQiOjE\
+    3OTU0Nzg1MTEsImp0aSI6IjdlY2FkZjA5MzhjYTQ3MzdhMTA2Nzc2ZTMwMzhkNDc4IiwidXNlcl9pZCI6IjEiLCJzZXNzaW9uX3Z\
+    lcnNpb24iOjF9.kDuRmjajxnlwqaHIFbKvm2dQv-1rLdLnKl0B4gjCQBA";
+const SIMPLEJWT_REFRESH: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJ0b2tlbl90eXBlIjoicmVmcmVzaCIsImV4cCI6MTc5NjA4MzMxMSwiaWF0Ijo\
+    xNzk1NDc4NTExLCJqdGkiOiIyYjMxNjFiNmIxMjk0YTExYWY3NTRhOTJiNGVmZDZlMiIsInVzZXJfaWQiOiIxIn0.lDwCHCSFoQr\
+    AsvFm71HeWuAByFPFJPv7olqOGZtuVUI";
+
+#[tokio::test]
+async fn access_tokens_of_simplejwt_are_good_and_refresh_tokens_are_not() {
+    let key = JwtKey {
+        alg: Algorithm::HS256,
+        kid: None,
+        material: JwtKeyMaterial::Secret(Secret::new(SIMPLEJWT_KEY)),
+    };
+    let settings = config::Jwt { leeway: std::time::Duration::ZERO, ..settings(vec![key]) };
+    let inner = JwtVerifier::new(&settings).unwrap().0;
+    let (issued, expires, refresh_expires) = (1_795_478_511, 1_795_479_411, 1_796_083_311);
+    for now in [issued, expires - 1] {
+        let (identity, claims) = inner.verify_at(SIMPLEJWT_ACCESS, now).await.unwrap();
+        assert!(matches!(&identity.user_id, Some(UserId::Text(id)) if **id == *"1"));
+        assert_eq!(identity.user_id, Some(UserId::Integer(1)), "as older versions write it");
+        assert_eq!(identity.expires_at, Some(expires));
+        assert_eq!(claims["session_version"], 1);
+    }
+    let outcome = inner.verify_at(SIMPLEJWT_ACCESS, expires).await.map(|_| ());
+    assert_eq!(outcome, Err(JwtRejection::Expired));
+    for now in [issued, refresh_expires - 1] {
+        let outcome = inner.verify_at(SIMPLEJWT_REFRESH, now).await.map(|_| ());
+        assert_eq!(outcome, Err(JwtRejection::WrongClaims));
+    }
 }

@@ -1,0 +1,173 @@
+//! Sessions that end before their JWTs do: a number in Redis that a claim of the JWT must equal.
+//!
+//! Owns where the number is and what counts as one. A JWT without the claim, and a user without a number,
+//! are as good as before. Invariant: nobody is let in unchecked: where Redis cannot be asked, or what it
+//! holds is no number, the JWT is not accepted.
+
+use serde_json::{Map, Value};
+
+use super::CredentialRejection;
+use crate::config;
+use crate::pickle;
+use crate::protocol::{Params, Template, TemplateContext, UserId};
+use crate::redis_link::{Commands, RedisFailure};
+use crate::telemetry::tokens as facts;
+use crate::telemetry::tokens::SessionCheck;
+
+/// `[jwt] session_version`, with a connection to the Redis that it names.
+#[derive(Clone)]
+pub struct SessionVersions {
+    commands: Commands,
+    claim: String,
+    key: Template,
+}
+
+impl SessionVersions {
+    pub fn new(settings: &config::SessionVersion, commands: Commands) -> Self {
+        let config::SessionVersion { claim, key, .. } = settings;
+        Self { commands, claim: claim.clone(), key: key.clone() }
+    }
+
+    /// Whether the session of `claims`, which have been verified, still is one of `user_id`.
+    pub(super) async fn check(
+        &self,
+        user_id: &UserId,
+        claims: &Map<String, Value>,
+    ) -> Result<(), CredentialRejection> {
+        let outcome = self.outcome(user_id, claims).await;
+        facts::session_checked(outcome);
+        match outcome {
+            SessionCheck::NotClaimed | SessionCheck::NotKept | SessionCheck::Current => Ok(()),
+            SessionCheck::MalformedClaim | SessionCheck::Over => {
+                Err(CredentialRejection::SessionOver)
+            }
+            SessionCheck::MalformedValue | SessionCheck::EngineDown => {
+                Err(CredentialRejection::EngineDown)
+            }
+        }
+    }
+
+    async fn outcome(&self, user_id: &UserId, claims: &Map<String, Value>) -> SessionCheck {
+        let Some(claim) = claims.get(&self.claim) else { return SessionCheck::NotClaimed };
+        let Some(claimed) = claimed(claim) else { return SessionCheck::MalformedClaim };
+        let no_params = Params::default();
+        let key = self.key.fill(TemplateContext { params: &no_params, user_id, channel: None });
+        let value: Option<Vec<u8>> = match self.commands.query(redis::cmd("GET").arg(key)).await {
+            Ok(value) => value,
+            Err(RedisFailure::Refused(error)) if error.code() == Some("WRONGTYPE") => {
+                return SessionCheck::MalformedValue;
+            }
+            Err(_) => return SessionCheck::EngineDown,
+        };
+        match value.map(|value| kept(&value)) {
+            None => SessionCheck::NotKept,
+            Some(None) => SessionCheck::MalformedValue,
+            Some(Some(version)) if version == claimed => SessionCheck::Current,
+            Some(Some(_)) => SessionCheck::Over,
+        }
+    }
+}
+
+/// A claim: an integer, or its digits as text.
+fn claimed(claim: &Value) -> Option<i64> {
+    match claim {
+        Value::Number(number) => number.as_i64(),
+        Value::String(text) => digits(text.as_bytes()),
+        _ => None,
+    }
+}
+
+/// What a cache keeps: digits, as Django's do with integers, or a pickled integer.
+fn kept(value: &[u8]) -> Option<i64> {
+    if value.first() == Some(&pickle::FIRST_BYTE) {
+        return pickle::read(value).ok()?.as_int();
+    }
+    digits(value)
+}
+
+/// ASCII digits alone, perhaps after a minus.
+fn digits(text: &[u8]) -> Option<i64> {
+    let text = std::str::from_utf8(text).ok()?;
+    text.parse().ok().filter(|_| !text.starts_with('+'))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::config::RedisUrl;
+    use crate::redis_link::test_server::RedisServer;
+    use crate::shutdown::Shutdown;
+
+    const KEY: &str = "app:1:session:version:7";
+
+    fn versions(url: &RedisUrl) -> SessionVersions {
+        let key = Template::parse("app:1:session:version:{user_id}").unwrap();
+        let settings =
+            config::SessionVersion { claim: "session_version".into(), key, redis_url: url.clone() };
+        let commands = Commands::start(url, "test", &Shutdown::new()).unwrap();
+        SessionVersions::new(&settings, commands)
+    }
+
+    async fn outcome(versions: &SessionVersions, user_id: &UserId, claims: Value) -> SessionCheck {
+        versions.outcome(user_id, claims.as_object().unwrap()).await
+    }
+
+    #[tokio::test]
+    async fn a_claim_is_compared_with_what_is_kept() {
+        let server = RedisServer::start();
+        let versions = versions(&server.url());
+        assert!(versions.commands.wait_up(Duration::from_secs(10)).await);
+        let pickled = pickle::write_json(&json!(3));
+        for (kept, claim, expected) in [
+            (&b"3"[..], json!(3), SessionCheck::Current),
+            (b"3", json!("3"), SessionCheck::Current),
+            (&pickled, json!(3), SessionCheck::Current),
+            (b"\x80\x04K\x03.", json!("3"), SessionCheck::Current),
+            (b"-1", json!(-1), SessionCheck::Current),
+            (b"4", json!(3), SessionCheck::Over),
+            (b"2", json!("3"), SessionCheck::Over),
+            (b"\x80\x04K\x04.", json!(3), SessionCheck::Over),
+            (b"", json!(3), SessionCheck::MalformedValue),
+            (b"3 ", json!(3), SessionCheck::MalformedValue),
+            (b"+3", json!(3), SessionCheck::MalformedValue),
+            (b"3.0", json!(3), SessionCheck::MalformedValue),
+            (b"{\"v\": 3}", json!(3), SessionCheck::MalformedValue),
+            (b"\x80\x04\x88.", json!(1), SessionCheck::MalformedValue),
+            (b"99999999999999999999", json!(3), SessionCheck::MalformedValue),
+            (b"\xff", json!(3), SessionCheck::MalformedValue),
+            (b"3", json!(null), SessionCheck::MalformedClaim),
+            (b"1", json!(true), SessionCheck::MalformedClaim),
+            (b"3", json!(3.0), SessionCheck::MalformedClaim),
+            (b"3", json!(""), SessionCheck::MalformedClaim),
+            (b"3", json!([3]), SessionCheck::MalformedClaim),
+        ] {
+            let () = versions.commands.query(redis::cmd("SET").arg(KEY).arg(kept)).await.unwrap();
+            for user in [UserId::Integer(7), UserId::Text("7".into())] {
+                let claims = json!({"session_version": claim});
+                assert_eq!(outcome(&versions, &user, claims).await, expected, "{kept:?} {claim}");
+            }
+        }
+        let (seven, eight) = (UserId::Integer(7), UserId::Integer(8));
+        assert_eq!(outcome(&versions, &seven, json!({})).await, SessionCheck::NotClaimed);
+        let claims = json!({"session_version": 3});
+        assert_eq!(outcome(&versions, &eight, claims.clone()).await, SessionCheck::NotKept);
+        let list = redis::cmd("LPUSH").arg("app:1:session:version:8").arg("3").to_owned();
+        let _: i64 = versions.commands.query(&list).await.unwrap();
+        assert_eq!(outcome(&versions, &eight, claims).await, SessionCheck::MalformedValue);
+    }
+
+    #[tokio::test]
+    async fn without_redis_nobody_is_let_in_unchecked() {
+        let mut server = RedisServer::start();
+        server.kill();
+        let versions = versions(&server.url());
+        let claims = json!({"session_version": 1});
+        let checked = versions.check(&UserId::Integer(7), claims.as_object().unwrap()).await;
+        assert_eq!(checked, Err(CredentialRejection::EngineDown));
+        assert_eq!(versions.check(&UserId::Integer(7), &Map::new()).await, Ok(()));
+    }
+}
