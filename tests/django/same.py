@@ -68,6 +68,8 @@ def test_conversations_that_are_answered_by_another_task(world):
         [seen(frame) for frame in avatar(person, url, "avatar-1764500000000")]
         for url in (world.gateway_url, world.daphne_url)
     )
+    assert theirs[1].pop("error") == "session_id is required for avatar generation", theirs
+    assert ours[1].pop("error") == "session_id is required", ours
     assert ours == theirs, (ours, theirs)
 
 
