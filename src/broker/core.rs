@@ -102,6 +102,7 @@ pub struct Core {
     arriving: mpsc::Receiver<Arriving>,
     pub(super) intake: Intake,
     pub(super) live: Arc<AtomicBool>,
+    layer_up: Arc<AtomicBool>,
     pub(super) max_publication_bytes: usize,
     observer: Observer,
 }
@@ -135,6 +136,7 @@ impl Core {
             arriving,
             intake: Intake { queue, bytes: Arc::new(Semaphore::new(capacity)), capacity },
             live,
+            layer_up: Arc::new(AtomicBool::new(true)),
             max_publication_bytes,
             observer: Rc::new(|_, _, _| true),
         };
@@ -156,6 +158,11 @@ impl Core {
     /// Whether subscriptions are live; shared with readiness checks.
     pub fn live(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.live)
+    }
+
+    /// Whether messages of the channel layer reach this node, where there is one; for readiness checks.
+    pub fn layer_up(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.layer_up)
     }
 
     /// Serves the memory engine: a channel is confirmed as soon as it is known here.
@@ -200,6 +207,7 @@ impl Core {
             changes: self.changes,
             intake: self.intake,
             live: self.live,
+            layer_up: self.layer_up,
             max_publication_bytes: self.max_publication_bytes,
             catch_ups,
         };
@@ -212,6 +220,7 @@ pub(super) struct Parts {
     pub changes: mpsc::UnboundedReceiver<Change>,
     pub intake: Intake,
     pub live: Arc<AtomicBool>,
+    pub layer_up: Arc<AtomicBool>,
     pub max_publication_bytes: usize,
     pub catch_ups: CatchUps,
 }

@@ -11,6 +11,7 @@ mod catch_up;
 mod channels;
 mod core;
 mod history;
+mod layer;
 mod publisher;
 mod redis;
 #[cfg(test)]

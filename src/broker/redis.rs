@@ -17,8 +17,9 @@ use tokio::sync::mpsc;
 use super::channels::{Change, Channels, Gap};
 use super::core::{Core, Parts, accept};
 use super::history::History;
+use super::layer::{Layer, Links};
 use super::thread::ToThread;
-use crate::config::RedisUrl;
+use crate::config::{ChannelsLayer, RedisUrl};
 use crate::protocol::ChannelName;
 use crate::redis_link::{Backoff, Heard, Lost, PubSub, RedisFailure};
 use crate::shutdown::Shutdown;
@@ -27,32 +28,47 @@ use crate::telemetry;
 /// Channels of one SUBSCRIBE.
 const CHANNELS_PER_COMMAND: usize = 512;
 
+/// At the end, for the channel layer.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// How often the connection is asked for a sign of life.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
 
 impl Core {
-    /// Serves the Redis engine until killed. `Err` = the URL is wrong.
+    /// Serves the Redis engine until killed, and then takes leave of the channel layer, if there is one.
+    /// `Err` = a URL is wrong.
     pub fn run_redis(
         self,
         url: &RedisUrl,
+        layer: Option<&ChannelsLayer>,
         history: History,
         shutdown: Shutdown,
     ) -> Result<impl Future<Output = ()> + use<>, String> {
         let client = crate::redis_link::pubsub_client(url)?;
+        let (parts, distribution) = self.split(history);
+        let layer = layer.map(|settings| Layer::new(settings, &parts)).transpose()?;
         Ok(async move {
-            let (parts, distribution) = self.split(history);
             tokio::task::spawn_local(distribution);
+            if let Some(layer) = &layer {
+                layer.spawn(&parts, &shutdown);
+            }
             let mut supervisor = Supervisor {
                 client,
                 channels: Rc::clone(&parts.catch_ups.channels),
                 threads: Rc::clone(&parts.catch_ups.threads),
                 parts,
+                layer,
+                links: Links::default(),
                 subscribed: HashSet::new(),
                 connected: false,
             };
             tokio::select! {
                 () = supervisor.run() => {}
                 () = shutdown.killed() => {}
+            }
+            if let Some(layer) = &supervisor.layer {
+                let leaving = layer.close(&mut supervisor.links);
+                let _or_forgotten_in_time = tokio::time::timeout(LEAVE_TIMEOUT, leaving).await;
             }
         })
     }
@@ -63,6 +79,9 @@ struct Supervisor {
     channels: Rc<RefCell<Channels>>,
     threads: Rc<[mpsc::Sender<ToThread>]>,
     parts: Parts,
+    layer: Option<Layer>,
+    /// The layer's, beside the connection.
+    links: Links,
     /// What Redis has confirmed on the present connection.
     subscribed: HashSet<ChannelName>,
     /// There was a connection before.
@@ -82,6 +101,8 @@ impl Supervisor {
                 Err(Lost(why)) => telemetry::subscription::failed(why),
             }
             self.parts.live.store(false, Ordering::Release);
+            self.links = Links::default();
+            self.layer.iter().for_each(Layer::disconnected);
             self.subscribed.clear();
             self.wait(backoff.next()).await;
         }
@@ -106,6 +127,7 @@ impl Supervisor {
         let (give_up, lost) = mpsc::channel(1);
         let intake = self.parts.intake.clone();
         let max_bytes = self.parts.max_publication_bytes;
+        let give_up_layer = give_up.clone();
         let mut pubsub = PubSub::connect(&self.client, move |heard| match heard {
             Heard::Message { payload, .. } if payload.len() > max_bytes => {
                 telemetry::delivery::publication_too_large(payload.len());
@@ -134,6 +156,9 @@ impl Supervisor {
         while let Ok(change) = self.parts.changes.try_recv() {
             self.channels.borrow_mut().apply(change);
         }
+        if let Some(layer) = &self.layer {
+            self.links = layer.connect(&give_up_layer).await?;
+        }
         let all: Vec<_> = self.channels.borrow().names().cloned().collect();
         self.subscribe(&mut pubsub, all).await?;
         let subscribed: Vec<_> = self.subscribed.iter().cloned().collect();
@@ -157,7 +182,7 @@ impl Supervisor {
         loop {
             let result = tokio::select! {
                 Some(why) = lost.recv() => return Lost(why),
-                _ = ping.tick() => pubsub.ping().await.map_err(Lost::from),
+                _ = ping.tick() => self.look_after(pubsub).await,
                 count = self.parts.changes.recv_many(&mut changes, CHANNELS_PER_COMMAND), if changes.is_empty() => {
                     if count == 0 {
                         return Lost("the gateway ends");
@@ -168,6 +193,15 @@ impl Supervisor {
             if let Err(lost) = result {
                 return lost;
             }
+        }
+    }
+
+    async fn look_after(&mut self, pubsub: &mut PubSub) -> Result<(), Lost> {
+        pubsub.ping().await?;
+        self.links.ping().await?;
+        match &self.layer {
+            Some(layer) => layer.leave_due(&mut self.links).await,
+            None => Ok(()),
         }
     }
 
@@ -183,6 +217,9 @@ impl Supervisor {
             unwanted.into_iter().filter(|channel| self.subscribed.remove(channel)).collect();
         if !gone.is_empty() {
             pubsub.unsubscribe(&gone).await?;
+            if let Some(layer) = &self.layer {
+                layer.leave(&mut self.links, &gone).await?;
+            }
         }
         let new: Vec<_> =
             wanted.iter().filter(|channel| !self.subscribed.contains(*channel)).cloned().collect();
@@ -205,6 +242,19 @@ impl Supervisor {
                 // One forbidden channel fails the whole command: find out which.
                 Err(RedisFailure::Refused(_)) => self.subscribe_singly(pubsub, some).await?,
             }
+            self.join_layer(some).await?;
+        }
+        Ok(())
+    }
+
+    /// The groups of `channels` as well.
+    async fn join_layer(&mut self, channels: &[ChannelName]) -> Result<(), Lost> {
+        let Some(layer) = &self.layer else { return Ok(()) };
+        let subscribed = channels.iter().filter(|channel| self.subscribed.contains(*channel));
+        let subscribed: Vec<_> = subscribed.cloned().collect();
+        for refused in layer.join(&mut self.links, &subscribed).await? {
+            self.subscribed.remove(&refused);
+            self.refuse(&refused).await;
         }
         Ok(())
     }

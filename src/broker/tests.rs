@@ -70,7 +70,7 @@ impl Node {
         let commands = Commands::start(url, "test", &shutdown).unwrap();
         let publisher = Publisher::redis(commands.clone(), "tg:", rules(), MAX);
         let live = core.live();
-        tokio::task::spawn_local(core.run_redis(url, publisher.history(), shutdown).unwrap());
+        tokio::task::spawn_local(core.run_redis(url, None, publisher.history(), shutdown).unwrap());
         Self::seated(seats, publisher, live, Some(commands))
     }
 

@@ -1,10 +1,19 @@
-//! Django Channels' channel layers in Redis, as channels_redis 4 writes them.
+//! A Django Channels layer in Redis, as channels_redis 4 writes it, and this node as one of its readers:
+//! the names of groups and their hosts, the node's membership in them, its mailbox, and messages.
 //!
-//! [`message`] reads what `group_send` wrote. Invariant: a message that cannot be read is a value for
-//! counting; it neither panics nor takes more memory than a multiple of its length.
+//! Owns what is on the layer's Redis servers. Leaves to the broker which channels are joined, what becomes
+//! of a message, and what a loss means. Invariants: nothing here waits for anything but Redis, and for that
+//! with a deadline; a message that cannot be read is a value for counting, which neither panics nor takes
+//! more memory than a multiple of its length.
 
 mod fernet;
 mod json;
+mod mailbox;
+mod memberships;
 pub mod message;
+mod names;
 
-pub use message::{BadMessage, Format, LayerMessage, Serializer};
+pub use mailbox::{Letter, Mailbox};
+pub use memberships::Memberships;
+pub use message::{BadMessage, LayerMessage, Serializer};
+pub use names::{GroupChannels, MailboxNames, host_of};

@@ -7,8 +7,9 @@ use super::celery::PLACEHOLDERS;
 use super::mistakes::nearest;
 use super::section::Section;
 use super::{
-    Admin, AuthSource, Binary, CeleryTask, CeleryUpstream, FixedReply, FixedWindow, Kwarg,
-    Presence, Protocol, Route, RouteLimits, Server, Tokens, Upstream, UpstreamKind, UserRate,
+    Admin, AuthSource, Binary, CeleryTask, CeleryUpstream, ChannelsWire, Engine, EngineKind,
+    FixedReply, FixedWindow, Kwarg, Presence, Protocol, Route, RouteLimits, Server, Tokens,
+    Upstream, UpstreamKind, UserRate,
 };
 use crate::protocol::{ChannelName, PathPattern, Template};
 
@@ -78,6 +79,25 @@ fn shape(path: &PathPattern) -> Vec<&str> {
     let text = path.as_str();
     let segment = |segment: &'_ str| segment.starts_with('{');
     text.trim_matches('/').split('/').map(|part| if segment(part) { "{" } else { part }).collect()
+}
+
+/// With the core wire a channel is a group, and the backend's library takes some names only.
+pub(super) fn groups(root: &mut Section<'_>, engine: Option<&Engine>, routes: &Routes) {
+    let wire = engine.and_then(|engine| match &engine.kind {
+        EngineKind::Redis(redis) => redis.channels.as_ref().map(|layer| layer.wire),
+        EngineKind::Memory => None,
+    });
+    if wire != Some(ChannelsWire::Core) {
+        return;
+    }
+    for (index, route) in numbered(routes) {
+        let texts = texts(&route.channel).concat();
+        if ChannelName::new(&texts).is_ok_and(|texts| !texts.is_group_name()) {
+            let right = "with wire = \"channels-core\" it is a group's name: write ASCII letters, digits, - _ . only, fewer than 100";
+            let found = Some(quoted(route.channel.as_str()));
+            root.mistake(&format!("route[{index}].channel"), found, right);
+        }
+    }
 }
 
 fn channel(root: &mut Section<'_>, key: &str, route: &Route) {

@@ -1,8 +1,9 @@
 //! Keys of `[engine]` and `[engine.redis]`.
 
+use super::channels::{self, channels};
 use super::kinds::{self, Kind, choice, words};
 use super::section::Section;
-use super::{Engine, EngineKind, RedisEngine};
+use super::{ChannelsLayer, Engine, EngineKind, RedisEngine};
 
 #[derive(Clone, Copy)]
 enum Word {
@@ -34,6 +35,13 @@ pub(super) fn engine(s: &mut Section<'_>) -> Option<Engine> {
         "Of all channels' histories in memory; beyond it the channels that were silent longest lose theirs.",
     );
     let redis = s.section("redis", "[engine.redis]", "Read with `kind = \"redis\"`.", redis);
+    if let (Some(Word::Memory), Some(RedisEngine { channels: Some(_), .. })) = (kind, &redis) {
+        s.mistake(
+            "redis.wire",
+            None,
+            "write kind = \"redis\" in [engine]: a channel layer is in Redis",
+        );
+    }
     Some(Engine {
         kind: match kind? {
             Word::Memory => EngineKind::Memory,
@@ -75,11 +83,35 @@ fn redis(s: &mut Section<'_>) -> Option<RedisEngine> {
         Engine::OWN_PREFIX,
         "Begins the gateway's own keys and channels. Clients' channels are published under their bare name.",
     );
+    let wire = s.key(
+        "wire",
+        channels::WIRE,
+        "plain",
+        "How workers publish. \"plain\": to the channel's name. \"channels-core\", \"channels-pubsub\": to the group of that name in a Django Channels layer (channels_redis), as well.",
+    );
+    let channels = s.section(
+        "channels",
+        "[engine.redis.channels]",
+        "The Django Channels layer; read with a `channels-…` wire. What the backend's `CHANNEL_LAYERS` says.",
+        channels,
+    );
     let url = url??;
+    let pubsub_url = pubsub_url?.unwrap_or_else(|| url.clone());
+    let channels = match wire? {
+        None => None,
+        Some(wire) => {
+            let mut layer = ChannelsLayer { wire, ..channels? };
+            if layer.hosts.is_empty() {
+                layer.hosts.push(pubsub_url.clone());
+            }
+            Some(layer)
+        }
+    };
     Some(RedisEngine {
+        channels,
         tokens_url: tokens_url?.unwrap_or_else(|| url.clone()),
         limits_url: limits_url?.unwrap_or_else(|| url.clone()),
-        pubsub_url: pubsub_url?.unwrap_or_else(|| url.clone()),
+        pubsub_url,
         key_prefix: key_prefix?,
         url,
     })

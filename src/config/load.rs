@@ -102,6 +102,7 @@ fn config(root: &mut Section<'_>) -> Option<Config> {
 
     checks::ports(root, server.as_ref(), admin.as_ref());
     checks::routes(root, &routes, &upstreams);
+    checks::groups(root, engine.as_ref(), &routes);
     checks::replies(root, &routes, &replies);
     checks::placeholders(root, tokens.as_ref(), &routes, &upstreams);
 

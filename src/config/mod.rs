@@ -23,6 +23,7 @@ use url::Url;
 use crate::protocol::{ChannelPattern, OriginPattern, PathPattern, Template};
 
 mod celery;
+mod channels;
 mod checks;
 mod engine;
 mod environment;
@@ -154,6 +155,49 @@ pub struct RedisEngine {
     /// Prefix of the gateway's own keys and channels, at most 128 bytes without spaces. Clients' channels
     /// are published under their bare name.
     pub key_prefix: String,
+    /// `None` = `wire = "plain"`.
+    pub channels: Option<ChannelsLayer>,
+}
+
+/// `[engine.redis.channels]`: the Django Channels layer whose groups are the channels.
+#[derive(Debug, Clone)]
+pub struct ChannelsLayer {
+    pub wire: ChannelsWire,
+    /// In the backend's order, by which groups and mailboxes are spread; never empty.
+    pub hosts: Vec<RedisUrl>,
+    pub prefix: String,
+    /// Whole seconds, as the other times here.
+    pub group_expiry: Duration,
+    pub expiry: Duration,
+    /// What a mailbox holds, by the backend's word.
+    pub capacity: usize,
+    /// Each is tried; none = not encrypted.
+    pub symmetric_encryption_keys: Vec<Secret>,
+    pub serializer: LayerSerializer,
+    /// Bytes, at most 255; core wire only.
+    pub random_prefix_length: usize,
+    /// Message types that are forwarded; none = all.
+    pub types: Vec<String>,
+    /// Clients see the message's `type`.
+    pub keep_type: bool,
+    /// Between two renewals of a membership; at most half of `group_expiry`.
+    pub refresh: Duration,
+}
+
+/// Which of the two layers of channels_redis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChannelsWire {
+    /// `channels_redis.core.RedisChannelLayer`: sorted sets.
+    Core,
+    /// `channels_redis.pubsub.RedisPubSubChannelLayer`.
+    PubSub,
+}
+
+/// What a layer's messages are written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LayerSerializer {
+    MsgPack,
+    Json,
 }
 
 /// `[tokens]`: single-use connection tokens.

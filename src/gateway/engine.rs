@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
+
 use super::StartError;
 use crate::admin::ReadyCheck;
 use crate::broker::{Core, MemoryHistory, Publisher, Rules};
@@ -77,6 +79,9 @@ impl Engine {
                     Control::redis(&redis.pubsub_url, &redis.key_prefix, threads, shutdown)
                         .map_err(|wrong| format!("engine.redis: {wrong}"))?;
                 ready.push(("control", control_check(&control)));
+                if redis.channels.is_some() {
+                    ready.push(("channel_layer", layer_check(core)));
+                }
                 Self {
                     control,
                     // Where the channels are.
@@ -114,13 +119,13 @@ impl Engine {
         let _or_not = tokio::time::timeout(SETTLE_TIMEOUT, settled).await;
     }
 
-    /// Starts the broker's core.
+    /// Starts the broker's core. Gives what ends soon after a kill, once it has taken leave.
     pub fn run(
         &mut self,
         mut core: Core,
         config: &Config,
         shutdown: &Shutdown,
-    ) -> Result<(), StartError> {
+    ) -> Result<Option<JoinHandle<()>>, StartError> {
         tokio::task::spawn_local(self.generations.ledger.clone().run());
         let tracker = self.generations.tracker.clone();
         core.observed_by(move |channel, json, position| {
@@ -133,17 +138,20 @@ impl Engine {
         match &config.engine.kind {
             EngineKind::Memory => {
                 tokio::task::spawn_local(core.run_memory(self.publisher.history()));
+                Ok(None)
             }
-            EngineKind::Redis(RedisEngine { pubsub_url, .. }) => {
+            EngineKind::Redis(RedisEngine { pubsub_url, channels, .. }) => {
                 let run = core
-                    .run_redis(pubsub_url, self.publisher.history(), shutdown.clone())
-                    .map_err(|wrong| {
-                        StartError::Setting(format!("engine.redis.pubsub_url: {wrong}"))
-                    })?;
-                tokio::task::spawn_local(run);
+                    .run_redis(
+                        pubsub_url,
+                        channels.as_ref(),
+                        self.publisher.history(),
+                        shutdown.clone(),
+                    )
+                    .map_err(|wrong| StartError::Setting(format!("engine.redis: {wrong}")))?;
+                Ok(Some(tokio::task::spawn_local(run)))
             }
         }
-        Ok(())
     }
 }
 
@@ -161,6 +169,13 @@ fn session_versions(
 fn subscriptions_check(core: &Core) -> ReadyCheck {
     let live = core.live();
     Arc::new(move || live.load(Ordering::Acquire).then_some(()).ok_or("subscriptions are not live"))
+}
+
+fn layer_check(core: &Core) -> ReadyCheck {
+    let up = core.layer_up();
+    Arc::new(move || {
+        up.load(Ordering::Acquire).then_some(()).ok_or("the channel layer does not reach this node")
+    })
 }
 
 fn redis_check(commands: &Commands) -> ReadyCheck {

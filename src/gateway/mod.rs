@@ -20,7 +20,7 @@ use tokio::task::LocalSet;
 
 use crate::admin::Admin;
 use crate::broker::{Core, Seat};
-use crate::config::Config;
+use crate::config::{ChannelsWire, Config, EngineKind};
 use crate::control::{self, CancelHook, Threads};
 use crate::generations::{Running, Task};
 use crate::handshake::{Handshake, Routes};
@@ -35,6 +35,9 @@ use listen::{bind_admin, bind_public};
 
 /// Histograms are drained this often, so that they do not grow between scrapes.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
+
+/// At the end, for what other processes are to be told.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What was bound.
 #[derive(Debug, Clone, Copy)]
@@ -121,7 +124,7 @@ async fn serve(
         .map_err(StartError::Setting)?;
     let seats = broker_seats.into_iter().zip(order_seats);
     let workers = workers(&config, listeners, seats, &engine, &upstreams, &shutdown)?;
-    engine.run(core, &config, &shutdown)?;
+    let broker = engine.run(core, &config, &shutdown)?;
     serve_admin(&config, admin, &metrics, &engine, &shutdown).map_err(system("admin port"))?;
     tokio::task::spawn_local(async move {
         loop {
@@ -133,6 +136,9 @@ async fn serve(
     let (threads, worker_ended) = start(workers)?;
     ready(addresses);
     let outcome = stop_when_asked(signals, worker_ended, &shutdown, &config.shutdown).await;
+    if let Some(broker) = broker {
+        let _or_forgotten_in_time = tokio::time::timeout(LEAVE_TIMEOUT, broker).await;
+    }
     for thread in threads {
         let _panicked = thread.join();
     }
@@ -165,7 +171,11 @@ fn workers(
         &config.jwt,
         authenticator.clone(),
         engine.limits.clone(),
-        engine.control.reserved_channels().and(engine.generations.ledger.workers_channel()),
+        engine
+            .control
+            .reserved_channels()
+            .and(engine.generations.ledger.workers_channel())
+            .and_no_groups(has_groups(&config.engine)),
     )
     .map_err(StartError::Setting)?;
     let handshake = Arc::new(handshake);
@@ -194,6 +204,12 @@ fn workers(
         stop: config.shutdown.clone(),
     };
     Ok(listeners.into_iter().zip(seats).enumerate().map(worker).collect())
+}
+
+/// Whether every channel is a group of a channel layer that takes some names only.
+fn has_groups(engine: &crate::config::Engine) -> bool {
+    let EngineKind::Redis(redis) = &engine.kind else { return false };
+    redis.channels.as_ref().is_some_and(|layer| layer.wire == ChannelsWire::Core)
 }
 
 /// The worker threads, and a channel that closes when the first of them has ended.

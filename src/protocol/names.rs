@@ -50,6 +50,13 @@ impl ChannelName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether a Django Channels layer can have a group of this name: fewer than 100 ASCII letters,
+    /// digits, `-`, `_` and `.`.
+    pub fn is_group_name(&self) -> bool {
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        self.0.len() < 100 && self.0.bytes().all(fits)
+    }
 }
 
 impl std::borrow::Borrow<str> for ChannelName {
@@ -83,12 +90,13 @@ impl From<ChannelName> for String {
 pub struct ReservedChannels {
     beginning_with: Option<Arc<str>>,
     also: Option<Arc<str>>,
+    no_groups: bool,
 }
 
 impl ReservedChannels {
     /// Every name that begins with `prefix`.
     pub fn beginning_with(prefix: &str) -> Self {
-        Self { beginning_with: Some(prefix.into()), also: None }
+        Self { beginning_with: Some(prefix.into()), ..Self::default() }
     }
 
     /// And this one.
@@ -96,9 +104,17 @@ impl ReservedChannels {
         Self { also: name.map(Into::into), ..self }
     }
 
+    /// And all that no group of a channel layer can be called, where `no_groups`: nothing could ever be
+    /// sent to them.
+    pub fn and_no_groups(self, no_groups: bool) -> Self {
+        Self { no_groups, ..self }
+    }
+
     pub fn contains(&self, channel: &ChannelName) -> bool {
         let name = channel.as_str();
-        self.beginning_with.as_deref().is_some_and(|prefix| name.starts_with(prefix))
+        let no_group = self.no_groups && !channel.is_group_name();
+        no_group
+            || self.beginning_with.as_deref().is_some_and(|prefix| name.starts_with(prefix))
             || self.also.as_deref() == Some(name)
     }
 }
@@ -191,6 +207,22 @@ mod tests {
         let name = serde_json::from_str::<ChannelName>("\"chat_42\"").unwrap();
         assert_eq!(serde_json::to_string(&name).unwrap(), "\"chat_42\"");
         assert!(serde_json::from_str::<ChannelName>("\"a b\"").is_err());
+    }
+
+    #[test]
+    fn names_that_a_channels_layer_takes() {
+        let longest = "x".repeat(99);
+        for (name, fits) in [
+            ("chat_42", true),
+            ("a.B-9_", true),
+            (longest.as_str(), true),
+            (&"x".repeat(100), false),
+            ("chat:42", false),
+            ("chat_é", false),
+            ("chat!42", false),
+        ] {
+            assert_eq!(ChannelName::new(name).unwrap().is_group_name(), fits, "{name}");
+        }
     }
 
     #[test]

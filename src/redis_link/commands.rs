@@ -91,6 +91,16 @@ impl Commands {
         self.ask(async |mut link| pipeline.query_async(&mut link).await).await
     }
 
+    /// An error answer, as every other.
+    pub(super) fn judged(&self, error: RedisError) -> RedisFailure {
+        self.shared.judge(error)
+    }
+
+    /// Whether the last PING was answered, and each change of it, also one that was taken back.
+    pub fn ups(&self) -> watch::Receiver<bool> {
+        self.shared.up.subscribe()
+    }
+
     /// Whether the last PING was answered.
     pub fn is_up(&self) -> bool {
         self.shared.link.load().is_some()

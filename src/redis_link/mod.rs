@@ -6,6 +6,8 @@
 //! connection, so nothing queues up behind a Redis that is away.
 
 mod backoff;
+mod batches;
+mod blocking;
 mod commands;
 mod open;
 mod pubsub;
@@ -13,6 +15,8 @@ mod pubsub;
 pub mod test_server;
 
 pub use backoff::Backoff;
+pub use batches::Answers;
+pub use blocking::{Blocking, blocking_client};
 pub use commands::Commands;
 pub use pubsub::{Heard, Lost, PubSub, Voice, pubsub_client};
 

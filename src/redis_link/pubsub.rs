@@ -1,5 +1,6 @@
 //! One pub/sub connection: RESP3, so that subscriptions, publications and PING share it.
 
+use std::borrow::Borrow;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -85,13 +86,13 @@ impl PubSub {
         Voice { connection: self.connection.clone() }
     }
 
-    pub async fn subscribe(&mut self, channels: &[ChannelName]) -> Result<(), RedisFailure> {
-        let names: Vec<&str> = channels.iter().map(ChannelName::as_str).collect();
+    pub async fn subscribe(&mut self, channels: &[impl Borrow<str>]) -> Result<(), RedisFailure> {
+        let names: Vec<&str> = channels.iter().map(Borrow::borrow).collect();
         self.connection.subscribe(names).await.map_err(judge)
     }
 
-    pub async fn unsubscribe(&mut self, channels: &[ChannelName]) -> Result<(), RedisFailure> {
-        let names: Vec<&str> = channels.iter().map(ChannelName::as_str).collect();
+    pub async fn unsubscribe(&mut self, channels: &[impl Borrow<str>]) -> Result<(), RedisFailure> {
+        let names: Vec<&str> = channels.iter().map(Borrow::borrow).collect();
         self.connection.unsubscribe(names).await.map_err(judge)
     }
 
@@ -112,7 +113,7 @@ impl From<RedisFailure> for Lost {
     }
 }
 
-fn judge(error: redis::RedisError) -> RedisFailure {
+pub(super) fn judge(error: redis::RedisError) -> RedisFailure {
     if error.is_io_error() || error.is_timeout() || error.is_unrecoverable_error() {
         RedisFailure::Unavailable
     } else {

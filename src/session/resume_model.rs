@@ -114,7 +114,8 @@ impl World {
                 let commands = Commands::start(&server.url(), "test", &shutdown).unwrap();
                 assert!(commands.wait_up(PATIENCE).await);
                 let publisher = Publisher::redis(commands.clone(), "tg:", rules, 1 << 20);
-                let running = core.run_redis(&server.url(), publisher.history(), shutdown.clone());
+                let running =
+                    core.run_redis(&server.url(), None, publisher.history(), shutdown.clone());
                 tokio::task::spawn_local(running.unwrap());
                 (publisher, Some(commands))
             }

@@ -36,6 +36,18 @@ const COUNTERS: &[(&str, &str)] = &[
     ("tidegate_api_calls_total", "Calls of the server API, by call and outcome"),
     ("tidegate_authorize_failures_total", "Authorize URLs that gave no decision"),
     ("tidegate_catch_ups_total", "Channels that this node missed a part of, by outcome"),
+    (
+        "tidegate_channel_layer_gaps_total",
+        "Times at which messages of the layer may have been missed",
+    ),
+    ("tidegate_channel_layer_losses_total", "Connections to the layer's mailbox that were lost"),
+    ("tidegate_channel_layer_mailbox_full_total", "Reads that found the mailbox at its capacity"),
+    ("tidegate_channel_layer_memberships_lost_total", "Groups that had to be joined again"),
+    ("tidegate_channel_layer_messages_total", "Messages of the channel layer, by outcome"),
+    (
+        "tidegate_channel_layer_unreadable_total",
+        "Payloads of the layer without a message, by reason",
+    ),
     ("tidegate_closes_total", "Connections that ended, by who ended them and why"),
     ("tidegate_control_orders_total", "Orders that reached this node, by outcome"),
     ("tidegate_deliveries_total", "Publications handed to connections"),
@@ -79,6 +91,10 @@ const COUNTERS: &[(&str, &str)] = &[
 
 const GAUGES: &[(&str, &str)] = &[
     ("tidegate_build_info", "1, with the version"),
+    (
+        "tidegate_channel_layer_mailbox_messages",
+        "Messages in the layer's mailbox, when last looked at",
+    ),
     ("tidegate_connections", "Open sessions, by route"),
     ("tidegate_presence_members", "Connections of this node that are members of their channel"),
     ("tidegate_queue_depth", "Publications in the intake, and batches before the busiest worker"),

@@ -6,6 +6,7 @@ mod engine;
 mod admin;
 mod broker;
 mod celery;
+mod channel_layer;
 mod chaos;
 mod chaos_replies;
 mod chat;

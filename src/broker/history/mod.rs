@@ -6,6 +6,7 @@
 //! routes' channel templates ([`Rules`]); a publisher elsewhere (publish.lua) says it itself.
 
 mod compact;
+mod layered;
 mod memory;
 mod redis;
 mod rules;
@@ -13,6 +14,7 @@ mod rules;
 mod tests;
 
 pub use compact::compact;
+pub(super) use layered::{Attendance, Attended, Import, Imported};
 pub use memory::MemoryHistory;
 pub(super) use redis::RedisHistory;
 pub use rules::Rules;
@@ -23,6 +25,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::PublishError;
+use crate::config;
 use crate::protocol::{ChannelName, Epoch, Position};
 use crate::socket::{Delivery, frame};
 
@@ -107,6 +110,19 @@ impl History {
     /// Whether `channel` keeps a history.
     pub fn keeps(&self, channel: &ChannelName) -> bool {
         self.rules.of(channel).is_some()
+    }
+
+    /// What `channel` keeps; `None` = nothing.
+    pub(super) fn rule(&self, channel: &ChannelName) -> Option<config::History> {
+        self.rules.of(channel).copied()
+    }
+
+    /// Where it is in Redis.
+    pub(super) fn in_redis(&self) -> Option<&RedisHistory> {
+        match &self.engine {
+            Engine::Memory(_) => None,
+            Engine::Redis(redis) => Some(redis),
+        }
     }
 
     /// Reads a page. Begins the epoch of a channel that has none, so that its first client can resume;

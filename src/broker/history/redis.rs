@@ -22,10 +22,17 @@ pub struct RedisHistory(Arc<Inner>);
 struct Inner {
     commands: Commands,
     prefix: Box<str>,
+    scripts: Scripts,
+}
+
+pub(super) struct Scripts {
     publish: Script,
     read: Script,
     begin: Script,
     abandon: Script,
+    pub import: Script,
+    pub attend: Script,
+    pub alive: Script,
 }
 
 /// A publication that is refused is not tried again, one that Redis did not answer is.
@@ -41,15 +48,33 @@ impl RedisHistory {
         Self(Arc::new(Inner {
             commands,
             prefix: prefix.into(),
-            publish: Script::new(include_str!("../../../clients/redis/publish.lua")),
-            read: Script::new(include_str!("read.lua")),
-            begin: Script::new(include_str!("generation_begins.lua")),
-            abandon: Script::new(include_str!("abandon.lua")),
+            scripts: Scripts {
+                publish: Script::new(include_str!("../../../clients/redis/publish.lua")),
+                read: Script::new(include_str!("read.lua")),
+                begin: Script::new(include_str!("generation_begins.lua")),
+                abandon: Script::new(include_str!("abandon.lua")),
+                import: Script::new(include_str!("import.lua")),
+                attend: Script::new(include_str!("attend.lua")),
+                alive: Script::new(include_str!("alive.lua")),
+            },
         }))
     }
 
-    fn key(&self, channel: &ChannelName, part: &str) -> String {
+    pub(super) fn key(&self, channel: &ChannelName, part: &str) -> String {
         format!("{}{{{channel}}}:{part}", self.0.prefix)
+    }
+
+    /// A key that is no channel's.
+    pub(super) fn own_key(&self, name: &str) -> String {
+        format!("{}{name}", self.0.prefix)
+    }
+
+    pub(super) fn commands(&self) -> &Commands {
+        &self.0.commands
+    }
+
+    pub(super) fn scripts(&self) -> &Scripts {
+        &self.0.scripts
     }
 
     /// `history` = `None`: live only.
@@ -68,7 +93,7 @@ impl RedisHistory {
             }
             return Ok(Published { position: None, duplicate: false });
         }
-        let mut call = self.0.publish.prepare_invoke();
+        let mut call = self.0.scripts.publish.prepare_invoke();
         call.key(self.key(channel, "stream")).key(self.key(channel, "meta"));
         call.arg(channel.as_str());
         call.arg(history.map_or(0, |history| history.size));
@@ -92,7 +117,7 @@ impl RedisHistory {
         from: ReadFrom,
         lives: Duration,
     ) -> Result<Page, PublishError> {
-        let mut call = self.0.read.prepare_invoke();
+        let mut call = self.0.scripts.read.prepare_invoke();
         for part in ["stream", "meta", "running"] {
             call.key(self.key(channel, part));
         }
@@ -110,7 +135,7 @@ impl RedisHistory {
         channel: &ChannelName,
         task_id: &str,
     ) -> Result<(), PublishError> {
-        let mut call = self.0.begin.prepare_invoke();
+        let mut call = self.0.scripts.begin.prepare_invoke();
         call.key(self.key(channel, "running")).key(self.key(channel, "meta"));
         call.arg(task_id).arg(GENERATION_TTL.as_secs());
         Ok(self.0.commands.invoke(&call).await?)
@@ -137,7 +162,7 @@ impl RedisHistory {
     }
 
     pub async fn abandon(&self, channel: &ChannelName, seen: Position) -> Result<(), PublishError> {
-        let mut call = self.0.abandon.prepare_invoke();
+        let mut call = self.0.scripts.abandon.prepare_invoke();
         for part in ["stream", "meta", "running"] {
             call.key(self.key(channel, part));
         }
@@ -169,6 +194,6 @@ fn page(answer: Vec<Value>) -> Option<Page> {
     Some(Page { now, after, publications, complete })
 }
 
-fn milliseconds(time: Duration) -> u64 {
+pub(super) fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

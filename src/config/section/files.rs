@@ -47,12 +47,27 @@ impl Section<'_> {
         doc: &'static str,
     ) -> Option<Option<RedisUrl>> {
         let Some(written) = self.secret(name, kind, default, doc)? else { return Some(None) };
+        self.loaded(name, written).map(Some)
+    }
+
+    /// The same for a [list](Self::secret_list).
+    pub(in crate::config) fn redis_url_list(
+        &mut self,
+        name: &str,
+        kind: Kind<Option<Written>>,
+        doc: &'static str,
+    ) -> Option<Vec<RedisUrl>> {
+        let written = self.secret_list(name, kind, doc)?;
+        written.into_iter().flatten().map(|one| self.loaded(name, one)).collect()
+    }
+
+    fn loaded(&mut self, name: &str, written: Written) -> Option<RedisUrl> {
         match written.load(|path| self.context.file(path)) {
             Ok(url) => {
                 if url.check() == CertificateCheck::Nothing {
                     self.context.unchecked_redis(self.path_of(name));
                 }
-                Some(Some(url))
+                Some(url)
             }
             Err(right) => {
                 self.mistake(name, None, right);

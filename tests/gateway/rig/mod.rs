@@ -12,6 +12,7 @@
 use std::future::Future;
 use std::time::Duration;
 
+pub mod backend;
 pub mod client;
 pub mod echo;
 pub mod frame;
@@ -25,6 +26,7 @@ mod smoke;
 pub mod socket;
 pub mod upstream;
 
+pub use backend::Backend;
 pub use client::Client;
 pub use gateway::Gateway;
 pub use raw::RawClient;

@@ -1,0 +1,51 @@
+-- Appends to a channel's history, and publishes with their places, what its channel layer brought: once,
+-- however many nodes bring it.
+-- KEYS: stream, meta, guard.
+-- ARGV: the channel's name, publications to keep, milliseconds they are kept, milliseconds the guard
+-- holds, this node, then for each publication its id ('' = it has none) and its data.
+-- With ids the guard is a sorted set of those that were seen. Without, it names the one node whose copies
+-- count; it changes hands when that node has brought nothing for as long as the guard holds.
+-- Answers how many were appended.
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local by_id = ARGV[6] ~= ''
+if not by_id then
+  local reader = redis.call('GET', KEYS[3])
+  if reader and reader ~= ARGV[5] then
+    return 0
+  end
+  redis.call('SET', KEYS[3], ARGV[5], 'PX', ARGV[4])
+end
+
+local new = {}
+for i = 6, #ARGV, 2 do
+  if not by_id or redis.call('ZADD', KEYS[3], 'NX', now, ARGV[i]) == 1 then
+    new[#new + 1] = ARGV[i + 1]
+  end
+end
+if by_id then
+  redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', string.format('(%.0f', now - ARGV[4]))
+  redis.call('PEXPIRE', KEYS[3], ARGV[4])
+end
+if #new == 0 then
+  return 0
+end
+
+local meta = redis.call('HMGET', KEYS[2], 'epoch', 'offset')
+local epoch, offset = meta[1], tonumber(meta[2] or 0)
+if not epoch then
+  epoch, offset = string.format('%x%05x', clock[1], clock[2]), 0
+  redis.call('DEL', KEYS[1])
+  redis.call('HSET', KEYS[2], 'epoch', epoch)
+end
+for _, data in ipairs(new) do
+  offset = offset + 1
+  local number = string.format('%.0f', offset)
+  redis.call('XADD', KEYS[1], 'MAXLEN', '=', ARGV[2], number .. '-0', 'data', data)
+  redis.call('PUBLISH', ARGV[1], '@' .. epoch .. ':' .. number .. ':' .. data)
+end
+redis.call('HSET', KEYS[2], 'offset', string.format('%.0f', offset))
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+-- A day longer, so that a client that missed nothing is told so.
+redis.call('PEXPIRE', KEYS[2], string.format('%.0f', ARGV[3] + 86400000))
+return #new

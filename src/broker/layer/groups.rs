@@ -1,0 +1,190 @@
+//! Reads a `RedisPubSubChannelLayer`: groups are Redis channels, spread over the hosts.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use redis::Client;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+use super::importer::{Importer, Incoming};
+use super::{Layer, Wire};
+use crate::channel_layer::{GroupChannels, host_of};
+use crate::config::ChannelsLayer;
+use crate::protocol::ChannelName;
+use crate::redis_link::{Heard, Lost, PubSub, RedisFailure, pubsub_client};
+use crate::telemetry;
+
+/// Messages that wait to be imported, by count and bytes. Beyond it the subscription counts as broken.
+const WAITING: usize = 8 * 1024;
+const WAITING_BYTES: usize = 32 << 20;
+
+/// Groups of one SUBSCRIBE.
+const GROUPS_PER_COMMAND: usize = 512;
+
+/// A message on its way to the importer, and its share of the bytes.
+struct Waiting {
+    incoming: Incoming,
+    _bytes: OwnedSemaphorePermit,
+}
+
+/// Connections to the hosts, in their order; they belong to one subscription. None in the core layer.
+#[derive(Default)]
+pub(in crate::broker) struct Links(Vec<PubSub>);
+
+/// Groups as Redis channels, and what comes of them.
+pub(super) struct Groups {
+    clients: Vec<Client>,
+    names: GroupChannels,
+    sender: mpsc::Sender<Waiting>,
+    receiver: RefCell<Option<mpsc::Receiver<Waiting>>>,
+    bytes: Arc<Semaphore>,
+}
+
+impl Groups {
+    pub fn new(settings: &ChannelsLayer) -> Result<Self, String> {
+        let (sender, receiver) = mpsc::channel(WAITING);
+        Ok(Self {
+            clients: settings.hosts.iter().map(pubsub_client).collect::<Result<_, _>>()?,
+            names: GroupChannels::new(&settings.prefix),
+            sender,
+            receiver: RefCell::new(Some(receiver)),
+            bytes: Arc::new(Semaphore::new(WAITING_BYTES)),
+        })
+    }
+
+    /// New links to all hosts.
+    pub async fn connect(&self, give_up: &mpsc::Sender<&'static str>) -> Result<Links, Lost> {
+        let mut links = Vec::with_capacity(self.clients.len());
+        for client in &self.clients {
+            let (give_up, sender) = (give_up.clone(), self.sender.clone());
+            let (bytes, names) = (Arc::clone(&self.bytes), self.names.clone());
+            let link = PubSub::connect(client, move |heard| match heard {
+                Heard::Message { channel, payload } => {
+                    let Some(channel) = names.channel(&channel) else { return };
+                    if !put(&sender, &bytes, channel, payload) {
+                        let _told_already =
+                            give_up.try_send("messages came faster than they are taken");
+                    }
+                }
+                Heard::Disconnected => {
+                    let _told_already = give_up.try_send("connection closed");
+                }
+            });
+            links.push(link.await?);
+        }
+        Ok(Links(links))
+    }
+
+    /// Returns those that Redis refuses.
+    pub async fn subscribe(
+        &self,
+        links: &mut Links,
+        channels: &[ChannelName],
+    ) -> Result<Vec<ChannelName>, Lost> {
+        let mut refused = Vec::new();
+        for (link, channels) in self.by_host(links, channels) {
+            for some in channels.chunks(GROUPS_PER_COMMAND) {
+                let names: Vec<String> = some.iter().map(|one| self.names.of(one)).collect();
+                match link.subscribe(&names).await {
+                    Ok(()) => continue,
+                    Err(RedisFailure::Unavailable) => return Err(Lost("no answer to SUBSCRIBE")),
+                    // One forbidden channel fails the whole command: find out which.
+                    Err(RedisFailure::Refused(_)) => {}
+                }
+                for (channel, name) in some.iter().zip(names) {
+                    match link.subscribe(&[name]).await {
+                        Ok(()) => {}
+                        Err(RedisFailure::Unavailable) => {
+                            return Err(Lost("no answer to SUBSCRIBE"));
+                        }
+                        Err(RedisFailure::Refused(error)) => {
+                            telemetry::subscription::refused(&error);
+                            refused.push(channel.clone());
+                        }
+                    }
+                }
+            }
+        }
+        Ok(refused)
+    }
+
+    pub async fn unsubscribe(
+        &self,
+        links: &mut Links,
+        channels: &[ChannelName],
+    ) -> Result<(), Lost> {
+        for (link, channels) in self.by_host(links, channels) {
+            for some in channels.chunks(GROUPS_PER_COMMAND) {
+                let names: Vec<String> = some.iter().map(|one| self.names.of(one)).collect();
+                link.unsubscribe(&names).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn by_host<'a>(
+        &self,
+        Links(links): &'a mut Links,
+        channels: &[ChannelName],
+    ) -> Vec<(&'a mut PubSub, Vec<ChannelName>)> {
+        let hosts = links.len();
+        let mut all: Vec<_> = links.iter_mut().map(|link| (link, Vec::new())).collect();
+        for channel in channels {
+            if let Some((_, some)) = all.get_mut(host_of(&self.names.of(channel), hosts)) {
+                some.push(channel.clone());
+            }
+        }
+        all
+    }
+}
+
+impl Links {
+    /// Whether every host answers.
+    pub async fn ping(&mut self) -> Result<(), Lost> {
+        for link in &mut self.0 {
+            link.ping().await?;
+        }
+        Ok(())
+    }
+}
+
+/// Does not wait; false = there is no room.
+fn put(
+    sender: &mpsc::Sender<Waiting>,
+    bytes: &Arc<Semaphore>,
+    channel: ChannelName,
+    payload: Vec<u8>,
+) -> bool {
+    let share = payload.len().min(WAITING_BYTES) as u32;
+    let Ok(bytes) = Arc::clone(bytes).try_acquire_many_owned(share) else { return false };
+    let incoming = Incoming { payload, score: None, channel: Some(channel) };
+    sender.try_send(Waiting { incoming, _bytes: bytes }).is_ok()
+}
+
+impl Layer {
+    /// Takes messages from the links for ever.
+    pub(super) async fn import_messages(self, mut importer: Importer) {
+        let Wire::PubSub(groups) = &self.0.wire else { return };
+        let Some(mut receiver) = groups.receiver.borrow_mut().take() else { return };
+        let mut ready = Vec::new();
+        loop {
+            let due = importer.next_due();
+            tokio::select! {
+                count = receiver.recv_many(&mut ready, GROUPS_PER_COMMAND) => {
+                    if count == 0 {
+                        return;
+                    }
+                }
+                () = until(due) => {}
+            }
+            importer.bring(ready.drain(..).map(|waiting| waiting.incoming)).await;
+        }
+    }
+}
+
+async fn until(due: Option<std::time::Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,237 @@
+//! What was read of the layer, on its way to the histories or straight to the intake.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+use super::{Layer, PAUSE, Wire};
+use crate::broker::Publication;
+use crate::broker::core::Intake;
+use crate::broker::history::{self, Attendance, Import, Imported};
+use crate::protocol::ChannelName;
+use crate::telemetry;
+use crate::telemetry::channel_layer::Outcome;
+
+/// One import ends at this many bytes.
+const IMPORT_BYTES: usize = 4 << 20;
+
+/// Messages that wait for another node's to be appended, of all channels; beyond it they wait no longer.
+const HELD: usize = 16 * 1024;
+
+/// How long the identity of a message is known: longer than it can be under way to any node.
+const KNOWN: Duration = Duration::from_secs(120);
+
+/// How long the one node that imports a channel, where messages have no identity, may be silent.
+const READER: Duration = Duration::from_secs(3);
+
+/// How often the intake is looked at while it is full.
+const FULL_PAUSE: Duration = Duration::from_millis(1);
+
+/// A payload as the layer had it.
+pub(super) struct Incoming {
+    pub payload: Vec<u8>,
+    /// When it was sent, by the sender's clock; the core layer's.
+    pub score: Option<f64>,
+    /// What it is for, where the payload does not say.
+    pub channel: Option<ChannelName>,
+}
+
+/// Takes messages in order, one caller at a time.
+pub(super) struct Importer {
+    layer: Layer,
+    intake: Intake,
+    max_bytes: usize,
+    /// Messages of channels where another node appends first.
+    held: HashMap<ChannelName, Vec<Imported>>,
+    held_count: usize,
+}
+
+impl Importer {
+    pub fn new(layer: &Layer, intake: Intake, max_bytes: usize) -> Self {
+        Self { layer: layer.clone(), intake, max_bytes, held: HashMap::new(), held_count: 0 }
+    }
+
+    /// When messages that are held are to be brought on.
+    pub fn next_due(&self) -> Option<Instant> {
+        let books = self.layer.0.books.borrow();
+        self.held.keys().filter_map(|channel| books.deferred(channel)).min()
+    }
+
+    /// Returns when all of it has been taken by the engine, however long that is away.
+    pub async fn bring(&mut self, incoming: impl Iterator<Item = Incoming>) {
+        let mut imports = Imports::default();
+        self.release_due(&mut imports);
+        for incoming in incoming {
+            let Some((channels, json, id)) = self.read(incoming) else { continue };
+            for channel in channels {
+                self.direct(channel, &json, &id, &mut imports).await;
+            }
+            if imports.bytes >= IMPORT_BYTES {
+                self.import(std::mem::take(&mut imports)).await;
+            }
+        }
+        self.import(imports).await;
+    }
+
+    /// Whom it is for, and what. `None` = nobody here; it was counted.
+    fn read(&self, incoming: Incoming) -> Option<(Vec<ChannelName>, Bytes, String)> {
+        let layer = &*self.layer.0;
+        let message = match layer.serializer.read(&incoming.payload) {
+            Ok(message) => message,
+            Err(bad) => {
+                telemetry::channel_layer::unreadable(bad.label());
+                return None;
+            }
+        };
+        let types = &layer.settings.types;
+        let wanted = |of: &String| types.contains(of);
+        if !types.is_empty() && !message.message_type.as_ref().is_some_and(wanted) {
+            telemetry::channel_layer::received(Outcome::OtherType);
+            return None;
+        }
+        if message.json.len() > self.max_bytes {
+            telemetry::delivery::publication_too_large(message.json.len());
+            return None;
+        }
+        let mut channels = match (&layer.wire, incoming.channel) {
+            (Wire::Core { names, .. }, _) => {
+                message.members.iter().filter_map(|member| names.channel(member)).collect()
+            }
+            (Wire::PubSub(_), channel) => Vec::from_iter(channel),
+        };
+        let books = layer.books.borrow();
+        channels.retain(|channel| books.contains(channel));
+        if channels.is_empty() {
+            telemetry::channel_layer::received(Outcome::NobodyHere);
+            return None;
+        }
+        let id = incoming.score.map_or(String::new(), |score| identity(score, &message.json));
+        Some((channels, message.json.into(), id))
+    }
+
+    async fn direct(
+        &mut self,
+        channel: ChannelName,
+        json: &Bytes,
+        id: &str,
+        imports: &mut Imports,
+    ) {
+        let Some(rule) = self.layer.0.history.rule(&channel) else {
+            telemetry::channel_layer::received(Outcome::Live);
+            return self.deliver(channel, json).await;
+        };
+        let imported = Imported { id: id.to_owned(), json: json.clone() };
+        let deferred = self.layer.0.books.borrow().deferred(&channel).is_some();
+        if deferred && self.held_count < HELD {
+            self.held_count += 1;
+            self.held.entry(channel).or_default().push(imported);
+        } else {
+            for earlier in self.release(&channel) {
+                imports.add(&channel, rule, earlier);
+            }
+            imports.add(&channel, rule, imported);
+        }
+    }
+
+    /// Its messages wait no longer.
+    fn release(&mut self, channel: &ChannelName) -> Vec<Imported> {
+        self.layer.0.books.borrow_mut().undeferred(channel);
+        let released = self.held.remove(channel).unwrap_or_default();
+        self.held_count -= released.len();
+        released
+    }
+
+    fn release_due(&mut self, imports: &mut Imports) {
+        if self.held.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        let waits = |channel: &ChannelName| {
+            self.layer.0.books.borrow().deferred(channel).is_some_and(|until| until > now)
+        };
+        let due: Vec<_> = self.held.keys().filter(|channel| !waits(channel)).cloned().collect();
+        for channel in due {
+            let released = self.release(&channel);
+            if let Some(rule) = self.layer.0.history.rule(&channel) {
+                released.into_iter().for_each(|one| imports.add(&channel, rule, one));
+            }
+        }
+    }
+
+    /// To this node's own clients. The engine thread empties the intake and waits for no client, so it
+    /// has room soon.
+    async fn deliver(&mut self, channel: ChannelName, json: &Bytes) {
+        let delivery = history::encode(json, None);
+        let received = Instant::now();
+        let publication = Publication { channel, delivery, received };
+        while self.intake.try_put(publication.clone()).is_err() {
+            tokio::time::sleep(FULL_PAUSE).await;
+        }
+    }
+
+    /// Tries until Redis answers: a message that has an identity is appended once all the same.
+    async fn import(&mut self, Imports { list, .. }: Imports) {
+        let Some(history) = self.layer.redis() else { return };
+        if list.is_empty() {
+            return;
+        }
+        let by_id = matches!(self.layer.0.wire, Wire::Core { .. });
+        let known = if by_id { KNOWN } else { READER };
+        let answers = loop {
+            match history.import(&self.layer.0.node, known, &list).await {
+                Ok(answers) => break answers,
+                Err(_) => tokio::time::sleep(PAUSE).await,
+            }
+        };
+        let mut refused = Vec::new();
+        for (import, answer) in list.into_iter().zip(answers) {
+            let count = import.publications.len();
+            match answer {
+                Ok(appended) => {
+                    let appended = appended.min(count);
+                    telemetry::channel_layer::received_many(Outcome::Appended, appended);
+                    telemetry::channel_layer::received_many(Outcome::Duplicate, count - appended);
+                }
+                Err(_) => {
+                    telemetry::channel_layer::received_many(Outcome::Refused, count);
+                    refused.push(import.channel);
+                }
+            }
+        }
+        if !refused.is_empty() {
+            let layer = self.layer.clone();
+            tokio::task::spawn_local(async move { layer.missed(refused, Attendance::Lost).await });
+        }
+    }
+}
+
+/// What is to be appended next: channels in the order of their first message.
+#[derive(Default)]
+struct Imports {
+    list: Vec<Import>,
+    index: HashMap<ChannelName, usize>,
+    bytes: usize,
+}
+
+impl Imports {
+    fn add(&mut self, channel: &ChannelName, rule: crate::config::History, imported: Imported) {
+        self.bytes += imported.json.len();
+        let at = *self.index.entry(channel.clone()).or_insert_with(|| {
+            self.list.push(Import { channel: channel.clone(), rule, publications: Vec::new() });
+            self.list.len() - 1
+        });
+        if let Some(import) = self.list.get_mut(at) {
+            import.publications.push(imported);
+        }
+    }
+}
+
+/// The same on every node: when it was sent, which the layer writes alike into all mailboxes of a host,
+/// and what it says.
+fn identity(score: f64, json: &[u8]) -> String {
+    let digest = Sha256::digest(json);
+    let digest = digest.iter().take(8).map(|byte| format!("{byte:02x}"));
+    std::iter::once(format!("{score}:")).chain(digest).collect()
+}

@@ -1,0 +1,85 @@
+//! The mailbox of this node in a `RedisChannelLayer`: a sorted set that every message for it is put into,
+//! and that a connection of its own empties.
+
+use std::time::Duration;
+
+use redis::{Client, Value};
+
+use super::MailboxNames;
+use crate::redis_link::{Blocking, RedisFailure};
+
+/// The most messages of one pop.
+const LETTERS_PER_POP: usize = 500;
+
+/// A message as it lay in the mailbox.
+#[derive(Debug, PartialEq)]
+pub struct Letter {
+    pub payload: Vec<u8>,
+    /// When it was sent, by the sender's clock: the same in every mailbox of one host.
+    pub score: f64,
+}
+
+/// The reading end. What was popped is nowhere else: a pop must be awaited to its end.
+pub struct Mailbox {
+    link: Blocking,
+    key: String,
+    /// Whether the server knows BZMPOP, and this user may.
+    pops_many: bool,
+}
+
+impl Mailbox {
+    pub async fn connect(client: &Client, names: &MailboxNames) -> Result<Self, RedisFailure> {
+        Ok(Self { link: Blocking::connect(client).await?, key: names.mailbox(), pops_many: true })
+    }
+
+    /// The oldest messages, up to [`LETTERS_PER_POP`], or none within `wait`. After an error the
+    /// connection is to be given up.
+    pub async fn pop(&mut self, wait: Duration) -> Result<Vec<Letter>, RedisFailure> {
+        if self.pops_many {
+            let mut pop = redis::cmd("BZMPOP");
+            pop.arg(wait.as_secs_f64()).arg(1).arg(&self.key).arg("MIN");
+            pop.arg("COUNT").arg(LETTERS_PER_POP);
+            match self.link.query::<Value>(&pop, wait).await {
+                Ok(answer) => return Ok(letters(answer)),
+                // Redis before 7, or not permitted.
+                Err(RedisFailure::Refused(_)) => self.pops_many = false,
+                Err(failure) => return Err(failure),
+            }
+        }
+        let mut pop = redis::cmd("BZPOPMIN");
+        pop.arg(&self.key).arg(wait.as_secs_f64());
+        let mut popped = letters(self.link.query(&pop, wait).await?);
+        if !popped.is_empty() {
+            // Without an answer the first is still there, and the next pop fails.
+            popped.extend(self.pop_ready(LETTERS_PER_POP - 1).await.unwrap_or_default());
+        }
+        Ok(popped)
+    }
+
+    /// What is there now.
+    async fn pop_ready(&mut self, count: usize) -> Result<Vec<Letter>, RedisFailure> {
+        let mut pop = redis::cmd("ZPOPMIN");
+        pop.arg(&self.key).arg(count);
+        Ok(letters(self.link.query(&pop, Duration::ZERO).await?))
+    }
+}
+
+/// The members and scores of an answer, however deep in arrays: BZMPOP, BZPOPMIN and ZPOPMIN differ in
+/// that, and RESP2 and RESP3 do. A key that stands before them has no score behind it.
+fn letters(answer: Value) -> Vec<Letter> {
+    let mut letters = Vec::new();
+    collect(answer, &mut letters);
+    letters
+}
+
+fn collect(value: Value, letters: &mut Vec<Letter>) {
+    let Value::Array(values) = value else { return };
+    let mut payload = None;
+    for value in values {
+        match (value, payload.take()) {
+            (Value::Double(score), Some(payload)) => letters.push(Letter { payload, score }),
+            (Value::BulkString(bytes), _) => payload = Some(bytes),
+            (nested, _) => collect(nested, letters),
+        }
+    }
+}

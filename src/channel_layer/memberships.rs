@@ -1,0 +1,147 @@
+//! The membership of this node in groups of a `RedisChannelLayer`: joined, renewed and left on the hosts
+//! that the groups are on.
+
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::watch;
+
+use super::{MailboxNames, host_of};
+use crate::config::ChannelsLayer;
+use crate::protocol::ChannelName;
+use crate::redis_link::{Commands, RedisFailure};
+use crate::shutdown::Shutdown;
+
+/// Groups of one write.
+const GROUPS_PER_WRITE: usize = 500;
+
+/// A membership that was asked for.
+#[derive(Debug)]
+pub struct Joined {
+    pub channel: ChannelName,
+    /// Whether there was none before; `Err` = Redis refuses this one.
+    pub is_new: Result<bool, RedisFailure>,
+}
+
+/// The hosts of the layer.
+pub struct Memberships {
+    hosts: Vec<Commands>,
+    names: MailboxNames,
+    group_expiry: Duration,
+}
+
+impl Memberships {
+    pub fn start(
+        layer: &ChannelsLayer,
+        names: MailboxNames,
+        shutdown: &Shutdown,
+    ) -> Result<Self, String> {
+        let host = |(number, url)| {
+            // Metric labels live as long as the process; there are as many as hosts.
+            let name = match number {
+                0 => "channel_layer",
+                _ => &*format!("channel_layer_{}", number + 1).leak(),
+            };
+            Commands::start(url, name, shutdown)
+        };
+        let hosts = layer.hosts.iter().enumerate().map(host).collect::<Result<_, _>>()?;
+        Ok(Self { hosts, names, group_expiry: layer.group_expiry })
+    }
+
+    /// Whether every host answers.
+    pub fn are_up(&self) -> bool {
+        self.hosts.iter().all(Commands::is_up)
+    }
+
+    /// Each host's connection: whether it is there, and each change of it.
+    pub fn ups(&self) -> Vec<watch::Receiver<bool>> {
+        self.hosts.iter().map(Commands::ups).collect()
+    }
+
+    /// Joins, or renews. `Err` = a host has no answer; some may have been joined all the same.
+    pub async fn join(&self, channels: &[ChannelName]) -> Result<Vec<Joined>, RedisFailure> {
+        let mut joined = Vec::with_capacity(channels.len());
+        for (host, channels) in self.by_host(channels) {
+            for some in channels.chunks(GROUPS_PER_WRITE) {
+                let mut pipeline = redis::pipe();
+                let now = now();
+                for channel in some {
+                    let group = self.names.group(channel);
+                    let (add, expire) = (redis::cmd("ZADD"), redis::cmd("EXPIRE"));
+                    let member = self.names.member(channel);
+                    pipeline.add_command(with(add, [&group, &now, &member]));
+                    let seconds = self.group_expiry.as_secs().to_string();
+                    pipeline.add_command(with(expire, [&group, &seconds]));
+                }
+                let mut answers = host.each::<i64>(pipeline).await?.into_iter();
+                for channel in some {
+                    let (added, _expires) = (answers.next(), answers.next());
+                    let added = added.unwrap_or(Err(RedisFailure::Unavailable));
+                    joined.push(Joined {
+                        channel: channel.clone(),
+                        is_new: added.map(|added| added > 0),
+                    });
+                }
+            }
+        }
+        Ok(joined)
+    }
+
+    /// What a host has no answer to is forgotten there with `group_expiry`.
+    pub async fn leave(&self, channels: &[ChannelName]) -> Result<(), RedisFailure> {
+        for (host, channels) in self.by_host(channels) {
+            for some in channels.chunks(GROUPS_PER_WRITE) {
+                let mut pipeline = redis::pipe();
+                for channel in some {
+                    let (group, member) = (self.names.group(channel), self.names.member(channel));
+                    pipeline.add_command(with(redis::cmd("ZREM"), [&group, &member]));
+                }
+                let _was_there = host.each::<i64>(pipeline).await?;
+            }
+        }
+        Ok(())
+    }
+
+    pub async fn remove_mailbox(&self) -> Result<(), RedisFailure> {
+        let mut remove = redis::cmd("DEL");
+        remove.arg(self.names.mailbox());
+        let _removed: i64 = self.mailbox_host()?.query(&remove).await?;
+        Ok(())
+    }
+
+    /// How many messages wait in the mailbox.
+    pub async fn waiting(&self) -> Result<usize, RedisFailure> {
+        let mut count = redis::cmd("ZCARD");
+        count.arg(self.names.mailbox());
+        self.mailbox_host()?.query(&count).await
+    }
+
+    fn mailbox_host(&self) -> Result<&Commands, RedisFailure> {
+        self.hosts.first().ok_or(RedisFailure::Unavailable)
+    }
+
+    fn by_host(&self, channels: &[ChannelName]) -> Vec<(&Commands, Vec<ChannelName>)> {
+        let mut all: Vec<_> = self.hosts.iter().map(|host| (host, Vec::new())).collect();
+        for channel in channels {
+            if let Some((_, some)) = all.get_mut(host_of(channel.as_str(), self.hosts.len())) {
+                some.push(channel.clone());
+            }
+        }
+        all
+    }
+}
+
+fn with<'a>(
+    mut command: redis::Cmd,
+    arguments: impl IntoIterator<Item = &'a String>,
+) -> redis::Cmd {
+    for argument in arguments {
+        command.arg(argument);
+    }
+    command
+}
+
+/// Seconds since 1970, as the backend's members have it.
+fn now() -> String {
+    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    format!("{:.6}", since_1970.map_or(0.0, |since| since.as_secs_f64()))
+}

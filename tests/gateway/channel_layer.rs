@@ -1,0 +1,330 @@
+//! What a Django backend sends to groups reaches the clients, with either layer of channels_redis.
+
+use serde_json::{Value, json};
+
+use crate::rig::{Backend, Client, Event, Gateway, Redis, Settings, http, until};
+
+const PATH: &str = "/ws/chat/42/";
+
+fn settings(redis: &Redis, wire: &str) -> Settings {
+    Settings::chat("http://127.0.0.1:1/")
+        .redis(&redis.url())
+        .also("engine.redis", &format!("wire = {wire:?}"))
+        .also("engine.redis.channels", "refresh = \"1s\"")
+}
+
+async fn start(settings: Settings) -> Gateway {
+    let gateway = Gateway::start(settings).await;
+    until("ready gateway", async || {
+        (http::get(gateway.admin(), "/readyz").await.status == 200).then_some(())
+    })
+    .await;
+    gateway
+}
+
+fn chunk(number: usize) -> Value {
+    json!({"type": "chat.message", "event": "chunk", "chunk": format!("{number} "), "n": number})
+}
+
+/// Sends chunks to the group of channel `chat_42`.
+async fn send(backend: &mut Backend, wire: &str, numbers: std::ops::Range<usize>) {
+    for number in numbers {
+        if wire == "channels-core" {
+            assert_eq!(
+                backend.send("chat_42", &chunk(number)).await,
+                0,
+                "a full mailbox at {number}"
+            );
+        } else {
+            backend.publish("chat_42", &chunk(number)).await;
+        }
+    }
+}
+
+/// The next chunks are those of `numbers`; returns the offset of the last.
+async fn expect(client: &mut Client, numbers: std::ops::Range<usize>) -> Option<u64> {
+    let mut offset = None;
+    for number in numbers {
+        let event = client.next_json().await;
+        assert_eq!(event["n"], number, "{event}");
+        assert_eq!(event["type"], "chat.message");
+        if let (Some(last), Some(now)) = (offset, event["offset"].as_u64()) {
+            assert_eq!(now, last + 1, "{event}");
+        }
+        offset = event["offset"].as_u64();
+    }
+    offset
+}
+
+async fn messages(gateway: &Gateway, outcome: &str) -> f64 {
+    gateway.metric("tidegate_channel_layer_messages_total", &[("outcome", outcome)]).await
+}
+
+async fn keys(redis: &Redis, pattern: &str) -> Vec<String> {
+    redis.run(&["KEYS", pattern]).await
+}
+
+async fn events_come_in_order_and_can_be_resumed(wire: &str) {
+    let redis = Redis::start().await;
+    let gateway = start(settings(&redis, wire)).await;
+    let mut backend = Backend::new(&redis).await;
+    let (mut client, connected) = Client::connected(&gateway, PATH).await;
+    send(&mut backend, wire, 0..50).await;
+    let offset = expect(&mut client, 0..50).await.expect("an offset");
+    drop(client);
+    gateway
+        .wait_for_metric("tidegate_connections", &[("route", "/ws/chat/{conversation_id}/")], 0.0)
+        .await;
+    // Nobody is connected, and nothing is lost.
+    send(&mut backend, wire, 50..60).await;
+    let epoch = connected["epoch"].as_str().expect("an epoch");
+    let path = format!("{PATH}?since={offset}&epoch={epoch}");
+    let (mut client, connected) = Client::connected(&gateway, &path).await;
+    assert_eq!(connected["recovered"], true, "{connected}");
+    expect(&mut client, 50..60).await;
+    send(&mut backend, wire, 60..70).await;
+    expect(&mut client, 60..70).await;
+}
+
+#[tokio::test]
+async fn core_events_come_in_order_and_can_be_resumed() {
+    events_come_in_order_and_can_be_resumed("channels-core").await;
+}
+
+#[tokio::test]
+async fn pubsub_events_come_in_order_and_can_be_resumed() {
+    events_come_in_order_and_can_be_resumed("channels-pubsub").await;
+}
+
+async fn a_channel_without_history_hears_its_group(wire: &str) {
+    let redis = Redis::start().await;
+    let gateway = start(settings(&redis, wire).without_history()).await;
+    let mut backend = Backend::new(&redis).await;
+    let (mut client, _) = Client::connected(&gateway, PATH).await;
+    send(&mut backend, wire, 0..50).await;
+    assert_eq!(expect(&mut client, 0..50).await, None);
+    // The gateway's own publications as well.
+    gateway.publish("chat_42", chunk(50)).await;
+    expect(&mut client, 50..51).await;
+}
+
+#[tokio::test]
+async fn core_without_history() {
+    a_channel_without_history_hears_its_group("channels-core").await;
+}
+
+#[tokio::test]
+async fn pubsub_without_history() {
+    a_channel_without_history_hears_its_group("channels-pubsub").await;
+}
+
+/// Each event once, with the same place on both nodes.
+async fn two_nodes_bring_each_event_once(wire: &str) {
+    let redis = Redis::start().await;
+    let nodes = [start(settings(&redis, wire)).await, start(settings(&redis, wire)).await];
+    let mut backend = Backend::new(&redis).await;
+    let (mut one, _) = Client::connected(&nodes[0], PATH).await;
+    send(&mut backend, wire, 0..20).await;
+    expect(&mut one, 0..20).await;
+    let (mut other, _) = Client::connected(&nodes[1], PATH).await;
+    send(&mut backend, wire, 20..120).await;
+    let (first, second) = (expect(&mut one, 20..120).await, expect(&mut other, 20..120).await);
+    assert!(first.is_some() && first == second);
+    send(&mut backend, wire, 120..130).await;
+    expect(&mut one, 120..130).await;
+    expect(&mut other, 120..130).await;
+    until("all copies", async || {
+        let duplicates =
+            messages(&nodes[0], "duplicate").await + messages(&nodes[1], "duplicate").await;
+        (duplicates == 110.0).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn core_of_two_nodes() {
+    two_nodes_bring_each_event_once("channels-core").await;
+}
+
+#[tokio::test]
+async fn pubsub_of_two_nodes() {
+    two_nodes_bring_each_event_once("channels-pubsub").await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_stops_leaves_its_groups() {
+    let redis = Redis::start().await;
+    let mut gateway = start(settings(&redis, "channels-core")).await;
+    let (_one, _) = Client::connected(&gateway, PATH).await;
+    let (_other, _) = Client::connected(&gateway, "/ws/chat/43/").await;
+    assert_eq!(keys(&redis, "asgi:group:*").await.len(), 2);
+    gateway.stop().await;
+    assert_eq!(keys(&redis, "asgi*").await, Vec::<String>::new());
+}
+
+/// 10,000 events while one client does not read.
+#[tokio::test]
+async fn a_flood_reaches_those_who_read_and_no_mailbox_is_ever_full() {
+    const EVENTS: usize = 10_000;
+    let redis = Redis::start().await;
+    let settings = settings(&redis, "channels-core")
+        .also("engine.redis.channels", "capacity = 1500")
+        .each_route(|route| {
+            format!("{route}\nsend_queue = {{ messages = 20000, bytes = \"64MiB\" }}\n")
+        });
+    let gateway = start(settings).await;
+    let mut backend = Backend::new(&redis).await;
+    let (mut reader, _) = Client::connected(&gateway, PATH).await;
+    let (_sleeper, _) = Client::connected(&gateway, PATH).await;
+    let sending = async {
+        for begin in (0..EVENTS).step_by(100) {
+            // A machine that is too slow for all of this at once is not the matter here.
+            until("a reader that goes on", async || {
+                let waiting: usize = match &keys(&redis, "asgispecific*").await[..] {
+                    [] => 0,
+                    [mailbox, ..] => redis.run(&["ZCARD", mailbox]).await,
+                };
+                (waiting < 1000).then_some(())
+            })
+            .await;
+            send(&mut backend, "channels-core", begin..begin + 100).await;
+        }
+    };
+    let reading = async { expect(&mut reader, 0..EVENTS).await };
+    let (_, offset) = tokio::join!(sending, reading);
+    assert!(offset.is_some());
+    assert_eq!(gateway.metric("tidegate_channel_layer_mailbox_full_total", &[]).await, 0.0);
+    assert_eq!(messages(&gateway, "appended").await, EVENTS as f64);
+}
+
+#[tokio::test]
+async fn a_lost_membership_is_made_anew_and_told() {
+    let redis = Redis::start().await;
+    let gateway = start(settings(&redis, "channels-core")).await;
+    let mut backend = Backend::new(&redis).await;
+    let (mut client, connected) = Client::connected(&gateway, PATH).await;
+    send(&mut backend, "channels-core", 0..3).await;
+    let offset = expect(&mut client, 0..3).await.expect("an offset");
+    let _: i64 = redis.run(&["DEL", "asgi:group:chat_42"]).await;
+    // Nobody gets this one.
+    send(&mut backend, "channels-core", 3..4).await;
+    assert_eq!(client.closed().await, Some(1012));
+    let epoch = connected["epoch"].as_str().expect("an epoch");
+    let path = format!("{PATH}?since={offset}&epoch={epoch}");
+    let (mut client, connected) = Client::connected(&gateway, &path).await;
+    assert_eq!(connected["recovered"], false, "{connected}");
+    send(&mut backend, "channels-core", 4..6).await;
+    expect(&mut client, 4..6).await;
+}
+
+#[tokio::test]
+async fn a_redis_that_comes_back_empty_is_joined_again() {
+    for wire in ["channels-core", "channels-pubsub"] {
+        let mut redis = Redis::start().await;
+        let gateway = start(settings(&redis, wire)).await;
+        let (mut client, _) = Client::connected(&gateway, PATH).await;
+        let mut backend = Backend::new(&redis).await;
+        send(&mut backend, wire, 0..3).await;
+        expect(&mut client, 0..3).await;
+        redis.restart().await;
+        // Clients that came while it was away may be sent away once more.
+        let mut backend = Backend::new(&redis).await;
+        until("a client that hears its group", async || {
+            let mut client = Client::attempt(gateway.addr(), PATH).await?;
+            let Event::Text(_connected) = client.next().await else { return None };
+            send(&mut backend, wire, 3..4).await;
+            match client.next().await {
+                Event::Text(text) => text.contains("\"n\":3").then_some(()),
+                _ => None,
+            }
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn json_a_prefix_and_types() {
+    let redis = Redis::start().await;
+    let settings = settings(&redis, "channels-core").also(
+        "engine.redis.channels",
+        "serializer = \"json\"\nprefix = \"app:ws\"\ntypes = [\"chat.message\"]\nkeep_type = false",
+    );
+    let gateway = start(settings).await;
+    let mut backend = Backend::new(&redis).await;
+    (backend.json, backend.prefix) = (true, "app:ws".into());
+    let (mut client, _) = Client::connected(&gateway, PATH).await;
+    backend.send("chat_42", &json!({"type": "battle.event", "n": 0})).await;
+    backend.send("chat_42", &json!({"n": 1})).await;
+    backend.send("chat_42", &json!({"type": "chat.message", "n": 2})).await;
+    let event = client.next_json().await;
+    assert_eq!((event["n"].as_u64(), event.get("type")), (Some(2), None), "{event}");
+    assert_eq!(messages(&gateway, "other_type").await, 2.0);
+}
+
+#[tokio::test]
+async fn what_holds_no_message_harms_nobody() {
+    let redis = Redis::start().await;
+    let gateway = start(settings(&redis, "channels-core")).await;
+    let mut backend = Backend::new(&redis).await;
+    let (mut client, _) = Client::connected(&gateway, PATH).await;
+    for body in [&b""[..], b"\xc1", b"\x81", &[0x91; 5000], b"\xdf\xff\xff\xff\xff", b"\x01", b"{}"]
+    {
+        backend.send_body("chat_42", |_, _| body.to_vec()).await;
+    }
+    send(&mut backend, "channels-core", 0..1).await;
+    expect(&mut client, 0..1).await;
+}
+
+#[tokio::test]
+async fn a_channel_that_is_no_group_is_refused() {
+    let redis = Redis::start().await;
+    let gateway = start(settings(&redis, "channels-core")).await;
+    for name in ["a%20b", "caf%C3%A9", &"x".repeat(95)] {
+        let mut client = Client::open(gateway.addr(), &format!("/ws/chat/{name}/"), &[]).await;
+        assert_eq!(client.closed().await, Some(4003), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_bzmpop_is_read_all_the_same() {
+    let redis = Redis::start().await;
+    let () = redis.run(&["ACL", "SETUSER", "default", "-bzmpop"]).await;
+    let gateway = start(settings(&redis, "channels-core")).await;
+    let mut backend = Backend::new(&redis).await;
+    let (mut client, _) = Client::connected(&gateway, PATH).await;
+    send(&mut backend, "channels-core", 0..20).await;
+    expect(&mut client, 0..20).await;
+}
+
+/// Groups are spread over the hosts, and every gateway's mailbox is on the first.
+#[tokio::test]
+async fn groups_of_two_hosts() {
+    for wire in ["channels-core", "channels-pubsub"] {
+        let hosts = [Redis::start().await, Redis::start().await];
+        let urls = [hosts[0].url(), hosts[1].url()];
+        let settings =
+            settings(&hosts[0], wire).also("engine.redis.channels", &format!("hosts = {urls:?}"));
+        let gateway = start(settings).await;
+        for id in 0..8 {
+            let (mut client, _) = Client::connected(&gateway, &format!("/ws/chat/{id}/")).await;
+            let group = format!("chat_{id}");
+            let mut heard = 0;
+            for host in &hosts {
+                let mut backend = Backend::new(host).await;
+                if wire == "channels-core" {
+                    let key = format!("asgi:group:{group}");
+                    let members: Vec<String> = host.run(&["ZRANGE", &key, "0", "-1"]).await;
+                    heard += members.len();
+                    for member in members {
+                        let to = Backend::new(&hosts[0]).await;
+                        to.put(&member, &chunk(id)).await;
+                    }
+                } else {
+                    heard += backend.publish(&group, &chunk(id)).await;
+                }
+            }
+            assert_eq!(heard, 1);
+            expect(&mut client, id..id + 1).await;
+        }
+    }
+}
