@@ -13,8 +13,12 @@ pub(super) struct Event<'a> {
     /// A number as its text.
     pub task_id: Option<Cow<'a, str>>,
     /// It says that its generation ends, whatever it is called: only the gateway writes that.
-    pub worker_lost: bool,
+    pub by_gateway: bool,
 }
+
+/// Codes of errors that end a generation, as JSON.
+const ENDS: [&str; 4] =
+    [r#""worker_lost""#, r#""task_failed""#, r#""task_revoked""#, r#""task_expired""#];
 
 #[derive(Deserialize)]
 struct Fields<'a> {
@@ -34,8 +38,8 @@ impl<'a> Event<'a> {
             Some(b'0'..=b'9' | b'-') => Some(Cow::Borrowed(raw.get())),
             _ => None,
         });
-        let worker_lost = fields.code.is_some_and(|code| code.get() == r#""worker_lost""#);
-        Some(Self { name: fields.event?, task_id, worker_lost })
+        let by_gateway = fields.code.is_some_and(|code| ENDS.contains(&code.get()));
+        Some(Self { name: fields.event?, task_id, by_gateway })
     }
 
     /// The name alone, where the object begins with it, as most do; `None` = read the whole.
@@ -59,7 +63,7 @@ mod tests {
 
     fn read(json: &str) -> Option<(String, Option<String>, bool)> {
         let event = Event::read(json.as_bytes())?;
-        Some((event.name.into_owned(), event.task_id.map(Cow::into_owned), event.worker_lost))
+        Some((event.name.into_owned(), event.task_id.map(Cow::into_owned), event.by_gateway))
     }
 
     #[test]

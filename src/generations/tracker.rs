@@ -59,7 +59,7 @@ struct Rule {
 impl Rule {
     fn ends(&self, event: &Event<'_>) -> bool {
         event.name == "cancelled"
-            || (event.worker_lost && event.name == "error")
+            || (event.by_gateway && event.name == "error")
             || self.terminal_events.iter().any(|name| *name == event.name)
     }
 }

@@ -17,6 +17,12 @@ pub enum ErrorCode {
     UpstreamRejected,
     /// The upstream took the message and its reply broke off.
     WorkerLost,
+    /// The worker's task raised, died, or is unknown to it.
+    TaskFailed,
+    /// Somebody other than a client has revoked the task.
+    TaskRevoked,
+    /// The task waited too long for a worker.
+    TaskExpired,
     /// This route takes no messages.
     Forbidden,
     /// The engine that keeps tokens and limits, or whoever decides about channels, cannot be reached.
@@ -28,7 +34,7 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::InvalidJson,
         Self::EmptyMessage,
         Self::MessageTooLong,
@@ -37,6 +43,9 @@ impl ErrorCode {
         Self::UpstreamUnavailable,
         Self::UpstreamRejected,
         Self::WorkerLost,
+        Self::TaskFailed,
+        Self::TaskRevoked,
+        Self::TaskExpired,
         Self::Forbidden,
         Self::EngineUnavailable,
         Self::UnknownTask,
@@ -54,6 +63,9 @@ impl ErrorCode {
             Self::UpstreamUnavailable => "upstream_unavailable",
             Self::UpstreamRejected => "upstream_rejected",
             Self::WorkerLost => "worker_lost",
+            Self::TaskFailed => "task_failed",
+            Self::TaskRevoked => "task_revoked",
+            Self::TaskExpired => "task_expired",
             Self::Forbidden => "forbidden",
             Self::EngineUnavailable => "engine_unavailable",
             Self::UnknownTask => "unknown_task",

@@ -26,6 +26,8 @@ pub enum GenerationEnd {
     Completed,
     /// The upstream died, or sent what could not be published.
     WorkerLost,
+    /// The result of its task says so.
+    TaskFailed,
     /// A client wanted no more of it.
     Cancelled,
     /// Nobody has heard of its end within `max_duration`.
@@ -42,6 +44,7 @@ impl GenerationEnd {
         match self {
             Self::Completed => "completed",
             Self::WorkerLost => "worker_lost",
+            Self::TaskFailed => "task_failed",
             Self::Cancelled => "cancelled",
             Self::Overdue => "overdue",
             Self::Taken => "taken",

@@ -2,6 +2,7 @@
 //! terminal event has been heard, so that its user's place is free again, a client can stop it, and a
 //! worker that fell silent is reported.
 
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,8 +14,12 @@ use crate::broker::{Kept, PublishError};
 use crate::config::Route;
 use crate::generations::{Begun, Entry, Expected, Facts, Run, Task, Tracked};
 use crate::limits::Lease;
-use crate::protocol::{ErrorCode, ErrorEvent, cancelled};
+use crate::protocol::{ErrorCode, ErrorEvent, cancelled, complete};
 use crate::telemetry;
+use crate::upstream::TaskEnd;
+
+/// After a task is known to have ended, an event of its own may still be on its way.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 impl Session {
     /// The upstream took a message that was `expected` as `task_id`; `place` is its user's.
@@ -52,6 +57,17 @@ pub(super) fn unix_ms(later: Duration) -> u64 {
     u64::try_from(then.as_millis()).unwrap_or(u64::MAX)
 }
 
+fn task_failed(end: TaskEnd, id: &str) -> String {
+    let (code, text) = match end {
+        TaskEnd::Expired => (ErrorCode::TaskExpired, "no worker was free in time; try again"),
+        TaskEnd::Revoked => (ErrorCode::TaskRevoked, "the reply was stopped"),
+        TaskEnd::Failed | TaskEnd::Succeeded => {
+            (ErrorCode::TaskFailed, "the reply could not be made; try again")
+        }
+    };
+    ErrorEvent::new(code, text).task_id(id).to_json()
+}
+
 /// What a generation holds while it runs.
 pub(super) struct Running {
     pub run: Run,
@@ -75,6 +91,8 @@ pub(super) struct Watch {
 enum Over {
     Ended,
     Cancelled,
+    /// Its task has, and no terminal event of it came.
+    TaskEnded(TaskEnd),
     /// The worker has been silent for too long.
     Silent,
     /// `max_duration` is over.
@@ -141,9 +159,11 @@ impl Watch {
     }
 
     async fn wait(&self) -> Over {
+        let mut task_end = pin!(self.task_end());
         loop {
             let next = self.silent_at().map_or(self.ends, |silent| silent.min(self.ends));
             tokio::select! {
+                end = &mut task_end => return Over::TaskEnded(end),
                 () = self.running.tracked.ended() => return Over::Ended,
                 () = self.running.run.cancelled() => return Over::Cancelled,
                 () = self.running.entry.taken() => return Over::Taken,
@@ -158,6 +178,15 @@ impl Watch {
                 return Over::Overdue;
             }
         }
+    }
+
+    /// Its last words have had their time.
+    async fn task_end(&self) -> TaskEnd {
+        let upstream = self.route.upstream.as_deref().unwrap_or_default();
+        let task_id = &self.running.run.task().id;
+        let end = self.services.upstreams.task_end(upstream, task_id).await;
+        tokio::time::sleep(LAST_WORDS).await;
+        end
     }
 
     /// When the worker will have been silent for too long, as far as it has been heard.
@@ -178,6 +207,8 @@ impl Watch {
                 self.tell_worker().await;
                 (GenerationEnd::Cancelled, cancelled(id))
             }
+            Over::TaskEnded(TaskEnd::Succeeded) => (GenerationEnd::Completed, complete(id)),
+            Over::TaskEnded(end) => (GenerationEnd::TaskFailed, task_failed(*end, id)),
             Over::Silent => (GenerationEnd::WorkerLost, lost("the worker has fallen silent")),
             Over::Overdue if self.silent_at().is_some() => {
                 (GenerationEnd::WorkerLost, lost("the worker took too long"))

@@ -35,6 +35,8 @@ const COUNTERS: &[(&str, &str)] = &[
     ("tidegate_accept_errors_total", "Connections that the operating system could not give"),
     ("tidegate_api_calls_total", "Calls of the server API, by call and outcome"),
     ("tidegate_authorize_failures_total", "Authorize URLs that gave no decision"),
+    ("tidegate_celery_tasks_total", "Tasks whose result was seen, by how they ended"),
+    ("tidegate_celery_untracked_tasks_total", "Tasks whose id was not added to the backend's key"),
     ("tidegate_catch_ups_total", "Channels that this node missed a part of, by outcome"),
     (
         "tidegate_channel_layer_gaps_total",

@@ -34,6 +34,24 @@ pub enum ReplyEnd {
     GivenUp,
 }
 
+/// What a result backend says became of a task that this node looks after.
+pub fn task_ended(outcome: &'static str) {
+    counter!("tidegate_celery_tasks_total", "outcome" => outcome).increment(1);
+    debug!(event = "celery_task_ended", outcome);
+}
+
+/// A result that is no Celery result in JSON; the task is no longer asked for.
+pub fn result_unreadable(task_id: &str) {
+    counter!("tidegate_celery_tasks_total", "outcome" => "unreadable").increment(1);
+    warn!(event = "celery_result_unreadable", task_id, "the result of a task cannot be read");
+}
+
+/// A task is queued, and its id could not be put where the backend looks for it.
+pub fn task_not_tracked(reason: &str) {
+    counter!("tidegate_celery_untracked_tasks_total").increment(1);
+    warn!(event = "celery_task_not_tracked", reason, "the id of a task was not added to its key");
+}
+
 /// The handles of one upstream, made once.
 pub struct UpstreamFacts {
     name: Box<str>,

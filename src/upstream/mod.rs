@@ -37,6 +37,7 @@ mod websocket;
 
 use answer::{Answer, Follows};
 use celery::Celery;
+pub use celery::TaskEnd;
 use connector::HttpClient;
 use gate::{Entry, Gate};
 use queue::Queue;
@@ -264,6 +265,14 @@ impl Upstreams {
         }
     }
 
+    /// Completes when a worker's task is known to have ended, where its upstream can know; else never.
+    pub async fn task_end(&self, name: &str, task_id: &str) -> TaskEnd {
+        match self.shared.upstreams.get(name).map(|shared| &shared.link) {
+            Some(Link::Celery(celery)) => celery.end(task_id).await,
+            _ => std::future::pending().await,
+        }
+    }
+
     /// The name of the event that tells a client of this channel that its message was taken.
     pub fn queued_event(&self, name: &str, channel: &ChannelName) -> &str {
         match self.shared.upstreams.get(name).map(|shared| &shared.config.kind) {
@@ -312,7 +321,7 @@ impl Shared {
             .inspect_err(|_| self.gate.facts.not_asked(Outcome::Rejected))?;
         let entry = self.gate.enter()?;
         let deadline = after(self.config.timeout);
-        queued(entry, message, deadline, celery.push(config, &element)).await
+        queued(entry, message, deadline, celery.push(config, element)).await
     }
 }
 

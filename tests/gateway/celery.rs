@@ -3,9 +3,10 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use futures_util::StreamExt;
 use serde_json::{Value, json};
 
-use super::rig::{Client, Gateway, Redis, Settings};
+use super::rig::{Client, Gateway, Redis, Settings, until};
 
 const PATH: &str = "/ws/chat/42/";
 
@@ -202,4 +203,141 @@ async fn a_broker_that_is_gone_is_unavailable_until_it_is_back() {
     let queued = send(&mut client, json!({"message": "hi"})).await;
     assert_eq!(queued["event"], "task_queued");
     assert_eq!(pop(&redis, "celery").await.0["headers"]["id"], queued["task_id"]);
+}
+
+/// Results in database 4, ids in a key of database 5.
+fn watched(redis: &Redis) -> Settings {
+    let url = redis.url();
+    let key = "app:1:conversation_tasks:{conversation_id}";
+    settings(
+        redis,
+        &format!(
+            "result_backend_url = \"{url}/4\"\nrevoke_signal = \"SIGINT\"\n\
+             track = {{ key = \"{key}\", ttl = \"10m\", redis_url = \"{url}/5\" }}\n"
+        ),
+    )
+}
+
+async fn in_database<T: redis::FromRedisValue>(redis: &Redis, number: u8, words: &[&str]) -> T {
+    let mut connection = redis.connection().await;
+    let mut command = redis::cmd(words[0]);
+    command.arg(&words[1..]);
+    let () = redis::cmd("SELECT").arg(number).query_async(&mut connection).await.expect("SELECT");
+    command.query_async(&mut connection).await.expect("the command succeeds")
+}
+
+/// As a worker writes it.
+async fn result(redis: &Redis, task_id: &Value, status: &str, result: Value) {
+    let task_id = task_id.as_str().expect("an id");
+    let json = json!({
+        "status": status, "result": result, "traceback": null, "children": [],
+        "date_done": "2026-11-23T23:51:48.403057+00:00", "task_id": task_id,
+    });
+    let key = format!("celery-task-meta-{task_id}");
+    let () = in_database(redis, 4, &["SETEX", &key, "86400", &json.to_string()]).await;
+}
+
+#[tokio::test]
+async fn a_task_that_ends_without_a_word_is_told() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(watched(&redis)).await;
+    let mut client = ana(&gateway).await;
+    for (status, why, code) in [
+        ("FAILURE", json!({"exc_type": "ValueError", "exc_message": ["secret"]}), "task_failed"),
+        ("FAILURE", json!({"exc_type": "NotRegistered", "exc_message": ["x"]}), "task_failed"),
+        (
+            "REVOKED",
+            json!({"exc_type": "TaskRevokedError", "exc_message": ["expired"]}),
+            "task_expired",
+        ),
+        (
+            "REVOKED",
+            json!({"exc_type": "TaskRevokedError", "exc_message": ["revoked"]}),
+            "task_revoked",
+        ),
+    ] {
+        let queued = send(&mut client, json!({"message": "hi"})).await;
+        // Not the end of it.
+        result(&redis, &queued["task_id"], "RETRY", Value::Null).await;
+        result(&redis, &queued["task_id"], status, why).await;
+        let error = client.next_json().await;
+        assert_eq!((&error["event"], &error["code"]), (&json!("error"), &json!(code)), "{error}");
+        assert_eq!(error["task_id"], queued["task_id"]);
+        assert!(!error.to_string().contains("secret"));
+    }
+    let queued = send(&mut client, json!({"message": "hi"})).await;
+    result(&redis, &queued["task_id"], "SUCCESS", Value::Null).await;
+    let complete = client.next_json().await;
+    assert_eq!(
+        (&complete["event"], &complete["task_id"]),
+        (&json!("complete"), &queued["task_id"])
+    );
+}
+
+#[tokio::test]
+async fn the_workers_own_last_word_is_the_last() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(watched(&redis)).await;
+    let mut client = ana(&gateway).await;
+    let queued = send(&mut client, json!({"message": "hi"})).await;
+    result(&redis, &queued["task_id"], "FAILURE", json!({"exc_type": "E"})).await;
+    // Workers of such backends name no task.
+    gateway.publish("chat_42", json!({"event": "error", "error": "mine"})).await;
+    assert_eq!(client.next_json().await["error"], "mine");
+    gateway.wait_for_metric("tidegate_generations_total", &[("outcome", "completed")], 1.0).await;
+    let next = send(&mut client, json!({"message": "hi"})).await;
+    assert_eq!(next["event"], "task_queued", "{next}");
+}
+
+#[tokio::test]
+async fn a_cancel_is_a_revoke_to_all_workers() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(watched(&redis)).await;
+    let mut client = ana(&gateway).await;
+    let url = redis::Client::open(redis.url()).unwrap();
+    let mut workers = url.get_async_pubsub().await.unwrap();
+    workers.subscribe("/3.celery.pidbox").await.unwrap();
+    let queued = send(&mut client, json!({"message": "hi"})).await;
+    client.send_json(&json!({"type": "cancel", "task_id": queued["task_id"]})).await;
+    let cancelled = client.next_json().await;
+    assert_eq!(
+        (&cancelled["event"], &cancelled["task_id"]),
+        (&json!("cancelled"), &queued["task_id"])
+    );
+    let order = workers.on_message().next().await.expect("an order");
+    let envelope: Value = serde_json::from_slice(order.get_payload_bytes()).expect("JSON");
+    let body = STANDARD.decode(envelope["body"].as_str().unwrap()).unwrap();
+    let body: Value = serde_json::from_slice(&body).expect("JSON");
+    assert_eq!(
+        body,
+        json!({
+            "method": "revoke",
+            "arguments": {"task_id": queued["task_id"], "terminate": true, "signal": "SIGINT"},
+            "destination": null, "pattern": null, "matcher": null,
+        })
+    );
+    assert_eq!(envelope["properties"]["delivery_info"]["exchange"], "celery.pidbox");
+}
+
+#[tokio::test]
+async fn the_ids_of_a_conversation_are_kept_for_the_backend() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(watched(&redis)).await;
+    let mut client = ana(&gateway).await;
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        let queued = send(&mut client, json!({"message": "hi"})).await;
+        ids.push(queued["task_id"].as_str().expect("an id").to_owned());
+    }
+    let key = "app:1:conversation_tasks:42";
+    until("a set of all ids", async || {
+        let bytes: Option<Vec<u8>> = in_database(&redis, 5, &["GET", key]).await;
+        let bytes = bytes?;
+        assert_eq!(bytes[..4], [0x80, 0x04, 0x8f, b'('], "a pickled set");
+        let holds = |id: &String| bytes.windows(id.len()).any(|part| part == id.as_bytes());
+        ids.iter().all(holds).then_some(())
+    })
+    .await;
+    let left: i64 = in_database(&redis, 5, &["PTTL", key]).await;
+    assert!((500_000..=600_000).contains(&left), "{left}");
 }

@@ -1,8 +1,8 @@
 //! A message as a Celery task, which an unchanged `celery worker` runs.
 //!
-//! Owns the connections of one Celery application: its broker. What a task is made of is in `kwargs`
-//! and `client_json`, how it is written in `envelope`. Results of tasks and who hears of them are left
-//! to others. Invariant: nothing is pushed that a worker cannot decode.
+//! Owns the connections of one Celery application: its broker, its result backend, and the cache where its
+//! tasks are tracked. What a task is made of is in `kwargs` and `client_json`, how it is written in
+//! `envelope`, what became of it in `results`. Who hears of that is left to others. Invariant: nothing is pushed that a worker cannot decode.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -17,6 +17,12 @@ use crate::shutdown::Shutdown;
 mod client_json;
 mod envelope;
 mod kwargs;
+mod results;
+mod tracking;
+
+use results::Results;
+pub use results::TaskEnd;
+use tracking::{Entry, Tracking};
 
 /// Refuses with 0 where the list is full. One script, so that many gateways keep one bound.
 const PUSH: &str = "\
@@ -33,6 +39,9 @@ pub(super) struct Celery {
     push: Script,
     /// Where all workers hear orders.
     pidbox: String,
+    /// `None` = results are not watched.
+    results: Option<Results>,
+    tracking: Option<Tracking>,
     /// Orders so far: Celery's logical clock.
     clock: AtomicU64,
 }
@@ -41,6 +50,7 @@ pub(super) struct Celery {
 pub(super) struct Element {
     key: String,
     json: Vec<u8>,
+    tracked: Option<Entry>,
 }
 
 impl Celery {
@@ -53,12 +63,34 @@ impl Celery {
         let broker = Commands::start(&config.broker_url, label(upstream, ""), shutdown)?;
         let database = config.broker_url.info().redis_settings().db();
         let pidbox = format!("{}/{database}.{PIDBOX}", config.global_keyprefix);
-        Ok(Self { broker, push: Script::new(PUSH), pidbox, clock: AtomicU64::new(0) })
+        let results = config.results.as_ref();
+        let results = results
+            .map(|results| Results::start(results, label(upstream, ".results"), shutdown))
+            .transpose()?;
+        let tracking = config.track.as_ref().map(|track| {
+            let commands = match &track.redis_url {
+                Some(url) => Commands::start(url, label(upstream, ".track"), shutdown)?,
+                None => broker.clone(),
+            };
+            Ok::<_, String>(Tracking::new(commands, track.ttl))
+        });
+        let (push, clock) = (Script::new(PUSH), AtomicU64::new(0));
+        Ok(Self { broker, push, pidbox, results, tracking: tracking.transpose()?, clock })
     }
 
-    /// Whether the broker can be reached.
+    /// Whether all that it needs can be reached.
     pub fn is_up(&self) -> bool {
         self.broker.is_up()
+            && self.results.as_ref().is_none_or(Results::is_up)
+            && self.tracking.as_ref().is_none_or(Tracking::is_up)
+    }
+
+    /// Completes when the task has ended; never where results are not watched.
+    pub async fn end(&self, task_id: &str) -> TaskEnd {
+        match &self.results {
+            Some(results) => results.end(task_id).await,
+            None => std::future::pending().await,
+        }
     }
 
     /// The task that `message` becomes. `Err` = it becomes none, and why, for its client.
@@ -67,21 +99,28 @@ impl Celery {
         let kwargs = kwargs::fill(&task.kwargs, message).map_err(RelayError::Rejected)?;
         let json = envelope::task(task, &message.task_id, &kwargs, SystemTime::now())
             .map_err(RelayError::Rejected)?;
-        Ok(Element { key: list(config, task), json })
+        let tracked = config.track.as_ref().map(|track| Entry::new(track, message));
+        Ok(Element { key: list(config, task), json, tracked })
     }
 
     /// `LPUSH`; a list that is as long as it may be is busy.
     pub async fn push(
         &self,
         config: &CeleryUpstream,
-        element: &Element,
+        element: Element,
     ) -> Result<(), (RelayError, String)> {
         let mut push = self.push.prepare_invoke();
         push.key(&element.key).arg(&element.json).arg(config.max_len);
         let failed = |failure: RedisFailure| (RelayError::Unavailable, failure.to_string());
         match self.broker.invoke::<u64>(&push).await.map_err(failed)? {
             0 => Err((RelayError::Busy, "the list is full".to_owned())),
-            _ => Ok(()),
+            _ => {
+                if let (Some(tracking), Some(entry)) = (&self.tracking, element.tracked) {
+                    // Beside: a cache that is slow must not make a queued message look refused.
+                    tokio::spawn(tracking.clone().add(entry));
+                }
+                Ok(())
+            }
         }
     }
 
