@@ -128,6 +128,11 @@ class Chat:
         """The answer to a message: task_queued, or an error."""
         return self.ask({"message": message, **fields})
 
+    def queue(self, message, **fields):
+        answer = self.say(message, **fields)
+        assert answer["event"] == "task_queued", answer
+        return answer
+
     def reply(self, *last):
         """What follows, to the event that ends a reply."""
         frames = [self.receive()]
