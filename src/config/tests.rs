@@ -45,6 +45,22 @@ fn lookup<'a>(document: &'a Table, path: &str) -> Option<&'a Value> {
 }
 
 #[test]
+fn the_preset_for_django_is_accepted() {
+    for wire in ["channels-core", "channels-pubsub"] {
+        let environment = Environment::from_iter([
+            ("REDIS_URL", "redis://127.0.0.1:6379"),
+            ("SECRET_KEY", "0123456789abcdef0123456789abcdef"),
+            ("DJANGO_URL", "http://127.0.0.1:8001"),
+            ("ORIGIN", "https://app.example.com"),
+            ("CHANNELS_WIRE", wire),
+        ]);
+        let config = Config::load(&repository("examples/django/gateway.toml"), &environment)
+            .unwrap_or_else(|mistakes| panic!("{mistakes}"));
+        assert_eq!((config.routes.len(), config.upstreams.len()), (1, 1));
+    }
+}
+
+#[test]
 fn the_shipped_file_is_a_configuration() {
     let config = Config::load(&repository("gateway.toml"), &Environment::empty()).unwrap();
     assert_eq!(config.routes.len(), 1);

@@ -29,6 +29,10 @@ pub const FIRST_BYTE: u8 = opcodes::PROTO;
 /// Longer pickles are not read.
 pub const MAX_BYTES: usize = 64 * 1024;
 
+/// Bytes of text that the memo may give back, each time counted: a pickle can name one text many times over,
+/// and what is made of it, JSON for one, holds as many copies.
+pub const MAX_REPEATED_BYTES: usize = 16 * MAX_BYTES;
+
 /// Dicts, lists and sets that may be in each other.
 pub const MAX_DEPTH: u8 = 64;
 
@@ -37,6 +41,8 @@ pub const MAX_DEPTH: u8 = 64;
 pub enum Malformed {
     /// Longer than [`MAX_BYTES`].
     TooLong,
+    /// The memo gives back more than [`MAX_REPEATED_BYTES`].
+    TooRepetitive,
     /// Not a pickle of protocol 2 to 5.
     Protocol,
     /// The input ends before the pickle does.
@@ -59,6 +65,12 @@ impl fmt::Display for Malformed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TooLong => write!(f, "a pickle of over {MAX_BYTES} bytes"),
+            Self::TooRepetitive => {
+                write!(
+                    f,
+                    "a pickle whose texts, as often as it names them, have over {MAX_REPEATED_BYTES} bytes"
+                )
+            }
             Self::Protocol => f.write_str("no pickle of protocol 2 to 5"),
             Self::Truncated => f.write_str("a pickle that ends early"),
             Self::Opcode(byte) => {

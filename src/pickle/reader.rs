@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::opcodes::*;
-use super::{MAX_BYTES, MAX_DEPTH, Malformed, Value};
+use super::{MAX_BYTES, MAX_DEPTH, MAX_REPEATED_BYTES, Malformed, Value};
 
 /// Reads the one value in `bytes`.
 pub fn read(bytes: &[u8]) -> Result<Value<'_>, Malformed> {
@@ -11,8 +11,13 @@ pub fn read(bytes: &[u8]) -> Result<Value<'_>, Malformed> {
         return Err(Malformed::TooLong);
     }
     let &[PROTO, 2..=5, ref program @ ..] = bytes else { return Err(Malformed::Protocol) };
-    let mut machine =
-        Machine { rest: program, stack: Vec::new(), marks: Vec::new(), memo: HashMap::new() };
+    let mut machine = Machine {
+        rest: program,
+        stack: Vec::new(),
+        marks: Vec::new(),
+        memo: HashMap::new(),
+        repeated: 0,
+    };
     loop {
         match machine.byte()? {
             STOP => return machine.finish(),
@@ -37,6 +42,8 @@ struct Machine<'a> {
     /// A dict, list or set is remembered as `None`: it cannot be had again. The numbers are the input's, so
     /// this is no `Vec`.
     memo: HashMap<u32, Option<Value<'a>>>,
+    /// Bytes of text that the memo gave back; at most [`MAX_REPEATED_BYTES`].
+    repeated: usize,
 }
 
 impl<'a> Machine<'a> {
@@ -153,6 +160,12 @@ impl<'a> Machine<'a> {
 
     fn recall(&mut self, number: u32) -> Result<(), Malformed> {
         let value = self.memo.get(&number).cloned().flatten().ok_or(Malformed::Stack)?;
+        if let Value::Text(text) = &value {
+            self.repeated += text.len();
+            if self.repeated > MAX_REPEATED_BYTES {
+                return Err(Malformed::TooRepetitive);
+            }
+        }
         self.push(value)
     }
 

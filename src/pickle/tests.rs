@@ -153,6 +153,13 @@ fn length_and_depth_are_bounded() {
     assert_eq!(read(&nested(usize::from(MAX_DEPTH) + 1)), Err(Malformed::TooDeep));
     assert_eq!(read(&nested(30_000)), Err(Malformed::TooDeep));
     assert_eq!(read(&vec![0x80; MAX_BYTES + 1]), Err(Malformed::TooLong));
+    let repeated = |times: usize| {
+        let text = [b"X\x00\x80\x00\x00".to_vec(), vec![b'x'; 0x8000]].concat();
+        [b"\x80\x04](", &text[..], b"\x94", &b"h\x00".repeat(times), b"e."].concat()
+    };
+    let most = MAX_REPEATED_BYTES / 0x8000;
+    assert!(read(&repeated(most)).is_ok());
+    assert_eq!(read(&repeated(most + 1)), Err(Malformed::TooRepetitive));
     // The numbers of a memo are no lengths.
     assert_eq!(json_of(b"\x80\x04Nr\xff\xff\xff\xff0."), Err(Malformed::Opcode(b'0')));
     assert_eq!(json_of(b"\x80\x04]K\x05r\xff\xff\xff\xffaj\xff\xff\xff\xffa."), Ok(json!([5, 5])));

@@ -246,4 +246,5 @@ def main():
     print(f"ok: the page's picture is in {picture}")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -12,6 +12,7 @@ use crate::telemetry;
 
 /// How long a pop waits in Redis; a connection that died is noticed two seconds later.
 const POP_WAIT: Duration = Duration::from_secs(2);
+const SHORTEST_WAIT: Duration = Duration::from_millis(10);
 
 impl Layer {
     /// Empties the mailbox for ever. What was popped is handed on before the next pop, so that what the
@@ -39,9 +40,10 @@ impl Layer {
     /// Returns when the connection is lost.
     async fn empty(&self, mut mailbox: Mailbox, importer: &mut Importer, backoff: &mut Backoff) {
         loop {
-            let wait = importer.next_due().map_or(POP_WAIT, |due| {
-                due.saturating_duration_since(Instant::now())
-                    .clamp(Duration::from_millis(10), POP_WAIT)
+            // The first answer says that the mailbox is read, and this node waits for that to be ready.
+            let patience = if self.0.up.load(Ordering::Acquire) { POP_WAIT } else { SHORTEST_WAIT };
+            let wait = importer.next_due().map_or(patience, |due| {
+                due.saturating_duration_since(Instant::now()).clamp(SHORTEST_WAIT, patience)
             });
             let Ok(letters) = mailbox.pop(wait).await else { return };
             // A mailbox that nobody read for this long was gone, whatever kept this node from it.

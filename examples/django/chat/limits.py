@@ -1,0 +1,45 @@
+"""Counters in Django's cache, shared by the REST API and the sockets.
+
+A window is fixed: it begins with the first count and ends when its key expires.
+"""
+
+from django.conf import settings
+from django.core.cache import cache
+
+HOUR = 3600
+MINUTE = 60
+DAY = 86400
+
+
+def count(key, limit, window):
+    """Counts one more; False when the window is full, and then nothing is counted."""
+    if cache.add(key, 1, timeout=window):
+        return limit >= 1
+    if cache.get(key, 0) >= limit:
+        return False
+    try:
+        cache.incr(key)
+    except ValueError:  # It expired meanwhile.
+        cache.add(key, 1, timeout=window)
+    return True
+
+
+def message(user_id):
+    return count(f"rate_limit:messages:user:{user_id}", settings.MESSAGES_PER_HOUR, HOUR)
+
+
+def connect(user_id):
+    return count(f"ws_rate:user:{user_id}", settings.CONNECTS_PER_MINUTE, MINUTE)
+
+
+def open_connection(user_id):
+    return count(f"ws_connections:user:{user_id}", settings.CONNECTIONS_PER_USER, DAY)
+
+
+def close_connection(user_id):
+    key = f"ws_connections:user:{user_id}"
+    try:
+        if cache.decr(key) <= 0:
+            cache.delete(key)
+    except ValueError:  # A day old, or cleared.
+        pass

@@ -1,0 +1,85 @@
+//! Frames of a WebSocket: however the bytes are cut, they are read as the same messages and end in the same
+//! fault. The first byte chooses the largest message, the second how the rest is cut.
+#![no_main]
+
+#[path = "../../src/protocol/close.rs"]
+#[allow(dead_code)]
+mod close;
+#[path = "../../src/socket/decoder.rs"]
+#[allow(dead_code)]
+mod decoder;
+#[path = "../../src/socket/frame.rs"]
+#[allow(dead_code)]
+mod frame;
+#[path = "../../src/socket/utf8.rs"]
+#[allow(dead_code)]
+mod utf8;
+
+/// Where the decoder looks for it.
+mod protocol {
+    pub use crate::close::CloseReason;
+}
+
+use decoder::{Decoder, Incoming};
+use libfuzzer_sys::fuzz_target;
+use protocol::CloseReason;
+
+#[derive(Debug, PartialEq)]
+enum Said {
+    Text(String),
+    Binary(Vec<u8>),
+    Ping(Vec<u8>),
+    Pong,
+    Close(Option<(u16, String)>),
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    let &[size, cut, ref stream @ ..] = bytes else { return };
+    let max_message = usize::from(size) * 64;
+    let whole = read(stream, max_message, stream.len().max(1));
+    let cut_up = read(stream, max_message, usize::from(cut).max(1));
+    assert_eq!(whole, cut_up);
+    for said in &whole.0 {
+        let length = match said {
+            Said::Text(text) => text.len(),
+            Said::Binary(bytes) => bytes.len(),
+            Said::Ping(bytes) => {
+                assert!(bytes.len() <= 125);
+                0
+            }
+            Said::Close(Some((code, reason))) => {
+                assert!(reason.len() <= 123 && (1000..5000).contains(code));
+                0
+            }
+            Said::Pong | Said::Close(None) => 0,
+        };
+        assert!(length <= max_message);
+    }
+});
+
+/// What is said before a close or a fault.
+fn read(stream: &[u8], max_message: usize, step: usize) -> (Vec<Said>, Option<CloseReason>) {
+    let mut decoder = Decoder::new(max_message);
+    let mut said = Vec::new();
+    for piece in stream.chunks(step) {
+        let mut piece = piece.to_vec();
+        let fed = decoder.feed(&mut piece, &mut |incoming| {
+            said.push(match incoming {
+                Incoming::Text(text) => Said::Text(text.to_owned()),
+                Incoming::Binary(bytes) => Said::Binary(bytes.to_vec()),
+                Incoming::Ping(bytes) => Said::Ping(bytes.to_vec()),
+                Incoming::Pong => Said::Pong,
+                Incoming::Close(close) => {
+                    Said::Close(close.map(|(code, reason)| (code, reason.to_owned())))
+                }
+            });
+        });
+        if let Err(fault) = fed {
+            return (said, Some(fault));
+        }
+        if matches!(said.last(), Some(Said::Close(_))) {
+            break;
+        }
+    }
+    (said, None)
+}

@@ -1,0 +1,16 @@
+//! MessagePack: whatever is taken becomes JSON that parses, and no more of it than is promised.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use serde::de::IgnoredAny;
+use tidegate::msgpack::{MAX_GROWTH, to_json};
+
+fuzz_target!(|bytes: &[u8]| {
+    let mut json = Vec::new();
+    if to_json(bytes, &mut json).is_err() {
+        return;
+    }
+    assert!(json.len() <= bytes.len() * MAX_GROWTH, "{} of {}", json.len(), bytes.len());
+    let json = str::from_utf8(&json).expect("UTF-8");
+    serde_json::from_str::<IgnoredAny>(json).expect("JSON");
+});

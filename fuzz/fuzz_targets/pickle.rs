@@ -1,0 +1,28 @@
+//! Pickles: nothing panics, what is read is small, and as JSON it is written and read again unchanged.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use serde_json::Value;
+use tidegate::pickle::{MAX_BYTES, MAX_REPEATED_BYTES, read, write_json};
+
+fuzz_target!(|bytes: &[u8]| {
+    let Ok(value) = read(bytes) else { return };
+    let json = value.to_json();
+    assert!(weight(&json) <= bytes.len() + MAX_REPEATED_BYTES, "more than was sent");
+    let _ = value.as_int();
+    let _ = value.as_text_set();
+    let written = write_json(&json);
+    if written.len() <= MAX_BYTES {
+        assert_eq!(read(&written).expect("what is written is read").to_json(), json);
+    }
+});
+
+/// Bytes of all texts but for keys, which may be numbers and longer as text.
+fn weight(json: &Value) -> usize {
+    match json {
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(weight).sum(),
+        Value::Object(members) => members.values().map(weight).sum(),
+        _ => 0,
+    }
+}

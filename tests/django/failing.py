@@ -1,0 +1,139 @@
+"""What the browser hears when a task or its worker fails, and what it can do about a task that runs."""
+
+import os
+import re
+import signal
+import time
+
+from people import events, text, until
+
+CANCEL_DEADLINE = 5
+
+
+def sleeping(process, after=0):
+    """The process that a /sleep runs in, once it does; `after` is where the log was before."""
+    said = until(lambda: re.search(r"sleeping in process (\d+)", process.said()[after:]), "a task sleeps")
+    return int(said[1])
+
+
+def is_alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def told(frames):
+    """The error that ends a reply."""
+    assert events(frames)[-1] == "error" and "error" not in events(frames)[:-1], frames
+    return frames[-1]
+
+
+def test_a_task_that_raises(world):
+    person = world.person()
+    with person.chat(world.gateway_url, "raises") as chat, person.chat(world.gateway_url, "raises") as tab:
+        queued = chat.say("/fail")
+        for each in (chat, tab):
+            frames = each.reply()
+            error = told(frames)
+            assert events(frames) == ["processing_started", "error"], frames
+            assert error["task_id"] == queued["task_id"], error
+            # What went wrong inside is not for browsers.
+            assert "the model said no" not in str(error), error
+        # The conversation goes on.
+        assert chat.say("/words 1")["event"] == "task_queued"
+        assert events(chat.reply())[-1] == "completed"
+
+
+def test_a_task_that_no_worker_knows(world):
+    person = world.person()
+    unknown = {'task = "chat.tasks.process_chat_message_task"': 'task = "chat.tasks.no_such_task"'}
+    with world.another_gateway(unknown) as gateway, person.chat(gateway.url, "unknown") as chat:
+        queued = chat.say("hello")
+        assert queued["event"] == "task_queued", queued
+        assert told(chat.reply())["task_id"] == queued["task_id"]
+
+
+def test_a_task_that_expires_in_its_queue(world):
+    person = world.person()
+    idle = {'queue = "celery"': 'queue = "idle"', 'expires = "600s"': 'expires = "1s"'}
+    with world.another_gateway(idle) as gateway, person.chat(gateway.url, "expires") as chat:
+        queued = chat.say("hello")
+        expired = time.monotonic() + 1
+        assert queued["event"] == "task_queued", queued
+        until(lambda: time.monotonic() > expired, "its time passes")
+        worker = world.stack.worker("late", queue="idle")
+        try:
+            frames = chat.reply()
+        finally:
+            world.stack.stop(worker)
+        # It was not run.
+        assert events(frames) == ["error"] and frames[0]["task_id"] == queued["task_id"], frames
+
+
+def test_a_worker_whose_child_is_killed(world):
+    person = world.person()
+    with person.chat(world.gateway_url, "child") as chat:
+        before = len(world.worker.said())
+        queued = chat.say("/sleep 600")
+        os.kill(sleeping(world.worker, before), signal.SIGKILL)
+        assert told(chat.reply())["task_id"] == queued["task_id"]
+        # The worker has another child.
+        assert chat.say("/words 1")["event"] == "task_queued"
+        assert events(chat.reply())[-1] == "completed"
+
+
+def test_a_worker_that_is_killed(world):
+    person = world.person()
+    doomed = {
+        'queue = "celery"': 'queue = "doomed"',
+        "[route.limits]": '[route.generations]\nreply_idle_timeout = "2s"\n[route.limits]',
+    }
+    worker = world.stack.worker("doomed", queue="doomed", concurrency=1)
+    with world.another_gateway(doomed) as gateway, person.chat(gateway.url, "killed-worker") as chat:
+        queued = chat.say("/sleep 600")
+        sleeping(worker)
+        worker.kill_group()
+        world.stack.stop(worker)
+        error = told(chat.reply())
+        assert (error["code"], error["task_id"]) == ("worker_lost", queued["task_id"]), error
+
+
+def test_cancel_ends_the_child_that_runs_the_task(world):
+    person = world.person()
+    with person.chat(world.gateway_url, "cancel") as chat, person.chat(world.gateway_url, "cancel") as tab:
+        before = len(world.worker.said())
+        queued = chat.say("/sleep 600")
+        child = sleeping(world.worker, before)
+        # From another tab than the one that asked.
+        tab.send({"type": "cancel", "task_id": queued["task_id"]})
+        for each in (chat, tab):
+            frames = each.reply("cancelled")
+            assert events(frames) == ["processing_started", "cancelled"], frames
+            assert frames[-1]["task_id"] == queued["task_id"], frames
+        until(lambda: not is_alive(child), "the child ends", CANCEL_DEADLINE)
+        assert chat.say("/words 1")["event"] == "task_queued"
+        assert events(chat.reply())[-1] == "completed"
+
+
+def test_what_the_backend_revokes_is_told(world):
+    """The REST API revokes what the gateway has put into the cache's set of the conversation's tasks."""
+    person = world.person()
+    with person.chat(world.gateway_url, "cleared") as chat:
+        before = len(world.worker.said())
+        queued = chat.say("/sleep 600")
+        child = sleeping(world.worker, before)
+        answer = person.request(f"{world.daphne_url}/api/v1/chat/cleared/clear/", {})
+        assert answer.json == {"revoked": 1}, answer
+        until(lambda: not is_alive(child), "the child ends", CANCEL_DEADLINE)
+        frames = chat.reply("cancelled", "error")
+        assert frames[-1]["task_id"] == queued["task_id"], frames
+
+
+def test_a_broker_that_is_gone(world):
+    person = world.person()
+    nobody = {'broker_url = "${REDIS_URL}/0"': 'broker_url = "redis://127.0.0.1:1/0"'}
+    with world.another_gateway(nobody) as gateway, person.chat(gateway.url, "broker") as chat:
+        assert chat.say("hello")["code"] == "upstream_unavailable"
+        chat.quiet()

@@ -1,0 +1,197 @@
+"""What must hold on each channel layer: who gets what is sent to a group, and what is left behind."""
+
+import contextlib
+import json
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from websockets.exceptions import ConnectionClosed
+
+from people import DEADLINE, events, text, until
+from stack import HERE as EXAMPLE
+
+PUBLISH = Path(__file__).with_name("publish.py")
+FLOOD = 10_000
+BESIDE = 1_000
+FLOOD_BYTES = 1000
+CAPACITY = 1500
+
+
+def group_send(world, conversation, *messages):
+    """Sends to the conversation's group as a task does."""
+    program = (
+        "import pickle, sys; from asgiref.sync import async_to_sync; from channels.layers import get_channel_layer\n"
+        "for message in pickle.load(sys.stdin.buffer):\n"
+        f"    async_to_sync(get_channel_layer().group_send)('chat_{conversation}', message)"
+    )
+    environment = {**world.environment(), "DJANGO_SETTINGS_MODULE": "backend.settings"}
+    command = [sys.executable, "-c", program]
+    subprocess.run(command, cwd=EXAMPLE, env=environment, input=pickle.dumps(messages), check=True)
+
+
+def members(world, conversation):
+    """How many receive the group: members of the layer's set, or subscriptions."""
+    if world.layer == "core":
+        return world.redis(3).zcard(f"asgi:group:chat_{conversation}")
+    channel = f"asgi__group__chat_{conversation}"
+    return world.redis(3).pubsub_numsub(channel)[0][1]
+
+
+def test_everybody_in_a_conversation_gets_the_reply(world):
+    ann, bob = world.person(), world.person()
+    with (
+        ann.chat(world.gateway_url, "all") as one,
+        ann.chat(world.gateway_url, "all") as other,
+        bob.chat(world.gateway_url, "all") as third,
+        # As in a migration: some of the conversation's sockets are still Daphne's.
+        bob.chat(world.daphne_url, "all") as direct,
+        ann.chat(world.gateway_url, "elsewhere") as elsewhere,
+    ):
+        assert one.say("/words 20")["event"] == "task_queued"
+        replies = [chat.reply() for chat in (one, other, third, direct)]
+        for reply in replies:
+            assert events(reply) == ["processing_started", *["chunk"] * 20, "completed"], reply
+            assert text(reply) == "".join(f"word{number} " for number in range(20))
+        elsewhere.quiet()
+
+
+def test_what_the_consumer_cannot_send_closes_nothing(world):
+    person = world.person()
+    with person.chat(world.gateway_url, "odd") as chat:
+        group_send(
+            world,
+            "odd",
+            {"type": "battle.event", "event": "not for the chat"},
+            {"type": "chat.message", "event": "bytes", "data": b"\xff\x00"},
+            {"type": "chat.message", "event": "number", "value": float("inf")},
+            {"type": "chat.message", "event": "deep", "value": {"a": [{"b": [[["c"]]]}]}},
+            {"type": "chat.message", "event": "last"},
+        )
+        frames = chat.reply("last")
+    assert "not for the chat" not in events(frames), frames
+    assert frames[-2]["value"] == {"a": [{"b": [[["c"]]]}]}, frames
+    assert all(frame["type"] == "chat.message" for frame in frames), frames
+
+
+def stalled(person, url, conversation):
+    """An open socket that takes next to nothing from the network until somebody reads it."""
+    address = url.removeprefix("http://").split(":")
+    narrow = socket.socket()
+    narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    narrow.connect((address[0], int(address[1])))
+    token = person.token(url, conversation)
+    return person.socket(url, conversation, connection_token=token, sock=narrow, max_queue=1)
+
+
+class Reader(threading.Thread):
+    """Reads the flood to its end; `numbers` are what it got."""
+
+    def __init__(self, chat, expected):
+        super().__init__(daemon=True)
+        self.chat, self.expected, self.numbers = chat, expected, []
+        self.start()
+
+    def run(self):
+        with contextlib.suppress(TimeoutError, ConnectionClosed):
+            while len(self.numbers) < self.expected:
+                self.numbers.append(self.chat.receive()["number"])
+
+
+def test_a_client_that_does_not_read_costs_the_others_nothing(world):
+    person, before = world.person(), len(world.gateway.said())
+    with contextlib.ExitStack() as open_sockets:
+        # One in the same conversation, and one in another that is served by the same mailbox.
+        counts = {"flood": FLOOD, "beside": BESIDE}
+        chats = {name: open_sockets.enter_context(person.chat(world.gateway_url, name)) for name in counts}
+        slow = stalled(person, world.gateway_url, "flood")
+        # Without a closing handshake, for which it would have to read.
+        open_sockets.callback(slow.socket.close)
+        assert json.loads(slow.recv(timeout=DEADLINE))["event"] == "connected"
+        readers = [Reader(chats[name], count) for name, count in counts.items()]
+        producers = [
+            subprocess.Popen(
+                [sys.executable, PUBLISH, f"chat_{name}", str(count), str(FLOOD_BYTES)],
+                cwd=EXAMPLE,
+                env={**world.environment(), "PYTHONPATH": str(EXAMPLE)},
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for name, count in counts.items()
+        ]
+        fullest = watch_mailboxes(world, producers)
+        said = "".join(producer.communicate()[1] for producer in producers)
+        assert [producer.returncode for producer in producers] == [0, 0], said
+        assert "over capacity" not in said, said
+        assert fullest < CAPACITY, fullest
+        for reader in readers:
+            reader.join(DEADLINE)
+            found = f"{len(reader.numbers)} of {reader.expected}"
+            assert reader.numbers == list(range(reader.expected)), found
+        # Whether it reads that or not.
+        until(lambda: 'reason="too_slow"' in world.gateway.said()[before:], "the slow one is closed")
+
+
+def watch_mailboxes(world, producers):
+    """The most messages that any mailbox held while the producers ran (none where the layer has none)."""
+    redis, fullest = world.redis(3), 0
+    while any(producer.poll() is None for producer in producers):
+        for key in redis.scan_iter("asgispecific.*"):
+            fullest = max(fullest, redis.zcard(key))
+    return fullest
+
+
+def test_a_conversation_that_all_have_left_is_left(world):
+    """When nobody can come back to it any more, that is: until then its history is kept."""
+    person = world.person()
+    short = {"[route.limits]": '[route.history]\nttl = "1s"\n[route.limits]'}
+    with world.another_gateway(short) as gateway:
+        with person.chat(gateway.url, "left"), person.chat(gateway.url, "left"):
+            assert members(world, "left") == 1
+        until(lambda: members(world, "left") == 0, "the gateway leaves the group")
+
+
+def test_a_gateway_that_stops_leaves_nothing_behind(world):
+    person, redis = world.person(), world.redis(3)
+    before = set(redis.scan_iter("asgispecific.*"))
+    with world.another_gateway(TIDEGATE__SHUTDOWN__DRAIN="0s") as gateway:
+        with person.chat(gateway.url, "stopped") as chat:
+            assert members(world, "stopped") == 1
+            group_send(world, "stopped", {"type": "chat.message", "event": "last"})
+            assert events(chat.reply("last")) == ["last"]
+            assert world.stack.stop(gateway) == 0
+            assert members(world, "stopped") == 0
+            assert set(redis.scan_iter("asgispecific.*")) <= before
+
+
+def test_a_gateway_that_was_killed_is_replaced(world):
+    person = world.person()
+    with world.another_gateway() as gateway, person.chat(gateway.url, "killed"):
+        world.stack.stop(gateway, signal.SIGKILL)
+    with world.another_gateway() as gateway, person.chat(gateway.url, "killed") as chat:
+        assert chat.say("/words 5")["event"] == "task_queued"
+        assert events(chat.reply()) == ["processing_started", *["chunk"] * 5, "completed"]
+
+
+def test_a_reply_that_was_cut_is_whole(world):
+    person = world.person()
+    with person.chat(world.gateway_url, "cut") as chat:
+        place = {"epoch": chat.connected["epoch"]}
+        assert chat.say("/words 300")["event"] == "task_queued"
+        frames = [chat.receive() for _ in range(20)]
+        # No close, no goodbye.
+        chat.socket.socket.shutdown(socket.SHUT_RDWR)
+    place["since"] = frames[-1]["offset"]
+    token = person.token(world.gateway_url, "cut")
+    with person.chat(world.gateway_url, "cut", connection_token=token, **place) as chat:
+        assert chat.connected["recovered"] is True, chat.connected
+        frames += chat.reply()
+        chat.quiet()
+    assert events(frames) == ["processing_started", *["chunk"] * 300, "completed"], events(frames)
+    assert text(frames) == "".join(f"word{number} " for number in range(300))
+    offsets = [frame["offset"] for frame in frames]
+    assert offsets == list(range(offsets[0], offsets[0] + len(offsets))), offsets

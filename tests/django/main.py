@@ -1,0 +1,94 @@
+#!/usr/bin/env python3
+"""The Django example through the gateway, with the real libraries: main.py BINARY CACHE [WORD…]
+
+Makes a virtual environment in the directory CACHE and runs in it; needs redis-server. With words, only tests
+whose name has one of them are run: "core, django: test_the_page", or a part of that.
+"""
+
+import os
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[1] / "examples" / "django"))
+
+import stack  # noqa: E402
+
+MORE = ("websockets>=13,<17",)
+LAYERS = ("core", "pubsub")
+CACHES = ("django", "django-redis", "django-redis-json")
+
+
+def cases(module):
+    return [value for name, value in vars(module).items() if name.startswith("test_")]
+
+
+def plan():
+    """(layer, cache, tests): what depends on neither runs once."""
+    import failing
+    import layers
+    import page
+    import same
+    import signing_in
+
+    for layer in LAYERS:
+        for cache in CACHES:
+            tests = cases(same) + cases(signing_in)
+            if cache == CACHES[0]:
+                tests += cases(layers)
+                if layer == LAYERS[0]:
+                    tests += cases(failing) + cases(page)
+            yield layer, cache, tests
+
+
+def run(binary, words):
+    from world import World, database
+
+    failed = 0
+    with tempfile.TemporaryDirectory() as place, stack.Stack(sys.executable, place) as shared:
+        shared.redis()
+        database(Path(place), sys.executable)
+        for layer, cache, tests in plan():
+            tests = [(f"{layer}, {cache}: {test.__name__}", test) for test in tests]
+            tests = [(name, test) for name, test in tests if not words or any(word in name for word in words)]
+            if not tests:
+                continue
+            directory = Path(place) / f"{layer}-{cache}"
+            directory.mkdir()
+            with World(binary, directory, shared.redis_url, layer, cache) as world:
+                for name, test in tests:
+                    failed += not passes(test, world, name)
+    return failed
+
+
+def passes(test, world, name):
+    began = time.monotonic()
+    try:
+        test(world)
+    except Exception:
+        print(f"FAILED: {name}\n{traceback.format_exc()}", flush=True)
+        for process in world.stack.processes:
+            print(f"--- {process.name} said:\n{process.said()[-1000:]}", flush=True)
+        return False
+    print(f"ok: {name} ({time.monotonic() - began:.1f} s)", flush=True)
+    return True
+
+
+def main():
+    binary, cache, *words = sys.argv[1:]
+    python = stack.environment(Path(cache).resolve() / "django-venv", *MORE)
+    if Path(sys.executable).parent != python.parent:
+        os.execv(python, [str(python), __file__, str(Path(binary).resolve()), cache, *words])
+    failed = run(Path(binary), words)
+    if failed:
+        raise SystemExit(f"{failed} failed")
+
+
+if __name__ == "__main__":
+    # So that a test command that is stopped stops what it started.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    main()

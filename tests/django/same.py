@@ -1,0 +1,116 @@
+"""One script for a client, run against Daphne and against the gateway: what it sees must be the same.
+
+The differences that remain are the ones of docs/migrate-from-django-channels.md, and are written down here.
+"""
+
+import json
+
+from people import DEADLINE, events
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+# What the gateway says more than the consumer; a client that does not know them is not disturbed.
+MORE = {"connection_id", "user_id", "epoch", "offset", "recovered", "missed", "code", "id", "retry_after"}
+# They differ from one run to the next.
+ANY = {"timestamp", "task_id"}
+
+
+def seen(frame):
+    return {name: type(value).__name__ if name in ANY else value for name, value in frame.items() if name not in MORE}
+
+
+def transcript(person, url, conversation):
+    """Everything that one client sees; ("step", frames) for each step."""
+    steps = []
+
+    def step(name, *frames):
+        steps.append((name, [seen(frame) for frame in frames]))
+
+    with person.chat(url, conversation) as chat:
+        step("connected", chat.connected)
+        step("ping", chat.ask({"type": "ping"}))
+        step("a ping that has a message", chat.ask({"type": "ping", "message": "not a message"}))
+        step("message", chat.say("  Hello, Café 🚀\u00a0\n"), *chat.reply())
+        step("image", chat.say("Look", image_url="https://images.example/1.png"), *chat.reply())
+        step("tool", chat.say("/project"), *chat.reply())
+        step("many", chat.say("/words 50"), *chat.reply())
+        step("empty", chat.say("\u3000 "))
+        step("no message", chat.ask({}))
+        step("not JSON", chat.ask("{"))
+        step("not an object", chat.ask("[1]"))
+        step("not a string", chat.ask({"message": 5}))
+        step("still open", chat.ask({"type": "ping"}))
+    return steps
+
+
+def test_the_same_frames(world):
+    person = world.person()
+    ours = transcript(person, world.gateway_url, "same")
+    theirs = transcript(person, world.daphne_url, "same")
+    for (name, one), (_, other) in zip(ours, theirs, strict=True):
+        expected = [{**frame, **DIFFERENT.get(name, {})} for frame in other]
+        assert one == expected, f"{name}: the gateway sends\n{one}\nand Daphne\n{other}"
+
+
+def avatar(person, url, conversation):
+    with person.chat(url, conversation) as chat:
+        return [
+            chat.connected,
+            chat.say("A cat"),
+            chat.say("A cat", session_id=7, reference_image_url="https://images.example/2.png"),
+            *chat.reply("avatar_generated"),
+        ]
+
+
+def test_conversations_that_are_answered_by_another_task(world):
+    person = world.person()
+    ours, theirs = (
+        [seen(frame) for frame in avatar(person, url, "avatar-1764500000000")]
+        for url in (world.gateway_url, world.daphne_url)
+    )
+    assert theirs[1].pop("error") == "session_id is required for avatar generation", theirs
+    assert ours[1].pop("error") == "session_id is required", ours
+    assert ours == theirs, (ours, theirs)
+
+
+def health(url):
+    with connect(f"{url.replace('http', 'ws', 1)}/ws/health/", open_timeout=DEADLINE) as socket:
+        frames = [json.loads(socket.recv(timeout=DEADLINE))]
+        try:
+            frames.append(socket.recv(timeout=DEADLINE))
+        except ConnectionClosed as closed:
+            return frames, closed.rcvd.code
+
+
+def test_the_health_socket(world):
+    ours, theirs = health(world.gateway_url), health(world.daphne_url)
+    assert ours == theirs == ([{"status": "ok", "message": "WebSocket healthy"}], 1000), (ours, theirs)
+
+
+def test_the_backend_finds_the_gateways_tasks(world):
+    """In the set that both write; a cache that keeps JSON has none."""
+    if world.cache == "django-redis-json":
+        return
+    person = world.person()
+
+    def rest():
+        answer = person.request(f"{world.daphne_url}/api/v1/chat/tasks/", {"message": "/words 0"})
+        assert answer.status == 202, answer
+
+    with person.chat(world.gateway_url, "tasks") as chat:
+        for send in (rest, lambda: chat.say("/words 0"), rest, lambda: chat.say("/words 0")):
+            send()
+            assert events(chat.reply())[-1] == "completed"
+    answer = person.request(f"{world.daphne_url}/api/v1/chat/tasks/clear/", {})
+    assert answer.json == {"revoked": 4}, answer
+
+
+# The step, and what the gateway's frame has otherwise.
+NO_TEXT = {"error": '"message" must be a string that is not empty'}
+DIFFERENT = {
+    "empty": NO_TEXT,
+    "no message": NO_TEXT,
+    "not JSON": {"error": "the frame is not JSON"},
+    "not an object": {"error": "the frame is not a JSON object"},
+    "not a string": NO_TEXT,
+}

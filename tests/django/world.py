@@ -1,0 +1,93 @@
+"""What the tests run on: the example's processes, for one combination of channel layer and cache."""
+
+import contextlib
+import itertools
+import os
+import sys
+from pathlib import Path
+
+import redis
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPOSITORY / "examples" / "django"))
+
+from people import PASSWORD, Person  # noqa: E402
+from stack import PRESET, Stack, free_port  # noqa: E402
+
+USERS = [f"user{number}" for number in range(64)]
+# Those of the example are for people who try it; a test that is about a limit fills it first.
+LIMITS = {"MESSAGES_PER_HOUR": "1000", "CONNECTS_PER_MINUTE": "1000", "CONNECTIONS_PER_USER": "1000"}
+HIGHER = {
+    'limit = "50/1h"': 'limit = "1000/1h"',
+    'limit = "10/1m"': 'limit = "1000/1m"',
+    "connections_per_user = 5 ": "connections_per_user = 1000 ",
+}
+# What a cache with django-redis' JSONSerializer wants: records as JSON, and no sets, which are none.
+JSON_CACHE = {'format = "django"': 'format = "json"', "track = {": "#track = {"}
+
+
+class World:
+    """Redis, Django, a worker and a gateway with the preset, until it is left."""
+
+    def __init__(self, binary, directory, redis_url, layer, cache):
+        self.binary, self.directory, self.layer, self.cache = binary, directory, layer, cache
+        self.names = iter(USERS)
+        self.gateways = itertools.count(1)
+        settings = {"CHANNEL_LAYER": layer, "CACHE": cache, "SECRET_KEY": "tests-" + "0123456789abcdef" * 3}
+        database = str(directory.parent / "db.sqlite3")
+        self.stack = Stack(sys.executable, directory, redis_url, DATABASE=database, **settings, **LIMITS)
+        self.secret = self.stack.settings["SECRET_KEY"]
+        self.daphne_url, self.gateway_url = self.stack.django_url, self.stack.url
+
+    def __enter__(self):
+        with contextlib.ExitStack() as started:
+            started.push(self.stack)
+            self.stack.redis()
+            self.redis(0).flushall()
+            self.stack.django()
+            self.worker = self.stack.worker()
+            self.gateway = self.stack.gateway(self.binary, self.preset())
+            started.pop_all()
+        return self
+
+    def __exit__(self, *failure):
+        self.stack.__exit__(*failure)
+
+    def environment(self):
+        """For a program that uses the backend."""
+        return {**os.environ, **self.stack.settings}
+
+    def redis(self, database):
+        return redis.Redis.from_url(f"{self.stack.redis_url}/{database}")
+
+    def person(self):
+        """A user that no other test of this world has."""
+        return Person(next(self.names), self.gateway_url).sign_in(self.daphne_url)
+
+    def preset(self, replaced={}):
+        """The preset with the tests' limits, and with some of its text replaced."""
+        text = PRESET.read_text()
+        cache = JSON_CACHE if self.cache == "django-redis-json" else {}
+        for old, new in {**HIGHER, **cache, **replaced}.items():
+            assert old in text, f"the preset has no {old}"
+            text = text.replace(old, new)
+        path = self.directory / f"gateway{next(self.gateways)}.toml"
+        path.write_text(text)
+        return path
+
+    @contextlib.contextmanager
+    def another_gateway(self, replaced={}, **variables):
+        """A gateway beside the first, whose configuration is the test's."""
+        name = f"gateway{next(self.gateways)}"
+        config = self.preset(replaced)
+        process = self.stack.gateway(self.binary, config, name, free_port(), **variables)
+        try:
+            yield process
+        finally:
+            if process in self.stack.processes:
+                self.stack.stop(process)
+
+
+def database(directory, python):
+    """One for all worlds, with all users."""
+    Stack(python, directory, DATABASE=str(directory / "db.sqlite3")).database(*USERS, password=PASSWORD)
