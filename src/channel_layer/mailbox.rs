@@ -9,7 +9,7 @@ use super::MailboxNames;
 use crate::redis_link::{Blocking, RedisFailure};
 
 /// The most messages of one pop.
-const LETTERS_PER_POP: usize = 500;
+pub const LETTERS_PER_POP: usize = 500;
 
 /// A message as it lay in the mailbox.
 #[derive(Debug, PartialEq)]
@@ -25,16 +25,26 @@ pub struct Mailbox {
     key: String,
     /// Whether the server knows BZMPOP, and this user may.
     pops_many: bool,
+    /// An answer was lost.
+    broken: bool,
 }
 
 impl Mailbox {
     pub async fn connect(client: &Client, names: &MailboxNames) -> Result<Self, RedisFailure> {
-        Ok(Self { link: Blocking::connect(client).await?, key: names.mailbox(), pops_many: true })
+        Ok(Self {
+            link: Blocking::connect(client).await?,
+            key: names.mailbox(),
+            pops_many: true,
+            broken: false,
+        })
     }
 
     /// The oldest messages, up to [`LETTERS_PER_POP`], or none within `wait`. After an error the
-    /// connection is to be given up.
+    /// connection is to be given up, and messages may have been popped that nobody got.
     pub async fn pop(&mut self, wait: Duration) -> Result<Vec<Letter>, RedisFailure> {
+        if self.broken {
+            return Err(RedisFailure::Unavailable);
+        }
         if self.pops_many {
             let mut pop = redis::cmd("BZMPOP");
             pop.arg(wait.as_secs_f64()).arg(1).arg(&self.key).arg("MIN");
@@ -50,8 +60,11 @@ impl Mailbox {
         pop.arg(&self.key).arg(wait.as_secs_f64());
         let mut popped = letters(self.link.query(&pop, wait).await?);
         if !popped.is_empty() {
-            // Without an answer the first is still there, and the next pop fails.
-            popped.extend(self.pop_ready(LETTERS_PER_POP - 1).await.unwrap_or_default());
+            match self.pop_ready(LETTERS_PER_POP - 1).await {
+                Ok(more) => popped.extend(more),
+                // The first is here all the same.
+                Err(_) => self.broken = true,
+            }
         }
         Ok(popped)
     }

@@ -13,7 +13,7 @@ mod memberships;
 pub mod message;
 mod names;
 
-pub use mailbox::{Letter, Mailbox};
+pub use mailbox::{LETTERS_PER_POP, Letter, Mailbox};
 pub use memberships::Memberships;
 pub use message::{BadMessage, LayerMessage, Serializer};
 pub use names::{GroupChannels, MailboxNames, host_of};

@@ -238,8 +238,8 @@ fn kwarg_table(table: &Table) -> Result<Kwarg, Wrong> {
 /// `{ field = "image_url", type = "text", default = "null" }`.
 fn field(table: &Table) -> Result<ClientField, Wrong> {
     const KEYS: [&str; 4] = ["field", "type", "default", "required"];
-    for key in table.keys().filter(|key| !KEYS.contains(&key.as_str())) {
-        return rule(match nearest(key, KEYS.into_iter()) {
+    if let Some(key) = table.keys().find(|key| !KEYS.contains(&key.as_str())) {
+        return rule(match nearest(key, KEYS) {
             Some(nearest) => format!("it has the unknown key {key:?}; did you mean {nearest:?}?"),
             None => format!("it has the unknown key {key:?}; its keys are {}", KEYS.join(", ")),
         });

@@ -45,7 +45,7 @@ pub(super) fn engine(s: &mut Section<'_>) -> Option<Engine> {
     Some(Engine {
         kind: match kind? {
             Word::Memory => EngineKind::Memory,
-            Word::Redis => EngineKind::Redis(redis?),
+            Word::Redis => EngineKind::Redis(Box::new(redis?)),
         },
         max_publication_bytes: max_publication_bytes?,
         max_history_bytes: max_history_bytes?,

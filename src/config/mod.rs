@@ -141,7 +141,7 @@ pub struct Engine {
 #[derive(Debug, Clone)]
 pub enum EngineKind {
     Memory,
-    Redis(RedisEngine),
+    Redis(Box<RedisEngine>),
 }
 
 /// `[engine.redis]`; the URLs of the parts are already resolved to `url` where they are empty.
@@ -507,7 +507,7 @@ pub struct Upstream {
 #[derive(Debug, Clone)]
 pub enum UpstreamKind {
     Http(HttpUpstream),
-    Celery(CeleryUpstream),
+    Celery(Box<CeleryUpstream>),
     RedisStream(RedisQueue),
     RedisList(RedisQueue),
     WebSocket(WebSocketUpstream),

@@ -53,7 +53,7 @@ pub(super) fn upstream(
     };
     let kind = match word {
         Word::Http => http(s),
-        Word::Celery => celery(s, engine).map(UpstreamKind::Celery),
+        Word::Celery => celery(s, engine).map(Box::new).map(UpstreamKind::Celery),
         Word::RedisStream => queue(s, word, engine).map(UpstreamKind::RedisStream),
         Word::RedisList => queue(s, word, engine).map(UpstreamKind::RedisList),
         Word::WebSocket => websocket(s),

@@ -140,7 +140,8 @@ impl Engine {
                 tokio::task::spawn_local(core.run_memory(self.publisher.history()));
                 Ok(None)
             }
-            EngineKind::Redis(RedisEngine { pubsub_url, channels, .. }) => {
+            EngineKind::Redis(redis) => {
+                let RedisEngine { pubsub_url, channels, .. } = &**redis;
                 let run = core
                     .run_redis(
                         pubsub_url,

@@ -35,9 +35,9 @@ pub enum ReplyEnd {
 }
 
 /// What a result backend says became of a task that this node looks after.
-pub fn task_ended(outcome: &'static str) {
+pub fn task_ended(outcome: &'static str, task_id: &str, exception: Option<&str>) {
     counter!("tidegate_celery_tasks_total", "outcome" => outcome).increment(1);
-    debug!(event = "celery_task_ended", outcome);
+    debug!(event = "celery_task_ended", outcome, task_id, exception);
 }
 
 /// A result that is no Celery result in JSON; the task is no longer asked for.

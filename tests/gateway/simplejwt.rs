@@ -160,6 +160,16 @@ async fn either_spelling_refreshes_the_other(engine: Engine) {
     }
 }
 
+#[tokio::test]
+async fn cookies_of_either_spelling_are_of_one_user() {
+    let gateway = Gateway::start(chat("")).await;
+    for (other, expected) in [(json!(1), Connected), (json!("01"), Closed(4001))] {
+        let (one, other) = (access(&json!("1"), None), access(&other, None));
+        let both = format!("{one}; access_token={other}");
+        assert_eq!(by_cookie(&gateway, &both).await, expected);
+    }
+}
+
 fn versioned(more: &str) -> Settings {
     let key = "key = \"app:1:session:version:{user_id}\"";
     chat("").also("jwt", &format!("session_version = {{ {key}{more} }}"))

@@ -20,16 +20,14 @@ struct Member {
 }
 
 impl Books {
-    /// They are heard from now on. Returns those that are new.
+    /// They are heard from now on. Returns those whose membership is not confirmed.
     pub fn join(&mut self, channels: &[ChannelName]) -> Vec<ChannelName> {
         let mut new = Vec::new();
         for channel in channels {
-            match self.0.get_mut(channel) {
-                Some(member) => member.leaves = None,
-                None => {
-                    self.0.insert(channel.clone(), Member::default());
-                    new.push(channel.clone());
-                }
+            let member = self.0.entry(channel.clone()).or_default();
+            member.leaves = None;
+            if !member.settled {
+                new.push(channel.clone());
             }
         }
         new
@@ -60,9 +58,11 @@ impl Books {
         }
     }
 
-    pub fn leave_at(&mut self, channel: &ChannelName, at: Instant) {
-        if let Some(member) = self.0.get_mut(channel) {
-            member.leaves = Some(at);
+    pub fn leave_at(&mut self, channels: &[ChannelName], at: Instant) {
+        for channel in channels {
+            if let Some(member) = self.0.get_mut(channel) {
+                member.leaves = Some(at);
+            }
         }
     }
 

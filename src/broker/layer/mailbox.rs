@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::importer::{Importer, Incoming};
 use super::{Layer, Wire};
 use crate::broker::history::Attendance;
-use crate::channel_layer::{Letter, Mailbox};
+use crate::channel_layer::{LETTERS_PER_POP, Letter, Mailbox};
 use crate::redis_link::{Backoff, blocking_client};
 use crate::telemetry;
 
@@ -27,6 +27,8 @@ impl Layer {
                 Ok(mailbox) => {
                     self.empty(mailbox, &mut importer, &mut backoff).await;
                     telemetry::channel_layer::lost();
+                    // The answer that was on its way may have held messages.
+                    self.all_missed();
                 }
                 Err(failure) => telemetry::channel_layer::failed(&failure),
             }
@@ -48,24 +50,39 @@ impl Layer {
             let read = Instant::now();
             let last = self.0.heard.replace(read);
             if read.saturating_duration_since(last) >= self.0.settings.expiry {
-                let (layer, all) = (self.clone(), self.0.books.borrow().settled());
-                tokio::task::spawn_local(
-                    async move { layer.missed(all, Attendance::Missed).await },
-                );
+                self.all_missed();
             }
             if !self.0.up.swap(true, Ordering::AcqRel) {
                 backoff.reset();
                 telemetry::channel_layer::live();
             }
-            if letters.len() >= self.0.settings.capacity {
-                telemetry::channel_layer::mailbox_full(letters.len(), self.0.settings.capacity);
-            }
+            self.warn_of_capacity(letters.len()).await;
             let incoming = letters.into_iter().map(|Letter { payload, score }| Incoming {
                 payload,
                 score: Some(score),
                 channel: None,
             });
             importer.bring(incoming).await;
+        }
+    }
+
+    /// What this node has not read, no other one need have.
+    fn all_missed(&self) {
+        let (layer, all) = (self.clone(), self.0.books.borrow().settled());
+        tokio::task::spawn_local(async move { layer.missed(all, Attendance::Missed).await });
+    }
+
+    /// `popped` were in the mailbox, and perhaps more are.
+    async fn warn_of_capacity(&self, popped: usize) {
+        let Wire::Core { memberships, .. } = &self.0.wire else { return };
+        let mut count = popped;
+        if popped >= LETTERS_PER_POP {
+            let waiting = memberships.waiting().await.unwrap_or_default();
+            telemetry::channel_layer::mailbox_depth(waiting);
+            count += waiting;
+        }
+        if count >= self.0.settings.capacity {
+            telemetry::channel_layer::mailbox_full(count, self.0.settings.capacity);
         }
     }
 

@@ -149,7 +149,8 @@ impl Layer {
                 Ok(refused)
             }
             Err(lost) => {
-                self.0.books.borrow_mut().forget(&new);
+                // Some may have been joined. Who still wants them joins again.
+                self.0.books.borrow_mut().leave_at(&new, Instant::now());
                 Err(lost)
             }
         }
@@ -198,7 +199,7 @@ impl Layer {
                 .iter()
                 .filter(|channel| match self.0.history.rule(channel) {
                     Some(rule) => {
-                        books.leave_at(channel, now + rule.ttl);
+                        books.leave_at(std::slice::from_ref(channel), now + rule.ttl);
                         false
                     }
                     None => true,

@@ -1,8 +1,9 @@
 //! A message as a Celery task, which an unchanged `celery worker` runs.
 //!
-//! Owns the connections of one Celery application: its broker, its result backend, and the cache where its
-//! tasks are tracked. What a task is made of is in `kwargs` and `client_json`, how it is written in
-//! `envelope`, what became of it in `results`. Who hears of that is left to others. Invariant: nothing is pushed that a worker cannot decode.
+//! Owns the connections of one Celery application: its broker, its result backend, and the cache where
+//! its tasks are tracked. What a task is made of is in `kwargs` and `client_json`, how it is written in
+//! `envelope`, what became of it in `results`. Who hears of that is left to others. Invariant: nothing is
+//! pushed that a worker cannot decode.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -78,11 +79,9 @@ impl Celery {
         Ok(Self { broker, push, pidbox, results, tracking: tracking.transpose()?, clock })
     }
 
-    /// Whether all that it needs can be reached.
+    /// Whether the broker can be reached; messages are taken without results and tracking as well.
     pub fn is_up(&self) -> bool {
         self.broker.is_up()
-            && self.results.as_ref().is_none_or(Results::is_up)
-            && self.tracking.as_ref().is_none_or(Tracking::is_up)
     }
 
     /// Completes when the task has ended; never where results are not watched.
@@ -116,8 +115,7 @@ impl Celery {
             0 => Err((RelayError::Busy, "the list is full".to_owned())),
             _ => {
                 if let (Some(tracking), Some(entry)) = (&self.tracking, element.tracked) {
-                    // Beside: a cache that is slow must not make a queued message look refused.
-                    tokio::spawn(tracking.clone().add(entry));
+                    tracking.add(entry);
                 }
                 Ok(())
             }

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use tokio::sync::{Notify, oneshot};
 
 use crate::config;
@@ -96,10 +97,6 @@ impl Results {
         Ok(results)
     }
 
-    pub fn is_up(&self) -> bool {
-        self.0.commands.is_up()
-    }
-
     /// Completes when the task has ended; never where that is not written. A task is waited for by one at
     /// a time.
     pub async fn end(&self, task_id: &str) -> TaskEnd {
@@ -138,14 +135,14 @@ impl Inner {
         for (id, state) in ids.iter().zip(states) {
             let Some(state) = state else { continue };
             match read(&state) {
-                Ok(None) => {}
-                Ok(Some(end)) => {
+                Some(State { end: None, .. }) => {}
+                Some(State { end: Some(end), exception }) => {
                     if let Some(waiter) = self.lock().remove(id) {
-                        facts::task_ended(end.label());
+                        facts::task_ended(end.label(), id, exception.as_deref());
                         let _gave_up = waiter.send(end);
                     }
                 }
-                Err(()) => {
+                None => {
                     self.lock().remove(id);
                     facts::result_unreadable(id);
                 }
@@ -167,25 +164,49 @@ fn key_prefix(global: &str) -> String {
     format!("{global}{mark}celery-task-meta-")
 }
 
-/// `None` = the task has not ended.
-fn read(state: &[u8]) -> Result<Option<TaskEnd>, ()> {
+/// A task's state, as far as it matters here.
+#[derive(Debug, PartialEq, Eq)]
+struct State {
+    /// `None` = the task has not ended.
+    end: Option<TaskEnd>,
+    /// What was raised, for the log.
+    exception: Option<String>,
+}
+
+/// `None` = no state of Celery's.
+fn read(json: &[u8]) -> Option<State> {
     #[derive(Deserialize)]
-    struct State<'a> {
+    struct Fields<'a> {
         status: &'a str,
-        result: Option<serde_json::Value>,
+        #[serde(borrow)]
+        result: Option<&'a RawValue>,
     }
-    let state: State<'_> = serde_json::from_slice(state).map_err(|_| ())?;
+    let (status, result) = match serde_json::from_slice::<Fields<'_>>(json) {
+        Ok(fields) => (fields.status, fields.result),
+        // Python writes what is no JSON, such as NaN; the state comes before what a task returned.
+        Err(_) => (status_in_front(json)?, None),
+    };
+    let result: Option<serde_json::Value> =
+        result.and_then(|result| serde_json::from_str(result.get()).ok());
     let expired = |result: &serde_json::Value| {
         let message = &result["exc_message"];
         message == "expired" || message[0] == "expired"
     };
-    Ok(match state.status {
+    let end = match status {
         "SUCCESS" => Some(TaskEnd::Succeeded),
         "FAILURE" => Some(TaskEnd::Failed),
-        "REVOKED" if state.result.as_ref().is_some_and(expired) => Some(TaskEnd::Expired),
+        "REVOKED" if result.as_ref().is_some_and(expired) => Some(TaskEnd::Expired),
         "REVOKED" => Some(TaskEnd::Revoked),
         _ => None,
-    })
+    };
+    let exception = result.as_ref().and_then(|result| result["exc_type"].as_str());
+    Some(State { end, exception: exception.map(str::to_owned) })
+}
+
+fn status_in_front(json: &[u8]) -> Option<&str> {
+    let rest = json.strip_prefix(b"{\"status\": \"")?;
+    let end = rest.iter().position(|byte| *byte == b'"')?;
+    std::str::from_utf8(&rest[..end]).ok()
 }
 
 #[cfg(test)]
@@ -194,28 +215,41 @@ mod tests {
 
     #[test]
     fn states_are_read() {
-        for (state, end) in [
-            (r#"{"status":"SUCCESS","result":null,"children":[]}"#, Ok(Some(TaskEnd::Succeeded))),
+        let ended = |end, exception: Option<&str>| {
+            Some(State { end, exception: exception.map(str::to_owned) })
+        };
+        let deep = "[".repeat(500) + &"]".repeat(500);
+        for (state, read_as) in [
+            (
+                r#"{"status":"SUCCESS","result":null,"children":[]}"#,
+                ended(Some(TaskEnd::Succeeded), None),
+            ),
+            (r#"{"status":"SUCCESS","result":"\ud800"}"#, ended(Some(TaskEnd::Succeeded), None)),
+            (
+                &format!(r#"{{"status":"SUCCESS","result":{deep}}}"#),
+                ended(Some(TaskEnd::Succeeded), None),
+            ),
+            (r#"{"status": "SUCCESS", "result": NaN}"#, ended(Some(TaskEnd::Succeeded), None)),
             (
                 r#"{"status":"FAILURE","result":{"exc_type":"ValueError","exc_message":["x"]}}"#,
-                Ok(Some(TaskEnd::Failed)),
+                ended(Some(TaskEnd::Failed), Some("ValueError")),
             ),
             (
                 r#"{"status":"REVOKED","result":{"exc_type":"TaskRevokedError","exc_message":["expired"]}}"#,
-                Ok(Some(TaskEnd::Expired)),
+                ended(Some(TaskEnd::Expired), Some("TaskRevokedError")),
             ),
             (
                 r#"{"status":"REVOKED","result":{"exc_type":"TaskRevokedError","exc_message":["terminated"]}}"#,
-                Ok(Some(TaskEnd::Revoked)),
+                ended(Some(TaskEnd::Revoked), Some("TaskRevokedError")),
             ),
-            (r#"{"status":"REVOKED"}"#, Ok(Some(TaskEnd::Revoked))),
-            (r#"{"status":"RETRY","result":{}}"#, Ok(None)),
-            (r#"{"status":"STARTED","result":{"pid":1}}"#, Ok(None)),
-            (r#"{"result":1}"#, Err(())),
-            ("\u{80}", Err(())),
-            ("", Err(())),
+            (r#"{"status":"REVOKED"}"#, ended(Some(TaskEnd::Revoked), None)),
+            (r#"{"status":"RETRY","result":{}}"#, ended(None, None)),
+            (r#"{"status":"STARTED","result":{"pid":1}}"#, ended(None, None)),
+            (r#"{"result":1}"#, None),
+            ("\u{80}", None),
+            ("", None),
         ] {
-            assert_eq!(read(state.as_bytes()), end, "{state}");
+            assert_eq!(read(state.as_bytes()), read_as, "{state}");
         }
     }
 

@@ -1,9 +1,11 @@
 //! The ids of a conversation's tasks in a key of Django's cache, where a backend looks for tasks to revoke.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::Script;
+use tokio::sync::Semaphore;
 
 use crate::config::CeleryTrack;
 use crate::pickle;
@@ -21,6 +23,9 @@ return 1";
 /// Others write the key as well; whoever is faster this often in a row has it.
 const ATTEMPTS: usize = 5;
 
+/// Ids that may be on their way at once.
+const PLACES: usize = 256;
+
 /// Ids of one key; with more the smallest are left out.
 const MOST_IDS: usize = 500;
 
@@ -29,6 +34,8 @@ const MOST_IDS: usize = 500;
 pub(super) struct Tracking {
     commands: Commands,
     ttl: Duration,
+    /// Of ids on their way.
+    places: Arc<Semaphore>,
 }
 
 /// An id on its way to its key.
@@ -50,20 +57,24 @@ impl Entry {
 
 impl Tracking {
     pub fn new(commands: Commands, ttl: Duration) -> Self {
-        Self { commands, ttl }
+        Self { commands, ttl, places: Arc::new(Semaphore::new(PLACES)) }
     }
 
-    pub fn is_up(&self) -> bool {
-        self.commands.is_up()
-    }
-
-    /// Adds the id. That it cannot be is told in the log and in a metric: the task is queued all the same.
-    pub async fn add(self, entry: Entry) {
-        match self.try_add(&entry).await {
-            Ok(true) => {}
-            Ok(false) => facts::task_not_tracked("others kept changing the key"),
-            Err(failure) => facts::task_not_tracked(&failure.to_string()),
-        }
+    /// Adds the id, on a task of its own: a cache that is slow must not make a queued message look refused.
+    /// That it cannot be added is told in the log and in a metric.
+    pub fn add(&self, entry: Entry) {
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            return facts::task_not_tracked("too many ids are on their way");
+        };
+        let tracking = self.clone();
+        tokio::spawn(async move {
+            match tracking.try_add(&entry).await {
+                Ok(true) => {}
+                Ok(false) => facts::task_not_tracked("others kept changing the key"),
+                Err(failure) => facts::task_not_tracked(&failure.to_string()),
+            }
+            drop(place);
+        });
     }
 
     async fn try_add(&self, entry: &Entry) -> Result<bool, RedisFailure> {
