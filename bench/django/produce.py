@@ -1,6 +1,7 @@
-"""What a task does, at a steady rate: produce.py CONVERSATIONS EVENTS RATE
+"""What a task does, at a steady rate: produce.py NAME CONVERSATIONS EVENTS RATE
 
-EVENTS chunks for each of the conversations, RATE a second in all, each with the time at which it was sent.
+EVENTS chunks for each of the conversations, whose names begin with NAME, RATE a second in all, each with the
+time at which it was sent.
 """
 
 import asyncio
@@ -12,16 +13,16 @@ import django
 from channels.layers import get_channel_layer
 
 
-async def produce(conversations, count, rate):
+async def produce(name, conversations, count, rate):
     layer = get_channel_layer()
     due = time.monotonic()
     for number in range(conversations * count):
         await asyncio.sleep(max(0, due - time.monotonic()))
         due += 1 / rate
         event = {"type": "chat.message", "event": "chunk", "chunk": "a word or two", "sent": time.time()}
-        await layer.group_send(f"chat_bench-{number % conversations}", event)
+        await layer.group_send(f"chat_{name}-{number % conversations}", event)
 
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "backend.settings")
 django.setup()
-asyncio.run(produce(*map(int, sys.argv[1:])))
+asyncio.run(produce(sys.argv[1], *map(int, sys.argv[2:])))
