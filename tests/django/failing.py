@@ -86,7 +86,7 @@ def test_a_worker_that_is_killed(world):
     person = world.person()
     doomed = {
         'queue = "celery"': 'queue = "doomed"',
-        "[route.limits]": '[route.generations]\nreply_idle_timeout = "2s"\n[route.limits]',
+        'reply_idle_timeout = "5m"': 'reply_idle_timeout = "2s"',
     }
     worker = world.stack.worker("doomed", queue="doomed", concurrency=1)
     with world.another_gateway(doomed) as gateway, person.chat(gateway.url, "killed-worker") as chat:

@@ -1,0 +1,17 @@
+//! The checked settings, a file for each group of sections.
+
+mod celery;
+mod engine;
+mod identity;
+mod route;
+mod server;
+mod upstream;
+
+pub use celery::*;
+pub use engine::*;
+pub use identity::*;
+pub use route::*;
+pub use server::*;
+pub use upstream::*;
+
+use super::{RedisUrl, Secret};
