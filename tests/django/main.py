@@ -2,7 +2,8 @@
 """The Django example through the gateway, with the real libraries: main.py BINARY CACHE [WORD…]
 
 Makes a virtual environment in the directory CACHE and runs in it; needs redis-server. With words, only tests
-whose name has one of them are run: "core, django: test_the_page", or a part of that.
+whose name has one of them are run: "core, django: test_the_page", or a part of that. With OLDEST=1 the libraries
+are those of oldest.txt.
 """
 
 import os
@@ -78,9 +79,17 @@ def passes(test, world, name):
     return True
 
 
+def pinned():
+    lines = (HERE / "oldest.txt").read_text().splitlines()
+    return [line for line in lines if not line.startswith("#")]
+
+
 def main():
     binary, cache, *words = sys.argv[1:]
-    python = stack.environment(Path(cache).resolve() / "django-venv", *MORE)
+    oldest = os.environ.get("OLDEST") == "1"
+    directory = Path(cache).resolve() / ("django-venv-oldest" if oldest else "django-venv")
+    # setuptools, for a pkg_resources that the oldest ones import.
+    python = stack.environment(directory, *MORE, *((*pinned(), "setuptools<81") if oldest else ()))
     if Path(sys.executable).parent != python.parent:
         os.execv(python, [str(python), __file__, str(Path(binary).resolve()), cache, *words])
     failed = run(Path(binary), words)
