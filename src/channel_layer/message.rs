@@ -25,7 +25,7 @@ pub enum Format {
 /// What `group_send` was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LayerMessage {
-    /// The message as a JSON object: its members in their order, but for [`MEMBERS`], and for `type` where
+    /// The message as a JSON object: its members in their order, but for `__asgi_channel__`, and for `type` where
     /// it is not to be kept.
     pub json: Vec<u8>,
     /// `type`, where it is text.

@@ -2,7 +2,7 @@
 //!
 //! This module owns the bytes of what Django's cache keeps: dicts, lists and sets of texts, numbers, booleans
 //! and `None`. What a record must say is for others. It is no unpickler: every opcode that could import,
-//! call or build anything is an unknown byte, as is every other that is not in [`opcodes`]. Invariants,
+//! call or build anything is an unknown byte, as is every other that is not in `opcodes`. Invariants,
 //! whatever the bytes: no panic, no recursion in reading, memory in proportion to the length.
 //!
 //! Narrower than Python, on purpose: integers are those of 64 bits; what the memo gives back is never a

@@ -14,7 +14,7 @@ use crate::shutdown::Shutdown;
 const FIELD: &str = "message";
 
 /// Refuses with 0 where the list is full. One script, so that many gateways keep one bound.
-const PUSH: &str = "\
+pub(super) const PUSH: &str = "\
 local max = tonumber(ARGV[2])
 if max > 0 and redis.call('LLEN', KEYS[1]) >= max then return 0 end
 return redis.call('LPUSH', KEYS[1], ARGV[1])";

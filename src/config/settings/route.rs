@@ -11,7 +11,7 @@ use crate::protocol::{PathPattern, Template};
 pub struct Route {
     pub path: PathPattern,
     pub channel: Template,
-    /// A key of [`Config::upstreams`]; `None` = receive-only sockets.
+    /// A key of [`Config::upstreams`](crate::config::Config::upstreams); `None` = receive-only sockets.
     pub upstream: Option<String>,
     /// Tried in this order.
     pub auth: Vec<AuthSource>,
@@ -43,7 +43,7 @@ pub struct FixedReply {
     pub path: PathPattern,
     /// JSON of at most [`FixedReply::MAX_BYTES`].
     pub reply: Box<str>,
-    /// How many of [`Config::routes`] stand before it in the file.
+    /// How many of [`Config::routes`](crate::config::Config::routes) stand before it in the file.
     pub after: usize,
 }
 

@@ -10,6 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use redis::Script;
 
+use super::queue::PUSH;
 use super::{Message, RelayError};
 use crate::config::{CeleryTask, CeleryUpstream};
 use crate::redis_link::{Commands, RedisFailure};
@@ -24,12 +25,6 @@ mod tracking;
 use results::Results;
 pub use results::TaskEnd;
 use tracking::{Entry, Tracking};
-
-/// Refuses with 0 where the list is full. One script, so that many gateways keep one bound.
-const PUSH: &str = "\
-local max = tonumber(ARGV[2])
-if max > 0 and redis.call('LLEN', KEYS[1]) >= max then return 0 end
-return redis.call('LPUSH', KEYS[1], ARGV[1])";
 
 /// Celery's exchange for orders to all workers, as its `control_exchange` names it by default.
 const PIDBOX: &str = "celery.pidbox";
