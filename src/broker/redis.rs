@@ -46,7 +46,7 @@ impl Core {
     ) -> Result<impl Future<Output = ()> + use<>, String> {
         let client = crate::redis_link::pubsub_client(url)?;
         let (parts, distribution) = self.split(history);
-        let layer = layer.map(|settings| Layer::new(settings, &parts)).transpose()?;
+        let layer = layer.map(|settings| Layer::new(settings, url, &parts)).transpose()?;
         Ok(async move {
             tokio::task::spawn_local(distribution);
             if let Some(layer) = &layer {

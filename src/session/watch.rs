@@ -2,7 +2,7 @@
 //! terminal event has been heard, so that its user's place is free again, a client can stop it, and a
 //! worker that fell silent is reported.
 
-use std::pin::pin;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -55,6 +55,13 @@ pub(super) fn unix_ms(later: Duration) -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let then = now.unwrap_or_default().saturating_add(later);
     u64::try_from(then.as_millis()).unwrap_or(u64::MAX)
+}
+
+async fn completed<T>(future: &mut Option<Pin<Box<dyn Future<Output = T> + '_>>>) -> T {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
 }
 
 fn task_failed(end: TaskEnd, id: &str) -> String {
@@ -159,11 +166,11 @@ impl Watch {
     }
 
     async fn wait(&self) -> Over {
-        let mut task_end = pin!(self.task_end());
+        let mut task_end = self.task_end();
         loop {
             let next = self.silent_at().map_or(self.ends, |silent| silent.min(self.ends));
             tokio::select! {
-                end = &mut task_end => return Over::TaskEnded(end),
+                end = completed(&mut task_end) => return Over::TaskEnded(end),
                 () = self.running.tracked.ended() => return Over::Ended,
                 () = self.running.run.cancelled() => return Over::Cancelled,
                 () = self.running.entry.taken() => return Over::Taken,
@@ -180,13 +187,16 @@ impl Watch {
         }
     }
 
-    /// Its last words have had their time.
-    async fn task_end(&self) -> TaskEnd {
+    /// Completes when its last words have had their time; `None` = nobody would know.
+    fn task_end(&self) -> Option<Pin<Box<dyn Future<Output = TaskEnd> + '_>>> {
         let upstream = self.route.upstream.as_deref().unwrap_or_default();
         let task_id = &self.running.run.task().id;
-        let end = self.services.upstreams.task_end(upstream, task_id).await;
-        tokio::time::sleep(LAST_WORDS).await;
-        end
+        let end = self.services.upstreams.task_end(upstream, task_id)?;
+        Some(Box::pin(async move {
+            let end = end.await;
+            tokio::time::sleep(LAST_WORDS).await;
+            end
+        }))
     }
 
     /// When the worker will have been silent for too long, as far as it has been heard.

@@ -265,11 +265,11 @@ impl Upstreams {
         }
     }
 
-    /// Completes when a worker's task is known to have ended, where its upstream can know; else never.
-    pub async fn task_end(&self, name: &str, task_id: &str) -> TaskEnd {
-        match self.shared.upstreams.get(name).map(|shared| &shared.link) {
-            Some(Link::Celery(celery)) => celery.end(task_id).await,
-            _ => std::future::pending().await,
+    /// Completes when a worker's task has ended; `None` = its upstream does not know.
+    pub fn task_end(&self, name: &str, task_id: &str) -> Option<impl Future<Output = TaskEnd>> {
+        match &self.shared.upstreams.get(name)?.link {
+            Link::Celery(celery) => Some(celery.results()?.end(task_id)),
+            Link::Http | Link::Queue(_) => None,
         }
     }
 

@@ -61,6 +61,35 @@ def test_everybody_in_a_conversation_gets_the_reply(world):
         elsewhere.quiet()
 
 
+def test_a_layer_of_another_shape(world):
+    """Encrypted, under another prefix, in JSON: as the backend's CHANNEL_LAYERS may say."""
+    layer_class = {"core": "core.RedisChannelLayer", "pubsub": "pubsub.RedisPubSubChannelLayer"}[world.layer]
+    module, name = layer_class.split(".")
+    for serializer in ("msgpack", "json"):
+        shape = {
+            'prefix = "asgi"': f'prefix = "other"\nserializer = "{serializer}"\n'
+            'symmetric_encryption_keys = ["of tomorrow", "sekrit"]',
+        }
+        config = {
+            "hosts": [f"{world.stack.redis_url}/3"],
+            "prefix": "other",
+            "serializer_format": serializer,
+            "symmetric_encryption_keys": ["sekrit"],
+        }
+        program = (
+            f"import asyncio; from channels_redis.{module} import {name}\n"
+            "async def send():\n"
+            f"    layer = {name}(**{config!r})\n"
+            "    await layer.group_send('chat_shape', {'type': 'chat.message', 'event': 'chunk', 'chunk': 'é 🚀'})\n"
+            "asyncio.run(send())"
+        )
+        person = world.person()
+        with world.another_gateway(shape) as gateway, person.chat(gateway.url, "shape") as chat:
+            subprocess.run([sys.executable, "-c", program], check=True)
+            frame = chat.receive()
+            assert (frame["type"], frame["chunk"]) == ("chat.message", "é 🚀"), frame
+
+
 def test_what_the_consumer_cannot_send_closes_nothing(world):
     person = world.person()
     with person.chat(world.gateway_url, "odd") as chat:

@@ -19,7 +19,8 @@ sys.path.insert(0, str(HERE.parents[1] / "examples" / "django"))
 
 import stack  # noqa: E402
 
-MORE = ("websockets>=13,<17",)
+# cryptography, for layers that are encrypted.
+MORE = ("websockets>=13,<17", "cryptography>=42")
 LAYERS = ("core", "pubsub")
 CACHES = ("django", "django-redis", "django-redis-json")
 

@@ -197,6 +197,25 @@ async fn a_gateway_that_stops_leaves_its_groups() {
     assert_eq!(keys(&redis, "asgi*").await, Vec::<String>::new());
 }
 
+/// Another node's copies count as soon as the one that appended has stopped.
+#[tokio::test]
+async fn a_gateway_that_stops_hands_its_channels_on() {
+    for wire in ["channels-core", "channels-pubsub"] {
+        let redis = Redis::start().await;
+        let settings = settings(&redis, wire);
+        let mut backend = Backend::new(&redis).await;
+        let mut first = start(settings.clone()).await;
+        let second = start(settings).await;
+        let (mut client, _) = Client::connected(&first, PATH).await;
+        send(&mut backend, wire, 0..5).await;
+        expect(&mut client, 0..5).await;
+        assert_eq!(first.stop().await, Some(0));
+        let (mut client, _) = Client::connected(&second, PATH).await;
+        send(&mut backend, wire, 5..10).await;
+        expect(&mut client, 5..10).await;
+    }
+}
+
 /// 10,000 events while one client does not read.
 #[tokio::test]
 async fn a_flood_reaches_those_who_read() {

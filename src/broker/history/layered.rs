@@ -109,11 +109,21 @@ impl RedisHistory {
 
     /// The node hears these no longer.
     pub async fn forsake(&self, node: &str, channels: &[ChannelName]) -> Result<(), PublishError> {
-        let mut pipeline = redis::pipe();
-        for channel in channels {
-            pipeline.cmd("ZREM").arg(self.key(channel, "nodes")).arg(node);
-        }
-        let _were_there = self.commands().each::<i64>(pipeline).await?;
+        let call = |channel| {
+            let mut call = self.scripts().forsake.prepare_invoke();
+            call.key(self.key(channel, "nodes")).key(self.key(channel, "reader")).arg(node);
+            call
+        };
+        let calls: Vec<_> = channels.iter().map(call).collect();
+        let _each = self.commands().invoke_all::<i64>(&self.scripts().forsake, &calls).await?;
+        Ok(())
+    }
+
+    /// The node ends.
+    pub async fn die(&self, node: &str) -> Result<(), PublishError> {
+        let mut remove = redis::cmd("ZREM");
+        remove.arg(self.own_key("layer:nodes")).arg(node);
+        let _was_there: i64 = self.commands().query(&remove).await?;
         Ok(())
     }
 

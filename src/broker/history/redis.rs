@@ -33,6 +33,7 @@ pub(super) struct Scripts {
     pub import: Script,
     pub attend: Script,
     pub alive: Script,
+    pub forsake: Script,
 }
 
 /// A publication that is refused is not tried again, one that Redis did not answer is.
@@ -56,8 +57,14 @@ impl RedisHistory {
                 import: Script::new(include_str!("import.lua")),
                 attend: Script::new(include_str!("attend.lua")),
                 alive: Script::new(include_str!("alive.lua")),
+                forsake: Script::new(include_str!("forsake.lua")),
             },
         }))
+    }
+
+    /// The same histories over another connection.
+    pub fn over(&self, commands: Commands) -> Self {
+        Self::new(commands, &self.0.prefix)
     }
 
     pub(super) fn key(&self, channel: &ChannelName, part: &str) -> String {

@@ -173,14 +173,13 @@ impl Importer {
 
     /// Tries until Redis answers: a message that has an identity is appended once all the same.
     async fn import(&mut self, Imports { list, .. }: Imports) {
-        let Some(history) = self.layer.redis() else { return };
         if list.is_empty() {
             return;
         }
         let by_id = matches!(self.layer.0.wire, Wire::Core { .. });
         let known = if by_id { KNOWN } else { READER };
         let answers = loop {
-            match history.import(&self.layer.0.node, known, &list).await {
+            match self.layer.0.redis.import(&self.layer.0.node, known, &list).await {
                 Ok(answers) => break answers,
                 Err(_) => tokio::time::sleep(PAUSE).await,
             }

@@ -31,9 +31,9 @@ use super::history::{Attendance, History, RedisHistory};
 use super::thread::ToThread;
 use crate::channel_layer::message::Format;
 use crate::channel_layer::{MailboxNames, Memberships, Serializer};
-use crate::config::{ChannelsLayer, ChannelsWire, LayerSerializer};
+use crate::config::{ChannelsLayer, ChannelsWire, LayerSerializer, RedisUrl};
 use crate::protocol::ChannelName;
-use crate::redis_link::{Lost, RedisFailure};
+use crate::redis_link::{Commands, Lost, RedisFailure};
 use crate::shutdown::Shutdown;
 use crate::telemetry;
 
@@ -59,6 +59,8 @@ struct Inner {
     wire: Wire,
     serializer: Serializer,
     history: History,
+    /// The histories in Redis, over a connection that outlives the gateway's others, to take leave.
+    redis: RedisHistory,
     books: RefCell<Books>,
     /// Names this node among those that append.
     node: String,
@@ -68,7 +70,7 @@ struct Inner {
     heard: Cell<Instant>,
     threads: Rc<[mpsc::Sender<ToThread>]>,
     channels: Rc<RefCell<super::channels::Channels>>,
-    /// The memberships' connections outlive the gateway's others, to take leave.
+    /// Of the connections that outlive the gateway's others.
     _connections: Shutdown,
 }
 
@@ -79,9 +81,19 @@ enum Wire {
 
 impl Layer {
     /// `Err` names the host that is wrong. Starts connections; [`Layer::spawn`] starts reading.
-    pub fn new(settings: &ChannelsLayer, parts: &Parts) -> Result<Self, String> {
+    pub fn new(
+        settings: &ChannelsLayer,
+        engine_url: &RedisUrl,
+        parts: &Parts,
+    ) -> Result<Self, String> {
         let up = Arc::clone(&parts.layer_up);
         let connections = Shutdown::new();
+        let history = parts.catch_ups.history.clone();
+        let Some(redis) = history.in_redis() else {
+            return Err("a channel layer needs the Redis engine".to_owned());
+        };
+        let commands = Commands::start(engine_url, "channel_layer_history", &connections)?;
+        let redis = redis.over(commands);
         let wire = match settings.wire {
             ChannelsWire::Core => {
                 let names = MailboxNames::random(&settings.prefix, settings.hosts.len());
@@ -95,7 +107,8 @@ impl Layer {
             serializer: serializer(settings),
             settings: settings.clone(),
             wire,
-            history: parts.catch_ups.history.clone(),
+            history,
+            redis,
             books: RefCell::default(),
             node: uuid::Uuid::new_v4().simple().to_string(),
             up,
@@ -215,19 +228,17 @@ impl Layer {
             return Ok(());
         }
         self.0.books.borrow_mut().forget(channels);
-        match &self.0.wire {
+        let left = match &self.0.wire {
             Wire::Core { memberships, .. } => {
-                memberships.leave(channels).await.map_err(|_| Lost(NO_ANSWER))?;
+                memberships.leave(channels).await.map_err(|_| Lost(NO_ANSWER))
             }
-            Wire::PubSub(groups) => groups.unsubscribe(links, channels).await?,
-        }
+            Wire::PubSub(groups) => groups.unsubscribe(links, channels).await,
+        };
         let kept = self.with_history(channels.iter());
-        if let Some(history) = self.redis()
-            && !kept.is_empty()
-        {
-            let _or_it_shows_that_the_node_is_gone = history.forsake(&self.0.node, &kept).await;
+        if !kept.is_empty() {
+            let _or_the_node_shows_to_be_gone = self.0.redis.forsake(&self.0.node, &kept).await;
         }
-        Ok(())
+        left
     }
 
     /// The groups that were to be left by now.
@@ -241,6 +252,7 @@ impl Layer {
         self.0.up.store(false, Ordering::Release);
         let all = self.0.books.borrow().names();
         let _or_they_are_forgotten_in_time = self.leave_now(links, &all).await;
+        let _or_it_is_silent_soon = self.0.redis.die(&self.0.node).await;
         if let Wire::Core { memberships, .. } = &self.0.wire {
             let _or_it_expires = memberships.remove_mailbox().await;
         }
@@ -308,13 +320,8 @@ impl Layer {
         &self,
         told: &[(ChannelName, Attendance)],
     ) -> Result<Vec<Result<super::history::Attended, RedisFailure>>, super::PublishError> {
-        match self.redis() {
-            Some(history) if !told.is_empty() => {
-                let within = self.0.settings.refresh * RENEWALS;
-                history.attend(&self.0.node, within, told).await
-            }
-            _ => Ok(Vec::new()),
-        }
+        let within = self.0.settings.refresh * RENEWALS;
+        self.0.redis.attend(&self.0.node, within, told).await
     }
 
     /// Renews what says that this node brings the messages of its channels.
@@ -342,17 +349,12 @@ impl Layer {
     }
 
     async fn stay_alive(self) {
-        let Some(history) = self.redis() else { return };
         let mut ticks = tokio::time::interval(ALIVE_INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let _or_it_counts_as_gone = history.alive(&self.0.node).await;
+            let _or_it_counts_as_gone = self.0.redis.alive(&self.0.node).await;
         }
-    }
-
-    fn redis(&self) -> Option<&RedisHistory> {
-        self.0.history.in_redis()
     }
 
     fn with_history<'a>(

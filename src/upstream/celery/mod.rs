@@ -79,12 +79,9 @@ impl Celery {
         self.broker.is_up()
     }
 
-    /// Completes when the task has ended; never where results are not watched.
-    pub async fn end(&self, task_id: &str) -> TaskEnd {
-        match &self.results {
-            Some(results) => results.end(task_id).await,
-            None => std::future::pending().await,
-        }
+    /// `None` = they are not watched.
+    pub fn results(&self) -> Option<&Results> {
+        self.results.as_ref()
     }
 
     /// The task that `message` becomes. `Err` = it becomes none, and why, for its client.

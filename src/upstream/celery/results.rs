@@ -51,7 +51,7 @@ impl TaskEnd {
 
 /// The result backend of one upstream. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Results(Arc<Inner>);
+pub(in crate::upstream) struct Results(Arc<Inner>);
 
 struct Inner {
     commands: Commands,
