@@ -6,15 +6,15 @@ use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 use serde::de::IgnoredAny;
-use tidegate::channel_layer::{Format, Serializer};
-use tidegate::config::Secret;
+use tidegate::channel_layer::Serializer;
+use tidegate::config::{LayerSerializer, Secret};
 use tidegate::msgpack::MAX_GROWTH;
 
 /// Each way to read: bit 0 JSON, bit 1 a prefix, bit 2 encrypted, bit 3 without `type`.
 static SERIALIZERS: LazyLock<Vec<Serializer>> = LazyLock::new(|| {
     let with = |choice: u8, bit: u8| choice & bit != 0;
     let serializer = |choice| {
-        let format = if with(choice, 1) { Format::Json } else { Format::Msgpack };
+        let format = if with(choice, 1) { LayerSerializer::Json } else { LayerSerializer::MsgPack };
         let serializer = Serializer::new(format).with_type(!with(choice, 8));
         let serializer = if with(choice, 2) { serializer.with_prefix(12) } else { serializer };
         let keys = ["other", "sekrit"].map(Secret::new);

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::fernet::{self, Fernet, Lifetime};
 use super::json;
-use crate::config::Secret;
+use crate::config::{LayerSerializer, Secret};
 use crate::msgpack::{Item, Malformed, Reader, write_key, write_value};
 
 /// The member that `group_send` of the core layer adds: whom of the mailbox the message is for.
@@ -14,19 +14,11 @@ const MEMBERS: &str = "__asgi_channel__";
 /// The member that says which handler of a consumer a message is for.
 const TYPE: &str = "type";
 
-/// How a layer writes messages (`serializer_format`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    Msgpack,
-    /// Python's `json.dumps`, which may write `NaN`, `Infinity` and `-Infinity`.
-    Json,
-}
-
 /// What `group_send` was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LayerMessage {
-    /// The message as a JSON object: its members in their order, but for `__asgi_channel__`, and for `type` where
-    /// it is not to be kept.
+    /// The message as a JSON object: its members in their order, but for `__asgi_channel__`, and for
+    /// `type` where it is not to be kept.
     pub json: Vec<u8>,
     /// `type`, where it is text.
     pub message_type: Option<String>,
@@ -80,7 +72,7 @@ impl From<Malformed> for BadMessage {
 
 /// Reads payloads as the layer's settings have them written.
 pub struct Serializer {
-    format: Format,
+    format: LayerSerializer,
     /// Random bytes before the message; they make it unique in a mailbox.
     prefix: usize,
     /// Empty = not encrypted.
@@ -91,7 +83,7 @@ pub struct Serializer {
 
 impl Serializer {
     /// For a layer without prefix (the pub/sub layer), not encrypted; messages keep their `type`.
-    pub fn new(format: Format) -> Self {
+    pub fn new(format: LayerSerializer) -> Self {
         Self { format, prefix: 0, keys: Vec::new(), ttl: None, keeps_type: true }
     }
 
@@ -126,8 +118,8 @@ impl Serializer {
             body = Cow::Owned(opened.ok_or(BadMessage::Sealed)?);
         }
         match self.format {
-            Format::Msgpack => read_msgpack(&body, self.keeps_type),
-            Format::Json => read_json(&body, self.keeps_type),
+            LayerSerializer::MsgPack => read_msgpack(&body, self.keeps_type),
+            LayerSerializer::Json => read_json(&body, self.keeps_type),
         }
     }
 }

@@ -10,7 +10,7 @@ fn unhex(hex: &str) -> Vec<u8> {
     digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
 }
 
-fn core(format: Format) -> Serializer {
+fn core(format: LayerSerializer) -> Serializer {
     Serializer::new(format).with_prefix(12)
 }
 
@@ -46,11 +46,12 @@ fn captures_of_the_core_layer_are_read() {
             r#"{"type":"chat.message","event":"tool_end","tool":"find_content","output":{"success":true,"score":0.5,"n":-3,"big":1099511627776,"x":null,"tags":[1,"a"],"bin":"AP8=","7":"int-key"},"conversation_id":"conv-1"}"#,
         ),
     ] {
-        let message = core(Format::Msgpack).read(&unhex(hex)).unwrap();
+        let message = core(LayerSerializer::MsgPack).read(&unhex(hex)).unwrap();
         assert_eq!(json_of(&message), json);
         assert_eq!(message.message_type.as_deref(), Some("chat.message"));
         assert_eq!(message.members, [MEMBER]);
-        let without_type = core(Format::Msgpack).with_type(false).read(&unhex(hex)).unwrap();
+        let without_type =
+            core(LayerSerializer::MsgPack).with_type(false).read(&unhex(hex)).unwrap();
         assert_eq!(json_of(&without_type), json.replace(r#""type":"chat.message","#, ""));
         assert_eq!(without_type.message_type, message.message_type);
     }
@@ -63,7 +64,7 @@ fn a_capture_of_the_pubsub_layer_is_read() {
         "83a474797065ac636861742e6d657373616765a56576656e74b270726f63657373696e675f73746172746564af636f\
          6e766572736174696f6e5f6964a6636f6e762d31",
     );
-    let message = Serializer::new(Format::Msgpack).read(&payload).unwrap();
+    let message = Serializer::new(LayerSerializer::MsgPack).read(&payload).unwrap();
     assert!(json_of(&message).starts_with(r#"{"type":"chat.message","event":"#));
     assert!(message.members.is_empty());
 }
@@ -74,7 +75,7 @@ fn encrypted_messages_are_read() {
         MDRKaYqSQbOegQzGKd1F2Co_SwjdiQiwO9qaqqjsTPzqLzNgWPr6-HiWWtx_n7owlPSgbZh4eKQUwqjPOqDSpmYR_BscQovFIsQ=";
     let keys = ["new", "sekrit"].map(Secret::new);
     let open = |keys: &[Secret]| {
-        Serializer::new(Format::Msgpack).with_keys(keys, None).read(pubsub.as_bytes())
+        Serializer::new(LayerSerializer::MsgPack).with_keys(keys, None).read(pubsub.as_bytes())
     };
     assert!(json_of(&open(&keys).unwrap()).contains("processing_started"));
     assert_eq!(open(&keys[..1]), Err(BadMessage::Sealed));
@@ -85,7 +86,7 @@ fn encrypted_messages_are_read() {
          4263444e31354277466b4751575241487377696d515762735047454d4839345068616e354734686d565657495255674\
          f536f306a54486d684c566d766f534a7174534868662d51652d3848537a32673d3d",
     );
-    let layer = core(Format::Msgpack).with_keys(&keys, Some(Duration::from_secs(70)));
+    let layer = core(LayerSerializer::MsgPack).with_keys(&keys, Some(Duration::from_secs(70)));
     let message = layer.read_at(&core_payload, 1_795_478_070).unwrap();
     assert_eq!(json_of(&message), r#"{"type":"chat.message","event":"x"}"#);
     assert_eq!(message.members, ["specific.a!b"]);
@@ -97,20 +98,21 @@ fn encrypted_messages_are_read() {
 fn json_of_python_is_read() {
     let text = r#"{"type": "chat.message", "event": "chunk", "chunk": "Caf\u00e9 \ud83d\ude80", "x": NaN, "y": [Infinity, -Infinity], "s": "NaN, \" -Infinity", "__asgi_channel__": ["specific.a!b", "specific.a!c"]}"#;
     let payload = [b"twelve bytes", text.as_bytes()].concat();
-    let message = core(Format::Json).read(&payload).unwrap();
+    let message = core(LayerSerializer::Json).read(&payload).unwrap();
     assert_eq!(
         json_of(&message),
         r#"{"type":"chat.message","event":"chunk","chunk":"Caf\u00e9 \ud83d\ude80","x":"NaN","y":["Infinity", "-Infinity"],"s":"NaN, \" -Infinity"}"#
     );
     assert_eq!(message.members, ["specific.a!b", "specific.a!c"]);
     assert_eq!(message.message_type.as_deref(), Some("chat.message"));
-    let short = core(Format::Json).with_type(false).read(&payload).unwrap();
+    let short = core(LayerSerializer::Json).with_type(false).read(&payload).unwrap();
     assert!(json_of(&short).starts_with(r#"{"event":"chunk","#));
 }
 
 #[test]
 fn members_are_where_they_stand() {
-    let read = |text: &str| Serializer::new(Format::Json).with_type(false).read(text.as_bytes());
+    let read =
+        |text: &str| Serializer::new(LayerSerializer::Json).with_type(false).read(text.as_bytes());
     for (text, json) in [
         ("{}", "{}"),
         (r#"{"type":"t"}"#, "{}"),
@@ -130,7 +132,7 @@ fn members_are_where_they_stand() {
 #[test]
 fn what_is_no_message_is_told_apart() {
     use BadMessage::{Malformed, Members, NotAMap};
-    let msgpack = Serializer::new(Format::Msgpack);
+    let msgpack = Serializer::new(LayerSerializer::MsgPack);
     for (payload, why) in [
         (&b""[..], Malformed),
         (b"\xc0", NotAMap),
@@ -143,7 +145,7 @@ fn what_is_no_message_is_told_apart() {
     ] {
         assert_eq!(msgpack.read(payload), Err(why), "{payload:x?}");
     }
-    let json = Serializer::new(Format::Json);
+    let json = Serializer::new(LayerSerializer::Json);
     for (payload, why) in [
         (&b""[..], NotAMap),
         (b"[]", NotAMap),
@@ -156,7 +158,7 @@ fn what_is_no_message_is_told_apart() {
     ] {
         assert_eq!(json.read(payload), Err(why), "{payload:x?}");
     }
-    assert_eq!(core(Format::Msgpack).read(b"eleven byte"), Err(Malformed));
+    assert_eq!(core(LayerSerializer::MsgPack).read(b"eleven byte"), Err(Malformed));
 }
 
 proptest! {
@@ -168,7 +170,7 @@ proptest! {
     ) {
         let payload = [&[0x80 | entries], &body[..]].concat();
         let keys = [Secret::new("k")];
-        for format in [Format::Msgpack, Format::Json] {
+        for format in [LayerSerializer::MsgPack, LayerSerializer::Json] {
             let layer = Serializer::new(format).with_prefix(prefix);
             for payload in [&payload, &body] {
                 if let Ok(message) = layer.read(payload) {

@@ -123,7 +123,8 @@ impl Importer {
             return self.deliver(channel, json).await;
         };
         let imported = Imported { id: id.to_owned(), json: json.clone() };
-        let deferred = self.layer.0.books.borrow().deferred(&channel).is_some();
+        let until = self.layer.0.books.borrow().deferred(&channel);
+        let deferred = until.is_some_and(|until| until > Instant::now());
         if deferred && self.held_count < HELD {
             self.held_count += 1;
             self.held.entry(channel).or_default().push(imported);

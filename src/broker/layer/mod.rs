@@ -29,9 +29,8 @@ use self::importer::Importer;
 use super::core::Parts;
 use super::history::{Attendance, History, RedisHistory};
 use super::thread::ToThread;
-use crate::channel_layer::message::Format;
 use crate::channel_layer::{MailboxNames, Memberships, Serializer};
-use crate::config::{ChannelsLayer, ChannelsWire, LayerSerializer, RedisUrl};
+use crate::config::{ChannelsLayer, ChannelsWire, RedisUrl};
 use crate::protocol::ChannelName;
 use crate::redis_link::{Commands, Lost, RedisFailure};
 use crate::shutdown::Shutdown;
@@ -371,15 +370,11 @@ const NO_ANSWER: &str = "no answer of the channel layer";
 const CLOCKS: Duration = Duration::from_secs(10);
 
 fn serializer(settings: &ChannelsLayer) -> Serializer {
-    let format = match settings.serializer {
-        LayerSerializer::MsgPack => Format::Msgpack,
-        LayerSerializer::Json => Format::Json,
-    };
     let (prefix, ttl) = match settings.wire {
         ChannelsWire::Core => (settings.random_prefix_length, Some(settings.expiry + CLOCKS)),
         ChannelsWire::PubSub => (0, None),
     };
-    Serializer::new(format)
+    Serializer::new(settings.serializer)
         .with_prefix(prefix)
         .with_keys(&settings.symmetric_encryption_keys, ttl)
         .with_type(settings.keep_type)
