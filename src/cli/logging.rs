@@ -8,11 +8,13 @@ use tracing_subscriber::{Layer as _, fmt, registry};
 
 use super::Failure;
 use crate::config::{Log, LogFormat};
-use crate::telemetry::log::{self, LogControl};
+use crate::telemetry::log::{self, LogControl, Repeats};
 
 /// Starts logging; once a process. What is logged can be changed from then on.
 pub fn start(settings: &Log) -> Result<LogControl, Failure> {
-    let (control, filter) = log::filter(&settings.level)?;
+    let repeats =
+        settings.repeats.map(|rate| Repeats { lines: rate.count.into(), interval: rate.per });
+    let (control, filter) = log::filter(&settings.level, repeats)?;
     let lines =
         fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     let lines = match settings.format {
@@ -24,5 +26,6 @@ pub fn start(settings: &Log) -> Result<LogControl, Failure> {
         .with(lines)
         .try_init()
         .map_err(|error| Failure(format!("logging: {error}")))?;
+    control.keep().map_err(|error| Failure(format!("logging: {error}")))?;
     Ok(control)
 }

@@ -263,6 +263,12 @@ pub(super) const LOG_LEVEL: Kind<String> =
         parsed(value, |text| is_log_filter(text).then(|| text.to_owned()))
     });
 
+/// Lines of one kind within an interval.
+pub(super) const REPEATS: Kind<Option<Rate>> =
+    kind("rate", r#"a number of lines such as "10/10s", or "off""#, |value| {
+        parsed(value, |text| values::rate(text).filter(|_| !text.contains("burst")))
+    });
+
 /// A kind that is named by its words.
 pub(super) const fn words<T>(words: &'static str, read: fn(&Value) -> Result<T, Wrong>) -> Kind<T> {
     Kind { name: words, right: words, read }

@@ -141,7 +141,13 @@ pub(super) fn log(s: &mut Section<'_>) -> Option<Log> {
         "level",
         kinds::LOG_LEVEL,
         "info",
-        "off, error, warn, info, debug or trace; for single modules \"tidegate=debug,warn\".",
+        "off, error, warn, info, debug or trace; for single targets \"audit=info,warn\" (docs/logs.md).",
     );
-    Some(Log { format: format?, level: level? })
+    let repeats = s.key(
+        "repeats",
+        kinds::REPEATS,
+        "10/10s",
+        "As many lines that say the same are written within this time; more are counted, and told in one. Not for audit, debug and connection_closed. \"off\" = all are written.",
+    );
+    Some(Log { format: format?, level: level?, repeats: repeats? })
 }

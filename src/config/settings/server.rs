@@ -6,7 +6,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use url::Url;
 
-use super::Secret;
+use super::{Rate, Secret};
 use crate::protocol::OriginPattern;
 
 /// `[server]`: the public port.
@@ -81,6 +81,8 @@ pub struct Log {
     pub format: LogFormat,
     /// A `tracing-subscriber` filter: `info`, `tidegate=debug,warn`.
     pub level: String,
+    /// Lines of a kind that are written within an interval; `None` = all.
+    pub repeats: Option<Rate>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
