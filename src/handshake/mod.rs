@@ -23,6 +23,7 @@ pub use rejection::{Rejection, json_error};
 pub use routes::{Found, Routes};
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use hyper::{HeaderMap, Request};
@@ -30,13 +31,39 @@ use hyper::{HeaderMap, Request};
 use crate::config::{self, AuthSource};
 use crate::limits::{Claim, Leased, LimitName, Places, SharedLimits, Verdict};
 use crate::protocol::{
-    ChannelName, ConnectionId, OriginTag, Params, ReservedChannels, ResumePoint, TemplateContext,
-    TraceContext,
+    ChannelName, ConnectionId, OriginTag, Params, RequestId, ReservedChannels, ResumePoint,
+    TemplateContext, TraceContext,
 };
+use crate::telemetry::handshake::Visitor;
 use crate::tokens::{Authenticator, Identity, Place};
 use authorize::{Authorizer, Question};
 use credentials::Offered;
 use origin::RequestOrigin;
+
+/// A client that knocks: what it is called from here on, whether it is let in or not.
+#[derive(Debug, Clone)]
+pub struct Visit {
+    /// Of the connection that may come of it.
+    pub connection_id: ConnectionId,
+    pub request_id: RequestId,
+    pub trace: TraceContext,
+}
+
+impl Visit {
+    /// The headers are those of its request; a proxy that is trusted may have named it.
+    pub fn new(headers: &HeaderMap, is_from_trusted_proxy: bool) -> Self {
+        let header = |name: &str| headers.get(name)?.to_str().ok();
+        let trace = header("traceparent").and_then(TraceContext::parse).unwrap_or_default();
+        let given = header("x-request-id").filter(|_| is_from_trusted_proxy);
+        let request_id = RequestId::new(given, &trace);
+        Self { connection_id: ConnectionId::random(), request_id, trace }
+    }
+
+    /// For lines about it.
+    pub fn visitor<'a>(&'a self, route: &'a str, ip: IpAddr) -> Visitor<'a> {
+        Visitor { route, connection: self.connection_id, request: &self.request_id, ip }
+    }
+}
 
 /// A client that may open a socket.
 #[derive(Debug)]
@@ -46,6 +73,7 @@ pub struct Admission {
     pub channel: ChannelName,
     pub identity: Identity,
     pub connection_id: ConnectionId,
+    pub request_id: RequestId,
     /// Of the page that connects; `None` = the request named none.
     pub origin: Option<OriginTag>,
     /// The `Sec-WebSocket-Protocol` that the answer selects.
@@ -105,13 +133,10 @@ impl Handshake {
         route: Arc<config::Route>,
         params: Params,
         head: &Request<B>,
+        visit: &Visit,
     ) -> Result<Admission, Rejection> {
         let headers = head.headers();
-        let trace = headers
-            .get("traceparent")
-            .and_then(|value| TraceContext::parse(value.to_str().ok()?))
-            .unwrap_or_default();
-        let connection_id = ConnectionId::random();
+        let Visit { connection_id, request_id, trace } = visit.clone();
 
         let origin = RequestOrigin::read(headers);
         origin::check(&self.origins, &origin)?;
@@ -125,6 +150,7 @@ impl Handshake {
             params: &params,
             identity: &identity,
             connection_id,
+            request_id: &request_id,
             origin: origin.text(),
             trace: &trace,
         };
@@ -141,6 +167,7 @@ impl Handshake {
             channel,
             identity,
             connection_id,
+            request_id,
             origin: origin.tag(),
             subprotocol,
             trace,

@@ -21,7 +21,7 @@ use tokio::net::TcpStream;
 
 use super::fixed;
 use crate::config;
-use crate::handshake::{Admission, Found, Handshake, Rejection, json_error, upgrade};
+use crate::handshake::{Admission, Found, Handshake, Rejection, Visit, json_error, upgrade};
 use crate::limits::{ConnectionCounts, IpPermit, Lease, Leased, LimitName, Places};
 use crate::protocol::{ClientAddress, CloseReason, Params, Timestamp};
 use crate::proxy::{Proxy, ProxyBody};
@@ -189,15 +189,18 @@ impl Front {
             Err(response) => return response,
         };
         let started = Instant::now();
+        let visit = Visit::new(request.headers(), self.is_trusted(phase.peer.ip()));
         let verdict = match self.enter_ip(phase, address.ip) {
             Ok(ip) => {
-                let admitted = self.handshake.admit(Arc::clone(route), params, request).await;
+                let admitted =
+                    self.handshake.admit(Arc::clone(route), params, request, &visit).await;
                 admitted.map(|admission| (admission, ip))
             }
             Err(rejection) => Err(rejection),
         };
         let refused = verdict.as_ref().err().map(|rejection| rejection.cause);
-        telemetry::handshake::finished(route.path.as_str(), refused, started.elapsed());
+        let visitor = visit.visitor(route.path.as_str(), address.ip);
+        telemetry::handshake::finished(visitor, refused, started.elapsed());
         self.upgrade(phase, route, accepted, verdict)
     }
 
@@ -215,7 +218,9 @@ impl Front {
         };
         let entered = self.enter_ip(phase, address.ip);
         let refused = entered.as_ref().err().map(|rejection| rejection.cause);
-        telemetry::handshake::finished(reply.path.as_str(), refused, Duration::ZERO);
+        let visit = Visit::new(request.headers(), self.is_trusted(phase.peer.ip()));
+        let visitor = visit.visitor(reply.path.as_str(), address.ip);
+        telemetry::handshake::finished(visitor, refused, Duration::ZERO);
         let upgraded = match entered {
             Err(rejection) => Upgraded::Closed(rejection.event(), rejection.reason, None),
             Ok(ip) if self.services.shutdown.is_draining() => {
@@ -296,7 +301,9 @@ impl Front {
             route: admission.route,
             params: admission.params,
             channel: admission.channel,
+            user_id: admission.identity.user_id.clone(),
             identity: RefCell::new(admission.identity),
+            request_id: admission.request_id,
             connection_id: admission.connection_id,
             origin: admission.origin,
             trace: admission.trace,

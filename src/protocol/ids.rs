@@ -167,6 +167,10 @@ impl TraceContext {
         Some(Self { trace_id, sampled: flags & 1 == 1 })
     }
 
+    pub fn trace_id(&self) -> u128 {
+        self.trace_id
+    }
+
     /// A `traceparent` with a new span of this trace.
     pub fn child(&self) -> String {
         let span = (uuid::Uuid::new_v4().as_u128() as u64) | 1;

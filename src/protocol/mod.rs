@@ -12,6 +12,7 @@ mod names;
 mod origin;
 mod path;
 mod position;
+mod request_id;
 mod timestamp;
 
 pub use client_address::ClientAddress;
@@ -28,4 +29,5 @@ pub use names::{ChannelName, ChannelPattern, InvalidChannel, ReservedChannels};
 pub use origin::{Origin, OriginPattern, OriginTag};
 pub use path::{Params, PathPattern, Template, TemplateContext};
 pub use position::{Epoch, InvalidEpoch, Position, ResumePoint, with_position};
+pub use request_id::RequestId;
 pub use timestamp::Timestamp;

@@ -76,7 +76,8 @@ fn size(message: &SocketMessage) -> usize {
 impl Session {
     /// Opens the upstream's socket, or closes the client's.
     pub(super) async fn open_bridge(self: &Rc<Self>) {
-        let Client { route, params, channel, identity, connection_id, trace, .. } = &self.client;
+        let Client { route, params, channel, identity, connection_id, request_id, trace, .. } =
+            &self.client;
         let Some(upstream) = route.upstream.as_deref() else { return };
         let identity = identity.borrow().clone();
         let opening = Opening {
@@ -85,6 +86,7 @@ impl Session {
             user_id: identity.user_id.as_ref(),
             username: identity.username.as_deref(),
             connection_id: *connection_id,
+            request_id,
             trace,
             max_message_bytes: route.max_message_bytes,
         };
@@ -106,7 +108,11 @@ impl Session {
                 ));
             }
             Err(_) => {
-                self.route_facts.message_refused(ErrorCode::UpstreamUnavailable);
+                self.route_facts.message_refused(
+                    self.about(),
+                    ErrorCode::UpstreamUnavailable,
+                    None,
+                );
                 self.socket.close(CloseReason::Overloaded);
             }
         }
@@ -151,7 +157,7 @@ impl Session {
                     self.socket.close(CloseReason::InternalError);
                     return;
                 }
-                self.route_facts.message_queued();
+                self.route_facts.message_queued(self.about(), None);
             }
             if let Some(code) = bridge.closing.get() {
                 return sender.close(code, "").await;

@@ -76,7 +76,7 @@ impl Session {
                 tokio::join!(generation.history.generation_begins(channel, id), ledger.flush());
             let end = generation.run(reply).await.unwrap_or(GenerationEnd::EngineDown);
             let _or_it_expires = generation.history.generation_ended(channel, id).await;
-            generation.route_facts.generation_ended(end, id);
+            generation.route_facts.generation_ended(channel, end, id);
             if attached {
                 services.attached.detach(connection, &generation.run);
             }

@@ -189,7 +189,7 @@ impl Session {
 
     /// Answers with an error; a client that goes on all the same is closed.
     pub(super) fn refuse(&self, event: &ErrorEvent<'_>) {
-        self.route_facts.message_refused(event.code());
+        self.route_facts.message_refused(self.about(), event.code(), event.message_id());
         self.say(&event.to_json());
         self.refuse_silently();
     }

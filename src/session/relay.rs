@@ -57,7 +57,7 @@ impl Session {
         }
         match relayed {
             Ok(Taken { task_id, reply }) => {
-                self.route_facts.message_queued();
+                self.route_facts.message_queued(self.about(), Some(&task_id));
                 // Who hears of the task can cancel it.
                 match reply {
                     TakenReply::Streamed(reply) => self.generate(&task_id, reply, place),
@@ -99,7 +99,7 @@ impl Session {
     async fn user_rate(&self) -> Result<Verdict, EngineDown> {
         let route = &self.client.route;
         let Some(rate) = &route.limits.messages_per_user else { return Ok(Verdict::Allowed) };
-        let Some(user) = self.user_id() else { return Ok(Verdict::Allowed) };
+        let Some(user) = &self.client.user_id else { return Ok(Verdict::Allowed) };
         let limit = LimitName::MessagesPerUser;
         let (path, params) = (route.path.as_str(), &self.client.params);
         self.services.limits.take(limit, path, params, &user.to_string(), rate).await
@@ -133,6 +133,7 @@ impl Session {
             user_id: identity.user_id.clone(),
             username: identity.username.clone(),
             connection_id: client.connection_id,
+            request_id: client.request_id.clone(),
             message_id: queued.id.clone().unwrap_or_else(|| task_id.clone()),
             task_id,
             trace: client.trace,
@@ -151,7 +152,7 @@ impl Session {
             }
             RelayError::Rejected(text) => ErrorEvent::new(ErrorCode::UpstreamRejected, text),
         };
-        self.route_facts.message_refused(event.code());
+        self.route_facts.message_refused(self.about(), event.code(), id);
         self.say(&event.id(id).to_json());
     }
 }

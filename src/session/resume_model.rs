@@ -23,7 +23,7 @@ use crate::control::{Control, Threads};
 use crate::generations::{Generations, Running};
 use crate::limits::{ConnectionCounts, LeaseSet, SharedLimits};
 use crate::presence::PresenceStore;
-use crate::protocol::{ChannelName, ConnectionId, ResumePoint, TraceContext};
+use crate::protocol::{ChannelName, ConnectionId, RequestId, ResumePoint, TraceContext};
 use crate::redis_link::Commands;
 use crate::redis_link::test_server::RedisServer;
 use crate::shutdown::Shutdown;
@@ -196,6 +196,8 @@ impl World {
             identity: RefCell::new(Identity::anonymous()),
             connection_id: ConnectionId::random(),
             origin: None,
+            user_id: None,
+            request_id: RequestId::new(None, &TraceContext::default()),
             trace: TraceContext::default(),
         }
     }

@@ -91,7 +91,7 @@ async fn report(services: Rc<Services>, claimed: Claimed, route_facts: Option<Ar
         let _or_it_expires = services.history.generation_ended(&task.channel, &task.id).await;
         services.generations.ledger.bury(&task);
         if let Some(route_facts) = route_facts {
-            route_facts.generation_ended(end, &task.id);
+            route_facts.generation_ended(&task.channel, end, &task.id);
         }
     }
 }

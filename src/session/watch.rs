@@ -44,7 +44,7 @@ impl Session {
     /// What another node needs to go on with a generation of this client.
     pub(super) fn facts(&self, streams: bool, place: Option<&Lease>) -> Facts {
         let route = &self.client.route;
-        let user = self.user_id().map(|user| user.to_string());
+        let user = self.client.user_id.as_ref().map(|user| user.to_string());
         let place = user.zip(place.map(|place| place.holder().to_string()));
         let ends_ms = unix_ms(route.generations.max_duration);
         Facts { route: route.path.as_str().to_owned(), streams, ends_ms, place }
@@ -154,7 +154,7 @@ impl Watch {
         self.running.run.end();
         let end = self.conclude(&over).await.unwrap_or(GenerationEnd::EngineDown);
         let _or_it_expires = history.generation_ended(channel, id).await;
-        self.route_facts.generation_ended(end, id);
+        self.route_facts.generation_ended(channel, end, id);
         if end == GenerationEnd::EngineDown {
             self.running.entry.abandon();
         }
@@ -243,7 +243,7 @@ impl Watch {
             self.services.upstreams.tell_cancelled(upstream, &task.id, ttl)
         );
         if told.is_err() || !told_by_queue {
-            telemetry::generations::worker_not_told(&task.id);
+            telemetry::generations::worker_not_told(&task.channel, &task.id);
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Facts about the server API.
 
-use tracing::{debug, warn};
+use tracing::{debug, info};
 
 use super::definitions::{labels, metrics, words};
+use super::log::AUDIT;
 
 metrics! {
     /// Calls of the server API, by how they were answered.
@@ -25,8 +26,10 @@ pub fn api_called(call: Call, status: u16) {
     API_CALLS.at([call, outcome]).increment(1);
     match outcome {
         // Somebody is at the door who should not be there, or a key was not rolled out.
-        "unauthorized" => warn!(event = "api_unauthorized", call, "a call without a valid API key"),
-        _ => debug!(event = "api_called", call, outcome),
+        "unauthorized" => {
+            info!(target: AUDIT, event = "api_unauthorized", call, "a call without a valid API key");
+        }
+        _ => debug!(event = "api_called", call, outcome, "a call of the server API"),
     }
 }
 

@@ -11,7 +11,7 @@ use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder, 
 
 use super::{
     admin, channel_layer, connections, control, credentials, delivery, engine, generations,
-    handshake, history, lifecycle, limits, listener, presence, process, proxy, subscription,
+    handshake, history, lifecycle, limits, listener, log, presence, process, proxy, subscription,
     tokens, upstream,
 };
 
@@ -38,6 +38,7 @@ pub(super) const STAGES: &[Stage] = &[
     ("Server API", admin::METRICS),
     ("Orders between nodes", control::METRICS),
     ("Readiness and shutdown", lifecycle::METRICS),
+    ("Log", log::METRICS),
     ("Process", process::METRICS),
 ];
 

@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::Message;
-use crate::protocol::{ConnectionId, Params, UserId};
+use crate::protocol::{ConnectionId, Params, RequestId, UserId};
 
 #[derive(Serialize)]
 struct Payload<'a> {
@@ -15,6 +15,8 @@ struct Payload<'a> {
     params: &'a Params,
     user: Option<User<'a>>,
     connection_id: ConnectionId,
+    /// Of the handshake, as the logs have it.
+    request_id: &'a RequestId,
     message_id: &'a str,
     task_id: &'a str,
 }
@@ -35,6 +37,7 @@ pub(super) fn json(message: &Message) -> Result<Vec<u8>, String> {
         params: &message.params,
         user: message.user_id.as_ref().map(|id| User { id, name }),
         connection_id: message.connection_id,
+        request_id: &message.request_id,
         message_id: &message.message_id,
         task_id: &message.task_id,
     };

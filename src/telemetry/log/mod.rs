@@ -24,9 +24,15 @@ use tracing::{Event, Level, Metadata, Subscriber, callsite};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::{Context, Layer};
 
+use super::definitions::metrics;
 use debugging::Debugging;
 use keeper::Keeper;
 use repeats::Repeated;
+
+metrics! {
+    /// Lines of the log that were not written, since as many like them had been.
+    SUPPRESSED_LINES = counter "tidegate_log_lines_suppressed_total";
+}
 
 /// The target of what an auditor wants to read: credentials that were given out, used and refused, and
 /// what servers and operators ordered.

@@ -9,10 +9,10 @@ use std::fmt::Write as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use metrics::counter;
 use tracing::callsite::Identifier;
 use tracing::{Event, Level, debug, error, info, warn};
 
+use super::SUPPRESSED_LINES;
 use super::fields::{self, Short, is_written_as};
 
 /// What tells lines from one place apart. Values are words of fixed sets and names out of the config, or
@@ -119,7 +119,7 @@ impl Repeated {
         run.suppressed += 1;
         let is_first_suppressed = run.suppressed == 1;
         drop(state);
-        counter!("tidegate_log_lines_suppressed_total").increment(1);
+        SUPPRESSED_LINES.get().increment(1);
         Verdict { is_written: false, is_first_suppressed }
     }
 

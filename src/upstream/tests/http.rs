@@ -55,6 +55,7 @@ async fn the_request_carries_all_facts() {
         "params": {"id": "4/2"},
         "user": {"id": 7, "name": "Ana Ü"},
         "connection_id": message.connection_id.to_string(),
+        "request_id": "request-1",
         "message_id": "m 1",
         "task_id": "our-task",
     });

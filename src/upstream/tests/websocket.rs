@@ -62,6 +62,7 @@ fn opening(message: &Message) -> Opening<'_> {
         user_id: message.user_id.as_ref(),
         username: message.username.as_deref(),
         connection_id: message.connection_id,
+        request_id: &message.request_id,
         trace: &message.trace,
         max_message_bytes: MAX_MESSAGE,
     }
