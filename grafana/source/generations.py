@@ -83,7 +83,7 @@ NOW = [
         thresholds=steps(GREEN, (1, YELLOW), (20, RED)),
     ),
     number(
-        "Duplicates caught",
+        "Duplicates in all",
         "short",
         "Messages and terminal events of the chosen time that came twice and were passed on once. Many repeated messages: "
         "clients whose answers do not come in time.",
@@ -218,7 +218,7 @@ DASHBOARD = dashboard(
         choice(
             "route",
             "Route",
-            'label_values(tidegate_handshakes_total{job=~"$job", instance=~"$instance"}, route)',
+            'label_values(tidegate_connections{job=~"$job", instance=~"$instance"}, route)',
         )
     ],
 )

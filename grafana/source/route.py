@@ -181,7 +181,7 @@ DASHBOARD = dashboard(
         choice(
             "route",
             "Route",
-            'label_values(tidegate_handshakes_total{job=~"$job", instance=~"$instance"}, route)',
+            'label_values(tidegate_connections{job=~"$job", instance=~"$instance"}, route)',
             many=False,
         )
     ],
