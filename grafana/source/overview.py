@@ -292,7 +292,7 @@ NODES = [
         "none",
         "What runs where. More than one version outside of a roll-out: a node that was forgotten.",
         f"tidegate_build_info{selector()}",
-        columns={"instance": "node", "job": "job", "version": "version"},
+        columns={"instance": "node", "job": "job", "version": "version", "build": "build"},
     ),
     number(
         "Configuration",

@@ -132,8 +132,16 @@ def graph(title, unit, description, queries, *, w=8, h=8, stack=False, lowest=0,
         defaults=defaults,
         overrides=colored(colors or {}),
         options={
-            "legend": {"displayMode": "table", "placement": "bottom", "showLegend": True, "calcs": ["lastNotNull", "max"]},
-            "tooltip": {"mode": "multi", "sort": "desc"},
+            # All outcomes exist from the start, most of them as 0: those that happen come first.
+            "legend": {
+                "displayMode": "table",
+                "placement": "bottom",
+                "showLegend": True,
+                "calcs": ["lastNotNull", "max"],
+                "sortBy": "Max",
+                "sortDesc": True,
+            },
+            "tooltip": {"mode": "multi", "sort": "desc", "hideZeros": True},
         },
     )
 

@@ -202,7 +202,7 @@ UPSTREAM = [
     graph(
         "Circuit",
         "none",
-        "1 while an upstream is not asked, on any node. It is tried again after `open`; it closes by itself when the upstream is well.",
+        "1 while an upstream is not asked, on any node. After `open` the next message tries it, and closes the circuit if that goes well; without messages it stays at 1.",
         [(f"max by (upstream) (tidegate_upstream_circuit_open{selector(UPSTREAMS)})", "{{upstream}}")],
         highest=1,
         steps_drawn=True,

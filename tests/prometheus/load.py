@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed
 from world import DEADLINE, KEY, ORIGIN, jwt, until
 
 # Of the chats. Everything else happens meanwhile.
-SECONDS = 20
+SECONDS = 15
 CHATS = 3
 
 

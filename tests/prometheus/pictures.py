@@ -99,6 +99,10 @@ def draw(dashboard, drawn, path):
     height = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in dashboard["panels"])
     sheet = plot.figure(figsize=(18, height * 0.36), dpi=80)
     sheet.suptitle(dashboard["title"], y=1 - 0.2 / (height * 0.36), fontsize=11)
+    for row in dashboard["panels"]:
+        if row["type"] == "row":
+            y = 1 - (row["gridPos"]["y"] + 1.6) / (height + 1.5)
+            sheet.text(0.5 / 24.4, y, row["title"], fontsize=10, weight="bold")
     for panel, results in drawn:
         grid, unit = panel["gridPos"], panel["fieldConfig"]["defaults"]["unit"]
         axes = sheet.add_axes(
@@ -110,6 +114,9 @@ def draw(dashboard, drawn, path):
             )
         )
         axes.set_title(panel["title"], fontsize=8, loc="left")
+        if not any(series for _, series in results):
+            axes.text(0.5, 0.5, "no data", ha="center", fontsize=9, transform=axes.transAxes)
+            continue
         match panel["type"]:
             case "timeseries":
                 lines(axes, panel, results, unit)
