@@ -33,6 +33,7 @@ pub mod history;
 pub mod lifecycle;
 pub mod limits;
 pub mod listener;
+pub mod log;
 pub mod presence;
 mod process;
 pub mod proxy;
