@@ -133,7 +133,11 @@ async fn metrics_and_health_need_no_key() {
             "{}",
             metrics.head
         );
-        assert!(metrics.body.contains("tidegate_api_calls_total{call=\"tokens\",outcome=\"ok\"} 1"), "{}", metrics.body);
+        assert!(
+            metrics.body.contains("tidegate_api_calls_total{call=\"tokens\",outcome=\"ok\"} 1"),
+            "{}",
+            metrics.body
+        );
         let live = bench.send("GET", "/livez", &[], "").await;
         assert_eq!((live.status, live.body.as_str()), (200, "ok\n"));
         let head = bench.send("HEAD", "/livez", &[], "").await;

@@ -22,12 +22,8 @@ const SHARED: &[&str] =
     &["messages_per_user", "connects_per_user", "connections_per_user", "generations_per_user"];
 
 /// Kept by this process.
-const LOCAL: &[&str] = &[
-    "messages_per_connection",
-    "pings_per_connection",
-    "connections_per_ip",
-    "connections_total",
-];
+const LOCAL: &[&str] =
+    &["messages_per_connection", "pings_per_connection", "connections_per_ip", "connections_total"];
 
 /// `limit` is the label of a limit; `route` is its path pattern, or empty where a limit has none.
 pub fn limit_refused(limit: &'static str, route: &str, user: &str, retry_after: Duration) {
