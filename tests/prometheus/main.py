@@ -98,7 +98,7 @@ def main():
         sys.exit(__doc__)
     binary, binaries, folder = (pathlib.Path(argument).resolve() for argument in sys.argv[1:])
     began = time.monotonic()
-#    files.check(binaries)
+    files.check(binaries)
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         world = World(stack, binary, binaries)
