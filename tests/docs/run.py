@@ -13,13 +13,15 @@ language or in a comment:
     <!-- run browser: URL "typed" "shown" -->     types into the page's #text and waits for what it shows
 
 A line of output may leave out parts with `…`; lines that the page does not show may stand between those
-that it does. The pages' ports stand for free ones. Needs redis-server, curl, and the package websockets.
+that it does. The pages' ports stand for free ones. All other Python of the documentation must at
+least compile, and JavaScript where there is a Node. Needs redis-server, curl, and the package websockets.
 """
 
 import os
 import pathlib
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -222,8 +224,10 @@ def alive(process):
 
 
 def children(process):
-    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process)], capture_output=True, text=True)
-    return [int(child) for child in found.stdout.split()]
+    try:
+        return [int(child) for child in pathlib.Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
 
 
 def interrupt(process, number):
@@ -261,7 +265,24 @@ def follow(page, session):
     return done
 
 
+def compile_all():
+    """Code that is shown and not run."""
+    node, count = shutil.which("node"), 0
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        for block in BLOCK.finditer(path.read_text()):
+            if block["language"] == "python":
+                compile(block["text"], f"{path.name}: {block['text'].splitlines()[0]}", "exec")
+            elif block["language"] == "js" and node:
+                check = [node, "--input-type=module", "--check"]
+                subprocess.run(check, input=block["text"], text=True, check=True)
+            else:
+                continue
+            count += 1
+    print(f"ok: {count} blocks of code compile", flush=True)
+
+
 def main():
+    compile_all()
     binary = pathlib.Path(sys.argv[1]).resolve()
     chromium = sys.argv[2] if len(sys.argv) > 2 else None
     for name in PAGES:
