@@ -256,7 +256,7 @@ fn log_events_of_the_runbook_are_logged() {
         runbook.split("event `").skip(1).filter_map(|rest| rest.split('`').next()).collect();
     assert!(events.len() > 10, "{events:?}");
     let logged = |event: &&str| sources.contains(&format!("\"{event}\""));
-    assert_eq!(events.into_iter().filter(|event| !logged(event)).collect::<Vec<_>>(), [""; 0]);
+    assert_eq!(events.into_iter().find(|event| !logged(event)), None);
 }
 
 /// The targets of a page's links, with their lines. What stands between backticks is no link.
@@ -369,8 +369,8 @@ fn every_page_is_found_from_the_index() {
             }
         }
     }
-    let all = pages().into_iter().filter(|page| page.starts_with("docs"));
-    assert_eq!(all.filter(|page| !reached.contains(page)).collect::<Vec<_>>(), [PathBuf::new(); 0]);
+    let mut all = pages().into_iter().filter(|page| page.starts_with("docs"));
+    assert_eq!(all.find(|page| !reached.contains(page)), None);
 }
 
 /// What a fragment of a config needs to be one, as far as it does not say so itself.
