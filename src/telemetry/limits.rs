@@ -8,25 +8,22 @@ use super::definitions::{metrics, words};
 
 metrics! {
     /// Refusals by a limit.
-    REFUSALS = counter "tidegate_limit_refusals_total" [limit: words(&[LIMITS])];
+    REFUSALS = counter "tidegate_limit_refusals_total" [limit: words(&[SHARED, LOCAL])];
     /// Times at which a limit could not be asked.
-    ENGINE_DOWN = counter "tidegate_limit_engine_down_total" [limit: words(&[LIMITS])];
+    ENGINE_DOWN = counter "tidegate_limit_engine_down_total" [limit: words(&[SHARED])];
     /// Lease renewals that failed and are tried again.
     RENEWAL_FAILURES = counter "tidegate_lease_renewal_failures_total";
     /// Leases left to expire, since the engine was away.
     RELEASES_FORGOTTEN = counter "tidegate_lease_releases_forgotten_total";
 }
 
-const LIMITS: &[&str] = &[
-    "messages_per_user",
-    "connects_per_user",
-    "connections_per_user",
-    "generations_per_user",
-    "messages_per_connection",
-    "pings_per_connection",
-    "connections_per_ip",
-    "connections_total",
-];
+/// Kept in the engine.
+const SHARED: &[&str] =
+    &["messages_per_user", "connects_per_user", "connections_per_user", "generations_per_user"];
+
+/// Kept by this process.
+const LOCAL: &[&str] =
+    &["messages_per_connection", "pings_per_connection", "connections_per_ip", "connections_total"];
 
 /// `limit` is the label of a limit; `route` is its path pattern, or empty where a limit has none.
 pub fn limit_refused(limit: &'static str, route: &str, user: &str, retry_after: Duration) {
