@@ -34,6 +34,7 @@ pub mod lifecycle;
 pub mod limits;
 pub mod listener;
 pub mod log;
+pub mod pace;
 pub mod presence;
 mod process;
 pub mod proxy;
