@@ -41,6 +41,7 @@ impl Session {
             self.answer_limited(limited, queued.id.as_deref());
             return None;
         }
+        let asked = queued.asked;
         let (client_id, message) = self.message(queued);
         let expected = self.services.generations.tracker.expect(&self.client.channel);
         self.socket.hold();
@@ -60,8 +61,8 @@ impl Session {
                 self.route_facts.message_queued(self.about(), Some(&task_id));
                 // Who hears of the task can cancel it.
                 match reply {
-                    TakenReply::Streamed(reply) => self.generate(&task_id, reply, place),
-                    TakenReply::ByWorker => self.watch(expected, &task_id, place),
+                    TakenReply::Streamed(reply) => self.generate(&task_id, reply, place, asked),
+                    TakenReply::ByWorker => self.watch(expected, &task_id, place, asked),
                     TakenReply::None => self.give_back(place).await,
                 }
                 let event = self.services.upstreams.queued_event(upstream, &self.client.channel);

@@ -303,4 +303,16 @@ pub(super) mod buckets {
         0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
         30.0, 60.0,
     ];
+
+    /// From a cached answer to a model that thinks.
+    pub const FIRST_CHUNK: &[f64] =
+        &[0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0, 20.0, 30.0, 60.0];
+
+    /// From chunks that come together to a tool that works.
+    pub const CHUNK_GAP: &[f64] =
+        &[0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
+
+    /// From an answer in one piece to the longest `max_duration`.
+    pub const GENERATION: &[f64] =
+        &[0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0];
 }
