@@ -18,7 +18,7 @@ pub fn start(settings: &Log) -> Result<LogControl, Failure> {
     let lines =
         fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     let lines = match settings.format {
-        LogFormat::Text => lines.boxed(),
+        LogFormat::Text => lines.fmt_fields(log::on_one_line()).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
     registry()
@@ -26,6 +26,11 @@ pub fn start(settings: &Log) -> Result<LogControl, Failure> {
         .with(lines)
         .try_init()
         .map_err(|error| Failure(format!("logging: {error}")))?;
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(tracing::field::display);
+        let why = panic.payload_as_str().unwrap_or("not a text");
+        tracing::error!(event = "panic", place, why, "a bug: please report it");
+    }));
     control.keep().map_err(|error| Failure(format!("logging: {error}")))?;
     Ok(control)
 }

@@ -15,7 +15,7 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let config = check::load(&args.config)?;
-    let _log = logging::start(&config.log)?;
+    let log = logging::start(&config.log)?;
     let outcome = gateway::run(config, |addresses| {
         tracing::info!(
             event = "listening",
@@ -24,6 +24,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
             "listening"
         );
     })?;
+    log.finish();
     Ok(exit_code(outcome))
 }
 

@@ -29,7 +29,10 @@ const LOCAL: &[&str] =
 pub fn limit_refused(limit: &'static str, route: &str, user: &str, retry_after: Duration) {
     REFUSALS.at([limit]).increment(1);
     let retry_after_ms = u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX);
-    debug!(event = "limit_refused", limit, route, user, retry_after_ms, "over a limit");
+    debug!(
+        event = "limit_refused",
+        limit, route, user, retry_after_ms, "a limit refused something"
+    );
 }
 
 /// A limit that this process keeps for itself refused something.

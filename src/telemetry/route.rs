@@ -150,7 +150,7 @@ impl RouteFacts {
         duration.record(asked.elapsed());
         let (route, outcome) = (&*self.path, end.label());
         let channel = channel.as_str();
-        debug!(event = "generation_ended", channel, route, outcome, task_id, "generation ended");
+        debug!(event = "generation_ended", channel, route, outcome, task_id, "a reply has ended");
     }
 
     /// See [`super::pace::Pace`].

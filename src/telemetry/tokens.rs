@@ -4,10 +4,12 @@
 
 use std::time::Duration;
 
+use tracing::field::display;
 use tracing::{debug, info, warn};
 
 use super::definitions::{labels, metrics, words};
 use super::log::AUDIT;
+use crate::protocol::UserId;
 
 metrics! {
     /// Connection tokens issued, or not.
@@ -54,9 +56,10 @@ labels! {
     }
 }
 
-pub fn token_issued(token: &str) {
+/// For this user.
+pub fn token_issued(token: &str, user: &UserId) {
     ISSUED.at(["issued"]).increment(1);
-    info!(target: AUDIT, event = "token_issued", token, "a connection token was issued");
+    info!(target: AUDIT, event = "token_issued", token, %user, "a connection token was issued");
 }
 
 /// The engine is away or full; that it is away, its own facts say.
@@ -67,8 +70,9 @@ pub fn token_not_issued(reason: &str) {
 
 const REFUSED: &str = "a connection token was refused";
 
-pub fn token_consumed(token: &str, outcome: Consumption) {
-    let label = outcome.label();
+/// `user` is its record's, where there was one.
+pub fn token_consumed(token: &str, user: Option<&UserId>, outcome: Consumption) {
+    let (label, user) = (outcome.label(), user.map(display));
     CONSUMED.at([label]).increment(1);
     match outcome {
         // Not worth a line each: anybody can send garbage.
@@ -80,7 +84,7 @@ pub fn token_consumed(token: &str, outcome: Consumption) {
             debug!(target: AUDIT, event = "token_refused", token, outcome = label, "{REFUSED}");
         }
         Consumption::Consumed => {
-            info!(target: AUDIT, event = "token_consumed", token, "a connection token was used");
+            info!(target: AUDIT, event = "token_consumed", token, user, "a connection token was used");
         }
         Consumption::MalformedRecord => {
             warn!(target: AUDIT, event = "token_refused", token, outcome = label, "{REFUSED}");

@@ -117,14 +117,29 @@ impl UpstreamFacts {
         self.seconds.record(took.as_secs_f64());
         let (upstream, outcome) = (&*self.name, outcome.label());
         let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-        message_line!(debug, about, event = "upstream_asked", upstream, outcome, took_ms, "asked");
+        message_line!(
+            debug,
+            about,
+            event = "upstream_asked",
+            upstream,
+            outcome,
+            took_ms,
+            "an upstream answered"
+        );
     }
 
     /// The upstream was not asked.
     pub fn not_asked(&self, about: AboutMessage<'_>, outcome: Outcome) {
         self.requests[outcome as usize].increment(1);
         let (upstream, outcome) = (&*self.name, outcome.label());
-        message_line!(debug, about, event = "upstream_not_asked", upstream, outcome, "not asked");
+        message_line!(
+            debug,
+            about,
+            event = "upstream_not_asked",
+            upstream,
+            outcome,
+            "an upstream was not asked"
+        );
     }
 
     /// Why it counts as unavailable. At most a few lines a window: then the circuit opens.
@@ -144,7 +159,14 @@ impl UpstreamFacts {
     pub fn retried(&self, about: AboutMessage<'_>, reason: &str) {
         self.retries.increment(1);
         let upstream = &*self.name;
-        message_line!(info, about, event = "upstream_retried", upstream, reason, "asked again");
+        message_line!(
+            info,
+            about,
+            event = "upstream_retried",
+            upstream,
+            reason,
+            "an upstream is asked again"
+        );
     }
 
     /// A streamed reply to the task of this channel has ended.
@@ -152,7 +174,10 @@ impl UpstreamFacts {
         self.replies[end as usize].increment(1);
         let (upstream, outcome) = (&*self.name, end.label());
         let channel = channel.as_str();
-        debug!(event = "upstream_reply_ended", channel, task_id, upstream, outcome, "reply ended");
+        debug!(
+            event = "upstream_reply_ended",
+            channel, task_id, upstream, outcome, "a streamed reply has ended"
+        );
     }
 
     /// A request, a streaming reply or a socket takes its place.
@@ -175,6 +200,10 @@ impl UpstreamFacts {
 
     pub fn circuit_closed(&self) {
         self.circuit.set(0.0);
-        info!(event = "upstream_circuit_closed", upstream = &*self.name, "it answers again");
+        info!(
+            event = "upstream_circuit_closed",
+            upstream = &*self.name,
+            "an upstream answers again"
+        );
     }
 }

@@ -1,9 +1,12 @@
-//! Reading the fields of an event.
+//! Reading the fields of an event, and writing them.
 
 use std::fmt::{self, Write as _};
 
 use tracing::Event;
 use tracing::field::{Field, Visit};
+use tracing_subscriber::field::MakeExt as _;
+use tracing_subscriber::fmt::FormatFields;
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
 
 /// Calls back with the name of each field, and how it is written.
 pub(super) fn read(event: &Event<'_>, each: impl FnMut(&'static str, &dyn fmt::Display)) {
@@ -54,6 +57,34 @@ impl fmt::Write for Short {
             room -= 1;
         }
         self.text.push_str(&part[..room]);
+        Ok(())
+    }
+}
+
+/// How a text line writes its fields: on one line, whatever they say.
+pub fn on_one_line() -> impl for<'writer> FormatFields<'writer> + Send + Sync + 'static {
+    debug_fn(|writer, field, value| {
+        if field.name() != "message" {
+            write!(writer, "{}=", field.name())?;
+        }
+        write!(OneLine(writer), "{value:?}")
+    })
+    .delimited(" ")
+}
+
+/// Control characters, and what else breaks lines, as escapes.
+struct OneLine<'a, 'w>(&'a mut Writer<'w>);
+
+impl fmt::Write for OneLine<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let breaks = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
+        for part in text.split_inclusive(breaks) {
+            let last = part.chars().next_back().filter(|c| breaks(*c));
+            self.0.write_str(&part[..part.len() - last.map_or(0, char::len_utf8)])?;
+            if let Some(last) = last {
+                write!(self.0, "{}", last.escape_default())?;
+            }
+        }
         Ok(())
     }
 }

@@ -7,11 +7,14 @@
 mod debugging;
 mod fields;
 mod keeper;
+#[cfg(test)]
+mod reference;
 mod repeats;
 #[cfg(test)]
 mod tests;
 
 pub use debugging::{Debugged, Subject, TooMany};
+pub use fields::on_one_line;
 pub use repeats::Repeats;
 
 use std::sync::Arc;

@@ -41,7 +41,10 @@ fn logging(level: &str, test: impl FnOnce(&LogControl, &Lines)) {
     let repeats = Repeats { lines: 3, interval: INTERVAL };
     let (control, filter) = filter(level, Some(repeats)).unwrap();
     let lines = Lines::default();
-    let writer = tracing_subscriber::fmt::layer().with_writer(lines.clone()).with_ansi(false);
+    let writer = tracing_subscriber::fmt::layer()
+        .with_writer(lines.clone())
+        .with_ansi(false)
+        .fmt_fields(on_one_line());
     let subscriber = tracing_subscriber::registry().with(filter).with(writer);
     tracing::subscriber::with_default(subscriber, || test(&control, &lines));
 }
@@ -174,4 +177,16 @@ fn as_many_are_debugged_as_may_be() {
     (0..32).for_each(|user| debug(user).unwrap());
     assert_eq!(debug(32), Err(TooMany));
     assert_eq!(debug(31), Ok(()));
+}
+
+#[test]
+fn a_line_stays_one_whatever_it_says() {
+    logging("info", |_, lines| {
+        let nasty = "one\ntwo\r\n\u{1b}[31mthree\u{85}\u{2028}four";
+        let error = std::io::Error::other(nasty);
+        tracing::info!(event = "nasty", nasty, %error, ?error, "text");
+        tracing::info!(event = "nasty", "{nasty}");
+        let said = lines.take();
+        assert_eq!(said.trim_end().split(['\n', '\r', '\u{1b}', '\u{85}']).count(), 2, "{said}");
+    });
 }
