@@ -120,9 +120,7 @@ impl Admin {
             return answer;
         }
         match resource {
-            Resource::Metrics => {
-                text("text/plain; version=0.0.4; charset=utf-8", self.metrics.render())
-            }
+            Resource::Metrics => self.scrape().await,
             Resource::Live => text("text/plain", "ok\n".to_owned()),
             Resource::Ready => self.readiness(),
             Resource::Api(endpoint) => self.api(&endpoint, request).await,
@@ -144,6 +142,15 @@ impl Admin {
         answer
     }
 
+    async fn scrape(&self) -> Answer {
+        // A look like any other, so that the scrape tells of now.
+        let _answer_to_nobody = self.readiness();
+        match telemetry::recorder::page(&self.metrics).await {
+            Some(page) => text(telemetry::recorder::CONTENT_TYPE, page),
+            None => api::error(StatusCode::SERVICE_UNAVAILABLE, "ending", "the gateway is ending"),
+        }
+    }
+
     fn readiness(&self) -> Answer {
         let mut checks = serde_json::Map::new();
         let mut ready = true;
@@ -156,6 +163,7 @@ impl Admin {
         }
         let draining = self.shutdown.is_draining();
         note("shutdown", if draining { Err("draining") } else { Ok(()) });
+        telemetry::lifecycle::ready_seen(ready);
         let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         api::json(status, &serde_json::json!({ "ready": ready, "checks": checks }))
     }

@@ -54,8 +54,18 @@ pub(super) struct Definition {
     /// As it stands in the source: with the spaces of its comment.
     pub help: &'static str,
     pub labels: &'static [(&'static str, Values)],
-    /// Its series exist, as 0, as soon as the values of their labels are known.
-    pub from_the_start: bool,
+    pub appears: Appears,
+}
+
+/// Since when a metric's series are in scrapes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Appears {
+    /// As 0, as soon as the values of their labels are known.
+    Early,
+    /// When they are first counted.
+    Late,
+    /// Read anew for each scrape.
+    Read,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -64,6 +74,16 @@ pub(super) enum Kind {
     Gauge,
     /// The upper bounds of its buckets.
     Histogram(&'static [f64]),
+}
+
+impl Kind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram(_) => "histogram",
+        }
+    }
 }
 
 /// What a label may say.
@@ -105,12 +125,13 @@ pub(super) const fn words(lists: &'static [&'static [&'static str]]) -> Values {
 /// }
 /// ```
 ///
-/// `late` after the name keeps its series out of scrapes until they are counted.
+/// At the end, `late` keeps its series out of scrapes until they are counted, and `read` makes it one that
+/// is read for each scrape.
 macro_rules! metrics {
     ($(
         $(#[doc = $help:literal])+
         $name:ident = $kind:ident $metric:literal
-        $([$($label:ident: $values:expr),+ $(,)?])? $(in $buckets:expr)? $(, $late:ident)?;
+        $([$($label:ident: $values:expr),+ $(,)?])? $(in $buckets:expr)? $(, $appears:ident)?;
     )+) => {
         $(
             $(#[doc = $help])+
@@ -123,7 +144,7 @@ macro_rules! metrics {
                     kind: $crate::telemetry::definitions::metrics!(@kind $kind $($buckets)?),
                     help: concat!($($help),+),
                     labels: &[$($((stringify!($label), $values)),+)?],
-                    from_the_start: $crate::telemetry::definitions::metrics!(@start $($late)?),
+                    appears: $crate::telemetry::definitions::metrics!(@appears $($appears)?),
                 },
             );
         )+
@@ -136,8 +157,9 @@ macro_rules! metrics {
     (@kind counter) => { $crate::telemetry::definitions::Kind::Counter };
     (@kind gauge) => { $crate::telemetry::definitions::Kind::Gauge };
     (@kind histogram $buckets:expr) => { $crate::telemetry::definitions::Kind::Histogram($buckets) };
-    (@start) => { true };
-    (@start late) => { false };
+    (@appears) => { $crate::telemetry::definitions::Appears::Early };
+    (@appears late) => { $crate::telemetry::definitions::Appears::Late };
+    (@appears read) => { $crate::telemetry::definitions::Appears::Read };
 }
 pub(super) use metrics;
 
@@ -197,6 +219,13 @@ impl<K: Instrument> Family<K, 0> {
     pub fn get(&self) -> K {
         self.definition.register(Vec::new())
     }
+
+    /// Adds a metric that is read for each scrape to its page.
+    pub fn write(&self, page: &mut String, value: f64) {
+        let (name, kind) = (self.definition.name, self.definition.kind.name());
+        let help = self.definition.help();
+        page.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n\n"));
+    }
 }
 
 impl Definition {
@@ -216,7 +245,10 @@ impl Definition {
             Values::Words(_) | Values::Fixed(_) => None,
         });
         let fixed = self.labels.iter().any(|(_, values)| matches!(values, Values::Fixed(_)));
-        if !self.from_the_start || fixed || !needs.by_ref().eq(configured.map(|(what, _)| what)) {
+        if self.appears != Appears::Early
+            || fixed
+            || !needs.by_ref().eq(configured.map(|(what, _)| what))
+        {
             return;
         }
         let mut series = vec![Vec::new()];

@@ -21,6 +21,7 @@ mod http_input;
 mod jwt;
 mod limits;
 mod logs;
+mod metrics;
 mod outcome;
 mod presence;
 mod proxy;
