@@ -10,6 +10,7 @@ mod lifetime;
 mod logging;
 mod serve;
 mod server_api;
+mod spans;
 mod token;
 
 use std::fmt::Display;

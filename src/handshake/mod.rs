@@ -25,43 +25,67 @@ pub use routes::{Found, Routes};
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use hyper::{HeaderMap, Request};
 
 use crate::config::{self, AuthSource};
 use crate::limits::{Claim, Leased, LimitName, Places, SharedLimits, Verdict};
 use crate::protocol::{
-    ChannelName, ConnectionId, OriginTag, Params, RequestId, ReservedChannels, ResumePoint,
-    TemplateContext, TraceContext,
+    ChannelName, ClientAddress, ConnectionId, OriginTag, Params, RequestId, ReservedChannels,
+    ResumePoint, TemplateContext, TraceContext,
 };
+use crate::telemetry;
 use crate::telemetry::handshake::Visitor;
+use crate::telemetry::spans::{self, Kind, Span, Went};
 use crate::tokens::{Authenticator, Identity, Place};
 use authorize::{Authorizer, Question};
 use credentials::Offered;
 use origin::RequestOrigin;
 
 /// A client that knocks: what it is called from here on, whether it is let in or not.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Visit {
     /// Of the connection that may come of it.
-    pub connection_id: ConnectionId,
-    pub request_id: RequestId,
-    pub trace: TraceContext,
+    connection_id: ConnectionId,
+    request_id: RequestId,
+    /// Its span's, where it has one.
+    trace: TraceContext,
+    span: Span,
+    ip: IpAddr,
+    started: Instant,
 }
 
 impl Visit {
     /// The headers are those of its request; a proxy that is trusted may have named it.
-    pub fn new(headers: &HeaderMap, is_from_trusted_proxy: bool) -> Self {
+    pub fn new(headers: &HeaderMap, address: ClientAddress) -> Self {
         let header = |name: &str| headers.get(name)?.to_str().ok();
-        let trace = header("traceparent").and_then(TraceContext::parse).unwrap_or_default();
-        let given = header("x-request-id").filter(|_| is_from_trusted_proxy);
+        let trace = spans::sampled(header("traceparent").and_then(TraceContext::parse));
+        let given = header("x-request-id").filter(|_| address.through_proxy);
         let request_id = RequestId::new(given, &trace);
-        Self { connection_id: ConnectionId::random(), request_id, trace }
+        let span = Span::begin(&trace, Kind::Server, || "handshake".into());
+        let trace = span.context().unwrap_or(trace);
+        let (connection_id, started) = (ConnectionId::random(), Instant::now());
+        Self { connection_id, request_id, trace, span, ip: address.ip, started }
     }
 
-    /// For lines about it.
-    pub fn visitor<'a>(&'a self, route: &'a str, ip: IpAddr) -> Visitor<'a> {
-        Visitor { route, connection: self.connection_id, request: &self.request_id, ip }
+    /// It was decided; `refused` says why it was refused.
+    pub fn finished(mut self, route: &str, refused: Option<&'static str>) {
+        let Self { connection_id, request_id, ip, .. } = &self;
+        let visitor = Visitor { route, connection: *connection_id, request: request_id, ip: *ip };
+        telemetry::handshake::finished(visitor, refused, self.started.elapsed());
+        if self.span.is_on() {
+            self.span.set("tidegate.connection", self.connection_id.to_string());
+            self.span.set("tidegate.request", self.request_id.to_string());
+            self.span.set("http.route", route.to_owned());
+            self.span.set("client.address", self.ip.to_string());
+            let went = match refused {
+                None => Went::Well,
+                Some("engine" | "authorize_unavailable") => Went::Wrong,
+                Some(_) => Went::Refused,
+            };
+            self.span.outcome(refused.unwrap_or("admitted"), went);
+        }
     }
 }
 
@@ -136,7 +160,8 @@ impl Handshake {
         visit: &Visit,
     ) -> Result<Admission, Rejection> {
         let headers = head.headers();
-        let Visit { connection_id, request_id, trace } = visit.clone();
+        let Visit { connection_id, trace, .. } = *visit;
+        let request_id = visit.request_id.clone();
 
         let origin = RequestOrigin::read(headers);
         origin::check(&self.origins, &origin)?;

@@ -98,7 +98,10 @@ async fn admit(
     let Some(Found::Route(route, params)) = handshake.route(head.uri().path()) else {
         panic!("no route");
     };
-    let visit = Visit::new(head.headers(), false);
+    let visit = Visit::new(
+        head.headers(),
+        ClientAddress::resolve([127, 0, 0, 1].into(), head.headers(), &[]),
+    );
     handshake.admit(route, params, &head, &visit).await.map_err(|rejection| rejection.cause)
 }
 

@@ -8,7 +8,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -188,8 +187,7 @@ impl Front {
             Ok(accepted) => accepted,
             Err(response) => return response,
         };
-        let started = Instant::now();
-        let visit = Visit::new(request.headers(), self.is_trusted(phase.peer.ip()));
+        let visit = Visit::new(request.headers(), address);
         let verdict = match self.enter_ip(phase, address.ip) {
             Ok(ip) => {
                 let admitted =
@@ -199,8 +197,7 @@ impl Front {
             Err(rejection) => Err(rejection),
         };
         let refused = verdict.as_ref().err().map(|rejection| rejection.cause);
-        let visitor = visit.visitor(route.path.as_str(), address.ip);
-        telemetry::handshake::finished(visitor, refused, started.elapsed());
+        visit.finished(route.path.as_str(), refused);
         self.upgrade(phase, route, accepted, verdict)
     }
 
@@ -218,9 +215,7 @@ impl Front {
         };
         let entered = self.enter_ip(phase, address.ip);
         let refused = entered.as_ref().err().map(|rejection| rejection.cause);
-        let visit = Visit::new(request.headers(), self.is_trusted(phase.peer.ip()));
-        let visitor = visit.visitor(reply.path.as_str(), address.ip);
-        telemetry::handshake::finished(visitor, refused, Duration::ZERO);
+        Visit::new(request.headers(), address).finished(reply.path.as_str(), refused);
         let upgraded = match entered {
             Err(rejection) => Upgraded::Closed(rejection.event(), rejection.reason, None),
             Ok(ip) if self.services.shutdown.is_draining() => {

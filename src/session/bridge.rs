@@ -14,6 +14,7 @@ use crate::config::Protocol;
 use crate::protocol::{CloseReason, ErrorCode};
 use crate::socket::frame::{self, Opcode};
 use crate::socket::{Ended, Socket};
+use crate::telemetry::spans::Went;
 use crate::upstream::{FromUpstream, Opening, SocketMessage, UpstreamReceiver, UpstreamSender};
 
 /// With this much waiting, the client's socket is not read.
@@ -80,6 +81,8 @@ impl Session {
             &self.client;
         let Some(upstream) = route.upstream.as_deref() else { return };
         let identity = identity.borrow().clone();
+        let mut span = self.services.upstreams.span(upstream, trace);
+        let trace = &span.context().unwrap_or(*trace);
         let opening = Opening {
             channel,
             params,
@@ -92,6 +95,8 @@ impl Session {
         };
         match self.services.upstreams.open_socket(upstream, &opening).await {
             Ok(opened) => {
+                span.outcome("taken", Went::Well);
+                span.end();
                 let bridge = Rc::new(Bridge {
                     queue: RefCell::default(),
                     bytes: Cell::new(0),
@@ -108,6 +113,7 @@ impl Session {
                 ));
             }
             Err(_) => {
+                span.outcome("unavailable", Went::Wrong);
                 self.route_facts.message_refused(
                     self.about(),
                     ErrorCode::UpstreamUnavailable,

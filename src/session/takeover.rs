@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Services;
+use super::relay::Asked;
 use super::voice::Voice;
 use super::watch::{Running, Watch, unix_ms};
 use crate::config::Route;
@@ -15,6 +16,7 @@ use crate::protocol::{ErrorCode, ErrorEvent, cancelled};
 use crate::telemetry::generations::GenerationEnd;
 use crate::telemetry::pace::Pace;
 use crate::telemetry::route::RouteFacts;
+use crate::telemetry::spans::ReplySpans;
 
 /// Looks for them for as long as this node takes clients; one thread of a node is enough.
 pub async fn take_over(services: Rc<Services>, routes: Vec<Arc<Route>>) {
@@ -72,7 +74,8 @@ fn go_on(services: &Rc<Services>, route: &Arc<Route>, claimed: Claimed, place: O
         run.canceller().cancel();
     }
     let left = left(route, facts);
-    let running = Running { run, tracked, entry, place, asked: asked(route, facts) };
+    let asked = Asked { at: asked(route, facts), spans: ReplySpans::default() };
+    let running = Running { run, tracked, entry, place, asked };
     Watch::new(services, route, running, left).start(false);
 }
 

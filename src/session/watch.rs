@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::relay::Asked;
 use super::voice::Voice;
 use super::{Services, Session};
 use crate::broker::{Kept, PublishError};
@@ -31,15 +32,16 @@ impl Session {
         expected: Expected,
         task_id: &str,
         place: Option<Lease>,
-        asked: Instant,
+        asked: Asked,
     ) {
-        let pace = Pace::new(Arc::clone(&self.route_facts), asked);
+        let pace = Pace::new(Arc::clone(&self.route_facts), asked.at).traced(asked.spans.clone());
         let tracked = match expected.begin(task_id, pace) {
             Begun::Running(tracked) => tracked,
             Begun::Over => {
                 let end = GenerationEnd::Completed;
                 let channel = &self.client.channel;
-                return self.route_facts.generation_ended(channel, end, asked, task_id);
+                asked.spans.ended(end);
+                return self.route_facts.generation_ended(channel, end, asked.at, task_id);
             }
             Begun::Full => return self.route_facts.not_tracked(),
         };
@@ -96,7 +98,7 @@ pub(super) struct Running {
     pub entry: Entry,
     pub place: Option<Lease>,
     /// When its message came.
-    pub asked: Instant,
+    pub asked: Asked,
 }
 
 /// Looks after one generation.
@@ -169,7 +171,8 @@ impl Watch {
         self.running.run.end();
         let end = self.conclude(&over).await.unwrap_or(GenerationEnd::EngineDown);
         let _or_it_expires = history.generation_ended(channel, id).await;
-        self.route_facts.generation_ended(channel, end, self.running.asked, id);
+        self.route_facts.generation_ended(channel, end, self.running.asked.at, id);
+        self.running.asked.spans.ended(end);
         if end == GenerationEnd::EngineDown {
             self.running.entry.abandon();
         }

@@ -11,8 +11,8 @@ use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder, 
 
 use super::{
     admin, channel_layer, connections, control, credentials, delivery, engine, generations,
-    handshake, history, lifecycle, limits, listener, log, presence, process, proxy, subscription,
-    tokens, upstream,
+    handshake, history, lifecycle, limits, listener, log, presence, process, proxy, spans,
+    subscription, tokens, upstream,
 };
 
 /// A headline of the reference page, with the metrics under it.
@@ -39,6 +39,7 @@ pub(super) const STAGES: &[Stage] = &[
     ("Orders between nodes", control::METRICS),
     ("Readiness and shutdown", lifecycle::METRICS),
     ("Log", log::METRICS),
+    ("Tracing", spans::METRICS),
     ("Process", process::METRICS),
 ];
 

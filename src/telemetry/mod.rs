@@ -43,6 +43,7 @@ pub mod recorder;
 #[cfg(test)]
 mod reference;
 pub mod route;
+pub mod spans;
 pub mod subscription;
 #[cfg(test)]
 mod tests;

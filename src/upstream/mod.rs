@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::config::{self, OnDisconnect, UpstreamKind};
 use crate::protocol::{ChannelName, ConnectionId, Params, RequestId, TraceContext, UserId};
 use crate::telemetry::about::{About, AboutMessage};
+use crate::telemetry::spans::{Kind, Span};
 use crate::telemetry::upstream::Outcome;
 
 mod answer;
@@ -243,6 +244,24 @@ impl Upstreams {
     /// The longest that [`Upstreams::relay`] takes, all attempts together.
     pub fn relay_timeout(&self, name: &str) -> Duration {
         self.shared.upstreams.get(name).map_or(Duration::ZERO, |shared| shared.config.timeout)
+    }
+
+    /// The span of a request to the upstream called `name`, under that of what it is made for.
+    pub fn span(&self, name: &str, parent: &TraceContext) -> Span {
+        let Some(upstream) = self.shared.upstreams.get(name) else { return Span::default() };
+        let (kind, word) = match upstream.config.kind {
+            UpstreamKind::Http(_) => (Kind::Client, "http"),
+            UpstreamKind::WebSocket(_) => (Kind::Client, "websocket"),
+            UpstreamKind::Celery(_) => (Kind::Producer, "celery"),
+            UpstreamKind::RedisStream(_) => (Kind::Producer, "redis-stream"),
+            UpstreamKind::RedisList(_) => (Kind::Producer, "redis-list"),
+        };
+        let mut span = Span::begin(parent, kind, || format!("upstream {name}").into());
+        if span.is_on() {
+            span.set("tidegate.upstream", name.to_owned());
+            span.set("tidegate.upstream.kind", word);
+        }
+        span
     }
 
     /// Whether a streaming reply ends with the connection that asked for it.

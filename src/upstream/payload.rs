@@ -19,6 +19,9 @@ struct Payload<'a> {
     request_id: &'a RequestId,
     message_id: &'a str,
     task_id: &'a str,
+    /// Of the span that this is, so that a queue's worker can go on with the trace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    traceparent: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -40,6 +43,7 @@ pub(super) fn json(message: &Message) -> Result<Vec<u8>, String> {
         request_id: &message.request_id,
         message_id: &message.message_id,
         task_id: &message.task_id,
+        traceparent: message.trace.of_own_span(),
     };
     serde_json::to_vec(&payload).map_err(|error| format!("the message has no JSON: {error}"))
 }

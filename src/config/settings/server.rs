@@ -1,8 +1,9 @@
-//! `[server]`, `[admin]`, `[shutdown]`, `[origins]`, `[proxy]` and `[log]`.
+//! `[server]`, `[admin]`, `[shutdown]`, `[origins]`, `[proxy]`, `[tracing]` and `[log]`.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use hyper::header::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 use url::Url;
 
@@ -72,6 +73,19 @@ pub enum MissingOrigin {
 pub struct Proxy {
     pub upstream: Option<Url>,
     /// To the response's head; the body may last as long as it flows.
+    pub timeout: Duration,
+}
+
+/// `[tracing]`.
+#[derive(Debug, Clone)]
+pub struct Tracing {
+    /// `None` = no spans.
+    pub otlp_endpoint: Option<Url>,
+    /// Their values are secrets.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// 0 to 1.
+    pub sample_ratio: f64,
+    pub service_name: String,
     pub timeout: Duration,
 }
 
