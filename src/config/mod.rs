@@ -47,7 +47,7 @@ pub use secret::Secret;
 pub use settings::*;
 
 /// Every setting of one gateway process.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     pub server: Server,
     pub admin: Admin,

@@ -17,6 +17,7 @@ pub mod listener;
 pub mod presence;
 pub mod proxy;
 pub mod recorder;
+pub mod reload;
 pub mod subscription;
 pub mod tokens;
 pub mod upstream;

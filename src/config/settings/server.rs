@@ -10,7 +10,7 @@ use super::Secret;
 use crate::protocol::OriginPattern;
 
 /// `[server]`: the public port.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Server {
     pub listen: SocketAddr,
     /// Worker threads, each with its own runtime and listener socket. Already resolved: never 0.
@@ -28,7 +28,7 @@ pub struct Server {
 }
 
 /// `[admin]`: metrics, health and the server API.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Admin {
     pub listen: SocketAddr,
     /// Keys that open the server API; none = the API answers 403.
@@ -36,7 +36,7 @@ pub struct Admin {
 }
 
 /// `[shutdown]`: what SIGTERM does.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Shutdown {
     /// Open sockets are closed with 1012 spread evenly over this time.
     pub drain: Duration,
@@ -55,7 +55,7 @@ impl Shutdown {
 }
 
 /// `[origins]`: the allowlist of RFC 6454 origins.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Origins {
     pub allow: Vec<OriginPattern>,
     pub missing: MissingOrigin,
@@ -68,7 +68,7 @@ pub enum MissingOrigin {
 }
 
 /// `[proxy]`: where requests go that are no route.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Proxy {
     pub upstream: Option<Url>,
     /// To the response's head; the body may last as long as it flows.
@@ -76,7 +76,7 @@ pub struct Proxy {
 }
 
 /// `[log]`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Log {
     pub format: LogFormat,
     /// A `tracing-subscriber` filter: `info`, `tidegate=debug,warn`.
