@@ -15,7 +15,7 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let config = check::load(&args.config)?;
-    logging::start(&config.log)?;
+    let _log = logging::start(&config.log)?;
     let outcome = gateway::run(config, |addresses| {
         tracing::info!(
             event = "listening",

@@ -14,6 +14,7 @@ pub mod history;
 pub mod lifecycle;
 pub mod limits;
 pub mod listener;
+pub mod log;
 pub mod presence;
 pub mod proxy;
 pub mod recorder;
