@@ -37,10 +37,7 @@ impl Bench {
         let metrics = recorder.handle();
         metrics::with_local_recorder(&recorder, || metrics::counter!("tidegate_test").increment(1));
         let admin = Admin {
-            settings: config::Admin {
-                listen: address,
-                api_keys: keys.iter().map(|key| Secret::new(*key)).collect(),
-            },
+            api_keys: ApiKeys::new(keys.iter().map(|key| Secret::new(*key)).collect()),
             token_ttl: ttl,
             max_publication_bytes: MAX_PUBLICATION_BYTES,
             publisher: Publisher::memory(

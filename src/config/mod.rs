@@ -52,6 +52,7 @@ pub struct Config {
     pub server: Server,
     pub admin: Admin,
     pub shutdown: Shutdown,
+    pub reload: Reload,
     pub engine: Engine,
     pub tokens: Tokens,
     pub jwt: Jwt,

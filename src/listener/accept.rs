@@ -109,7 +109,8 @@ impl Worker {
             terms: RefCell::new(Rc::new(terms.of_thread(None))),
             started: Instant::now(),
         };
-        let front = Front::new(terms, self.counts, Rc::new(services)).map_err(std::io::Error::other)?;
+        let front =
+            Front::new(terms, self.counts, Rc::new(services)).map_err(std::io::Error::other)?;
         Ok((Rc::new(front), self.orders))
     }
 }

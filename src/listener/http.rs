@@ -95,7 +95,13 @@ impl Front {
 
     /// Whether `peer` is a proxy whose forwarding headers count.
     pub fn is_trusted(&self, peer: IpAddr) -> bool {
-        self.face.borrow().terms.server.trusted_proxies.iter().any(|network| network.contains(&peer))
+        self.face
+            .borrow()
+            .terms
+            .server
+            .trusted_proxies
+            .iter()
+            .any(|network| network.contains(&peer))
     }
 
     /// Serves requests until the connection ends or is upgraded; then its session begins.

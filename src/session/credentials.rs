@@ -116,7 +116,8 @@ impl Session {
     /// Whom the new credentials name: the same user, in the same channel.
     async fn identify(&self, renewal: Renewal) -> Result<Identity, Refusal> {
         let client = &self.client;
-        let takes = |sources: &[AuthSource]| client.route.borrow().auth.iter().any(|s| sources.contains(s));
+        let takes =
+            |sources: &[AuthSource]| client.route.borrow().auth.iter().any(|s| sources.contains(s));
         let user_id = self.user_id().ok_or(Refusal::Anonymous)?;
         let terms = self.services.terms();
         let authenticator = &terms.authenticator;

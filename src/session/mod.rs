@@ -51,8 +51,7 @@ use crate::protocol::{
 use crate::shutdown::Shutdown;
 use crate::socket::{ByteStream, Ended, Event, Socket};
 use crate::telemetry;
-use crate::tokens::{Authenticator, Identity};
-use crate::upstream::Upstreams;
+use crate::tokens::Identity;
 use bridge::Bridge;
 use messages::Inbox;
 

@@ -16,7 +16,9 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, DuplexStream};
 use tokio::task::{JoinHandle, LocalSet};
 
-use super::{Arrival, Attached, Client, Permits, Presence, Roster, Services, Upstream, open};
+use super::{
+    Arrival, Attached, Client, Permits, Presence, Roster, Services, Terms, Upstream, open,
+};
 use crate::broker::{Broker, Core, MemoryHistory, Publisher, Rules};
 use crate::config::{Config, Environment};
 use crate::control::{Control, Threads};

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::generation::GenerationEnd;
 use super::voice::Voice;
-use super::{Services, Session};
+use super::{Services, Session, Terms};
 use crate::broker::{Kept, PublishError};
 use crate::config::Route;
 use crate::generations::{Begun, Entry, Expected, Facts, Run, Task, Tracked};

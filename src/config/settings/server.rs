@@ -13,6 +13,8 @@ use crate::protocol::OriginPattern;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Server {
     pub listen: SocketAddr,
+    /// Another gateway may listen on the same addresses (`SO_REUSEPORT`).
+    pub reuse_port: bool,
     /// Worker threads, each with its own runtime and listener socket. Already resolved: never 0.
     pub threads: usize,
     /// Open public connections of the whole process, whatever they are doing.
@@ -73,6 +75,13 @@ pub struct Proxy {
     pub upstream: Option<Url>,
     /// To the response's head; the body may last as long as it flows.
     pub timeout: Duration,
+}
+
+/// `[reload]`: when the config is read again.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Reload {
+    /// How often the file is looked at; `None` = only when SIGHUP comes.
+    pub watch: Option<Duration>,
 }
 
 /// `[log]`.
