@@ -101,7 +101,7 @@ impl Roster {
                 let sessions = self.sessions.borrow();
                 sessions.get(start..end.min(sessions.len())).unwrap_or_default().to_vec()
             };
-            slice.iter().for_each(|session| visitor(session));
+            slice.iter().for_each(&mut visitor);
             drop(slice);
             end = start;
             tokio::task::yield_now().await;
