@@ -50,7 +50,7 @@ use crate::protocol::{
 };
 use crate::shutdown::Shutdown;
 use crate::socket::{ByteStream, Ended, Event, Socket};
-use crate::telemetry;
+use crate::telemetry::route::RouteFacts;
 use crate::tokens::Identity;
 use bridge::Bridge;
 use messages::Inbox;
@@ -181,6 +181,8 @@ pub struct Session {
     socket: Rc<Socket>,
     services: Rc<Services>,
     client: Client,
+    /// Of its route.
+    route_facts: Arc<RouteFacts>,
     message_bucket: Cell<LocalBucket>,
     ping_bucket: Cell<LocalBucket>,
     refusal_bucket: Cell<LocalBucket>,
@@ -232,6 +234,7 @@ pub async fn open(
         pinged: Cell::new(None),
         roster_slot: Cell::new(0),
         _permits: permits,
+        route_facts: RouteFacts::of(&route.path),
         services,
         client,
     });
@@ -290,8 +293,7 @@ struct Drive {
 impl Drive {
     fn begin(session: &Rc<Session>) -> Self {
         session.services.roster.enter(session);
-        let client = &session.client;
-        telemetry::connections::opened(&client.route.borrow().path, client.connection_id);
+        session.route_facts.opened(session.client.connection_id);
         Self { session: Rc::clone(session) }
     }
 }
@@ -382,8 +384,7 @@ impl Session {
         }
         let ended = self.socket.ended().unwrap_or(Ended::Lost);
         let (by, code, reason) = ended.describe();
-        let Client { route, connection_id, .. } = &self.client;
-        telemetry::connections::closed(&route.borrow().path, *connection_id, by, code, reason);
+        self.route_facts.closed(self.client.connection_id, by, code, reason);
     }
 }
 

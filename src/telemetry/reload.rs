@@ -1,32 +1,36 @@
 //! Facts about the config being read again while the gateway runs.
 
-use metrics::{counter, gauge};
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use tracing::{error, info, warn};
 
-/// What came of reading it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    Applied,
-    /// It says what it said.
-    Unchanged,
-    /// It is wrong; what was before goes on.
-    Rejected,
+use super::definitions::{labels, metrics, words};
+
+metrics! {
+    /// Times at which the config was read again, by what came of it.
+    RELOADS = counter "tidegate_config_reloads_total" [outcome: words(&[Outcome::LABELS])];
+    /// 0 while the config file, as it was read last, cannot be used.
+    LAST_SUCCESSFUL = gauge "tidegate_config_last_reload_successful";
+    /// When a config that could be used was read last, in seconds since 1970.
+    LAST_TIMESTAMP = gauge "tidegate_config_last_reload_timestamp_seconds";
+    /// 1 while the config file says something that takes effect with the next start only.
+    RESTART_NEEDED = gauge "tidegate_config_restart_needed";
 }
 
-impl Outcome {
-    fn label(self) -> &'static str {
-        match self {
-            Self::Applied => "applied",
-            Self::Unchanged => "unchanged",
-            Self::Rejected => "rejected",
-        }
+labels! {
+    /// What came of reading the config.
+    pub enum Outcome {
+        Applied = "applied",
+        /// It says what it said.
+        Unchanged = "unchanged",
+        /// It is wrong; what was before goes on.
+        Rejected = "rejected",
     }
 }
 
 /// The config that the gateway started with is in force.
 pub fn started() {
-    gauge!("tidegate_config_last_reload_successful").set(1.0);
-    gauge!("tidegate_config_restart_needed").set(0.0);
+    LAST_SUCCESSFUL.get().set(1.0);
     now();
 }
 
@@ -52,7 +56,7 @@ pub fn rejected(why: &str) {
 
 /// These keys take effect with the next start; none = all of the config is in force.
 pub fn restart_needed(keys: &[&str]) {
-    gauge!("tidegate_config_restart_needed").set(if keys.is_empty() { 0.0 } else { 1.0 });
+    RESTART_NEEDED.get().set(if keys.is_empty() { 0.0 } else { 1.0 });
     if !keys.is_empty() {
         let keys = keys.join(" ");
         warn!(event = "config_restart_needed", keys, "these keys take effect with a restart");
@@ -70,13 +74,11 @@ pub fn sent_away(connections: usize) {
 }
 
 fn count(outcome: Outcome) {
-    counter!("tidegate_config_reloads_total", "outcome" => outcome.label()).increment(1);
-    let good = outcome != Outcome::Rejected;
-    gauge!("tidegate_config_last_reload_successful").set(if good { 1.0 } else { 0.0 });
+    RELOADS.at([outcome.label()]).increment(1);
+    LAST_SUCCESSFUL.get().set(if outcome == Outcome::Rejected { 0.0 } else { 1.0 });
 }
 
 fn now() {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    gauge!("tidegate_config_last_reload_timestamp_seconds")
-        .set(now.unwrap_or_default().as_secs_f64());
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    LAST_TIMESTAMP.get().set(now.unwrap_or_default().as_secs_f64());
 }
