@@ -49,7 +49,8 @@ impl Session {
     }
 
     async fn relay(self: &Rc<Self>, queued: Queued) {
-        let Some(upstream) = self.client.route.upstream.as_deref() else { return };
+        let route = self.client.route();
+        let Some(upstream) = route.upstream.as_deref() else { return };
         let mut span = self.message_span(&queued);
         let Ok(claim) = self.turn(&queued, upstream).await else {
             return span.outcome("answered", Went::Refused);
@@ -80,7 +81,7 @@ impl Session {
         }
         let at = queued.asked;
         let parent = span.context().unwrap_or(self.client.trace);
-        let request = self.services.upstreams.span(upstream, &parent);
+        let request = self.services.terms().upstreams.span(upstream, &parent);
         let trace = request.context().unwrap_or(self.client.trace);
         let (client_id, message) = self.message(queued, trace);
         let expected = self.services.generations.tracker.expect(&self.client.channel);
@@ -88,7 +89,8 @@ impl Session {
         // A worker may be faster than the upstream's answer, and latecomers are to see it all.
         let (history, channel) = (&self.services.history, &self.client.channel);
         let begins = history.generation_begins(channel, &message.task_id);
-        let relayed = self.services.upstreams.relay(upstream, &message);
+        let terms = self.services.terms();
+        let relayed = terms.upstreams.relay(upstream, &message);
         let (_or_they_see_less, relayed) = tokio::join!(begins, relayed);
         let (outcome, went) = outcome(&relayed);
         ended(request, outcome, went);
@@ -116,7 +118,7 @@ impl Session {
                         self.give_back(place).await;
                     }
                 }
-                let event = self.services.upstreams.queued_event(upstream, &self.client.channel);
+                let event = terms.upstreams.queued_event(upstream, &self.client.channel);
                 self.say(&task_queued(event, &task_id, client_id.as_deref()));
                 self.socket.release();
                 Some(task_id)
@@ -137,7 +139,7 @@ impl Session {
         if span.is_on() {
             span.began(queued.asked.elapsed());
             span.about(self.about());
-            span.set("http.route", self.client.route.path.as_str().to_owned());
+            span.set("http.route", self.client.route.borrow().path.as_str().to_owned());
             if let Some(id) = &queued.id {
                 span.set("tidegate.message_id", id.clone());
             }
@@ -164,7 +166,7 @@ impl Session {
 
     /// The limit that all nodes share. Anonymous clients have only their connection's.
     async fn user_rate(&self) -> Result<Verdict, EngineDown> {
-        let route = &self.client.route;
+        let route = self.client.route();
         let Some(rate) = &route.limits.messages_per_user else { return Ok(Verdict::Allowed) };
         let Some(user) = &self.client.user_id else { return Ok(Verdict::Allowed) };
         let limit = LimitName::MessagesPerUser;

@@ -42,6 +42,7 @@ pub mod proxy;
 pub mod recorder;
 #[cfg(test)]
 mod reference;
+pub mod reload;
 pub mod route;
 pub mod spans;
 pub mod subscription;
