@@ -37,3 +37,4 @@ mod simplejwt;
 mod start;
 mod stopping;
 mod tokens;
+mod tracing;
