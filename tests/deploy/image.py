@@ -86,7 +86,7 @@ def main():
         with urllib.request.urlopen(f"http://127.0.0.1:{public}/health", timeout=5) as answer:
             assert json.load(answer) == {"status": "ok"}
         # What the image's HEALTHCHECK runs.
-        health = ask("health")
+        health = ask("health", "--config", "/etc/tidegate/gateway.toml")
         assert health.returncode == 0 and health.stdout.startswith("ready"), health
         seen = status(gateway.pid)
         assert seen["Uid"].split() == ["65532"] * 4 and seen["Gid"].split() == ["65532"] * 4, seen
