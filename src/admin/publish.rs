@@ -10,9 +10,11 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use super::connection::Caller;
 use super::{Admin, Answer, api};
 use crate::broker::{PublishError, PublishOnce, Published};
 use crate::protocol::{ChannelName, Position};
+use crate::telemetry::admin::Action;
 
 /// Publications of one call.
 const MAX_PUBLICATIONS: usize = 1000;
@@ -56,7 +58,11 @@ const MAX_KEY_BYTES: usize = 128;
 
 impl Admin {
     /// Checks everything before it publishes anything. Each channel gets its publications in one step.
-    pub(super) async fn publish(&self, request: Request<Incoming>) -> Result<Answer, Answer> {
+    pub(super) async fn publish(
+        &self,
+        request: Request<Incoming>,
+        caller: &Caller<'_>,
+    ) -> Result<Answer, Answer> {
         let limit = self.max_publication_bytes.saturating_mul(2).saturating_add(ENVELOPE_BYTES);
         let mut body: Body = api::read(request, limit).await?;
         let once = once(body.idempotency_key.take())?;
@@ -80,6 +86,7 @@ impl Admin {
             }
             published += data.len();
         }
+        caller.did(Action::Published, &format_args!("{count} to {} channels", results.len()));
         let mut answer = serde_json::json!({ "published": count });
         match &mut results[..] {
             [single] if count == 1 => {
@@ -93,12 +100,10 @@ impl Admin {
     }
 
     fn check(&self, publication: Publication) -> Result<(ChannelName, Bytes), Answer> {
-        let bad_channel =
-            |message: &str| api::error(StatusCode::BAD_REQUEST, "bad_channel", message);
         let channel = ChannelName::new(&publication.channel)
-            .map_err(|wrong| bad_channel(&wrong.to_string()))?;
+            .map_err(|wrong| api::bad_channel(&wrong.to_string()))?;
         if self.control.reserved_channels().contains(&channel) {
-            return Err(bad_channel("this channel is the gateway's own"));
+            return Err(api::bad_channel("this channel is the gateway's own"));
         }
         let data = String::from(Box::<str>::from(publication.data));
         if data.len() > self.max_publication_bytes {

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::Listing;
 use crate::protocol::{ChannelName, CloseReason, ConnectionId, InvalidChannel, UserId};
 
 /// The reason text of a close frame, in bytes (RFC 6455 section 5.5).
@@ -17,6 +18,8 @@ pub enum Order {
     Disconnect(Disconnect),
     /// End the generation of this task of this channel, wherever it runs.
     Cancel { channel: ChannelName, task_id: String },
+    /// Say what is there.
+    List(Listing),
 }
 
 /// Which connections.

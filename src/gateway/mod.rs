@@ -18,7 +18,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
-use crate::admin::Admin;
+use crate::admin::{Admin, Listings};
 use crate::broker::{Core, Seat};
 use crate::config::{ChannelsWire, Config, EngineKind};
 use crate::control::{self, CancelHook, Threads};
@@ -246,6 +246,12 @@ fn serve_admin(
         token_ttl: config.tokens.ttl,
         max_publication_bytes: config.engine.max_publication_bytes,
         publisher: engine.publisher.clone(),
+        history: engine.publisher.history(),
+        tails: engine.tails.clone(),
+        limits: engine.limits.clone(),
+        routes: config.routes.clone(),
+        stop: config.shutdown.clone(),
+        listings: Listings::default(),
         tokens: engine.tokens.clone(),
         control: engine.control.clone(),
         presence: engine.presence.clone(),
@@ -288,6 +294,7 @@ async fn stop_when_asked(
 ) -> Outcome {
     let failed = tokio::select! {
         () = signals.next() => false,
+        () = shutdown.draining() => false,
         _ = worker_ended.recv() => true,
     };
     telemetry::lifecycle::draining(settings.drain);

@@ -1,24 +1,43 @@
 //! Facts about the server API.
 
+use std::fmt::Display;
+use std::net::SocketAddr;
+
 use metrics::counter;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 /// A call of the server API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Call {
-    Disconnect,
     Publish,
     Tokens,
+    Disconnect,
+    Drain,
+    Channels,
+    Channel,
     Presence,
+    History,
+    Tail,
+    Connections,
+    Limits,
+    ResetLimits,
 }
 
 impl Call {
     fn label(self) -> &'static str {
         match self {
-            Self::Disconnect => "disconnect",
             Self::Publish => "publish",
             Self::Tokens => "tokens",
+            Self::Disconnect => "disconnect",
+            Self::Drain => "drain",
+            Self::Channels => "channels",
+            Self::Channel => "channel",
             Self::Presence => "presence",
+            Self::History => "history",
+            Self::Tail => "tail",
+            Self::Connections => "connections",
+            Self::Limits => "limits",
+            Self::ResetLimits => "reset_limits",
         }
     }
 }
@@ -40,9 +59,48 @@ fn outcome(status: u16) -> &'static str {
         401 => "unauthorized",
         403 => "api_disabled",
         408 => "timeout",
+        404 => "not_found",
         413 => "too_large",
+        429 => "too_many",
         504 => "incomplete",
         503 => "engine_down",
         _ => "bad_request",
+    }
+}
+
+/// What a caller of the server API has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    Published,
+    TokenIssued,
+    Disconnect,
+    LimitsReset,
+    Drain,
+}
+
+/// An audit event: who did what to whom. `key` is the API key's number in the config, from 1; the key itself is
+/// nowhere.
+pub fn audit(action: Action, key: usize, from: SocketAddr, what: &dyn Display) {
+    match action {
+        // As many as there are publications.
+        Action::Published => {
+            debug!(target: "audit", event = "admin_published", key, %from, %what, "published by the API");
+        }
+        Action::TokenIssued => info!(
+            target: "audit", event = "admin_token_issued", key, %from, user_id = %what,
+            "a connection token was issued by the API"
+        ),
+        Action::Disconnect => info!(
+            target: "audit", event = "admin_disconnect", key, %from, %what,
+            "connections were ordered closed by the API"
+        ),
+        Action::LimitsReset => info!(
+            target: "audit", event = "admin_limits_reset", key, %from, user_id = %what,
+            "a user's limits were reset by the API"
+        ),
+        Action::Drain => info!(
+            target: "audit", event = "admin_drain", key, %from, node = %what,
+            "this node drains by order of the API"
+        ),
     }
 }

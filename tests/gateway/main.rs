@@ -29,6 +29,7 @@ mod relay_queue;
 mod relay_websocket;
 mod resume;
 mod rig;
+mod server_api;
 mod session;
 mod simplejwt;
 mod start;
