@@ -14,6 +14,7 @@ use url::form_urlencoded;
 
 use super::Answer;
 use super::body::Body;
+use super::code::Code;
 use crate::config::Secret;
 use crate::protocol::{ChannelName, UserId};
 
@@ -26,11 +27,15 @@ pub const MAX_LIMIT: usize = 1000;
 /// Of a user's id in a query.
 pub const MAX_USER_BYTES: usize = 1024;
 
+/// Of a route's path pattern in a query.
+pub const MAX_ROUTE_BYTES: usize = 1024;
+
 const MAX_PARAMETERS: usize = 16;
 
 /// `{"error":{"code":"…","message":"…"}}`.
-pub fn error(status: StatusCode, code: &str, message: &str) -> Answer {
-    json(status, &serde_json::json!({ "error": { "code": code, "message": message } }))
+pub fn error(code: Code, message: &str) -> Answer {
+    let body = serde_json::json!({ "error": { "code": code.label(), "message": message } });
+    json(code.status(), &body)
 }
 
 pub fn json(status: StatusCode, body: &impl Serialize) -> Answer {
@@ -44,11 +49,11 @@ pub fn json(status: StatusCode, body: &impl Serialize) -> Answer {
 }
 
 pub fn bad_request(message: &str) -> Answer {
-    error(StatusCode::BAD_REQUEST, "bad_request", message)
+    error(Code::BadRequest, message)
 }
 
 pub fn engine_down() -> Answer {
-    error(StatusCode::SERVICE_UNAVAILABLE, "engine_down", "the engine cannot be reached")
+    error(Code::EngineDown, "the engine cannot be reached")
 }
 
 /// `Authorization: Bearer` or `X-API-Key`: which of `keys` it is, from 1. Every key is compared, whichever
@@ -56,7 +61,7 @@ pub fn engine_down() -> Answer {
 pub fn authenticate(headers: &HeaderMap, keys: &[Secret]) -> Result<usize, Answer> {
     if keys.is_empty() {
         let message = "the server API is off: no [admin] api_keys are set";
-        return Err(error(StatusCode::FORBIDDEN, "api_disabled", message));
+        return Err(error(Code::ApiDisabled, message));
     }
     let bearer = headers
         .get(header::AUTHORIZATION)
@@ -74,7 +79,7 @@ pub fn authenticate(headers: &HeaderMap, keys: &[Secret]) -> Result<usize, Answe
         Ok(fits)
     } else {
         let message = "give an API key by Authorization: Bearer or X-API-Key";
-        let mut refusal = error(StatusCode::UNAUTHORIZED, "unauthorized", message);
+        let mut refusal = error(Code::Unauthorized, message);
         let scheme = HeaderValue::from_static("Bearer");
         refusal.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
         Err(refusal)
@@ -105,10 +110,10 @@ async fn collect(request: Request<Incoming>, limit: usize) -> Result<Bytes, Answ
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(broken)) if broken.is::<http_body_util::LengthLimitError>() => {
             let message = format!("the body has more than {limit} bytes");
-            Err(error(StatusCode::PAYLOAD_TOO_LARGE, "too_large", &message))
+            Err(error(Code::TooLarge, &message))
         }
-        Ok(Err(_)) => Err(error(StatusCode::BAD_REQUEST, "broken", "the body broke off")),
-        Err(_) => Err(error(StatusCode::REQUEST_TIMEOUT, "timeout", "the body did not come")),
+        Ok(Err(_)) => Err(error(Code::Broken, "the body broke off")),
+        Err(_) => Err(error(Code::Timeout, "the body did not come")),
     }
 }
 
@@ -189,7 +194,7 @@ pub fn channel(encoded: &str) -> Result<ChannelName, Answer> {
 }
 
 pub fn bad_channel(message: &str) -> Answer {
-    error(StatusCode::BAD_REQUEST, "bad_channel", message)
+    error(Code::BadChannel, message)
 }
 
 fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T, Answer> {

@@ -13,9 +13,6 @@ use crate::protocol::ConnectionId;
 /// A node's name is hex.
 const MAX_NODE_BYTES: usize = 32;
 
-/// Of a route's path pattern.
-const MAX_ROUTE_BYTES: usize = 1024;
-
 #[derive(Serialize)]
 struct Body<'a> {
     connections: &'a [ConnectionRow],
@@ -50,7 +47,7 @@ fn asked(mut query: Query) -> Result<Connections, Answer> {
         user_id: query.take_user()?,
         channel: query.take_channel()?,
         route: query.take("route", "is the path of a route, as the config has it", |text| {
-            (1..=MAX_ROUTE_BYTES).contains(&text.len()).then(|| text.to_owned())
+            (1..=api::MAX_ROUTE_BYTES).contains(&text.len()).then(|| text.to_owned())
         })?,
         node: query.take("node", "is the name of a node: up to 32 hex digits", |text| {
             let fits = (1..=MAX_NODE_BYTES).contains(&text.len());

@@ -4,6 +4,7 @@
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
 
+use super::code::Code;
 use super::connection::Caller;
 use super::{Admin, Answer, api, lists};
 use crate::control::{Disconnect, DisconnectFields, InvalidDisconnect, Order};
@@ -34,7 +35,7 @@ impl Admin {
         if !reached.is_complete() {
             let asked = reached.asked;
             let message = format!("{nodes} of {asked} nodes answered; they closed {closed}");
-            return Err(api::error(StatusCode::GATEWAY_TIMEOUT, "incomplete", &message));
+            return Err(api::error(Code::Incomplete, &message));
         }
         Ok(api::json(StatusCode::OK, &serde_json::json!({ "closed": closed, "nodes": nodes })))
     }
@@ -42,9 +43,7 @@ impl Admin {
 
 fn refusal(wrong: InvalidDisconnect) -> Answer {
     match wrong {
-        InvalidDisconnect::Channel(_) => {
-            api::error(StatusCode::BAD_REQUEST, "bad_channel", &wrong.to_string())
-        }
+        InvalidDisconnect::Channel(_) => api::error(Code::BadChannel, &wrong.to_string()),
         _ => api::bad_request(&wrong.to_string()),
     }
 }

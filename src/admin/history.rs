@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::api::Query;
+use super::code::Code;
 use super::{Admin, Answer, api};
 use crate::broker::{Extent, Page, ReadFrom};
 use crate::protocol::{ChannelName, Epoch, Position};
@@ -66,7 +67,7 @@ impl Admin {
         let Some(extent) = extent else {
             if !self.history.keeps(&channel) {
                 let message = "this channel keeps no history";
-                return Err(api::error(StatusCode::NOT_FOUND, "no_history", message));
+                return Err(api::error(Code::NoHistory, message));
             }
             // Whoever was somewhere else has lost it.
             let recovered = asked.since.unwrap_or(0) == 0 && asked.epoch.is_none();

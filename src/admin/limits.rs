@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::api::Query;
+use super::code::Code;
 use super::connection::Caller;
 use super::{Admin, Answer, api};
 use crate::limits::{LimitName, Standing, UserLimit};
@@ -131,7 +132,7 @@ impl Admin {
         let is_meant = |path: &str| reset.route.as_deref().is_none_or(|route| route == path);
         if !self.routes.iter().any(|route| is_meant(route.path.as_str())) {
             let message = "there is no route with this path";
-            return Err(api::error(StatusCode::NOT_FOUND, "no_route", message));
+            return Err(api::error(Code::NoRoute, message));
         }
         let (mut begun_anew, mut not_known) = (0u64, 0u64);
         for route in self.routes.iter().filter(|route| is_meant(route.path.as_str())) {

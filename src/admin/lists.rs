@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use hyper::StatusCode;
 use serde::Serialize;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use super::code::Code;
 use super::{Answer, api};
 use crate::control::{Reached, SendError};
 
@@ -27,7 +27,7 @@ impl Listings {
         let turn = tokio::time::timeout(TURN, self.0.acquire()).await;
         turn.ok().and_then(Result::ok).ok_or_else(|| {
             let message = "too many lists are being gathered; ask again";
-            api::error(StatusCode::SERVICE_UNAVAILABLE, "busy", message)
+            api::error(Code::Busy, message)
         })
     }
 }
@@ -51,7 +51,7 @@ pub(super) fn refusal(error: SendError) -> Answer {
         SendError::EngineDown => api::engine_down(),
         SendError::TooLarge => {
             let message = "the texts of an order have at most 16 KiB";
-            api::error(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
+            api::error(Code::TooLarge, message)
         }
     }
 }

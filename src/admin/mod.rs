@@ -8,6 +8,7 @@
 mod api;
 mod body;
 mod channels;
+mod code;
 mod connection;
 mod connections;
 mod disconnect;
@@ -15,6 +16,7 @@ mod drain;
 mod history;
 mod limits;
 mod lists;
+mod openapi;
 mod presence;
 mod publish;
 mod resource;
@@ -43,6 +45,7 @@ use crate::shutdown::Shutdown;
 use crate::telemetry;
 use crate::tokens::TokenStore;
 use body::Body;
+use code::Code;
 use connection::{Caller, Connection};
 pub use lists::Listings;
 use resource::{Endpoint, Found, Resource};
@@ -50,9 +53,6 @@ use resource::{Endpoint, Found, Resource};
 /// Open connections to this port.
 const MAX_CONNECTIONS: usize = 512;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// The API's description; what is in it is held to the code by a test.
-const OPENAPI: &str = include_str!("openapi.json");
 
 /// One thing that must be so for the node to be ready. Called at each `/readyz`.
 pub type ReadyCheck = Arc<dyn Fn() -> Result<(), &'static str> + Send + Sync>;
@@ -113,7 +113,7 @@ impl Admin {
             Found::Resource(resource) => resource,
             Found::Allow(allow) => return other_method(request.method(), &allow),
             Found::Nothing => {
-                return api::error(StatusCode::NOT_FOUND, "not_found", "there is no such path");
+                return api::error(Code::NotFound, "there is no such path");
             }
         };
         match resource {
@@ -124,7 +124,7 @@ impl Admin {
             Resource::Ready => self.readiness(),
             Resource::OpenApi => match api::Query::of(&request).and_then(|query| query.finish(&[]))
             {
-                Ok(()) => text("application/json", OPENAPI),
+                Ok(()) => text("application/json", openapi::DESCRIPTION),
                 Err(refusal) => refusal,
             },
             Resource::Api(endpoint) => self.api(&endpoint, request, connection).await,
@@ -209,7 +209,7 @@ fn other_method(method: &Method, allow: &str) -> Answer {
         answer
     } else {
         let message = format!("this path takes {allow}");
-        api::error(StatusCode::METHOD_NOT_ALLOWED, "method", &message)
+        api::error(Code::Method, &message)
     };
     if let Ok(allow) = HeaderValue::from_str(allow) {
         answer.headers_mut().insert(header::ALLOW, allow);

@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use super::code::Code;
 use super::connection::Caller;
 use super::{Admin, Answer, api};
 use crate::broker::{PublishError, PublishOnce, Published};
@@ -17,7 +18,7 @@ use crate::protocol::{ChannelName, Position};
 use crate::telemetry::admin::Action;
 
 /// Publications of one call.
-const MAX_PUBLICATIONS: usize = 1000;
+pub(super) const MAX_PUBLICATIONS: usize = 1000;
 
 /// A call's body, beyond its publications.
 const ENVELOPE_BYTES: usize = 64 * 1024;
@@ -54,7 +55,7 @@ struct Group {
 
 /// For how long a repeat of a call is recognised by its key.
 const REMEMBERED: Duration = Duration::from_secs(10 * 60);
-const MAX_KEY_BYTES: usize = 128;
+pub(super) const MAX_KEY_BYTES: usize = 128;
 
 impl Admin {
     /// Checks everything before it publishes anything. Each channel gets its publications in one step.
@@ -79,8 +80,7 @@ impl Admin {
                 Err(PublishError::EngineDown) if published == 0 => return Err(api::engine_down()),
                 Err(PublishError::EngineDown) => {
                     let message = format!("the engine was lost after {published} publications");
-                    let status = StatusCode::SERVICE_UNAVAILABLE;
-                    return Err(api::error(status, "engine_down", &message));
+                    return Err(api::error(Code::EngineDown, &message));
                 }
                 Err(PublishError::TooLarge) => return Err(self.too_large()),
             }
@@ -114,7 +114,7 @@ impl Admin {
 
     fn too_large(&self) -> Answer {
         let message = format!("a publication has at most {} bytes", self.max_publication_bytes);
-        api::error(StatusCode::PAYLOAD_TOO_LARGE, "too_large", &message)
+        api::error(Code::TooLarge, &message)
     }
 }
 

@@ -13,10 +13,11 @@ use base64::prelude::BASE64_STANDARD;
 use bytes::{BufMut, Bytes, BytesMut};
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response};
 use tokio::time::{Interval, MissedTickBehavior};
 
 use super::body::Body;
+use super::code::Code;
 use super::connection::Caller;
 use super::{Admin, Answer, api};
 use crate::broker::{Tail, TailEnd, TailEvent, TooManyTails};
@@ -60,12 +61,12 @@ impl Admin {
     ) -> Result<TailBody, Answer> {
         if self.shutdown.is_draining() {
             let message = "this node is stopping";
-            return Err(api::error(StatusCode::SERVICE_UNAVAILABLE, "draining", message));
+            return Err(api::error(Code::Draining, message));
         }
         let tail = self.tails.open(channel, caller.connection.cut.clone());
         let mut tail = tail.map_err(|TooManyTails| {
             let message = "there are as many tails of this node as there may be";
-            api::error(StatusCode::TOO_MANY_REQUESTS, "too_many_tails", message)
+            api::error(Code::TooManyTails, message)
         })?;
         // Whatever comes first: it is heard, or it may not be heard.
         let live = async {
@@ -81,7 +82,7 @@ impl Admin {
             Ok(true) => {}
             Ok(false) => {
                 let message = "the engine does not let this node hear the channel";
-                return Err(api::error(StatusCode::SERVICE_UNAVAILABLE, "engine_down", message));
+                return Err(api::error(Code::EngineDown, message));
             }
             Err(_elapsed) => return Err(api::engine_down()),
         }

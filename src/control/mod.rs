@@ -18,6 +18,8 @@ mod threads;
 pub use listing::{
     ChannelRow, Channels, ConnectionRow, Connections, Found, Gathering, Listing, Part, short,
 };
+#[cfg(test)]
+pub use order::MAX_REASON_BYTES;
 pub use order::{Disconnect, DisconnectFields, InvalidDisconnect, Order, Target};
 pub use threads::{CancelHook, Seat, ThreadOrder, Threads};
 

@@ -9,7 +9,7 @@ use super::Listing;
 use crate::protocol::{ChannelName, CloseReason, ConnectionId, InvalidChannel, UserId};
 
 /// The reason text of a close frame, in bytes (RFC 6455 section 5.5).
-const MAX_REASON_BYTES: usize = 123;
+pub const MAX_REASON_BYTES: usize = 123;
 
 /// An order to all nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
