@@ -34,13 +34,13 @@ struct Body<'a> {
 struct Publication<'a> {
     offset: Option<u64>,
     #[serde(flatten)]
-    data: Data<'a>,
+    content: Content<'a>,
 }
 
 /// As clients get it.
 #[derive(Serialize)]
 #[serde(rename_all = "lowercase")]
-enum Data<'a> {
+enum Content<'a> {
     Data(&'a RawValue),
     /// It is no JSON.
     Text(&'a str),
@@ -150,12 +150,12 @@ fn answer(
 
 fn publication(delivery: &Delivery) -> Publication<'_> {
     let payload = frame::payload(&delivery.frame);
-    let data = match std::str::from_utf8(payload) {
-        Err(_) => Data::Base64(BASE64_STANDARD.encode(payload)),
+    let content = match std::str::from_utf8(payload) {
+        Err(_) => Content::Base64(BASE64_STANDARD.encode(payload)),
         Ok(text) => match serde_json::from_str(text) {
-            Ok(json) => Data::Data(json),
-            Err(_) => Data::Text(text),
+            Ok(json) => Content::Data(json),
+            Err(_) => Content::Text(text),
         },
     };
-    Publication { offset: delivery.position.map(|position| position.offset), data }
+    Publication { offset: delivery.position.map(|position| position.offset), content }
 }

@@ -53,29 +53,16 @@ struct Reset {
     /// Without it: all.
     route: Option<String>,
     /// Without it: the rates.
-    limits: Option<Vec<Name>>,
+    limits: Option<Vec<String>>,
 }
 
 /// The limits that can be reset.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Name {
-    MessagesPerUser,
-    ConnectsPerUser,
-    ConnectionsPerUser,
-    GenerationsPerUser,
-}
-
-impl From<Name> for LimitName {
-    fn from(name: Name) -> Self {
-        match name {
-            Name::MessagesPerUser => Self::MessagesPerUser,
-            Name::ConnectsPerUser => Self::ConnectsPerUser,
-            Name::ConnectionsPerUser => Self::ConnectionsPerUser,
-            Name::GenerationsPerUser => Self::GenerationsPerUser,
-        }
-    }
-}
+const NAMES: [LimitName; 4] = [
+    LimitName::MessagesPerUser,
+    LimitName::ConnectsPerUser,
+    LimitName::ConnectionsPerUser,
+    LimitName::GenerationsPerUser,
+];
 
 impl From<Standing> for Numbers {
     fn from(standing: Standing) -> Self {
@@ -127,7 +114,7 @@ impl Admin {
         let rates = [LimitName::MessagesPerUser, LimitName::ConnectsPerUser];
         let names: Vec<LimitName> = match reset.limits {
             None => rates.into(),
-            Some(names) => names.into_iter().map(LimitName::from).collect(),
+            Some(names) => names.iter().map(|name| named(name)).collect::<Result<_, _>>()?,
         };
         let is_meant = |path: &str| reset.route.as_deref().is_none_or(|route| route == path);
         if !self.routes.iter().any(|route| is_meant(route.path.as_str())) {
@@ -149,4 +136,13 @@ impl Admin {
         let body = serde_json::json!({ "reset": begun_anew, "not_known": not_known });
         Ok(api::json(StatusCode::OK, &body))
     }
+}
+
+fn named(label: &str) -> Result<LimitName, Answer> {
+    let found = NAMES.into_iter().find(|name| name.label() == label);
+    found.ok_or_else(|| api::bad_request(&format!("there are only these limits: {}", labels())))
+}
+
+fn labels() -> String {
+    NAMES.map(LimitName::label).join(", ")
 }
