@@ -11,6 +11,7 @@ use crate::broker::Core;
 use crate::config::Secret;
 use crate::control::{self, ThreadOrder, Threads};
 use crate::protocol::UserId;
+use crate::telemetry::admin::{Call, api_called};
 
 const KEY: (&str, &str) = ("x-api-key", "key-2");
 const MAX_PUBLICATION_BYTES: usize = 1024;
@@ -36,13 +37,13 @@ impl Bench {
         let address = listener.local_addr().unwrap();
         let recorder = PrometheusBuilder::new().build_recorder();
         let metrics = recorder.handle();
-        metrics::with_local_recorder(&recorder, || metrics::counter!("tidegate_test").increment(1));
         let publisher = Publisher::memory(
             core.intake(),
             Default::default(),
             crate::broker::MemoryHistory::new(1 << 20),
             MAX_PUBLICATION_BYTES,
         );
+        metrics::with_local_recorder(&recorder, || api_called(Call::Tokens, 200));
         let admin = Admin {
             settings: config::Admin {
                 listen: address,
@@ -145,7 +146,11 @@ async fn metrics_and_health_need_no_key() {
             "{}",
             metrics.head
         );
-        assert!(metrics.body.contains("tidegate_test 1"), "{}", metrics.body);
+        assert!(
+            metrics.body.contains("tidegate_api_calls_total{call=\"tokens\",outcome=\"ok\"} 1"),
+            "{}",
+            metrics.body
+        );
         let live = bench.send("GET", "/livez", &[], "").await;
         assert_eq!((live.status, live.body.as_str()), (200, "ok\n"));
         let head = bench.send("HEAD", "/livez", &[], "").await;

@@ -3,55 +3,56 @@
 use std::fmt::Display;
 use std::net::SocketAddr;
 
-use metrics::counter;
 use tracing::{debug, info, warn};
 
-/// A call of the server API.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Call {
-    Publish,
-    Tokens,
-    Disconnect,
-    Drain,
-    Channels,
-    Channel,
-    Presence,
-    History,
-    Tail,
-    Connections,
-    Limits,
-    ResetLimits,
+use super::definitions::{labels, metrics, words};
+
+metrics! {
+    /// Calls of the server API, by how they were answered.
+    API_CALLS = counter "tidegate_api_calls_total" [call: words(&[Call::LABELS]), outcome: words(&[OUTCOMES])];
 }
 
-impl Call {
-    fn label(self) -> &'static str {
-        match self {
-            Self::Publish => "publish",
-            Self::Tokens => "tokens",
-            Self::Disconnect => "disconnect",
-            Self::Drain => "drain",
-            Self::Channels => "channels",
-            Self::Channel => "channel",
-            Self::Presence => "presence",
-            Self::History => "history",
-            Self::Tail => "tail",
-            Self::Connections => "connections",
-            Self::Limits => "limits",
-            Self::ResetLimits => "reset_limits",
-        }
+labels! {
+    /// A call of the server API.
+    pub enum Call {
+        Publish = "publish",
+        Tokens = "tokens",
+        Disconnect = "disconnect",
+        Drain = "drain",
+        Channels = "channels",
+        Channel = "channel",
+        Presence = "presence",
+        History = "history",
+        Tail = "tail",
+        Connections = "connections",
+        Limits = "limits",
+        ResetLimits = "reset_limits",
     }
 }
 
 /// A call was answered with this HTTP status.
 pub fn api_called(call: Call, status: u16) {
     let (call, outcome) = (call.label(), outcome(status));
-    counter!("tidegate_api_calls_total", "call" => call, "outcome" => outcome).increment(1);
+    API_CALLS.at([call, outcome]).increment(1);
     match outcome {
         // Somebody is at the door who should not be there, or a key was not rolled out.
         "unauthorized" => warn!(event = "api_unauthorized", call, "a call without a valid API key"),
         _ => debug!(event = "api_called", call, outcome),
     }
 }
+
+const OUTCOMES: &[&str] = &[
+    "ok",
+    "unauthorized",
+    "api_disabled",
+    "timeout",
+    "not_found",
+    "too_large",
+    "too_many",
+    "incomplete",
+    "engine_down",
+    "bad_request",
+];
 
 fn outcome(status: u16) -> &'static str {
     match status {
