@@ -31,12 +31,13 @@ impl Admin {
             caller.did(Action::Drain, &self.control.node());
             self.shutdown.begin();
         }
+        let stop = (self.in_force)().stop;
         let body = serde_json::json!({
             "draining": true,
             "already": already,
             "node": self.control.node(),
-            "drain_seconds": self.stop.drain.as_secs_f64(),
-            "grace_seconds": self.stop.grace.as_secs_f64(),
+            "drain_seconds": stop.drain.as_secs_f64(),
+            "grace_seconds": stop.grace.as_secs_f64(),
         });
         let mut answer = api::json(StatusCode::ACCEPTED, &body);
         answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

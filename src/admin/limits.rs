@@ -87,8 +87,9 @@ impl Admin {
         let user = query.take_user()?;
         query.finish(&["user_id"])?;
         let user = user.ok_or_else(|| api::bad_request("user_id is missing"))?.to_string();
-        let mut routes = Vec::with_capacity(self.routes.len());
-        for route in &self.routes {
+        let in_force = (self.in_force)().routes;
+        let mut routes = Vec::with_capacity(in_force.len());
+        for route in &in_force {
             let mut limits = Vec::new();
             for limit in UserLimit::of(&route.limits) {
                 let standing = self.limits.look(limit, route.path.as_str(), &user).await;
@@ -117,12 +118,13 @@ impl Admin {
             Some(names) => names.iter().map(|name| named(name)).collect::<Result<_, _>>()?,
         };
         let is_meant = |path: &str| reset.route.as_deref().is_none_or(|route| route == path);
-        if !self.routes.iter().any(|route| is_meant(route.path.as_str())) {
+        let routes = (self.in_force)().routes;
+        if !routes.iter().any(|route| is_meant(route.path.as_str())) {
             let message = "there is no route with this path";
             return Err(api::error(Code::NoRoute, message));
         }
         let (mut begun_anew, mut not_known) = (0u64, 0u64);
-        for route in self.routes.iter().filter(|route| is_meant(route.path.as_str())) {
+        for route in routes.iter().filter(|route| is_meant(route.path.as_str())) {
             let limits = UserLimit::of(&route.limits);
             for limit in limits.into_iter().filter(|limit| names.contains(&limit.name())) {
                 match self.limits.reset(limit, route.path.as_str(), &user).await {

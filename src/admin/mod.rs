@@ -44,6 +44,7 @@ use crate::protocol::ChannelName;
 use crate::shutdown::Shutdown;
 use crate::telemetry;
 use crate::tokens::TokenStore;
+pub use api::ApiKeys;
 use body::Body;
 use code::Code;
 use connection::{Caller, Connection};
@@ -59,17 +60,22 @@ pub type ReadyCheck = Arc<dyn Fn() -> Result<(), &'static str> + Send + Sync>;
 
 type Answer = Response<Body>;
 
+/// What a reload of the config may change.
+pub struct InForce {
+    pub routes: Vec<Arc<config::Route>>,
+    pub stop: config::Shutdown,
+}
+
 /// What the admin port needs.
 pub struct Admin {
-    pub settings: config::Admin,
+    pub api_keys: ApiKeys,
     pub token_ttl: Duration,
     pub max_publication_bytes: usize,
     pub publisher: Publisher,
     pub history: History,
     pub tails: Tails,
     pub limits: SharedLimits,
-    pub routes: Vec<Arc<config::Route>>,
-    pub stop: config::Shutdown,
+    pub in_force: Box<dyn Fn() -> InForce>,
     pub listings: Listings,
     pub tokens: TokenStore,
     pub control: Control,
@@ -138,7 +144,7 @@ impl Admin {
         request: Request<Incoming>,
         connection: &Connection,
     ) -> Answer {
-        let answered = match api::authenticate(request.headers(), &self.settings.api_keys) {
+        let answered = match api::authenticate(request.headers(), &self.api_keys) {
             Err(refusal) => Err(refusal),
             Ok(key) => self.call(endpoint, request, &Caller { connection, key }).await,
         };

@@ -45,18 +45,17 @@ impl Bench {
         );
         metrics::with_local_recorder(&recorder, || api_called(Call::Tokens, 200));
         let admin = Admin {
-            settings: config::Admin {
-                listen: address,
-                api_keys: keys.iter().map(|key| Secret::new(*key)).collect(),
-            },
+            api_keys: ApiKeys::new(keys.iter().map(|key| Secret::new(*key)).collect()),
             token_ttl: ttl,
             max_publication_bytes: MAX_PUBLICATION_BYTES,
             history: publisher.history(),
             publisher,
             tails: core.tails(),
             limits: SharedLimits::memory(),
-            routes: Vec::new(),
-            stop: config::Shutdown { drain: ttl, grace: ttl },
+            in_force: Box::new(move || InForce {
+                routes: Vec::new(),
+                stop: config::Shutdown { drain: ttl, grace: ttl },
+            }),
             listings: Listings::default(),
             tokens: tokens.clone(),
             control: Control::memory(threads),

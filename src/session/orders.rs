@@ -87,7 +87,7 @@ impl Session {
         let client = &self.client;
         user_id.as_ref().is_none_or(|id| client.identity.borrow().user_id.as_ref() == Some(id))
             && channel.as_ref().is_none_or(|channel| client.channel == *channel)
-            && route.as_ref().is_none_or(|route| client.route.path.as_str() == route)
+            && route.as_ref().is_none_or(|route| client.route.borrow().path.as_str() == route)
     }
 
     /// As lists show it, `elapsed` after its thread began.
@@ -103,7 +103,7 @@ impl Session {
             }),
             username: identity.username.as_deref().map(short),
             channel: client.channel.clone(),
-            route: client.route.path.as_str().into(),
+            route: client.route.borrow().path.as_str().into(),
             node: node.into(),
             address: client.address,
             connected_at: unix_now.saturating_sub(age).as_secs(),
