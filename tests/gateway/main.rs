@@ -31,6 +31,7 @@ mod relay_websocket;
 mod reload;
 mod resume;
 mod rig;
+mod server_api;
 mod session;
 mod simplejwt;
 mod start;
