@@ -16,6 +16,7 @@ mod disconnect;
 mod django_tokens;
 mod fixed_reply;
 mod generations;
+mod handover;
 mod handshake;
 mod http_input;
 mod jwt;
