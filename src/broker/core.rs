@@ -11,6 +11,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc::PermitIterator;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
+use super::canary::Canary;
 use super::catch_up::CatchUps;
 use super::channels::{Arrival, Change, Channels};
 use super::history::{self, History};
@@ -105,6 +106,7 @@ pub struct Core {
     layer_up: Arc<AtomicBool>,
     pub(super) max_publication_bytes: usize,
     observer: Observer,
+    pub(super) canary: Option<Canary>,
 }
 
 /// Sees every publication before it is handed on, with its data and its place; false = it is not handed
@@ -139,6 +141,7 @@ impl Core {
             layer_up: Arc::new(AtomicBool::new(true)),
             max_publication_bytes,
             observer: Rc::new(|_, _, _| true),
+            canary: None,
         };
         (core, seats)
     }
@@ -149,6 +152,11 @@ impl Core {
         observer: impl Fn(&ChannelName, &[u8], Option<Position>) -> bool + 'static,
     ) {
         self.observer = Rc::new(observer);
+    }
+
+    /// Before it runs on Redis: what it hears of its own.
+    pub fn hears(&mut self, canary: Canary) {
+        self.canary = Some(canary);
     }
 
     pub fn intake(&self) -> Intake {

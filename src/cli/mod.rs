@@ -5,11 +5,16 @@
 //! itself is [`crate::gateway`].
 
 mod check;
+mod completions;
+mod config;
 mod demo;
+mod health;
 mod lifetime;
 mod logging;
+mod man;
 mod serve;
 mod server_api;
+mod target;
 mod token;
 
 use std::fmt::Display;
@@ -17,7 +22,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::LazyLock;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 /// What `--version` prints: `-V` has the number alone. Whoever packages it sets `TIDEGATE_BUILD`, say to
 /// a commit, when it is built.
@@ -42,10 +47,18 @@ enum Command {
     Serve(serve::Args),
     /// Check a config file and print every mistake in it
     Check(check::Args),
+    /// Print a config file to begin with, or what a config file comes to
+    Config(config::Args),
+    /// Ask whether a gateway is ready, or alive: exit code 0 or 1, for container probes
+    Health(health::Args),
     /// Run a gateway with a chat page and a worker of its own; nothing else is needed
     Demo(demo::Args),
     /// Mint a connection token, or sign a session JWT, for debugging
     Token(token::Args),
+    /// Print a script that completes the command line in a shell
+    Completions(completions::Args),
+    /// Print the manual page, or write the pages of all commands into a folder
+    Man(man::Args),
 }
 
 /// Runs the command that the process's arguments name.
@@ -60,6 +73,10 @@ pub fn run() -> ExitCode {
     let outcome = match cli.command {
         Command::Serve(args) => serve::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Config(args) => config::run(&args),
+        Command::Health(args) => health::run(&args),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Token(args) => token::run(&args),
     };
@@ -84,6 +101,22 @@ fn say(line: impl Display) {
     let _closed = writeln!(std::io::stdout(), "{line}");
 }
 
+/// All of `text` on stdout. A reader that has had enough, such as `head`, is no failure.
+fn write_out(text: &[u8]) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure(format!("standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The whole command line.
+fn definition() -> clap::Command {
+    Cli::command()
+}
+
 /// A line on stderr.
 fn complain(line: impl Display) {
     let _closed = writeln!(std::io::stderr(), "{line}");
@@ -95,7 +128,6 @@ mod tests {
 
     #[test]
     fn the_definition_is_sound() {
-        use clap::CommandFactory as _;
         Cli::command().debug_assert();
         let version = Cli::command().render_long_version();
         assert!(version.starts_with("tidegate ") && version.contains("(build "), "{version}");

@@ -132,7 +132,7 @@ fn ask_the_gateway(args: &Args, config: &Config) -> Result<String, String> {
     if let Some(lifetime) = args.expires {
         request.insert("session_expires_in".to_owned(), json!(lifetime.as_secs()));
     }
-    ServerApi::new(config.admin.listen, key).mint(&Value::Object(request))
+    ServerApi::new(config.admin.listen, Some(key)).mint(&Value::Object(request))
 }
 
 /// The claims that `settings` reads, and the ones that it checks.

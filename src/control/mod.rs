@@ -19,7 +19,7 @@ pub use threads::{CancelHook, Seat, Threads};
 use std::sync::Arc;
 
 use crate::config::RedisUrl;
-use crate::protocol::ReservedChannels;
+use crate::protocol::{ChannelName, ReservedChannels};
 use crate::redis_link::pubsub_client;
 use crate::shutdown::Shutdown;
 use link::Link;
@@ -107,6 +107,17 @@ impl Control {
         match &self.0 {
             Engine::Memory(_) => true,
             Engine::Redis(link) => link.is_live(),
+        }
+    }
+
+    /// Among the reserved ones, a channel of this node alone, to hear itself by; `None` where there is no
+    /// other node.
+    pub fn own_channel(&self) -> Option<ChannelName> {
+        match &self.0 {
+            Engine::Memory(_) => None,
+            Engine::Redis(link) => {
+                ChannelName::new(&format!("{}:{}:canary", link.to_all, link.node)).ok()
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 //! enums and from config, never from what a client sent. One file a stage.
 
 pub mod admin;
+pub mod canary;
 pub mod channel_layer;
 pub mod connections;
 pub mod control;

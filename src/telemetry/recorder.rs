@@ -37,6 +37,10 @@ const COUNTERS: &[(&str, &str)] = &[
     ("tidegate_authorize_failures_total", "Authorize URLs that gave no decision"),
     ("tidegate_celery_tasks_total", "Tasks whose result was seen, by how they ended"),
     ("tidegate_celery_untracked_tasks_total", "Tasks whose id was not added to the backend's key"),
+    (
+        "tidegate_canary_failures_total",
+        "Publications of the node's own that did not come back from Redis",
+    ),
     ("tidegate_catch_ups_total", "Channels that this node missed a part of, by outcome"),
     (
         "tidegate_channel_layer_gaps_total",
@@ -108,6 +112,7 @@ const GAUGES: &[(&str, &str)] = &[
 ];
 
 const HISTOGRAMS: &[(&str, &str)] = &[
+    ("tidegate_canary_seconds", "From a publication of the node's own to its return from Redis"),
     ("tidegate_delivery_latency_seconds", "From a publication's arrival to its last write"),
     ("tidegate_handshake_duration_seconds", "From an upgrade request to its decision"),
     ("tidegate_proxy_duration_seconds", "From a proxied request to the head of its response"),

@@ -1,0 +1,28 @@
+//! `tidegate completions`: a script that completes this command line in a shell.
+
+use std::process::ExitCode;
+
+use clap_complete::Shell;
+
+use super::{Failure, definition, write_out};
+
+/// Print a script that completes the command line in a shell
+///
+/// bash: tidegate completions bash > ~/.local/share/bash-completion/completions/tidegate
+/// zsh: tidegate completions zsh > a folder of $fpath, as _tidegate
+/// fish: tidegate completions fish > ~/.config/fish/completions/tidegate.fish
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Args {
+    /// The shell
+    #[arg(value_enum)]
+    shell: Shell,
+}
+
+pub fn run(args: &Args) -> Result<ExitCode, Failure> {
+    // Into memory first: the library panics where it cannot write.
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut definition(), "tidegate", &mut script);
+    write_out(&script)?;
+    Ok(ExitCode::SUCCESS)
+}
