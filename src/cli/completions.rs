@@ -8,11 +8,9 @@ use super::{Failure, definition, write_out};
 
 /// Print a script that completes the command line in a shell
 ///
-/// bash: tidegate completions bash > ~/.local/share/bash-completion/completions/tidegate
-/// zsh: tidegate completions zsh > a folder of $fpath, as _tidegate
-/// fish: tidegate completions fish > ~/.config/fish/completions/tidegate.fish
+/// For bash into ~/.local/share/bash-completion/completions/tidegate, for zsh as _tidegate into a folder of
+/// $fpath, for fish into ~/.config/fish/completions/tidegate.fish.
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
 pub struct Args {
     /// The shell
     #[arg(value_enum)]

@@ -23,7 +23,6 @@ pub struct Args {
 enum Command {
     /// Print a complete config file with comments: what is commented out shows the defaults
     Default(DefaultArgs),
-    /// Print what a config file and the environment come to, and where each setting was said
     Show(ShowArgs),
 }
 

@@ -12,10 +12,13 @@ mod health;
 mod lifetime;
 mod logging;
 mod man;
+mod reference;
 mod serve;
 mod server_api;
 mod target;
 mod token;
+
+pub use reference::reference;
 
 use std::fmt::Display;
 use std::io::Write as _;
@@ -41,6 +44,7 @@ struct Cli {
     command: Command,
 }
 
+/// Where a command has no text here, it is that of its arguments, which says more.
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the gateway until SIGTERM or SIGINT; a second signal cuts what is left
@@ -49,15 +53,11 @@ enum Command {
     Check(check::Args),
     /// Print a config file to begin with, or what a config file comes to
     Config(config::Args),
-    /// Ask whether a gateway is ready, or alive: exit code 0 or 1, for container probes
     Health(health::Args),
     /// Run a gateway with a chat page and a worker of its own; nothing else is needed
     Demo(demo::Args),
-    /// Mint a connection token, or sign a session JWT, for debugging
     Token(token::Args),
-    /// Print a script that completes the command line in a shell
     Completions(completions::Args),
-    /// Print the manual page, or write the pages of all commands into a folder
     Man(man::Args),
 }
 
