@@ -10,6 +10,7 @@ use crate::broker::Core;
 use crate::config::Secret;
 use crate::control::{self, Threads};
 use crate::protocol::UserId;
+use crate::telemetry::admin::{Call, api_called};
 
 const KEY: (&str, &str) = ("x-api-key", "key-2");
 const MAX_PUBLICATION_BYTES: usize = 1024;
@@ -35,7 +36,7 @@ impl Bench {
         let address = listener.local_addr().unwrap();
         let recorder = PrometheusBuilder::new().build_recorder();
         let metrics = recorder.handle();
-        metrics::with_local_recorder(&recorder, || metrics::counter!("tidegate_test").increment(1));
+        metrics::with_local_recorder(&recorder, || api_called(Call::Tokens, 200));
         let admin = Admin {
             settings: config::Admin {
                 listen: address,
@@ -132,7 +133,11 @@ async fn metrics_and_health_need_no_key() {
             "{}",
             metrics.head
         );
-        assert!(metrics.body.contains("tidegate_test 1"), "{}", metrics.body);
+        assert!(
+            metrics.body.contains("tidegate_api_calls_total{call=\"tokens\",outcome=\"ok\"} 1"),
+            "{}",
+            metrics.body
+        );
         let live = bench.send("GET", "/livez", &[], "").await;
         assert_eq!((live.status, live.body.as_str()), (200, "ok\n"));
         let head = bench.send("HEAD", "/livez", &[], "").await;

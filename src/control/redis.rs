@@ -43,6 +43,7 @@ struct Subscribed {
 
 /// This node's part: hears orders and replies until it is dropped.
 pub(super) async fn supervise(client: ::redis::Client, link: Arc<Link>, threads: Threads) {
+    facts::redis_wanted(NAME);
     let executing = Arc::new(Semaphore::new(MAX_EXECUTING));
     let node = Node { link, threads, executing };
     let mut backoff = Backoff::new();

@@ -38,6 +38,36 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
+    const ALL: [Self; 16] = [
+        Self::Normal,
+        Self::ProtocolError,
+        Self::BinaryRefused,
+        Self::InvalidUtf8,
+        Self::Flooding,
+        Self::MessageTooBig,
+        Self::InternalError,
+        Self::Restarting,
+        Self::BrokerGap,
+        Self::Overloaded,
+        Self::Unauthenticated,
+        Self::Disconnected,
+        Self::Forbidden,
+        Self::TooSlow,
+        Self::PongTimeout,
+        Self::TooManyConnections,
+    ];
+
+    /// All values of the `reason` metric label that it has.
+    pub const LABELS: [&'static str; Self::ALL.len()] = {
+        let mut labels = [""; Self::ALL.len()];
+        let mut index = 0;
+        while index < labels.len() {
+            labels[index] = Self::ALL[index].label();
+            index += 1;
+        }
+        labels
+    };
+
     /// The status code of the close frame (RFC 6455 section 7.4).
     pub fn code(self) -> u16 {
         self.row().0
@@ -49,11 +79,11 @@ impl CloseReason {
     }
 
     /// The value of the `reason` metric label.
-    pub fn label(self) -> &'static str {
+    pub const fn label(self) -> &'static str {
         self.row().2
     }
 
-    fn row(self) -> (u16, &'static str, &'static str) {
+    const fn row(self) -> (u16, &'static str, &'static str) {
         match self {
             Self::Normal => (1000, "", "normal"),
             Self::ProtocolError => (1002, "protocol error", "protocol_error"),

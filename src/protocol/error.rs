@@ -52,8 +52,19 @@ impl ErrorCode {
         Self::InvalidCredentials,
     ];
 
+    /// In the order of [`Self::ALL`], which is that of the variants.
+    pub const LABELS: [&'static str; Self::ALL.len()] = {
+        let mut labels = [""; Self::ALL.len()];
+        let mut index = 0;
+        while index < labels.len() {
+            labels[index] = Self::ALL[index].label();
+            index += 1;
+        }
+        labels
+    };
+
     /// The code on the wire and as a metric label.
-    pub fn label(self) -> &'static str {
+    pub const fn label(self) -> &'static str {
         match self {
             Self::InvalidJson => "invalid_json",
             Self::EmptyMessage => "empty_message",
@@ -125,7 +136,8 @@ mod tests {
 
     #[test]
     fn labels_are_what_is_sent() {
-        for code in ErrorCode::ALL {
+        for (index, code) in ErrorCode::ALL.into_iter().enumerate() {
+            assert_eq!((code as usize, ErrorCode::LABELS[index]), (index, code.label()));
             let sent = serde_json::to_string(&code).unwrap();
             assert_eq!(sent, format!("\"{}\"", code.label()));
         }

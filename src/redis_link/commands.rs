@@ -48,6 +48,7 @@ impl Commands {
     /// label. A Redis that cannot be reached is no error: the supervisor keeps trying.
     pub fn start(url: &RedisUrl, name: &'static str, shutdown: &Shutdown) -> Result<Self, String> {
         let client = client(url)?;
+        facts::redis_wanted(name);
         let shared = Arc::new(Shared {
             link: ArcSwapOption::empty(),
             up: watch::Sender::new(false),

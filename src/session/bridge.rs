@@ -14,7 +14,6 @@ use crate::config::Protocol;
 use crate::protocol::{CloseReason, ErrorCode};
 use crate::socket::frame::{self, Opcode};
 use crate::socket::{Ended, Socket};
-use crate::telemetry;
 use crate::upstream::{FromUpstream, Opening, SocketMessage, UpstreamReceiver, UpstreamSender};
 
 /// With this much waiting, the client's socket is not read.
@@ -107,7 +106,7 @@ impl Session {
                 ));
             }
             Err(_) => {
-                telemetry::connections::message_refused(ErrorCode::UpstreamUnavailable);
+                self.route_facts.message_refused(ErrorCode::UpstreamUnavailable);
                 self.socket.close(CloseReason::Overloaded);
             }
         }
@@ -152,7 +151,7 @@ impl Session {
                     self.socket.close(CloseReason::InternalError);
                     return;
                 }
-                telemetry::connections::message_queued();
+                self.route_facts.message_queued();
             }
             if let Some(code) = bridge.closing.get() {
                 return sender.close(code, "").await;

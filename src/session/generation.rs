@@ -16,42 +16,9 @@ use crate::generations::{Entry, Run, Task};
 use crate::limits::Lease;
 use crate::protocol::{ErrorCode, ErrorEvent, cancelled, complete, event_name, processing_started};
 use crate::shutdown::Shutdown;
-use crate::telemetry;
+use crate::telemetry::generations::GenerationEnd;
+use crate::telemetry::route::RouteFacts;
 use crate::upstream::{Reply, ReplyBroken};
-
-/// How a generation ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GenerationEnd {
-    /// By a terminal event of the upstream or its worker, or its regular end.
-    Completed,
-    /// The upstream died, or sent what could not be published.
-    WorkerLost,
-    /// The result of its task says so.
-    TaskFailed,
-    /// A client wanted no more of it.
-    Cancelled,
-    /// Nobody has heard of its end within `max_duration`.
-    Overdue,
-    /// Another node has ended it, believing this one dead.
-    Taken,
-    /// The engine was away for too long.
-    EngineDown,
-}
-
-impl GenerationEnd {
-    /// The value of the `outcome` metric label.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Completed => "completed",
-            Self::WorkerLost => "worker_lost",
-            Self::TaskFailed => "task_failed",
-            Self::Cancelled => "cancelled",
-            Self::Overdue => "overdue",
-            Self::Taken => "taken",
-            Self::EngineDown => "engine_down",
-        }
-    }
-}
 
 /// What a generation's reply comes to next.
 enum Next {
@@ -70,6 +37,7 @@ struct Generation {
     /// After the beginning of a drain.
     stops_after: Duration,
     route: Arc<Route>,
+    route_facts: Arc<RouteFacts>,
     run: Run,
     entry: Entry,
 }
@@ -94,6 +62,7 @@ impl Session {
             shutdown: self.services.shutdown.clone(),
             stops_after: self.services.stop.last_words_after(),
             route: Arc::clone(&self.client.route),
+            route_facts: Arc::clone(&self.route_facts),
             entry: self.services.generations.ledger.enter(run.task(), facts),
             run,
         };
@@ -107,7 +76,7 @@ impl Session {
                 tokio::join!(generation.history.generation_begins(channel, id), ledger.flush());
             let end = generation.run(reply).await.unwrap_or(GenerationEnd::EngineDown);
             let _or_it_expires = generation.history.generation_ended(channel, id).await;
-            telemetry::connections::generation_ended(end.label(), id);
+            generation.route_facts.generation_ended(end, id);
             if attached {
                 services.attached.detach(connection, &generation.run);
             }

@@ -189,7 +189,7 @@ impl Session {
 
     /// Answers with an error; a client that goes on all the same is closed.
     pub(super) fn refuse(&self, event: &ErrorEvent<'_>) {
-        telemetry::connections::message_refused(event.code());
+        self.route_facts.message_refused(event.code());
         self.say(&event.to_json());
         self.refuse_silently();
     }

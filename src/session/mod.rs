@@ -48,7 +48,7 @@ use crate::protocol::{
 };
 use crate::shutdown::Shutdown;
 use crate::socket::{ByteStream, Ended, Event, Socket};
-use crate::telemetry;
+use crate::telemetry::route::RouteFacts;
 use crate::tokens::{Authenticator, Identity};
 use crate::upstream::Upstreams;
 use bridge::Bridge;
@@ -174,6 +174,8 @@ pub struct Session {
     socket: Rc<Socket>,
     services: Rc<Services>,
     client: Client,
+    /// Of its route.
+    route_facts: Arc<RouteFacts>,
     message_bucket: Cell<LocalBucket>,
     ping_bucket: Cell<LocalBucket>,
     refusal_bucket: Cell<LocalBucket>,
@@ -225,6 +227,7 @@ pub async fn open(
         pinged: Cell::new(None),
         roster_slot: Cell::new(0),
         _permits: permits,
+        route_facts: RouteFacts::of(&route.path),
         services,
         client,
     });
@@ -279,7 +282,7 @@ struct Drive {
 impl Drive {
     fn begin(session: &Rc<Session>) -> Self {
         session.services.roster.enter(session);
-        telemetry::connections::opened(&session.client.route.path, session.client.connection_id);
+        session.route_facts.opened(session.client.connection_id);
         Self { session: Rc::clone(session) }
     }
 }
@@ -370,8 +373,7 @@ impl Session {
         }
         let ended = self.socket.ended().unwrap_or(Ended::Lost);
         let (by, code, reason) = ended.describe();
-        let Client { route, connection_id, .. } = &self.client;
-        telemetry::connections::closed(&route.path, *connection_id, by, code, reason);
+        self.route_facts.closed(self.client.connection_id, by, code, reason);
     }
 }
 

@@ -7,7 +7,6 @@ use super::Session;
 use super::messages::Queued;
 use crate::generations::{Claim, MessageKey, NoTurn, Sender, Turn};
 use crate::protocol::{ErrorCode, ErrorEvent, task_queued_before};
-use crate::telemetry;
 
 /// The client has its answer, or nobody to give it to is left.
 pub(super) struct Answered;
@@ -32,7 +31,7 @@ impl Session {
         match self.services.generations.once.turn(key, longest, ttl, wanted).await {
             Ok(Turn::First(claim)) => return Ok(Some(claim)),
             Ok(Turn::Repeat { task_id }) => {
-                telemetry::generations::duplicate_caught();
+                self.route_facts.duplicate_caught();
                 let event = self.services.upstreams.queued_event(upstream, &self.client.channel);
                 self.say(&task_queued_before(event, &task_id, id));
             }

@@ -10,7 +10,6 @@ use super::Session;
 use super::messages::Queued;
 use crate::limits::{EngineDown, LimitName, Verdict};
 use crate::protocol::{ErrorCode, ErrorEvent, task_queued};
-use crate::telemetry;
 use crate::upstream::{Message, RelayError, Taken, TakenReply};
 
 impl Session {
@@ -58,7 +57,7 @@ impl Session {
         }
         match relayed {
             Ok(Taken { task_id, reply }) => {
-                telemetry::connections::message_queued();
+                self.route_facts.message_queued();
                 // Who hears of the task can cancel it.
                 match reply {
                     TakenReply::Streamed(reply) => self.generate(&task_id, reply, place),
@@ -152,7 +151,7 @@ impl Session {
             }
             RelayError::Rejected(text) => ErrorEvent::new(ErrorCode::UpstreamRejected, text),
         };
-        telemetry::connections::message_refused(event.code());
+        self.route_facts.message_refused(event.code());
         self.say(&event.id(id).to_json());
     }
 }

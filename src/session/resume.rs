@@ -15,6 +15,7 @@ use crate::protocol::{
     Begin, CloseReason, ErrorCode, ErrorEvent, Position, ResumePoint, connected, resumed,
 };
 use crate::telemetry;
+use crate::telemetry::history::Resumed;
 
 /// A client that takes longer for one page is too slow.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -31,6 +32,9 @@ impl Session {
         }
         if !self.services.history.keeps(&self.client.channel) {
             let nothing = Begin { position: None, recovered: Some(false), missed: None };
+            if point.is_some() {
+                telemetry::history::resumed(Resumed::NotRecovered);
+            }
             self.say_connected(point.map(|_| &nothing));
             return self.socket.release();
         }
@@ -54,7 +58,7 @@ impl Session {
     /// A `resume` frame: the client was told `connected` already, and ignores what came since.
     pub(super) fn on_resume(self: &Rc<Self>, point: ResumePoint) {
         if !self.services.history.keeps(&self.client.channel) {
-            telemetry::history::resumed(false);
+            telemetry::history::resumed(Resumed::NotRecovered);
             let nothing = Begin { position: None, recovered: Some(false), missed: None };
             return self.say(&resumed(&nothing));
         }
@@ -77,6 +81,14 @@ impl Session {
 
     /// Finds where the connection begins, and reads what it is to be sent first.
     async fn start(&self, point: Option<ResumePoint>) -> Result<(Begin, Page), PublishError> {
+        let found = self.find(point).await;
+        if found.is_err() && point.is_some() {
+            telemetry::history::resumed(Resumed::EngineDown);
+        }
+        found
+    }
+
+    async fn find(&self, point: Option<ResumePoint>) -> Result<(Begin, Page), PublishError> {
         let (history, channel) = (&self.services.history, &self.client.channel);
         let mut missed = None;
         if let Some(ResumePoint::At(position)) = point {
@@ -85,7 +97,7 @@ impl Session {
                 missed = page.now.offset.checked_sub(position.offset);
             }
             if let Some(offset) = page.after {
-                telemetry::history::resumed(true);
+                telemetry::history::resumed(Resumed::Recovered);
                 let position = Some(Position { offset, ..page.now });
                 return Ok((Begin { position, recovered: Some(true), missed }, page));
             }
@@ -94,7 +106,7 @@ impl Session {
         let position = Position { offset: page.after.unwrap_or(page.now.offset), ..page.now };
         let recovered = point.map(|_| false);
         if recovered.is_some() {
-            telemetry::history::resumed(false);
+            telemetry::history::resumed(Resumed::NotRecovered);
         }
         Ok((Begin { position: Some(position), recovered, missed }, page))
     }

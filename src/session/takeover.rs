@@ -12,7 +12,8 @@ use crate::config::Route;
 use crate::generations::{Begun, Claimed, SWEEP};
 use crate::limits::{Lease, Leased, Places};
 use crate::protocol::{ErrorCode, ErrorEvent, cancelled};
-use crate::telemetry;
+use crate::telemetry::generations::GenerationEnd;
+use crate::telemetry::route::RouteFacts;
 
 /// Looks for them for as long as this node takes clients; one thread of a node is enough.
 pub async fn take_over(services: Rc<Services>, routes: Vec<Arc<Route>>) {
@@ -41,7 +42,8 @@ fn look_after(services: &Rc<Services>, routes: &[Arc<Route>], claimed: Claimed) 
         // Nobody here knows how long it may be silent; it ends as it would have.
         None if !claimed.facts.streams => services.generations.ledger.release(&claimed.task),
         _ => {
-            tokio::task::spawn_local(report(Rc::clone(services), claimed));
+            let route_facts = route.map(|route| RouteFacts::of(&route.path));
+            tokio::task::spawn_local(report(Rc::clone(services), claimed, route_facts));
         }
     }
 }
@@ -75,19 +77,21 @@ fn go_on(services: &Rc<Services>, route: &Arc<Route>, claimed: Claimed, place: O
 }
 
 /// A reply that its node streamed, and nobody can go on with.
-async fn report(services: Rc<Services>, claimed: Claimed) {
+async fn report(services: Rc<Services>, claimed: Claimed, route_facts: Option<Arc<RouteFacts>>) {
     let Claimed { task, cancelled: wanted, .. } = claimed;
     let (end, json) = if wanted {
-        ("cancelled", cancelled(&task.id))
+        (GenerationEnd::Cancelled, cancelled(&task.id))
     } else {
         let text = "the gateway that relayed the reply is gone";
         let lost = ErrorEvent::new(ErrorCode::WorkerLost, text).task_id(&task.id);
-        ("worker_lost", lost.to_json())
+        (GenerationEnd::WorkerLost, lost.to_json())
     };
     // Where it cannot be said, the lease ends, and it is taken over again.
     if Voice::new(&services.publisher, &task).say_last(json.into()).await.is_ok() {
         let _or_it_expires = services.history.generation_ended(&task.channel, &task.id).await;
         services.generations.ledger.bury(&task);
-        telemetry::connections::generation_ended(end, &task.id);
+        if let Some(route_facts) = route_facts {
+            route_facts.generation_ended(end, &task.id);
+        }
     }
 }

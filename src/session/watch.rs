@@ -7,7 +7,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::generation::GenerationEnd;
 use super::voice::Voice;
 use super::{Services, Session};
 use crate::broker::{Kept, PublishError};
@@ -16,6 +15,8 @@ use crate::generations::{Begun, Entry, Expected, Facts, Run, Task, Tracked};
 use crate::limits::Lease;
 use crate::protocol::{ErrorCode, ErrorEvent, cancelled, complete};
 use crate::telemetry;
+use crate::telemetry::generations::GenerationEnd;
+use crate::telemetry::route::RouteFacts;
 use crate::upstream::TaskEnd;
 
 /// After a task is known to have ended, an event of its own may still be on its way.
@@ -27,7 +28,7 @@ impl Session {
         let tracked = match expected.begin(task_id) {
             Begun::Running(tracked) => tracked,
             Begun::Over => return,
-            Begun::Full => return telemetry::generations::not_tracked(),
+            Begun::Full => return self.route_facts.not_tracked(),
         };
         let (services, route) = (&self.services, &self.client.route);
         let task = Task { channel: self.client.channel.clone(), id: task_id.into() };
@@ -87,6 +88,7 @@ pub(super) struct Running {
 pub(super) struct Watch {
     services: Rc<Services>,
     route: Arc<Route>,
+    route_facts: Arc<RouteFacts>,
     running: Running,
     voice: Voice,
     /// When it counts as running no more.
@@ -122,6 +124,7 @@ impl Watch {
             voice: Voice::new(&services.publisher, task),
             _heard_without_clients: services.broker.keep(&task.channel),
             services: Rc::clone(services),
+            route_facts: RouteFacts::of(&route.path),
             route: Arc::clone(route),
             running,
             ends: Instant::now() + duration,
@@ -151,7 +154,7 @@ impl Watch {
         self.running.run.end();
         let end = self.conclude(&over).await.unwrap_or(GenerationEnd::EngineDown);
         let _or_it_expires = history.generation_ended(channel, id).await;
-        telemetry::connections::generation_ended(end.label(), id);
+        self.route_facts.generation_ended(end, id);
         if end == GenerationEnd::EngineDown {
             self.running.entry.abandon();
         }

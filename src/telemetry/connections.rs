@@ -1,57 +1,41 @@
-//! Facts about open connections and their messages.
+//! Facts about open connections and their messages. Those of one route count by [`super::route`].
 
 use std::sync::LazyLock;
 
-use metrics::{Counter, Gauge, counter, gauge};
-use tracing::{debug, info};
+use metrics::Gauge;
 
-use crate::protocol::{ConnectionId, ErrorCode, PathPattern};
+use super::definitions::{ROUTE, metrics, words};
+use crate::protocol::{CloseReason, ErrorCode};
 
-static QUEUED: LazyLock<Counter> =
-    LazyLock::new(|| counter!("tidegate_messages_total", "outcome" => "queued"));
-
-static QUEUE_BYTES: LazyLock<Gauge> = LazyLock::new(|| gauge!("tidegate_send_queue_bytes"));
-
-/// An admitted client's session begins.
-pub fn opened(route: &PathPattern, connection: ConnectionId) {
-    let route = route.as_str().to_owned();
-    gauge!("tidegate_connections", "route" => route.clone()).increment(1);
-    debug!(event = "connection_opened", connection = %connection, route, "connection opened");
+metrics! {
+    /// Open sessions.
+    CONNECTIONS = gauge "tidegate_connections" [route: ROUTE];
+    /// Sessions that ended, by who ended them and why.
+    CLOSES = counter "tidegate_closes_total" [
+        route: ROUTE,
+        by: words(&[&["gateway", "server", "client"]]),
+        reason: words(&[&CloseReason::LABELS, LEAVES]),
+    ], late;
+    /// Clients' messages: taken by the upstream, caught as repeats, or answered with an error.
+    MESSAGES = counter "tidegate_messages_total" [
+        route: ROUTE,
+        outcome: words(&[&[QUEUED, DUPLICATE], &ErrorCode::LABELS]),
+    ];
+    /// What waits for slow clients, seen once a second.
+    SEND_QUEUE = gauge "tidegate_send_queue_bytes";
 }
 
-/// It is over.
-pub fn closed(
-    route: &PathPattern,
-    connection: ConnectionId,
-    by: &'static str,
-    code: u16,
-    reason: &'static str,
-) {
-    let route = route.as_str().to_owned();
-    gauge!("tidegate_connections", "route" => route.clone()).decrement(1);
-    counter!("tidegate_closes_total", "by" => by, "reason" => reason).increment(1);
-    info!(event = "connection_closed", connection = %connection, route, by, code, reason, "connection closed");
-}
+/// How clients leave.
+pub(super) const LEAVES: &[&str] = &["closed", "lost"];
+
+pub(super) const QUEUED: &str = "queued";
+pub(super) const DUPLICATE: &str = "duplicate";
+
+static QUEUE_BYTES: LazyLock<Gauge> = LazyLock::new(|| SEND_QUEUE.get());
 
 /// Bytes that wait for the connections of one thread, in the round before and in this one.
 pub fn send_queues(before: usize, now: usize) {
     if now != before {
         QUEUE_BYTES.increment(now as f64 - before as f64);
     }
-}
-
-/// An upstream took a message.
-pub fn message_queued() {
-    QUEUED.increment(1);
-}
-
-/// A message was answered with an error.
-pub fn message_refused(code: ErrorCode) {
-    counter!("tidegate_messages_total", "outcome" => code.label()).increment(1);
-}
-
-/// A reply that the gateway streams has ended.
-pub fn generation_ended(outcome: &'static str, task_id: &str) {
-    counter!("tidegate_generations_total", "outcome" => outcome).increment(1);
-    debug!(event = "generation_ended", outcome, task_id, "generation ended");
 }

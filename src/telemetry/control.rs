@@ -1,39 +1,33 @@
 //! Facts about orders that come from this or another node.
 
-use metrics::counter;
 use tracing::{info, warn};
 
-/// What became of one that reached this node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OrderOutcome {
-    Done,
-    /// A thread of this node has not answered in time.
-    Incomplete,
-    /// Too many at once.
-    Dropped,
-    TooLarge,
-    /// Of a version or kind that this node does not know.
-    Unknown,
-    Malformed,
+use super::definitions::{labels, metrics, words};
+
+metrics! {
+    /// Orders, and replies to them, that reached this node.
+    ORDERS = counter "tidegate_control_orders_total" [outcome: words(&[OrderOutcome::LABELS])];
 }
 
-impl OrderOutcome {
-    fn label(self) -> &'static str {
-        match self {
-            Self::Done => "done",
-            Self::Incomplete => "incomplete",
-            Self::Dropped => "dropped",
-            Self::TooLarge => "too_large",
-            Self::Unknown => "unknown",
-            Self::Malformed => "malformed",
-        }
+labels! {
+    /// What became of one that reached this node.
+    pub enum OrderOutcome {
+        Done = "done",
+        /// A thread of this node has not answered in time.
+        Incomplete = "incomplete",
+        /// Too many at once.
+        Dropped = "dropped",
+        TooLarge = "too_large",
+        /// Of a version or kind that this node does not know.
+        Unknown = "unknown",
+        Malformed = "malformed",
     }
 }
 
 /// An order, or a reply to one, came from another node or from this.
 pub fn order_received(outcome: OrderOutcome) {
     let label = outcome.label();
-    counter!("tidegate_control_orders_total", "outcome" => label).increment(1);
+    ORDERS.at([label]).increment(1);
     if outcome != OrderOutcome::Done {
         warn!(event = "order_not_done", outcome = label, "an order was not carried out in full");
     }

@@ -3,8 +3,34 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+use metrics::{Counter, Gauge, Histogram};
 use tracing::warn;
+
+use super::definitions::{buckets, labels, metrics, words};
+
+metrics! {
+    /// Publications that reached this node, and of them those that went no further.
+    PUBLICATIONS = counter "tidegate_publications_total" [outcome: words(&[PublicationOutcome::LABELS])];
+    /// Publications handed to connections: one for each connection.
+    DELIVERIES = counter "tidegate_deliveries_total";
+    /// Publications that a connection could not take.
+    DELIVERY_DROPS = counter "tidegate_delivery_drops_total";
+    /// From a publication's arrival to its last write.
+    DELIVERY_LATENCY = histogram "tidegate_delivery_latency_seconds" in buckets::DELIVERY;
+    /// Publications in the intake, and batches before the busiest worker thread.
+    QUEUE_DEPTH = gauge "tidegate_queue_depth" [queue: words(&[&["intake", "workers"]])];
+}
+
+labels! {
+    /// What became of a publication.
+    pub enum PublicationOutcome {
+        Received = "received",
+        /// Over `max_publication_bytes`.
+        TooLarge = "too_large",
+        /// A second end of a generation.
+        DuplicateTerminal = "duplicate_terminal",
+    }
+}
 
 struct Handles {
     received: Counter,
@@ -17,13 +43,13 @@ struct Handles {
 }
 
 static HANDLES: LazyLock<Handles> = LazyLock::new(|| Handles {
-    received: counter!("tidegate_publications_total", "outcome" => "received"),
-    too_large: counter!("tidegate_publications_total", "outcome" => "too_large"),
-    deliveries: counter!("tidegate_deliveries_total"),
-    drops: counter!("tidegate_delivery_drops_total"),
-    latency: histogram!("tidegate_delivery_latency_seconds"),
-    intake: gauge!("tidegate_queue_depth", "queue" => "intake"),
-    workers: gauge!("tidegate_queue_depth", "queue" => "workers"),
+    received: PUBLICATIONS.at([PublicationOutcome::Received.label()]),
+    too_large: PUBLICATIONS.at([PublicationOutcome::TooLarge.label()]),
+    deliveries: DELIVERIES.get(),
+    drops: DELIVERY_DROPS.get(),
+    latency: DELIVERY_LATENCY.get(),
+    intake: QUEUE_DEPTH.at(["intake"]),
+    workers: QUEUE_DEPTH.at(["workers"]),
 });
 
 /// Publications reached this node.

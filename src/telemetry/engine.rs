@@ -2,18 +2,36 @@
 
 use std::time::Duration;
 
-use metrics::{counter, gauge};
 use tracing::{debug, info, warn};
+
+use super::definitions::{self, Configured, REDIS, metrics, words};
+
+metrics! {
+    /// 1 while Redis answers on this connection.
+    UP = gauge "tidegate_redis_up" [connection: REDIS];
+    /// Attempts to connect to Redis.
+    CONNECTS = counter "tidegate_redis_connects_total" [connection: REDIS, outcome: words(&[&["ok", "failed"]])];
+    /// Connections to Redis that were made again.
+    RECONNECTS = counter "tidegate_redis_reconnects_total" [connection: REDIS];
+    /// Connections to Redis that were lost.
+    LOST = counter "tidegate_redis_lost_total" [connection: REDIS];
+    /// Commands that Redis refused.
+    REFUSALS = counter "tidegate_redis_refusals_total" [connection: REDIS];
+}
+
+/// There is such a connection, or will be when Redis is reached.
+pub fn redis_wanted(connection: &'static str) {
+    definitions::begin_configured(Configured::Redis, connection);
+}
 
 /// A connection is usable; `away` is how long it was not, unless it is the first.
 pub fn redis_connected(connection: &'static str, away: Option<Duration>) {
-    gauge!("tidegate_redis_up", "connection" => connection).set(1.0);
-    counter!("tidegate_redis_connects_total", "connection" => connection, "outcome" => "ok")
-        .increment(1);
+    UP.at([connection]).set(1.0);
+    CONNECTS.at([connection, "ok"]).increment(1);
     match away {
         None => info!(event = "redis_connected", connection),
         Some(away) => {
-            counter!("tidegate_redis_reconnects_total", "connection" => connection).increment(1);
+            RECONNECTS.at([connection]).increment(1);
             info!(event = "redis_reconnected", connection, away_ms = millis(away));
         }
     }
@@ -22,9 +40,8 @@ pub fn redis_connected(connection: &'static str, away: Option<Duration>) {
 /// An attempt failed; `attempt` counts from 0 since the last connection. The first is logged as a
 /// warning, and every 60th after it, which is about once a minute.
 pub fn redis_connect_failed(connection: &'static str, attempt: u32, reason: &str) {
-    gauge!("tidegate_redis_up", "connection" => connection).set(0.0);
-    counter!("tidegate_redis_connects_total", "connection" => connection, "outcome" => "failed")
-        .increment(1);
+    UP.at([connection]).set(0.0);
+    CONNECTS.at([connection, "failed"]).increment(1);
     if attempt.is_multiple_of(60) {
         warn!(event = "redis_connect_failed", connection, attempt, reason);
     } else {
@@ -34,14 +51,14 @@ pub fn redis_connect_failed(connection: &'static str, attempt: u32, reason: &str
 
 /// A connection that was up is so no longer.
 pub fn redis_lost(connection: &'static str, reason: &str) {
-    gauge!("tidegate_redis_up", "connection" => connection).set(0.0);
-    counter!("tidegate_redis_lost_total", "connection" => connection).increment(1);
+    UP.at([connection]).set(0.0);
+    LOST.at([connection]).increment(1);
     warn!(event = "redis_lost", connection, reason);
 }
 
 /// Redis answered a command with an error; `loud` for the few of them that are worth a warning.
 pub fn redis_refused(connection: &'static str, reason: &str, loud: bool) {
-    counter!("tidegate_redis_refusals_total", "connection" => connection).increment(1);
+    REFUSALS.at([connection]).increment(1);
     if loud {
         warn!(event = "redis_refused", connection, reason);
     } else {

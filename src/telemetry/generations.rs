@@ -1,22 +1,49 @@
 //! Facts about messages that are relayed once, and about the replies to them.
 
-use metrics::counter;
 use tracing::warn;
 
-/// A message that had been relayed before was answered and not relayed again.
-pub fn duplicate_caught() {
-    counter!("tidegate_messages_total", "outcome" => "duplicate").increment(1);
+use super::definitions::{ROUTE, labels, metrics, words};
+use super::delivery::{PUBLICATIONS, PublicationOutcome};
+
+metrics! {
+    /// Replies to messages, by how they ended.
+    GENERATIONS = counter "tidegate_generations_total" [
+        route: ROUTE,
+        outcome: words(&[GenerationEnd::LABELS, &[NOT_TRACKED]]),
+    ];
+    /// Generations whose node was gone, and which this node took over.
+    TAKEN_OVER = counter "tidegate_generations_taken_over_total";
+    /// Relayed messages that the engine could not be told of.
+    ANSWERS_NOT_KEPT = counter "tidegate_message_answers_not_kept_total";
 }
 
-/// A generation is relayed and not tracked: as many as can be are tracked already.
-pub fn not_tracked() {
-    counter!("tidegate_generations_total", "outcome" => "not_tracked").increment(1);
+/// Relayed, and as many as can be looked after are already.
+pub(super) const NOT_TRACKED: &str = "not_tracked";
+
+labels! {
+    /// How a generation ended.
+    pub enum GenerationEnd {
+        /// By a terminal event of the upstream or its worker, or its regular end.
+        Completed = "completed",
+        /// The upstream died, or sent what could not be published.
+        WorkerLost = "worker_lost",
+        /// The result of its task says so.
+        TaskFailed = "task_failed",
+        /// A client wanted no more of it.
+        Cancelled = "cancelled",
+        /// Nobody has heard of its end within `max_duration`.
+        Overdue = "overdue",
+        /// Another node has ended it, believing this one dead.
+        Taken = "taken",
+        /// The engine was away for too long.
+        EngineDown = "engine_down",
+    }
 }
 
 /// Generations whose node is gone, and which this node looks after now.
 pub fn taken_over(count: usize) {
     if count > 0 {
-        counter!("tidegate_generations_taken_over_total").increment(count as u64);
+        TAKEN_OVER.get().increment(count as u64);
         warn!(event = "generations_taken_over", count, "a node is gone; this one has taken over");
     }
 }
@@ -39,12 +66,12 @@ pub fn worker_not_told(task_id: &str) {
 
 /// A second terminal event of a task that had ended was delivered to nobody.
 pub fn second_end_dropped() {
-    counter!("tidegate_publications_total", "outcome" => "duplicate_terminal").increment(1);
+    PUBLICATIONS.at([PublicationOutcome::DuplicateTerminal.label()]).increment(1);
 }
 
 /// An upstream took a message, and the engine could not be told: a repeat will be relayed again.
 pub fn answer_not_kept(task_id: &str) {
-    counter!("tidegate_message_answers_not_kept_total").increment(1);
+    ANSWERS_NOT_KEPT.get().increment(1);
     warn!(
         event = "message_answer_not_kept",
         task_id,

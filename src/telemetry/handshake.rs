@@ -2,13 +2,41 @@
 
 use std::time::Duration;
 
-use metrics::{counter, histogram};
 use tracing::{info, warn};
+
+use super::definitions::{buckets, metrics, words};
+use super::tokens::CREDENTIAL_REJECTIONS;
+
+metrics! {
+    /// WebSocket handshakes: admitted, or why not.
+    HANDSHAKES = counter "tidegate_handshakes_total" [outcome: words(&[&["admitted"], REJECTIONS, CREDENTIAL_REJECTIONS])];
+    /// From an upgrade request to its decision.
+    HANDSHAKE_DURATION = histogram "tidegate_handshake_duration_seconds" in buckets::REQUEST;
+    /// Authorize URLs that gave no decision.
+    AUTHORIZE_FAILURES = counter "tidegate_authorize_failures_total";
+    /// Requests to the token endpoint that got no token.
+    TOKEN_REQUESTS_REFUSED = counter "tidegate_token_requests_refused_total" [
+        cause: words(&[&["bad_request", "method", "csrf", "body"], REJECTIONS, CREDENTIAL_REJECTIONS]),
+    ];
+}
+
+/// Why a client stays out, whatever its credentials.
+const REJECTIONS: &[&str] = &[
+    "origin",
+    "no_credentials",
+    "several_cookies",
+    "channel",
+    "authorize",
+    "authorize_unavailable",
+    "connects",
+    "connections",
+    "connections_per_ip",
+];
 
 /// A handshake was decided; `cause` says why it was refused.
 pub fn finished(route: &str, cause: Option<&'static str>, took: Duration) {
-    counter!("tidegate_handshakes_total", "outcome" => cause.unwrap_or("admitted")).increment(1);
-    histogram!("tidegate_handshake_duration_seconds").record(took);
+    HANDSHAKES.at([cause.unwrap_or("admitted")]).increment(1);
+    HANDSHAKE_DURATION.get().record(took);
     if let Some(cause) = cause {
         info!(event = "handshake_refused", route, cause, "a handshake was refused");
     }
@@ -16,7 +44,7 @@ pub fn finished(route: &str, cause: Option<&'static str>, took: Duration) {
 
 /// The backend that decides about channels gave no decision.
 pub fn authorize_failed(route: &str, why: &str) {
-    counter!("tidegate_authorize_failures_total").increment(1);
+    AUTHORIZE_FAILURES.get().increment(1);
     warn!(
         event = "authorize_failed",
         route, why, "the authorize URL gave no decision; the client stays out"
@@ -25,6 +53,6 @@ pub fn authorize_failed(route: &str, why: &str) {
 
 /// The token endpoint gave no token; `cause` is a word of a fixed set.
 pub fn issue_refused(cause: &'static str) {
-    counter!("tidegate_token_requests_refused_total", "cause" => cause).increment(1);
+    TOKEN_REQUESTS_REFUSED.at([cause]).increment(1);
     info!(event = "issue_refused", cause, "the token endpoint gave no token");
 }

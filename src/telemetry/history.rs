@@ -1,24 +1,46 @@
 //! Facts about channels' histories and those who come back to them.
 
-use metrics::counter;
 use tracing::{debug, warn};
 
+use super::definitions::{labels, metrics, words};
+
+metrics! {
+    /// Clients that asked to resume, by what came of it.
+    RESUMES = counter "tidegate_resumes_total" [outcome: words(&[Resumed::LABELS])];
+    /// Publications sent to clients from a history.
+    REPLAYED = counter "tidegate_replayed_publications_total";
+    /// Channels that this node missed a part of, and has looked for in their history.
+    CATCH_UPS = counter "tidegate_catch_ups_total" [outcome: words(&[&["complete", "lost"]])];
+}
+
+labels! {
+    /// What came of a client's wish to go on where it was.
+    pub enum Resumed {
+        /// Without a gap.
+        Recovered = "recovered",
+        /// The history reaches back no further, or there is none; the client is told.
+        NotRecovered = "not_recovered",
+        /// The history could not be read; the client is to come again.
+        EngineDown = "engine_down",
+    }
+}
+
 /// A client asked to resume.
-pub fn resumed(recovered: bool) {
-    let outcome = if recovered { "recovered" } else { "not_recovered" };
-    counter!("tidegate_resumes_total", "outcome" => outcome).increment(1);
+pub fn resumed(outcome: Resumed) {
+    let outcome = outcome.label();
+    RESUMES.at([outcome]).increment(1);
     debug!(event = "resumed", outcome, "a client asked to resume");
 }
 
 /// Publications were sent to a client from its channel's history.
 pub fn replayed(publications: usize) {
-    counter!("tidegate_replayed_publications_total").increment(publications as u64);
+    REPLAYED.get().increment(publications as u64);
 }
 
 /// This node missed publications of a channel, and has looked for them in its history.
 pub fn caught_up(complete: bool) {
     let outcome = if complete { "complete" } else { "lost" };
-    counter!("tidegate_catch_ups_total", "outcome" => outcome).increment(1);
+    CATCH_UPS.at([outcome]).increment(1);
     if !complete {
         warn!(
             event = "history_lost",

@@ -1,11 +1,21 @@
 //! Facts about accepting connections.
 
-use metrics::counter;
 use tracing::{debug, error};
+
+use super::definitions::{metrics, words};
+
+metrics! {
+    /// Connections that the operating system could not give.
+    ACCEPT_ERRORS = counter "tidegate_accept_errors_total";
+    /// Connections that ended in the middle of a request.
+    HTTP_ERRORS = counter "tidegate_http_errors_total" [
+        cause: words(&[&["timeout", "too_large", "malformed", "broken"]]),
+    ];
+}
 
 /// The operating system gave no connection.
 pub fn accept_failed(error: &std::io::Error) {
-    counter!("tidegate_accept_errors_total").increment(1);
+    ACCEPT_ERRORS.get().increment(1);
     error!(event = "accept_failed", %error, "cannot accept connections");
 }
 
@@ -20,6 +30,6 @@ pub fn http_failed(error: &hyper::Error) {
     } else {
         "broken"
     };
-    counter!("tidegate_http_errors_total", "cause" => cause).increment(1);
+    HTTP_ERRORS.at([cause]).increment(1);
     debug!(event = "http_failed", cause, %error, "a connection ended in the middle of a request");
 }

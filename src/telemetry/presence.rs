@@ -1,42 +1,40 @@
 //! Facts about presence. Never who.
 
-use metrics::{counter, gauge};
 use tracing::debug;
 
-/// What the engine was asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
-    Renew,
-    Leave,
-    List,
-    Publish,
+use super::definitions::{labels, metrics, words};
+
+metrics! {
+    /// Connections of this node that are members of their channel.
+    MEMBERS = gauge "tidegate_presence_members";
+    /// Calls about presence that failed.
+    ENGINE_FAILURES = counter "tidegate_presence_engine_failures_total" [step: words(&[Step::LABELS])];
 }
 
-impl Step {
-    fn label(self) -> &'static str {
-        match self {
-            Self::Renew => "renew",
-            Self::Leave => "leave",
-            Self::List => "list",
-            Self::Publish => "publish",
-        }
+labels! {
+    /// What the engine was asked for.
+    pub enum Step {
+        Renew = "renew",
+        Leave = "leave",
+        List = "list",
+        Publish = "publish",
     }
 }
 
 /// A connection of this node became a member of its channel.
 pub fn entered() {
-    gauge!("tidegate_presence_members").increment(1.0);
+    MEMBERS.get().increment(1.0);
 }
 
 /// It is one no longer.
 pub fn left() {
-    gauge!("tidegate_presence_members").decrement(1.0);
+    MEMBERS.get().decrement(1.0);
 }
 
 /// `away` = it cannot be reached; otherwise it refused.
 pub fn engine_failed(step: Step, away: bool) {
     let step = step.label();
-    counter!("tidegate_presence_engine_failures_total", "step" => step).increment(1);
+    ENGINE_FAILURES.at([step]).increment(1);
     debug!(event = "presence_engine_failed", step, away);
 }
 

@@ -3,60 +3,87 @@
 
 use std::time::Duration;
 
-use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+use metrics::{Counter, Gauge, Histogram, SharedString};
 use tracing::{debug, info, warn};
 
-/// What became of one request to an upstream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// Taken, or the upstream's socket is open.
-    Taken,
-    /// Taken, and the reply streams in the answer.
-    Streaming,
-    /// The upstream itself said that it has too much to do.
-    Busy,
-    Rejected,
-    Unavailable,
-    /// Not asked: `max_in_flight` reached.
-    Full,
-    /// Not asked: its circuit is open.
-    CircuitOpen,
+use super::definitions::{self, Configured, UPSTREAM, buckets, labels, metrics, words};
+
+metrics! {
+    /// Requests to upstreams, by what became of them.
+    REQUESTS = counter "tidegate_upstream_requests_total" [upstream: UPSTREAM, outcome: words(&[Outcome::LABELS])];
+    /// Replies that upstreams streamed, by how they ended.
+    REPLIES = counter "tidegate_upstream_replies_total" [upstream: UPSTREAM, outcome: words(&[ReplyEnd::LABELS])];
+    /// Requests that were tried again.
+    RETRIES = counter "tidegate_upstream_retries_total" [upstream: UPSTREAM];
+    /// From a relayed message to the upstream's answer.
+    SECONDS = histogram "tidegate_upstream_request_seconds" [upstream: UPSTREAM] in buckets::REQUEST;
+    /// Messages, replies and sockets in flight.
+    IN_FLIGHT = gauge "tidegate_upstream_in_flight" [upstream: UPSTREAM];
+    /// 1 while an upstream is not asked.
+    CIRCUIT_OPEN = gauge "tidegate_upstream_circuit_open" [upstream: UPSTREAM];
+    /// Tasks whose result was seen, by how they ended.
+    CELERY_TASKS = counter "tidegate_celery_tasks_total" [
+        outcome: words(&[&["succeeded", "failed", "revoked", "expired", "unreadable"]]),
+    ];
+    /// Tasks whose id was not added to the backend's key.
+    CELERY_UNTRACKED = counter "tidegate_celery_untracked_tasks_total";
 }
 
-/// How a streamed reply ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ReplyEnd {
-    Complete,
-    Lost,
-    TooLarge,
-    TooLong,
-    /// The gateway gave it up.
-    GivenUp,
+labels! {
+    /// What became of one request to an upstream.
+    pub enum Outcome {
+        /// Taken, or the upstream's socket is open.
+        Taken = "taken",
+        /// Taken, and the reply streams in the answer.
+        Streaming = "streaming",
+        /// The upstream itself said that it has too much to do.
+        Busy = "busy",
+        Rejected = "rejected",
+        Unavailable = "unavailable",
+        /// Not asked: `max_in_flight` reached.
+        Full = "full",
+        /// Not asked: its circuit is open.
+        CircuitOpen = "circuit_open",
+    }
+}
+
+labels! {
+    /// How a streamed reply ended.
+    pub enum ReplyEnd {
+        Complete = "complete",
+        Lost = "lost",
+        TooLarge = "too_large",
+        TooLong = "too_long",
+        /// The gateway gave it up.
+        GivenUp = "given_up",
+    }
 }
 
 /// What a result backend says became of a task that this node looks after.
 pub fn task_ended(outcome: &'static str, task_id: &str, exception: Option<&str>) {
-    counter!("tidegate_celery_tasks_total", "outcome" => outcome).increment(1);
+    CELERY_TASKS.at([outcome]).increment(1);
     debug!(event = "celery_task_ended", outcome, task_id, exception);
 }
 
 /// A result that is no Celery result in JSON; the task is no longer asked for.
 pub fn result_unreadable(task_id: &str) {
-    counter!("tidegate_celery_tasks_total", "outcome" => "unreadable").increment(1);
+    CELERY_TASKS.at(["unreadable"]).increment(1);
     warn!(event = "celery_result_unreadable", task_id, "the result of a task cannot be read");
 }
 
 /// A task is queued, and its id could not be put where the backend looks for it.
 pub fn task_not_tracked(reason: &str) {
-    counter!("tidegate_celery_untracked_tasks_total").increment(1);
+    CELERY_UNTRACKED.get().increment(1);
     warn!(event = "celery_task_not_tracked", reason, "the id of a task was not added to its key");
 }
 
 /// The handles of one upstream, made once.
 pub struct UpstreamFacts {
     name: Box<str>,
-    requests: [Counter; 7],
-    replies: [Counter; 5],
+    /// In the order of [`Outcome`].
+    requests: Box<[Counter]>,
+    /// In the order of [`ReplyEnd`].
+    replies: Box<[Counter]>,
     retries: Counter,
     seconds: Histogram,
     in_flight: Gauge,
@@ -65,31 +92,18 @@ pub struct UpstreamFacts {
 
 impl UpstreamFacts {
     pub fn new(name: &str) -> Self {
-        let request = |outcome: &'static str| counter!("tidegate_upstream_requests_total", "upstream" => name.to_owned(), "outcome" => outcome);
-        let reply = |outcome: &'static str| counter!("tidegate_upstream_replies_total", "upstream" => name.to_owned(), "outcome" => outcome);
+        definitions::begin_configured(Configured::Upstream, name);
+        let upstream = SharedString::from(name.to_owned());
+        let request = |outcome: &&'static str| REQUESTS.at([upstream.clone(), (*outcome).into()]);
+        let reply = |end: &&'static str| REPLIES.at([upstream.clone(), (*end).into()]);
         let facts = Self {
             name: name.into(),
-            // In the order of the enums.
-            requests: [
-                request("taken"),
-                request("streaming"),
-                request("busy"),
-                request("rejected"),
-                request("unavailable"),
-                request("full"),
-                request("circuit_open"),
-            ],
-            replies: [
-                reply("complete"),
-                reply("lost"),
-                reply("too_large"),
-                reply("too_long"),
-                reply("given_up"),
-            ],
-            retries: counter!("tidegate_upstream_retries_total", "upstream" => name.to_owned()),
-            seconds: histogram!("tidegate_upstream_request_seconds", "upstream" => name.to_owned()),
-            in_flight: gauge!("tidegate_upstream_in_flight", "upstream" => name.to_owned()),
-            circuit: gauge!("tidegate_upstream_circuit_open", "upstream" => name.to_owned()),
+            requests: Outcome::LABELS.iter().map(request).collect(),
+            replies: ReplyEnd::LABELS.iter().map(reply).collect(),
+            retries: RETRIES.at([upstream.clone()]),
+            seconds: SECONDS.at([upstream.clone()]),
+            in_flight: IN_FLIGHT.at([upstream.clone()]),
+            circuit: CIRCUIT_OPEN.at([upstream.clone()]),
         };
         facts.circuit.set(0.0);
         facts
@@ -99,13 +113,13 @@ impl UpstreamFacts {
     pub fn asked(&self, outcome: Outcome, took: Duration) {
         self.requests[outcome as usize].increment(1);
         self.seconds.record(took.as_secs_f64());
-        debug!(event = "upstream_asked", upstream = &*self.name, ?outcome, ?took);
+        debug!(event = "upstream_asked", upstream = &*self.name, outcome = outcome.label(), ?took);
     }
 
     /// The upstream was not asked.
     pub fn not_asked(&self, outcome: Outcome) {
         self.requests[outcome as usize].increment(1);
-        debug!(event = "upstream_not_asked", upstream = &*self.name, ?outcome);
+        debug!(event = "upstream_not_asked", upstream = &*self.name, outcome = outcome.label());
     }
 
     /// Why it counts as unavailable. At most a few lines a window: then the circuit opens.
@@ -121,7 +135,7 @@ impl UpstreamFacts {
 
     pub fn reply_ended(&self, end: ReplyEnd) {
         self.replies[end as usize].increment(1);
-        debug!(event = "upstream_reply_ended", upstream = &*self.name, ?end);
+        debug!(event = "upstream_reply_ended", upstream = &*self.name, end = end.label());
     }
 
     /// A request, a streaming reply or a socket takes its place.

@@ -1,0 +1,119 @@
+//! Facts about one route's connections, messages and generations.
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, PoisonError, RwLock};
+
+use metrics::{Counter, Gauge, SharedString};
+use tracing::{debug, info};
+
+use super::connections::{CLOSES, CONNECTIONS, DUPLICATE, LEAVES, MESSAGES, QUEUED};
+use super::definitions::{self, Configured};
+use super::generations::{GENERATIONS, GenerationEnd, NOT_TRACKED};
+use crate::protocol::{CloseReason, ConnectionId, ErrorCode, PathPattern};
+
+/// By path pattern. As many as there were in any config of this process, like the series themselves.
+static ROUTES: LazyLock<RwLock<HashMap<Box<str>, Arc<RouteFacts>>>> =
+    LazyLock::new(RwLock::default);
+
+/// The handles of one route, made once; a route that is replaced by one of the same path goes on counting.
+pub struct RouteFacts {
+    path: Box<str>,
+    connections: Gauge,
+    /// By who ended them and why.
+    closes: Vec<(&'static str, &'static str, Counter)>,
+    queued: Counter,
+    duplicates: Counter,
+    /// In the order of [`ErrorCode::ALL`].
+    refused: [Counter; ErrorCode::ALL.len()],
+    /// In the order of [`GenerationEnd::LABELS`].
+    generations: Vec<Counter>,
+    not_tracked: Counter,
+}
+
+impl RouteFacts {
+    /// Those of the route at `path`; from the first call on, its series are in each scrape.
+    pub fn of(path: &PathPattern) -> Arc<Self> {
+        let known =
+            ROUTES.read().unwrap_or_else(PoisonError::into_inner).get(path.as_str()).cloned();
+        known.unwrap_or_else(|| {
+            let mut routes = ROUTES.write().unwrap_or_else(PoisonError::into_inner);
+            let new = || Arc::new(Self::new(path.as_str()));
+            Arc::clone(routes.entry(path.as_str().into()).or_insert_with(new))
+        })
+    }
+
+    fn new(path: &str) -> Self {
+        definitions::begin_configured(Configured::Route, path);
+        let route = SharedString::from(path.to_owned());
+        let message = |outcome: &'static str| MESSAGES.at([route.clone(), outcome.into()]);
+        let generation = |outcome: &'static str| GENERATIONS.at([route.clone(), outcome.into()]);
+        let close = |(by, reason): (&'static str, &'static str)| {
+            (by, reason, CLOSES.at([route.clone(), by.into(), reason.into()]))
+        };
+        let by_gateway = CloseReason::LABELS.map(|reason| ("gateway", reason));
+        let by_client = LEAVES.iter().map(|reason| ("client", *reason));
+        let by_server = [("server", CloseReason::Disconnected.label())];
+        Self {
+            path: path.into(),
+            connections: CONNECTIONS.at([route.clone()]),
+            closes: by_client.chain(by_gateway).chain(by_server).map(close).collect(),
+            queued: message(QUEUED),
+            duplicates: message(DUPLICATE),
+            refused: ErrorCode::LABELS.map(message),
+            generations: GenerationEnd::LABELS.iter().map(|end| generation(end)).collect(),
+            not_tracked: generation(NOT_TRACKED),
+        }
+    }
+
+    /// An admitted client's session begins.
+    pub fn opened(&self, connection: ConnectionId) {
+        self.connections.increment(1);
+        let route = &*self.path;
+        debug!(event = "connection_opened", connection = %connection, route, "connection opened");
+    }
+
+    /// It is over.
+    pub fn closed(
+        &self,
+        connection: ConnectionId,
+        by: &'static str,
+        code: u16,
+        reason: &'static str,
+    ) {
+        self.connections.decrement(1);
+        let closes = self.closes.iter().find(|close| (close.0, close.1) == (by, reason));
+        debug_assert!(closes.is_some(), "closed by {by}, {reason}");
+        if let Some((_, _, closes)) = closes {
+            closes.increment(1);
+        }
+        let route = &*self.path;
+        info!(event = "connection_closed", connection = %connection, route, by, code, reason, "connection closed");
+    }
+
+    /// An upstream took a message.
+    pub fn message_queued(&self) {
+        self.queued.increment(1);
+    }
+
+    /// A message was answered with an error.
+    pub fn message_refused(&self, code: ErrorCode) {
+        self.refused[code as usize].increment(1);
+    }
+
+    /// A message that had been relayed before was answered and not relayed again.
+    pub fn duplicate_caught(&self) {
+        self.duplicates.increment(1);
+    }
+
+    /// A generation is relayed and not tracked: as many as can be are tracked already.
+    pub fn not_tracked(&self) {
+        self.not_tracked.increment(1);
+    }
+
+    /// A reply has ended.
+    pub fn generation_ended(&self, end: GenerationEnd, task_id: &str) {
+        self.generations[end as usize].increment(1);
+        let (route, outcome) = (&*self.path, end.label());
+        debug!(event = "generation_ended", route, outcome, task_id, "generation ended");
+    }
+}
