@@ -1,7 +1,18 @@
-//! The documentation keeps to the code: the protocol page has every code, and links lead somewhere.
+//! The documentation keeps to the code: every code has its entry, links lead somewhere, every page is
+//! found from the index, and blocks of TOML, JSON and commands are what they say. What is shown as run is
+//! run by `tests/docs/run.py`.
+//!
+//! Marks stand after a fence's language, where readers do not see them: a `toml` block is a whole config
+//! unless it is a `toml fragment`.
 
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Component, Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
+use tidegate::config::Config;
 use tidegate::protocol::{CloseReason, ErrorCode};
 
 /// Every variant; a new one fails to compile in [`is_listed`] until it is here as well.
@@ -42,14 +53,98 @@ fn read(path: impl AsRef<Path>) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The first cells of the table rows below the heading `## {heading}`.
+/// Every file of the repository with this extension, without build products and hidden folders.
+fn files(extension: &str) -> Vec<PathBuf> {
+    let (mut found, mut folders) = (Vec::new(), vec![PathBuf::new()]);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(root().join(&folder)).unwrap() {
+            let entry = entry.unwrap();
+            let name = entry.file_name().into_string().unwrap();
+            let path = folder.join(&name);
+            if entry.file_type().unwrap().is_dir() {
+                if !name.starts_with('.') && !matches!(&*name, "target" | "node_modules") {
+                    folders.push(path);
+                }
+            } else if path.extension().is_some_and(|kind| kind == extension) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// All Markdown that people read; [`src/config/reference.md`] is a part of a page.
+fn pages() -> Vec<PathBuf> {
+    files("md").into_iter().filter(|path| !path.starts_with("src")).collect()
+}
+
+/// A block of code of a page.
+struct Block {
+    /// `docs/page.md:12`.
+    place: String,
+    /// What stands after the fence: the language, then marks.
+    marks: Vec<String>,
+    text: String,
+}
+
+impl Block {
+    fn is(&self, language: &str) -> bool {
+        self.marks.first().is_some_and(|first| first == language)
+    }
+
+    fn has(&self, mark: &str) -> bool {
+        self.marks.iter().skip(1).any(|other| other.split('=').next() == Some(mark))
+    }
+}
+
+/// A page's blocks of code, and its other lines with their numbers.
+fn split(page: &Path) -> (Vec<Block>, Vec<(usize, String)>) {
+    let (mut blocks, mut prose) = (Vec::new(), Vec::new());
+    let mut open: Option<(usize, Block)> = None;
+    for (number, line) in (1..).zip(read(page).lines()) {
+        let (stripped, indent) = (line.trim_start(), line.len() - line.trim_start().len());
+        match (&mut open, stripped.strip_prefix("```")) {
+            (None, Some(marks)) => {
+                let place = format!("{}:{number}", page.display());
+                let marks = marks.split_whitespace().map(str::to_owned).collect();
+                open = Some((indent, Block { place, marks, text: String::new() }));
+            }
+            (Some(_), Some("")) => blocks.extend(open.take().map(|(_, block)| block)),
+            (Some((indent, block)), _) => {
+                block.text.push_str(line.get(*indent..).unwrap_or_default());
+                block.text.push('\n');
+            }
+            (None, None) => prose.push((number, line.to_owned())),
+        }
+    }
+    assert!(open.is_none(), "{}: a block of code has no end", page.display());
+    (blocks, prose)
+}
+
+fn blocks() -> Vec<Block> {
+    pages().iter().flat_map(|page| split(page).0).collect()
+}
+
+/// The part of a page below the heading `## {heading}`.
+fn section(page: &str, heading: &str) -> String {
+    let text = read(page);
+    let found = text.split("\n## ").find(|part| part.lines().next() == Some(heading));
+    found.unwrap_or_else(|| panic!("{page}: no section {heading}")).to_owned()
+}
+
+/// The first cells of a section's table rows.
 fn first_cells(page: &str, heading: &str) -> Vec<String> {
-    let section = page
-        .split("\n## ")
-        .find(|section| section.starts_with(heading))
-        .unwrap_or_else(|| panic!("no section {heading}"));
+    let section = section(page, heading);
     let rows = section.lines().filter(|line| line.starts_with('|')).skip(2);
     rows.map(|row| row.split('|').nth(1).unwrap_or_default().trim().replace('`', "")).collect()
+}
+
+/// The headings below a section's own.
+fn entries(page: &str, heading: &str) -> BTreeSet<String> {
+    let section = section(page, heading);
+    let lines = section.lines().filter_map(|line| line.strip_prefix("### "));
+    lines.map(|line| line.replace('`', "")).collect()
 }
 
 #[test]
@@ -57,68 +152,407 @@ fn every_close_code_is_in_the_protocol_page_and_no_other() {
     assert!(CLOSE_REASONS.iter().all(|reason| is_listed(*reason)));
     let mut codes: Vec<String> = CLOSE_REASONS.iter().map(|r| r.code().to_string()).collect();
     codes.dedup();
-    assert_eq!(first_cells(&read("docs/protocol.md"), "Close codes"), codes);
+    assert_eq!(first_cells("docs/protocol.md", "Close codes"), codes);
 }
 
 #[test]
 fn every_error_code_is_in_the_protocol_page_and_no_other() {
-    let mut documented = first_cells(&read("docs/protocol.md"), "Errors");
+    let mut documented = first_cells("docs/protocol.md", "Errors");
     let mut codes = ErrorCode::ALL.map(|code| code.label().to_owned()).to_vec();
     documented.sort();
     codes.sort();
     assert_eq!(documented, codes);
 }
 
-/// README.md, CHANGELOG.md and all of docs/.
-fn pages() -> Vec<PathBuf> {
-    let docs = std::fs::read_dir(root().join("docs")).unwrap();
-    let docs = docs.map(|entry| Path::new("docs").join(entry.unwrap().file_name()));
-    docs.filter(|path| path.extension().is_some_and(|kind| kind == "md"))
-        .chain(["README.md".into(), "CHANGELOG.md".into()])
-        .collect()
+#[test]
+fn every_close_reason_is_in_the_runbook_and_no_other() {
+    let reasons = CLOSE_REASONS.map(|reason| format!("{} {}", reason.code(), reason.label()));
+    assert_eq!(entries("docs/runbook.md", "Close codes"), BTreeSet::from(reasons));
 }
 
-/// The anchor that a forge gives to a heading.
-fn anchor(heading: &str) -> String {
-    let kept = heading.trim().to_lowercase();
-    let kept = kept.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
-    kept.collect::<String>().replace(' ', "-")
+#[test]
+fn every_error_code_is_in_the_runbook_and_no_other() {
+    let codes = ErrorCode::ALL.map(|code| code.label().to_owned());
+    assert_eq!(entries("docs/runbook.md", "Error codes"), BTreeSet::from(codes));
+}
+
+/// A gateway whose Redis is away, and which has every check.
+const WITH_EVERY_CHECK: &str = r#"
+[server]
+listen = "127.0.0.1:0"
+threads = 1
+[admin]
+listen = "127.0.0.1:0"
+[engine]
+kind = "redis"
+[engine.redis]
+url = "redis://127.0.0.1:1/0"
+tokens_url = "redis://127.0.0.1:1/1"
+limits_url = "redis://127.0.0.1:1/2"
+wire = "channels-core"
+[jwt]
+session_version = { key = "session:{user_id}", redis_url = "redis://127.0.0.1:1/3" }
+[[route]]
+path = "/ws/{room}/"
+channel = "room_{room}"
+[log]
+format = "json"
+"#;
+
+#[test]
+fn every_readiness_check_is_in_the_runbook_and_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("gateway.toml");
+    std::fs::write(&file, WITH_EVERY_CHECK).unwrap();
+    let arguments = ["serve", "--config", file.to_str().unwrap()];
+    let mut gateway = Killed(tidegate(&arguments).stderr(Stdio::piped()).spawn().unwrap());
+    // Held until the end: a gateway that cannot log is another test's matter.
+    let mut log = BufReader::new(gateway.0.stderr.take().unwrap()).lines();
+    let listening = log
+        .by_ref()
+        .map(|line| serde_json::from_str::<serde_json::Value>(&line.unwrap()).unwrap())
+        .find(|line| line["event"] == "listening")
+        .expect("the gateway listens");
+    let answer = get(listening["admin"].as_str().unwrap(), "/readyz");
+    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    let body = answer.split("\r\n\r\n").nth(1).unwrap();
+    let body: serde_json::Value = serde_json::from_str(body).unwrap();
+    let checks: BTreeSet<String> = body["checks"].as_object().unwrap().keys().cloned().collect();
+    assert_eq!(entries("docs/runbook.md", "Readiness reasons"), checks);
+}
+
+/// A process that does not outlive its test.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ended_already = self.0.kill();
+        let _status = self.0.wait();
+    }
+}
+
+fn tidegate(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+/// The whole answer of an HTTP server.
+fn get(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn log_events_of_the_runbook_are_logged() {
+    let sources: String =
+        files("rs").iter().filter(|path| path.starts_with("src")).map(read).collect();
+    let runbook = read("docs/runbook.md");
+    let events: BTreeSet<&str> =
+        runbook.split("event `").skip(1).filter_map(|rest| rest.split('`').next()).collect();
+    assert!(events.len() > 10, "{events:?}");
+    let logged = |event: &&str| sources.contains(&format!("\"{event}\""));
+    assert_eq!(events.into_iter().find(|event| !logged(event)), None);
+}
+
+/// The targets of a page's links, with their lines. What stands between backticks is no link.
+fn links(page: &Path) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    for (number, line) in split(page).1 {
+        let outside: String = line.split('`').step_by(2).collect::<Vec<_>>().join("``");
+        let inline = outside.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        let bare = outside.split("<http").skip(1).filter_map(|rest| rest.split('>').next());
+        let bare = bare.map(|rest| format!("http{rest}"));
+        found.extend(inline.map(str::to_owned).chain(bare).map(|target| (number, target)));
+    }
+    found
+}
+
+fn is_external(target: &str) -> bool {
+    target.contains("://") || target.starts_with("mailto:")
+}
+
+/// `a/../b` is `b`.
+fn normal(path: &Path) -> PathBuf {
+    let mut parts = Vec::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => drop(parts.pop()),
+            Component::Normal(name) => parts.push(name),
+            _ => {}
+        }
+    }
+    parts.into_iter().collect()
+}
+
+/// The page or file that a relative link of `page` names, and the heading in it.
+fn resolve<'a>(page: &Path, target: &'a str) -> (PathBuf, &'a str) {
+    let (path, fragment) = target.split_once('#').unwrap_or((target, ""));
+    match path {
+        "" => (page.to_owned(), fragment),
+        path => (normal(&page.parent().unwrap_or(Path::new("")).join(path)), fragment),
+    }
+}
+
+/// The anchors that a forge gives to a page's headings.
+fn anchors(page: &Path) -> BTreeSet<String> {
+    let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+    let mut anchors = BTreeSet::new();
+    for (_, line) in split(page).1 {
+        let heading = line.trim_start_matches('#');
+        if heading.len() == line.len() || !heading.starts_with(' ') {
+            continue;
+        }
+        let kept = heading.trim().to_lowercase();
+        let kept = kept.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+        let anchor = kept.collect::<String>().replace(' ', "-");
+        let times = seen.entry(anchor.clone()).or_default();
+        anchors.insert(if *times == 0 { anchor } else { format!("{anchor}-{times}") });
+        *times += 1;
+    }
+    anchors
 }
 
 #[test]
 fn relative_links_lead_somewhere() {
-    let mut followed = 0;
+    let (mut followed, mut broken) = (0, Vec::new());
     for page in pages() {
-        let text = read(&page);
-        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-            if target.contains("://") || target.starts_with("mailto:") {
+        for (line, target) in links(&page) {
+            if is_external(&target) {
                 continue;
             }
-            let (path, fragment) = target.split_once('#').unwrap_or((target, ""));
-            let linked = match path {
-                "" => page.clone(),
-                path => page.parent().unwrap_or(Path::new("")).join(path),
-            };
-            assert!(root().join(&linked).exists(), "{}: {target}", page.display());
-            if !fragment.is_empty() {
-                let linked = read(&linked);
-                let headings =
-                    linked.lines().filter_map(|l| l.trim_start_matches('#').strip_prefix(' '));
-                let found = headings.map(anchor).any(|anchor| anchor == fragment);
-                assert!(found, "{}: {target}", page.display());
-            }
             followed += 1;
+            let (linked, fragment) = resolve(&page, &target);
+            let exists = root().join(&linked).exists();
+            let is_page = linked.extension().is_some_and(|kind| kind == "md");
+            if !exists || is_page && !fragment.is_empty() && !anchors(&linked).contains(fragment) {
+                broken.push(format!("{}:{line}: {target}", page.display()));
+            }
         }
     }
-    assert!(followed > 10, "only {followed} links were found");
+    assert!(followed > 50, "only {followed} links were found");
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+/// No network is asked: that they are there is for people to see.
+#[test]
+fn external_links_are_https_and_well_formed() {
+    let mut wrong = Vec::new();
+    for page in pages() {
+        for (line, target) in links(&page).into_iter().filter(|(_, target)| is_external(target)) {
+            let parsed = url::Url::parse(&target);
+            let good = parsed.is_ok_and(|url| {
+                url.scheme() == "https" && url.domain().is_some_and(|host| host.contains('.'))
+            });
+            if !good || target.contains(char::is_whitespace) {
+                wrong.push(format!("{}:{line}: {target}", page.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
-fn the_config_in_the_readme_is_accepted() {
-    let readme = read("README.md");
-    let toml = readme.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
-    let toml = toml.replace("${JWT_SECRET}", "0123456789abcdef0123456789abcdef");
-    let config =
-        tidegate::config::Config::from_toml(&toml).unwrap_or_else(|mistakes| panic!("{mistakes}"));
-    assert_eq!((config.routes.len(), config.upstreams.len()), (1, 1));
+fn every_page_is_found_from_the_index() {
+    let index = PathBuf::from("docs/README.md");
+    let (mut reached, mut next) = (BTreeSet::from([index.clone()]), vec![index]);
+    while let Some(page) = next.pop() {
+        for (_, target) in links(&page) {
+            let (linked, _) = resolve(&page, &target);
+            let is_page = linked.extension().is_some_and(|kind| kind == "md");
+            if !is_external(&target) && is_page && reached.insert(linked.clone()) {
+                next.push(linked);
+            }
+        }
+    }
+    let mut all = pages().into_iter().filter(|page| page.starts_with("docs"));
+    assert_eq!(all.find(|page| !reached.contains(page)), None);
+}
+
+/// What a fragment of a config needs to be one, as far as it does not say so itself.
+const REST_OF_A_CONFIG: &str = r#"
+[[route]]
+path = "/the/rest/"
+channel = "rest"
+"#;
+
+/// With something for each variable: a long text that is an address as well.
+fn with_variables(toml: &str) -> String {
+    let mut parts = toml.split("${");
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        text.push_str("0123456789abcdef0123456789abcdef");
+        text.push_str(part.split_once('}').map_or("", |(_, rest)| rest));
+    }
+    text
+}
+
+#[test]
+fn blocks_of_toml_are_accepted() {
+    let (mut wrong, mut whole) = (Vec::new(), 0);
+    for block in blocks().iter().filter(|block| block.is("toml")) {
+        let text = with_variables(&block.text);
+        let mistakes = if block.has("fragment") || block.has("append") {
+            // Tables come in any order, so that what is missing can follow.
+            let rest = if text.contains("[[route]]") { "" } else { REST_OF_A_CONFIG };
+            Config::from_toml(&format!("{text}{rest}")).err()
+        } else {
+            whole += 1;
+            Config::from_toml(&text).err()
+        };
+        wrong.extend(mistakes.map(|mistakes| format!("{}:\n{mistakes}", block.place)));
+    }
+    assert!(whole >= 4, "only {whole} whole configs");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn blocks_of_json_parse() {
+    let mut values = 0;
+    for block in blocks().iter().filter(|block| block.is("json")) {
+        for value in serde_json::Deserializer::from_str(&block.text).into_iter() {
+            let _value: serde_json::Value =
+                value.unwrap_or_else(|error| panic!("{}: {error}\n{}", block.place, block.text));
+            values += 1;
+        }
+    }
+    assert!(values > 5, "only {values} values");
+}
+
+/// The commands of a block of a console, or of one without a language, whose lines begin with a command.
+fn commands(block: &Block) -> Vec<String> {
+    let joined = block.text.replace("\\\n", " ");
+    let lines = joined.lines();
+    match block.marks.first().map(String::as_str) {
+        Some("console") => {
+            lines.filter_map(|line| line.strip_prefix("$ ")).map(str::to_owned).collect()
+        }
+        None | Some("sh" | "bash") => lines.map(str::to_owned).collect(),
+        Some(_) => Vec::new(),
+    }
+}
+
+/// The words of each simple command of a line; enough of the shell for what documentation shows.
+fn simple_commands(line: &str) -> Vec<Vec<String>> {
+    let (mut found, mut words, mut word) = (Vec::new(), Vec::new(), None::<String>);
+    let mut characters = line.chars().peekable();
+    let mut quote = None;
+    while let Some(c) = characters.next() {
+        match (quote, c) {
+            (Some(open), c) if c == open => quote = None,
+            (None, '\'' | '"') => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            (None, '#') if word.is_none() => break,
+            (None, '$') if characters.next_if_eq(&'(').is_some() => {
+                word = None;
+                found.push(std::mem::take(&mut words));
+            }
+            (None, '|' | ';' | '&' | '<' | '>' | ')') => {
+                words.extend(word.take());
+                found.push(std::mem::take(&mut words));
+            }
+            (None, ' ') => words.extend(word.take()),
+            (_, c) => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    found.push(words);
+    found
+}
+
+/// The arguments of a call of this program, in whichever way it is called.
+fn arguments(mut words: Vec<String>) -> Option<Vec<String>> {
+    let is_setting = |word: &String| {
+        word.split_once('=').is_some_and(|(name, _)| {
+            !name.is_empty()
+                && name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
+        })
+    };
+    words.drain(..words.iter().take_while(|word| is_setting(word)).count());
+    let cargo = ["cargo", "run", "--release", "--"];
+    if words.starts_with(&cargo.map(str::to_owned)) {
+        return Some(words.split_off(cargo.len()));
+    }
+    let program = words.first()?;
+    (program == "tidegate" || program.ends_with("/tidegate")).then(|| words.split_off(1))
+}
+
+/// Calls the program as it is shown, so far that it does nothing: with a config that is not there, or for
+/// its help. Wrong usage is exit code 2.
+fn is_accepted(mut arguments: Vec<String>) -> Result<(), String> {
+    match arguments.iter().position(|argument| argument == "--config") {
+        Some(at) if at + 1 < arguments.len() => {
+            arguments[at + 1] = "/nonexistent/gateway.toml".to_owned()
+        }
+        _ => arguments.push("--help".to_owned()),
+    }
+    let shown: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let mut child = tidegate(&shown)
+        .env_clear()
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map(Killed)
+        .map_err(|error| error.to_string())?;
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let status = loop {
+        match child.0.try_wait().unwrap() {
+            Some(status) => break status,
+            None if Instant::now() > deadline => return Err(format!("{shown:?} does not end")),
+            None => std::thread::sleep(Duration::from_millis(10)),
+        }
+    };
+    let mut said = String::new();
+    let _read = child.0.stderr.take().unwrap().read_to_string(&mut said);
+    if status.code() == Some(2) { Err(format!("{shown:?}:\n{said}")) } else { Ok(()) }
+}
+
+#[test]
+fn commands_are_accepted() {
+    let (mut wrong, mut tried) = (Vec::new(), BTreeSet::new());
+    for block in blocks() {
+        let lines = commands(&block);
+        let calls = lines.iter().flat_map(|line| simple_commands(line)).filter_map(arguments);
+        for call in calls {
+            if tried.insert(call.clone()) {
+                wrong.extend(is_accepted(call).err().map(|why| format!("{}: {why}", block.place)));
+            }
+        }
+    }
+    assert!(tried.len() > 5, "{tried:?}");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// A script that a page tells to run is in the repository.
+#[test]
+fn scripts_are_there() {
+    let mut missing = Vec::new();
+    for block in blocks() {
+        for line in commands(&block) {
+            for words in simple_commands(&line) {
+                let program =
+                    words.iter().find(|word| !word.contains('=')).cloned().unwrap_or_default();
+                let folder = program.split('/').next().unwrap_or_default();
+                let ours = program.contains('/')
+                    && matches!(folder, "scripts" | "bench" | "fuzz" | "examples" | ".ci");
+                if ours && !root().join(&program).exists() {
+                    missing.push(format!("{}: {program}", block.place));
+                }
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{}", missing.join("\n"));
+}
+
+#[test]
+fn a_line_of_a_shell_is_taken_apart() {
+    let line = r#"token=$(tidegate token --config a.toml --name 'An A') | A_B=1 x/tidegate serve # not this"#;
+    let calls: Vec<_> = simple_commands(line).into_iter().filter_map(arguments).collect();
+    assert_eq!(calls, [vec!["token", "--config", "a.toml", "--name", "An A"], vec!["serve"]]);
 }

@@ -1,0 +1,302 @@
+"""Does what the documentation says, literally: run.py BINARY [CHROMIUM]
+
+Runs the marked blocks of each page in PAGES in order, in a fresh folder, against the real programs, and holds
+what they print to what the page shows. Marks stand where a reader does not see them, after a fence's
+language or in a comment:
+
+    ```toml file=NAME          writes the file (append=NAME adds to it)
+    ```console run             runs each `$ ` line (`> ` continues it) in one shell for the whole page
+    ```console run background=NAME     the last one in the background, until it has printed what is shown;
+                               what ran under that name before is stopped first
+    ```console run output=NAME         what the one in the background prints from then on
+    <!-- run stop: NAME -->    as Ctrl-C does
+    <!-- run browser: URL "typed" "shown" -->     types into the page's #text and waits for what it shows
+
+A line of output may leave out parts with `…`; lines that the page does not show may stand between those
+that it does. The pages' ports stand for free ones. All other Python of the documentation must at
+least compile, and JavaScript where there is a Node. Needs redis-server, curl, and the package websockets.
+"""
+
+import os
+import pathlib
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "clients"))
+import browser  # noqa: E402
+
+PAGES = ["docs/getting-started.md"]
+PORTS = (8000, 8001, 8010, 9000, 9010, 6379)
+DEADLINE = 30
+
+BLOCK = re.compile(
+    r"^```(?P<language>\w+)(?P<marks>[^\n]*)\n(?P<text>.*?)^```$|^<!-- run (?P<order>\w+): (?P<rest>.*?) -->$",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+def free_ports(count):
+    """Asked for together, so that no two are the same."""
+    probes = [socket.socket() for _ in range(count)]
+    for probe in probes:
+        probe.bind(("127.0.0.1", 0))
+    ports = [probe.getsockname()[1] for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
+
+
+def wait_for(condition, what):
+    deadline = time.monotonic() + DEADLINE
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise SystemExit(f"waited in vain for {what()}")
+        time.sleep(0.05)
+    return value
+
+
+class Shown:
+    """The lines of output that a page shows, in order."""
+
+    def __init__(self, lines):
+        self.lines = [line for line in lines if line.strip()]
+
+    def missing(self, printed):
+        """The first line that `printed` does not have, after the ones before it."""
+        at = 0
+        for line in self.lines:
+            parts = [re.escape(part.strip()) for part in line.split("…")]
+            found = re.compile("[^\n]*?".join(parts)).search(printed, at)
+            if found is None:
+                return line
+            at = found.end()
+        return None
+
+
+def commands(text):
+    """Each command of a console block with the lines of output below it."""
+    found = []
+    for line in text.splitlines():
+        if line.startswith("$ "):
+            found.append((line[2:], []))
+        elif line.startswith("> ") and not found[-1][1]:
+            found[-1] = (found[-1][0] + "\n" + line[2:], [])
+        elif found:
+            found[-1][1].append(line)
+    return found
+
+
+class Session:
+    """One page's folder, shell and programs."""
+
+    def __init__(self, folder, binary, chromium):
+        self.folder, self.chromium = folder, chromium
+        self.ports = dict(zip(PORTS, free_ports(len(PORTS))))
+        self.running = {}
+        path = os.pathsep.join([str(binary.parent), str(pathlib.Path(sys.executable).parent), os.environ["PATH"]])
+        environment = {"PATH": path, "HOME": str(folder), "LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1"}
+        self.shell = subprocess.Popen(
+            ["bash", "--norc", "--noprofile"],
+            cwd=folder, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True, bufsize=1, start_new_session=True,
+        )
+
+    def here(self, text):
+        """The text with this session's ports."""
+        for port, free in self.ports.items():
+            text = re.sub(rf"(?<=[:\s]){port}(?!\d)", str(free), text)
+            text = text.replace(f'("127.0.0.1", {port})', f'("127.0.0.1", {free})')
+        if re.search(r"tidegate demo$", text):
+            text += f" --listen 127.0.0.1:{self.ports[8000]} --admin 127.0.0.1:{self.ports[9000]}"
+        return text
+
+    def write(self, name, text, mode):
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open(mode) as file:
+            file.write(("\n" if mode == "a" else "") + self.here(text))
+
+    def run(self, command):
+        """Its output. A failure of the command, or of the last of a pipe, is one of the page."""
+        mark = f"end of the command {time.monotonic_ns()}"
+        self.shell.stdin.write(f"{command}\nprintf '\\n%s %s\\n' '{mark}' \"$?\"\n")
+        lines = []
+        for line in self.shell.stdout:
+            if line.startswith(mark):
+                code = int(line.split()[-1])
+                printed = "".join(lines)
+                assert code == 0, f"exit code {code} of: {command}\n{printed}"
+                return printed
+            lines.append(line)
+        raise SystemExit(f"the shell ended in: {command}\n{''.join(lines)}")
+
+    def foreground(self, text):
+        for command, output in commands(text):
+            printed = self.run(self.here(command))
+            missing = Shown(self.here(line) for line in output).missing(printed)
+            assert missing is None, f"{command}\ndid not print\n{missing}\nbut\n{printed}"
+
+    def background(self, name, text):
+        self.stop(name)
+        *before, (command, output) = commands(text)
+        for earlier, _ in before:
+            self.run(self.here(earlier))
+        log = self.folder / f".{name}.log"
+        log.write_text("")
+        started = self.run(f"{{ {self.here(command)}\n}} >{shlex.quote(str(log))} 2>&1 & echo $!")
+        process = int(started.split()[-1])
+        self.running[name] = (process, log)
+        self.await_output(name, output)
+
+    def await_output(self, name, output):
+        process, log = self.running[name]
+        shown = Shown(self.here(line) for line in output)
+
+        def complete():
+            if not alive(process):
+                raise SystemExit(f"{name} has ended:\n{log.read_text()}")
+            return shown.missing(log.read_text()) is None
+
+        wait_for(complete, lambda: f"{shown.missing(log.read_text())} of {name}:\n{log.read_text()}")
+
+    def stop(self, name):
+        if name not in self.running:
+            return
+        process, log = self.running.pop(name)
+        # The shell's child may itself be a shell that waits for the program.
+        for child in [*children(process), process]:
+            interrupt(child, signal.SIGTERM)
+        code = int(self.run(f"wait {process}; echo $?").split()[-1])
+        assert code in (0, 128 + signal.SIGTERM), f"{name} ended with {code}:\n{log.read_text()}"
+
+    def browse(self, rest):
+        url, typed, shown = shlex.split(self.here(rest))
+        if self.chromium is None:
+            return print(f"   SKIPPED: no Chromium for {url}")
+        # Chromium's children may still write into the profile when their parent has ended.
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+            process = subprocess.Popen(
+                [self.chromium, *browser.FLAGS, f"--user-data-dir={profile}", "about:blank"],
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )
+            try:
+                page = browser.open_page(browser.devtools(profile, process))
+                page.call("Page.navigate", url=url)
+                page.wait_for("document.querySelector('#state')?.textContent === 'connected'")
+                page.evaluate("document.querySelector('#text').focus()")
+                page.call("Input.insertText", text=typed)
+                page.evaluate("document.querySelector('#form button').click()")
+                page.wait_for(f"document.body.innerText.includes({shown!r})")
+                assert not page.errors, page.errors
+                page.socket.close()
+            finally:
+                process.terminate()
+                process.wait()
+
+    def end(self):
+        for name in reversed(list(self.running)):
+            self.stop(name)
+        self.shell.stdin.close()
+        self.shell.wait(DEADLINE)
+
+    def kill(self):
+        """Whatever is left: the shell and its children are a process group of their own."""
+        try:
+            os.killpg(self.shell.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+
+def alive(process):
+    try:
+        state = pathlib.Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def children(process):
+    try:
+        return [int(child) for child in pathlib.Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
+
+
+def interrupt(process, number):
+    try:
+        os.kill(process, number)
+    except ProcessLookupError:
+        pass
+
+
+def follow(page, session):
+    done = 0
+    for block in BLOCK.finditer(page):
+        if order := block["order"]:
+            step = {"stop": session.stop, "browser": session.browse}[order]
+            print(f"   {order}: {block['rest']}", flush=True)
+            step(block["rest"])
+        else:
+            marks = dict((mark.split("=", 1) + [""])[:2] for mark in block["marks"].split())
+            text = block["text"]
+            if "file" in marks:
+                session.write(marks["file"], text, "w")
+            elif "append" in marks:
+                session.write(marks["append"], text, "a")
+            elif "run" not in marks:
+                continue
+            elif "output" in marks:
+                session.await_output(marks["output"], text.splitlines())
+            else:
+                print("  ", text.splitlines()[0], flush=True)
+                if "background" in marks:
+                    session.background(marks["background"], text)
+                else:
+                    session.foreground(text)
+        done += 1
+    return done
+
+
+def compile_all():
+    """Code that is shown and not run."""
+    node, count = shutil.which("node"), 0
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        for block in BLOCK.finditer(path.read_text()):
+            if block["language"] == "python":
+                compile(block["text"], f"{path.name}: {block['text'].splitlines()[0]}", "exec")
+            elif block["language"] == "js" and node:
+                check = [node, "--input-type=module", "--check"]
+                subprocess.run(check, input=block["text"], text=True, check=True)
+            else:
+                continue
+            count += 1
+    print(f"ok: {count} blocks of code compile", flush=True)
+
+
+def main():
+    compile_all()
+    binary = pathlib.Path(sys.argv[1]).resolve()
+    chromium = sys.argv[2] if len(sys.argv) > 2 else None
+    for name in PAGES:
+        print(name, flush=True)
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            session = Session(pathlib.Path(folder), binary, chromium)
+            try:
+                done = follow((ROOT / name).read_text(), session)
+                session.end()
+            finally:
+                session.kill()
+        assert done, f"{name} has nothing to run"
+        print(f"ok: {done} blocks of {name}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
