@@ -259,6 +259,29 @@ fn log_events_of_the_runbook_are_logged() {
     assert_eq!(events.into_iter().find(|event| !logged(event)), None);
 }
 
+/// Of the metrics that pages name; those of a series as Prometheus makes it (`_bucket`) are in the reference
+/// without.
+#[test]
+fn metrics_are_those_of_the_reference() {
+    let reference = read("docs/metrics.md");
+    let mut unknown = BTreeSet::new();
+    for page in pages().iter().filter(|page| !page.ends_with("metrics.md")) {
+        let text = read(page);
+        for (at, _) in text.match_indices("tidegate_") {
+            let rest = &text[at..];
+            let end =
+                rest.find(|c: char| !c.is_ascii_lowercase() && c != '_').unwrap_or(rest.len());
+            let name = rest[..end].trim_end_matches("_bucket").trim_end_matches("_count");
+            // `tidegate_` alone, and `tidegate_redis_*`, stand for many.
+            let is_prefix = name.ends_with('_');
+            if !is_prefix && !reference.contains(&format!("`{name}`")) {
+                unknown.insert(format!("{}: {name}", page.display()));
+            }
+        }
+    }
+    assert!(unknown.is_empty(), "{unknown:?}");
+}
+
 /// The targets of a page's links, with their lines. What stands between backticks is no link.
 fn links(page: &Path) -> Vec<(usize, String)> {
     let mut found = Vec::new();

@@ -10,13 +10,15 @@ language or in a comment:
                                what ran under that name before is stopped first
     ```console run output=NAME         what the one in the background prints from then on
     <!-- run stop: NAME -->    as Ctrl-C does
-    <!-- run browser: URL "typed" "shown" -->     types into the page's #text and waits for what it shows
+    <!-- run browser: URL "typed" "shown" -->     types into the page's #text, waits for what the page shows
+                               and for no errors; with "" it only looks
 
 A line of output may leave out parts with `…`; lines that the page does not show may stand between those
 that it does. The pages' ports stand for free ones. All other Python of the documentation must at
 least compile, and JavaScript where there is a Node. Needs redis-server, curl, and the package websockets.
 """
 
+import json
 import os
 import pathlib
 import re
@@ -190,12 +192,14 @@ class Session:
             try:
                 page = browser.open_page(browser.devtools(profile, process))
                 page.call("Page.navigate", url=url)
-                page.wait_for("document.querySelector('#state')?.textContent === 'connected'")
-                page.evaluate("document.querySelector('#text').focus()")
-                page.call("Input.insertText", text=typed)
-                page.evaluate("document.querySelector('#form button').click()")
-                page.wait_for(f"document.body.innerText.includes({shown!r})")
-                assert not page.errors, page.errors
+                if typed:
+                    page.wait_for("document.querySelector('#state')?.textContent === 'connected'")
+                    page.evaluate("document.querySelector('#text').focus()")
+                    page.call("Input.insertText", text=typed)
+                    page.evaluate("document.querySelector('#form button').click()")
+                page.wait_for(f"document.body?.innerText.includes({json.dumps(shown)})")
+                # A page that is refused has Chromium's note of that.
+                assert not (typed and page.errors), page.errors
                 page.socket.close()
             finally:
                 process.terminate()
