@@ -12,6 +12,7 @@ mod health;
 mod lifetime;
 mod logging;
 mod man;
+mod publish;
 mod reference;
 mod serve;
 mod server_api;
@@ -57,6 +58,7 @@ enum Command {
     /// Run a gateway with a chat page and a worker of its own; nothing else is needed
     Demo(demo::Args),
     Token(token::Args),
+    Publish(publish::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -75,6 +77,7 @@ pub fn run() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Health(args) => health::run(&args),
+        Command::Publish(args) => publish::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
         Command::Demo(args) => demo::run(&args),
@@ -110,6 +113,13 @@ fn write_out(text: &[u8]) -> Result<(), Failure> {
         }
         _ => Ok(()),
     }
+}
+
+/// Reads a channel's name, or a pattern: `*` is an ordinary character of names.
+fn channel(text: &str) -> Result<String, String> {
+    crate::protocol::ChannelName::new(text)
+        .map(|name| name.to_string())
+        .map_err(|wrong| wrong.to_string())
 }
 
 /// The whole command line.

@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::net::TcpStream;
 
@@ -70,6 +70,7 @@ impl ServerApi {
     }
 
     /// Host and port.
+    #[cfg(test)]
     pub fn authority(&self) -> &str {
         &self.authority
     }
@@ -92,14 +93,9 @@ impl ServerApi {
     }
 
     /// The body of a good answer to a POST.
-    pub async fn post(&self, path: &str, body: &Value) -> Result<Bytes, Unanswered> {
-        let answer = self.ask(Method::POST, path, Some(body), DEADLINE).await?;
-        self.good(answer)
-    }
-
-    /// The body of a good answer to a GET.
-    pub async fn get(&self, path: &str) -> Result<Bytes, Unanswered> {
-        let answer = self.ask(Method::GET, path, None, DEADLINE).await?;
+    pub async fn post(&self, path: &str, body: &impl Serialize) -> Result<Bytes, Unanswered> {
+        let body = serde_json::to_vec(body).map_err(|error| Unanswered::Away(error.to_string()))?;
+        let answer = self.ask(Method::POST, path, Some(body.into()), DEADLINE).await?;
         self.good(answer)
     }
 
@@ -108,22 +104,11 @@ impl ServerApi {
         self.ask(Method::GET, path, None, deadline).await
     }
 
-    /// A stream of server-sent events: its body goes on until one side ends it.
-    pub async fn stream(&self, path: &str) -> Result<Incoming, Unanswered> {
-        let opening = self.send(Method::GET, path, None);
-        let response = self.within(DEADLINE, opening).await?;
-        if response.status() == StatusCode::OK {
-            return Ok(response.into_body());
-        }
-        let answer = self.within(DEADLINE, whole(response)).await?;
-        Err(self.refused(&answer))
-    }
-
     async fn ask(
         &self,
         method: Method,
         path: &str,
-        body: Option<&Value>,
+        body: Option<Bytes>,
         deadline: Duration,
     ) -> Result<Answer, Unanswered> {
         self.within(deadline, async { whole(self.send(method, path, body).await?).await }).await
@@ -159,7 +144,7 @@ impl ServerApi {
         &self,
         method: Method,
         path: &str,
-        body: Option<&Value>,
+        body: Option<Bytes>,
     ) -> Result<Response<Incoming>, String> {
         let stream = TcpStream::connect(&self.authority)
             .await
@@ -177,14 +162,10 @@ impl ServerApi {
             bearer.set_sensitive(true);
             request = request.header(AUTHORIZATION, bearer);
         }
-        let body = match body {
-            Some(body) => {
-                request = request.header(CONTENT_TYPE, "application/json");
-                Bytes::from(body.to_string())
-            }
-            None => Bytes::new(),
-        };
-        let request = request.body(Full::new(body)).map_err(text)?;
+        if body.is_some() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        let request = request.body(Full::new(body.unwrap_or_default())).map_err(text)?;
         tokio::spawn(connection);
         sender.send_request(request).await.map_err(text)
     }

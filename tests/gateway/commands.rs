@@ -10,6 +10,7 @@ use super::rig::{Gateway, Redis, Settings, within};
 
 mod asking;
 mod printing;
+mod publishing;
 
 /// Runs `tidegate` with these arguments, and no variables of this process's own that it reads.
 async fn tidegate(arguments: &[&str]) -> Said {
