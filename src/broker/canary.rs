@@ -19,6 +19,9 @@ use crate::telemetry;
 /// From one canary to the next.
 const INTERVAL: Duration = Duration::from_secs(3);
 
+/// The same after one that did not come back: readiness is to return soon.
+const RETRY: Duration = Duration::from_millis(500);
+
 /// From the PUBLISH to its return. It waits its turn behind what else is published.
 const DEADLINE: Duration = Duration::from_secs(3);
 
@@ -93,9 +96,13 @@ impl Canary {
         let mut number = 0;
         loop {
             let connection = *subscribed.borrow_and_update();
+            let mut pause = INTERVAL;
             if connection > 0 {
                 number += 1;
                 let state = self.send(&commands, number).await;
+                if state != State::Back {
+                    pause = RETRY;
+                }
                 // What became of it says nothing of a connection that came after it.
                 if *self.0.subscribed.borrow() == connection {
                     self.became(state);
@@ -103,12 +110,16 @@ impl Canary {
             }
             tokio::select! {
                 changed = subscribed.changed() => if changed.is_err() { return },
-                () = tokio::time::sleep(INTERVAL), if connection > 0 => {}
+                () = tokio::time::sleep(pause), if connection > 0 => {}
             }
         }
     }
 
     async fn send(&self, commands: &Commands, number: u64) -> State {
+        // At a start the one connection may be there before the other.
+        if !commands.wait_up(DEADLINE).await {
+            return State::Unsendable;
+        }
         let began = Instant::now();
         let mut heard = self.0.heard.subscribe();
         let mut publish = redis::cmd("PUBLISH");

@@ -50,11 +50,12 @@ pub use settings::*;
 pub use values::duration as parse_duration;
 
 /// Every setting of one gateway process.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     pub server: Server,
     pub admin: Admin,
     pub shutdown: Shutdown,
+    pub reload: Reload,
     pub engine: Engine,
     pub tokens: Tokens,
     pub jwt: Jwt,
