@@ -58,7 +58,7 @@ impl Target {
         }
         let why = match &self.config {
             Some(path) => format!(
-                "the server API needs a key, and {} has none: set admin.api_keys there, and restart the gateway",
+                "the server API needs a key, and {} has none: set admin.api_keys there, and reload the gateway",
                 path.display()
             ),
             None => format!(
