@@ -7,6 +7,7 @@
 //! channel's subscription is asked for, and is told `connected` only after the engine confirmed it, so
 //! no publication can fall between.
 
+mod canary;
 mod catch_up;
 mod channels;
 mod core;
@@ -14,15 +15,18 @@ mod history;
 mod layer;
 mod publisher;
 mod redis;
+mod tails;
 #[cfg(test)]
 mod tests;
 mod thread;
 
+pub use canary::Canary;
 pub use core::Core;
 pub use history::{
-    History, MemoryHistory, Page, PublishOnce, Published, ReadFrom, Rules, compact, joined,
+    Extent, History, MemoryHistory, Page, PublishOnce, Published, ReadFrom, Rules, compact, joined,
 };
 pub use publisher::Publisher;
+pub use tails::{Tail, TailEnd, TailEvent, Tails, TooManyTails};
 pub use thread::{Broker, Kept, Seat, Subscription};
 
 use std::time::Instant;

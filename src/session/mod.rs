@@ -31,6 +31,7 @@ pub use takeover::take_over;
 pub use terms::Terms;
 
 use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -131,6 +132,8 @@ pub struct Client {
     pub connection_id: ConnectionId,
     /// That opened the connection.
     pub request_id: RequestId,
+    /// Where it comes from, behind proxies that are trusted.
+    pub address: IpAddr,
     /// Of the page that connected; `None` = its handshake named none.
     pub origin: Option<OriginTag>,
     pub trace: TraceContext,
@@ -196,6 +199,8 @@ pub struct Session {
     /// More of its channel's history is on its way to it.
     replaying: Cell<bool>,
     subscription: RefCell<Option<Subscription>>,
+    /// Since the thread's start.
+    opened: Duration,
     /// `max_session` counts from here, since the thread's start.
     renewed: Cell<Duration>,
     /// `connected` was said, and the notice of the credentials' end was not yet.
@@ -232,6 +237,7 @@ pub async fn open(
         bridge: RefCell::default(),
         replaying: Cell::new(false),
         subscription: RefCell::default(),
+        opened: services.now(),
         renewed: Cell::new(services.now()),
         notice_due: Cell::new(false),
         refreshing: Cell::new(false),

@@ -21,6 +21,7 @@
 
 pub mod about;
 pub mod admin;
+pub mod canary;
 pub mod channel_layer;
 pub mod connections;
 pub mod control;

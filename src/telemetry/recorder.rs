@@ -35,16 +35,16 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
 /// How [`page`] is written.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// All metrics as they are now; `None` = this process is ending. Made one at a time and on a thread of its
-/// own, since it takes longer than a publication may wait.
-pub async fn page(metrics: &PrometheusHandle) -> Option<String> {
+/// All metrics as they are now; nothing where the process is ending, and nobody is answered any more. Made
+/// one at a time and on a thread of its own, since it takes longer than a publication may wait.
+pub async fn page(metrics: &PrometheusHandle) -> String {
     static ONE: Semaphore = Semaphore::const_new(1);
-    let _one_at_a_time = ONE.acquire().await.ok()?;
+    let _one_at_a_time = ONE.acquire().await;
     let metrics = metrics.clone();
     let page = move || {
         let mut page = metrics.render();
         process::write(&mut page);
         page
     };
-    tokio::task::spawn_blocking(page).await.ok()
+    tokio::task::spawn_blocking(page).await.unwrap_or_default()
 }
