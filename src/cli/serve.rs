@@ -25,7 +25,8 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let read: ReadConfig = Arc::new(move || {
         Config::load(&path, &Environment::of_process()).map_err(|mistakes| mistakes.to_string())
     });
-    let process = Process { inherited, source: Some(Source { read, log: log.clone() }) };
+    let process =
+        Process { inherited, log: log.clone(), source: Some(Source { read, log: log.clone() }) };
     let outcome = gateway::run(config, process, |addresses| {
         tracing::info!(
             event = "listening",

@@ -28,6 +28,8 @@ labels! {
         Connections = "connections",
         Limits = "limits",
         ResetLimits = "reset_limits",
+        Debug = "debug",
+        Debugged = "debugged",
     }
 }
 
@@ -80,6 +82,7 @@ pub enum Action {
     Disconnect,
     LimitsReset,
     Drain,
+    Debug,
 }
 
 /// An audit event: who did what to whom. `key` is the API key's number in the config, from 1; the key itself is
@@ -101,6 +104,10 @@ pub fn audit(action: Action, key: usize, from: SocketAddr, what: &dyn Display) {
         Action::LimitsReset => info!(
             target: AUDIT, event = "admin_limits_reset", key, %from, user = %what,
             "a user's limits were reset by the API"
+        ),
+        Action::Debug => info!(
+            target: AUDIT, event = "admin_debug", key, %from, %what,
+            "debug lines were ordered by the API"
         ),
         Action::Drain => info!(
             target: AUDIT, event = "admin_drain", key, %from, node = %what,

@@ -1,11 +1,12 @@
 //! What the log says: whom each line is about, what it never says, what is held back.
 
+use bytes::Bytes;
 use serde_json::{Value, json};
 
 use crate::chat::chat;
 use crate::outcome::Outcome::{Closed, Connected};
 use crate::outcome::outcome;
-use crate::rig::{Client, Gateway, Settings, Upstream};
+use crate::rig::{API_KEY, Client, Gateway, Redis, Settings, Upstream, http};
 
 const PATH: &str = "/ws/chat/42/";
 const SECRET_TEXT: &str = "nobody-else-reads-this";
@@ -121,4 +122,74 @@ async fn repeats_are_counted_in_place_of_being_written() {
     let told = gateway.wait_for_event("lines_suppressed").await;
     assert_eq!((&told["of"], &told["suppressed"]), (&json!("handshake_refused"), &json!(7)));
     assert!(told["key"].as_str().unwrap().contains("cause=origin"), "{told}");
+}
+
+/// What a gateway says of whom it debugs, without the time that is left.
+async fn debugged(gateway: &Gateway) -> Vec<Value> {
+    let key = format!("Bearer {API_KEY}");
+    let answer =
+        http::send(gateway.admin(), "GET", "/v1/debug", &[("authorization", &key)], Bytes::new()).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let mut rows = answer.json()["debugged"].as_array().unwrap().clone();
+    for row in &mut rows {
+        let left = row.as_object_mut().unwrap().remove("seconds").unwrap();
+        assert!((1..=3600).contains(&left.as_u64().unwrap()));
+    }
+    rows
+}
+
+#[tokio::test]
+async fn one_user_is_debugged_on_all_nodes_for_a_while() {
+    let redis = Redis::start().await;
+    let upstream = Upstream::accepting().await;
+    let settings = || Settings::chat(&upstream.url("/")).redis(&redis.url());
+    let nodes = [Gateway::start(settings()).await, Gateway::start(settings()).await];
+    for node in &nodes {
+        node.wait_for_metric("tidegate_redis_up", &[("connection", "control")], 1.0).await;
+    }
+    let say = async |node: &Gateway, user: u64, text: &str| {
+        let token = node.token(json!({"user_id": user, "username": "ana"})).await;
+        let (mut client, _) =
+            Client::connected(node, &format!("{PATH}?connection_token={token}")).await;
+        client.send_json(&json!({"message": text})).await;
+        client.next_event("task_queued").await;
+    };
+    let debug = async |node: &Gateway, user: u64, seconds: u64| {
+        let answer = node.api("/v1/debug", json!({"user_id": user, "seconds": seconds})).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert_eq!(answer.json(), json!({"seconds": seconds, "nodes": 2}));
+    };
+
+    say(&nodes[1], 7, SECRET_TEXT).await;
+    debug(&nodes[0], 7, 600).await;
+    say(&nodes[1], 8, SECRET_TEXT).await;
+    assert_eq!(nodes[1].events("frame_received"), 0, "before, or of others");
+    say(&nodes[1], 7, SECRET_TEXT).await;
+    let queued = nodes[1].wait_for_event("message_queued").await;
+    assert_eq!((&queued["user"], &queued["level"]), (&json!("7"), &json!("DEBUG")));
+    for event in ["connection_opened", "frame_received", "upstream_asked"] {
+        let users = nodes[1].log_events(event);
+        assert_eq!(texts(&users, "user"), ["7"], "{event}");
+    }
+    for node in &nodes {
+        assert_eq!(debugged(node).await, [json!({"user_id": "7"})]);
+        node.wait_for_event("debug_ordered").await;
+        assert!(!node.stderr_contains(SECRET_TEXT));
+    }
+    debug(&nodes[1], 7, 0).await;
+    say(&nodes[1], 7, SECRET_TEXT).await;
+    assert_eq!(nodes[1].events("frame_received"), 1);
+    for node in &nodes {
+        assert_eq!(debugged(node).await, [Value::Null; 0]);
+    }
+    for wrong in [
+        json!({"user_id": 7}),
+        json!({"user_id": 7, "seconds": 3601}),
+        json!({"user_id": 7, "channel": "chat_42", "seconds": 1}),
+        json!({"seconds": 1}),
+    ] {
+        assert_eq!(nodes[0].api("/v1/debug", wrong.clone()).await.status, 400, "{wrong}");
+    }
+    let audit = nodes[0].wait_for_event("admin_debug").await;
+    assert_eq!(audit["target"], "audit");
 }

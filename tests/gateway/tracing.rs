@@ -23,6 +23,16 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// The first event of this name that comes.
+async fn event(client: &mut Client, name: &str) -> serde_json::Value {
+    loop {
+        let event = client.next_json().await;
+        if event["event"] == name {
+            return event;
+        }
+    }
+}
+
 /// A server that takes spans.
 struct Collector(Upstream);
 
@@ -104,7 +114,7 @@ async fn a_streamed_reply_is_traced_from_the_clients_span_to_the_upstream() {
     for headers in [&[("traceparent", unsampled.as_str())][..], &[]] {
         let mut client = Client::open(gateway.addr(), PATH, headers).await;
         client.send_json(&json!({"message": "hi"})).await;
-        client.next_event("complete").await;
+        event(&mut client, "complete").await;
         let request = upstream.next_request().await;
         assert!(request.header("traceparent").unwrap().ends_with("-00"));
         assert!(request.json().get("traceparent").is_none());
@@ -112,10 +122,10 @@ async fn a_streamed_reply_is_traced_from_the_clients_span_to_the_upstream() {
 
     let traceparent = sampled();
     let mut client = Client::open(gateway.addr(), PATH, &[("traceparent", &traceparent)]).await;
-    let connected = client.next_event("connected").await;
+    let connected = event(&mut client, "connected").await;
     client.send_json(&json!({"message": "hi", "id": "m1"})).await;
-    let task_id = client.next_event("task_queued").await["task_id"].as_str().unwrap().to_owned();
-    client.next_event("complete").await;
+    let task_id = event(&mut client, "task_queued").await["task_id"].as_str().unwrap().to_owned();
+    event(&mut client, "complete").await;
     let asked = upstream.next_request().await;
     gateway.stop().await;
 
@@ -175,7 +185,7 @@ async fn a_workers_reply_is_traced_and_the_worker_is_told_the_trace() {
     let traceparent = sampled();
     let mut client = Client::open(gateway.addr(), PATH, &[("traceparent", &traceparent)]).await;
     client.send_json(&json!({"message": "hi"})).await;
-    let task_id = client.next_event("task_queued").await["task_id"].clone();
+    let task_id = event(&mut client, "task_queued").await["task_id"].clone();
 
     let taken: String = redis.run(&["RPOP", "messages"]).await;
     let taken: serde_json::Value = serde_json::from_str(&taken).unwrap();
@@ -183,7 +193,7 @@ async fn a_workers_reply_is_traced_and_the_worker_is_told_the_trace() {
         let event = json!({"event": event, "task_id": task_id}).to_string();
         let _receivers: i64 = redis.run(&["PUBLISH", "chat_42", &event]).await;
     }
-    client.next_event("complete").await;
+    event(&mut client, "complete").await;
     let message = collector.span("message").await;
     gateway.stop().await;
 
@@ -219,7 +229,7 @@ async fn what_goes_wrong_is_an_error_and_what_is_refused_is_none() {
 
     let (mut client, _) = Client::connected(&gateway, PATH).await;
     client.send_json(&json!({"message": "hi"})).await;
-    client.next_event("error").await;
+    event(&mut client, "error").await;
     for name in ["message", "upstream worker"] {
         let span = collector.span(name).await;
         assert!(is_error(&span), "{span:?}");
@@ -235,7 +245,7 @@ async fn nobody_waits_for_a_collector_that_is_away() {
     let mut gateway = Gateway::start(settings).await;
     let (mut client, _) = Client::connected(&gateway, PATH).await;
     client.send_json(&json!({"message": "hi"})).await;
-    client.next_event("task_queued").await;
+    event(&mut client, "task_queued").await;
     let told = gateway.wait_for_event("spans_not_exported").await;
     assert_eq!(told["level"], "WARN");
     assert!(gateway.metric("tidegate_spans_total", &[("outcome", "failed")]).await > 0.0);

@@ -32,6 +32,15 @@ impl Subject {
         }
     }
 
+    /// What it is called in the server API.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::User(_) => "user_id",
+            Self::Channel(_) => "channel",
+            Self::Connection(_) => "connection_id",
+        }
+    }
+
     /// Its name.
     pub fn id(&self) -> &str {
         let (Self::User(id) | Self::Channel(id) | Self::Connection(id)) = self;

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use tracing::level_filters::LevelFilter;
 use tracing::subscriber::Interest;
-use tracing::{Event, Level, Metadata, Subscriber, callsite};
+use tracing::{Event, Level, Metadata, Subscriber, callsite, info};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::{Context, Layer};
 
@@ -84,10 +84,12 @@ impl LogControl {
     /// Has the debug lines about `subject` written for the time that follows, whatever the level; no
     /// time at all ends it.
     pub fn debug(&self, subject: Subject, time: Duration) -> Result<(), TooMany> {
+        let (kind, id, seconds) = (subject.kind(), subject.id().to_owned(), time.as_secs());
         if self.0.debugging.set(subject, time, Instant::now())? {
             callsite::rebuild_interest_cache();
         }
         self.0.keeper.wake();
+        info!(target: AUDIT, event = "debug_ordered", kind, id, seconds, "debug lines are written for so long");
         Ok(())
     }
 
