@@ -39,6 +39,7 @@ mod redis_link;
 mod socket;
 
 pub mod config;
+mod service_manager;
 mod shutdown;
 mod telemetry;
 

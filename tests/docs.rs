@@ -282,6 +282,48 @@ fn metrics_are_those_of_the_reference() {
     assert!(unknown.is_empty(), "{unknown:?}");
 }
 
+/// The keys of each section of the configuration's reference.
+fn settings() -> BTreeMap<String, BTreeSet<String>> {
+    let mut settings: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut section = String::new();
+    for line in read("docs/configuration.md").lines() {
+        if let Some(heading) = line.strip_prefix("## `[") {
+            section = heading.split(']').next().unwrap_or_default().trim_matches('[').to_owned();
+        } else if let Some(row) = line.strip_prefix("| `") {
+            let key = row.split(['`', '.']).next().unwrap_or_default();
+            settings.entry(section.clone()).or_default().insert(key.to_owned());
+        }
+    }
+    settings
+}
+
+/// `[section] key` in running text is a key that there is.
+#[test]
+fn settings_are_those_of_the_reference() {
+    let settings = settings();
+    let (mut named, mut unknown) = (0, BTreeSet::new());
+    for page in pages() {
+        for (line, text) in split(&page).1 {
+            for quoted in text.split('`').skip(1).step_by(2) {
+                let Some((section, rest)) =
+                    quoted.strip_prefix('[').and_then(|rest| rest.split_once("] "))
+                else {
+                    continue;
+                };
+                let key = rest.split([' ', '.', '=']).next().unwrap_or_default();
+                if let Some(keys) = settings.get(section) {
+                    named += 1;
+                    if !keys.contains(key) {
+                        unknown.insert(format!("{}:{line}: {quoted}", page.display()));
+                    }
+                }
+            }
+        }
+    }
+    assert!(named > 50, "only {named} were found");
+    assert!(unknown.is_empty(), "{unknown:#?}");
+}
+
 /// The targets of a page's links, with their lines. What stands between backticks is no link.
 fn links(page: &Path) -> Vec<(usize, String)> {
     let mut found = Vec::new();

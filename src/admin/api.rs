@@ -1,7 +1,9 @@
 //! What the calls of the server API have in common: keys, bodies, errors.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
@@ -12,6 +14,22 @@ use serde::de::DeserializeOwned;
 
 use super::Answer;
 use crate::config::Secret;
+
+/// The keys that open the server API, which a reload replaces. Cheap to clone.
+#[derive(Clone)]
+pub struct ApiKeys(Arc<ArcSwap<Vec<Secret>>>);
+
+impl ApiKeys {
+    /// None = the API answers 403.
+    pub fn new(keys: Vec<Secret>) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(keys)))
+    }
+
+    /// From the next call on.
+    pub fn replace(&self, keys: Vec<Secret>) {
+        self.0.store(Arc::new(keys));
+    }
+}
 
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -39,7 +57,8 @@ pub fn engine_down() -> Answer {
 }
 
 /// `Authorization: Bearer` or `X-API-Key`. Every key is compared, whichever fits.
-pub fn authenticate(headers: &HeaderMap, keys: &[Secret]) -> Result<(), Answer> {
+pub fn authenticate(headers: &HeaderMap, keys: &ApiKeys) -> Result<(), Answer> {
+    let keys = keys.0.load();
     if keys.is_empty() {
         let message = "the server API is off: no [admin] api_keys are set";
         return Err(error(StatusCode::FORBIDDEN, "api_disabled", message));

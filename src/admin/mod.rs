@@ -29,12 +29,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::broker::Publisher;
-use crate::config;
 use crate::control::Control;
 use crate::presence::PresenceStore;
 use crate::shutdown::Shutdown;
 use crate::telemetry;
 use crate::tokens::TokenStore;
+pub use api::ApiKeys;
 use resource::{Endpoint, Resource};
 
 /// Open connections to this port.
@@ -49,7 +49,7 @@ type Answer = Response<Full<Bytes>>;
 
 /// What the admin port needs.
 pub struct Admin {
-    pub settings: config::Admin,
+    pub api_keys: ApiKeys,
     pub token_ttl: Duration,
     pub max_publication_bytes: usize,
     pub publisher: Publisher,
@@ -131,7 +131,7 @@ impl Admin {
 
     /// One call of the server API.
     async fn api(&self, endpoint: &Endpoint, request: Request<Incoming>) -> Answer {
-        let authenticated = api::authenticate(request.headers(), &self.settings.api_keys);
+        let authenticated = api::authenticate(request.headers(), &self.api_keys);
         let answered = match (authenticated, endpoint) {
             (Err(refusal), _) => Err(refusal),
             (Ok(()), Endpoint::Disconnect) => self.disconnect(request).await,

@@ -38,10 +38,7 @@ impl Bench {
         let metrics = recorder.handle();
         metrics::with_local_recorder(&recorder, || api_called(Call::Tokens, 200));
         let admin = Admin {
-            settings: config::Admin {
-                listen: address,
-                api_keys: keys.iter().map(|key| Secret::new(*key)).collect(),
-            },
+            api_keys: ApiKeys::new(keys.iter().map(|key| Secret::new(*key)).collect()),
             token_ttl: ttl,
             max_publication_bytes: MAX_PUBLICATION_BYTES,
             publisher: Publisher::memory(

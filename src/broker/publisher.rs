@@ -78,12 +78,12 @@ impl Publisher {
         }
         let rule = self.rules.of(channel);
         match &self.engine {
-            Engine::Redis(redis) => redis.publish(channel, rule, data, once).await,
+            Engine::Redis(redis) => redis.publish(channel, rule.as_ref(), data, once).await,
             Engine::Memory(intake, memory) => {
                 let room = tokio::time::timeout(PUBLISH_TIMEOUT, intake.reserve(data)).await;
                 let mut slots = room.unwrap_or(Err(PublishError::EngineDown))?;
                 let received = std::time::Instant::now();
-                Ok(memory.publish(channel, rule, data, once, |delivery| {
+                Ok(memory.publish(channel, rule.as_ref(), data, once, |delivery| {
                     slots.put(Publication { channel: channel.clone(), delivery, received });
                 }))
             }

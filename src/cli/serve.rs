@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use super::{Failure, check, logging};
-use crate::gateway::{self, Outcome};
+use crate::config::{Config, Environment};
+use crate::gateway::{self, Inherited, Outcome, Process, ReadConfig, Source};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -14,9 +16,15 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
+    let inherited = Inherited::take()?;
     let config = check::load(&args.config)?;
-    let _log = logging::start(&config.log)?;
-    let outcome = gateway::run(config, |addresses| {
+    let log = logging::start(&config.log)?;
+    let path = args.config.clone();
+    let read: ReadConfig = Arc::new(move || {
+        Config::load(&path, &Environment::of_process()).map_err(|mistakes| mistakes.to_string())
+    });
+    let process = Process { inherited, source: Some(Source { read, log }) };
+    let outcome = gateway::run(config, process, |addresses| {
         tracing::info!(
             event = "listening",
             public = %addresses.public,

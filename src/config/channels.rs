@@ -80,7 +80,7 @@ pub(super) fn channels(s: &mut Section<'_>) -> Option<ChannelsLayer> {
     );
     let keep_type = s.key(
         "keep_type",
-        kinds::FLAG,
+        kinds::BOOLEAN,
         true,
         "Clients see the message's `type` as its first field.",
     );

@@ -110,13 +110,6 @@ pub(super) const THREADS: Kind<usize> =
 pub(super) const RANDOM_PREFIX: Kind<usize> =
     kind("integer", "an integer from 0 to 255", integer::<usize, 0, 255>);
 
-pub(super) const FLAG: Kind<bool> = kind("boolean", "true or false", |value| match value {
-    Value::Boolean(flag) => Ok(*flag),
-    // From the environment.
-    Value::String(text) => text.parse().map_err(|_| Wrong::Kind),
-    _ => Err(Wrong::Kind),
-});
-
 pub(super) const RETRIES: Kind<u32> =
     kind("integer", "an integer from 0 to 10", integer::<u32, 0, 10>);
 

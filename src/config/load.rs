@@ -70,6 +70,8 @@ fn config(root: &mut Section<'_>) -> Option<Config> {
     let admin = root.section("admin", "[admin]", "The private port.", server::admin);
     let shutdown =
         root.section("shutdown", "[shutdown]", "How the gateway stops.", server::shutdown);
+    let reload =
+        root.section("reload", "[reload]", "When this file is read again.", server::reload);
     let engine = root.section(
         "engine",
         "[engine]",
@@ -112,6 +114,7 @@ fn config(root: &mut Section<'_>) -> Option<Config> {
         server: server?,
         admin: admin?,
         shutdown: shutdown?,
+        reload: reload?,
         engine: engine?,
         tokens: tokens?,
         jwt: jwt?,

@@ -47,11 +47,12 @@ pub use secret::Secret;
 pub use settings::*;
 
 /// Every setting of one gateway process.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     pub server: Server,
     pub admin: Admin,
     pub shutdown: Shutdown,
+    pub reload: Reload,
     pub engine: Engine,
     pub tokens: Tokens,
     pub jwt: Jwt,

@@ -5,7 +5,7 @@ use std::thread::available_parallelism;
 
 use super::kinds::{self, Kind, choice, words};
 use super::section::Section;
-use super::{Admin, Log, LogFormat, MissingOrigin, Origins, Proxy, Server, Shutdown};
+use super::{Admin, Log, LogFormat, MissingOrigin, Origins, Proxy, Reload, Server, Shutdown};
 
 const MISSING_ORIGIN: Kind<MissingOrigin> = words(r#""allow" or "reject""#, |value| {
     choice(value, &[("allow", MissingOrigin::Allow), ("reject", MissingOrigin::Reject)])
@@ -21,6 +21,12 @@ pub(super) fn server(s: &mut Section<'_>) -> Option<Server> {
         kinds::ADDRESS,
         "0.0.0.0:8000",
         "The public address: WebSockets, the token endpoint, and everything that is proxied.",
+    );
+    let reuse_port = s.key(
+        "reuse_port",
+        kinds::BOOLEAN,
+        false,
+        "Another gateway may listen on the same port at the same time, to take over from this one (SO_REUSEPORT).",
     );
     let threads = s.key(
         "threads",
@@ -60,6 +66,7 @@ pub(super) fn server(s: &mut Section<'_>) -> Option<Server> {
     );
     Some(Server {
         listen: listen?,
+        reuse_port: reuse_port?,
         threads: match threads? {
             0 => available_parallelism().map_or(1, usize::from),
             threads => threads,
@@ -101,6 +108,16 @@ pub(super) fn shutdown(s: &mut Section<'_>) -> Option<Shutdown> {
         "What is still open after that has this long to end before it is cut.",
     );
     Some(Shutdown { drain: drain?, grace: grace? })
+}
+
+pub(super) fn reload(s: &mut Section<'_>) -> Option<Reload> {
+    let watch = s.key(
+        "watch",
+        kinds::OPTIONAL_DURATION,
+        "2s",
+        "How often the config file, and the files that it names, are looked at for changes; \"0s\" = only when SIGHUP comes.",
+    );
+    Some(Reload { watch: watch? })
 }
 
 pub(super) fn origins(s: &mut Section<'_>) -> Option<Origins> {

@@ -27,6 +27,8 @@ const SETTLE_INTERVAL: Duration = Duration::from_millis(5);
 /// The parts that all threads share.
 pub(super) struct Engine {
     pub publisher: Publisher,
+    /// Of the publisher.
+    pub rules: Arc<Rules>,
     pub tokens: TokenStore,
     pub versions: Option<SessionVersions>,
     pub limits: SharedLimits,
@@ -53,10 +55,11 @@ impl Engine {
             EngineKind::Memory => Self {
                 publisher: Publisher::memory(
                     core.intake(),
-                    rules,
+                    Arc::clone(&rules),
                     MemoryHistory::new(config.engine.max_history_bytes),
                     max_bytes,
                 ),
+                rules,
                 tokens: TokenStore::memory(config.tokens.ttl),
                 versions: session_versions(&config.jwt, &mut connections, &mut ready)?,
                 limits: SharedLimits::memory(),
@@ -92,7 +95,13 @@ impl Engine {
                         &redis.key_prefix,
                         &config.routes,
                     ),
-                    publisher: Publisher::redis(publisher, &redis.key_prefix, rules, max_bytes),
+                    publisher: Publisher::redis(
+                        publisher,
+                        &redis.key_prefix,
+                        Arc::clone(&rules),
+                        max_bytes,
+                    ),
+                    rules,
                     tokens: TokenStore::redis(
                         tokens,
                         &config.tokens.key_prefix,

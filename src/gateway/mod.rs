@@ -6,6 +6,11 @@
 
 mod engine;
 mod listen;
+mod reload;
+mod terms;
+
+pub use listen::Inherited;
+pub use reload::{ReadConfig, Source};
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -15,23 +20,23 @@ use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 
-use crate::admin::Admin;
+use crate::admin::{Admin, ApiKeys};
 use crate::broker::{Core, Seat};
-use crate::config::{ChannelsWire, Config, EngineKind};
+use crate::config::Config;
 use crate::control::{self, CancelHook, Threads};
 use crate::generations::{Running, Task};
-use crate::handshake::{Handshake, Routes};
 use crate::limits::ConnectionCounts;
-use crate::listener::Worker;
+use crate::listener::{Terms, Worker};
+use crate::service_manager;
 use crate::shutdown::Shutdown;
 use crate::telemetry;
-use crate::tokens::Authenticator;
-use crate::upstream::UpstreamsShared;
 use engine::Engine;
-use listen::{bind_admin, bind_public};
+use listen::Sockets;
+use reload::{Live, Reloader};
+use terms::TermsMaker;
 
 /// Histograms are drained this often, so that they do not grow between scrapes.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
@@ -85,57 +90,87 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
+/// What a run is started with besides its config.
+pub struct Process {
+    /// Listening sockets that whoever started the process has handed over.
+    pub inherited: Inherited,
+    /// `None` = the config is never read again.
+    pub source: Option<Source>,
+}
+
 /// Runs the gateway until a signal ends it. Blocks; `ready` is called once everything is served.
-pub fn run(config: Config, ready: impl FnOnce(Addresses)) -> Result<Outcome, StartError> {
-    let listeners = bind_public(config.server.listen, config.server.threads)?;
-    let admin = bind_admin(config.admin.listen)?;
+pub fn run(
+    config: Config,
+    process: Process,
+    ready: impl FnOnce(Addresses),
+) -> Result<Outcome, StartError> {
+    let Process { inherited, source } = process;
+    let sockets = Sockets::bind(&config, inherited)?;
     let metrics = telemetry::recorder::install()
         .map_err(|error| StartError::Setting(format!("metrics: {error}")))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| StartError::System { what: "runtime", error })?;
-    LocalSet::new().block_on(&runtime, serve(config, listeners, admin, metrics, ready))
+    LocalSet::new().block_on(&runtime, serve(config, source, sockets, metrics, ready))
 }
 
 async fn serve(
     config: Config,
-    listeners: Vec<std::net::TcpListener>,
-    admin: std::net::TcpListener,
+    source: Option<Source>,
+    sockets: Sockets,
     metrics: PrometheusHandle,
     ready: impl FnOnce(Addresses),
 ) -> Result<Outcome, StartError> {
     let system = |what| move |error| StartError::System { what, error };
     let signals = Signals::new().map_err(system("signals"))?;
-    let addresses = Addresses {
-        public: listeners[0].local_addr().map_err(system("public port"))?,
-        admin: admin.local_addr().map_err(system("admin port"))?,
-    };
+    let addresses = sockets.addresses().map_err(system("listening sockets"))?;
     for key in &config.unchecked_redis {
         telemetry::engine::redis_certificate_unchecked(key);
     }
     let shutdown = Shutdown::new();
-    let (core, broker_seats) = Core::new(listeners.len(), config.engine.max_publication_bytes);
+    let Sockets { public, admin } = sockets;
+    let (core, broker_seats) = Core::new(public.len(), config.engine.max_publication_bytes);
     let running = Running::default();
-    let (threads, order_seats) = Threads::new(listeners.len(), cancels(&running));
+    let (threads, order_seats) = Threads::new(public.len(), cancels(&running));
     let mut engine =
         Engine::build(&config, &core, threads, running, &shutdown).map_err(StartError::Setting)?;
-    let upstreams = UpstreamsShared::new(&config.upstreams, &config.engine, &shutdown)
-        .map_err(StartError::Setting)?;
+    let maker = TermsMaker::new(&engine, &config.engine, &shutdown);
+    let terms = maker.make(&config, None).map_err(StartError::Setting)?;
+    let live = Live {
+        maker,
+        terms: watch::Sender::new(Arc::new(terms)),
+        counts: ConnectionCounts::new(
+            config.server.max_connections,
+            config.server.max_connections_per_ip,
+        ),
+        rules: Arc::clone(&engine.rules),
+        generations: engine.generations.clone(),
+        api_keys: ApiKeys::new(config.admin.api_keys.clone()),
+    };
     let seats = broker_seats.into_iter().zip(order_seats);
-    let workers = workers(&config, listeners, seats, &engine, &upstreams, &shutdown)?;
+    let workers = workers(public, seats, &engine, &live, &shutdown);
     let broker = engine.run(core, &config, &shutdown)?;
-    serve_admin(&config, admin, &metrics, &engine, &shutdown).map_err(system("admin port"))?;
+    serve_admin(&config, admin, &metrics, &engine, live.api_keys.clone(), &shutdown)
+        .map_err(system("admin port"))?;
     tokio::task::spawn_local(async move {
         loop {
             tokio::time::sleep(METRICS_UPKEEP).await;
             metrics.run_upkeep();
         }
     });
+    let upstreams = live.terms.borrow().upstreams.clone();
     engine.settle(&upstreams).await;
+    drop(upstreams);
     let (threads, worker_ended) = start(workers)?;
+    let terms = live.terms.subscribe();
+    if let Some(source) = source {
+        let reloader = Reloader::new(source, live, config).map_err(system("signals"))?;
+        tokio::task::spawn_local(reloader.run(shutdown.clone()));
+    }
     ready(addresses);
-    let outcome = stop_when_asked(signals, worker_ended, &shutdown, &config.shutdown).await;
+    service_manager::ready();
+    let outcome = stop_when_asked(signals, worker_ended, &shutdown, &terms).await;
     if let Some(broker) = broker {
         let _or_forgotten_in_time = tokio::time::timeout(LEAVE_TIMEOUT, broker).await;
     }
@@ -154,62 +189,27 @@ fn cancels(running: &Running) -> CancelHook {
 }
 
 fn workers(
-    config: &Config,
     listeners: Vec<std::net::TcpListener>,
     seats: impl Iterator<Item = (Seat, control::Seat)>,
     engine: &Engine,
-    upstreams: &UpstreamsShared,
+    live: &Live,
     shutdown: &Shutdown,
-) -> Result<Vec<Worker>, StartError> {
-    let authenticator = Authenticator::new(&config.tokens, &config.jwt, engine.tokens.clone())
-        .map_err(StartError::Setting)?
-        .with_session_versions(engine.versions.clone());
-    let handshake = Handshake::new(
-        Routes::new(&config.routes, &config.replies),
-        &config.origins,
-        &config.tokens,
-        &config.jwt,
-        authenticator.clone(),
-        engine.limits.clone(),
-        engine
-            .control
-            .reserved_channels()
-            .and(engine.generations.ledger.workers_channel())
-            .and_no_groups(has_groups(&config.engine)),
-    )
-    .map_err(StartError::Setting)?;
-    let handshake = Arc::new(handshake);
-    let upstream_kinds = Arc::new(config.upstreams.clone());
-    let counts =
-        ConnectionCounts::new(config.server.max_connections, config.server.max_connections_per_ip);
+) -> Vec<Worker> {
     let worker = |(number, (listener, (seat, orders)))| Worker {
         is_first: number == 0,
         listener,
+        terms: live.terms.subscribe(),
         seat,
         orders,
-        server: config.server.clone(),
-        proxy: config.proxy.clone(),
-        routes: config.routes.clone(),
-        upstream_kinds: Arc::clone(&upstream_kinds),
-        handshake: Arc::clone(&handshake),
-        authenticator: authenticator.clone(),
         publisher: engine.publisher.clone(),
-        upstreams: upstreams.clone(),
         limits: engine.limits.clone(),
         presence: engine.presence.clone(),
         generations: engine.generations.clone(),
         control: engine.control.clone(),
-        counts: counts.clone(),
+        counts: live.counts.clone(),
         shutdown: shutdown.clone(),
-        stop: config.shutdown.clone(),
     };
-    Ok(listeners.into_iter().zip(seats).enumerate().map(worker).collect())
-}
-
-/// Whether every channel is a group of a channel layer that takes some names only.
-fn has_groups(engine: &crate::config::Engine) -> bool {
-    let EngineKind::Redis(redis) = &engine.kind else { return false };
-    redis.channels.as_ref().is_some_and(|layer| layer.wire == ChannelsWire::Core)
+    listeners.into_iter().zip(seats).enumerate().map(worker).collect()
 }
 
 /// The worker threads, and a channel that closes when the first of them has ended.
@@ -239,10 +239,11 @@ fn serve_admin(
     listener: std::net::TcpListener,
     metrics: &PrometheusHandle,
     engine: &Engine,
+    api_keys: ApiKeys,
     shutdown: &Shutdown,
 ) -> std::io::Result<()> {
     let admin = Admin {
-        settings: config.admin.clone(),
+        api_keys,
         token_ttl: config.tokens.ttl,
         max_publication_bytes: config.engine.max_publication_bytes,
         publisher: engine.publisher.clone(),
@@ -284,12 +285,14 @@ async fn stop_when_asked(
     mut signals: Signals,
     mut worker_ended: mpsc::Receiver<()>,
     shutdown: &Shutdown,
-    settings: &crate::config::Shutdown,
+    terms: &watch::Receiver<Arc<Terms>>,
 ) -> Outcome {
     let failed = tokio::select! {
         () = signals.next() => false,
         _ = worker_ended.recv() => true,
     };
+    let settings = terms.borrow().stop;
+    service_manager::stopping();
     telemetry::lifecycle::draining(settings.drain);
     shutdown.begin();
     let drained = tokio::select! {

@@ -52,6 +52,11 @@ impl Generations {
         let ledger = Ledger::redis(commands.clone(), key_prefix, &running);
         Self { once, running, tracker, ledger }
     }
+
+    /// Other routes, while the node runs.
+    pub fn replace_routes(&self, routes: &[Arc<Route>]) {
+        self.tracker.replace_rules(settings(routes));
+    }
 }
 
 fn settings(

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 
 use super::Task;
@@ -40,15 +41,20 @@ pub enum Heard {
 pub struct Tracker(Arc<Inner>);
 
 struct Inner {
-    rules: Vec<(ChannelPattern, Rule)>,
-    /// Names of events that have to be read further on every channel.
-    names: Vec<String>,
+    rules: ArcSwap<Rules>,
     /// No other node queues messages on the same channels.
     alone: bool,
     hasher: RandomState,
     /// Channels with something in `state` that any event of theirs may concern.
     attentive: AtomicUsize,
     state: Mutex<State>,
+}
+
+/// Of the routes, in order; replaced as a whole.
+struct Rules {
+    by_channel: Vec<(ChannelPattern, Rule)>,
+    /// Names of events that have to be read further on every channel.
+    names: Vec<String>,
 }
 
 struct Rule {
@@ -96,17 +102,7 @@ impl Tracker {
         routes: impl Iterator<Item = (&'a Template, &'a config::Generations)>,
         alone: bool,
     ) -> Self {
-        let rule = |(channel, settings): (&Template, &config::Generations)| {
-            let terminal_events = settings.terminal_events.clone();
-            let drops = settings.duplicate_terminal == DuplicateTerminal::Drop;
-            (ChannelPattern::of(channel), Rule { terminal_events, drops })
-        };
-        let rules: Vec<_> = routes.map(rule).collect();
-        let own = ["cancelled", "error", "processing_started"].map(str::to_owned);
-        let theirs = rules.iter().flat_map(|(_, rule)| rule.terminal_events.iter().cloned());
-        let mut names: Vec<_> = own.into_iter().chain(theirs).collect();
-        names.sort();
-        names.dedup();
+        let rules = ArcSwap::from_pointee(Rules::new(routes));
         let state = State {
             channels: HashMap::new(),
             tracked: 0,
@@ -114,20 +110,29 @@ impl Tracker {
             nameless: Ended::new(CHANNEL_MEMORY),
         };
         let (hasher, attentive) = (RandomState::new(), AtomicUsize::new(0));
-        Self(Arc::new(Inner { rules, names, alone, hasher, attentive, state: Mutex::new(state) }))
+        Self(Arc::new(Inner { rules, alone, hasher, attentive, state: Mutex::new(state) }))
+    }
+
+    /// Takes effect with the next publication.
+    pub fn replace_rules<'a>(
+        &self,
+        routes: impl Iterator<Item = (&'a Template, &'a config::Generations)>,
+    ) {
+        self.0.rules.store(Arc::new(Rules::new(routes)));
     }
 
     /// A publication is about to be delivered on this node.
     pub fn hear(&self, channel: &ChannelName, json: &[u8], position: Option<Position>) -> Heard {
         let inner = &*self.0;
+        let rules = inner.rules.load();
         if let Some(name) = Event::quick_name(json)
             && inner.attentive.load(Ordering::Relaxed) == 0
-            && !inner.names.iter().any(|other| other.as_bytes() == name)
+            && !rules.names.iter().any(|other| other.as_bytes() == name)
         {
             return Heard::Deliver;
         }
         let Some(event) = Event::read(json) else { return Heard::Deliver };
-        let Some(rule) = inner.rule(channel) else { return Heard::Deliver };
+        let Some(rule) = rules.of(channel) else { return Heard::Deliver };
         let ends = rule.ends(&event);
         let repeated = match event.task_id.as_deref() {
             Some(task_id) if ends => inner.task_ends(channel, task_id, position),
@@ -159,12 +164,29 @@ impl Tracker {
     }
 }
 
-impl Inner {
-    fn rule(&self, channel: &ChannelName) -> Option<&Rule> {
-        let fits = |(pattern, _): &&(ChannelPattern, Rule)| pattern.matches(channel.as_str());
-        self.rules.iter().find(fits).map(|(_, rule)| rule)
+impl Rules {
+    fn new<'a>(routes: impl Iterator<Item = (&'a Template, &'a config::Generations)>) -> Self {
+        let rule = |(channel, settings): (&Template, &config::Generations)| {
+            let terminal_events = settings.terminal_events.clone();
+            let drops = settings.duplicate_terminal == DuplicateTerminal::Drop;
+            (ChannelPattern::of(channel), Rule { terminal_events, drops })
+        };
+        let by_channel: Vec<_> = routes.map(rule).collect();
+        let own = ["cancelled", "error", "processing_started"].map(str::to_owned);
+        let theirs = by_channel.iter().flat_map(|(_, rule)| rule.terminal_events.iter().cloned());
+        let mut names: Vec<_> = own.into_iter().chain(theirs).collect();
+        names.sort();
+        names.dedup();
+        Self { by_channel, names }
     }
 
+    fn of(&self, channel: &ChannelName) -> Option<&Rule> {
+        let fits = |(pattern, _): &&(ChannelPattern, Rule)| pattern.matches(channel.as_str());
+        self.by_channel.iter().find(fits).map(|(_, rule)| rule)
+    }
+}
+
+impl Inner {
     fn task_ends(&self, channel: &ChannelName, task_id: &str, position: Option<Position>) -> bool {
         let (now, task) = (Instant::now(), self.hash(channel, task_id));
         let mut state = self.lock();

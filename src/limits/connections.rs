@@ -11,10 +11,10 @@ pub struct ConnectionCounts(Arc<Counts>);
 
 #[derive(Debug)]
 struct Counts {
-    max: usize,
+    max: AtomicUsize,
     open: AtomicUsize,
     /// 0 = not limited.
-    max_per_ip: usize,
+    max_per_ip: AtomicUsize,
     /// Never holds a 0. Locked for one lookup at a time.
     by_ip: Mutex<HashMap<IpAddr, usize>>,
 }
@@ -32,17 +32,28 @@ pub struct IpPermit {
 
 impl ConnectionCounts {
     pub fn new(max: usize, max_per_ip: usize) -> Self {
-        let (open, by_ip) = (AtomicUsize::new(0), Mutex::default());
-        Self(Arc::new(Counts { max, open, max_per_ip, by_ip }))
+        Self(Arc::new(Counts {
+            max: AtomicUsize::new(max),
+            open: AtomicUsize::new(0),
+            max_per_ip: AtomicUsize::new(max_per_ip),
+            by_ip: Mutex::default(),
+        }))
+    }
+
+    /// Other limits from now on; who is in stays.
+    pub fn set_limits(&self, max: usize, max_per_ip: usize) {
+        self.0.max.store(max, Ordering::Relaxed);
+        self.0.max_per_ip.store(max_per_ip, Ordering::Relaxed);
     }
 
     /// `None` = the process is full.
     pub fn enter(&self) -> Option<ConnectionPermit> {
         let counts = &self.0;
+        let max = counts.max.load(Ordering::Relaxed);
         counts
             .open
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| {
-                (open < counts.max).then_some(open + 1)
+                (open < max).then_some(open + 1)
             })
             .ok()
             .map(|_| ConnectionPermit(Arc::clone(counts)))
@@ -51,9 +62,10 @@ impl ConnectionCounts {
     /// `None` = `ip` has as many as it may.
     pub fn enter_ip(&self, ip: IpAddr) -> Option<IpPermit> {
         let counts = &self.0;
+        let max = counts.max_per_ip.load(Ordering::Relaxed);
         let mut by_ip = counts.lock();
         let open = by_ip.entry(ip).or_default();
-        if counts.max_per_ip > 0 && *open >= counts.max_per_ip {
+        if max > 0 && *open >= max {
             return None;
         }
         *open += 1;
@@ -104,5 +116,19 @@ mod tests {
         drop(of_a);
         assert!(counts.enter_ip(a).is_some());
         assert!(counts.0.lock().is_empty());
+    }
+
+    #[test]
+    fn other_limits_leave_in_who_is_in() {
+        let counts = ConnectionCounts::new(1, 1);
+        let ip = "10.0.0.1".parse().unwrap();
+        let held = (counts.enter().unwrap(), counts.enter_ip(ip).unwrap());
+        counts.set_limits(2, 0);
+        let more = (counts.enter().unwrap(), counts.enter_ip(ip).unwrap());
+        counts.set_limits(1, 1);
+        drop(more);
+        assert!(counts.enter().is_none() && counts.enter_ip(ip).is_none());
+        drop(held);
+        assert!(counts.enter().is_some() && counts.enter_ip(ip).is_some());
     }
 }

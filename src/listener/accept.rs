@@ -1,29 +1,26 @@
 //! The accept loop, and the thread's end.
 
-use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::LocalSet;
 
+use super::Terms;
 use super::http::{Connection, Front};
 use crate::broker::{Broker, Publisher, Seat};
-use crate::config;
 use crate::control;
 use crate::generations::Generations;
-use crate::handshake::Handshake;
 use crate::limits::{ConnectionCounts, LeaseSet, LimitName, SharedLimits};
 use crate::presence::PresenceStore;
-use crate::proxy::Proxy;
 use crate::session::{self, Attached, Permits, Presence, Roster, Services};
 use crate::shutdown::Shutdown;
 use crate::telemetry;
-use crate::tokens::Authenticator;
-use crate::upstream::{Upstreams, UpstreamsShared};
 
 /// After an accept that failed (no file descriptors, for example).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -36,23 +33,16 @@ pub struct Worker {
     /// It does what one thread of a node is enough for.
     pub is_first: bool,
     pub listener: std::net::TcpListener,
-    pub server: config::Server,
-    pub proxy: config::Proxy,
-    pub routes: Vec<Arc<config::Route>>,
-    pub upstream_kinds: Arc<BTreeMap<String, Arc<config::Upstream>>>,
-    pub handshake: Arc<Handshake>,
-    pub authenticator: Authenticator,
+    pub terms: watch::Receiver<Arc<Terms>>,
     pub seat: Seat,
     pub orders: control::Seat,
     pub publisher: Publisher,
-    pub upstreams: UpstreamsShared,
     pub generations: Generations,
     pub control: control::Control,
     pub limits: SharedLimits,
     pub presence: PresenceStore,
     pub counts: ConnectionCounts,
     pub shutdown: Shutdown,
-    pub stop: config::Shutdown,
 }
 
 impl Worker {
@@ -65,17 +55,17 @@ impl Worker {
     async fn serve(self) -> std::io::Result<()> {
         let shutdown = self.shutdown.clone();
         let drain_waits_for_it = shutdown.track();
-        let stop = self.stop.clone();
         let listener = TcpListener::from_std(self.listener.try_clone()?)?;
         let counts = self.counts.clone();
-        let (is_first, routes) = (self.is_first, self.routes.clone());
+        let (is_first, terms) = (self.is_first, self.terms.clone());
         let (front, orders) = self.front()?;
+        tokio::task::spawn_local(follow(Rc::clone(&front), terms));
         let services = Rc::clone(&front.services);
         let sweeping = Rc::clone(&services);
         tokio::task::spawn_local(async move { sweeping.roster.sweep().await });
         tokio::task::spawn_local(Rc::clone(&services.leases).run());
         if is_first {
-            tokio::task::spawn_local(session::take_over(Rc::clone(&services), routes));
+            tokio::task::spawn_local(session::take_over(Rc::clone(&services)));
         }
         tokio::task::spawn_local(session::take_orders(Rc::clone(&services), orders));
         let announcing = Rc::clone(&services);
@@ -84,8 +74,10 @@ impl Worker {
             () = accept_all(&listener, &front, &counts) => {}
             () = shutdown.draining() => {}
         }
+        accept_rest(&listener, &front, &counts);
         drop(listener);
         drop(front);
+        let stop = services.terms().stop;
         tokio::select! {
             () = services.roster.drain(&stop) => {}
             () = shutdown.killed() => {}
@@ -100,43 +92,36 @@ impl Worker {
     fn front(self) -> std::io::Result<(Rc<Front>, control::Seat)> {
         let (broker, deliveries) = Broker::take(self.seat);
         tokio::task::spawn_local(deliveries);
-        let finest = self
-            .routes
-            .iter()
-            .flat_map(|route| {
-                let heartbeat = [route.idle_ping, route.pong_timeout];
-                heartbeat.into_iter().chain(route.max_session).chain(route.expiry_notice)
-            })
-            .min()
-            .unwrap_or(Duration::from_secs(1));
+        let terms = Arc::clone(&self.terms.borrow());
         let services = Services {
             broker,
             history: self.publisher.history(),
             presence: Presence::new(self.presence, self.publisher.clone()),
             publisher: self.publisher,
-            upstreams: Upstreams::new(&self.upstreams),
             generations: self.generations,
             control: self.control,
             attached: Attached::default(),
             watches: Cell::new(0),
             leases: LeaseSet::new(self.limits.clone()),
             limits: self.limits,
-            authenticator: self.authenticator,
-            roster: Roster::new(finest),
+            roster: Roster::new(&terms.routes),
             shutdown: self.shutdown,
-            stop: self.stop,
+            terms: RefCell::new(Rc::new(terms.of_thread(None))),
             started: Instant::now(),
         };
-        let proxy = Proxy::new(&self.proxy).map_err(std::io::Error::other)?;
-        let front = Front::new(
-            self.server,
-            self.handshake,
-            proxy,
-            self.counts,
-            self.upstream_kinds,
-            Rc::new(services),
-        );
+        let front =
+            Front::new(terms, self.counts, Rc::new(services)).map_err(std::io::Error::other)?;
         Ok((Rc::new(front), self.orders))
+    }
+}
+
+/// Serves by the newest terms, until the gateway ends.
+async fn follow(front: Rc<Front>, mut terms: watch::Receiver<Arc<Terms>>) {
+    while terms.changed().await.is_ok() {
+        let new = Arc::clone(&terms.borrow_and_update());
+        if let Err(why) = front.adopt(new).await {
+            telemetry::reload::thread_failed(&why);
+        }
     }
 }
 
@@ -149,6 +134,13 @@ async fn accept_all(listener: &TcpListener, front: &Rc<Front>, counts: &Connecti
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
+    }
+}
+
+/// Whose connections are waiting already: with the socket they would be reset.
+fn accept_rest(listener: &TcpListener, front: &Rc<Front>, counts: &ConnectionCounts) {
+    while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {
+        accept(stream, peer, front, counts);
     }
 }
 

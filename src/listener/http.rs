@@ -2,7 +2,6 @@
 //! proxy; an upgrade ends the phase.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
@@ -19,24 +18,28 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 
-use super::fixed;
+use super::{Terms, fixed};
 use crate::config;
-use crate::handshake::{Admission, Found, Handshake, Rejection, json_error, upgrade};
+use crate::handshake::{Admission, Found, Rejection, json_error, upgrade};
 use crate::limits::{ConnectionCounts, IpPermit, Lease, Leased, LimitName, Places};
 use crate::protocol::{ClientAddress, CloseReason, Params, Timestamp};
 use crate::proxy::{Proxy, ProxyBody};
-use crate::session::{self, Client, Permits, Services, Upstream};
+use crate::session::{self, Client, Permits, Services};
 use crate::socket::ByteStream;
 use crate::telemetry;
 
 /// What the HTTP phase of this thread's connections needs.
 pub(super) struct Front {
-    server: config::Server,
-    handshake: Arc<Handshake>,
-    proxy: Proxy,
+    /// Each request is answered by those that it met.
+    face: RefCell<Rc<Face>>,
     counts: ConnectionCounts,
-    upstream_kinds: Arc<BTreeMap<String, Arc<config::Upstream>>>,
     pub services: Rc<Services>,
+}
+
+/// What a reload replaces.
+struct Face {
+    terms: Arc<Terms>,
+    proxy: Proxy,
 }
 
 /// One accepted connection.
@@ -63,20 +66,42 @@ struct Phase {
 }
 
 impl Front {
+    /// `Err` = the proxy's upstream cannot be spoken to.
     pub fn new(
-        server: config::Server,
-        handshake: Arc<Handshake>,
-        proxy: Proxy,
+        terms: Arc<Terms>,
         counts: ConnectionCounts,
-        upstream_kinds: Arc<BTreeMap<String, Arc<config::Upstream>>>,
         services: Rc<Services>,
-    ) -> Self {
-        Self { server, handshake, proxy, counts, upstream_kinds, services }
+    ) -> Result<Self, String> {
+        let proxy = Proxy::new(&terms.proxy)?;
+        Ok(Self { face: RefCell::new(Rc::new(Face { terms, proxy })), counts, services })
+    }
+
+    /// From now on by these terms; also for those who are connected, where they can follow.
+    pub async fn adopt(&self, terms: Arc<Terms>) -> Result<(), String> {
+        let before = self.face();
+        let proxy = match before.terms.proxy == terms.proxy {
+            true => before.proxy.clone(),
+            false => Proxy::new(&terms.proxy)?,
+        };
+        self.face.replace(Rc::new(Face { terms: Arc::clone(&terms), proxy }));
+        let of_thread = terms.of_thread(Some(&self.services.terms()));
+        self.services.adopt(of_thread).await;
+        Ok(())
+    }
+
+    fn face(&self) -> Rc<Face> {
+        Rc::clone(&self.face.borrow())
     }
 
     /// Whether `peer` is a proxy whose forwarding headers count.
     pub fn is_trusted(&self, peer: IpAddr) -> bool {
-        self.server.trusted_proxies.iter().any(|network| network.contains(&peer))
+        self.face
+            .borrow()
+            .terms
+            .server
+            .trusted_proxies
+            .iter()
+            .any(|network| network.contains(&peer))
     }
 
     /// Serves requests until the connection ends or is upgraded; then its session begins.
@@ -119,10 +144,11 @@ impl Front {
             // Boxed, since polling the connection by hand needs it to be `Unpin`.
             Box::pin(async move { Ok::<_, Infallible>(front.answer(&phase, request).await) })
         });
+        let face = self.face();
         let mut http = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(self.server.header_timeout)
-            .max_buf_size(self.server.max_header_bytes)
+            .header_read_timeout(face.terms.server.header_timeout)
+            .max_buf_size(face.terms.server.max_header_bytes)
             .serve_connection(TokioIo::new(stream), service);
         let _drain_waits_for_it = self.services.shutdown.track();
         let mut draining = pin!(self.services.shutdown.draining());
@@ -144,14 +170,17 @@ impl Front {
     }
 
     async fn answer(&self, phase: &Phase, request: Request<Incoming>) -> Response<ProxyBody> {
+        let face = self.face();
+        let Face { terms, proxy } = &*face;
         let address = ClientAddress::resolve(
             phase.peer.ip(),
             request.headers(),
-            &self.server.trusted_proxies,
+            &terms.server.trusted_proxies,
         );
-        match self.handshake.route(request.uri().path()) {
+        match terms.handshake.route(request.uri().path()) {
             Some(Found::Route(route, params)) => {
-                return whole(self.handshake(phase, address, (&route, params), &request).await);
+                let routed = (&route, params);
+                return whole(self.handshake(phase, terms, address, routed, &request).await);
             }
             Some(Found::Reply(reply)) if upgrade::is_asked(request.headers()) => {
                 return whole(self.tell(phase, address, &reply, &request));
@@ -170,16 +199,17 @@ impl Front {
         if phase.over_ip_limit {
             return whole(Rejection::connections_per_ip().to_http());
         }
-        if self.handshake.issues_at(request.uri().path()) {
-            return whole(self.handshake.issue(request).await);
+        if terms.handshake.issues_at(request.uri().path()) {
+            return whole(terms.handshake.issue(request).await);
         }
-        self.proxy.forward(request, address).await
+        proxy.forward(request, address).await
     }
 
     /// Decides about a WebSocket of `route`.
     async fn handshake(
         &self,
         phase: &Phase,
+        terms: &Terms,
         address: ClientAddress,
         (route, params): (&Arc<config::Route>, Params),
         request: &Request<Incoming>,
@@ -191,7 +221,7 @@ impl Front {
         let started = Instant::now();
         let verdict = match self.enter_ip(phase, address.ip) {
             Ok(ip) => {
-                let admitted = self.handshake.admit(Arc::clone(route), params, request).await;
+                let admitted = terms.handshake.admit(Arc::clone(route), params, request).await;
                 admitted.map(|admission| (admission, ip))
             }
             Err(rejection) => Err(rejection),
@@ -285,15 +315,9 @@ impl Front {
     }
 
     fn client(&self, admission: Admission) -> Client {
-        let kind = admission
-            .route
-            .upstream
-            .as_ref()
-            .and_then(|name| self.upstream_kinds.get(name))
-            .map(|upstream| &upstream.kind);
         Client {
-            upstream: Upstream::of(kind),
-            route: admission.route,
+            upstream: self.services.terms().upstream(&admission.route),
+            route: RefCell::new(admission.route),
             params: admission.params,
             channel: admission.channel,
             identity: RefCell::new(admission.identity),

@@ -7,5 +7,7 @@
 mod accept;
 mod fixed;
 mod http;
+mod terms;
 
 pub use accept::Worker;
+pub use terms::Terms;

@@ -15,6 +15,7 @@ use redis::{Client, Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisR
 use redis::{ScriptInvocation, ServerErrorKind};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::open::{COMMAND_DEADLINE, PING_DEADLINE, PING_INTERVAL, client, connect};
 use super::{Backoff, RedisFailure};
@@ -22,10 +23,11 @@ use crate::config::RedisUrl;
 use crate::shutdown::Shutdown;
 use crate::telemetry::engine as facts;
 
-/// A supervised connection for commands; clones share it, from any thread.
+/// A supervised connection for commands; clones share it, from any thread. It ends with the last of them.
 #[derive(Clone)]
 pub struct Commands {
     shared: Arc<Shared>,
+    _supervised: Arc<DropGuard>,
 }
 
 struct Shared {
@@ -60,14 +62,17 @@ impl Commands {
         });
         let mut supervisor = Supervisor { client, shared: shared.clone() };
         let shutdown = shutdown.clone();
+        let wanted = CancellationToken::new();
+        let supervised = Arc::new(wanted.clone().drop_guard());
         tokio::spawn(async move {
             tokio::select! {
                 () = shutdown.killed() => {}
+                () = wanted.cancelled() => {}
                 () = supervisor.run() => {}
             }
             supervisor.shared.set(None);
         });
-        Ok(Self { shared })
+        Ok(Self { shared, _supervised: supervised })
     }
 
     /// One command, one answer, within two seconds.

@@ -76,7 +76,8 @@ fn size(message: &SocketMessage) -> usize {
 impl Session {
     /// Opens the upstream's socket, or closes the client's.
     pub(super) async fn open_bridge(self: &Rc<Self>) {
-        let Client { route, params, channel, identity, connection_id, trace, .. } = &self.client;
+        let route = self.client.route();
+        let Client { params, channel, identity, connection_id, trace, .. } = &self.client;
         let Some(upstream) = route.upstream.as_deref() else { return };
         let identity = identity.borrow().clone();
         let opening = Opening {
@@ -88,7 +89,8 @@ impl Session {
             trace,
             max_message_bytes: route.max_message_bytes,
         };
-        match self.services.upstreams.open_socket(upstream, &opening).await {
+        let terms = self.services.terms();
+        match terms.upstreams.open_socket(upstream, &opening).await {
             Ok(opened) => {
                 let bridge = Rc::new(Bridge {
                     queue: RefCell::default(),
@@ -143,7 +145,7 @@ impl Session {
                 if !bridge.is_full() {
                     self.socket.pause_reading(false);
                 }
-                let json = self.client.route.protocol == Protocol::Json;
+                let json = self.client.route.borrow().protocol == Protocol::Json;
                 if json && !self.user_may_send(None).await {
                     continue;
                 }

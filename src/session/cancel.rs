@@ -61,7 +61,7 @@ impl Session {
     /// Asks the other nodes, where one of them is known to look after the task. Its word is kept for a
     /// node that has just taken it over, or did not hear the order.
     async fn cancel_elsewhere(self: Rc<Self>, task: Task) {
-        let ttl = self.client.route.generations.max_duration;
+        let ttl = self.client.route.borrow().generations.max_duration;
         match self.services.generations.ledger.request_cancel(&task, ttl).await {
             Ok(true) => {
                 let Task { channel, id } = task;

@@ -69,7 +69,7 @@ impl Session {
         if left.is_zero() {
             return self.socket.close(CloseReason::Unauthenticated);
         }
-        let is_near = self.client.route.expiry_notice.is_some_and(|notice| left <= notice);
+        let is_near = self.client.route.borrow().expiry_notice.is_some_and(|notice| left <= notice);
         if is_near && self.notice_due.replace(false) && self.socket.is_open() {
             let seconds = whole_seconds(left);
             telemetry::credentials::notice_sent(self.client.connection_id, seconds);
@@ -82,7 +82,7 @@ impl Session {
         let expires_at = self.client.identity.borrow().expires_at.map(Duration::from_secs);
         let by_credentials = expires_at.map(|expires_at| expires_at.saturating_sub(unix_now));
         let elapsed = now.duration_since(self.services.started);
-        let max_session = self.client.route.max_session;
+        let max_session = self.client.route.borrow().max_session;
         let by_session = max_session.map(|max| (self.renewed.get() + max).saturating_sub(elapsed));
         by_credentials.into_iter().chain(by_session).min()
     }
@@ -116,9 +116,11 @@ impl Session {
     /// Whom the new credentials name: the same user, in the same channel.
     async fn identify(&self, renewal: Renewal) -> Result<Identity, Refusal> {
         let client = &self.client;
-        let takes = |sources: &[AuthSource]| client.route.auth.iter().any(|s| sources.contains(s));
+        let takes =
+            |sources: &[AuthSource]| client.route.borrow().auth.iter().any(|s| sources.contains(s));
         let user_id = self.user_id().ok_or(Refusal::Anonymous)?;
-        let authenticator = &self.services.authenticator;
+        let terms = self.services.terms();
+        let authenticator = &terms.authenticator;
         let identity = match renewal {
             Renewal::ConnectionToken(token) if takes(&[AuthSource::ConnectionToken]) => {
                 let place = Place { params: &client.params, origin: client.origin };

@@ -50,8 +50,9 @@ impl Session {
         let Some(run) = self.services.generations.running.begin(task) else {
             return reply.give_up();
         };
-        let upstream = self.client.route.upstream.as_deref().unwrap_or_default();
-        let attached = self.services.upstreams.cancels_on_disconnect(upstream);
+        let route = self.client.route();
+        let upstream = route.upstream.as_deref().unwrap_or_default();
+        let attached = self.services.terms().upstreams.cancels_on_disconnect(upstream);
         if attached {
             self.attach(&run);
         }
@@ -60,8 +61,8 @@ impl Session {
             voice: Voice::new(&self.services.publisher, run.task()),
             history: self.services.history.clone(),
             shutdown: self.services.shutdown.clone(),
-            stops_after: self.services.stop.last_words_after(),
-            route: Arc::clone(&self.client.route),
+            stops_after: self.services.terms().stop.last_words_after(),
+            route,
             route_facts: Arc::clone(&self.route_facts),
             entry: self.services.generations.ledger.enter(run.task(), facts),
             run,

@@ -106,7 +106,7 @@ impl Session {
 
     /// Checks that need nothing but this connection.
     fn may_send(&self, message: &str, id: Option<&str>) -> bool {
-        let limit = self.client.route.max_message_chars;
+        let limit = self.client.route.borrow().max_message_chars;
         if self.client.upstream == Upstream::None {
             let text = "this route takes no messages";
             self.refuse(&ErrorEvent::new(ErrorCode::Forbidden, text).id(id));
@@ -135,7 +135,7 @@ impl Session {
     }
 
     fn take_message_token(&self) -> Verdict {
-        match self.client.route.limits.messages_per_connection {
+        match self.client.route.borrow().limits.messages_per_connection {
             None => Verdict::Allowed,
             Some(rate) => self.take(&self.message_bucket, rate),
         }

@@ -19,6 +19,7 @@ mod resume;
 mod resume_model;
 mod roster;
 mod takeover;
+mod terms;
 mod voice;
 mod watch;
 
@@ -27,6 +28,7 @@ pub use orders::take_orders;
 pub use presence::Presence;
 pub use roster::Roster;
 pub use takeover::take_over;
+pub use terms::Terms;
 
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
@@ -49,8 +51,7 @@ use crate::protocol::{
 use crate::shutdown::Shutdown;
 use crate::socket::{ByteStream, Ended, Event, Socket};
 use crate::telemetry::route::RouteFacts;
-use crate::tokens::{Authenticator, Identity};
-use crate::upstream::Upstreams;
+use crate::tokens::Identity;
 use bridge::Bridge;
 use messages::Inbox;
 
@@ -67,19 +68,17 @@ pub struct Services {
     pub broker: Rc<Broker>,
     pub publisher: Publisher,
     pub history: History,
-    pub upstreams: Upstreams,
     pub generations: Generations,
     pub control: Control,
     pub attached: Attached,
     /// Generations of workers that this thread looks after.
     pub watches: Cell<usize>,
     pub limits: SharedLimits,
-    pub authenticator: Authenticator,
     pub leases: Rc<LeaseSet>,
     pub presence: Presence,
     pub roster: Roster,
     pub shutdown: Shutdown,
-    pub stop: config::Shutdown,
+    pub terms: RefCell<Rc<Terms>>,
     /// The zero of this thread's clock.
     pub started: Instant,
 }
@@ -118,7 +117,8 @@ impl Services {
 
 /// Who and what a connection is; the handshake's result.
 pub struct Client {
-    pub route: Arc<Route>,
+    /// A reload replaces it by one that differs in what an open connection can follow.
+    pub route: RefCell<Arc<Route>>,
     /// What kind the route's upstream is of.
     pub upstream: Upstream,
     pub params: Arc<Params>,
@@ -129,6 +129,13 @@ pub struct Client {
     /// Of the page that connected; `None` = its handshake named none.
     pub origin: Option<OriginTag>,
     pub trace: TraceContext,
+}
+
+impl Client {
+    /// As it is now, for what takes a while.
+    pub fn route(&self) -> Arc<Route> {
+        Arc::clone(&self.route.borrow())
+    }
 }
 
 /// What a client brings besides: used once, when its session opens.
@@ -209,7 +216,7 @@ pub async fn open(
     permits: Permits,
 ) {
     let Arrival { mut early, resume } = arrival;
-    let route = Arc::clone(&client.route);
+    let route = client.route();
     let socket = Rc::new(Socket::new(stream, route.max_message_bytes, route.send_queue));
     let session = Rc::new(Session {
         socket: Rc::clone(&socket),
@@ -243,6 +250,10 @@ pub async fn open(
             session.enter_channel();
         }
         Err(_) => socket.close(CloseReason::Overloaded),
+    }
+    // Its admission may be older than the last reload.
+    if !session.follows() {
+        session.send_away(Duration::ZERO);
     }
     socket.feed(&mut early, &mut |event| session.on_event(event));
     // A task of its own, so that nothing of the opening stays in memory with it.
@@ -305,11 +316,11 @@ impl Drop for Drive {
 impl Session {
     fn on_event(self: &Rc<Self>, event: Event<'_>) {
         match event {
-            Event::Text(text) => match self.client.route.protocol {
+            Event::Text(text) => match self.client.route.borrow().protocol {
                 Protocol::Json => self.on_json(text),
                 Protocol::Raw => self.on_raw_text(text),
             },
-            Event::Binary(bytes) => match self.client.route.binary {
+            Event::Binary(bytes) => match self.client.route.borrow().binary {
                 Binary::Reject => self.socket.close(CloseReason::BinaryRefused),
                 Binary::Relay => self.on_raw_binary(bytes),
             },
@@ -329,7 +340,7 @@ impl Session {
             return;
         }
         let elapsed = now.duration_since(self.services.started);
-        let route = &self.client.route;
+        let route = self.client.route.borrow();
         if self.socket.take_activity() {
             self.last_seen.set(elapsed);
             self.pinged.set(None);
@@ -345,7 +356,7 @@ impl Session {
 
     /// Sends an event of the gateway's own, to this connection alone.
     fn say(&self, json: &str) {
-        if self.client.route.timestamps {
+        if self.client.route.borrow().timestamps {
             self.socket.send_text(&Timestamp::now().stamp(json));
         } else {
             self.socket.send_text(json);

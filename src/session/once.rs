@@ -18,21 +18,22 @@ impl Session {
         message: &Queued,
         upstream: &str,
     ) -> Result<Option<Claim>, Answered> {
-        let ttl = self.client.route.generations.dedup_ttl;
+        let ttl = self.client.route.borrow().generations.dedup_ttl;
         let Some(id) = message.id.as_deref().filter(|_| !ttl.is_zero()) else { return Ok(None) };
         let user = self.user_id();
         let sender = match &user {
             Some(user) => Sender::User(user),
             None => Sender::Connection(self.client.connection_id),
         };
-        let key = MessageKey::new(self.client.route.path.as_str(), sender, id);
-        let longest = self.services.upstreams.relay_timeout(upstream);
+        let key = MessageKey::new(self.client.route.borrow().path.as_str(), sender, id);
+        let terms = self.services.terms();
+        let longest = terms.upstreams.relay_timeout(upstream);
         let wanted = || self.socket.is_open();
         match self.services.generations.once.turn(key, longest, ttl, wanted).await {
             Ok(Turn::First(claim)) => return Ok(Some(claim)),
             Ok(Turn::Repeat { task_id }) => {
                 self.route_facts.duplicate_caught();
-                let event = self.services.upstreams.queued_event(upstream, &self.client.channel);
+                let event = terms.upstreams.queued_event(upstream, &self.client.channel);
                 self.say(&task_queued_before(event, &task_id, id));
             }
             Err(NoTurn::EngineDown) => {

@@ -17,7 +17,7 @@ const GIVE_BACK_TIMEOUT: Duration = Duration::from_secs(1);
 impl Session {
     /// A place, until it is dropped; none where the route has no limit, or for anonymous clients.
     pub(super) async fn place(&self, id: Option<&str>) -> Result<Option<Lease>, Answered> {
-        let route = &self.client.route;
+        let route = self.client.route();
         let Some(max) = route.limits.generations_per_user else { return Ok(None) };
         let Some(user) = self.user_id() else { return Ok(None) };
         let user = user.to_string();

@@ -72,7 +72,7 @@ impl Session {
     /// Its channel's subscription is confirmed, and `connected` is said where the route says it.
     pub(super) fn enter_channel(&self) {
         let client = &self.client;
-        if client.route.presence == config::Presence::Off || !self.socket.is_open() {
+        if client.route.borrow().presence == config::Presence::Off || !self.socket.is_open() {
             return;
         }
         let identity = client.identity.borrow();
@@ -82,13 +82,13 @@ impl Session {
             user_id: identity.user_id.clone(),
             username: identity.username.clone(),
             connected_at: connected_at.as_secs(),
-            events: client.route.presence == config::Presence::Events,
+            events: client.route.borrow().presence == config::Presence::Events,
         };
         self.services.presence.members.enter(&client.channel, member);
     }
 
     pub(super) fn leave_channel(&self) {
-        if self.client.route.presence != config::Presence::Off {
+        if self.client.route.borrow().presence != config::Presence::Off {
             self.services.presence.members.leave(self.client.connection_id);
         }
     }

@@ -24,7 +24,8 @@ impl Session {
     }
 
     async fn relay(self: &Rc<Self>, queued: Queued) {
-        let Some(upstream) = self.client.route.upstream.as_deref() else { return };
+        let route = self.client.route();
+        let Some(upstream) = route.upstream.as_deref() else { return };
         let Ok(claim) = self.turn(&queued, upstream).await else { return };
         let task_id = self.relay_now(queued, upstream).await;
         if let Some(claim) = claim {
@@ -47,7 +48,8 @@ impl Session {
         // A worker may be faster than the upstream's answer, and latecomers are to see it all.
         let (history, channel) = (&self.services.history, &self.client.channel);
         let begins = history.generation_begins(channel, &message.task_id);
-        let relayed = self.services.upstreams.relay(upstream, &message);
+        let terms = self.services.terms();
+        let relayed = terms.upstreams.relay(upstream, &message);
         let (_or_they_see_less, relayed) = tokio::join!(begins, relayed);
         let began = |taken: &Taken| {
             taken.task_id == message.task_id && !matches!(taken.reply, TakenReply::None)
@@ -64,7 +66,7 @@ impl Session {
                     TakenReply::ByWorker => self.watch(expected, &task_id, place),
                     TakenReply::None => self.give_back(place).await,
                 }
-                let event = self.services.upstreams.queued_event(upstream, &self.client.channel);
+                let event = terms.upstreams.queued_event(upstream, &self.client.channel);
                 self.say(&task_queued(event, &task_id, client_id.as_deref()));
                 self.socket.release();
                 Some(task_id)
@@ -97,7 +99,7 @@ impl Session {
 
     /// The limit that all nodes share. Anonymous clients have only their connection's.
     async fn user_rate(&self) -> Result<Verdict, EngineDown> {
-        let route = &self.client.route;
+        let route = self.client.route();
         let Some(rate) = &route.limits.messages_per_user else { return Ok(Verdict::Allowed) };
         let Some(user) = self.user_id() else { return Ok(Verdict::Allowed) };
         let limit = LimitName::MessagesPerUser;

@@ -27,7 +27,7 @@ const READ_PAUSE: Duration = Duration::from_millis(250);
 impl Session {
     /// Says `connected` and lets the channel's publications go. The socket is held once.
     pub(super) async fn begin(self: &Rc<Self>, point: Option<ResumePoint>) {
-        if self.client.route.protocol == Protocol::Raw {
+        if self.client.route.borrow().protocol == Protocol::Raw {
             return self.socket.release();
         }
         if !self.services.history.keeps(&self.client.channel) {
@@ -125,13 +125,14 @@ impl Session {
         let Page { now, after, publications, complete } = page;
         let end = publications.last().and_then(|last| last.position);
         telemetry::history::replayed(publications.len());
-        let publications = match self.client.route.history.compact {
+        let mode = self.client.route.borrow().history.compact;
+        let publications = match mode {
             Compact::Off => publications,
             Compact::Chunks => compact(publications),
         };
         let frames = joined(&publications);
         // A page that nearly fills the queue would leave no room for what comes live.
-        let room = frames.len() <= self.client.route.send_queue.bytes / 2;
+        let room = frames.len() <= self.client.route.borrow().send_queue.bytes / 2;
         if !frames.is_empty() {
             self.socket.send_page(frames);
         }

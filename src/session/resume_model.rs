@@ -16,7 +16,9 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, DuplexStream};
 use tokio::task::{JoinHandle, LocalSet};
 
-use super::{Arrival, Attached, Client, Permits, Presence, Roster, Services, Upstream, open};
+use super::{
+    Arrival, Attached, Client, Permits, Presence, Roster, Services, Terms, Upstream, open,
+};
 use crate::broker::{Broker, Core, MemoryHistory, Publisher, Rules};
 use crate::config::{Config, Environment};
 use crate::control::{Control, Threads};
@@ -131,17 +133,20 @@ impl World {
             history: publisher.history(),
             presence: Presence::new(PresenceStore::memory(), publisher.clone()),
             publisher,
-            upstreams: Upstreams::new(&upstreams),
             generations: Generations::memory(Running::default(), &config.routes),
             control: Control::memory(Threads::new(1, Arc::new(|_, _| 0)).0),
             attached: Attached::default(),
             watches: Cell::new(0),
             leases: LeaseSet::new(limits.clone()),
             limits,
-            authenticator,
-            roster: Roster::new(Duration::from_secs(1)),
+            roster: Roster::new(&config.routes),
             shutdown,
-            stop: config.shutdown.clone(),
+            terms: RefCell::new(Rc::new(Terms {
+                routes: config.routes.clone(),
+                upstreams: Upstreams::new(&upstreams),
+                authenticator,
+                stop: config.shutdown,
+            })),
             started: Instant::now(),
         };
         Rc::new(Self {
@@ -190,7 +195,7 @@ impl World {
         let id = self.channel.as_str().trim_start_matches("chat_");
         Client {
             params: Arc::new(route.path.matches(&format!("/{id}/")).unwrap()),
-            route,
+            route: RefCell::new(route),
             upstream: Upstream::None,
             channel: self.channel.clone(),
             identity: RefCell::new(Identity::anonymous()),

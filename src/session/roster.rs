@@ -6,6 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Session;
@@ -30,14 +31,19 @@ const MAX_RECONNECT_SPREAD: Duration = Duration::from_secs(5);
 pub struct Roster {
     sessions: RefCell<Vec<Rc<Session>>>,
     cursor: Cell<usize>,
-    tick: Duration,
+    tick: Cell<Duration>,
 }
 
 impl Roster {
-    /// `finest` is the shortest time that a session's timers are set to.
-    pub fn new(finest: Duration) -> Self {
-        let round = (finest / 4).clamp(Duration::from_millis(50), LONGEST_ROUND);
-        Self { sessions: RefCell::default(), cursor: Cell::new(0), tick: round / TICKS_PER_ROUND }
+    /// Of the sessions of these routes.
+    pub fn new(routes: &[Arc<config::Route>]) -> Self {
+        let tick = Cell::new(tick(routes));
+        Self { sessions: RefCell::default(), cursor: Cell::new(0), tick }
+    }
+
+    /// Other routes from now on.
+    pub(super) fn set_routes(&self, routes: &[Arc<config::Route>]) {
+        self.tick.set(tick(routes));
     }
 
     pub fn len(&self) -> usize {
@@ -65,11 +71,9 @@ impl Roster {
 
     /// Runs the timers of this thread's sessions for ever.
     pub async fn sweep(&self) {
-        let mut ticks = tokio::time::interval(self.tick);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let (mut queued, mut reported) = (0, 0);
         loop {
-            ticks.tick().await;
+            tokio::time::sleep(self.tick.get()).await;
             let now = Instant::now();
             let unix_now = unix_now();
             for session in self.next_slice() {
@@ -87,7 +91,7 @@ impl Roster {
 
     /// Shows every session that is here now to `visitor`, some of them twice; others of the thread get
     /// their turn in between.
-    pub(super) async fn visit(&self, mut visitor: impl FnMut(&Session)) {
+    pub(super) async fn visit(&self, mut visitor: impl FnMut(&Rc<Session>)) {
         // From the end to the start: a session that leaves is replaced by the last one, which has been
         // visited, or is still to be.
         let mut end = self.len();
@@ -97,7 +101,7 @@ impl Roster {
                 let sessions = self.sessions.borrow();
                 sessions.get(start..end.min(sessions.len())).unwrap_or_default().to_vec()
             };
-            slice.iter().for_each(|session| visitor(session));
+            slice.iter().for_each(&mut visitor);
             drop(slice);
             end = start;
             tokio::task::yield_now().await;
@@ -117,26 +121,29 @@ impl Roster {
     /// wait for it, at the longest until `drain` is over. Who has not answered the close frame after half
     /// of `grace` is cut. Returns when the last session has ended.
     pub async fn drain(&self, stop: &config::Shutdown) {
-        let drain = stop.drain;
-        let started = Instant::now();
-        let mut waiting = self.open_sessions();
-        let count = waiting.len() as f64;
-        let spread = drain.min(MAX_RECONNECT_SPREAD);
+        let mut departure = Departure::new(self.open_sessions(), stop.drain);
         let mut ticks = tokio::time::interval(DRAIN_TICK);
         while self.len() > 0 {
             ticks.tick().await;
-            if started.elapsed() >= drain + stop.grace / 2 {
+            if departure.started.elapsed() >= stop.drain + stop.grace / 2 {
                 self.sessions.borrow().iter().for_each(|session| session.socket.cut());
-                continue;
-            }
-            let share = started.elapsed().as_secs_f64() / drain.as_secs_f64();
-            if share < 1.0 {
-                let due = (count * share).ceil() as usize;
-                let gone = count as usize - waiting.len();
-                send_some_away(&mut waiting, due.saturating_sub(gone), spread);
-            } else {
+            } else if !departure.goes_on() {
                 // Also those that were only opening when the drain began.
+                let spread = departure.spread;
                 self.open_sessions().iter().for_each(|session| session.send_away(spread));
+            }
+        }
+    }
+
+    /// Sends `leaving` away, evenly spread over this time.
+    pub(super) async fn dismiss(&self, leaving: VecDeque<Rc<Session>>, over: Duration) {
+        let mut departure = Departure::new(leaving, over);
+        let mut ticks = tokio::time::interval(DRAIN_TICK);
+        loop {
+            ticks.tick().await;
+            if !departure.goes_on() {
+                let spread = departure.spread;
+                return departure.waiting.iter().for_each(|session| session.send_away(spread));
             }
         }
     }
@@ -146,25 +153,65 @@ impl Roster {
     }
 }
 
-/// The next `count` of `waiting`; who is relaying goes to the end of the queue.
-fn send_some_away(waiting: &mut VecDeque<Rc<Session>>, mut count: usize, spread: Duration) {
-    for _ in 0..waiting.len() {
-        if count == 0 {
-            return;
+/// A round takes a quarter of the shortest time that a session's timers are set to.
+fn tick(routes: &[Arc<config::Route>]) -> Duration {
+    let times = |route: &Arc<config::Route>| {
+        let heartbeat = [route.idle_ping, route.pong_timeout];
+        heartbeat.into_iter().chain(route.max_session).chain(route.expiry_notice)
+    };
+    let finest = routes.iter().flat_map(times).min().unwrap_or(LONGEST_ROUND);
+    let round = (finest / 4).clamp(Duration::from_millis(50), LONGEST_ROUND);
+    round / TICKS_PER_ROUND
+}
+
+/// Sessions that are sent away, some at each tick.
+struct Departure {
+    waiting: VecDeque<Rc<Session>>,
+    count: usize,
+    started: Instant,
+    over: Duration,
+    /// What each is asked to wait at most before it comes back.
+    spread: Duration,
+}
+
+impl Departure {
+    fn new(waiting: VecDeque<Rc<Session>>, over: Duration) -> Self {
+        let (count, spread) = (waiting.len(), over.min(MAX_RECONNECT_SPREAD));
+        Self { waiting, count, started: Instant::now(), over, spread }
+    }
+
+    /// Sends away who is due; false = the time is over, and with it all patience.
+    fn goes_on(&mut self) -> bool {
+        let share = self.started.elapsed().as_secs_f64() / self.over.as_secs_f64();
+        if share >= 1.0 {
+            return false;
         }
-        let Some(session) = waiting.pop_front() else { return };
-        if session.is_relaying() {
-            waiting.push_back(session);
-        } else {
-            session.send_away(spread);
-            count -= 1;
+        let due = (self.count as f64 * share).ceil() as usize;
+        let gone = self.count - self.waiting.len();
+        self.send_some_away(due.saturating_sub(gone));
+        true
+    }
+
+    /// The next `count`; who is relaying goes to the end of the queue.
+    fn send_some_away(&mut self, mut count: usize) {
+        for _ in 0..self.waiting.len() {
+            if count == 0 {
+                return;
+            }
+            let Some(session) = self.waiting.pop_front() else { return };
+            if session.is_relaying() {
+                self.waiting.push_back(session);
+            } else {
+                session.send_away(self.spread);
+                count -= 1;
+            }
         }
     }
 }
 
 impl Session {
-    fn send_away(&self, spread: Duration) {
-        if self.client.route.protocol == config::Protocol::Json {
+    pub(super) fn send_away(&self, spread: Duration) {
+        if self.client.route.borrow().protocol == config::Protocol::Json {
             let span = spread.as_millis().max(1);
             let wait = uuid::Uuid::new_v4().as_u128() % span;
             self.say(&going_away(wait as u64));

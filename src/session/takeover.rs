@@ -16,7 +16,7 @@ use crate::telemetry::generations::GenerationEnd;
 use crate::telemetry::route::RouteFacts;
 
 /// Looks for them for as long as this node takes clients; one thread of a node is enough.
-pub async fn take_over(services: Rc<Services>, routes: Vec<Arc<Route>>) {
+pub async fn take_over(services: Rc<Services>) {
     let mut ticks = tokio::time::interval(SWEEP);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -29,13 +29,14 @@ pub async fn take_over(services: Rc<Services>, routes: Vec<Arc<Route>>) {
             if some.is_empty() {
                 break;
             }
-            some.into_iter().for_each(|claimed| look_after(&services, &routes, claimed));
+            some.into_iter().for_each(|claimed| look_after(&services, claimed));
         }
     }
 }
 
-fn look_after(services: &Rc<Services>, routes: &[Arc<Route>], claimed: Claimed) {
-    let route = routes.iter().find(|route| route.path.as_str() == claimed.facts.route);
+fn look_after(services: &Rc<Services>, claimed: Claimed) {
+    let terms = services.terms();
+    let route = terms.routes.iter().find(|route| route.path.as_str() == claimed.facts.route);
     let place = place(services, &claimed);
     match route {
         Some(route) if !claimed.facts.streams => go_on(services, route, claimed, place),

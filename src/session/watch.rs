@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::voice::Voice;
-use super::{Services, Session};
+use super::{Services, Session, Terms};
 use crate::broker::{Kept, PublishError};
 use crate::config::Route;
 use crate::generations::{Begun, Entry, Expected, Facts, Run, Task, Tracked};
@@ -30,7 +30,7 @@ impl Session {
             Begun::Over => return,
             Begun::Full => return self.route_facts.not_tracked(),
         };
-        let (services, route) = (&self.services, &self.client.route);
+        let (services, route) = (&self.services, self.client.route());
         let task = Task { channel: self.client.channel.clone(), id: task_id.into() };
         // An upstream that names a task twice means the one that runs.
         let Some(run) = services.generations.running.begin(task) else { return };
@@ -38,12 +38,12 @@ impl Session {
         let entry = services.generations.ledger.enter(run.task(), facts);
         let duration = route.generations.max_duration;
         let running = Running { run, tracked, entry, place };
-        Watch::new(services, route, running, duration).start(true);
+        Watch::new(services, &route, running, duration).start(true);
     }
 
     /// What another node needs to go on with a generation of this client.
     pub(super) fn facts(&self, streams: bool, place: Option<&Lease>) -> Facts {
-        let route = &self.client.route;
+        let route = self.client.route.borrow();
         let user = self.user_id().map(|user| user.to_string());
         let place = user.zip(place.map(|place| place.holder().to_string()));
         let ends_ms = unix_ms(route.generations.max_duration);
@@ -87,6 +87,8 @@ pub(super) struct Running {
 /// Looks after one generation.
 pub(super) struct Watch {
     services: Rc<Services>,
+    /// Of when it began: its task is at an upstream of those.
+    terms: Rc<Terms>,
     route: Arc<Route>,
     route_facts: Arc<RouteFacts>,
     running: Running,
@@ -124,6 +126,7 @@ impl Watch {
             voice: Voice::new(&services.publisher, task),
             _heard_without_clients: services.broker.keep(&task.channel),
             services: Rc::clone(services),
+            terms: services.terms(),
             route_facts: RouteFacts::of(&route.path),
             route: Arc::clone(route),
             running,
@@ -194,7 +197,7 @@ impl Watch {
     fn task_end(&self) -> Option<Pin<Box<dyn Future<Output = TaskEnd> + '_>>> {
         let upstream = self.route.upstream.as_deref().unwrap_or_default();
         let task_id = &self.running.run.task().id;
-        let end = self.services.upstreams.task_end(upstream, task_id)?;
+        let end = self.terms.upstreams.task_end(upstream, task_id)?;
         Some(Box::pin(async move {
             let end = end.await;
             tokio::time::sleep(LAST_WORDS).await;
@@ -240,7 +243,7 @@ impl Watch {
         let upstream = self.route.upstream.as_deref().unwrap_or_default();
         let (told, told_by_queue) = tokio::join!(
             self.services.generations.ledger.tell_worker(task, ttl),
-            self.services.upstreams.tell_cancelled(upstream, &task.id, ttl)
+            self.terms.upstreams.tell_cancelled(upstream, &task.id, ttl)
         );
         if told.is_err() || !told_by_queue {
             telemetry::generations::worker_not_told(&task.id);

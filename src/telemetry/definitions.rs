@@ -11,8 +11,8 @@ use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder, 
 
 use super::{
     admin, channel_layer, connections, control, credentials, delivery, engine, generations,
-    handshake, history, lifecycle, limits, listener, presence, process, proxy, subscription,
-    tokens, upstream,
+    handshake, history, lifecycle, limits, listener, presence, process, proxy, reload,
+    subscription, tokens, upstream,
 };
 
 /// A headline of the reference page, with the metrics under it.
@@ -38,6 +38,7 @@ pub(super) const STAGES: &[Stage] = &[
     ("Server API", admin::METRICS),
     ("Orders between nodes", control::METRICS),
     ("Readiness and shutdown", lifecycle::METRICS),
+    ("Reload", reload::METRICS),
     ("Process", process::METRICS),
 ];
 

@@ -40,6 +40,7 @@ pub mod proxy;
 pub mod recorder;
 #[cfg(test)]
 mod reference;
+pub mod reload;
 pub mod route;
 pub mod subscription;
 #[cfg(test)]

@@ -110,8 +110,10 @@ pub struct Opening<'a> {
 /// What the threads share: in-flight bounds, circuits, metrics handles, queue connections.
 #[derive(Clone)]
 pub struct UpstreamsShared {
-    upstreams: Arc<BTreeMap<String, Shared>>,
+    upstreams: Arc<BTreeMap<String, Arc<Shared>>>,
     tls: Arc<ClientConfig>,
+    /// `tls` knows whom to trust.
+    has_roots: bool,
 }
 
 /// One upstream's part of it.
@@ -146,13 +148,46 @@ impl UpstreamsShared {
         engine: &config::Engine,
         shutdown: &crate::shutdown::Shutdown,
     ) -> Result<Self, String> {
+        Self::build(upstreams, engine, shutdown, None)
+    }
+
+    /// What the settings have come to: upstreams that are as before go on with their bounds, circuits and
+    /// connections. The others begin anew; what is under way at the old ones is finished there.
+    pub fn renewed(
+        &self,
+        upstreams: &BTreeMap<String, Arc<config::Upstream>>,
+        engine: &config::Engine,
+        shutdown: &crate::shutdown::Shutdown,
+    ) -> Result<Self, String> {
+        Self::build(upstreams, engine, shutdown, Some(self))
+    }
+
+    fn build(
+        upstreams: &BTreeMap<String, Arc<config::Upstream>>,
+        engine: &config::Engine,
+        shutdown: &crate::shutdown::Shutdown,
+        before: Option<&Self>,
+    ) -> Result<Self, String> {
         let secured = upstreams.values().find(|upstream| is_secured(&upstream.kind));
-        let tls = connector::tls(secured.is_some()).map_err(|error| {
-            let name = secured.map_or("", |upstream| &upstream.name);
-            format!("upstream.{name}: {error}")
-        })?;
+        let (tls, has_roots) = match before {
+            Some(before) if before.has_roots || secured.is_none() => {
+                (Arc::clone(&before.tls), before.has_roots)
+            }
+            _ => {
+                let tls = connector::tls(secured.is_some()).map_err(|error| {
+                    let name = secured.map_or("", |upstream| &upstream.name);
+                    format!("upstream.{name}: {error}")
+                })?;
+                (tls, secured.is_some())
+            }
+        };
         let mut shared = BTreeMap::new();
         for (name, config) in upstreams {
+            let same = before.and_then(|before| before.upstreams.get(name));
+            if let Some(same) = same.filter(|same| same.config == *config) {
+                shared.insert(name.clone(), Arc::clone(same));
+                continue;
+            }
             let link = match &config.kind {
                 UpstreamKind::RedisStream(queue) | UpstreamKind::RedisList(queue) => {
                     Queue::start(&queue.redis_url, name, engine, shutdown).map(Link::Queue)
@@ -164,9 +199,10 @@ impl UpstreamsShared {
             };
             let link = link.map_err(|error| format!("upstream.{name}: {error}"))?;
             let config = Arc::clone(config);
-            shared.insert(name.clone(), Shared { gate: Gate::new(&config), config, link });
+            let upstream = Shared { gate: Gate::new(&config), config, link };
+            shared.insert(name.clone(), Arc::new(upstream));
         }
-        Ok(Self { upstreams: Arc::new(shared), tls })
+        Ok(Self { upstreams: Arc::new(shared), tls, has_roots })
     }
 
     /// Whether every queue's Redis can be reached.
@@ -196,7 +232,23 @@ pub struct Upstreams {
 impl Upstreams {
     /// Called once on each worker thread, inside its runtime.
     pub fn new(shared: &UpstreamsShared) -> Self {
-        let client = |(name, upstream): (&String, &Shared)| {
+        Self::build(shared, None)
+    }
+
+    /// The same of other settings, on the same thread: connections to what is as before are kept.
+    pub fn renewed(&self, shared: &UpstreamsShared) -> Self {
+        Self::build(shared, Some(self))
+    }
+
+    fn build(shared: &UpstreamsShared, before: Option<&Self>) -> Self {
+        let client = |(name, upstream): (&String, &Arc<Shared>)| {
+            let same = before.and_then(|before| {
+                let same = Arc::ptr_eq(before.shared.upstreams.get(name)?, upstream);
+                before.clients.get(name).filter(|_| same)
+            });
+            if let Some(client) = same {
+                return Some((name.clone(), client.clone()));
+            }
             let pooled = match upstream.config.kind {
                 UpstreamKind::Http(_) => true,
                 UpstreamKind::WebSocket(_) => false,
@@ -209,6 +261,11 @@ impl Upstreams {
         };
         let clients = Arc::new(shared.upstreams.iter().filter_map(client).collect());
         Self { shared: shared.clone(), clients }
+    }
+
+    /// `None` = there is none of this name.
+    pub fn kind(&self, name: &str) -> Option<&UpstreamKind> {
+        self.shared.upstreams.get(name).map(|shared| &shared.config.kind)
     }
 
     /// The longest that [`Upstreams::relay`] takes, all attempts together.

@@ -27,6 +27,7 @@ mod redis_tls;
 mod relay_http;
 mod relay_queue;
 mod relay_websocket;
+mod reload;
 mod resume;
 mod rig;
 mod session;

@@ -114,7 +114,7 @@ impl History {
 
     /// What `channel` keeps; `None` = nothing.
     pub(super) fn rule(&self, channel: &ChannelName) -> Option<config::History> {
-        self.rules.of(channel).copied()
+        self.rules.of(channel)
     }
 
     /// Where it is in Redis.

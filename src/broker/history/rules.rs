@@ -1,23 +1,39 @@
 //! Which channels keep a history, by the routes' channel templates.
 
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
 use crate::config;
 use crate::protocol::{ChannelName, ChannelPattern, Template};
 
-/// The first rule whose pattern fits decides.
+/// The first rule whose pattern fits decides. They can be replaced while they are asked.
 #[derive(Debug, Default)]
-pub struct Rules(Vec<(ChannelPattern, config::History)>);
+pub struct Rules(ArcSwap<List>);
+
+type List = Vec<(ChannelPattern, config::History)>;
 
 impl Rules {
     /// From each route's channel and history, in order.
     pub fn new<'a>(routes: impl Iterator<Item = (&'a Template, &'a config::History)>) -> Self {
-        Self(routes.map(|(channel, history)| (ChannelPattern::of(channel), *history)).collect())
+        Self(ArcSwap::from_pointee(list(routes)))
+    }
+
+    /// Takes effect with the next publication; what is kept already stays for as long as it was to.
+    pub fn replace<'a>(&self, routes: impl Iterator<Item = (&'a Template, &'a config::History)>) {
+        self.0.store(Arc::new(list(routes)));
     }
 
     /// `None` = it keeps nothing.
-    pub fn of(&self, channel: &ChannelName) -> Option<&config::History> {
-        let (_, history) = self.0.iter().find(|(pattern, _)| pattern.matches(channel.as_str()))?;
-        (history.size > 0).then_some(history)
+    pub fn of(&self, channel: &ChannelName) -> Option<config::History> {
+        let rules = self.0.load();
+        let (_, history) = rules.iter().find(|(pattern, _)| pattern.matches(channel.as_str()))?;
+        (history.size > 0).then_some(*history)
     }
+}
+
+fn list<'a>(routes: impl Iterator<Item = (&'a Template, &'a config::History)>) -> List {
+    routes.map(|(channel, history)| (ChannelPattern::of(channel), *history)).collect()
 }
 
 #[cfg(test)]
@@ -42,5 +58,7 @@ mod tests {
         assert_eq!(size("chat_1_2"), Some(1));
         assert_eq!(size("x_1"), None);
         assert_eq!(size("chat_1"), Some(2));
+        rules.replace([(&all, &one)].into_iter());
+        assert_eq!(size("x_1"), Some(1));
     }
 }

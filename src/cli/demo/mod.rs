@@ -17,7 +17,7 @@ use self::app::App;
 use self::banner::Banner;
 use super::{Failure, complain, logging, serve};
 use crate::config::{Config, Secret};
-use crate::gateway::{self, Addresses, StartError};
+use crate::gateway::{self, Addresses, Inherited, Process, StartError};
 use crate::protocol::random_hex;
 
 #[derive(Debug, clap::Args)]
@@ -36,7 +36,8 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let config = Config::from_toml(&settings(args, &secrets, &app))
         .map_err(|mistakes| Failure(format!("the demo's own config:\n{mistakes}")))?;
     let _log = logging::start(&config.log)?;
-    let outcome = gateway::run(config, |addresses| introduce(addresses, secrets.api_key))
+    let process = Process { inherited: Inherited::default(), source: None };
+    let outcome = gateway::run(config, process, |addresses| introduce(addresses, secrets.api_key))
         .map_err(|error| Failure(with_advice(&error)))?;
     Ok(serve::exit_code(outcome))
 }

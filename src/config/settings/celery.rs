@@ -6,7 +6,7 @@ use super::RedisUrl;
 use crate::protocol::{ChannelPattern, Template};
 
 /// A Celery application: tasks on its Redis broker.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct CeleryUpstream {
     pub broker_url: RedisUrl,
     /// Begins every key and channel of the broker.
@@ -36,7 +36,7 @@ impl CeleryUpstream {
 pub type Kwargs = Vec<(String, Kwarg)>;
 
 /// What a message becomes.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct CeleryTask {
     pub name: String,
     pub queue: String,
@@ -50,7 +50,7 @@ pub struct CeleryTask {
 }
 
 /// Where a keyword argument comes from.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Kwarg {
     /// A text.
     Text(Template),
@@ -61,7 +61,7 @@ pub enum Kwarg {
     Field(ClientField),
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ClientField {
     pub name: Box<str>,
     pub kind: FieldType,
@@ -90,14 +90,14 @@ pub enum Missing {
 }
 
 /// Celery's result backend, where it is a Redis.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Results {
     pub url: RedisUrl,
     pub keyprefix: String,
 }
 
 /// The ids of a conversation's tasks, in a key of Django's cache.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct CeleryTrack {
     pub key: Template,
     /// From the last task on.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{RedisUrl, Secret};
 
 /// `[engine]`: where tokens, limits and publications live.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Engine {
     pub kind: EngineKind,
     /// Larger publications are refused by the API, and counted and dropped when they come from Redis.
@@ -26,14 +26,14 @@ impl Engine {
     }
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum EngineKind {
     Memory,
     Redis(Box<RedisEngine>),
 }
 
 /// `[engine.redis]`; the URLs of the parts are already resolved to `url` where they are empty.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct RedisEngine {
     /// Commands of the gateway itself; what an upstream without its own `redis_url` uses.
     pub url: RedisUrl,
@@ -48,7 +48,7 @@ pub struct RedisEngine {
 }
 
 /// `[engine.redis.channels]`: the Django Channels layer whose groups are the channels.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ChannelsLayer {
     pub wire: ChannelsWire,
     /// In the backend's order, by which groups and mailboxes are spread; never empty.

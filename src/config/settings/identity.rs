@@ -8,7 +8,7 @@ use super::{RedisUrl, Secret};
 use crate::protocol::Template;
 
 /// `[tokens]`: single-use connection tokens.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Tokens {
     pub ttl: Duration,
     pub key_prefix: String,
@@ -30,14 +30,14 @@ pub enum TokenFormat {
 }
 
 /// Double-submit names: the cookie's value must be repeated in the header where a cookie authenticates.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Csrf {
     pub cookie: String,
     pub header: String,
 }
 
 /// `[jwt]`: who the caller is.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Jwt {
     pub keys: Vec<JwtKey>,
     pub jwks_url: Option<Url>,
@@ -52,7 +52,7 @@ pub struct Jwt {
 }
 
 /// Where a number is kept of each user that the JWTs of its sessions must name.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct SessionVersion {
     pub claim: String,
     /// Of the number in Redis; has a `{user_id}`.
@@ -68,7 +68,7 @@ impl Jwt {
     }
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct JwtKey {
     pub alg: jsonwebtoken::Algorithm,
     /// Only tokens with this `kid` are tried with it; `None` = every token.
@@ -76,7 +76,7 @@ pub struct JwtKey {
     pub material: JwtKeyMaterial,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum JwtKeyMaterial {
     /// HS256, HS384, HS512.
     Secret(Secret),

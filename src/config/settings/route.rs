@@ -7,7 +7,7 @@ use url::Url;
 use crate::protocol::{PathPattern, Template};
 
 /// `[[route]]`: a path with its channel, its rules and its upstream.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Route {
     pub path: PathPattern,
     pub channel: Template,
@@ -37,7 +37,7 @@ pub struct Route {
 }
 
 /// `[[route]]` with `reply`: a path that answers by itself.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct FixedReply {
     /// Without parameters.
     pub path: PathPattern,
@@ -60,7 +60,7 @@ pub enum AuthSource {
     Anonymous,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Authorize {
     /// The patterns of the token record or of the JWT, where it has any.
     Claims,
@@ -109,7 +109,7 @@ pub struct SendQueue {
 }
 
 /// `[route.limits]`; `None` = not limited.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct RouteLimits {
     pub messages_per_user: Option<UserRate>,
     pub messages_per_connection: Option<Rate>,
@@ -165,7 +165,7 @@ pub enum Compact {
 }
 
 /// `[route.generations]`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Generations {
     /// A client's message id is relayed once within this time; zero = as often as it is sent.
     pub dedup_ttl: Duration,

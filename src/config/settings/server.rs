@@ -10,9 +10,11 @@ use super::Secret;
 use crate::protocol::OriginPattern;
 
 /// `[server]`: the public port.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Server {
     pub listen: SocketAddr,
+    /// Another gateway may listen on the same addresses (`SO_REUSEPORT`).
+    pub reuse_port: bool,
     /// Worker threads, each with its own runtime and listener socket. Already resolved: never 0.
     pub threads: usize,
     /// Open public connections of the whole process, whatever they are doing.
@@ -28,7 +30,7 @@ pub struct Server {
 }
 
 /// `[admin]`: metrics, health and the server API.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Admin {
     pub listen: SocketAddr,
     /// Keys that open the server API; none = the API answers 403.
@@ -36,7 +38,7 @@ pub struct Admin {
 }
 
 /// `[shutdown]`: what SIGTERM does.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Shutdown {
     /// Open sockets are closed with 1012 spread evenly over this time.
     pub drain: Duration,
@@ -55,7 +57,7 @@ impl Shutdown {
 }
 
 /// `[origins]`: the allowlist of RFC 6454 origins.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Origins {
     pub allow: Vec<OriginPattern>,
     pub missing: MissingOrigin,
@@ -68,15 +70,22 @@ pub enum MissingOrigin {
 }
 
 /// `[proxy]`: where requests go that are no route.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Proxy {
     pub upstream: Option<Url>,
     /// To the response's head; the body may last as long as it flows.
     pub timeout: Duration,
 }
 
+/// `[reload]`: when the config is read again.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Reload {
+    /// How often the file is looked at; `None` = only when SIGHUP comes.
+    pub watch: Option<Duration>,
+}
+
 /// `[log]`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Log {
     pub format: LogFormat,
     /// A `tracing-subscriber` filter: `info`, `tidegate=debug,warn`.

@@ -6,7 +6,7 @@ use super::{CeleryUpstream, RedisUrl, Secret};
 use crate::protocol::Template;
 
 /// `[upstream.NAME]`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Upstream {
     pub name: String,
     pub kind: UpstreamKind,
@@ -17,7 +17,7 @@ pub struct Upstream {
     pub circuit: Circuit,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum UpstreamKind {
     Http(HttpUpstream),
     Celery(Box<CeleryUpstream>),
@@ -26,7 +26,7 @@ pub enum UpstreamKind {
     WebSocket(WebSocketUpstream),
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct HttpUpstream {
     /// `http` or `https`; placeholders are filled percent-encoded.
     pub url: Template,
@@ -47,7 +47,7 @@ pub enum OnDisconnect {
     Cancel,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct RedisQueue {
     pub redis_url: RedisUrl,
     /// The stream or list; placeholders are filled as they are.
@@ -56,14 +56,14 @@ pub struct RedisQueue {
     pub max_len: u64,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct WebSocketUpstream {
     /// `ws` or `wss`; placeholders are filled percent-encoded.
     pub url: Template,
 }
 
 /// After `failures` within `window` the upstream is not asked for `open`.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Circuit {
     pub failures: u32,
     pub window: Duration,

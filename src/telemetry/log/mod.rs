@@ -17,7 +17,7 @@ struct Shared {
 
 /// Changes what is logged while the process runs, from any thread. Cheap to clone.
 #[derive(Clone)]
-pub struct LogControl(#[allow(dead_code, reason = "a reload sets the level")] Arc<Shared>);
+pub struct LogControl(Arc<Shared>);
 
 /// The layer that decides about each line.
 pub struct LineFilter(Arc<Shared>);
@@ -28,7 +28,6 @@ pub fn filter(level: &str) -> Result<(LogControl, LineFilter), String> {
     Ok((LogControl(Arc::clone(&shared)), LineFilter(shared)))
 }
 
-#[allow(dead_code, reason = "a reload sets the level")]
 impl LogControl {
     /// Takes `level`, such as `info` or `tidegate=debug,warn`, from the next line on. `Err` says what is
     /// wrong with it; then nothing changes.

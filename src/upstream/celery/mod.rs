@@ -127,7 +127,8 @@ impl Celery {
     }
 }
 
-/// A connection's label lives as long as the process, and there are a few a configured upstream.
+/// A connection's label lives as long as the process, and there are a few each time that an upstream is
+/// configured.
 fn label(upstream: &str, part: &str) -> &'static str {
     Box::leak(format!("upstream.{upstream}{part}").into_boxed_str())
 }

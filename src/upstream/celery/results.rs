@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::{Notify, oneshot};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::config;
 use crate::redis_link::Commands;
@@ -49,9 +50,12 @@ impl TaskEnd {
     }
 }
 
-/// The result backend of one upstream. Cheap to clone.
-#[derive(Clone)]
-pub(in crate::upstream) struct Results(Arc<Inner>);
+/// The result backend of one upstream.
+pub(in crate::upstream) struct Results {
+    inner: Arc<Inner>,
+    /// Nobody is asked for nobody.
+    _asked: DropGuard,
+}
 
 struct Inner {
     commands: Commands,
@@ -81,16 +85,19 @@ impl Results {
         label: &'static str,
         shutdown: &Shutdown,
     ) -> Result<Self, String> {
-        let results = Self(Arc::new(Inner {
+        let inner = Arc::new(Inner {
             commands: Commands::start(&config.url, label, shutdown)?,
             prefix: key_prefix(&config.keyprefix),
             waiting: Mutex::default(),
             wake: Notify::new(),
-        }));
-        let (asking, shutdown) = (results.clone(), shutdown.clone());
+        });
+        let wanted = CancellationToken::new();
+        let results = Self { inner: Arc::clone(&inner), _asked: wanted.clone().drop_guard() };
+        let shutdown = shutdown.clone();
         tokio::spawn(async move {
             tokio::select! {
-                () = asking.0.ask() => {}
+                () = inner.ask() => {}
+                () = wanted.cancelled() => {}
                 () = shutdown.killed() => {}
             }
         });
@@ -101,9 +108,9 @@ impl Results {
     /// a time.
     pub async fn end(&self, task_id: &str) -> TaskEnd {
         let (sender, receiver) = oneshot::channel();
-        let _until_dropped = Waiting { results: &self.0, task_id };
-        self.0.lock().insert(task_id.into(), sender);
-        self.0.wake.notify_one();
+        let _until_dropped = Waiting { results: &self.inner, task_id };
+        self.inner.lock().insert(task_id.into(), sender);
+        self.inner.wake.notify_one();
         match receiver.await {
             Ok(end) => end,
             Err(_) => std::future::pending().await,
