@@ -282,6 +282,19 @@ fn metrics_are_those_of_the_reference() {
     assert!(unknown.is_empty(), "{unknown:?}");
 }
 
+#[test]
+fn every_module_is_in_the_architecture_and_no_other() {
+    let library = read("src/lib.rs");
+    let modules = library.lines().filter_map(|line| {
+        line.trim_start_matches("pub ").strip_prefix("mod ").and_then(|rest| rest.strip_suffix(';'))
+    });
+    let section = section("docs/architecture.md", "Modules and ranks");
+    let cells = section.lines().filter_map(|line| line.split('|').nth(2));
+    let named = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2));
+    let main = std::iter::once("main");
+    assert_eq!(named.collect::<BTreeSet<_>>(), modules.chain(main).collect::<BTreeSet<_>>());
+}
+
 /// The keys of each section of the configuration's reference.
 fn settings() -> BTreeMap<String, BTreeSet<String>> {
     let mut settings: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();

@@ -5,15 +5,20 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Request, Response, StatusCode};
+use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use url::form_urlencoded;
 
 use super::Answer;
+use super::body::Body;
+use super::code::Code;
 use crate::config::Secret;
+use crate::protocol::{ChannelName, UserId};
 
 /// The keys that open the server API, which a reload replaces. Cheap to clone.
 #[derive(Clone)]
@@ -33,14 +38,27 @@ impl ApiKeys {
 
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Rows of one answer.
+pub const DEFAULT_LIMIT: usize = 100;
+pub const MAX_LIMIT: usize = 1000;
+
+/// Of a user's id in a query.
+pub const MAX_USER_BYTES: usize = 1024;
+
+/// Of a route's path pattern in a query.
+pub const MAX_ROUTE_BYTES: usize = 1024;
+
+const MAX_PARAMETERS: usize = 16;
+
 /// `{"error":{"code":"…","message":"…"}}`.
-pub fn error(status: StatusCode, code: &str, message: &str) -> Answer {
-    json(status, &serde_json::json!({ "error": { "code": code, "message": message } }))
+pub fn error(code: Code, message: &str) -> Answer {
+    let body = serde_json::json!({ "error": { "code": code.label(), "message": message } });
+    json(code.status(), &body)
 }
 
 pub fn json(status: StatusCode, body: &impl Serialize) -> Answer {
     let body = serde_json::to_string(body).expect("strings and numbers serialize");
-    let mut answer = Response::new(Full::from(body));
+    let mut answer = Response::new(Body::from(body));
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -49,19 +67,20 @@ pub fn json(status: StatusCode, body: &impl Serialize) -> Answer {
 }
 
 pub fn bad_request(message: &str) -> Answer {
-    error(StatusCode::BAD_REQUEST, "bad_request", message)
+    error(Code::BadRequest, message)
 }
 
 pub fn engine_down() -> Answer {
-    error(StatusCode::SERVICE_UNAVAILABLE, "engine_down", "the engine cannot be reached")
+    error(Code::EngineDown, "the engine cannot be reached")
 }
 
-/// `Authorization: Bearer` or `X-API-Key`. Every key is compared, whichever fits.
-pub fn authenticate(headers: &HeaderMap, keys: &ApiKeys) -> Result<(), Answer> {
+/// `Authorization: Bearer` or `X-API-Key`: which of `keys` it is, from 1. Every key is compared, whichever
+/// fits.
+pub fn authenticate(headers: &HeaderMap, keys: &ApiKeys) -> Result<usize, Answer> {
     let keys = keys.0.load();
     if keys.is_empty() {
         let message = "the server API is off: no [admin] api_keys are set";
-        return Err(error(StatusCode::FORBIDDEN, "api_disabled", message));
+        return Err(error(Code::ApiDisabled, message));
     }
     let bearer = headers
         .get(header::AUTHORIZATION)
@@ -69,12 +88,17 @@ pub fn authenticate(headers: &HeaderMap, keys: &ApiKeys) -> Result<(), Answer> {
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         .map(|(_, key)| key.trim());
     let given = bearer.or_else(|| headers.get("x-api-key")?.to_str().ok()).unwrap_or_default();
-    let fits = keys.iter().fold(false, |fits, key| fits | key.matches(given));
-    if fits {
-        Ok(())
+    let fits = keys.iter().zip(1..).fold(
+        0,
+        |fits, (key, number)| {
+            if key.matches(given) { number } else { fits }
+        },
+    );
+    if fits > 0 {
+        Ok(fits)
     } else {
         let message = "give an API key by Authorization: Bearer or X-API-Key";
-        let mut refusal = error(StatusCode::UNAUTHORIZED, "unauthorized", message);
+        let mut refusal = error(Code::Unauthorized, message);
         let scheme = HeaderValue::from_static("Bearer");
         refusal.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
         Err(refusal)
@@ -86,19 +110,110 @@ pub async fn read<T: DeserializeOwned>(
     request: Request<Incoming>,
     limit: usize,
 ) -> Result<T, Answer> {
+    parse(&collect(request, limit).await?)
+}
+
+/// As [`read`]; no body at all is the same as an empty object.
+pub async fn read_if_any<T: DeserializeOwned + Default>(
+    request: Request<Incoming>,
+    limit: usize,
+) -> Result<T, Answer> {
+    let body = collect(request, limit).await?;
+    if body.is_empty() { Ok(T::default()) } else { parse(&body) }
+}
+
+async fn collect(request: Request<Incoming>, limit: usize) -> Result<Bytes, Answer> {
+    Query::of(&request)?.finish(&[])?;
     let body = Limited::new(request.into_body(), limit).collect();
-    let body = match tokio::time::timeout(BODY_TIMEOUT, body).await {
-        Ok(Ok(body)) => body.to_bytes(),
+    match tokio::time::timeout(BODY_TIMEOUT, body).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(broken)) if broken.is::<http_body_util::LengthLimitError>() => {
             let message = format!("the body has more than {limit} bytes");
-            return Err(error(StatusCode::PAYLOAD_TOO_LARGE, "too_large", &message));
+            Err(error(Code::TooLarge, &message))
         }
-        Ok(Err(_)) => return Err(error(StatusCode::BAD_REQUEST, "broken", "the body broke off")),
-        Err(_) => {
-            return Err(error(StatusCode::REQUEST_TIMEOUT, "timeout", "the body did not come"));
+        Ok(Err(_)) => Err(error(Code::Broken, "the body broke off")),
+        Err(_) => Err(error(Code::Timeout, "the body did not come")),
+    }
+}
+
+/// The parameters of a request's query, each at most once.
+pub struct Query(Vec<(String, String)>);
+
+impl Query {
+    pub fn of<B>(request: &Request<B>) -> Result<Self, Answer> {
+        Self::parse(request.uri().query().unwrap_or_default())
+    }
+
+    fn parse(query: &str) -> Result<Self, Answer> {
+        let mut given: Vec<(String, String)> = Vec::new();
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            if given.len() >= MAX_PARAMETERS || given.iter().any(|(other, _)| *other == name) {
+                return Err(bad_request("each parameter is given once at most"));
+            }
+            given.push((name.into_owned(), value.into_owned()));
         }
-    };
-    parse(&body)
+        Ok(Self(given))
+    }
+
+    /// What `read` makes of the parameter `name`; `wrong` says what it should be.
+    pub fn take<T>(
+        &mut self,
+        name: &str,
+        wrong: &str,
+        read: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<Option<T>, Answer> {
+        let Some(at) = self.0.iter().position(|(given, _)| given == name) else {
+            return Ok(None);
+        };
+        let (_, value) = self.0.swap_remove(at);
+        read(&value).map(Some).ok_or_else(|| bad_request(&format!("{name} {wrong}")))
+    }
+
+    /// How many of a list.
+    pub fn take_limit(&mut self) -> Result<usize, Answer> {
+        let wrong = "is a number from 1 to 1000";
+        let read = |text: &str| text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
+        Ok(self.take("limit", wrong, read)?.unwrap_or(DEFAULT_LIMIT))
+    }
+
+    /// A user's id: credentials may have it as a number or as text.
+    pub fn take_user(&mut self) -> Result<Option<UserId>, Answer> {
+        self.take("user_id", "is empty, or longer than 1024 bytes", |text| {
+            let fits = (1..=MAX_USER_BYTES).contains(&text.len());
+            fits.then(|| UserId::Text(text.into()))
+        })
+    }
+
+    pub fn take_channel(&mut self) -> Result<Option<ChannelName>, Answer> {
+        let Some(name) = self.take("channel", "", |text| Some(text.to_owned()))? else {
+            return Ok(None);
+        };
+        let channel = ChannelName::new(&name);
+        channel.map(Some).map_err(|invalid| bad_channel(&invalid.to_string()))
+    }
+
+    /// There must be nothing else; `known` is what there was to take.
+    pub fn finish(self, known: &[&str]) -> Result<(), Answer> {
+        match (self.0.first(), known) {
+            (None, _) => Ok(()),
+            (Some(_), []) => Err(bad_request("this call takes no parameters in its query")),
+            (Some(_), known) => {
+                Err(bad_request(&format!("there are only these parameters: {}", known.join(", "))))
+            }
+        }
+    }
+}
+
+/// A channel's name out of a path.
+pub fn channel(encoded: &str) -> Result<ChannelName, Answer> {
+    let name = percent_decode_str(encoded)
+        .decode_utf8()
+        .map_err(|_| bad_channel("a channel name is UTF-8, percent-encoded"))?;
+    ChannelName::new(&name).map_err(|invalid| bad_channel(&invalid.to_string()))
+}
+
+pub fn bad_channel(message: &str) -> Answer {
+    error(Code::BadChannel, message)
 }
 
 fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T, Answer> {

@@ -4,34 +4,38 @@
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
 
-use super::{Admin, Answer, api};
-use crate::control::{Disconnect, DisconnectFields, InvalidDisconnect, Order, SendError};
+use super::code::Code;
+use super::connection::Caller;
+use super::{Admin, Answer, api, lists};
+use crate::control::{Disconnect, DisconnectFields, InvalidDisconnect, Order};
 use crate::telemetry;
+use crate::telemetry::admin::Action;
 
 /// A user id may be long; an order has at most 16 KiB.
 const MAX_BODY_BYTES: usize = 12 * 1024;
 
 impl Admin {
-    pub(super) async fn disconnect(&self, request: Request<Incoming>) -> Result<Answer, Answer> {
+    pub(super) async fn disconnect(
+        &self,
+        request: Request<Incoming>,
+        caller: &Caller<'_>,
+    ) -> Result<Answer, Answer> {
         let fields: DisconnectFields = api::read(request, MAX_BODY_BYTES).await?;
         let order = Disconnect::try_from(fields).map_err(refusal)?;
         let sent = self.control.send(Order::Disconnect(order.clone())).await;
         let reached = sent.ok().map(|done| (done.affected, done.answered, done.asked));
         let target = order.target();
         let id = target.to_string();
-        telemetry::control::disconnect_ordered(target.kind(), &id, order.code(), reached);
-        let reached = sent.map_err(|why| match why {
-            SendError::EngineDown => api::engine_down(),
-            SendError::TooLarge => {
-                let message = "the texts of an order have at most 16 KiB";
-                api::error(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
-            }
-        })?;
+        let code = order.code();
+        telemetry::control::disconnect_ordered(target.kind(), &id, code, reached);
+        let what = format_args!("{} {id} ({code})", target.kind());
+        caller.did(Action::Disconnect, &what);
+        let reached = sent.map_err(lists::refusal)?;
         let (closed, nodes) = (reached.affected, reached.answered);
         if !reached.is_complete() {
             let asked = reached.asked;
             let message = format!("{nodes} of {asked} nodes answered; they closed {closed}");
-            return Err(api::error(StatusCode::GATEWAY_TIMEOUT, "incomplete", &message));
+            return Err(api::error(Code::Incomplete, &message));
         }
         Ok(api::json(StatusCode::OK, &serde_json::json!({ "closed": closed, "nodes": nodes })))
     }
@@ -39,9 +43,7 @@ impl Admin {
 
 fn refusal(wrong: InvalidDisconnect) -> Answer {
     match wrong {
-        InvalidDisconnect::Channel(_) => {
-            api::error(StatusCode::BAD_REQUEST, "bad_channel", &wrong.to_string())
-        }
+        InvalidDisconnect::Channel(_) => api::error(Code::BadChannel, &wrong.to_string()),
         _ => api::bad_request(&wrong.to_string()),
     }
 }

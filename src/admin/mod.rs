@@ -1,51 +1,70 @@
 //! The admin port: `/metrics`, `/livez`, `/readyz` and the server API under `/v1`.
 //!
-//! Metrics and health need no key and go on while the gateway drains; liveness never depends on
-//! anything outside. The server API needs one of `[admin] api_keys`, compared in constant time.
+//! Metrics, health and the API's description need no key and go on while the gateway drains; liveness
+//! never depends on anything outside. The server API needs one of `[admin] api_keys`, compared in constant
+//! time. Invariants: every answer is bounded, or a tail that is cut off where nobody reads it; no call waits
+//! for anything outside without a deadline.
 
 mod api;
+mod body;
+mod channels;
+mod code;
+mod connection;
+mod connections;
 mod disconnect;
+mod drain;
+mod history;
+mod limits;
+mod lists;
+mod openapi;
 mod presence;
 mod publish;
 mod resource;
+mod tail;
 #[cfg(test)]
 mod tests;
 mod tokens;
 
-use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 
-use crate::broker::Publisher;
+use crate::broker::{History, Publisher, Tails};
+use crate::config;
 use crate::control::Control;
+use crate::limits::SharedLimits;
 use crate::presence::PresenceStore;
+use crate::protocol::ChannelName;
 use crate::shutdown::Shutdown;
 use crate::telemetry;
 use crate::tokens::TokenStore;
 pub use api::ApiKeys;
-use resource::{Endpoint, Resource};
+use body::Body;
+use code::Code;
+use connection::{Caller, Connection};
+pub use lists::Listings;
+use resource::{Endpoint, Found, Resource};
 
 /// Open connections to this port.
 const MAX_CONNECTIONS: usize = 512;
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// One thing that must be so for the node to be ready. Called at each `/readyz`.
 pub type ReadyCheck = Arc<dyn Fn() -> Result<(), &'static str> + Send + Sync>;
 
-type Answer = Response<Full<Bytes>>;
+type Answer = Response<Body>;
+
+/// What a reload of the config may change.
+pub struct InForce {
+    pub routes: Vec<Arc<config::Route>>,
+    pub stop: config::Shutdown,
+}
 
 /// What the admin port needs.
 pub struct Admin {
@@ -53,6 +72,11 @@ pub struct Admin {
     pub token_ttl: Duration,
     pub max_publication_bytes: usize,
     pub publisher: Publisher,
+    pub history: History,
+    pub tails: Tails,
+    pub limits: SharedLimits,
+    pub in_force: Box<dyn Fn() -> InForce>,
+    pub listings: Listings,
     pub tokens: TokenStore,
     pub control: Control,
     pub presence: PresenceStore,
@@ -72,8 +96,10 @@ impl Admin {
             loop {
                 let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { return };
                 match listener.accept().await {
-                    Ok((stream, _)) => {
-                        tokio::task::spawn_local(Rc::clone(&admin).connection(stream, permit));
+                    Ok((stream, address)) => {
+                        let connection = Rc::new(Connection::new(address));
+                        let served = connection.serve(Rc::clone(&admin), stream, permit);
+                        tokio::task::spawn_local(served);
                     }
                     Err(error) => {
                         telemetry::listener::accept_failed(&error);
@@ -88,60 +114,74 @@ impl Admin {
         }
     }
 
-    async fn connection(self: Rc<Self>, stream: TcpStream, permit: OwnedSemaphorePermit) {
-        let service = service_fn(move |request| {
-            let admin = Rc::clone(&self);
-            async move { Ok::<_, Infallible>(admin.answer(request).await) }
-        });
-        let served = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEADER_TIMEOUT)
-            .serve_connection(TokioIo::new(stream), service)
-            .await;
-        if let Err(error) = served {
-            telemetry::listener::http_failed(&error);
-        }
-        drop(permit);
-    }
-
-    async fn answer(&self, request: Request<Incoming>) -> Answer {
-        let Some(resource) = Resource::at(request.uri().path()) else {
-            return api::error(StatusCode::NOT_FOUND, "not_found", "there is no such path");
-        };
-        let method = resource.method();
-        if *request.method() != method
-            && !(method == Method::GET && *request.method() == Method::HEAD)
-        {
-            let message = format!("{method} only");
-            let mut answer = api::error(StatusCode::METHOD_NOT_ALLOWED, "method", &message);
-            if let Ok(allow) = HeaderValue::from_str(method.as_str()) {
-                answer.headers_mut().insert(header::ALLOW, allow);
+    async fn answer(&self, request: Request<Incoming>, connection: &Connection) -> Answer {
+        let resource = match Resource::find(request.method().as_str(), request.uri().path()) {
+            Found::Resource(resource) => resource,
+            Found::Allow(allow) => return other_method(request.method(), &allow),
+            Found::Nothing => {
+                return api::error(Code::NotFound, "there is no such path");
             }
-            return answer;
-        }
+        };
         match resource {
             Resource::Metrics => {
                 text("text/plain; version=0.0.4; charset=utf-8", self.metrics.render())
             }
-            Resource::Live => text("text/plain", "ok\n".to_owned()),
+            Resource::Live => text("text/plain; charset=utf-8", "ok\n"),
             Resource::Ready => self.readiness(),
-            Resource::Api(endpoint) => self.api(&endpoint, request).await,
+            Resource::OpenApi => match api::Query::of(&request).and_then(|query| query.finish(&[]))
+            {
+                Ok(()) => text("application/json", openapi::DESCRIPTION),
+                Err(refusal) => refusal,
+            },
+            Resource::Api(endpoint) => self.api(&endpoint, request, connection).await,
         }
     }
 
     /// One call of the server API.
-    async fn api(&self, endpoint: &Endpoint, request: Request<Incoming>) -> Answer {
-        let authenticated = api::authenticate(request.headers(), &self.api_keys);
-        let answered = match (authenticated, endpoint) {
-            (Err(refusal), _) => Err(refusal),
-            (Ok(()), Endpoint::Disconnect) => self.disconnect(request).await,
-            (Ok(()), Endpoint::Publish) => self.publish(request).await,
-            (Ok(()), Endpoint::Tokens) => self.issue_token(request).await,
-            (Ok(()), Endpoint::Presence(channel)) => self.list_presence(channel, request).await,
+    async fn api(
+        &self,
+        endpoint: &Endpoint,
+        request: Request<Incoming>,
+        connection: &Connection,
+    ) -> Answer {
+        let answered = match api::authenticate(request.headers(), &self.api_keys) {
+            Err(refusal) => Err(refusal),
+            Ok(key) => self.call(endpoint, request, &Caller { connection, key }).await,
         };
         let answer = answered.unwrap_or_else(|refusal| refusal);
         telemetry::admin::api_called(endpoint.call(), answer.status().as_u16());
         answer
+    }
+
+    async fn call(
+        &self,
+        endpoint: &Endpoint,
+        request: Request<Incoming>,
+        caller: &Caller<'_>,
+    ) -> Result<Answer, Answer> {
+        match endpoint {
+            Endpoint::Publish => self.publish(request, caller).await,
+            Endpoint::Tokens => self.issue_token(request, caller).await,
+            Endpoint::Disconnect => self.disconnect(request, caller).await,
+            Endpoint::Drain => self.drain(request, caller).await,
+            Endpoint::Channels => self.list_channels(request).await,
+            Endpoint::Channel(channel) => self.describe_channel(channel, request).await,
+            Endpoint::Presence(channel) => self.list_presence(channel, request).await,
+            Endpoint::History(channel) => self.read_history(channel, request).await,
+            Endpoint::Tail(channel) => self.tail(channel, request, caller).await,
+            Endpoint::Connections => self.list_connections(request).await,
+            Endpoint::Limits => self.look_at_limits(request).await,
+            Endpoint::ResetLimits => self.reset_limits(request, caller).await,
+        }
+    }
+
+    /// A channel out of a path that is not the gateway's own.
+    fn open_channel(&self, encoded: &str) -> Result<ChannelName, Answer> {
+        let channel = api::channel(encoded)?;
+        if self.control.reserved_channels().contains(&channel) {
+            return Err(api::bad_channel("this channel is the gateway's own"));
+        }
+        Ok(channel)
     }
 
     fn readiness(&self) -> Answer {
@@ -161,8 +201,24 @@ impl Admin {
     }
 }
 
-fn text(kind: &'static str, body: String) -> Answer {
-    let mut answer = Response::new(Full::from(body));
+fn text(kind: &'static str, body: impl Into<Body>) -> Answer {
+    let mut answer = Response::new(body.into());
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    answer
+}
+
+/// What a path says to a method that it does not take. Which there are is no secret.
+fn other_method(method: &Method, allow: &str) -> Answer {
+    let mut answer = if *method == Method::OPTIONS {
+        let mut answer = Response::new(Body::from(""));
+        *answer.status_mut() = StatusCode::NO_CONTENT;
+        answer
+    } else {
+        let message = format!("this path takes {allow}");
+        api::error(Code::Method, &message)
+    };
+    if let Ok(allow) = HeaderValue::from_str(allow) {
+        answer.headers_mut().insert(header::ALLOW, allow);
+    }
     answer
 }

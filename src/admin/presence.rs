@@ -4,29 +4,16 @@ use std::collections::HashSet;
 
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
-use percent_encoding::percent_decode_str;
 use serde::Serialize;
-use url::form_urlencoded;
 
+use super::api::Query;
 use super::{Admin, Answer, api};
 use crate::presence::{Change, Page};
 use crate::protocol::{ChannelName, ConnectionId, UserId};
 use crate::telemetry::presence as facts;
 
-/// Connections of one answer.
-const DEFAULT_LIMIT: usize = 100;
-const MAX_LIMIT: usize = 1000;
-
 /// Joins and leaves that are published in one step.
 const BATCH: usize = 500;
-
-/// Which part of the list is asked for.
-#[derive(Debug, PartialEq, Eq)]
-struct Query {
-    limit: usize,
-    /// The last connection of the part before.
-    cursor: Option<ConnectionId>,
-}
 
 /// The answer. `users` are those with a connection in `connections`.
 #[derive(Serialize)]
@@ -64,9 +51,13 @@ impl Admin {
         channel: &str,
         request: Request<Incoming>,
     ) -> Result<Answer, Answer> {
-        let channel = decode(channel)?;
-        let query = Query::parse(request.uri().query().unwrap_or_default())?;
-        let (changes, page) = self.presence.list(&channel, query.cursor, query.limit).await;
+        let channel = api::channel(channel)?;
+        let mut query = Query::of(&request)?;
+        let limit = query.take_limit()?;
+        let cursor =
+            query.take("cursor", "is no next_cursor of an answer", |id| id.parse().ok())?;
+        query.finish(&["limit", "cursor"])?;
+        let (changes, page) = self.presence.list(&channel, cursor, limit).await;
         self.publish_changes(&channel, &changes).await;
         let page = page.map_err(|_| api::engine_down())?;
         Ok(api::json(StatusCode::OK, &body(&channel, &page)))
@@ -80,35 +71,6 @@ impl Admin {
                 facts::not_announced(events.len());
             }
         }
-    }
-}
-
-fn decode(channel: &str) -> Result<ChannelName, Answer> {
-    let wrong = |message: &str| api::error(StatusCode::BAD_REQUEST, "bad_channel", message);
-    let name = percent_decode_str(channel)
-        .decode_utf8()
-        .map_err(|_| wrong("a channel name is UTF-8, percent-encoded"))?;
-    ChannelName::new(&name).map_err(|invalid| wrong(&invalid.to_string()))
-}
-
-impl Query {
-    fn parse(query: &str) -> Result<Self, Answer> {
-        let mut parsed = Self { limit: DEFAULT_LIMIT, cursor: None };
-        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-            match &*name {
-                "limit" => {
-                    let limit = value.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
-                    let wrong = || api::bad_request("limit is a number from 1 to 1000");
-                    parsed.limit = limit.ok_or_else(wrong)?;
-                }
-                "cursor" => {
-                    let wrong = |_| api::bad_request("cursor is no next_cursor of an answer");
-                    parsed.cursor = Some(value.parse().map_err(wrong)?);
-                }
-                _ => return Err(api::bad_request("there are only limit and cursor")),
-            }
-        }
-        Ok(parsed)
     }
 }
 

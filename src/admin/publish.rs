@@ -10,12 +10,15 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use super::code::Code;
+use super::connection::Caller;
 use super::{Admin, Answer, api};
 use crate::broker::{PublishError, PublishOnce, Published};
 use crate::protocol::{ChannelName, Position};
+use crate::telemetry::admin::Action;
 
 /// Publications of one call.
-const MAX_PUBLICATIONS: usize = 1000;
+pub(super) const MAX_PUBLICATIONS: usize = 1000;
 
 /// A call's body, beyond its publications.
 const ENVELOPE_BYTES: usize = 64 * 1024;
@@ -52,11 +55,15 @@ struct Group {
 
 /// For how long a repeat of a call is recognised by its key.
 const REMEMBERED: Duration = Duration::from_secs(10 * 60);
-const MAX_KEY_BYTES: usize = 128;
+pub(super) const MAX_KEY_BYTES: usize = 128;
 
 impl Admin {
     /// Checks everything before it publishes anything. Each channel gets its publications in one step.
-    pub(super) async fn publish(&self, request: Request<Incoming>) -> Result<Answer, Answer> {
+    pub(super) async fn publish(
+        &self,
+        request: Request<Incoming>,
+        caller: &Caller<'_>,
+    ) -> Result<Answer, Answer> {
         let limit = self.max_publication_bytes.saturating_mul(2).saturating_add(ENVELOPE_BYTES);
         let mut body: Body = api::read(request, limit).await?;
         let once = once(body.idempotency_key.take())?;
@@ -73,13 +80,13 @@ impl Admin {
                 Err(PublishError::EngineDown) if published == 0 => return Err(api::engine_down()),
                 Err(PublishError::EngineDown) => {
                     let message = format!("the engine was lost after {published} publications");
-                    let status = StatusCode::SERVICE_UNAVAILABLE;
-                    return Err(api::error(status, "engine_down", &message));
+                    return Err(api::error(Code::EngineDown, &message));
                 }
                 Err(PublishError::TooLarge) => return Err(self.too_large()),
             }
             published += data.len();
         }
+        caller.did(Action::Published, &format_args!("{count} to {} channels", results.len()));
         let mut answer = serde_json::json!({ "published": count });
         match &mut results[..] {
             [single] if count == 1 => {
@@ -93,12 +100,10 @@ impl Admin {
     }
 
     fn check(&self, publication: Publication) -> Result<(ChannelName, Bytes), Answer> {
-        let bad_channel =
-            |message: &str| api::error(StatusCode::BAD_REQUEST, "bad_channel", message);
         let channel = ChannelName::new(&publication.channel)
-            .map_err(|wrong| bad_channel(&wrong.to_string()))?;
+            .map_err(|wrong| api::bad_channel(&wrong.to_string()))?;
         if self.control.reserved_channels().contains(&channel) {
-            return Err(bad_channel("this channel is the gateway's own"));
+            return Err(api::bad_channel("this channel is the gateway's own"));
         }
         let data = String::from(Box::<str>::from(publication.data));
         if data.len() > self.max_publication_bytes {
@@ -109,7 +114,7 @@ impl Admin {
 
     fn too_large(&self) -> Answer {
         let message = format!("a publication has at most {} bytes", self.max_publication_bytes);
-        api::error(StatusCode::PAYLOAD_TOO_LARGE, "too_large", &message)
+        api::error(Code::TooLarge, &message)
     }
 }
 

@@ -1,53 +1,115 @@
-//! What stands at which path.
-
-use hyper::Method;
+//! What stands at which path, and by which method.
 
 use crate::telemetry::admin::Call;
 
-/// What a request's path leads to.
+/// What a request leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Resource {
     Metrics,
     Live,
     Ready,
+    OpenApi,
     Api(Endpoint),
 }
 
-/// A call of the server API with what its path says.
+/// A call of the server API with what its path says: a channel's name, percent-encoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Endpoint {
-    Disconnect,
     Publish,
     Tokens,
-    /// Of the channel with this name, percent-encoded.
+    Disconnect,
+    Drain,
+    Channels,
+    Channel(String),
     Presence(String),
+    History(String),
+    Tail(String),
+    Connections,
+    Limits,
+    ResetLimits,
+}
+
+/// One method of one path. `{channel}` in a path is one segment.
+pub struct Entry {
+    pub method: &'static str,
+    pub path: &'static str,
+    resource: fn(&str) -> Resource,
+}
+
+/// Everything that there is; openapi.json says the same.
+pub const TABLE: &[Entry] = &[
+    get("/metrics", |_| Resource::Metrics),
+    get("/livez", |_| Resource::Live),
+    get("/readyz", |_| Resource::Ready),
+    get("/v1/openapi.json", |_| Resource::OpenApi),
+    post("/v1/publish", |_| Resource::Api(Endpoint::Publish)),
+    post("/v1/tokens", |_| Resource::Api(Endpoint::Tokens)),
+    post("/v1/disconnect", |_| Resource::Api(Endpoint::Disconnect)),
+    post("/v1/drain", |_| Resource::Api(Endpoint::Drain)),
+    get("/v1/channels", |_| Resource::Api(Endpoint::Channels)),
+    get("/v1/channels/{channel}", |name| Resource::Api(Endpoint::Channel(name.to_owned()))),
+    get("/v1/channels/{channel}/presence", |name| {
+        Resource::Api(Endpoint::Presence(name.to_owned()))
+    }),
+    get("/v1/channels/{channel}/history", |name| Resource::Api(Endpoint::History(name.to_owned()))),
+    get("/v1/channels/{channel}/tail", |name| Resource::Api(Endpoint::Tail(name.to_owned()))),
+    get("/v1/connections", |_| Resource::Api(Endpoint::Connections)),
+    get("/v1/limits", |_| Resource::Api(Endpoint::Limits)),
+    post("/v1/limits/reset", |_| Resource::Api(Endpoint::ResetLimits)),
+];
+
+const fn get(path: &'static str, resource: fn(&str) -> Resource) -> Entry {
+    Entry { method: "GET", path, resource }
+}
+
+const fn post(path: &'static str, resource: fn(&str) -> Resource) -> Entry {
+    Entry { method: "POST", path, resource }
+}
+
+/// What a path and a method lead to.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Found {
+    Resource(Resource),
+    /// The path takes other methods; what `Allow` says.
+    Allow(String),
+    Nothing,
 }
 
 impl Resource {
-    /// `None` = there is no such path.
-    pub fn at(path: &str) -> Option<Self> {
-        let segments: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
-        Some(match segments[..] {
-            ["metrics"] => Self::Metrics,
-            ["livez"] => Self::Live,
-            ["readyz"] => Self::Ready,
-            ["v1", "disconnect"] => Self::Api(Endpoint::Disconnect),
-            ["v1", "publish"] => Self::Api(Endpoint::Publish),
-            ["v1", "tokens"] => Self::Api(Endpoint::Tokens),
-            ["v1", "channels", channel, "presence"] => {
-                Self::Api(Endpoint::Presence(channel.to_owned()))
+    /// A `HEAD` leads where `GET` does.
+    pub fn find(method: &str, path: &str) -> Found {
+        let wanted = if method == "HEAD" { "GET" } else { method };
+        let mut allow: Vec<&str> = Vec::new();
+        for entry in TABLE {
+            let Some(name) = entry.matches(path) else { continue };
+            if entry.method == wanted {
+                return Found::Resource((entry.resource)(name));
             }
-            _ => return None,
-        })
+            allow.push(entry.method);
+            if entry.method == "GET" {
+                allow.push("HEAD");
+            }
+        }
+        if allow.is_empty() {
+            return Found::Nothing;
+        }
+        allow.push("OPTIONS");
+        Found::Allow(allow.join(", "))
     }
+}
 
-    /// The one method that it takes.
-    pub fn method(&self) -> Method {
-        match self {
-            Self::Metrics | Self::Live | Self::Ready | Self::Api(Endpoint::Presence(_)) => {
-                Method::GET
+impl Entry {
+    /// What stands at `{channel}`.
+    fn matches<'a>(&self, path: &'a str) -> Option<&'a str> {
+        let (mut own, mut given) = (self.path.split('/'), path.split('/'));
+        let mut name = "";
+        loop {
+            match (own.next(), given.next()) {
+                (None, None) => return Some(name),
+                (Some("{channel}"), Some(segment)) => name = segment,
+                (Some(own), Some(segment)) if own == segment => {}
+                _ => return None,
             }
-            Self::Api(Endpoint::Disconnect | Endpoint::Publish | Endpoint::Tokens) => Method::POST,
         }
     }
 }
@@ -55,10 +117,18 @@ impl Resource {
 impl Endpoint {
     pub fn call(&self) -> Call {
         match self {
-            Self::Disconnect => Call::Disconnect,
             Self::Publish => Call::Publish,
             Self::Tokens => Call::Tokens,
+            Self::Disconnect => Call::Disconnect,
+            Self::Drain => Call::Drain,
+            Self::Channels => Call::Channels,
+            Self::Channel(_) => Call::Channel,
             Self::Presence(_) => Call::Presence,
+            Self::History(_) => Call::History,
+            Self::Tail(_) => Call::Tail,
+            Self::Connections => Call::Connections,
+            Self::Limits => Call::Limits,
+            Self::ResetLimits => Call::ResetLimits,
         }
     }
 }
@@ -69,22 +139,36 @@ mod tests {
 
     #[test]
     fn paths_lead_where_they_say() {
-        let presence = |channel: &str| Some(Resource::Api(Endpoint::Presence(channel.to_owned())));
-        for (path, resource) in [
-            ("/metrics", Some(Resource::Metrics)),
-            ("/v1/tokens", Some(Resource::Api(Endpoint::Tokens))),
+        let found = |resource| Some(Found::Resource(resource));
+        let api = |endpoint| found(Resource::Api(endpoint));
+        let presence = |channel: &str| api(Endpoint::Presence(channel.to_owned()));
+        for (path, expected) in [
+            ("/metrics", found(Resource::Metrics)),
+            ("/v1/openapi.json", found(Resource::OpenApi)),
+            ("/v1/channels", api(Endpoint::Channels)),
             ("/v1/channels/chat_42/presence", presence("chat_42")),
             ("/v1/channels/a%2Fb/presence", presence("a%2Fb")),
             ("/v1/channels//presence", presence("")),
+            ("/v1/channels/a", api(Endpoint::Channel("a".to_owned()))),
+            ("/v1/channels/", api(Endpoint::Channel(String::new()))),
             ("/v1/channels/a/b/presence", None),
             ("/v1/channels/a/presence/", None),
-            ("/v1/channels/a", None),
             ("/metrics/", None),
             ("/", None),
             ("", None),
             ("*", None),
         ] {
-            assert_eq!(Resource::at(path), resource, "{path}");
+            let found = Resource::find("GET", path);
+            assert_eq!(found, expected.unwrap_or(Found::Nothing), "{path}");
         }
+    }
+
+    #[test]
+    fn other_methods_are_told_which_there_are() {
+        let allow = |text: &str| Found::Allow(text.to_owned());
+        assert_eq!(Resource::find("POST", "/metrics"), allow("GET, HEAD, OPTIONS"));
+        assert_eq!(Resource::find("HEAD", "/v1/tokens"), allow("POST, OPTIONS"));
+        assert_eq!(Resource::find("HEAD", "/livez"), Found::Resource(Resource::Live));
+        assert_eq!(Resource::find("OPTIONS", "/v1/none"), Found::Nothing);
     }
 }

@@ -6,8 +6,10 @@ use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
 use serde::Deserialize;
 
+use super::connection::Caller;
 use super::{Admin, Answer, api};
 use crate::protocol::{Origin, UserId};
+use crate::telemetry::admin::Action;
 use crate::tokens::TokenRecord;
 
 const MAX_BODY_BYTES: usize = 12 * 1024;
@@ -41,7 +43,11 @@ impl Body {
 }
 
 impl Admin {
-    pub(super) async fn issue_token(&self, request: Request<Incoming>) -> Result<Answer, Answer> {
+    pub(super) async fn issue_token(
+        &self,
+        request: Request<Incoming>,
+        caller: &Caller<'_>,
+    ) -> Result<Answer, Answer> {
         let body: Body = api::read(request, MAX_BODY_BYTES).await?;
         body.check().map_err(api::bad_request)?;
         let now =
@@ -60,6 +66,7 @@ impl Admin {
             claims: None,
         };
         let token = self.tokens.issue(&record).await.map_err(|_| api::engine_down())?;
+        caller.did(Action::TokenIssued, &record.user_id);
         let answer = serde_json::json!({
             "connection_token": token,
             "expires_in": self.token_ttl.as_secs(),

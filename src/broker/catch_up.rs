@@ -11,6 +11,7 @@ use super::Publication;
 use super::channels::Channels;
 use super::core::Observer;
 use super::history::{History, Page, ReadFrom};
+use super::tails::Tails;
 use super::thread::ToThread;
 use crate::protocol::ChannelName;
 use crate::socket::frame;
@@ -28,6 +29,7 @@ pub(super) struct CatchUps {
     pub threads: Rc<[mpsc::Sender<ToThread>]>,
     pub history: History,
     pub observer: Observer,
+    pub tails: Tails,
 }
 
 impl CatchUps {
@@ -82,11 +84,14 @@ impl CatchUps {
         }
     }
 
-    /// Whether the observer lets it pass; what it does not is taken out of the history.
+    /// Whether the observer lets it pass, which tails see then; what it does not is taken out of the
+    /// history.
     pub fn passes(&self, publication: &Publication) -> bool {
         let Publication { channel, delivery, .. } = publication;
         let passes = (self.observer)(channel, frame::payload(&delivery.frame), delivery.position);
-        if let Some(position) = delivery.position.filter(|_| !passes) {
+        if passes {
+            self.tails.see(channel, delivery);
+        } else if let Some(position) = delivery.position {
             let (history, channel) = (self.history.clone(), channel.clone());
             tokio::task::spawn_local(async move {
                 let _or_it_is_delivered_late = history.remove(&channel, position).await;
@@ -113,6 +118,7 @@ impl CatchUps {
             let word = ToThread::Missed(vec![channel.clone()]);
             let _thread_ended = self.threads[thread].send(word).await;
         }
+        self.tails.missed(channel);
         self.channels.borrow_mut().give_up(channel, number);
     }
 

@@ -18,7 +18,7 @@ pub(super) enum Change {
         channel: ChannelName,
         thread: usize,
     },
-    /// The node wants to hear it, whether or not anybody else does.
+    /// The node wants to hear it, whether or not anybody else does; tails of it are told when it does.
     Keep(ChannelName),
     LetGo(ChannelName),
     /// A connection begins after this position: what came before is its own affair.

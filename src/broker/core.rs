@@ -14,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use super::catch_up::CatchUps;
 use super::channels::{Arrival, Change, Channels};
 use super::history::{self, History};
+use super::tails::Tails;
 use super::thread::{Seat, ToThread};
 use super::{Publication, PublishError};
 use crate::protocol::{ChannelName, Position};
@@ -105,6 +106,7 @@ pub struct Core {
     layer_up: Arc<AtomicBool>,
     pub(super) max_publication_bytes: usize,
     observer: Observer,
+    tails: Tails,
 }
 
 /// Sees every publication before it is handed on, with its data and its place; false = it is not handed
@@ -130,6 +132,7 @@ impl Core {
             })
             .unzip::<_, _, Vec<_>, Vec<_>>();
         let core = Self {
+            tails: Tails::new(to_core.downgrade(), max_publication_bytes),
             channels: Rc::default(),
             changes,
             threads: senders.into(),
@@ -149,6 +152,11 @@ impl Core {
         observer: impl Fn(&ChannelName, &[u8], Option<Position>) -> bool + 'static,
     ) {
         self.observer = Rc::new(observer);
+    }
+
+    /// For those on the engine thread who look at channels without a socket.
+    pub fn tails(&self) -> Tails {
+        self.tails.clone()
     }
 
     pub fn intake(&self) -> Intake {
@@ -180,10 +188,11 @@ impl Core {
                 Change::Join { channel, thread, ticket } => {
                     Some((*thread, channel.clone(), *ticket))
                 }
-                Change::Leave { .. }
-                | Change::Keep(_)
-                | Change::LetGo(_)
-                | Change::Begins { .. } => None,
+                Change::Keep(channel) => {
+                    parts.catch_ups.tails.live(channel);
+                    None
+                }
+                Change::Leave { .. } | Change::LetGo(_) | Change::Begins { .. } => None,
             };
             parts.catch_ups.channels.borrow_mut().apply(change);
             if let Some((thread, channel, ticket)) = confirmed {
@@ -201,6 +210,7 @@ impl Core {
             threads: self.threads,
             history,
             observer: self.observer,
+            tails: self.tails,
         };
         let distribution = distribute(self.arriving, catch_ups.clone());
         let parts = Parts {

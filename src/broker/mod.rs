@@ -14,15 +14,17 @@ mod history;
 mod layer;
 mod publisher;
 mod redis;
+mod tails;
 #[cfg(test)]
 mod tests;
 mod thread;
 
 pub use core::Core;
 pub use history::{
-    History, MemoryHistory, Page, PublishOnce, Published, ReadFrom, Rules, compact, joined,
+    Extent, History, MemoryHistory, Page, PublishOnce, Published, ReadFrom, Rules, compact, joined,
 };
 pub use publisher::Publisher;
+pub use tails::{Tail, TailEnd, TailEvent, Tails, TooManyTails};
 pub use thread::{Broker, Kept, Seat, Subscription};
 
 use std::time::Instant;

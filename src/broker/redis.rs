@@ -146,6 +146,7 @@ impl Supervisor {
         // Before anything can be heard again, so that nobody gets a publication from beyond the gap.
         let catch_up = if std::mem::replace(&mut self.connected, true) {
             let Gap { lost, catch_up } = self.channels.borrow_mut().gap();
+            self.parts.catch_ups.tails.missed_all_but(&catch_up);
             for (thread, channels) in lost {
                 let _thread_ended = self.threads[thread].send(ToThread::Missed(channels)).await;
             }
@@ -280,6 +281,7 @@ impl Supervisor {
     }
 
     async fn refuse(&self, channel: &ChannelName) {
+        self.parts.catch_ups.tails.refused(channel);
         for (thread, ticket) in self.threads_of(channel) {
             let word = ToThread::Refused(channel.clone(), ticket);
             let _thread_ended = self.threads[thread].send(word).await;
@@ -290,6 +292,7 @@ impl Supervisor {
     async fn confirm(&self, channels: Vec<ChannelName>) {
         let mut words: Vec<Vec<_>> = self.threads.iter().map(|_| Vec::new()).collect();
         for channel in channels {
+            self.parts.catch_ups.tails.live(&channel);
             for (thread, ticket) in self.threads_of(&channel) {
                 words[thread].push((channel.clone(), ticket));
             }

@@ -1,10 +1,11 @@
 //! What senders and the node's supervisor share: the way out, and who waits for replies.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use serde_json::value::RawValue;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -19,13 +20,18 @@ const REPLIES_DEADLINE: Duration = Duration::from_secs(2);
 /// Orders of this node that wait for replies; more are refused.
 const MAX_WAITING: usize = 1024;
 
+/// What all nodes have found for one order; a node that comes beyond it counts as not answered.
+const MAX_FOUND_BYTES: usize = 64 << 20;
+
 /// What the nodes have said to one order so far.
-#[derive(Clone, Copy, Default)]
+#[derive(Default)]
 struct Tally {
     affected: u64,
-    replies: u64,
     /// Replies of nodes that carried it out in full.
     complete: u64,
+    /// At most [`MAX_FOUND_BYTES`] of them.
+    found: Vec<Box<RawValue>>,
+    found_bytes: usize,
 }
 
 /// What senders and the supervisor share.
@@ -36,14 +42,22 @@ pub(super) struct Link {
     pub node: String,
     pub to_all: ChannelName,
     /// By the order's id; at most [`MAX_WAITING`].
-    waiting: Mutex<HashMap<String, watch::Sender<Tally>>>,
+    waiting: Mutex<HashMap<String, Entry>>,
+}
+
+/// An order that waits for replies, for those who bring them.
+struct Entry {
+    tally: Arc<Mutex<Tally>>,
+    /// How many have come.
+    replies: watch::Sender<u64>,
 }
 
 /// An order that waits for replies; its entry goes with it.
 struct Waiting<'a> {
     link: &'a Link,
     id: String,
-    tally: watch::Receiver<Tally>,
+    tally: Arc<Mutex<Tally>>,
+    replies: watch::Receiver<u64>,
 }
 
 impl Drop for Waiting<'_> {
@@ -53,12 +67,13 @@ impl Drop for Waiting<'_> {
 }
 
 impl Link {
-    pub fn new(key_prefix: &str) -> Result<Self, String> {
+    /// `node` names this node among those that run at the moment.
+    pub fn new(key_prefix: &str, node: &str) -> Result<Self, String> {
         let to_all = ChannelName::new(&format!("{key_prefix}control"))
             .map_err(|wrong| format!("key_prefix: {wrong}"))?;
         Ok(Self {
             voice: ArcSwapOption::empty(),
-            node: random_hex(8),
+            node: node.to_owned(),
             to_all,
             waiting: Mutex::default(),
         })
@@ -72,7 +87,7 @@ impl Link {
         ReservedChannels::beginning_with(self.to_all.as_str())
     }
 
-    pub async fn send(&self, order: Order) -> Result<Reached, SendError> {
+    pub async fn send(&self, order: Order) -> Result<(Reached, Vec<Box<RawValue>>), SendError> {
         // Without replies nobody would know what was done.
         let voice = self.voice.load_full().ok_or(SendError::EngineDown)?;
         let id = random_hex(16);
@@ -83,11 +98,12 @@ impl Link {
         if asked == 0 {
             return Err(SendError::EngineDown);
         }
-        let all = waiting.tally.wait_for(|tally| tally.replies >= asked);
+        let all = waiting.replies.wait_for(|replies| *replies >= asked);
         // Lost replies end the wait as well.
         let _or_what_there_is = timeout(REPLIES_DEADLINE, all).await.map(drop);
-        let Tally { affected, complete, .. } = *waiting.tally.borrow();
-        Ok(Reached { affected, answered: complete, asked })
+        let tally = std::mem::take(&mut *locked(&waiting.tally));
+        let reached = Reached { affected: tally.affected, answered: tally.complete, asked };
+        Ok((reached, tally.found))
     }
 
     fn wait(&self, id: String) -> Result<Waiting<'_>, SendError> {
@@ -95,19 +111,26 @@ impl Link {
         if waiting.len() >= MAX_WAITING {
             return Err(SendError::EngineDown);
         }
-        let (sender, tally) = watch::channel(Tally::default());
-        waiting.insert(id.clone(), sender);
+        let tally = Arc::<Mutex<Tally>>::default();
+        let (sender, replies) = watch::channel(0);
+        waiting.insert(id.clone(), Entry { tally: Arc::clone(&tally), replies: sender });
         drop(waiting);
-        Ok(Waiting { link: self, id, tally })
+        Ok(Waiting { link: self, id, tally, replies })
     }
 
-    pub fn replied(&self, reply: &Reply) {
-        if let Some(tally) = self.waiting().get(&reply.id) {
-            tally.send_modify(|tally| {
-                tally.affected = tally.affected.saturating_add(reply.affected);
-                tally.replies += 1;
-                tally.complete += u64::from(reply.complete);
-            });
+    pub fn replied(&self, reply: Reply) {
+        if let Some(entry) = self.waiting().get(&reply.id) {
+            let mut tally = locked(&entry.tally);
+            tally.affected = tally.affected.saturating_add(reply.affected);
+            let bytes = reply.data.as_ref().map_or(0, |data| data.get().len());
+            let has_room = tally.found_bytes + bytes <= MAX_FOUND_BYTES;
+            tally.complete += u64::from(reply.complete && has_room);
+            if has_room {
+                tally.found_bytes += bytes;
+                tally.found.extend(reply.data);
+            }
+            drop(tally);
+            entry.replies.send_modify(|replies| *replies += 1);
         }
     }
 
@@ -116,12 +139,16 @@ impl Link {
         self.waiting().clear();
     }
 
-    fn waiting(&self) -> MutexGuard<'_, HashMap<String, watch::Sender<Tally>>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn waiting(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
+        locked(&self.waiting)
     }
 
     /// The channel of a node's replies.
     pub fn to_node(&self, node: &str) -> Result<ChannelName, InvalidChannel> {
         ChannelName::new(&format!("{}:{node}", self.to_all))
     }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

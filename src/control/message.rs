@@ -3,18 +3,22 @@
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
 
+use super::listing::{Listing, MAX_PART_BYTES};
 use super::{Disconnect, Order};
 use crate::protocol::ChannelName;
 
 /// Raised when an old node would do something else than the sender means.
 const VERSION: u32 = 1;
 
-/// Longer messages are neither sent nor read.
+/// Longer orders are neither sent nor read.
 pub(super) const MAX_BYTES: usize = 16 * 1024;
+
+/// Longer replies are not read: the rows of a node, and who they are for.
+pub(super) const MAX_REPLY_BYTES: usize = MAX_PART_BYTES + 1024;
 
 /// An order on its way.
 #[derive(Debug, PartialEq, Eq)]
@@ -27,13 +31,15 @@ pub(super) struct Ordered {
 }
 
 /// What one node did about an order.
-#[derive(Debug, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Deserialize)]
 pub(super) struct Reply {
     /// Of the order.
     pub id: String,
     pub affected: u64,
     /// All threads of that node have answered.
     pub complete: bool,
+    /// What it has found, where it was asked for something.
+    pub data: Option<Box<RawValue>>,
 }
 
 /// Why a message is not read.
@@ -75,6 +81,7 @@ impl Ordered {
             Order::Cancel { channel, task_id } => {
                 ("cancel", json!({ "channel": channel, "task_id": task_id }))
             }
+            Order::List(listing) => ("list", json!(listing)),
         };
         let Self { id, from, .. } = self;
         let message = json!({ "v": VERSION, "kind": kind, "id": id, "from": from, "order": order });
@@ -82,9 +89,9 @@ impl Ordered {
     }
 
     pub fn read(json: &[u8]) -> Result<Self, Unread> {
-        let head = head(json)?;
+        let head = head(json, MAX_BYTES)?;
         let kind = head.kind.ok_or(Unread::Malformed)?;
-        if !matches!(&*kind, "disconnect" | "cancel") {
+        if !matches!(&*kind, "disconnect" | "cancel" | "list") {
             return Err(Unread::Unknown);
         }
         let malformed = |_| Unread::Malformed;
@@ -93,11 +100,15 @@ impl Ordered {
             return Err(Unread::Malformed);
         }
         let order = order.get();
-        let order = if kind == "disconnect" {
-            Order::Disconnect(serde_json::from_str::<Disconnect>(order).map_err(malformed)?)
-        } else {
-            let Cancel { channel, task_id } = serde_json::from_str(order).map_err(malformed)?;
-            Order::Cancel { channel, task_id }
+        let order = match &*kind {
+            "disconnect" => {
+                Order::Disconnect(serde_json::from_str::<Disconnect>(order).map_err(malformed)?)
+            }
+            "list" => Order::List(serde_json::from_str::<Listing>(order).map_err(malformed)?),
+            _ => {
+                let Cancel { channel, task_id } = serde_json::from_str(order).map_err(malformed)?;
+                Order::Cancel { channel, task_id }
+            }
         };
         Ok(Self { id, from, order })
     }
@@ -105,18 +116,29 @@ impl Ordered {
 
 impl Reply {
     pub fn to_json(&self) -> String {
-        let Self { id, affected, complete } = self;
-        json!({ "v": VERSION, "id": id, "affected": affected, "complete": complete }).to_string()
+        #[derive(Serialize)]
+        struct Message<'a> {
+            v: u32,
+            id: &'a str,
+            affected: u64,
+            complete: bool,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            data: Option<&'a RawValue>,
+        }
+        let Self { id, affected, complete, data } = self;
+        let data = data.as_deref();
+        let message = Message { v: VERSION, id, affected: *affected, complete: *complete, data };
+        serde_json::to_string(&message).expect("texts, numbers and JSON serialize")
     }
 
     pub fn read(json: &[u8]) -> Result<Self, Unread> {
-        head(json)?;
+        head(json, MAX_REPLY_BYTES)?;
         serde_json::from_slice(json).map_err(|_| Unread::Malformed)
     }
 }
 
-fn head(json: &[u8]) -> Result<Head<'_>, Unread> {
-    if json.len() > MAX_BYTES {
+fn head(json: &[u8], max_bytes: usize) -> Result<Head<'_>, Unread> {
+    if json.len() > max_bytes {
         return Err(Unread::TooLarge);
     }
     // serde would take an array for the fields in their order.
@@ -135,6 +157,8 @@ fn is_id(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::{Channels, Connections};
+    use crate::protocol::{ConnectionId, UserId};
 
     fn cancel(task_id: &str) -> Ordered {
         let channel = ChannelName::new("chat_42").unwrap();
@@ -146,12 +170,27 @@ mod tests {
     fn messages_are_read_as_they_were_written() {
         let disconnect = r#"{"user_id":"7","code":4000,"reason":"bye"}"#;
         let disconnect = Order::Disconnect(serde_json::from_str(disconnect).unwrap());
-        for ordered in [cancel("t"), Ordered { order: disconnect, ..cancel("") }] {
+        let channels = Channels { prefix: "chat_".to_owned(), limit: 7, ..Channels::default() };
+        let connections = Connections {
+            user_id: Some(UserId::Text("7".into())),
+            after: Some(ConnectionId::random()),
+            ..Connections::default()
+        };
+        let lists = [Listing::Channels(channels), Listing::Connections(connections)];
+        let [channels, connections] = lists.map(Order::List);
+        for order in [cancel("t").order, disconnect, channels, connections] {
+            let ordered = Ordered { order, ..cancel("") };
             let json = ordered.to_json().unwrap();
             assert_eq!(Ordered::read(json.as_bytes()), Ok(ordered), "{json}");
         }
-        let reply = Reply { id: "a1".to_owned(), affected: 3, complete: false };
-        assert_eq!(Reply::read(reply.to_json().as_bytes()), Ok(reply));
+        for data in [None, Some(r#"{"rows":[],"more":true}"#)] {
+            let data = data.map(|json| RawValue::from_string(json.to_owned()).unwrap());
+            let reply = Reply { id: "a1".to_owned(), affected: 3, complete: false, data };
+            let read = Reply::read(reply.to_json().as_bytes()).unwrap();
+            let text = |reply: &Reply| reply.data.as_ref().map(|data| data.get().to_owned());
+            assert_eq!((&*read.id, read.affected, read.complete), ("a1", 3, false));
+            assert_eq!(text(&read), text(&reply));
+        }
         assert_eq!(cancel(&"x".repeat(MAX_BYTES)).to_json(), None);
     }
 

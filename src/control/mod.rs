@@ -1,11 +1,13 @@
 //! Orders that reach every node: what a server asks of one node is done on all of them.
 //!
-//! This module owns how an order travels and how its effects are summed; it leaves what an order does
+//! This module owns how an order travels, how its effects are summed and what was found is put together;
+//! it leaves what an order does
 //! to the worker threads, which each take a [`Seat`], and to the [`CancelHook`]. Invariant: the
 //! sender's node carries an order out by the same way as every other, so that it is done once a node,
 //! and a node that did not answer in full is never counted as one that did.
 
 mod link;
+mod listing;
 mod message;
 mod order;
 mod redis;
@@ -13,8 +15,13 @@ mod redis;
 mod tests;
 mod threads;
 
+pub use listing::{
+    ChannelRow, Channels, ConnectionRow, Connections, Found, Gathering, Listing, Part, short,
+};
+#[cfg(test)]
+pub use order::MAX_REASON_BYTES;
 pub use order::{Disconnect, DisconnectFields, InvalidDisconnect, Order, Target};
-pub use threads::{CancelHook, Seat, Threads};
+pub use threads::{CancelHook, Seat, ThreadOrder, Threads};
 
 use std::sync::Arc;
 
@@ -43,6 +50,14 @@ impl Reached {
     }
 }
 
+/// What came of an order that only asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed<R> {
+    pub part: Part<R>,
+    /// `affected` is 0.
+    pub reached: Reached,
+}
+
 /// Why an order was not sent, or its effects cannot be known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SendError {
@@ -59,7 +74,7 @@ pub struct Control(Engine);
 #[derive(Clone)]
 enum Engine {
     Memory(Threads),
-    Redis(Arc<Link>),
+    Redis(Arc<Link>, Threads),
 }
 
 impl Control {
@@ -77,8 +92,8 @@ impl Control {
         shutdown: &Shutdown,
     ) -> Result<Self, String> {
         let client = pubsub_client(url)?;
-        let link = Arc::new(Link::new(key_prefix)?);
-        let supervision = redis::supervise(client, Arc::clone(&link), threads);
+        let link = Arc::new(Link::new(key_prefix, threads.node())?);
+        let supervision = redis::supervise(client, Arc::clone(&link), threads.clone());
         let shutdown = shutdown.clone();
         tokio::spawn(async move {
             tokio::select! {
@@ -86,7 +101,7 @@ impl Control {
                 () = shutdown.killed() => {}
             }
         });
-        Ok(Self(Engine::Redis(link)))
+        Ok(Self(Engine::Redis(link, threads)))
     }
 
     /// Has every node carry out `order`, and waits for their word: about two seconds at the most, and
@@ -98,7 +113,51 @@ impl Control {
                 let answered = u64::from(done.complete);
                 Ok(Reached { affected: done.affected, answered, asked: 1 })
             }
-            Engine::Redis(link) => link.send(order).await,
+            Engine::Redis(link, _) => link.send(order).await.map(|(reached, _)| reached),
+        }
+    }
+
+    /// Asks every node for its connections, as [`Control::send`] does.
+    pub async fn connections(
+        &self,
+        asked: Connections,
+    ) -> Result<Listed<ConnectionRow>, SendError> {
+        match self.list(Listing::Connections(asked)).await? {
+            (Found::Connections(part), reached) => Ok(Listed { part, reached }),
+            (Found::Channels(_), reached) => Ok(Listed { part: Part::default(), reached }),
+        }
+    }
+
+    /// Asks every node for the channels of its connections, as [`Control::send`] does.
+    pub async fn channels(&self, asked: Channels) -> Result<Listed<ChannelRow>, SendError> {
+        match self.list(Listing::Channels(asked)).await? {
+            (Found::Channels(part), reached) => Ok(Listed { part, reached }),
+            (Found::Connections(_), reached) => Ok(Listed { part: Part::default(), reached }),
+        }
+    }
+
+    async fn list(&self, listing: Listing) -> Result<(Found, Reached), SendError> {
+        match &self.0 {
+            Engine::Memory(threads) => {
+                let done = threads.execute(Order::List(listing.clone())).await;
+                let answered = u64::from(done.complete);
+                let reached = Reached { affected: done.affected, answered, asked: 1 };
+                Ok((done.found.unwrap_or_else(|| listing.nothing()), reached))
+            }
+            Engine::Redis(link, _) => {
+                let (mut reached, found) = link.send(Order::List(listing.clone())).await?;
+                let count = found.len();
+                let found: Vec<_> = found.iter().filter_map(|data| listing.read(data)).collect();
+                reached.answered = reached.answered.saturating_sub((count - found.len()) as u64);
+                Ok((listing.merge(found.into_iter()), reached))
+            }
+        }
+    }
+
+    /// This node's name among those that run at the moment.
+    pub fn node(&self) -> &str {
+        match &self.0 {
+            Engine::Memory(threads) | Engine::Redis(_, threads) => threads.node(),
         }
     }
 
@@ -106,7 +165,7 @@ impl Control {
     pub fn is_live(&self) -> bool {
         match &self.0 {
             Engine::Memory(_) => true,
-            Engine::Redis(link) => link.is_live(),
+            Engine::Redis(link, _) => link.is_live(),
         }
     }
 
@@ -114,7 +173,7 @@ impl Control {
     pub fn reserved_channels(&self) -> ReservedChannels {
         match &self.0 {
             Engine::Memory(_) => ReservedChannels::default(),
-            Engine::Redis(link) => link.reserved_channels(),
+            Engine::Redis(link, _) => link.reserved_channels(),
         }
     }
 }

@@ -5,10 +5,11 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::Listing;
 use crate::protocol::{ChannelName, CloseReason, ConnectionId, InvalidChannel, UserId};
 
 /// The reason text of a close frame, in bytes (RFC 6455 section 5.5).
-const MAX_REASON_BYTES: usize = 123;
+pub const MAX_REASON_BYTES: usize = 123;
 
 /// An order to all nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +18,8 @@ pub enum Order {
     Disconnect(Disconnect),
     /// End the generation of this task of this channel, wherever it runs.
     Cancel { channel: ChannelName, task_id: String },
+    /// Say what is there.
+    List(Listing),
 }
 
 /// Which connections.

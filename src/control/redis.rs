@@ -9,9 +9,9 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
-use super::Threads;
 use super::link::Link;
 use super::message::{self, Ordered, Reply, Unread};
+use super::{Found, Threads};
 use crate::redis_link::{Backoff, Heard, Lost, PubSub};
 use crate::telemetry::control::{OrderOutcome, order_received};
 use crate::telemetry::engine as facts;
@@ -78,11 +78,12 @@ impl Subscribed {
         let (give_up, lost) = mpsc::channel(1);
         let to_all = link.to_all.clone();
         let mut pubsub = PubSub::connect(client, move |heard| match heard {
-            Heard::Message { payload, .. } if payload.len() > message::MAX_BYTES => {
-                order_received(OrderOutcome::TooLarge);
-            }
             Heard::Message { channel, payload } => {
                 let to_all = channel == to_all.as_str().as_bytes();
+                let most = if to_all { message::MAX_BYTES } else { message::MAX_REPLY_BYTES };
+                if payload.len() > most {
+                    return order_received(OrderOutcome::TooLarge);
+                }
                 if queue.try_send(Message { to_all, payload }).is_err() {
                     order_received(OrderOutcome::Dropped);
                 }
@@ -130,7 +131,7 @@ impl Node {
         if *to_all {
             self.begin(Ordered::read(payload)?);
         } else {
-            self.link.replied(&Reply::read(payload)?);
+            self.link.replied(Reply::read(payload)?);
         }
         Ok(())
     }
@@ -152,7 +153,8 @@ impl Node {
         let done = self.threads.execute(order).await;
         let outcome = if done.complete { OrderOutcome::Done } else { OrderOutcome::Incomplete };
         order_received(outcome);
-        let reply = Reply { id, affected: done.affected, complete: done.complete };
+        let data = done.found.as_ref().map(Found::to_json);
+        let reply = Reply { id, affected: done.affected, complete: done.complete, data };
         let Ok(channel) = self.link.to_node(&from) else { return };
         if let Some(voice) = self.link.voice.load_full() {
             let _or_the_sender_waits_in_vain = voice.publish(&channel, &reply.to_json()).await;

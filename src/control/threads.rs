@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-use super::{Disconnect, Order};
-use crate::protocol::ChannelName;
+use super::{Disconnect, Found, Listing, Order};
+use crate::protocol::{ChannelName, random_hex};
 
 /// Orders that wait for one thread. One that is full does not answer: the order counts as not done there.
 const THREAD_QUEUE: usize = 64;
@@ -26,8 +26,21 @@ pub struct Seat {
 
 /// An order for one thread. Dropped unanswered, it counts as nothing done.
 pub struct Task {
-    pub order: Arc<Disconnect>,
-    closed: oneshot::Sender<u64>,
+    pub order: Arc<ThreadOrder>,
+    answer: oneshot::Sender<Answer>,
+}
+
+/// What a thread is asked for.
+#[derive(Debug)]
+pub enum ThreadOrder {
+    Disconnect(Disconnect),
+    List(Listing),
+}
+
+/// What one thread did, or found.
+enum Answer {
+    Affected(u64),
+    Found(Found),
 }
 
 impl Seat {
@@ -40,16 +53,23 @@ impl Seat {
 impl Task {
     /// It is done; this thread closed so many connections.
     pub fn done(self, closed: u64) {
-        let _nobody_waits_any_more = self.closed.send(closed);
+        let _nobody_waits_any_more = self.answer.send(Answer::Affected(closed));
+    }
+
+    /// This is what the thread has of it.
+    pub fn found(self, found: Found) {
+        let _nobody_waits_any_more = self.answer.send(Answer::Found(found));
     }
 }
 
 /// What this node did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Done {
     pub affected: u64,
     /// No thread is still to answer.
     pub complete: bool,
+    /// To an order that asks.
+    pub found: Option<Found>,
 }
 
 /// All worker threads of this node. Cheap to clone.
@@ -57,6 +77,7 @@ pub(super) struct Done {
 pub struct Threads {
     queues: Arc<[mpsc::Sender<Task>]>,
     cancel: CancelHook,
+    node: Arc<str>,
 }
 
 impl Threads {
@@ -68,39 +89,64 @@ impl Threads {
                 (queue, Seat { orders })
             })
             .unzip::<_, _, Vec<_>, Vec<_>>();
-        (Self { queues: queues.into(), cancel }, seats)
+        (Self { queues: queues.into(), cancel, node: random_hex(8).into() }, seats)
+    }
+
+    /// Names this node among those that run at the moment.
+    pub fn node(&self) -> &str {
+        &self.node
     }
 
     pub(super) async fn execute(&self, order: Order) -> Done {
         match order {
             // What runs is known to the node as a whole.
             Order::Cancel { channel, task_id } => {
-                Done { affected: (self.cancel)(&channel, &task_id), complete: true }
+                Done { affected: (self.cancel)(&channel, &task_id), complete: true, found: None }
             }
-            Order::Disconnect(order) => self.disconnect(Arc::new(order)).await,
+            Order::Disconnect(order) => {
+                let (answers, complete) = self.ask(ThreadOrder::Disconnect(order)).await;
+                let affected = answers.iter().map(|answer| match answer {
+                    Answer::Affected(closed) => *closed,
+                    Answer::Found(_) => 0,
+                });
+                Done { affected: affected.sum(), complete, found: None }
+            }
+            Order::List(listing) if listing.is_of_others(&self.node) => {
+                Done { affected: 0, complete: true, found: Some(listing.nothing()) }
+            }
+            Order::List(listing) => {
+                let (answers, complete) = self.ask(ThreadOrder::List(listing.clone())).await;
+                let found = answers.into_iter().filter_map(|answer| match answer {
+                    Answer::Found(found) => Some(found),
+                    Answer::Affected(_) => None,
+                });
+                Done { affected: 0, complete, found: Some(listing.merge(found)) }
+            }
         }
     }
 
-    async fn disconnect(&self, order: Arc<Disconnect>) -> Done {
+    /// What the threads answer; false = one that is still there did not.
+    async fn ask(&self, order: ThreadOrder) -> (Vec<Answer>, bool) {
+        let order = Arc::new(order);
         let deadline = Instant::now() + THREADS_DEADLINE;
-        let mut done = Done { affected: 0, complete: true };
+        let (mut answered, mut complete) = (Vec::new(), true);
         let mut answers = Vec::with_capacity(self.queues.len());
         for queue in self.queues.iter() {
-            let (closed, answer) = oneshot::channel();
-            match queue.try_send(Task { order: Arc::clone(&order), closed }) {
-                Ok(()) => answers.push(answer),
+            let (answer, receiver) = oneshot::channel();
+            match queue.try_send(Task { order: Arc::clone(&order), answer }) {
+                Ok(()) => answers.push(receiver),
                 // It has ended, and its connections with it.
                 Err(mpsc::error::TrySendError::Closed(_)) => {}
-                Err(mpsc::error::TrySendError::Full(_)) => done.complete = false,
+                Err(mpsc::error::TrySendError::Full(_)) => complete = false,
             }
         }
         for answer in answers {
             match timeout_at(deadline, answer).await {
-                Ok(Ok(closed)) => done.affected += closed,
+                Ok(Ok(answer)) => answered.push(answer),
                 Ok(Err(_ended)) => {}
-                Err(_elapsed) => done.complete = false,
+                Err(_elapsed) => complete = false,
             }
         }
-        done
+        (answered, complete)
     }
 }

@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::StartError;
 use crate::admin::ReadyCheck;
-use crate::broker::{Core, MemoryHistory, Publisher, Rules};
+use crate::broker::{Core, MemoryHistory, Publisher, Rules, Tails};
 use crate::config::{Config, EngineKind, Jwt, RedisEngine, RedisUrl};
 use crate::control::{Control, Threads};
 use crate::generations::{Generations, Heard, Running};
@@ -35,6 +35,7 @@ pub(super) struct Engine {
     pub presence: PresenceStore,
     pub control: Control,
     pub generations: Generations,
+    pub tails: Tails,
     pub ready: Vec<(&'static str, ReadyCheck)>,
 }
 
@@ -65,6 +66,7 @@ impl Engine {
                 limits: SharedLimits::memory(),
                 presence: PresenceStore::memory(),
                 control: Control::memory(threads),
+                tails: core.tails(),
                 generations: Generations::memory(running, &config.routes),
                 ready,
             },
@@ -87,6 +89,7 @@ impl Engine {
                 }
                 Self {
                     control,
+                    tails: core.tails(),
                     // Where the channels are.
                     presence: PresenceStore::redis(publisher.clone(), &redis.key_prefix),
                     generations: Generations::redis(

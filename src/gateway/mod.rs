@@ -23,7 +23,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 
-use crate::admin::{Admin, ApiKeys};
+use crate::admin::{Admin, ApiKeys, InForce, Listings};
 use crate::broker::{Core, Seat};
 use crate::config::Config;
 use crate::control::{self, CancelHook, Threads};
@@ -151,7 +151,7 @@ async fn serve(
     let seats = broker_seats.into_iter().zip(order_seats);
     let workers = workers(public, seats, &engine, &live, &shutdown);
     let broker = engine.run(core, &config, &shutdown)?;
-    serve_admin(&config, admin, &metrics, &engine, live.api_keys.clone(), &shutdown)
+    serve_admin(&config, admin, &metrics, &engine, &live, &shutdown)
         .map_err(system("admin port"))?;
     tokio::task::spawn_local(async move {
         loop {
@@ -239,14 +239,23 @@ fn serve_admin(
     listener: std::net::TcpListener,
     metrics: &PrometheusHandle,
     engine: &Engine,
-    api_keys: ApiKeys,
+    live: &Live,
     shutdown: &Shutdown,
 ) -> std::io::Result<()> {
+    let terms = live.terms.subscribe();
     let admin = Admin {
-        api_keys,
+        api_keys: live.api_keys.clone(),
         token_ttl: config.tokens.ttl,
         max_publication_bytes: config.engine.max_publication_bytes,
         publisher: engine.publisher.clone(),
+        history: engine.publisher.history(),
+        tails: engine.tails.clone(),
+        limits: engine.limits.clone(),
+        in_force: Box::new(move || {
+            let terms = terms.borrow();
+            InForce { routes: terms.routes.clone(), stop: terms.stop }
+        }),
+        listings: Listings::default(),
         tokens: engine.tokens.clone(),
         control: engine.control.clone(),
         presence: engine.presence.clone(),
@@ -289,6 +298,7 @@ async fn stop_when_asked(
 ) -> Outcome {
     let failed = tokio::select! {
         () = signals.next() => false,
+        () = shutdown.draining() => false,
         _ = worker_ended.recv() => true,
     };
     let settings = terms.borrow().stop;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::Verdict;
+use super::{Standing, Verdict};
 use crate::config::Rate;
 
 /// Longest time that is counted with, about 31 years: it keeps sums exact in Lua's numbers as well.
@@ -41,6 +41,20 @@ impl Gcra {
         }
         *full_at = after;
         Verdict::Allowed
+    }
+
+    /// How a bucket stands that is full again in `full_in`.
+    pub(super) fn standing(self, full_in: u64) -> Standing {
+        let full_in = full_in.min(self.tolerance);
+        let left = (self.tolerance - full_in) / self.interval;
+        let max = self.tolerance / self.interval;
+        let wait = (full_in + self.interval).saturating_sub(self.tolerance);
+        Standing {
+            max,
+            used: max - left,
+            retry_after: Duration::from_micros(wait),
+            full_in: Duration::from_micros(full_in),
+        }
     }
 }
 
@@ -90,6 +104,25 @@ mod tests {
         ] {
             let now = Duration::from_millis(at_ms);
             assert_eq!(bucket.take(ten_a_second, now), verdict, "at {at_ms} ms");
+        }
+    }
+
+    #[test]
+    fn a_bucket_stands_as_it_decides() {
+        let rate = rate(7, 1000, 5);
+        let gcra = Gcra::from(rate);
+        let (mut full_at, mut now) = (0, 1_000_000);
+        for step in 0..200u64 {
+            let standing = gcra.standing(u64::saturating_sub(full_at, now));
+            assert_eq!((standing.max, standing.used <= 5), (5, true));
+            let verdict = gcra.take(&mut full_at, now);
+            match verdict {
+                Verdict::Allowed => assert!(standing.used < 5 && standing.retry_after.is_zero()),
+                Verdict::Refused { retry_after } => {
+                    assert_eq!((standing.used, standing.retry_after), (5, retry_after));
+                }
+            }
+            now += step * 7919 % 230_000;
         }
     }
 

@@ -101,6 +101,38 @@ impl MemoryLimits {
         }
     }
 
+    /// Until the bucket is full, in microseconds.
+    pub(super) fn look_at_bucket(&self, key: &str) -> u64 {
+        let now = whole(self.began.elapsed().as_micros());
+        self.shard(key).buckets.entries.get(key).map_or(0, |full_at| full_at.saturating_sub(now))
+    }
+
+    /// The count, and until the window ends.
+    pub(super) fn look_at_window(&self, key: &str) -> (u64, Duration) {
+        let now = self.now_ms();
+        let shard = self.shard(key);
+        shard.windows.entries.get(key).map_or_else(Default::default, |window| window.look(now))
+    }
+
+    /// How many leases live, until the first and until the last of them expires.
+    pub(super) fn look_at_leases(&self, key: &str) -> (u64, Duration, Duration) {
+        let now = self.now_ms();
+        let shard = self.shard(key);
+        let leases = shard.leases.entries.get(key).map(Vec::as_slice).unwrap_or_default();
+        let live = || leases.iter().map(|(_, end)| *end).filter(|end| *end > now);
+        let left = |end: Option<u64>| Duration::from_millis(end.map_or(0, |end| end - now));
+        (live().count() as u64, left(live().min()), left(live().max()))
+    }
+
+    /// Forgets all of `key`; whether there was anything.
+    pub(super) fn reset(&self, key: &str) -> bool {
+        let mut shard = self.shard(key);
+        let bucket = shard.buckets.entries.remove(key).is_some();
+        let window = shard.windows.entries.remove(key).is_some();
+        let leases = shard.leases.entries.remove(key).is_some();
+        bucket || window || leases
+    }
+
     fn now_ms(&self) -> u64 {
         whole(self.began.elapsed().as_millis())
     }

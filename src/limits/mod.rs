@@ -13,6 +13,7 @@ mod memory;
 mod places;
 mod redis;
 mod shared;
+mod standing;
 mod window;
 
 pub use bucket::LocalBucket;
@@ -21,6 +22,7 @@ pub use connections::{ConnectionCounts, ConnectionPermit, IpPermit};
 pub use leases::{Lease, LeaseSet};
 pub use places::{Holder, Leased, Places};
 pub use shared::SharedLimits;
+pub use standing::{Standing, UserLimit};
 
 use std::time::Duration;
 

@@ -16,6 +16,7 @@ pub(super) struct RedisLimits {
     take: Script,
     hit: Script,
     acquire: Script,
+    look: Script,
 }
 
 /// A key of the leases of one user on one route, and one holder of theirs.
@@ -28,6 +29,7 @@ impl RedisLimits {
             take: Script::new(include_str!("take.lua")),
             hit: Script::new(include_str!("hit.lua")),
             acquire: Script::new(include_str!("acquire.lua")),
+            look: Script::new(include_str!("look.lua")),
         }
     }
 
@@ -60,6 +62,37 @@ impl RedisLimits {
         call.key(key).arg(places).arg(holder.to_string()).arg(lease_ms());
         let (allowed, wait_ms): (bool, u64) = self.commands.invoke(&call).await?;
         Ok(verdict(allowed, Duration::from_millis(wait_ms)))
+    }
+
+    /// As the methods of `MemoryLimits` of these names.
+    pub(super) async fn look_at_bucket(&self, key: &str) -> Result<u64, RedisFailure> {
+        self.look(key, "bucket").await.map(|(full_in, _, _)| full_in)
+    }
+
+    pub(super) async fn look_at_window(&self, key: &str) -> Result<(u64, Duration), RedisFailure> {
+        let (count, left, _) = self.look(key, "window").await?;
+        Ok((count, Duration::from_millis(left)))
+    }
+
+    pub(super) async fn look_at_leases(
+        &self,
+        key: &str,
+    ) -> Result<(u64, Duration, Duration), RedisFailure> {
+        let (count, first, last) = self.look(key, "leases").await?;
+        Ok((count, Duration::from_millis(first), Duration::from_millis(last)))
+    }
+
+    async fn look(&self, key: &str, kind: &str) -> Result<(u64, u64, u64), RedisFailure> {
+        let mut call = self.look.prepare_invoke();
+        call.key(key).arg(kind);
+        self.commands.invoke(&call).await
+    }
+
+    pub(super) async fn reset(&self, key: &str) -> Result<bool, RedisFailure> {
+        let mut delete = redis::cmd("DEL");
+        delete.arg(key);
+        let deleted: u64 = self.commands.query(&delete).await?;
+        Ok(deleted > 0)
     }
 
     /// All of them in one write. Also takes back leases that expired, or that Redis lost: the

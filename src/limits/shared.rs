@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::bucket::Gcra;
 use super::memory::MemoryLimits;
 use super::redis::{Held, RedisLimits};
-use super::{EngineDown, Holder, LEAST_WAIT, LimitName, Places, Verdict};
+use super::{EngineDown, Holder, LEAST_WAIT, LimitName, Places, Standing, UserLimit, Verdict};
 use crate::config::{FixedWindow, Rate, UserRate};
 use crate::protocol::{Params, TemplateContext};
 use crate::redis_link::Commands;
@@ -48,20 +48,99 @@ impl SharedLimits {
         user: &str,
         rate: &UserRate,
     ) -> Result<Verdict, EngineDown> {
-        let own = |word| format!("{}{word}:{}:{route}:{user}", self.0.prefix, limit.label());
         let verdict = match rate {
-            UserRate::Bucket(rate) => self.take_of_bucket(&own("limit"), *rate).await,
+            UserRate::Bucket(rate) => {
+                let key = self.own_key("limit", limit, route, user);
+                self.take_of_bucket(&key, *rate).await
+            }
             UserRate::Window(FixedWindow { count, per, key }) => {
                 let key = match key {
                     Some(key) => {
                         key.fill(TemplateContext { params, user_id: &user, channel: None })
                     }
-                    None => own("window"),
+                    None => self.own_key("window", limit, route, user),
                 };
                 self.hit_window(&key, *count, *per).await
             }
         };
         record(limit, route, user, verdict)
+    }
+
+    fn own_key(&self, word: &str, limit: LimitName, route: &str, user: &str) -> String {
+        format!("{}{word}:{}:{route}:{user}", self.0.prefix, limit.label())
+    }
+
+    /// Where `limit` of `user` on `route` is kept. `None` = that depends on a connection's path.
+    fn key_of(&self, limit: UserLimit<'_>, route: &str, user: &str) -> Option<String> {
+        match limit {
+            UserLimit::Rate(name, UserRate::Bucket(_)) => {
+                Some(self.own_key("limit", name, route, user))
+            }
+            UserLimit::Rate(name, UserRate::Window(FixedWindow { key: None, .. })) => {
+                Some(self.own_key("window", name, route, user))
+            }
+            UserLimit::Rate(_, UserRate::Window(FixedWindow { key: Some(key), .. })) => {
+                let is_of_the_user = key.names().all(|name| name == "user_id");
+                let params = &Params::default();
+                let context = TemplateContext { params, user_id: &user, channel: None };
+                is_of_the_user.then(|| key.fill(context))
+            }
+            UserLimit::Leases(of, _) => Some(self.lease_key(Places { of, route, user })),
+        }
+    }
+
+    /// How `limit` of `user` stands on the route whose path pattern is `route`. `None` = its key has
+    /// parameters of a connection's path.
+    pub async fn look(
+        &self,
+        limit: UserLimit<'_>,
+        route: &str,
+        user: &str,
+    ) -> Result<Option<Standing>, EngineDown> {
+        let Some(key) = self.key_of(limit, route, user) else { return Ok(None) };
+        Ok(Some(match limit {
+            UserLimit::Rate(_, UserRate::Bucket(rate)) => {
+                let full_in = match &self.0.engine {
+                    Engine::Memory(limits) => limits.look_at_bucket(&key),
+                    Engine::Redis(limits) => {
+                        limits.look_at_bucket(&key).await.map_err(|_| EngineDown)?
+                    }
+                };
+                Gcra::from(*rate).standing(full_in)
+            }
+            UserLimit::Rate(_, UserRate::Window(FixedWindow { count, .. })) => {
+                let (used, left) = match &self.0.engine {
+                    Engine::Memory(limits) => limits.look_at_window(&key),
+                    Engine::Redis(limits) => {
+                        limits.look_at_window(&key).await.map_err(|_| EngineDown)?
+                    }
+                };
+                Standing::of_count((*count).into(), used, left, left)
+            }
+            UserLimit::Leases(_, max) => {
+                let (used, first, last) = match &self.0.engine {
+                    Engine::Memory(limits) => limits.look_at_leases(&key),
+                    Engine::Redis(limits) => {
+                        limits.look_at_leases(&key).await.map_err(|_| EngineDown)?
+                    }
+                };
+                Standing::of_count(max.into(), used, first, last)
+            }
+        }))
+    }
+
+    /// Begins `limit` of `user` anew; whether anything was used. `None` as of [`SharedLimits::look`].
+    pub async fn reset(
+        &self,
+        limit: UserLimit<'_>,
+        route: &str,
+        user: &str,
+    ) -> Result<Option<bool>, EngineDown> {
+        let Some(key) = self.key_of(limit, route, user) else { return Ok(None) };
+        match &self.0.engine {
+            Engine::Memory(limits) => Ok(Some(limits.reset(&key))),
+            Engine::Redis(limits) => limits.reset(&key).await.map(Some).map_err(|_| EngineDown),
+        }
     }
 
     async fn take_of_bucket(&self, key: &str, rate: Rate) -> Result<Verdict, EngineDown> {

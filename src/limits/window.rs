@@ -17,6 +17,15 @@ impl Window {
         self.ends > now
     }
 
+    /// The count at `now`, and until it begins anew.
+    pub(super) fn look(&self, now: u64) -> (u64, Duration) {
+        if self.lives(now) {
+            (self.count.into(), Duration::from_millis(self.ends - now))
+        } else {
+            (0, Duration::ZERO)
+        }
+    }
+
     /// Counts one of `limit` in a window of `length` milliseconds. hit.lua does the same: what is refused
     /// is not counted.
     pub(super) fn hit(&mut self, limit: u32, length: u64, now: u64) -> Verdict {

@@ -52,7 +52,7 @@ pub(super) struct Connection {
 
 /// What an upgrade came to; the 101 is already on its way.
 enum Upgraded {
-    Admitted(Box<Admission>, Option<IpPermit>, Option<Lease>),
+    Admitted(Box<Admission>, IpAddr, Option<IpPermit>, Option<Lease>),
     /// One message at most, and the end.
     Closed(Option<String>, CloseReason, Option<IpPermit>),
 }
@@ -117,11 +117,11 @@ impl Front {
         let Some(upgraded) = phase.upgraded.take() else { return };
         let stream = ByteStream::Tcp(stream);
         match upgraded {
-            Upgraded::Admitted(admission, ip, lease) => {
+            Upgraded::Admitted(admission, address, ip, lease) => {
                 permits.ip = permits.ip.take().or(ip);
                 permits.lease = lease;
                 let arrival = session::Arrival { early: early.to_vec(), resume: admission.resume };
-                let client = self.client(*admission);
+                let client = self.client(*admission, address);
                 let services = Rc::clone(&self.services);
                 tokio::task::spawn_local(session::open(services, stream, arrival, client, permits));
             }
@@ -228,7 +228,7 @@ impl Front {
         };
         let refused = verdict.as_ref().err().map(|rejection| rejection.cause);
         telemetry::handshake::finished(route.path.as_str(), refused, started.elapsed());
-        self.upgrade(phase, route, accepted, verdict)
+        self.upgrade(phase, address.ip, route, accepted, verdict)
     }
 
     /// The socket of a route that answers by itself.
@@ -276,6 +276,7 @@ impl Front {
     fn upgrade(
         &self,
         phase: &Phase,
+        address: IpAddr,
         route: &config::Route,
         accepted: upgrade::Accepted,
         verdict: Result<(Admission, Option<IpPermit>), Rejection>,
@@ -285,7 +286,7 @@ impl Front {
                 let lease = self.lease(&mut admission);
                 let response = accepted.switch(admission.subprotocol.as_deref());
                 *phase.upgraded.borrow_mut() =
-                    Some(Upgraded::Admitted(Box::new(admission), ip, lease));
+                    Some(Upgraded::Admitted(Box::new(admission), address, ip, lease));
                 response
             }
             Err(rejection) if route.reject == config::Reject::Http => rejection.to_http(),
@@ -314,7 +315,7 @@ impl Front {
         Some(lease)
     }
 
-    fn client(&self, admission: Admission) -> Client {
+    fn client(&self, admission: Admission, address: IpAddr) -> Client {
         Client {
             upstream: self.services.terms().upstream(&admission.route),
             route: RefCell::new(admission.route),
@@ -322,6 +323,7 @@ impl Front {
             channel: admission.channel,
             identity: RefCell::new(admission.identity),
             connection_id: admission.connection_id,
+            address,
             origin: admission.origin,
             trace: admission.trace,
         }

@@ -84,8 +84,8 @@ impl fmt::Display for UserId {
 
 /// One connection of this or any node: 128 random bits as 32 hex digits.
 /// Ordered as their digits are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-#[serde(into = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct ConnectionId(u128);
 
 impl ConnectionId {
@@ -123,6 +123,20 @@ impl FromStr for ConnectionId {
             return Err(InvalidConnectionId);
         }
         u128::from_str_radix(text, 16).map(Self).map_err(|_| InvalidConnectionId)
+    }
+}
+
+impl TryFrom<String> for ConnectionId {
+    type Error = InvalidConnectionId;
+
+    fn try_from(text: String) -> Result<Self, InvalidConnectionId> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for InvalidConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a connection's id is 32 hex digits")
     }
 }
 

@@ -31,6 +31,7 @@ pub use takeover::take_over;
 pub use terms::Terms;
 
 use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -126,6 +127,8 @@ pub struct Client {
     /// A refresh replaces it; the user stays.
     pub identity: RefCell<Identity>,
     pub connection_id: ConnectionId,
+    /// Where it comes from, behind proxies that are trusted.
+    pub address: IpAddr,
     /// Of the page that connected; `None` = its handshake named none.
     pub origin: Option<OriginTag>,
     pub trace: TraceContext,
@@ -191,6 +194,8 @@ pub struct Session {
     /// More of its channel's history is on its way to it.
     replaying: Cell<bool>,
     subscription: RefCell<Option<Subscription>>,
+    /// Since the thread's start.
+    opened: Duration,
     /// `max_session` counts from here, since the thread's start.
     renewed: Cell<Duration>,
     /// `connected` was said, and the notice of the credentials' end was not yet.
@@ -227,6 +232,7 @@ pub async fn open(
         bridge: RefCell::default(),
         replaying: Cell::new(false),
         subscription: RefCell::default(),
+        opened: services.now(),
         renewed: Cell::new(services.now()),
         notice_due: Cell::new(false),
         refreshing: Cell::new(false),

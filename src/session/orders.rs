@@ -1,18 +1,37 @@
-//! Orders of a server, from any node: closing those of this thread's sessions that are meant.
+//! Orders of a server, from any node: closing those of this thread's sessions that are meant, and saying
+//! which there are.
 //!
 //! A session is found from the moment that it is in the roster, which is before it subscribes. A client
 //! that is still in its handshake is not: who revokes a user stops giving credentials first.
 
 use std::rc::Rc;
+use std::time::Duration;
 
+use super::credentials::unix_now;
 use super::{Services, Session};
-use crate::control::{Disconnect, Seat, Target};
+use crate::control::{
+    ChannelRow, Channels, ConnectionRow, Connections, Disconnect, Found, Gathering, Listing, Part,
+    Seat, Target, ThreadOrder, short,
+};
+use crate::protocol::UserId;
 
 /// Carries out this thread's orders, one after the other, until the gateway ends.
 pub async fn take_orders(services: Rc<Services>, mut seat: Seat) {
     while let Some(task) = seat.next().await {
-        let closed = services.disconnect(&task.order).await;
-        task.done(closed);
+        match &*task.order {
+            ThreadOrder::Disconnect(order) => {
+                let closed = services.disconnect(order).await;
+                task.done(closed);
+            }
+            ThreadOrder::List(Listing::Connections(asked)) => {
+                let part = services.connections(asked).await;
+                task.found(Found::Connections(part));
+            }
+            ThreadOrder::List(Listing::Channels(asked)) => {
+                let part = services.channels(asked).await;
+                task.found(Found::Channels(part));
+            }
+        }
     }
 }
 
@@ -29,9 +48,70 @@ impl Services {
             .await;
         closed
     }
+
+    async fn connections(&self, asked: &Connections) -> Part<ConnectionRow> {
+        let mut rows = Gathering::new(asked.limit);
+        let (node, elapsed, unix_now) = (self.control.node(), self.now(), unix_now());
+        self.roster
+            .visit(|session| {
+                let id = session.client.connection_id;
+                if asked.is_behind(id)
+                    && session.is_one_of(asked)
+                    && session.socket.is_open()
+                    && rows.would_keep(&id)
+                {
+                    rows.take(session.row(node, elapsed, unix_now));
+                }
+            })
+            .await;
+        rows.finish()
+    }
+
+    async fn channels(&self, asked: &Channels) -> Part<ChannelRow> {
+        let mut rows = Gathering::new(asked.limit);
+        self.roster
+            .visit(|session| {
+                let channel = &session.client.channel;
+                if asked.has(channel) && session.socket.is_open() && rows.would_keep(channel) {
+                    rows.take(ChannelRow { channel: channel.clone(), connections: 1 });
+                }
+            })
+            .await;
+        rows.finish()
+    }
 }
 
 impl Session {
+    fn is_one_of(&self, asked: &Connections) -> bool {
+        let Connections { user_id, channel, route, .. } = asked;
+        let client = &self.client;
+        user_id.as_ref().is_none_or(|id| client.identity.borrow().user_id.as_ref() == Some(id))
+            && channel.as_ref().is_none_or(|channel| client.channel == *channel)
+            && route.as_ref().is_none_or(|route| client.route.borrow().path.as_str() == route)
+    }
+
+    /// As lists show it, `elapsed` after its thread began.
+    fn row(&self, node: &str, elapsed: Duration, unix_now: Duration) -> ConnectionRow {
+        let client = &self.client;
+        let identity = client.identity.borrow();
+        let age = elapsed.saturating_sub(self.opened);
+        ConnectionRow {
+            connection_id: client.connection_id,
+            user_id: identity.user_id.as_ref().map(|id| match id {
+                UserId::Integer(id) => UserId::Integer(*id),
+                UserId::Text(id) => UserId::Text(short(id)),
+            }),
+            username: identity.username.as_deref().map(short),
+            channel: client.channel.clone(),
+            route: client.route.borrow().path.as_str().into(),
+            node: node.into(),
+            address: client.address,
+            connected_at: unix_now.saturating_sub(age).as_secs(),
+            expires_at: identity.expires_at,
+            send_queue_bytes: self.socket.queued_bytes() as u64,
+        }
+    }
+
     fn is_meant_by(&self, target: &Target) -> bool {
         match target {
             Target::User(id) => {

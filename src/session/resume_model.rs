@@ -200,6 +200,7 @@ impl World {
             channel: self.channel.clone(),
             identity: RefCell::new(Identity::anonymous()),
             connection_id: ConnectionId::random(),
+            address: std::net::Ipv4Addr::LOCALHOST.into(),
             origin: None,
             trace: TraceContext::default(),
         }

@@ -1,6 +1,9 @@
 //! Facts about the server API.
 
-use tracing::{debug, warn};
+use std::fmt::Display;
+use std::net::SocketAddr;
+
+use tracing::{debug, info, warn};
 
 use super::definitions::{labels, metrics, words};
 
@@ -12,10 +15,18 @@ metrics! {
 labels! {
     /// A call of the server API.
     pub enum Call {
-        Disconnect = "disconnect",
         Publish = "publish",
         Tokens = "tokens",
+        Disconnect = "disconnect",
+        Drain = "drain",
+        Channels = "channels",
+        Channel = "channel",
         Presence = "presence",
+        History = "history",
+        Tail = "tail",
+        Connections = "connections",
+        Limits = "limits",
+        ResetLimits = "reset_limits",
     }
 }
 
@@ -35,7 +46,9 @@ const OUTCOMES: &[&str] = &[
     "unauthorized",
     "api_disabled",
     "timeout",
+    "not_found",
     "too_large",
+    "too_many",
     "incomplete",
     "engine_down",
     "bad_request",
@@ -47,9 +60,48 @@ fn outcome(status: u16) -> &'static str {
         401 => "unauthorized",
         403 => "api_disabled",
         408 => "timeout",
+        404 => "not_found",
         413 => "too_large",
+        429 => "too_many",
         504 => "incomplete",
         503 => "engine_down",
         _ => "bad_request",
+    }
+}
+
+/// What a caller of the server API has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    Published,
+    TokenIssued,
+    Disconnect,
+    LimitsReset,
+    Drain,
+}
+
+/// An audit event: who did what to whom. `key` is the API key's number in the config, from 1; the key itself is
+/// nowhere.
+pub fn audit(action: Action, key: usize, from: SocketAddr, what: &dyn Display) {
+    match action {
+        // As many as there are publications.
+        Action::Published => {
+            debug!(target: "audit", event = "admin_published", key, %from, %what, "published by the API");
+        }
+        Action::TokenIssued => info!(
+            target: "audit", event = "admin_token_issued", key, %from, user_id = %what,
+            "a connection token was issued by the API"
+        ),
+        Action::Disconnect => info!(
+            target: "audit", event = "admin_disconnect", key, %from, %what,
+            "connections were ordered closed by the API"
+        ),
+        Action::LimitsReset => info!(
+            target: "audit", event = "admin_limits_reset", key, %from, user_id = %what,
+            "a user's limits were reset by the API"
+        ),
+        Action::Drain => info!(
+            target: "audit", event = "admin_drain", key, %from, node = %what,
+            "this node drains by order of the API"
+        ),
     }
 }

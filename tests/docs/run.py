@@ -71,16 +71,17 @@ class Shown:
 
     def __init__(self, lines):
         self.lines = [line for line in lines if line.strip()]
+        self.end = 0
 
-    def missing(self, printed):
-        """The first line that `printed` does not have, after the ones before it."""
-        at = 0
+    def missing(self, printed, at=0):
+        """The first line that `printed` does not have from `at` on, after the ones before it."""
         for line in self.lines:
             parts = [re.escape(part.strip()) for part in line.split("…")]
             found = re.compile("[^\n]*?".join(parts)).search(printed, at)
             if found is None:
                 return line
             at = found.end()
+        self.end = at
         return None
 
 
@@ -104,6 +105,7 @@ class Session:
         self.folder, self.chromium = folder, chromium
         self.ports = dict(zip(PORTS, free_ports(len(PORTS))))
         self.running = {}
+        self.read = {}  # how far a page has read what these have printed
         path = os.pathsep.join([str(binary.parent), str(pathlib.Path(sys.executable).parent), os.environ["PATH"]])
         environment = {"PATH": path, "HOME": str(folder), "LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1"}
         self.shell = subprocess.Popen(
@@ -159,6 +161,7 @@ class Session:
             self.run(self.here(earlier))
         log = self.folder / f".{name}.log"
         log.write_text("")
+        self.read[name] = 0
         started = self.run(f"{{ {self.here(command)}\n}} >{shlex.quote(str(log))} 2>&1 & echo $!")
         process = int(started.split()[-1])
         self.running[name] = (process, log, command)
@@ -171,9 +174,13 @@ class Session:
         def complete():
             if not alive(process):
                 raise SystemExit(f"{name} has ended:\n{log.read_text()}")
-            return shown.missing(log.read_text()) is None
+            return shown.missing(log.read_text(), self.read[name]) is None
 
-        wait_for(complete, lambda: f"{shown.missing(log.read_text())} of {name}:\n{log.read_text()}")
+        def missing():
+            return f"{shown.missing(log.read_text(), self.read[name])} of {name}:\n{log.read_text()}"
+
+        wait_for(complete, missing)
+        self.read[name] = shown.end
 
     def stop(self, name):
         if name not in self.running:

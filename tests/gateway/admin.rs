@@ -217,10 +217,10 @@ async fn other_paths_and_methods_are_refused() {
         ("GET", "/", 404, None),
         ("GET", "/v1/other", 404, None),
         ("GET", PATH, 404, None),
-        ("POST", "/metrics", 405, Some("GET")),
-        ("DELETE", "/readyz", 405, Some("GET")),
-        ("GET", "/v1/publish", 405, Some("POST")),
-        ("PUT", "/v1/tokens", 405, Some("POST")),
+        ("POST", "/metrics", 405, Some("GET, HEAD, OPTIONS")),
+        ("DELETE", "/readyz", 405, Some("GET, HEAD, OPTIONS")),
+        ("GET", "/v1/publish", 405, Some("POST, OPTIONS")),
+        ("PUT", "/v1/tokens", 405, Some("POST, OPTIONS")),
     ] {
         let answer = http::send(gateway.admin(), method, path, &[], "".into()).await;
         assert_eq!(answer.status, status, "{method} {path}");

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::{
-    EPOCH_TTL, GENERATION_TTL, PAGE_BYTES, PAGE_LENGTH, Page, PublishOnce, Published, ReadFrom,
-    encode, new_epoch,
+    EPOCH_TTL, Extent, GENERATION_TTL, PAGE_BYTES, PAGE_LENGTH, Page, PublishOnce, Published,
+    ReadFrom, encode, new_epoch,
 };
 use crate::config;
 use crate::protocol::{ChannelName, Epoch, Position};
@@ -122,6 +122,17 @@ impl MemoryHistory {
         let mut state = self.state();
         state.sweep(now);
         state.log(channel, lives, now).read(from, now)
+    }
+
+    pub fn extent(&self, channel: &ChannelName) -> Option<Extent> {
+        let mut state = self.state();
+        state.sweep(Instant::now());
+        let log = state.channels.get(channel)?;
+        Some(Extent {
+            now: Position { epoch: log.epoch, offset: log.offset },
+            oldest: log.publications.front().and_then(|first| first.position).map(|at| at.offset),
+            kept: log.publications.len() as u64,
+        })
     }
 
     pub fn generation_begins(&self, channel: &ChannelName, task_id: &str) {

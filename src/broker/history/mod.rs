@@ -78,6 +78,16 @@ pub struct Page {
     pub complete: bool,
 }
 
+/// How far a history reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// Where the channel stands.
+    pub now: Position,
+    /// Of the oldest publication that is kept.
+    pub oldest: Option<u64>,
+    pub kept: u64,
+}
+
 /// Makes a publication happen once, however often it is tried.
 #[derive(Debug, Clone)]
 pub struct PublishOnce {
@@ -132,6 +142,28 @@ impl History {
         match &self.engine {
             Engine::Memory(memory) => Ok(memory.read(channel, from, lives)),
             Engine::Redis(redis) => redis.read(channel, from, lives).await,
+        }
+    }
+
+    /// How far the history reaches; `None` = the channel has none at the moment. Begins nothing.
+    pub async fn extent(&self, channel: &ChannelName) -> Result<Option<Extent>, PublishError> {
+        match &self.engine {
+            Engine::Memory(memory) => Ok(memory.extent(channel)),
+            Engine::Redis(redis) => redis.extent(channel).await,
+        }
+    }
+
+    /// Where each of `channels` stands; `None` = it has no history at the moment.
+    pub async fn positions(
+        &self,
+        channels: &[ChannelName],
+    ) -> Result<Vec<Option<Position>>, PublishError> {
+        match &self.engine {
+            Engine::Memory(memory) => {
+                let position = |channel| memory.extent(channel).map(|extent| extent.now);
+                Ok(channels.iter().map(position).collect())
+            }
+            Engine::Redis(redis) => redis.positions(channels).await,
         }
     }
 

@@ -7,13 +7,16 @@ use bytes::Bytes;
 use redis::{Script, Value};
 
 use super::{
-    GENERATION_TTL, PAGE_BYTES, PAGE_LENGTH, Page, PublishOnce, Published, ReadFrom, encode,
+    Extent, GENERATION_TTL, PAGE_BYTES, PAGE_LENGTH, Page, PublishOnce, Published, ReadFrom, encode,
 };
 use crate::broker::PublishError;
 use crate::config;
 use crate::protocol::{ChannelName, Position};
 use crate::redis_link::{Commands, RedisFailure};
 use std::sync::Arc;
+
+/// Channels that are asked for in one write.
+const POSITIONS_AT_ONCE: usize = 500;
 
 /// The scripts and where they run. Cheap to clone.
 #[derive(Clone)]
@@ -28,6 +31,7 @@ struct Inner {
 pub(super) struct Scripts {
     publish: Script,
     read: Script,
+    look: Script,
     begin: Script,
     abandon: Script,
     pub import: Script,
@@ -52,6 +56,7 @@ impl RedisHistory {
             scripts: Scripts {
                 publish: Script::new(include_str!("../../../clients/redis/publish.lua")),
                 read: Script::new(include_str!("read.lua")),
+                look: Script::new(include_str!("look.lua")),
                 begin: Script::new(include_str!("generation_begins.lua")),
                 abandon: Script::new(include_str!("abandon.lua")),
                 import: Script::new(include_str!("import.lua")),
@@ -135,6 +140,39 @@ impl RedisHistory {
         call.arg(PAGE_LENGTH).arg(PAGE_BYTES).arg(milliseconds(lives));
         let answer: Vec<Value> = self.0.commands.invoke(&call).await?;
         page(answer).ok_or(PublishError::EngineDown)
+    }
+
+    pub async fn extent(&self, channel: &ChannelName) -> Result<Option<Extent>, PublishError> {
+        let mut call = self.0.scripts.look.prepare_invoke();
+        call.key(self.key(channel, "stream")).key(self.key(channel, "meta"));
+        let answer: (String, u64, i64, u64) = self.0.commands.invoke(&call).await?;
+        let (epoch, offset, oldest, kept) = answer;
+        Ok(epoch.parse().ok().map(|epoch| Extent {
+            now: Position { epoch, offset },
+            oldest: u64::try_from(oldest).ok(),
+            kept,
+        }))
+    }
+
+    pub async fn positions(
+        &self,
+        channels: &[ChannelName],
+    ) -> Result<Vec<Option<Position>>, PublishError> {
+        let mut positions = Vec::with_capacity(channels.len());
+        for some in channels.chunks(POSITIONS_AT_ONCE) {
+            let mut ask = redis::pipe();
+            for channel in some {
+                ask.cmd("HMGET").arg(self.key(channel, "meta")).arg("epoch").arg("offset");
+            }
+            for answer in self.0.commands.each::<(Option<String>, Option<u64>)>(ask).await? {
+                // Another type at that key is somebody else's.
+                let (epoch, offset) = answer.unwrap_or_default();
+                let epoch = epoch.and_then(|epoch| epoch.parse().ok());
+                let offset = offset.unwrap_or(0);
+                positions.push(epoch.map(|epoch| Position { epoch, offset }));
+            }
+        }
+        Ok(positions)
     }
 
     pub async fn generation_begins(

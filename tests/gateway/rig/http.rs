@@ -77,3 +77,48 @@ pub async fn send(
     })
     .await
 }
+
+/// An answer that is read piece by piece; its connection ends when it is dropped.
+pub struct Stream {
+    pub status: u16,
+    pub headers: HeaderMap,
+    body: hyper::body::Incoming,
+    driver: tokio::task::JoinHandle<hyper::Result<()>>,
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+impl Stream {
+    /// The next piece; `None` = the answer has ended, or the connection has.
+    pub async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            let frame = within("piece of a body", self.body.frame()).await?.ok()?;
+            if let Ok(data) = frame.into_data() {
+                return Some(data);
+            }
+        }
+    }
+}
+
+/// A GET whose answer goes on.
+pub async fn stream(addr: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Stream {
+    let mut request = Request::builder().uri(path).header("host", addr.to_string());
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(Full::new(Bytes::new())).expect("a valid request");
+    within(&format!("answer to {path}"), async {
+        let stream = TcpStream::connect(addr).await.expect("the port accepts");
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        let driver = tokio::spawn(connection);
+        let response = sender.send_request(request).await.expect("a response");
+        let (head, body) = response.into_parts();
+        Stream { status: head.status.as_u16(), headers: head.headers, body, driver }
+    })
+    .await
+}

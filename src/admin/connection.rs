@@ -1,0 +1,87 @@
+//! One connection to the admin port: how it is served, and what ends it.
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use super::Admin;
+use crate::telemetry;
+use crate::telemetry::admin::Action;
+
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A peer that takes nothing for this long is gone.
+const PEER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A reader that was cut off may still take so long to hear why.
+const CUT_GRACE: Duration = Duration::from_secs(5);
+
+/// What the requests of one connection share.
+pub(super) struct Connection {
+    pub address: SocketAddr,
+    /// Cancelled when a tail of it was too slow.
+    pub cut: CancellationToken,
+    /// The process is not to end before the answer is out.
+    pub answering: RefCell<Option<TaskTrackerToken>>,
+}
+
+/// Who asks: a connection, and which of the API keys it gave, from 1.
+pub(super) struct Caller<'a> {
+    pub connection: &'a Connection,
+    pub key: usize,
+}
+
+impl Connection {
+    pub fn new(address: SocketAddr) -> Self {
+        Self { address, cut: CancellationToken::new(), answering: RefCell::default() }
+    }
+
+    /// Answers its requests until it ends.
+    pub async fn serve(
+        self: Rc<Self>,
+        admin: Rc<Admin>,
+        stream: TcpStream,
+        permit: OwnedSemaphorePermit,
+    ) {
+        let socket = socket2::SockRef::from(&stream);
+        let _or_by_the_systems_own_time = socket.set_tcp_user_timeout(Some(PEER_TIMEOUT));
+        let connection = Rc::clone(&self);
+        let service = service_fn(move |request| {
+            let (admin, connection) = (Rc::clone(&admin), Rc::clone(&connection));
+            async move { Ok::<_, Infallible>(admin.answer(request, &connection).await) }
+        });
+        let served = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_TIMEOUT)
+            .serve_connection(TokioIo::new(stream), service);
+        let cut = async {
+            self.cut.cancelled().await;
+            tokio::time::sleep(CUT_GRACE).await;
+        };
+        tokio::select! {
+            served = served => if let Err(error) = served {
+                telemetry::listener::http_failed(&error);
+            },
+            () = cut => {}
+        }
+        drop(permit);
+    }
+}
+
+impl Caller<'_> {
+    /// An audit event: it did this.
+    pub fn did(&self, action: Action, what: &dyn Display) {
+        telemetry::admin::audit(action, self.key, self.connection.address, what);
+    }
+}

@@ -1,0 +1,150 @@
+//! `GET /v1/limits` and `POST /v1/limits/reset`: how a user's limits stand on each route, and beginning them
+//! anew.
+
+use hyper::body::Incoming;
+use hyper::{Request, StatusCode};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::api::Query;
+use super::code::Code;
+use super::connection::Caller;
+use super::{Admin, Answer, api};
+use crate::limits::{LimitName, Standing, UserLimit};
+use crate::protocol::UserId;
+use crate::telemetry::admin::Action;
+
+const MAX_BODY_BYTES: usize = 12 * 1024;
+
+#[derive(Serialize)]
+struct Body<'a> {
+    user_id: &'a str,
+    routes: Vec<Route<'a>>,
+}
+
+#[derive(Serialize)]
+struct Route<'a> {
+    route: &'a str,
+    limits: Vec<Limit>,
+}
+
+#[derive(Serialize)]
+struct Limit {
+    limit: &'static str,
+    kind: &'static str,
+    /// `null` = it is counted by what stands in a connection's path, which is not known here.
+    standing: Option<Numbers>,
+}
+
+/// Times in seconds, rounded up.
+#[derive(Serialize)]
+struct Numbers {
+    max: u64,
+    used: u64,
+    remaining: u64,
+    retry_after: u64,
+    full_in: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Reset {
+    user_id: Value,
+    /// Without it: all.
+    route: Option<String>,
+    /// Without it: the rates.
+    limits: Option<Vec<String>>,
+}
+
+/// The limits that can be reset.
+const NAMES: [LimitName; 4] = [
+    LimitName::MessagesPerUser,
+    LimitName::ConnectsPerUser,
+    LimitName::ConnectionsPerUser,
+    LimitName::GenerationsPerUser,
+];
+
+impl From<Standing> for Numbers {
+    fn from(standing: Standing) -> Self {
+        let Standing { max, used, retry_after, full_in } = standing;
+        let seconds = |time: std::time::Duration| time.as_secs_f64().ceil() as u64;
+        Self {
+            max,
+            used,
+            remaining: max.saturating_sub(used),
+            retry_after: seconds(retry_after),
+            full_in: seconds(full_in),
+        }
+    }
+}
+
+impl Admin {
+    pub(super) async fn look_at_limits(
+        &self,
+        request: Request<Incoming>,
+    ) -> Result<Answer, Answer> {
+        let mut query = Query::of(&request)?;
+        let user = query.take_user()?;
+        query.finish(&["user_id"])?;
+        let user = user.ok_or_else(|| api::bad_request("user_id is missing"))?.to_string();
+        let in_force = (self.in_force)().routes;
+        let mut routes = Vec::with_capacity(in_force.len());
+        for route in &in_force {
+            let mut limits = Vec::new();
+            for limit in UserLimit::of(&route.limits) {
+                let standing = self.limits.look(limit, route.path.as_str(), &user).await;
+                let standing = standing.map_err(|_| api::engine_down())?.map(Numbers::from);
+                limits.push(Limit { limit: limit.name().label(), kind: limit.kind(), standing });
+            }
+            routes.push(Route { route: route.path.as_str(), limits });
+        }
+        Ok(api::json(StatusCode::OK, &Body { user_id: &user, routes }))
+    }
+
+    pub(super) async fn reset_limits(
+        &self,
+        request: Request<Incoming>,
+        caller: &Caller<'_>,
+    ) -> Result<Answer, Answer> {
+        let reset: Reset = api::read(request, MAX_BODY_BYTES).await?;
+        let wrong = || api::bad_request("user_id is an integer, or a string that is not empty");
+        let user = UserId::from_json(&reset.user_id).ok_or_else(wrong)?.to_string();
+        if user.len() > api::MAX_USER_BYTES {
+            return Err(api::bad_request("user_id has at most 1024 bytes"));
+        }
+        let rates = [LimitName::MessagesPerUser, LimitName::ConnectsPerUser];
+        let names: Vec<LimitName> = match reset.limits {
+            None => rates.into(),
+            Some(names) => names.iter().map(|name| named(name)).collect::<Result<_, _>>()?,
+        };
+        let is_meant = |path: &str| reset.route.as_deref().is_none_or(|route| route == path);
+        let routes = (self.in_force)().routes;
+        if !routes.iter().any(|route| is_meant(route.path.as_str())) {
+            let message = "there is no route with this path";
+            return Err(api::error(Code::NoRoute, message));
+        }
+        let (mut begun_anew, mut not_known) = (0u64, 0u64);
+        for route in routes.iter().filter(|route| is_meant(route.path.as_str())) {
+            let limits = UserLimit::of(&route.limits);
+            for limit in limits.into_iter().filter(|limit| names.contains(&limit.name())) {
+                match self.limits.reset(limit, route.path.as_str(), &user).await {
+                    Ok(Some(used)) => begun_anew += u64::from(used),
+                    Ok(None) => not_known += 1,
+                    Err(_) => return Err(api::engine_down()),
+                }
+            }
+        }
+        caller.did(Action::LimitsReset, &user);
+        let body = serde_json::json!({ "reset": begun_anew, "not_known": not_known });
+        Ok(api::json(StatusCode::OK, &body))
+    }
+}
+
+fn named(label: &str) -> Result<LimitName, Answer> {
+    let found = NAMES.into_iter().find(|name| name.label() == label);
+    found.ok_or_else(|| api::bad_request(&format!("there are only these limits: {}", labels())))
+}
+
+fn labels() -> String {
+    NAMES.map(LimitName::label).join(", ")
+}

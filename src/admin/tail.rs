@@ -1,0 +1,218 @@
+//! `GET /v1/channels/{channel}/tail`: what is published to a channel from now on, as server-sent events.
+//!
+//! A reader that is slower than the channel is cut off, and told so where it still reads. The stream ends
+//! when the node begins to drain.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use bytes::{BufMut, Bytes, BytesMut};
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderValue};
+use hyper::{Method, Request, Response};
+use tokio::time::{Interval, MissedTickBehavior};
+
+use super::body::Body;
+use super::code::Code;
+use super::connection::Caller;
+use super::{Admin, Answer, api};
+use crate::broker::{Tail, TailEnd, TailEvent, TooManyTails};
+use crate::protocol::ChannelName;
+use crate::socket::{Delivery, frame};
+
+/// For the engine to let this node hear the channel.
+const LIVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A comment is sent this often, so that proxies and readers know that the stream lives.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+const COMMENT: &[u8] = b": \n\n";
+
+/// One part of the body ends once it has this many bytes.
+const PART_BYTES: usize = 64 * 1024;
+
+impl Admin {
+    /// Answers once the channel is heard.
+    pub(super) async fn tail(
+        &self,
+        channel: &str,
+        request: Request<Incoming>,
+        caller: &Caller<'_>,
+    ) -> Result<Answer, Answer> {
+        let channel = self.open_channel(channel)?;
+        api::Query::of(&request)?.finish(&[])?;
+        let mut answer = Response::new(Body::from(""));
+        if request.method() != Method::HEAD {
+            *answer.body_mut() = Body::Tail(Box::new(self.open_tail(&channel, caller).await?));
+        }
+        let headers = answer.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        Ok(answer)
+    }
+
+    async fn open_tail(
+        &self,
+        channel: &ChannelName,
+        caller: &Caller<'_>,
+    ) -> Result<TailBody, Answer> {
+        if self.shutdown.is_draining() {
+            let message = "this node is stopping";
+            return Err(api::error(Code::Draining, message));
+        }
+        let tail = self.tails.open(channel, caller.connection.cut.clone());
+        let mut tail = tail.map_err(|TooManyTails| {
+            let message = "there are as many tails of this node as there may be";
+            api::error(Code::TooManyTails, message)
+        })?;
+        // Whatever comes first: it is heard, or it may not be heard.
+        let live = async {
+            loop {
+                match tail.next().await {
+                    Some(TailEvent::Live) => return true,
+                    Some(TailEvent::End(_)) | None => return false,
+                    Some(_) => {}
+                }
+            }
+        };
+        match tokio::time::timeout(LIVE_TIMEOUT, live).await {
+            Ok(true) => {}
+            Ok(false) => {
+                let message = "the engine does not let this node hear the channel";
+                return Err(api::error(Code::EngineDown, message));
+            }
+            Err(_elapsed) => return Err(api::engine_down()),
+        }
+        let live = serde_json::json!({
+            "channel": channel.as_str(),
+            "history": self.history.keeps(channel),
+            "node": self.control.node(),
+        });
+        let mut keep_alive = tokio::time::interval(KEEP_ALIVE);
+        keep_alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        keep_alive.reset();
+        let shutdown = self.shutdown.clone();
+        Ok(TailBody {
+            tail: Some(tail),
+            first: Some(named("live", live.to_string().as_bytes())),
+            keep_alive,
+            draining: Box::pin(async move { shutdown.draining().await }),
+        })
+    }
+}
+
+/// The stream of one tail.
+pub struct TailBody {
+    /// `None` = the last event was sent.
+    tail: Option<Tail>,
+    first: Option<Bytes>,
+    keep_alive: Interval,
+    draining: Pin<Box<dyn Future<Output = ()>>>,
+}
+
+impl TailBody {
+    /// The next part of the stream; `None` = it has ended.
+    pub(super) fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        let Some(tail) = &mut self.tail else { return Poll::Ready(None) };
+        let mut part = BytesMut::new();
+        part.extend(self.first.take());
+        while part.len() < PART_BYTES
+            && let Poll::Ready(event) = tail.poll_next(cx)
+        {
+            match event {
+                // Said when it began; again after a gap, or because another begins.
+                Some(TailEvent::Live) => {}
+                Some(TailEvent::Publication(delivery)) => publication(&mut part, &delivery),
+                Some(TailEvent::Gap) => {
+                    part.extend_from_slice(&named("gap", br#"{"missed":"unknown"}"#));
+                }
+                Some(TailEvent::End(TailEnd::TooSlow)) | None => {
+                    return self.end(part, "too_slow");
+                }
+                Some(TailEvent::End(TailEnd::Refused)) => return self.end(part, "refused"),
+            }
+        }
+        if self.draining.as_mut().poll(cx).is_ready() {
+            return self.end(part, "draining");
+        }
+        if self.keep_alive.poll_tick(cx).is_ready() && part.is_empty() {
+            part.extend_from_slice(COMMENT);
+        }
+        if part.is_empty() { Poll::Pending } else { Poll::Ready(Some(part.freeze())) }
+    }
+
+    fn end(&mut self, mut part: BytesMut, reason: &str) -> Poll<Option<Bytes>> {
+        self.tail = None;
+        let data = serde_json::json!({ "reason": reason }).to_string();
+        part.extend_from_slice(&named("end", data.as_bytes()));
+        Poll::Ready(Some(part.freeze()))
+    }
+}
+
+fn named(event: &str, data: &[u8]) -> Bytes {
+    let mut text = BytesMut::new();
+    text.put_slice(b"event: ");
+    text.put_slice(event.as_bytes());
+    text.put_slice(b"\n");
+    lines(&mut text, data);
+    text.freeze()
+}
+
+/// An event without a name, as clients of the channel get it. What is no text is `binary`, in Base64.
+fn publication(out: &mut BytesMut, delivery: &Delivery) {
+    let payload = frame::payload(&delivery.frame);
+    if let Some(position) = delivery.position {
+        out.put_slice(format!("id: {}\n", position.offset).as_bytes());
+    }
+    if std::str::from_utf8(payload).is_ok() {
+        lines(out, payload);
+    } else {
+        out.put_slice(b"event: binary\n");
+        lines(out, BASE64_STANDARD.encode(payload).as_bytes());
+    }
+}
+
+/// A line of data for each line, and the end of the event. Line ends in JSON are only between its parts.
+fn lines(out: &mut BytesMut, data: &[u8]) {
+    let mut rest = data;
+    loop {
+        let end = rest.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
+        out.put_slice(b"data: ");
+        out.put_slice(&rest[..end.unwrap_or(rest.len())]);
+        out.put_slice(b"\n");
+        match end {
+            Some(end) if rest[end..].starts_with(b"\r\n") => rest = &rest[end + 2..],
+            Some(end) => rest = &rest[end + 1..],
+            None => break,
+        }
+    }
+    out.put_slice(b"\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::{Epoch, Position};
+
+    fn written(json: &[u8], position: Option<Position>, opcode: frame::Opcode) -> String {
+        let mut out = BytesMut::new();
+        publication(&mut out, &Delivery { frame: frame::encode(opcode, json), position });
+        String::from_utf8(out.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn a_publication_is_one_event_whatever_is_in_it() {
+        let position = Some(Position { epoch: Epoch::new(1).unwrap(), offset: 7 });
+        let text = frame::Opcode::Text;
+        assert_eq!(written(b"{\"a\":1}", position, text), "id: 7\ndata: {\"a\":1}\n\n");
+        assert_eq!(written(b"", None, text), "data: \n\n");
+        let pretty = b"{\r\n \"a\":\n1,\r\"b\": 2\n}";
+        let expected = "data: {\ndata:  \"a\":\ndata: 1,\ndata: \"b\": 2\ndata: }\n\n";
+        assert_eq!(written(pretty, None, text), expected);
+        let binary = written(b"\xff\x00", None, frame::Opcode::Binary);
+        assert_eq!(binary, "event: binary\ndata: /wA=\n\n");
+    }
+}

@@ -1,0 +1,311 @@
+//! Tails: publications of a channel for those on the engine thread who look at it without a socket.
+//!
+//! A tail keeps this node hearing its channel, and sees what passes on the way to the worker threads.
+//! Invariant: nobody waits for a tail. What it has not taken is bounded; one that falls behind is cut off
+//! and told so.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::channels::Change;
+use crate::protocol::ChannelName;
+use crate::socket::Delivery;
+
+/// Open at once on this node.
+const MAX_TAILS: usize = 64;
+
+/// What may wait for one tail; in bytes, never less than two of the largest publications.
+const MAX_WAITING: usize = 1024;
+const MAX_WAITING_BYTES: usize = 4 << 20;
+
+/// The tails of this node. Cheap to clone, on the engine thread.
+#[derive(Clone)]
+pub struct Tails(Rc<Inner>);
+
+struct Inner {
+    by_channel: RefCell<HashMap<ChannelName, Vec<Rc<Queue>>>>,
+    count: Cell<usize>,
+    to_core: mpsc::WeakUnboundedSender<Change>,
+    max_bytes: usize,
+}
+
+/// What one tail has yet to take.
+struct Queue {
+    waiting: RefCell<Waiting>,
+    /// Cancelled when it is cut off.
+    cut: CancellationToken,
+}
+
+#[derive(Default)]
+struct Waiting {
+    /// At most [`MAX_WAITING`] and `max_bytes`.
+    events: VecDeque<TailEvent>,
+    bytes: usize,
+    ended: bool,
+    waker: Option<Waker>,
+}
+
+/// What a tail sees.
+#[derive(Debug, Clone)]
+pub enum TailEvent {
+    /// From here on everything that is published.
+    Live,
+    Publication(Delivery),
+    /// Publications may have been missed.
+    Gap,
+    /// The last.
+    End(TailEnd),
+}
+
+/// Why a tail ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TailEnd {
+    /// It fell behind.
+    TooSlow,
+    /// Redis will not let this node hear the channel.
+    Refused,
+}
+
+/// There are as many as there may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooManyTails;
+
+/// One look at a channel. Dropping it ends it.
+pub struct Tail {
+    tails: Tails,
+    channel: ChannelName,
+    queue: Rc<Queue>,
+    to_core: Option<mpsc::UnboundedSender<Change>>,
+}
+
+impl Tails {
+    pub(super) fn new(
+        to_core: mpsc::WeakUnboundedSender<Change>,
+        max_publication_bytes: usize,
+    ) -> Self {
+        Self(Rc::new(Inner {
+            by_channel: RefCell::default(),
+            count: Cell::new(0),
+            to_core,
+            max_bytes: MAX_WAITING_BYTES.max(max_publication_bytes.saturating_mul(2)),
+        }))
+    }
+
+    /// Looks at `channel` from soon on. `cut` is cancelled when it was too slow.
+    pub fn open(
+        &self,
+        channel: &ChannelName,
+        cut: CancellationToken,
+    ) -> Result<Tail, TooManyTails> {
+        let count = self.0.count.get();
+        if count >= MAX_TAILS {
+            return Err(TooManyTails);
+        }
+        self.0.count.set(count + 1);
+        let queue = Rc::new(Queue { waiting: RefCell::default(), cut });
+        let mut by_channel = self.0.by_channel.borrow_mut();
+        by_channel.entry(channel.clone()).or_default().push(Rc::clone(&queue));
+        drop(by_channel);
+        let to_core = self.0.to_core.upgrade();
+        if let Some(to_core) = &to_core {
+            let _core_ended = to_core.send(Change::Keep(channel.clone()));
+        }
+        Ok(Tail { tails: self.clone(), channel: channel.clone(), queue, to_core })
+    }
+
+    /// A publication passes.
+    pub(super) fn see(&self, channel: &ChannelName, delivery: &Delivery) {
+        let by_channel = self.0.by_channel.borrow();
+        if by_channel.is_empty() {
+            return;
+        }
+        for queue in by_channel.get(channel).into_iter().flatten() {
+            queue.put(TailEvent::Publication(delivery.clone()), self.0.max_bytes);
+        }
+    }
+
+    /// `channel` is heard now, if it was not before.
+    pub(super) fn live(&self, channel: &ChannelName) {
+        self.tell(channel, TailEvent::Live);
+    }
+
+    /// This node may not hear `channel`.
+    pub(super) fn refused(&self, channel: &ChannelName) {
+        self.tell(channel, TailEvent::End(TailEnd::Refused));
+    }
+
+    /// Publications of `channel` may have been missed.
+    pub(super) fn missed(&self, channel: &ChannelName) {
+        self.tell(channel, TailEvent::Gap);
+    }
+
+    /// Publications may have been missed, of all channels but those that are read from their histories.
+    pub(super) fn missed_all_but(&self, caught_up: &[(ChannelName, u64)]) {
+        let by_channel = self.0.by_channel.borrow();
+        if by_channel.is_empty() {
+            return;
+        }
+        let caught_up: HashSet<_> = caught_up.iter().map(|(channel, _)| channel).collect();
+        for (_, queues) in by_channel.iter().filter(|(channel, _)| !caught_up.contains(channel)) {
+            queues.iter().for_each(|queue| queue.put(TailEvent::Gap, self.0.max_bytes));
+        }
+    }
+
+    fn tell(&self, channel: &ChannelName, event: TailEvent) {
+        for queue in self.0.by_channel.borrow().get(channel).into_iter().flatten() {
+            queue.put(event.clone(), self.0.max_bytes);
+        }
+    }
+}
+
+impl Queue {
+    fn put(&self, event: TailEvent, max_bytes: usize) {
+        let mut waiting = self.waiting.borrow_mut();
+        if waiting.ended {
+            return;
+        }
+        let bytes = event.bytes();
+        let is_full = waiting.events.len() >= MAX_WAITING || waiting.bytes + bytes > max_bytes;
+        let event = if is_full {
+            self.cut.cancel();
+            TailEvent::End(TailEnd::TooSlow)
+        } else {
+            waiting.bytes += bytes;
+            event
+        };
+        waiting.ended = matches!(event, TailEvent::End(_));
+        waiting.events.push_back(event);
+        if let Some(waker) = waiting.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+impl TailEvent {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Publication(delivery) => delivery.frame.len(),
+            Self::Live | Self::Gap | Self::End(_) => 0,
+        }
+    }
+}
+
+impl Tail {
+    /// The next event; `None` after the last.
+    pub fn poll_next(&mut self, cx: &Context<'_>) -> Poll<Option<TailEvent>> {
+        let mut waiting = self.queue.waiting.borrow_mut();
+        match waiting.events.pop_front() {
+            Some(event) => {
+                waiting.bytes -= event.bytes();
+                Poll::Ready(Some(event))
+            }
+            None if waiting.ended => Poll::Ready(None),
+            None => {
+                waiting.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    pub async fn next(&mut self) -> Option<TailEvent> {
+        std::future::poll_fn(|cx| self.poll_next(cx)).await
+    }
+}
+
+impl Drop for Tail {
+    fn drop(&mut self) {
+        let inner = &self.tails.0;
+        inner.count.set(inner.count.get() - 1);
+        let mut by_channel = inner.by_channel.borrow_mut();
+        if let Some(queues) = by_channel.get_mut(&self.channel) {
+            queues.retain(|queue| !Rc::ptr_eq(queue, &self.queue));
+            if queues.is_empty() {
+                by_channel.remove(&self.channel);
+            }
+        }
+        if let Some(to_core) = &self.to_core {
+            let _core_ended = to_core.send(Change::LetGo(self.channel.clone()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::history::encode;
+
+    fn channel(name: &str) -> ChannelName {
+        ChannelName::new(name).unwrap()
+    }
+
+    fn tails() -> (Tails, mpsc::UnboundedSender<Change>, mpsc::UnboundedReceiver<Change>) {
+        let (to_core, changes) = mpsc::unbounded_channel();
+        (Tails::new(to_core.downgrade(), 1024), to_core, changes)
+    }
+
+    #[tokio::test]
+    async fn a_tail_sees_its_channel_until_it_is_dropped() {
+        let (tails, _to_core, mut changes) = tails();
+        let mut tail = tails.open(&channel("a"), CancellationToken::new()).unwrap();
+        assert!(matches!(changes.try_recv(), Ok(Change::Keep(kept)) if kept == channel("a")));
+        tails.live(&channel("a"));
+        tails.see(&channel("b"), &encode(b"{}", None));
+        tails.see(&channel("a"), &encode(b"{\"n\":1}", None));
+        tails.missed(&channel("a"));
+        assert!(matches!(tail.next().await, Some(TailEvent::Live)));
+        let Some(TailEvent::Publication(seen)) = tail.next().await else {
+            panic!("no publication")
+        };
+        assert_eq!(crate::socket::frame::payload(&seen.frame), b"{\"n\":1}");
+        assert!(matches!(tail.next().await, Some(TailEvent::Gap)));
+        drop(tail);
+        assert!(matches!(changes.try_recv(), Ok(Change::LetGo(kept)) if kept == channel("a")));
+        assert!(tails.0.by_channel.borrow().is_empty());
+    }
+
+    #[tokio::test]
+    async fn one_that_falls_behind_is_cut_off_and_others_are_not() {
+        let (tails, _to_core, _changes) = tails();
+        let cut = CancellationToken::new();
+        let mut slow = tails.open(&channel("a"), cut.clone()).unwrap();
+        let mut quick = tails.open(&channel("a"), CancellationToken::new()).unwrap();
+        for _ in 0..MAX_WAITING + 10 {
+            tails.see(&channel("a"), &encode(b"{}", None));
+            assert!(matches!(quick.next().await, Some(TailEvent::Publication(_))));
+        }
+        assert!(cut.is_cancelled());
+        for _ in 0..MAX_WAITING {
+            assert!(matches!(slow.next().await, Some(TailEvent::Publication(_))));
+        }
+        assert!(matches!(slow.next().await, Some(TailEvent::End(TailEnd::TooSlow))));
+        assert!(slow.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn bytes_are_bounded_as_well() {
+        let (tails, _to_core, _changes) = tails();
+        let cut = CancellationToken::new();
+        let _slow = tails.open(&channel("a"), cut.clone()).unwrap();
+        let large = encode(&vec![b' '; MAX_WAITING_BYTES / 4], None);
+        for _ in 0..4 {
+            assert!(!cut.is_cancelled());
+            tails.see(&channel("a"), &large);
+        }
+        assert!(cut.is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn there_is_a_most() {
+        let (tails, _to_core, _changes) = tails();
+        let open = || tails.open(&channel("a"), CancellationToken::new());
+        let mut some: Vec<_> = (0..MAX_TAILS).map(|_| open().unwrap()).collect();
+        assert!(open().is_err());
+        some.pop();
+        assert!(open().is_ok());
+    }
+}

@@ -1,0 +1,67 @@
+//! How a user's limits stand, for those who look and change nothing.
+
+use std::time::Duration;
+
+use super::{Leased, LimitName};
+use crate::config::{RouteLimits, UserRate};
+
+/// How one limit of one user stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    pub max: u64,
+    pub used: u64,
+    /// Zero = one more would be allowed now.
+    pub retry_after: Duration,
+    /// Until nothing is used any more, if nothing more comes; of leases, until those that are not renewed
+    /// have expired.
+    pub full_in: Duration,
+}
+
+impl Standing {
+    pub(super) fn of_count(max: u64, used: u64, retry_after: Duration, full_in: Duration) -> Self {
+        let retry_after = if used < max { Duration::ZERO } else { retry_after };
+        Self { max, used, retry_after, full_in }
+    }
+}
+
+/// One limit of a route that counts by user.
+#[derive(Debug, Clone, Copy)]
+pub enum UserLimit<'a> {
+    Rate(LimitName, &'a UserRate),
+    Leases(Leased, u32),
+}
+
+impl<'a> UserLimit<'a> {
+    /// All that are set.
+    pub fn of(limits: &'a RouteLimits) -> Vec<Self> {
+        let rate = |name, rate: &'a Option<UserRate>| {
+            rate.as_ref().map(|rate| UserLimit::Rate(name, rate))
+        };
+        let leases = |leased, max: Option<u32>| max.map(|max| UserLimit::Leases(leased, max));
+        [
+            rate(LimitName::MessagesPerUser, &limits.messages_per_user),
+            rate(LimitName::ConnectsPerUser, &limits.connects_per_user),
+            leases(Leased::Connection, limits.connections_per_user),
+            leases(Leased::Generation, limits.generations_per_user),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+
+    pub fn name(&self) -> LimitName {
+        match self {
+            Self::Rate(name, _) => *name,
+            Self::Leases(leased, _) => leased.limit(),
+        }
+    }
+
+    /// `bucket`, `window` or `leases`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Rate(_, UserRate::Bucket(_)) => "bucket",
+            Self::Rate(_, UserRate::Window(_)) => "window",
+            Self::Leases(..) => "leases",
+        }
+    }
+}

@@ -1,0 +1,93 @@
+"""What the tests of deploy/ share: the repository's places, gateways, and the sockets of their clients."""
+
+import contextlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+DEPLOY = ROOT / "deploy"
+DEADLINE = 20
+
+# The Django example's own way to start processes.
+sys.path.append(str(ROOT / "examples" / "django"))
+from stack import Process, answers, free_port  # noqa: E402
+
+
+@contextlib.contextmanager
+def directory():
+    """A temporary one that any user may enter, and what was started in it, which is stopped at the end."""
+    with tempfile.TemporaryDirectory(prefix="tidegate-") as path:
+        started = []
+        try:
+            yield Place(pathlib.Path(path), started)
+        finally:
+            for process in reversed(started):
+                process.stop()
+
+
+class Place:
+    def __init__(self, path, started):
+        self.path, self.started = path, started
+        path.chmod(0o755)
+
+    def start(self, name, command, cwd=ROOT, **variables):
+        process = Process(name, command, self.path / f"{name}.log", cwd=cwd, **variables)
+        self.started.append(process)
+        return process
+
+    def write(self, name, text):
+        path = self.path / name
+        path.write_text(text)
+        return path
+
+
+class Gateway:
+    """One that serves `config`, with both ports overridden."""
+
+    def __init__(self, place, name, binary, config, **variables):
+        self.public, self.admin = free_port(), free_port()
+        self.url, self.admin_url = f"ws://127.0.0.1:{self.public}", f"http://127.0.0.1:{self.admin}"
+        self.variables = {
+            "TIDEGATE__SERVER__LISTEN": f"127.0.0.1:{self.public}",
+            "TIDEGATE__ADMIN__LISTEN": f"127.0.0.1:{self.admin}",
+            **variables,
+        }
+        command = [binary, "serve", "--config", config]
+        self.process = place.start(name, command, **self.variables)
+        self.process.until(lambda: answers(f"{self.admin_url}/readyz"))
+
+
+def receive(socket):
+    return json.loads(socket.recv(timeout=DEADLINE))
+
+
+def receive_until(socket, event):
+    """All frames up to the first of `event`."""
+    frames = [receive(socket)]
+    while frames[-1]["event"] != event:
+        frames.append(receive(socket))
+    return frames
+
+
+def eventually(condition, what):
+    until = time.monotonic() + DEADLINE
+    while not (found := condition()):
+        if time.monotonic() > until:
+            raise AssertionError(f"it never became true: {what}")
+        time.sleep(0.02)
+    return found
+
+
+def run(*command, **variables):
+    """What it prints; it has to end well."""
+    environment = {**os.environ, **variables}
+    done = subprocess.run(
+        [str(part) for part in command], env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout}{done.stderr}"
+    return done.stdout
