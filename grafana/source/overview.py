@@ -256,6 +256,15 @@ NODES = [
         limits=steps("transparent", (0.8, RED)),
     ),
     graph(
+        "Places taken",
+        "percentunit",
+        "Open connections of the public port, WebSockets and others, as a share of [server] max_connections. At 100 % new "
+        "ones get 503: add a node, or raise it if memory and files allow.",
+        [(f"tidegate_client_sockets{selector()} / tidegate_client_sockets_max{selector()}", "{{instance}}")],
+        highest=1,
+        limits=steps("transparent", (0.85, RED)),
+    ),
+    graph(
         "Connections that could not be read",
         "ops",
         "Requests that ended before their end: «timeout» = slow or idle clients, «malformed» = no HTTP (scanners), "
