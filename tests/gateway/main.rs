@@ -5,11 +5,13 @@ mod engine;
 
 mod admin;
 mod broker;
+mod canary;
 mod celery;
 mod channel_layer;
 mod chaos;
 mod chaos_replies;
 mod chat;
+mod commands;
 mod conformance;
 mod credentials;
 mod disconnect;
