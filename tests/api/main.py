@@ -38,6 +38,7 @@ BINARY, CACHE = sys.argv[1:]
 in_venv(CACHE)
 import jsonschema  # noqa: E402, of the venv
 
+import protocol  # noqa: E402
 import world  # noqa: E402
 
 
@@ -112,7 +113,7 @@ def a_drain_is_as_described(gateway, description):
 
 def schemathesis(gateway):
     arguments = [
-        pathlib.Path(sys.prefix) / "bin" / "schemathesis", "run",
+        pathlib.Path(sys.prefix) / "bin" / "schemathesis", "--config-file", HERE / "schemathesis.toml", "run",
         f"{gateway.url}/v1/openapi.json", "--url", gateway.url, "--no-color",
         "--header", f"Authorization: Bearer {world.KEY}",
         "--exclude-operation-id", "drain", "--exclude-operation-id", "tailChannel",
@@ -157,7 +158,11 @@ def clients(gateway):
 
 
 def main():
+    protocol.parse(CACHE)
     for kind in ("memory", "redis"):
+        print(f"Client protocol, {kind} engine")
+        with world.engine(kind) as redis:
+            protocol.run(BINARY, kind, redis)
         print(f"Server API, {kind} engine")
         the_api(BINARY, kind)
 

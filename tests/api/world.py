@@ -137,7 +137,8 @@ class Gateway:
     def open(self, path, **query):
         """A client's WebSocket."""
         text = "&".join(f"{name}={value}" for name, value in query.items())
-        return connect(f"ws://{self.public}{path}?{text}", open_timeout=30, close_timeout=5)
+        return connect(f"ws://{self.public}{path}?{text}", open_timeout=30, close_timeout=5,
+                       ping_interval=None, max_queue=None)
 
     def token(self, **user):
         return self.api("/v1/tokens", user)["connection_token"]
