@@ -34,6 +34,6 @@ EXPOSE 8000 9000
 # It drains ([shutdown] drain + grace, 35 s by default): stop it with `--stop-timeout 45` or more.
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=5s --timeout=3s --start-period=5s --retries=3 \
-    CMD ["/usr/local/bin/tidegate", "health"]
+    CMD ["/usr/local/bin/tidegate", "health", "--config", "/etc/tidegate/gateway.toml"]
 ENTRYPOINT ["/usr/local/bin/tidegate"]
 CMD ["serve", "--config", "/etc/tidegate/gateway.toml"]

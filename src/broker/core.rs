@@ -11,6 +11,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc::PermitIterator;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
+use super::canary::Canary;
 use super::catch_up::CatchUps;
 use super::channels::{Arrival, Change, Channels};
 use super::history::{self, History};
@@ -106,6 +107,7 @@ pub struct Core {
     layer_up: Arc<AtomicBool>,
     pub(super) max_publication_bytes: usize,
     observer: Observer,
+    pub(super) canary: Option<Canary>,
     tails: Tails,
 }
 
@@ -142,6 +144,7 @@ impl Core {
             layer_up: Arc::new(AtomicBool::new(true)),
             max_publication_bytes,
             observer: Rc::new(|_, _, _| true),
+            canary: None,
         };
         (core, seats)
     }
@@ -152,6 +155,11 @@ impl Core {
         observer: impl Fn(&ChannelName, &[u8], Option<Position>) -> bool + 'static,
     ) {
         self.observer = Rc::new(observer);
+    }
+
+    /// Before it runs on Redis: what it hears of its own.
+    pub fn hears(&mut self, canary: Canary) {
+        self.canary = Some(canary);
     }
 
     /// For those on the engine thread who look at channels without a socket.

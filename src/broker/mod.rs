@@ -7,6 +7,7 @@
 //! channel's subscription is asked for, and is told `connected` only after the engine confirmed it, so
 //! no publication can fall between.
 
+mod canary;
 mod catch_up;
 mod channels;
 mod core;
@@ -19,6 +20,7 @@ mod tails;
 mod tests;
 mod thread;
 
+pub use canary::Canary;
 pub use core::Core;
 pub use history::{
     Extent, History, MemoryHistory, Page, PublishOnce, Published, ReadFrom, Rules, compact, joined,

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use super::canary::Canary;
 use super::channels::{Change, Channels, Gap};
 use super::core::{Core, Parts, accept};
 use super::history::History;
@@ -38,13 +39,14 @@ impl Core {
     /// Serves the Redis engine until killed, and then takes leave of the channel layer, if there is one.
     /// `Err` = a URL is wrong.
     pub fn run_redis(
-        self,
+        mut self,
         url: &RedisUrl,
         layer: Option<&ChannelsLayer>,
         history: History,
         shutdown: Shutdown,
     ) -> Result<impl Future<Output = ()> + use<>, String> {
         let client = crate::redis_link::pubsub_client(url)?;
+        let canary = self.canary.take();
         let (parts, distribution) = self.split(history);
         let layer = layer.map(|settings| Layer::new(settings, url, &parts)).transpose()?;
         Ok(async move {
@@ -60,7 +62,8 @@ impl Core {
                 layer,
                 links: Links::default(),
                 subscribed: HashSet::new(),
-                connected: false,
+                canary,
+                connections: 0,
             };
             tokio::select! {
                 () = supervisor.run() => {}
@@ -84,8 +87,9 @@ struct Supervisor {
     links: Links,
     /// What Redis has confirmed on the present connection.
     subscribed: HashSet<ChannelName>,
-    /// There was a connection before.
-    connected: bool,
+    canary: Option<Canary>,
+    /// As many as there were.
+    connections: u64,
 }
 
 impl Supervisor {
@@ -101,6 +105,7 @@ impl Supervisor {
                 Err(Lost(why)) => telemetry::subscription::failed(why),
             }
             self.parts.live.store(false, Ordering::Release);
+            self.canary.iter().for_each(Canary::disconnected);
             self.links = Links::default();
             self.layer.iter().for_each(Layer::disconnected);
             self.subscribed.clear();
@@ -128,7 +133,10 @@ impl Supervisor {
         let intake = self.parts.intake.clone();
         let max_bytes = self.parts.max_publication_bytes;
         let give_up_layer = give_up.clone();
+        let canary = self.canary.clone();
         let mut pubsub = PubSub::connect(&self.client, move |heard| match heard {
+            Heard::Message { channel, payload }
+                if canary.as_ref().is_some_and(|canary| canary.take(&channel, &payload)) => {}
             Heard::Message { payload, .. } if payload.len() > max_bytes => {
                 telemetry::delivery::publication_too_large(payload.len());
             }
@@ -144,7 +152,8 @@ impl Supervisor {
         })
         .await?;
         // Before anything can be heard again, so that nobody gets a publication from beyond the gap.
-        let catch_up = if std::mem::replace(&mut self.connected, true) {
+        self.connections += 1;
+        let catch_up = if self.connections > 1 {
             let Gap { lost, catch_up } = self.channels.borrow_mut().gap();
             self.parts.catch_ups.tails.missed_all_but(&catch_up);
             for (thread, channels) in lost {
@@ -168,8 +177,23 @@ impl Supervisor {
             self.parts.catch_ups.start(channel, number);
         }
         self.parts.live.store(true, Ordering::Release);
+        self.listen_for_canary(&mut pubsub).await?;
         telemetry::subscription::live(self.subscribed.len());
         Ok((pubsub, lost))
+    }
+
+    /// Last, so that it comes back only once every channel is heard.
+    async fn listen_for_canary(&self, pubsub: &mut PubSub) -> Result<(), Lost> {
+        let Some(canary) = &self.canary else { return Ok(()) };
+        match pubsub.subscribe(&[canary.channel()]).await {
+            Ok(()) => canary.subscribed(self.connections),
+            Err(RedisFailure::Unavailable) => return Err(Lost("no answer to SUBSCRIBE")),
+            Err(RedisFailure::Refused(error)) => {
+                telemetry::subscription::refused(&error);
+                canary.refused();
+            }
+        }
+        Ok(())
     }
 
     async fn serve(

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::{Failure, say};
-use crate::config::{Config, Environment};
+use crate::config::{Config, Environment, Mistakes};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -28,10 +28,13 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
 
 /// The config of `path`, or all its mistakes, one a line below a line that counts them.
 pub fn load(path: &Path) -> Result<Config, Failure> {
-    Config::load(path, &Environment::of_process()).map_err(|mistakes| {
-        let counted = count(mistakes.iter().len(), "mistake");
-        Failure(format!("{}: {counted}\n{mistakes}", path.display()))
-    })
+    Config::load(path, &Environment::of_process()).map_err(|mistakes| told(path, &mistakes))
+}
+
+/// All of `mistakes`, one a line below a line that counts them.
+pub fn told(path: &Path, mistakes: &Mistakes) -> Failure {
+    let counted = count(mistakes.iter().len(), "mistake");
+    Failure(format!("{}: {counted}\n{mistakes}", path.display()))
 }
 
 fn count(number: usize, noun: &str) -> String {

@@ -5,19 +5,28 @@
 //! itself is [`crate::gateway`].
 
 mod check;
+mod completions;
+mod config;
 mod demo;
+mod health;
 mod lifetime;
 mod logging;
+mod man;
+mod publish;
+mod reference;
 mod serve;
 mod server_api;
+mod target;
 mod token;
+
+pub use reference::reference;
 
 use std::fmt::Display;
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::LazyLock;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 /// What `--version` prints: `-V` has the number alone. Whoever packages it sets `TIDEGATE_BUILD`, say to
 /// a commit, when it is built.
@@ -36,16 +45,22 @@ struct Cli {
     command: Command,
 }
 
+/// Where a command has no text here, it is that of its arguments, which says more.
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the gateway until SIGTERM or SIGINT; a second signal cuts what is left
     Serve(serve::Args),
     /// Check a config file and print every mistake in it
     Check(check::Args),
+    /// Print a config file to begin with, or what a config file comes to
+    Config(config::Args),
+    Health(health::Args),
     /// Run a gateway with a chat page and a worker of its own; nothing else is needed
     Demo(demo::Args),
-    /// Mint a connection token, or sign a session JWT, for debugging
     Token(token::Args),
+    Publish(publish::Args),
+    Completions(completions::Args),
+    Man(man::Args),
 }
 
 /// Runs the command that the process's arguments name.
@@ -60,6 +75,11 @@ pub fn run() -> ExitCode {
     let outcome = match cli.command {
         Command::Serve(args) => serve::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Config(args) => config::run(&args),
+        Command::Health(args) => health::run(&args),
+        Command::Publish(args) => publish::run(&args),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Token(args) => token::run(&args),
     };
@@ -84,6 +104,29 @@ fn say(line: impl Display) {
     let _closed = writeln!(std::io::stdout(), "{line}");
 }
 
+/// All of `text` on stdout. A reader that has had enough, such as `head`, is no failure.
+fn write_out(text: &[u8]) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure(format!("standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Reads a channel's name, or a pattern: `*` is an ordinary character of names.
+fn channel(text: &str) -> Result<String, String> {
+    crate::protocol::ChannelName::new(text)
+        .map(|name| name.to_string())
+        .map_err(|wrong| wrong.to_string())
+}
+
+/// The whole command line.
+fn definition() -> clap::Command {
+    Cli::command()
+}
+
 /// A line on stderr.
 fn complain(line: impl Display) {
     let _closed = writeln!(std::io::stderr(), "{line}");
@@ -95,7 +138,6 @@ mod tests {
 
     #[test]
     fn the_definition_is_sound() {
-        use clap::CommandFactory as _;
         Cli::command().debug_assert();
         let version = Cli::command().render_long_version();
         assert!(version.starts_with("tidegate ") && version.contains("(build "), "{version}");

@@ -1,40 +1,83 @@
-//! The server API of a gateway that runs, as this program's own commands call it.
+//! The admin port of a gateway that runs, as this program's own commands call it.
 
+use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
-use hyper::{Method, Request, StatusCode};
+use hyper::body::Incoming;
+use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::net::TcpStream;
 
 use crate::config::Secret;
 
-/// From the connect to the end of the answer.
-const DEADLINE: Duration = Duration::from_secs(5);
+/// From the connect to the end of the answer, or of its head where it is a stream.
+pub const DEADLINE: Duration = Duration::from_secs(5);
 
-/// No answer of the server API that is read here is longer.
-const MAX_ANSWER_BYTES: usize = 64 * 1024;
+/// No answer that is read here is longer.
+const MAX_ANSWER_BYTES: usize = 16 << 20;
 
-/// The admin port of a running gateway, and the key that opens it.
-pub struct ServerApi<'a> {
-    address: SocketAddr,
-    key: &'a Secret,
+/// The admin port of a running gateway, and the key that opens its server API.
+#[derive(Clone)]
+pub struct ServerApi {
+    /// Host and port.
+    authority: String,
+    key: Option<Secret>,
 }
 
-impl<'a> ServerApi<'a> {
+/// A whole answer.
+pub struct Answer {
+    pub status: StatusCode,
+    pub body: Bytes,
+}
+
+/// Why there is no answer that can be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unanswered {
+    /// The gateway cannot be reached, or is not what answers there: it may be later.
+    Away(String),
+    /// It refused, which it will do again.
+    Refused(StatusCode, String),
+}
+
+impl Display for Unanswered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Away(why) | Self::Refused(_, why) => f.write_str(why),
+        }
+    }
+}
+
+impl ServerApi {
     /// `listen` is what the gateway listens on; a wildcard address is reached over loopback.
-    pub fn new(listen: SocketAddr, key: &'a Secret) -> Self {
+    pub fn new(listen: SocketAddr, key: Option<&Secret>) -> Self {
         let ip = match listen.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
             IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
             ip => ip,
         };
-        Self { address: SocketAddr::new(ip, listen.port()), key }
+        Self::at(SocketAddr::new(ip, listen.port()).to_string(), key)
+    }
+
+    /// `authority` is a host and a port.
+    pub fn at(authority: String, key: Option<&Secret>) -> Self {
+        Self { authority, key: key.cloned() }
+    }
+
+    /// Host and port.
+    #[cfg(test)]
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// Whether calls of the server API have a key.
+    pub fn has_key(&self) -> bool {
+        self.key.is_some()
     }
 
     /// `POST /v1/tokens`: a new connection token. Blocks for at most five seconds.
@@ -43,50 +86,110 @@ impl<'a> ServerApi<'a> {
         struct Minted {
             connection_token: String,
         }
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| format!("runtime: {error}"))?;
-        let post = async { tokio::time::timeout(DEADLINE, self.post("/v1/tokens", request)).await };
-        let (status, answer) = runtime
-            .block_on(post)
-            .unwrap_or_else(|_| Err(format!("no answer within {} s", DEADLINE.as_secs())))
-            .map_err(|why| format!("the admin port {}: {why}", self.address))?;
-        if status != StatusCode::OK && status != StatusCode::CREATED {
-            return Err(format!("the admin port {}: {}", self.address, refusal(status, &answer)));
-        }
+        let answer = block_on(self.post("/v1/tokens", request))?.map_err(|why| why.to_string())?;
         serde_json::from_slice::<Minted>(&answer)
             .map(|minted| minted.connection_token)
-            .map_err(|_| format!("{} answered without a connection token", self.address))
+            .map_err(|_| format!("{} answered without a connection token", self.authority))
     }
 
-    async fn post(&self, path: &str, body: &Value) -> Result<(StatusCode, Bytes), String> {
-        let stream = TcpStream::connect(self.address)
+    /// The body of a good answer to a POST.
+    pub async fn post(&self, path: &str, body: &impl Serialize) -> Result<Bytes, Unanswered> {
+        let body = serde_json::to_vec(body).map_err(|error| Unanswered::Away(error.to_string()))?;
+        let answer = self.ask(Method::POST, path, Some(body.into()), DEADLINE).await?;
+        self.good(answer)
+    }
+
+    /// Any answer to a GET.
+    pub async fn look(&self, path: &str, deadline: Duration) -> Result<Answer, Unanswered> {
+        self.ask(Method::GET, path, None, deadline).await
+    }
+
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Bytes>,
+        deadline: Duration,
+    ) -> Result<Answer, Unanswered> {
+        self.within(deadline, async { whole(self.send(method, path, body).await?).await }).await
+    }
+
+    fn good(&self, answer: Answer) -> Result<Bytes, Unanswered> {
+        if answer.status.is_success() { Ok(answer.body) } else { Err(self.refused(&answer)) }
+    }
+
+    fn refused(&self, answer: &Answer) -> Unanswered {
+        let told = refusal(answer.status, &answer.body);
+        let told = format!("the admin port {}: {told}", self.authority);
+        // A gateway that is full or starting, or a proxy without one behind it.
+        match answer.status.as_u16() {
+            429 | 500..=599 => Unanswered::Away(told),
+            _ => Unanswered::Refused(answer.status, told),
+        }
+    }
+
+    async fn within<T>(
+        &self,
+        deadline: Duration,
+        asking: impl Future<Output = Result<T, String>>,
+    ) -> Result<T, Unanswered> {
+        let late = || Err(format!("no answer within {} ms", deadline.as_millis()));
+        let answered = tokio::time::timeout(deadline, asking).await.unwrap_or_else(|_| late());
+        answered
+            .map_err(|why| Unanswered::Away(format!("the admin port {}: {why}", self.authority)))
+    }
+
+    /// The connection ends with the answer, or with the runtime.
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Bytes>,
+    ) -> Result<Response<Incoming>, String> {
+        let stream = TcpStream::connect(&self.authority)
             .await
             .map_err(|error| format!("{error}; is the gateway running?"))?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(text)?;
-        let mut bearer = HeaderValue::try_from(format!("Bearer {}", self.key.expose()))
-            .map_err(|_| "the first of admin.api_keys cannot stand in a header")?;
-        bearer.set_sensitive(true);
-        let request = Request::builder()
-            .method(Method::POST)
+        let mut request = Request::builder()
+            .method(method)
             .uri(path)
-            .header(HOST, self.address.to_string())
-            .header(AUTHORIZATION, bearer)
-            .header(CONTENT_TYPE, "application/json")
-            .body(Full::new(Bytes::from(body.to_string())))
-            .map_err(text)?;
-        // The runtime that this runs on ends with the call, and the task with it.
+            .header(HOST, &self.authority)
+            .header(ACCEPT, "application/json, text/event-stream, text/plain");
+        if let Some(key) = &self.key {
+            let mut bearer = HeaderValue::try_from(format!("Bearer {}", key.expose()))
+                .map_err(|_| "the API key cannot stand in a header")?;
+            bearer.set_sensitive(true);
+            request = request.header(AUTHORIZATION, bearer);
+        }
+        if body.is_some() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        let request = request.body(Full::new(body.unwrap_or_default())).map_err(text)?;
         tokio::spawn(connection);
-        let answer = sender.send_request(request).await.map_err(text)?;
-        let status = answer.status();
-        let body = Limited::new(answer.into_body(), MAX_ANSWER_BYTES).collect().await;
-        Ok((status, body.map_err(text)?.to_bytes()))
+        sender.send_request(request).await.map_err(text)
     }
 }
 
-fn text(error: impl std::fmt::Display) -> String {
+async fn whole(response: Response<Incoming>) -> Result<Answer, String> {
+    let status = response.status();
+    let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
+    Ok(Answer { status, body: body.map_err(text)?.to_bytes() })
+}
+
+/// Runs `task` on a runtime of its own.
+pub fn block_on<T>(task: impl Future<Output = T>) -> Result<T, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("runtime: {error}"))?;
+    let done = runtime.block_on(task);
+    // A thread that still reads standard input is not waited for.
+    runtime.shutdown_background();
+    Ok(done)
+}
+
+fn text(error: impl Display) -> String {
     error.to_string()
 }
 
@@ -137,7 +240,7 @@ mod tests {
             "HTTP/1.1 200 OK\r\ncontent-length: 42\r\n\r\n{\"connection_token\":\"abc\",\"expires_in\":60}",
         );
         let key = Secret::new("k-1");
-        let minted = ServerApi::new(address, &key).mint(&serde_json::json!({"user_id": 1}));
+        let minted = ServerApi::new(address, Some(&key)).mint(&serde_json::json!({"user_id": 1}));
         assert_eq!(minted.as_deref(), Ok("abc"));
         let request = server.join().unwrap();
         assert!(request.starts_with("POST /v1/tokens HTTP/1.1\r\n"), "{request}");
@@ -153,13 +256,15 @@ mod tests {
             ),
             ("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n", "404 Not Found"),
             ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}", "without a connection token"),
-            ("garbage\r\n\r\n", "the admin port"),
+            ("nonsense\r\n\r\n", "the admin port"),
         ] {
             let (address, server) = answering(answer);
-            let key = Secret::new("k");
-            let refused =
-                ServerApi::new(address, &key).mint(&serde_json::json!({"user_id": 1})).unwrap_err();
-            assert!(refused.contains(told), "{refused}");
+            let key = Secret::new("k-1");
+            let wrong = ServerApi::new(address, Some(&key))
+                .mint(&serde_json::json!({"user_id": 1}))
+                .unwrap_err();
+            assert!(wrong.contains(told), "{answer}: {wrong}");
+            assert!(!wrong.contains("k-1"), "{wrong}");
             server.join().unwrap();
         }
     }
@@ -167,21 +272,15 @@ mod tests {
     #[test]
     fn a_gateway_that_does_not_run_is_named() {
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
-        let key = Secret::new("k");
-        let refused = ServerApi::new(free, &key).mint(&serde_json::json!({})).unwrap_err();
+        let refused = ServerApi::new(free, None).mint(&serde_json::json!({})).unwrap_err();
         assert!(refused.contains(&free.to_string()) && refused.contains("running"), "{refused}");
     }
 
     #[test]
-    fn a_wildcard_is_reached_over_loopback() {
-        let key = Secret::new("k");
-        for (listen, reached) in [
-            ("0.0.0.0:9000", "127.0.0.1:9000"),
-            ("[::]:9000", "[::1]:9000"),
-            ("10.0.0.1:9000", "10.0.0.1:9000"),
-        ] {
-            let api = ServerApi::new(listen.parse().unwrap(), &key);
-            assert_eq!(api.address.to_string(), reached);
-        }
+    fn a_wildcard_address_is_reached_over_loopback() {
+        let at = |listen: &str| ServerApi::new(listen.parse().unwrap(), None).authority;
+        assert_eq!(at("0.0.0.0:9000"), "127.0.0.1:9000");
+        assert_eq!(at("[::]:9000"), "[::1]:9000");
+        assert_eq!(at("10.0.0.1:9000"), "10.0.0.1:9000");
     }
 }

@@ -37,7 +37,7 @@ pub struct Args {
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
     /// A channel, or pattern like "chat_*", that the credentials are limited to; may be repeated
-    #[arg(long = "channel", value_name = "PATTERN", value_parser = channel)]
+    #[arg(long = "channel", value_name = "PATTERN", value_parser = super::channel)]
     channels: Vec<String>,
     /// How long the session lasts (90s, 15m, 2h, 7d); a JWT: 15m, a connection token: no end
     #[arg(long, value_name = "DURATION", value_parser = lifetime::parse)]
@@ -68,13 +68,6 @@ fn user_id(text: &str) -> Result<UserId, String> {
         Err(_) if text.is_empty() => Err("a user id is not empty".to_owned()),
         Err(_) => Ok(UserId::Text(text.into())),
     }
-}
-
-fn channel(text: &str) -> Result<String, String> {
-    // A pattern has the form of a name: `*` is an ordinary character there.
-    crate::protocol::ChannelName::new(text)
-        .map(|name| name.to_string())
-        .map_err(|wrong| wrong.to_string())
 }
 
 fn write_to_redis(args: &Args, config: &Config, redis: &RedisEngine) -> Result<String, String> {
@@ -132,7 +125,7 @@ fn ask_the_gateway(args: &Args, config: &Config) -> Result<String, String> {
     if let Some(lifetime) = args.expires {
         request.insert("session_expires_in".to_owned(), json!(lifetime.as_secs()));
     }
-    ServerApi::new(config.admin.listen, key).mint(&Value::Object(request))
+    ServerApi::new(config.admin.listen, Some(key)).mint(&Value::Object(request))
 }
 
 /// The claims that `settings` reads, and the ones that it checks.

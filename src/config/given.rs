@@ -21,25 +21,40 @@ pub(super) struct Given {
     pub shown: String,
     /// Whether `shown` is the value, so that a mistake may quote from it.
     pub open: bool,
+    pub origin: Origin,
+}
+
+/// Where a value stands.
+pub(super) enum Origin {
+    /// As it is.
+    File,
+    /// As this text, in which `${NAME}` was replaced.
+    Replaced(String),
+    /// In this variable.
+    Variable(String),
 }
 
 impl Given {
     /// A value that stands in the file as it is.
     pub(super) fn open(value: Value) -> Self {
         match shown(&value) {
-            Some(shown) => Self { value, shown, open: true },
-            None => Self { value, shown: "a URL with a password".to_owned(), open: false },
+            Some(shown) => Self { value, shown, open: true, origin: Origin::File },
+            None => Self::hidden(value, "a URL with a password"),
         }
     }
 
     pub(super) fn hidden(value: impl Into<Value>, shown: impl Into<String>) -> Self {
-        Self { value: value.into(), shown: shown.into(), open: false }
+        Self { value: value.into(), shown: shown.into(), open: false, origin: Origin::File }
+    }
+
+    pub(super) fn of(self, origin: Origin) -> Self {
+        Self { origin, ..self }
     }
 
     /// Only what type it is may be told.
     pub(super) fn concealed(self) -> Self {
         let shown = format!("{} that is not shown", type_of(&self.value));
-        Self::hidden(self.value, shown)
+        Self::hidden(self.value, shown).of(self.origin)
     }
 }
 

@@ -1,18 +1,20 @@
 //! From a file to checked settings: syntax, keys, then what keys must be to each other.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
 use toml::Table;
 
+use super::effective::Setting;
 use super::environment::Environment;
-use super::mistakes::Mistakes;
+use super::mistakes::{Mistake, Mistakes};
 use super::reader::{Context, Outcome};
 use super::route::Entry;
 use super::section::Section;
 use super::{
-    Config, FixedReply, Route, Upstream, checks, engine, identity, route, server, upstream,
+    Admin, Config, FixedReply, Route, Upstream, checks, engine, identity, route, server, upstream,
 };
 
 impl Config {
@@ -21,10 +23,42 @@ impl Config {
     /// # Errors
     /// Every mistake of the file and of the overrides in `environment`.
     pub fn load(path: &Path, environment: &Environment) -> Result<Self, Mistakes> {
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            Mistakes::one(path.display().to_string(), format!("cannot be read: {error}"))
-        })?;
-        Self::parse(&text, environment, path.parent().unwrap_or(Path::new("")))
+        Self::parse(&text_of(path)?, environment, folder(path))
+    }
+
+    /// Every setting that the file at `path` and `environment` come to, in the order of reading, with
+    /// where it was said; without secrets.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn explain(path: &Path, environment: &Environment) -> Result<Vec<Setting>, Mistakes> {
+        let (_, outcome) = read(&text_of(path)?, environment, folder(path))?;
+        Mistakes::check(outcome.mistakes)?;
+        Ok(outcome.settings)
+    }
+
+    /// `admin.listen` alone, whatever else is wrong: a probe must not fail because a file that the
+    /// gateway has not taken yet has mistakes.
+    ///
+    /// # Errors
+    /// The file cannot be read or is no TOML, or this key has a mistake.
+    pub fn admin_listen(path: &Path, environment: &Environment) -> Result<SocketAddr, Mistakes> {
+        let (listen, mistakes) = read_admin(path, environment, server::admin_listen)?;
+        // With a mistake of its own the key has its default.
+        let mistakes = mistakes.into_iter().filter(|m| m.key == "admin.listen" || m.key == "admin");
+        Mistakes::check(mistakes.collect())?;
+        listen.ok_or_else(|| Mistakes::one("admin.listen", "no value and no mistake was told"))
+    }
+
+    /// `[admin]` alone: what a command needs to reach a gateway that runs.
+    ///
+    /// # Errors
+    /// The file cannot be read or is no TOML, or this section has mistakes.
+    pub fn admin_port(path: &Path, environment: &Environment) -> Result<Admin, Mistakes> {
+        let (admin, mistakes) = read_admin(path, environment, server::admin)?;
+        let of_admin = |key: &str| key == "admin" || key.starts_with("admin.");
+        Mistakes::check(mistakes.into_iter().filter(|m| of_admin(&m.key)).collect())?;
+        admin.ok_or_else(|| Mistakes::one("admin", "no value and no mistake was told"))
     }
 
     /// Reads `text` as a file of the folder `base`.
@@ -46,14 +80,41 @@ impl Config {
     }
 }
 
+/// What `read` makes of `[admin]`, and the mistakes of the whole file as if nothing else had keys.
+fn read_admin<T>(
+    path: &Path,
+    environment: &Environment,
+    read: impl FnOnce(&mut Section<'_>) -> Option<T>,
+) -> Result<(Option<T>, Vec<Mistake>), Mistakes> {
+    let document = table(&text_of(path)?)?;
+    let context = Context::new(environment, folder(path));
+    let (value, outcome) =
+        context.read(document, |root| root.section("admin", "[admin]", "The private port.", read));
+    Ok((value, outcome.mistakes))
+}
+
+fn text_of(path: &Path) -> Result<String, Mistakes> {
+    std::fs::read_to_string(path).map_err(|error| {
+        Mistakes::one(path.display().to_string(), format!("cannot be read: {error}"))
+    })
+}
+
+/// Where relative paths of the file at `path` begin.
+fn folder(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new(""))
+}
+
+fn table(text: &str) -> Result<Table, Mistakes> {
+    text.parse::<Table>().map_err(|error| syntax_mistake(text, &error))
+}
+
 /// `Err` where it is no TOML at all; other mistakes are in the outcome.
 pub(super) fn read(
     text: &str,
     environment: &Environment,
     base: &Path,
 ) -> Result<(Option<Config>, Outcome), Mistakes> {
-    let document = text.parse::<Table>().map_err(|error| syntax_mistake(text, &error))?;
-    Ok(Context::new(environment, base).read(document, config))
+    Ok(Context::new(environment, base).read(table(text)?, config))
 }
 
 /// The error's own text would quote the line, which may hold a secret.

@@ -18,6 +18,7 @@ use std::sync::Arc;
 mod celery;
 mod channels;
 mod checks;
+mod effective;
 mod engine;
 mod environment;
 mod given;
@@ -39,12 +40,14 @@ mod tests;
 mod upstream;
 mod values;
 
+pub use effective::{REDACTED, Setting, Source};
 pub use environment::Environment;
 pub use mistakes::{Mistake, Mistakes};
 pub use redis_url::{CertificateCheck, RedisUrl};
 pub use reference::reference;
 pub use secret::Secret;
 pub use settings::*;
+pub use values::duration as parse_duration;
 
 /// Every setting of one gateway process.
 #[derive(Debug, Clone, PartialEq)]

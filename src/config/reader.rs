@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
+use super::effective::Setting;
 use super::environment::{Environment, Override, override_path, override_variable};
 use super::given::read_file;
 use super::mistakes::{Mistake, nearest};
@@ -42,6 +43,8 @@ pub(super) struct Context {
     definitions: Vec<Definition>,
     /// What stands below each headline of the reference page.
     headings: Vec<(String, &'static str)>,
+    /// Every key's value, in the order of reading.
+    settings: Vec<Setting>,
     /// Keys of Redis URLs whose server's certificate is not checked.
     pub(super) unchecked_redis: Vec<String>,
 }
@@ -51,6 +54,7 @@ pub(super) struct Outcome {
     pub mistakes: Vec<Mistake>,
     pub definitions: Vec<Definition>,
     pub headings: Vec<(String, &'static str)>,
+    pub settings: Vec<Setting>,
 }
 
 impl Context {
@@ -62,6 +66,7 @@ impl Context {
             mistakes: Vec::new(),
             definitions: Vec::new(),
             headings: Vec::new(),
+            settings: Vec::new(),
             unchecked_redis: Vec::new(),
         }
     }
@@ -74,8 +79,8 @@ impl Context {
     ) -> (T, Outcome) {
         let value = Section::document(&mut self, document, read);
         self.finish_overrides();
-        let Self { mistakes, definitions, headings, .. } = self;
-        (value, Outcome { mistakes, definitions, headings })
+        let Self { mistakes, definitions, headings, settings, .. } = self;
+        (value, Outcome { mistakes, definitions, headings, settings })
     }
 
     pub(super) fn mistake(&mut self, mistake: Mistake) {
@@ -84,6 +89,10 @@ impl Context {
 
     pub(super) fn define(&mut self, definition: Definition) {
         self.definitions.push(definition);
+    }
+
+    pub(super) fn setting(&mut self, setting: Setting) {
+        self.settings.push(setting);
     }
 
     pub(super) fn heading(&mut self, heading: &str, doc: &'static str) {

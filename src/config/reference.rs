@@ -56,7 +56,7 @@ tasks = [{ channel = "*", task = "tasks.reply", kwargs = { message = "{message}"
 /// # Errors
 /// None while the definitions fit their own defaults, which a test makes sure of.
 pub fn reference() -> Result<String, Mistakes> {
-    let Outcome { mistakes, definitions, headings } =
+    let Outcome { mistakes, definitions, headings, .. } =
         read(ONE_OF_EACH, &Environment::empty(), Path::new(""))?.1;
     Mistakes::check(mistakes)?;
     let mut page = INTRODUCTION.to_owned();

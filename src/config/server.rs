@@ -1,6 +1,7 @@
 //! Keys of the ports and of the process: `[server]`, `[admin]`, `[shutdown]`, `[proxy]`, `[origins]`
 //! and `[log]`.
 
+use std::net::SocketAddr;
 use std::thread::available_parallelism;
 
 use super::kinds::{self, Kind, choice, words};
@@ -80,18 +81,22 @@ pub(super) fn server(s: &mut Section<'_>) -> Option<Server> {
 }
 
 pub(super) fn admin(s: &mut Section<'_>) -> Option<Admin> {
-    let listen = s.key(
-        "listen",
-        kinds::ADDRESS,
-        "127.0.0.1:9000",
-        "The private address: /metrics, /livez, /readyz and the server API.",
-    );
+    let listen = admin_listen(s);
     let api_keys = s.secret_list(
         "api_keys",
         kinds::SECRET,
         "Keys that open the server API. With none it answers 403; metrics and health need none.",
     );
     Some(Admin { listen: listen?, api_keys: api_keys? })
+}
+
+pub(super) fn admin_listen(s: &mut Section<'_>) -> Option<SocketAddr> {
+    s.key(
+        "listen",
+        kinds::ADDRESS,
+        "127.0.0.1:9000",
+        "The private address: /metrics, /livez, /readyz and the server API.",
+    )
 }
 
 pub(super) fn shutdown(s: &mut Section<'_>) -> Option<Shutdown> {

@@ -16,8 +16,8 @@ const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// The largest size that can be written.
 const MAX_SIZE: u64 = 1 << 30;
 
-/// `250ms`, `10s`, `5m`, `1h`.
-pub(super) fn duration(text: &str) -> Option<Duration> {
+/// `250ms`, `10s`, `5m`, `1h`; at most a year.
+pub fn duration(text: &str) -> Option<Duration> {
     let (number, unit) = number_and_unit(text)?;
     let millis = match unit {
         "ms" => 1,

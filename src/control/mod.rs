@@ -26,7 +26,7 @@ pub use threads::{CancelHook, Seat, ThreadOrder, Threads};
 use std::sync::Arc;
 
 use crate::config::RedisUrl;
-use crate::protocol::ReservedChannels;
+use crate::protocol::{ChannelName, ReservedChannels};
 use crate::redis_link::pubsub_client;
 use crate::shutdown::Shutdown;
 use link::Link;
@@ -166,6 +166,17 @@ impl Control {
         match &self.0 {
             Engine::Memory(_) => true,
             Engine::Redis(link, _) => link.is_live(),
+        }
+    }
+
+    /// Among the reserved ones, a channel of this node alone, to hear itself by; `None` where there is no
+    /// other node.
+    pub fn own_channel(&self) -> Option<ChannelName> {
+        match &self.0 {
+            Engine::Memory(_) => None,
+            Engine::Redis(link, threads) => {
+                ChannelName::new(&format!("{}:{}:canary", link.to_all, threads.node())).ok()
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::StartError;
 use crate::admin::ReadyCheck;
-use crate::broker::{Core, MemoryHistory, Publisher, Rules, Tails};
+use crate::broker::{Canary, Core, MemoryHistory, Publisher, Rules, Tails};
 use crate::config::{Config, EngineKind, Jwt, RedisEngine, RedisUrl};
 use crate::control::{Control, Threads};
 use crate::generations::{Generations, Heard, Running};
@@ -37,6 +37,8 @@ pub(super) struct Engine {
     pub generations: Generations,
     pub tails: Tails,
     pub ready: Vec<(&'static str, ReadyCheck)>,
+    /// With what it flies by.
+    canary: Option<(Canary, Commands)>,
 }
 
 impl Engine {
@@ -69,6 +71,7 @@ impl Engine {
                 tails: core.tails(),
                 generations: Generations::memory(running, &config.routes),
                 ready,
+                canary: None,
             },
             EngineKind::Redis(redis) => {
                 let publisher = connections.open("engine.redis.pubsub_url", &redis.pubsub_url)?;
@@ -84,6 +87,11 @@ impl Engine {
                     Control::redis(&redis.pubsub_url, &redis.key_prefix, threads, shutdown)
                         .map_err(|wrong| format!("engine.redis: {wrong}"))?;
                 ready.push(("control", control_check(&control)));
+                let canary =
+                    control.own_channel().map(|channel| (Canary::new(channel), publisher.clone()));
+                if let Some((canary, _)) = &canary {
+                    ready.push(("canary", canary_check(canary)));
+                }
                 if redis.channels.is_some() {
                     ready.push(("channel_layer", layer_check(core)));
                 }
@@ -114,6 +122,7 @@ impl Engine {
                     versions,
                     limits: SharedLimits::redis(limits, &redis.key_prefix),
                     ready,
+                    canary,
                 }
             }
         })
@@ -147,6 +156,10 @@ impl Engine {
             }
             heard == Heard::Deliver
         });
+        if let Some((canary, commands)) = self.canary.take() {
+            core.hears(canary.clone());
+            tokio::task::spawn_local(canary.fly(commands));
+        }
         match &config.engine.kind {
             EngineKind::Memory => {
                 tokio::task::spawn_local(core.run_memory(self.publisher.history()));
@@ -189,6 +202,12 @@ fn layer_check(core: &Core) -> ReadyCheck {
     Arc::new(move || {
         up.load(Ordering::Acquire).then_some(()).ok_or("the channel layer does not reach this node")
     })
+}
+
+/// What is published comes back.
+fn canary_check(canary: &Canary) -> ReadyCheck {
+    let canary = canary.clone();
+    Arc::new(move || canary.check())
 }
 
 fn redis_check(commands: &Commands) -> ReadyCheck {

@@ -10,7 +10,7 @@ use std::marker::PhantomData;
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder, SharedString};
 
 use super::{
-    admin, channel_layer, connections, control, credentials, delivery, engine, generations,
+    admin, canary, channel_layer, connections, control, credentials, delivery, engine, generations,
     handshake, history, lifecycle, limits, listener, presence, process, proxy, reload,
     subscription, tokens, upstream,
 };
@@ -34,6 +34,7 @@ pub(super) const STAGES: &[Stage] = &[
     ("Proxy", proxy::METRICS),
     ("Redis", engine::METRICS),
     ("Subscription to Redis", subscription::METRICS),
+    ("The node's own publications through Redis", canary::METRICS),
     ("Channel layer", channel_layer::METRICS),
     ("Server API", admin::METRICS),
     ("Orders between nodes", control::METRICS),

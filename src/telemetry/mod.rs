@@ -20,6 +20,7 @@
 //! whatever is counted for each publication or message keeps its handle, as [`route::RouteFacts`] does.
 
 pub mod admin;
+pub mod canary;
 pub mod channel_layer;
 pub mod connections;
 pub mod control;

@@ -172,9 +172,12 @@ class Session:
         shown = Shown(self.here(line) for line in output)
 
         def complete():
-            if not alive(process):
-                raise SystemExit(f"{name} has ended:\n{log.read_text()}")
-            return shown.missing(log.read_text(), self.read[name]) is None
+            ended = not alive(process)  # looked at first: it may print its last at its end
+            if shown.missing(log.read_text(), self.read[name]) is None:
+                return True
+            if ended:
+                raise SystemExit(f"{name} has ended without {missing()}")
+            return False
 
         def missing():
             return f"{shown.missing(log.read_text(), self.read[name])} of {name}:\n{log.read_text()}"

@@ -3,6 +3,7 @@
 use toml::Value;
 
 use super::{Mistaken, Section, Shape};
+use crate::config::effective::{self, Source};
 use crate::config::given::Given;
 use crate::config::kinds::Kind;
 use crate::config::redis_url::{CertificateCheck, RedisUrl, Written};
@@ -26,12 +27,17 @@ impl Section<'_> {
         let file = self.file_twin(name, written, "The path of a file that holds it.");
         let (given, file) = (given.ok()?, file.ok()?);
         match file {
-            Some(text) => {
+            Some((path, text)) => {
+                let shown = effective::redacted(kind.name, &Value::from(text.as_str()));
+                self.settled(name, shown, Source::SecretFile(path));
                 let given = Given::hidden(text, "contents of a file that are not shown");
                 self.read(&format!("{name}_file"), kind, given)
             }
             None => {
+                let source = given.as_ref().map_or(Source::Default, |g| super::source(&g.origin));
                 let given = given.unwrap_or_else(|| Given::open(default)).concealed();
+                let shown = effective::redacted(kind.name, &given.value);
+                self.settled(name, shown, source);
                 self.read(name, kind, given)
             }
         }
@@ -93,26 +99,45 @@ impl Section<'_> {
         let value = self.take(name);
         let written = value.as_ref().is_some_and(|value| *value != none);
         match self.file_twin(name, written, "The path of a file with one a line.").ok()? {
-            Some(text) => {
+            Some((path, text)) => {
                 let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+                let shown = Value::Array(lines.clone().map(Value::from).collect());
+                let shown = effective::redacted(kind.name, &shown);
+                self.settled(name, shown, Source::SecretFile(path));
                 let lines = lines.map(|line| Given::hidden(line, "a line that is not shown"));
                 lines.map(|line| self.read(&format!("{name}_file"), kind, line)).collect()
             }
-            None => self.elements(name, kind, value.unwrap_or(none), Given::concealed),
+            None => {
+                match &value {
+                    None => self.settled(name, none.clone(), Source::Default),
+                    Some(value) => {
+                        let mut variables = Vec::new();
+                        super::collect_variables(value, &mut variables);
+                        let shown = self.replaced_throughout(value);
+                        let shown = effective::redacted(kind.name, &shown);
+                        self.settled(name, shown, Source::File { variables });
+                    }
+                }
+                self.elements(name, kind, value.unwrap_or(none), Given::concealed)
+            }
         }
     }
 
-    /// The contents of the file that `NAME_file` names, without the newline at its end. `written`
+    /// Path and contents of the file that `NAME_file` names, without the newline at its end. `written`
     /// says that `NAME` itself holds something.
     fn file_twin(
         &mut self,
         name: &str,
         written: bool,
         doc: &'static str,
-    ) -> Result<Option<String>, Mistaken> {
+    ) -> Result<Option<(String, String)>, Mistaken> {
         let twin = format!("{name}_file");
         self.define(&twin, Shape::One("path"), Some(&Value::from("")), doc);
-        let Some(given) = self.given(&twin)? else { return Ok(None) };
+        let Some(given) = self.given(&twin)? else {
+            self.settled(&twin, Value::from(""), Source::Default);
+            return Ok(None);
+        };
+        self.settle(&twin, "path", &given);
         let Some(path) = given.value.as_str() else {
             self.mistake(&twin, Some(given.shown), "write the path of a file");
             return Err(Mistaken);
@@ -125,7 +150,8 @@ impl Section<'_> {
             self.mistake(&twin, Some(given.shown), right);
             return Err(Mistaken);
         }
-        self.context.file(path).map(Some).map_err(|right| {
+        let read = self.context.file(path).map(|text| Some((path.to_owned(), text)));
+        read.map_err(|right| {
             self.mistake(&twin, Some(given.shown), right);
             Mistaken
         })

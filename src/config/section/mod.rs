@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 
 use toml::{Table, Value};
 
-use super::given::{Given, type_of};
+use super::effective::{self, Setting, Source};
+use super::given::{Given, Origin, type_of};
 use super::kinds::{Kind, Wrong};
 use super::mistakes::{Mistake, nearest};
 use super::reader::{Context, Definition};
@@ -65,8 +66,15 @@ impl<'c> Section<'c> {
         self.define(name, Shape::One(kind.name), Some(&default), doc);
         // After a wrong value, whose mistake is told, the default stands in for the checks that follow.
         let read = match self.given(name) {
-            Ok(Some(given)) => self.read(name, kind, given),
-            Ok(None) | Err(_) => None,
+            Ok(Some(given)) => {
+                self.settle(name, kind.name, &given);
+                self.read(name, kind, given)
+            }
+            Ok(None) => {
+                self.settled(name, default.clone(), Source::Default);
+                None
+            }
+            Err(Mistaken) => None,
         };
         read.or_else(|| self.read(name, kind, Given::open(default)))
     }
@@ -83,6 +91,7 @@ impl<'c> Section<'c> {
             self.mistake(name, None, format!("missing; write {}", kind.right));
             return None;
         };
+        self.settle(name, kind.name, &given);
         self.read(name, kind, given)
     }
 
@@ -96,7 +105,16 @@ impl<'c> Section<'c> {
     ) -> Option<Vec<T>> {
         let default = Value::from(default.to_vec());
         self.define(name, Shape::List(kind.name), Some(&default), doc);
-        let value = self.take(name).unwrap_or(default);
+        let value = match self.take(name) {
+            Some(value) => {
+                self.settle_all(name, kind.name, &value);
+                value
+            }
+            None => {
+                self.settled(name, default.clone(), Source::Default);
+                default
+            }
+        };
         self.elements(name, kind, value, |given| given)
     }
 
@@ -114,6 +132,7 @@ impl<'c> Section<'c> {
             self.mistake(name, None, right);
             return None;
         };
+        self.settle_all(name, kind.name, &value);
         let table = self.as_table(name, value)?;
         let read = |(entry, value): (String, Value)| {
             let name = format!("{name}.{entry}");
@@ -164,7 +183,12 @@ impl<'c> Section<'c> {
             self.define(name, Shape::List("table"), Some(&Value::Array(Vec::new())), doc);
         }
         let elements = match self.take(name) {
-            None => Vec::new(),
+            None => {
+                if !self.path.is_empty() {
+                    self.settled(name, Value::Array(Vec::new()), Source::Default);
+                }
+                Vec::new()
+            }
             Some(Value::Array(elements)) => elements,
             Some(other) => {
                 self.mistake(name, Some(type_of(&other)), format!("write {heading}"));
@@ -282,6 +306,46 @@ impl<'c> Section<'c> {
         });
     }
 
+    /// Records what the key `name` came to, as far as it may be shown.
+    fn settle(&mut self, name: &str, kind: &str, given: &Given) {
+        let shown = match &given.origin {
+            Origin::Replaced(text) if !effective::is_closed(kind) => Value::from(text.as_str()),
+            _ => effective::typed(kind, given.value.clone()),
+        };
+        self.settled(name, shown, source(&given.origin));
+    }
+
+    /// The same of a list or table, in whose texts `${NAME}` has not been replaced yet.
+    fn settle_all(&mut self, name: &str, kind: &str, value: &Value) {
+        let mut variables = Vec::new();
+        collect_variables(value, &mut variables);
+        let shown = match effective::is_closed(kind) {
+            // Its mistakes are told when it is read.
+            true => self.replaced_throughout(value),
+            false => value.clone(),
+        };
+        self.settled(name, shown, Source::File { variables });
+    }
+
+    fn settled(&mut self, name: &str, value: Value, source: Source) {
+        let inline = self.prefix.trim_end_matches('.');
+        let table = self.path.strip_suffix(inline).unwrap_or(&self.path).trim_end_matches('.');
+        let (table, name) = (table.to_owned(), format!("{}{name}", self.prefix));
+        self.context.setting(Setting { table, name, value, source });
+    }
+
+    fn replaced_throughout(&self, value: &Value) -> Value {
+        match value {
+            Value::String(text) => {
+                Value::from(self.context.substitute(text).unwrap_or_else(|_| text.clone()))
+            }
+            Value::Array(elements) => {
+                Value::Array(elements.iter().map(|e| self.replaced_throughout(e)).collect())
+            }
+            other => other.clone(),
+        }
+    }
+
     fn take(&mut self, name: &str) -> Option<Value> {
         self.known.push(name.to_owned());
         self.table.remove(name)
@@ -313,7 +377,8 @@ impl<'c> Section<'c> {
                 self.mistake(name, None, format!("the value of {variable} is not UTF-8"));
                 return Err(Mistaken);
             };
-            return Ok(Some(Given::hidden(text, format!("the value of {variable}"))));
+            let given = Given::hidden(text, format!("the value of {variable}"));
+            return Ok(Some(given.of(Origin::Variable(variable))));
         }
         value.map(|value| self.substituted(name, value)).transpose()
     }
@@ -324,7 +389,10 @@ impl<'c> Section<'c> {
         match self.context.substitute(text) {
             Ok(replaced) if replaced == *text => Ok(given),
             // The text with its ${NAME} may be told, what the environment made of it may not.
-            Ok(replaced) => Ok(Given::hidden(replaced, given.shown)),
+            Ok(replaced) => {
+                let origin = Origin::Replaced(text.clone());
+                Ok(Given::hidden(replaced, given.shown).of(origin))
+            }
             Err(right) => {
                 self.mistake(name, None, right);
                 Err(Mistaken)
@@ -396,6 +464,23 @@ impl<'c> Section<'c> {
             let key = self.path_of(name);
             self.context.mistake(Mistake { key, found: None, right });
         }
+    }
+}
+
+fn source(origin: &Origin) -> Source {
+    match origin {
+        Origin::File => Source::File { variables: Vec::new() },
+        Origin::Replaced(text) => Source::File { variables: effective::variables(text) },
+        Origin::Variable(name) => Source::Variable(name.clone()),
+    }
+}
+
+fn collect_variables(value: &Value, names: &mut Vec<String>) {
+    match value {
+        Value::String(text) => names.extend(effective::variables(text)),
+        Value::Array(elements) => elements.iter().for_each(|e| collect_variables(e, names)),
+        Value::Table(table) => table.iter().for_each(|(_, e)| collect_variables(e, names)),
+        _ => {}
     }
 }
 

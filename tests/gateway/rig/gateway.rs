@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -49,7 +50,20 @@ impl Gateway {
 
     pub async fn start_with_env(toml: impl ToString, env: &[(&str, &str)]) -> Self {
         let (toml, redis) = on_the_engine_of_this_run(toml.to_string()).await;
-        let mut process = Process::spawn(&toml, env);
+        Self::listening(Process::spawn(&toml, env), redis).await
+    }
+
+    /// Starts it with `socket`, which listens already, as systemd does for the socket called `name`.
+    pub async fn start_with_socket(
+        toml: impl ToString,
+        socket: &std::net::TcpListener,
+        name: &str,
+    ) -> Self {
+        let (toml, redis) = on_the_engine_of_this_run(toml.to_string()).await;
+        Self::listening(Process::spawn_with_socket(&toml, socket, name), redis).await
+    }
+
+    async fn listening(mut process: Process, redis: Option<Redis>) -> Self {
         let listening = until("\"listening\" event of the gateway", async || {
             if let Some(status) = process.child.try_wait().expect("a child can be waited for") {
                 panic!("the gateway ended with {status}");
@@ -206,14 +220,29 @@ struct Process {
 
 impl Process {
     fn spawn(toml: &str, env: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        command.envs(env.iter().copied()).stdin(Stdio::null());
+        Self::start(command, toml)
+    }
+
+    /// The socket comes by stdin, and a shell puts it where it belongs and becomes the gateway.
+    fn spawn_with_socket(toml: &str, socket: &std::net::TcpListener, name: &str) -> Self {
+        let handing_over = "exec 3<&0 </dev/null; export LISTEN_PID=$$ LISTEN_FDS=1; exec \"$@\"";
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", handing_over, "sh", env!("CARGO_BIN_EXE_tidegate")])
+            .env("LISTEN_FDNAMES", name)
+            .stdin(OwnedFd::from(socket.try_clone().expect("a copy of the socket")));
+        Self::start(command, toml)
+    }
+
+    fn start(mut command: Command, toml: &str) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let config = directory.path().join("gateway.toml");
         std::fs::write(&config, toml).expect("the config file");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_tidegate"))
+        let mut child = command
             .args(["serve", "--config"])
             .arg(&config)
-            .envs(env.iter().copied())
-            .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
             .expect("the gateway's binary starts");

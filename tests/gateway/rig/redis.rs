@@ -100,6 +100,11 @@ impl Redis {
         format!("{scheme}://127.0.0.1:{}", self.port)
     }
 
+    /// Host and port.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
     /// The test's own way in, without TLS.
     fn own_url(&self) -> String {
         match self.tls {

@@ -1,0 +1,56 @@
+//! The page of the command line, made from its definition. A test holds docs/cli.md to it.
+
+use super::definition;
+
+const INTRODUCTION: &str = include_str!("reference.md");
+
+/// Wide enough for tables in help texts, narrow enough for a page.
+const WIDTH: usize = 100;
+
+/// The page: an introduction, then the help of each command.
+#[must_use]
+pub fn reference() -> String {
+    let mut page = INTRODUCTION.to_owned();
+    let mut root = definition().term_width(WIDTH).disable_help_subcommand(true);
+    root.build();
+    for command in root.get_subcommands_mut() {
+        add(&mut page, command);
+    }
+    page
+}
+
+fn add(page: &mut String, command: &mut clap::Command) {
+    if command.has_subcommands() {
+        command.get_subcommands_mut().for_each(|command| add(page, command));
+        return;
+    }
+    let name = command.get_bin_name().unwrap_or_default().to_owned();
+    let help = command.render_long_help().to_string();
+    let lines: Vec<&str> = help.lines().map(str::trim_end).collect();
+    page.push_str(&format!("\n## `{name}`\n\n```text\n{}\n```\n", lines.join("\n").trim_end()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_is_what_the_definition_says() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/cli.md");
+        let page = reference();
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::write(path, &page).unwrap();
+        }
+        let checked_in = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(checked_in == page, "run the tests with UPDATE_DOCS=1 and look at what changed");
+    }
+
+    #[test]
+    fn every_command_is_in_the_table_of_the_introduction() {
+        let root = definition();
+        let rows: String = INTRODUCTION.lines().filter(|line| line.starts_with("| `")).collect();
+        for command in root.get_subcommands() {
+            assert!(rows.contains(&format!("`{}", command.get_name())), "{}", command.get_name());
+        }
+    }
+}

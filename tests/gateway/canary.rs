@@ -1,0 +1,182 @@
+//! Readiness looks at a publication of the node's own: whatever keeps it from coming back through Redis
+//! is told, while the process stays alive.
+
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::rig::{Client, Gateway, Redis, Settings, http, until};
+
+fn settings(url: &str) -> Settings {
+    Settings::chat("http://127.0.0.1:1/").redis(url)
+}
+
+/// `/readyz` and what it says of the canary.
+async fn readiness(gateway: &Gateway) -> (u16, Value) {
+    let answer = http::get(gateway.admin(), "/readyz").await;
+    (answer.status, answer.json()["checks"]["canary"].clone())
+}
+
+async fn wait_until_ready(gateway: &Gateway) {
+    until("readiness", async || (readiness(gateway).await.0 == 200).then_some(())).await;
+}
+
+/// Waits until it is not ready by what the canary says alone; what it says.
+async fn wait_until_not_back(gateway: &Gateway) -> String {
+    until("a canary that is not back", async || {
+        let answer = http::get(gateway.admin(), "/readyz").await;
+        let checks = answer.json()["checks"].clone();
+        let others =
+            checks.as_object()?.iter().all(|(name, state)| name == "canary" || state == "ok");
+        let canary = checks["canary"].as_str().filter(|state| *state != "ok")?.to_owned();
+        (answer.status == 503 && others).then_some(canary)
+    })
+    .await
+}
+
+async fn assert_alive(gateway: &Gateway) {
+    assert_eq!(http::get(gateway.admin(), "/livez").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_healthy_redis_brings_it_back_and_nobody_else_hears_it() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(settings(&redis.url())).await;
+    wait_until_ready(&gateway).await;
+    until("two canaries", async || {
+        (gateway.metric("tidegate_canary_seconds_count", &[]).await >= 2.0).then_some(())
+    })
+    .await;
+    assert_eq!(gateway.metric("tidegate_canary_failures_total", &[]).await, 0.0);
+    assert_eq!(gateway.metric("tidegate_publications_total", &[]).await, 0.0);
+    let channels: Vec<String> = redis.run(&["PUBSUB", "CHANNELS", "tg:control:*:canary"]).await;
+    assert_eq!(channels.len(), 1, "{channels:?}");
+    let body = json!({"channel": channels[0], "data": {}});
+    assert_eq!(gateway.api("/v1/publish", body).await.status, 400);
+}
+
+#[tokio::test]
+async fn a_redis_that_holds_publications_back_is_told() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(settings(&redis.url())).await;
+    wait_until_ready(&gateway).await;
+    let (mut client, _) = Client::connected(&gateway, "/ws/chat/1/").await;
+    // PING, SUBSCRIBE and reads are answered as ever; what publishes waits.
+    let paused = std::time::Instant::now();
+    let pause = std::time::Duration::from_secs(600);
+    let () = redis.run(&["CLIENT", "PAUSE", &pause.as_millis().to_string(), "WRITE"]).await;
+    let told = wait_until_not_back(&gateway).await;
+    assert!(told.contains("does not take a publication"), "{told}");
+    assert_alive(&gateway).await;
+    assert!(gateway.metric("tidegate_canary_failures_total", &[]).await >= 1.0);
+    assert!(paused.elapsed() < pause, "the pause was over");
+    let () = redis.run(&["CLIENT", "UNPAUSE"]).await;
+    wait_until_ready(&gateway).await;
+    gateway.wait_for_event("canary_recovered").await;
+    client.send_json(&json!({"type": "ping"})).await;
+    client.next_event("pong").await;
+}
+
+#[tokio::test]
+async fn a_user_who_may_not_publish_is_told() {
+    let redis = Redis::start().await;
+    let all = ["ACL", "SETUSER", "gateway", "reset", "on", ">hunter2", "~*", "&*", "+@all"];
+    let () = redis.run(&all).await;
+    let url = redis.url().replace("://", "://gateway:hunter2@");
+    let gateway = Gateway::start(settings(&url)).await;
+    wait_until_ready(&gateway).await;
+    let () = redis.run(&["ACL", "SETUSER", "gateway", "-publish"]).await;
+    let told = wait_until_not_back(&gateway).await;
+    assert!(told.contains("refuses to publish"), "{told}");
+    assert_alive(&gateway).await;
+    let failed = gateway.wait_for_event("canary_failed").await.to_string();
+    assert!(!failed.contains("hunter2"), "{failed}");
+    let () = redis.run(&["ACL", "SETUSER", "gateway", "+publish"]).await;
+    wait_until_ready(&gateway).await;
+}
+
+#[tokio::test]
+async fn a_user_without_the_channel_is_told() {
+    let redis = Redis::start().await;
+    // Conversations, orders and their replies pass; the node's own channel is longer.
+    let replies = format!("&tg:control:{}", "?".repeat(16));
+    let user = ["ACL", "SETUSER", "gateway", "reset", "on", ">p", "~*", "&chat_*", "&tg:control"];
+    let () = redis.run(&[&user[..], &[&replies, "+@all"]].concat()).await;
+    let url = redis.url().replace("://", "://gateway:p@");
+    let gateway = Gateway::start(settings(&url)).await;
+    let told = wait_until_not_back(&gateway).await;
+    assert!(told.contains("refuses to subscribe"), "{told}");
+    assert_alive(&gateway).await;
+}
+
+#[tokio::test]
+async fn a_redis_that_stands_still_is_told_and_comes_back() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(settings(&redis.url())).await;
+    wait_until_ready(&gateway).await;
+    redis.pause();
+    until("not ready", async || (readiness(&gateway).await.0 == 503).then_some(())).await;
+    assert_alive(&gateway).await;
+    redis.resume();
+    wait_until_ready(&gateway).await;
+}
+
+#[tokio::test]
+async fn publications_that_go_to_another_server_are_told() {
+    // A name that leads elsewhere after a failover: the connection that hears stays where it was.
+    let (one, other) = (Redis::start().await, Redis::start().await);
+    let name = Name::leading_to(&one).await;
+    let gateway = Gateway::start(settings(&name.url())).await;
+    wait_until_ready(&gateway).await;
+    name.lead_to(&other);
+    let () = one.run(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).await;
+    let told = wait_until_not_back(&gateway).await;
+    assert!(told.contains("did not come back"), "{told}");
+    assert_alive(&gateway).await;
+}
+
+/// A port in front of one Redis, and for connections to come in front of another.
+struct Name {
+    port: u16,
+    to: Arc<Mutex<String>>,
+}
+
+impl Name {
+    async fn leading_to(redis: &Redis) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let name = Self {
+            port: listener.local_addr().unwrap().port(),
+            to: Arc::new(Mutex::new(redis.address())),
+        };
+        let to = Arc::clone(&name.to);
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let to = to.lock().unwrap().clone();
+                tokio::spawn(async move {
+                    let mut server = TcpStream::connect(to).await?;
+                    tokio::io::copy_bidirectional(&mut client, &mut server).await
+                });
+            }
+        });
+        name
+    }
+
+    fn lead_to(&self, redis: &Redis) {
+        *self.to.lock().unwrap() = redis.address();
+    }
+
+    fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+}
+
+#[tokio::test]
+async fn the_memory_engine_has_none() {
+    let gateway = Gateway::start(
+        Settings::chat("http://127.0.0.1:1/").section("engine", super::rig::gateway::MEMORY_ONLY),
+    )
+    .await;
+    let (status, canary) = readiness(&gateway).await;
+    assert_eq!((status, canary), (200, Value::Null));
+}
