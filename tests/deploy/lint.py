@@ -200,6 +200,10 @@ def systemd():
         == {key: value for key, value in single.items() if key not in own},
         "systemd: tidegate.service and tidegate@.service have grown apart",
     )
+    for path in (DEPLOY / "systemd").glob("*.socket"):
+        keys = unit(path.name)["Unit"].keys()
+        # A socket that stops with its service is closed while that restarts.
+        expect(not {"PartOf", "BindsTo"} & set(keys), f"systemd: {path.name} goes with its service")
 
 
 # --- The rest --------------------------------------------------------------------------------------------
@@ -229,6 +233,8 @@ def dockerfiles():
             pinned = re.search(r":\d+\.\d+\.\d+", image) or image in ("scratch", "${RUST_IMAGE}")
             expect(pinned, f"{name}: the image {image} is not pinned")
         expect(re.search(r"^USER \d+", text, re.MULTILINE), f"{name}: runs as root")
+    if (ROOT / "build.rs").exists():
+        expect(in_context("build.rs", rules), "build.rs is not in the build context of the Dockerfile")
     # Files that are compiled in.
     for source in (ROOT / "src").rglob("*.rs"):
         if source.name.endswith("tests.rs"):

@@ -6,6 +6,7 @@ nginx, haproxy and openssl, and the Python package websockets.
 
 import asyncio
 import http.server
+import itertools
 import json
 import os
 import re
@@ -236,7 +237,7 @@ async def a_drain_is_seen(clients, nodes):
         assert (await receive(opened))["event"] == "connected"
     ended = [asyncio.create_task(end_of(opened)) for opened in sockets]
     nodes[0].process.signal(15)
-    addresses = iter(range(20, 200))
+    addresses = itertools.cycle(range(20, 200))
     while nodes[0].process.popen.poll() is None:
         came_back = await clients.is_let_in("drain", f"127.0.0.{next(addresses)}")
         assert came_back is True, came_back
