@@ -18,7 +18,7 @@ import urllib.request
 NEEDS = ["schemathesis>=4.32,<5", "jsonschema>=4.23,<5", "websockets>=13,<18"]
 HERE = pathlib.Path(__file__).resolve().parent
 # Calls that Schemathesis makes up for each operation, in each of its phases; all in all about 30 s an engine.
-EXAMPLES = "40"
+EXAMPLES = "25"
 
 
 def in_venv(cache):
