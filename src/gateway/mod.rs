@@ -314,10 +314,10 @@ async fn stop_when_asked(
     shutdown: &Shutdown,
     terms: &watch::Receiver<Arc<Terms>>,
 ) -> Outcome {
-    let failed = tokio::select! {
-        () = signals.next() => false,
-        () = shutdown.draining() => false,
-        _ = worker_ended.recv() => true,
+    let (failed, by_api) = tokio::select! {
+        () = signals.next() => (false, false),
+        () = shutdown.draining() => (false, true),
+        _ = worker_ended.recv() => (true, false),
     };
     let settings = terms.borrow().stop;
     service_manager::stopping();
@@ -325,7 +325,13 @@ async fn stop_when_asked(
     shutdown.begin();
     let drained = tokio::select! {
         drained = shutdown.wait(settings.drain + settings.grace) => drained,
-        () = signals.next() => false,
+        () = async {
+            // Whoever drains a node before it is stopped asks for the same by the first signal.
+            if by_api {
+                signals.next().await;
+            }
+            signals.next().await;
+        } => false,
     };
     shutdown.force();
     telemetry::lifecycle::stopped(drained);

@@ -5,14 +5,17 @@ use std::time::Duration;
 
 use tracing::{debug, info, warn};
 
-use super::definitions::{buckets, metrics, words};
+use super::definitions::{ROUTE, buckets, metrics, words};
 use super::log::AUDIT;
 use super::tokens::CREDENTIAL_REJECTIONS;
 use crate::protocol::{ConnectionId, RequestId};
 
 metrics! {
     /// WebSocket handshakes: admitted, or why not.
-    HANDSHAKES = counter "tidegate_handshakes_total" [outcome: words(&[&["admitted"], REJECTIONS, CREDENTIAL_REJECTIONS])];
+    HANDSHAKES = counter "tidegate_handshakes_total" [
+        route: ROUTE,
+        outcome: words(&[&[ADMITTED], REJECTIONS, CREDENTIAL_REJECTIONS]),
+    ];
     /// From an upgrade request to its decision.
     HANDSHAKE_DURATION = histogram "tidegate_handshake_duration_seconds" in buckets::REQUEST;
     /// Authorize URLs that gave no decision.
@@ -22,6 +25,8 @@ metrics! {
         cause: words(&[&["bad_request", "method", "csrf", "body"], REJECTIONS, CREDENTIAL_REJECTIONS]),
     ];
 }
+
+const ADMITTED: &str = "admitted";
 
 /// Why a client stays out, whatever its credentials.
 const REJECTIONS: &[&str] = &[
@@ -48,7 +53,8 @@ pub struct Visitor<'a> {
 
 /// A handshake was decided; `cause` says why it was refused.
 pub fn finished(visitor: Visitor<'_>, cause: Option<&'static str>, took: Duration) {
-    HANDSHAKES.at([cause.unwrap_or("admitted")]).increment(1);
+    let labels = [visitor.route.to_owned(), cause.unwrap_or(ADMITTED).to_owned()];
+    HANDSHAKES.at(labels).increment(1);
     HANDSHAKE_DURATION.get().record(took);
     let Visitor { route, connection, request, ip } = visitor;
     let took_ms = millis(took);

@@ -36,7 +36,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "clients"))
 import browser  # noqa: E402
 
-PAGES = ["docs/getting-started.md", "docs/operating.md"]
+PAGES = ["docs/getting-started.md", "docs/operating.md", "docs/server-api.md"]
 PORTS = (8000, 8001, 8010, 9000, 9010, 6379)
 DEADLINE = 30
 
@@ -306,7 +306,7 @@ def compile_all():
 def main():
     compile_all()
     binary = pathlib.Path(sys.argv[1]).resolve()
-    chromium = sys.argv[2] if len(sys.argv) > 2 else None
+    chromium = sys.argv[2] or None if len(sys.argv) > 2 else None
     pages = sys.argv[3:] or PAGES
     for name in pages:
         print(name, flush=True)

@@ -128,7 +128,8 @@ async fn repeats_are_counted_in_place_of_being_written() {
 async fn debugged(gateway: &Gateway) -> Vec<Value> {
     let key = format!("Bearer {API_KEY}");
     let answer =
-        http::send(gateway.admin(), "GET", "/v1/debug", &[("authorization", &key)], Bytes::new()).await;
+        http::send(gateway.admin(), "GET", "/v1/debug", &[("authorization", &key)], Bytes::new())
+            .await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     let mut rows = answer.json()["debugged"].as_array().unwrap().clone();
     for row in &mut rows {
