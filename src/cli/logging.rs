@@ -28,7 +28,10 @@ pub fn start(settings: &Log) -> Result<LogControl, Failure> {
         .map_err(|error| Failure(format!("logging: {error}")))?;
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(tracing::field::display);
-        let why = panic.payload_as_str().unwrap_or("not a text");
+        let payload = panic.payload();
+        let text = payload.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        let why = text.unwrap_or("not a text");
         tracing::error!(event = "panic", place, why, "a bug: please report it");
     }));
     control.keep().map_err(|error| Failure(format!("logging: {error}")))?;

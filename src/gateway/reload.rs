@@ -242,6 +242,7 @@ admin.listen = "127.0.0.1:2"
 engine = { kind = "redis", redis.url = "redis://127.0.0.1:3" }
 tokens = { ttl = "1s", key_prefix = "other:", format = "django" }
 jwt.session_version = { key = "version:{user_id}" }
+tracing.otlp_endpoint = "http://127.0.0.1:4"
 log.format = "json"
 "#;
 
