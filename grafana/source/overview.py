@@ -322,6 +322,13 @@ NODES = [
         legend="{{instance}}",
         names={"0": ("no", GREY), "1": ("yes", YELLOW)},
     ),
+    graph(
+        "Log lines held back",
+        "ops",
+        "Repeats that the log's limit ([log] repeats) kept away. Many = something happens over and over: the last line "
+        "of that event in the log says what.",
+        [(rate("tidegate_log_lines_suppressed_total", "instance"), "{{instance}}")],
+    ),
 ]
 
 DASHBOARD = dashboard(
