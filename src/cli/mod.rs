@@ -16,6 +16,7 @@ mod publish;
 mod reference;
 mod serve;
 mod server_api;
+mod spans;
 mod target;
 mod token;
 
