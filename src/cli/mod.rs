@@ -13,9 +13,14 @@ mod lifetime;
 mod logging;
 mod man;
 mod publish;
+mod record;
 mod reference;
+mod replay;
 mod serve;
 mod server_api;
+mod signals;
+mod sse;
+mod tail;
 mod target;
 mod token;
 
@@ -59,6 +64,8 @@ enum Command {
     Demo(demo::Args),
     Token(token::Args),
     Publish(publish::Args),
+    Tail(tail::Args),
+    Replay(replay::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -78,6 +85,8 @@ pub fn run() -> ExitCode {
         Command::Config(args) => config::run(&args),
         Command::Health(args) => health::run(&args),
         Command::Publish(args) => publish::run(&args),
+        Command::Tail(args) => tail::run(&args),
+        Command::Replay(args) => replay::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
         Command::Demo(args) => demo::run(&args),
