@@ -23,6 +23,7 @@ mod sse;
 mod tail;
 mod target;
 mod token;
+mod top;
 
 pub use reference::reference;
 
@@ -66,6 +67,7 @@ enum Command {
     Publish(publish::Args),
     Tail(tail::Args),
     Replay(replay::Args),
+    Top(top::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -87,6 +89,7 @@ pub fn run() -> ExitCode {
         Command::Publish(args) => publish::run(&args),
         Command::Tail(args) => tail::run(&args),
         Command::Replay(args) => replay::run(&args),
+        Command::Top(args) => top::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
         Command::Demo(args) => demo::run(&args),
