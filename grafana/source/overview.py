@@ -256,6 +256,15 @@ NODES = [
         limits=steps("transparent", (0.8, RED)),
     ),
     graph(
+        "Places taken",
+        "percentunit",
+        "Open connections of the public port, WebSockets and others, as a share of [server] max_connections. At 100 % new "
+        "ones get 503: add a node, or raise it if memory and files allow.",
+        [(f"tidegate_client_sockets{selector()} / tidegate_client_sockets_max{selector()}", "{{instance}}")],
+        highest=1,
+        limits=steps("transparent", (0.85, RED)),
+    ),
+    graph(
         "Connections that could not be read",
         "ops",
         "Requests that ended before their end: «timeout» = slow or idle clients, «malformed» = no HTTP (scanners), "
@@ -312,13 +321,6 @@ NODES = [
         h=8,
         legend="{{instance}}",
         names={"0": ("no", GREY), "1": ("yes", YELLOW)},
-    ),
-    graph(
-        "Log lines held back",
-        "ops",
-        "Repeats that the log's limit ([log] repeats) kept away. Many = something happens over and over: the last line "
-        "of that event in the log says what.",
-        [(rate("tidegate_log_lines_suppressed_total", "instance"), "{{instance}}")],
     ),
 ]
 

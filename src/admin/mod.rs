@@ -123,9 +123,7 @@ impl Admin {
             }
         };
         match resource {
-            Resource::Metrics => {
-                text("text/plain; version=0.0.4; charset=utf-8", self.metrics.render())
-            }
+            Resource::Metrics => self.scrape().await,
             Resource::Live => text("text/plain; charset=utf-8", "ok\n"),
             Resource::Ready => self.readiness(),
             Resource::OpenApi => match api::Query::of(&request).and_then(|query| query.finish(&[]))
@@ -151,6 +149,12 @@ impl Admin {
         let answer = answered.unwrap_or_else(|refusal| refusal);
         telemetry::admin::api_called(endpoint.call(), answer.status().as_u16());
         answer
+    }
+
+    async fn scrape(&self) -> Answer {
+        // A look like any other, so that the scrape tells of now.
+        let _answer_to_nobody = self.readiness();
+        text(telemetry::recorder::CONTENT_TYPE, telemetry::recorder::page(&self.metrics).await)
     }
 
     async fn call(
@@ -196,6 +200,7 @@ impl Admin {
         }
         let draining = self.shutdown.is_draining();
         note("shutdown", if draining { Err("draining") } else { Ok(()) });
+        telemetry::lifecycle::ready_seen(ready);
         let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         api::json(status, &serde_json::json!({ "ready": ready, "checks": checks }))
     }

@@ -10,6 +10,7 @@ use super::history::{History, MemoryHistory, PublishOnce, Published, RedisHistor
 use super::{Publication, PublishError};
 use crate::protocol::ChannelName;
 use crate::redis_link::Commands;
+use crate::telemetry::generations::{Duplicate, duplicates_caught};
 
 /// How long a memory-engine publish waits for room in the intake.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -77,16 +78,20 @@ impl Publisher {
             return Err(PublishError::TooLarge);
         }
         let rule = self.rules.of(channel);
-        match &self.engine {
-            Engine::Redis(redis) => redis.publish(channel, rule.as_ref(), data, once).await,
+        let published = match &self.engine {
+            Engine::Redis(redis) => redis.publish(channel, rule.as_ref(), data, once).await?,
             Engine::Memory(intake, memory) => {
                 let room = tokio::time::timeout(PUBLISH_TIMEOUT, intake.reserve(data)).await;
                 let mut slots = room.unwrap_or(Err(PublishError::EngineDown))?;
                 let received = std::time::Instant::now();
-                Ok(memory.publish(channel, rule.as_ref(), data, once, |delivery| {
+                memory.publish(channel, rule.as_ref(), data, once, |delivery| {
                     slots.put(Publication { channel: channel.clone(), delivery, received });
-                }))
+                })
             }
+        };
+        if published.duplicate {
+            duplicates_caught(Duplicate::Publication, data.len());
         }
+        Ok(published)
     }
 }

@@ -31,6 +31,20 @@ struct Fields<'a> {
 }
 
 impl<'a> Event<'a> {
+    pub fn begins(&self) -> bool {
+        self.name == "processing_started"
+    }
+
+    /// A part of a reply, if it is none of its ends: not its begin, nor what the gateway says of members.
+    pub fn is_content(&self) -> bool {
+        !self.begins() && !["join", "leave"].contains(&&*self.name)
+    }
+
+    /// An end that may be the reply itself, in one piece.
+    pub fn ends_well(&self) -> bool {
+        !["error", "cancelled"].contains(&&*self.name)
+    }
+
     pub fn read(json: &'a [u8]) -> Option<Self> {
         let fields: Fields<'a> = serde_json::from_slice(json).ok()?;
         let task_id = fields.task_id.and_then(|raw| match raw.get().as_bytes().first() {

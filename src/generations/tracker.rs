@@ -19,6 +19,7 @@ use super::ended::Ended;
 use super::event::Event;
 use crate::config::{self, DuplicateTerminal};
 use crate::protocol::{ChannelName, ChannelPattern, Position, Template};
+use crate::telemetry::pace::Pace;
 
 /// Generations that are tracked at once on this node; those beyond are relayed all the same.
 const MAX_TRACKED: usize = 16 * 1024;
@@ -85,15 +86,53 @@ struct Channel {
     expecting: usize,
     /// Ends without a task that came while a message was on its way, and nothing else ran.
     early_ends: usize,
+    /// First chunks that came while a message was on its way: of which task, and when. Bounded.
+    early_chunks: Vec<(Option<u64>, Instant)>,
     /// Oldest first.
     running: Vec<Arc<Watched>>,
+}
+
+/// Messages of one channel whose reply begins before its upstream's answer is here.
+const MAX_EARLY_CHUNKS: usize = 16;
+
+impl Channel {
+    /// Of a worker that names no tasks it is the oldest generation's, since it works in turn. `hash` is
+    /// that of the task.
+    fn chunk(&mut self, task_id: Option<&str>, hash: Option<u64>, now: Instant) {
+        let whose = self.running.iter().find(|watched| match task_id {
+            Some(task_id) => *watched.task_id == *task_id,
+            None => !watched.ended.is_cancelled(),
+        });
+        if let Some(watched) = whose {
+            watched.hearing().pace.chunk(now);
+        } else if self.expecting > 0
+            && self.early_chunks.len() < MAX_EARLY_CHUNKS
+            && !self.early_chunks.iter().any(|(task, _)| *task == hash)
+        {
+            self.early_chunks.push((hash, now));
+        }
+    }
+
+    /// When the first chunk of a task came that only now begins to be tracked.
+    fn take_early_chunk(&mut self, hash: u64) -> Option<Instant> {
+        let of_task = |named: Option<u64>| move |(task, _): &(Option<u64>, Instant)| *task == named;
+        let place = self.early_chunks.iter().position(of_task(Some(hash)));
+        let place = place.or_else(|| self.early_chunks.iter().position(of_task(None)))?;
+        Some(self.early_chunks.remove(place).1)
+    }
 }
 
 /// A tracked generation, as the tracker sees it.
 struct Watched {
     task_id: Box<str>,
-    heard: Mutex<Instant>,
+    hearing: Mutex<Hearing>,
     ended: CancellationToken,
+}
+
+struct Hearing {
+    /// When it was heard of last.
+    last: Instant,
+    pace: Pace,
 }
 
 impl Tracker {
@@ -135,10 +174,10 @@ impl Tracker {
         let Some(rule) = rules.of(channel) else { return Heard::Deliver };
         let ends = rule.ends(&event);
         let repeated = match event.task_id.as_deref() {
-            Some(task_id) if ends => inner.task_ends(channel, task_id, position),
-            None if ends => inner.nameless_end(channel, position),
+            Some(task_id) if ends => inner.task_ends(channel, task_id, position, event.ends_well()),
+            None if ends => inner.nameless_end(channel, position, event.ends_well()),
             task_id => {
-                inner.goes_on(channel, task_id, event.name == "processing_started");
+                inner.goes_on(channel, task_id, &event);
                 false
             }
         };
@@ -187,7 +226,13 @@ impl Rules {
 }
 
 impl Inner {
-    fn task_ends(&self, channel: &ChannelName, task_id: &str, position: Option<Position>) -> bool {
+    fn task_ends(
+        &self,
+        channel: &ChannelName,
+        task_id: &str,
+        position: Option<Position>,
+        well: bool,
+    ) -> bool {
         let (now, task) = (Instant::now(), self.hash(channel, task_id));
         let mut state = self.lock();
         if state.tasks.ended_before(task, position, now) {
@@ -197,12 +242,12 @@ impl Inner {
         if let Some(channel) = state.channels.get(channel)
             && let Some(watched) = channel.running.iter().find(|one| *one.task_id == *task_id)
         {
-            watched.ended.cancel();
+            watched.ends(now, well);
         }
         false
     }
 
-    fn nameless_end(&self, channel: &ChannelName, position: Option<Position>) -> bool {
+    fn nameless_end(&self, channel: &ChannelName, position: Option<Position>, well: bool) -> bool {
         let (now, of_channel) = (Instant::now(), self.hash(channel, ""));
         let mut state = self.lock();
         let again = position.is_some()
@@ -217,7 +262,7 @@ impl Inner {
         let oldest = entry.running.iter().find(|watched| !watched.ended.is_cancelled());
         match oldest {
             Some(watched) => {
-                watched.ended.cancel();
+                watched.ends(now, well);
                 state.nameless.insert(of_channel, position, now);
                 self.attend(&state);
                 false
@@ -230,10 +275,10 @@ impl Inner {
         }
     }
 
-    fn goes_on(&self, channel: &ChannelName, task_id: Option<&str>, begins: bool) {
+    fn goes_on(&self, channel: &ChannelName, task_id: Option<&str>, event: &Event<'_>) {
         let now = Instant::now();
         let mut state = self.lock();
-        if let Some(task_id) = task_id.filter(|_| begins) {
+        if let Some(task_id) = task_id.filter(|_| event.begins()) {
             // A task that is tried again may end again.
             let task = self.hash(channel, task_id);
             state.tasks.forget(task);
@@ -241,11 +286,14 @@ impl Inner {
         let of_channel = self.hash(channel, "");
         state.nameless.forget(of_channel);
         state.nameless.sweep(now);
-        if let Some(channel) = state.channels.get(channel) {
+        if let Some(entry) = state.channels.get_mut(channel) {
             let of_task = |watched: &&Arc<Watched>| {
                 task_id.is_none_or(|task_id| *watched.task_id == *task_id)
             };
-            channel.running.iter().filter(of_task).for_each(|watched| watched.heard_at(now));
+            entry.running.iter().filter(of_task).for_each(|watched| watched.heard_at(now));
+            if event.is_content() {
+                entry.chunk(task_id, task_id.map(|task_id| self.hash(channel, task_id)), now);
+            }
         }
         self.attend(&state);
     }
@@ -265,8 +313,20 @@ impl Inner {
 }
 
 impl Watched {
+    fn hearing(&self) -> MutexGuard<'_, Hearing> {
+        self.hearing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn heard_at(&self, now: Instant) {
-        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = now;
+        self.hearing().last = now;
+    }
+
+    /// Its terminal event has come, if it is the first.
+    fn ends(&self, now: Instant, well: bool) {
+        if well && !self.ended.is_cancelled() {
+            self.hearing().pace.ended_well(now);
+        }
+        self.ended.cancel();
     }
 }
 
@@ -286,11 +346,16 @@ pub enum Begun {
 }
 
 impl Expected {
-    /// The upstream has taken the message as `task_id`, whose worker publishes by itself.
-    pub fn begin(self, task_id: &str) -> Begun {
+    /// The upstream has taken the message as `task_id`, whose worker publishes by itself. `pace` is told
+    /// of each chunk.
+    pub fn begin(self, task_id: &str, mut pace: Pace) -> Begun {
         let inner = &*self.tracker.0;
         let mut state = inner.lock();
         let task = inner.hash(&self.channel, task_id);
+        let early = state.channels.get_mut(&self.channel);
+        if let Some(came) = early.and_then(|channel| channel.take_early_chunk(task)) {
+            pace.chunk(came);
+        }
         if state.tasks.contains(task, Instant::now()) {
             return Begun::Over;
         }
@@ -305,7 +370,7 @@ impl Expected {
         }
         let watched = Arc::new(Watched {
             task_id: task_id.into(),
-            heard: Mutex::new(Instant::now()),
+            hearing: Mutex::new(Hearing { last: Instant::now(), pace }),
             ended: CancellationToken::new(),
         });
         channel.running.push(Arc::clone(&watched));
@@ -324,6 +389,9 @@ impl Drop for Expected {
             channel.expecting -= 1;
             // Whose end it was is not known any more.
             channel.early_ends = channel.early_ends.min(channel.expecting);
+            if channel.expecting == 0 {
+                channel.early_chunks.clear();
+            }
         }
         state.tidy(&self.channel);
         inner.attend(&state);
@@ -354,7 +422,7 @@ impl Tracked {
 
     /// When an event of it was heard last, or it began.
     pub fn heard(&self) -> Instant {
-        *self.watched.heard.lock().unwrap_or_else(PoisonError::into_inner)
+        self.watched.hearing().last
     }
 
     /// The gateway ends it itself. False = its terminal event has been heard already.

@@ -1,7 +1,8 @@
 //! Publications as workers of all kinds send them.
 
 use super::*;
-use crate::protocol::Epoch;
+use crate::protocol::{Epoch, PathPattern};
+use crate::telemetry::route::RouteFacts;
 
 fn settings(duplicate_terminal: DuplicateTerminal) -> config::Generations {
     config::Generations {
@@ -24,13 +25,18 @@ fn chat() -> ChannelName {
     channel("chat_1")
 }
 
+fn pace() -> Pace {
+    let path = PathPattern::parse("/ws/chat/{id}").unwrap();
+    Pace::new(RouteFacts::of(&path), Instant::now())
+}
+
 impl Tracker {
     fn hears(&self, json: &str) -> Heard {
         self.hear(&chat(), json.as_bytes(), None)
     }
 
     fn begins(&self, task_id: &str) -> Tracked {
-        match self.expect(&chat()).begin(task_id) {
+        match self.expect(&chat()).begin(task_id, pace()) {
             Begun::Running(tracked) => tracked,
             Begun::Over => panic!("{task_id} is over"),
             Begun::Full => panic!("no room for {task_id}"),
@@ -156,8 +162,8 @@ fn a_worker_may_be_faster_than_its_upstreams_answer() {
     let (named, nameless) = (tracker.expect(&chat()), tracker.expect(&chat()));
     tracker.hears(r#"{"event":"complete","task_id":"1"}"#);
     tracker.hears(r#"{"event":"complete"}"#);
-    assert!(matches!(named.begin("1"), Begun::Over));
-    assert!(matches!(nameless.begin("2"), Begun::Over));
+    assert!(matches!(named.begin("1", pace()), Begun::Over));
+    assert!(matches!(nameless.begin("2", pace()), Begun::Over));
     assert!(tracker.is_at_rest());
     // An end from before the message is not its own.
     tracker.hears(r#"{"event":"complete"}"#);
@@ -204,7 +210,7 @@ fn the_gateway_or_the_worker_ends_it_and_only_one_of_them() {
 fn tracking_is_bounded() {
     let tracker = tracker(false);
     let all: Vec<_> = (0..MAX_TRACKED).map(|n| tracker.begins(&n.to_string())).collect();
-    assert!(matches!(tracker.expect(&chat()).begin("one too many"), Begun::Full));
+    assert!(matches!(tracker.expect(&chat()).begin("one too many", pace()), Begun::Full));
     drop(all);
     assert!(tracker.is_at_rest());
     assert!(!tracker.begins("again").has_ended());

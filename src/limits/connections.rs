@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::telemetry::listener as facts;
+
 /// Shared by all threads; permits give back what they took.
 #[derive(Debug, Clone)]
 pub struct ConnectionCounts(Arc<Counts>);
@@ -32,6 +34,7 @@ pub struct IpPermit {
 
 impl ConnectionCounts {
     pub fn new(max: usize, max_per_ip: usize) -> Self {
+        facts::client_sockets_bounded(max);
         Self(Arc::new(Counts {
             max: AtomicUsize::new(max),
             open: AtomicUsize::new(0),
@@ -42,6 +45,7 @@ impl ConnectionCounts {
 
     /// Other limits from now on; who is in stays.
     pub fn set_limits(&self, max: usize, max_per_ip: usize) {
+        facts::client_sockets_bounded(max);
         self.0.max.store(max, Ordering::Relaxed);
         self.0.max_per_ip.store(max_per_ip, Ordering::Relaxed);
     }
@@ -55,8 +59,9 @@ impl ConnectionCounts {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| {
                 (open < max).then_some(open + 1)
             })
-            .ok()
-            .map(|_| ConnectionPermit(Arc::clone(counts)))
+            .ok()?;
+        facts::client_socket_opened();
+        Some(ConnectionPermit(Arc::clone(counts)))
     }
 
     /// `None` = `ip` has as many as it may.
@@ -82,6 +87,7 @@ impl Counts {
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Ordering::Relaxed);
+        facts::client_socket_closed();
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -17,6 +17,7 @@ use crate::limits::Lease;
 use crate::protocol::{ErrorCode, ErrorEvent, cancelled, complete, event_name, processing_started};
 use crate::shutdown::Shutdown;
 use crate::telemetry::generations::GenerationEnd;
+use crate::telemetry::pace::Pace;
 use crate::telemetry::route::RouteFacts;
 use crate::upstream::{Reply, ReplyBroken};
 
@@ -38,13 +39,22 @@ struct Generation {
     stops_after: Duration,
     route: Arc<Route>,
     route_facts: Arc<RouteFacts>,
+    /// When its message came.
+    asked: Instant,
     run: Run,
     entry: Entry,
 }
 
 impl Session {
-    /// Runs the generation on a task of its own; `place` is its user's, until it ends.
-    pub(super) fn generate(&self, task_id: &str, reply: Reply, place: Option<Lease>) {
+    /// Runs the generation on a task of its own; `place` is its user's, until it ends. Its message came
+    /// when it was `asked`.
+    pub(super) fn generate(
+        &self,
+        task_id: &str,
+        reply: Reply,
+        place: Option<Lease>,
+        asked: Instant,
+    ) {
         let task = Task { channel: self.client.channel.clone(), id: task_id.into() };
         // The id of a task whose reply streams is fresh.
         let Some(run) = self.services.generations.running.begin(task) else {
@@ -64,6 +74,7 @@ impl Session {
             stops_after: self.services.terms().stop.last_words_after(),
             route,
             route_facts: Arc::clone(&self.route_facts),
+            asked,
             entry: self.services.generations.ledger.enter(run.task(), facts),
             run,
         };
@@ -77,7 +88,7 @@ impl Session {
                 tokio::join!(generation.history.generation_begins(channel, id), ledger.flush());
             let end = generation.run(reply).await.unwrap_or(GenerationEnd::EngineDown);
             let _or_it_expires = generation.history.generation_ended(channel, id).await;
-            generation.route_facts.generation_ended(end, id);
+            generation.route_facts.generation_ended(end, generation.asked, id);
             if attached {
                 services.attached.detach(connection, &generation.run);
             }
@@ -96,6 +107,7 @@ impl Session {
 
 impl Generation {
     async fn run(&self, mut reply: Reply) -> Result<GenerationEnd, PublishError> {
+        let mut pace = Pace::new(Arc::clone(&self.route_facts), self.asked);
         self.voice.say(processing_started(self.task_id()).into()).await?;
         loop {
             let json = match self.next(&mut reply).await {
@@ -133,9 +145,13 @@ impl Generation {
                 published => published?,
             }
             if is_last {
+                if name != "error" {
+                    pace.ended_well(Instant::now());
+                }
                 reply.finish();
                 return Ok(GenerationEnd::Completed);
             }
+            pace.chunk(Instant::now());
         }
         self.run.end();
         self.voice.say_last(complete(self.task_id()).into()).await?;

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
 
@@ -28,6 +28,8 @@ pub(super) struct Queued {
     pub text: String,
     pub id: Option<String>,
     pub data: Box<RawValue>,
+    /// When it came.
+    pub asked: Instant,
 }
 
 /// Messages of one client in the order they came, while the first is being relayed. At most
@@ -73,7 +75,8 @@ impl Session {
                 if self.may_send(&message, id.as_deref()) {
                     match self.client.upstream {
                         Upstream::Relay => {
-                            self.enqueue(Queued { text: message, id, data: data.to_owned() });
+                            let (data, asked) = (data.to_owned(), Instant::now());
+                            self.enqueue(Queued { text: message, id, data, asked });
                         }
                         _ => self.to_bridge(SocketMessage::Text(own(text))),
                     }

@@ -42,6 +42,7 @@ impl Session {
             self.answer_limited(limited, queued.id.as_deref());
             return None;
         }
+        let asked = queued.asked;
         let (client_id, message) = self.message(queued);
         let expected = self.services.generations.tracker.expect(&self.client.channel);
         self.socket.hold();
@@ -62,8 +63,8 @@ impl Session {
                 self.route_facts.message_queued();
                 // Who hears of the task can cancel it.
                 match reply {
-                    TakenReply::Streamed(reply) => self.generate(&task_id, reply, place),
-                    TakenReply::ByWorker => self.watch(expected, &task_id, place),
+                    TakenReply::Streamed(reply) => self.generate(&task_id, reply, place, asked),
+                    TakenReply::ByWorker => self.watch(expected, &task_id, place, asked),
                     TakenReply::None => self.give_back(place).await,
                 }
                 let event = terms.upstreams.queued_event(upstream, &self.client.channel);

@@ -3,16 +3,17 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Services;
 use super::voice::Voice;
 use super::watch::{Running, Watch, unix_ms};
 use crate::config::Route;
-use crate::generations::{Begun, Claimed, SWEEP};
+use crate::generations::{Begun, Claimed, Facts, SWEEP};
 use crate::limits::{Lease, Leased, Places};
 use crate::protocol::{ErrorCode, ErrorEvent, cancelled};
 use crate::telemetry::generations::GenerationEnd;
+use crate::telemetry::pace::Pace;
 use crate::telemetry::route::RouteFacts;
 
 /// Looks for them for as long as this node takes clients; one thread of a node is enough.
@@ -43,8 +44,7 @@ fn look_after(services: &Rc<Services>, claimed: Claimed) {
         // Nobody here knows how long it may be silent; it ends as it would have.
         None if !claimed.facts.streams => services.generations.ledger.release(&claimed.task),
         _ => {
-            let route_facts = route.map(|route| RouteFacts::of(&route.path));
-            tokio::task::spawn_local(report(Rc::clone(services), claimed, route_facts));
+            tokio::task::spawn_local(report(Rc::clone(services), claimed, route.cloned()));
         }
     }
 }
@@ -60,7 +60,8 @@ fn place(services: &Rc<Services>, claimed: &Claimed) -> Option<Lease> {
 fn go_on(services: &Rc<Services>, route: &Arc<Route>, claimed: Claimed, place: Option<Lease>) {
     let generations = &services.generations;
     let Claimed { task, facts, cancelled } = &claimed;
-    let tracked = match generations.tracker.expect(&task.channel).begin(&task.id) {
+    let pace = Pace::midway(RouteFacts::of(&route.path));
+    let tracked = match generations.tracker.expect(&task.channel).begin(&task.id, pace) {
         Begun::Running(tracked) => tracked,
         Begun::Over => return generations.ledger.release(task),
         // Another node may have room when its lease is over.
@@ -71,15 +72,26 @@ fn go_on(services: &Rc<Services>, route: &Arc<Route>, claimed: Claimed, place: O
     if *cancelled {
         run.canceller().cancel();
     }
+    let left = left(route, facts);
+    let running = Running { run, tracked, entry, place, asked: asked(route, facts) };
+    Watch::new(services, route, running, left).start(false);
+}
+
+/// How much longer it may run.
+fn left(route: &Route, facts: &Facts) -> Duration {
     let left = facts.ends_ms.saturating_sub(unix_ms(Duration::ZERO));
-    let running = Running { run, tracked, entry, place };
-    let longest = route.generations.max_duration;
-    Watch::new(services, route, running, Duration::from_millis(left).min(longest)).start(false);
+    Duration::from_millis(left).min(route.generations.max_duration)
+}
+
+/// When its message was taken, on another node: as long before its latest end as it may run.
+fn asked(route: &Route, facts: &Facts) -> Instant {
+    let now = Instant::now();
+    now.checked_sub(route.generations.max_duration - left(route, facts)).unwrap_or(now)
 }
 
 /// A reply that its node streamed, and nobody can go on with.
-async fn report(services: Rc<Services>, claimed: Claimed, route_facts: Option<Arc<RouteFacts>>) {
-    let Claimed { task, cancelled: wanted, .. } = claimed;
+async fn report(services: Rc<Services>, claimed: Claimed, route: Option<Arc<Route>>) {
+    let Claimed { task, cancelled: wanted, facts } = claimed;
     let (end, json) = if wanted {
         (GenerationEnd::Cancelled, cancelled(&task.id))
     } else {
@@ -91,8 +103,8 @@ async fn report(services: Rc<Services>, claimed: Claimed, route_facts: Option<Ar
     if Voice::new(&services.publisher, &task).say_last(json.into()).await.is_ok() {
         let _or_it_expires = services.history.generation_ended(&task.channel, &task.id).await;
         services.generations.ledger.bury(&task);
-        if let Some(route_facts) = route_facts {
-            route_facts.generation_ended(end, &task.id);
+        if let Some(route) = route {
+            RouteFacts::of(&route.path).generation_ended(end, asked(&route, &facts), &task.id);
         }
     }
 }

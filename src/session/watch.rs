@@ -16,6 +16,7 @@ use crate::limits::Lease;
 use crate::protocol::{ErrorCode, ErrorEvent, cancelled, complete};
 use crate::telemetry;
 use crate::telemetry::generations::GenerationEnd;
+use crate::telemetry::pace::Pace;
 use crate::telemetry::route::RouteFacts;
 use crate::upstream::TaskEnd;
 
@@ -23,11 +24,22 @@ use crate::upstream::TaskEnd;
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 impl Session {
-    /// The upstream took a message that was `expected` as `task_id`; `place` is its user's.
-    pub(super) fn watch(&self, expected: Expected, task_id: &str, place: Option<Lease>) {
-        let tracked = match expected.begin(task_id) {
+    /// The upstream took a message that was `expected` as `task_id`; `place` is its user's. The message
+    /// came when it was `asked`.
+    pub(super) fn watch(
+        &self,
+        expected: Expected,
+        task_id: &str,
+        place: Option<Lease>,
+        asked: Instant,
+    ) {
+        let pace = Pace::new(Arc::clone(&self.route_facts), asked);
+        let tracked = match expected.begin(task_id, pace) {
             Begun::Running(tracked) => tracked,
-            Begun::Over => return,
+            Begun::Over => {
+                let end = GenerationEnd::Completed;
+                return self.route_facts.generation_ended(end, asked, task_id);
+            }
             Begun::Full => return self.route_facts.not_tracked(),
         };
         let (services, route) = (&self.services, self.client.route());
@@ -37,7 +49,7 @@ impl Session {
         let facts = self.facts(false, place.as_ref());
         let entry = services.generations.ledger.enter(run.task(), facts);
         let duration = route.generations.max_duration;
-        let running = Running { run, tracked, entry, place };
+        let running = Running { run, tracked, entry, place, asked };
         Watch::new(services, &route, running, duration).start(true);
     }
 
@@ -82,6 +94,8 @@ pub(super) struct Running {
     pub tracked: Tracked,
     pub entry: Entry,
     pub place: Option<Lease>,
+    /// When its message came.
+    pub asked: Instant,
 }
 
 /// Looks after one generation.
@@ -157,7 +171,7 @@ impl Watch {
         self.running.run.end();
         let end = self.conclude(&over).await.unwrap_or(GenerationEnd::EngineDown);
         let _or_it_expires = history.generation_ended(channel, id).await;
-        self.route_facts.generation_ended(end, id);
+        self.route_facts.generation_ended(end, self.running.asked, id);
         if end == GenerationEnd::EngineDown {
             self.running.entry.abandon();
         }

@@ -6,6 +6,7 @@ use super::Socket;
 use super::delivery::{self, Delivery, Verdict};
 use super::outbox::{Outbox, Overflow};
 use crate::protocol::{CloseReason, Position};
+use crate::telemetry::generations::{Duplicate, duplicates_caught};
 
 impl Socket {
     /// Publications for this connection wait from now on.
@@ -72,7 +73,10 @@ impl Socket {
     fn is_for_me(&self, publication: &Delivery) -> bool {
         match delivery::judge(self.after.get(), publication) {
             Verdict::Next => true,
-            Verdict::Had => false,
+            Verdict::Had => {
+                duplicates_caught(Duplicate::Replayed, 1);
+                false
+            }
             Verdict::NewEpoch(position) => {
                 self.after.set(Some(position));
                 true

@@ -3,6 +3,7 @@
 use tracing::{info, warn};
 
 use super::definitions::{labels, metrics, words};
+use super::generations::{Duplicate, duplicates_caught};
 
 metrics! {
     /// Messages of the channel layer, by what became of them.
@@ -50,6 +51,9 @@ pub fn received(outcome: Outcome) {
 pub fn received_many(outcome: Outcome, count: usize) {
     if count > 0 {
         MESSAGES.at([outcome.label()]).increment(count as u64);
+        if outcome == Outcome::Duplicate {
+            duplicates_caught(Duplicate::ChannelLayer, count);
+        }
     }
 }
 

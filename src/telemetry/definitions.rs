@@ -55,8 +55,18 @@ pub(super) struct Definition {
     /// As it stands in the source: with the spaces of its comment.
     pub help: &'static str,
     pub labels: &'static [(&'static str, Values)],
-    /// Its series exist, as 0, as soon as the values of their labels are known.
-    pub from_the_start: bool,
+    pub appears: Appears,
+}
+
+/// Since when a metric's series are in scrapes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Appears {
+    /// As 0, as soon as the values of their labels are known.
+    Early,
+    /// When they are first counted.
+    Late,
+    /// Read anew for each scrape.
+    Read,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -65,6 +75,16 @@ pub(super) enum Kind {
     Gauge,
     /// The upper bounds of its buckets.
     Histogram(&'static [f64]),
+}
+
+impl Kind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram(_) => "histogram",
+        }
+    }
 }
 
 /// What a label may say.
@@ -106,12 +126,13 @@ pub(super) const fn words(lists: &'static [&'static [&'static str]]) -> Values {
 /// }
 /// ```
 ///
-/// `late` after the name keeps its series out of scrapes until they are counted.
+/// At the end, `late` keeps its series out of scrapes until they are counted, and `read` makes it one that
+/// is read for each scrape.
 macro_rules! metrics {
     ($(
         $(#[doc = $help:literal])+
         $name:ident = $kind:ident $metric:literal
-        $([$($label:ident: $values:expr),+ $(,)?])? $(in $buckets:expr)? $(, $late:ident)?;
+        $([$($label:ident: $values:expr),+ $(,)?])? $(in $buckets:expr)? $(, $appears:ident)?;
     )+) => {
         $(
             $(#[doc = $help])+
@@ -124,7 +145,7 @@ macro_rules! metrics {
                     kind: $crate::telemetry::definitions::metrics!(@kind $kind $($buckets)?),
                     help: concat!($($help),+),
                     labels: &[$($((stringify!($label), $values)),+)?],
-                    from_the_start: $crate::telemetry::definitions::metrics!(@start $($late)?),
+                    appears: $crate::telemetry::definitions::metrics!(@appears $($appears)?),
                 },
             );
         )+
@@ -137,8 +158,9 @@ macro_rules! metrics {
     (@kind counter) => { $crate::telemetry::definitions::Kind::Counter };
     (@kind gauge) => { $crate::telemetry::definitions::Kind::Gauge };
     (@kind histogram $buckets:expr) => { $crate::telemetry::definitions::Kind::Histogram($buckets) };
-    (@start) => { true };
-    (@start late) => { false };
+    (@appears) => { $crate::telemetry::definitions::Appears::Early };
+    (@appears late) => { $crate::telemetry::definitions::Appears::Late };
+    (@appears read) => { $crate::telemetry::definitions::Appears::Read };
 }
 pub(super) use metrics;
 
@@ -198,6 +220,13 @@ impl<K: Instrument> Family<K, 0> {
     pub fn get(&self) -> K {
         self.definition.register(Vec::new())
     }
+
+    /// Adds a metric that is read for each scrape to its page.
+    pub fn write(&self, page: &mut String, value: f64) {
+        let (name, kind) = (self.definition.name, self.definition.kind.name());
+        let help = self.definition.help();
+        page.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n\n"));
+    }
 }
 
 impl Definition {
@@ -217,7 +246,10 @@ impl Definition {
             Values::Words(_) | Values::Fixed(_) => None,
         });
         let fixed = self.labels.iter().any(|(_, values)| matches!(values, Values::Fixed(_)));
-        if !self.from_the_start || fixed || !needs.by_ref().eq(configured.map(|(what, _)| what)) {
+        if self.appears != Appears::Early
+            || fixed
+            || !needs.by_ref().eq(configured.map(|(what, _)| what))
+        {
             return;
         }
         let mut series = vec![Vec::new()];
@@ -304,4 +336,16 @@ pub(super) mod buckets {
         0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
         30.0, 60.0,
     ];
+
+    /// From a cached answer to a model that thinks.
+    pub const FIRST_CHUNK: &[f64] =
+        &[0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0, 20.0, 30.0, 60.0];
+
+    /// From chunks that come together to a tool that works.
+    pub const CHUNK_GAP: &[f64] =
+        &[0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
+
+    /// From an answer in one piece to the longest `max_duration`.
+    pub const GENERATION: &[f64] =
+        &[0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0];
 }

@@ -2,7 +2,7 @@
 
 use tracing::warn;
 
-use super::definitions::{ROUTE, labels, metrics, words};
+use super::definitions::{ROUTE, buckets, labels, metrics, words};
 use super::delivery::{PUBLICATIONS, PublicationOutcome};
 
 metrics! {
@@ -11,6 +11,19 @@ metrics! {
         route: ROUTE,
         outcome: words(&[GenerationEnd::LABELS, &[NOT_TRACKED]]),
     ];
+    /// From a client's message to the first event of its reply other than `processing_started`, as published.
+    FIRST_CHUNK = histogram "tidegate_generation_first_chunk_seconds" [route: ROUTE] in buckets::FIRST_CHUNK;
+    /// From one event of a reply to the next; the one that ends it does not count.
+    CHUNK_GAP = histogram "tidegate_generation_chunk_gap_seconds" [route: ROUTE] in buckets::CHUNK_GAP;
+    /// From a client's message to the end of its reply.
+    DURATION = histogram "tidegate_generation_duration_seconds" [
+        route: ROUTE,
+        outcome: words(&[GenerationEnd::LABELS]),
+    ] in buckets::GENERATION;
+    /// What would have come twice: a message that its client sent again; a second terminal event of a task; a
+    /// publication that was tried again; one that came live after it had been read from the history; a message
+    /// of the channel layer that another node had appended.
+    DUPLICATES = counter "tidegate_duplicates_total" [kind: words(&[Duplicate::LABELS])];
     /// Generations whose node was gone, and which this node took over.
     TAKEN_OVER = counter "tidegate_generations_taken_over_total";
     /// Relayed messages that the engine could not be told of.
@@ -19,6 +32,24 @@ metrics! {
 
 /// Relayed, and as many as can be looked after are already.
 pub(super) const NOT_TRACKED: &str = "not_tracked";
+
+labels! {
+    /// What was caught before it came twice.
+    pub enum Duplicate {
+        Message = "message",
+        TerminalEvent = "terminal_event",
+        Publication = "publication",
+        Replayed = "replayed",
+        ChannelLayer = "channel_layer",
+    }
+}
+
+/// So many of them.
+pub fn duplicates_caught(what: Duplicate, count: usize) {
+    if count > 0 {
+        DUPLICATES.at([what.label()]).increment(count as u64);
+    }
+}
 
 labels! {
     /// How a generation ended.
@@ -67,6 +98,7 @@ pub fn worker_not_told(task_id: &str) {
 /// A second terminal event of a task that had ended was delivered to nobody.
 pub fn second_end_dropped() {
     PUBLICATIONS.at([PublicationOutcome::DuplicateTerminal.label()]).increment(1);
+    duplicates_caught(Duplicate::TerminalEvent, 1);
 }
 
 /// An upstream took a message, and the engine could not be told: a repeat will be relayed again.

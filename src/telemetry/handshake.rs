@@ -4,12 +4,15 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::definitions::{buckets, metrics, words};
+use super::definitions::{ROUTE, buckets, metrics, words};
 use super::tokens::CREDENTIAL_REJECTIONS;
 
 metrics! {
     /// WebSocket handshakes: admitted, or why not.
-    HANDSHAKES = counter "tidegate_handshakes_total" [outcome: words(&[&["admitted"], REJECTIONS, CREDENTIAL_REJECTIONS])];
+    HANDSHAKES = counter "tidegate_handshakes_total" [
+        route: ROUTE,
+        outcome: words(&[&[ADMITTED], REJECTIONS, CREDENTIAL_REJECTIONS]),
+    ];
     /// From an upgrade request to its decision.
     HANDSHAKE_DURATION = histogram "tidegate_handshake_duration_seconds" in buckets::REQUEST;
     /// Authorize URLs that gave no decision.
@@ -19,6 +22,8 @@ metrics! {
         cause: words(&[&["bad_request", "method", "csrf", "body"], REJECTIONS, CREDENTIAL_REJECTIONS]),
     ];
 }
+
+const ADMITTED: &str = "admitted";
 
 /// Why a client stays out, whatever its credentials.
 const REJECTIONS: &[&str] = &[
@@ -35,7 +40,7 @@ const REJECTIONS: &[&str] = &[
 
 /// A handshake was decided; `cause` says why it was refused.
 pub fn finished(route: &str, cause: Option<&'static str>, took: Duration) {
-    HANDSHAKES.at([cause.unwrap_or("admitted")]).increment(1);
+    HANDSHAKES.at([route.to_owned(), cause.unwrap_or(ADMITTED).to_owned()]).increment(1);
     HANDSHAKE_DURATION.get().record(took);
     if let Some(cause) = cause {
         info!(event = "handshake_refused", route, cause, "a handshake was refused");

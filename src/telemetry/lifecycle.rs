@@ -9,6 +9,13 @@ use super::definitions::metrics;
 metrics! {
     /// 1 from the signal to stop on.
     DRAINING = gauge "tidegate_draining";
+    /// 1 where the last look at `/readyz`, of which each scrape is one, found it ready.
+    READY = gauge "tidegate_ready";
+}
+
+/// Somebody has looked whether this node is ready.
+pub fn ready_seen(ready: bool) {
+    READY.get().set(if ready { 1.0 } else { 0.0 });
 }
 
 /// A signal asked the gateway to stop.

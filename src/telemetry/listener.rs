@@ -1,16 +1,40 @@
 //! Facts about accepting connections.
 
+use std::sync::LazyLock;
+
+use metrics::Gauge;
 use tracing::{debug, error};
 
 use super::definitions::{metrics, words};
 
 metrics! {
+    /// Open connections of the public port, whatever they carry.
+    CLIENT_SOCKETS = gauge "tidegate_client_sockets";
+    /// How many may be open, by `[server] max_connections`.
+    CLIENT_SOCKETS_MAX = gauge "tidegate_client_sockets_max";
     /// Connections that the operating system could not give.
     ACCEPT_ERRORS = counter "tidegate_accept_errors_total";
     /// Connections that ended in the middle of a request.
     HTTP_ERRORS = counter "tidegate_http_errors_total" [
         cause: words(&[&["timeout", "too_large", "malformed", "broken"]]),
     ];
+}
+
+static OPEN: LazyLock<Gauge> = LazyLock::new(|| CLIENT_SOCKETS.get());
+
+/// A connection of the public port takes its place.
+pub fn client_socket_opened() {
+    OPEN.increment(1.0);
+}
+
+/// It leaves it.
+pub fn client_socket_closed() {
+    OPEN.decrement(1.0);
+}
+
+/// As many places are there from now on.
+pub fn client_sockets_bounded(max: usize) {
+    CLIENT_SOCKETS_MAX.get().set(max as f64);
 }
 
 /// The operating system gave no connection.

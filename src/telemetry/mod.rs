@@ -35,6 +35,7 @@ pub mod lifecycle;
 pub mod limits;
 pub mod listener;
 pub mod log;
+pub mod pace;
 pub mod presence;
 mod process;
 pub mod proxy;

@@ -1,6 +1,8 @@
-//! The process's metrics recorder, made from the definitions.
+//! The process's metrics recorder, made from the definitions, and what it answers to a scrape.
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+
+use tokio::sync::Semaphore;
 
 use super::definitions::{self, Kind};
 use super::process;
@@ -28,4 +30,21 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     definitions::begin();
     process::started();
     Ok(handle)
+}
+
+/// How [`page`] is written.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// All metrics as they are now; nothing where the process is ending, and nobody is answered any more. Made
+/// one at a time and on a thread of its own, since it takes longer than a publication may wait.
+pub async fn page(metrics: &PrometheusHandle) -> String {
+    static ONE: Semaphore = Semaphore::const_new(1);
+    let _one_at_a_time = ONE.acquire().await;
+    let metrics = metrics.clone();
+    let page = move || {
+        let mut page = metrics.render();
+        process::write(&mut page);
+        page
+    };
+    tokio::task::spawn_blocking(page).await.unwrap_or_default()
 }

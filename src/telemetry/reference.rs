@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::definitions::{Configured, Definition, Kind, STAGES, Values};
+use super::definitions::{Appears, Configured, Definition, Kind, STAGES, Values};
 
 const INTRODUCTION: &str = include_str!("reference.md");
 
@@ -27,12 +27,8 @@ pub(super) fn reference() -> String {
 }
 
 fn row(metric: &Definition) -> String {
-    let kind = match metric.kind {
-        Kind::Counter => "counter",
-        Kind::Gauge => "gauge",
-        Kind::Histogram(_) => "histogram",
-    };
-    let late = if metric.from_the_start { "" } else { ", *late*" };
+    let kind = metric.kind.name();
+    let late = if metric.appears == Appears::Late { ", *late*" } else { "" };
     let labels: Vec<_> = metric.labels.iter().map(|(name, values)| label(name, *values)).collect();
     format!("| `{}` | {kind}{late} | {} | {} |\n", metric.name, labels.join("<br>"), metric.help())
 }

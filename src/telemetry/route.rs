@@ -2,13 +2,17 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
-use metrics::{Counter, Gauge, SharedString};
+use metrics::{Counter, Gauge, Histogram, SharedString};
 use tracing::{debug, info};
 
 use super::connections::{CLOSES, CONNECTIONS, DUPLICATE, LEAVES, MESSAGES, QUEUED};
 use super::definitions::{self, Configured};
-use super::generations::{GENERATIONS, GenerationEnd, NOT_TRACKED};
+use super::generations::{
+    CHUNK_GAP, DURATION, Duplicate, FIRST_CHUNK, GENERATIONS, GenerationEnd, NOT_TRACKED,
+    duplicates_caught,
+};
 use crate::protocol::{CloseReason, ConnectionId, ErrorCode, PathPattern};
 
 /// By path pattern. As many as there were in any config of this process, like the series themselves.
@@ -26,7 +30,9 @@ pub struct RouteFacts {
     /// In the order of [`ErrorCode::ALL`].
     refused: [Counter; ErrorCode::ALL.len()],
     /// In the order of [`GenerationEnd::LABELS`].
-    generations: Vec<Counter>,
+    generations: Vec<(Counter, Histogram)>,
+    first_chunk: Histogram,
+    chunk_gap: Histogram,
     not_tracked: Counter,
 }
 
@@ -42,11 +48,14 @@ impl RouteFacts {
         })
     }
 
-    fn new(path: &str) -> Self {
+    pub(super) fn new(path: &str) -> Self {
         definitions::begin_configured(Configured::Route, path);
         let route = SharedString::from(path.to_owned());
         let message = |outcome: &'static str| MESSAGES.at([route.clone(), outcome.into()]);
-        let generation = |outcome: &'static str| GENERATIONS.at([route.clone(), outcome.into()]);
+        let generation = |outcome: &'static str| {
+            let series = [route.clone(), outcome.into()];
+            (GENERATIONS.at(series.clone()), DURATION.at(series))
+        };
         let close = |(by, reason): (&'static str, &'static str)| {
             (by, reason, CLOSES.at([route.clone(), by.into(), reason.into()]))
         };
@@ -61,7 +70,9 @@ impl RouteFacts {
             duplicates: message(DUPLICATE),
             refused: ErrorCode::LABELS.map(message),
             generations: GenerationEnd::LABELS.iter().map(|end| generation(end)).collect(),
-            not_tracked: generation(NOT_TRACKED),
+            first_chunk: FIRST_CHUNK.at([route.clone()]),
+            chunk_gap: CHUNK_GAP.at([route.clone()]),
+            not_tracked: GENERATIONS.at([route.clone(), NOT_TRACKED.into()]),
         }
     }
 
@@ -103,6 +114,7 @@ impl RouteFacts {
     /// A message that had been relayed before was answered and not relayed again.
     pub fn duplicate_caught(&self) {
         self.duplicates.increment(1);
+        duplicates_caught(Duplicate::Message, 1);
     }
 
     /// A generation is relayed and not tracked: as many as can be are tracked already.
@@ -110,10 +122,21 @@ impl RouteFacts {
         self.not_tracked.increment(1);
     }
 
-    /// A reply has ended.
-    pub fn generation_ended(&self, end: GenerationEnd, task_id: &str) {
-        self.generations[end as usize].increment(1);
+    /// The reply to a message that came then has ended.
+    pub fn generation_ended(&self, end: GenerationEnd, asked: Instant, task_id: &str) {
+        let (count, duration) = &self.generations[end as usize];
+        count.increment(1);
+        duration.record(asked.elapsed());
         let (route, outcome) = (&*self.path, end.label());
         debug!(event = "generation_ended", route, outcome, task_id, "generation ended");
+    }
+
+    /// See [`super::pace::Pace`].
+    pub(super) fn first_chunk_came(&self, after: Duration) {
+        self.first_chunk.record(after);
+    }
+
+    pub(super) fn chunk_followed(&self, after: Duration) {
+        self.chunk_gap.record(after);
     }
 }

@@ -5,8 +5,8 @@ use tracing::{info, warn};
 use super::definitions::metrics;
 
 metrics! {
-    /// 1 while all channels are subscribed.
-    LIVE = gauge "tidegate_redis_subscription_live";
+    /// 1 while all channels are subscribed; on the memory engine there is none.
+    LIVE = gauge "tidegate_redis_subscription_live", late;
     /// Live subscriptions that were lost.
     LOSSES = counter "tidegate_redis_subscription_losses_total";
     /// Attempts to subscribe that failed.

@@ -193,6 +193,7 @@ def systemd():
     single, paired = unit("tidegate.service")["Service"], unit("tidegate@.service")["Service"]
     needs = sum(seconds(value) for value in DEFAULT_SHUTDOWN.values())
     for service in (single, paired):
+        expect(service.get("NonBlocking") == "yes", "systemd: a start makes the sockets of the other instance blocking")
         expect(seconds(service["TimeoutStopSec"]) > needs, "systemd: TimeoutStopSec is below drain + grace")
     own = {"Sockets", "Environment"}
     expect(

@@ -306,7 +306,7 @@ def compile_all():
 def main():
     compile_all()
     binary = pathlib.Path(sys.argv[1]).resolve()
-    chromium = sys.argv[2] if len(sys.argv) > 2 else None
+    chromium = sys.argv[2] or None if len(sys.argv) > 2 else None
     pages = sys.argv[3:] or PAGES
     for name in pages:
         print(name, flush=True)

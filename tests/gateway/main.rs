@@ -23,6 +23,7 @@ mod handshake;
 mod http_input;
 mod jwt;
 mod limits;
+mod metrics;
 mod outcome;
 mod presence;
 mod proxy;
