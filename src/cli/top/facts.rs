@@ -32,8 +32,8 @@ pub struct Facts {
     pub deliveries: f64,
     pub drops: f64,
     pub send_queue_bytes: f64,
-    /// `None` = the gateway does not count them.
-    pub running: Option<f64>,
+    /// Messages, replies and sockets, of all upstreams.
+    pub in_flight: f64,
     pub generations: f64,
     pub failed_generations: f64,
     pub first_chunk: Quantiles,
@@ -138,7 +138,7 @@ impl Facts {
             deliveries: rate("tidegate_deliveries_total"),
             drops: rate("tidegate_delivery_drops_total"),
             send_queue_bytes: gauge("tidegate_send_queue_bytes"),
-            running: now.metrics.sum("tidegate_generations_running", &[]),
+            in_flight: gauge("tidegate_upstream_in_flight"),
             generations: rate("tidegate_generations_total"),
             failed_generations: failed.sum(),
             first_chunk: between.quantiles("tidegate_generation_first_chunk_seconds", &[]),
@@ -292,7 +292,7 @@ mod tests {
         assert_eq!(facts.closes, 2.0);
         assert_eq!(facts.version, "1.2");
         assert_eq!(facts.routes[0].messages, 10.0);
-        assert_eq!((facts.subscribed, facts.running), (None, None));
+        assert_eq!((facts.subscribed, facts.in_flight), (None, 0.0));
         assert_eq!(Facts::of(&second, None, None).messages, 0.0);
     }
 

@@ -7,7 +7,7 @@ use ratatui::backend::TestBackend;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Block, Borders, Cell, Paragraph, Row, Table};
+use ratatui::widgets::{Block, Borders, Cell, Paragraph, Row, Table, Wrap};
 
 use super::facts::{Channel, Connection, Facts, Lists, Quantiles, RouteFacts};
 use crate::cli::record::shown;
@@ -69,7 +69,7 @@ impl View {
     pub fn draw(&self, frame: &mut Frame<'_>) {
         let upstreams = self.facts.upstreams.len().min(6) as u16;
         let [head, numbers, upstream, middle, bottom, foot] = Layout::vertical([
-            Constraint::Length(1),
+            Constraint::Length(self.head_lines()),
             Constraint::Length(NUMBERS),
             Constraint::Length(if upstreams == 0 { 0 } else { upstreams + 2 }),
             Constraint::Fill(1),
@@ -78,9 +78,11 @@ impl View {
         ])
         .areas(frame.area());
         let [routes, channels] =
-            Layout::horizontal([Constraint::Percentage(54), Constraint::Percentage(46)])
+            Layout::horizontal([Constraint::Percentage(62), Constraint::Percentage(38)])
+                .spacing(1)
                 .areas(middle);
-        frame.render_widget(Paragraph::new(self.head()), head);
+        let text = Paragraph::new(self.head()).wrap(Wrap { trim: true });
+        frame.render_widget(text, head);
         self.numbers(frame, numbers);
         if upstreams > 0 {
             self.upstreams(frame, upstream);
@@ -106,7 +108,10 @@ impl View {
         let connections = lists.map_or(0, |lists| lists.connections.len());
         let middle = rows(self.facts.routes.len().max(channels)).max(rows(connections));
         let upstreams = self.facts.upstreams.len().min(6) as u16;
-        let height = 1 + NUMBERS + if upstreams == 0 { 0 } else { upstreams + 2 } + 2 * middle;
+        let height = self.head_lines()
+            + NUMBERS
+            + if upstreams == 0 { 0 } else { upstreams + 2 }
+            + 2 * middle;
         let Ok(mut terminal) = ratatui::Terminal::new(TestBackend::new(width.max(40), height));
         let Ok(_) = terminal.draw(|frame| self.draw(frame));
         let buffer = terminal.backend().buffer();
@@ -115,6 +120,12 @@ impl View {
             cells.map(ratatui::buffer::Cell::symbol).collect::<String>().trim_end().to_owned()
         };
         (0..height).map(|row| line(row) + "\n").collect()
+    }
+
+    /// Reasons may need more than one.
+    fn head_lines(&self) -> u16 {
+        let is_well = matches!(self.ready, Some(Ok(()))) && self.trouble.is_none();
+        if is_well { 1 } else { 3 }
     }
 
     fn head(&self) -> Line<'_> {
@@ -139,10 +150,9 @@ impl View {
     fn numbers(&self, frame: &mut Frame<'_>, area: Rect) {
         let facts = &self.facts;
         let pairs = |pairs: &[(&str, String)]| {
-            let texts = pairs.iter().map(|(name, value)| format!("{name} {value:<12}"));
-            texts.collect::<Vec<_>>().join(" ")
+            let texts = pairs.iter().map(|(name, value)| format!("{name} {value}"));
+            texts.map(|text| format!("{text:<21}  ")).collect::<String>()
         };
-        let running = facts.running.map_or("-".to_owned(), whole);
         let redis = match facts.redis.is_empty() {
             true => "none (memory engine)".to_owned(),
             false => {
@@ -171,20 +181,20 @@ impl View {
                 ("closes/s", rate(facts.closes)),
             ])),
             Line::raw(pairs(&[
-                ("messages/s ", rate(facts.messages)),
+                ("messages/s", rate(facts.messages)),
                 ("published/s", rate(facts.publications)),
                 ("delivered/s", rate(facts.deliveries)),
                 ("drops/s", rate(facts.drops)),
                 ("queued", bytes(facts.send_queue_bytes)),
             ])),
             Line::raw(pairs(&[
-                ("generations", format!("{running} running")),
-                ("ended/s", rate(facts.generations)),
+                ("upstreams in flight", whole(facts.in_flight)),
+                ("replies/s", rate(facts.generations)),
                 ("failed/s", rate(facts.failed_generations)),
                 ("first chunk p50/p95", quantiles(facts.first_chunk)),
                 ("delivery", quantiles(facts.delivery)),
             ])),
-            Line::raw(format!("redis       {redis}")),
+            Line::raw(format!("redis {redis}")),
         ];
         frame.render_widget(Paragraph::new(lines).block(block("now")), area);
     }
@@ -315,7 +325,7 @@ impl View {
 
     fn without_lists(&self, frame: &mut Frame<'_>, area: Rect, what: &str) {
         let why = self.lists.as_ref().err().map(|why| shown(why)).unwrap_or_default();
-        let text = Paragraph::new(why).wrap(ratatui::widgets::Wrap { trim: true });
+        let text = Paragraph::new(why).wrap(Wrap { trim: true });
         frame.render_widget(text.style(dim()).block(block(what)), area);
     }
 
@@ -511,7 +521,7 @@ mod tests {
             &[
                 "tidegate 1.2.3  127.0.0.1:9000  NOT READY redis: Redis cannot be reached",
                 "connections 1234",
-                "messages/s  20.2",
+                "messages/s 20.2",
                 "queued 12.1 KiB",
                 "first chunk p50/p95 120ms/1.5s",
                 "DOWN redis_tokens, subscriptions live",
