@@ -38,7 +38,7 @@ const PRINTED_WIDTH: u16 = 120;
 /// Watch a gateway: connections, rates, replies, upstreams, the busiest channels, the slowest connections
 ///
 /// The numbers are of one node, from its /metrics, which need no key: rates since the last look, percentiles of the
-/// last minute. With a key the channels and connections of all nodes are listed, as far as one answer of the server
+/// last minute, as median/95th. With a key the channels and connections of all nodes are listed, as far as one answer of the server
 /// API holds them (1000). Keys: q quits, p pauses, s sorts the tables by another column, r reverses them.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -54,7 +54,8 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let mut watch = Watch::new(args.target.api()?);
-    if !args.once && !(std::io::stdout().is_terminal() && std::io::stdin().is_terminal()) {
+    let on_terminal = std::io::stdout().is_terminal() && std::io::stdin().is_terminal();
+    if !args.once && !on_terminal {
         return Err(Failure("top needs a terminal; write --once for one view as text".to_owned()));
     }
     if args.once {

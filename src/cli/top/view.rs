@@ -62,15 +62,15 @@ pub struct View {
 /// Rows of a table when the view is printed.
 const PRINTED_ROWS: usize = 20;
 
-/// Lines of the numbers on top, with their frame.
-const NUMBERS: u16 = 6;
+/// Columns of a number with its name.
+const PAIR: usize = 24;
 
 impl View {
     pub fn draw(&self, frame: &mut Frame<'_>) {
         let upstreams = self.facts.upstreams.len().min(6) as u16;
         let [head, numbers, upstream, middle, bottom, foot] = Layout::vertical([
             Constraint::Length(self.head_lines()),
-            Constraint::Length(NUMBERS),
+            Constraint::Length(self.numbers_lines(frame.area().width)),
             Constraint::Length(if upstreams == 0 { 0 } else { upstreams + 2 }),
             Constraint::Fill(1),
             Constraint::Fill(1),
@@ -109,7 +109,7 @@ impl View {
         let middle = rows(self.facts.routes.len().max(channels)).max(rows(connections));
         let upstreams = self.facts.upstreams.len().min(6) as u16;
         let height = self.head_lines()
-            + NUMBERS
+            + self.numbers_lines(width.max(40))
             + if upstreams == 0 { 0 } else { upstreams + 2 }
             + 2 * middle;
         let Ok(mut terminal) = ratatui::Terminal::new(TestBackend::new(width.max(40), height));
@@ -148,55 +148,54 @@ impl View {
     }
 
     fn numbers(&self, frame: &mut Frame<'_>, area: Rect) {
-        let facts = &self.facts;
-        let pairs = |pairs: &[(&str, String)]| {
-            let texts = pairs.iter().map(|(name, value)| format!("{name} {value}"));
-            texts.map(|text| format!("{text:<21}  ")).collect::<String>()
-        };
-        let redis = match facts.redis.is_empty() {
-            true => "none (memory engine)".to_owned(),
-            false => {
-                let down: Vec<&str> = facts
-                    .redis
-                    .iter()
-                    .filter(|(_, up)| !up)
-                    .map(|(name, _)| name.as_str())
-                    .collect();
-                let up = match down.is_empty() {
-                    true => format!("{} up", facts.redis.len()),
-                    false => format!("DOWN {}", down.join(", ")),
-                };
-                let subscribed = match facts.subscribed {
-                    Some(false) => ", subscriptions NOT LIVE",
-                    _ => ", subscriptions live",
-                };
-                shown(&format!("{up}{subscribed}"))
-            }
-        };
-        let lines = vec![
-            Line::raw(pairs(&[
-                ("connections", whole(facts.connections)),
-                ("connects/s", rate(facts.connects)),
-                ("refused/s", rate(facts.refused)),
-                ("closes/s", rate(facts.closes)),
-            ])),
-            Line::raw(pairs(&[
-                ("messages/s", rate(facts.messages)),
-                ("published/s", rate(facts.publications)),
-                ("delivered/s", rate(facts.deliveries)),
-                ("drops/s", rate(facts.drops)),
-                ("queued", bytes(facts.send_queue_bytes)),
-            ])),
-            Line::raw(pairs(&[
-                ("upstreams in flight", whole(facts.in_flight)),
-                ("replies/s", rate(facts.generations)),
-                ("failed/s", rate(facts.failed_generations)),
-                ("first chunk p50/p95", quantiles(facts.first_chunk)),
-                ("delivery", quantiles(facts.delivery)),
-            ])),
-            Line::raw(format!("redis {redis}")),
-        ];
+        let pairs = self.pairs();
+        let texts = pairs.iter().map(|(name, value)| format!("{name} {value}"));
+        let cells: Vec<String> =
+            texts.map(|text| format!("{text:<width$}", width = PAIR)).collect();
+        let rows = cells.chunks(pairs_a_line(area.width));
+        let mut lines: Vec<Line<'_>> = rows.map(|row| Line::raw(row.concat())).collect();
+        lines.push(Line::raw(format!("redis {}", shown(&self.redis()))));
         frame.render_widget(Paragraph::new(lines).block(block("now")), area);
+    }
+
+    fn pairs(&self) -> [(&'static str, String); 14] {
+        let facts = &self.facts;
+        [
+            ("connections", whole(facts.connections)),
+            ("connects/s", rate(facts.connects)),
+            ("refused/s", rate(facts.refused)),
+            ("closes/s", rate(facts.closes)),
+            ("queued", bytes(facts.send_queue_bytes)),
+            ("messages/s", rate(facts.messages)),
+            ("published/s", rate(facts.publications)),
+            ("delivered/s", rate(facts.deliveries)),
+            ("drops/s", rate(facts.drops)),
+            ("delivery", quantiles(facts.delivery)),
+            ("in flight", whole(facts.in_flight)),
+            ("replies/s", rate(facts.generations)),
+            ("failed/s", rate(facts.failed_generations)),
+            ("1st chunk", quantiles(facts.first_chunk)),
+        ]
+    }
+
+    fn redis(&self) -> String {
+        let facts = &self.facts;
+        if facts.redis.is_empty() {
+            return "none (memory engine)".to_owned();
+        }
+        let down: Vec<&str> =
+            facts.redis.iter().filter(|(_, up)| !up).map(|(name, _)| name.as_str()).collect();
+        let up = match down.is_empty() {
+            true => format!("{} up", facts.redis.len()),
+            false => format!("DOWN {}", down.join(", ")),
+        };
+        let live = if facts.subscribed == Some(false) { "NOT LIVE" } else { "live" };
+        format!("{up}, subscriptions {live}")
+    }
+
+    /// Lines of the numbers on top, with their frame.
+    fn numbers_lines(&self, width: u16) -> u16 {
+        self.pairs().len().div_ceil(pairs_a_line(width)) as u16 + 2
     }
 
     fn upstreams(&self, frame: &mut Frame<'_>, area: Rect) {
@@ -230,6 +229,8 @@ impl View {
     fn routes(&self, frame: &mut Frame<'_>, area: Rect) {
         let mut routes: Vec<&RouteFacts> = self.facts.routes.iter().collect();
         self.order(&mut routes, |r| r.messages, |r| r.connections, |r| &r.route);
+        // Without room, paths come before these.
+        let more = if area.width < 70 { 0 } else { 8 };
         let rows = routes.iter().map(|route| {
             Row::new([
                 cell(&route.route),
@@ -244,8 +245,8 @@ impl View {
             Constraint::Fill(1),
             Constraint::Length(6),
             Constraint::Length(7),
-            Constraint::Length(8),
-            Constraint::Length(7),
+            Constraint::Length(more),
+            Constraint::Length(more),
             Constraint::Length(13),
         ];
         let names = ["path", "conns", "msgs/s", "closes/s", "gens/s", "1st chunk"];
@@ -273,7 +274,7 @@ impl View {
             Constraint::Fill(1),
             Constraint::Length(6),
             Constraint::Length(7),
-            Constraint::Length(9),
+            Constraint::Length(if area.width < 40 { 0 } else { 9 }),
         ];
         let title = titled("channels", lists.channels.len(), lists.is_partial);
         let names = ["channel", "conns", "pubs/s", "offset"];
@@ -348,6 +349,10 @@ impl View {
             if self.reversed { ordered.reverse() } else { ordered }
         });
     }
+}
+
+fn pairs_a_line(width: u16) -> usize {
+    (usize::from(width) / PAIR).max(1)
 }
 
 fn block(title: &str) -> Block<'static> {
@@ -523,7 +528,7 @@ mod tests {
                 "connections 1234",
                 "messages/s 20.2",
                 "queued 12.1 KiB",
-                "first chunk p50/p95 120ms/1.5s",
+                "1st chunk 120ms/1.5s",
                 "DOWN redis_tokens, subscriptions live",
                 "worker",
                 "OPEN",
@@ -543,7 +548,7 @@ mod tests {
         let mut view = view();
         let sorted = |view: &View| {
             let text = view.print(120);
-            let mut rows = vec![("a", "a\\u{1b}[2J "), ("b", "b   "), ("c", "c   ")];
+            let mut rows = [("a", "a\\u{1b}[2J "), ("b", "b   "), ("c", "c   ")];
             let middle = &text[text.find("channels (3)").unwrap()..text.find("slowest").unwrap()];
             rows.sort_by_key(|(_, row)| {
                 middle.rfind(row).unwrap_or_else(|| panic!("{row}: {middle}"))
