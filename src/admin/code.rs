@@ -22,13 +22,14 @@ pub enum Code {
     NotFound,
     Timeout,
     TooLarge,
+    TooManyDebugged,
     TooManyTails,
     Unauthorized,
 }
 
 impl Code {
     #[cfg(test)]
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::ApiDisabled,
         Self::BadChannel,
         Self::BadRequest,
@@ -43,6 +44,7 @@ impl Code {
         Self::NotFound,
         Self::Timeout,
         Self::TooLarge,
+        Self::TooManyDebugged,
         Self::TooManyTails,
         Self::Unauthorized,
     ];
@@ -63,6 +65,7 @@ impl Code {
             Self::NotFound => "not_found",
             Self::Timeout => "timeout",
             Self::TooLarge => "too_large",
+            Self::TooManyDebugged => "too_many_debugged",
             Self::TooManyTails => "too_many_tails",
             Self::Unauthorized => "unauthorized",
         }
@@ -77,7 +80,7 @@ impl Code {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Timeout => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::TooManyTails => StatusCode::TOO_MANY_REQUESTS,
+            Self::TooManyDebugged | Self::TooManyTails => StatusCode::TOO_MANY_REQUESTS,
             Self::Busy | Self::Draining | Self::EngineDown => StatusCode::SERVICE_UNAVAILABLE,
             Self::Incomplete => StatusCode::GATEWAY_TIMEOUT,
         }

@@ -7,7 +7,7 @@ use hyper::{Request, StatusCode};
 use super::code::Code;
 use super::connection::Caller;
 use super::{Admin, Answer, api, lists};
-use crate::control::{Disconnect, DisconnectFields, InvalidDisconnect, Order};
+use crate::control::{Disconnect, DisconnectFields, InvalidDisconnect, InvalidTarget, Order};
 use crate::telemetry;
 use crate::telemetry::admin::Action;
 
@@ -43,7 +43,9 @@ impl Admin {
 
 fn refusal(wrong: InvalidDisconnect) -> Answer {
     match wrong {
-        InvalidDisconnect::Channel(_) => api::error(Code::BadChannel, &wrong.to_string()),
+        InvalidDisconnect::Target(InvalidTarget::Channel(_)) => {
+            api::error(Code::BadChannel, &wrong.to_string())
+        }
         _ => api::bad_request(&wrong.to_string()),
     }
 }

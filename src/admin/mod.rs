@@ -11,6 +11,7 @@ mod channels;
 mod code;
 mod connection;
 mod connections;
+mod debug;
 mod disconnect;
 mod drain;
 mod history;
@@ -43,6 +44,7 @@ use crate::presence::PresenceStore;
 use crate::protocol::ChannelName;
 use crate::shutdown::Shutdown;
 use crate::telemetry;
+use crate::telemetry::log::LogControl;
 use crate::tokens::TokenStore;
 pub use api::ApiKeys;
 use body::Body;
@@ -80,6 +82,7 @@ pub struct Admin {
     pub tokens: TokenStore,
     pub control: Control,
     pub presence: PresenceStore,
+    pub log: LogControl,
     /// Name and check.
     pub ready: Vec<(&'static str, ReadyCheck)>,
     pub metrics: metrics_exporter_prometheus::PrometheusHandle,
@@ -176,6 +179,8 @@ impl Admin {
             Endpoint::Connections => self.list_connections(request).await,
             Endpoint::Limits => self.look_at_limits(request).await,
             Endpoint::ResetLimits => self.reset_limits(request, caller).await,
+            Endpoint::Debug => self.debug(request, caller).await,
+            Endpoint::Debugged => self.list_debugged(&request),
         }
     }
 

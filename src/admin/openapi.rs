@@ -90,6 +90,7 @@ mod tests {
             ("parameters/RouteFilter/schema/maxLength", api::MAX_ROUTE_BYTES as u64),
             ("parameters/Prefix/schema/maxLength", ChannelName::MAX_BYTES as u64),
             ("schemas/ChannelName/maxLength", ChannelName::MAX_BYTES as u64),
+            ("schemas/DebugSeconds/maximum", crate::control::MAX_DEBUG_SECONDS.into()),
             ("schemas/Offset/maximum", Position::MAX_OFFSET),
             (
                 "schemas/PublishMany/properties/publications/maxItems",

@@ -27,6 +27,8 @@ pub enum Endpoint {
     Connections,
     Limits,
     ResetLimits,
+    Debug,
+    Debugged,
 }
 
 /// One method of one path. `{channel}` in a path is one segment.
@@ -56,6 +58,8 @@ pub const TABLE: &[Entry] = &[
     get("/v1/connections", |_| Resource::Api(Endpoint::Connections)),
     get("/v1/limits", |_| Resource::Api(Endpoint::Limits)),
     post("/v1/limits/reset", |_| Resource::Api(Endpoint::ResetLimits)),
+    post("/v1/debug", |_| Resource::Api(Endpoint::Debug)),
+    get("/v1/debug", |_| Resource::Api(Endpoint::Debugged)),
 ];
 
 const fn get(path: &'static str, resource: fn(&str) -> Resource) -> Entry {
@@ -129,6 +133,8 @@ impl Endpoint {
             Self::Connections => Call::Connections,
             Self::Limits => Call::Limits,
             Self::ResetLimits => Call::ResetLimits,
+            Self::Debug => Call::Debug,
+            Self::Debugged => Call::Debugged,
         }
     }
 }

@@ -60,6 +60,7 @@ impl Bench {
             tokens: tokens.clone(),
             control: Control::memory(threads),
             presence: PresenceStore::memory(),
+            log: crate::telemetry::log::filter("info", None).unwrap().0,
             ready,
             metrics,
             shutdown: shutdown.clone(),

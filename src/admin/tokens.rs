@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::connection::Caller;
 use super::{Admin, Answer, api};
@@ -17,7 +18,7 @@ const MAX_BODY_BYTES: usize = 12 * 1024;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Body {
-    user_id: UserId,
+    user_id: Value,
     username: Option<String>,
     channels: Option<Vec<String>>,
     origin: Option<String>,
@@ -27,18 +28,17 @@ struct Body {
 }
 
 impl Body {
-    /// A token that nobody could use is refused here, where its maker can see why.
-    fn check(&self) -> Result<(), &'static str> {
-        if matches!(&self.user_id, UserId::Text(id) if id.is_empty()) {
-            return Err("user_id is empty");
-        }
+    /// Whose it is. A token that nobody could use is refused here, where its maker can see why.
+    fn check(&self) -> Result<UserId, &'static str> {
+        let user_id = UserId::from_json(&self.user_id)
+            .ok_or("user_id is an integer, or a string that is not empty")?;
         if self.origin.as_deref().is_some_and(|origin| Origin::parse(origin).is_none()) {
             return Err("origin is no origin: write scheme://host[:port]");
         }
         if self.session_expires_in == Some(0) {
             return Err("session_expires_in is 0 seconds");
         }
-        Ok(())
+        Ok(user_id)
     }
 }
 
@@ -49,11 +49,11 @@ impl Admin {
         caller: &Caller<'_>,
     ) -> Result<Answer, Answer> {
         let body: Body = api::read(request, MAX_BODY_BYTES).await?;
-        body.check().map_err(api::bad_request)?;
+        let user_id = body.check().map_err(api::bad_request)?;
         let now =
             SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let record = TokenRecord {
-            user_id: body.user_id,
+            user_id,
             username: body.username,
             connection_id: body.connection_id,
             created_at: now.as_secs_f64(),

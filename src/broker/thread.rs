@@ -144,16 +144,18 @@ impl Broker {
     async fn deliver(&self, batch: Vec<Publication>) {
         let Some(oldest) = batch.first().map(|publication| publication.received) else { return };
         let mut delivered = crate::hub::Delivered::default();
-        let mut add = |more: crate::hub::Delivered| {
+        let mut add = |channel: &ChannelName, frames: &[Delivery], more: crate::hub::Delivered| {
+            telemetry::delivery::channel_delivered(channel, frames, more.deliveries, more.drops);
             delivered.deliveries += more.deliveries;
             delivered.drops += more.drops;
         };
         if let [publication] = &batch[..] {
             let delivery = std::slice::from_ref(&publication.delivery);
-            add(self.hub.deliver(&publication.channel, delivery).await);
+            let channel = &publication.channel;
+            add(channel, delivery, self.hub.deliver(channel, delivery).await);
         } else {
             for (channel, frames) in by_channel(batch) {
-                add(self.hub.deliver(&channel, &frames).await);
+                add(&channel, &frames, self.hub.deliver(&channel, &frames).await);
             }
         }
         telemetry::delivery::delivered(delivered.deliveries, delivered.drops, oldest.elapsed());

@@ -8,15 +8,17 @@ use tracing_subscriber::{Layer as _, fmt, registry};
 
 use super::Failure;
 use crate::config::{Log, LogFormat};
-use crate::telemetry::log::{self, LogControl};
+use crate::telemetry::log::{self, LogControl, Repeats};
 
 /// Starts logging; once a process. What is logged can be changed from then on.
 pub fn start(settings: &Log) -> Result<LogControl, Failure> {
-    let (control, filter) = log::filter(&settings.level)?;
+    let repeats =
+        settings.repeats.map(|rate| Repeats { lines: rate.count.into(), interval: rate.per });
+    let (control, filter) = log::filter(&settings.level, repeats)?;
     let lines =
         fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     let lines = match settings.format {
-        LogFormat::Text => lines.boxed(),
+        LogFormat::Text => lines.fmt_fields(log::on_one_line()).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
     registry()
@@ -24,5 +26,14 @@ pub fn start(settings: &Log) -> Result<LogControl, Failure> {
         .with(lines)
         .try_init()
         .map_err(|error| Failure(format!("logging: {error}")))?;
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(tracing::field::display);
+        let payload = panic.payload();
+        let text = payload.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        let why = text.unwrap_or("not a text");
+        tracing::error!(event = "panic", place, why, "a bug: please report it");
+    }));
+    control.keep().map_err(|error| Failure(format!("logging: {error}")))?;
     Ok(control)
 }

@@ -19,6 +19,7 @@ mod replay;
 mod serve;
 mod server_api;
 mod signals;
+mod spans;
 mod sse;
 mod tail;
 mod target;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use super::{Failure, check, logging};
+use super::{Failure, check, logging, spans};
 use crate::config::{Config, Environment};
 use crate::gateway::{self, Inherited, Outcome, Process, ReadConfig, Source};
 
@@ -19,11 +19,14 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let inherited = Inherited::take()?;
     let config = check::load(&args.config)?;
     let log = logging::start(&config.log)?;
+    let tracing = spans::start(&config.tracing)?;
+    let flush = config.tracing.timeout;
     let path = args.config.clone();
     let read: ReadConfig = Arc::new(move || {
         Config::load(&path, &Environment::of_process()).map_err(|mistakes| mistakes.to_string())
     });
-    let process = Process { inherited, source: Some(Source { read, log }) };
+    let process =
+        Process { inherited, log: log.clone(), source: Some(Source { read, log: log.clone() }) };
     let outcome = gateway::run(config, process, |addresses| {
         tracing::info!(
             event = "listening",
@@ -32,6 +35,10 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
             "listening"
         );
     })?;
+    if let Some(tracing) = tracing {
+        tracing.finish(flush);
+    }
+    log.finish();
     Ok(exit_code(outcome))
 }
 

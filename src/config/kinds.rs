@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
-use hyper::header::HeaderName;
+use hyper::header::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 use toml::Value;
 use tracing_subscriber::EnvFilter;
@@ -254,6 +254,35 @@ pub(super) const OPTIONAL_REDIS_URL: Kind<Option<Written>> =
 pub(super) const LOG_LEVEL: Kind<String> =
     kind("log filter", r#"a filter such as "info" or "tidegate=debug,warn""#, |value| {
         parsed(value, |text| is_log_filter(text).then(|| text.to_owned()))
+    });
+
+/// A share of something.
+pub(super) const RATIO: Kind<f64> = kind("number", "a number from 0 to 1", |value| {
+    let number = match value {
+        Value::Float(number) => *number,
+        Value::Integer(number) => *number as f64,
+        // From the environment.
+        Value::String(text) => text.parse().map_err(|_| Wrong::Kind)?,
+        _ => return Err(Wrong::Kind),
+    };
+    if (0.0..=1.0).contains(&number) { Ok(number) } else { Err(Wrong::Kind) }
+});
+
+/// A header of a request, whose value may be a secret.
+pub(super) const HEADER: Kind<(HeaderName, HeaderValue)> =
+    kind("header", r#"a header such as "authorization: Bearer …""#, |value| {
+        let (name, value) = text(value)?.split_once(':').ok_or(Wrong::Kind)?;
+        let name = HeaderName::from_bytes(name.trim().as_bytes()).map_err(|_| Wrong::Kind)?;
+        let mut value = HeaderValue::from_str(value.trim()).map_err(|_| Wrong::Kind)?;
+        // So that it is not shown.
+        value.set_sensitive(true);
+        Ok((name, value))
+    });
+
+/// Lines of one kind within an interval.
+pub(super) const REPEATS: Kind<Option<Rate>> =
+    kind("rate", r#"a number of lines such as "10/10s", or "off""#, |value| {
+        parsed(value, |text| values::rate(text).filter(|_| !text.contains("burst")))
     });
 
 /// A kind that is named by its words.

@@ -161,6 +161,12 @@ fn config(root: &mut Section<'_>) -> Option<Config> {
         root.named("upstream", "[upstream.NAME]", "Where clients' messages go.", |s, name| {
             upstream::upstream(s, name, engine.as_ref()).map(Arc::new)
         });
+    let tracing = root.section(
+        "tracing",
+        "[tracing]",
+        "Spans, for an OpenTelemetry collector.",
+        server::tracing,
+    );
     let log = root.section("log", "[log]", "Logs, on standard error.", server::log);
 
     checks::ports(root, server.as_ref(), admin.as_ref());
@@ -184,6 +190,7 @@ fn config(root: &mut Section<'_>) -> Option<Config> {
         routes: routes.into_iter().flatten().collect(),
         replies: replies.into_iter().map(|(_, reply)| reply).collect(),
         upstreams: upstreams?,
+        tracing: tracing?,
         log: log?,
         unchecked_redis: root.unchecked_redis(),
     })

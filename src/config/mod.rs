@@ -65,6 +65,7 @@ pub struct Config {
     pub routes: Vec<Arc<Route>>,
     pub replies: Vec<Arc<FixedReply>>,
     pub upstreams: BTreeMap<String, Arc<Upstream>>,
+    pub tracing: Tracing,
     pub log: Log,
     /// Keys of Redis URLs that say `ssl_cert_reqs=none`: encrypted, to whoever answers.
     pub unchecked_redis: Vec<String>,

@@ -6,7 +6,9 @@ use std::thread::available_parallelism;
 
 use super::kinds::{self, Kind, choice, words};
 use super::section::Section;
-use super::{Admin, Log, LogFormat, MissingOrigin, Origins, Proxy, Reload, Server, Shutdown};
+use super::{
+    Admin, Log, LogFormat, MissingOrigin, Origins, Proxy, Reload, Server, Shutdown, Tracing,
+};
 
 const MISSING_ORIGIN: Kind<MissingOrigin> = words(r#""allow" or "reject""#, |value| {
     choice(value, &[("allow", MissingOrigin::Allow), ("reject", MissingOrigin::Reject)])
@@ -157,13 +159,53 @@ pub(super) fn proxy(s: &mut Section<'_>) -> Option<Proxy> {
     Some(Proxy { upstream: upstream?, timeout: timeout? })
 }
 
+pub(super) fn tracing(s: &mut Section<'_>) -> Option<Tracing> {
+    let otlp_endpoint = s.key(
+        "otlp_endpoint",
+        kinds::OPTIONAL_HTTP_URL,
+        "",
+        "Where spans go, such as \"http://127.0.0.1:4318\": OTLP over HTTP with protobuf, to /v1/traces unless a path is given. \"\" = there are none.",
+    );
+    let headers = s.secret_list(
+        "headers",
+        kinds::HEADER,
+        "Headers of the requests to it, such as [\"authorization: Bearer ${OTLP_TOKEN}\"].",
+    );
+    let sample_ratio = s.key(
+        "sample_ratio",
+        kinds::RATIO,
+        1.0,
+        "The share of handshakes that is traced, where the client's traceparent does not decide.",
+    );
+    let service_name = s.key("service_name", kinds::NAME, "tidegate", "What it is called there.");
+    let timeout = s.key(
+        "timeout",
+        kinds::POSITIVE_DURATION,
+        "5s",
+        "Of one request; also of what is left at the gateway's end.",
+    );
+    Some(Tracing {
+        otlp_endpoint: otlp_endpoint?,
+        headers: headers?,
+        sample_ratio: sample_ratio?,
+        service_name: service_name?,
+        timeout: timeout?,
+    })
+}
+
 pub(super) fn log(s: &mut Section<'_>) -> Option<Log> {
     let format = s.key("format", LOG_FORMAT, "text", "One line an event.");
     let level = s.key(
         "level",
         kinds::LOG_LEVEL,
         "info",
-        "off, error, warn, info, debug or trace; for single modules \"tidegate=debug,warn\".",
+        "off, error, warn, info, debug or trace; for single targets \"audit=info,warn\" (docs/logs.md).",
     );
-    Some(Log { format: format?, level: level? })
+    let repeats = s.key(
+        "repeats",
+        kinds::REPEATS,
+        "10/10s",
+        "As many lines that say the same are written within this time; more are counted, and told in one. Not for audit, debug and connection_closed. \"off\" = all are written.",
+    );
+    Some(Log { format: format?, level: level?, repeats: repeats? })
 }

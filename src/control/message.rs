@@ -8,7 +8,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::listing::{Listing, MAX_PART_BYTES};
-use super::{Disconnect, Order};
+use super::{DebugOrder, Disconnect, Order};
 use crate::protocol::ChannelName;
 
 /// Raised when an old node would do something else than the sender means.
@@ -82,6 +82,7 @@ impl Ordered {
                 ("cancel", json!({ "channel": channel, "task_id": task_id }))
             }
             Order::List(listing) => ("list", json!(listing)),
+            Order::Debug(order) => ("debug", json!(order)),
         };
         let Self { id, from, .. } = self;
         let message = json!({ "v": VERSION, "kind": kind, "id": id, "from": from, "order": order });
@@ -91,7 +92,7 @@ impl Ordered {
     pub fn read(json: &[u8]) -> Result<Self, Unread> {
         let head = head(json, MAX_BYTES)?;
         let kind = head.kind.ok_or(Unread::Malformed)?;
-        if !matches!(&*kind, "disconnect" | "cancel" | "list") {
+        if !matches!(&*kind, "disconnect" | "cancel" | "list" | "debug") {
             return Err(Unread::Unknown);
         }
         let malformed = |_| Unread::Malformed;
@@ -104,6 +105,7 @@ impl Ordered {
             "disconnect" => {
                 Order::Disconnect(serde_json::from_str::<Disconnect>(order).map_err(malformed)?)
             }
+            "debug" => Order::Debug(serde_json::from_str::<DebugOrder>(order).map_err(malformed)?),
             "list" => Order::List(serde_json::from_str::<Listing>(order).map_err(malformed)?),
             _ => {
                 let Cancel { channel, task_id } = serde_json::from_str(order).map_err(malformed)?;

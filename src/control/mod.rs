@@ -6,6 +6,7 @@
 //! sender's node carries an order out by the same way as every other, so that it is done once a node,
 //! and a node that did not answer in full is never counted as one that did.
 
+mod debug;
 mod link;
 mod listing;
 mod message;
@@ -15,13 +16,16 @@ mod redis;
 mod tests;
 mod threads;
 
+#[cfg(test)]
+pub use debug::MAX_DEBUG_SECONDS;
+pub use debug::{DebugFields, DebugOrder, InvalidDebug};
 pub use listing::{
     ChannelRow, Channels, ConnectionRow, Connections, Found, Gathering, Listing, Part, short,
 };
 #[cfg(test)]
 pub use order::MAX_REASON_BYTES;
-pub use order::{Disconnect, DisconnectFields, InvalidDisconnect, Order, Target};
-pub use threads::{CancelHook, Seat, ThreadOrder, Threads};
+pub use order::{Disconnect, DisconnectFields, InvalidDisconnect, InvalidTarget, Order, Target};
+pub use threads::{CancelHook, DebugHook, Seat, ThreadOrder, Threads};
 
 use std::sync::Arc;
 

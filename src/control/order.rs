@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::Listing;
+use super::{DebugOrder, Listing};
 use crate::protocol::{ChannelName, CloseReason, ConnectionId, InvalidChannel, UserId};
 
 /// The reason text of a close frame, in bytes (RFC 6455 section 5.5).
@@ -20,6 +20,8 @@ pub enum Order {
     Cancel { channel: ChannelName, task_id: String },
     /// Say what is there.
     List(Listing),
+    /// Write debug lines about somebody.
+    Debug(DebugOrder),
 }
 
 /// Which connections.
@@ -60,24 +62,46 @@ pub struct DisconnectFields {
     reason: Option<String>,
 }
 
-/// What is wrong with [`DisconnectFields`].
+/// A [`Target`] as it is written: exactly one of them.
+#[derive(Default)]
+pub(super) struct TargetFields {
+    pub user_id: Option<Value>,
+    pub connection_id: Option<String>,
+    pub channel: Option<String>,
+}
+
+/// What is wrong with the fields of a [`Target`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum InvalidDisconnect {
-    Target,
+pub enum InvalidTarget {
+    Number,
     UserId,
     ConnectionId,
     Channel(InvalidChannel),
+}
+
+/// What is wrong with [`DisconnectFields`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InvalidDisconnect {
+    Target(InvalidTarget),
     Code,
     Reason,
+}
+
+impl fmt::Display for InvalidTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Number => "give exactly one of user_id, connection_id and channel",
+            Self::UserId => "user_id is an integer, or a string that is not empty",
+            Self::ConnectionId => "connection_id is 32 hex digits",
+            Self::Channel(invalid) => return invalid.fmt(f),
+        })
+    }
 }
 
 impl fmt::Display for InvalidDisconnect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Target => "give exactly one of user_id, connection_id and channel",
-            Self::UserId => "user_id is an integer, or a string that is not empty",
-            Self::ConnectionId => "connection_id is 32 hex digits",
-            Self::Channel(invalid) => return invalid.fmt(f),
+            Self::Target(invalid) => return invalid.fmt(f),
             Self::Code => "code is 1000, 1008, 1012 or 3000 to 4999",
             Self::Reason => "reason has at most 123 bytes",
         })
@@ -119,21 +143,45 @@ impl fmt::Display for Target {
     }
 }
 
+impl TryFrom<TargetFields> for Target {
+    type Error = InvalidTarget;
+
+    fn try_from(fields: TargetFields) -> Result<Self, InvalidTarget> {
+        use InvalidTarget as Invalid;
+        Ok(match (fields.user_id, fields.connection_id, fields.channel) {
+            (Some(id), None, None) => Self::User(UserId::from_json(&id).ok_or(Invalid::UserId)?),
+            (None, Some(id), None) => {
+                Self::Connection(ConnectionId::parse(&id).ok_or(Invalid::ConnectionId)?)
+            }
+            (None, None, Some(name)) => {
+                Self::Channel(ChannelName::new(&name).map_err(Invalid::Channel)?)
+            }
+            _ => return Err(Invalid::Number),
+        })
+    }
+}
+
+impl From<Target> for TargetFields {
+    fn from(target: Target) -> Self {
+        let mut fields = Self::default();
+        match target {
+            Target::User(UserId::Integer(id)) => fields.user_id = Some(id.into()),
+            Target::User(UserId::Text(id)) => fields.user_id = Some(String::from(id).into()),
+            Target::Connection(id) => fields.connection_id = Some(id.to_string()),
+            Target::Channel(name) => fields.channel = Some(name.into()),
+        }
+        fields
+    }
+}
+
 impl TryFrom<DisconnectFields> for Disconnect {
     type Error = InvalidDisconnect;
 
     fn try_from(fields: DisconnectFields) -> Result<Self, InvalidDisconnect> {
         use InvalidDisconnect as Invalid;
-        let target = match (fields.user_id, fields.connection_id, fields.channel) {
-            (Some(id), None, None) => Target::User(UserId::from_json(&id).ok_or(Invalid::UserId)?),
-            (None, Some(id), None) => {
-                Target::Connection(ConnectionId::parse(&id).ok_or(Invalid::ConnectionId)?)
-            }
-            (None, None, Some(name)) => {
-                Target::Channel(ChannelName::new(&name).map_err(Invalid::Channel)?)
-            }
-            _ => return Err(Invalid::Target),
-        };
+        let DisconnectFields { user_id, connection_id, channel, .. } = fields;
+        let target = TargetFields { user_id, connection_id, channel };
+        let target = Target::try_from(target).map_err(Invalid::Target)?;
         let default = CloseReason::Disconnected;
         let code = fields.code.unwrap_or(default.code());
         if !matches!(code, 1000 | 1008 | 1012 | 3000..=4999) {
@@ -149,15 +197,9 @@ impl TryFrom<DisconnectFields> for Disconnect {
 
 impl From<Disconnect> for DisconnectFields {
     fn from(order: Disconnect) -> Self {
-        let mut fields =
-            Self { code: Some(order.code), reason: Some(order.reason.into()), ..Self::default() };
-        match order.target {
-            Target::User(UserId::Integer(id)) => fields.user_id = Some(id.into()),
-            Target::User(UserId::Text(id)) => fields.user_id = Some(String::from(id).into()),
-            Target::Connection(id) => fields.connection_id = Some(id.to_string()),
-            Target::Channel(name) => fields.channel = Some(name.into()),
-        }
-        fields
+        let TargetFields { user_id, connection_id, channel } = order.target.into();
+        let (code, reason) = (Some(order.code), Some(order.reason.into()));
+        Self { user_id, connection_id, channel, code, reason }
     }
 }
 
@@ -184,14 +226,17 @@ mod tests {
         let by_connection = read(&format!("{{\"connection_id\":\"{id}\"}}")).unwrap();
         assert_eq!(*by_connection.target(), Target::Connection(id));
         for (json, wrong) in [
-            (r#"{}"#, InvalidDisconnect::Target),
-            (r#"{"user_id":null}"#, InvalidDisconnect::Target),
-            (r#"{"user_id":1,"channel":"a"}"#, InvalidDisconnect::Target),
-            (r#"{"user_id":""}"#, InvalidDisconnect::UserId),
-            (r#"{"user_id":1.5}"#, InvalidDisconnect::UserId),
-            (r#"{"user_id":[1]}"#, InvalidDisconnect::UserId),
-            (r#"{"connection_id":"c3d4"}"#, InvalidDisconnect::ConnectionId),
-            (r#"{"channel":"a b"}"#, InvalidDisconnect::Channel(InvalidChannel::BadCharacter)),
+            (r#"{}"#, InvalidDisconnect::Target(InvalidTarget::Number)),
+            (r#"{"user_id":null}"#, InvalidDisconnect::Target(InvalidTarget::Number)),
+            (r#"{"user_id":1,"channel":"a"}"#, InvalidDisconnect::Target(InvalidTarget::Number)),
+            (r#"{"user_id":""}"#, InvalidDisconnect::Target(InvalidTarget::UserId)),
+            (r#"{"user_id":1.5}"#, InvalidDisconnect::Target(InvalidTarget::UserId)),
+            (r#"{"user_id":[1]}"#, InvalidDisconnect::Target(InvalidTarget::UserId)),
+            (r#"{"connection_id":"c3d4"}"#, InvalidDisconnect::Target(InvalidTarget::ConnectionId)),
+            (
+                r#"{"channel":"a b"}"#,
+                InvalidDisconnect::Target(InvalidTarget::Channel(InvalidChannel::BadCharacter)),
+            ),
         ] {
             assert_eq!(read(json), Err(wrong), "{json}");
         }

@@ -250,3 +250,57 @@ async fn the_channels_of_orders_are_reserved() {
     let one = Node::memory(1).control.reserved_channels();
     assert!(!one.contains(&ChannelName::new("tg:control").unwrap()));
 }
+
+/// Answers lists of channels out of `names` until it is dropped.
+fn list(mut seat: Seat, names: Vec<String>) -> tokio::task::JoinHandle<()> {
+    tokio::spawn(async move {
+        while let Some(task) = seat.next().await {
+            let ThreadOrder::List(Listing::Channels(asked)) = &*task.order else { continue };
+            let mut rows = Gathering::new(asked.limit);
+            for name in &names {
+                let channel = ChannelName::new(name).unwrap();
+                if asked.has(&channel) && rows.would_keep(&channel) {
+                    rows.take(ChannelRow { channel, connections: 1 });
+                }
+            }
+            task.found(Found::Channels(rows.finish()));
+        }
+    })
+}
+
+#[tokio::test]
+async fn what_the_nodes_have_is_one_list_page_by_page() {
+    let server = RedisServer::start();
+    let (mut a, mut b) = (Node::redis(&server, 2).await, Node::redis(&server, 1).await);
+    // More than fits one reply, so that nodes leave some for the next page.
+    let name = |n: usize| format!("{n:05}{}", "x".repeat(240));
+    let names = |from: usize| (from..6000).step_by(3).map(name).collect::<Vec<_>>();
+    for (seat, from) in a.seats.drain(..).chain(b.seats.drain(..)).zip(0..) {
+        list(seat, names(from));
+    }
+    let (mut seen, mut after, mut pages) = (Vec::new(), None, 0);
+    loop {
+        let asked = Channels { after: after.take(), limit: 5000, ..Channels::default() };
+        let listed = a.control.channels(asked).await.unwrap();
+        assert!(listed.reached.is_complete() && !listed.part.rows.is_empty());
+        after = listed.part.rows.last().map(|row| row.channel.clone());
+        seen.extend(listed.part.rows.into_iter().map(|row| row.channel.as_str().to_owned()));
+        pages += 1;
+        if !listed.part.more {
+            break;
+        }
+    }
+    assert_eq!(seen, (0..6000).map(name).collect::<Vec<_>>());
+    assert!(pages > 1, "{pages}");
+}
+
+#[tokio::test]
+async fn a_list_without_an_answer_says_so() {
+    let mut node = Node::memory(2);
+    list(node.seats.remove(0), vec!["a".to_owned()]);
+    let listed = node.control.channels(Channels { limit: 9, ..Channels::default() }).await.unwrap();
+    assert_eq!((listed.part.rows.len(), listed.reached.is_complete()), (1, false), "one hangs");
+    let elsewhere = Connections { node: Some("00".to_owned()), ..Connections::default() };
+    let listed = node.control.connections(elsewhere).await.unwrap();
+    assert_eq!((listed.part, listed.reached.is_complete()), (Part::default(), true));
+}

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-use super::{Disconnect, Found, Listing, Order};
+use super::{DebugOrder, Disconnect, Found, Listing, Order};
 use crate::protocol::{ChannelName, random_hex};
 
 /// Orders that wait for one thread. One that is full does not answer: the order counts as not done there.
@@ -18,6 +18,9 @@ const THREADS_DEADLINE: Duration = Duration::from_millis(1500);
 /// Ends the generation of a task of a channel, and says how many it ended. Called on the engine's
 /// thread; must not wait.
 pub type CancelHook = Arc<dyn Fn(&ChannelName, &str) -> u64 + Send + Sync>;
+
+/// Has debug lines written, and says whether it has: 1 or 0. Called on the engine's thread; must not wait.
+pub type DebugHook = Arc<dyn Fn(&DebugOrder) -> u64 + Send + Sync>;
 
 /// What a worker thread needs to take orders; made on another thread.
 pub struct Seat {
@@ -77,6 +80,7 @@ pub(super) struct Done {
 pub struct Threads {
     queues: Arc<[mpsc::Sender<Task>]>,
     cancel: CancelHook,
+    debug: DebugHook,
     node: Arc<str>,
 }
 
@@ -89,7 +93,13 @@ impl Threads {
                 (queue, Seat { orders })
             })
             .unzip::<_, _, Vec<_>, Vec<_>>();
-        (Self { queues: queues.into(), cancel, node: random_hex(8).into() }, seats)
+        let debug: DebugHook = Arc::new(|_| 0);
+        (Self { queues: queues.into(), cancel, debug, node: random_hex(8).into() }, seats)
+    }
+
+    /// Has `debug` carry out orders to debug; without it, none is.
+    pub fn with_debug(self, debug: DebugHook) -> Self {
+        Self { debug, ..self }
     }
 
     /// Names this node among those that run at the moment.
@@ -102,6 +112,9 @@ impl Threads {
             // What runs is known to the node as a whole.
             Order::Cancel { channel, task_id } => {
                 Done { affected: (self.cancel)(&channel, &task_id), complete: true, found: None }
+            }
+            Order::Debug(order) => {
+                Done { affected: (self.debug)(&order), complete: true, found: None }
             }
             Order::Disconnect(order) => {
                 let (answers, complete) = self.ask(ThreadOrder::Disconnect(order)).await;

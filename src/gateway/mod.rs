@@ -26,13 +26,14 @@ use tokio::task::LocalSet;
 use crate::admin::{Admin, ApiKeys, InForce, Listings};
 use crate::broker::{Core, Seat};
 use crate::config::Config;
-use crate::control::{self, CancelHook, Threads};
+use crate::control::{self, CancelHook, DebugHook, Target, Threads};
 use crate::generations::{Running, Task};
 use crate::limits::ConnectionCounts;
 use crate::listener::{Terms, Worker};
 use crate::service_manager;
 use crate::shutdown::Shutdown;
 use crate::telemetry;
+use crate::telemetry::log::{LogControl, Subject};
 use engine::Engine;
 use listen::Sockets;
 use reload::{Live, Reloader};
@@ -94,6 +95,8 @@ impl std::error::Error for StartError {}
 pub struct Process {
     /// Listening sockets that whoever started the process has handed over.
     pub inherited: Inherited,
+    /// What decides about log lines.
+    pub log: LogControl,
     /// `None` = the config is never read again.
     pub source: Option<Source>,
 }
@@ -104,7 +107,7 @@ pub fn run(
     process: Process,
     ready: impl FnOnce(Addresses),
 ) -> Result<Outcome, StartError> {
-    let Process { inherited, source } = process;
+    let Process { inherited, log, source } = process;
     let sockets = Sockets::bind(&config, inherited)?;
     let metrics = telemetry::recorder::install()
         .map_err(|error| StartError::Setting(format!("metrics: {error}")))?;
@@ -112,12 +115,12 @@ pub fn run(
         .enable_all()
         .build()
         .map_err(|error| StartError::System { what: "runtime", error })?;
-    LocalSet::new().block_on(&runtime, serve(config, source, sockets, metrics, ready))
+    LocalSet::new().block_on(&runtime, serve(config, (source, log), sockets, metrics, ready))
 }
 
 async fn serve(
     config: Config,
-    source: Option<Source>,
+    (source, log): (Option<Source>, LogControl),
     sockets: Sockets,
     metrics: PrometheusHandle,
     ready: impl FnOnce(Addresses),
@@ -133,6 +136,7 @@ async fn serve(
     let (core, broker_seats) = Core::new(public.len(), config.engine.max_publication_bytes);
     let running = Running::default();
     let (threads, order_seats) = Threads::new(public.len(), cancels(&running));
+    let threads = threads.with_debug(debugs(&log));
     let mut engine =
         Engine::build(&config, &core, threads, running, &shutdown).map_err(StartError::Setting)?;
     let maker = TermsMaker::new(&engine, &config.engine, &shutdown);
@@ -151,7 +155,7 @@ async fn serve(
     let seats = broker_seats.into_iter().zip(order_seats);
     let workers = workers(public, seats, &engine, &live, &shutdown);
     let broker = engine.run(core, &config, &shutdown)?;
-    serve_admin(&config, admin, &metrics, &engine, &live, &shutdown)
+    serve_admin(&config, admin, (&metrics, &log), &engine, &live, &shutdown)
         .map_err(system("admin port"))?;
     tokio::task::spawn_local(async move {
         loop {
@@ -234,10 +238,23 @@ fn start(workers: Vec<Worker>) -> Result<Started, StartError> {
     Ok((threads, worker_ended))
 }
 
+/// Has debug lines about somebody written, by order of any node.
+fn debugs(log: &LogControl) -> DebugHook {
+    let log = log.clone();
+    Arc::new(move |order| {
+        let subject = match order.target() {
+            Target::User(id) => Subject::User(id.to_string()),
+            Target::Channel(name) => Subject::Channel(name.to_string()),
+            Target::Connection(id) => Subject::Connection(id.to_string()),
+        };
+        u64::from(log.debug(subject, Duration::from_secs(order.seconds().into())).is_ok())
+    })
+}
+
 fn serve_admin(
     config: &Config,
     listener: std::net::TcpListener,
-    metrics: &PrometheusHandle,
+    (metrics, log): (&PrometheusHandle, &LogControl),
     engine: &Engine,
     live: &Live,
     shutdown: &Shutdown,
@@ -259,6 +276,7 @@ fn serve_admin(
         tokens: engine.tokens.clone(),
         control: engine.control.clone(),
         presence: engine.presence.clone(),
+        log: log.clone(),
         ready: engine.ready.clone(),
         metrics: metrics.clone(),
         shutdown: shutdown.clone(),
@@ -296,10 +314,10 @@ async fn stop_when_asked(
     shutdown: &Shutdown,
     terms: &watch::Receiver<Arc<Terms>>,
 ) -> Outcome {
-    let failed = tokio::select! {
-        () = signals.next() => false,
-        () = shutdown.draining() => false,
-        _ = worker_ended.recv() => true,
+    let (failed, by_api) = tokio::select! {
+        () = signals.next() => (false, false),
+        () = shutdown.draining() => (false, true),
+        _ = worker_ended.recv() => (true, false),
     };
     let settings = terms.borrow().stop;
     service_manager::stopping();
@@ -307,7 +325,13 @@ async fn stop_when_asked(
     shutdown.begin();
     let drained = tokio::select! {
         drained = shutdown.wait(settings.drain + settings.grace) => drained,
-        () = signals.next() => false,
+        () = async {
+            // Whoever drains a node before it is stopped asks for the same by the first signal.
+            if by_api {
+                signals.next().await;
+            }
+            signals.next().await;
+        } => false,
     };
     shutdown.force();
     telemetry::lifecycle::stopped(drained);

@@ -12,14 +12,14 @@ use tokio::sync::watch;
 use super::terms::TermsMaker;
 use crate::admin::ApiKeys;
 use crate::broker::Rules;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::generations::Generations;
 use crate::limits::ConnectionCounts;
 use crate::listener::Terms;
 use crate::proxy::Proxy;
 use crate::service_manager;
 use crate::shutdown::Shutdown;
-use crate::telemetry::log::LogControl;
+use crate::telemetry::log::{LogControl, Repeats};
 use crate::telemetry::reload as facts;
 
 /// How long an upstream's queue that is new may take to be reached before messages are sent to it.
@@ -128,6 +128,7 @@ impl Reloader {
         };
         settle(&terms).await;
         let Live { counts, rules, generations, api_keys, .. } = &self.live;
+        self.source.log.set_repeats(repeats(&new.log));
         counts.set_limits(new.server.max_connections, new.server.max_connections_per_ip);
         rules.replace(new.routes.iter().map(|route| (&route.channel, &route.history)));
         generations.replace_routes(&new.routes);
@@ -137,6 +138,10 @@ impl Reloader {
         facts::applied(&changed);
         facts::restart_needed(&waiting);
     }
+}
+
+fn repeats(log: &config::Log) -> Option<Repeats> {
+    log.repeats.map(|rate| Repeats { lines: rate.count.into(), interval: rate.per })
 }
 
 async fn tick(interval: Option<Duration>) {
@@ -177,6 +182,7 @@ fn keep_what_needs_a_restart(current: &Config, new: &mut Config) -> Vec<&'static
         "tokens.key_prefix": tokens.key_prefix,
         "tokens.format": tokens.format,
         "jwt.session_version": jwt.session_version,
+        "tracing": tracing,
         "log.format": log.format,
     }
     kept
@@ -198,6 +204,7 @@ fn changed_sections(current: &Config, new: &Config) -> Vec<&'static str> {
         routes,
         replies,
         upstreams,
+        tracing,
         log,
         unchecked_redis: _,
     } = new;
@@ -213,6 +220,7 @@ fn changed_sections(current: &Config, new: &Config) -> Vec<&'static str> {
         ("proxy", *proxy != current.proxy),
         ("route", *routes != current.routes || *replies != current.replies),
         ("upstream", *upstreams != current.upstreams),
+        ("tracing", *tracing != current.tracing),
         ("log", *log != current.log),
     ];
     sections.into_iter().filter_map(|(name, differs)| differs.then_some(name)).collect()
@@ -234,6 +242,7 @@ admin.listen = "127.0.0.1:2"
 engine = { kind = "redis", redis.url = "redis://127.0.0.1:3" }
 tokens = { ttl = "1s", key_prefix = "other:", format = "django" }
 jwt.session_version = { key = "version:{user_id}" }
+tracing.otlp_endpoint = "http://127.0.0.1:4"
 log.format = "json"
 "#;
 

@@ -13,7 +13,7 @@ use url::Url;
 
 use super::Rejection;
 use crate::config::{Authorize, Route};
-use crate::protocol::{ChannelName, ConnectionId, Params, TraceContext, UserId};
+use crate::protocol::{ChannelName, ConnectionId, Params, RequestId, TraceContext, UserId};
 use crate::telemetry;
 use crate::tokens::Identity;
 use crate::upstream::connector::{self, HttpClient};
@@ -27,6 +27,7 @@ pub struct Question<'a> {
     pub params: &'a Params,
     pub identity: &'a Identity,
     pub connection_id: ConnectionId,
+    pub request_id: &'a RequestId,
     pub origin: Option<&'a str>,
     pub trace: &'a TraceContext,
 }
@@ -63,7 +64,8 @@ impl Authorizer {
             Ok(status) => format!("status {}", status.as_u16()),
             Err(why) => why,
         };
-        telemetry::handshake::authorize_failed(route.path.as_str(), &why);
+        let (connection, request) = (question.connection_id, question.request_id);
+        telemetry::handshake::authorize_failed(route.path.as_str(), connection, request, &why);
         Err(Rejection::authorize_unavailable())
     }
 
@@ -77,7 +79,7 @@ impl Authorizer {
         let client = self.client.as_ref().ok_or("no client")?;
         let request = Request::post(url.as_str())
             .header(CONTENT_TYPE, "application/json")
-            .header("x-request-id", question.connection_id.to_string())
+            .header("x-request-id", question.request_id.to_string())
             .header("traceparent", question.trace.child())
             .body(Full::from(question.to_json()?))
             .map_err(|error| error.to_string())?;

@@ -23,20 +23,71 @@ pub use rejection::{Rejection, json_error};
 pub use routes::{Found, Routes};
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use hyper::{HeaderMap, Request};
 
 use crate::config::{self, AuthSource};
 use crate::limits::{Claim, Leased, LimitName, Places, SharedLimits, Verdict};
 use crate::protocol::{
-    ChannelName, ConnectionId, OriginTag, Params, ReservedChannels, ResumePoint, TemplateContext,
-    TraceContext,
+    ChannelName, ClientAddress, ConnectionId, OriginTag, Params, RequestId, ReservedChannels,
+    ResumePoint, TemplateContext, TraceContext,
 };
+use crate::telemetry;
+use crate::telemetry::handshake::Visitor;
+use crate::telemetry::spans::{self, Kind, Span, Went};
 use crate::tokens::{Authenticator, Identity, Place};
 use authorize::{Authorizer, Question};
 use credentials::Offered;
 use origin::RequestOrigin;
+
+/// A client that knocks: what it is called from here on, whether it is let in or not.
+#[derive(Debug)]
+pub struct Visit {
+    /// Of the connection that may come of it.
+    connection_id: ConnectionId,
+    request_id: RequestId,
+    /// Its span's, where it has one.
+    trace: TraceContext,
+    span: Span,
+    ip: IpAddr,
+    started: Instant,
+}
+
+impl Visit {
+    /// The headers are those of its request; a proxy that is trusted may have named it.
+    pub fn new(headers: &HeaderMap, address: ClientAddress) -> Self {
+        let header = |name: &str| headers.get(name)?.to_str().ok();
+        let trace = spans::sampled(header("traceparent").and_then(TraceContext::parse));
+        let given = header("x-request-id").filter(|_| address.through_proxy);
+        let request_id = RequestId::new(given, &trace);
+        let span = Span::begin(&trace, Kind::Server, || "handshake".into());
+        let trace = span.context().unwrap_or(trace);
+        let (connection_id, started) = (ConnectionId::random(), Instant::now());
+        Self { connection_id, request_id, trace, span, ip: address.ip, started }
+    }
+
+    /// It was decided; `refused` says why it was refused.
+    pub fn finished(mut self, route: &str, refused: Option<&'static str>) {
+        let Self { connection_id, request_id, ip, .. } = &self;
+        let visitor = Visitor { route, connection: *connection_id, request: request_id, ip: *ip };
+        telemetry::handshake::finished(visitor, refused, self.started.elapsed());
+        if self.span.is_on() {
+            self.span.set("tidegate.connection", self.connection_id.to_string());
+            self.span.set("tidegate.request", self.request_id.to_string());
+            self.span.set("http.route", route.to_owned());
+            self.span.set("client.address", self.ip.to_string());
+            let went = match refused {
+                None => Went::Well,
+                Some("engine" | "authorize_unavailable") => Went::Wrong,
+                Some(_) => Went::Refused,
+            };
+            self.span.outcome(refused.unwrap_or("admitted"), went);
+        }
+    }
+}
 
 /// A client that may open a socket.
 #[derive(Debug)]
@@ -46,6 +97,7 @@ pub struct Admission {
     pub channel: ChannelName,
     pub identity: Identity,
     pub connection_id: ConnectionId,
+    pub request_id: RequestId,
     /// Of the page that connects; `None` = the request named none.
     pub origin: Option<OriginTag>,
     /// The `Sec-WebSocket-Protocol` that the answer selects.
@@ -105,13 +157,11 @@ impl Handshake {
         route: Arc<config::Route>,
         params: Params,
         head: &Request<B>,
+        visit: &Visit,
     ) -> Result<Admission, Rejection> {
         let headers = head.headers();
-        let trace = headers
-            .get("traceparent")
-            .and_then(|value| TraceContext::parse(value.to_str().ok()?))
-            .unwrap_or_default();
-        let connection_id = ConnectionId::random();
+        let Visit { connection_id, trace, .. } = *visit;
+        let request_id = visit.request_id.clone();
 
         let origin = RequestOrigin::read(headers);
         origin::check(&self.origins, &origin)?;
@@ -125,6 +175,7 @@ impl Handshake {
             params: &params,
             identity: &identity,
             connection_id,
+            request_id: &request_id,
             origin: origin.text(),
             trace: &trace,
         };
@@ -141,6 +192,7 @@ impl Handshake {
             channel,
             identity,
             connection_id,
+            request_id,
             origin: origin.tag(),
             subprotocol,
             trace,

@@ -98,7 +98,11 @@ async fn admit(
     let Some(Found::Route(route, params)) = handshake.route(head.uri().path()) else {
         panic!("no route");
     };
-    handshake.admit(route, params, &head).await.map_err(|rejection| rejection.cause)
+    let visit = Visit::new(
+        head.headers(),
+        ClientAddress::resolve([127, 0, 0, 1].into(), head.headers(), &[]),
+    );
+    handshake.admit(route, params, &head, &visit).await.map_err(|rejection| rejection.cause)
 }
 
 /// Who got in, or why not.
@@ -392,7 +396,7 @@ async fn the_backend_is_told_who_wants_what() {
         })
     );
     assert_eq!(headers["content-type"], "application/json");
-    assert_eq!(headers["x-request-id"], *id);
+    assert_eq!(headers["x-request-id"], *trace);
     assert!(headers["traceparent"].to_str().unwrap().starts_with(&format!("00-{trace}-")));
     assert!(!headers.contains_key("authorization"), "credentials stay here");
 

@@ -7,7 +7,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -20,7 +19,7 @@ use tokio::net::TcpStream;
 
 use super::{Terms, fixed};
 use crate::config;
-use crate::handshake::{Admission, Found, Rejection, json_error, upgrade};
+use crate::handshake::{Admission, Found, Rejection, Visit, json_error, upgrade};
 use crate::limits::{ConnectionCounts, IpPermit, Lease, Leased, LimitName, Places};
 use crate::protocol::{ClientAddress, CloseReason, Params, Timestamp};
 use crate::proxy::{Proxy, ProxyBody};
@@ -218,16 +217,17 @@ impl Front {
             Ok(accepted) => accepted,
             Err(response) => return response,
         };
-        let started = Instant::now();
+        let visit = Visit::new(request.headers(), address);
         let verdict = match self.enter_ip(phase, address.ip) {
             Ok(ip) => {
-                let admitted = terms.handshake.admit(Arc::clone(route), params, request).await;
+                let admitted =
+                    terms.handshake.admit(Arc::clone(route), params, request, &visit).await;
                 admitted.map(|admission| (admission, ip))
             }
             Err(rejection) => Err(rejection),
         };
         let refused = verdict.as_ref().err().map(|rejection| rejection.cause);
-        telemetry::handshake::finished(route.path.as_str(), refused, started.elapsed());
+        visit.finished(route.path.as_str(), refused);
         self.upgrade(phase, address.ip, route, accepted, verdict)
     }
 
@@ -245,7 +245,7 @@ impl Front {
         };
         let entered = self.enter_ip(phase, address.ip);
         let refused = entered.as_ref().err().map(|rejection| rejection.cause);
-        telemetry::handshake::finished(reply.path.as_str(), refused, Duration::ZERO);
+        Visit::new(request.headers(), address).finished(reply.path.as_str(), refused);
         let upgraded = match entered {
             Err(rejection) => Upgraded::Closed(rejection.event(), rejection.reason, None),
             Ok(ip) if self.services.shutdown.is_draining() => {
@@ -321,7 +321,9 @@ impl Front {
             route: RefCell::new(admission.route),
             params: admission.params,
             channel: admission.channel,
+            user_id: admission.identity.user_id.clone(),
             identity: RefCell::new(admission.identity),
+            request_id: admission.request_id,
             connection_id: admission.connection_id,
             address,
             origin: admission.origin,

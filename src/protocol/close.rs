@@ -38,7 +38,7 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
-    const ALL: [Self; 16] = [
+    pub const ALL: [Self; 16] = [
         Self::Normal,
         Self::ProtocolError,
         Self::BinaryRefused,

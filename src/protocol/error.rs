@@ -125,6 +125,11 @@ impl<'a> ErrorEvent<'a> {
         self.code
     }
 
+    /// The client's name for the message that it answers.
+    pub fn message_id(&self) -> Option<&'a str> {
+        self.id
+    }
+
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("strings and numbers serialize")
     }

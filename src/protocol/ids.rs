@@ -146,54 +146,6 @@ impl From<ConnectionId> for String {
     }
 }
 
-/// The W3C `traceparent` of the client's handshake, or one begun here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TraceContext {
-    trace_id: u128,
-    sampled: bool,
-}
-
-impl TraceContext {
-    /// A trace of our own, not sampled.
-    pub fn new() -> Self {
-        Self { trace_id: uuid::Uuid::new_v4().as_u128(), sampled: false }
-    }
-
-    /// Reads `00-<32 hex>-<16 hex>-<2 hex>` (W3C Trace Context, section 3.2); `None` if it is malformed.
-    pub fn parse(traceparent: &str) -> Option<Self> {
-        let mut parts = traceparent.split('-');
-        let (version, trace, span, flags) =
-            (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-        let hex = |s: &str, len: usize| {
-            s.len() == len && s.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-        };
-        if !hex(version, 2)
-            || version == "ff"
-            || !hex(trace, 32)
-            || !hex(span, 16)
-            || !hex(flags, 2)
-        {
-            return None;
-        }
-        let trace_id = u128::from_str_radix(trace, 16).ok().filter(|id| *id != 0)?;
-        u64::from_str_radix(span, 16).ok().filter(|id| *id != 0)?;
-        let flags = u8::from_str_radix(flags, 16).ok()?;
-        Some(Self { trace_id, sampled: flags & 1 == 1 })
-    }
-
-    /// A `traceparent` with a new span of this trace.
-    pub fn child(&self) -> String {
-        let span = (uuid::Uuid::new_v4().as_u128() as u64) | 1;
-        format!("00-{:032x}-{span:016x}-{:02x}", self.trace_id, u8::from(self.sampled))
-    }
-}
-
-impl Default for TraceContext {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 /// `bytes` random bytes of the operating system as lower-case hex.
 pub fn random_hex(bytes: usize) -> String {
     let mut raw = vec![0u8; bytes];

@@ -12,7 +12,9 @@ mod names;
 mod origin;
 mod path;
 mod position;
+mod request_id;
 mod timestamp;
+mod trace_context;
 
 pub use client_address::ClientAddress;
 pub use client_frame::{ClientFrame, InvalidFrame, MAX_TASK_ID_BYTES, Renewal};
@@ -22,10 +24,12 @@ pub use events::{
     Begin, cancelled, complete, connected, event_name, going_away, pong, presence_event,
     processing_started, refreshed, resumed, task_queued, task_queued_before, token_expiring_soon,
 };
-pub use ids::{ConnectionId, TraceContext, UserId, random_hex};
+pub use ids::{ConnectionId, UserId, random_hex};
 pub use moment::utc_text;
 pub use names::{ChannelName, ChannelPattern, InvalidChannel, ReservedChannels};
 pub use origin::{Origin, OriginPattern, OriginTag};
 pub use path::{Params, PathPattern, Template, TemplateContext};
 pub use position::{Epoch, InvalidEpoch, Position, ResumePoint, with_position};
+pub use request_id::RequestId;
 pub use timestamp::Timestamp;
+pub use trace_context::TraceContext;

@@ -14,6 +14,7 @@ use crate::config::Protocol;
 use crate::protocol::{CloseReason, ErrorCode};
 use crate::socket::frame::{self, Opcode};
 use crate::socket::{Ended, Socket};
+use crate::telemetry::spans::Went;
 use crate::upstream::{FromUpstream, Opening, SocketMessage, UpstreamReceiver, UpstreamSender};
 
 /// With this much waiting, the client's socket is not read.
@@ -77,21 +78,27 @@ impl Session {
     /// Opens the upstream's socket, or closes the client's.
     pub(super) async fn open_bridge(self: &Rc<Self>) {
         let route = self.client.route();
-        let Client { params, channel, identity, connection_id, trace, .. } = &self.client;
+        let Client { params, channel, identity, connection_id, request_id, trace, .. } =
+            &self.client;
         let Some(upstream) = route.upstream.as_deref() else { return };
         let identity = identity.borrow().clone();
+        let mut span = self.services.terms().upstreams.span(upstream, trace);
+        let trace = &span.context().unwrap_or(*trace);
         let opening = Opening {
             channel,
             params,
             user_id: identity.user_id.as_ref(),
             username: identity.username.as_deref(),
             connection_id: *connection_id,
+            request_id,
             trace,
             max_message_bytes: route.max_message_bytes,
         };
         let terms = self.services.terms();
         match terms.upstreams.open_socket(upstream, &opening).await {
             Ok(opened) => {
+                span.outcome("taken", Went::Well);
+                span.end();
                 let bridge = Rc::new(Bridge {
                     queue: RefCell::default(),
                     bytes: Cell::new(0),
@@ -108,7 +115,12 @@ impl Session {
                 ));
             }
             Err(_) => {
-                self.route_facts.message_refused(ErrorCode::UpstreamUnavailable);
+                span.outcome("unavailable", Went::Wrong);
+                self.route_facts.message_refused(
+                    self.about(),
+                    ErrorCode::UpstreamUnavailable,
+                    None,
+                );
                 self.socket.close(CloseReason::Overloaded);
             }
         }
@@ -153,7 +165,7 @@ impl Session {
                     self.socket.close(CloseReason::InternalError);
                     return;
                 }
-                self.route_facts.message_queued();
+                self.route_facts.message_queued(self.about(), None);
             }
             if let Some(code) = bridge.closing.get() {
                 return sender.close(code, "").await;

@@ -72,7 +72,7 @@ impl Session {
         let is_near = self.client.route.borrow().expiry_notice.is_some_and(|notice| left <= notice);
         if is_near && self.notice_due.replace(false) && self.socket.is_open() {
             let seconds = whole_seconds(left);
-            telemetry::credentials::notice_sent(self.client.connection_id, seconds);
+            telemetry::credentials::notice_sent(self.about(), seconds);
             self.say(&token_expiring_soon(seconds));
         }
     }
@@ -100,7 +100,7 @@ impl Session {
         let renewed = self.identify(renewal).await;
         self.refreshing.set(false);
         let refused = renewed.as_ref().err().map(Refusal::label);
-        telemetry::credentials::refreshed(self.client.connection_id, refused);
+        telemetry::credentials::refreshed(self.about(), refused);
         match renewed {
             Ok(identity) => {
                 *self.client.identity.borrow_mut() = identity;
@@ -118,7 +118,7 @@ impl Session {
         let client = &self.client;
         let takes =
             |sources: &[AuthSource]| client.route.borrow().auth.iter().any(|s| sources.contains(s));
-        let user_id = self.user_id().ok_or(Refusal::Anonymous)?;
+        let user_id = client.user_id.as_ref().ok_or(Refusal::Anonymous)?;
         let terms = self.services.terms();
         let authenticator = &terms.authenticator;
         let identity = match renewal {
@@ -134,13 +134,13 @@ impl Session {
             _ => return Err(Refusal::Kind),
         };
         let identity = identity.map_err(Refusal::Credential)?;
-        if identity.user_id.as_ref() != Some(&user_id) {
+        if identity.user_id.as_ref() != Some(user_id) {
             Err(Refusal::OtherUser)
         } else if !identity.may_join(client.channel.as_str()) {
             Err(Refusal::Channel)
         } else {
             // As the client and its upstream know it, whether as a number or as text.
-            Ok(Identity { user_id: Some(user_id), ..identity })
+            Ok(Identity { user_id: Some(user_id.clone()), ..identity })
         }
     }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::Session;
+use super::relay::Asked;
 use super::voice::Voice;
 use crate::broker::{History, PublishError};
 use crate::config::Route;
@@ -40,7 +41,7 @@ struct Generation {
     route: Arc<Route>,
     route_facts: Arc<RouteFacts>,
     /// When its message came.
-    asked: Instant,
+    asked: Asked,
     run: Run,
     entry: Entry,
 }
@@ -48,13 +49,7 @@ struct Generation {
 impl Session {
     /// Runs the generation on a task of its own; `place` is its user's, until it ends. Its message came
     /// when it was `asked`.
-    pub(super) fn generate(
-        &self,
-        task_id: &str,
-        reply: Reply,
-        place: Option<Lease>,
-        asked: Instant,
-    ) {
+    pub(super) fn generate(&self, task_id: &str, reply: Reply, place: Option<Lease>, asked: Asked) {
         let task = Task { channel: self.client.channel.clone(), id: task_id.into() };
         // The id of a task whose reply streams is fresh.
         let Some(run) = self.services.generations.running.begin(task) else {
@@ -88,7 +83,8 @@ impl Session {
                 tokio::join!(generation.history.generation_begins(channel, id), ledger.flush());
             let end = generation.run(reply).await.unwrap_or(GenerationEnd::EngineDown);
             let _or_it_expires = generation.history.generation_ended(channel, id).await;
-            generation.route_facts.generation_ended(end, generation.asked, id);
+            generation.route_facts.generation_ended(channel, end, generation.asked.at, id);
+            generation.asked.spans.ended(end);
             if attached {
                 services.attached.detach(connection, &generation.run);
             }
@@ -107,7 +103,8 @@ impl Session {
 
 impl Generation {
     async fn run(&self, mut reply: Reply) -> Result<GenerationEnd, PublishError> {
-        let mut pace = Pace::new(Arc::clone(&self.route_facts), self.asked);
+        let spans = self.asked.spans.clone();
+        let mut pace = Pace::new(Arc::clone(&self.route_facts), self.asked.at).traced(spans);
         self.voice.say(processing_started(self.task_id()).into()).await?;
         loop {
             let json = match self.next(&mut reply).await {

@@ -58,7 +58,17 @@ impl Inbox {
 
 impl Session {
     pub(super) fn on_json(self: &Rc<Self>, text: &str) {
-        match ClientFrame::parse(text) {
+        let frame = ClientFrame::parse(text);
+        let (kind, id) = match &frame {
+            Ok(ClientFrame::Ping) => ("ping", None),
+            Ok(ClientFrame::Cancel { .. }) => ("cancel", None),
+            Ok(ClientFrame::Resume(_)) => ("resume", None),
+            Ok(ClientFrame::Refresh(_)) => ("refresh", None),
+            Ok(ClientFrame::Message { id, .. }) => ("message", id.as_deref()),
+            Err(_) => ("invalid", None),
+        };
+        telemetry::connections::frame_received(self.about(), kind, text.len(), id);
+        match frame {
             Ok(ClientFrame::Ping) => self.on_application_ping(),
             Ok(ClientFrame::Cancel { task_id }) => self.on_cancel(&task_id),
             Ok(ClientFrame::Resume(point)) => {
@@ -95,6 +105,11 @@ impl Session {
     }
 
     fn on_raw(self: &Rc<Self>, message: SocketMessage) {
+        let (kind, bytes) = match &message {
+            SocketMessage::Text(text) => ("text", text.len()),
+            SocketMessage::Binary(bytes) => ("binary", bytes.len()),
+        };
+        telemetry::connections::frame_received(self.about(), kind, bytes, None);
         if self.client.upstream == Upstream::None {
             return self.refuse_silently();
         }
@@ -192,7 +207,7 @@ impl Session {
 
     /// Answers with an error; a client that goes on all the same is closed.
     pub(super) fn refuse(&self, event: &ErrorEvent<'_>) {
-        self.route_facts.message_refused(event.code());
+        self.route_facts.message_refused(self.about(), event.code(), event.message_id());
         self.say(&event.to_json());
         self.refuse_silently();
     }

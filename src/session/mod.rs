@@ -46,11 +46,12 @@ use crate::control::Control;
 use crate::generations::Generations;
 use crate::limits::{ConnectionPermit, IpPermit, Lease, LeaseSet, LocalBucket, SharedLimits};
 use crate::protocol::{
-    ChannelName, CloseReason, ConnectionId, OriginTag, Params, ResumePoint, Timestamp,
+    ChannelName, CloseReason, ConnectionId, OriginTag, Params, RequestId, ResumePoint, Timestamp,
     TraceContext, UserId,
 };
 use crate::shutdown::Shutdown;
 use crate::socket::{ByteStream, Ended, Event, Socket};
+use crate::telemetry::about::About;
 use crate::telemetry::route::RouteFacts;
 use crate::tokens::Identity;
 use bridge::Bridge;
@@ -126,7 +127,11 @@ pub struct Client {
     pub channel: ChannelName,
     /// A refresh replaces it; the user stays.
     pub identity: RefCell<Identity>,
+    /// The identity's, where nothing need be borrowed for it; `None` = anonymous.
+    pub user_id: Option<UserId>,
     pub connection_id: ConnectionId,
+    /// That opened the connection.
+    pub request_id: RequestId,
     /// Where it comes from, behind proxies that are trusted.
     pub address: IpAddr,
     /// Of the page that connected; `None` = its handshake named none.
@@ -299,7 +304,7 @@ struct Drive {
 impl Drive {
     fn begin(session: &Rc<Session>) -> Self {
         session.services.roster.enter(session);
-        session.route_facts.opened(session.client.connection_id);
+        session.route_facts.opened(session.about());
         Self { session: Rc::clone(session) }
     }
 }
@@ -369,9 +374,11 @@ impl Session {
         }
     }
 
-    /// A copy, since nothing of the identity may be borrowed while others are asked.
-    fn user_id(&self) -> Option<UserId> {
-        self.client.identity.borrow().user_id.clone()
+    /// For lines about this connection.
+    fn about(&self) -> About<'_> {
+        let Client { connection_id, request_id, user_id, channel, .. } = &self.client;
+        let (connection, user) = (*connection_id, user_id.as_ref());
+        About { connection, request: request_id, user, channel }
     }
 
     /// A message of this client is on its way upstream.
@@ -390,7 +397,7 @@ impl Session {
         }
         let ended = self.socket.ended().unwrap_or(Ended::Lost);
         let (by, code, reason) = ended.describe();
-        self.route_facts.closed(self.client.connection_id, by, code, reason);
+        self.route_facts.closed(self.about(), by, code, reason);
     }
 }
 

@@ -20,8 +20,7 @@ impl Session {
     ) -> Result<Option<Claim>, Answered> {
         let ttl = self.client.route.borrow().generations.dedup_ttl;
         let Some(id) = message.id.as_deref().filter(|_| !ttl.is_zero()) else { return Ok(None) };
-        let user = self.user_id();
-        let sender = match &user {
+        let sender = match &self.client.user_id {
             Some(user) => Sender::User(user),
             None => Sender::Connection(self.client.connection_id),
         };
@@ -32,7 +31,7 @@ impl Session {
         match self.services.generations.once.turn(key, longest, ttl, wanted).await {
             Ok(Turn::First(claim)) => return Ok(Some(claim)),
             Ok(Turn::Repeat { task_id }) => {
-                self.route_facts.duplicate_caught();
+                self.route_facts.duplicate_caught(self.about(), id, &task_id);
                 let event = terms.upstreams.queued_event(upstream, &self.client.channel);
                 self.say(&task_queued_before(event, &task_id, id));
             }

@@ -19,7 +19,7 @@ impl Session {
     pub(super) async fn place(&self, id: Option<&str>) -> Result<Option<Lease>, Answered> {
         let route = self.client.route();
         let Some(max) = route.limits.generations_per_user else { return Ok(None) };
-        let Some(user) = self.user_id() else { return Ok(None) };
+        let Some(user) = &self.client.user_id else { return Ok(None) };
         let user = user.to_string();
         let places = Places { of: Leased::Generation, route: route.path.as_str(), user: &user };
         let holder = Holder::random();

@@ -5,12 +5,37 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::Session;
 use super::messages::Queued;
 use crate::limits::{EngineDown, LimitName, Verdict};
-use crate::protocol::{ErrorCode, ErrorEvent, task_queued};
+use crate::protocol::{ErrorCode, ErrorEvent, TraceContext, task_queued};
+use crate::telemetry::spans::{Kind, ReplySpans, Span, Went};
 use crate::upstream::{Message, RelayError, Taken, TakenReply};
+
+/// A message whose reply is looked after.
+#[derive(Clone)]
+pub(super) struct Asked {
+    /// When it came.
+    pub at: Instant,
+    pub spans: ReplySpans,
+}
+
+/// For spans.
+fn outcome(relayed: &Result<Taken, RelayError>) -> (&'static str, Went) {
+    match relayed {
+        Ok(Taken { reply: TakenReply::Streamed(_), .. }) => ("streaming", Went::Well),
+        Ok(_) => ("taken", Went::Well),
+        Err(RelayError::Busy) => ("busy", Went::Refused),
+        Err(RelayError::Rejected(_)) => ("rejected", Went::Refused),
+        Err(RelayError::Unavailable) => ("unavailable", Went::Wrong),
+    }
+}
+
+fn ended(mut span: Span, outcome: &'static str, went: Went) {
+    span.outcome(outcome, went);
+}
 
 impl Session {
     /// Works through the inbox; ends when it is empty.
@@ -26,24 +51,39 @@ impl Session {
     async fn relay(self: &Rc<Self>, queued: Queued) {
         let route = self.client.route();
         let Some(upstream) = route.upstream.as_deref() else { return };
-        let Ok(claim) = self.turn(&queued, upstream).await else { return };
-        let task_id = self.relay_now(queued, upstream).await;
+        let mut span = self.message_span(&queued);
+        let Ok(claim) = self.turn(&queued, upstream).await else {
+            return span.outcome("answered", Went::Refused);
+        };
+        let task_id = self.relay_now(queued, upstream, span).await;
         if let Some(claim) = claim {
             self.settle(claim, task_id);
         }
     }
 
     /// The task that the upstream has taken the message as; `None` = the client was told why not.
-    async fn relay_now(self: &Rc<Self>, queued: Queued, upstream: &str) -> Option<String> {
-        let Ok(place) = self.place(queued.id.as_deref()).await else { return None };
+    async fn relay_now(
+        self: &Rc<Self>,
+        queued: Queued,
+        upstream: &str,
+        mut span: Span,
+    ) -> Option<String> {
+        let Ok(place) = self.place(queued.id.as_deref()).await else {
+            span.outcome("refused", Went::Refused);
+            return None;
+        };
         let limited = self.user_rate().await;
         if limited != Ok(Verdict::Allowed) {
+            span.outcome("refused", Went::Refused);
             self.give_back(place).await;
             self.answer_limited(limited, queued.id.as_deref());
             return None;
         }
-        let asked = queued.asked;
-        let (client_id, message) = self.message(queued);
+        let at = queued.asked;
+        let parent = span.context().unwrap_or(self.client.trace);
+        let request = self.services.terms().upstreams.span(upstream, &parent);
+        let trace = request.context().unwrap_or(self.client.trace);
+        let (client_id, message) = self.message(queued, trace);
         let expected = self.services.generations.tracker.expect(&self.client.channel);
         self.socket.hold();
         // A worker may be faster than the upstream's answer, and latecomers are to see it all.
@@ -52,6 +92,8 @@ impl Session {
         let terms = self.services.terms();
         let relayed = terms.upstreams.relay(upstream, &message);
         let (_or_they_see_less, relayed) = tokio::join!(begins, relayed);
+        let (outcome, went) = outcome(&relayed);
+        ended(request, outcome, went);
         let began = |taken: &Taken| {
             taken.task_id == message.task_id && !matches!(taken.reply, TakenReply::None)
         };
@@ -60,12 +102,21 @@ impl Session {
         }
         match relayed {
             Ok(Taken { task_id, reply }) => {
-                self.route_facts.message_queued();
+                self.route_facts.message_queued(self.about(), Some(&task_id));
                 // Who hears of the task can cancel it.
                 match reply {
-                    TakenReply::Streamed(reply) => self.generate(&task_id, reply, place, asked),
-                    TakenReply::ByWorker => self.watch(expected, &task_id, place, asked),
-                    TakenReply::None => self.give_back(place).await,
+                    TakenReply::Streamed(reply) => {
+                        let asked = Asked { at, spans: ReplySpans::begin(span, &task_id) };
+                        self.generate(&task_id, reply, place, asked);
+                    }
+                    TakenReply::ByWorker => {
+                        let asked = Asked { at, spans: ReplySpans::begin(span, &task_id) };
+                        self.watch(expected, &task_id, place, asked);
+                    }
+                    TakenReply::None => {
+                        ended(span, outcome, went);
+                        self.give_back(place).await;
+                    }
                 }
                 let event = terms.upstreams.queued_event(upstream, &self.client.channel);
                 self.say(&task_queued(event, &task_id, client_id.as_deref()));
@@ -73,12 +124,27 @@ impl Session {
                 Some(task_id)
             }
             Err(error) => {
+                ended(span, outcome, went);
                 self.give_back(place).await;
                 self.answer_failure(error, client_id.as_deref());
                 self.socket.release();
                 None
             }
         }
+    }
+
+    /// From its arrival on, under the handshake's.
+    fn message_span(&self, queued: &Queued) -> Span {
+        let mut span = Span::begin(&self.client.trace, Kind::Internal, || "message".into());
+        if span.is_on() {
+            span.began(queued.asked.elapsed());
+            span.about(self.about());
+            span.set("http.route", self.client.route.borrow().path.as_str().to_owned());
+            if let Some(id) = &queued.id {
+                span.set("tidegate.message_id", id.clone());
+            }
+        }
+        span
     }
 
     /// It did not begin, or under another id.
@@ -102,7 +168,7 @@ impl Session {
     async fn user_rate(&self) -> Result<Verdict, EngineDown> {
         let route = self.client.route();
         let Some(rate) = &route.limits.messages_per_user else { return Ok(Verdict::Allowed) };
-        let Some(user) = self.user_id() else { return Ok(Verdict::Allowed) };
+        let Some(user) = &self.client.user_id else { return Ok(Verdict::Allowed) };
         let limit = LimitName::MessagesPerUser;
         let (path, params) = (route.path.as_str(), &self.client.params);
         self.services.limits.take(limit, path, params, &user.to_string(), rate).await
@@ -124,7 +190,7 @@ impl Session {
     }
 
     /// The client's own id, and the message with its facts.
-    fn message(&self, queued: Queued) -> (Option<String>, Message) {
+    fn message(&self, queued: Queued, trace: TraceContext) -> (Option<String>, Message) {
         let task_id = uuid::Uuid::new_v4().to_string();
         let client = &self.client;
         let identity = client.identity.borrow();
@@ -136,9 +202,10 @@ impl Session {
             user_id: identity.user_id.clone(),
             username: identity.username.clone(),
             connection_id: client.connection_id,
+            request_id: client.request_id.clone(),
             message_id: queued.id.clone().unwrap_or_else(|| task_id.clone()),
             task_id,
-            trace: client.trace,
+            trace,
         };
         (queued.id, message)
     }
@@ -154,7 +221,7 @@ impl Session {
             }
             RelayError::Rejected(text) => ErrorEvent::new(ErrorCode::UpstreamRejected, text),
         };
-        self.route_facts.message_refused(event.code());
+        self.route_facts.message_refused(self.about(), event.code(), id);
         self.say(&event.id(id).to_json());
     }
 }

@@ -25,7 +25,7 @@ use crate::control::{Control, Threads};
 use crate::generations::{Generations, Running};
 use crate::limits::{ConnectionCounts, LeaseSet, SharedLimits};
 use crate::presence::PresenceStore;
-use crate::protocol::{ChannelName, ConnectionId, ResumePoint, TraceContext};
+use crate::protocol::{ChannelName, ConnectionId, RequestId, ResumePoint, TraceContext};
 use crate::redis_link::Commands;
 use crate::redis_link::test_server::RedisServer;
 use crate::shutdown::Shutdown;
@@ -202,6 +202,8 @@ impl World {
             connection_id: ConnectionId::random(),
             address: std::net::Ipv4Addr::LOCALHOST.into(),
             origin: None,
+            user_id: None,
+            request_id: RequestId::new(None, &TraceContext::default()),
             trace: TraceContext::default(),
         }
     }

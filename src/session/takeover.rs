@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Services;
+use super::relay::Asked;
 use super::voice::Voice;
 use super::watch::{Running, Watch, unix_ms};
 use crate::config::Route;
@@ -15,6 +16,7 @@ use crate::protocol::{ErrorCode, ErrorEvent, cancelled};
 use crate::telemetry::generations::GenerationEnd;
 use crate::telemetry::pace::Pace;
 use crate::telemetry::route::RouteFacts;
+use crate::telemetry::spans::ReplySpans;
 
 /// Looks for them for as long as this node takes clients; one thread of a node is enough.
 pub async fn take_over(services: Rc<Services>) {
@@ -73,7 +75,8 @@ fn go_on(services: &Rc<Services>, route: &Arc<Route>, claimed: Claimed, place: O
         run.canceller().cancel();
     }
     let left = left(route, facts);
-    let running = Running { run, tracked, entry, place, asked: asked(route, facts) };
+    let asked = Asked { at: asked(route, facts), spans: ReplySpans::default() };
+    let running = Running { run, tracked, entry, place, asked };
     Watch::new(services, route, running, left).start(false);
 }
 
@@ -104,7 +107,8 @@ async fn report(services: Rc<Services>, claimed: Claimed, route: Option<Arc<Rout
         let _or_it_expires = services.history.generation_ended(&task.channel, &task.id).await;
         services.generations.ledger.bury(&task);
         if let Some(route) = route {
-            RouteFacts::of(&route.path).generation_ended(end, asked(&route, &facts), &task.id);
+            let asked = asked(&route, &facts);
+            RouteFacts::of(&route.path).generation_ended(&task.channel, end, asked, &task.id);
         }
     }
 }

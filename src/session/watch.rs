@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::relay::Asked;
 use super::voice::Voice;
 use super::{Services, Session, Terms};
 use crate::broker::{Kept, PublishError};
@@ -31,14 +32,16 @@ impl Session {
         expected: Expected,
         task_id: &str,
         place: Option<Lease>,
-        asked: Instant,
+        asked: Asked,
     ) {
-        let pace = Pace::new(Arc::clone(&self.route_facts), asked);
+        let pace = Pace::new(Arc::clone(&self.route_facts), asked.at).traced(asked.spans.clone());
         let tracked = match expected.begin(task_id, pace) {
             Begun::Running(tracked) => tracked,
             Begun::Over => {
                 let end = GenerationEnd::Completed;
-                return self.route_facts.generation_ended(end, asked, task_id);
+                let channel = &self.client.channel;
+                asked.spans.ended(end);
+                return self.route_facts.generation_ended(channel, end, asked.at, task_id);
             }
             Begun::Full => return self.route_facts.not_tracked(),
         };
@@ -56,7 +59,7 @@ impl Session {
     /// What another node needs to go on with a generation of this client.
     pub(super) fn facts(&self, streams: bool, place: Option<&Lease>) -> Facts {
         let route = self.client.route.borrow();
-        let user = self.user_id().map(|user| user.to_string());
+        let user = self.client.user_id.as_ref().map(|user| user.to_string());
         let place = user.zip(place.map(|place| place.holder().to_string()));
         let ends_ms = unix_ms(route.generations.max_duration);
         Facts { route: route.path.as_str().to_owned(), streams, ends_ms, place }
@@ -95,7 +98,7 @@ pub(super) struct Running {
     pub entry: Entry,
     pub place: Option<Lease>,
     /// When its message came.
-    pub asked: Instant,
+    pub asked: Asked,
 }
 
 /// Looks after one generation.
@@ -171,7 +174,8 @@ impl Watch {
         self.running.run.end();
         let end = self.conclude(&over).await.unwrap_or(GenerationEnd::EngineDown);
         let _or_it_expires = history.generation_ended(channel, id).await;
-        self.route_facts.generation_ended(end, self.running.asked, id);
+        self.route_facts.generation_ended(channel, end, self.running.asked.at, id);
+        self.running.asked.spans.ended(end);
         if end == GenerationEnd::EngineDown {
             self.running.entry.abandon();
         }
@@ -260,7 +264,7 @@ impl Watch {
             self.terms.upstreams.tell_cancelled(upstream, &task.id, ttl)
         );
         if told.is_err() || !told_by_queue {
-            telemetry::generations::worker_not_told(&task.id);
+            telemetry::generations::worker_not_told(&task.channel, &task.id);
         }
     }
 }

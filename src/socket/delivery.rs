@@ -15,6 +15,13 @@ pub struct Delivery {
     pub position: Option<Position>,
 }
 
+impl AsRef<[u8]> for Delivery {
+    /// The frame.
+    fn as_ref(&self) -> &[u8] {
+        &self.frame
+    }
+}
+
 /// What a publication is to one connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {

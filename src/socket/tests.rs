@@ -8,6 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::LocalSet;
 
 use super::*;
+use crate::protocol::Epoch;
 
 const QUEUE: SendQueue = SendQueue { messages: 4, bytes: 1000 };
 
@@ -54,6 +55,31 @@ fn texts(frames: &[(u8, Vec<u8>)]) -> Vec<String> {
 async fn local<T>(test: impl Future<Output = T>) -> T {
     let deadline = Duration::from_secs(20);
     tokio::time::timeout(deadline, LocalSet::new().run_until(test)).await.expect("no deadlock")
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn what_comes_again_after_a_history_is_dropped_and_counted() {
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let place = |offset| Position { epoch: Epoch::new(1).unwrap(), offset };
+    local(async {
+        let (socket, mut peer) = pair(1000);
+        let driving = drive(&socket);
+        socket.start_after(place(2));
+        let (mut live, _) = frames(&["one", "two", "three"]);
+        for (offset, publication) in (1..).zip(&mut live) {
+            publication.position = Some(place(offset));
+        }
+        let joined = live.iter().map(|live| &live.frame[..]).collect::<Vec<_>>().concat().into();
+        metrics::with_local_recorder(&recorder, || socket.deliver(&live, &joined));
+        socket.close(CloseReason::Restarting);
+        peer.write_all(&[0x88, 0x80, 0, 0, 0, 0]).await.unwrap();
+        assert_eq!(texts(&read_all(&mut peer).await), ["three"]);
+        drop(peer);
+        driving.await.unwrap();
+    })
+    .await;
+    let page = recorder.handle().render();
+    assert!(page.contains("tidegate_duplicates_total{kind=\"replayed\"} 2\n"), "{page}");
 }
 
 #[tokio::test(flavor = "current_thread")]

@@ -3,9 +3,10 @@
 use std::fmt::Display;
 use std::net::SocketAddr;
 
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use super::definitions::{labels, metrics, words};
+use super::log::AUDIT;
 
 metrics! {
     /// Calls of the server API, by how they were answered.
@@ -27,6 +28,8 @@ labels! {
         Connections = "connections",
         Limits = "limits",
         ResetLimits = "reset_limits",
+        Debug = "debug",
+        Debugged = "debugged",
     }
 }
 
@@ -36,8 +39,10 @@ pub fn api_called(call: Call, status: u16) {
     API_CALLS.at([call, outcome]).increment(1);
     match outcome {
         // Somebody is at the door who should not be there, or a key was not rolled out.
-        "unauthorized" => warn!(event = "api_unauthorized", call, "a call without a valid API key"),
-        _ => debug!(event = "api_called", call, outcome),
+        "unauthorized" => {
+            info!(target: AUDIT, event = "api_unauthorized", call, "a call without a valid API key");
+        }
+        _ => debug!(event = "api_called", call, outcome, "a call of the server API"),
     }
 }
 
@@ -77,6 +82,7 @@ pub enum Action {
     Disconnect,
     LimitsReset,
     Drain,
+    Debug,
 }
 
 /// An audit event: who did what to whom. `key` is the API key's number in the config, from 1; the key itself is
@@ -85,22 +91,26 @@ pub fn audit(action: Action, key: usize, from: SocketAddr, what: &dyn Display) {
     match action {
         // As many as there are publications.
         Action::Published => {
-            debug!(target: "audit", event = "admin_published", key, %from, %what, "published by the API");
+            debug!(target: AUDIT, event = "admin_published", key, %from, %what, "published by the API");
         }
         Action::TokenIssued => info!(
-            target: "audit", event = "admin_token_issued", key, %from, user_id = %what,
+            target: AUDIT, event = "admin_token_issued", key, %from, user = %what,
             "a connection token was issued by the API"
         ),
         Action::Disconnect => info!(
-            target: "audit", event = "admin_disconnect", key, %from, %what,
+            target: AUDIT, event = "admin_disconnect", key, %from, %what,
             "connections were ordered closed by the API"
         ),
         Action::LimitsReset => info!(
-            target: "audit", event = "admin_limits_reset", key, %from, user_id = %what,
+            target: AUDIT, event = "admin_limits_reset", key, %from, user = %what,
             "a user's limits were reset by the API"
         ),
+        Action::Debug => info!(
+            target: AUDIT, event = "admin_debug", key, %from, %what,
+            "debug lines were ordered by the API"
+        ),
         Action::Drain => info!(
-            target: "audit", event = "admin_drain", key, %from, node = %what,
+            target: AUDIT, event = "admin_drain", key, %from, node = %what,
             "this node drains by order of the API"
         ),
     }

@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 
 use metrics::Gauge;
 
+use super::about::{About, line};
 use super::definitions::{ROUTE, metrics, words};
 use crate::protocol::{CloseReason, ErrorCode};
 
@@ -38,4 +39,22 @@ pub fn send_queues(before: usize, now: usize) {
     if now != before {
         QUEUE_BYTES.increment(now as f64 - before as f64);
     }
+}
+
+/// A client sent something. Never what it says.
+pub fn frame_received(
+    about: About<'_>,
+    kind: &'static str,
+    bytes: usize,
+    message_id: Option<&str>,
+) {
+    line!(
+        debug,
+        about,
+        event = "frame_received",
+        kind,
+        bytes,
+        message_id,
+        "a client sent something"
+    );
 }

@@ -3,6 +3,7 @@
 use tracing::{info, warn};
 
 use super::definitions::{labels, metrics, words};
+use super::log::AUDIT;
 
 metrics! {
     /// Orders, and replies to them, that reached this node.
@@ -39,9 +40,12 @@ pub fn order_received(outcome: OrderOutcome) {
 pub fn disconnect_ordered(by: &'static str, id: &str, code: u16, reached: Option<(u64, u64, u64)>) {
     match reached {
         Some((closed, answered, asked)) => info!(
+            target: AUDIT,
             event = "disconnect_ordered",
             by, id, code, closed, answered, asked, "connections were closed by order"
         ),
-        None => warn!(event = "disconnect_failed", by, id, code, "an order could not be sent"),
+        None => {
+            warn!(target: AUDIT, event = "disconnect_failed", by, id, code, "an order could not be sent");
+        }
     }
 }

@@ -1,10 +1,8 @@
 //! Facts about the credentials behind open connections.
 
-use tracing::{debug, info};
-
+use super::about::{About, line};
 use super::definitions::{metrics, words};
 use super::tokens::CREDENTIAL_REJECTIONS;
-use crate::protocol::ConnectionId;
 
 metrics! {
     /// Credentials that were offered for open connections: taken, or why not.
@@ -16,20 +14,24 @@ metrics! {
 }
 
 /// A client offered other credentials for its connection; `refused` is a word of a fixed set that says why
-/// they were not taken.
-pub fn refreshed(connection: ConnectionId, refused: Option<&'static str>) {
+/// they were not taken. An audit event.
+pub fn refreshed(about: About<'_>, refused: Option<&'static str>) {
     let outcome = refused.unwrap_or("refreshed");
     REFRESHES.at([outcome]).increment(1);
     match refused {
-        None => info!(event = "credentials_refreshed", connection = %connection),
+        None => line!(audit info, about, event = "credentials_refreshed", "credentials renewed"),
         // The engine's own facts say so once; this is one line for each client that asks.
-        Some("engine") => debug!(event = "refresh_refused", connection = %connection, outcome),
-        Some(_) => info!(event = "refresh_refused", connection = %connection, outcome),
+        Some("engine") => {
+            line!(audit debug, about, event = "refresh_refused", outcome, "{REFUSED}")
+        }
+        Some(_) => line!(audit info, about, event = "refresh_refused", outcome, "{REFUSED}"),
     }
 }
 
+const REFUSED: &str = "credentials for an open connection were refused";
+
 /// A client was told that its credentials end soon.
-pub fn notice_sent(connection: ConnectionId, expires_in: u64) {
+pub fn notice_sent(about: About<'_>, expires_in: u64) {
     EXPIRY_NOTICES.get().increment(1);
-    debug!(event = "expiry_notice_sent", connection = %connection, expires_in);
+    line!(debug, about, event = "expiry_notice_sent", expires_in, "credentials end soon");
 }

@@ -11,7 +11,7 @@ use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder, 
 
 use super::{
     admin, canary, channel_layer, connections, control, credentials, delivery, engine, generations,
-    handshake, history, lifecycle, limits, listener, presence, process, proxy, reload,
+    handshake, history, lifecycle, limits, listener, log, presence, process, proxy, reload, spans,
     subscription, tokens, upstream,
 };
 
@@ -40,6 +40,8 @@ pub(super) const STAGES: &[Stage] = &[
     ("Orders between nodes", control::METRICS),
     ("Readiness and shutdown", lifecycle::METRICS),
     ("Reload", reload::METRICS),
+    ("Log", log::METRICS),
+    ("Tracing", spans::METRICS),
     ("Process", process::METRICS),
 ];
 

@@ -4,9 +4,10 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::definitions::{buckets, labels, metrics, words};
+use crate::protocol::ChannelName;
 
 metrics! {
     /// Publications that reached this node, and of them those that went no further.
@@ -79,4 +80,17 @@ pub fn delivered(deliveries: u64, drops: u64, latency: Duration) {
         HANDLES.drops.increment(drops);
     }
     HANDLES.latency.record(latency);
+}
+
+/// Publications of one channel were handed to its connections on one thread.
+pub fn channel_delivered(channel: &ChannelName, frames: &[impl AsRef<[u8]>], to: u64, drops: u64) {
+    debug!(
+        event = "channel_delivered",
+        channel = channel.as_str(),
+        publications = frames.len(),
+        bytes = frames.iter().map(|frame| frame.as_ref().len()).sum::<usize>(),
+        deliveries = to,
+        drops,
+        "publications were handed to their channel's connections"
+    );
 }

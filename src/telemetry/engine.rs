@@ -29,10 +29,15 @@ pub fn redis_connected(connection: &'static str, away: Option<Duration>) {
     UP.at([connection]).set(1.0);
     CONNECTS.at([connection, "ok"]).increment(1);
     match away {
-        None => info!(event = "redis_connected", connection),
+        None => info!(event = "redis_connected", redis = connection, "connected to Redis"),
         Some(away) => {
             RECONNECTS.at([connection]).increment(1);
-            info!(event = "redis_reconnected", connection, away_ms = millis(away));
+            info!(
+                event = "redis_reconnected",
+                redis = connection,
+                away_ms = millis(away),
+                "connected to Redis again"
+            );
         }
     }
 }
@@ -43,9 +48,9 @@ pub fn redis_connect_failed(connection: &'static str, attempt: u32, reason: &str
     UP.at([connection]).set(0.0);
     CONNECTS.at([connection, "failed"]).increment(1);
     if attempt.is_multiple_of(60) {
-        warn!(event = "redis_connect_failed", connection, attempt, reason);
+        warn!(event = "redis_connect_failed", redis = connection, attempt, reason, "{FAILED}");
     } else {
-        debug!(event = "redis_connect_failed", connection, attempt, reason);
+        debug!(event = "redis_connect_failed", redis = connection, attempt, reason, "{FAILED}");
     }
 }
 
@@ -53,16 +58,16 @@ pub fn redis_connect_failed(connection: &'static str, attempt: u32, reason: &str
 pub fn redis_lost(connection: &'static str, reason: &str) {
     UP.at([connection]).set(0.0);
     LOST.at([connection]).increment(1);
-    warn!(event = "redis_lost", connection, reason);
+    warn!(event = "redis_lost", redis = connection, reason, "a connection to Redis was lost");
 }
 
 /// Redis answered a command with an error; `loud` for the few of them that are worth a warning.
 pub fn redis_refused(connection: &'static str, reason: &str, loud: bool) {
     REFUSALS.at([connection]).increment(1);
     if loud {
-        warn!(event = "redis_refused", connection, reason);
+        warn!(event = "redis_refused", redis = connection, reason, "{REFUSED}");
     } else {
-        debug!(event = "redis_refused", connection, reason);
+        debug!(event = "redis_refused", redis = connection, reason, "{REFUSED}");
     }
 }
 
@@ -73,6 +78,9 @@ pub fn redis_certificate_unchecked(key: &str) {
         key, "ssl_cert_reqs=none: whoever answers at this address is taken for the Redis server"
     );
 }
+
+const FAILED: &str = "Redis cannot be reached";
+const REFUSED: &str = "Redis refused a command";
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)

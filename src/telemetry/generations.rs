@@ -4,6 +4,7 @@ use tracing::warn;
 
 use super::definitions::{ROUTE, buckets, labels, metrics, words};
 use super::delivery::{PUBLICATIONS, PublicationOutcome};
+use crate::protocol::ChannelName;
 
 metrics! {
     /// Replies to messages, by how they ended.
@@ -80,18 +81,22 @@ pub fn taken_over(count: usize) {
 }
 
 /// Another node believed this one dead and took a generation over.
-pub fn lost_to_another_node(task_id: &str) {
+pub fn lost_to_another_node(channel: &ChannelName, task_id: &str) {
     warn!(
         event = "generation_lost_to_another_node",
-        task_id, "another node believed this one dead"
+        channel = channel.as_str(),
+        task_id,
+        "another node believed this one dead"
     );
 }
 
 /// A cancelled generation's worker could not be told.
-pub fn worker_not_told(task_id: &str) {
+pub fn worker_not_told(channel: &ChannelName, task_id: &str) {
     warn!(
         event = "worker_not_told",
-        task_id, "the worker of a cancelled generation could not be told"
+        channel = channel.as_str(),
+        task_id,
+        "the worker of a cancelled generation could not be told"
     );
 }
 

@@ -1,11 +1,14 @@
 //! Facts about handshakes.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::definitions::{ROUTE, buckets, metrics, words};
+use super::log::AUDIT;
 use super::tokens::CREDENTIAL_REJECTIONS;
+use crate::protocol::{ConnectionId, RequestId};
 
 metrics! {
     /// WebSocket handshakes: admitted, or why not.
@@ -38,26 +41,54 @@ const REJECTIONS: &[&str] = &[
     "connections_per_ip",
 ];
 
+/// What is known of a client while it knocks.
+#[derive(Clone, Copy)]
+pub struct Visitor<'a> {
+    pub route: &'a str,
+    /// What its connection is called if it is let in.
+    pub connection: ConnectionId,
+    pub request: &'a RequestId,
+    pub ip: IpAddr,
+}
+
 /// A handshake was decided; `cause` says why it was refused.
-pub fn finished(route: &str, cause: Option<&'static str>, took: Duration) {
-    HANDSHAKES.at([route.to_owned(), cause.unwrap_or(ADMITTED).to_owned()]).increment(1);
+pub fn finished(visitor: Visitor<'_>, cause: Option<&'static str>, took: Duration) {
+    let labels = [visitor.route.to_owned(), cause.unwrap_or(ADMITTED).to_owned()];
+    HANDSHAKES.at(labels).increment(1);
     HANDSHAKE_DURATION.get().record(took);
-    if let Some(cause) = cause {
-        info!(event = "handshake_refused", route, cause, "a handshake was refused");
+    let Visitor { route, connection, request, ip } = visitor;
+    let took_ms = millis(took);
+    match cause {
+        Some(cause) => info!(
+            event = "handshake_refused", %connection, %request, %ip, route, cause, took_ms,
+            "a handshake was refused"
+        ),
+        None => debug!(
+            event = "handshake_admitted", %connection, %request, %ip, route, took_ms,
+            "a client was let in"
+        ),
     }
 }
 
 /// The backend that decides about channels gave no decision.
-pub fn authorize_failed(route: &str, why: &str) {
+pub fn authorize_failed(route: &str, connection: ConnectionId, request: &RequestId, why: &str) {
     AUTHORIZE_FAILURES.get().increment(1);
     warn!(
         event = "authorize_failed",
-        route, why, "the authorize URL gave no decision; the client stays out"
+        %connection,
+        %request,
+        route,
+        why,
+        "the authorize URL gave no decision; the client stays out"
     );
 }
 
-/// The token endpoint gave no token; `cause` is a word of a fixed set.
+/// The token endpoint gave no token; `cause` is a word of a fixed set. An audit event.
 pub fn issue_refused(cause: &'static str) {
     TOKEN_REQUESTS_REFUSED.at([cause]).increment(1);
-    info!(event = "issue_refused", cause, "the token endpoint gave no token");
+    info!(target: AUDIT, event = "issue_refused", cause, "the token endpoint gave no token");
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,8 +1,10 @@
 //! Facts about channels' histories and those who come back to them.
 
-use tracing::{debug, warn};
+use tracing::warn;
 
+use super::about::{About, line};
 use super::definitions::{labels, metrics, words};
+use crate::protocol::ChannelName;
 
 metrics! {
     /// Clients that asked to resume, by what came of it.
@@ -26,24 +28,28 @@ labels! {
 }
 
 /// A client asked to resume.
-pub fn resumed(outcome: Resumed) {
+pub fn resumed(about: About<'_>, outcome: Resumed) {
     let outcome = outcome.label();
     RESUMES.at([outcome]).increment(1);
-    debug!(event = "resumed", outcome, "a client asked to resume");
+    line!(debug, about, event = "resumed", outcome, "a client asked to resume");
 }
 
 /// Publications were sent to a client from its channel's history.
-pub fn replayed(publications: usize) {
+pub fn replayed(about: About<'_>, publications: usize) {
     REPLAYED.get().increment(publications as u64);
+    if publications > 0 {
+        line!(debug, about, event = "replayed", publications, "sent from the channel's history");
+    }
 }
 
 /// This node missed publications of a channel, and has looked for them in its history.
-pub fn caught_up(complete: bool) {
+pub fn caught_up(channel: &ChannelName, complete: bool) {
     let outcome = if complete { "complete" } else { "lost" };
     CATCH_UPS.at([outcome]).increment(1);
     if !complete {
         warn!(
             event = "history_lost",
+            channel = channel.as_str(),
             "a channel's history does not hold what this node missed; its clients are told"
         );
     }

@@ -29,7 +29,10 @@ const LOCAL: &[&str] =
 pub fn limit_refused(limit: &'static str, route: &str, user: &str, retry_after: Duration) {
     REFUSALS.at([limit]).increment(1);
     let retry_after_ms = u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX);
-    debug!(event = "limit_refused", limit, route, user, retry_after_ms);
+    debug!(
+        event = "limit_refused",
+        limit, route, user, retry_after_ms, "a limit refused something"
+    );
 }
 
 /// A limit that this process keeps for itself refused something.
@@ -40,18 +43,18 @@ pub fn local_limit_refused(limit: &'static str) {
 /// A limit could not be asked; why, the facts about the engine say.
 pub fn limit_not_known(limit: &'static str) {
     ENGINE_DOWN.at([limit]).increment(1);
-    debug!(event = "limit_not_known", limit);
+    debug!(event = "limit_not_known", limit, "a limit could not be asked");
 }
 
 /// Leases could not be renewed this time; they are tried again.
 pub fn leases_not_renewed(count: usize) {
     RENEWAL_FAILURES.get().increment(1);
-    debug!(event = "leases_not_renewed", count);
+    debug!(event = "leases_not_renewed", count, "leases will be renewed later");
 }
 
 /// Releases that could not be told to the engine and were forgotten: their leases expire instead.
 pub fn releases_forgotten(count: usize) {
     let forgotten = u64::try_from(count).unwrap_or(u64::MAX);
     RELEASES_FORGOTTEN.get().increment(forgotten);
-    debug!(event = "releases_forgotten", count);
+    debug!(event = "releases_forgotten", count, "leases are left to expire");
 }

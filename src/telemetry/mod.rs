@@ -19,6 +19,7 @@
 //! then writes it into docs/metrics.md. A new stage is listed in [`definitions`]. `at` looks a series up;
 //! whatever is counted for each publication or message keeps its handle, as [`route::RouteFacts`] does.
 
+pub mod about;
 pub mod admin;
 pub mod canary;
 pub mod channel_layer;
@@ -44,6 +45,7 @@ pub mod recorder;
 mod reference;
 pub mod reload;
 pub mod route;
+pub mod spans;
 pub mod subscription;
 #[cfg(test)]
 mod tests;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::route::RouteFacts;
+use super::spans::ReplySpans;
 
 /// The pace of one generation, told of each of its events by whoever hears them. Costs no allocation and
 /// no look-up.
@@ -12,17 +13,23 @@ pub struct Pace {
     /// When its message came; `None` = its first chunk has been counted, or is not known to be the first.
     asked: Option<Instant>,
     last: Option<Instant>,
+    spans: ReplySpans,
 }
 
 impl Pace {
     /// Of a reply to a message that came then.
     pub fn new(route: Arc<RouteFacts>, asked: Instant) -> Self {
-        Self { route, asked: Some(asked), last: None }
+        Self { route, asked: Some(asked), last: None, spans: ReplySpans::default() }
     }
 
     /// Of a reply that another node has heard a part of.
     pub fn midway(route: Arc<RouteFacts>) -> Self {
-        Self { route, asked: None, last: None }
+        Self { route, asked: None, last: None, spans: ReplySpans::default() }
+    }
+
+    /// Its chunks are told to these as well.
+    pub fn traced(self, spans: ReplySpans) -> Self {
+        Self { spans, ..self }
     }
 
     /// An event of its content: not the one that says that it begins, nor one that ends it.
@@ -30,6 +37,7 @@ impl Pace {
         if let Some(last) = self.last.replace(now) {
             self.route.chunk_followed(now.saturating_duration_since(last));
         } else if let Some(asked) = self.asked.take() {
+            self.spans.chunk();
             self.route.first_chunk_came(now.saturating_duration_since(asked));
         }
     }

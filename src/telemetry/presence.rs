@@ -35,11 +35,11 @@ pub fn left() {
 pub fn engine_failed(step: Step, away: bool) {
     let step = step.label();
     ENGINE_FAILURES.at([step]).increment(1);
-    debug!(event = "presence_engine_failed", step, away);
+    debug!(event = "presence_engine_failed", step, away, "presence could not be kept");
 }
 
 /// So many joins and leaves were not published: the engine is away or not keeping up.
 pub fn not_announced(count: usize) {
     engine_failed(Step::Publish, true);
-    debug!(event = "presence_not_announced", count);
+    debug!(event = "presence_not_announced", count, "joins and leaves were not published");
 }

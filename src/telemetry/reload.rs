@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tracing::{error, info, warn};
 
 use super::definitions::{labels, metrics, words};
+use super::log::AUDIT;
 
 metrics! {
     /// Times at which the config was read again, by what came of it.
@@ -38,7 +39,8 @@ pub fn started() {
 pub fn applied(changed: &[&str]) {
     count(Outcome::Applied);
     now();
-    info!(event = "config_reloaded", changed = changed.join(" "), "the config was reloaded");
+    let changed = changed.join(" ");
+    info!(target: AUDIT, event = "config_reloaded", changed, "the config was reloaded");
 }
 
 /// A reload that was asked for.
@@ -51,7 +53,7 @@ pub fn unchanged() {
 /// Nothing was changed, for these reasons.
 pub fn rejected(why: &str) {
     count(Outcome::Rejected);
-    error!(event = "config_rejected", why, "the config cannot be used; nothing was changed");
+    error!(target: AUDIT, event = "config_rejected", why, "the config cannot be used; nothing was changed");
 }
 
 /// These keys take effect with the next start; none = all of the config is in force.

@@ -5,15 +5,16 @@ use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use metrics::{Counter, Gauge, Histogram, SharedString};
-use tracing::{debug, info};
+use tracing::debug;
 
+use super::about::{About, line};
 use super::connections::{CLOSES, CONNECTIONS, DUPLICATE, LEAVES, MESSAGES, QUEUED};
 use super::definitions::{self, Configured};
 use super::generations::{
     CHUNK_GAP, DURATION, Duplicate, FIRST_CHUNK, GENERATIONS, GenerationEnd, NOT_TRACKED,
     duplicates_caught,
 };
-use crate::protocol::{CloseReason, ConnectionId, ErrorCode, PathPattern};
+use crate::protocol::{ChannelName, CloseReason, ErrorCode, PathPattern};
 
 /// By path pattern. As many as there were in any config of this process, like the series themselves.
 static ROUTES: LazyLock<RwLock<HashMap<Box<str>, Arc<RouteFacts>>>> =
@@ -77,20 +78,14 @@ impl RouteFacts {
     }
 
     /// An admitted client's session begins.
-    pub fn opened(&self, connection: ConnectionId) {
+    pub fn opened(&self, about: About<'_>) {
         self.connections.increment(1);
         let route = &*self.path;
-        debug!(event = "connection_opened", connection = %connection, route, "connection opened");
+        line!(debug, about, event = "connection_opened", route, "connection opened");
     }
 
     /// It is over.
-    pub fn closed(
-        &self,
-        connection: ConnectionId,
-        by: &'static str,
-        code: u16,
-        reason: &'static str,
-    ) {
+    pub fn closed(&self, about: About<'_>, by: &'static str, code: u16, reason: &'static str) {
         self.connections.decrement(1);
         let closes = self.closes.iter().find(|close| (close.0, close.1) == (by, reason));
         debug_assert!(closes.is_some(), "closed by {by}, {reason}");
@@ -98,23 +93,43 @@ impl RouteFacts {
             closes.increment(1);
         }
         let route = &*self.path;
-        info!(event = "connection_closed", connection = %connection, route, by, code, reason, "connection closed");
+        line!(
+            info,
+            about,
+            event = "connection_closed",
+            route,
+            by,
+            code,
+            reason,
+            "connection closed"
+        );
     }
 
     /// An upstream took a message.
-    pub fn message_queued(&self) {
+    pub fn message_queued(&self, about: About<'_>, task_id: Option<&str>) {
         self.queued.increment(1);
+        line!(debug, about, event = "message_queued", task_id, "an upstream took a message");
     }
 
-    /// A message was answered with an error.
-    pub fn message_refused(&self, code: ErrorCode) {
+    /// A message was answered with an error; `id` is the client's own name for it.
+    pub fn message_refused(&self, about: About<'_>, code: ErrorCode, id: Option<&str>) {
         self.refused[code as usize].increment(1);
+        let (code, message_id) = (code.label(), id);
+        line!(debug, about, event = "message_refused", code, message_id, "a message was refused");
     }
 
     /// A message that had been relayed before was answered and not relayed again.
-    pub fn duplicate_caught(&self) {
+    pub fn duplicate_caught(&self, about: About<'_>, message_id: &str, task_id: &str) {
         self.duplicates.increment(1);
         duplicates_caught(Duplicate::Message, 1);
+        line!(
+            debug,
+            about,
+            event = "message_repeated",
+            message_id,
+            task_id,
+            "a message that had been relayed before was answered as it was then"
+        );
     }
 
     /// A generation is relayed and not tracked: as many as can be are tracked already.
@@ -123,12 +138,19 @@ impl RouteFacts {
     }
 
     /// The reply to a message that came then has ended.
-    pub fn generation_ended(&self, end: GenerationEnd, asked: Instant, task_id: &str) {
+    pub fn generation_ended(
+        &self,
+        channel: &ChannelName,
+        end: GenerationEnd,
+        asked: Instant,
+        task_id: &str,
+    ) {
         let (count, duration) = &self.generations[end as usize];
         count.increment(1);
         duration.record(asked.elapsed());
         let (route, outcome) = (&*self.path, end.label());
-        debug!(event = "generation_ended", route, outcome, task_id, "generation ended");
+        let channel = channel.as_str();
+        debug!(event = "generation_ended", channel, route, outcome, task_id, "a reply has ended");
     }
 
     /// See [`super::pace::Pace`].

@@ -76,6 +76,24 @@ fn names_follow_the_conventions() {
     }
 }
 
+/// What the documentation speaks of exists.
+#[test]
+fn documents_name_only_what_is_defined() {
+    let mut pages = vec![repository("README.md"), repository("CHANGELOG.md")];
+    pages.extend(fs::read_dir(repository("docs")).unwrap().map(|entry| entry.unwrap().path()));
+    for page in pages.iter().filter(|page| page.extension().is_some_and(|end| end == "md")) {
+        let text = fs::read_to_string(page).unwrap();
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        for word in words.filter(|word| word.starts_with("tidegate_") && !word.ends_with('_')) {
+            let whole =
+                ["_bucket", "_sum", "_count"].iter().find_map(|part| word.strip_suffix(part));
+            let known = definitions::all()
+                .any(|metric| [word, whole.unwrap_or(word)].contains(&metric.name));
+            assert!(known, "{}: there is no {word}", page.display());
+        }
+    }
+}
+
 fn sources(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

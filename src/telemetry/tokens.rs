@@ -4,9 +4,12 @@
 
 use std::time::Duration;
 
+use tracing::field::display;
 use tracing::{debug, info, warn};
 
 use super::definitions::{labels, metrics, words};
+use super::log::AUDIT;
+use crate::protocol::UserId;
 
 metrics! {
     /// Connection tokens issued, or not.
@@ -53,28 +56,40 @@ labels! {
     }
 }
 
-pub fn token_issued(token: &str) {
+/// For this user.
+pub fn token_issued(token: &str, user: &UserId) {
     ISSUED.at(["issued"]).increment(1);
-    info!(event = "token_issued", token);
+    info!(target: AUDIT, event = "token_issued", token, %user, "a connection token was issued");
 }
 
 /// The engine is away or full; that it is away, its own facts say.
 pub fn token_not_issued(reason: &str) {
     ISSUED.at(["engine_down"]).increment(1);
-    debug!(event = "token_not_issued", reason);
+    debug!(target: AUDIT, event = "token_not_issued", reason, "no connection token was issued");
 }
 
-pub fn token_consumed(token: &str, outcome: Consumption) {
-    let label = outcome.label();
+const REFUSED: &str = "a connection token was refused";
+
+/// `user` is its record's, where there was one.
+pub fn token_consumed(token: &str, user: Option<&UserId>, outcome: Consumption) {
+    let (label, user) = (outcome.label(), user.map(display));
     CONSUMED.at([label]).increment(1);
     match outcome {
         // Not worth a line each: anybody can send garbage.
-        Consumption::MalformedToken => debug!(event = "token_refused", outcome = label),
+        Consumption::MalformedToken => {
+            debug!(target: AUDIT, event = "token_refused", outcome = label, "{REFUSED}");
+        }
         // The engine's own facts say so once; this is one line for each client that it keeps out.
-        Consumption::EngineDown => debug!(event = "token_refused", token, outcome = label),
-        Consumption::Consumed => info!(event = "token_consumed", token),
-        Consumption::MalformedRecord => warn!(event = "token_refused", token, outcome = label),
-        _ => info!(event = "token_refused", token, outcome = label),
+        Consumption::EngineDown => {
+            debug!(target: AUDIT, event = "token_refused", token, outcome = label, "{REFUSED}");
+        }
+        Consumption::Consumed => {
+            info!(target: AUDIT, event = "token_consumed", token, user, "a connection token was used");
+        }
+        Consumption::MalformedRecord => {
+            warn!(target: AUDIT, event = "token_refused", token, outcome = label, "{REFUSED}");
+        }
+        _ => info!(target: AUDIT, event = "token_refused", token, outcome = label, "{REFUSED}"),
     }
 }
 
@@ -100,27 +115,29 @@ pub fn session_checked(outcome: SessionCheck) {
     let label = outcome.label();
     SESSIONS_CHECKED.at([label]).increment(1);
     match outcome {
-        SessionCheck::Over => info!(event = "session_over"),
-        SessionCheck::MalformedClaim | SessionCheck::MalformedValue => {
-            warn!(event = "session_not_checked", outcome = label);
+        SessionCheck::Over => {
+            info!(target: AUDIT, event = "session_over", "the session of a good JWT has been ended");
         }
-        _ => debug!(event = "session_checked", outcome = label),
+        SessionCheck::MalformedClaim | SessionCheck::MalformedValue => {
+            warn!(event = "session_not_checked", outcome = label, "a session cannot be checked");
+        }
+        _ => debug!(event = "session_checked", outcome = label, "a session was checked"),
     }
 }
 
 /// `outcome` is `accepted` or the label of a rejection.
 pub fn jwt_verified(outcome: &'static str) {
     JWTS_VERIFIED.at([outcome]).increment(1);
-    debug!(event = "jwt_verified", outcome);
+    debug!(target: AUDIT, event = "jwt_verified", outcome, "a JWT was checked");
 }
 
 pub fn jwks_fetched(host: &str, keys: usize, skipped: usize, took: Duration) {
     JWKS_FETCHES.at(["ok"]).increment(1);
     let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-    info!(event = "jwks_fetched", host, keys, skipped, took_ms);
+    info!(event = "jwks_fetched", host, keys, skipped, took_ms, "the key set was fetched");
 }
 
 pub fn jwks_failed(host: &str, reason: &str) {
     JWKS_FETCHES.at(["failed"]).increment(1);
-    warn!(event = "jwks_failed", host, reason);
+    warn!(event = "jwks_failed", host, reason, "the key set cannot be fetched");
 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 use metrics::{Counter, Gauge, Histogram, SharedString};
 use tracing::{debug, info, warn};
 
+use super::about::{AboutMessage, message_line};
 use super::definitions::{self, Configured, UPSTREAM, buckets, labels, metrics, words};
+use crate::protocol::ChannelName;
 
 metrics! {
     /// Requests to upstreams, by what became of them.
@@ -62,7 +64,7 @@ labels! {
 /// What a result backend says became of a task that this node looks after.
 pub fn task_ended(outcome: &'static str, task_id: &str, exception: Option<&str>) {
     CELERY_TASKS.at([outcome]).increment(1);
-    debug!(event = "celery_task_ended", outcome, task_id, exception);
+    debug!(event = "celery_task_ended", outcome, task_id, exception, "a task has ended");
 }
 
 /// A result that is no Celery result in JSON; the task is no longer asked for.
@@ -110,32 +112,72 @@ impl UpstreamFacts {
     }
 
     /// The upstream was asked; `took` is the time to its answer, retries included.
-    pub fn asked(&self, outcome: Outcome, took: Duration) {
+    pub fn asked(&self, about: AboutMessage<'_>, outcome: Outcome, took: Duration) {
         self.requests[outcome as usize].increment(1);
         self.seconds.record(took.as_secs_f64());
-        debug!(event = "upstream_asked", upstream = &*self.name, outcome = outcome.label(), ?took);
+        let (upstream, outcome) = (&*self.name, outcome.label());
+        let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        message_line!(
+            debug,
+            about,
+            event = "upstream_asked",
+            upstream,
+            outcome,
+            took_ms,
+            "an upstream answered"
+        );
     }
 
     /// The upstream was not asked.
-    pub fn not_asked(&self, outcome: Outcome) {
+    pub fn not_asked(&self, about: AboutMessage<'_>, outcome: Outcome) {
         self.requests[outcome as usize].increment(1);
-        debug!(event = "upstream_not_asked", upstream = &*self.name, outcome = outcome.label());
+        let (upstream, outcome) = (&*self.name, outcome.label());
+        message_line!(
+            debug,
+            about,
+            event = "upstream_not_asked",
+            upstream,
+            outcome,
+            "an upstream was not asked"
+        );
     }
 
     /// Why it counts as unavailable. At most a few lines a window: then the circuit opens.
-    pub fn failed(&self, reason: &str) {
-        warn!(event = "upstream_failed", upstream = &*self.name, reason);
+    pub fn failed(&self, about: AboutMessage<'_>, reason: &str) {
+        let upstream = &*self.name;
+        message_line!(
+            warn,
+            about,
+            event = "upstream_failed",
+            upstream,
+            reason,
+            "it is unavailable"
+        );
     }
 
     /// It is asked again with the same key.
-    pub fn retried(&self, reason: &str) {
+    pub fn retried(&self, about: AboutMessage<'_>, reason: &str) {
         self.retries.increment(1);
-        info!(event = "upstream_retried", upstream = &*self.name, reason);
+        let upstream = &*self.name;
+        message_line!(
+            info,
+            about,
+            event = "upstream_retried",
+            upstream,
+            reason,
+            "an upstream is asked again"
+        );
     }
 
-    pub fn reply_ended(&self, end: ReplyEnd) {
+    /// A streamed reply to the task of this channel has ended.
+    pub fn reply_ended(&self, channel: &ChannelName, task_id: &str, end: ReplyEnd) {
         self.replies[end as usize].increment(1);
-        debug!(event = "upstream_reply_ended", upstream = &*self.name, end = end.label());
+        let (upstream, outcome) = (&*self.name, end.label());
+        let channel = channel.as_str();
+        debug!(
+            event = "upstream_reply_ended",
+            channel, task_id, upstream, outcome, "a streamed reply has ended"
+        );
     }
 
     /// A request, a streaming reply or a socket takes its place.
@@ -149,11 +191,19 @@ impl UpstreamFacts {
 
     pub fn circuit_opened(&self) {
         self.circuit.set(1.0);
-        warn!(event = "upstream_circuit_opened", upstream = &*self.name);
+        warn!(
+            event = "upstream_circuit_opened",
+            upstream = &*self.name,
+            "it is left alone for a while"
+        );
     }
 
     pub fn circuit_closed(&self) {
         self.circuit.set(0.0);
-        info!(event = "upstream_circuit_closed", upstream = &*self.name);
+        info!(
+            event = "upstream_circuit_closed",
+            upstream = &*self.name,
+            "an upstream answers again"
+        );
     }
 }

@@ -39,7 +39,7 @@ impl TokenStore {
         };
         match outcome {
             Ok(token) => {
-                facts::token_issued(&log_id(&token));
+                facts::token_issued(&log_id(&token), &record.user_id);
                 Ok(token)
             }
             Err(reason) => {
@@ -54,12 +54,13 @@ impl TokenStore {
     /// compared here.
     pub async fn consume(&self, token: &str) -> Result<Option<TokenRecord>, EngineDown> {
         if !is_well_formed(token) {
-            facts::token_consumed("", Consumption::MalformedToken);
+            facts::token_consumed("", None, Consumption::MalformedToken);
             return Ok(None);
         }
         let read = self.take(token).await;
         let outcome = read.as_ref().err().copied().unwrap_or(Consumption::Consumed);
-        facts::token_consumed(&log_id(token), outcome);
+        let user = read.as_ref().ok().map(|record| &record.user_id);
+        facts::token_consumed(&log_id(token), user, outcome);
         match outcome {
             Consumption::EngineDown => Err(EngineDown),
             _ => Ok(read.ok()),

@@ -8,6 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::RelayError;
 use super::circuit::{Circuit, Pass};
 use crate::config;
+use crate::telemetry::about::AboutMessage;
 use crate::telemetry::upstream::{Outcome, UpstreamFacts};
 
 pub(super) struct Gate {
@@ -28,24 +29,25 @@ impl Gate {
 
     /// A place in flight and leave to ask. The place comes first, so that no probe is spent on a
     /// request that cannot be made.
-    pub fn enter(&self) -> Result<Entry<'_>, RelayError> {
+    pub fn enter<'a>(&'a self, about: AboutMessage<'a>) -> Result<Entry<'a>, RelayError> {
         let Ok(permit) = Arc::clone(&self.in_flight).try_acquire_owned() else {
-            self.facts.not_asked(Outcome::Full);
+            self.facts.not_asked(about, Outcome::Full);
             return Err(RelayError::Busy);
         };
         let started = Instant::now();
         let Some(pass) = self.circuit.pass(started) else {
-            self.facts.not_asked(Outcome::CircuitOpen);
+            self.facts.not_asked(about, Outcome::CircuitOpen);
             return Err(RelayError::Unavailable);
         };
         let facts = Arc::clone(&self.facts);
         facts.place_taken();
-        Ok(Entry { place: Place { facts, _permit: permit }, pass, started })
+        Ok(Entry { about, place: Place { facts, _permit: permit }, pass, started })
     }
 }
 
 /// One request that is being made.
 pub(super) struct Entry<'a> {
+    about: AboutMessage<'a>,
     place: Place,
     pass: Pass<'a>,
     started: Instant,
@@ -55,7 +57,7 @@ impl Entry<'_> {
     /// Taken; the place in flight is kept for what goes on.
     pub fn taken(self, outcome: Outcome) -> Place {
         self.pass.succeeded();
-        self.place.facts.asked(outcome, self.started.elapsed());
+        self.place.facts.asked(self.about, outcome, self.started.elapsed());
         self.place
     }
 
@@ -67,12 +69,12 @@ impl Entry<'_> {
             RelayError::Unavailable => Outcome::Unavailable,
         };
         if error == RelayError::Unavailable {
-            self.place.facts.failed(reason);
+            self.place.facts.failed(self.about, reason);
             self.pass.failed(Instant::now());
         } else {
             self.pass.succeeded();
         }
-        self.place.facts.asked(outcome, self.started.elapsed());
+        self.place.facts.asked(self.about, outcome, self.started.elapsed());
         error
     }
 }

@@ -18,7 +18,7 @@ use crate::protocol::TemplateContext;
 use crate::telemetry::upstream::UpstreamFacts;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 const ACCEPTED: &str = "application/json, text/event-stream, application/x-ndjson";
@@ -75,7 +75,7 @@ impl Relay<'_> {
             if timeout_at(self.deadline, tokio::time::sleep(pause())).await.is_err() {
                 return Err(format!("{reason}; no time left to try again"));
             }
-            self.facts.retried(&reason);
+            self.facts.retried(self.message.about(), &reason);
         }
     }
 

@@ -14,7 +14,9 @@ use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::{self, OnDisconnect, UpstreamKind};
-use crate::protocol::{ChannelName, ConnectionId, Params, TraceContext, UserId};
+use crate::protocol::{ChannelName, ConnectionId, Params, RequestId, TraceContext, UserId};
+use crate::telemetry::about::{About, AboutMessage};
+use crate::telemetry::spans::{Kind, Span};
 use crate::telemetry::upstream::Outcome;
 
 mod answer;
@@ -59,11 +61,26 @@ pub struct Message {
     pub user_id: Option<UserId>,
     pub username: Option<Box<str>>,
     pub connection_id: ConnectionId,
+    /// That opened the connection.
+    pub request_id: RequestId,
     /// Chosen by the client, or made by the gateway.
     pub message_id: String,
     /// A fresh UUID; an HTTP upstream may answer with another.
     pub task_id: String,
     pub trace: TraceContext,
+}
+
+impl Message {
+    /// For lines about it.
+    pub fn about(&self) -> AboutMessage<'_> {
+        let about = About {
+            connection: self.connection_id,
+            request: &self.request_id,
+            user: self.user_id.as_ref(),
+            channel: &self.channel,
+        };
+        AboutMessage { about, message_id: Some(&self.message_id), task_id: Some(&self.task_id) }
+    }
 }
 
 /// The upstream has the message.
@@ -102,9 +119,22 @@ pub struct Opening<'a> {
     pub user_id: Option<&'a UserId>,
     pub username: Option<&'a str>,
     pub connection_id: ConnectionId,
+    pub request_id: &'a RequestId,
     pub trace: &'a TraceContext,
     /// `max_message_bytes` of the route: bounds upstream messages too.
     pub max_message_bytes: usize,
+}
+
+impl Opening<'_> {
+    fn about(&self) -> AboutMessage<'_> {
+        let about = About {
+            connection: self.connection_id,
+            request: self.request_id,
+            user: self.user_id,
+            channel: self.channel,
+        };
+        AboutMessage { about, message_id: None, task_id: None }
+    }
 }
 
 /// What the threads share: in-flight bounds, circuits, metrics handles, queue connections.
@@ -273,6 +303,24 @@ impl Upstreams {
         self.shared.upstreams.get(name).map_or(Duration::ZERO, |shared| shared.config.timeout)
     }
 
+    /// The span of a request to the upstream called `name`, under that of what it is made for.
+    pub fn span(&self, name: &str, parent: &TraceContext) -> Span {
+        let Some(upstream) = self.shared.upstreams.get(name) else { return Span::default() };
+        let (kind, word) = match upstream.config.kind {
+            UpstreamKind::Http(_) => (Kind::Client, "http"),
+            UpstreamKind::WebSocket(_) => (Kind::Client, "websocket"),
+            UpstreamKind::Celery(_) => (Kind::Producer, "celery"),
+            UpstreamKind::RedisStream(_) => (Kind::Producer, "redis-stream"),
+            UpstreamKind::RedisList(_) => (Kind::Producer, "redis-list"),
+        };
+        let mut span = Span::begin(parent, kind, || format!("upstream {name}").into());
+        if span.is_on() {
+            span.set("tidegate.upstream", name.to_owned());
+            span.set("tidegate.upstream.kind", word);
+        }
+        span
+    }
+
     /// Whether a streaming reply ends with the connection that asked for it.
     pub fn cancels_on_disconnect(&self, name: &str) -> bool {
         self.shared.upstreams.get(name).is_some_and(|shared| {
@@ -291,7 +339,7 @@ impl Upstreams {
         {
             return upstream.relay_task(config, celery, message).await;
         }
-        let entry = upstream.gate.enter()?;
+        let entry = upstream.gate.enter(message.about())?;
         let deadline = after(upstream.config.timeout);
         match (&upstream.config.kind, self.clients.get(name), &upstream.link) {
             (UpstreamKind::Http(config), Some(client), _) => {
@@ -347,7 +395,7 @@ impl Upstreams {
         let Some(upstream) = self.shared.upstreams.get(name) else {
             return Err(RelayError::Unavailable);
         };
-        let entry = upstream.gate.enter()?;
+        let entry = upstream.gate.enter(opening.about())?;
         let (UpstreamKind::WebSocket(config), Some(client)) =
             (&upstream.config.kind, self.clients.get(name))
         else {
@@ -375,8 +423,8 @@ impl Shared {
     ) -> Result<Taken, RelayError> {
         // What is wrong with a message says nothing of the broker: its circuit is not asked.
         let element = Celery::compose(config, message)
-            .inspect_err(|_| self.gate.facts.not_asked(Outcome::Rejected))?;
-        let entry = self.gate.enter()?;
+            .inspect_err(|_| self.gate.facts.not_asked(message.about(), Outcome::Rejected))?;
+        let entry = self.gate.enter(message.about())?;
         let deadline = after(self.config.timeout);
         queued(entry, message, deadline, celery.push(config, element)).await
     }
@@ -402,7 +450,7 @@ fn answered(
         }
         Answer::Streaming(format, body) => {
             let place = entry.taken(Outcome::Streaming);
-            let reply = Reply::new(body, format, after(config.max_reply), place);
+            let reply = Reply::new(body, format, after(config.max_reply), place, message);
             Ok(Taken { task_id: message.task_id.clone(), reply: TakenReply::Streamed(reply) })
         }
         Answer::NotTaken(error, reason) => Err(entry.refused(error, &reason)),

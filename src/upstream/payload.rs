@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::Message;
-use crate::protocol::{ConnectionId, Params, UserId};
+use crate::protocol::{ConnectionId, Params, RequestId, UserId};
 
 #[derive(Serialize)]
 struct Payload<'a> {
@@ -15,8 +15,13 @@ struct Payload<'a> {
     params: &'a Params,
     user: Option<User<'a>>,
     connection_id: ConnectionId,
+    /// Of the handshake, as the logs have it.
+    request_id: &'a RequestId,
     message_id: &'a str,
     task_id: &'a str,
+    /// Of the span that this is, so that a queue's worker can go on with the trace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    traceparent: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -35,8 +40,10 @@ pub(super) fn json(message: &Message) -> Result<Vec<u8>, String> {
         params: &message.params,
         user: message.user_id.as_ref().map(|id| User { id, name }),
         connection_id: message.connection_id,
+        request_id: &message.request_id,
         message_id: &message.message_id,
         task_id: &message.task_id,
+        traceparent: message.trace.of_own_span(),
     };
     serde_json::to_vec(&payload).map_err(|error| format!("the message has no JSON: {error}"))
 }

@@ -7,10 +7,12 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 
+use super::Message;
 use super::event::{self, TooLarge};
 use super::gate::Place;
 use super::ndjson::LineParser;
 use super::sse::SseParser;
+use crate::protocol::ChannelName;
 use crate::telemetry::upstream::ReplyEnd;
 
 /// Why a streaming reply ended before its end.
@@ -31,6 +33,8 @@ pub struct Reply {
     deadline: Instant,
     over: bool,
     place: Place,
+    channel: ChannelName,
+    task_id: Box<str>,
 }
 
 /// How the body is divided into events.
@@ -47,8 +51,15 @@ enum Parsed {
 }
 
 impl Reply {
-    pub(super) fn new(body: Incoming, format: Format, deadline: Instant, place: Place) -> Self {
-        Self { body, format, input: Bytes::new(), deadline, over: false, place }
+    pub(super) fn new(
+        body: Incoming,
+        format: Format,
+        deadline: Instant,
+        place: Place,
+        message: &Message,
+    ) -> Self {
+        let (channel, task_id) = (message.channel.clone(), message.task_id.as_str().into());
+        Self { body, format, input: Bytes::new(), deadline, over: false, place, channel, task_id }
     }
 
     /// The next event as one JSON object: an object with a string `event` as it is, anything else
@@ -104,7 +115,7 @@ impl Reply {
 
     fn end(&mut self, end: ReplyEnd) -> Option<Result<Bytes, ReplyBroken>> {
         self.over = true;
-        self.place.facts.reply_ended(end);
+        self.place.facts.reply_ended(&self.channel, &self.task_id, end);
         Some(Err(match end {
             ReplyEnd::Complete | ReplyEnd::GivenUp => return None,
             ReplyEnd::Lost => ReplyBroken::Lost,

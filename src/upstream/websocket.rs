@@ -22,7 +22,7 @@ use tokio::time::timeout;
 
 use super::connector::{HttpClient, causes};
 use super::gate::Place;
-use super::http::{AGENT, NOT_IN_HEADER, TRACEPARENT};
+use super::http::{AGENT, NOT_IN_HEADER, TRACEPARENT, X_REQUEST_ID};
 use super::socket_task::{Outgoing, SocketTask};
 use super::{Opening, RelayError};
 use crate::config;
@@ -155,6 +155,7 @@ fn request(
         .header(SEC_WEBSOCKET_VERSION, "13")
         .header(SEC_WEBSOCKET_KEY, key)
         .header(USER_AGENT, AGENT)
+        .header(X_REQUEST_ID, opening.request_id.to_string())
         .header(TRACEPARENT, opening.trace.child())
         .header(X_CHANNEL, value(opening.channel.as_str()))
         .header(X_CONNECTION_ID, opening.connection_id.to_string());

@@ -87,6 +87,8 @@ def run(settings, environment, log):
     os.dup2(output, 2)
     os.dup2(int(os.environ["PUBLIC"]), 3)
     os.closerange(4, 256)
+    # Of the socket itself, not of this number for it: whoever has it already is changed as well.
+    os.set_blocking(3, settings.get("NonBlocking", "no") != "yes")
     arguments = command(settings["ExecStart"])
     os.execve(arguments[0], arguments, {**environment, "LISTEN_PID": str(os.getpid())})
 

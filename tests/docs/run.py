@@ -36,7 +36,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "clients"))
 import browser  # noqa: E402
 
-PAGES = ["docs/getting-started.md", "docs/operating.md"]
+PAGES = ["docs/getting-started.md", "docs/operating.md", "docs/server-api.md"]
 PORTS = (8000, 8001, 8010, 9000, 9010, 6379)
 DEADLINE = 30
 

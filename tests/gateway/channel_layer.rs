@@ -139,6 +139,11 @@ async fn two_nodes_bring_each_event_once(wire: &str) {
         (duplicates == 110.0).then_some(())
     })
     .await;
+    let mut caught = 0.0;
+    for node in &nodes {
+        caught += node.metric("tidegate_duplicates_total", &[("kind", "channel_layer")]).await;
+    }
+    assert_eq!(caught, 110.0);
 }
 
 #[tokio::test]

@@ -84,6 +84,7 @@ async fn the_request_says_who_what_and_where() {
             "params": {"conversation_id": "42"},
             "user": {"id": 7, "name": "ana"},
             "connection_id": connected["connection_id"],
+            "request_id": trace,
             "message_id": "m 1",
             "task_id": task_id,
         })

@@ -287,7 +287,7 @@ async fn the_log_level_is_changed() {
     let gateway = Gateway::start(nowhere()).await;
     Client::connected(&gateway, PATH).await;
     assert_eq!(gateway.events("connection_opened"), 0);
-    reload(&gateway, &nowhere().also("log", "level = \"tidegate=debug\"")).await;
+    reload(&gateway, &nowhere().also("log", "level = \"tidegate=debug,audit=info\"")).await;
     Client::connected(&gateway, PATH).await;
     gateway.wait_for_event("connection_opened").await;
 }

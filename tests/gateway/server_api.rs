@@ -22,6 +22,7 @@ on_both_engines! {
     a_reader_that_does_not_read_is_cut_off,
     limits_are_seen_and_begun_anew,
     a_drain_is_begun_once_and_the_process_ends,
+    a_signal_after_a_drain_asks_for_the_same,
     unknown_parameters_are_refused,
 }
 
@@ -419,6 +420,24 @@ async fn a_drain_is_begun_once_and_the_process_ends(engine: Engine) {
     assert_eq!(gateway.wait_exit().await, Some(0));
     assert_eq!(gateway.events("admin_drain"), 1);
     assert_eq!(gateway.events("draining"), 1);
+}
+
+/// As where a hook drains a node before its process is told to stop.
+async fn a_signal_after_a_drain_asks_for_the_same(engine: Engine) {
+    let settings = settings().section("shutdown", "drain = \"1s\"\ngrace = \"20s\"");
+    let mut gateway = engine.start(settings).await;
+    let mut clients = Vec::new();
+    for _ in 0..5 {
+        clients.push(open(&gateway, "1", Value::Null).await.0);
+    }
+    assert_eq!(gateway.api("/v1/drain", json!({})).await.status, 202);
+    gateway.wait_for_event("draining").await;
+    gateway.signal(Signal::TERM);
+    for client in &mut clients {
+        client.next_event("going_away").await;
+        assert_eq!(client.closed().await, Some(1012), "nobody is cut");
+    }
+    assert_eq!(gateway.wait_exit().await, Some(0));
 }
 
 async fn unknown_parameters_are_refused(engine: Engine) {

@@ -66,6 +66,7 @@ async def talk(socket, user, numbers, ends):
         await say(socket, f"{kind} {n}", id=f"{user}-{n}")
         answer = await event(socket, "task_queued", "error")
         if answer["event"] == "error":
+            await asyncio.sleep(0.1)
             continue
         if n == 3:
             await say(socket, f"{kind} {n}", id=f"{user}-{n}")
@@ -145,6 +146,7 @@ async def be_slow(gateway):
 async def call(gateway):
     for path in ("/", "/missing", "/error"):
         await asyncio.to_thread(gateway.get, path)
+    await asyncio.to_thread(gateway.disturb)
     calls = [("publish", {"channel": "chat_1", "data": {"event": "note"}}, KEY), ("publish", {}, "wrong")]
     calls += [("disconnect", {"user_id": 99}, KEY), ("channels/chat_1/presence", None, KEY)]
     for path, body, key in calls:
@@ -174,11 +176,18 @@ async def fail_a_task(world):
 
 
 async def lose_redis(world):
-    """For as long as it takes to connect again."""
+    """First its connections, then for as long as it takes that everybody notices."""
     for kind in ("pubsub", "normal"):
         world.redis.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
-    lost = lambda: world.shared.value("tidegate_redis_lost_total")
-    await asyncio.to_thread(until, "the loss is noticed", lost)
+    await asyncio.to_thread(until, "the loss is noticed", lambda: world.shared.value("tidegate_redis_lost_total"))
+    await asyncio.to_thread(until, "it is ready again", world.shared.ready)
+    async with opened(world.shared, "/ws/limited/1/", user=11) as socket:
+        await event(socket, "connected")
+        with world.redis_paused():
+            await say(socket, "hello")
+            assert (await event(socket, "error"))["code"] == "engine_unavailable"
+            failures = lambda: world.shared.value("tidegate_canary_failures_total")
+            await asyncio.to_thread(until, "the canary is missed", failures)
     await asyncio.to_thread(until, "it is ready again", world.shared.ready)
 
 

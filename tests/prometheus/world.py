@@ -136,6 +136,7 @@ drain = "1s"
 grace = "2s"
 [jwt]
 keys = [{{ alg = "HS256", secret = "{secret}" }}]
+jwks_url = "http://127.0.0.1:{api}/missing"
 [origins]
 allow = ["{origin}"]
 [proxy]
@@ -246,6 +247,13 @@ class Gateway:
         headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
         return ask(f"http://127.0.0.1:{self.admin}/v1/{call}", body, headers)
 
+    def disturb(self):
+        """Something that is no HTTP, to the public port."""
+        with socket.create_connection(("127.0.0.1", self.public), DEADLINE) as stranger:
+            stranger.sendall(b"\x16\x03\x01 hello\r\n\r\n")
+            while stranger.recv(1024):
+                pass
+
     def reload(self, text):
         self.config.write_text(text)
         self.process.send_signal(signal.SIGHUP)
@@ -353,3 +361,12 @@ class World:
         self.names = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
         self.prometheus = Prometheus(stack, folder, prometheus, [g.instance for g in self.gateways])
         until("both are scraped", lambda: len(self.prometheus.targets_up()) == 2)
+
+    @contextlib.contextmanager
+    def redis_paused(self):
+        """A Redis that answers PING and nothing that writes."""
+        self.redis.execute_command("CLIENT", "PAUSE", DEADLINE * 2000, "WRITE")
+        try:
+            yield
+        finally:
+            self.redis.execute_command("CLIENT", "UNPAUSE")

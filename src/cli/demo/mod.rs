@@ -35,8 +35,8 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let app = App::start(&secrets.jwt)?;
     let config = Config::from_toml(&settings(args, &secrets, &app))
         .map_err(|mistakes| Failure(format!("the demo's own config:\n{mistakes}")))?;
-    let _log = logging::start(&config.log)?;
-    let process = Process { inherited: Inherited::default(), source: None };
+    let log = logging::start(&config.log)?;
+    let process = Process { inherited: Inherited::default(), log, source: None };
     let outcome = gateway::run(config, process, |addresses| introduce(addresses, secrets.api_key))
         .map_err(|error| Failure(with_advice(&error)))?;
     Ok(serve::exit_code(outcome))

@@ -1,12 +1,13 @@
-//! `[server]`, `[admin]`, `[shutdown]`, `[origins]`, `[proxy]` and `[log]`.
+//! `[server]`, `[admin]`, `[shutdown]`, `[origins]`, `[proxy]`, `[tracing]` and `[log]`.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use hyper::header::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 use url::Url;
 
-use super::Secret;
+use super::{Rate, Secret};
 use crate::protocol::OriginPattern;
 
 /// `[server]`: the public port.
@@ -84,12 +85,27 @@ pub struct Reload {
     pub watch: Option<Duration>,
 }
 
+/// `[tracing]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tracing {
+    /// `None` = no spans.
+    pub otlp_endpoint: Option<Url>,
+    /// Their values are secrets.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// 0 to 1.
+    pub sample_ratio: f64,
+    pub service_name: String,
+    pub timeout: Duration,
+}
+
 /// `[log]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Log {
     pub format: LogFormat,
     /// A `tracing-subscriber` filter: `info`, `tidegate=debug,warn`.
     pub level: String,
+    /// Lines of a kind that are written within an interval; `None` = all.
+    pub repeats: Option<Rate>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -303,7 +303,7 @@ impl Inner {
         let mut state = self.lock();
         for task in taken {
             if let Some(entry) = state.entries.remove(&task) {
-                facts::lost_to_another_node(&task.id);
+                facts::lost_to_another_node(&task.channel, &task.id);
                 entry.taken.cancel();
             }
         }

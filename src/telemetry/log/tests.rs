@@ -34,11 +34,17 @@ impl MakeWriter<'_> for Lines {
     }
 }
 
+const INTERVAL: Duration = Duration::from_secs(10);
+
 /// Runs `test` with a log of its own.
 fn logging(level: &str, test: impl FnOnce(&LogControl, &Lines)) {
-    let (control, filter) = filter(level).unwrap();
+    let repeats = Repeats { lines: 3, interval: INTERVAL };
+    let (control, filter) = filter(level, Some(repeats)).unwrap();
     let lines = Lines::default();
-    let writer = tracing_subscriber::fmt::layer().with_writer(lines.clone()).with_ansi(false);
+    let writer = tracing_subscriber::fmt::layer()
+        .with_writer(lines.clone())
+        .with_ansi(false)
+        .fmt_fields(on_one_line());
     let subscriber = tracing_subscriber::registry().with(filter).with(writer);
     tracing::subscriber::with_default(subscriber, || test(&control, &lines));
 }
@@ -65,5 +71,122 @@ fn the_level_changes_while_lines_are_written() {
         assert!(!said.contains("one") && said.contains("three"), "{said}");
         control.set_level("off").unwrap();
         assert_eq!(write(), "");
+    });
+}
+
+#[test]
+fn repeats_are_counted_and_told_once() {
+    logging("info", |control, lines| {
+        let fail = |upstream: &str, attempt: u64| {
+            tracing::warn!(event = "failed", upstream, attempt);
+        };
+        (0..10).for_each(|attempt| fail("one", attempt));
+        fail("two", 0);
+        let said = lines.take();
+        assert_eq!(said.matches("\"one\"").count(), 3, "{said}");
+        assert_eq!(said.matches("\"two\"").count(), 1, "{said}");
+
+        let begun = Instant::now();
+        assert!(control.look(begun).is_some_and(|due| due > begun), "there is something to tell");
+        assert_eq!(lines.take(), "");
+        assert_eq!(control.look(begun + INTERVAL), None);
+        let said = lines.take();
+        assert_eq!(said.lines().count(), 1, "{said}");
+        for part in ["WARN", "lines_suppressed", "of=\"failed\"", "suppressed=7", "upstream=one"] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+        fail("one", 0);
+        assert_eq!(lines.take().lines().count(), 1, "another interval");
+
+        (0..5).for_each(|attempt| fail("two", attempt));
+        lines.take();
+        control.finish();
+        assert!(lines.take().contains("suppressed=2"), "at the end of the process");
+
+        control.set_repeats(None);
+        (0..5).for_each(|attempt| fail("two", attempt));
+        assert_eq!(lines.take().lines().count(), 5);
+    });
+}
+
+#[test]
+fn some_lines_are_never_repeats() {
+    logging("debug", |_, lines| {
+        for _ in 0..5 {
+            tracing::info!(target: "audit", event = "token_issued");
+            tracing::info!(event = "connection_closed");
+            tracing::debug!(event = "detail");
+        }
+        assert_eq!(lines.take().lines().count(), 15);
+    });
+}
+
+#[test]
+fn many_kinds_of_lines_take_bounded_room() {
+    logging("info", |control, lines| {
+        for reason in 0..5000 {
+            let reason = format!("{reason} {}", "x".repeat(10_000));
+            tracing::info!(event = "failed", reason);
+        }
+        assert!(control.0.repeated.kinds() <= 1025);
+        lines.take();
+        control.look(Instant::now() + INTERVAL);
+        assert_eq!(control.0.repeated.kinds(), 0);
+    });
+}
+
+#[test]
+fn debug_lines_of_some_are_written_for_a_while() {
+    logging("info", |control, lines| {
+        let write = || {
+            let id = 7;
+            tracing::debug!(event = "number", user = %id, connection = "a");
+            tracing::debug!(event = "text", user = "7", channel = "chat_1");
+            tracing::debug!(event = "longer", user = "77", channel = "chat_11");
+            tracing::debug!(event = "nobody");
+            tracing::debug!(target: "hyper", event = "foreign", user = "7");
+            let said = lines.take();
+            let events = ["number", "text", "longer", "nobody", "foreign"];
+            events.into_iter().filter(|event| said.contains(event)).collect::<Vec<_>>()
+        };
+        assert_eq!(write(), [""; 0]);
+        let time = Duration::from_secs(60);
+        control.debug(Subject::User("7".to_owned()), time).unwrap();
+        assert_eq!(write(), ["number", "text"]);
+        control.debug(Subject::Channel("chat_11".to_owned()), time).unwrap();
+        assert_eq!(write(), ["number", "text", "longer"]);
+        assert_eq!(control.debugged().len(), 2);
+        control.debug(Subject::User("7".to_owned()), Duration::ZERO).unwrap();
+        assert_eq!(write(), ["longer"]);
+        control.debug(Subject::Connection("a".to_owned()), time / 2).unwrap();
+        assert_eq!(write(), ["number", "longer"]);
+        let now = Instant::now();
+        assert!(control.look(now).is_some_and(|due| due <= now + time / 2));
+        assert!(control.look(now + time / 2).is_some());
+        assert_eq!(write(), ["longer"]);
+        control.look(now + time);
+        assert_eq!(write(), [""; 0]);
+        assert_eq!(control.debugged(), []);
+    });
+}
+
+#[test]
+fn as_many_are_debugged_as_may_be() {
+    let (control, _filter) = filter("info", None).unwrap();
+    let debug = |user: u64| control.debug(Subject::User(user.to_string()), Duration::from_secs(60));
+    (0..32).for_each(|user| debug(user).unwrap());
+    assert_eq!(debug(32), Err(TooMany));
+    assert_eq!(debug(31), Ok(()));
+}
+
+#[test]
+fn a_line_stays_one_whatever_it_says() {
+    logging("info", |_, lines| {
+        let nasty = "one\ntwo\r\n\u{1b}[31mthree\u{85}\u{2028}four";
+        let error = std::io::Error::other(nasty);
+        tracing::info!(event = "nasty", nasty, %error, ?error, "text");
+        tracing::info!(event = "nasty", "{nasty}");
+        let said = lines.take();
+        assert_eq!(said.trim_end().split(['\n', '\r', '\u{1b}', '\u{85}']).count(), 2, "{said}");
     });
 }

@@ -81,6 +81,9 @@ struct TaskHeaders<'a> {
     replaced_task_nesting: u32,
     stamped_headers: Option<&'a str>,
     stamps: Empty,
+    /// As OpenTelemetry's instrumentation of Celery puts and reads it; only where there is a span.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    traceparent: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -136,6 +139,7 @@ pub(super) fn task(
     task: &CeleryTask,
     task_id: &str,
     kwargs: &Map<String, Value>,
+    traceparent: Option<String>,
     now: SystemTime,
 ) -> Result<Vec<u8>, String> {
     let embed = Embed { callbacks: None, errbacks: None, chain: None, chord: None };
@@ -160,6 +164,7 @@ pub(super) fn task(
         replaced_task_nesting: 0,
         stamped_headers: None,
         stamps: Empty {},
+        traceparent,
     };
     let properties = Properties {
         correlation_id: Some(task_id),

@@ -57,7 +57,7 @@ fn a_task_is_what_celery_writes() {
     let kwargs = body[1].as_object().unwrap();
     let task = celery_task(Some(Duration::from_secs(600)), Kwargs::new());
     let sent = UNIX_EPOCH + Duration::from_micros(1_795_477_308_403_057);
-    let json = super::task(&task, TASK_ID, kwargs, sent).unwrap();
+    let json = super::task(&task, TASK_ID, kwargs, None, sent).unwrap();
     let written: Value = serde_json::from_slice(&json).unwrap();
     assert_eq!(body_of(&written), body);
 
@@ -79,7 +79,8 @@ fn a_task_is_what_celery_writes() {
 
 #[test]
 fn a_task_without_an_end_says_none() {
-    let json = super::task(&celery_task(None, Kwargs::new()), TASK_ID, &Map::new(), UNIX_EPOCH);
+    let json =
+        super::task(&celery_task(None, Kwargs::new()), TASK_ID, &Map::new(), None, UNIX_EPOCH);
     let written: Value = serde_json::from_slice(&json.unwrap()).unwrap();
     assert_eq!(written["headers"]["expires"], Value::Null);
     assert_eq!(written["properties"].get("expiration"), None);
@@ -240,7 +241,7 @@ proptest! {
         let mut task = celery_task(expires.map(Duration::from_millis), vec![("x".to_owned(), kwarg)]);
         task.priority = priority;
         let Ok(kwargs) = kwargs::fill(&task.kwargs, &message) else { return Ok(()) };
-        let json = super::task(&task, &message.task_id, &kwargs, SystemTime::now()).unwrap();
+        let json = super::task(&task, &message.task_id, &kwargs, None, SystemTime::now()).unwrap();
         let read = check(&json);
         prop_assert_eq!(read, Value::Object(kwargs));
     }

@@ -88,7 +88,9 @@ impl Celery {
     pub fn compose(config: &CeleryUpstream, message: &Message) -> Result<Element, RelayError> {
         let task = config.task(message.channel.as_str());
         let kwargs = kwargs::fill(&task.kwargs, message).map_err(RelayError::Rejected)?;
-        let json = envelope::task(task, &message.task_id, &kwargs, SystemTime::now())
+        let traceparent = message.trace.of_own_span();
+        let now = SystemTime::now();
+        let json = envelope::task(task, &message.task_id, &kwargs, traceparent, now)
             .map_err(RelayError::Rejected)?;
         let tracked = config.track.as_ref().map(|track| Entry::new(track, message));
         Ok(Element { key: list(config, task), json, tracked })

@@ -42,7 +42,9 @@ async fn the_request_carries_all_facts() {
         assert_eq!(request.header(name), Some(value), "{name}");
     }
     let trace = request.header("traceparent").unwrap();
-    assert_eq!(TraceContext::parse(trace), Some(message.trace));
+    let trace = TraceContext::parse(trace).unwrap();
+    assert_eq!(trace.trace_id(), message.trace.trace_id());
+    assert!(!trace.is_sampled());
     assert_eq!(request.header("x-tidegate-signature"), None);
 
     let raw = std::str::from_utf8(&request.body).unwrap();
@@ -55,6 +57,7 @@ async fn the_request_carries_all_facts() {
         "params": {"id": "4/2"},
         "user": {"id": 7, "name": "Ana Ü"},
         "connection_id": message.connection_id.to_string(),
+        "request_id": "request-1",
         "message_id": "m 1",
         "task_id": "our-task",
     });

@@ -82,6 +82,7 @@ pub(super) fn message() -> Message {
         connection_id: ConnectionId::random(),
         message_id: "m 1".to_owned(),
         task_id: "our-task".to_owned(),
+        request_id: RequestId::new(Some("request-1"), &TraceContext::new()),
         trace: TraceContext::new(),
     }
 }

@@ -62,6 +62,7 @@ fn opening(message: &Message) -> Opening<'_> {
         user_id: message.user_id.as_ref(),
         username: message.username.as_deref(),
         connection_id: message.connection_id,
+        request_id: &message.request_id,
         trace: &message.trace,
         max_message_bytes: MAX_MESSAGE,
     }
@@ -109,7 +110,9 @@ async fn the_handshake_carries_who_and_where() {
     assert_eq!(header("x-tidegate-user-id"), "7");
     assert_eq!(header("x-tidegate-username"), "Ana%20%C3%9C");
     assert_eq!(header("x-tidegate-connection-id"), message.connection_id.to_string());
-    assert_eq!(TraceContext::parse(header("traceparent")), Some(message.trace));
+    let trace = TraceContext::parse(header("traceparent")).unwrap();
+    assert_eq!(trace.trace_id(), message.trace.trace_id());
+    assert!(!trace.is_sampled());
 }
 
 #[tokio::test]

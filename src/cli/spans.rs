@@ -1,0 +1,95 @@
+//! Where spans go: to the collector that the config names, by requests of the exporter's own thread.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::header::{HeaderName, HeaderValue};
+use hyper::{Request, Response};
+use tokio::runtime::Runtime;
+
+use super::Failure;
+use crate::config::Tracing as Config;
+use crate::protocol::random_hex;
+use crate::telemetry::spans::{self, Collector, HttpClient, HttpError, Settings, Tracing};
+use crate::upstream::connector;
+
+/// A collector's answers are short.
+const MAX_ANSWER_BYTES: usize = 64 * 1024;
+
+/// `None` = the config wants no spans.
+pub fn start(settings: &Config) -> Result<Option<Tracing>, Failure> {
+    let Some(endpoint) = &settings.otlp_endpoint else { return Ok(None) };
+    let mut endpoint = endpoint.clone();
+    if endpoint.path() == "/" {
+        endpoint.set_path("/v1/traces");
+    }
+    let failure = |what: String| Failure(format!("tracing: {what}"));
+    let tls = connector::tls(endpoint.scheme() == "https").map_err(failure)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| failure(error.to_string()))?;
+    let client = Exporter {
+        runtime,
+        client: connector::client(&tls, settings.timeout, true),
+        headers: settings.headers.clone(),
+        timeout: settings.timeout,
+    };
+    let collector = Collector {
+        endpoint: endpoint.into(),
+        timeout: settings.timeout,
+        client: Arc::new(client),
+    };
+    let tracing = spans::start(Settings {
+        collector,
+        sample_ratio: settings.sample_ratio,
+        service_name: settings.service_name.clone(),
+        instance: random_hex(8),
+    });
+    tracing.map(Some).map_err(failure)
+}
+
+/// Sends from the thread of the exporter, which has no runtime and waits for the answer.
+struct Exporter {
+    runtime: Runtime,
+    client: connector::HttpClient,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    timeout: Duration,
+}
+
+impl fmt::Debug for Exporter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Exporter")
+    }
+}
+
+impl Exporter {
+    async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let mut request = request.map(Full::new);
+        let headers = request.headers_mut();
+        for (name, value) in &self.headers {
+            headers.insert(name, value.clone());
+        }
+        let response =
+            self.client.request(request).await.map_err(|error| connector::causes(&error))?;
+        let (head, body) = response.into_parts();
+        let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await?.to_bytes();
+        Ok(Response::from_parts(head, body))
+    }
+}
+
+#[async_trait]
+impl HttpClient for Exporter {
+    async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        self.runtime.block_on(async {
+            match tokio::time::timeout(self.timeout, self.send(request)).await {
+                Ok(sent) => sent,
+                Err(_) => Err(format!("no answer within {:?}", self.timeout).into()),
+            }
+        })
+    }
+}

@@ -1,0 +1,103 @@
+//! The order to write debug lines about somebody for a while.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::Target;
+use super::order::{InvalidTarget, TargetFields};
+
+/// The longest that one order has an effect.
+pub const MAX_DEBUG_SECONDS: u16 = 3600;
+
+/// Write debug lines about the target for so many seconds; 0 = no longer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "DebugFields", into = "DebugFields")]
+pub struct DebugOrder {
+    target: Target,
+    /// At most [`MAX_DEBUG_SECONDS`].
+    seconds: u16,
+}
+
+/// A [`DebugOrder`] as it is written: exactly one of the first three.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DebugFields {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_id: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connection_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    channel: Option<String>,
+    seconds: u64,
+}
+
+/// What is wrong with [`DebugFields`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InvalidDebug {
+    Target(InvalidTarget),
+    Seconds,
+}
+
+impl fmt::Display for InvalidDebug {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Target(invalid) => invalid.fmt(f),
+            Self::Seconds => write!(f, "seconds is an integer from 0 to {MAX_DEBUG_SECONDS}"),
+        }
+    }
+}
+
+impl DebugOrder {
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    pub fn seconds(&self) -> u16 {
+        self.seconds
+    }
+}
+
+impl TryFrom<DebugFields> for DebugOrder {
+    type Error = InvalidDebug;
+
+    fn try_from(fields: DebugFields) -> Result<Self, InvalidDebug> {
+        let DebugFields { user_id, connection_id, channel, seconds } = fields;
+        let target = TargetFields { user_id, connection_id, channel };
+        let target = Target::try_from(target).map_err(InvalidDebug::Target)?;
+        let seconds = u16::try_from(seconds).ok().filter(|seconds| *seconds <= MAX_DEBUG_SECONDS);
+        Ok(Self { target, seconds: seconds.ok_or(InvalidDebug::Seconds)? })
+    }
+}
+
+impl From<DebugOrder> for DebugFields {
+    fn from(order: DebugOrder) -> Self {
+        let TargetFields { user_id, connection_id, channel } = order.target.into();
+        Self { user_id, connection_id, channel, seconds: order.seconds.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_target_and_a_bounded_time() {
+        let read =
+            |json: &str| DebugOrder::try_from(serde_json::from_str::<DebugFields>(json).unwrap());
+        for good in [
+            r#"{"user_id":7,"seconds":0}"#,
+            r#"{"channel":"chat_42","seconds":3600}"#,
+            r#"{"connection_id":"0123456789abcdef0123456789abcdef","seconds":1}"#,
+        ] {
+            let order = read(good).unwrap();
+            assert_eq!(serde_json::to_string(&order).unwrap(), good);
+        }
+        let wrong = |json: &str| read(json).unwrap_err();
+        assert_eq!(wrong(r#"{"user_id":7,"seconds":3601}"#), InvalidDebug::Seconds);
+        for none in [r#"{"seconds":1}"#, r#"{"user_id":7,"channel":"a","seconds":1}"#] {
+            assert!(matches!(wrong(none), InvalidDebug::Target(_)), "{none}");
+        }
+    }
+}

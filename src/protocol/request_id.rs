@@ -1,0 +1,65 @@
+//! What a client's opening request is called, by everybody who has to do with it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::TraceContext;
+
+/// Longer ids of proxies are not taken.
+const MAX_BYTES: usize = 128;
+
+/// The id of the request that opened a connection: what the proxy in front calls it, or else the trace
+/// that it belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestId(Name);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Name {
+    Given(Arc<str>),
+    Trace(u128),
+}
+
+impl RequestId {
+    /// `given` is the `X-Request-Id` of a proxy that is trusted. What is no id, or goes on for too long,
+    /// counts as none.
+    pub fn new(given: Option<&str>, trace: &TraceContext) -> Self {
+        let is_id = |id: &&str| {
+            (1..=MAX_BYTES).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic())
+        };
+        Self(match given.filter(is_id) {
+            Some(id) => Name::Given(id.into()),
+            None => Name::Trace(trace.trace_id()),
+        })
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Name::Given(id) => f.write_str(id),
+            Name::Trace(id) => write!(f, "{id:032x}"),
+        }
+    }
+}
+
+impl serde::Serialize for RequestId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxys_id_is_taken_if_it_is_one() {
+        let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let trace = TraceContext::parse(trace).unwrap();
+        let id = |given: Option<&str>| RequestId::new(given, &trace).to_string();
+        assert_eq!(id(Some("req-1/b=")), "req-1/b=");
+        for none in [None, Some(""), Some("a b"), Some("a\n"), Some("ä"), Some(&"x".repeat(129))] {
+            assert_eq!(id(none), "4bf92f3577b34da6a3ce929d0e0e4736");
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! W3C Trace Context: which trace a request belongs to, and what in it asked for the request.
+
+/// A `traceparent`: of the client's handshake, of a trace that began here, or of a span of ours in one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TraceContext {
+    trace_id: u128,
+    /// 0 = the trace begins here.
+    span_id: u64,
+    /// The span is ours.
+    own: bool,
+    sampled: bool,
+}
+
+impl TraceContext {
+    /// A trace of our own, not sampled.
+    pub fn new() -> Self {
+        let trace_id = uuid::Uuid::new_v4().as_u128();
+        Self { trace_id, span_id: 0, own: true, sampled: false }
+    }
+
+    /// Reads `00-<32 hex>-<16 hex>-<2 hex>` (W3C Trace Context, section 3.2); `None` if it is malformed.
+    pub fn parse(traceparent: &str) -> Option<Self> {
+        let mut parts = traceparent.split('-');
+        let (version, trace, span, flags) =
+            (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let hex = |s: &str, len: usize| {
+            s.len() == len && s.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+        };
+        if !hex(version, 2)
+            || version == "ff"
+            || !hex(trace, 32)
+            || !hex(span, 16)
+            || !hex(flags, 2)
+        {
+            return None;
+        }
+        let trace_id = u128::from_str_radix(trace, 16).ok().filter(|id| *id != 0)?;
+        let span_id = u64::from_str_radix(span, 16).ok().filter(|id| *id != 0)?;
+        let flags = u8::from_str_radix(flags, 16).ok()?;
+        Some(Self { trace_id, span_id, own: false, sampled: flags & 1 == 1 })
+    }
+
+    pub fn trace_id(&self) -> u128 {
+        self.trace_id
+    }
+
+    pub fn span_id(&self) -> u64 {
+        self.span_id
+    }
+
+    /// Whether its span, if it has one, is ours.
+    pub fn is_own(&self) -> bool {
+        self.own
+    }
+
+    pub fn is_sampled(&self) -> bool {
+        self.sampled
+    }
+
+    pub fn with_sampled(self, sampled: bool) -> Self {
+        Self { sampled, ..self }
+    }
+
+    /// A new span of ours in this trace.
+    pub fn own_child(&self) -> Self {
+        Self { span_id: new_span_id(), own: true, ..*self }
+    }
+
+    /// The `traceparent` of a span of ours; `None` = it names none.
+    pub fn of_own_span(&self) -> Option<String> {
+        (self.own && self.span_id != 0).then(|| self.child())
+    }
+
+    /// The `traceparent` of a request that is made for this: in the name of the span, where it is one of
+    /// ours, or else of a new one.
+    pub fn child(&self) -> String {
+        let span_id = if self.own && self.span_id != 0 { self.span_id } else { new_span_id() };
+        format!("00-{:032x}-{span_id:016x}-{:02x}", self.trace_id, u8::from(self.sampled))
+    }
+}
+
+impl Default for TraceContext {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn new_span_id() -> u64 {
+    (uuid::Uuid::new_v4().as_u128() as u64) | 1
+}

@@ -1,0 +1,222 @@
+"""The client protocol: real frames of a real gateway, held to docs/asyncapi.json."""
+
+import contextlib
+import http.server
+import json
+import pathlib
+import shutil
+import subprocess
+import threading
+import time
+
+import jsonschema
+from websockets.exceptions import ConnectionClosed
+
+import world
+
+HERE = pathlib.Path(__file__).resolve().parent
+FILE = HERE.parents[1] / "docs" / "asyncapi.json"
+PARSER = "@asyncapi/parser@3.6.6"
+# Which message a frame of a client is, by its type; of the gateway, by its event.
+OTHER_EVENT = "published"
+
+
+class Protocol:
+    """The description, and which of its messages were seen."""
+
+    def __init__(self):
+        self.document = json.loads(FILE.read_text())
+        self.seen = set()
+        self.by_word = {}
+        for name, message in self.document["components"]["messages"].items():
+            schema = self.schema(name)
+            jsonschema.Draft7Validator.check_schema(schema)
+            for word in ("type", "event"):
+                found = self.resolve(schema).get("properties", {}).get(word, {}).get("const")
+                if found:
+                    self.by_word[word, found] = name
+            for example in message["examples"]:
+                self.validate(name, example["payload"])
+
+    def schema(self, name):
+        payload = self.document["components"]["messages"][name]["payload"]
+        return {**payload, "components": self.document["components"]}
+
+    def resolve(self, schema):
+        return self.document["components"]["schemas"][schema["$ref"].rsplit("/", 1)[1]]
+
+    def validate(self, name, value):
+        try:
+            jsonschema.Draft7Validator(self.schema(name)).validate(value)
+        except jsonschema.ValidationError as wrong:
+            raise SystemExit(f"{value} is no {name}: {wrong.message}") from None
+
+    def is_described(self, word, value, default):
+        """Which message it is, after it was held to its schema."""
+        kind = value.get(word) if isinstance(value, dict) else None
+        name = self.by_word.get((word, kind), default)
+        self.validate(name, value)
+        self.seen.add(name)
+        return name
+
+    def closed(self, code, text):
+        codes = self.document["channels"]["conversation"]["x-close-codes"]
+        if not any((row["code"], row["text"]) == (code, text) for row in codes):
+            raise SystemExit(f"closed with {code} {text!r}, which is not described")
+        self.seen.add(code)
+
+
+class Client:
+    """A client whose every frame is held to the description."""
+
+    def __init__(self, protocol, gateway, path, **query):
+        self.protocol, self.socket = protocol, gateway.open(path, **query)
+
+    def send(self, frame, is_valid=True):
+        if is_valid:
+            self.protocol.is_described("type", frame, "message")
+        self.socket.send(json.dumps(frame))
+
+    def next(self):
+        frame = json.loads(self.socket.recv(timeout=30))
+        return self.protocol.is_described("event", frame, OTHER_EVENT), frame
+
+    def until(self, name):
+        while True:
+            found, frame = self.next()
+            if found == name:
+                return frame
+
+    def closed(self):
+        """Hears what comes, up to the close."""
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                self.next()
+        close = self.socket.protocol.close_rcvd
+        self.protocol.closed(close.code, close.reason)
+        return close.code
+
+
+class Worker(http.server.BaseHTTPRequestHandler):
+    """An upstream that streams: two pieces and the end, or pieces until it is cancelled."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.send_header("connection", "close")
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            endless = body["message"] == "endless"
+            for n in range(100_000 if endless else 2):
+                self.wfile.write(f"data: piece {n}\n\n".encode())
+                self.wfile.flush()
+                if endless:
+                    time.sleep(0.02)
+        self.close_connection = True
+
+    def log_message(self, *_):
+        pass
+
+
+@contextlib.contextmanager
+def worker():
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Worker)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def conversation(protocol, gateway):
+    """One of everything that can be said."""
+    chat = "/ws/chat/42/"
+    client = Client(protocol, gateway, chat, connection_token=gateway.token(user_id=1))
+    connected = client.until("connected")
+    client.until("join")
+    client.send({"type": "ping"})
+    client.until("pong")
+    client.send({"message": "hello", "id": "m-1"})
+    for name in ("taskQueued", "processingStarted", "chunk", "complete"):
+        client.until(name)
+    client.send({"message": "hello", "id": "m-1"})
+    assert client.until("taskQueued")["duplicate"] is True
+    client.send({"message": "endless"})
+    task = client.until("taskQueued")["task_id"]
+    client.send({"type": "cancel", "task_id": task})
+    client.until("cancelled")
+    client.send({"type": "resume", "since": connected["offset"], "epoch": connected["epoch"]})
+    client.until("resumed")
+    client.send({"type": "refresh", "connection_token": gateway.token(user_id=1)})
+    assert client.until("refreshed")["expires_in"] is None
+    for frame, code in [
+        ([], "invalid_json"), ({"message": " "}, "empty_message"),
+        ({"type": "cancel", "task_id": "none"}, "unknown_task"),
+        ({"type": "refresh", "token": "x.y.z"}, "invalid_credentials"),
+    ]:
+        client.send(frame, is_valid=code in ("unknown_task", "invalid_credentials"))
+        assert client.until("error")["code"] == code
+    for data in ([1, 2], {"event": "tool_start", "tool": "search"}, {"no": "event"}):
+        gateway.api("/v1/publish", {"channel": "chat_42", "data": data})
+    client.until("wrapped")
+    client.until("published")
+
+    query = {"since": connected["offset"], "epoch": connected["epoch"]}
+    other = Client(protocol, gateway, chat, **query)
+    assert other.until("connected")["recovered"] is True
+    other.socket.send(b"binary")
+    assert other.closed() == 1003
+    client.until("leave")
+
+    token = gateway.token(user_id=2, session_expires_in=60)
+    ends = Client(protocol, gateway, chat, connection_token=token)
+    ends.until("tokenExpiringSoon")
+    gateway.api("/v1/disconnect", {"user_id": 2})
+    assert ends.closed() == 4001
+    assert Client(protocol, gateway, chat, connection_token=token).closed() == 4001, "used up"
+
+    plain = Client(protocol, gateway, "/ws/plain/a/")
+    assert plain.until("connected")["name"] == "a"
+    gateway.api("/v1/publish", {"channel": "plain_a", "data": "text"})
+    assert plain.next() == (OTHER_EVENT, "text")
+    plain.send({"message": "hello"})
+    assert plain.until("error")["code"] == "forbidden"
+    stamped = Client(protocol, gateway, "/ws/stamped/")
+    assert "timestamp" in stamped.until("connected")
+
+    gateway.call("POST", "/v1/drain")
+    client.until("goingAway")
+    assert client.closed() == 1012
+
+
+def parse(cache):
+    """AsyncAPI's own parser, where there is npm."""
+    if not shutil.which("npm"):
+        print("SKIPPED: there is no npm, so the file was NOT read by AsyncAPI's parser")
+        return
+    place = pathlib.Path(cache).absolute() / "asyncapi"
+    if not (place / "node_modules" / "@asyncapi" / "parser").is_dir():
+        place.mkdir(parents=True, exist_ok=True)
+        install = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", place]
+        subprocess.run([*install, PARSER], check=True)
+    subprocess.run(["node", HERE / "asyncapi.mjs", FILE], check=True, cwd=place)
+
+
+def run(binary, kind, redis):
+    protocol = Protocol()
+    with worker() as url:
+        upstream = f'[upstream.worker]\nkind = "http"\nurl = "{url}"\n'
+        stamped = '[[route]]\npath = "/ws/stamped/"\nchannel = "stamped"\nauth = ["anonymous"]\n'
+        more = f"{stamped}timestamps = true\n{upstream}"
+        gateway = world.Gateway(binary, kind, redis, upstream='upstream = "worker"', more=more)
+        with gateway:
+            conversation(protocol, gateway)
+    messages = set(protocol.document["components"]["messages"])
+    missing = messages - protocol.seen
+    assert not missing, f"described, and never seen: {missing}"
+    codes = sorted(code for code in protocol.seen if isinstance(code, int))
+    print(f"{len(messages)} messages, closes {codes}")

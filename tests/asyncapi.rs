@@ -1,0 +1,92 @@
+//! docs/asyncapi.json keeps to the code: every close, every error code, every event that the gateway
+//! writes and every type of frame that it reads is in it, and no other. That real frames are what it says
+//! is seen by `tests/api/protocol.py`.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use serde_json::Value;
+use tidegate::protocol::{ClientFrame, CloseReason, ErrorCode, MAX_TASK_ID_BYTES};
+
+fn read(path: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn description() -> Value {
+    serde_json::from_str(&read("docs/asyncapi.json")).expect("JSON")
+}
+
+/// The constant values of this property in the schemas of all messages.
+fn words(description: &Value, property: &str) -> BTreeSet<String> {
+    let messages = description["components"]["messages"].as_object().expect("messages");
+    let schema = |message: &Value| {
+        let pointer = message["payload"]["$ref"].as_str()?.strip_prefix('#')?.to_owned();
+        description.pointer(&pointer)?["properties"][property]["const"].as_str().map(str::to_owned)
+    };
+    messages.values().filter_map(schema).collect()
+}
+
+/// What stands between `before` and the next quote, wherever it does, outside of tests.
+fn quoted(source: &str, before: &str) -> BTreeSet<String> {
+    let code = source.split("#[cfg(test)]").next().unwrap_or_default();
+    let parts = code.split(before).skip(1);
+    parts.filter_map(|part| part.split(['"', '\\']).next()).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_close_is_described_and_no_other() {
+    let description = description();
+    let rows = description["channels"]["conversation"]["x-close-codes"].as_array().expect("rows");
+    let described: Vec<_> = rows
+        .iter()
+        .map(|row| (row["code"].as_u64(), row["text"].as_str(), row["reason"].as_str()))
+        .collect();
+    let closes: Vec<_> = CloseReason::ALL
+        .iter()
+        .map(|close| (Some(close.code().into()), Some(close.text()), Some(close.label())))
+        .collect();
+    assert_eq!(described, closes);
+    let is_told = |row: &Value| row["client"].as_str().is_some_and(|advice| !advice.is_empty());
+    assert!(rows.iter().all(is_told), "each says what a client should do");
+}
+
+#[test]
+fn every_error_code_is_described_and_no_other() {
+    let codes = &description()["components"]["schemas"]["ErrorCode"]["enum"];
+    let described: BTreeSet<_> =
+        codes.as_array().expect("a list").iter().filter_map(Value::as_str).collect();
+    assert_eq!(described, ErrorCode::ALL.iter().map(|code| code.label()).collect());
+}
+
+#[test]
+fn every_event_of_the_code_is_described_and_no_other() {
+    let mut written = BTreeSet::new();
+    for (file, marks) in [
+        ("src/protocol/events.rs", &["event: \"", "task_event(\"", "\"event\":\""][..]),
+        // A join and a leave are told apart by a flag.
+        ("src/protocol/events.rs", &["if joined { \"", "else { \""]),
+        ("src/protocol/error.rs", &["event: \""]),
+        ("src/protocol/position.rs", &["\\\"event\\\":\\\""]),
+        ("src/upstream/event.rs", &["event: \"", "\"event\":\"", "\\\"event\\\":\\\""]),
+    ] {
+        let source = read(file);
+        written.extend(marks.iter().flat_map(|mark| quoted(&source, mark)));
+    }
+    // What a relayed message is answered with is a setting; this is its default.
+    written.insert("task_queued".to_owned());
+    assert_eq!(words(&description(), "event"), written);
+}
+
+#[test]
+fn every_type_of_frame_is_described_and_no_other() {
+    let read_types = quoted(&read("src/protocol/client_frame.rs"), "Some(\"");
+    assert_eq!(words(&description(), "type"), read_types);
+}
+
+#[test]
+fn bounds_are_those_of_the_code() {
+    let schemas = &description()["components"]["schemas"];
+    assert_eq!(schemas["TaskId"]["maxLength"], MAX_TASK_ID_BYTES);
+    assert_eq!(schemas["MessageId"]["maxLength"], ClientFrame::MAX_ID_BYTES);
+}

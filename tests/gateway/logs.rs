@@ -1,0 +1,196 @@
+//! What the log says: whom each line is about, what it never says, what is held back.
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use crate::chat::chat;
+use crate::outcome::Outcome::{Closed, Connected};
+use crate::outcome::outcome;
+use crate::rig::{API_KEY, Client, Gateway, Redis, Settings, Upstream, http};
+
+const PATH: &str = "/ws/chat/42/";
+const SECRET_TEXT: &str = "nobody-else-reads-this";
+
+fn texts<'a>(lines: &'a [Value], field: &str) -> Vec<&'a str> {
+    lines.iter().map(|line| line[field].as_str().unwrap_or("-")).collect()
+}
+
+#[tokio::test]
+async fn a_message_can_be_followed_from_the_edge_to_the_upstream() {
+    let upstream = Upstream::accepting().await;
+    let settings = Settings::chat(&upstream.url("/"))
+        .also("server", "trusted_proxies = [\"127.0.0.1/32\"]")
+        .also("log", "level = \"debug\"");
+    let mut gateway = Gateway::start(settings).await;
+    let token = gateway.token(json!({"user_id": 7, "username": "ana"})).await;
+    let path = format!("{PATH}?connection_token={token}");
+    let mut client = Client::open(gateway.addr(), &path, &[("x-request-id", "edge-1")]).await;
+    let connected = client.next_event("connected").await;
+    let connection = connected["connection_id"].as_str().unwrap();
+    client.send_json(&json!({"message": SECRET_TEXT, "id": "m1"})).await;
+    let task_id = client.next_event("task_queued").await["task_id"].clone();
+    client.send_json(&json!({"message": SECRET_TEXT.repeat(1000), "id": "m2"})).await;
+    assert_eq!(client.next_event("error").await["code"], "message_too_long");
+    drop(client);
+    gateway.wait_for_event("connection_closed").await;
+    gateway.stop().await;
+
+    let asked = upstream.next_request().await.json();
+    assert_eq!(asked["request_id"], "edge-1");
+    assert_eq!(asked["connection_id"], connection);
+
+    for event in ["handshake_admitted", "connection_opened", "connection_closed"] {
+        let lines = gateway.log_events(event);
+        assert_eq!(texts(&lines, "connection"), [connection], "{event}");
+        assert_eq!(texts(&lines, "request"), ["edge-1"], "{event}");
+    }
+    for event in ["frame_received", "upstream_asked", "message_queued", "message_refused"] {
+        let line = gateway.wait_for_event(event).await;
+        for (field, value) in [
+            ("connection", connection),
+            ("request", "edge-1"),
+            ("user", "7"),
+            ("channel", "chat_42"),
+        ] {
+            assert_eq!(line[field], value, "{event} {field}: {line}");
+        }
+    }
+    let frames = gateway.log_events("frame_received");
+    assert_eq!(texts(&frames, "message_id"), ["m1", "m2"]);
+    let asked = gateway.wait_for_event("upstream_asked").await;
+    assert_eq!((&asked["message_id"], &asked["task_id"]), (&json!("m1"), &task_id));
+    assert_eq!(gateway.wait_for_event("message_queued").await["task_id"], task_id);
+
+    assert!(!gateway.stderr_contains(SECRET_TEXT), "a message's text");
+    assert!(!gateway.stderr_contains(&token), "a token");
+    assert!(!gateway.stderr_contains("connection_token="), "a query string");
+}
+
+#[tokio::test]
+async fn without_a_trusted_proxy_a_request_is_called_by_its_trace() {
+    let gateway = Gateway::start(chat("")).await;
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let traceparent = format!("00-{trace}-00f067aa0ba902b7-01");
+    let evil = [("origin", "https://evil.example"), ("x-request-id", "mine")];
+    let refused = [evil[0], evil[1], ("traceparent", traceparent.as_str())];
+    assert_eq!(outcome(&gateway, PATH, &refused).await, Closed(4003));
+    let line = gateway.wait_for_event("handshake_refused").await;
+    assert_eq!((&line["request"], &line["cause"]), (&json!(trace), &json!("origin")));
+    assert_eq!(line["level"], "INFO", "a page that is not allowed is no warning");
+    assert_eq!(line["ip"], "127.0.0.1");
+    assert_eq!(line["connection"].as_str().map(str::len), Some(32));
+}
+
+#[tokio::test]
+async fn the_audit_can_be_read_alone() {
+    let settings = chat("").also("log", "level = \"audit=info,tidegate::cli=info,warn\"");
+    let toml = settings.to_string();
+    let gateway = Gateway::start(toml).await;
+    let token = gateway.token(json!({"user_id": 7, "username": "ana"})).await;
+    let path = format!("{PATH}?connection_token={token}");
+    assert_eq!(outcome(&gateway, &path, &[]).await, Connected);
+    assert_eq!(outcome(&gateway, &path, &[]).await, Closed(4001));
+    gateway.api("/v1/disconnect", json!({"user_id": 7})).await;
+    gateway.wait_for_event("disconnect_ordered").await;
+
+    let issued = gateway.wait_for_event("token_issued").await;
+    let used = gateway.wait_for_event("token_consumed").await;
+    let replayed = gateway.wait_for_event("token_refused").await;
+    for line in [&issued, &used, &replayed] {
+        assert_eq!(
+            (&line["target"], &line["token"]),
+            (&json!("audit"), &issued["token"]),
+            "{line}"
+        );
+    }
+    assert_eq!((&issued["user"], &used["user"]), (&json!("7"), &json!("7")));
+    assert_eq!(replayed["outcome"], "unknown_or_replayed");
+    assert_eq!(gateway.events("connection_closed") + gateway.events("handshake_refused"), 0);
+    assert!(!gateway.stderr_contains(&token));
+}
+
+#[tokio::test]
+async fn repeats_are_counted_in_place_of_being_written() {
+    let mut gateway = Gateway::start(chat("").also("log", "repeats = \"3/1h\"")).await;
+    for _ in 0..10 {
+        let evil = [("origin", "https://evil.example")];
+        assert_eq!(outcome(&gateway, PATH, &evil).await, Closed(4003));
+    }
+    gateway.wait_for_metric("tidegate_log_lines_suppressed_total", &[], 7.0).await;
+    gateway.stop().await;
+    assert_eq!(gateway.events("handshake_refused"), 3);
+    let told = gateway.wait_for_event("lines_suppressed").await;
+    assert_eq!((&told["of"], &told["suppressed"]), (&json!("handshake_refused"), &json!(7)));
+    assert!(told["key"].as_str().unwrap().contains("cause=origin"), "{told}");
+}
+
+/// What a gateway says of whom it debugs, without the time that is left.
+async fn debugged(gateway: &Gateway) -> Vec<Value> {
+    let key = format!("Bearer {API_KEY}");
+    let answer =
+        http::send(gateway.admin(), "GET", "/v1/debug", &[("authorization", &key)], Bytes::new())
+            .await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let mut rows = answer.json()["debugged"].as_array().unwrap().clone();
+    for row in &mut rows {
+        let left = row.as_object_mut().unwrap().remove("seconds").unwrap();
+        assert!((1..=3600).contains(&left.as_u64().unwrap()));
+    }
+    rows
+}
+
+#[tokio::test]
+async fn one_user_is_debugged_on_all_nodes_for_a_while() {
+    let redis = Redis::start().await;
+    let upstream = Upstream::accepting().await;
+    let settings = || Settings::chat(&upstream.url("/")).redis(&redis.url());
+    let nodes = [Gateway::start(settings()).await, Gateway::start(settings()).await];
+    for node in &nodes {
+        node.wait_for_metric("tidegate_redis_up", &[("connection", "control")], 1.0).await;
+    }
+    let say = async |node: &Gateway, user: u64, text: &str| {
+        let token = node.token(json!({"user_id": user, "username": "ana"})).await;
+        let (mut client, _) =
+            Client::connected(node, &format!("{PATH}?connection_token={token}")).await;
+        client.send_json(&json!({"message": text})).await;
+        client.next_event("task_queued").await;
+    };
+    let debug = async |node: &Gateway, user: u64, seconds: u64| {
+        let answer = node.api("/v1/debug", json!({"user_id": user, "seconds": seconds})).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert_eq!(answer.json(), json!({"seconds": seconds, "nodes": 2}));
+    };
+
+    say(&nodes[1], 7, SECRET_TEXT).await;
+    debug(&nodes[0], 7, 600).await;
+    say(&nodes[1], 8, SECRET_TEXT).await;
+    assert_eq!(nodes[1].events("frame_received"), 0, "before, or of others");
+    say(&nodes[1], 7, SECRET_TEXT).await;
+    let queued = nodes[1].wait_for_event("message_queued").await;
+    assert_eq!((&queued["user"], &queued["level"]), (&json!("7"), &json!("DEBUG")));
+    for event in ["connection_opened", "frame_received", "upstream_asked"] {
+        let users = nodes[1].log_events(event);
+        assert_eq!(texts(&users, "user"), ["7"], "{event}");
+    }
+    for node in &nodes {
+        assert_eq!(debugged(node).await, [json!({"user_id": "7"})]);
+        node.wait_for_event("debug_ordered").await;
+        assert!(!node.stderr_contains(SECRET_TEXT));
+    }
+    debug(&nodes[1], 7, 0).await;
+    say(&nodes[1], 7, SECRET_TEXT).await;
+    assert_eq!(nodes[1].events("frame_received"), 1);
+    for node in &nodes {
+        assert_eq!(debugged(node).await, [Value::Null; 0]);
+    }
+    for wrong in [
+        json!({"user_id": 7}),
+        json!({"user_id": 7, "seconds": 3601}),
+        json!({"user_id": 7, "channel": "chat_42", "seconds": 1}),
+        json!({"seconds": 1}),
+    ] {
+        assert_eq!(nodes[0].api("/v1/debug", wrong.clone()).await.status, 400, "{wrong}");
+    }
+    let audit = nodes[0].wait_for_event("admin_debug").await;
+    assert_eq!(audit["target"], "audit");
+}
