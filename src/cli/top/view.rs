@@ -246,7 +246,7 @@ impl View {
             Constraint::Length(6),
             Constraint::Length(7),
             Constraint::Length(more),
-            Constraint::Length(more),
+            Constraint::Length(more.min(7)),
             Constraint::Length(13),
         ];
         let names = ["path", "conns", "msgs/s", "closes/s", "gens/s", "1st chunk"];
