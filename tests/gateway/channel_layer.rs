@@ -386,3 +386,44 @@ async fn groups_of_two_hosts() {
         }
     }
 }
+
+/// What a tail has said up to and with `text`.
+async fn tailed(tail: &mut http::Stream, text: &str) {
+    let mut said = String::new();
+    while !said.contains(text) {
+        let piece = tail.next().await.unwrap_or_else(|| panic!("the end, and no {text} in {said}"));
+        said.push_str(&String::from_utf8_lossy(&piece));
+    }
+}
+
+/// Nobody else listens.
+async fn a_tail_hears_a_group(wire: &str) {
+    let redis = Redis::start().await;
+    let gateway = start(settings(&redis, wire)).await;
+    let mut backend = Backend::new(&redis).await;
+    let key = [("x-api-key", crate::rig::API_KEY)];
+    let mut tail = http::stream(gateway.admin(), "/v1/channels/chat_42/tail", &key).await;
+    tailed(&mut tail, "event: live").await;
+    send(&mut backend, wire, 0..3).await;
+    tailed(&mut tail, "\"n\":2").await;
+    // A name that no group of the layer may have harms nobody.
+    let path = "/v1/channels/%C3%BC/tail";
+    let odd = http::stream(gateway.admin(), path, &key).await;
+    assert!(matches!(odd.status, 200 | 503), "{}", odd.status);
+    send(&mut backend, wire, 3..6).await;
+    tailed(&mut tail, "\"n\":5").await;
+    drop(odd);
+    gateway.publish("chat_42", chunk(6)).await;
+    tailed(&mut tail, "\"n\":6").await;
+    assert_eq!(gateway.events("subscription_lost"), 0);
+}
+
+#[tokio::test]
+async fn core_a_tail_hears_a_group() {
+    a_tail_hears_a_group("channels-core").await;
+}
+
+#[tokio::test]
+async fn pubsub_a_tail_hears_a_group() {
+    a_tail_hears_a_group("channels-pubsub").await;
+}

@@ -490,3 +490,22 @@ async fn a_node_that_does_not_answer_is_told() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_tail_is_told_what_it_may_have_missed() {
+    let engine = Engine::redis().await;
+    let gateway = engine.start(settings()).await;
+    let mut kept = Tail::open(&gateway, "chat_1").await;
+    let mut plain = Tail::open(&gateway, "other").await;
+    gateway.publish("chat_1", json!({"n": 1})).await;
+    assert_eq!(kept.message().await.id.as_deref(), Some("1"));
+    let redis = engine.server().expect("a Redis");
+    let _killed: i64 = redis.run(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
+    gateway.publish("chat_1", json!({"n": 2})).await;
+    // What keeps nothing may have lost something. What keeps a history has it.
+    let gap = plain.next().await.expect("an event");
+    assert_eq!(gap.event, "gap");
+    assert_eq!(kept.message().await.id.as_deref(), Some("2"));
+    gateway.publish("other", json!(3)).await;
+    assert_eq!(plain.message().await.data, "3");
+}
