@@ -39,6 +39,7 @@ struct DefaultArgs {
 /// "secret file: PATH" or "default". Secrets are never printed: "<redacted>" stands for them, also for
 /// the passwords of Redis URLs. Where a free text holds a ${NAME} it is printed as it was written.
 #[derive(Debug, clap::Args)]
+#[expect(rustdoc::invalid_html_tags, reason = "the command prints this text as it stands here")]
 struct ShowArgs {
     /// The config file
     #[arg(long, value_name = "FILE")]
