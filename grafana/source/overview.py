@@ -322,6 +322,22 @@ NODES = [
         legend="{{instance}}",
         names={"0": ("no", GREY), "1": ("yes", YELLOW)},
     ),
+    graph(
+        "Log lines held back",
+        "ops",
+        "Repeats that the log's limit ([log] repeats) kept away. Many = something happens over and over: the last line "
+        "of that event in the log says what.",
+        [(rate("tidegate_log_lines_suppressed_total", "instance"), "{{instance}}")],
+    ),
+    graph(
+        "Spans of traces",
+        "ops",
+        "Spans by what became of them; none while [tracing] is off. «failed» = the collector cannot be reached, or refuses "
+        "them; «dropped» = more than it takes: sample fewer. Clients notice neither.",
+        [(rate("tidegate_spans_total", "outcome"), "{{outcome}}")],
+        stack=True,
+        colors={"exported": GREEN},
+    ),
 ]
 
 DASHBOARD = dashboard(

@@ -80,6 +80,17 @@ mod tests {
     }
 
     #[test]
+    fn the_page_has_every_call_and_every_error() {
+        let page = include_str!("../../docs/server-api.md");
+        for entry in TABLE {
+            assert!(page.contains(entry.path), "{} {}", entry.method, entry.path);
+        }
+        for code in Code::ALL {
+            assert!(page.contains(&format!("`{}`", code.label())), "{}", code.label());
+        }
+    }
+
+    #[test]
     fn bounds_are_those_of_the_code() {
         let description = description();
         for (pointer, bound) in [

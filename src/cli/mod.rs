@@ -13,12 +13,18 @@ mod lifetime;
 mod logging;
 mod man;
 mod publish;
+mod record;
 mod reference;
+mod replay;
 mod serve;
 mod server_api;
+mod signals;
 mod spans;
+mod sse;
+mod tail;
 mod target;
 mod token;
+mod top;
 
 pub use reference::reference;
 
@@ -60,6 +66,9 @@ enum Command {
     Demo(demo::Args),
     Token(token::Args),
     Publish(publish::Args),
+    Tail(tail::Args),
+    Replay(replay::Args),
+    Top(top::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -79,6 +88,9 @@ pub fn run() -> ExitCode {
         Command::Config(args) => config::run(&args),
         Command::Health(args) => health::run(&args),
         Command::Publish(args) => publish::run(&args),
+        Command::Tail(args) => tail::run(&args),
+        Command::Replay(args) => replay::run(&args),
+        Command::Top(args) => top::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
         Command::Demo(args) => demo::run(&args),

@@ -20,7 +20,7 @@ use crate::config::Secret;
 pub const DEADLINE: Duration = Duration::from_secs(5);
 
 /// No answer that is read here is longer.
-const MAX_ANSWER_BYTES: usize = 16 << 20;
+const MAX_ANSWER_BYTES: usize = 256 << 20;
 
 /// The admin port of a running gateway, and the key that opens its server API.
 #[derive(Clone)]
@@ -70,7 +70,6 @@ impl ServerApi {
     }
 
     /// Host and port.
-    #[cfg(test)]
     pub fn authority(&self) -> &str {
         &self.authority
     }
@@ -97,6 +96,23 @@ impl ServerApi {
         let body = serde_json::to_vec(body).map_err(|error| Unanswered::Away(error.to_string()))?;
         let answer = self.ask(Method::POST, path, Some(body.into()), DEADLINE).await?;
         self.good(answer)
+    }
+
+    /// The body of a good answer to a GET.
+    pub async fn get(&self, path: &str) -> Result<Bytes, Unanswered> {
+        let answer = self.ask(Method::GET, path, None, DEADLINE).await?;
+        self.good(answer)
+    }
+
+    /// A stream of server-sent events: its body goes on until one side ends it.
+    pub async fn stream(&self, path: &str) -> Result<Incoming, Unanswered> {
+        let opening = self.send(Method::GET, path, None);
+        let response = self.within(DEADLINE, opening).await?;
+        if response.status() == StatusCode::OK {
+            return Ok(response.into_body());
+        }
+        let answer = self.within(DEADLINE, whole(response)).await?;
+        Err(self.refused(&answer))
     }
 
     /// Any answer to a GET.

@@ -141,9 +141,13 @@ async fn serve(
         Engine::build(&config, &core, threads, running, &shutdown).map_err(StartError::Setting)?;
     let maker = TermsMaker::new(&engine, &config.engine, &shutdown);
     let terms = maker.make(&config, None).map_err(StartError::Setting)?;
+    let threads = public.len();
+    let (has_adopted, adopted) = mpsc::channel(threads);
     let live = Live {
         maker,
         terms: watch::Sender::new(Arc::new(terms)),
+        adopted,
+        threads,
         counts: ConnectionCounts::new(
             config.server.max_connections,
             config.server.max_connections_per_ip,
@@ -153,7 +157,7 @@ async fn serve(
         api_keys: ApiKeys::new(config.admin.api_keys.clone()),
     };
     let seats = broker_seats.into_iter().zip(order_seats);
-    let workers = workers(public, seats, &engine, &live, &shutdown);
+    let workers = workers(public, seats, &engine, &live, &has_adopted, &shutdown);
     let broker = engine.run(core, &config, &shutdown)?;
     serve_admin(&config, admin, (&metrics, &log), &engine, &live, &shutdown)
         .map_err(system("admin port"))?;
@@ -197,12 +201,14 @@ fn workers(
     seats: impl Iterator<Item = (Seat, control::Seat)>,
     engine: &Engine,
     live: &Live,
+    adopted: &mpsc::Sender<()>,
     shutdown: &Shutdown,
 ) -> Vec<Worker> {
     let worker = |(number, (listener, (seat, orders)))| Worker {
         is_first: number == 0,
         listener,
         terms: live.terms.subscribe(),
+        adopted: adopted.clone(),
         seat,
         orders,
         publisher: engine.publisher.clone(),

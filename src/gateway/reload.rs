@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::terms::TermsMaker;
 use crate::admin::ApiKeys;
@@ -26,6 +26,9 @@ use crate::telemetry::reload as facts;
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
 const SETTLE_INTERVAL: Duration = Duration::from_millis(5);
 
+/// How long threads may take to serve by new terms before that is said to be done.
+const ADOPT_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Reads the config; `Err` = its mistakes.
 pub type ReadConfig = Arc<dyn Fn() -> Result<Config, String> + Send + Sync>;
 
@@ -39,6 +42,9 @@ pub struct Source {
 pub(super) struct Live {
     pub maker: TermsMaker,
     pub terms: watch::Sender<Arc<Terms>>,
+    /// A word of each thread that serves by new terms.
+    pub adopted: mpsc::Receiver<()>,
+    pub threads: usize,
     pub counts: ConnectionCounts,
     pub rules: Arc<Rules>,
     pub generations: Generations,
@@ -133,10 +139,24 @@ impl Reloader {
         rules.replace(new.routes.iter().map(|route| (&route.channel, &route.history)));
         generations.replace_routes(&new.routes);
         api_keys.replace(new.admin.api_keys.clone());
-        self.live.terms.send_replace(Arc::new(terms));
+        self.live.adopt(terms).await;
         self.config = new;
         facts::applied(&changed);
         facts::restart_needed(&waiting);
+    }
+}
+
+impl Live {
+    /// Completes when all threads serve by `terms`. One that is busy for long takes them when it can.
+    async fn adopt(&mut self, terms: Terms) {
+        while self.adopted.try_recv().is_ok() {}
+        self.terms.send_replace(Arc::new(terms));
+        let all = async {
+            for _ in 0..self.threads {
+                self.adopted.recv().await;
+            }
+        };
+        let _busy = tokio::time::timeout(ADOPT_TIMEOUT, all).await;
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 
 use super::Terms;
@@ -34,6 +34,8 @@ pub struct Worker {
     pub is_first: bool,
     pub listener: std::net::TcpListener,
     pub terms: watch::Receiver<Arc<Terms>>,
+    /// Told each time that this thread serves by new terms.
+    pub adopted: mpsc::Sender<()>,
     pub seat: Seat,
     pub orders: control::Seat,
     pub publisher: Publisher,
@@ -57,9 +59,9 @@ impl Worker {
         let drain_waits_for_it = shutdown.track();
         let listener = TcpListener::from_std(self.listener.try_clone()?)?;
         let counts = self.counts.clone();
-        let (is_first, terms) = (self.is_first, self.terms.clone());
+        let (is_first, terms, adopted) = (self.is_first, self.terms.clone(), self.adopted.clone());
         let (front, orders) = self.front()?;
-        tokio::task::spawn_local(follow(Rc::clone(&front), terms));
+        tokio::task::spawn_local(follow(Rc::clone(&front), terms, adopted));
         let services = Rc::clone(&front.services);
         let sweeping = Rc::clone(&services);
         tokio::task::spawn_local(async move { sweeping.roster.sweep().await });
@@ -116,12 +118,17 @@ impl Worker {
 }
 
 /// Serves by the newest terms, until the gateway ends.
-async fn follow(front: Rc<Front>, mut terms: watch::Receiver<Arc<Terms>>) {
+async fn follow(
+    front: Rc<Front>,
+    mut terms: watch::Receiver<Arc<Terms>>,
+    adopted: mpsc::Sender<()>,
+) {
     while terms.changed().await.is_ok() {
         let new = Arc::clone(&terms.borrow_and_update());
         if let Err(why) = front.adopt(new).await {
             telemetry::reload::thread_failed(&why);
         }
+        let _nobody_waits = adopted.try_send(());
     }
 }
 

@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -16,6 +17,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 
 use super::{Terms, fixed};
 use crate::config;
@@ -26,6 +28,10 @@ use crate::proxy::{Proxy, ProxyBody};
 use crate::session::{self, Client, Permits, Services};
 use crate::socket::ByteStream;
 use crate::telemetry;
+
+/// A client that is connected when the gateway begins to drain, and has asked for nothing yet, may be silent
+/// for this long, and for half of `[shutdown] grace`.
+const LONGEST_SILENCE: Duration = Duration::from_secs(5);
 
 /// What the HTTP phase of this thread's connections needs.
 pub(super) struct Front {
@@ -62,6 +68,8 @@ struct Phase {
     over_ip_limit: bool,
     upgraded: RefCell<Option<Upgraded>>,
     has_ip_permit: Cell<bool>,
+    /// A request has come.
+    asked: Notify,
 }
 
 impl Front {
@@ -111,6 +119,7 @@ impl Front {
             over_ip_limit,
             upgraded: RefCell::default(),
             has_ip_permit: Cell::new(permits.ip.is_some()),
+            asked: Notify::new(),
         });
         let Some((stream, early)) = self.http_phase(stream, &phase).await else { return };
         let Some(upgraded) = phase.upgraded.take() else { return };
@@ -150,10 +159,10 @@ impl Front {
             .max_buf_size(face.terms.server.max_header_bytes)
             .serve_connection(TokioIo::new(stream), service);
         let _drain_waits_for_it = self.services.shutdown.track();
-        let mut draining = pin!(self.services.shutdown.draining());
+        let mut leaving = pin!(self.leaving(phase));
         let mut told = false;
         let ended = std::future::poll_fn(|cx| {
-            if !told && draining.as_mut().poll(cx).is_ready() {
+            if !told && leaving.as_mut().poll(cx).is_ready() {
                 told = true;
                 Pin::new(&mut http).graceful_shutdown();
             }
@@ -168,7 +177,16 @@ impl Front {
         Some((parts.io.into_inner(), parts.read_buf))
     }
 
+    /// Completes when the gateway drains and no more requests are to come. A client that has only just
+    /// connected has been promised an answer: it may still ask.
+    async fn leaving(&self, phase: &Phase) {
+        self.services.shutdown.draining().await;
+        let patience = LONGEST_SILENCE.min(self.services.terms().stop.grace / 2);
+        let _either = tokio::time::timeout(patience, phase.asked.notified()).await;
+    }
+
     async fn answer(&self, phase: &Phase, request: Request<Incoming>) -> Response<ProxyBody> {
+        phase.asked.notify_one();
         let face = self.face();
         let Face { terms, proxy } = &*face;
         let address = ClientAddress::resolve(

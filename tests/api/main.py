@@ -122,7 +122,8 @@ def schemathesis(gateway):
         "--request-timeout", "20", "--workers", "1", "--suppress-health-check", "all",
     ]
     environment = os.environ | {"SCHEMATHESIS_HOOKS": str(HERE / "hooks.py")}
-    tried = subprocess.run(arguments, env=environment, cwd=HERE, timeout=300,
+    # Where it keeps notes of what it found.
+    tried = subprocess.run(arguments, env=environment, cwd=CACHE, timeout=300,
                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if tried.returncode != 0:
         raise SystemExit(tried.stdout)

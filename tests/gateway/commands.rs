@@ -3,14 +3,17 @@
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
-use super::rig::{Gateway, Redis, Settings, within};
+use super::rig::{Gateway, Redis, Settings, until, within};
 
 mod asking;
+mod glancing;
 mod printing;
 mod publishing;
+mod watching;
 
 /// Runs `tidegate` with these arguments, and no variables of this process's own that it reads.
 async fn tidegate(arguments: &[&str]) -> Said {
@@ -75,4 +78,95 @@ fn text(path: &Path) -> &str {
 fn nobody() -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().to_string()
+}
+
+/// A command that goes on until it is ended; killed when dropped.
+struct Running {
+    child: std::process::Child,
+    stdout: Lines,
+    stderr: Lines,
+}
+
+impl Running {
+    fn start(arguments: &[&str]) -> Self {
+        let mut child = command(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let stdout = Lines::read(child.stdout.take().expect("a pipe"));
+        let stderr = Lines::read(child.stderr.take().expect("a pipe"));
+        Self { child, stdout, stderr }
+    }
+
+    /// Waits for so many lines; all that there are.
+    async fn lines(&self, count: usize) -> Vec<String> {
+        until(&format!("{count} lines"), async || {
+            let lines = self.stdout.all();
+            assert!(lines.len() >= count || !self.stdout.is_complete(), "{self:?} has ended");
+            (lines.len() >= count).then_some(lines)
+        })
+        .await
+    }
+
+    /// Waits for a line with `text` on standard error.
+    async fn complains(&self, text: &str) -> String {
+        until(&format!("{text:?} on standard error"), async || {
+            self.stderr.all().into_iter().find(|line| line.contains(text))
+        })
+        .await
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
+        rustix::process::kill_process(pid.expect("a pid"), signal).expect("it takes a signal");
+    }
+
+    /// Waits for its end.
+    async fn ended(&mut self) -> Option<i32> {
+        let child = &mut self.child;
+        until("end of the command", async || child.try_wait().unwrap()).await.code()
+    }
+}
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "stdout: {:#?}, stderr: {:#?}", self.stdout.all(), self.stderr.all())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("{self:?}");
+        }
+    }
+}
+
+/// What came out of a pipe so far.
+struct Lines(Arc<Mutex<(Vec<String>, bool)>>);
+
+impl Lines {
+    fn read(pipe: impl std::io::Read + Send + 'static) -> Self {
+        let lines = Arc::new(Mutex::new((Vec::new(), false)));
+        let shared = Arc::clone(&lines);
+        std::thread::spawn(move || {
+            let reader = std::io::BufReader::new(pipe);
+            for line in std::io::BufRead::lines(reader).map_while(Result::ok) {
+                shared.lock().unwrap().0.push(line);
+            }
+            shared.lock().unwrap().1 = true;
+        });
+        Self(lines)
+    }
+
+    fn all(&self) -> Vec<String> {
+        self.0.lock().unwrap().0.clone()
+    }
+
+    fn is_complete(&self) -> bool {
+        self.0.lock().unwrap().1
+    }
 }

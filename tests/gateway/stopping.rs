@@ -4,10 +4,11 @@ use std::sync::{Arc, Mutex};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::rig::upstream::StreamWriter;
-use super::rig::{Client, Gateway, RawClient, Reply, Settings, Upstream, http, until};
+use super::rig::{Client, Gateway, RawClient, Reply, Settings, Upstream, http, until, within};
 
 const PATH: &str = "/ws/chat/42/";
 
@@ -172,4 +173,21 @@ async fn a_client_that_does_not_answer_is_not_waited_for_until_the_deadline() {
     let mut silent = RawClient::open(gateway.addr(), PATH).await;
     assert!(silent.read_frame().await.is_some_and(|frame| frame.payload.starts_with(b"{")));
     assert_eq!(gateway.stop().await, Some(0));
+}
+
+/// A connection that the kernel has taken is a promise, whether or not the gateway has seen it.
+#[tokio::test]
+async fn a_client_that_has_just_connected_is_answered() {
+    let reply = "path = \"/health/\"\nreply = '{\"status\":\"ok\"}'";
+    let mut gateway = Gateway::start(settings("300ms", "20s").route(reply)).await;
+    let mut stream = TcpStream::connect(gateway.addr()).await.unwrap();
+    gateway.signal(Signal::TERM);
+    gateway.wait_for_event("draining").await;
+    let request = "GET /health/ HTTP/1.1\r\nhost: gateway\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    within("an answer and the end", stream.read_to_string(&mut answer)).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    assert!(answer.ends_with("{\"code\":\"draining\",\"error\":\"this node stops\"}"), "{answer}");
+    assert_eq!(gateway.wait_exit().await, Some(0));
 }

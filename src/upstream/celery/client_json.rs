@@ -121,6 +121,14 @@ mod tests {
     }
 
     #[test]
+    fn numbers_are_what_they_were_to_the_last_digit() {
+        for number in ["6.2E53", "0.1", "8.98846567431158e307", "5e-324", "123456789.12345679"] {
+            let value = field(number).expect(number).expect(number);
+            assert_eq!(value.as_f64(), number.parse().ok(), "{number}");
+        }
+    }
+
+    #[test]
     fn what_a_worker_could_choke_on_is_refused() {
         let deep = format!("{}{}", "[".repeat(1000), "]".repeat(1000));
         for json in [
