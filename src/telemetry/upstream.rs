@@ -151,7 +151,7 @@ impl UpstreamFacts {
             event = "upstream_failed",
             upstream,
             reason,
-            "it is unavailable"
+            "an upstream is not available"
         );
     }
 
@@ -194,7 +194,7 @@ impl UpstreamFacts {
         warn!(
             event = "upstream_circuit_opened",
             upstream = &*self.name,
-            "it is left alone for a while"
+            "an upstream is left alone for a while"
         );
     }
 
