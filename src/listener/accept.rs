@@ -181,6 +181,7 @@ fn accept(stream: TcpStream, peer: SocketAddr, front: &Rc<Front>, counts: &Conne
         (ip, over)
     };
     let permits = Permits { process, ip, lease: None };
-    let connection = Connection { peer, over_ip_limit, permits };
+    let tracked = front.services.shutdown.track();
+    let connection = Connection { peer, over_ip_limit, permits, tracked };
     tokio::task::spawn_local(Rc::clone(front).serve(stream, connection));
 }
