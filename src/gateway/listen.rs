@@ -52,12 +52,15 @@ impl Inherited {
 pub(super) struct Sockets {
     pub public: Vec<TcpListener>,
     pub admin: TcpListener,
+    /// Those of the public port were inherited.
+    pub handed_over: bool,
 }
 
 impl Sockets {
     /// What was not inherited is bound.
     pub fn bind(config: &Config, inherited: Inherited) -> Result<Self, StartError> {
         let (server, admin) = (&config.server, &config.admin);
+        let handed_over = !inherited.public.is_empty();
         let public = match inherited.public.is_empty() {
             true => bind_public(server.listen, server.threads, server.reuse_port)?,
             false => share_out(inherited.public, server.threads)?,
@@ -66,7 +69,7 @@ impl Sockets {
             Some(listener) => listener,
             None => bind_admin(admin.listen)?,
         };
-        Ok(Self { public, admin })
+        Ok(Self { public, admin, handed_over })
     }
 
     pub fn addresses(&self) -> std::io::Result<Addresses> {

@@ -132,7 +132,7 @@ async fn serve(
         telemetry::engine::redis_certificate_unchecked(key);
     }
     let shutdown = Shutdown::new();
-    let Sockets { public, admin } = sockets;
+    let Sockets { public, admin, handed_over } = sockets;
     let (core, broker_seats) = Core::new(public.len(), config.engine.max_publication_bytes);
     let running = Running::default();
     let (threads, order_seats) = Threads::new(public.len(), cancels(&running));
@@ -157,7 +157,7 @@ async fn serve(
         api_keys: ApiKeys::new(config.admin.api_keys.clone()),
     };
     let seats = broker_seats.into_iter().zip(order_seats);
-    let workers = workers(public, seats, &engine, &live, &has_adopted, &shutdown);
+    let workers = workers((public, handed_over), seats, &engine, &live, &has_adopted, &shutdown);
     let broker = engine.run(core, &config, &shutdown)?;
     serve_admin(&config, admin, (&metrics, &log), &engine, &live, &shutdown)
         .map_err(system("admin port"))?;
@@ -197,7 +197,7 @@ fn cancels(running: &Running) -> CancelHook {
 }
 
 fn workers(
-    listeners: Vec<std::net::TcpListener>,
+    (listeners, handed_over): (Vec<std::net::TcpListener>, bool),
     seats: impl Iterator<Item = (Seat, control::Seat)>,
     engine: &Engine,
     live: &Live,
@@ -207,6 +207,7 @@ fn workers(
     let worker = |(number, (listener, (seat, orders)))| Worker {
         is_first: number == 0,
         listener,
+        handed_over,
         terms: live.terms.subscribe(),
         adopted: adopted.clone(),
         seat,

@@ -6,7 +6,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::FutureExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
@@ -25,6 +24,9 @@ use crate::telemetry;
 /// After an accept that failed (no file descriptors, for example).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Connections that are taken after the last that was waited for; more than the kernel keeps.
+const MOST_WAITING: usize = 4096;
+
 /// What a connection over `max_connections` is told; nothing is read from it.
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
@@ -33,6 +35,8 @@ pub struct Worker {
     /// It does what one thread of a node is enough for.
     pub is_first: bool,
     pub listener: std::net::TcpListener,
+    /// Others have the listener as well, and take whom this process does not.
+    pub handed_over: bool,
     pub terms: watch::Receiver<Arc<Terms>>,
     /// Told each time that this thread serves by new terms.
     pub adopted: mpsc::Sender<()>,
@@ -58,7 +62,7 @@ impl Worker {
         let shutdown = self.shutdown.clone();
         let drain_waits_for_it = shutdown.track();
         let listener = TcpListener::from_std(self.listener.try_clone()?)?;
-        let counts = self.counts.clone();
+        let (counts, handed_over) = (self.counts.clone(), self.handed_over);
         let (is_first, terms, adopted) = (self.is_first, self.terms.clone(), self.adopted.clone());
         let (front, orders) = self.front()?;
         tokio::task::spawn_local(follow(Rc::clone(&front), terms, adopted));
@@ -76,8 +80,9 @@ impl Worker {
             () = accept_all(&listener, &front, &counts) => {}
             () = shutdown.draining() => {}
         }
-        accept_rest(&listener, &front, &counts);
-        drop(listener);
+        if !handed_over {
+            accept_rest(listener, &front, &counts)?;
+        }
         drop(front);
         let stop = services.terms().stop;
         tokio::select! {
@@ -145,10 +150,19 @@ async fn accept_all(listener: &TcpListener, front: &Rc<Front>, counts: &Connecti
 }
 
 /// Whose connections are waiting already: with the socket they would be reset.
-fn accept_rest(listener: &TcpListener, front: &Rc<Front>, counts: &ConnectionCounts) {
-    while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {
-        accept(stream, peer, front, counts);
+fn accept_rest(
+    listener: TcpListener,
+    front: &Rc<Front>,
+    counts: &ConnectionCounts,
+) -> std::io::Result<()> {
+    // Asks the socket itself: the runtime has not heard yet of those that came just now.
+    let listener = listener.into_std()?;
+    for _ in 0..MOST_WAITING {
+        let Ok((stream, peer)) = listener.accept() else { break };
+        stream.set_nonblocking(true)?;
+        accept(TcpStream::from_std(stream)?, peer, front, counts);
     }
+    Ok(())
 }
 
 fn accept(stream: TcpStream, peer: SocketAddr, front: &Rc<Front>, counts: &ConnectionCounts) {
@@ -167,6 +181,7 @@ fn accept(stream: TcpStream, peer: SocketAddr, front: &Rc<Front>, counts: &Conne
         (ip, over)
     };
     let permits = Permits { process, ip, lease: None };
-    let connection = Connection { peer, over_ip_limit, permits };
+    let tracked = front.services.shutdown.track();
+    let connection = Connection { peer, over_ip_limit, permits, tracked };
     tokio::task::spawn_local(Rc::clone(front).serve(stream, connection));
 }

@@ -18,6 +18,7 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{Terms, fixed};
 use crate::config;
@@ -53,6 +54,8 @@ pub(super) struct Connection {
     /// Its address has as many connections as it may; it is told so on its first request.
     pub over_ip_limit: bool,
     pub permits: Permits,
+    /// From the moment that it was accepted until its session is open, a drain waits for it.
+    pub tracked: TaskTrackerToken,
 }
 
 /// What an upgrade came to; the 101 is already on its way.
@@ -113,7 +116,7 @@ impl Front {
 
     /// Serves requests until the connection ends or is upgraded; then its session begins.
     pub async fn serve(self: Rc<Self>, stream: TcpStream, connection: Connection) {
-        let Connection { peer, over_ip_limit, mut permits } = connection;
+        let Connection { peer, over_ip_limit, mut permits, tracked } = connection;
         let phase = Rc::new(Phase {
             peer,
             over_ip_limit,
@@ -131,11 +134,17 @@ impl Front {
                 let arrival = session::Arrival { early: early.to_vec(), resume: admission.resume };
                 let client = self.client(*admission, address);
                 let services = Rc::clone(&self.services);
-                tokio::task::spawn_local(session::open(services, stream, arrival, client, permits));
+                tokio::task::spawn_local(async move {
+                    let _drain_waits_for_it = tracked;
+                    session::open(services, stream, arrival, client, permits).await;
+                });
             }
             Upgraded::Closed(text, reason, ip) => {
                 permits.ip = permits.ip.take().or(ip);
-                tokio::task::spawn_local(session::say_and_close(stream, text, reason, permits));
+                tokio::task::spawn_local(async move {
+                    let _drain_waits_for_it = tracked;
+                    session::say_and_close(stream, text, reason, permits).await;
+                });
             }
         }
     }
@@ -158,7 +167,6 @@ impl Front {
             .header_read_timeout(face.terms.server.header_timeout)
             .max_buf_size(face.terms.server.max_header_bytes)
             .serve_connection(TokioIo::new(stream), service);
-        let _drain_waits_for_it = self.services.shutdown.track();
         let mut leaving = pin!(self.leaving(phase));
         let mut told = false;
         let ended = std::future::poll_fn(|cx| {

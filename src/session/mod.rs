@@ -251,6 +251,9 @@ pub async fn open(
     });
     // From here on, whatever happens: the guard gives everything back.
     let drive = Drive::begin(&session);
+    // A drain that has begun may have seen its last session already.
+    let shutdown = &session.services.shutdown;
+    let late = shutdown.is_draining().then(|| shutdown.track());
     match session.services.broker.subscribe(&session.client.channel, &socket).await {
         Ok(subscription) => {
             *session.subscription.borrow_mut() = Some(subscription);
@@ -266,9 +269,18 @@ pub async fn open(
     if !session.follows() {
         session.send_away(Duration::ZERO);
     }
+    if late.is_some() {
+        session.send_away(Duration::ZERO);
+    }
     socket.feed(&mut early, &mut |event| session.on_event(event));
     // A task of its own, so that nothing of the opening stays in memory with it.
-    tokio::task::spawn_local(drive);
+    match late {
+        None => tokio::task::spawn_local(drive),
+        Some(tracked) => tokio::task::spawn_local(async move {
+            let _drain_waits_for_it = tracked;
+            drive.await;
+        }),
+    };
 }
 
 /// Says one thing at most and closes, in a way that a browser's script can read: to refused clients, and

@@ -191,3 +191,26 @@ async fn a_client_that_has_just_connected_is_answered() {
     assert!(answer.ends_with("{\"code\":\"draining\",\"error\":\"this node stops\"}"), "{answer}");
     assert_eq!(gateway.wait_exit().await, Some(0));
 }
+
+#[tokio::test]
+async fn a_client_that_has_just_connected_is_sent_on() {
+    let mut gateway = Gateway::start(settings("300ms", "20s")).await;
+    let mut stream = TcpStream::connect(gateway.addr()).await.unwrap();
+    gateway.signal(Signal::TERM);
+    gateway.wait_for_event("draining").await;
+    let request = format!(
+        "GET {PATH} HTTP/1.1\r\nhost: gateway\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
+         sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    let restarting = 1012_u16.to_be_bytes();
+    while !answer.windows(2).any(|pair| pair == restarting) {
+        let read = within("a close frame", stream.read_buf(&mut answer)).await.unwrap();
+        assert_ne!(read, 0, "{}", String::from_utf8_lossy(&answer));
+    }
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(answer.contains("\"connected\"") && answer.contains("\"going_away\""), "{answer}");
+    drop(stream);
+    assert_eq!(gateway.wait_exit().await, Some(0));
+}
