@@ -36,7 +36,7 @@ use crate::protocol::{
     ResumePoint, TemplateContext, TraceContext,
 };
 use crate::telemetry;
-use crate::telemetry::handshake::Visitor;
+use crate::telemetry::handshake::{Admitted, Visitor};
 use crate::telemetry::spans::{self, Kind, Span, Went};
 use crate::tokens::{Authenticator, Identity, Place};
 use authorize::{Authorizer, Question};
@@ -69,22 +69,22 @@ impl Visit {
         Self { connection_id, request_id, trace, span, ip: address.ip, started }
     }
 
-    /// It was decided; `refused` says why it was refused.
-    pub fn finished(mut self, route: &str, refused: Option<&'static str>) {
+    /// It was decided; `Err` says why it was refused.
+    pub fn finished(mut self, route: &str, decision: Result<Admitted<'_>, &'static str>) {
         let Self { connection_id, request_id, ip, .. } = &self;
         let visitor = Visitor { route, connection: *connection_id, request: request_id, ip: *ip };
-        telemetry::handshake::finished(visitor, refused, self.started.elapsed());
+        telemetry::handshake::finished(visitor, decision, self.started.elapsed());
         if self.span.is_on() {
             self.span.set("tidegate.connection", self.connection_id.to_string());
             self.span.set("tidegate.request", self.request_id.to_string());
             self.span.set("http.route", route.to_owned());
             self.span.set("client.address", self.ip.to_string());
-            let went = match refused {
-                None => Went::Well,
-                Some("engine" | "authorize_unavailable") => Went::Wrong,
-                Some(_) => Went::Refused,
+            let went = match decision {
+                Ok(_) => Went::Well,
+                Err("engine" | "authorize_unavailable") => Went::Wrong,
+                Err(_) => Went::Refused,
             };
-            self.span.outcome(refused.unwrap_or("admitted"), went);
+            self.span.outcome(decision.err().unwrap_or("admitted"), went);
         }
     }
 }
@@ -107,6 +107,13 @@ pub struct Admission {
     pub resume: Option<ResumePoint>,
     /// A lease of `connections_per_user`, to be kept as long as the connection.
     pub lease: Option<Claim>,
+}
+
+impl Admission {
+    /// What of it is told of.
+    pub fn told(&self) -> Admitted<'_> {
+        Admitted { user: self.identity.user_id.as_ref(), channel: Some(&self.channel) }
+    }
 }
 
 /// Shared by all threads behind an `Arc`.

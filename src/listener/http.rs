@@ -29,6 +29,7 @@ use crate::proxy::{Proxy, ProxyBody};
 use crate::session::{self, Client, Permits, Services};
 use crate::socket::ByteStream;
 use crate::telemetry;
+use crate::telemetry::handshake::Admitted;
 
 /// A client that is connected when the gateway begins to drain, and has asked for nothing yet, may be silent
 /// for this long, and for half of `[shutdown] grace`.
@@ -252,8 +253,11 @@ impl Front {
             }
             Err(rejection) => Err(rejection),
         };
-        let refused = verdict.as_ref().err().map(|rejection| rejection.cause);
-        visit.finished(route.path.as_str(), refused);
+        let decision = match &verdict {
+            Ok((admission, _)) => Ok(admission.told()),
+            Err(rejection) => Err(rejection.cause),
+        };
+        visit.finished(route.path.as_str(), decision);
         self.upgrade(phase, address.ip, route, accepted, verdict)
     }
 
@@ -270,8 +274,11 @@ impl Front {
             Err(response) => return response,
         };
         let entered = self.enter_ip(phase, address.ip);
-        let refused = entered.as_ref().err().map(|rejection| rejection.cause);
-        Visit::new(request.headers(), address).finished(reply.path.as_str(), refused);
+        let decision = match &entered {
+            Ok(_) => Ok(Admitted::default()),
+            Err(rejection) => Err(rejection.cause),
+        };
+        Visit::new(request.headers(), address).finished(reply.path.as_str(), decision);
         let upgraded = match entered {
             Err(rejection) => Upgraded::Closed(rejection.event(), rejection.reason, None),
             Ok(ip) if self.services.shutdown.is_draining() => {

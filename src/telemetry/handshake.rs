@@ -8,7 +8,7 @@ use tracing::{debug, info, warn};
 use super::definitions::{ROUTE, buckets, metrics, words};
 use super::log::AUDIT;
 use super::tokens::CREDENTIAL_REJECTIONS;
-use crate::protocol::{ConnectionId, RequestId};
+use crate::protocol::{ChannelName, ConnectionId, RequestId, UserId};
 
 metrics! {
     /// WebSocket handshakes: admitted, or why not.
@@ -51,20 +51,38 @@ pub struct Visitor<'a> {
     pub ip: IpAddr,
 }
 
-/// A handshake was decided; `cause` says why it was refused.
-pub fn finished(visitor: Visitor<'_>, cause: Option<&'static str>, took: Duration) {
-    let labels = [visitor.route.to_owned(), cause.unwrap_or(ADMITTED).to_owned()];
-    HANDSHAKES.at(labels).increment(1);
+/// As whom a client was let in, and to what; a route that only answers knows neither.
+#[derive(Clone, Copy, Default)]
+pub struct Admitted<'a> {
+    pub user: Option<&'a UserId>,
+    pub channel: Option<&'a ChannelName>,
+}
+
+/// A handshake was decided; `Err` says why it was refused.
+pub fn finished(
+    visitor: Visitor<'_>,
+    decision: Result<Admitted<'_>, &'static str>,
+    took: Duration,
+) {
+    let outcome = decision.err().unwrap_or(ADMITTED);
+    HANDSHAKES.at([visitor.route.to_owned(), outcome.to_owned()]).increment(1);
     HANDSHAKE_DURATION.get().record(took);
     let Visitor { route, connection, request, ip } = visitor;
     let took_ms = millis(took);
-    match cause {
-        Some(cause) => info!(
+    match decision {
+        Err(cause) => info!(
             event = "handshake_refused", %connection, %request, %ip, route, cause, took_ms,
             "a handshake was refused"
         ),
-        None => debug!(
-            event = "handshake_admitted", %connection, %request, %ip, route, took_ms,
+        Ok(Admitted { user, channel }) => debug!(
+            event = "handshake_admitted",
+            %connection,
+            %request,
+            user = user.map(tracing::field::display),
+            channel = channel.map(ChannelName::as_str),
+            %ip,
+            route,
+            took_ms,
             "a client was let in"
         ),
     }

@@ -127,7 +127,7 @@ def wait_until(condition, what):
 
 def finished(demo):
     """Replies that the gateway has streamed to their end."""
-    line = r'^tidegate_generations_total{[^}]*outcome="completed"[^}]*} (\d+)'
+    line = r'^tidegate_generations_total{.*outcome="completed".*} (\d+)$'
     return sum(int(count) for count in re.findall(line, demo.metrics(), re.MULTILINE))
 
 

@@ -168,7 +168,7 @@ async fn one_user_is_debugged_on_all_nodes_for_a_while() {
     say(&nodes[1], 7, SECRET_TEXT).await;
     let queued = nodes[1].wait_for_event("message_queued").await;
     assert_eq!((&queued["user"], &queued["level"]), (&json!("7"), &json!("DEBUG")));
-    for event in ["connection_opened", "frame_received", "upstream_asked"] {
+    for event in ["handshake_admitted", "connection_opened", "frame_received", "upstream_asked"] {
         let users = nodes[1].log_events(event);
         assert_eq!(texts(&users, "user"), ["7"], "{event}");
     }
