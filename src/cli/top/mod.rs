@@ -6,6 +6,7 @@
 
 mod exposition;
 mod facts;
+mod numbers;
 mod view;
 
 use std::collections::VecDeque;
