@@ -15,32 +15,15 @@ use std::time::{Duration, Instant};
 use tidegate::config::Config;
 use tidegate::protocol::{CloseReason, ErrorCode};
 
-/// Every variant; a new one fails to compile in [`is_listed`] until it is here as well.
-const CLOSE_REASONS: [CloseReason; 16] = [
-    CloseReason::Normal,
-    CloseReason::ProtocolError,
-    CloseReason::BinaryRefused,
-    CloseReason::InvalidUtf8,
-    CloseReason::Flooding,
-    CloseReason::MessageTooBig,
-    CloseReason::InternalError,
-    CloseReason::Restarting,
-    CloseReason::BrokerGap,
-    CloseReason::Overloaded,
-    CloseReason::Unauthenticated,
-    CloseReason::Disconnected,
-    CloseReason::Forbidden,
-    CloseReason::TooSlow,
-    CloseReason::PongTimeout,
-    CloseReason::TooManyConnections,
-];
-
+/// A new variant fails to compile here until it is in [`CloseReason::ALL`] as well.
 fn is_listed(reason: CloseReason) -> bool {
     use CloseReason::*;
     match reason {
         Normal | ProtocolError | BinaryRefused | InvalidUtf8 | Flooding | MessageTooBig
         | InternalError | Restarting | BrokerGap | Overloaded | Unauthenticated | Disconnected
-        | Forbidden | TooSlow | PongTimeout | TooManyConnections => CLOSE_REASONS.contains(&reason),
+        | Forbidden | TooSlow | PongTimeout | TooManyConnections => {
+            CloseReason::ALL.contains(&reason)
+        }
     }
 }
 
@@ -149,8 +132,8 @@ fn entries(page: &str, heading: &str) -> BTreeSet<String> {
 
 #[test]
 fn every_close_code_is_in_the_protocol_page_and_no_other() {
-    assert!(CLOSE_REASONS.iter().all(|reason| is_listed(*reason)));
-    let mut codes: Vec<String> = CLOSE_REASONS.iter().map(|r| r.code().to_string()).collect();
+    assert!(CloseReason::ALL.iter().all(|reason| is_listed(*reason)));
+    let mut codes: Vec<String> = CloseReason::ALL.iter().map(|r| r.code().to_string()).collect();
     codes.dedup();
     assert_eq!(first_cells("docs/protocol.md", "Close codes"), codes);
 }
@@ -166,7 +149,7 @@ fn every_error_code_is_in_the_protocol_page_and_no_other() {
 
 #[test]
 fn every_close_reason_is_in_the_runbook_and_no_other() {
-    let reasons = CLOSE_REASONS.map(|reason| format!("{} {}", reason.code(), reason.label()));
+    let reasons = CloseReason::ALL.map(|reason| format!("{} {}", reason.code(), reason.label()));
     assert_eq!(entries("docs/runbook.md", "Close codes"), BTreeSet::from(reasons));
 }
 

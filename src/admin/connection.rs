@@ -39,8 +39,8 @@ pub(super) struct Connection {
     pub cut: CancellationToken,
     /// The process is not to end before the answer is out; the connection then ends with it.
     pub answering: RefCell<Option<TaskTrackerToken>>,
-    /// `answering` was set after the drain had begun.
-    pub asked_to_stop: Notify,
+    /// `answering` has been set, perhaps after the drain had begun.
+    pub held_late: Notify,
 }
 
 /// Who asks: a connection, and which of the API keys it gave, from 1.
@@ -55,7 +55,7 @@ impl Connection {
             address,
             cut: CancellationToken::new(),
             answering: RefCell::default(),
-            asked_to_stop: Notify::new(),
+            held_late: Notify::new(),
         }
     }
 
@@ -100,7 +100,7 @@ impl Connection {
         admin.shutdown.draining().await;
         if self.answering.borrow().is_none() {
             // It goes on: metrics and health are asked for to the end, and a call of the API may begin it.
-            self.asked_to_stop.notified().await;
+            self.held_late.notified().await;
         }
     }
 }
@@ -114,9 +114,9 @@ fn finished(ended: hyper::Result<()>, permit: OwnedSemaphorePermit) {
 
 impl Caller<'_> {
     /// The process waits until what is being answered is out, for a second at most once it stops.
-    pub fn is_waited_for(&self, shutdown: &Shutdown) {
+    pub fn hold_the_process(&self, shutdown: &Shutdown) {
         *self.connection.answering.borrow_mut() = Some(shutdown.track());
-        self.connection.asked_to_stop.notify_one();
+        self.connection.held_late.notify_one();
     }
 
     /// An audit event: it did this.

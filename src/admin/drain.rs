@@ -27,7 +27,7 @@ impl Admin {
         let already = self.shutdown.is_draining();
         if !already {
             // The process does not end before this connection has, which is when the answer is out.
-            caller.is_waited_for(&self.shutdown);
+            caller.hold_the_process(&self.shutdown);
             caller.did(Action::Drain, &self.control.node());
             self.shutdown.begin();
         }

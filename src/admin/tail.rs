@@ -63,7 +63,7 @@ impl Admin {
             let message = "this node is stopping";
             return Err(api::error(Code::Draining, message));
         }
-        caller.is_waited_for(&self.shutdown);
+        caller.hold_the_process(&self.shutdown);
         let tail = self.tails.open(channel, caller.connection.cut.clone());
         let mut tail = tail.map_err(|TooManyTails| {
             let message = "there are as many tails of this node as there may be";

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::{Failure, check, logging, spans};
 use crate::config::{Config, Environment};
-use crate::gateway::{self, Inherited, Outcome, Process, ReadConfig, Source};
+use crate::gateway::{self, Inherited, Outcome, Process, ReadConfig};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -25,8 +25,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let read: ReadConfig = Arc::new(move || {
         Config::load(&path, &Environment::of_process()).map_err(|mistakes| mistakes.to_string())
     });
-    let process =
-        Process { inherited, log: log.clone(), source: Some(Source { read, log: log.clone() }) };
+    let process = Process { inherited, log: log.clone(), read: Some(read) };
     let outcome = gateway::run(config, process, |addresses| {
         tracing::info!(
             event = "listening",

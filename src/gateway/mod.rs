@@ -10,7 +10,7 @@ mod reload;
 mod terms;
 
 pub use listen::Inherited;
-pub use reload::{ReadConfig, Source};
+pub use reload::ReadConfig;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -98,7 +98,7 @@ pub struct Process {
     /// What decides about log lines.
     pub log: LogControl,
     /// `None` = the config is never read again.
-    pub source: Option<Source>,
+    pub read: Option<ReadConfig>,
 }
 
 /// Runs the gateway until a signal ends it. Blocks; `ready` is called once everything is served.
@@ -107,7 +107,7 @@ pub fn run(
     process: Process,
     ready: impl FnOnce(Addresses),
 ) -> Result<Outcome, StartError> {
-    let Process { inherited, log, source } = process;
+    let Process { inherited, log, read } = process;
     let sockets = Sockets::bind(&config, inherited)?;
     let metrics = telemetry::recorder::install()
         .map_err(|error| StartError::Setting(format!("metrics: {error}")))?;
@@ -115,12 +115,13 @@ pub fn run(
         .enable_all()
         .build()
         .map_err(|error| StartError::System { what: "runtime", error })?;
-    LocalSet::new().block_on(&runtime, serve(config, (source, log), sockets, metrics, ready))
+    LocalSet::new().block_on(&runtime, serve(config, read, log, sockets, metrics, ready))
 }
 
 async fn serve(
     config: Config,
-    (source, log): (Option<Source>, LogControl),
+    read: Option<ReadConfig>,
+    log: LogControl,
     sockets: Sockets,
     metrics: PrometheusHandle,
     ready: impl FnOnce(Addresses),
@@ -141,13 +142,14 @@ async fn serve(
         Engine::build(&config, &core, threads, running, &shutdown).map_err(StartError::Setting)?;
     let maker = TermsMaker::new(&engine, &config.engine, &shutdown);
     let terms = maker.make(&config, None).map_err(StartError::Setting)?;
-    let threads = public.len();
-    let (has_adopted, adopted) = mpsc::channel(threads);
+    let worker_count = public.len();
+    let (has_adopted, adopted) = mpsc::channel(worker_count);
     let live = Live {
+        log,
         maker,
         terms: watch::Sender::new(Arc::new(terms)),
         adopted,
-        threads,
+        threads: worker_count,
         counts: ConnectionCounts::new(
             config.server.max_connections,
             config.server.max_connections_per_ip,
@@ -159,7 +161,7 @@ async fn serve(
     let seats = broker_seats.into_iter().zip(order_seats);
     let workers = workers((public, handed_over), seats, &engine, &live, &has_adopted, &shutdown);
     let broker = engine.run(core, &config, &shutdown)?;
-    serve_admin(&config, admin, (&metrics, &log), &engine, &live, &shutdown)
+    serve_admin(&config, admin, &metrics, &engine, &live, &shutdown)
         .map_err(system("admin port"))?;
     tokio::task::spawn_local(async move {
         loop {
@@ -172,8 +174,8 @@ async fn serve(
     drop(upstreams);
     let (threads, worker_ended) = start(workers)?;
     let terms = live.terms.subscribe();
-    if let Some(source) = source {
-        let reloader = Reloader::new(source, live, config).map_err(system("signals"))?;
+    if let Some(read) = read {
+        let reloader = Reloader::new(read, live, config).map_err(system("signals"))?;
         tokio::task::spawn_local(reloader.run(shutdown.clone()));
     }
     ready(addresses);
@@ -261,7 +263,7 @@ fn debugs(log: &LogControl) -> DebugHook {
 fn serve_admin(
     config: &Config,
     listener: std::net::TcpListener,
-    (metrics, log): (&PrometheusHandle, &LogControl),
+    metrics: &PrometheusHandle,
     engine: &Engine,
     live: &Live,
     shutdown: &Shutdown,
@@ -283,7 +285,7 @@ fn serve_admin(
         tokens: engine.tokens.clone(),
         control: engine.control.clone(),
         presence: engine.presence.clone(),
-        log: log.clone(),
+        log: live.log.clone(),
         ready: engine.ready.clone(),
         metrics: metrics.clone(),
         shutdown: shutdown.clone(),

@@ -32,14 +32,9 @@ const ADOPT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Reads the config; `Err` = its mistakes.
 pub type ReadConfig = Arc<dyn Fn() -> Result<Config, String> + Send + Sync>;
 
-/// Where the config came from, and what it says of logs.
-pub struct Source {
-    pub read: ReadConfig,
-    pub log: LogControl,
-}
-
 /// What a reload replaces.
 pub(super) struct Live {
+    pub log: LogControl,
     pub maker: TermsMaker,
     pub terms: watch::Sender<Arc<Terms>>,
     /// A word of each thread that serves by new terms.
@@ -53,7 +48,7 @@ pub(super) struct Live {
 
 /// Reads the config again, as long as the gateway takes clients.
 pub(super) struct Reloader {
-    source: Source,
+    read: ReadConfig,
     live: Live,
     /// In force.
     config: Config,
@@ -63,10 +58,10 @@ pub(super) struct Reloader {
 }
 
 impl Reloader {
-    pub fn new(source: Source, live: Live, config: Config) -> std::io::Result<Self> {
+    pub fn new(read: ReadConfig, live: Live, config: Config) -> std::io::Result<Self> {
         facts::started();
         let hangup = signal(SignalKind::hangup())?;
-        Ok(Self { source, live, seen: Ok(config.clone()), config, hangup })
+        Ok(Self { read, live, seen: Ok(config.clone()), config, hangup })
     }
 
     /// Until the gateway drains.
@@ -99,7 +94,7 @@ impl Reloader {
 
     /// `None` = the process ends.
     async fn read(&self) -> Option<Result<Config, String>> {
-        let read = Arc::clone(&self.source.read);
+        let read = Arc::clone(&self.read);
         tokio::task::spawn_blocking(move || read()).await.ok()
     }
 
@@ -127,14 +122,14 @@ impl Reloader {
             .make(&new, Some((&self.config, &before)))
             .and_then(|terms| Proxy::new(&new.proxy).map(|_for_each_thread| terms))
             // The last that can fail, since it is not made but done.
-            .and_then(|terms| self.source.log.set_level(&new.log.level).map(|()| terms));
+            .and_then(|terms| self.live.log.set_level(&new.log.level).map(|()| terms));
         let terms = match terms {
             Ok(terms) => terms,
             Err(why) => return facts::rejected(&why),
         };
         settle(&terms).await;
         let Live { counts, rules, generations, api_keys, .. } = &self.live;
-        self.source.log.set_repeats(repeats(&new.log));
+        self.live.log.set_repeats(repeats(&new.log));
         counts.set_limits(new.server.max_connections, new.server.max_connections_per_ip);
         rules.replace(new.routes.iter().map(|route| (&route.channel, &route.history)));
         generations.replace_routes(&new.routes);

@@ -28,7 +28,7 @@ fn settings(server: &str) -> Settings {
 }
 
 #[tokio::test]
-async fn a_socket_that_was_handed_over_is_served_by_all_threads() {
+async fn a_socket_that_was_handed_over_is_served() {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     // Another one's address: what is handed over counts.
     let settings = settings("listen = \"127.0.0.1:1\"").route(ROUTE);
@@ -133,8 +133,12 @@ async fn roll(
         heard += client.heard;
     }
     println!("{count} connections, {heard} chunks heard, 0 lost, 0 repeated; reconnects by time:");
-    for (tenths, reconnects) in roll.reconnects.lock().unwrap().iter() {
-        println!("{:>5.1} s {reconnects:>4} {}", *tenths as f64 / 2.0, "#".repeat(reconnects / 4));
+    for (half_seconds, reconnects) in roll.reconnects.lock().unwrap().iter() {
+        println!(
+            "{:>5.1} s {reconnects:>4} {}",
+            *half_seconds as f64 / 2.0,
+            "#".repeat(reconnects / 4)
+        );
     }
 }
 

@@ -36,7 +36,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let config = Config::from_toml(&settings(args, &secrets, &app))
         .map_err(|mistakes| Failure(format!("the demo's own config:\n{mistakes}")))?;
     let log = logging::start(&config.log)?;
-    let process = Process { inherited: Inherited::default(), log, source: None };
+    let process = Process { inherited: Inherited::default(), log, read: None };
     let outcome = gateway::run(config, process, |addresses| introduce(addresses, secrets.api_key))
         .map_err(|error| Failure(with_advice(&error)))?;
     Ok(serve::exit_code(outcome))
