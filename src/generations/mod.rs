@@ -11,6 +11,7 @@ mod ended;
 mod event;
 mod ledger;
 mod once;
+mod rules;
 mod running;
 mod tracker;
 

@@ -17,8 +17,9 @@ use tokio_util::sync::CancellationToken;
 use super::Task;
 use super::ended::Ended;
 use super::event::Event;
-use crate::config::{self, DuplicateTerminal};
-use crate::protocol::{ChannelName, ChannelPattern, Position, Template};
+use super::rules::Rules;
+use crate::config;
+use crate::protocol::{ChannelName, Position, Template};
 use crate::telemetry::pace::Pace;
 
 /// Generations that are tracked at once on this node; those beyond are relayed all the same.
@@ -49,26 +50,6 @@ struct Inner {
     /// Channels with something in `state` that any event of theirs may concern.
     attentive: AtomicUsize,
     state: Mutex<State>,
-}
-
-/// Of the routes, in order; replaced as a whole.
-struct Rules {
-    by_channel: Vec<(ChannelPattern, Rule)>,
-    /// Names of events that have to be read further on every channel.
-    names: Vec<String>,
-}
-
-struct Rule {
-    terminal_events: Vec<String>,
-    drops: bool,
-}
-
-impl Rule {
-    fn ends(&self, event: &Event<'_>) -> bool {
-        event.name == "cancelled"
-            || (event.by_gateway && event.name == "error")
-            || self.terminal_events.iter().any(|name| *name == event.name)
-    }
 }
 
 struct State {
@@ -200,28 +181,6 @@ impl Tracker {
         state.channels.entry(channel.clone()).or_default().expecting += 1;
         inner.attend(&state);
         Expected { tracker: self.clone(), channel: channel.clone() }
-    }
-}
-
-impl Rules {
-    fn new<'a>(routes: impl Iterator<Item = (&'a Template, &'a config::Generations)>) -> Self {
-        let rule = |(channel, settings): (&Template, &config::Generations)| {
-            let terminal_events = settings.terminal_events.clone();
-            let drops = settings.duplicate_terminal == DuplicateTerminal::Drop;
-            (ChannelPattern::of(channel), Rule { terminal_events, drops })
-        };
-        let by_channel: Vec<_> = routes.map(rule).collect();
-        let own = ["cancelled", "error", "processing_started"].map(str::to_owned);
-        let theirs = by_channel.iter().flat_map(|(_, rule)| rule.terminal_events.iter().cloned());
-        let mut names: Vec<_> = own.into_iter().chain(theirs).collect();
-        names.sort();
-        names.dedup();
-        Self { by_channel, names }
-    }
-
-    fn of(&self, channel: &ChannelName) -> Option<&Rule> {
-        let fits = |(pattern, _): &&(ChannelPattern, Rule)| pattern.matches(channel.as_str());
-        self.by_channel.iter().find(fits).map(|(_, rule)| rule)
     }
 }
 
