@@ -1,6 +1,7 @@
 //! Publications as workers of all kinds send them.
 
 use super::*;
+use crate::config::DuplicateTerminal;
 use crate::protocol::{Epoch, PathPattern};
 use crate::telemetry::route::RouteFacts;
 
