@@ -26,7 +26,7 @@ use crate::handshake::{Admission, Found, HandshakeAttempt, Rejection, json_error
 use crate::limits::{ConnectionCounts, IpPermit, Lease, LeaseKey, Leased, LimitName};
 use crate::protocol::{ClientAddress, CloseReason, Params, Timestamp};
 use crate::proxy::{Proxy, ProxyBody};
-use crate::session::{self, Client, Permits, Services};
+use crate::session::{self, Client, Permits, Services, UpstreamMode};
 use crate::socket::ByteStream;
 use crate::telemetry;
 use crate::telemetry::handshake::Admitted;
@@ -95,8 +95,8 @@ impl Front {
             false => Proxy::new(&terms.proxy)?,
         };
         self.face.replace(Rc::new(Face { terms: Arc::clone(&terms), proxy }));
-        let of_thread = terms.of_thread(Some(&self.services.terms()));
-        self.services.adopt(of_thread).await;
+        let of_thread = terms.of_thread(Some(&self.services.config()));
+        self.services.apply_config(of_thread).await;
         Ok(())
     }
 
@@ -144,7 +144,7 @@ impl Front {
                 permits.ip = permits.ip.take().or(ip);
                 tokio::task::spawn_local(async move {
                     let _drain_waits_for_it = tracked;
-                    session::say_and_close(stream, text, reason, permits).await;
+                    session::send_and_close(stream, text, reason, permits).await;
                 });
             }
         }
@@ -190,7 +190,7 @@ impl Front {
     /// connected has been promised an answer: it may still ask.
     async fn leaving(&self, phase: &Phase) {
         self.services.shutdown.draining().await;
-        let patience = LONGEST_SILENCE.min(self.services.terms().stop.grace / 2);
+        let patience = LONGEST_SILENCE.min(self.services.config().stop.grace / 2);
         let _either = tokio::time::timeout(patience, phase.asked.notified()).await;
     }
 
@@ -350,7 +350,7 @@ impl Front {
 
     fn client(&self, admission: Admission, address: IpAddr) -> Client {
         Client {
-            upstream: self.services.terms().upstream(&admission.route),
+            upstream: UpstreamMode::of(&self.services.config(), &admission.route),
             route: RefCell::new(admission.route),
             params: admission.params,
             channel: admission.channel,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::config;
 use crate::handshake::Handshake;
-use crate::session;
+use crate::replies::ThreadConfig;
 use crate::tokens::Authenticator;
 use crate::upstream::{Upstreams, UpstreamsShared};
 
@@ -22,11 +22,8 @@ pub struct RuntimeConfig {
 impl RuntimeConfig {
     /// What sessions need of it, with connections of the calling thread's own; those of `before` are kept
     /// where they lead to what is as it was.
-    pub(super) fn of_thread(
-        &self,
-        before: Option<&session::ThreadConfig>,
-    ) -> session::ThreadConfig {
-        session::ThreadConfig {
+    pub(super) fn of_thread(&self, before: Option<&ThreadConfig>) -> ThreadConfig {
+        ThreadConfig {
             routes: self.routes.clone(),
             upstreams: match before {
                 Some(before) => before.upstreams.renewed(&self.upstreams),
