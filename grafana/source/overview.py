@@ -75,7 +75,7 @@ NOW = [
     number(
         "First chunk, p95",
         "s",
-        "Time from a message to the first event of its reply, for 95 of 100 messages. If «Upstream answer» is normal, all "
+        "Time from a message to the first event of its reply, for 95 of 100 messages. If «Upstream answer, p95» is normal, all "
         "workers are busy: add some. If it is high too, the upstream or its model is slow.",
         quantile(0.95, "tidegate_generation_first_chunk_seconds"),
         w=3,
