@@ -66,7 +66,7 @@ impl Session {
             voice: Voice::new(&self.services.publisher, run.task()),
             history: self.services.history.clone(),
             shutdown: self.services.shutdown.clone(),
-            stops_after: self.services.terms().stop.last_words_after(),
+            stops_after: self.services.terms().stop.abort_replies_after(),
             route,
             route_facts: Arc::clone(&self.route_facts),
             asked,
