@@ -10,7 +10,7 @@ use super::api::Query;
 use super::code::Code;
 use super::connection::Caller;
 use super::{Admin, Answer, api};
-use crate::limits::{LimitName, Standing, UserLimit};
+use crate::limits::{LimitName, LimitStatus, UserLimit};
 use crate::protocol::UserId;
 use crate::telemetry::admin::Action;
 
@@ -43,7 +43,7 @@ struct Numbers {
     used: u64,
     remaining: u64,
     retry_after: u64,
-    full_in: u64,
+    reset_after: u64,
 }
 
 #[derive(Deserialize)]
@@ -64,16 +64,16 @@ const NAMES: [LimitName; 4] = [
     LimitName::GenerationsPerUser,
 ];
 
-impl From<Standing> for Numbers {
-    fn from(standing: Standing) -> Self {
-        let Standing { max, used, retry_after, full_in } = standing;
+impl From<LimitStatus> for Numbers {
+    fn from(status: LimitStatus) -> Self {
+        let LimitStatus { max, used, retry_after, reset_after } = status;
         let seconds = |time: std::time::Duration| time.as_secs_f64().ceil() as u64;
         Self {
             max,
             used,
             remaining: max.saturating_sub(used),
             retry_after: seconds(retry_after),
-            full_in: seconds(full_in),
+            reset_after: seconds(reset_after),
         }
     }
 }
@@ -87,9 +87,9 @@ impl Admin {
         let user = query.take_user()?;
         query.finish(&["user_id"])?;
         let user = user.ok_or_else(|| api::bad_request("user_id is missing"))?.to_string();
-        let in_force = (self.in_force)().routes;
-        let mut routes = Vec::with_capacity(in_force.len());
-        for route in &in_force {
+        let config = self.config.load_full();
+        let mut routes = Vec::with_capacity(config.routes.len());
+        for route in &config.routes {
             let mut limits = Vec::new();
             for limit in UserLimit::of(&route.limits) {
                 let standing = self.limits.look(limit, route.path.as_str(), &user).await;
@@ -118,7 +118,7 @@ impl Admin {
             Some(names) => names.iter().map(|name| named(name)).collect::<Result<_, _>>()?,
         };
         let is_meant = |path: &str| reset.route.as_deref().is_none_or(|route| route == path);
-        let routes = (self.in_force)().routes;
+        let routes = &self.config.load_full().routes;
         if !routes.iter().any(|route| is_meant(route.path.as_str())) {
             let message = "there is no route with this path";
             return Err(api::error(Code::NoRoute, message));

@@ -8,8 +8,8 @@ use tokio::task::LocalSet;
 
 use super::*;
 use crate::broker::Core;
-use crate::config::Secret;
-use crate::control::{self, ThreadOrder, Threads};
+use crate::config::{Config, Secret, SharedConfig};
+use crate::control::{self, ThreadCommand, Threads};
 use crate::protocol::UserId;
 use crate::telemetry::admin::{Call, api_called};
 
@@ -25,12 +25,25 @@ struct Bench {
     core: Option<Core>,
 }
 
+/// Without any route; a drain takes a minute, and so does what follows it.
+fn config(keys: &[&str]) -> Config {
+    let mut config = Config::from_toml(
+        "shutdown = { drain = \"60s\", grace = \"60s\" }\n\
+         [[route]]\npath = \"/\"\nchannel = \"all\"\nauth = [\"anonymous\"]\n",
+    )
+    .unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    config.routes.clear();
+    config.admin.api_keys = keys.iter().map(|key| Secret::new(*key)).collect();
+    config
+}
+
 impl Bench {
     async fn new(keys: &[&str], ready: Vec<(&'static str, ReadyCheck)>) -> Self {
-        let (core, _seats) = Core::new(1, MAX_PUBLICATION_BYTES);
-        let (threads, mut seats) = Threads::new(2, Arc::new(|_, _| 0));
-        let seat = seats.swap_remove(0);
-        tokio::spawn(close_as_many_as_the_code_says(seat));
+        let (core, _handles) = Core::new(1, MAX_PUBLICATION_BYTES);
+        let config = SharedConfig::new(config(keys));
+        let (threads, mut workers) = Threads::new(2, Arc::new(|_, _| 0));
+        let worker = workers.swap_remove(0);
+        tokio::spawn(close_as_many_as_the_code_says(worker));
         let ttl = Duration::from_secs(60);
         let (tokens, shutdown) = (TokenStore::memory(ttl), Shutdown::new());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -39,23 +52,19 @@ impl Bench {
         let metrics = recorder.handle();
         let publisher = Publisher::memory(
             core.intake(),
-            Default::default(),
+            config.clone(),
             crate::broker::MemoryHistory::new(1 << 20),
             MAX_PUBLICATION_BYTES,
         );
         metrics::with_local_recorder(&recorder, || api_called(Call::Tokens, 200));
         let admin = Admin {
-            api_keys: ApiKeys::new(keys.iter().map(|key| Secret::new(*key)).collect()),
+            config: config.clone(),
             token_ttl: ttl,
             max_publication_bytes: MAX_PUBLICATION_BYTES,
             history: publisher.history(),
             publisher,
             tails: core.tails(),
             limits: SharedLimits::memory(),
-            in_force: Box::new(move || InForce {
-                routes: Vec::new(),
-                stop: config::Shutdown { drain: ttl, grace: ttl },
-            }),
             listings: Listings::default(),
             tokens: tokens.clone(),
             control: Control::memory(threads),
@@ -101,14 +110,14 @@ impl Bench {
 }
 
 /// One thread of two; the other is gone.
-async fn close_as_many_as_the_code_says(mut seat: control::Seat) {
-    while let Some(task) = seat.next().await {
-        match &*task.order {
-            ThreadOrder::Disconnect(order) => {
-                let closed = order.code().into();
+async fn close_as_many_as_the_code_says(mut worker: control::WorkerHandle) {
+    while let Some(task) = worker.next().await {
+        match &*task.command {
+            ThreadCommand::Disconnect(command) => {
+                let closed = command.code().into();
                 task.done(closed);
             }
-            ThreadOrder::List(_) => drop(task),
+            ThreadCommand::List(_) => drop(task),
         }
     }
 }

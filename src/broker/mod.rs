@@ -23,11 +23,11 @@ mod thread;
 pub use canary::Canary;
 pub use core::Core;
 pub use history::{
-    Extent, History, MemoryHistory, Page, PublishOnce, Published, ReadFrom, Rules, compact, joined,
+    Extent, History, MemoryHistory, Page, PublishOnce, Published, ReadFrom, compact, joined,
 };
 pub use publisher::Publisher;
 pub use tails::{Tail, TailEnd, TailEvent, Tails, TooManyTails};
-pub use thread::{Broker, Kept, Seat, Subscription};
+pub use thread::{Broker, ChannelPin, Subscription, WorkerHandle};
 
 use std::time::Instant;
 
