@@ -37,6 +37,7 @@ pub mod channel_layer;
 mod hub;
 mod leases;
 
+mod http_client;
 mod redis_link;
 mod socket;
 
@@ -45,6 +46,7 @@ mod service_manager;
 mod shutdown;
 mod telemetry;
 
+mod clock;
 pub mod msgpack;
 pub mod pickle;
 pub mod protocol;

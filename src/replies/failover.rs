@@ -38,7 +38,7 @@ pub async fn run_failover(replies: Rc<Replies>) {
 }
 
 fn take_over(replies: &Rc<Replies>, claimed: Claimed) {
-    let config = replies.config();
+    let config = Arc::clone(&replies.config().config);
     let route = config.routes.iter().find(|route| route.path.as_str() == claimed.facts.route);
     let lease = take_over_lease(replies, &claimed);
     match route {

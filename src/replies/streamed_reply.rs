@@ -71,7 +71,7 @@ impl Replies {
         let streamed = StreamedReply {
             replies: Rc::clone(self),
             publisher: ReplyPublisher::new(&self.services.publisher, run.task()),
-            stops_after: config.stop.last_words_after(),
+            stops_after: config.config.shutdown.abort_replies_after(),
             route: Arc::clone(&sender.route),
             route_metrics: Arc::clone(&sender.route_metrics),
             context,
@@ -175,7 +175,7 @@ impl StreamedReply {
         let shutdown = &self.replies.services.shutdown;
         shutdown.draining().await;
         tokio::time::sleep(self.stops_after).await;
-        shutdown.cut_short();
+        shutdown.record_early_end();
     }
 
     async fn publish_lost(&self, broken: &ReplyBroken) -> Result<GenerationEnd, PublishError> {

@@ -2,15 +2,13 @@
 
 use std::sync::Arc;
 
-use crate::config::{self, Route};
+use crate::config::Config;
 use crate::tokens::Authenticator;
 use crate::upstream::Upstreams;
 
 /// Replaced as a whole by a reload.
 pub struct ThreadConfig {
-    /// A client is admitted on the first route whose path matches.
-    pub routes: Vec<Arc<Route>>,
+    pub config: Arc<Config>,
     pub upstreams: Upstreams,
     pub authenticator: Authenticator,
-    pub stop: config::Shutdown,
 }

@@ -13,6 +13,7 @@ use super::message::MessageContext;
 use super::reply_publisher::ReplyPublisher;
 use super::{Replies, Sender, ThreadConfig};
 use crate::broker::{ChannelPin, PublishError};
+use crate::clock;
 use crate::config::Route;
 use crate::generations::{Begun, Entry, Expected, Facts, Run, Task, Tracked};
 use crate::limits::Lease;
@@ -71,10 +72,9 @@ pub(super) fn ledger_facts(sender: &Sender, streams: bool, lease: Option<&Lease>
     Facts { route: route.path.as_str().to_owned(), streams, ends_ms, user_lease }
 }
 
-/// Milliseconds since 1970, `later` than now.
+/// Milliseconds since the Unix epoch, `later` than now.
 pub(super) fn unix_ms(later: Duration) -> u64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let then = now.unwrap_or_default().saturating_add(later);
+    let then = clock::since_unix_epoch().saturating_add(later);
     u64::try_from(then.as_millis()).unwrap_or(u64::MAX)
 }
 

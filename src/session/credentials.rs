@@ -7,9 +7,10 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use super::Session;
+use crate::clock;
 use crate::config::AuthSource;
 use crate::protocol::{
     CloseReason, ErrorCode, ErrorEvent, Renewal, refreshed, token_expiring_soon,
@@ -164,7 +165,7 @@ impl Session {
                 *self.client.identity.borrow_mut() = identity;
                 self.credentials.accepted_at.set(self.services.now());
                 self.credentials.expect_notice();
-                let left = self.time_left(Instant::now(), unix_now());
+                let left = self.time_left(Instant::now(), clock::since_unix_epoch());
                 self.send_event(&refreshed(left.map(whole_seconds)));
             }
             Err(refusal) => self.refuse(&refusal.event()),
@@ -207,9 +208,4 @@ impl Session {
 /// Rounded up, so that credentials which were just issued for 900 seconds are reported as 900.
 fn whole_seconds(left: Duration) -> u64 {
     left.as_secs() + u64::from(left.subsec_nanos() > 0)
-}
-
-/// Since 1970; zero on a clock before.
-pub(super) fn unix_now() -> Duration {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO)
 }

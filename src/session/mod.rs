@@ -37,7 +37,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::broker::Subscription;
-use crate::protocol::Timestamp;
+use crate::clock;
+use crate::protocol::with_timestamp;
 use crate::socket::Socket;
 use crate::telemetry::about::About;
 use crate::telemetry::route::RouteFacts;
@@ -72,7 +73,7 @@ impl Session {
     /// Sends an event of the gateway's own, to this connection alone.
     fn send_event(&self, json: &str) {
         if self.client.route.borrow().timestamps {
-            self.socket.send_text(&Timestamp::now().stamp(json));
+            self.socket.send_text(&with_timestamp(json, &clock::now_rfc3339()));
         } else {
             self.socket.send_text(json);
         }

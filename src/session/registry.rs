@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Session;
-use super::credentials::unix_now;
+use crate::clock;
 use crate::config;
 use crate::telemetry;
 
@@ -70,7 +70,7 @@ impl SessionRegistry {
         loop {
             tokio::time::sleep(self.tick.get()).await;
             let now = Instant::now();
-            let unix_now = unix_now();
+            let unix_now = clock::since_unix_epoch();
             for session in self.next_slice() {
                 session.check_heartbeat(now);
                 session.check_credentials(now, unix_now);

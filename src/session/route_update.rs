@@ -25,8 +25,8 @@ impl Services {
     /// Puts a new configuration into effect on this thread. Sessions that cannot follow it are closed, spread
     /// over the time of a drain.
     pub async fn apply_config(self: &Rc<Self>, config: ThreadConfig) {
-        let over = config.stop.drain;
-        self.registry.set_routes(&config.routes);
+        let over = config.config.shutdown.drain;
+        self.registry.set_routes(&config.config.routes);
         self.replies.set_config(config);
         let mut closing = VecDeque::new();
         self.registry
@@ -62,13 +62,13 @@ impl Session {
     }
 }
 
-fn route_update(config: &ThreadConfig, route: &Arc<Route>, upstream: UpstreamMode) -> RouteUpdate {
-    let Some(now) = config.routes.iter().find(|other| other.path == route.path) else {
+fn route_update(thread: &ThreadConfig, route: &Arc<Route>, upstream: UpstreamMode) -> RouteUpdate {
+    let Some(now) = thread.config.routes.iter().find(|other| other.path == route.path) else {
         return RouteUpdate::Replaced;
     };
     if Arc::ptr_eq(now, route) || now == route {
         RouteUpdate::Unchanged
-    } else if can_follow(route, now) && upstream == UpstreamMode::of(config, now) {
+    } else if can_follow(route, now) && upstream == UpstreamMode::of(thread, now) {
         RouteUpdate::Changed(Arc::clone(now))
     } else {
         RouteUpdate::Replaced
