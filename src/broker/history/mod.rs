@@ -24,9 +24,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::PublishError;
 use crate::config;
 use crate::protocol::{ChannelName, Epoch, Position};
+use crate::redis_link::EngineUnavailable;
 use crate::socket::{Delivery, frame};
 
 /// A page ends at this many publications, or once it has this many bytes.
@@ -137,7 +137,11 @@ impl History {
 
     /// Reads a page. Begins the epoch of a channel that has none, so that its first client can resume;
     /// one that only clients have looked at lives no longer than a publication would.
-    pub async fn read(&self, channel: &ChannelName, from: ReadFrom) -> Result<Page, PublishError> {
+    pub async fn read(
+        &self,
+        channel: &ChannelName,
+        from: ReadFrom,
+    ) -> Result<Page, EngineUnavailable> {
         let lives = self.rules.of(channel).map_or(UNKNOWN_TTL, |history| history.ttl);
         match &self.engine {
             Engine::Memory(memory) => Ok(memory.read(channel, from, lives)),
@@ -146,7 +150,7 @@ impl History {
     }
 
     /// How far the history reaches; `None` = the channel has none at the moment. Begins nothing.
-    pub async fn extent(&self, channel: &ChannelName) -> Result<Option<Extent>, PublishError> {
+    pub async fn extent(&self, channel: &ChannelName) -> Result<Option<Extent>, EngineUnavailable> {
         match &self.engine {
             Engine::Memory(memory) => Ok(memory.extent(channel)),
             Engine::Redis(redis) => redis.extent(channel).await,
@@ -157,7 +161,7 @@ impl History {
     pub async fn positions(
         &self,
         channels: &[ChannelName],
-    ) -> Result<Vec<Option<Position>>, PublishError> {
+    ) -> Result<Vec<Option<Position>>, EngineUnavailable> {
         match &self.engine {
             Engine::Memory(memory) => {
                 let position = |channel| memory.extent(channel).map(|extent| extent.now);
@@ -173,7 +177,7 @@ impl History {
         &self,
         channel: &ChannelName,
         task_id: &str,
-    ) -> Result<(), PublishError> {
+    ) -> Result<(), EngineUnavailable> {
         match &self.engine {
             _ if !self.keeps(channel) => Ok(()),
             Engine::Memory(memory) => {
@@ -188,7 +192,7 @@ impl History {
         &self,
         channel: &ChannelName,
         task_id: &str,
-    ) -> Result<(), PublishError> {
+    ) -> Result<(), EngineUnavailable> {
         match &self.engine {
             _ if !self.keeps(channel) => Ok(()),
             Engine::Memory(memory) => {
@@ -204,7 +208,7 @@ impl History {
         &self,
         channel: &ChannelName,
         position: Position,
-    ) -> Result<(), PublishError> {
+    ) -> Result<(), EngineUnavailable> {
         match &self.engine {
             Engine::Memory(memory) => {
                 memory.remove(channel, position);
@@ -220,7 +224,7 @@ impl History {
         &self,
         channel: &ChannelName,
         seen: Position,
-    ) -> Result<(), PublishError> {
+    ) -> Result<(), EngineUnavailable> {
         match &self.engine {
             Engine::Memory(_) => Ok(()),
             Engine::Redis(redis) => redis.rotate_epoch(channel, seen).await,

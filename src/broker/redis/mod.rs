@@ -1,10 +1,12 @@
-//! The Redis engine's subscription: one pub/sub connection, supervised here.
+//! The Redis engine's subscription: one pub/sub connection, supervised.
 //!
 //! What should be subscribed is in [`Channels`]; what Redis has confirmed is in `subscribed`. After each
-//! batch of changes the difference is asked for and awaited, so SUBSCRIBE and UNSUBSCRIBE of a channel
+//! batch of changes the difference is requested and awaited, so SUBSCRIBE and UNSUBSCRIBE of a channel
 //! never overtake each other. A connection that breaks, stalls or cannot keep up is given up whole: all
 //! channels are subscribed anew on the next one, and what was missed meanwhile is read from the histories;
-//! the clients of channels without one are sent away.
+//! the clients of channels without one are disconnected.
+
+mod subscribe;
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -12,7 +14,10 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use ::redis::aio::MultiplexedConnection;
+use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
 
 use super::canary::Canary;
 use super::channels::{Change, Channels, Gap};
@@ -22,21 +27,23 @@ use super::layer::{Layer, Links};
 use super::thread::ToThread;
 use crate::config::{ChannelsLayer, RedisUrl};
 use crate::protocol::ChannelName;
-use crate::redis_link::{Backoff, Heard, Lost, PubSub, RedisFailure};
+use crate::redis_link::{
+    ConnectionError, ConnectionEvent, Health, PubSub, RedisFailure, Supervised, supervise,
+};
 use crate::shutdown::Shutdown;
 use crate::telemetry;
 
-/// Channels of one SUBSCRIBE.
+/// The most channels of one SUBSCRIBE.
 const CHANNELS_PER_COMMAND: usize = 512;
 
-/// At the end, for the channel layer.
+/// How long the end of the process waits for the channel layer.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How often the connection is asked for a sign of life.
-const PING_INTERVAL: Duration = Duration::from_secs(2);
+/// How often the groups of the channel layer are left that are due.
+const LEAVE_INTERVAL: Duration = Duration::from_secs(2);
 
 impl Core {
-    /// Serves the Redis engine until killed, and then takes leave of the channel layer, if there is one.
+    /// Serves the Redis engine until killed, and then leaves the channel layer, if there is one.
     /// `Err` = a URL is wrong.
     pub fn run_redis(
         mut self,
@@ -45,7 +52,7 @@ impl Core {
         history: History,
         shutdown: Shutdown,
     ) -> Result<impl Future<Output = ()> + use<>, String> {
-        let client = crate::redis_link::pubsub_client(url)?;
+        let client = crate::redis_link::client(url)?;
         let canary = self.canary.take();
         let (parts, distribution) = self.split(history);
         let layer = layer.map(|settings| Layer::new(settings, url, &parts)).transpose()?;
@@ -54,7 +61,7 @@ impl Core {
             if let Some(layer) = &layer {
                 layer.spawn(&parts, &shutdown);
             }
-            let mut supervisor = Supervisor {
+            let mut subscription = RedisSubscription {
                 client,
                 channels: Rc::clone(&parts.catch_ups.channels),
                 threads: Rc::clone(&parts.catch_ups.threads),
@@ -65,56 +72,112 @@ impl Core {
                 canary,
                 connections: 0,
             };
-            tokio::select! {
-                () = supervisor.run() => {}
-                () = shutdown.killed() => {}
-            }
-            if let Some(layer) = &supervisor.layer {
-                let leaving = layer.close(&mut supervisor.links);
-                let _or_forgotten_in_time = tokio::time::timeout(LEAVE_TIMEOUT, leaving).await;
+            supervise(&mut subscription, &shutdown).await;
+            if let Some(layer) = &subscription.layer {
+                let leaving = layer.close(&mut subscription.links);
+                // What is not removed in time expires in Redis.
+                let _ = tokio::time::timeout(LEAVE_TIMEOUT, leaving).await;
             }
         })
     }
 }
 
-struct Supervisor {
-    client: redis::Client,
+struct RedisSubscription {
+    client: ::redis::Client,
     channels: Rc<RefCell<Channels>>,
     threads: Rc<[mpsc::Sender<ToThread>]>,
     parts: Parts,
     layer: Option<Layer>,
-    /// The layer's, beside the connection.
+    /// The layer's connections, beside the one of this subscription.
     links: Links,
     /// What Redis has confirmed on the present connection.
     subscribed: HashSet<ChannelName>,
     canary: Option<Canary>,
-    /// As many as there were.
+    /// How many connections there have been.
     connections: u64,
 }
 
-impl Supervisor {
-    async fn run(&mut self) {
-        let mut backoff = Backoff::new();
+impl Supervised for RedisSubscription {
+    type Connection = PubSub;
+
+    /// Opens a connection on which every channel of [`Channels`] is confirmed.
+    async fn connect(&mut self, health: &Health) -> Result<PubSub, ConnectionError> {
+        let mut pubsub = self.open(health).await?;
+        // Before anything can be received again, so that nobody gets a publication from beyond the gap.
+        self.connections += 1;
+        let catch_up = if self.connections > 1 { self.report_gap().await } else { Vec::new() };
+        while let Ok(change) = self.parts.changes.try_recv() {
+            self.channels.borrow_mut().apply(change);
+        }
+        if let Some(layer) = &self.layer {
+            self.links = layer.connect(health).await?;
+        }
+        let all: Vec<_> = self.channels.borrow().names().cloned().collect();
+        self.subscribe(&mut pubsub, all).await?;
+        let subscribed: Vec<_> = self.subscribed.iter().cloned().collect();
+        self.confirm(subscribed).await;
+        for (channel, number) in catch_up {
+            self.parts.catch_ups.start(channel, number);
+        }
+        self.parts.live.store(true, Ordering::Release);
+        self.subscribe_canary(&mut pubsub).await?;
+        Ok(pubsub)
+    }
+
+    fn pinged(&self, pubsub: &PubSub) -> Vec<MultiplexedConnection> {
+        std::iter::once(pubsub.link()).chain(self.links.links()).collect()
+    }
+
+    async fn serve(
+        &mut self,
+        mut pubsub: PubSub,
+        mut lost: BoxFuture<'_, ConnectionError>,
+    ) -> ConnectionError {
+        let mut leave = tokio::time::interval(LEAVE_INTERVAL);
+        leave.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut changes = Vec::new();
         loop {
-            match self.connect().await {
-                Ok((mut pubsub, mut lost)) => {
-                    backoff.reset();
-                    let Lost(why) = self.serve(&mut pubsub, &mut lost).await;
-                    telemetry::subscription::lost(why);
+            let result = tokio::select! {
+                error = &mut lost => return error,
+                _ = leave.tick() => match &self.layer {
+                    Some(layer) => layer.leave_due(&mut self.links).await,
+                    None => Ok(()),
+                },
+                count = self.parts.changes.recv_many(&mut changes, CHANNELS_PER_COMMAND), if changes.is_empty() => {
+                    if count == 0 {
+                        return "the gateway ends".into();
+                    }
+                    self.apply(&mut pubsub, &mut changes).await
                 }
-                Err(Lost(why)) => telemetry::subscription::failed(why),
+            };
+            if let Err(error) = result {
+                return error;
             }
-            self.parts.live.store(false, Ordering::Release);
-            self.canary.iter().for_each(Canary::disconnected);
-            self.links = Links::default();
-            self.layer.iter().for_each(Layer::disconnected);
-            self.subscribed.clear();
-            self.wait(backoff.next()).await;
         }
     }
 
-    /// Keeps the books while there is no connection.
-    async fn wait(&mut self, pause: Duration) {
+    fn disconnected(&mut self) {
+        self.parts.live.store(false, Ordering::Release);
+        self.canary.iter().for_each(Canary::disconnected);
+        self.links = Links::default();
+        self.layer.iter().for_each(Layer::disconnected);
+        self.subscribed.clear();
+    }
+
+    fn record(&self, event: ConnectionEvent<'_>) {
+        match event {
+            ConnectionEvent::Connected { .. } => {
+                telemetry::subscription::live(self.subscribed.len());
+            }
+            ConnectionEvent::ConnectFailed { reason, .. } => {
+                telemetry::subscription::failed(reason);
+            }
+            ConnectionEvent::Lost { reason } => telemetry::subscription::lost(reason),
+        }
+    }
+
+    /// Applies changes meanwhile, so that [`Channels`] is up to date at the next attempt.
+    async fn pause(&mut self, pause: Duration) {
         let pause = tokio::time::sleep(pause);
         tokio::pin!(pause);
         loop {
@@ -126,210 +189,53 @@ impl Supervisor {
             }
         }
     }
+}
 
-    /// A connection on which every channel of the books is confirmed.
-    async fn connect(&mut self) -> Result<(PubSub, mpsc::Receiver<&'static str>), Lost> {
-        let (give_up, lost) = mpsc::channel(1);
+impl RedisSubscription {
+    async fn open(&self, health: &Health) -> Result<PubSub, ConnectionError> {
         let intake = self.parts.intake.clone();
         let max_bytes = self.parts.max_publication_bytes;
-        let give_up_layer = give_up.clone();
+        let overflow = health.clone();
         let canary = self.canary.clone();
-        let mut pubsub = PubSub::connect(&self.client, move |heard| match heard {
-            Heard::Message { channel, payload }
-                if canary.as_ref().is_some_and(|canary| canary.take(&channel, &payload)) => {}
-            Heard::Message { payload, .. } if payload.len() > max_bytes => {
-                telemetry::delivery::publication_too_large(payload.len());
+        PubSub::connect(&self.client, health, move |channel, payload| {
+            if canary.as_ref().is_some_and(|canary| canary.accept(&channel, &payload)) {
+                return;
             }
-            Heard::Message { channel, payload } => {
-                if accept(&intake, &channel, payload.into()).is_err() {
-                    let _told_already =
-                        give_up.try_send("publications came faster than they go out");
-                }
+            if payload.len() > max_bytes {
+                return telemetry::delivery::publication_too_large(payload.len());
             }
-            Heard::Disconnected => {
-                let _told_already = give_up.try_send("connection closed");
+            if accept(&intake, &channel, payload.into()).is_err() {
+                overflow.give_up("publications came faster than they go out");
             }
         })
-        .await?;
-        // Before anything can be heard again, so that nobody gets a publication from beyond the gap.
-        self.connections += 1;
-        let catch_up = if self.connections > 1 {
-            let Gap { lost, catch_up } = self.channels.borrow_mut().gap();
-            self.parts.catch_ups.tails.missed_all_but(&catch_up);
-            for (thread, channels) in lost {
-                let _thread_ended = self.threads[thread].send(ToThread::Missed(channels)).await;
-            }
-            catch_up
-        } else {
-            Vec::new()
-        };
-        while let Ok(change) = self.parts.changes.try_recv() {
-            self.channels.borrow_mut().apply(change);
-        }
-        if let Some(layer) = &self.layer {
-            self.links = layer.connect(&give_up_layer).await?;
-        }
-        let all: Vec<_> = self.channels.borrow().names().cloned().collect();
-        self.subscribe(&mut pubsub, all).await?;
-        let subscribed: Vec<_> = self.subscribed.iter().cloned().collect();
-        self.confirm(subscribed).await;
-        for (channel, number) in catch_up {
-            self.parts.catch_ups.start(channel, number);
-        }
-        self.parts.live.store(true, Ordering::Release);
-        self.listen_for_canary(&mut pubsub).await?;
-        telemetry::subscription::live(self.subscribed.len());
-        Ok((pubsub, lost))
+        .await
     }
 
-    /// Last, so that it comes back only once every channel is heard.
-    async fn listen_for_canary(&self, pubsub: &mut PubSub) -> Result<(), Lost> {
+    /// Publications of all channels may have been missed. Returns the channels that are to be read from
+    /// their histories, each with the number of its catch-up; the clients of the others are disconnected.
+    async fn report_gap(&mut self) -> Vec<(ChannelName, u64)> {
+        let Gap { lost, catch_up } = self.channels.borrow_mut().gap();
+        self.parts.catch_ups.tails.report_gap_except(&catch_up);
+        for (thread, channels) in lost {
+            // A thread that has ended has no clients.
+            let _ = self.threads[thread].send(ToThread::Gap(channels)).await;
+        }
+        catch_up
+    }
+
+    /// The canary's channel is the last, so that a canary arrives only once every channel is subscribed.
+    async fn subscribe_canary(&self, pubsub: &mut PubSub) -> Result<(), ConnectionError> {
         let Some(canary) = &self.canary else { return Ok(()) };
         match pubsub.subscribe(&[canary.channel()]).await {
             Ok(()) => canary.subscribed(self.connections),
-            Err(RedisFailure::Unavailable) => return Err(Lost("no answer to SUBSCRIBE")),
+            Err(RedisFailure::Unavailable) => return Err(NO_ANSWER.into()),
             Err(RedisFailure::Refused(error)) => {
                 telemetry::subscription::refused(&error);
-                canary.refused();
+                canary.subscribe_refused();
             }
         }
         Ok(())
-    }
-
-    async fn serve(
-        &mut self,
-        pubsub: &mut PubSub,
-        lost: &mut mpsc::Receiver<&'static str>,
-    ) -> Lost {
-        let mut ping = tokio::time::interval(PING_INTERVAL);
-        ping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut changes = Vec::new();
-        loop {
-            let result = tokio::select! {
-                Some(why) = lost.recv() => return Lost(why),
-                _ = ping.tick() => self.look_after(pubsub).await,
-                count = self.parts.changes.recv_many(&mut changes, CHANNELS_PER_COMMAND), if changes.is_empty() => {
-                    if count == 0 {
-                        return Lost("the gateway ends");
-                    }
-                    self.follow(pubsub, &mut changes).await
-                }
-            };
-            if let Err(lost) = result {
-                return lost;
-            }
-        }
-    }
-
-    async fn look_after(&mut self, pubsub: &mut PubSub) -> Result<(), Lost> {
-        pubsub.ping().await?;
-        self.links.ping().await?;
-        match &self.layer {
-            Some(layer) => layer.leave_due(&mut self.links).await,
-            None => Ok(()),
-        }
-    }
-
-    /// Brings Redis to what the books say after `changes`.
-    async fn follow(&mut self, pubsub: &mut PubSub, changes: &mut Vec<Change>) -> Result<(), Lost> {
-        let touched: HashSet<ChannelName> = {
-            let mut channels = self.channels.borrow_mut();
-            changes.drain(..).filter_map(|change| channels.apply(change)).collect()
-        };
-        let (wanted, unwanted): (Vec<_>, Vec<_>) =
-            touched.into_iter().partition(|channel| self.channels.borrow().is_wanted(channel));
-        let gone: Vec<_> =
-            unwanted.into_iter().filter(|channel| self.subscribed.remove(channel)).collect();
-        if !gone.is_empty() {
-            pubsub.unsubscribe(&gone).await?;
-            if let Some(layer) = &self.layer {
-                layer.leave(&mut self.links, &gone).await?;
-            }
-        }
-        let new: Vec<_> =
-            wanted.iter().filter(|channel| !self.subscribed.contains(*channel)).cloned().collect();
-        self.subscribe(pubsub, new).await?;
-        let confirmed =
-            wanted.into_iter().filter(|channel| self.subscribed.contains(channel)).collect();
-        self.confirm(confirmed).await;
-        Ok(())
-    }
-
-    async fn subscribe(
-        &mut self,
-        pubsub: &mut PubSub,
-        channels: Vec<ChannelName>,
-    ) -> Result<(), Lost> {
-        for some in channels.chunks(CHANNELS_PER_COMMAND) {
-            match pubsub.subscribe(some).await {
-                Ok(()) => self.subscribed.extend(some.iter().cloned()),
-                Err(RedisFailure::Unavailable) => return Err(Lost("no answer to SUBSCRIBE")),
-                // One forbidden channel fails the whole command: find out which.
-                Err(RedisFailure::Refused(_)) => self.subscribe_singly(pubsub, some).await?,
-            }
-            self.join_layer(some).await?;
-        }
-        Ok(())
-    }
-
-    /// The groups of `channels` as well.
-    async fn join_layer(&mut self, channels: &[ChannelName]) -> Result<(), Lost> {
-        let Some(layer) = &self.layer else { return Ok(()) };
-        let subscribed = channels.iter().filter(|channel| self.subscribed.contains(*channel));
-        let subscribed: Vec<_> = subscribed.cloned().collect();
-        for refused in layer.join(&mut self.links, &subscribed).await? {
-            self.subscribed.remove(&refused);
-            self.refuse(&refused).await;
-        }
-        Ok(())
-    }
-
-    async fn subscribe_singly(
-        &mut self,
-        pubsub: &mut PubSub,
-        channels: &[ChannelName],
-    ) -> Result<(), Lost> {
-        for channel in channels {
-            match pubsub.subscribe(std::slice::from_ref(channel)).await {
-                Ok(()) => {
-                    self.subscribed.insert(channel.clone());
-                }
-                Err(RedisFailure::Unavailable) => return Err(Lost("no answer to SUBSCRIBE")),
-                Err(RedisFailure::Refused(error)) => {
-                    telemetry::subscription::refused(&error);
-                    self.refuse(channel).await;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    async fn refuse(&self, channel: &ChannelName) {
-        self.parts.catch_ups.tails.refused(channel);
-        for (thread, ticket) in self.threads_of(channel) {
-            let word = ToThread::Refused(channel.clone(), ticket);
-            let _thread_ended = self.threads[thread].send(word).await;
-        }
-    }
-
-    /// Tells each thread which of its channels are live.
-    async fn confirm(&self, channels: Vec<ChannelName>) {
-        let mut words: Vec<Vec<_>> = self.threads.iter().map(|_| Vec::new()).collect();
-        for channel in channels {
-            self.parts.catch_ups.tails.live(&channel);
-            for (thread, ticket) in self.threads_of(&channel) {
-                words[thread].push((channel.clone(), ticket));
-            }
-        }
-        for (thread, word) in self.threads.iter().zip(words) {
-            if !word.is_empty() {
-                let _thread_ended = thread.send(ToThread::Confirmed(word)).await;
-            }
-        }
-    }
-
-    fn threads_of(&self, channel: &ChannelName) -> Vec<(usize, u64)> {
-        let channels = self.channels.borrow();
-        channels.listeners(channel).iter().map(|l| (l.thread, l.ticket)).collect()
     }
 }
+
+pub(super) const NO_ANSWER: &str = "no answer to SUBSCRIBE";
