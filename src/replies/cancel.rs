@@ -14,7 +14,7 @@ pub enum CancelOutcome {
     /// No such reply is in progress on any node.
     UnknownTask,
     /// The other nodes cannot be asked.
-    EngineDown,
+    EngineUnavailable,
 }
 
 impl Replies {
@@ -41,7 +41,7 @@ impl Replies {
                 CancelOutcome::Requested
             }
             Ok(false) => CancelOutcome::UnknownTask,
-            Err(_) => CancelOutcome::EngineDown,
+            Err(_) => CancelOutcome::EngineUnavailable,
         }
     }
 }

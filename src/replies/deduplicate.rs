@@ -27,7 +27,7 @@ impl Replies {
                 sender.route_metrics.duplicate_caught(sender.about(), id, &task_id);
                 RelayOutcome::Duplicate { task_id }
             }
-            Err(DedupError::EngineDown) => RelayOutcome::Refused(Refusal::DedupUnavailable),
+            Err(DedupError::EngineUnavailable) => RelayOutcome::Refused(Refusal::DedupUnavailable),
             Err(DedupError::StillRelaying) => RelayOutcome::Refused(Refusal::StillRelaying),
             Err(DedupError::Unwanted) => RelayOutcome::SenderLeft,
         })

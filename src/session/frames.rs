@@ -163,7 +163,7 @@ impl Session {
                 let text = "no such task is running on this channel";
                 ErrorEvent::new(ErrorCode::UnknownTask, text)
             }
-            CancelOutcome::EngineDown => {
+            CancelOutcome::EngineUnavailable => {
                 let text = "other nodes cannot be asked at the moment; try again";
                 ErrorEvent::new(ErrorCode::EngineUnavailable, text).retry_after(1)
             }
