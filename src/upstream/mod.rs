@@ -405,8 +405,8 @@ impl Upstreams {
         let opened = websocket::shake_hands(client, config, opening);
         match timeout_at(after(timeout), opened).await {
             Ok(Ok(stream)) => {
-                let place = entry.taken(Outcome::Taken);
-                Ok(websocket::start(stream, opening.max_message_bytes, timeout, place))
+                let in_flight = entry.taken(Outcome::Taken);
+                Ok(websocket::start(stream, opening.max_message_bytes, timeout, in_flight))
             }
             Ok(Err((error, reason))) => Err(entry.refused(error, &reason)),
             Err(_) => Err(entry.refused(RelayError::Unavailable, NO_ANSWER)),
@@ -449,8 +449,8 @@ fn answered(
             Ok(Taken { task_id, reply })
         }
         Answer::Streaming(format, body) => {
-            let place = entry.taken(Outcome::Streaming);
-            let reply = Reply::new(body, format, after(config.max_reply), place, message);
+            let in_flight = entry.taken(Outcome::Streaming);
+            let reply = Reply::new(body, format, after(config.max_reply), in_flight, message);
             Ok(Taken { task_id: message.task_id.clone(), reply: TakenReply::Streamed(reply) })
         }
         Answer::NotTaken(error, reason) => Err(entry.refused(error, &reason)),

@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::connector::{HttpClient, causes};
-use super::gate::Place;
+use super::gate::InFlightPermit;
 use super::http::{AGENT, NOT_IN_HEADER, TRACEPARENT, X_REQUEST_ID};
 use super::socket_task::{Outgoing, SocketTask};
 use super::{Opening, RelayError};
@@ -131,11 +131,11 @@ pub(super) fn start(
     stream: Stream,
     max_message_bytes: usize,
     deadline: Duration,
-    place: Place,
+    in_flight: InFlightPermit,
 ) -> UpstreamSocket {
     let (outgoing, to_send) = mpsc::channel(1);
     let (received, incoming) = mpsc::channel(1);
-    let task = SocketTask { to_send, received, max_message_bytes, deadline, place };
+    let task = SocketTask { to_send, received, max_message_bytes, deadline, in_flight };
     tokio::spawn(task.run(stream));
     UpstreamSocket {
         sender: UpstreamSender { outgoing, deadline },
