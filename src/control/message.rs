@@ -64,6 +64,7 @@ struct Head<'a> {
 struct Envelope {
     id: String,
     from: String,
+    #[serde(rename = "order")]
     command: Box<RawValue>,
 }
 

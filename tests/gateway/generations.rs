@@ -104,7 +104,7 @@ async fn an_id_whose_relay_failed_may_be_tried_again(engine: Engine) {
         _ => Reply::status(202),
     })
     .await;
-    let quick = format!("kind = \"http\"\nurl = {:?}\ntimeout = \"300ms\"", upstream.url("/"));
+    let quick = format!("kind = \"http\"\nurl = {:?}\ntimeout = \"1s\"", upstream.url("/"));
     let gateway = engine.start(settings(&upstream, "").upstream("worker", &quick)).await;
     let mut client = signed_in(&gateway, &session()).await;
     for _ in 0..2 {

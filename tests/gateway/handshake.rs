@@ -183,7 +183,7 @@ async fn the_backend_decides_and_without_it_nobody_gets_in() {
         _ => Reply::Hangup,
     })
     .await;
-    let authorize = |url: &str| format!("authorize = {{ url = {url:?}, timeout = \"300ms\" }}");
+    let authorize = |url: &str| format!("authorize = {{ url = {url:?}, timeout = \"1s\" }}");
     let gateway = Gateway::start(chat(&authorize(&backend.url("/may")))).await;
     let cookie = format!("access_token={}", session());
     let headers = [("cookie", cookie.as_str()), APP];

@@ -255,7 +255,7 @@ async fn a_worker_that_dies_in_its_reply_is_reported_once() {
 async fn a_reply_that_never_ends_is_ended() {
     let (_stream, reply) = Reply::stream("text/event-stream");
     let upstream = Upstream::start(in_turn([reply])).await;
-    let gateway = Gateway::start(settings(&upstream, "max_reply = \"200ms\"")).await;
+    let gateway = Gateway::start(settings(&upstream, "max_reply = \"1s\"")).await;
     let (mut client, _) = Client::connected(&gateway, PATH).await;
     client.send_json(&json!({"message": "hi"})).await;
     queued(&mut client).await;
@@ -366,7 +366,7 @@ async fn an_upstream_that_keeps_failing_is_left_alone_and_found_again() {
         Reply::status(if is_healthy.load(Ordering::SeqCst) { 202 } else { 500 })
     })
     .await;
-    let circuit = "circuit = { failures = 2, window = \"60s\", open = \"1s\" }";
+    let circuit = "circuit = { failures = 2, window = \"60s\", open = \"2s\" }";
     let limits = "[route.limits]\nmessages_per_connection = \"10000/1s\"\n";
     let settings = settings(&upstream, circuit).each_route(|route| format!("{route}{limits}"));
     let gateway = Gateway::start(settings).await;

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use serde_json::json;
 
@@ -12,6 +11,8 @@ use super::rig::{Client, Event, Gateway, Settings, Upstream, until, within};
 /// More than all buffers between two ends hold.
 const MESSAGES: usize = 160;
 const MESSAGE_BYTES: usize = 512 * 1024;
+/// More than a message needs to pass through every buffer between two ends.
+const ROUND_TRIPS: usize = 100;
 
 /// A raw route at `/raw/{room}`.
 fn raw(url: &str) -> Settings {
@@ -29,6 +30,11 @@ send_queue = { messages = 8, bytes = "2MiB" }
 messages_per_connection = "1000000/1s"
 "#,
     )
+}
+
+/// The same with one thread, which serves every connection in turn.
+fn one_thread(url: &str) -> Settings {
+    raw(url).section("server", "listen = \"127.0.0.1:0\"\nthreads = 1")
 }
 
 async fn pair(gateway: &Gateway, server: &mut WebSocketServer) -> (Client, super::rig::Socket) {
@@ -203,12 +209,36 @@ where
     sent
 }
 
-/// Waits until nothing more is sent, since nobody reads.
-async fn stalled(sent: &AtomicUsize) -> usize {
+/// A second connection through the same gateway thread: each round trip proves that the thread has served
+/// everything that was ready before it.
+struct Probe {
+    client: Client,
+    socket: super::rig::Socket,
+}
+
+impl Probe {
+    async fn round_trip(&mut self) {
+        self.client.send_text("ping").await;
+        assert_eq!(self.socket.next_text().await, "ping");
+        self.socket.send_text("pong").await;
+        assert_eq!(self.client.next_text().await, "pong");
+    }
+}
+
+async fn probe(gateway: &Gateway, server: &mut WebSocketServer) -> Probe {
+    let (client, socket) = pair(gateway, server).await;
+    Probe { client, socket }
+}
+
+/// Waits until nothing more is sent because nobody reads: while the gateway served [`ROUND_TRIPS`] of another
+/// connection, not one message of this one has moved. Returns how many were sent.
+async fn stalled(sent: &AtomicUsize, probe: &mut Probe) -> usize {
     within("stall of the sender", async {
         loop {
             let before = sent.load(Ordering::SeqCst);
-            tokio::time::sleep(Duration::from_millis(300)).await;
+            for _ in 0..ROUND_TRIPS {
+                probe.round_trip().await;
+            }
             if before > 0 && before == sent.load(Ordering::SeqCst) {
                 return before;
             }
@@ -227,10 +257,11 @@ async fn all_arrive(receiver: &mut super::rig::Socket) {
 #[tokio::test]
 async fn a_slow_client_makes_its_server_wait_and_loses_nothing() {
     let mut server = WebSocketServer::start().await;
-    let gateway = Gateway::start(raw(&server.url())).await;
+    let gateway = Gateway::start(one_thread(&server.url())).await;
     let (mut client, socket) = pair(&gateway, &mut server).await;
+    let mut probe = probe(&gateway, &mut server).await;
     let sent = send_all(Box::new(socket));
-    assert!(stalled(&sent).await < MESSAGES, "the server must wait");
+    assert!(stalled(&sent, &mut probe).await < MESSAGES, "the server must wait");
     let memory = gateway.memory("RssAnon");
     assert!(memory < 40 << 20, "{memory} bytes for a slow client");
     all_arrive(&mut client).await;
@@ -239,10 +270,11 @@ async fn a_slow_client_makes_its_server_wait_and_loses_nothing() {
 #[tokio::test]
 async fn a_slow_server_makes_its_client_wait_and_loses_nothing() {
     let mut server = WebSocketServer::start().await;
-    let gateway = Gateway::start(raw(&server.url())).await;
+    let gateway = Gateway::start(one_thread(&server.url())).await;
     let (client, mut socket) = pair(&gateway, &mut server).await;
+    let mut probe = probe(&gateway, &mut server).await;
     let sent = send_all(client);
-    assert!(stalled(&sent).await < MESSAGES, "the client must wait");
+    assert!(stalled(&sent, &mut probe).await < MESSAGES, "the client must wait");
     let memory = gateway.memory("RssAnon");
     assert!(memory < 40 << 20, "{memory} bytes for a slow server");
     all_arrive(&mut socket).await;

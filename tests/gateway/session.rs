@@ -130,7 +130,7 @@ async fn a_peer_that_shows_no_sign_of_life_is_closed() {
 
 #[tokio::test]
 async fn a_peer_that_answers_pings_stays() {
-    let lines = "auth = [\"anonymous\"]\nidle_ping = \"300ms\"\npong_timeout = \"300ms\"";
+    let lines = "auth = [\"anonymous\"]\nidle_ping = \"300ms\"\npong_timeout = \"5s\"";
     let gateway = Gateway::start(chat(lines)).await;
     let mut client = RawClient::open(gateway.addr(), "/ws/chat/42/").await;
     assert!(matches!(client.next().await, Said::Text(_)), "connected");
