@@ -1,5 +1,5 @@
-//! Readiness looks at a publication of the node's own: whatever keeps it from coming back through Redis
-//! is told, while the process stays alive.
+//! The canary: each node publishes to a channel of its own. Whatever keeps a publication from returning through
+//! Redis makes the node not ready, while the process stays alive.
 
 use std::sync::{Arc, Mutex};
 
@@ -12,7 +12,7 @@ fn settings(url: &str) -> Settings {
     Settings::chat("http://127.0.0.1:1/").redis(url)
 }
 
-/// `/readyz` and what it says of the canary.
+/// The status of `/readyz`, and its check of the canary.
 async fn readiness(gateway: &Gateway) -> (u16, Value) {
     let answer = http::get(gateway.admin(), "/readyz").await;
     (answer.status, answer.json()["checks"]["canary"].clone())
@@ -22,7 +22,7 @@ async fn wait_until_ready(gateway: &Gateway) {
     until("readiness", async || (readiness(gateway).await.0 == 200).then_some(())).await;
 }
 
-/// Waits until it is not ready by what the canary says alone; what it says.
+/// Waits until the canary alone makes the node not ready, and returns its message.
 async fn wait_until_not_back(gateway: &Gateway) -> String {
     until("a canary that is not back", async || {
         let answer = http::get(gateway.admin(), "/readyz").await;
@@ -62,7 +62,7 @@ async fn a_redis_that_holds_publications_back_is_told() {
     let gateway = Gateway::start(settings(&redis.url())).await;
     wait_until_ready(&gateway).await;
     let (mut client, _) = Client::connected(&gateway, "/ws/chat/1/").await;
-    // PING, SUBSCRIBE and reads are answered as ever; what publishes waits.
+    // Redis still answers PING, SUBSCRIBE and reads, but not PUBLISH.
     let paused = std::time::Instant::now();
     let pause = std::time::Duration::from_secs(600);
     let () = redis.run(&["CLIENT", "PAUSE", &pause.as_millis().to_string(), "WRITE"]).await;
@@ -99,7 +99,7 @@ async fn a_user_who_may_not_publish_is_told() {
 #[tokio::test]
 async fn a_user_without_the_channel_is_told() {
     let redis = Redis::start().await;
-    // Conversations, orders and their replies pass; the node's own channel is longer.
+    // The channels of clients and of commands are delivered, but not the longer name of the node's own channel.
     let replies = format!("&tg:control:{}", "?".repeat(16));
     let user = ["ACL", "SETUSER", "gateway", "reset", "on", ">p", "~*", "&chat_*", "&tg:control"];
     let () = redis.run(&[&user[..], &[&replies, "+@all"]].concat()).await;
@@ -124,7 +124,7 @@ async fn a_redis_that_stands_still_is_told_and_comes_back() {
 
 #[tokio::test]
 async fn publications_that_go_to_another_server_are_told() {
-    // A name that leads elsewhere after a failover: the connection that hears stays where it was.
+    // After a failover the name resolves to another server, but the subscribing connection stays where it was.
     let (one, other) = (Redis::start().await, Redis::start().await);
     let name = Name::leading_to(&one).await;
     let gateway = Gateway::start(settings(&name.url())).await;
@@ -136,7 +136,7 @@ async fn publications_that_go_to_another_server_are_told() {
     assert_alive(&gateway).await;
 }
 
-/// A port in front of one Redis, and for connections to come in front of another.
+/// A TCP proxy in front of one Redis that can switch new connections to another.
 struct Name {
     port: u16,
     to: Arc<Mutex<String>>,

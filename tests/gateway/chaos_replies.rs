@@ -1,5 +1,5 @@
-//! Replies that stream through two gateways, while connections are cut and a gateway is killed: every
-//! client sees each reply from its begin to exactly one end, its chunks once and in order.
+//! Replies that stream through two gateways, while connections are closed and a gateway is killed: every
+//! client receives each reply from its start to exactly one end, with its chunks once and in order.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -16,10 +16,10 @@ use crate::rig::{
 
 const CHANNELS: usize = 10;
 
-/// Clients of each channel; the first of them asks.
+/// The number of clients of each channel; the first of them sends the questions.
 const DEVICES: usize = 3;
 
-/// Questions on each channel.
+/// The number of questions on each channel.
 const QUESTIONS: usize = 4;
 
 const CHUNKS: u64 = 40;
@@ -30,7 +30,7 @@ const RETRY: Duration = Duration::from_millis(50);
 
 struct World {
     gateways: Mutex<[SocketAddr; 2]>,
-    /// The task of each channel's last question.
+    /// The task id of each channel's last question.
     last: Mutex<HashMap<usize, String>>,
     queued: AtomicUsize,
     ended: AtomicUsize,
@@ -38,16 +38,16 @@ struct World {
     cuts: AtomicUsize,
 }
 
-/// One client of one channel, as a library would be.
+/// A client of one channel that behaves like a client library.
 struct Device {
     world: Arc<World>,
     channel: usize,
     asks: bool,
     place: Option<(String, u64)>,
-    /// The next chunk of each reply; `None` = it has ended.
+    /// The number of the next chunk of each reply; `None` means that the reply has ended.
     replies: HashMap<String, Option<u64>>,
     asked: usize,
-    /// The present question's task, once it is queued.
+    /// The task id of the current question, once it is queued.
     task: Option<String>,
     roll: usize,
 }
@@ -71,14 +71,14 @@ impl Device {
         self.replies
     }
 
-    /// The channel's last reply has ended here, and every other.
+    /// Whether this client has received the end of the channel's last reply and of every other.
     fn is_done(&self) -> bool {
         let last = self.world.last.lock().unwrap().get(&self.channel).cloned();
         let ended = |task| self.replies.get(&task) == Some(&None);
         last.is_some_and(ended) && self.replies.values().all(Option::is_none)
     }
 
-    /// Until the connection ends, is cut here, or there is nothing more to come.
+    /// Reads frames until the connection ends, this client closes it, or everything has been received.
     async fn follow(&mut self, mut client: Client) {
         let frames = 20 + self.roll * 7 % 40;
         for number in 0..frames {
@@ -100,7 +100,7 @@ impl Device {
         drop(client);
     }
 
-    /// The next question, or on a new connection the one that has no answer yet.
+    /// Sends the next question or, on a new connection, repeats the one that has no answer yet.
     async fn ask(&mut self, client: &mut Client, fresh: bool) {
         if !self.asks {
             return;
@@ -153,7 +153,7 @@ impl Device {
                 assert_eq!(next, CHUNKS, "{frame}");
                 self.ends(task);
             }
-            // Without a begin where its gateway died before it could say so.
+            // There is no `processing_started` if the gateway died before it could publish it.
             ("error", Some(Some(_)) | None) => {
                 assert_eq!(frame["code"], "worker_lost", "{frame}");
                 if self.asks {
@@ -173,7 +173,7 @@ impl Device {
     }
 }
 
-/// Streams numbered chunks, each with the task that the gateway named.
+/// Streams numbered chunks, each with the task id from the gateway.
 async fn upstream() -> Upstream {
     Upstream::start(|request| {
         let task = request.json()["task_id"].clone();

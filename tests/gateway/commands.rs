@@ -1,5 +1,5 @@
-//! The commands around the gateway, as people and containers call them: the real binary, its exit code,
-//! what it prints and where.
+//! The commands of the binary besides `serve`, called as people and containers call them: exit codes, and
+//! what is printed on which stream.
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -15,7 +15,7 @@ mod printing;
 mod publishing;
 mod watching;
 
-/// Runs `tidegate` with these arguments, and no variables of this process's own that it reads.
+/// Runs `tidegate` with these arguments, without the environment variables of this process that it would read.
 async fn tidegate(arguments: &[&str]) -> Said {
     tidegate_with(&[], arguments).await
 }
@@ -26,7 +26,7 @@ async fn tidegate_with(env: &[(&str, &str)], arguments: &[&str]) -> Said {
     output(command).await
 }
 
-/// Waits for its end on a thread of its own.
+/// Runs the command on a blocking thread until it ends.
 async fn output(mut command: Command) -> Said {
     let what = format!("end of {command:?}");
     let running = tokio::task::spawn_blocking(move || command.output());
@@ -39,7 +39,7 @@ fn command(arguments: &[&str]) -> Command {
     command
 }
 
-/// What a command left behind.
+/// The exit code and the output of a command.
 #[derive(Debug)]
 struct Said {
     code: Option<i32>,
@@ -56,13 +56,13 @@ impl Said {
         }
     }
 
-    /// What it printed; it must have succeeded.
+    /// Standard output of a command that must have succeeded.
     fn ok(self) -> String {
         assert_eq!(self.code, Some(0), "{self:?}");
         self.stdout
     }
 
-    /// What it complained about; it must have failed, and said nothing else.
+    /// Standard error of a command that must have failed without printing anything else.
     fn failed(self) -> String {
         assert_eq!((self.code, self.stdout.as_str()), (Some(1), ""), "{self:?}");
         assert!(!self.stderr.contains("panicked"), "{self:?}");
@@ -80,7 +80,7 @@ fn nobody() -> String {
     listener.local_addr().unwrap().to_string()
 }
 
-/// A command that goes on until it is ended; killed when dropped.
+/// A command that runs until it is stopped. It is killed when dropped.
 struct Running {
     child: std::process::Child,
     stdout: Lines,
@@ -99,7 +99,7 @@ impl Running {
         Self { child, stdout, stderr }
     }
 
-    /// Waits for so many lines; all that there are.
+    /// Waits for at least this many lines and returns all that have been printed.
     async fn lines(&self, count: usize) -> Vec<String> {
         until(&format!("{count} lines"), async || {
             let lines = self.stdout.all();
@@ -122,7 +122,7 @@ impl Running {
         rustix::process::kill_process(pid.expect("a pid"), signal).expect("it takes a signal");
     }
 
-    /// Waits for its end.
+    /// Waits until the process has ended.
     async fn ended(&mut self) -> Option<i32> {
         let child = &mut self.child;
         until("end of the command", async || child.try_wait().unwrap()).await.code()
@@ -145,7 +145,7 @@ impl Drop for Running {
     }
 }
 
-/// What came out of a pipe so far.
+/// What has been read from a pipe so far.
 struct Lines(Arc<Mutex<(Vec<String>, bool)>>);
 
 impl Lines {

@@ -1,4 +1,4 @@
-//! The credentials behind an open connection: the notice of their end, the end, and others in their place.
+//! The credentials of an open connection: the notice before they expire, their expiry, and their renewal.
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
@@ -12,14 +12,14 @@ use crate::rig::{Client, Event, Gateway, Redis, Reply, Settings, Upstream, jwt};
 
 const PING: &str = r#"{"type":"ping"}"#;
 
-/// A sweep of all connections takes a quarter of it.
+/// Connections are checked four times within this time.
 const QUICK: &str = "pong_timeout = \"400ms\"";
 
 fn strict(lines: &str) -> Settings {
     chat(&format!("{QUICK}\n{lines}")).also("jwt", "leeway = \"0s\"")
 }
 
-/// A connection of the user of `record`.
+/// Connects with a connection token for the user of `record`.
 async fn by_token(gateway: &Gateway, record: Value) -> Client {
     let token = gateway.token(record).await;
     Client::connected(gateway, &format!("/ws/chat/42/?connection_token={token}")).await.0
@@ -56,7 +56,7 @@ async fn answers(client: &mut Client) {
     client.next_event("pong").await;
 }
 
-/// The next that the client hears is the end of its credentials.
+/// Expects that the connection is closed because its credentials have expired.
 async fn ends(client: &mut Client) {
     let said = client.next().await;
     assert!(matches!(said, Event::Closed(Some(4001), _)), "{said:?}");
@@ -113,7 +113,7 @@ async fn a_refresh_keeps_the_connection(engine: Engine) {
     let left = seconds(by_jwt, "refreshed").await;
     assert!((500..=600).contains(&left), "{left}");
 
-    // The credentials that all of them came with are over by then.
+    // By then the credentials that all of them connected with have expired.
     ends(&mut later).await;
     gateway.publish("chat_42", json!({"event": "chunk"})).await;
     for client in &mut clients {
@@ -196,7 +196,7 @@ async fn whatever_does_not_fit_is_refused_in_the_same_words(engine: Engine) {
     offer_token(&mut client, &good).await;
     refused(&mut client, "invalid_credentials").await;
 
-    // A handshake without an Origin is no page that a record could be bound to.
+    // A handshake without an Origin is not from a page that a record could be bound to.
     let mut nowhere = by_cookie(&gateway, &session()).await;
     let bound = issue(json!({"origin": APP.1})).await;
     offer_token(&mut nowhere, &bound).await;
@@ -272,7 +272,7 @@ async fn a_refresh_begins_max_session_again(engine: Engine) {
     assert_eq!(seconds(&mut other, "token_expiring_soon").await, 3);
     ends(&mut other).await;
     assert_eq!(seconds(&mut client, "token_expiring_soon").await, 3);
-    // What ends first counts: these end before the session would.
+    // The earliest expiry counts: these credentials expire before `max_session` does.
     offer_jwt(&mut client, &session_with(json!({"exp": jwt::in_seconds(3)}))).await;
     let left = seconds(&mut client, "refreshed").await;
     assert!((1..=3).contains(&left), "{left}");
@@ -294,7 +294,7 @@ async fn a_raw_route_is_only_closed() {
     let path = format!("/raw?connection_token={token}");
     let mut client = Client::open(gateway.addr(), &path, &[]).await;
     let mut socket = server.accept().await.socket;
-    // Here it is a message as any other.
+    // On this route it is an ordinary message.
     let token = gateway.token(json!({"user_id": 7})).await;
     offer_token(&mut client, &token).await;
     assert_eq!(socket.next_json().await["connection_token"], token.as_str());
@@ -359,7 +359,7 @@ async fn one_refresh_is_under_way_at_a_time() {
     offer_token(&mut client, &token).await;
     offer_token(&mut client, &token).await;
     refused(&mut client, "busy").await;
-    // The engine is asked on another task than the socket's.
+    // The engine is queried in another task than the socket's.
     answers(&mut client).await;
     redis.resume();
     let first = client.next_json().await;

@@ -1,4 +1,4 @@
-//! Connections that a server has closed, on whichever node they are.
+//! Disconnecting clients through the server API, on whichever node they are.
 
 use std::sync::{Arc, Mutex};
 
@@ -23,7 +23,7 @@ fn settings() -> Settings {
     Settings::chat(NOWHERE)
 }
 
-/// A client of this conversation; `user` is anything but `null` for one who is signed in.
+/// A client of this conversation; a `user` that is not `null` is signed in.
 async fn client(gateway: &Gateway, conversation: u32, user: Value) -> (Client, Value) {
     let mut path = format!("/ws/chat/{conversation}/");
     if !user.is_null() {
@@ -47,7 +47,7 @@ async fn is_closed(client: &mut Client, code: u16, reason: &str) {
     assert_eq!(client.next().await, Event::Closed(Some(code), reason.to_owned()));
 }
 
-/// Nothing was said to it meanwhile.
+/// Expects that the client is still connected and has received nothing meanwhile.
 async fn is_open(client: &mut Client) {
     client.send_json(&json!({"type": "ping"})).await;
     client.next_event("pong").await;
@@ -66,7 +66,7 @@ async fn those_who_are_meant_are_closed_and_nobody_else(engine: Engine) {
     let gateway = engine.start(settings()).await;
     let (mut phone, _) = client(&gateway, 42, json!(7)).await;
     let (mut laptop, _) = client(&gateway, 43, json!(7)).await;
-    // Credentials write one id as a number or as text.
+    // Credentials may write the same id as a number or as text.
     let (mut namesake, _) = client(&gateway, 42, json!("70")).await;
     let (mut tablet, _) = client(&gateway, 42, json!("7")).await;
     let (mut other, connected) = client(&gateway, 42, json!(8)).await;
@@ -95,7 +95,7 @@ async fn those_who_are_meant_are_closed_and_nobody_else(engine: Engine) {
     gateway.wait_for_metric("tidegate_closes_total", &by_order, 5.0).await;
     let calls = [("call", "disconnect"), ("outcome", "ok")];
     assert_eq!(gateway.metric("tidegate_api_calls_total", &calls).await, 5.0);
-    // Who is disconnected may come again, with credentials that are good.
+    // A disconnected client may connect again with valid credentials.
     client(&gateway, 42, json!(7)).await;
 }
 
@@ -159,12 +159,12 @@ async fn an_order_that_says_too_little_or_too_much_is_refused(engine: Engine) {
 }
 
 async fn all_of_a_crowd_are_closed(engine: Engine) {
-    // Several slices of each thread.
+    // This takes several slices of work on each thread.
     const CROWD: u64 = 900;
     let gateway = engine.start(settings()).await;
     let mut crowd = Vec::new();
     for number in 0..CROWD {
-        // Every third is somewhere else.
+        // Every third client is in another conversation.
         crowd.push(client(&gateway, if number % 3 == 0 { 43 } else { 42 }, Value::Null).await.0);
     }
     assert_eq!(disconnect(&gateway, json!({"channel": "chat_42"})).await, closed(600, 1));
@@ -221,7 +221,7 @@ async fn an_order_to_one_node_is_carried_out_on_all() {
         assert_eq!(client.closed().await, Some(4001));
     }
     is_open(&mut stays).await;
-    // Orders are told where they were given.
+    // A command is logged on the node that received it.
     until("an audit line for each", async || {
         let told = (a.events("disconnect_ordered"), b.events("disconnect_ordered"));
         (told == (2, 1)).then_some(())
@@ -268,7 +268,7 @@ async fn without_redis_an_order_is_refused_and_afterwards_it_is_not() {
 
     redis.restart().await;
     for node in [&a, &b] {
-        // A connection that is not asked anything notices by its next ping, and is ready until then.
+        // A connection without commands notices by its next PING and counts as ready until then.
         until("all three connections", async || {
             (node.events("redis_reconnected") >= 2 && node.events("subscription_live") >= 2)
                 .then_some(())
@@ -322,7 +322,7 @@ async fn nobody_hears_or_speaks_on_the_channels_of_orders() {
         Client::connected(&gateway, &format!("/ws/{name}/")).await;
         gateway.publish(name, json!(1)).await;
     }
-    // With one node there are no such channels.
+    // A single node has no such channels.
     let alone = Gateway::start(open.without_history().section("engine", MEMORY_ONLY)).await;
     let (mut client, _) = Client::connected(&alone, "/ws/tg:control/").await;
     alone.publish("tg:control", json!({"event": "heard"})).await;
@@ -371,7 +371,7 @@ async fn what_comes_from_redis_and_is_no_order_does_nothing() {
             .await;
     }
     is_open(&mut stays).await;
-    // Somebody who watches everything is no node that could be missed.
+    // A client that is subscribed to everything with PSUBSCRIBE is not counted as a node.
     let watcher = redis::Client::open(redis.url()).unwrap();
     let mut watcher = watcher.get_async_pubsub().await.unwrap();
     watcher.psubscribe("*").await.unwrap();
@@ -407,7 +407,7 @@ async fn a_reply_is_cancelled_by_an_order_of_another_node() {
     writer.given_up().await;
 }
 
-/// What is published to `channel` from now on.
+/// Subscribes to what is published to `channel` from now on.
 async fn subscribe(redis: &Redis, channel: &str) -> tokio::sync::mpsc::Receiver<String> {
     use futures_util::StreamExt;
     let client = redis::Client::open(redis.url()).unwrap();

@@ -1,4 +1,4 @@
-//! Routes that only answer, as monitoring and load balancers ask them; and that nothing is redirected.
+//! Routes with a fixed reply, as monitoring and load balancers request them. Nothing is ever redirected.
 
 use super::chat::{APP, chat, session};
 use super::outcome::Outcome::{Connected, Http};
@@ -15,7 +15,7 @@ fn settings() -> Settings {
         .route(&format!("path = \"/api/v1/health/\"\nreply = '{PLAIN}'"))
 }
 
-/// What a socket is told from its handshake to its end.
+/// The frames that a socket receives from its handshake to its end.
 async fn told(gateway: &Gateway, path: &str, headers: &[(&str, &str)]) -> (String, Option<u16>) {
     let mut client = Client::open(gateway.addr(), path, headers).await;
     let Event::Text(text) = client.next().await else { panic!("no text") };
@@ -47,7 +47,7 @@ async fn plain_http_gets_it_as_json() {
         ("/api/v1/health/?verbose=1", PLAIN),
         ("/ws/health/", SOCKET),
     ] {
-        // An ALB names itself by its target's address, a page elsewhere by its own.
+        // An AWS load balancer sends its target's address as Host, a page on another site sends its own origin.
         for headers in [&[] as &[_], &[("host", "10.0.3.7:8000")], &[("origin", "null")]] {
             let answer = http::send(gateway.addr(), "GET", path, headers, "".into()).await;
             assert_eq!((answer.status, answer.text()), (200, body.to_owned()), "{path}");
@@ -59,7 +59,7 @@ async fn plain_http_gets_it_as_json() {
         let answer = http::send(gateway.addr(), "POST", path, &[], "{}".into()).await;
         assert_eq!((answer.status, answer.header("allow")), (405, Some("GET, HEAD")), "{path}");
     }
-    // HTTP/1.0 without a Host, as simple probes send it.
+    // Simple probes send HTTP/1.0 without a Host.
     let mut probe = RawClient::connect(gateway.addr()).await;
     probe.write(b"GET /api/v1/health/ HTTP/1.0\r\n\r\n").await;
     assert_eq!(probe.read_exact(15).await, b"HTTP/1.0 200 OK");
@@ -72,7 +72,7 @@ async fn nobody_holds_such_a_socket_open() {
     let mut stays = RawClient::open(gateway.addr(), "/ws/health/").await;
     assert!(matches!(stays.next().await, Said::Text(text) if text == SOCKET.as_bytes()));
     assert!(matches!(stays.next().await, Said::Close(Some(1000), _)));
-    // It answers nothing, and is counted for as long as it is there.
+    // The connection is never answered, and it is counted until it closes.
     let (error, code) = told(&gateway, "/ws/health/", &[]).await;
     assert!(error.contains("rate_limited"), "{error}");
     assert_eq!(code, Some(4029));
@@ -100,7 +100,7 @@ async fn the_first_of_the_file_takes_a_request() {
     assert_eq!(outcome(&gateway, "/ws/chat/other/", &[]).await, Connected);
 }
 
-/// Sockets of a whole site were once lost to a 301 that their browsers do not follow.
+/// A regression test: browsers do not follow a 301 in a WebSocket handshake.
 #[tokio::test]
 async fn no_websocket_is_ever_redirected() {
     let redirect = |_: &_| Reply::status(301);

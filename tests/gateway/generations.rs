@@ -1,4 +1,4 @@
-//! One message, one relay, one end: whatever clients repeat, and whichever node they do it on.
+//! Each message is relayed once and each reply ends once, whatever clients repeat and on whichever node.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -47,7 +47,7 @@ async fn say(client: &mut Client, id: &str) -> Value {
     client.next_json().await
 }
 
-/// Counts what it takes, each as a task of its own.
+/// An upstream that counts messages and names each task after its number.
 async fn counting() -> Upstream {
     let count = Arc::new(AtomicUsize::new(0));
     Upstream::start(move |_| {
@@ -154,7 +154,7 @@ async fn without_an_id_or_with_it_off_every_message_is_relayed(engine: Engine) {
     }
 }
 
-/// An upstream that gives its first answer when it is told to, and takes everything after that.
+/// An upstream that holds its first answer until the test releases it, and accepts everything after that.
 async fn answering_late(first: Reply) -> (Upstream, watch::Sender<bool>) {
     let (tell, told) = watch::channel(false);
     let first = Mutex::new(Some(Reply::Late(told, Box::new(first))));
@@ -176,7 +176,7 @@ async fn a_repeat_waits_for_the_first(engine: Engine) {
         first.send_json(&json!({"message": "hello", "id": "m-1"})).await;
         upstream.next_request().await;
         second.send_json(&json!({"message": "hello", "id": "m-1"})).await;
-        // The second is being worked on once its connection's later ping has been answered.
+        // The second message is being processed once a later ping on its connection has been answered.
         second.send_json(&json!({"type": "ping"})).await;
         second.next_event("pong").await;
         answer.send_replace(true);
@@ -234,7 +234,7 @@ async fn a_node_that_died_blocks_an_id_for_a_bounded_time() {
     let [key] = keys.as_slice() else { panic!("one claim: {keys:?}") };
     let left: i64 = redis.run(&["PTTL", key]).await;
     assert!((1..=20_000).contains(&left), "{left} ms");
-    // As when that time is over.
+    // As if that time had passed.
     let _: i64 = redis.run(&["DEL", key]).await;
     let node = engine.start(settings(&upstream, "")).await;
     let answer = say(&mut signed_in(&node, &session()).await, "m-1").await;
@@ -266,7 +266,7 @@ async fn while_the_engine_is_away_messages_with_an_id_are_not_relayed() {
     assert_eq!(say(&mut client, "m-2").await["event"], "task_queued");
 }
 
-/// An upstream that streams every reply, and the writers of the replies in their order.
+/// An upstream that streams every reply, and the writers of the replies in order.
 async fn streaming() -> (Upstream, Arc<Mutex<Vec<StreamWriter>>>) {
     let writers = Arc::new(Mutex::new(Vec::new()));
     let replies = Arc::clone(&writers);
@@ -279,7 +279,7 @@ async fn streaming() -> (Upstream, Arc<Mutex<Vec<StreamWriter>>>) {
     (upstream, writers)
 }
 
-/// Waits for the event, whatever else is said before.
+/// Waits for the event called `name` and skips other messages.
 async fn heard(client: &mut Client, event: &str) -> Value {
     loop {
         let json = client.next_json().await;
@@ -322,7 +322,7 @@ async fn so_many_replies_run_for_one_user_at_once(engine: Engine) {
     let mut other = signed_in(&gateway, &session_with(json!({"user_id": 8}))).await;
     other.send_json(&json!({"message": "tell me"})).await;
     heard(&mut other, "task_queued").await;
-    // The end of a reply makes room, and a refusal has cost nothing.
+    // The end of a reply releases its permit, and a refusal has cost nothing.
     writers.lock().unwrap().remove(0);
     heard(&mut one, "complete").await;
     until_queued(&mut one, "more").await;
@@ -353,7 +353,7 @@ async fn two_nodes_count_a_users_replies_together() {
     heard(&mut one, "task_queued").await;
     two.send_json(&json!({"message": "me too"})).await;
     assert_eq!(heard(&mut two, "error").await["code"], "busy");
-    // The client that asked is gone; its reply goes on, and counts.
+    // The client that asked has disconnected; its reply continues and is counted.
     drop(one);
     a.wait_for_event("connection_closed").await;
     two.send_json(&json!({"message": "me too"})).await;
@@ -367,7 +367,7 @@ fn cancel(task_id: &Value) -> Value {
     json!({"type": "cancel", "task_id": task_id})
 }
 
-/// Nothing but the answer to a ping comes next.
+/// Expects that nothing else arrives before the answer to a ping.
 async fn says_no_more(client: &mut Client) {
     client.send_json(&json!({"type": "ping"})).await;
     client.next_event("pong").await;
@@ -382,7 +382,7 @@ async fn a_reply_is_cancelled_from_any_tab_of_its_channel_once(engine: Engine) {
     let (upstream, writers) = streaming().await;
     let gateway = engine.start(settings(&upstream, "")).await;
     let mut sender = signed_in(&gateway, &session()).await;
-    // With many, some are on another thread than the sender.
+    // With this many, some are on another thread than the sender.
     let mut tabs = Vec::new();
     for _ in 0..4 {
         tabs.push(Client::connected(&gateway, PATH).await.0);
@@ -467,7 +467,7 @@ async fn replies_of_a_gateway_that_stops_are_reported(engine: Engine) {
     let mut sender = signed_in(&gateway, &session()).await;
     let task_id = ask(&mut sender).await;
     let Some(_) = engine.server() else {
-        // Nobody is left to hear it; it holds the process up for no longer than it must.
+        // Nobody is left to receive the reply; it delays the exit no longer than necessary.
         assert_eq!(gateway.stop().await, Some(1));
         return;
     };
@@ -477,18 +477,18 @@ async fn replies_of_a_gateway_that_stops_are_reported(engine: Engine) {
     let error = heard(&mut tab, "error").await;
     assert_eq!((&error["code"], &error["task_id"]), (&json!("worker_lost"), &task_id));
     says_no_more(&mut tab).await;
-    // Its place is free for the user's next message, at once.
+    // Its permit is free for the user's next message at once.
     let mut sender = signed_in(&other, &session()).await;
     ask(&mut sender).await;
 }
 
-/// Takes messages for workers; the test is the worker.
+/// A config whose upstream accepts messages for workers; the test acts as the worker.
 fn worked(upstream: &Upstream, limits: &str, generations: &str) -> Settings {
     let lines = format!("[route.limits]\n{limits}\n[route.generations]\n{generations}");
     settings(upstream, &lines)
 }
 
-/// Refused for want of a place, now.
+/// Expects that a message is refused with `busy`.
 async fn is_busy(client: &mut Client) {
     client.send_json(&json!({"message": "more"})).await;
     assert_eq!(heard(client, "error").await["code"], "busy");
@@ -523,7 +523,7 @@ async fn a_workers_reply_runs_until_its_terminal_event(engine: Engine) {
         gateway.publish("chat_42", event("completed")).await;
         heard(&mut client, "completed").await;
         let next = until_queued(&mut client, "next").await["task_id"].clone();
-        // Its client leaves; the node goes on listening for its end.
+        // Its client disconnects; the node keeps monitoring the reply until its end.
         drop(client);
         until("no connection", async || {
             (gateway.metric("tidegate_connections", &[]).await == 0.0).then_some(())
@@ -554,7 +554,7 @@ async fn a_worker_that_falls_silent_is_reported_once(engine: Engine) {
     let gateway = engine.start(worked(&upstream, "generations_per_user = 1", idle)).await;
     let mut client = signed_in(&gateway, &session()).await;
     let task_id = ask(&mut client).await;
-    // A worker that says something from time to time is not silent.
+    // A worker that publishes from time to time is not silent.
     let started = std::time::Instant::now();
     until("a while", async || {
         gateway.publish("chat_42", json!({"event": "chunk", "task_id": task_id})).await;
@@ -564,7 +564,7 @@ async fn a_worker_that_falls_silent_is_reported_once(engine: Engine) {
     .await;
     let lost = client.next_event("error").await;
     assert_eq!((&lost["code"], &lost["task_id"]), (&json!("worker_lost"), &task_id));
-    // What the worker says in the end all the same is too late.
+    // What the worker publishes after that is too late.
     gateway.publish("chat_42", json!({"event": "complete", "task_id": task_id})).await;
     gateway.publish("chat_42", json!({"event": "seen"})).await;
     client.next_event("seen").await;
@@ -621,7 +621,7 @@ async fn a_second_end_reaches_nobody_now_or_later(engine: Engine) {
         for event in &expected {
             client.next_event(event).await;
         }
-        // And who comes back gets the same.
+        // A client that resumes gets the same.
         let since = format!("{path}?since=0&epoch={}", connected["epoch"].as_str().unwrap());
         until("history without the second end", async || {
             let (mut late, _) = Client::connected(&gateway, &since).await;
@@ -767,7 +767,7 @@ async fn a_worker_on_a_queue_of_its_own_learns_that_its_task_is_cancelled(engine
     assert_eq!(told.get_payload::<String>().unwrap(), task_id.as_str().unwrap());
     let left: i64 = redis.run(&["TTL", &format!("tg:cancel:{}", task_id.as_str().unwrap())]).await;
     assert!((1..=1800).contains(&left), "{left}");
-    // No client hears what workers are told.
+    // Clients cannot subscribe to the channels for workers.
     if engine.server().is_some() {
         let raw =
             "path = \"/any/{name}\"\nchannel = \"{name}\"\nupstream = \"\"\nauth = [\"anonymous\"]";

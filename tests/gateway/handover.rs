@@ -1,5 +1,5 @@
-//! One process takes over from another: sockets that are handed over, ports that are shared, and a rolling
-//! replacement under streams in which nobody loses or repeats a chunk.
+//! One process replaces another: sockets that are handed over, ports that are shared, and a rolling
+//! replacement during streams in which no client loses or repeats a chunk.
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
@@ -20,7 +20,7 @@ auth = ["anonymous"]
 size = 10000
 "#;
 
-/// Between two chunks of a channel.
+/// The time between two chunks of a channel.
 const PACE: Duration = Duration::from_millis(150);
 
 fn settings(server: &str) -> Settings {
@@ -30,7 +30,7 @@ fn settings(server: &str) -> Settings {
 #[tokio::test]
 async fn a_socket_that_was_handed_over_is_served() {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-    // Another one's address: what is handed over counts.
+    // This address is in use by another process: only the socket that is handed over counts.
     let settings = settings("listen = \"127.0.0.1:1\"").route(ROUTE);
     let mut gateway = Gateway::start_with_socket(settings, &socket, "public").await;
     assert_eq!(gateway.addr(), socket.local_addr().unwrap());
@@ -101,8 +101,8 @@ async fn streams_go_on_while_a_shared_port_changes_hands() {
     roll(&redis, address, 200, old, new).await;
 }
 
-/// `count` clients of a twentieth as many channels hear numbered chunks; `old` is replaced by what `start`
-/// gives; then each must have heard every number once and in order.
+/// Replaces `old` with the gateway that `start` returns, while `count` clients receive numbered chunks on a
+/// twentieth as many channels. Each client must have received every number once and in order.
 async fn roll(
     redis: &Redis,
     address: SocketAddr,
@@ -146,7 +146,7 @@ struct Roll {
     address: SocketAddr,
     began: Mutex<Option<Instant>>,
     over: AtomicBool,
-    /// By half a second since the old process was told to end.
+    /// The reconnects in each half second since the old process received its signal.
     reconnects: Mutex<BTreeMap<u128, usize>>,
 }
 
@@ -169,7 +169,7 @@ impl Roll {
     }
 }
 
-/// Publishes numbered chunks to every channel until the roll is over, as a worker does; the last number.
+/// Publishes numbered chunks to every channel, as a worker does, until the replacement is complete.
 async fn stream(
     mut redis: redis::aio::MultiplexedConnection,
     channels: usize,
@@ -201,7 +201,7 @@ struct Listened {
     returns: usize,
 }
 
-/// A client as the protocol page describes it: it comes back where it was, until it hears the last chunk.
+/// A client as the protocol page describes it: it reconnects and resumes until it has received the last chunk.
 async fn listen(roll: Arc<Roll>, channel: usize) -> Listened {
     let mut listened = Listened { heard: 0, returns: 0 };
     let mut place: Option<(u64, String)> = None;

@@ -1,4 +1,4 @@
-//! Who may open a socket: origin, credentials, the backend's word, counts, in this order.
+//! Who may connect: origin, credentials, the backend's decision and limits, checked in this order.
 
 use std::net::TcpListener;
 
@@ -79,7 +79,7 @@ async fn a_token_comes_by_query_or_as_a_subprotocol(engine: Engine) {
     assert_eq!(client.headers["sec-websocket-protocol"], "tidegate.v1");
     assert_eq!(client.next_event("connected").await["user_id"], 2);
 
-    // Used: refused in a way that a browser accepts, so that it can read the code.
+    // A used token is refused by accepting and closing the socket, so that a browser can read the code.
     let mut client = Client::open(gateway.addr(), "/ws/chat/42/", &protocols).await;
     assert_eq!(client.headers["sec-websocket-protocol"], "tidegate.v1");
     assert_eq!(client.closed().await, Some(4001));
@@ -293,7 +293,7 @@ async fn a_trusted_proxy_says_whose_connection_it_is() {
     let gateway = Gateway::start(settings).await;
     let from = |address| [("x-forwarded-for", address)];
     let first = attempt(&gateway, "/ws/chat/1/", &from("203.0.113.1")).await.unwrap();
-    // What stands further left than the first untrusted hop is the client's invention.
+    // Everything to the left of the first untrusted hop may be invented by the client.
     let spoofed = from("198.51.100.9, 203.0.113.1, 127.0.0.2");
     let _second = attempt(&gateway, "/ws/chat/1/", &spoofed).await.unwrap();
     assert_eq!(outcome(&gateway, "/ws/chat/1/", &from("203.0.113.1")).await, Closed(4029));
@@ -340,7 +340,7 @@ async fn a_refused_client_is_not_waited_for() {
     until("end of a flood that nobody asked for", async || flooding.try_write(&frames).await.err())
         .await;
 
-    // Neither answered the close frame.
+    // Neither client has answered the close frame.
     silent.expect(Said::End).await;
     until("room for others", async || {
         let mut other = RawClient::connect(gateway.addr()).await;

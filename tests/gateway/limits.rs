@@ -1,4 +1,4 @@
-//! How much of everything: each refusal says when to come back, and no node is fooled by another.
+//! Limits: each refusal says when to retry, and all nodes count together.
 
 use serde_json::{Value, json};
 
@@ -59,7 +59,7 @@ async fn a_fixed_window_counts_under_the_key_of_another_application(engine: Engi
     let mut client = signed_in(&gateway, &session()).await;
     let mut allowed = 4;
     if let Some(redis) = engine.server() {
-        // As Django's cache does: the first message of this hour came by the REST API.
+        // Counted as Django's cache does it: the first message of this hour was sent through the REST API.
         let key = "app:1:rate_limit:messages:user:7";
         assert_eq!(redis.run::<Option<String>>(&["GET", key]).await, None);
         let () = redis.run(&["SET", key, "1", "EX", "1800"]).await;
@@ -136,11 +136,11 @@ async fn messages_of_a_connection_are_counted_for_itself() {
     gateway.wait_for_metric("tidegate_limit_refusals_total", &refused, 1.0).await;
 }
 
-/// What is said from `connected` to the close frame: its events, and the code.
+/// Sends messages until the connection is closed. Returns the events from `connected` on, and the close code.
 async fn flood(gateway: &Gateway, frames: &[u8]) -> (Vec<Said>, Option<u16>) {
     let mut client = RawClient::open(gateway.addr(), "/ws/chat/42/").await;
     assert!(matches!(client.next().await, Said::Text(_)), "connected");
-    // It may be closed before it has sent all.
+    // The connection may be closed before everything has been sent.
     let _ = client.try_write(frames).await;
     let mut said = Vec::new();
     loop {
@@ -200,7 +200,7 @@ async fn open_connections_of_a_user_are_bounded_and_given_back(engine: Engine) {
     assert_eq!(third.closed().await, Some(4029));
     let _other_user = signed_in(&gateway, &session_with(json!({"user_id": 8}))).await;
 
-    // One leaves without a word, one says goodbye.
+    // One closes without a close frame, the other with one.
     drop(first);
     second.close(1000, "").await;
     assert_eq!(second.closed().await, Some(1000));

@@ -1,4 +1,4 @@
-//! What the log says: whom each line is about, what it never says, what is held back.
+//! The log: which connection each line is about, what is never logged, and what is throttled.
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -124,7 +124,7 @@ async fn repeats_are_counted_in_place_of_being_written() {
     assert!(told["key"].as_str().unwrap().contains("cause=origin"), "{told}");
 }
 
-/// What a gateway says of whom it debugs, without the time that is left.
+/// The users and channels that a gateway debugs, without the remaining time.
 async fn debugged(gateway: &Gateway) -> Vec<Value> {
     let key = format!("Bearer {API_KEY}");
     let answer =

@@ -1,4 +1,4 @@
-//! What a scrape tells: service levels of replies, resumes, repeats, and that nothing is missing or made up.
+//! Metrics: service levels of replies, resumes and repeats, and that the reference lists exactly what is exported.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -31,7 +31,7 @@ fn settings(upstream: &Upstream) -> Settings {
     Settings::chat(&upstream.url("/"))
 }
 
-/// Answers each message with a stream of events that the test writes.
+/// An upstream that answers each message with a stream of events that the test writes.
 async fn streaming() -> (Upstream, Arc<Mutex<Vec<StreamWriter>>>) {
     let writers = Arc::new(Mutex::new(Vec::new()));
     let replies = Arc::clone(&writers);
@@ -49,7 +49,7 @@ async fn ask(client: &mut Client) -> Value {
     client.next_event("task_queued").await["task_id"].clone()
 }
 
-/// First chunks, gaps and completed replies, each with its count and sum.
+/// The histograms of first chunks, gaps and completed replies, each with its count and sum.
 struct Times([(f64, f64); 3]);
 
 impl Times {
@@ -76,7 +76,7 @@ impl Times {
         self.0.map(|(count, _)| count)
     }
 
-    /// A chunk comes before the end of its reply, and the gaps lie between.
+    /// The first chunk comes before the end of its reply, and the gaps add up to the time between.
     fn add_up(&self) {
         let [(_, first), (_, gaps), (_, durations)] = self.0;
         assert!(first > 0.0 && gaps >= 0.0 && first + gaps <= durations, "{:?}", self.0);
@@ -107,7 +107,7 @@ async fn a_streamed_reply_is_timed(engine: Engine) {
     assert_eq!(times.counts(), [1.0, 2.0, 1.0]);
     times.add_up();
 
-    // All in one piece; and nothing at all.
+    // One reply arrives in a single piece, the other is empty.
     for end in ["event: complete\ndata: {}\n\n", "event: error\ndata: {}\n\n"] {
         ask(&mut client).await;
         client.next_event("processing_started").await;
@@ -147,7 +147,7 @@ async fn a_workers_reply_is_timed(engine: Engine) {
     }
 }
 
-/// The reply is over before the gateway knows its task.
+/// The reply has ended before the gateway knows its task.
 async fn a_worker_that_is_faster_than_its_upstream_is_timed(engine: Engine) {
     let (answer, may_answer) = watch::channel(false);
     let upstream = Upstream::start(move |_| {
@@ -246,7 +246,7 @@ async fn what_would_come_twice_is_counted(engine: Engine) {
     assert_eq!(gateway.metric("tidegate_messages_total", &duplicate).await, 2.0);
 }
 
-/// Names of metrics in the first column of docs/metrics.md, and whether they are late.
+/// The names of metrics in the first column of docs/metrics.md, and whether they appear late.
 fn documented() -> Vec<(String, bool)> {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md");
     let page = std::fs::read_to_string(page).expect("docs/metrics.md");

@@ -1,4 +1,4 @@
-//! Who is connected: told by the server API and, where the route says so, by events; over all nodes.
+//! Presence over all nodes: the server API lists who is connected and, where the route enables them, events announce it.
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ fn settings(presence: &str) -> Settings {
     chat(&format!("auth = [\"connection_token\", \"anonymous\"]\npresence = {presence:?}"))
 }
 
-/// A user's open connection, and its id.
+/// An open connection of a user, with its id.
 async fn join(gateway: &Gateway, user: Value) -> (Client, String) {
     let token = gateway.token(user).await;
     opened(gateway, &format!("/ws/chat/42/?connection_token={token}")).await
@@ -47,7 +47,7 @@ async fn list(gateway: &Gateway) -> Value {
     answer.json()
 }
 
-/// Waits until so many connections are listed, and returns the list.
+/// Waits until this many connections are listed, and returns the list.
 async fn listed(gateway: &Gateway, connections: usize) -> Value {
     until(&format!("{connections} connections in the list"), async || {
         let list = list(gateway).await;
@@ -63,7 +63,7 @@ fn ids(list: &Value) -> Vec<&str> {
     connections.iter().filter_map(|connection| connection["connection_id"].as_str()).collect()
 }
 
-/// The next event, without its place in the history.
+/// Waits for the next event, and returns it without its offset.
 async fn next(client: &mut Client) -> Value {
     let mut event = client.next_json().await;
     event.as_object_mut().expect("an object").retain(|name, _| name != "offset" && name != "epoch");
@@ -83,7 +83,7 @@ fn event(name: &str, mut user: Value) -> Value {
     user
 }
 
-/// What `client` hears from now to a publication of the test's own.
+/// The events that `client` receives before a publication that the test makes now.
 async fn heard(gateway: &Gateway, client: &mut Client) -> Vec<Value> {
     gateway.publish("chat_42", json!({"event": "marker"})).await;
     let mut events = Vec::new();
@@ -126,7 +126,7 @@ async fn users_are_seen_to_come_and_go(engine: Engine) {
     }
     gateway.wait_for_metric("tidegate_presence_members", &[], 3.0).await;
 
-    // A second connection is no second join, and the first to go is no leave.
+    // A second connection is not a second join, and the first to close is not a leave.
     drop(second);
     listed(&gateway, 2).await;
     other.close(1000, "").await;
@@ -255,7 +255,7 @@ async fn the_clients_of_a_dead_node_leave_once_when_their_leases_have_expired() 
     assert_eq!(next(&mut witness).await, joined(bob()));
     let (_lost, lost_id) = join(&doomed, ana()).await;
     assert_eq!(next(&mut witness).await, joined(ana()));
-    // Bob has a connection on the dead node, too, and stays.
+    // Bob has another connection, besides that on the dead node, and stays present.
     let (_also_lost, also_lost_id) = join(&doomed, bob()).await;
     listed(&alive, 3).await;
 
@@ -266,7 +266,7 @@ async fn the_clients_of_a_dead_node_leave_once_when_their_leases_have_expired() 
     let expired: u64 =
         redis.run(&["ZADD", leases, "XX", "CH", "1", &lost_id, "1", &also_lost_id]).await;
     assert_eq!(expired, 2);
-    // Both nodes look at the same time; to one of them they are news.
+    // Both nodes check at the same time; only one of them announces the change.
     let (one, other) = tokio::join!(list(&alive), list(&third));
     for list in [one, other] {
         assert_eq!(list["total_connections"], 1, "{list}");

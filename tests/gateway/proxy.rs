@@ -1,4 +1,4 @@
-//! Requests that are no route: passed on as they are, streamed both ways, with their origin told.
+//! Requests that match no route: passed on unchanged, streamed both ways, with forwarding headers.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -125,7 +125,7 @@ async fn a_streamed_answer_arrives_while_it_is_made() {
     assert_eq!((head.status, head.header("content-type")), (200, Some("text/event-stream")));
     for event in ["data: first\n\n", "data: second\n\n"] {
         stream.write(event);
-        // A chunk of HTTP/1.1: its size in hexadecimal, and it.
+        // A chunk of HTTP/1.1: its size in hexadecimal, then its data.
         let chunk = format!("{:x}\r\n{event}\r\n", event.len()).to_ascii_uppercase();
         let read = client.read_exact(chunk.len()).await.to_ascii_uppercase();
         assert_eq!(String::from_utf8(read).unwrap(), chunk);
@@ -147,7 +147,7 @@ async fn a_large_upload_is_passed_on_while_it_arrives() {
     let piece = vec![b'x'; FIRST];
     client.write_all(&piece).await.unwrap();
 
-    // The first mebibyte is with the upstream while the rest is not even sent.
+    // The upstream receives the first mebibyte before the rest is sent.
     let (mut server, _) = within("connection to the upstream", upstream.accept()).await.unwrap();
     let mut received = Vec::new();
     let body_start = loop {
@@ -268,7 +268,7 @@ async fn one_connection_serves_routes_and_the_proxy() {
     let upstream = Upstream::start(|request| Reply::json(200, &json!(request.path))).await;
     let gateway = Gateway::start(settings(&upstream.url(""))).await;
     let mut client = RawClient::connect(gateway.addr()).await;
-    // Pipelined; a route that is asked without an upgrade does not reach the upstream.
+    // These are pipelined. A request for a route without an upgrade does not reach the upstream.
     client.write(b"GET /one HTTP/1.1\r\nhost: a\r\n\r\nGET /two HTTP/1.1\r\nhost: a\r\n\r\n").await;
     for path in ["/one", "/two"] {
         let head = client.read_head().await;

@@ -7,12 +7,12 @@ use super::outcome::attempt;
 use super::rig::redis::{Tls, tls_file};
 use super::rig::{Gateway, Redis, Settings, http, until};
 
-/// The parameter that trusts the test's own issuer.
+/// The URL parameter that trusts the test's certificate authority.
 fn trusting() -> String {
     format!("ssl_ca_certs={}", tls_file("ca.pem"))
 }
 
-/// One route whose messages go to a list, all in the Redis at `url`, each part in a database of its own.
+/// A config with one route whose messages go to a list. Everything is in the Redis at `url`, each part in its own database.
 fn all_over(url: &str, query: &str) -> Settings {
     let urls = [("url", 0), ("tokens_url", 4), ("limits_url", 2), ("pubsub_url", 3)];
     let urls = urls.map(|(key, db)| format!("{key} = \"{url}/{db}?{query}\"\n"));

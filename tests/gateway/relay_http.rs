@@ -1,5 +1,5 @@
-//! Messages to an HTTP upstream: what it is asked, what its answers come to, and that a streamed reply
-//! always ends, once.
+//! Messages to an HTTP upstream: the requests, the effect of each answer, and that a streamed reply
+//! always ends exactly once.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -20,7 +20,7 @@ fn settings(upstream: &Upstream, more: &str) -> Settings {
     Settings::chat(&url).upstream("worker", &format!("kind = \"http\"\nurl = {url:?}\n{more}"))
 }
 
-/// Answers requests with these, one after the other, then with 202.
+/// Answers requests with these replies in order, then with 202.
 fn in_turn(
     replies: impl IntoIterator<Item = Reply>,
 ) -> impl Fn(&Recorded) -> Reply + Clone + Send + Sync + 'static {
@@ -35,13 +35,13 @@ async fn ask(client: &mut Client, text: &str) -> Value {
     client.next_json().await
 }
 
-/// The task id of the `task_queued` that comes next.
+/// Expects `task_queued` next and returns its task id.
 async fn queued(client: &mut Client) -> String {
     let event = client.next_event("task_queued").await;
     event["task_id"].as_str().expect("a task id").to_owned()
 }
 
-/// Nothing but the answer to a ping comes next.
+/// Expects that nothing else arrives before the answer to a ping.
 async fn says_no_more(client: &mut Client) {
     client.send_json(&json!({"type": "ping"})).await;
     client.next_event("pong").await;
@@ -61,7 +61,7 @@ async fn the_request_says_who_what_and_where() {
     )
     .await;
     let connected = client.next_event("connected").await;
-    // Unknown fields, odd numbers and escapes travel as they came.
+    // Unknown fields, unusual numbers and escapes are passed on unchanged.
     let sent = r#"{"message":"  hé\u006clo ","id":"m 1","extra":{"b": 1.50,"a":[1e2]},"type":"x"}"#;
     client.send_text(sent).await;
     let task_id = {
@@ -98,7 +98,7 @@ async fn the_request_says_who_what_and_where() {
     verify_signature(&request, "s3cret");
 }
 
-/// As an upstream would, from the documentation alone.
+/// Verifies the signature as the documentation tells upstreams to do.
 fn verify_signature(request: &Recorded, secret: &str) {
     let header = request.header("x-tidegate-signature").expect("a signature");
     let (time, signature) = header.split_once(",v1=").expect("t=…,v1=…");
@@ -177,7 +177,7 @@ async fn a_streamed_reply_comes_in_order_and_ends_once() {
         let started = client.next_event("processing_started").await;
         assert_eq!(started["task_id"], task_id.as_str());
         for number in 0..20 {
-            // Each is there before the next is sent, and pieces need not be events.
+            // Each event arrives before the next piece is sent, and a piece need not be a whole event.
             let event = format!("{}{{\"event\":\"chunk\",\"n\":{number}}}{}", wrap.0, wrap.1);
             let (first, second) = event.split_at(event.len() / 2);
             assert!(stream.write(first.to_owned()) && stream.write(second.to_owned()));
@@ -207,7 +207,7 @@ async fn the_upstreams_own_terminal_event_is_the_only_one() {
         queued(&mut client).await;
         client.next_event("processing_started").await;
         let end = format!("{{\"event\":\"{terminal}\",\"of\":\"the worker\"}}");
-        // The worker's own beginning is not repeated, and what comes after its end is not passed on.
+        // The `processing_started` of the worker is not repeated, and nothing after its end is passed on.
         stream.write("data: {\"event\":\"processing_started\"}\n\n");
         stream.write(format!("data: {end}\n\ndata: {{\"event\":\"chunk\",\"late\":1}}\n\n"));
         assert_eq!(client.next_text().await, end);
@@ -282,7 +282,7 @@ async fn no_answer_and_no_sense_are_unavailable() {
     ] {
         let gateway = Gateway::start(settings(upstream, "timeout = \"400ms\"")).await;
         is_unavailable(name, &gateway).await;
-        // It may have been taken, so it is not sent again.
+        // The upstream may have accepted the message, so it is not sent again.
         assert!(upstream.requests().len() <= 1, "{name} was asked twice");
     }
     let gateway = Gateway::start(Settings::chat(&url).upstream("worker", &refusing)).await;
@@ -391,7 +391,7 @@ async fn task_queued_precedes_events_that_are_published_before_the_answer() {
     let admin = Arc::new(OnceLock::new());
     let worker = Arc::clone(&admin);
     let upstream = Upstream::start(move |request| {
-        // A worker that is done before its queue has said that it took the task.
+        // This worker finishes before its queue has confirmed the task.
         let task_id = &request.json()["task_id"];
         for event in ["processing_started", "chunk", "complete"] {
             let data = json!({"event": event, "task_id": task_id});
@@ -414,7 +414,7 @@ async fn task_queued_precedes_events_that_are_published_before_the_answer() {
     }
 }
 
-/// `POST /v1/publish` from where nothing can be awaited.
+/// Calls `POST /v1/publish` from code that cannot await.
 fn publish_blocking(admin: std::net::SocketAddr, data: &Value) {
     let body = json!({"channel": "chat_42", "data": data}).to_string();
     let length = body.len();

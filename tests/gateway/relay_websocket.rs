@@ -1,4 +1,4 @@
-//! One upstream socket for each client: everything both ways, however slow a side is, and its end.
+//! WebSocket upstreams, with one upstream socket for each client: messages both ways, slow sides, and closing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,7 +8,7 @@ use serde_json::json;
 use super::rig::echo::{Echo, WebSocketServer};
 use super::rig::{Client, Event, Gateway, Settings, Upstream, until, within};
 
-/// More than all buffers between two ends hold.
+/// More messages than all buffers between the two ends hold.
 const MESSAGES: usize = 160;
 const MESSAGE_BYTES: usize = 512 * 1024;
 /// More than a message needs to pass through every buffer between two ends.
@@ -32,7 +32,7 @@ messages_per_connection = "1000000/1s"
     )
 }
 
-/// The same with one thread, which serves every connection in turn.
+/// The same config with one thread, which serves every connection in turn.
 fn one_thread(url: &str) -> Settings {
     raw(url).section("server", "listen = \"127.0.0.1:0\"\nthreads = 1")
 }
@@ -77,7 +77,7 @@ async fn text_and_binary_travel_both_ways() {
     socket.send_binary(&[]).await;
     assert_eq!(client.next().await, Event::Text("{}".to_owned()));
     assert_eq!(client.next().await, Event::Binary(Vec::new()));
-    // What is published to the channel comes as well.
+    // Publications to the channel arrive as well.
     gateway.publish("room_7", json!({"event": "notice"})).await;
     assert_eq!(client.next_json().await, json!({"event": "notice"}));
 }
@@ -184,14 +184,14 @@ async fn large_messages_pass_and_larger_ones_end_the_connection() {
     assert!(matches!(end, Event::Closed(Some(1009), _) | Event::Lost), "{end:?}");
 }
 
-/// Numbered messages, much more than fits between the ends.
+/// A message that starts with its number.
 fn numbered(number: usize) -> Vec<u8> {
     let mut message = vec![0; MESSAGE_BYTES];
     message[..8].copy_from_slice(&(number as u64).to_be_bytes());
     message
 }
 
-/// Sends them all from a task of its own; the number says how many are sent.
+/// Sends all [`MESSAGES`] in a task and returns the number that have been sent so far.
 fn send_all<S>(mut sender: S) -> Arc<AtomicUsize>
 where
     S: std::ops::DerefMut<Target = super::rig::Socket> + Send + 'static,
@@ -203,7 +203,7 @@ where
             sender.send_binary(&numbered(number)).await;
             counter.fetch_add(1, Ordering::SeqCst);
         }
-        // Stays open until the other side closes.
+        // The socket stays open until the other side closes it.
         sender.next_without_deadline().await;
     });
     sent

@@ -1,4 +1,4 @@
-//! The config read again while the gateway runs: what takes effect for whom, and what does not.
+//! Reloading the config while the gateway runs: what takes effect for which clients, and what does not.
 
 use std::sync::{Arc, Mutex};
 
@@ -14,7 +14,7 @@ use crate::rig::{Client, Event, Gateway, Redis, Reply, Settings, Upstream, http,
 
 const PATH: &str = "/ws/chat/42/";
 
-/// Not read again unless a test says so.
+/// A config that is reloaded only when a test asks for it.
 fn settings(upstream: &str) -> Settings {
     Settings::chat(upstream).section("reload", "watch = \"0s\"")
 }
@@ -23,7 +23,7 @@ fn nowhere() -> Settings {
     settings("http://127.0.0.1:1/")
 }
 
-/// Another config in the file of a gateway, whose engine stays.
+/// Writes another config into the file of a gateway; the engine stays the same.
 fn write(gateway: &Gateway, settings: &Settings) {
     let before = std::fs::read_to_string(gateway.config_file()).expect("the config file");
     let text =
@@ -38,13 +38,13 @@ fn write(gateway: &Gateway, settings: &Settings) {
     std::fs::write(gateway.config_file(), text).expect("a new config file");
 }
 
-/// Writes the config, asks for it to be read, and waits until it was.
+/// Writes the config, requests a reload, and waits until it has taken effect.
 async fn reload(gateway: &Gateway, settings: &Settings) {
     write(gateway, settings);
     read_again(gateway, "config_reloaded").await;
 }
 
-/// SIGHUP, and the event that says what came of it.
+/// Sends SIGHUP and waits for the event with the result.
 async fn read_again(gateway: &Gateway, outcome: &str) -> Value {
     let before = gateway.events(outcome);
     gateway.signal(Signal::HUP);
@@ -266,7 +266,7 @@ async fn a_changed_file_is_seen_without_a_signal() {
     let event = gateway.wait_for_event("config_reloaded").await;
     assert_eq!(event["changed"], "route");
     assert_eq!(say(&mut client, "too long").await["code"], "message_too_long");
-    // A file that the config names.
+    // The config refers to this file.
     std::fs::write(&key, "another-key-of-thirty-two-bytes-or-more").unwrap();
     until("second reload", async || {
         gateway
@@ -275,7 +275,7 @@ async fn a_changed_file_is_seen_without_a_signal() {
             .map(|event| assert_eq!(event["changed"], "jwt"))
     })
     .await;
-    // What is wrong is said once, however often it is looked at.
+    // A mistake is logged once, however often the file is checked.
     std::fs::write(gateway.config_file(), "[server\n").unwrap();
     gateway.wait_for_event("config_rejected").await;
     std::fs::write(gateway.config_file(), "[other\n").unwrap();
@@ -309,10 +309,10 @@ async fn a_queue_that_is_gone_is_left_alone() {
     let lengths: (u64, u64) =
         redis::pipe().llen("first").llen("second").query_async(&mut commands).await.unwrap();
     assert_eq!(lengths, (1, 1));
-    // A generation of the old one is looked after to its end.
+    // A generation of the old upstream is monitored until its end.
     let end = json!({"event": "complete", "task_id": queued["task_id"]});
     gateway.publish("chat_42", end).await;
-    // Ours, and the one of the queue as it is now.
+    // One connection of the test, and one of the queue with its new settings.
     until("end of the old connection", async || {
         let list: String = redis::cmd("CLIENT")
             .arg("LIST")

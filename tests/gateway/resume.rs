@@ -1,4 +1,4 @@
-//! Clients that come back: every publication once and in order, or told plainly that it is not so.
+//! Clients that reconnect receive every publication once and in order, or are told explicitly that they have not.
 
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
@@ -32,7 +32,7 @@ fn history(lines: &str) -> Settings {
     settings().each_route(|route| format!("{route}\n[route.history]\n{lines}\n"))
 }
 
-/// `connected`, and where to resume after it.
+/// A client that knows the position to resume from.
 struct Place {
     connected: Value,
     epoch: String,
@@ -46,7 +46,7 @@ impl Place {
         Self { connected, epoch, offset }
     }
 
-    /// As a client library does: each frame says where the client is now.
+    /// Updates the position from a frame, as a client library does.
     fn follow(&mut self, frame: &Value) {
         let Some(offset) = frame["offset"].as_u64() else { return };
         if offset == 1 {
@@ -81,7 +81,7 @@ async fn publish(gateway: &Gateway, numbers: std::ops::Range<u64>) {
     }
 }
 
-/// Reads chunks of these numbers.
+/// Expects chunks with these numbers.
 async fn expect(client: &mut Client, place: &mut Place, numbers: std::ops::Range<u64>) {
     for n in numbers {
         let frame = client.next_event("chunk").await;
@@ -177,7 +177,7 @@ async fn the_first_frame_resumes_as_well(engine: Engine) {
 }
 
 async fn a_long_history_comes_at_the_clients_pace(engine: Engine) {
-    // Many times the send queue, in count and in bytes.
+    // This is many times the send queue, in messages and in bytes.
     let settings = history("size = 5000")
         .each_route(|route| format!("send_queue = {{ messages = 8, bytes = \"16KiB\" }}\n{route}"));
     let gateway = engine.start(settings).await;
@@ -196,7 +196,7 @@ async fn a_long_history_comes_at_the_clients_pace(engine: Engine) {
     assert_eq!(again.outcome(), (&json!(true), &json!(3000)));
     for n in 0..3000 {
         if n == 10 {
-            // While the history is still on its way.
+            // These are published while the history is still being sent.
             publish(&gateway, 0..5).await;
         }
         assert_eq!(client.next_json().await["n"], n);
@@ -318,7 +318,7 @@ async fn a_call_is_published_once_under_its_key(engine: Engine) {
     assert_eq!(gateway.api("/v1/publish", empty).await.status, 400);
 }
 
-/// A publication of a worker, as its documentation says.
+/// Publishes as a worker does, with the script in the documentation.
 async fn worker_publishes(redis: &Redis, json: &Value) {
     let script = redis::Script::new(include_str!("../../clients/redis/publish.lua"));
     let mut call = script.key("tg:{chat_42}:stream");
@@ -334,13 +334,13 @@ async fn what_a_node_missed_is_read_from_the_history() {
         (http::get(gateway.admin(), "/readyz").await.status == 200).then_some(())
     })
     .await;
-    // One that has heard nothing yet, and one that has.
+    // One client has received nothing yet, the other has.
     let (mut idle, _) = Client::connected(&gateway, "/ws/chat/1/").await;
     let (mut client, _) = Client::connected(&gateway, PATH).await;
     worker_publishes(&redis, &json!({"event": "first"})).await;
     client.next_event("first").await;
     for round in 0..5 {
-        // In one transaction, so that the node cannot be back before it is published.
+        // One transaction, so that the node cannot reconnect before the publication.
         let mut connection = redis.connection().await;
         let mut cut = redis::pipe();
         cut.atomic().cmd("CLIENT").arg("KILL").arg("TYPE").arg("PUBSUB").ignore();
@@ -377,7 +377,7 @@ async fn a_redis_that_comes_back_with_its_data_is_not_noticed() {
     redis.restart().await;
     worker_publishes(&redis, &json!({"event": "chunk", "chunk": "3 "})).await;
     expect(&mut client, &mut place, 3..4).await;
-    // Without its data the client is told, and then told what cannot be recovered.
+    // After the loss of its data the client is disconnected, and then told what cannot be recovered.
     redis.stop();
     redis.lose_data();
     redis.restart().await;

@@ -1,4 +1,4 @@
-//! What the server API tells of connections, channels and limits, over all nodes, and what it does to a
+//! The server API: what it lists of connections, channels and limits of all nodes, and what it does to a
 //! node.
 
 use rustix::process::Signal;
@@ -54,7 +54,7 @@ fn ids(list: &Value) -> Vec<String> {
     rows.iter().map(|row| row["connection_id"].as_str().unwrap().to_owned()).collect()
 }
 
-/// One node, or two that share a Redis.
+/// One node on memory, or two nodes that share a Redis.
 async fn nodes(engine: &Engine, settings: impl Fn() -> Settings) -> Vec<Gateway> {
     let mut nodes = vec![engine.start(settings()).await];
     if engine.server().is_some() {
@@ -218,7 +218,7 @@ async fn a_channel_without_history_says_so(engine: Engine) {
     assert_eq!((answer.status, &answer.json()["error"]["code"]), (404, &json!("no_history")));
 }
 
-/// A tail, event by event.
+/// The stream of a tail, read event by event.
 struct Tail {
     stream: http::Stream,
     text: String,
@@ -243,7 +243,7 @@ impl Tail {
         tail
     }
 
-    /// Comments are skipped; `None` = the stream has ended.
+    /// Waits for the next event and skips comments. `None` means that the stream has ended.
     async fn next(&mut self) -> Option<Sse> {
         loop {
             if let Some((event, rest)) = self.text.split_once("\n\n") {
@@ -294,17 +294,17 @@ async fn a_tail_sees_what_is_published_from_now_on(engine: Engine) {
             assert_eq!(sse.data, format!("{{\"n\":{n},\"offset\":{}}}", n + 1));
         }
     }
-    // A channel that keeps nothing, and a text that is more than one line.
+    // A channel without history, and a text with more than one line.
     let mut plain = Tail::open(last, "other").await;
     let body = "{\"channel\":\"other\",\"data\":{\n\"n\": 1\n}}";
     let published = http::send(nodes[0].admin(), "POST", "/v1/publish", &KEY, body.into()).await;
     assert_eq!(published.status, 200);
     let sse = plain.message().await;
     assert_eq!((sse.id, sse.data.as_str()), (None, "{\"n\": 1}"));
-    // HEAD opens none.
+    // HEAD does not open a tail.
     let head = http::send(last.admin(), "HEAD", "/v1/channels/a/tail", &KEY, "".into()).await;
     assert_eq!((head.status, head.header("content-type")), (200, Some("text/event-stream")));
-    // With the last tail the channel is not heard any more, and another begins as the first did.
+    // The last tail ends the subscription to the channel, and another tail starts as the first did.
     drop((tail, other));
     let mut again = Tail::open(&nodes[0], "chat_1").await;
     last.publish("chat_1", json!({"n": 3})).await;
@@ -332,14 +332,14 @@ async fn a_reader_that_does_not_read_is_cut_off(engine: Engine) {
         format!("GET /v1/channels/other/tail HTTP/1.1\r\nhost: a\r\nx-api-key: {API_KEY}\r\n\r\n");
     slow.write_all(request.as_bytes()).await.unwrap();
     let mut quick = Tail::open(&gateway, "other").await;
-    // Once its answer has begun, so that it is there.
+    // The tail exists as soon as the head of its answer has arrived.
     slow.readable().await.unwrap();
     let large = json!({"text": "x".repeat(900_000)});
     for _ in 0..40 {
         gateway.publish("other", large.clone()).await;
         quick.message().await;
     }
-    // What was on its way to it is there, then the end of the connection; with the word, where it fits.
+    // What was already sent arrives, then the connection ends, after the reason if there was room for it.
     let mut rest = Vec::new();
     let _or_reset = within("end of the stream", slow.read_to_end(&mut rest)).await;
     assert!(rest.len() < 30_000_000, "{}", rest.len());
@@ -422,7 +422,7 @@ async fn a_drain_is_begun_once_and_the_process_ends(engine: Engine) {
     assert_eq!(gateway.events("draining"), 1);
 }
 
-/// As where a hook drains a node before its process is told to stop.
+/// A deployment hook may drain a node before its process receives a signal.
 async fn a_signal_after_a_drain_asks_for_the_same(engine: Engine) {
     let settings = settings().section("shutdown", "drain = \"1s\"\ngrace = \"20s\"");
     let mut gateway = engine.start(settings).await;
@@ -502,7 +502,7 @@ async fn a_tail_is_told_what_it_may_have_missed() {
     let redis = engine.server().expect("a Redis");
     let _killed: i64 = redis.run(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
     gateway.publish("chat_1", json!({"n": 2})).await;
-    // What keeps nothing may have lost something. What keeps a history has it.
+    // A channel without history may have lost something; a channel with history has everything.
     let gap = plain.next().await.expect("an event");
     assert_eq!(gap.event, "gap");
     assert_eq!(kept.message().await.id.as_deref(), Some("2"));

@@ -1,4 +1,4 @@
-//! An open connection: its first frame, answers to whatever it says, and every way it ends.
+//! An open connection: its first frame, the answers to what it sends, and every way it ends.
 
 use serde_json::{Value, json};
 
@@ -147,7 +147,7 @@ async fn a_half_open_connection_is_forgotten() {
     let lines = "auth = [\"anonymous\"]\nidle_ping = \"100ms\"\npong_timeout = \"100ms\"";
     let gateway = Gateway::start(chat(lines)).await;
     let mut gone = RawClient::open(gateway.addr(), "/ws/chat/42/").await;
-    // In the middle of a frame, and never heard of again: neither bytes nor an end.
+    // It stops in the middle of a frame: neither bytes nor an end follow.
     gone.write(&frame::text(PING).bytes()[..4]).await;
     let closed = gateway.wait_for_event("connection_closed").await;
     assert_eq!(closed["code"], 4009, "{closed}");
@@ -179,7 +179,7 @@ async fn expired_credentials_end_the_session(engine: Engine) {
     let mut by_jwt =
         attempt(&gateway, "/ws/chat/42/", &[("cookie", &cookie)]).await.expect("a session");
 
-    // A token lives no longer than the session that it was issued for.
+    // A token is valid no longer than the session that it was issued for.
     let bearer = format!("Bearer {}", session());
     let issue = "/api/v1/auth/ws-connection-token/";
     let headers = [("authorization", bearer.as_str())];
@@ -205,7 +205,7 @@ async fn a_client_that_never_reads_is_closed_and_nobody_waits_for_it(engine: Eng
     let gateway = engine.start(chat(lines)).await;
     let mut slow = RawClient::open(gateway.addr(), "/ws/chat/42/").await;
     let (mut other, _) = Client::connected(&gateway, "/ws/chat/42/").await;
-    // More than the kernel keeps for a connection, on both its ends.
+    // This is more than the kernel buffers at both ends of a connection.
     let filling = "x".repeat(512 << 10);
     for number in 0..32 {
         gateway.publish("chat_42", json!({"event": "chunk", "n": number, "x": filling})).await;
@@ -249,7 +249,7 @@ on_both_engines!(
     a_client_that_never_reads_is_closed_and_nobody_waits_for_it,
 );
 
-/// As `datetime.utcnow().isoformat() + "Z"` writes it.
+/// Expects a time as `datetime.utcnow().isoformat() + "Z"` writes it.
 #[track_caller]
 fn assert_stamped(event: &Value) {
     let text = event["timestamp"].as_str().unwrap_or_else(|| panic!("no timestamp: {event}"));

@@ -1,5 +1,5 @@
-//! Sessions as djangorestframework-simplejwt signs them: one user under two spellings of the id, and
-//! sessions that Django's cache says are over.
+//! Sessions signed by djangorestframework-simplejwt: one user under two spellings of the id, and
+//! sessions that Django's cache has revoked.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -14,7 +14,7 @@ use crate::rig::{API_KEY, Client, Gateway, Redis, Settings, Upstream, http, jwt,
 const ISSUE: &str = "/api/v1/auth/ws-connection-token/";
 const KEY: &str = "app:1:session:version:1";
 
-/// An access token with its claims as simplejwt writes them; `user_id` is text since 5.5.
+/// An access token with claims as simplejwt writes them; `user_id` is text since version 5.5.
 fn access(user_id: &Value, session_version: Option<Value>) -> String {
     let mut claims = json!({
         "token_type": "access",
@@ -132,7 +132,7 @@ async fn both_spellings_are_one_user_to_presence_and_orders(engine: Engine) {
         })
         .await;
     }
-    // The second connection came and went without a word; the last one that goes is told.
+    // The second connection opened and closed without an event; only the last to close is announced.
     let left = other.next_event("leave").await;
     assert!(left["user_id"] == 1 || left["user_id"] == "1", "{left}");
     gateway.publish("chat_42", json!({"event": "marker"})).await;
@@ -186,7 +186,7 @@ async fn issue(gateway: &Gateway, jwt: &str) -> u16 {
     http::post(gateway.addr(), ISSUE, &[("authorization", &bearer), APP], &json!({})).await.status
 }
 
-/// The code of the answer's error, or `None` where the connection was refreshed.
+/// Sends a refresh. Returns the code of the error, or `None` if the connection was refreshed.
 async fn refresh(client: &mut Client, jwt: &str) -> Option<String> {
     client.send_json(&json!({"type": "refresh", "token": jwt})).await;
     let answer = client.next_json().await;
@@ -234,7 +234,7 @@ async fn a_session_that_was_ended_gets_no_further() {
             assert_eq!(refresh(&mut client, &jwt).await.as_deref(), refreshed, "{case}");
         }
     }
-    // Another user's sessions go on.
+    // Sessions of other users continue.
     assert_eq!(by_cookie(&gateway, &access(&json!("11"), Some(json!(9)))).await, Connected);
     let over = [("outcome", "over")];
     assert!(gateway.metric("tidegate_sessions_checked_total", &over).await >= 3.0);

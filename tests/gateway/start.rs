@@ -1,4 +1,4 @@
-//! Starting and not starting: what is at fault is named, all of it, and the exit code says so.
+//! Starting and failing to start: every mistake is named, and the exit code tells them apart.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -23,7 +23,7 @@ fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
-/// Any command but `serve`; `arguments` follow the config file's.
+/// Runs any command but `serve`; `arguments` follow `--config`.
 fn tidegate(command: &str, config: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_tidegate"))
         .args([command, "--config"])
@@ -66,7 +66,7 @@ async fn a_gateway_takes_its_port_again_at_once() {
     for _ in 0..2 {
         let mut gateway = Gateway::start(listening_at("server", address)).await;
         assert_eq!(gateway.addr(), address);
-        // Closed by the gateway first, so that the port has connections in TIME_WAIT.
+        // The gateway closes first, so that its port has a connection in TIME_WAIT.
         let (mut client, _) = Client::connected(&gateway, PATH).await;
         gateway.signal(rustix::process::Signal::TERM);
         assert_eq!(client.closed().await, Some(1012));
@@ -138,7 +138,7 @@ url = "ftp://x/"
         ] {
             assert!(said.contains(key), "no {key} in\n{said}");
         }
-        // What was found, and what is right.
+        // The message names what was found and what would be right.
         for hint in ["nowhere", "threads", "16 potatoes", "postgres", "TIDEGATE_TEST_IS_NOT_SET"] {
             assert!(said.contains(hint), "no {hint} in\n{said}");
         }
@@ -193,7 +193,7 @@ async fn a_minted_token_opens_a_socket_once() {
         .await;
         let config = gateway.config_file();
         let arguments = ["--user", "7", "--name", "ana", "--channel", "chat_*"];
-        // From a thread of its own, since the command is a process that is waited for.
+        // This runs on another thread, since the test waits for the process of the command.
         let minted = tokio::task::spawn_blocking(move || tidegate("token", &config, &arguments));
         let output = minted.await.unwrap();
         assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));

@@ -1,4 +1,4 @@
-//! Connection tokens: who gets one, what it is bound to, and that it opens one socket once.
+//! Connection tokens: who may get one, what it is bound to, and that it opens one socket once.
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ use crate::rig::raw::{Said, handshake};
 use crate::rig::{API_KEY, Client, Gateway, RawClient, http, until};
 
 const ISSUE: &str = "/api/v1/auth/ws-connection-token/";
-/// As long as a token of the gateway's own.
+/// A token of the right length that the gateway did not issue.
 const BY_HAND: &str = "abcdefghijklmnopqrstuvwxyz_ABCDEFGHIJKLMNOP";
 
 async fn enter(gateway: &Gateway, conversation: &str, token: &str) -> Outcome {
@@ -246,7 +246,7 @@ async fn a_token_expires(engine: Engine) {
         })
         .await;
     } else {
-        // Each look uses a token up.
+        // Each attempt consumes a token.
         until("refusal of a token that was never used", async || {
             let token = tokens.pop().expect("enough tokens");
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;

@@ -1,4 +1,4 @@
-//! Spans, as a collector gets them: what they are of, under whom, and that nobody waits for it.
+//! Spans as a collector receives them: their names, parents and attributes, and that no client waits for the export.
 
 use std::collections::HashMap;
 
@@ -23,7 +23,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The first event of this name that comes.
+/// Waits for the first event called `name`.
 async fn event(client: &mut Client, name: &str) -> serde_json::Value {
     loop {
         let event = client.next_json().await;
@@ -33,7 +33,7 @@ async fn event(client: &mut Client, name: &str) -> serde_json::Value {
     }
 }
 
-/// A server that takes spans.
+/// A collector that receives spans.
 struct Collector(Upstream);
 
 impl Collector {
@@ -46,7 +46,7 @@ impl Collector {
         settings.section("tracing", &format!("otlp_endpoint = {endpoint:?}\n{more}"))
     }
 
-    /// All that have come, with what they are of.
+    /// All spans that have arrived, with the attributes of their resource.
     fn spans(&self) -> Vec<Span> {
         let mut spans = Vec::new();
         for request in self.0.requests() {
@@ -65,7 +65,7 @@ impl Collector {
         spans
     }
 
-    /// The one of this name, once it has come.
+    /// Waits for the span called `name`.
     async fn span(&self, name: &str) -> Span {
         until(&format!("span {name:?}"), async || {
             self.spans().into_iter().find(|span| span.name == name)
@@ -109,7 +109,7 @@ async fn a_streamed_reply_is_traced_from_the_clients_span_to_the_upstream() {
     let settings = collector.settings(Settings::chat(&upstream.url("/")), more);
     let mut gateway = Gateway::start(settings).await;
 
-    // A client that wants none, and one that says nothing, are not traced.
+    // Clients that do not ask to be sampled are not traced.
     let unsampled = format!("00-{TRACE}-{CLIENT_SPAN}-00");
     for headers in [&[("traceparent", unsampled.as_str())][..], &[]] {
         let mut client = Client::open(gateway.addr(), PATH, headers).await;
@@ -129,7 +129,7 @@ async fn a_streamed_reply_is_traced_from_the_clients_span_to_the_upstream() {
     let asked = upstream.next_request().await;
     gateway.stop().await;
 
-    // What ended shortly before is exported at the end.
+    // Spans that ended shortly before the exit are exported at the exit.
     let spans = collector.spans();
     assert_eq!(spans.len(), 5, "{spans:#?}");
     let named = |name: &str| spans.iter().find(|span| span.name == name).expect(name);

@@ -22,7 +22,7 @@ async fn a_ready_gateway_is_healthy() {
     let file = gateway.config_file();
     let config = ["health", "--config", text(&file)];
     assert_eq!(tidegate_with(&from_variable, &config).await.ok(), "ready\n");
-    // The probe outlives a mistake in a file that the gateway has not taken.
+    // The probe works even if the file has a mistake that the running gateway has not loaded.
     std::fs::write(&file, "[route]\nnot = 1").unwrap();
     assert_eq!(tidegate_with(&from_variable, &config).await.ok(), "ready\n");
 }
@@ -54,7 +54,7 @@ async fn a_gateway_that_does_not_run_is_not_healthy() {
         let said = tidegate(&[&["health", "--url", &url], live].concat()).await.failed();
         assert!(said.contains(&nobody) && said.contains("is the gateway running?"), "{said}");
     }
-    // One that takes the connection and says nothing.
+    // This server accepts the connection and does not answer.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = at(silent.local_addr().unwrap());
     let said = tidegate(&["health", "--url", &url, "--timeout", "200ms"]).await.failed();

@@ -1,4 +1,4 @@
-//! What only prints: `config`, `completions`, `man`.
+//! The commands that only print: `config`, `completions`, `man`.
 
 use super::*;
 
@@ -14,7 +14,7 @@ async fn the_default_config_is_one_that_check_takes() {
     }
 }
 
-/// With everything that can be a source, and secrets in every place that takes one.
+/// A config that uses every kind of source, with a secret in every place that may have one.
 const FILE: &str = r#"
 [server]
 threads = 2
@@ -149,7 +149,7 @@ async fn shells_get_their_completions() {
         }
     }
     assert_eq!(tidegate(&["completions", "sh"]).await.code, Some(2));
-    // What bash makes of it.
+    // The completions as bash computes them.
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("tidegate.bash");
     std::fs::write(&file, tidegate(&["completions", "bash"]).await.ok()).unwrap();
@@ -194,7 +194,7 @@ async fn a_reader_that_has_had_enough_is_no_failure() {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the binary starts");
-        // Nobody reads: every write fails.
+        // The reading end is closed, so that every write fails.
         drop(child.stdout.take());
         let ended = tokio::task::spawn_blocking(|| child.wait_with_output());
         let said = Said::of(&within("its end", ended).await.unwrap().unwrap());

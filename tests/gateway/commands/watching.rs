@@ -17,7 +17,7 @@ fn settings() -> Settings {
     Settings::chat("http://127.0.0.1:1/")
 }
 
-/// By its config file, though its port was chosen at the start.
+/// A config file that leads to the gateway, whose port was chosen when it started.
 fn at(gateway: &Gateway) -> [String; 4] {
     let url = format!("http://{}", gateway.admin());
     ["--config".into(), text(&gateway.config_file()).into(), "--url".into(), url]
@@ -28,7 +28,7 @@ fn arguments<'a>(command: &'a str, at: &'a [String], more: &[&'a str]) -> Vec<&'
     std::iter::once(command).chain(at).chain(more.iter().copied()).collect()
 }
 
-/// A tail that is live: what is published from now on reaches it.
+/// A tail that is subscribed: what is published from now on reaches it.
 async fn tail(gateway: &Gateway, more: &[&str]) -> Running {
     let before = open_tails(gateway).await;
     let at = at(gateway);
@@ -37,7 +37,7 @@ async fn tail(gateway: &Gateway, more: &[&str]) -> Running {
     tail
 }
 
-/// Those that were answered, by what the API counts.
+/// The number of open tails, as the server API counts them.
 async fn open_tails(gateway: &Gateway) -> f64 {
     gateway.metric("tidegate_api_calls_total", &[("call", "tail"), ("outcome", "ok")]).await
 }
@@ -76,7 +76,7 @@ async fn a_channel_is_watched_until_interrupted(engine: Engine) {
 
 async fn what_the_history_keeps_comes_first(engine: Engine) {
     let gateway = engine.start(settings()).await;
-    // More than one answer of the history holds.
+    // This is more than one page of the history.
     for n in 1..=250 {
         gateway.publish("chat_42", json!({"event": "n", "n": n})).await;
     }
@@ -107,7 +107,7 @@ async fn a_tail_outlives_its_gateway() {
     tail.lines(1).await;
     assert_eq!(gateway.stop().await, Some(0));
     tail.complains("trying again").await;
-    // While nobody listens, by a gateway on another port.
+    // Nobody is subscribed, and the gateway has another port.
     let other = Gateway::start(settings.clone().section(
         "admin",
         &format!("listen = \"127.0.0.1:0\"\napi_keys = [{:?}]", crate::rig::API_KEY),

@@ -6,7 +6,7 @@ use super::super::rig::frame::{
 use super::super::rig::raw::Said;
 use super::{Case, INVALID_UTF8, PROTOCOL_ERROR, Target, echoed, run};
 
-/// Sends `frames`; the answer must be one close frame with `code`, then the end.
+/// Sends `frames`, and expects one close frame with `code` and then the end of the connection.
 async fn is_closed(target: &Target, name: &str, frames: &[ClientFrame], code: u16) {
     println!("{name}");
     let mut client = target.open().await;

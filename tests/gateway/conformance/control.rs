@@ -68,7 +68,7 @@ async fn control_frames_are_short_and_whole() {
 async fn a_long_ping_is_refused_by_its_head_alone() {
     let target = Target::start().await;
     let mut client = target.open().await;
-    // Two bytes: FIN and ping, mask and "the length follows".
+    // Two bytes: FIN and ping, then the mask bit and "the length follows".
     client.write(&[0x89, 0xfe]).await;
     assert_eq!(client.read_close().await, Some(1002));
 }

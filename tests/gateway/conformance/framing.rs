@@ -1,4 +1,4 @@
-//! Sections 3, 4 and 5, and what the suite leaves out: reserved bits, reserved opcodes, fragments,
+//! Sections 3, 4 and 5, and what the suite does not cover: reserved bits, reserved opcodes, fragments,
 //! masking and lengths.
 
 use super::super::rig::frame::{
@@ -8,7 +8,7 @@ use super::super::rig::frame::{
 use super::super::rig::raw::Said;
 use super::{Case, End, PROTOCOL_ERROR, Target, echoed, is_open, run, say_goodbye};
 
-/// `wrong` alone, and between a message and a ping: the message is echoed, the ping is not answered.
+/// Sends `wrong` alone, and between a message and a ping: the message is echoed, the ping is not answered.
 fn fails(name: &str, wrong: ClientFrame) -> [Case; 2] {
     let between = [text("Hello, world!"), wrong.clone(), ping("")];
     [
@@ -179,7 +179,7 @@ async fn an_error_is_found_in_the_first_two_bytes() {
         println!("{name}");
         let mut client = target.open().await;
         client.write(head).await;
-        // The rest of a head may be waited for, its payload may not.
+        // The gateway may wait for the rest of the head, but not for the payload.
         let _ = client.try_write(&[0x85, 1, 2, 3, 4][head.len() - 1..]).await;
         assert_eq!(client.read_close().await, Some(1002));
     }

@@ -1,4 +1,4 @@
-//! Section 1: text and binary messages of every length form.
+//! Section 1: text and binary messages in every encoding of the length.
 
 use super::super::rig::frame::{BINARY, TEXT, frame};
 use super::super::rig::raw::Said;

@@ -10,7 +10,7 @@ use super::{Target, is_open, say_goodbye};
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 
-/// Sends and reads in turns, as a client with a window would: neither side's socket buffer holds it all.
+/// Sends and reads alternately, as a client with a window would, since no socket buffer holds everything.
 async fn round_trip(client: &mut RawClient, opcode: u8, bytes: &[u8], payload: &[u8]) {
     client.write(bytes).await;
     let expected = match opcode {
@@ -119,7 +119,7 @@ async fn a_head_that_says_too_much_is_refused_before_its_payload() {
         client.send(&binary("").declaring(length + 1)).await;
         assert_eq!(client.read_close().await, Some(1009), "length {length}");
     }
-    // The fragments before count.
+    // The fragments before it count towards the limit.
     let mut client = target.open_small().await;
     client.send(&binary(payload(KIB)).more()).await;
     is_open(&mut client).await;
@@ -171,14 +171,14 @@ async fn a_head_without_its_payload_takes_no_memory() {
     }
     let (anonymous, mapped) = (target.gateway.memory("RssAnon"), target.gateway.memory("VmData"));
     for client in &mut clients {
-        // The ping in front is answered once the head behind it has been read too.
+        // The ping before it is answered once the head after it has been read as well.
         let head = binary("").declaring(16 * MIB as u64);
         client.write(&join(&[ping("read"), head])).await;
         client.expect(Said::Pong(b"read".into())).await;
     }
     let anonymous = target.gateway.memory("RssAnon").saturating_sub(anonymous);
     assert!(anonymous < (CLIENTS * 64 * KIB) as u64, "heads alone took {anonymous} bytes");
-    // Reserved and not touched would not be resident, but is there to be touched.
+    // Memory that is reserved but not touched would not be resident, so the data segment is checked as well.
     let mapped = target.gateway.memory("VmData").saturating_sub(mapped);
     assert!(mapped < (CLIENTS * 8 * MIB) as u64, "heads alone reserved {mapped} bytes");
 }

@@ -1,11 +1,11 @@
-//! Section 6: text is UTF-8, checked as it arrives.
+//! Section 6: text is checked as UTF-8 while it arrives.
 
 use super::super::rig::frame::{binary, continuation, fragmented, text};
 use super::super::rig::raw::Said;
 use super::super::rig::{RawClient, frame};
 use super::{Case, End, INVALID_UTF8, Target, is_open, run, say_goodbye};
 
-/// Every boundary of the encoding (RFC 3629 section 4).
+/// Text at every boundary of the encoding (RFC 3629 section 4).
 const VALID: [&[u8]; 22] = [
     b"hello\x24world",
     b"hello\xc2\xa2world",
@@ -20,11 +20,11 @@ const VALID: [&[u8]; 22] = [
     b"\xef\xbf\xbf",
     b"\xf0\x90\x80\x80",
     b"\xf4\x8f\xbf\xbf",
-    // Around the surrogates.
+    // The code points around the surrogates.
     b"\xed\x9f\xbf",
     b"\xee\x80\x80",
     b"\xef\xbf\xbd",
-    // Not characters, but code points.
+    // These code points are not characters, but valid.
     b"\xef\xbf\xbe",
     b"\xef\xb7\x90\xef\xb7\xaf",
     b"\xf0\x9f\xbf\xbe\xf0\x9f\xbf\xbf",
@@ -33,7 +33,7 @@ const VALID: [&[u8]; 22] = [
     "Hello-µ@ßöäüàá-UTF-8!!".as_bytes(),
 ];
 
-/// What is wrong, and bytes that are; at the end of the message at the latest.
+/// Invalid bytes with what is wrong with them; each must be found at the end of the message at the latest.
 const INVALID: [(&str, &[u8]); 57] = [
     ("five bytes", b"\xf8\x88\x80\x80\x80"),
     ("six bytes", b"\xfc\x84\x80\x80\x80\x80"),
@@ -94,7 +94,7 @@ const INVALID: [(&str, &[u8]); 57] = [
     ("invalid after valid", b"\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5\xed\xa0\x80edited"),
 ];
 
-/// The message whole, in two fragments cut at each place, and in fragments of one byte.
+/// The message in one frame, in two fragments split at each position, and in fragments of one byte.
 fn shapes(name: &str, payload: &[u8], end: fn() -> End, answers: &[Said]) -> Vec<Case> {
     let case = |shape: String, frames: &[frame::ClientFrame]| {
         Case::new(format!("{name} {payload:x?} {shape}"), frames, end()).answers(answers)
@@ -166,7 +166,7 @@ async fn a_long_text_is_checked_to_its_last_byte() {
     Case::new("cut at the end", &[text(cut)], INVALID_UTF8).run(&target).await;
 }
 
-/// A beginning that may still become text, and the byte after which it cannot.
+/// A prefix that may still become valid text, and the byte after which it cannot.
 const TURNS: [(&[u8], u8); 14] = [
     (b"", 0x80),
     (b"", 0xc0),

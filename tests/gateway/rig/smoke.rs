@@ -1,4 +1,4 @@
-//! The rig's own parts against each other, without a gateway.
+//! Tests of the rig itself, without a gateway.
 
 use serde_json::json;
 

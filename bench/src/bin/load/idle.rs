@@ -1,4 +1,4 @@
-//! Memory of a connection that does nothing.
+//! Measures the memory of an idle connection.
 
 use std::time::Duration;
 
@@ -12,21 +12,21 @@ use super::{Result, Target};
 pub struct Options {
     #[command(flatten)]
     target: Target,
-    /// Sockets that share a conversation.
+    /// The number of sockets that share a conversation.
     #[arg(long, default_value_t = 2)]
     per_conversation: usize,
-    /// Bytes of a message that each connection sends before it falls silent; 0 = none. It is no JSON,
-    /// so it is answered with an error event and relayed nowhere.
+    /// The size in bytes of a message that each connection sends before it becomes idle; 0 = none. It is not valid JSON,
+    /// so it is answered with an error event and not relayed.
     #[arg(long, default_value_t = 0)]
     after_message: usize,
-    /// Seconds of silence before memory is read.
+    /// The number of idle seconds before memory is read.
     #[arg(long, default_value_t = 3)]
     settle: u64,
 }
 
 pub async fn run(options: Options) -> Result<Value> {
     let Target { server, pid, connections } = options.target;
-    // A first connection, so that what is made once is not counted.
+    // Opens a first connection, so that what is allocated once is not counted.
     drop(Connection::open(server, "warm-up").await?);
     let settle = Duration::from_secs(options.settle);
     tokio::time::sleep(settle).await;

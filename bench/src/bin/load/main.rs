@@ -1,4 +1,4 @@
-//! The load generator: it opens connections, makes them work, and reads what the server's process paid.
+//! The load generator: it opens connections, puts load on them, and reads what the server's process used.
 //!
 //! One thread, raw sockets, and frames that are counted but not parsed, so that one core of generator
 //! keeps one core of server busy. Results are one JSON line on stdout.
@@ -23,21 +23,21 @@ struct Options {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Opens connections, lets them be, and reads the server's memory before and after.
+    /// Opens idle connections, and reads the server's memory before and after.
     Idle(idle::Options),
-    /// Publishes to one channel that every connection reads.
+    /// Publishes to one channel that every connection is subscribed to.
     Fanout(fanout::Options),
-    /// Lets every connection send one message after the other, each relayed to an upstream here.
+    /// Sends one message after the other on every connection, each relayed to an upstream in this process.
     Relay(relay::Options),
 }
 
 /// The server under load.
 #[derive(Args, Clone)]
 struct Target {
-    /// Its public port.
+    /// The address of its public port.
     #[arg(long)]
     server: SocketAddr,
-    /// Its process.
+    /// The id of its process.
     #[arg(long)]
     pid: u32,
     #[arg(long)]

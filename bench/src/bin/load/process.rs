@@ -1,4 +1,4 @@
-//! What the kernel says that a process has used.
+//! The resources that a process has used, as the kernel counts them.
 
 use std::fs;
 
@@ -15,7 +15,7 @@ pub fn anonymous_memory(pid: u32) -> Result<u64> {
     Ok(kib.trim().parse::<u64>()? * 1024)
 }
 
-/// Seconds of CPU time so far, user and system, of all threads.
+/// The CPU time of all threads so far in seconds, user and system.
 pub fn cpu_seconds(pid: u32) -> Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The name in parentheses may contain spaces; utime and stime are fields 14 and 15.

@@ -41,7 +41,7 @@ impl Publisher {
         Ok(Self { stream, request: request.into(), answer: Vec::new() })
     }
 
-    /// Returns when the server has answered 200.
+    /// Publishes, and returns when the server has answered 200.
     pub async fn publish(&mut self) -> Result<()> {
         self.stream.write_all(&self.request).await?;
         self.answer.clear();
