@@ -65,7 +65,7 @@ fn pages() -> Vec<PathBuf> {
 /// A code block of a page.
 struct Block {
     /// The page and line, such as `docs/page.md:12`.
-    place: String,
+    location: String,
     /// What follows the fence: the language, then marks.
     marks: Vec<String>,
     text: String,
@@ -89,9 +89,9 @@ fn split(page: &Path) -> (Vec<Block>, Vec<(usize, String)>) {
         let (stripped, indent) = (line.trim_start(), line.len() - line.trim_start().len());
         match (&mut open, stripped.strip_prefix("```")) {
             (None, Some(marks)) => {
-                let place = format!("{}:{number}", page.display());
+                let location = format!("{}:{number}", page.display());
                 let marks = marks.split_whitespace().map(str::to_owned).collect();
-                open = Some((indent, Block { place, marks, text: String::new() }));
+                open = Some((indent, Block { location, marks, text: String::new() }));
             }
             (Some(_), Some("")) => blocks.extend(open.take().map(|(_, block)| block)),
             (Some((indent, block)), _) => {
@@ -209,8 +209,8 @@ struct Killed(Child);
 
 impl Drop for Killed {
     fn drop(&mut self) {
-        let _ended_already = self.0.kill();
-        let _status = self.0.wait();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
@@ -465,7 +465,7 @@ fn blocks_of_toml_are_accepted() {
             whole += 1;
             Config::from_toml(&text).err()
         };
-        wrong.extend(mistakes.map(|mistakes| format!("{}:\n{mistakes}", block.place)));
+        wrong.extend(mistakes.map(|mistakes| format!("{}:\n{mistakes}", block.location)));
     }
     assert!(whole >= 4, "only {whole} whole configs");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -477,7 +477,7 @@ fn blocks_of_json_parse() {
     for block in blocks().iter().filter(|block| block.is("json")) {
         for value in serde_json::Deserializer::from_str(&block.text).into_iter() {
             let _value: serde_json::Value =
-                value.unwrap_or_else(|error| panic!("{}: {error}\n{}", block.place, block.text));
+                value.unwrap_or_else(|error| panic!("{}: {error}\n{}", block.location, block.text));
             values += 1;
         }
     }
@@ -569,9 +569,9 @@ fn is_accepted(mut arguments: Vec<String>) -> Result<(), String> {
             None => std::thread::sleep(Duration::from_millis(10)),
         }
     };
-    let mut said = String::new();
-    let _read = child.0.stderr.take().unwrap().read_to_string(&mut said);
-    if status.code() == Some(2) { Err(format!("{shown:?}:\n{said}")) } else { Ok(()) }
+    let mut stderr = String::new();
+    let _ = child.0.stderr.take().unwrap().read_to_string(&mut stderr);
+    if status.code() == Some(2) { Err(format!("{shown:?}:\n{stderr}")) } else { Ok(()) }
 }
 
 #[test]
@@ -582,7 +582,9 @@ fn commands_are_accepted() {
         let calls = lines.iter().flat_map(|line| simple_commands(line)).filter_map(arguments);
         for call in calls {
             if tried.insert(call.clone()) {
-                wrong.extend(is_accepted(call).err().map(|why| format!("{}: {why}", block.place)));
+                wrong.extend(
+                    is_accepted(call).err().map(|why| format!("{}: {why}", block.location)),
+                );
             }
         }
     }
@@ -603,7 +605,7 @@ fn scripts_are_there() {
                 let ours = program.contains('/')
                     && matches!(folder, "scripts" | "bench" | "fuzz" | "examples" | ".ci");
                 if ours && !root().join(&program).exists() {
-                    missing.push(format!("{}: {program}", block.place));
+                    missing.push(format!("{}: {program}", block.location));
                 }
             }
         }

@@ -1,4 +1,4 @@
-"""What a task does, at a steady rate: produce.py NAME CONVERSATIONS EVENTS RATE
+"""Publishes as a task does, at a steady rate: produce.py NAME CONVERSATIONS EVENTS RATE
 
 EVENTS chunks for each of the conversations, whose names begin with NAME, RATE a second in all, each with the
 time at which it was sent.

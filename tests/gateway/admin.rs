@@ -97,9 +97,9 @@ fn prometheus_can_read(page: &str) {
     };
     promtool.stdin.take().unwrap().write_all(page.as_bytes()).unwrap();
     let checked = promtool.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&checked.stderr);
+    let warnings = String::from_utf8_lossy(&checked.stderr);
     // Exit code 3 means that the page is valid but has warnings about style.
-    assert!(matches!(checked.status.code(), Some(0 | 3)), "promtool: {said}");
+    assert!(matches!(checked.status.code(), Some(0 | 3)), "promtool: {warnings}");
 }
 
 #[tokio::test]

@@ -26,7 +26,7 @@ async fn subscribers(redis: &Redis, channel: &str) -> u64 {
     count
 }
 
-async fn is_refused(gateway: &Gateway, code: u16) {
+async fn expect_refused(gateway: &Gateway, code: u16) {
     let mut client = Client::open(gateway.addr(), PATH, &[]).await;
     assert_eq!(client.closed().await, Some(code));
 }
@@ -128,7 +128,7 @@ async fn a_redis_that_comes_late_is_waited_for() {
     assert_eq!(checks["subscriptions"], "subscriptions are not live", "{checks}");
     assert_eq!(checks["redis"], "Redis cannot be reached", "{checks}");
     assert_eq!(http::get(gateway.admin(), "/livez").await.status, 200);
-    is_refused(&gateway, 1013).await;
+    expect_refused(&gateway, 1013).await;
 
     redis.restart().await;
     readiness(&gateway, 200).await;
@@ -149,7 +149,7 @@ async fn a_lost_redis_is_told_to_everybody() {
     gateway.wait_for_event("subscription_lost").await;
     readiness(&gateway, 503).await;
     assert_eq!(http::get(gateway.admin(), "/livez").await.status, 200);
-    is_refused(&gateway, 1013).await;
+    expect_refused(&gateway, 1013).await;
     // Open connections stay open and are answered.
     client.send_json(&json!({"message": "hi", "id": "lost"})).await;
     let error = client.next_event("error").await;
@@ -196,7 +196,7 @@ async fn a_hung_redis_is_noticed_without_traffic() {
     for gateway in [&with_history, &without] {
         gateway.wait_for_event("subscription_lost").await;
         readiness(gateway, 503).await;
-        is_refused(gateway, 1013).await;
+        expect_refused(gateway, 1013).await;
     }
     redis.resume();
     // What was published meanwhile is unknown, so clients have to reconnect, except where a history keeps it.
@@ -262,9 +262,9 @@ async fn fifty_clients_get_five_hundred_publications_in_order() {
         }));
     }
     let mut connection = redis.connection().await;
-    for burst in (0..PUBLICATIONS).collect::<Vec<_>>().chunks(50) {
+    for batch in (0..PUBLICATIONS).collect::<Vec<_>>().chunks(50) {
         let mut pipe = redis::pipe();
-        for number in burst {
+        for number in batch {
             pipe.cmd("PUBLISH").arg("chat_42").arg(format!("{{\"n\":{number}}}")).ignore();
         }
         pipe.query_async::<()>(&mut connection).await.unwrap();

@@ -66,8 +66,8 @@ async fn a_redis_that_holds_publications_back_is_told() {
     let paused = std::time::Instant::now();
     let pause = std::time::Duration::from_secs(600);
     let () = redis.run(&["CLIENT", "PAUSE", &pause.as_millis().to_string(), "WRITE"]).await;
-    let told = wait_until_not_back(&gateway).await;
-    assert!(told.contains("does not take a publication"), "{told}");
+    let message = wait_until_not_back(&gateway).await;
+    assert!(message.contains("does not take a publication"), "{message}");
     assert_alive(&gateway).await;
     assert!(gateway.metric("tidegate_canary_failures_total", &[]).await >= 1.0);
     assert!(paused.elapsed() < pause, "the pause was over");
@@ -87,8 +87,8 @@ async fn a_user_who_may_not_publish_is_told() {
     let gateway = Gateway::start(settings(&url)).await;
     wait_until_ready(&gateway).await;
     let () = redis.run(&["ACL", "SETUSER", "gateway", "-publish"]).await;
-    let told = wait_until_not_back(&gateway).await;
-    assert!(told.contains("refuses to publish"), "{told}");
+    let message = wait_until_not_back(&gateway).await;
+    assert!(message.contains("refuses to publish"), "{message}");
     assert_alive(&gateway).await;
     let failed = gateway.wait_for_event("canary_failed").await.to_string();
     assert!(!failed.contains("hunter2"), "{failed}");
@@ -105,8 +105,8 @@ async fn a_user_without_the_channel_is_told() {
     let () = redis.run(&[&user[..], &[&replies, "+@all"]].concat()).await;
     let url = redis.url().replace("://", "://gateway:p@");
     let gateway = Gateway::start(settings(&url)).await;
-    let told = wait_until_not_back(&gateway).await;
-    assert!(told.contains("refuses to subscribe"), "{told}");
+    let message = wait_until_not_back(&gateway).await;
+    assert!(message.contains("refuses to subscribe"), "{message}");
     assert_alive(&gateway).await;
 }
 
@@ -126,13 +126,13 @@ async fn a_redis_that_stands_still_is_told_and_comes_back() {
 async fn publications_that_go_to_another_server_are_told() {
     // After a failover the name resolves to another server, but the subscribing connection stays where it was.
     let (one, other) = (Redis::start().await, Redis::start().await);
-    let name = Name::leading_to(&one).await;
+    let name = Name::to(&one).await;
     let gateway = Gateway::start(settings(&name.url())).await;
     wait_until_ready(&gateway).await;
-    name.lead_to(&other);
+    name.switch_to(&other);
     let () = one.run(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).await;
-    let told = wait_until_not_back(&gateway).await;
-    assert!(told.contains("did not come back"), "{told}");
+    let message = wait_until_not_back(&gateway).await;
+    assert!(message.contains("did not come back"), "{message}");
     assert_alive(&gateway).await;
 }
 
@@ -143,7 +143,7 @@ struct Name {
 }
 
 impl Name {
-    async fn leading_to(redis: &Redis) -> Self {
+    async fn to(redis: &Redis) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let name = Self {
             port: listener.local_addr().unwrap().port(),
@@ -162,7 +162,7 @@ impl Name {
         name
     }
 
-    fn lead_to(&self, redis: &Redis) {
+    fn switch_to(&self, redis: &Redis) {
         *self.to.lock().unwrap() = redis.address();
     }
 

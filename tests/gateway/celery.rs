@@ -58,14 +58,14 @@ async fn a_message_is_a_task() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(settings(&redis, "")).await;
     let mut client = ana(&gateway).await;
-    let said = "say \"hi\" {user_id} 🚀";
-    let queued = send(&mut client, json!({"message": said, "image_url": "https://x/y.png"})).await;
+    let text = "say \"hi\" {user_id} 🚀";
+    let queued = send(&mut client, json!({"message": text, "image_url": "https://x/y.png"})).await;
     assert_eq!(queued["event"], "task_queued", "{queued}");
     let (envelope, body) = pop(&redis, "celery").await;
     let id = queued["task_id"].as_str().expect("an id");
     let arguments = json!({
         "conversation_id": "42",
-        "message": said,
+        "message": text,
         "user_id": 7,
         "channel_name": "chat_42",
         "image_url": "https://x/y.png",
@@ -97,7 +97,7 @@ async fn a_message_that_is_no_task_is_refused_before_the_broker() {
     ))
     .await;
     let mut client = ana_at(&gateway, "/ws/chat/avatar-1/").await;
-    for (session, told) in [
+    for (session, expected) in [
         ("null", "session_id is required"),
         ("\"5\"", "session_id must be an integer"),
         ("18446744073709551616", "session_id holds a number that is out of range"),
@@ -109,12 +109,12 @@ async fn a_message_that_is_no_task_is_refused_before_the_broker() {
         assert_eq!(error["event"], "error", "{error}");
         assert_eq!(
             (&error["code"], &error["error"], &error["id"]),
-            (&json!("upstream_rejected"), &json!(told), &json!("m"))
+            (&json!("upstream_rejected"), &json!(expected), &json!("m"))
         );
     }
     // A task whose arguments include the user is refused for anonymous clients.
-    let (mut nobody, _) = Client::connected(&gateway, PATH).await;
-    let error = send(&mut nobody, json!({"message": "hi"})).await;
+    let (mut anonymous, _) = Client::connected(&gateway, PATH).await;
+    let error = send(&mut anonymous, json!({"message": "hi"})).await;
     assert_eq!(error["error"], "only signed-in users may send here");
     assert_eq!(redis.run::<String>(&["INFO", "keyspace"]).await.matches("db3").count(), 0);
     gateway

@@ -236,7 +236,7 @@ async fn a_flood_reaches_those_who_read() {
     let (mut reader, _) = Client::connected(&gateway, PATH).await;
     let (_sleeper, _) = Client::connected(&gateway, PATH).await;
     let sending = async {
-        for begin in (0..EVENTS).step_by(100) {
+        for start in (0..EVENTS).step_by(100) {
             // A machine that is too slow to keep up is not what this test is about.
             until("a reader that goes on", async || {
                 let waiting: usize = match &keys(&redis, "asgispecific*").await[..] {
@@ -246,7 +246,7 @@ async fn a_flood_reaches_those_who_read() {
                 (waiting < 1000).then_some(())
             })
             .await;
-            send(&mut backend, "channels-core", begin..begin + 100).await;
+            send(&mut backend, "channels-core", start..start + 100).await;
         }
     };
     let reading = async { expect(&mut reader, 0..EVENTS).await };
@@ -366,22 +366,22 @@ async fn groups_of_two_hosts() {
         for id in 0..8 {
             let (mut client, _) = Client::connected(&gateway, &format!("/ws/chat/{id}/")).await;
             let group = format!("chat_{id}");
-            let mut heard = 0;
+            let mut received = 0;
             for host in &hosts {
                 let mut backend = Backend::new(host).await;
                 if wire == "channels-core" {
                     let key = format!("asgi:group:{group}");
                     let members: Vec<String> = host.run(&["ZRANGE", &key, "0", "-1"]).await;
-                    heard += members.len();
+                    received += members.len();
                     for member in members {
                         let to = Backend::new(&hosts[0]).await;
                         to.put(&member, &chunk(id)).await;
                     }
                 } else {
-                    heard += backend.publish(&group, &chunk(id)).await;
+                    received += backend.publish(&group, &chunk(id)).await;
                 }
             }
-            assert_eq!(heard, 1);
+            assert_eq!(received, 1);
             expect(&mut client, id..id + 1).await;
         }
     }
@@ -389,10 +389,11 @@ async fn groups_of_two_hosts() {
 
 /// The output of a tail up to and including `text`.
 async fn tailed(tail: &mut http::Stream, text: &str) {
-    let mut said = String::new();
-    while !said.contains(text) {
-        let piece = tail.next().await.unwrap_or_else(|| panic!("the end, and no {text} in {said}"));
-        said.push_str(&String::from_utf8_lossy(&piece));
+    let mut output = String::new();
+    while !output.contains(text) {
+        let piece =
+            tail.next().await.unwrap_or_else(|| panic!("the end, and no {text} in {output}"));
+        output.push_str(&String::from_utf8_lossy(&piece));
     }
 }
 

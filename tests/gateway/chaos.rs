@@ -127,7 +127,7 @@ struct Device {
     world: Arc<World>,
     channel: String,
     dice: Dice,
-    place: Option<(String, u64)>,
+    position: Option<(String, u64)>,
     /// The number of the next chunk of each stream whose start was received.
     next: HashMap<u64, u64>,
     newest: u64,
@@ -144,7 +144,7 @@ impl Device {
             assert!(began.elapsed() < 20 * DEADLINE, "{} has no end", self.channel);
             let gateway = self.dice.roll(0..2) as usize;
             let address = self.world.gateways.lock().unwrap()[gateway];
-            let path = match &self.place {
+            let path = match &self.position {
                 None => format!("/ws/{}/", self.channel),
                 Some((epoch, offset)) => {
                     format!("/ws/{}/?since={offset}&epoch={epoch}", self.channel)
@@ -188,11 +188,11 @@ impl Device {
     fn connected(&mut self, frame: &Value) {
         assert_eq!(frame["event"], "connected");
         let epoch = frame["epoch"].as_str().expect("an epoch").to_owned();
-        let told = (epoch, frame["offset"].as_u64().expect("an offset"));
+        let reported = (epoch, frame["offset"].as_u64().expect("an offset"));
         match frame["recovered"].as_bool() {
-            None => assert_eq!(self.place, None),
+            None => assert_eq!(self.position, None),
             Some(true) => {
-                assert_eq!(self.place.as_ref(), Some(&told));
+                assert_eq!(self.position.as_ref(), Some(&reported));
                 self.world.counts.resumes.fetch_add(1, Relaxed);
             }
             Some(false) => {
@@ -200,20 +200,20 @@ impl Device {
                 self.world.counts.unrecoverable.fetch_add(1, Relaxed);
             }
         }
-        self.place = Some(told);
+        self.position = Some(reported);
     }
 
     fn publication(&mut self, frame: &Value) {
         let offset = frame["offset"].as_u64().expect("an offset");
-        let (epoch, last) = self.place.take().expect("connected");
+        let (epoch, last) = self.position.take().expect("connected");
         let counts = &self.world.counts;
         match frame["epoch"].as_str() {
-            Some(new) => self.place = Some((new.to_owned(), offset)),
+            Some(new) => self.position = Some((new.to_owned(), offset)),
             None => {
                 let expected = last + 1;
                 counts.lost.fetch_add(offset.saturating_sub(expected), Relaxed);
                 counts.repeated.fetch_add(expected.saturating_sub(offset), Relaxed);
-                self.place = Some((epoch, offset));
+                self.position = Some((epoch, offset));
             }
         }
         let stream = frame["stream"].as_u64().expect("a stream");
@@ -306,7 +306,7 @@ async fn every_stream_arrives_once_and_in_order_or_it_is_told() {
                 world: Arc::clone(&world),
                 channel: channel.clone(),
                 dice: dice(device as u64),
-                place: None,
+                position: None,
                 next: HashMap::new(),
                 newest: 0,
             };
@@ -356,6 +356,6 @@ async fn every_stream_arrives_once_and_in_order_or_it_is_told() {
     assert_eq!((lost.load(Relaxed), repeated.load(Relaxed)), (0, 0));
     assert!(resumes.load(Relaxed) > 0 && cuts.load(Relaxed) > 0);
     // Only the loss of data, once a round, may be reported, and at most once to each client.
-    let told = unrecoverable.load(Relaxed);
-    assert!(told > 0 && told <= (rounds * channels * DEVICES) as u64, "{told}");
+    let reported = unrecoverable.load(Relaxed);
+    assert!(reported > 0 && reported <= (rounds * channels * DEVICES) as u64, "{reported}");
 }

@@ -43,10 +43,10 @@ struct Device {
     world: Arc<World>,
     channel: usize,
     asks: bool,
-    place: Option<(String, u64)>,
+    position: Option<(String, u64)>,
     /// The number of the next chunk of each reply; `None` means that the reply has ended.
     replies: HashMap<String, Option<u64>>,
-    asked: usize,
+    questions_sent: usize,
     /// The task id of the current question, once it is queued.
     task: Option<String>,
     roll: usize,
@@ -60,7 +60,7 @@ impl Device {
             let session =
                 jwt::hs256(SECRET, &json!({"user_id": self.channel, "exp": jwt::in_seconds(3600)}));
             let mut path = format!("/ws/{}/?token={session}", self.channel);
-            if let Some((epoch, offset)) = &self.place {
+            if let Some((epoch, offset)) = &self.position {
                 path.push_str(&format!("&since={offset}&epoch={epoch}"));
             }
             match Client::attempt(address, &path).await {
@@ -94,26 +94,26 @@ impl Device {
             if self.is_done() {
                 return;
             }
-            self.ask(&mut client, number == 0).await;
+            self.send_question(&mut client, number == 0).await;
         }
         self.world.cuts.fetch_add(1, Relaxed);
         drop(client);
     }
 
     /// Sends the next question or, on a new connection, repeats the one that has no answer yet.
-    async fn ask(&mut self, client: &mut Client, fresh: bool) {
+    async fn send_question(&mut self, client: &mut Client, fresh: bool) {
         if !self.asks {
             return;
         }
         let ended = self.task.as_ref().is_some_and(|task| self.replies.get(task) == Some(&None));
-        let begins = self.asked == 0 || ended;
-        if begins && self.asked < QUESTIONS {
-            (self.asked, self.task) = (self.asked + 1, None);
+        let is_next = self.questions_sent == 0 || ended;
+        if is_next && self.questions_sent < QUESTIONS {
+            (self.questions_sent, self.task) = (self.questions_sent + 1, None);
         }
-        if begins || fresh && self.task.is_none() {
-            let id = format!("{}-{}", self.channel, self.asked);
+        if is_next || fresh && self.task.is_none() {
+            let id = format!("{}-{}", self.channel, self.questions_sent);
             let question = json!({"message": "go", "id": id}).to_string();
-            let _or_it_is_asked_again = client.try_send(Event::Text(question)).await;
+            let _ = client.try_send(Event::Text(question)).await;
         }
     }
 
@@ -121,25 +121,25 @@ impl Device {
         assert_eq!(frame["event"], "connected");
         assert_ne!(frame["recovered"], false, "Redis has lost nothing");
         let epoch = frame["epoch"].as_str().expect("an epoch").to_owned();
-        self.place = Some((epoch, frame["offset"].as_u64().expect("an offset")));
+        self.position = Some((epoch, frame["offset"].as_u64().expect("an offset")));
     }
 
     fn hear(&mut self, frame: &Value) {
         let event = frame["event"].as_str().expect("a name");
         if event == "task_queued" {
             let task = frame["task_id"].as_str().expect("a task").to_owned();
-            if self.asked == QUESTIONS {
+            if self.questions_sent == QUESTIONS {
                 self.world.last.lock().unwrap().insert(self.channel, task.clone());
             }
             self.task = Some(task);
             self.world.queued.fetch_add(1, Relaxed);
             return;
         }
-        let (epoch, last) = self.place.take().expect("connected");
+        let (epoch, last) = self.position.take().expect("connected");
         assert_eq!(frame["offset"], last + 1, "{frame}");
         let epoch =
             if last == 0 { frame["epoch"].as_str().expect("one").to_owned() } else { epoch };
-        self.place = Some((epoch, last + 1));
+        self.position = Some((epoch, last + 1));
         let task = frame["task_id"].as_str().expect("a task").to_owned();
         match (event, self.replies.get(&task).copied()) {
             ("processing_started", None) => {
@@ -231,9 +231,9 @@ async fn every_reply_ends_once_for_everybody_though_its_gateway_dies() {
         world: Arc::clone(&world),
         channel: number / DEVICES,
         asks: number.is_multiple_of(DEVICES),
-        place: None,
+        position: None,
         replies: HashMap::new(),
-        asked: 0,
+        questions_sent: 0,
         task: None,
         roll: number,
     };

@@ -9,28 +9,28 @@ use serde_json::{Value, json};
 
 use super::rig::{Gateway, Redis, Settings, until, within};
 
-mod asking;
-mod glancing;
+mod health;
 mod printing;
-mod publishing;
-mod watching;
+mod publish;
+mod tail;
+mod top;
 
 /// Runs `tidegate` with these arguments, without the environment variables of this process that it would read.
-async fn tidegate(arguments: &[&str]) -> Said {
+async fn tidegate(arguments: &[&str]) -> CommandOutput {
     tidegate_with(&[], arguments).await
 }
 
-async fn tidegate_with(env: &[(&str, &str)], arguments: &[&str]) -> Said {
+async fn tidegate_with(env: &[(&str, &str)], arguments: &[&str]) -> CommandOutput {
     let mut command = command(arguments);
     command.envs(env.iter().copied());
     output(command).await
 }
 
 /// Runs the command on a blocking thread until it ends.
-async fn output(mut command: Command) -> Said {
+async fn output(mut command: Command) -> CommandOutput {
     let what = format!("end of {command:?}");
     let running = tokio::task::spawn_blocking(move || command.output());
-    Said::of(&within(&what, running).await.unwrap().expect("the binary starts"))
+    CommandOutput::of(&within(&what, running).await.unwrap().expect("the binary starts"))
 }
 
 fn command(arguments: &[&str]) -> Command {
@@ -41,13 +41,13 @@ fn command(arguments: &[&str]) -> Command {
 
 /// The exit code and the output of a command.
 #[derive(Debug)]
-struct Said {
+struct CommandOutput {
     code: Option<i32>,
     stdout: String,
     stderr: String,
 }
 
-impl Said {
+impl CommandOutput {
     fn of(output: &Output) -> Self {
         Self {
             code: output.status.code(),
@@ -75,7 +75,7 @@ fn text(path: &Path) -> &str {
 }
 
 /// An address on which nothing listens.
-fn nobody() -> String {
+fn unused_address() -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().to_string()
 }
@@ -110,7 +110,7 @@ impl Running {
     }
 
     /// Waits for a line with `text` on standard error.
-    async fn complains(&self, text: &str) -> String {
+    async fn wait_for_error(&self, text: &str) -> String {
         until(&format!("{text:?} on standard error"), async || {
             self.stderr.all().into_iter().find(|line| line.contains(text))
         })
@@ -123,7 +123,7 @@ impl Running {
     }
 
     /// Waits until the process has ended.
-    async fn ended(&mut self) -> Option<i32> {
+    async fn end(&mut self) -> Option<i32> {
         let child = &mut self.child;
         until("end of the command", async || child.try_wait().unwrap()).await.code()
     }

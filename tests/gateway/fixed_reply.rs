@@ -3,7 +3,7 @@
 use super::chat::{APP, chat, session};
 use super::outcome::Outcome::{Connected, Http};
 use super::outcome::outcome;
-use super::rig::raw::{Said, handshake};
+use super::rig::raw::{Received, handshake};
 use super::rig::{Client, Event, Gateway, RawClient, Reply, Settings, Upstream, http, until};
 
 const SOCKET: &str = r#"{"status":"ok","message":"WebSocket healthy"}"#;
@@ -16,7 +16,7 @@ fn settings() -> Settings {
 }
 
 /// The frames that a socket receives from its handshake to its end.
-async fn told(gateway: &Gateway, path: &str, headers: &[(&str, &str)]) -> (String, Option<u16>) {
+async fn receive(gateway: &Gateway, path: &str, headers: &[(&str, &str)]) -> (String, Option<u16>) {
     let mut client = Client::open(gateway.addr(), path, headers).await;
     let Event::Text(text) = client.next().await else { panic!("no text") };
     (text, client.closed().await)
@@ -28,12 +28,12 @@ async fn a_socket_is_told_and_closed_whoever_asks() {
     let expected = (SOCKET.to_owned(), Some(1000));
     let foreign = ("origin", "https://evil.test");
     for headers in [&[] as &[_], &[APP], &[foreign], &[("cookie", "access_token=bad")]] {
-        assert_eq!(told(&gateway, "/ws/health/", headers).await, expected, "{headers:?}");
+        assert_eq!(receive(&gateway, "/ws/health/", headers).await, expected, "{headers:?}");
     }
-    assert_eq!(told(&gateway, "/ws/health", &[]).await, expected, "without the last slash");
-    assert_eq!(told(&gateway, "/ws/health/?connection_token=x", &[]).await, expected);
+    assert_eq!(receive(&gateway, "/ws/health", &[]).await, expected, "without the last slash");
+    assert_eq!(receive(&gateway, "/ws/health/?connection_token=x", &[]).await, expected);
     let offered = [("sec-websocket-protocol", "tidegate.v1")];
-    assert_eq!(told(&gateway, "/ws/health/", &offered).await, expected);
+    assert_eq!(receive(&gateway, "/ws/health/", &offered).await, expected);
     let admitted = [("outcome", "admitted")];
     gateway.wait_for_metric("tidegate_handshakes_total", &admitted, 7.0).await;
 }
@@ -70,16 +70,16 @@ async fn nobody_holds_such_a_socket_open() {
     let settings = settings().also("server", "max_connections_per_ip = 1");
     let gateway = Gateway::start(settings).await;
     let mut stays = RawClient::open(gateway.addr(), "/ws/health/").await;
-    assert!(matches!(stays.next().await, Said::Text(text) if text == SOCKET.as_bytes()));
-    assert!(matches!(stays.next().await, Said::Close(Some(1000), _)));
+    assert!(matches!(stays.next().await, Received::Text(text) if text == SOCKET.as_bytes()));
+    assert!(matches!(stays.next().await, Received::Close(Some(1000), _)));
     // The connection is never answered, and it is counted until it closes.
-    let (error, code) = told(&gateway, "/ws/health/", &[]).await;
+    let (error, code) = receive(&gateway, "/ws/health/", &[]).await;
     assert!(error.contains("rate_limited"), "{error}");
     assert_eq!(code, Some(4029));
     assert_eq!(http::get(gateway.addr(), "/api/v1/health/").await.status, 429);
-    assert!(matches!(stays.next().await, Said::End), "it is cut");
+    assert!(matches!(stays.next().await, Received::End), "it is cut");
     until("a place given back", async || {
-        (told(&gateway, "/ws/health/", &[]).await.1 == Some(1000)).then_some(())
+        (receive(&gateway, "/ws/health/", &[]).await.1 == Some(1000)).then_some(())
     })
     .await;
 }
@@ -96,7 +96,7 @@ async fn the_first_of_the_file_takes_a_request() {
         .route(fixed)
         .route("path = \"/ws/chat/{id}/\"\nchannel = \"c_{id}\"\nauth = [\"anonymous\"]");
     let gateway = Gateway::start(settings).await;
-    assert_eq!(told(&gateway, "/ws/chat/health/", &[]).await.0, "\"fixed\"");
+    assert_eq!(receive(&gateway, "/ws/chat/health/", &[]).await.0, "\"fixed\"");
     assert_eq!(outcome(&gateway, "/ws/chat/other/", &[]).await, Connected);
 }
 

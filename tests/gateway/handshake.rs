@@ -8,7 +8,7 @@ use crate::chat::{APP, chat, open_to_all, session};
 use crate::engine::Engine;
 use crate::outcome::Outcome::{Closed, Connected, Http};
 use crate::outcome::{attempt, outcome};
-use crate::rig::raw::{Said, handshake};
+use crate::rig::raw::{Received, handshake};
 use crate::rig::{Client, Gateway, RawClient, Reply, Upstream, frame, http, until};
 
 #[tokio::test]
@@ -331,7 +331,7 @@ async fn a_refused_client_is_not_waited_for() {
     silent.write(request.as_bytes()).await;
     assert_eq!(silent.read_head().await.status, 101);
     let said = silent.next().await;
-    assert!(matches!(said, Said::Close(Some(4001), _)), "{said:?}");
+    assert!(matches!(said, Received::Close(Some(4001), _)), "{said:?}");
 
     let mut flooding = RawClient::connect(gateway.addr()).await;
     flooding.write(request.as_bytes()).await;
@@ -341,7 +341,7 @@ async fn a_refused_client_is_not_waited_for() {
         .await;
 
     // Neither client has answered the close frame.
-    silent.expect(Said::End).await;
+    silent.expect(Received::End).await;
     until("room for others", async || {
         let mut other = RawClient::connect(gateway.addr()).await;
         other.try_write(request.as_bytes()).await.ok()?;

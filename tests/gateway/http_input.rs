@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::chat::{open_to_all, relayed};
 use crate::outcome::Outcome::Connected;
 use crate::outcome::outcome;
-use crate::rig::raw::{Said, handshake};
+use crate::rig::raw::{Received, handshake};
 use crate::rig::{Gateway, RawClient, Upstream, frame};
 
 const PING: &str = r#"{"type":"ping"}"#;
@@ -122,8 +122,8 @@ async fn pipelined_requests_are_answered_in_order_and_may_end_in_an_upgrade() {
     client.write(&frame::text(PING).bytes()).await;
     assert_eq!(read_answer(&mut client).await, 404);
     assert_eq!(client.read_head().await.status, 101);
-    assert!(matches!(client.next().await, Said::Text(_)), "connected");
-    client.expect(Said::Text(PONG.to_vec())).await;
+    assert!(matches!(client.next().await, Received::Text(_)), "connected");
+    client.expect(Received::Text(PONG.to_vec())).await;
 }
 
 #[tokio::test]
@@ -139,10 +139,10 @@ async fn frames_right_behind_the_upgrade_are_read() {
     let mut client = RawClient::connect(gateway.addr()).await;
     client.write(&whole).await;
     assert_eq!(client.read_head().await.status, 101);
-    let Said::Text(first) = client.next().await else { panic!("no connected") };
+    let Received::Text(first) = client.next().await else { panic!("no connected") };
     let first: Value = serde_json::from_slice(&first).unwrap();
     assert_eq!(first["event"], "connected");
-    client.expect(Said::Text(PONG.to_vec())).await;
+    client.expect(Received::Text(PONG.to_vec())).await;
     assert_eq!(upstream.next_request().await.json()["message"], "m");
     assert_eq!(client.read_close().await, Some(1000));
 }
@@ -155,7 +155,7 @@ async fn a_handshake_may_come_in_single_bytes_and_a_frame_in_two_parts() {
     let whole = [handshake("/ws/chat/42/", &[]).into_bytes(), ping[..3].to_vec()].concat();
     client.try_write_chopped(&whole, 1).await.expect("an open connection");
     assert_eq!(client.read_head().await.status, 101);
-    assert!(matches!(client.next().await, Said::Text(_)), "connected");
+    assert!(matches!(client.next().await, Received::Text(_)), "connected");
     client.write(&ping[3..]).await;
-    client.expect(Said::Text(PONG.to_vec())).await;
+    client.expect(Received::Text(PONG.to_vec())).await;
 }

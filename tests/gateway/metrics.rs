@@ -32,7 +32,7 @@ fn settings(upstream: &Upstream) -> Settings {
 }
 
 /// An upstream that answers each message with a stream of events that the test writes.
-async fn streaming() -> (Upstream, Arc<Mutex<Vec<StreamWriter>>>) {
+async fn streaming_upstream() -> (Upstream, Arc<Mutex<Vec<StreamWriter>>>) {
     let writers = Arc::new(Mutex::new(Vec::new()));
     let replies = Arc::clone(&writers);
     let upstream = Upstream::start(move |_| {
@@ -44,7 +44,7 @@ async fn streaming() -> (Upstream, Arc<Mutex<Vec<StreamWriter>>>) {
     (upstream, writers)
 }
 
-async fn ask(client: &mut Client) -> Value {
+async fn queue_message(client: &mut Client) -> Value {
     client.send_json(&json!({"message": "tell me"})).await;
     client.next_event("task_queued").await["task_id"].clone()
 }
@@ -89,10 +89,10 @@ async fn completed(gateway: &Gateway, count: f64) {
 }
 
 async fn a_streamed_reply_is_timed(engine: Engine) {
-    let (upstream, writers) = streaming().await;
+    let (upstream, writers) = streaming_upstream().await;
     let gateway = engine.start(settings(&upstream)).await;
     let (mut client, _) = Client::connected(&gateway, PATH).await;
-    ask(&mut client).await;
+    queue_message(&mut client).await;
     client.next_event("processing_started").await;
     assert_eq!(Times::of(&gateway).await.counts(), [0.0, 0.0, 0.0], "it has only begun");
     let writer = writers.lock().unwrap().pop().unwrap();
@@ -109,7 +109,7 @@ async fn a_streamed_reply_is_timed(engine: Engine) {
 
     // One reply arrives in a single piece, the other is empty.
     for end in ["event: complete\ndata: {}\n\n", "event: error\ndata: {}\n\n"] {
-        ask(&mut client).await;
+        queue_message(&mut client).await;
         client.next_event("processing_started").await;
         writers.lock().unwrap().pop().unwrap().write(end);
         client.next_json().await;
@@ -123,7 +123,7 @@ async fn a_workers_reply_is_timed(engine: Engine) {
     let gateway = engine.start(settings(&upstream)).await;
     let (mut client, _) = Client::connected(&gateway, PATH).await;
     for (number, names_its_task) in [(1.0, true), (2.0, false)] {
-        let task_id = ask(&mut client).await;
+        let task_id = queue_message(&mut client).await;
         let mut events = vec!["processing_started", "chunk", "tool_start", "chunk", "completed"];
         for name in events.drain(..) {
             let mut event = json!({"event": name});
@@ -139,7 +139,7 @@ async fn a_workers_reply_is_timed(engine: Engine) {
         times.add_up();
     }
     for (end, first_chunks) in [("completed", 3.0), ("error", 3.0)] {
-        let task_id = ask(&mut client).await;
+        let task_id = queue_message(&mut client).await;
         gateway.publish("chat_42", json!({"event": end, "task_id": task_id})).await;
         client.next_event(end).await;
         completed(&gateway, if end == "error" { 4.0 } else { 3.0 }).await;
@@ -151,8 +151,8 @@ async fn a_workers_reply_is_timed(engine: Engine) {
 async fn a_worker_that_is_faster_than_its_upstream_is_timed(engine: Engine) {
     let (answer, may_answer) = watch::channel(false);
     let upstream = Upstream::start(move |_| {
-        let taken = Reply::json(202, &json!({"task_id": "t-1"}));
-        Reply::Late(may_answer.clone(), Box::new(taken))
+        let accepted = Reply::json(202, &json!({"task_id": "t-1"}));
+        Reply::Delayed(may_answer.clone(), Box::new(accepted))
     })
     .await;
     let gateway = engine.start(settings(&upstream)).await;
@@ -173,16 +173,16 @@ async fn a_worker_that_is_faster_than_its_upstream_is_timed(engine: Engine) {
 }
 
 async fn replies_are_timed_by_how_they_end(engine: Engine) {
-    let (upstream, writers) = streaming().await;
+    let (upstream, writers) = streaming_upstream().await;
     let gateway = engine.start(settings(&upstream)).await;
     let (mut client, _) = Client::connected(&gateway, PATH).await;
-    let task_id = ask(&mut client).await;
+    let task_id = queue_message(&mut client).await;
     client.next_event("processing_started").await;
     client.send_json(&json!({"type": "cancel", "task_id": task_id})).await;
     client.next_event("cancelled").await;
-    ask(&mut client).await;
+    queue_message(&mut client).await;
     client.next_event("processing_started").await;
-    writers.lock().unwrap().pop().unwrap().break_off();
+    writers.lock().unwrap().pop().unwrap().abort();
     client.next_event("error").await;
     for outcome in ["cancelled", "worker_lost"] {
         let labels = [ROUTE, ("outcome", outcome)];

@@ -84,7 +84,7 @@ fn event(name: &str, mut user: Value) -> Value {
 }
 
 /// The events that `client` receives before a publication that the test makes now.
-async fn heard(gateway: &Gateway, client: &mut Client) -> Vec<Value> {
+async fn events_until_marker(gateway: &Gateway, client: &mut Client) -> Vec<Value> {
     gateway.publish("chat_42", json!({"event": "marker"})).await;
     let mut events = Vec::new();
     loop {
@@ -132,10 +132,10 @@ async fn users_are_seen_to_come_and_go(engine: Engine) {
     other.close(1000, "").await;
     drop(other);
     assert_eq!(next(&mut first).await, left(bob()));
-    assert_eq!(heard(&gateway, &mut first).await, [json!(null); 0]);
+    assert_eq!(events_until_marker(&gateway, &mut first).await, [json!(null); 0]);
     drop(first);
-    let nobody = listed(&gateway, 0).await;
-    assert_eq!((&nobody["users"], &nobody["connections"]), (&json!([]), &json!([])));
+    let anonymous = listed(&gateway, 0).await;
+    assert_eq!((&anonymous["users"], &anonymous["connections"]), (&json!([]), &json!([])));
     gateway.wait_for_metric("tidegate_presence_members", &[], 0.0).await;
     if let Some(redis) = engine.server() {
         let keys: Vec<String> = redis.run(&["KEYS", "*:presence*"]).await;
@@ -146,14 +146,14 @@ async fn users_are_seen_to_come_and_go(engine: Engine) {
 async fn anonymous_clients_are_told_apart_by_their_connections(engine: Engine) {
     let gateway = engine.start(settings("events")).await;
     let (mut first, first_id) = join_anonymously(&gateway).await;
-    let nobody = |id: &str| json!({"user_id": null, "username": null, "connection_id": id});
-    assert_eq!(next(&mut first).await, joined(nobody(&first_id)));
+    let anonymous = |id: &str| json!({"user_id": null, "username": null, "connection_id": id});
+    assert_eq!(next(&mut first).await, joined(anonymous(&first_id)));
     let (second, second_id) = join_anonymously(&gateway).await;
-    assert_eq!(next(&mut first).await, joined(nobody(&second_id)));
+    assert_eq!(next(&mut first).await, joined(anonymous(&second_id)));
     let all = listed(&gateway, 2).await;
     assert_eq!((&all["users"], &all["total_users"]), (&json!([]), &json!(0)));
     drop(second);
-    assert_eq!(next(&mut first).await, left(nobody(&second_id)));
+    assert_eq!(next(&mut first).await, left(anonymous(&second_id)));
 }
 
 async fn without_events_only_the_api_tells(engine: Engine) {
@@ -163,7 +163,7 @@ async fn without_events_only_the_api_tells(engine: Engine) {
     listed(&gateway, 2).await;
     drop(other);
     listed(&gateway, 1).await;
-    assert_eq!(heard(&gateway, &mut client).await, [json!(null); 0]);
+    assert_eq!(events_until_marker(&gateway, &mut client).await, [json!(null); 0]);
 }
 
 async fn without_presence_nobody_is_known(engine: Engine) {
@@ -172,7 +172,7 @@ async fn without_presence_nobody_is_known(engine: Engine) {
     let (other, _) = join(&gateway, bob()).await;
     drop(other);
     gateway.wait_for_metric("tidegate_connections", &[], 1.0).await;
-    assert_eq!(heard(&gateway, &mut client).await, [json!(null); 0]);
+    assert_eq!(events_until_marker(&gateway, &mut client).await, [json!(null); 0]);
     assert_eq!(list(&gateway).await["total_connections"], 0);
     assert_eq!(gateway.metric("tidegate_presence_members", &[]).await, 0.0);
     if let Some(redis) = engine.server() {
@@ -241,7 +241,7 @@ async fn nodes_that_share_a_redis_see_each_others_clients() {
     listed(&nodes[0], 2).await;
     drop(on_one);
     assert_eq!(next(&mut on_two).await, left(ana()));
-    assert_eq!(heard(&nodes[1], &mut on_two).await, [json!(null); 0]);
+    assert_eq!(events_until_marker(&nodes[1], &mut on_two).await, [json!(null); 0]);
 }
 
 #[tokio::test]
@@ -273,7 +273,7 @@ async fn the_clients_of_a_dead_node_leave_once_when_their_leases_have_expired() 
         let bob = json!({"user_id": "b-2", "username": "bob", "connections": 1});
         assert_eq!(list["users"], json!([bob]));
     }
-    assert_eq!(heard(&alive, &mut witness).await, [left(ana())]);
+    assert_eq!(events_until_marker(&alive, &mut witness).await, [left(ana())]);
 }
 
 #[tokio::test]
@@ -290,7 +290,7 @@ async fn a_node_that_stops_says_goodbye_for_its_clients() {
     let (code, ()) = tokio::join!(stops.wait_exit(), goodbye);
     assert_eq!(code, Some(0));
     assert_eq!(list(&stays).await["total_connections"], 1);
-    assert_eq!(heard(&stays, &mut witness).await, [left(ana())]);
+    assert_eq!(events_until_marker(&stays, &mut witness).await, [left(ana())]);
 }
 
 #[tokio::test]

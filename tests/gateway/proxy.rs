@@ -131,7 +131,7 @@ async fn a_streamed_answer_arrives_while_it_is_made() {
         assert_eq!(String::from_utf8(read).unwrap(), chunk);
     }
     drop(client);
-    stream.given_up().await;
+    stream.closed().await;
 }
 
 #[tokio::test]
@@ -244,12 +244,12 @@ async fn an_upload_may_take_longer_than_the_upstream_may() {
 async fn an_upstream_that_fails_is_told_in_json() {
     let hanging = Upstream::start(|_| Reply::Hang).await;
     let hanging_up = Upstream::start(|_| Reply::Hangup).await;
-    let garbage = Upstream::speaking(b"nonsense\r\n\r\n").await;
-    let gone = Upstream::accepting().await;
-    let gone_url = gone.url("");
-    drop(gone);
+    let garbage = Upstream::sending(b"nonsense\r\n\r\n").await;
+    let stopped = Upstream::accepting().await;
+    let stopped_url = stopped.url("");
+    drop(stopped);
     for (url, status, code) in [
-        (gone_url, 502, "unreachable"),
+        (stopped_url, 502, "unreachable"),
         (hanging_up.url(""), 502, "unreachable"),
         (garbage.url(""), 502, "unreachable"),
         (hanging.url(""), 504, "timed_out"),

@@ -140,17 +140,17 @@ async fn a_server_that_vanishes_is_an_internal_error() {
 async fn without_a_server_the_client_is_told_to_try_later() {
     let refusing = Upstream::start(|_| super::rig::Reply::status(403)).await;
     let failing = Upstream::start(|_| super::rig::Reply::status(500)).await;
-    let garbage = Upstream::speaking(b"nonsense\r\n\r\n").await;
+    let garbage = Upstream::sending(b"nonsense\r\n\r\n").await;
     let hanging = Upstream::start(|_| super::rig::Reply::Hang).await;
-    let gone = WebSocketServer::start().await;
-    let gone_addr = gone.addr();
-    drop(gone);
+    let stopped = WebSocketServer::start().await;
+    let stopped_addr = stopped.addr();
+    drop(stopped);
     for (name, addr) in [
         ("refusing", refusing.addr()),
         ("failing", failing.addr()),
         ("garbage", garbage.addr()),
         ("hanging", hanging.addr()),
-        ("unreachable", gone_addr),
+        ("unreachable", stopped_addr),
     ] {
         let url = format!("ws://{addr}/");
         let lines = format!("kind = \"websocket\"\nurl = {url:?}\ntimeout = \"500ms\"");

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::chat::{SECRET, chat, open_to_all, relayed, session_with};
 use crate::engine::Engine;
 use crate::outcome::attempt;
-use crate::rig::raw::Said;
+use crate::rig::raw::Received;
 use crate::rig::{Client, Event, Gateway, RawClient, Settings, Upstream, frame, http, jwt};
 
 const PING: &str = r#"{"type":"ping"}"#;
@@ -121,8 +121,8 @@ async fn a_peer_that_shows_no_sign_of_life_is_closed() {
     let lines = "auth = [\"anonymous\"]\nidle_ping = \"300ms\"\npong_timeout = \"300ms\"";
     let gateway = Gateway::start(chat(lines)).await;
     let mut silent = RawClient::open(gateway.addr(), "/ws/chat/42/").await;
-    assert!(matches!(silent.next().await, Said::Text(_)), "connected");
-    assert!(matches!(silent.next().await, Said::Ping(_)), "a ping");
+    assert!(matches!(silent.next().await, Received::Text(_)), "connected");
+    assert!(matches!(silent.next().await, Received::Ping(_)), "a ping");
     assert_eq!(silent.read_close().await, Some(4009));
     let closed = gateway.wait_for_event("connection_closed").await;
     assert_eq!(closed["code"], 4009, "{closed}");
@@ -133,26 +133,26 @@ async fn a_peer_that_answers_pings_stays() {
     let lines = "auth = [\"anonymous\"]\nidle_ping = \"300ms\"\npong_timeout = \"5s\"";
     let gateway = Gateway::start(chat(lines)).await;
     let mut client = RawClient::open(gateway.addr(), "/ws/chat/42/").await;
-    assert!(matches!(client.next().await, Said::Text(_)), "connected");
+    assert!(matches!(client.next().await, Received::Text(_)), "connected");
     for _ in 0..5 {
-        let Said::Ping(payload) = client.next().await else { panic!("no ping") };
+        let Received::Ping(payload) = client.next().await else { panic!("no ping") };
         client.send(&frame::pong(payload)).await;
     }
     client.send(&frame::text(PING)).await;
-    client.expect(Said::Text(br#"{"event":"pong"}"#.to_vec())).await;
+    client.expect(Received::Text(br#"{"event":"pong"}"#.to_vec())).await;
 }
 
 #[tokio::test]
 async fn a_half_open_connection_is_forgotten() {
     let lines = "auth = [\"anonymous\"]\nidle_ping = \"100ms\"\npong_timeout = \"100ms\"";
     let gateway = Gateway::start(chat(lines)).await;
-    let mut gone = RawClient::open(gateway.addr(), "/ws/chat/42/").await;
+    let mut silent = RawClient::open(gateway.addr(), "/ws/chat/42/").await;
     // It stops in the middle of a frame: neither bytes nor an end follow.
-    gone.write(&frame::text(PING).bytes()[..4]).await;
+    silent.write(&frame::text(PING).bytes()[..4]).await;
     let closed = gateway.wait_for_event("connection_closed").await;
     assert_eq!(closed["code"], 4009, "{closed}");
     gateway.wait_for_metric("tidegate_connections", &[], 0.0).await;
-    drop(gone);
+    drop(silent);
 }
 
 #[tokio::test]
@@ -160,10 +160,10 @@ async fn the_end_of_the_stream_ends_the_session() {
     let gateway = Gateway::start(open_to_all()).await;
     for begun in [0, 1, 5] {
         let mut client = RawClient::open(gateway.addr(), "/ws/chat/42/").await;
-        assert!(matches!(client.next().await, Said::Text(_)), "connected");
+        assert!(matches!(client.next().await, Received::Text(_)), "connected");
         client.write(&frame::text(PING).bytes()[..begun]).await;
         client.shutdown().await;
-        client.expect(Said::End).await;
+        client.expect(Received::End).await;
         gateway.wait_for_metric("tidegate_connections", &[], 0.0).await;
     }
 }
@@ -214,15 +214,15 @@ async fn a_client_that_never_reads_is_closed_and_nobody_waits_for_it(engine: Eng
     let mut received = 0;
     let code = loop {
         match slow.next().await {
-            Said::Text(_) => received += 1,
-            Said::Close(code, _) => break code,
-            said => panic!("neither text nor close: {said:?}"),
+            Received::Text(_) => received += 1,
+            Received::Close(code, _) => break code,
+            other => panic!("neither text nor close: {other:?}"),
         }
     };
     assert_eq!(code, Some(4008));
     assert!(received < 32, "{received} messages");
     slow.send(&frame::close(4008, "")).await;
-    slow.expect(Said::End).await;
+    slow.expect(Received::End).await;
     drop(slow);
     let too_slow = [("reason", "too_slow")];
     gateway.wait_for_metric("tidegate_closes_total", &too_slow, 1.0).await;

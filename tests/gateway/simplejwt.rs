@@ -175,7 +175,7 @@ fn versioned(more: &str) -> Settings {
     chat("").also("jwt", &format!("session_version = {{ {key}{more} }}"))
 }
 
-async fn keep(redis: &Redis, version: &[u8]) {
+async fn store_version(redis: &Redis, version: &[u8]) {
     let mut set = redis::cmd("SET");
     set.arg(KEY).arg(version);
     set.query_async::<()>(&mut redis.connection().await).await.expect("a version is kept");
@@ -206,7 +206,7 @@ async fn a_session_that_was_ended_gets_no_further() {
     let gateway = engine.start(versioned("")).await;
     let mut client = signed_in(&gateway, &json!("1")).await;
     let pickled = b"\x80\x05K\x02.";
-    for (kept, claim, good) in [
+    for (stored, claim, good) in [
         (None, Some(json!(1)), true),
         (Some(&b"1"[..]), Some(json!(1)), true),
         (Some(b"1"), Some(json!("1")), true),
@@ -218,12 +218,12 @@ async fn a_session_that_was_ended_gets_no_further() {
         (Some(pickled), Some(json!(1)), false),
         (Some(pickled), Some(json!(2)), true),
     ] {
-        if let Some(kept) = kept {
-            keep(redis, kept).await;
+        if let Some(stored) = stored {
+            store_version(redis, stored).await;
         }
         for user_id in [json!("1"), json!(1)] {
             let jwt = access(&user_id, claim.clone());
-            let case = format!("{kept:?} {claim:?}");
+            let case = format!("{stored:?} {claim:?}");
             let (entered, issued, refreshed) = if good {
                 (Connected, 200, None)
             } else {
@@ -236,15 +236,15 @@ async fn a_session_that_was_ended_gets_no_further() {
     }
     // Sessions of other users continue.
     assert_eq!(by_cookie(&gateway, &access(&json!("11"), Some(json!(9)))).await, Connected);
-    let over = [("outcome", "over")];
-    assert!(gateway.metric("tidegate_sessions_checked_total", &over).await >= 3.0);
+    let labels = [("outcome", "over")];
+    assert!(gateway.metric("tidegate_sessions_checked_total", &labels).await >= 3.0);
 }
 
 #[tokio::test]
 async fn what_is_no_version_lets_nobody_in() {
     let engine = Engine::redis().await;
     let gateway = engine.start(versioned("")).await;
-    keep(engine.server().unwrap(), b"\x80\x05cposix\nsystem\n.").await;
+    store_version(engine.server().unwrap(), b"\x80\x05cposix\nsystem\n.").await;
     let jwt = access(&json!("1"), Some(json!(1)));
     assert_eq!(by_cookie(&gateway, &jwt).await, Closed(1013));
     assert_eq!(issue(&gateway, &jwt).await, 503);
@@ -254,7 +254,7 @@ async fn without_its_redis_no_session_is_believed(engine: Engine) {
     let mut sessions = Redis::start().await;
     let url = format!(", claim = \"session_version\", redis_url = {:?}", sessions.url());
     let gateway = engine.start(versioned(&url)).await;
-    keep(&sessions, b"1").await;
+    store_version(&sessions, b"1").await;
     let jwt = access(&json!("1"), Some(json!(1)));
     assert_eq!(by_cookie(&gateway, &jwt).await, Connected);
     let mut client = signed_in(&gateway, &json!("1")).await;
@@ -269,7 +269,7 @@ async fn without_its_redis_no_session_is_believed(engine: Engine) {
     })
     .await;
     sessions.restart().await;
-    keep(&sessions, b"1").await;
+    store_version(&sessions, b"1").await;
     until("entry", async || (by_cookie(&gateway, &jwt).await == Connected).then_some(())).await;
     assert_eq!(refresh(&mut client, &jwt).await, None);
 }

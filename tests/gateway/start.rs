@@ -40,12 +40,12 @@ fn text(bytes: &[u8]) -> String {
 #[tokio::test]
 async fn a_port_in_use_is_named() {
     for (section, key) in [("server", "server.listen"), ("admin", "admin.listen")] {
-        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = taken.local_addr().unwrap();
-        let (code, said) = Gateway::fails(listening_at(section, address)).await;
-        assert_eq!(code, Some(1), "{said}");
-        assert!(said.contains(key) && said.contains(&address.to_string()), "{said}");
-        assert!(!said.contains("\"listening\""), "{said}");
+        let in_use = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = in_use.local_addr().unwrap();
+        let (code, log) = Gateway::start_failing(listening_at(section, address)).await;
+        assert_eq!(code, Some(1), "{log}");
+        assert!(log.contains(key) && log.contains(&address.to_string()), "{log}");
+        assert!(!log.contains("\"listening\""), "{log}");
     }
 }
 
@@ -53,9 +53,9 @@ async fn a_port_in_use_is_named() {
 async fn a_second_gateway_does_not_share_the_ports_of_the_first() {
     let first = Gateway::start(settings()).await;
     for (section, address) in [("server", first.addr()), ("admin", first.admin())] {
-        let (code, said) = Gateway::fails(listening_at(section, address)).await;
-        assert_eq!(code, Some(1), "{said}");
-        assert!(said.contains(&address.to_string()), "{said}");
+        let (code, log) = Gateway::start_failing(listening_at(section, address)).await;
+        assert_eq!(code, Some(1), "{log}");
+        assert!(log.contains(&address.to_string()), "{log}");
     }
     Client::connected(&first, PATH).await;
 }
@@ -119,8 +119,8 @@ url = "ftp://x/"
     std::fs::write(&config, mistaken).unwrap();
     for command in ["check", "serve"] {
         let output = tidegate(command, &config, &[]);
-        let said = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(1), "{said}");
+        let log = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{log}");
         for key in [
             "server.listen",
             "server.treads",
@@ -136,13 +136,13 @@ url = "ftp://x/"
             "route[2].upstream",
             "upstream.worker.url",
         ] {
-            assert!(said.contains(key), "no {key} in\n{said}");
+            assert!(log.contains(key), "no {key} in\n{log}");
         }
         // The message names what was found and what would be right.
         for hint in ["nowhere", "threads", "16 potatoes", "postgres", "TIDEGATE_TEST_IS_NOT_SET"] {
-            assert!(said.contains(hint), "no {hint} in\n{said}");
+            assert!(log.contains(hint), "no {hint} in\n{log}");
         }
-        assert!(said.contains(config.to_str().unwrap()), "{said}");
+        assert!(log.contains(config.to_str().unwrap()), "{log}");
     }
 }
 
@@ -157,9 +157,9 @@ fn a_file_that_is_no_config_is_named() {
     for config in [&missing, &broken, &empty] {
         for command in ["check", "serve"] {
             let output = tidegate(command, config, &[]);
-            let said = text(&output.stderr);
-            assert_eq!(output.status.code(), Some(1), "{command} {config:?}: {said}");
-            assert!(said.contains(config.to_str().unwrap()), "{said}");
+            let log = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{command} {config:?}: {log}");
+            assert!(log.contains(config.to_str().unwrap()), "{log}");
         }
     }
 }
@@ -221,9 +221,9 @@ async fn a_token_that_cannot_be_minted_says_why() {
     ] {
         std::fs::write(&config, settings.to_string()).unwrap();
         let output = tidegate("token", &config, &["--user", "7"]);
-        let said = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(1), "{said}");
-        assert!(said.contains(reason), "no {reason} in {said}");
+        let log = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{log}");
+        assert!(log.contains(reason), "no {reason} in {log}");
         assert_eq!(text(&output.stdout), "");
     }
 }

@@ -151,7 +151,7 @@ async fn a_second_signal_cuts_what_is_left() {
         gateway.signal(second);
         assert_eq!(gateway.wait_exit().await, Some(1));
         assert_eq!((gateway.events("cut"), gateway.events("stopped")), (1, 0));
-        writer.given_up().await;
+        writer.closed().await;
     }
 }
 
@@ -164,7 +164,7 @@ async fn the_deadline_cuts_what_is_left() {
     client.next_event("task_queued").await;
     assert_eq!(gateway.stop().await, Some(1));
     assert_eq!(gateway.events("cut"), 1);
-    writer.given_up().await;
+    writer.closed().await;
 }
 
 #[tokio::test]

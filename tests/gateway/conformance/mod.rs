@@ -13,7 +13,7 @@ mod sizes;
 mod utf8;
 
 use super::rig::echo::Echo;
-use super::rig::raw::Said;
+use super::rig::raw::Received;
 use super::rig::{Gateway, RawClient, Settings, frame};
 
 /// The largest case in bytes that is also sent byte by byte.
@@ -48,7 +48,7 @@ struct Case {
     name: String,
     send: Vec<u8>,
     /// The messages that must come back, in this order.
-    answers: Vec<Said>,
+    answers: Vec<Received>,
     end: End,
 }
 
@@ -67,7 +67,7 @@ impl Case {
         Self { name: name.into(), send: frame::join(frames), answers: Vec::new(), end }
     }
 
-    fn answers(mut self, answers: impl Into<Vec<Said>>) -> Self {
+    fn answers(mut self, answers: impl Into<Vec<Received>>) -> Self {
         self.answers = answers.into();
         self
     }
@@ -90,7 +90,7 @@ impl Case {
         match self.end {
             End::Open => {
                 written.expect("an open connection takes everything");
-                say_goodbye(client).await;
+                close_normally(client).await;
             }
             End::Closed(codes) => {
                 let code = client.read_close().await;
@@ -107,17 +107,17 @@ async fn run(target: &Target, cases: impl IntoIterator<Item = Case>) {
 }
 
 /// The normal end: the client closes, the gateway echoes the code and closes the connection.
-async fn say_goodbye(mut client: RawClient) {
+async fn close_normally(mut client: RawClient) {
     client.send(&frame::close(1000, "")).await;
     assert_eq!(client.read_close().await, Some(1000));
 }
 
 /// Expects that the connection still works: a ping that is sent now is answered next.
-async fn is_open(client: &mut RawClient) {
+async fn expect_open(client: &mut RawClient) {
     client.send(&frame::ping("still there?")).await;
-    client.expect(Said::Pong(b"still there?".into())).await;
+    client.expect(Received::Pong(b"still there?".into())).await;
 }
 
-fn echoed(text: &str) -> Said {
-    Said::Text(text.into())
+fn echoed(text: &str) -> Received {
+    Received::Text(text.into())
 }

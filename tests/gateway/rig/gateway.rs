@@ -27,9 +27,9 @@ pub struct Gateway {
 
 /// With `TIDEGATE_TEST_ENGINE=redis`, a test that does not choose an engine runs on Redis instead of memory,
 /// with a Redis server that this gateway alone uses.
-async fn on_the_engine_of_this_run(toml: String) -> (String, Option<Redis>) {
-    let asked = std::env::var("TIDEGATE_TEST_ENGINE").is_ok_and(|engine| engine == "redis");
-    if !asked || toml.contains("kind = \"redis\"") || toml.contains(MEMORY_ONLY) {
+async fn with_requested_engine(toml: String) -> (String, Option<Redis>) {
+    let requested = std::env::var("TIDEGATE_TEST_ENGINE").is_ok_and(|engine| engine == "redis");
+    if !requested || toml.contains("kind = \"redis\"") || toml.contains(MEMORY_ONLY) {
         return (toml, None);
     }
     let redis = Redis::start().await;
@@ -49,7 +49,7 @@ impl Gateway {
     }
 
     pub async fn start_with_env(toml: impl ToString, env: &[(&str, &str)]) -> Self {
-        let (toml, redis) = on_the_engine_of_this_run(toml.to_string()).await;
+        let (toml, redis) = with_requested_engine(toml.to_string()).await;
         Self::listening(Process::spawn(&toml, env), redis).await
     }
 
@@ -59,7 +59,7 @@ impl Gateway {
         socket: &std::net::TcpListener,
         name: &str,
     ) -> Self {
-        let (toml, redis) = on_the_engine_of_this_run(toml.to_string()).await;
+        let (toml, redis) = with_requested_engine(toml.to_string()).await;
         Self::listening(Process::spawn_with_socket(&toml, socket, name), redis).await
     }
 
@@ -80,7 +80,7 @@ impl Gateway {
     }
 
     /// Starts a gateway that is expected to exit by itself, and returns its exit code and its log.
-    pub async fn fails(toml: impl ToString) -> (Option<i32>, String) {
+    pub async fn start_failing(toml: impl ToString) -> (Option<i32>, String) {
         let mut process = Process::spawn(&toml.to_string(), &[]);
         let status = process.wait().await;
         until("end of the log", async || process.log.is_complete().then_some(())).await;

@@ -38,7 +38,7 @@ impl Head {
 
 /// What an open WebSocket receives.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Said {
+pub enum Received {
     /// A text message, with its fragments joined.
     Text(Vec<u8>),
     Binary(Vec<u8>),
@@ -148,12 +148,12 @@ impl RawClient {
     }
 
     /// Reads the next message, control frame or end.
-    pub async fn next(&mut self) -> Said {
+    pub async fn next(&mut self) -> Received {
         let mut started: Option<(u8, Vec<u8>)> = None;
         loop {
             let Some(ServerFrame { fin, opcode, payload }) = self.read_frame().await else {
                 assert!(started.is_none(), "the connection ended inside a message");
-                return Said::End;
+                return Received::End;
             };
             let (opcode, payload) = match (opcode, started.take()) {
                 (frame::CONTINUATION, None) => panic!("a continuation of nothing"),
@@ -167,29 +167,34 @@ impl RawClient {
                 }
             };
             if fin {
-                return said(opcode, payload);
+                return received(opcode, payload);
             }
             started = Some((opcode, payload));
         }
     }
 
-    pub async fn expect(&mut self, expected: Said) {
-        let said = self.next().await;
-        assert!(said == expected, "expected {}, got {}", brief(&expected), brief(&said));
+    pub async fn expect(&mut self, expected: Received) {
+        let received = self.next().await;
+        assert!(
+            received == expected,
+            "expected {}, got {}",
+            shorten(&expected),
+            shorten(&received)
+        );
     }
 
     /// Expects a close frame, answers it, expects the end of the connection and returns the code.
     pub async fn read_close(&mut self) -> Option<u16> {
         let code = match self.next().await {
-            Said::Close(code, reason) => {
+            Received::Close(code, reason) => {
                 assert!(std::str::from_utf8(&reason).is_ok(), "a reason that is not UTF-8");
                 code
             }
-            other => panic!("expected a close frame, got {}", brief(&other)),
+            other => panic!("expected a close frame, got {}", shorten(&other)),
         };
         // The gateway may have closed the connection already, or this may have been its answer to our close.
         let _ = self.try_write(&frame::close(code.unwrap_or(1000), "").bytes()).await;
-        self.expect(Said::End).await;
+        self.expect(Received::End).await;
         code
     }
 
@@ -231,25 +236,25 @@ fn parse_head(head: &str) -> Head {
     Head { status, headers: headers.collect() }
 }
 
-fn said(opcode: u8, payload: Vec<u8>) -> Said {
+fn received(opcode: u8, payload: Vec<u8>) -> Received {
     match opcode {
-        frame::TEXT => Said::Text(payload),
-        frame::BINARY => Said::Binary(payload),
-        frame::PING => Said::Ping(payload),
-        frame::PONG => Said::Pong(payload),
+        frame::TEXT => Received::Text(payload),
+        frame::BINARY => Received::Binary(payload),
+        frame::PING => Received::Ping(payload),
+        frame::PONG => Received::Pong(payload),
         _ => match payload.split_first_chunk() {
-            Some((code, reason)) => Said::Close(Some(u16::from_be_bytes(*code)), reason.into()),
+            Some((code, reason)) => Received::Close(Some(u16::from_be_bytes(*code)), reason.into()),
             None => {
                 assert!(payload.is_empty(), "a close frame of one byte");
-                Said::Close(None, payload)
+                Received::Close(None, payload)
             }
         },
     }
 }
 
 /// Shortens bytes for the message of a failed assertion.
-fn brief(said: &Said) -> String {
-    let text = format!("{said:?}");
+fn shorten(received: &Received) -> String {
+    let text = format!("{received:?}");
     match text.char_indices().nth(200) {
         Some((end, _)) => format!("{}… ({} characters)", &text[..end], text.len()),
         None => text,

@@ -139,9 +139,9 @@ impl Redis {
         match self.tls {
             None => command.args(["--port", &port]),
             Some(tls) => {
-                let asked = if tls == Tls::Certificate { "yes" } else { "no" };
+                let require = if tls == Tls::Certificate { "yes" } else { "no" };
                 command
-                    .args(["--port", "0", "--tls-port", &port, "--tls-auth-clients", asked])
+                    .args(["--port", "0", "--tls-port", &port, "--tls-auth-clients", require])
                     .args(["--tls-cert-file", &tls_file("server.pem")])
                     .args(["--tls-key-file", &tls_file("server.key")])
                     .args(["--tls-ca-cert-file", &tls_file("ca.pem")])

@@ -49,7 +49,7 @@ pub enum Reply {
     /// The headers at once, then the body that the test writes; see [`Reply::stream`].
     Stream { content_type: &'static str, body: Chunks },
     /// Another reply, once the test releases it.
-    Late(watch::Receiver<bool>, Box<Reply>),
+    Delayed(watch::Receiver<bool>, Box<Reply>),
     /// No answer for as long as the gateway waits.
     Hang,
     /// The connection ends without an answer.
@@ -84,12 +84,12 @@ impl StreamWriter {
     }
 
     /// Closes the connection in the middle of the body.
-    pub fn break_off(self) {
+    pub fn abort(self) {
         let _ = self.0.send(Err(io::Error::other("the test breaks the response off")));
     }
 
     /// Waits until the gateway has closed the response.
-    pub async fn given_up(&self) {
+    pub async fn closed(&self) {
         within("end of the response by the gateway", self.0.closed()).await;
     }
 }
@@ -136,7 +136,7 @@ impl Upstream {
     }
 
     /// Answers every connection with the same bytes, whatever the request is, and closes it.
-    pub async fn speaking(bytes: &'static [u8]) -> Self {
+    pub async fn sending(bytes: &'static [u8]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let addr = listener.local_addr().unwrap();
         let (_, arrivals) = mpsc::unbounded_channel();
@@ -219,8 +219,8 @@ async fn serve(
 
 /// Builds the response of a reply. An error makes hyper close the connection.
 async fn answer(mut reply: Reply) -> io::Result<Response<BoxBody<Bytes, io::Error>>> {
-    while let Reply::Late(mut told, later) = reply {
-        told.wait_for(|told| *told).await.map_err(io::Error::other)?;
+    while let Reply::Delayed(mut released, later) = reply {
+        released.wait_for(|released| *released).await.map_err(io::Error::other)?;
         reply = *later;
     }
     let (response, body) = match reply {
@@ -235,7 +235,7 @@ async fn answer(mut reply: Reply) -> io::Result<Response<BoxBody<Bytes, io::Erro
         Reply::Stream { content_type, body } => {
             (Response::builder().header("content-type", content_type), body.boxed())
         }
-        Reply::Late(..) | Reply::Hang => std::future::pending().await,
+        Reply::Delayed(..) | Reply::Hang => std::future::pending().await,
         Reply::Hangup => return Err(io::Error::other("the test hangs up")),
     };
     response.body(body).map_err(io::Error::other)
