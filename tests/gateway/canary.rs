@@ -126,10 +126,10 @@ async fn a_redis_that_stands_still_is_told_and_comes_back() {
 async fn publications_that_go_to_another_server_are_told() {
     // After a failover the name resolves to another server, but the subscribing connection stays where it was.
     let (one, other) = (Redis::start().await, Redis::start().await);
-    let name = Name::to(&one).await;
-    let gateway = Gateway::start(settings(&name.url())).await;
+    let proxy = TcpProxy::start(&one).await;
+    let gateway = Gateway::start(settings(&proxy.url())).await;
     wait_until_ready(&gateway).await;
-    name.switch_to(&other);
+    proxy.switch_to(&other);
     let () = one.run(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).await;
     let message = wait_until_not_back(&gateway).await;
     assert!(message.contains("did not come back"), "{message}");
@@ -137,19 +137,19 @@ async fn publications_that_go_to_another_server_are_told() {
 }
 
 /// A TCP proxy in front of one Redis that can switch new connections to another.
-struct Name {
+struct TcpProxy {
     port: u16,
     to: Arc<Mutex<String>>,
 }
 
-impl Name {
-    async fn to(redis: &Redis) -> Self {
+impl TcpProxy {
+    async fn start(redis: &Redis) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let name = Self {
+        let proxy = Self {
             port: listener.local_addr().unwrap().port(),
             to: Arc::new(Mutex::new(redis.address())),
         };
-        let to = Arc::clone(&name.to);
+        let to = Arc::clone(&proxy.to);
         tokio::spawn(async move {
             while let Ok((mut client, _)) = listener.accept().await {
                 let to = to.lock().unwrap().clone();
@@ -159,7 +159,7 @@ impl Name {
                 });
             }
         });
-        name
+        proxy
     }
 
     fn switch_to(&self, redis: &Redis) {

@@ -123,7 +123,7 @@ impl Running {
     }
 
     /// Waits until the process has ended.
-    async fn end(&mut self) -> Option<i32> {
+    async fn wait_exit(&mut self) -> Option<i32> {
         let child = &mut self.child;
         until("end of the command", async || child.try_wait().unwrap()).await.code()
     }

@@ -342,9 +342,9 @@ async fn another_prefix_is_another_set_of_nodes() {
     let (mut stays, _) = client(&b, 42, Value::Null).await;
     assert_eq!(disconnect(&a, json!({"channel": "chat_42"})).await, closed(0, 1));
     expect_open(&mut stays).await;
-    let (wrong, said) = Gateway::start_failing(of("with space")).await;
-    assert_eq!(wrong, Some(1), "{said}");
-    assert!(said.contains("key_prefix"), "{said}");
+    let (code, log) = Gateway::start_failing(of("with space")).await;
+    assert_eq!(code, Some(1), "{log}");
+    assert!(log.contains("key_prefix"), "{log}");
 }
 
 #[tokio::test]

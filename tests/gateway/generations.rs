@@ -160,8 +160,8 @@ async fn without_an_id_or_with_it_off_every_message_is_relayed(engine: Engine) {
 
 /// An upstream that holds its first answer until the test releases it, and accepts everything after that.
 async fn late_upstream(first: Reply) -> (Upstream, watch::Sender<bool>) {
-    let (release, notice) = watch::channel(false);
-    let first = Mutex::new(Some(Reply::Delayed(notice, Box::new(first))));
+    let (release, released) = watch::channel(false);
+    let first = Mutex::new(Some(Reply::Delayed(released, Box::new(first))));
     let first = Arc::new(first);
     let upstream = Upstream::start(move |_| {
         first.lock().unwrap().take().unwrap_or_else(|| Reply::status(202))
@@ -283,7 +283,7 @@ async fn streaming_upstream() -> (Upstream, Arc<Mutex<Vec<StreamWriter>>>) {
     (upstream, writers)
 }
 
-/// Waits for the event called `name` and skips other messages.
+/// Waits for the event and skips other messages.
 async fn wait_for_event(client: &mut Client, event: &str) -> Value {
     loop {
         let json = client.next_json().await;
@@ -294,7 +294,7 @@ async fn wait_for_event(client: &mut Client, event: &str) -> Value {
 }
 
 async fn until_queued(client: &mut Client, message: &str) -> Value {
-    until("place for one more reply", async || {
+    until("permit for one more reply", async || {
         client.send_json(&json!({ "message": message })).await;
         loop {
             let json = client.next_json().await;
@@ -690,8 +690,9 @@ async fn a_worker_on_a_queue_learns_that_its_task_is_cancelled() {
     })
     .await;
     tab.send_json(&cancel(&task_id)).await;
-    let notice = crate::rig::within("word to the workers", cancels.next()).await.unwrap();
-    assert_eq!(notice.get_payload::<String>().unwrap(), task_id.as_str().unwrap());
+    let cancelled =
+        crate::rig::within("cancellation for the workers", cancels.next()).await.unwrap();
+    assert_eq!(cancelled.get_payload::<String>().unwrap(), task_id.as_str().unwrap());
     assert_eq!(redis.run::<u64>(&["EXISTS", &key]).await, 1);
     for client in [&mut sender, &mut tab] {
         assert_eq!(wait_for_event(client, "cancelled").await["task_id"], task_id);
@@ -768,8 +769,9 @@ async fn a_worker_on_a_queue_of_its_own_learns_that_its_task_is_cancelled(engine
     let task_id = queue_message(&mut client).await;
     client.send_json(&cancel(&task_id)).await;
     wait_for_event(&mut client, "cancelled").await;
-    let notice = crate::rig::within("word to the workers", cancels.next()).await.unwrap();
-    assert_eq!(notice.get_payload::<String>().unwrap(), task_id.as_str().unwrap());
+    let cancelled =
+        crate::rig::within("cancellation for the workers", cancels.next()).await.unwrap();
+    assert_eq!(cancelled.get_payload::<String>().unwrap(), task_id.as_str().unwrap());
     let left: i64 = redis.run(&["TTL", &format!("tg:cancel:{}", task_id.as_str().unwrap())]).await;
     assert!((1..=1800).contains(&left), "{left}");
     // Clients cannot subscribe to the channels for workers.

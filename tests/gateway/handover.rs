@@ -83,7 +83,7 @@ async fn a_thousand_streams_go_on_while_the_process_is_replaced() {
         .route(ROUTE);
     let old = Gateway::start_with_socket(&settings, &socket, "public").await;
     let new = async || Gateway::start_with_socket(&settings, &socket, "public").await;
-    replacement(&redis, address, 1000, old, new).await;
+    replace(&redis, address, 1000, old, new).await;
 }
 
 #[tokio::test]
@@ -98,12 +98,12 @@ async fn streams_go_on_while_a_shared_port_changes_hands() {
     let old = Gateway::start(shared(0)).await;
     let address = old.addr();
     let new = async || Gateway::start(shared(address.port())).await;
-    replacement(&redis, address, 200, old, new).await;
+    replace(&redis, address, 200, old, new).await;
 }
 
 /// Replaces `old` with the gateway that `start` returns, while `count` clients receive numbered chunks on a
 /// twentieth as many channels. Each client must have received every number once and in order.
-async fn replacement(
+async fn replace(
     redis: &Redis,
     address: SocketAddr,
     count: usize,
@@ -121,7 +121,7 @@ async fn replacement(
     let new = start().await;
     *replacement.started.lock().unwrap() = Some(Instant::now());
     old.signal(Signal::TERM);
-    assert_eq!(old.wait_exit().await, Some(0), "nothing was cut");
+    assert_eq!(old.wait_exit().await, Some(0), "no connection was forced to close");
     new.wait_for_metric("tidegate_connections", &[], count as f64).await;
     replacement.complete.store(true, Ordering::Release);
     let last = worker.await.unwrap();
@@ -129,11 +129,11 @@ async fn replacement(
     while let Some(client) = clients.join_next().await {
         let client = client.unwrap();
         assert_eq!(client.received, last, "of {last} chunks");
-        assert!(client.reconnects > 0, "everybody was on the old process, and came back");
+        assert!(client.reconnects > 0, "a client that did not reconnect");
         received += client.received;
     }
     println!(
-        "{count} connections, {received} chunks heard, 0 lost, 0 repeated; reconnects by time:"
+        "{count} connections, {received} chunks received, 0 lost, 0 repeated; reconnects by time:"
     );
     for (half_seconds, reconnects) in replacement.reconnects.lock().unwrap().iter() {
         println!(
@@ -165,7 +165,7 @@ impl Default for Replacement {
 
 impl Replacement {
     fn record_reconnect(&self) {
-        let started = self.started.lock().unwrap().expect("nobody is sent away before");
+        let started = self.started.lock().unwrap().expect("no client is disconnected before");
         let half_seconds = started.elapsed().as_millis() / 500;
         *self.reconnects.lock().unwrap().entry(half_seconds).or_default() += 1;
     }

@@ -205,8 +205,8 @@ async fn open_connections_of_a_user_are_bounded_and_given_back(engine: Engine) {
     second.close(1000, "").await;
     assert_eq!(second.closed().await, Some(1000));
     let connect = async || attempt(&gateway, "/ws/chat/42/", &cookie).await.ok();
-    let _fourth = until("a place given back", connect).await;
-    let _fifth = until("another place given back", connect).await;
+    let _fourth = until("a free connection", connect).await;
+    let _fifth = until("another free connection", connect).await;
     assert_eq!(outcome(&gateway, "/ws/chat/42/", &cookie).await, Closed(4029));
 }
 
@@ -225,8 +225,8 @@ async fn a_client_that_is_gone_before_its_answer_holds_no_place(engine: Engine) 
         client.shutdown().await;
     }
     let connect = async || attempt(&gateway, "/ws/chat/42/", &cookie).await.ok();
-    let _first = until("a place", connect).await;
-    let _second = until("another place", connect).await;
+    let _first = until("a free connection", connect).await;
+    let _second = until("another free connection", connect).await;
 }
 
 #[tokio::test]
@@ -242,7 +242,7 @@ async fn two_nodes_count_a_users_connections_together() {
         assert_eq!(outcome(node, "/ws/chat/42/", &cookie).await, Closed(4029));
     }
     drop(first);
-    let _third = until("the place given back by the other node", async || {
+    let _third = until("the connection that the other node released", async || {
         attempt(&two, "/ws/chat/42/", &cookie).await.ok()
     })
     .await;

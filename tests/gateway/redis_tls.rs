@@ -82,10 +82,14 @@ async fn a_server_that_cannot_be_trusted_is_not_spoken_to() {
         (by_name, &trusting()),
     ] {
         let gateway = Gateway::start(all_over(&url, query)).await;
-        let failed = gateway.wait_for_event("redis_connect_failed").await.to_string();
-        assert!(failed.contains("ertificate"), "{query}: {failed}");
-        let start_ready = http::get(gateway.admin(), "/readyz").await;
-        assert_eq!(start_ready.status, 503, "{query}");
+        // On a busy machine the first attempts may time out.
+        until(&format!("refused certificate with {query}"), async || {
+            let failures = gateway.log_events("redis_connect_failed");
+            failures.iter().any(|line| line.to_string().contains("ertificate")).then_some(())
+        })
+        .await;
+        let readiness = http::get(gateway.admin(), "/readyz").await;
+        assert_eq!(readiness.status, 503, "{query}");
         assert_eq!(gateway.events("redis_connected"), 0, "{query}");
     }
 }

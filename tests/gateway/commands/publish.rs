@@ -71,16 +71,16 @@ async fn what_is_in_the_way_is_told() {
     // With a wrong key.
     let key = directory.path().join("key");
     std::fs::write(&key, "hunter2\n").unwrap();
-    let output = ["publish", "--url", &url, "--api-key-file", text(&key), "chat_1", "{}"];
-    let output = tidegate(&output).await.failed();
+    let arguments = ["publish", "--url", &url, "--api-key-file", text(&key), "chat_1", "{}"];
+    let output = tidegate(&arguments).await.failed();
     assert!(output.contains("(401)") && !output.contains("hunter2"), "{output}");
     // A channel that cannot be published to, and data that is too large.
     let control = publish(&gateway, &["c", "not json"]).await.failed();
     assert!(control.contains("--text"), "{control}");
     // Nothing is listening.
     let unused_address = unused_address();
-    let output = ["publish", "--url", &format!("http://{unused_address}"), "chat_1", "{}"];
-    let output = tidegate_with(&[("TIDEGATE_API_KEY", "k")], &output).await.failed();
+    let arguments = ["publish", "--url", &format!("http://{unused_address}"), "chat_1", "{}"];
+    let output = tidegate_with(&[("TIDEGATE_API_KEY", "k")], &arguments).await.failed();
     assert!(
         output.contains(&unused_address) && output.contains("is the gateway running?"),
         "{output}"

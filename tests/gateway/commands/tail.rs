@@ -69,7 +69,7 @@ async fn a_channel_is_watched_until_interrupted(engine: Engine) {
     people.signal(Signal::INT);
     machine.signal(Signal::TERM);
     for mut running in [people, machine] {
-        assert_eq!(running.end().await, Some(0));
+        assert_eq!(running.wait_exit().await, Some(0));
         assert_eq!(running.stderr.all(), Vec::<String>::new());
     }
 }
@@ -93,7 +93,7 @@ async fn what_the_history_keeps_comes_first(engine: Engine) {
     let offsets: Vec<Value> = offsets.iter().map(|line| json(line)["offset"].clone()).collect();
     assert_eq!(offsets, [249, 250, 251]);
     let mut some = some;
-    assert_eq!(some.end().await, Some(0), "after so many it ends");
+    assert_eq!(some.wait_exit().await, Some(0), "after so many it ends");
 }
 
 #[tokio::test]
