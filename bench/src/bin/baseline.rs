@@ -1,8 +1,8 @@
-//! The baseline that Tidegate is compared with: the same service in the obvious design, on fastwebsockets and hyper.
+//! The baseline for comparisons: the same service in the obvious design, on fastwebsockets and hyper.
 //!
-//! It has `upgrade()`, a reading and a writing task for each connection with a bounded queue between them, channels
-//! in a map behind a mutex, and a copy of the publication for each subscriber. It serves the same URLs and
-//! the same JSON, and omits what the comparison does not need: tokens, limits, metrics, drain.
+//! It uses `upgrade()`, a reading and a writing task per connection with a bounded channel between them, a
+//! mutex around the map of channels, and a copy of the publication for each subscriber. It has the same URLs
+//! and the same JSON, and leaves out what the comparison does not need: tokens, limits, metrics, drain.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -26,13 +26,13 @@ use serde_json::value::RawValue;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
-/// The number of messages in a send queue, as in the gateway.
+/// The length of a client's send queue, as in the gateway.
 const SEND_QUEUE: usize = 256;
 
 #[derive(Parser)]
-#[command(about = "The obvious design: fastwebsockets and hyper, two tasks a connection")]
+#[command(about = "The obvious design: fastwebsockets and hyper, two tasks per connection")]
 struct Options {
-    /// The address for WebSockets at /ws/chat/{id}/.
+    /// The address for WebSockets, at /ws/chat/{id}/.
     #[arg(long, default_value = "127.0.0.1:9100")]
     listen: SocketAddr,
     /// The address for POST /v1/publish.
@@ -151,7 +151,7 @@ async fn read(
     loop {
         let frame = reader
             .read_frame(&mut |frame: Frame<'_>| {
-                // The library hands over pongs and closes that have to be sent.
+                // The library sends pongs and closes through this callback.
                 let payload = Payload::Owned(frame.payload.to_vec());
                 let frame = Frame::new(true, frame.opcode, None, payload);
                 let outgoing = outgoing.clone();
@@ -237,7 +237,7 @@ async fn publish(
     for publication in publish.publications.into_iter().flatten().chain(single) {
         let channels = server.channels.lock().unwrap();
         for subscriber in channels.get(publication.channel).into_iter().flatten() {
-            // A publication for a full queue is dropped.
+            // If a slow client's queue is full, it loses the publication.
             let _ = subscriber.try_send(text(publication.data.get().into()));
         }
     }

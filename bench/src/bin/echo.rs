@@ -1,4 +1,4 @@
-//! The echo server behind the gateway for the Autobahn suite: it returns whole messages unchanged.
+//! The echo server behind the gateway for the Autobahn suite. It sends each message back.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
-/// The largest message in bytes; the suite sends none that is larger.
+/// Larger than any message of the suite.
 const MAX_MESSAGE_BYTES: usize = 64 << 20;
 
 #[derive(Parser)]
@@ -45,7 +45,7 @@ async fn accept(mut request: Request<Incoming>) -> Result<Response<Empty<Bytes>>
         *refusal.status_mut() = StatusCode::BAD_REQUEST;
         return Ok(refusal);
     };
-    // A broken connection is not an error of this server.
+    // A broken connection needs no action.
     tokio::spawn(async move { drop(echo(upgraded).await) });
     Ok(response)
 }
@@ -58,7 +58,7 @@ async fn echo(upgraded: UpgradeFut) -> Result<(), WebSocketError> {
         let frame = socket.read_frame().await?;
         match frame.opcode {
             OpCode::Text | OpCode::Binary => {
-                // A new frame, since the one that was read has a mask.
+                // A new frame, because the one that was read is masked.
                 let payload = Payload::Owned(frame.payload.into());
                 socket.write_frame(Frame::new(true, frame.opcode, None, payload)).await?;
             }

@@ -1,4 +1,4 @@
-//! Measures deliveries per second of the server's CPU time: one channel, many sockets.
+//! Measures deliveries per second of the server's CPU time, with one channel and many sockets.
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use super::process::cpu_seconds;
 use super::publisher::Publisher;
 use super::{Result, Target};
 
-/// A round that takes longer has lost a delivery.
+/// A round that takes longer than this has lost a delivery.
 const ROUND_DEADLINE: Duration = Duration::from_secs(10);
 
 #[derive(clap::Args)]
@@ -36,7 +36,7 @@ pub struct Options {
     seconds: u64,
 }
 
-/// The read buffer that all connections of the single thread share.
+/// The state that all connections of the thread share.
 #[derive(Default)]
 struct Deliveries {
     arrived: Cell<u64>,
@@ -60,7 +60,7 @@ async fn measure(options: Options) -> Result<Value> {
     let mut publisher =
         Publisher::connect(options.admin, &options.api_key, "chat_fanout", bytes, burst).await?;
     let round = (connections * burst) as u64;
-    // Warm-up: buffers grow, and the allocator gets its pages.
+    // Warm up, so that buffers have grown and the allocator has its pages.
     for _ in 0..10 {
         deliver(&mut publisher, &deliveries, round).await?;
     }
@@ -80,7 +80,7 @@ async fn measure(options: Options) -> Result<Value> {
     }))
 }
 
-/// Makes one call of the API and waits for everything that it delivers.
+/// Makes one call of the API and waits for all its deliveries.
 async fn deliver(publisher: &mut Publisher, deliveries: &Deliveries, round: u64) -> Result<()> {
     deliveries.expected.set(deliveries.expected.get() + round);
     publisher.publish().await?;

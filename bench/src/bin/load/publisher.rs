@@ -1,4 +1,4 @@
-//! `POST /v1/publish` on one connection that stays open.
+//! Calls `POST /v1/publish` on one keep-alive connection.
 
 use std::net::SocketAddr;
 

@@ -40,8 +40,8 @@ pub async fn run(options: Options) -> Result<Value> {
 async fn measure(options: Options) -> Result<Value> {
     let Target { server, pid, connections } = options.target;
     let upstream = TcpListener::bind(options.upstream).await?;
-    let accepted = Rc::new(Cell::new(0_u64));
-    tokio::task::spawn_local(accept(upstream, accepted.clone()));
+    let taken = Rc::new(Cell::new(0_u64));
+    tokio::task::spawn_local(accept(upstream, taken.clone()));
     let answered = Rc::new(Cell::new(0_u64));
     let mut clients = Vec::new();
     for number in 0..connections {
@@ -56,9 +56,9 @@ async fn measure(options: Options) -> Result<Value> {
     if clients.iter().any(|client| client.is_finished()) {
         return Err("the server ended a connection".into());
     }
-    // An error event would count as an answer: the upstream must have seen as many messages.
-    if accepted.get() < answered.get() {
-        return Err(format!("{} answers, {} messages", answered.get(), accepted.get()).into());
+    // An error event would count as an answer, so the upstream must have received as many messages.
+    if taken.get() < answered.get() {
+        return Err(format!("{} answers, {} messages", answered.get(), taken.get()).into());
     }
     Ok(json!({
         "connections": connections,
@@ -69,7 +69,7 @@ async fn measure(options: Options) -> Result<Value> {
     }))
 }
 
-/// Keeps one message in flight on a connection.
+/// Sends messages on one connection, one in flight at a time.
 async fn talk(mut connection: Connection, answered: Rc<Cell<u64>>) {
     let message = json!({"message": "How is the weather on the other side of the gateway today?"});
     let frame = text_frame(message.to_string().as_bytes());
@@ -81,15 +81,15 @@ async fn talk(mut connection: Connection, answered: Rc<Cell<u64>>) {
     }
 }
 
-async fn accept(listener: TcpListener, accepted: Rc<Cell<u64>>) {
+async fn accept(listener: TcpListener, taken: Rc<Cell<u64>>) {
     while let Ok((stream, _)) = listener.accept().await {
         let _ = stream.set_nodelay(true);
-        let accepted = accepted.clone();
+        let taken = taken.clone();
         let service = service_fn(move |request: Request<Incoming>| {
-            let accepted = accepted.clone();
+            let taken = taken.clone();
             async move {
                 let _ = request.into_body().collect().await;
-                accepted.set(accepted.get() + 1);
+                taken.set(taken.get() + 1);
                 let mut response = Response::new(Empty::<Bytes>::new());
                 *response.status_mut() = StatusCode::ACCEPTED;
                 Ok::<_, Infallible>(response)
