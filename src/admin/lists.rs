@@ -48,7 +48,7 @@ impl From<Reached> for Nodes {
 
 pub(super) fn refusal(error: SendError) -> Answer {
     match error {
-        SendError::EngineDown => api::engine_down(),
+        SendError::EngineUnavailable => api::engine_down(),
         SendError::TooLarge => {
             let message = "the texts of a command have at most 16 KiB";
             api::error(Code::TooLarge, message)

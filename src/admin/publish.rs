@@ -78,8 +78,10 @@ impl Admin {
         for Group { channel, data } in groups(publications) {
             match self.publisher.publish_all(&channel, &data, once.as_ref()).await {
                 Ok(done) => results.push(result(&channel, done)),
-                Err(PublishError::EngineDown) if published == 0 => return Err(api::engine_down()),
-                Err(PublishError::EngineDown) => {
+                Err(PublishError::EngineUnavailable) if published == 0 => {
+                    return Err(api::engine_down());
+                }
+                Err(PublishError::EngineUnavailable) => {
                     let message = format!("the engine was lost after {published} publications");
                     return Err(api::error(Code::EngineDown, &message));
                 }
