@@ -132,7 +132,10 @@ async fn a_server_may_ask_for_a_certificate() {
 #[tokio::test]
 async fn what_the_url_names_must_be_there() {
     for (query, expected) in [
-        ("ssl_ca_certs=/no/such/hunter2.pem", "engine.redis.url: ssl_ca_certs: cannot read this file"),
+        (
+            "ssl_ca_certs=/no/such/hunter2.pem",
+            "engine.redis.url: ssl_ca_certs: cannot read this file",
+        ),
         ("ssl_ca_cert=/ca.pem", "ssl_ca_cert is not known; did you mean ssl_ca_certs?"),
     ] {
         let url = "rediss://:hunter2@127.0.0.1:1";
