@@ -2,17 +2,13 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
-use std::hash::{BuildHasher, RandomState};
 use std::ops::Bound;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{Change, Failure, Member, Page};
+use crate::expiring_map::{SHARDS, Shards};
 use crate::protocol::{ChannelName, ConnectionId, UserId};
-
-/// Parts that are locked on their own.
-const SHARDS: usize = 64;
 
 /// Beyond it members are refused; they are no more than this process's connections.
 const MAX_MEMBERS: usize = 1_000_000;
@@ -20,11 +16,10 @@ const MAX_MEMBERS: usize = 1_000_000;
 pub(super) struct MemoryPresence {
     began: Instant,
     lease: Duration,
-    hasher: RandomState,
     /// Members of all shards; at most [`MAX_MEMBERS`].
     count: AtomicUsize,
     /// No channel in it is empty.
-    shards: Box<[Mutex<HashMap<ChannelName, Channel>>]>,
+    shards: Shards<HashMap<ChannelName, Channel>>,
 }
 
 #[derive(Default)]
@@ -42,9 +37,8 @@ impl MemoryPresence {
         Self {
             began: Instant::now(),
             lease,
-            hasher: RandomState::new(),
             count: AtomicUsize::new(0),
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            shards: Shards::new(SHARDS, HashMap::new),
         }
     }
 
@@ -102,7 +96,7 @@ impl MemoryPresence {
         name: &ChannelName,
         step: impl FnOnce(&mut Channel, Duration, &mut Vec<Change>) -> Result<(), Failure>,
     ) -> Result<Vec<Change>, Failure> {
-        let mut shard = self.shard(name);
+        let mut shard = self.shards.lock(name);
         let mut channel = shard.remove(name).unwrap_or_default();
         let before = channel.members.len();
         let mut changes = Vec::new();
@@ -115,11 +109,6 @@ impl MemoryPresence {
         }
         // Who came in or went is told, even where not all could.
         if changes.is_empty() { done.map(|()| changes) } else { Ok(changes) }
-    }
-
-    fn shard(&self, name: &ChannelName) -> MutexGuard<'_, HashMap<ChannelName, Channel>> {
-        let index = self.hasher.hash_one(name) as usize % self.shards.len();
-        self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -226,7 +215,7 @@ mod tests {
         presence.leave(&channel(), &[&member]);
         presence.leave(&channel(), &[&member]);
         let _asked = presence.list(&channel(), None, 10);
-        assert!(presence.shards.iter().all(|shard| shard.lock().unwrap().is_empty()));
+        assert!(presence.shards.lock_each().all(|shard| shard.is_empty()));
         assert_eq!(presence.count.load(Ordering::Relaxed), 0);
     }
 
