@@ -1,9 +1,9 @@
 //! The admin port: `/metrics`, `/livez`, `/readyz` and the server API under `/v1`.
 //!
-//! Metrics, health and the API's description need no key and go on while the gateway drains; liveness
-//! never depends on anything outside. The server API needs one of `[admin] api_keys`, compared in constant
-//! time. Invariants: every answer is bounded, or a tail that is cut off where nobody reads it; no call waits
-//! for anything outside without a deadline.
+//! Metrics, health and the API's description need no key and are served while the gateway drains; liveness
+//! never depends on other systems. The server API needs one of `[admin] api_keys`, compared in constant
+//! time. Invariants: every answer is bounded, and a tail that is not read is closed; no call waits for
+//! another system without a deadline.
 
 mod api;
 mod body;
@@ -37,7 +37,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::broker::{History, Publisher, Tails};
-use crate::config;
+use crate::config::SharedConfig;
 use crate::control::Control;
 use crate::limits::SharedLimits;
 use crate::presence::PresenceStore;
@@ -46,51 +46,43 @@ use crate::shutdown::Shutdown;
 use crate::telemetry;
 use crate::telemetry::log::LogControl;
 use crate::tokens::TokenStore;
-pub use api::ApiKeys;
 use body::Body;
 use code::Code;
 use connection::{Caller, Connection};
 pub use lists::Listings;
 use resource::{Endpoint, Found, Resource};
 
-/// Open connections to this port.
+/// The most open connections to the admin port.
 const MAX_CONNECTIONS: usize = 512;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// One thing that must be so for the node to be ready. Called at each `/readyz`.
+/// A condition of readiness, checked at each `/readyz`. The error is its text in the answer.
 pub type ReadyCheck = Arc<dyn Fn() -> Result<(), &'static str> + Send + Sync>;
 
 type Answer = Response<Body>;
 
-/// What a reload of the config may change.
-pub struct InForce {
-    pub routes: Vec<Arc<config::Route>>,
-    pub stop: config::Shutdown,
-}
-
 /// What the admin port needs.
 pub struct Admin {
-    pub api_keys: ApiKeys,
+    pub config: SharedConfig,
     pub token_ttl: Duration,
     pub max_publication_bytes: usize,
     pub publisher: Publisher,
     pub history: History,
     pub tails: Tails,
     pub limits: SharedLimits,
-    pub in_force: Box<dyn Fn() -> InForce>,
     pub listings: Listings,
     pub tokens: TokenStore,
     pub control: Control,
     pub presence: PresenceStore,
     pub log: LogControl,
-    /// Name and check.
+    /// The conditions of readiness, with their names.
     pub ready: Vec<(&'static str, ReadyCheck)>,
     pub metrics: metrics_exporter_prometheus::PrometheusHandle,
     pub shutdown: Shutdown,
 }
 
 impl Admin {
-    /// Serves until killed. Must run within a `LocalSet`.
+    /// Serves until the process is stopped. Must run within a `LocalSet`.
     pub async fn serve(self, listener: TcpListener) {
         let shutdown = self.shutdown.clone();
         let admin = Rc::new(self);
@@ -122,7 +114,7 @@ impl Admin {
             Found::Resource(resource) => resource,
             Found::Allow(allow) => return other_method(request.method(), &allow),
             Found::Nothing => {
-                return api::error(Code::NotFound, "there is no such path");
+                return api::error(Code::NotFound, "no such path");
             }
         };
         match resource {
@@ -145,18 +137,19 @@ impl Admin {
         request: Request<Incoming>,
         connection: &Connection,
     ) -> Answer {
-        let answered = match api::authenticate(request.headers(), &self.api_keys) {
-            Err(refusal) => Err(refusal),
-            Ok(key) => self.call(endpoint, request, &Caller { connection, key }).await,
-        };
+        let answered =
+            match api::authenticate(request.headers(), &self.config.load().admin.api_keys) {
+                Err(refusal) => Err(refusal),
+                Ok(key) => self.call(endpoint, request, &Caller { connection, key }).await,
+            };
         let answer = answered.unwrap_or_else(|refusal| refusal);
         telemetry::admin::api_called(endpoint.call(), answer.status().as_u16());
         answer
     }
 
     async fn scrape(&self) -> Answer {
-        // A look like any other, so that the scrape tells of now.
-        let _answer_to_nobody = self.readiness();
+        // For its side effect: the readiness metric shows the current state.
+        let _ = self.readiness();
         text(telemetry::recorder::CONTENT_TYPE, telemetry::recorder::page(&self.metrics).await)
     }
 
@@ -184,11 +177,11 @@ impl Admin {
         }
     }
 
-    /// A channel out of a path that is not the gateway's own.
+    /// Decodes a channel's name from a path; the gateway's own channels are refused.
     fn open_channel(&self, encoded: &str) -> Result<ChannelName, Answer> {
         let channel = api::channel(encoded)?;
         if self.control.reserved_channels().contains(&channel) {
-            return Err(api::bad_channel("this channel is the gateway's own"));
+            return Err(api::bad_channel("this channel is reserved for the gateway"));
         }
         Ok(channel)
     }
@@ -217,14 +210,14 @@ fn text(kind: &'static str, body: impl Into<Body>) -> Answer {
     answer
 }
 
-/// What a path says to a method that it does not take. Which there are is no secret.
+/// The answer to a method that a path does not accept. Which methods it accepts is public.
 fn other_method(method: &Method, allow: &str) -> Answer {
     let mut answer = if *method == Method::OPTIONS {
         let mut answer = Response::new(Body::from(""));
         *answer.status_mut() = StatusCode::NO_CONTENT;
         answer
     } else {
-        let message = format!("this path takes {allow}");
+        let message = format!("this path accepts {allow}");
         api::error(Code::Method, &message)
     };
     if let Ok(allow) = HeaderValue::from_str(allow) {

@@ -23,7 +23,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let flush = config.tracing.timeout;
     let path = args.config.clone();
     let read: ReadConfig = Arc::new(move || {
-        Config::load(&path, &Environment::of_process()).map_err(|mistakes| mistakes.to_string())
+        Config::load(&path, &Environment::from_process()).map_err(|mistakes| mistakes.to_string())
     });
     let process = Process { inherited, log: log.clone(), read: Some(read) };
     let outcome = gateway::run(config, process, |addresses| {
@@ -45,6 +45,6 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
 pub fn exit_code(outcome: Outcome) -> ExitCode {
     match outcome {
         Outcome::Drained => ExitCode::SUCCESS,
-        Outcome::Cut => ExitCode::FAILURE,
+        Outcome::Forced => ExitCode::FAILURE,
     }
 }

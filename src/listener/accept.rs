@@ -1,4 +1,4 @@
-//! The accept loop, and the thread's end.
+//! The accept loop of a worker thread, and how the thread ends.
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -21,26 +21,27 @@ use crate::session::{self, Attached, Permits, Presence, Services, SessionRegistr
 use crate::shutdown::Shutdown;
 use crate::telemetry;
 
-/// After an accept that failed (no file descriptors, for example).
+/// Pause after an accept that failed, for example without free file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Connections that are taken after the last that was waited for; more than the kernel keeps.
-const MOST_WAITING: usize = 4096;
+/// At most this many queued connections are accepted after the accept loop has ended; the kernel's queue
+/// is shorter.
+const MAX_QUEUED: usize = 4096;
 
-/// What a connection over `max_connections` is told; nothing is read from it.
+/// The answer to a connection beyond `max_connections`; nothing is read from it.
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
 /// Everything a worker thread is started with.
 pub struct Worker {
-    /// It does what one thread of a node is enough for.
+    /// This worker also does what only one thread of a node must do.
     pub is_first: bool,
     pub listener: std::net::TcpListener,
-    /// Others have the listener as well, and take whom this process does not.
+    /// Another process has the listener as well, and accepts the connections that this one does not.
     pub handed_over: bool,
-    pub terms: watch::Receiver<Arc<RuntimeConfig>>,
-    /// Told each time that this thread serves by new terms.
-    pub adopted: mpsc::Sender<()>,
-    pub seat: WorkerHandle,
+    pub runtime_config: watch::Receiver<Arc<RuntimeConfig>>,
+    /// Gets a message each time that this thread has taken a new runtime configuration into use.
+    pub applied: mpsc::Sender<()>,
+    pub broker: WorkerHandle,
     pub commands: control::WorkerHandle,
     pub publisher: Publisher,
     pub generations: Generations,
@@ -52,7 +53,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Runs until drained or killed. Blocks the thread.
+    /// Runs until the drain has ended or the process is stopped. Blocks the thread.
     pub fn run(self) -> std::io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         LocalSet::new().block_on(&runtime, self.serve())
@@ -60,12 +61,12 @@ impl Worker {
 
     async fn serve(self) -> std::io::Result<()> {
         let shutdown = self.shutdown.clone();
-        let drain_waits_for_it = shutdown.track();
+        let tracked = shutdown.track();
         let listener = TcpListener::from_std(self.listener.try_clone()?)?;
-        let (counts, handed_over) = (self.counts.clone(), self.handed_over);
-        let (is_first, terms, adopted) = (self.is_first, self.terms.clone(), self.adopted.clone());
+        let (is_first, handed_over) = (self.is_first, self.handed_over);
+        let (runtime_config, applied) = (self.runtime_config.clone(), self.applied.clone());
         let (front, commands) = self.front()?;
-        tokio::task::spawn_local(follow(Rc::clone(&front), terms, adopted));
+        tokio::task::spawn_local(apply_reloads(Rc::clone(&front), runtime_config, applied));
         let services = Rc::clone(&front.services);
         let sweeping = Rc::clone(&services);
         tokio::task::spawn_local(async move { sweeping.registry.sweep().await });
@@ -77,29 +78,29 @@ impl Worker {
         let announcing = Rc::clone(&services);
         tokio::task::spawn_local(async move { announcing.presence.run().await });
         tokio::select! {
-            () = accept_all(&listener, &front, &counts) => {}
+            () = accept_all(&listener, &front) => {}
             () = shutdown.draining() => {}
         }
         if !handed_over {
-            accept_rest(listener, &front, &counts)?;
+            accept_rest(listener, &front)?;
         }
         drop(front);
-        let stop = services.terms().stop;
+        let stop = services.terms().config.shutdown;
         tokio::select! {
             () = services.registry.drain(&stop) => {}
             () = shutdown.killed() => {}
         }
         services.leave().await;
-        drop(drain_waits_for_it);
-        // Replies that still stream belong to this thread's runtime.
+        drop(tracked);
+        // Replies that still stream run on this thread's runtime.
         shutdown.killed().await;
         Ok(())
     }
 
     fn front(self) -> std::io::Result<(Rc<Front>, control::WorkerHandle)> {
-        let (broker, deliveries) = Broker::take(self.seat);
+        let (broker, deliveries) = Broker::take(self.broker);
         tokio::task::spawn_local(deliveries);
-        let terms = Arc::clone(&self.terms.borrow());
+        let runtime_config = Arc::clone(&self.runtime_config.borrow());
         let services = Services {
             broker,
             history: self.publisher.history(),
@@ -111,36 +112,37 @@ impl Worker {
             monitored_replies: Cell::new(0),
             leases: LeaseSet::new(self.limits.clone()),
             limits: self.limits,
-            registry: SessionRegistry::new(&terms.routes),
+            registry: SessionRegistry::new(&runtime_config.config.routes),
             shutdown: self.shutdown,
-            terms: RefCell::new(Rc::new(terms.of_thread(None))),
+            terms: RefCell::new(Rc::new(runtime_config.for_thread(None))),
             started: Instant::now(),
         };
-        let front =
-            Front::new(terms, self.counts, Rc::new(services)).map_err(std::io::Error::other)?;
+        let front = Front::new(runtime_config, self.counts, Rc::new(services))
+            .map_err(std::io::Error::other)?;
         Ok((Rc::new(front), self.commands))
     }
 }
 
-/// Serves by the newest terms, until the gateway ends.
-async fn follow(
+/// Takes each new runtime configuration into use, until the gateway ends.
+async fn apply_reloads(
     front: Rc<Front>,
-    mut terms: watch::Receiver<Arc<RuntimeConfig>>,
-    adopted: mpsc::Sender<()>,
+    mut runtime_config: watch::Receiver<Arc<RuntimeConfig>>,
+    applied: mpsc::Sender<()>,
 ) {
-    while terms.changed().await.is_ok() {
-        let new = Arc::clone(&terms.borrow_and_update());
-        if let Err(why) = front.adopt(new).await {
+    while runtime_config.changed().await.is_ok() {
+        let new = Arc::clone(&runtime_config.borrow_and_update());
+        if let Err(why) = front.apply(new).await {
             telemetry::reload::thread_failed(&why);
         }
-        let _nobody_waits = adopted.try_send(());
+        // The reload may have stopped waiting; a full queue means that it has.
+        let _ = applied.try_send(());
     }
 }
 
-async fn accept_all(listener: &TcpListener, front: &Rc<Front>, counts: &ConnectionCounts) {
+async fn accept_all(listener: &TcpListener, front: &Rc<Front>) {
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) => accept(stream, peer, front, counts),
+            Ok((stream, peer)) => accept(stream, peer, front),
             Err(error) => {
                 telemetry::listener::accept_failed(&error);
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -149,34 +151,32 @@ async fn accept_all(listener: &TcpListener, front: &Rc<Front>, counts: &Connecti
     }
 }
 
-/// Whose connections are waiting already: with the socket they would be reset.
-fn accept_rest(
-    listener: TcpListener,
-    front: &Rc<Front>,
-    counts: &ConnectionCounts,
-) -> std::io::Result<()> {
-    // Asks the socket itself: the runtime has not heard yet of those that came just now.
+/// Accepts the connections that are queued already: closing the listener would reset them.
+fn accept_rest(listener: TcpListener, front: &Rc<Front>) -> std::io::Result<()> {
+    // The socket is asked directly, since the runtime may not know yet of the latest connections.
     let listener = listener.into_std()?;
-    for _ in 0..MOST_WAITING {
+    for _ in 0..MAX_QUEUED {
         let Ok((stream, peer)) = listener.accept() else { break };
         stream.set_nonblocking(true)?;
-        accept(TcpStream::from_std(stream)?, peer, front, counts);
+        accept(TcpStream::from_std(stream)?, peer, front);
     }
     Ok(())
 }
 
-fn accept(stream: TcpStream, peer: SocketAddr, front: &Rc<Front>, counts: &ConnectionCounts) {
-    let _latency_only = stream.set_nodelay(true);
-    let Some(process) = counts.enter() else {
+fn accept(stream: TcpStream, peer: SocketAddr, front: &Rc<Front>) {
+    // Without it the connection works as well, only slower.
+    let _ = stream.set_nodelay(true);
+    let Some(process) = front.enter() else {
         telemetry::limits::local_limit_refused(LimitName::ConnectionsTotal.label());
-        let _best_effort = stream.try_write(FULL);
+        // Whoever does not get the answer sees the connection closed.
+        let _ = stream.try_write(FULL);
         return;
     };
-    // Behind a trusted proxy the client's address is known only with the request.
+    // Behind a trusted proxy, the client's address is known only with the request.
     let (ip, over_ip_limit) = if front.is_trusted(peer.ip()) {
         (None, false)
     } else {
-        let ip = counts.enter_ip(peer.ip());
+        let ip = front.enter_ip(peer.ip());
         let over = ip.is_none();
         (ip, over)
     };

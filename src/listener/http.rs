@@ -1,4 +1,4 @@
-//! A connection's HTTP/1.1 phase: each request goes to the handshake, to the token endpoint or to the
+//! The HTTP/1.1 phase of a connection: each request goes to the handshake, to the token endpoint or to the
 //! proxy; an upgrade ends the phase.
 
 use std::cell::{Cell, RefCell};
@@ -21,98 +21,104 @@ use tokio::sync::Notify;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{RuntimeConfig, fixed};
+use crate::clock;
 use crate::config;
-use crate::handshake::{Admission, Found, HandshakeAttempt, Rejection, json_error, upgrade};
-use crate::limits::{ConnectionCounts, IpPermit, Lease, LeaseKey, Leased, LimitName};
-use crate::protocol::{ClientAddress, CloseReason, Params, Timestamp};
+use crate::handshake::{
+    Admission, Found, Handshake, HandshakeAttempt, Rejection, json_error, upgrade,
+};
+use crate::limits::{
+    ConnectionCounts, ConnectionPermit, IpPermit, Lease, LeaseKey, Leased, LimitName,
+};
+use crate::protocol::{ClientAddress, CloseReason, Params, with_timestamp};
 use crate::proxy::{Proxy, ProxyBody};
 use crate::session::{self, Client, Permits, Services};
 use crate::socket::ByteStream;
 use crate::telemetry;
 use crate::telemetry::handshake::Admitted;
 
-/// A client that is connected when the gateway begins to drain, and has asked for nothing yet, may be silent
-/// for this long, and for half of `[shutdown] grace`.
-const LONGEST_SILENCE: Duration = Duration::from_secs(5);
+/// A client that is connected when the gateway begins to drain and has not sent a request yet may send one
+/// for this long, but for at most half of `[shutdown] grace`.
+const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the HTTP phase of this thread's connections needs.
 pub(super) struct Front {
-    /// Each request is answered by those that it met.
-    face: RefCell<Rc<Face>>,
+    runtime_config: RefCell<Arc<RuntimeConfig>>,
+    proxy: RefCell<Proxy>,
     counts: ConnectionCounts,
     pub services: Rc<Services>,
-}
-
-/// What a reload replaces.
-struct Face {
-    terms: Arc<RuntimeConfig>,
-    proxy: Proxy,
 }
 
 /// One accepted connection.
 pub(super) struct Connection {
     pub peer: SocketAddr,
-    /// Its address has as many connections as it may; it is told so on its first request.
+    /// The address has too many connections; the first request is answered with that.
     pub over_ip_limit: bool,
     pub permits: Permits,
-    /// From the moment that it was accepted until its session is open, a drain waits for it.
+    /// A drain waits for the connection from its accept until its session is open.
     pub tracked: TaskTrackerToken,
 }
 
-/// What an upgrade came to; the 101 is already on its way.
+/// The result of an upgrade whose 101 response is on its way.
 enum Upgraded {
     Admitted(Box<Admission>, IpAddr, Option<IpPermit>, Option<Lease>),
-    /// One message at most, and the end.
+    /// The gateway sends at most one message and closes the socket.
     Closed(Option<String>, CloseReason, Option<IpPermit>),
 }
 
-/// Shared by the requests of one connection.
+/// What the requests of one connection share.
 struct Phase {
     peer: SocketAddr,
     over_ip_limit: bool,
     upgraded: RefCell<Option<Upgraded>>,
     has_ip_permit: Cell<bool>,
-    /// A request has come.
-    asked: Notify,
+    /// Notified when a request has arrived.
+    request_received: Notify,
 }
 
 impl Front {
-    /// `Err` = the proxy's upstream cannot be spoken to.
+    /// # Errors
+    /// The proxy's upstream is `https` and no root certificates can be loaded.
     pub fn new(
-        terms: Arc<RuntimeConfig>,
+        runtime_config: Arc<RuntimeConfig>,
         counts: ConnectionCounts,
         services: Rc<Services>,
     ) -> Result<Self, String> {
-        let proxy = Proxy::new(&terms.proxy)?;
-        Ok(Self { face: RefCell::new(Rc::new(Face { terms, proxy })), counts, services })
+        let proxy = RefCell::new(Proxy::new(&runtime_config.config.proxy)?);
+        Ok(Self { runtime_config: RefCell::new(runtime_config), proxy, counts, services })
     }
 
-    /// From now on by these terms; also for those who are connected, where they can follow.
-    pub async fn adopt(&self, terms: Arc<RuntimeConfig>) -> Result<(), String> {
-        let before = self.face();
-        let proxy = match before.terms.proxy == terms.proxy {
-            true => before.proxy.clone(),
-            false => Proxy::new(&terms.proxy)?,
-        };
-        self.face.replace(Rc::new(Face { terms: Arc::clone(&terms), proxy }));
-        let of_thread = terms.of_thread(Some(&self.services.terms()));
-        self.services.adopt(of_thread).await;
+    /// Takes `new` into use: for the next request, and for open connections where they can follow. A
+    /// request goes on with the configuration that it began with.
+    pub async fn apply(&self, new: Arc<RuntimeConfig>) -> Result<(), String> {
+        let current = self.runtime_config();
+        if current.config.proxy != new.config.proxy {
+            self.proxy.replace(Proxy::new(&new.config.proxy)?);
+        }
+        self.runtime_config.replace(Arc::clone(&new));
+        let thread_config = new.for_thread(Some(&self.services.terms()));
+        self.services.adopt(thread_config).await;
         Ok(())
     }
 
-    fn face(&self) -> Rc<Face> {
-        Rc::clone(&self.face.borrow())
+    fn runtime_config(&self) -> Arc<RuntimeConfig> {
+        Arc::clone(&self.runtime_config.borrow())
+    }
+
+    /// Takes one of the process's connections; `None` if all are taken.
+    pub fn enter(&self) -> Option<ConnectionPermit> {
+        self.counts.enter(self.runtime_config.borrow().config.server.max_connections)
+    }
+
+    /// Takes one of the connections of `ip`; `None` if all are taken.
+    pub fn enter_ip(&self, ip: IpAddr) -> Option<IpPermit> {
+        self.counts.enter_ip(ip, self.runtime_config.borrow().config.server.max_connections_per_ip)
     }
 
     /// Whether `peer` is a proxy whose forwarding headers count.
     pub fn is_trusted(&self, peer: IpAddr) -> bool {
-        self.face
-            .borrow()
-            .terms
-            .server
-            .trusted_proxies
-            .iter()
-            .any(|network| network.contains(&peer))
+        let runtime_config = self.runtime_config.borrow();
+        let trusted = &runtime_config.config.server.trusted_proxies;
+        trusted.iter().any(|network| network.contains(&peer))
     }
 
     /// Serves requests until the connection ends or is upgraded; then its session begins.
@@ -123,7 +129,7 @@ impl Front {
             over_ip_limit,
             upgraded: RefCell::default(),
             has_ip_permit: Cell::new(permits.ip.is_some()),
-            asked: Notify::new(),
+            request_received: Notify::new(),
         });
         let Some((stream, early)) = self.http_phase(stream, &phase).await else { return };
         let Some(upgraded) = phase.upgraded.take() else { return };
@@ -136,21 +142,22 @@ impl Front {
                 let client = self.client(*admission, address);
                 let services = Rc::clone(&self.services);
                 tokio::task::spawn_local(async move {
-                    let _drain_waits_for_it = tracked;
+                    let _tracked = tracked;
                     session::open(services, stream, arrival, client, permits).await;
                 });
             }
             Upgraded::Closed(text, reason, ip) => {
                 permits.ip = permits.ip.take().or(ip);
                 tokio::task::spawn_local(async move {
-                    let _drain_waits_for_it = tracked;
+                    let _tracked = tracked;
                     session::say_and_close(stream, text, reason, permits).await;
                 });
             }
         }
     }
 
-    /// `None` = the connection ended as HTTP. Otherwise the stream and what was read past the request.
+    /// `None` if the connection ended without an upgrade. Otherwise the stream, and the bytes that were read
+    /// after the request.
     async fn http_phase(
         self: &Rc<Self>,
         stream: TcpStream,
@@ -162,17 +169,17 @@ impl Front {
             // Boxed, since polling the connection by hand needs it to be `Unpin`.
             Box::pin(async move { Ok::<_, Infallible>(front.answer(&phase, request).await) })
         });
-        let face = self.face();
+        let config = Arc::clone(&self.runtime_config.borrow().config);
         let mut http = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(face.terms.server.header_timeout)
-            .max_buf_size(face.terms.server.max_header_bytes)
+            .header_read_timeout(config.server.header_timeout)
+            .max_buf_size(config.server.max_header_bytes)
             .serve_connection(TokioIo::new(stream), service);
-        let mut leaving = pin!(self.leaving(phase));
-        let mut told = false;
+        let mut should_stop = pin!(self.should_stop(phase));
+        let mut stopping = false;
         let ended = std::future::poll_fn(|cx| {
-            if !told && leaving.as_mut().poll(cx).is_ready() {
-                told = true;
+            if !stopping && should_stop.as_mut().poll(cx).is_ready() {
+                stopping = true;
                 Pin::new(&mut http).graceful_shutdown();
             }
             http.poll_without_shutdown(cx)
@@ -186,36 +193,37 @@ impl Front {
         Some((parts.io.into_inner(), parts.read_buf))
     }
 
-    /// Completes when the gateway drains and no more requests are to come. A client that has only just
-    /// connected has been promised an answer: it may still ask.
-    async fn leaving(&self, phase: &Phase) {
+    /// Completes when the gateway drains and this connection must take no more requests. A client that has
+    /// only just connected may still send one, since an accepted connection is always answered.
+    async fn should_stop(&self, phase: &Phase) {
         self.services.shutdown.draining().await;
-        let patience = LONGEST_SILENCE.min(self.services.terms().stop.grace / 2);
-        let _either = tokio::time::timeout(patience, phase.asked.notified()).await;
+        let timeout = FIRST_REQUEST_TIMEOUT.min(self.services.terms().config.shutdown.grace / 2);
+        // Whether a request arrived or not, the connection takes no other.
+        let _ = tokio::time::timeout(timeout, phase.request_received.notified()).await;
     }
 
     async fn answer(&self, phase: &Phase, request: Request<Incoming>) -> Response<ProxyBody> {
-        phase.asked.notify_one();
-        let face = self.face();
-        let Face { terms, proxy } = &*face;
+        phase.request_received.notify_one();
+        let (runtime_config, proxy) = (self.runtime_config(), self.proxy.borrow().clone());
+        let RuntimeConfig { config, handshake, .. } = &*runtime_config;
         let address = ClientAddress::resolve(
             phase.peer.ip(),
             request.headers(),
-            &terms.server.trusted_proxies,
+            &config.server.trusted_proxies,
         );
-        match terms.handshake.route(request.uri().path()) {
+        match handshake.route(request.uri().path()) {
             Some(Found::Route(route, params)) => {
                 let routed = (&route, params);
-                return boxed(self.handshake(phase, terms, address, routed, &request).await);
+                return boxed(self.handshake(phase, handshake, address, routed, &request).await);
             }
             Some(Found::Reply(reply)) if upgrade::is_asked(request.headers()) => {
-                return boxed(self.tell(phase, address, &reply, &request));
+                return boxed(self.answer_fixed(phase, address, &reply, &request));
             }
             Some(Found::Reply(reply)) if !phase.over_ip_limit => {
                 let draining = self.services.shutdown.is_draining();
                 return boxed(fixed::answer(&reply, &request, draining));
             }
-            // The proxy carries no WebSockets; as a plain request it might be redirected.
+            // The proxy passes no WebSockets on, and the upstream might redirect a plain request.
             None if upgrade::is_asked(request.headers()) => {
                 let error = "no route takes WebSockets at this path";
                 return boxed(json_error(StatusCode::NOT_FOUND, error, "no_route"));
@@ -225,17 +233,17 @@ impl Front {
         if phase.over_ip_limit {
             return boxed(Rejection::connections_per_ip().to_http());
         }
-        if terms.handshake.issues_at(request.uri().path()) {
-            return boxed(terms.handshake.issue(request).await);
+        if handshake.issues_at(request.uri().path()) {
+            return boxed(handshake.issue(request).await);
         }
         proxy.forward(request, address).await
     }
 
-    /// Decides about a WebSocket of `route`.
+    /// Admits or rejects a WebSocket of `route`.
     async fn handshake(
         &self,
         phase: &Phase,
-        terms: &RuntimeConfig,
+        handshake: &Handshake,
         address: ClientAddress,
         (route, params): (&Arc<config::Route>, Params),
         request: &Request<Incoming>,
@@ -245,10 +253,9 @@ impl Front {
             Err(response) => return response,
         };
         let attempt = HandshakeAttempt::new(request.headers(), address);
-        let verdict = match self.enter_ip(phase, address.ip) {
+        let verdict = match self.ip_permit(phase, address.ip) {
             Ok(ip) => {
-                let admitted =
-                    terms.handshake.admit(Arc::clone(route), params, request, &attempt).await;
+                let admitted = handshake.admit(Arc::clone(route), params, request, &attempt).await;
                 admitted.map(|admission| (admission, ip))
             }
             Err(rejection) => Err(rejection),
@@ -261,8 +268,8 @@ impl Front {
         self.upgrade(phase, address.ip, route, accepted, verdict)
     }
 
-    /// The socket of a route that answers by itself.
-    fn tell(
+    /// The socket of a route with a fixed reply.
+    fn answer_fixed(
         &self,
         phase: &Phase,
         address: ClientAddress,
@@ -273,7 +280,7 @@ impl Front {
             Ok(accepted) => accepted,
             Err(response) => return response,
         };
-        let entered = self.enter_ip(phase, address.ip);
+        let entered = self.ip_permit(phase, address.ip);
         let decision = match &entered {
             Ok(_) => Ok(Admitted::default()),
             Err(rejection) => Err(rejection.cause),
@@ -290,14 +297,15 @@ impl Front {
         accepted.switch_refused()
     }
 
-    /// The permit of a client behind a trusted proxy; a direct one has its own since it was accepted.
-    fn enter_ip(&self, phase: &Phase, ip: IpAddr) -> Result<Option<IpPermit>, Rejection> {
+    /// The address permit of a client behind a trusted proxy. A client without a proxy has had its permit
+    /// since the accept.
+    fn ip_permit(&self, phase: &Phase, ip: IpAddr) -> Result<Option<IpPermit>, Rejection> {
         let permit = if phase.has_ip_permit.get() {
             return Ok(None);
         } else if phase.over_ip_limit {
             None
         } else {
-            self.counts.enter_ip(ip)
+            self.enter_ip(ip)
         };
         permit.map(Some).ok_or_else(|| {
             telemetry::limits::local_limit_refused(LimitName::ConnectionsPerIp.label());
@@ -305,7 +313,7 @@ impl Front {
         })
     }
 
-    /// The 101, or the refusal in the way that the route says.
+    /// The 101 response, or the rejection in the form that the route configures (`reject`).
     fn upgrade(
         &self,
         phase: &Phase,
@@ -327,7 +335,7 @@ impl Front {
                 let response = accepted.switch_refused();
                 let event = rejection.event();
                 let event = match route.timestamps {
-                    true => event.map(|event| Timestamp::now().stamp(&event)),
+                    true => event.map(|event| with_timestamp(&event, &clock::now_rfc3339())),
                     false => event,
                 };
                 *phase.upgraded.borrow_mut() =
@@ -337,7 +345,7 @@ impl Front {
         }
     }
 
-    /// From here on the lease is given back, whatever becomes of the connection.
+    /// Hands the lease to this thread's lease set, which releases it when the connection ends.
     fn lease(&self, admission: &mut Admission) -> Option<Lease> {
         let claim = admission.lease.take()?;
         let Admission { route, identity, connection_id, .. } = admission;
@@ -365,7 +373,6 @@ impl Front {
     }
 }
 
-/// A response that is there already.
 fn boxed(response: Response<Full<Bytes>>) -> Response<ProxyBody> {
     response.map(|body| body.map_err(|never| match never {}).boxed())
 }

@@ -72,7 +72,7 @@ impl Session {
             reply_publisher: ReplyPublisher::new(&self.services.publisher, run.task()),
             history: self.services.history.clone(),
             shutdown: self.services.shutdown.clone(),
-            stops_after: self.services.terms().stop.last_words_after(),
+            stops_after: self.services.terms().config.shutdown.abort_replies_after(),
             route,
             route_facts: Arc::clone(&self.route_facts),
             context,
@@ -186,7 +186,7 @@ impl Generation {
     async fn out_of_time(&self) {
         self.shutdown.draining().await;
         tokio::time::sleep(self.stops_after).await;
-        self.shutdown.cut_short();
+        self.shutdown.record_early_end();
     }
 
     fn task_id(&self) -> &str {

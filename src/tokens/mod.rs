@@ -22,10 +22,3 @@ pub use jwt::{JwtRejection, JwtVerifier, sign_hs};
 pub use record::TokenRecord;
 pub use session_version::SessionVersions;
 pub use store::TokenStore;
-
-/// Unix seconds; 0 on a clock before 1970.
-fn unix_now() -> u64 {
-    std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
-}
