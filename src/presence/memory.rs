@@ -6,7 +6,7 @@ use std::ops::Bound;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{Change, Failure, Member, Page};
+use super::{Change, Member, Page, PresenceError};
 use crate::expiring_map::{SHARDS, Shards};
 use crate::protocol::{ChannelName, ConnectionId, UserId};
 
@@ -47,14 +47,14 @@ impl MemoryPresence {
         &self,
         name: &ChannelName,
         members: &[&Member],
-    ) -> Result<Vec<Change>, Failure> {
+    ) -> Result<Vec<Change>, PresenceError> {
         self.touch(name, |channel, now, changes| {
             let expires = now + self.lease;
             let mut all = Ok(());
             for member in members {
                 let known = channel.members.contains_key(&member.connection_id);
                 if !known && self.count.load(Ordering::Relaxed) >= MAX_MEMBERS {
-                    all = Err(Failure::Refused);
+                    all = Err(PresenceError::Refused);
                 } else {
                     channel.enter(member, expires, changes);
                 }
@@ -94,8 +94,8 @@ impl MemoryPresence {
     fn touch(
         &self,
         name: &ChannelName,
-        step: impl FnOnce(&mut Channel, Duration, &mut Vec<Change>) -> Result<(), Failure>,
-    ) -> Result<Vec<Change>, Failure> {
+        step: impl FnOnce(&mut Channel, Duration, &mut Vec<Change>) -> Result<(), PresenceError>,
+    ) -> Result<Vec<Change>, PresenceError> {
         let mut shard = self.shards.lock(name);
         let mut channel = shard.remove(name).unwrap_or_default();
         let before = channel.members.len();
@@ -225,7 +225,7 @@ mod tests {
         let known = member();
         presence.renew(&channel(), &[&known]).unwrap();
         presence.count.store(MAX_MEMBERS, Ordering::Relaxed);
-        assert_eq!(presence.renew(&channel(), &[&member()]), Err(Failure::Refused));
+        assert_eq!(presence.renew(&channel(), &[&member()]), Err(PresenceError::Refused));
         assert_eq!(presence.renew(&channel(), &[&known]), Ok(Vec::new()));
     }
 }

@@ -61,7 +61,8 @@ impl MemoryDedup {
             }
             None => {}
         }
-        let entry = Entry { state: State::Claimed(token.into()), expires: now.saturating_add(lease) };
+        let entry =
+            Entry { state: State::Claimed(token.into()), expires: now.saturating_add(lease) };
         put(&mut shard, key, entry, now).map_err(|Full| EngineUnavailable)?;
         Ok(Held::Free)
     }
@@ -79,7 +80,10 @@ impl MemoryDedup {
         }
         match answer {
             Some((task_id, ttl)) => {
-                let entry = Entry { state: State::Relayed(task_id.into()), expires: now.saturating_add(ttl) };
+                let entry = Entry {
+                    state: State::Relayed(task_id.into()),
+                    expires: now.saturating_add(ttl),
+                };
                 // Without room for the answer a repeat is relayed again, as after a lost engine.
                 let _ = put(&mut shard, key, entry, now);
             }
