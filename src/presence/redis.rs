@@ -23,7 +23,7 @@ impl From<RedisFailure> for PresenceError {
     fn from(failure: RedisFailure) -> Self {
         match failure {
             RedisFailure::Unavailable => Self::Unavailable,
-            RedisPresenceError::Refused(_) => Self::Refused,
+            RedisFailure::Refused(_) => Self::Refused,
         }
     }
 }

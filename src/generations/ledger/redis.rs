@@ -57,11 +57,8 @@ impl RedisLedger {
         }
     }
 
-    /// Each with whether it has just begun.
-    pub async fn enter(
-        &self,
-        entries: &[(Task, Facts, bool)],
-    ) -> Result<Renewed, EngineUnavailable> {
+    /// Enters generations, or renews those that are entered.
+    pub async fn enter(&self, held: &[(Task, Arc<Held>)]) -> Result<Renewed, EngineUnavailable> {
         let mut call = self.call(&self.enter);
         call.arg(&self.cancel_prefix);
         for (task, Held { facts, is_entered, .. }) in
