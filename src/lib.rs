@@ -35,6 +35,7 @@ pub mod channel_layer;
 mod hub;
 mod leases;
 
+mod http_client;
 mod redis_link;
 mod socket;
 

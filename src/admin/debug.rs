@@ -8,10 +8,10 @@ use serde_json::json;
 use super::code::Code;
 use super::connection::Caller;
 use super::{Admin, Answer, api, lists};
-use crate::control::{DebugFields, DebugOrder, InvalidDebug, InvalidTarget, Order};
+use crate::control::{DebugCommand, DebugFields, InvalidDebug, InvalidTarget, NodeCommand};
 use crate::telemetry::admin::Action;
 
-/// A user id may be long; an order has at most 16 KiB.
+/// A user id may be long; a command has at most 16 KiB.
 const MAX_BODY_BYTES: usize = 12 * 1024;
 
 impl Admin {
@@ -21,9 +21,9 @@ impl Admin {
         caller: &Caller<'_>,
     ) -> Result<Answer, Answer> {
         let fields: DebugFields = api::read(request, MAX_BODY_BYTES).await?;
-        let order = DebugOrder::try_from(fields).map_err(refusal)?;
-        let (target, seconds) = (order.target().clone(), order.seconds());
-        let sent = self.control.send(Order::Debug(order)).await;
+        let command = DebugCommand::try_from(fields).map_err(refusal)?;
+        let (target, seconds) = (command.target().clone(), command.seconds());
+        let sent = self.control.send(NodeCommand::Debug(command)).await;
         caller.did(Action::Debug, &format_args!("{} {target} ({seconds} s)", target.kind()));
         let reached = sent.map_err(lists::refusal)?;
         let nodes = reached.answered;

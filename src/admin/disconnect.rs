@@ -7,11 +7,11 @@ use hyper::{Request, StatusCode};
 use super::code::Code;
 use super::connection::Caller;
 use super::{Admin, Answer, api, lists};
-use crate::control::{Disconnect, DisconnectFields, InvalidDisconnect, InvalidTarget, Order};
+use crate::control::{Disconnect, DisconnectFields, InvalidDisconnect, InvalidTarget, NodeCommand};
 use crate::telemetry;
 use crate::telemetry::admin::Action;
 
-/// A user id may be long; an order has at most 16 KiB.
+/// A user id may be long; a command has at most 16 KiB.
 const MAX_BODY_BYTES: usize = 12 * 1024;
 
 impl Admin {
@@ -21,12 +21,12 @@ impl Admin {
         caller: &Caller<'_>,
     ) -> Result<Answer, Answer> {
         let fields: DisconnectFields = api::read(request, MAX_BODY_BYTES).await?;
-        let order = Disconnect::try_from(fields).map_err(refusal)?;
-        let sent = self.control.send(Order::Disconnect(order.clone())).await;
+        let command = Disconnect::try_from(fields).map_err(refusal)?;
+        let sent = self.control.send(NodeCommand::Disconnect(command.clone())).await;
         let reached = sent.ok().map(|done| (done.affected, done.answered, done.asked));
-        let target = order.target();
+        let target = command.target();
         let id = target.to_string();
-        let code = order.code();
+        let code = command.code();
         telemetry::control::disconnect_ordered(target.kind(), &id, code, reached);
         let what = format_args!("{} {id} ({code})", target.kind());
         caller.did(Action::Disconnect, &what);

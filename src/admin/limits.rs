@@ -10,7 +10,7 @@ use super::api::Query;
 use super::code::Code;
 use super::connection::Caller;
 use super::{Admin, Answer, api};
-use crate::limits::{LimitName, Standing, UserLimit};
+use crate::limits::{LimitName, LimitStatus, UserLimit};
 use crate::protocol::UserId;
 use crate::telemetry::admin::Action;
 
@@ -43,7 +43,7 @@ struct Numbers {
     used: u64,
     remaining: u64,
     retry_after: u64,
-    full_in: u64,
+    reset_after: u64,
 }
 
 #[derive(Deserialize)]
@@ -64,16 +64,16 @@ const NAMES: [LimitName; 4] = [
     LimitName::GenerationsPerUser,
 ];
 
-impl From<Standing> for Numbers {
-    fn from(standing: Standing) -> Self {
-        let Standing { max, used, retry_after, full_in } = standing;
+impl From<LimitStatus> for Numbers {
+    fn from(status: LimitStatus) -> Self {
+        let LimitStatus { max, used, retry_after, reset_after } = status;
         let seconds = |time: std::time::Duration| time.as_secs_f64().ceil() as u64;
         Self {
             max,
             used,
             remaining: max.saturating_sub(used),
             retry_after: seconds(retry_after),
-            full_in: seconds(full_in),
+            reset_after: seconds(reset_after),
         }
     }
 }

@@ -50,7 +50,7 @@ pub(super) fn refusal(error: SendError) -> Answer {
     match error {
         SendError::EngineDown => api::engine_down(),
         SendError::TooLarge => {
-            let message = "the texts of an order have at most 16 KiB";
+            let message = "the texts of a command have at most 16 KiB";
             api::error(Code::TooLarge, message)
         }
     }

@@ -9,7 +9,7 @@ use tokio::task::LocalSet;
 use super::*;
 use crate::broker::Core;
 use crate::config::Secret;
-use crate::control::{self, ThreadOrder, Threads};
+use crate::control::{self, ThreadCommand, Threads};
 use crate::protocol::UserId;
 use crate::telemetry::admin::{Call, api_called};
 
@@ -28,9 +28,9 @@ struct Bench {
 impl Bench {
     async fn new(keys: &[&str], ready: Vec<(&'static str, ReadyCheck)>) -> Self {
         let (core, _seats) = Core::new(1, MAX_PUBLICATION_BYTES);
-        let (threads, mut seats) = Threads::new(2, Arc::new(|_, _| 0));
-        let seat = seats.swap_remove(0);
-        tokio::spawn(close_as_many_as_the_code_says(seat));
+        let (threads, mut workers) = Threads::new(2, Arc::new(|_, _| 0));
+        let worker = workers.swap_remove(0);
+        tokio::spawn(close_as_many_as_the_code_says(worker));
         let ttl = Duration::from_secs(60);
         let (tokens, shutdown) = (TokenStore::memory(ttl), Shutdown::new());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -101,14 +101,14 @@ impl Bench {
 }
 
 /// One thread of two; the other is gone.
-async fn close_as_many_as_the_code_says(mut seat: control::Seat) {
-    while let Some(task) = seat.next().await {
-        match &*task.order {
-            ThreadOrder::Disconnect(order) => {
-                let closed = order.code().into();
+async fn close_as_many_as_the_code_says(mut worker: control::WorkerHandle) {
+    while let Some(task) = worker.next().await {
+        match &*task.command {
+            ThreadCommand::Disconnect(command) => {
+                let closed = command.code().into();
                 task.done(closed);
             }
-            ThreadOrder::List(_) => drop(task),
+            ThreadCommand::List(_) => drop(task),
         }
     }
 }

@@ -91,7 +91,7 @@ impl Canary {
     }
 
     /// Publishes by `commands`, for as long as it is polled.
-    pub async fn fly(self, commands: Commands) {
+    pub async fn run(self, commands: Commands) {
         let mut subscribed = self.0.subscribed.subscribe();
         let mut number = 0;
         loop {

@@ -55,7 +55,7 @@ impl CatchUps {
             match self.history.read(channel, ReadFrom::After(after)).await {
                 Ok(Page { after: None, now, .. }) => {
                     if now.epoch == after.epoch {
-                        let _or_another_node_does = self.history.abandon(channel, after).await;
+                        let _or_another_node_does = self.history.rotate_epoch(channel, after).await;
                     }
                     return false;
                 }
@@ -86,7 +86,7 @@ impl CatchUps {
 
     /// Whether the observer lets it pass, which tails see then; what it does not is taken out of the
     /// history.
-    pub fn passes(&self, publication: &Publication) -> bool {
+    pub fn observe(&self, publication: &Publication) -> bool {
         let Publication { channel, delivery, .. } = publication;
         let passes = (self.observer)(channel, frame::payload(&delivery.frame), delivery.position);
         if passes {
@@ -107,7 +107,7 @@ impl CatchUps {
         let received = Instant::now();
         let publication = |delivery| Publication { channel: channel.clone(), delivery, received };
         let batch = page.publications.into_iter().map(publication);
-        let batch: Vec<_> = batch.filter(|publication| self.passes(publication)).collect();
+        let batch: Vec<_> = batch.filter(|publication| self.observe(publication)).collect();
         for thread in self.threads_of(channel) {
             let _thread_ended = self.threads[thread].send(ToThread::Batch(batch.clone())).await;
         }

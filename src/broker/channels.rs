@@ -19,8 +19,8 @@ pub(super) enum Change {
         thread: usize,
     },
     /// The node wants to hear it, whether or not anybody else does; tails of it are told when it does.
-    Keep(ChannelName),
-    LetGo(ChannelName),
+    Pin(ChannelName),
+    Unpin(ChannelName),
     /// A connection begins after this position: what came before is its own affair.
     Begins {
         channel: ChannelName,
@@ -97,11 +97,11 @@ impl Channels {
                 self.tidy(&channel);
                 Some(channel)
             }
-            Change::Keep(channel) => {
+            Change::Pin(channel) => {
                 self.by_name.entry(channel.clone()).or_default().kept += 1;
                 Some(channel)
             }
-            Change::LetGo(channel) => {
+            Change::Unpin(channel) => {
                 if let Some(entry) = self.by_name.get_mut(&channel) {
                     entry.kept = entry.kept.saturating_sub(1);
                 }

@@ -16,7 +16,7 @@ use super::catch_up::CatchUps;
 use super::channels::{Arrival, Change, Channels};
 use super::history::{self, History};
 use super::tails::Tails;
-use super::thread::{Seat, ToThread};
+use super::thread::{ToThread, WorkerHandle};
 use super::{Publication, PublishError};
 use crate::protocol::{ChannelName, Position};
 use crate::telemetry;
@@ -117,7 +117,7 @@ pub type Observer = Rc<dyn Fn(&ChannelName, &[u8], Option<Position>) -> bool>;
 
 impl Core {
     /// A core for `threads` worker threads, and the seat of each.
-    pub fn new(threads: usize, max_publication_bytes: usize) -> (Self, Vec<Seat>) {
+    pub fn new(threads: usize, max_publication_bytes: usize) -> (Self, Vec<WorkerHandle>) {
         // Unbounded, but not without bound: an open connection has at most one join and one leave
         // under way, and is not admitted before the join is confirmed; kept channels are bounded by
         // those who keep them.
@@ -130,7 +130,10 @@ impl Core {
             .map(|thread| {
                 let (sender, receiver) = mpsc::channel(THREAD_QUEUE);
                 let live = Arc::clone(&live);
-                (sender, Seat { thread, from_core: receiver, to_core: to_core.clone(), live })
+                (
+                    sender,
+                    WorkerHandle { thread, from_core: receiver, to_core: to_core.clone(), live },
+                )
             })
             .unzip::<_, _, Vec<_>, Vec<_>>();
         let core = Self {
@@ -158,7 +161,7 @@ impl Core {
     }
 
     /// Before it runs on Redis: what it hears of its own.
-    pub fn hears(&mut self, canary: Canary) {
+    pub fn set_canary(&mut self, canary: Canary) {
         self.canary = Some(canary);
     }
 
@@ -196,11 +199,11 @@ impl Core {
                 Change::Join { channel, thread, ticket } => {
                     Some((*thread, channel.clone(), *ticket))
                 }
-                Change::Keep(channel) => {
+                Change::Pin(channel) => {
                     parts.catch_ups.tails.live(channel);
                     None
                 }
-                Change::Leave { .. } | Change::LetGo(_) | Change::Begins { .. } => None,
+                Change::Leave { .. } | Change::Unpin(_) | Change::Begins { .. } => None,
             };
             parts.catch_ups.channels.borrow_mut().apply(change);
             if let Some((thread, channel, ticket)) = confirmed {
@@ -253,7 +256,7 @@ async fn distribute(mut arriving: mpsc::Receiver<Arriving>, catch_ups: CatchUps)
         let mut bytes = 0;
         for Arriving { publication, _bytes } in ready.drain(..) {
             bytes += publication.delivery.frame.len();
-            if is_next(&catch_ups, &publication) && catch_ups.passes(&publication) {
+            if sequence(&catch_ups, &publication) && catch_ups.observe(&publication) {
                 for listener in channels.borrow().listeners(&publication.channel) {
                     batches[listener.thread].push(publication.clone());
                 }
@@ -271,7 +274,7 @@ async fn distribute(mut arriving: mpsc::Receiver<Arriving>, catch_ups: CatchUps)
 
 /// Whether `publication` is to be handed on. One that does not follow what came before is read from the
 /// history together with what is missing.
-fn is_next(catch_ups: &CatchUps, publication: &Publication) -> bool {
+fn sequence(catch_ups: &CatchUps, publication: &Publication) -> bool {
     let Some(position) = publication.delivery.position else { return true };
     let channel = &publication.channel;
     let arrival = catch_ups.channels.borrow_mut().arrives(channel, position);

@@ -27,7 +27,7 @@ pub use history::{
 };
 pub use publisher::Publisher;
 pub use tails::{Tail, TailEnd, TailEvent, Tails, TooManyTails};
-pub use thread::{Broker, Kept, Seat, Subscription};
+pub use thread::{Broker, ChannelPin, Subscription, WorkerHandle};
 
 use std::time::Instant;
 

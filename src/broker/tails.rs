@@ -113,7 +113,7 @@ impl Tails {
         drop(by_channel);
         let to_core = self.0.to_core.upgrade();
         if let Some(to_core) = &to_core {
-            let _core_ended = to_core.send(Change::Keep(channel.clone()));
+            let _core_ended = to_core.send(Change::Pin(channel.clone()));
         }
         Ok(Tail { tails: self.clone(), channel: channel.clone(), queue, to_core })
     }
@@ -229,7 +229,7 @@ impl Drop for Tail {
             }
         }
         if let Some(to_core) = &self.to_core {
-            let _core_ended = to_core.send(Change::LetGo(self.channel.clone()));
+            let _core_ended = to_core.send(Change::Unpin(self.channel.clone()));
         }
     }
 }
@@ -252,7 +252,7 @@ mod tests {
     async fn a_tail_sees_its_channel_until_it_is_dropped() {
         let (tails, _to_core, mut changes) = tails();
         let mut tail = tails.open(&channel("a"), CancellationToken::new()).unwrap();
-        assert!(matches!(changes.try_recv(), Ok(Change::Keep(kept)) if kept == channel("a")));
+        assert!(matches!(changes.try_recv(), Ok(Change::Pin(kept)) if kept == channel("a")));
         tails.live(&channel("a"));
         tails.see(&channel("b"), &encode(b"{}", None));
         tails.see(&channel("a"), &encode(b"{\"n\":1}", None));
@@ -264,7 +264,7 @@ mod tests {
         assert_eq!(crate::socket::frame::payload(&seen.frame), b"{\"n\":1}");
         assert!(matches!(tail.next().await, Some(TailEvent::Gap)));
         drop(tail);
-        assert!(matches!(changes.try_recv(), Ok(Change::LetGo(kept)) if kept == channel("a")));
+        assert!(matches!(changes.try_recv(), Ok(Change::Unpin(kept)) if kept == channel("a")));
         assert!(tails.0.by_channel.borrow().is_empty());
     }
 

@@ -58,14 +58,14 @@ impl Node {
         }
     }
 
-    fn on_memory(core: Core, seats: Vec<Seat>) -> Self {
+    fn on_memory(core: Core, seats: Vec<WorkerHandle>) -> Self {
         let publisher = Publisher::memory(core.intake(), rules(), MemoryHistory::new(1 << 20), MAX);
         let live = core.live();
         tokio::task::spawn_local(core.run_memory(publisher.history()));
         Self::seated(seats, publisher, live, None)
     }
 
-    fn on_redis(core: Core, seats: Vec<Seat>, url: &RedisUrl) -> Self {
+    fn on_redis(core: Core, seats: Vec<WorkerHandle>, url: &RedisUrl) -> Self {
         let shutdown = Shutdown::new();
         let commands = Commands::start(url, "test", &shutdown).unwrap();
         let publisher = Publisher::redis(commands.clone(), "tg:", rules(), MAX);
@@ -75,7 +75,7 @@ impl Node {
     }
 
     fn seated(
-        seats: Vec<Seat>,
+        seats: Vec<WorkerHandle>,
         publisher: Publisher,
         live: Arc<AtomicBool>,
         commands: Option<Commands>,
@@ -275,9 +275,9 @@ async fn a_channel_is_heard_for_as_long_as_somebody_keeps_it() {
             }
         };
         let channel = ChannelName::new("chat_1").unwrap();
-        let kept = node.broker.keep(&channel);
+        let kept = node.broker.pin(&channel);
         until_there_are(1).await;
-        let again = node.broker.keep(&channel);
+        let again = node.broker.pin(&channel);
         drop(node.join("chat_1").await);
         drop(kept);
         // What comes later on the same way shows that the leaving was seen.

@@ -34,7 +34,7 @@ pub(super) enum ToThread {
 }
 
 /// What a worker thread needs to become a [`Broker`]; made on another thread.
-pub struct Seat {
+pub struct WorkerHandle {
     pub(super) thread: usize,
     pub(super) from_core: mpsc::Receiver<ToThread>,
     pub(super) to_core: mpsc::UnboundedSender<Change>,
@@ -67,7 +67,7 @@ pub struct Broker {
 
 impl Broker {
     /// Takes the seat; the returned future is the thread's delivery and must run as a task of it.
-    pub fn take(seat: Seat) -> (Rc<Self>, impl Future<Output = ()>) {
+    pub fn take(seat: WorkerHandle) -> (Rc<Self>, impl Future<Output = ()>) {
         let broker = Rc::new(Self {
             thread: seat.thread,
             hub: HubPart::default(),
@@ -185,9 +185,9 @@ impl Broker {
     }
 
     /// Keeps this node hearing `channel`, from soon on and without a socket, until the guard is dropped.
-    pub fn keep(&self, channel: &ChannelName) -> Kept {
-        let _core_ended = self.to_core.send(Change::Keep(channel.clone()));
-        Kept { to_core: self.to_core.clone(), channel: channel.clone() }
+    pub fn pin(&self, channel: &ChannelName) -> ChannelPin {
+        let _core_ended = self.to_core.send(Change::Pin(channel.clone()));
+        ChannelPin { to_core: self.to_core.clone(), channel: channel.clone() }
     }
 
     fn leave(&self, channel: &ChannelName, socket: &Rc<Socket>) {
@@ -219,14 +219,14 @@ fn by_channel(batch: Vec<Publication>) -> Vec<(ChannelName, Vec<Delivery>)> {
 }
 
 /// A channel that this node hears while this is held.
-pub struct Kept {
+pub struct ChannelPin {
     to_core: mpsc::UnboundedSender<Change>,
     channel: ChannelName,
 }
 
-impl Drop for Kept {
+impl Drop for ChannelPin {
     fn drop(&mut self) {
-        let _core_ended = self.to_core.send(Change::LetGo(self.channel.clone()));
+        let _core_ended = self.to_core.send(Change::Unpin(self.channel.clone()));
     }
 }
 

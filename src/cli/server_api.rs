@@ -1,20 +1,20 @@
 //! The admin port of a gateway that runs, as this program's own commands call it.
 
+use std::error::Error as _;
 use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
+use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::net::TcpStream;
 
 use crate::config::Secret;
+use crate::http_client::{self, HttpClient, error_chain};
 
 /// From the connect to the end of the answer, or of its head where it is a stream.
 pub const DEADLINE: Duration = Duration::from_secs(5);
@@ -162,15 +162,9 @@ impl ServerApi {
         path: &str,
         body: Option<Bytes>,
     ) -> Result<Response<Incoming>, String> {
-        let stream = TcpStream::connect(&self.authority)
-            .await
-            .map_err(|error| format!("{error}; is the gateway running?"))?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(text)?;
         let mut request = Request::builder()
             .method(method)
-            .uri(path)
-            .header(HOST, &self.authority)
+            .uri(format!("http://{}{path}", self.authority))
             .header(ACCEPT, "application/json, text/event-stream, text/plain");
         if let Some(key) = &self.key {
             let mut bearer = HeaderValue::try_from(format!("Bearer {}", key.expose()))
@@ -182,15 +176,19 @@ impl ServerApi {
             request = request.header(CONTENT_TYPE, "application/json");
         }
         let request = request.body(Full::new(body.unwrap_or_default())).map_err(text)?;
-        tokio::spawn(connection);
-        sender.send_request(request).await.map_err(text)
+        let client: HttpClient = http_client::new(&http_client::tls_config(false)?, DEADLINE, 0);
+        client.request(request).await.map_err(|error| {
+            // The outermost error says only which step failed.
+            let reason = error_chain(error.source().unwrap_or(&error));
+            if error.is_connect() { format!("{reason}; is the gateway running?") } else { reason }
+        })
     }
 }
 
 async fn whole(response: Response<Incoming>) -> Result<Answer, String> {
     let status = response.status();
-    let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
-    Ok(Answer { status, body: body.map_err(text)?.to_bytes() })
+    let body = http_client::read_body(response.into_body(), MAX_ANSWER_BYTES).await?;
+    Ok(Answer { status, body })
 }
 
 /// Runs `task` on a runtime of its own.

@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::Full;
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::{Request, Response};
 use tokio::runtime::Runtime;
 
 use super::Failure;
 use crate::config::Tracing as Config;
+use crate::http_client::{self, HttpClient, error_chain};
 use crate::protocol::random_hex;
-use crate::telemetry::spans::{self, Collector, HttpClient, HttpError, Settings, Tracing};
-use crate::upstream::connector;
+use crate::telemetry::spans::{self, Collector, HttpError, Settings, Tracing};
 
 /// A collector's answers are short.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
@@ -28,14 +28,14 @@ pub fn start(settings: &Config) -> Result<Option<Tracing>, Failure> {
         endpoint.set_path("/v1/traces");
     }
     let failure = |what: String| Failure(format!("tracing: {what}"));
-    let tls = connector::tls(endpoint.scheme() == "https").map_err(failure)?;
+    let tls = http_client::tls_config(endpoint.scheme() == "https").map_err(failure)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| failure(error.to_string()))?;
     let client = Exporter {
         runtime,
-        client: connector::client(&tls, settings.timeout, true),
+        client: http_client::new(&tls, settings.timeout, usize::MAX),
         headers: settings.headers.clone(),
         timeout: settings.timeout,
     };
@@ -56,7 +56,7 @@ pub fn start(settings: &Config) -> Result<Option<Tracing>, Failure> {
 /// Sends from the thread of the exporter, which has no runtime and waits for the answer.
 struct Exporter {
     runtime: Runtime,
-    client: connector::HttpClient,
+    client: HttpClient,
     headers: Vec<(HeaderName, HeaderValue)>,
     timeout: Duration,
 }
@@ -74,16 +74,15 @@ impl Exporter {
         for (name, value) in &self.headers {
             headers.insert(name, value.clone());
         }
-        let response =
-            self.client.request(request).await.map_err(|error| connector::causes(&error))?;
+        let response = self.client.request(request).await.map_err(|error| error_chain(&error))?;
         let (head, body) = response.into_parts();
-        let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await?.to_bytes();
+        let body = http_client::read_body(body, MAX_ANSWER_BYTES).await?;
         Ok(Response::from_parts(head, body))
     }
 }
 
 #[async_trait]
-impl HttpClient for Exporter {
+impl spans::HttpClient for Exporter {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         self.runtime.block_on(async {
             match tokio::time::timeout(self.timeout, self.send(request)).await {

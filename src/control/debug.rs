@@ -1,4 +1,4 @@
-//! The order to write debug lines about somebody for a while.
+//! The command to write debug lines about somebody for a while.
 
 use std::fmt;
 
@@ -6,21 +6,21 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Target;
-use super::order::{InvalidTarget, TargetFields};
+use super::command::{InvalidTarget, TargetFields};
 
-/// The longest that one order has an effect.
+/// The longest that one command has an effect.
 pub const MAX_DEBUG_SECONDS: u16 = 3600;
 
 /// Write debug lines about the target for so many seconds; 0 = no longer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "DebugFields", into = "DebugFields")]
-pub struct DebugOrder {
+pub struct DebugCommand {
     target: Target,
     /// At most [`MAX_DEBUG_SECONDS`].
     seconds: u16,
 }
 
-/// A [`DebugOrder`] as it is written: exactly one of the first three.
+/// A [`DebugCommand`] as it is written: exactly one of the first three.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DebugFields {
@@ -49,7 +49,7 @@ impl fmt::Display for InvalidDebug {
     }
 }
 
-impl DebugOrder {
+impl DebugCommand {
     pub fn target(&self) -> &Target {
         &self.target
     }
@@ -59,7 +59,7 @@ impl DebugOrder {
     }
 }
 
-impl TryFrom<DebugFields> for DebugOrder {
+impl TryFrom<DebugFields> for DebugCommand {
     type Error = InvalidDebug;
 
     fn try_from(fields: DebugFields) -> Result<Self, InvalidDebug> {
@@ -71,10 +71,10 @@ impl TryFrom<DebugFields> for DebugOrder {
     }
 }
 
-impl From<DebugOrder> for DebugFields {
-    fn from(order: DebugOrder) -> Self {
-        let TargetFields { user_id, connection_id, channel } = order.target.into();
-        Self { user_id, connection_id, channel, seconds: order.seconds.into() }
+impl From<DebugCommand> for DebugFields {
+    fn from(command: DebugCommand) -> Self {
+        let TargetFields { user_id, connection_id, channel } = command.target.into();
+        Self { user_id, connection_id, channel, seconds: command.seconds.into() }
     }
 }
 
@@ -85,14 +85,14 @@ mod tests {
     #[test]
     fn one_target_and_a_bounded_time() {
         let read =
-            |json: &str| DebugOrder::try_from(serde_json::from_str::<DebugFields>(json).unwrap());
+            |json: &str| DebugCommand::try_from(serde_json::from_str::<DebugFields>(json).unwrap());
         for good in [
             r#"{"user_id":7,"seconds":0}"#,
             r#"{"channel":"chat_42","seconds":3600}"#,
             r#"{"connection_id":"0123456789abcdef0123456789abcdef","seconds":1}"#,
         ] {
-            let order = read(good).unwrap();
-            assert_eq!(serde_json::to_string(&order).unwrap(), good);
+            let command = read(good).unwrap();
+            assert_eq!(serde_json::to_string(&command).unwrap(), good);
         }
         let wrong = |json: &str| read(json).unwrap_err();
         assert_eq!(wrong(r#"{"user_id":7,"seconds":3601}"#), InvalidDebug::Seconds);

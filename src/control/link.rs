@@ -9,21 +9,21 @@ use serde_json::value::RawValue;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::message::{Ordered, Reply};
-use super::{Order, Reached, SendError};
+use super::message::{CommandEnvelope, Reply};
+use super::{NodeCommand, Reached, SendError};
 use crate::protocol::{ChannelName, InvalidChannel, ReservedChannels, random_hex};
-use crate::redis_link::Voice;
+use crate::redis_link::PubSubSender;
 
 /// From the PUBLISH to the last reply.
 const REPLIES_DEADLINE: Duration = Duration::from_secs(2);
 
-/// Orders of this node that wait for replies; more are refused.
+/// Commands of this node that wait for replies; more are refused.
 const MAX_WAITING: usize = 1024;
 
-/// What all nodes have found for one order; a node that comes beyond it counts as not answered.
+/// What all nodes have found for one command; a node that comes beyond it counts as not answered.
 const MAX_FOUND_BYTES: usize = 64 << 20;
 
-/// What the nodes have said to one order so far.
+/// What the nodes have said to one command so far.
 #[derive(Default)]
 struct Tally {
     affected: u64,
@@ -36,23 +36,23 @@ struct Tally {
 
 /// What senders and the supervisor share.
 pub(super) struct Link {
-    /// `Some` exactly while orders and replies reach this node; written by the supervisor alone.
-    pub voice: ArcSwapOption<Voice>,
+    /// `Some` exactly while commands and replies reach this node; written by the supervisor alone.
+    pub sender: ArcSwapOption<PubSubSender>,
     /// Names this node among those that run at the moment.
     pub node: String,
     pub to_all: ChannelName,
-    /// By the order's id; at most [`MAX_WAITING`].
+    /// By the command's id; at most [`MAX_WAITING`].
     waiting: Mutex<HashMap<String, Entry>>,
 }
 
-/// An order that waits for replies, for those who bring them.
+/// A command that waits for replies, for those who bring them.
 struct Entry {
     tally: Arc<Mutex<Tally>>,
     /// How many have come.
     replies: watch::Sender<u64>,
 }
 
-/// An order that waits for replies; its entry goes with it.
+/// A command that waits for replies; its entry goes with it.
 struct Waiting<'a> {
     link: &'a Link,
     id: String,
@@ -72,7 +72,7 @@ impl Link {
         let to_all = ChannelName::new(&format!("{key_prefix}control"))
             .map_err(|wrong| format!("key_prefix: {wrong}"))?;
         Ok(Self {
-            voice: ArcSwapOption::empty(),
+            sender: ArcSwapOption::empty(),
             node: node.to_owned(),
             to_all,
             waiting: Mutex::default(),
@@ -80,21 +80,24 @@ impl Link {
     }
 
     pub fn is_live(&self) -> bool {
-        self.voice.load().is_some()
+        self.sender.load().is_some()
     }
 
     pub fn reserved_channels(&self) -> ReservedChannels {
         ReservedChannels::beginning_with(self.to_all.as_str())
     }
 
-    pub async fn send(&self, order: Order) -> Result<(Reached, Vec<Box<RawValue>>), SendError> {
+    pub async fn send(
+        &self,
+        command: NodeCommand,
+    ) -> Result<(Reached, Vec<Box<RawValue>>), SendError> {
         // Without replies nobody would know what was done.
-        let voice = self.voice.load_full().ok_or(SendError::EngineDown)?;
+        let sender = self.sender.load_full().ok_or(SendError::EngineDown)?;
         let id = random_hex(16);
-        let ordered = Ordered { id: id.clone(), from: self.node.clone(), order };
-        let json = ordered.to_json().ok_or(SendError::TooLarge)?;
+        let envelope = CommandEnvelope { id: id.clone(), from: self.node.clone(), command };
+        let json = envelope.to_json().ok_or(SendError::TooLarge)?;
         let mut waiting = self.wait(id)?;
-        let asked = voice.publish(&self.to_all, &json).await.map_err(|_| SendError::EngineDown)?;
+        let asked = sender.publish(&self.to_all, &json).await.map_err(|_| SendError::EngineDown)?;
         if asked == 0 {
             return Err(SendError::EngineDown);
         }

@@ -1,4 +1,4 @@
-//! What orders that only ask bring back: rows of every thread of every node, in one order, a part at a
+//! What commands that only ask bring back: rows of every thread of every node, in one order, a part at a
 //! time.
 //!
 //! Each thread, each node and the whole answer at most `limit` rows, the first after `after`. Invariant: a
@@ -20,7 +20,7 @@ pub(super) const MAX_PART_BYTES: usize = 512 * 1024;
 /// Longer names of users travel without their end.
 const MAX_TEXT_BYTES: usize = 512;
 
-/// An order that changes nothing.
+/// A command that changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "of", rename_all = "lowercase")]
 pub enum Listing {
@@ -79,7 +79,7 @@ pub struct ChannelRow {
     pub connections: u64,
 }
 
-/// Rows in the order of their keys.
+/// Rows in the command of their keys.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part<R> {
     pub rows: Vec<R>,

@@ -1,4 +1,4 @@
-//! What goes over the wire: orders to all nodes, replies to one. JSON objects with a version; whoever
+//! What goes over the wire: commands to all nodes, replies to one. JSON objects with a version; whoever
 //! does not know a version or a kind leaves it unanswered, so that its sender knows.
 
 use std::borrow::Cow;
@@ -8,32 +8,32 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::listing::{Listing, MAX_PART_BYTES};
-use super::{DebugOrder, Disconnect, Order};
+use super::{DebugCommand, Disconnect, NodeCommand};
 use crate::protocol::ChannelName;
 
 /// Raised when an old node would do something else than the sender means.
 const VERSION: u32 = 1;
 
-/// Longer orders are neither sent nor read.
+/// Longer commands are neither sent nor read.
 pub(super) const MAX_BYTES: usize = 16 * 1024;
 
 /// Longer replies are not read: the rows of a node, and who they are for.
 pub(super) const MAX_REPLY_BYTES: usize = MAX_PART_BYTES + 1024;
 
-/// An order on its way.
+/// A command on its way.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Ordered {
-    /// Names the order in its replies.
+pub(super) struct CommandEnvelope {
+    /// Names the command in its replies.
     pub id: String,
     /// The node that wants the replies.
     pub from: String,
-    pub order: Order,
+    pub command: NodeCommand,
 }
 
-/// What one node did about an order.
+/// What one node did about a command.
 #[derive(Debug, Deserialize)]
 pub(super) struct Reply {
-    /// Of the order.
+    /// Of the command.
     pub id: String,
     pub affected: u64,
     /// All threads of that node have answered.
@@ -46,7 +46,7 @@ pub(super) struct Reply {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unread {
     TooLarge,
-    /// Of another version, or an order of an unknown kind.
+    /// Of another version, or a command of an unknown kind.
     Unknown,
     Malformed,
 }
@@ -55,7 +55,7 @@ pub(super) enum Unread {
 #[derive(Deserialize)]
 struct Head<'a> {
     v: u32,
-    /// Orders have one.
+    /// Commands have one.
     #[serde(borrow)]
     kind: Option<Cow<'a, str>>,
 }
@@ -64,7 +64,7 @@ struct Head<'a> {
 struct Envelope {
     id: String,
     from: String,
-    order: Box<RawValue>,
+    command: Box<RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -73,19 +73,20 @@ struct Cancel {
     task_id: String,
 }
 
-impl Ordered {
+impl CommandEnvelope {
     /// `None` = it is too large.
     pub fn to_json(&self) -> Option<String> {
-        let (kind, order) = match &self.order {
-            Order::Disconnect(order) => ("disconnect", json!(order)),
-            Order::Cancel { channel, task_id } => {
+        let (kind, command) = match &self.command {
+            NodeCommand::Disconnect(command) => ("disconnect", json!(command)),
+            NodeCommand::Cancel { channel, task_id } => {
                 ("cancel", json!({ "channel": channel, "task_id": task_id }))
             }
-            Order::List(listing) => ("list", json!(listing)),
-            Order::Debug(order) => ("debug", json!(order)),
+            NodeCommand::List(listing) => ("list", json!(listing)),
+            NodeCommand::Debug(command) => ("debug", json!(command)),
         };
         let Self { id, from, .. } = self;
-        let message = json!({ "v": VERSION, "kind": kind, "id": id, "from": from, "order": order });
+        let message =
+            json!({ "v": VERSION, "kind": kind, "id": id, "from": from, "order": command });
         Some(message.to_string()).filter(|json| json.len() <= MAX_BYTES)
     }
 
@@ -96,23 +97,28 @@ impl Ordered {
             return Err(Unread::Unknown);
         }
         let malformed = |_| Unread::Malformed;
-        let Envelope { id, from, order } = serde_json::from_slice(json).map_err(malformed)?;
+        let Envelope { id, from, command } = serde_json::from_slice(json).map_err(malformed)?;
         if !is_id(&id) || !is_id(&from) {
             return Err(Unread::Malformed);
         }
-        let order = order.get();
-        let order = match &*kind {
-            "disconnect" => {
-                Order::Disconnect(serde_json::from_str::<Disconnect>(order).map_err(malformed)?)
+        let command = command.get();
+        let command = match &*kind {
+            "disconnect" => NodeCommand::Disconnect(
+                serde_json::from_str::<Disconnect>(command).map_err(malformed)?,
+            ),
+            "debug" => NodeCommand::Debug(
+                serde_json::from_str::<DebugCommand>(command).map_err(malformed)?,
+            ),
+            "list" => {
+                NodeCommand::List(serde_json::from_str::<Listing>(command).map_err(malformed)?)
             }
-            "debug" => Order::Debug(serde_json::from_str::<DebugOrder>(order).map_err(malformed)?),
-            "list" => Order::List(serde_json::from_str::<Listing>(order).map_err(malformed)?),
             _ => {
-                let Cancel { channel, task_id } = serde_json::from_str(order).map_err(malformed)?;
-                Order::Cancel { channel, task_id }
+                let Cancel { channel, task_id } =
+                    serde_json::from_str(command).map_err(malformed)?;
+                NodeCommand::Cancel { channel, task_id }
             }
         };
-        Ok(Self { id, from, order })
+        Ok(Self { id, from, command })
     }
 }
 
@@ -162,16 +168,16 @@ mod tests {
     use crate::control::{Channels, Connections};
     use crate::protocol::{ConnectionId, UserId};
 
-    fn cancel(task_id: &str) -> Ordered {
+    fn cancel(task_id: &str) -> CommandEnvelope {
         let channel = ChannelName::new("chat_42").unwrap();
-        let order = Order::Cancel { channel, task_id: task_id.to_owned() };
-        Ordered { id: "a1".to_owned(), from: "b2".to_owned(), order }
+        let command = NodeCommand::Cancel { channel, task_id: task_id.to_owned() };
+        CommandEnvelope { id: "a1".to_owned(), from: "b2".to_owned(), command }
     }
 
     #[test]
     fn messages_are_read_as_they_were_written() {
         let disconnect = r#"{"user_id":"7","code":4000,"reason":"bye"}"#;
-        let disconnect = Order::Disconnect(serde_json::from_str(disconnect).unwrap());
+        let disconnect = NodeCommand::Disconnect(serde_json::from_str(disconnect).unwrap());
         let channels = Channels { prefix: "chat_".to_owned(), limit: 7, ..Channels::default() };
         let connections = Connections {
             user_id: Some(UserId::Text("7".into())),
@@ -179,11 +185,11 @@ mod tests {
             ..Connections::default()
         };
         let lists = [Listing::Channels(channels), Listing::Connections(connections)];
-        let [channels, connections] = lists.map(Order::List);
-        for order in [cancel("t").order, disconnect, channels, connections] {
-            let ordered = Ordered { order, ..cancel("") };
-            let json = ordered.to_json().unwrap();
-            assert_eq!(Ordered::read(json.as_bytes()), Ok(ordered), "{json}");
+        let [channels, connections] = lists.map(NodeCommand::List);
+        for command in [cancel("t").command, disconnect, channels, connections] {
+            let envelope = CommandEnvelope { command, ..cancel("") };
+            let json = envelope.to_json().unwrap();
+            assert_eq!(CommandEnvelope::read(json.as_bytes()), Ok(envelope), "{json}");
         }
         for data in [None, Some(r#"{"rows":[],"more":true}"#)] {
             let data = data.map(|json| RawValue::from_string(json.to_owned()).unwrap());
@@ -198,9 +204,9 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_is_told_apart_from_nonsense() {
-        let read = |json: &str| Ordered::read(json.as_bytes()).map(|_| ());
-        let order = r#""id":"a1","from":"b2","order":"#;
-        let user = format!(r#"{{"v":1,"kind":"disconnect",{order}{{"user_id":7}}}}"#);
+        let read = |json: &str| CommandEnvelope::read(json.as_bytes()).map(|_| ());
+        let command = r#""id":"a1","from":"b2","order":"#;
+        let user = format!(r#"{{"v":1,"kind":"disconnect",{command}{{"user_id":7}}}}"#);
         assert_eq!(read(&user), Ok(()));
         assert_eq!(read(&user.replace("\"v\":1", "\"v\":2")), Err(Unread::Unknown));
         assert_eq!(read(r#"{"v":2,"what":"ever"}"#), Err(Unread::Unknown));

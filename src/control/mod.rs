@@ -1,31 +1,33 @@
-//! Orders that reach every node: what a server asks of one node is done on all of them.
+//! Commands that reach every node: what a server asks of one node is done on all of them.
 //!
-//! This module owns how an order travels, how its effects are summed and what was found is put together;
-//! it leaves what an order does
-//! to the worker threads, which each take a [`Seat`], and to the [`CancelHook`]. Invariant: the
-//! sender's node carries an order out by the same way as every other, so that it is done once a node,
+//! This module owns how a command travels, how its effects are summed and what was found is put together;
+//! it leaves what a command does
+//! to the worker threads, which each take a [`WorkerHandle`], and to the [`CancelHook`]. Invariant: the
+//! sender's node carries a command out by the same way as every other, so that it is done once a node,
 //! and a node that did not answer in full is never counted as one that did.
 
+mod command;
 mod debug;
 mod link;
 mod listing;
 mod message;
-mod order;
 mod redis;
 #[cfg(test)]
 mod tests;
 mod threads;
 
 #[cfg(test)]
+pub use command::MAX_REASON_BYTES;
+pub use command::{
+    Disconnect, DisconnectFields, InvalidDisconnect, InvalidTarget, NodeCommand, Target,
+};
+#[cfg(test)]
 pub use debug::MAX_DEBUG_SECONDS;
-pub use debug::{DebugFields, DebugOrder, InvalidDebug};
+pub use debug::{DebugCommand, DebugFields, InvalidDebug};
 pub use listing::{
     ChannelRow, Channels, ConnectionRow, Connections, Found, Gathering, Listing, Part, short,
 };
-#[cfg(test)]
-pub use order::MAX_REASON_BYTES;
-pub use order::{Disconnect, DisconnectFields, InvalidDisconnect, InvalidTarget, Order, Target};
-pub use threads::{CancelHook, DebugHook, Seat, ThreadOrder, Threads};
+pub use threads::{CancelHook, DebugHook, ThreadCommand, Threads, WorkerHandle};
 
 use std::sync::Arc;
 
@@ -35,14 +37,14 @@ use crate::redis_link::pubsub_client;
 use crate::shutdown::Shutdown;
 use link::Link;
 
-/// What came of an order.
+/// What came of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reached {
     /// Over all threads of all nodes that answered.
     pub affected: u64,
     /// Nodes that have carried it out in full.
     pub answered: u64,
-    /// Nodes that the order was sent to: those that the engine knows at the moment. A node that has
+    /// Nodes that the command was sent to: those that the engine knows at the moment. A node that has
     /// lost the engine is not among them.
     pub asked: u64,
 }
@@ -54,7 +56,7 @@ impl Reached {
     }
 }
 
-/// What came of an order that only asks.
+/// What came of a command that only asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed<R> {
     pub part: Part<R>,
@@ -62,16 +64,16 @@ pub struct Listed<R> {
     pub reached: Reached,
 }
 
-/// Why an order was not sent, or its effects cannot be known.
+/// Why a command was not sent, or its effects cannot be known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SendError {
     /// The engine cannot be reached, or is not keeping up.
     EngineDown,
-    /// The order's texts are longer than any user id or task id may be: 16 KiB in all.
+    /// The command's texts are longer than any user id or task id may be: 16 KiB in all.
     TooLarge,
 }
 
-/// Gives orders, from any thread. Cheap to clone.
+/// Gives commands, from any thread. Cheap to clone.
 #[derive(Clone)]
 pub struct Control(Engine);
 
@@ -108,16 +110,16 @@ impl Control {
         Ok(Self(Engine::Redis(link, threads)))
     }
 
-    /// Has every node carry out `order`, and waits for their word: about two seconds at the most, and
+    /// Has every node carry out `command`, and waits for their word: about two seconds at the most, and
     /// no longer than there are nodes to answer. After an error it may have been carried out in part.
-    pub async fn send(&self, order: Order) -> Result<Reached, SendError> {
+    pub async fn send(&self, command: NodeCommand) -> Result<Reached, SendError> {
         match &self.0 {
             Engine::Memory(threads) => {
-                let done = threads.execute(order).await;
+                let done = threads.execute(command).await;
                 let answered = u64::from(done.complete);
                 Ok(Reached { affected: done.affected, answered, asked: 1 })
             }
-            Engine::Redis(link, _) => link.send(order).await.map(|(reached, _)| reached),
+            Engine::Redis(link, _) => link.send(command).await.map(|(reached, _)| reached),
         }
     }
 
@@ -143,13 +145,13 @@ impl Control {
     async fn list(&self, listing: Listing) -> Result<(Found, Reached), SendError> {
         match &self.0 {
             Engine::Memory(threads) => {
-                let done = threads.execute(Order::List(listing.clone())).await;
+                let done = threads.execute(NodeCommand::List(listing.clone())).await;
                 let answered = u64::from(done.complete);
                 let reached = Reached { affected: done.affected, answered, asked: 1 };
                 Ok((done.found.unwrap_or_else(|| listing.nothing()), reached))
             }
             Engine::Redis(link, _) => {
-                let (mut reached, found) = link.send(Order::List(listing.clone())).await?;
+                let (mut reached, found) = link.send(NodeCommand::List(listing.clone())).await?;
                 let count = found.len();
                 let found: Vec<_> = found.iter().filter_map(|data| listing.read(data)).collect();
                 reached.answered = reached.answered.saturating_sub((count - found.len()) as u64);
@@ -165,7 +167,7 @@ impl Control {
         }
     }
 
-    /// Whether orders reach this node.
+    /// Whether commands reach this node.
     pub fn is_live(&self) -> bool {
         match &self.0 {
             Engine::Memory(_) => true,
@@ -184,7 +186,7 @@ impl Control {
         }
     }
 
-    /// The channels that orders and replies travel by.
+    /// The channels that commands and replies travel by.
     pub fn reserved_channels(&self) -> ReservedChannels {
         match &self.0 {
             Engine::Memory(_) => ReservedChannels::default(),

@@ -1,6 +1,6 @@
 //! This node's part over Redis pub/sub: one channel that all nodes hear, one for each node's replies.
 //!
-//! The number of nodes is what Redis counts as subscribers in the moment of the PUBLISH. Orders and
+//! The number of nodes is what Redis counts as subscribers in the moment of the PUBLISH. Commands and
 //! replies leave by the connection that hears them, so a node that is asked can answer.
 
 use std::sync::Arc;
@@ -10,13 +10,13 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
 use super::link::Link;
-use super::message::{self, Ordered, Reply, Unread};
+use super::message::{self, CommandEnvelope, Reply, Unread};
 use super::{Found, Threads};
 use crate::redis_link::{Backoff, Heard, Lost, PubSub};
 use crate::telemetry::control::{OrderOutcome, order_received};
 use crate::telemetry::engine as facts;
 
-/// Orders that this node carries out at once, and messages that wait for it; more are dropped, and so
+/// Commands that this node carries out at once, and messages that wait for it; more are dropped, and so
 /// not answered.
 const MAX_EXECUTING: usize = 64;
 const QUEUE_LENGTH: usize = 256;
@@ -41,7 +41,7 @@ struct Subscribed {
     lost: mpsc::Receiver<&'static str>,
 }
 
-/// This node's part: hears orders and replies until it is dropped.
+/// This node's part: hears commands and replies until it is dropped.
 pub(super) async fn supervise(client: ::redis::Client, link: Arc<Link>, threads: Threads) {
     facts::redis_wanted(NAME);
     let executing = Arc::new(Semaphore::new(MAX_EXECUTING));
@@ -52,11 +52,11 @@ pub(super) async fn supervise(client: ::redis::Client, link: Arc<Link>, threads:
         match Subscribed::connect(&client, &node.link).await {
             Ok(mut subscribed) => {
                 (attempt, backoff) = (0, Backoff::new());
-                let voice = subscribed.pubsub.voice();
-                node.link.voice.store(Some(Arc::new(voice)));
+                let sender = subscribed.pubsub.sender();
+                node.link.sender.store(Some(Arc::new(sender)));
                 facts::redis_connected(NAME, lost_at.map(|since| since.elapsed()));
                 let Lost(why) = node.serve(&mut subscribed).await;
-                node.link.voice.store(None);
+                node.link.sender.store(None);
                 facts::redis_lost(NAME, why);
                 lost_at = Some(Instant::now());
                 // Their replies are lost.
@@ -93,14 +93,14 @@ impl Subscribed {
             }
         })
         .await?;
-        // Replies first: an order of this node may be answered as soon as the other is subscribed.
+        // Replies first: a command of this node may be answered as soon as the other is subscribed.
         pubsub.subscribe(&[replies]).await?;
         pubsub.subscribe(std::slice::from_ref(&link.to_all)).await?;
         Ok(Self { pubsub, messages, lost })
     }
 }
 
-/// What carries out orders here.
+/// What carries out commands here.
 #[derive(Clone)]
 struct Node {
     link: Arc<Link>,
@@ -129,35 +129,35 @@ impl Node {
 
     fn take(&self, Message { to_all, payload }: &Message) -> Result<(), Unread> {
         if *to_all {
-            self.begin(Ordered::read(payload)?);
+            self.begin(CommandEnvelope::read(payload)?);
         } else {
             self.link.replied(Reply::read(payload)?);
         }
         Ok(())
     }
 
-    /// Carries an order out on a task of its own, which ends by itself.
-    fn begin(&self, ordered: Ordered) {
+    /// Carries a command out on a task of its own, which ends by itself.
+    fn begin(&self, envelope: CommandEnvelope) {
         let Ok(permit) = Arc::clone(&self.executing).try_acquire_owned() else {
             return order_received(OrderOutcome::Dropped);
         };
         let node = self.clone();
         tokio::spawn(async move {
-            node.execute(ordered).await;
+            node.execute(envelope).await;
             drop(permit);
         });
     }
 
-    async fn execute(&self, ordered: Ordered) {
-        let Ordered { id, from, order } = ordered;
-        let done = self.threads.execute(order).await;
+    async fn execute(&self, envelope: CommandEnvelope) {
+        let CommandEnvelope { id, from, command } = envelope;
+        let done = self.threads.execute(command).await;
         let outcome = if done.complete { OrderOutcome::Done } else { OrderOutcome::Incomplete };
         order_received(outcome);
         let data = done.found.as_ref().map(Found::to_json);
         let reply = Reply { id, affected: done.affected, complete: done.complete, data };
         let Ok(channel) = self.link.to_node(&from) else { return };
-        if let Some(voice) = self.link.voice.load_full() {
-            let _or_the_sender_waits_in_vain = voice.publish(&channel, &reply.to_json()).await;
+        if let Some(sender) = self.link.sender.load_full() {
+            let _or_the_sender_waits_in_vain = sender.publish(&channel, &reply.to_json()).await;
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Orders on both engines, with a real Redis; a node is a [`Control`] with threads of the test's own.
+//! Commands on both engines, with a real Redis; a node is a [`Control`] with threads of the test's own.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -38,10 +38,10 @@ impl Heard {
     }
 }
 
-/// Answers every order with `closed` until it is dropped.
-fn serve(mut seat: Seat, closed: u64) -> tokio::task::JoinHandle<()> {
+/// Answers every command with `closed` until it is dropped.
+fn serve(mut worker: WorkerHandle, closed: u64) -> tokio::task::JoinHandle<()> {
     tokio::spawn(async move {
-        while let Some(task) = seat.next().await {
+        while let Some(task) = worker.next().await {
             task.done(closed);
         }
     })
@@ -50,31 +50,31 @@ fn serve(mut seat: Seat, closed: u64) -> tokio::task::JoinHandle<()> {
 struct Node {
     control: Control,
     heard: Heard,
-    seats: Vec<Seat>,
+    workers: Vec<WorkerHandle>,
     shutdown: Shutdown,
 }
 
 impl Node {
     fn memory(threads: usize) -> Self {
         let heard = Heard::default();
-        let (threads, seats) = Threads::new(threads, heard.hook());
-        Self { control: Control::memory(threads), heard, seats, shutdown: Shutdown::new() }
+        let (threads, workers) = Threads::new(threads, heard.hook());
+        Self { control: Control::memory(threads), heard, workers, shutdown: Shutdown::new() }
     }
 
     async fn redis(server: &RedisServer, threads: usize) -> Self {
         let heard = Heard::default();
-        let (threads, seats) = Threads::new(threads, heard.hook());
+        let (threads, workers) = Threads::new(threads, heard.hook());
         let (url, shutdown) = (server.url(), Shutdown::new());
         let control = Control::redis(&url, "tg:", threads, &shutdown).unwrap();
-        let node = Self { control, heard, seats, shutdown };
+        let node = Self { control, heard, workers, shutdown };
         until("live node", || node.control.is_live()).await;
         node
     }
 
     /// Each thread answers with its number, from 1.
     fn serve(&mut self) {
-        for (number, seat) in self.seats.drain(..).enumerate() {
-            serve(seat, number as u64 + 1);
+        for (number, worker) in self.workers.drain(..).enumerate() {
+            serve(worker, number as u64 + 1);
         }
     }
 }
@@ -85,13 +85,13 @@ impl Drop for Node {
     }
 }
 
-fn disconnect() -> Order {
-    Order::Disconnect(serde_json::from_str(r#"{"user_id":7}"#).unwrap())
+fn disconnect() -> NodeCommand {
+    NodeCommand::Disconnect(serde_json::from_str(r#"{"user_id":7}"#).unwrap())
 }
 
-fn cancel(task_id: &str) -> Order {
+fn cancel(task_id: &str) -> NodeCommand {
     let channel = ChannelName::new("chat_42").unwrap();
-    Order::Cancel { channel, task_id: task_id.to_owned() }
+    NodeCommand::Cancel { channel, task_id: task_id.to_owned() }
 }
 
 fn reached(affected: u64, answered: u64, asked: u64) -> Result<Reached, SendError> {
@@ -111,11 +111,11 @@ async fn one_process_sums_its_threads() {
 #[tokio::test]
 async fn a_thread_that_ended_has_nothing_and_one_that_hangs_is_told() {
     let mut node = Node::memory(3);
-    serve(node.seats.remove(0), 5);
-    drop(node.seats.remove(0));
+    serve(node.workers.remove(0), 5);
+    drop(node.workers.remove(0));
     assert_eq!(node.control.send(disconnect()).await, reached(5, 0, 1), "the third hangs");
-    // It wakes up, drops its order and ends.
-    let mut hanging = node.seats.remove(0);
+    // It wakes up, drops its command and ends.
+    let mut hanging = node.workers.remove(0);
     let ending = async move {
         let _unanswered = [hanging.next().await, hanging.next().await];
     };
@@ -126,15 +126,15 @@ async fn a_thread_that_ended_has_nothing_and_one_that_hangs_is_told() {
 #[tokio::test]
 async fn a_thread_that_hangs_for_long_is_not_queued_for_without_end() {
     let mut node = Node::memory(1);
-    let orders = (0..200).map(|_| node.control.send(disconnect()));
-    for answer in futures_util::future::join_all(orders).await {
+    let commands = (0..200).map(|_| node.control.send(disconnect()));
+    for answer in futures_util::future::join_all(commands).await {
         assert_eq!(answer, reached(0, 0, 1));
     }
     // The queue is closed with its sender, so that it can be counted.
-    let mut seat = node.seats.remove(0);
+    let mut worker = node.workers.remove(0);
     drop(node);
     let mut waiting = 0;
-    while seat.next().await.is_some() {
+    while worker.next().await.is_some() {
         waiting += 1;
     }
     assert_eq!(waiting, 64);
@@ -175,7 +175,7 @@ async fn a_node_that_does_not_answer_in_full_is_not_counted_as_done() {
     let (mut a, mut b) = (Node::redis(&server, 1).await, Node::redis(&server, 1).await);
     a.serve();
     assert_eq!(a.control.send(disconnect()).await, reached(1, 1, 2), "b's thread hangs");
-    // Somebody who hears the orders and does nothing looks like a node of another version.
+    // Somebody who hears the commands and does nothing looks like a node of another version.
     let (count, other) = subscriber(&server, "tg:control").await;
     b.serve();
     assert_eq!(a.control.send(disconnect()).await, reached(2, 2, 3));
@@ -252,10 +252,10 @@ async fn the_channels_of_orders_are_reserved() {
 }
 
 /// Answers lists of channels out of `names` until it is dropped.
-fn list(mut seat: Seat, names: Vec<String>) -> tokio::task::JoinHandle<()> {
+fn list(mut worker: WorkerHandle, names: Vec<String>) -> tokio::task::JoinHandle<()> {
     tokio::spawn(async move {
-        while let Some(task) = seat.next().await {
-            let ThreadOrder::List(Listing::Channels(asked)) = &*task.order else { continue };
+        while let Some(task) = worker.next().await {
+            let ThreadCommand::List(Listing::Channels(asked)) = &*task.command else { continue };
             let mut rows = Gathering::new(asked.limit);
             for name in &names {
                 let channel = ChannelName::new(name).unwrap();
@@ -275,8 +275,8 @@ async fn what_the_nodes_have_is_one_list_page_by_page() {
     // More than fits one reply, so that nodes leave some for the next page.
     let name = |n: usize| format!("{n:05}{}", "x".repeat(240));
     let names = |from: usize| (from..6000).step_by(3).map(name).collect::<Vec<_>>();
-    for (seat, from) in a.seats.drain(..).chain(b.seats.drain(..)).zip(0..) {
-        list(seat, names(from));
+    for (worker, from) in a.workers.drain(..).chain(b.workers.drain(..)).zip(0..) {
+        list(worker, names(from));
     }
     let (mut seen, mut after, mut pages) = (Vec::new(), None, 0);
     loop {
@@ -297,7 +297,7 @@ async fn what_the_nodes_have_is_one_list_page_by_page() {
 #[tokio::test]
 async fn a_list_without_an_answer_says_so() {
     let mut node = Node::memory(2);
-    list(node.seats.remove(0), vec!["a".to_owned()]);
+    list(node.workers.remove(0), vec!["a".to_owned()]);
     let listed = node.control.channels(Channels { limit: 9, ..Channels::default() }).await.unwrap();
     assert_eq!((listed.part.rows.len(), listed.reached.is_complete()), (1, false), "one hangs");
     let elsewhere = Connections { node: Some("00".to_owned()), ..Connections::default() };

@@ -1,4 +1,4 @@
-//! The node's own part: an order is handed to every worker thread, and their counts are summed.
+//! The node's own part: a command is handed to every worker thread, and their counts are summed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,10 +6,10 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-use super::{DebugOrder, Disconnect, Found, Listing, Order};
+use super::{DebugCommand, Disconnect, Found, Listing, NodeCommand};
 use crate::protocol::{ChannelName, random_hex};
 
-/// Orders that wait for one thread. One that is full does not answer: the order counts as not done there.
+/// Commands that wait for one thread. One that is full does not answer: the command counts as not done there.
 const THREAD_QUEUE: usize = 64;
 
 /// For all threads together; shorter than the sender's patience, so that what was done is still told.
@@ -20,22 +20,22 @@ const THREADS_DEADLINE: Duration = Duration::from_millis(1500);
 pub type CancelHook = Arc<dyn Fn(&ChannelName, &str) -> u64 + Send + Sync>;
 
 /// Has debug lines written, and says whether it has: 1 or 0. Called on the engine's thread; must not wait.
-pub type DebugHook = Arc<dyn Fn(&DebugOrder) -> u64 + Send + Sync>;
+pub type DebugHook = Arc<dyn Fn(&DebugCommand) -> u64 + Send + Sync>;
 
-/// What a worker thread needs to take orders; made on another thread.
-pub struct Seat {
-    orders: mpsc::Receiver<Task>,
+/// What a worker thread needs to take commands; made on another thread.
+pub struct WorkerHandle {
+    commands: mpsc::Receiver<Task>,
 }
 
-/// An order for one thread. Dropped unanswered, it counts as nothing done.
+/// A command for one thread. Dropped unanswered, it counts as nothing done.
 pub struct Task {
-    pub order: Arc<ThreadOrder>,
+    pub command: Arc<ThreadCommand>,
     answer: oneshot::Sender<Answer>,
 }
 
 /// What a thread is asked for.
 #[derive(Debug)]
-pub enum ThreadOrder {
+pub enum ThreadCommand {
     Disconnect(Disconnect),
     List(Listing),
 }
@@ -46,10 +46,10 @@ enum Answer {
     Found(Found),
 }
 
-impl Seat {
-    /// The next order; `None` = the gateway ends.
+impl WorkerHandle {
+    /// The next command; `None` = the gateway ends.
     pub async fn next(&mut self) -> Option<Task> {
-        self.orders.recv().await
+        self.commands.recv().await
     }
 }
 
@@ -71,7 +71,7 @@ pub(super) struct Done {
     pub affected: u64,
     /// No thread is still to answer.
     pub complete: bool,
-    /// To an order that asks.
+    /// To a command that asks.
     pub found: Option<Found>,
 }
 
@@ -85,19 +85,19 @@ pub struct Threads {
 }
 
 impl Threads {
-    /// For `count` threads, and the seat of each.
-    pub fn new(count: usize, cancel: CancelHook) -> (Self, Vec<Seat>) {
-        let (queues, seats) = (0..count)
+    /// For `count` threads, and the worker of each.
+    pub fn new(count: usize, cancel: CancelHook) -> (Self, Vec<WorkerHandle>) {
+        let (queues, workers) = (0..count)
             .map(|_| {
-                let (queue, orders) = mpsc::channel(THREAD_QUEUE);
-                (queue, Seat { orders })
+                let (queue, commands) = mpsc::channel(THREAD_QUEUE);
+                (queue, WorkerHandle { commands })
             })
             .unzip::<_, _, Vec<_>, Vec<_>>();
         let debug: DebugHook = Arc::new(|_| 0);
-        (Self { queues: queues.into(), cancel, debug, node: random_hex(8).into() }, seats)
+        (Self { queues: queues.into(), cancel, debug, node: random_hex(8).into() }, workers)
     }
 
-    /// Has `debug` carry out orders to debug; without it, none is.
+    /// Has `debug` carry out commands to debug; without it, none is.
     pub fn with_debug(self, debug: DebugHook) -> Self {
         Self { debug, ..self }
     }
@@ -107,28 +107,28 @@ impl Threads {
         &self.node
     }
 
-    pub(super) async fn execute(&self, order: Order) -> Done {
-        match order {
+    pub(super) async fn execute(&self, command: NodeCommand) -> Done {
+        match command {
             // What runs is known to the node as a whole.
-            Order::Cancel { channel, task_id } => {
+            NodeCommand::Cancel { channel, task_id } => {
                 Done { affected: (self.cancel)(&channel, &task_id), complete: true, found: None }
             }
-            Order::Debug(order) => {
-                Done { affected: (self.debug)(&order), complete: true, found: None }
+            NodeCommand::Debug(command) => {
+                Done { affected: (self.debug)(&command), complete: true, found: None }
             }
-            Order::Disconnect(order) => {
-                let (answers, complete) = self.ask(ThreadOrder::Disconnect(order)).await;
+            NodeCommand::Disconnect(command) => {
+                let (answers, complete) = self.ask(ThreadCommand::Disconnect(command)).await;
                 let affected = answers.iter().map(|answer| match answer {
                     Answer::Affected(closed) => *closed,
                     Answer::Found(_) => 0,
                 });
                 Done { affected: affected.sum(), complete, found: None }
             }
-            Order::List(listing) if listing.is_of_others(&self.node) => {
+            NodeCommand::List(listing) if listing.is_of_others(&self.node) => {
                 Done { affected: 0, complete: true, found: Some(listing.nothing()) }
             }
-            Order::List(listing) => {
-                let (answers, complete) = self.ask(ThreadOrder::List(listing.clone())).await;
+            NodeCommand::List(listing) => {
+                let (answers, complete) = self.ask(ThreadCommand::List(listing.clone())).await;
                 let found = answers.into_iter().filter_map(|answer| match answer {
                     Answer::Found(found) => Some(found),
                     Answer::Affected(_) => None,
@@ -139,14 +139,14 @@ impl Threads {
     }
 
     /// What the threads answer; false = one that is still there did not.
-    async fn ask(&self, order: ThreadOrder) -> (Vec<Answer>, bool) {
-        let order = Arc::new(order);
+    async fn ask(&self, command: ThreadCommand) -> (Vec<Answer>, bool) {
+        let command = Arc::new(command);
         let deadline = Instant::now() + THREADS_DEADLINE;
         let (mut answered, mut complete) = (Vec::new(), true);
         let mut answers = Vec::with_capacity(self.queues.len());
         for queue in self.queues.iter() {
             let (answer, receiver) = oneshot::channel();
-            match queue.try_send(Task { order: Arc::clone(&order), answer }) {
+            match queue.try_send(Task { command: Arc::clone(&command), answer }) {
                 Ok(()) => answers.push(receiver),
                 // It has ended, and its connections with it.
                 Err(mpsc::error::TrySendError::Closed(_)) => {}

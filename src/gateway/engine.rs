@@ -157,8 +157,8 @@ impl Engine {
             heard == Heard::Deliver
         });
         if let Some((canary, commands)) = self.canary.take() {
-            core.hears(canary.clone());
-            tokio::task::spawn_local(canary.fly(commands));
+            core.set_canary(canary.clone());
+            tokio::task::spawn_local(canary.run(commands));
         }
         match &config.engine.kind {
             EngineKind::Memory => {

@@ -1,5 +1,5 @@
 //! Composition root: binds everything before it serves anything, builds the parts, starts the threads,
-//! and ends them in order.
+//! and ends them in command.
 //!
 //! Threads: one for the engine (the broker's core, Redis connections, the admin port, signals) and
 //! one a worker.
@@ -24,12 +24,12 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 
 use crate::admin::{Admin, ApiKeys, InForce, Listings};
-use crate::broker::{Core, Seat};
+use crate::broker::{Core, WorkerHandle};
 use crate::config::Config;
 use crate::control::{self, CancelHook, DebugHook, Target, Threads};
 use crate::generations::{Running, Task};
 use crate::limits::ConnectionCounts;
-use crate::listener::{Terms, Worker};
+use crate::listener::{RuntimeConfig, Worker};
 use crate::service_manager;
 use crate::shutdown::Shutdown;
 use crate::telemetry;
@@ -37,7 +37,7 @@ use crate::telemetry::log::{LogControl, Subject};
 use engine::Engine;
 use listen::Sockets;
 use reload::{Live, Reloader};
-use terms::TermsMaker;
+use terms::RuntimeConfigBuilder;
 
 /// Histograms are drained this often, so that they do not grow between scrapes.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
@@ -140,7 +140,7 @@ async fn serve(
     let threads = threads.with_debug(debugs(&log));
     let mut engine =
         Engine::build(&config, &core, threads, running, &shutdown).map_err(StartError::Setting)?;
-    let maker = TermsMaker::new(&engine, &config.engine, &shutdown);
+    let maker = RuntimeConfigBuilder::new(&engine, &config.engine, &shutdown);
     let terms = maker.make(&config, None).map_err(StartError::Setting)?;
     let worker_count = public.len();
     let (has_adopted, adopted) = mpsc::channel(worker_count);
@@ -200,20 +200,20 @@ fn cancels(running: &Running) -> CancelHook {
 
 fn workers(
     (listeners, handed_over): (Vec<std::net::TcpListener>, bool),
-    seats: impl Iterator<Item = (Seat, control::Seat)>,
+    seats: impl Iterator<Item = (WorkerHandle, control::WorkerHandle)>,
     engine: &Engine,
     live: &Live,
     adopted: &mpsc::Sender<()>,
     shutdown: &Shutdown,
 ) -> Vec<Worker> {
-    let worker = |(number, (listener, (seat, orders)))| Worker {
+    let worker = |(number, (listener, (seat, commands)))| Worker {
         is_first: number == 0,
         listener,
         handed_over,
         terms: live.terms.subscribe(),
         adopted: adopted.clone(),
         seat,
-        orders,
+        commands,
         publisher: engine.publisher.clone(),
         limits: engine.limits.clone(),
         presence: engine.presence.clone(),
@@ -250,13 +250,13 @@ fn start(workers: Vec<Worker>) -> Result<Started, StartError> {
 /// Has debug lines about somebody written, by order of any node.
 fn debugs(log: &LogControl) -> DebugHook {
     let log = log.clone();
-    Arc::new(move |order| {
-        let subject = match order.target() {
+    Arc::new(move |command| {
+        let subject = match command.target() {
             Target::User(id) => Subject::User(id.to_string()),
             Target::Channel(name) => Subject::Channel(name.to_string()),
             Target::Connection(id) => Subject::Connection(id.to_string()),
         };
-        u64::from(log.debug(subject, Duration::from_secs(order.seconds().into())).is_ok())
+        u64::from(log.debug(subject, Duration::from_secs(command.seconds().into())).is_ok())
     })
 }
 
@@ -321,7 +321,7 @@ async fn stop_when_asked(
     mut signals: Signals,
     mut worker_ended: mpsc::Receiver<()>,
     shutdown: &Shutdown,
-    terms: &watch::Receiver<Arc<Terms>>,
+    terms: &watch::Receiver<Arc<RuntimeConfig>>,
 ) -> Outcome {
     let (failed, by_api) = tokio::select! {
         () = signals.next() => (false, false),

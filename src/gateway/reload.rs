@@ -9,13 +9,13 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
-use super::terms::TermsMaker;
+use super::terms::RuntimeConfigBuilder;
 use crate::admin::ApiKeys;
 use crate::broker::Rules;
 use crate::config::{self, Config};
 use crate::generations::Generations;
 use crate::limits::ConnectionCounts;
-use crate::listener::Terms;
+use crate::listener::RuntimeConfig;
 use crate::proxy::Proxy;
 use crate::service_manager;
 use crate::shutdown::Shutdown;
@@ -35,8 +35,8 @@ pub type ReadConfig = Arc<dyn Fn() -> Result<Config, String> + Send + Sync>;
 /// What a reload replaces.
 pub(super) struct Live {
     pub log: LogControl,
-    pub maker: TermsMaker,
-    pub terms: watch::Sender<Arc<Terms>>,
+    pub maker: RuntimeConfigBuilder,
+    pub terms: watch::Sender<Arc<RuntimeConfig>>,
     /// A word of each thread that serves by new terms.
     pub adopted: mpsc::Receiver<()>,
     pub threads: usize,
@@ -143,7 +143,7 @@ impl Reloader {
 
 impl Live {
     /// Completes when all threads serve by `terms`. One that is busy for long takes them when it can.
-    async fn adopt(&mut self, terms: Terms) {
+    async fn adopt(&mut self, terms: RuntimeConfig) {
         while self.adopted.try_recv().is_ok() {}
         self.terms.send_replace(Arc::new(terms));
         let all = async {
@@ -167,7 +167,7 @@ async fn tick(interval: Option<Duration>) {
 }
 
 /// A queue that cannot be reached is not waited for longer: messages are refused, as ever.
-async fn settle(terms: &Terms) {
+async fn settle(terms: &RuntimeConfig) {
     let settled = async {
         while !terms.upstreams.queues_are_up() {
             tokio::time::sleep(SETTLE_INTERVAL).await;

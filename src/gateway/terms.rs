@@ -6,14 +6,14 @@ use super::engine::Engine;
 use crate::config::{self, ChannelsWire, Config, EngineKind};
 use crate::handshake::{Handshake, Routes};
 use crate::limits::SharedLimits;
-use crate::listener::Terms;
+use crate::listener::RuntimeConfig;
 use crate::protocol::ReservedChannels;
 use crate::shutdown::Shutdown;
 use crate::tokens::{Authenticator, SessionVersions, TokenStore};
 use crate::upstream::UpstreamsShared;
 
 /// What terms are made of besides the config: parts that live as long as the process.
-pub(super) struct TermsMaker {
+pub(super) struct RuntimeConfigBuilder {
     tokens: TokenStore,
     versions: Option<SessionVersions>,
     limits: SharedLimits,
@@ -21,7 +21,7 @@ pub(super) struct TermsMaker {
     shutdown: Shutdown,
 }
 
-impl TermsMaker {
+impl RuntimeConfigBuilder {
     pub fn new(engine: &Engine, settings: &config::Engine, shutdown: &Shutdown) -> Self {
         let reserved = engine
             .control
@@ -37,13 +37,13 @@ impl TermsMaker {
         }
     }
 
-    /// `before` = what `Terms` of an earlier config are in force: what is as it was is kept of them. `Err`
+    /// `before` = what `RuntimeConfig` of an earlier config are in force: what is as it was is kept of them. `Err`
     /// names the key that cannot be used. Must run on the engine's thread, where queues are spoken to.
     pub fn make(
         &self,
         config: &Config,
-        before: Option<(&Config, &Terms)>,
-    ) -> Result<Terms, String> {
+        before: Option<(&Config, &RuntimeConfig)>,
+    ) -> Result<RuntimeConfig, String> {
         let authenticator = match before {
             Some((old, terms)) if old.tokens == config.tokens && old.jwt == config.jwt => {
                 terms.authenticator.clone()
@@ -61,7 +61,7 @@ impl TermsMaker {
             self.reserved.clone(),
         )?;
         let (upstreams, engine) = (&config.upstreams, &config.engine);
-        Ok(Terms {
+        Ok(RuntimeConfig {
             server: config.server.clone(),
             proxy: config.proxy.clone(),
             routes: config.routes.clone(),

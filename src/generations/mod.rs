@@ -1,4 +1,4 @@
-//! Messages that are relayed once, and replies that always end.
+//! Messages that are relayed dedup, and replies that always end.
 //!
 //! This module knows which of a sender's messages have been relayed, which generations this node runs
 //! or tracks, and which have ended. It relays and publishes nothing and writes to no socket; the session
@@ -7,16 +7,16 @@
 //! a generation's terminal events this node delivers the first; nothing here outlives its time, so a
 //! node that dies blocks nothing for long.
 
+mod dedup;
 mod ended;
 mod event;
 mod ledger;
-mod once;
 mod rules;
 mod running;
 mod tracker;
 
+pub use dedup::{Claim, DedupError, DedupOutcome, Deduplicator, MessageKey, Sender};
 pub use ledger::{Claimed, Entry, Facts, Ledger, SWEEP};
-pub use once::{Claim, MessageKey, NoTurn, Once, Sender, Turn};
 pub use running::{Run, Running, Task};
 pub use tracker::{Begun, Expected, Heard, Tracked, Tracker};
 
@@ -28,7 +28,7 @@ use crate::redis_link::Commands;
 /// What all threads of a node share of it. Cheap to clone.
 #[derive(Clone)]
 pub struct Generations {
-    pub once: Once,
+    pub dedup: Deduplicator,
     pub running: Running,
     pub tracker: Tracker,
     pub ledger: Ledger,
@@ -38,7 +38,7 @@ impl Generations {
     /// Alone on the memory engine.
     pub fn memory(running: Running, routes: &[Arc<Route>]) -> Self {
         let tracker = Tracker::new(settings(routes), true);
-        Self { once: Once::memory(), running, tracker, ledger: Ledger::memory() }
+        Self { dedup: Deduplicator::memory(), running, tracker, ledger: Ledger::memory() }
     }
 
     /// With other nodes on Redis. `key_prefix` is `[engine.redis] key_prefix`.
@@ -49,9 +49,9 @@ impl Generations {
         routes: &[Arc<Route>],
     ) -> Self {
         let tracker = Tracker::new(settings(routes), false);
-        let once = Once::redis(commands.clone(), key_prefix);
+        let dedup = Deduplicator::redis(commands.clone(), key_prefix);
         let ledger = Ledger::redis(commands.clone(), key_prefix, &running);
-        Self { once, running, tracker, ledger }
+        Self { dedup, running, tracker, ledger }
     }
 
     /// Other routes, while the node runs.

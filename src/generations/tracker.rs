@@ -158,7 +158,7 @@ impl Tracker {
             Some(task_id) if ends => inner.task_ends(channel, task_id, position, event.ends_well()),
             None if ends => inner.nameless_end(channel, position, event.ends_well()),
             task_id => {
-                inner.goes_on(channel, task_id, &event);
+                inner.observe(channel, task_id, &event);
                 false
             }
         };
@@ -173,7 +173,7 @@ impl Tracker {
     }
 
     /// A message is about to be relayed: what ends on its channel from now on may be its reply.
-    pub fn expect(&self, channel: &ChannelName) -> Expected {
+    pub fn register_pending(&self, channel: &ChannelName) -> Expected {
         let inner = &*self.0;
         let mut state = inner.lock();
         let of_channel = inner.hash(channel, "");
@@ -234,7 +234,7 @@ impl Inner {
         }
     }
 
-    fn goes_on(&self, channel: &ChannelName, task_id: Option<&str>, event: &Event<'_>) {
+    fn observe(&self, channel: &ChannelName, task_id: Option<&str>, event: &Event<'_>) {
         let now = Instant::now();
         let mut state = self.lock();
         if let Some(task_id) = task_id.filter(|_| event.begins()) {

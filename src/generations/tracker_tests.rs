@@ -37,7 +37,7 @@ impl Tracker {
     }
 
     fn begins(&self, task_id: &str) -> Tracked {
-        match self.expect(&chat()).begin(task_id, pace()) {
+        match self.register_pending(&chat()).begin(task_id, pace()) {
             Begun::Running(tracked) => tracked,
             Begun::Over => panic!("{task_id} is over"),
             Begun::Full => panic!("no room for {task_id}"),
@@ -160,7 +160,7 @@ fn repeats_pass_where_the_route_says_so() {
 #[test]
 fn a_worker_may_be_faster_than_its_upstreams_answer() {
     let tracker = tracker(false);
-    let (named, nameless) = (tracker.expect(&chat()), tracker.expect(&chat()));
+    let (named, nameless) = (tracker.register_pending(&chat()), tracker.register_pending(&chat()));
     tracker.hears(r#"{"event":"complete","task_id":"1"}"#);
     tracker.hears(r#"{"event":"complete"}"#);
     assert!(matches!(named.begin("1", pace()), Begun::Over));
@@ -211,7 +211,7 @@ fn the_gateway_or_the_worker_ends_it_and_only_one_of_them() {
 fn tracking_is_bounded() {
     let tracker = tracker(false);
     let all: Vec<_> = (0..MAX_TRACKED).map(|n| tracker.begins(&n.to_string())).collect();
-    assert!(matches!(tracker.expect(&chat()).begin("one too many", pace()), Begun::Full));
+    assert!(matches!(tracker.register_pending(&chat()).begin("one too many", pace()), Begun::Full));
     drop(all);
     assert!(tracker.is_at_rest());
     assert!(!tracker.begins("again").has_ended());

@@ -13,10 +13,10 @@ use url::Url;
 
 use super::Rejection;
 use crate::config::{Authorize, Route};
+use crate::http_client::{self, HttpClient, error_chain};
 use crate::protocol::{ChannelName, ConnectionId, Params, RequestId, TraceContext, UserId};
 use crate::telemetry;
 use crate::tokens::Identity;
-use crate::upstream::connector::{self, HttpClient};
 
 /// The longest a connect may take, where a route's deadline is longer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -49,9 +49,9 @@ impl Authorizer {
         let Some(secured) = routes.iter().filter_map(asked).reduce(|a, b| a | b) else {
             return Ok(Self { client: None });
         };
-        let tls =
-            connector::tls(secured).map_err(|error| format!("route.authorize.url: {error}"))?;
-        Ok(Self { client: Some(connector::client(&tls, CONNECT_TIMEOUT, false)) })
+        let tls = http_client::tls_config(secured)
+            .map_err(|error| format!("route.authorize.url: {error}"))?;
+        Ok(Self { client: Some(http_client::new(&tls, CONNECT_TIMEOUT, 0)) })
     }
 
     /// Lets in whom the route lets in by claims alone, or whom the backend lets in. A 4xx is its no, but
@@ -85,7 +85,7 @@ impl Authorizer {
             .map_err(|error| error.to_string())?;
         match tokio::time::timeout(timeout, client.request(request)).await {
             Ok(Ok(response)) => Ok(response.status()),
-            Ok(Err(error)) => Err(connector::causes(&error)),
+            Ok(Err(error)) => Err(error_chain(&error)),
             Err(_) => Err(format!("no answer within {timeout:?}")),
         }
     }

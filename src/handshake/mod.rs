@@ -30,7 +30,7 @@ use std::time::Instant;
 use hyper::{HeaderMap, Request};
 
 use crate::config::{self, AuthSource};
-use crate::limits::{Claim, Leased, LimitName, Places, SharedLimits, Verdict};
+use crate::limits::{Claim, LeaseKey, Leased, LimitName, SharedLimits, Verdict};
 use crate::protocol::{
     ChannelName, ClientAddress, ConnectionId, OriginTag, Params, RequestId, ReservedChannels,
     ResumePoint, TemplateContext, TraceContext,
@@ -38,14 +38,14 @@ use crate::protocol::{
 use crate::telemetry;
 use crate::telemetry::handshake::{Admitted, Visitor};
 use crate::telemetry::spans::{self, Kind, Span, Went};
-use crate::tokens::{Authenticator, Identity, Place};
+use crate::tokens::{Authenticator, CredentialContext, Identity};
 use authorize::{Authorizer, Question};
 use credentials::Offered;
 use origin::RequestOrigin;
 
 /// A client that knocks: what it is called from here on, whether it is let in or not.
 #[derive(Debug)]
-pub struct Visit {
+pub struct HandshakeAttempt {
     /// Of the connection that may come of it.
     connection_id: ConnectionId,
     request_id: RequestId,
@@ -56,7 +56,7 @@ pub struct Visit {
     started: Instant,
 }
 
-impl Visit {
+impl HandshakeAttempt {
     /// The headers are those of its request; a proxy that is trusted may have named it.
     pub fn new(headers: &HeaderMap, address: ClientAddress) -> Self {
         let header = |name: &str| headers.get(name)?.to_str().ok();
@@ -164,11 +164,11 @@ impl Handshake {
         route: Arc<config::Route>,
         params: Params,
         head: &Request<B>,
-        visit: &Visit,
+        attempt: &HandshakeAttempt,
     ) -> Result<Admission, Rejection> {
         let headers = head.headers();
-        let Visit { connection_id, trace, .. } = *visit;
-        let request_id = visit.request_id.clone();
+        let HandshakeAttempt { connection_id, trace, .. } = *attempt;
+        let request_id = attempt.request_id.clone();
 
         let origin = RequestOrigin::read(headers);
         origin::check(&self.origins, &origin)?;
@@ -221,8 +221,8 @@ impl Handshake {
             let jwt = match source {
                 AuthSource::ConnectionToken => match offered.connection_token() {
                     Some(token) => {
-                        let place = Place { params, origin: origin.tag() };
-                        let redeemed = self.authenticator.redeem(&token, place).await;
+                        let context = CredentialContext { params, origin: origin.tag() };
+                        let redeemed = self.authenticator.redeem(&token, context).await;
                         return redeemed.map_err(Rejection::credential);
                     }
                     None => continue,
@@ -262,9 +262,9 @@ impl Handshake {
             }
         }
         let Some(max) = route.limits.connections_per_user else { return Ok(None) };
-        let places = Places { of: Leased::Connection, route: path, user: &user };
-        let claim = Claim::new(&self.limits, places, connection_id.into());
-        match self.limits.acquire(places, connection_id.into(), max).await {
+        let key = LeaseKey { of: Leased::Connection, route: path, user: &user };
+        let claim = Claim::new(&self.limits, key, connection_id.into());
+        match self.limits.acquire(key, connection_id.into(), max).await {
             Ok(Verdict::Allowed) => Ok(Some(claim)),
             Ok(Verdict::Refused { retry_after }) => {
                 claim.hand_on();

@@ -98,11 +98,11 @@ async fn admit(
     let Some(Found::Route(route, params)) = handshake.route(head.uri().path()) else {
         panic!("no route");
     };
-    let visit = Visit::new(
+    let attempt = HandshakeAttempt::new(
         head.headers(),
         ClientAddress::resolve([127, 0, 0, 1].into(), head.headers(), &[]),
     );
-    handshake.admit(route, params, &head, &visit).await.map_err(|rejection| rejection.cause)
+    handshake.admit(route, params, &head, &attempt).await.map_err(|rejection| rejection.cause)
 }
 
 /// Who got in, or why not.

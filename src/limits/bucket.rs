@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Standing, Verdict};
+use super::{LimitStatus, Verdict};
 use crate::config::Rate;
 
 /// Longest time that is counted with, about 31 years: it keeps sums exact in Lua's numbers as well.
@@ -43,17 +43,17 @@ impl Gcra {
         Verdict::Allowed
     }
 
-    /// How a bucket stands that is full again in `full_in`.
-    pub(super) fn standing(self, full_in: u64) -> Standing {
-        let full_in = full_in.min(self.tolerance);
-        let left = (self.tolerance - full_in) / self.interval;
+    /// How a bucket stands that is full again in `reset_after`.
+    pub(super) fn status(self, reset_after: u64) -> LimitStatus {
+        let reset_after = reset_after.min(self.tolerance);
+        let left = (self.tolerance - reset_after) / self.interval;
         let max = self.tolerance / self.interval;
-        let wait = (full_in + self.interval).saturating_sub(self.tolerance);
-        Standing {
+        let wait = (reset_after + self.interval).saturating_sub(self.tolerance);
+        LimitStatus {
             max,
             used: max - left,
             retry_after: Duration::from_micros(wait),
-            full_in: Duration::from_micros(full_in),
+            reset_after: Duration::from_micros(reset_after),
         }
     }
 }
@@ -113,7 +113,7 @@ mod tests {
         let gcra = Gcra::from(rate);
         let (mut full_at, mut now) = (0, 1_000_000);
         for step in 0..200u64 {
-            let standing = gcra.standing(u64::saturating_sub(full_at, now));
+            let standing = gcra.status(u64::saturating_sub(full_at, now));
             assert_eq!((standing.max, standing.used <= 5), (5, true));
             let verdict = gcra.take(&mut full_at, now);
             match verdict {

@@ -2,7 +2,7 @@
 
 use tokio::runtime::Handle;
 
-use super::{Holder, Places, SharedLimits};
+use super::{Holder, LeaseKey, SharedLimits};
 
 /// Gives its lease back when dropped, unless it was handed on: a client may be gone in the middle of
 /// its handshake, even while the engine is being asked.
@@ -16,8 +16,8 @@ pub struct Claim {
 impl Claim {
     /// To be made before [`SharedLimits::acquire`]: giving back what was never leased does no harm,
     /// and whoever stops waiting for the engine's answer cannot know it.
-    pub fn new(limits: &SharedLimits, places: Places<'_>, holder: Holder) -> Self {
-        let key = limits.lease_key(places).into();
+    pub fn new(limits: &SharedLimits, key: LeaseKey<'_>, holder: Holder) -> Self {
+        let key = limits.lease_key(key).into();
         Self { limits: limits.clone(), key, holder, handed_on: false }
     }
 

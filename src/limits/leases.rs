@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 
-use super::{Holder, Places, SharedLimits};
+use super::{Holder, LeaseKey, SharedLimits};
 use crate::leases::{EngineAway, HeldLeases, Lessor};
 use crate::telemetry::limits as facts;
 
@@ -40,14 +40,14 @@ impl LeaseSet {
     }
 
     /// Keeps the lease that [`SharedLimits::acquire`] gave until the guard is dropped.
-    pub fn hold(self: &Rc<Self>, places: Places<'_>, holder: Holder) -> Lease {
-        self.add(places, holder);
+    pub fn hold(self: &Rc<Self>, key: LeaseKey<'_>, holder: Holder) -> Lease {
+        self.add(key, holder);
         Lease { set: self.clone(), holder }
     }
 
     /// Keeps the lease that [`SharedLimits::acquire`] gave until [`LeaseSet::remove`].
-    pub fn add(&self, places: Places<'_>, holder: Holder) {
-        self.0.keep(holder, self.0.lessor().lease_key(places).into());
+    pub fn add(&self, key: LeaseKey<'_>, holder: Holder) {
+        self.0.keep(holder, self.0.lessor().lease_key(key).into());
     }
 
     /// Lets the engine know soon; nothing happens for one that holds no lease.

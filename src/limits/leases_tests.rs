@@ -13,7 +13,7 @@ use crate::shutdown::Shutdown;
 
 const SOON: Duration = Duration::from_secs(20);
 const KEY: &str = "tg:conns:/ws:1";
-const PLACES: Places<'_> = Places { of: Leased::Connection, route: "/ws", user: "1" };
+const LEASE_KEY: LeaseKey<'_> = LeaseKey { of: Leased::Connection, route: "/ws", user: "1" };
 
 struct Bench {
     server: RedisServer,
@@ -32,7 +32,7 @@ impl Bench {
 
     async fn acquired(&self) -> Holder {
         let id = Holder::random();
-        let verdict = self.set.0.lessor().acquire(PLACES, id, 10_000).await;
+        let verdict = self.set.0.lessor().acquire(LEASE_KEY, id, 10_000).await;
         assert_eq!(verdict, Ok(Verdict::Allowed));
         id
     }
@@ -59,7 +59,7 @@ async fn a_dropped_guard_releases_its_lease() {
         .run_until(async {
             tokio::task::spawn_local(set.clone().run());
             let (one, other) = (bench.acquired().await, bench.acquired().await);
-            let guards = (set.hold(PLACES, one), set.hold(PLACES, other));
+            let guards = (set.hold(LEASE_KEY, one), set.hold(LEASE_KEY, other));
             bench.until_there_are(2).await;
             drop(guards.0);
             bench.until_there_are(1).await;
@@ -75,7 +75,7 @@ async fn a_dropped_guard_releases_its_lease() {
 async fn leases_are_renewed_in_batches() {
     let bench = Bench::start().await;
     let ids: Vec<_> = (0..1201).map(|_| Holder::random()).collect();
-    ids.iter().for_each(|id| bench.set.add(PLACES, *id));
+    ids.iter().for_each(|id| bench.set.add(LEASE_KEY, *id));
     bench.set.remove(ids[0]);
     // None of them was acquired: renewal brings back what Redis does not have.
     assert!(bench.set.0.renew_all().await);
@@ -98,8 +98,8 @@ async fn a_redis_that_lost_its_data_learns_the_leases_again() {
         .run_until(async {
             tokio::task::spawn_local(set.clone().run());
             let (kept, closed) = (bench.acquired().await, bench.acquired().await);
-            set.add(PLACES, kept);
-            set.add(PLACES, closed);
+            set.add(LEASE_KEY, kept);
+            set.add(LEASE_KEY, closed);
             bench.server.kill();
             bench.set.0.make_due();
             set.remove(closed);
@@ -118,7 +118,7 @@ async fn releases_wait_for_redis_but_not_without_bound() {
     bench.server.kill();
     for _ in 0..MAX_RELEASES + 700 {
         let id = Holder::random();
-        bench.set.add(PLACES, id);
+        bench.set.add(LEASE_KEY, id);
         bench.set.remove(id);
     }
     assert!(!bench.set.flush().await);
@@ -130,8 +130,8 @@ async fn a_lease_can_be_left_to_somebody_else() {
     let bench = Bench::start().await;
     let other = LeaseSet::new(SharedLimits::redis(bench.commands.clone(), "tg:"));
     let id = bench.acquired().await;
-    let lease = bench.set.hold(PLACES, id);
-    let taken = other.hold(PLACES, lease.holder().to_string().parse().unwrap());
+    let lease = bench.set.hold(LEASE_KEY, id);
+    let taken = other.hold(LEASE_KEY, lease.holder().to_string().parse().unwrap());
     lease.leave();
     assert!(bench.set.flush().await);
     bench.until_there_are(1).await;
@@ -145,11 +145,11 @@ async fn leases_in_memory_are_renewed_and_released_alike() {
     let limits = SharedLimits::memory();
     let set = LeaseSet::new(limits.clone());
     let (one, other) = (Holder::random(), Holder::random());
-    assert_eq!(limits.acquire(PLACES, one, 1).await, Ok(Verdict::Allowed));
-    let lease = set.hold(PLACES, one);
+    assert_eq!(limits.acquire(LEASE_KEY, one, 1).await, Ok(Verdict::Allowed));
+    let lease = set.hold(LEASE_KEY, one);
     assert!(set.0.renew_all().await);
-    assert!(matches!(limits.acquire(PLACES, other, 1).await, Ok(Verdict::Refused { .. })));
+    assert!(matches!(limits.acquire(LEASE_KEY, other, 1).await, Ok(Verdict::Refused { .. })));
     drop(lease);
     assert!(set.flush().await);
-    assert_eq!(limits.acquire(PLACES, other, 1).await, Ok(Verdict::Allowed));
+    assert_eq!(limits.acquire(LEASE_KEY, other, 1).await, Ok(Verdict::Allowed));
 }

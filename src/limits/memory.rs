@@ -64,13 +64,13 @@ impl MemoryLimits {
         &self,
         key: &str,
         holder: Holder,
-        places: u32,
+        max: u32,
     ) -> Result<Verdict, EngineDown> {
         let now = self.now_ms();
         let mut shard = self.shard(key);
         let leases = shard.leases.get(key, |leases| leases.iter().any(|(_, end)| *end > now))?;
         leases.retain(|(id, end)| *end > now && *id != holder);
-        if leases.len() < usize::try_from(places).unwrap_or(usize::MAX) {
+        if leases.len() < usize::try_from(max).unwrap_or(usize::MAX) {
             leases.push((holder, now + whole(LEASE.as_millis())));
             return Ok(Verdict::Allowed);
         }

@@ -8,21 +8,21 @@
 mod bucket;
 mod claim;
 mod connections;
+mod lease_key;
 mod leases;
 mod memory;
-mod places;
 mod redis;
 mod shared;
-mod standing;
+mod status;
 mod window;
 
 pub use bucket::LocalBucket;
 pub use claim::Claim;
 pub use connections::{ConnectionCounts, ConnectionPermit, IpPermit};
+pub use lease_key::{Holder, LeaseKey, Leased};
 pub use leases::{Lease, LeaseSet};
-pub use places::{Holder, Leased, Places};
 pub use shared::SharedLimits;
-pub use standing::{Standing, UserLimit};
+pub use status::{LimitStatus, UserLimit};
 
 use std::time::Duration;
 

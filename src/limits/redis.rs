@@ -56,17 +56,17 @@ impl RedisLimits {
         &self,
         key: &str,
         holder: Holder,
-        places: u32,
+        max: u32,
     ) -> Result<Verdict, RedisFailure> {
         let mut call = self.acquire.prepare_invoke();
-        call.key(key).arg(places).arg(holder.to_string()).arg(lease_ms());
+        call.key(key).arg(max).arg(holder.to_string()).arg(lease_ms());
         let (allowed, wait_ms): (bool, u64) = self.commands.invoke(&call).await?;
         Ok(verdict(allowed, Duration::from_millis(wait_ms)))
     }
 
     /// As the methods of `MemoryLimits` of these names.
     pub(super) async fn look_at_bucket(&self, key: &str) -> Result<u64, RedisFailure> {
-        self.look(key, "bucket").await.map(|(full_in, _, _)| full_in)
+        self.look(key, "bucket").await.map(|(reset_after, _, _)| reset_after)
     }
 
     pub(super) async fn look_at_window(&self, key: &str) -> Result<(u64, Duration), RedisFailure> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::bucket::Gcra;
 use super::memory::MemoryLimits;
 use super::redis::{Held, RedisLimits};
-use super::{EngineDown, Holder, LEAST_WAIT, LimitName, Places, Standing, UserLimit, Verdict};
+use super::{EngineDown, Holder, LEAST_WAIT, LeaseKey, LimitName, LimitStatus, UserLimit, Verdict};
 use crate::config::{FixedWindow, Rate, UserRate};
 use crate::protocol::{Params, TemplateContext};
 use crate::redis_link::Commands;
@@ -85,7 +85,7 @@ impl SharedLimits {
                 let context = TemplateContext { params, user_id: &user, channel: None };
                 is_of_the_user.then(|| key.fill(context))
             }
-            UserLimit::Leases(of, _) => Some(self.lease_key(Places { of, route, user })),
+            UserLimit::Leases(of, _) => Some(self.lease_key(LeaseKey { of, route, user })),
         }
     }
 
@@ -96,17 +96,17 @@ impl SharedLimits {
         limit: UserLimit<'_>,
         route: &str,
         user: &str,
-    ) -> Result<Option<Standing>, EngineDown> {
+    ) -> Result<Option<LimitStatus>, EngineDown> {
         let Some(key) = self.key_of(limit, route, user) else { return Ok(None) };
         Ok(Some(match limit {
             UserLimit::Rate(_, UserRate::Bucket(rate)) => {
-                let full_in = match &self.0.engine {
+                let reset_after = match &self.0.engine {
                     Engine::Memory(limits) => limits.look_at_bucket(&key),
                     Engine::Redis(limits) => {
                         limits.look_at_bucket(&key).await.map_err(|_| EngineDown)?
                     }
                 };
-                Gcra::from(*rate).standing(full_in)
+                Gcra::from(*rate).status(reset_after)
             }
             UserLimit::Rate(_, UserRate::Window(FixedWindow { count, .. })) => {
                 let (used, left) = match &self.0.engine {
@@ -115,7 +115,7 @@ impl SharedLimits {
                         limits.look_at_window(&key).await.map_err(|_| EngineDown)?
                     }
                 };
-                Standing::of_count((*count).into(), used, left, left)
+                LimitStatus::of_count((*count).into(), used, left, left)
             }
             UserLimit::Leases(_, max) => {
                 let (used, first, last) = match &self.0.engine {
@@ -124,7 +124,7 @@ impl SharedLimits {
                         limits.look_at_leases(&key).await.map_err(|_| EngineDown)?
                     }
                 };
-                Standing::of_count(max.into(), used, first, last)
+                LimitStatus::of_count(max.into(), used, first, last)
             }
         }))
     }
@@ -171,23 +171,23 @@ impl SharedLimits {
     /// counted here; its `retry_after` is the time until a lease expires, at least a second.
     pub async fn acquire(
         &self,
-        places: Places<'_>,
+        key: LeaseKey<'_>,
         holder: Holder,
         max: u32,
     ) -> Result<Verdict, EngineDown> {
-        let key = self.lease_key(places);
+        let LeaseKey { of, route, user } = key;
+        let key = self.lease_key(key);
         let verdict = match &self.0.engine {
             Engine::Memory(limits) => limits.acquire(&key, holder, max),
             Engine::Redis(limits) => {
                 limits.acquire(&key, holder, max).await.map_err(|_| EngineDown)
             }
         };
-        let Places { of, route, user } = places;
         record(of.limit(), route, user, verdict.map(at_least_a_second))
     }
 
-    pub(super) fn lease_key(&self, places: Places<'_>) -> String {
-        places.key(&self.0.prefix)
+    pub(super) fn lease_key(&self, key: LeaseKey<'_>) -> String {
+        key.key(&self.0.prefix)
     }
 
     pub(super) async fn renew_all(&self, held: &[Held<'_>]) -> Result<(), EngineDown> {

@@ -56,8 +56,8 @@ on_both_engines! {
     simultaneous_acquires_do_not_overbook no_overbooking;
 }
 
-fn connections(user: &str) -> Places<'_> {
-    Places { of: Leased::Connection, route: "/ws", user }
+fn connections(user: &str) -> LeaseKey<'_> {
+    LeaseKey { of: Leased::Connection, route: "/ws", user }
 }
 
 fn hourly(count: u32) -> UserRate {
@@ -198,7 +198,7 @@ async fn places(bench: Bench) {
     let refused = acquire(c, 2).await.unwrap();
     assert!(is_refused(refused, LEASE), "{refused:?}");
     assert_eq!(bench.limits.acquire(connections("2"), c, 2).await, Ok(Verdict::Allowed));
-    let generations = Places { of: Leased::Generation, ..connections("1") };
+    let generations = LeaseKey { of: Leased::Generation, ..connections("1") };
     assert_eq!(bench.limits.acquire(generations, c, 1).await, Ok(Verdict::Allowed));
     assert_eq!(acquire(b, 2).await, Ok(Verdict::Allowed), "it is one of the two");
     bench.limits.release_all(&[(&bench.limits.lease_key(connections("1")), a)]).await.unwrap();
@@ -243,8 +243,8 @@ async fn a_lease_that_expired_makes_room() {
     let () = commands.query(&old).await.unwrap();
     let verdict = bench.limits.acquire(connections("1"), Holder::random(), 1).await;
     assert_eq!(verdict, Ok(Verdict::Allowed));
-    let places: i64 = commands.query(redis::cmd("ZCARD").arg("tg:conns:/ws:1")).await.unwrap();
-    assert_eq!(places, 1);
+    let key: i64 = commands.query(redis::cmd("ZCARD").arg("tg:conns:/ws:1")).await.unwrap();
+    assert_eq!(key, 1);
 }
 
 #[tokio::test]

@@ -10,14 +10,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 
-use super::Terms;
+use super::RuntimeConfig;
 use super::http::{Connection, Front};
-use crate::broker::{Broker, Publisher, Seat};
+use crate::broker::{Broker, Publisher, WorkerHandle};
 use crate::control;
 use crate::generations::Generations;
 use crate::limits::{ConnectionCounts, LeaseSet, LimitName, SharedLimits};
 use crate::presence::PresenceStore;
-use crate::session::{self, Attached, Permits, Presence, Roster, Services};
+use crate::session::{self, Attached, Permits, Presence, Services, SessionRegistry};
 use crate::shutdown::Shutdown;
 use crate::telemetry;
 
@@ -37,11 +37,11 @@ pub struct Worker {
     pub listener: std::net::TcpListener,
     /// Others have the listener as well, and take whom this process does not.
     pub handed_over: bool,
-    pub terms: watch::Receiver<Arc<Terms>>,
+    pub terms: watch::Receiver<Arc<RuntimeConfig>>,
     /// Told each time that this thread serves by new terms.
     pub adopted: mpsc::Sender<()>,
-    pub seat: Seat,
-    pub orders: control::Seat,
+    pub seat: WorkerHandle,
+    pub commands: control::WorkerHandle,
     pub publisher: Publisher,
     pub generations: Generations,
     pub control: control::Control,
@@ -64,16 +64,16 @@ impl Worker {
         let listener = TcpListener::from_std(self.listener.try_clone()?)?;
         let (counts, handed_over) = (self.counts.clone(), self.handed_over);
         let (is_first, terms, adopted) = (self.is_first, self.terms.clone(), self.adopted.clone());
-        let (front, orders) = self.front()?;
+        let (front, commands) = self.front()?;
         tokio::task::spawn_local(follow(Rc::clone(&front), terms, adopted));
         let services = Rc::clone(&front.services);
         let sweeping = Rc::clone(&services);
-        tokio::task::spawn_local(async move { sweeping.roster.sweep().await });
+        tokio::task::spawn_local(async move { sweeping.registry.sweep().await });
         tokio::task::spawn_local(Rc::clone(&services.leases).run());
         if is_first {
-            tokio::task::spawn_local(session::take_over(Rc::clone(&services)));
+            tokio::task::spawn_local(session::failover(Rc::clone(&services)));
         }
-        tokio::task::spawn_local(session::take_orders(Rc::clone(&services), orders));
+        tokio::task::spawn_local(session::run_commands(Rc::clone(&services), commands));
         let announcing = Rc::clone(&services);
         tokio::task::spawn_local(async move { announcing.presence.run().await });
         tokio::select! {
@@ -86,7 +86,7 @@ impl Worker {
         drop(front);
         let stop = services.terms().stop;
         tokio::select! {
-            () = services.roster.drain(&stop) => {}
+            () = services.registry.drain(&stop) => {}
             () = shutdown.killed() => {}
         }
         services.leave().await;
@@ -96,7 +96,7 @@ impl Worker {
         Ok(())
     }
 
-    fn front(self) -> std::io::Result<(Rc<Front>, control::Seat)> {
+    fn front(self) -> std::io::Result<(Rc<Front>, control::WorkerHandle)> {
         let (broker, deliveries) = Broker::take(self.seat);
         tokio::task::spawn_local(deliveries);
         let terms = Arc::clone(&self.terms.borrow());
@@ -108,24 +108,24 @@ impl Worker {
             generations: self.generations,
             control: self.control,
             attached: Attached::default(),
-            watches: Cell::new(0),
+            monitored_replies: Cell::new(0),
             leases: LeaseSet::new(self.limits.clone()),
             limits: self.limits,
-            roster: Roster::new(&terms.routes),
+            registry: SessionRegistry::new(&terms.routes),
             shutdown: self.shutdown,
             terms: RefCell::new(Rc::new(terms.of_thread(None))),
             started: Instant::now(),
         };
         let front =
             Front::new(terms, self.counts, Rc::new(services)).map_err(std::io::Error::other)?;
-        Ok((Rc::new(front), self.orders))
+        Ok((Rc::new(front), self.commands))
     }
 }
 
 /// Serves by the newest terms, until the gateway ends.
 async fn follow(
     front: Rc<Front>,
-    mut terms: watch::Receiver<Arc<Terms>>,
+    mut terms: watch::Receiver<Arc<RuntimeConfig>>,
     adopted: mpsc::Sender<()>,
 ) {
     while terms.changed().await.is_ok() {

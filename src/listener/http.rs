@@ -20,10 +20,10 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::{Terms, fixed};
+use super::{RuntimeConfig, fixed};
 use crate::config;
-use crate::handshake::{Admission, Found, Rejection, Visit, json_error, upgrade};
-use crate::limits::{ConnectionCounts, IpPermit, Lease, Leased, LimitName, Places};
+use crate::handshake::{Admission, Found, HandshakeAttempt, Rejection, json_error, upgrade};
+use crate::limits::{ConnectionCounts, IpPermit, Lease, LeaseKey, Leased, LimitName};
 use crate::protocol::{ClientAddress, CloseReason, Params, Timestamp};
 use crate::proxy::{Proxy, ProxyBody};
 use crate::session::{self, Client, Permits, Services};
@@ -45,7 +45,7 @@ pub(super) struct Front {
 
 /// What a reload replaces.
 struct Face {
-    terms: Arc<Terms>,
+    terms: Arc<RuntimeConfig>,
     proxy: Proxy,
 }
 
@@ -79,7 +79,7 @@ struct Phase {
 impl Front {
     /// `Err` = the proxy's upstream cannot be spoken to.
     pub fn new(
-        terms: Arc<Terms>,
+        terms: Arc<RuntimeConfig>,
         counts: ConnectionCounts,
         services: Rc<Services>,
     ) -> Result<Self, String> {
@@ -88,7 +88,7 @@ impl Front {
     }
 
     /// From now on by these terms; also for those who are connected, where they can follow.
-    pub async fn adopt(&self, terms: Arc<Terms>) -> Result<(), String> {
+    pub async fn adopt(&self, terms: Arc<RuntimeConfig>) -> Result<(), String> {
         let before = self.face();
         let proxy = match before.terms.proxy == terms.proxy {
             true => before.proxy.clone(),
@@ -206,27 +206,27 @@ impl Front {
         match terms.handshake.route(request.uri().path()) {
             Some(Found::Route(route, params)) => {
                 let routed = (&route, params);
-                return whole(self.handshake(phase, terms, address, routed, &request).await);
+                return boxed(self.handshake(phase, terms, address, routed, &request).await);
             }
             Some(Found::Reply(reply)) if upgrade::is_asked(request.headers()) => {
-                return whole(self.tell(phase, address, &reply, &request));
+                return boxed(self.tell(phase, address, &reply, &request));
             }
             Some(Found::Reply(reply)) if !phase.over_ip_limit => {
                 let draining = self.services.shutdown.is_draining();
-                return whole(fixed::answer(&reply, &request, draining));
+                return boxed(fixed::answer(&reply, &request, draining));
             }
             // The proxy carries no WebSockets; as a plain request it might be redirected.
             None if upgrade::is_asked(request.headers()) => {
                 let error = "no route takes WebSockets at this path";
-                return whole(json_error(StatusCode::NOT_FOUND, error, "no_route"));
+                return boxed(json_error(StatusCode::NOT_FOUND, error, "no_route"));
             }
             Some(Found::Reply(_)) | None => {}
         }
         if phase.over_ip_limit {
-            return whole(Rejection::connections_per_ip().to_http());
+            return boxed(Rejection::connections_per_ip().to_http());
         }
         if terms.handshake.issues_at(request.uri().path()) {
-            return whole(terms.handshake.issue(request).await);
+            return boxed(terms.handshake.issue(request).await);
         }
         proxy.forward(request, address).await
     }
@@ -235,7 +235,7 @@ impl Front {
     async fn handshake(
         &self,
         phase: &Phase,
-        terms: &Terms,
+        terms: &RuntimeConfig,
         address: ClientAddress,
         (route, params): (&Arc<config::Route>, Params),
         request: &Request<Incoming>,
@@ -244,11 +244,11 @@ impl Front {
             Ok(accepted) => accepted,
             Err(response) => return response,
         };
-        let visit = Visit::new(request.headers(), address);
+        let attempt = HandshakeAttempt::new(request.headers(), address);
         let verdict = match self.enter_ip(phase, address.ip) {
             Ok(ip) => {
                 let admitted =
-                    terms.handshake.admit(Arc::clone(route), params, request, &visit).await;
+                    terms.handshake.admit(Arc::clone(route), params, request, &attempt).await;
                 admitted.map(|admission| (admission, ip))
             }
             Err(rejection) => Err(rejection),
@@ -257,7 +257,7 @@ impl Front {
             Ok((admission, _)) => Ok(admission.told()),
             Err(rejection) => Err(rejection.cause),
         };
-        visit.finished(route.path.as_str(), decision);
+        attempt.finished(route.path.as_str(), decision);
         self.upgrade(phase, address.ip, route, accepted, verdict)
     }
 
@@ -278,7 +278,7 @@ impl Front {
             Ok(_) => Ok(Admitted::default()),
             Err(rejection) => Err(rejection.cause),
         };
-        Visit::new(request.headers(), address).finished(reply.path.as_str(), decision);
+        HandshakeAttempt::new(request.headers(), address).finished(reply.path.as_str(), decision);
         let upgraded = match entered {
             Err(rejection) => Upgraded::Closed(rejection.event(), rejection.reason, None),
             Ok(ip) if self.services.shutdown.is_draining() => {
@@ -342,8 +342,8 @@ impl Front {
         let claim = admission.lease.take()?;
         let Admission { route, identity, connection_id, .. } = admission;
         let user = identity.key();
-        let places = Places { of: Leased::Connection, route: route.path.as_str(), user: &user };
-        let lease = self.services.leases.hold(places, (*connection_id).into());
+        let key = LeaseKey { of: Leased::Connection, route: route.path.as_str(), user: &user };
+        let lease = self.services.leases.hold(key, (*connection_id).into());
         claim.hand_on();
         Some(lease)
     }
@@ -366,6 +366,6 @@ impl Front {
 }
 
 /// A response that is there already.
-fn whole(response: Response<Full<Bytes>>) -> Response<ProxyBody> {
+fn boxed(response: Response<Full<Bytes>>) -> Response<ProxyBody> {
     response.map(|body| body.map_err(|never| match never {}).boxed())
 }

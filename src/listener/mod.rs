@@ -10,4 +10,4 @@ mod http;
 mod terms;
 
 pub use accept::Worker;
-pub use terms::Terms;
+pub use terms::RuntimeConfig;

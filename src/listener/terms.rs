@@ -9,7 +9,7 @@ use crate::tokens::Authenticator;
 use crate::upstream::{Upstreams, UpstreamsShared};
 
 /// Shared by all threads.
-pub struct Terms {
+pub struct RuntimeConfig {
     pub server: config::Server,
     pub proxy: config::Proxy,
     pub routes: Vec<Arc<config::Route>>,
@@ -19,11 +19,14 @@ pub struct Terms {
     pub stop: config::Shutdown,
 }
 
-impl Terms {
+impl RuntimeConfig {
     /// What sessions need of it, with connections of the calling thread's own; those of `before` are kept
     /// where they lead to what is as it was.
-    pub(super) fn of_thread(&self, before: Option<&session::Terms>) -> session::Terms {
-        session::Terms {
+    pub(super) fn of_thread(
+        &self,
+        before: Option<&session::ThreadConfig>,
+    ) -> session::ThreadConfig {
+        session::ThreadConfig {
             routes: self.routes.clone(),
             upstreams: match before {
                 Some(before) => before.upstreams.renewed(&self.upstreams),

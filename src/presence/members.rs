@@ -16,7 +16,7 @@ use crate::telemetry::{limits as lease_facts, presence as facts};
 pub struct Members(HeldLeases<Registrar>);
 
 /// What a lease is of.
-pub struct Place {
+pub struct MemberEntry {
     channel: ChannelName,
     member: Member,
 }
@@ -35,7 +35,7 @@ impl Members {
     pub fn enter(&self, channel: &ChannelName, member: Member) {
         facts::entered();
         let id = member.connection_id;
-        self.0.take(id, Rc::new(Place { channel: channel.clone(), member }));
+        self.0.take(id, Rc::new(MemberEntry { channel: channel.clone(), member }));
     }
 
     /// Nothing happens for a connection that has not entered.
@@ -66,16 +66,16 @@ impl Members {
     }
 }
 
-type Places = [(ConnectionId, Rc<Place>)];
+type MemberEntries = [(ConnectionId, Rc<MemberEntry>)];
 
 impl Registrar {
     /// One call a channel, all under way at once.
     async fn each_channel(
         &self,
-        places: &Places,
+        entries: &MemberEntries,
         call: impl AsyncFn(&ChannelName, &[&Member]) -> Result<Vec<Change>, Failure>,
     ) -> Result<(), EngineAway> {
-        let answers = by_channel(places).into_iter().map(async |(channel, members)| {
+        let answers = by_channel(entries).into_iter().map(async |(channel, members)| {
             let answer = call(channel, &members).await;
             (channel, answer)
         });
@@ -94,20 +94,20 @@ impl Registrar {
 
 impl Lessor for Registrar {
     type Holder = ConnectionId;
-    type Lease = Rc<Place>;
+    type Lease = Rc<MemberEntry>;
 
-    async fn renew(&self, places: &Places) -> Result<(), EngineAway> {
+    async fn renew(&self, entries: &MemberEntries) -> Result<(), EngineAway> {
         let renew = async |channel: &ChannelName, members: &[&Member]| {
             self.store.renew(channel, members).await
         };
-        self.each_channel(places, renew).await
+        self.each_channel(entries, renew).await
     }
 
-    async fn release(&self, places: &Places) -> Result<(), EngineAway> {
+    async fn release(&self, entries: &MemberEntries) -> Result<(), EngineAway> {
         let leave = async |channel: &ChannelName, members: &[&Member]| {
             self.store.leave(channel, members).await
         };
-        self.each_channel(places, leave).await
+        self.each_channel(entries, leave).await
     }
 
     fn not_renewed(&self, count: usize) {
@@ -120,14 +120,14 @@ impl Lessor for Registrar {
 }
 
 /// Channels in the order of their first.
-fn by_channel(places: &Places) -> Vec<(&ChannelName, Vec<&Member>)> {
+fn by_channel(entries: &MemberEntries) -> Vec<(&ChannelName, Vec<&Member>)> {
     let mut groups: Vec<(&ChannelName, Vec<&Member>)> = Vec::new();
     let mut index: HashMap<&ChannelName, usize> = HashMap::new();
-    for (_, place) in places {
-        let at = *index.entry(&place.channel).or_insert(groups.len());
+    for (_, entry) in entries {
+        let at = *index.entry(&entry.channel).or_insert(groups.len());
         match groups.get_mut(at) {
-            Some((_, members)) => members.push(&place.member),
-            None => groups.push((&place.channel, vec![&place.member])),
+            Some((_, members)) => members.push(&entry.member),
+            None => groups.push((&entry.channel, vec![&entry.member])),
         }
     }
     groups

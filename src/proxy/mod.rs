@@ -17,24 +17,16 @@ use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
 use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
-use hyper_rustls::HttpsConnector;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use crate::config;
+use crate::http_client::{self, HttpClient};
 use crate::protocol::ClientAddress;
 use crate::telemetry;
-use crate::upstream::connector;
 use upload::{Stalled, Upload};
 
 pub type ProxyBody = BoxBody<Bytes, hyper::Error>;
 
-/// Shorter than what common servers keep an idle connection for (5 s), so that a request seldom meets
-/// a connection that is just being closed.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
-
-/// Connections of one thread that wait for their next request.
+/// The idle connections that each thread keeps for its next requests.
 const MAX_IDLE: usize = 256;
 
 /// One a worker thread: its connection pool is its own.
@@ -48,7 +40,7 @@ struct Upstream {
     /// Without a query, and without the last slash of its path.
     base: String,
     timeout: Duration,
-    client: Client<HttpsConnector<HttpConnector>, Upload>,
+    client: HttpClient<Upload>,
 }
 
 /// How a request ended that was not answered by the upstream.
@@ -66,13 +58,9 @@ impl Proxy {
     /// `Err` = the upstream is `https`, and the system has no root certificates.
     pub fn new(settings: &config::Proxy) -> Result<Self, String> {
         let Some(url) = &settings.upstream else { return Ok(Self { upstream: None }) };
-        let tls = connector::tls(url.scheme() == "https")
+        let tls = http_client::tls_config(url.scheme() == "https")
             .map_err(|error| format!("proxy.upstream: {error}"))?;
-        let client = Client::builder(TokioExecutor::new())
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .pool_max_idle_per_host(MAX_IDLE)
-            .pool_timer(TokioTimer::new())
-            .build(connector::connector(&tls, settings.timeout));
+        let client = http_client::new(&tls, settings.timeout, MAX_IDLE);
         let base = url.as_str().split(['?', '#']).next().unwrap_or_default();
         let base = base.trim_end_matches('/').to_owned();
         Ok(Self { upstream: Some(Upstream { base, timeout: settings.timeout, client }) })

@@ -18,7 +18,7 @@ pub use backoff::Backoff;
 pub use batches::Answers;
 pub use blocking::{Blocking, blocking_client};
 pub use commands::Commands;
-pub use pubsub::{Heard, Lost, PubSub, Voice, pubsub_client};
+pub use pubsub::{Heard, Lost, PubSub, PubSubSender, pubsub_client};
 
 use std::fmt;
 

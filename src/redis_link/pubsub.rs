@@ -30,18 +30,18 @@ pub fn pubsub_client(url: &RedisUrl) -> Result<Client, String> {
     open::client(url)
 }
 
-/// The connection. Dropping it closes it, once its [`Voice`]s are gone as well.
+/// The connection. Dropping it closes it, once its [`PubSubSender`]s are gone as well.
 pub struct PubSub {
     connection: MultiplexedConnection,
 }
 
 /// Publishes over the connection that hears, from any thread: where one works, so does the other.
 #[derive(Clone)]
-pub struct Voice {
+pub struct PubSubSender {
     connection: MultiplexedConnection,
 }
 
-impl Voice {
+impl PubSubSender {
     /// How many are subscribed to `channel` by its name, and so heard it. Those who listen by a pattern
     /// are not counted.
     pub async fn publish(&self, channel: &ChannelName, payload: &str) -> Result<u64, RedisFailure> {
@@ -82,8 +82,8 @@ impl PubSub {
         }
     }
 
-    pub fn voice(&self) -> Voice {
-        Voice { connection: self.connection.clone() }
+    pub fn sender(&self) -> PubSubSender {
+        PubSubSender { connection: self.connection.clone() }
     }
 
     pub async fn subscribe(&mut self, channels: &[impl Borrow<str>]) -> Result<(), RedisFailure> {

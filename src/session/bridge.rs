@@ -158,7 +158,7 @@ impl Session {
                     self.socket.pause_reading(false);
                 }
                 let json = self.client.route.borrow().protocol == Protocol::Json;
-                if json && !self.user_may_send(None).await {
+                if json && !self.check_user_limits(None).await {
                     continue;
                 }
                 if sender.send(message).await.is_err() {

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Session;
 use super::messages::PINGS;
-use crate::control::Order;
+use crate::control::NodeCommand;
 use crate::generations::{Run, Task};
 use crate::limits::{LimitName, Verdict};
 use crate::protocol::{ConnectionId, ErrorCode, ErrorEvent};
@@ -59,14 +59,14 @@ impl Session {
     }
 
     /// Asks the other nodes, where one of them is known to look after the task. Its word is kept for a
-    /// node that has just taken it over, or did not hear the order.
+    /// node that has just taken it over, or did not hear the command.
     async fn cancel_elsewhere(self: Rc<Self>, task: Task) {
         let ttl = self.client.route.borrow().generations.max_duration;
         match self.services.generations.ledger.request_cancel(&task, ttl).await {
             Ok(true) => {
                 let Task { channel, id } = task;
-                let order = Order::Cancel { channel, task_id: id.into() };
-                let _or_by_the_kept_word = self.services.control.send(order).await;
+                let command = NodeCommand::Cancel { channel, task_id: id.into() };
+                let _or_by_the_kept_word = self.services.control.send(command).await;
             }
             Ok(false) => self.refuse_unknown(&task),
             Err(_) => {

@@ -1,7 +1,7 @@
 //! The credentials behind a connection: their end, the notice of it, and others in their place while the
 //! socket stays open.
 //!
-//! No connection has a timer for it: the roster's sweep asks. What a credential is worth is judged in
+//! No connection has a timer for it: the registry's sweep asks. What a credential is worth is judged in
 //! `tokens`, like a handshake's. Invariants: a connection never changes its user; credentials that are
 //! refused change nothing; no more than one refresh of a connection is under way.
 
@@ -14,7 +14,7 @@ use crate::protocol::{
     CloseReason, ErrorCode, ErrorEvent, Renewal, refreshed, token_expiring_soon,
 };
 use crate::telemetry;
-use crate::tokens::{CredentialRejection, Identity, Place};
+use crate::tokens::{CredentialContext, CredentialRejection, Identity};
 
 /// Where it is not known for how long the engine or the key set is away.
 const TRY_AGAIN_SECONDS: u64 = 5;
@@ -123,8 +123,8 @@ impl Session {
         let authenticator = &terms.authenticator;
         let identity = match renewal {
             Renewal::ConnectionToken(token) if takes(&[AuthSource::ConnectionToken]) => {
-                let place = Place { params: &client.params, origin: client.origin };
-                authenticator.redeem(&token, place).await
+                let context = CredentialContext { params: &client.params, origin: client.origin };
+                authenticator.redeem(&token, context).await
             }
             Renewal::Jwt(jwt)
                 if takes(&[AuthSource::Cookie, AuthSource::Bearer, AuthSource::Query]) =>

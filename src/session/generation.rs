@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::Session;
-use super::relay::Asked;
-use super::voice::Voice;
+use super::relay::MessageContext;
+use super::reply_publisher::ReplyPublisher;
 use crate::broker::{History, PublishError};
 use crate::config::Route;
 use crate::generations::{Entry, Run, Task};
@@ -33,7 +33,7 @@ enum Next {
 }
 
 struct Generation {
-    voice: Voice,
+    reply_publisher: ReplyPublisher,
     history: History,
     shutdown: Shutdown,
     /// After the beginning of a drain.
@@ -41,7 +41,7 @@ struct Generation {
     route: Arc<Route>,
     route_facts: Arc<RouteFacts>,
     /// When its message came.
-    asked: Asked,
+    context: MessageContext,
     run: Run,
     entry: Entry,
 }
@@ -49,7 +49,13 @@ struct Generation {
 impl Session {
     /// Runs the generation on a task of its own; `place` is its user's, until it ends. Its message came
     /// when it was `asked`.
-    pub(super) fn generate(&self, task_id: &str, reply: Reply, place: Option<Lease>, asked: Asked) {
+    pub(super) fn generate(
+        &self,
+        task_id: &str,
+        reply: Reply,
+        place: Option<Lease>,
+        context: MessageContext,
+    ) {
         let task = Task { channel: self.client.channel.clone(), id: task_id.into() };
         // The id of a task whose reply streams is fresh.
         let Some(run) = self.services.generations.running.begin(task) else {
@@ -63,13 +69,13 @@ impl Session {
         }
         let facts = self.facts(true, place.as_ref());
         let generation = Generation {
-            voice: Voice::new(&self.services.publisher, run.task()),
+            reply_publisher: ReplyPublisher::new(&self.services.publisher, run.task()),
             history: self.services.history.clone(),
             shutdown: self.services.shutdown.clone(),
             stops_after: self.services.terms().stop.last_words_after(),
             route,
             route_facts: Arc::clone(&self.route_facts),
-            asked,
+            context,
             entry: self.services.generations.ledger.enter(run.task(), facts),
             run,
         };
@@ -83,8 +89,13 @@ impl Session {
                 tokio::join!(generation.history.generation_begins(channel, id), ledger.flush());
             let end = generation.run(reply).await.unwrap_or(GenerationEnd::EngineDown);
             let _or_it_expires = generation.history.generation_ended(channel, id).await;
-            generation.route_facts.generation_ended(channel, end, generation.asked.at, id);
-            generation.asked.spans.ended(end);
+            generation.route_facts.generation_ended(
+                channel,
+                end,
+                generation.context.received_at,
+                id,
+            );
+            generation.context.spans.ended(end);
             if attached {
                 services.attached.detach(connection, &generation.run);
             }
@@ -103,9 +114,10 @@ impl Session {
 
 impl Generation {
     async fn run(&self, mut reply: Reply) -> Result<GenerationEnd, PublishError> {
-        let spans = self.asked.spans.clone();
-        let mut pace = Pace::new(Arc::clone(&self.route_facts), self.asked.at).traced(spans);
-        self.voice.say(processing_started(self.task_id()).into()).await?;
+        let spans = self.context.spans.clone();
+        let mut pace =
+            Pace::new(Arc::clone(&self.route_facts), self.context.received_at).traced(spans);
+        self.reply_publisher.say(processing_started(self.task_id()).into()).await?;
         loop {
             let json = match self.next(&mut reply).await {
                 Next::Event(json) => json,
@@ -118,7 +130,7 @@ impl Generation {
                 Next::Cancelled => {
                     reply.give_up();
                     self.run.end();
-                    self.voice.say_last(cancelled(self.task_id()).into()).await?;
+                    self.reply_publisher.say_last(cancelled(self.task_id()).into()).await?;
                     return Ok(GenerationEnd::Cancelled);
                 }
             };
@@ -129,9 +141,9 @@ impl Generation {
             let is_last = self.route.generations.terminal_events.contains(&name);
             let published = if is_last {
                 self.run.end();
-                self.voice.say_last(json).await
+                self.reply_publisher.say_last(json).await
             } else {
-                self.voice.say(json).await
+                self.reply_publisher.say(json).await
             };
             match published {
                 Err(PublishError::TooLarge) => {
@@ -151,7 +163,7 @@ impl Generation {
             pace.chunk(Instant::now());
         }
         self.run.end();
-        self.voice.say_last(complete(self.task_id()).into()).await?;
+        self.reply_publisher.say_last(complete(self.task_id()).into()).await?;
         Ok(GenerationEnd::Completed)
     }
 
@@ -188,7 +200,7 @@ impl Generation {
         };
         self.run.end();
         let event = ErrorEvent::new(ErrorCode::WorkerLost, text).task_id(self.task_id());
-        self.voice.say_last(event.to_json().into()).await?;
+        self.reply_publisher.say_last(event.to_json().into()).await?;
         Ok(GenerationEnd::WorkerLost)
     }
 }

@@ -29,7 +29,7 @@ pub(super) struct Queued {
     pub id: Option<String>,
     pub data: Box<RawValue>,
     /// When it came.
-    pub asked: Instant,
+    pub received_at: Instant,
 }
 
 /// Messages of one client in the order they came, while the first is being relayed. At most
@@ -72,21 +72,21 @@ impl Session {
             Ok(ClientFrame::Ping) => self.on_application_ping(),
             Ok(ClientFrame::Cancel { task_id }) => self.on_cancel(&task_id),
             Ok(ClientFrame::Resume(point)) => {
-                if self.may_act() {
+                if self.check_action() {
                     self.on_resume(point);
                 }
             }
             Ok(ClientFrame::Refresh(renewal)) => {
-                if self.may_act() {
+                if self.check_action() {
                     self.on_refresh(renewal);
                 }
             }
             Ok(ClientFrame::Message { text: message, id, data }) => {
-                if self.may_send(&message, id.as_deref()) {
+                if self.check_message(&message, id.as_deref()) {
                     match self.client.upstream {
                         Upstream::Relay => {
-                            let (data, asked) = (data.to_owned(), Instant::now());
-                            self.enqueue(Queued { text: message, id, data, asked });
+                            let (data, received_at) = (data.to_owned(), Instant::now());
+                            self.enqueue(Queued { text: message, id, data, received_at });
                         }
                         _ => self.to_bridge(SocketMessage::Text(own(text))),
                     }
@@ -123,7 +123,7 @@ impl Session {
     }
 
     /// Checks that need nothing but this connection.
-    fn may_send(&self, message: &str, id: Option<&str>) -> bool {
+    fn check_message(&self, message: &str, id: Option<&str>) -> bool {
         let limit = self.client.route.borrow().max_message_chars;
         if self.client.upstream == Upstream::None {
             let text = "this route takes no messages";
@@ -141,7 +141,7 @@ impl Session {
     }
 
     /// For frames that are no messages and cost as much as one.
-    fn may_act(&self) -> bool {
+    fn check_action(&self) -> bool {
         match self.take_message_token() {
             Verdict::Allowed => true,
             Verdict::Refused { retry_after } => {

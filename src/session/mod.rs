@@ -6,29 +6,29 @@
 
 mod bridge;
 mod cancel;
+mod commands;
 mod credentials;
+mod deduplicate;
+mod failover;
 mod generation;
 mod messages;
-mod once;
-mod orders;
 mod place;
 mod presence;
+mod registry;
 mod relay;
+mod reply_publisher;
 mod resume;
 #[cfg(test)]
 mod resume_model;
-mod roster;
-mod takeover;
 mod terms;
-mod voice;
-mod watch;
+mod worker_reply;
 
 pub use cancel::Attached;
-pub use orders::take_orders;
+pub use commands::run_commands;
+pub use failover::failover;
 pub use presence::Presence;
-pub use roster::Roster;
-pub use takeover::take_over;
-pub use terms::Terms;
+pub use registry::SessionRegistry;
+pub use terms::ThreadConfig;
 
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
@@ -74,13 +74,13 @@ pub struct Services {
     pub control: Control,
     pub attached: Attached,
     /// Generations of workers that this thread looks after.
-    pub watches: Cell<usize>,
+    pub monitored_replies: Cell<usize>,
     pub limits: SharedLimits,
     pub leases: Rc<LeaseSet>,
     pub presence: Presence,
-    pub roster: Roster,
+    pub registry: SessionRegistry,
     pub shutdown: Shutdown,
-    pub terms: RefCell<Rc<Terms>>,
+    pub terms: RefCell<Rc<ThreadConfig>>,
     /// The zero of this thread's clock.
     pub started: Instant,
 }
@@ -108,7 +108,7 @@ impl Services {
     /// connections.
     pub async fn leave(&self) {
         let leave = async {
-            while self.watches.get() > 0 {
+            while self.monitored_replies.get() > 0 {
                 tokio::time::sleep(LEAVE_PAUSE).await;
             }
             self.flush_when_draining().await;
@@ -211,8 +211,8 @@ pub struct Session {
     last_seen: Cell<Duration>,
     /// A ping is unanswered since then.
     pinged: Cell<Option<Duration>>,
-    /// Where the roster keeps this session.
-    roster_slot: Cell<usize>,
+    /// Where the registry keeps this session.
+    registry_slot: Cell<usize>,
     _permits: Permits,
 }
 
@@ -243,7 +243,7 @@ pub async fn open(
         refreshing: Cell::new(false),
         last_seen: Cell::new(services.now()),
         pinged: Cell::new(None),
-        roster_slot: Cell::new(0),
+        registry_slot: Cell::new(0),
         _permits: permits,
         route_facts: RouteFacts::of(&route.path),
         services,
@@ -266,7 +266,7 @@ pub async fn open(
         Err(_) => socket.close(CloseReason::Overloaded),
     }
     // Its admission may be older than the last reload.
-    if !session.follows() {
+    if !session.apply_route_update() {
         session.send_away(Duration::ZERO);
     }
     if late.is_some() {
@@ -315,7 +315,7 @@ struct Drive {
 
 impl Drive {
     fn begin(session: &Rc<Session>) -> Self {
-        session.services.roster.enter(session);
+        session.services.registry.enter(session);
         session.route_facts.opened(session.about());
         Self { session: Rc::clone(session) }
     }
@@ -402,7 +402,7 @@ impl Session {
         self.socket.cut();
         self.subscription.borrow_mut().take();
         self.leave_channel();
-        self.services.roster.leave(self);
+        self.services.registry.leave(self);
         self.services.attached.cancel_all(self.client.connection_id);
         if let Some(bridge) = self.bridge.borrow_mut().take() {
             bridge.client_left(self.socket.ended());

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::Session;
-use super::once::Answered;
-use crate::limits::{Claim, Holder, Lease, Leased, Places, Verdict};
+use super::deduplicate::Answered;
+use crate::limits::{Claim, Holder, Lease, LeaseKey, Leased, Verdict};
 use crate::protocol::{ErrorCode, ErrorEvent};
 
 /// A place is free when a reply ends, and nobody knows when that is; clients look again after this
@@ -21,12 +21,12 @@ impl Session {
         let Some(max) = route.limits.generations_per_user else { return Ok(None) };
         let Some(user) = &self.client.user_id else { return Ok(None) };
         let user = user.to_string();
-        let places = Places { of: Leased::Generation, route: route.path.as_str(), user: &user };
+        let key = LeaseKey { of: Leased::Generation, route: route.path.as_str(), user: &user };
         let holder = Holder::random();
-        let claim = Claim::new(&self.services.limits, places, holder);
-        match self.services.limits.acquire(places, holder, max).await {
+        let claim = Claim::new(&self.services.limits, key, holder);
+        match self.services.limits.acquire(key, holder, max).await {
             Ok(Verdict::Allowed) => {
-                let lease = self.services.leases.hold(places, holder);
+                let lease = self.services.leases.hold(key, holder);
                 claim.hand_on();
                 return Ok(Some(lease));
             }

@@ -17,7 +17,7 @@ const BATCH: usize = 500;
 pub struct Presence {
     members: Members,
     publisher: Publisher,
-    /// Held while an announcement is published, so that they keep their order.
+    /// Held while an announcement is published, so that they keep their command.
     publishing: Mutex<()>,
 }
 

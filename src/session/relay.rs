@@ -1,4 +1,4 @@
-//! Messages on their way upstream, one at a time and in order.
+//! Messages on their way upstream, one at a time and in command.
 //!
 //! From before a message is handed over until its `task_queued` is queued, publications for this
 //! connection wait, so that no event of a task can overtake its `task_queued`.
@@ -16,9 +16,9 @@ use crate::upstream::{Message, RelayError, Taken, TakenReply};
 
 /// A message whose reply is looked after.
 #[derive(Clone)]
-pub(super) struct Asked {
+pub(super) struct MessageContext {
     /// When it came.
-    pub at: Instant,
+    pub received_at: Instant,
     pub spans: ReplySpans,
 }
 
@@ -79,12 +79,12 @@ impl Session {
             self.answer_limited(limited, queued.id.as_deref());
             return None;
         }
-        let at = queued.asked;
+        let received_at = queued.received_at;
         let parent = span.context().unwrap_or(self.client.trace);
         let request = self.services.terms().upstreams.span(upstream, &parent);
         let trace = request.context().unwrap_or(self.client.trace);
         let (client_id, message) = self.message(queued, trace);
-        let expected = self.services.generations.tracker.expect(&self.client.channel);
+        let expected = self.services.generations.tracker.register_pending(&self.client.channel);
         self.socket.hold();
         // A worker may be faster than the upstream's answer, and latecomers are to see it all.
         let (history, channel) = (&self.services.history, &self.client.channel);
@@ -106,12 +106,18 @@ impl Session {
                 // Who hears of the task can cancel it.
                 match reply {
                     TakenReply::Streamed(reply) => {
-                        let asked = Asked { at, spans: ReplySpans::begin(span, &task_id) };
-                        self.generate(&task_id, reply, place, asked);
+                        let context = MessageContext {
+                            received_at,
+                            spans: ReplySpans::begin(span, &task_id),
+                        };
+                        self.generate(&task_id, reply, place, context);
                     }
                     TakenReply::ByWorker => {
-                        let asked = Asked { at, spans: ReplySpans::begin(span, &task_id) };
-                        self.watch(expected, &task_id, place, asked);
+                        let context = MessageContext {
+                            received_at,
+                            spans: ReplySpans::begin(span, &task_id),
+                        };
+                        self.monitor(expected, &task_id, place, context);
                     }
                     TakenReply::None => {
                         ended(span, outcome, went);
@@ -137,7 +143,7 @@ impl Session {
     fn message_span(&self, queued: &Queued) -> Span {
         let mut span = Span::begin(&self.client.trace, Kind::Internal, || "message".into());
         if span.is_on() {
-            span.began(queued.asked.elapsed());
+            span.began(queued.received_at.elapsed());
             span.about(self.about());
             span.set("http.route", self.client.route.borrow().path.as_str().to_owned());
             if let Some(id) = &queued.id {
@@ -158,7 +164,7 @@ impl Session {
     }
 
     /// Answers a message that its user may not send; false.
-    pub(super) async fn user_may_send(&self, id: Option<&str>) -> bool {
+    pub(super) async fn check_user_limits(&self, id: Option<&str>) -> bool {
         let limited = self.user_rate().await;
         self.answer_limited(limited, id);
         limited == Ok(Verdict::Allowed)

@@ -17,7 +17,8 @@ use tokio::io::{AsyncReadExt, DuplexStream};
 use tokio::task::{JoinHandle, LocalSet};
 
 use super::{
-    Arrival, Attached, Client, Permits, Presence, Roster, Services, Terms, Upstream, open,
+    Arrival, Attached, Client, Permits, Presence, Services, SessionRegistry, ThreadConfig,
+    Upstream, open,
 };
 use crate::broker::{Broker, Core, MemoryHistory, Publisher, Rules};
 use crate::config::{Config, Environment};
@@ -136,12 +137,12 @@ impl World {
             generations: Generations::memory(Running::default(), &config.routes),
             control: Control::memory(Threads::new(1, Arc::new(|_, _| 0)).0),
             attached: Attached::default(),
-            watches: Cell::new(0),
+            monitored_replies: Cell::new(0),
             leases: LeaseSet::new(limits.clone()),
             limits,
-            roster: Roster::new(&config.routes),
+            registry: SessionRegistry::new(&config.routes),
             shutdown,
-            terms: RefCell::new(Rc::new(Terms {
+            terms: RefCell::new(Rc::new(ThreadConfig {
                 routes: config.routes.clone(),
                 upstreams: Upstreams::new(&upstreams),
                 authenticator,

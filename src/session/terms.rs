@@ -14,7 +14,7 @@ use crate::tokens::Authenticator;
 use crate::upstream::Upstreams;
 
 /// What a reload replaces as a whole, on each thread.
-pub struct Terms {
+pub struct ThreadConfig {
     /// The first whose path matches takes a client.
     pub routes: Vec<Arc<Route>>,
     pub upstreams: Upstreams,
@@ -33,19 +33,19 @@ enum Now {
 
 impl Services {
     /// As they are now; what takes a while keeps those that it began with.
-    pub fn terms(&self) -> Rc<Terms> {
+    pub fn terms(&self) -> Rc<ThreadConfig> {
         Rc::clone(&self.terms.borrow())
     }
 
     /// From now on by these. Sends away, spread over the time of a drain, who cannot follow.
-    pub async fn adopt(self: &Rc<Self>, terms: Terms) {
+    pub async fn adopt(self: &Rc<Self>, terms: ThreadConfig) {
         let over = terms.stop.drain;
-        self.roster.set_routes(&terms.routes);
+        self.registry.set_routes(&terms.routes);
         self.terms.replace(Rc::new(terms));
         let mut leaving = VecDeque::new();
-        self.roster
+        self.registry
             .visit(|session| {
-                if !session.follows() {
+                if !session.apply_route_update() {
                     leaving.push_back(Rc::clone(session));
                 }
             })
@@ -53,14 +53,14 @@ impl Services {
         if !leaving.is_empty() {
             telemetry::reload::sent_away(leaving.len());
             let services = Rc::clone(self);
-            tokio::task::spawn_local(async move { services.roster.dismiss(leaving, over).await });
+            tokio::task::spawn_local(async move { services.registry.dismiss(leaving, over).await });
         }
     }
 }
 
 impl Session {
     /// Follows its route, if it can.
-    pub(super) fn follows(&self) -> bool {
+    pub(super) fn apply_route_update(&self) -> bool {
         let now = self.services.terms().now(&self.client.route.borrow(), self.client.upstream);
         match now {
             Now::Same => true,
@@ -73,7 +73,7 @@ impl Session {
     }
 }
 
-impl Terms {
+impl ThreadConfig {
     /// How messages of this route travel.
     pub fn upstream(&self, route: &Route) -> Upstream {
         let name = route.upstream.as_deref();

@@ -18,7 +18,7 @@ impl Socket {
     pub fn release(&self) {
         let waiting = self.outbox.borrow_mut().release();
         for publication in waiting {
-            if self.is_for_me(&publication) {
+            if self.accept_or_close(&publication) {
                 let pushed = self.outbox.borrow_mut().push_publication(publication);
                 if pushed.is_err() {
                     return self.close(CloseReason::TooSlow);
@@ -62,7 +62,7 @@ impl Socket {
 
     /// One publication, if it is for this connection.
     fn deliver_one(&self, publication: Delivery) -> bool {
-        if !self.is_for_me(&publication) {
+        if !self.accept_or_close(&publication) {
             return self.is_open();
         }
         let joined = publication.frame.clone();
@@ -70,7 +70,7 @@ impl Socket {
     }
 
     /// Closes the connection where a publication shows that its history was lost.
-    fn is_for_me(&self, publication: &Delivery) -> bool {
+    fn accept_or_close(&self, publication: &Delivery) -> bool {
         match delivery::judge(self.after.get(), publication) {
             Verdict::Next => true,
             Verdict::Had => {

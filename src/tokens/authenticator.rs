@@ -22,7 +22,7 @@ pub struct Authenticator {
 
 /// Where a credential is presented.
 #[derive(Debug, Clone, Copy)]
-pub struct Place<'a> {
+pub struct CredentialContext<'a> {
     /// Of the connection's path.
     pub params: &'a Params,
     /// Of the connection's handshake; `None` = it named none.
@@ -90,20 +90,20 @@ impl Authenticator {
     pub async fn redeem(
         &self,
         token: &str,
-        place: Place<'_>,
+        context: CredentialContext<'_>,
     ) -> Result<Identity, CredentialRejection> {
         let consumed = self.store.consume(token).await;
         let record = consumed.map_err(|_| CredentialRejection::EngineDown)?;
         let record = record.ok_or(CredentialRejection::Token)?;
         let identity = Identity::from(&record);
         if let Some(bound) = &record.origin
-            && (place.origin.is_none() || place.origin != OriginTag::parse(bound))
+            && (context.origin.is_none() || context.origin != OriginTag::parse(bound))
         {
             return Err(CredentialRejection::TokenOrigin);
         }
         if let Some(binding) = &self.binding {
             let id = record.connection_id.as_deref().unwrap_or_default();
-            if !is_bound(binding, id, place.params, &identity) {
+            if !is_bound(binding, id, context.params, &identity) {
                 return Err(CredentialRejection::TokenBinding);
             }
         }

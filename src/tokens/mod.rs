@@ -16,7 +16,7 @@ mod session_version;
 mod store;
 mod token;
 
-pub use authenticator::{Authenticator, CredentialRejection, Place};
+pub use authenticator::{Authenticator, CredentialContext, CredentialRejection};
 pub use identity::Identity;
 pub use jwt::{JwtRejection, JwtVerifier, sign_hs};
 pub use record::TokenRecord;

@@ -3,8 +3,6 @@
 //! Invariant: a 2xx head means that the message is taken, whatever is wrong with the body; saying
 //! otherwise would make the client send it twice.
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body, Incoming};
 use hyper::header::CONTENT_TYPE;
 use hyper::{Response, StatusCode};
@@ -13,6 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::RelayError;
 use super::reply::Format;
+use crate::http_client;
 use crate::protocol::MAX_TASK_ID_BYTES;
 
 /// A longer body is not read to its end.
@@ -93,8 +92,8 @@ fn format(response: &Response<Incoming>) -> Option<Format> {
 
 /// The body, if it is a JSON object that comes whole and in time.
 async fn object(response: Response<Incoming>, deadline: Instant) -> Option<Map<String, Value>> {
-    let body = Limited::new(response.into_body(), MAX_BYTES).collect();
-    let body: Bytes = timeout_at(deadline, body).await.ok()?.ok()?.to_bytes();
+    let body = http_client::read_body(response.into_body(), MAX_BYTES);
+    let body = timeout_at(deadline, body).await.ok()?.ok()?;
     serde_json::from_slice(&body).ok()
 }
 

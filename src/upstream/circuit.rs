@@ -56,7 +56,7 @@ impl Circuit {
     fn failed(&self, probe: bool, now: Instant) {
         let mut state = self.state();
         let opens = match &mut *state {
-            State::Closed(failures) => self.is_one_too_many(failures, now),
+            State::Closed(failures) => self.record_failure(failures, now),
             State::Probing => probe,
             // Requests from before it opened may fail late.
             State::Open { .. } => false,
@@ -68,7 +68,7 @@ impl Circuit {
         }
     }
 
-    fn is_one_too_many(&self, failures: &mut VecDeque<Instant>, now: Instant) -> bool {
+    fn record_failure(&self, failures: &mut VecDeque<Instant>, now: Instant) -> bool {
         while failures.front().is_some_and(|at| now.duration_since(*at) > self.limits.window) {
             failures.pop_front();
         }

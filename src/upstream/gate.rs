@@ -41,24 +41,24 @@ impl Gate {
         };
         let facts = Arc::clone(&self.facts);
         facts.place_taken();
-        Ok(Entry { about, place: Place { facts, _permit: permit }, pass, started })
+        Ok(Entry { about, in_flight: InFlightPermit { facts, _permit: permit }, pass, started })
     }
 }
 
 /// One request that is being made.
 pub(super) struct Entry<'a> {
     about: AboutMessage<'a>,
-    place: Place,
+    in_flight: InFlightPermit,
     pass: Pass<'a>,
     started: Instant,
 }
 
 impl Entry<'_> {
     /// Taken; the place in flight is kept for what goes on.
-    pub fn taken(self, outcome: Outcome) -> Place {
+    pub fn taken(self, outcome: Outcome) -> InFlightPermit {
         self.pass.succeeded();
-        self.place.facts.asked(self.about, outcome, self.started.elapsed());
-        self.place
+        self.in_flight.facts.asked(self.about, outcome, self.started.elapsed());
+        self.in_flight
     }
 
     /// Not taken; `reason` is for the log.
@@ -69,23 +69,23 @@ impl Entry<'_> {
             RelayError::Unavailable => Outcome::Unavailable,
         };
         if error == RelayError::Unavailable {
-            self.place.facts.failed(self.about, reason);
+            self.in_flight.facts.failed(self.about, reason);
             self.pass.failed(Instant::now());
         } else {
             self.pass.succeeded();
         }
-        self.place.facts.asked(self.about, outcome, self.started.elapsed());
+        self.in_flight.facts.asked(self.about, outcome, self.started.elapsed());
         error
     }
 }
 
 /// A place in flight, left when dropped.
-pub(super) struct Place {
+pub(super) struct InFlightPermit {
     pub facts: Arc<UpstreamFacts>,
     _permit: OwnedSemaphorePermit,
 }
 
-impl Drop for Place {
+impl Drop for InFlightPermit {
     fn drop(&mut self) {
         self.facts.place_left();
     }

@@ -11,9 +11,9 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use tokio::time::{Instant, timeout_at};
 
 use super::answer::{self, Answer};
-use super::connector::{HttpClient, causes, was_never_sent};
 use super::{Message, RelayError, payload, signature};
 use crate::config;
+use crate::http_client::{self, HttpClient, error_chain};
 use crate::protocol::TemplateContext;
 use crate::telemetry::upstream::UpstreamFacts;
 
@@ -22,7 +22,6 @@ pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-i
 pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 const ACCEPTED: &str = "application/json, text/event-stream, application/x-ndjson";
-pub(super) const AGENT: &str = concat!("tidegate/", env!("CARGO_PKG_VERSION"));
 
 /// What a header value cannot hold, and `%`, so that two texts never become the same value. What is
 /// not ASCII is always encoded.
@@ -84,9 +83,9 @@ impl Relay<'_> {
         Ok(match timeout_at(self.deadline, self.client.request(request)).await {
             Ok(Ok(response)) => Attempt::Answered(response),
             Ok(Err(error)) if error.is_connect() || was_never_sent(&error) => {
-                Attempt::NotSent(causes(&error))
+                Attempt::NotSent(error_chain(&error))
             }
-            Ok(Err(error)) => Attempt::Lost(causes(&error)),
+            Ok(Err(error)) => Attempt::Lost(error_chain(&error)),
             Err(_) => Attempt::Lost(super::NO_ANSWER.to_owned()),
         })
     }
@@ -96,7 +95,7 @@ impl Relay<'_> {
         let mut request = Request::post(self.url())
             .header(CONTENT_TYPE, "application/json")
             .header(ACCEPT, ACCEPTED)
-            .header(USER_AGENT, AGENT)
+            .header(USER_AGENT, http_client::USER_AGENT)
             .header(IDEMPOTENCY_KEY, idempotency_key(message))
             .header(X_REQUEST_ID, &message.task_id)
             .header(TRACEPARENT, message.trace.child());
@@ -128,4 +127,55 @@ fn idempotency_key(message: &Message) -> String {
 fn pause() -> Duration {
     let random = u64::from(getrandom::u32().unwrap_or_default());
     Duration::from_millis(50 + random % 451)
+}
+
+/// Whether the client gave up before it wrote a byte of the request: the connection closed first. A
+/// reused connection it has replaced by itself; this is a fresh one.
+fn was_never_sent(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source())
+        .filter_map(|error| error.downcast_ref::<hyper::Error>())
+        .any(hyper::Error::is_canceled)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper::client::conn::http1;
+    use hyper_util::rt::TokioIo;
+    use tokio::io::AsyncReadExt;
+
+    /// As the client wraps it.
+    #[derive(Debug)]
+    struct Behind(hyper::Error);
+
+    impl std::fmt::Display for Behind {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("client error")
+        }
+    }
+
+    impl std::error::Error for Behind {
+        fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+            Some(&self.0)
+        }
+    }
+
+    #[tokio::test]
+    async fn only_what_was_not_written_was_never_sent() {
+        let request = || Request::new(Full::new(Bytes::new()));
+
+        let (ours, theirs) = tokio::io::duplex(1024);
+        let (mut sender, connection) = http1::handshake(TokioIo::new(ours)).await.unwrap();
+        let asked = sender.send_request(request());
+        drop((connection, theirs));
+        assert!(was_never_sent(&Behind(asked.await.unwrap_err())));
+
+        let (ours, mut theirs) = tokio::io::duplex(1024);
+        let (mut sender, connection) = http1::handshake(TokioIo::new(ours)).await.unwrap();
+        let asked = sender.send_request(request());
+        let (_, asked, read) =
+            tokio::join!(connection, asked, async move { theirs.read(&mut [0; 64]).await });
+        assert!(read.unwrap() > 0, "it was written");
+        assert!(!was_never_sent(&Behind(asked.unwrap_err())));
+    }
 }

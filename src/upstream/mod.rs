@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::{self, OnDisconnect, UpstreamKind};
+use crate::http_client::{self, HttpClient};
 use crate::protocol::{ChannelName, ConnectionId, Params, RequestId, TraceContext, UserId};
 use crate::telemetry::about::{About, AboutMessage};
 use crate::telemetry::spans::{Kind, Span};
@@ -22,7 +23,6 @@ use crate::telemetry::upstream::Outcome;
 mod answer;
 mod celery;
 mod circuit;
-pub mod connector;
 mod event;
 mod gate;
 mod http;
@@ -40,7 +40,6 @@ mod websocket;
 use answer::{Answer, Follows};
 use celery::Celery;
 pub use celery::TaskEnd;
-use connector::HttpClient;
 use gate::{Entry, Gate};
 use queue::Queue;
 pub use reply::{Reply, ReplyBroken};
@@ -141,9 +140,6 @@ impl Opening<'_> {
 #[derive(Clone)]
 pub struct UpstreamsShared {
     upstreams: Arc<BTreeMap<String, Arc<Shared>>>,
-    tls: Arc<ClientConfig>,
-    /// `tls` knows whom to trust.
-    has_roots: bool,
 }
 
 /// One upstream's part of it.
@@ -155,8 +151,8 @@ struct Shared {
 
 /// What all threads speak to an upstream by.
 enum Link {
-    /// Each thread has connections of its own.
-    Http,
+    /// Each thread has a client of its own, with these TLS settings.
+    Http(Arc<ClientConfig>),
     Queue(Queue),
     Celery(Celery),
 }
@@ -164,7 +160,7 @@ enum Link {
 impl Link {
     fn is_up(&self) -> bool {
         match self {
-            Self::Http => true,
+            Self::Http(_) => true,
             Self::Queue(queue) => queue.is_up(),
             Self::Celery(celery) => celery.is_up(),
         }
@@ -198,19 +194,6 @@ impl UpstreamsShared {
         shutdown: &crate::shutdown::Shutdown,
         before: Option<&Self>,
     ) -> Result<Self, String> {
-        let secured = upstreams.values().find(|upstream| is_secured(&upstream.kind));
-        let (tls, has_roots) = match before {
-            Some(before) if before.has_roots || secured.is_none() => {
-                (Arc::clone(&before.tls), before.has_roots)
-            }
-            _ => {
-                let tls = connector::tls(secured.is_some()).map_err(|error| {
-                    let name = secured.map_or("", |upstream| &upstream.name);
-                    format!("upstream.{name}: {error}")
-                })?;
-                (tls, secured.is_some())
-            }
-        };
         let mut shared = BTreeMap::new();
         for (name, config) in upstreams {
             let same = before.and_then(|before| before.upstreams.get(name));
@@ -225,29 +208,26 @@ impl UpstreamsShared {
                 UpstreamKind::Celery(celery) => {
                     Celery::start(celery, name, shutdown).map(Link::Celery)
                 }
-                UpstreamKind::Http(_) | UpstreamKind::WebSocket(_) => Ok(Link::Http),
+                UpstreamKind::Http(http) => {
+                    http_client::tls_config(http.url.as_str().starts_with("https://"))
+                        .map(Link::Http)
+                }
+                UpstreamKind::WebSocket(socket) => {
+                    http_client::tls_config(socket.url.as_str().starts_with("wss://"))
+                        .map(Link::Http)
+                }
             };
             let link = link.map_err(|error| format!("upstream.{name}: {error}"))?;
             let config = Arc::clone(config);
             let upstream = Shared { gate: Gate::new(&config), config, link };
             shared.insert(name.clone(), Arc::new(upstream));
         }
-        Ok(Self { upstreams: Arc::new(shared), tls, has_roots })
+        Ok(Self { upstreams: Arc::new(shared) })
     }
 
     /// Whether every queue's Redis can be reached.
     pub fn queues_are_up(&self) -> bool {
         self.upstreams.values().all(|shared| shared.link.is_up())
-    }
-}
-
-fn is_secured(kind: &UpstreamKind) -> bool {
-    match kind {
-        UpstreamKind::Http(http) => http.url.as_str().starts_with("https://"),
-        UpstreamKind::WebSocket(socket) => socket.url.as_str().starts_with("wss://"),
-        UpstreamKind::Celery(_) | UpstreamKind::RedisStream(_) | UpstreamKind::RedisList(_) => {
-            false
-        }
     }
 }
 
@@ -279,14 +259,11 @@ impl Upstreams {
             if let Some(client) = same {
                 return Some((name.clone(), client.clone()));
             }
-            let pooled = match upstream.config.kind {
-                UpstreamKind::Http(_) => true,
-                UpstreamKind::WebSocket(_) => false,
-                UpstreamKind::Celery(_)
-                | UpstreamKind::RedisStream(_)
-                | UpstreamKind::RedisList(_) => return None,
-            };
-            let client = connector::client(&shared.tls, upstream.config.timeout, pooled);
+            let Link::Http(tls) = &upstream.link else { return None };
+            // A socket keeps its connection for itself.
+            let is_socket = matches!(upstream.config.kind, UpstreamKind::WebSocket(_));
+            let max_idle = if is_socket { 0 } else { usize::MAX };
+            let client = http_client::new(tls, upstream.config.timeout, max_idle);
             Some((name.clone(), client))
         };
         let clients = Arc::new(shared.upstreams.iter().filter_map(client).collect());
@@ -374,7 +351,7 @@ impl Upstreams {
     pub fn task_end(&self, name: &str, task_id: &str) -> Option<impl Future<Output = TaskEnd>> {
         match &self.shared.upstreams.get(name)?.link {
             Link::Celery(celery) => Some(celery.results()?.end(task_id)),
-            Link::Http | Link::Queue(_) => None,
+            Link::Http(_) | Link::Queue(_) => None,
         }
     }
 
@@ -405,8 +382,8 @@ impl Upstreams {
         let opened = websocket::shake_hands(client, config, opening);
         match timeout_at(after(timeout), opened).await {
             Ok(Ok(stream)) => {
-                let place = entry.taken(Outcome::Taken);
-                Ok(websocket::start(stream, opening.max_message_bytes, timeout, place))
+                let in_flight = entry.taken(Outcome::Taken);
+                Ok(websocket::start(stream, opening.max_message_bytes, timeout, in_flight))
             }
             Ok(Err((error, reason))) => Err(entry.refused(error, &reason)),
             Err(_) => Err(entry.refused(RelayError::Unavailable, NO_ANSWER)),
@@ -449,8 +426,8 @@ fn answered(
             Ok(Taken { task_id, reply })
         }
         Answer::Streaming(format, body) => {
-            let place = entry.taken(Outcome::Streaming);
-            let reply = Reply::new(body, format, after(config.max_reply), place, message);
+            let in_flight = entry.taken(Outcome::Streaming);
+            let reply = Reply::new(body, format, after(config.max_reply), in_flight, message);
             Ok(Taken { task_id: message.task_id.clone(), reply: TakenReply::Streamed(reply) })
         }
         Answer::NotTaken(error, reason) => Err(entry.refused(error, &reason)),

@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Message;
 use super::event::{self, TooLarge};
-use super::gate::Place;
+use super::gate::InFlightPermit;
 use super::ndjson::LineParser;
 use super::sse::SseParser;
 use crate::protocol::ChannelName;
@@ -32,7 +32,7 @@ pub struct Reply {
     input: Bytes,
     deadline: Instant,
     over: bool,
-    place: Place,
+    in_flight: InFlightPermit,
     channel: ChannelName,
     task_id: Box<str>,
 }
@@ -55,11 +55,20 @@ impl Reply {
         body: Incoming,
         format: Format,
         deadline: Instant,
-        place: Place,
+        in_flight: InFlightPermit,
         message: &Message,
     ) -> Self {
         let (channel, task_id) = (message.channel.clone(), message.task_id.as_str().into());
-        Self { body, format, input: Bytes::new(), deadline, over: false, place, channel, task_id }
+        Self {
+            body,
+            format,
+            input: Bytes::new(),
+            deadline,
+            over: false,
+            in_flight,
+            channel,
+            task_id,
+        }
     }
 
     /// The next event as one JSON object: an object with a string `event` as it is, anything else
@@ -115,7 +124,7 @@ impl Reply {
 
     fn end(&mut self, end: ReplyEnd) -> Option<Result<Bytes, ReplyBroken>> {
         self.over = true;
-        self.place.facts.reply_ended(&self.channel, &self.task_id, end);
+        self.in_flight.facts.reply_ended(&self.channel, &self.task_id, end);
         Some(Err(match end {
             ReplyEnd::Complete | ReplyEnd::GivenUp => return None,
             ReplyEnd::Lost => ReplyBroken::Lost,

@@ -11,7 +11,7 @@ use tokio::io::{Empty, Join, ReadHalf, Sink, WriteHalf};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::gate::Place;
+use super::gate::InFlightPermit;
 use super::websocket::{FromUpstream, SocketMessage, Stream};
 
 /// How long the upstream has to answer our close frame, or we to answer its.
@@ -37,7 +37,7 @@ pub(super) struct SocketTask {
     pub max_message_bytes: usize,
     /// Of each write.
     pub deadline: Duration,
-    pub place: Place,
+    pub in_flight: InFlightPermit,
 }
 
 type Answer = Frame<'static>;
@@ -54,7 +54,7 @@ enum ReadEnd {
 
 impl SocketTask {
     pub async fn run(self, stream: Stream) {
-        let Self { to_send, received, max_message_bytes, deadline, place: _in_flight } = self;
+        let Self { to_send, received, max_message_bytes, deadline, in_flight: _in_flight } = self;
         let (read, write) = tokio::io::split(stream);
         let (answer, answers) = mpsc::channel(ANSWERS);
         let reader = Reader::new(read, max_message_bytes, received.clone(), answer.clone());

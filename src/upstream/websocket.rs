@@ -20,12 +20,12 @@ use sha1::{Digest, Sha1};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::connector::{HttpClient, causes};
-use super::gate::Place;
-use super::http::{AGENT, NOT_IN_HEADER, TRACEPARENT, X_REQUEST_ID};
+use super::gate::InFlightPermit;
+use super::http::{NOT_IN_HEADER, TRACEPARENT, X_REQUEST_ID};
 use super::socket_task::{Outgoing, SocketTask};
 use super::{Opening, RelayError};
 use crate::config;
+use crate::http_client::{self, HttpClient, error_chain};
 use crate::protocol::TemplateContext;
 
 const X_CHANNEL: HeaderName = HeaderName::from_static("x-tidegate-channel");
@@ -115,7 +115,8 @@ pub(super) async fn shake_hands(
     let unavailable = |reason: String| (RelayError::Unavailable, reason);
     let key = fastwebsockets::handshake::generate_key();
     let request = request(config, opening, &key).map_err(unavailable)?;
-    let response = client.request(request).await.map_err(|error| unavailable(causes(&error)))?;
+    let response =
+        client.request(request).await.map_err(|error| unavailable(error_chain(&error)))?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         return Err(refusal(response.status()));
     }
@@ -123,7 +124,7 @@ pub(super) async fn shake_hands(
         return Err(unavailable("its answer accepts no WebSocket".to_owned()));
     }
     let upgraded = hyper::upgrade::on(response).await;
-    Ok(TokioIo::new(upgraded.map_err(|error| unavailable(causes(&error)))?))
+    Ok(TokioIo::new(upgraded.map_err(|error| unavailable(error_chain(&error)))?))
 }
 
 /// Starts the task that moves frames; `deadline` is that of each write.
@@ -131,11 +132,11 @@ pub(super) fn start(
     stream: Stream,
     max_message_bytes: usize,
     deadline: Duration,
-    place: Place,
+    in_flight: InFlightPermit,
 ) -> UpstreamSocket {
     let (outgoing, to_send) = mpsc::channel(1);
     let (received, incoming) = mpsc::channel(1);
-    let task = SocketTask { to_send, received, max_message_bytes, deadline, place };
+    let task = SocketTask { to_send, received, max_message_bytes, deadline, in_flight };
     tokio::spawn(task.run(stream));
     UpstreamSocket {
         sender: UpstreamSender { outgoing, deadline },
@@ -154,7 +155,7 @@ fn request(
         .header(UPGRADE, "websocket")
         .header(SEC_WEBSOCKET_VERSION, "13")
         .header(SEC_WEBSOCKET_KEY, key)
-        .header(USER_AGENT, AGENT)
+        .header(USER_AGENT, http_client::USER_AGENT)
         .header(X_REQUEST_ID, opening.request_id.to_string())
         .header(TRACEPARENT, opening.trace.child())
         .header(X_CHANNEL, value(opening.channel.as_str()))

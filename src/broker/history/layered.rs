@@ -33,7 +33,7 @@ pub struct Imported {
 
 /// What is known of a channel whose layer this node hears.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Attendance {
+pub enum ListenerState {
     /// It begins to, or goes on.
     Unbroken,
     /// It has not heard everything, unlike perhaps other nodes.
@@ -44,7 +44,7 @@ pub enum Attendance {
 
 /// Who else hears a channel's layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Attended {
+pub struct Registered {
     pub others: usize,
     /// What clients had of the channel is not all there was.
     pub new_epoch: bool,
@@ -79,43 +79,48 @@ impl RedisHistory {
     }
 
     /// Says so for each channel, to be said again `within` that time.
-    pub async fn attend(
+    pub async fn register_listener(
         &self,
         node: &str,
         within: Duration,
-        channels: &[(ChannelName, Attendance)],
-    ) -> Result<Answers<Attended>, PublishError> {
+        channels: &[(ChannelName, ListenerState)],
+    ) -> Result<Answers<Registered>, PublishError> {
         if channels.is_empty() {
             return Ok(Vec::new());
         }
-        let alive = self.alive(node).await?;
-        let call = |(channel, attendance): &(ChannelName, Attendance)| {
-            let mut call = self.scripts().attend.prepare_invoke();
+        let alive = self.node_heartbeat(node).await?;
+        let call = |(channel, state): &(ChannelName, ListenerState)| {
+            let mut call = self.scripts().register_listener.prepare_invoke();
             call.key(self.key(channel, "meta")).key(self.key(channel, "nodes"));
             call.arg(node).arg(milliseconds(within));
-            call.arg(match attendance {
-                Attendance::Unbroken => "",
-                Attendance::Missed => "missed",
-                Attendance::Lost => "lost",
+            call.arg(match state {
+                ListenerState::Unbroken => "",
+                ListenerState::Missed => "missed",
+                ListenerState::Lost => "lost",
             });
             call.arg(&alive);
             call
         };
         let calls: Vec<_> = channels.iter().map(call).collect();
-        let answers = self.commands().invoke_all(&self.scripts().attend, &calls).await?;
-        let attended = |(others, new_epoch): (usize, bool)| Attended { others, new_epoch };
-        Ok(answers.into_iter().map(|answer| answer.map(attended)).collect())
+        let answers = self.commands().invoke_all(&self.scripts().register_listener, &calls).await?;
+        let registered = |(others, new_epoch): (usize, bool)| Registered { others, new_epoch };
+        Ok(answers.into_iter().map(|answer| answer.map(registered)).collect())
     }
 
     /// The node hears these no longer.
-    pub async fn forsake(&self, node: &str, channels: &[ChannelName]) -> Result<(), PublishError> {
+    pub async fn unregister_listener(
+        &self,
+        node: &str,
+        channels: &[ChannelName],
+    ) -> Result<(), PublishError> {
         let call = |channel| {
-            let mut call = self.scripts().forsake.prepare_invoke();
+            let mut call = self.scripts().unregister_listener.prepare_invoke();
             call.key(self.key(channel, "nodes")).key(self.key(channel, "reader")).arg(node);
             call
         };
         let calls: Vec<_> = channels.iter().map(call).collect();
-        let _each = self.commands().invoke_all::<i64>(&self.scripts().forsake, &calls).await?;
+        let _each =
+            self.commands().invoke_all::<i64>(&self.scripts().unregister_listener, &calls).await?;
         Ok(())
     }
 
@@ -128,8 +133,8 @@ impl RedisHistory {
     }
 
     /// Says that the node is alive, which it must at least every second; returns who is.
-    pub async fn alive(&self, node: &str) -> Result<Vec<String>, PublishError> {
-        let mut call = self.scripts().alive.prepare_invoke();
+    pub async fn node_heartbeat(&self, node: &str) -> Result<Vec<String>, PublishError> {
+        let mut call = self.scripts().node_heartbeat.prepare_invoke();
         call.key(self.own_key("layer:nodes")).arg(node).arg(milliseconds(ALIVE));
         Ok(self.commands().invoke(&call).await?)
     }

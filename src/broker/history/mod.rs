@@ -14,7 +14,7 @@ mod rules;
 mod tests;
 
 pub use compact::compact;
-pub(super) use layered::{Attendance, Attended, Import, Imported};
+pub(super) use layered::{Import, Imported, ListenerState, Registered};
 pub use memory::MemoryHistory;
 pub(super) use redis::RedisHistory;
 pub use rules::Rules;
@@ -216,14 +216,14 @@ impl History {
 
     /// The history turned out to end before `seen`, which was heard of it: the engine lost its end. It
     /// goes on under a new epoch, so that nobody takes what follows for what was lost.
-    pub(super) async fn abandon(
+    pub(super) async fn rotate_epoch(
         &self,
         channel: &ChannelName,
         seen: Position,
     ) -> Result<(), PublishError> {
         match &self.engine {
             Engine::Memory(_) => Ok(()),
-            Engine::Redis(redis) => redis.abandon(channel, seen).await,
+            Engine::Redis(redis) => redis.rotate_epoch(channel, seen).await,
         }
     }
 }

@@ -33,11 +33,11 @@ pub(super) struct Scripts {
     read: Script,
     look: Script,
     begin: Script,
-    abandon: Script,
+    rotate_epoch: Script,
     pub import: Script,
-    pub attend: Script,
-    pub alive: Script,
-    pub forsake: Script,
+    pub register_listener: Script,
+    pub node_heartbeat: Script,
+    pub unregister_listener: Script,
 }
 
 /// A publication that is refused is not tried again, one that Redis did not answer is.
@@ -58,11 +58,11 @@ impl RedisHistory {
                 read: Script::new(include_str!("read.lua")),
                 look: Script::new(include_str!("look.lua")),
                 begin: Script::new(include_str!("generation_begins.lua")),
-                abandon: Script::new(include_str!("abandon.lua")),
+                rotate_epoch: Script::new(include_str!("rotate_epoch.lua")),
                 import: Script::new(include_str!("import.lua")),
-                attend: Script::new(include_str!("attend.lua")),
-                alive: Script::new(include_str!("alive.lua")),
-                forsake: Script::new(include_str!("forsake.lua")),
+                register_listener: Script::new(include_str!("register_listener.lua")),
+                node_heartbeat: Script::new(include_str!("node_heartbeat.lua")),
+                unregister_listener: Script::new(include_str!("unregister_listener.lua")),
             },
         }))
     }
@@ -206,8 +206,12 @@ impl RedisHistory {
         Ok(self.0.commands.query(&delete).await?)
     }
 
-    pub async fn abandon(&self, channel: &ChannelName, seen: Position) -> Result<(), PublishError> {
-        let mut call = self.0.scripts.abandon.prepare_invoke();
+    pub async fn rotate_epoch(
+        &self,
+        channel: &ChannelName,
+        seen: Position,
+    ) -> Result<(), PublishError> {
+        let mut call = self.0.scripts.rotate_epoch.prepare_invoke();
         for part in ["stream", "meta", "running"] {
             call.key(self.key(channel, part));
         }

@@ -300,9 +300,9 @@ async fn a_history_that_lost_its_end_goes_on_under_another_epoch() {
     rewind.cmd("XDEL").arg("tg:{five_1}:stream").arg("3-0").arg("4-0").ignore();
     rewind.cmd("HSET").arg("tg:{five_1}:meta").arg("offset").arg(2).ignore();
     let () = commands.pipeline(&rewind).await.unwrap();
-    bench.history.abandon(&channel, Position { offset: 2, ..last }).await.unwrap();
+    bench.history.rotate_epoch(&channel, Position { offset: 2, ..last }).await.unwrap();
     assert_eq!(bench.read(&channel, ReadFrom::Running).await.now.epoch, last.epoch);
-    bench.history.abandon(&channel, last).await.unwrap();
+    bench.history.rotate_epoch(&channel, last).await.unwrap();
     let page = bench.read(&channel, at(last, 2)).await;
     assert_eq!(page.after, None);
     assert_ne!(page.now.epoch, last.epoch);

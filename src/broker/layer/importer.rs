@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::{Layer, PAUSE, Wire};
 use crate::broker::Publication;
 use crate::broker::core::Intake;
-use crate::broker::history::{self, Attendance, Import, Imported};
+use crate::broker::history::{self, Import, Imported, ListenerState};
 use crate::protocol::ChannelName;
 use crate::telemetry;
 use crate::telemetry::channel_layer::Outcome;
@@ -55,8 +55,8 @@ impl Importer {
 
     /// When messages that are held are to be brought on.
     pub fn next_due(&self) -> Option<Instant> {
-        let books = self.layer.0.books.borrow();
-        self.held.keys().filter_map(|channel| books.deferred(channel)).min()
+        let membership = self.layer.0.membership.borrow();
+        self.held.keys().filter_map(|channel| membership.deferred(channel)).min()
     }
 
     /// Returns when all of it has been taken by the engine, however long that is away.
@@ -101,8 +101,8 @@ impl Importer {
             }
             (Wire::PubSub(_), channel) => Vec::from_iter(channel),
         };
-        let books = layer.books.borrow();
-        channels.retain(|channel| books.contains(channel));
+        let membership = layer.membership.borrow();
+        channels.retain(|channel| membership.contains(channel));
         if channels.is_empty() {
             telemetry::channel_layer::received(Outcome::NobodyHere);
             return None;
@@ -123,7 +123,7 @@ impl Importer {
             return self.deliver(channel, json).await;
         };
         let imported = Imported { id: id.to_owned(), json: json.clone() };
-        let until = self.layer.0.books.borrow().deferred(&channel);
+        let until = self.layer.0.membership.borrow().deferred(&channel);
         let deferred = until.is_some_and(|until| until > Instant::now());
         if deferred && self.held_count < HELD {
             self.held_count += 1;
@@ -138,7 +138,7 @@ impl Importer {
 
     /// Its messages wait no longer.
     fn release(&mut self, channel: &ChannelName) -> Vec<Imported> {
-        self.layer.0.books.borrow_mut().undeferred(channel);
+        self.layer.0.membership.borrow_mut().undeferred(channel);
         let released = self.held.remove(channel).unwrap_or_default();
         self.held_count -= released.len();
         released
@@ -150,7 +150,7 @@ impl Importer {
         }
         let now = Instant::now();
         let waits = |channel: &ChannelName| {
-            self.layer.0.books.borrow().deferred(channel).is_some_and(|until| until > now)
+            self.layer.0.membership.borrow().deferred(channel).is_some_and(|until| until > now)
         };
         let due: Vec<_> = self.held.keys().filter(|channel| !waits(channel)).cloned().collect();
         for channel in due {
@@ -202,7 +202,9 @@ impl Importer {
         }
         if !refused.is_empty() {
             let layer = self.layer.clone();
-            tokio::task::spawn_local(async move { layer.missed(refused, Attendance::Lost).await });
+            tokio::task::spawn_local(
+                async move { layer.missed(refused, ListenerState::Lost).await },
+            );
         }
     }
 }

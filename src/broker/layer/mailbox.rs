@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::importer::{Importer, Incoming};
 use super::{Layer, Wire};
-use crate::broker::history::Attendance;
+use crate::broker::history::ListenerState;
 use crate::channel_layer::{LETTERS_PER_POP, Letter, Mailbox};
 use crate::redis_link::{Backoff, blocking_client};
 use crate::telemetry;
@@ -68,8 +68,8 @@ impl Layer {
 
     /// What this node has not read, no other one need have.
     fn all_missed(&self) {
-        let (layer, all) = (self.clone(), self.0.books.borrow().settled());
-        tokio::task::spawn_local(async move { layer.missed(all, Attendance::Missed).await });
+        let (layer, all) = (self.clone(), self.0.membership.borrow().settled());
+        tokio::task::spawn_local(async move { layer.missed(all, ListenerState::Missed).await });
     }
 
     /// `popped` were in the mailbox, and perhaps more are.
@@ -105,15 +105,15 @@ impl Layer {
 
     async fn renew_memberships(&self) {
         let Wire::Core { memberships, .. } = &self.0.wire else { return };
-        let settled = self.0.books.borrow().settled();
+        let settled = self.0.membership.borrow().settled();
         let Ok(joined) = memberships.join(&settled).await else { return };
         let new = joined.into_iter().filter(|joined| matches!(joined.is_new, Ok(true)));
         let lost: Vec<_> = new
             .map(|joined| joined.channel)
-            .filter(|channel| self.0.books.borrow().contains(channel))
+            .filter(|channel| self.0.membership.borrow().contains(channel))
             .collect();
         telemetry::channel_layer::memberships_lost(lost.len());
-        self.missed(lost, Attendance::Missed).await;
+        self.missed(lost, ListenerState::Missed).await;
         if let Ok(waiting) = memberships.waiting().await {
             telemetry::channel_layer::mailbox_depth(waiting);
         }

@@ -7,9 +7,9 @@
 //! a channel is confirmed to no socket before its group is joined; nothing here waits for a client; and a
 //! time in which messages may have been missed is told to the clients, by a new epoch or by closing them.
 //!
-//! `books` knows the groups, `importer` takes what was read, `mailbox` and `groups` read either layer.
+//! `membership` knows the groups, `importer` takes what was read, `mailbox` and `groups` read either layer.
 
-mod books;
+mod group_membership;
 mod groups;
 mod importer;
 mod mailbox;
@@ -22,12 +22,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use self::books::Books;
+use self::group_membership::GroupMembership;
 use self::groups::Groups;
 pub(super) use self::groups::Links;
 use self::importer::Importer;
 use super::core::Parts;
-use super::history::{Attendance, History, RedisHistory};
+use super::history::{History, ListenerState, RedisHistory};
 use super::thread::ToThread;
 use crate::channel_layer::{MailboxNames, Memberships, Serializer};
 use crate::config::{ChannelsLayer, ChannelsWire, RedisUrl};
@@ -60,7 +60,7 @@ struct Inner {
     history: History,
     /// The histories in Redis, over a connection that outlives the gateway's others, to take leave.
     redis: RedisHistory,
-    books: RefCell<Books>,
+    membership: RefCell<GroupMembership>,
     /// Names this node among those that append.
     node: String,
     /// Whether messages reach this node; shared with readiness checks.
@@ -108,7 +108,7 @@ impl Layer {
             wire,
             history,
             redis,
-            books: RefCell::default(),
+            membership: RefCell::default(),
             node: uuid::Uuid::new_v4().simple().to_string(),
             up,
             heard: Cell::new(Instant::now()),
@@ -149,20 +149,20 @@ impl Layer {
         links: &mut Links,
         channels: &[ChannelName],
     ) -> Result<Vec<ChannelName>, Lost> {
-        let new = self.0.books.borrow_mut().join(channels);
+        let new = self.0.membership.borrow_mut().join(channels);
         if new.is_empty() {
             return Ok(Vec::new());
         }
         match self.join_new(links, &new).await {
             Ok(refused) => {
-                let mut books = self.0.books.borrow_mut();
-                books.forget(&refused);
-                books.joined(&new);
+                let mut membership = self.0.membership.borrow_mut();
+                membership.forget(&refused);
+                membership.joined(&new);
                 Ok(refused)
             }
             Err(lost) => {
                 // Some may have been joined. Who still wants them joins again.
-                self.0.books.borrow_mut().leave_at(&new, Instant::now());
+                self.0.membership.borrow_mut().leave_at(&new, Instant::now());
                 Err(lost)
             }
         }
@@ -190,12 +190,13 @@ impl Layer {
         };
         let kept = self.with_history(new.iter().filter(|channel| !refused.contains(channel)));
         let told: Vec<_> =
-            kept.into_iter().map(|channel| (channel, Attendance::Unbroken)).collect();
-        let attended = self.attend(&told).await.map_err(|_| Lost("no answer of the history"))?;
+            kept.into_iter().map(|channel| (channel, ListenerState::Unbroken)).collect();
+        let registered =
+            self.register_listener(&told).await.map_err(|_| Lost("no answer of the history"))?;
         let until = Instant::now() + DEFERRAL;
-        for ((channel, _), attended) in told.iter().zip(attended) {
-            if attended.is_ok_and(|attended| attended.others > 0) {
-                self.0.books.borrow_mut().defer(channel, until);
+        for ((channel, _), registered) in told.iter().zip(registered) {
+            if registered.is_ok_and(|registered| registered.others > 0) {
+                self.0.membership.borrow_mut().defer(channel, until);
             }
         }
         Ok(refused)
@@ -206,12 +207,12 @@ impl Layer {
     pub async fn leave(&self, links: &mut Links, channels: &[ChannelName]) -> Result<(), Lost> {
         let now = Instant::now();
         let at_once = {
-            let mut books = self.0.books.borrow_mut();
+            let mut membership = self.0.membership.borrow_mut();
             channels
                 .iter()
                 .filter(|channel| match self.0.history.rule(channel) {
                     Some(rule) => {
-                        books.leave_at(std::slice::from_ref(channel), now + rule.ttl);
+                        membership.leave_at(std::slice::from_ref(channel), now + rule.ttl);
                         false
                     }
                     None => true,
@@ -226,7 +227,7 @@ impl Layer {
         if channels.is_empty() {
             return Ok(());
         }
-        self.0.books.borrow_mut().forget(channels);
+        self.0.membership.borrow_mut().forget(channels);
         let left = match &self.0.wire {
             Wire::Core { memberships, .. } => {
                 memberships.leave(channels).await.map_err(|_| Lost(NO_ANSWER))
@@ -235,21 +236,22 @@ impl Layer {
         };
         let kept = self.with_history(channels.iter());
         if !kept.is_empty() {
-            let _or_the_node_shows_to_be_gone = self.0.redis.forsake(&self.0.node, &kept).await;
+            let _or_the_node_shows_to_be_gone =
+                self.0.redis.unregister_listener(&self.0.node, &kept).await;
         }
         left
     }
 
     /// The groups that were to be left by now.
     pub async fn leave_due(&self, links: &mut Links) -> Result<(), Lost> {
-        let due = self.0.books.borrow().due(Instant::now());
+        let due = self.0.membership.borrow().due(Instant::now());
         self.leave_now(links, &due).await
     }
 
     /// Takes leave of the layer: no backend sends to this node any more.
     pub async fn close(&self, links: &mut Links) {
         self.0.up.store(false, Ordering::Release);
-        let all = self.0.books.borrow().names();
+        let all = self.0.membership.borrow().names();
         let _or_they_are_forgotten_in_time = self.leave_now(links, &all).await;
         let _or_it_is_silent_soon = self.0.redis.die(&self.0.node).await;
         if let Wire::Core { memberships, .. } = &self.0.wire {
@@ -261,13 +263,13 @@ impl Layer {
     pub async fn connect(&self, give_up: &mpsc::Sender<&'static str>) -> Result<Links, Lost> {
         let Wire::PubSub(groups) = &self.0.wire else { return Ok(Links::default()) };
         let mut links = groups.connect(give_up).await?;
-        let all = self.0.books.borrow().names();
+        let all = self.0.membership.borrow().names();
         let refused = groups.subscribe(&mut links, &all).await?;
-        self.0.books.borrow_mut().forget(&refused);
+        self.0.membership.borrow_mut().forget(&refused);
         self.0.up.store(true, Ordering::Release);
         // Nothing is kept for a subscriber that is away.
         let missed = self.clone();
-        tokio::task::spawn_local(async move { missed.missed(all, Attendance::Missed).await });
+        tokio::task::spawn_local(async move { missed.missed(all, ListenerState::Missed).await });
         Ok(links)
     }
 
@@ -279,7 +281,7 @@ impl Layer {
     }
 
     /// Messages for `channels` may have been missed, here or by everybody.
-    async fn missed(&self, channels: Vec<ChannelName>, how: Attendance) {
+    async fn missed(&self, channels: Vec<ChannelName>, how: ListenerState) {
         if channels.is_empty() {
             return;
         }
@@ -288,15 +290,15 @@ impl Layer {
             channels.into_iter().partition(|channel| self.0.history.keeps(channel));
         self.tell_missed(live).await;
         let told: Vec<_> = kept.into_iter().map(|channel| (channel, how)).collect();
-        let attended = loop {
-            match self.attend(&told).await {
-                Ok(attended) => break attended,
+        let registered = loop {
+            match self.register_listener(&told).await {
+                Ok(registered) => break registered,
                 Err(_) => tokio::time::sleep(PAUSE).await,
             }
         };
         // Where another node was there as well, the history has it all.
-        let broken = told.into_iter().zip(attended).filter_map(|((channel, _), attended)| {
-            attended.map_or(true, |attended| attended.new_epoch).then_some(channel)
+        let broken = told.into_iter().zip(registered).filter_map(|((channel, _), registered)| {
+            registered.map_or(true, |registered| registered.new_epoch).then_some(channel)
         });
         self.tell_missed(broken.collect()).await;
     }
@@ -315,25 +317,25 @@ impl Layer {
         }
     }
 
-    async fn attend(
+    async fn register_listener(
         &self,
-        told: &[(ChannelName, Attendance)],
-    ) -> Result<Vec<Result<super::history::Attended, RedisFailure>>, super::PublishError> {
+        told: &[(ChannelName, ListenerState)],
+    ) -> Result<Vec<Result<super::history::Registered, RedisFailure>>, super::PublishError> {
         let within = self.0.settings.refresh * RENEWALS;
-        self.0.redis.attend(&self.0.node, within, told).await
+        self.0.redis.register_listener(&self.0.node, within, told).await
     }
 
     /// Renews what says that this node brings the messages of its channels.
     async fn renew_attendance(&self) {
-        let all = self.0.books.borrow().settled();
+        let all = self.0.membership.borrow().settled();
         let told: Vec<_> = self
             .with_history(all.iter())
             .into_iter()
-            .map(|channel| (channel, Attendance::Unbroken))
+            .map(|channel| (channel, ListenerState::Unbroken))
             .collect();
-        let Ok(attended) = self.attend(&told).await else { return };
-        let broken = told.into_iter().zip(attended).filter_map(|((channel, _), attended)| {
-            attended.is_ok_and(|attended| attended.new_epoch).then_some(channel)
+        let Ok(registered) = self.register_listener(&told).await else { return };
+        let broken = told.into_iter().zip(registered).filter_map(|((channel, _), registered)| {
+            registered.is_ok_and(|registered| registered.new_epoch).then_some(channel)
         });
         self.tell_missed(broken.collect()).await;
     }
@@ -352,7 +354,7 @@ impl Layer {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let _or_it_counts_as_gone = self.0.redis.alive(&self.0.node).await;
+            let _or_it_counts_as_gone = self.0.redis.node_heartbeat(&self.0.node).await;
         }
     }
 

@@ -323,7 +323,7 @@ impl Entry {
         self.taken.cancelled().await;
     }
 
-    /// Any other node may go on with it, at once.
+    /// Any other node may go on with it, at dedup.
     pub fn hand_over(self) {
         let facts = self.ledger.0.as_deref().and_then(|inner| {
             inner.lock().entries.get(&self.task).map(|entry| entry.facts.clone())

@@ -174,7 +174,7 @@ async fn pages_follow_one_another_without_a_gap(bench: Bench) {
     }
     assert_eq!(seen, all);
     assert_eq!(bench.page(after, 10).await.members, []);
-    // Who has left since does not lose the place.
+    // Who has left since does not lose the entry.
     bench.leave(&[&all[9]]).await;
     let page = bench.page(Some(all[9].connection_id), 1).await;
     assert_eq!(page.members[0].0, all[10]);

@@ -4,20 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::Full;
 use hyper::Request;
 use hyper::header::{ACCEPT, USER_AGENT};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::{Client, connect::HttpConnector};
-use hyper_util::rt::TokioExecutor;
 use jsonwebtoken::jwk::Jwk;
-use rustls::crypto::aws_lc_rs;
-use rustls::{ClientConfig, RootCertStore};
 use serde::Deserialize;
 use serde_json::Value;
 use url::Url;
 
 use super::keys::Key;
+use crate::http_client::{self, HttpClient, error_chain};
 
 /// From the first packet to the last byte of the body.
 pub(super) const DEADLINE: Duration = Duration::from_secs(5);
@@ -30,7 +26,7 @@ pub(super) struct Source {
     uri: hyper::Uri,
     /// For logs; the URL itself may hold a secret in its query.
     pub(super) host: Box<str>,
-    connector: HttpsConnector<HttpConnector>,
+    client: HttpClient,
 }
 
 /// What one fetch brought.
@@ -47,18 +43,11 @@ struct KeySet {
 
 impl Source {
     pub(super) fn new(url: &Url) -> Result<Self, String> {
-        let builder = HttpsConnectorBuilder::new();
-        let builder = if url.scheme() == "https" {
-            builder
-                .with_provider_and_native_roots(aws_lc_rs::default_provider())
-                .map_err(|error| format!("the system's root certificates: {error}"))?
-        } else {
-            builder.with_tls_config(trusting_nobody()?)
-        };
+        let tls = http_client::tls_config(url.scheme() == "https")?;
         Ok(Self {
             uri: url.as_str().parse().map_err(|_| "not a URL that can be fetched".to_owned())?,
             host: url.host_str().unwrap_or_default().into(),
-            connector: builder.https_or_http().enable_http1().build(),
+            client: http_client::new(&tls, DEADLINE, 0),
         })
     }
 
@@ -73,27 +62,15 @@ impl Source {
     async fn get(&self) -> Result<Bytes, String> {
         let request = Request::get(self.uri.clone())
             .header(ACCEPT, "application/json")
-            .header(USER_AGENT, concat!("tidegate/", env!("CARGO_PKG_VERSION")))
-            .body(Empty::<Bytes>::new())
+            .header(USER_AGENT, http_client::USER_AGENT)
+            .body(Full::default())
             .map_err(|error| error.to_string())?;
-        let client = Client::builder(TokioExecutor::new())
-            .pool_max_idle_per_host(0)
-            .build(self.connector.clone());
-        let response = client.request(request).await.map_err(|error| causes(&error))?;
+        let response = self.client.request(request).await.map_err(|error| error_chain(&error))?;
         if response.status() != hyper::StatusCode::OK {
             return Err(format!("answered {}", response.status()));
         }
-        let body = Limited::new(response.into_body(), MAX_BYTES).collect().await;
-        Ok(body.map_err(|error| error.to_string())?.to_bytes())
+        http_client::read_body(response.into_body(), MAX_BYTES).await
     }
-}
-
-/// For a plain URL, so that a machine without root certificates can fetch it.
-fn trusting_nobody() -> Result<ClientConfig, String> {
-    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?;
-    Ok(config.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
 }
 
 /// A key that is not understood does not spoil the others.
@@ -103,15 +80,4 @@ fn parse(body: &[u8]) -> Result<Fetched, String> {
     let read = |value| serde_json::from_value::<Jwk>(value).ok().as_ref().and_then(Key::published);
     let keys: Vec<_> = set.keys.into_iter().filter_map(read).map(Arc::new).collect();
     Ok(Fetched { skipped: given - keys.len(), keys })
-}
-
-/// An error with what is behind it: the client's own text says no more than "connect error".
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

@@ -63,7 +63,7 @@ impl Tracking {
     /// Adds the id, on a task of its own: a cache that is slow must not make a queued message look refused.
     /// That it cannot be added is told in the log and in a metric.
     pub fn add(&self, entry: Entry) {
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+        let Ok(in_flight) = Arc::clone(&self.places).try_acquire_owned() else {
             return facts::task_not_tracked("too many ids are on their way");
         };
         let tracking = self.clone();
@@ -73,7 +73,7 @@ impl Tracking {
                 Ok(false) => facts::task_not_tracked("others kept changing the key"),
                 Err(failure) => facts::task_not_tracked(&failure.to_string()),
             }
-            drop(place);
+            drop(in_flight);
         });
     }
 

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::Session;
 use super::messages::Queued;
-use crate::generations::{Claim, MessageKey, NoTurn, Sender, Turn};
+use crate::generations::{Claim, DedupError, DedupOutcome, MessageKey, Sender};
 use crate::protocol::{ErrorCode, ErrorEvent, task_queued_before};
 
 /// The client has its answer, or nobody to give it to is left.
@@ -28,23 +28,23 @@ impl Session {
         let terms = self.services.terms();
         let longest = terms.upstreams.relay_timeout(upstream);
         let wanted = || self.socket.is_open();
-        match self.services.generations.once.turn(key, longest, ttl, wanted).await {
-            Ok(Turn::First(claim)) => return Ok(Some(claim)),
-            Ok(Turn::Repeat { task_id }) => {
+        match self.services.generations.dedup.turn(key, longest, ttl, wanted).await {
+            Ok(DedupOutcome::First(claim)) => return Ok(Some(claim)),
+            Ok(DedupOutcome::Repeat { task_id }) => {
                 self.route_facts.duplicate_caught(self.about(), id, &task_id);
                 let event = terms.upstreams.queued_event(upstream, &self.client.channel);
                 self.say(&task_queued_before(event, &task_id, id));
             }
-            Err(NoTurn::EngineDown) => {
+            Err(DedupError::EngineDown) => {
                 let text = "whether this message was sent before cannot be checked at the moment; try again";
                 let event = ErrorEvent::new(ErrorCode::EngineUnavailable, text);
                 self.refuse(&event.retry_after(1).id(Some(id)));
             }
-            Err(NoTurn::StillRelaying) => {
+            Err(DedupError::StillRelaying) => {
                 let text = "this message is still on its way from where it was sent first";
                 self.refuse(&ErrorEvent::new(ErrorCode::Busy, text).retry_after(1).id(Some(id)));
             }
-            Err(NoTurn::Unwanted) => {}
+            Err(DedupError::Unwanted) => {}
         }
         Err(Answered)
     }

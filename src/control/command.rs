@@ -1,19 +1,19 @@
-//! What can be ordered.
+//! What can be envelope.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{DebugOrder, Listing};
+use super::{DebugCommand, Listing};
 use crate::protocol::{ChannelName, CloseReason, ConnectionId, InvalidChannel, UserId};
 
 /// The reason text of a close frame, in bytes (RFC 6455 section 5.5).
 pub const MAX_REASON_BYTES: usize = 123;
 
-/// An order to all nodes.
+/// A command to all nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Order {
+pub enum NodeCommand {
     /// Close connections.
     Disconnect(Disconnect),
     /// End the generation of this task of this channel, wherever it runs.
@@ -21,7 +21,7 @@ pub enum Order {
     /// Say what is there.
     List(Listing),
     /// Write debug lines about somebody.
-    Debug(DebugOrder),
+    Debug(DebugCommand),
 }
 
 /// Which connections.
@@ -196,9 +196,9 @@ impl TryFrom<DisconnectFields> for Disconnect {
 }
 
 impl From<Disconnect> for DisconnectFields {
-    fn from(order: Disconnect) -> Self {
-        let TargetFields { user_id, connection_id, channel } = order.target.into();
-        let (code, reason) = (Some(order.code), Some(order.reason.into()));
+    fn from(command: Disconnect) -> Self {
+        let TargetFields { user_id, connection_id, channel } = command.target.into();
+        let (code, reason) = (Some(command.code), Some(command.reason.into()));
         Self { user_id, connection_id, channel, code, reason }
     }
 }

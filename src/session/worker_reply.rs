@@ -7,10 +7,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::relay::Asked;
-use super::voice::Voice;
-use super::{Services, Session, Terms};
-use crate::broker::{Kept, PublishError};
+use super::relay::MessageContext;
+use super::reply_publisher::ReplyPublisher;
+use super::{Services, Session, ThreadConfig};
+use crate::broker::{ChannelPin, PublishError};
 use crate::config::Route;
 use crate::generations::{Begun, Entry, Expected, Facts, Run, Task, Tracked};
 use crate::limits::Lease;
@@ -27,21 +27,27 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 impl Session {
     /// The upstream took a message that was `expected` as `task_id`; `place` is its user's. The message
     /// came when it was `asked`.
-    pub(super) fn watch(
+    pub(super) fn monitor(
         &self,
         expected: Expected,
         task_id: &str,
         place: Option<Lease>,
-        asked: Asked,
+        context: MessageContext,
     ) {
-        let pace = Pace::new(Arc::clone(&self.route_facts), asked.at).traced(asked.spans.clone());
+        let pace = Pace::new(Arc::clone(&self.route_facts), context.received_at)
+            .traced(context.spans.clone());
         let tracked = match expected.begin(task_id, pace) {
             Begun::Running(tracked) => tracked,
             Begun::Over => {
                 let end = GenerationEnd::Completed;
                 let channel = &self.client.channel;
-                asked.spans.ended(end);
-                return self.route_facts.generation_ended(channel, end, asked.at, task_id);
+                context.spans.ended(end);
+                return self.route_facts.generation_ended(
+                    channel,
+                    end,
+                    context.received_at,
+                    task_id,
+                );
             }
             Begun::Full => return self.route_facts.not_tracked(),
         };
@@ -52,8 +58,8 @@ impl Session {
         let facts = self.facts(false, place.as_ref());
         let entry = services.generations.ledger.enter(run.task(), facts);
         let duration = route.generations.max_duration;
-        let running = Running { run, tracked, entry, place, asked };
-        Watch::new(services, &route, running, duration).start(true);
+        let running = Running { run, tracked, entry, place, context };
+        ReplyMonitor::new(services, &route, running, duration).start(true);
     }
 
     /// What another node needs to go on with a generation of this client.
@@ -98,21 +104,21 @@ pub(super) struct Running {
     pub entry: Entry,
     pub place: Option<Lease>,
     /// When its message came.
-    pub asked: Asked,
+    pub context: MessageContext,
 }
 
 /// Looks after one generation.
-pub(super) struct Watch {
+pub(super) struct ReplyMonitor {
     services: Rc<Services>,
     /// Of when it began: its task is at an upstream of those.
-    terms: Rc<Terms>,
+    terms: Rc<ThreadConfig>,
     route: Arc<Route>,
     route_facts: Arc<RouteFacts>,
     running: Running,
-    voice: Voice,
+    reply_publisher: ReplyPublisher,
     /// When it counts as running no more.
     ends: Instant,
-    _heard_without_clients: Kept,
+    _heard_without_clients: ChannelPin,
 }
 
 /// Why a watch is over.
@@ -131,7 +137,7 @@ enum Over {
     Taken,
 }
 
-impl Watch {
+impl ReplyMonitor {
     pub fn new(
         services: &Rc<Services>,
         route: &Arc<Route>,
@@ -140,8 +146,8 @@ impl Watch {
     ) -> Self {
         let task = running.run.task();
         Self {
-            voice: Voice::new(&services.publisher, task),
-            _heard_without_clients: services.broker.keep(&task.channel),
+            reply_publisher: ReplyPublisher::new(&services.publisher, task),
+            _heard_without_clients: services.broker.pin(&task.channel),
             services: Rc::clone(services),
             terms: services.terms(),
             route_facts: RouteFacts::of(&route.path),
@@ -153,11 +159,11 @@ impl Watch {
 
     /// On a task of its own. `begins` = latecomers are to see the channel from here on.
     pub fn start(self, begins: bool) {
-        self.services.watches.set(self.services.watches.get() + 1);
+        self.services.monitored_replies.set(self.services.monitored_replies.get() + 1);
         tokio::task::spawn_local(async move {
             let services = Rc::clone(&self.services);
             self.run(begins).await;
-            services.watches.set(services.watches.get() - 1);
+            services.monitored_replies.set(services.monitored_replies.get() - 1);
         });
     }
 
@@ -174,8 +180,8 @@ impl Watch {
         self.running.run.end();
         let end = self.conclude(&over).await.unwrap_or(GenerationEnd::EngineDown);
         let _or_it_expires = history.generation_ended(channel, id).await;
-        self.route_facts.generation_ended(channel, end, self.running.asked.at, id);
-        self.running.asked.spans.ended(end);
+        self.route_facts.generation_ended(channel, end, self.running.context.received_at, id);
+        self.running.context.spans.ended(end);
         if end == GenerationEnd::EngineDown {
             self.running.entry.abandon();
         }
@@ -251,7 +257,7 @@ impl Watch {
                 return Ok(GenerationEnd::Overdue);
             }
         };
-        self.voice.say_last(json.into()).await?;
+        self.reply_publisher.say_last(json.into()).await?;
         Ok(end)
     }
 

@@ -7,7 +7,7 @@ use crate::protocol::ChannelName;
 
 /// The groups that were joined, and those that are being joined.
 #[derive(Default)]
-pub(super) struct Books(HashMap<ChannelName, Member>);
+pub(super) struct GroupMembership(HashMap<ChannelName, Member>);
 
 #[derive(Default)]
 struct Member {
@@ -19,7 +19,7 @@ struct Member {
     deferred: Option<Instant>,
 }
 
-impl Books {
+impl GroupMembership {
     /// They are heard from now on. Returns those whose membership is not confirmed.
     pub fn join(&mut self, channels: &[ChannelName]) -> Vec<ChannelName> {
         let mut new = Vec::new();

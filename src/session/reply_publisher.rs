@@ -16,14 +16,14 @@ const PUBLISH_PAUSE: Duration = Duration::from_millis(250);
 const REMEMBERED: Duration = Duration::from_secs(120);
 
 /// Publishes the events of one generation, each once however often it has to be tried.
-pub(super) struct Voice {
+pub(super) struct ReplyPublisher {
     publisher: Publisher,
     task: Task,
     /// Events so far.
     said: Cell<u64>,
 }
 
-impl Voice {
+impl ReplyPublisher {
     pub fn new(publisher: &Publisher, task: &Task) -> Self {
         Self { publisher: publisher.clone(), task: task.clone(), said: Cell::new(0) }
     }

@@ -34,13 +34,13 @@ impl Leased {
 
 /// One count: of what, on the route with which path pattern, of which user.
 #[derive(Debug, Clone, Copy)]
-pub struct Places<'a> {
+pub struct LeaseKey<'a> {
     pub of: Leased,
     pub route: &'a str,
     pub user: &'a str,
 }
 
-impl Places<'_> {
+impl LeaseKey<'_> {
     pub(super) fn key(&self, prefix: &str) -> String {
         format!("{prefix}{}:{}:{}", self.of.word(), self.route, self.user)
     }

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Services;
-use super::relay::Asked;
-use super::voice::Voice;
-use super::watch::{Running, Watch, unix_ms};
+use super::relay::MessageContext;
+use super::reply_publisher::ReplyPublisher;
+use super::worker_reply::{ReplyMonitor, Running, unix_ms};
 use crate::config::Route;
 use crate::generations::{Begun, Claimed, Facts, SWEEP};
-use crate::limits::{Lease, Leased, Places};
+use crate::limits::{Lease, LeaseKey, Leased};
 use crate::protocol::{ErrorCode, ErrorEvent, cancelled};
 use crate::telemetry::generations::GenerationEnd;
 use crate::telemetry::pace::Pace;
@@ -19,7 +19,7 @@ use crate::telemetry::route::RouteFacts;
 use crate::telemetry::spans::ReplySpans;
 
 /// Looks for them for as long as this node takes clients; one thread of a node is enough.
-pub async fn take_over(services: Rc<Services>) {
+pub async fn failover(services: Rc<Services>) {
     let mut ticks = tokio::time::interval(SWEEP);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -55,15 +55,15 @@ fn look_after(services: &Rc<Services>, claimed: Claimed) {
 fn place(services: &Rc<Services>, claimed: &Claimed) -> Option<Lease> {
     let (user, holder) = claimed.facts.place.as_ref()?;
     let holder = holder.parse().ok()?;
-    let places = Places { of: Leased::Generation, route: &claimed.facts.route, user };
-    Some(services.leases.hold(places, holder))
+    let key = LeaseKey { of: Leased::Generation, route: &claimed.facts.route, user };
+    Some(services.leases.hold(key, holder))
 }
 
 fn go_on(services: &Rc<Services>, route: &Arc<Route>, claimed: Claimed, place: Option<Lease>) {
     let generations = &services.generations;
     let Claimed { task, facts, cancelled } = &claimed;
     let pace = Pace::midway(RouteFacts::of(&route.path));
-    let tracked = match generations.tracker.expect(&task.channel).begin(&task.id, pace) {
+    let tracked = match generations.tracker.register_pending(&task.channel).begin(&task.id, pace) {
         Begun::Running(tracked) => tracked,
         Begun::Over => return generations.ledger.release(task),
         // Another node may have room when its lease is over.
@@ -75,9 +75,9 @@ fn go_on(services: &Rc<Services>, route: &Arc<Route>, claimed: Claimed, place: O
         run.canceller().cancel();
     }
     let left = left(route, facts);
-    let asked = Asked { at: asked(route, facts), spans: ReplySpans::default() };
-    let running = Running { run, tracked, entry, place, asked };
-    Watch::new(services, route, running, left).start(false);
+    let context = MessageContext { received_at: asked(route, facts), spans: ReplySpans::default() };
+    let running = Running { run, tracked, entry, place, context };
+    ReplyMonitor::new(services, route, running, left).start(false);
 }
 
 /// How much longer it may run.
@@ -103,7 +103,7 @@ async fn report(services: Rc<Services>, claimed: Claimed, route: Option<Arc<Rout
         (GenerationEnd::WorkerLost, lost.to_json())
     };
     // Where it cannot be said, the lease ends, and it is taken over again.
-    if Voice::new(&services.publisher, &task).say_last(json.into()).await.is_ok() {
+    if ReplyPublisher::new(&services.publisher, &task).say_last(json.into()).await.is_ok() {
         let _or_it_expires = services.history.generation_ended(&task.channel, &task.id).await;
         services.generations.ledger.bury(&task);
         if let Some(route) = route {

@@ -1,6 +1,6 @@
 //! The open sessions of one thread: their timers, and their orderly end.
 //!
-//! No session has a timer of its own. A sweep looks at a slice of the roster each tick and at all of it
+//! No session has a timer of its own. A sweep looks at a slice of the registry each tick and at all of it
 //! within a round; a deadline is kept to within a round.
 
 use std::cell::{Cell, RefCell};
@@ -27,14 +27,14 @@ const DRAIN_TICK: Duration = Duration::from_millis(20);
 /// A client that is sent away is asked to wait up to this long, so that not all come back at once.
 const MAX_RECONNECT_SPREAD: Duration = Duration::from_secs(5);
 
-/// The sessions of one thread, each at the index in its `roster_slot`.
-pub struct Roster {
+/// The sessions of one thread, each at the index in its `registry_slot`.
+pub struct SessionRegistry {
     sessions: RefCell<Vec<Rc<Session>>>,
     cursor: Cell<usize>,
     tick: Cell<Duration>,
 }
 
-impl Roster {
+impl SessionRegistry {
     /// Of the sessions of these routes.
     pub fn new(routes: &[Arc<config::Route>]) -> Self {
         let tick = Cell::new(tick(routes));
@@ -52,17 +52,17 @@ impl Roster {
 
     pub(super) fn enter(&self, session: &Rc<Session>) {
         let mut sessions = self.sessions.borrow_mut();
-        session.roster_slot.set(sessions.len());
+        session.registry_slot.set(sessions.len());
         sessions.push(Rc::clone(session));
     }
 
     pub(super) fn leave(&self, session: &Session) {
         let mut sessions = self.sessions.borrow_mut();
-        let slot = session.roster_slot.get();
+        let slot = session.registry_slot.get();
         if sessions.get(slot).is_some_and(|found| std::ptr::eq(&**found, session)) {
             let left = sessions.swap_remove(slot);
             if let Some(moved) = sessions.get(slot) {
-                moved.roster_slot.set(slot);
+                moved.registry_slot.set(slot);
             }
             drop(sessions);
             drop(left);
@@ -127,7 +127,7 @@ impl Roster {
             ticks.tick().await;
             if departure.started.elapsed() >= stop.drain + stop.grace / 2 {
                 self.sessions.borrow().iter().for_each(|session| session.socket.cut());
-            } else if !departure.goes_on() {
+            } else if !departure.close_due() {
                 // Also those that were only opening when the drain began.
                 let spread = departure.spread;
                 self.open_sessions().iter().for_each(|session| session.send_away(spread));
@@ -141,7 +141,7 @@ impl Roster {
         let mut ticks = tokio::time::interval(DRAIN_TICK);
         loop {
             ticks.tick().await;
-            if !departure.goes_on() {
+            if !departure.close_due() {
                 let spread = departure.spread;
                 return departure.waiting.iter().for_each(|session| session.send_away(spread));
             }
@@ -181,7 +181,7 @@ impl Departure {
     }
 
     /// Sends away who is due; false = the time is over, and with it all patience.
-    fn goes_on(&mut self) -> bool {
+    fn close_due(&mut self) -> bool {
         let share = self.started.elapsed().as_secs_f64() / self.over.as_secs_f64();
         if share >= 1.0 {
             return false;

@@ -66,7 +66,7 @@ impl MemoryOnce {
             }
             None => {}
         }
-        if !shard.has_room(now) {
+        if !shard.make_room(now) {
             return Err(EngineDown);
         }
         shard.put(key, State::Claimed(token.into()), now, lease);
@@ -108,7 +108,7 @@ impl Shard {
     }
 
     /// Makes room for one more where that is due; false if there is none to be made.
-    fn has_room(&mut self, now: Instant) -> bool {
+    fn make_room(&mut self, now: Instant) -> bool {
         if self.entries.len() >= self.sweep_at.max(SWEEP_FROM) {
             self.entries.retain(|_, entry| entry.until > now);
             if self.entries.len() >= MAX_PER_SHARD {
@@ -156,37 +156,37 @@ mod tests {
 
     #[test]
     fn what_expired_is_swept() {
-        let once = MemoryOnce::new();
+        let dedup = MemoryOnce::new();
         for n in 0..100_000 {
-            once.relayed(&n.to_string(), Duration::ZERO);
+            dedup.relayed(&n.to_string(), Duration::ZERO);
         }
-        assert!(once.len() <= 2 * SHARDS * SWEEP_FROM, "{}", once.len());
+        assert!(dedup.len() <= 2 * SHARDS * SWEEP_FROM, "{}", dedup.len());
     }
 
     #[test]
     fn beyond_the_bound_the_answers_that_expire_soonest_are_forgotten() {
-        let once = MemoryOnce::small();
-        assert!(matches!(once.claim("on its way", "t", Duration::from_secs(60)), Ok(Held::Free)));
+        let dedup = MemoryOnce::small();
+        assert!(matches!(dedup.claim("on its way", "t", Duration::from_secs(60)), Ok(Held::Free)));
         for n in 0..2 * MAX_PER_SHARD {
-            once.relayed(&n.to_string(), HOUR);
+            dedup.relayed(&n.to_string(), HOUR);
         }
-        assert!(once.len() <= MAX_PER_SHARD, "{}", once.len());
-        assert!(matches!(once.claim("on its way", "u", HOUR), Ok(Held::Claimed)));
+        assert!(dedup.len() <= MAX_PER_SHARD, "{}", dedup.len());
+        assert!(matches!(dedup.claim("on its way", "u", HOUR), Ok(Held::Claimed)));
         let newest = (2 * MAX_PER_SHARD - 1).to_string();
         assert!(
-            matches!(once.claim(&newest, "u", HOUR), Ok(Held::Relayed(task)) if task == newest)
+            matches!(dedup.claim(&newest, "u", HOUR), Ok(Held::Relayed(task)) if task == newest)
         );
-        assert!(matches!(once.claim("0", "u", HOUR), Ok(Held::Free)));
+        assert!(matches!(dedup.claim("0", "u", HOUR), Ok(Held::Free)));
     }
 
     #[test]
     fn claims_make_no_room_for_more() {
-        let once = MemoryOnce::small();
+        let dedup = MemoryOnce::small();
         for n in 0..MAX_PER_SHARD {
-            assert!(matches!(once.claim(&n.to_string(), "t", HOUR), Ok(Held::Free)));
+            assert!(matches!(dedup.claim(&n.to_string(), "t", HOUR), Ok(Held::Free)));
         }
-        assert!(matches!(once.claim("one too many", "t", HOUR), Err(EngineDown)));
-        once.settle("0", "t", None);
-        assert!(matches!(once.claim("one too many", "t", HOUR), Ok(Held::Free)));
+        assert!(matches!(dedup.claim("one too many", "t", HOUR), Err(EngineDown)));
+        dedup.settle("0", "t", None);
+        assert!(matches!(dedup.claim("one too many", "t", HOUR), Ok(Held::Free)));
     }
 }

@@ -1,4 +1,4 @@
-//! A client's message id is relayed once.
+//! A client's message id is relayed dedup.
 //!
 //! Who is about to relay a message claims its id for a bounded time; once the upstream has taken it,
 //! the claim becomes the answer that every repeat gets. A claim whose relay failed is given up, so
@@ -37,7 +37,7 @@ const LONGEST_LEASE: Duration = Duration::from_secs(10 * 60);
 
 /// Which messages have been relayed, on either engine. Cheap to clone, from any thread.
 #[derive(Clone)]
-pub struct Once(Arc<Engine>);
+pub struct Deduplicator(Arc<Engine>);
 
 enum Engine {
     Memory(MemoryOnce),
@@ -84,7 +84,7 @@ impl MessageKey {
 
 /// What a sender is to do with a message.
 #[derive(Debug)]
-pub enum Turn {
+pub enum DedupOutcome {
     /// Relay it, then tell the claim how that went.
     First(Claim),
     /// It has been relayed; this is the answer of then.
@@ -93,7 +93,7 @@ pub enum Turn {
 
 /// Why nobody can say yet whether a message was relayed; it must not be relayed now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NoTurn {
+pub enum DedupError {
     /// The engine cannot be reached, or is full.
     EngineDown,
     /// Somebody has been relaying it for as long as a claim lasts.
@@ -115,7 +115,7 @@ enum Held {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct EngineDown;
 
-impl Once {
+impl Deduplicator {
     pub fn memory() -> Self {
         Self(Arc::new(Engine::Memory(MemoryOnce::new())))
     }
@@ -134,7 +134,7 @@ impl Once {
         relay_timeout: Duration,
         ttl: Duration,
         wanted: impl Fn() -> bool,
-    ) -> Result<Turn, NoTurn> {
+    ) -> Result<DedupOutcome, DedupError> {
         let lease = relay_timeout.saturating_add(LEASE_MARGIN).min(LONGEST_LEASE);
         self.turn_within(lease, message, ttl, wanted).await
     }
@@ -145,22 +145,24 @@ impl Once {
         message: MessageKey,
         ttl: Duration,
         wanted: impl Fn() -> bool,
-    ) -> Result<Turn, NoTurn> {
+    ) -> Result<DedupOutcome, DedupError> {
         let token = random_hex(16);
         let until = Instant::now() + lease;
         loop {
             match self.claim(&message, &token, lease).await {
                 Ok(Held::Free) => {
-                    let once = self.clone();
-                    return Ok(Turn::First(Claim { once, message, token, ttl }));
+                    let dedup = self.clone();
+                    return Ok(DedupOutcome::First(Claim { dedup, message, token, ttl }));
                 }
-                Ok(Held::Relayed(task_id)) => return Ok(Turn::Repeat { task_id }),
-                Ok(Held::Claimed) if Instant::now() >= until => return Err(NoTurn::StillRelaying),
+                Ok(Held::Relayed(task_id)) => return Ok(DedupOutcome::Repeat { task_id }),
+                Ok(Held::Claimed) if Instant::now() >= until => {
+                    return Err(DedupError::StillRelaying);
+                }
                 Ok(Held::Claimed) => tokio::time::sleep(POLL).await,
-                Err(EngineDown) => return Err(NoTurn::EngineDown),
+                Err(EngineDown) => return Err(DedupError::EngineDown),
             }
             if !wanted() {
-                return Err(NoTurn::Unwanted);
+                return Err(DedupError::Unwanted);
             }
         }
     }
@@ -172,8 +174,8 @@ impl Once {
         lease: Duration,
     ) -> Result<Held, EngineDown> {
         match &*self.0 {
-            Engine::Memory(once) => once.claim(message.as_str(), token, lease),
-            Engine::Redis(once) => once.claim(message.as_str(), token, lease).await,
+            Engine::Memory(dedup) => dedup.claim(message.as_str(), token, lease),
+            Engine::Redis(dedup) => dedup.claim(message.as_str(), token, lease).await,
         }
     }
 
@@ -185,11 +187,11 @@ impl Once {
         answer: Option<(&str, Duration)>,
     ) -> Result<(), EngineDown> {
         match &*self.0 {
-            Engine::Memory(once) => {
-                once.settle(message.as_str(), token, answer);
+            Engine::Memory(dedup) => {
+                dedup.settle(message.as_str(), token, answer);
                 Ok(())
             }
-            Engine::Redis(once) => once.settle(message.as_str(), token, answer).await,
+            Engine::Redis(dedup) => dedup.settle(message.as_str(), token, answer).await,
         }
     }
 }
@@ -198,7 +200,7 @@ impl Once {
 /// expires.
 #[must_use]
 pub struct Claim {
-    once: Once,
+    dedup: Deduplicator,
     message: MessageKey,
     token: String,
     ttl: Duration,
@@ -223,7 +225,7 @@ impl Claim {
             if attempt > 0 {
                 tokio::time::sleep(SETTLE_PAUSE).await;
             }
-            if self.once.settle(&self.message, &self.token, answer).await.is_ok() {
+            if self.dedup.settle(&self.message, &self.token, answer).await.is_ok() {
                 return true;
             }
         }

@@ -9,15 +9,15 @@ const TTL: Duration = Duration::from_secs(600);
 
 /// Two nodes on one engine, and what must live as long as they.
 struct Bench {
-    one: Once,
-    two: Once,
+    one: Deduplicator,
+    two: Deduplicator,
     redis: Option<(RedisServer, Commands)>,
 }
 
 impl Bench {
     async fn memory() -> Self {
-        let once = Once::memory();
-        Self { two: once.clone(), one: once, redis: None }
+        let dedup = Deduplicator::memory();
+        Self { two: dedup.clone(), one: dedup, redis: None }
     }
 
     async fn redis() -> Self {
@@ -27,8 +27,8 @@ impl Bench {
         for commands in [&commands, &other] {
             assert!(commands.wait_up(RELAY).await);
         }
-        let one = Once::redis(commands.clone(), "tg:");
-        Self { one, two: Once::redis(other, "tg:"), redis: Some((server, commands)) }
+        let one = Deduplicator::redis(commands.clone(), "tg:");
+        Self { one, two: Deduplicator::redis(other, "tg:"), redis: Some((server, commands)) }
     }
 }
 
@@ -59,21 +59,21 @@ fn message(id: &str) -> MessageKey {
     MessageKey::new("/ws", Sender::User(&UserId::Integer(7)), id)
 }
 
-async fn turn(once: &Once, id: &str) -> Turn {
-    once.turn(message(id), RELAY, TTL, || true).await.unwrap()
+async fn turn(dedup: &Deduplicator, id: &str) -> DedupOutcome {
+    dedup.turn(message(id), RELAY, TTL, || true).await.unwrap()
 }
 
-async fn first(once: &Once, id: &str) -> Claim {
-    match turn(once, id).await {
-        Turn::First(claim) => claim,
-        Turn::Repeat { task_id } => panic!("relayed before as {task_id}"),
+async fn first(dedup: &Deduplicator, id: &str) -> Claim {
+    match turn(dedup, id).await {
+        DedupOutcome::First(claim) => claim,
+        DedupOutcome::Repeat { task_id } => panic!("relayed before as {task_id}"),
     }
 }
 
-async fn repeat(once: &Once, id: &str) -> String {
-    match turn(once, id).await {
-        Turn::First(_) => panic!("not relayed before"),
-        Turn::Repeat { task_id } => task_id,
+async fn repeat(dedup: &Deduplicator, id: &str) -> String {
+    match turn(dedup, id).await {
+        DedupOutcome::First(_) => panic!("not relayed before"),
+        DedupOutcome::Repeat { task_id } => task_id,
     }
 }
 
@@ -96,16 +96,16 @@ async fn failures(bench: Bench) {
 async fn simultaneous(bench: Bench) {
     let relays = Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let sends = (0..50).map(|n| {
-        let once = if n % 2 == 0 { bench.one.clone() } else { bench.two.clone() };
+        let dedup = if n % 2 == 0 { bench.one.clone() } else { bench.two.clone() };
         let relays = Arc::clone(&relays);
         tokio::spawn(async move {
-            match turn(&once, "a").await {
-                Turn::First(claim) => {
+            match turn(&dedup, "a").await {
+                DedupOutcome::First(claim) => {
                     relays.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
                     claim.relayed("the task").await;
                     "the task".to_owned()
                 }
-                Turn::Repeat { task_id } => task_id,
+                DedupOutcome::Repeat { task_id } => task_id,
             }
         })
     });
@@ -122,7 +122,7 @@ async fn takes_over(bench: Bench) {
     let early = tokio::time::timeout(3 * POLL, &mut waiting).await;
     assert!(early.is_err(), "nobody has an answer while the first is being relayed");
     claim.failed().await;
-    let Turn::First(claim) = waiting.await.unwrap() else { panic!("nobody relayed it") };
+    let DedupOutcome::First(claim) = waiting.await.unwrap() else { panic!("nobody relayed it") };
     claim.relayed("second").await;
     assert_eq!(repeat(&bench.one, "a").await, "second");
 }
@@ -140,20 +140,20 @@ async fn overtaken(bench: Bench) {
 }
 
 /// One that expired, as far as the engine knows.
-fn claim(once: &Once, id: &str) -> Claim {
-    Claim { once: once.clone(), message: message(id), token: random_hex(16), ttl: TTL }
+fn claim(dedup: &Deduplicator, id: &str) -> Claim {
+    Claim { dedup: dedup.clone(), message: message(id), token: random_hex(16), ttl: TTL }
 }
 
 async fn expiry(bench: Bench) {
     let short = Duration::from_millis(50);
     let turn = |ttl| bench.one.turn(message("a"), RELAY, ttl, || true);
-    let Ok(Turn::First(claim)) = turn(short).await else { panic!("not the first") };
+    let Ok(DedupOutcome::First(claim)) = turn(short).await else { panic!("not the first") };
     claim.relayed("gone soon").await;
     let deadline = Instant::now() + RELAY;
     loop {
         match turn(TTL).await.unwrap() {
-            Turn::First(claim) => return claim.failed().await,
-            Turn::Repeat { task_id } => assert_eq!(task_id, "gone soon"),
+            DedupOutcome::First(claim) => return claim.failed().await,
+            DedupOutcome::Repeat { task_id } => assert_eq!(task_id, "gone soon"),
         }
         assert!(Instant::now() < deadline, "expired in time");
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -163,15 +163,15 @@ async fn expiry(bench: Bench) {
 async fn unwanted(bench: Bench) {
     let _claim = first(&bench.one, "a").await;
     let turn = bench.two.turn(message("a"), RELAY, TTL, || false).await;
-    assert_eq!(turn.unwrap_err(), NoTurn::Unwanted);
+    assert_eq!(turn.unwrap_err(), DedupError::Unwanted);
 }
 
 #[tokio::test]
 async fn a_repeat_does_not_wait_for_ever() {
-    let once = Once::memory();
-    let _claim = first(&once, "a").await;
-    let waited = once.turn_within(3 * POLL, message("a"), TTL, || true).await;
-    assert_eq!(waited.unwrap_err(), NoTurn::StillRelaying);
+    let dedup = Deduplicator::memory();
+    let _claim = first(&dedup, "a").await;
+    let waited = dedup.turn_within(3 * POLL, message("a"), TTL, || true).await;
+    assert_eq!(waited.unwrap_err(), DedupError::StillRelaying);
 }
 
 #[tokio::test]
@@ -196,7 +196,7 @@ async fn without_redis_nothing_is_relayed() {
     let mut bench = Bench::redis().await;
     bench.redis.as_mut().unwrap().0.kill();
     let turn = bench.one.turn(message("a"), RELAY, TTL, || true).await;
-    assert_eq!(turn.unwrap_err(), NoTurn::EngineDown);
+    assert_eq!(turn.unwrap_err(), DedupError::EngineDown);
 }
 
 #[tokio::test]

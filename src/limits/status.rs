@@ -7,20 +7,25 @@ use crate::config::{RouteLimits, UserRate};
 
 /// How one limit of one user stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Standing {
+pub struct LimitStatus {
     pub max: u64,
     pub used: u64,
     /// Zero = one more would be allowed now.
     pub retry_after: Duration,
     /// Until nothing is used any more, if nothing more comes; of leases, until those that are not renewed
     /// have expired.
-    pub full_in: Duration,
+    pub reset_after: Duration,
 }
 
-impl Standing {
-    pub(super) fn of_count(max: u64, used: u64, retry_after: Duration, full_in: Duration) -> Self {
+impl LimitStatus {
+    pub(super) fn of_count(
+        max: u64,
+        used: u64,
+        retry_after: Duration,
+        reset_after: Duration,
+    ) -> Self {
         let retry_after = if used < max { Duration::ZERO } else { retry_after };
-        Self { max, used, retry_after, full_in }
+        Self { max, used, retry_after, reset_after }
     }
 }
 

@@ -1,7 +1,7 @@
-//! Orders of a server, from any node: closing those of this thread's sessions that are meant, and saying
+//! Commands of a server, from any node: closing those of this thread's sessions that are meant, and saying
 //! which there are.
 //!
-//! A session is found from the moment that it is in the roster, which is before it subscribes. A client
+//! A session is found from the moment that it is in the registry, which is before it subscribes. A client
 //! that is still in its handshake is not: who revokes a user stops giving credentials first.
 
 use std::rc::Rc;
@@ -11,23 +11,23 @@ use super::credentials::unix_now;
 use super::{Services, Session};
 use crate::control::{
     ChannelRow, Channels, ConnectionRow, Connections, Disconnect, Found, Gathering, Listing, Part,
-    Seat, Target, ThreadOrder, short,
+    Target, ThreadCommand, WorkerHandle, short,
 };
 use crate::protocol::UserId;
 
-/// Carries out this thread's orders, one after the other, until the gateway ends.
-pub async fn take_orders(services: Rc<Services>, mut seat: Seat) {
-    while let Some(task) = seat.next().await {
-        match &*task.order {
-            ThreadOrder::Disconnect(order) => {
-                let closed = services.disconnect(order).await;
+/// Carries out this thread's commands, one after the other, until the gateway ends.
+pub async fn run_commands(services: Rc<Services>, mut worker: WorkerHandle) {
+    while let Some(task) = worker.next().await {
+        match &*task.command {
+            ThreadCommand::Disconnect(command) => {
+                let closed = services.disconnect(command).await;
                 task.done(closed);
             }
-            ThreadOrder::List(Listing::Connections(asked)) => {
+            ThreadCommand::List(Listing::Connections(asked)) => {
                 let part = services.connections(asked).await;
                 task.found(Found::Connections(part));
             }
-            ThreadOrder::List(Listing::Channels(asked)) => {
+            ThreadCommand::List(Listing::Channels(asked)) => {
                 let part = services.channels(asked).await;
                 task.found(Found::Channels(part));
             }
@@ -36,12 +36,12 @@ pub async fn take_orders(services: Rc<Services>, mut seat: Seat) {
 }
 
 impl Services {
-    async fn disconnect(&self, order: &Disconnect) -> u64 {
+    async fn disconnect(&self, command: &Disconnect) -> u64 {
         let mut closed = 0;
-        self.roster
+        self.registry
             .visit(|session| {
-                if session.is_meant_by(order.target()) && session.socket.is_open() {
-                    session.socket.disconnect(order.code(), order.reason());
+                if session.is_meant_by(command.target()) && session.socket.is_open() {
+                    session.socket.disconnect(command.code(), command.reason());
                     closed += 1;
                 }
             })
@@ -52,7 +52,7 @@ impl Services {
     async fn connections(&self, asked: &Connections) -> Part<ConnectionRow> {
         let mut rows = Gathering::new(asked.limit);
         let (node, elapsed, unix_now) = (self.control.node(), self.now(), unix_now());
-        self.roster
+        self.registry
             .visit(|session| {
                 let id = session.client.connection_id;
                 if asked.is_behind(id)
@@ -69,7 +69,7 @@ impl Services {
 
     async fn channels(&self, asked: &Channels) -> Part<ChannelRow> {
         let mut rows = Gathering::new(asked.limit);
-        self.roster
+        self.registry
             .visit(|session| {
                 let channel = &session.client.channel;
                 if asked.has(channel) && session.socket.is_open() && rows.would_keep(channel) {

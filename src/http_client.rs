@@ -1,0 +1,125 @@
+//! HTTP/1.1 clients towards backends, in the clear or over TLS: for upstreams, the proxy, `authorize`
+//! requests, JWKS, the collector of spans and the gateway's own command line.
+//!
+//! This module owns how connections are opened (timeouts, keepalive probes, the trusted roots) and how
+//! answers and errors are read. Deadlines of whole requests belong to the callers.
+
+use std::error::Error;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::{Body, Incoming};
+use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::{Client, connect::HttpConnector};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::crypto::aws_lc_rs;
+use rustls::{ClientConfig, RootCertStore};
+
+/// A client that sends bodies of type `B`.
+pub type HttpClient<B = Full<Bytes>> = Client<HttpsConnector<HttpConnector>, B>;
+
+/// The `User-Agent` of requests that the gateway makes on its own account.
+pub const USER_AGENT: &str = concat!("tidegate/", env!("CARGO_PKG_VERSION"));
+
+/// The upper bound of a TCP connect, where the caller's timeout is longer.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Shorter than what common servers keep an idle connection for (5 s), so that a request seldom meets
+/// a connection that is just being closed.
+const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// A peer that vanished is detected after about 60 s of silence: an open socket to an upstream has no
+/// deadline of its own, and a reply has a long one.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_PROBES: u32 = 3;
+
+/// Returns a client that connects within `timeout`, at most within five seconds.
+///
+/// It keeps up to `max_idle` idle connections to each host. A client that several runtimes use must
+/// keep none: a pooled connection is driven by the runtime that opened it.
+pub fn new<B>(tls: &Arc<ClientConfig>, timeout: Duration, max_idle: usize) -> HttpClient<B>
+where
+    B: Body + Send,
+    B::Data: Send,
+{
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_keepalive(Some(KEEPALIVE_IDLE));
+    tcp.set_keepalive_interval(Some(KEEPALIVE_INTERVAL));
+    tcp.set_keepalive_retries(Some(KEEPALIVE_PROBES));
+    tcp.set_connect_timeout(Some(timeout.min(CONNECT_TIMEOUT)));
+    let connector = HttpsConnectorBuilder::new()
+        .with_tls_config(ClientConfig::clone(tls))
+        .https_or_http()
+        .enable_http1()
+        .wrap_connector(tcp);
+    Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+        .pool_max_idle_per_host(max_idle)
+        .build(connector)
+}
+
+/// Returns the TLS settings of a client: it trusts the system's root certificates, which are read once a
+/// process. If they are not `needed`, they are not read and no server is trusted, so that a machine
+/// without root certificates can still call backends in the clear.
+pub fn tls_config(needed: bool) -> Result<Arc<ClientConfig>, String> {
+    static WITH_SYSTEM_ROOTS: Mutex<Option<Arc<ClientConfig>>> = Mutex::new(None);
+
+    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?;
+    if !needed {
+        let config = builder.with_root_certificates(RootCertStore::empty());
+        return Ok(Arc::new(config.with_no_client_auth()));
+    }
+    let mut loaded = WITH_SYSTEM_ROOTS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(config) = &*loaded {
+        return Ok(Arc::clone(config));
+    }
+    let config = builder
+        .with_native_roots()
+        .map_err(|error| format!("the system's root certificates: {error}"))?
+        .with_no_client_auth();
+    Ok(Arc::clone(loaded.insert(Arc::new(config))))
+}
+
+/// Reads a whole body, at most `max_bytes` of it; a longer one is an error.
+pub async fn read_body(body: Incoming, max_bytes: usize) -> Result<Bytes, String> {
+    let body = Limited::new(body, max_bytes).collect().await;
+    body.map(|body| body.to_bytes()).map_err(|error| error_chain(&*error))
+}
+
+/// Returns the text of an error followed by those of its sources: the client's own text says no more
+/// than "connect error".
+pub fn error_chain(error: &(dyn Error + 'static)) -> String {
+    let texts = std::iter::successors(Some(error), |&error| error.source());
+    texts.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_error_names_its_sources() {
+        let tls = tls_config(false).unwrap();
+        let client: HttpClient = new(&tls, Duration::from_secs(1), 0);
+        // Nothing listens on port 1 (tcpmux).
+        let error = client.get("http://127.0.0.1:1/".parse().unwrap()).await.unwrap_err();
+        let text = error_chain(&error);
+        assert!(text.starts_with("client error (Connect): "), "{text}");
+        assert!(text.contains("refused"), "{text}");
+    }
+
+    #[test]
+    fn roots_are_read_once() {
+        if let Ok(first) = tls_config(true) {
+            assert!(Arc::ptr_eq(&first, &tls_config(true).unwrap()));
+        }
+    }
+}
