@@ -132,7 +132,7 @@ impl Canary {
         let back = heard.wait_for(|last| *last == number);
         match timeout_at(began + DEADLINE, back).await {
             Ok(Ok(_)) => {
-                telemetry::canary::came_back(began.elapsed());
+                telemetry::engine::canary_returned(began.elapsed());
                 State::Back
             }
             Ok(Err(_)) | Err(_) => State::Lost,
@@ -142,9 +142,9 @@ impl Canary {
     fn became(&self, state: State) {
         let before = State::of(self.0.state.swap(state as u8, Ordering::AcqRel));
         match state.reason() {
-            Err(why) => telemetry::canary::failed(why, before != state),
+            Err(why) => telemetry::engine::canary_failed(why, before != state),
             Ok(()) if before != State::Back && before != State::Unsent => {
-                telemetry::canary::recovered()
+                telemetry::engine::canary_recovered()
             }
             Ok(()) => {}
         }

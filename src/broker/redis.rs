@@ -100,9 +100,9 @@ impl Supervisor {
                 Ok((mut pubsub, mut lost)) => {
                     backoff.reset();
                     let Lost(why) = self.serve(&mut pubsub, &mut lost).await;
-                    telemetry::subscription::lost(why);
+                    telemetry::engine::subscription_lost(why);
                 }
-                Err(Lost(why)) => telemetry::subscription::failed(why),
+                Err(Lost(why)) => telemetry::engine::subscription_failed(why),
             }
             self.parts.live.store(false, Ordering::Release);
             self.canary.iter().for_each(Canary::disconnected);
@@ -178,7 +178,7 @@ impl Supervisor {
         }
         self.parts.live.store(true, Ordering::Release);
         self.listen_for_canary(&mut pubsub).await?;
-        telemetry::subscription::live(self.subscribed.len());
+        telemetry::engine::subscription_live(self.subscribed.len());
         Ok((pubsub, lost))
     }
 
@@ -189,7 +189,7 @@ impl Supervisor {
             Ok(()) => canary.subscribed(self.connections),
             Err(RedisFailure::Unavailable) => return Err(Lost("no answer to SUBSCRIBE")),
             Err(RedisFailure::Refused(error)) => {
-                telemetry::subscription::refused(&error);
+                telemetry::engine::subscription_refused(&error);
                 canary.refused();
             }
         }
@@ -296,7 +296,7 @@ impl Supervisor {
                 }
                 Err(RedisFailure::Unavailable) => return Err(Lost("no answer to SUBSCRIBE")),
                 Err(RedisFailure::Refused(error)) => {
-                    telemetry::subscription::refused(&error);
+                    telemetry::engine::subscription_refused(&error);
                     self.refuse(channel).await;
                 }
             }

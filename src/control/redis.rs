@@ -13,8 +13,8 @@ use super::link::Link;
 use super::message::{self, CommandEnvelope, Reply, Unread};
 use super::{Found, Threads};
 use crate::redis_link::{Backoff, Heard, Lost, PubSub};
-use crate::telemetry::control::{OrderOutcome, order_received};
-use crate::telemetry::engine as facts;
+use crate::telemetry;
+use crate::telemetry::admin::{CommandOutcome, command_received};
 
 /// Commands that this node carries out at once, and messages that wait for it; more are dropped, and so
 /// not answered.
@@ -43,7 +43,7 @@ struct Subscribed {
 
 /// This node's part: hears commands and replies until it is dropped.
 pub(super) async fn supervise(client: ::redis::Client, link: Arc<Link>, threads: Threads) {
-    facts::redis_wanted(NAME);
+    telemetry::engine::redis_configured(NAME);
     let executing = Arc::new(Semaphore::new(MAX_EXECUTING));
     let node = Node { link, threads, executing };
     let mut backoff = Backoff::new();
@@ -54,16 +54,16 @@ pub(super) async fn supervise(client: ::redis::Client, link: Arc<Link>, threads:
                 (attempt, backoff) = (0, Backoff::new());
                 let sender = subscribed.pubsub.sender();
                 node.link.sender.store(Some(Arc::new(sender)));
-                facts::redis_connected(NAME, lost_at.map(|since| since.elapsed()));
+                telemetry::engine::redis_connected(NAME, lost_at.map(|since| since.elapsed()));
                 let Lost(why) = node.serve(&mut subscribed).await;
                 node.link.sender.store(None);
-                facts::redis_lost(NAME, why);
+                telemetry::engine::redis_lost(NAME, why);
                 lost_at = Some(Instant::now());
                 // Their replies are lost.
                 node.link.give_up_waiting();
             }
             Err(Lost(why)) => {
-                facts::redis_connect_failed(NAME, attempt, why);
+                telemetry::engine::redis_connect_failed(NAME, attempt, why);
                 attempt += 1;
             }
         }
@@ -82,10 +82,10 @@ impl Subscribed {
                 let to_all = channel == to_all.as_str().as_bytes();
                 let most = if to_all { message::MAX_BYTES } else { message::MAX_REPLY_BYTES };
                 if payload.len() > most {
-                    return order_received(OrderOutcome::TooLarge);
+                    return command_received(CommandOutcome::TooLarge);
                 }
                 if queue.try_send(Message { to_all, payload }).is_err() {
-                    order_received(OrderOutcome::Dropped);
+                    command_received(CommandOutcome::Dropped);
                 }
             }
             Heard::Disconnected => {
@@ -117,7 +117,7 @@ impl Node {
                 Some(why) = subscribed.lost.recv() => return Lost(why),
                 Some(message) = subscribed.messages.recv() => {
                     if let Err(unread) = self.take(&message) {
-                        order_received(unread.into());
+                        command_received(unread.into());
                     }
                 }
                 _ = ping.tick() => if let Err(failure) = subscribed.pubsub.ping().await {
@@ -139,7 +139,7 @@ impl Node {
     /// Carries a command out on a task of its own, which ends by itself.
     fn begin(&self, envelope: CommandEnvelope) {
         let Ok(permit) = Arc::clone(&self.executing).try_acquire_owned() else {
-            return order_received(OrderOutcome::Dropped);
+            return command_received(CommandOutcome::Dropped);
         };
         let node = self.clone();
         tokio::spawn(async move {
@@ -151,8 +151,8 @@ impl Node {
     async fn execute(&self, envelope: CommandEnvelope) {
         let CommandEnvelope { id, from, command } = envelope;
         let done = self.threads.execute(command).await;
-        let outcome = if done.complete { OrderOutcome::Done } else { OrderOutcome::Incomplete };
-        order_received(outcome);
+        let outcome = if done.complete { CommandOutcome::Done } else { CommandOutcome::Incomplete };
+        command_received(outcome);
         let data = done.found.as_ref().map(Found::to_json);
         let reply = Reply { id, affected: done.affected, complete: done.complete, data };
         let Ok(channel) = self.link.to_node(&from) else { return };
@@ -162,7 +162,7 @@ impl Node {
     }
 }
 
-impl From<Unread> for OrderOutcome {
+impl From<Unread> for CommandOutcome {
     fn from(unread: Unread) -> Self {
         match unread {
             Unread::TooLarge => Self::TooLarge,

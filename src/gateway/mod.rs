@@ -330,7 +330,7 @@ async fn stop_when_asked(
     };
     let settings = terms.borrow().stop;
     service_manager::stopping();
-    telemetry::lifecycle::draining(settings.drain);
+    telemetry::process::draining(settings.drain);
     shutdown.begin();
     let drained = tokio::select! {
         drained = shutdown.wait(settings.drain + settings.grace) => drained,
@@ -343,6 +343,6 @@ async fn stop_when_asked(
         } => false,
     };
     shutdown.force();
-    telemetry::lifecycle::stopped(drained);
+    telemetry::process::stopped(drained);
     if drained && !failed { Outcome::Drained } else { Outcome::Cut }
 }

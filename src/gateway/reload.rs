@@ -19,8 +19,8 @@ use crate::listener::RuntimeConfig;
 use crate::proxy::Proxy;
 use crate::service_manager;
 use crate::shutdown::Shutdown;
-use crate::telemetry::log::{LogControl, Repeats};
-use crate::telemetry::reload as facts;
+use crate::telemetry;
+use crate::telemetry::log::{LogControl, LogThrottle};
 
 /// How long an upstream's queue that is new may take to be reached before messages are sent to it.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -59,7 +59,7 @@ pub(super) struct Reloader {
 
 impl Reloader {
     pub fn new(read: ReadConfig, live: Live, config: Config) -> std::io::Result<Self> {
-        facts::started();
+        telemetry::process::config_loaded();
         let hangup = signal(SignalKind::hangup())?;
         Ok(Self { read, live, seen: Ok(config.clone()), config, hangup })
     }
@@ -101,7 +101,7 @@ impl Reloader {
     async fn reload(&mut self, read: Result<Config, String>) {
         service_manager::reloading();
         match &read {
-            Err(mistakes) => facts::rejected(mistakes),
+            Err(mistakes) => telemetry::process::config_rejected(mistakes),
             Ok(config) => self.apply(config.clone()).await,
         }
         self.seen = read;
@@ -112,8 +112,8 @@ impl Reloader {
         let waiting = keep_what_needs_a_restart(&self.config, &mut new);
         let changed = changed_sections(&self.config, &new);
         if changed.is_empty() {
-            facts::unchanged();
-            return facts::restart_needed(&waiting);
+            telemetry::process::config_unchanged();
+            return telemetry::process::restart_needed(&waiting);
         }
         let before = Arc::clone(&self.live.terms.borrow());
         let terms = self
@@ -125,19 +125,19 @@ impl Reloader {
             .and_then(|terms| self.live.log.set_level(&new.log.level).map(|()| terms));
         let terms = match terms {
             Ok(terms) => terms,
-            Err(why) => return facts::rejected(&why),
+            Err(why) => return telemetry::process::config_rejected(&why),
         };
         settle(&terms).await;
         let Live { counts, rules, generations, api_keys, .. } = &self.live;
-        self.live.log.set_repeats(repeats(&new.log));
+        self.live.log.set_throttle(repeats(&new.log));
         counts.set_limits(new.server.max_connections, new.server.max_connections_per_ip);
         rules.replace(new.routes.iter().map(|route| (&route.channel, &route.history)));
         generations.replace_routes(&new.routes);
         api_keys.replace(new.admin.api_keys.clone());
         self.live.adopt(terms).await;
         self.config = new;
-        facts::applied(&changed);
-        facts::restart_needed(&waiting);
+        telemetry::process::config_reloaded(&changed);
+        telemetry::process::restart_needed(&waiting);
     }
 }
 
@@ -155,8 +155,8 @@ impl Live {
     }
 }
 
-fn repeats(log: &config::Log) -> Option<Repeats> {
-    log.repeats.map(|rate| Repeats { lines: rate.count.into(), interval: rate.per })
+fn repeats(log: &config::Log) -> Option<LogThrottle> {
+    log.repeats.map(|rate| LogThrottle { lines: rate.count.into(), interval: rate.per })
 }
 
 async fn tick(interval: Option<Duration>) {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::telemetry::listener as facts;
+use crate::telemetry;
 
 /// Shared by all threads; permits give back what they took.
 #[derive(Debug, Clone)]
@@ -34,7 +34,7 @@ pub struct IpPermit {
 
 impl ConnectionCounts {
     pub fn new(max: usize, max_per_ip: usize) -> Self {
-        facts::client_sockets_bounded(max);
+        telemetry::connections::client_sockets_limited(max);
         Self(Arc::new(Counts {
             max: AtomicUsize::new(max),
             open: AtomicUsize::new(0),
@@ -45,7 +45,7 @@ impl ConnectionCounts {
 
     /// Other limits from now on; who is in stays.
     pub fn set_limits(&self, max: usize, max_per_ip: usize) {
-        facts::client_sockets_bounded(max);
+        telemetry::connections::client_sockets_limited(max);
         self.0.max.store(max, Ordering::Relaxed);
         self.0.max_per_ip.store(max_per_ip, Ordering::Relaxed);
     }
@@ -60,7 +60,7 @@ impl ConnectionCounts {
                 (open < max).then_some(open + 1)
             })
             .ok()?;
-        facts::client_socket_opened();
+        telemetry::connections::client_socket_opened();
         Some(ConnectionPermit(Arc::clone(counts)))
     }
 
@@ -87,7 +87,7 @@ impl Counts {
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Ordering::Relaxed);
-        facts::client_socket_closed();
+        telemetry::connections::client_socket_closed();
     }
 }
 

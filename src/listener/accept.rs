@@ -131,7 +131,7 @@ async fn follow(
     while terms.changed().await.is_ok() {
         let new = Arc::clone(&terms.borrow_and_update());
         if let Err(why) = front.adopt(new).await {
-            telemetry::reload::thread_failed(&why);
+            telemetry::process::config_thread_failed(&why);
         }
         let _nobody_waits = adopted.try_send(());
     }
@@ -142,7 +142,7 @@ async fn accept_all(listener: &TcpListener, front: &Rc<Front>, counts: &Connecti
         match listener.accept().await {
             Ok((stream, peer)) => accept(stream, peer, front, counts),
             Err(error) => {
-                telemetry::listener::accept_failed(&error);
+                telemetry::connections::accept_failed(&error);
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -168,7 +168,7 @@ fn accept_rest(
 fn accept(stream: TcpStream, peer: SocketAddr, front: &Rc<Front>, counts: &ConnectionCounts) {
     let _latency_only = stream.set_nodelay(true);
     let Some(process) = counts.enter() else {
-        telemetry::limits::local_limit_refused(LimitName::ConnectionsTotal.label());
+        telemetry::messages::local_limit_refused(LimitName::ConnectionsTotal.label());
         let _best_effort = stream.try_write(FULL);
         return;
     };

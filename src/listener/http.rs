@@ -29,7 +29,7 @@ use crate::proxy::{Proxy, ProxyBody};
 use crate::session::{self, Client, Permits, Services};
 use crate::socket::ByteStream;
 use crate::telemetry;
-use crate::telemetry::handshake::Admitted;
+use crate::telemetry::connections::Admitted;
 
 /// A client that is connected when the gateway begins to drain, and has asked for nothing yet, may be silent
 /// for this long, and for half of `[shutdown] grace`.
@@ -179,7 +179,7 @@ impl Front {
         })
         .await;
         if let Err(error) = ended {
-            telemetry::listener::http_failed(&error);
+            telemetry::connections::http_failed(&error);
             return None;
         }
         let parts = http.into_parts();
@@ -300,7 +300,7 @@ impl Front {
             self.counts.enter_ip(ip)
         };
         permit.map(Some).ok_or_else(|| {
-            telemetry::limits::local_limit_refused(LimitName::ConnectionsPerIp.label());
+            telemetry::messages::local_limit_refused(LimitName::ConnectionsPerIp.label());
             Rejection::connections_per_ip()
         })
     }

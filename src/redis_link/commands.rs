@@ -21,7 +21,7 @@ use super::open::{COMMAND_DEADLINE, PING_DEADLINE, PING_INTERVAL, client, connec
 use super::{Backoff, RedisFailure};
 use crate::config::RedisUrl;
 use crate::shutdown::Shutdown;
-use crate::telemetry::engine as facts;
+use crate::telemetry;
 
 /// A supervised connection for commands; clones share it, from any thread. It ends with the last of them.
 #[derive(Clone)]
@@ -50,7 +50,7 @@ impl Commands {
     /// label. A Redis that cannot be reached is no error: the supervisor keeps trying.
     pub fn start(url: &RedisUrl, name: &'static str, shutdown: &Shutdown) -> Result<Self, String> {
         let client = client(url)?;
-        facts::redis_wanted(name);
+        telemetry::engine::redis_configured(name);
         let shared = Arc::new(Shared {
             link: ArcSwapOption::empty(),
             up: watch::Sender::new(false),
@@ -148,7 +148,7 @@ impl Shared {
             self.read_only.store(true, Ordering::Relaxed);
             self.suspicion.notify_one();
         }
-        facts::redis_refused(self.name, &error.to_string(), self.is_news());
+        telemetry::engine::redis_refused(self.name, &error.to_string(), self.is_news());
         RedisFailure::Refused(error)
     }
 
@@ -183,7 +183,10 @@ impl Supervisor {
         let mut first = true;
         loop {
             let link = self.open(&mut backoff).await;
-            facts::redis_connected(self.shared.name, (!first).then(|| down_since.elapsed()));
+            telemetry::engine::redis_connected(
+                self.shared.name,
+                (!first).then(|| down_since.elapsed()),
+            );
             first = false;
             self.shared.read_only.store(false, Ordering::Relaxed);
             self.shared.set(Some(link.clone()));
@@ -191,7 +194,7 @@ impl Supervisor {
             let reason = self.watch(link, &mut backoff).await;
             self.shared.set(None);
             down_since = Instant::now();
-            facts::redis_lost(self.shared.name, &reason);
+            telemetry::engine::redis_lost(self.shared.name, &reason);
             sleep(backoff.next()).await;
         }
     }
@@ -204,7 +207,7 @@ impl Supervisor {
             match connect(&self.client, move || shared.suspicion.notify_one()).await {
                 Ok(link) => return link,
                 Err(reason) => {
-                    facts::redis_connect_failed(self.shared.name, attempt, &reason);
+                    telemetry::engine::redis_connect_failed(self.shared.name, attempt, &reason);
                     attempt = attempt.saturating_add(1);
                     sleep(backoff.next()).await;
                 }

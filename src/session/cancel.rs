@@ -46,7 +46,7 @@ impl Session {
     /// Bounded like pings, which it shares a bound with: who may not send may still stop.
     pub(super) fn on_cancel(self: &Rc<Self>, task_id: &str) {
         if let Verdict::Refused { retry_after } = self.take(&self.ping_bucket, PINGS) {
-            telemetry::limits::local_limit_refused(LimitName::PingsPerConnection.label());
+            telemetry::messages::local_limit_refused(LimitName::PingsPerConnection.label());
             return self.refuse_rate(retry_after, None);
         }
         let task = Task { channel: self.client.channel.clone(), id: task_id.into() };

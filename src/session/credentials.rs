@@ -72,7 +72,7 @@ impl Session {
         let is_near = self.client.route.borrow().expiry_notice.is_some_and(|notice| left <= notice);
         if is_near && self.notice_due.replace(false) && self.socket.is_open() {
             let seconds = whole_seconds(left);
-            telemetry::credentials::notice_sent(self.about(), seconds);
+            telemetry::credentials::expiry_notice_sent(self.log_fields(), seconds);
             self.say(&token_expiring_soon(seconds));
         }
     }
@@ -100,7 +100,7 @@ impl Session {
         let renewed = self.identify(renewal).await;
         self.refreshing.set(false);
         let refused = renewed.as_ref().err().map(Refusal::label);
-        telemetry::credentials::refreshed(self.about(), refused);
+        telemetry::credentials::refreshed(self.log_fields(), refused);
         match renewed {
             Ok(identity) => {
                 *self.client.identity.borrow_mut() = identity;

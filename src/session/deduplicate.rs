@@ -31,7 +31,7 @@ impl Session {
         match self.services.generations.dedup.turn(key, longest, ttl, wanted).await {
             Ok(DedupOutcome::First(claim)) => return Ok(Some(claim)),
             Ok(DedupOutcome::Repeat { task_id }) => {
-                self.route_facts.duplicate_caught(self.about(), id, &task_id);
+                self.route_metrics.messages.duplicate(self.log_fields(), id, &task_id);
                 let event = terms.upstreams.queued_event(upstream, &self.client.channel);
                 self.say(&task_queued_before(event, &task_id, id));
             }

@@ -13,10 +13,8 @@ use crate::config::Route;
 use crate::generations::{Begun, Claimed, Facts, SWEEP};
 use crate::limits::{Lease, LeaseKey, Leased};
 use crate::protocol::{ErrorCode, ErrorEvent, cancelled};
-use crate::telemetry::generations::GenerationEnd;
-use crate::telemetry::pace::Pace;
-use crate::telemetry::route::RouteFacts;
-use crate::telemetry::spans::ReplySpans;
+use crate::telemetry::replies::{GenerationEnd, ReplySpans, ReplyTiming};
+use crate::telemetry::route::RouteMetrics;
 
 /// Looks for them for as long as this node takes clients; one thread of a node is enough.
 pub async fn failover(services: Rc<Services>) {
@@ -62,8 +60,9 @@ fn place(services: &Rc<Services>, claimed: &Claimed) -> Option<Lease> {
 fn go_on(services: &Rc<Services>, route: &Arc<Route>, claimed: Claimed, place: Option<Lease>) {
     let generations = &services.generations;
     let Claimed { task, facts, cancelled } = &claimed;
-    let pace = Pace::midway(RouteFacts::of(&route.path));
-    let tracked = match generations.tracker.register_pending(&task.channel).begin(&task.id, pace) {
+    let timing = ReplyTiming::taken_over(Arc::clone(&RouteMetrics::of(&route.path).replies));
+    let tracked = match generations.tracker.register_pending(&task.channel).begin(&task.id, timing)
+    {
         Begun::Running(tracked) => tracked,
         Begun::Over => return generations.ledger.release(task),
         // Another node may have room when its lease is over.
@@ -108,7 +107,7 @@ async fn report(services: Rc<Services>, claimed: Claimed, route: Option<Arc<Rout
         services.generations.ledger.bury(&task);
         if let Some(route) = route {
             let asked = asked(&route, &facts);
-            RouteFacts::of(&route.path).generation_ended(&task.channel, end, asked, &task.id);
+            RouteMetrics::of(&route.path).replies.ended(&task.channel, end, asked, &task.id);
         }
     }
 }

@@ -17,9 +17,8 @@ use crate::generations::{Entry, Run, Task};
 use crate::limits::Lease;
 use crate::protocol::{ErrorCode, ErrorEvent, cancelled, complete, event_name, processing_started};
 use crate::shutdown::Shutdown;
-use crate::telemetry::generations::GenerationEnd;
-use crate::telemetry::pace::Pace;
-use crate::telemetry::route::RouteFacts;
+use crate::telemetry::replies::{GenerationEnd, ReplyTiming};
+use crate::telemetry::route::RouteMetrics;
 use crate::upstream::{Reply, ReplyBroken};
 
 /// What a generation's reply comes to next.
@@ -39,7 +38,7 @@ struct Generation {
     /// After the beginning of a drain.
     stops_after: Duration,
     route: Arc<Route>,
-    route_facts: Arc<RouteFacts>,
+    route_metrics: Arc<RouteMetrics>,
     /// When its message came.
     context: MessageContext,
     run: Run,
@@ -74,7 +73,7 @@ impl Session {
             shutdown: self.services.shutdown.clone(),
             stops_after: self.services.terms().stop.last_words_after(),
             route,
-            route_facts: Arc::clone(&self.route_facts),
+            route_metrics: Arc::clone(&self.route_metrics),
             context,
             entry: self.services.generations.ledger.enter(run.task(), facts),
             run,
@@ -89,13 +88,13 @@ impl Session {
                 tokio::join!(generation.history.generation_begins(channel, id), ledger.flush());
             let end = generation.run(reply).await.unwrap_or(GenerationEnd::EngineDown);
             let _or_it_expires = generation.history.generation_ended(channel, id).await;
-            generation.route_facts.generation_ended(
+            generation.route_metrics.replies.ended(
                 channel,
                 end,
                 generation.context.received_at,
                 id,
             );
-            generation.context.spans.ended(end);
+            generation.context.spans.end(end);
             if attached {
                 services.attached.detach(connection, &generation.run);
             }
@@ -115,8 +114,9 @@ impl Session {
 impl Generation {
     async fn run(&self, mut reply: Reply) -> Result<GenerationEnd, PublishError> {
         let spans = self.context.spans.clone();
-        let mut pace =
-            Pace::new(Arc::clone(&self.route_facts), self.context.received_at).traced(spans);
+        let mut timing =
+            ReplyTiming::new(Arc::clone(&self.route_metrics.replies), self.context.received_at)
+                .with_spans(spans);
         self.reply_publisher.say(processing_started(self.task_id()).into()).await?;
         loop {
             let json = match self.next(&mut reply).await {
@@ -155,12 +155,12 @@ impl Generation {
             }
             if is_last {
                 if name != "error" {
-                    pace.ended_well(Instant::now());
+                    timing.record_completion(Instant::now());
                 }
                 reply.finish();
                 return Ok(GenerationEnd::Completed);
             }
-            pace.chunk(Instant::now());
+            timing.record_chunk(Instant::now());
         }
         self.run.end();
         self.reply_publisher.say_last(complete(self.task_id()).into()).await?;

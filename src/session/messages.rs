@@ -67,7 +67,7 @@ impl Session {
             Ok(ClientFrame::Message { id, .. }) => ("message", id.as_deref()),
             Err(_) => ("invalid", None),
         };
-        telemetry::connections::frame_received(self.about(), kind, text.len(), id);
+        telemetry::messages::frame_received(self.log_fields(), kind, text.len(), id);
         match frame {
             Ok(ClientFrame::Ping) => self.on_application_ping(),
             Ok(ClientFrame::Cancel { task_id }) => self.on_cancel(&task_id),
@@ -109,14 +109,14 @@ impl Session {
             SocketMessage::Text(text) => ("text", text.len()),
             SocketMessage::Binary(bytes) => ("binary", bytes.len()),
         };
-        telemetry::connections::frame_received(self.about(), kind, bytes, None);
+        telemetry::messages::frame_received(self.log_fields(), kind, bytes, None);
         if self.client.upstream == Upstream::None {
             return self.refuse_silently();
         }
         match self.take_message_token() {
             Verdict::Allowed => self.to_bridge(message),
             Verdict::Refused { .. } => {
-                telemetry::limits::local_limit_refused(LimitName::MessagesPerConnection.label());
+                telemetry::messages::local_limit_refused(LimitName::MessagesPerConnection.label());
                 self.socket.close(CloseReason::Flooding);
             }
         }
@@ -132,7 +132,7 @@ impl Session {
             let text = format!("\"message\" is longer than {limit} characters");
             self.refuse(&ErrorEvent::new(ErrorCode::MessageTooLong, &text).id(id));
         } else if let Verdict::Refused { retry_after } = self.take_message_token() {
-            telemetry::limits::local_limit_refused(LimitName::MessagesPerConnection.label());
+            telemetry::messages::local_limit_refused(LimitName::MessagesPerConnection.label());
             self.refuse_rate(retry_after, id);
         } else {
             return true;
@@ -145,7 +145,7 @@ impl Session {
         match self.take_message_token() {
             Verdict::Allowed => true,
             Verdict::Refused { retry_after } => {
-                telemetry::limits::local_limit_refused(LimitName::MessagesPerConnection.label());
+                telemetry::messages::local_limit_refused(LimitName::MessagesPerConnection.label());
                 self.refuse_rate(retry_after, None);
                 false
             }
@@ -170,7 +170,7 @@ impl Session {
         match self.take(&self.ping_bucket, PINGS) {
             Verdict::Allowed => self.say(pong()),
             Verdict::Refused { retry_after } => {
-                telemetry::limits::local_limit_refused(LimitName::PingsPerConnection.label());
+                telemetry::messages::local_limit_refused(LimitName::PingsPerConnection.label());
                 self.refuse_rate(retry_after, None);
             }
         }
@@ -179,7 +179,7 @@ impl Session {
     /// The socket has answered it; here it only counts.
     pub(super) fn on_protocol_ping(&self) {
         if let Verdict::Refused { .. } = self.take(&self.ping_bucket, PINGS) {
-            telemetry::limits::local_limit_refused(LimitName::PingsPerConnection.label());
+            telemetry::messages::local_limit_refused(LimitName::PingsPerConnection.label());
             self.refuse_silently();
         }
     }
@@ -207,7 +207,7 @@ impl Session {
 
     /// Answers with an error; a client that goes on all the same is closed.
     pub(super) fn refuse(&self, event: &ErrorEvent<'_>) {
-        self.route_facts.message_refused(self.about(), event.code(), event.message_id());
+        self.route_metrics.messages.refused(self.log_fields(), event.code(), event.message_id());
         self.say(&event.to_json());
         self.refuse_silently();
     }

@@ -51,8 +51,8 @@ use crate::protocol::{
 };
 use crate::shutdown::Shutdown;
 use crate::socket::{ByteStream, Ended, Event, Socket};
-use crate::telemetry::about::About;
-use crate::telemetry::route::RouteFacts;
+use crate::telemetry::log::ConnectionFields;
+use crate::telemetry::route::RouteMetrics;
 use crate::tokens::Identity;
 use bridge::Bridge;
 use messages::Inbox;
@@ -190,7 +190,7 @@ pub struct Session {
     services: Rc<Services>,
     client: Client,
     /// Of its route.
-    route_facts: Arc<RouteFacts>,
+    route_metrics: Arc<RouteMetrics>,
     message_bucket: Cell<LocalBucket>,
     ping_bucket: Cell<LocalBucket>,
     refusal_bucket: Cell<LocalBucket>,
@@ -245,7 +245,7 @@ pub async fn open(
         pinged: Cell::new(None),
         registry_slot: Cell::new(0),
         _permits: permits,
-        route_facts: RouteFacts::of(&route.path),
+        route_metrics: RouteMetrics::of(&route.path),
         services,
         client,
     });
@@ -316,7 +316,7 @@ struct Drive {
 impl Drive {
     fn begin(session: &Rc<Session>) -> Self {
         session.services.registry.enter(session);
-        session.route_facts.opened(session.about());
+        session.route_metrics.connections.opened(session.log_fields());
         Self { session: Rc::clone(session) }
     }
 }
@@ -387,10 +387,10 @@ impl Session {
     }
 
     /// For lines about this connection.
-    fn about(&self) -> About<'_> {
+    fn log_fields(&self) -> ConnectionFields<'_> {
         let Client { connection_id, request_id, user_id, channel, .. } = &self.client;
         let (connection, user) = (*connection_id, user_id.as_ref());
-        About { connection, request: request_id, user, channel }
+        ConnectionFields { connection, request: request_id, user, channel }
     }
 
     /// A message of this client is on its way upstream.
@@ -408,8 +408,8 @@ impl Session {
             bridge.client_left(self.socket.ended());
         }
         let ended = self.socket.ended().unwrap_or(Ended::Lost);
-        let (by, code, reason) = ended.describe();
-        self.route_facts.closed(self.about(), by, code, reason);
+        let (by, code, cause) = ended.describe();
+        self.route_metrics.connections.closed(self.log_fields(), by, code, cause);
     }
 }
 

@@ -8,7 +8,7 @@ use super::Session;
 use crate::broker::{PublishError, Publisher};
 use crate::config;
 use crate::presence::{Announcement, Member, Members, PresenceStore};
-use crate::telemetry::presence as facts;
+use crate::telemetry;
 
 /// Events that are published in one step.
 const BATCH: usize = 500;
@@ -52,7 +52,7 @@ impl Presence {
             let _turn = self.publishing.lock().await;
             let Some(announcement) = self.members.next_announcement() else { return };
             if publish(&self.publisher, &announcement).await.is_err() {
-                facts::not_announced(announcement.events.len());
+                telemetry::connections::presence_not_announced(announcement.events.len());
             }
         }
     }

@@ -19,7 +19,7 @@ use crate::telemetry;
 const LONGEST_ROUND: Duration = Duration::from_secs(1);
 const TICKS_PER_ROUND: u32 = 10;
 
-/// Sessions that a visitor sees before others of the thread get their turn.
+/// Sessions that a attempt sees before others of the thread get their turn.
 const VISITED_AT_ONCE: usize = 256;
 
 const DRAIN_TICK: Duration = Duration::from_millis(20);
@@ -83,15 +83,15 @@ impl SessionRegistry {
             }
             let round_is_over = self.cursor.get() >= self.len();
             if round_is_over {
-                telemetry::connections::send_queues(reported, queued);
+                telemetry::connections::send_queues_measured(reported, queued);
                 (queued, reported) = (0, queued);
             }
         }
     }
 
-    /// Shows every session that is here now to `visitor`, some of them twice; others of the thread get
+    /// Shows every session that is here now to `attempt`, some of them twice; others of the thread get
     /// their turn in between.
-    pub(super) async fn visit(&self, mut visitor: impl FnMut(&Rc<Session>)) {
+    pub(super) async fn visit(&self, mut attempt: impl FnMut(&Rc<Session>)) {
         // From the end to the start: a session that leaves is replaced by the last one, which has been
         // visited, or is still to be.
         let mut end = self.len();
@@ -101,7 +101,7 @@ impl SessionRegistry {
                 let sessions = self.sessions.borrow();
                 sessions.get(start..end.min(sessions.len())).unwrap_or_default().to_vec()
             };
-            slice.iter().for_each(&mut visitor);
+            slice.iter().for_each(&mut attempt);
             drop(slice);
             end = start;
             tokio::task::yield_now().await;

@@ -11,7 +11,8 @@ use super::Session;
 use super::messages::Queued;
 use crate::limits::{EngineDown, LimitName, Verdict};
 use crate::protocol::{ErrorCode, ErrorEvent, TraceContext, task_queued};
-use crate::telemetry::spans::{Kind, ReplySpans, Span, Went};
+use crate::telemetry::replies::ReplySpans;
+use crate::telemetry::spans::{Kind, Span, SpanStatus};
 use crate::upstream::{Message, RelayError, Taken, TakenReply};
 
 /// A message whose reply is looked after.
@@ -23,18 +24,18 @@ pub(super) struct MessageContext {
 }
 
 /// For spans.
-fn outcome(relayed: &Result<Taken, RelayError>) -> (&'static str, Went) {
+fn outcome(relayed: &Result<Taken, RelayError>) -> (&'static str, SpanStatus) {
     match relayed {
-        Ok(Taken { reply: TakenReply::Streamed(_), .. }) => ("streaming", Went::Well),
-        Ok(_) => ("taken", Went::Well),
-        Err(RelayError::Busy) => ("busy", Went::Refused),
-        Err(RelayError::Rejected(_)) => ("rejected", Went::Refused),
-        Err(RelayError::Unavailable) => ("unavailable", Went::Wrong),
+        Ok(Taken { reply: TakenReply::Streamed(_), .. }) => ("streaming", SpanStatus::Ok),
+        Ok(_) => ("taken", SpanStatus::Ok),
+        Err(RelayError::Busy) => ("busy", SpanStatus::Refused),
+        Err(RelayError::Rejected(_)) => ("rejected", SpanStatus::Refused),
+        Err(RelayError::Unavailable) => ("unavailable", SpanStatus::Error),
     }
 }
 
-fn ended(mut span: Span, outcome: &'static str, went: Went) {
-    span.outcome(outcome, went);
+fn ended(mut span: Span, outcome: &'static str, status: SpanStatus) {
+    span.set_outcome(outcome, status);
 }
 
 impl Session {
@@ -53,7 +54,7 @@ impl Session {
         let Some(upstream) = route.upstream.as_deref() else { return };
         let mut span = self.message_span(&queued);
         let Ok(claim) = self.turn(&queued, upstream).await else {
-            return span.outcome("answered", Went::Refused);
+            return span.set_outcome("answered", SpanStatus::Refused);
         };
         let task_id = self.relay_now(queued, upstream, span).await;
         if let Some(claim) = claim {
@@ -69,12 +70,12 @@ impl Session {
         mut span: Span,
     ) -> Option<String> {
         let Ok(place) = self.place(queued.id.as_deref()).await else {
-            span.outcome("refused", Went::Refused);
+            span.set_outcome("refused", SpanStatus::Refused);
             return None;
         };
         let limited = self.user_rate().await;
         if limited != Ok(Verdict::Allowed) {
-            span.outcome("refused", Went::Refused);
+            span.set_outcome("refused", SpanStatus::Refused);
             self.give_back(place).await;
             self.answer_limited(limited, queued.id.as_deref());
             return None;
@@ -92,8 +93,8 @@ impl Session {
         let terms = self.services.terms();
         let relayed = terms.upstreams.relay(upstream, &message);
         let (_or_they_see_less, relayed) = tokio::join!(begins, relayed);
-        let (outcome, went) = outcome(&relayed);
-        ended(request, outcome, went);
+        let (outcome, status) = outcome(&relayed);
+        ended(request, outcome, status);
         let began = |taken: &Taken| {
             taken.task_id == message.task_id && !matches!(taken.reply, TakenReply::None)
         };
@@ -102,25 +103,25 @@ impl Session {
         }
         match relayed {
             Ok(Taken { task_id, reply }) => {
-                self.route_facts.message_queued(self.about(), Some(&task_id));
+                self.route_metrics.messages.queued(self.log_fields(), Some(&task_id));
                 // Who hears of the task can cancel it.
                 match reply {
                     TakenReply::Streamed(reply) => {
                         let context = MessageContext {
                             received_at,
-                            spans: ReplySpans::begin(span, &task_id),
+                            spans: ReplySpans::start(span, &task_id),
                         };
                         self.generate(&task_id, reply, place, context);
                     }
                     TakenReply::ByWorker => {
                         let context = MessageContext {
                             received_at,
-                            spans: ReplySpans::begin(span, &task_id),
+                            spans: ReplySpans::start(span, &task_id),
                         };
                         self.monitor(expected, &task_id, place, context);
                     }
                     TakenReply::None => {
-                        ended(span, outcome, went);
+                        ended(span, outcome, status);
                         self.give_back(place).await;
                     }
                 }
@@ -130,7 +131,7 @@ impl Session {
                 Some(task_id)
             }
             Err(error) => {
-                ended(span, outcome, went);
+                ended(span, outcome, status);
                 self.give_back(place).await;
                 self.answer_failure(error, client_id.as_deref());
                 self.socket.release();
@@ -141,10 +142,10 @@ impl Session {
 
     /// From its arrival on, under the handshake's.
     fn message_span(&self, queued: &Queued) -> Span {
-        let mut span = Span::begin(&self.client.trace, Kind::Internal, || "message".into());
-        if span.is_on() {
-            span.began(queued.received_at.elapsed());
-            span.about(self.about());
+        let mut span = Span::start(&self.client.trace, Kind::Internal, || "message".into());
+        if span.is_recording() {
+            span.backdate(queued.received_at.elapsed());
+            span.set_connection(self.log_fields());
             span.set("http.route", self.client.route.borrow().path.as_str().to_owned());
             if let Some(id) = &queued.id {
                 span.set("tidegate.message_id", id.clone());
@@ -227,7 +228,7 @@ impl Session {
             }
             RelayError::Rejected(text) => ErrorEvent::new(ErrorCode::UpstreamRejected, text),
         };
-        self.route_facts.message_refused(self.about(), event.code(), id);
+        self.route_metrics.messages.refused(self.log_fields(), event.code(), id);
         self.say(&event.id(id).to_json());
     }
 }

@@ -15,7 +15,7 @@ use crate::protocol::{
     Begin, CloseReason, ErrorCode, ErrorEvent, Position, ResumePoint, connected, resumed,
 };
 use crate::telemetry;
-use crate::telemetry::history::Resumed;
+use crate::telemetry::delivery::ResumeOutcome;
 
 /// A client that takes longer for one page is too slow.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -33,7 +33,7 @@ impl Session {
         if !self.services.history.keeps(&self.client.channel) {
             let nothing = Begin { position: None, recovered: Some(false), missed: None };
             if point.is_some() {
-                telemetry::history::resumed(self.about(), Resumed::NotRecovered);
+                telemetry::delivery::resumed(self.log_fields(), ResumeOutcome::NotRecovered);
             }
             self.say_connected(point.map(|_| &nothing));
             return self.socket.release();
@@ -58,7 +58,7 @@ impl Session {
     /// A `resume` frame: the client was told `connected` already, and ignores what came since.
     pub(super) fn on_resume(self: &Rc<Self>, point: ResumePoint) {
         if !self.services.history.keeps(&self.client.channel) {
-            telemetry::history::resumed(self.about(), Resumed::NotRecovered);
+            telemetry::delivery::resumed(self.log_fields(), ResumeOutcome::NotRecovered);
             let nothing = Begin { position: None, recovered: Some(false), missed: None };
             return self.say(&resumed(&nothing));
         }
@@ -83,7 +83,7 @@ impl Session {
     async fn start(&self, point: Option<ResumePoint>) -> Result<(Begin, Page), PublishError> {
         let found = self.find(point).await;
         if found.is_err() && point.is_some() {
-            telemetry::history::resumed(self.about(), Resumed::EngineDown);
+            telemetry::delivery::resumed(self.log_fields(), ResumeOutcome::EngineDown);
         }
         found
     }
@@ -97,7 +97,7 @@ impl Session {
                 missed = page.now.offset.checked_sub(position.offset);
             }
             if let Some(offset) = page.after {
-                telemetry::history::resumed(self.about(), Resumed::Recovered);
+                telemetry::delivery::resumed(self.log_fields(), ResumeOutcome::Recovered);
                 let position = Some(Position { offset, ..page.now });
                 return Ok((Begin { position, recovered: Some(true), missed }, page));
             }
@@ -106,7 +106,7 @@ impl Session {
         let position = Position { offset: page.after.unwrap_or(page.now.offset), ..page.now };
         let recovered = point.map(|_| false);
         if recovered.is_some() {
-            telemetry::history::resumed(self.about(), Resumed::NotRecovered);
+            telemetry::delivery::resumed(self.log_fields(), ResumeOutcome::NotRecovered);
         }
         Ok((Begin { position: Some(position), recovered, missed }, page))
     }
@@ -124,7 +124,7 @@ impl Session {
     fn send_page(&self, page: Page) -> Option<Position> {
         let Page { now, after, publications, complete } = page;
         let end = publications.last().and_then(|last| last.position);
-        telemetry::history::replayed(self.about(), publications.len());
+        telemetry::delivery::replayed(self.log_fields(), publications.len());
         let mode = self.client.route.borrow().history.compact;
         let publications = match mode {
             Compact::Off => publications,

@@ -51,7 +51,7 @@ impl Services {
             })
             .await;
         if !leaving.is_empty() {
-            telemetry::reload::sent_away(leaving.len());
+            telemetry::process::connections_rerouted(leaving.len());
             let services = Rc::clone(self);
             tokio::task::spawn_local(async move { services.registry.dismiss(leaving, over).await });
         }

@@ -16,9 +16,8 @@ use crate::generations::{Begun, Entry, Expected, Facts, Run, Task, Tracked};
 use crate::limits::Lease;
 use crate::protocol::{ErrorCode, ErrorEvent, cancelled, complete};
 use crate::telemetry;
-use crate::telemetry::generations::GenerationEnd;
-use crate::telemetry::pace::Pace;
-use crate::telemetry::route::RouteFacts;
+use crate::telemetry::replies::{GenerationEnd, ReplyTiming};
+use crate::telemetry::route::RouteMetrics;
 use crate::upstream::TaskEnd;
 
 /// After a task is known to have ended, an event of its own may still be on its way.
@@ -34,22 +33,22 @@ impl Session {
         place: Option<Lease>,
         context: MessageContext,
     ) {
-        let pace = Pace::new(Arc::clone(&self.route_facts), context.received_at)
-            .traced(context.spans.clone());
-        let tracked = match expected.begin(task_id, pace) {
+        let timing = ReplyTiming::new(Arc::clone(&self.route_metrics.replies), context.received_at)
+            .with_spans(context.spans.clone());
+        let tracked = match expected.begin(task_id, timing) {
             Begun::Running(tracked) => tracked,
             Begun::Over => {
                 let end = GenerationEnd::Completed;
                 let channel = &self.client.channel;
-                context.spans.ended(end);
-                return self.route_facts.generation_ended(
+                context.spans.end(end);
+                return self.route_metrics.replies.ended(
                     channel,
                     end,
                     context.received_at,
                     task_id,
                 );
             }
-            Begun::Full => return self.route_facts.not_tracked(),
+            Begun::Full => return self.route_metrics.replies.not_tracked(),
         };
         let (services, route) = (&self.services, self.client.route());
         let task = Task { channel: self.client.channel.clone(), id: task_id.into() };
@@ -113,7 +112,7 @@ pub(super) struct ReplyMonitor {
     /// Of when it began: its task is at an upstream of those.
     terms: Rc<ThreadConfig>,
     route: Arc<Route>,
-    route_facts: Arc<RouteFacts>,
+    route_metrics: Arc<RouteMetrics>,
     running: Running,
     reply_publisher: ReplyPublisher,
     /// When it counts as running no more.
@@ -150,7 +149,7 @@ impl ReplyMonitor {
             _heard_without_clients: services.broker.pin(&task.channel),
             services: Rc::clone(services),
             terms: services.terms(),
-            route_facts: RouteFacts::of(&route.path),
+            route_metrics: RouteMetrics::of(&route.path),
             route: Arc::clone(route),
             running,
             ends: Instant::now() + duration,
@@ -180,8 +179,8 @@ impl ReplyMonitor {
         self.running.run.end();
         let end = self.conclude(&over).await.unwrap_or(GenerationEnd::EngineDown);
         let _or_it_expires = history.generation_ended(channel, id).await;
-        self.route_facts.generation_ended(channel, end, self.running.context.received_at, id);
-        self.running.context.spans.ended(end);
+        self.route_metrics.replies.ended(channel, end, self.running.context.received_at, id);
+        self.running.context.spans.end(end);
         if end == GenerationEnd::EngineDown {
             self.running.entry.abandon();
         }
@@ -270,7 +269,7 @@ impl ReplyMonitor {
             self.terms.upstreams.tell_cancelled(upstream, &task.id, ttl)
         );
         if told.is_err() || !told_by_queue {
-            telemetry::generations::worker_not_told(&task.channel, &task.id);
+            telemetry::replies::worker_not_cancelled(&task.channel, &task.id);
         }
     }
 }

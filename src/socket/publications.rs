@@ -6,7 +6,7 @@ use super::Socket;
 use super::delivery::{self, Delivery, Verdict};
 use super::outbox::{Outbox, Overflow};
 use crate::protocol::{CloseReason, Position};
-use crate::telemetry::generations::{Duplicate, duplicates_caught};
+use crate::telemetry::replies::{Duplicate, duplicates_dropped};
 
 impl Socket {
     /// Publications for this connection wait from now on.
@@ -74,7 +74,7 @@ impl Socket {
         match delivery::judge(self.after.get(), publication) {
             Verdict::Next => true,
             Verdict::Had => {
-                duplicates_caught(Duplicate::Replayed, 1);
+                duplicates_dropped(Duplicate::Replayed, 1);
                 false
             }
             Verdict::NewEpoch(position) => {

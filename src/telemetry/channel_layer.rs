@@ -61,7 +61,10 @@ pub fn messages_read(outcome: Outcome, count: usize) {
 /// A payload holds no readable message.
 pub fn message_unreadable(why: &'static str) {
     UNREADABLE.at([why]).increment(1);
-    warn!(event = "layer_message_unreadable", why, "dropped an unreadable message of the channel layer");
+    warn!(
+        event = "layer_message_unreadable",
+        why, "dropped an unreadable message of the channel layer"
+    );
 }
 
 /// The mailbox is being read.
@@ -100,7 +103,10 @@ pub fn mailbox_measured(messages: usize) {
 pub fn memberships_lost(groups: usize) {
     if groups > 0 {
         MEMBERSHIPS_LOST.get().increment(groups as u64);
-        warn!(event = "layer_memberships_lost", groups, "group memberships were lost and have been restored");
+        warn!(
+            event = "layer_memberships_lost",
+            groups, "group memberships were lost and have been restored"
+        );
     }
 }
 

@@ -190,8 +190,10 @@ pub struct ConnectionMetrics {
 impl ConnectionMetrics {
     pub(super) fn new(route: Arc<str>) -> Self {
         let label = SharedString::from(Arc::clone(&route));
-        let by_client = [CloseCause::Closed, CloseCause::Lost].map(|cause| (ClosedBy::Client, cause));
-        let by_gateway = CloseReason::ALL.iter().map(|r| (ClosedBy::Gateway, CloseCause::Reason(*r)));
+        let by_client =
+            [CloseCause::Closed, CloseCause::Lost].map(|cause| (ClosedBy::Client, cause));
+        let by_gateway =
+            CloseReason::ALL.iter().map(|r| (ClosedBy::Gateway, CloseCause::Reason(*r)));
         let by_server = [(ClosedBy::Server, CloseCause::Reason(CloseReason::Disconnected))];
         let counters = by_client.into_iter().chain(by_gateway).chain(by_server);
         let counters = counters.map(|(by, cause)| {

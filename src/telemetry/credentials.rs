@@ -126,7 +126,9 @@ pub fn token_consumed(token: &str, user: Option<&UserId>, outcome: Consumption) 
         Consumption::MalformedRecord => {
             warn!(target: AUDIT, event = "token_refused", token, outcome = label, "{TOKEN_REFUSED}");
         }
-        _ => info!(target: AUDIT, event = "token_refused", token, outcome = label, "{TOKEN_REFUSED}"),
+        _ => {
+            info!(target: AUDIT, event = "token_refused", token, outcome = label, "{TOKEN_REFUSED}")
+        }
     }
 }
 
@@ -157,7 +159,11 @@ pub fn session_checked(outcome: SessionCheck) {
             info!(target: AUDIT, event = "session_over", "a valid JWT was refused: its session has ended");
         }
         SessionCheck::MalformedClaim | SessionCheck::MalformedValue => {
-            warn!(event = "session_not_checked", outcome = label, "failed to check a session version");
+            warn!(
+                event = "session_not_checked",
+                outcome = label,
+                "failed to check a session version"
+            );
         }
         _ => debug!(event = "session_checked", outcome = label, "a session version was checked"),
     }

@@ -71,9 +71,21 @@ pub fn redis_connect_failed(connection: &'static str, attempt: u32, reason: &str
     REDIS_UP.at([connection]).set(0.0);
     REDIS_CONNECTS.at([connection, Connect::Failed.label()]).increment(1);
     if attempt.is_multiple_of(60) {
-        warn!(event = "redis_connect_failed", redis = connection, attempt, reason, "{CONNECT_FAILED}");
+        warn!(
+            event = "redis_connect_failed",
+            redis = connection,
+            attempt,
+            reason,
+            "{CONNECT_FAILED}"
+        );
     } else {
-        debug!(event = "redis_connect_failed", redis = connection, attempt, reason, "{CONNECT_FAILED}");
+        debug!(
+            event = "redis_connect_failed",
+            redis = connection,
+            attempt,
+            reason,
+            "{CONNECT_FAILED}"
+        );
     }
 }
 
@@ -142,7 +154,10 @@ pub fn canary_returned(after: Duration) {
 pub fn canary_failed(why: &'static str, changed: bool) {
     CANARY_FAILURES.get().increment(1);
     if changed {
-        warn!(event = "canary_failed", why, "publications do not come back from Redis; the node is not ready");
+        warn!(
+            event = "canary_failed",
+            why, "publications do not come back from Redis; the node is not ready"
+        );
     }
 }
 

@@ -89,8 +89,8 @@ fn documents_name_only_what_is_defined() {
         for word in words.filter(|word| word.starts_with("tidegate_") && !word.ends_with('_')) {
             let whole =
                 ["_bucket", "_sum", "_count"].iter().find_map(|part| word.strip_suffix(part));
-            let known = recorder::all()
-                .any(|metric| [word, whole.unwrap_or(word)].contains(&metric.name));
+            let known =
+                recorder::all().any(|metric| [word, whole.unwrap_or(word)].contains(&metric.name));
             assert!(known, "{}: there is no {word}", page.display());
         }
     }

@@ -215,7 +215,10 @@ pub fn celery_task_ended(outcome: &'static str, task_id: &str, exception: Option
 /// A result is not a Celery result in JSON. The backend is no longer asked for it.
 pub fn celery_result_unreadable(task_id: &str) {
     CELERY_TASKS.at(["unreadable"]).increment(1);
-    warn!(event = "celery_result_unreadable", task_id, "the result of a Celery task cannot be read");
+    warn!(
+        event = "celery_result_unreadable",
+        task_id, "the result of a Celery task cannot be read"
+    );
 }
 
 /// A task is queued, but its id could not be added to the backend's key.

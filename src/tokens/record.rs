@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::{Identity, unix_now};
 use crate::pickle;
 use crate::protocol::{ChannelPattern, UserId};
-use crate::telemetry::tokens::Consumption;
+use crate::telemetry::credentials::Consumption;
 
 /// What a connection token stands for; the JSON record of docs/protocol.md.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -98,7 +98,7 @@ impl Groups {
                             return Err(Lost("no answer to SUBSCRIBE"));
                         }
                         Err(RedisFailure::Refused(error)) => {
-                            telemetry::subscription::refused(&error);
+                            telemetry::engine::subscription_refused(&error);
                             refused.push(channel.clone());
                         }
                     }

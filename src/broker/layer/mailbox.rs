@@ -26,11 +26,11 @@ impl Layer {
             match Mailbox::connect(&client, names).await {
                 Ok(mailbox) => {
                     self.empty(mailbox, &mut importer, &mut backoff).await;
-                    telemetry::channel_layer::lost();
+                    telemetry::channel_layer::connection_lost();
                     // The answer that was on its way may have held messages.
                     self.all_missed();
                 }
-                Err(failure) => telemetry::channel_layer::failed(&failure),
+                Err(failure) => telemetry::channel_layer::connect_failed(&failure),
             }
             self.0.up.store(false, Ordering::Release);
             tokio::time::sleep(backoff.next()).await;
@@ -54,7 +54,7 @@ impl Layer {
             }
             if !self.0.up.swap(true, Ordering::AcqRel) {
                 backoff.reset();
-                telemetry::channel_layer::live();
+                telemetry::channel_layer::connected();
             }
             self.warn_of_capacity(letters.len()).await;
             let incoming = letters.into_iter().map(|Letter { payload, score }| Incoming {
@@ -78,7 +78,7 @@ impl Layer {
         let mut count = popped;
         if popped >= LETTERS_PER_POP {
             let waiting = memberships.waiting().await.unwrap_or_default();
-            telemetry::channel_layer::mailbox_depth(waiting);
+            telemetry::channel_layer::mailbox_measured(waiting);
             count += waiting;
         }
         if count >= self.0.settings.capacity {
@@ -115,7 +115,7 @@ impl Layer {
         telemetry::channel_layer::memberships_lost(lost.len());
         self.missed(lost, ListenerState::Missed).await;
         if let Ok(waiting) = memberships.waiting().await {
-            telemetry::channel_layer::mailbox_depth(waiting);
+            telemetry::channel_layer::mailbox_measured(waiting);
         }
     }
 }

@@ -178,7 +178,7 @@ impl Layer {
                 let joined = memberships.join(new).await.map_err(|_| Lost(NO_ANSWER))?;
                 let refused = joined.into_iter().filter_map(|joined| match joined.is_new {
                     Err(RedisFailure::Refused(error)) => {
-                        telemetry::subscription::refused(&error);
+                        telemetry::engine::subscription_refused(&error);
                         Some(Ok(joined.channel))
                     }
                     Err(RedisFailure::Unavailable) => Some(Err(Lost(NO_ANSWER))),
@@ -285,7 +285,7 @@ impl Layer {
         if channels.is_empty() {
             return;
         }
-        telemetry::channel_layer::missed(channels.len());
+        telemetry::channel_layer::messages_missed(channels.len());
         let (kept, live): (Vec<_>, Vec<_>) =
             channels.into_iter().partition(|channel| self.0.history.keeps(channel));
         self.tell_missed(live).await;

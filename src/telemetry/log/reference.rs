@@ -151,8 +151,7 @@ fn events() -> BTreeMap<String, Described> {
             continue;
         }
         for (at, _) in code.match_indices("_event!(") {
-            let (is_message, call) =
-                (code[..at].ends_with("message"), code[at + 8..].trim_start());
+            let (is_message, call) = (code[..at].ends_with("message"), code[at + 8..].trim_start());
             let (audit, call) = match call.strip_prefix("audit ") {
                 Some(call) => (true, call),
                 None => (false, call),

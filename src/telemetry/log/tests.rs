@@ -59,10 +59,16 @@ fn the_level_changes_while_lines_are_written() {
             lines.take()
         };
         let written = write();
-        assert!(written.contains("one") && !written.contains("two") && written.contains("three"), "{written}");
+        assert!(
+            written.contains("one") && !written.contains("two") && written.contains("three"),
+            "{written}"
+        );
         control.set_level("tidegate=debug,warn").unwrap();
         let written = write();
-        assert!(written.contains("one") && written.contains("two") && !written.contains("three"), "{written}");
+        assert!(
+            written.contains("one") && written.contains("two") && !written.contains("three"),
+            "{written}"
+        );
         let wrong = control.set_level("tidegate=loud").unwrap_err();
         assert!(wrong.starts_with("log.level: \"tidegate=loud\""), "{wrong}");
         assert!(write().contains("two"));
@@ -187,6 +193,10 @@ fn a_line_stays_on_one_line_whatever_it_contains() {
         tracing::info!(event = "nasty", nasty, %error, ?error, "text");
         tracing::info!(event = "nasty", "{nasty}");
         let written = lines.take();
-        assert_eq!(written.trim_end().split(['\n', '\r', '\u{1b}', '\u{85}']).count(), 2, "{written}");
+        assert_eq!(
+            written.trim_end().split(['\n', '\r', '\u{1b}', '\u{85}']).count(),
+            2,
+            "{written}"
+        );
     });
 }

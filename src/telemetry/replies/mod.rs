@@ -172,7 +172,6 @@ pub fn answer_not_stored(task_id: &str) {
     ANSWERS_NOT_KEPT.get().increment(1);
     warn!(
         event = "message_answer_not_kept",
-        task_id,
-        "failed to store the answer to a message; a duplicate of it would be relayed"
+        task_id, "failed to store the answer to a message; a duplicate of it would be relayed"
     );
 }

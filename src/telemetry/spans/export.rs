@@ -95,7 +95,9 @@ pub fn start(settings: Settings) -> Result<Tracing, String> {
     processor.set_resource(&resource);
     let threshold = (sample_ratio.clamp(0.0, 1.0) * RANDOM as f64) as u64;
     let exporting = Arc::new(Exporting { processor, queued, threshold });
-    TRACING.set(Arc::clone(&exporting)).map_err(|_| "spans are already being exported".to_owned())?;
+    TRACING
+        .set(Arc::clone(&exporting))
+        .map_err(|_| "spans are already being exported".to_owned())?;
     Ok(Tracing(exporting))
 }
 
@@ -118,7 +120,10 @@ impl Exporting {
         if self.queued.fetch_add(1, Ordering::Relaxed) >= MAX_QUEUED {
             self.queued.fetch_sub(1, Ordering::Relaxed);
             SPANS.at([Outcome::Dropped.label()]).increment(1);
-            warn!(event = "spans_dropped", "the queue of spans for the collector is full; dropping spans");
+            warn!(
+                event = "spans_dropped",
+                "the queue of spans for the collector is full; dropping spans"
+            );
             return;
         }
         self.processor.on_end(span);
@@ -154,7 +159,10 @@ impl SpanExporter for CountingExporter {
             Ok(()) => Outcome::Exported,
             Err(error) => {
                 let reason = reason(error);
-                warn!(event = "spans_not_exported", count, reason, "failed to export spans to the collector");
+                warn!(
+                    event = "spans_not_exported",
+                    count, reason, "failed to export spans to the collector"
+                );
                 Outcome::Failed
             }
         };

@@ -24,7 +24,7 @@ use self::compact::Compact;
 use self::jwks::Jwks;
 use self::keys::Key;
 use super::Identity;
-use crate::telemetry::tokens as facts;
+use crate::telemetry;
 
 /// Verifies JWTs against configured keys and a JWKS. Cheap to clone, shared by all threads.
 #[derive(Clone)]
@@ -86,7 +86,9 @@ impl JwtVerifier {
     /// With the identity come the claims that it is made of.
     pub async fn verify(&self, token: &str) -> Result<(Identity, Claims), JwtRejection> {
         let outcome = self.0.verify_at(token, super::unix_now()).await;
-        facts::jwt_verified(outcome.as_ref().err().map_or("accepted", |why| why.label()));
+        telemetry::credentials::jwt_verified(
+            outcome.as_ref().err().map_or("accepted", |why| why.label()),
+        );
         outcome
     }
 }
