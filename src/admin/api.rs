@@ -1,9 +1,7 @@
 //! What the calls of the server API have in common: keys, bodies, errors.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
@@ -19,22 +17,6 @@ use super::body::Body;
 use super::code::Code;
 use crate::config::Secret;
 use crate::protocol::{ChannelName, UserId};
-
-/// The keys that open the server API, which a reload replaces. Cheap to clone.
-#[derive(Clone)]
-pub struct ApiKeys(Arc<ArcSwap<Vec<Secret>>>);
-
-impl ApiKeys {
-    /// None = the API answers 403.
-    pub fn new(keys: Vec<Secret>) -> Self {
-        Self(Arc::new(ArcSwap::from_pointee(keys)))
-    }
-
-    /// From the next call on.
-    pub fn replace(&self, keys: Vec<Secret>) {
-        self.0.store(Arc::new(keys));
-    }
-}
 
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -74,10 +56,9 @@ pub fn engine_down() -> Answer {
     error(Code::EngineDown, "the engine cannot be reached")
 }
 
-/// `Authorization: Bearer` or `X-API-Key`: which of `keys` it is, from 1. Every key is compared, whichever
-/// fits.
-pub fn authenticate(headers: &HeaderMap, keys: &ApiKeys) -> Result<usize, Answer> {
-    let keys = keys.0.load();
+/// Which of `keys` the request carries in `Authorization: Bearer` or `X-API-Key`, counted from 1. Every
+/// key is compared, so that the time does not tell which one fits. Without any key the answer is 403.
+pub fn authenticate(headers: &HeaderMap, keys: &[Secret]) -> Result<usize, Answer> {
     if keys.is_empty() {
         let message = "the server API is off: no [admin] api_keys are set";
         return Err(error(Code::ApiDisabled, message));

@@ -31,7 +31,7 @@ impl Admin {
             caller.did(Action::Drain, &self.control.node());
             self.shutdown.begin();
         }
-        let stop = (self.in_force)().stop;
+        let stop = self.config.load().shutdown;
         let body = serde_json::json!({
             "draining": true,
             "already": already,

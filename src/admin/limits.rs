@@ -87,9 +87,9 @@ impl Admin {
         let user = query.take_user()?;
         query.finish(&["user_id"])?;
         let user = user.ok_or_else(|| api::bad_request("user_id is missing"))?.to_string();
-        let in_force = (self.in_force)().routes;
-        let mut routes = Vec::with_capacity(in_force.len());
-        for route in &in_force {
+        let config = self.config.load_full();
+        let mut routes = Vec::with_capacity(config.routes.len());
+        for route in &config.routes {
             let mut limits = Vec::new();
             for limit in UserLimit::of(&route.limits) {
                 let standing = self.limits.look(limit, route.path.as_str(), &user).await;
@@ -118,7 +118,7 @@ impl Admin {
             Some(names) => names.iter().map(|name| named(name)).collect::<Result<_, _>>()?,
         };
         let is_meant = |path: &str| reset.route.as_deref().is_none_or(|route| route == path);
-        let routes = (self.in_force)().routes;
+        let routes = &self.config.load_full().routes;
         if !routes.iter().any(|route| is_meant(route.path.as_str())) {
             let message = "there is no route with this path";
             return Err(api::error(Code::NoRoute, message));

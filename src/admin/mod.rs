@@ -37,7 +37,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::broker::{History, Publisher, Tails};
-use crate::config;
+use crate::config::SharedConfig;
 use crate::control::Control;
 use crate::limits::SharedLimits;
 use crate::presence::PresenceStore;
@@ -46,7 +46,6 @@ use crate::shutdown::Shutdown;
 use crate::telemetry;
 use crate::telemetry::log::LogControl;
 use crate::tokens::TokenStore;
-pub use api::ApiKeys;
 use body::Body;
 use code::Code;
 use connection::{Caller, Connection};
@@ -62,22 +61,15 @@ pub type ReadyCheck = Arc<dyn Fn() -> Result<(), &'static str> + Send + Sync>;
 
 type Answer = Response<Body>;
 
-/// What a reload of the config may change.
-pub struct InForce {
-    pub routes: Vec<Arc<config::Route>>,
-    pub stop: config::Shutdown,
-}
-
 /// What the admin port needs.
 pub struct Admin {
-    pub api_keys: ApiKeys,
+    pub config: SharedConfig,
     pub token_ttl: Duration,
     pub max_publication_bytes: usize,
     pub publisher: Publisher,
     pub history: History,
     pub tails: Tails,
     pub limits: SharedLimits,
-    pub in_force: Box<dyn Fn() -> InForce>,
     pub listings: Listings,
     pub tokens: TokenStore,
     pub control: Control,
@@ -145,10 +137,11 @@ impl Admin {
         request: Request<Incoming>,
         connection: &Connection,
     ) -> Answer {
-        let answered = match api::authenticate(request.headers(), &self.api_keys) {
-            Err(refusal) => Err(refusal),
-            Ok(key) => self.call(endpoint, request, &Caller { connection, key }).await,
-        };
+        let answered =
+            match api::authenticate(request.headers(), &self.config.load().admin.api_keys) {
+                Err(refusal) => Err(refusal),
+                Ok(key) => self.call(endpoint, request, &Caller { connection, key }).await,
+            };
         let answer = answered.unwrap_or_else(|refusal| refusal);
         telemetry::admin::api_called(endpoint.call(), answer.status().as_u16());
         answer

@@ -8,7 +8,7 @@ use tokio::task::LocalSet;
 
 use super::*;
 use crate::broker::Core;
-use crate::config::Secret;
+use crate::config::{Config, Secret, SharedConfig};
 use crate::control::{self, ThreadCommand, Threads};
 use crate::protocol::UserId;
 use crate::telemetry::admin::{Call, api_called};
@@ -25,9 +25,22 @@ struct Bench {
     core: Option<Core>,
 }
 
+/// Without any route; a drain takes a minute, and so does what follows it.
+fn config(keys: &[&str]) -> Config {
+    let mut config = Config::from_toml(
+        "shutdown = { drain = \"60s\", grace = \"60s\" }\n\
+         [[route]]\npath = \"/\"\nchannel = \"all\"\nauth = [\"anonymous\"]\n",
+    )
+    .unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    config.routes.clear();
+    config.admin.api_keys = keys.iter().map(|key| Secret::new(*key)).collect();
+    config
+}
+
 impl Bench {
     async fn new(keys: &[&str], ready: Vec<(&'static str, ReadyCheck)>) -> Self {
-        let (core, _seats) = Core::new(1, MAX_PUBLICATION_BYTES);
+        let (core, _handles) = Core::new(1, MAX_PUBLICATION_BYTES);
+        let config = SharedConfig::new(config(keys));
         let (threads, mut workers) = Threads::new(2, Arc::new(|_, _| 0));
         let worker = workers.swap_remove(0);
         tokio::spawn(close_as_many_as_the_code_says(worker));
@@ -39,23 +52,19 @@ impl Bench {
         let metrics = recorder.handle();
         let publisher = Publisher::memory(
             core.intake(),
-            Default::default(),
+            config.clone(),
             crate::broker::MemoryHistory::new(1 << 20),
             MAX_PUBLICATION_BYTES,
         );
         metrics::with_local_recorder(&recorder, || api_called(Call::Tokens, 200));
         let admin = Admin {
-            api_keys: ApiKeys::new(keys.iter().map(|key| Secret::new(*key)).collect()),
+            config: config.clone(),
             token_ttl: ttl,
             max_publication_bytes: MAX_PUBLICATION_BYTES,
             history: publisher.history(),
             publisher,
             tails: core.tails(),
             limits: SharedLimits::memory(),
-            in_force: Box::new(move || InForce {
-                routes: Vec::new(),
-                stop: config::Shutdown { drain: ttl, grace: ttl },
-            }),
             listings: Listings::default(),
             tokens: tokens.clone(),
             control: Control::memory(threads),

@@ -23,7 +23,7 @@ mod thread;
 pub use canary::Canary;
 pub use core::Core;
 pub use history::{
-    Extent, History, MemoryHistory, Page, PublishOnce, Published, ReadFrom, Rules, compact, joined,
+    Extent, History, MemoryHistory, Page, PublishOnce, Published, ReadFrom, compact, joined,
 };
 pub use publisher::Publisher;
 pub use tails::{Tail, TailEnd, TailEvent, Tails, TooManyTails};

@@ -1,13 +1,13 @@
 //! Publishing, from any thread.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::core::Intake;
-use super::history::{History, MemoryHistory, PublishOnce, Published, RedisHistory, Rules};
+use super::history::{History, MemoryHistory, PublishOnce, Published, RedisHistory};
 use super::{Publication, PublishError};
+use crate::config::SharedConfig;
 use crate::protocol::ChannelName;
 use crate::redis_link::Commands;
 use crate::telemetry::replies::{Duplicate, duplicates_dropped};
@@ -18,7 +18,7 @@ const PUBLISH_TIMEOUT: Duration = Duration::from_secs(2);
 /// Publishes from any thread. Cheap to clone.
 #[derive(Clone)]
 pub struct Publisher {
-    rules: Arc<Rules>,
+    config: SharedConfig,
     engine: Engine,
     max_bytes: usize,
 }
@@ -33,24 +33,24 @@ impl Publisher {
     /// The memory engine: straight into this node's intake.
     pub fn memory(
         intake: Intake,
-        rules: Arc<Rules>,
+        config: SharedConfig,
         history: MemoryHistory,
         max_bytes: usize,
     ) -> Self {
-        Self { rules, engine: Engine::Memory(intake, history), max_bytes }
+        Self { config, engine: Engine::Memory(intake, history), max_bytes }
     }
 
     /// By Redis; it comes back by the subscription. `prefix` is `[engine.redis] key_prefix`.
-    pub fn redis(commands: Commands, prefix: &str, rules: Arc<Rules>, max_bytes: usize) -> Self {
-        Self { rules, engine: Engine::Redis(RedisHistory::new(commands, prefix)), max_bytes }
+    pub fn redis(commands: Commands, prefix: &str, config: SharedConfig, max_bytes: usize) -> Self {
+        Self { config, engine: Engine::Redis(RedisHistory::new(commands, prefix)), max_bytes }
     }
 
     /// What these publications leave behind.
     pub fn history(&self) -> History {
-        let rules = Arc::clone(&self.rules);
+        let config = self.config.clone();
         match &self.engine {
-            Engine::Memory(_, history) => History::memory(rules, history.clone()),
-            Engine::Redis(history) => History::redis(rules, history.clone()),
+            Engine::Memory(_, history) => History::memory(config, history.clone()),
+            Engine::Redis(history) => History::redis(config, history.clone()),
         }
     }
 
@@ -77,7 +77,7 @@ impl Publisher {
         if data.iter().any(|json| json.len() > self.max_bytes) {
             return Err(PublishError::TooLarge);
         }
-        let rule = self.rules.of(channel);
+        let rule = self.config.load().history_of(channel);
         let published = match &self.engine {
             Engine::Redis(redis) => redis.publish(channel, rule.as_ref(), data, once).await?,
             Engine::Memory(intake, memory) => {

@@ -11,8 +11,8 @@ use tokio::task::LocalSet;
 
 use super::thread::SubscribeError;
 use super::*;
-use crate::config::{self, RedisUrl, SendQueue};
-use crate::protocol::{CloseReason, Position, Template};
+use crate::config::{Config, RedisUrl, SendQueue, SharedConfig};
+use crate::protocol::{CloseReason, Position};
 use crate::redis_link::Commands;
 use crate::redis_link::test_server::RedisServer;
 use crate::shutdown::Shutdown;
@@ -21,11 +21,12 @@ use crate::socket::{ByteStream, Ended, Socket};
 const MAX: usize = 64 * 1024;
 
 /// Channels called `kept_…` keep a history of [`KEPT`].
-fn rules() -> Arc<Rules> {
-    let template = Template::parse("kept_{id}").unwrap();
-    let history =
-        config::History { size: KEPT, ttl: Duration::from_secs(60), compact: config::Compact::Off };
-    Arc::new(Rules::new([(&template, &history)].into_iter()))
+fn config() -> SharedConfig {
+    let text = format!(
+        "[[route]]\npath = \"/{{id}}/\"\nchannel = \"kept_{{id}}\"\nauth = [\"anonymous\"]\n\
+         history = {{ size = {KEPT}, ttl = \"60s\", compact = \"off\" }}\n"
+    );
+    SharedConfig::new(Config::from_toml(&text).unwrap_or_else(|mistakes| panic!("{mistakes}")))
 }
 
 const KEPT: usize = 100;
@@ -59,7 +60,8 @@ impl Node {
     }
 
     fn on_memory(core: Core, seats: Vec<WorkerHandle>) -> Self {
-        let publisher = Publisher::memory(core.intake(), rules(), MemoryHistory::new(1 << 20), MAX);
+        let publisher =
+            Publisher::memory(core.intake(), config(), MemoryHistory::new(1 << 20), MAX);
         let live = core.live();
         tokio::task::spawn_local(core.run_memory(publisher.history()));
         Self::seated(seats, publisher, live, None)
@@ -68,7 +70,7 @@ impl Node {
     fn on_redis(core: Core, seats: Vec<WorkerHandle>, url: &RedisUrl) -> Self {
         let shutdown = Shutdown::new();
         let commands = Commands::start(url, "test", &shutdown).unwrap();
-        let publisher = Publisher::redis(commands.clone(), "tg:", rules(), MAX);
+        let publisher = Publisher::redis(commands.clone(), "tg:", config(), MAX);
         let live = core.live();
         tokio::task::spawn_local(core.run_redis(url, None, publisher.history(), shutdown).unwrap());
         Self::seated(seats, publisher, live, Some(commands))

@@ -35,6 +35,7 @@ mod secret;
 mod section;
 mod server;
 mod settings;
+mod shared;
 #[cfg(test)]
 mod tests;
 mod upstream;
@@ -47,6 +48,7 @@ pub use redis_url::{CertificateCheck, RedisUrl};
 pub use reference::reference;
 pub use secret::Secret;
 pub use settings::*;
+pub use shared::SharedConfig;
 pub use values::duration as parse_duration;
 
 /// Every setting of one gateway process.

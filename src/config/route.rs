@@ -6,7 +6,7 @@ use super::{
     AuthSource, Authorize, Binary, Compact, DuplicateTerminal, FixedReply, Generations, History,
     Presence, Protocol, Reject, Route, SendQueue, limits,
 };
-use crate::protocol::PathPattern;
+use crate::protocol::{ChannelPattern, PathPattern};
 
 const AUTH: Kind<AuthSource> =
     words(r#""connection_token", "cookie", "bearer", "query" or "anonymous""#, |value| {
@@ -203,6 +203,7 @@ fn route(s: &mut Section<'_>, path: Option<PathPattern>) -> Option<Route> {
     );
     let route = Route {
         path: path?,
+        channel_pattern: ChannelPattern::of(channel.as_ref()?),
         channel: channel?,
         upstream: upstream?,
         auth: auth?,

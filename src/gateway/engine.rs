@@ -9,8 +9,8 @@ use tokio::task::JoinHandle;
 
 use super::StartError;
 use crate::admin::ReadyCheck;
-use crate::broker::{Canary, Core, MemoryHistory, Publisher, Rules, Tails};
-use crate::config::{Config, EngineKind, Jwt, RedisEngine, RedisUrl};
+use crate::broker::{Canary, Core, MemoryHistory, Publisher, Tails};
+use crate::config::{Config, EngineKind, Jwt, RedisEngine, RedisUrl, SharedConfig};
 use crate::control::{Control, Threads};
 use crate::generations::{Generations, Heard, Running};
 use crate::limits::SharedLimits;
@@ -27,8 +27,6 @@ const SETTLE_INTERVAL: Duration = Duration::from_millis(5);
 /// The parts that all threads share.
 pub(super) struct Engine {
     pub publisher: Publisher,
-    /// Of the publisher.
-    pub rules: Arc<Rules>,
     pub tokens: TokenStore,
     pub versions: Option<SessionVersions>,
     pub limits: SharedLimits,
@@ -37,39 +35,37 @@ pub(super) struct Engine {
     pub generations: Generations,
     pub tails: Tails,
     pub ready: Vec<(&'static str, ReadyCheck)>,
-    /// With what it flies by.
+    /// The canary, and the connection that it publishes on.
     canary: Option<(Canary, Commands)>,
 }
 
 impl Engine {
     pub fn build(
-        config: &Config,
+        shared: &SharedConfig,
         core: &Core,
         threads: Threads,
         running: Running,
         shutdown: &Shutdown,
     ) -> Result<Self, String> {
+        let config = &*shared.load_full();
         let max_bytes = config.engine.max_publication_bytes;
         let mut ready = vec![("subscriptions", subscriptions_check(core))];
-        let histories = config.routes.iter().map(|route| (&route.channel, &route.history));
-        let rules = Arc::new(Rules::new(histories));
         let mut connections = Connections { by_url: HashMap::new(), shutdown };
         Ok(match &config.engine.kind {
             EngineKind::Memory => Self {
                 publisher: Publisher::memory(
                     core.intake(),
-                    Arc::clone(&rules),
+                    shared.clone(),
                     MemoryHistory::new(config.engine.max_history_bytes),
                     max_bytes,
                 ),
-                rules,
                 tokens: TokenStore::memory(config.tokens.ttl),
                 versions: session_versions(&config.jwt, &mut connections, &mut ready)?,
                 limits: SharedLimits::memory(),
                 presence: PresenceStore::memory(),
                 control: Control::memory(threads),
                 tails: core.tails(),
-                generations: Generations::memory(running, &config.routes),
+                generations: Generations::memory(running, shared.clone()),
                 ready,
                 canary: None,
             },
@@ -104,15 +100,14 @@ impl Engine {
                         running,
                         &publisher,
                         &redis.key_prefix,
-                        &config.routes,
+                        shared.clone(),
                     ),
                     publisher: Publisher::redis(
                         publisher,
                         &redis.key_prefix,
-                        Arc::clone(&rules),
+                        shared.clone(),
                         max_bytes,
                     ),
-                    rules,
                     tokens: TokenStore::redis(
                         tokens,
                         &config.tokens.key_prefix,
@@ -137,7 +132,8 @@ impl Engine {
                 tokio::time::sleep(SETTLE_INTERVAL).await;
             }
         };
-        let _or_not = tokio::time::timeout(SETTLE_TIMEOUT, settled).await;
+        // What is missing then is told by `/readyz`.
+        let _ = tokio::time::timeout(SETTLE_TIMEOUT, settled).await;
     }
 
     /// Starts the broker's core. Gives what ends soon after a kill, once it has taken leave.

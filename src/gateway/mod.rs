@@ -7,7 +7,7 @@
 mod engine;
 mod listen;
 mod reload;
-mod terms;
+mod runtime_config;
 
 pub use listen::Inherited;
 pub use reload::ReadConfig;
@@ -23,21 +23,21 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 
-use crate::admin::{Admin, ApiKeys, InForce, Listings};
+use crate::admin::{Admin, Listings};
 use crate::broker::{Core, WorkerHandle};
-use crate::config::Config;
+use crate::config::{Config, SharedConfig};
 use crate::control::{self, CancelHook, DebugHook, Target, Threads};
 use crate::generations::{Running, Task};
 use crate::limits::ConnectionCounts;
-use crate::listener::{RuntimeConfig, Worker};
+use crate::listener::Worker;
 use crate::service_manager;
 use crate::shutdown::Shutdown;
 use crate::telemetry;
 use crate::telemetry::log::{LogControl, Subject};
 use engine::Engine;
 use listen::Sockets;
-use reload::{Live, Reloader};
-use terms::RuntimeConfigBuilder;
+use reload::{ConfigPublisher, Reloader};
+use runtime_config::RuntimeConfigBuilder;
 
 /// Histograms are drained this often, so that they do not grow between scrapes.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
@@ -133,35 +133,32 @@ async fn serve(
         telemetry::engine::redis_certificate_unchecked(key);
     }
     let shutdown = Shutdown::new();
+    let shared = SharedConfig::new(config);
+    let config = shared.load_full();
     let Sockets { public, admin, handed_over } = sockets;
-    let (core, broker_seats) = Core::new(public.len(), config.engine.max_publication_bytes);
+    let (core, broker_handles) = Core::new(public.len(), config.engine.max_publication_bytes);
     let running = Running::default();
-    let (threads, order_seats) = Threads::new(public.len(), cancels(&running));
-    let threads = threads.with_debug(debugs(&log));
+    let (threads, command_handles) = Threads::new(public.len(), cancel_hook(&running));
+    let threads = threads.with_debug(debug_hook(&log));
     let mut engine =
-        Engine::build(&config, &core, threads, running, &shutdown).map_err(StartError::Setting)?;
-    let maker = RuntimeConfigBuilder::new(&engine, &config.engine, &shutdown);
-    let terms = maker.make(&config, None).map_err(StartError::Setting)?;
-    let worker_count = public.len();
-    let (has_adopted, adopted) = mpsc::channel(worker_count);
-    let live = Live {
-        log,
-        maker,
-        terms: watch::Sender::new(Arc::new(terms)),
-        adopted,
-        threads: worker_count,
-        counts: ConnectionCounts::new(
-            config.server.max_connections,
-            config.server.max_connections_per_ip,
-        ),
-        rules: Arc::clone(&engine.rules),
-        generations: engine.generations.clone(),
-        api_keys: ApiKeys::new(config.admin.api_keys.clone()),
+        Engine::build(&shared, &core, threads, running, &shutdown).map_err(StartError::Setting)?;
+    let builder = RuntimeConfigBuilder::new(&engine, &config.engine, &shutdown);
+    let runtime_config =
+        Arc::new(builder.build(Arc::clone(&config), None).map_err(StartError::Setting)?);
+    telemetry::connections::client_sockets_limited(config.server.max_connections);
+    let upstreams = runtime_config.upstreams.clone();
+    let (confirm_applied, applied) = mpsc::channel(public.len());
+    let publisher = ConfigPublisher {
+        shared,
+        threads: public.len(),
+        runtime: watch::Sender::new(runtime_config),
+        applied,
     };
-    let seats = broker_seats.into_iter().zip(order_seats);
-    let workers = workers((public, handed_over), seats, &engine, &live, &has_adopted, &shutdown);
+    let handles = broker_handles.into_iter().zip(command_handles);
+    let parts = WorkerParts { engine: &engine, publisher: &publisher, confirm_applied };
+    let workers = parts.workers((public, handed_over), handles, &shutdown);
     let broker = engine.run(core, &config, &shutdown)?;
-    serve_admin(&config, admin, &metrics, &engine, &live, &shutdown)
+    serve_admin(&publisher.shared, admin, &metrics, &engine, &log, &shutdown)
         .map_err(system("admin port"))?;
     tokio::task::spawn_local(async move {
         loop {
@@ -169,60 +166,69 @@ async fn serve(
             metrics.run_upkeep();
         }
     });
-    let upstreams = live.terms.borrow().upstreams.clone();
     engine.settle(&upstreams).await;
     drop(upstreams);
     let (threads, worker_ended) = start(workers)?;
-    let terms = live.terms.subscribe();
+    let shared = publisher.shared.clone();
     if let Some(read) = read {
-        let reloader = Reloader::new(read, live, config).map_err(system("signals"))?;
+        let reloader = Reloader::new(read, log, builder, publisher).map_err(system("signals"))?;
         tokio::task::spawn_local(reloader.run(shutdown.clone()));
     }
     ready(addresses);
     service_manager::ready();
-    let outcome = stop_when_asked(signals, worker_ended, &shutdown, &terms).await;
+    let outcome = stop_when_asked(signals, worker_ended, &shutdown, &shared).await;
     if let Some(broker) = broker {
-        let _or_forgotten_in_time = tokio::time::timeout(LEAVE_TIMEOUT, broker).await;
+        // What is not told in time expires by itself.
+        let _ = tokio::time::timeout(LEAVE_TIMEOUT, broker).await;
     }
     for thread in threads {
-        let _panicked = thread.join();
+        // A panic has been logged by then.
+        let _ = thread.join();
     }
     Ok(outcome)
 }
 
-/// Ends what `running` knows, by order of any node.
-fn cancels(running: &Running) -> CancelHook {
+/// Cancels replies that run on this node, for the commands of any node.
+fn cancel_hook(running: &Running) -> CancelHook {
     let running = running.clone();
     Arc::new(move |channel, task_id| {
         u64::from(running.cancel(&Task { channel: channel.clone(), id: task_id.into() }))
     })
 }
 
-fn workers(
-    (listeners, handed_over): (Vec<std::net::TcpListener>, bool),
-    seats: impl Iterator<Item = (WorkerHandle, control::WorkerHandle)>,
-    engine: &Engine,
-    live: &Live,
-    adopted: &mpsc::Sender<()>,
-    shutdown: &Shutdown,
-) -> Vec<Worker> {
-    let worker = |(number, (listener, (seat, commands)))| Worker {
-        is_first: number == 0,
-        listener,
-        handed_over,
-        terms: live.terms.subscribe(),
-        adopted: adopted.clone(),
-        seat,
-        commands,
-        publisher: engine.publisher.clone(),
-        limits: engine.limits.clone(),
-        presence: engine.presence.clone(),
-        generations: engine.generations.clone(),
-        control: engine.control.clone(),
-        counts: live.counts.clone(),
-        shutdown: shutdown.clone(),
-    };
-    listeners.into_iter().zip(seats).enumerate().map(worker).collect()
+/// What every worker is started with.
+struct WorkerParts<'a> {
+    engine: &'a Engine,
+    publisher: &'a ConfigPublisher,
+    confirm_applied: mpsc::Sender<()>,
+}
+
+impl WorkerParts<'_> {
+    fn workers(
+        &self,
+        (listeners, handed_over): (Vec<std::net::TcpListener>, bool),
+        handles: impl Iterator<Item = (WorkerHandle, control::WorkerHandle)>,
+        shutdown: &Shutdown,
+    ) -> Vec<Worker> {
+        let counts = ConnectionCounts::default();
+        let worker = |(number, (listener, (broker, commands)))| Worker {
+            is_first: number == 0,
+            listener,
+            handed_over,
+            runtime_config: self.publisher.runtime.subscribe(),
+            applied: self.confirm_applied.clone(),
+            broker,
+            commands,
+            publisher: self.engine.publisher.clone(),
+            limits: self.engine.limits.clone(),
+            presence: self.engine.presence.clone(),
+            generations: self.engine.generations.clone(),
+            control: self.engine.control.clone(),
+            counts: counts.clone(),
+            shutdown: shutdown.clone(),
+        };
+        listeners.into_iter().zip(handles).enumerate().map(worker).collect()
+    }
 }
 
 /// The worker threads, and a channel that closes when the first of them has ended.
@@ -239,7 +245,8 @@ fn start(workers: Vec<Worker>) -> Result<Started, StartError> {
                 if let Err(error) = worker.run() {
                     tracing::error!(event = "worker_failed", %error, "a worker thread failed");
                 }
-                let _told_already = ended.try_send(());
+                // The first thread that ends is enough.
+                let _ = ended.try_send(());
             })
         })
         .collect::<Result<_, _>>()
@@ -247,8 +254,8 @@ fn start(workers: Vec<Worker>) -> Result<Started, StartError> {
     Ok((threads, worker_ended))
 }
 
-/// Has debug lines about somebody written, by order of any node.
-fn debugs(log: &LogControl) -> DebugHook {
+/// Turns on debug lines about one user, channel or connection, for the commands of any node.
+fn debug_hook(log: &LogControl) -> DebugHook {
     let log = log.clone();
     Arc::new(move |command| {
         let subject = match command.target() {
@@ -261,31 +268,28 @@ fn debugs(log: &LogControl) -> DebugHook {
 }
 
 fn serve_admin(
-    config: &Config,
+    shared: &SharedConfig,
     listener: std::net::TcpListener,
     metrics: &PrometheusHandle,
     engine: &Engine,
-    live: &Live,
+    log: &LogControl,
     shutdown: &Shutdown,
 ) -> std::io::Result<()> {
-    let terms = live.terms.subscribe();
+    let config = shared.load();
     let admin = Admin {
-        api_keys: live.api_keys.clone(),
+        config: shared.clone(),
+        // These two need a restart, and stay what the tokens' store and the broker were built with.
         token_ttl: config.tokens.ttl,
         max_publication_bytes: config.engine.max_publication_bytes,
         publisher: engine.publisher.clone(),
         history: engine.publisher.history(),
         tails: engine.tails.clone(),
         limits: engine.limits.clone(),
-        in_force: Box::new(move || {
-            let terms = terms.borrow();
-            InForce { routes: terms.routes.clone(), stop: terms.stop }
-        }),
         listings: Listings::default(),
         tokens: engine.tokens.clone(),
         control: engine.control.clone(),
         presence: engine.presence.clone(),
-        log: live.log.clone(),
+        log: log.clone(),
         ready: engine.ready.clone(),
         metrics: metrics.clone(),
         shutdown: shutdown.clone(),
@@ -321,14 +325,14 @@ async fn stop_when_asked(
     mut signals: Signals,
     mut worker_ended: mpsc::Receiver<()>,
     shutdown: &Shutdown,
-    terms: &watch::Receiver<Arc<RuntimeConfig>>,
+    shared: &SharedConfig,
 ) -> Outcome {
     let (failed, by_api) = tokio::select! {
         () = signals.next() => (false, false),
         () = shutdown.draining() => (false, true),
         _ = worker_ended.recv() => (true, false),
     };
-    let settings = terms.borrow().stop;
+    let settings = shared.load().shutdown;
     service_manager::stopping();
     telemetry::process::draining(settings.drain);
     shutdown.begin();

@@ -9,12 +9,8 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
-use super::terms::RuntimeConfigBuilder;
-use crate::admin::ApiKeys;
-use crate::broker::Rules;
-use crate::config::{self, Config};
-use crate::generations::Generations;
-use crate::limits::ConnectionCounts;
+use super::runtime_config::RuntimeConfigBuilder;
+use crate::config::{self, Config, SharedConfig};
 use crate::listener::RuntimeConfig;
 use crate::proxy::Proxy;
 use crate::service_manager;
@@ -26,73 +22,68 @@ use crate::telemetry::log::{LogControl, LogThrottle};
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
 const SETTLE_INTERVAL: Duration = Duration::from_millis(5);
 
-/// How long threads may take to serve by new terms before that is said to be done.
-const ADOPT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the threads may take to apply a new configuration before the reload counts as done all the same.
+const APPLY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Reads the config; `Err` = its mistakes.
 pub type ReadConfig = Arc<dyn Fn() -> Result<Config, String> + Send + Sync>;
 
-/// What a reload replaces.
-pub(super) struct Live {
-    pub log: LogControl,
-    pub maker: RuntimeConfigBuilder,
-    pub terms: watch::Sender<Arc<RuntimeConfig>>,
-    /// A word of each thread that serves by new terms.
-    pub adopted: mpsc::Receiver<()>,
+/// Where a new configuration is published, and how its use is confirmed.
+pub(super) struct ConfigPublisher {
+    /// Read at each use by parts that live as long as the process.
+    pub shared: SharedConfig,
+    /// Taken over by each worker thread.
+    pub runtime: watch::Sender<Arc<RuntimeConfig>>,
+    /// One message of each thread that has applied a new runtime configuration.
+    pub applied: mpsc::Receiver<()>,
     pub threads: usize,
-    pub counts: ConnectionCounts,
-    pub rules: Arc<Rules>,
-    pub generations: Generations,
-    pub api_keys: ApiKeys,
 }
 
-/// Reads the config again, as long as the gateway takes clients.
+/// Reads the config again, until the gateway drains.
 pub(super) struct Reloader {
     read: ReadConfig,
-    live: Live,
-    /// In force.
-    config: Config,
-    /// What was read when the config was last looked at in earnest.
-    seen: Result<Config, String>,
+    log: LogControl,
+    builder: RuntimeConfigBuilder,
+    publisher: ConfigPublisher,
+    /// What was read when the config was last applied or rejected.
+    last_read: Result<Config, String>,
     hangup: Signal,
 }
 
 impl Reloader {
-    pub fn new(read: ReadConfig, live: Live, config: Config) -> std::io::Result<Self> {
+    pub fn new(
+        read: ReadConfig,
+        log: LogControl,
+        builder: RuntimeConfigBuilder,
+        publisher: ConfigPublisher,
+    ) -> std::io::Result<Self> {
         telemetry::process::config_loaded();
         let hangup = signal(SignalKind::hangup())?;
-        Ok(Self { read, live, seen: Ok(config.clone()), config, hangup })
+        let last_read = Ok(Config::clone(&publisher.shared.load()));
+        Ok(Self { read, log, builder, publisher, last_read, hangup })
     }
 
-    /// Until the gateway drains.
+    /// Runs until the gateway drains.
     pub async fn run(mut self, shutdown: Shutdown) {
-        // What a look found that differs from `seen`. A file may be looked at while it is written, so it is
-        // read once more before it counts.
-        let mut found = None;
+        // A changed file may be read while it is written, so it counts when two reads agree.
+        let mut changed = None;
         loop {
-            let asked = tokio::select! {
+            let by_signal = tokio::select! {
                 _ = self.hangup.recv() => true,
-                () = tick(self.config.reload.watch) => false,
+                () = tick(self.publisher.shared.load().reload.watch) => false,
                 () = shutdown.draining() => return,
             };
             let Some(read) = self.read().await else { continue };
-            if asked {
-                found = None;
-                self.reload(read).await;
-                continue;
-            }
-            if read == self.seen {
-                found = None;
-            } else if found.as_ref() == Some(&read) {
-                found = None;
+            if by_signal || changed.as_ref() == Some(&read) {
+                changed = None;
                 self.reload(read).await;
             } else {
-                found = Some(read);
+                changed = (read != self.last_read).then_some(read);
             }
         }
     }
 
-    /// `None` = the process ends.
+    /// `None` if the process ends.
     async fn read(&self) -> Option<Result<Config, String>> {
         let read = Arc::clone(&self.read);
         tokio::task::spawn_blocking(move || read()).await.ok()
@@ -104,54 +95,55 @@ impl Reloader {
             Err(mistakes) => telemetry::process::config_rejected(mistakes),
             Ok(config) => self.apply(config.clone()).await,
         }
-        self.seen = read;
+        self.last_read = read;
         service_manager::ready();
     }
 
     async fn apply(&mut self, mut new: Config) {
-        let waiting = keep_what_needs_a_restart(&self.config, &mut new);
-        let changed = changed_sections(&self.config, &new);
+        let current = Arc::clone(&self.publisher.runtime.borrow());
+        let waiting = keep_what_needs_a_restart(&current.config, &mut new);
+        let changed = changed_sections(&current.config, &new);
         if changed.is_empty() {
             telemetry::process::config_unchanged();
             return telemetry::process::restart_needed(&waiting);
         }
-        let before = Arc::clone(&self.live.terms.borrow());
-        let terms = self
-            .live
-            .maker
-            .make(&new, Some((&self.config, &before)))
-            .and_then(|terms| Proxy::new(&new.proxy).map(|_for_each_thread| terms))
-            // The last that can fail, since it is not made but done.
-            .and_then(|terms| self.live.log.set_level(&new.log.level).map(|()| terms));
-        let terms = match terms {
-            Ok(terms) => terms,
+        match self.prepare(new, &current) {
             Err(why) => return telemetry::process::config_rejected(&why),
-        };
-        settle(&terms).await;
-        let Live { counts, rules, generations, api_keys, .. } = &self.live;
-        self.live.log.set_throttle(repeats(&new.log));
-        counts.set_limits(new.server.max_connections, new.server.max_connections_per_ip);
-        rules.replace(new.routes.iter().map(|route| (&route.channel, &route.history)));
-        generations.replace_routes(&new.routes);
-        api_keys.replace(new.admin.api_keys.clone());
-        self.live.adopt(terms).await;
-        self.config = new;
+            Ok(runtime_config) => {
+                wait_for_queues(&runtime_config).await;
+                self.log.set_throttle(repeats(&runtime_config.config.log));
+                self.publisher.publish(runtime_config).await;
+            }
+        }
         telemetry::process::config_reloaded(&changed);
         telemetry::process::restart_needed(&waiting);
     }
+
+    /// Builds everything that can fail. The log level comes last, since it takes effect at once.
+    fn prepare(&self, new: Config, current: &RuntimeConfig) -> Result<RuntimeConfig, String> {
+        let runtime_config = self.builder.build(Arc::new(new), Some(current))?;
+        let config = &runtime_config.config;
+        // Each thread builds a proxy of its own; this one shows that it can.
+        Proxy::new(&config.proxy)?;
+        self.log.set_level(&config.log.level)?;
+        Ok(runtime_config)
+    }
 }
 
-impl Live {
-    /// Completes when all threads serve by `terms`. One that is busy for long takes them when it can.
-    async fn adopt(&mut self, terms: RuntimeConfig) {
-        while self.adopted.try_recv().is_ok() {}
-        self.terms.send_replace(Arc::new(terms));
+impl ConfigPublisher {
+    /// Completes when all threads have applied `new`. A busy thread applies it when it can, and is not
+    /// waited for.
+    async fn publish(&mut self, new: RuntimeConfig) {
+        while self.applied.try_recv().is_ok() {}
+        telemetry::connections::client_sockets_limited(new.config.server.max_connections);
+        self.shared.replace(Arc::clone(&new.config));
+        self.runtime.send_replace(Arc::new(new));
         let all = async {
             for _ in 0..self.threads {
-                self.adopted.recv().await;
+                self.applied.recv().await;
             }
         };
-        let _busy = tokio::time::timeout(ADOPT_TIMEOUT, all).await;
+        let _ = tokio::time::timeout(APPLY_TIMEOUT, all).await;
     }
 }
 
@@ -166,14 +158,15 @@ async fn tick(interval: Option<Duration>) {
     }
 }
 
-/// A queue that cannot be reached is not waited for longer: messages are refused, as ever.
-async fn settle(terms: &RuntimeConfig) {
-    let settled = async {
-        while !terms.upstreams.queues_are_up() {
+/// Waits until new queues can be reached, for a short time only: messages to a queue that cannot be
+/// reached are refused, as always.
+async fn wait_for_queues(runtime_config: &RuntimeConfig) {
+    let ready = async {
+        while !runtime_config.upstreams.queues_are_up() {
             tokio::time::sleep(SETTLE_INTERVAL).await;
         }
     };
-    let _or_not = tokio::time::timeout(SETTLE_TIMEOUT, settled).await;
+    let _ = tokio::time::timeout(SETTLE_TIMEOUT, ready).await;
 }
 
 /// Puts back into `new` what is in force until the process ends; the names of what differed.

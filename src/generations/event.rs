@@ -6,6 +6,8 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::config;
+
 /// The event of a publication.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Event<'a> {
@@ -43,6 +45,13 @@ impl<'a> Event<'a> {
     /// An end that may be the reply itself, in one piece.
     pub fn ends_well(&self) -> bool {
         !["error", "cancelled"].contains(&&*self.name)
+    }
+
+    /// Whether this is a terminal event where `rule` applies.
+    pub fn ends_reply(&self, rule: &config::Generations) -> bool {
+        self.name == "cancelled"
+            || (self.by_gateway && self.name == "error")
+            || rule.terminal_events.iter().any(|name| *name == self.name)
     }
 
     pub fn read(json: &'a [u8]) -> Option<Self> {

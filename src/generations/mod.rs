@@ -11,7 +11,6 @@ mod dedup;
 mod ended;
 mod event;
 mod ledger;
-mod rules;
 mod running;
 mod tracker;
 
@@ -20,9 +19,7 @@ pub use ledger::{Claimed, Entry, Facts, Ledger, SWEEP};
 pub use running::{Run, Running, Task};
 pub use tracker::{Begun, Expected, Heard, Tracked, Tracker};
 
-use std::sync::Arc;
-
-use crate::config::Route;
+use crate::config::SharedConfig;
 use crate::redis_link::Commands;
 
 /// What all threads of a node share of it. Cheap to clone.
@@ -36,8 +33,8 @@ pub struct Generations {
 
 impl Generations {
     /// Alone on the memory engine.
-    pub fn memory(running: Running, routes: &[Arc<Route>]) -> Self {
-        let tracker = Tracker::new(settings(routes), true);
+    pub fn memory(running: Running, config: SharedConfig) -> Self {
+        let tracker = Tracker::new(config, true);
         Self { dedup: Deduplicator::memory(), running, tracker, ledger: Ledger::memory() }
     }
 
@@ -46,22 +43,11 @@ impl Generations {
         running: Running,
         commands: &Commands,
         key_prefix: &str,
-        routes: &[Arc<Route>],
+        config: SharedConfig,
     ) -> Self {
-        let tracker = Tracker::new(settings(routes), false);
+        let tracker = Tracker::new(config, false);
         let dedup = Deduplicator::redis(commands.clone(), key_prefix);
         let ledger = Ledger::redis(commands.clone(), key_prefix, &running);
         Self { dedup, running, tracker, ledger }
     }
-
-    /// Other routes, while the node runs.
-    pub fn replace_routes(&self, routes: &[Arc<Route>]) {
-        self.tracker.replace_rules(settings(routes));
-    }
-}
-
-fn settings(
-    routes: &[Arc<Route>],
-) -> impl Iterator<Item = (&crate::protocol::Template, &crate::config::Generations)> {
-    routes.iter().map(|route| (&route.channel, &route.generations))
 }

@@ -11,15 +11,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 
 use super::Task;
 use super::ended::Ended;
 use super::event::Event;
-use super::rules::Rules;
-use crate::config;
-use crate::protocol::{ChannelName, Position, Template};
+use crate::config::{Config, DuplicateTerminal, SharedConfig};
+use crate::protocol::{ChannelName, Position};
 use crate::telemetry::replies::ReplyTiming;
 
 /// Generations that are tracked at once on this node; those beyond are relayed all the same.
@@ -43,7 +41,7 @@ pub enum Heard {
 pub struct Tracker(Arc<Inner>);
 
 struct Inner {
-    rules: ArcSwap<Rules>,
+    config: SharedConfig,
     /// No other node queues messages on the same channels.
     alone: bool,
     hasher: RandomState,
@@ -117,12 +115,8 @@ struct Hearing {
 }
 
 impl Tracker {
-    /// From each route's channel and settings, in order. `alone` = the engine is this node's own.
-    pub fn new<'a>(
-        routes: impl Iterator<Item = (&'a Template, &'a config::Generations)>,
-        alone: bool,
-    ) -> Self {
-        let rules = ArcSwap::from_pointee(Rules::new(routes));
+    /// `alone` = no other node queues messages on the same channels.
+    pub fn new(config: SharedConfig, alone: bool) -> Self {
         let state = State {
             channels: HashMap::new(),
             tracked: 0,
@@ -130,30 +124,22 @@ impl Tracker {
             nameless: Ended::new(CHANNEL_MEMORY),
         };
         let (hasher, attentive) = (RandomState::new(), AtomicUsize::new(0));
-        Self(Arc::new(Inner { rules, alone, hasher, attentive, state: Mutex::new(state) }))
-    }
-
-    /// Takes effect with the next publication.
-    pub fn replace_rules<'a>(
-        &self,
-        routes: impl Iterator<Item = (&'a Template, &'a config::Generations)>,
-    ) {
-        self.0.rules.store(Arc::new(Rules::new(routes)));
+        Self(Arc::new(Inner { config, alone, hasher, attentive, state: Mutex::new(state) }))
     }
 
     /// A publication is about to be delivered on this node.
     pub fn hear(&self, channel: &ChannelName, json: &[u8], position: Option<Position>) -> Heard {
         let inner = &*self.0;
-        let rules = inner.rules.load();
+        let config = inner.config.load();
         if let Some(name) = Event::quick_name(json)
             && inner.attentive.load(Ordering::Relaxed) == 0
-            && !rules.names.iter().any(|other| other.as_bytes() == name)
+            && !concerns_a_reply(&config, name)
         {
             return Heard::Deliver;
         }
         let Some(event) = Event::read(json) else { return Heard::Deliver };
-        let Some(rule) = rules.of(channel) else { return Heard::Deliver };
-        let ends = rule.ends(&event);
+        let Some(rule) = config.generations_of(channel) else { return Heard::Deliver };
+        let ends = event.ends_reply(rule);
         let repeated = match event.task_id.as_deref() {
             Some(task_id) if ends => inner.task_ends(channel, task_id, position, event.ends_well()),
             None if ends => inner.nameless_end(channel, position, event.ends_well()),
@@ -162,7 +148,11 @@ impl Tracker {
                 false
             }
         };
-        if repeated && rule.drops { Heard::Drop } else { Heard::Deliver }
+        if repeated && rule.duplicate_terminal == DuplicateTerminal::Drop {
+            Heard::Drop
+        } else {
+            Heard::Deliver
+        }
     }
 
     /// Whether this node has heard its terminal event lately.
@@ -182,6 +172,16 @@ impl Tracker {
         inner.attend(&state);
         Expected { tracker: self.clone(), channel: channel.clone() }
     }
+}
+
+/// Whether events of this name can begin or end a reply, on some channel.
+fn concerns_a_reply(config: &Config, name: &[u8]) -> bool {
+    let is_named = |other: &str| other.as_bytes() == name;
+    ["cancelled", "error", "processing_started"].into_iter().any(is_named)
+        || config
+            .routes
+            .iter()
+            .any(|route| route.generations.terminal_events.iter().any(|event| is_named(event)))
 }
 
 impl Inner {

@@ -1,21 +1,21 @@
 //! Publications as workers of all kinds send them.
 
 use super::*;
-use crate::config::DuplicateTerminal;
 use crate::protocol::{Epoch, PathPattern};
 use crate::telemetry::route::RouteMetrics;
 
-fn settings(duplicate_terminal: DuplicateTerminal) -> config::Generations {
-    config::Generations {
-        duplicate_terminal,
-        terminal_events: ["complete", "done", "error"].map(str::to_owned).into(),
-        ..config::Generations::example()
-    }
+/// A route to channels called `chat_…`, with these settings.
+fn config(settings: &str) -> SharedConfig {
+    let text = format!(
+        "[[route]]\npath = \"/{{id}}/\"\nchannel = \"chat_{{id}}\"\nauth = [\"anonymous\"]\n\
+         generations = {{ {settings} }}\n"
+    );
+    SharedConfig::new(Config::from_toml(&text).unwrap_or_else(|mistakes| panic!("{mistakes}")))
 }
 
 fn tracker(alone: bool) -> Tracker {
-    let template = Template::parse("chat_{id}").unwrap();
-    Tracker::new([(&template, &settings(DuplicateTerminal::Drop))].into_iter(), alone)
+    let settings = r#"terminal_events = ["complete", "done", "error"]"#;
+    Tracker::new(config(settings), alone)
 }
 
 fn channel(name: &str) -> ChannelName {
@@ -118,12 +118,7 @@ fn a_task_ends_once() {
 
 #[test]
 fn the_gateways_own_ends_count_whatever_the_list_says() {
-    let template = Template::parse("chat_{id}").unwrap();
-    let list = config::Generations {
-        terminal_events: vec!["fin".to_owned()],
-        ..settings(DuplicateTerminal::Drop)
-    };
-    let tracker = Tracker::new([(&template, &list)].into_iter(), false);
+    let tracker = Tracker::new(config(r#"terminal_events = ["fin"]"#), false);
     let one = tracker.begins("1");
     tracker.hears(r#"{"event":"error","task_id":"1"}"#);
     assert!(!one.has_ended());
@@ -149,9 +144,8 @@ fn a_publication_that_is_seen_twice_is_no_second_end() {
 
 #[test]
 fn repeats_pass_where_the_route_says_so() {
-    let template = Template::parse("chat_{id}").unwrap();
-    let settings = settings(DuplicateTerminal::Pass);
-    let tracker = Tracker::new([(&template, &settings)].into_iter(), true);
+    let settings = r#"terminal_events = ["complete"], duplicate_terminal = "pass""#;
+    let tracker = Tracker::new(config(settings), true);
     for _ in 0..3 {
         assert_eq!(tracker.hears(r#"{"event":"complete","task_id":"1"}"#), Heard::Deliver);
     }

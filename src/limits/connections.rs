@@ -8,15 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::telemetry;
 
 /// Shared by all threads; permits give back what they took.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct ConnectionCounts(Arc<Counts>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Counts {
-    max: AtomicUsize,
     open: AtomicUsize,
-    /// 0 = not limited.
-    max_per_ip: AtomicUsize,
     /// Never holds a 0. Locked for one lookup at a time.
     by_ip: Mutex<HashMap<IpAddr, usize>>,
 }
@@ -33,27 +30,9 @@ pub struct IpPermit {
 }
 
 impl ConnectionCounts {
-    pub fn new(max: usize, max_per_ip: usize) -> Self {
-        telemetry::connections::client_sockets_limited(max);
-        Self(Arc::new(Counts {
-            max: AtomicUsize::new(max),
-            open: AtomicUsize::new(0),
-            max_per_ip: AtomicUsize::new(max_per_ip),
-            by_ip: Mutex::default(),
-        }))
-    }
-
-    /// Other limits from now on; who is in stays.
-    pub fn set_limits(&self, max: usize, max_per_ip: usize) {
-        telemetry::connections::client_sockets_limited(max);
-        self.0.max.store(max, Ordering::Relaxed);
-        self.0.max_per_ip.store(max_per_ip, Ordering::Relaxed);
-    }
-
-    /// `None` = the process is full.
-    pub fn enter(&self) -> Option<ConnectionPermit> {
+    /// Takes one of `max` connections of the process; `None` if all are taken.
+    pub fn enter(&self, max: usize) -> Option<ConnectionPermit> {
         let counts = &self.0;
-        let max = counts.max.load(Ordering::Relaxed);
         counts
             .open
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| {
@@ -64,10 +43,9 @@ impl ConnectionCounts {
         Some(ConnectionPermit(Arc::clone(counts)))
     }
 
-    /// `None` = `ip` has as many as it may.
-    pub fn enter_ip(&self, ip: IpAddr) -> Option<IpPermit> {
+    /// Takes one of `max` connections of `ip`; `None` if all are taken. `max` = 0 means no limit.
+    pub fn enter_ip(&self, ip: IpAddr, max: usize) -> Option<IpPermit> {
         let counts = &self.0;
-        let max = counts.max_per_ip.load(Ordering::Relaxed);
         let mut by_ip = counts.lock();
         let open = by_ip.entry(ip).or_default();
         if max > 0 && *open >= max {
@@ -109,32 +87,30 @@ mod tests {
 
     #[test]
     fn permits_give_back_what_they_took() {
-        let counts = ConnectionCounts::new(2, 1);
+        let counts = ConnectionCounts::default();
         let [a, b] = ["10.0.0.1", "10.0.0.2"].map(|ip| ip.parse().unwrap());
-        let first = counts.enter().unwrap();
-        let _second = counts.enter().unwrap();
-        assert!(counts.enter().is_none());
+        let first = counts.enter(2).unwrap();
+        let _second = counts.enter(2).unwrap();
+        assert!(counts.enter(2).is_none());
         drop(first);
-        assert!(counts.enter().is_some());
-        let of_a = counts.enter_ip(a).unwrap();
-        assert!(counts.enter_ip(a).is_none());
-        assert!(counts.enter_ip(b).is_some());
+        assert!(counts.enter(2).is_some());
+        let of_a = counts.enter_ip(a, 1).unwrap();
+        assert!(counts.enter_ip(a, 1).is_none());
+        assert!(counts.enter_ip(b, 1).is_some());
         drop(of_a);
-        assert!(counts.enter_ip(a).is_some());
+        assert!(counts.enter_ip(a, 1).is_some());
         assert!(counts.0.lock().is_empty());
     }
 
     #[test]
-    fn other_limits_leave_in_who_is_in() {
-        let counts = ConnectionCounts::new(1, 1);
+    fn a_lower_limit_keeps_those_who_are_connected() {
+        let counts = ConnectionCounts::default();
         let ip = "10.0.0.1".parse().unwrap();
-        let held = (counts.enter().unwrap(), counts.enter_ip(ip).unwrap());
-        counts.set_limits(2, 0);
-        let more = (counts.enter().unwrap(), counts.enter_ip(ip).unwrap());
-        counts.set_limits(1, 1);
+        let held = (counts.enter(1).unwrap(), counts.enter_ip(ip, 1).unwrap());
+        let more = (counts.enter(2).unwrap(), counts.enter_ip(ip, 0).unwrap());
         drop(more);
-        assert!(counts.enter().is_none() && counts.enter_ip(ip).is_none());
+        assert!(counts.enter(1).is_none() && counts.enter_ip(ip, 1).is_none());
         drop(held);
-        assert!(counts.enter().is_some() && counts.enter_ip(ip).is_some());
+        assert!(counts.enter(1).is_some() && counts.enter_ip(ip, 1).is_some());
     }
 }

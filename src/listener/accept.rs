@@ -37,10 +37,10 @@ pub struct Worker {
     pub listener: std::net::TcpListener,
     /// Others have the listener as well, and take whom this process does not.
     pub handed_over: bool,
-    pub terms: watch::Receiver<Arc<RuntimeConfig>>,
-    /// Told each time that this thread serves by new terms.
-    pub adopted: mpsc::Sender<()>,
-    pub seat: WorkerHandle,
+    pub runtime_config: watch::Receiver<Arc<RuntimeConfig>>,
+    /// Gets a message each time that this thread has taken a new runtime configuration into use.
+    pub applied: mpsc::Sender<()>,
+    pub broker: WorkerHandle,
     pub commands: control::WorkerHandle,
     pub publisher: Publisher,
     pub generations: Generations,
@@ -60,12 +60,12 @@ impl Worker {
 
     async fn serve(self) -> std::io::Result<()> {
         let shutdown = self.shutdown.clone();
-        let drain_waits_for_it = shutdown.track();
+        let tracked = shutdown.track();
         let listener = TcpListener::from_std(self.listener.try_clone()?)?;
-        let (counts, handed_over) = (self.counts.clone(), self.handed_over);
-        let (is_first, terms, adopted) = (self.is_first, self.terms.clone(), self.adopted.clone());
+        let (is_first, handed_over) = (self.is_first, self.handed_over);
+        let (runtime_config, applied) = (self.runtime_config.clone(), self.applied.clone());
         let (front, commands) = self.front()?;
-        tokio::task::spawn_local(follow(Rc::clone(&front), terms, adopted));
+        tokio::task::spawn_local(apply_reloads(Rc::clone(&front), runtime_config, applied));
         let services = Rc::clone(&front.services);
         let sweeping = Rc::clone(&services);
         tokio::task::spawn_local(async move { sweeping.registry.sweep().await });
@@ -77,29 +77,29 @@ impl Worker {
         let announcing = Rc::clone(&services);
         tokio::task::spawn_local(async move { announcing.presence.run().await });
         tokio::select! {
-            () = accept_all(&listener, &front, &counts) => {}
+            () = accept_all(&listener, &front) => {}
             () = shutdown.draining() => {}
         }
         if !handed_over {
-            accept_rest(listener, &front, &counts)?;
+            accept_rest(listener, &front)?;
         }
         drop(front);
-        let stop = services.terms().stop;
+        let stop = services.terms().config.shutdown;
         tokio::select! {
             () = services.registry.drain(&stop) => {}
             () = shutdown.killed() => {}
         }
         services.leave().await;
-        drop(drain_waits_for_it);
+        drop(tracked);
         // Replies that still stream belong to this thread's runtime.
         shutdown.killed().await;
         Ok(())
     }
 
     fn front(self) -> std::io::Result<(Rc<Front>, control::WorkerHandle)> {
-        let (broker, deliveries) = Broker::take(self.seat);
+        let (broker, deliveries) = Broker::take(self.broker);
         tokio::task::spawn_local(deliveries);
-        let terms = Arc::clone(&self.terms.borrow());
+        let runtime_config = Arc::clone(&self.runtime_config.borrow());
         let services = Services {
             broker,
             history: self.publisher.history(),
@@ -111,36 +111,37 @@ impl Worker {
             monitored_replies: Cell::new(0),
             leases: LeaseSet::new(self.limits.clone()),
             limits: self.limits,
-            registry: SessionRegistry::new(&terms.routes),
+            registry: SessionRegistry::new(&runtime_config.config.routes),
             shutdown: self.shutdown,
-            terms: RefCell::new(Rc::new(terms.of_thread(None))),
+            terms: RefCell::new(Rc::new(runtime_config.for_thread(None))),
             started: Instant::now(),
         };
-        let front =
-            Front::new(terms, self.counts, Rc::new(services)).map_err(std::io::Error::other)?;
+        let front = Front::new(runtime_config, self.counts, Rc::new(services))
+            .map_err(std::io::Error::other)?;
         Ok((Rc::new(front), self.commands))
     }
 }
 
-/// Serves by the newest terms, until the gateway ends.
-async fn follow(
+/// Takes each new runtime configuration into use, until the gateway ends.
+async fn apply_reloads(
     front: Rc<Front>,
-    mut terms: watch::Receiver<Arc<RuntimeConfig>>,
-    adopted: mpsc::Sender<()>,
+    mut runtime_config: watch::Receiver<Arc<RuntimeConfig>>,
+    applied: mpsc::Sender<()>,
 ) {
-    while terms.changed().await.is_ok() {
-        let new = Arc::clone(&terms.borrow_and_update());
-        if let Err(why) = front.adopt(new).await {
+    while runtime_config.changed().await.is_ok() {
+        let new = Arc::clone(&runtime_config.borrow_and_update());
+        if let Err(why) = front.apply(new).await {
             telemetry::process::config_thread_failed(&why);
         }
-        let _nobody_waits = adopted.try_send(());
+        // The reload may have stopped waiting; a full queue means that it has.
+        let _ = applied.try_send(());
     }
 }
 
-async fn accept_all(listener: &TcpListener, front: &Rc<Front>, counts: &ConnectionCounts) {
+async fn accept_all(listener: &TcpListener, front: &Rc<Front>) {
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) => accept(stream, peer, front, counts),
+            Ok((stream, peer)) => accept(stream, peer, front),
             Err(error) => {
                 telemetry::connections::accept_failed(&error);
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -150,33 +151,31 @@ async fn accept_all(listener: &TcpListener, front: &Rc<Front>, counts: &Connecti
 }
 
 /// Whose connections are waiting already: with the socket they would be reset.
-fn accept_rest(
-    listener: TcpListener,
-    front: &Rc<Front>,
-    counts: &ConnectionCounts,
-) -> std::io::Result<()> {
+fn accept_rest(listener: TcpListener, front: &Rc<Front>) -> std::io::Result<()> {
     // Asks the socket itself: the runtime has not heard yet of those that came just now.
     let listener = listener.into_std()?;
     for _ in 0..MOST_WAITING {
         let Ok((stream, peer)) = listener.accept() else { break };
         stream.set_nonblocking(true)?;
-        accept(TcpStream::from_std(stream)?, peer, front, counts);
+        accept(TcpStream::from_std(stream)?, peer, front);
     }
     Ok(())
 }
 
-fn accept(stream: TcpStream, peer: SocketAddr, front: &Rc<Front>, counts: &ConnectionCounts) {
-    let _latency_only = stream.set_nodelay(true);
-    let Some(process) = counts.enter() else {
+fn accept(stream: TcpStream, peer: SocketAddr, front: &Rc<Front>) {
+    // Without it the connection works as well, only slower.
+    let _ = stream.set_nodelay(true);
+    let Some(process) = front.enter() else {
         telemetry::messages::local_limit_refused(LimitName::ConnectionsTotal.label());
-        let _best_effort = stream.try_write(FULL);
+        // Whoever does not get the answer sees the connection closed.
+        let _ = stream.try_write(FULL);
         return;
     };
     // Behind a trusted proxy the client's address is known only with the request.
     let (ip, over_ip_limit) = if front.is_trusted(peer.ip()) {
         (None, false)
     } else {
-        let ip = counts.enter_ip(peer.ip());
+        let ip = front.enter_ip(peer.ip());
         let over = ip.is_none();
         (ip, over)
     };

@@ -22,8 +22,12 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{RuntimeConfig, fixed};
 use crate::config;
-use crate::handshake::{Admission, Found, HandshakeAttempt, Rejection, json_error, upgrade};
-use crate::limits::{ConnectionCounts, IpPermit, Lease, LeaseKey, Leased, LimitName};
+use crate::handshake::{
+    Admission, Found, Handshake, HandshakeAttempt, Rejection, json_error, upgrade,
+};
+use crate::limits::{
+    ConnectionCounts, ConnectionPermit, IpPermit, Lease, LeaseKey, Leased, LimitName,
+};
 use crate::protocol::{ClientAddress, CloseReason, Params, Timestamp};
 use crate::proxy::{Proxy, ProxyBody};
 use crate::session::{self, Client, Permits, Services};
@@ -37,16 +41,10 @@ const LONGEST_SILENCE: Duration = Duration::from_secs(5);
 
 /// What the HTTP phase of this thread's connections needs.
 pub(super) struct Front {
-    /// Each request is answered by those that it met.
-    face: RefCell<Rc<Face>>,
+    runtime_config: RefCell<Arc<RuntimeConfig>>,
+    proxy: RefCell<Proxy>,
     counts: ConnectionCounts,
     pub services: Rc<Services>,
-}
-
-/// What a reload replaces.
-struct Face {
-    terms: Arc<RuntimeConfig>,
-    proxy: Proxy,
 }
 
 /// One accepted connection.
@@ -79,40 +77,46 @@ struct Phase {
 impl Front {
     /// `Err` = the proxy's upstream cannot be spoken to.
     pub fn new(
-        terms: Arc<RuntimeConfig>,
+        runtime_config: Arc<RuntimeConfig>,
         counts: ConnectionCounts,
         services: Rc<Services>,
     ) -> Result<Self, String> {
-        let proxy = Proxy::new(&terms.proxy)?;
-        Ok(Self { face: RefCell::new(Rc::new(Face { terms, proxy })), counts, services })
+        let proxy = RefCell::new(Proxy::new(&runtime_config.config.proxy)?);
+        Ok(Self { runtime_config: RefCell::new(runtime_config), proxy, counts, services })
     }
 
-    /// From now on by these terms; also for those who are connected, where they can follow.
-    pub async fn adopt(&self, terms: Arc<RuntimeConfig>) -> Result<(), String> {
-        let before = self.face();
-        let proxy = match before.terms.proxy == terms.proxy {
-            true => before.proxy.clone(),
-            false => Proxy::new(&terms.proxy)?,
-        };
-        self.face.replace(Rc::new(Face { terms: Arc::clone(&terms), proxy }));
-        let of_thread = terms.of_thread(Some(&self.services.terms()));
-        self.services.adopt(of_thread).await;
+    /// Takes `new` into use: for the next request, and for open connections where they can follow. A
+    /// request goes on with the configuration that it began with.
+    pub async fn apply(&self, new: Arc<RuntimeConfig>) -> Result<(), String> {
+        let current = self.runtime_config();
+        if current.config.proxy != new.config.proxy {
+            self.proxy.replace(Proxy::new(&new.config.proxy)?);
+        }
+        self.runtime_config.replace(Arc::clone(&new));
+        let thread_config = new.for_thread(Some(&self.services.terms()));
+        self.services.adopt(thread_config).await;
         Ok(())
     }
 
-    fn face(&self) -> Rc<Face> {
-        Rc::clone(&self.face.borrow())
+    fn runtime_config(&self) -> Arc<RuntimeConfig> {
+        Arc::clone(&self.runtime_config.borrow())
+    }
+
+    /// Takes one of the process's connections; `None` if all are taken.
+    pub fn enter(&self) -> Option<ConnectionPermit> {
+        self.counts.enter(self.runtime_config.borrow().config.server.max_connections)
+    }
+
+    /// Takes one of the connections of `ip`; `None` if all are taken.
+    pub fn enter_ip(&self, ip: IpAddr) -> Option<IpPermit> {
+        self.counts.enter_ip(ip, self.runtime_config.borrow().config.server.max_connections_per_ip)
     }
 
     /// Whether `peer` is a proxy whose forwarding headers count.
     pub fn is_trusted(&self, peer: IpAddr) -> bool {
-        self.face
-            .borrow()
-            .terms
-            .server
-            .trusted_proxies
-            .iter()
-            .any(|network| network.contains(&peer))
+        let runtime_config = self.runtime_config.borrow();
+        let trusted = &runtime_config.config.server.trusted_proxies;
+        trusted.iter().any(|network| network.contains(&peer))
     }
 
     /// Serves requests until the connection ends or is upgraded; then its session begins.
@@ -162,11 +166,11 @@ impl Front {
             // Boxed, since polling the connection by hand needs it to be `Unpin`.
             Box::pin(async move { Ok::<_, Infallible>(front.answer(&phase, request).await) })
         });
-        let face = self.face();
+        let config = Arc::clone(&self.runtime_config.borrow().config);
         let mut http = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(face.terms.server.header_timeout)
-            .max_buf_size(face.terms.server.max_header_bytes)
+            .header_read_timeout(config.server.header_timeout)
+            .max_buf_size(config.server.max_header_bytes)
             .serve_connection(TokioIo::new(stream), service);
         let mut leaving = pin!(self.leaving(phase));
         let mut told = false;
@@ -190,23 +194,23 @@ impl Front {
     /// connected has been promised an answer: it may still ask.
     async fn leaving(&self, phase: &Phase) {
         self.services.shutdown.draining().await;
-        let patience = LONGEST_SILENCE.min(self.services.terms().stop.grace / 2);
+        let patience = LONGEST_SILENCE.min(self.services.terms().config.shutdown.grace / 2);
         let _either = tokio::time::timeout(patience, phase.asked.notified()).await;
     }
 
     async fn answer(&self, phase: &Phase, request: Request<Incoming>) -> Response<ProxyBody> {
         phase.asked.notify_one();
-        let face = self.face();
-        let Face { terms, proxy } = &*face;
+        let (runtime_config, proxy) = (self.runtime_config(), self.proxy.borrow().clone());
+        let RuntimeConfig { config, handshake, .. } = &*runtime_config;
         let address = ClientAddress::resolve(
             phase.peer.ip(),
             request.headers(),
-            &terms.server.trusted_proxies,
+            &config.server.trusted_proxies,
         );
-        match terms.handshake.route(request.uri().path()) {
+        match handshake.route(request.uri().path()) {
             Some(Found::Route(route, params)) => {
                 let routed = (&route, params);
-                return boxed(self.handshake(phase, terms, address, routed, &request).await);
+                return boxed(self.handshake(phase, handshake, address, routed, &request).await);
             }
             Some(Found::Reply(reply)) if upgrade::is_asked(request.headers()) => {
                 return boxed(self.tell(phase, address, &reply, &request));
@@ -225,8 +229,8 @@ impl Front {
         if phase.over_ip_limit {
             return boxed(Rejection::connections_per_ip().to_http());
         }
-        if terms.handshake.issues_at(request.uri().path()) {
-            return boxed(terms.handshake.issue(request).await);
+        if handshake.issues_at(request.uri().path()) {
+            return boxed(handshake.issue(request).await);
         }
         proxy.forward(request, address).await
     }
@@ -235,7 +239,7 @@ impl Front {
     async fn handshake(
         &self,
         phase: &Phase,
-        terms: &RuntimeConfig,
+        handshake: &Handshake,
         address: ClientAddress,
         (route, params): (&Arc<config::Route>, Params),
         request: &Request<Incoming>,
@@ -245,10 +249,9 @@ impl Front {
             Err(response) => return response,
         };
         let attempt = HandshakeAttempt::new(request.headers(), address);
-        let verdict = match self.enter_ip(phase, address.ip) {
+        let verdict = match self.ip_permit(phase, address.ip) {
             Ok(ip) => {
-                let admitted =
-                    terms.handshake.admit(Arc::clone(route), params, request, &attempt).await;
+                let admitted = handshake.admit(Arc::clone(route), params, request, &attempt).await;
                 admitted.map(|admission| (admission, ip))
             }
             Err(rejection) => Err(rejection),
@@ -273,7 +276,7 @@ impl Front {
             Ok(accepted) => accepted,
             Err(response) => return response,
         };
-        let entered = self.enter_ip(phase, address.ip);
+        let entered = self.ip_permit(phase, address.ip);
         let decision = match &entered {
             Ok(_) => Ok(Admitted::default()),
             Err(rejection) => Err(rejection.cause),
@@ -291,13 +294,13 @@ impl Front {
     }
 
     /// The permit of a client behind a trusted proxy; a direct one has its own since it was accepted.
-    fn enter_ip(&self, phase: &Phase, ip: IpAddr) -> Result<Option<IpPermit>, Rejection> {
+    fn ip_permit(&self, phase: &Phase, ip: IpAddr) -> Result<Option<IpPermit>, Rejection> {
         let permit = if phase.has_ip_permit.get() {
             return Ok(None);
         } else if phase.over_ip_limit {
             None
         } else {
-            self.counts.enter_ip(ip)
+            self.enter_ip(ip)
         };
         permit.map(Some).ok_or_else(|| {
             telemetry::messages::local_limit_refused(LimitName::ConnectionsPerIp.label());

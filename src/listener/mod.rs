@@ -7,7 +7,7 @@
 mod accept;
 mod fixed;
 mod http;
-mod terms;
+mod runtime_config;
 
 pub use accept::Worker;
-pub use terms::RuntimeConfig;
+pub use runtime_config::RuntimeConfig;

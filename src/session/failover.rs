@@ -37,7 +37,7 @@ pub async fn failover(services: Rc<Services>) {
 
 fn look_after(services: &Rc<Services>, claimed: Claimed) {
     let terms = services.terms();
-    let route = terms.routes.iter().find(|route| route.path.as_str() == claimed.facts.route);
+    let route = terms.config.routes.iter().find(|route| route.path.as_str() == claimed.facts.route);
     let place = place(services, &claimed);
     match route {
         Some(route) if !claimed.facts.streams => go_on(services, route, claimed, place),

@@ -20,8 +20,8 @@ use super::{
     Arrival, Attached, Client, Permits, Presence, Services, SessionRegistry, ThreadConfig,
     Upstream, open,
 };
-use crate::broker::{Broker, Core, MemoryHistory, Publisher, Rules};
-use crate::config::{Config, Environment};
+use crate::broker::{Broker, Core, MemoryHistory, Publisher};
+use crate::config::{Config, Environment, SharedConfig};
 use crate::control::{Control, Threads};
 use crate::generations::{Generations, Running};
 use crate::limits::{ConnectionCounts, LeaseSet, SharedLimits};
@@ -103,20 +103,19 @@ impl World {
         );
         let config = Config::parse(&text, &Environment::empty(), Path::new(".")).unwrap();
         let shutdown = Shutdown::new();
-        let rules = config.routes.iter().map(|route| (&route.channel, &route.history));
-        let rules = Arc::new(Rules::new(rules));
+        let shared = SharedConfig::new(config.clone());
         let (core, seats) = Core::new(1, 1 << 20);
         let (publisher, commands) = match redis {
             None => {
                 let history = MemoryHistory::new(1 << 20);
-                let publisher = Publisher::memory(core.intake(), rules, history, 1 << 20);
+                let publisher = Publisher::memory(core.intake(), shared.clone(), history, 1 << 20);
                 tokio::task::spawn_local(core.run_memory(publisher.history()));
                 (publisher, None)
             }
             Some(server) => {
                 let commands = Commands::start(&server.url(), "test", &shutdown).unwrap();
                 assert!(commands.wait_up(PATIENCE).await);
-                let publisher = Publisher::redis(commands.clone(), "tg:", rules, 1 << 20);
+                let publisher = Publisher::redis(commands.clone(), "tg:", shared.clone(), 1 << 20);
                 let running =
                     core.run_redis(&server.url(), None, publisher.history(), shutdown.clone());
                 tokio::task::spawn_local(running.unwrap());
@@ -134,7 +133,7 @@ impl World {
             history: publisher.history(),
             presence: Presence::new(PresenceStore::memory(), publisher.clone()),
             publisher,
-            generations: Generations::memory(Running::default(), &config.routes),
+            generations: Generations::memory(Running::default(), shared.clone()),
             control: Control::memory(Threads::new(1, Arc::new(|_, _| 0)).0),
             attached: Attached::default(),
             monitored_replies: Cell::new(0),
@@ -143,17 +142,16 @@ impl World {
             registry: SessionRegistry::new(&config.routes),
             shutdown,
             terms: RefCell::new(Rc::new(ThreadConfig {
-                routes: config.routes.clone(),
+                config: shared.load_full(),
                 upstreams: Upstreams::new(&upstreams),
                 authenticator,
-                stop: config.shutdown,
             })),
             started: Instant::now(),
         };
         Rc::new(Self {
             services: Rc::new(services),
             config,
-            counts: ConnectionCounts::new(1000, 0),
+            counts: ConnectionCounts::default(),
             channel: ChannelName::new(&format!("chat_{run}")).unwrap(),
             published: RefCell::default(),
             number: Cell::new(0),
@@ -236,7 +234,7 @@ impl Device {
             .and_then(|(epoch, offset)| ResumePoint::read(Some(&offset.to_string()), Some(epoch)));
         let (ours, theirs) = tokio::io::duplex(PIPE);
         let permits =
-            Permits { process: world.counts.enter().expect("room"), ip: None, lease: None };
+            Permits { process: world.counts.enter(1000).expect("room"), ip: None, lease: None };
         let arrival = Arrival { early: Vec::new(), resume };
         let services = Rc::clone(&world.services);
         let stream = ByteStream::Memory(ours);

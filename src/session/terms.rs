@@ -8,18 +8,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::{Services, Session, Upstream};
-use crate::config::{self, Route};
+use crate::config::{Config, Route};
 use crate::telemetry;
 use crate::tokens::Authenticator;
 use crate::upstream::Upstreams;
 
 /// What a reload replaces as a whole, on each thread.
 pub struct ThreadConfig {
-    /// The first whose path matches takes a client.
-    pub routes: Vec<Arc<Route>>,
+    pub config: Arc<Config>,
     pub upstreams: Upstreams,
     pub authenticator: Authenticator,
-    pub stop: config::Shutdown,
 }
 
 /// What has become of a route.
@@ -39,8 +37,8 @@ impl Services {
 
     /// From now on by these. Sends away, spread over the time of a drain, who cannot follow.
     pub async fn adopt(self: &Rc<Self>, terms: ThreadConfig) {
-        let over = terms.stop.drain;
-        self.registry.set_routes(&terms.routes);
+        let over = terms.config.shutdown.drain;
+        self.registry.set_routes(&terms.config.routes);
         self.terms.replace(Rc::new(terms));
         let mut leaving = VecDeque::new();
         self.registry
@@ -81,7 +79,7 @@ impl ThreadConfig {
     }
 
     fn now(&self, route: &Arc<Route>, upstream: Upstream) -> Now {
-        let Some(now) = self.routes.iter().find(|other| other.path == route.path) else {
+        let Some(now) = self.config.routes.iter().find(|other| other.path == route.path) else {
             return Now::Other;
         };
         if Arc::ptr_eq(now, route) || now == route {

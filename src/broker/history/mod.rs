@@ -3,13 +3,12 @@
 //!
 //! Each publication of a channel with a history gets the next offset of the channel's epoch, in one step
 //! with being published, so that history and live stream agree. Which channels keep one is said by the
-//! routes' channel templates ([`Rules`]); a publisher elsewhere (publish.lua) says it itself.
+//! routes' channel templates ([`SharedConfig`]); a publisher elsewhere (publish.lua) says it itself.
 
 mod compact;
 mod layered;
 mod memory;
 mod redis;
-mod rules;
 #[cfg(test)]
 mod tests;
 
@@ -17,15 +16,13 @@ pub use compact::compact;
 pub(super) use layered::{Import, Imported, ListenerState, Registered};
 pub use memory::MemoryHistory;
 pub(super) use redis::RedisHistory;
-pub use rules::Rules;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::PublishError;
-use crate::config;
+use crate::config::{self, SharedConfig};
 use crate::protocol::{ChannelName, Epoch, Position};
 use crate::socket::{Delivery, frame};
 
@@ -46,7 +43,7 @@ const GENERATION_TTL: Duration = Duration::from_secs(30 * 60);
 /// The histories of all channels. Cheap to clone, from any thread.
 #[derive(Clone)]
 pub struct History {
-    rules: Arc<Rules>,
+    config: SharedConfig,
     engine: Engine,
 }
 
@@ -109,22 +106,22 @@ pub struct Published {
 }
 
 impl History {
-    pub fn memory(rules: Arc<Rules>, memory: MemoryHistory) -> Self {
-        Self { rules, engine: Engine::Memory(memory) }
+    pub fn memory(config: SharedConfig, memory: MemoryHistory) -> Self {
+        Self { config, engine: Engine::Memory(memory) }
     }
 
-    pub(super) fn redis(rules: Arc<Rules>, redis: RedisHistory) -> Self {
-        Self { rules, engine: Engine::Redis(redis) }
+    pub(super) fn redis(config: SharedConfig, redis: RedisHistory) -> Self {
+        Self { config, engine: Engine::Redis(redis) }
     }
 
     /// Whether `channel` keeps a history.
     pub fn keeps(&self, channel: &ChannelName) -> bool {
-        self.rules.of(channel).is_some()
+        self.config.load().history_of(channel).is_some()
     }
 
     /// What `channel` keeps; `None` = nothing.
     pub(super) fn rule(&self, channel: &ChannelName) -> Option<config::History> {
-        self.rules.of(channel)
+        self.config.load().history_of(channel)
     }
 
     /// Where it is in Redis.
@@ -138,7 +135,8 @@ impl History {
     /// Reads a page. Begins the epoch of a channel that has none, so that its first client can resume;
     /// one that only clients have looked at lives no longer than a publication would.
     pub async fn read(&self, channel: &ChannelName, from: ReadFrom) -> Result<Page, PublishError> {
-        let lives = self.rules.of(channel).map_or(UNKNOWN_TTL, |history| history.ttl);
+        let lives =
+            self.config.load().history_of(channel).map_or(UNKNOWN_TTL, |history| history.ttl);
         match &self.engine {
             Engine::Memory(memory) => Ok(memory.read(channel, from, lives)),
             Engine::Redis(redis) => redis.read(channel, from, lives).await,

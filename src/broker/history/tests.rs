@@ -1,6 +1,5 @@
 //! The same for both engines: what is kept, what is read, and what happens once.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,8 +7,7 @@ use tokio::task::LocalSet;
 
 use super::*;
 use crate::broker::{Core, Publisher};
-use crate::config::{Compact, History as Setting};
-use crate::protocol::Template;
+use crate::config::{Config, SharedConfig};
 use crate::redis_link::Commands;
 use crate::redis_link::test_server::RedisServer;
 use crate::shutdown::Shutdown;
@@ -26,14 +24,18 @@ struct Bench {
     _core: Option<Core>,
 }
 
-fn rules() -> Arc<Rules> {
-    let setting = |size, ttl| Setting { size, ttl, compact: Compact::Off };
-    let rules = [
-        (Template::parse("long_{x}").unwrap(), setting(3000, TTL)),
-        (Template::parse("five_{x}").unwrap(), setting(5, TTL)),
-        (Template::parse("brief_{x}").unwrap(), setting(5, Duration::from_millis(50))),
-    ];
-    Arc::new(Rules::new(rules.iter().map(|(template, setting)| (template, setting))))
+fn config() -> SharedConfig {
+    let route = |(prefix, size, ttl): (&str, usize, &str)| {
+        format!(
+            "[[route]]\npath = \"/{prefix}/{{x}}/\"\nchannel = \"{prefix}_{{x}}\"\n\
+             auth = [\"anonymous\"]\n\
+             history = {{ size = {size}, ttl = \"{ttl}\", compact = \"off\" }}\n"
+        )
+    };
+    let ttl = format!("{}s", TTL.as_secs());
+    let text: String =
+        [("long", 3000, &*ttl), ("five", 5, &*ttl), ("brief", 5, "50ms")].map(route).concat();
+    SharedConfig::new(Config::from_toml(&text).unwrap_or_else(|mistakes| panic!("{mistakes}")))
 }
 
 impl Bench {
@@ -43,7 +45,7 @@ impl Bench {
 
     fn with_memory(memory: MemoryHistory) -> Self {
         let (core, _seats) = Core::new(1, 1 << 20);
-        let publisher = Publisher::memory(core.intake(), rules(), memory, 1 << 20);
+        let publisher = Publisher::memory(core.intake(), config(), memory, 1 << 20);
         Self { history: publisher.history(), publisher, redis: None, _core: Some(core) }
     }
 
@@ -51,7 +53,7 @@ impl Bench {
         let server = RedisServer::start();
         let commands = Commands::start(&server.url(), "test", &Shutdown::new()).unwrap();
         assert!(commands.wait_up(Duration::from_secs(10)).await);
-        let publisher = Publisher::redis(commands.clone(), "tg:", rules(), 1 << 20);
+        let publisher = Publisher::redis(commands.clone(), "tg:", config(), 1 << 20);
         let redis = Some((server, commands));
         Self { history: publisher.history(), publisher, redis, _core: None }
     }
@@ -329,7 +331,7 @@ async fn an_evicted_part_is_a_history_that_was_lost() {
 #[tokio::test(flavor = "current_thread")]
 async fn the_keys_of_a_channel_share_a_cluster_slot() {
     let (_server, cluster) = RedisServer::start_cluster().await;
-    let publisher = Publisher::redis(cluster.clone(), "tg:", rules(), 1 << 20);
+    let publisher = Publisher::redis(cluster.clone(), "tg:", config(), 1 << 20);
     let channel = channel("five_1");
     let once = PublishOnce { key: "k".to_owned(), number: 1, remembered: TTL };
     let published = publisher.publish(&channel, "{}".into(), Some(&once)).await.unwrap();

@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use url::Url;
 
-use crate::protocol::{PathPattern, Template};
+use crate::protocol::{ChannelPattern, PathPattern, Template};
 
 /// `[[route]]`: a path with its channel, its rules and its upstream.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Route {
     pub path: PathPattern,
     pub channel: Template,
+    /// Matches every name that `channel` can give.
+    pub channel_pattern: ChannelPattern,
     /// A key of [`Config::upstreams`](crate::config::Config::upstreams); `None` = receive-only sockets.
     pub upstream: Option<String>,
     /// Tried in this order.

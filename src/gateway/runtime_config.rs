@@ -1,4 +1,4 @@
-//! From the config to what clients are served by: at the start, and at each reload.
+//! Builds the runtime configuration from the config: at the start, and at each reload.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::shutdown::Shutdown;
 use crate::tokens::{Authenticator, SessionVersions, TokenStore};
 use crate::upstream::UpstreamsShared;
 
-/// What terms are made of besides the config: parts that live as long as the process.
+/// What a runtime configuration is built from besides the config: parts that live as long as the process.
 pub(super) struct RuntimeConfigBuilder {
     tokens: TokenStore,
     versions: Option<SessionVersions>,
@@ -37,16 +37,21 @@ impl RuntimeConfigBuilder {
         }
     }
 
-    /// `before` = what `RuntimeConfig` of an earlier config are in force: what is as it was is kept of them. `Err`
-    /// names the key that cannot be used. Must run on the engine's thread, where queues are spoken to.
-    pub fn make(
+    /// Builds what `config` asks for. Parts of `previous` whose settings have not changed are kept. Must
+    /// run on the engine's thread, which owns the connections to queues.
+    ///
+    /// # Errors
+    /// A text that names the key that cannot be used.
+    pub fn build(
         &self,
-        config: &Config,
-        before: Option<(&Config, &RuntimeConfig)>,
+        config: Arc<Config>,
+        previous: Option<&RuntimeConfig>,
     ) -> Result<RuntimeConfig, String> {
-        let authenticator = match before {
-            Some((old, terms)) if old.tokens == config.tokens && old.jwt == config.jwt => {
-                terms.authenticator.clone()
+        let authenticator = match previous {
+            Some(previous)
+                if previous.config.tokens == config.tokens && previous.config.jwt == config.jwt =>
+            {
+                previous.authenticator.clone()
             }
             _ => Authenticator::new(&config.tokens, &config.jwt, self.tokens.clone())?
                 .with_session_versions(self.versions.clone()),
@@ -61,22 +66,15 @@ impl RuntimeConfigBuilder {
             self.reserved.clone(),
         )?;
         let (upstreams, engine) = (&config.upstreams, &config.engine);
-        Ok(RuntimeConfig {
-            server: config.server.clone(),
-            proxy: config.proxy.clone(),
-            routes: config.routes.clone(),
-            handshake: Arc::new(handshake),
-            authenticator,
-            upstreams: match before {
-                Some((_, terms)) => terms.upstreams.renewed(upstreams, engine, &self.shutdown)?,
-                None => UpstreamsShared::new(upstreams, engine, &self.shutdown)?,
-            },
-            stop: config.shutdown,
-        })
+        let upstreams = match previous {
+            Some(previous) => previous.upstreams.renewed(upstreams, engine, &self.shutdown)?,
+            None => UpstreamsShared::new(upstreams, engine, &self.shutdown)?,
+        };
+        Ok(RuntimeConfig { config, handshake: Arc::new(handshake), authenticator, upstreams })
     }
 }
 
-/// Whether every channel is a group of a channel layer that takes some names only.
+/// Whether every channel is a group of a Channels layer, which accepts a part of all names only.
 fn has_groups(engine: &config::Engine) -> bool {
     let EngineKind::Redis(redis) = &engine.kind else { return false };
     redis.channels.as_ref().is_some_and(|layer| layer.wire == ChannelsWire::Core)
