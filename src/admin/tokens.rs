@@ -1,7 +1,5 @@
 //! `POST /v1/tokens`: a connection token for a user that the caller vouches for.
 
-use std::time::{Duration, SystemTime};
-
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
 use serde::Deserialize;
@@ -9,6 +7,7 @@ use serde_json::Value;
 
 use super::connection::Caller;
 use super::{Admin, Answer, api};
+use crate::clock;
 use crate::protocol::{Origin, UserId};
 use crate::telemetry::admin::Action;
 use crate::tokens::TokenRecord;
@@ -50,8 +49,7 @@ impl Admin {
     ) -> Result<Answer, Answer> {
         let body: Body = api::read(request, MAX_BODY_BYTES).await?;
         let user_id = body.check().map_err(api::bad_request)?;
-        let now =
-            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        let now = clock::since_unix_epoch();
         let record = TokenRecord {
             user_id,
             username: body.username,

@@ -28,7 +28,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
 
 /// The config of `path`, or all its mistakes, one a line below a line that counts them.
 pub fn load(path: &Path) -> Result<Config, Failure> {
-    Config::load(path, &Environment::of_process()).map_err(|mistakes| told(path, &mistakes))
+    Config::load(path, &Environment::from_process()).map_err(|mistakes| told(path, &mistakes))
 }
 
 /// All of `mistakes`, one a line below a line that counts them.

@@ -67,7 +67,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
             write_out(text.as_bytes())?;
         }
         Command::Show(args) => {
-            let settings = Config::explain(&args.config, &Environment::of_process())
+            let settings = Config::effective_settings(&args.config, &Environment::from_process())
                 .map_err(|mistakes| check::told(&args.config, &mistakes))?;
             let shown: Vec<Setting> = settings
                 .into_iter()

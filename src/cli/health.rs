@@ -42,7 +42,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
-    let api = port(args, &Environment::of_process(), std::env::var(LISTEN_VARIABLE).ok())?;
+    let api = port(args, &Environment::from_process(), std::env::var(LISTEN_VARIABLE).ok())?;
     let path = if args.live { "/livez" } else { "/readyz" };
     let answer = block_on(api.look(path, args.timeout))??;
     let (healthy, lines) = judge(args.live, &answer);

@@ -11,11 +11,12 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use super::record::{Record, instant};
+use super::record::Record;
 use super::server_api::{ServerApi, block_on};
 use super::signals;
 use super::target::{Target, deadline};
 use super::{Failure, complain, say};
+use crate::clock;
 use crate::protocol::random_hex;
 
 /// A line that is longer is no recorded publication.
@@ -253,7 +254,7 @@ fn recorded(line: &[u8]) -> Result<Recorded, String> {
         serde_json::from_slice(line).map_err(|wrong| format!("{wrong}; {hint}"))?;
     let at = match &record.time {
         Some(time) => {
-            let at = instant(time).ok_or_else(|| {
+            let at = clock::from_rfc3339(time).ok_or_else(|| {
                 format!("{time:?} is no time such as \"2026-11-23T23:57:38.603Z\"")
             })?;
             Some(at)

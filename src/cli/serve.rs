@@ -23,7 +23,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let flush = config.tracing.timeout;
     let path = args.config.clone();
     let read: ReadConfig = Arc::new(move || {
-        Config::load(&path, &Environment::of_process()).map_err(|mistakes| mistakes.to_string())
+        Config::load(&path, &Environment::from_process()).map_err(|mistakes| mistakes.to_string())
     });
     let process = Process { inherited, log: log.clone(), read: Some(read) };
     let outcome = gateway::run(config, process, |addresses| {

@@ -19,7 +19,7 @@ use super::signals;
 use super::sse::{Event, Events};
 use super::target::Target;
 use super::{Failure, complain};
-use crate::protocol::Timestamp;
+use crate::clock;
 
 /// The server sends a comment every 15 s.
 const SILENCE: Duration = Duration::from_secs(45);
@@ -276,7 +276,7 @@ impl Tail {
     }
 
     fn publication(&mut self, event: Event) -> Result<(), Over> {
-        let mut record = self.record(event.id, Some(Timestamp::now().to_string()));
+        let mut record = self.record(event.id, Some(clock::now_rfc3339()));
         if event.name == "binary" {
             record.base64 = Some(event.data);
         } else {

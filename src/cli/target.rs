@@ -37,7 +37,7 @@ impl Target {
         let admin = match &self.config {
             None => None,
             Some(path) => Some(
-                Config::admin_port(path, &Environment::of_process())
+                Config::admin_section(path, &Environment::from_process())
                     .map_err(|mistakes| Failure(format!("{}: {mistakes}", path.display())))?,
             ),
         };

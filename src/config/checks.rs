@@ -1,4 +1,5 @@
-//! What keys must be to each other. Runs over what could be read; what could not has its own mistake.
+//! Rules across several keys. They cover the values that could be read; the others have mistakes of their
+//! own.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,8 +24,8 @@ pub(super) fn ports(root: &mut Section<'_>, server: Option<&Server>, admin: Opti
         && server.listen == admin.listen
         && server.listen.port() != 0
     {
-        let right = "write another address than that of server.listen";
-        root.mistake("admin.listen", Some(format!("\"{}\"", admin.listen)), right);
+        let fix = "write an address that differs from server.listen";
+        root.mistake("admin.listen", Some(format!("\"{}\"", admin.listen)), fix);
     }
 }
 
@@ -37,20 +38,20 @@ pub(super) fn routes(root: &mut Section<'_>, routes: &Routes, upstreams: &Upstre
         if let Some((earlier, _)) =
             numbered(&routes[..index]).find(|(_, other)| shape(&other.path) == shape(&route.path))
         {
-            let right = format!("route[{earlier}] already takes every request of this path");
-            root.mistake(&key("path"), Some(quoted(route.path.as_str())), right);
+            let fix = format!("route[{earlier}] already matches every request for this path");
+            root.mistake(&key("path"), Some(quoted(route.path.as_str())), fix);
         }
         if route.binary == Binary::Relay && route.protocol != Protocol::Raw {
-            let right = "write protocol = \"raw\" as well, or binary = \"reject\"";
-            root.mistake(&key("binary"), Some(quoted("relay")), right);
+            let fix = "write protocol = \"raw\" as well, or binary = \"reject\"";
+            root.mistake(&key("binary"), Some(quoted("relay")), fix);
         }
         if route.presence == Presence::Events && route.protocol == Protocol::Raw {
-            let right = "write presence = \"on\": a raw route carries no events of the gateway";
-            root.mistake(&key("presence"), Some(quoted("events")), right);
+            let fix = "write presence = \"on\": a raw route has no events of the gateway";
+            root.mistake(&key("presence"), Some(quoted("events")), fix);
         }
         if route.timestamps && route.path.names().any(|name| name == "timestamp") {
-            let right = "the path has a {timestamp}, which connected carries already";
-            root.mistake(&key("timestamps"), Some("true".to_owned()), right);
+            let fix = "the path has a {timestamp}, which is already a field of connected";
+            root.mistake(&key("timestamps"), Some("true".to_owned()), fix);
         }
         channel(root, &key("channel"), route);
         limits(root, index, route);
@@ -68,20 +69,20 @@ pub(super) fn replies(root: &mut Section<'_>, routes: &Routes, replies: &[Number
             .find(|(other, path)| other != index && shape(path) == shape(&reply.path));
         if let Some((other, path)) = same {
             let (earlier, later) = (other.min(*index), other.max(*index));
-            let right = format!("route[{earlier}] already takes every request of this path");
-            root.mistake(&format!("route[{later}].path"), Some(quoted(path.as_str())), right);
+            let fix = format!("route[{earlier}] already matches every request for this path");
+            root.mistake(&format!("route[{later}].path"), Some(quoted(path.as_str())), fix);
         }
     }
 }
 
-/// Paths of one shape match the same requests: names and the last slash make no difference.
+/// A path without its names and its last slash. Paths with the same shape match the same requests.
 fn shape(path: &PathPattern) -> Vec<&str> {
     let text = path.as_str();
     let segment = |segment: &'_ str| segment.starts_with('{');
     text.trim_matches('/').split('/').map(|part| if segment(part) { "{" } else { part }).collect()
 }
 
-/// With the core wire a channel is a group, and the backend's library takes some names only.
+/// With the core wire a channel is a group, whose name must be valid for channels_redis.
 pub(super) fn groups(root: &mut Section<'_>, engine: Option<&Engine>, routes: &Routes) {
     let wire = engine.and_then(|engine| match &engine.kind {
         EngineKind::Redis(redis) => redis.channels.as_ref().map(|layer| layer.wire),
@@ -93,9 +94,9 @@ pub(super) fn groups(root: &mut Section<'_>, engine: Option<&Engine>, routes: &R
     for (index, route) in numbered(routes) {
         let texts = texts(&route.channel).concat();
         if ChannelName::new(&texts).is_ok_and(|texts| !texts.is_group_name()) {
-            let right = "with wire = \"channels-core\" it is a group's name: write ASCII letters, digits, - _ . only, fewer than 100";
+            let fix = "write fewer than 100 ASCII letters, digits, - _ . only: with wire = \"channels-core\" it is the name of a group";
             let found = Some(quoted(route.channel.as_str()));
-            root.mistake(&format!("route[{index}].channel"), found, right);
+            root.mistake(&format!("route[{index}].channel"), found, fix);
         }
     }
 }
@@ -103,7 +104,7 @@ pub(super) fn groups(root: &mut Section<'_>, engine: Option<&Engine>, routes: &R
 fn channel(root: &mut Section<'_>, key: &str, route: &Route) {
     let allowed: Vec<&str> = route.path.names().chain(["user_id"]).collect();
     names_among(root, key, &route.channel, &allowed, "the route's path");
-    // Values are checked when a client brings them; what is written here can be checked now.
+    // The values of placeholders are checked at the handshake, the text between them now.
     let text = route.channel.as_str().replace(['{', '}'], "_");
     if let Err(invalid) = ChannelName::new(&text) {
         root.mistake(key, Some(quoted(route.channel.as_str())), invalid.to_string());
@@ -122,27 +123,27 @@ fn limits(root: &mut Section<'_>, index: usize, route: &Route) {
         let allowed: Vec<&str> = route.path.names().chain(["user_id"]).collect();
         names_among(root, &key, template, &allowed, "the route's path");
         if !template.names().any(|name| name == "user_id") {
-            let right = "write {user_id} in it: a user's count is not another's";
-            root.mistake(&key, Some(quoted(template.as_str())), right);
+            let fix = "write {user_id} in it, so that each user has a separate count";
+            root.mistake(&key, Some(quoted(template.as_str())), fix);
         }
     }
 }
 
-/// What a channel keeps cannot depend on the route that a client came by.
+/// The history of a channel cannot depend on the route that a client connects through.
 fn history(root: &mut Section<'_>, index: usize, route: &Route, routes: &Routes) {
     let kept = |route: &Route| (route.history.size, route.history.ttl);
     let conflict = numbered(&routes[..index]).find(|(_, other)| {
         texts(&other.channel) == texts(&route.channel) && kept(other) != kept(route)
     });
     if let Some((earlier, _)) = conflict {
-        let right = format!(
-            "route[{earlier}] has the same channels; write the same size and ttl in its history and here"
+        let fix = format!(
+            "route[{earlier}] has the same channels; write the same history size and ttl in both"
         );
-        root.mistake(&format!("route[{index}].history"), None, right);
+        root.mistake(&format!("route[{index}].history"), None, fix);
     }
 }
 
-/// What stands between a template's placeholders.
+/// The texts between the placeholders of a template.
 fn texts(template: &Template) -> Vec<&str> {
     template
         .as_str()
@@ -155,30 +156,30 @@ fn upstream(root: &mut Section<'_>, index: usize, route: &Route, upstreams: &Ups
     let Some(name) = &route.upstream else { return };
     match upstreams.get(name) {
         None => {
-            let right = match nearest(name, upstreams.keys().map(String::as_str)) {
+            let fix = match nearest(name, upstreams.keys().map(String::as_str)) {
                 Some(nearest) => {
                     format!("there is no [upstream.{name}]; did you mean {nearest:?}?")
                 }
                 None => format!(
-                    "write a table [upstream.{name}], or \"\" for clients that only receive"
+                    "there is no [upstream.{name}]; write one, or \"\" for receive-only clients"
                 ),
             };
-            root.mistake(&format!("route[{index}].upstream"), Some(quoted(name)), right);
+            root.mistake(&format!("route[{index}].upstream"), Some(quoted(name)), fix);
         }
         Some(Some(upstream))
             if route.protocol == Protocol::Raw
                 && !matches!(upstream.kind, UpstreamKind::WebSocket(_)) =>
         {
-            let right = format!(
-                "a raw route needs a websocket upstream or none, and {name:?} is another kind"
+            let fix = format!(
+                "a raw route needs an upstream of kind \"websocket\" or none, and {name:?} is of another kind"
             );
-            root.mistake(&format!("route[{index}].protocol"), Some(quoted("raw")), right);
+            root.mistake(&format!("route[{index}].protocol"), Some(quoted("raw")), fix);
         }
         Some(_) => {}
     }
 }
 
-/// Placeholders that every route which uses them must be able to fill.
+/// Checks that every route can fill the placeholders of what it uses.
 pub(super) fn placeholders(
     root: &mut Section<'_>,
     tokens: Option<&Tokens>,
@@ -207,7 +208,7 @@ pub(super) fn placeholders(
     }
 }
 
-/// Of the tasks of a Celery application.
+/// Checks the placeholders in the tasks of a Celery upstream.
 fn arguments(root: &mut Section<'_>, name: &str, celery: &CeleryUpstream, routes: &Routes) {
     let uses = |route: &Route| route.upstream.as_deref() == Some(name);
     let mut check = |key: &str, task: &CeleryTask| {
@@ -218,7 +219,7 @@ fn arguments(root: &mut Section<'_>, name: &str, celery: &CeleryUpstream, routes
             }
         }
     };
-    check(&format!("upstream.{name}"), &celery.own);
+    check(&format!("upstream.{name}"), &celery.default_task);
     for (index, (_, task)) in celery.tasks.iter().enumerate() {
         check(&format!("upstream.{name}.tasks[{index}]"), task);
     }
@@ -251,8 +252,8 @@ fn names_among(
 ) {
     for name in template.names().filter(|name| !allowed.contains(name)) {
         let list: Vec<String> = allowed.iter().map(|name| format!("{{{name}}}")).collect();
-        let right = format!("{place} does not have it; write one of {}", list.join(", "));
-        root.mistake(key, Some(format!("{{{name}}}")), right);
+        let fix = format!("{place} has no such name; write one of {}", list.join(", "));
+        root.mistake(key, Some(format!("{{{name}}}")), fix);
     }
 }
 

@@ -1,19 +1,19 @@
-//! What every setting came to and where it was said, for people who look for the reason.
+//! The effective value of every setting and where it comes from, for `tidegate config show`.
 //!
-//! Invariant: nothing here holds a secret. A key that holds one is recorded without its value, a URL
-//! of a Redis server without its password, and what `${NAME}` made of a free text as it was written.
+//! Invariant: nothing here holds a secret. A secret is recorded as [`REDACTED`], the URL of a Redis server
+//! without its password, and a free text with its `${NAME}`s as they are written in the file.
 
 use std::fmt;
 
 use toml::Value;
 use url::Url;
 
-/// Stands for what is not shown.
+/// The placeholder for a hidden value.
 pub const REDACTED: &str = "<redacted>";
 
-/// Kinds of which only values of a fixed syntax are taken, so that what a variable made of one cannot
-/// be a secret. Words are named by their own list, which begins with a quote.
-const CLOSED: [&str; 9] = [
+/// Kinds with a fixed syntax, whose values cannot be secrets even if they come from a variable. Kinds that
+/// accept a few words are not listed: their names start with a quote.
+const SAFE_KINDS: [&str; 9] = [
     "address",
     "address block",
     "boolean",
@@ -28,17 +28,17 @@ const CLOSED: [&str; 9] = [
 /// One setting of a configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Setting {
-    /// The table that it is in: `server`, `route[0].limits`.
+    /// The path of its table: `server`, `route[0].limits`.
     pub table: String,
-    /// Its name there: `listen`, `circuit.open`.
+    /// Its name in the table: `listen`, `circuit.open`.
     pub name: String,
-    /// With [`REDACTED`] in the place of secrets.
+    /// The value, with [`REDACTED`] in place of secrets.
     pub value: Value,
     pub source: Source,
 }
 
 impl Setting {
-    /// `server.listen`, `route[0].limits.messages_per_user`.
+    /// The full path: `server.listen`, `route[0].limits.messages_per_user`.
     pub fn key(&self) -> String {
         match self.table.as_str() {
             "" => self.name.clone(),
@@ -47,16 +47,16 @@ impl Setting {
     }
 }
 
-/// Where a value was said.
+/// Where a value comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
-    /// Nowhere.
+    /// The default of its key.
     Default,
-    /// In the config file; with these `${NAME}`s of the environment.
+    /// The config file, with the names of the environment variables that it refers to.
     File { variables: Vec<String> },
-    /// By this `TIDEGATE__…` variable.
+    /// The `TIDEGATE__…` variable of this name.
     Variable(String),
-    /// In the file at this path, which the key's twin `…_file` names.
+    /// The file at this path, which is the value of the key's twin `…_file`.
     SecretFile(String),
 }
 
@@ -76,21 +76,21 @@ impl fmt::Display for Source {
     }
 }
 
-/// The names in the `${NAME}`s of `text`.
+/// The names of the `${NAME}`s in `text`.
 pub(super) fn variables(text: &str) -> Vec<String> {
-    // `$$` is a dollar sign: cut out, it begins no name.
+    // `$$` is an escaped dollar sign, which starts no name.
     let text = text.replace("$$", "");
     let names = text.split("${").skip(1).filter_map(|rest| Some(rest.split_once('}')?.0));
     names.map(str::to_owned).collect()
 }
 
-/// Whether what the environment made of a value of this kind may be shown.
-pub(super) fn is_closed(kind: &str) -> bool {
-    kind.starts_with('"') || CLOSED.contains(&kind)
+/// Whether a value of this kind may be shown if it comes from the environment.
+pub(super) fn is_safe_to_show(kind: &str) -> bool {
+    kind.starts_with('"') || SAFE_KINDS.contains(&kind)
 }
 
-/// A variable's text as the kind means it.
-pub(super) fn typed(kind: &str, value: Value) -> Value {
+/// Converts the text of a variable to the type that values of this kind have in a file.
+pub(super) fn to_typed_value(kind: &str, value: Value) -> Value {
     let Value::String(text) = &value else { return value };
     let typed = match kind {
         "integer" | "size" => text.parse().ok().map(Value::Integer),
@@ -100,41 +100,41 @@ pub(super) fn typed(kind: &str, value: Value) -> Value {
     typed.unwrap_or(value)
 }
 
-/// A secret as it is shown; a text that is empty is none.
-pub(super) fn redacted(kind: &str, value: &Value) -> Value {
+/// Replaces a secret by what may be shown of it. An empty text is not a secret.
+pub(super) fn redact(kind: &str, value: &Value) -> Value {
     match value {
         Value::String(text) if text.is_empty() => value.clone(),
         Value::String(text) if kind == "Redis URL" => {
-            Value::from(without_password(text).unwrap_or_else(|| REDACTED.to_owned()))
+            Value::from(redact_url(text).unwrap_or_else(|| REDACTED.to_owned()))
         }
         Value::Array(elements) => {
-            Value::Array(elements.iter().map(|element| redacted(kind, element)).collect())
+            Value::Array(elements.iter().map(|element| redact(kind, element)).collect())
         }
         _ => Value::from(REDACTED),
     }
 }
 
-/// The URL without its secrets; `None` where what is a secret in it is not certain.
-fn without_password(text: &str) -> Option<String> {
+/// The URL without its secrets; `None` if it is not certain which parts are secret.
+fn redact_url(text: &str) -> Option<String> {
     let url = Url::parse(text).ok()?;
     let after_host = &text[text.find("://")? + 3..];
-    // More than one @, or one behind the path's or query's begin, is a password that was not escaped.
+    // Another @, or one after the start of the path or query, belongs to an unescaped password.
     if after_host.matches('@').count() > usize::from(has_user(&url)) || url.fragment().is_some() {
         return None;
     }
     let user = match (url.username(), url.password()) {
         ("", None) => String::new(),
         (user, Some(_)) => format!("{user}:{REDACTED}@"),
-        // Some write the password alone.
+        // Some URLs have the password in place of the user.
         (_, None) => format!("{REDACTED}@"),
     };
     let host = url.host_str().unwrap_or_default();
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
-    let shown = |(name, value): (std::borrow::Cow<'_, str>, std::borrow::Cow<'_, str>)| {
-        let is_open = name == "db" || name.starts_with("ssl_");
-        format!("{name}={}", if is_open { &value } else { REDACTED })
+    let parameter = |(name, value): (std::borrow::Cow<'_, str>, std::borrow::Cow<'_, str>)| {
+        let is_safe = name == "db" || name.starts_with("ssl_");
+        format!("{name}={}", if is_safe { &value } else { REDACTED })
     };
-    let query: Vec<String> = url.query_pairs().map(shown).collect();
+    let query: Vec<String> = url.query_pairs().map(parameter).collect();
     let query = if query.is_empty() { String::new() } else { format!("?{}", query.join("&")) };
     Some(format!("{}://{user}{host}{port}{}{query}", url.scheme(), url.path()))
 }
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn urls_lose_their_passwords() {
-        for (url, shown) in [
+        for (url, redacted) in [
             ("redis://127.0.0.1:6379/3", Some("redis://127.0.0.1:6379/3")),
             ("redis://:hunter2@r:6379", Some("redis://:<redacted>@r:6379")),
             ("redis://ana:hunter2@r/1", Some("redis://ana:<redacted>@r/1")),
@@ -165,8 +165,8 @@ mod tests {
             ("redis://r/1#hunter2", None),
             ("hunter2", None),
         ] {
-            assert_eq!(without_password(url).as_deref(), shown, "{url}");
-            assert!(!shown.is_some_and(|shown| shown.contains("hunter2")));
+            assert_eq!(redact_url(url).as_deref(), redacted, "{url}");
+            assert!(!redacted.is_some_and(|url| url.contains("hunter2")));
         }
     }
 

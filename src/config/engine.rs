@@ -3,16 +3,16 @@
 use super::channels::{self, channels};
 use super::kinds::{self, Kind, choice, words};
 use super::section::Section;
-use super::{ChannelsLayer, Engine, EngineKind, RedisEngine};
+use super::{ChannelsLayer, Engine, EngineKind, RedisEngine, RedisUrl};
 
 #[derive(Clone, Copy)]
-enum Word {
+enum KindName {
     Memory,
     Redis,
 }
 
-const KIND: Kind<Word> = words(r#""memory" or "redis""#, |value| {
-    choice(value, &[("memory", Word::Memory), ("redis", Word::Redis)])
+const KIND: Kind<KindName> = words(r#""memory" or "redis""#, |value| {
+    choice(value, &[("memory", KindName::Memory), ("redis", KindName::Redis)])
 });
 
 pub(super) fn engine(s: &mut Section<'_>) -> Option<Engine> {
@@ -20,32 +20,32 @@ pub(super) fn engine(s: &mut Section<'_>) -> Option<Engine> {
         "kind",
         KIND,
         "memory",
-        "\"memory\": one node and nothing else to run. \"redis\": many nodes share it.",
+        "\"memory\": one node, no other service. \"redis\": shared by many nodes.",
     );
     let max_publication_bytes = s.key(
         "max_publication_bytes",
         kinds::SIZE,
         "1MiB",
-        "Larger publications are refused by the API, and counted and dropped when they come from Redis.",
+        "The server API refuses larger publications; those from Redis are dropped and counted.",
     );
     let max_history_bytes = s.key(
         "max_history_bytes",
         kinds::SIZE,
         "256MiB",
-        "Of all channels' histories in memory; beyond it the channels that were silent longest lose theirs.",
+        "Memory engine: total size of all histories. Beyond it, the least recently used channels lose theirs.",
     );
-    let redis = s.section("redis", "[engine.redis]", "Read with `kind = \"redis\"`.", redis);
-    if let (Some(Word::Memory), Some(RedisEngine { channels: Some(_), .. })) = (kind, &redis) {
+    let redis = s.section("redis", "[engine.redis]", "Used with `kind = \"redis\"`.", redis);
+    if let (Some(KindName::Memory), Some(RedisEngine { channels: Some(_), .. })) = (kind, &redis) {
         s.mistake(
             "redis.wire",
             None,
-            "write kind = \"redis\" in [engine]: a channel layer is in Redis",
+            "write kind = \"redis\" in [engine]: a channel layer needs Redis",
         );
     }
     Some(Engine {
         kind: match kind? {
-            Word::Memory => EngineKind::Memory,
-            Word::Redis => EngineKind::Redis(Box::new(redis?)),
+            KindName::Memory => EngineKind::Memory,
+            KindName::Redis => EngineKind::Redis(Box::new(redis?)),
         },
         max_publication_bytes: max_publication_bytes?,
         max_history_bytes: max_history_bytes?,
@@ -57,42 +57,42 @@ fn redis(s: &mut Section<'_>) -> Option<RedisEngine> {
         "url",
         kinds::REDIS_URL,
         "redis://127.0.0.1:6379",
-        "The Redis server: redis://, rediss:// (TLS, see the deployment page) or unix://. One server, no Sentinel, no Cluster.",
+        "The Redis server: redis://, rediss:// (TLS, see the deployment page) or unix://. Sentinel and Cluster are not supported.",
     );
     let tokens_url = s.redis_url(
         "tokens_url",
         kinds::OPTIONAL_REDIS_URL,
         "",
-        "Where connection tokens live; \"\" = url.",
+        "Redis for connection tokens; \"\" = url.",
     );
     let limits_url = s.redis_url(
         "limits_url",
         kinds::OPTIONAL_REDIS_URL,
         "",
-        "Where rates and counts live; \"\" = url.",
+        "Redis for rates and counts; \"\" = url.",
     );
     let pubsub_url = s.redis_url(
         "pubsub_url",
         kinds::OPTIONAL_REDIS_URL,
         "",
-        "Where channels are published and subscribed, with their histories and their presence; \"\" = url.",
+        "Redis for publications, histories and presence; \"\" = url.",
     );
     let key_prefix = s.key(
         "key_prefix",
         kinds::KEY_PREFIX,
         Engine::OWN_PREFIX,
-        "Begins the gateway's own keys and channels. Clients' channels are published under their bare name.",
+        "Prefix of the gateway's own keys and channels. Clients' channels have no prefix.",
     );
     let wire = s.key(
         "wire",
         channels::WIRE,
         "plain",
-        "How workers publish. \"plain\": to the channel's name. \"channels-core\", \"channels-pubsub\": to the group of that name in a Django Channels layer (channels_redis), as well.",
+        "How workers publish. \"plain\": with PUBLISH to the channel. \"channels-core\", \"channels-pubsub\": also to the group of that name in a Django Channels layer.",
     );
     let channels = s.section(
         "channels",
         "[engine.redis.channels]",
-        "The Django Channels layer; read with a `channels-…` wire. What the backend's `CHANNEL_LAYERS` says.",
+        "The Django Channels layer, used with a `channels-…` wire. Copy the values of the backend's `CHANNEL_LAYERS`.",
         channels,
     );
     let url = url??;
@@ -115,4 +115,25 @@ fn redis(s: &mut Section<'_>) -> Option<RedisEngine> {
         key_prefix: key_prefix?,
         url,
     })
+}
+
+/// The Redis URL of the engine that `select` chooses, which stands in for the key `name` if that is empty.
+/// With the memory engine the missing key is a mistake; `engine` is `None` if it has mistakes of its own.
+pub(super) fn engine_url(
+    s: &mut Section<'_>,
+    name: &str,
+    engine: Option<&Engine>,
+    select: impl Fn(&RedisEngine) -> &RedisUrl,
+) -> Option<RedisUrl> {
+    match &engine?.kind {
+        EngineKind::Redis(redis) => Some(select(redis).clone()),
+        EngineKind::Memory => {
+            let fix = format!(
+                "missing, and the engine is \"memory\"; write {}",
+                kinds::REDIS_URL.expected
+            );
+            s.mistake(name, None, fix);
+            None
+        }
+    }
 }

@@ -1,24 +1,24 @@
-//! The environment as configuration sees it: `${NAME}` values and `TIDEGATE__…` overrides.
+//! The environment variables of a configuration: `${NAME}` values and `TIDEGATE__…` overrides.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
-/// Begins the name of a variable that overrides a key; the parts of the key's path follow, separated
-/// by two underscores, in any case.
+/// The prefix of a variable that overrides a key. The parts of the key's path follow, separated by two
+/// underscores, in upper or lower case.
 const OVERRIDE_PREFIX: &str = "TIDEGATE__";
 
-/// Environment variables, taken once so that a configuration is read from one state of them.
+/// A snapshot of the environment variables, so that one configuration is read from one state of them.
 #[derive(Clone, Default)]
 pub struct Environment(BTreeMap<String, OsString>);
 
 impl Environment {
-    /// No variable at all.
+    /// An environment without variables.
     pub fn empty() -> Self {
         Self::default()
     }
 
-    /// The variables of this process. Names that are not UTF-8 cannot be meant and are left out.
-    pub fn of_process() -> Self {
+    /// The variables of this process, without those whose names are not UTF-8.
+    pub fn from_process() -> Self {
         Self(
             std::env::vars_os()
                 .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
@@ -26,7 +26,7 @@ impl Environment {
         )
     }
 
-    /// Every override, by the key path that it sets: lower case, joined by dots.
+    /// Every override by the path of the key that it sets, in lower case and joined by dots.
     pub(super) fn overrides(&self) -> BTreeMap<String, Override> {
         let parse = |(name, value): (&String, &OsString)| {
             let begin = name.get(..OVERRIDE_PREFIX.len())?;
@@ -39,8 +39,11 @@ impl Environment {
         self.0.iter().filter_map(parse).collect()
     }
 
-    /// `text` with every `${NAME}` replaced and every `$$` made one `$`. A `$` before anything else
-    /// stays. `Err` says what is wrong, without any value.
+    /// Replaces every `${NAME}` by the variable's value and every `$$` by `$`. A `$` before anything else
+    /// stays as it is.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong and holds no value of a variable.
     pub(super) fn substitute(&self, text: &str) -> Result<String, String> {
         let mut out = String::with_capacity(text.len());
         let mut rest = text;
@@ -53,7 +56,7 @@ impl Environment {
             } else if let Some(tail) = after.strip_prefix("${") {
                 let (name, tail) =
                     tail.split_once('}').filter(|(name, _)| !name.is_empty()).ok_or(
-                        "a ${ has no name and } after it; write ${NAME}, or $$ for a dollar sign",
+                        "a ${ is not followed by a name and }; write ${NAME}, or $$ for a dollar sign",
                     )?;
                 out.push_str(self.value(name)?);
                 rest = tail;
@@ -70,8 +73,8 @@ impl Environment {
         let value = self
             .0
             .get(name)
-            .ok_or_else(|| format!("the environment variable {name} is not set; set it"))?;
-        value.to_str().ok_or_else(|| format!("the environment variable {name} is not UTF-8"))
+            .ok_or_else(|| format!("the environment variable {name} is not set"))?;
+        value.to_str().ok_or_else(|| format!("the environment variable {name} is not valid UTF-8"))
     }
 }
 
@@ -85,11 +88,11 @@ impl<K: Into<String>, V: Into<OsString>> FromIterator<(K, V)> for Environment {
 pub(super) struct Override {
     pub variable: String,
     pub value: OsString,
-    /// Whether a key has taken it; what is left at the end names no key.
+    /// Whether it has set a key. An override that is never used is a mistake.
     pub used: bool,
 }
 
-/// A key's path as overrides write it: lower case, and `_` for the `-` that a variable cannot hold.
+/// A key's path as overrides have it: in lower case, and with `_` for `-`, which variables cannot have.
 pub(super) fn override_path(path: &str) -> String {
     path.to_ascii_lowercase().replace('-', "_")
 }
@@ -116,11 +119,17 @@ mod tests {
             ("$$${A}", Ok("$1")),
             ("cost $5", Ok("cost $5")),
             ("end$", Ok("end$")),
-            // Values are not looked at again.
+            // Values are not substituted again.
             ("${D}", Ok("$${A}")),
-            ("${B}", Err("the environment variable B is not set; set it")),
-            ("${A", Err("a ${ has no name and } after it; write ${NAME}, or $$ for a dollar sign")),
-            ("${}", Err("a ${ has no name and } after it; write ${NAME}, or $$ for a dollar sign")),
+            ("${B}", Err("the environment variable B is not set")),
+            (
+                "${A",
+                Err("a ${ is not followed by a name and }; write ${NAME}, or $$ for a dollar sign"),
+            ),
+            (
+                "${}",
+                Err("a ${ is not followed by a name and }; write ${NAME}, or $$ for a dollar sign"),
+            ),
         ] {
             let result = environment.substitute(text);
             assert_eq!(result.as_deref().map_err(String::as_str), expected, "{text}");

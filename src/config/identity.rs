@@ -3,47 +3,42 @@
 use jsonwebtoken::{Algorithm, DecodingKey};
 use toml::Value;
 
-use super::kinds::{self, Kind, Wrong, choice, words};
+use super::engine::engine_url;
+use super::kinds::{self, Kind, ValueError, choice, kind, words};
 use super::section::Section;
 use super::{
-    Csrf, Engine, EngineKind, Jwt, JwtKey, JwtKeyMaterial, Secret, SessionVersion, TokenFormat,
-    Tokens,
+    Csrf, Engine, Jwt, JwtKey, JwtKeyMaterial, Secret, SessionVersion, TokenFormat, Tokens,
 };
 
-/// Shorter secrets can be guessed from one token; RFC 7518 section 3.2 asks for 32 bytes.
+/// A shorter secret can be guessed from a single token. RFC 7518 section 3.2 requires 32 bytes.
 const MIN_SECRET_BYTES: usize = 16;
 
 pub(super) fn tokens(s: &mut Section<'_>) -> Option<Tokens> {
-    let ttl = s.key(
-        "ttl",
-        kinds::POSITIVE_DURATION,
-        "60s",
-        "How long a token can be used after it was issued.",
-    );
+    let ttl = s.key("ttl", kinds::POSITIVE_DURATION, "60s", "How long a token is valid.");
     let key_prefix = s.key(
         "key_prefix",
         kinds::TEXT,
         "ws_conn_token:",
-        "Begins the Redis key of a token's record; a backend may write records itself.",
+        "Prefix of a token's Redis key. A backend may write records itself.",
     );
     let format = s.key(
         "format",
         FORMAT,
         "json",
-        "Of the records in Redis. \"django\": pickled, as Django's cache keeps them; JSON is read as well.",
+        "Format of the records in Redis. \"django\": pickled, as in Django's cache; JSON is read as well.",
     );
     let issue_path = s.key(
         "issue_path",
         kinds::OPTIONAL_PATH,
         "/api/v1/auth/ws-connection-token/",
-        "Where a signed-in browser gets a token; \"\" = this gateway issues none to browsers.",
+        "Where a signed-in browser requests a token; \"\" = no tokens for browsers.",
     );
     let csrf = s.inline("csrf", |s| {
         let cookie = s.key(
             "cookie",
             kinds::TOKEN,
             "csrftoken",
-            "Where a cookie signs a request in, this cookie's value must be repeated …",
+            "For requests that a cookie authenticates: the value of this cookie must be repeated …",
         );
         let header = s.key("header", kinds::TOKEN, "X-CSRFToken", "… in this header.");
         Some(Csrf { cookie: cookie?, header: header? })
@@ -52,7 +47,7 @@ pub(super) fn tokens(s: &mut Section<'_>) -> Option<Tokens> {
         "binding",
         kinds::OPTIONAL_TEMPLATE,
         "",
-        "Glob over the path's parameters that a token's connection_id must match, such as \
+        "Pattern over the path's parameters that a token's connection_id must match, such as \
          `chat-{conversation_id}-*`; \"\" = not bound.",
     );
     Some(Tokens {
@@ -69,34 +64,33 @@ pub(super) fn jwt(s: &mut Section<'_>, engine: Option<&Engine>) -> Option<Jwt> {
     let keys = s.tables(
         "keys",
         "[jwt] keys = [{ … }]",
-        "Keys that sign the tokens. With neither keys nor a `jwks_url` no JWT is accepted.",
+        "Keys that verify JWTs. Without keys and `jwks_url` no JWT is accepted.",
         key,
     );
     let jwks_url = s.key(
         "jwks_url",
         kinds::OPTIONAL_HTTP_URL,
         "",
-        "Where more keys are fetched; cached, and fetched again on an unknown kid. \"\" = nowhere.",
+        "JWKS with more keys; cached, and fetched again for an unknown kid. \"\" = none.",
     );
-    let issuer = s.key("issuer", kinds::OPTIONAL_TEXT, "", "What iss must be; \"\" = not checked.");
+    let issuer = s.key("issuer", kinds::OPTIONAL_TEXT, "", "Required iss; \"\" = not checked.");
     let audience =
-        s.key("audience", kinds::OPTIONAL_TEXT, "", "What aud must hold; \"\" = not checked.");
-    let leeway = s.key("leeway", kinds::DURATION, "30s", "How far the issuer's clock may be off.");
-    let cookie =
-        s.key("cookie", kinds::TOKEN, "access_token", "The cookie that holds a browser's JWT.");
+        s.key("audience", kinds::OPTIONAL_TEXT, "", "Required member of aud; \"\" = not checked.");
+    let leeway = s.key("leeway", kinds::DURATION, "30s", "Tolerated clock difference.");
+    let cookie = s.key("cookie", kinds::TOKEN, "access_token", "The cookie with a browser's JWT.");
     let user_claim = s.key(
         "user_claim",
         kinds::NAME,
         "user_id",
-        "The claim that says who it is, a string or an integer; without it, sub.",
+        "The claim with the user id, a string or an integer; if it is missing, sub.",
     );
     let name_claim =
-        s.key("name_claim", kinds::NAME, "username", "The claim with the name to show.");
+        s.key("name_claim", kinds::NAME, "username", "The claim with the display name.");
     let channels_claim = s.key(
         "channels_claim",
         kinds::NAME,
         "channels",
-        "The claim with the channel patterns that this JWT is limited to, where it is there.",
+        "The claim with the channel patterns that a JWT is limited to, if it has one.",
     );
     let session_version = s.inline("session_version", |s| session_version(s, engine));
     Some(Jwt {
@@ -118,14 +112,14 @@ fn session_version(s: &mut Section<'_>, engine: Option<&Engine>) -> Option<Optio
         "claim",
         kinds::NAME,
         "session_version",
-        "The claim that must equal what Redis keeps of the user …",
+        "The claim that must equal the user's number in Redis …",
     );
     let key = s.key(
         "key",
         kinds::OPTIONAL_TEMPLATE,
         "",
-        "… under this key with a {user_id}: an integer, of which Django's cache keeps the digits. A JWT without \
-         the claim and a user without the key are not refused. \"\" = not checked.",
+        "… under this key, which contains {user_id}. A JWT without the claim and a user without the key are \
+         accepted. \"\" = not checked.",
     );
     let own_url = s.redis_url(
         "redis_url",
@@ -136,23 +130,13 @@ fn session_version(s: &mut Section<'_>, engine: Option<&Engine>) -> Option<Optio
     let (claim, key, own_url) = (claim?, key?, own_url?);
     let Some(key) = key else { return Some(None) };
     if key.names().collect::<Vec<_>>() != ["user_id"] {
-        let right = "write one {user_id} in it, and no other name";
-        s.mistake("key", Some(format!("{:?}", key.as_str())), right);
+        let fix = "write exactly one placeholder, {user_id}";
+        s.mistake("key", Some(format!("{:?}", key.as_str())), fix);
         return None;
     }
     let redis_url = match own_url {
         Some(url) => url,
-        None => match &engine?.kind {
-            EngineKind::Redis(redis) => redis.tokens_url.clone(),
-            EngineKind::Memory => {
-                let right = format!(
-                    "missing, and the engine is \"memory\"; write {}",
-                    kinds::REDIS_URL.right
-                );
-                s.mistake("redis_url", None, right);
-                return None;
-            }
-        },
+        None => engine_url(s, "redis_url", engine, |redis| &redis.tokens_url)?,
     };
     Some(Some(SessionVersion { claim, key, redis_url }))
 }
@@ -177,47 +161,44 @@ const ALGORITHM: Kind<Algorithm> =
         )
     });
 
-const SIGNING_SECRET: Kind<Option<Secret>> = Kind {
-    name: "secret",
-    right: "a secret of at least 16 bytes, better 32",
-    read: |value| {
-        let secret = (kinds::OPTIONAL_SECRET.read)(value)?;
+const SIGNING_SECRET: Kind<Option<Secret>> =
+    kind("secret", "a secret of at least 16 bytes, preferably 32", |value| {
+        let secret = (kinds::OPTIONAL_SECRET.parse)(value)?;
         match &secret {
-            Some(secret) if secret.expose().len() < MIN_SECRET_BYTES => Err(Wrong::Kind),
+            Some(secret) if secret.expose().len() < MIN_SECRET_BYTES => Err(ValueError::WrongKind),
             _ => Ok(secret),
         }
-    },
-};
+    });
 
-const PUBLIC_KEY: Kind<Option<String>> = Kind {
-    name: "PEM text",
-    right: "the PEM text of a public key: -----BEGIN PUBLIC KEY-----",
-    read: |value: &Value| match value.as_str() {
+const PUBLIC_KEY: Kind<Option<String>> = kind(
+    "PEM text",
+    "the PEM text of a public key: -----BEGIN PUBLIC KEY-----",
+    |value: &Value| match value.as_str() {
         Some("") => Ok(None),
         Some(text) if text.contains("BEGIN") && !text.contains("PRIVATE KEY") => {
             Ok(Some(text.to_owned()))
         }
-        _ => Err(Wrong::Kind),
+        _ => Err(ValueError::WrongKind),
     },
-};
+);
 
 fn key(s: &mut Section<'_>) -> Option<JwtKey> {
-    let alg = s.required("alg", ALGORITHM, "The one algorithm that is accepted with this key.");
+    let alg = s.required("alg", ALGORITHM, "The only algorithm that is accepted with this key.");
     let kid = s.key(
         "kid",
         kinds::OPTIONAL_TEXT,
         "",
-        "Only tokens with this kid are tried with it; \"\" = every token.",
+        "Use this key only for tokens with this kid; \"\" = for every token.",
     );
     let secret = s.secret("secret", SIGNING_SECRET, "", "For HS256, HS384 and HS512.");
     let public_key =
-        s.secret("public_key", PUBLIC_KEY, "", "For RS256, PS256, ES256 and EdDSA, as PEM text.");
+        s.secret("public_key", PUBLIC_KEY, "", "PEM text, for RS256, PS256, ES256 and EdDSA.");
     let (alg, kid, secret, public_key) = (alg?, kid?, secret?, public_key?);
     let material = material(s, alg, secret, public_key)?;
     Some(JwtKey { alg, kid, material })
 }
 
-/// The half that the algorithm needs; the other half must not be there.
+/// Chooses the material that the algorithm needs, and refuses the other kind.
 fn material(
     s: &mut Section<'_>,
     alg: Algorithm,
@@ -231,13 +212,17 @@ fn material(
             if is_public_key(alg, &pem) {
                 return Some(JwtKeyMaterial::PublicPem(pem));
             }
-            s.mistake("public_key", None, format!("not a PEM public key that fits {alg:?}"));
+            s.mistake(
+                "public_key",
+                None,
+                format!("write the PEM text of a public key for {alg:?}"),
+            );
         }
         _ => {
             let (wanted, other) =
                 if symmetric { ("secret", "public_key") } else { ("public_key", "secret") };
-            let right = format!("{alg:?} needs {wanted} or {wanted}_file, and no {other}");
-            s.mistake("", None, right);
+            let fix = format!("{alg:?} needs {wanted} or {wanted}_file, and no {other}");
+            s.mistake("", None, fix);
         }
     }
     None

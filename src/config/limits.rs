@@ -1,34 +1,29 @@
 //! Keys of `[route.limits]`.
 
-use super::kinds::{self, Kind, Wrong, choice, words};
+use super::kinds::{self, Kind, ValueError, choice, words};
 use super::section::Section;
 use super::{FixedWindow, Rate, RouteLimits, UserRate, values};
 
 const WINDOW: Kind<Rate> = words(r#"a rate such as "50/1h", without a burst"#, |value| {
     let rate = value.as_str().and_then(values::rate).flatten();
-    rate.filter(|rate| rate.burst == rate.count).ok_or(Wrong::Kind)
+    rate.filter(|rate| rate.burst == rate.count).ok_or(ValueError::WrongKind)
 });
 
 const FIXED: Kind<()> = words(r#""fixed""#, |value| choice(value, &[("fixed", ())]));
 
 pub(super) fn limits(s: &mut Section<'_>) -> Option<RouteLimits> {
     let messages_per_user =
-        user_rate(s, "messages_per_user", "50/1h", "Messages of one user over all connections.");
-    let messages_per_connection = s.key(
-        "messages_per_connection",
-        kinds::RATE,
-        "10/1s burst 20",
-        "Messages of one connection.",
-    );
-    let connects_per_user =
-        user_rate(s, "connects_per_user", "30/1m", "New connections of one user.");
+        user_rate(s, "messages_per_user", "50/1h", "Messages per user, over all connections.");
+    let messages_per_connection =
+        s.key("messages_per_connection", kinds::RATE, "10/1s burst 20", "Messages per connection.");
+    let connects_per_user = user_rate(s, "connects_per_user", "30/1m", "New connections per user.");
     let connections_per_user =
-        s.key("connections_per_user", kinds::LIMIT, 20, "Connections of one user open at once.");
+        s.key("connections_per_user", kinds::LIMIT, 20, "Open connections per user.");
     let generations_per_user = s.key(
         "generations_per_user",
         kinds::LIMIT,
         4,
-        "Replies to one user running at once; beyond it clients get \"busy\".",
+        "Concurrent replies per user; beyond it clients get \"busy\".",
     );
     Some(RouteLimits {
         messages_per_user: messages_per_user?,
@@ -39,7 +34,7 @@ pub(super) fn limits(s: &mut Section<'_>) -> Option<RouteLimits> {
     })
 }
 
-/// A rate is a token bucket; a table is a fixed window.
+/// Reads a rate, which is a token bucket, or a table, which is a fixed window.
 fn user_rate(
     s: &mut Section<'_>,
     name: &str,
@@ -50,14 +45,14 @@ fn user_rate(
         return s.key(name, kinds::RATE, default, doc).map(|rate| rate.map(UserRate::Bucket));
     }
     s.inline(name, |s| {
-        let limit = s.required("limit", WINDOW, "As many, from the first until this long after it.");
-        let fixed = s.required("window", FIXED, "The count begins anew when its time is over.");
+        let limit = s.required("limit", WINDOW, "The count, and the length of the window, which starts with the first hit.");
+        let fixed = s.required("window", FIXED, "At the end of a window the count is reset.");
         let key = s.key(
             "key",
             kinds::OPTIONAL_TEMPLATE,
             "",
-            "The whole key of the count in limits_url, plain digits that a backend may share; {user_id} and \
-             {names} of the path are filled. \"\" = one of the gateway's own.",
+            "The full Redis key of the count in limits_url, which a backend may share (plain digits). Must contain \
+             {user_id}; the path's {names} are filled. \"\" = a key of the gateway.",
         );
         let Rate { count, per, .. } = limit?;
         let () = fixed?;

@@ -1,4 +1,4 @@
-//! From a file to checked settings: syntax, keys, then what keys must be to each other.
+//! Loads a configuration: parses the TOML file, reads its keys, then checks rules across keys.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -7,71 +7,80 @@ use std::sync::Arc;
 
 use toml::Table;
 
+use super::context::{Context, Outcome};
 use super::effective::Setting;
 use super::environment::Environment;
 use super::mistakes::{Mistake, Mistakes};
-use super::reader::{Context, Outcome};
 use super::route::Entry;
-use super::section::Section;
+use super::section::{Section, read_document};
 use super::{
     Admin, Config, FixedReply, Route, Upstream, checks, engine, identity, route, server, upstream,
 };
 
 impl Config {
-    /// Reads the file at `path`; relative paths in it begin at its folder.
+    /// Reads the file at `path`. Relative paths in it start from its folder.
     ///
     /// # Errors
-    /// Every mistake of the file and of the overrides in `environment`.
+    /// All mistakes of the file and of the overrides in `environment`.
     pub fn load(path: &Path, environment: &Environment) -> Result<Self, Mistakes> {
-        Self::parse(&text_of(path)?, environment, folder(path))
+        Self::parse(&read_text(path)?, environment, folder(path))
     }
 
-    /// Every setting that the file at `path` and `environment` come to, in the order of reading, with
-    /// where it was said; without secrets.
+    /// The effective value of every setting of the file at `path` and `environment`, in the order of
+    /// reading, with its source and without secrets.
     ///
     /// # Errors
     /// As [`Config::load`].
-    pub fn explain(path: &Path, environment: &Environment) -> Result<Vec<Setting>, Mistakes> {
-        let (_, outcome) = read(&text_of(path)?, environment, folder(path))?;
-        Mistakes::check(outcome.mistakes)?;
+    pub fn effective_settings(
+        path: &Path,
+        environment: &Environment,
+    ) -> Result<Vec<Setting>, Mistakes> {
+        let (_, outcome) = read(&read_text(path)?, environment, folder(path))?;
+        Mistakes::into_result(outcome.mistakes)?;
         Ok(outcome.settings)
     }
 
-    /// `admin.listen` alone, whatever else is wrong: a probe must not fail because a file that the
-    /// gateway has not taken yet has mistakes.
+    /// Reads `admin.listen` only, whatever mistakes other keys have: a health probe must not fail because
+    /// of a file that the gateway has not loaded yet.
     ///
     /// # Errors
-    /// The file cannot be read or is no TOML, or this key has a mistake.
+    /// The file cannot be read, is not valid TOML, or has a mistake in this key.
     pub fn admin_listen(path: &Path, environment: &Environment) -> Result<SocketAddr, Mistakes> {
         let (listen, mistakes) = read_admin(path, environment, server::admin_listen)?;
-        // With a mistake of its own the key has its default.
+        // A mistake of this key has to be reported, because its default has taken its place.
         let mistakes = mistakes.into_iter().filter(|m| m.key == "admin.listen" || m.key == "admin");
-        Mistakes::check(mistakes.collect())?;
-        listen.ok_or_else(|| Mistakes::one("admin.listen", "no value and no mistake was told"))
+        Mistakes::into_result(mistakes.collect())?;
+        listen.ok_or_else(|| {
+            Mistakes::single("admin.listen", "no value was read and no mistake was reported")
+        })
     }
 
-    /// `[admin]` alone: what a command needs to reach a gateway that runs.
+    /// Reads `[admin]` only, which commands need to reach a running gateway.
     ///
     /// # Errors
-    /// The file cannot be read or is no TOML, or this section has mistakes.
-    pub fn admin_port(path: &Path, environment: &Environment) -> Result<Admin, Mistakes> {
+    /// The file cannot be read, is not valid TOML, or has mistakes in this section.
+    pub fn admin_section(path: &Path, environment: &Environment) -> Result<Admin, Mistakes> {
         let (admin, mistakes) = read_admin(path, environment, server::admin)?;
         let of_admin = |key: &str| key == "admin" || key.starts_with("admin.");
-        Mistakes::check(mistakes.into_iter().filter(|m| of_admin(&m.key)).collect())?;
-        admin.ok_or_else(|| Mistakes::one("admin", "no value and no mistake was told"))
+        Mistakes::into_result(mistakes.into_iter().filter(|m| of_admin(&m.key)).collect())?;
+        admin.ok_or_else(|| {
+            Mistakes::single("admin", "no value was read and no mistake was reported")
+        })
     }
 
-    /// Reads `text` as a file of the folder `base`.
+    /// Reads `text` as a file in the folder `base`.
     ///
     /// # Errors
     /// As [`Config::load`].
     pub fn parse(text: &str, environment: &Environment, base: &Path) -> Result<Self, Mistakes> {
         let (config, outcome) = read(text, environment, base)?;
-        Mistakes::check(outcome.mistakes)?;
-        config.ok_or_else(|| Mistakes::one("config", "a value is missing and no mistake was told"))
+        Mistakes::into_result(outcome.mistakes)?;
+        config.ok_or_else(|| {
+            Mistakes::single("config", "a value is missing and no mistake was reported")
+        })
     }
 
-    /// Reads `text` without any environment.
+    /// Reads `text` with an empty environment.
     ///
     /// # Errors
     /// As [`Config::load`].
@@ -80,26 +89,27 @@ impl Config {
     }
 }
 
-/// What `read` makes of `[admin]`, and the mistakes of the whole file as if nothing else had keys.
+/// Reads `[admin]` with `read`. The mistakes include every other table, as an unknown key.
 fn read_admin<T>(
     path: &Path,
     environment: &Environment,
     read: impl FnOnce(&mut Section<'_>) -> Option<T>,
 ) -> Result<(Option<T>, Vec<Mistake>), Mistakes> {
-    let document = table(&text_of(path)?)?;
+    let document = table(&read_text(path)?)?;
     let context = Context::new(environment, folder(path));
-    let (value, outcome) =
-        context.read(document, |root| root.section("admin", "[admin]", "The private port.", read));
+    let (value, outcome) = read_document(context, document, |root| {
+        root.section("admin", "[admin]", "The private port.", read)
+    });
     Ok((value, outcome.mistakes))
 }
 
-fn text_of(path: &Path) -> Result<String, Mistakes> {
+fn read_text(path: &Path) -> Result<String, Mistakes> {
     std::fs::read_to_string(path).map_err(|error| {
-        Mistakes::one(path.display().to_string(), format!("cannot be read: {error}"))
+        Mistakes::single(path.display().to_string(), format!("cannot be read: {error}"))
     })
 }
 
-/// Where relative paths of the file at `path` begin.
+/// The folder that relative paths in the file at `path` start from.
 fn folder(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new(""))
 }
@@ -108,22 +118,26 @@ fn table(text: &str) -> Result<Table, Mistakes> {
     text.parse::<Table>().map_err(|error| syntax_mistake(text, &error))
 }
 
-/// `Err` where it is no TOML at all; other mistakes are in the outcome.
+/// Reads `text`. It is an `Err` if it is not valid TOML; all other mistakes are in the outcome.
 pub(super) fn read(
     text: &str,
     environment: &Environment,
     base: &Path,
 ) -> Result<(Option<Config>, Outcome), Mistakes> {
-    Ok(Context::new(environment, base).read(table(text)?, config))
+    Ok(read_document(Context::new(environment, base), table(text)?, config))
 }
 
-/// The error's own text would quote the line, which may hold a secret.
+/// Reports the position and the reason only: the error's own text would quote the line, which may hold a
+/// secret.
 fn syntax_mistake(text: &str, error: &toml::de::Error) -> Mistakes {
     let at = error.span().map_or(0, |span| span.start);
     let before = text.get(..at).unwrap_or_default();
     let line = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().map_or(0, |line| line.chars().count()) + 1;
-    Mistakes::one(format!("line {line}, column {column}"), format!("not TOML: {}", error.message()))
+    Mistakes::single(
+        format!("line {line}, column {column}"),
+        format!("not valid TOML: {}", error.message()),
+    )
 }
 
 fn config(root: &mut Section<'_>) -> Option<Config> {
@@ -131,12 +145,11 @@ fn config(root: &mut Section<'_>) -> Option<Config> {
     let admin = root.section("admin", "[admin]", "The private port.", server::admin);
     let shutdown =
         root.section("shutdown", "[shutdown]", "How the gateway stops.", server::shutdown);
-    let reload =
-        root.section("reload", "[reload]", "When this file is read again.", server::reload);
+    let reload = root.section("reload", "[reload]", "When this file is reloaded.", server::reload);
     let engine = root.section(
         "engine",
         "[engine]",
-        "Where tokens, limits and publications live.",
+        "Where tokens, limits, publications and histories are kept.",
         engine::engine,
     );
     let tokens =
@@ -144,30 +157,32 @@ fn config(root: &mut Section<'_>) -> Option<Config> {
     let jwt = root.section(
         "jwt",
         "[jwt]",
-        "Who the caller is: to issue connection tokens, and on a socket without one.",
+        "Who a client is, when it requests a connection token or connects without one.",
         |s| identity::jwt(s, engine.as_ref()),
     );
     let origins =
-        root.section("origins", "[origins]", "Which web pages may connect.", server::origins);
-    let proxy = root.section("proxy", "[proxy]", "Requests that are no route.", server::proxy);
+        root.section("origins", "[origins]", "Web pages that may connect.", server::origins);
+    let proxy = root.section("proxy", "[proxy]", "Requests that match no route.", server::proxy);
     let routes = root.tables(
         "route",
         "[[route]]",
-        "Paths that take WebSockets. There must be at least one.",
+        "WebSocket paths. At least one is required.",
         route::entry,
     );
-    let (routes, replies) = apart(routes);
-    let upstreams =
-        root.named("upstream", "[upstream.NAME]", "Where clients' messages go.", |s, name| {
-            upstream::upstream(s, name, engine.as_ref()).map(Arc::new)
-        });
+    let (routes, replies) = split_entries(routes);
+    let upstreams = root.named(
+        "upstream",
+        "[upstream.NAME]",
+        "Where clients' messages go. Every kind has a circuit breaker:",
+        |s, name| upstream::upstream(s, name, engine.as_ref()).map(Arc::new),
+    );
     let tracing = root.section(
         "tracing",
         "[tracing]",
-        "Spans, for an OpenTelemetry collector.",
+        "Spans for an OpenTelemetry collector.",
         server::tracing,
     );
-    let log = root.section("log", "[log]", "Logs, on standard error.", server::log);
+    let log = root.section("log", "[log]", "Logs on standard error.", server::log);
 
     checks::ports(root, server.as_ref(), admin.as_ref());
     checks::routes(root, &routes, &upstreams);
@@ -196,8 +211,8 @@ fn config(root: &mut Section<'_>) -> Option<Config> {
     })
 }
 
-/// Routes and fixed replies; in both, each has the index that it has in the file.
-fn apart(entries: Vec<Option<Entry>>) -> (Vec<Option<Arc<Route>>>, Vec<checks::Numbered>) {
+/// Splits the entries into routes and fixed replies. Both keep the indexes that they have in the file.
+fn split_entries(entries: Vec<Option<Entry>>) -> (Vec<Option<Arc<Route>>>, Vec<checks::Numbered>) {
     let (mut routes, mut replies, mut after) = (Vec::new(), Vec::new(), 0);
     for (index, entry) in entries.into_iter().enumerate() {
         routes.push(match entry {

@@ -1,43 +1,45 @@
-//! What is wrong with a configuration, all of it at once.
+//! The mistakes of a configuration, all of them at once.
 //!
-//! Owns the wording of a mistake. Invariant: no text here ever holds the value of a secret or the
-//! contents of a file. A value that came from the environment is told as its `${NAME}` or the name of
-//! the variable; only what routes, channels and upstreams are called may be told as it came out.
+//! Owns the wording of a mistake. Invariant: no text here ever holds a secret or the contents of a file.
+//! A value from the environment is shown as its `${NAME}` or as the name of its variable; only the names
+//! of routes, channels and upstreams may appear as they were substituted.
 
 use std::fmt;
 
-/// One mistake: where it is, what was found there and what would be right.
+/// One mistake: where it is, what was found there and how to fix it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake {
-    /// The key's path (`route[0].idle_ping`), an override's variable, or a place in the file.
+    /// The path of the key (`route[0].idle_ping`), the name of an override's variable, or a position in
+    /// the file.
     pub key: String,
-    /// What stands there, as far as it may be shown; `None` where something is missing or unknown.
+    /// The value, as far as it may be shown; `None` if something is missing or unknown.
     pub found: Option<String>,
     /// What to write instead, as a sentence without its full stop.
-    pub right: String,
+    pub fix: String,
 }
 
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.found {
-            Some(found) => write!(f, "{}: found {found}; {}", self.key, self.right),
-            None => write!(f, "{}: {}", self.key, self.right),
+            Some(found) => write!(f, "{}: found {found}; {}", self.key, self.fix),
+            None => write!(f, "{}: {}", self.key, self.fix),
         }
     }
 }
 
-/// Every mistake of one configuration, in the order they were met; never empty. Displayed one a line.
+/// All mistakes of one configuration, in the order in which they were found. Never empty. They are
+/// displayed one per line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistakes(Vec<Mistake>);
 
 impl Mistakes {
-    /// `Ok` where there is none.
-    pub(super) fn check(mistakes: Vec<Mistake>) -> Result<(), Self> {
+    /// `Ok` if `mistakes` is empty.
+    pub(super) fn into_result(mistakes: Vec<Mistake>) -> Result<(), Self> {
         if mistakes.is_empty() { Ok(()) } else { Err(Self(mistakes)) }
     }
 
-    pub(super) fn one(key: impl Into<String>, right: impl Into<String>) -> Self {
-        Self(vec![Mistake { key: key.into(), found: None, right: right.into() }])
+    pub(super) fn single(key: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self(vec![Mistake { key: key.into(), found: None, fix: fix.into() }])
     }
 
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Mistake> {
@@ -59,7 +61,7 @@ impl fmt::Display for Mistakes {
 
 impl std::error::Error for Mistakes {}
 
-/// The candidate that `word` most likely meant; `None` where none is close.
+/// The candidate that `word` is most likely a misspelling of; `None` if none is close.
 pub(super) fn nearest<'a>(
     word: &str,
     candidates: impl IntoIterator<Item = &'a str>,
@@ -77,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_close_is_meant() {
+    fn only_close_candidates_are_suggested() {
         for (word, expected) in [
             ("lisen", Some("listen")),
             ("lsiten", Some("listen")),

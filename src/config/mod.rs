@@ -1,16 +1,15 @@
-//! Checked settings: what the TOML file, the environment and the defaults came to.
+//! Checked settings, from the TOML file, the environment and the defaults.
 //!
-//! This module owns every setting's key, default, bounds and meaning. Nothing outside of it sees a
-//! raw string that should be a URL, a duration or a size. Each part of the gateway is handed its own
-//! section, never the whole [`Config`].
+//! This module owns every setting's key, default, bounds and meaning. No other module sees a raw string
+//! that should be a URL, a duration or a size. Each part of the gateway gets its own section, never the
+//! whole [`Config`].
 //!
-//! Bounds hold for every value that gets here: durations are at most a year, sizes at most 1 GiB,
-//! counts at most 10^9, so they can be added to clocks and multiplied by small numbers. Every
-//! placeholder of a template has a value where the template is filled, and every route's upstream
-//! exists.
+//! The bounds hold for every value: durations are at most a year, sizes at most 1 GiB, counts at most
+//! 10^9, so that they can be added to clocks and multiplied by small numbers. Every placeholder of a
+//! template has a value where the template is filled, and the upstream of every route exists.
 //!
-//! [`Config::load`] reads a file into the types of `settings`; the sections' keys are defined one by one
-//! in the files named after them, and `reader` and `section` collect what is wrong.
+//! [`Config::load`] reads a file into the types of `settings`. The keys of a section are defined in the
+//! file named after it; `section` and `context` read them and collect mistakes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,16 +17,17 @@ use std::sync::Arc;
 mod celery;
 mod channels;
 mod checks;
+mod context;
 mod effective;
 mod engine;
 mod environment;
-mod given;
 mod identity;
 mod kinds;
+mod kwargs;
 mod limits;
 mod load;
 mod mistakes;
-mod reader;
+mod raw_value;
 mod redis_url;
 mod reference;
 mod route;
@@ -49,7 +49,7 @@ pub use reference::reference;
 pub use secret::Secret;
 pub use settings::*;
 pub use shared::SharedConfig;
-pub use values::duration as parse_duration;
+pub use values::parse_duration;
 
 /// Every setting of one gateway process.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,12 +63,13 @@ pub struct Config {
     pub jwt: Jwt,
     pub origins: Origins,
     pub proxy: Proxy,
-    /// In the order of the file; the first whose path matches takes the request.
+    /// The routes in the order of the file; the first one that matches a request is used.
     pub routes: Vec<Arc<Route>>,
     pub replies: Vec<Arc<FixedReply>>,
     pub upstreams: BTreeMap<String, Arc<Upstream>>,
     pub tracing: Tracing,
     pub log: Log,
-    /// Keys of Redis URLs that say `ssl_cert_reqs=none`: encrypted, to whoever answers.
+    /// The keys of Redis URLs with `ssl_cert_reqs=none`: their connections are encrypted, but the server is
+    /// not authenticated.
     pub unchecked_redis: Vec<String>,
 }

@@ -1,8 +1,8 @@
-//! The URL of a Redis server, as Python's clients write it: TLS is set by parameters of the URL.
+//! The URL of a Redis server in the syntax of Python clients, which set TLS by URL parameters.
 //!
-//! Owns which parameters are understood, which are ignored because they only concern those clients, and
-//! that every other one is a mistake: a parameter that changes keys or checks must not be lost in silence.
-//! Invariant: no text that comes out of here shows a part of the URL, except the names of parameters.
+//! Owns which parameters have a meaning and which are ignored because they only concern Python clients.
+//! Every other parameter is a mistake, because one that changes keys or checks must not be dropped silently.
+//! Invariant: no error text shows a part of the URL except the names of parameters.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,14 +16,14 @@ use url::Url;
 use super::Secret;
 use super::mistakes::nearest;
 
-/// Understood on every scheme.
+/// The parameters that every scheme has.
 const SERVER: [&str; 5] = ["db", "username", "password", "user", "pass"];
 
-/// Understood with `rediss://`.
+/// The parameters of `rediss://`.
 const TLS: [&str; 5] =
     ["ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname"];
 
-/// They say how a Python client waits, pools and decodes; the gateway does that its own way.
+/// Parameters for waiting, pooling and decoding in Python clients, which the gateway ignores.
 const IGNORED: [&str; 21] = [
     "client_name",
     "decode_responses",
@@ -48,18 +48,18 @@ const IGNORED: [&str; 21] = [
     "visibility_timeout",
 ];
 
-/// What of the server's certificate is checked.
+/// How a server certificate is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CertificateCheck {
-    /// Its chain, and that it is for the URL's host.
+    /// The chain and the host name.
     Full,
-    /// Its chain alone.
+    /// The chain only.
     Chain,
-    /// Nothing: encrypted, to whoever answers.
+    /// Not at all: the connection is encrypted, but the server is not authenticated.
     Nothing,
 }
 
-/// A checked URL with the files that it names. Cheap to clone.
+/// A checked URL with the contents of the files that it names. Cheap to clone.
 #[derive(Clone)]
 pub struct RedisUrl(Arc<Checked>);
 
@@ -71,31 +71,31 @@ struct Checked {
 }
 
 impl RedisUrl {
-    /// What tells one URL from another.
+    /// The URL as it is written, which identifies it.
     pub fn text(&self) -> &Secret {
         &self.0.text
     }
 
-    /// Address, user, password and database.
+    /// The address, user, password and database.
     pub fn info(&self) -> &ConnectionInfo {
         &self.0.info
     }
 
-    /// What a `rediss://` URL asks for.
+    /// The check that a `rediss://` URL asks for.
     pub fn check(&self) -> CertificateCheck {
         self.0.check
     }
 
-    /// The contents of the files that the URL names, each of which holds what it should.
+    /// The valid contents of the certificate files that the URL names.
     pub fn certificates(&self) -> Option<&TlsCertificates> {
         self.0.certificates.as_ref()
     }
 
-    /// A URL that names no files.
+    /// A URL without files, for tests.
     #[cfg(test)]
     pub fn example(text: &str) -> Self {
-        let written = Written::parse(text).unwrap_or_else(|wrong| panic!("{wrong:?}"));
-        written.load(|_| Err("it names a file".to_owned())).unwrap()
+        let url = UnloadedRedisUrl::parse(text).unwrap_or_else(|error| panic!("{error:?}"));
+        url.load(|_| Err("it names a file".to_owned())).unwrap()
     }
 }
 
@@ -111,50 +111,50 @@ impl fmt::Debug for RedisUrl {
     }
 }
 
-/// Why a text is no URL of a Redis server.
+/// Why a text is not the URL of a Redis server.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum NoRedisUrl {
-    /// It is none at all.
-    Other,
-    /// A sentence that says what is wrong with a part of it.
-    Because(String),
+pub(super) enum RedisUrlError {
+    /// It is not a Redis URL at all.
+    Invalid,
+    /// A sentence that says which part of it is wrong.
+    Reason(String),
 }
 
-/// A URL as it was written: the files that it names have not been read.
-pub(super) struct Written {
+/// A parsed URL, whose certificate files have not been read yet.
+pub(super) struct UnloadedRedisUrl {
     text: Secret,
     info: ConnectionInfo,
     check: CertificateCheck,
     ca: Option<String>,
-    /// The certificate's file and the key's, which may be the same.
+    /// The paths of the client certificate and of its key, which may be the same file.
     client: Option<(String, String)>,
 }
 
-impl Written {
-    pub(super) fn parse(text: &str) -> Result<Self, NoRedisUrl> {
-        let mut url = Url::parse(text).map_err(|_| NoRedisUrl::Other)?;
+impl UnloadedRedisUrl {
+    pub(super) fn parse(text: &str) -> Result<Self, RedisUrlError> {
+        let mut url = Url::parse(text).map_err(|_| RedisUrlError::Invalid)?;
         let scheme = url.scheme();
         for (word, name) in [("sentinel", "Sentinel"), ("cluster", "Cluster")] {
             if scheme.contains(word) {
-                return because(format!(
+                return reject(format!(
                     "Redis {name} is not supported; write the redis:// URL of one Redis server"
                 ));
             }
         }
         if !matches!(scheme, "redis" | "rediss" | "redis+unix" | "unix") {
-            return Err(NoRedisUrl::Other);
+            return Err(RedisUrlError::Invalid);
         }
         if url.fragment() == Some("insecure") {
-            return because("write ?ssl_cert_reqs=none instead of #insecure".to_owned());
+            return reject("write ?ssl_cert_reqs=none instead of #insecure".to_owned());
         }
         let is_tls = scheme == "rediss";
         let mut parameters = parameters(&url)?;
         url.set_query(None);
-        // The library's own words may quote the URL.
-        let info = url.clone().into_connection_info().map_err(|_| NoRedisUrl::Other)?;
+        // The error of the library may quote the URL.
+        let info = url.clone().into_connection_info().map_err(|_| RedisUrlError::Invalid)?;
         let info = with_server_parameters(info, &url, &mut parameters)?;
         if let Some(name) = parameters.keys().find(|name| TLS.contains(&name.as_str()) && !is_tls) {
-            return because(format!("{name} is of TLS; write rediss:// or leave it out"));
+            return reject(format!("{name} needs TLS; write rediss://, or remove it"));
         }
         let check = certificate_check(&mut parameters)?;
         let ca = file(&mut parameters, "ssl_ca_certs")?;
@@ -162,21 +162,23 @@ impl Written {
         let key = file(&mut parameters, "ssl_keyfile")?;
         let client = match (certificate, key) {
             (Some(certificate), Some(key)) => Some((certificate, key)),
-            // Python reads the key from the certificate's file where no other is named.
+            // Python reads the key from the certificate file if no other file is named.
             (Some(both), None) => Some((both.clone(), both)),
             (None, None) => None,
-            (None, Some(_)) => return because("write ssl_certfile beside ssl_keyfile".to_owned()),
+            (None, Some(_)) => {
+                return reject("write ssl_certfile as well as ssl_keyfile".to_owned());
+            }
         };
         Ok(Self { text: Secret::new(text), info, check, ca, client })
     }
 
-    /// Reads the files; `Err` names the parameter of one that cannot be used.
+    /// Reads the certificate files. The error names the parameter of a file that cannot be used.
     pub(super) fn load(
         self,
         read: impl Fn(&str) -> Result<String, String>,
     ) -> Result<RedisUrl, String> {
         let read = |name: &str, path: &str| {
-            read(path).map(String::into_bytes).map_err(|wrong| format!("{name}: {wrong}"))
+            read(path).map(String::into_bytes).map_err(|error| format!("{name}: {error}"))
         };
         let root_cert = self.ca.as_deref().map(|path| read("ssl_ca_certs", path)).transpose()?;
         if root_cert.as_ref().is_some_and(|pem| !has_certificates(pem)) {
@@ -196,13 +198,13 @@ impl Written {
     }
 }
 
-fn because<T>(sentence: String) -> Result<T, NoRedisUrl> {
-    Err(NoRedisUrl::Because(sentence))
+fn reject<T>(sentence: String) -> Result<T, RedisUrlError> {
+    Err(RedisUrlError::Reason(sentence))
 }
 
-/// Those of the query that have a meaning here.
-fn parameters(url: &Url) -> Result<BTreeMap<String, String>, NoRedisUrl> {
-    // An unescaped `?` in a password makes the rest of it a query, which must not be shown.
+/// The parameters of the query, without the ignored ones.
+fn parameters(url: &Url) -> Result<BTreeMap<String, String>, RedisUrlError> {
+    // After an unescaped `?` in a password the rest of the password is parsed as the query.
     let may_be_shown = !url.query().unwrap_or_default().contains('@');
     let mut found = BTreeMap::new();
     for (name, value) in url.query_pairs() {
@@ -212,19 +214,19 @@ fn parameters(url: &Url) -> Result<BTreeMap<String, String>, NoRedisUrl> {
         if !SERVER.contains(&&*name) && !TLS.contains(&&*name) {
             let known = SERVER.into_iter().take(3).chain(TLS);
             let unknown = match name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_') {
-                true if may_be_shown => format!("its parameter {name} is not known"),
-                _ => "it has a parameter that is not known".to_owned(),
+                true if may_be_shown => format!("unknown parameter {name}"),
+                _ => "unknown parameter".to_owned(),
             };
-            return because(match nearest(&name, known.clone().chain(IGNORED)) {
+            return reject(match nearest(&name, known.clone().chain(IGNORED)) {
                 Some(nearest) => format!("{unknown}; did you mean {nearest}?"),
                 None => {
                     let known: Vec<&str> = known.collect();
-                    format!("{unknown}; those with a meaning are {}", known.join(", "))
+                    format!("{unknown}; the known ones are {}", known.join(", "))
                 }
             });
         }
         if found.insert(name.to_string(), value.into_owned()).is_some() {
-            return because(format!("write its parameter {name} only once"));
+            return reject(format!("write the parameter {name} only once"));
         }
     }
     Ok(found)
@@ -234,19 +236,19 @@ fn with_server_parameters(
     info: ConnectionInfo,
     url: &Url,
     parameters: &mut BTreeMap<String, String>,
-) -> Result<ConnectionInfo, NoRedisUrl> {
+) -> Result<ConnectionInfo, RedisUrlError> {
     let mut settings = info.redis_settings().clone();
     if let Some(db) = parameters.remove("db") {
         let db = db.parse::<u16>().ok().map(i64::from);
-        let Some(db) = db else { return because("db is a number such as 3".to_owned()) };
+        let Some(db) = db else { return reject("write db as a number such as 3".to_owned()) };
         let in_path = !matches!(info.addr(), ConnectionAddr::Unix(_)) && url.path().len() > 1;
         if in_path && settings.db() != db {
-            return because("its path and its parameter db name two databases".to_owned());
+            return reject("the path and the parameter db name different databases".to_owned());
         }
         settings = settings.set_db(db);
     }
     if settings.db() < 0 {
-        return Err(NoRedisUrl::Other);
+        return Err(RedisUrlError::Invalid);
     }
     for (name, short) in [("username", "user"), ("password", "pass")] {
         let Some(value) = parameters.remove(name).or_else(|| parameters.remove(short)) else {
@@ -254,7 +256,7 @@ fn with_server_parameters(
         };
         if parameters.contains_key(short) || !url.username().is_empty() || url.password().is_some()
         {
-            return because(format!("write the {name} only once"));
+            return reject(format!("write the {name} only once"));
         }
         settings = if name == "username" {
             settings.set_username(value)
@@ -267,36 +269,36 @@ fn with_server_parameters(
 
 fn certificate_check(
     parameters: &mut BTreeMap<String, String>,
-) -> Result<CertificateCheck, NoRedisUrl> {
+) -> Result<CertificateCheck, RedisUrlError> {
     let host = parameters.remove("ssl_check_hostname").map(|value| {
         match value.to_ascii_lowercase().as_str() {
             "true" | "1" | "yes" | "t" | "y" => Ok(true),
             "false" | "0" | "no" | "f" | "n" => Ok(false),
-            _ => because("ssl_check_hostname is true or false".to_owned()),
+            _ => reject("write ssl_check_hostname as true or false".to_owned()),
         }
     });
     let host = host.transpose()?;
     let reqs = parameters.remove("ssl_cert_reqs").map(|value| value.to_ascii_lowercase());
     match reqs.as_deref().map(|reqs| reqs.strip_prefix("cert_").unwrap_or(reqs)) {
-        // A server always shows a certificate, so that to a client "optional" is "required".
+        // A server always sends a certificate, so that "optional" means "required" for a client.
         None | Some("required" | "optional") => Ok(match host {
             Some(false) => CertificateCheck::Chain,
             Some(true) | None => CertificateCheck::Full,
         }),
         Some("none") if host == Some(true) => {
-            because("ssl_check_hostname=true has no meaning with ssl_cert_reqs=none".to_owned())
+            reject("ssl_check_hostname=true cannot be combined with ssl_cert_reqs=none".to_owned())
         }
         Some("none") => Ok(CertificateCheck::Nothing),
-        Some(_) => because("ssl_cert_reqs is none, optional or required".to_owned()),
+        Some(_) => reject("write ssl_cert_reqs as none, optional or required".to_owned()),
     }
 }
 
 fn file(
     parameters: &mut BTreeMap<String, String>,
     name: &str,
-) -> Result<Option<String>, NoRedisUrl> {
+) -> Result<Option<String>, RedisUrlError> {
     match parameters.remove(name) {
-        Some(path) if path.is_empty() => because(format!("{name} is the path of a file")),
+        Some(path) if path.is_empty() => reject(format!("write {name} as the path of a file")),
         path => Ok(path),
     }
 }
@@ -314,8 +316,8 @@ fn client_certificate(
         return Err("ssl_certfile: write the path of a PEM file with certificates".to_owned());
     }
     if PrivateKeyDer::from_pem_slice(&client_key).is_err() {
-        let right = "ssl_keyfile: write the path of a PEM file with a key that has no password";
-        return Err(right.to_owned());
+        let fix = "ssl_keyfile: write the path of a PEM file with an unencrypted private key";
+        return Err(fix.to_owned());
     }
     Ok(ClientTlsConfig { client_cert, client_key })
 }

@@ -1,18 +1,18 @@
-//! Which URLs are taken, and what is told of those that are not.
+//! Which URLs are accepted, and the errors of those that are not.
 
 use super::*;
 
-fn why_not(text: &str) -> String {
-    match Written::parse(text) {
-        Ok(_) => panic!("{text} is taken"),
-        Err(NoRedisUrl::Other) => String::new(),
-        Err(NoRedisUrl::Because(sentence)) => sentence,
+fn error_of(text: &str) -> String {
+    match UnloadedRedisUrl::parse(text) {
+        Ok(_) => panic!("{text} is accepted"),
+        Err(RedisUrlError::Invalid) => String::new(),
+        Err(RedisUrlError::Reason(sentence)) => sentence,
     }
 }
 
 #[test]
 fn urls_are_checked_without_being_shown() {
-    for (url, fits) in [
+    for (url, is_valid) in [
         ("redis://127.0.0.1:6379", true),
         ("redis://:hunter2@[::1]/3", true),
         ("rediss://user:hunter2@redis.example.com", true),
@@ -34,11 +34,11 @@ fn urls_are_checked_without_being_shown() {
         ("redis://:hunter2@127.0.0.1/?password=hunter2", false),
         ("rediss://127.0.0.1/?ssl_cert_reqs=hunter2", false),
     ] {
-        match Written::parse(url) {
-            Ok(_) => assert!(fits, "{url}"),
-            Err(wrong) => {
-                assert!(!fits, "{url}: {wrong:?}");
-                assert!(!format!("{wrong:?}").contains("hunter2"), "{wrong:?}");
+        match UnloadedRedisUrl::parse(url) {
+            Ok(_) => assert!(is_valid, "{url}"),
+            Err(error) => {
+                assert!(!is_valid, "{url}: {error:?}");
+                assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
             }
         }
     }
@@ -58,8 +58,8 @@ fn certificates_are_checked_unless_the_url_says_otherwise() {
         ("?ssl_cert_reqs=none", Nothing),
         ("?ssl_cert_reqs=CERT_NONE&ssl_check_hostname=false", Nothing),
     ] {
-        let written = Written::parse(&format!("rediss://:pw@redis.example:6379/3{query}"));
-        assert_eq!(written.unwrap_or_else(|_| panic!("{query}")).check, check, "{query}");
+        let parsed = UnloadedRedisUrl::parse(&format!("rediss://:pw@redis.example:6379/3{query}"));
+        assert_eq!(parsed.unwrap_or_else(|_| panic!("{query}")).check, check, "{query}");
     }
 }
 
@@ -77,39 +77,42 @@ fn parameters_of_python_clients_are_ignored_by_name() {
 }
 
 #[test]
-fn what_is_wrong_is_named() {
-    for (url, told) in [
-        ("rediss://r/?ssl_cert_req=none", "ssl_cert_req is not known; did you mean ssl_cert_reqs?"),
-        ("redis://r/?global_keyprefix=x", "global_keyprefix is not known; those with a meaning"),
-        ("rediss://r/?ssl_min_version=TLSv1_3", "ssl_min_version is not known"),
-        ("redis://r/?x=1@h", "it has a parameter that is not known"),
-        ("redis://r/?ssl_cert_reqs=none", "ssl_cert_reqs is of TLS; write rediss://"),
-        ("rediss://r/?ssl_cert_reqs=maybe", "ssl_cert_reqs is none, optional or required"),
+fn errors_name_the_reason() {
+    for (url, text) in [
+        (
+            "rediss://r/?ssl_cert_req=none",
+            "unknown parameter ssl_cert_req; did you mean ssl_cert_reqs?",
+        ),
+        ("redis://r/?global_keyprefix=x", "unknown parameter global_keyprefix; the known ones"),
+        ("rediss://r/?ssl_min_version=TLSv1_3", "unknown parameter ssl_min_version"),
+        ("redis://r/?x=1@h", "unknown parameter;"),
+        ("redis://r/?ssl_cert_reqs=none", "ssl_cert_reqs needs TLS; write rediss://"),
+        ("rediss://r/?ssl_cert_reqs=maybe", "ssl_cert_reqs as none, optional or required"),
         ("rediss://r/?ssl_cert_reqs=none&ssl_cert_reqs=none", "ssl_cert_reqs only once"),
-        ("rediss://r/?ssl_check_hostname=si", "ssl_check_hostname is true or false"),
-        ("rediss://r/?ssl_cert_reqs=none&ssl_check_hostname=true", "no meaning with"),
-        ("rediss://r/?ssl_ca_certs=", "ssl_ca_certs is the path"),
-        ("rediss://r/?ssl_keyfile=k", "ssl_certfile beside"),
+        ("rediss://r/?ssl_check_hostname=si", "ssl_check_hostname as true or false"),
+        ("rediss://r/?ssl_cert_reqs=none&ssl_check_hostname=true", "cannot be combined"),
+        ("rediss://r/?ssl_ca_certs=", "ssl_ca_certs as the path"),
+        ("rediss://r/?ssl_keyfile=k", "ssl_certfile as well"),
         ("rediss://r/#insecure", "ssl_cert_reqs=none"),
-        ("redis://r/3?db=4", "two databases"),
-        ("redis://r/?db=-4", "db is a number"),
+        ("redis://r/3?db=4", "different databases"),
+        ("redis://r/?db=-4", "db as a number"),
         ("redis://u:p@r/?username=u", "the username only once"),
     ] {
-        assert!(why_not(url).contains(told), "{url}: {}", why_not(url));
+        assert!(error_of(url).contains(text), "{url}: {}", error_of(url));
     }
 }
 
 #[test]
-fn files_must_hold_what_they_should() {
+fn files_must_have_valid_contents() {
     let key = include_str!("../../tests/keys/p256.pem");
-    let wrong = |url: &str, contents: Result<&str, &str>| {
+    let load_error = |url: &str, contents: Result<&str, &str>| {
         let read = |_: &str| contents.map(str::to_owned).map_err(str::to_owned);
-        Written::parse(url).unwrap_or_else(|_| panic!("{url}")).load(read).unwrap_err()
+        UnloadedRedisUrl::parse(url).unwrap_or_else(|_| panic!("{url}")).load(read).unwrap_err()
     };
-    assert_eq!(wrong("rediss://r/?ssl_ca_certs=a", Err("gone")), "ssl_ca_certs: gone");
-    assert!(wrong("rediss://r/?ssl_ca_certs=a", Ok("no PEM")).starts_with("ssl_ca_certs: "));
-    assert!(wrong("rediss://r/?ssl_ca_certs=a", Ok(key)).starts_with("ssl_ca_certs: "));
-    assert!(wrong("rediss://r/?ssl_certfile=a", Ok(key)).starts_with("ssl_certfile: "));
+    assert_eq!(load_error("rediss://r/?ssl_ca_certs=a", Err("missing")), "ssl_ca_certs: missing");
+    assert!(load_error("rediss://r/?ssl_ca_certs=a", Ok("no PEM")).starts_with("ssl_ca_certs: "));
+    assert!(load_error("rediss://r/?ssl_ca_certs=a", Ok(key)).starts_with("ssl_ca_certs: "));
+    assert!(load_error("rediss://r/?ssl_certfile=a", Ok(key)).starts_with("ssl_certfile: "));
     let pem = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-    assert!(wrong("rediss://r/?ssl_certfile=a", Ok(pem)).starts_with("ssl_keyfile: "));
+    assert!(load_error("rediss://r/?ssl_certfile=a", Ok(pem)).starts_with("ssl_keyfile: "));
 }

@@ -1,16 +1,16 @@
-//! The reference page of all keys, made from their definitions. A test holds docs/configuration.md
-//! to it.
+//! Generates the reference page of all keys from their definitions. A test checks that
+//! docs/configuration.md is up to date.
 
 use std::path::Path;
 
+use super::context::{Definition, Outcome};
 use super::environment::Environment;
 use super::load::read;
 use super::mistakes::Mistakes;
-use super::reader::{Definition, Outcome};
 
 const INTRODUCTION: &str = include_str!("reference.md");
 
-/// Holds one of everything that has keys, so that reading it asks for every key there is.
+/// A configuration with one of each table, so that every key is read.
 pub(super) const ONE_OF_EACH: &str = r#"
 jwt.keys = [{ alg = "HS256", secret = "sixteen bytes or more" }]
 
@@ -19,8 +19,8 @@ path = "/claims"
 channel = "claims"
 
 [[route]]
-path = "/asked"
-channel = "asked"
+path = "/url"
+channel = "url"
 limits.messages_per_user = { limit = "50/1h", window = "fixed" }
 limits.connects_per_user = { limit = "10/1m", window = "fixed" }
 authorize = { url = "http://127.0.0.1:8001/authorize" }
@@ -51,19 +51,26 @@ kwargs = { message = "{message}" }
 tasks = [{ channel = "*", task = "tasks.reply", kwargs = { message = "{message}" } }]
 "#;
 
-/// The reference page: how configuration works, then a table of keys for each headline.
+/// Generates the reference page: the introduction, then a table of keys under each heading.
 ///
 /// # Errors
-/// None while the definitions fit their own defaults, which a test makes sure of.
+/// A default is not a valid value of its key. A test checks that there is none.
 pub fn reference() -> Result<String, Mistakes> {
     let Outcome { mistakes, definitions, headings, .. } =
         read(ONE_OF_EACH, &Environment::empty(), Path::new(""))?.1;
-    Mistakes::check(mistakes)?;
+    Mistakes::into_result(mistakes)?;
     let mut page = INTRODUCTION.to_owned();
     for (heading, doc) in headings {
         page.push_str(&format!("\n## `{heading}`\n\n{doc}\n"));
+        let keys: Vec<&Definition> = definitions.iter().filter(|d| d.heading == heading).collect();
         let mut rows: Vec<String> = Vec::new();
-        for row in definitions.iter().filter(|d| d.heading == heading).map(row) {
+        for key in &keys {
+            let twin_of = key.name.strip_suffix("_file");
+            if twin_of.is_some_and(|name| keys.iter().any(|other| other.name == name)) {
+                continue;
+            }
+            let twin = format!("{}_file", key.name);
+            let row = row(key, keys.iter().any(|other| other.name == twin));
             if !rows.contains(&row) {
                 rows.push(row);
             }
@@ -74,10 +81,12 @@ pub fn reference() -> Result<String, Mistakes> {
     Ok(page)
 }
 
-fn row(key: &Definition) -> String {
+/// A row of the table. Keys with a file twin are marked; the introduction says what that means.
+fn row(key: &Definition, has_twin: bool) -> String {
     let default = match &key.default {
         Some(default) => format!("`{default}`"),
-        None => "must be written".to_owned(),
+        None => "required".to_owned(),
     };
-    format!("| `{}` | {} | {default} | {} |\n", key.name, key.kind, key.doc)
+    let mark = if has_twin { " (`_file`)" } else { "" };
+    format!("| `{}`{mark} | {} | {default} | {} |\n", key.name, key.kind, key.doc)
 }

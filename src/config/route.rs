@@ -1,6 +1,6 @@
 //! Keys of `[[route]]`, `[route.history]` and `[route.generations]`.
 
-use super::kinds::{self, Kind, Wrong, choice, kind, words};
+use super::kinds::{self, Kind, ValueError, choice, kind, words};
 use super::section::Section;
 use super::{
     AuthSource, Authorize, Binary, Compact, DuplicateTerminal, FixedReply, Generations, History,
@@ -46,26 +46,26 @@ const DUPLICATE_TERMINAL: Kind<DuplicateTerminal> = words(r#""drop" or "pass""#,
     choice(value, &[("drop", DuplicateTerminal::Drop), ("pass", DuplicateTerminal::Pass)])
 });
 
-/// `""` is none.
+/// `""` stands for `None`.
 const REPLY: Kind<Option<Box<str>>> =
     kind("JSON text", r#"JSON of at most 4096 bytes such as '{"status":"ok"}'"#, |value| {
-        let text = value.as_str().ok_or(Wrong::Kind)?;
+        let text = value.as_str().ok_or(ValueError::WrongKind)?;
         if text.is_empty() {
             return Ok(None);
         }
         let is_json = serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
         let fits = is_json && text.len() <= FixedReply::MAX_BYTES;
-        fits.then(|| Some(text.into())).ok_or(Wrong::Kind)
+        fits.then(|| Some(text.into())).ok_or(ValueError::WrongKind)
     });
 
-/// The plain form; the other form is a table.
+/// The plain form. The other form is a table.
 const CLAIMS: Kind<Authorize> =
     words(r#""claims" or { url = "http://…", timeout = "2s" }"#, |value| match value.as_str() {
         Some("claims") => Ok(Authorize::Claims),
-        _ => Err(Wrong::Kind),
+        _ => Err(ValueError::WrongKind),
     });
 
-/// What a `[[route]]` is.
+/// The two things that a `[[route]]` can be.
 pub(super) enum Entry {
     Route(Box<Route>),
     Reply(PathPattern, Box<str>),
@@ -75,21 +75,20 @@ pub(super) fn entry(s: &mut Section<'_>) -> Option<Entry> {
     let path = s.required(
         "path",
         kinds::PATH_PATTERN,
-        "Each segment is literal text or one {name}. The first route whose path matches takes a request.",
+        "Each segment is literal text or one {name}. The first route that matches is used.",
     );
-    let is_reply = s.is_written("reply");
+    let is_reply = s.is_set("reply");
     let reply = s.key(
         "reply",
         REPLY,
         "",
-        "A JSON text: the route answers with it and does nothing else, for monitoring. HTTP gets it with 200, \
-         a WebSocket as its only message before close code 1000, without credentials. Excludes all other \
-         keys but path.",
+        "For monitoring: answer with this JSON text, without credentials, and do nothing else. HTTP gets it \
+         with 200, a WebSocket as its only message before close code 1000. Only path may be set as well.",
     );
     if !is_reply {
         return route(s, path).map(|route| Entry::Route(Box::new(route)));
     }
-    s.no_other_keys("a route with reply has a path and nothing else");
+    s.reject_other_keys("a route with reply has no other key than path");
     let (path, reply) = (path?, reply??);
     if path.names().next().is_some() {
         s.mistake("path", Some(format!("{:?}", path.as_str())), "write a path without {names}");
@@ -102,13 +101,13 @@ fn route(s: &mut Section<'_>, path: Option<PathPattern>) -> Option<Route> {
     let channel = s.required(
         "channel",
         kinds::TEMPLATE,
-        "The channel of a connection: text with {names} of the path, or {user_id}.",
+        "The channel of a connection: text with {names} of the path and {user_id}.",
     );
     let upstream = s.key(
         "upstream",
         kinds::OPTIONAL_TEXT,
         "",
-        "The [upstream.NAME] that messages go to; \"\" = clients only receive.",
+        "The NAME of the [upstream.NAME] that gets messages; \"\" = receive-only clients.",
     );
     let auth = auth(s);
     let authorize = authorize(s);
@@ -116,89 +115,89 @@ fn route(s: &mut Section<'_>, path: Option<PathPattern>) -> Option<Route> {
         "reject",
         REJECT,
         "close",
-        "\"close\": refused clients are accepted and closed with a code that a browser can read. \
+        "\"close\": rejected clients are accepted, then closed with a code that browsers can read. \
          \"http\": they get an HTTP status.",
     );
     let protocol = s.key(
         "protocol",
         PROTOCOL,
         "json",
-        "\"json\": the envelope of the protocol page. \"raw\": messages pass unread.",
+        "\"json\": the envelope of the protocol page. \"raw\": messages pass through unparsed.",
     );
     let binary = s.key(
         "binary",
         BINARY,
         "reject",
-        "Binary messages: \"reject\" closes with 1003, \"relay\" passes them on a raw route.",
+        "Binary messages: \"reject\" closes with 1003, \"relay\" relays them (raw routes only).",
     );
     let max_message_bytes = s.key(
         "max_message_bytes",
         kinds::SIZE,
         "64KiB",
-        "Of a whole message, all fragments together; beyond it the socket is closed with 1009.",
+        "Maximum size of a message, over all fragments; beyond it the socket is closed with 1009.",
     );
     let max_message_chars = s.key(
         "max_message_chars",
         kinds::POSITIVE_COUNT,
         10_000,
-        "Of the \"message\" field; beyond it the client gets an error event.",
+        "Maximum length of the \"message\" field; beyond it the client gets an error event.",
     );
     let idle_ping = s.key(
         "idle_ping",
         kinds::POSITIVE_DURATION,
         "25s",
-        "A connection that has been silent this long is pinged.",
+        "A connection that is silent for this long is pinged.",
     );
     let pong_timeout = s.key(
         "pong_timeout",
         kinds::POSITIVE_DURATION,
         "10s",
-        "Without a sign of life this long after a ping it is closed with 4009.",
+        "A connection that sends nothing for this long after a ping is closed with 4009.",
     );
     let max_session = s.key(
         "max_session",
         kinds::OPTIONAL_DURATION,
         "0s",
-        "A connection is closed with 4001 this long after it was opened or refreshed, if its credentials \
-         do not end sooner; 0s = by its credentials alone.",
+        "A connection is closed with 4001 this long after its start or last refresh, or earlier when its \
+         credentials expire; 0s = only when they expire.",
     );
     let expiry_notice = s.key(
         "expiry_notice",
         kinds::OPTIONAL_DURATION,
         "120s",
-        "A client is told token_expiring_soon this long before either of them; 0s = it is not told.",
+        "How long before either of these the client gets token_expiring_soon; 0s = never.",
     );
     let send_queue = s.inline("send_queue", send_queue);
     let presence = s.key(
         "presence",
         PRESENCE,
         "off",
-        "\"on\": who is connected is known, over all nodes, to whoever asks the server API. \
-         \"events\": each join and leave is published to the channel as well, on a json route.",
+        "\"on\": the server API lists the members of a channel, over all nodes. \"events\": joins and leaves \
+         are also published to the channel (json routes only).",
     );
     let timestamps = s.key(
         "timestamps",
         kinds::BOOLEAN,
         false,
-        "The gateway's own events (connected, pong, task_queued, error, …) carry \"timestamp\": the time in UTC. \
-         What is published passes as it is.",
+        "Adds \"timestamp\" (UTC) to the gateway's own events (connected, pong, task_queued, error, …), not to \
+         publications.",
     );
     let limits = s.section(
         "limits",
         "[route.limits]",
-        "Shared by all nodes of one engine. \"off\" and 0 = no limit.",
+        "Shared by all nodes of an engine. \"off\" and 0 = no limit.",
         limits::limits,
     );
     let history = s.section(
         "history",
         "[route.history]",
-        "What the route's channels keep for clients that were away. A raw route keeps nothing.",
+        "Publications kept for clients that reconnect. Raw routes have no history.",
         history,
     );
     let generations = s.section(
         "generations",
         "[route.generations]",
-        "A generation is the reply to one message: events up to one that ends it.",
+        "A generation is the reply to one message: its events up to a terminal event.",
         generations,
     );
     let route = Route {
@@ -235,18 +234,18 @@ fn auth(s: &mut Section<'_>) -> Option<Vec<AuthSource>> {
         "auth",
         AUTH,
         &["connection_token", "cookie", "bearer", "query"],
-        "Where credentials may stand, tried in this order; \"anonymous\" may be last.",
+        "Sources of credentials, tried in this order; \"anonymous\" may only be last.",
     )?;
-    let right = if auth.is_empty() {
-        "write at least one; \"anonymous\" lets everybody in"
+    let fix = if auth.is_empty() {
+        "write at least one; \"anonymous\" admits everybody"
     } else if auth.iter().enumerate().any(|(index, source)| auth[..index].contains(source)) {
-        "write each only once"
+        "write each source only once"
     } else if auth.iter().rev().skip(1).any(|source| *source == AuthSource::Anonymous) {
-        "write \"anonymous\" last: what follows it would never be tried"
+        "write \"anonymous\" last: sources after it are never tried"
     } else {
         return Some(auth);
     };
-    s.mistake("auth", None, right);
+    s.mistake("auth", None, fix);
     None
 }
 
@@ -256,17 +255,21 @@ fn authorize(s: &mut Section<'_>) -> Option<Authorize> {
             "authorize",
             CLAIMS,
             "claims",
-            "\"claims\": the channel patterns of the credentials, where they have any. A table: the backend is asked as well.",
+            "\"claims\": the channel patterns of the credentials, if they have any. A table: the backend is asked as well.",
         );
     }
     s.inline("authorize", |s| {
         let url = s.required(
             "url",
             kinds::HTTP_URL,
-            "Where to ask by POST, after the claims; only a 2xx answer lets the client in.",
+            "Asked by POST after the claims; only a 2xx response admits the client.",
         );
-        let timeout =
-            s.key("timeout", kinds::POSITIVE_DURATION, "2s", "Without an answer: refused.");
+        let timeout = s.key(
+            "timeout",
+            kinds::POSITIVE_DURATION,
+            "2s",
+            "Without a response in this time, the client is rejected.",
+        );
         Some(Authorize::Url { url: url?, timeout: timeout? })
     })
 }
@@ -276,7 +279,7 @@ fn send_queue(s: &mut Section<'_>) -> Option<SendQueue> {
         "messages",
         kinds::POSITIVE_COUNT,
         256,
-        "Messages that may wait for one slow client; beyond it, it is closed with 4008.",
+        "Messages that may wait for one slow client; beyond it the client is closed with 4008.",
     );
     let bytes = s.key("bytes", kinds::SIZE, "1MiB", "The same in bytes.");
     Some(SendQueue { messages: messages?, bytes: bytes? })
@@ -287,19 +290,19 @@ fn history(s: &mut Section<'_>) -> Option<History> {
         "size",
         kinds::COUNT,
         1000,
-        "Publications kept for each channel; 0 = no history, and no resuming.",
+        "Publications kept per channel; 0 = no history, no resuming.",
     );
     let ttl = s.key(
         "ttl",
         kinds::POSITIVE_DURATION,
         "5m",
-        "They are kept this long after the channel's last one.",
+        "How long they are kept after the channel's last publication.",
     );
     let compact = s.key(
         "compact",
         COMPACT,
         "off",
-        "\"chunks\": consecutive chunk events that a late client missed arrive as one.",
+        "\"chunks\": a resuming client gets consecutive chunk events merged into one.",
     );
     Some(History { size: size?, ttl: ttl?, compact: compact? })
 }
@@ -309,31 +312,31 @@ fn generations(s: &mut Section<'_>) -> Option<Generations> {
         "dedup_ttl",
         kinds::DURATION,
         "10m",
-        "A message with an \"id\" is relayed once within this time, however often it is sent; \"0s\" = as often as it is sent.",
+        "A message with an \"id\" is relayed only once within this time; \"0s\" = every time.",
     );
     let terminal_events = s.list(
         "terminal_events",
         kinds::NAME,
         &["complete", "completed", "error", "cancelled"],
-        "Names of events that end a generation.",
+        "Names of the events that end a generation.",
     );
     let reply_idle_timeout = s.key(
         "reply_idle_timeout",
         kinds::DURATION,
         "0s",
-        "A queue's worker that publishes nothing for this long is reported by \"worker_lost\"; \"0s\" = never.",
+        "A queue worker that publishes nothing for this long is reported as \"worker_lost\"; \"0s\" = never.",
     );
     let max_duration = s.key(
         "max_duration",
         kinds::POSITIVE_DURATION,
         "30m",
-        "A queue's generation counts as running for at most this long.",
+        "The longest that a queue's generation counts as running.",
     );
     let duplicate_terminal = s.key(
         "duplicate_terminal",
         DUPLICATE_TERMINAL,
         "drop",
-        "A second terminal event of one task: \"drop\" delivers it to nobody, \"pass\" to all.",
+        "A second terminal event of a task: \"drop\" discards it, \"pass\" delivers it.",
     );
     Some(Generations {
         dedup_ttl: dedup_ttl?,

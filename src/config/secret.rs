@@ -1,4 +1,4 @@
-//! A string that never shows itself.
+//! A string that is never printed.
 
 use std::fmt;
 
@@ -13,18 +13,18 @@ impl Secret {
         Self(value.into())
     }
 
-    /// The secret itself. Every call is a place where it could leak: keep them few.
+    /// The secret itself. Every call is a place where it could leak, so keep them few.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Whether `given` is the secret; the time taken depends on the lengths alone.
-    pub fn matches(&self, given: &str) -> bool {
-        bool::from(self.0.as_bytes().ct_eq(given.as_bytes()))
+    /// Whether `candidate` is the secret. The time that this takes depends on the two lengths only.
+    pub fn matches(&self, candidate: &str) -> bool {
+        bool::from(self.0.as_bytes().ct_eq(candidate.as_bytes()))
     }
 }
 
-/// In the time that the lengths alone decide.
+/// Compares in constant time, as [`Secret::matches`] does.
 impl PartialEq for Secret {
     fn eq(&self, other: &Self) -> bool {
         self.matches(&other.0)

@@ -1,5 +1,5 @@
-//! Keys of the ports and of the process: `[server]`, `[admin]`, `[shutdown]`, `[proxy]`, `[origins]`
-//! and `[log]`.
+//! Keys of the ports and of the process: `[server]`, `[admin]`, `[shutdown]`, `[reload]`, `[origins]`,
+//! `[proxy]`, `[tracing]` and `[log]`.
 
 use std::net::SocketAddr;
 use std::thread::available_parallelism;
@@ -23,49 +23,44 @@ pub(super) fn server(s: &mut Section<'_>) -> Option<Server> {
         "listen",
         kinds::ADDRESS,
         "0.0.0.0:8000",
-        "The public address: WebSockets, the token endpoint, and everything that is proxied.",
+        "The public address, for WebSockets, the token endpoint and the proxy.",
     );
     let reuse_port = s.key(
         "reuse_port",
         kinds::BOOLEAN,
         false,
-        "Another gateway may listen on the same port at the same time, to take over from this one (SO_REUSEPORT).",
+        "Lets another gateway listen on the same port, for a handover without downtime (SO_REUSEPORT).",
     );
-    let threads = s.key(
-        "threads",
-        kinds::THREADS,
-        0,
-        "Worker threads, each with its own connections; 0 = one a core.",
-    );
+    let threads = s.key("threads", kinds::THREADS, 0, "Worker threads; 0 = one per core.");
     let max_connections = s.key(
         "max_connections",
         kinds::POSITIVE_COUNT,
         100_000,
-        "Open public connections of the whole process, WebSockets and HTTP together.",
+        "Open public connections of the process, WebSocket and HTTP.",
     );
     let max_connections_per_ip = s.key(
         "max_connections_per_ip",
         kinds::COUNT,
         1000,
-        "Open public connections of one client address; 0 = no limit.",
+        "Open public connections per client address; 0 = no limit.",
     );
     let trusted_proxies = s.list(
         "trusted_proxies",
-        kinds::BLOCK,
+        kinds::NETWORK,
         &[],
-        "Address blocks of your load balancers; only their X-Forwarded-For is believed.",
+        "Address blocks of your load balancers. X-Forwarded-For is trusted from these only.",
     );
     let header_timeout = s.key(
         "header_timeout",
         kinds::POSITIVE_DURATION,
         "10s",
-        "How long a client may take to send a request's head, and keep a connection idle between requests.",
+        "Time limit for a request head, and for an idle connection between requests.",
     );
     let max_header_bytes = s.key(
         "max_header_bytes",
         kinds::HEADER_SIZE,
         "16KiB",
-        "A request's head that is larger is refused with 431.",
+        "Larger request heads are refused with 431.",
     );
     Some(Server {
         listen: listen?,
@@ -87,7 +82,7 @@ pub(super) fn admin(s: &mut Section<'_>) -> Option<Admin> {
     let api_keys = s.secret_list(
         "api_keys",
         kinds::SECRET,
-        "Keys that open the server API. With none it answers 403; metrics and health need none.",
+        "Keys of the server API, which answers 403 without any. Metrics and health need no key.",
     );
     Some(Admin { listen: listen?, api_keys: api_keys? })
 }
@@ -97,7 +92,7 @@ pub(super) fn admin_listen(s: &mut Section<'_>) -> Option<SocketAddr> {
         "listen",
         kinds::ADDRESS,
         "127.0.0.1:9000",
-        "The private address: /metrics, /livez, /readyz and the server API.",
+        "The private address, for /metrics, /livez, /readyz and the server API.",
     )
 }
 
@@ -106,13 +101,13 @@ pub(super) fn shutdown(s: &mut Section<'_>) -> Option<Shutdown> {
         "drain",
         kinds::DURATION,
         "30s",
-        "On SIGTERM the open sockets are closed with 1012, spread evenly over this time.",
+        "On SIGTERM, open sockets are closed with 1012, spread evenly over this time.",
     );
     let grace = s.key(
         "grace",
         kinds::DURATION,
         "5s",
-        "What is still open after that has this long to end before it is cut.",
+        "After that, what is still running has this long to end before it is aborted.",
     );
     Some(Shutdown { drain: drain?, grace: grace? })
 }
@@ -122,7 +117,7 @@ pub(super) fn reload(s: &mut Section<'_>) -> Option<Reload> {
         "watch",
         kinds::OPTIONAL_DURATION,
         "2s",
-        "How often the config file, and the files that it names, are looked at for changes; \"0s\" = only when SIGHUP comes.",
+        "How often the config file and the files that it names are checked for changes; \"0s\" = reload on SIGHUP only.",
     );
     Some(Reload { watch: watch? })
 }
@@ -132,13 +127,13 @@ pub(super) fn origins(s: &mut Section<'_>) -> Option<Origins> {
         "allow",
         kinds::ORIGIN,
         &[],
-        "Origins of the web pages that may connect; a scheme or a port may be `*`, and a host may begin with `*.`.",
+        "Origins of web pages that may connect. Scheme and port may be `*`, and a host may start with `*.`.",
     );
     let missing = s.key(
         "missing",
         MISSING_ORIGIN,
         "allow",
-        "What a request without an Origin gets, which no browser sends.",
+        "Requests without an Origin header, which browsers never send.",
     );
     Some(Origins { allow: allow?, missing: missing? })
 }
@@ -148,13 +143,13 @@ pub(super) fn proxy(s: &mut Section<'_>) -> Option<Proxy> {
         "upstream",
         kinds::OPTIONAL_HTTP_URL,
         "",
-        "Where every request goes that is no route; \"\" = 404.",
+        "Upstream of requests that match no route; \"\" = 404.",
     );
     let timeout = s.key(
         "timeout",
         kinds::POSITIVE_DURATION,
         "60s",
-        "How long the upstream may take to begin its answer.",
+        "Time limit for the head of the response.",
     );
     Some(Proxy { upstream: upstream?, timeout: timeout? })
 }
@@ -164,25 +159,26 @@ pub(super) fn tracing(s: &mut Section<'_>) -> Option<Tracing> {
         "otlp_endpoint",
         kinds::OPTIONAL_HTTP_URL,
         "",
-        "Where spans go, such as \"http://127.0.0.1:4318\": OTLP over HTTP with protobuf, to /v1/traces unless a path is given. \"\" = there are none.",
+        "OTLP endpoint (HTTP, protobuf), such as \"http://127.0.0.1:4318\"; the default path is /v1/traces. \"\" = no spans.",
     );
     let headers = s.secret_list(
         "headers",
         kinds::HEADER,
-        "Headers of the requests to it, such as [\"authorization: Bearer ${OTLP_TOKEN}\"].",
+        "Headers of export requests, such as [\"authorization: Bearer ${OTLP_TOKEN}\"].",
     );
     let sample_ratio = s.key(
         "sample_ratio",
         kinds::RATIO,
         1.0,
-        "The share of handshakes that is traced, where the client's traceparent does not decide.",
+        "Share of handshakes that is traced, unless the client's traceparent decides.",
     );
-    let service_name = s.key("service_name", kinds::NAME, "tidegate", "What it is called there.");
+    let service_name =
+        s.key("service_name", kinds::NAME, "tidegate", "The service name of the spans.");
     let timeout = s.key(
         "timeout",
         kinds::POSITIVE_DURATION,
         "5s",
-        "Of one request; also of what is left at the gateway's end.",
+        "Time limit for one export request, and for the last export at shutdown.",
     );
     Some(Tracing {
         otlp_endpoint: otlp_endpoint?,
@@ -194,18 +190,18 @@ pub(super) fn tracing(s: &mut Section<'_>) -> Option<Tracing> {
 }
 
 pub(super) fn log(s: &mut Section<'_>) -> Option<Log> {
-    let format = s.key("format", LOG_FORMAT, "text", "One line an event.");
+    let format = s.key("format", LOG_FORMAT, "text", "One line per event.");
     let level = s.key(
         "level",
         kinds::LOG_LEVEL,
         "info",
-        "off, error, warn, info, debug or trace; for single targets \"audit=info,warn\" (docs/logs.md).",
+        "off, error, warn, info, debug or trace; per target as in \"audit=info,warn\" (docs/logs.md).",
     );
     let repeats = s.key(
         "repeats",
         kinds::REPEATS,
         "10/10s",
-        "As many lines that say the same are written within this time; more are counted, and told in one. Not for audit, debug and connection_closed. \"off\" = all are written.",
+        "How many similar lines are written per interval; the rest are counted and summed up in one line. Does not apply to audit, debug and connection_closed. \"off\" = all are written.",
     );
     Some(Log { format: format?, level: level?, repeats: repeats? })
 }

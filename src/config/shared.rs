@@ -1,4 +1,4 @@
-//! The configuration in force, for the parts of the gateway that live through a reload.
+//! The configuration in force, for the parts of the gateway that outlive a reload.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ impl SharedConfig {
         self.0.load()
     }
 
-    /// The configuration for a task that goes on with the settings it began with.
+    /// The configuration for a task that goes on with the settings that it started with.
     pub fn load_full(&self) -> Arc<Config> {
         self.0.load_full()
     }
@@ -42,15 +42,15 @@ impl Config {
         (history.size > 0).then_some(history)
     }
 
-    /// The rules for replies on `channel`; `None` if no route leads to such a channel.
+    /// The rules for replies on `channel`; `None` if no route has such a channel.
     pub fn generations_of(&self, channel: &ChannelName) -> Option<&Generations> {
         self.route_of(channel).map(|route| &route.generations)
     }
 
-    /// The first route whose channel template can give this name decides.
+    /// The first route whose channel template matches the name.
     fn route_of(&self, channel: &ChannelName) -> Option<&Route> {
-        let fits = |route: &&Arc<Route>| route.channel_pattern.matches(channel.as_str());
-        self.routes.iter().find(fits).map(AsRef::as_ref)
+        let matches = |route: &&Arc<Route>| route.channel_pattern.matches(channel.as_str());
+        self.routes.iter().find(matches).map(AsRef::as_ref)
     }
 }
 
@@ -66,11 +66,11 @@ mod tests {
             )
         };
         let text: String = routes.iter().enumerate().map(route).collect();
-        Config::from_toml(&text).unwrap_or_else(|wrong| panic!("{wrong}"))
+        Config::from_toml(&text).unwrap_or_else(|mistakes| panic!("{mistakes}"))
     }
 
     #[test]
-    fn the_first_route_whose_channel_fits_decides() {
+    fn the_first_matching_route_decides() {
         let shared = SharedConfig::new(config(&[("chat_{id}_{x}", 1), ("x_{id}", 0), ("{id}", 2)]));
         let size = |name: &str| {
             let history = shared.load().history_of(&ChannelName::new(name).unwrap());

@@ -1,12 +1,12 @@
-//! The shipped files and the sample files against the code.
+//! Checks the shipped files and the sample files against the code.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
+use super::context::Definition;
 use super::load::read;
-use super::reader::Definition;
 use super::reference::ONE_OF_EACH;
 use super::*;
 
@@ -15,15 +15,15 @@ fn repository(path: &str) -> PathBuf {
 }
 
 fn definitions(text: &str, environment: &Environment) -> Vec<Definition> {
-    let (config, outcome) = read(text, environment, Path::new("")).expect("it is TOML");
+    let (config, outcome) = read(text, environment, Path::new("")).expect("valid TOML");
     assert_eq!(outcome.mistakes, []);
     assert!(config.is_some());
     outcome.definitions
 }
 
-/// The shipped file with its commented keys (`#key = …`, `#[table]`) set.
+/// The shipped file with its commented keys (`#key = …`, `#[table]`) uncommented.
 fn shipped_in_full() -> String {
-    let text = fs::read_to_string(repository("gateway.toml")).expect("it is shipped");
+    let text = fs::read_to_string(repository("gateway.toml")).expect("a shipped file");
     let line = |line: &str| match line.strip_prefix('#') {
         Some(key) if key.starts_with(|c: char| c == '[' || c.is_ascii_lowercase()) => {
             key.to_owned()
@@ -71,19 +71,19 @@ fn the_shipped_file_is_a_configuration() {
 #[test]
 fn the_shipped_file_shows_every_key_with_its_default() {
     let text = shipped_in_full();
-    let document: Table = text.parse().expect("the commented keys are TOML too");
+    let document: Table = text.parse().expect("the commented keys are valid TOML too");
     let redis = Environment::from_iter([("TIDEGATE__ENGINE__KIND", "redis")]);
     let shown = definitions(&text, &redis);
     for key in &shown {
         let value = lookup(&document, &key.path);
         match &key.default {
-            // A route that only receives is the default, but no good example.
+            // A receive-only route is the default, but not a good example.
             Some(_) if key.path == "route[0].upstream" => {}
             Some(default) => assert_eq!(value, Some(default), "{}", key.path),
             None => assert!(value.is_some(), "{}", key.path),
         }
     }
-    // Alternatives of a key are told in prose.
+    // Alternative forms of a key are described in comments.
     let prose = [
         "[jwt] keys = [{ … }]",
         "authorize.",
@@ -103,18 +103,19 @@ fn the_shipped_file_shows_every_key_with_its_default() {
 }
 
 #[test]
-fn the_reference_page_is_what_the_definitions_say() {
+fn the_reference_page_matches_the_definitions() {
     let path = repository("docs/configuration.md");
     let page = reference().unwrap();
     if std::env::var_os("UPDATE_DOCS").is_some() {
         fs::write(&path, &page).unwrap();
     }
     let checked_in = fs::read_to_string(&path).unwrap_or_default();
-    assert!(checked_in == page, "run the tests with UPDATE_DOCS=1 and look at what changed");
+    assert!(checked_in == page, "run the tests with UPDATE_DOCS=1 and review the changes");
 }
 
 fn samples(kind: &str) -> Vec<PathBuf> {
-    let files = fs::read_dir(repository("tests/config_samples").join(kind)).expect("it is there");
+    let files =
+        fs::read_dir(repository("tests/config_samples").join(kind)).expect("a folder of samples");
     let mut files: Vec<PathBuf> = files
         .map(|file| file.unwrap().path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
@@ -124,7 +125,7 @@ fn samples(kind: &str) -> Vec<PathBuf> {
     files
 }
 
-/// What sample files may use.
+/// The environment of the sample files.
 fn sample_environment() -> Environment {
     Environment::from_iter([
         ("SAMPLE_SECRET", "a secret of more than sixteen bytes"),
@@ -142,21 +143,21 @@ fn valid_samples_load() {
     }
 }
 
-/// Beside each invalid sample stands what is to be told of it. UPDATE_DOCS=1 writes that, too.
+/// The expected mistakes of an invalid sample are in the file next to it. UPDATE_DOCS=1 rewrites it.
 #[test]
-fn every_mistake_of_invalid_samples_is_told() {
+fn every_mistake_of_invalid_samples_is_reported() {
     for path in samples("invalid") {
-        let told = match Config::load(&path, &sample_environment()) {
-            Ok(_) => panic!("{} is taken", path.display()),
+        let report = match Config::load(&path, &sample_environment()) {
+            Ok(_) => panic!("{} is accepted", path.display()),
             Err(mistakes) => format!("{mistakes}\n"),
         };
-        assert!(!told.contains("hunter2"), "{} tells a secret:\n{told}", path.display());
+        assert!(!report.contains("hunter2"), "{} shows a secret:\n{report}", path.display());
         let expected = path.with_extension("mistakes");
         if std::env::var_os("UPDATE_DOCS").is_some() {
-            fs::write(&expected, &told).unwrap();
+            fs::write(&expected, &report).unwrap();
         }
         let expected = fs::read_to_string(expected).unwrap_or_default();
-        assert!(told == expected, "{}:\n{told}\nexpected:\n{expected}", path.display());
+        assert!(report == expected, "{}:\n{report}\nexpected:\n{expected}", path.display());
     }
 }
 
@@ -202,8 +203,8 @@ fn overrides_win_over_file_and_default() {
 }
 
 #[test]
-fn wrong_overrides_are_told_without_their_values() {
-    let told = with(&[
+fn wrong_overrides_are_reported_without_their_values() {
+    let report = with(&[
         ("TIDEGATE__SERVER__LISTEN", "hunter2"),
         ("TIDEGATE__SERVER__LISTENN", "hunter2"),
         ("TIDEGATE__ORIGINS__ALLOW", "hunter2"),
@@ -213,15 +214,15 @@ fn wrong_overrides_are_told_without_their_values() {
     .unwrap_err()
     .to_string();
     let expected = r#"server.listen: found the value of TIDEGATE__SERVER__LISTEN; write an IP address and a port such as "127.0.0.1:8000""#;
-    assert!(told.contains(expected), "{told}");
+    assert!(report.contains(expected), "{report}");
     assert!(
-        told.contains(
-            "TIDEGATE__SERVER__LISTENN: it names no key; did you mean TIDEGATE__SERVER__LISTEN?"
+        report.contains(
+            "TIDEGATE__SERVER__LISTENN: no such key; did you mean TIDEGATE__SERVER__LISTEN?"
         ),
-        "{told}"
+        "{report}"
     );
-    assert_eq!(told.lines().count(), 5, "{told}");
-    assert!(!told.contains("hunter2"), "{told}");
+    assert_eq!(report.lines().count(), 5, "{report}");
+    assert!(!report.contains("hunter2"), "{report}");
 }
 
 #[test]
@@ -237,7 +238,7 @@ fn secrets_come_from_files() {
     let keys: Vec<&str> = config.admin.api_keys.iter().map(Secret::expose).collect();
     assert_eq!(keys, ["one", "two"]);
 
-    // The same by override.
+    // An override can name the file as well.
     let path = folder.path().join("secret").display().to_string();
     let config = with(&[("TIDEGATE__UPSTREAM__MY_WORKER__SIGNING_SECRET_FILE", &path)]).unwrap();
     let UpstreamKind::Http(http) = &config.upstreams["my-worker"].kind else { panic!() };
@@ -245,14 +246,14 @@ fn secrets_come_from_files() {
 }
 
 #[test]
-fn a_file_that_is_not_there_is_told() {
+fn a_missing_file_is_reported() {
     let path = Path::new("no/such/gateway.toml");
-    let told = Config::load(path, &Environment::empty()).unwrap_err().to_string();
-    assert!(told.starts_with("no/such/gateway.toml: cannot be read"), "{told}");
+    let report = Config::load(path, &Environment::empty()).unwrap_err().to_string();
+    assert!(report.starts_with("no/such/gateway.toml: cannot be read"), "{report}");
 }
 
 #[test]
-fn defaults_are_those_of_the_types() {
+fn defaults_are_applied() {
     let config = Config::from_toml(SMALL).unwrap();
     assert!(config.server.threads >= 1);
     let route = &config.routes[0];
@@ -265,7 +266,7 @@ fn defaults_are_those_of_the_types() {
 }
 
 #[test]
-fn what_is_written_is_what_is_read() {
+fn values_of_the_file_are_read() {
     let path = repository("tests/config_samples/valid/everything.toml");
     let config = Config::load(&path, &sample_environment()).unwrap();
     assert_eq!(config.server.trusted_proxies[1].to_string(), "192.0.2.7/32");
@@ -291,7 +292,7 @@ fn what_is_written_is_what_is_read() {
     };
     assert_eq!((window.count, window.per.as_secs()), (50, 3600));
     assert_eq!(window.key.as_ref().unwrap().as_str(), "app:1:messages:{room}:{user_id}");
-    // A queue without its own Redis uses the engine's.
+    // A queue without a Redis URL uses that of the engine.
     for (name, url) in [("stream", "unix:///run/redis.sock"), ("list", "redis://127.0.0.1:6379/5")]
     {
         match &config.upstreams[name].kind {
@@ -303,9 +304,9 @@ fn what_is_written_is_what_is_read() {
     }
 }
 
-/// A wrong value once hid the mistakes between its route and the rest.
+/// Regression test: an invalid value once hid other mistakes of its route.
 #[test]
-fn a_wrong_value_hides_no_mistake_of_its_route() {
+fn an_invalid_value_hides_no_other_mistake_of_its_route() {
     let text = r#"
         [[route]]
         path = "/ws/{id}/"

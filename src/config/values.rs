@@ -1,7 +1,7 @@
-//! The syntax of values that TOML has no type for: durations, sizes, rates and address blocks.
+//! Parsers for values that TOML has no type for: durations, sizes, rates and address blocks.
 //!
-//! Bounds are part of the syntax: whatever comes out of here can be added to a clock or multiplied by
-//! a small number without overflow.
+//! The parsers of config values check bounds, so that their results can be added to a clock or multiplied
+//! by a small number without overflow.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -10,27 +10,34 @@ use ipnet::IpNet;
 
 use super::Rate;
 
-/// The longest duration that can be written: a year. Far below what a clock can be moved by.
+/// The longest duration: a year, which is far below what overflows a clock.
 const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// The largest size that can be written.
+/// The largest size: 1 GiB.
 const MAX_SIZE: u64 = 1 << 30;
 
-/// `250ms`, `10s`, `5m`, `1h`; at most a year.
-pub fn duration(text: &str) -> Option<Duration> {
+/// Parses `250ms`, `10s`, `5m` or `1h`; at most a year.
+pub(super) fn duration(text: &str) -> Option<Duration> {
+    let duration = parse_duration(text).filter(|_| !text.ends_with('d'))?;
+    (duration <= MAX_DURATION).then_some(duration)
+}
+
+/// Parses a whole number with one of the units `ms`, `s`, `m`, `h` and `d`. The result has no other bound
+/// than that it does not overflow; callers set their own bounds.
+pub fn parse_duration(text: &str) -> Option<Duration> {
     let (number, unit) = number_and_unit(text)?;
     let millis = match unit {
         "ms" => 1,
         "s" => 1000,
         "m" => 60 * 1000,
         "h" => 60 * 60 * 1000,
+        "d" => 24 * 60 * 60 * 1000,
         _ => return None,
     };
-    let duration = Duration::from_millis(number.checked_mul(millis)?);
-    (duration <= MAX_DURATION).then_some(duration)
+    Some(Duration::from_millis(number.checked_mul(millis)?))
 }
 
-/// Bytes: `4096`, `64KiB`, `1MiB`, `16KB`; at most 1 GiB.
+/// Parses a number of bytes: `4096`, `64KiB`, `1MiB`, `16KB`; at most 1 GiB.
 pub(super) fn size(text: &str) -> Option<u64> {
     let (number, unit) = number_and_unit(text)?;
     let factor = match unit {
@@ -45,7 +52,7 @@ pub(super) fn size(text: &str) -> Option<u64> {
     number.checked_mul(factor).filter(|bytes| *bytes <= MAX_SIZE)
 }
 
-/// `50/1h` or `10/1s burst 20`; `""` and `off` are no limit, the inner `None`.
+/// Parses `50/1h` or `10/1s burst 20`; `""` and `off` stand for no limit, the inner `None`.
 pub(super) fn rate(text: &str) -> Option<Option<Rate>> {
     if matches!(text, "" | "off") {
         return Some(None);
@@ -61,8 +68,8 @@ pub(super) fn rate(text: &str) -> Option<Option<Rate>> {
     Some(Some(Rate { count, per, burst }))
 }
 
-/// `10.0.0.0/8`; a bare address is a block of one. Bits beyond the prefix are dropped.
-pub(super) fn block(text: &str) -> Option<IpNet> {
+/// Parses `10.0.0.0/8`; a bare address is a block of one address. Bits beyond the prefix are dropped.
+pub(super) fn network(text: &str) -> Option<IpNet> {
     match text.parse::<IpAddr>() {
         Ok(address) => Some(address.into()),
         Err(_) => text.parse::<IpNet>().ok().map(|net| net.trunc()),
@@ -79,7 +86,7 @@ fn number_and_unit(text: &str) -> Option<(u64, &str)> {
     Some((digits(number)?.parse().ok()?, unit))
 }
 
-/// Digits alone: `parse` would take a sign as well.
+/// `text` if it consists of digits only, because `parse` would accept a sign as well.
 fn digits(text: &str) -> Option<&str> {
     (!text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())).then_some(text)
 }
@@ -158,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks() {
+    fn networks() {
         for (text, expected) in [
             ("10.0.0.0/8", Some("10.0.0.0/8")),
             ("10.1.2.3/8", Some("10.0.0.0/8")),
@@ -169,7 +176,7 @@ mod tests {
             ("localhost", None),
             ("", None),
         ] {
-            assert_eq!(block(text).map(|net| net.to_string()).as_deref(), expected, "{text}");
+            assert_eq!(network(text).map(|net| net.to_string()).as_deref(), expected, "{text}");
         }
     }
 }

@@ -21,6 +21,7 @@ use tokio::sync::Notify;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{RuntimeConfig, fixed};
+use crate::clock;
 use crate::config;
 use crate::handshake::{
     Admission, Found, Handshake, HandshakeAttempt, Rejection, json_error, upgrade,
@@ -28,7 +29,7 @@ use crate::handshake::{
 use crate::limits::{
     ConnectionCounts, ConnectionPermit, IpPermit, Lease, LeaseKey, Leased, LimitName,
 };
-use crate::protocol::{ClientAddress, CloseReason, Params, Timestamp};
+use crate::protocol::{ClientAddress, CloseReason, Params, with_timestamp};
 use crate::proxy::{Proxy, ProxyBody};
 use crate::session::{self, Client, Permits, Services};
 use crate::socket::ByteStream;
@@ -330,7 +331,7 @@ impl Front {
                 let response = accepted.switch_refused();
                 let event = rejection.event();
                 let event = match route.timestamps {
-                    true => event.map(|event| Timestamp::now().stamp(&event)),
+                    true => event.map(|event| with_timestamp(&event, &clock::now_rfc3339())),
                     false => event,
                 };
                 *phase.upgraded.borrow_mut() =

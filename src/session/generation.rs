@@ -71,7 +71,7 @@ impl Session {
             reply_publisher: ReplyPublisher::new(&self.services.publisher, run.task()),
             history: self.services.history.clone(),
             shutdown: self.services.shutdown.clone(),
-            stops_after: self.services.terms().config.shutdown.last_words_after(),
+            stops_after: self.services.terms().config.shutdown.abort_replies_after(),
             route,
             route_metrics: Arc::clone(&self.route_metrics),
             context,

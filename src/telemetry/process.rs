@@ -1,11 +1,12 @@
 //! The process: its build, its resources, readiness, shutdown and reloads of the configuration.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tracing::{error, info, warn};
 
 use super::definitions::{Values, metrics, words};
 use super::log::AUDIT;
+use crate::clock;
 use crate::protocol::label_enum;
 
 metrics! {
@@ -87,7 +88,7 @@ label_enum! {
 /// The gateway has started with a valid configuration.
 pub fn config_loaded() {
     LAST_SUCCESSFUL.get().set(1.0);
-    LAST_TIMESTAMP.get().set(seconds_since_1970());
+    LAST_TIMESTAMP.get().set(clock::since_unix_epoch().as_secs_f64());
 }
 
 /// A reload has applied the `changed` sections.
@@ -138,10 +139,6 @@ fn count_reload(outcome: ReloadOutcome) {
     } else {
         config_loaded();
     }
-}
-
-fn seconds_since_1970() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
 /// What the operating system reports about this process.

@@ -34,10 +34,3 @@ impl std::fmt::Display for EngineDown {
 }
 
 impl std::error::Error for EngineDown {}
-
-/// Unix seconds; 0 on a clock before 1970.
-fn unix_now() -> u64 {
-    std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
-}

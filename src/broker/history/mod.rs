@@ -22,6 +22,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::PublishError;
+use crate::clock;
 use crate::config::{self, SharedConfig};
 use crate::protocol::{ChannelName, Epoch, Position};
 use crate::socket::{Delivery, frame};
@@ -248,9 +249,8 @@ pub fn joined(publications: &[Delivery]) -> Bytes {
     frames.concat().into()
 }
 
-/// Microseconds since 1970: never what an earlier epoch of the channel was.
+/// Microseconds since the Unix epoch: never what an earlier epoch of the channel was.
 fn new_epoch() -> Epoch {
-    let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let micros = since_1970.map_or(1, |since| since.as_micros() as u64);
+    let micros = clock::since_unix_epoch().as_micros() as u64;
     Epoch::new(micros.max(1)).expect("not 0")
 }

@@ -1,6 +1,6 @@
 //! The page, and the session that it comes with: what the team's API does in the real world.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, COOKIE, HeaderMap, HeaderValue, SET_COOKIE};
@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::app::{Body, full, plain};
+use crate::clock;
 use crate::config::Secret;
 use crate::protocol::random_hex;
 use crate::tokens::sign_hs;
@@ -91,7 +92,7 @@ impl Page {
 
     /// A JWT as an identity service would sign it.
     fn session(&self, user: u32) -> Option<String> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs();
+        let now = clock::unix_seconds();
         let claims = json!({
             "user_id": user,
             "username": format!("guest-{user}"),

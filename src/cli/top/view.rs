@@ -1,7 +1,5 @@
 //! How facts are drawn, on a terminal of any size.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use ratatui::Frame;
 use ratatui::backend::TestBackend;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -12,6 +10,7 @@ use ratatui::widgets::{Block, Borders, Cell, Paragraph, Row, Table, Wrap};
 use super::facts::{Channel, Connection, Facts, Lists, RouteFacts};
 use super::numbers::{ago, bytes, quantiles, rate, whole};
 use crate::cli::record::shown;
+use crate::clock;
 
 /// What the rows are sorted by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -284,7 +283,7 @@ impl View {
 
     fn connections(&self, frame: &mut Frame<'_>, area: Rect) {
         let Ok(lists) = &self.lists else { return self.without_lists(frame, area, "connections") };
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let now = clock::unix_seconds();
         let age = |connection: &Connection| now.saturating_sub(connection.connected_at);
         let mut connections: Vec<&Connection> = lists.connections.iter().collect();
         self.order(

@@ -5,59 +5,60 @@ use std::time::Duration;
 use super::RedisUrl;
 use crate::protocol::{ChannelPattern, Template};
 
-/// A Celery application: tasks on its Redis broker.
+/// A Celery application, whose tasks go to its Redis broker.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CeleryUpstream {
     pub broker_url: RedisUrl,
-    /// Begins every key and channel of the broker.
+    /// The prefix of every key and channel of the broker.
     pub global_keyprefix: String,
-    /// For messages that none of `tasks` is for.
-    pub own: CeleryTask,
-    /// The first whose pattern fits a message's channel takes it.
+    /// The task for messages whose channel matches none of `tasks`.
+    pub default_task: CeleryTask,
+    /// Tasks by channel pattern. The first pattern that matches a message's channel is used.
     pub tasks: Vec<(ChannelPattern, CeleryTask)>,
-    /// A list that is this long refuses; 0 = no bound.
+    /// Messages are refused while the queue is this long; 0 = no limit.
     pub max_len: u64,
-    /// `None` = a task that runs is not stopped.
+    /// The signal that stops a running task; `None` = running tasks are not stopped.
     pub revoke_signal: Option<&'static str>,
-    /// `None` = what becomes of a task is not watched.
+    /// Where the outcomes of tasks are read; `None` = they are not.
     pub results: Option<Results>,
+    /// Where task ids are stored for the backend; `None` = they are not.
     pub track: Option<CeleryTrack>,
 }
 
 impl CeleryUpstream {
-    /// The task of the messages of `channel`.
+    /// The task for a message of `channel`.
     pub fn task(&self, channel: &str) -> &CeleryTask {
-        let fits = |(pattern, _): &&(ChannelPattern, CeleryTask)| pattern.matches(channel);
-        self.tasks.iter().find(fits).map_or(&self.own, |(_, task)| task)
+        let matches = |(pattern, _): &&(ChannelPattern, CeleryTask)| pattern.matches(channel);
+        self.tasks.iter().find(matches).map_or(&self.default_task, |(_, task)| task)
     }
 }
 
-/// The arguments of a task in the order of their names, which Python functions can have.
+/// The keyword arguments of a task, in the order of their names, which are valid in Python.
 pub type Kwargs = Vec<(String, Kwarg)>;
 
-/// What a message becomes.
+/// The task that a message becomes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CeleryTask {
     pub name: String,
     pub queue: String,
-    /// 0 to 9; 0 is taken first.
+    /// From 0 to 9; 0 is the highest.
     pub priority: u8,
     pub kwargs: Kwargs,
-    /// A task that has waited this long is not run; `None` = it waits for ever.
+    /// A task that has waited this long is not run; `None` = no limit.
     pub expires: Option<Duration>,
-    /// What the client is told instead of `task_queued`.
+    /// The name of the event that the client gets in place of `task_queued`.
     pub queued_event: String,
 }
 
-/// Where a keyword argument comes from.
+/// The source of a keyword argument.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Kwarg {
-    /// A text.
+    /// A text with placeholders.
     Text(Template),
-    /// A text that must be an integer.
+    /// A text with placeholders that must result in an integer.
     Integer(Template),
     Constant(serde_json::Value),
-    /// A field of the client's own object.
+    /// A field of the object that the client sent.
     Field(ClientField),
 }
 
@@ -79,29 +80,29 @@ pub enum FieldType {
     List,
 }
 
-/// What a field that is not there, or null, comes to.
+/// What happens if a field is missing or null.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Missing {
     /// The message is refused.
     Refuse,
-    /// The task does not get the argument.
+    /// The argument is left out.
     Omit,
     Default(serde_json::Value),
 }
 
-/// Celery's result backend, where it is a Redis.
+/// Celery's result backend on Redis.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Results {
     pub url: RedisUrl,
     pub keyprefix: String,
 }
 
-/// The ids of a conversation's tasks, in a key of Django's cache.
+/// A key in Django's cache with the ids of a conversation's tasks.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CeleryTrack {
     pub key: Template,
-    /// From the last task on.
+    /// How long the key is kept after the last task.
     pub ttl: Duration,
-    /// `None` = the broker's.
+    /// `None` = the Redis of the broker.
     pub redis_url: Option<RedisUrl>,
 }

@@ -1,21 +1,22 @@
-//! `[engine]`: memory, or Redis with its wires.
+//! `[engine]`.
 
 use std::time::Duration;
 
 use super::{RedisUrl, Secret};
 
-/// `[engine]`: where tokens, limits and publications live.
+/// `[engine]`: where tokens, limits, publications and histories are kept.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Engine {
     pub kind: EngineKind,
-    /// Larger publications are refused by the API, and counted and dropped when they come from Redis.
+    /// Larger publications are refused by the server API. Those from Redis are dropped and counted.
     pub max_publication_bytes: usize,
-    /// All histories of the memory engine together; beyond it the oldest channels lose theirs.
+    /// The total size of all histories of the memory engine. Beyond it, the least recently used channels
+    /// lose theirs.
     pub max_history_bytes: usize,
 }
 
 impl Engine {
-    /// Begins the gateway's own keys in a Redis that is not the engine's.
+    /// The prefix of the gateway's own keys in a Redis that is not the engine's.
     pub(in crate::config) const OWN_PREFIX: &str = "tg:";
 
     pub fn key_prefix(&self) -> &str {
@@ -32,18 +33,18 @@ pub enum EngineKind {
     Redis(Box<RedisEngine>),
 }
 
-/// `[engine.redis]`; the URLs of the parts are already resolved to `url` where they are empty.
+/// `[engine.redis]`, in which empty URLs are already resolved to `url`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RedisEngine {
-    /// Commands of the gateway itself; what an upstream without its own `redis_url` uses.
+    /// For the gateway's own commands, and for upstreams without a `redis_url`.
     pub url: RedisUrl,
     pub tokens_url: RedisUrl,
     pub limits_url: RedisUrl,
     pub pubsub_url: RedisUrl,
-    /// Prefix of the gateway's own keys and channels, at most 128 bytes without spaces. Clients' channels
-    /// are published under their bare name.
+    /// The prefix of the gateway's own keys and channels, at most 128 bytes without spaces. Clients'
+    /// channels have no prefix.
     pub key_prefix: String,
-    /// `None` = `wire = "plain"`.
+    /// `None` means `wire = "plain"`.
     pub channels: Option<ChannelsLayer>,
 }
 
@@ -51,37 +52,37 @@ pub struct RedisEngine {
 #[derive(Debug, Clone, PartialEq)]
 pub struct ChannelsLayer {
     pub wire: ChannelsWire,
-    /// In the backend's order, by which groups and mailboxes are spread; never empty.
+    /// In the order of the backend, because groups and mailboxes are assigned by index. Never empty.
     pub hosts: Vec<RedisUrl>,
     pub prefix: String,
-    /// Whole seconds, as the other times here.
+    /// Whole seconds, as all durations here.
     pub group_expiry: Duration,
     pub expiry: Duration,
-    /// What a mailbox holds, by the backend's word.
+    /// How many messages a mailbox of the backend holds.
     pub capacity: usize,
-    /// Each is tried; none = not encrypted.
+    /// Every key is tried. Empty = not encrypted.
     pub symmetric_encryption_keys: Vec<Secret>,
     pub serializer: LayerSerializer,
-    /// Bytes, at most 255; core wire only.
+    /// In bytes, at most 255; for the core wire only.
     pub random_prefix_length: usize,
-    /// Message types that are forwarded; none = all.
+    /// The message types that are forwarded. Empty = all.
     pub types: Vec<String>,
-    /// Clients see the message's `type`.
+    /// Whether clients see the `type` of a message.
     pub keep_type: bool,
-    /// Between two renewals of a membership; at most half of `group_expiry`.
+    /// The interval at which memberships are renewed, at most half of `group_expiry`.
     pub refresh: Duration,
 }
 
-/// Which of the two layers of channels_redis.
+/// The two layers of channels_redis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChannelsWire {
-    /// `channels_redis.core.RedisChannelLayer`: sorted sets.
+    /// `channels_redis.core.RedisChannelLayer`, which uses sorted sets.
     Core,
     /// `channels_redis.pubsub.RedisPubSubChannelLayer`.
     PubSub,
 }
 
-/// What a layer's messages are written in.
+/// The serialization format of a layer's messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LayerSerializer {
     MsgPack,

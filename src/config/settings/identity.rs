@@ -12,31 +12,32 @@ use crate::protocol::Template;
 pub struct Tokens {
     pub ttl: Duration,
     pub key_prefix: String,
-    /// How records are kept in Redis.
+    /// The format of the records in Redis.
     pub format: TokenFormat,
-    /// `None` = this gateway issues none to browsers.
+    /// `None` = the gateway issues no tokens to browsers.
     pub issue_path: Option<String>,
     pub csrf: Csrf,
-    /// The record's `connection_id` must match this glob over the route's parameters; `None` = unbound.
+    /// The pattern over the route's parameters that a record's `connection_id` must match; `None` = any.
     pub binding: Option<Template>,
 }
 
-/// How a token's record is kept in Redis.
+/// The format of a token's record in Redis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenFormat {
     Json,
-    /// As Django's cache keeps a dict: pickled. JSON is read as well.
+    /// Pickled, as Django's cache stores a dict. JSON is read as well.
     Django,
 }
 
-/// Double-submit names: the cookie's value must be repeated in the header where a cookie authenticates.
+/// The names for the double-submit check: if a cookie authenticates a request, the value of the CSRF cookie
+/// must be repeated in the header.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Csrf {
     pub cookie: String,
     pub header: String,
 }
 
-/// `[jwt]`: who the caller is.
+/// `[jwt]`: who a client is.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Jwt {
     pub keys: Vec<JwtKey>,
@@ -51,18 +52,18 @@ pub struct Jwt {
     pub session_version: Option<SessionVersion>,
 }
 
-/// Where a number is kept of each user that the JWTs of its sessions must name.
+/// A number per user in Redis that a JWT must contain, so that a backend can revoke JWTs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SessionVersion {
     pub claim: String,
-    /// Of the number in Redis; has a `{user_id}`.
+    /// The Redis key of the number; contains `{user_id}`.
     pub key: Template,
-    /// Already resolved to the engine's `tokens_url` where it is empty.
+    /// Already resolved to the engine's `tokens_url` if it is empty.
     pub redis_url: RedisUrl,
 }
 
 impl Jwt {
-    /// Whether any JWT could be accepted at all.
+    /// Whether JWTs can be verified at all.
     pub fn is_enabled(&self) -> bool {
         !self.keys.is_empty() || self.jwks_url.is_some()
     }
@@ -71,15 +72,15 @@ impl Jwt {
 #[derive(Debug, Clone, PartialEq)]
 pub struct JwtKey {
     pub alg: jsonwebtoken::Algorithm,
-    /// Only tokens with this `kid` are tried with it; `None` = every token.
+    /// The key is used only for tokens with this `kid`; `None` = for every token.
     pub kid: Option<String>,
     pub material: JwtKeyMaterial,
 }
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum JwtKeyMaterial {
-    /// HS256, HS384, HS512.
+    /// For HS256, HS384 and HS512.
     Secret(Secret),
-    /// PEM text of a public key: RS256, PS256, ES256, EdDSA. Already read from its file.
+    /// The PEM text of a public key, already read from its file: for RS256, PS256, ES256 and EdDSA.
     PublicPem(String),
 }

@@ -1,4 +1,4 @@
-//! The checked settings, a file for each group of sections.
+//! The types of the checked settings, one file per group of sections.
 
 mod celery;
 mod engine;

@@ -6,16 +6,17 @@ use url::Url;
 
 use crate::protocol::{ChannelPattern, PathPattern, Template};
 
-/// `[[route]]`: a path with its channel, its rules and its upstream.
+/// `[[route]]`: a path with its channel, rules and upstream.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Route {
     pub path: PathPattern,
     pub channel: Template,
-    /// Matches every name that `channel` can give.
+    /// Matches every name that `channel` can produce.
     pub channel_pattern: ChannelPattern,
-    /// A key of [`Config::upstreams`](crate::config::Config::upstreams); `None` = receive-only sockets.
+    /// A key of [`Config::upstreams`](crate::config::Config::upstreams); `None` = receive-only
+    /// clients.
     pub upstream: Option<String>,
-    /// Tried in this order.
+    /// The sources of credentials, tried in this order.
     pub auth: Vec<AuthSource>,
     pub authorize: Authorize,
     pub reject: Reject,
@@ -25,27 +26,28 @@ pub struct Route {
     pub max_message_chars: usize,
     pub idle_ping: Duration,
     pub pong_timeout: Duration,
-    /// From the connect or the last refresh; `None` = as long as its credentials hold.
+    /// The longest session, counted from the connect or the last refresh; `None` = until the credentials
+    /// expire.
     pub max_session: Option<Duration>,
-    /// Before credentials or `max_session` end a connection; `None` = no notice.
+    /// How long before the end by credentials or `max_session` the client is notified; `None` = never.
     pub expiry_notice: Option<Duration>,
     pub send_queue: SendQueue,
     pub presence: Presence,
-    /// The gateway's own frames carry the time.
+    /// Whether the gateway's own events have a timestamp.
     pub timestamps: bool,
     pub limits: RouteLimits,
     pub history: History,
     pub generations: Generations,
 }
 
-/// `[[route]]` with `reply`: a path that answers by itself.
+/// `[[route]]` with `reply`: a path with a fixed answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FixedReply {
-    /// Without parameters.
+    /// A path without parameters.
     pub path: PathPattern,
-    /// JSON of at most [`FixedReply::MAX_BYTES`].
+    /// JSON text of at most [`FixedReply::MAX_BYTES`].
     pub reply: Box<str>,
-    /// How many of [`Config::routes`](crate::config::Config::routes) stand before it in the file.
+    /// The number of [`Config::routes`](crate::config::Config::routes) before it in the file.
     pub after: usize,
 }
 
@@ -64,18 +66,18 @@ pub enum AuthSource {
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Authorize {
-    /// The patterns of the token record or of the JWT, where it has any.
+    /// The channel patterns of the token record or JWT, if it has any.
     Claims,
-    /// Claims first, then `POST` to this URL; only a 2xx answer lets the client in.
+    /// The claims, then a `POST` to this URL. Only a 2xx response admits the client.
     Url { url: Url, timeout: Duration },
 }
 
-/// How a refused handshake is told.
+/// How a client is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reject {
-    /// Accept, then close with a code that a browser's script can read.
+    /// Accept the WebSocket, then close it with a code that scripts in browsers can read.
     Close,
-    /// An HTTP status with a JSON body.
+    /// Respond with an HTTP status and a JSON body.
     Http,
 }
 
@@ -83,7 +85,7 @@ pub enum Reject {
 pub enum Protocol {
     /// The envelope of docs/protocol.md.
     Json,
-    /// Messages pass unread.
+    /// Messages are relayed without being parsed.
     Raw,
 }
 
@@ -93,17 +95,17 @@ pub enum Binary {
     Relay,
 }
 
-/// Whether the members of a route's channels are known.
+/// Whether the members of a route's channels are tracked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Presence {
     Off,
-    /// To whoever asks.
+    /// The server API lists them.
     On,
-    /// Also published to the channel, as they come and go.
+    /// Joins and leaves are also published to the channel.
     Events,
 }
 
-/// Bounds of what waits for one slow client; at either, the client is closed with 4008.
+/// The bounds of a client's send queue. A client that exceeds one is closed with 4008.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SendQueue {
     pub messages: usize,
@@ -116,30 +118,30 @@ pub struct RouteLimits {
     pub messages_per_user: Option<UserRate>,
     pub messages_per_connection: Option<Rate>,
     pub connects_per_user: Option<UserRate>,
-    /// Open at once.
+    /// The maximum number of open connections.
     pub connections_per_user: Option<u32>,
-    /// Running at once.
+    /// The maximum number of running generations.
     pub generations_per_user: Option<u32>,
 }
 
-/// What a user may do how often, over all connections.
+/// How often a user may do something, over all connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UserRate {
     Bucket(Rate),
     Window(FixedWindow),
 }
 
-/// At most `count` from the first hit until `per` later. The count stands as plain digits in one key of the
-/// engine, so that others can share it.
+/// At most `count` hits in a window of length `per`, which starts with the first hit. The count is stored as
+/// plain digits in one key of the engine, so that a backend can share it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FixedWindow {
     pub count: u32,
     pub per: Duration,
-    /// The whole key; has `{user_id}`. `None` = one of the gateway's own.
+    /// The full Redis key, which contains `{user_id}`. `None` = a key of the gateway.
     pub key: Option<Template>,
 }
 
-/// A token bucket: `"50/1h"` refills 50 tokens an hour and holds 50; `"10/1s burst 20"` holds 20.
+/// A token bucket: `"50/1h"` refills 50 tokens per hour and holds 50; `"10/1s burst 20"` holds 20.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
     pub count: u32,
@@ -147,40 +149,40 @@ pub struct Rate {
     pub burst: u32,
 }
 
-/// `[route.history]`: what a channel keeps for clients that were away.
+/// `[route.history]`: the publications that a channel keeps for clients that reconnect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct History {
-    /// Publications kept; 0 = none.
+    /// The number of publications that are kept; 0 = none.
     pub size: usize,
-    /// They are kept this long after the channel's last one.
+    /// How long they are kept after the channel's last publication.
     pub ttl: Duration,
     pub compact: Compact,
 }
 
-/// What a late client gets of the publications that it missed.
+/// How missed publications are delivered to a client that resumes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compact {
-    /// Each as it was.
+    /// Each one as it was published.
     Off,
-    /// Consecutive `chunk` events of one task as one.
+    /// Consecutive `chunk` events of a task are merged into one.
     Chunks,
 }
 
 /// `[route.generations]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Generations {
-    /// A client's message id is relayed once within this time; zero = as often as it is sent.
+    /// A message with the same id is relayed only once within this time; zero = every time.
     pub dedup_ttl: Duration,
-    /// Names of events that end a generation.
+    /// The names of the events that end a generation.
     pub terminal_events: Vec<String>,
-    /// A worker that is silent this long is lost; zero = never.
+    /// A worker that publishes nothing for this long is considered lost; zero = never.
     pub reply_idle_timeout: Duration,
-    /// A generation that a worker publishes by itself counts as running for at most this long.
+    /// The longest time that a generation of a queue worker counts as running.
     pub max_duration: Duration,
     pub duplicate_terminal: DuplicateTerminal,
 }
 
-/// What becomes of a second terminal event of one task.
+/// What happens to a second terminal event of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DuplicateTerminal {
     Drop,
@@ -189,7 +191,7 @@ pub enum DuplicateTerminal {
 
 #[cfg(test)]
 impl Generations {
-    /// The defaults, for tests that change some of them.
+    /// The defaults, for tests.
     pub fn example() -> Self {
         let terminal_events = ["complete", "completed", "error", "cancelled"];
         Self {

@@ -1,4 +1,4 @@
-//! `[server]`, `[admin]`, `[shutdown]`, `[origins]`, `[proxy]`, `[tracing]` and `[log]`.
+//! `[server]`, `[admin]`, `[shutdown]`, `[origins]`, `[proxy]`, `[reload]`, `[tracing]` and `[log]`.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,19 +14,20 @@ use crate::protocol::OriginPattern;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Server {
     pub listen: SocketAddr,
-    /// Another gateway may listen on the same addresses (`SO_REUSEPORT`).
+    /// Whether another gateway may listen on the same address (`SO_REUSEPORT`).
     pub reuse_port: bool,
-    /// Worker threads, each with its own runtime and listener socket. Already resolved: never 0.
+    /// The number of worker threads, each with its own runtime and listener socket. Already resolved, never
+    /// 0.
     pub threads: usize,
-    /// Open public connections of the whole process, whatever they are doing.
+    /// The maximum number of open public connections of the process.
     pub max_connections: usize,
-    /// Open public connections of one client address; 0 = no limit.
+    /// The maximum number of open public connections per client address; 0 = no limit.
     pub max_connections_per_ip: usize,
-    /// Peers whose `X-Forwarded-For` is believed.
+    /// The peers whose `X-Forwarded-For` is trusted.
     pub trusted_proxies: Vec<IpNet>,
-    /// From accept, or from the end of the last response, to the end of a request's head.
+    /// The time limit from accept, or from the end of the last response, to the end of a request head.
     pub header_timeout: Duration,
-    /// A request head larger than this is refused with 431.
+    /// Larger request heads are refused with 431.
     pub max_header_bytes: usize,
 }
 
@@ -34,26 +35,26 @@ pub struct Server {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Admin {
     pub listen: SocketAddr,
-    /// Keys that open the server API; none = the API answers 403.
+    /// The keys of the server API. Without any it answers 403.
     pub api_keys: Vec<Secret>,
 }
 
-/// `[shutdown]`: what SIGTERM does.
+/// `[shutdown]`: what happens on SIGTERM.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Shutdown {
-    /// Open sockets are closed with 1012 spread evenly over this time.
+    /// Open sockets are closed with 1012, spread evenly over this time.
     pub drain: Duration,
-    /// What is left after `drain` has this long to end before it is cut.
+    /// What is still running after `drain` has this long to end before it is aborted.
     pub grace: Duration,
 }
 
 impl Shutdown {
-    /// After the beginning of a drain, whatever still runs says that it is cut, while that can still
-    /// be published.
-    pub fn last_words_after(&self) -> Duration {
-        const WORDS: Duration = Duration::from_millis(250);
+    /// How long after the start of a drain running replies are ended with an error: as late as possible,
+    /// but early enough for the error to be published.
+    pub fn abort_replies_after(&self) -> Duration {
+        const TIME_TO_PUBLISH: Duration = Duration::from_millis(250);
         let end = self.drain + self.grace;
-        (self.drain + self.grace / 2).min(end.saturating_sub(WORDS))
+        (self.drain + self.grace / 2).min(end.saturating_sub(TIME_TO_PUBLISH))
     }
 }
 
@@ -70,18 +71,18 @@ pub enum MissingOrigin {
     Reject,
 }
 
-/// `[proxy]`: where requests go that are no route.
+/// `[proxy]`: where requests go that match no route.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Proxy {
     pub upstream: Option<Url>,
-    /// To the response's head; the body may last as long as it flows.
+    /// The time limit for the head of the response. The body has none while data flows.
     pub timeout: Duration,
 }
 
-/// `[reload]`: when the config is read again.
+/// `[reload]`: when the config is reloaded.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Reload {
-    /// How often the file is looked at; `None` = only when SIGHUP comes.
+    /// How often the file is checked for changes; `None` = it is reloaded on SIGHUP only.
     pub watch: Option<Duration>,
 }
 
@@ -90,9 +91,9 @@ pub struct Reload {
 pub struct Tracing {
     /// `None` = no spans.
     pub otlp_endpoint: Option<Url>,
-    /// Their values are secrets.
+    /// The headers of export requests. Their values are secrets.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// 0 to 1.
+    /// From 0 to 1.
     pub sample_ratio: f64,
     pub service_name: String,
     pub timeout: Duration,
@@ -104,7 +105,7 @@ pub struct Log {
     pub format: LogFormat,
     /// A `tracing-subscriber` filter: `info`, `tidegate=debug,warn`.
     pub level: String,
-    /// Lines of a kind that are written within an interval; `None` = all.
+    /// How many similar lines are written per interval; `None` = all.
     pub repeats: Option<Rate>,
 }
 

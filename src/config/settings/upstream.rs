@@ -10,9 +10,10 @@ use crate::protocol::Template;
 pub struct Upstream {
     pub name: String,
     pub kind: UpstreamKind,
-    /// To the response's head, the queue's answer, or the upstream socket's handshake.
+    /// The time limit for the response head, the queue's answer, or the handshake of the upstream socket.
     pub timeout: Duration,
-    /// Relays, streaming replies and upstream sockets open at once; beyond it the client gets `busy`.
+    /// The maximum number of concurrent relays, streamed replies and upstream sockets. Beyond it the client
+    /// gets `busy`.
     pub max_in_flight: usize,
     pub circuit: Circuit,
 }
@@ -30,19 +31,20 @@ pub enum UpstreamKind {
 pub struct HttpUpstream {
     /// `http` or `https`; placeholders are filled percent-encoded.
     pub url: Template,
-    /// The longest a streamed reply may last.
+    /// The longest time that a streamed reply may last.
     pub max_reply: Duration,
-    /// What the end of the connection that asked does to a streaming reply.
+    /// What happens to a streamed reply when its client disconnects.
     pub on_disconnect: OnDisconnect,
-    /// Beyond the first attempt; only where the request cannot have been taken, or 502, 503, 504.
+    /// The number of attempts after the first. Only requests that cannot have been received, and responses
+    /// 502, 503 and 504, are retried.
     pub retries: u32,
-    /// Bodies are signed with it; `None` = not signed.
+    /// The secret that bodies are signed with; `None` = not signed.
     pub signing_secret: Option<Secret>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnDisconnect {
-    /// The reply goes on, for other connections and those who come back.
+    /// The reply continues, for other connections and for clients that come back.
     Continue,
     Cancel,
 }
@@ -50,9 +52,10 @@ pub enum OnDisconnect {
 #[derive(Debug, Clone, PartialEq)]
 pub struct RedisQueue {
     pub redis_url: RedisUrl,
-    /// The stream or list; placeholders are filled as they are.
+    /// The key of the stream or list. Placeholders are filled without escaping.
     pub key: Template,
-    /// A stream is trimmed to about this many entries (`MAXLEN ~`), and a list that is this long refuses; 0 = no bound.
+    /// A stream is trimmed to about this many entries (`MAXLEN ~`); a list of this length refuses messages.
+    /// 0 = no limit.
     pub max_len: u64,
 }
 
@@ -62,7 +65,7 @@ pub struct WebSocketUpstream {
     pub url: Template,
 }
 
-/// After `failures` within `window` the upstream is not asked for `open`.
+/// The circuit breaker: after `failures` within `window`, nothing is sent to the upstream for `open`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Circuit {
     pub failures: u32,

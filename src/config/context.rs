@@ -1,55 +1,54 @@
-//! One reading of a configuration: what its tables share and what comes out of it.
+//! What the tables of one configuration share while they are read, and what is collected on the way.
 //!
-//! Owns the collecting: reading goes on after a mistake, overrides that no key took are found at the
-//! end, and every key that was asked for is recorded for the reference page. The tables themselves
-//! are read by [`Section`].
+//! Reading goes on after a mistake, overrides that set no key are found at the end, and every key that
+//! was read is recorded for the reference page. The tables themselves are read by
+//! [`Section`](super::section::Section).
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use toml::{Table, Value};
+use toml::Value;
 
 use super::effective::Setting;
 use super::environment::{Environment, Override, override_path, override_variable};
-use super::given::read_file;
 use super::mistakes::{Mistake, nearest};
-use super::section::Section;
+use super::raw_value::read_file;
 
 /// A key as the reference page shows it.
 #[derive(Debug, Clone)]
 pub(super) struct Definition {
-    /// The table's headline: `[server]`, `[[route]]`.
+    /// The heading of its table: `[server]`, `[[route]]`.
     pub heading: String,
-    /// The name below the headline: `listen`, `circuit.open`.
+    /// The name below the heading: `listen`, `circuit.open`.
     pub name: String,
-    /// Where it was read: `route[0].idle_ping`.
+    /// The full path under which it was read: `route[0].idle_ping`.
     pub path: String,
     /// Whether a `TIDEGATE__…` variable can set it.
     pub overridable: bool,
     pub kind: String,
-    /// `None` where it must be written.
+    /// `None` where the key is required.
     pub default: Option<Value>,
     pub doc: &'static str,
 }
 
-/// What one reading shares over all its tables.
+/// The state that all tables of one configuration share while they are read.
 pub(super) struct Context {
     environment: Environment,
     overrides: BTreeMap<String, Override>,
-    /// Relative paths of files begin here.
+    /// The folder that relative file paths start from.
     base: PathBuf,
     mistakes: Vec<Mistake>,
     definitions: Vec<Definition>,
-    /// What stands below each headline of the reference page.
+    /// The headings of the reference page, each with its introduction.
     headings: Vec<(String, &'static str)>,
-    /// Every key's value, in the order of reading.
+    /// The value of every key, in the order of reading.
     settings: Vec<Setting>,
-    /// Keys of Redis URLs whose server's certificate is not checked.
+    /// Keys of Redis URLs whose server certificate is not checked.
     pub(super) unchecked_redis: Vec<String>,
 }
 
-/// What is left of a reading: its mistakes and the keys it asked for.
+/// Everything that was collected while a configuration was read.
 pub(super) struct Outcome {
     pub mistakes: Vec<Mistake>,
     pub definitions: Vec<Definition>,
@@ -71,16 +70,11 @@ impl Context {
         }
     }
 
-    /// Reads the whole document.
-    pub(super) fn read<T>(
-        mut self,
-        document: Table,
-        read: impl FnOnce(&mut Section<'_>) -> T,
-    ) -> (T, Outcome) {
-        let value = Section::document(&mut self, document, read);
-        self.finish_overrides();
+    /// Ends the reading. Every override that set no key becomes a mistake.
+    pub(super) fn finish(mut self) -> Outcome {
+        self.report_unused_overrides();
         let Self { mistakes, definitions, headings, settings, .. } = self;
-        (value, Outcome { mistakes, definitions, headings, settings })
+        Outcome { mistakes, definitions, headings, settings }
     }
 
     pub(super) fn mistake(&mut self, mistake: Mistake) {
@@ -105,15 +99,15 @@ impl Context {
         self.unchecked_redis.push(key);
     }
 
-    /// The variable that sets the key at `path`, and its value.
+    /// The variable that overrides the key at `path`, and its value.
     pub(super) fn take_override(&mut self, path: &str) -> Option<(String, OsString)> {
         let found = self.overrides.get_mut(&override_path(path))?;
         found.used = true;
         Some((found.variable.clone(), found.value.clone()))
     }
 
-    /// Overrides of keys below `path` are not judged.
-    pub(super) fn abandon_overrides(&mut self, path: &str) {
+    /// Accepts every override of a key below `path` without reading it.
+    pub(super) fn ignore_overrides_below(&mut self, path: &str) {
         let below = format!("{}.", override_path(path));
         for (path, found) in &mut self.overrides {
             found.used |= path.starts_with(&below);
@@ -130,20 +124,17 @@ impl Context {
         read_file(&self.base.join(path))
     }
 
-    /// Every override that no key took is a mistake.
-    fn finish_overrides(&mut self) {
+    fn report_unused_overrides(&mut self) {
         let known = self.definitions.iter().filter(|key| key.overridable);
         let known: Vec<String> = known.map(|key| override_path(&key.path)).collect();
         for (path, Override { variable, .. }) in self.overrides.iter().filter(|(_, o)| !o.used) {
-            let right = match nearest(path, known.iter().map(String::as_str)) {
+            let fix = match nearest(path, known.iter().map(String::as_str)) {
                 Some(nearest) => {
-                    format!("it names no key; did you mean {}?", override_variable(nearest))
+                    format!("no such key; did you mean {}?", override_variable(nearest))
                 }
-                None => {
-                    "it names no key that a variable can set; write it into the file".to_owned()
-                }
+                None => "no key that a variable can override; set it in the file".to_owned(),
             };
-            self.mistakes.push(Mistake { key: variable.clone(), found: None, right });
+            self.mistakes.push(Mistake { key: variable.clone(), found: None, fix });
         }
     }
 }
