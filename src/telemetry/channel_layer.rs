@@ -79,8 +79,8 @@ pub fn connection_lost() {
 }
 
 /// An attempt to connect failed.
-pub fn connect_failed(why: &dyn std::fmt::Display) {
-    warn!(event = "layer_connect_failed", %why, "failed to connect to the channel layer");
+pub fn connect_failed(why: &str) {
+    warn!(event = "layer_connect_failed", why, "failed to connect to the channel layer");
 }
 
 /// The mailbox held as many messages as its capacity; the backend drops what exceeds it.

@@ -125,14 +125,14 @@ pub fn subscription_live(channels: usize) {
 }
 
 /// A subscription that was live is lost.
-pub fn subscription_lost(why: &'static str) {
+pub fn subscription_lost(why: &str) {
     SUBSCRIPTION_LIVE.get().set(0.0);
     SUBSCRIPTION_LOSSES.get().increment(1);
     warn!(event = "subscription_lost", why, "lost the subscription to Redis");
 }
 
 /// An attempt to connect and subscribe failed.
-pub fn subscription_failed(why: &'static str) {
+pub fn subscription_failed(why: &str) {
     SUBSCRIPTION_LIVE.get().set(0.0);
     SUBSCRIPTION_FAILURES.get().increment(1);
     warn!(event = "subscription_failed", why, "failed to subscribe to Redis");
