@@ -48,3 +48,4 @@ mod clock;
 pub mod msgpack;
 pub mod pickle;
 pub mod protocol;
+mod sse;

@@ -7,6 +7,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -16,13 +17,16 @@ use serde_json::value::RawValue;
 use super::record::Record;
 use super::server_api::{ServerApi, Unanswered, block_on};
 use super::signals;
-use super::sse::{Event, Events};
 use super::target::Target;
 use super::{Failure, complain};
 use crate::clock;
+use crate::sse::{SseEvent, SseParser};
 
 /// The server sends a comment every 15 s.
 const SILENCE: Duration = Duration::from_secs(45);
+
+/// Above the largest publication that a gateway may be set to, with its field names.
+const MAX_EVENT_BYTES: usize = 1100 << 20;
 
 /// Between attempts to come back: doubled, from the first to the last.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -179,24 +183,22 @@ impl Tail {
     /// One stream, to its end. Resets `pause` once it is live.
     async fn follow(&mut self, pause: &mut Duration) -> Result<(), Over> {
         let path = self.path("/tail");
-        let mut stream = Stream { body: self.api.stream(&path).await?, events: Events::default() };
+        let mut stream = Stream::new(self.api.stream(&path).await?);
         let mut live = None;
         loop {
-            for event in stream.next().await? {
-                match (event.name.as_str(), &live) {
-                    ("live", None) => {
-                        let first = serde_json::from_str::<Live>(&event.data);
-                        let first =
-                            first.map_err(|_| Over::Failed("no stream of this API".into()))?;
-                        self.begin(&first).await?;
-                        *pause = FIRST_PAUSE;
-                        live = Some(first);
-                    }
-                    ("gap", Some(live)) => self.fill(live).await?,
-                    ("end", _) => return Err(self.ended(&event.data)),
-                    ("" | "binary", Some(_)) => self.publication(event)?,
-                    _ => {}
+            let event = stream.next().await?;
+            match (event.name.as_str(), &live) {
+                ("live", None) => {
+                    let first = serde_json::from_slice::<Live>(&event.data);
+                    let first = first.map_err(|_| Over::Failed("no stream of this API".into()))?;
+                    self.begin(&first).await?;
+                    *pause = FIRST_PAUSE;
+                    live = Some(first);
                 }
+                ("gap", Some(live)) => self.fill(live).await?,
+                ("end", _) => return Err(self.ended(&event.data)),
+                ("" | "binary", Some(_)) => self.publication(event)?,
+                _ => {}
             }
         }
     }
@@ -275,12 +277,13 @@ impl Tail {
         }
     }
 
-    fn publication(&mut self, event: Event) -> Result<(), Over> {
-        let mut record = self.record(event.id, Some(clock::now_rfc3339()));
+    fn publication(&mut self, event: SseEvent) -> Result<(), Over> {
+        let mut record = self.record(event.id.parse().ok(), Some(clock::now_rfc3339()));
+        let text = String::from_utf8(event.data).map_err(|_| no_events())?;
         if event.name == "binary" {
-            record.base64 = Some(event.data);
+            record.base64 = Some(text);
         } else {
-            record.set_text(event.data);
+            record.set_text(text);
         }
         if record.offset.is_some() && record.epoch != self.epoch {
             // The first of an epoch says so.
@@ -324,12 +327,12 @@ impl Tail {
         }
     }
 
-    fn ended(&self, data: &str) -> Over {
+    fn ended(&self, data: &[u8]) -> Over {
         #[derive(Deserialize)]
         struct End {
             reason: String,
         }
-        let reason = serde_json::from_str::<End>(data).map(|end| end.reason).unwrap_or_default();
+        let reason = serde_json::from_slice::<End>(data).map(|end| end.reason).unwrap_or_default();
         match reason.as_str() {
             "refused" => Over::Failed(format!("the engine refuses the channel {}", self.channel)),
             "too_slow" => Over::Lost("the channel was faster than this reader".to_owned()),
@@ -347,23 +350,59 @@ fn encoded(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
+/// The body of a response with events.
 struct Stream {
     body: Incoming,
-    events: Events,
+    /// The part of the body that has arrived and is not parsed yet.
+    input: Bytes,
+    parser: SseParser,
 }
 
 impl Stream {
-    /// What came since.
-    async fn next(&mut self) -> Result<Vec<Event>, Over> {
+    fn new(body: Incoming) -> Self {
+        Self { body, input: Bytes::new(), parser: SseParser::new(MAX_EVENT_BYTES) }
+    }
+
+    async fn next(&mut self) -> Result<SseEvent, Over> {
         let lost = |why: &str| Over::Lost(why.to_owned());
-        match tokio::time::timeout(SILENCE, self.body.frame()).await {
-            Err(_) => Err(lost("the stream has gone silent")),
-            Ok(None) => Err(lost("the stream ended")),
-            Ok(Some(Err(error))) => Err(Over::Lost(format!("the stream broke: {error}"))),
-            Ok(Some(Ok(frame))) => {
-                let part = frame.into_data().unwrap_or_default();
-                self.events.take(&part).map_err(|_| Over::Failed("no stream of events".to_owned()))
+        loop {
+            if let Some(event) = self.parser.next(&mut self.input).map_err(|_| no_events())? {
+                return Ok(event);
+            }
+            match tokio::time::timeout(SILENCE, self.body.frame()).await {
+                Err(_) => return Err(lost("the stream has gone silent")),
+                Ok(None) => return Err(lost("the stream ended")),
+                Ok(Some(Err(error))) => {
+                    return Err(Over::Lost(format!("the stream broke: {error}")));
+                }
+                Ok(Some(Ok(frame))) => self.input = frame.into_data().unwrap_or_default(),
             }
         }
+    }
+}
+
+fn no_events() -> Over {
+    Over::Failed("no stream of events".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_publication_that_is_not_utf8_ends_the_command() {
+        let mut tail = Tail {
+            api: ServerApi::at("127.0.0.1:1".to_owned(), None),
+            channel: "c".to_owned(),
+            json: false,
+            left: None,
+            begun: true,
+            epoch: None,
+            told: None,
+            from_oldest: false,
+            resume: None,
+        };
+        let event = SseEvent { data: vec![0xff], ..SseEvent::default() };
+        assert!(matches!(tail.publication(event), Err(Over::Failed(_))));
     }
 }
