@@ -106,7 +106,7 @@ async fn a_tail_outlives_its_gateway() {
     gateway.publish("chat_42", json!({"n": 1})).await;
     tail.lines(1).await;
     assert_eq!(gateway.stop().await, Some(0));
-    tail.complains("trying again").await;
+    tail.complains("reconnecting").await;
     // While nobody listens, by a gateway on another port.
     let other = Gateway::start(settings.clone().section(
         "admin",
@@ -117,7 +117,7 @@ async fn a_tail_outlives_its_gateway() {
         other.publish("chat_42", json!({"n": n})).await;
     }
     let gateway = Gateway::start(settings).await;
-    tail.complains("connected again").await;
+    tail.complains("reconnected").await;
     tail.lines(4).await;
     gateway.publish("chat_42", json!({"n": 5})).await;
     let numbers: Vec<Value> =
