@@ -1,10 +1,10 @@
 # syntax=docker/dockerfile:1
-# Tidegate's image: one static binary, certificate authorities, a user. No shell, nothing to write to.
+# Tidegate's image: one static binary, certificate authorities and a user. It has no shell and writes no files.
 #
 #   docker build --build-arg TIDEGATE_BUILD="$(git rev-parse --short HEAD)" --tag tidegate .
 #   docker run --read-only --publish 8000:8000 --volume "$PWD/gateway.toml:/etc/tidegate/gateway.toml:ro" tidegate
 #
-# Each step is one of scripts/build-static, which can be run without a container engine.
+# Each step is one of scripts/build-static, which also runs without a container engine.
 
 ARG RUST_IMAGE=rust:1.95.0-bookworm
 
@@ -12,7 +12,7 @@ FROM ${RUST_IMAGE} AS build
 WORKDIR /source
 COPY scripts/build-static scripts/
 RUN scripts/build-static prepare
-# Built again when a dependency changes, not when src/ does.
+# This layer is rebuilt when a dependency changes, not when src/ changes.
 COPY Cargo.toml Cargo.lock ./
 COPY bench/Cargo.toml bench/
 RUN scripts/build-static dependencies
@@ -29,9 +29,9 @@ LABEL org.opencontainers.image.title="tidegate" \
       org.opencontainers.image.revision="${TIDEGATE_BUILD}"
 COPY --from=build /image/ /
 USER 65532:65532
-# Public, and private ([admin] listen has to be 0.0.0.0:9000 to be reached from outside the container).
+# The public and the admin port. Set [admin] listen to 0.0.0.0:9000 to reach it from outside the container.
 EXPOSE 8000 9000
-# It drains ([shutdown] drain + grace, 35 s by default): stop it with `--stop-timeout 45` or more.
+# Draining takes [shutdown] drain + grace, 35 s by default: stop the container with `--stop-timeout 45` or more.
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=5s --timeout=3s --start-period=5s --retries=3 \
     CMD ["/usr/local/bin/tidegate", "health", "--config", "/etc/tidegate/gateway.toml"]

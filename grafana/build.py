@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Writes grafana/dashboards/*.json from grafana/source/. `build.py --check` writes nothing and fails where
-a file is not what the source makes."""
+"""Writes grafana/dashboards/*.json from grafana/source/. `build.py --check` writes nothing and fails if a file
+does not match its source."""
 
 import json
 import pathlib
@@ -32,7 +32,7 @@ def main():
             wrong.append(path)
     if wrong:
         names = ", ".join(str(path) for path in wrong)
-        sys.exit(f"not what grafana/source/ makes, run grafana/build.py or delete: {names}")
+        sys.exit(f"these files do not match grafana/source/; run grafana/build.py or delete them: {names}")
 
 
 main()

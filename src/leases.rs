@@ -13,6 +13,8 @@ use std::time::Duration;
 use tokio::sync::{Mutex, Notify};
 use tokio::time::{Instant, sleep_until};
 
+use crate::redis_link::EngineUnavailable;
+
 /// A lease lives this long without renewal.
 pub const LEASE: Duration = Duration::from_secs(60);
 
@@ -26,10 +28,6 @@ const RETRY: Duration = Duration::from_secs(1);
 /// expire by themselves.
 pub const MAX_RELEASES: usize = 20_000;
 
-/// The engine cannot be reached; what it was to be told is told again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct EngineAway;
-
 /// The engine's side of one kind of lease.
 pub trait Lessor {
     /// Who has a lease: at most one each.
@@ -39,10 +37,13 @@ pub trait Lessor {
 
     /// Prolongs leases, at most [`BATCH`], and makes those that the engine does not have: the
     /// holders are there, whatever the engine believed.
-    async fn renew(&self, leases: &[(Self::Holder, Self::Lease)]) -> Result<(), EngineAway>;
+    async fn renew(&self, leases: &[(Self::Holder, Self::Lease)]) -> Result<(), EngineUnavailable>;
 
     /// Ends leases, at most [`BATCH`], some of which may have ended already.
-    async fn release(&self, leases: &[(Self::Holder, Self::Lease)]) -> Result<(), EngineAway>;
+    async fn release(
+        &self,
+        leases: &[(Self::Holder, Self::Lease)],
+    ) -> Result<(), EngineUnavailable>;
 
     /// So many renewals failed and are tried again.
     fn not_renewed(&self, count: usize);

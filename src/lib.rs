@@ -44,6 +44,7 @@ mod service_manager;
 mod shutdown;
 mod telemetry;
 
+mod clock;
 pub mod msgpack;
 pub mod pickle;
 pub mod protocol;

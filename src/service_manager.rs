@@ -1,29 +1,29 @@
-//! What systemd is told of the process's state (`sd_notify(3)`), where it has started it with `Type=notify`.
+//! State notifications to systemd (`sd_notify(3)`), for units with `Type=notify`.
 //!
-//! Without `NOTIFY_SOCKET` nothing is said. Nobody waits for an answer, and a manager that cannot be told is
-//! no reason to stop.
+//! Without `NOTIFY_SOCKET` in the environment nothing is sent. A notification that cannot be sent is ignored.
 
 use sd_notify::NotifyState;
 
-/// Everything is served, by the config as it is.
+/// Reports that everything is served, with the current configuration.
 pub fn ready() {
-    tell(&[NotifyState::Ready]);
+    notify(&[NotifyState::Ready]);
 }
 
-/// The config is read again; [`ready`] follows.
+/// Reports that the configuration is being read again; [`ready`] must follow.
 pub fn reloading() {
-    // `Type=notify-reload` wants the time of it.
+    // `Type=notify-reload` requires the time.
     match NotifyState::monotonic_usec_now() {
-        Ok(now) => tell(&[NotifyState::Reloading, now]),
-        Err(_) => tell(&[NotifyState::Reloading]),
+        Ok(now) => notify(&[NotifyState::Reloading, now]),
+        Err(_) => notify(&[NotifyState::Reloading]),
     }
 }
 
-/// No more clients are taken.
+/// Reports that no more clients are accepted.
 pub fn stopping() {
-    tell(&[NotifyState::Stopping]);
+    notify(&[NotifyState::Stopping]);
 }
 
-fn tell(state: &[NotifyState<'_>]) {
-    let _nobody_there = sd_notify::notify(state);
+fn notify(state: &[NotifyState<'_>]) {
+    // systemd may be gone or unable to read: the gateway works without it.
+    let _ = sd_notify::notify(state);
 }

@@ -1,4 +1,4 @@
-//! Stopping as a value that is passed down: first drain, then a deadline.
+//! Shutdown as a value that is passed down: first a drain, then a deadline.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,13 +8,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-/// Cloned into everything that lives as long as the process.
+/// The state of the shutdown. Every part that lives as long as the process holds a clone.
 #[derive(Debug, Clone, Default)]
 pub struct Shutdown {
     drain: CancellationToken,
     kill: CancellationToken,
     tasks: TaskTracker,
-    cut: Arc<AtomicBool>,
+    ended_early: Arc<AtomicBool>,
 }
 
 impl Shutdown {
@@ -22,13 +22,13 @@ impl Shutdown {
         Self::default()
     }
 
-    /// Stop accepting, close what is open in good order.
+    /// Begins the drain: no connection is accepted any more, and open ones are closed in good order.
     pub fn begin(&self) {
         self.drain.cancel();
         self.tasks.close();
     }
 
-    /// Cut what is left.
+    /// Ends everything that is left at once.
     pub fn force(&self) {
         self.begin();
         self.kill.cancel();
@@ -48,19 +48,20 @@ impl Shutdown {
         self.kill.cancelled().await;
     }
 
-    /// Work that the deadline was too short for ended itself before it; the drain counts as cut.
-    pub fn cut_short(&self) {
-        self.cut.store(true, Ordering::Release);
+    /// Records that work ended early because the deadline was near; the shutdown then counts as forced.
+    pub fn record_early_end(&self) {
+        self.ended_early.store(true, Ordering::Release);
     }
 
-    /// Held by work that a drain waits for.
+    /// A token for work that the drain waits for; dropping it ends the wait.
     pub fn track(&self) -> TaskTrackerToken {
         self.tasks.token()
     }
 
-    /// Whether all tracked work ended by itself within `deadline`, counted from now. Only after [`Shutdown::begin`].
+    /// Waits at most `deadline` for all tracked work; returns whether all of it ended by itself. Must be
+    /// called after [`Shutdown::begin`].
     pub async fn wait(&self, deadline: Duration) -> bool {
         let ended = tokio::time::timeout(deadline, self.tasks.wait()).await.is_ok();
-        ended && !self.cut.load(Ordering::Acquire)
+        ended && !self.ended_early.load(Ordering::Acquire)
     }
 }

@@ -1,7 +1,7 @@
-"""What a task does, at a steady rate: produce.py NAME CONVERSATIONS EVENTS RATE
+"""Sends events as a task does, at a steady rate: produce.py NAME CONVERSATIONS EVENTS RATE
 
-EVENTS chunks for each of the conversations, whose names begin with NAME, RATE a second in all, each with the
-time at which it was sent.
+Sends EVENTS chunks to each conversation, RATE per second in total. The names of the conversations start with NAME.
+Each chunk has the time at which it was sent.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 // Publishes with history: publish REDIS_URL CHANNEL JSON…
 //
-// Needs github.com/redis/go-redis/v9. For a worker, take Publisher and publish.lua.
+// Needs github.com/redis/go-redis/v9. In a worker, use Publisher and publish.lua.
 package main
 
 import (
@@ -17,7 +17,7 @@ var source string
 
 var script = redis.NewScript(source)
 
-// Publisher publishes what Size and TTL, in milliseconds, of the gateway's [route.history] keep.
+// Publisher publishes with history. Size and TTL (in milliseconds) are those of the gateway's [route.history].
 type Publisher struct {
 	Redis  *redis.Client
 	Prefix string
@@ -29,12 +29,12 @@ type Publisher struct {
 func (p *Publisher) Publish(ctx context.Context, channel, json string) (string, int64, error) {
 	base := p.Prefix + "{" + channel + "}"
 	keys := []string{base + ":stream", base + ":meta"}
-	place, err := script.Run(ctx, p.Redis, keys, channel, p.Size, p.TTL, json).Slice()
+	result, err := script.Run(ctx, p.Redis, keys, channel, p.Size, p.TTL, json).Slice()
 	if err != nil {
 		return "", 0, err
 	}
-	epoch, _ := place[0].(string)
-	offset, _ := place[1].(int64)
+	epoch, _ := result[0].(string)
+	offset, _ := result[1].(int64)
 	return epoch, offset, nil
 }
 

@@ -1,14 +1,15 @@
--- Publishes to a channel and appends to its history, in one step. For workers, and used by the gateway.
+-- Publishes to a channel and appends to its history, in one atomic step. Workers and the gateway use this script.
 --
 -- KEYS[1] tg:{<channel>}:stream   KEYS[2] tg:{<channel>}:meta      ("tg:" is [engine.redis] key_prefix)
--- KEYS[3] optional: tg:{<channel>}:once:<key>; then each number is published once under this key
+-- KEYS[3] optional: tg:{<channel>}:once:<key>; each number is then published only once under this key
 -- ARGV[1] the channel's name
--- ARGV[2] publications to keep (0 = none), as [route.history] size
--- ARGV[3] for how many milliseconds after the last one, as [route.history] ttl
--- with KEYS[3]: ARGV[4] a number that grows with each call, ARGV[5] milliseconds to remember it
--- then one argument for each publication, a JSON object as text
+-- ARGV[2] the number of publications to keep (0 = none), as in [route.history] size
+-- ARGV[3] how long to keep them after the last one, in milliseconds, as in [route.history] ttl
+-- with KEYS[3]: ARGV[4] a number that grows with each call, ARGV[5] how long to remember it, in milliseconds
+-- all other arguments: one publication each, a JSON object as text
 --
--- Answers {epoch, offset of the last, 1 if it had been published before}; without history {'', 0, …}.
+-- Returns {epoch, offset of the last publication, 1 if it was published before, otherwise 0}; without history
+-- {'', 0, …}.
 local size, data = tonumber(ARGV[2]), 4
 if KEYS[3] then
   data = 6
@@ -45,7 +46,7 @@ end
 if size > 0 then
   redis.call('HSET', KEYS[2], 'offset', string.format('%.0f', offset))
   redis.call('PEXPIRE', KEYS[1], ARGV[3])
-  -- A day longer, so that a client that missed nothing is told so.
+  -- The position is kept a day longer than the publications, so that clients that missed nothing can be told so.
   redis.call('PEXPIRE', KEYS[2], string.format('%.0f', ARGV[3] + 86400000))
 end
 if KEYS[3] then

@@ -1,6 +1,6 @@
 """Publishes with history: publish.py REDIS_URL CHANNEL JSON…
 
-Needs the `redis` package. For a worker, take `Publisher` and publish.lua.
+Needs the `redis` package. In a worker, use `Publisher` and publish.lua.
 """
 
 import json
@@ -13,7 +13,7 @@ SCRIPT = pathlib.Path(__file__).with_name("publish.lua").read_text()
 
 
 class Publisher:
-    """`size` and `ttl` are what the gateway's `[route.history]` says."""
+    """Publishes with history. `size` and `ttl_ms` are those of the gateway's `[route.history]`."""
 
     def __init__(self, url, prefix="tg:", size=1000, ttl_ms=300_000):
         self.script = redis.Redis.from_url(url).register_script(SCRIPT)

@@ -1,7 +1,7 @@
-"""Starts the example's processes, each on a free port of this machine, and stops them in order.
+"""Starts the example's processes, each on a free local port, and stops them in order.
 
-Used by `run`, by the tests and by the measurement. Only Python's own library is needed; the processes run in
-the virtual environment that `environment()` makes.
+`run`, the tests and the benchmark use it. It needs only the standard library; the processes run in the virtual
+environment that `environment()` creates.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ STOP_DEADLINE = 20
 
 
 def environment(directory, *more):
-    """The Python of a virtual environment with the requirements, and with `more`; made once."""
+    """Creates a virtual environment with the requirements and `more`, unless it exists, and returns its Python."""
     wanted = hashlib.sha256("\n".join([REQUIREMENTS.read_text(), *more]).encode()).hexdigest()
     python, mark = directory / "bin" / "python", directory / "installed"
     if not (python.exists() and mark.exists() and mark.read_text() == wanted):
@@ -57,7 +57,7 @@ def accepts(port):
 
 
 class Process:
-    """One process in a session of its own, so that Ctrl-C reaches only who stops the others."""
+    """A process in its own session, so that Ctrl-C reaches only the parent, which stops all processes."""
 
     def __init__(self, name, command, log, cwd=HERE, **variables):
         self.name, self.log = name, log
@@ -73,22 +73,22 @@ class Process:
         )
         self.pid = self.popen.pid
 
-    def said(self):
+    def read_log(self):
         return self.log.read_text(errors="replace")
 
-    def until(self, ready, deadline=START_DEADLINE):
-        """Returns what `ready` says once that is true; ends the program where it never is."""
-        until = time.monotonic() + deadline
+    def wait_until(self, ready, deadline=START_DEADLINE):
+        """Waits until `ready` returns a true value, and returns it. Exits the program after the deadline."""
+        end = time.monotonic() + deadline
         while not (found := ready()):
             ended = self.popen.poll() is not None
-            if ended or time.monotonic() > until:
+            if ended or time.monotonic() > end:
                 state = f"ended with {self.popen.returncode}" if ended else "is not ready in time"
-                raise SystemExit(f"{self.name} {state}. It said:\n{self.said()[-4000:]}")
+                raise SystemExit(f"{self.name} {state}. Its log:\n{self.read_log()[-4000:]}")
             time.sleep(0.02)
         return found
 
     def stop(self, how=signal.SIGTERM):
-        """Its exit code. What does not end in time is killed, with everything that it started."""
+        """Stops the process and returns its exit code. After the deadline, kills it with its children."""
         self.signal(how)
         try:
             self.popen.wait(STOP_DEADLINE)
@@ -110,7 +110,7 @@ class Process:
 
 
 class Stack:
-    """Redis, Django, Celery workers and the gateway. `settings` are backend/settings.py's variables."""
+    """Redis, Django, Celery workers and the gateway. `settings` are environment variables of backend/settings.py."""
 
     def __init__(self, python, directory, redis_url=None, port=None, **settings):
         self.python, self.directory = Path(python), Path(directory)
@@ -131,7 +131,7 @@ class Stack:
         return self
 
     def __exit__(self, *_):
-        """All at once, and Redis when nobody needs it any more."""
+        """Stops all processes at once, and Redis after them."""
         redis = [process for process in self.processes if process.name == "redis"]
         others = [process for process in self.processes if process.name != "redis"]
         for process in others:
@@ -150,11 +150,11 @@ class Stack:
         return process.stop(how)
 
     def wait(self):
-        """Until one of the processes ends by itself, which none should."""
+        """Waits until a process ends by itself, which is an error."""
         while True:
             for process in self.processes:
                 if process.popen.poll() is not None:
-                    raise SystemExit(f"{process.name} ended. It said:\n{process.said()[-4000:]}")
+                    raise SystemExit(f"{process.name} ended. Its log:\n{process.read_log()[-4000:]}")
             time.sleep(1)
 
     def redis(self):
@@ -163,7 +163,7 @@ class Stack:
                 raise SystemExit("redis-server is not installed: install it, or set REDIS_URL")
             port = free_port()
             command = ["redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", self.directory]
-            self.start("redis", command).until(lambda: accepts(port))
+            self.start("redis", command).wait_until(lambda: accepts(port))
             self.redis_url = f"redis://127.0.0.1:{port}"
         self.settings["REDIS_URL"] = self.redis_url.rstrip("/")
 
@@ -187,19 +187,19 @@ class Stack:
     def django(self):
         command = [self.python, "-m", "daphne", "-b", "127.0.0.1", "-p", self.django_port]
         process = self.start("django", [*command, "backend.asgi:application"])
-        process.until(lambda: answers(f"{self.django_url}/api/v1/health/"))
+        process.wait_until(lambda: answers(f"{self.django_url}/api/v1/health/"))
         return process
 
     def worker(self, name="worker", queue="celery", concurrency=2, **variables):
         command = [self.python, "-m", "celery", "-A", "backend", "worker", "--hostname", f"{name}@%h", "-Q", queue]
-        # One machine: nothing to gossip about.
+        # Gossip is useless on one machine.
         command += ["--without-gossip", "--without-mingle", "--loglevel", "info", "--concurrency", concurrency]
         process = self.start(name, command, **variables)
-        process.until(lambda: re.search(r"@\S+ ready\.", process.said()))
+        process.wait_until(lambda: re.search(r"@\S+ ready\.", process.read_log()))
         return process
 
     def gateway(self, binary, config=PRESET, name="gateway", port=None, **variables):
-        """The process, once it takes clients. A second one wants another name and port."""
+        """Starts a gateway and waits until it is ready. A second one needs another name and port."""
         port, admin = port or self.port, free_port()
         wire = {"core": "channels-core", "pubsub": "channels-pubsub"}
         known = {
@@ -211,5 +211,5 @@ class Stack:
         }
         process = self.start(name, [binary, "serve", "--config", config], **{**known, **variables})
         process.url, process.admin_url = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{admin}"
-        process.until(lambda: answers(f"{process.admin_url}/readyz"))
+        process.wait_until(lambda: answers(f"{process.admin_url}/readyz"))
         return process

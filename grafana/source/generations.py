@@ -1,4 +1,4 @@
-"""Replies: how soon they begin, how they flow, how they end; nothing lost, nothing twice."""
+"""Replies: time to the first chunk, gaps, outcomes, recovery and duplicates."""
 
 from .panels import (
     GREEN,
@@ -7,7 +7,7 @@ from .panels import (
     choice,
     dashboard,
     graph,
-    grown,
+    increase,
     heat,
     number,
     quantile,
@@ -24,14 +24,14 @@ TOTAL = "tidegate_generations_total"
 FIRST = "tidegate_generation_first_chunk_seconds"
 GAP = "tidegate_generation_chunk_gap_seconds"
 WHOLE = "tidegate_generation_duration_seconds"
-# A cancelled reply is what its user wanted; one that another node took is counted there.
+# Cancelled replies are not failures. A reply that another node took over is counted on that node.
 JUDGED = f'{ROUTES}, outcome!~"cancelled|taken|not_tracked"'
 FAILED = f'{ROUTES}, outcome=~"worker_lost|task_failed|overdue|engine_down"'
 
 
 def within(seconds):
-    """The share of first chunks of the chosen time that came within one of the histogram's bounds."""
-    within, every = grown(f"{FIRST}_bucket", f'{ROUTES}, le="{seconds}"'), grown(f"{FIRST}_count", ROUTES)
+    """The share of first chunks within one of the histogram's bounds, in the selected time."""
+    within, every = increase(f"{FIRST}_bucket", f'{ROUTES}, le="{seconds}"'), increase(f"{FIRST}_count", ROUTES)
     return success(f"({every} - {within})", every)
 
 
@@ -39,17 +39,17 @@ NOW = [
     number(
         "Completed",
         "percentunit",
-        "Share of the chosen time's replies that ended as they should, cancelled ones aside. Objective: 99 %. Below it, "
-        "«How they ended» says what the others met.",
-        success(grown(TOTAL, FAILED), grown(TOTAL, JUDGED)),
+        "Share of the replies that completed, in the selected time. Cancelled replies do not count. Objective: 99 %. "
+        "Below it, «Outcomes» shows what happened to the others.",
+        success(increase(TOTAL, FAILED), increase(TOTAL, JUDGED)),
         decimals=2,
         thresholds=steps(RED, (0.95, YELLOW), (0.99, GREEN)),
     ),
     number(
         "First chunk within 3 s",
         "percentunit",
-        "Share of the chosen time's replies that began within 3 seconds. Objective: 95 %. Below it: more workers, "
-        "or a model that answers sooner.",
+        "Share of the replies that started within 3 seconds, in the selected time. Objective: 95 %. Below it: add "
+        "workers, or use a model that answers faster.",
         within("3"),
         decimals=1,
         thresholds=steps(RED, (0.9, YELLOW), (0.95, GREEN)),
@@ -57,7 +57,7 @@ NOW = [
     number(
         "First chunk, p95",
         "s",
-        "From a message to its reply's first event, for 95 of 100.",
+        "Time from a message to the first event of its reply, for 95 of 100 replies.",
         quantile(0.95, FIRST, where=ROUTES),
         decimals=2,
         spark=True,
@@ -66,8 +66,8 @@ NOW = [
     number(
         "Gap, p99",
         "s",
-        "The pause between two chunks that one in a hundred exceeds. Above a second users see the text stutter: "
-        "look at the model, and whether the worker batches its chunks.",
+        "Pause between two chunks that is exceeded by one in a hundred. Above a second, users see the text stutter: check "
+        "the model, and whether the worker batches its chunks.",
         quantile(0.99, GAP, where=ROUTES),
         decimals=2,
         spark=True,
@@ -76,30 +76,30 @@ NOW = [
     number(
         "Lost or failed",
         "short",
-        "Replies of the chosen time that did not come to their end. Their users were told (worker_lost, task_failed …). "
-        "More than a few: the worker's log at those times.",
-        grown(TOTAL, FAILED) + " or vector(0)",
+        "Replies that did not complete, in the selected time. Their users got an error (worker_lost, task_failed …). If "
+        "there are more than a few, check the worker's log at these times.",
+        increase(TOTAL, FAILED) + " or vector(0)",
         decimals=0,
         thresholds=steps(GREEN, (1, YELLOW), (20, RED)),
     ),
     number(
-        "Duplicates in all",
+        "Duplicates",
         "short",
-        "Messages and terminal events of the chosen time that came twice and were passed on once. Many repeated messages: "
-        "clients whose answers do not come in time.",
-        grown("tidegate_duplicates_total") + " or vector(0)",
+        "Messages and terminal events that arrived twice and were passed on once, in the selected time. Many repeated "
+        "messages: clients do not get their answers in time.",
+        increase("tidegate_duplicates_total") + " or vector(0)",
         decimals=0,
     ),
 ]
 
 PANELS = [
-    row("How they ended"),
+    row("Outcomes"),
     graph(
-        "How they ended",
+        "Outcomes",
         "reqps",
-        "Replies per second. «worker_lost» = the upstream broke off, or fell silent for reply_idle_timeout; "
-        "«task_failed» = the task's own error; «overdue» = no terminal event within max_duration: does the worker "
-        "publish one of terminal_events? «engine_down» = Redis was away for too long; «not_tracked» = too many at once.",
+        "Replies per second, by outcome. «worker_lost»: the upstream broke off, or was silent for reply_idle_timeout; "
+        "«task_failed»: the task's own error; «overdue»: no terminal event within max_duration, so check that the worker "
+        "publishes one of terminal_events; «engine_down»: Redis was down for too long; «not_tracked»: too many at once.",
         [(rate(TOTAL, "outcome", ROUTES), "{{outcome}}")],
         w=12,
         stack=True,
@@ -108,7 +108,7 @@ PANELS = [
     graph(
         "Lost or failed, by route",
         "percentunit",
-        "Share of the replies that did not come to their end. One route: its upstream. All: Redis, or the network.",
+        "Share of the replies that did not complete. On one route: its upstream. On all routes: Redis or the network.",
         [
             (
                 ratio(rate(TOTAL, "route", FAILED), rate(TOTAL, "route", JUDGED)),
@@ -119,34 +119,36 @@ PANELS = [
         highest=1,
         limits=steps("transparent", (0.02, RED)),
     ),
-    row("How they flow"),
+    row("Timing"),
     graph(
         "First chunk",
         "s",
-        "From a message to its reply's first event. All quantiles rise = not enough workers; p99 alone = a few slow prompts.",
+        "Time from a message to the first event of its reply. If all quantiles rise, there are too few workers. If only "
+        "p99 rises, a few prompts are slow.",
         quantiles(FIRST, ROUTES),
     ),
     graph(
         "Gap between chunks",
         "s",
-        "Between two events of one reply. Rises with the delivery latency (Overview) = the gateway; without it = the worker.",
+        "Time between two events of one reply. If it rises together with the delivery latency (Overview), the gateway is "
+        "slow; otherwise the worker.",
         quantiles(GAP, ROUTES),
     ),
     graph(
-        "Whole reply, by how it ended",
+        "Duration, by outcome",
         "s",
-        "The p95 of each ending. «worker_lost» at one and the same length is a timeout somewhere: a proxy, max_reply, "
-        "reply_idle_timeout.",
+        "Duration of replies, the p95 of each outcome. If «worker_lost» always has the same duration, it is a timeout: of "
+        "a proxy, max_reply or reply_idle_timeout.",
         [(quantile(0.95, WHOLE, "outcome", ROUTES), "{{outcome}}")],
     ),
     graph(
         "First chunk by route, p95",
         "s",
-        "Which route is slow. Follow it in the dashboard Route.",
+        "Shows which route is slow. The dashboard Route shows it in detail.",
         [(quantile(0.95, FIRST, "route", ROUTES), "{{route}}")],
     ),
     heat(
-        "First chunk, how it spreads",
+        "First chunk, distribution",
         "s",
         "Two bands are two kinds of prompts, or a cold and a warm model. A band that widens upwards is a queue.",
         FIRST,
@@ -154,65 +156,66 @@ PANELS = [
         w=8,
     ),
     heat(
-        "Gap between chunks, how it spreads",
+        "Gap between chunks, distribution",
         "s",
-        "A second band high above the first is a worker that pauses: tools, retries, garbage collection.",
+        "A second band far above the first means that a worker pauses: tools, retries, garbage collection.",
         GAP,
         where=ROUTES,
         w=8,
     ),
-    row("Nothing lost, nothing twice"),
+    row("Recovery and duplicates"),
     graph(
-        "Clients that came back",
+        "Resumes",
         "ops",
-        "Resumes per second. «not_recovered» = the history no longer reached back, and the client loads the conversation "
-        "anew: raise [route.history] size or ttl, or look whether Redis evicts.",
+        "Resumes per second. «not_recovered»: the history did not reach back far enough, and the client reloads the "
+        "conversation. Raise [route.history] size or ttl, or check whether Redis evicts keys.",
         [(rate("tidegate_resumes_total", "outcome"), "{{outcome}}")],
         stack=True,
         colors={"recovered": GREEN, "not_recovered": RED},
     ),
     graph(
-        "Publications sent again",
+        "Publications replayed",
         "ops",
-        "From histories, to clients that came back. A wave follows a roll-out; a steady stream means that clients "
-        "reconnect all the time: look at «Closes».",
-        [(rate("tidegate_replayed_publications_total"), "sent again")],
+        "Publications from histories, sent to clients that reconnected. A peak follows a rollout. A constant rate means "
+        "that clients reconnect all the time: look at «Closes».",
+        [(rate("tidegate_replayed_publications_total"), "replayed")],
     ),
     graph(
-        "Duplicates caught",
+        "Duplicates dropped",
         "ops",
-        "What came twice and was passed on once, per second. Repeated messages: clients whose answer came late, or not. "
-        "Second terminal events: a worker that ends a task twice, often a retry.",
+        "What arrived twice and was passed on once, per second. Repeated messages: clients that got their answer late or "
+        "never. Second terminal events: a worker that ends a task twice, often after a retry.",
         [(rate("tidegate_duplicates_total", "kind"), "{{kind}}")],
         stack=True,
     ),
     graph(
-        "What nodes missed",
+        "Catch-ups",
         "ops",
-        "Channels that a node had to catch up with after Redis was away. «lost» = the history did not hold it; their "
-        "clients were closed with 1012.",
+        "Channels that a node had to catch up with after Redis was down. «lost»: the history did not contain what was "
+        "missed, and their clients were closed with 1012.",
         [(rate("tidegate_catch_ups_total", "outcome"), "{{outcome}}")],
         colors={"complete": GREEN, "lost": RED},
     ),
     graph(
-        "Taken over from dead nodes",
+        "Failover from dead nodes",
         "ops",
-        "Replies whose node died and which another ended or goes on with. Any = a node died: see Uptime in the Overview.",
+        "Replies of a node that died, which another node ended or continues. Any value means that a node died: see "
+        "«Uptime» in the Overview.",
         [(rate("tidegate_generations_taken_over_total"), "taken over")],
     ),
     graph(
-        "Answers not kept",
+        "Answers not stored",
         "ops",
-        "Messages that were relayed while the engine could not be told: a repeat of one is relayed again. Any = "
-        "Redis was away just then.",
-        [(rate("tidegate_message_answers_not_kept_total"), "not kept")],
+        "Messages that were relayed while their answer could not be stored in the engine. A repeat of such a message is "
+        "relayed again. Any value means that Redis was down at that moment.",
+        [(rate("tidegate_message_answers_not_kept_total"), "not stored")],
     ),
 ]
 
 DASHBOARD = dashboard(
     "tidegate-generations",
     "Tidegate / Generations",
-    "Replies: how soon they begin, how they flow, how they end; nothing lost, nothing twice.",
+    "Replies: time to the first chunk, gaps, outcomes, recovery and duplicates.",
     NOW + PANELS,
     [
         choice(

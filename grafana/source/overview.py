@@ -1,4 +1,4 @@
-"""Is everybody served? Where to look next, if not."""
+"""The health of all nodes, and where to look next."""
 
 from .panels import (
     GREEN,
@@ -7,7 +7,7 @@ from .panels import (
     YELLOW,
     dashboard,
     graph,
-    grown,
+    increase,
     number,
     quantile,
     quantiles,
@@ -21,7 +21,7 @@ from .panels import (
 )
 
 GENERATIONS = "tidegate_generations_total"
-# A cancelled reply is what its user wanted; one that another node took is counted there.
+# Cancelled replies are not failures. A reply that another node took over is counted on that node.
 JUDGED = 'outcome!~"cancelled|taken|not_tracked"'
 FAILED = 'outcome=~"worker_lost|task_failed|overdue|engine_down"'
 
@@ -29,8 +29,8 @@ NOW = [
     number(
         "Alerts firing",
         "none",
-        "Tidegate's alerts that fire now, of all jobs. Each has its section in docs/runbook.md: cause, look, fix. "
-        "Needs deploy/prometheus/alerts.yml in Prometheus.",
+        "Tidegate alerts that fire now, for all jobs. docs/runbook.md has a section for each: cause, look, fix. Needs "
+        "deploy/prometheus/alerts.yml in Prometheus.",
         'count(ALERTS{alertname=~"Tidegate.*", alertstate="firing"}) or vector(0)',
         w=3,
         thresholds=steps(GREEN, (1, RED)),
@@ -38,8 +38,8 @@ NOW = [
     number(
         "Nodes ready",
         "percentunit",
-        "Nodes that say they are ready, of those that Prometheus scrapes. Below 100 %: ask the missing node's "
-        "/readyz, which names what it lacks. Nodes that drain are not ready either.",
+        "Share of the scraped nodes that are ready. Below 100 %: the /readyz of the missing node names the reason. "
+        "Draining nodes are not ready either.",
         f"sum(tidegate_ready{selector()}) / count(up{selector()})",
         w=3,
         thresholds=steps(RED, (0.5, YELLOW), (1, GREEN)),
@@ -47,17 +47,17 @@ NOW = [
     number(
         "Open connections",
         "short",
-        "WebSocket sessions open now. A sudden fall with closes by «lost» is a network or load balancer; with "
-        "closes by the gateway, the panel «Closes» has the reason.",
+        "Open WebSocket connections. A sudden drop with closes by «lost» is a network or load balancer problem. For "
+        "closes by the gateway, the panel «Closes» shows the reason.",
         total("tidegate_connections"),
         w=3,
         spark=True,
     ),
     number(
-        "Messages taken",
+        "Messages accepted",
         "reqps",
-        "Clients' messages per second that an upstream took. Zero with open connections at a busy time: look at "
-        "«Messages not taken», then at the upstreams.",
+        "Client messages per second that an upstream accepted. If it is zero at a busy time, look at «Messages refused», "
+        "then at the upstreams.",
         rate("tidegate_messages_total", where='outcome="queued"'),
         w=3,
         spark=True,
@@ -65,9 +65,9 @@ NOW = [
     number(
         "Generations completed",
         "percentunit",
-        "Share of the replies of the chosen time that ended as they should; cancelled ones do not count. "
-        "Below 99 %: the dashboard Generations says how the others ended.",
-        success(grown(GENERATIONS, FAILED), grown(GENERATIONS, JUDGED)),
+        "Share of the replies that completed, in the selected time. Cancelled replies do not count. Below 99 %: the "
+        "dashboard Generations shows how the others ended.",
+        success(increase(GENERATIONS, FAILED), increase(GENERATIONS, JUDGED)),
         w=3,
         decimals=2,
         thresholds=steps(RED, (0.95, YELLOW), (0.99, GREEN)),
@@ -75,8 +75,8 @@ NOW = [
     number(
         "First chunk, p95",
         "s",
-        "From a message to the first event of its reply, for 95 of 100 messages. High with an ordinary «Upstream "
-        "answer»: workers are busy, add some. High with that: the upstream or its model is slow.",
+        "Time from a message to the first event of its reply, for 95 of 100 messages. If «Upstream answer, p95» is normal, all "
+        "workers are busy: add some. If it is high too, the upstream or its model is slow.",
         quantile(0.95, "tidegate_generation_first_chunk_seconds"),
         w=3,
         decimals=2,
@@ -86,7 +86,7 @@ NOW = [
     number(
         "Redis",
         "none",
-        "The worst of all connections to Redis and subscriptions. While it is lost, open sockets stay and new ones "
+        "The worst state of all Redis connections and subscriptions. While Redis is lost, open sockets stay and new ones "
         "are refused with 1013. See the dashboard Redis and upstreams.",
         f"min(tidegate_redis_up{selector()})",
         w=3,
@@ -95,8 +95,8 @@ NOW = [
     number(
         "Circuits open",
         "none",
-        "Upstreams that are not asked now, since they failed too often. Their clients get upstream_unavailable. "
-        "Look at the upstream first, not at the gateway.",
+        "Upstreams that get no requests now because they failed too often. Their clients get upstream_unavailable. Look "
+        "at the upstream first, not at the gateway.",
         total("tidegate_upstream_circuit_open"),
         w=3,
         thresholds=steps(GREEN, (1, RED)),
@@ -108,17 +108,17 @@ TRAFFIC = [
     graph(
         "Open connections by node",
         "short",
-        "Sessions of each node. Uneven after a roll-out is usual, for sockets stay where they are; the next drain "
-        "or the load balancer's least-connections evens it out.",
+        "Connections of each node. They are usually uneven after a rollout, because open sockets stay where they are. The "
+        "next drain or the load balancer's least-connections evens them out.",
         [(total("tidegate_connections", "instance"), "{{instance}}")],
         stack=True,
     ),
     graph(
         "Handshakes",
         "reqps",
-        "Decided handshakes per second. A wave of admitted ones after a roll-out are clients that come back. A "
-        "surge of one refusal has one cause: «origin» = a page that is not in [origins] allow, «token» and «jwt…» "
-        "= the backend's credentials, «connects» and «connections» = a client that loops, «engine» = Redis.",
+        "Handshakes per second, by result. After a rollout, many admitted ones are clients that reconnect. A rise of one "
+        "refusal has one cause: «origin»: a page that is not in [origins] allow; «token» and «jwt…»: the backend's "
+        "credentials; «connects» and «connections»: a client that reconnects in a loop; «engine»: Redis.",
         [(rate("tidegate_handshakes_total", "outcome"), "{{outcome}}")],
         stack=True,
         colors={"admitted": GREEN},
@@ -126,34 +126,34 @@ TRAFFIC = [
     graph(
         "Closes",
         "reqps",
-        "Connections that ended, per second: who ended them, and why. «gateway too_slow» = clients that do not "
-        "read, «gateway pong_timeout» = dead networks, «gateway restarting» = a drain, «gateway broker_gap» = "
-        "Redis was away on a channel without history. docs/runbook.md has each close code.",
+        "Closed connections per second: who closed them, and why. «gateway too_slow»: clients that do not read; «gateway "
+        "pong_timeout»: dead networks; «gateway restarting»: a drain; «gateway broker_gap»: Redis was down on a channel "
+        "without history. docs/runbook.md describes each close code.",
         [(rate("tidegate_closes_total", "by, reason"), "{{by}} {{reason}}")],
         stack=True,
     ),
     graph(
-        "Messages taken, by route",
+        "Messages accepted, by route",
         "reqps",
-        "Clients' messages that an upstream took. Follow one route in the dashboard Route.",
+        "Client messages that an upstream accepted. The dashboard Route shows one route in detail.",
         [(rate("tidegate_messages_total", "route", 'outcome="queued"'), "{{route}}")],
         stack=True,
     ),
     graph(
-        "Messages not taken",
+        "Messages refused",
         "reqps",
-        "Messages that were answered with an error, or were repeats. «rate_limited» = as configured; "
-        "«busy» = max_in_flight or generations_per_user; «upstream_…» = the upstream; «invalid_json», "
-        "«message_too_long» = a client's fault, look for a new version of it.",
+        "Messages that were answered with an error, and repeats. «rate_limited»: as configured; «busy»: max_in_flight or "
+        "generations_per_user; «upstream_…»: the upstream; «invalid_json», «message_too_long»: a bug in a client, perhaps "
+        "in its new version.",
         [(rate("tidegate_messages_total", "outcome", 'outcome!="queued"'), "{{outcome}}")],
         stack=True,
     ),
     graph(
         "Publications and deliveries",
         "ops",
-        "Publications that reached nodes, and what they became: one delivery for each connection of the channel. "
-        "Deliveries that fall while publications go on: nobody listens, or the subscription is not live. "
-        "A publication that is too large never arrives: raise max_publication_bytes or send less.",
+        "Publications that nodes received, and their deliveries: one for each connection of the channel. If deliveries "
+        "drop while publications continue, there are no clients or the subscription is not live. Publications that are "
+        "too large are dropped: raise max_publication_bytes or send smaller ones.",
         [
             (rate("tidegate_publications_total", "outcome"), "publications {{outcome}}"),
             (rate("tidegate_deliveries_total"), "deliveries"),
@@ -162,50 +162,50 @@ TRAFFIC = [
 ]
 
 FELT = [
-    row("What clients feel"),
+    row("Latency for clients"),
     graph(
         "First chunk",
         "s",
-        "From a message to the first event of its reply. The user looks at an empty bubble for this long. "
-        "Compare with «Upstream answer»; the rest is the worker's queue and model.",
+        "Time from a message to the first event of its reply. The user sees an empty reply for this long. Compare it with "
+        "«Upstream answer»: the rest is the worker's queue and model.",
         quantiles("tidegate_generation_first_chunk_seconds"),
     ),
     graph(
         "Delivery, inside the gateway",
         "s",
-        "From a publication's arrival to its last write. Above 100 ms the node is out of CPU or its intake is "
-        "full: look at «CPU» and «Queues», then add a node.",
+        "Time from the arrival of a publication to its last write. Above 100 ms the node has too little CPU or its intake "
+        "queue is full: look at «CPU» and «Queues», then add a node.",
         quantiles("tidegate_delivery_latency_seconds"),
     ),
     graph(
         "Handshake",
         "s",
-        "From an upgrade request to its decision. Slow ones wait for Redis (tokens, limits), for the authorize URL "
-        "or for the key set.",
+        "Time from an upgrade request to its result. Slow ones wait for Redis (tokens, limits), for the authorize URL or "
+        "for the key set.",
         quantiles("tidegate_handshake_duration_seconds"),
     ),
     graph(
-        "Clients that came back",
+        "Resumes",
         "ops",
-        "Resumes per second. «not_recovered» = the history no longer reached back: raise [route.history] size or ttl, "
-        "or look whether Redis evicts.",
+        "Resumes per second. «not_recovered»: the history did not reach back far enough. Raise [route.history] size or "
+        "ttl, or check whether Redis evicts keys.",
         [(rate("tidegate_resumes_total", "outcome"), "{{outcome}}")],
         stack=True,
         colors={"recovered": GREEN, "not_recovered": RED},
     ),
     graph(
-        "Limits that refused",
+        "Limit refusals",
         "reqps",
-        "Refusals per second by limit. «connections_total» = the node is full ([server] max_connections). "
-        "One user's limits are lifted by POST /v1/limits/reset.",
+        "Refusals per second, by limit. «connections_total»: the node is full ([server] max_connections). POST "
+        "/v1/limits/reset resets the limits of one user.",
         [(rate("tidegate_limit_refusals_total", "limit"), "{{limit}}")],
         stack=True,
     ),
     graph(
         "Connection tokens",
         "ops",
-        "Tokens issued, and used. «unknown_or_replayed» = expired before they were used, or used twice: a client "
-        "that reconnects with its old token. «malformed_record» = the backend writes records that cannot be read.",
+        "Connection tokens issued and used. «unknown_or_replayed»: expired or already used, for example by a client that "
+        "reconnects with its old token. «malformed_record»: the backend writes records that the gateway cannot read.",
         [
             (rate("tidegate_tokens_issued_total", "outcome"), "issued: {{outcome}}"),
             (rate("tidegate_tokens_consumed_total", "outcome"), "used: {{outcome}}"),
@@ -218,57 +218,56 @@ NODES = [
     graph(
         "CPU",
         "short",
-        "Cores in use by each node. At the number of its threads a node is full: latencies rise. Add nodes; "
-        "new connections spread, open ones only with a drain.",
+        "CPU cores used by each node. A node that uses as many cores as it has threads is full, and latencies rise. Add "
+        "nodes: new connections spread over them, open ones only after a drain.",
         [(rate("process_cpu_seconds_total", "instance"), "{{instance}}")],
     ),
     graph(
         "Memory",
         "bytes",
-        "Resident memory. Grows with connections (docs/performance.md: per connection), with send queues and, "
-        "on the memory engine, with histories up to max_history_bytes. A slope that fits none of them is a leak: "
-        "restart by a drain, and report it.",
+        "Resident memory. It grows with connections (docs/performance.md), with send queues and, on the memory engine, "
+        "with histories up to max_history_bytes. Any other growth is a leak: restart the node with a drain and report it.",
         [
             (total("process_resident_memory_bytes", "instance"), "{{instance}}"),
         ],
     ),
     graph(
-        "Waiting for slow clients",
+        "Send queues",
         "bytes",
-        "Bytes in all send queues of a node. Each client is bounded by send_queue and closed with 4008 beyond it. A rise "
-        "at many clients at once is the network in front of the node.",
+        "Bytes in all send queues of a node. The gateway closes a client with 4008 when its queue exceeds send_queue. If "
+        "many clients are slow at once, check the network in front of the node.",
         [(total("tidegate_send_queue_bytes", "instance"), "{{instance}}")],
     ),
     graph(
         "Queues",
         "short",
-        "Publications in a node's intake (of 16,384) and batches before its busiest thread (of 64). Near those "
-        "the node is too slow for what is published: add nodes, or publish fewer and larger chunks.",
+        "Publications in a node's intake queue (at most 16,384) and batches in the queue of its busiest thread (at most "
+        "64). Near these values the node is too slow: add nodes, or publish fewer and larger chunks.",
         [(f"max by (queue) (tidegate_queue_depth{selector()})", "{{queue}}")],
     ),
     graph(
         "Open files",
         "percentunit",
-        "Share of the process's file limit. Each connection takes one, each proxied one two. At 100 % no connection "
-        "is accepted: raise LimitNOFILE, or lower [server] max_connections.",
+        "Share of the process's file limit. A connection needs one file, a proxied one two. At 100 % no connection is "
+        "accepted: raise LimitNOFILE, or lower [server] max_connections.",
         [(f"process_open_fds{selector()} / process_max_fds{selector()}", "{{instance}}")],
         highest=1,
         limits=steps("transparent", (0.8, RED)),
     ),
     graph(
-        "Places taken",
+        "Connections used",
         "percentunit",
-        "Open connections of the public port, WebSockets and others, as a share of [server] max_connections. At 100 % new "
+        "Open connections of the public port, WebSocket and HTTP, as a share of [server] max_connections. At 100 % new "
         "ones get 503: add a node, or raise it if memory and files allow.",
         [(f"tidegate_client_sockets{selector()} / tidegate_client_sockets_max{selector()}", "{{instance}}")],
         highest=1,
         limits=steps("transparent", (0.85, RED)),
     ),
     graph(
-        "Connections that could not be read",
+        "Failed requests",
         "ops",
-        "Requests that ended before their end: «timeout» = slow or idle clients, «malformed» = no HTTP (scanners), "
-        "«broken» = resets. Accept errors mean that the process has no files left.",
+        "Requests that failed before they were complete. «timeout»: slow or idle clients; «malformed»: not HTTP "
+        "(scanners); «broken»: resets. Accept errors mean that the process has no file descriptors left.",
         [
             (rate("tidegate_http_errors_total", "cause"), "{{cause}}"),
             (rate("tidegate_accept_errors_total"), "accept errors"),
@@ -277,37 +276,38 @@ NODES = [
     graph(
         "Proxied requests",
         "reqps",
-        "Requests that are no route, by the answer's class. «unreachable» and «timed_out» are the API behind the gateway.",
+        "Requests whose path is not a route, by class of the response. «unreachable» and «timed_out»: the API behind the "
+        "gateway does not answer.",
         [(rate("tidegate_proxy_requests_total", "outcome"), "{{outcome}}")],
         stack=True,
     ),
     graph(
         "Server API",
         "reqps",
-        "Calls by call and outcome. «unauthorized» = a key that was not rolled out, or somebody at the door: the log's "
-        "api_unauthorized.",
+        "Calls of the server API, by call and outcome. «unauthorized»: a new key was not rolled out, or somebody tries to "
+        "get in. See the event api_unauthorized in the log.",
         [(rate("tidegate_api_calls_total", "call, outcome"), "{{call}} {{outcome}}")],
         stack=True,
     ),
     graph(
         "Uptime",
         "s",
-        "Since each process began. Saw teeth outside of a roll-out are crashes or the OOM killer: look at the exit "
-        "code, and at «Memory» just before.",
+        "Time since each process started. Drops outside a rollout are crashes or the OOM killer: check the exit code, and "
+        "«Memory» just before.",
         [(f"time() - process_start_time_seconds{selector()}", "{{instance}}")],
     ),
     table(
         "Versions",
         "none",
-        "What runs where. More than one version outside of a roll-out: a node that was forgotten.",
+        "The version of each node. More than one version outside a rollout means that a node was forgotten.",
         f"tidegate_build_info{selector()}",
         columns={"instance": "node", "job": "job", "version": "version", "build": "build"},
     ),
     number(
         "Configuration",
         "none",
-        "Whether each node's last reload was taken. «REFUSED»: the node goes on with the one before; its log's line, "
-        "and `tidegate check`, name every mistake.",
+        "Whether each node accepted its last configuration. «REFUSED»: the node still uses the previous one. Its log and "
+        "`tidegate check` name every error.",
         f"tidegate_config_last_reload_successful{selector()}",
         h=8,
         legend="{{instance}}",
@@ -316,24 +316,24 @@ NODES = [
     number(
         "Restart needed",
         "none",
-        "Nodes whose file has changed in a way that only a restart brings in. Their log names the keys.",
+        "Nodes whose configuration has a change that needs a restart. Their log names the keys.",
         f"tidegate_config_restart_needed{selector()}",
         h=8,
         legend="{{instance}}",
         names={"0": ("no", GREY), "1": ("yes", YELLOW)},
     ),
     graph(
-        "Log lines held back",
+        "Log lines suppressed",
         "ops",
-        "Repeats that the log's limit ([log] repeats) kept away. Many = something happens over and over: the last line "
-        "of that event in the log says what.",
+        "Repeated log lines that [log] repeats suppressed. Many of them mean that an event happens again and again. The "
+        "last line of that event in the log says which.",
         [(rate("tidegate_log_lines_suppressed_total", "instance"), "{{instance}}")],
     ),
     graph(
-        "Spans of traces",
+        "Trace spans",
         "ops",
-        "Spans by what became of them; none while [tracing] is off. «failed» = the collector cannot be reached, or refuses "
-        "them; «dropped» = more than it takes: sample fewer. Clients notice neither.",
+        "Trace spans by result; none while [tracing] is off. «failed»: the collector cannot be reached or refuses them; "
+        "«dropped»: more than it accepts, so sample fewer. Clients are not affected.",
         [(rate("tidegate_spans_total", "outcome"), "{{outcome}}")],
         stack=True,
         colors={"exported": GREEN},
@@ -343,6 +343,6 @@ NODES = [
 DASHBOARD = dashboard(
     "tidegate-overview",
     "Tidegate / Overview",
-    "Is everybody served? Where to look next, if not.",
+    "The health of all nodes, and where to look next.",
     NOW + TRAFFIC + FELT + NODES,
 )

@@ -1,7 +1,7 @@
-"""What dashboards are made of, as Grafana's JSON model wants it.
+"""Builds dashboards in Grafana's JSON model.
 
-A panel is a dict without a place; `dashboard` lays them out from left to right and gives them ids. Every
-panel must have a unit and a description, which says what to do about what it shows.
+A panel is a dict without a position; `dashboard` lays panels out from left to right and assigns ids. Every panel
+must have a unit and a description that says what to do about what it shows.
 """
 
 SCHEMA = 39
@@ -9,7 +9,7 @@ WIDTH = 24
 
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 
-# What every query is narrowed to.
+# The selector of every query.
 NODES = 'job=~"$job", instance=~"$instance"'
 
 GREEN, YELLOW, RED, BLUE, GREY = "green", "yellow", "red", "blue", "#8e8e8e"
@@ -20,12 +20,12 @@ def selector(more=""):
 
 
 def rate(metric, by="", where=""):
-    """A counter's events per second."""
+    """The rate of a counter, in events per second."""
     return f"sum{grouped(by)} (rate({metric}{selector(where)}[$__rate_interval]))"
 
 
 def total(metric, by="", where=""):
-    """A gauge, summed."""
+    """The sum of a gauge."""
     return f"sum{grouped(by)} ({metric}{selector(where)})"
 
 
@@ -34,32 +34,32 @@ def grouped(by):
 
 
 def quantile(q, metric, by="", where=""):
-    """Of a histogram, named without `_bucket`."""
+    """A quantile of a histogram, which is named without `_bucket`."""
     return f"histogram_quantile({q}, {rate(metric + '_bucket', ', '.join(filter(None, ['le', by])), where)})"
 
 
 def quantiles(metric, where=""):
-    """Queries for the median and what the slow ones wait."""
+    """Queries for the median, p95 and p99."""
     return [(quantile(q, metric, where=where), f"p{q * 100:g}") for q in (0.5, 0.95, 0.99)]
 
 
 def ratio(part, whole):
-    """0 where nothing happened, instead of no number."""
+    """The ratio of two rates. It is 0 if nothing happened, instead of no value."""
     return f"{part} / ({whole} > 0) or {whole} * 0"
 
 
 def success(failed, whole):
-    """1 where nothing happened."""
+    """The share that did not fail. It is 1 if nothing happened."""
     return f"1 - ({ratio(failed, whole)})"
 
 
-def grown(metric, where=""):
-    """A counter's events in the chosen time."""
+def increase(metric, where=""):
+    """The events of a counter in the selected time."""
     return f"sum(increase({metric}{selector(where)}[$__range]))"
 
 
 def steps(*pairs):
-    """Thresholds: a first colour, then (value, colour) from which on it changes."""
+    """Thresholds: the first colour, then (value, colour) pairs from which on the colour changes."""
     first, *rest = pairs
     return [{"color": first, "value": None}] + [{"color": c, "value": v} for v, c in rest]
 
@@ -94,7 +94,7 @@ def panel(kind, title, unit, description, queries, w, h, **more):
 
 
 def colored(colors):
-    """Series that keep their colour: {legend: colour}."""
+    """Overrides that give series fixed colours: {legend: colour}."""
     return [
         {
             "matcher": {"id": "byName", "options": name},
@@ -105,7 +105,7 @@ def colored(colors):
 
 
 def graph(title, unit, description, queries, *, w=8, h=8, stack=False, lowest=0, highest=None, colors=None, limits=None, steps_drawn=False):
-    """Lines over time. `limits` draws thresholds as dashed lines."""
+    """A graph over time. `limits` draws thresholds as dashed lines."""
     custom = {
         "drawStyle": "line",
         "lineInterpolation": "stepAfter" if steps_drawn else "linear",
@@ -132,7 +132,7 @@ def graph(title, unit, description, queries, *, w=8, h=8, stack=False, lowest=0,
         defaults=defaults,
         overrides=colored(colors or {}),
         options={
-            # All outcomes exist from the start, most of them as 0: those that happen come first.
+            # All outcomes exist from the start, most of them with 0. Sorting shows the others first.
             "legend": {
                 "displayMode": "table",
                 "placement": "bottom",
@@ -147,7 +147,7 @@ def graph(title, unit, description, queries, *, w=8, h=8, stack=False, lowest=0,
 
 
 def number(title, unit, description, query, *, w=4, h=4, thresholds=None, names=None, spark=False, decimals=None, legend="", links=None):
-    """One figure of now. `names` = {value: (text, colour)}."""
+    """A single current value. `names` maps values to (text, colour)."""
     defaults = {
         "thresholds": {"mode": "absolute", "steps": thresholds or steps(BLUE)},
         "color": {"mode": "thresholds"},
@@ -181,7 +181,7 @@ def number(title, unit, description, query, *, w=4, h=4, thresholds=None, names=
 
 
 def heat(title, unit, description, metric, *, where="", w=12, h=8):
-    """How a histogram's observations spread, over time."""
+    """The distribution of a histogram over time."""
     return panel(
         "heatmap",
         title,
@@ -204,9 +204,9 @@ def heat(title, unit, description, metric, *, where="", w=12, h=8):
 
 
 def table(title, unit, description, query, *, columns, w=8, h=8):
-    """The labels of an instant query. `columns` = {label: heading}; the value is the last one."""
+    """The labels of an instant query. `columns` maps labels to headings; the value is the last column."""
     hidden = {"Time": True, "__name__": True}
-    order = {name: place for place, name in enumerate([*columns, "Value"])}
+    order = {name: position for position, name in enumerate([*columns, "Value"])}
     return panel(
         "table",
         title,
@@ -227,7 +227,7 @@ def row(title, collapsed=False):
 
 
 def choice(name, label, query, *, many=True, hidden=0):
-    """A variable whose values are those of a label."""
+    """A dashboard variable with the values of a label."""
     variable = {
         "type": "query",
         "name": name,
@@ -268,7 +268,7 @@ def variables(more=()):
 
 
 def mark(name, expr, text, color):
-    """An annotation at the moments that a gauge holds, as Unix seconds."""
+    """An annotation at the time in a gauge, which holds Unix seconds."""
     return {
         "name": name,
         "enable": True,
@@ -288,7 +288,7 @@ MARKS = [
     mark(
         "Configuration",
         f"tidegate_config_last_reload_timestamp_seconds{selector()} * 1000",
-        "{{instance}} took a new configuration",
+        "{{instance}} applied a new configuration",
         "purple",
     ),
 ]
@@ -308,7 +308,7 @@ HOME = {
 
 
 def placed(panels):
-    """From left to right, a new line where one is full; a row begins one as well."""
+    """Lays panels out from left to right. A full line or a row starts a new line."""
     x = y = height = 0
     for id, item in enumerate(panels, start=1):
         grid = item.get("gridPos", {"w": WIDTH, "h": 1})

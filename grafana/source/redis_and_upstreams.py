@@ -1,4 +1,4 @@
-"""What the gateway rests on: Redis, the channel layer, upstreams, key sets."""
+"""What the gateway depends on: Redis, the channel layer, upstreams, key sets."""
 
 from .panels import (
     GREEN,
@@ -7,7 +7,7 @@ from .panels import (
     choice,
     dashboard,
     graph,
-    grown,
+    increase,
     number,
     quantile,
     quantiles,
@@ -27,23 +27,23 @@ NOW = [
     number(
         "Redis connections up",
         "percentunit",
-        "Of all connections of all nodes. Below 100 %: «Redis, by connection» names which. One connection on all nodes = that "
-        "Redis; all connections of one node = that node's network.",
+        "Share of all connections of all nodes. Below 100 %, «Redis, by connection» shows which are down. One connection "
+        "on all nodes: that Redis. All connections of one node: that node's network.",
         f"sum(tidegate_redis_up{selector()}) / count(tidegate_redis_up{selector()})",
         thresholds=steps(RED, (0.5, YELLOW), (1, GREEN)),
     ),
     number(
         "Subscriptions live",
         "percentunit",
-        "Nodes whose channels are all subscribed. The others are not ready, and catch up when they are.",
+        "Share of the nodes that are subscribed to all their channels. The other nodes are not ready. They catch up when "
+        "they are subscribed again.",
         f"sum(tidegate_redis_subscription_live{selector()}) / count(tidegate_redis_subscription_live{selector()})",
         thresholds=steps(RED, (0.5, YELLOW), (1, GREEN)),
     ),
     number(
-        "Loop through Redis, p99",
+        "Canary round trip, p99",
         "s",
-        "What the canary's publication takes through Redis and back. Above 100 ms: Redis is busy (SLOWLOG, big keys, "
-        "AOF) or far away.",
+        "Time of the canary through Redis and back. Above 100 ms, Redis is busy (SLOWLOG, big keys, AOF) or far away.",
         quantile(0.99, "tidegate_canary_seconds"),
         spark=True,
         decimals=3,
@@ -52,23 +52,23 @@ NOW = [
     number(
         "Circuits open",
         "none",
-        "Upstreams that are not asked now, counted on each node. Look at the upstream first.",
+        "Upstreams that get no requests now, counted on each node. Look at the upstream first.",
         total("tidegate_upstream_circuit_open", where=UPSTREAMS),
         thresholds=steps(GREEN, (1, RED)),
     ),
     number(
         "Upstream failures",
         "percentunit",
-        "Share of the chosen time's requests that no upstream took: unavailable, busy, or not asked. A refusal (4xx) is "
-        "none.",
-        ratio(grown(REQUESTS, FAILED), grown(REQUESTS, UPSTREAMS)),
+        "Share of the requests that no upstream accepted, in the selected time: unavailable, busy or not sent. A 4xx "
+        "response does not count.",
+        ratio(increase(REQUESTS, FAILED), increase(REQUESTS, UPSTREAMS)),
         decimals=2,
         thresholds=steps(GREEN, (0.01, YELLOW), (0.05, RED)),
     ),
     number(
         "Upstream answer, p95",
         "s",
-        "From a message to the head of the answer, retries included, for 95 of 100.",
+        "Time from a message to the head of the response, retries included, for 95 of 100 requests.",
         quantile(0.95, "tidegate_upstream_request_seconds", where=UPSTREAMS),
         spark=True,
         decimals=2,
@@ -81,8 +81,8 @@ REDIS = [
     graph(
         "Redis, by connection",
         "none",
-        "1 while it answers, the worst of all nodes. A lost one is tried again every second. Is Redis there, is its password right, "
-        "has it reached maxclients? The log's redis_lost and redis_connect_failed say why.",
+        "1 while Redis answers; shows the worst node. The gateway reconnects every second. Check that Redis runs, its "
+        "password, and maxclients. The log events redis_lost and redis_connect_failed have the reason.",
         [(f"min by (connection) (tidegate_redis_up{selector()})", "{{connection}}")],
         highest=1,
         steps_drawn=True,
@@ -90,23 +90,23 @@ REDIS = [
     graph(
         "Subscription, by node",
         "none",
-        "1 while all channels are subscribed. 0 = nothing that is published reaches this node's clients; they catch up "
-        "from the histories afterwards.",
+        "1 while a node is subscribed to all its channels. At 0 its clients get no publications; they catch up from the "
+        "histories afterwards.",
         [(f"tidegate_redis_subscription_live{selector()}", "{{instance}}")],
         highest=1,
         steps_drawn=True,
     ),
     graph(
-        "Loop through Redis",
+        "Canary round trip",
         "s",
-        "The canary's publication through Redis and back to the same node. It measures the way that chunks take.",
+        "Time of the canary through Redis and back to the same node. Chunks take the same path.",
         quantiles("tidegate_canary_seconds"),
     ),
     graph(
         "Connects and losses",
         "ops",
-        "Connections made, failed and lost, per second. Losses at one and the same interval are a proxy or firewall that cuts "
-        "idle connections, or Redis' timeout: set it to 0.",
+        "Connections made, failed and lost, per second. If losses come at a fixed interval, a proxy or firewall cuts idle "
+        "connections, or Redis does: set its `timeout` to 0.",
         [
             (rate("tidegate_redis_connects_total", "outcome"), "connects: {{outcome}}"),
             (rate("tidegate_redis_lost_total"), "lost"),
@@ -114,9 +114,9 @@ REDIS = [
         ],
     ),
     graph(
-        "What Redis refused, and what was not heard",
+        "Redis refusals and lost canaries",
         "ops",
-        "Refused commands (the log's redis_refused: OOM, READONLY after a failover, NOPERM), refused channels (ACL), and "
+        "Refused commands (log event redis_refused: OOM, READONLY after a failover, NOPERM), refused channels (ACL), and "
         "canaries that did not come back.",
         [
             (rate("tidegate_redis_refusals_total", "connection"), "refused: {{connection}}"),
@@ -125,10 +125,10 @@ REDIS = [
         ],
     ),
     graph(
-        "What had to go on without Redis",
+        "Failures without Redis",
         "ops",
-        "Limits that could not be asked (the client was answered «try again»), leases that could not be renewed, presence. "
-        "All at once = limits_url's Redis.",
+        "Limits that could not be checked (the client was told to try again), leases that could not be renewed, and "
+        "presence. If all happen at once, check the Redis of limits_url.",
         [
             (rate("tidegate_limit_engine_down_total", "limit"), "limit: {{limit}}"),
             (rate("tidegate_lease_renewal_failures_total"), "lease renewals"),
@@ -136,9 +136,10 @@ REDIS = [
         ],
     ),
     graph(
-        "Orders between nodes",
+        "Commands between nodes",
         "ops",
-        "Disconnects and cancels that reached a node. Others than «done»: a node that is overloaded, or of another version.",
+        "Disconnects and cancels that reached a node. Outcomes other than «done»: the node is overloaded or has another "
+        "version.",
         [(rate("tidegate_control_orders_total", "outcome"), "{{outcome}}")],
         stack=True,
         colors={"done": GREEN},
@@ -146,7 +147,8 @@ REDIS = [
     graph(
         "Key sets and sessions",
         "ops",
-        "Fetches of the JSON Web Key Set, and what Redis said of sessions. Failed fetches: jwks_url; keys known before go on.",
+        "Fetches of the JSON Web Key Set, and checks of session versions in Redis. If fetches fail, check jwks_url; known "
+        "keys still work.",
         [
             (rate("tidegate_jwks_fetches_total", "outcome"), "key set: {{outcome}}"),
             (rate("tidegate_sessions_checked_total", "outcome"), "session: {{outcome}}"),
@@ -155,8 +157,8 @@ REDIS = [
     graph(
         "JWTs",
         "ops",
-        "Verified per second. «wrong_signature» after a change of keys: the new key is not here yet. «expired» in masses: a "
-        "clock, or pages that were asleep.",
+        "JWTs verified per second. «wrong_signature» after a change of keys: the gateway does not have the new key yet. "
+        "Many «expired»: a wrong clock, or pages that were asleep.",
         [(rate("tidegate_jwts_verified_total", "outcome"), "{{outcome}}")],
         stack=True,
         colors={"accepted": GREEN},
@@ -168,15 +170,17 @@ UPSTREAM = [
     graph(
         "Requests",
         "reqps",
-        "By what became of them. «unavailable» = failed or timed out; «busy» = it said so, or its queue is full; «full» = "
-        "max_in_flight; «circuit_open» = not asked after failures; «rejected» = a 4xx, look at its log.",
+        "Upstream requests per second, by outcome. «unavailable»: failed or timed out; «busy»: the upstream said so, or "
+        "its queue is full; «full»: max_in_flight; «circuit_open»: not sent after failures; «rejected»: a 4xx, see the "
+        "upstream's log.",
         [(rate(REQUESTS, "upstream, outcome", UPSTREAMS), "{{upstream}} {{outcome}}")],
         stack=True,
     ),
     graph(
         "Failures",
         "percentunit",
-        "Share of requests that were not taken. Over 5 % the alert fires. One upstream: that service. All: DNS, network.",
+        "Share of the requests that were not accepted. The alert fires above 5 %. One upstream: that service. All "
+        "upstreams: DNS or the network.",
         [
             (
                 ratio(rate(REQUESTS, "upstream", FAILED), rate(REQUESTS, "upstream", UPSTREAMS)),
@@ -189,20 +193,22 @@ UPSTREAM = [
     graph(
         "Answer, p95",
         "s",
-        "To the head of the answer, retries included. At the upstream's timeout it is cut and counts as unavailable.",
+        "Time to the head of the response, retries included. At the upstream's `timeout` the request is aborted and "
+        "counts as unavailable.",
         [(quantile(0.95, "tidegate_upstream_request_seconds", "upstream", UPSTREAMS), "{{upstream}}")],
     ),
     graph(
         "In flight",
         "short",
-        "Messages, replies and sockets under way on all nodes. At max_in_flight (each node) clients get «busy»: raise it, if the "
-        "upstream can bear it.",
+        "Messages, replies and sockets in progress on all nodes. At max_in_flight (per node) clients get «busy»: raise it "
+        "if the upstream can handle more.",
         [(total("tidegate_upstream_in_flight", "upstream", UPSTREAMS), "{{upstream}}")],
     ),
     graph(
         "Circuit",
         "none",
-        "1 while an upstream is not asked, on any node. After `open` the next message tries it, and closes the circuit if that goes well; without messages it stays at 1.",
+        "1 while an upstream gets no requests, on any node. After `open` the next message is tried, and closes the "
+        "circuit if it succeeds. Without messages it stays at 1.",
         [(f"max by (upstream) (tidegate_upstream_circuit_open{selector(UPSTREAMS)})", "{{upstream}}")],
         highest=1,
         steps_drawn=True,
@@ -210,32 +216,33 @@ UPSTREAM = [
     graph(
         "Retries",
         "reqps",
-        "Requests that were asked again with the same key. A steady few = connections that the upstream closes too early: its "
-        "keep-alive should outlast the gateway's.",
+        "Requests that were sent again with the same key. A few all the time: the upstream closes idle connections too "
+        "early. Its keep-alive should be longer than the gateway's.",
         [(rate("tidegate_upstream_retries_total", "upstream", UPSTREAMS), "{{upstream}}")],
     ),
     graph(
-        "Streamed replies, by how they ended",
+        "Streamed replies, by outcome",
         "reqps",
-        "«lost» = the upstream broke off; «too_long» = max_reply; «too_large» = an event over max_publication_bytes; "
-        "«given_up» = cancelled, or the gateway stopped.",
+        "Streamed replies per second. «lost»: the upstream broke off; «too_long»: max_reply; «too_large»: an event over "
+        "max_publication_bytes; «given_up»: cancelled, or the gateway stopped.",
         [(rate("tidegate_upstream_replies_total", "upstream, outcome", UPSTREAMS), "{{upstream}} {{outcome}}")],
         stack=True,
     ),
     graph(
         "Celery tasks",
         "ops",
-        "Tasks whose result was seen. «failed» = an exception of the task: its worker's log. «unreadable» = no JSON: "
-        "result_serializer. «untracked» = ids that could not be put where the backend looks.",
+        "Tasks whose result was read. «failed»: an exception in the task, see its worker's log; «unreadable»: not JSON, "
+        "check result_serializer; «untracked»: ids that could not be stored where the backend looks for them.",
         [
             (rate("tidegate_celery_tasks_total", "outcome"), "{{outcome}}"),
             (rate("tidegate_celery_untracked_tasks_total"), "untracked"),
         ],
     ),
     graph(
-        "Proxy, to the head of the answer",
+        "Proxy, time to the head of the response",
         "s",
-        "Requests that are no route, passed on to [proxy] upstream. Slow = the API behind the gateway.",
+        "Time to the head of the response, for requests that [proxy] upstream handles. If it is slow, check the API "
+        "behind the gateway.",
         quantiles("tidegate_proxy_duration_seconds"),
     ),
 ]
@@ -245,22 +252,23 @@ LAYER = [
     graph(
         "Messages of the layer",
         "ops",
-        "What group_send wrote for this gateway. «duplicate» = another node had it first, as it should be; «other_type» = not in "
-        "`types`; «refused» = Redis would not append it.",
+        "What group_send wrote for this gateway. «duplicate»: another node read it first, which is normal; «other_type»: "
+        "not in `types`; «refused»: Redis did not append it.",
         [(rate("tidegate_channel_layer_messages_total", "outcome"), "{{outcome}}")],
         stack=True,
     ),
     graph(
         "In the mailbox",
         "short",
-        "When last looked at. Near the backend's `capacity` the backend drops: more nodes, or a higher capacity in CHANNEL_LAYERS.",
+        "Messages in the mailbox at the last check. Near the backend's `capacity` the backend drops messages: add nodes, "
+        "or raise the capacity in CHANNEL_LAYERS.",
         [(f"max(tidegate_channel_layer_mailbox_messages{selector()})", "messages")],
     ),
     graph(
-        "What went wrong",
+        "Channel layer problems",
         "ops",
-        "Gaps = messages may have been missed, and clients were told. Full = the mailbox was at its capacity. Memberships lost = "
-        "Redis forgot groups (eviction, restart). Unreadable = another serializer or key than the backend's.",
+        "Gaps: messages may have been missed, and clients were told. Full: the mailbox reached its capacity. Memberships "
+        "lost: Redis lost groups (eviction, restart). Unreadable: another serializer or key than the backend's.",
         [
             (rate("tidegate_channel_layer_gaps_total"), "gaps"),
             (rate("tidegate_channel_layer_losses_total"), "connection lost"),
@@ -274,7 +282,7 @@ LAYER = [
 DASHBOARD = dashboard(
     "tidegate-redis-upstreams",
     "Tidegate / Redis and upstreams",
-    "What the gateway rests on: Redis, the channel layer, upstreams, key sets.",
+    "What the gateway depends on: Redis, the channel layer, upstreams, key sets.",
     NOW + REDIS + UPSTREAM + LAYER,
     [
         choice(

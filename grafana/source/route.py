@@ -1,4 +1,4 @@
-"""One route: who connects, what they send, what they wait for, how they leave."""
+"""One route: handshakes, messages, latency and closes."""
 
 from .panels import (
     GREEN,
@@ -7,7 +7,7 @@ from .panels import (
     choice,
     dashboard,
     graph,
-    grown,
+    increase,
     heat,
     number,
     quantile,
@@ -19,7 +19,7 @@ from .panels import (
     total,
 )
 
-# Grafana quotes it for `=`, since it has one value only.
+# Grafana quotes the value for `=`, because the variable has a single value.
 ROUTE = 'route="$route"'
 
 
@@ -31,28 +31,29 @@ NOW = [
     number(
         "Open connections",
         "short",
-        "Sessions of this route. Compare with yesterday; a fall with no closes is a page that no longer connects.",
+        "Connections of this route. Compare with yesterday. If it drops without closes, a page does not connect any more.",
         total("tidegate_connections", where=ROUTE),
         spark=True,
     ),
     number(
         "Handshakes admitted",
         "percentunit",
-        "Share of the chosen time's handshakes that were let in. Low: «Handshakes refused» has the cause.",
+        "Share of the handshakes that were admitted, in the selected time. If it is low, «Handshakes» shows the cause.",
         success(
-            grown("tidegate_handshakes_total", here('outcome!="admitted"')),
-            grown("tidegate_handshakes_total", ROUTE),
+            increase("tidegate_handshakes_total", here('outcome!="admitted"')),
+            increase("tidegate_handshakes_total", ROUTE),
         ),
         decimals=1,
         thresholds=steps(RED, (0.7, YELLOW), (0.9, GREEN)),
     ),
     number(
-        "Messages taken",
+        "Messages accepted",
         "percentunit",
-        "Share of the chosen time's messages that an upstream took, or had taken before. Low: «Messages» has the answers.",
+        "Share of the messages that an upstream accepted, repeats included, in the selected time. If it is low, "
+        "«Messages» shows the answers.",
         success(
-            grown("tidegate_messages_total", here('outcome!~"queued|duplicate"')),
-            grown("tidegate_messages_total", ROUTE),
+            increase("tidegate_messages_total", here('outcome!~"queued|duplicate"')),
+            increase("tidegate_messages_total", ROUTE),
         ),
         decimals=1,
         thresholds=steps(RED, (0.9, YELLOW), (0.98, GREEN)),
@@ -60,11 +61,11 @@ NOW = [
     number(
         "Generations completed",
         "percentunit",
-        "Share of the chosen time's replies that ended as they should, cancelled ones aside. Low: the dashboard "
-        "Generations, and the worker's log.",
+        "Share of the replies that completed, in the selected time. Cancelled replies do not count. If it is low, see the "
+        "dashboard Generations and the worker's log.",
         success(
-            grown("tidegate_generations_total", here('outcome=~"worker_lost|task_failed|overdue|engine_down"')),
-            grown("tidegate_generations_total", here('outcome!~"cancelled|taken|not_tracked"')),
+            increase("tidegate_generations_total", here('outcome=~"worker_lost|task_failed|overdue|engine_down"')),
+            increase("tidegate_generations_total", here('outcome!~"cancelled|taken|not_tracked"')),
         ),
         decimals=1,
         thresholds=steps(RED, (0.95, YELLOW), (0.99, GREEN)),
@@ -72,8 +73,8 @@ NOW = [
     number(
         "First chunk, p95",
         "s",
-        "From a message to its reply's first event, for 95 of 100. Above what your page promises: add workers, or "
-        "look at the model.",
+        "Time from a message to the first event of its reply, for 95 of 100 replies. If it is above what your page "
+        "promises, add workers or check the model.",
         quantile(0.95, "tidegate_generation_first_chunk_seconds", where=ROUTE),
         decimals=2,
         spark=True,
@@ -82,9 +83,9 @@ NOW = [
     number(
         "Closed as too slow",
         "short",
-        "Clients closed with 4008 in the chosen time: they did not read. Some are normal (phones); many at once are the "
-        "network in front, or a send_queue that is too small for the events of this route.",
-        grown("tidegate_closes_total", here('by="gateway", reason="too_slow"')) + " or vector(0)",
+        "Clients that were closed with 4008 in the selected time because they did not read. A few are normal (phones). "
+        "Many at once: the network in front, or a send_queue that is too small for the events of this route.",
+        increase("tidegate_closes_total", here('by="gateway", reason="too_slow"')) + " or vector(0)",
         decimals=0,
     ),
 ]
@@ -94,16 +95,16 @@ PANELS = [
     graph(
         "Open connections by node",
         "short",
-        "Sessions of this route on each node. One node with none: the load balancer does not send it any, or it is not ready.",
+        "Connections of this route on each node. If a node has none, the load balancer sends it none, or it is not ready.",
         [(total("tidegate_connections", "instance", ROUTE), "{{instance}}")],
         stack=True,
     ),
     graph(
         "Handshakes",
         "reqps",
-        "Decided handshakes per second. Refusals: «origin» = add the page to [origins] allow; «token», «jwt», "
-        "«no_credentials» = the client's credentials; «channel», «authorize» = not this user's; «connects», "
-        "«connections» = limits; «engine», «authorize_unavailable» = nobody could decide, and the client may try again.",
+        "Handshakes per second, by result. «origin»: add the page to [origins] allow; «token», «jwt», «no_credentials»: "
+        "the client's credentials; «channel», «authorize»: not allowed for this user; «connects», «connections»: limits; "
+        "«engine», «authorize_unavailable»: the check failed, and the client may try again.",
         [(rate("tidegate_handshakes_total", "outcome", ROUTE), "{{outcome}}")],
         stack=True,
         colors={"admitted": GREEN},
@@ -111,7 +112,8 @@ PANELS = [
     graph(
         "Closes",
         "reqps",
-        "How sessions ended, per second. docs/runbook.md has each close code: what it means and what helps.",
+        "Closed connections per second, by reason. docs/runbook.md describes each close code: what it means and what "
+        "helps.",
         [(rate("tidegate_closes_total", "by, reason", ROUTE), "{{by}} {{reason}}")],
         stack=True,
     ),
@@ -119,54 +121,56 @@ PANELS = [
     graph(
         "Messages",
         "reqps",
-        "Messages per second by their answer. «rate_limited» = [route.limits]; «busy» = the upstream's "
-        "max_in_flight or generations_per_user; «upstream_unavailable» = the upstream; «upstream_rejected» = it said no "
-        "(4xx), look at its log; «invalid_json» and others = the client.",
+        "Messages per second, by answer. «rate_limited»: [route.limits]; «busy»: the upstream's max_in_flight or "
+        "generations_per_user; «upstream_unavailable»: the upstream; «upstream_rejected»: the upstream answered with a "
+        "4xx, see its log; «invalid_json» and others: the client.",
         [(rate("tidegate_messages_total", "outcome", ROUTE), "{{outcome}}")],
         w=12,
         stack=True,
         colors={"queued": GREEN},
     ),
     graph(
-        "Generations by how they ended",
+        "Generations by outcome",
         "reqps",
-        "Replies per second. «worker_lost» = the upstream broke off or fell silent; «task_failed» = its own error; "
-        "«overdue» = no end within max_duration; «engine_down» = Redis. See the dashboard Generations.",
+        "Replies per second, by outcome. «worker_lost»: the upstream broke off or went silent; «task_failed»: its own "
+        "error; «overdue»: no end within max_duration; «engine_down»: Redis. See the dashboard Generations.",
         [(rate("tidegate_generations_total", "outcome", ROUTE), "{{outcome}}")],
         w=12,
         stack=True,
         colors={"completed": GREEN, "worker_lost": RED},
     ),
-    row("What clients wait for"),
+    row("Latency for clients"),
     graph(
         "First chunk",
         "s",
-        "From a message to its reply's first event. Rising p50 = not enough workers; rising p99 alone = a few slow prompts.",
+        "Time from a message to the first event of its reply. If p50 rises, there are too few workers. If only p99 rises, "
+        "a few prompts are slow.",
         quantiles("tidegate_generation_first_chunk_seconds", ROUTE),
     ),
     graph(
         "Gap between chunks",
         "s",
-        "Between two events of one reply. Text that stutters: above a second, the model or the network to it.",
+        "Time between two events of one reply. Above a second the text stutters: check the model, or the network to it.",
         quantiles("tidegate_generation_chunk_gap_seconds", ROUTE),
     ),
     graph(
-        "Whole reply",
+        "Reply duration",
         "s",
-        "From a message to the end of its reply. Longer than max_reply or max_duration it is cut: set them above p99.",
+        "Time from a message to the end of its reply. Replies longer than max_reply or max_duration are cut: set both "
+        "above p99.",
         quantiles("tidegate_generation_duration_seconds", ROUTE),
     ),
     heat(
-        "First chunk, how it spreads",
+        "First chunk, distribution",
         "s",
         "Two bands are two kinds of prompts, or a cold and a warm model. A band that widens upwards is a queue.",
         "tidegate_generation_first_chunk_seconds",
         where=ROUTE,
     ),
     heat(
-        "Gap between chunks, how it spreads",
+        "Gap between chunks, distribution",
         "s",
-        "A second band high above the first is a worker that pauses: tools, retries, garbage collection.",
+        "A second band far above the first means that a worker pauses: tools, retries, garbage collection.",
         "tidegate_generation_chunk_gap_seconds",
         where=ROUTE,
     ),
@@ -175,7 +179,7 @@ PANELS = [
 DASHBOARD = dashboard(
     "tidegate-route",
     "Tidegate / Route",
-    "One route: who connects, what they send, what they wait for, how they leave.",
+    "One route: handshakes, messages, latency and closes.",
     NOW + PANELS,
     [
         choice(

@@ -1,4 +1,4 @@
-//! What the calls of the server API have in common: keys, bodies, errors.
+//! What all calls of the server API share: keys, request bodies, queries, errors.
 
 use std::time::Duration;
 
@@ -20,14 +20,14 @@ use crate::protocol::{ChannelName, UserId};
 
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Rows of one answer.
+/// Rows of one answer: the default and the maximum of `limit`.
 pub const DEFAULT_LIMIT: usize = 100;
 pub const MAX_LIMIT: usize = 1000;
 
-/// Of a user's id in a query.
+/// The longest user id in a query.
 pub const MAX_USER_BYTES: usize = 1024;
 
-/// Of a route's path pattern in a query.
+/// The longest path pattern of a route in a query.
 pub const MAX_ROUTE_BYTES: usize = 1024;
 
 const MAX_PARAMETERS: usize = 16;
@@ -86,7 +86,7 @@ pub fn authenticate(headers: &HeaderMap, keys: &[Secret]) -> Result<usize, Answe
     }
 }
 
-/// The body as `T`, at most `limit` bytes of it.
+/// Reads the request body, which has at most `limit` bytes, as `T`.
 pub async fn read<T: DeserializeOwned>(
     request: Request<Incoming>,
     limit: usize,
@@ -94,7 +94,7 @@ pub async fn read<T: DeserializeOwned>(
     parse(&collect(request, limit).await?)
 }
 
-/// As [`read`]; no body at all is the same as an empty object.
+/// Reads the request body like [`read`]; an empty body means an empty object.
 pub async fn read_if_any<T: DeserializeOwned + Default>(
     request: Request<Incoming>,
     limit: usize,
@@ -112,12 +112,12 @@ async fn collect(request: Request<Incoming>, limit: usize) -> Result<Bytes, Answ
             let message = format!("the body has more than {limit} bytes");
             Err(error(Code::TooLarge, &message))
         }
-        Ok(Err(_)) => Err(error(Code::Broken, "the body broke off")),
-        Err(_) => Err(error(Code::Timeout, "the body did not come")),
+        Ok(Err(_)) => Err(error(Code::Broken, "the request body ended early")),
+        Err(_) => Err(error(Code::Timeout, "timed out reading the request body")),
     }
 }
 
-/// The parameters of a request's query, each at most once.
+/// The query parameters of a request, each at most once.
 pub struct Query(Vec<(String, String)>);
 
 impl Query {
@@ -129,14 +129,14 @@ impl Query {
         let mut given: Vec<(String, String)> = Vec::new();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             if given.len() >= MAX_PARAMETERS || given.iter().any(|(other, _)| *other == name) {
-                return Err(bad_request("each parameter is given once at most"));
+                return Err(bad_request("each query parameter may occur only once"));
             }
             given.push((name.into_owned(), value.into_owned()));
         }
         Ok(Self(given))
     }
 
-    /// What `read` makes of the parameter `name`; `wrong` says what it should be.
+    /// Takes the parameter `name` and converts it with `read`; `wrong` completes the error text "NAME …".
     pub fn take<T>(
         &mut self,
         name: &str,
@@ -150,16 +150,16 @@ impl Query {
         read(&value).map(Some).ok_or_else(|| bad_request(&format!("{name} {wrong}")))
     }
 
-    /// How many of a list.
+    /// Takes `limit`, the number of rows.
     pub fn take_limit(&mut self) -> Result<usize, Answer> {
-        let wrong = "is a number from 1 to 1000";
+        let wrong = "must be a number from 1 to 1000";
         let read = |text: &str| text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
         Ok(self.take("limit", wrong, read)?.unwrap_or(DEFAULT_LIMIT))
     }
 
-    /// A user's id: credentials may have it as a number or as text.
+    /// Takes `user_id`. Credentials may carry it as a number or as text, which name the same user.
     pub fn take_user(&mut self) -> Result<Option<UserId>, Answer> {
-        self.take("user_id", "is empty, or longer than 1024 bytes", |text| {
+        self.take("user_id", "must have 1 to 1024 bytes", |text| {
             let fits = (1..=MAX_USER_BYTES).contains(&text.len());
             fits.then(|| UserId::Text(text.into()))
         })
@@ -173,23 +173,23 @@ impl Query {
         channel.map(Some).map_err(|invalid| bad_channel(&invalid.to_string()))
     }
 
-    /// There must be nothing else; `known` is what there was to take.
+    /// Fails if parameters are left that were not taken; `known` lists all names.
     pub fn finish(self, known: &[&str]) -> Result<(), Answer> {
         match (self.0.first(), known) {
             (None, _) => Ok(()),
-            (Some(_), []) => Err(bad_request("this call takes no parameters in its query")),
+            (Some(_), []) => Err(bad_request("this call has no query parameters")),
             (Some(_), known) => {
-                Err(bad_request(&format!("there are only these parameters: {}", known.join(", "))))
+                Err(bad_request(&format!("query parameters must be among: {}", known.join(", "))))
             }
         }
     }
 }
 
-/// A channel's name out of a path.
+/// Decodes a channel's name from a path.
 pub fn channel(encoded: &str) -> Result<ChannelName, Answer> {
     let name = percent_decode_str(encoded)
         .decode_utf8()
-        .map_err(|_| bad_channel("a channel name is UTF-8, percent-encoded"))?;
+        .map_err(|_| bad_channel("a channel name must be percent-encoded UTF-8"))?;
     ChannelName::new(&name).map_err(|invalid| bad_channel(&invalid.to_string()))
 }
 
@@ -198,9 +198,9 @@ pub fn bad_channel(message: &str) -> Answer {
 }
 
 fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T, Answer> {
-    // serde would take an array for the fields in their order.
+    // serde would accept an array of the fields in their order.
     if body.trim_ascii_start().first() != Some(&b'{') {
-        return Err(bad_request("the body is no JSON object"));
+        return Err(bad_request("the request body must be a JSON object"));
     }
     serde_json::from_slice(body).map_err(|wrong| bad_request(&wrong.to_string()))
 }

@@ -1,4 +1,4 @@
-//! What an answer's body is: whole, or a tail that goes on.
+//! The body of an answer: complete, or a stream that goes on.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -8,23 +8,24 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::{Frame, SizeHint};
 
-use super::tail::TailBody;
+/// Gives the next part of a stream; `None` ends it.
+type NextPart = dyn FnMut(&mut Context<'_>) -> Poll<Option<Bytes>>;
 
 /// The body of an answer.
 pub enum Body {
-    Whole(Full<Bytes>),
-    Tail(Box<TailBody>),
+    Complete(Full<Bytes>),
+    Stream(Box<NextPart>),
 }
 
 impl From<String> for Body {
     fn from(text: String) -> Self {
-        Self::Whole(Full::from(text))
+        Self::Complete(Full::from(text))
     }
 }
 
 impl From<&'static str> for Body {
     fn from(text: &'static str) -> Self {
-        Self::Whole(Full::from(text))
+        Self::Complete(Full::from(text))
     }
 }
 
@@ -37,22 +38,22 @@ impl hyper::body::Body for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match self.get_mut() {
-            Self::Whole(body) => Pin::new(body).poll_frame(cx),
-            Self::Tail(body) => body.poll_bytes(cx).map(|bytes| Some(Ok(Frame::data(bytes?)))),
+            Self::Complete(body) => Pin::new(body).poll_frame(cx),
+            Self::Stream(next) => next(cx).map(|part| Some(Ok(Frame::data(part?)))),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Whole(body) => body.is_end_stream(),
-            Self::Tail(_) => false,
+            Self::Complete(body) => body.is_end_stream(),
+            Self::Stream(_) => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Whole(body) => body.size_hint(),
-            Self::Tail(_) => SizeHint::default(),
+            Self::Complete(body) => body.size_hint(),
+            Self::Stream(_) => SizeHint::default(),
         }
     }
 }

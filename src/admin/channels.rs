@@ -14,7 +14,7 @@ use crate::protocol::{ChannelName, Epoch, Position};
 struct List<'a> {
     channels: Vec<Row<'a>>,
     next_cursor: Option<&'a ChannelName>,
-    /// Every node that was asked has said all that belongs here.
+    /// Whether every node answered with all its rows.
     complete: bool,
     nodes: Nodes,
 }
@@ -23,9 +23,9 @@ struct List<'a> {
 struct Row<'a> {
     channel: &'a ChannelName,
     connections: u64,
-    /// It keeps one.
+    /// Whether the channel keeps a history.
     history: bool,
-    /// Where its history stands, if it has one at the moment.
+    /// The position of its last publication, if it has a history at the moment.
     epoch: Option<Epoch>,
     offset: Option<u64>,
 }
@@ -34,7 +34,7 @@ struct Row<'a> {
 struct One<'a> {
     #[serde(flatten)]
     row: Row<'a>,
-    /// Of the oldest publication that is kept.
+    /// The offset of the oldest publication in the history.
     oldest_offset: Option<u64>,
     kept: u64,
     complete: bool,
@@ -43,9 +43,9 @@ struct One<'a> {
 
 impl Admin {
     pub(super) async fn list_channels(&self, request: Request<Incoming>) -> Result<Answer, Answer> {
-        let asked = asked(Query::of(&request)?)?;
-        let _turn = self.listings.turn().await?;
-        let listed = self.control.channels(asked).await.map_err(lists::refusal)?;
+        let selection = selection(Query::of(&request)?)?;
+        let _permit = self.listings.permit().await?;
+        let listed = self.control.channels(selection).await.map_err(lists::refusal)?;
         let (part, reached) = (listed.part, listed.reached);
         let names: Vec<_> = part.rows.iter().map(|row| row.channel.clone()).collect();
         let positions = self.history.positions(&names).await.map_err(|_| api::engine_down())?;
@@ -62,7 +62,7 @@ impl Admin {
         Ok(api::json(StatusCode::OK, &body))
     }
 
-    /// A channel that nobody has heard of is no error: it is what it would be.
+    /// A channel without connections is not an error: the answer describes what its name would get.
     pub(super) async fn describe_channel(
         &self,
         channel: &str,
@@ -70,9 +70,9 @@ impl Admin {
     ) -> Result<Answer, Answer> {
         let channel = self.open_channel(channel)?;
         Query::of(&request)?.finish(&[])?;
-        let _turn = self.listings.turn().await?;
-        let asked = Channels { name: Some(channel.clone()), limit: 1, ..Channels::default() };
-        let listed = self.control.channels(asked).await.map_err(lists::refusal)?;
+        let _permit = self.listings.permit().await?;
+        let selection = Channels { name: Some(channel.clone()), limit: 1, ..Channels::default() };
+        let listed = self.control.channels(selection).await.map_err(lists::refusal)?;
         let extent = self.history.extent(&channel).await.map_err(|_| api::engine_down())?;
         let connections = listed.part.rows.first().map_or(0, |row| row.connections);
         let body = One {
@@ -101,18 +101,19 @@ impl Admin {
     }
 }
 
-fn asked(mut query: Query) -> Result<Channels, Answer> {
-    let asked = Channels {
+fn selection(mut query: Query) -> Result<Channels, Answer> {
+    let selection = Channels {
         name: None,
         prefix: query
             .take("prefix", "is longer than a channel's name", |text| {
                 (text.len() <= ChannelName::MAX_BYTES).then(|| text.to_owned())
             })?
             .unwrap_or_default(),
-        after: query
-            .take("cursor", "is no next_cursor of an answer", |name| ChannelName::new(name).ok())?,
+        after: query.take("cursor", "must be the next_cursor of an answer", |name| {
+            ChannelName::new(name).ok()
+        })?,
         limit: query.take_limit()?,
     };
     query.finish(&["prefix", "limit", "cursor"])?;
-    Ok(asked)
+    Ok(selection)
 }

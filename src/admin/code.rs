@@ -1,21 +1,21 @@
-//! Why a call was not done: a word for programs, and its status.
+//! Errors of the server API: a code for programs, and the HTTP status.
 
 use hyper::StatusCode;
 
-/// The `code` of an error; openapi.json has them all.
+/// The `code` of an error. `openapi.json` lists all of them, which a test holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Code {
     ApiDisabled,
     BadChannel,
     BadRequest,
-    /// The body ended before it was whole.
+    /// The request body ended early.
     Broken,
     Busy,
     Draining,
     EngineDown,
     /// Not all nodes answered.
     Incomplete,
-    /// The path takes others.
+    /// The path does not accept this method.
     Method,
     NoHistory,
     NoRoute,

@@ -1,4 +1,4 @@
-//! One connection to the admin port: how it is served, and what ends it.
+//! One connection to the admin port: how it is served and what ends it.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -23,27 +23,27 @@ use crate::telemetry::admin::Action;
 
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A peer that takes nothing for this long is gone.
+/// A peer that acknowledges nothing for this long counts as lost (`TCP_USER_TIMEOUT`).
 const PEER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A reader that was cut off may still take so long to hear why.
-const CUT_GRACE: Duration = Duration::from_secs(5);
+/// A reader that was too slow has this long to read the reason.
+const TOO_SLOW_GRACE: Duration = Duration::from_secs(5);
 
-/// Whoever is waited for when the process stops has so long to take the rest of its answer.
-const LAST_WORD: Duration = Duration::from_secs(1);
+/// At shutdown, a client that is waited for has this long to read the rest of its answer.
+const LAST_ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What the requests of one connection share.
 pub(super) struct Connection {
     pub address: SocketAddr,
-    /// Cancelled when a tail of it was too slow.
-    pub cut: CancellationToken,
-    /// The process is not to end before the answer is out; the connection then ends with it.
-    pub answering: RefCell<Option<TaskTrackerToken>>,
-    /// `answering` has been set, perhaps after the drain had begun.
-    pub held_late: Notify,
+    /// Cancelled when the reader of a tail is too slow.
+    pub too_slow: CancellationToken,
+    /// Keeps the process alive until the current answer is sent; the connection then ends with it.
+    pub process_hold: RefCell<Option<TaskTrackerToken>>,
+    /// Notified when `process_hold` is set, which may be after the drain has begun.
+    pub held: Notify,
 }
 
-/// Who asks: a connection, and which of the API keys it gave, from 1.
+/// The caller of the server API: its connection, and the number of its API key, counted from 1.
 pub(super) struct Caller<'a> {
     pub connection: &'a Connection,
     pub key: usize,
@@ -53,13 +53,13 @@ impl Connection {
     pub fn new(address: SocketAddr) -> Self {
         Self {
             address,
-            cut: CancellationToken::new(),
-            answering: RefCell::default(),
-            held_late: Notify::new(),
+            too_slow: CancellationToken::new(),
+            process_hold: RefCell::default(),
+            held: Notify::new(),
         }
     }
 
-    /// Answers its requests until it ends.
+    /// Answers requests until the connection ends.
     pub async fn serve(
         self: Rc<Self>,
         admin: Rc<Admin>,
@@ -67,7 +67,8 @@ impl Connection {
         permit: OwnedSemaphorePermit,
     ) {
         let socket = socket2::SockRef::from(&stream);
-        let _or_by_the_systems_own_time = socket.set_tcp_user_timeout(Some(PEER_TIMEOUT));
+        // Without it the default time of the system applies.
+        let _ = socket.set_tcp_user_timeout(Some(PEER_TIMEOUT));
         let (serving, connection) = (Rc::clone(&admin), Rc::clone(&self));
         let service = service_fn(move |request| {
             let (admin, connection) = (Rc::clone(&serving), Rc::clone(&connection));
@@ -77,35 +78,35 @@ impl Connection {
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIMEOUT)
             .serve_connection(TokioIo::new(stream), service);
-        let cut = async {
-            self.cut.cancelled().await;
-            tokio::time::sleep(CUT_GRACE).await;
+        let too_slow = async {
+            self.too_slow.cancelled().await;
+            tokio::time::sleep(TOO_SLOW_GRACE).await;
         };
         let mut served = pin!(served);
-        let (mut cut, mut stopping) = (pin!(cut), pin!(self.stopping(&admin)));
+        let (mut too_slow, mut stopping) = (pin!(too_slow), pin!(self.stopping(&admin)));
         tokio::select! {
-            ended = &mut served => return finished(ended, permit),
-            () = &mut cut => return,
+            ended = &mut served => return finish(ended, permit),
+            () = &mut too_slow => return,
             () = &mut stopping => served.as_mut().graceful_shutdown(),
         }
-        let last_word = tokio::time::timeout(LAST_WORD, served);
+        let rest = tokio::time::timeout(LAST_ANSWER_TIMEOUT, served);
         tokio::select! {
-            ended = last_word => if let Ok(ended) = ended { finished(ended, permit) },
-            () = cut => {}
+            ended = rest => if let Ok(ended) = ended { finish(ended, permit) },
+            () = too_slow => {}
         }
     }
 
-    /// Completes when the process waits for what is being answered here.
+    /// Completes when the gateway drains and waits for the current answer.
     async fn stopping(&self, admin: &Admin) {
         admin.shutdown.draining().await;
-        if self.answering.borrow().is_none() {
-            // It goes on: metrics and health are asked for to the end, and a call of the API may begin it.
-            self.held_late.notified().await;
+        if self.process_hold.borrow().is_none() {
+            // Metrics and health are served to the end, and a call of the API may begin the drain.
+            self.held.notified().await;
         }
     }
 }
 
-fn finished(ended: hyper::Result<()>, permit: OwnedSemaphorePermit) {
+fn finish(ended: hyper::Result<()>, permit: OwnedSemaphorePermit) {
     if let Err(error) = ended {
         telemetry::listener::http_failed(&error);
     }
@@ -113,14 +114,14 @@ fn finished(ended: hyper::Result<()>, permit: OwnedSemaphorePermit) {
 }
 
 impl Caller<'_> {
-    /// The process waits until what is being answered is out, for a second at most once it stops.
-    pub fn hold_the_process(&self, shutdown: &Shutdown) {
-        *self.connection.answering.borrow_mut() = Some(shutdown.track());
-        self.connection.held_late.notify_one();
+    /// Makes the process wait until the current answer is sent, at shutdown for at most a second.
+    pub fn hold_process(&self, shutdown: &Shutdown) {
+        *self.connection.process_hold.borrow_mut() = Some(shutdown.track());
+        self.connection.held.notify_one();
     }
 
-    /// An audit event: it did this.
-    pub fn did(&self, action: Action, what: &dyn Display) {
+    /// Records an audit event.
+    pub fn audit(&self, action: Action, what: &dyn Display) {
         telemetry::admin::audit(action, self.key, self.connection.address, what);
     }
 }

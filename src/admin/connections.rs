@@ -10,14 +10,14 @@ use super::{Admin, Answer, api};
 use crate::control::{ConnectionRow, Connections};
 use crate::protocol::ConnectionId;
 
-/// A node's name is hex.
+/// The longest name of a node, in hex digits.
 const MAX_NODE_BYTES: usize = 32;
 
 #[derive(Serialize)]
 struct Body<'a> {
     connections: &'a [ConnectionRow],
     next_cursor: Option<ConnectionId>,
-    /// Every node that was asked has said all that belongs here.
+    /// Whether every node answered with all its rows.
     complete: bool,
     nodes: Nodes,
 }
@@ -27,9 +27,9 @@ impl Admin {
         &self,
         request: Request<Incoming>,
     ) -> Result<Answer, Answer> {
-        let asked = asked(Query::of(&request)?)?;
-        let _turn = self.listings.turn().await?;
-        let listed = self.control.connections(asked).await.map_err(lists::refusal)?;
+        let selection = selection(Query::of(&request)?)?;
+        let _permit = self.listings.permit().await?;
+        let listed = self.control.connections(selection).await.map_err(lists::refusal)?;
         let (part, reached) = (listed.part, listed.reached);
         let next_cursor = part.rows.last().map(|row| row.connection_id).filter(|_| part.more);
         let body = Body {
@@ -42,20 +42,21 @@ impl Admin {
     }
 }
 
-fn asked(mut query: Query) -> Result<Connections, Answer> {
-    let asked = Connections {
+fn selection(mut query: Query) -> Result<Connections, Answer> {
+    let selection = Connections {
         user_id: query.take_user()?,
         channel: query.take_channel()?,
-        route: query.take("route", "is the path of a route, as the config has it", |text| {
+        route: query.take("route", "must be the path of a route as in the config", |text| {
             (1..=api::MAX_ROUTE_BYTES).contains(&text.len()).then(|| text.to_owned())
         })?,
-        node: query.take("node", "is the name of a node: up to 32 hex digits", |text| {
+        node: query.take("node", "must be the name of a node: up to 32 hex digits", |text| {
             let fits = (1..=MAX_NODE_BYTES).contains(&text.len());
             (fits && text.bytes().all(|byte| byte.is_ascii_hexdigit())).then(|| text.to_owned())
         })?,
-        after: query.take("cursor", "is no next_cursor of an answer", |id| id.parse().ok())?,
+        after: query
+            .take("cursor", "must be the next_cursor of an answer", |id| id.parse().ok())?,
         limit: query.take_limit()?,
     };
     query.finish(&["user_id", "channel", "route", "node", "limit", "cursor"])?;
-    Ok(asked)
+    Ok(selection)
 }

@@ -1,5 +1,5 @@
-//! `POST /v1/debug`: debug lines about one user, channel or connection, on every node, for a while. `GET`: about
-//! whom this node writes them.
+//! `POST /v1/debug`: debug log lines about one user, channel or connection, on every node, for a limited
+//! time. `GET /v1/debug`: the subjects that this node logs at the moment.
 
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
@@ -11,7 +11,7 @@ use super::{Admin, Answer, api, lists};
 use crate::control::{DebugCommand, DebugFields, InvalidDebug, InvalidTarget, NodeCommand};
 use crate::telemetry::admin::Action;
 
-/// A user id may be long; a command has at most 16 KiB.
+/// A user id may be long, and a command has at most 16 KiB.
 const MAX_BODY_BYTES: usize = 12 * 1024;
 
 impl Admin {
@@ -24,7 +24,7 @@ impl Admin {
         let command = DebugCommand::try_from(fields).map_err(refusal)?;
         let (target, seconds) = (command.target().clone(), command.seconds());
         let sent = self.control.send(NodeCommand::Debug(command)).await;
-        caller.did(Action::Debug, &format_args!("{} {target} ({seconds} s)", target.kind()));
+        caller.audit(Action::Debug, &format_args!("{} {target} ({seconds} s)", target.kind()));
         let reached = sent.map_err(lists::refusal)?;
         let nodes = reached.answered;
         if !reached.is_complete() {
@@ -32,7 +32,7 @@ impl Admin {
             return Err(api::error(Code::Incomplete, &message));
         }
         if reached.affected < nodes {
-            let message = "as many are debugged at once as may be; end one with 0 seconds";
+            let message = "too many subjects are debugged at once; end one with 0 seconds";
             return Err(api::error(Code::TooManyDebugged, message));
         }
         Ok(api::json(StatusCode::OK, &json!({ "seconds": seconds, "nodes": nodes })))

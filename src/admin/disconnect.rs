@@ -1,5 +1,4 @@
-//! `POST /v1/disconnect`: closes the connections of a user, one connection, or all of a channel, on every
-//! node.
+//! `POST /v1/disconnect`: closes one connection, or all connections of a user or a channel, on every node.
 
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
@@ -11,7 +10,7 @@ use crate::control::{Disconnect, DisconnectFields, InvalidDisconnect, InvalidTar
 use crate::telemetry;
 use crate::telemetry::admin::Action;
 
-/// A user id may be long; a command has at most 16 KiB.
+/// A user id may be long, and a command has at most 16 KiB.
 const MAX_BODY_BYTES: usize = 12 * 1024;
 
 impl Admin {
@@ -29,7 +28,7 @@ impl Admin {
         let code = command.code();
         telemetry::control::disconnect_ordered(target.kind(), &id, code, reached);
         let what = format_args!("{} {id} ({code})", target.kind());
-        caller.did(Action::Disconnect, &what);
+        caller.audit(Action::Disconnect, &what);
         let reached = sent.map_err(lists::refusal)?;
         let (closed, nodes) = (reached.affected, reached.answered);
         if !reached.is_complete() {

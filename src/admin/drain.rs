@@ -1,4 +1,4 @@
-//! `POST /v1/drain`: this node stops, as on SIGTERM.
+//! `POST /v1/drain`: this node drains and stops, as on SIGTERM.
 
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
@@ -11,13 +11,13 @@ use crate::telemetry::admin::Action;
 
 const MAX_BODY_BYTES: usize = 1024;
 
-/// There is nothing to say.
+/// The call has no parameters.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Body {}
 
 impl Admin {
-    /// Any number of times; the first counts.
+    /// May be called any number of times; the first call begins the drain.
     pub(super) async fn drain(
         &self,
         request: Request<Incoming>,
@@ -26,9 +26,9 @@ impl Admin {
         let Body {} = api::read_if_any(request, MAX_BODY_BYTES).await?;
         let already = self.shutdown.is_draining();
         if !already {
-            // The process does not end before this connection has, which is when the answer is out.
-            caller.hold_the_process(&self.shutdown);
-            caller.did(Action::Drain, &self.control.node());
+            // The process must not end before this answer is sent.
+            caller.hold_process(&self.shutdown);
+            caller.audit(Action::Drain, &self.control.node());
             self.shutdown.begin();
         }
         let stop = self.config.load().shutdown;

@@ -1,4 +1,4 @@
-//! `GET /v1/channels/{channel}/history`: what a channel keeps, a part at a time.
+//! `GET /v1/channels/{channel}/history`: the history of a channel, a page at a time.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -14,19 +14,19 @@ use crate::broker::{Extent, Page, ReadFrom};
 use crate::protocol::{ChannelName, Epoch, Position};
 use crate::socket::{Delivery, frame};
 
-/// Of a history that is trimmed faster than it is read.
-const READS: usize = 8;
+/// Attempts to read a history that is trimmed faster than it is read.
+const READ_ATTEMPTS: usize = 8;
 
 #[derive(Serialize)]
 struct Body<'a> {
     channel: &'a ChannelName,
-    /// Where the history stands; `null` = there is none at the moment.
+    /// The position of the last publication; `null` if there is no history at the moment.
     epoch: Option<Epoch>,
     offset: u64,
     publications: Vec<Publication<'a>>,
-    /// Nothing is missing between `since` and the first of them.
+    /// Whether nothing is missing between `since` and the first publication.
     recovered: bool,
-    /// Pass it on as `since` for what follows; `null` = nothing does.
+    /// The `since` of the next page; `null` on the last page.
     next_since: Option<u64>,
 }
 
@@ -37,19 +37,19 @@ struct Publication<'a> {
     content: Content<'a>,
 }
 
-/// As clients get it.
+/// The data of a publication, as clients get it.
 #[derive(Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Content<'a> {
     Data(&'a RawValue),
-    /// It is no JSON.
+    /// Text that is not valid JSON.
     Text(&'a str),
-    /// It is no text.
+    /// Binary data.
     Base64(String),
 }
 
-/// What is asked for.
-struct Asked {
+/// The page that the query asks for.
+struct PageQuery {
     since: Option<u64>,
     epoch: Option<Epoch>,
     limit: usize,
@@ -62,14 +62,14 @@ impl Admin {
         request: Request<Incoming>,
     ) -> Result<Answer, Answer> {
         let channel = self.open_channel(channel)?;
-        let asked = Asked::read(Query::of(&request)?)?;
+        let asked = PageQuery::read(Query::of(&request)?)?;
         let extent = self.history.extent(&channel).await.map_err(|_| api::engine_down())?;
         let Some(extent) = extent else {
             if !self.history.keeps(&channel) {
                 let message = "this channel keeps no history";
                 return Err(api::error(Code::NoHistory, message));
             }
-            // Whoever was somewhere else has lost it.
+            // A client that was at a position has lost what followed it.
             let recovered = asked.since.unwrap_or(0) == 0 && asked.epoch.is_none();
             return Ok(answer(&channel, None, &[], recovered, None));
         };
@@ -84,11 +84,11 @@ impl Admin {
         Ok(answer(&channel, Some(page.now), publications, recovered, next_since))
     }
 
-    /// The page after what was asked for, or from the oldest that is kept where that is gone.
+    /// The page after `since`; where that is no longer kept, the page from the oldest publication.
     async fn page(
         &self,
         channel: &ChannelName,
-        asked: &Asked,
+        asked: &PageQuery,
         extent: Extent,
     ) -> Result<(Page, bool), Answer> {
         let epoch = asked.epoch.unwrap_or(extent.now.epoch);
@@ -100,15 +100,15 @@ impl Admin {
             }
         }
         let mut extent = extent;
-        for _ in 0..READS {
+        for _ in 0..READ_ATTEMPTS {
             let offset = extent.oldest.map_or(extent.now.offset, |oldest| oldest - 1);
             let from = ReadFrom::After(Position { offset, ..extent.now });
             let page = self.history.read(channel, from).await.map_err(|_| api::engine_down())?;
             if page.after.is_some() {
-                let from_the_begin = asked.since.is_none() && epoch == page.now.epoch;
-                return Ok((page, from_the_begin));
+                let from_the_beginning = asked.since.is_none() && epoch == page.now.epoch;
+                return Ok((page, from_the_beginning));
             }
-            // Trimmed meanwhile, or gone on under another epoch: it stands elsewhere now.
+            // The history has been trimmed since, or continues in another epoch: its extent is read again.
             let now = self.history.extent(channel).await.map_err(|_| api::engine_down())?;
             extent = now.unwrap_or(extent);
         }
@@ -116,7 +116,7 @@ impl Admin {
     }
 }
 
-impl Asked {
+impl PageQuery {
     fn read(mut query: Query) -> Result<Self, Answer> {
         let asked = Self {
             since: query.take("since", "is an offset: a number from 0", |text| {

@@ -1,5 +1,5 @@
-//! `GET /v1/limits` and `POST /v1/limits/reset`: how a user's limits stand on each route, and beginning them
-//! anew.
+//! `GET /v1/limits` and `POST /v1/limits/reset`: the status of a user's limits on each route, and their
+//! reset.
 
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
@@ -32,7 +32,7 @@ struct Route<'a> {
 struct Limit {
     limit: &'static str,
     kind: &'static str,
-    /// `null` = it is counted by what stands in a connection's path, which is not known here.
+    /// `null` if the limit is counted by a parameter of the connection's path, which is not known here.
     standing: Option<Numbers>,
 }
 
@@ -50,9 +50,9 @@ struct Numbers {
 #[serde(deny_unknown_fields)]
 struct Reset {
     user_id: Value,
-    /// Without it: all.
+    /// Without a route, all routes.
     route: Option<String>,
-    /// Without it: the rates.
+    /// Without names, the rates.
     limits: Option<Vec<String>>,
 }
 
@@ -107,7 +107,7 @@ impl Admin {
         caller: &Caller<'_>,
     ) -> Result<Answer, Answer> {
         let reset: Reset = api::read(request, MAX_BODY_BYTES).await?;
-        let wrong = || api::bad_request("user_id is an integer, or a string that is not empty");
+        let wrong = || api::bad_request("user_id must be an integer or a non-empty string");
         let user = UserId::from_json(&reset.user_id).ok_or_else(wrong)?.to_string();
         if user.len() > api::MAX_USER_BYTES {
             return Err(api::bad_request("user_id has at most 1024 bytes"));
@@ -117,32 +117,32 @@ impl Admin {
             None => rates.into(),
             Some(names) => names.iter().map(|name| named(name)).collect::<Result<_, _>>()?,
         };
-        let is_meant = |path: &str| reset.route.as_deref().is_none_or(|route| route == path);
+        let is_selected = |path: &str| reset.route.as_deref().is_none_or(|route| route == path);
         let routes = &self.config.load_full().routes;
-        if !routes.iter().any(|route| is_meant(route.path.as_str())) {
+        if !routes.iter().any(|route| is_selected(route.path.as_str())) {
             let message = "there is no route with this path";
             return Err(api::error(Code::NoRoute, message));
         }
-        let (mut begun_anew, mut not_known) = (0u64, 0u64);
-        for route in routes.iter().filter(|route| is_meant(route.path.as_str())) {
+        let (mut reset_count, mut not_known) = (0u64, 0u64);
+        for route in routes.iter().filter(|route| is_selected(route.path.as_str())) {
             let limits = UserLimit::of(&route.limits);
             for limit in limits.into_iter().filter(|limit| names.contains(&limit.name())) {
                 match self.limits.reset(limit, route.path.as_str(), &user).await {
-                    Ok(Some(used)) => begun_anew += u64::from(used),
+                    Ok(Some(used)) => reset_count += u64::from(used),
                     Ok(None) => not_known += 1,
                     Err(_) => return Err(api::engine_down()),
                 }
             }
         }
-        caller.did(Action::LimitsReset, &user);
-        let body = serde_json::json!({ "reset": begun_anew, "not_known": not_known });
+        caller.audit(Action::LimitsReset, &user);
+        let body = serde_json::json!({ "reset": reset_count, "not_known": not_known });
         Ok(api::json(StatusCode::OK, &body))
     }
 }
 
 fn named(label: &str) -> Result<LimitName, Answer> {
     let found = NAMES.into_iter().find(|name| name.label() == label);
-    found.ok_or_else(|| api::bad_request(&format!("there are only these limits: {}", labels())))
+    found.ok_or_else(|| api::bad_request(&format!("limits must be among: {}", labels())))
 }
 
 fn labels() -> String {

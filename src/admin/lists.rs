@@ -1,4 +1,4 @@
-//! What the lists over all nodes have in common.
+//! What the lists over all nodes share.
 
 use std::time::Duration;
 
@@ -9,11 +9,11 @@ use super::code::Code;
 use super::{Answer, api};
 use crate::control::{Reached, SendError};
 
-/// Gathered at once by this node; how long others wait for their turn.
+/// Lists that this node gathers at the same time, and how long another call waits for one to end.
 const MAX_AT_ONCE: usize = 4;
-const TURN: Duration = Duration::from_secs(2);
+const PERMIT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Lists that this node gathers.
+/// Bounds the lists that this node gathers at the same time.
 pub struct Listings(Semaphore);
 
 impl Default for Listings {
@@ -23,19 +23,19 @@ impl Default for Listings {
 }
 
 impl Listings {
-    pub(super) async fn turn(&self) -> Result<SemaphorePermit<'_>, Answer> {
-        let turn = tokio::time::timeout(TURN, self.0.acquire()).await;
-        turn.ok().and_then(Result::ok).ok_or_else(|| {
-            let message = "too many lists are being gathered; ask again";
+    pub(super) async fn permit(&self) -> Result<SemaphorePermit<'_>, Answer> {
+        let permit = tokio::time::timeout(PERMIT_TIMEOUT, self.0.acquire()).await;
+        permit.ok().and_then(Result::ok).ok_or_else(|| {
+            let message = "too many lists are being gathered; try again";
             api::error(Code::Busy, message)
         })
     }
 }
 
-/// Of how many nodes a list is.
+/// How many nodes a list comes from.
 #[derive(Serialize)]
 pub(super) struct Nodes {
-    /// All of these are in it.
+    /// Nodes whose rows are in the list.
     answered: u64,
     asked: u64,
 }
@@ -48,7 +48,7 @@ impl From<Reached> for Nodes {
 
 pub(super) fn refusal(error: SendError) -> Answer {
     match error {
-        SendError::EngineDown => api::engine_down(),
+        SendError::EngineUnavailable => api::engine_down(),
         SendError::TooLarge => {
             let message = "the texts of a command have at most 16 KiB";
             api::error(Code::TooLarge, message)

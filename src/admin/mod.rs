@@ -1,9 +1,9 @@
 //! The admin port: `/metrics`, `/livez`, `/readyz` and the server API under `/v1`.
 //!
-//! Metrics, health and the API's description need no key and go on while the gateway drains; liveness
-//! never depends on anything outside. The server API needs one of `[admin] api_keys`, compared in constant
-//! time. Invariants: every answer is bounded, or a tail that is cut off where nobody reads it; no call waits
-//! for anything outside without a deadline.
+//! Metrics, health and the API's description need no key and are served while the gateway drains; liveness
+//! never depends on other systems. The server API needs one of `[admin] api_keys`, compared in constant
+//! time. Invariants: every answer is bounded, and a tail that is not read is closed; no call waits for
+//! another system without a deadline.
 
 mod api;
 mod body;
@@ -52,11 +52,11 @@ use connection::{Caller, Connection};
 pub use lists::Listings;
 use resource::{Endpoint, Found, Resource};
 
-/// Open connections to this port.
+/// The most open connections to the admin port.
 const MAX_CONNECTIONS: usize = 512;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// One thing that must be so for the node to be ready. Called at each `/readyz`.
+/// A condition of readiness, checked at each `/readyz`. The error is its text in the answer.
 pub type ReadyCheck = Arc<dyn Fn() -> Result<(), &'static str> + Send + Sync>;
 
 type Answer = Response<Body>;
@@ -75,14 +75,14 @@ pub struct Admin {
     pub control: Control,
     pub presence: PresenceStore,
     pub log: LogControl,
-    /// Name and check.
+    /// The conditions of readiness, with their names.
     pub ready: Vec<(&'static str, ReadyCheck)>,
     pub metrics: metrics_exporter_prometheus::PrometheusHandle,
     pub shutdown: Shutdown,
 }
 
 impl Admin {
-    /// Serves until killed. Must run within a `LocalSet`.
+    /// Serves until the process is stopped. Must run within a `LocalSet`.
     pub async fn serve(self, listener: TcpListener) {
         let shutdown = self.shutdown.clone();
         let admin = Rc::new(self);
@@ -114,7 +114,7 @@ impl Admin {
             Found::Resource(resource) => resource,
             Found::Allow(allow) => return other_method(request.method(), &allow),
             Found::Nothing => {
-                return api::error(Code::NotFound, "there is no such path");
+                return api::error(Code::NotFound, "no such path");
             }
         };
         match resource {
@@ -148,8 +148,8 @@ impl Admin {
     }
 
     async fn scrape(&self) -> Answer {
-        // A look like any other, so that the scrape tells of now.
-        let _answer_to_nobody = self.readiness();
+        // For its side effect: the readiness metric shows the current state.
+        let _ = self.readiness();
         text(telemetry::recorder::CONTENT_TYPE, telemetry::recorder::page(&self.metrics).await)
     }
 
@@ -177,11 +177,11 @@ impl Admin {
         }
     }
 
-    /// A channel out of a path that is not the gateway's own.
+    /// Decodes a channel's name from a path; the gateway's own channels are refused.
     fn open_channel(&self, encoded: &str) -> Result<ChannelName, Answer> {
         let channel = api::channel(encoded)?;
         if self.control.reserved_channels().contains(&channel) {
-            return Err(api::bad_channel("this channel is the gateway's own"));
+            return Err(api::bad_channel("this channel is reserved for the gateway"));
         }
         Ok(channel)
     }
@@ -210,14 +210,14 @@ fn text(kind: &'static str, body: impl Into<Body>) -> Answer {
     answer
 }
 
-/// What a path says to a method that it does not take. Which there are is no secret.
+/// The answer to a method that a path does not accept. Which methods it accepts is public.
 fn other_method(method: &Method, allow: &str) -> Answer {
     let mut answer = if *method == Method::OPTIONS {
         let mut answer = Response::new(Body::from(""));
         *answer.status_mut() = StatusCode::NO_CONTENT;
         answer
     } else {
-        let message = format!("this path takes {allow}");
+        let message = format!("this path accepts {allow}");
         api::error(Code::Method, &message)
     };
     if let Ok(allow) = HeaderValue::from_str(allow) {

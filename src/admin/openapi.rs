@@ -1,6 +1,6 @@
-//! The API's description, as it is served: `openapi.json`, which a test holds to the code.
+//! The OpenAPI description of the server API, `openapi.json`; tests hold it to the code.
 
-/// OpenAPI 3.1.
+/// The description, in OpenAPI 3.1.
 pub const DESCRIPTION: &str = include_str!("openapi.json");
 
 #[cfg(test)]
@@ -23,7 +23,7 @@ mod tests {
         !matches!(resource, Resource::Api(_))
     }
 
-    /// Method, path and operation.
+    /// Each operation with its method and path.
     fn operations(description: &Value) -> Vec<(String, String, &Value)> {
         let paths = description["paths"].as_object().expect("paths").iter();
         paths

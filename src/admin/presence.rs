@@ -12,7 +12,7 @@ use crate::presence::{Change, Page};
 use crate::protocol::{ChannelName, ConnectionId, UserId};
 use crate::telemetry::presence as facts;
 
-/// Joins and leaves that are published in one step.
+/// Join and leave events that are published in one step.
 const BATCH: usize = 500;
 
 /// The answer. `users` are those with a connection in `connections`.
@@ -30,7 +30,7 @@ struct Body<'a> {
 struct User<'a> {
     user_id: &'a UserId,
     username: Option<&'a str>,
-    /// In all, also those of other parts of the list.
+    /// All connections of the user, including those on other pages of the list.
     connections: u64,
 }
 
@@ -44,8 +44,8 @@ struct Connection<'a> {
 }
 
 impl Admin {
-    /// `channel` is percent-encoded. A channel with nobody in it is no error: channels exist while
-    /// somebody is there.
+    /// `channel` is percent-encoded. A channel without members is not an error, since channels exist only
+    /// while they have members.
     pub(super) async fn list_presence(
         &self,
         channel: &str,
@@ -55,7 +55,7 @@ impl Admin {
         let mut query = Query::of(&request)?;
         let limit = query.take_limit()?;
         let cursor =
-            query.take("cursor", "is no next_cursor of an answer", |id| id.parse().ok())?;
+            query.take("cursor", "must be the next_cursor of an answer", |id| id.parse().ok())?;
         query.finish(&["limit", "cursor"])?;
         let (changes, page) = self.presence.list(&channel, cursor, limit).await;
         self.publish_changes(&channel, &changes).await;
@@ -63,7 +63,7 @@ impl Admin {
         Ok(api::json(StatusCode::OK, &body(&channel, &page)))
     }
 
-    /// Members that were found to have expired: nobody else is told of them.
+    /// Publishes the leave events of members that were found expired: nothing else reports them.
     async fn publish_changes(&self, channel: &ChannelName, changes: &[Change]) {
         let events: Vec<_> = changes.iter().map(Change::event).collect();
         for events in events.chunks(BATCH) {

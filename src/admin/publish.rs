@@ -1,4 +1,4 @@
-//! `POST /v1/publish`: one publication, or many in order.
+//! `POST /v1/publish`: one publication, or several in order.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::telemetry::admin::Action;
 /// Publications of one call.
 pub(super) const MAX_PUBLICATIONS: usize = 1000;
 
-/// A call's body, beyond its publications.
+/// Bytes of a call's body beyond its publications.
 const ENVELOPE_BYTES: usize = 64 * 1024;
 
 #[derive(Deserialize)]
@@ -35,30 +35,31 @@ struct Publication {
 #[serde(deny_unknown_fields)]
 struct Body {
     channel: Option<String>,
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "present")]
     data: Option<Box<RawValue>>,
     publications: Option<Vec<Publication>>,
-    /// The same call again under the same key publishes nothing.
+    /// A repeated call with the same key publishes nothing.
     idempotency_key: Option<String>,
 }
 
-/// `null` is a value like any other, and not the same as none.
-fn given<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Box<RawValue>>, D::Error> {
+/// Tells `null`, which is a value, from an absent field.
+fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Box<RawValue>>, D::Error> {
     Box::deserialize(value).map(Some)
 }
 
-/// What one channel gets of a call.
+/// The publications of one call to one channel.
 struct Group {
     channel: ChannelName,
     data: Vec<Bytes>,
 }
 
-/// For how long a repeat of a call is recognised by its key.
+/// How long a repeated call is recognised by its key.
 const REMEMBERED: Duration = Duration::from_secs(10 * 60);
 pub(super) const MAX_KEY_BYTES: usize = 128;
 
 impl Admin {
-    /// Checks everything before it publishes anything. Each channel gets its publications in one step.
+    /// Checks all publications before the first is published. Each channel gets its publications in one
+    /// step.
     pub(super) async fn publish(
         &self,
         request: Request<Incoming>,
@@ -66,7 +67,7 @@ impl Admin {
     ) -> Result<Answer, Answer> {
         let limit = self.max_publication_bytes.saturating_mul(2).saturating_add(ENVELOPE_BYTES);
         let mut body: Body = api::read(request, limit).await?;
-        let once = once(body.idempotency_key.take())?;
+        let once = idempotency(body.idempotency_key.take())?;
         let publications = publications(body)?
             .into_iter()
             .map(|publication| self.check(publication))
@@ -77,8 +78,10 @@ impl Admin {
         for Group { channel, data } in groups(publications) {
             match self.publisher.publish_all(&channel, &data, once.as_ref()).await {
                 Ok(done) => results.push(result(&channel, done)),
-                Err(PublishError::EngineDown) if published == 0 => return Err(api::engine_down()),
-                Err(PublishError::EngineDown) => {
+                Err(PublishError::EngineUnavailable) if published == 0 => {
+                    return Err(api::engine_down());
+                }
+                Err(PublishError::EngineUnavailable) => {
                     let message = format!("the engine was lost after {published} publications");
                     return Err(api::error(Code::EngineDown, &message));
                 }
@@ -86,7 +89,7 @@ impl Admin {
             }
             published += data.len();
         }
-        caller.did(Action::Published, &format_args!("{count} to {} channels", results.len()));
+        caller.audit(Action::Published, &format_args!("{count} to {} channels", results.len()));
         let mut answer = serde_json::json!({ "published": count });
         match &mut results[..] {
             [single] if count == 1 => {
@@ -103,7 +106,7 @@ impl Admin {
         let channel = ChannelName::new(&publication.channel)
             .map_err(|wrong| api::bad_channel(&wrong.to_string()))?;
         if self.control.reserved_channels().contains(&channel) {
-            return Err(api::bad_channel("this channel is the gateway's own"));
+            return Err(api::bad_channel("this channel is reserved for the gateway"));
         }
         let data = String::from(Box::<str>::from(publication.data));
         if data.len() > self.max_publication_bytes {
@@ -126,7 +129,7 @@ fn publications(body: Body) -> Result<Vec<Publication>, Answer> {
         }
         Body { channel: None, data: None, publications: Some(publications), .. } => {
             if publications.len() > MAX_PUBLICATIONS {
-                return wrong("at most 1000 publications a call");
+                return wrong("a call has at most 1000 publications");
             }
             Ok(publications)
         }
@@ -134,7 +137,7 @@ fn publications(body: Body) -> Result<Vec<Publication>, Answer> {
     }
 }
 
-fn once(key: Option<String>) -> Result<Option<PublishOnce>, Answer> {
+fn idempotency(key: Option<String>) -> Result<Option<PublishOnce>, Answer> {
     match key {
         None => Ok(None),
         Some(key) if (1..=MAX_KEY_BYTES).contains(&key.len()) => {
@@ -144,7 +147,7 @@ fn once(key: Option<String>) -> Result<Option<PublishOnce>, Answer> {
     }
 }
 
-/// By channel, in the order of each channel's first.
+/// Groups publications by channel, in the order of the first publication of each.
 fn groups(publications: Vec<(ChannelName, Bytes)>) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     let mut index: HashMap<ChannelName, usize> = HashMap::new();
@@ -158,7 +161,7 @@ fn groups(publications: Vec<(ChannelName, Bytes)>) -> Vec<Group> {
     groups
 }
 
-/// `offset` is that of the channel's last publication.
+/// The result for one channel; `offset` is that of its last publication.
 fn result(channel: &ChannelName, published: Published) -> Map<String, Value> {
     let mut result = Map::new();
     result.insert("channel".to_owned(), channel.as_str().into());

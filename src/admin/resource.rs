@@ -1,8 +1,8 @@
-//! What stands at which path, and by which method.
+//! The paths and methods of the admin port.
 
 use crate::telemetry::admin::Call;
 
-/// What a request leads to.
+/// What a request asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Resource {
     Metrics,
@@ -12,7 +12,7 @@ pub enum Resource {
     Api(Endpoint),
 }
 
-/// A call of the server API with what its path says: a channel's name, percent-encoded.
+/// A call of the server API. A channel's name is percent-encoded, as in the path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Endpoint {
     Publish,
@@ -38,7 +38,7 @@ pub struct Entry {
     resource: fn(&str) -> Resource,
 }
 
-/// Everything that there is; openapi.json says the same.
+/// All paths and methods; a test holds `openapi.json` to them.
 pub const TABLE: &[Entry] = &[
     get("/metrics", |_| Resource::Metrics),
     get("/livez", |_| Resource::Live),
@@ -70,17 +70,17 @@ const fn post(path: &'static str, resource: fn(&str) -> Resource) -> Entry {
     Entry { method: "POST", path, resource }
 }
 
-/// What a path and a method lead to.
+/// The result of a lookup by method and path.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Found {
     Resource(Resource),
-    /// The path takes other methods; what `Allow` says.
+    /// The path exists and accepts only the methods of this `Allow` header.
     Allow(String),
     Nothing,
 }
 
 impl Resource {
-    /// A `HEAD` leads where `GET` does.
+    /// `HEAD` finds the resource of `GET`.
     pub fn find(method: &str, path: &str) -> Found {
         let wanted = if method == "HEAD" { "GET" } else { method };
         let mut allow: Vec<&str> = Vec::new();
@@ -103,7 +103,7 @@ impl Resource {
 }
 
 impl Entry {
-    /// What stands at `{channel}`.
+    /// Whether `path` fits; the segment at `{channel}`, or an empty text without one.
     fn matches<'a>(&self, path: &'a str) -> Option<&'a str> {
         let (mut own, mut given) = (self.path.split('/'), path.split('/'));
         let mut name = "";
@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_lead_where_they_say() {
+    fn paths_and_methods_find_their_resource() {
         let found = |resource| Some(Found::Resource(resource));
         let api = |endpoint| found(Resource::Api(endpoint));
         let presence = |channel: &str| api(Endpoint::Presence(channel.to_owned()));

@@ -1,7 +1,7 @@
 //! `GET /v1/channels/{channel}/tail`: what is published to a channel from now on, as server-sent events.
 //!
-//! A reader that is slower than the channel is cut off, and told so where it still reads. The stream ends
-//! when the node begins to drain.
+//! A reader that is slower than the channel is disconnected, and gets the reason if it still reads. The
+//! stream ends when the node begins to drain.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -24,18 +24,18 @@ use crate::broker::{Tail, TailEnd, TailEvent, TooManyTails};
 use crate::protocol::ChannelName;
 use crate::socket::{Delivery, frame};
 
-/// For the engine to let this node hear the channel.
+/// For the engine to confirm that this node receives the channel.
 const LIVE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A comment is sent this often, so that proxies and readers know that the stream lives.
+/// Interval of comments, so that proxies and readers know that the stream is alive.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const COMMENT: &[u8] = b": \n\n";
 
-/// One part of the body ends once it has this many bytes.
+/// A part of the body is sent once it has this many bytes.
 const PART_BYTES: usize = 64 * 1024;
 
 impl Admin {
-    /// Answers once the channel is heard.
+    /// Answers once this node receives what is published to the channel.
     pub(super) async fn tail(
         &self,
         channel: &str,
@@ -46,7 +46,8 @@ impl Admin {
         api::Query::of(&request)?.finish(&[])?;
         let mut answer = Response::new(Body::from(""));
         if request.method() != Method::HEAD {
-            *answer.body_mut() = Body::Tail(Box::new(self.open_tail(&channel, caller).await?));
+            let mut stream = self.open_tail(&channel, caller).await?;
+            *answer.body_mut() = Body::Stream(Box::new(move |cx| stream.poll_part(cx)));
         }
         let headers = answer.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
@@ -58,18 +59,17 @@ impl Admin {
         &self,
         channel: &ChannelName,
         caller: &Caller<'_>,
-    ) -> Result<TailBody, Answer> {
+    ) -> Result<TailStream, Answer> {
         if self.shutdown.is_draining() {
             let message = "this node is stopping";
             return Err(api::error(Code::Draining, message));
         }
-        caller.hold_the_process(&self.shutdown);
-        let tail = self.tails.open(channel, caller.connection.cut.clone());
+        caller.hold_process(&self.shutdown);
+        let tail = self.tails.open(channel, caller.connection.too_slow.clone());
         let mut tail = tail.map_err(|TooManyTails| {
-            let message = "there are as many tails of this node as there may be";
+            let message = "too many tails of this node are open";
             api::error(Code::TooManyTails, message)
         })?;
-        // Whatever comes first: it is heard, or it may not be heard.
         let live = async {
             loop {
                 match tail.next().await {
@@ -82,10 +82,10 @@ impl Admin {
         match tokio::time::timeout(LIVE_TIMEOUT, live).await {
             Ok(true) => {}
             Ok(false) => {
-                let message = "the engine does not let this node hear the channel";
+                let message = "the engine does not let this node subscribe to the channel";
                 return Err(api::error(Code::EngineDown, message));
             }
-            Err(_elapsed) => return Err(api::engine_down()),
+            Err(_) => return Err(api::engine_down()),
         }
         let live = serde_json::json!({
             "channel": channel.as_str(),
@@ -96,9 +96,9 @@ impl Admin {
         keep_alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
         keep_alive.reset();
         let shutdown = self.shutdown.clone();
-        Ok(TailBody {
+        Ok(TailStream {
             tail: Some(tail),
-            first: Some(named("live", live.to_string().as_bytes())),
+            first: Some(named_event("live", live.to_string().as_bytes())),
             keep_alive,
             draining: Box::pin(async move { shutdown.draining().await }),
         })
@@ -106,17 +106,17 @@ impl Admin {
 }
 
 /// The stream of one tail.
-pub struct TailBody {
-    /// `None` = the last event was sent.
+struct TailStream {
+    /// `None` once the last event has been sent.
     tail: Option<Tail>,
     first: Option<Bytes>,
     keep_alive: Interval,
     draining: Pin<Box<dyn Future<Output = ()>>>,
 }
 
-impl TailBody {
-    /// The next part of the stream; `None` = it has ended.
-    pub(super) fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+impl TailStream {
+    /// The next part of the stream; `None` ends it.
+    fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let Some(tail) = &mut self.tail else { return Poll::Ready(None) };
         let mut part = BytesMut::new();
         part.extend(self.first.take());
@@ -124,11 +124,11 @@ impl TailBody {
             && let Poll::Ready(event) = tail.poll_next(cx)
         {
             match event {
-                // Said when it began; again after a gap, or because another begins.
+                // The stream began with it. It comes again after a gap, or when another tail begins.
                 Some(TailEvent::Live) => {}
-                Some(TailEvent::Publication(delivery)) => publication(&mut part, &delivery),
+                Some(TailEvent::Publication(delivery)) => write_publication(&mut part, &delivery),
                 Some(TailEvent::Gap) => {
-                    part.extend_from_slice(&named("gap", br#"{"missed":"unknown"}"#));
+                    part.extend_from_slice(&named_event("gap", br#"{"missed":"unknown"}"#));
                 }
                 Some(TailEvent::End(TailEnd::TooSlow)) | None => {
                     return self.end(part, "too_slow");
@@ -148,36 +148,38 @@ impl TailBody {
     fn end(&mut self, mut part: BytesMut, reason: &str) -> Poll<Option<Bytes>> {
         self.tail = None;
         let data = serde_json::json!({ "reason": reason }).to_string();
-        part.extend_from_slice(&named("end", data.as_bytes()));
+        part.extend_from_slice(&named_event("end", data.as_bytes()));
         Poll::Ready(Some(part.freeze()))
     }
 }
 
-fn named(event: &str, data: &[u8]) -> Bytes {
+fn named_event(event: &str, data: &[u8]) -> Bytes {
     let mut text = BytesMut::new();
     text.put_slice(b"event: ");
     text.put_slice(event.as_bytes());
     text.put_slice(b"\n");
-    lines(&mut text, data);
+    write_data(&mut text, data);
     text.freeze()
 }
 
-/// An event without a name, as clients of the channel get it. What is no text is `binary`, in Base64.
-fn publication(out: &mut BytesMut, delivery: &Delivery) {
+/// Writes the publication as an event without a name, as clients get it. Binary data become a `binary`
+/// event in Base64.
+fn write_publication(out: &mut BytesMut, delivery: &Delivery) {
     let payload = frame::payload(&delivery.frame);
     if let Some(position) = delivery.position {
         out.put_slice(format!("id: {}\n", position.offset).as_bytes());
     }
     if std::str::from_utf8(payload).is_ok() {
-        lines(out, payload);
+        write_data(out, payload);
     } else {
         out.put_slice(b"event: binary\n");
-        lines(out, BASE64_STANDARD.encode(payload).as_bytes());
+        write_data(out, BASE64_STANDARD.encode(payload).as_bytes());
     }
 }
 
-/// A line of data for each line, and the end of the event. Line ends in JSON are only between its parts.
-fn lines(out: &mut BytesMut, data: &[u8]) {
+/// Writes a `data:` line for each line of `data`, and the end of the event. JSON has line ends only
+/// between its tokens, so joining the lines gives the same value.
+fn write_data(out: &mut BytesMut, data: &[u8]) {
     let mut rest = data;
     loop {
         let end = rest.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
@@ -200,7 +202,7 @@ mod tests {
 
     fn written(json: &[u8], position: Option<Position>, opcode: frame::Opcode) -> String {
         let mut out = BytesMut::new();
-        publication(&mut out, &Delivery { frame: frame::encode(opcode, json), position });
+        write_publication(&mut out, &Delivery { frame: frame::encode(opcode, json), position });
         String::from_utf8(out.to_vec()).unwrap()
     }
 

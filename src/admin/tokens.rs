@@ -1,6 +1,4 @@
-//! `POST /v1/tokens`: a connection token for a user that the caller vouches for.
-
-use std::time::{Duration, SystemTime};
+//! `POST /v1/tokens`: a connection token for a user that the caller has authenticated.
 
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
@@ -9,6 +7,7 @@ use serde_json::Value;
 
 use super::connection::Caller;
 use super::{Admin, Answer, api};
+use crate::clock;
 use crate::protocol::{Origin, UserId};
 use crate::telemetry::admin::Action;
 use crate::tokens::TokenRecord;
@@ -28,15 +27,16 @@ struct Body {
 }
 
 impl Body {
-    /// Whose it is. A token that nobody could use is refused here, where its maker can see why.
+    /// Checks the fields and returns the user. A token that nobody could use is refused here, where its
+    /// issuer sees the reason.
     fn check(&self) -> Result<UserId, &'static str> {
         let user_id = UserId::from_json(&self.user_id)
-            .ok_or("user_id is an integer, or a string that is not empty")?;
+            .ok_or("user_id must be an integer or a non-empty string")?;
         if self.origin.as_deref().is_some_and(|origin| Origin::parse(origin).is_none()) {
-            return Err("origin is no origin: write scheme://host[:port]");
+            return Err("origin must be scheme://host[:port]");
         }
         if self.session_expires_in == Some(0) {
-            return Err("session_expires_in is 0 seconds");
+            return Err("session_expires_in must be at least 1 second");
         }
         Ok(user_id)
     }
@@ -50,8 +50,7 @@ impl Admin {
     ) -> Result<Answer, Answer> {
         let body: Body = api::read(request, MAX_BODY_BYTES).await?;
         let user_id = body.check().map_err(api::bad_request)?;
-        let now =
-            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        let now = clock::since_unix_epoch();
         let record = TokenRecord {
             user_id,
             username: body.username,
@@ -66,7 +65,7 @@ impl Admin {
             claims: None,
         };
         let token = self.tokens.issue(&record).await.map_err(|_| api::engine_down())?;
-        caller.did(Action::TokenIssued, &record.user_id);
+        caller.audit(Action::TokenIssued, &record.user_id);
         let answer = serde_json::json!({
             "connection_token": token,
             "expires_in": self.token_ttl.as_secs(),

@@ -1,9 +1,10 @@
-//! The canary: a publication of the node's own that must come back through Redis.
+//! The canary: a publication of the node's own that must return through Redis.
 //!
 //! A connection that answers PING may still carry no publications: clients that were paused, a user who
 //! may not publish or subscribe, a name that leads to two servers. So the node subscribes to a channel of
-//! its own by the connection that hears all others, and publishes to it by the one that publishes. It
-//! owns what readiness is told of that; it is no publication to anybody else, and is not counted as one.
+//! its own over the connection that receives all others, and publishes to it over the one that publishes.
+//! This module owns what readiness reports about that. A canary is delivered to nobody, and is not counted
+//! as a publication.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -19,47 +20,47 @@ use crate::telemetry;
 /// From one canary to the next.
 const INTERVAL: Duration = Duration::from_secs(3);
 
-/// The same after one that did not come back: readiness is to return soon.
+/// The same after one that did not return: the node is to be ready again soon.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// From the PUBLISH to its return. It waits its turn behind what else is published.
+/// From the PUBLISH to its return. It queues behind what else is published.
 const DEADLINE: Duration = Duration::from_secs(3);
 
-/// What became of the last one.
+/// What happened to the last canary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum State {
     /// None was sent on the present connection.
     Unsent,
-    Back,
-    /// It did not come back in time.
+    Received,
+    /// It did not return in time.
     Lost,
-    /// Redis could not be asked to publish it.
-    Unsendable,
+    /// Redis did not answer the PUBLISH.
+    PublishFailed,
     /// Redis refused to publish it.
-    Refused,
+    PublishRefused,
     /// Redis refused to subscribe to its channel.
-    Unheard,
+    SubscribeRefused,
 }
 
 impl State {
     fn of(number: u8) -> Self {
-        [Self::Unsent, Self::Back, Self::Lost, Self::Unsendable, Self::Refused]
+        [Self::Unsent, Self::Received, Self::Lost, Self::PublishFailed, Self::PublishRefused]
             .into_iter()
             .find(|state| *state as u8 == number)
-            .unwrap_or(Self::Unheard)
+            .unwrap_or(Self::SubscribeRefused)
     }
 
     fn reason(self) -> Result<(), &'static str> {
         match self {
-            Self::Back => Ok(()),
+            Self::Received => Ok(()),
             Self::Unsent => Err("no publication of this node's own has come back yet"),
             Self::Lost => {
                 Err("a publication of this node's own did not come back from Redis in time")
             }
-            Self::Unsendable => Err("Redis does not take a publication of this node's own"),
-            Self::Refused => Err("Redis refuses to publish to this node's own channel"),
-            Self::Unheard => Err("Redis refuses to subscribe to this node's own channel"),
+            Self::PublishFailed => Err("Redis does not take a publication of this node's own"),
+            Self::PublishRefused => Err("Redis refuses to publish to this node's own channel"),
+            Self::SubscribeRefused => Err("Redis refuses to subscribe to this node's own channel"),
         }
     }
 }
@@ -71,26 +72,26 @@ pub struct Canary(Arc<Shared>);
 struct Shared {
     channel: ChannelName,
     state: AtomicU8,
-    /// Counts connections on which the channel is subscribed; 0 = there is none.
+    /// The number of the connection on which the channel is subscribed; 0 = there is none.
     subscribed: watch::Sender<u64>,
-    /// The last one that came back.
-    heard: watch::Sender<u64>,
+    /// The number of the last canary that returned.
+    received: watch::Sender<u64>,
 }
 
 impl Canary {
-    /// `channel` is one that no other node has, and no client.
+    /// `channel` must be one that no other node and no client uses.
     pub fn new(channel: ChannelName) -> Self {
         let state = AtomicU8::new(State::Unsent as u8);
-        let (subscribed, heard) = (watch::Sender::new(0), watch::Sender::new(0));
-        Self(Arc::new(Shared { channel, state, subscribed, heard }))
+        let (subscribed, received) = (watch::Sender::new(0), watch::Sender::new(0));
+        Self(Arc::new(Shared { channel, state, subscribed, received }))
     }
 
-    /// For readiness: whether the last one came back, else why not.
+    /// For readiness checks: `Err` says why the last canary did not return.
     pub fn check(&self) -> Result<(), &'static str> {
         State::of(self.0.state.load(Ordering::Acquire)).reason()
     }
 
-    /// Publishes by `commands`, for as long as it is polled.
+    /// Publishes over `commands`, for as long as it is polled.
     pub async fn run(self, commands: Commands) {
         let mut subscribed = self.0.subscribed.subscribe();
         let mut number = 0;
@@ -100,12 +101,12 @@ impl Canary {
             if connection > 0 {
                 number += 1;
                 let state = self.send(&commands, number).await;
-                if state != State::Back {
+                if state != State::Received {
                     pause = RETRY;
                 }
-                // What became of it says nothing of a connection that came after it.
+                // The outcome says nothing about a connection that was made after it.
                 if *self.0.subscribed.borrow() == connection {
-                    self.became(state);
+                    self.set_state(state);
                 }
             }
             tokio::select! {
@@ -116,69 +117,69 @@ impl Canary {
     }
 
     async fn send(&self, commands: &Commands, number: u64) -> State {
-        // At a start the one connection may be there before the other.
+        // At the start one connection may be there before the other.
         if !commands.wait_up(DEADLINE).await {
-            return State::Unsendable;
+            return State::PublishFailed;
         }
         let began = Instant::now();
-        let mut heard = self.0.heard.subscribe();
+        let mut received = self.0.received.subscribe();
         let mut publish = redis::cmd("PUBLISH");
         publish.arg(self.channel().as_bytes()).arg(number);
         match commands.query::<u64>(&publish).await {
-            Err(RedisFailure::Unavailable) => return State::Unsendable,
-            Err(RedisFailure::Refused(_)) => return State::Refused,
+            Err(RedisFailure::Unavailable) => return State::PublishFailed,
+            Err(RedisFailure::Refused(_)) => return State::PublishRefused,
             Ok(_subscribers) => {}
         }
-        let back = heard.wait_for(|last| *last == number);
-        match timeout_at(began + DEADLINE, back).await {
+        let returned = received.wait_for(|last| *last == number);
+        match timeout_at(began + DEADLINE, returned).await {
             Ok(Ok(_)) => {
                 telemetry::canary::came_back(began.elapsed());
-                State::Back
+                State::Received
             }
             Ok(Err(_)) | Err(_) => State::Lost,
         }
     }
 
-    fn became(&self, state: State) {
+    fn set_state(&self, state: State) {
         let before = State::of(self.0.state.swap(state as u8, Ordering::AcqRel));
         match state.reason() {
             Err(why) => telemetry::canary::failed(why, before != state),
-            Ok(()) if before != State::Back && before != State::Unsent => {
+            Ok(()) if before != State::Received && before != State::Unsent => {
                 telemetry::canary::recovered()
             }
             Ok(()) => {}
         }
     }
 
-    /// The channel that the connection subscribes to.
+    /// The channel that is to be subscribed.
     pub(super) fn channel(&self) -> &str {
         self.0.channel.as_str()
     }
 
-    /// The channel is subscribed on a new connection.
+    /// To be called when the channel is subscribed on a new connection, with that connection's number.
     pub(super) fn subscribed(&self, connection: u64) {
         self.0.subscribed.send_replace(connection);
     }
 
-    /// The connection is there, and Redis refused the channel.
-    pub(super) fn refused(&self) {
-        self.became(State::Unheard);
+    /// To be called when Redis has refused to subscribe to the channel.
+    pub(super) fn subscribe_refused(&self) {
+        self.set_state(State::SubscribeRefused);
     }
 
-    /// The connection is lost.
+    /// To be called when the connection is lost.
     pub(super) fn disconnected(&self) {
         self.0.subscribed.send_replace(0);
         self.0.state.store(State::Unsent as u8, Ordering::Release);
     }
 
-    /// Takes what came by `channel` if that is its own.
-    pub(super) fn take(&self, channel: &[u8], payload: &[u8]) -> bool {
+    /// Accepts a message of `channel` if that is the canary's own channel. Returns whether it is.
+    pub(super) fn accept(&self, channel: &[u8], payload: &[u8]) -> bool {
         if channel != self.channel().as_bytes() {
             return false;
         }
         let number = std::str::from_utf8(payload).ok().and_then(|text| text.parse().ok());
         if let Some(number) = number {
-            self.0.heard.send_replace(number);
+            self.0.received.send_replace(number);
         }
         true
     }
@@ -192,24 +193,24 @@ mod tests {
     fn every_state_has_its_number() {
         for state in [
             State::Unsent,
-            State::Back,
+            State::Received,
             State::Lost,
-            State::Unsendable,
-            State::Refused,
-            State::Unheard,
+            State::PublishFailed,
+            State::PublishRefused,
+            State::SubscribeRefused,
         ] {
             assert_eq!(State::of(state as u8), state);
-            assert_eq!(state.reason().is_ok(), state == State::Back);
+            assert_eq!(state.reason().is_ok(), state == State::Received);
         }
     }
 
     #[test]
-    fn only_its_own_channel_is_taken() {
+    fn only_its_own_channel_is_accepted() {
         let canary = Canary::new(ChannelName::new("tg:control:1:canary").unwrap());
-        assert!(canary.take(canary.channel().as_bytes(), b"7"));
-        assert_eq!(*canary.0.heard.borrow(), 7);
-        assert!(canary.take(canary.channel().as_bytes(), b"not a number"));
-        assert!(!canary.take(b"chat_42", b"8"));
-        assert_eq!(*canary.0.heard.borrow(), 7);
+        assert!(canary.accept(canary.channel().as_bytes(), b"7"));
+        assert_eq!(*canary.0.received.borrow(), 7);
+        assert!(canary.accept(canary.channel().as_bytes(), b"not a number"));
+        assert!(!canary.accept(b"chat_42", b"8"));
+        assert_eq!(*canary.0.received.borrow(), 7);
     }
 }

@@ -90,7 +90,7 @@ impl CatchUps {
         let Publication { channel, delivery, .. } = publication;
         let passes = (self.observer)(channel, frame::payload(&delivery.frame), delivery.position);
         if passes {
-            self.tails.see(channel, delivery);
+            self.tails.deliver(channel, delivery);
         } else if let Some(position) = delivery.position {
             let (history, channel) = (self.history.clone(), channel.clone());
             tokio::task::spawn_local(async move {
@@ -115,10 +115,10 @@ impl CatchUps {
 
     async fn give_up(&self, channel: &ChannelName, number: u64) {
         for thread in self.threads_of(channel) {
-            let word = ToThread::Missed(vec![channel.clone()]);
-            let _thread_ended = self.threads[thread].send(word).await;
+            let gap = ToThread::Gap(vec![channel.clone()]);
+            let _thread_ended = self.threads[thread].send(gap).await;
         }
-        self.tails.missed(channel);
+        self.tails.report_gap(channel);
         self.channels.borrow_mut().give_up(channel, number);
     }
 

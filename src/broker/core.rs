@@ -60,9 +60,9 @@ impl Intake {
         let bytes = Arc::clone(&self.bytes)
             .acquire_many_owned(self.share(size))
             .await
-            .map_err(|_| PublishError::EngineDown)?;
+            .map_err(|_| PublishError::EngineUnavailable)?;
         let places = self.queue.reserve_many(data.len()).await;
-        let places = places.map_err(|_| PublishError::EngineDown)?;
+        let places = places.map_err(|_| PublishError::EngineUnavailable)?;
         Ok(Slots { places, bytes: Arc::new(bytes) })
     }
 
@@ -200,7 +200,7 @@ impl Core {
                     Some((*thread, channel.clone(), *ticket))
                 }
                 Change::Pin(channel) => {
-                    parts.catch_ups.tails.live(channel);
+                    parts.catch_ups.tails.confirm(channel);
                     None
                 }
                 Change::Leave { .. } | Change::Unpin(_) | Change::Begins { .. } => None,

@@ -32,6 +32,7 @@ pub use thread::{Broker, ChannelPin, Subscription, WorkerHandle};
 use std::time::Instant;
 
 use crate::protocol::ChannelName;
+use crate::redis_link::EngineUnavailable;
 use crate::socket::Delivery;
 
 /// Why a publication was not published.
@@ -40,7 +41,13 @@ pub enum PublishError {
     /// Over `max_publication_bytes`.
     TooLarge,
     /// The engine cannot be reached, or is not keeping up.
-    EngineDown,
+    EngineUnavailable,
+}
+
+impl From<EngineUnavailable> for PublishError {
+    fn from(_: EngineUnavailable) -> Self {
+        Self::EngineUnavailable
+    }
 }
 
 /// One message on its way from the engine to the sockets: encoded once, shared by all.

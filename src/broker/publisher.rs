@@ -56,7 +56,7 @@ impl Publisher {
 
     /// Hands `json` to the engine, to be delivered to every subscriber of `channel` on every node, and
     /// to be kept where the channel keeps a history. Two calls awaited one after the other arrive in
-    /// that order. After [`PublishError::EngineDown`] it may have been published all the same; with
+    /// that order. After [`PublishError::EngineUnavailable`] it may have been published all the same; with
     /// `once` it can be tried again.
     pub async fn publish(
         &self,
@@ -82,7 +82,7 @@ impl Publisher {
             Engine::Redis(redis) => redis.publish(channel, rule.as_ref(), data, once).await?,
             Engine::Memory(intake, memory) => {
                 let room = tokio::time::timeout(PUBLISH_TIMEOUT, intake.reserve(data)).await;
-                let mut slots = room.unwrap_or(Err(PublishError::EngineDown))?;
+                let mut slots = room.unwrap_or(Err(PublishError::EngineUnavailable))?;
                 let received = std::time::Instant::now();
                 memory.publish(channel, rule.as_ref(), data, once, |delivery| {
                     slots.put(Publication { channel: channel.clone(), delivery, received });

@@ -119,7 +119,7 @@ impl Tails {
     }
 
     /// A publication passes.
-    pub(super) fn see(&self, channel: &ChannelName, delivery: &Delivery) {
+    pub(super) fn deliver(&self, channel: &ChannelName, delivery: &Delivery) {
         let by_channel = self.0.by_channel.borrow();
         if by_channel.is_empty() {
             return;
@@ -130,22 +130,22 @@ impl Tails {
     }
 
     /// `channel` is heard now, if it was not before.
-    pub(super) fn live(&self, channel: &ChannelName) {
-        self.tell(channel, TailEvent::Live);
+    pub(super) fn confirm(&self, channel: &ChannelName) {
+        self.send(channel, TailEvent::Live);
     }
 
     /// This node may not hear `channel`.
-    pub(super) fn refused(&self, channel: &ChannelName) {
-        self.tell(channel, TailEvent::End(TailEnd::Refused));
+    pub(super) fn refuse(&self, channel: &ChannelName) {
+        self.send(channel, TailEvent::End(TailEnd::Refused));
     }
 
     /// Publications of `channel` may have been missed.
-    pub(super) fn missed(&self, channel: &ChannelName) {
-        self.tell(channel, TailEvent::Gap);
+    pub(super) fn report_gap(&self, channel: &ChannelName) {
+        self.send(channel, TailEvent::Gap);
     }
 
     /// Publications may have been missed, of all channels but those that are read from their histories.
-    pub(super) fn missed_all_but(&self, caught_up: &[(ChannelName, u64)]) {
+    pub(super) fn report_gap_except(&self, caught_up: &[(ChannelName, u64)]) {
         let by_channel = self.0.by_channel.borrow();
         if by_channel.is_empty() {
             return;
@@ -156,7 +156,7 @@ impl Tails {
         }
     }
 
-    fn tell(&self, channel: &ChannelName, event: TailEvent) {
+    fn send(&self, channel: &ChannelName, event: TailEvent) {
         for queue in self.0.by_channel.borrow().get(channel).into_iter().flatten() {
             queue.put(event.clone(), self.0.max_bytes);
         }
@@ -253,10 +253,10 @@ mod tests {
         let (tails, _to_core, mut changes) = tails();
         let mut tail = tails.open(&channel("a"), CancellationToken::new()).unwrap();
         assert!(matches!(changes.try_recv(), Ok(Change::Pin(kept)) if kept == channel("a")));
-        tails.live(&channel("a"));
-        tails.see(&channel("b"), &encode(b"{}", None));
-        tails.see(&channel("a"), &encode(b"{\"n\":1}", None));
-        tails.missed(&channel("a"));
+        tails.confirm(&channel("a"));
+        tails.deliver(&channel("b"), &encode(b"{}", None));
+        tails.deliver(&channel("a"), &encode(b"{\"n\":1}", None));
+        tails.report_gap(&channel("a"));
         assert!(matches!(tail.next().await, Some(TailEvent::Live)));
         let Some(TailEvent::Publication(seen)) = tail.next().await else {
             panic!("no publication")
@@ -275,7 +275,7 @@ mod tests {
         let mut slow = tails.open(&channel("a"), cut.clone()).unwrap();
         let mut quick = tails.open(&channel("a"), CancellationToken::new()).unwrap();
         for _ in 0..MAX_WAITING + 10 {
-            tails.see(&channel("a"), &encode(b"{}", None));
+            tails.deliver(&channel("a"), &encode(b"{}", None));
             assert!(matches!(quick.next().await, Some(TailEvent::Publication(_))));
         }
         assert!(cut.is_cancelled());
@@ -294,7 +294,7 @@ mod tests {
         let large = encode(&vec![b' '; MAX_WAITING_BYTES / 4], None);
         for _ in 0..4 {
             assert!(!cut.is_cancelled());
-            tails.see(&channel("a"), &large);
+            tails.deliver(&channel("a"), &large);
         }
         assert!(cut.is_cancelled());
     }

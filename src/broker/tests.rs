@@ -9,7 +9,6 @@ use bytes::Bytes;
 use tokio::io::{AsyncReadExt, DuplexStream};
 use tokio::task::LocalSet;
 
-use super::thread::SubscribeError;
 use super::*;
 use crate::config::{Config, RedisUrl, SendQueue, SharedConfig};
 use crate::protocol::{CloseReason, Position};
@@ -210,7 +209,7 @@ async fn after_an_outage_members_are_told_and_newcomers_hear_everything() {
         let refused = Rc::new(Socket::new(ByteStream::Memory(ours), 1000, queue));
         let channel = ChannelName::new("chat_2").unwrap();
         let subscribed = node.broker.subscribe(&channel, &refused).await;
-        assert!(matches!(subscribed, Err(SubscribeError::EngineDown)));
+        assert!(matches!(subscribed, Err(EngineUnavailable)));
         server.restart();
         node.up().await;
         until(|| member.socket.ended() == Some(Ended::ByGateway(CloseReason::BrokerGap))).await;

@@ -13,6 +13,7 @@ use super::Publication;
 use super::channels::Change;
 use crate::hub::HubPart;
 use crate::protocol::{ChannelName, CloseReason, Position};
+use crate::redis_link::EngineUnavailable;
 use crate::socket::{Delivery, Socket};
 use crate::telemetry;
 
@@ -30,7 +31,7 @@ pub(super) enum ToThread {
     Refused(ChannelName, Ticket),
     /// Publications of these channels may have been missed; who waits for its confirmation has yet to
     /// begin.
-    Missed(Vec<ChannelName>),
+    Gap(Vec<ChannelName>),
 }
 
 /// What a worker thread needs to become a [`Broker`]; made on another thread.
@@ -41,17 +42,10 @@ pub struct WorkerHandle {
     pub(super) live: Arc<AtomicBool>,
 }
 
-/// Why a socket cannot hear its channel now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SubscribeError {
-    /// The engine cannot be reached, or did not answer in time.
-    EngineDown,
-}
-
 /// Those who wait for one channel's confirmation.
 struct Pending {
     ticket: Ticket,
-    waiters: Vec<oneshot::Sender<Result<(), SubscribeError>>>,
+    waiters: Vec<oneshot::Sender<Result<(), EngineUnavailable>>>,
 }
 
 /// The broker of one worker thread.
@@ -92,9 +86,9 @@ impl Broker {
         self: &Rc<Self>,
         channel: &ChannelName,
         socket: &Rc<Socket>,
-    ) -> Result<Subscription, SubscribeError> {
+    ) -> Result<Subscription, EngineUnavailable> {
         if !self.is_live() {
-            return Err(SubscribeError::EngineDown);
+            return Err(EngineUnavailable);
         }
         socket.hold();
         if self.hub.attach(channel, Rc::clone(socket)) {
@@ -118,7 +112,7 @@ impl Broker {
         if let Some(confirmation) = confirmation {
             match tokio::time::timeout(SUBSCRIBE_TIMEOUT, confirmation).await {
                 Ok(Ok(word)) => word?,
-                _ => return Err(SubscribeError::EngineDown),
+                _ => return Err(EngineUnavailable),
             }
         }
         Ok(subscription)
@@ -134,9 +128,9 @@ impl Broker {
                     }
                 }
                 ToThread::Refused(channel, ticket) => {
-                    self.settle(&channel, ticket, Err(SubscribeError::EngineDown));
+                    self.settle(&channel, ticket, Err(EngineUnavailable));
                 }
-                ToThread::Missed(channels) => self.close_confirmed(&channels),
+                ToThread::Gap(channels) => self.close_confirmed(&channels),
             }
         }
     }
@@ -161,7 +155,7 @@ impl Broker {
         telemetry::delivery::delivered(delivered.deliveries, delivered.drops, oldest.elapsed());
     }
 
-    fn settle(&self, channel: &ChannelName, ticket: Ticket, word: Result<(), SubscribeError>) {
+    fn settle(&self, channel: &ChannelName, ticket: Ticket, word: Result<(), EngineUnavailable>) {
         let mut pending = self.pending.borrow_mut();
         if pending.get(channel).is_some_and(|pending| pending.ticket == ticket)
             && let Some(settled) = pending.remove(channel)

@@ -6,7 +6,7 @@ use std::time::Duration;
 use redis::{Client, Value};
 
 use super::MailboxNames;
-use crate::redis_link::{Blocking, RedisFailure};
+use crate::redis_link::{Blocking, ConnectionError, RedisFailure};
 
 /// The most messages of one pop.
 pub const LETTERS_PER_POP: usize = 500;
@@ -21,7 +21,7 @@ pub struct Letter {
 
 /// The reading end. What was popped is nowhere else: a pop must be awaited to its end.
 pub struct Mailbox {
-    link: Blocking,
+    connection: Blocking,
     key: String,
     /// Whether the server knows BZMPOP, and this user may.
     pops_many: bool,
@@ -30,9 +30,9 @@ pub struct Mailbox {
 }
 
 impl Mailbox {
-    pub async fn connect(client: &Client, names: &MailboxNames) -> Result<Self, RedisFailure> {
+    pub async fn connect(client: &Client, names: &MailboxNames) -> Result<Self, ConnectionError> {
         Ok(Self {
-            link: Blocking::connect(client).await?,
+            connection: Blocking::connect(client).await?,
             key: names.mailbox(),
             pops_many: true,
             broken: false,
@@ -49,7 +49,7 @@ impl Mailbox {
             let mut pop = redis::cmd("BZMPOP");
             pop.arg(wait.as_secs_f64()).arg(1).arg(&self.key).arg("MIN");
             pop.arg("COUNT").arg(LETTERS_PER_POP);
-            match self.link.query::<Value>(&pop, wait).await {
+            match self.connection.query::<Value>(&pop, wait).await {
                 Ok(answer) => return Ok(letters(answer)),
                 // Redis before 7, or not permitted.
                 Err(RedisFailure::Refused(_)) => self.pops_many = false,
@@ -58,7 +58,7 @@ impl Mailbox {
         }
         let mut pop = redis::cmd("BZPOPMIN");
         pop.arg(&self.key).arg(wait.as_secs_f64());
-        let mut popped = letters(self.link.query(&pop, wait).await?);
+        let mut popped = letters(self.connection.query(&pop, wait).await?);
         if !popped.is_empty() {
             match self.pop_ready(LETTERS_PER_POP - 1).await {
                 Ok(more) => popped.extend(more),
@@ -73,7 +73,7 @@ impl Mailbox {
     async fn pop_ready(&mut self, count: usize) -> Result<Vec<Letter>, RedisFailure> {
         let mut pop = redis::cmd("ZPOPMIN");
         pop.arg(&self.key).arg(count);
-        Ok(letters(self.link.query(&pop, Duration::ZERO).await?))
+        Ok(letters(self.connection.query(&pop, Duration::ZERO).await?))
     }
 }
 

@@ -1,11 +1,12 @@
 //! The membership of this node in groups of a `RedisChannelLayer`: joined, renewed and left on the hosts
 //! that the groups are on.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
 use super::{MailboxNames, host_of};
+use crate::clock;
 use crate::config::ChannelsLayer;
 use crate::protocol::ChannelName;
 use crate::redis_link::{Commands, RedisFailure};
@@ -140,8 +141,7 @@ fn with<'a>(
     command
 }
 
-/// Seconds since 1970, as the backend's members have it.
+/// Seconds since the Unix epoch, as the backend's members have it.
 fn now() -> String {
-    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    format!("{:.6}", since_1970.map_or(0.0, |since| since.as_secs_f64()))
+    format!("{:.6}", clock::since_unix_epoch().as_secs_f64())
 }

@@ -2,10 +2,11 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use super::fernet::{self, Fernet, Lifetime};
 use super::json;
+use crate::clock;
 use crate::config::{LayerSerializer, Secret};
 use crate::msgpack::{Item, Malformed, Reader, write_key, write_value};
 
@@ -105,8 +106,7 @@ impl Serializer {
 
     /// Reads a payload. The JSON has at most [`MAX_GROWTH`](crate::msgpack::MAX_GROWTH) times its length.
     pub fn read(&self, payload: &[u8]) -> Result<LayerMessage, BadMessage> {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.read_at(payload, since_epoch.as_secs())
+        self.read_at(payload, clock::unix_seconds())
     }
 
     /// `now` in Unix seconds.

@@ -1,7 +1,5 @@
 //! A recorded publication of a channel, which `tail` prints and `replay` reads.
 
-use std::time::Duration;
-
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -124,36 +122,6 @@ pub fn escape_controls(text: &str) -> String {
     out
 }
 
-/// From the begin of 1970 to an instant as records have it: RFC 3339 in UTC, with any fraction of a second.
-pub fn instant(text: &str) -> Option<Duration> {
-    let text = text.strip_suffix('Z')?;
-    let (date, time) = text.split_once('T')?;
-    let number = |text: &str, digits: usize| -> Option<u64> {
-        let is_one = text.len() == digits && text.bytes().all(|byte| byte.is_ascii_digit());
-        is_one.then(|| text.parse().ok())?
-    };
-    let mut date = date.split('-');
-    let (year, month, day) =
-        (number(date.next()?, 4)?, number(date.next()?, 2)?, number(date.next()?, 2)?);
-    let (time, fraction) = time.split_once('.').unwrap_or((time, "0"));
-    let mut time = time.split(':');
-    let (hour, minute, second) =
-        (number(time.next()?, 2)?, number(time.next()?, 2)?, number(time.next()?, 2)?);
-    let over = date.next().is_some() || time.next().is_some();
-    let fits =
-        (1970..=9999).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day);
-    if over || !fits || hour > 23 || minute > 59 || second > 60 || fraction.len() > 9 {
-        return None;
-    }
-    let nanos = number(fraction, fraction.len())? * 10_u64.pow(9 - fraction.len() as u32);
-    // Years that begin in March, so that a leap day is a year's last.
-    let (year, from_march) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let of_year = (153 * from_march + 2) / 5 + day - 1;
-    let days = 365 * year + year / 4 - year / 100 + year / 400 + of_year - 719_468;
-    let seconds = days * 86_400 + hour * 3600 + minute * 60 + second;
-    Some(Duration::new(seconds, nanos as u32))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -212,29 +180,5 @@ mod tests {
         }
         assert_eq!(record("[1]", None).to_line(), "     -  23:57:38.603  (json)              [1]");
         assert_eq!(record("hi", None).to_line(), "     -  23:57:38.603  (text)              hi");
-    }
-
-    #[test]
-    fn instants_are_counted() {
-        for (text, seconds, nanos) in [
-            ("1970-01-01T00:00:00Z", 0, 0),
-            ("2000-02-29T12:00:00.5Z", 951_825_600, 500_000_000),
-            ("2026-11-23T23:57:38.603226Z", 1_795_478_258, 603_226_000),
-        ] {
-            assert_eq!(instant(text), Some(Duration::new(seconds, nanos)), "{text}");
-        }
-        for wrong in [
-            "",
-            "2026-11-23",
-            "2026-11-23T23:57:38",
-            "2026-13-01T00:00:00Z",
-            "2026-01-01T24:00:00Z",
-            "2026-01-01T00:00:00.0000000001Z",
-            "0000-01-01T00:00:00Z",
-            "+026-01-01T00:00:00Z",
-            "2026-01-01T00:00:00:00Z",
-        ] {
-            assert_eq!(instant(wrong), None, "{wrong}");
-        }
     }
 }

@@ -45,6 +45,6 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
 pub fn exit_code(outcome: Outcome) -> ExitCode {
     match outcome {
         Outcome::Drained => ExitCode::SUCCESS,
-        Outcome::Cut => ExitCode::FAILURE,
+        Outcome::Forced => ExitCode::FAILURE,
     }
 }

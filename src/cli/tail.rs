@@ -20,7 +20,7 @@ use super::signals;
 use super::sse::{Event, Events};
 use super::target::Target;
 use super::{Failure, print_error};
-use crate::protocol::Timestamp;
+use crate::clock;
 
 /// A stream that is silent for this long is lost: the server sends a comment every 15 s.
 const STREAM_TIMEOUT: Duration = Duration::from_secs(45);
@@ -282,7 +282,7 @@ impl Tail {
     }
 
     fn publication(&mut self, event: Event) -> Result<(), StreamEnd> {
-        let mut record = self.record(event.id, Some(Timestamp::now().to_string()));
+        let mut record = self.record(event.id, Some(clock::now_rfc3339()));
         if event.name == "binary" {
             record.base64 = Some(event.data);
         } else {

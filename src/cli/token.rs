@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use jsonwebtoken::AlgorithmFamily;
 use serde_json::{Map, Value, json};
@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use super::arguments::{parse_channel, parse_lifetime};
 use super::server_api::ServerApi;
 use super::{Failure, check, print_line};
+use crate::clock;
 use crate::config::{Config, EngineKind, Jwt, JwtKeyMaterial, RedisEngine};
 use crate::protocol::UserId;
 use crate::redis_link::Commands;
@@ -51,7 +52,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let config = check::load(&args.config)?;
     let token = if args.jwt {
-        let claims = claims(args, &config.jwt, unix_now());
+        let claims = claims(args, &config.jwt, clock::unix_seconds());
         sign(&config.jwt, &claims)?
     } else {
         match &config.engine.kind {
@@ -76,7 +77,7 @@ fn write_to_redis(args: &Args, config: &Config, redis: &RedisEngine) -> Result<S
         .enable_all()
         .build()
         .map_err(|error| format!("runtime: {error}"))?;
-    let record = record(args, unix_now());
+    let record = record(args, clock::unix_seconds());
     runtime.block_on(async {
         let shutdown = Shutdown::new();
         let commands = Commands::start(&redis.tokens_url, "redis_tokens", &shutdown)
@@ -163,10 +164,6 @@ fn sign(settings: &Jwt, claims: &Value) -> Result<String, String> {
     sign_hs(secret, alg, claims)
 }
 
-fn unix_now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,7 +205,7 @@ mod tests {
             material: JwtKeyMaterial::Secret(Secret::new("0123456789abcdef0123456789abcdef")),
         };
         let settings = settings(vec![key]);
-        let token = sign(&settings, &claims(&args("7"), &settings, unix_now())).unwrap();
+        let token = sign(&settings, &claims(&args("7"), &settings, clock::unix_seconds())).unwrap();
         let (identity, _) = JwtVerifier::new(&settings).unwrap().verify(&token).await.unwrap();
         assert_eq!(identity.user_id, Some(UserId::Integer(7)));
         assert_eq!(identity.username.as_deref(), Some("ana"));
@@ -227,10 +224,10 @@ mod tests {
         let commands = Commands::start(&server.url(), "test", &Shutdown::new()).unwrap();
         assert!(commands.wait_up(Duration::from_secs(10)).await);
         let store = TokenStore::redis(commands, "t:", Duration::from_secs(60), TokenFormat::Json);
-        let token = store.issue(&record(&args("u-1"), unix_now())).await.unwrap();
+        let token = store.issue(&record(&args("u-1"), clock::unix_seconds())).await.unwrap();
         let record = store.consume(&token).await.unwrap().unwrap();
         assert_eq!(record.user_id, UserId::Text("u-1".into()));
         assert_eq!(record.channels, Some(vec!["chat_*".to_owned()]));
-        assert!(record.session_expires_at.is_some_and(|end| end > unix_now()));
+        assert!(record.session_expires_at.is_some_and(|end| end > clock::unix_seconds()));
     }
 }

@@ -92,14 +92,15 @@ impl Link {
         command: NodeCommand,
     ) -> Result<(Reached, Vec<Box<RawValue>>), SendError> {
         // Without replies nobody would know what was done.
-        let sender = self.sender.load_full().ok_or(SendError::EngineDown)?;
+        let sender = self.sender.load_full().ok_or(SendError::EngineUnavailable)?;
         let id = random_hex(16);
         let envelope = CommandEnvelope { id: id.clone(), from: self.node.clone(), command };
         let json = envelope.to_json().ok_or(SendError::TooLarge)?;
         let mut waiting = self.wait(id)?;
-        let asked = sender.publish(&self.to_all, &json).await.map_err(|_| SendError::EngineDown)?;
+        let asked =
+            sender.publish(&self.to_all, &json).await.map_err(|_| SendError::EngineUnavailable)?;
         if asked == 0 {
-            return Err(SendError::EngineDown);
+            return Err(SendError::EngineUnavailable);
         }
         let all = waiting.replies.wait_for(|replies| *replies >= asked);
         // Lost replies end the wait as well.
@@ -112,7 +113,7 @@ impl Link {
     fn wait(&self, id: String) -> Result<Waiting<'_>, SendError> {
         let mut waiting = self.waiting();
         if waiting.len() >= MAX_WAITING {
-            return Err(SendError::EngineDown);
+            return Err(SendError::EngineUnavailable);
         }
         let tally = Arc::<Mutex<Tally>>::default();
         let (sender, replies) = watch::channel(0);
@@ -121,7 +122,7 @@ impl Link {
         Ok(Waiting { link: self, id, tally, replies })
     }
 
-    pub fn replied(&self, reply: Reply) {
+    pub fn add_reply(&self, reply: Reply) {
         if let Some(entry) = self.waiting().get(&reply.id) {
             let mut tally = locked(&entry.tally);
             tally.affected = tally.affected.saturating_add(reply.affected);

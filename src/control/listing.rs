@@ -79,7 +79,7 @@ pub struct ChannelRow {
     pub connections: u64,
 }
 
-/// Rows in the command of their keys.
+/// Rows in the order of their keys.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part<R> {
     pub rows: Vec<R>,

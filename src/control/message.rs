@@ -64,6 +64,8 @@ struct Head<'a> {
 struct Envelope {
     id: String,
     from: String,
+    /// The name on the wire is that of earlier versions, which run beside this one during an update.
+    #[serde(rename = "order")]
     command: Box<RawValue>,
 }
 

@@ -33,7 +33,6 @@ use std::sync::Arc;
 
 use crate::config::RedisUrl;
 use crate::protocol::{ChannelName, ReservedChannels};
-use crate::redis_link::pubsub_client;
 use crate::shutdown::Shutdown;
 use link::Link;
 
@@ -68,7 +67,7 @@ pub struct Listed<R> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SendError {
     /// The engine cannot be reached, or is not keeping up.
-    EngineDown,
+    EngineUnavailable,
     /// The command's texts are longer than any user id or task id may be: 16 KiB in all.
     TooLarge,
 }
@@ -97,16 +96,14 @@ impl Control {
         threads: Threads,
         shutdown: &Shutdown,
     ) -> Result<Self, String> {
-        let client = pubsub_client(url)?;
+        let client = crate::redis_link::client(url)?;
         let link = Arc::new(Link::new(key_prefix, threads.node())?);
-        let supervision = redis::supervise(client, Arc::clone(&link), threads.clone());
-        let shutdown = shutdown.clone();
-        tokio::spawn(async move {
-            tokio::select! {
-                () = supervision => {}
-                () = shutdown.killed() => {}
-            }
-        });
+        tokio::spawn(redis::supervise(
+            client,
+            Arc::clone(&link),
+            threads.clone(),
+            shutdown.clone(),
+        ));
         Ok(Self(Engine::Redis(link, threads)))
     }
 

@@ -1,35 +1,34 @@
-//! This node's part over Redis pub/sub: one channel that all nodes hear, one for each node's replies.
+//! This node's part over Redis pub/sub: one channel that all nodes subscribe to, one for each node's replies.
 //!
 //! The number of nodes is what Redis counts as subscribers in the moment of the PUBLISH. Commands and
-//! replies leave by the connection that hears them, so a node that is asked can answer.
+//! replies are sent over the connection that receives them, so a node that gets a command can answer.
 
 use std::sync::Arc;
-use std::time::Duration;
 
+use ::redis::aio::MultiplexedConnection;
+use futures_util::future::BoxFuture;
 use tokio::sync::{Semaphore, mpsc};
-use tokio::time::Instant;
 
 use super::link::Link;
 use super::message::{self, CommandEnvelope, Reply, Unread};
 use super::{Found, Threads};
-use crate::redis_link::{Backoff, Heard, Lost, PubSub};
+use crate::redis_link::{
+    ConnectionError, ConnectionEvent, Health, PubSub, Supervised, supervise as supervise_connection,
+};
+use crate::shutdown::Shutdown;
 use crate::telemetry::control::{OrderOutcome, order_received};
-use crate::telemetry::engine as facts;
 
-/// Commands that this node carries out at once, and messages that wait for it; more are dropped, and so
+/// Commands that this node carries out at once, and messages that wait for it. More are dropped, and so
 /// not answered.
 const MAX_EXECUTING: usize = 64;
 const QUEUE_LENGTH: usize = 256;
-
-/// How often the connection is asked for a sign of life.
-const PING_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The connection's name in logs and metrics.
 const NAME: &str = "control";
 
 /// One message from Redis.
 struct Message {
-    /// It came by the channel that all nodes hear.
+    /// Whether it came by the channel that all nodes subscribe to.
     to_all: bool,
     payload: Vec<u8>,
 }
@@ -38,112 +37,110 @@ struct Message {
 struct Subscribed {
     pubsub: PubSub,
     messages: mpsc::Receiver<Message>,
-    lost: mpsc::Receiver<&'static str>,
 }
 
-/// This node's part: hears commands and replies until it is dropped.
-pub(super) async fn supervise(client: ::redis::Client, link: Arc<Link>, threads: Threads) {
-    facts::redis_wanted(NAME);
+/// Receives commands and replies for this node until the process is killed.
+pub(super) async fn supervise(
+    client: ::redis::Client,
+    link: Arc<Link>,
+    threads: Threads,
+    shutdown: Shutdown,
+) {
+    crate::telemetry::engine::redis_wanted(NAME);
     let executing = Arc::new(Semaphore::new(MAX_EXECUTING));
-    let node = Node { link, threads, executing };
-    let mut backoff = Backoff::new();
-    let (mut attempt, mut lost_at) = (0, None::<Instant>);
-    loop {
-        match Subscribed::connect(&client, &node.link).await {
-            Ok(mut subscribed) => {
-                (attempt, backoff) = (0, Backoff::new());
-                let sender = subscribed.pubsub.sender();
-                node.link.sender.store(Some(Arc::new(sender)));
-                facts::redis_connected(NAME, lost_at.map(|since| since.elapsed()));
-                let Lost(why) = node.serve(&mut subscribed).await;
-                node.link.sender.store(None);
-                facts::redis_lost(NAME, why);
-                lost_at = Some(Instant::now());
-                // Their replies are lost.
-                node.link.give_up_waiting();
-            }
-            Err(Lost(why)) => {
-                facts::redis_connect_failed(NAME, attempt, why);
-                attempt += 1;
-            }
-        }
-        tokio::time::sleep(backoff.next()).await;
-    }
+    let mut node = Node { client, executor: Executor { link, threads, executing } };
+    supervise_connection(&mut node, &shutdown).await;
 }
 
-impl Subscribed {
-    async fn connect(client: &::redis::Client, link: &Link) -> Result<Self, Lost> {
-        let replies = link.to_node(&link.node).map_err(|_| Lost("no name for a channel"))?;
+struct Node {
+    client: ::redis::Client,
+    executor: Executor,
+}
+
+impl Supervised for Node {
+    type Connection = Subscribed;
+
+    async fn connect(&mut self, health: &Health) -> Result<Subscribed, ConnectionError> {
+        let link = &self.executor.link;
+        let replies = link.to_node(&link.node).map_err(|_| "no name for a channel")?;
         let (queue, messages) = mpsc::channel(QUEUE_LENGTH);
-        let (give_up, lost) = mpsc::channel(1);
         let to_all = link.to_all.clone();
-        let mut pubsub = PubSub::connect(client, move |heard| match heard {
-            Heard::Message { channel, payload } => {
-                let to_all = channel == to_all.as_str().as_bytes();
-                let most = if to_all { message::MAX_BYTES } else { message::MAX_REPLY_BYTES };
-                if payload.len() > most {
-                    return order_received(OrderOutcome::TooLarge);
-                }
-                if queue.try_send(Message { to_all, payload }).is_err() {
-                    order_received(OrderOutcome::Dropped);
-                }
+        let mut pubsub = PubSub::connect(&self.client, health, move |channel, payload| {
+            let to_all = channel == to_all.as_str().as_bytes();
+            let max_bytes = if to_all { message::MAX_BYTES } else { message::MAX_REPLY_BYTES };
+            if payload.len() > max_bytes {
+                return order_received(OrderOutcome::TooLarge);
             }
-            Heard::Disconnected => {
-                let _told_already = give_up.try_send("connection closed");
+            if queue.try_send(Message { to_all, payload }).is_err() {
+                order_received(OrderOutcome::Dropped);
             }
         })
         .await?;
         // Replies first: a command of this node may be answered as soon as the other is subscribed.
         pubsub.subscribe(&[replies]).await?;
         pubsub.subscribe(std::slice::from_ref(&link.to_all)).await?;
-        Ok(Self { pubsub, messages, lost })
+        Ok(Subscribed { pubsub, messages })
+    }
+
+    fn pinged(&self, subscribed: &Subscribed) -> Vec<MultiplexedConnection> {
+        vec![subscribed.pubsub.link()]
+    }
+
+    async fn serve(
+        &mut self,
+        mut subscribed: Subscribed,
+        mut lost: BoxFuture<'_, ConnectionError>,
+    ) -> ConnectionError {
+        self.executor.link.sender.store(Some(Arc::new(subscribed.pubsub.sender())));
+        loop {
+            tokio::select! {
+                error = &mut lost => return error,
+                Some(message) = subscribed.messages.recv() => {
+                    if let Err(unread) = self.executor.handle(&message) {
+                        order_received(unread.into());
+                    }
+                }
+            }
+        }
+    }
+
+    fn disconnected(&mut self) {
+        self.executor.link.sender.store(None);
+        // The replies that are still expected are lost.
+        self.executor.link.give_up_waiting();
+    }
+
+    fn record(&self, event: ConnectionEvent<'_>) {
+        event.record(NAME);
     }
 }
 
-/// What carries out commands here.
+/// Carries out commands on this node. Clones are the same.
 #[derive(Clone)]
-struct Node {
+struct Executor {
     link: Arc<Link>,
     threads: Threads,
     executing: Arc<Semaphore>,
 }
 
-impl Node {
-    async fn serve(&self, subscribed: &mut Subscribed) -> Lost {
-        let mut ping = tokio::time::interval(PING_INTERVAL);
-        ping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                Some(why) = subscribed.lost.recv() => return Lost(why),
-                Some(message) = subscribed.messages.recv() => {
-                    if let Err(unread) = self.take(&message) {
-                        order_received(unread.into());
-                    }
-                }
-                _ = ping.tick() => if let Err(failure) = subscribed.pubsub.ping().await {
-                    return failure.into();
-                },
-            }
-        }
-    }
-
-    fn take(&self, Message { to_all, payload }: &Message) -> Result<(), Unread> {
+impl Executor {
+    fn handle(&self, Message { to_all, payload }: &Message) -> Result<(), Unread> {
         if *to_all {
-            self.begin(CommandEnvelope::read(payload)?);
+            self.spawn(CommandEnvelope::read(payload)?);
         } else {
-            self.link.replied(Reply::read(payload)?);
+            self.link.add_reply(Reply::read(payload)?);
         }
         Ok(())
     }
 
     /// Carries a command out on a task of its own, which ends by itself.
-    fn begin(&self, envelope: CommandEnvelope) {
+    fn spawn(&self, envelope: CommandEnvelope) {
         let Ok(permit) = Arc::clone(&self.executing).try_acquire_owned() else {
             return order_received(OrderOutcome::Dropped);
         };
-        let node = self.clone();
+        let executor = self.clone();
         tokio::spawn(async move {
-            node.execute(envelope).await;
+            executor.execute(envelope).await;
             drop(permit);
         });
     }
@@ -157,7 +154,8 @@ impl Node {
         let reply = Reply { id, affected: done.affected, complete: done.complete, data };
         let Ok(channel) = self.link.to_node(&from) else { return };
         if let Some(sender) = self.link.sender.load_full() {
-            let _or_the_sender_waits_in_vain = sender.publish(&channel, &reply.to_json()).await;
+            // Without the reply the sender's node counts this one as not answered.
+            let _ = sender.publish(&channel, &reply.to_json()).await;
         }
     }
 }

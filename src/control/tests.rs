@@ -187,8 +187,9 @@ async fn a_node_that_does_not_answer_in_full_is_not_counted_as_done() {
 async fn subscriber(server: &RedisServer, channel: &str) -> (Arc<AtomicUsize>, impl Sized + use<>) {
     let heard = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&heard);
-    let client = pubsub_client(&server.url()).unwrap();
-    let mut pubsub = crate::redis_link::PubSub::connect(&client, move |_| {
+    let client = crate::redis_link::client(&server.url()).unwrap();
+    let health = crate::redis_link::Health::default();
+    let mut pubsub = crate::redis_link::PubSub::connect(&client, &health, move |_, _| {
         counter.fetch_add(1, Ordering::Relaxed);
     })
     .await
@@ -224,7 +225,7 @@ async fn a_lost_redis_is_said_and_found_again() {
     node.serve();
     server.kill();
     until("loss", || !node.control.is_live()).await;
-    assert_eq!(node.control.send(disconnect()).await, Err(SendError::EngineDown));
+    assert_eq!(node.control.send(disconnect()).await, Err(SendError::EngineUnavailable));
     server.restart();
     until("live node", || node.control.is_live()).await;
     assert_eq!(node.control.send(disconnect()).await, reached(1, 1, 1));

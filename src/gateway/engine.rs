@@ -1,4 +1,4 @@
-//! What lives in memory or in Redis, by config: built here, and told whether it is up.
+//! Builds the parts that live in memory or in Redis, as configured, and checks whether they are ready.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -123,8 +123,8 @@ impl Engine {
         })
     }
 
-    /// Waits until Redis answers, so that the first clients need not race it. A Redis that stays away is
-    /// not waited for: the gateway serves what it can and says that it is not ready.
+    /// Waits a short time until Redis answers, so that the first clients find it connected. Without Redis
+    /// the gateway starts all the same, and reports that it is not ready.
     pub async fn settle(&self, upstreams: &UpstreamsShared) {
         let settled = async {
             while !self.ready.iter().all(|(_, check)| check().is_ok()) || !upstreams.queues_are_up()
@@ -136,7 +136,8 @@ impl Engine {
         let _ = tokio::time::timeout(SETTLE_TIMEOUT, settled).await;
     }
 
-    /// Starts the broker's core. Gives what ends soon after a kill, once it has taken leave.
+    /// Starts the broker's core. The returned task ends soon after the process is stopped, once it has
+    /// told other nodes.
     pub fn run(
         &mut self,
         mut core: Core,
@@ -200,7 +201,7 @@ fn layer_check(core: &Core) -> ReadyCheck {
     })
 }
 
-/// What is published comes back.
+/// Whether what this node publishes comes back to it.
 fn canary_check(canary: &Canary) -> ReadyCheck {
     let canary = canary.clone();
     Arc::new(move || canary.check())
@@ -211,13 +212,13 @@ fn redis_check(commands: &Commands) -> ReadyCheck {
     Arc::new(move || commands.is_up().then_some(()).ok_or("Redis cannot be reached"))
 }
 
-/// Orders of other nodes reach this one.
+/// Whether commands of other nodes reach this one.
 fn control_check(control: &Control) -> ReadyCheck {
     let control = control.clone();
-    Arc::new(move || control.is_live().then_some(()).ok_or("orders do not reach this node"))
+    Arc::new(move || control.is_live().then_some(()).ok_or("commands do not reach this node"))
 }
 
-/// One command connection for each Redis that the parts live in.
+/// Opens one command connection for each Redis URL; parts with the same URL share it.
 struct Connections<'a> {
     by_url: HashMap<String, Commands>,
     shutdown: &'a Shutdown,

@@ -1,5 +1,5 @@
-//! The sockets that clients and servers connect to: bound before anything is served, or handed over by
-//! whoever started the process.
+//! The listening sockets of both ports: bound before anything is served, or inherited from the process
+//! that started this one.
 
 use std::net::{SocketAddr, TcpListener};
 
@@ -12,9 +12,8 @@ use crate::config::Config;
 /// Connections that the kernel keeps for each worker until they are accepted.
 const BACKLOG: i32 = 1024;
 
-/// Sockets that listen already, as systemd hands them over (`sd_listen_fds(3)`): the environment's
-/// `LISTEN_FDS` counts them, and `LISTEN_FDNAMES` says which one is called `admin`. All others are the
-/// public port's.
+/// Listening sockets that systemd passes on (`sd_listen_fds(3)`): `LISTEN_FDS` in the environment counts
+/// them, and `LISTEN_FDNAMES` names one `admin`. All others belong to the public port.
 #[derive(Default)]
 pub struct Inherited {
     public: Vec<TcpListener>,
@@ -22,10 +21,12 @@ pub struct Inherited {
 }
 
 impl Inherited {
-    /// Takes them from the environment; call it before the process has threads. `Err` says which one is no
-    /// listening TCP socket.
+    /// Takes the sockets that the environment names; must be called before the process has threads.
+    ///
+    /// # Errors
+    /// A text that names the first socket that is not a listening TCP socket.
     pub fn take() -> Result<Self, String> {
-        // The names outlive this, which hurts nobody: without their count they mean nothing.
+        // The variable stays in the environment: without `LISTEN_FDS` it has no meaning.
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         let mut names = names.split(':');
         let mut all = ListenFd::from_env();
@@ -48,16 +49,16 @@ impl Inherited {
     }
 }
 
-/// One socket a worker, and one of the admin port.
+/// The public socket of each worker, and the socket of the admin port.
 pub(super) struct Sockets {
     pub public: Vec<TcpListener>,
     pub admin: TcpListener,
-    /// Those of the public port were inherited.
+    /// The public sockets were inherited, so another process may accept on them too.
     pub handed_over: bool,
 }
 
 impl Sockets {
-    /// What was not inherited is bound.
+    /// Binds the sockets that were not inherited.
     pub fn bind(config: &Config, inherited: Inherited) -> Result<Self, StartError> {
         let (server, admin) = (&config.server, &config.admin);
         let handed_over = !inherited.public.is_empty();
@@ -77,29 +78,29 @@ impl Sockets {
     }
 }
 
-/// A socket for each of `count` workers; some take clients from the same one.
+/// A socket for each of `count` workers; several workers may share one.
 fn share_out(sockets: Vec<TcpListener>, count: usize) -> Result<Vec<TcpListener>, StartError> {
     if sockets.len() > count {
         let (given, key) = (sockets.len(), "server.threads");
-        let what = format!("{key}: {given} public sockets were handed over to {count} threads");
+        let what = format!("{key}: {given} public sockets were inherited by {count} threads");
         return Err(StartError::Setting(what));
     }
     let copies = (0..count).map(|worker| sockets[worker % sockets.len()].try_clone());
     copies.collect::<Result<_, _>>().map_err(|error| {
-        let what = "the public socket that was handed over";
+        let what = "the inherited public socket";
         StartError::System { what, error }
     })
 }
 
-/// One socket a worker on the same port. `SO_REUSEPORT` would also let a second gateway join in silence,
-/// so a socket without it must be able to have the port first, unless a second one is `welcome`.
+/// One socket for each worker, all on the same port. `SO_REUSEPORT` would let a second gateway bind the
+/// same port unnoticed, so a socket without the option is bound first, unless the port is `shared`.
 fn bind_public(
     address: SocketAddr,
     count: usize,
-    welcome: bool,
+    shared: bool,
 ) -> Result<Vec<TcpListener>, StartError> {
     let wrong = |error| StartError::Bind { key: "server.listen", address, error };
-    if address.port() != 0 && !welcome {
+    if address.port() != 0 && !shared {
         listening_socket(address, false).map_err(wrong)?;
     }
     let mut listeners = Vec::with_capacity(count);

@@ -1,8 +1,8 @@
-//! Composition root: binds everything before it serves anything, builds the parts, starts the threads,
-//! and ends them in command.
+//! The composition root: binds all sockets before it serves anything, builds the parts, starts the
+//! threads, and ends them in order.
 //!
-//! Threads: one for the engine (the broker's core, Redis connections, the admin port, signals) and
-//! one a worker.
+//! The engine thread runs the broker's core, the Redis connections, the admin port and the signals. Each
+//! worker has a thread of its own.
 
 mod engine;
 mod listen;
@@ -39,13 +39,13 @@ use listen::Sockets;
 use reload::{ConfigPublisher, Reloader};
 use runtime_config::RuntimeConfigBuilder;
 
-/// Histograms are drained this often, so that they do not grow between scrapes.
+/// Interval of the histograms' upkeep, so that they do not grow between scrapes.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 
-/// At the end, for what other processes are to be told.
+/// At the end, the time to tell other nodes through Redis that this node has stopped.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What was bound.
+/// The addresses that were bound.
 #[derive(Debug, Clone, Copy)]
 pub struct Addresses {
     pub public: SocketAddr,
@@ -55,10 +55,10 @@ pub struct Addresses {
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// Everything ended by itself.
+    /// All connections and replies ended within the deadline.
     Drained,
     /// A second signal or the deadline ended what was left.
-    Cut,
+    Forced,
 }
 
 /// Why the gateway did not start.
@@ -69,7 +69,7 @@ pub enum StartError {
         address: SocketAddr,
         error: std::io::Error,
     },
-    /// A setting that only shows to be wrong when it is used.
+    /// A setting whose mistake shows only when it is used.
     Setting(String),
     System {
         what: &'static str,
@@ -91,17 +91,18 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
-/// What a run is started with besides its config.
+/// What a run needs besides its config.
 pub struct Process {
-    /// Listening sockets that whoever started the process has handed over.
+    /// Listening sockets that the parent process passed on.
     pub inherited: Inherited,
-    /// What decides about log lines.
+    /// Controls the log level, the throttle and debug lines.
     pub log: LogControl,
-    /// `None` = the config is never read again.
+    /// Reads the config again; `None` turns reloads off.
     pub read: Option<ReadConfig>,
 }
 
-/// Runs the gateway until a signal ends it. Blocks; `ready` is called once everything is served.
+/// Runs the gateway until a signal ends it, and blocks until then. `ready` is called once everything is
+/// served.
 pub fn run(
     config: Config,
     process: Process,
@@ -231,7 +232,7 @@ impl WorkerParts<'_> {
     }
 }
 
-/// The worker threads, and a channel that closes when the first of them has ended.
+/// The worker threads, and a channel that gets a message when the first of them has ended.
 type Started = (Vec<JoinHandle<()>>, mpsc::Receiver<()>);
 
 fn start(workers: Vec<Worker>) -> Result<Started, StartError> {
@@ -339,7 +340,7 @@ async fn stop_when_asked(
     let drained = tokio::select! {
         drained = shutdown.wait(settings.drain + settings.grace) => drained,
         () = async {
-            // Whoever drains a node before it is stopped asks for the same by the first signal.
+            // After a drain by the server API, the first signal asks for the drain that has begun already.
             if by_api {
                 signals.next().await;
             }
@@ -348,5 +349,5 @@ async fn stop_when_asked(
     };
     shutdown.force();
     telemetry::lifecycle::stopped(drained);
-    if drained && !failed { Outcome::Drained } else { Outcome::Cut }
+    if drained && !failed { Outcome::Drained } else { Outcome::Forced }
 }

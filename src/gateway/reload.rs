@@ -1,7 +1,7 @@
-//! The config read again while the gateway runs: at SIGHUP, and when its file has changed.
+//! Reload: the config is read again at SIGHUP and when its file has changed.
 //!
-//! Invariants: everything that can fail is made before anything is replaced, so a bad file changes nothing;
-//! what only takes effect with a start stays as it is, and is named.
+//! Invariants: everything that can fail is built before anything is replaced, so a bad file changes nothing;
+//! settings that need a restart keep their value, and the log names them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,14 +19,14 @@ use crate::telemetry;
 use crate::telemetry::log::{LogControl, Repeats};
 use crate::telemetry::reload as metrics;
 
-/// How long an upstream's queue that is new may take to be reached before messages are sent to it.
+/// How long to wait for new queues to be reached before messages are sent to them.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
 const SETTLE_INTERVAL: Duration = Duration::from_millis(5);
 
 /// How long the threads may take to apply a new configuration before the reload counts as done all the same.
 const APPLY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Reads the config; `Err` = its mistakes.
+/// Reads the config. The error is the text of all its mistakes.
 pub type ReadConfig = Arc<dyn Fn() -> Result<Config, String> + Send + Sync>;
 
 /// Where a new configuration is published, and how its use is confirmed.
@@ -170,7 +170,7 @@ async fn wait_for_queues(runtime_config: &RuntimeConfig) {
     let _ = tokio::time::timeout(SETTLE_TIMEOUT, ready).await;
 }
 
-/// Puts back into `new` what is in force until the process ends; the names of what differed.
+/// Sets what needs a restart in `new` back to its current value, and returns the keys that differed.
 fn keep_what_needs_a_restart(current: &Config, new: &mut Config) -> Vec<&'static str> {
     let mut kept = Vec::new();
     macro_rules! keep {
@@ -199,7 +199,7 @@ fn keep_what_needs_a_restart(current: &Config, new: &mut Config) -> Vec<&'static
 
 /// The sections whose settings differ.
 fn changed_sections(current: &Config, new: &Config) -> Vec<&'static str> {
-    // Taken apart, so that no section is forgotten.
+    // Destructured, so that the compiler reports a section that is missing here.
     let Config {
         server,
         admin,
@@ -244,7 +244,7 @@ mod tests {
         Config::from_toml(&format!("{text}\n{route}")).unwrap_or_else(|wrong| panic!("{wrong}"))
     }
 
-    /// Differs in everything that needs a restart, and in something that does not.
+    /// Differs in every key that needs a restart, and in one key that does not.
     const OTHER: &str = r#"
 server = { listen = "127.0.0.1:1", reuse_port = true, threads = 1023, max_connections = 7 }
 admin.listen = "127.0.0.1:2"

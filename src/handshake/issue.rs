@@ -6,7 +6,7 @@
 //! can neither read nor send.
 
 use std::error::Error;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
@@ -20,6 +20,7 @@ use super::credentials::{bearer, cookie};
 use super::origin::{self, RequestOrigin};
 use super::rejection::json_error;
 use super::{Found, Handshake, Rejection};
+use crate::clock;
 use crate::protocol::ChannelName;
 use crate::telemetry;
 use crate::tokens::{Identity, TokenRecord};
@@ -154,7 +155,7 @@ impl Handshake {
             user_id,
             username: identity.username.as_deref().map(str::to_owned),
             connection_id: wish.connection_id.clone(),
-            created_at: unix_now(),
+            created_at: clock::since_unix_epoch().as_secs_f64(),
             used: false,
             channels: bound
                 .map(|channel| vec![channel.to_string()])
@@ -278,10 +279,4 @@ fn allow_origin(headers: &mut HeaderMap, origin: &str) {
         let with_credentials = HeaderValue::from_static("true");
         headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, with_credentials);
     }
-}
-
-fn unix_now() -> f64 {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0.0, |since| since.as_secs_f64())
 }

@@ -176,7 +176,7 @@ mod tests {
             (Rejection::credential(Credential::SessionOver), 4001, 401, None),
             (jwt(JwtRejection::KeysUnavailable), 1013, 503, Some((5, "upstream_unavailable"))),
             (
-                Rejection::credential(Credential::EngineDown),
+                Rejection::credential(Credential::EngineUnavailable),
                 1013,
                 503,
                 Some((5, "engine_unavailable")),

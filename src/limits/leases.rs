@@ -4,7 +4,8 @@
 use std::rc::Rc;
 
 use super::{Holder, LeaseKey, SharedLimits};
-use crate::leases::{EngineAway, HeldLeases, Lessor};
+use crate::leases::{HeldLeases, Lessor};
+use crate::redis_link::EngineUnavailable;
 use crate::telemetry::limits as facts;
 
 /// The leases of one thread. Not `Send`: its holders live on that thread, too. [`LeaseSet::run`] does
@@ -71,14 +72,14 @@ impl Lessor for SharedLimits {
     type Holder = Holder;
     type Lease = Box<str>;
 
-    async fn renew(&self, leases: &[(Holder, Box<str>)]) -> Result<(), EngineAway> {
+    async fn renew(&self, leases: &[(Holder, Box<str>)]) -> Result<(), EngineUnavailable> {
         let leases: Vec<_> = leases.iter().map(|(holder, key)| (&**key, *holder)).collect();
-        self.renew_all(&leases).await.map_err(|_| EngineAway)
+        self.renew_all(&leases).await
     }
 
-    async fn release(&self, leases: &[(Holder, Box<str>)]) -> Result<(), EngineAway> {
+    async fn release(&self, leases: &[(Holder, Box<str>)]) -> Result<(), EngineUnavailable> {
         let leases: Vec<_> = leases.iter().map(|(holder, key)| (&**key, *holder)).collect();
-        self.release_all(&leases).await.map_err(|_| EngineAway)
+        self.release_all(&leases).await
     }
 
     fn not_renewed(&self, count: usize) {

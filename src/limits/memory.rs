@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use super::bucket::Gcra;
 use super::window::Window;
-use super::{EngineDown, Holder, Verdict};
+use super::{Holder, Verdict};
 use crate::leases::LEASE;
+use crate::redis_link::EngineUnavailable;
 
 /// Parts that are locked and swept on their own, so that neither takes long.
 const SHARDS: usize = 64;
@@ -44,14 +45,19 @@ impl MemoryLimits {
         }
     }
 
-    pub(super) fn take(&self, key: &str, gcra: Gcra) -> Result<Verdict, EngineDown> {
+    pub(super) fn take(&self, key: &str, gcra: Gcra) -> Result<Verdict, EngineUnavailable> {
         let now = whole(self.began.elapsed().as_micros());
         let mut shard = self.shard(key);
         let full_at = shard.buckets.get(key, |full_at| *full_at > now)?;
         Ok(gcra.take(full_at, now))
     }
 
-    pub(super) fn hit(&self, key: &str, limit: u32, per: Duration) -> Result<Verdict, EngineDown> {
+    pub(super) fn hit(
+        &self,
+        key: &str,
+        limit: u32,
+        per: Duration,
+    ) -> Result<Verdict, EngineUnavailable> {
         let now = self.now_ms();
         let mut shard = self.shard(key);
         let window = shard.windows.get(key, |window| window.lives(now))?;
@@ -65,7 +71,7 @@ impl MemoryLimits {
         key: &str,
         holder: Holder,
         max: u32,
-    ) -> Result<Verdict, EngineDown> {
+    ) -> Result<Verdict, EngineUnavailable> {
         let now = self.now_ms();
         let mut shard = self.shard(key);
         let leases = shard.leases.get(key, |leases| leases.iter().any(|(_, end)| *end > now))?;
@@ -79,7 +85,7 @@ impl MemoryLimits {
     }
 
     /// Also takes back a lease that expired: the holder is there, whatever the engine believed.
-    pub(super) fn renew(&self, key: &str, holder: Holder) -> Result<(), EngineDown> {
+    pub(super) fn renew(&self, key: &str, holder: Holder) -> Result<(), EngineUnavailable> {
         let now = self.now_ms();
         let expires = now + whole(LEASE.as_millis());
         let mut shard = self.shard(key);
@@ -161,14 +167,14 @@ impl<V> Default for Swept<V> {
 
 impl<V: Default> Swept<V> {
     /// The entry of `key`, made if there is none and room for it.
-    fn get(&mut self, key: &str, lives: impl Fn(&V) -> bool) -> Result<&mut V, EngineDown> {
+    fn get(&mut self, key: &str, lives: impl Fn(&V) -> bool) -> Result<&mut V, EngineUnavailable> {
         if !self.entries.contains_key(key) {
             if self.entries.len() >= self.sweep_at {
                 self.entries.retain(|_, value| lives(value));
                 self.sweep_at = (2 * self.entries.len()).clamp(SWEEP_FROM, MAX_PER_SHARD);
             }
             if self.entries.len() >= MAX_PER_SHARD {
-                return Err(EngineDown);
+                return Err(EngineUnavailable);
             }
         }
         Ok(self.entries.entry(key.into()).or_default())
@@ -219,7 +225,7 @@ mod tests {
         for user in 0..MAX_PER_SHARD {
             assert!(limits.take(&user.to_string(), slow).is_ok());
         }
-        assert_eq!(limits.take("one too many", slow), Err(EngineDown));
+        assert_eq!(limits.take("one too many", slow), Err(EngineUnavailable));
         assert_eq!(limits.take("0", slow), Ok(Verdict::Allowed));
     }
 

@@ -36,18 +36,6 @@ pub enum Verdict {
     },
 }
 
-/// The engine that keeps the limits cannot be reached, is full, or refuses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct EngineDown;
-
-impl std::fmt::Display for EngineDown {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("the engine that keeps the limits is not available")
-    }
-}
-
-impl std::error::Error for EngineDown {}
-
 /// Which shared bucket; part of its key and the value of a metric label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LimitName {

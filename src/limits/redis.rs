@@ -7,7 +7,7 @@ use redis::{Pipeline, Script};
 use super::bucket::Gcra;
 use super::{Holder, Verdict};
 use crate::leases::LEASE;
-use crate::redis_link::{Commands, RedisFailure};
+use crate::redis_link::{Commands, EngineUnavailable};
 
 /// Buckets are strings that expire when they are full again, windows such that expire with them; the leases of a user are a sorted set
 /// that expires with the last of them.
@@ -33,7 +33,7 @@ impl RedisLimits {
         }
     }
 
-    pub(super) async fn take(&self, key: &str, gcra: Gcra) -> Result<Verdict, RedisFailure> {
+    pub(super) async fn take(&self, key: &str, gcra: Gcra) -> Result<Verdict, EngineUnavailable> {
         let mut call = self.take.prepare_invoke();
         call.key(key).arg(gcra.interval).arg(gcra.tolerance);
         let (allowed, wait_us): (bool, u64) = self.commands.invoke(&call).await?;
@@ -45,7 +45,7 @@ impl RedisLimits {
         key: &str,
         limit: u32,
         per: Duration,
-    ) -> Result<Verdict, RedisFailure> {
+    ) -> Result<Verdict, EngineUnavailable> {
         let mut call = self.hit.prepare_invoke();
         call.key(key).arg(limit).arg(u64::try_from(per.as_millis()).unwrap_or(u64::MAX));
         let (allowed, wait_ms): (bool, u64) = self.commands.invoke(&call).await?;
@@ -57,7 +57,7 @@ impl RedisLimits {
         key: &str,
         holder: Holder,
         max: u32,
-    ) -> Result<Verdict, RedisFailure> {
+    ) -> Result<Verdict, EngineUnavailable> {
         let mut call = self.acquire.prepare_invoke();
         call.key(key).arg(max).arg(holder.to_string()).arg(lease_ms());
         let (allowed, wait_ms): (bool, u64) = self.commands.invoke(&call).await?;
@@ -65,11 +65,14 @@ impl RedisLimits {
     }
 
     /// As the methods of `MemoryLimits` of these names.
-    pub(super) async fn look_at_bucket(&self, key: &str) -> Result<u64, RedisFailure> {
+    pub(super) async fn look_at_bucket(&self, key: &str) -> Result<u64, EngineUnavailable> {
         self.look(key, "bucket").await.map(|(reset_after, _, _)| reset_after)
     }
 
-    pub(super) async fn look_at_window(&self, key: &str) -> Result<(u64, Duration), RedisFailure> {
+    pub(super) async fn look_at_window(
+        &self,
+        key: &str,
+    ) -> Result<(u64, Duration), EngineUnavailable> {
         let (count, left, _) = self.look(key, "window").await?;
         Ok((count, Duration::from_millis(left)))
     }
@@ -77,18 +80,18 @@ impl RedisLimits {
     pub(super) async fn look_at_leases(
         &self,
         key: &str,
-    ) -> Result<(u64, Duration, Duration), RedisFailure> {
+    ) -> Result<(u64, Duration, Duration), EngineUnavailable> {
         let (count, first, last) = self.look(key, "leases").await?;
         Ok((count, Duration::from_millis(first), Duration::from_millis(last)))
     }
 
-    async fn look(&self, key: &str, kind: &str) -> Result<(u64, u64, u64), RedisFailure> {
+    async fn look(&self, key: &str, kind: &str) -> Result<(u64, u64, u64), EngineUnavailable> {
         let mut call = self.look.prepare_invoke();
         call.key(key).arg(kind);
-        self.commands.invoke(&call).await
+        Ok(self.commands.invoke(&call).await?)
     }
 
-    pub(super) async fn reset(&self, key: &str) -> Result<bool, RedisFailure> {
+    pub(super) async fn reset(&self, key: &str) -> Result<bool, EngineUnavailable> {
         let mut delete = redis::cmd("DEL");
         delete.arg(key);
         let deleted: u64 = self.commands.query(&delete).await?;
@@ -97,7 +100,7 @@ impl RedisLimits {
 
     /// All of them in one write. Also takes back leases that expired, or that Redis lost: the
     /// holders are there, whatever Redis believed.
-    pub(super) async fn renew(&self, held: &[Held<'_>]) -> Result<(), RedisFailure> {
+    pub(super) async fn renew(&self, held: &[Held<'_>]) -> Result<(), EngineUnavailable> {
         let (seconds, micros): (u64, u64) = self.commands.query(&redis::cmd("TIME")).await?;
         let now_ms = seconds.saturating_mul(1000).saturating_add(micros / 1000);
         let expires = now_ms.saturating_add(lease_ms());
@@ -106,16 +109,16 @@ impl RedisLimits {
             batch.cmd("ZADD").arg(*key).arg(expires).arg(holder.to_string()).ignore();
             batch.cmd("PEXPIRE").arg(*key).arg(lease_ms()).ignore();
         }
-        self.commands.pipeline(&batch).await
+        Ok(self.commands.pipeline(&batch).await?)
     }
 
     /// All of them in one write.
-    pub(super) async fn release(&self, held: &[Held<'_>]) -> Result<(), RedisFailure> {
+    pub(super) async fn release(&self, held: &[Held<'_>]) -> Result<(), EngineUnavailable> {
         let mut batch = Pipeline::with_capacity(held.len());
         for (key, holder) in held {
             batch.cmd("ZREM").arg(*key).arg(holder.to_string()).ignore();
         }
-        self.commands.pipeline(&batch).await
+        Ok(self.commands.pipeline(&batch).await?)
     }
 }
 

@@ -6,10 +6,10 @@ use std::time::Duration;
 use super::bucket::Gcra;
 use super::memory::MemoryLimits;
 use super::redis::{Held, RedisLimits};
-use super::{EngineDown, Holder, LEAST_WAIT, LeaseKey, LimitName, LimitStatus, UserLimit, Verdict};
+use super::{Holder, LEAST_WAIT, LeaseKey, LimitName, LimitStatus, UserLimit, Verdict};
 use crate::config::{FixedWindow, Rate, UserRate};
 use crate::protocol::{Params, TemplateContext};
-use crate::redis_link::Commands;
+use crate::redis_link::{Commands, EngineUnavailable};
 use crate::telemetry::limits as facts;
 
 /// Shared limits. Cheap to clone, from any thread.
@@ -47,7 +47,7 @@ impl SharedLimits {
         params: &Params,
         user: &str,
         rate: &UserRate,
-    ) -> Result<Verdict, EngineDown> {
+    ) -> Result<Verdict, EngineUnavailable> {
         let verdict = match rate {
             UserRate::Bucket(rate) => {
                 let key = self.own_key("limit", limit, route, user);
@@ -96,33 +96,27 @@ impl SharedLimits {
         limit: UserLimit<'_>,
         route: &str,
         user: &str,
-    ) -> Result<Option<LimitStatus>, EngineDown> {
+    ) -> Result<Option<LimitStatus>, EngineUnavailable> {
         let Some(key) = self.key_of(limit, route, user) else { return Ok(None) };
         Ok(Some(match limit {
             UserLimit::Rate(_, UserRate::Bucket(rate)) => {
                 let reset_after = match &self.0.engine {
                     Engine::Memory(limits) => limits.look_at_bucket(&key),
-                    Engine::Redis(limits) => {
-                        limits.look_at_bucket(&key).await.map_err(|_| EngineDown)?
-                    }
+                    Engine::Redis(limits) => limits.look_at_bucket(&key).await?,
                 };
                 Gcra::from(*rate).status(reset_after)
             }
             UserLimit::Rate(_, UserRate::Window(FixedWindow { count, .. })) => {
                 let (used, left) = match &self.0.engine {
                     Engine::Memory(limits) => limits.look_at_window(&key),
-                    Engine::Redis(limits) => {
-                        limits.look_at_window(&key).await.map_err(|_| EngineDown)?
-                    }
+                    Engine::Redis(limits) => limits.look_at_window(&key).await?,
                 };
                 LimitStatus::of_count((*count).into(), used, left, left)
             }
             UserLimit::Leases(_, max) => {
                 let (used, first, last) = match &self.0.engine {
                     Engine::Memory(limits) => limits.look_at_leases(&key),
-                    Engine::Redis(limits) => {
-                        limits.look_at_leases(&key).await.map_err(|_| EngineDown)?
-                    }
+                    Engine::Redis(limits) => limits.look_at_leases(&key).await?,
                 };
                 LimitStatus::of_count(max.into(), used, first, last)
             }
@@ -135,20 +129,18 @@ impl SharedLimits {
         limit: UserLimit<'_>,
         route: &str,
         user: &str,
-    ) -> Result<Option<bool>, EngineDown> {
+    ) -> Result<Option<bool>, EngineUnavailable> {
         let Some(key) = self.key_of(limit, route, user) else { return Ok(None) };
         match &self.0.engine {
             Engine::Memory(limits) => Ok(Some(limits.reset(&key))),
-            Engine::Redis(limits) => limits.reset(&key).await.map(Some).map_err(|_| EngineDown),
+            Engine::Redis(limits) => limits.reset(&key).await.map(Some),
         }
     }
 
-    async fn take_of_bucket(&self, key: &str, rate: Rate) -> Result<Verdict, EngineDown> {
+    async fn take_of_bucket(&self, key: &str, rate: Rate) -> Result<Verdict, EngineUnavailable> {
         match &self.0.engine {
             Engine::Memory(limits) => limits.take(key, Gcra::from(rate)),
-            Engine::Redis(limits) => {
-                limits.take(key, Gcra::from(rate)).await.map_err(|_| EngineDown)
-            }
+            Engine::Redis(limits) => limits.take(key, Gcra::from(rate)).await,
         }
     }
 
@@ -159,10 +151,10 @@ impl SharedLimits {
         key: &str,
         count: u32,
         per: Duration,
-    ) -> Result<Verdict, EngineDown> {
+    ) -> Result<Verdict, EngineUnavailable> {
         match &self.0.engine {
             Engine::Memory(limits) => limits.hit(key, count, per),
-            Engine::Redis(limits) => limits.hit(key, count, per).await.map_err(|_| EngineDown),
+            Engine::Redis(limits) => limits.hit(key, count, per).await,
         }
     }
 
@@ -174,14 +166,12 @@ impl SharedLimits {
         key: LeaseKey<'_>,
         holder: Holder,
         max: u32,
-    ) -> Result<Verdict, EngineDown> {
+    ) -> Result<Verdict, EngineUnavailable> {
         let LeaseKey { of, route, user } = key;
         let key = self.lease_key(key);
         let verdict = match &self.0.engine {
             Engine::Memory(limits) => limits.acquire(&key, holder, max),
-            Engine::Redis(limits) => {
-                limits.acquire(&key, holder, max).await.map_err(|_| EngineDown)
-            }
+            Engine::Redis(limits) => limits.acquire(&key, holder, max).await,
         };
         record(of.limit(), route, user, verdict.map(at_least_a_second))
     }
@@ -190,20 +180,20 @@ impl SharedLimits {
         key.key(&self.0.prefix)
     }
 
-    pub(super) async fn renew_all(&self, held: &[Held<'_>]) -> Result<(), EngineDown> {
+    pub(super) async fn renew_all(&self, held: &[Held<'_>]) -> Result<(), EngineUnavailable> {
         match &self.0.engine {
             Engine::Memory(limits) => held.iter().try_for_each(|(key, id)| limits.renew(key, *id)),
-            Engine::Redis(limits) => limits.renew(held).await.map_err(|_| EngineDown),
+            Engine::Redis(limits) => limits.renew(held).await,
         }
     }
 
-    pub(super) async fn release_all(&self, held: &[Held<'_>]) -> Result<(), EngineDown> {
+    pub(super) async fn release_all(&self, held: &[Held<'_>]) -> Result<(), EngineUnavailable> {
         match &self.0.engine {
             Engine::Memory(limits) => {
                 held.iter().for_each(|(key, id)| limits.release(key, *id));
                 Ok(())
             }
-            Engine::Redis(limits) => limits.release(held).await.map_err(|_| EngineDown),
+            Engine::Redis(limits) => limits.release(held).await,
         }
     }
 }
@@ -221,14 +211,14 @@ fn record(
     limit: LimitName,
     route: &str,
     user: &str,
-    verdict: Result<Verdict, EngineDown>,
-) -> Result<Verdict, EngineDown> {
+    verdict: Result<Verdict, EngineUnavailable>,
+) -> Result<Verdict, EngineUnavailable> {
     match verdict {
         Ok(Verdict::Allowed) => {}
         Ok(Verdict::Refused { retry_after }) => {
             facts::limit_refused(limit.label(), route, user, retry_after);
         }
-        Err(EngineDown) => facts::limit_not_known(limit.label()),
+        Err(EngineUnavailable) => facts::limit_not_known(limit.label()),
     }
     verdict
 }

@@ -72,7 +72,7 @@ impl SharedLimits {
         route: &str,
         user: &str,
         rate: UserRate,
-    ) -> Result<Verdict, EngineDown> {
+    ) -> Result<Verdict, EngineUnavailable> {
         self.take(limit, route, &Params::default(), user, &rate).await
     }
 }
@@ -264,9 +264,9 @@ async fn without_redis_no_limit_is_known() {
     let mut bench = Bench::redis().await;
     bench.redis.as_mut().unwrap().0.kill();
     let taken = bench.limits.take_one(LimitName::MessagesPerUser, "/ws", "1", hourly(5)).await;
-    assert_eq!(taken, Err(EngineDown));
+    assert_eq!(taken, Err(EngineUnavailable));
     let leased = bench.limits.acquire(connections("1"), Holder::random(), 3).await;
-    assert_eq!(leased, Err(EngineDown));
+    assert_eq!(leased, Err(EngineUnavailable));
 }
 
 const DJANGOS: &str = "app:1:rate_limit:messages:user:1";
@@ -384,11 +384,11 @@ async fn a_value_that_is_no_integer_is_left_alone() {
     for value in [&b"\x80\x05K\x01."[..], b"\x78\x9c", b"", b"1.5", b" 1"] {
         let set = redis::cmd("SET").arg(DJANGOS).arg(value).to_owned();
         let () = commands.query(&set).await.unwrap();
-        assert_eq!(take().await, Err(EngineDown), "{value:?}");
+        assert_eq!(take().await, Err(EngineUnavailable), "{value:?}");
         let kept: Vec<u8> = commands.query(redis::cmd("GET").arg(DJANGOS)).await.unwrap();
         assert_eq!(kept, value);
     }
     let () = commands.query(redis::cmd("DEL").arg(DJANGOS)).await.unwrap();
     let _: u64 = commands.query(redis::cmd("LPUSH").arg(DJANGOS).arg(1)).await.unwrap();
-    assert_eq!(take().await, Err(EngineDown));
+    assert_eq!(take().await, Err(EngineUnavailable));
 }

@@ -1,4 +1,4 @@
-//! The accept loop, and the thread's end.
+//! The accept loop of a worker thread, and how the thread ends.
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -21,21 +21,22 @@ use crate::session::{self, Attached, Permits, Presence, Services, SessionRegistr
 use crate::shutdown::Shutdown;
 use crate::telemetry;
 
-/// After an accept that failed (no file descriptors, for example).
+/// Pause after an accept that failed, for example without free file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Connections that are taken after the last that was waited for; more than the kernel keeps.
-const MOST_WAITING: usize = 4096;
+/// At most this many queued connections are accepted after the accept loop has ended; the kernel's queue
+/// is shorter.
+const MAX_QUEUED: usize = 4096;
 
-/// What a connection over `max_connections` is told; nothing is read from it.
+/// The answer to a connection beyond `max_connections`; nothing is read from it.
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
 /// Everything a worker thread is started with.
 pub struct Worker {
-    /// It does what one thread of a node is enough for.
+    /// This worker also does what only one thread of a node must do.
     pub is_first: bool,
     pub listener: std::net::TcpListener,
-    /// Others have the listener as well, and take whom this process does not.
+    /// Another process has the listener as well, and accepts the connections that this one does not.
     pub handed_over: bool,
     pub runtime_config: watch::Receiver<Arc<RuntimeConfig>>,
     /// Gets a message each time that this thread has taken a new runtime configuration into use.
@@ -52,7 +53,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Runs until drained or killed. Blocks the thread.
+    /// Runs until the drain has ended or the process is stopped. Blocks the thread.
     pub fn run(self) -> std::io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         LocalSet::new().block_on(&runtime, self.serve())
@@ -91,7 +92,7 @@ impl Worker {
         }
         services.leave().await;
         drop(tracked);
-        // Replies that still stream belong to this thread's runtime.
+        // Replies that still stream run on this thread's runtime.
         shutdown.killed().await;
         Ok(())
     }
@@ -150,11 +151,11 @@ async fn accept_all(listener: &TcpListener, front: &Rc<Front>) {
     }
 }
 
-/// Whose connections are waiting already: with the socket they would be reset.
+/// Accepts the connections that are queued already: closing the listener would reset them.
 fn accept_rest(listener: TcpListener, front: &Rc<Front>) -> std::io::Result<()> {
-    // Asks the socket itself: the runtime has not heard yet of those that came just now.
+    // The socket is asked directly, since the runtime may not know yet of the latest connections.
     let listener = listener.into_std()?;
-    for _ in 0..MOST_WAITING {
+    for _ in 0..MAX_QUEUED {
         let Ok((stream, peer)) = listener.accept() else { break };
         stream.set_nonblocking(true)?;
         accept(TcpStream::from_std(stream)?, peer, front);
@@ -171,7 +172,7 @@ fn accept(stream: TcpStream, peer: SocketAddr, front: &Rc<Front>) {
         let _ = stream.try_write(FULL);
         return;
     };
-    // Behind a trusted proxy the client's address is known only with the request.
+    // Behind a trusted proxy, the client's address is known only with the request.
     let (ip, over_ip_limit) = if front.is_trusted(peer.ip()) {
         (None, false)
     } else {

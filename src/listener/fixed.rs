@@ -1,7 +1,7 @@
-//! Routes that answer by themselves, for monitoring: one text over HTTP and over WebSocket.
+//! Routes with a fixed reply, for monitoring: one text over HTTP and over WebSocket.
 //!
-//! They ask for no credentials, no `Host` and no `Origin`: what they say is the same for everybody and says
-//! nothing. Their sockets count as connections while they last, which is not long.
+//! They check no credentials, no `Host` and no `Origin`, since the reply is the same for everybody. Their
+//! sockets count as connections while they are open, which is a short time.
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -11,7 +11,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use crate::config;
 use crate::handshake::json_error;
 
-/// The answer to a plain request. A node that stops says so, so that a load balancer looks elsewhere.
+/// The answer to a plain request. A draining node answers 503, so that a load balancer chooses another.
 pub(super) fn answer<B>(
     reply: &config::FixedReply,
     request: &Request<B>,
@@ -23,7 +23,7 @@ pub(super) fn answer<B>(
         return response;
     }
     if draining {
-        return json_error(StatusCode::SERVICE_UNAVAILABLE, "this node stops", "draining");
+        return json_error(StatusCode::SERVICE_UNAVAILABLE, "this node is stopping", "draining");
     }
     let mut response = Response::new(Full::from(Bytes::copy_from_slice(reply.reply.as_bytes())));
     let headers = response.headers_mut();
@@ -40,14 +40,14 @@ mod tests {
     use crate::protocol::PathPattern;
 
     #[tokio::test]
-    async fn a_node_that_stops_says_so() {
+    async fn a_draining_node_answers_503() {
         let path = PathPattern::parse("/health/").unwrap();
         let reply = config::FixedReply { path, reply: r#"{"status":"healthy"}"#.into(), after: 0 };
         for (method, draining, status, body) in [
             ("GET", false, 200, r#"{"status":"healthy"}"#),
             ("HEAD", false, 200, r#"{"status":"healthy"}"#),
             ("POST", false, 405, r#"{"code":"method","error":"GET or HEAD only"}"#),
-            ("GET", true, 503, r#"{"code":"draining","error":"this node stops"}"#),
+            ("GET", true, 503, r#"{"code":"draining","error":"this node is stopping"}"#),
         ] {
             let request = Request::builder().method(method).body(()).unwrap();
             let answer = answer(&reply, &request, draining);

@@ -1,4 +1,4 @@
-//! A connection's HTTP/1.1 phase: each request goes to the handshake, to the token endpoint or to the
+//! The HTTP/1.1 phase of a connection: each request goes to the handshake, to the token endpoint or to the
 //! proxy; an upgrade ends the phase.
 
 use std::cell::{Cell, RefCell};
@@ -21,6 +21,7 @@ use tokio::sync::Notify;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{RuntimeConfig, fixed};
+use crate::clock;
 use crate::config;
 use crate::handshake::{
     Admission, Found, Handshake, HandshakeAttempt, Rejection, json_error, upgrade,
@@ -28,16 +29,16 @@ use crate::handshake::{
 use crate::limits::{
     ConnectionCounts, ConnectionPermit, IpPermit, Lease, LeaseKey, Leased, LimitName,
 };
-use crate::protocol::{ClientAddress, CloseReason, Params, Timestamp};
+use crate::protocol::{ClientAddress, CloseReason, Params, with_timestamp};
 use crate::proxy::{Proxy, ProxyBody};
 use crate::session::{self, Client, Permits, Services};
 use crate::socket::ByteStream;
 use crate::telemetry;
 use crate::telemetry::handshake::Admitted;
 
-/// A client that is connected when the gateway begins to drain, and has asked for nothing yet, may be silent
-/// for this long, and for half of `[shutdown] grace`.
-const LONGEST_SILENCE: Duration = Duration::from_secs(5);
+/// A client that is connected when the gateway begins to drain and has not sent a request yet may send one
+/// for this long, but for at most half of `[shutdown] grace`.
+const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the HTTP phase of this thread's connections needs.
 pub(super) struct Front {
@@ -50,32 +51,33 @@ pub(super) struct Front {
 /// One accepted connection.
 pub(super) struct Connection {
     pub peer: SocketAddr,
-    /// Its address has as many connections as it may; it is told so on its first request.
+    /// The address has too many connections; the first request is answered with that.
     pub over_ip_limit: bool,
     pub permits: Permits,
-    /// From the moment that it was accepted until its session is open, a drain waits for it.
+    /// A drain waits for the connection from its accept until its session is open.
     pub tracked: TaskTrackerToken,
 }
 
-/// What an upgrade came to; the 101 is already on its way.
+/// The result of an upgrade whose 101 response is on its way.
 enum Upgraded {
     Admitted(Box<Admission>, IpAddr, Option<IpPermit>, Option<Lease>),
-    /// One message at most, and the end.
+    /// The gateway sends at most one message and closes the socket.
     Closed(Option<String>, CloseReason, Option<IpPermit>),
 }
 
-/// Shared by the requests of one connection.
+/// What the requests of one connection share.
 struct Phase {
     peer: SocketAddr,
     over_ip_limit: bool,
     upgraded: RefCell<Option<Upgraded>>,
     has_ip_permit: Cell<bool>,
-    /// A request has come.
-    asked: Notify,
+    /// Notified when a request has arrived.
+    request_received: Notify,
 }
 
 impl Front {
-    /// `Err` = the proxy's upstream cannot be spoken to.
+    /// # Errors
+    /// The proxy's upstream is `https` and no root certificates can be loaded.
     pub fn new(
         runtime_config: Arc<RuntimeConfig>,
         counts: ConnectionCounts,
@@ -127,7 +129,7 @@ impl Front {
             over_ip_limit,
             upgraded: RefCell::default(),
             has_ip_permit: Cell::new(permits.ip.is_some()),
-            asked: Notify::new(),
+            request_received: Notify::new(),
         });
         let Some((stream, early)) = self.http_phase(stream, &phase).await else { return };
         let Some(upgraded) = phase.upgraded.take() else { return };
@@ -140,21 +142,22 @@ impl Front {
                 let client = self.client(*admission, address);
                 let services = Rc::clone(&self.services);
                 tokio::task::spawn_local(async move {
-                    let _drain_waits_for_it = tracked;
+                    let _tracked = tracked;
                     session::open(services, stream, arrival, client, permits).await;
                 });
             }
             Upgraded::Closed(text, reason, ip) => {
                 permits.ip = permits.ip.take().or(ip);
                 tokio::task::spawn_local(async move {
-                    let _drain_waits_for_it = tracked;
+                    let _tracked = tracked;
                     session::say_and_close(stream, text, reason, permits).await;
                 });
             }
         }
     }
 
-    /// `None` = the connection ended as HTTP. Otherwise the stream and what was read past the request.
+    /// `None` if the connection ended without an upgrade. Otherwise the stream, and the bytes that were read
+    /// after the request.
     async fn http_phase(
         self: &Rc<Self>,
         stream: TcpStream,
@@ -172,11 +175,11 @@ impl Front {
             .header_read_timeout(config.server.header_timeout)
             .max_buf_size(config.server.max_header_bytes)
             .serve_connection(TokioIo::new(stream), service);
-        let mut leaving = pin!(self.leaving(phase));
-        let mut told = false;
+        let mut should_stop = pin!(self.should_stop(phase));
+        let mut stopping = false;
         let ended = std::future::poll_fn(|cx| {
-            if !told && leaving.as_mut().poll(cx).is_ready() {
-                told = true;
+            if !stopping && should_stop.as_mut().poll(cx).is_ready() {
+                stopping = true;
                 Pin::new(&mut http).graceful_shutdown();
             }
             http.poll_without_shutdown(cx)
@@ -190,16 +193,17 @@ impl Front {
         Some((parts.io.into_inner(), parts.read_buf))
     }
 
-    /// Completes when the gateway drains and no more requests are to come. A client that has only just
-    /// connected has been promised an answer: it may still ask.
-    async fn leaving(&self, phase: &Phase) {
+    /// Completes when the gateway drains and this connection must take no more requests. A client that has
+    /// only just connected may still send one, since an accepted connection is always answered.
+    async fn should_stop(&self, phase: &Phase) {
         self.services.shutdown.draining().await;
-        let patience = LONGEST_SILENCE.min(self.services.terms().config.shutdown.grace / 2);
-        let _either = tokio::time::timeout(patience, phase.asked.notified()).await;
+        let timeout = FIRST_REQUEST_TIMEOUT.min(self.services.terms().config.shutdown.grace / 2);
+        // Whether a request arrived or not, the connection takes no other.
+        let _ = tokio::time::timeout(timeout, phase.request_received.notified()).await;
     }
 
     async fn answer(&self, phase: &Phase, request: Request<Incoming>) -> Response<ProxyBody> {
-        phase.asked.notify_one();
+        phase.request_received.notify_one();
         let (runtime_config, proxy) = (self.runtime_config(), self.proxy.borrow().clone());
         let RuntimeConfig { config, handshake, .. } = &*runtime_config;
         let address = ClientAddress::resolve(
@@ -213,13 +217,13 @@ impl Front {
                 return boxed(self.handshake(phase, handshake, address, routed, &request).await);
             }
             Some(Found::Reply(reply)) if upgrade::is_asked(request.headers()) => {
-                return boxed(self.tell(phase, address, &reply, &request));
+                return boxed(self.answer_fixed(phase, address, &reply, &request));
             }
             Some(Found::Reply(reply)) if !phase.over_ip_limit => {
                 let draining = self.services.shutdown.is_draining();
                 return boxed(fixed::answer(&reply, &request, draining));
             }
-            // The proxy carries no WebSockets; as a plain request it might be redirected.
+            // The proxy passes no WebSockets on, and the upstream might redirect a plain request.
             None if upgrade::is_asked(request.headers()) => {
                 let error = "no route takes WebSockets at this path";
                 return boxed(json_error(StatusCode::NOT_FOUND, error, "no_route"));
@@ -235,7 +239,7 @@ impl Front {
         proxy.forward(request, address).await
     }
 
-    /// Decides about a WebSocket of `route`.
+    /// Admits or rejects a WebSocket of `route`.
     async fn handshake(
         &self,
         phase: &Phase,
@@ -264,8 +268,8 @@ impl Front {
         self.upgrade(phase, address.ip, route, accepted, verdict)
     }
 
-    /// The socket of a route that answers by itself.
-    fn tell(
+    /// The socket of a route with a fixed reply.
+    fn answer_fixed(
         &self,
         phase: &Phase,
         address: ClientAddress,
@@ -293,7 +297,8 @@ impl Front {
         accepted.switch_refused()
     }
 
-    /// The permit of a client behind a trusted proxy; a direct one has its own since it was accepted.
+    /// The address permit of a client behind a trusted proxy. A client without a proxy has had its permit
+    /// since the accept.
     fn ip_permit(&self, phase: &Phase, ip: IpAddr) -> Result<Option<IpPermit>, Rejection> {
         let permit = if phase.has_ip_permit.get() {
             return Ok(None);
@@ -308,7 +313,7 @@ impl Front {
         })
     }
 
-    /// The 101, or the refusal in the way that the route says.
+    /// The 101 response, or the rejection in the form that the route configures (`reject`).
     fn upgrade(
         &self,
         phase: &Phase,
@@ -330,7 +335,7 @@ impl Front {
                 let response = accepted.switch_refused();
                 let event = rejection.event();
                 let event = match route.timestamps {
-                    true => event.map(|event| Timestamp::now().stamp(&event)),
+                    true => event.map(|event| with_timestamp(&event, &clock::now_rfc3339())),
                     false => event,
                 };
                 *phase.upgraded.borrow_mut() =
@@ -340,7 +345,7 @@ impl Front {
         }
     }
 
-    /// From here on the lease is given back, whatever becomes of the connection.
+    /// Hands the lease to this thread's lease set, which releases it when the connection ends.
     fn lease(&self, admission: &mut Admission) -> Option<Lease> {
         let claim = admission.lease.take()?;
         let Admission { route, identity, connection_id, .. } = admission;
@@ -368,7 +373,6 @@ impl Front {
     }
 }
 
-/// A response that is there already.
 fn boxed(response: Response<Full<Bytes>>) -> Response<ProxyBody> {
     response.map(|body| body.map_err(|never| match never {}).boxed())
 }

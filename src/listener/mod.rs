@@ -1,5 +1,5 @@
-//! One worker thread: its listener socket, its connections' HTTP phase, and the joining of an admission
-//! with a session.
+//! One worker thread: its listening socket, the HTTP phase of its connections, and the step from an
+//! admission to a session.
 //!
 //! The HTTP phase ends before a session begins: hyper gives the stream back, the session is a fresh
 //! task, and nothing of the request stays in memory.

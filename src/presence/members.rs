@@ -7,8 +7,9 @@ use futures_util::future::join_all;
 
 use super::announcements::Announcements;
 use super::{Announcement, Change, Failure, Member, PresenceStore};
-use crate::leases::{EngineAway, HeldLeases, Lessor};
+use crate::leases::{HeldLeases, Lessor};
 use crate::protocol::{ChannelName, ConnectionId};
+use crate::redis_link::EngineUnavailable;
 use crate::telemetry::{limits as lease_facts, presence as facts};
 
 /// The members of one thread, whose connections live on it. [`Members::run`] does the work: entering and
@@ -74,7 +75,7 @@ impl Registrar {
         &self,
         entries: &MemberEntries,
         call: impl AsyncFn(&ChannelName, &[&Member]) -> Result<Vec<Change>, Failure>,
-    ) -> Result<(), EngineAway> {
+    ) -> Result<(), EngineUnavailable> {
         let answers = by_channel(entries).into_iter().map(async |(channel, members)| {
             let answer = call(channel, &members).await;
             (channel, answer)
@@ -83,7 +84,7 @@ impl Registrar {
         for (channel, answer) in join_all(answers).await {
             match answer {
                 Ok(changes) => self.announcements.add(channel, &changes),
-                Err(Failure::Away) => reached = Err(EngineAway),
+                Err(Failure::Away) => reached = Err(EngineUnavailable),
                 // Asking again at once would not help: the next renewal does, or the lease expires.
                 Err(Failure::Refused) => {}
             }
@@ -96,14 +97,14 @@ impl Lessor for Registrar {
     type Holder = ConnectionId;
     type Lease = Rc<MemberEntry>;
 
-    async fn renew(&self, entries: &MemberEntries) -> Result<(), EngineAway> {
+    async fn renew(&self, entries: &MemberEntries) -> Result<(), EngineUnavailable> {
         let renew = async |channel: &ChannelName, members: &[&Member]| {
             self.store.renew(channel, members).await
         };
         self.each_channel(entries, renew).await
     }
 
-    async fn release(&self, entries: &MemberEntries) -> Result<(), EngineAway> {
+    async fn release(&self, entries: &MemberEntries) -> Result<(), EngineUnavailable> {
         let leave = async |channel: &ChannelName, members: &[&Member]| {
             self.store.leave(channel, members).await
         };

@@ -7,7 +7,6 @@ mod close;
 mod error;
 mod events;
 mod ids;
-mod moment;
 mod names;
 mod origin;
 mod path;
@@ -25,11 +24,10 @@ pub use events::{
     processing_started, refreshed, resumed, task_queued, task_queued_before, token_expiring_soon,
 };
 pub use ids::{ConnectionId, UserId, random_hex};
-pub use moment::utc_text;
 pub use names::{ChannelName, ChannelPattern, InvalidChannel, ReservedChannels};
 pub use origin::{Origin, OriginPattern, OriginTag};
 pub use path::{Params, PathPattern, Template, TemplateContext};
 pub use position::{Epoch, InvalidEpoch, Position, ResumePoint, with_position};
 pub use request_id::RequestId;
-pub use timestamp::Timestamp;
+pub use timestamp::with_timestamp;
 pub use trace_context::TraceContext;

@@ -1,12 +1,12 @@
-//! How long to wait before the next attempt.
+//! How long to wait before the next attempt to connect.
 
 use std::time::Duration;
 
 const FIRST: Duration = Duration::from_millis(50);
 const CAP: Duration = Duration::from_secs(1);
 
-/// Doubling waits from 50 ms to 1 s. Each is drawn from the upper half of its range, so that the nodes
-/// that lost the same Redis at the same moment do not come back to it at the same moment.
+/// Waits that double from 50 ms to 1 s. Each is drawn from the upper half of its range, so that the nodes
+/// that lost the same Redis at the same moment do not reconnect at the same moment.
 #[derive(Debug, Clone)]
 pub struct Backoff {
     ceiling: Duration,
@@ -17,26 +17,20 @@ impl Backoff {
         Self { ceiling: FIRST }
     }
 
-    /// The next wait: between half of the current ceiling and all of it.
+    /// Returns the next wait: between half of the current ceiling and all of it.
     pub fn next(&mut self) -> Duration {
         let half = self.ceiling / 2;
         self.ceiling = (self.ceiling * 2).min(CAP);
         half + half.mul_f64(random_fraction())
     }
 
-    /// Starts over; call it once what was attempted has held for a while.
+    /// Starts over. To be called once a connection has held for a while.
     pub fn reset(&mut self) {
         self.ceiling = FIRST;
     }
 }
 
-impl Default for Backoff {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-/// In `0.0..1.0`. Without randomness from the system the wait is merely not spread.
+/// A number in `0.0..1.0`. Where the system gives no random bytes, the waits are merely not spread.
 fn random_fraction() -> f64 {
     getrandom::u32().map_or(0.5, |bits| f64::from(bits) / (f64::from(u32::MAX) + 1.0))
 }

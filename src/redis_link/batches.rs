@@ -4,11 +4,12 @@ use redis::{FromRedisValue, Pipeline, RedisResult, Script, ScriptInvocation, Ser
 
 use super::{Commands, RedisFailure};
 
-/// The answers, in order; one command's error is its own.
+/// The answers in the order of the commands. An error answer to one command does not affect the others.
 pub type Answers<T> = Vec<Result<T, RedisFailure>>;
 
 impl Commands {
-    /// The commands of `pipeline`, all answers within two seconds. `Err` = there are none.
+    /// Sends the commands of `pipeline` and waits for all answers, for at most two seconds. `Err` = there
+    /// are none.
     pub async fn each<T: FromRedisValue>(
         &self,
         mut pipeline: Pipeline,
@@ -17,10 +18,10 @@ impl Commands {
             return Ok(Vec::new());
         }
         let answers: Vec<RedisResult<T>> = self.pipeline(pipeline.ignore_errors()).await?;
-        Ok(answers.into_iter().map(|answer| answer.map_err(|error| self.judged(error))).collect())
+        Ok(answers.into_iter().map(|answer| answer.map_err(|error| self.judge(error))).collect())
     }
 
-    /// `calls` of `script` in order, which is loaded where the server does not know it yet.
+    /// Sends `calls` of `script` in order. The script is loaded where the server does not know it yet.
     pub async fn invoke_all<T: FromRedisValue>(
         &self,
         script: &Script,
@@ -47,7 +48,7 @@ impl Commands {
             }
             answers = self.pipeline(&unknown).await?;
         }
-        Ok(answers.into_iter().map(|answer| answer.map_err(|error| self.judged(error))).collect())
+        Ok(answers.into_iter().map(|answer| answer.map_err(|error| self.judge(error))).collect())
     }
 }
 

@@ -5,43 +5,30 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue};
 
-use super::open::{COMMAND_DEADLINE, CONNECT_DEADLINE};
+use super::open::{self, COMMAND_DEADLINE};
 use super::pubsub::judge;
-use super::{RedisFailure, open};
-use crate::config::RedisUrl;
+use super::{ConnectionError, RedisFailure};
 
-/// One command at a time. After [`RedisFailure::Unavailable`] an answer may be on its way that nobody
-/// would get: give the connection up. The same holds for a call that was dropped.
+/// Runs one command at a time. After [`RedisFailure::Unavailable`], or after a call that was dropped, an
+/// answer may still arrive that nobody receives: the connection is to be given up then.
 pub struct Blocking {
-    link: MultiplexedConnection,
-}
-
-/// Checks `url`; does not connect.
-pub fn blocking_client(url: &RedisUrl) -> Result<Client, String> {
-    open::client(url)
+    connection: MultiplexedConnection,
 }
 
 impl Blocking {
-    pub async fn connect(client: &Client) -> Result<Self, RedisFailure> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT_DEADLINE))
-            .set_response_timeout(None);
-        let connecting = client.get_multiplexed_async_connection_with_config(&config);
-        match tokio::time::timeout(CONNECT_DEADLINE, connecting).await {
-            Ok(Ok(link)) => Ok(Self { link }),
-            Ok(Err(error)) => Err(judge(error)),
-            Err(_) => Err(RedisFailure::Unavailable),
-        }
+    pub async fn connect(client: &Client) -> Result<Self, ConnectionError> {
+        let config = AsyncConnectionConfig::new().set_response_timeout(None);
+        Ok(Self { connection: open::connect(client, config).await? })
     }
 
-    /// One answer, within two seconds more than the command `waits`.
+    /// Sends one command that waits in Redis for up to `wait`, and waits two seconds more for its answer.
     pub async fn query<T: FromRedisValue>(
         &mut self,
         command: &Cmd,
-        waits: Duration,
+        wait: Duration,
     ) -> Result<T, RedisFailure> {
-        let answer = command.query_async(&mut self.link);
-        match tokio::time::timeout(waits + COMMAND_DEADLINE, answer).await {
+        let answer = command.query_async(&mut self.connection);
+        match tokio::time::timeout(wait + COMMAND_DEADLINE, answer).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => Err(judge(error)),
             Err(_) => Err(RedisFailure::Unavailable),
@@ -54,21 +41,21 @@ mod tests {
     use super::*;
     use crate::redis_link::test_server::RedisServer;
 
-    const WAITS: Duration = Duration::from_secs(1);
+    const WAIT: Duration = Duration::from_secs(1);
 
     #[tokio::test]
     async fn a_command_waits_and_a_server_that_stalls_is_noticed() {
         let server = RedisServer::start();
-        let client = blocking_client(&server.url()).unwrap();
-        let mut link = Blocking::connect(&client).await.unwrap();
+        let client = crate::redis_link::client(&server.url()).unwrap();
+        let mut connection = Blocking::connect(&client).await.unwrap();
         let mut pop = redis::cmd("BLPOP");
-        pop.arg("nothing").arg(WAITS.as_secs());
-        let nothing: Option<(String, String)> = link.query(&pop, WAITS).await.unwrap();
+        pop.arg("nothing").arg(WAIT.as_secs());
+        let nothing: Option<(String, String)> = connection.query(&pop, WAIT).await.unwrap();
         assert_eq!(nothing, None);
-        let refused = link.query::<()>(redis::cmd("SET").arg("a"), Duration::ZERO).await;
+        let refused = connection.query::<()>(redis::cmd("SET").arg("a"), Duration::ZERO).await;
         assert!(matches!(refused, Err(RedisFailure::Refused(_))));
         server.pause();
-        let lost = link.query::<Option<(String, String)>>(&pop, WAITS).await;
+        let lost = connection.query::<Option<(String, String)>>(&pop, WAIT).await;
         assert!(matches!(lost, Err(RedisFailure::Unavailable)));
         server.resume();
     }

@@ -1,27 +1,31 @@
-//! One shared connection for commands, and the task that keeps it alive.
+//! One shared connection for commands.
 //!
-//! The supervisor owns the connection: it alone opens it, declares it lost and opens the next one.
-//! Everybody else borrows a clone for one command, and can at most raise a suspicion, which makes the
-//! supervisor ask for a sign of life now instead of at the next tick.
+//! The supervisor alone opens it, declares it lost and opens the next one. Everybody else borrows a clone
+//! for one command, and can at most raise a suspicion.
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use futures_util::future::BoxFuture;
 use redis::aio::MultiplexedConnection;
-use redis::{Client, Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult};
-use redis::{ScriptInvocation, ServerErrorKind};
-use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep, timeout};
+use redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, Pipeline};
+use redis::{PushInfo, PushKind, RedisError, RedisResult, ScriptInvocation, ServerErrorKind};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::open::{COMMAND_DEADLINE, PING_DEADLINE, PING_INTERVAL, client, connect};
-use super::{Backoff, RedisFailure};
+use super::open::{self, COMMAND_DEADLINE};
+use super::{ConnectionError, ConnectionEvent, Health, RedisFailure, Supervised, supervise};
 use crate::config::RedisUrl;
 use crate::shutdown::Shutdown;
-use crate::telemetry::engine as facts;
+use crate::telemetry::engine as metrics;
+
+/// Commands that wait for a slot on the connection. More of them wait for their turn, within their own
+/// deadline.
+const PIPELINE: usize = 1024;
 
 /// A supervised connection for commands; clones share it, from any thread. It ends with the last of them.
 #[derive(Clone)]
@@ -32,30 +36,29 @@ pub struct Commands {
 
 struct Shared {
     /// `Some` exactly while the last PING was answered; written by the supervisor alone.
-    link: ArcSwapOption<MultiplexedConnection>,
+    link: ArcSwapOption<Link>,
     /// Whether `link` is there, for those who wait for it.
     up: watch::Sender<bool>,
-    /// Wakes the supervisor: a command got no answer, or the answer of a server that is the wrong one.
-    suspicion: Notify,
-    /// A server that turned into a replica still answers PINGs, but its name may by now lead elsewhere.
-    read_only: AtomicBool,
     name: &'static str,
     /// Seconds after `began` at which a refusal was last logged, plus one; 0 = never.
     refusal_logged: AtomicU64,
     began: Instant,
 }
 
+struct Link {
+    connection: MultiplexedConnection,
+    health: Health,
+}
+
 impl Commands {
     /// Checks `url` and starts the supervisor on the current runtime. `name` is the log and metric
     /// label. A Redis that cannot be reached is no error: the supervisor keeps trying.
     pub fn start(url: &RedisUrl, name: &'static str, shutdown: &Shutdown) -> Result<Self, String> {
-        let client = client(url)?;
-        facts::redis_wanted(name);
+        let client = open::client(url)?;
+        metrics::redis_wanted(name);
         let shared = Arc::new(Shared {
             link: ArcSwapOption::empty(),
             up: watch::Sender::new(false),
-            suspicion: Notify::new(),
-            read_only: AtomicBool::new(false),
             name,
             refusal_logged: AtomicU64::new(0),
             began: Instant::now(),
@@ -66,40 +69,40 @@ impl Commands {
         let supervised = Arc::new(wanted.clone().drop_guard());
         tokio::spawn(async move {
             tokio::select! {
-                () = shutdown.killed() => {}
+                () = supervise(&mut supervisor, &shutdown) => {}
                 () = wanted.cancelled() => {}
-                () = supervisor.run() => {}
             }
-            supervisor.shared.set(None);
+            supervisor.disconnected();
         });
         Ok(Self { shared, _supervised: supervised })
     }
 
-    /// One command, one answer, within two seconds.
+    /// Sends one command and waits for its answer, for at most two seconds.
     pub async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, RedisFailure> {
-        self.ask(async |mut link| command.query_async(&mut link).await).await
+        self.send(async |mut connection| command.query_async(&mut connection).await).await
     }
 
-    /// EVALSHA, with SCRIPT LOAD where the server does not know it yet; within two seconds in all.
+    /// Sends EVALSHA, with SCRIPT LOAD where the server does not know the script yet; within two seconds in
+    /// all.
     pub async fn invoke<T: FromRedisValue>(
         &self,
         script: &ScriptInvocation<'_>,
     ) -> Result<T, RedisFailure> {
-        self.ask(async |mut link| script.invoke_async(&mut link).await).await
+        self.send(async |mut connection| script.invoke_async(&mut connection).await).await
     }
 
-    /// All commands of `pipeline` in one write, their answers within two seconds. An error answer to
-    /// one of them is the answer to all, though the others ran.
+    /// Sends all commands of `pipeline` in one write and waits for their answers, for at most two seconds.
+    /// An error answer to one of them is the answer to all, though the others ran.
     pub async fn pipeline<T: FromRedisValue>(
         &self,
         pipeline: &Pipeline,
     ) -> Result<T, RedisFailure> {
-        self.ask(async |mut link| pipeline.query_async(&mut link).await).await
+        self.send(async |mut connection| pipeline.query_async(&mut connection).await).await
     }
 
-    /// An error answer, as every other.
-    pub(super) fn judged(&self, error: RedisError) -> RedisFailure {
-        self.shared.judge(error)
+    /// Judges an error answer to one command of several.
+    pub(super) fn judge(&self, error: RedisError) -> RedisFailure {
+        self.shared.judge(error, self.shared.link.load().as_ref().map(|link| &link.health))
     }
 
     /// Whether the last PING was answered, and each change of it, also one that was taken back.
@@ -112,25 +115,24 @@ impl Commands {
         self.shared.link.load().is_some()
     }
 
-    /// Whether there is a connection now or within `deadline`; for a start that need not race it.
+    /// Waits until there is a connection, for at most `deadline`. Returns whether there is one.
     pub async fn wait_up(&self, deadline: Duration) -> bool {
         let mut up = self.shared.up.subscribe();
-        timeout(deadline, up.wait_for(|up| *up)).await.is_ok_and(|seen| seen.is_ok())
+        timeout(deadline, up.wait_for(|up| *up)).await.is_ok_and(|changed| changed.is_ok())
     }
 
-    async fn ask<T, F: Future<Output = RedisResult<T>>>(
+    async fn send<T, F: Future<Output = RedisResult<T>>>(
         &self,
         command: impl FnOnce(MultiplexedConnection) -> F,
     ) -> Result<T, RedisFailure> {
         let link = self.shared.link.load_full().ok_or(RedisFailure::Unavailable)?;
         // The library's own deadline begins when the command is written; this one covers the wait
         // for a slot and a second round trip of a script as well.
-        let answer = timeout(COMMAND_DEADLINE, command(MultiplexedConnection::clone(&link))).await;
-        match answer {
+        match timeout(COMMAND_DEADLINE, command(link.connection.clone())).await {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => Err(self.shared.judge(error)),
+            Ok(Err(error)) => Err(self.shared.judge(error, Some(&link.health))),
             Err(_) => {
-                self.shared.suspicion.notify_one();
+                link.health.suspect();
                 Err(RedisFailure::Unavailable)
             }
         }
@@ -138,35 +140,39 @@ impl Commands {
 }
 
 impl Shared {
-    /// Tells an answer from the lack of one, and suspects the connection where that is due.
-    fn judge(&self, error: RedisError) -> RedisFailure {
+    /// Distinguishes an error answer from no answer. `health` is the connection's that was used; it is
+    /// suspected where the error speaks against it.
+    fn judge(&self, error: RedisError, health: Option<&Health>) -> RedisFailure {
         if error.kind() == ErrorKind::Io || error.is_unrecoverable_error() {
-            self.suspicion.notify_one();
+            health.inspect(|health| health.suspect());
             return RedisFailure::Unavailable;
         }
+        // A server that turned into a replica still answers PINGs, but its name may by now lead elsewhere.
         if error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly) {
-            self.read_only.store(true, Ordering::Relaxed);
-            self.suspicion.notify_one();
+            health.inspect(|health| health.give_up("the server has become read-only"));
         }
-        facts::redis_refused(self.name, &error.to_string(), self.is_news());
+        metrics::redis_refused(self.name, &error.to_string(), self.take_refusal_slot());
         RedisFailure::Refused(error)
     }
 
-    /// At most once in ten seconds: a full Redis refuses every command.
-    fn is_news(&self) -> bool {
+    /// Whether a refusal is to be logged as a warning: at most one in ten seconds, since a full Redis
+    /// refuses every command.
+    fn take_refusal_slot(&self) -> bool {
         let now = self.began.elapsed().as_secs() + 1;
         let last = self.refusal_logged.load(Ordering::Relaxed);
-        let news = last == 0 || now >= last + 10;
-        news && self
-            .refusal_logged
-            .compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed)
-            .is_ok()
+        let is_due = last == 0 || now >= last + 10;
+        is_due
+            && self
+                .refusal_logged
+                .compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
     }
 
-    fn set(&self, link: Option<MultiplexedConnection>) {
+    fn set(&self, link: Option<Link>) {
         let up = link.is_some();
         self.link.store(link.map(Arc::new));
-        self.up.send_replace(up);
+        // Those who wait for a change are not woken by failed attempts.
+        self.up.send_if_modified(|was_up| std::mem::replace(was_up, up) != up);
     }
 }
 
@@ -176,59 +182,39 @@ struct Supervisor {
     shared: Arc<Shared>,
 }
 
-impl Supervisor {
-    async fn run(&mut self) {
-        let mut backoff = Backoff::new();
-        let mut down_since = Instant::now();
-        let mut first = true;
-        loop {
-            let link = self.open(&mut backoff).await;
-            facts::redis_connected(self.shared.name, (!first).then(|| down_since.elapsed()));
-            first = false;
-            self.shared.read_only.store(false, Ordering::Relaxed);
-            self.shared.set(Some(link.clone()));
+impl Supervised for Supervisor {
+    type Connection = Link;
 
-            let reason = self.watch(link, &mut backoff).await;
-            self.shared.set(None);
-            down_since = Instant::now();
-            facts::redis_lost(self.shared.name, &reason);
-            sleep(backoff.next()).await;
-        }
-    }
-
-    /// Tries until there is a connection.
-    async fn open(&self, backoff: &mut Backoff) -> MultiplexedConnection {
-        let mut attempt = 0u32;
-        loop {
-            let shared = Arc::clone(&self.shared);
-            match connect(&self.client, move || shared.suspicion.notify_one()).await {
-                Ok(link) => return link,
-                Err(reason) => {
-                    facts::redis_connect_failed(self.shared.name, attempt, &reason);
-                    attempt = attempt.saturating_add(1);
-                    sleep(backoff.next()).await;
+    async fn connect(&mut self, health: &Health) -> Result<Link, ConnectionError> {
+        let on_end = health.clone();
+        let config = AsyncConnectionConfig::new()
+            .set_push_sender(move |push: PushInfo| -> Result<(), std::convert::Infallible> {
+                if push.kind == PushKind::Disconnection {
+                    on_end.give_up(super::CLOSED);
                 }
-            }
-        }
+                Ok(())
+            })
+            .set_response_timeout(Some(COMMAND_DEADLINE))
+            .set_pipeline_buffer_size(PIPELINE);
+        let connection = open::connect(&self.client, config).await?;
+        Ok(Link { connection, health: health.clone() })
     }
 
-    /// Returns why the connection is lost.
-    async fn watch(&self, mut link: MultiplexedConnection, backoff: &mut Backoff) -> String {
-        loop {
-            let quiet = timeout(PING_INTERVAL, self.shared.suspicion.notified()).await.is_err();
-            if self.shared.read_only.load(Ordering::Relaxed) {
-                return "the server has become read-only".to_owned();
-            }
-            match timeout(PING_DEADLINE, redis::cmd("PING").exec_async(&mut link)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => return error.to_string(),
-                Err(_) => return format!("no PONG within {PING_DEADLINE:?}"),
-            }
-            // Only a connection that has held for a while may be lost without waiting longer.
-            if quiet {
-                backoff.reset();
-            }
-        }
+    fn pinged(&self, link: &Link) -> Vec<MultiplexedConnection> {
+        vec![link.connection.clone()]
+    }
+
+    async fn serve(&mut self, link: Link, lost: BoxFuture<'_, ConnectionError>) -> ConnectionError {
+        self.shared.set(Some(link));
+        lost.await
+    }
+
+    fn disconnected(&mut self) {
+        self.shared.set(None);
+    }
+
+    fn record(&self, event: ConnectionEvent<'_>) {
+        event.record(self.shared.name);
     }
 }
 

@@ -2,8 +2,8 @@
 //! back-off, health.
 //!
 //! This module owns how a connection is opened, watched and opened again. It leaves keys, scripts and
-//! the meaning of answers to those who ask. Invariant: commands fail at once while there is no
-//! connection, so nothing queues up behind a Redis that is away.
+//! the meaning of answers to its users. Invariant: commands fail at once while there is no connection, so
+//! nothing queues up behind a Redis that is away.
 
 mod backoff;
 mod batches;
@@ -11,14 +11,17 @@ mod blocking;
 mod commands;
 mod open;
 mod pubsub;
+mod supervisor;
 #[cfg(test)]
 pub mod test_server;
 
-pub use backoff::Backoff;
+use backoff::Backoff;
 pub use batches::Answers;
-pub use blocking::{Blocking, blocking_client};
+pub use blocking::Blocking;
 pub use commands::Commands;
-pub use pubsub::{Heard, Lost, PubSub, PubSubSender, pubsub_client};
+pub use open::client;
+pub use pubsub::{PubSub, PubSubSender};
+pub use supervisor::{ConnectionError, ConnectionEvent, Health, Supervised, supervise};
 
 use std::fmt;
 
@@ -41,3 +44,24 @@ impl fmt::Display for RedisFailure {
 }
 
 impl std::error::Error for RedisFailure {}
+
+/// The engine (Redis, or the stores in this process) cannot be reached, is full, or refuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EngineUnavailable;
+
+impl fmt::Display for EngineUnavailable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the engine is not available")
+    }
+}
+
+impl std::error::Error for EngineUnavailable {}
+
+impl From<RedisFailure> for EngineUnavailable {
+    fn from(_: RedisFailure) -> Self {
+        Self
+    }
+}
+
+/// Why a connection is lost that reports its own end.
+const CLOSED: &str = "connection closed";

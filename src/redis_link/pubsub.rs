@@ -1,49 +1,34 @@
 //! One pub/sub connection: RESP3, so that subscriptions, publications and PING share it.
 
 use std::borrow::Borrow;
-use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, PushInfo, PushKind, Value};
 
-use super::{RedisFailure, open};
-use crate::config::RedisUrl;
+use super::open::{self, COMMAND_DEADLINE};
+use super::{CLOSED, ConnectionError, Health, RedisFailure};
 use crate::protocol::ChannelName;
 
-/// To connect, to answer a PING, and to confirm a SUBSCRIBE or a PUBLISH.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Publishes, and counts who hears it, in one step.
+/// Publishes, and counts the subscribers, in one step.
 const PUBLISH: &str = r"
 local subscribers = redis.call('PUBSUB', 'NUMSUB', ARGV[1])[2]
 redis.call('PUBLISH', ARGV[1], ARGV[2])
 return subscribers";
 
-/// What the connection hears by itself.
-pub enum Heard {
-    Message { channel: Vec<u8>, payload: Vec<u8> },
-    Disconnected,
-}
-
-/// Checks `url`; does not connect.
-pub fn pubsub_client(url: &RedisUrl) -> Result<Client, String> {
-    open::client(url)
-}
-
-/// The connection. Dropping it closes it, once its [`PubSubSender`]s are gone as well.
+/// A pub/sub connection. Dropping it closes it, once its [`PubSubSender`]s are dropped as well.
 pub struct PubSub {
     connection: MultiplexedConnection,
 }
 
-/// Publishes over the connection that hears, from any thread: where one works, so does the other.
+/// Publishes over the connection that receives, from any thread: where one works, so does the other.
 #[derive(Clone)]
 pub struct PubSubSender {
     connection: MultiplexedConnection,
 }
 
 impl PubSubSender {
-    /// How many are subscribed to `channel` by its name, and so heard it. Those who listen by a pattern
-    /// are not counted.
+    /// Returns how many clients are subscribed to `channel` by its name, and so received the message.
+    /// Subscriptions by a pattern are not counted.
     pub async fn publish(&self, channel: &ChannelName, payload: &str) -> Result<u64, RedisFailure> {
         // No MULTI: the connection's own copy would come in the middle of its answer.
         let script = redis::Script::new(PUBLISH);
@@ -51,7 +36,7 @@ impl PubSubSender {
         invocation.arg(channel.as_str()).arg(payload);
         let mut connection = self.connection.clone();
         let answer = invocation.invoke_async::<u64>(&mut connection);
-        match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
+        match tokio::time::timeout(COMMAND_DEADLINE, answer).await {
             Ok(Ok(subscribers)) => Ok(subscribers),
             Ok(Err(error)) => Err(judge(error)),
             Err(_) => Err(RedisFailure::Unavailable),
@@ -60,30 +45,34 @@ impl PubSubSender {
 }
 
 impl PubSub {
-    /// `on_heard` is called on the connection's task and must not wait.
+    /// `on_message` gets the channel and the payload of each message. It is called on the connection's task
+    /// and must not wait. `health` learns when the connection has ended.
     pub async fn connect(
         client: &Client,
-        on_heard: impl Fn(Heard) + Send + Sync + 'static,
-    ) -> Result<Self, RedisFailure> {
+        health: &Health,
+        on_message: impl Fn(Vec<u8>, Vec<u8>) + Send + Sync + 'static,
+    ) -> Result<Self, ConnectionError> {
+        let health = health.clone();
         let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(ANSWER_TIMEOUT))
-            .set_response_timeout(Some(ANSWER_TIMEOUT))
+            .set_response_timeout(Some(COMMAND_DEADLINE))
             .set_push_sender(move |push: PushInfo| -> Result<(), std::convert::Infallible> {
-                if let Some(heard) = read(push) {
-                    on_heard(heard);
+                if push.kind == PushKind::Disconnection {
+                    health.give_up(CLOSED);
+                } else if let Some((channel, payload)) = message(push) {
+                    on_message(channel, payload);
                 }
                 Ok(())
             });
-        let connecting = client.get_multiplexed_async_connection_with_config(&config);
-        match tokio::time::timeout(2 * ANSWER_TIMEOUT, connecting).await {
-            Ok(Ok(connection)) => Ok(Self { connection }),
-            Ok(Err(error)) => Err(judge(error)),
-            Err(_) => Err(RedisFailure::Unavailable),
-        }
+        Ok(Self { connection: open::connect(client, config).await? })
     }
 
     pub fn sender(&self) -> PubSubSender {
         PubSubSender { connection: self.connection.clone() }
+    }
+
+    /// A clone for [`super::Supervised::pinged`].
+    pub fn link(&self) -> MultiplexedConnection {
+        self.connection.clone()
     }
 
     pub async fn subscribe(&mut self, channels: &[impl Borrow<str>]) -> Result<(), RedisFailure> {
@@ -95,24 +84,9 @@ impl PubSub {
         let names: Vec<&str> = channels.iter().map(Borrow::borrow).collect();
         self.connection.unsubscribe(names).await.map_err(judge)
     }
-
-    pub async fn ping(&mut self) -> Result<(), RedisFailure> {
-        redis::cmd("PING").exec_async(&mut self.connection).await.map_err(judge)
-    }
 }
 
-/// Why a connection was given up, for the log.
-pub struct Lost(pub &'static str);
-
-impl From<RedisFailure> for Lost {
-    fn from(failure: RedisFailure) -> Self {
-        match failure {
-            RedisFailure::Unavailable => Self("no answer"),
-            RedisFailure::Refused(_) => Self("an error as answer"),
-        }
-    }
-}
-
+/// Distinguishes an error answer from no answer.
 pub(super) fn judge(error: redis::RedisError) -> RedisFailure {
     if error.is_io_error() || error.is_timeout() || error.is_unrecoverable_error() {
         RedisFailure::Unavailable
@@ -121,18 +95,16 @@ pub(super) fn judge(error: redis::RedisError) -> RedisFailure {
     }
 }
 
-fn read(push: PushInfo) -> Option<Heard> {
-    match push.kind {
-        PushKind::Message => {
-            let mut data = push.data.into_iter();
-            match (data.next(), data.next()) {
-                (Some(Value::BulkString(channel)), Some(Value::BulkString(payload))) => {
-                    Some(Heard::Message { channel, payload })
-                }
-                _ => None,
-            }
+/// The channel and the payload of a push that is a message.
+fn message(push: PushInfo) -> Option<(Vec<u8>, Vec<u8>)> {
+    if push.kind != PushKind::Message {
+        return None;
+    }
+    let mut data = push.data.into_iter();
+    match (data.next(), data.next()) {
+        (Some(Value::BulkString(channel)), Some(Value::BulkString(payload))) => {
+            Some((channel, payload))
         }
-        PushKind::Disconnection => Some(Heard::Disconnected),
         _ => None,
     }
 }

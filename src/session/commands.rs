@@ -7,8 +7,8 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::credentials::unix_now;
 use super::{Services, Session};
+use crate::clock;
 use crate::control::{
     ChannelRow, Channels, ConnectionRow, Connections, Disconnect, Found, Gathering, Listing, Part,
     Target, ThreadCommand, WorkerHandle, short,
@@ -51,7 +51,8 @@ impl Services {
 
     async fn connections(&self, asked: &Connections) -> Part<ConnectionRow> {
         let mut rows = Gathering::new(asked.limit);
-        let (node, elapsed, unix_now) = (self.control.node(), self.now(), unix_now());
+        let (node, elapsed, unix_now) =
+            (self.control.node(), self.now(), clock::since_unix_epoch());
         self.registry
             .visit(|session| {
                 let id = session.client.connection_id;

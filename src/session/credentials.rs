@@ -6,9 +6,10 @@
 //! refused change nothing; no more than one refresh of a connection is under way.
 
 use std::rc::Rc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use super::Session;
+use crate::clock;
 use crate::config::AuthSource;
 use crate::protocol::{
     CloseReason, ErrorCode, ErrorEvent, Renewal, refreshed, token_expiring_soon,
@@ -106,7 +107,7 @@ impl Session {
                 *self.client.identity.borrow_mut() = identity;
                 self.renewed.set(self.services.now());
                 self.notice_due.set(true);
-                let left = self.time_left(Instant::now(), unix_now());
+                let left = self.time_left(Instant::now(), clock::since_unix_epoch());
                 self.say(&refreshed(left.map(whole_seconds)));
             }
             Err(refusal) => self.refuse(&refusal.event()),
@@ -148,9 +149,4 @@ impl Session {
 /// Rounded up, so that what has just been given for 900 seconds is said to last 900.
 fn whole_seconds(left: Duration) -> u64 {
     left.as_secs() + u64::from(left.subsec_nanos() > 0)
-}
-
-/// Since 1970; zero on a clock before.
-pub(super) fn unix_now() -> Duration {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO)
 }

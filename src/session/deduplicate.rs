@@ -35,7 +35,7 @@ impl Session {
                 let event = terms.upstreams.queued_event(upstream, &self.client.channel);
                 self.say(&task_queued_before(event, &task_id, id));
             }
-            Err(DedupError::EngineDown) => {
+            Err(DedupError::EngineUnavailable) => {
                 let text = "whether this message was sent before cannot be checked at the moment; try again";
                 let event = ErrorEvent::new(ErrorCode::EngineUnavailable, text);
                 self.refuse(&event.retry_after(1).id(Some(id)));

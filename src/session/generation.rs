@@ -186,7 +186,7 @@ impl Generation {
     async fn out_of_time(&self) {
         self.shutdown.draining().await;
         tokio::time::sleep(self.stops_after).await;
-        self.shutdown.cut_short();
+        self.shutdown.record_early_end();
     }
 
     fn task_id(&self) -> &str {

@@ -41,13 +41,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::broker::{Broker, History, Publisher, Subscription};
+use crate::clock;
 use crate::config::{self, Binary, Protocol, Route, UpstreamKind};
 use crate::control::Control;
 use crate::generations::Generations;
 use crate::limits::{ConnectionPermit, IpPermit, Lease, LeaseSet, LocalBucket, SharedLimits};
 use crate::protocol::{
-    ChannelName, CloseReason, ConnectionId, OriginTag, Params, RequestId, ResumePoint, Timestamp,
-    TraceContext, UserId,
+    ChannelName, CloseReason, ConnectionId, OriginTag, Params, RequestId, ResumePoint,
+    TraceContext, UserId, with_timestamp,
 };
 use crate::shutdown::Shutdown;
 use crate::socket::{ByteStream, Ended, Event, Socket};
@@ -380,7 +381,7 @@ impl Session {
     /// Sends an event of the gateway's own, to this connection alone.
     fn say(&self, json: &str) {
         if self.client.route.borrow().timestamps {
-            self.socket.send_text(&Timestamp::now().stamp(json));
+            self.socket.send_text(&with_timestamp(json, &clock::now_rfc3339()));
         } else {
             self.socket.send_text(json);
         }

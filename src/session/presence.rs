@@ -1,11 +1,10 @@
 //! A connection as a member of its channel: in it from after `connected` until it ends.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
 use tokio::sync::Mutex;
 
 use super::Session;
 use crate::broker::{PublishError, Publisher};
+use crate::clock;
 use crate::config;
 use crate::presence::{Announcement, Member, Members, PresenceStore};
 use crate::telemetry::presence as facts;
@@ -76,12 +75,11 @@ impl Session {
             return;
         }
         let identity = client.identity.borrow();
-        let connected_at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let member = Member {
             connection_id: client.connection_id,
             user_id: identity.user_id.clone(),
             username: identity.username.clone(),
-            connected_at: connected_at.as_secs(),
+            connected_at: clock::unix_seconds(),
             events: client.route.borrow().presence == config::Presence::Events,
         };
         self.services.presence.members.enter(&client.channel, member);

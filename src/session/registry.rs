@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Session;
-use super::credentials::unix_now;
+use crate::clock;
 use crate::config;
 use crate::protocol::{CloseReason, going_away};
 use crate::telemetry;
@@ -75,7 +75,7 @@ impl SessionRegistry {
         loop {
             tokio::time::sleep(self.tick.get()).await;
             let now = Instant::now();
-            let unix_now = unix_now();
+            let unix_now = clock::since_unix_epoch();
             for session in self.next_slice() {
                 session.check(now);
                 session.check_credentials(now, unix_now);

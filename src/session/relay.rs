@@ -9,8 +9,9 @@ use std::time::Instant;
 
 use super::Session;
 use super::messages::Queued;
-use crate::limits::{EngineDown, LimitName, Verdict};
+use crate::limits::{LimitName, Verdict};
 use crate::protocol::{ErrorCode, ErrorEvent, TraceContext, task_queued};
+use crate::redis_link::EngineUnavailable;
 use crate::telemetry::spans::{Kind, ReplySpans, Span, Went};
 use crate::upstream::{Message, RelayError, Taken, TakenReply};
 
@@ -171,7 +172,7 @@ impl Session {
     }
 
     /// The limit that all nodes share. Anonymous clients have only their connection's.
-    async fn user_rate(&self) -> Result<Verdict, EngineDown> {
+    async fn user_rate(&self) -> Result<Verdict, EngineUnavailable> {
         let route = self.client.route();
         let Some(rate) = &route.limits.messages_per_user else { return Ok(Verdict::Allowed) };
         let Some(user) = &self.client.user_id else { return Ok(Verdict::Allowed) };
@@ -180,11 +181,11 @@ impl Session {
         self.services.limits.take(limit, path, params, &user.to_string(), rate).await
     }
 
-    fn answer_limited(&self, limited: Result<Verdict, EngineDown>, id: Option<&str>) {
+    fn answer_limited(&self, limited: Result<Verdict, EngineUnavailable>, id: Option<&str>) {
         match limited {
             Ok(Verdict::Allowed) => {}
             Ok(Verdict::Refused { retry_after }) => self.refuse_rate(retry_after, id),
-            Err(EngineDown) => self.refuse_unchecked(id),
+            Err(EngineUnavailable) => self.refuse_unchecked(id),
         }
     }
 

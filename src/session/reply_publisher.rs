@@ -49,7 +49,7 @@ impl ReplyPublisher {
             }
             let published = self.publisher.publish(&self.task.channel, json.clone(), Some(&once));
             result = published.await.map(|_| ());
-            if result != Err(PublishError::EngineDown) {
+            if result != Err(PublishError::EngineUnavailable) {
                 break;
             }
         }

@@ -11,6 +11,7 @@ use super::relay::MessageContext;
 use super::reply_publisher::ReplyPublisher;
 use super::{Services, Session, ThreadConfig};
 use crate::broker::{ChannelPin, PublishError};
+use crate::clock;
 use crate::config::Route;
 use crate::generations::{Begun, Entry, Expected, Facts, Run, Task, Tracked};
 use crate::limits::Lease;
@@ -72,10 +73,9 @@ impl Session {
     }
 }
 
-/// Milliseconds since 1970, `later` than now.
+/// Milliseconds since the Unix epoch, `later` than now.
 pub(super) fn unix_ms(later: Duration) -> u64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let then = now.unwrap_or_default().saturating_add(later);
+    let then = clock::since_unix_epoch().saturating_add(later);
     u64::try_from(then.as_millis()).unwrap_or(u64::MAX)
 }
 

@@ -75,8 +75,8 @@ pub fn lost() {
 }
 
 /// An attempt to connect failed.
-pub fn failed(why: &dyn std::fmt::Display) {
-    warn!(event = "layer_connect_failed", %why, "the channel layer cannot be reached");
+pub fn failed(why: &str) {
+    warn!(event = "layer_connect_failed", why, "the channel layer cannot be reached");
 }
 
 /// As many messages lay in the mailbox as the backend puts into one; more would have been dropped there.

@@ -1,11 +1,10 @@
 //! Facts about the config being read again while the gateway runs.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use tracing::{error, info, warn};
 
 use super::definitions::{labels, metrics, words};
 use super::log::AUDIT;
+use crate::clock;
 
 metrics! {
     /// Times at which the config was read again, by what came of it.
@@ -81,6 +80,5 @@ fn count(outcome: Outcome) {
 }
 
 fn now() {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    LAST_TIMESTAMP.get().set(now.unwrap_or_default().as_secs_f64());
+    LAST_TIMESTAMP.get().set(clock::since_unix_epoch().as_secs_f64());
 }

@@ -22,14 +22,14 @@ pub fn live(channels: usize) {
 }
 
 /// A connection that was live is given up.
-pub fn lost(why: &'static str) {
+pub fn lost(why: &str) {
     LIVE.get().set(0.0);
     LOSSES.get().increment(1);
     warn!(event = "subscription_lost", why, "the subscription to Redis was lost");
 }
 
 /// An attempt to connect and subscribe failed.
-pub fn failed(why: &'static str) {
+pub fn failed(why: &str) {
     LIVE.get().set(0.0);
     FAILURES.get().increment(1);
     warn!(event = "subscription_failed", why, "Redis cannot be subscribed to");

@@ -42,7 +42,7 @@ pub enum CredentialRejection {
     /// The JWT is good, but its session has been ended since.
     SessionOver,
     /// The engine that keeps tokens, or session versions, could not be asked.
-    EngineDown,
+    EngineUnavailable,
 }
 
 impl CredentialRejection {
@@ -56,14 +56,14 @@ impl CredentialRejection {
             Self::Jwt(JwtRejection::Expired) => "jwt_expired",
             Self::Jwt(_) => "jwt",
             Self::SessionOver => "session_over",
-            Self::EngineDown => "engine",
+            Self::EngineUnavailable => "engine",
         }
     }
 
     /// Where nothing is known against the credential, since who knows cannot be asked: what is away.
     pub fn unavailable(self) -> Option<ErrorCode> {
         match self {
-            Self::EngineDown => Some(ErrorCode::EngineUnavailable),
+            Self::EngineUnavailable => Some(ErrorCode::EngineUnavailable),
             Self::Jwt(JwtRejection::KeysUnavailable) => Some(ErrorCode::UpstreamUnavailable),
             _ => None,
         }
@@ -93,7 +93,7 @@ impl Authenticator {
         context: CredentialContext<'_>,
     ) -> Result<Identity, CredentialRejection> {
         let consumed = self.store.consume(token).await;
-        let record = consumed.map_err(|_| CredentialRejection::EngineDown)?;
+        let record = consumed.map_err(|_| CredentialRejection::EngineUnavailable)?;
         let record = record.ok_or(CredentialRejection::Token)?;
         let identity = Identity::from(&record);
         if let Some(bound) = &record.origin

@@ -22,22 +22,3 @@ pub use jwt::{JwtRejection, JwtVerifier, sign_hs};
 pub use record::TokenRecord;
 pub use session_version::SessionVersions;
 pub use store::TokenStore;
-
-/// The engine that keeps tokens cannot be reached, is full, or refuses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct EngineDown;
-
-impl std::fmt::Display for EngineDown {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("the engine that keeps tokens is not available")
-    }
-}
-
-impl std::error::Error for EngineDown {}
-
-/// Unix seconds; 0 on a clock before 1970.
-fn unix_now() -> u64 {
-    std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
-}

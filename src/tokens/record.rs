@@ -3,7 +3,8 @@
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use super::{Identity, unix_now};
+use super::Identity;
+use crate::clock;
 use crate::pickle;
 use crate::protocol::{ChannelPattern, UserId};
 use crate::telemetry::tokens::Consumption;
@@ -86,7 +87,7 @@ impl TokenRecord {
         if record.used {
             return Err(Consumption::Used);
         }
-        if record.session_expires_at.is_some_and(|end| end <= unix_now()) {
+        if record.session_expires_at.is_some_and(|end| end <= clock::unix_seconds()) {
             return Err(Consumption::SessionOver);
         }
         Ok(record)

@@ -42,7 +42,7 @@ impl SessionVersions {
                 Err(CredentialRejection::SessionOver)
             }
             SessionCheck::MalformedValue | SessionCheck::EngineDown => {
-                Err(CredentialRejection::EngineDown)
+                Err(CredentialRejection::EngineUnavailable)
             }
         }
     }
@@ -167,7 +167,7 @@ mod tests {
         let versions = versions(&server.url());
         let claims = json!({"session_version": 1});
         let checked = versions.check(&UserId::Integer(7), claims.as_object().unwrap()).await;
-        assert_eq!(checked, Err(CredentialRejection::EngineDown));
+        assert_eq!(checked, Err(CredentialRejection::EngineUnavailable));
         assert_eq!(versions.check(&UserId::Integer(7), &Map::new()).await, Ok(()));
     }
 }

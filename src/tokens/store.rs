@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::TokenRecord;
 use super::memory::MemoryTokens;
 use super::redis::RedisTokens;
 use super::token::{generate, is_well_formed, log_id};
-use super::{EngineDown, TokenRecord};
 use crate::config::TokenFormat;
-use crate::redis_link::{Commands, RedisFailure};
+use crate::redis_link::{Commands, EngineUnavailable, RedisFailure};
 use crate::telemetry::tokens as facts;
 use crate::telemetry::tokens::Consumption;
 
@@ -32,7 +32,7 @@ impl TokenStore {
 
     /// Stores `record` under a new token for `ttl` and returns the token: 43 URL-safe characters.
     /// A record longer than [`TokenRecord::MAX_BYTES`] is not stored either.
-    pub async fn issue(&self, record: &TokenRecord) -> Result<String, EngineDown> {
+    pub async fn issue(&self, record: &TokenRecord) -> Result<String, EngineUnavailable> {
         let outcome = match generate() {
             None => Err("no random bytes".to_owned()),
             Some(token) => self.put(&token, record).await.map(|()| token),
@@ -44,7 +44,7 @@ impl TokenStore {
             }
             Err(reason) => {
                 facts::token_not_issued(&reason);
-                Err(EngineDown)
+                Err(EngineUnavailable)
             }
         }
     }
@@ -52,7 +52,7 @@ impl TokenStore {
     /// Takes the record out, so that no second call finds it. `None`: unknown, expired, used,
     /// malformed or already taken. What it is bound to (channels, origin, connection id) is not
     /// compared here.
-    pub async fn consume(&self, token: &str) -> Result<Option<TokenRecord>, EngineDown> {
+    pub async fn consume(&self, token: &str) -> Result<Option<TokenRecord>, EngineUnavailable> {
         if !is_well_formed(token) {
             facts::token_consumed("", None, Consumption::MalformedToken);
             return Ok(None);
@@ -62,7 +62,7 @@ impl TokenStore {
         let user = read.as_ref().ok().map(|record| &record.user_id);
         facts::token_consumed(&log_id(token), user, outcome);
         match outcome {
-            Consumption::EngineDown => Err(EngineDown),
+            Consumption::EngineDown => Err(EngineUnavailable),
             _ => Ok(read.ok()),
         }
     }
@@ -212,7 +212,7 @@ mod tests {
 
     async fn too_long_is_not_issued(bench: Bench) {
         let long = TokenRecord { username: Some("x".repeat(TokenRecord::MAX_BYTES)), ..record() };
-        assert_eq!(bench.store.issue(&long).await, Err(EngineDown));
+        assert_eq!(bench.store.issue(&long).await, Err(EngineUnavailable));
     }
 
     #[test]
@@ -263,8 +263,8 @@ mod tests {
         let mut bench = Bench::redis(TTL).await;
         let token = bench.store.issue(&record()).await.unwrap();
         bench.redis.as_mut().unwrap().0.kill();
-        assert_eq!(bench.store.consume(&token).await.err(), Some(EngineDown));
-        assert_eq!(bench.store.issue(&record()).await, Err(EngineDown));
+        assert_eq!(bench.store.consume(&token).await.err(), Some(EngineUnavailable));
+        assert_eq!(bench.store.issue(&record()).await, Err(EngineUnavailable));
         assert!(bench.store.consume("garbage").await.unwrap().is_none());
     }
 }

@@ -1,10 +1,9 @@
 //! Signatures of request bodies, by which an upstream knows that the gateway sent them.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
+use crate::clock;
 use crate::config::Secret;
 
 /// The header that carries it.
@@ -12,8 +11,7 @@ pub(super) const HEADER: &str = "x-tidegate-signature";
 
 /// `t=<unix seconds>,v1=<hex>`: HMAC-SHA256 over `<unix seconds>.<body>`.
 pub(super) fn sign(secret: &Secret, body: &[u8]) -> String {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    sign_at(secret, since_epoch.as_secs(), body)
+    sign_at(secret, clock::unix_seconds(), body)
 }
 
 fn sign_at(secret: &Secret, unix: u64, body: &[u8]) -> String {

@@ -12,7 +12,7 @@ CANCEL_DEADLINE = 5
 
 def sleeping(process, after=0):
     """The process that a /sleep runs in, once it does; `after` is where the log was before."""
-    said = until(lambda: re.search(r"sleeping in process (\d+)", process.said()[after:]), "a task sleeps")
+    said = until(lambda: re.search(r"sleeping in process (\d+)", process.read_log()[after:]), "a task sleeps")
     return int(said[1])
 
 
@@ -73,7 +73,7 @@ def test_a_task_that_expires_in_its_queue(world):
 def test_a_worker_whose_child_is_killed(world):
     person = world.person()
     with person.chat(world.gateway_url, "child") as chat:
-        before = len(world.worker.said())
+        before = len(world.worker.read_log())
         queued = chat.queue("/sleep 600")
         os.kill(sleeping(world.worker, before), signal.SIGKILL)
         assert told(chat.reply())["task_id"] == queued["task_id"]
@@ -101,7 +101,7 @@ def test_a_worker_that_is_killed(world):
 def test_cancel_ends_the_child_that_runs_the_task(world):
     person = world.person()
     with person.chat(world.gateway_url, "cancel") as chat, person.chat(world.gateway_url, "cancel") as tab:
-        before = len(world.worker.said())
+        before = len(world.worker.read_log())
         queued = chat.queue("/sleep 600")
         child = sleeping(world.worker, before)
         # From another tab than the one that asked.
@@ -119,7 +119,7 @@ def test_what_the_backend_revokes_is_told(world):
     """The REST API revokes what the gateway has put into the cache's set of the conversation's tasks."""
     person = world.person()
     with person.chat(world.gateway_url, "cleared") as chat:
-        before = len(world.worker.said())
+        before = len(world.worker.read_log())
         queued = chat.queue("/sleep 600")
         child = sleeping(world.worker, before)
         answer = person.request(f"{world.daphne_url}/api/v1/chat/cleared/clear/", {})

@@ -133,7 +133,7 @@ class Reader(threading.Thread):
 
 
 def test_a_client_that_does_not_read_costs_the_others_nothing(world):
-    person, before = world.person(), len(world.gateway.said())
+    person, before = world.person(), len(world.gateway.read_log())
     with contextlib.ExitStack() as open_sockets:
         # One in the same conversation, and one in another that is served by the same mailbox.
         counts = {"flood": FLOOD, "beside": BESIDE}
@@ -163,7 +163,7 @@ def test_a_client_that_does_not_read_costs_the_others_nothing(world):
             found = f"{len(reader.numbers)} of {reader.expected}"
             assert reader.numbers == list(range(reader.expected)), found
         # Whether it reads that or not.
-        until(lambda: 'reason="too_slow"' in world.gateway.said()[before:], "the slow one is closed")
+        until(lambda: 'reason="too_slow"' in world.gateway.read_log()[before:], "the slow one is closed")
 
 
 def watch_mailboxes(world, producers):

@@ -74,7 +74,7 @@ def passes(test, world, name):
     except Exception:
         print(f"FAILED: {name}\n{traceback.format_exc()}", flush=True)
         for process in world.stack.processes:
-            print(f"--- {process.name} said:\n{process.said()[-1000:]}", flush=True)
+            print(f"--- {process.name} said:\n{process.read_log()[-1000:]}", flush=True)
         return False
     print(f"ok: {name} ({time.monotonic() - began:.1f} s)", flush=True)
     return True

@@ -260,7 +260,7 @@ async fn without_redis_an_order_is_refused_and_afterwards_it_is_not() {
     let (mut here, _) = client(&a, 42, json!(7)).await;
     redis.stop();
     let checks = readiness(&a, 503).await;
-    assert_eq!(checks["control"], "orders do not reach this node", "{checks}");
+    assert_eq!(checks["control"], "commands do not reach this node", "{checks}");
     let answer = a.api("/v1/disconnect", json!({"user_id": 7})).await;
     assert_eq!((answer.status, &answer.json()["error"]["code"]), (503, &json!("engine_down")));
     a.wait_for_event("disconnect_failed").await;

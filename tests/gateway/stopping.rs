@@ -188,7 +188,10 @@ async fn a_client_that_has_just_connected_is_answered() {
     let mut answer = String::new();
     within("an answer and the end", stream.read_to_string(&mut answer)).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
-    assert!(answer.ends_with("{\"code\":\"draining\",\"error\":\"this node stops\"}"), "{answer}");
+    assert!(
+        answer.ends_with("{\"code\":\"draining\",\"error\":\"this node is stopping\"}"),
+        "{answer}"
+    );
     assert_eq!(gateway.wait_exit().await, Some(0));
 }
 

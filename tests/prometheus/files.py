@@ -71,6 +71,12 @@ def each_alert_can_be_acted_on():
     assert set(entries) == set(alerts()), set(entries) ^ set(alerts())
 
 
+def panels_of_the_runbook_are_in_the_dashboards():
+    titles = {panel["title"] for dashboard in dashboards().values() for panel in panels(dashboard)}
+    named = set(re.findall("«([^»]+)»", (ROOT / "docs/runbook.md").read_text()))
+    assert named <= titles, named - titles
+
+
 def each_alert_is_tested():
     """Once when it fires, and once when it does not."""
     groups = yaml.safe_load((RULES / "alerts_test.yml").read_text())["tests"]
@@ -106,6 +112,7 @@ def check(binaries):
         the_dashboards_are_what_their_source_makes,
         each_panel_says_what_to_do,
         each_alert_can_be_acted_on,
+        panels_of_the_runbook_are_in_the_dashboards,
         each_alert_is_tested,
         provisioning_fits,
     ):

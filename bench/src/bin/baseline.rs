@@ -1,8 +1,8 @@
-//! What Tidegate is compared with: the same service in the obvious design, on fastwebsockets and hyper.
+//! The baseline for comparisons: the same service in the obvious design, on fastwebsockets and hyper.
 //!
-//! `upgrade()`, a reading and a writing task a connection with a bounded channel between them, channels
-//! in a map behind a mutex, a copy of the publication for each subscriber. It speaks the same URLs and
-//! the same JSON, and leaves out what the comparison does not need: tokens, limits, metrics, drain.
+//! It uses `upgrade()`, a reading and a writing task per connection with a bounded channel between them, a
+//! mutex around the map of channels, and a copy of the publication for each subscriber. It has the same URLs
+//! and the same JSON, and leaves out what the comparison does not need: tokens, limits, metrics, drain.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -26,19 +26,19 @@ use serde_json::value::RawValue;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
-/// As many as the gateway lets wait for a slow client.
+/// The length of a client's send queue, as in the gateway.
 const SEND_QUEUE: usize = 256;
 
 #[derive(Parser)]
-#[command(about = "The obvious design: fastwebsockets and hyper, two tasks a connection")]
+#[command(about = "The obvious design: fastwebsockets and hyper, two tasks per connection")]
 struct Options {
-    /// WebSockets at /ws/chat/{id}/.
+    /// The address for WebSockets, at /ws/chat/{id}/.
     #[arg(long, default_value = "127.0.0.1:9100")]
     listen: SocketAddr,
-    /// POST /v1/publish.
+    /// The address for POST /v1/publish.
     #[arg(long, default_value = "127.0.0.1:9102")]
     admin: SocketAddr,
-    /// Where messages are relayed to.
+    /// The URL that messages are relayed to.
     #[arg(long, default_value = "http://127.0.0.1:9103/messages")]
     upstream: String,
     #[arg(long, default_value_t = 1)]
@@ -151,7 +151,7 @@ async fn read(
     loop {
         let frame = reader
             .read_frame(&mut |frame: Frame<'_>| {
-                // Pongs and closes that the library owes its peer.
+                // The library sends pongs and closes through this callback.
                 let payload = Payload::Owned(frame.payload.to_vec());
                 let frame = Frame::new(true, frame.opcode, None, payload);
                 let outgoing = outgoing.clone();
@@ -237,7 +237,7 @@ async fn publish(
     for publication in publish.publications.into_iter().flatten().chain(single) {
         let channels = server.channels.lock().unwrap();
         for subscriber in channels.get(publication.channel).into_iter().flatten() {
-            // A full queue is a slow client's loss.
+            // If a slow client's queue is full, it loses the publication.
             let _ = subscriber.try_send(text(publication.data.get().into()));
         }
     }

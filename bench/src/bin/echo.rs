@@ -1,4 +1,4 @@
-//! The echo server behind the gateway when the Autobahn suite runs: whole messages back as they came.
+//! The echo server behind the gateway for the Autobahn suite. It sends each message back.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -45,7 +45,7 @@ async fn accept(mut request: Request<Incoming>) -> Result<Response<Empty<Bytes>>
         *refusal.status_mut() = StatusCode::BAD_REQUEST;
         return Ok(refusal);
     };
-    // A connection that breaks is its peer's business.
+    // A broken connection needs no action.
     tokio::spawn(async move { drop(echo(upgraded).await) });
     Ok(response)
 }
@@ -58,7 +58,7 @@ async fn echo(upgraded: UpgradeFut) -> Result<(), WebSocketError> {
         let frame = socket.read_frame().await?;
         match frame.opcode {
             OpCode::Text | OpCode::Binary => {
-                // A new frame: the one that was read carries its mask.
+                // A new frame, because the one that was read is masked.
                 let payload = Payload::Owned(frame.payload.into());
                 socket.write_frame(Frame::new(true, frame.opcode, None, payload)).await?;
             }

@@ -1,4 +1,4 @@
-"""HTTP by Django, WebSockets by Channels: `daphne backend.asgi:application`."""
+"""Django serves HTTP, Channels serves WebSockets: `daphne backend.asgi:application`."""
 
 import os
 
@@ -9,7 +9,7 @@ from django.urls import path
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "backend.settings")
 django_application = get_asgi_application()
 
-# These need Django to be set up.
+# These imports need Django to be set up.
 from chat.authentication import SocketAuthentication  # noqa: E402
 from chat.consumers import ChatConsumer, HealthConsumer  # noqa: E402
 

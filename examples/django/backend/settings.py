@@ -1,7 +1,7 @@
-"""Settings of the example, by environment. gateway.toml names those that the gateway must share.
+"""Settings of the example. The environment can change them; gateway.toml names those that the gateway shares.
 
     REDIS_URL         redis://127.0.0.1:6379   without a database number
-    CHANNEL_LAYER     core | pubsub            which of channels_redis' two layers
+    CHANNEL_LAYER     core | pubsub            one of the two layers of channels_redis
     CACHE             django | django-redis | django-redis-json
     MESSAGES_PER_HOUR 50
 """
@@ -59,7 +59,7 @@ SIMPLE_JWT = {
     "REFRESH_TOKEN_LIFETIME": timedelta(days=7),
 }
 
-# Where the connection tokens and the limits' counters live. A cache key is KEY_PREFIX:VERSION:key.
+# The cache holds the connection tokens and the counters of the limits. A key is KEY_PREFIX:VERSION:key.
 CACHE = os.environ.get("CACHE", "django")
 CACHES = {
     "default": {
@@ -104,7 +104,7 @@ CELERY_TASK_TIME_LIMIT = 300
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 
-# The rules of the chat socket. Every counter is a key in the cache (see chat/limits.py).
+# The limits of the chat socket. Every counter is a key in the cache (see chat/limits.py).
 CONNECTION_TOKEN_TTL = 60
 MESSAGES_PER_HOUR = int(os.environ.get("MESSAGES_PER_HOUR", "50"))
 CONNECTS_PER_MINUTE = int(os.environ.get("CONNECTS_PER_MINUTE", "10"))

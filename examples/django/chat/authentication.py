@@ -1,4 +1,4 @@
-"""Who the caller is: the access token in a cookie (HTTP), or what a socket's handshake carries."""
+"""Authenticates callers by the access token in a cookie (HTTP), or by the credentials of a socket's handshake."""
 
 from urllib.parse import parse_qs
 
@@ -16,12 +16,12 @@ COOKIE = "access_token"
 
 
 def version_key(user_id):
-    """Its number is in every session; to raise it signs the user out everywhere."""
+    """The key of the user's session version. Every session contains the version; increasing it ends all sessions."""
     return f"session:version:{user_id}"
 
 
 def session(user):
-    """The access token of a new session."""
+    """Creates a session and returns its access token."""
     refresh = RefreshToken.for_user(user)
     refresh["session_version"] = cache.get(version_key(user.pk), 0)
     return refresh.access_token
@@ -35,7 +35,7 @@ def check_version(token):
 
 
 class CookieJWTAuthentication(JWTAuthentication):
-    """simplejwt, with the token in the cookie that the login set, or in Authorization."""
+    """simplejwt, with the token in the cookie that the login set, or in the Authorization header."""
 
     def authenticate(self, request):
         raw = request.COOKIES.get(COOKIE)
@@ -50,7 +50,7 @@ class CookieJWTAuthentication(JWTAuthentication):
 
 
 def user_of_token(raw):
-    """The active user of an access token, or None."""
+    """Returns the active user of an access token, or None."""
     authentication = JWTAuthentication()
     try:
         token = authentication.get_validated_token(raw)
@@ -61,7 +61,7 @@ def user_of_token(raw):
 
 
 def user_of_handshake(query, cookies):
-    """A connection token that is given must be good: there is no falling back to the cookie."""
+    """Returns the user, or None. If the client sends a connection token, it must be valid: the cookie is not used then."""
     if connection_token := query.get("connection_token", [None])[0]:
         record = tokens.consume(connection_token)
         user_id = record and record["user_id"]
@@ -73,7 +73,7 @@ def user_of_handshake(query, cookies):
 
 
 class SocketAuthentication:
-    """Puts the user into a socket's scope: None where nobody is signed in."""
+    """Puts the user into a socket's scope, or None if nobody is signed in."""
 
     def __init__(self, inner):
         self.inner = inner

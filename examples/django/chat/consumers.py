@@ -1,4 +1,4 @@
-"""The chat's WebSocket, as Channels serves it. This file is what the gateway takes the place of."""
+"""The chat's WebSocket consumer. The gateway replaces this file."""
 
 import json
 from datetime import datetime, timezone
@@ -22,7 +22,7 @@ FAILED = "Something went wrong processing your request. Please try again or reph
 
 
 def origin_is_allowed(headers):
-    """No Origin is no browser. The scheme does not count, and a sub-domain of a listed host is as good."""
+    """A request without Origin is not from a browser. Any scheme and any sub-domain of a listed host is allowed."""
     origin = headers.get(b"origin")
     if origin is None:
         return True
@@ -44,19 +44,19 @@ class ChatConsumer(AsyncWebsocketConsumer):
     async def connect(self):
         self.conversation_id = self.scope["url_route"]["kwargs"]["conversation_id"]
         self.user = self.scope["user"]
-        refusal = await self.refusal()
-        if refusal:
-            return await self.close(refusal)
+        close_code = await self.admit()
+        if close_code:
+            return await self.close(close_code)
         await self.channel_layer.group_add(self.group, self.channel_name)
         await self.accept()
-        await self.say("connected", conversation_id=self.conversation_id)
+        await self.send_event("connected", conversation_id=self.conversation_id)
 
     @property
     def group(self):
         return conversations.group(self.conversation_id)
 
-    async def refusal(self):
-        """The close code for a client that may not connect, or None: it is counted as open then."""
+    async def admit(self):
+        """Returns the close code for a client that may not connect. Otherwise counts the connection and returns None."""
         if not origin_is_allowed(dict(self.scope["headers"])):
             return FORBIDDEN
         if self.user is None:
@@ -73,47 +73,47 @@ class ChatConsumer(AsyncWebsocketConsumer):
 
     async def receive(self, text_data=None, bytes_data=None):
         if len(text_data.encode()) > settings.MAX_FRAME_BYTES:
-            return await self.error(TOO_LARGE)
+            return await self.send_error(TOO_LARGE)
         try:
             data = json.loads(text_data)
         except ValueError:
-            return await self.error(NOT_JSON)
+            return await self.send_error(NOT_JSON)
         try:
             await self.answer(data)
         except Exception:
-            await self.error(FAILED)
+            await self.send_error(FAILED)
 
     async def answer(self, data):
         if data.get("type") == "ping":
-            return await self.say("pong")
+            return await self.send_event("pong")
         message = data.get("message", "").strip()
         if not message:
-            return await self.error(EMPTY)
+            return await self.send_error(EMPTY)
         if not await sync_to_async(limits.message)(self.user.pk):
-            return await self.error(RATE_LIMITED)
+            return await self.send_error(RATE_LIMITED)
         if self.conversation_id.startswith("avatar-"):
             return await self.generate_avatar(message, data)
         task_id = await sync_to_async(conversations.send_message)(
             self.conversation_id, message, self.user.pk, data.get("image_url")
         )
-        await self.say("task_queued", task_id=task_id)
+        await self.send_event("task_queued", task_id=task_id)
 
     async def generate_avatar(self, prompt, data):
         session_id = data.get("session_id")
         if not session_id:
-            return await self.error(NO_SESSION_ID)
+            return await self.send_error(NO_SESSION_ID)
         task_id = await sync_to_async(conversations.generate_avatar)(
             self.conversation_id, prompt, self.user.pk, session_id, data.get("reference_image_url")
         )
-        await self.say("avatar_task_queued", task_id=task_id)
+        await self.send_event("avatar_task_queued", task_id=task_id)
 
     async def chat_message(self, event):
-        """Everything that a task sends to the group, as it is."""
+        """Forwards everything that a task sends to the group, unchanged."""
         await self.send(json.dumps(event))
 
-    async def say(self, event, **fields):
+    async def send_event(self, event, **fields):
         now = datetime.now(timezone.utc).replace(tzinfo=None).isoformat() + "Z"
         await self.send(json.dumps({"event": event, **fields, "timestamp": now}))
 
-    async def error(self, text):
-        await self.say("error", error=text)
+    async def send_error(self, text):
+        await self.send_event("error", error=text)

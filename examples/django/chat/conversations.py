@@ -1,4 +1,4 @@
-"""What is sent to the worker for a conversation, and which tasks of it may still run."""
+"""Queues tasks for a conversation, and remembers which of them may still run."""
 
 import logging
 
@@ -20,7 +20,7 @@ def tasks_key(conversation_id):
 
 
 def send_message(conversation_id, message, user_id, image_url=None):
-    """The id of the task that will answer in the conversation's group."""
+    """Queues the task that answers in the conversation's group, and returns its id."""
     kwargs = {
         "conversation_id": conversation_id,
         "message": message,
@@ -44,20 +44,20 @@ def generate_avatar(conversation_id, prompt, user_id, session_id, reference_imag
 
 def enqueue(task, conversation_id, kwargs):
     result = task.apply_async(kwargs=kwargs, expires=settings.TASK_EXPIRES)
-    remember(conversation_id, result.id)
+    store_task_id(conversation_id, result.id)
     return result.id
 
 
-def remember(conversation_id, task_id):
+def store_task_id(conversation_id, task_id):
     key = tasks_key(conversation_id)
     try:
         cache.set(key, cache.get(key, set()) | {task_id}, timeout=600)
-    except TypeError:  # A cache that keeps JSON cannot keep a set: the task is then not revoked.
-        log.debug("the task %s is not remembered", task_id)
+    except TypeError:  # A cache that stores JSON cannot store a set. The task cannot be revoked then.
+        log.debug("the id of task %s was not stored", task_id)
 
 
 def clear(conversation_id):
-    """Revokes what still runs for the conversation; how many tasks that may be."""
+    """Revokes the tasks that may still run for the conversation, and returns their number."""
     running = cache.get(tasks_key(conversation_id), set())
     if running:
         current_app.control.revoke(list(running), terminate=True)

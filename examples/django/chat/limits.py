@@ -1,6 +1,6 @@
 """Counters in Django's cache, shared by the REST API and the sockets.
 
-A window is fixed: it begins with the first count and ends when its key expires.
+Windows are fixed: one starts with the first count and ends when its key expires.
 """
 
 from django.conf import settings
@@ -12,14 +12,14 @@ DAY = 86400
 
 
 def count(key, limit, window):
-    """Counts one more; False when the window is full, and then nothing is counted."""
+    """Counts one more and returns True. If the window is full, counts nothing and returns False."""
     if cache.add(key, 1, timeout=window):
         return limit >= 1
     if cache.get(key, 0) >= limit:
         return False
     try:
         cache.incr(key)
-    except ValueError:  # It expired meanwhile.
+    except ValueError:  # The key has expired meanwhile.
         cache.add(key, 1, timeout=window)
     return True
 
@@ -41,5 +41,5 @@ def close_connection(user_id):
     try:
         if cache.decr(key) <= 0:
             cache.delete(key)
-    except ValueError:  # A day old, or cleared.
+    except ValueError:  # The key has expired or was deleted.
         pass

@@ -1,7 +1,7 @@
-"""The worker: it answers into the conversation's group, piece by piece, and knows no sockets.
+"""The worker. It sends its reply to the conversation's group piece by piece, and knows nothing about sockets.
 
-Words after a slash choose what happens, to try it out and for the tests: `/words 200` (a long reply),
-`/sleep 30`, `/fail`, `/project`. Anything else is echoed.
+Messages with a slash are commands for trying things out and for the tests: `/words 200` (a long reply), `/sleep 30`,
+`/fail`, `/project`. All other messages are repeated.
 """
 
 import os
@@ -54,7 +54,7 @@ def stream(group, pieces):
 
 
 def sleep(seconds):
-    """In slices, so that a task that is ended does end: its process id is in the log meanwhile."""
+    """Sleeps in short steps, so that a revoked task ends quickly. Logs the process id first."""
     print(f"sleeping in process {os.getpid()}", flush=True)
     until = time.monotonic() + seconds
     while time.monotonic() < until:

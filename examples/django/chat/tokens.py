@@ -1,6 +1,6 @@
 """Single-use connection tokens: records in Django's cache, at ws_conn_token:<token>.
 
-The page gets one over HTTP, where its cookie is safe, and opens its socket with it.
+The page requests a token over HTTP, authenticated by its cookie, and opens its socket with it.
 """
 
 import re
@@ -31,7 +31,7 @@ def issue(user, connection_id):
 
 
 def consume(token):
-    """The record, once; None for a token that is unknown, expired or used."""
+    """Deletes and returns the record. Returns None for a token that is unknown, expired or used."""
     if not SHAPE.fullmatch(token):
         return None
     record = cache.get(key(token))

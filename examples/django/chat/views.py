@@ -1,4 +1,4 @@
-"""The REST half: it signs users in and issues connection tokens, and does not know who serves the sockets."""
+"""The REST API. It signs users in and issues connection tokens, for Channels and the gateway alike."""
 
 from pathlib import Path
 
@@ -65,7 +65,7 @@ class ConnectionToken(APIView):
 
 
 class Chat(APIView):
-    """For clients without a socket. Its messages count against the same limit."""
+    """Takes messages from clients without a socket. They count against the same limit."""
 
     def post(self, request, conversation_id):
         if not limits.message(request.user.pk):

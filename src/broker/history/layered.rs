@@ -1,5 +1,5 @@
 //! Histories that are filled from a channel layer, of which every node gets a copy: each publication is
-//! appended once, and a time that no node heard is told by a new epoch.
+//! appended once, and a time in which no node listened ends the epoch.
 
 use std::time::Duration;
 
@@ -7,15 +7,14 @@ use bytes::Bytes;
 use redis::ScriptInvocation;
 
 use super::redis::{RedisHistory, milliseconds};
-use crate::broker::PublishError;
 use crate::config;
 use crate::protocol::ChannelName;
-use crate::redis_link::Answers;
+use crate::redis_link::{Answers, EngineUnavailable};
 
-/// A node that has not said for this long that it is alive is gone.
-const ALIVE: Duration = Duration::from_secs(3);
+/// A node that has sent no heartbeat for this long counts as dead.
+const HEARTBEAT_TTL: Duration = Duration::from_secs(3);
 
-/// What the layer brought of one channel, in order.
+/// Messages of one channel of the layer, in order.
 #[derive(Debug)]
 pub struct Import {
     pub channel: ChannelName,
@@ -25,40 +24,41 @@ pub struct Import {
 
 #[derive(Debug)]
 pub struct Imported {
-    /// The same on every node; empty where the layer tells no two messages apart, which holds for all of
-    /// them.
+    /// The same on every node. Empty for all messages of a layer that gives them no identity.
     pub id: String,
     pub json: Bytes,
 }
 
-/// What is known of a channel whose layer this node hears.
+/// What a node knows about the channel that it listens to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ListenerState {
-    /// It begins to, or goes on.
+    /// It begins to listen, or has received everything.
     Unbroken,
-    /// It has not heard everything, unlike perhaps other nodes.
+    /// It has missed messages. Other nodes may have received them.
     Missed,
-    /// What it has not heard no other node appended.
+    /// It has missed messages that no other node has appended.
     Lost,
 }
 
-/// Who else hears a channel's layer.
+/// What registering a listener came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Registered {
+    /// Other nodes that listen to the channel.
     pub others: usize,
-    /// What clients had of the channel is not all there was.
+    /// Messages may have been lost: the history continues under a new epoch.
     pub new_epoch: bool,
 }
 
 impl RedisHistory {
-    /// How many of each were appended; others had been before. `guard` is how long a publication is known,
-    /// or the one node's word counts. Safe to repeat where publications have ids.
+    /// Returns how many publications of each import were appended; the others had been before. `guard` is
+    /// how long an id is remembered, or how long the one node counts whose copies are appended. It is safe
+    /// to repeat where publications have ids.
     pub async fn import(
         &self,
         node: &str,
         guard: Duration,
         imports: &[Import],
-    ) -> Result<Answers<usize>, PublishError> {
+    ) -> Result<Answers<usize>, EngineUnavailable> {
         let calls: Vec<_> = imports.iter().map(|one| self.import_call(node, guard, one)).collect();
         Ok(self.commands().invoke_all(&self.scripts().import, &calls).await?)
     }
@@ -78,27 +78,27 @@ impl RedisHistory {
         call
     }
 
-    /// Says so for each channel, to be said again `within` that time.
+    /// Registers `node` as a listener of each channel, to be renewed `within` that time.
     pub async fn register_listener(
         &self,
         node: &str,
         within: Duration,
-        channels: &[(ChannelName, ListenerState)],
-    ) -> Result<Answers<Registered>, PublishError> {
+        channels: &[ChannelName],
+        state: ListenerState,
+    ) -> Result<Answers<Registered>, EngineUnavailable> {
         if channels.is_empty() {
             return Ok(Vec::new());
         }
         let alive = self.node_heartbeat(node).await?;
-        let call = |(channel, state): &(ChannelName, ListenerState)| {
+        let state = match state {
+            ListenerState::Unbroken => "",
+            ListenerState::Missed => "missed",
+            ListenerState::Lost => "lost",
+        };
+        let call = |channel| {
             let mut call = self.scripts().register_listener.prepare_invoke();
             call.key(self.key(channel, "meta")).key(self.key(channel, "nodes"));
-            call.arg(node).arg(milliseconds(within));
-            call.arg(match state {
-                ListenerState::Unbroken => "",
-                ListenerState::Missed => "missed",
-                ListenerState::Lost => "lost",
-            });
-            call.arg(&alive);
+            call.arg(node).arg(milliseconds(within)).arg(state).arg(&alive);
             call
         };
         let calls: Vec<_> = channels.iter().map(call).collect();
@@ -107,35 +107,36 @@ impl RedisHistory {
         Ok(answers.into_iter().map(|answer| answer.map(registered)).collect())
     }
 
-    /// The node hears these no longer.
+    /// Removes `node` from the listeners of `channels`.
     pub async fn unregister_listener(
         &self,
         node: &str,
         channels: &[ChannelName],
-    ) -> Result<(), PublishError> {
+    ) -> Result<(), EngineUnavailable> {
         let call = |channel| {
             let mut call = self.scripts().unregister_listener.prepare_invoke();
             call.key(self.key(channel, "nodes")).key(self.key(channel, "reader")).arg(node);
             call
         };
         let calls: Vec<_> = channels.iter().map(call).collect();
-        let _each =
-            self.commands().invoke_all::<i64>(&self.scripts().unregister_listener, &calls).await?;
+        // A channel that Redis refuses is left by the node's death.
+        let _answers: Answers<i64> =
+            self.commands().invoke_all(&self.scripts().unregister_listener, &calls).await?;
         Ok(())
     }
 
-    /// The node ends.
-    pub async fn die(&self, node: &str) -> Result<(), PublishError> {
+    /// Removes `node` from the nodes that are alive.
+    pub async fn remove_node(&self, node: &str) -> Result<(), EngineUnavailable> {
         let mut remove = redis::cmd("ZREM");
         remove.arg(self.own_key("layer:nodes")).arg(node);
-        let _was_there: i64 = self.commands().query(&remove).await?;
+        let _removed: i64 = self.commands().query(&remove).await?;
         Ok(())
     }
 
-    /// Says that the node is alive, which it must at least every second; returns who is.
-    pub async fn node_heartbeat(&self, node: &str) -> Result<Vec<String>, PublishError> {
+    /// Records that `node` is alive, which it must at least every second. Returns the nodes that are.
+    pub async fn node_heartbeat(&self, node: &str) -> Result<Vec<String>, EngineUnavailable> {
         let mut call = self.scripts().node_heartbeat.prepare_invoke();
-        call.key(self.own_key("layer:nodes")).arg(node).arg(milliseconds(ALIVE));
+        call.key(self.own_key("layer:nodes")).arg(node).arg(milliseconds(HEARTBEAT_TTL));
         Ok(self.commands().invoke(&call).await?)
     }
 }

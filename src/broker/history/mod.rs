@@ -21,9 +21,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::PublishError;
+use crate::clock;
 use crate::config::{self, SharedConfig};
 use crate::protocol::{ChannelName, Epoch, Position};
+use crate::redis_link::EngineUnavailable;
 use crate::socket::{Delivery, frame};
 
 /// A page ends at this many publications, or once it has this many bytes.
@@ -134,7 +135,11 @@ impl History {
 
     /// Reads a page. Begins the epoch of a channel that has none, so that its first client can resume;
     /// one that only clients have looked at lives no longer than a publication would.
-    pub async fn read(&self, channel: &ChannelName, from: ReadFrom) -> Result<Page, PublishError> {
+    pub async fn read(
+        &self,
+        channel: &ChannelName,
+        from: ReadFrom,
+    ) -> Result<Page, EngineUnavailable> {
         let lives =
             self.config.load().history_of(channel).map_or(UNKNOWN_TTL, |history| history.ttl);
         match &self.engine {
@@ -144,7 +149,7 @@ impl History {
     }
 
     /// How far the history reaches; `None` = the channel has none at the moment. Begins nothing.
-    pub async fn extent(&self, channel: &ChannelName) -> Result<Option<Extent>, PublishError> {
+    pub async fn extent(&self, channel: &ChannelName) -> Result<Option<Extent>, EngineUnavailable> {
         match &self.engine {
             Engine::Memory(memory) => Ok(memory.extent(channel)),
             Engine::Redis(redis) => redis.extent(channel).await,
@@ -155,7 +160,7 @@ impl History {
     pub async fn positions(
         &self,
         channels: &[ChannelName],
-    ) -> Result<Vec<Option<Position>>, PublishError> {
+    ) -> Result<Vec<Option<Position>>, EngineUnavailable> {
         match &self.engine {
             Engine::Memory(memory) => {
                 let position = |channel| memory.extent(channel).map(|extent| extent.now);
@@ -171,7 +176,7 @@ impl History {
         &self,
         channel: &ChannelName,
         task_id: &str,
-    ) -> Result<(), PublishError> {
+    ) -> Result<(), EngineUnavailable> {
         match &self.engine {
             _ if !self.keeps(channel) => Ok(()),
             Engine::Memory(memory) => {
@@ -186,7 +191,7 @@ impl History {
         &self,
         channel: &ChannelName,
         task_id: &str,
-    ) -> Result<(), PublishError> {
+    ) -> Result<(), EngineUnavailable> {
         match &self.engine {
             _ if !self.keeps(channel) => Ok(()),
             Engine::Memory(memory) => {
@@ -202,7 +207,7 @@ impl History {
         &self,
         channel: &ChannelName,
         position: Position,
-    ) -> Result<(), PublishError> {
+    ) -> Result<(), EngineUnavailable> {
         match &self.engine {
             Engine::Memory(memory) => {
                 memory.remove(channel, position);
@@ -218,7 +223,7 @@ impl History {
         &self,
         channel: &ChannelName,
         seen: Position,
-    ) -> Result<(), PublishError> {
+    ) -> Result<(), EngineUnavailable> {
         match &self.engine {
             Engine::Memory(_) => Ok(()),
             Engine::Redis(redis) => redis.rotate_epoch(channel, seen).await,
@@ -248,9 +253,8 @@ pub fn joined(publications: &[Delivery]) -> Bytes {
     frames.concat().into()
 }
 
-/// Microseconds since 1970: never what an earlier epoch of the channel was.
+/// Microseconds since the Unix epoch: never what an earlier epoch of the channel was.
 fn new_epoch() -> Epoch {
-    let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let micros = since_1970.map_or(1, |since| since.as_micros() as u64);
+    let micros = clock::since_unix_epoch().as_micros() as u64;
     Epoch::new(micros.max(1)).expect("not 0")
 }

@@ -9,10 +9,9 @@ use redis::{Script, Value};
 use super::{
     Extent, GENERATION_TTL, PAGE_BYTES, PAGE_LENGTH, Page, PublishOnce, Published, ReadFrom, encode,
 };
-use crate::broker::PublishError;
 use crate::config;
 use crate::protocol::{ChannelName, Position};
-use crate::redis_link::{Commands, RedisFailure};
+use crate::redis_link::{Commands, EngineUnavailable};
 use std::sync::Arc;
 
 /// Channels that are asked for in one write.
@@ -38,13 +37,6 @@ pub(super) struct Scripts {
     pub register_listener: Script,
     pub node_heartbeat: Script,
     pub unregister_listener: Script,
-}
-
-/// A publication that is refused is not tried again, one that Redis did not answer is.
-impl From<RedisFailure> for PublishError {
-    fn from(_: RedisFailure) -> Self {
-        Self::EngineDown
-    }
 }
 
 impl RedisHistory {
@@ -96,7 +88,7 @@ impl RedisHistory {
         history: Option<&config::History>,
         data: &[Bytes],
         once: Option<&PublishOnce>,
-    ) -> Result<Published, PublishError> {
+    ) -> Result<Published, EngineUnavailable> {
         if history.is_none() && once.is_none() {
             for json in data {
                 let mut publish = redis::cmd("PUBLISH");
@@ -128,7 +120,7 @@ impl RedisHistory {
         channel: &ChannelName,
         from: ReadFrom,
         lives: Duration,
-    ) -> Result<Page, PublishError> {
+    ) -> Result<Page, EngineUnavailable> {
         let mut call = self.0.scripts.read.prepare_invoke();
         for part in ["stream", "meta", "running"] {
             call.key(self.key(channel, part));
@@ -139,10 +131,10 @@ impl RedisHistory {
         };
         call.arg(PAGE_LENGTH).arg(PAGE_BYTES).arg(milliseconds(lives));
         let answer: Vec<Value> = self.0.commands.invoke(&call).await?;
-        page(answer).ok_or(PublishError::EngineDown)
+        page(answer).ok_or(EngineUnavailable)
     }
 
-    pub async fn extent(&self, channel: &ChannelName) -> Result<Option<Extent>, PublishError> {
+    pub async fn extent(&self, channel: &ChannelName) -> Result<Option<Extent>, EngineUnavailable> {
         let mut call = self.0.scripts.look.prepare_invoke();
         call.key(self.key(channel, "stream")).key(self.key(channel, "meta"));
         let answer: (String, u64, i64, u64) = self.0.commands.invoke(&call).await?;
@@ -157,7 +149,7 @@ impl RedisHistory {
     pub async fn positions(
         &self,
         channels: &[ChannelName],
-    ) -> Result<Vec<Option<Position>>, PublishError> {
+    ) -> Result<Vec<Option<Position>>, EngineUnavailable> {
         let mut positions = Vec::with_capacity(channels.len());
         for some in channels.chunks(POSITIONS_AT_ONCE) {
             let mut ask = redis::pipe();
@@ -179,7 +171,7 @@ impl RedisHistory {
         &self,
         channel: &ChannelName,
         task_id: &str,
-    ) -> Result<(), PublishError> {
+    ) -> Result<(), EngineUnavailable> {
         let mut call = self.0.scripts.begin.prepare_invoke();
         call.key(self.key(channel, "running")).key(self.key(channel, "meta"));
         call.arg(task_id).arg(GENERATION_TTL.as_secs());
@@ -190,7 +182,7 @@ impl RedisHistory {
         &self,
         channel: &ChannelName,
         task_id: &str,
-    ) -> Result<(), PublishError> {
+    ) -> Result<(), EngineUnavailable> {
         let mut forget = redis::cmd("HDEL");
         forget.arg(self.key(channel, "running")).arg(task_id);
         Ok(self.0.commands.query(&forget).await?)
@@ -200,7 +192,7 @@ impl RedisHistory {
         &self,
         channel: &ChannelName,
         position: Position,
-    ) -> Result<(), PublishError> {
+    ) -> Result<(), EngineUnavailable> {
         let mut delete = redis::cmd("XDEL");
         delete.arg(self.key(channel, "stream")).arg(format!("{}-0", position.offset));
         Ok(self.0.commands.query(&delete).await?)
@@ -210,7 +202,7 @@ impl RedisHistory {
         &self,
         channel: &ChannelName,
         seen: Position,
-    ) -> Result<(), PublishError> {
+    ) -> Result<(), EngineUnavailable> {
         let mut call = self.0.scripts.rotate_epoch.prepare_invoke();
         for part in ["stream", "meta", "running"] {
             call.key(self.key(channel, part));

@@ -11,32 +11,33 @@ pub(super) struct GroupMembership(HashMap<ChannelName, Member>);
 
 #[derive(Default)]
 struct Member {
-    /// The layer has confirmed it.
-    settled: bool,
-    /// Nobody here hears it; its group is left then.
-    leaves: Option<Instant>,
-    /// What is read of it waits until then.
+    /// Whether the layer has confirmed the membership.
+    confirmed: bool,
+    /// When the group is to be left, since its channel has no listeners on this node.
+    leave_at: Option<Instant>,
+    /// Until when messages of the group wait before they are appended.
     deferred: Option<Instant>,
 }
 
 impl GroupMembership {
-    /// They are heard from now on. Returns those whose membership is not confirmed.
+    /// Adds the groups of `channels`, or keeps those that were to be left. Returns those whose membership is
+    /// not confirmed.
     pub fn join(&mut self, channels: &[ChannelName]) -> Vec<ChannelName> {
         let mut new = Vec::new();
         for channel in channels {
             let member = self.0.entry(channel.clone()).or_default();
-            member.leaves = None;
-            if !member.settled {
+            member.leave_at = None;
+            if !member.confirmed {
                 new.push(channel.clone());
             }
         }
         new
     }
 
-    pub fn joined(&mut self, channels: &[ChannelName]) {
+    pub fn confirm(&mut self, channels: &[ChannelName]) {
         for channel in channels {
             if let Some(member) = self.0.get_mut(channel) {
-                member.settled = true;
+                member.confirmed = true;
             }
         }
     }
@@ -47,12 +48,12 @@ impl GroupMembership {
         }
     }
 
-    /// Until when what is read of `channel` waits, if it does.
+    /// Until when messages of `channel` wait, if they do.
     pub fn deferred(&self, channel: &ChannelName) -> Option<Instant> {
         self.0.get(channel)?.deferred
     }
 
-    pub fn undeferred(&mut self, channel: &ChannelName) {
+    pub fn end_deferral(&mut self, channel: &ChannelName) {
         if let Some(member) = self.0.get_mut(channel) {
             member.deferred = None;
         }
@@ -61,17 +62,17 @@ impl GroupMembership {
     pub fn leave_at(&mut self, channels: &[ChannelName], at: Instant) {
         for channel in channels {
             if let Some(member) = self.0.get_mut(channel) {
-                member.leaves = Some(at);
+                member.leave_at = Some(at);
             }
         }
     }
 
-    /// Those that are to be left by `now`.
-    pub fn due(&self, now: Instant) -> Vec<ChannelName> {
-        self.named(|member| member.leaves.is_some_and(|leaves| leaves <= now))
+    /// The groups that are to be left by `now`.
+    pub fn due_to_leave(&self, now: Instant) -> Vec<ChannelName> {
+        self.filter(|member| member.leave_at.is_some_and(|leave_at| leave_at <= now))
     }
 
-    pub fn forget(&mut self, channels: &[ChannelName]) {
+    pub fn remove(&mut self, channels: &[ChannelName]) {
         for channel in channels {
             self.0.remove(channel);
         }
@@ -81,16 +82,16 @@ impl GroupMembership {
         self.0.contains_key(channel)
     }
 
-    /// Those whose membership is confirmed.
-    pub fn settled(&self) -> Vec<ChannelName> {
-        self.named(|member| member.settled)
+    /// The groups whose membership is confirmed.
+    pub fn confirmed(&self) -> Vec<ChannelName> {
+        self.filter(|member| member.confirmed)
     }
 
     pub fn names(&self) -> Vec<ChannelName> {
-        self.named(|_| true)
+        self.filter(|_| true)
     }
 
-    fn named(&self, which: impl Fn(&Member) -> bool) -> Vec<ChannelName> {
-        self.0.iter().filter(|(_, member)| which(member)).map(|(name, _)| name.clone()).collect()
+    fn filter(&self, matches: impl Fn(&Member) -> bool) -> Vec<ChannelName> {
+        self.0.iter().filter(|(_, member)| matches(member)).map(|(name, _)| name.clone()).collect()
     }
 }

@@ -8,13 +8,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::importer::{Importer, Incoming};
 use super::{Layer, Wire};
+use crate::broker::redis::NO_ANSWER;
 use crate::channel_layer::{GroupChannels, host_of};
 use crate::config::ChannelsLayer;
 use crate::protocol::ChannelName;
-use crate::redis_link::{Heard, Lost, PubSub, RedisFailure, pubsub_client};
+use crate::redis_link::{ConnectionError, Health, PubSub, RedisFailure, client};
 use crate::telemetry;
+use ::redis::aio::MultiplexedConnection;
 
-/// Messages that wait to be imported, by count and bytes. Beyond it the subscription counts as broken.
+/// Messages that wait to be imported, by count and bytes. Beyond either the subscription counts as broken.
 const WAITING: usize = 8 * 1024;
 const WAITING_BYTES: usize = 32 << 20;
 
@@ -27,11 +29,11 @@ struct Waiting {
     _bytes: OwnedSemaphorePermit,
 }
 
-/// Connections to the hosts, in their order; they belong to one subscription. None in the core layer.
+/// Connections to the hosts, in their order. They belong to one subscription. The core layer has none.
 #[derive(Default)]
 pub(in crate::broker) struct Links(Vec<PubSub>);
 
-/// Groups as Redis channels, and what comes of them.
+/// Groups as Redis channels, and the queue of their messages.
 pub(super) struct Groups {
     clients: Vec<Client>,
     names: GroupChannels,
@@ -44,7 +46,7 @@ impl Groups {
     pub fn new(settings: &ChannelsLayer) -> Result<Self, String> {
         let (sender, receiver) = mpsc::channel(WAITING);
         Ok(Self {
-            clients: settings.hosts.iter().map(pubsub_client).collect::<Result<_, _>>()?,
+            clients: settings.hosts.iter().map(client).collect::<Result<_, _>>()?,
             names: GroupChannels::new(&settings.prefix),
             sender,
             receiver: RefCell::new(Some(receiver)),
@@ -52,22 +54,16 @@ impl Groups {
         })
     }
 
-    /// New links to all hosts.
-    pub async fn connect(&self, give_up: &mpsc::Sender<&'static str>) -> Result<Links, Lost> {
+    /// Opens links to all hosts.
+    pub async fn connect(&self, health: &Health) -> Result<Links, ConnectionError> {
         let mut links = Vec::with_capacity(self.clients.len());
         for client in &self.clients {
-            let (give_up, sender) = (give_up.clone(), self.sender.clone());
+            let (overflow, sender) = (health.clone(), self.sender.clone());
             let (bytes, names) = (Arc::clone(&self.bytes), self.names.clone());
-            let link = PubSub::connect(client, move |heard| match heard {
-                Heard::Message { channel, payload } => {
-                    let Some(channel) = names.channel(&channel) else { return };
-                    if !put(&sender, &bytes, channel, payload) {
-                        let _told_already =
-                            give_up.try_send("messages came faster than they are taken");
-                    }
-                }
-                Heard::Disconnected => {
-                    let _told_already = give_up.try_send("connection closed");
+            let link = PubSub::connect(client, health, move |channel, payload| {
+                let Some(channel) = names.channel(&channel) else { return };
+                if !put(&sender, &bytes, channel, payload) {
+                    overflow.give_up("messages came faster than they are taken");
                 }
             });
             links.push(link.await?);
@@ -75,19 +71,19 @@ impl Groups {
         Ok(Links(links))
     }
 
-    /// Returns those that Redis refuses.
+    /// Subscribes the groups of `channels`. Returns those that Redis refuses.
     pub async fn subscribe(
         &self,
         links: &mut Links,
         channels: &[ChannelName],
-    ) -> Result<Vec<ChannelName>, Lost> {
+    ) -> Result<Vec<ChannelName>, ConnectionError> {
         let mut refused = Vec::new();
         for (link, channels) in self.by_host(links, channels) {
             for some in channels.chunks(GROUPS_PER_COMMAND) {
                 let names: Vec<String> = some.iter().map(|one| self.names.of(one)).collect();
                 match link.subscribe(&names).await {
                     Ok(()) => continue,
-                    Err(RedisFailure::Unavailable) => return Err(Lost("no answer to SUBSCRIBE")),
+                    Err(RedisFailure::Unavailable) => return Err(NO_ANSWER.into()),
                     // One forbidden channel fails the whole command: find out which.
                     Err(RedisFailure::Refused(_)) => {}
                 }
@@ -95,7 +91,7 @@ impl Groups {
                     match link.subscribe(&[name]).await {
                         Ok(()) => {}
                         Err(RedisFailure::Unavailable) => {
-                            return Err(Lost("no answer to SUBSCRIBE"));
+                            return Err(NO_ANSWER.into());
                         }
                         Err(RedisFailure::Refused(error)) => {
                             telemetry::subscription::refused(&error);
@@ -112,7 +108,7 @@ impl Groups {
         &self,
         links: &mut Links,
         channels: &[ChannelName],
-    ) -> Result<(), Lost> {
+    ) -> Result<(), ConnectionError> {
         for (link, channels) in self.by_host(links, channels) {
             for some in channels.chunks(GROUPS_PER_COMMAND) {
                 let names: Vec<String> = some.iter().map(|one| self.names.of(one)).collect();
@@ -139,16 +135,12 @@ impl Groups {
 }
 
 impl Links {
-    /// Whether every host answers.
-    pub async fn ping(&mut self) -> Result<(), Lost> {
-        for link in &mut self.0 {
-            link.ping().await?;
-        }
-        Ok(())
+    pub fn links(&self) -> impl Iterator<Item = MultiplexedConnection> {
+        self.0.iter().map(PubSub::link)
     }
 }
 
-/// Does not wait; false = there is no room.
+/// Puts a message into the queue without waiting. Returns whether there was room.
 fn put(
     sender: &mpsc::Sender<Waiting>,
     bytes: &Arc<Semaphore>,
@@ -162,7 +154,7 @@ fn put(
 }
 
 impl Layer {
-    /// Takes messages from the links for ever.
+    /// Imports the messages of all links, for as long as it is polled.
     pub(super) async fn import_messages(self, mut importer: Importer) {
         let Wire::PubSub(groups) = &self.0.wire else { return };
         let Some(mut receiver) = groups.receiver.borrow_mut().take() else { return };
@@ -175,14 +167,14 @@ impl Layer {
                         return;
                     }
                 }
-                () = until(due) => {}
+                () = sleep_until(due) => {}
             }
-            importer.bring(ready.drain(..).map(|waiting| waiting.incoming)).await;
+            importer.import_all(ready.drain(..).map(|waiting| waiting.incoming)).await;
         }
     }
 }
 
-async fn until(due: Option<std::time::Instant>) {
+async fn sleep_until(due: Option<std::time::Instant>) {
     match due {
         Some(due) => tokio::time::sleep_until(due.into()).await,
         None => std::future::pending().await,

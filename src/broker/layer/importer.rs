@@ -1,4 +1,4 @@
-//! What was read of the layer, on its way to the histories or straight to the intake.
+//! Messages of the layer on their way to the histories or straight to the intake.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -17,33 +17,34 @@ use crate::telemetry::channel_layer::Outcome;
 /// One import ends at this many bytes.
 const IMPORT_BYTES: usize = 4 << 20;
 
-/// Messages that wait for another node's to be appended, of all channels; beyond it they wait no longer.
+/// Messages of all channels that wait until another node has appended. Beyond it they wait no longer.
 const HELD: usize = 16 * 1024;
 
-/// How long the identity of a message is known: longer than it can be under way to any node.
-const KNOWN: Duration = Duration::from_secs(120);
+/// How long the identity of a message is remembered: longer than the message can be under way to any node.
+const IDENTITY_TTL: Duration = Duration::from_secs(120);
 
-/// How long the one node that imports a channel, where messages have no identity, may be silent.
-const READER: Duration = Duration::from_secs(3);
+/// Where messages have no identity, one node imports a channel: how long it may be silent before another
+/// one does.
+const READER_TTL: Duration = Duration::from_secs(3);
 
-/// How often the intake is looked at while it is full.
+/// How often the intake is tried again while it is full.
 const FULL_PAUSE: Duration = Duration::from_millis(1);
 
-/// A payload as the layer had it.
+/// A payload as it was read from the layer.
 pub(super) struct Incoming {
     pub payload: Vec<u8>,
-    /// When it was sent, by the sender's clock; the core layer's.
+    /// When it was sent, by the sender's clock. Messages of the core layer have it.
     pub score: Option<f64>,
-    /// What it is for, where the payload does not say.
+    /// The channel that it is for, where the payload does not say.
     pub channel: Option<ChannelName>,
 }
 
-/// Takes messages in order, one caller at a time.
+/// Appends or delivers messages in their order.
 pub(super) struct Importer {
     layer: Layer,
     intake: Intake,
     max_bytes: usize,
-    /// Messages of channels where another node appends first.
+    /// Messages of channels whose deferral has not ended.
     held: HashMap<ChannelName, Vec<Imported>>,
     held_count: usize,
 }
@@ -53,14 +54,14 @@ impl Importer {
         Self { layer: layer.clone(), intake, max_bytes, held: HashMap::new(), held_count: 0 }
     }
 
-    /// When messages that are held are to be brought on.
+    /// When the next deferral ends.
     pub fn next_due(&self) -> Option<Instant> {
         let membership = self.layer.0.membership.borrow();
         self.held.keys().filter_map(|channel| membership.deferred(channel)).min()
     }
 
-    /// Returns when all of it has been taken by the engine, however long that is away.
-    pub async fn bring(&mut self, incoming: impl Iterator<Item = Incoming>) {
+    /// Returns when the engine has accepted all of it, however long the engine is away.
+    pub async fn import_all(&mut self, incoming: impl Iterator<Item = Incoming>) {
         let mut imports = Imports::default();
         self.release_due(&mut imports);
         for incoming in incoming {
@@ -75,7 +76,8 @@ impl Importer {
         self.import(imports).await;
     }
 
-    /// Whom it is for, and what. `None` = nobody here; it was counted.
+    /// The channels of this node that a message is for, its JSON and its identity. `None` = it is for none of
+    /// them, which was counted.
     fn read(&self, incoming: Incoming) -> Option<(Vec<ChannelName>, Bytes, String)> {
         let layer = &*self.layer.0;
         let message = match layer.serializer.read(&incoming.payload) {
@@ -136,9 +138,9 @@ impl Importer {
         }
     }
 
-    /// Its messages wait no longer.
+    /// Ends the deferral of `channel` and returns its messages.
     fn release(&mut self, channel: &ChannelName) -> Vec<Imported> {
-        self.layer.0.membership.borrow_mut().undeferred(channel);
+        self.layer.0.membership.borrow_mut().end_deferral(channel);
         let released = self.held.remove(channel).unwrap_or_default();
         self.held_count -= released.len();
         released
@@ -149,10 +151,11 @@ impl Importer {
             return;
         }
         let now = Instant::now();
-        let waits = |channel: &ChannelName| {
+        let is_deferred = |channel: &ChannelName| {
             self.layer.0.membership.borrow().deferred(channel).is_some_and(|until| until > now)
         };
-        let due: Vec<_> = self.held.keys().filter(|channel| !waits(channel)).cloned().collect();
+        let due: Vec<_> =
+            self.held.keys().filter(|channel| !is_deferred(channel)).cloned().collect();
         for channel in due {
             let released = self.release(&channel);
             if let Some(rule) = self.layer.0.history.rule(&channel) {
@@ -161,8 +164,8 @@ impl Importer {
         }
     }
 
-    /// To this node's own clients. The engine thread empties the intake and waits for no client, so it
-    /// has room soon.
+    /// Delivers to this node's own clients. The engine thread empties the intake and waits for no client, so
+    /// it has room soon.
     async fn deliver(&mut self, channel: ChannelName, json: &Bytes) {
         let delivery = history::encode(json, None);
         let received = Instant::now();
@@ -172,15 +175,16 @@ impl Importer {
         }
     }
 
-    /// Tries until Redis answers: a message that has an identity is appended once all the same.
+    /// Appends to the histories, and tries until Redis answers: a message that has an identity is appended
+    /// once all the same.
     async fn import(&mut self, Imports { list, .. }: Imports) {
         if list.is_empty() {
             return;
         }
         let by_id = matches!(self.layer.0.wire, Wire::Core { .. });
-        let known = if by_id { KNOWN } else { READER };
+        let guard = if by_id { IDENTITY_TTL } else { READER_TTL };
         let answers = loop {
-            match self.layer.0.redis.import(&self.layer.0.node, known, &list).await {
+            match self.layer.0.redis.import(&self.layer.0.node, guard, &list).await {
                 Ok(answers) => break answers,
                 Err(_) => tokio::time::sleep(PAUSE).await,
             }
@@ -202,14 +206,14 @@ impl Importer {
         }
         if !refused.is_empty() {
             let layer = self.layer.clone();
-            tokio::task::spawn_local(
-                async move { layer.missed(refused, ListenerState::Lost).await },
-            );
+            tokio::task::spawn_local(async move {
+                layer.report_gap(refused, ListenerState::Lost).await
+            });
         }
     }
 }
 
-/// What is to be appended next: channels in the order of their first message.
+/// The messages that are to be appended next, by channel, in the order of each channel's first message.
 #[derive(Default)]
 struct Imports {
     list: Vec<Import>,
@@ -230,8 +234,8 @@ impl Imports {
     }
 }
 
-/// The same on every node: when it was sent, which the layer writes alike into all mailboxes of a host,
-/// and what it says.
+/// Identifies a message on every node: by when it was sent, which the layer writes alike into all mailboxes
+/// of a host, and by its content.
 fn identity(score: f64, json: &[u8]) -> String {
     let digest = Sha256::digest(json);
     let digest = digest.iter().take(8).map(|byte| format!("{byte:02x}"));

@@ -1,17 +1,20 @@
-//! The wire of a Django Channels layer: an intake in front of the engine, for what a backend's
-//! `group_send` brings.
+//! Reads a Django Channels layer: an intake in front of the engine for the messages of a backend's
+//! `group_send`.
 //!
-//! A channel that somebody hears is a group that this node is a member of. What comes for a channel with
-//! a history is appended to it, once however many nodes bring it, and is delivered from there like every
-//! publication; what comes for a channel without one goes straight into this node's intake. Invariants:
-//! a channel is confirmed to no socket before its group is joined; nothing here waits for a client; and a
-//! time in which messages may have been missed is told to the clients, by a new epoch or by closing them.
+//! Each channel that has listeners on this node is a group that this node is a member of. A message for a
+//! channel with a history is appended to it, once however many nodes bring it, and is delivered from there
+//! like every publication; a message for a channel without one goes straight into this node's intake.
+//! Invariants: a channel is confirmed to no socket before its group is joined; nothing here waits for a
+//! client; and whenever messages may have been missed, the clients learn it, by a new epoch or by being
+//! closed.
 //!
-//! `membership` knows the groups, `importer` takes what was read, `mailbox` and `groups` read either layer.
+//! `group_membership` knows the groups, `listener` registers this node as a listener of their channels,
+//! `importer` appends or delivers the messages, `mailbox` and `groups` read either kind of layer.
 
 mod group_membership;
 mod groups;
 mod importer;
+mod listener;
 mod mailbox;
 
 use std::cell::{Cell, RefCell};
@@ -32,22 +35,16 @@ use super::thread::ToThread;
 use crate::channel_layer::{MailboxNames, Memberships, Serializer};
 use crate::config::{ChannelsLayer, ChannelsWire, RedisUrl};
 use crate::protocol::ChannelName;
-use crate::redis_link::{Commands, Lost, RedisFailure};
+use crate::redis_link::{Commands, ConnectionError, Health, RedisFailure};
 use crate::shutdown::Shutdown;
 use crate::telemetry;
-
-/// Between two words that this node is alive; several within the time after which it counts as gone.
-const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A node that joins a group where another one is waits this long with what it reads, so that the other,
 /// which has read what came before, appends first.
 const DEFERRAL: Duration = Duration::from_secs(1);
 
-/// While the engine does not answer.
+/// The pause between two attempts while the engine does not answer.
 const PAUSE: Duration = Duration::from_millis(100);
-
-/// What a membership says to hold until it is renewed, in renewals.
-const RENEWALS: u32 = 3;
 
 /// A channel layer as this node reads it. Cheap to clone, on the engine thread.
 #[derive(Clone)]
@@ -58,18 +55,20 @@ struct Inner {
     wire: Wire,
     serializer: Serializer,
     history: History,
-    /// The histories in Redis, over a connection that outlives the gateway's others, to take leave.
+    /// The histories in Redis, over a connection that outlives the gateway's others: at the end this node
+    /// has to be unregistered.
     redis: RedisHistory,
     membership: RefCell<GroupMembership>,
-    /// Names this node among those that append.
+    /// Identifies this node among those that append.
     node: String,
     /// Whether messages reach this node; shared with readiness checks.
     up: Arc<AtomicBool>,
-    /// When the layer was last known to reach this node.
-    heard: Cell<Instant>,
+    /// When the mailbox was last read.
+    last_read: Cell<Instant>,
     threads: Rc<[mpsc::Sender<ToThread>]>,
     channels: Rc<RefCell<super::channels::Channels>>,
-    /// Of the connections that outlive the gateway's others.
+    /// Of the connections that outlive the gateway's others. It is never triggered: they end with their
+    /// last user.
     _connections: Shutdown,
 }
 
@@ -111,14 +110,14 @@ impl Layer {
             membership: RefCell::default(),
             node: uuid::Uuid::new_v4().simple().to_string(),
             up,
-            heard: Cell::new(Instant::now()),
+            last_read: Cell::new(Instant::now()),
             threads: Rc::clone(&parts.catch_ups.threads),
             channels: Rc::clone(&parts.catch_ups.channels),
             _connections: connections,
         })))
     }
 
-    /// Starts what reads the layer and keeps the memberships, until `killed`.
+    /// Starts the tasks that read the layer and renew the memberships, until the process is killed.
     pub fn spawn(&self, parts: &Parts, shutdown: &Shutdown) {
         let importer = Importer::new(self, parts.intake.clone(), parts.max_publication_bytes);
         let until_killed = |task: std::pin::Pin<Box<dyn Future<Output = ()>>>| {
@@ -132,15 +131,15 @@ impl Layer {
         };
         match &self.0.wire {
             Wire::Core { .. } => {
-                until_killed(Box::pin(self.clone().read_mailbox(importer)));
+                tokio::task::spawn_local(self.clone().read_mailbox(importer, shutdown.clone()));
                 until_killed(Box::pin(self.clone().keep_memberships()));
             }
             Wire::PubSub(_) => {
                 until_killed(Box::pin(self.clone().import_messages(importer)));
-                until_killed(Box::pin(self.clone().keep_attendance()));
+                until_killed(Box::pin(self.clone().keep_registered()));
             }
         }
-        until_killed(Box::pin(self.clone().stay_alive()));
+        until_killed(Box::pin(self.clone().run_heartbeat()));
     }
 
     /// Joins the groups of `channels` that this node is not in. Returns those that Redis refuses.
@@ -148,7 +147,7 @@ impl Layer {
         &self,
         links: &mut Links,
         channels: &[ChannelName],
-    ) -> Result<Vec<ChannelName>, Lost> {
+    ) -> Result<Vec<ChannelName>, ConnectionError> {
         let new = self.0.membership.borrow_mut().join(channels);
         if new.is_empty() {
             return Ok(Vec::new());
@@ -156,14 +155,14 @@ impl Layer {
         match self.join_new(links, &new).await {
             Ok(refused) => {
                 let mut membership = self.0.membership.borrow_mut();
-                membership.forget(&refused);
-                membership.joined(&new);
+                membership.remove(&refused);
+                membership.confirm(&new);
                 Ok(refused)
             }
-            Err(lost) => {
-                // Some may have been joined. Who still wants them joins again.
+            Err(error) => {
+                // Some may have been joined. Those that are still wanted are joined again.
                 self.0.membership.borrow_mut().leave_at(&new, Instant::now());
-                Err(lost)
+                Err(error)
             }
         }
     }
@@ -172,16 +171,16 @@ impl Layer {
         &self,
         links: &mut Links,
         new: &[ChannelName],
-    ) -> Result<Vec<ChannelName>, Lost> {
+    ) -> Result<Vec<ChannelName>, ConnectionError> {
         let refused = match &self.0.wire {
             Wire::Core { memberships, .. } => {
-                let joined = memberships.join(new).await.map_err(|_| Lost(NO_ANSWER))?;
+                let joined = memberships.join(new).await.map_err(|_| NO_ANSWER)?;
                 let refused = joined.into_iter().filter_map(|joined| match joined.is_new {
                     Err(RedisFailure::Refused(error)) => {
                         telemetry::subscription::refused(&error);
                         Some(Ok(joined.channel))
                     }
-                    Err(RedisFailure::Unavailable) => Some(Err(Lost(NO_ANSWER))),
+                    Err(RedisFailure::Unavailable) => Some(Err(ConnectionError::from(NO_ANSWER))),
                     Ok(_) => None,
                 });
                 refused.collect::<Result<Vec<_>, _>>()?
@@ -189,22 +188,24 @@ impl Layer {
             Wire::PubSub(groups) => groups.subscribe(links, new).await?,
         };
         let kept = self.with_history(new.iter().filter(|channel| !refused.contains(channel)));
-        let told: Vec<_> =
-            kept.into_iter().map(|channel| (channel, ListenerState::Unbroken)).collect();
-        let registered =
-            self.register_listener(&told).await.map_err(|_| Lost("no answer of the history"))?;
+        let registered = self.register_listener(kept, ListenerState::Unbroken).await;
         let until = Instant::now() + DEFERRAL;
-        for ((channel, _), registered) in told.iter().zip(registered) {
+        for (channel, registered) in registered.map_err(|_| "no answer of the history")? {
             if registered.is_ok_and(|registered| registered.others > 0) {
-                self.0.membership.borrow_mut().defer(channel, until);
+                self.0.membership.borrow_mut().defer(&channel, until);
             }
         }
         Ok(refused)
     }
 
-    /// Nobody here hears `channels` any more. The groups of those with a history are left only when the
-    /// history would be over: until then its clients may come back, and are to find what they missed.
-    pub async fn leave(&self, links: &mut Links, channels: &[ChannelName]) -> Result<(), Lost> {
+    /// To be called when `channels` have no listeners on this node any more. The groups of those with a
+    /// history are left only when the history would have expired: until then its clients may come back,
+    /// and are to find what they missed.
+    pub async fn leave(
+        &self,
+        links: &mut Links,
+        channels: &[ChannelName],
+    ) -> Result<(), ConnectionError> {
         let now = Instant::now();
         let at_once = {
             let mut membership = self.0.membership.borrow_mut();
@@ -223,138 +224,66 @@ impl Layer {
         self.leave_now(links, &at_once).await
     }
 
-    async fn leave_now(&self, links: &mut Links, channels: &[ChannelName]) -> Result<(), Lost> {
+    async fn leave_now(
+        &self,
+        links: &mut Links,
+        channels: &[ChannelName],
+    ) -> Result<(), ConnectionError> {
         if channels.is_empty() {
             return Ok(());
         }
-        self.0.membership.borrow_mut().forget(channels);
+        self.0.membership.borrow_mut().remove(channels);
         let left = match &self.0.wire {
             Wire::Core { memberships, .. } => {
-                memberships.leave(channels).await.map_err(|_| Lost(NO_ANSWER))
+                memberships.leave(channels).await.map_err(|_| NO_ANSWER.into())
             }
             Wire::PubSub(groups) => groups.unsubscribe(links, channels).await,
         };
         let kept = self.with_history(channels.iter());
         if !kept.is_empty() {
-            let _or_the_node_shows_to_be_gone =
-                self.0.redis.unregister_listener(&self.0.node, &kept).await;
+            // Without its heartbeat the node is taken for dead soon.
+            let _ = self.0.redis.unregister_listener(&self.0.node, &kept).await;
         }
         left
     }
 
-    /// The groups that were to be left by now.
-    pub async fn leave_due(&self, links: &mut Links) -> Result<(), Lost> {
-        let due = self.0.membership.borrow().due(Instant::now());
+    /// Leaves the groups that were to be left by now.
+    pub async fn leave_due(&self, links: &mut Links) -> Result<(), ConnectionError> {
+        let due = self.0.membership.borrow().due_to_leave(Instant::now());
         self.leave_now(links, &due).await
     }
 
-    /// Takes leave of the layer: no backend sends to this node any more.
+    /// Leaves all groups and removes this node from the layer, so that no backend sends to it any more.
+    /// What Redis does not answer expires there.
     pub async fn close(&self, links: &mut Links) {
         self.0.up.store(false, Ordering::Release);
         let all = self.0.membership.borrow().names();
-        let _or_they_are_forgotten_in_time = self.leave_now(links, &all).await;
-        let _or_it_is_silent_soon = self.0.redis.die(&self.0.node).await;
+        let _ = self.leave_now(links, &all).await;
+        let _ = self.0.redis.remove_node(&self.0.node).await;
         if let Wire::Core { memberships, .. } = &self.0.wire {
-            let _or_it_expires = memberships.remove_mailbox().await;
+            let _ = memberships.remove_mailbox().await;
         }
     }
 
-    /// The pub/sub layer's links are part of the subscription: opened with it, lost with it.
-    pub async fn connect(&self, give_up: &mpsc::Sender<&'static str>) -> Result<Links, Lost> {
+    /// Opens the links of the pub/sub layer, which are part of the subscription: opened with it and lost
+    /// with it.
+    pub async fn connect(&self, health: &Health) -> Result<Links, ConnectionError> {
         let Wire::PubSub(groups) = &self.0.wire else { return Ok(Links::default()) };
-        let mut links = groups.connect(give_up).await?;
+        let mut links = groups.connect(health).await?;
         let all = self.0.membership.borrow().names();
         let refused = groups.subscribe(&mut links, &all).await?;
-        self.0.membership.borrow_mut().forget(&refused);
+        self.0.membership.borrow_mut().remove(&refused);
         self.0.up.store(true, Ordering::Release);
-        // Nothing is kept for a subscriber that is away.
-        let missed = self.clone();
-        tokio::task::spawn_local(async move { missed.missed(all, ListenerState::Missed).await });
+        // Redis keeps nothing for a subscriber that is away.
+        let layer = self.clone();
+        tokio::task::spawn_local(async move { layer.report_gap(all, ListenerState::Missed).await });
         Ok(links)
     }
 
-    /// The subscription, and the links that [`Layer::connect`] gave, are lost.
+    /// To be called when the subscription, and with it the links of [`Layer::connect`], are lost.
     pub fn disconnected(&self) {
         if let Wire::PubSub(_) = &self.0.wire {
             self.0.up.store(false, Ordering::Release);
-        }
-    }
-
-    /// Messages for `channels` may have been missed, here or by everybody.
-    async fn missed(&self, channels: Vec<ChannelName>, how: ListenerState) {
-        if channels.is_empty() {
-            return;
-        }
-        telemetry::channel_layer::missed(channels.len());
-        let (kept, live): (Vec<_>, Vec<_>) =
-            channels.into_iter().partition(|channel| self.0.history.keeps(channel));
-        self.tell_missed(live).await;
-        let told: Vec<_> = kept.into_iter().map(|channel| (channel, how)).collect();
-        let registered = loop {
-            match self.register_listener(&told).await {
-                Ok(registered) => break registered,
-                Err(_) => tokio::time::sleep(PAUSE).await,
-            }
-        };
-        // Where another node was there as well, the history has it all.
-        let broken = told.into_iter().zip(registered).filter_map(|((channel, _), registered)| {
-            registered.map_or(true, |registered| registered.new_epoch).then_some(channel)
-        });
-        self.tell_missed(broken.collect()).await;
-    }
-
-    async fn tell_missed(&self, channels: Vec<ChannelName>) {
-        let mut words: Vec<Vec<_>> = self.0.threads.iter().map(|_| Vec::new()).collect();
-        for channel in channels {
-            for listener in self.0.channels.borrow().listeners(&channel) {
-                words[listener.thread].push(channel.clone());
-            }
-        }
-        for (thread, word) in self.0.threads.iter().zip(words) {
-            if !word.is_empty() {
-                let _thread_ended = thread.send(ToThread::Missed(word)).await;
-            }
-        }
-    }
-
-    async fn register_listener(
-        &self,
-        told: &[(ChannelName, ListenerState)],
-    ) -> Result<Vec<Result<super::history::Registered, RedisFailure>>, super::PublishError> {
-        let within = self.0.settings.refresh * RENEWALS;
-        self.0.redis.register_listener(&self.0.node, within, told).await
-    }
-
-    /// Renews what says that this node brings the messages of its channels.
-    async fn renew_attendance(&self) {
-        let all = self.0.membership.borrow().settled();
-        let told: Vec<_> = self
-            .with_history(all.iter())
-            .into_iter()
-            .map(|channel| (channel, ListenerState::Unbroken))
-            .collect();
-        let Ok(registered) = self.register_listener(&told).await else { return };
-        let broken = told.into_iter().zip(registered).filter_map(|((channel, _), registered)| {
-            registered.is_ok_and(|registered| registered.new_epoch).then_some(channel)
-        });
-        self.tell_missed(broken.collect()).await;
-    }
-
-    async fn keep_attendance(self) {
-        let mut ticks = tokio::time::interval(self.0.settings.refresh);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            ticks.tick().await;
-            self.renew_attendance().await;
-        }
-    }
-
-    async fn stay_alive(self) {
-        let mut ticks = tokio::time::interval(ALIVE_INTERVAL);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            ticks.tick().await;
-            let _or_it_counts_as_gone = self.0.redis.node_heartbeat(&self.0.node).await;
         }
     }
 
@@ -368,7 +297,8 @@ impl Layer {
 
 const NO_ANSWER: &str = "no answer of the channel layer";
 
-/// The core layer refuses a message that is older than it keeps any, and a bit for the clocks.
+/// By how much the clocks of a backend and this node may differ. A message of the core layer that is older
+/// than the layer keeps any, and this much more, is refused.
 const CLOCKS: Duration = Duration::from_secs(10);
 
 fn serializer(settings: &ChannelsLayer) -> Serializer {

@@ -1,6 +1,6 @@
 //! The page and its session, which an API provides in the real world.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, COOKIE, HeaderMap, HeaderValue, SET_COOKIE};
@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::responses::{Body, full, plain};
+use crate::clock;
 use crate::config::Secret;
 use crate::protocol::random_hex;
 use crate::tokens::sign_hs;
@@ -89,7 +90,7 @@ impl Page {
 
     /// Signs a JWT, as an identity service would.
     fn session(&self, user: u32) -> Option<String> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs();
+        let now = clock::unix_seconds();
         let claims = json!({
             "user_id": user,
             "username": format!("guest-{user}"),

@@ -9,8 +9,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::cli::Failure;
-use crate::cli::record::{Record, instant};
+use crate::cli::record::Record;
 use crate::cli::server_api::ServerApi;
+use crate::clock;
 
 /// The longest line of a recording.
 const MAX_LINE_BYTES: usize = 64 << 20;
@@ -72,7 +73,7 @@ fn parse_line(line: &[u8]) -> Result<RecordedPublication, String> {
         serde_json::from_slice(line).map_err(|error| format!("{error}; {hint}"))?;
     let at = match &record.time {
         Some(time) => {
-            let at = instant(time).ok_or_else(|| {
+            let at = clock::from_rfc3339(time).ok_or_else(|| {
                 format!("{time:?} is not a valid time; write \"2026-11-23T23:57:38.603Z\"")
             })?;
             Some(at)

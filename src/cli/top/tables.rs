@@ -1,7 +1,5 @@
 //! The tables of the view: upstreams, routes, channels and connections.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Rect};
 use ratatui::style::{Color, Modifier, Style};
@@ -13,6 +11,7 @@ use super::numbers::{ago, bytes, quantiles, rate, whole};
 use super::summary::RouteSummary;
 use super::view::{Sort, View, block, dim};
 use crate::cli::record::escape_controls;
+use crate::clock;
 
 impl View {
     pub(super) fn upstreams(&self, frame: &mut Frame<'_>, area: Rect) {
@@ -100,7 +99,7 @@ impl View {
 
     pub(super) fn connections(&self, frame: &mut Frame<'_>, area: Rect) {
         let Ok(lists) = &self.lists else { return self.missing_lists(frame, area, "connections") };
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let now = clock::unix_seconds();
         let age = |connection: &Connection| now.saturating_sub(connection.connected_at);
         let mut connections: Vec<&Connection> = lists.connections.iter().collect();
         self.sort_rows(

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
 
-use super::{EngineDown, Held};
+use super::Held;
+use crate::redis_link::EngineUnavailable;
 
 /// Parts that are locked and swept on their own, so that neither takes long.
 const SHARDS: usize = 64;
@@ -56,7 +57,7 @@ impl MemoryOnce {
         message: &str,
         token: &str,
         lease: Duration,
-    ) -> Result<Held, EngineDown> {
+    ) -> Result<Held, EngineUnavailable> {
         let now = Instant::now();
         let (key, mut shard) = self.shard(message);
         match shard.entries.get(&key).filter(|entry| entry.until > now) {
@@ -67,7 +68,7 @@ impl MemoryOnce {
             None => {}
         }
         if !shard.make_room(now) {
-            return Err(EngineDown);
+            return Err(EngineUnavailable);
         }
         shard.put(key, State::Claimed(token.into()), now, lease);
         Ok(Held::Free)
@@ -185,7 +186,7 @@ mod tests {
         for n in 0..MAX_PER_SHARD {
             assert!(matches!(dedup.claim(&n.to_string(), "t", HOUR), Ok(Held::Free)));
         }
-        assert!(matches!(dedup.claim("one too many", "t", HOUR), Err(EngineDown)));
+        assert!(matches!(dedup.claim("one too many", "t", HOUR), Err(EngineUnavailable)));
         dedup.settle("0", "t", None);
         assert!(matches!(dedup.claim("one too many", "t", HOUR), Ok(Held::Free)));
     }

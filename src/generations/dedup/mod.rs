@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
 use crate::protocol::{ConnectionId, UserId, random_hex};
-use crate::redis_link::Commands;
+use crate::redis_link::{Commands, EngineUnavailable};
 use crate::telemetry::generations as facts;
 use memory::MemoryOnce;
 use redis::RedisOnce;
@@ -95,7 +95,7 @@ pub enum DedupOutcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DedupError {
     /// The engine cannot be reached, or is full.
-    EngineDown,
+    EngineUnavailable,
     /// Somebody has been relaying it for as long as a claim lasts.
     StillRelaying,
     /// The sender is not interested any more.
@@ -110,10 +110,6 @@ enum Held {
     Claimed,
     Relayed(String),
 }
-
-/// The engine that keeps it cannot be reached, is full, or refuses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct EngineDown;
 
 impl Deduplicator {
     pub fn memory() -> Self {
@@ -159,7 +155,7 @@ impl Deduplicator {
                     return Err(DedupError::StillRelaying);
                 }
                 Ok(Held::Claimed) => tokio::time::sleep(POLL).await,
-                Err(EngineDown) => return Err(DedupError::EngineDown),
+                Err(EngineUnavailable) => return Err(DedupError::EngineUnavailable),
             }
             if !wanted() {
                 return Err(DedupError::Unwanted);
@@ -172,7 +168,7 @@ impl Deduplicator {
         message: &MessageKey,
         token: &str,
         lease: Duration,
-    ) -> Result<Held, EngineDown> {
+    ) -> Result<Held, EngineUnavailable> {
         match &*self.0 {
             Engine::Memory(dedup) => dedup.claim(message.as_str(), token, lease),
             Engine::Redis(dedup) => dedup.claim(message.as_str(), token, lease).await,
@@ -185,7 +181,7 @@ impl Deduplicator {
         message: &MessageKey,
         token: &str,
         answer: Option<(&str, Duration)>,
-    ) -> Result<(), EngineDown> {
+    ) -> Result<(), EngineUnavailable> {
         match &*self.0 {
             Engine::Memory(dedup) => {
                 dedup.settle(message.as_str(), token, answer);

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use redis::Script;
 
-use super::{EngineDown, Held};
-use crate::redis_link::{Commands, RedisFailure};
+use super::Held;
+use crate::redis_link::{Commands, EngineUnavailable};
 
 /// What a key's value begins with: an answer, with the task id behind it, or a claim.
 const ANSWER: &[u8] = b"=";
@@ -34,7 +34,7 @@ impl RedisOnce {
         message: &str,
         token: &str,
         lease: Duration,
-    ) -> Result<Held, EngineDown> {
+    ) -> Result<Held, EngineUnavailable> {
         let mut call = self.claim.prepare_invoke();
         call.key(self.key(message)).arg(format!("{CLAIM}{token}")).arg(milliseconds(lease));
         let held: Option<Vec<u8>> = self.commands.invoke(&call).await?;
@@ -50,7 +50,7 @@ impl RedisOnce {
         message: &str,
         token: &str,
         answer: Option<(&str, Duration)>,
-    ) -> Result<(), EngineDown> {
+    ) -> Result<(), EngineUnavailable> {
         let mut call = self.settle.prepare_invoke();
         call.key(self.key(message)).arg(format!("{CLAIM}{token}"));
         if let Some((task_id, ttl)) = answer {
@@ -62,12 +62,6 @@ impl RedisOnce {
 
     fn key(&self, message: &str) -> String {
         format!("{}{message}", self.prefix)
-    }
-}
-
-impl From<RedisFailure> for EngineDown {
-    fn from(_: RedisFailure) -> Self {
-        Self
     }
 }
 

@@ -196,7 +196,7 @@ async fn without_redis_nothing_is_relayed() {
     let mut bench = Bench::redis().await;
     bench.redis.as_mut().unwrap().0.kill();
     let turn = bench.one.turn(message("a"), RELAY, TTL, || true).await;
-    assert_eq!(turn.unwrap_err(), DedupError::EngineDown);
+    assert_eq!(turn.unwrap_err(), DedupError::EngineUnavailable);
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::{Running, Task};
-use crate::redis_link::Commands;
+use crate::redis_link::{Commands, EngineUnavailable};
 use crate::telemetry::generations as facts;
 use redis::{RedisLedger, Renewed};
 
@@ -102,10 +102,6 @@ enum Leaving {
     Left(Facts),
 }
 
-/// The engine cannot be reached, or refuses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct EngineDown;
-
 impl Ledger {
     /// Keeps nothing.
     pub fn memory() -> Self {
@@ -171,7 +167,11 @@ impl Ledger {
 
     /// Asks whichever node looks after it to cancel it, at its next renewal at the latest. False = no
     /// node does. `ttl` is how long its worker may go on.
-    pub async fn request_cancel(&self, task: &Task, ttl: Duration) -> Result<bool, EngineDown> {
+    pub async fn request_cancel(
+        &self,
+        task: &Task,
+        ttl: Duration,
+    ) -> Result<bool, EngineUnavailable> {
         match &self.0 {
             None => Ok(false),
             Some(inner) => inner.redis.request_cancel(task, ttl).await,
@@ -184,7 +184,7 @@ impl Ledger {
     }
 
     /// Tells the worker of a cancelled generation.
-    pub async fn tell_worker(&self, task: &Task, ttl: Duration) -> Result<(), EngineDown> {
+    pub async fn tell_worker(&self, task: &Task, ttl: Duration) -> Result<(), EngineUnavailable> {
         match &self.0 {
             None => Ok(()),
             Some(inner) => inner.redis.tell_worker(task, ttl).await,
@@ -243,7 +243,7 @@ impl Inner {
         self.lock().answering_since.is_some_and(|since| since.elapsed() > LEASE)
     }
 
-    fn note<T>(&self, answer: Result<T, EngineDown>) -> Option<T> {
+    fn note<T>(&self, answer: Result<T, EngineUnavailable>) -> Option<T> {
         let mut state = self.lock();
         state.answering_since = match answer {
             Ok(_) => state.answering_since.or_else(|| Some(Instant::now())),

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use redis::{Script, ScriptInvocation};
 
-use super::{Claimed, EngineDown, Facts, LEASE, Leaving};
+use super::{Claimed, Facts, LEASE, Leaving};
 use crate::generations::Task;
 use crate::protocol::{ChannelName, random_hex};
-use crate::redis_link::{Commands, RedisFailure};
+use crate::redis_link::{Commands, EngineUnavailable};
 
 /// Generations that are taken over in one step.
 const MOST_CLAIMED: usize = 100;
@@ -51,7 +51,10 @@ impl RedisLedger {
     }
 
     /// Each with whether it has just begun.
-    pub async fn enter(&self, entries: &[(Task, Facts, bool)]) -> Result<Renewed, EngineDown> {
+    pub async fn enter(
+        &self,
+        entries: &[(Task, Facts, bool)],
+    ) -> Result<Renewed, EngineUnavailable> {
         let mut call = self.call(&self.enter);
         call.arg(&self.cancel);
         for (task, facts, fresh) in entries {
@@ -62,7 +65,7 @@ impl RedisLedger {
         Ok(Renewed { taken: tasks(taken), cancelled: tasks(cancelled) })
     }
 
-    pub async fn leave(&self, leaving: &[(Task, Leaving)]) -> Result<(), EngineDown> {
+    pub async fn leave(&self, leaving: &[(Task, Leaving)]) -> Result<(), EngineUnavailable> {
         let member = |(task, how): &(Task, Leaving)| (member(task), how.clone());
         self.leave_members(leaving.iter().map(member)).await
     }
@@ -70,7 +73,7 @@ impl RedisLedger {
     async fn leave_members(
         &self,
         leaving: impl IntoIterator<Item = (String, Leaving)>,
-    ) -> Result<(), EngineDown> {
+    ) -> Result<(), EngineUnavailable> {
         let mut call = self.call(&self.leave);
         for (member, how) in leaving {
             let (how, facts) = match how {
@@ -84,7 +87,7 @@ impl RedisLedger {
     }
 
     /// Generations that no node looked after any more, and this one does now.
-    pub async fn claim(&self) -> Result<Vec<Claimed>, EngineDown> {
+    pub async fn claim(&self) -> Result<Vec<Claimed>, EngineUnavailable> {
         let mut call = self.call(&self.claim);
         call.arg(&self.cancel).arg(MOST_CLAIMED);
         let answer: Vec<(String, String, bool)> = self.commands.invoke(&call).await?;
@@ -102,13 +105,17 @@ impl RedisLedger {
     }
 
     /// Whether the engine answers.
-    pub async fn look(&self) -> Result<(), EngineDown> {
+    pub async fn look(&self) -> Result<(), EngineUnavailable> {
         let _count: u64 = self.commands.query(redis::cmd("ZCARD").arg(&self.generations)).await?;
         Ok(())
     }
 
     /// Whoever looks after it learns of it at the next renewal. False = nobody does.
-    pub async fn request_cancel(&self, task: &Task, ttl: Duration) -> Result<bool, EngineDown> {
+    pub async fn request_cancel(
+        &self,
+        task: &Task,
+        ttl: Duration,
+    ) -> Result<bool, EngineUnavailable> {
         let mut get = redis::cmd("HGET");
         let facts: Option<String> =
             self.commands.query(get.arg(&self.facts).arg(member(task))).await?;
@@ -124,7 +131,7 @@ impl RedisLedger {
     }
 
     /// Tells the worker, whether it asks or listens.
-    pub async fn tell_worker(&self, task: &Task, ttl: Duration) -> Result<(), EngineDown> {
+    pub async fn tell_worker(&self, task: &Task, ttl: Duration) -> Result<(), EngineUnavailable> {
         let mut told = redis::Pipeline::with_capacity(2);
         told.add_command(self.set_cancel(task, ttl)).ignore();
         told.cmd("PUBLISH").arg(&self.cancels).arg(&*task.id).ignore();
@@ -154,10 +161,4 @@ fn member(task: &Task) -> String {
 fn task(member: &str) -> Option<Task> {
     let (channel, id) = member.split_once(' ')?;
     Some(Task { channel: ChannelName::new(channel).ok()?, id: id.into() })
-}
-
-impl From<RedisFailure> for EngineDown {
-    fn from(_: RedisFailure) -> Self {
-        Self
-    }
 }

@@ -24,6 +24,7 @@ use self::compact::Compact;
 use self::jwks::Jwks;
 use self::keys::Key;
 use super::Identity;
+use crate::clock;
 use crate::telemetry::tokens as facts;
 
 /// Verifies JWTs against configured keys and a JWKS. Cheap to clone, shared by all threads.
@@ -85,7 +86,7 @@ impl JwtVerifier {
     /// Checks signature, times, issuer, audience and token type; asymmetric signatures off this thread.
     /// With the identity come the claims that it is made of.
     pub async fn verify(&self, token: &str) -> Result<(Identity, Claims), JwtRejection> {
-        let outcome = self.0.verify_at(token, super::unix_now()).await;
+        let outcome = self.0.verify_at(token, clock::unix_seconds()).await;
         facts::jwt_verified(outcome.as_ref().err().map_or("accepted", |why| why.label()));
         outcome
     }

@@ -77,7 +77,7 @@ fn key(alg: Algorithm, kid: Option<&str>) -> JwtKey {
 }
 
 pub(super) fn claims() -> Value {
-    json!({"user_id": 7, "exp": crate::tokens::unix_now() + 600})
+    json!({"user_id": 7, "exp": crate::clock::unix_seconds() + 600})
 }
 
 pub(super) fn sign(alg: Algorithm, kid: Option<&str>, key: &EncodingKey) -> String {

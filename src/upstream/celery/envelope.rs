@@ -6,15 +6,15 @@
 //! end the worker's process, and are put back for the next.
 
 use std::sync::LazyLock;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::clock;
 use crate::config::CeleryTask;
-use crate::protocol::utc_text;
 
 /// Of the body. Workers take it as it is.
 const CONTENT_TYPE: &str = "application/json";
@@ -140,7 +140,7 @@ pub(super) fn task(
     task_id: &str,
     kwargs: &Map<String, Value>,
     traceparent: Option<String>,
-    now: SystemTime,
+    now: Duration,
 ) -> Result<Vec<u8>, String> {
     let embed = Embed { callbacks: None, errbacks: None, chain: None, chord: None };
     let args: [(); 0] = [];
@@ -150,7 +150,7 @@ pub(super) fn task(
         id: task_id,
         shadow: None,
         eta: None,
-        expires: task.expires.map(|expires| utc_text(now + expires)),
+        expires: task.expires.map(|expires| isoformat(now.saturating_add(expires))),
         group: None,
         group_index: None,
         retries: 0,
@@ -179,19 +179,19 @@ pub(super) fn task(
     write(&(args, kwargs, embed), headers, properties)
 }
 
-/// The broadcast that revokes a task. `clock` is this process's count of such messages.
+/// The broadcast that revokes a task. `count` is this process's count of such messages.
 pub(super) fn revoke(
     exchange: &str,
     task_id: &str,
     signal: Option<&str>,
-    clock: u64,
+    count: u64,
     now: Duration,
 ) -> Result<Vec<u8>, String> {
     let arguments =
         Revoke { task_id, terminate: signal.is_some(), signal: signal.unwrap_or("SIGTERM") };
     let control =
         Control { method: "revoke", arguments, destination: None, pattern: None, matcher: None };
-    let headers = ControlHeaders { clock, expires: now.as_secs_f64() + 1.0 };
+    let headers = ControlHeaders { clock: count, expires: now.as_secs_f64() + 1.0 };
     let properties = Properties {
         correlation_id: None,
         reply_to: None,
@@ -203,6 +203,11 @@ pub(super) fn revoke(
         delivery_tag: uuid::Uuid::new_v4().to_string(),
     };
     write(&control, headers, properties)
+}
+
+/// Writes an instant as Python's `datetime.isoformat` does, which names UTC as an offset.
+fn isoformat(since_unix_epoch: Duration) -> String {
+    clock::to_rfc3339(since_unix_epoch).replace('Z', "+00:00")
 }
 
 fn write(

@@ -1,7 +1,5 @@
 //! The envelope against a message of Celery's own, and against what is known to stop a worker.
 
-use std::time::UNIX_EPOCH;
-
 use proptest::prelude::*;
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -56,7 +54,7 @@ fn a_task_is_what_celery_writes() {
     let body = body_of(&captured);
     let kwargs = body[1].as_object().unwrap();
     let task = celery_task(Some(Duration::from_secs(600)), Kwargs::new());
-    let sent = UNIX_EPOCH + Duration::from_micros(1_795_477_308_403_057);
+    let sent = Duration::from_micros(1_795_477_308_403_057);
     let json = super::task(&task, TASK_ID, kwargs, None, sent).unwrap();
     let written: Value = serde_json::from_slice(&json).unwrap();
     assert_eq!(body_of(&written), body);
@@ -80,7 +78,7 @@ fn a_task_is_what_celery_writes() {
 #[test]
 fn a_task_without_an_end_says_none() {
     let json =
-        super::task(&celery_task(None, Kwargs::new()), TASK_ID, &Map::new(), None, UNIX_EPOCH);
+        super::task(&celery_task(None, Kwargs::new()), TASK_ID, &Map::new(), None, Duration::ZERO);
     let written: Value = serde_json::from_slice(&json.unwrap()).unwrap();
     assert_eq!(written["headers"]["expires"], Value::Null);
     assert_eq!(written["properties"].get("expiration"), None);
@@ -241,7 +239,7 @@ proptest! {
         let mut task = celery_task(expires.map(Duration::from_millis), vec![("x".to_owned(), kwarg)]);
         task.priority = priority;
         let Ok(kwargs) = kwargs::fill(&task.kwargs, &message) else { return Ok(()) };
-        let json = super::task(&task, &message.task_id, &kwargs, None, SystemTime::now()).unwrap();
+        let json = super::task(&task, &message.task_id, &kwargs, None, clock::since_unix_epoch()).unwrap();
         let read = check(&json);
         prop_assert_eq!(read, Value::Object(kwargs));
     }

@@ -6,12 +6,12 @@
 //! pushed that a worker cannot decode.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use redis::Script;
 
 use super::queue::PUSH;
 use super::{Message, RelayError};
+use crate::clock;
 use crate::config::{CeleryTask, CeleryUpstream};
 use crate::redis_link::{Commands, RedisFailure};
 use crate::shutdown::Shutdown;
@@ -89,7 +89,7 @@ impl Celery {
         let task = config.task(message.channel.as_str());
         let kwargs = kwargs::fill(&task.kwargs, message).map_err(RelayError::Rejected)?;
         let traceparent = message.trace.of_own_span();
-        let now = SystemTime::now();
+        let now = clock::since_unix_epoch();
         let json = envelope::task(task, &message.task_id, &kwargs, traceparent, now)
             .map_err(RelayError::Rejected)?;
         let tracked = config.track.as_ref().map(|track| Entry::new(track, message));
@@ -119,7 +119,7 @@ impl Celery {
     /// Tells all workers to drop the task, and to stop it where it runs. False = none of them heard it.
     pub async fn revoke(&self, config: &CeleryUpstream, task_id: &str) -> bool {
         let clock = self.clock.fetch_add(1, Ordering::Relaxed) + 1;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = clock::since_unix_epoch();
         let Ok(order) = envelope::revoke(PIDBOX, task_id, config.revoke_signal, clock, now) else {
             return false;
         };

@@ -1,4 +1,4 @@
-//! A WebSocket as far as a generator needs one: a handshake, and a count of the frames that arrive.
+//! A minimal WebSocket client for the load generator: it does a handshake and counts the received frames.
 
 use std::cell::RefCell;
 use std::io;
@@ -12,7 +12,7 @@ use super::Result;
 const SCRATCH_BYTES: usize = 256 << 10;
 
 thread_local! {
-    /// One read buffer for all connections: a read borrows it only until it has counted.
+    /// One read buffer for all connections. A read borrows it only while it counts frames.
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH_BYTES]);
 }
 
@@ -40,7 +40,7 @@ impl Connection {
         Ok(connection)
     }
 
-    /// Waits until at least one frame is complete, and returns how many became so.
+    /// Waits until at least one frame is complete, and returns the number of completed frames.
     pub async fn frames(&mut self) -> io::Result<u64> {
         loop {
             self.stream.readable().await?;
@@ -63,7 +63,7 @@ impl Connection {
     }
 }
 
-/// Reads a 101 response's head; returns what came behind it.
+/// Reads the head of a 101 response and returns the bytes after it.
 async fn read_head(stream: &mut TcpStream) -> Result<Vec<u8>> {
     let mut head = Vec::with_capacity(512);
     loop {
@@ -90,18 +90,18 @@ pub fn text_frame(payload: &[u8]) -> Vec<u8> {
             frame.extend(length.to_be_bytes());
         }
     }
-    // A key of zeros masks nothing, and is a key.
+    // A key of zeros is valid and leaves the payload unchanged.
     frame.extend([0; 4]);
     frame.extend(payload);
     frame
 }
 
-/// Counts a server's frames in a byte stream. Pings count too: the servers are set to send none.
+/// Counts a server's frames in a byte stream. Pings count too, but the servers are configured to send none.
 #[derive(Default)]
 struct FrameCounter {
-    /// Bytes of the current frame's payload that are still to come.
+    /// The bytes of the current frame's payload that have not arrived yet.
     payload: u64,
-    /// A head that is not complete.
+    /// An incomplete frame head.
     head: [u8; 10],
     have: usize,
 }

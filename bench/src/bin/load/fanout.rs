@@ -1,4 +1,4 @@
-//! Deliveries per second of the server's CPU time: one channel, many sockets.
+//! Measures deliveries per second of the server's CPU time, with one channel and many sockets.
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -14,29 +14,29 @@ use super::process::cpu_seconds;
 use super::publisher::Publisher;
 use super::{Result, Target};
 
-/// A round that takes longer has lost a delivery.
+/// A round that takes longer than this has lost a delivery.
 const ROUND_DEADLINE: Duration = Duration::from_secs(10);
 
 #[derive(clap::Args)]
 pub struct Options {
     #[command(flatten)]
     target: Target,
-    /// The port of POST /v1/publish.
+    /// The address for POST /v1/publish.
     #[arg(long)]
     admin: SocketAddr,
     #[arg(long, default_value = "bench")]
     api_key: String,
-    /// Publications in one call.
+    /// The number of publications in one call.
     #[arg(long, default_value_t = 1)]
     burst: usize,
-    /// Bytes of a publication.
+    /// The size of a publication in bytes.
     #[arg(long, default_value_t = 200)]
     bytes: usize,
     #[arg(long, default_value_t = 5)]
     seconds: u64,
 }
 
-/// Shared by the connections of the one thread.
+/// The state that all connections of the thread share.
 #[derive(Default)]
 struct Deliveries {
     arrived: Cell<u64>,
@@ -60,7 +60,7 @@ async fn measure(options: Options) -> Result<Value> {
     let mut publisher =
         Publisher::connect(options.admin, &options.api_key, "chat_fanout", bytes, burst).await?;
     let round = (connections * burst) as u64;
-    // Warm: buffers have grown, the allocator has its pages.
+    // Warm up, so that buffers have grown and the allocator has its pages.
     for _ in 0..10 {
         deliver(&mut publisher, &deliveries, round).await?;
     }
@@ -80,7 +80,7 @@ async fn measure(options: Options) -> Result<Value> {
     }))
 }
 
-/// One call of the API, and all that it delivers.
+/// Makes one call of the API and waits for all its deliveries.
 async fn deliver(publisher: &mut Publisher, deliveries: &Deliveries, round: u64) -> Result<()> {
     deliveries.expected.set(deliveries.expected.get() + round);
     publisher.publish().await?;

@@ -1,4 +1,4 @@
-//! Memory of a connection that does nothing.
+//! Measures the memory of an idle connection.
 
 use std::time::Duration;
 
@@ -12,21 +12,21 @@ use super::{Result, Target};
 pub struct Options {
     #[command(flatten)]
     target: Target,
-    /// Sockets that share a conversation.
+    /// The number of sockets in each conversation.
     #[arg(long, default_value_t = 2)]
     per_conversation: usize,
-    /// Bytes of a message that each connection sends before it falls silent; 0 = none. It is no JSON,
-    /// so it is answered with an error event and relayed nowhere.
+    /// The size in bytes of a message that each connection sends before it is idle; 0 = none. The message is not
+    /// valid JSON, so the server answers with an error event and does not relay it.
     #[arg(long, default_value_t = 0)]
     after_message: usize,
-    /// Seconds of silence before memory is read.
+    /// Seconds to wait before the memory is measured.
     #[arg(long, default_value_t = 3)]
     settle: u64,
 }
 
 pub async fn run(options: Options) -> Result<Value> {
     let Target { server, pid, connections } = options.target;
-    // A first connection, so that what is made once is not counted.
+    // Open a first connection, so that one-time allocations are not counted.
     drop(Connection::open(server, "warm-up").await?);
     let settle = Duration::from_secs(options.settle);
     tokio::time::sleep(settle).await;

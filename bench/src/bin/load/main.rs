@@ -1,7 +1,7 @@
-//! The load generator: it opens connections, makes them work, and reads what the server's process paid.
+//! The load generator: it opens connections, sends load, and measures the server's process.
 //!
-//! One thread, raw sockets, and frames that are counted but not parsed, so that one core of generator
-//! keeps one core of server busy. Results are one JSON line on stdout.
+//! It uses one thread and raw sockets, and counts frames without parsing them, so that one core of the generator
+//! keeps one core of the server busy. It prints the result as one line of JSON.
 
 mod connection;
 mod fanout;
@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use clap::{Args, Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(about = "Load for Tidegate and for what it is compared with")]
+#[command(about = "Generate load for Tidegate or the baseline")]
 struct Options {
     #[command(subcommand)]
     command: Command,
@@ -23,21 +23,21 @@ struct Options {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Opens connections, lets them be, and reads the server's memory before and after.
+    /// Opens idle connections, and measures the server's memory before and after.
     Idle(idle::Options),
-    /// Publishes to one channel that every connection reads.
+    /// Publishes to one channel that all connections receive.
     Fanout(fanout::Options),
-    /// Lets every connection send one message after the other, each relayed to an upstream here.
+    /// Sends one message after the other on every connection; the server relays them to an upstream in this process.
     Relay(relay::Options),
 }
 
-/// The server under load.
+/// The measured server.
 #[derive(Args, Clone)]
 struct Target {
-    /// Its public port.
+    /// The address of its public port.
     #[arg(long)]
     server: SocketAddr,
-    /// Its process.
+    /// The id of its process.
     #[arg(long)]
     pid: u32,
     #[arg(long)]

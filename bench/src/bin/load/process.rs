@@ -1,4 +1,4 @@
-//! What the kernel says that a process has used.
+//! Reads from the kernel what a process has used.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use super::Result;
 /// Linux reports CPU time to user space in this unit on every architecture.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// Anonymous memory in bytes: heap and stacks, not the binary's pages, not the kernel's buffers.
+/// Returns the anonymous memory in bytes: heap and stacks, without the binary's pages and the kernel's buffers.
 pub fn anonymous_memory(pid: u32) -> Result<u64> {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
     let line = rollup.lines().find_map(|line| line.strip_prefix("Anonymous:"));
@@ -15,7 +15,7 @@ pub fn anonymous_memory(pid: u32) -> Result<u64> {
     Ok(kib.trim().parse::<u64>()? * 1024)
 }
 
-/// Seconds of CPU time so far, user and system, of all threads.
+/// Returns the CPU time of all threads so far, user and system, in seconds.
 pub fn cpu_seconds(pid: u32) -> Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The name in parentheses may contain spaces; utime and stime are fields 14 and 15.

@@ -1,4 +1,4 @@
-//! `POST /v1/publish` on one connection that stays open.
+//! Calls `POST /v1/publish` on one keep-alive connection.
 
 use std::net::SocketAddr;
 
@@ -41,7 +41,7 @@ impl Publisher {
         Ok(Self { stream, request: request.into(), answer: Vec::new() })
     }
 
-    /// Returns when the server has answered 200.
+    /// Publishes, and returns when the server has answered 200.
     pub async fn publish(&mut self) -> Result<()> {
         self.stream.write_all(&self.request).await?;
         self.answer.clear();

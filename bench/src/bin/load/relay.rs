@@ -1,4 +1,4 @@
-//! Round trips per second of the server's CPU time: client → server → upstream → server → client.
+//! Measures round trips per second of the server's CPU time: client → server → upstream → server → client.
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -26,7 +26,7 @@ const WARM_UP: Duration = Duration::from_secs(1);
 pub struct Options {
     #[command(flatten)]
     target: Target,
-    /// Where the upstream listens that the server relays to.
+    /// The address of the upstream that the server relays to.
     #[arg(long, default_value = "127.0.0.1:9103")]
     upstream: SocketAddr,
     #[arg(long, default_value_t = 5)]
@@ -56,7 +56,7 @@ async fn measure(options: Options) -> Result<Value> {
     if clients.iter().any(|client| client.is_finished()) {
         return Err("the server ended a connection".into());
     }
-    // An error event would count as an answer: the upstream must have seen as many messages.
+    // An error event would count as an answer, so the upstream must have received as many messages.
     if taken.get() < answered.get() {
         return Err(format!("{} answers, {} messages", answered.get(), taken.get()).into());
     }
@@ -69,7 +69,7 @@ async fn measure(options: Options) -> Result<Value> {
     }))
 }
 
-/// One message in flight a connection.
+/// Sends messages on one connection, one in flight at a time.
 async fn talk(mut connection: Connection, answered: Rc<Cell<u64>>) {
     let message = json!({"message": "How is the weather on the other side of the gateway today?"});
     let frame = text_frame(message.to_string().as_bytes());

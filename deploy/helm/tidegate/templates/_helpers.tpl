@@ -2,7 +2,7 @@
 {{- .Chart.Name -}}
 {{- end }}
 
-{{/* The release's name, with the chart's where it does not say it. */}}
+{{/* The release name, followed by the chart name unless the release name contains it. */}}
 {{- define "tidegate.fullname" -}}
 {{- if contains .Chart.Name .Release.Name -}}
 {{- .Release.Name | trunc 52 | trimSuffix "-" -}}
@@ -41,7 +41,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- end }}
 
-{{/* What a pod needs from the first to the last moment of its end. */}}
+{{/* The time in seconds that a pod needs to stop. */}}
 {{- define "tidegate.terminationSeconds" -}}
 {{- with .Values.shutdown -}}
 {{- add .preStopSeconds .drainSeconds .graceSeconds .marginSeconds -}}

@@ -1,0 +1,241 @@
+//! The Redis engine's subscription: one pub/sub connection, supervised.
+//!
+//! What should be subscribed is in [`Channels`]; what Redis has confirmed is in `subscribed`. After each
+//! batch of changes the difference is requested and awaited, so SUBSCRIBE and UNSUBSCRIBE of a channel
+//! never overtake each other. A connection that breaks, stalls or cannot keep up is given up whole: all
+//! channels are subscribed anew on the next one, and what was missed meanwhile is read from the histories;
+//! the clients of channels without one are disconnected.
+
+mod subscribe;
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use ::redis::aio::MultiplexedConnection;
+use futures_util::future::BoxFuture;
+use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
+
+use super::canary::Canary;
+use super::channels::{Change, Channels, Gap};
+use super::core::{Core, Parts, accept};
+use super::history::History;
+use super::layer::{Layer, Links};
+use super::thread::ToThread;
+use crate::config::{ChannelsLayer, RedisUrl};
+use crate::protocol::ChannelName;
+use crate::redis_link::{
+    ConnectionError, ConnectionEvent, Health, PubSub, RedisFailure, Supervised, supervise,
+};
+use crate::shutdown::Shutdown;
+use crate::telemetry;
+
+/// The most channels of one SUBSCRIBE.
+const CHANNELS_PER_COMMAND: usize = 512;
+
+/// How long the end of the process waits for the channel layer.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How often the groups of the channel layer are left that are due.
+const LEAVE_INTERVAL: Duration = Duration::from_secs(2);
+
+impl Core {
+    /// Serves the Redis engine until killed, and then leaves the channel layer, if there is one.
+    /// `Err` = a URL is wrong.
+    pub fn run_redis(
+        mut self,
+        url: &RedisUrl,
+        layer: Option<&ChannelsLayer>,
+        history: History,
+        shutdown: Shutdown,
+    ) -> Result<impl Future<Output = ()> + use<>, String> {
+        let client = crate::redis_link::client(url)?;
+        let canary = self.canary.take();
+        let (parts, distribution) = self.split(history);
+        let layer = layer.map(|settings| Layer::new(settings, url, &parts)).transpose()?;
+        Ok(async move {
+            tokio::task::spawn_local(distribution);
+            if let Some(layer) = &layer {
+                layer.spawn(&parts, &shutdown);
+            }
+            let mut subscription = RedisSubscription {
+                client,
+                channels: Rc::clone(&parts.catch_ups.channels),
+                threads: Rc::clone(&parts.catch_ups.threads),
+                parts,
+                layer,
+                links: Links::default(),
+                subscribed: HashSet::new(),
+                canary,
+                connections: 0,
+            };
+            supervise(&mut subscription, &shutdown).await;
+            if let Some(layer) = &subscription.layer {
+                let leaving = layer.close(&mut subscription.links);
+                // What is not removed in time expires in Redis.
+                let _ = tokio::time::timeout(LEAVE_TIMEOUT, leaving).await;
+            }
+        })
+    }
+}
+
+struct RedisSubscription {
+    client: ::redis::Client,
+    channels: Rc<RefCell<Channels>>,
+    threads: Rc<[mpsc::Sender<ToThread>]>,
+    parts: Parts,
+    layer: Option<Layer>,
+    /// The layer's connections, beside the one of this subscription.
+    links: Links,
+    /// What Redis has confirmed on the present connection.
+    subscribed: HashSet<ChannelName>,
+    canary: Option<Canary>,
+    /// How many connections there have been.
+    connections: u64,
+}
+
+impl Supervised for RedisSubscription {
+    type Connection = PubSub;
+
+    /// Opens a connection on which every channel of [`Channels`] is confirmed.
+    async fn connect(&mut self, health: &Health) -> Result<PubSub, ConnectionError> {
+        let mut pubsub = self.open(health).await?;
+        // Before anything can be received again, so that nobody gets a publication from beyond the gap.
+        self.connections += 1;
+        let catch_up = if self.connections > 1 { self.report_gap().await } else { Vec::new() };
+        while let Ok(change) = self.parts.changes.try_recv() {
+            self.channels.borrow_mut().apply(change);
+        }
+        if let Some(layer) = &self.layer {
+            self.links = layer.connect(health).await?;
+        }
+        let all: Vec<_> = self.channels.borrow().names().cloned().collect();
+        self.subscribe(&mut pubsub, all).await?;
+        let subscribed: Vec<_> = self.subscribed.iter().cloned().collect();
+        self.confirm(subscribed).await;
+        for (channel, number) in catch_up {
+            self.parts.catch_ups.start(channel, number);
+        }
+        self.parts.live.store(true, Ordering::Release);
+        self.subscribe_canary(&mut pubsub).await?;
+        Ok(pubsub)
+    }
+
+    fn pinged(&self, pubsub: &PubSub) -> Vec<MultiplexedConnection> {
+        std::iter::once(pubsub.link()).chain(self.links.links()).collect()
+    }
+
+    async fn serve(
+        &mut self,
+        mut pubsub: PubSub,
+        mut lost: BoxFuture<'_, ConnectionError>,
+    ) -> ConnectionError {
+        let mut leave = tokio::time::interval(LEAVE_INTERVAL);
+        leave.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut changes = Vec::new();
+        loop {
+            let result = tokio::select! {
+                error = &mut lost => return error,
+                _ = leave.tick() => match &self.layer {
+                    Some(layer) => layer.leave_due(&mut self.links).await,
+                    None => Ok(()),
+                },
+                count = self.parts.changes.recv_many(&mut changes, CHANNELS_PER_COMMAND), if changes.is_empty() => {
+                    if count == 0 {
+                        return "the gateway ends".into();
+                    }
+                    self.apply(&mut pubsub, &mut changes).await
+                }
+            };
+            if let Err(error) = result {
+                return error;
+            }
+        }
+    }
+
+    fn disconnected(&mut self) {
+        self.parts.live.store(false, Ordering::Release);
+        self.canary.iter().for_each(Canary::disconnected);
+        self.links = Links::default();
+        self.layer.iter().for_each(Layer::disconnected);
+        self.subscribed.clear();
+    }
+
+    fn record(&self, event: ConnectionEvent<'_>) {
+        match event {
+            ConnectionEvent::Connected { .. } => {
+                telemetry::subscription::live(self.subscribed.len());
+            }
+            ConnectionEvent::ConnectFailed { reason, .. } => {
+                telemetry::subscription::failed(reason);
+            }
+            ConnectionEvent::Lost { reason } => telemetry::subscription::lost(reason),
+        }
+    }
+
+    /// Applies changes meanwhile, so that [`Channels`] is up to date at the next attempt.
+    async fn pause(&mut self, pause: Duration) {
+        let pause = tokio::time::sleep(pause);
+        tokio::pin!(pause);
+        loop {
+            tokio::select! {
+                () = &mut pause => return,
+                Some(change) = self.parts.changes.recv() => {
+                    self.channels.borrow_mut().apply(change);
+                }
+            }
+        }
+    }
+}
+
+impl RedisSubscription {
+    async fn open(&self, health: &Health) -> Result<PubSub, ConnectionError> {
+        let intake = self.parts.intake.clone();
+        let max_bytes = self.parts.max_publication_bytes;
+        let overflow = health.clone();
+        let canary = self.canary.clone();
+        PubSub::connect(&self.client, health, move |channel, payload| {
+            if canary.as_ref().is_some_and(|canary| canary.accept(&channel, &payload)) {
+                return;
+            }
+            if payload.len() > max_bytes {
+                return telemetry::delivery::publication_too_large(payload.len());
+            }
+            if accept(&intake, &channel, payload.into()).is_err() {
+                overflow.give_up("publications came faster than they go out");
+            }
+        })
+        .await
+    }
+
+    /// Publications of all channels may have been missed. Returns the channels that are to be read from
+    /// their histories, each with the number of its catch-up; the clients of the others are disconnected.
+    async fn report_gap(&mut self) -> Vec<(ChannelName, u64)> {
+        let Gap { lost, catch_up } = self.channels.borrow_mut().gap();
+        self.parts.catch_ups.tails.report_gap_except(&catch_up);
+        for (thread, channels) in lost {
+            // A thread that has ended has no clients.
+            let _ = self.threads[thread].send(ToThread::Gap(channels)).await;
+        }
+        catch_up
+    }
+
+    /// The canary's channel is the last, so that a canary arrives only once every channel is subscribed.
+    async fn subscribe_canary(&self, pubsub: &mut PubSub) -> Result<(), ConnectionError> {
+        let Some(canary) = &self.canary else { return Ok(()) };
+        match pubsub.subscribe(&[canary.channel()]).await {
+            Ok(()) => canary.subscribed(self.connections),
+            Err(RedisFailure::Unavailable) => return Err(NO_ANSWER.into()),
+            Err(RedisFailure::Refused(error)) => {
+                telemetry::subscription::refused(&error);
+                canary.subscribe_refused();
+            }
+        }
+        Ok(())
+    }
+}
+
+pub(super) const NO_ANSWER: &str = "no answer to SUBSCRIBE";
