@@ -20,7 +20,6 @@ mod serve;
 mod server_api;
 mod signals;
 mod spans;
-mod sse;
 mod tail;
 mod target;
 mod token;

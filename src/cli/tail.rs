@@ -7,6 +7,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -17,13 +18,16 @@ use super::arguments::parse_channel;
 use super::record::Record;
 use super::server_api::{ApiError, ServerApi, block_on};
 use super::signals;
-use super::sse::{Event, Events};
 use super::target::Target;
 use super::{Failure, print_error};
 use crate::clock;
+use crate::sse::{SseEvent, SseParser};
 
 /// A stream that is silent for this long is lost: the server sends a comment every 15 s.
 const STREAM_TIMEOUT: Duration = Duration::from_secs(45);
+
+/// The largest event: above the largest publication that a gateway can be configured for.
+const MAX_EVENT_BYTES: usize = 1100 << 20;
 
 /// The pauses between attempts to reconnect, which double from the first to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -180,25 +184,23 @@ impl Tail {
     /// Follows one stream to its end. Resets `pause` once the stream is live.
     async fn follow_stream(&mut self, pause: &mut Duration) -> Result<(), StreamEnd> {
         let path = self.path("/tail");
-        let mut stream = Stream { body: self.api.stream(&path).await?, events: Events::default() };
+        let mut stream = Stream::new(self.api.stream(&path).await?);
         let mut live = None;
         loop {
-            for event in stream.next().await? {
-                match (event.name.as_str(), &live) {
-                    ("live", None) => {
-                        let first = serde_json::from_str::<Live>(&event.data);
-                        let first = first.map_err(|_| {
-                            StreamEnd::Failed("not a stream of the server API".into())
-                        })?;
-                        self.start(&first).await?;
-                        *pause = FIRST_PAUSE;
-                        live = Some(first);
-                    }
-                    ("gap", Some(live)) => self.fill_gap(live).await?,
-                    ("end", _) => return Err(self.end_reason(&event.data)),
-                    ("" | "binary", Some(_)) => self.publication(event)?,
-                    _ => {}
+            let event = stream.next().await?;
+            match (event.name.as_str(), &live) {
+                ("live", None) => {
+                    let first = serde_json::from_slice::<Live>(&event.data);
+                    let first = first
+                        .map_err(|_| StreamEnd::Failed("not a stream of the server API".into()))?;
+                    self.start(&first).await?;
+                    *pause = FIRST_PAUSE;
+                    live = Some(first);
                 }
+                ("gap", Some(live)) => self.fill_gap(live).await?,
+                ("end", _) => return Err(self.end_reason(&event.data)),
+                ("" | "binary", Some(_)) => self.publication(event)?,
+                _ => {}
             }
         }
     }
@@ -281,12 +283,13 @@ impl Tail {
         }
     }
 
-    fn publication(&mut self, event: Event) -> Result<(), StreamEnd> {
-        let mut record = self.record(event.id, Some(clock::now_rfc3339()));
+    fn publication(&mut self, event: SseEvent) -> Result<(), StreamEnd> {
+        let mut record = self.record(event.id.parse().ok(), Some(clock::now_rfc3339()));
+        let text = String::from_utf8(event.data).map_err(|_| invalid_stream())?;
         if event.name == "binary" {
-            record.base64 = Some(event.data);
+            record.base64 = Some(text);
         } else {
-            record.set_text(event.data);
+            record.set_text(text);
         }
         if record.offset.is_some() && record.epoch != self.epoch {
             // The first publication of an epoch carries its id.
@@ -329,12 +332,12 @@ impl Tail {
         }
     }
 
-    fn end_reason(&self, data: &str) -> StreamEnd {
+    fn end_reason(&self, data: &[u8]) -> StreamEnd {
         #[derive(Deserialize)]
         struct End {
             reason: String,
         }
-        let reason = serde_json::from_str::<End>(data).map(|end| end.reason).unwrap_or_default();
+        let reason = serde_json::from_slice::<End>(data).map(|end| end.reason).unwrap_or_default();
         match reason.as_str() {
             "refused" => {
                 StreamEnd::Failed(format!("the engine refused the channel {}", self.channel))
@@ -354,25 +357,60 @@ fn percent_encode(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
+/// The body of a response with events.
 struct Stream {
     body: Incoming,
-    events: Events,
+    /// The part of the body that has arrived and is not parsed yet.
+    input: Bytes,
+    parser: SseParser,
 }
 
 impl Stream {
-    /// The next events.
-    async fn next(&mut self) -> Result<Vec<Event>, StreamEnd> {
+    fn new(body: Incoming) -> Self {
+        Self { body, input: Bytes::new(), parser: SseParser::new(MAX_EVENT_BYTES) }
+    }
+
+    /// The next event.
+    async fn next(&mut self) -> Result<SseEvent, StreamEnd> {
         let lost = |reason: &str| StreamEnd::Lost(reason.to_owned());
-        match tokio::time::timeout(STREAM_TIMEOUT, self.body.frame()).await {
-            Err(_) => Err(lost("the stream timed out")),
-            Ok(None) => Err(lost("the stream ended")),
-            Ok(Some(Err(error))) => Err(StreamEnd::Lost(format!("the stream failed: {error}"))),
-            Ok(Some(Ok(frame))) => {
-                let part = frame.into_data().unwrap_or_default();
-                self.events
-                    .take(&part)
-                    .map_err(|_| StreamEnd::Failed("not a valid event stream".to_owned()))
+        loop {
+            if let Some(event) = self.parser.next(&mut self.input).map_err(|_| invalid_stream())? {
+                return Ok(event);
+            }
+            match tokio::time::timeout(STREAM_TIMEOUT, self.body.frame()).await {
+                Err(_) => return Err(lost("the stream timed out")),
+                Ok(None) => return Err(lost("the stream ended")),
+                Ok(Some(Err(error))) => {
+                    return Err(StreamEnd::Lost(format!("the stream failed: {error}")));
+                }
+                Ok(Some(Ok(frame))) => self.input = frame.into_data().unwrap_or_default(),
             }
         }
+    }
+}
+
+fn invalid_stream() -> StreamEnd {
+    StreamEnd::Failed("not a valid event stream".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_publication_that_is_not_utf8_ends_the_command() {
+        let mut tail = Tail {
+            api: ServerApi::at("127.0.0.1:1".to_owned(), None),
+            channel: "c".to_owned(),
+            json: false,
+            remaining: None,
+            was_connected: true,
+            epoch: None,
+            last_offset: None,
+            from_oldest: false,
+            resume_from: None,
+        };
+        let event = SseEvent { data: vec![0xff], ..SseEvent::default() };
+        assert!(matches!(tail.publication(event), Err(StreamEnd::Failed(_))));
     }
 }

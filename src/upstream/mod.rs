@@ -32,7 +32,6 @@ mod queue;
 mod reply;
 mod signature;
 mod socket_task;
-mod sse;
 #[cfg(test)]
 mod tests;
 mod websocket;

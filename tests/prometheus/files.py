@@ -1,4 +1,4 @@
-"""What must hold of dashboards, rules and runbook as they lie there."""
+"""Checks the files of dashboards, rules and runbook without running them."""
 
 import re
 import subprocess
@@ -78,7 +78,7 @@ def panels_of_the_runbook_are_in_the_dashboards():
 
 
 def each_alert_is_tested():
-    """Once when it fires, and once when it does not."""
+    """Each alert is tested once when it fires and once when it does not."""
     groups = yaml.safe_load((RULES / "alerts_test.yml").read_text())["tests"]
     fires, keeps_still = set(), set()
     for group in groups:

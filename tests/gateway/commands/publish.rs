@@ -7,8 +7,8 @@ fn settings() -> Settings {
     Settings::chat("http://127.0.0.1:1/")
 }
 
-/// The arguments that lead to `gateway` by its file, though its port was chosen at the start.
-async fn publish(gateway: &Gateway, more: &[&str]) -> Said {
+/// The arguments that lead to `gateway` by its config file, whose port was chosen when it started.
+async fn publish(gateway: &Gateway, more: &[&str]) -> CommandOutput {
     let url = format!("http://{}", gateway.admin());
     let file = gateway.config_file();
     tidegate(&[&["publish", "--config", text(&file), "--url", &url], more].concat()).await
@@ -47,7 +47,7 @@ async fn standard_input_may_hold_many() {
     let lines = directory.path().join("events.jsonl");
     std::fs::write(&lines, "{\"event\":\"a\"}\n{\"event\":\"b\"}\n{\"event\":\"c\"}\n").unwrap();
     let url = format!("http://{}", gateway.admin());
-    // The key of a machine that has no config file.
+    // The key is given on a machine without a config file.
     let mut command = command(&["publish", "--url", &url, "chat_42", "-"]);
     command.env("TIDEGATE_API_KEY", API_KEY).stdin(std::fs::File::open(lines).unwrap());
     assert_eq!(output(command).await.ok().lines().count(), 3);
@@ -62,26 +62,29 @@ async fn what_is_in_the_way_is_told() {
     let url = format!("http://{}", gateway.admin());
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("gateway.toml");
-    // No key at all.
+    // Without a key.
     std::fs::write(&file, format!("[admin]\nlisten = \"{}\"\n", gateway.admin())).unwrap();
-    let said = tidegate(&["publish", "--config", text(&file), "chat_1", "{}"]).await.failed();
-    assert!(said.contains("admin.api_keys") && said.contains(text(&file)), "{said}");
-    let said = tidegate(&["publish", "--url", &url, "chat_1", "{}"]).await.failed();
-    assert!(said.contains("TIDEGATE_API_KEY") && said.contains("admin.api_keys"), "{said}");
-    // Another's key.
+    let output = tidegate(&["publish", "--config", text(&file), "chat_1", "{}"]).await.failed();
+    assert!(output.contains("admin.api_keys") && output.contains(text(&file)), "{output}");
+    let output = tidegate(&["publish", "--url", &url, "chat_1", "{}"]).await.failed();
+    assert!(output.contains("TIDEGATE_API_KEY") && output.contains("admin.api_keys"), "{output}");
+    // With a wrong key.
     let key = directory.path().join("key");
     std::fs::write(&key, "hunter2\n").unwrap();
-    let said = ["publish", "--url", &url, "--api-key-file", text(&key), "chat_1", "{}"];
-    let said = tidegate(&said).await.failed();
-    assert!(said.contains("(401)") && !said.contains("hunter2"), "{said}");
-    // A channel that is not for publishing to, and data that is too large.
+    let arguments = ["publish", "--url", &url, "--api-key-file", text(&key), "chat_1", "{}"];
+    let output = tidegate(&arguments).await.failed();
+    assert!(output.contains("(401)") && !output.contains("hunter2"), "{output}");
+    // A channel that cannot be published to, and data that is too large.
     let control = publish(&gateway, &["c", "not json"]).await.failed();
     assert!(control.contains("--text"), "{control}");
-    // Nobody there.
-    let nobody = nobody();
-    let said = ["publish", "--url", &format!("http://{nobody}"), "chat_1", "{}"];
-    let said = tidegate_with(&[("TIDEGATE_API_KEY", "k")], &said).await.failed();
-    assert!(said.contains(&nobody) && said.contains("is the gateway running?"), "{said}");
+    // Nothing is listening.
+    let unused_address = unused_address();
+    let arguments = ["publish", "--url", &format!("http://{unused_address}"), "chat_1", "{}"];
+    let output = tidegate_with(&[("TIDEGATE_API_KEY", "k")], &arguments).await.failed();
+    assert!(
+        output.contains(&unused_address) && output.contains("is the gateway running?"),
+        "{output}"
+    );
     for wrong in
         [&["publish", "c", "{}"][..], &["publish", "--url", &url], &["publish", "--url", &url, ""]]
     {

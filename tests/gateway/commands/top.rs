@@ -41,10 +41,10 @@ async fn one_view_is_printed() {
         assert!(text.contains(part), "no {part} in\n{text}");
     }
     assert!(!text.contains('\u{1b}') && !text.contains("q quit"), "{text}");
-    // Without a key there are numbers all the same.
+    // Without a key, the numbers are shown as well.
     let text = tidegate(&once).await.ok();
     assert!(text.contains("connections 3") && text.contains("TIDEGATE_API_KEY"), "{text}");
-    // With a wrong one, too.
+    // The same holds with a wrong key.
     let text = tidegate_with(&[("TIDEGATE_API_KEY", "wrong")], &once).await.ok();
     assert!(text.contains("connections 3") && text.contains("(401)"), "{text}");
 }
@@ -63,21 +63,21 @@ async fn a_gateway_that_is_not_ready_is_shown_so() {
 
 #[tokio::test]
 async fn what_is_in_the_way_is_told() {
-    let url = format!("http://{}", nobody());
-    let said = tidegate(&["top", "--url", &url, "--once"]).await.failed();
-    assert!(said.contains("is the gateway running?"), "{said}");
-    let said = tidegate(&["top", "--url", &url]).await.failed();
-    assert!(said.contains("--once"), "{said}");
-    // Something else listens there.
+    let url = format!("http://{}", unused_address());
+    let output = tidegate(&["top", "--url", &url, "--once"]).await.failed();
+    assert!(output.contains("is the gateway running?"), "{output}");
+    let output = tidegate(&["top", "--url", &url]).await.failed();
+    assert!(output.contains("--once"), "{output}");
+    // Another kind of server is listening there.
     let upstream = Upstream::start(|_| Reply::json(200, &json!({}))).await;
-    let said = tidegate(&["top", "--url", &upstream.url(""), "--once"]).await;
-    assert!(said.failed().contains("/metrics is not a valid sample"));
+    let output = tidegate(&["top", "--url", &upstream.url(""), "--once"]).await;
+    assert!(output.failed().contains("/metrics is not a valid sample"));
     for wrong in [&["top"][..], &["top", "--url", &url, "--interval", "0s"]] {
         assert_eq!(tidegate(wrong).await.code, Some(2), "{wrong:?}");
     }
 }
 
-/// On a terminal of its own, which `script` of util-linux makes.
+/// Runs on a pseudo-terminal, which `script` of util-linux provides.
 #[tokio::test]
 async fn it_takes_a_terminal_and_gives_it_back() {
     let (gateway, _upstream, _clients) = busy_gateway().await;
@@ -103,14 +103,14 @@ async fn it_takes_a_terminal_and_gives_it_back() {
     keyboard.write_all(b"p").unwrap();
     screen.shows("PAUSED").await;
     keyboard.write_all(b"sq").unwrap();
-    let ended = tokio::task::spawn_blocking(move || child.wait());
-    assert_eq!(within("its end", ended).await.unwrap().unwrap().code(), Some(0));
-    // The other screen, and back.
+    let end = tokio::task::spawn_blocking(move || child.wait());
+    assert_eq!(within("its end", end).await.unwrap().unwrap().code(), Some(0));
+    // Switch to the other screen and back.
     screen.shows("\u{1b}[?1049h").await;
     screen.shows("\u{1b}[?1049l").await;
 }
 
-/// What was written to a terminal so far.
+/// What has been written to a terminal so far.
 struct Bytes(Arc<Mutex<Vec<u8>>>);
 
 impl Bytes {

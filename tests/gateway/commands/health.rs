@@ -22,7 +22,7 @@ async fn a_ready_gateway_is_healthy() {
     let file = gateway.config_file();
     let config = ["health", "--config", text(&file)];
     assert_eq!(tidegate_with(&from_variable, &config).await.ok(), "ready\n");
-    // The probe outlives a mistake in a file that the gateway has not taken.
+    // The probe works even if the file has a mistake that the running gateway has not loaded.
     std::fs::write(&file, "[route]\nnot = 1").unwrap();
     assert_eq!(tidegate_with(&from_variable, &config).await.ok(), "ready\n");
 }
@@ -33,32 +33,35 @@ async fn a_gateway_without_its_redis_is_alive_and_says_why_it_is_not_ready() {
     redis.stop();
     let gateway = Gateway::start(settings().redis(&redis.url())).await;
     let url = at(gateway.admin());
-    let said = tidegate(&["health", "--url", &url]).await;
-    assert_eq!(said.code, Some(1), "{said:?}");
-    let lines: Vec<&str> = said.stdout.lines().collect();
+    let output = tidegate(&["health", "--url", &url]).await;
+    assert_eq!(output.code, Some(1), "{output:?}");
+    let lines: Vec<&str> = output.stdout.lines().collect();
     assert_eq!(lines[0], "not ready");
     for reason in
         ["  redis: Redis cannot be reached", "  subscriptions: subscriptions are not live"]
     {
-        assert!(lines.contains(&reason), "{said:?}");
+        assert!(lines.contains(&reason), "{output:?}");
     }
-    assert!(!said.stdout.contains("shutdown"), "only what is wrong: {said:?}");
+    assert!(!output.stdout.contains("shutdown"), "only what is wrong: {output:?}");
     tidegate(&["health", "--url", &url, "--live"]).await.ok();
 }
 
 #[tokio::test]
 async fn a_gateway_that_does_not_run_is_not_healthy() {
-    let nobody = nobody();
+    let unused_address = unused_address();
     for live in [&[][..], &["--live"]] {
-        let url = at(&nobody);
-        let said = tidegate(&[&["health", "--url", &url], live].concat()).await.failed();
-        assert!(said.contains(&nobody) && said.contains("is the gateway running?"), "{said}");
+        let url = at(&unused_address);
+        let output = tidegate(&[&["health", "--url", &url], live].concat()).await.failed();
+        assert!(
+            output.contains(&unused_address) && output.contains("is the gateway running?"),
+            "{output}"
+        );
     }
-    // One that takes the connection and says nothing.
+    // This server accepts the connection and does not answer.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = at(silent.local_addr().unwrap());
-    let said = tidegate(&["health", "--url", &url, "--timeout", "200ms"]).await.failed();
-    assert!(said.contains("no response within 200 ms"), "{said}");
+    let output = tidegate(&["health", "--url", &url, "--timeout", "200ms"]).await.failed();
+    assert!(output.contains("no response within 200 ms"), "{output}");
 }
 
 #[tokio::test]
@@ -69,10 +72,10 @@ async fn wrong_usage_is_told() {
         &["health", "--timeout", "0s"],
         &["health", "--url", "http://127.0.0.1:1", "--config", "x"],
     ] {
-        let said = tidegate(wrong).await;
-        assert_eq!(said.code, Some(2), "{said:?}");
-        assert!(said.stderr.contains("Usage") || said.stderr.contains("--help"), "{said:?}");
+        let output = tidegate(wrong).await;
+        assert_eq!(output.code, Some(2), "{output:?}");
+        assert!(output.stderr.contains("Usage") || output.stderr.contains("--help"), "{output:?}");
     }
-    let said = tidegate(&["health", "--config", "no/such.toml"]).await.failed();
-    assert!(said.contains("no/such.toml"), "{said}");
+    let output = tidegate(&["health", "--config", "no/such.toml"]).await.failed();
+    assert!(output.contains("no/such.toml"), "{output}");
 }

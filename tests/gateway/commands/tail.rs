@@ -17,7 +17,7 @@ fn settings() -> Settings {
     Settings::chat("http://127.0.0.1:1/")
 }
 
-/// By its config file, though its port was chosen at the start.
+/// A config file that leads to the gateway, whose port was chosen when it started.
 fn at(gateway: &Gateway) -> [String; 4] {
     let url = format!("http://{}", gateway.admin());
     ["--config".into(), text(&gateway.config_file()).into(), "--url".into(), url]
@@ -28,7 +28,7 @@ fn arguments<'a>(command: &'a str, at: &'a [String], more: &[&'a str]) -> Vec<&'
     std::iter::once(command).chain(at).chain(more.iter().copied()).collect()
 }
 
-/// A tail that is live: what is published from now on reaches it.
+/// A tail that is subscribed: what is published from now on reaches it.
 async fn tail(gateway: &Gateway, more: &[&str]) -> Running {
     let before = open_tails(gateway).await;
     let at = at(gateway);
@@ -37,7 +37,7 @@ async fn tail(gateway: &Gateway, more: &[&str]) -> Running {
     tail
 }
 
-/// Those that were answered, by what the API counts.
+/// The number of open tails, as the server API counts them.
 async fn open_tails(gateway: &Gateway) -> f64 {
     gateway.metric("tidegate_api_calls_total", &[("call", "tail"), ("outcome", "ok")]).await
 }
@@ -69,14 +69,14 @@ async fn a_channel_is_watched_until_interrupted(engine: Engine) {
     people.signal(Signal::INT);
     machine.signal(Signal::TERM);
     for mut running in [people, machine] {
-        assert_eq!(running.ended().await, Some(0));
+        assert_eq!(running.wait_exit().await, Some(0));
         assert_eq!(running.stderr.all(), Vec::<String>::new());
     }
 }
 
 async fn what_the_history_keeps_comes_first(engine: Engine) {
     let gateway = engine.start(settings()).await;
-    // More than one answer of the history holds.
+    // This is more than one page of the history.
     for n in 1..=250 {
         gateway.publish("chat_42", json!({"event": "n", "n": n})).await;
     }
@@ -93,21 +93,22 @@ async fn what_the_history_keeps_comes_first(engine: Engine) {
     let offsets: Vec<Value> = offsets.iter().map(|line| json(line)["offset"].clone()).collect();
     assert_eq!(offsets, [249, 250, 251]);
     let mut some = some;
-    assert_eq!(some.ended().await, Some(0), "after so many it ends");
+    assert_eq!(some.wait_exit().await, Some(0), "after so many it ends");
 }
 
 #[tokio::test]
 async fn a_tail_outlives_its_gateway() {
     let redis = Redis::start().await;
-    let listen = format!("listen = \"{}\"\napi_keys = [{:?}]", nobody(), crate::rig::API_KEY);
+    let listen =
+        format!("listen = \"{}\"\napi_keys = [{:?}]", unused_address(), crate::rig::API_KEY);
     let settings = settings().redis(&redis.url()).section("admin", &listen);
     let mut gateway = Gateway::start(settings.clone()).await;
     let tail = tail(&gateway, &["chat_42", "--json"]).await;
     gateway.publish("chat_42", json!({"n": 1})).await;
     tail.lines(1).await;
     assert_eq!(gateway.stop().await, Some(0));
-    tail.complains("reconnecting").await;
-    // While nobody listens, by a gateway on another port.
+    tail.wait_for_error("reconnecting").await;
+    // Nobody is subscribed, and the gateway has another port.
     let other = Gateway::start(settings.clone().section(
         "admin",
         &format!("listen = \"127.0.0.1:0\"\napi_keys = [{:?}]", crate::rig::API_KEY),
@@ -117,7 +118,7 @@ async fn a_tail_outlives_its_gateway() {
         other.publish("chat_42", json!({"n": n})).await;
     }
     let gateway = Gateway::start(settings).await;
-    tail.complains("reconnected").await;
+    tail.wait_for_error("reconnected").await;
     tail.lines(4).await;
     gateway.publish("chat_42", json!({"n": 5})).await;
     let numbers: Vec<Value> =
@@ -127,7 +128,8 @@ async fn a_tail_outlives_its_gateway() {
 
 #[tokio::test]
 async fn a_gap_without_history_is_told() {
-    let listen = format!("listen = \"{}\"\napi_keys = [{:?}]", nobody(), crate::rig::API_KEY);
+    let listen =
+        format!("listen = \"{}\"\napi_keys = [{:?}]", unused_address(), crate::rig::API_KEY);
     let settings = settings().without_history().section("admin", &listen);
     let mut gateway = Gateway::start(settings.clone()).await;
     let tail = tail(&gateway, &["chat_42"]).await;
@@ -136,7 +138,7 @@ async fn a_gap_without_history_is_told() {
     assert!(line.contains("(json)") && line.ends_with("[1,2]"), "{line}");
     gateway.stop().await;
     let _gateway = Gateway::start(settings).await;
-    tail.complains("may be missing").await;
+    tail.wait_for_error("may be missing").await;
 }
 
 #[tokio::test]
@@ -150,31 +152,32 @@ async fn a_tail_ends_with_its_reader() {
         .unwrap();
     drop(child.stdout.take());
     until("a live tail", async || (open_tails(&gateway).await > 0.0).then_some(())).await;
-    let ended = tokio::task::spawn_blocking(|| child.wait_with_output());
+    let end = tokio::task::spawn_blocking(|| child.wait_with_output());
     gateway.publish("chat_42", json!({"event": "x"})).await;
-    let said = Said::of(&within("its end", ended).await.unwrap().unwrap());
-    assert_eq!((said.code, said.stderr.as_str()), (Some(0), ""));
+    let output = CommandOutput::of(&within("its end", end).await.unwrap().unwrap());
+    assert_eq!((output.code, output.stderr.as_str()), (Some(0), ""));
 }
 
 #[tokio::test]
 async fn what_cannot_be_watched_is_told() {
     let gateway = Gateway::start(settings().without_history()).await;
     let ways = at(&gateway);
-    for (more, told) in [
+    for (more, expected) in [
         (&["chat_42", "--history"][..], "keeps no history"),
         (&["chat_42", "--since", "3"], "keeps no history"),
     ] {
-        let said = tidegate(&arguments("tail", &ways, more)).await.failed();
-        assert!(said.contains(told), "{said}");
+        let output = tidegate(&arguments("tail", &ways, more)).await.failed();
+        assert!(output.contains(expected), "{output}");
     }
     let url = format!("http://{}", gateway.admin());
-    let said = tidegate_with(&[("TIDEGATE_API_KEY", "wrong")], &["tail", "--url", &url, "c"]).await;
-    assert!(said.failed().contains("(401)"));
-    let said = tidegate(&["tail", "--url", &url, "c"]).await.failed();
-    assert!(said.contains("admin.api_keys"), "{said}");
-    let url = format!("http://{}", nobody());
-    let said = tidegate_with(&[("TIDEGATE_API_KEY", "k")], &["tail", "--url", &url, "c"]).await;
-    assert!(said.failed().contains("is the gateway running?"));
+    let output =
+        tidegate_with(&[("TIDEGATE_API_KEY", "wrong")], &["tail", "--url", &url, "c"]).await;
+    assert!(output.failed().contains("(401)"));
+    let output = tidegate(&["tail", "--url", &url, "c"]).await.failed();
+    assert!(output.contains("admin.api_keys"), "{output}");
+    let url = format!("http://{}", unused_address());
+    let output = tidegate_with(&[("TIDEGATE_API_KEY", "k")], &["tail", "--url", &url, "c"]).await;
+    assert!(output.failed().contains("is the gateway running?"));
     for wrong in [
         &["tail", "--url", &url][..],
         &["tail", "c"],
@@ -207,25 +210,26 @@ async fn what_was_recorded_is_published_again(engine: Engine) {
     let at = at(&gateway);
     for more in [&["--speed", "100"][..], &["--every", "1ms", "--new-task-ids"]] {
         let replay = [&[text(&file), "--to", "chat_2"], more].concat();
-        let said = tidegate(&arguments("replay", &at, &replay)).await;
-        assert!(said.stderr.contains("3 publications published to chat_2"), "{said:?}");
-        assert_eq!(said.ok(), "");
+        let output = tidegate(&arguments("replay", &at, &replay)).await;
+        assert!(output.stderr.contains("3 publications published to chat_2"), "{output:?}");
+        assert_eq!(output.ok(), "");
         for event in &events {
-            let mut seen = client.next_json().await;
-            let is_new = seen["task_id"] != "t";
-            assert_eq!(is_new, more.contains(&"--new-task-ids"), "{seen}");
-            seen["task_id"] = json!("t");
-            for place in ["offset", "epoch"] {
-                seen.as_object_mut().unwrap().remove(place);
+            let mut received = client.next_json().await;
+            let is_new = received["task_id"] != "t";
+            assert_eq!(is_new, more.contains(&"--new-task-ids"), "{received}");
+            received["task_id"] = json!("t");
+            for field in ["offset", "epoch"] {
+                received.as_object_mut().unwrap().remove(field);
             }
-            assert_eq!(seen, *event);
+            assert_eq!(received, *event);
         }
     }
     let dry = [text(&file), "--to", "chat_2", "--dry-run", "--speed", "max"];
     assert_eq!(tidegate(&arguments("replay", &at, &dry)).await.ok().lines().count(), 3);
     std::fs::write(&file, "{\"data\":{\"event\":\"x\"}}\n\n{\"event\":\"chunk\"}\n").unwrap();
-    let said = tidegate(&arguments("replay", &at, &[text(&file), "--to", "chat_3"])).await.failed();
-    assert!(said.contains("line 3") && said.contains("1 publications published"), "{said}");
+    let output =
+        tidegate(&arguments("replay", &at, &[text(&file), "--to", "chat_3"])).await.failed();
+    assert!(output.contains("line 3") && output.contains("1 publications published"), "{output}");
 }
 
 async fn a_history_is_published_to_another_channel(engine: Engine) {
@@ -238,7 +242,7 @@ async fn a_history_is_published_to_another_channel(engine: Engine) {
     let replay = ["--from-history", "chat_1", "--to", "chat_2"];
     tidegate(&arguments("replay", &at, &replay)).await.ok();
     for n in 1..=120 {
-        let seen = client.next_json().await;
-        assert_eq!((&seen["n"], &seen["offset"]), (&json!(n), &json!(n)));
+        let received = client.next_json().await;
+        assert_eq!((&received["n"], &received["offset"]), (&json!(n), &json!(n)));
     }
 }
