@@ -1,4 +1,4 @@
-//! Where log lines go: stderr, as text or as JSON, one line an event.
+//! Log output: to stderr, as text or as JSON, one line per event.
 
 use std::io::IsTerminal as _;
 
@@ -10,7 +10,7 @@ use super::Failure;
 use crate::config::{Log, LogFormat};
 use crate::telemetry::log::{self, LogControl, LogThrottle};
 
-/// Starts logging; once a process. What is logged can be changed from then on.
+/// Starts logging. May be called once per process; the returned handle changes the filter later.
 pub fn start(settings: &Log) -> Result<LogControl, Failure> {
     let repeats =
         settings.repeats.map(|rate| LogThrottle { lines: rate.count.into(), interval: rate.per });
@@ -31,7 +31,7 @@ pub fn start(settings: &Log) -> Result<LogControl, Failure> {
         let payload = panic.payload();
         let text = payload.downcast_ref::<&str>().copied();
         let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-        let why = text.unwrap_or("not a text");
+        let why = text.unwrap_or("unknown");
         tracing::error!(event = "panic", place, why, "a bug: please report it");
     }));
     control.start_maintenance().map_err(|error| Failure(format!("logging: {error}")))?;
