@@ -1,6 +1,6 @@
-//! docs/asyncapi.json keeps to the code: every close, every error code, every event that the gateway
-//! writes and every type of frame that it reads is in it, and no other. That real frames are what it says
-//! is seen by `tests/api/protocol.py`.
+//! docs/asyncapi.json agrees with the code: it has every close code, every error code, every event that the gateway
+//! writes and every type of frame that it reads, and no others. `tests/api/protocol.py` checks that real frames
+//! match it.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -17,7 +17,7 @@ fn description() -> Value {
     serde_json::from_str(&read("docs/asyncapi.json")).expect("JSON")
 }
 
-/// The constant values of this property in the schemas of all messages.
+/// The constant values of the property `name` in the schemas of all messages.
 fn words(description: &Value, property: &str) -> BTreeSet<String> {
     let messages = description["components"]["messages"].as_object().expect("messages");
     let schema = |message: &Value| {
@@ -27,7 +27,7 @@ fn words(description: &Value, property: &str) -> BTreeSet<String> {
     messages.values().filter_map(schema).collect()
 }
 
-/// What stands between `before` and the next quote, wherever it does, outside of tests.
+/// The text between each `before` and the next quote in the sources, except in tests.
 fn quoted(source: &str, before: &str) -> BTreeSet<String> {
     let code = source.split("#[cfg(test)]").next().unwrap_or_default();
     let parts = code.split(before).skip(1);
@@ -64,7 +64,7 @@ fn every_event_of_the_code_is_described_and_no_other() {
     let mut written = BTreeSet::new();
     for (file, marks) in [
         ("src/protocol/events.rs", &["event: \"", "task_event(\"", "\"event\":\""][..]),
-        // A join and a leave are told apart by a flag.
+        // A flag distinguishes joins and leaves.
         ("src/protocol/events.rs", &["if joined { \"", "else { \""]),
         ("src/protocol/error.rs", &["event: \""]),
         ("src/protocol/position.rs", &["\\\"event\\\":\\\""]),
@@ -73,7 +73,7 @@ fn every_event_of_the_code_is_described_and_no_other() {
         let source = read(file);
         written.extend(marks.iter().flat_map(|mark| quoted(&source, mark)));
     }
-    // What a relayed message is answered with is a setting; this is its default.
+    // The event that confirms a relayed message is a setting; this is its default.
     written.insert("task_queued".to_owned());
     assert_eq!(words(&description(), "event"), written);
 }

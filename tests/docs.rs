@@ -1,8 +1,8 @@
-//! The documentation keeps to the code: every code has its entry, links lead somewhere, every page is
-//! found from the index, and blocks of TOML, JSON and commands are what they say. What is shown as run is
-//! run by `tests/docs/run.py`.
+//! The documentation agrees with the code: every code has an entry, links have targets, every page can be
+//! found from the index, and blocks of TOML, JSON and commands are valid. What is shown as executed is
+//! executed by `tests/docs/run.py`.
 //!
-//! Marks stand after a fence's language, where readers do not see them: a `toml` block is a whole config
+//! Marks follow the language of a fence, where readers do not see them: a `toml` block is a complete config
 //! unless it is a `toml fragment`.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use tidegate::config::Config;
 use tidegate::protocol::{CloseReason, ErrorCode};
 
-/// A new variant fails to compile here until it is in [`CloseReason::ALL`] as well.
+/// A new variant does not compile here until it is added, as it must be in [`CloseReason::ALL`].
 fn is_listed(reason: CloseReason) -> bool {
     use CloseReason::*;
     match reason {
@@ -36,7 +36,7 @@ fn read(path: impl AsRef<Path>) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Every file of the repository with this extension, without build products and hidden folders.
+/// Every file of the repository with this extension, except in build and hidden folders.
 fn files(extension: &str) -> Vec<PathBuf> {
     let (mut found, mut folders) = (Vec::new(), vec![PathBuf::new()]);
     while let Some(folder) = folders.pop() {
@@ -57,16 +57,16 @@ fn files(extension: &str) -> Vec<PathBuf> {
     found
 }
 
-/// All Markdown that people read; [`src/config/reference.md`] is a part of a page.
+/// All Markdown pages. Files in `src` are parts of pages.
 fn pages() -> Vec<PathBuf> {
     files("md").into_iter().filter(|path| !path.starts_with("src")).collect()
 }
 
-/// A block of code of a page.
+/// A code block of a page.
 struct Block {
-    /// `docs/page.md:12`.
-    place: String,
-    /// What stands after the fence: the language, then marks.
+    /// The page and line, such as `docs/page.md:12`.
+    location: String,
+    /// What follows the fence: the language, then marks.
     marks: Vec<String>,
     text: String,
 }
@@ -81,7 +81,7 @@ impl Block {
     }
 }
 
-/// A page's blocks of code, and its other lines with their numbers.
+/// The code blocks of a page, and its other lines with their numbers.
 fn split(page: &Path) -> (Vec<Block>, Vec<(usize, String)>) {
     let (mut blocks, mut prose) = (Vec::new(), Vec::new());
     let mut open: Option<(usize, Block)> = None;
@@ -89,9 +89,9 @@ fn split(page: &Path) -> (Vec<Block>, Vec<(usize, String)>) {
         let (stripped, indent) = (line.trim_start(), line.len() - line.trim_start().len());
         match (&mut open, stripped.strip_prefix("```")) {
             (None, Some(marks)) => {
-                let place = format!("{}:{number}", page.display());
+                let location = format!("{}:{number}", page.display());
                 let marks = marks.split_whitespace().map(str::to_owned).collect();
-                open = Some((indent, Block { place, marks, text: String::new() }));
+                open = Some((indent, Block { location, marks, text: String::new() }));
             }
             (Some(_), Some("")) => blocks.extend(open.take().map(|(_, block)| block)),
             (Some((indent, block)), _) => {
@@ -109,7 +109,7 @@ fn blocks() -> Vec<Block> {
     pages().iter().flat_map(|page| split(page).0).collect()
 }
 
-/// The part of a page below the heading `## {heading}`.
+/// The section of a page below the heading `## {heading}`.
 fn section(page: &str, heading: &str) -> String {
     let text = read(page);
     let found = text.split("\n## ").find(|part| part.lines().next() == Some(heading));
@@ -123,7 +123,7 @@ fn first_cells(page: &str, heading: &str) -> Vec<String> {
     rows.map(|row| row.split('|').nth(1).unwrap_or_default().trim().replace('`', "")).collect()
 }
 
-/// The headings below a section's own.
+/// The headings within a section.
 fn entries(page: &str, heading: &str) -> BTreeSet<String> {
     let section = section(page, heading);
     let lines = section.lines().filter_map(|line| line.strip_prefix("### "));
@@ -159,7 +159,7 @@ fn every_error_code_is_in_the_runbook_and_no_other() {
     assert_eq!(entries("docs/runbook.md", "Error codes"), BTreeSet::from(codes));
 }
 
-/// A gateway whose Redis is away, and which has every check.
+/// A config of a gateway that has every readiness check and whose Redis is unavailable.
 const WITH_EVERY_CHECK: &str = r#"
 [server]
 listen = "127.0.0.1:0"
@@ -189,7 +189,7 @@ fn every_readiness_check_is_in_the_runbook_and_no_other() {
     std::fs::write(&file, WITH_EVERY_CHECK).unwrap();
     let arguments = ["serve", "--config", file.to_str().unwrap()];
     let mut gateway = Killed(tidegate(&arguments).stderr(Stdio::piped()).spawn().unwrap());
-    // Held until the end: a gateway that cannot log is another test's matter.
+    // Standard error stays open until the end, so that the gateway can log.
     let mut log = BufReader::new(gateway.0.stderr.take().unwrap()).lines();
     let listening = log
         .by_ref()
@@ -204,13 +204,13 @@ fn every_readiness_check_is_in_the_runbook_and_no_other() {
     assert_eq!(entries("docs/runbook.md", "Readiness reasons"), checks);
 }
 
-/// A process that does not outlive its test.
+/// A process that is killed when dropped.
 struct Killed(Child);
 
 impl Drop for Killed {
     fn drop(&mut self) {
-        let _ended_already = self.0.kill();
-        let _status = self.0.wait();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
@@ -220,7 +220,7 @@ fn tidegate(arguments: &[&str]) -> Command {
     command
 }
 
-/// The whole answer of an HTTP server.
+/// The complete answer of an HTTP server.
 fn get(address: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
@@ -242,8 +242,8 @@ fn log_events_of_the_runbook_are_logged() {
     assert_eq!(events.into_iter().find(|event| !logged(event)), None);
 }
 
-/// Of the metrics that pages name; those of a series as Prometheus makes it (`_bucket`) are in the reference
-/// without.
+/// Removes the suffix that Prometheus adds to a series (such as `_bucket`), since the reference names metrics
+/// without it.
 #[test]
 fn metrics_are_those_of_the_reference() {
     let reference = read("docs/metrics.md");
@@ -255,7 +255,7 @@ fn metrics_are_those_of_the_reference() {
             let end =
                 rest.find(|c: char| !c.is_ascii_lowercase() && c != '_').unwrap_or(rest.len());
             let name = rest[..end].trim_end_matches("_bucket").trim_end_matches("_count");
-            // `tidegate_` alone, and `tidegate_redis_*`, stand for many.
+            // `tidegate_` alone and `tidegate_redis_*` stand for several metrics.
             let is_prefix = name.ends_with('_');
             if !is_prefix && !reference.contains(&format!("`{name}`")) {
                 unknown.insert(format!("{}: {name}", page.display()));
@@ -278,7 +278,7 @@ fn every_module_is_in_the_architecture_and_no_other() {
     assert_eq!(named.collect::<BTreeSet<_>>(), modules.chain(main).collect::<BTreeSet<_>>());
 }
 
-/// The keys of each section of the configuration's reference.
+/// The keys of each section of the configuration reference.
 fn settings() -> BTreeMap<String, BTreeSet<String>> {
     let mut settings: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     let mut section = String::new();
@@ -293,7 +293,7 @@ fn settings() -> BTreeMap<String, BTreeSet<String>> {
     settings
 }
 
-/// `[section] key` in running text is a key that there is.
+/// `[section] key` in running text names a key that exists.
 #[test]
 fn settings_are_those_of_the_reference() {
     let settings = settings();
@@ -320,7 +320,7 @@ fn settings_are_those_of_the_reference() {
     assert!(unknown.is_empty(), "{unknown:#?}");
 }
 
-/// The targets of a page's links, with their lines. What stands between backticks is no link.
+/// The targets of a page's links, with their lines. Text between backticks is not a link.
 fn links(page: &Path) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     for (number, line) in split(page).1 {
@@ -337,7 +337,7 @@ fn is_external(target: &str) -> bool {
     target.contains("://") || target.starts_with("mailto:")
 }
 
-/// `a/../b` is `b`.
+/// Normalizes a path: `a/../b` becomes `b`.
 fn normal(path: &Path) -> PathBuf {
     let mut parts = Vec::new();
     for part in path.components() {
@@ -359,7 +359,7 @@ fn resolve<'a>(page: &Path, target: &'a str) -> (PathBuf, &'a str) {
     }
 }
 
-/// The anchors that a forge gives to a page's headings.
+/// The anchors that code hosts generate for the headings of a page.
 fn anchors(page: &Path) -> BTreeSet<String> {
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
     let mut anchors = BTreeSet::new();
@@ -399,7 +399,7 @@ fn relative_links_lead_somewhere() {
     assert!(broken.is_empty(), "{}", broken.join("\n"));
 }
 
-/// No network is asked: that they are there is for people to see.
+/// External links are only checked for their form, without the network.
 #[test]
 fn external_links_are_https_and_well_formed() {
     let mut wrong = Vec::new();
@@ -434,14 +434,14 @@ fn every_page_is_found_from_the_index() {
     assert_eq!(all.find(|page| !reached.contains(page)), None);
 }
 
-/// What a fragment of a config needs to be one, as far as it does not say so itself.
+/// What a fragment of a config needs to be a complete config, unless the fragment has it.
 const REST_OF_A_CONFIG: &str = r#"
 [[route]]
 path = "/the/rest/"
 channel = "rest"
 "#;
 
-/// With something for each variable: a long text that is an address as well.
+/// Replaces each variable with a long text that is a valid address as well.
 fn with_variables(toml: &str) -> String {
     let mut parts = toml.split("${");
     let mut text = parts.next().unwrap_or_default().to_owned();
@@ -458,14 +458,14 @@ fn blocks_of_toml_are_accepted() {
     for block in blocks().iter().filter(|block| block.is("toml")) {
         let text = with_variables(&block.text);
         let mistakes = if block.has("fragment") || block.has("append") {
-            // Tables come in any order, so that what is missing can follow.
+            // Tables may come in any order, so what is missing can follow.
             let rest = if text.contains("[[route]]") { "" } else { REST_OF_A_CONFIG };
             Config::from_toml(&format!("{text}{rest}")).err()
         } else {
             whole += 1;
             Config::from_toml(&text).err()
         };
-        wrong.extend(mistakes.map(|mistakes| format!("{}:\n{mistakes}", block.place)));
+        wrong.extend(mistakes.map(|mistakes| format!("{}:\n{mistakes}", block.location)));
     }
     assert!(whole >= 4, "only {whole} whole configs");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -477,14 +477,14 @@ fn blocks_of_json_parse() {
     for block in blocks().iter().filter(|block| block.is("json")) {
         for value in serde_json::Deserializer::from_str(&block.text).into_iter() {
             let _value: serde_json::Value =
-                value.unwrap_or_else(|error| panic!("{}: {error}\n{}", block.place, block.text));
+                value.unwrap_or_else(|error| panic!("{}: {error}\n{}", block.location, block.text));
             values += 1;
         }
     }
     assert!(values > 5, "only {values} values");
 }
 
-/// The commands of a block of a console, or of one without a language, whose lines begin with a command.
+/// The commands of a console block, or of a block without a language whose lines start with a command.
 fn commands(block: &Block) -> Vec<String> {
     let joined = block.text.replace("\\\n", " ");
     let lines = joined.lines();
@@ -527,7 +527,7 @@ fn simple_commands(line: &str) -> Vec<Vec<String>> {
     found
 }
 
-/// The arguments of a call of this program, in whichever way it is called.
+/// The arguments of a call of this program, however it is called.
 fn arguments(mut words: Vec<String>) -> Option<Vec<String>> {
     let is_setting = |word: &String| {
         word.split_once('=').is_some_and(|(name, _)| {
@@ -544,8 +544,8 @@ fn arguments(mut words: Vec<String>) -> Option<Vec<String>> {
     (program == "tidegate" || program.ends_with("/tidegate")).then(|| words.split_off(1))
 }
 
-/// Calls the program as it is shown, so far that it does nothing: with a config that is not there, or for
-/// its help. Wrong usage is exit code 2.
+/// Calls the program as shown, but so that it does nothing: with a config that does not exist, or for
+/// its help. Exit code 2 means wrong usage.
 fn is_accepted(mut arguments: Vec<String>) -> Result<(), String> {
     match arguments.iter().position(|argument| argument == "--config") {
         Some(at) if at + 1 < arguments.len() => {
@@ -569,9 +569,9 @@ fn is_accepted(mut arguments: Vec<String>) -> Result<(), String> {
             None => std::thread::sleep(Duration::from_millis(10)),
         }
     };
-    let mut said = String::new();
-    let _read = child.0.stderr.take().unwrap().read_to_string(&mut said);
-    if status.code() == Some(2) { Err(format!("{shown:?}:\n{said}")) } else { Ok(()) }
+    let mut stderr = String::new();
+    let _ = child.0.stderr.take().unwrap().read_to_string(&mut stderr);
+    if status.code() == Some(2) { Err(format!("{shown:?}:\n{stderr}")) } else { Ok(()) }
 }
 
 #[test]
@@ -582,7 +582,9 @@ fn commands_are_accepted() {
         let calls = lines.iter().flat_map(|line| simple_commands(line)).filter_map(arguments);
         for call in calls {
             if tried.insert(call.clone()) {
-                wrong.extend(is_accepted(call).err().map(|why| format!("{}: {why}", block.place)));
+                wrong.extend(
+                    is_accepted(call).err().map(|why| format!("{}: {why}", block.location)),
+                );
             }
         }
     }
@@ -590,7 +592,7 @@ fn commands_are_accepted() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// A script that a page tells to run is in the repository.
+/// A script that a page tells readers to run exists in the repository.
 #[test]
 fn scripts_are_there() {
     let mut missing = Vec::new();
@@ -603,7 +605,7 @@ fn scripts_are_there() {
                 let ours = program.contains('/')
                     && matches!(folder, "scripts" | "bench" | "fuzz" | "examples" | ".ci");
                 if ours && !root().join(&program).exists() {
-                    missing.push(format!("{}: {program}", block.place));
+                    missing.push(format!("{}: {program}", block.location));
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! Text frames of clients: what is read keeps its bounds, and travels on as the object that it was.
+//! Text frames of clients: what is read keeps its bounds, and is passed on as the same object.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,5 +1,5 @@
-//! Frames of a WebSocket: however the bytes are cut, they are read as the same messages and end in the same
-//! fault. The first byte chooses the largest message, the second how the rest is cut.
+//! WebSocket frames: however the bytes are split, they are read as the same messages and end in the same
+//! error. The first byte chooses the largest message, the second how the rest is split.
 #![no_main]
 
 #[path = "../../src/protocol/close.rs"]
@@ -15,7 +15,7 @@ mod frame;
 #[allow(dead_code)]
 mod utf8;
 
-/// Where the decoder looks for it.
+/// The size of the read buffer, where the decoder looks for frames.
 mod protocol {
     pub use crate::close::CloseReason;
 }
@@ -57,7 +57,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
 });
 
-/// What is said before a close or a fault.
+/// The messages before a close or an error.
 fn read(stream: &[u8], max_message: usize, step: usize) -> (Vec<Said>, Option<CloseReason>) {
     let mut decoder = Decoder::new(max_message);
     let mut said = Vec::new();

@@ -10,7 +10,7 @@ use tidegate::channel_layer::Serializer;
 use tidegate::config::{LayerSerializer, Secret};
 use tidegate::msgpack::MAX_GROWTH;
 
-/// Each way to read: bit 0 JSON, bit 1 a prefix, bit 2 encrypted, bit 3 without `type`.
+/// The ways to read: bit 0 JSON, bit 1 a prefix, bit 2 encrypted, bit 3 without `type`.
 static SERIALIZERS: LazyLock<Vec<Serializer>> = LazyLock::new(|| {
     let with = |choice: u8, bit: u8| choice & bit != 0;
     let serializer = |choice| {

@@ -1,4 +1,4 @@
-//! MessagePack: whatever is taken becomes JSON that parses, and no more of it than is promised.
+//! MessagePack: whatever is accepted becomes JSON that parses and that is no larger than documented.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

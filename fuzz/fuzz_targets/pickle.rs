@@ -1,4 +1,4 @@
-//! Pickles: nothing panics, what is read is small, and as JSON it is written and read again unchanged.
+//! Pickles: nothing panics, what is read is small, and its JSON is written and read again unchanged.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -17,7 +17,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
 });
 
-/// Bytes of all texts but for keys, which may be numbers and longer as text.
+/// The bytes of all texts except keys, which may be numbers that are longer as text.
 fn weight(json: &Value) -> usize {
     match json {
         Value::String(text) => text.len(),

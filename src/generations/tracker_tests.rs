@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::protocol::{Epoch, PathPattern};
-use crate::telemetry::route::RouteFacts;
+use crate::telemetry::route::RouteMetrics;
 
 /// A route to channels called `chat_…`, with these settings.
 fn config(settings: &str) -> SharedConfig {
@@ -26,9 +26,9 @@ fn chat() -> ChannelName {
     channel("chat_1")
 }
 
-fn pace() -> Pace {
+fn timing() -> ReplyTiming {
     let path = PathPattern::parse("/ws/chat/{id}").unwrap();
-    Pace::new(RouteFacts::of(&path), Instant::now())
+    ReplyTiming::new(Arc::clone(&RouteMetrics::of(&path).replies), Instant::now())
 }
 
 impl Tracker {
@@ -37,7 +37,7 @@ impl Tracker {
     }
 
     fn begins(&self, task_id: &str) -> Tracked {
-        match self.register_pending(&chat()).begin(task_id, pace()) {
+        match self.register_pending(&chat()).begin(task_id, timing()) {
             Begun::Running(tracked) => tracked,
             Begun::Over => panic!("{task_id} is over"),
             Begun::Full => panic!("no room for {task_id}"),
@@ -61,9 +61,9 @@ impl Tracked {
 fn events_with_a_task_are_its_own() {
     let tracker = tracker(false);
     let (one, two) = (tracker.begins("1"), tracker.begins("2"));
-    let before = two.heard();
+    let before = two.last_event_at();
     tracker.hears(r#"{"event":"chunk","task_id":"1"}"#);
-    assert!(one.heard() > before && two.heard() == before);
+    assert!(one.last_event_at() > before && two.last_event_at() == before);
     assert_eq!(tracker.hears(r#"{"event":"complete","task_id":"2"}"#), Heard::Deliver);
     assert!(two.has_ended() && !one.has_ended());
     assert_eq!(tracker.hears(r#"{"event":"done","task_id":1}"#), Heard::Deliver);
@@ -76,9 +76,9 @@ fn events_with_a_task_are_its_own() {
 fn events_without_a_task_are_of_the_oldest_on_their_channel() {
     let tracker = tracker(false);
     let (one, two) = (tracker.begins("1"), tracker.begins("2"));
-    let before = two.heard();
+    let before = two.last_event_at();
     tracker.hears(r#"{"event":"chunk"}"#);
-    assert!(one.heard() > before && two.heard() > before);
+    assert!(one.last_event_at() > before && two.last_event_at() > before);
     tracker.hear(&channel("chat_2"), br#"{"event":"complete"}"#, None);
     assert!(!one.has_ended());
     tracker.hears(r#"{"text":"x","event":"complete"}"#);
@@ -157,8 +157,8 @@ fn a_worker_may_be_faster_than_its_upstreams_answer() {
     let (named, nameless) = (tracker.register_pending(&chat()), tracker.register_pending(&chat()));
     tracker.hears(r#"{"event":"complete","task_id":"1"}"#);
     tracker.hears(r#"{"event":"complete"}"#);
-    assert!(matches!(named.begin("1", pace()), Begun::Over));
-    assert!(matches!(nameless.begin("2", pace()), Begun::Over));
+    assert!(matches!(named.begin("1", timing()), Begun::Over));
+    assert!(matches!(nameless.begin("2", timing()), Begun::Over));
     assert!(tracker.is_at_rest());
     // An end from before the message is not its own.
     tracker.hears(r#"{"event":"complete"}"#);
@@ -205,7 +205,10 @@ fn the_gateway_or_the_worker_ends_it_and_only_one_of_them() {
 fn tracking_is_bounded() {
     let tracker = tracker(false);
     let all: Vec<_> = (0..MAX_TRACKED).map(|n| tracker.begins(&n.to_string())).collect();
-    assert!(matches!(tracker.register_pending(&chat()).begin("one too many", pace()), Begun::Full));
+    assert!(matches!(
+        tracker.register_pending(&chat()).begin("one too many", timing()),
+        Begun::Full
+    ));
     drop(all);
     assert!(tracker.is_at_rest());
     assert!(!tracker.begins("again").has_ended());

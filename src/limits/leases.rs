@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::{Holder, LeaseKey, SharedLimits};
 use crate::leases::{HeldLeases, Lessor};
 use crate::redis_link::EngineUnavailable;
-use crate::telemetry::limits as metrics;
+use crate::telemetry;
 
 /// The leases of one thread, whose holders live on that thread as well. [`LeaseSet::run`] does the work, so
 /// that the end of a holder waits for nothing.
@@ -85,11 +85,11 @@ impl Lessor for SharedLimits {
     }
 
     fn record_not_renewed(&self, count: usize) {
-        metrics::leases_not_renewed(count);
+        telemetry::messages::leases_not_renewed(count);
     }
 
     fn record_dropped(&self, count: usize) {
-        metrics::releases_forgotten(count);
+        telemetry::messages::releases_forgotten(count);
     }
 }
 

@@ -144,7 +144,7 @@ async fn an_upload_may_last_longer_than_the_timeout_while_it_moves() {
 #[tokio::test]
 async fn a_request_that_no_longer_moves_is_timed_out() {
     for (length, status, code) in [(5, "504", "\"timed_out\""), (6, "408", "client_timed_out")] {
-        let Bench { upstream, mut client } = Bench::new("", Duration::from_millis(300)).await;
+        let Bench { upstream, mut client } = Bench::new("", Duration::from_secs(1)).await;
         let post = format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {length}\r\n\r\nhello");
         client.write_all(post.as_bytes()).await.unwrap();
         let (mut server, _) = within("upstream connection", upstream.accept()).await.unwrap();

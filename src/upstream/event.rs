@@ -7,9 +7,6 @@ use serde_json::value::RawValue;
 /// A larger event ends the reply.
 pub(super) const MAX_EVENT_BYTES: usize = 1024 * 1024;
 
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct TooLarge;
-
 /// How streams of OpenAI's kind say that they are over.
 const DONE: &str = "[DONE]";
 

@@ -2,7 +2,8 @@
 
 use bytes::{Buf, Bytes};
 
-use super::event::{MAX_EVENT_BYTES, TooLarge};
+use super::event::MAX_EVENT_BYTES;
+use crate::sse::EventTooLarge;
 
 /// Invariant: what is kept of an unfinished line never exceeds [`MAX_EVENT_BYTES`].
 #[derive(Default)]
@@ -13,17 +14,17 @@ pub(super) struct LineParser {
 impl LineParser {
     /// Takes from `input` up to the end of the next line that is not blank; `None` = all of it was
     /// taken.
-    pub fn next(&mut self, input: &mut Bytes) -> Result<Option<String>, TooLarge> {
+    pub fn next(&mut self, input: &mut Bytes) -> Result<Option<String>, EventTooLarge> {
         while !input.is_empty() {
             let end = input.iter().position(|b| *b == b'\n');
             let part = input.split_to(end.unwrap_or(input.len()));
             if self.line.len() + part.len() > MAX_EVENT_BYTES {
-                return Err(TooLarge);
+                return Err(EventTooLarge);
             }
             self.line.extend_from_slice(&part);
             if end.is_some() {
                 input.advance(1);
-                if let Some(line) = self.unfinished() {
+                if let Some(line) = self.take_unfinished() {
                     return Ok(Some(line));
                 }
             }
@@ -32,7 +33,7 @@ impl LineParser {
     }
 
     /// What there is of a line, without the white space around it; `None` = it is blank.
-    pub fn unfinished(&mut self) -> Option<String> {
+    pub fn take_unfinished(&mut self) -> Option<String> {
         let line = std::mem::take(&mut self.line);
         let text = String::from_utf8_lossy(line.trim_ascii());
         (!text.is_empty()).then(|| text.into_owned())
@@ -55,8 +56,8 @@ mod tests {
                 }
             }
             assert_eq!(lines, ["{\"a\":1}", "{\"ü\":2}"], "split at {at}");
-            assert_eq!(parser.unfinished().as_deref(), Some("7"));
-            assert_eq!(parser.unfinished(), None);
+            assert_eq!(parser.take_unfinished().as_deref(), Some("7"));
+            assert_eq!(parser.take_unfinished(), None);
         }
     }
 
@@ -64,8 +65,8 @@ mod tests {
     fn a_line_is_bounded() {
         let mut parser = LineParser::default();
         let piece = Bytes::from(vec![b'x'; 1024]);
-        let refused =
-            (0..=MAX_EVENT_BYTES / 1024).any(|_| parser.next(&mut piece.clone()) == Err(TooLarge));
+        let refused = (0..=MAX_EVENT_BYTES / 1024)
+            .any(|_| parser.next(&mut piece.clone()) == Err(EventTooLarge));
         assert!(refused);
     }
 }

@@ -8,12 +8,12 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 
 use super::Message;
-use super::event::{self, TooLarge};
+use super::event::{self, MAX_EVENT_BYTES};
 use super::gate::InFlightPermit;
 use super::ndjson::LineParser;
-use super::sse::SseParser;
 use crate::protocol::ChannelName;
-use crate::telemetry::upstream::ReplyEnd;
+use crate::sse::{self, EventTooLarge, SseParser};
+use crate::telemetry::upstreams::ReplyEnd;
 
 /// Why a streaming reply ended before its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,7 +80,7 @@ impl Reply {
                 Ok(Parsed::Event(json)) => return Some(Ok(json)),
                 Ok(Parsed::Done) => return self.end(ReplyEnd::Complete),
                 Ok(Parsed::NeedsMore) => {}
-                Err(TooLarge) => return self.end(ReplyEnd::TooLarge),
+                Err(EventTooLarge) => return self.end(ReplyEnd::TooLarge),
             }
             // A body that always has more ready is never waited for, so its deadline would not be seen.
             if Instant::now() >= self.deadline {
@@ -124,7 +124,7 @@ impl Reply {
 
     fn end(&mut self, end: ReplyEnd) -> Option<Result<Bytes, ReplyBroken>> {
         self.over = true;
-        self.in_flight.facts.reply_ended(&self.channel, &self.task_id, end);
+        self.in_flight.metrics.reply_ended(&self.channel, &self.task_id, end);
         Some(Err(match end {
             ReplyEnd::Complete | ReplyEnd::GivenUp => return None,
             ReplyEnd::Lost => ReplyBroken::Lost,
@@ -145,17 +145,17 @@ struct CutOff;
 
 impl Format {
     pub fn sse() -> Self {
-        Self::Sse(Box::default())
+        Self::Sse(Box::new(SseParser::new(MAX_EVENT_BYTES)))
     }
 
     pub fn ndjson() -> Self {
         Self::Ndjson(LineParser::default())
     }
 
-    fn next(&mut self, input: &mut Bytes) -> Result<Parsed, TooLarge> {
+    fn next(&mut self, input: &mut Bytes) -> Result<Parsed, EventTooLarge> {
         let (name, data) = match self {
             Self::Sse(parser) => match parser.next(input)? {
-                Some(event) => (event.name, event.data),
+                Some(event) => (event.name, sse::to_text(event.data)),
                 None => return Ok(Parsed::NeedsMore),
             },
             Self::Ndjson(parser) => match parser.next(input)? {
@@ -174,8 +174,8 @@ impl Format {
     /// line or not at all.
     fn at_eof(&mut self) -> Result<Parsed, CutOff> {
         let left = match self {
-            Self::Sse(parser) => parser.unfinished(),
-            Self::Ndjson(parser) => parser.unfinished(),
+            Self::Sse(parser) => parser.take_unfinished().map(sse::to_text),
+            Self::Ndjson(parser) => parser.take_unfinished(),
         };
         match (self, left) {
             (_, None) => Ok(Parsed::Done),

@@ -1,17 +1,17 @@
-"""What the description cannot say, left out of what is tried."""
+"""Leaves out of the generated calls what the description cannot express."""
 
 import re
 
 import schemathesis
 
-# Of strings, in bytes of UTF-8; JSON Schema counts characters.
+# The longest strings in bytes of UTF-8; JSON Schema counts characters.
 MOST_BYTES = {"channel": 255, "cursor": 255, "prefix": 255, "user_id": 1024, "route": 1024,
               "idempotency_key": 128, "reason": 123}
 ORIGIN = re.compile(r"https?://[a-z][a-z0-9]*(:[1-9][0-9]{0,3})?")
 
 
 def fits(name, value):
-    """False = the schema takes it, and the gateway may not; or the other way round."""
+    """False if the schema and the gateway may disagree about whether the value is valid."""
     if isinstance(value, dict):
         return all(fits(*item) for item in value.items())
     if isinstance(value, list):
@@ -19,9 +19,9 @@ def fits(name, value):
     if isinstance(value, str):
         if name == "origin" and value and "://" in value:
             return bool(ORIGIN.fullmatch(value))
-        # A lone surrogate is no text.
+        # A lone surrogate is not valid text.
         return len(value.encode("utf-8", "replace")) <= MOST_BYTES.get(name, 1 << 30)
-    # To JSON Schema 1.0 is an integer. To this API it is a number with a fraction.
+    # JSON Schema treats 1.0 as an integer; this API treats it as a number with a fraction.
     return not (isinstance(value, float) and value.is_integer())
 
 
@@ -31,6 +31,6 @@ def filter_case(context, case):
     # Any JSON may be published.
     if isinstance(body, dict):
         body = {name: value for name, value in body.items() if name not in ("data", "publications")}
-    # Clients take dots out of a path before it is sent.
+    # HTTP clients remove dot segments from a path before they send it.
     dots = {".", ".."} & set(map(str, path.values()))
     return not dots and fits("", [path, query, body])

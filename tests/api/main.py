@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The server API against its own description, and the client protocol against its.
+"""Tests the server API and the client protocol against their descriptions.
 
 main.py BINARY CACHE: needs redis-server; what else it needs goes into a venv in CACHE.
 
@@ -17,12 +17,12 @@ import urllib.request
 
 NEEDS = ["schemathesis>=4.32,<5", "jsonschema>=4.23,<5", "websockets>=13,<18"]
 HERE = pathlib.Path(__file__).resolve().parent
-# Calls that Schemathesis makes up for each operation, in each of its phases; all in all about 30 s an engine.
+# Calls that Schemathesis generates for each operation in each of its phases; about 30 s in all for each engine.
 EXAMPLES = "25"
 
 
 def in_venv(cache):
-    """Goes on as a process of the venv, which is made where it is missing."""
+    """Continues as a process of the venv, which is created if it is missing."""
     venv = pathlib.Path(cache).absolute() / "api-venv"
     if pathlib.Path(sys.prefix) == venv:
         return
@@ -55,13 +55,13 @@ def operations(description):
 
 
 def check(description, value, name):
-    """`value` is what the schema `name` says."""
+    """Checks that `value` matches the schema `name`."""
     schema = {"$ref": f"#/components/schemas/{name}", "components": description["components"]}
     jsonschema.Draft202012Validator(schema).validate(value)
 
 
 def is_refused(gateway, description, key, status, code):
-    """Every call that needs a key, without one that fits."""
+    """Checks every call that needs a key, without a valid one."""
     tried = 0
     for method, path, operation in operations(description):
         if operation.get("security") == []:
@@ -122,7 +122,7 @@ def schemathesis(gateway):
         "--request-timeout", "20", "--workers", "1", "--suppress-health-check", "all",
     ]
     environment = os.environ | {"SCHEMATHESIS_HOOKS": str(HERE / "hooks.py")}
-    # Where it keeps notes of what it found.
+    # The folder for its database of examples.
     tried = subprocess.run(arguments, env=environment, cwd=CACHE, timeout=300,
                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if tried.returncode != 0:
@@ -147,7 +147,7 @@ def the_api(binary, kind):
 
 
 def clients(gateway):
-    """Somebody to be listed."""
+    """Connects clients, so that there is something to list."""
     stack = contextlib.ExitStack()
     for user in ("1", "ana"):
         token = gateway.token(user_id=user, username="ana", session_expires_in=900)

@@ -1,4 +1,4 @@
-"""The client protocol: real frames of a real gateway, held to docs/asyncapi.json."""
+"""The client protocol: checks real frames of a real gateway against docs/asyncapi.json."""
 
 import contextlib
 import http.server
@@ -17,12 +17,12 @@ import world
 HERE = pathlib.Path(__file__).resolve().parent
 FILE = HERE.parents[1] / "docs" / "asyncapi.json"
 PARSER = "@asyncapi/parser@3.6.6"
-# Which message a frame of a client is, by its type; of the gateway, by its event.
+# The name of a message in the description: of a client's frame by its type, of the gateway's by its event.
 OTHER_EVENT = "published"
 
 
 class Protocol:
-    """The description, and which of its messages were seen."""
+    """The description, and which of its messages have occurred."""
 
     def __init__(self):
         self.document = json.loads(FILE.read_text())
@@ -52,7 +52,7 @@ class Protocol:
             raise SystemExit(f"{value} is no {name}: {wrong.message}") from None
 
     def is_described(self, word, value, default):
-        """Which message it is, after it was held to its schema."""
+        """Checks the value against its schema, and returns the name of the message."""
         kind = value.get(word) if isinstance(value, dict) else None
         name = self.by_word.get((word, kind), default)
         self.validate(name, value)
@@ -67,7 +67,7 @@ class Protocol:
 
 
 class Client:
-    """A client whose every frame is held to the description."""
+    """A client whose frames are all checked against the description."""
 
     def __init__(self, protocol, gateway, path, **query):
         self.protocol, self.socket = protocol, gateway.open(path, **query)
@@ -88,7 +88,7 @@ class Client:
                 return frame
 
     def closed(self):
-        """Hears what comes, up to the close."""
+        """Receives frames up to the close."""
         with contextlib.suppress(ConnectionClosed):
             while True:
                 self.next()
@@ -98,7 +98,7 @@ class Client:
 
 
 class Worker(http.server.BaseHTTPRequestHandler):
-    """An upstream that streams: two pieces and the end, or pieces until it is cancelled."""
+    """An upstream that streams two pieces and the end, or pieces until it is cancelled."""
 
     protocol_version = "HTTP/1.1"
 
@@ -133,7 +133,7 @@ def worker():
 
 
 def conversation(protocol, gateway):
-    """One of everything that can be said."""
+    """Exchanges at least one of every message."""
     chat = "/ws/chat/42/"
     client = Client(protocol, gateway, chat, connection_token=gateway.token(user_id=1))
     connected = client.until("connected")
@@ -194,7 +194,7 @@ def conversation(protocol, gateway):
 
 
 def parse(cache):
-    """AsyncAPI's own parser, where there is npm."""
+    """Runs AsyncAPI's own parser, if npm is installed."""
     if not shutil.which("npm"):
         print("SKIPPED: there is no npm, so the file was NOT read by AsyncAPI's parser")
         return

@@ -63,7 +63,7 @@ def free_port():
 
 @contextlib.contextmanager
 def engine(kind):
-    """The lines of the config that name a Redis of its own, for "redis"."""
+    """The config lines of the engine. For "redis", a Redis server is started."""
     if kind == "memory":
         yield ""
         return
@@ -81,7 +81,7 @@ def engine(kind):
 
 
 class Gateway:
-    """A running gateway; its log is read as it comes."""
+    """A running gateway whose log is read while it runs."""
 
     def __init__(self, binary, kind, redis, keys=(KEY,), upstream="", route="", more=""):
         self.directory = tempfile.TemporaryDirectory()
@@ -116,7 +116,7 @@ class Gateway:
                 return json.loads(line)
 
     def call(self, method, path, body=None, key=KEY, headers=()):
-        """Status, headers and body of an answer."""
+        """Returns status, headers and body of the answer."""
         request = urllib.request.Request(self.url + path, method=method, headers=dict(headers))
         if key:
             request.add_header("Authorization", f"Bearer {key}")
@@ -135,7 +135,7 @@ class Gateway:
         return json.loads(answer)
 
     def open(self, path, **query):
-        """A client's WebSocket."""
+        """Opens a client's WebSocket."""
         text = "&".join(f"{name}={value}" for name, value in query.items())
         return connect(f"ws://{self.public}{path}?{text}", open_timeout=30, close_timeout=5,
                        ping_interval=None, max_queue=None)

@@ -1,4 +1,4 @@
-"""The demo's page in headless Chromium, by its debugging protocol: browser.py BINARY CHROMIUM PNG
+"""Tests the page of the demo in headless Chromium through its debugging protocol: browser.py BINARY CHROMIUM PNG
 
 Types messages, waits for the whole replies in the page, takes a picture, and fails on anything that
 the page wrote to the console as an error. The page's connection is cut in the middle of a reply, before
@@ -42,7 +42,7 @@ FLAGS = [
 
 
 class Page:
-    """One tab. Commands are answered in order; events that come in between are looked at."""
+    """One tab. Commands are answered in order; events that arrive in between are checked."""
 
     def __init__(self, url):
         self.socket = connect(url, max_size=None)
@@ -90,7 +90,7 @@ class Page:
 
 
 def devtools(profile, browser):
-    """The address that Chromium writes to its profile once it listens."""
+    """Returns the address that Chromium writes to its profile when it is listening."""
     port_file = pathlib.Path(profile) / "DevToolsActivePort"
     deadline = time.monotonic() + DEADLINE
     while not (port_file.exists() and "\n" in port_file.read_text()):
@@ -126,13 +126,13 @@ def wait_until(condition, what):
 
 
 def finished(demo):
-    """Replies that the gateway has streamed to their end."""
+    """The number of replies that the gateway has streamed to their end."""
     line = r'^tidegate_generations_total{.*outcome="completed".*} (\d+)$'
     return sum(int(count) for count in re.findall(line, demo.metrics(), re.MULTILINE))
 
 
 def last_reply(state):
-    """The text of the last reply, if its state is this."""
+    """A JavaScript expression for the text of the last reply, if it has this state."""
     box = "[...document.querySelectorAll('.reply')].at(-1)"
     return f"{box}?.dataset.state === '{state}' && {box}.querySelector('.text').textContent"
 
@@ -146,7 +146,7 @@ def in_the_middle(page):
 
 
 def frames(page, direction):
-    """What is on the page's wire, oldest first."""
+    """The frames that the page has logged, oldest first."""
     lines = f"[...document.querySelectorAll('#wire .{direction} code')].map((code) => code.textContent)"
     return [json.loads(line) for line in page.evaluate(lines)]
 
@@ -172,7 +172,7 @@ def a_reply_that_was_cut_is_whole(page, demo, cable):
     page.wait_for("document.querySelector('#status').dataset.state === 'waiting'")
     part = page.evaluate(last_reply("running"))
     assert part and whole.startswith(part) and part != whole, part
-    # It ends while the page is away: all the rest comes out of the history.
+    # The reply ends while the page is disconnected: the rest comes from the history.
     wait_until(lambda: finished(demo) == before + 1, "the reply was over")
     cable.plug()
     wait_for_whole(page, whole)
@@ -198,7 +198,7 @@ def an_answer_that_was_lost_is_asked_for_again(page, demo, cable):
 
 
 def what_is_lost_is_said(page, binary, cable):
-    """A gateway in the place of the first one, which has never heard of the conversation."""
+    """Starts a gateway in place of the first one, which does not know the conversation."""
     with demos.running(binary) as demo:
         lost = say(page, "This reply will not end")
         in_the_middle(page)
@@ -209,7 +209,7 @@ def what_is_lost_is_said(page, binary, cable):
         whole = say(page, "But this one does")
         wait_for_whole(page, whole)
         assert (shown(page, lost), shown(page, whole)) == (0, 1)
-        # The session of the first gateway is none of this one's, and Chromium notes the refusal.
+        # The session of the first gateway is not valid here, and Chromium logs the refusal.
         refusals = [error for error in page.errors if "401" in error.get("text", "")]
         assert len(refusals) == 1 and page.errors == refusals, page.errors
         page.errors.clear()
@@ -217,7 +217,7 @@ def what_is_lost_is_said(page, binary, cable):
 
 def main():
     binary, chromium, picture = sys.argv[1:]
-    # Chromium's children may still write into the profile when their parent has ended.
+    # Chromium's child processes may still write to the profile after their parent has exited.
     temporary = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
     with demos.running(binary) as demo, temporary as profile:
         browser = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""A TCP cable between a browser and a gateway, for tests that pull it."""
+"""A TCP proxy between a browser and a gateway that can be interrupted like a network cable."""
 
 import contextlib
 import socket
@@ -8,8 +8,8 @@ DEADLINE = 15
 
 
 class Cable:
-    """Carries every connection to its own port on to `target`, a port of this machine, while it is plugged
-    in. Connections that are made meanwhile wait, as packets on a bad network do."""
+    """Forwards every connection to its own port to `target`, a port of this machine, while it is plugged
+    in. Connections that are opened while it is unplugged wait, as packets on a bad network do."""
 
     def __init__(self, target):
         self.target = target
@@ -23,7 +23,7 @@ class Cable:
         self.start(self.accept)
 
     def unplug(self):
-        """Every connection breaks, on both sides and without a word."""
+        """Breaks every connection on both sides, without a close frame."""
         with self.lock:
             self.plugged.clear()
             for end in self.ends:
@@ -32,7 +32,7 @@ class Cable:
             self.ends.clear()
 
     def mute(self):
-        """What the gateway says is lost, until the cable is plugged in again."""
+        """Discards what the gateway sends, until the cable is plugged in again."""
         self.muted = True
 
     def plug(self, target=None):

@@ -1,4 +1,4 @@
-"""A chat with `tidegate demo` by the `websockets` library: chat.py BINARY"""
+"""Chats with `tidegate demo` through the `websockets` library: chat.py BINARY"""
 
 import json
 import sys
@@ -16,7 +16,7 @@ def recv(socket):
 
 
 def close_code(url, **options):
-    """The code that the gateway closes this connection with, before it says anything."""
+    """Returns the code that the gateway closes this connection with before it sends anything."""
     with connect(url, open_timeout=DEADLINE, **options) as socket:
         try:
             raise AssertionError(f"not closed, but: {socket.recv(timeout=DEADLINE)}")
@@ -73,7 +73,7 @@ def refusals_have_their_code(demo):
     token = demo.connection_token()
     wrong = close_code(f"{url}?connection_token={'A' * 43}", origin=demo.origin)
     assert wrong == 4001, wrong
-    # Twice: the first refusal for its origin must not have used the token up.
+    # Twice, since the refusal because of the origin must not consume the token.
     elsewhere = close_code(f"{url}?connection_token={token}", origin="https://evil.example")
     assert elsewhere == 4003, elsewhere
     with connect(f"{url}?connection_token={token}", origin=demo.origin) as socket:

@@ -1,4 +1,4 @@
-"""Starts `tidegate demo` on free ports for a test, and speaks to it as a browser would over HTTP."""
+"""Starts `tidegate demo` on free ports for a test, and sends the HTTP requests that a browser would."""
 
 import contextlib
 import http.cookies
@@ -26,7 +26,7 @@ class Demo:
         self.admin = f"http://127.0.0.1:{admin}"
 
     def connection_token(self):
-        """Loads the page for its cookies, then asks for a token with them."""
+        """Loads the page for its cookies, and requests a token with them."""
         with urllib.request.urlopen(f"{self.origin}/", timeout=DEADLINE) as page:
             jar = http.cookies.SimpleCookie()
             for header in page.headers.get_all("Set-Cookie"):
@@ -69,7 +69,7 @@ def wait_until_ready(demo, process):
 
 @contextlib.contextmanager
 def running(binary):
-    """A demo that is ready; afterwards it must stop by itself, with exit code 0."""
+    """Runs a demo that is ready. At the end it must exit by itself with code 0."""
     public, admin = free_port(), free_port()
     process = subprocess.Popen(
         [binary, "demo", "--listen", f"127.0.0.1:{public}", "--admin", f"127.0.0.1:{admin}"],

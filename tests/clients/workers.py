@@ -28,7 +28,7 @@ def python(cache):
 
 
 def node(cache):
-    """Modules are found beside the script: a copy of it, then, in the cache."""
+    """Copies the script into the cache, since Node looks for modules beside the script."""
     place = cache / "node"
     place.mkdir(parents=True, exist_ok=True)
     if not (place / "node_modules" / "ioredis").is_dir():
@@ -66,7 +66,7 @@ def process(arguments, **options):
 
 @contextlib.contextmanager
 def gateway(binary):
-    """A gateway on a Redis of its own: the URLs of both."""
+    """Runs a gateway with its own Redis, and yields the URLs of both."""
     public, admin, redis_port = (demo.free_port() for _ in range(3))
     redis_url = f"redis://127.0.0.1:{redis_port}"
     config = f"""
@@ -111,7 +111,7 @@ def check(url, redis_url, name, command):
         said = subprocess.run(worker, check=True, capture_output=True, text=True, timeout=60).stdout
         assert said.split() == [word for n in (1, 2, 3) for word in (place["epoch"], str(n))], said
         follow(socket, place, 2)
-    # The client was lost before the third, and the worker goes on.
+    # The client disconnected before the third chunk, and the worker continues.
     subprocess.run(worker, check=True, capture_output=True, timeout=60)
     since = f"since={place['offset']}&epoch={place['epoch']}"
     with connect(f"{url}/ws/{name}/?{since}") as socket:

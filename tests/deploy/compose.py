@@ -1,4 +1,4 @@
-"""deploy/compose without containers: compose.py BINARY
+"""Runs deploy/compose without containers: compose.py BINARY
 
 The stack's own gateway.toml, redis.conf, worker and commands, with only hosts, ports and folders replaced, and a
 chat through all of them. Needs redis-server, and the Python packages redis, websockets and yaml.
@@ -20,7 +20,7 @@ COMPOSE = DEPLOY / "compose"
 
 
 def secrets(place):
-    """What `init` writes, once."""
+    """Writes the secrets that the service `init` creates."""
     stack = place.path / "stack"
     shutil.copytree(COMPOSE, stack, ignore=shutil.ignore_patterns(".env"))
     run(stack / "init")
@@ -36,7 +36,7 @@ def secrets(place):
 
 
 def filled_in(value, environment):
-    """As Compose does it: ${NAME}, ${NAME:-default}, ${NAME:?mistake}, and $$ for a dollar."""
+    """Replaces variables as Compose does: ${NAME}, ${NAME:-default}, ${NAME:?mistake}, and $$ for a dollar."""
 
     def replace(match):
         name, default = match.group(1), match.group(2)
@@ -70,7 +70,7 @@ def start_redis(place, service, environment):
     redis.until(
         lambda: subprocess.run(healthy, env={**os.environ, **own}, capture_output=True).returncode == 0
     )
-    # Without the password nobody is let in.
+    # Without the password, Redis refuses commands.
     assert "NOAUTH" in run("redis-cli", "-p", port, "ping")
     return port
 
@@ -119,7 +119,7 @@ def main():
         assert text == "You said “hello there”, which is 2 words.", text
         print(f"ok: a chat through gateway, Redis and worker: {text}")
 
-        # Who comes back gets all of it, from the history that the worker has written.
+        # A client that resumes gets all of it from the history that the worker has written.
         since = f"?since={place_in_channel['offset']}&epoch={place_in_channel['epoch']}"
         with connect(url + since, origin=origin, additional_headers=bearer) as chat:
             assert receive(chat)["recovered"] is True

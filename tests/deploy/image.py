@@ -1,4 +1,4 @@
-"""The image's files, run as the image is: image.py ROOT
+"""Runs the files of the image as a container engine would: image.py ROOT
 
 ROOT is what `scripts/build-static root` has made. The gateway runs with nothing but that tree, read-only, and a folder
 with its configuration; as user 65532, without capabilities. Needs root, for chroot and a mount namespace.
@@ -41,7 +41,7 @@ auth = ["anonymous"]
 
 
 def contained(root, config, *arguments):
-    """A command that runs `arguments` of the binary in the tree, as a container engine would with --read-only."""
+    """A command that runs the binary in the tree with `arguments`, as a container engine would with --read-only."""
     script = """
         mount --bind "$1" "$1"
         mount --bind "$2" "$1/etc/tidegate"
@@ -85,7 +85,7 @@ def main():
         gateway.until(lambda: answers(f"http://127.0.0.1:{admin}/readyz"))
         with urllib.request.urlopen(f"http://127.0.0.1:{public}/health", timeout=5) as answer:
             assert json.load(answer) == {"status": "ok"}
-        # What the image's HEALTHCHECK runs.
+        # The command of the image's HEALTHCHECK.
         health = ask("health", "--config", "/etc/tidegate/gateway.toml")
         assert health.returncode == 0 and health.stdout.startswith("ready"), health
         seen = status(gateway.pid)

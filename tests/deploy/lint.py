@@ -1,4 +1,4 @@
-"""What no ready-made checker knows of deploy/; for scripts/lint-deploy, which says what each is for.
+"""Checks of deploy/ that no existing tool makes. scripts/lint-deploy describes each.
 
 lint.py compose | split FILE CORE OPERATOR | manifests FILE | systemd | own | configs BINARY
 """
@@ -19,7 +19,7 @@ import yaml
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 COMPOSE = DEPLOY / "compose" / "compose.yml"
-# What gateway.toml is where it says nothing; src/config is the measure, and `gateway.toml` shows it.
+# The defaults of gateway.toml; src/config defines them, and `gateway.toml` shows them.
 DEFAULT_SHUTDOWN = {"drain": "30s", "grace": "5s"}
 mistakes = []
 
@@ -84,7 +84,7 @@ def documents(path):
 
 
 def split(path, core, operator):
-    """By whose schemas check them."""
+    """Splits the manifests by the schemas that check them."""
     found = documents(path)
     theirs = [one for one in found if one["apiVersion"].startswith("monitoring.coreos.com/")]
     ours = [one for one in found if one not in theirs]
@@ -94,7 +94,7 @@ def split(path, core, operator):
 
 
 def manifests(path):
-    """What fits within one object may not fit the others."""
+    """Checks that the objects match each other."""
     found = documents(path)
     by_name = {(one["kind"], one["metadata"]["name"]): one for one in found}
     templates = [one["spec"]["template"] for one in found if one["kind"] == "Deployment"]
@@ -182,7 +182,7 @@ def check_pods(template, by_name):
 
 
 def unit(name):
-    """A unit's keys, each with all its values."""
+    """The keys of a unit, each with all its values."""
     parser = configparser.RawConfigParser(strict=False, interpolation=None)
     parser.optionxform = str
     parser.read(DEPLOY / "systemd" / name)
@@ -203,7 +203,7 @@ def systemd():
     )
     for path in (DEPLOY / "systemd").glob("*.socket"):
         keys = unit(path.name)["Unit"].keys()
-        # A socket that stops with its service is closed while that restarts.
+        # A socket that stops with its service is closed while the service restarts.
         expect(not {"PartOf", "BindsTo"} & set(keys), f"systemd: {path.name} goes with its service")
 
 
@@ -211,7 +211,7 @@ def systemd():
 
 
 def in_context(path, rules):
-    """Whether Docker's build context has it, by .dockerignore: the last rule that fits decides."""
+    """Whether the path is in Docker's build context. The last matching rule of .dockerignore decides."""
     kept = True
     for rule in rules:
         pattern = rule.lstrip("!")
@@ -236,7 +236,7 @@ def dockerfiles():
         expect(re.search(r"^USER \d+", text, re.MULTILINE), f"{name}: runs as root")
     if (ROOT / "build.rs").exists():
         expect(in_context("build.rs", rules), "build.rs is not in the build context of the Dockerfile")
-    # Files that are compiled in.
+    # These files are compiled into the binary.
     for source in (ROOT / "src").rglob("*.rs"):
         if source.name.endswith("tests.rs"):
             continue
@@ -261,7 +261,7 @@ def own():
 
 
 def configs(binary):
-    """The gateway itself reads each gateway.toml, with secrets where it looks for them."""
+    """Lets the gateway check each gateway.toml, with secrets where it expects them."""
     chart = DEPLOY / "helm" / "tidegate"
     found = {str(path): path.read_text() for path in DEPLOY.rglob("gateway.toml")}
     for values in [chart / "values.yaml", *chart.glob("ci/*.yaml")]:

@@ -1,4 +1,4 @@
-"""Configuration and secrets that Kubernetes mounts are taken up when they change: mounted.py BINARY
+"""Configuration and secrets mounted by Kubernetes are reloaded when they change: mounted.py BINARY
 
 A kubelet renews a ConfigMap's or Secret's folder by another folder beside it, and by turning one link to it.
 """
@@ -28,7 +28,7 @@ auth = ["anonymous"]
 
 
 class Volume:
-    """As a kubelet writes it: NAME → ..data/NAME, ..data → ..<time>."""
+    """A volume as a kubelet writes it: NAME → ..data/NAME, ..data → ..<time>."""
 
     def __init__(self, path):
         self.path, self.version = path, 0

@@ -1,4 +1,4 @@
-"""What the tests of deploy/ share: the repository's places, gateways, and the sockets of their clients."""
+"""What the tests of deploy/ share: paths of the repository, gateways, and the sockets of clients."""
 
 import contextlib
 import json
@@ -13,14 +13,14 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 DEADLINE = 20
 
-# The Django example's own way to start processes.
+# The Django example starts processes in the same way.
 sys.path.append(str(ROOT / "examples" / "django"))
 from stack import Process, answers, free_port  # noqa: E402
 
 
 @contextlib.contextmanager
 def directory():
-    """A temporary one that any user may enter, and what was started in it, which is stopped at the end."""
+    """Yields a temporary directory that any user may enter. Processes that were started in it are stopped at the end."""
     with tempfile.TemporaryDirectory(prefix="tidegate-") as path:
         started = []
         try:
@@ -47,7 +47,7 @@ class Place:
 
 
 class Gateway:
-    """One that serves `config`, with both ports overridden."""
+    """A gateway that serves `config` on other ports."""
 
     def __init__(self, place, name, binary, config, **variables):
         self.public, self.admin = free_port(), free_port()
@@ -67,7 +67,7 @@ def receive(socket):
 
 
 def receive_until(socket, event):
-    """All frames up to the first of `event`."""
+    """Returns all frames up to the first of `event`."""
     frames = [receive(socket)]
     while frames[-1]["event"] != event:
         frames.append(receive(socket))
@@ -84,7 +84,7 @@ def eventually(condition, what):
 
 
 def run(*command, **variables):
-    """What it prints; it has to end well."""
+    """Runs a command that must succeed, and returns its output."""
     environment = {**os.environ, **variables}
     done = subprocess.run(
         [str(part) for part in command], env=environment, capture_output=True, text=True, timeout=60

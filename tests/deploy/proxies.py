@@ -1,4 +1,4 @@
-"""The nginx and HAProxy files of deploy/ in front of two gateways: proxies.py BINARY
+"""Tests the nginx and HAProxy files of deploy/ in front of two gateways: proxies.py BINARY
 
 Both proxies are real, and run with the shipped files; only addresses, certificates and folders are replaced. Needs
 nginx, haproxy and openssl, and the Python package websockets.
@@ -21,7 +21,7 @@ from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatu
 from parts import DEADLINE, DEPLOY, Gateway, directory, eventually, free_port, run
 
 TOKEN_IN_QUERY = "a-credential-that-nobody-may-log"
-# What one client address may have open, and what the other addresses of this machine are told apart by.
+# The number of connections that one client address may have open.
 PER_ADDRESS = 3
 
 CONFIG = """
@@ -47,7 +47,7 @@ url = "http://127.0.0.1:{api}/internal/chat"
 
 
 class Api(http.server.BaseHTTPRequestHandler):
-    """Behind the gateway: says what it was asked with, and answers messages by a stream."""
+    """The API behind the gateway: it returns the headers of a request, and answers messages with a stream."""
 
     protocol_version = "HTTP/1.1"
 
@@ -80,7 +80,7 @@ def serve_api():
 
 
 def certificate(place):
-    """One for localhost: its file, its key's, and both in one."""
+    """Creates a certificate for localhost. Returns the files of the certificate, its key, and both together."""
     paths = place.path / "fullchain.pem", place.path / "key.pem"
     command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost"
     name = ["-addext", "subjectAltName=DNS:localhost"]
@@ -92,7 +92,7 @@ def certificate(place):
 
 
 def replaced(text, replacements):
-    """A file that has lost one of its lines is no longer what this tests."""
+    """Replaces parts of the text; each must exist, so that the test still matches the file."""
     for old, new in replacements.items():
         assert old in text, f"no {old!r} in the file"
         text = text.replace(old, new)
@@ -156,7 +156,7 @@ async def receive(socket, deadline=DEADLINE):
 
 
 class Clients:
-    """Browsers at addresses of their own, in front of the proxy."""
+    """Browsers with different addresses, in front of the proxy."""
 
     def __init__(self, port, trusted):
         self.port, self.tls = port, ssl.create_default_context(cafile=trusted)
@@ -179,7 +179,7 @@ class Clients:
             return json.load(answer)
 
     async def is_let_in(self, conversation, address):
-        """`True`, or why not."""
+        """Returns `True`, or the reason for the refusal."""
         try:
             async with self.open(conversation, address) as opened:
                 frame = await receive(opened)
@@ -205,7 +205,7 @@ async def a_chat_passes(clients):
 
 
 def plain_requests_pass(clients):
-    """To the API behind the gateway, with the client's own address and scheme."""
+    """Requests reach the API behind the gateway with the client's address and scheme."""
     lie = {"X-Forwarded-For": "192.0.2.66", "X-Forwarded-Proto": "gopher"}
     seen = {name.lower(): value for name, value in clients.get("/api/v1/anything", **lie).items()}
     assert "192.0.2.66" not in seen["x-forwarded-for"], seen
@@ -214,7 +214,7 @@ def plain_requests_pass(clients):
 
 
 async def clients_are_told_apart(clients, nodes):
-    """By the address that the proxy tells of, whatever the client itself says."""
+    """Clients are counted by the address that the proxy reports, whatever headers the client sends."""
     lie = {"X-Forwarded-For": "192.0.2.77"}
     held = []
     for number in range(PER_ADDRESS * len(nodes) + 1):
@@ -231,7 +231,7 @@ async def clients_are_told_apart(clients, nodes):
 
 
 async def a_drain_is_seen(clients, nodes):
-    """The clients of a node that stops are told, and whoever comes is let in by the other."""
+    """Clients of a node that stops are told to reconnect, and new clients are admitted by the other node."""
     sockets = [await clients.open("drain", f"127.0.0.{10 + number}") for number in range(4)]
     for opened in sockets:
         assert (await receive(opened))["event"] == "connected"
@@ -242,7 +242,7 @@ async def a_drain_is_seen(clients, nodes):
         came_back = await clients.is_let_in("drain", f"127.0.0.{next(addresses)}")
         assert came_back is True, came_back
     assert nodes[0].process.popen.wait() == 0
-    # Each is a chance to meet the node that has gone.
+    # Each request could be sent to the node that has stopped.
     for _ in range(10):
         came_back = await clients.is_let_in("drain", f"127.0.0.{next(addresses)}")
         assert came_back is True, came_back
@@ -255,7 +255,7 @@ async def a_drain_is_seen(clients, nodes):
 
 
 async def end_of(opened):
-    """The last frame's event, and the close code."""
+    """Returns the event of the last frame, and the close code."""
     last = None
     try:
         while True:

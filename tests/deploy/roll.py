@@ -1,4 +1,4 @@
-"""deploy/systemd/roll replaces a gateway under clients, and nobody is refused: roll.py BINARY
+"""deploy/systemd/roll replaces a gateway that has clients, and no client is refused: roll.py BINARY
 
 The script is the real one, and so is the unit that it starts; systemd is a stand-in (systemctl.py). Needs
 redis-server, and the Python package websockets.
@@ -35,7 +35,7 @@ auth = ["anonymous"]
 
 
 class Machine:
-    """The stand-in's state, and the socket that systemd would hold."""
+    """The state of the simulated systemctl, and the socket that systemd would hold."""
 
     def __init__(self, place, binary):
         self.place, self.state = place, place.path / "units"
@@ -84,7 +84,7 @@ class Machine:
 
 
 def free_admin_ports():
-    """What two free ports have in common, less the instance's number."""
+    """Returns the part that two free ports have in common, without the number of the instance."""
     while True:
         prefix = str(free_port() // 10)
         try:
@@ -96,7 +96,7 @@ def free_admin_ports():
 
 
 async def end_of(client):
-    """Its last event and close code."""
+    """Returns the client's last event and its close code."""
     last = None
     try:
         while True:
@@ -106,10 +106,10 @@ async def end_of(client):
 
 
 async def keeps_coming(machine, stop):
-    """New clients, one after the other: how many were let in, and how many had to try again.
+    """Connects new clients one after the other. Returns how many were admitted, and how many had to retry.
 
     The port takes each of them. Whom the old gateway has taken but not heard in the moment it is told to stop, it
-    lets go; as over any network, such a client tries again."""
+    closes; as over any network, such a client retries."""
     count, again = 0, 0
     while not stop.is_set():
         try:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""As much of systemctl as deploy/systemd/roll uses, for machines whose first process is not systemd.
+"""The part of systemctl that deploy/systemd/roll uses, for machines whose first process is not systemd.
 
 systemctl.py is-active|start|stop tidegate@N.service. Reads the unit for what it runs and with which variables, hands over
 the socket as systemd does (LISTEN_FDS), and waits for READY=1. In the environment: STATE, a folder for this
@@ -34,7 +34,7 @@ def command(line):
 
 
 def process(name):
-    """Its id, while it runs."""
+    """Returns the id of the process while it runs."""
     try:
         pid = int((STATE / name).read_text())
         state = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
@@ -87,7 +87,7 @@ def run(settings, environment, log):
     os.dup2(output, 2)
     os.dup2(int(os.environ["PUBLIC"]), 3)
     os.closerange(4, 256)
-    # Of the socket itself, not of this number for it: whoever has it already is changed as well.
+    # This changes the socket itself, for every process that has it open.
     os.set_blocking(3, settings.get("NonBlocking", "no") != "yes")
     arguments = command(settings["ExecStart"])
     os.execve(arguments[0], arguments, {**environment, "LISTEN_PID": str(os.getpid())})

@@ -1,4 +1,4 @@
-"""What the browser hears when a task or its worker fails, and what it can do about a task that runs."""
+"""What a browser receives when a task or its worker fails, and how it can cancel a running task."""
 
 import os
 import re
@@ -11,7 +11,7 @@ CANCEL_DEADLINE = 5
 
 
 def sleeping(process, after=0):
-    """The process that a /sleep runs in, once it does; `after` is where the log was before."""
+    """Waits for the process that runs a /sleep, and returns its id; `after` is the length of the log before."""
     said = until(lambda: re.search(r"sleeping in process (\d+)", process.read_log()[after:]), "a task sleeps")
     return int(said[1])
 
@@ -39,9 +39,9 @@ def test_a_task_that_raises(world):
             error = told(frames)
             assert events(frames) == ["processing_started", "error"], frames
             assert error["task_id"] == queued["task_id"], error
-            # What went wrong inside is not for browsers.
+            # Details of the failure are not shown to browsers.
             assert "the model said no" not in str(error), error
-        # The conversation goes on.
+        # The conversation continues.
         chat.queue("/words 1")
         assert events(chat.reply())[-1] == "completed"
 
@@ -77,7 +77,7 @@ def test_a_worker_whose_child_is_killed(world):
         queued = chat.queue("/sleep 600")
         os.kill(sleeping(world.worker, before), signal.SIGKILL)
         assert told(chat.reply())["task_id"] == queued["task_id"]
-        # The worker has another child.
+        # The worker has started another child.
         chat.queue("/words 1")
         assert events(chat.reply())[-1] == "completed"
 
@@ -104,7 +104,7 @@ def test_cancel_ends_the_child_that_runs_the_task(world):
         before = len(world.worker.read_log())
         queued = chat.queue("/sleep 600")
         child = sleeping(world.worker, before)
-        # From another tab than the one that asked.
+        # This is another tab than the one that sent the message.
         tab.send({"type": "cancel", "task_id": queued["task_id"]})
         for each in (chat, tab):
             frames = each.reply("cancelled")
@@ -116,7 +116,7 @@ def test_cancel_ends_the_child_that_runs_the_task(world):
 
 
 def test_what_the_backend_revokes_is_told(world):
-    """The REST API revokes what the gateway has put into the cache's set of the conversation's tasks."""
+    """The REST API revokes the tasks that the gateway has added to the conversation's set in the cache."""
     person = world.person()
     with person.chat(world.gateway_url, "cleared") as chat:
         before = len(world.worker.read_log())

@@ -1,4 +1,4 @@
-"""What must hold on each channel layer: who gets what is sent to a group, and what is left behind."""
+"""What must hold on each channel layer: who receives what is sent to a group, and what remains in Redis."""
 
 import contextlib
 import json
@@ -18,7 +18,7 @@ from stack import HERE as EXAMPLE
 PUBLISH = Path(__file__).with_name("publish.py")
 FLOOD = 10_000
 BESIDE = 1_000
-# As fast as a machine that has other things to do can follow: this is about the client that does not read.
+# Slow enough for a busy machine, since this test is about the client that does not read.
 FLOOD_RATE = 1_500
 CAPACITY = 1500
 
@@ -49,7 +49,7 @@ def test_everybody_in_a_conversation_gets_the_reply(world):
         ann.chat(world.gateway_url, "all") as one,
         ann.chat(world.gateway_url, "all") as other,
         bob.chat(world.gateway_url, "all") as third,
-        # As in a migration: some of the conversation's sockets are still Daphne's.
+        # During a migration some of the conversation's sockets are still served by Daphne.
         bob.chat(world.daphne_url, "all") as direct,
         ann.chat(world.gateway_url, "elsewhere") as elsewhere,
     ):
@@ -62,7 +62,7 @@ def test_everybody_in_a_conversation_gets_the_reply(world):
 
 
 def test_a_layer_of_another_shape(world):
-    """Encrypted, under another prefix, in JSON: as the backend's CHANNEL_LAYERS may say."""
+    """Other settings of the backend's CHANNEL_LAYERS: encryption, another prefix, JSON."""
     layer_class = {"core": "core.RedisChannelLayer", "pubsub": "pubsub.RedisPubSubChannelLayer"}[world.layer]
     module, name = layer_class.split(".")
     for serializer in ("msgpack", "json"):
@@ -109,7 +109,7 @@ def test_what_the_consumer_cannot_send_closes_nothing(world):
 
 
 def stalled(person, url, conversation):
-    """An open socket that takes next to nothing from the network until somebody reads it."""
+    """Opens a socket that takes almost nothing from the network until it is read."""
     address = url.removeprefix("http://").split(":")
     narrow = socket.socket()
     narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -119,7 +119,7 @@ def stalled(person, url, conversation):
 
 
 class Reader(threading.Thread):
-    """Reads the flood to its end; `numbers` are what it got."""
+    """Reads all messages to the end; `numbers` are those that arrived."""
 
     def __init__(self, chat, expected):
         super().__init__(daemon=True)
@@ -135,11 +135,11 @@ class Reader(threading.Thread):
 def test_a_client_that_does_not_read_costs_the_others_nothing(world):
     person, before = world.person(), len(world.gateway.read_log())
     with contextlib.ExitStack() as open_sockets:
-        # One in the same conversation, and one in another that is served by the same mailbox.
+        # One client is in the same conversation, and one in another that is served by the same mailbox.
         counts = {"flood": FLOOD, "beside": BESIDE}
         chats = {name: open_sockets.enter_context(person.chat(world.gateway_url, name)) for name in counts}
         slow = stalled(person, world.gateway_url, "flood")
-        # Without a closing handshake, for which it would have to read.
+        # Close without a closing handshake, for which the client would have to read.
         open_sockets.callback(slow.socket.close)
         assert json.loads(slow.recv(timeout=DEADLINE))["event"] == "connected"
         readers = [Reader(chats[name], count) for name, count in counts.items()]
@@ -162,12 +162,12 @@ def test_a_client_that_does_not_read_costs_the_others_nothing(world):
             reader.join(DEADLINE)
             found = f"{len(reader.numbers)} of {reader.expected}"
             assert reader.numbers == list(range(reader.expected)), found
-        # Whether it reads that or not.
+        # The gateway closes whether or not the client reads.
         until(lambda: 'reason="too_slow"' in world.gateway.read_log()[before:], "the slow one is closed")
 
 
 def watch_mailboxes(world, producers):
-    """The most messages that any mailbox held while the producers ran (none where the layer has none)."""
+    """Returns the largest number of messages in any mailbox while the producers ran, or none without mailboxes."""
     redis, fullest = world.redis(3), 0
     while any(producer.poll() is None for producer in producers):
         for key in redis.scan_iter("asgispecific.*"):
@@ -176,7 +176,7 @@ def watch_mailboxes(world, producers):
 
 
 def test_a_conversation_that_all_have_left_is_left(world):
-    """When nobody can come back to it any more, that is: until then its history is kept."""
+    """The gateway leaves a group when its history has expired and nobody can resume any more."""
     person = world.person()
     short = {"[route.limits]": '[route.history]\nttl = "1s"\n[route.limits]'}
     with world.another_gateway(short) as gateway:
@@ -213,7 +213,7 @@ def test_a_reply_that_was_cut_is_whole(world):
         place = {"epoch": chat.connected["epoch"]}
         chat.queue("/words 300")
         frames = [chat.receive() for _ in range(20)]
-        # No close, no goodbye.
+        # There is no close frame and no `going_away`.
         chat.socket.socket.shutdown(socket.SHUT_RDWR)
     place["since"] = frames[-1]["offset"]
     token = person.token(world.gateway_url, "cut")

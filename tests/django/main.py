@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The Django example through the gateway, with the real libraries: main.py BINARY CACHE [WORD…]
+"""Tests the Django example through the gateway, with the real libraries: main.py BINARY CACHE [WORD…]
 
 Makes a virtual environment in the directory CACHE and runs in it; needs redis-server. With words, only tests
 whose name has one of them are run: "core, django: test_the_page", or a part of that. With OLDEST=1 the libraries
@@ -30,7 +30,7 @@ def cases(module):
 
 
 def plan():
-    """(layer, cache, tests): what depends on neither runs once."""
+    """Yields (layer, cache, tests). Tests that depend on neither run once."""
     import failing
     import layers
     import page
@@ -89,7 +89,7 @@ def main():
     binary, cache, *words = sys.argv[1:]
     oldest = os.environ.get("OLDEST") == "1"
     directory = Path(cache).resolve() / ("django-venv-oldest" if oldest else "django-venv")
-    # setuptools, for a pkg_resources that the oldest ones import.
+    # setuptools provides pkg_resources, which the oldest versions import.
     python = stack.environment(directory, *MORE, *((*pinned(), "setuptools<81") if oldest else ()))
     if Path(sys.executable).parent != python.parent:
         os.execv(python, [str(python), __file__, str(Path(binary).resolve()), cache, *words])
@@ -99,6 +99,6 @@ def main():
 
 
 if __name__ == "__main__":
-    # So that a test command that is stopped stops what it started.
+    # When this process is terminated, it stops the processes that it has started.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     main()

@@ -1,4 +1,4 @@
-"""The example's page in Chromium, on Daphne and on the gateway: it is the same page, unchanged."""
+"""Tests the example's page in Chromium, on Daphne and on the gateway: the page is the same, unchanged."""
 
 import shutil
 import subprocess

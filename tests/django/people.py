@@ -1,4 +1,4 @@
-"""Users of the chat as their browsers are: cookies, connection tokens, one socket a tab."""
+"""Users of the chat, who act as their browsers do: cookies, connection tokens, one socket for each tab."""
 
 import http.cookies
 import json
@@ -36,7 +36,7 @@ class Answer:
 
 
 class Person:
-    """One signed-in user. `origin` is the page's, wherever the socket goes."""
+    """One signed-in user. `origin` is that of the page, wherever the socket connects."""
 
     def __init__(self, name, origin):
         self.name, self.origin, self.cookies = name, origin, {}
@@ -73,7 +73,7 @@ class Person:
 
     @contextmanager
     def chat(self, url, conversation, **query):
-        """An open socket, with a token fetched for it unless `query` has something else."""
+        """Opens a socket, with a newly fetched token unless `query` has other credentials."""
         if not query.keys() & {"token", "connection_token", "cookie"}:
             query["connection_token"] = self.token(url, conversation)
         with self.socket(url, conversation, **query) as socket:
@@ -94,7 +94,7 @@ class Person:
         )
 
     def refusal(self, url, conversation, **query):
-        """How the handshake is refused: an HTTP status, or the code of a close that comes at once."""
+        """Returns how the handshake is refused: an HTTP status, or the code of an immediate close."""
         try:
             with self.socket(url, conversation, **query) as socket:
                 while True:
@@ -107,7 +107,7 @@ class Person:
 
 
 class Chat:
-    """An open socket: what it receives, as JSON."""
+    """An open socket that receives JSON."""
 
     def __init__(self, socket):
         self.socket = socket
@@ -125,7 +125,7 @@ class Chat:
         return self.receive()
 
     def say(self, message, **fields):
-        """The answer to a message: task_queued, or an error."""
+        """Sends a message, and returns the answer: task_queued, or an error."""
         return self.ask({"message": message, **fields})
 
     def queue(self, message, **fields):
@@ -134,14 +134,14 @@ class Chat:
         return answer
 
     def reply(self, *last):
-        """What follows, to the event that ends a reply."""
+        """Returns the events up to the one that ends the reply."""
         frames = [self.receive()]
         while frames[-1]["event"] not in (last or ("completed", "error")):
             frames.append(self.receive())
         return frames
 
     def quiet(self):
-        """Nothing is on its way to this socket: a pong comes next."""
+        """Expects that nothing else arrives before a pong."""
         pong = self.ask({"type": "ping"})
         assert pong["event"] == "pong", pong
 

@@ -1,4 +1,4 @@
-"""A producer with the real channel layer, outside the worker: publish.py GROUP COUNT RATE
+"""Publishes through the real channel layer, outside the worker: publish.py GROUP COUNT RATE
 
 Sends COUNT chunk events of a kilobyte to the group, each with its number, at most RATE a second: what is late is
 not made up for. What the layer drops it tells its logger, and so standard error.

@@ -1,4 +1,4 @@
-"""One script for a client, run against Daphne and against the gateway: what it sees must be the same.
+"""Runs one client script against Daphne and against the gateway: the client must receive the same.
 
 The differences that remain are the ones of docs/migrate-from-django-channels.md, and are written down here.
 """
@@ -9,9 +9,9 @@ from people import DEADLINE, events
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-# What the gateway says more than the consumer; a client that does not know them is not disturbed.
+# Fields that only the gateway adds; a client that does not know them can ignore them.
 MORE = {"connection_id", "user_id", "epoch", "offset", "recovered", "missed", "code", "id", "retry_after"}
-# They differ from one run to the next.
+# The values of these fields differ from one run to the next.
 ANY = {"timestamp", "task_id"}
 
 
@@ -20,7 +20,7 @@ def seen(frame):
 
 
 def transcript(person, url, conversation):
-    """Everything that one client sees; ("step", frames) for each step."""
+    """Yields ("step", frames) with everything that one client receives in each step."""
     steps = []
 
     def step(name, *frames):
@@ -88,7 +88,7 @@ def test_the_health_socket(world):
 
 
 def test_the_backend_finds_the_gateways_tasks(world):
-    """In the set that both write; a cache that keeps JSON has none."""
+    """Tasks are in the set that both write; a cache that stores JSON has no sets."""
     if world.cache == "django-redis-json":
         return
     person = world.person()
@@ -105,7 +105,7 @@ def test_the_backend_finds_the_gateways_tasks(world):
     assert answer.json == {"revoked": 4}, answer
 
 
-# The step, and what the gateway's frame has otherwise.
+# The steps in which a frame of the gateway differs, and how.
 NO_TEXT = {"error": '"message" must be a string that is not empty'}
 DIFFERENT = {
     "empty": NO_TEXT,

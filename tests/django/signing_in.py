@@ -1,4 +1,4 @@
-"""Who may open a socket: Django's tokens and cookies, the gateway's tokens, and limits that both count."""
+"""Who may connect: Django's tokens and cookies, the gateway's tokens, and limits that both count."""
 
 import json
 import time
@@ -9,7 +9,7 @@ from people import events, until
 
 
 def counter(world, name):
-    """A counter of Django's cache, as bytes in its Redis."""
+    """Returns a counter of Django's cache, as its bytes in Redis."""
     return f"app:1:{name}"
 
 
@@ -20,7 +20,7 @@ def test_a_token_of_django_works_once(world):
         assert chat.connected["conversation_id"] == "once", chat.connected
         assert chat.connected["user_id"] in (person.id, str(person.id)), chat.connected
     assert person.refusal(world.gateway_url, "once", connection_token=token) == 4001
-    # Nor does Daphne take it any more, and the other way round.
+    # Daphne does not accept it any more either, and vice versa.
     assert person.refusal(world.daphne_url, "once", connection_token=token) == 403
     token = person.token(world.gateway_url, "once")
     with person.chat(world.daphne_url, "once", connection_token=token):
@@ -46,7 +46,7 @@ def test_a_page_of_elsewhere_gets_no_socket(world):
     token = person.token(world.daphne_url, "origin")
     there = {"origin": "https://evil.example", "connection_token": token}
     assert person.refusal(world.gateway_url, "origin", **there) == 4003
-    # That did not use the token up.
+    # That attempt did not consume the token.
     with person.chat(world.gateway_url, "origin", connection_token=token):
         pass
 
@@ -63,7 +63,7 @@ def test_a_session_of_simplejwt_in_a_cookie(world):
     def signed(**more):
         return {"cookie": jwt.encode(claims(person, **more), world.secret, "HS256")}
 
-    # As simplejwt writes it since 5.5, and before.
+    # As simplejwt writes it since version 5.5, and as it did before.
     for user_id in (str(person.id), person.id):
         for url in (world.daphne_url, world.gateway_url):
             with person.chat(url, "jwt", **signed(user_id=user_id)) as chat:
@@ -98,7 +98,7 @@ def test_the_gateway_issues_tokens_itself(world):
     person.request(f"{world.daphne_url}/")  # for the CSRF cookie
     with world.another_gateway(own) as gateway:
         token = person.token(gateway.url, "own")
-        # A gateway beside it takes the token, and so does Daphne: the record is Django's.
+        # Another gateway accepts the token, and so does Daphne, since the record has Django's format.
         with person.chat(world.gateway_url, "own", connection_token=token):
             pass
         assert person.refusal(gateway.url, "own", connection_token=token) == 4001
@@ -108,7 +108,7 @@ def test_the_gateway_issues_tokens_itself(world):
 
 
 def fill(world, name, limit):
-    """All but `limit` places of a window that the Django side began."""
+    """Fills a window that Django has started, except for `limit` messages."""
     key = f"app:1:{name}"
     cache = world.redis(2)
     assert 0 < cache.ttl(key) <= 3600, f"{key} is no window of Django's"
@@ -134,7 +134,7 @@ def test_messages_count_in_one_limit_over_rest_and_sockets(world):
         direct.queue("/words 0")
         through.reply(), through.reply()
         through.queue("/words 0")
-        # The four places are taken: nobody has one, and the sockets stay open.
+        # The limit of four is used up: nobody may connect, and the open sockets stay open.
         assert rest() == 429
         through.reply()
         refused = through.say("/words 0")

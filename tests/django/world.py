@@ -1,4 +1,4 @@
-"""What the tests run on: the example's processes, for one combination of channel layer and cache."""
+"""The environment of the tests: the processes of the example for one combination of channel layer and cache."""
 
 import contextlib
 import itertools
@@ -15,19 +15,19 @@ from people import PASSWORD, Person  # noqa: E402
 from stack import PRESET, Stack, free_port  # noqa: E402
 
 USERS = [f"user{number}" for number in range(64)]
-# Those of the example are for people who try it; a test that is about a limit fills it first.
+# The limits of the example suit people who try it; a test of a limit fills it first.
 LIMITS = {"MESSAGES_PER_HOUR": "1000", "CONNECTS_PER_MINUTE": "1000", "CONNECTIONS_PER_USER": "1000"}
 HIGHER = {
     'limit = "50/1h"': 'limit = "1000/1h"',
     'limit = "10/1m"': 'limit = "1000/1m"',
     "connections_per_user = 5 ": "connections_per_user = 1000 ",
 }
-# What a cache with django-redis' JSONSerializer wants: records as JSON, and no sets, which are none.
+# The settings for a cache with django-redis' JSONSerializer: records as JSON, and no sets.
 JSON_CACHE = {'format = "django"': 'format = "json"', "track = {": "#track = {"}
 
 
 class World:
-    """Redis, Django, a worker and a gateway with the preset, until it is left."""
+    """Redis, Django, a worker and a gateway with the preset, which run until the context ends."""
 
     def __init__(self, binary, directory, redis_url, layer, cache):
         self.binary, self.directory, self.layer, self.cache = binary, directory, layer, cache
@@ -54,18 +54,18 @@ class World:
         self.stack.__exit__(*failure)
 
     def environment(self):
-        """For a program that uses the backend."""
+        """The environment variables of a program that uses the backend."""
         return {**os.environ, **self.stack.settings}
 
     def redis(self, database):
         return redis.Redis.from_url(f"{self.stack.redis_url}/{database}")
 
     def person(self):
-        """A user that no other test of this world has."""
+        """Signs in a user that no other test uses."""
         return Person(next(self.names), self.gateway_url).sign_in(self.daphne_url)
 
     def preset(self, replaced={}):
-        """The preset with the tests' limits, and with some of its text replaced."""
+        """Returns the preset with the limits of the tests, and with parts of its text replaced."""
         text = PRESET.read_text()
         cache = JSON_CACHE if self.cache == "django-redis-json" else {}
         for old, new in {**HIGHER, **cache, **replaced}.items():
@@ -77,7 +77,7 @@ class World:
 
     @contextlib.contextmanager
     def another_gateway(self, replaced={}, **variables):
-        """A gateway beside the first, whose configuration is the test's."""
+        """Starts another gateway with the configuration of the test."""
         name = f"gateway{next(self.gateways)}"
         config = self.preset(replaced)
         process = self.stack.gateway(self.binary, config, name, free_port(), **variables)
@@ -89,5 +89,5 @@ class World:
 
 
 def database(directory, python):
-    """One for all worlds, with all users."""
+    """Creates one database with all users, which all tests copy."""
     Stack(python, directory, DATABASE=str(directory / "db.sqlite3")).database(*USERS, password=PASSWORD)

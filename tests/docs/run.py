@@ -1,4 +1,4 @@
-"""Does what the documentation says, literally: run.py BINARY [CHROMIUM [PAGE…]]
+"""Executes the documentation literally: run.py BINARY [CHROMIUM [PAGE…]]
 
 Runs the marked blocks of each page in PAGES in order, in a fresh folder, against the real programs, and holds
 what they print to what the page shows. Marks stand where a reader does not see them, after a fence's
@@ -47,7 +47,7 @@ BLOCK = re.compile(
 
 
 def free_ports(count):
-    """Asked for together, so that no two are the same."""
+    """Returns free ports. They are allocated together, so that no two are the same."""
     probes = [socket.socket() for _ in range(count)]
     for probe in probes:
         probe.bind(("127.0.0.1", 0))
@@ -74,7 +74,7 @@ class Shown:
         self.end = 0
 
     def missing(self, printed, at=0):
-        """The first line that `printed` does not have from `at` on, after the ones before it."""
+        """Returns the first line that `printed` does not have, in order, from `at` on."""
         for line in self.lines:
             parts = [re.escape(part.strip()) for part in line.split("…")]
             found = re.compile("[^\n]*?".join(parts)).search(printed, at)
@@ -86,7 +86,7 @@ class Shown:
 
 
 def commands(text):
-    """Each command of a console block with the lines of output below it."""
+    """Yields each command of a console block with the lines of output below it."""
     found = []
     for line in text.splitlines():
         if line.startswith("$ "):
@@ -115,7 +115,7 @@ class Session:
         )
 
     def here(self, text):
-        """The text with this session's ports."""
+        """Returns the text with the ports of this session."""
         for port, free in self.ports.items():
             text = re.sub(rf"(?<=[:\s]){port}(?!\d)", str(free), text)
             text = text.replace(f'("127.0.0.1", {port})', f'("127.0.0.1", {free})')
@@ -135,7 +135,7 @@ class Session:
                 self.write(name[1], block["text"], "w")
 
     def run(self, command):
-        """Its output. A failure of the command, or of the last of a pipe, is one of the page."""
+        """Runs a command and returns its output. If it fails, the page is wrong."""
         mark = f"end of the command {time.monotonic_ns()}"
         self.shell.stdin.write(f"{command}\nprintf '\\n%s %s\\n' '{mark}' \"$?\"\n")
         lines = []
@@ -190,7 +190,7 @@ class Session:
             return
         process, log, command = self.running.pop(name)
         ended_by_itself = not alive(process)
-        # The shell's child may itself be a shell that waits for the program.
+        # The child of the shell may be another shell that waits for the program.
         for child in children(process) or [process]:
             interrupt(child, signal.SIGTERM)
         code = int(self.run(f"wait {process}; echo $?").split()[-1])
@@ -201,7 +201,7 @@ class Session:
         url, typed, shown = shlex.split(self.here(rest))
         if self.chromium is None:
             return print(f"   SKIPPED: no Chromium for {url}")
-        # Chromium's children may still write into the profile when their parent has ended.
+        # Chromium's child processes may still write to the profile after their parent has exited.
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
             process = subprocess.Popen(
                 [self.chromium, *browser.FLAGS, f"--user-data-dir={profile}", "about:blank"],
@@ -216,7 +216,7 @@ class Session:
                     page.call("Input.insertText", text=typed)
                     page.evaluate("document.querySelector('#form button').click()")
                 page.wait_for(f"document.body?.innerText.includes({json.dumps(shown)})")
-                # A page that is refused has Chromium's note of that.
+                # Chromium logs a request that is refused.
                 assert not (typed and page.errors), page.errors
                 page.socket.close()
             finally:
@@ -230,7 +230,7 @@ class Session:
         self.shell.wait(DEADLINE)
 
     def kill(self):
-        """Whatever is left: the shell and its children are a process group of their own."""
+        """Kills what is still running: the shell and its children are a process group of their own."""
         try:
             os.killpg(self.shell.pid, signal.SIGKILL)
         except ProcessLookupError:
@@ -288,7 +288,7 @@ def follow(page, session):
 
 
 def compile_all():
-    """Code that is shown and not run."""
+    """Compiles the code that is shown but not run."""
     node, count = shutil.which("node"), 0
     for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
         for block in BLOCK.finditer(path.read_text()):

@@ -10,7 +10,7 @@ use super::rig::{API_KEY, Client, Event, Gateway, Redis, Reply, Settings, Upstre
 
 const PATH: &str = "/ws/chat/42/";
 
-/// What the operator's dashboards stand on.
+/// The metrics that the dashboards use.
 const FAMILIES: [&str; 18] = [
     "tidegate_build_info",
     "tidegate_connections",
@@ -79,7 +79,7 @@ async fn metrics_have_every_family_after_some_traffic() {
     prometheus_can_read(&text);
 }
 
-/// Every line is a comment or a sample; `promtool` looks closer where it is installed.
+/// Checks that every line is a comment or a sample; `promtool` checks more, if it is installed.
 fn prometheus_can_read(page: &str) {
     for line in page.lines().filter(|line| !line.is_empty() && !line.starts_with("# ")) {
         let (series, value) = line.rsplit_once(' ').expect("a series and a value");
@@ -97,9 +97,9 @@ fn prometheus_can_read(page: &str) {
     };
     promtool.stdin.take().unwrap().write_all(page.as_bytes()).unwrap();
     let checked = promtool.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&checked.stderr);
-    // 3 = it reads, but advice on style is given.
-    assert!(matches!(checked.status.code(), Some(0 | 3)), "promtool: {said}");
+    let warnings = String::from_utf8_lossy(&checked.stderr);
+    // Exit code 3 means that the page is valid but has warnings about style.
+    assert!(matches!(checked.status.code(), Some(0 | 3)), "promtool: {warnings}");
 }
 
 #[tokio::test]
@@ -226,7 +226,7 @@ async fn other_paths_and_methods_are_refused() {
         assert_eq!(answer.status, status, "{method} {path}");
         assert_eq!(answer.header("allow"), allow, "{method} {path}");
     }
-    // Nor is anything of it on the public port.
+    // None of it is on the public port either.
     for path in ["/metrics", "/livez", "/readyz", "/v1/publish"] {
         assert_eq!(http::get(gateway.addr(), path).await.status, 404, "{path}");
     }

@@ -1,4 +1,4 @@
-//! Publications across nodes that share a Redis, and what clients learn when that Redis is away.
+//! Publications between nodes that share a Redis, and what clients are told while Redis is unavailable.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ async fn subscribers(redis: &Redis, channel: &str) -> u64 {
     count
 }
 
-async fn is_refused(gateway: &Gateway, code: u16) {
+async fn expect_refused(gateway: &Gateway, code: u16) {
     let mut client = Client::open(gateway.addr(), PATH, &[]).await;
     assert_eq!(client.closed().await, Some(code));
 }
@@ -40,7 +40,7 @@ async fn a_plain_publish_reaches_the_clients_of_every_node_as_it_is() {
         readiness(node, 200).await;
         clients.push(Client::connected(node, PATH).await.0);
     }
-    // `connected` means subscribed: nothing is lost that is published from now on.
+    // `connected` means subscribed: nothing that is published from now on is lost.
     for text in [
         r#"{"event":"chunk","n":1}"#,
         r#"  { "event" : "odd spacing" , "n": 1.0 }  "#,
@@ -57,7 +57,7 @@ async fn a_plain_publish_reaches_the_clients_of_every_node_as_it_is() {
     let _: u64 = redis.run(&["PUBLISH", "chat_43", "for somebody else"]).await;
     nodes[0].publish("chat_42", json!({"event": "by the API"})).await;
     for client in &mut clients {
-        // Of all these, it alone can be come back to.
+        // Of all these, only this one can be resumed from.
         assert_eq!(client.next_event("by the API").await["offset"], 1);
     }
 }
@@ -77,7 +77,7 @@ async fn a_message_sent_to_one_node_is_answered_to_a_client_on_the_other() {
     let (mut sender, _) = Client::connected(&a, PATH).await;
     let (mut listener, _) = Client::connected(&b, PATH).await;
 
-    // Streamed in the answer,
+    // The reply is streamed in the answer,
     sender.send_json(&json!({"message": "hi"})).await;
     let task = sender.next_event("task_queued").await;
     stream.write("data: word\n\n");
@@ -88,7 +88,7 @@ async fn a_message_sent_to_one_node_is_answered_to_a_client_on_the_other() {
         assert_eq!(client.next_event("chunk").await["chunk"], "word");
         client.next_event("complete").await;
     }
-    // and by a worker that publishes to Redis itself.
+    // or a worker publishes it to Redis directly.
     sender.send_json(&json!({"message": "hi"})).await;
     sender.next_event("task_queued").await;
     let _: u64 = redis.run(&["PUBLISH", "chat_42", r#"{"event":"complete"}"#]).await;
@@ -128,7 +128,7 @@ async fn a_redis_that_comes_late_is_waited_for() {
     assert_eq!(checks["subscriptions"], "subscriptions are not live", "{checks}");
     assert_eq!(checks["redis"], "Redis cannot be reached", "{checks}");
     assert_eq!(http::get(gateway.admin(), "/livez").await.status, 200);
-    is_refused(&gateway, 1013).await;
+    expect_refused(&gateway, 1013).await;
 
     redis.restart().await;
     readiness(&gateway, 200).await;
@@ -149,14 +149,14 @@ async fn a_lost_redis_is_told_to_everybody() {
     gateway.wait_for_event("subscription_lost").await;
     readiness(&gateway, 503).await;
     assert_eq!(http::get(gateway.admin(), "/livez").await.status, 200);
-    is_refused(&gateway, 1013).await;
-    // Who is there stays, and is answered.
+    expect_refused(&gateway, 1013).await;
+    // Open connections stay open and are answered.
     client.send_json(&json!({"message": "hi", "id": "lost"})).await;
     let error = client.next_event("error").await;
     assert_eq!((&error["code"], &error["id"]), (&json!("engine_unavailable"), &json!("lost")));
 
     redis.restart().await;
-    // What was published meanwhile is not known: reconnect.
+    // What was published meanwhile is unknown, so clients have to reconnect.
     assert_eq!(client.closed().await, Some(1012));
     readiness(&gateway, 200).await;
     let (mut client, _) = Client::connected(&gateway, PATH).await;
@@ -196,10 +196,10 @@ async fn a_hung_redis_is_noticed_without_traffic() {
     for gateway in [&with_history, &without] {
         gateway.wait_for_event("subscription_lost").await;
         readiness(gateway, 503).await;
-        is_refused(gateway, 1013).await;
+        expect_refused(gateway, 1013).await;
     }
     redis.resume();
-    // What was published meanwhile is not known: reconnect. With a history it is.
+    // What was published meanwhile is unknown, so clients have to reconnect, except where a history keeps it.
     assert_eq!(clients[1].closed().await, Some(1012));
     for gateway in [&with_history, &without] {
         readiness(gateway, 200).await;
@@ -262,9 +262,9 @@ async fn fifty_clients_get_five_hundred_publications_in_order() {
         }));
     }
     let mut connection = redis.connection().await;
-    for burst in (0..PUBLICATIONS).collect::<Vec<_>>().chunks(50) {
+    for batch in (0..PUBLICATIONS).collect::<Vec<_>>().chunks(50) {
         let mut pipe = redis::pipe();
-        for number in burst {
+        for number in batch {
             pipe.cmd("PUBLISH").arg("chat_42").arg(format!("{{\"n\":{number}}}")).ignore();
         }
         pipe.query_async::<()>(&mut connection).await.unwrap();

@@ -1,5 +1,5 @@
-//! Readiness looks at a publication of the node's own: whatever keeps it from coming back through Redis
-//! is told, while the process stays alive.
+//! The canary: each node publishes to a channel of its own. Whatever keeps a publication from returning through
+//! Redis makes the node not ready, while the process stays alive.
 
 use std::sync::{Arc, Mutex};
 
@@ -12,7 +12,7 @@ fn settings(url: &str) -> Settings {
     Settings::chat("http://127.0.0.1:1/").redis(url)
 }
 
-/// `/readyz` and what it says of the canary.
+/// The status of `/readyz`, and its check of the canary.
 async fn readiness(gateway: &Gateway) -> (u16, Value) {
     let answer = http::get(gateway.admin(), "/readyz").await;
     (answer.status, answer.json()["checks"]["canary"].clone())
@@ -22,7 +22,7 @@ async fn wait_until_ready(gateway: &Gateway) {
     until("readiness", async || (readiness(gateway).await.0 == 200).then_some(())).await;
 }
 
-/// Waits until it is not ready by what the canary says alone; what it says.
+/// Waits until the canary alone makes the node not ready, and returns its message.
 async fn wait_until_not_back(gateway: &Gateway) -> String {
     until("a canary that is not back", async || {
         let answer = http::get(gateway.admin(), "/readyz").await;
@@ -62,12 +62,12 @@ async fn a_redis_that_holds_publications_back_is_told() {
     let gateway = Gateway::start(settings(&redis.url())).await;
     wait_until_ready(&gateway).await;
     let (mut client, _) = Client::connected(&gateway, "/ws/chat/1/").await;
-    // PING, SUBSCRIBE and reads are answered as ever; what publishes waits.
+    // Redis still answers PING, SUBSCRIBE and reads, but not PUBLISH.
     let paused = std::time::Instant::now();
     let pause = std::time::Duration::from_secs(600);
     let () = redis.run(&["CLIENT", "PAUSE", &pause.as_millis().to_string(), "WRITE"]).await;
-    let told = wait_until_not_back(&gateway).await;
-    assert!(told.contains("does not take a publication"), "{told}");
+    let message = wait_until_not_back(&gateway).await;
+    assert!(message.contains("does not take a publication"), "{message}");
     assert_alive(&gateway).await;
     assert!(gateway.metric("tidegate_canary_failures_total", &[]).await >= 1.0);
     assert!(paused.elapsed() < pause, "the pause was over");
@@ -87,8 +87,8 @@ async fn a_user_who_may_not_publish_is_told() {
     let gateway = Gateway::start(settings(&url)).await;
     wait_until_ready(&gateway).await;
     let () = redis.run(&["ACL", "SETUSER", "gateway", "-publish"]).await;
-    let told = wait_until_not_back(&gateway).await;
-    assert!(told.contains("refuses to publish"), "{told}");
+    let message = wait_until_not_back(&gateway).await;
+    assert!(message.contains("refuses to publish"), "{message}");
     assert_alive(&gateway).await;
     let failed = gateway.wait_for_event("canary_failed").await.to_string();
     assert!(!failed.contains("hunter2"), "{failed}");
@@ -99,14 +99,14 @@ async fn a_user_who_may_not_publish_is_told() {
 #[tokio::test]
 async fn a_user_without_the_channel_is_told() {
     let redis = Redis::start().await;
-    // Conversations, orders and their replies pass; the node's own channel is longer.
+    // The channels of clients and of commands are delivered, but not the longer name of the node's own channel.
     let replies = format!("&tg:control:{}", "?".repeat(16));
     let user = ["ACL", "SETUSER", "gateway", "reset", "on", ">p", "~*", "&chat_*", "&tg:control"];
     let () = redis.run(&[&user[..], &[&replies, "+@all"]].concat()).await;
     let url = redis.url().replace("://", "://gateway:p@");
     let gateway = Gateway::start(settings(&url)).await;
-    let told = wait_until_not_back(&gateway).await;
-    assert!(told.contains("refuses to subscribe"), "{told}");
+    let message = wait_until_not_back(&gateway).await;
+    assert!(message.contains("refuses to subscribe"), "{message}");
     assert_alive(&gateway).await;
 }
 
@@ -124,32 +124,32 @@ async fn a_redis_that_stands_still_is_told_and_comes_back() {
 
 #[tokio::test]
 async fn publications_that_go_to_another_server_are_told() {
-    // A name that leads elsewhere after a failover: the connection that hears stays where it was.
+    // After a failover the name resolves to another server, but the subscribing connection stays where it was.
     let (one, other) = (Redis::start().await, Redis::start().await);
-    let name = Name::leading_to(&one).await;
-    let gateway = Gateway::start(settings(&name.url())).await;
+    let proxy = TcpProxy::start(&one).await;
+    let gateway = Gateway::start(settings(&proxy.url())).await;
     wait_until_ready(&gateway).await;
-    name.lead_to(&other);
+    proxy.switch_to(&other);
     let () = one.run(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).await;
-    let told = wait_until_not_back(&gateway).await;
-    assert!(told.contains("did not come back"), "{told}");
+    let message = wait_until_not_back(&gateway).await;
+    assert!(message.contains("did not come back"), "{message}");
     assert_alive(&gateway).await;
 }
 
-/// A port in front of one Redis, and for connections to come in front of another.
-struct Name {
+/// A TCP proxy in front of one Redis that can switch new connections to another.
+struct TcpProxy {
     port: u16,
     to: Arc<Mutex<String>>,
 }
 
-impl Name {
-    async fn leading_to(redis: &Redis) -> Self {
+impl TcpProxy {
+    async fn start(redis: &Redis) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let name = Self {
+        let proxy = Self {
             port: listener.local_addr().unwrap().port(),
             to: Arc::new(Mutex::new(redis.address())),
         };
-        let to = Arc::clone(&name.to);
+        let to = Arc::clone(&proxy.to);
         tokio::spawn(async move {
             while let Ok((mut client, _)) = listener.accept().await {
                 let to = to.lock().unwrap().clone();
@@ -159,10 +159,10 @@ impl Name {
                 });
             }
         });
-        name
+        proxy
     }
 
-    fn lead_to(&self, redis: &Redis) {
+    fn switch_to(&self, redis: &Redis) {
         *self.to.lock().unwrap() = redis.address();
     }
 

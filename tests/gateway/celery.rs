@@ -1,5 +1,5 @@
-//! Messages as Celery tasks on a real Redis, read as a worker would read them. What Celery writes itself,
-//! results, is written here by hand.
+//! Messages as Celery tasks on a real Redis, read as a worker would read them. The results, which Celery
+//! would write, are written by the tests.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -13,7 +13,7 @@ const PATH: &str = "/ws/chat/42/";
 const KWARGS: &str = r#"kwargs = { conversation_id = "{conversation_id}", message = "{message}", user_id = { int = "{user_id}" }, channel_name = "{channel}", image_url = { field = "image_url", type = "text" } }
 "#;
 
-/// The broker is `redis`; the engine is in memory.
+/// A config whose Celery broker is `redis` and whose engine is memory.
 fn settings(redis: &Redis, more: &str) -> Settings {
     let url = redis.url();
     let lines = format!(
@@ -24,7 +24,7 @@ fn settings(redis: &Redis, more: &str) -> Settings {
         .upstream("worker", &lines)
 }
 
-/// A client of a gateway that has reached its broker.
+/// A client of a gateway that is connected to its broker.
 async fn ana_at(gateway: &Gateway, path: &str) -> Client {
     gateway.wait_for_event("redis_connected").await;
     let token = gateway.token(json!({"user_id": 7, "username": "ana"})).await;
@@ -40,7 +40,7 @@ async fn send(client: &mut Client, message: Value) -> Value {
     client.next_json().await
 }
 
-/// The oldest task of a list of database 3, and its arguments.
+/// Takes the oldest task from a list of database 3, and returns it with its arguments.
 async fn pop(redis: &Redis, key: &str) -> (Value, Value) {
     let mut connection = redis.connection().await;
     let mut take = redis::pipe();
@@ -58,14 +58,14 @@ async fn a_message_is_a_task() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(settings(&redis, "")).await;
     let mut client = ana(&gateway).await;
-    let said = "say \"hi\" {user_id} 🚀";
-    let queued = send(&mut client, json!({"message": said, "image_url": "https://x/y.png"})).await;
+    let text = "say \"hi\" {user_id} 🚀";
+    let queued = send(&mut client, json!({"message": text, "image_url": "https://x/y.png"})).await;
     assert_eq!(queued["event"], "task_queued", "{queued}");
     let (envelope, body) = pop(&redis, "celery").await;
     let id = queued["task_id"].as_str().expect("an id");
     let arguments = json!({
         "conversation_id": "42",
-        "message": said,
+        "message": text,
         "user_id": 7,
         "channel_name": "chat_42",
         "image_url": "https://x/y.png",
@@ -97,7 +97,7 @@ async fn a_message_that_is_no_task_is_refused_before_the_broker() {
     ))
     .await;
     let mut client = ana_at(&gateway, "/ws/chat/avatar-1/").await;
-    for (session, told) in [
+    for (session, expected) in [
         ("null", "session_id is required"),
         ("\"5\"", "session_id must be an integer"),
         ("18446744073709551616", "session_id holds a number that is out of range"),
@@ -109,12 +109,12 @@ async fn a_message_that_is_no_task_is_refused_before_the_broker() {
         assert_eq!(error["event"], "error", "{error}");
         assert_eq!(
             (&error["code"], &error["error"], &error["id"]),
-            (&json!("upstream_rejected"), &json!(told), &json!("m"))
+            (&json!("upstream_rejected"), &json!(expected), &json!("m"))
         );
     }
-    // Nobody is anonymous to a task that is told its user.
-    let (mut nobody, _) = Client::connected(&gateway, PATH).await;
-    let error = send(&mut nobody, json!({"message": "hi"})).await;
+    // A task whose arguments include the user is refused for anonymous clients.
+    let (mut anonymous, _) = Client::connected(&gateway, PATH).await;
+    let error = send(&mut anonymous, json!({"message": "hi"})).await;
     assert_eq!(error["error"], "only signed-in users may send here");
     assert_eq!(redis.run::<String>(&["INFO", "keyspace"]).await.matches("db3").count(), 0);
     gateway
@@ -205,7 +205,7 @@ async fn a_broker_that_is_gone_is_unavailable_until_it_is_back() {
     assert_eq!(pop(&redis, "celery").await.0["headers"]["id"], queued["task_id"]);
 }
 
-/// Results in database 4, ids in a key of database 5.
+/// A config with results in database 4 and task ids in a key of database 5.
 fn watched(redis: &Redis) -> Settings {
     let url = redis.url();
     let key = "app:1:conversation_tasks:{conversation_id}";
@@ -226,7 +226,7 @@ async fn in_database<T: redis::FromRedisValue>(redis: &Redis, number: u8, words:
     command.query_async(&mut connection).await.expect("the command succeeds")
 }
 
-/// As a worker writes it.
+/// Writes a result as a worker does.
 async fn result(redis: &Redis, task_id: &Value, status: &str, result: Value) {
     let task_id = task_id.as_str().expect("an id");
     let json = json!({
@@ -257,7 +257,7 @@ async fn a_task_that_ends_without_a_word_is_told() {
         ),
     ] {
         let queued = send(&mut client, json!({"message": "hi"})).await;
-        // Not the end of it.
+        // This state is not the end of the task.
         result(&redis, &queued["task_id"], "RETRY", Value::Null).await;
         result(&redis, &queued["task_id"], status, why).await;
         let error = client.next_json().await;
@@ -281,7 +281,7 @@ async fn the_workers_own_last_word_is_the_last() {
     let mut client = ana(&gateway).await;
     let queued = send(&mut client, json!({"message": "hi"})).await;
     result(&redis, &queued["task_id"], "FAILURE", json!({"exc_type": "E"})).await;
-    // Workers of such backends name no task.
+    // Workers with such result backends do not name a task.
     gateway.publish("chat_42", json!({"event": "error", "error": "mine"})).await;
     assert_eq!(client.next_json().await["error"], "mine");
     gateway.wait_for_metric("tidegate_generations_total", &[("outcome", "completed")], 1.0).await;

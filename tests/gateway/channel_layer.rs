@@ -1,4 +1,4 @@
-//! What a Django backend sends to groups reaches the clients, with either layer of channels_redis.
+//! Messages that a Django backend sends to groups reach the clients, with either layer of channels_redis.
 
 use serde_json::{Value, json};
 
@@ -41,7 +41,7 @@ async fn send(backend: &mut Backend, wire: &str, numbers: std::ops::Range<usize>
     }
 }
 
-/// The next chunks are those of `numbers`; returns the offset of the last.
+/// Expects chunks with these `numbers` next, and returns the offset of the last one.
 async fn expect(client: &mut Client, numbers: std::ops::Range<usize>) -> Option<u64> {
     let mut offset = None;
     for number in numbers {
@@ -75,7 +75,7 @@ async fn events_come_in_order_and_can_be_resumed(wire: &str) {
     gateway
         .wait_for_metric("tidegate_connections", &[("route", "/ws/chat/{conversation_id}/")], 0.0)
         .await;
-    // Nobody is connected, and nothing is lost.
+    // Nothing is lost while nobody is connected.
     send(&mut backend, wire, 50..60).await;
     let epoch = connected["epoch"].as_str().expect("an epoch");
     let path = format!("{PATH}?since={offset}&epoch={epoch}");
@@ -103,7 +103,7 @@ async fn a_channel_without_history_hears_its_group(wire: &str) {
     let (mut client, _) = Client::connected(&gateway, PATH).await;
     send(&mut backend, wire, 0..50).await;
     assert_eq!(expect(&mut client, 0..50).await, None);
-    // The gateway's own publications as well.
+    // The same holds for what is published through the gateway.
     gateway.publish("chat_42", chunk(50)).await;
     expect(&mut client, 50..51).await;
 }
@@ -118,7 +118,7 @@ async fn pubsub_without_history() {
     a_channel_without_history_hears_its_group("channels-pubsub").await;
 }
 
-/// Each event once, with the same place on both nodes.
+/// Each event arrives once, with the same offset on both nodes.
 async fn two_nodes_bring_each_event_once(wire: &str) {
     let redis = Redis::start().await;
     let nodes = [start(settings(&redis, wire)).await, start(settings(&redis, wire)).await];
@@ -156,7 +156,7 @@ async fn pubsub_of_two_nodes() {
     two_nodes_bring_each_event_once("channels-pubsub").await;
 }
 
-/// All connections of two nodes are cut while messages come; their mailboxes stay.
+/// Both nodes lose all connections to Redis while messages arrive; their mailboxes remain.
 #[tokio::test]
 async fn core_of_two_nodes_that_are_cut_off() {
     let redis = Redis::start().await;
@@ -171,7 +171,7 @@ async fn core_of_two_nodes_that_are_cut_off() {
     let _: i64 = redis.run(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).await;
     let mut backend = Backend::new(&redis).await;
     send(&mut backend, "channels-core", 20..40).await;
-    // Each has all of it, or is told so.
+    // Each client has received everything, or has been told that it has not.
     for client in [&mut one, &mut other] {
         let mut next = 20;
         while next < 40 {
@@ -202,7 +202,7 @@ async fn a_gateway_that_stops_leaves_its_groups() {
     assert_eq!(keys(&redis, "asgi*").await, Vec::<String>::new());
 }
 
-/// Another node's copies count as soon as the one that appended has stopped.
+/// Copies in another node's mailbox are used as soon as the node that appended to the history has stopped.
 #[tokio::test]
 async fn a_gateway_that_stops_hands_its_channels_on() {
     for wire in ["channels-core", "channels-pubsub"] {
@@ -221,7 +221,7 @@ async fn a_gateway_that_stops_hands_its_channels_on() {
     }
 }
 
-/// 10,000 events while one client does not read.
+/// Sends 10,000 events while one client does not read.
 #[tokio::test]
 async fn a_flood_reaches_those_who_read() {
     const EVENTS: usize = 10_000;
@@ -236,8 +236,8 @@ async fn a_flood_reaches_those_who_read() {
     let (mut reader, _) = Client::connected(&gateway, PATH).await;
     let (_sleeper, _) = Client::connected(&gateway, PATH).await;
     let sending = async {
-        for begin in (0..EVENTS).step_by(100) {
-            // A machine that is too slow for all of this at once is not the matter here.
+        for start in (0..EVENTS).step_by(100) {
+            // A machine that is too slow to keep up is not what this test is about.
             until("a reader that goes on", async || {
                 let waiting: usize = match &keys(&redis, "asgispecific*").await[..] {
                     [] => 0,
@@ -246,7 +246,7 @@ async fn a_flood_reaches_those_who_read() {
                 (waiting < 1000).then_some(())
             })
             .await;
-            send(&mut backend, "channels-core", begin..begin + 100).await;
+            send(&mut backend, "channels-core", start..start + 100).await;
         }
     };
     let reading = async { expect(&mut reader, 0..EVENTS).await };
@@ -264,7 +264,7 @@ async fn a_lost_membership_is_made_anew_and_told() {
     send(&mut backend, "channels-core", 0..3).await;
     let offset = expect(&mut client, 0..3).await.expect("an offset");
     let _: i64 = redis.run(&["DEL", "asgi:group:chat_42"]).await;
-    // Nobody gets this one.
+    // This message reaches nobody.
     send(&mut backend, "channels-core", 3..4).await;
     assert_eq!(client.closed().await, Some(1012));
     let epoch = connected["epoch"].as_str().expect("an epoch");
@@ -285,7 +285,7 @@ async fn a_redis_that_comes_back_empty_is_joined_again() {
         send(&mut backend, wire, 0..3).await;
         expect(&mut client, 0..3).await;
         redis.restart().await;
-        // Clients that came while it was away may be sent away once more.
+        // Clients that connected while Redis was unavailable may be disconnected once more.
         let mut backend = Backend::new(&redis).await;
         until("a client that hears its group", async || {
             let mut client = Client::attempt(gateway.addr(), PATH).await?;
@@ -354,7 +354,7 @@ async fn a_server_that_refuses_bzmpop_is_read_all_the_same() {
     expect(&mut client, 0..20).await;
 }
 
-/// Groups are spread over the hosts, and every gateway's mailbox is on the first.
+/// Groups are distributed over the hosts, and every gateway's mailbox is on the first.
 #[tokio::test]
 async fn groups_of_two_hosts() {
     for wire in ["channels-core", "channels-pubsub"] {
@@ -366,37 +366,38 @@ async fn groups_of_two_hosts() {
         for id in 0..8 {
             let (mut client, _) = Client::connected(&gateway, &format!("/ws/chat/{id}/")).await;
             let group = format!("chat_{id}");
-            let mut heard = 0;
+            let mut received = 0;
             for host in &hosts {
                 let mut backend = Backend::new(host).await;
                 if wire == "channels-core" {
                     let key = format!("asgi:group:{group}");
                     let members: Vec<String> = host.run(&["ZRANGE", &key, "0", "-1"]).await;
-                    heard += members.len();
+                    received += members.len();
                     for member in members {
                         let to = Backend::new(&hosts[0]).await;
                         to.put(&member, &chunk(id)).await;
                     }
                 } else {
-                    heard += backend.publish(&group, &chunk(id)).await;
+                    received += backend.publish(&group, &chunk(id)).await;
                 }
             }
-            assert_eq!(heard, 1);
+            assert_eq!(received, 1);
             expect(&mut client, id..id + 1).await;
         }
     }
 }
 
-/// What a tail has said up to and with `text`.
+/// The output of a tail up to and including `text`.
 async fn tailed(tail: &mut http::Stream, text: &str) {
-    let mut said = String::new();
-    while !said.contains(text) {
-        let piece = tail.next().await.unwrap_or_else(|| panic!("the end, and no {text} in {said}"));
-        said.push_str(&String::from_utf8_lossy(&piece));
+    let mut output = String::new();
+    while !output.contains(text) {
+        let piece =
+            tail.next().await.unwrap_or_else(|| panic!("the end, and no {text} in {output}"));
+        output.push_str(&String::from_utf8_lossy(&piece));
     }
 }
 
-/// Nobody else listens.
+/// Tails receive what no client is subscribed to.
 async fn a_tail_hears_a_group(wire: &str) {
     let redis = Redis::start().await;
     let gateway = start(settings(&redis, wire)).await;
@@ -406,7 +407,7 @@ async fn a_tail_hears_a_group(wire: &str) {
     tailed(&mut tail, "event: live").await;
     send(&mut backend, wire, 0..3).await;
     tailed(&mut tail, "\"n\":2").await;
-    // A name that no group of the layer may have harms nobody.
+    // A channel name that is not a valid group name does no harm.
     let path = "/v1/channels/%C3%BC/tail";
     let odd = http::stream(gateway.admin(), path, &key).await;
     assert!(matches!(odd.status, 200 | 503), "{}", odd.status);

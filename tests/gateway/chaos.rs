@@ -1,9 +1,9 @@
-//! Everything at once: clients on two gateways and a real Redis follow streams, while connections are
-//! cut, gateways are killed and replaced, and Redis is restarted with its data and without. Every client
-//! ends with every stream once and in order, or was told plainly that it has not.
+//! A chaos test: clients of two gateways and a real Redis follow streams, while connections are
+//! closed, gateways are killed and replaced, and Redis is restarted with its data and without. Every client
+//! receives every stream once and in order, or is told explicitly that it has not.
 //!
-//! `TIDEGATE_CHAOS_CLIENTS` and `TIDEGATE_CHAOS_ROUNDS` make it larger. The clock of the run is what has
-//! been published, not time.
+//! `TIDEGATE_CHAOS_CLIENTS` and `TIDEGATE_CHAOS_ROUNDS` make it larger. Faults are timed by the number of
+//! publications, not by a clock.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -17,16 +17,16 @@ use serde_json::{Value, json};
 
 use crate::rig::{Client, DEADLINE, Event, Gateway, Redis, Settings, http, until};
 
-/// Clients of one channel.
+/// The number of clients of one channel.
 const DEVICES: usize = 5;
 
-/// Between two publications of one worker, in milliseconds.
+/// The time between two publications of one worker, in milliseconds.
 const PACE: std::ops::Range<u64> = 10..70;
 
-/// Publications between two faults, for each channel.
+/// The number of publications between two faults, for each channel.
 const FAULT_EVERY: u64 = 25;
 
-/// What a device does until a worker's last stream has reached it.
+/// The state that workers, clients and faults share.
 const RETRY: Duration = Duration::from_millis(50);
 
 #[derive(Default)]
@@ -44,14 +44,14 @@ struct Counts {
 struct World {
     redis_url: String,
     gateways: Mutex<[SocketAddr; 2]>,
-    /// Workers end their stream and stop.
+    /// Set when workers are to end their stream and stop.
     ending: AtomicBool,
-    /// The last stream of each channel that has stopped.
+    /// The last stream of each channel whose worker has stopped.
     last_stream: Mutex<HashMap<String, u64>>,
     counts: Counts,
 }
 
-/// Xorshift, so that a run can be told by its seed.
+/// A xorshift generator, so that a run can be repeated with its seed.
 struct Dice(u64);
 
 impl Dice {
@@ -67,8 +67,8 @@ fn number(variable: &str, default: usize) -> usize {
     std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
-/// A worker as the documentation describes it: it appends and publishes in one step, and tries again
-/// under the same number until Redis has answered.
+/// A worker as the documentation describes it: it appends and publishes in one step, and retries
+/// with the same key until Redis has answered.
 struct Worker {
     world: Arc<World>,
     channel: String,
@@ -91,7 +91,7 @@ impl Worker {
             self.publish(json!({"event": "complete", "stream": stream, "length": length})).await;
             self.world.counts.streams.fetch_add(1, Relaxed);
         }
-        // Everybody who has this one has everything before it.
+        // A client that has received this publication has received everything before it.
         stream += 1;
         self.publish(json!({"event": "chunk", "stream": stream, "n": 0})).await;
         self.world.last_stream.lock().unwrap().insert(self.channel.clone(), stream);
@@ -122,13 +122,13 @@ impl Worker {
     }
 }
 
-/// A client library that checks what it is told.
+/// A client library that checks what it receives.
 struct Device {
     world: Arc<World>,
     channel: String,
     dice: Dice,
-    place: Option<(String, u64)>,
-    /// The next chunk of each stream that began here.
+    position: Option<(String, u64)>,
+    /// The number of the next chunk of each stream whose start was received.
     next: HashMap<u64, u64>,
     newest: u64,
 }
@@ -144,7 +144,7 @@ impl Device {
             assert!(began.elapsed() < 20 * DEADLINE, "{} has no end", self.channel);
             let gateway = self.dice.roll(0..2) as usize;
             let address = self.world.gateways.lock().unwrap()[gateway];
-            let path = match &self.place {
+            let path = match &self.position {
                 None => format!("/ws/{}/", self.channel),
                 Some((epoch, offset)) => {
                     format!("/ws/{}/?since={offset}&epoch={epoch}", self.channel)
@@ -157,11 +157,11 @@ impl Device {
         }
     }
 
-    /// Until the connection ends, or is cut here.
+    /// Reads frames until the connection ends or this client closes it.
     async fn follow(&mut self, mut client: Client) {
         let frames = self.dice.roll(5..80);
         for number in 0..frames {
-            // Long after the last publication there is nothing to wait for.
+            // A long time after the last publication there is nothing to wait for.
             let Ok(event) = tokio::time::timeout(10 * RETRY, client.next_without_deadline()).await
             else {
                 break;
@@ -188,11 +188,11 @@ impl Device {
     fn connected(&mut self, frame: &Value) {
         assert_eq!(frame["event"], "connected");
         let epoch = frame["epoch"].as_str().expect("an epoch").to_owned();
-        let told = (epoch, frame["offset"].as_u64().expect("an offset"));
+        let reported = (epoch, frame["offset"].as_u64().expect("an offset"));
         match frame["recovered"].as_bool() {
-            None => assert_eq!(self.place, None),
+            None => assert_eq!(self.position, None),
             Some(true) => {
-                assert_eq!(self.place.as_ref(), Some(&told));
+                assert_eq!(self.position.as_ref(), Some(&reported));
                 self.world.counts.resumes.fetch_add(1, Relaxed);
             }
             Some(false) => {
@@ -200,20 +200,20 @@ impl Device {
                 self.world.counts.unrecoverable.fetch_add(1, Relaxed);
             }
         }
-        self.place = Some(told);
+        self.position = Some(reported);
     }
 
     fn publication(&mut self, frame: &Value) {
         let offset = frame["offset"].as_u64().expect("an offset");
-        let (epoch, last) = self.place.take().expect("connected");
+        let (epoch, last) = self.position.take().expect("connected");
         let counts = &self.world.counts;
         match frame["epoch"].as_str() {
-            Some(new) => self.place = Some((new.to_owned(), offset)),
+            Some(new) => self.position = Some((new.to_owned(), offset)),
             None => {
                 let expected = last + 1;
                 counts.lost.fetch_add(offset.saturating_sub(expected), Relaxed);
                 counts.repeated.fetch_add(expected.saturating_sub(offset), Relaxed);
-                self.place = Some((epoch, offset));
+                self.position = Some((epoch, offset));
             }
         }
         let stream = frame["stream"].as_u64().expect("a stream");
@@ -228,7 +228,7 @@ impl Device {
             Some("complete") => frame["length"].as_u64().expect("a length"),
             _ => panic!("{frame}"),
         };
-        // A stream that began before this client did, or before it was told, is followed from here.
+        // A stream that started before this client connected, or before a gap, is followed from here.
         let next = self.next.entry(stream).or_insert(n);
         counts.lost.fetch_add(n.saturating_sub(*next), Relaxed);
         counts.repeated.fetch_add(next.saturating_sub(n), Relaxed);
@@ -253,7 +253,7 @@ async fn is_ready(gateway: &Gateway) {
     .await;
 }
 
-/// Waits until so much more has been published.
+/// Waits until this many more publications have been made.
 async fn publications(world: &World, count: u64) {
     let target = world.counts.published.load(Relaxed) + count;
     until("more publications", async || {
@@ -306,7 +306,7 @@ async fn every_stream_arrives_once_and_in_order_or_it_is_told() {
                 world: Arc::clone(&world),
                 channel: channel.clone(),
                 dice: dice(device as u64),
-                place: None,
+                position: None,
                 next: HashMap::new(),
                 newest: 0,
             };
@@ -355,7 +355,7 @@ async fn every_stream_arrives_once_and_in_order_or_it_is_told() {
     );
     assert_eq!((lost.load(Relaxed), repeated.load(Relaxed)), (0, 0));
     assert!(resumes.load(Relaxed) > 0 && cuts.load(Relaxed) > 0);
-    // Only the loss of the data, once a round, may be told, and to nobody twice.
-    let told = unrecoverable.load(Relaxed);
-    assert!(told > 0 && told <= (rounds * channels * DEVICES) as u64, "{told}");
+    // Only the loss of data, once a round, may be reported, and at most once to each client.
+    let reported = unrecoverable.load(Relaxed);
+    assert!(reported > 0 && reported <= (rounds * channels * DEVICES) as u64, "{reported}");
 }

@@ -1,5 +1,5 @@
-//! Replies that stream through two gateways, while connections are cut and a gateway is killed: every
-//! client sees each reply from its begin to exactly one end, its chunks once and in order.
+//! Replies that stream through two gateways, while connections are closed and a gateway is killed: every
+//! client receives each reply from its start to exactly one end, with its chunks once and in order.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -16,10 +16,10 @@ use crate::rig::{
 
 const CHANNELS: usize = 10;
 
-/// Clients of each channel; the first of them asks.
+/// The number of clients of each channel; the first of them sends the questions.
 const DEVICES: usize = 3;
 
-/// Questions on each channel.
+/// The number of questions on each channel.
 const QUESTIONS: usize = 4;
 
 const CHUNKS: u64 = 40;
@@ -30,7 +30,7 @@ const RETRY: Duration = Duration::from_millis(50);
 
 struct World {
     gateways: Mutex<[SocketAddr; 2]>,
-    /// The task of each channel's last question.
+    /// The task id of each channel's last question.
     last: Mutex<HashMap<usize, String>>,
     queued: AtomicUsize,
     ended: AtomicUsize,
@@ -38,16 +38,16 @@ struct World {
     cuts: AtomicUsize,
 }
 
-/// One client of one channel, as a library would be.
+/// A client of one channel that behaves like a client library.
 struct Device {
     world: Arc<World>,
     channel: usize,
     asks: bool,
-    place: Option<(String, u64)>,
-    /// The next chunk of each reply; `None` = it has ended.
+    position: Option<(String, u64)>,
+    /// The number of the next chunk of each reply; `None` means that the reply has ended.
     replies: HashMap<String, Option<u64>>,
-    asked: usize,
-    /// The present question's task, once it is queued.
+    questions_sent: usize,
+    /// The task id of the current question, once it is queued.
     task: Option<String>,
     roll: usize,
 }
@@ -60,7 +60,7 @@ impl Device {
             let session =
                 jwt::hs256(SECRET, &json!({"user_id": self.channel, "exp": jwt::in_seconds(3600)}));
             let mut path = format!("/ws/{}/?token={session}", self.channel);
-            if let Some((epoch, offset)) = &self.place {
+            if let Some((epoch, offset)) = &self.position {
                 path.push_str(&format!("&since={offset}&epoch={epoch}"));
             }
             match Client::attempt(address, &path).await {
@@ -71,14 +71,14 @@ impl Device {
         self.replies
     }
 
-    /// The channel's last reply has ended here, and every other.
+    /// Whether this client has received the end of the channel's last reply and of every other.
     fn is_done(&self) -> bool {
         let last = self.world.last.lock().unwrap().get(&self.channel).cloned();
         let ended = |task| self.replies.get(&task) == Some(&None);
         last.is_some_and(ended) && self.replies.values().all(Option::is_none)
     }
 
-    /// Until the connection ends, is cut here, or there is nothing more to come.
+    /// Reads frames until the connection ends, this client closes it, or everything has been received.
     async fn follow(&mut self, mut client: Client) {
         let frames = 20 + self.roll * 7 % 40;
         for number in 0..frames {
@@ -94,26 +94,26 @@ impl Device {
             if self.is_done() {
                 return;
             }
-            self.ask(&mut client, number == 0).await;
+            self.send_question(&mut client, number == 0).await;
         }
         self.world.cuts.fetch_add(1, Relaxed);
         drop(client);
     }
 
-    /// The next question, or on a new connection the one that has no answer yet.
-    async fn ask(&mut self, client: &mut Client, fresh: bool) {
+    /// Sends the next question or, on a new connection, repeats the one that has no answer yet.
+    async fn send_question(&mut self, client: &mut Client, fresh: bool) {
         if !self.asks {
             return;
         }
         let ended = self.task.as_ref().is_some_and(|task| self.replies.get(task) == Some(&None));
-        let begins = self.asked == 0 || ended;
-        if begins && self.asked < QUESTIONS {
-            (self.asked, self.task) = (self.asked + 1, None);
+        let is_next = self.questions_sent == 0 || ended;
+        if is_next && self.questions_sent < QUESTIONS {
+            (self.questions_sent, self.task) = (self.questions_sent + 1, None);
         }
-        if begins || fresh && self.task.is_none() {
-            let id = format!("{}-{}", self.channel, self.asked);
+        if is_next || fresh && self.task.is_none() {
+            let id = format!("{}-{}", self.channel, self.questions_sent);
             let question = json!({"message": "go", "id": id}).to_string();
-            let _or_it_is_asked_again = client.try_send(Event::Text(question)).await;
+            let _ = client.try_send(Event::Text(question)).await;
         }
     }
 
@@ -121,25 +121,25 @@ impl Device {
         assert_eq!(frame["event"], "connected");
         assert_ne!(frame["recovered"], false, "Redis has lost nothing");
         let epoch = frame["epoch"].as_str().expect("an epoch").to_owned();
-        self.place = Some((epoch, frame["offset"].as_u64().expect("an offset")));
+        self.position = Some((epoch, frame["offset"].as_u64().expect("an offset")));
     }
 
     fn hear(&mut self, frame: &Value) {
         let event = frame["event"].as_str().expect("a name");
         if event == "task_queued" {
             let task = frame["task_id"].as_str().expect("a task").to_owned();
-            if self.asked == QUESTIONS {
+            if self.questions_sent == QUESTIONS {
                 self.world.last.lock().unwrap().insert(self.channel, task.clone());
             }
             self.task = Some(task);
             self.world.queued.fetch_add(1, Relaxed);
             return;
         }
-        let (epoch, last) = self.place.take().expect("connected");
+        let (epoch, last) = self.position.take().expect("connected");
         assert_eq!(frame["offset"], last + 1, "{frame}");
         let epoch =
             if last == 0 { frame["epoch"].as_str().expect("one").to_owned() } else { epoch };
-        self.place = Some((epoch, last + 1));
+        self.position = Some((epoch, last + 1));
         let task = frame["task_id"].as_str().expect("a task").to_owned();
         match (event, self.replies.get(&task).copied()) {
             ("processing_started", None) => {
@@ -153,7 +153,7 @@ impl Device {
                 assert_eq!(next, CHUNKS, "{frame}");
                 self.ends(task);
             }
-            // Without a begin where its gateway died before it could say so.
+            // There is no `processing_started` if the gateway died before it could publish it.
             ("error", Some(Some(_)) | None) => {
                 assert_eq!(frame["code"], "worker_lost", "{frame}");
                 if self.asks {
@@ -173,7 +173,7 @@ impl Device {
     }
 }
 
-/// Streams numbered chunks, each with the task that the gateway named.
+/// Streams numbered chunks, each with the task id from the gateway.
 async fn upstream() -> Upstream {
     Upstream::start(|request| {
         let task = request.json()["task_id"].clone();
@@ -231,9 +231,9 @@ async fn every_reply_ends_once_for_everybody_though_its_gateway_dies() {
         world: Arc::clone(&world),
         channel: number / DEVICES,
         asks: number.is_multiple_of(DEVICES),
-        place: None,
+        position: None,
         replies: HashMap::new(),
-        asked: 0,
+        questions_sent: 0,
         task: None,
         roll: number,
     };

@@ -1,5 +1,5 @@
-//! The commands around the gateway, as people and containers call them: the real binary, its exit code,
-//! what it prints and where.
+//! The commands of the binary besides `serve`, called as people and containers call them: exit codes, and
+//! what is printed on which stream.
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -9,28 +9,28 @@ use serde_json::{Value, json};
 
 use super::rig::{Gateway, Redis, Settings, until, within};
 
-mod asking;
-mod glancing;
+mod health;
 mod printing;
-mod publishing;
-mod watching;
+mod publish;
+mod tail;
+mod top;
 
-/// Runs `tidegate` with these arguments, and no variables of this process's own that it reads.
-async fn tidegate(arguments: &[&str]) -> Said {
+/// Runs `tidegate` with these arguments, without the environment variables of this process that it would read.
+async fn tidegate(arguments: &[&str]) -> CommandOutput {
     tidegate_with(&[], arguments).await
 }
 
-async fn tidegate_with(env: &[(&str, &str)], arguments: &[&str]) -> Said {
+async fn tidegate_with(env: &[(&str, &str)], arguments: &[&str]) -> CommandOutput {
     let mut command = command(arguments);
     command.envs(env.iter().copied());
     output(command).await
 }
 
-/// Waits for its end on a thread of its own.
-async fn output(mut command: Command) -> Said {
+/// Runs the command on a blocking thread until it ends.
+async fn output(mut command: Command) -> CommandOutput {
     let what = format!("end of {command:?}");
     let running = tokio::task::spawn_blocking(move || command.output());
-    Said::of(&within(&what, running).await.unwrap().expect("the binary starts"))
+    CommandOutput::of(&within(&what, running).await.unwrap().expect("the binary starts"))
 }
 
 fn command(arguments: &[&str]) -> Command {
@@ -39,15 +39,15 @@ fn command(arguments: &[&str]) -> Command {
     command
 }
 
-/// What a command left behind.
+/// The exit code and the output of a command.
 #[derive(Debug)]
-struct Said {
+struct CommandOutput {
     code: Option<i32>,
     stdout: String,
     stderr: String,
 }
 
-impl Said {
+impl CommandOutput {
     fn of(output: &Output) -> Self {
         Self {
             code: output.status.code(),
@@ -56,13 +56,13 @@ impl Said {
         }
     }
 
-    /// What it printed; it must have succeeded.
+    /// Standard output of a command that must have succeeded.
     fn ok(self) -> String {
         assert_eq!(self.code, Some(0), "{self:?}");
         self.stdout
     }
 
-    /// What it complained about; it must have failed, and said nothing else.
+    /// Standard error of a command that must have failed without printing anything else.
     fn failed(self) -> String {
         assert_eq!((self.code, self.stdout.as_str()), (Some(1), ""), "{self:?}");
         assert!(!self.stderr.contains("panicked"), "{self:?}");
@@ -75,12 +75,12 @@ fn text(path: &Path) -> &str {
 }
 
 /// An address on which nothing listens.
-fn nobody() -> String {
+fn unused_address() -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().to_string()
 }
 
-/// A command that goes on until it is ended; killed when dropped.
+/// A command that runs until it is stopped. It is killed when dropped.
 struct Running {
     child: std::process::Child,
     stdout: Lines,
@@ -99,7 +99,7 @@ impl Running {
         Self { child, stdout, stderr }
     }
 
-    /// Waits for so many lines; all that there are.
+    /// Waits for at least this many lines and returns all that have been printed.
     async fn lines(&self, count: usize) -> Vec<String> {
         until(&format!("{count} lines"), async || {
             let lines = self.stdout.all();
@@ -110,7 +110,7 @@ impl Running {
     }
 
     /// Waits for a line with `text` on standard error.
-    async fn complains(&self, text: &str) -> String {
+    async fn wait_for_error(&self, text: &str) -> String {
         until(&format!("{text:?} on standard error"), async || {
             self.stderr.all().into_iter().find(|line| line.contains(text))
         })
@@ -122,8 +122,8 @@ impl Running {
         rustix::process::kill_process(pid.expect("a pid"), signal).expect("it takes a signal");
     }
 
-    /// Waits for its end.
-    async fn ended(&mut self) -> Option<i32> {
+    /// Waits until the process has ended.
+    async fn wait_exit(&mut self) -> Option<i32> {
         let child = &mut self.child;
         until("end of the command", async || child.try_wait().unwrap()).await.code()
     }
@@ -145,7 +145,7 @@ impl Drop for Running {
     }
 }
 
-/// What came out of a pipe so far.
+/// What has been read from a pipe so far.
 struct Lines(Arc<Mutex<(Vec<String>, bool)>>);
 
 impl Lines {

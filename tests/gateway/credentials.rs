@@ -1,4 +1,4 @@
-//! The credentials behind an open connection: the notice of their end, the end, and others in their place.
+//! The credentials of an open connection: the notice before they expire, their expiry, and their renewal.
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
@@ -12,14 +12,14 @@ use crate::rig::{Client, Event, Gateway, Redis, Reply, Settings, Upstream, jwt};
 
 const PING: &str = r#"{"type":"ping"}"#;
 
-/// A sweep of all connections takes a quarter of it.
+/// Connections are checked four times within this time.
 const QUICK: &str = "pong_timeout = \"400ms\"";
 
 fn strict(lines: &str) -> Settings {
     chat(&format!("{QUICK}\n{lines}")).also("jwt", "leeway = \"0s\"")
 }
 
-/// A connection of the user of `record`.
+/// Connects with a connection token for the user of `record`.
 async fn by_token(gateway: &Gateway, record: Value) -> Client {
     let token = gateway.token(record).await;
     Client::connected(gateway, &format!("/ws/chat/42/?connection_token={token}")).await.0
@@ -39,27 +39,27 @@ async fn offer_jwt(client: &mut Client, jwt: &str) {
 }
 
 /// The `expires_in` of the next event, which must be called `name`.
-async fn seconds(client: &mut Client, name: &str) -> u64 {
+async fn expires_in(client: &mut Client, name: &str) -> u64 {
     let event = client.next_event(name).await;
     event["expires_in"].as_u64().unwrap_or_else(|| panic!("no seconds: {event}"))
 }
 
 /// The text of the next event, which must be an error with this `code`.
-async fn refused(client: &mut Client, code: &str) -> Value {
+async fn expect_error(client: &mut Client, code: &str) -> Value {
     let mut error = client.next_event("error").await;
     assert_eq!(error["code"], code, "{error}");
     error["error"].take()
 }
 
-async fn answers(client: &mut Client) {
+async fn expect_pong(client: &mut Client) {
     client.send_text(PING).await;
     client.next_event("pong").await;
 }
 
-/// The next that the client hears is the end of its credentials.
-async fn ends(client: &mut Client) {
-    let said = client.next().await;
-    assert!(matches!(said, Event::Closed(Some(4001), _)), "{said:?}");
+/// Expects that the connection is closed because its credentials have expired.
+async fn expect_expiry(client: &mut Client) {
+    let received = client.next().await;
+    assert!(matches!(received, Event::Closed(Some(4001), _)), "{received:?}");
 }
 
 async fn a_notice_comes_once_and_then_the_end(engine: Engine) {
@@ -68,8 +68,8 @@ async fn a_notice_comes_once_and_then_the_end(engine: Engine) {
     let session = session_with(json!({"exp": jwt::in_seconds(3)}));
     let mut jwt = by_cookie(&gateway, &session).await;
     for client in [&mut record, &mut jwt] {
-        assert_eq!(seconds(client, "token_expiring_soon").await, 1);
-        ends(client).await;
+        assert_eq!(expires_in(client, "token_expiring_soon").await, 1);
+        expect_expiry(client).await;
     }
     assert_eq!(gateway.metric("tidegate_expiry_notices_total", &[]).await, 2.0);
 }
@@ -78,20 +78,21 @@ async fn a_notice_comes_once_and_then_the_end(engine: Engine) {
 async fn a_life_shorter_than_the_notice_is_told_behind_connected() {
     let gateway = Gateway::start(strict("")).await;
     let mut client = by_token(&gateway, json!({"user_id": 1, "session_expires_in": 3})).await;
-    let left = seconds(&mut client, "token_expiring_soon").await;
+    let left = expires_in(&mut client, "token_expiring_soon").await;
     assert!((1..=3).contains(&left), "{left}");
-    ends(&mut client).await;
+    expect_expiry(&mut client).await;
 }
 
 #[tokio::test]
 async fn without_a_notice_there_is_only_the_end() {
     let gateway = Gateway::start(strict("expiry_notice = \"0s\"")).await;
-    ends(&mut by_token(&gateway, json!({"user_id": 1, "session_expires_in": 2})).await).await;
+    expect_expiry(&mut by_token(&gateway, json!({"user_id": 1, "session_expires_in": 2})).await)
+        .await;
 }
 
 async fn a_refresh_keeps_the_connection(engine: Engine) {
     let gateway = engine.start(strict("expiry_notice = \"0s\"")).await;
-    let short = |seconds: u64| json!({"user_id": 7, "session_expires_in": seconds});
+    let short = |expires_in: u64| json!({"user_id": 7, "session_expires_in": expires_in});
     let mut clients = Vec::new();
     for _ in 0..3 {
         clients.push(by_token(&gateway, short(5)).await);
@@ -101,7 +102,7 @@ async fn a_refresh_keeps_the_connection(engine: Engine) {
 
     let token = gateway.token(json!({"user_id": 7, "session_expires_in": 600})).await;
     offer_token(by_record, &token).await;
-    let left = seconds(by_record, "refreshed").await;
+    let left = expires_in(by_record, "refreshed").await;
     assert!((500..=600).contains(&left), "{left}");
 
     let token = gateway.token(json!({"user_id": 7})).await;
@@ -110,15 +111,15 @@ async fn a_refresh_keeps_the_connection(engine: Engine) {
     assert_eq!(event, json!({"event": "refreshed", "expires_in": null}));
 
     offer_jwt(by_jwt, &session()).await;
-    let left = seconds(by_jwt, "refreshed").await;
+    let left = expires_in(by_jwt, "refreshed").await;
     assert!((500..=600).contains(&left), "{left}");
 
-    // The credentials that all of them came with are over by then.
-    ends(&mut later).await;
+    // By then the credentials that all of them connected with have expired.
+    expect_expiry(&mut later).await;
     gateway.publish("chat_42", json!({"event": "chunk"})).await;
     for client in &mut clients {
         client.next_event("chunk").await;
-        answers(client).await;
+        expect_pong(client).await;
     }
     let refreshed = [("outcome", "refreshed")];
     assert_eq!(gateway.metric("tidegate_refreshes_total", &refreshed).await, 3.0);
@@ -130,14 +131,14 @@ async fn new_credentials_have_an_end_and_a_notice_of_their_own() {
     let mut client = by_cookie(&gateway, &session()).await;
     let token = gateway.token(json!({"user_id": 7, "session_expires_in": 100})).await;
     offer_token(&mut client, &token).await;
-    seconds(&mut client, "refreshed").await;
-    let left = seconds(&mut client, "token_expiring_soon").await;
+    expires_in(&mut client, "refreshed").await;
+    let left = expires_in(&mut client, "token_expiring_soon").await;
     assert!((50..=100).contains(&left), "{left}");
     offer_jwt(&mut client, &session_with(json!({"exp": jwt::in_seconds(3)}))).await;
-    seconds(&mut client, "refreshed").await;
-    let left = seconds(&mut client, "token_expiring_soon").await;
+    expires_in(&mut client, "refreshed").await;
+    let left = expires_in(&mut client, "token_expiring_soon").await;
     assert!((1..=3).contains(&left), "{left}");
-    ends(&mut client).await;
+    expect_expiry(&mut client).await;
 }
 
 async fn whatever_does_not_fit_is_refused_in_the_same_words(engine: Engine) {
@@ -181,26 +182,26 @@ async fn whatever_does_not_fit_is_refused_in_the_same_words(engine: Engine) {
         let labels = [("outcome", outcome)];
         let before = gateway.metric("tidegate_refreshes_total", &labels).await;
         client.send_json(&json!({"type": "refresh", field: credential})).await;
-        texts.push(refused(&mut client, "invalid_credentials").await);
+        texts.push(expect_error(&mut client, "invalid_credentials").await);
         let counted = gateway.metric("tidegate_refreshes_total", &labels).await - before;
         assert_eq!(counted, 1.0, "{outcome}");
         offered.push(credential);
     }
     texts.dedup();
     assert_eq!(texts.len(), 1, "{texts:?}");
-    answers(&mut client).await;
+    expect_pong(&mut client).await;
 
     let good = issue(json!({"origin": APP.1, "channels": ["chat_42"]})).await;
     offer_token(&mut client, &good).await;
     client.next_event("refreshed").await;
     offer_token(&mut client, &good).await;
-    refused(&mut client, "invalid_credentials").await;
+    expect_error(&mut client, "invalid_credentials").await;
 
-    // A handshake without an Origin is no page that a record could be bound to.
+    // A handshake without an Origin is not from a page that a record could be bound to.
     let mut nowhere = by_cookie(&gateway, &session()).await;
     let bound = issue(json!({"origin": APP.1})).await;
     offer_token(&mut nowhere, &bound).await;
-    refused(&mut nowhere, "invalid_credentials").await;
+    expect_error(&mut nowhere, "invalid_credentials").await;
 
     gateway.wait_for_event("credentials_refreshed").await;
     for credential in offered.iter().chain([&good, &bound]).filter(|text| text.len() > 20) {
@@ -220,18 +221,18 @@ async fn a_route_takes_the_kinds_of_credentials_that_it_lists() {
 
     let mut by_jwt = by_cookie(&gateway, &session()).await;
     offer_token(&mut by_jwt, &token).await;
-    refused(&mut by_jwt, "invalid_credentials").await;
+    expect_error(&mut by_jwt, "invalid_credentials").await;
     offer_jwt(&mut by_jwt, &session()).await;
     by_jwt.next_event("refreshed").await;
 
     let (mut by_record, _) = Client::connected(&gateway, &path).await;
     offer_jwt(&mut by_record, &session()).await;
-    refused(&mut by_record, "invalid_credentials").await;
+    expect_error(&mut by_record, "invalid_credentials").await;
 
     let (mut anonymous, _) = Client::connected(&gateway, "/tokens/42").await;
     let token = gateway.token(json!({"user_id": 7})).await;
     offer_token(&mut anonymous, &token).await;
-    refused(&mut anonymous, "invalid_credentials").await;
+    expect_error(&mut anonymous, "invalid_credentials").await;
     let path = format!("/tokens/42?connection_token={token}");
     assert_eq!(outcome(&gateway, &path, &[]).await, Connected, "it was not used up");
 }
@@ -246,7 +247,7 @@ async fn a_refresh_that_names_no_credential_is_a_mistake() {
         json!({"type": "refresh", "token": "a", "connection_token": "b"}),
     ] {
         client.send_json(&frame).await;
-        refused(&mut client, "invalid_json").await;
+        expect_error(&mut client, "invalid_json").await;
     }
 }
 
@@ -255,8 +256,8 @@ async fn max_session_ends_any_connection() {
     let lines = "auth = [\"anonymous\"]\nmax_session = \"2s\"\nexpiry_notice = \"1s\"";
     let gateway = Gateway::start(strict(lines)).await;
     let (mut client, _) = Client::connected(&gateway, "/ws/chat/42/").await;
-    assert_eq!(seconds(&mut client, "token_expiring_soon").await, 1);
-    ends(&mut client).await;
+    assert_eq!(expires_in(&mut client, "token_expiring_soon").await, 1);
+    expect_expiry(&mut client).await;
 }
 
 async fn a_refresh_begins_max_session_again(engine: Engine) {
@@ -265,19 +266,19 @@ async fn a_refresh_begins_max_session_again(engine: Engine) {
     let lasting = json!({"user_id": 7});
     let mut client = by_token(&gateway, lasting.clone()).await;
     let mut other = by_token(&gateway, lasting.clone()).await;
-    assert_eq!(seconds(&mut client, "token_expiring_soon").await, 3);
+    assert_eq!(expires_in(&mut client, "token_expiring_soon").await, 3);
     let token = gateway.token(lasting).await;
     offer_token(&mut client, &token).await;
-    assert_eq!(seconds(&mut client, "refreshed").await, 6);
-    assert_eq!(seconds(&mut other, "token_expiring_soon").await, 3);
-    ends(&mut other).await;
-    assert_eq!(seconds(&mut client, "token_expiring_soon").await, 3);
-    // What ends first counts: these end before the session would.
+    assert_eq!(expires_in(&mut client, "refreshed").await, 6);
+    assert_eq!(expires_in(&mut other, "token_expiring_soon").await, 3);
+    expect_expiry(&mut other).await;
+    assert_eq!(expires_in(&mut client, "token_expiring_soon").await, 3);
+    // The earliest expiry counts: these credentials expire before `max_session` does.
     offer_jwt(&mut client, &session_with(json!({"exp": jwt::in_seconds(3)}))).await;
-    let left = seconds(&mut client, "refreshed").await;
+    let left = expires_in(&mut client, "refreshed").await;
     assert!((1..=3).contains(&left), "{left}");
-    seconds(&mut client, "token_expiring_soon").await;
-    ends(&mut client).await;
+    expires_in(&mut client, "token_expiring_soon").await;
+    expect_expiry(&mut client).await;
 }
 
 #[tokio::test]
@@ -294,11 +295,11 @@ async fn a_raw_route_is_only_closed() {
     let path = format!("/raw?connection_token={token}");
     let mut client = Client::open(gateway.addr(), &path, &[]).await;
     let mut socket = server.accept().await.socket;
-    // Here it is a message as any other.
+    // On this route it is an ordinary message.
     let token = gateway.token(json!({"user_id": 7})).await;
     offer_token(&mut client, &token).await;
     assert_eq!(socket.next_json().await["connection_token"], token.as_str());
-    ends(&mut client).await;
+    expect_expiry(&mut client).await;
     assert!(matches!(socket.next().await, Event::Closed(Some(4001), _)));
 }
 
@@ -358,9 +359,9 @@ async fn one_refresh_is_under_way_at_a_time() {
     redis.pause();
     offer_token(&mut client, &token).await;
     offer_token(&mut client, &token).await;
-    refused(&mut client, "busy").await;
-    // The engine is asked on another task than the socket's.
-    answers(&mut client).await;
+    expect_error(&mut client, "busy").await;
+    // The engine is queried in another task than the socket's.
+    expect_pong(&mut client).await;
     redis.resume();
     let first = client.next_json().await;
     let slow = first["code"] == "engine_unavailable";
@@ -396,7 +397,7 @@ async fn without_the_published_keys_a_jwt_is_neither_good_nor_bad() {
     let error = client.next_event("error").await;
     assert_eq!(error["code"], "upstream_unavailable", "{error}");
     assert!(error["retry_after"].as_u64().is_some_and(|wait| wait > 0), "{error}");
-    answers(&mut client).await;
+    expect_pong(&mut client).await;
     let keys = [("outcome", "jwt_keys")];
     assert_eq!(gateway.metric("tidegate_refreshes_total", &keys).await, 1.0);
 }

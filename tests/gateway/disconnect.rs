@@ -1,4 +1,4 @@
-//! Connections that a server has closed, on whichever node they are.
+//! Disconnecting clients through the server API, on whichever node they are.
 
 use std::sync::{Arc, Mutex};
 
@@ -15,7 +15,7 @@ on_both_engines! {
     those_who_are_meant_are_closed_and_nobody_else,
     a_code_and_a_reason_may_be_given,
     an_order_that_says_too_little_or_too_much_is_refused,
-    all_of_a_crowd_are_closed,
+    many_connections_are_closed,
     the_upstream_of_a_bridge_is_told_the_code,
 }
 
@@ -23,7 +23,7 @@ fn settings() -> Settings {
     Settings::chat(NOWHERE)
 }
 
-/// A client of this conversation; `user` is anything but `null` for one who is signed in.
+/// A client of this conversation; a `user` that is not `null` is signed in.
 async fn client(gateway: &Gateway, conversation: u32, user: Value) -> (Client, Value) {
     let mut path = format!("/ws/chat/{conversation}/");
     if !user.is_null() {
@@ -33,8 +33,8 @@ async fn client(gateway: &Gateway, conversation: u32, user: Value) -> (Client, V
     Client::connected(gateway, &path).await
 }
 
-async fn disconnect(gateway: &Gateway, order: Value) -> Value {
-    let answer = gateway.api("/v1/disconnect", order).await;
+async fn disconnect(gateway: &Gateway, command: Value) -> Value {
+    let answer = gateway.api("/v1/disconnect", command).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     answer.json()
 }
@@ -43,12 +43,12 @@ fn closed(closed: u64, nodes: u64) -> Value {
     json!({"closed": closed, "nodes": nodes})
 }
 
-async fn is_closed(client: &mut Client, code: u16, reason: &str) {
+async fn expect_closed(client: &mut Client, code: u16, reason: &str) {
     assert_eq!(client.next().await, Event::Closed(Some(code), reason.to_owned()));
 }
 
-/// Nothing was said to it meanwhile.
-async fn is_open(client: &mut Client) {
+/// Expects that the client is still connected and has received nothing meanwhile.
+async fn expect_open(client: &mut Client) {
     client.send_json(&json!({"type": "ping"})).await;
     client.next_event("pong").await;
 }
@@ -66,7 +66,7 @@ async fn those_who_are_meant_are_closed_and_nobody_else(engine: Engine) {
     let gateway = engine.start(settings()).await;
     let (mut phone, _) = client(&gateway, 42, json!(7)).await;
     let (mut laptop, _) = client(&gateway, 43, json!(7)).await;
-    // Credentials write one id as a number or as text.
+    // Credentials may write the same id as a number or as text.
     let (mut namesake, _) = client(&gateway, 42, json!("70")).await;
     let (mut tablet, _) = client(&gateway, 42, json!("7")).await;
     let (mut other, connected) = client(&gateway, 42, json!(8)).await;
@@ -74,28 +74,28 @@ async fn those_who_are_meant_are_closed_and_nobody_else(engine: Engine) {
 
     assert_eq!(disconnect(&gateway, json!({"user_id": 7})).await, closed(3, 1));
     for client in [&mut phone, &mut laptop, &mut tablet] {
-        is_closed(client, 4001, REASON).await;
+        expect_closed(client, 4001, REASON).await;
     }
     for client in [&mut namesake, &mut other, &mut anonymous] {
-        is_open(client).await;
+        expect_open(client).await;
     }
     assert_eq!(disconnect(&gateway, json!({"user_id": 7})).await, closed(0, 1), "they are gone");
     assert_eq!(disconnect(&gateway, json!({"user_id": "anonymous"})).await, closed(0, 1));
 
-    let order = json!({"connection_id": connected["connection_id"]});
-    assert_eq!(disconnect(&gateway, order).await, closed(1, 1));
-    is_closed(&mut other, 4001, REASON).await;
-    is_open(&mut namesake).await;
+    let command = json!({"connection_id": connected["connection_id"]});
+    assert_eq!(disconnect(&gateway, command).await, closed(1, 1));
+    expect_closed(&mut other, 4001, REASON).await;
+    expect_open(&mut namesake).await;
 
     assert_eq!(disconnect(&gateway, json!({"channel": "chat_42"})).await, closed(1, 1));
-    is_closed(&mut namesake, 4001, REASON).await;
-    is_open(&mut anonymous).await;
+    expect_closed(&mut namesake, 4001, REASON).await;
+    expect_open(&mut anonymous).await;
 
     let by_order = [("by", "server"), ("reason", "disconnected")];
     gateway.wait_for_metric("tidegate_closes_total", &by_order, 5.0).await;
     let calls = [("call", "disconnect"), ("outcome", "ok")];
     assert_eq!(gateway.metric("tidegate_api_calls_total", &calls).await, 5.0);
-    // Who is disconnected may come again, with credentials that are good.
+    // A disconnected client may connect again with valid credentials.
     client(&gateway, 42, json!(7)).await;
 }
 
@@ -108,10 +108,10 @@ async fn a_code_and_a_reason_may_be_given(engine: Engine) {
         (json!({"code": 4999, "reason": "x".repeat(123)}), 4999, &"x".repeat(123)),
     ] {
         let (mut client, _) = client(&gateway, 42, json!("ana")).await;
-        let mut order = json!({"user_id": "ana"});
-        order.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        assert_eq!(disconnect(&gateway, order).await, closed(1, 1), "{more}");
-        is_closed(&mut client, code, reason).await;
+        let mut command = json!({"user_id": "ana"});
+        command.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        assert_eq!(disconnect(&gateway, command).await, closed(1, 1), "{more}");
+        expect_closed(&mut client, code, reason).await;
     }
     let ordered = gateway.wait_for_event("disconnect_ordered").await;
     let fields = ordered.get("fields").unwrap_or(&ordered);
@@ -151,26 +151,26 @@ async fn an_order_that_says_too_little_or_too_much_is_refused(engine: Engine) {
             "{shown}"
         );
     }
-    let order = json!({"user_id": 7});
-    let without_key = http::post(gateway.admin(), "/v1/disconnect", &[], &order).await;
+    let command = json!({"user_id": 7});
+    let without_key = http::post(gateway.admin(), "/v1/disconnect", &[], &command).await;
     assert_eq!(without_key.status, 401);
-    is_open(&mut client).await;
+    expect_open(&mut client).await;
     assert_eq!(gateway.events("disconnect_ordered"), 0);
 }
 
-async fn all_of_a_crowd_are_closed(engine: Engine) {
-    // Several slices of each thread.
+async fn many_connections_are_closed(engine: Engine) {
+    // This takes several slices of work on each thread.
     const CROWD: u64 = 900;
     let gateway = engine.start(settings()).await;
     let mut crowd = Vec::new();
     for number in 0..CROWD {
-        // Every third is somewhere else.
+        // Every third client is in another conversation.
         crowd.push(client(&gateway, if number % 3 == 0 { 43 } else { 42 }, Value::Null).await.0);
     }
     assert_eq!(disconnect(&gateway, json!({"channel": "chat_42"})).await, closed(600, 1));
     for (number, client) in crowd.iter_mut().enumerate() {
         if number % 3 == 0 {
-            is_open(client).await;
+            expect_open(client).await;
         } else {
             assert_eq!(client.closed().await, Some(4001));
         }
@@ -182,9 +182,9 @@ async fn the_upstream_of_a_bridge_is_told_the_code(engine: Engine) {
     let gateway = engine.start(Settings::echo(&server.url())).await;
     let mut client = Client::open(gateway.addr(), "/echo", &[]).await;
     let mut upstream = server.accept().await.socket;
-    let order = json!({"channel": "echo", "code": 4100, "reason": "moved"});
-    assert_eq!(disconnect(&gateway, order).await, closed(1, 1));
-    is_closed(&mut client, 4100, "moved").await;
+    let command = json!({"channel": "echo", "code": 4100, "reason": "moved"});
+    assert_eq!(disconnect(&gateway, command).await, closed(1, 1));
+    expect_closed(&mut client, 4100, "moved").await;
     assert_eq!(upstream.closed().await, Some(4100));
 }
 
@@ -210,9 +210,9 @@ async fn an_order_to_one_node_is_carried_out_on_all() {
     for client in [&mut here, &mut there] {
         assert_eq!(client.closed().await, Some(4003));
     }
-    let order = json!({"connection_id": connected["connection_id"], "reason": "bye"});
-    assert_eq!(disconnect(&a, order).await, closed(1, 2));
-    is_closed(&mut also_there, 4001, "bye").await;
+    let command = json!({"connection_id": connected["connection_id"], "reason": "bye"});
+    assert_eq!(disconnect(&a, command).await, closed(1, 2));
+    expect_closed(&mut also_there, 4001, "bye").await;
 
     let (mut here, _) = client(&a, 45, Value::Null).await;
     let (mut there, _) = client(&b, 45, json!(9)).await;
@@ -220,11 +220,11 @@ async fn an_order_to_one_node_is_carried_out_on_all() {
     for client in [&mut here, &mut there] {
         assert_eq!(client.closed().await, Some(4001));
     }
-    is_open(&mut stays).await;
-    // Orders are told where they were given.
+    expect_open(&mut stays).await;
+    // A command is logged on the node that received it.
     until("an audit line for each", async || {
-        let told = (a.events("disconnect_ordered"), b.events("disconnect_ordered"));
-        (told == (2, 1)).then_some(())
+        let logged = (a.events("disconnect_ordered"), b.events("disconnect_ordered"));
+        (logged == (2, 1)).then_some(())
     })
     .await;
     for node in [&a, &b] {
@@ -246,9 +246,9 @@ async fn a_node_that_does_not_answer_is_told_and_one_that_has_ended_is_not_misse
     assert_eq!(here.closed().await, Some(4001));
     b.signal(rustix::process::Signal::CONT);
     assert_eq!(b.stop().await, Some(0));
-    let order = json!({"user_id": 7});
+    let command = json!({"user_id": 7});
     until("an order without the node that ended", async || {
-        (a.api("/v1/disconnect", order.clone()).await.json() == closed(0, 1)).then_some(())
+        (a.api("/v1/disconnect", command.clone()).await.json() == closed(0, 1)).then_some(())
     })
     .await;
 }
@@ -264,11 +264,11 @@ async fn without_redis_an_order_is_refused_and_afterwards_it_is_not() {
     let answer = a.api("/v1/disconnect", json!({"user_id": 7})).await;
     assert_eq!((answer.status, &answer.json()["error"]["code"]), (503, &json!("engine_down")));
     a.wait_for_event("disconnect_failed").await;
-    is_open(&mut here).await;
+    expect_open(&mut here).await;
 
     redis.restart().await;
     for node in [&a, &b] {
-        // A connection that is not asked anything notices by its next ping, and is ready until then.
+        // A connection without commands notices by its next PING and counts as ready until then.
         until("all three connections", async || {
             (node.events("redis_reconnected") >= 2 && node.events("subscription_live") >= 2)
                 .then_some(())
@@ -322,7 +322,7 @@ async fn nobody_hears_or_speaks_on_the_channels_of_orders() {
         Client::connected(&gateway, &format!("/ws/{name}/")).await;
         gateway.publish(name, json!(1)).await;
     }
-    // With one node there are no such channels.
+    // A single node has no such channels.
     let alone = Gateway::start(open.without_history().section("engine", MEMORY_ONLY)).await;
     let (mut client, _) = Client::connected(&alone, "/ws/tg:control/").await;
     alone.publish("tg:control", json!({"event": "heard"})).await;
@@ -341,10 +341,10 @@ async fn another_prefix_is_another_set_of_nodes() {
     }
     let (mut stays, _) = client(&b, 42, Value::Null).await;
     assert_eq!(disconnect(&a, json!({"channel": "chat_42"})).await, closed(0, 1));
-    is_open(&mut stays).await;
-    let (wrong, said) = Gateway::fails(of("with space")).await;
-    assert_eq!(wrong, Some(1), "{said}");
-    assert!(said.contains("key_prefix"), "{said}");
+    expect_open(&mut stays).await;
+    let (code, log) = Gateway::start_failing(of("with space")).await;
+    assert_eq!(code, Some(1), "{log}");
+    assert!(log.contains("key_prefix"), "{log}");
 }
 
 #[tokio::test]
@@ -352,17 +352,17 @@ async fn what_comes_from_redis_and_is_no_order_does_nothing() {
     let redis = Redis::start().await;
     let [a, _b] = nodes(&redis).await;
     let (mut stays, _) = client(&a, 42, json!(7)).await;
-    let order = |v: u32, kind: &str, order: Value| {
-        json!({"v": v, "kind": kind, "id": "a1", "from": "b2", "order": order}).to_string()
+    let command = |v: u32, kind: &str, command: Value| {
+        json!({"v": v, "kind": kind, "id": "a1", "from": "b2", "order": command}).to_string()
     };
     let all = json!({"user_id": 7});
     for (payload, outcome) in [
         ("nonsense".to_owned(), "malformed"),
-        (order(1, "disconnect", json!({"user_id": 7, "code": 1006})), "malformed"),
-        (order(1, "disconnect", json!({"user_id": 7, "unless": 8})), "malformed"),
-        (order(2, "disconnect", all.clone()), "unknown"),
-        (order(1, "reload", all.clone()), "unknown"),
-        (order(1, "disconnect", json!({"user_id": "7".repeat(20_000)})), "too_large"),
+        (command(1, "disconnect", json!({"user_id": 7, "code": 1006})), "malformed"),
+        (command(1, "disconnect", json!({"user_id": 7, "unless": 8})), "malformed"),
+        (command(2, "disconnect", all.clone()), "unknown"),
+        (command(1, "reload", all.clone()), "unknown"),
+        (command(1, "disconnect", json!({"user_id": "7".repeat(20_000)})), "too_large"),
     ] {
         let before = a.metric("tidegate_control_orders_total", &[("outcome", outcome)]).await;
         let reached: u64 = redis.run(&["PUBLISH", "tg:control", &payload]).await;
@@ -370,8 +370,8 @@ async fn what_comes_from_redis_and_is_no_order_does_nothing() {
         a.wait_for_metric("tidegate_control_orders_total", &[("outcome", outcome)], before + 1.0)
             .await;
     }
-    is_open(&mut stays).await;
-    // Somebody who watches everything is no node that could be missed.
+    expect_open(&mut stays).await;
+    // A client that is subscribed to everything with PSUBSCRIBE is not counted as a node.
     let watcher = redis::Client::open(redis.url()).unwrap();
     let mut watcher = watcher.get_async_pubsub().await.unwrap();
     watcher.psubscribe("*").await.unwrap();
@@ -393,21 +393,21 @@ async fn a_reply_is_cancelled_by_an_order_of_another_node() {
     client.send_json(&json!({"message": "tell me"})).await;
     let task = client.next_event("task_queued").await["task_id"].clone();
     client.next_event("processing_started").await;
-    let order = |channel: &str| {
-        let order = json!({"channel": channel, "task_id": task});
-        json!({"v": 1, "kind": "cancel", "id": "a1", "from": "b2", "order": order}).to_string()
+    let command = |channel: &str| {
+        let command = json!({"channel": channel, "task_id": task});
+        json!({"v": 1, "kind": "cancel", "id": "a1", "from": "b2", "order": command}).to_string()
     };
     for (channel, affected) in [("chat_43", 0), ("chat_42", 1)] {
         let mut replies = subscribe(&redis, "tg:control:b2").await;
-        let _: u64 = redis.run(&["PUBLISH", "tg:control", &order(channel)]).await;
+        let _: u64 = redis.run(&["PUBLISH", "tg:control", &command(channel)]).await;
         let reply: Value = serde_json::from_str(&replies.recv().await.unwrap()).unwrap();
         assert_eq!(reply, json!({"v": 1, "id": "a1", "affected": affected, "complete": true}));
     }
     assert_eq!(client.next_event("cancelled").await["task_id"], task);
-    writer.given_up().await;
+    writer.closed().await;
 }
 
-/// What is published to `channel` from now on.
+/// Subscribes to what is published to `channel` from now on.
 async fn subscribe(redis: &Redis, channel: &str) -> tokio::sync::mpsc::Receiver<String> {
     use futures_util::StreamExt;
     let client = redis::Client::open(redis.url()).unwrap();

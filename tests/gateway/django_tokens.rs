@@ -1,4 +1,4 @@
-//! Connection tokens whose records Django's cache wrote, with the bytes that it wrote.
+//! Connection tokens whose records were written by Django's cache, byte for byte.
 
 use serde_json::{Value, json};
 
@@ -12,17 +12,17 @@ const TOKEN: &str = "abcdefghijklmnopqrstuvwxyz_ABCDEFGHIJKLMNOP";
 const PREFIX: &str = "allthrive:1:ws_conn_token:";
 
 /// `{"user_id": 1, "username": "alice", "connection_id": "chat-conv-1-1764500000000",
-/// "created_at": 1764500000.25, "used": False}` by Django's RedisCache; django-redis says protocol 4.
+/// "created_at": 1764500000.25, "used": False}`, pickled by Django's RedisCache; django-redis uses protocol 4.
 const ALICE: &[u8] = b"\x80\x05\x95\x6e\0\0\0\0\0\0\0}\x94(\x8c\x07user_id\x94K\x01\x8c\x08username\x94\
     \x8c\x05alice\x94\x8c\x0dconnection_id\x94\x8c\x19chat-conv-1-1764500000000\x94\x8c\x0acreated_at\x94\
     GA\xdaK\x08\x88\x10\0\0\x8c\x04used\x94\x89u.";
 
-/// User 70000, Jürgen, with no connection id, and used.
+/// The used record of user 70000, Jürgen, without a connection id.
 const USED: &[u8] = b"\x80\x05\x95X\0\0\0\0\0\0\0}\x94(\x8c\x07user_id\x94Jp\x11\x01\0\x8c\x08username\x94\
     \x8c\x07J\xc3\xbcrgen\x94\x8c\x0dconnection_id\x94N\x8c\x0acreated_at\x94GA\xdaK\x08\x88\x10\0\0\
     \x8c\x04used\x94\x88u.";
 
-/// By django-redis with its JSON serializer.
+/// A record written by django-redis with its JSON serializer.
 const ALICE_JSON: &[u8] = br#"{"user_id": 1, "username": "alice", "connection_id": "chat-conv-1-1764500000000", "created_at": 1764500000.25, "used": false}"#;
 const USED_JSON: &[u8] = br#"{"user_id": 70000, "username": "J\u00fcrgen", "connection_id": null, "created_at": 1764500000.25, "used": true}"#;
 

@@ -1,8 +1,8 @@
-//! The same test on the memory engine and on a Redis of its own.
+//! Runs the same test on the memory engine and on a Redis server of its own.
 
 use super::rig::{Gateway, Redis, Settings, http, until};
 
-/// Where a test's gateways keep what they share; the Redis lives as long as this.
+/// The engine that the gateways of a test share. Its Redis server runs until this is dropped.
 pub struct Engine(Option<Redis>);
 
 impl Engine {
@@ -14,7 +14,7 @@ impl Engine {
         Self(Some(Redis::start().await))
     }
 
-    /// A gateway that has found its engine.
+    /// Starts a gateway and waits until it is connected to its engine.
     pub async fn start(&self, settings: Settings) -> Gateway {
         let gateway = Gateway::start(self.of(settings)).await;
         until("ready gateway", async || {
@@ -24,7 +24,7 @@ impl Engine {
         gateway
     }
 
-    /// The Redis, where this engine is one.
+    /// The Redis server, if this engine is Redis.
     pub fn server(&self) -> Option<&Redis> {
         self.0.as_ref()
     }
@@ -41,7 +41,7 @@ impl Engine {
     }
 }
 
-/// Makes two tests, `memory` and `redis`, in a module of the name of each function.
+/// Makes two tests, `memory` and `redis`, in a module named after each function.
 macro_rules! on_both_engines {
     ($($test:ident),* $(,)?) => {
         $(

@@ -1,9 +1,9 @@
-//! Routes that only answer, as monitoring and load balancers ask them; and that nothing is redirected.
+//! Routes with a fixed reply, as monitoring and load balancers request them. Nothing is ever redirected.
 
 use super::chat::{APP, chat, session};
 use super::outcome::Outcome::{Connected, Http};
 use super::outcome::outcome;
-use super::rig::raw::{Said, handshake};
+use super::rig::raw::{Received, handshake};
 use super::rig::{Client, Event, Gateway, RawClient, Reply, Settings, Upstream, http, until};
 
 const SOCKET: &str = r#"{"status":"ok","message":"WebSocket healthy"}"#;
@@ -15,8 +15,8 @@ fn settings() -> Settings {
         .route(&format!("path = \"/api/v1/health/\"\nreply = '{PLAIN}'"))
 }
 
-/// What a socket is told from its handshake to its end.
-async fn told(gateway: &Gateway, path: &str, headers: &[(&str, &str)]) -> (String, Option<u16>) {
+/// The frames that a socket receives from its handshake to its end.
+async fn receive(gateway: &Gateway, path: &str, headers: &[(&str, &str)]) -> (String, Option<u16>) {
     let mut client = Client::open(gateway.addr(), path, headers).await;
     let Event::Text(text) = client.next().await else { panic!("no text") };
     (text, client.closed().await)
@@ -28,12 +28,12 @@ async fn a_socket_is_told_and_closed_whoever_asks() {
     let expected = (SOCKET.to_owned(), Some(1000));
     let foreign = ("origin", "https://evil.test");
     for headers in [&[] as &[_], &[APP], &[foreign], &[("cookie", "access_token=bad")]] {
-        assert_eq!(told(&gateway, "/ws/health/", headers).await, expected, "{headers:?}");
+        assert_eq!(receive(&gateway, "/ws/health/", headers).await, expected, "{headers:?}");
     }
-    assert_eq!(told(&gateway, "/ws/health", &[]).await, expected, "without the last slash");
-    assert_eq!(told(&gateway, "/ws/health/?connection_token=x", &[]).await, expected);
+    assert_eq!(receive(&gateway, "/ws/health", &[]).await, expected, "without the last slash");
+    assert_eq!(receive(&gateway, "/ws/health/?connection_token=x", &[]).await, expected);
     let offered = [("sec-websocket-protocol", "tidegate.v1")];
-    assert_eq!(told(&gateway, "/ws/health/", &offered).await, expected);
+    assert_eq!(receive(&gateway, "/ws/health/", &offered).await, expected);
     let admitted = [("outcome", "admitted")];
     gateway.wait_for_metric("tidegate_handshakes_total", &admitted, 7.0).await;
 }
@@ -47,7 +47,7 @@ async fn plain_http_gets_it_as_json() {
         ("/api/v1/health/?verbose=1", PLAIN),
         ("/ws/health/", SOCKET),
     ] {
-        // An ALB names itself by its target's address, a page elsewhere by its own.
+        // An AWS load balancer sends its target's address as Host, a page on another site sends its own origin.
         for headers in [&[] as &[_], &[("host", "10.0.3.7:8000")], &[("origin", "null")]] {
             let answer = http::send(gateway.addr(), "GET", path, headers, "".into()).await;
             assert_eq!((answer.status, answer.text()), (200, body.to_owned()), "{path}");
@@ -59,7 +59,7 @@ async fn plain_http_gets_it_as_json() {
         let answer = http::send(gateway.addr(), "POST", path, &[], "{}".into()).await;
         assert_eq!((answer.status, answer.header("allow")), (405, Some("GET, HEAD")), "{path}");
     }
-    // HTTP/1.0 without a Host, as simple probes send it.
+    // Simple probes send HTTP/1.0 without a Host.
     let mut probe = RawClient::connect(gateway.addr()).await;
     probe.write(b"GET /api/v1/health/ HTTP/1.0\r\n\r\n").await;
     assert_eq!(probe.read_exact(15).await, b"HTTP/1.0 200 OK");
@@ -70,16 +70,16 @@ async fn nobody_holds_such_a_socket_open() {
     let settings = settings().also("server", "max_connections_per_ip = 1");
     let gateway = Gateway::start(settings).await;
     let mut stays = RawClient::open(gateway.addr(), "/ws/health/").await;
-    assert!(matches!(stays.next().await, Said::Text(text) if text == SOCKET.as_bytes()));
-    assert!(matches!(stays.next().await, Said::Close(Some(1000), _)));
-    // It answers nothing, and is counted for as long as it is there.
-    let (error, code) = told(&gateway, "/ws/health/", &[]).await;
+    assert!(matches!(stays.next().await, Received::Text(text) if text == SOCKET.as_bytes()));
+    assert!(matches!(stays.next().await, Received::Close(Some(1000), _)));
+    // The connection is never answered, and it is counted until it closes.
+    let (error, code) = receive(&gateway, "/ws/health/", &[]).await;
     assert!(error.contains("rate_limited"), "{error}");
     assert_eq!(code, Some(4029));
     assert_eq!(http::get(gateway.addr(), "/api/v1/health/").await.status, 429);
-    assert!(matches!(stays.next().await, Said::End), "it is cut");
+    assert!(matches!(stays.next().await, Received::End), "it is cut");
     until("a place given back", async || {
-        (told(&gateway, "/ws/health/", &[]).await.1 == Some(1000)).then_some(())
+        (receive(&gateway, "/ws/health/", &[]).await.1 == Some(1000)).then_some(())
     })
     .await;
 }
@@ -96,11 +96,11 @@ async fn the_first_of_the_file_takes_a_request() {
         .route(fixed)
         .route("path = \"/ws/chat/{id}/\"\nchannel = \"c_{id}\"\nauth = [\"anonymous\"]");
     let gateway = Gateway::start(settings).await;
-    assert_eq!(told(&gateway, "/ws/chat/health/", &[]).await.0, "\"fixed\"");
+    assert_eq!(receive(&gateway, "/ws/chat/health/", &[]).await.0, "\"fixed\"");
     assert_eq!(outcome(&gateway, "/ws/chat/other/", &[]).await, Connected);
 }
 
-/// Sockets of a whole site were once lost to a 301 that their browsers do not follow.
+/// A regression test: browsers do not follow a 301 in a WebSocket handshake.
 #[tokio::test]
 async fn no_websocket_is_ever_redirected() {
     let redirect = |_: &_| Reply::status(301);

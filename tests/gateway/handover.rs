@@ -1,5 +1,5 @@
-//! One process takes over from another: sockets that are handed over, ports that are shared, and a rolling
-//! replacement under streams in which nobody loses or repeats a chunk.
+//! One process replaces another: sockets that are handed over, ports that are shared, and a rolling
+//! replacement during streams in which no client loses or repeats a chunk.
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
@@ -20,7 +20,7 @@ auth = ["anonymous"]
 size = 10000
 "#;
 
-/// Between two chunks of a channel.
+/// The time between two chunks of a channel.
 const PACE: Duration = Duration::from_millis(150);
 
 fn settings(server: &str) -> Settings {
@@ -30,7 +30,7 @@ fn settings(server: &str) -> Settings {
 #[tokio::test]
 async fn a_socket_that_was_handed_over_is_served() {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-    // Another one's address: what is handed over counts.
+    // This address is in use by another process: only the socket that is handed over counts.
     let settings = settings("listen = \"127.0.0.1:1\"").route(ROUTE);
     let mut gateway = Gateway::start_with_socket(settings, &socket, "public").await;
     assert_eq!(gateway.addr(), socket.local_addr().unwrap());
@@ -63,7 +63,7 @@ async fn two_may_share_a_port_if_both_say_so() {
     let first = Gateway::start(shared(0)).await;
     let port = first.addr().port();
     let alone = settings(&format!("listen = \"127.0.0.1:{port}\"")).route(ROUTE);
-    let (code, said) = Gateway::fails(&alone).await;
+    let (code, said) = Gateway::start_failing(&alone).await;
     assert_eq!(code, Some(1));
     assert!(said.contains("server.listen"), "{said}");
     let second = Gateway::start(shared(port)).await;
@@ -83,7 +83,7 @@ async fn a_thousand_streams_go_on_while_the_process_is_replaced() {
         .route(ROUTE);
     let old = Gateway::start_with_socket(&settings, &socket, "public").await;
     let new = async || Gateway::start_with_socket(&settings, &socket, "public").await;
-    roll(&redis, address, 1000, old, new).await;
+    replace(&redis, address, 1000, old, new).await;
 }
 
 #[tokio::test]
@@ -98,12 +98,12 @@ async fn streams_go_on_while_a_shared_port_changes_hands() {
     let old = Gateway::start(shared(0)).await;
     let address = old.addr();
     let new = async || Gateway::start(shared(address.port())).await;
-    roll(&redis, address, 200, old, new).await;
+    replace(&redis, address, 200, old, new).await;
 }
 
-/// `count` clients of a twentieth as many channels hear numbered chunks; `old` is replaced by what `start`
-/// gives; then each must have heard every number once and in order.
-async fn roll(
+/// Replaces `old` with the gateway that `start` returns, while `count` clients receive numbered chunks on a
+/// twentieth as many channels. Each client must have received every number once and in order.
+async fn replace(
     redis: &Redis,
     address: SocketAddr,
     count: usize,
@@ -111,29 +111,31 @@ async fn roll(
     start: impl AsyncFnOnce() -> Gateway,
 ) {
     let channels = count / 20;
-    let roll = Arc::new(Roll { address, ..Roll::default() });
+    let replacement = Arc::new(Replacement { address, ..Replacement::default() });
     let mut clients = JoinSet::new();
     for number in 0..count {
-        clients.spawn(listen(Arc::clone(&roll), number % channels));
+        clients.spawn(follow(Arc::clone(&replacement), number % channels));
     }
-    let worker = tokio::spawn(stream(redis.connection().await, channels, Arc::clone(&roll)));
+    let worker = tokio::spawn(stream(redis.connection().await, channels, Arc::clone(&replacement)));
     old.wait_for_metric("tidegate_connections", &[], count as f64).await;
     let new = start().await;
-    *roll.began.lock().unwrap() = Some(Instant::now());
+    *replacement.started.lock().unwrap() = Some(Instant::now());
     old.signal(Signal::TERM);
-    assert_eq!(old.wait_exit().await, Some(0), "nothing was cut");
+    assert_eq!(old.wait_exit().await, Some(0), "no connection was forced to close");
     new.wait_for_metric("tidegate_connections", &[], count as f64).await;
-    roll.over.store(true, Ordering::Release);
+    replacement.complete.store(true, Ordering::Release);
     let last = worker.await.unwrap();
-    let mut heard = 0;
+    let mut received = 0;
     while let Some(client) = clients.join_next().await {
         let client = client.unwrap();
-        assert_eq!(client.heard, last, "of {last} chunks");
-        assert!(client.returns > 0, "everybody was on the old process, and came back");
-        heard += client.heard;
+        assert_eq!(client.received, last, "of {last} chunks");
+        assert!(client.reconnects > 0, "a client that did not reconnect");
+        received += client.received;
     }
-    println!("{count} connections, {heard} chunks heard, 0 lost, 0 repeated; reconnects by time:");
-    for (half_seconds, reconnects) in roll.reconnects.lock().unwrap().iter() {
+    println!(
+        "{count} connections, {received} chunks received, 0 lost, 0 repeated; reconnects by time:"
+    );
+    for (half_seconds, reconnects) in replacement.reconnects.lock().unwrap().iter() {
         println!(
             "{:>5.1} s {reconnects:>4} {}",
             *half_seconds as f64 / 2.0,
@@ -142,38 +144,38 @@ async fn roll(
     }
 }
 
-struct Roll {
+struct Replacement {
     address: SocketAddr,
-    began: Mutex<Option<Instant>>,
-    over: AtomicBool,
-    /// By half a second since the old process was told to end.
+    started: Mutex<Option<Instant>>,
+    complete: AtomicBool,
+    /// The reconnects in each half second since the old process received its signal.
     reconnects: Mutex<BTreeMap<u128, usize>>,
 }
 
-impl Default for Roll {
+impl Default for Replacement {
     fn default() -> Self {
         Self {
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
-            began: Mutex::default(),
-            over: AtomicBool::new(false),
+            started: Mutex::default(),
+            complete: AtomicBool::new(false),
             reconnects: Mutex::default(),
         }
     }
 }
 
-impl Roll {
-    fn came_back(&self) {
-        let began = self.began.lock().unwrap().expect("nobody is sent away before");
-        let half_seconds = began.elapsed().as_millis() / 500;
+impl Replacement {
+    fn record_reconnect(&self) {
+        let started = self.started.lock().unwrap().expect("no client is disconnected before");
+        let half_seconds = started.elapsed().as_millis() / 500;
         *self.reconnects.lock().unwrap().entry(half_seconds).or_default() += 1;
     }
 }
 
-/// Publishes numbered chunks to every channel until the roll is over, as a worker does; the last number.
+/// Publishes numbered chunks to every channel, as a worker does, until the replacement is complete.
 async fn stream(
     mut redis: redis::aio::MultiplexedConnection,
     channels: usize,
-    roll: Arc<Roll>,
+    replacement: Arc<Replacement>,
 ) -> u64 {
     let script = redis::Script::new(include_str!("../../clients/redis/publish.lua"));
     let mut ticks = tokio::time::interval(PACE);
@@ -181,7 +183,7 @@ async fn stream(
     loop {
         ticks.tick().await;
         number += 1;
-        let last = roll.over.load(Ordering::Acquire);
+        let last = replacement.complete.load(Ordering::Acquire);
         for channel in 0..channels {
             let name = format!("chat_{channel}");
             let data = json!({"event": "chunk", "n": number, "last": last}).to_string();
@@ -196,21 +198,21 @@ async fn stream(
     }
 }
 
-struct Listened {
-    heard: u64,
-    returns: usize,
+struct Progress {
+    received: u64,
+    reconnects: usize,
 }
 
-/// A client as the protocol page describes it: it comes back where it was, until it hears the last chunk.
-async fn listen(roll: Arc<Roll>, channel: usize) -> Listened {
-    let mut listened = Listened { heard: 0, returns: 0 };
-    let mut place: Option<(u64, String)> = None;
+/// A client as the protocol page describes it: it reconnects and resumes until it has received the last chunk.
+async fn follow(replacement: Arc<Replacement>, channel: usize) -> Progress {
+    let mut progress = Progress { received: 0, reconnects: 0 };
+    let mut position: Option<(u64, String)> = None;
     loop {
-        let path = match &place {
+        let path = match &position {
             None => format!("/ws/chat/{channel}/"),
             Some((offset, epoch)) => format!("/ws/chat/{channel}/?since={offset}&epoch={epoch}"),
         };
-        let Some(mut client) = Client::attempt(roll.address, &path).await else {
+        let Some(mut client) = Client::attempt(replacement.address, &path).await else {
             tokio::time::sleep(PACE).await;
             continue;
         };
@@ -226,27 +228,27 @@ async fn listen(roll: Arc<Roll>, channel: usize) -> Listened {
                 Event::Lost => break,
             };
             match frame["event"].as_str().expect("an event") {
-                "connected" if place.is_none() => {
+                "connected" if position.is_none() => {
                     let epoch = frame["epoch"].as_str().expect("an epoch").to_owned();
                     let offset = frame["offset"].as_u64().expect("an offset");
-                    listened.heard = offset;
-                    place = Some((offset, epoch));
+                    progress.received = offset;
+                    position = Some((offset, epoch));
                 }
                 "connected" => {
                     assert_eq!(frame["recovered"], true, "{frame}");
-                    listened.returns += 1;
-                    roll.came_back();
+                    progress.reconnects += 1;
+                    replacement.record_reconnect();
                 }
                 "chunk" => {
-                    assert_eq!(frame["n"], listened.heard + 1, "lost or repeated");
-                    listened.heard += 1;
-                    let (offset, epoch) = place.as_mut().expect("connected came first");
+                    assert_eq!(frame["n"], progress.received + 1, "lost or repeated");
+                    progress.received += 1;
+                    let (offset, epoch) = position.as_mut().expect("connected came first");
                     *offset = frame["offset"].as_u64().expect("an offset");
-                    if let Some(begun) = frame["epoch"].as_str() {
-                        *epoch = begun.to_owned();
+                    if let Some(new_epoch) = frame["epoch"].as_str() {
+                        *epoch = new_epoch.to_owned();
                     }
                     if frame["last"] == true {
-                        return listened;
+                        return progress;
                     }
                 }
                 "going_away" => {

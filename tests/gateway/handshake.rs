@@ -1,4 +1,4 @@
-//! Who may open a socket: origin, credentials, the backend's word, counts, in this order.
+//! Who may connect: origin, credentials, the backend's decision and limits, checked in this order.
 
 use std::net::TcpListener;
 
@@ -8,7 +8,7 @@ use crate::chat::{APP, chat, open_to_all, session};
 use crate::engine::Engine;
 use crate::outcome::Outcome::{Closed, Connected, Http};
 use crate::outcome::{attempt, outcome};
-use crate::rig::raw::{Said, handshake};
+use crate::rig::raw::{Received, handshake};
 use crate::rig::{Client, Gateway, RawClient, Reply, Upstream, frame, http, until};
 
 #[tokio::test]
@@ -79,7 +79,7 @@ async fn a_token_comes_by_query_or_as_a_subprotocol(engine: Engine) {
     assert_eq!(client.headers["sec-websocket-protocol"], "tidegate.v1");
     assert_eq!(client.next_event("connected").await["user_id"], 2);
 
-    // Used: refused in a way that a browser accepts, so that it can read the code.
+    // A used token is refused by accepting and closing the socket, so that a browser can read the code.
     let mut client = Client::open(gateway.addr(), "/ws/chat/42/", &protocols).await;
     assert_eq!(client.headers["sec-websocket-protocol"], "tidegate.v1");
     assert_eq!(client.closed().await, Some(4001));
@@ -183,7 +183,7 @@ async fn the_backend_decides_and_without_it_nobody_gets_in() {
         _ => Reply::Hangup,
     })
     .await;
-    let authorize = |url: &str| format!("authorize = {{ url = {url:?}, timeout = \"300ms\" }}");
+    let authorize = |url: &str| format!("authorize = {{ url = {url:?}, timeout = \"1s\" }}");
     let gateway = Gateway::start(chat(&authorize(&backend.url("/may")))).await;
     let cookie = format!("access_token={}", session());
     let headers = [("cookie", cookie.as_str()), APP];
@@ -293,7 +293,7 @@ async fn a_trusted_proxy_says_whose_connection_it_is() {
     let gateway = Gateway::start(settings).await;
     let from = |address| [("x-forwarded-for", address)];
     let first = attempt(&gateway, "/ws/chat/1/", &from("203.0.113.1")).await.unwrap();
-    // What stands further left than the first untrusted hop is the client's invention.
+    // Everything to the left of the first untrusted hop may be invented by the client.
     let spoofed = from("198.51.100.9, 203.0.113.1, 127.0.0.2");
     let _second = attempt(&gateway, "/ws/chat/1/", &spoofed).await.unwrap();
     assert_eq!(outcome(&gateway, "/ws/chat/1/", &from("203.0.113.1")).await, Closed(4029));
@@ -331,7 +331,7 @@ async fn a_refused_client_is_not_waited_for() {
     silent.write(request.as_bytes()).await;
     assert_eq!(silent.read_head().await.status, 101);
     let said = silent.next().await;
-    assert!(matches!(said, Said::Close(Some(4001), _)), "{said:?}");
+    assert!(matches!(said, Received::Close(Some(4001), _)), "{said:?}");
 
     let mut flooding = RawClient::connect(gateway.addr()).await;
     flooding.write(request.as_bytes()).await;
@@ -340,8 +340,8 @@ async fn a_refused_client_is_not_waited_for() {
     until("end of a flood that nobody asked for", async || flooding.try_write(&frames).await.err())
         .await;
 
-    // Neither answered the close frame.
-    silent.expect(Said::End).await;
+    // Neither client has answered the close frame.
+    silent.expect(Received::End).await;
     until("room for others", async || {
         let mut other = RawClient::connect(gateway.addr()).await;
         other.try_write(request.as_bytes()).await.ok()?;

@@ -1,11 +1,11 @@
-//! HTTP as strangers send it: slow, endless, garbled, pipelined, or in one piece with what follows.
+//! HTTP input from untrusted clients: slow, endless, malformed, pipelined, or in one piece with what follows.
 
 use serde_json::{Value, json};
 
 use crate::chat::{open_to_all, relayed};
 use crate::outcome::Outcome::Connected;
 use crate::outcome::outcome;
-use crate::rig::raw::{Said, handshake};
+use crate::rig::raw::{Received, handshake};
 use crate::rig::{Gateway, RawClient, Upstream, frame};
 
 const PING: &str = r#"{"type":"ping"}"#;
@@ -25,13 +25,13 @@ async fn a_head_that_does_not_come_to_its_end_is_not_waited_for() {
         let status = client.try_read_status().await;
         assert!(matches!(status, None | Some(408)), "{status:?} after {length} bytes");
     }
-    // Also after a request that was served.
+    // The same holds after a request that was served.
     let mut client = RawClient::connect(gateway.addr()).await;
     client.write(b"GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\nGET ").await;
     assert_eq!(read_answer(&mut client).await, 404);
     let status = client.try_read_status().await;
     assert!(matches!(status, None | Some(408)), "{status:?} in the second head");
-    // And where no second one comes.
+    // The same holds where no second request follows.
     let mut client = RawClient::connect(gateway.addr()).await;
     client.write(b"GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n").await;
     assert_eq!(read_answer(&mut client).await, 404);
@@ -94,7 +94,7 @@ async fn garbage_is_a_bad_request() {
     assert_serves(&gateway).await;
 }
 
-/// The status of an answer whose body is passed over.
+/// The status of an answer; its body is read and ignored.
 async fn read_answer(client: &mut RawClient) -> u16 {
     let head = client.read_head().await;
     let length = head.header("content-length").map_or(0, |it| it.parse().expect("a length"));
@@ -122,15 +122,15 @@ async fn pipelined_requests_are_answered_in_order_and_may_end_in_an_upgrade() {
     client.write(&frame::text(PING).bytes()).await;
     assert_eq!(read_answer(&mut client).await, 404);
     assert_eq!(client.read_head().await.status, 101);
-    assert!(matches!(client.next().await, Said::Text(_)), "connected");
-    client.expect(Said::Text(PONG.to_vec())).await;
+    assert!(matches!(client.next().await, Received::Text(_)), "connected");
+    client.expect(Received::Text(PONG.to_vec())).await;
 }
 
 #[tokio::test]
 async fn frames_right_behind_the_upgrade_are_read() {
     let upstream = Upstream::accepting().await;
     let gateway = Gateway::start(relayed(&upstream.url("/"), "auth = [\"anonymous\"]")).await;
-    // More than the buffer that the request's head is read into.
+    // This is more than the buffer that the request's head is read into.
     let large = json!({"message": "m", "more": "x".repeat(40_000)}).to_string();
     let frames =
         [frame::text(PING).bytes(), frame::text(&large).bytes(), frame::close(1000, "").bytes()]
@@ -139,10 +139,10 @@ async fn frames_right_behind_the_upgrade_are_read() {
     let mut client = RawClient::connect(gateway.addr()).await;
     client.write(&whole).await;
     assert_eq!(client.read_head().await.status, 101);
-    let Said::Text(first) = client.next().await else { panic!("no connected") };
+    let Received::Text(first) = client.next().await else { panic!("no connected") };
     let first: Value = serde_json::from_slice(&first).unwrap();
     assert_eq!(first["event"], "connected");
-    client.expect(Said::Text(PONG.to_vec())).await;
+    client.expect(Received::Text(PONG.to_vec())).await;
     assert_eq!(upstream.next_request().await.json()["message"], "m");
     assert_eq!(client.read_close().await, Some(1000));
 }
@@ -155,7 +155,7 @@ async fn a_handshake_may_come_in_single_bytes_and_a_frame_in_two_parts() {
     let whole = [handshake("/ws/chat/42/", &[]).into_bytes(), ping[..3].to_vec()].concat();
     client.try_write_chopped(&whole, 1).await.expect("an open connection");
     assert_eq!(client.read_head().await.status, 101);
-    assert!(matches!(client.next().await, Said::Text(_)), "connected");
+    assert!(matches!(client.next().await, Received::Text(_)), "connected");
     client.write(&ping[3..]).await;
-    client.expect(Said::Text(PONG.to_vec())).await;
+    client.expect(Received::Text(PONG.to_vec())).await;
 }

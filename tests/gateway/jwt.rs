@@ -1,4 +1,4 @@
-//! Sessions as JWTs, presented to a socket: which are believed, and who they say it is.
+//! Session JWTs presented in a handshake: which are accepted, and which user they stand for.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -10,7 +10,7 @@ use crate::outcome::Outcome::{Closed, Connected};
 use crate::outcome::{Outcome, outcome};
 use crate::rig::{Client, Gateway, Reply, Upstream, jwt};
 
-/// A key pair of the tests' own.
+/// A key pair that only the tests use.
 const PRIVATE: &str = "\
 -----BEGIN PRIVATE KEY-----\n\
 MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgB1Eisc88vn6v/bCg\n\
@@ -32,7 +32,7 @@ fn sign(algorithm: Algorithm, kid: Option<&str>, key: &EncodingKey) -> String {
     jsonwebtoken::encode(&header, &good_claims(), key).expect("claims that can be signed")
 }
 
-/// Parts as they are, with no key involved.
+/// A JWT made of these parts, without a signature by any key.
 fn unsigned(header: &Value, signature: &str) -> String {
     let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
     format!("{}.{}.{signature}", part(header), part(&good_claims()))

@@ -1,4 +1,4 @@
-//! How much of everything: each refusal says when to come back, and no node is fooled by another.
+//! Limits: each refusal says when to retry, and all nodes count together.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use crate::chat::{chat, open_to_all, relayed, session, session_with};
 use crate::engine::Engine;
 use crate::outcome::Outcome::{Closed, Connected};
 use crate::outcome::{attempt, outcome};
-use crate::rig::raw::{Said, handshake};
+use crate::rig::raw::{Received, handshake};
 use crate::rig::{Client, Gateway, RawClient, Upstream, frame, until};
 
 async fn signed_in(gateway: &Gateway, session: &str) -> Client {
@@ -14,7 +14,7 @@ async fn signed_in(gateway: &Gateway, session: &str) -> Client {
     attempt(gateway, "/ws/chat/42/", &[("cookie", &cookie)]).await.expect("a session")
 }
 
-async fn say(client: &mut Client, id: &str) -> Value {
+async fn send_message(client: &mut Client, id: &str) -> Value {
     client.send_json(&json!({"message": "hello", "id": id})).await;
     client.next_json().await
 }
@@ -39,13 +39,13 @@ async fn messages_of_a_user_are_counted_over_all_connections(engine: Engine) {
     let mut first = signed_in(&gateway, &session()).await;
     let mut second = signed_in(&gateway, &session()).await;
     for (client, id) in [(&mut first, "a"), (&mut second, "b")] {
-        assert_eq!(say(client, id).await["event"], "task_queued");
+        assert_eq!(send_message(client, id).await["event"], "task_queued");
     }
-    assert_eq!(say(&mut first, "bb").await["event"], "task_queued");
-    assert_rate_limited(&say(&mut first, "c").await, "c", 1200);
-    assert_rate_limited(&say(&mut second, "d").await, "d", 1200);
+    assert_eq!(send_message(&mut first, "bb").await["event"], "task_queued");
+    assert_rate_limited(&send_message(&mut first, "c").await, "c", 1200);
+    assert_rate_limited(&send_message(&mut second, "d").await, "d", 1200);
     let mut other = signed_in(&gateway, &session_with(json!({"user_id": "7x"}))).await;
-    assert_eq!(say(&mut other, "e").await["event"], "task_queued");
+    assert_eq!(send_message(&mut other, "e").await["event"], "task_queued");
     assert_eq!(upstream.requests().len(), 4, "what is refused is not relayed");
 }
 
@@ -59,16 +59,16 @@ async fn a_fixed_window_counts_under_the_key_of_another_application(engine: Engi
     let mut client = signed_in(&gateway, &session()).await;
     let mut allowed = 4;
     if let Some(redis) = engine.server() {
-        // As Django's cache does: the first message of this hour came by the REST API.
+        // Counted as Django's cache does it: the first message of this hour was sent through the REST API.
         let key = "app:1:rate_limit:messages:user:7";
         assert_eq!(redis.run::<Option<String>>(&["GET", key]).await, None);
         let () = redis.run(&["SET", key, "1", "EX", "1800"]).await;
         allowed = 3;
     }
     for id in ["a", "b", "c", "d"].into_iter().take(allowed) {
-        assert_eq!(say(&mut client, id).await["event"], "task_queued");
+        assert_eq!(send_message(&mut client, id).await["event"], "task_queued");
     }
-    assert_rate_limited(&say(&mut client, "e").await, "e", 3600);
+    assert_rate_limited(&send_message(&mut client, "e").await, "e", 3600);
     assert_eq!(upstream.requests().len(), allowed);
     if let Some(redis) = engine.server() {
         let keys = [
@@ -112,11 +112,11 @@ async fn two_nodes_count_a_users_messages_together() {
     let (one, two) = (engine.start(settings.clone()).await, engine.start(settings).await);
     let mut on_one = signed_in(&one, &session()).await;
     let mut on_two = signed_in(&two, &session()).await;
-    assert_eq!(say(&mut on_one, "a").await["event"], "task_queued");
-    assert_eq!(say(&mut on_two, "b").await["event"], "task_queued");
-    assert_eq!(say(&mut on_one, "c").await["event"], "task_queued");
-    assert_rate_limited(&say(&mut on_two, "d").await, "d", 1200);
-    assert_rate_limited(&say(&mut on_one, "e").await, "e", 1200);
+    assert_eq!(send_message(&mut on_one, "a").await["event"], "task_queued");
+    assert_eq!(send_message(&mut on_two, "b").await["event"], "task_queued");
+    assert_eq!(send_message(&mut on_one, "c").await["event"], "task_queued");
+    assert_rate_limited(&send_message(&mut on_two, "d").await, "d", 1200);
+    assert_rate_limited(&send_message(&mut on_one, "e").await, "e", 1200);
     assert_eq!(upstream.requests().len(), 3);
 }
 
@@ -127,45 +127,45 @@ async fn messages_of_a_connection_are_counted_for_itself() {
     let gateway = Gateway::start(relayed(&upstream.url("/"), lines)).await;
     let (mut client, _) = Client::connected(&gateway, "/ws/chat/42/").await;
     for id in ["a", "b"] {
-        assert_eq!(say(&mut client, id).await["event"], "task_queued");
+        assert_eq!(send_message(&mut client, id).await["event"], "task_queued");
     }
-    assert_rate_limited(&say(&mut client, "c").await, "c", 1800);
+    assert_rate_limited(&send_message(&mut client, "c").await, "c", 1800);
     let (mut other, _) = Client::connected(&gateway, "/ws/chat/42/").await;
-    assert_eq!(say(&mut other, "d").await["event"], "task_queued");
+    assert_eq!(send_message(&mut other, "d").await["event"], "task_queued");
     let refused = [("limit", "messages_per_connection")];
     gateway.wait_for_metric("tidegate_limit_refusals_total", &refused, 1.0).await;
 }
 
-/// What is said from `connected` to the close frame: its events, and the code.
-async fn flood(gateway: &Gateway, frames: &[u8]) -> (Vec<Said>, Option<u16>) {
+/// Sends messages until the connection is closed. Returns the events from `connected` on, and the close code.
+async fn flood(gateway: &Gateway, frames: &[u8]) -> (Vec<Received>, Option<u16>) {
     let mut client = RawClient::open(gateway.addr(), "/ws/chat/42/").await;
-    assert!(matches!(client.next().await, Said::Text(_)), "connected");
-    // It may be closed before it has sent all.
+    assert!(matches!(client.next().await, Received::Text(_)), "connected");
+    // The connection may be closed before everything has been sent.
     let _ = client.try_write(frames).await;
-    let mut said = Vec::new();
+    let mut received = Vec::new();
     loop {
         match client.next().await {
-            Said::Close(code, _) => return (said, code),
-            Said::End => panic!("ended without a close frame after {} frames", said.len()),
-            other => said.push(other),
+            Received::Close(code, _) => return (received, code),
+            Received::End => panic!("ended without a close frame after {} frames", received.len()),
+            other => received.push(other),
         }
     }
 }
 
-fn count(said: &[Said], needle: &str) -> usize {
+fn count(received: &[Received], needle: &str) -> usize {
     let has = |text: &[u8]| String::from_utf8_lossy(text).contains(needle);
-    said.iter().filter(|said| matches!(said, Said::Text(text) if has(text))).count()
+    received.iter().filter(|received| matches!(received, Received::Text(text) if has(text))).count()
 }
 
 #[tokio::test]
 async fn pings_are_answered_up_to_a_bound() {
     let gateway = Gateway::start(open_to_all()).await;
     let pings = frame::text(r#"{"type":"ping"}"#).bytes().repeat(500);
-    let (said, code) = flood(&gateway, &pings).await;
-    let (pongs, refused) = (count(&said, "\"pong\""), count(&said, "rate_limited"));
+    let (received, code) = flood(&gateway, &pings).await;
+    let (pongs, refused) = (count(&received, "\"pong\""), count(&received, "rate_limited"));
     assert!((20..250).contains(&pongs), "{pongs} pongs");
     assert!((30..250).contains(&refused), "{refused} refusals");
-    assert_eq!(count(&said, "retry_after"), refused);
+    assert_eq!(count(&received, "retry_after"), refused);
     assert_eq!(code, Some(1008));
 
     let (_, code) = flood(&gateway, &frame::ping("x").bytes().repeat(500)).await;
@@ -179,11 +179,11 @@ async fn a_client_that_goes_on_after_refusals_is_closed() {
         [("rubbish", "invalid_json"), ("{}", "empty_message"), (r#"{"message":"m"}"#, "forbidden")]
     {
         let frames = frame::text(text).bytes().repeat(500);
-        let (said, closed) = flood(&gateway, &frames).await;
+        let (received, closed) = flood(&gateway, &frames).await;
         assert_eq!(closed, Some(1008), "{text}");
-        let refusals = count(&said, code) + count(&said, "rate_limited");
+        let refusals = count(&received, code) + count(&received, "rate_limited");
         assert!((30..250).contains(&refusals), "{refusals} refusals of {text}");
-        assert_eq!(refusals, said.len(), "{text}");
+        assert_eq!(refusals, received.len(), "{text}");
     }
 }
 
@@ -200,13 +200,13 @@ async fn open_connections_of_a_user_are_bounded_and_given_back(engine: Engine) {
     assert_eq!(third.closed().await, Some(4029));
     let _other_user = signed_in(&gateway, &session_with(json!({"user_id": 8}))).await;
 
-    // One leaves without a word, one says goodbye.
+    // One closes without a close frame, the other with one.
     drop(first);
     second.close(1000, "").await;
     assert_eq!(second.closed().await, Some(1000));
-    let place = async || attempt(&gateway, "/ws/chat/42/", &cookie).await.ok();
-    let _fourth = until("a place given back", place).await;
-    let _fifth = until("another place given back", place).await;
+    let connect = async || attempt(&gateway, "/ws/chat/42/", &cookie).await.ok();
+    let _fourth = until("a free connection", connect).await;
+    let _fifth = until("another free connection", connect).await;
     assert_eq!(outcome(&gateway, "/ws/chat/42/", &cookie).await, Closed(4029));
 }
 
@@ -224,9 +224,9 @@ async fn a_client_that_is_gone_before_its_answer_holds_no_place(engine: Engine) 
         client.write(request.as_bytes()).await;
         client.shutdown().await;
     }
-    let place = async || attempt(&gateway, "/ws/chat/42/", &cookie).await.ok();
-    let _first = until("a place", place).await;
-    let _second = until("another place", place).await;
+    let connect = async || attempt(&gateway, "/ws/chat/42/", &cookie).await.ok();
+    let _first = until("a free connection", connect).await;
+    let _second = until("another free connection", connect).await;
 }
 
 #[tokio::test]
@@ -242,7 +242,7 @@ async fn two_nodes_count_a_users_connections_together() {
         assert_eq!(outcome(node, "/ws/chat/42/", &cookie).await, Closed(4029));
     }
     drop(first);
-    let _third = until("the place given back by the other node", async || {
+    let _third = until("the connection that the other node released", async || {
         attempt(&two, "/ws/chat/42/", &cookie).await.ok()
     })
     .await;

@@ -1,4 +1,4 @@
-//! What the log says: whom each line is about, what it never says, what is held back.
+//! The log: which connection each line is about, what is never logged, and what is throttled.
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -35,9 +35,9 @@ async fn a_message_can_be_followed_from_the_edge_to_the_upstream() {
     gateway.wait_for_event("connection_closed").await;
     gateway.stop().await;
 
-    let asked = upstream.next_request().await.json();
-    assert_eq!(asked["request_id"], "edge-1");
-    assert_eq!(asked["connection_id"], connection);
+    let request = upstream.next_request().await.json();
+    assert_eq!(request["request_id"], "edge-1");
+    assert_eq!(request["connection_id"], connection);
 
     for event in ["handshake_admitted", "connection_opened", "connection_closed"] {
         let lines = gateway.log_events(event);
@@ -57,8 +57,8 @@ async fn a_message_can_be_followed_from_the_edge_to_the_upstream() {
     }
     let frames = gateway.log_events("frame_received");
     assert_eq!(texts(&frames, "message_id"), ["m1", "m2"]);
-    let asked = gateway.wait_for_event("upstream_asked").await;
-    assert_eq!((&asked["message_id"], &asked["task_id"]), (&json!("m1"), &task_id));
+    let request = gateway.wait_for_event("upstream_asked").await;
+    assert_eq!((&request["message_id"], &request["task_id"]), (&json!("m1"), &task_id));
     assert_eq!(gateway.wait_for_event("message_queued").await["task_id"], task_id);
 
     assert!(!gateway.stderr_contains(SECRET_TEXT), "a message's text");
@@ -119,12 +119,12 @@ async fn repeats_are_counted_in_place_of_being_written() {
     gateway.wait_for_metric("tidegate_log_lines_suppressed_total", &[], 7.0).await;
     gateway.stop().await;
     assert_eq!(gateway.events("handshake_refused"), 3);
-    let told = gateway.wait_for_event("lines_suppressed").await;
-    assert_eq!((&told["of"], &told["suppressed"]), (&json!("handshake_refused"), &json!(7)));
-    assert!(told["key"].as_str().unwrap().contains("cause=origin"), "{told}");
+    let event = gateway.wait_for_event("lines_suppressed").await;
+    assert_eq!((&event["of"], &event["suppressed"]), (&json!("handshake_refused"), &json!(7)));
+    assert!(event["key"].as_str().unwrap().contains("cause=origin"), "{event}");
 }
 
-/// What a gateway says of whom it debugs, without the time that is left.
+/// The users and channels that a gateway debugs, without the remaining time.
 async fn debugged(gateway: &Gateway) -> Vec<Value> {
     let key = format!("Bearer {API_KEY}");
     let answer =
@@ -148,7 +148,7 @@ async fn one_user_is_debugged_on_all_nodes_for_a_while() {
     for node in &nodes {
         node.wait_for_metric("tidegate_redis_up", &[("connection", "control")], 1.0).await;
     }
-    let say = async |node: &Gateway, user: u64, text: &str| {
+    let send_message = async |node: &Gateway, user: u64, text: &str| {
         let token = node.token(json!({"user_id": user, "username": "ana"})).await;
         let (mut client, _) =
             Client::connected(node, &format!("{PATH}?connection_token={token}")).await;
@@ -161,11 +161,11 @@ async fn one_user_is_debugged_on_all_nodes_for_a_while() {
         assert_eq!(answer.json(), json!({"seconds": seconds, "nodes": 2}));
     };
 
-    say(&nodes[1], 7, SECRET_TEXT).await;
+    send_message(&nodes[1], 7, SECRET_TEXT).await;
     debug(&nodes[0], 7, 600).await;
-    say(&nodes[1], 8, SECRET_TEXT).await;
+    send_message(&nodes[1], 8, SECRET_TEXT).await;
     assert_eq!(nodes[1].events("frame_received"), 0, "before, or of others");
-    say(&nodes[1], 7, SECRET_TEXT).await;
+    send_message(&nodes[1], 7, SECRET_TEXT).await;
     let queued = nodes[1].wait_for_event("message_queued").await;
     assert_eq!((&queued["user"], &queued["level"]), (&json!("7"), &json!("DEBUG")));
     for event in ["handshake_admitted", "connection_opened", "frame_received", "upstream_asked"] {
@@ -178,7 +178,7 @@ async fn one_user_is_debugged_on_all_nodes_for_a_while() {
         assert!(!node.stderr_contains(SECRET_TEXT));
     }
     debug(&nodes[1], 7, 0).await;
-    say(&nodes[1], 7, SECRET_TEXT).await;
+    send_message(&nodes[1], 7, SECRET_TEXT).await;
     assert_eq!(nodes[1].events("frame_received"), 1);
     for node in &nodes {
         assert_eq!(debugged(node).await, [Value::Null; 0]);

@@ -1,4 +1,4 @@
-//! The gateway as its users meet it: the real binary on port 0, real sockets, a real redis-server.
+//! The gateway as its users see it: the real binary on port 0, real sockets, a real redis-server.
 
 #[macro_use]
 mod engine;

@@ -1,4 +1,4 @@
-//! What a scrape tells: service levels of replies, resumes, repeats, and that nothing is missing or made up.
+//! Metrics: service levels of replies, resumes and repeats, and that the reference lists exactly what is exported.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -31,8 +31,8 @@ fn settings(upstream: &Upstream) -> Settings {
     Settings::chat(&upstream.url("/"))
 }
 
-/// Answers each message with a stream of events that the test writes.
-async fn streaming() -> (Upstream, Arc<Mutex<Vec<StreamWriter>>>) {
+/// An upstream that answers each message with a stream of events that the test writes.
+async fn streaming_upstream() -> (Upstream, Arc<Mutex<Vec<StreamWriter>>>) {
     let writers = Arc::new(Mutex::new(Vec::new()));
     let replies = Arc::clone(&writers);
     let upstream = Upstream::start(move |_| {
@@ -44,12 +44,12 @@ async fn streaming() -> (Upstream, Arc<Mutex<Vec<StreamWriter>>>) {
     (upstream, writers)
 }
 
-async fn ask(client: &mut Client) -> Value {
+async fn queue_message(client: &mut Client) -> Value {
     client.send_json(&json!({"message": "tell me"})).await;
     client.next_event("task_queued").await["task_id"].clone()
 }
 
-/// First chunks, gaps and completed replies, each with its count and sum.
+/// The histograms of first chunks, gaps and completed replies, each with its count and sum.
 struct Times([(f64, f64); 3]);
 
 impl Times {
@@ -76,7 +76,7 @@ impl Times {
         self.0.map(|(count, _)| count)
     }
 
-    /// A chunk comes before the end of its reply, and the gaps lie between.
+    /// The first chunk comes before the end of its reply, and the gaps add up to the time between.
     fn add_up(&self) {
         let [(_, first), (_, gaps), (_, durations)] = self.0;
         assert!(first > 0.0 && gaps >= 0.0 && first + gaps <= durations, "{:?}", self.0);
@@ -89,10 +89,10 @@ async fn completed(gateway: &Gateway, count: f64) {
 }
 
 async fn a_streamed_reply_is_timed(engine: Engine) {
-    let (upstream, writers) = streaming().await;
+    let (upstream, writers) = streaming_upstream().await;
     let gateway = engine.start(settings(&upstream)).await;
     let (mut client, _) = Client::connected(&gateway, PATH).await;
-    ask(&mut client).await;
+    queue_message(&mut client).await;
     client.next_event("processing_started").await;
     assert_eq!(Times::of(&gateway).await.counts(), [0.0, 0.0, 0.0], "it has only begun");
     let writer = writers.lock().unwrap().pop().unwrap();
@@ -107,9 +107,9 @@ async fn a_streamed_reply_is_timed(engine: Engine) {
     assert_eq!(times.counts(), [1.0, 2.0, 1.0]);
     times.add_up();
 
-    // All in one piece; and nothing at all.
+    // One reply arrives in a single piece, the other is empty.
     for end in ["event: complete\ndata: {}\n\n", "event: error\ndata: {}\n\n"] {
-        ask(&mut client).await;
+        queue_message(&mut client).await;
         client.next_event("processing_started").await;
         writers.lock().unwrap().pop().unwrap().write(end);
         client.next_json().await;
@@ -123,7 +123,7 @@ async fn a_workers_reply_is_timed(engine: Engine) {
     let gateway = engine.start(settings(&upstream)).await;
     let (mut client, _) = Client::connected(&gateway, PATH).await;
     for (number, names_its_task) in [(1.0, true), (2.0, false)] {
-        let task_id = ask(&mut client).await;
+        let task_id = queue_message(&mut client).await;
         let mut events = vec!["processing_started", "chunk", "tool_start", "chunk", "completed"];
         for name in events.drain(..) {
             let mut event = json!({"event": name});
@@ -139,7 +139,7 @@ async fn a_workers_reply_is_timed(engine: Engine) {
         times.add_up();
     }
     for (end, first_chunks) in [("completed", 3.0), ("error", 3.0)] {
-        let task_id = ask(&mut client).await;
+        let task_id = queue_message(&mut client).await;
         gateway.publish("chat_42", json!({"event": end, "task_id": task_id})).await;
         client.next_event(end).await;
         completed(&gateway, if end == "error" { 4.0 } else { 3.0 }).await;
@@ -147,12 +147,12 @@ async fn a_workers_reply_is_timed(engine: Engine) {
     }
 }
 
-/// The reply is over before the gateway knows its task.
+/// The reply has ended before the gateway knows its task.
 async fn a_worker_that_is_faster_than_its_upstream_is_timed(engine: Engine) {
     let (answer, may_answer) = watch::channel(false);
     let upstream = Upstream::start(move |_| {
-        let taken = Reply::json(202, &json!({"task_id": "t-1"}));
-        Reply::Late(may_answer.clone(), Box::new(taken))
+        let accepted = Reply::json(202, &json!({"task_id": "t-1"}));
+        Reply::Delayed(may_answer.clone(), Box::new(accepted))
     })
     .await;
     let gateway = engine.start(settings(&upstream)).await;
@@ -173,16 +173,16 @@ async fn a_worker_that_is_faster_than_its_upstream_is_timed(engine: Engine) {
 }
 
 async fn replies_are_timed_by_how_they_end(engine: Engine) {
-    let (upstream, writers) = streaming().await;
+    let (upstream, writers) = streaming_upstream().await;
     let gateway = engine.start(settings(&upstream)).await;
     let (mut client, _) = Client::connected(&gateway, PATH).await;
-    let task_id = ask(&mut client).await;
+    let task_id = queue_message(&mut client).await;
     client.next_event("processing_started").await;
     client.send_json(&json!({"type": "cancel", "task_id": task_id})).await;
     client.next_event("cancelled").await;
-    ask(&mut client).await;
+    queue_message(&mut client).await;
     client.next_event("processing_started").await;
-    writers.lock().unwrap().pop().unwrap().break_off();
+    writers.lock().unwrap().pop().unwrap().abort();
     client.next_event("error").await;
     for outcome in ["cancelled", "worker_lost"] {
         let labels = [ROUTE, ("outcome", outcome)];
@@ -246,7 +246,7 @@ async fn what_would_come_twice_is_counted(engine: Engine) {
     assert_eq!(gateway.metric("tidegate_messages_total", &duplicate).await, 2.0);
 }
 
-/// Names of metrics in the first column of docs/metrics.md, and whether they are late.
+/// The names of metrics in the first column of docs/metrics.md, and whether they appear late.
 fn documented() -> Vec<(String, bool)> {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md");
     let page = std::fs::read_to_string(page).expect("docs/metrics.md");

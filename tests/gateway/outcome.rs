@@ -1,4 +1,4 @@
-//! What a handshake comes to, as a browser's script would see it.
+//! The outcome of a handshake, as a script in a browser would see it.
 
 use super::rig::{Client, Event, Gateway};
 
@@ -6,13 +6,13 @@ use super::rig::{Client, Event, Gateway};
 pub enum Outcome {
     /// `connected` was the first frame.
     Connected,
-    /// Accepted, and closed with this code.
+    /// Accepted, then closed with this code.
     Closed(u16),
-    /// Not accepted; the HTTP status.
+    /// Refused with this HTTP status.
     Http(u16),
 }
 
-/// Connects, and leaves again.
+/// Connects, disconnects and returns the outcome.
 pub async fn outcome(gateway: &Gateway, path: &str, headers: &[(&str, &str)]) -> Outcome {
     match attempt(gateway, path, headers).await {
         Ok(_client) => Outcome::Connected,
@@ -20,7 +20,7 @@ pub async fn outcome(gateway: &Gateway, path: &str, headers: &[(&str, &str)]) ->
     }
 }
 
-/// An open client that has read its `connected`, or how it was refused.
+/// Connects. Returns a client that has read its `connected` event, or how it was refused.
 pub async fn attempt(
     gateway: &Gateway,
     path: &str,

@@ -1,4 +1,4 @@
-//! Who is connected: told by the server API and, where the route says so, by events; over all nodes.
+//! Presence over all nodes: the server API lists who is connected and, where the route enables them, events announce it.
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ fn settings(presence: &str) -> Settings {
     chat(&format!("auth = [\"connection_token\", \"anonymous\"]\npresence = {presence:?}"))
 }
 
-/// A user's open connection, and its id.
+/// An open connection of a user, with its id.
 async fn join(gateway: &Gateway, user: Value) -> (Client, String) {
     let token = gateway.token(user).await;
     opened(gateway, &format!("/ws/chat/42/?connection_token={token}")).await
@@ -47,7 +47,7 @@ async fn list(gateway: &Gateway) -> Value {
     answer.json()
 }
 
-/// Waits until so many connections are listed, and returns the list.
+/// Waits until this many connections are listed, and returns the list.
 async fn listed(gateway: &Gateway, connections: usize) -> Value {
     until(&format!("{connections} connections in the list"), async || {
         let list = list(gateway).await;
@@ -63,7 +63,7 @@ fn ids(list: &Value) -> Vec<&str> {
     connections.iter().filter_map(|connection| connection["connection_id"].as_str()).collect()
 }
 
-/// The next event, without its place in the history.
+/// Waits for the next event, and returns it without its offset.
 async fn next(client: &mut Client) -> Value {
     let mut event = client.next_json().await;
     event.as_object_mut().expect("an object").retain(|name, _| name != "offset" && name != "epoch");
@@ -83,8 +83,8 @@ fn event(name: &str, mut user: Value) -> Value {
     user
 }
 
-/// What `client` hears from now to a publication of the test's own.
-async fn heard(gateway: &Gateway, client: &mut Client) -> Vec<Value> {
+/// The events that `client` receives before a publication that the test makes now.
+async fn events_until_marker(gateway: &Gateway, client: &mut Client) -> Vec<Value> {
     gateway.publish("chat_42", json!({"event": "marker"})).await;
     let mut events = Vec::new();
     loop {
@@ -126,16 +126,16 @@ async fn users_are_seen_to_come_and_go(engine: Engine) {
     }
     gateway.wait_for_metric("tidegate_presence_members", &[], 3.0).await;
 
-    // A second connection is no second join, and the first to go is no leave.
+    // A second connection is not a second join, and the first to close is not a leave.
     drop(second);
     listed(&gateway, 2).await;
     other.close(1000, "").await;
     drop(other);
     assert_eq!(next(&mut first).await, left(bob()));
-    assert_eq!(heard(&gateway, &mut first).await, [json!(null); 0]);
+    assert_eq!(events_until_marker(&gateway, &mut first).await, [json!(null); 0]);
     drop(first);
-    let nobody = listed(&gateway, 0).await;
-    assert_eq!((&nobody["users"], &nobody["connections"]), (&json!([]), &json!([])));
+    let anonymous = listed(&gateway, 0).await;
+    assert_eq!((&anonymous["users"], &anonymous["connections"]), (&json!([]), &json!([])));
     gateway.wait_for_metric("tidegate_presence_members", &[], 0.0).await;
     if let Some(redis) = engine.server() {
         let keys: Vec<String> = redis.run(&["KEYS", "*:presence*"]).await;
@@ -146,14 +146,14 @@ async fn users_are_seen_to_come_and_go(engine: Engine) {
 async fn anonymous_clients_are_told_apart_by_their_connections(engine: Engine) {
     let gateway = engine.start(settings("events")).await;
     let (mut first, first_id) = join_anonymously(&gateway).await;
-    let nobody = |id: &str| json!({"user_id": null, "username": null, "connection_id": id});
-    assert_eq!(next(&mut first).await, joined(nobody(&first_id)));
+    let anonymous = |id: &str| json!({"user_id": null, "username": null, "connection_id": id});
+    assert_eq!(next(&mut first).await, joined(anonymous(&first_id)));
     let (second, second_id) = join_anonymously(&gateway).await;
-    assert_eq!(next(&mut first).await, joined(nobody(&second_id)));
+    assert_eq!(next(&mut first).await, joined(anonymous(&second_id)));
     let all = listed(&gateway, 2).await;
     assert_eq!((&all["users"], &all["total_users"]), (&json!([]), &json!(0)));
     drop(second);
-    assert_eq!(next(&mut first).await, left(nobody(&second_id)));
+    assert_eq!(next(&mut first).await, left(anonymous(&second_id)));
 }
 
 async fn without_events_only_the_api_tells(engine: Engine) {
@@ -163,7 +163,7 @@ async fn without_events_only_the_api_tells(engine: Engine) {
     listed(&gateway, 2).await;
     drop(other);
     listed(&gateway, 1).await;
-    assert_eq!(heard(&gateway, &mut client).await, [json!(null); 0]);
+    assert_eq!(events_until_marker(&gateway, &mut client).await, [json!(null); 0]);
 }
 
 async fn without_presence_nobody_is_known(engine: Engine) {
@@ -172,7 +172,7 @@ async fn without_presence_nobody_is_known(engine: Engine) {
     let (other, _) = join(&gateway, bob()).await;
     drop(other);
     gateway.wait_for_metric("tidegate_connections", &[], 1.0).await;
-    assert_eq!(heard(&gateway, &mut client).await, [json!(null); 0]);
+    assert_eq!(events_until_marker(&gateway, &mut client).await, [json!(null); 0]);
     assert_eq!(list(&gateway).await["total_connections"], 0);
     assert_eq!(gateway.metric("tidegate_presence_members", &[]).await, 0.0);
     if let Some(redis) = engine.server() {
@@ -241,7 +241,7 @@ async fn nodes_that_share_a_redis_see_each_others_clients() {
     listed(&nodes[0], 2).await;
     drop(on_one);
     assert_eq!(next(&mut on_two).await, left(ana()));
-    assert_eq!(heard(&nodes[1], &mut on_two).await, [json!(null); 0]);
+    assert_eq!(events_until_marker(&nodes[1], &mut on_two).await, [json!(null); 0]);
 }
 
 #[tokio::test]
@@ -255,7 +255,7 @@ async fn the_clients_of_a_dead_node_leave_once_when_their_leases_have_expired() 
     assert_eq!(next(&mut witness).await, joined(bob()));
     let (_lost, lost_id) = join(&doomed, ana()).await;
     assert_eq!(next(&mut witness).await, joined(ana()));
-    // Bob has a connection on the dead node, too, and stays.
+    // Bob has another connection, besides that on the dead node, and stays present.
     let (_also_lost, also_lost_id) = join(&doomed, bob()).await;
     listed(&alive, 3).await;
 
@@ -266,14 +266,14 @@ async fn the_clients_of_a_dead_node_leave_once_when_their_leases_have_expired() 
     let expired: u64 =
         redis.run(&["ZADD", leases, "XX", "CH", "1", &lost_id, "1", &also_lost_id]).await;
     assert_eq!(expired, 2);
-    // Both nodes look at the same time; to one of them they are news.
+    // Both nodes check at the same time; only one of them announces the change.
     let (one, other) = tokio::join!(list(&alive), list(&third));
     for list in [one, other] {
         assert_eq!(list["total_connections"], 1, "{list}");
         let bob = json!({"user_id": "b-2", "username": "bob", "connections": 1});
         assert_eq!(list["users"], json!([bob]));
     }
-    assert_eq!(heard(&alive, &mut witness).await, [left(ana())]);
+    assert_eq!(events_until_marker(&alive, &mut witness).await, [left(ana())]);
 }
 
 #[tokio::test]
@@ -290,7 +290,7 @@ async fn a_node_that_stops_says_goodbye_for_its_clients() {
     let (code, ()) = tokio::join!(stops.wait_exit(), goodbye);
     assert_eq!(code, Some(0));
     assert_eq!(list(&stays).await["total_connections"], 1);
-    assert_eq!(heard(&stays, &mut witness).await, [left(ana())]);
+    assert_eq!(events_until_marker(&stays, &mut witness).await, [left(ana())]);
 }
 
 #[tokio::test]

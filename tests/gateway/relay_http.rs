@@ -1,5 +1,5 @@
-//! Messages to an HTTP upstream: what it is asked, what its answers come to, and that a streamed reply
-//! always ends, once.
+//! Messages to an HTTP upstream: the requests, the effect of each answer, and that a streamed reply
+//! always ends exactly once.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -20,7 +20,7 @@ fn settings(upstream: &Upstream, more: &str) -> Settings {
     Settings::chat(&url).upstream("worker", &format!("kind = \"http\"\nurl = {url:?}\n{more}"))
 }
 
-/// Answers requests with these, one after the other, then with 202.
+/// Answers requests with these replies in order, then with 202.
 fn in_turn(
     replies: impl IntoIterator<Item = Reply>,
 ) -> impl Fn(&Recorded) -> Reply + Clone + Send + Sync + 'static {
@@ -30,19 +30,19 @@ fn in_turn(
     move |_| replies.lock().unwrap().pop().unwrap_or_else(|| Reply::status(202))
 }
 
-async fn ask(client: &mut Client, text: &str) -> Value {
+async fn send_message(client: &mut Client, text: &str) -> Value {
     client.send_json(&json!({ "message": text })).await;
     client.next_json().await
 }
 
-/// The task id of the `task_queued` that comes next.
-async fn queued(client: &mut Client) -> String {
+/// Expects `task_queued` next and returns its task id.
+async fn expect_queued(client: &mut Client) -> String {
     let event = client.next_event("task_queued").await;
     event["task_id"].as_str().expect("a task id").to_owned()
 }
 
-/// Nothing but the answer to a ping comes next.
-async fn says_no_more(client: &mut Client) {
+/// Expects that nothing else arrives before the answer to a ping.
+async fn expect_nothing_more(client: &mut Client) {
     client.send_json(&json!({"type": "ping"})).await;
     client.next_event("pong").await;
 }
@@ -61,7 +61,7 @@ async fn the_request_says_who_what_and_where() {
     )
     .await;
     let connected = client.next_event("connected").await;
-    // Unknown fields, odd numbers and escapes travel as they came.
+    // Unknown fields, unusual numbers and escapes are passed on unchanged.
     let sent = r#"{"message":"  hé\u006clo ","id":"m 1","extra":{"b": 1.50,"a":[1e2]},"type":"x"}"#;
     client.send_text(sent).await;
     let task_id = {
@@ -98,7 +98,7 @@ async fn the_request_says_who_what_and_where() {
     verify_signature(&request, "s3cret");
 }
 
-/// As an upstream would, from the documentation alone.
+/// Verifies the signature as the documentation tells upstreams to do.
 fn verify_signature(request: &Recorded, secret: &str) {
     let header = request.header("x-tidegate-signature").expect("a signature");
     let (time, signature) = header.split_once(",v1=").expect("t=…,v1=…");
@@ -121,7 +121,7 @@ async fn an_anonymous_client_has_no_user_and_fresh_keys() {
     let mut keys = Vec::new();
     for _ in 0..2 {
         client.send_json(&json!({"message": "same"})).await;
-        let task_id = queued(&mut client).await;
+        let task_id = expect_queued(&mut client).await;
         let request = upstream.next_request().await;
         assert_eq!(request.json()["user"], Value::Null);
         assert_eq!(request.json()["message_id"], task_id.as_str());
@@ -154,12 +154,12 @@ async fn every_success_queues_a_task() {
     let (mut client, _) = Client::connected(&gateway, PATH).await;
     for given in [Some("from-worker"), Some("17"), None, None, None, None] {
         client.send_json(&json!({"message": "hi"})).await;
-        let task_id = queued(&mut client).await;
+        let task_id = expect_queued(&mut client).await;
         let request = upstream.next_request().await;
         let ours = request.json()["task_id"].as_str().unwrap().to_owned();
         assert_eq!(task_id, given.unwrap_or(&ours));
     }
-    says_no_more(&mut client).await;
+    expect_nothing_more(&mut client).await;
 }
 
 #[tokio::test]
@@ -173,11 +173,11 @@ async fn a_streamed_reply_comes_in_order_and_ends_once() {
         let gateway = Gateway::start(settings(&upstream, "").without_history()).await;
         let (mut client, _) = Client::connected(&gateway, PATH).await;
         client.send_json(&json!({"message": "tell me"})).await;
-        let task_id = queued(&mut client).await;
+        let task_id = expect_queued(&mut client).await;
         let started = client.next_event("processing_started").await;
         assert_eq!(started["task_id"], task_id.as_str());
         for number in 0..20 {
-            // Each is there before the next is sent, and pieces need not be events.
+            // Each event arrives before the next piece is sent, and a piece need not be a whole event.
             let event = format!("{}{{\"event\":\"chunk\",\"n\":{number}}}{}", wrap.0, wrap.1);
             let (first, second) = event.split_at(event.len() / 2);
             assert!(stream.write(first.to_owned()) && stream.write(second.to_owned()));
@@ -192,7 +192,7 @@ async fn a_streamed_reply_comes_in_order_and_ends_once() {
         drop(stream);
         let end = client.next_event("complete").await;
         assert_eq!(end["task_id"], task_id.as_str(), "{kind}");
-        says_no_more(&mut client).await;
+        expect_nothing_more(&mut client).await;
     }
 }
 
@@ -204,18 +204,18 @@ async fn the_upstreams_own_terminal_event_is_the_only_one() {
         let gateway = Gateway::start(settings(&upstream, "").without_history()).await;
         let (mut client, _) = Client::connected(&gateway, PATH).await;
         client.send_json(&json!({"message": "hi"})).await;
-        queued(&mut client).await;
+        expect_queued(&mut client).await;
         client.next_event("processing_started").await;
         let end = format!("{{\"event\":\"{terminal}\",\"of\":\"the worker\"}}");
-        // The worker's own beginning is not repeated, and what comes after its end is not passed on.
+        // The `processing_started` of the worker is not repeated, and nothing after its end is passed on.
         stream.write("data: {\"event\":\"processing_started\"}\n\n");
         stream.write(format!("data: {end}\n\ndata: {{\"event\":\"chunk\",\"late\":1}}\n\n"));
         assert_eq!(client.next_text().await, end);
-        stream.given_up().await;
+        stream.closed().await;
         gateway
             .wait_for_metric("tidegate_upstream_in_flight", &[("upstream", "worker")], 0.0)
             .await;
-        says_no_more(&mut client).await;
+        expect_nothing_more(&mut client).await;
     }
 }
 
@@ -231,12 +231,12 @@ async fn a_worker_that_dies_in_its_reply_is_reported_once() {
         let gateway = Gateway::start(settings(&upstream, "")).await;
         let (mut client, _) = Client::connected(&gateway, PATH).await;
         let ends: [(_, fn(_)); 2] = [
-            (broken, |stream| super::rig::upstream::StreamWriter::break_off(stream)),
+            (broken, |stream| super::rig::upstream::StreamWriter::abort(stream)),
             (unfinished, drop),
         ];
         for (stream, end) in ends {
             client.send_json(&json!({"message": "hi"})).await;
-            let task_id = queued(&mut client).await;
+            let task_id = expect_queued(&mut client).await;
             client.next_event("processing_started").await;
             assert!(stream.write(chunk));
             assert_eq!(client.next_event("chunk").await["n"], 1);
@@ -246,7 +246,7 @@ async fn a_worker_that_dies_in_its_reply_is_reported_once() {
                 (&error["code"], &error["task_id"]),
                 (&json!("worker_lost"), &json!(task_id))
             );
-            says_no_more(&mut client).await;
+            expect_nothing_more(&mut client).await;
         }
     }
 }
@@ -255,24 +255,24 @@ async fn a_worker_that_dies_in_its_reply_is_reported_once() {
 async fn a_reply_that_never_ends_is_ended() {
     let (_stream, reply) = Reply::stream("text/event-stream");
     let upstream = Upstream::start(in_turn([reply])).await;
-    let gateway = Gateway::start(settings(&upstream, "max_reply = \"200ms\"")).await;
+    let gateway = Gateway::start(settings(&upstream, "max_reply = \"1s\"")).await;
     let (mut client, _) = Client::connected(&gateway, PATH).await;
     client.send_json(&json!({"message": "hi"})).await;
-    queued(&mut client).await;
+    expect_queued(&mut client).await;
     client.next_event("processing_started").await;
     assert_eq!(client.next_event("error").await["code"], "worker_lost");
-    says_no_more(&mut client).await;
+    expect_nothing_more(&mut client).await;
 }
 
 #[tokio::test]
 async fn no_answer_and_no_sense_are_unavailable() {
     let hanging = Upstream::start(|_| Reply::Hang).await;
     let hanging_up = Upstream::start(|_| Reply::Hangup).await;
-    let garbage = Upstream::speaking(b"\x16\x03\x01 this is no HTTP\r\n\r\n").await;
+    let garbage = Upstream::sending(b"\x16\x03\x01 this is no HTTP\r\n\r\n").await;
     let failing = Upstream::start(|_| Reply::status(500)).await;
-    let gone = Upstream::accepting().await;
-    let url = gone.url("/");
-    drop(gone);
+    let stopped = Upstream::accepting().await;
+    let url = stopped.url("/");
+    drop(stopped);
     let refusing = format!("kind = \"http\"\nurl = {url:?}\nretries = 0");
     for (name, upstream) in [
         ("hanging", &hanging),
@@ -281,22 +281,22 @@ async fn no_answer_and_no_sense_are_unavailable() {
         ("500", &failing),
     ] {
         let gateway = Gateway::start(settings(upstream, "timeout = \"400ms\"")).await;
-        is_unavailable(name, &gateway).await;
-        // It may have been taken, so it is not sent again.
+        expect_unavailable(name, &gateway).await;
+        // The upstream may have accepted the message, so it is not sent again.
         assert!(upstream.requests().len() <= 1, "{name} was asked twice");
     }
     let gateway = Gateway::start(Settings::chat(&url).upstream("worker", &refusing)).await;
-    is_unavailable("refusing", &gateway).await;
+    expect_unavailable("refusing", &gateway).await;
 }
 
-async fn is_unavailable(name: &str, gateway: &Gateway) {
+async fn expect_unavailable(name: &str, gateway: &Gateway) {
     let (mut client, _) = Client::connected(gateway, PATH).await;
     client.send_json(&json!({"message": "hi", "id": "mine"})).await;
     let error = client.next_event("error").await;
     assert_eq!(error["code"], "upstream_unavailable", "{name}: {error}");
     assert_eq!(error["id"], "mine", "{name}: {error}");
     assert!(error["retry_after"].as_u64().is_some_and(|seconds| seconds > 0), "{name}: {error}");
-    says_no_more(&mut client).await;
+    expect_nothing_more(&mut client).await;
 }
 
 #[tokio::test]
@@ -316,10 +316,14 @@ async fn what_the_upstream_refuses_is_told_in_its_words() {
         ("upstream_rejected", "the service rejected the message"),
         ("busy", "the service is busy; try again"),
     ] {
-        let answer = ask(&mut client, "hi").await;
+        let answer = send_message(&mut client, "hi").await;
         assert_eq!((&answer["code"], &answer["error"]), (&json!(code), &json!(text)));
     }
-    assert_eq!(ask(&mut client, "hi").await["event"], "task_queued", "the socket stays open");
+    assert_eq!(
+        send_message(&mut client, "hi").await["event"],
+        "task_queued",
+        "the socket stays open"
+    );
     assert_eq!(upstream.requests().len(), 5, "refusals are not retried");
 }
 
@@ -328,7 +332,7 @@ async fn a_service_that_restarts_is_asked_again_with_the_same_key() {
     let upstream = Upstream::start(in_turn([Reply::status(503), Reply::status(502)])).await;
     let gateway = Gateway::start(settings(&upstream, "retries = 2")).await;
     let (mut client, _) = Client::connected(&gateway, PATH).await;
-    assert_eq!(ask(&mut client, "hi").await["event"], "task_queued");
+    assert_eq!(send_message(&mut client, "hi").await["event"], "task_queued");
     let requests = upstream.requests();
     assert_eq!(requests.len(), 3);
     for request in &requests {
@@ -347,15 +351,15 @@ async fn more_than_max_in_flight_is_busy_until_a_place_is_free() {
     let gateway = Gateway::start(settings(&upstream, "max_in_flight = 1")).await;
     let (mut first, _) = Client::connected(&gateway, PATH).await;
     let (mut second, _) = Client::connected(&gateway, "/ws/chat/43/").await;
-    assert_eq!(ask(&mut first, "long").await["event"], "task_queued");
-    let busy = ask(&mut second, "short").await;
+    assert_eq!(send_message(&mut first, "long").await["event"], "task_queued");
+    let busy = send_message(&mut second, "short").await;
     assert_eq!((&busy["event"], &busy["code"]), (&json!("error"), &json!("busy")));
     assert_eq!(upstream.requests().len(), 1, "the upstream was not asked");
     drop(stream);
     first.next_event("processing_started").await;
     first.next_event("complete").await;
     gateway.wait_for_metric("tidegate_upstream_in_flight", &[("upstream", "worker")], 0.0).await;
-    assert_eq!(ask(&mut second, "short").await["event"], "task_queued");
+    assert_eq!(send_message(&mut second, "short").await["event"], "task_queued");
 }
 
 #[tokio::test]
@@ -366,20 +370,20 @@ async fn an_upstream_that_keeps_failing_is_left_alone_and_found_again() {
         Reply::status(if is_healthy.load(Ordering::SeqCst) { 202 } else { 500 })
     })
     .await;
-    let circuit = "circuit = { failures = 2, window = \"60s\", open = \"1s\" }";
+    let circuit = "circuit = { failures = 2, window = \"60s\", open = \"2s\" }";
     let limits = "[route.limits]\nmessages_per_connection = \"10000/1s\"\n";
     let settings = settings(&upstream, circuit).each_route(|route| format!("{route}{limits}"));
     let gateway = Gateway::start(settings).await;
     let (mut client, _) = Client::connected(&gateway, PATH).await;
     for _ in 0..3 {
-        assert_eq!(ask(&mut client, "hi").await["code"], "upstream_unavailable");
+        assert_eq!(send_message(&mut client, "hi").await["code"], "upstream_unavailable");
     }
     assert_eq!(upstream.requests().len(), 2, "the third was not asked for");
     let open = [("upstream", "worker")];
     assert_eq!(gateway.metric("tidegate_upstream_circuit_open", &open).await, 1.0);
     healthy.store(true, Ordering::SeqCst);
     until("closed circuit", async || {
-        (ask(&mut client, "hi").await["event"] == "task_queued").then_some(())
+        (send_message(&mut client, "hi").await["event"] == "task_queued").then_some(())
     })
     .await;
     assert_eq!(gateway.metric("tidegate_upstream_circuit_open", &open).await, 0.0);
@@ -391,7 +395,7 @@ async fn task_queued_precedes_events_that_are_published_before_the_answer() {
     let admin = Arc::new(OnceLock::new());
     let worker = Arc::clone(&admin);
     let upstream = Upstream::start(move |request| {
-        // A worker that is done before its queue has said that it took the task.
+        // This worker finishes before its queue has confirmed the task.
         let task_id = &request.json()["task_id"];
         for event in ["processing_started", "chunk", "complete"] {
             let data = json!({"event": event, "task_id": task_id});
@@ -406,7 +410,7 @@ async fn task_queued_precedes_events_that_are_published_before_the_answer() {
     let (mut other_tab, _) = Client::connected(&gateway, PATH).await;
     for _ in 0..5 {
         client.send_json(&json!({"message": "hi"})).await;
-        let task_id = queued(&mut client).await;
+        let task_id = expect_queued(&mut client).await;
         for event in ["processing_started", "chunk", "complete"] {
             assert_eq!(client.next_event(event).await["task_id"], task_id.as_str());
             assert_eq!(other_tab.next_event(event).await["task_id"], task_id.as_str());
@@ -414,7 +418,7 @@ async fn task_queued_precedes_events_that_are_published_before_the_answer() {
     }
 }
 
-/// `POST /v1/publish` from where nothing can be awaited.
+/// Calls `POST /v1/publish` from code that cannot await.
 fn publish_blocking(admin: std::net::SocketAddr, data: &Value) {
     let body = json!({"channel": "chat_42", "data": data}).to_string();
     let length = body.len();
@@ -437,9 +441,9 @@ async fn the_reply_reaches_every_tab_and_outlives_its_sender() {
     let gateway = Gateway::start(settings(&upstream, "").without_history()).await;
     let (mut sender, _) = Client::connected(&gateway, PATH).await;
     let (mut tab, _) = Client::connected(&gateway, PATH).await;
-    let (mut stranger, _) = Client::connected(&gateway, "/ws/chat/43/").await;
+    let (mut outsider, _) = Client::connected(&gateway, "/ws/chat/43/").await;
     sender.send_json(&json!({"message": "hi"})).await;
-    let task_id = queued(&mut sender).await;
+    let task_id = expect_queued(&mut sender).await;
     for client in [&mut sender, &mut tab] {
         let started = client.next_event("processing_started").await;
         assert_eq!(started["task_id"], task_id.as_str());
@@ -456,7 +460,7 @@ async fn the_reply_reaches_every_tab_and_outlives_its_sender() {
     assert_eq!(tab.next_json().await, json!({"event": "chunk", "chunk": "two"}));
     drop(stream);
     assert_eq!(tab.next_event("complete").await["task_id"], task_id.as_str());
-    says_no_more(&mut stranger).await;
+    expect_nothing_more(&mut outsider).await;
 }
 
 #[tokio::test]

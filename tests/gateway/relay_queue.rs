@@ -1,4 +1,4 @@
-//! Messages as entries of Redis streams and lists, as workers in any language find them.
+//! Messages as entries of Redis streams and lists, as workers in any language read them.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use super::rig::{Client, Gateway, Redis, Settings};
 
 const PATH: &str = "/ws/chat/42/";
 
-/// The queue's Redis is its own; the engine is in memory.
+/// A config whose queue is in this Redis and whose engine is memory.
 fn settings(kind: &str, redis: &Redis, more: &str) -> Settings {
     let url = redis.url();
     let lines =
@@ -16,7 +16,7 @@ fn settings(kind: &str, redis: &Redis, more: &str) -> Settings {
         .upstream("worker", &lines)
 }
 
-/// What a worker must find for a message of Ana's.
+/// The entry that a worker must find for a message of Ana's.
 fn expected(text: &str, id: &str, connected: &Value, task: &Value) -> Value {
     json!({
         "message": text,
@@ -30,14 +30,14 @@ fn expected(text: &str, id: &str, connected: &Value, task: &Value) -> Value {
     })
 }
 
-/// The message without the id that the gateway made for the handshake.
+/// Removes the request id, which the gateway generated for the handshake.
 fn without_request(mut message: Value) -> Value {
     let id = message.as_object_mut().and_then(|message| message.remove("request_id"));
     assert_eq!(id.as_ref().and_then(Value::as_str).map(str::len), Some(32), "{message}");
     message
 }
 
-/// A client of a gateway that has reached its queue.
+/// A client of a gateway that is connected to its queue.
 async fn ana(gateway: &Gateway) -> (Client, Value) {
     gateway.wait_for_event("redis_connected").await;
     let token = gateway.token(json!({"user_id": 7, "username": "ana"})).await;
@@ -77,7 +77,7 @@ async fn a_stream_has_one_entry_for_each_message_in_order() {
 #[tokio::test]
 async fn a_stream_drops_its_oldest_entries() {
     let redis = Redis::start().await;
-    // Redis trims whole nodes only, so that the bound is a rough one; here nodes are small.
+    // Redis trims whole nodes only, so that the bound is approximate; here the nodes are small.
     let _: String = redis.run(&["CONFIG", "SET", "stream-node-max-entries", "2"]).await;
     let gateway = Gateway::start(settings("redis-stream", &redis, "max_len = 4")).await;
     let (mut client, _) = ana(&gateway).await;

@@ -1,17 +1,18 @@
-//! One upstream socket for each client: everything both ways, however slow a side is, and its end.
+//! WebSocket upstreams, with one upstream socket for each client: messages both ways, slow sides, and closing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use serde_json::json;
 
 use super::rig::echo::{Echo, WebSocketServer};
 use super::rig::{Client, Event, Gateway, Settings, Upstream, until, within};
 
-/// More than all buffers between two ends hold.
+/// More messages than all buffers between the two ends hold.
 const MESSAGES: usize = 160;
 const MESSAGE_BYTES: usize = 512 * 1024;
+/// More than a message needs to pass through every buffer between two ends.
+const ROUND_TRIPS: usize = 100;
 
 /// A raw route at `/raw/{room}`.
 fn raw(url: &str) -> Settings {
@@ -29,6 +30,11 @@ send_queue = { messages = 8, bytes = "2MiB" }
 messages_per_connection = "1000000/1s"
 "#,
     )
+}
+
+/// The same config with one thread, which serves every connection in turn.
+fn one_thread(url: &str) -> Settings {
+    raw(url).section("server", "listen = \"127.0.0.1:0\"\nthreads = 1")
 }
 
 async fn pair(gateway: &Gateway, server: &mut WebSocketServer) -> (Client, super::rig::Socket) {
@@ -71,7 +77,7 @@ async fn text_and_binary_travel_both_ways() {
     socket.send_binary(&[]).await;
     assert_eq!(client.next().await, Event::Text("{}".to_owned()));
     assert_eq!(client.next().await, Event::Binary(Vec::new()));
-    // What is published to the channel comes as well.
+    // Publications to the channel arrive as well.
     gateway.publish("room_7", json!({"event": "notice"})).await;
     assert_eq!(client.next_json().await, json!({"event": "notice"}));
 }
@@ -134,17 +140,17 @@ async fn a_server_that_vanishes_is_an_internal_error() {
 async fn without_a_server_the_client_is_told_to_try_later() {
     let refusing = Upstream::start(|_| super::rig::Reply::status(403)).await;
     let failing = Upstream::start(|_| super::rig::Reply::status(500)).await;
-    let garbage = Upstream::speaking(b"nonsense\r\n\r\n").await;
+    let garbage = Upstream::sending(b"nonsense\r\n\r\n").await;
     let hanging = Upstream::start(|_| super::rig::Reply::Hang).await;
-    let gone = WebSocketServer::start().await;
-    let gone_addr = gone.addr();
-    drop(gone);
+    let stopped = WebSocketServer::start().await;
+    let stopped_addr = stopped.addr();
+    drop(stopped);
     for (name, addr) in [
         ("refusing", refusing.addr()),
         ("failing", failing.addr()),
         ("garbage", garbage.addr()),
         ("hanging", hanging.addr()),
-        ("unreachable", gone_addr),
+        ("unreachable", stopped_addr),
     ] {
         let url = format!("ws://{addr}/");
         let lines = format!("kind = \"websocket\"\nurl = {url:?}\ntimeout = \"500ms\"");
@@ -178,14 +184,14 @@ async fn large_messages_pass_and_larger_ones_end_the_connection() {
     assert!(matches!(end, Event::Closed(Some(1009), _) | Event::Lost), "{end:?}");
 }
 
-/// Numbered messages, much more than fits between the ends.
+/// A message that starts with its number.
 fn numbered(number: usize) -> Vec<u8> {
     let mut message = vec![0; MESSAGE_BYTES];
     message[..8].copy_from_slice(&(number as u64).to_be_bytes());
     message
 }
 
-/// Sends them all from a task of its own; the number says how many are sent.
+/// Sends all [`MESSAGES`] in a task and returns the number that have been sent so far.
 fn send_all<S>(mut sender: S) -> Arc<AtomicUsize>
 where
     S: std::ops::DerefMut<Target = super::rig::Socket> + Send + 'static,
@@ -197,18 +203,42 @@ where
             sender.send_binary(&numbered(number)).await;
             counter.fetch_add(1, Ordering::SeqCst);
         }
-        // Stays open until the other side closes.
+        // The socket stays open until the other side closes it.
         sender.next_without_deadline().await;
     });
     sent
 }
 
-/// Waits until nothing more is sent, since nobody reads.
-async fn stalled(sent: &AtomicUsize) -> usize {
+/// A second connection through the same gateway thread: each round trip proves that the thread has served
+/// everything that was ready before it.
+struct Probe {
+    client: Client,
+    socket: super::rig::Socket,
+}
+
+impl Probe {
+    async fn round_trip(&mut self) {
+        self.client.send_text("ping").await;
+        assert_eq!(self.socket.next_text().await, "ping");
+        self.socket.send_text("pong").await;
+        assert_eq!(self.client.next_text().await, "pong");
+    }
+}
+
+async fn probe(gateway: &Gateway, server: &mut WebSocketServer) -> Probe {
+    let (client, socket) = pair(gateway, server).await;
+    Probe { client, socket }
+}
+
+/// Waits until nothing more is sent because nobody reads: while the gateway served [`ROUND_TRIPS`] of another
+/// connection, not one message of this one has moved. Returns how many were sent.
+async fn stalled(sent: &AtomicUsize, probe: &mut Probe) -> usize {
     within("stall of the sender", async {
         loop {
             let before = sent.load(Ordering::SeqCst);
-            tokio::time::sleep(Duration::from_millis(300)).await;
+            for _ in 0..ROUND_TRIPS {
+                probe.round_trip().await;
+            }
             if before > 0 && before == sent.load(Ordering::SeqCst) {
                 return before;
             }
@@ -227,10 +257,11 @@ async fn all_arrive(receiver: &mut super::rig::Socket) {
 #[tokio::test]
 async fn a_slow_client_makes_its_server_wait_and_loses_nothing() {
     let mut server = WebSocketServer::start().await;
-    let gateway = Gateway::start(raw(&server.url())).await;
+    let gateway = Gateway::start(one_thread(&server.url())).await;
     let (mut client, socket) = pair(&gateway, &mut server).await;
+    let mut probe = probe(&gateway, &mut server).await;
     let sent = send_all(Box::new(socket));
-    assert!(stalled(&sent).await < MESSAGES, "the server must wait");
+    assert!(stalled(&sent, &mut probe).await < MESSAGES, "the server must wait");
     let memory = gateway.memory("RssAnon");
     assert!(memory < 40 << 20, "{memory} bytes for a slow client");
     all_arrive(&mut client).await;
@@ -239,10 +270,11 @@ async fn a_slow_client_makes_its_server_wait_and_loses_nothing() {
 #[tokio::test]
 async fn a_slow_server_makes_its_client_wait_and_loses_nothing() {
     let mut server = WebSocketServer::start().await;
-    let gateway = Gateway::start(raw(&server.url())).await;
+    let gateway = Gateway::start(one_thread(&server.url())).await;
     let (client, mut socket) = pair(&gateway, &mut server).await;
+    let mut probe = probe(&gateway, &mut server).await;
     let sent = send_all(client);
-    assert!(stalled(&sent).await < MESSAGES, "the client must wait");
+    assert!(stalled(&sent, &mut probe).await < MESSAGES, "the client must wait");
     let memory = gateway.memory("RssAnon");
     assert!(memory < 40 << 20, "{memory} bytes for a slow server");
     all_arrive(&mut socket).await;

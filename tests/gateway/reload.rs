@@ -1,4 +1,4 @@
-//! The config read again while the gateway runs: what takes effect for whom, and what does not.
+//! Reloading the config while the gateway runs: what takes effect for which clients, and what does not.
 
 use std::sync::{Arc, Mutex};
 
@@ -14,16 +14,16 @@ use crate::rig::{Client, Event, Gateway, Redis, Reply, Settings, Upstream, http,
 
 const PATH: &str = "/ws/chat/42/";
 
-/// Not read again unless a test says so.
+/// A config that is reloaded only when a test asks for it.
 fn settings(upstream: &str) -> Settings {
     Settings::chat(upstream).section("reload", "watch = \"0s\"")
 }
 
-fn nowhere() -> Settings {
+fn unreachable_upstream() -> Settings {
     settings("http://127.0.0.1:1/")
 }
 
-/// Another config in the file of a gateway, whose engine stays.
+/// Writes another config into the file of a gateway; the engine stays the same.
 fn write(gateway: &Gateway, settings: &Settings) {
     let before = std::fs::read_to_string(gateway.config_file()).expect("the config file");
     let text =
@@ -38,13 +38,13 @@ fn write(gateway: &Gateway, settings: &Settings) {
     std::fs::write(gateway.config_file(), text).expect("a new config file");
 }
 
-/// Writes the config, asks for it to be read, and waits until it was.
+/// Writes the config, requests a reload, and waits until it has taken effect.
 async fn reload(gateway: &Gateway, settings: &Settings) {
     write(gateway, settings);
     read_again(gateway, "config_reloaded").await;
 }
 
-/// SIGHUP, and the event that says what came of it.
+/// Sends SIGHUP and waits for the event with the result.
 async fn read_again(gateway: &Gateway, outcome: &str) -> Value {
     let before = gateway.events(outcome);
     gateway.signal(Signal::HUP);
@@ -55,7 +55,7 @@ fn each_route(settings: Settings, key: &str) -> Settings {
     settings.each_route(|route| format!("{key}\n{route}"))
 }
 
-async fn say(client: &mut Client, text: &str) -> Value {
+async fn send_message(client: &mut Client, text: &str) -> Value {
     client.send_json(&json!({"message": text})).await;
     client.next_json().await
 }
@@ -66,21 +66,21 @@ async fn open_connections_follow_a_limit() {
     let before = settings(&upstream.url("/"));
     let gateway = Gateway::start(&before).await;
     let (mut client, _) = Client::connected(&gateway, PATH).await;
-    assert_eq!(say(&mut client, "long enough").await["event"], "task_queued");
+    assert_eq!(send_message(&mut client, "long enough").await["event"], "task_queued");
     reload(&gateway, &each_route(before.clone(), "max_message_chars = 3")).await;
-    assert_eq!(say(&mut client, "too long").await["code"], "message_too_long");
+    assert_eq!(send_message(&mut client, "too long").await["code"], "message_too_long");
     let limited = before.each_route(|route| {
         format!("{route}\n[route.limits]\nmessages_per_connection = \"1/1h\"\n")
     });
     reload(&gateway, &limited).await;
     let mut answers = Vec::new();
     for _ in 0..3 {
-        answers.push(say(&mut client, "once").await);
+        answers.push(send_message(&mut client, "once").await);
     }
     assert!(answers.iter().any(|answer| answer["code"] == "rate_limited"), "{answers:?}");
     reload(&gateway, &settings(&upstream.url("/"))).await;
     until("message that is not limited", async || {
-        (say(&mut client, "again").await["event"] == "task_queued").then_some(())
+        (send_message(&mut client, "again").await["event"] == "task_queued").then_some(())
     })
     .await;
     let (_, connected) = Client::connected(&gateway, PATH).await;
@@ -91,7 +91,7 @@ async fn open_connections_follow_a_limit() {
 #[tokio::test]
 async fn origins_take_effect_on_connections_that_wait_for_a_request() {
     let allowing = |origin: &str| {
-        each_route(nowhere(), "reject = \"http\"")
+        each_route(unreachable_upstream(), "reject = \"http\"")
             .section("origins", &format!("allow = [{origin:?}]"))
     };
     let gateway = Gateway::start(allowing("https://old.example")).await;
@@ -105,7 +105,7 @@ async fn origins_take_effect_on_connections_that_wait_for_a_request() {
     let (mut idle, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
-    let mut ask = async |origin: &str| {
+    let mut connect_from = async |origin: &str| {
         let request = Request::builder()
             .uri(PATH)
             .header("host", "gateway")
@@ -121,18 +121,18 @@ async fn origins_take_effect_on_connections_that_wait_for_a_request() {
         response.into_body().collect().await.unwrap();
         status
     };
-    assert_eq!(ask("https://new.example").await, 403);
+    assert_eq!(connect_from("https://new.example").await, 403);
     reload(&gateway, &allowing("https://new.example")).await;
     assert_eq!(from("https://new.example").await, 101);
     assert_eq!(from("https://old.example").await, 403);
-    assert_eq!(ask("https://old.example").await, 403, "on a connection of before");
-    assert_eq!(ask("https://new.example").await, 101);
+    assert_eq!(connect_from("https://old.example").await, 403, "on a connection of before");
+    assert_eq!(connect_from("https://new.example").await, 101);
 }
 
 #[tokio::test]
 async fn keys_are_rotated() {
     let keyed = |secret: &str, api_key: &str| {
-        nowhere()
+        unreachable_upstream()
             .each_route(|route| route.replace(", \"anonymous\"", ""))
             .section("jwt", &format!("keys = [{{ alg = \"HS256\", secret = {secret:?} }}]"))
             .section("admin", &format!("listen = \"127.0.0.1:0\"\napi_keys = [{api_key:?}]"))
@@ -169,7 +169,7 @@ async fn messages_go_to_the_new_upstream_and_replies_of_the_old_are_finished() {
     client.next_event("task_queued").await;
     client.next_event("processing_started").await;
     reload(&gateway, &settings(&new.url("/"))).await;
-    assert_eq!(say(&mut client, "two").await["task_id"], "of-the-new");
+    assert_eq!(send_message(&mut client, "two").await["task_id"], "of-the-new");
     writer.write("data: still here\n\n");
     drop(writer);
     assert_eq!(client.next_event("chunk").await["chunk"], "still here");
@@ -179,15 +179,15 @@ async fn messages_go_to_the_new_upstream_and_replies_of_the_old_are_finished() {
 #[tokio::test]
 async fn connections_of_a_route_that_leads_elsewhere_are_asked_to_come_back() {
     let other = "path = \"/ws/other/{id}/\"\nchannel = \"other_{id}\"\nauth = [\"anonymous\"]";
-    let before = nowhere().route(other);
+    let before = unreachable_upstream().route(other);
     let gateway = Gateway::start(&before).await;
-    let (mut gone, _) = Client::connected(&gateway, "/ws/other/1/").await;
+    let (mut removed, _) = Client::connected(&gateway, "/ws/other/1/").await;
     let (mut moved, _) = Client::connected(&gateway, PATH).await;
-    let moving = nowhere()
+    let moving = unreachable_upstream()
         .each_route(|route| route.replace("chat_{conversation_id}", "room_{conversation_id}"))
         .route("path = \"/ws/new/\"\nchannel = \"new\"\nauth = [\"anonymous\"]");
     reload(&gateway, &moving).await;
-    for client in [&mut gone, &mut moved] {
+    for client in [&mut removed, &mut moved] {
         client.next_event("going_away").await;
         assert_eq!(client.closed().await, Some(1012));
     }
@@ -201,7 +201,7 @@ async fn connections_of_a_route_that_leads_elsewhere_are_asked_to_come_back() {
 
 #[tokio::test]
 async fn a_bad_file_changes_nothing_and_says_why() {
-    let before = nowhere();
+    let before = unreachable_upstream();
     let gateway = Gateway::start(&before).await;
     let good = std::fs::read_to_string(gateway.config_file()).unwrap();
     let (mut client, _) = Client::connected(&gateway, PATH).await;
@@ -209,7 +209,7 @@ async fn a_bad_file_changes_nothing_and_says_why() {
         assert!(good.contains(old), "{good}");
         good.replace(old, new)
     };
-    for (text, told) in [
+    for (text, expected) in [
         ("[server\n".to_owned(), "line 1"),
         (String::new(), "route"),
         (broken("threads = 2", "threads = 2\nmax_conections = 5"), "max_conections"),
@@ -218,7 +218,7 @@ async fn a_bad_file_changes_nothing_and_says_why() {
     ] {
         std::fs::write(gateway.config_file(), text).unwrap();
         let event = read_again(&gateway, "config_rejected").await;
-        assert!(event["why"].as_str().unwrap().contains(told), "{event}");
+        assert!(event["why"].as_str().unwrap().contains(expected), "{event}");
         assert_eq!(event["level"], "ERROR");
         assert_eq!(gateway.metric("tidegate_config_last_reload_successful", &[]).await, 0.0);
         client.send_json(&json!({"type": "ping"})).await;
@@ -236,17 +236,17 @@ async fn a_bad_file_changes_nothing_and_says_why() {
 
 #[tokio::test]
 async fn what_needs_a_restart_is_named_and_the_rest_is_applied() {
-    let gateway = Gateway::start(nowhere()).await;
+    let gateway = Gateway::start(unreachable_upstream()).await;
     let (mut client, _) = Client::connected(&gateway, PATH).await;
-    let changed = each_route(nowhere(), "max_message_chars = 3")
+    let changed = each_route(unreachable_upstream(), "max_message_chars = 3")
         .section("server", "listen = \"127.0.0.1:0\"\nthreads = 1\nreuse_port = true")
         .section("tokens", "ttl = \"5s\"");
     reload(&gateway, &changed).await;
     let needed = gateway.wait_for_event("config_restart_needed").await;
     assert_eq!(needed["keys"], "server.reuse_port server.threads tokens.ttl", "{needed}");
     assert_eq!(gateway.metric("tidegate_config_restart_needed", &[]).await, 1.0);
-    assert_eq!(say(&mut client, "too long").await["code"], "message_too_long");
-    reload(&gateway, &nowhere()).await;
+    assert_eq!(send_message(&mut client, "too long").await["code"], "message_too_long");
+    reload(&gateway, &unreachable_upstream()).await;
     assert_eq!(gateway.metric("tidegate_config_restart_needed", &[]).await, 0.0);
 }
 
@@ -265,8 +265,8 @@ async fn a_changed_file_is_seen_without_a_signal() {
     write(&gateway, &watching("max_message_chars = 3"));
     let event = gateway.wait_for_event("config_reloaded").await;
     assert_eq!(event["changed"], "route");
-    assert_eq!(say(&mut client, "too long").await["code"], "message_too_long");
-    // A file that the config names.
+    assert_eq!(send_message(&mut client, "too long").await["code"], "message_too_long");
+    // The config refers to this file.
     std::fs::write(&key, "another-key-of-thirty-two-bytes-or-more").unwrap();
     until("second reload", async || {
         gateway
@@ -275,7 +275,7 @@ async fn a_changed_file_is_seen_without_a_signal() {
             .map(|event| assert_eq!(event["changed"], "jwt"))
     })
     .await;
-    // What is wrong is said once, however often it is looked at.
+    // A mistake is logged once, however often the file is checked.
     std::fs::write(gateway.config_file(), "[server\n").unwrap();
     gateway.wait_for_event("config_rejected").await;
     std::fs::write(gateway.config_file(), "[other\n").unwrap();
@@ -284,10 +284,11 @@ async fn a_changed_file_is_seen_without_a_signal() {
 
 #[tokio::test]
 async fn the_log_level_is_changed() {
-    let gateway = Gateway::start(nowhere()).await;
+    let gateway = Gateway::start(unreachable_upstream()).await;
     Client::connected(&gateway, PATH).await;
     assert_eq!(gateway.events("connection_opened"), 0);
-    reload(&gateway, &nowhere().also("log", "level = \"tidegate=debug,audit=info\"")).await;
+    reload(&gateway, &unreachable_upstream().also("log", "level = \"tidegate=debug,audit=info\""))
+        .await;
     Client::connected(&gateway, PATH).await;
     gateway.wait_for_event("connection_opened").await;
 }
@@ -297,22 +298,22 @@ async fn a_queue_that_is_gone_is_left_alone() {
     let redis = Redis::start().await;
     let queue = |key: &str| {
         let lines = format!("kind = \"redis-list\"\nredis_url = {:?}\nkey = {key:?}", redis.url());
-        nowhere().upstream("worker", &lines)
+        unreachable_upstream().upstream("worker", &lines)
     };
     let gateway = Gateway::start(queue("first")).await;
     let (mut client, _) = Client::connected(&gateway, PATH).await;
-    let queued = say(&mut client, "one").await;
+    let queued = send_message(&mut client, "one").await;
     assert_eq!(queued["event"], "task_queued");
     reload(&gateway, &queue("second")).await;
-    assert_eq!(say(&mut client, "two").await["event"], "task_queued");
+    assert_eq!(send_message(&mut client, "two").await["event"], "task_queued");
     let mut commands = redis.connection().await;
     let lengths: (u64, u64) =
         redis::pipe().llen("first").llen("second").query_async(&mut commands).await.unwrap();
     assert_eq!(lengths, (1, 1));
-    // A generation of the old one is looked after to its end.
+    // A generation of the old upstream is monitored until its end.
     let end = json!({"event": "complete", "task_id": queued["task_id"]});
     gateway.publish("chat_42", end).await;
-    // Ours, and the one of the queue as it is now.
+    // One connection of the test, and one of the queue with its new settings.
     until("end of the old connection", async || {
         let list: String = redis::cmd("CLIENT")
             .arg("LIST")

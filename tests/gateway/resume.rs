@@ -1,4 +1,4 @@
-//! Clients that come back: every publication once and in order, or told plainly that it is not so.
+//! Clients that reconnect receive every publication once and in order, or are told explicitly that they have not.
 
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
@@ -32,21 +32,21 @@ fn history(lines: &str) -> Settings {
     settings().each_route(|route| format!("{route}\n[route.history]\n{lines}\n"))
 }
 
-/// `connected`, and where to resume after it.
-struct Place {
+/// A client that knows the position to resume from.
+struct Position {
     connected: Value,
     epoch: String,
     offset: u64,
 }
 
-impl Place {
+impl Position {
     fn new(connected: Value) -> Self {
         let epoch = connected["epoch"].as_str().expect("an epoch").to_owned();
         let offset = connected["offset"].as_u64().expect("an offset");
         Self { connected, epoch, offset }
     }
 
-    /// As a client library does: each frame says where the client is now.
+    /// Updates the position from a frame, as a client library does.
     fn follow(&mut self, frame: &Value) {
         let Some(offset) = frame["offset"].as_u64() else { return };
         if offset == 1 {
@@ -64,9 +64,9 @@ impl Place {
     }
 }
 
-async fn connect(gateway: &Gateway, path: &str) -> (Client, Place) {
+async fn connect(gateway: &Gateway, path: &str) -> (Client, Position) {
     let (client, connected) = Client::connected(gateway, path).await;
-    (client, Place::new(connected))
+    (client, Position::new(connected))
 }
 
 /// Answers the first request with `reply`.
@@ -81,27 +81,27 @@ async fn publish(gateway: &Gateway, numbers: std::ops::Range<u64>) {
     }
 }
 
-/// Reads chunks of these numbers.
-async fn expect(client: &mut Client, place: &mut Place, numbers: std::ops::Range<u64>) {
+/// Expects chunks with these numbers.
+async fn expect(client: &mut Client, position: &mut Position, numbers: std::ops::Range<u64>) {
     for n in numbers {
         let frame = client.next_event("chunk").await;
         assert_eq!(frame["chunk"], format!("{n} "));
-        assert_eq!(frame["offset"], place.offset + 1);
-        place.follow(&frame);
+        assert_eq!(frame["offset"], position.offset + 1);
+        position.follow(&frame);
     }
 }
 
 async fn what_was_missed_comes_once_and_in_order(engine: Engine) {
     let gateway = engine.start(settings()).await;
-    let (mut client, mut place) = connect(&gateway, PATH).await;
-    assert_eq!(place.outcome(), (&Value::Null, &Value::Null), "nobody asked");
+    let (mut client, mut position) = connect(&gateway, PATH).await;
+    assert_eq!(position.outcome(), (&Value::Null, &Value::Null), "nobody asked");
     publish(&gateway, 0..3).await;
-    expect(&mut client, &mut place, 0..3).await;
+    expect(&mut client, &mut position, 0..3).await;
     drop(client);
     publish(&gateway, 3..6).await;
-    let (mut client, mut again) = connect(&gateway, &place.path()).await;
+    let (mut client, mut again) = connect(&gateway, &position.path()).await;
     assert_eq!(again.outcome(), (&json!(true), &json!(3)));
-    assert_eq!((&again.epoch, again.offset), (&place.epoch, 3));
+    assert_eq!((&again.epoch, again.offset), (&position.epoch, 3));
     publish(&gateway, 6..9).await;
     expect(&mut client, &mut again, 3..9).await;
     let (_client, same) = connect(&gateway, &again.path()).await;
@@ -112,17 +112,17 @@ async fn a_reply_that_has_ended_can_be_resumed(engine: Engine) {
     let (stream, reply) = Reply::stream("text/event-stream");
     let upstream = upstream(reply).await;
     let gateway = engine.start(Settings::chat(&upstream.url("/"))).await;
-    let (mut client, mut place) = connect(&gateway, PATH).await;
+    let (mut client, mut position) = connect(&gateway, PATH).await;
     client.send_json(&json!({"message": "hi"})).await;
     client.next_event("task_queued").await;
-    place.follow(&client.next_event("processing_started").await);
+    position.follow(&client.next_event("processing_started").await);
     stream.write("data: one\n\n");
-    place.follow(&client.next_event("chunk").await);
+    position.follow(&client.next_event("chunk").await);
     drop(client);
     stream.write("data: two\n\n");
     drop(stream);
     gateway.wait_for_metric("tidegate_generations_total", &[], 1.0).await;
-    let (mut client, again) = connect(&gateway, &place.path()).await;
+    let (mut client, again) = connect(&gateway, &position.path()).await;
     assert_eq!(again.outcome(), (&json!(true), &json!(2)));
     assert_eq!(client.next_event("chunk").await["chunk"], "two");
     client.next_event("complete").await;
@@ -130,10 +130,10 @@ async fn a_reply_that_has_ended_can_be_resumed(engine: Engine) {
 
 async fn what_cannot_be_recovered_is_said(engine: Engine) {
     let gateway = engine.start(history("size = 5")).await;
-    let (client, place) = connect(&gateway, PATH).await;
+    let (client, position) = connect(&gateway, PATH).await;
     drop(client);
     publish(&gateway, 0..10).await;
-    let epoch = &place.epoch;
+    let epoch = &position.epoch;
     for (query, missed) in [
         (format!("since=4&epoch={epoch}"), json!(6)),
         (format!("since=11&epoch={epoch}"), Value::Null),
@@ -145,43 +145,43 @@ async fn what_cannot_be_recovered_is_said(engine: Engine) {
         (format!("since=99999999999999999999&epoch={epoch}"), Value::Null),
         ("epoch=%00&since=%ff".to_owned(), Value::Null),
     ] {
-        let (mut client, place) = connect(&gateway, &format!("{PATH}?{query}")).await;
-        assert_eq!(place.outcome(), (&json!(false), &missed), "{query}");
-        assert_eq!((&place.epoch, place.offset), (epoch, 10), "{query}");
+        let (mut client, position) = connect(&gateway, &format!("{PATH}?{query}")).await;
+        assert_eq!(position.outcome(), (&json!(false), &missed), "{query}");
+        assert_eq!((&position.epoch, position.offset), (epoch, 10), "{query}");
         client.send_json(&json!({"type": "ping"})).await;
         client.next_event("pong").await;
     }
-    let (mut client, place) = connect(&gateway, &format!("{PATH}?since=5&epoch={epoch}")).await;
-    assert_eq!(place.outcome(), (&json!(true), &json!(5)));
+    let (mut client, position) = connect(&gateway, &format!("{PATH}?since=5&epoch={epoch}")).await;
+    assert_eq!(position.outcome(), (&json!(true), &json!(5)));
     assert_eq!(client.next_event("chunk").await["offset"], 6);
 }
 
 async fn the_first_frame_resumes_as_well(engine: Engine) {
     let gateway = engine.start(settings()).await;
-    let (client, place) = connect(&gateway, PATH).await;
+    let (client, position) = connect(&gateway, PATH).await;
     drop(client);
     publish(&gateway, 0..4).await;
-    for since in [json!(place.offset + 1), json!((place.offset + 1).to_string())] {
+    for since in [json!(position.offset + 1), json!((position.offset + 1).to_string())] {
         let (mut client, _) = connect(&gateway, PATH).await;
-        client.send_json(&json!({"type": "resume", "since": since, "epoch": place.epoch})).await;
-        let mut place = Place::new(client.next_event("resumed").await);
-        assert_eq!(place.outcome(), (&json!(true), &json!(3)));
-        expect(&mut client, &mut place, 1..4).await;
+        client.send_json(&json!({"type": "resume", "since": since, "epoch": position.epoch})).await;
+        let mut position = Position::new(client.next_event("resumed").await);
+        assert_eq!(position.outcome(), (&json!(true), &json!(3)));
+        expect(&mut client, &mut position, 1..4).await;
     }
     let (mut client, _) = connect(&gateway, PATH).await;
     client.send_json(&json!({"type": "resume", "since": [], "epoch": 1})).await;
-    let mut place = Place::new(client.next_event("resumed").await);
-    assert_eq!(place.outcome(), (&json!(false), &Value::Null));
+    let mut position = Position::new(client.next_event("resumed").await);
+    assert_eq!(position.outcome(), (&json!(false), &Value::Null));
     publish(&gateway, 4..5).await;
-    expect(&mut client, &mut place, 4..5).await;
+    expect(&mut client, &mut position, 4..5).await;
 }
 
 async fn a_long_history_comes_at_the_clients_pace(engine: Engine) {
-    // Many times the send queue, in count and in bytes.
+    // This is many times the send queue, in messages and in bytes.
     let settings = history("size = 5000")
         .each_route(|route| format!("send_queue = {{ messages = 8, bytes = \"16KiB\" }}\n{route}"));
     let gateway = engine.start(settings).await;
-    let (client, place) = connect(&gateway, PATH).await;
+    let (client, position) = connect(&gateway, PATH).await;
     drop(client);
     let filler = "x".repeat(500);
     for part in 0..3 {
@@ -192,37 +192,37 @@ async fn a_long_history_comes_at_the_clients_pace(engine: Engine) {
         assert_eq!(answer.status, 200, "{}", answer.text());
         assert_eq!(answer.json()["channels"][0]["offset"], (part + 1) * 1000);
     }
-    let (mut client, again) = connect(&gateway, &place.path()).await;
+    let (mut client, again) = connect(&gateway, &position.path()).await;
     assert_eq!(again.outcome(), (&json!(true), &json!(3000)));
     for n in 0..3000 {
         if n == 10 {
-            // While the history is still on its way.
+            // These are published while the history is still being sent.
             publish(&gateway, 0..5).await;
         }
         assert_eq!(client.next_json().await["n"], n);
     }
-    let mut place = Place { offset: 3000, ..again };
-    expect(&mut client, &mut place, 0..5).await;
+    let mut position = Position { offset: 3000, ..again };
+    expect(&mut client, &mut position, 0..5).await;
 }
 
 async fn missed_chunks_may_come_as_one(engine: Engine) {
     let gateway = engine.start(history("compact = \"chunks\"")).await;
-    let (mut live, place) = connect(&gateway, PATH).await;
+    let (mut live, position) = connect(&gateway, PATH).await;
     gateway.publish("chat_42", json!({"event": "processing_started"})).await;
     publish(&gateway, 0..50).await;
     gateway.publish("chat_42", json!({"event": "complete"})).await;
     live.next_event("processing_started").await;
-    let mut whole = String::new();
+    let mut expected = String::new();
     for n in 0..50 {
         let chunk = live.next_event("chunk").await;
         assert_eq!(chunk["offset"], n + 2, "live, each is its own");
-        write!(whole, "{n} ").unwrap();
+        write!(expected, "{n} ").unwrap();
     }
-    let (mut late, again) = connect(&gateway, &place.path()).await;
+    let (mut late, again) = connect(&gateway, &position.path()).await;
     assert_eq!(again.outcome(), (&json!(true), &json!(52)));
     late.next_event("processing_started").await;
     let merged = late.next_event("chunk").await;
-    assert_eq!((&merged["chunk"], &merged["offset"]), (&json!(whole), &json!(51)));
+    assert_eq!((&merged["chunk"], &merged["offset"]), (&json!(expected), &json!(51)));
     assert_eq!(late.next_event("complete").await["offset"], 52);
 }
 
@@ -270,13 +270,13 @@ async fn a_tab_that_joins_sees_the_reply_from_its_start(engine: Engine) {
 async fn a_tab_that_joins_sees_a_workers_reply_from_its_start(engine: Engine) {
     let upstream = Upstream::accepting().await;
     let gateway = engine.start(Settings::chat(&upstream.url("/"))).await;
-    let (mut sender, mut place) = connect(&gateway, PATH).await;
+    let (mut sender, mut position) = connect(&gateway, PATH).await;
     publish(&gateway, 0..3).await;
-    expect(&mut sender, &mut place, 0..3).await;
+    expect(&mut sender, &mut position, 0..3).await;
     sender.send_json(&json!({"message": "hi"})).await;
     let task = sender.next_event("task_queued").await["task_id"].clone();
     publish(&gateway, 3..5).await;
-    expect(&mut sender, &mut place, 3..5).await;
+    expect(&mut sender, &mut position, 3..5).await;
     let (mut tab, mut joined) = connect(&gateway, PATH).await;
     assert_eq!(joined.offset, 3);
     expect(&mut tab, &mut joined, 3..5).await;
@@ -304,10 +304,16 @@ async fn a_call_is_published_once_under_its_key(engine: Engine) {
     for duplicate in [Value::Null, json!(true)] {
         let answer = gateway.api("/v1/publish", call.clone()).await.json();
         assert_eq!(answer["published"], 3);
-        let places: Vec<_> = answer["channels"].as_array().unwrap().iter().collect();
-        assert_eq!((&places[0]["channel"], &places[0]["offset"]), (&json!("chat_42"), &json!(3)));
-        assert_eq!((&places[1]["channel"], &places[1]["offset"]), (&json!("chat_43"), &json!(1)));
-        assert_eq!(places[0]["duplicate"], duplicate);
+        let positions: Vec<_> = answer["channels"].as_array().unwrap().iter().collect();
+        assert_eq!(
+            (&positions[0]["channel"], &positions[0]["offset"]),
+            (&json!("chat_42"), &json!(3))
+        );
+        assert_eq!(
+            (&positions[1]["channel"], &positions[1]["offset"]),
+            (&json!("chat_43"), &json!(1))
+        );
+        assert_eq!(positions[0]["duplicate"], duplicate);
     }
     for (event, offset) in [("x", 1), ("y", 2), ("y", 3)] {
         assert_eq!(client.next_event(event).await["offset"], offset);
@@ -318,7 +324,7 @@ async fn a_call_is_published_once_under_its_key(engine: Engine) {
     assert_eq!(gateway.api("/v1/publish", empty).await.status, 400);
 }
 
-/// A publication of a worker, as its documentation says.
+/// Publishes as a worker does, with the script in the documentation.
 async fn worker_publishes(redis: &Redis, json: &Value) {
     let script = redis::Script::new(include_str!("../../clients/redis/publish.lua"));
     let mut call = script.key("tg:{chat_42}:stream");
@@ -334,13 +340,13 @@ async fn what_a_node_missed_is_read_from_the_history() {
         (http::get(gateway.admin(), "/readyz").await.status == 200).then_some(())
     })
     .await;
-    // One that has heard nothing yet, and one that has.
+    // One client has received nothing yet, the other has.
     let (mut idle, _) = Client::connected(&gateway, "/ws/chat/1/").await;
     let (mut client, _) = Client::connected(&gateway, PATH).await;
     worker_publishes(&redis, &json!({"event": "first"})).await;
     client.next_event("first").await;
     for round in 0..5 {
-        // In one transaction, so that the node cannot be back before it is published.
+        // One transaction, so that the node cannot reconnect before the publication.
         let mut connection = redis.connection().await;
         let mut cut = redis::pipe();
         cut.atomic().cmd("CLIENT").arg("KILL").arg("TYPE").arg("PUBSUB").ignore();
@@ -369,15 +375,15 @@ async fn a_redis_that_comes_back_with_its_data_is_not_noticed() {
         (http::get(gateway.admin(), "/readyz").await.status == 200).then_some(())
     })
     .await;
-    let (mut client, mut place) = connect(&gateway, PATH).await;
+    let (mut client, mut position) = connect(&gateway, PATH).await;
     publish(&gateway, 0..3).await;
-    expect(&mut client, &mut place, 0..3).await;
+    expect(&mut client, &mut position, 0..3).await;
     redis.stop();
     gateway.wait_for_event("subscription_lost").await;
     redis.restart().await;
     worker_publishes(&redis, &json!({"event": "chunk", "chunk": "3 "})).await;
-    expect(&mut client, &mut place, 3..4).await;
-    // Without its data the client is told, and then told what cannot be recovered.
+    expect(&mut client, &mut position, 3..4).await;
+    // After the loss of its data the client is disconnected, and then told what cannot be recovered.
     redis.stop();
     redis.lose_data();
     redis.restart().await;
@@ -386,9 +392,9 @@ async fn a_redis_that_comes_back_with_its_data_is_not_noticed() {
         (http::get(gateway.admin(), "/readyz").await.status == 200).then_some(())
     })
     .await;
-    let (mut client, mut again) = connect(&gateway, &place.path()).await;
+    let (mut client, mut again) = connect(&gateway, &position.path()).await;
     assert_eq!(again.outcome(), (&json!(false), &Value::Null));
-    assert_ne!(again.epoch, place.epoch);
+    assert_ne!(again.epoch, position.epoch);
     publish(&gateway, 4..6).await;
     expect(&mut client, &mut again, 4..6).await;
 }
@@ -401,7 +407,7 @@ async fn plain_publications_have_no_offset_and_do_not_disturb() {
         (http::get(gateway.admin(), "/readyz").await.status == 200).then_some(())
     })
     .await;
-    let (mut client, place) = connect(&gateway, PATH).await;
+    let (mut client, position) = connect(&gateway, PATH).await;
     worker_publishes(&redis, &json!({"event": "a"})).await;
     let _: u64 = redis.run(&["PUBLISH", "chat_42", r#"{"event":"plain"}"#]).await;
     worker_publishes(&redis, &json!({"event": "b"})).await;
@@ -409,7 +415,7 @@ async fn plain_publications_have_no_offset_and_do_not_disturb() {
     assert_eq!(client.next().await, Event::Text(r#"{"event":"plain"}"#.to_owned()));
     client.next_event("b").await;
     drop(client);
-    let (mut client, again) = connect(&gateway, &place.path()).await;
+    let (mut client, again) = connect(&gateway, &position.path()).await;
     assert_eq!(again.outcome(), (&json!(true), &json!(2)));
     client.next_event("a").await;
     client.next_event("b").await;

@@ -1,4 +1,4 @@
-//! What the server API tells of connections, channels and limits, over all nodes, and what it does to a
+//! The server API: what it lists of connections, channels and limits of all nodes, and what it does to a
 //! node.
 
 use rustix::process::Signal;
@@ -54,7 +54,7 @@ fn ids(list: &Value) -> Vec<String> {
     rows.iter().map(|row| row["connection_id"].as_str().unwrap().to_owned()).collect()
 }
 
-/// One node, or two that share a Redis.
+/// One node on memory, or two nodes that share a Redis.
 async fn nodes(engine: &Engine, settings: impl Fn() -> Settings) -> Vec<Gateway> {
     let mut nodes = vec![engine.start(settings()).await];
     if engine.server().is_some() {
@@ -69,10 +69,10 @@ async fn connections_are_listed_by_what_they_are(engine: Engine) {
     let (_a, ana) = open(first, "1", json!({"user_id": 7, "username": "ana"})).await;
     let bob = json!({"user_id": "b", "session_expires_in": 900});
     let (_b, bob) = open(last, "2", bob).await;
-    let (_c, nobody) = open(last, "2", Value::Null).await;
+    let (_c, anonymous) = open(last, "2", Value::Null).await;
 
     let all = list(first, "/v1/connections").await;
-    let mut expected = vec![ana.clone(), bob.clone(), nobody.clone()];
+    let mut expected = vec![ana.clone(), bob.clone(), anonymous.clone()];
     expected.sort();
     assert_eq!(ids(&all), expected);
     let count = nodes.len();
@@ -80,24 +80,27 @@ async fn connections_are_listed_by_what_they_are(engine: Engine) {
     assert_eq!((&all["complete"], &all["next_cursor"]), (&json!(true), &Value::Null));
     let rows = all["connections"].as_array().unwrap();
     let row = |id: &str| rows.iter().find(|row| row["connection_id"] == id).unwrap().clone();
-    let seen = row(&ana);
-    assert_eq!((&seen["user_id"], &seen["username"]), (&json!(7), &json!("ana")));
-    assert_eq!((&seen["channel"], &seen["address"]), (&json!("chat_1"), &json!("127.0.0.1")));
-    assert_eq!(seen["route"], "/ws/chat/{conversation_id}/");
-    assert_eq!((&seen["expires_at"], &seen["send_queue_bytes"]), (&Value::Null, &json!(0)));
+    let received = row(&ana);
+    assert_eq!((&received["user_id"], &received["username"]), (&json!(7), &json!("ana")));
+    assert_eq!(
+        (&received["channel"], &received["address"]),
+        (&json!("chat_1"), &json!("127.0.0.1"))
+    );
+    assert_eq!(received["route"], "/ws/chat/{conversation_id}/");
+    assert_eq!((&received["expires_at"], &received["send_queue_bytes"]), (&Value::Null, &json!(0)));
     let now = super::rig::jwt::in_seconds(0);
-    assert!(seen["connected_at"].as_i64().unwrap().abs_diff(now) < 60, "{seen}");
+    assert!(received["connected_at"].as_i64().unwrap().abs_diff(now) < 60, "{received}");
     let expires = row(&bob)["expires_at"].as_i64().unwrap();
     assert!(expires.abs_diff(now + 900) < 60, "{expires}");
-    assert_eq!(row(&nobody)["user_id"], Value::Null);
+    assert_eq!(row(&anonymous)["user_id"], Value::Null);
 
     let node = row(&bob)["node"].as_str().unwrap().to_owned();
-    let on_last = if count == 1 { expected.clone() } else { sorted([&bob, &nobody]) };
+    let on_last = if count == 1 { expected.clone() } else { sorted([&bob, &anonymous]) };
     for (filter, expected) in [
         ("user_id=7".to_owned(), vec![ana.clone()]),
         ("user_id=b".to_owned(), vec![bob.clone()]),
         ("user_id=8".to_owned(), vec![]),
-        ("channel=chat_2".to_owned(), sorted([&bob, &nobody])),
+        ("channel=chat_2".to_owned(), sorted([&bob, &anonymous])),
         ("channel=chat_2&user_id=b".to_owned(), vec![bob.clone()]),
         ("route=/ws/chat/%7Bconversation_id%7D/".to_owned(), expected.clone()),
         ("route=/ws/".to_owned(), vec![]),
@@ -130,16 +133,16 @@ async fn connections_are_listed_page_by_page(engine: Engine) {
     let mut expected: Vec<_> = clients.iter().map(|(_, id)| id.clone()).collect();
     expected.sort();
     for limit in [1, 5, 12] {
-        let (mut seen, mut cursor) = (Vec::new(), String::new());
+        let (mut received, mut cursor) = (Vec::new(), String::new());
         loop {
             let page = list(&nodes[0], &format!("/v1/connections?limit={limit}{cursor}")).await;
-            seen.extend(ids(&page));
+            received.extend(ids(&page));
             match page["next_cursor"].as_str() {
                 Some(next) => cursor = format!("&cursor={next}"),
                 None => break,
             }
         }
-        assert_eq!(seen, expected, "limit {limit}");
+        assert_eq!(received, expected, "limit {limit}");
     }
 }
 
@@ -218,7 +221,7 @@ async fn a_channel_without_history_says_so(engine: Engine) {
     assert_eq!((answer.status, &answer.json()["error"]["code"]), (404, &json!("no_history")));
 }
 
-/// A tail, event by event.
+/// The stream of a tail, read event by event.
 struct Tail {
     stream: http::Stream,
     text: String,
@@ -243,7 +246,7 @@ impl Tail {
         tail
     }
 
-    /// Comments are skipped; `None` = the stream has ended.
+    /// Waits for the next event and skips comments. `None` means that the stream has ended.
     async fn next(&mut self) -> Option<Sse> {
         loop {
             if let Some((event, rest)) = self.text.split_once("\n\n") {
@@ -294,17 +297,17 @@ async fn a_tail_sees_what_is_published_from_now_on(engine: Engine) {
             assert_eq!(sse.data, format!("{{\"n\":{n},\"offset\":{}}}", n + 1));
         }
     }
-    // A channel that keeps nothing, and a text that is more than one line.
+    // A channel without history, and a text with more than one line.
     let mut plain = Tail::open(last, "other").await;
     let body = "{\"channel\":\"other\",\"data\":{\n\"n\": 1\n}}";
     let published = http::send(nodes[0].admin(), "POST", "/v1/publish", &KEY, body.into()).await;
     assert_eq!(published.status, 200);
     let sse = plain.message().await;
     assert_eq!((sse.id, sse.data.as_str()), (None, "{\"n\": 1}"));
-    // HEAD opens none.
+    // HEAD does not open a tail.
     let head = http::send(last.admin(), "HEAD", "/v1/channels/a/tail", &KEY, "".into()).await;
     assert_eq!((head.status, head.header("content-type")), (200, Some("text/event-stream")));
-    // With the last tail the channel is not heard any more, and another begins as the first did.
+    // The last tail ends the subscription to the channel, and another tail starts as the first did.
     drop((tail, other));
     let mut again = Tail::open(&nodes[0], "chat_1").await;
     last.publish("chat_1", json!({"n": 3})).await;
@@ -332,16 +335,16 @@ async fn a_reader_that_does_not_read_is_cut_off(engine: Engine) {
         format!("GET /v1/channels/other/tail HTTP/1.1\r\nhost: a\r\nx-api-key: {API_KEY}\r\n\r\n");
     slow.write_all(request.as_bytes()).await.unwrap();
     let mut quick = Tail::open(&gateway, "other").await;
-    // Once its answer has begun, so that it is there.
+    // The tail exists as soon as the head of its answer has arrived.
     slow.readable().await.unwrap();
     let large = json!({"text": "x".repeat(900_000)});
     for _ in 0..40 {
         gateway.publish("other", large.clone()).await;
         quick.message().await;
     }
-    // What was on its way to it is there, then the end of the connection; with the word, where it fits.
+    // What was already sent arrives, then the connection ends, after the reason if there was room for it.
     let mut rest = Vec::new();
-    let _or_reset = within("end of the stream", slow.read_to_end(&mut rest)).await;
+    let _ = within("end of the stream", slow.read_to_end(&mut rest)).await;
     assert!(rest.len() < 30_000_000, "{}", rest.len());
     gateway.publish("other", json!(1)).await;
     assert_eq!(quick.message().await.data, "1");
@@ -380,8 +383,8 @@ async fn limits_are_seen_and_begun_anew(engine: Engine) {
     let open = standing("connections_per_user").await;
     assert_eq!((&open["kind"], &open["standing"]["used"]), (&json!("leases"), &json!(1)));
     assert_eq!((&open["standing"]["max"], &open["standing"]["remaining"]), (&json!(5), &json!(4)));
-    let nobody = list(&gateway, "/v1/limits?user_id=8").await;
-    assert_eq!(nobody["routes"][0]["limits"][0]["standing"]["used"], 0);
+    let anonymous = list(&gateway, "/v1/limits?user_id=8").await;
+    assert_eq!(anonymous["routes"][0]["limits"][0]["standing"]["used"], 0);
 
     let reset = gateway.api("/v1/limits/reset", json!({"user_id": 7})).await;
     assert_eq!((reset.status, reset.json()), (200, json!({"reset": 2, "not_known": 0})));
@@ -410,11 +413,11 @@ async fn a_drain_is_begun_once_and_the_process_ends(engine: Engine) {
     let (mut client, _) = open(&gateway, "1", Value::Null).await;
     let refused = gateway.api("/v1/drain", json!({"force": true})).await;
     assert_eq!(refused.status, 400);
-    let begun = http::send(gateway.admin(), "POST", "/v1/drain", &KEY, "".into()).await;
-    assert_eq!(begun.status, 202, "{}", begun.text());
-    let told = begun.json();
-    assert_eq!((&told["draining"], &told["already"]), (&json!(true), &json!(false)));
-    assert_eq!((&told["drain_seconds"], &told["grace_seconds"]), (&json!(0.2), &json!(5.0)));
+    let answer = http::send(gateway.admin(), "POST", "/v1/drain", &KEY, "".into()).await;
+    assert_eq!(answer.status, 202, "{}", answer.text());
+    let status = answer.json();
+    assert_eq!((&status["draining"], &status["already"]), (&json!(true), &json!(false)));
+    assert_eq!((&status["drain_seconds"], &status["grace_seconds"]), (&json!(0.2), &json!(5.0)));
     client.next_event("going_away").await;
     assert_eq!(client.closed().await, Some(1012));
     assert_eq!(gateway.wait_exit().await, Some(0));
@@ -422,7 +425,7 @@ async fn a_drain_is_begun_once_and_the_process_ends(engine: Engine) {
     assert_eq!(gateway.events("draining"), 1);
 }
 
-/// As where a hook drains a node before its process is told to stop.
+/// A deployment hook may drain a node before its process receives a signal.
 async fn a_signal_after_a_drain_asks_for_the_same(engine: Engine) {
     let settings = settings().section("shutdown", "drain = \"1s\"\ngrace = \"20s\"");
     let mut gateway = engine.start(settings).await;
@@ -495,17 +498,17 @@ async fn a_node_that_does_not_answer_is_told() {
 async fn a_tail_is_told_what_it_may_have_missed() {
     let engine = Engine::redis().await;
     let gateway = engine.start(settings()).await;
-    let mut kept = Tail::open(&gateway, "chat_1").await;
+    let mut with_history = Tail::open(&gateway, "chat_1").await;
     let mut plain = Tail::open(&gateway, "other").await;
     gateway.publish("chat_1", json!({"n": 1})).await;
-    assert_eq!(kept.message().await.id.as_deref(), Some("1"));
+    assert_eq!(with_history.message().await.id.as_deref(), Some("1"));
     let redis = engine.server().expect("a Redis");
     let _killed: i64 = redis.run(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
     gateway.publish("chat_1", json!({"n": 2})).await;
-    // What keeps nothing may have lost something. What keeps a history has it.
+    // A channel without history may have lost something; a channel with history has everything.
     let gap = plain.next().await.expect("an event");
     assert_eq!(gap.event, "gap");
-    assert_eq!(kept.message().await.id.as_deref(), Some("2"));
+    assert_eq!(with_history.message().await.id.as_deref(), Some("2"));
     gateway.publish("other", json!(3)).await;
     assert_eq!(plain.message().await.data, "3");
 }

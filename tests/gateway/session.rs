@@ -1,11 +1,11 @@
-//! An open connection: its first frame, answers to whatever it says, and every way it ends.
+//! An open connection: its first frame, the answers to what it sends, and every way it ends.
 
 use serde_json::{Value, json};
 
 use crate::chat::{SECRET, chat, open_to_all, relayed, session_with};
 use crate::engine::Engine;
 use crate::outcome::attempt;
-use crate::rig::raw::Said;
+use crate::rig::raw::Received;
 use crate::rig::{Client, Event, Gateway, RawClient, Settings, Upstream, frame, http, jwt};
 
 const PING: &str = r#"{"type":"ping"}"#;
@@ -121,8 +121,8 @@ async fn a_peer_that_shows_no_sign_of_life_is_closed() {
     let lines = "auth = [\"anonymous\"]\nidle_ping = \"300ms\"\npong_timeout = \"300ms\"";
     let gateway = Gateway::start(chat(lines)).await;
     let mut silent = RawClient::open(gateway.addr(), "/ws/chat/42/").await;
-    assert!(matches!(silent.next().await, Said::Text(_)), "connected");
-    assert!(matches!(silent.next().await, Said::Ping(_)), "a ping");
+    assert!(matches!(silent.next().await, Received::Text(_)), "connected");
+    assert!(matches!(silent.next().await, Received::Ping(_)), "a ping");
     assert_eq!(silent.read_close().await, Some(4009));
     let closed = gateway.wait_for_event("connection_closed").await;
     assert_eq!(closed["code"], 4009, "{closed}");
@@ -130,29 +130,29 @@ async fn a_peer_that_shows_no_sign_of_life_is_closed() {
 
 #[tokio::test]
 async fn a_peer_that_answers_pings_stays() {
-    let lines = "auth = [\"anonymous\"]\nidle_ping = \"300ms\"\npong_timeout = \"300ms\"";
+    let lines = "auth = [\"anonymous\"]\nidle_ping = \"300ms\"\npong_timeout = \"5s\"";
     let gateway = Gateway::start(chat(lines)).await;
     let mut client = RawClient::open(gateway.addr(), "/ws/chat/42/").await;
-    assert!(matches!(client.next().await, Said::Text(_)), "connected");
+    assert!(matches!(client.next().await, Received::Text(_)), "connected");
     for _ in 0..5 {
-        let Said::Ping(payload) = client.next().await else { panic!("no ping") };
+        let Received::Ping(payload) = client.next().await else { panic!("no ping") };
         client.send(&frame::pong(payload)).await;
     }
     client.send(&frame::text(PING)).await;
-    client.expect(Said::Text(br#"{"event":"pong"}"#.to_vec())).await;
+    client.expect(Received::Text(br#"{"event":"pong"}"#.to_vec())).await;
 }
 
 #[tokio::test]
 async fn a_half_open_connection_is_forgotten() {
     let lines = "auth = [\"anonymous\"]\nidle_ping = \"100ms\"\npong_timeout = \"100ms\"";
     let gateway = Gateway::start(chat(lines)).await;
-    let mut gone = RawClient::open(gateway.addr(), "/ws/chat/42/").await;
-    // In the middle of a frame, and never heard of again: neither bytes nor an end.
-    gone.write(&frame::text(PING).bytes()[..4]).await;
+    let mut silent = RawClient::open(gateway.addr(), "/ws/chat/42/").await;
+    // It stops in the middle of a frame: neither bytes nor an end follow.
+    silent.write(&frame::text(PING).bytes()[..4]).await;
     let closed = gateway.wait_for_event("connection_closed").await;
     assert_eq!(closed["code"], 4009, "{closed}");
     gateway.wait_for_metric("tidegate_connections", &[], 0.0).await;
-    drop(gone);
+    drop(silent);
 }
 
 #[tokio::test]
@@ -160,10 +160,10 @@ async fn the_end_of_the_stream_ends_the_session() {
     let gateway = Gateway::start(open_to_all()).await;
     for begun in [0, 1, 5] {
         let mut client = RawClient::open(gateway.addr(), "/ws/chat/42/").await;
-        assert!(matches!(client.next().await, Said::Text(_)), "connected");
+        assert!(matches!(client.next().await, Received::Text(_)), "connected");
         client.write(&frame::text(PING).bytes()[..begun]).await;
         client.shutdown().await;
-        client.expect(Said::End).await;
+        client.expect(Received::End).await;
         gateway.wait_for_metric("tidegate_connections", &[], 0.0).await;
     }
 }
@@ -179,7 +179,7 @@ async fn expired_credentials_end_the_session(engine: Engine) {
     let mut by_jwt =
         attempt(&gateway, "/ws/chat/42/", &[("cookie", &cookie)]).await.expect("a session");
 
-    // A token lives no longer than the session that it was issued for.
+    // A token is valid no longer than the session that it was issued for.
     let bearer = format!("Bearer {}", session());
     let issue = "/api/v1/auth/ws-connection-token/";
     let headers = [("authorization", bearer.as_str())];
@@ -205,7 +205,7 @@ async fn a_client_that_never_reads_is_closed_and_nobody_waits_for_it(engine: Eng
     let gateway = engine.start(chat(lines)).await;
     let mut slow = RawClient::open(gateway.addr(), "/ws/chat/42/").await;
     let (mut other, _) = Client::connected(&gateway, "/ws/chat/42/").await;
-    // More than the kernel keeps for a connection, on both its ends.
+    // This is more than the kernel buffers at both ends of a connection.
     let filling = "x".repeat(512 << 10);
     for number in 0..32 {
         gateway.publish("chat_42", json!({"event": "chunk", "n": number, "x": filling})).await;
@@ -214,15 +214,15 @@ async fn a_client_that_never_reads_is_closed_and_nobody_waits_for_it(engine: Eng
     let mut received = 0;
     let code = loop {
         match slow.next().await {
-            Said::Text(_) => received += 1,
-            Said::Close(code, _) => break code,
-            said => panic!("neither text nor close: {said:?}"),
+            Received::Text(_) => received += 1,
+            Received::Close(code, _) => break code,
+            other => panic!("neither text nor close: {other:?}"),
         }
     };
     assert_eq!(code, Some(4008));
     assert!(received < 32, "{received} messages");
     slow.send(&frame::close(4008, "")).await;
-    slow.expect(Said::End).await;
+    slow.expect(Received::End).await;
     drop(slow);
     let too_slow = [("reason", "too_slow")];
     gateway.wait_for_metric("tidegate_closes_total", &too_slow, 1.0).await;
@@ -249,7 +249,7 @@ on_both_engines!(
     a_client_that_never_reads_is_closed_and_nobody_waits_for_it,
 );
 
-/// As `datetime.utcnow().isoformat() + "Z"` writes it.
+/// Expects a time as `datetime.utcnow().isoformat() + "Z"` writes it.
 #[track_caller]
 fn assert_stamped(event: &Value) {
     let text = event["timestamp"].as_str().unwrap_or_else(|| panic!("no timestamp: {event}"));

@@ -1,5 +1,5 @@
-//! Sessions as djangorestframework-simplejwt signs them: one user under two spellings of the id, and
-//! sessions that Django's cache says are over.
+//! Sessions signed by djangorestframework-simplejwt: one user under two spellings of the id, and
+//! sessions that Django's cache has revoked.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -14,7 +14,7 @@ use crate::rig::{API_KEY, Client, Gateway, Redis, Settings, Upstream, http, jwt,
 const ISSUE: &str = "/api/v1/auth/ws-connection-token/";
 const KEY: &str = "app:1:session:version:1";
 
-/// An access token with its claims as simplejwt writes them; `user_id` is text since 5.5.
+/// An access token with claims as simplejwt writes them; `user_id` is text since version 5.5.
 fn access(user_id: &Value, session_version: Option<Value>) -> String {
     let mut claims = json!({
         "token_type": "access",
@@ -132,7 +132,7 @@ async fn both_spellings_are_one_user_to_presence_and_orders(engine: Engine) {
         })
         .await;
     }
-    // The second connection came and went without a word; the last one that goes is told.
+    // The second connection opened and closed without an event; only the last to close is announced.
     let left = other.next_event("leave").await;
     assert!(left["user_id"] == 1 || left["user_id"] == "1", "{left}");
     gateway.publish("chat_42", json!({"event": "marker"})).await;
@@ -175,7 +175,7 @@ fn versioned(more: &str) -> Settings {
     chat("").also("jwt", &format!("session_version = {{ {key}{more} }}"))
 }
 
-async fn keep(redis: &Redis, version: &[u8]) {
+async fn store_version(redis: &Redis, version: &[u8]) {
     let mut set = redis::cmd("SET");
     set.arg(KEY).arg(version);
     set.query_async::<()>(&mut redis.connection().await).await.expect("a version is kept");
@@ -186,7 +186,7 @@ async fn issue(gateway: &Gateway, jwt: &str) -> u16 {
     http::post(gateway.addr(), ISSUE, &[("authorization", &bearer), APP], &json!({})).await.status
 }
 
-/// The code of the answer's error, or `None` where the connection was refreshed.
+/// Sends a refresh. Returns the code of the error, or `None` if the connection was refreshed.
 async fn refresh(client: &mut Client, jwt: &str) -> Option<String> {
     client.send_json(&json!({"type": "refresh", "token": jwt})).await;
     let answer = client.next_json().await;
@@ -206,7 +206,7 @@ async fn a_session_that_was_ended_gets_no_further() {
     let gateway = engine.start(versioned("")).await;
     let mut client = signed_in(&gateway, &json!("1")).await;
     let pickled = b"\x80\x05K\x02.";
-    for (kept, claim, good) in [
+    for (stored, claim, good) in [
         (None, Some(json!(1)), true),
         (Some(&b"1"[..]), Some(json!(1)), true),
         (Some(b"1"), Some(json!("1")), true),
@@ -218,12 +218,12 @@ async fn a_session_that_was_ended_gets_no_further() {
         (Some(pickled), Some(json!(1)), false),
         (Some(pickled), Some(json!(2)), true),
     ] {
-        if let Some(kept) = kept {
-            keep(redis, kept).await;
+        if let Some(stored) = stored {
+            store_version(redis, stored).await;
         }
         for user_id in [json!("1"), json!(1)] {
             let jwt = access(&user_id, claim.clone());
-            let case = format!("{kept:?} {claim:?}");
+            let case = format!("{stored:?} {claim:?}");
             let (entered, issued, refreshed) = if good {
                 (Connected, 200, None)
             } else {
@@ -234,17 +234,17 @@ async fn a_session_that_was_ended_gets_no_further() {
             assert_eq!(refresh(&mut client, &jwt).await.as_deref(), refreshed, "{case}");
         }
     }
-    // Another user's sessions go on.
+    // Sessions of other users continue.
     assert_eq!(by_cookie(&gateway, &access(&json!("11"), Some(json!(9)))).await, Connected);
-    let over = [("outcome", "over")];
-    assert!(gateway.metric("tidegate_sessions_checked_total", &over).await >= 3.0);
+    let labels = [("outcome", "over")];
+    assert!(gateway.metric("tidegate_sessions_checked_total", &labels).await >= 3.0);
 }
 
 #[tokio::test]
 async fn what_is_no_version_lets_nobody_in() {
     let engine = Engine::redis().await;
     let gateway = engine.start(versioned("")).await;
-    keep(engine.server().unwrap(), b"\x80\x05cposix\nsystem\n.").await;
+    store_version(engine.server().unwrap(), b"\x80\x05cposix\nsystem\n.").await;
     let jwt = access(&json!("1"), Some(json!(1)));
     assert_eq!(by_cookie(&gateway, &jwt).await, Closed(1013));
     assert_eq!(issue(&gateway, &jwt).await, 503);
@@ -254,7 +254,7 @@ async fn without_its_redis_no_session_is_believed(engine: Engine) {
     let mut sessions = Redis::start().await;
     let url = format!(", claim = \"session_version\", redis_url = {:?}", sessions.url());
     let gateway = engine.start(versioned(&url)).await;
-    keep(&sessions, b"1").await;
+    store_version(&sessions, b"1").await;
     let jwt = access(&json!("1"), Some(json!(1)));
     assert_eq!(by_cookie(&gateway, &jwt).await, Connected);
     let mut client = signed_in(&gateway, &json!("1")).await;
@@ -269,7 +269,7 @@ async fn without_its_redis_no_session_is_believed(engine: Engine) {
     })
     .await;
     sessions.restart().await;
-    keep(&sessions, b"1").await;
+    store_version(&sessions, b"1").await;
     until("entry", async || (by_cookie(&gateway, &jwt).await == Connected).then_some(())).await;
     assert_eq!(refresh(&mut client, &jwt).await, None);
 }

@@ -1,4 +1,4 @@
-//! Starting and not starting: what is at fault is named, all of it, and the exit code says so.
+//! Starting and failing to start: every mistake is named, and the exit code tells them apart.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -23,7 +23,7 @@ fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
-/// Any command but `serve`; `arguments` follow the config file's.
+/// Runs any command but `serve`; `arguments` follow `--config`.
 fn tidegate(command: &str, config: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_tidegate"))
         .args([command, "--config"])
@@ -40,12 +40,12 @@ fn text(bytes: &[u8]) -> String {
 #[tokio::test]
 async fn a_port_in_use_is_named() {
     for (section, key) in [("server", "server.listen"), ("admin", "admin.listen")] {
-        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = taken.local_addr().unwrap();
-        let (code, said) = Gateway::fails(listening_at(section, address)).await;
-        assert_eq!(code, Some(1), "{said}");
-        assert!(said.contains(key) && said.contains(&address.to_string()), "{said}");
-        assert!(!said.contains("\"listening\""), "{said}");
+        let in_use = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = in_use.local_addr().unwrap();
+        let (code, log) = Gateway::start_failing(listening_at(section, address)).await;
+        assert_eq!(code, Some(1), "{log}");
+        assert!(log.contains(key) && log.contains(&address.to_string()), "{log}");
+        assert!(!log.contains("\"listening\""), "{log}");
     }
 }
 
@@ -53,9 +53,9 @@ async fn a_port_in_use_is_named() {
 async fn a_second_gateway_does_not_share_the_ports_of_the_first() {
     let first = Gateway::start(settings()).await;
     for (section, address) in [("server", first.addr()), ("admin", first.admin())] {
-        let (code, said) = Gateway::fails(listening_at(section, address)).await;
-        assert_eq!(code, Some(1), "{said}");
-        assert!(said.contains(&address.to_string()), "{said}");
+        let (code, log) = Gateway::start_failing(listening_at(section, address)).await;
+        assert_eq!(code, Some(1), "{log}");
+        assert!(log.contains(&address.to_string()), "{log}");
     }
     Client::connected(&first, PATH).await;
 }
@@ -66,7 +66,7 @@ async fn a_gateway_takes_its_port_again_at_once() {
     for _ in 0..2 {
         let mut gateway = Gateway::start(listening_at("server", address)).await;
         assert_eq!(gateway.addr(), address);
-        // Closed by the gateway first, so that the port has connections in TIME_WAIT.
+        // The gateway closes first, so that its port has a connection in TIME_WAIT.
         let (mut client, _) = Client::connected(&gateway, PATH).await;
         gateway.signal(rustix::process::Signal::TERM);
         assert_eq!(client.closed().await, Some(1012));
@@ -119,8 +119,8 @@ url = "ftp://x/"
     std::fs::write(&config, mistaken).unwrap();
     for command in ["check", "serve"] {
         let output = tidegate(command, &config, &[]);
-        let said = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(1), "{said}");
+        let log = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{log}");
         for key in [
             "server.listen",
             "server.treads",
@@ -136,13 +136,13 @@ url = "ftp://x/"
             "route[2].upstream",
             "upstream.worker.url",
         ] {
-            assert!(said.contains(key), "no {key} in\n{said}");
+            assert!(log.contains(key), "no {key} in\n{log}");
         }
-        // What was found, and what is right.
+        // The message names what was found and what would be right.
         for hint in ["nowhere", "threads", "16 potatoes", "postgres", "TIDEGATE_TEST_IS_NOT_SET"] {
-            assert!(said.contains(hint), "no {hint} in\n{said}");
+            assert!(log.contains(hint), "no {hint} in\n{log}");
         }
-        assert!(said.contains(config.to_str().unwrap()), "{said}");
+        assert!(log.contains(config.to_str().unwrap()), "{log}");
     }
 }
 
@@ -157,9 +157,9 @@ fn a_file_that_is_no_config_is_named() {
     for config in [&missing, &broken, &empty] {
         for command in ["check", "serve"] {
             let output = tidegate(command, config, &[]);
-            let said = text(&output.stderr);
-            assert_eq!(output.status.code(), Some(1), "{command} {config:?}: {said}");
-            assert!(said.contains(config.to_str().unwrap()), "{said}");
+            let log = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{command} {config:?}: {log}");
+            assert!(log.contains(config.to_str().unwrap()), "{log}");
         }
     }
 }
@@ -193,7 +193,7 @@ async fn a_minted_token_opens_a_socket_once() {
         .await;
         let config = gateway.config_file();
         let arguments = ["--user", "7", "--name", "ana", "--channel", "chat_*"];
-        // From a thread of its own, since the command is a process that is waited for.
+        // This runs on another thread, since the test waits for the process of the command.
         let minted = tokio::task::spawn_blocking(move || tidegate("token", &config, &arguments));
         let output = minted.await.unwrap();
         assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
@@ -221,9 +221,9 @@ async fn a_token_that_cannot_be_minted_says_why() {
     ] {
         std::fs::write(&config, settings.to_string()).unwrap();
         let output = tidegate("token", &config, &["--user", "7"]);
-        let said = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(1), "{said}");
-        assert!(said.contains(reason), "no {reason} in {said}");
+        let log = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{log}");
+        assert!(log.contains(reason), "no {reason} in {log}");
         assert_eq!(text(&output.stdout), "");
     }
 }

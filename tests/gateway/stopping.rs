@@ -1,4 +1,4 @@
-//! The end of a process by signal: who is told, what is waited for, and what the exit code says.
+//! Stopping the process by a signal: what clients receive, what the process waits for, and its exit code.
 
 use std::sync::{Arc, Mutex};
 
@@ -20,7 +20,7 @@ fn with_upstream(url: &str, drain: &str, grace: &str) -> Settings {
     Settings::chat(url).section("shutdown", &format!("drain = {drain:?}\ngrace = {grace:?}"))
 }
 
-/// An upstream whose one answer the test writes.
+/// An upstream that gives one answer, whose body the test writes.
 async fn one_answer(content_type: &'static str) -> (StreamWriter, Upstream) {
     let (writer, reply) = Reply::stream(content_type);
     let reply = Arc::new(Mutex::new(Some(reply)));
@@ -28,7 +28,7 @@ async fn one_answer(content_type: &'static str) -> (StreamWriter, Upstream) {
     (writer, Upstream::start(behaviour).await)
 }
 
-/// And ends its half of the TCP connection, as clients do; the gateway waits for that.
+/// Reads the close and then closes the client's half of the TCP connection, which the gateway waits for.
 async fn sent_away(mut client: Client) {
     let event = client.next_event("going_away").await;
     assert!(event["reconnect_in_ms"].is_u64(), "{event}");
@@ -62,7 +62,7 @@ async fn a_draining_gateway_is_not_ready_and_takes_nobody() {
     .await;
     assert_eq!(http::get(gateway.admin(), "/livez").await.status, 200);
     until("refused connection", async || TcpStream::connect(gateway.addr()).await.err()).await;
-    // Who is there can still speak.
+    // Clients that are still connected can still send.
     client.send_json(&json!({"type": "ping"})).await;
     client.next_event("pong").await;
     writer.write("{\"task_id\":\"t\"}");
@@ -87,7 +87,7 @@ async fn clients_are_sent_away_one_after_the_other() {
     gateway.signal(Signal::TERM);
     let mut clients = clients.into_iter();
     sent_away(clients.next().expect("five clients")).await;
-    // The others are not gone with the first.
+    // The other clients are still connected after the first has been closed.
     let mut last = clients.next_back().expect("five clients");
     last.send_json(&json!({"type": "ping"})).await;
     last.next_event("pong").await;
@@ -150,8 +150,8 @@ async fn a_second_signal_cuts_what_is_left() {
         gateway.wait_for_event("draining").await;
         gateway.signal(second);
         assert_eq!(gateway.wait_exit().await, Some(1));
-        assert_eq!((gateway.events("cut"), gateway.events("stopped")), (1, 0));
-        writer.given_up().await;
+        assert_eq!((gateway.events("shutdown_forced"), gateway.events("stopped")), (1, 0));
+        writer.closed().await;
     }
 }
 
@@ -163,8 +163,8 @@ async fn the_deadline_cuts_what_is_left() {
     client.send_json(&json!({"message": "hi"})).await;
     client.next_event("task_queued").await;
     assert_eq!(gateway.stop().await, Some(1));
-    assert_eq!(gateway.events("cut"), 1);
-    writer.given_up().await;
+    assert_eq!(gateway.events("shutdown_forced"), 1);
+    writer.closed().await;
 }
 
 #[tokio::test]
@@ -175,7 +175,7 @@ async fn a_client_that_does_not_answer_is_not_waited_for_until_the_deadline() {
     assert_eq!(gateway.stop().await, Some(0));
 }
 
-/// A connection that the kernel has taken is a promise, whether or not the gateway has seen it.
+/// A connection that the kernel has accepted is served, whether or not the gateway has accepted it yet.
 #[tokio::test]
 async fn a_client_that_has_just_connected_is_answered() {
     let reply = "path = \"/health/\"\nreply = '{\"status\":\"ok\"}'";

@@ -1,4 +1,4 @@
-//! Connection tokens: who gets one, what it is bound to, and that it opens one socket once.
+//! Connection tokens: who may get one, what it is bound to, and that it opens one socket once.
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -7,11 +7,11 @@ use crate::chat::{APP, chat, session, session_with};
 use crate::engine::Engine;
 use crate::outcome::Outcome::{Closed, Connected};
 use crate::outcome::{Outcome, outcome};
-use crate::rig::raw::{Said, handshake};
+use crate::rig::raw::{Received, handshake};
 use crate::rig::{API_KEY, Client, Gateway, RawClient, http, until};
 
 const ISSUE: &str = "/api/v1/auth/ws-connection-token/";
-/// As long as a token of the gateway's own.
+/// A token of the right length that the gateway did not issue.
 const BY_HAND: &str = "abcdefghijklmnopqrstuvwxyz_ABCDEFGHIJKLMNOP";
 
 async fn enter(gateway: &Gateway, conversation: &str, token: &str) -> Outcome {
@@ -28,7 +28,11 @@ async fn enter_from(
     outcome(gateway, &path, headers).await
 }
 
-async fn ask(gateway: &Gateway, headers: &[(&str, &str)], body: &Value) -> http::Response {
+async fn request_token(
+    gateway: &Gateway,
+    headers: &[(&str, &str)],
+    body: &Value,
+) -> http::Response {
     http::post(gateway.addr(), ISSUE, headers, body).await
 }
 
@@ -41,7 +45,7 @@ async fn a_signed_in_browser_gets_a_token(engine: Engine) {
     let gateway = engine.start(chat("")).await;
     let cookie = format!("csrftoken=c5rf; access_token={}", session());
     let headers = [("cookie", cookie.as_str()), ("x-csrftoken", "c5rf"), APP];
-    let answer = ask(&gateway, &headers, &json!({"connection_id": "tab-1"})).await;
+    let answer = request_token(&gateway, &headers, &json!({"connection_id": "tab-1"})).await;
     let token = token_in(&answer);
     assert_eq!(answer.json()["expires_in"], 60);
     assert_eq!(answer.header("cache-control"), Some("no-store"));
@@ -54,7 +58,7 @@ async fn a_signed_in_browser_gets_a_token(engine: Engine) {
     assert_eq!(enter_from(&gateway, "42", &token, &[APP]).await, Closed(4001), "used");
 
     let bearer = format!("Bearer {}", session());
-    let by_bearer = ask(&gateway, &[("authorization", &bearer)], &json!({})).await;
+    let by_bearer = request_token(&gateway, &[("authorization", &bearer)], &json!({})).await;
     assert_eq!(enter(&gateway, "42", &token_in(&by_bearer)).await, Connected);
     let unslashed = ISSUE.trim_end_matches('/');
     let answer =
@@ -84,7 +88,7 @@ async fn nobody_else_gets_a_token() {
         ("origin null", vec![("authorization", &bearer), ("origin", "null")], 403),
         ("two origins", vec![("authorization", &bearer), APP, evil], 403),
     ] {
-        let answer = ask(&gateway, &headers, &json!({})).await;
+        let answer = request_token(&gateway, &headers, &json!({})).await;
         assert_eq!(answer.status, status, "{case}: {}", answer.text());
         assert!(answer.json().get("connection_token").is_none(), "{case}");
         let foreign = headers.iter().any(|(name, value)| *name == "origin" && *value != APP.1);
@@ -96,11 +100,11 @@ async fn nobody_else_gets_a_token() {
 #[tokio::test]
 async fn preflights_and_other_methods_are_answered() {
     let gateway = Gateway::start(chat("")).await;
-    let asked = ("access-control-request-method", "POST");
+    let requested_method = ("access-control-request-method", "POST");
     let send = async |method: &str, headers: &[(&str, &str)]| {
         http::send(gateway.addr(), method, ISSUE, headers, Bytes::new()).await
     };
-    let preflight = send("OPTIONS", &[APP, asked]).await;
+    let preflight = send("OPTIONS", &[APP, requested_method]).await;
     assert_eq!(preflight.status, 204);
     assert_eq!(preflight.header("access-control-allow-origin"), Some(APP.1));
     assert_eq!(preflight.header("access-control-allow-credentials"), Some("true"));
@@ -109,7 +113,7 @@ async fn preflights_and_other_methods_are_answered() {
         assert!(allowed.contains(name), "{name} in {allowed}");
     }
     assert!(preflight.header("access-control-allow-methods").unwrap().contains("POST"));
-    let evil = send("OPTIONS", &[("origin", "https://evil.test"), asked]).await;
+    let evil = send("OPTIONS", &[("origin", "https://evil.test"), requested_method]).await;
     assert_eq!((evil.status, evil.header("access-control-allow-origin")), (403, None));
     for method in ["GET", "PUT", "DELETE"] {
         let answer = send(method, &[APP]).await;
@@ -161,16 +165,19 @@ async fn a_token_is_bound_to_the_channel_that_was_wished(engine: Engine) {
         json!({"path": "/ws/chat/42?since=3"}),
     ] {
         for (conversation, expected) in [("42", Connected), ("43", Closed(4003))] {
-            let token = token_in(&ask(&gateway, &headers, &wish).await);
+            let token = token_in(&request_token(&gateway, &headers, &wish).await);
             assert_eq!(enter(&gateway, conversation, &token).await, expected, "{wish}");
         }
     }
     let limited = format!("Bearer {}", session_with(json!({"channels": ["chat_1", "chat_5*"]})));
     let headers = [("authorization", limited.as_str())];
-    assert_eq!(ask(&gateway, &headers, &json!({"channel": "chat_2"})).await.status, 403);
-    assert_eq!(ask(&gateway, &headers, &json!({"path": "/ws/chat/2/"})).await.status, 403);
+    assert_eq!(request_token(&gateway, &headers, &json!({"channel": "chat_2"})).await.status, 403);
+    assert_eq!(
+        request_token(&gateway, &headers, &json!({"path": "/ws/chat/2/"})).await.status,
+        403
+    );
     for (conversation, expected) in [("1", Connected), ("55", Connected), ("2", Closed(4003))] {
-        let token = token_in(&ask(&gateway, &headers, &json!({})).await);
+        let token = token_in(&request_token(&gateway, &headers, &json!({})).await);
         assert_eq!(enter(&gateway, conversation, &token).await, expected, "{conversation}");
     }
 }
@@ -246,7 +253,7 @@ async fn a_token_expires(engine: Engine) {
         })
         .await;
     } else {
-        // Each look uses a token up.
+        // Each attempt consumes a token.
         until("refusal of a token that was never used", async || {
             let token = tokens.pop().expect("enough tokens");
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
@@ -282,12 +289,12 @@ async fn one_of_two_hundred_wins(nodes: &[Gateway]) {
     for client in &mut clients {
         assert_eq!(client.read_head().await.status, 101);
         match client.next().await {
-            Said::Text(text) => {
+            Received::Text(text) => {
                 let connected: Value = serde_json::from_slice(&text).unwrap();
                 assert_eq!(connected["event"], "connected");
                 winners += 1;
             }
-            said => assert!(matches!(said, Said::Close(Some(4001), _)), "{said:?}"),
+            said => assert!(matches!(said, Received::Close(Some(4001), _)), "{said:?}"),
         }
     }
     assert_eq!(winners, 1);
@@ -299,10 +306,10 @@ async fn a_record_that_a_backend_wrote_is_a_token() {
     let redis = engine.server().unwrap();
     let gateway = engine.start(chat("")).await;
     let key = format!("ws_conn_token:{BY_HAND}");
-    let whole = json!({"user_id": "u-1", "username": "ana", "connection_id": "tab",
+    let record = json!({"user_id": "u-1", "username": "ana", "connection_id": "tab",
         "created_at": "2026-01-01T00:00:00Z", "used": false, "more": {"is": "ignored"}});
     for (record, expected) in [
-        (whole.to_string(), Connected),
+        (record.to_string(), Connected),
         ("{\"user_id\":1}".to_owned(), Connected),
         ("{\"user_id\":1,\"used\":true}".to_owned(), Closed(4001)),
         ("{\"user_id\":1,\"session_expires_at\":1}".to_owned(), Closed(4001)),

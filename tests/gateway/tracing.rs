@@ -1,4 +1,4 @@
-//! Spans, as a collector gets them: what they are of, under whom, and that nobody waits for it.
+//! Spans as a collector receives them: their names, parents and attributes, and that no client waits for the export.
 
 use std::collections::HashMap;
 
@@ -23,7 +23,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The first event of this name that comes.
+/// Waits for the first event called `name`.
 async fn event(client: &mut Client, name: &str) -> serde_json::Value {
     loop {
         let event = client.next_json().await;
@@ -33,7 +33,7 @@ async fn event(client: &mut Client, name: &str) -> serde_json::Value {
     }
 }
 
-/// A server that takes spans.
+/// A collector that receives spans.
 struct Collector(Upstream);
 
 impl Collector {
@@ -46,7 +46,7 @@ impl Collector {
         settings.section("tracing", &format!("otlp_endpoint = {endpoint:?}\n{more}"))
     }
 
-    /// All that have come, with what they are of.
+    /// All spans that have arrived, with the attributes of their resource.
     fn spans(&self) -> Vec<Span> {
         let mut spans = Vec::new();
         for request in self.0.requests() {
@@ -65,7 +65,7 @@ impl Collector {
         spans
     }
 
-    /// The one of this name, once it has come.
+    /// Waits for the span called `name`.
     async fn span(&self, name: &str) -> Span {
         until(&format!("span {name:?}"), async || {
             self.spans().into_iter().find(|span| span.name == name)
@@ -109,7 +109,7 @@ async fn a_streamed_reply_is_traced_from_the_clients_span_to_the_upstream() {
     let settings = collector.settings(Settings::chat(&upstream.url("/")), more);
     let mut gateway = Gateway::start(settings).await;
 
-    // A client that wants none, and one that says nothing, are not traced.
+    // Clients that do not ask to be sampled are not traced.
     let unsampled = format!("00-{TRACE}-{CLIENT_SPAN}-00");
     for headers in [&[("traceparent", unsampled.as_str())][..], &[]] {
         let mut client = Client::open(gateway.addr(), PATH, headers).await;
@@ -126,10 +126,10 @@ async fn a_streamed_reply_is_traced_from_the_clients_span_to_the_upstream() {
     client.send_json(&json!({"message": "hi", "id": "m1"})).await;
     let task_id = event(&mut client, "task_queued").await["task_id"].as_str().unwrap().to_owned();
     event(&mut client, "complete").await;
-    let asked = upstream.next_request().await;
+    let received = upstream.next_request().await;
     gateway.stop().await;
 
-    // What ended shortly before is exported at the end.
+    // Spans that ended shortly before the exit are exported at the exit.
     let spans = collector.spans();
     assert_eq!(spans.len(), 5, "{spans:#?}");
     let named = |name: &str| spans.iter().find(|span| span.name == name).expect(name);
@@ -144,7 +144,7 @@ async fn a_streamed_reply_is_traced_from_the_clients_span_to_the_upstream() {
     let kinds = [handshake, message, request].map(Span::kind);
     assert_eq!(kinds, [SpanKind::Server, SpanKind::Internal, SpanKind::Client]);
     let traceparent = format!("00-{TRACE}-{}-01", hex(&request.span_id));
-    assert_eq!(asked.header("traceparent"), Some(traceparent.as_str()));
+    assert_eq!(received.header("traceparent"), Some(traceparent.as_str()));
 
     assert!(handshake.end_time_unix_nano <= message.start_time_unix_nano);
     assert!(message.start_time_unix_nano <= request.start_time_unix_nano);
@@ -187,8 +187,8 @@ async fn a_workers_reply_is_traced_and_the_worker_is_told_the_trace() {
     client.send_json(&json!({"message": "hi"})).await;
     let task_id = event(&mut client, "task_queued").await["task_id"].clone();
 
-    let taken: String = redis.run(&["RPOP", "messages"]).await;
-    let taken: serde_json::Value = serde_json::from_str(&taken).unwrap();
+    let queued: String = redis.run(&["RPOP", "messages"]).await;
+    let queued: serde_json::Value = serde_json::from_str(&queued).unwrap();
     for event in ["processing_started", "chunk", "complete"] {
         let event = json!({"event": event, "task_id": task_id}).to_string();
         let _receivers: i64 = redis.run(&["PUBLISH", "chat_42", &event]).await;
@@ -200,7 +200,7 @@ async fn a_workers_reply_is_traced_and_the_worker_is_told_the_trace() {
     let request = collector.span("upstream worker").await;
     assert_eq!(request.kind(), SpanKind::Producer);
     let traceparent = format!("00-{TRACE}-{}-01", hex(&request.span_id));
-    assert_eq!(taken["traceparent"], traceparent);
+    assert_eq!(queued["traceparent"], traceparent);
     for name in ["upstream worker", "first chunk", "terminal event"] {
         assert_eq!(collector.span(name).await.parent_span_id, message.span_id, "{name}");
     }
@@ -246,8 +246,8 @@ async fn nobody_waits_for_a_collector_that_is_away() {
     let (mut client, _) = Client::connected(&gateway, PATH).await;
     client.send_json(&json!({"message": "hi"})).await;
     event(&mut client, "task_queued").await;
-    let told = gateway.wait_for_event("spans_not_exported").await;
-    assert_eq!(told["level"], "WARN");
+    let event = gateway.wait_for_event("spans_not_exported").await;
+    assert_eq!(event["level"], "WARN");
     assert!(gateway.metric("tidegate_spans_total", &[("outcome", "failed")]).await > 0.0);
     assert_eq!(gateway.stop().await, Some(0));
 }
@@ -259,9 +259,9 @@ async fn without_a_collector_nothing_is_traced() {
     let traceparent = sampled();
     let mut client = Client::open(gateway.addr(), PATH, &[("traceparent", &traceparent)]).await;
     client.send_json(&json!({"message": "hi"})).await;
-    let asked = upstream.next_request().await;
-    let sent = asked.header("traceparent").unwrap().to_owned();
+    let request = upstream.next_request().await;
+    let sent = request.header("traceparent").unwrap().to_owned();
     assert!(sent.starts_with(&format!("00-{TRACE}-")) && sent.ends_with("-01"), "{sent}");
     assert!(!sent.contains(CLIENT_SPAN), "a span of its own");
-    assert!(asked.json().get("traceparent").is_none());
+    assert!(request.json().get("traceparent").is_none());
 }

@@ -1,4 +1,4 @@
-"""What must hold of dashboards, rules and runbook as they lie there."""
+"""Checks the files of dashboards, rules and runbook without running them."""
 
 import re
 import subprocess
@@ -71,8 +71,14 @@ def each_alert_can_be_acted_on():
     assert set(entries) == set(alerts()), set(entries) ^ set(alerts())
 
 
+def panels_of_the_runbook_are_in_the_dashboards():
+    titles = {panel["title"] for dashboard in dashboards().values() for panel in panels(dashboard)}
+    named = set(re.findall("«([^»]+)»", (ROOT / "docs/runbook.md").read_text()))
+    assert named <= titles, named - titles
+
+
 def each_alert_is_tested():
-    """Once when it fires, and once when it does not."""
+    """Each alert is tested once when it fires and once when it does not."""
     groups = yaml.safe_load((RULES / "alerts_test.yml").read_text())["tests"]
     fires, keeps_still = set(), set()
     for group in groups:
@@ -106,6 +112,7 @@ def check(binaries):
         the_dashboards_are_what_their_source_makes,
         each_panel_says_what_to_do,
         each_alert_can_be_acted_on,
+        panels_of_the_runbook_are_in_the_dashboards,
         each_alert_is_tested,
         provisioning_fits,
     ):

@@ -13,7 +13,7 @@ from websockets.exceptions import ConnectionClosed
 
 from world import DEADLINE, KEY, ORIGIN, jwt, until
 
-# Of the chats. Everything else happens meanwhile.
+# The number of chats. Everything else happens meanwhile.
 SECONDS = 15
 CHATS = 3
 
@@ -24,7 +24,7 @@ def opened(gateway, path, *, user=1, origin=ORIGIN, credentials=True, **options)
 
 
 async def event(socket, *names):
-    """The next event of one of these names."""
+    """Waits for the next event with one of these names."""
     while True:
         frame = json.loads(await asyncio.wait_for(socket.recv(), DEADLINE))
         if frame.get("event") in names:
@@ -36,7 +36,7 @@ async def say(socket, message, **more):
 
 
 async def closed(connecting):
-    """The code that the gateway closes with, before or after it has said something."""
+    """Returns the code that the gateway closes with, before or after it has sent something."""
     async with connecting as socket:
         with contextlib.suppress(ConnectionClosed):
             while True:
@@ -45,7 +45,7 @@ async def closed(connecting):
 
 
 async def chat(gateway, user, ends):
-    """Messages one after the other, from a client that comes back while Redis is lost."""
+    """Sends messages one after the other, from a client that reconnects while Redis is unavailable."""
     numbers = itertools.count()
     while time.monotonic() < ends:
         try:
@@ -58,7 +58,7 @@ async def chat(gateway, user, ends):
 
 
 async def talk(socket, user, numbers, ends):
-    """Each fifth message is thought about; some are refused, some replies break off, one comes twice, one is cancelled."""
+    """Every fifth reply is slow; some messages are refused, some replies break off, one is repeated, one is cancelled."""
     for n in numbers:
         if time.monotonic() > ends:
             return
@@ -72,14 +72,14 @@ async def talk(socket, user, numbers, ends):
             await say(socket, f"{kind} {n}", id=f"{user}-{n}")
         if n == 4:
             await socket.send(json.dumps({"type": "cancel", "task_id": answer["task_id"]}))
-        # The end of this reply, not what a broken one before it still had to say.
+        # The end of this reply, and not the remaining events of a broken one before it.
         mine = (None, answer["task_id"])
         while (await event(socket, "complete", "cancelled", "error")).get("task_id") not in mine:
             pass
 
 
 async def come_back(gateway):
-    """In the middle of a reply, then with an epoch that is not the channel's."""
+    """Resumes in the middle of a reply, then with the wrong epoch."""
     async with opened(gateway, "/ws/chat/back/") as socket:
         position = await event(socket, "connected")
         await say(socket, "hello")
@@ -118,7 +118,7 @@ async def be_limited(gateway):
 
 
 async def fail(gateway):
-    """Often enough for the circuit to open."""
+    """Sends failing messages until the circuit opens."""
     async with opened(gateway, "/ws/failing/1/", user=7) as socket:
         await event(socket, "connected")
         for _ in range(8):
@@ -127,7 +127,7 @@ async def fail(gateway):
 
 
 async def be_slow(gateway):
-    """Does not read, until the gateway closes it."""
+    """Opens a client that does not read until the gateway closes it."""
     slow_closes = lambda: gateway.value("tidegate_delivery_drops_total")
     async with opened(gateway, "/ws/limited/slow/", user=8, max_queue=1, close_timeout=1, compression=None) as socket:
         await event(socket, "connected")
@@ -154,7 +154,7 @@ async def call(gateway):
 
 
 async def send_to_a_group(world):
-    """As `group_send` of channels_redis does it."""
+    """Sends as `group_send` of channels_redis does."""
     async with opened(world.shared, "/ws/chat/layer/", user=9) as socket:
         await event(socket, "connected")
         [member] = world.redis.zrange("asgi:group:chat_layer", 0, -1)
@@ -176,7 +176,7 @@ async def fail_a_task(world):
 
 
 async def lose_redis(world):
-    """First its connections, then for as long as it takes that everybody notices."""
+    """Closes the connections of Redis, then pauses it until both gateways have noticed."""
     for kind in ("pubsub", "normal"):
         world.redis.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
     await asyncio.to_thread(until, "the loss is noticed", lambda: world.shared.value("tidegate_redis_lost_total"))
@@ -192,7 +192,7 @@ async def lose_redis(world):
 
 
 async def reload(gateway):
-    """A file with a mistake, then one that applies."""
+    """Reloads a file with a mistake, then a valid one."""
     gateway.reload(gateway.good + "\nnonsense = 1\n")
     rejected = lambda: gateway.value("tidegate_config_last_reload_successful") == 0
     await asyncio.to_thread(until, "the mistake is seen", rejected)
@@ -214,7 +214,7 @@ async def beside_the_chats(world):
     await be_slow(world.memory)
     if "tidegate_config_last_reload_successful" in world.names:
         await reload(world.memory)
-    # Last: replies that run now are lost or late.
+    # This comes last, since replies that run now are lost or late.
     await lose_redis(world)
 
 

@@ -17,7 +17,7 @@ import pictures
 import queries
 from world import World, until
 
-# Expressions that have no data while all is well.
+# Expressions that have no data while there is no fault.
 NO_DATA = {
     "TidegateAbsent": "says that there are no targets at all",
 }
@@ -75,7 +75,7 @@ def rules_have_data(world):
 
 
 def they_fire_by_what_happened(world):
-    """What the load broke is seen by the alerts on it, and a node on the memory engine misses no Redis."""
+    """The alerts fire for what the load broke, and none misses Redis on the memory engine."""
     def seen():
         return {
             alert["labels"]["alertname"]: alert

@@ -1,4 +1,4 @@
-"""Draws a dashboard's data much as Grafana lays it out, for a look at it without Grafana."""
+"""Draws the data of a dashboard similar to Grafana's layout, to look at it without Grafana."""
 
 import math
 import re
@@ -73,7 +73,7 @@ def figure(axes, panel, results, unit):
 
 
 def heat(axes, results, unit):
-    """Of cumulative buckets, what lies between two bounds."""
+    """Returns the counts between two bounds from cumulative buckets."""
     [(_, series)] = results
     buckets = sorted(((float(labels["le"]), dict(points)) for labels, points in series), key=lambda one: one[0])
     times = sorted({time for _, points in buckets for time in points})

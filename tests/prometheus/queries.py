@@ -1,5 +1,5 @@
-"""The queries of dashboards and rules, put to Prometheus as Grafana would put them, and the part of an alert that
-must have data although the alert is quiet."""
+"""The queries of dashboards and rules, sent to Prometheus as Grafana would, and the part of an alert that
+must have data although the alert does not fire."""
 
 import json
 import math
@@ -8,11 +8,11 @@ import time
 
 from world import ROOT
 
-# Seconds. Of the pictures, and of $__range.
+# The range in seconds of the pictures, and of $__range.
 RANGE = 40
 STEP = 1
 SCRAPE = 1
-# Grafana: the larger of a step and a scrape, and of four scrapes.
+# As in Grafana: the larger of a step plus a scrape and four scrapes.
 RATE_INTERVAL = max(STEP + SCRAPE, 4 * SCRAPE)
 
 SET_OPERATORS = re.compile(r"\b(?:and|or|unless)\b")
@@ -24,12 +24,12 @@ def dashboards():
 
 
 def quoted(value):
-    """As Grafana quotes a value for `=~`: of a variable that can have several."""
+    """Quotes a value as Grafana does for `=~`, for a variable that can have several values."""
     return re.sub(r"[\\^$*+?.()|{}\[\]]", lambda special: "\\\\" + special.group(), value)
 
 
 class Variables:
-    """The values of a dashboard's variables: all of those with several, the given one of the others."""
+    """The values of a dashboard's variables: all values where several are possible, otherwise the given one."""
 
     def __init__(self, prometheus, dashboard, single):
         self.text = {
@@ -52,7 +52,7 @@ class Variables:
                 self.text[name] = single[name].replace("\\", "\\\\").replace('"', '\\"')
 
     def values(self, prometheus, query):
-        """Of `label_values(selector, label)`."""
+        """Returns the values of `label_values(selector, label)`."""
         selector, label = re.fullmatch(r"label_values\((.+), (\w+)\)", query).groups()
         found = prometheus.call("series", **{"match[]": self.filled(selector)})
         return sorted({series[label] for series in found if label in series})
@@ -64,7 +64,7 @@ class Variables:
 
 
 def over_time(prometheus, expr):
-    """[(labels, [(time, value)])] of the last RANGE seconds."""
+    """Returns [(labels, [(time, value)])] of the last RANGE seconds."""
     now = math.floor(time.time())
     data = prometheus.call("query_range", query=expr, start=now - RANGE, end=now, step=STEP)
     return [(s["metric"], [(t, float(v)) for t, v in s["values"]]) for s in data["result"]]
@@ -86,12 +86,12 @@ def moves(series):
 
 
 def outside(expr):
-    """The expression with what stands in braces and quotes blanked, for a search; of the same length."""
+    """Returns the expression with everything in braces and quotes blanked, at the same length."""
     return re.sub(r"\{[^}]*\}|\"[^\"]*\"", lambda inner: "~" * len(inner.group()), expr)
 
 
 def without_thresholds(expr):
-    """Comparisons that answer 0 or 1 for each series that they look at, instead of leaving some out."""
+    """Turns comparisons into those that return 0 or 1 for each series instead of filtering."""
     plain = outside(expr)
     comparisons = [found.end() for found in re.finditer(r"(?<![=!<>])(?:[=!]=|[<>]=?)(?![=~])", plain)]
     for end in reversed(comparisons):
@@ -100,7 +100,7 @@ def without_thresholds(expr):
 
 
 def parts(expr):
-    """What stands between `unless` at the top: there, the first has data only while the second has none."""
+    """Splits the expression at its top-level `unless`: the first part has data only while the second has none."""
     plain, depth, cuts = outside(expr), 0, []
     for found in re.finditer(r"[()]|\bunless\b(?:\s+on\s*\([^)]*\))?", plain):
         if found.group() in "()":
@@ -115,5 +115,5 @@ def parts(expr):
 
 
 def metrics(expr):
-    """The names of metrics in it, also those that only stand beside an `or`."""
+    """Returns the names of the metrics in the expression, including both sides of an `or`."""
     return set(re.findall(r"\b(?:tidegate|process)_\w+|\bup\b|\w+:tidegate_\w+:\w+", outside(expr)))

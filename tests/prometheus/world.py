@@ -1,5 +1,5 @@
-"""What is scraped: a Redis, an API that replies, two gateways (memory and Redis engine), and a Prometheus with the
-rules that are shipped. All on free ports and in a folder of their own, and gone at the end."""
+"""The environment: a Redis, an API that replies, two gateways (memory and Redis engine), and a Prometheus with the
+shipped rules. All use free ports and a temporary folder, and are stopped at the end."""
 
 import base64
 import contextlib
@@ -35,7 +35,7 @@ def free_port():
 
 
 def until(what, condition, deadline=DEADLINE):
-    """The first true value of `condition`, which may also fail while it is not so yet."""
+    """Waits for the first true value of `condition`, which may raise until then."""
     ends = time.monotonic() + deadline
     while True:
         error = None
@@ -50,7 +50,7 @@ def until(what, condition, deadline=DEADLINE):
 
 
 def ask(url, body=None, headers=None, form=False):
-    """Status and body of an HTTP answer, whatever the status."""
+    """Returns the status and body of an HTTP answer, whatever the status is."""
     data = None
     if body is not None:
         data = urllib.parse.urlencode(body).encode() if form else json.dumps(body).encode()
@@ -72,7 +72,7 @@ def jwt(user):
 
 
 class Reply(http.server.BaseHTTPRequestHandler):
-    """The API behind the gateway. A message's first word says how it is answered."""
+    """The API behind the gateway. The first word of a message chooses the answer."""
 
     protocol_version = "HTTP/1.1"
 
@@ -248,7 +248,7 @@ class Gateway:
         return ask(f"http://127.0.0.1:{self.admin}/v1/{call}", body, headers)
 
     def disturb(self):
-        """Something that is no HTTP, to the public port."""
+        """Sends something that is not HTTP to the public port."""
         with socket.create_connection(("127.0.0.1", self.public), DEADLINE) as stranger:
             stranger.sendall(b"\x16\x03\x01 hello\r\n\r\n")
             while stranger.recv(1024):
@@ -259,7 +259,7 @@ class Gateway:
         self.process.send_signal(signal.SIGHUP)
 
     def value(self, metric):
-        """The sum of a metric's series in one scrape."""
+        """Returns the sum of all series of a metric in one scrape."""
         _, text = ask(f"http://127.0.0.1:{self.admin}/metrics")
         series = re.findall(rf"^{metric}(?:\{{.*\}})? (\S+)$", text, re.M)
         return sum(map(float, series))
@@ -267,7 +267,7 @@ class Gateway:
     def ready(self):
         if self.process.poll() is not None:
             raise AssertionError(f"the gateway has ended: {self.log.read_text()}")
-        # Grafana and the alerts look at what /readyz said last.
+        # Grafana and the alerts use the last result of /readyz.
         return ask(f"http://127.0.0.1:{self.admin}/readyz")[0] == 200
 
 
@@ -316,7 +316,7 @@ class Prometheus:
         until("Prometheus is ready", lambda: ask(f"{self.base}/-/ready")[0] == 200)
 
     def call(self, path, **parameters):
-        """The `data` of an answer of the HTTP API."""
+        """Returns the `data` of an answer of the HTTP API."""
         status, text = ask(f"{self.base}/api/v1/{path}", parameters, form=True)
         answer = json.loads(text)
         if status != 200 or answer["status"] != "success" or answer.get("warnings"):
@@ -327,7 +327,7 @@ class Prometheus:
         return json.loads(ask(f"{self.base}/api/v1/{path}")[1])["data"]
 
     def sees(self, moment):
-        """Waits until all that was so at that moment has been scraped, and looked at by the rules."""
+        """Waits until the state at that moment has been scraped and evaluated by the rules."""
         scraped = f"min(timestamp(up)) > {moment} and min(timestamp(ALERTS)) > {moment}"
         until("another scrape and evaluation", lambda: self.call("query", query=scraped)["result"])
 
@@ -364,7 +364,7 @@ class World:
 
     @contextlib.contextmanager
     def redis_paused(self):
-        """A Redis that answers PING and nothing that writes."""
+        """Pauses writes in Redis, which still answers PING."""
         self.redis.execute_command("CLIENT", "PAUSE", DEADLINE * 2000, "WRITE")
         try:
             yield

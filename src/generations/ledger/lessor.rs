@@ -11,7 +11,7 @@ use super::{Claimed, Facts, LEASE, Release};
 use crate::generations::{Running, Task};
 use crate::leases::Lessor;
 use crate::redis_link::EngineUnavailable;
-use crate::telemetry::generations as metrics;
+use crate::telemetry;
 
 /// The engine's side of the ledger.
 pub(super) struct GenerationLessor {
@@ -90,7 +90,7 @@ impl Lessor for GenerationLessor {
             self.running.cancel(&task);
         }
         for (task, lease) in leases.iter().filter(|(task, _)| taken.contains(task)) {
-            metrics::lost_to_another_node(&task.channel, &task.id);
+            telemetry::replies::generation_lost_to_another_node(&task.channel, &task.id);
             lease.taken.cancel();
         }
         Ok(taken)

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Running, Task};
 use crate::leases::HeldLeases;
 use crate::redis_link::{Commands, EngineUnavailable};
-use crate::telemetry::generations as metrics;
+use crate::telemetry;
 use lessor::{GenerationLessor, Held};
 use redis::RedisLedger;
 
@@ -41,9 +41,9 @@ pub struct Facts {
     pub streams: bool,
     /// When it no longer counts as running, in milliseconds since 1970.
     pub ends_ms: u64,
-    /// The user whose limit of running generations it counts for, and the holder of its lease there.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub place: Option<(String, String)>,
+    /// The user whose limit of running generations it counts against, and the lease by which it does.
+    #[serde(rename = "place", default, skip_serializing_if = "Option::is_none")]
+    pub user_lease: Option<(String, String)>,
 }
 
 impl Facts {
@@ -115,7 +115,7 @@ impl Ledger {
     pub async fn claim(&self) -> Vec<Claimed> {
         let Some(held) = &self.0 else { return Vec::new() };
         let claimed = held.lessor().claim().await;
-        metrics::taken_over(claimed.len());
+        telemetry::replies::generations_taken_over(claimed.len());
         claimed
     }
 

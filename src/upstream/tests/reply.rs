@@ -100,7 +100,7 @@ async fn a_huge_event_ends_the_reply() {
 async fn a_reply_that_takes_too_long_is_ended() {
     let script = Script { hangs: true, ..Script::cut_stream(SSE, &[b"data: 1\n\n"]) };
     let server = Server::start([script]).await;
-    let max_reply = Duration::from_millis(200);
+    let max_reply = Duration::from_secs(1);
     let http = config::HttpUpstream { max_reply, ..http_to(&server.url()) };
     let taken = upstreams(upstream(UpstreamKind::Http(http))).relay(UPSTREAM, &message()).await;
     let mut reply = taken.unwrap().reply.streamed().unwrap();
@@ -116,7 +116,7 @@ async fn a_reply_that_never_pauses_is_ended_too() {
     let head =
         "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
     let server = Server::start([Script::hanging([head.as_bytes(), &body].concat())]).await;
-    let max_reply = Duration::from_secs(1);
+    let max_reply = Duration::from_secs(2);
     let http = config::HttpUpstream { max_reply, ..http_to(&server.url()) };
     let taken = upstreams(upstream(UpstreamKind::Http(http))).relay(UPSTREAM, &message()).await;
     let mut reply = taken.unwrap().reply.streamed().unwrap();

@@ -1,4 +1,4 @@
-//! What only prints: `config`, `completions`, `man`.
+//! The commands that only print: `config`, `completions`, `man`.
 
 use super::*;
 
@@ -14,7 +14,7 @@ async fn the_default_config_is_one_that_check_takes() {
     }
 }
 
-/// With everything that can be a source, and secrets in every place that takes one.
+/// A config that uses every kind of source, with a secret in every place that may have one.
 const FILE: &str = r#"
 [server]
 threads = 2
@@ -65,16 +65,16 @@ async fn show(more: &[&str]) -> String {
     std::fs::write(&file, FILE).unwrap();
     std::fs::write(directory.path().join("keys"), "hunter2-a\nhunter2-b\n").unwrap();
     let arguments = [&["config", "show", "--config", text(&file)], more].concat();
-    let shown = tidegate_with(&VARIABLES, &arguments).await.ok();
-    assert!(!shown.contains("hunter2"), "a secret is shown:\n{shown}");
-    shown
+    let printed = tidegate_with(&VARIABLES, &arguments).await.ok();
+    assert!(!printed.contains("hunter2"), "a secret is shown:\n{printed}");
+    printed
 }
 
 #[tokio::test]
 async fn settings_are_shown_with_their_sources() {
-    let shown = show(&[]).await;
+    let printed = show(&[]).await;
     let lines: Vec<String> =
-        shown.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+        printed.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
     for line in [
         "threads = 2 # file",
         "max_connections = 1234 # file, with ${TEST_MAX}",
@@ -93,28 +93,29 @@ async fn settings_are_shown_with_their_sources() {
         "signing_secret = \"<redacted>\" # file, with ${TEST_PASSWORD}",
         "level = \"debug\" # environment: TIDEGATE__LOG__LEVEL",
     ] {
-        assert!(lines.iter().any(|shown| shown == line), "no {line} in\n{shown}");
+        assert!(lines.iter().any(|printed| printed == line), "no {line} in\n{printed}");
     }
-    assert!(!shown.contains("# default") && !shown.contains("idle_ping"), "{shown}");
+    assert!(!printed.contains("# default") && !printed.contains("idle_ping"), "{printed}");
 }
 
 #[tokio::test]
 async fn what_is_shown_is_toml_with_every_key() {
-    let shown = show(&["--all"]).await;
-    let document: toml::Table = shown.parse().unwrap_or_else(|error| panic!("{error}:\n{shown}"));
+    let printed = show(&["--all"]).await;
+    let document: toml::Table =
+        printed.parse().unwrap_or_else(|error| panic!("{error}:\n{printed}"));
     assert_eq!(document["route"].as_array().unwrap().len(), 2);
     assert_eq!(document["route"][0]["send_queue"]["bytes"].as_str(), Some("1MiB"));
     assert_eq!(document["route"][0]["history"]["size"].as_integer(), Some(1000));
     assert_eq!(document["jwt"]["keys"][0]["alg"].as_str(), Some("HS256"));
     assert_eq!(document["jwt"]["leeway"].as_str(), Some("30s"));
     assert_eq!(document["engine"]["redis"]["pubsub_url"].as_str(), Some(""));
-    assert!(shown.contains("# default"), "{shown}");
+    assert!(printed.contains("# default"), "{printed}");
 }
 
 #[tokio::test]
 async fn settings_are_shown_as_json() {
-    let shown: Value = serde_json::from_str(&show(&["--all", "--format", "json"]).await).unwrap();
-    let settings = shown["settings"].as_array().unwrap();
+    let printed: Value = serde_json::from_str(&show(&["--all", "--format", "json"]).await).unwrap();
+    let settings = printed["settings"].as_array().unwrap();
     let of = |key: &str| settings.iter().find(|setting| setting["key"] == key).unwrap().clone();
     assert_eq!(
         of("server.threads"),
@@ -133,8 +134,8 @@ async fn a_config_with_mistakes_is_not_shown() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("gateway.toml");
     std::fs::write(&file, "[server]\nthreads = \"many\"").unwrap();
-    let said = tidegate(&["config", "show", "--config", text(&file)]).await.failed();
-    assert!(said.contains("2 mistakes") && said.contains("server.threads"), "{said}");
+    let output = tidegate(&["config", "show", "--config", text(&file)]).await.failed();
+    assert!(output.contains("2 mistakes") && output.contains("server.threads"), "{output}");
     for wrong in [&["config"][..], &["config", "show"], &["config", "default", "x"]] {
         assert_eq!(tidegate(wrong).await.code, Some(2), "{wrong:?}");
     }
@@ -149,7 +150,7 @@ async fn shells_get_their_completions() {
         }
     }
     assert_eq!(tidegate(&["completions", "sh"]).await.code, Some(2));
-    // What bash makes of it.
+    // The completions as bash computes them.
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("tidegate.bash");
     std::fs::write(&file, tidegate(&["completions", "bash"]).await.ok()).unwrap();
@@ -176,8 +177,8 @@ async fn manual_pages_are_written() {
     }
     let file = directory.path().join("file");
     std::fs::write(&file, "").unwrap();
-    let said = tidegate(&["man", text(&file)]).await.failed();
-    assert!(said.contains(text(&file)), "{said}");
+    let output = tidegate(&["man", text(&file)]).await.failed();
+    assert!(output.contains(text(&file)), "{output}");
 }
 
 #[tokio::test]
@@ -194,11 +195,11 @@ async fn a_reader_that_has_had_enough_is_no_failure() {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the binary starts");
-        // Nobody reads: every write fails.
+        // The reading end is closed, so that every write fails.
         drop(child.stdout.take());
-        let ended = tokio::task::spawn_blocking(|| child.wait_with_output());
-        let said = Said::of(&within("its end", ended).await.unwrap().unwrap());
-        assert_eq!(said.code, Some(0), "{arguments:?}: {said:?}");
-        assert_eq!(said.stderr, "", "{arguments:?}");
+        let end = tokio::task::spawn_blocking(|| child.wait_with_output());
+        let output = CommandOutput::of(&within("its end", end).await.unwrap().unwrap());
+        assert_eq!(output.code, Some(0), "{arguments:?}: {output:?}");
+        assert_eq!(output.stderr, "", "{arguments:?}");
     }
 }

@@ -3,11 +3,11 @@
 use super::super::rig::frame::{
     CLOSE, ClientFrame, close, continuation, frame, join, ping, pong, text,
 };
-use super::super::rig::raw::Said;
+use super::super::rig::raw::Received;
 use super::{Case, INVALID_UTF8, PROTOCOL_ERROR, Target, echoed, run};
 
-/// Sends `frames`; the answer must be one close frame with `code`, then the end.
-async fn is_closed(target: &Target, name: &str, frames: &[ClientFrame], code: u16) {
+/// Sends `frames`, and expects one close frame with `code` and then the end of the connection.
+async fn expect_closed(target: &Target, name: &str, frames: &[ClientFrame], code: u16) {
     println!("{name}");
     let mut client = target.open().await;
     client.write(&join(frames)).await;
@@ -20,11 +20,12 @@ async fn a_close_is_echoed() {
     // IANA's registry (RFC 6455 section 7.4.1 and later), then the two ranges of section 7.4.2.
     let registered = [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014];
     for code in registered.into_iter().chain([3000, 3999, 4000, 4999]) {
-        is_closed(&target, &format!("close {code}"), &[close(code, "")], code).await;
+        expect_closed(&target, &format!("close {code}"), &[close(code, "")], code).await;
     }
-    is_closed(&target, "with a reason", &[close(1000, "Hello World!")], 1000).await;
-    is_closed(&target, "with the longest reason", &[close(1000, [b'*'; 123])], 1000).await;
-    is_closed(&target, "with a reason of two bytes a letter", &[close(1000, "κόσμε")], 1000).await;
+    expect_closed(&target, "with a reason", &[close(1000, "Hello World!")], 1000).await;
+    expect_closed(&target, "with the longest reason", &[close(1000, [b'*'; 123])], 1000).await;
+    expect_closed(&target, "with a reason of two bytes a letter", &[close(1000, "κόσμε")], 1000)
+        .await;
 }
 
 #[tokio::test]
@@ -50,18 +51,18 @@ async fn what_follows_a_close_is_ignored() {
     let target = Target::start().await;
     let bye = close(1000, "");
     let unfinished = text("fragment1").more();
-    is_closed(&target, "a second close", &[bye.clone(), close(1001, "")], 1000).await;
-    is_closed(&target, "a ping", &[bye.clone(), ping("")], 1000).await;
-    is_closed(&target, "a message", &[bye.clone(), text("Hello World!")], 1000).await;
-    is_closed(&target, "an error", &[bye.clone(), text("").rsv(7), pong("")], 1000).await;
-    is_closed(
+    expect_closed(&target, "a second close", &[bye.clone(), close(1001, "")], 1000).await;
+    expect_closed(&target, "a ping", &[bye.clone(), ping("")], 1000).await;
+    expect_closed(&target, "a message", &[bye.clone(), text("Hello World!")], 1000).await;
+    expect_closed(&target, "an error", &[bye.clone(), text("").rsv(7), pong("")], 1000).await;
+    expect_closed(
         &target,
         "a message's rest",
         &[unfinished, bye.clone(), continuation("fragment2")],
         1000,
     )
     .await;
-    is_closed(&target, "256 KiB", &[bye, text(vec![b'*'; 256 << 10])], 1000).await;
+    expect_closed(&target, "256 KiB", &[bye, text(vec![b'*'; 256 << 10])], 1000).await;
 }
 
 #[tokio::test]
@@ -108,13 +109,13 @@ async fn a_large_message_and_its_close_may_come_together() {
     client.write(&join(&[text(&large), close(1000, ""), ping("")])).await;
     // Informational in the suite: the echo may be overtaken by the close, but nothing else may come.
     match client.next().await {
-        Said::Text(echo) => {
+        Received::Text(echo) => {
             assert_eq!(echo, large);
             assert_eq!(client.read_close().await, Some(1000));
         }
-        Said::Close(code, _) => {
+        Received::Close(code, _) => {
             assert_eq!(code, Some(1000));
-            client.expect(Said::End).await;
+            client.expect(Received::End).await;
         }
         _ => panic!("neither the echo nor the close"),
     }
@@ -128,8 +129,8 @@ async fn a_client_that_ends_without_a_close_ends_its_connection() {
         client.write(before).await;
         client.shutdown().await;
         match client.next().await {
-            Said::Close(..) => client.expect(Said::End).await,
-            Said::End => {}
+            Received::Close(..) => client.expect(Received::End).await,
+            Received::End => {}
             _ => panic!("neither a close nor the end"),
         }
     }

@@ -1,7 +1,7 @@
 //! Section 2: pings and pongs.
 
 use super::super::rig::frame::{PING, PONG, continuation, frame, ping, pong, text};
-use super::super::rig::raw::Said;
+use super::super::rig::raw::Received;
 use super::{Case, End, PROTOCOL_ERROR, Target, echoed, run};
 
 #[tokio::test]
@@ -12,11 +12,11 @@ async fn pings_are_answered_with_their_payload() {
     for payload in [&b""[..], b"Hello, world!", &binary, &longest] {
         let name = format!("ping of {} bytes", payload.len());
         let case = Case::new(name, &[ping(payload)], End::Open);
-        case.answers([Said::Pong(payload.into())]).run(&target).await;
+        case.answers([Received::Pong(payload.into())]).run(&target).await;
     }
     let tens: Vec<String> = (0..10).map(|n| format!("payload-{n}")).collect();
     let frames: Vec<_> = tens.iter().map(ping).collect();
-    let pongs: Vec<_> = tens.iter().map(|payload| Said::Pong(payload.clone().into())).collect();
+    let pongs: Vec<_> = tens.iter().map(|payload| Received::Pong(payload.clone().into())).collect();
     Case::new("10 pings", &frames, End::Open).answers(pongs).run(&target).await;
 }
 
@@ -30,7 +30,7 @@ async fn pongs_nobody_asked_for_are_ignored() {
             Case::new("an empty pong", &unsolicited[..1], End::Open),
             Case::new("a pong with payload", &unsolicited[1..2], End::Open),
             Case::new("a pong, then a ping", &unsolicited[1..], End::Open)
-                .answers([Said::Pong(b"ping payload".into())]),
+                .answers([Received::Pong(b"ping payload".into())]),
             Case::new("a pong of 125", &[pong([0x80; 125])], End::Open),
         ],
     )
@@ -68,7 +68,7 @@ async fn control_frames_are_short_and_whole() {
 async fn a_long_ping_is_refused_by_its_head_alone() {
     let target = Target::start().await;
     let mut client = target.open().await;
-    // Two bytes: FIN and ping, mask and "the length follows".
+    // Two bytes: FIN and ping, then the mask bit and "the length follows".
     client.write(&[0x89, 0xfe]).await;
     assert_eq!(client.read_close().await, Some(1002));
 }
@@ -78,8 +78,8 @@ async fn a_message_after_pings_is_still_a_message() {
     let target = Target::start().await;
     let mut client = target.open().await;
     client.send(&ping("first")).await;
-    client.expect(Said::Pong(b"first".into())).await;
+    client.expect(Received::Pong(b"first".into())).await;
     client.send(&text("then this")).await;
     client.expect(echoed("then this")).await;
-    super::say_goodbye(client).await;
+    super::close_normally(client).await;
 }

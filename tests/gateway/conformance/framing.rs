@@ -1,14 +1,14 @@
-//! Sections 3, 4 and 5, and what the suite leaves out: reserved bits, reserved opcodes, fragments,
+//! Sections 3, 4 and 5, and what the suite does not cover: reserved bits, reserved opcodes, fragments,
 //! masking and lengths.
 
 use super::super::rig::frame::{
     BINARY, CLOSE, CONTINUATION, ClientFrame, PING, PONG, TEXT, binary, continuation, fragmented,
     frame, ping, text,
 };
-use super::super::rig::raw::Said;
-use super::{Case, End, PROTOCOL_ERROR, Target, echoed, is_open, run, say_goodbye};
+use super::super::rig::raw::Received;
+use super::{Case, End, PROTOCOL_ERROR, Target, close_normally, echoed, expect_open, run};
 
-/// `wrong` alone, and between a message and a ping: the message is echoed, the ping is not answered.
+/// Sends `wrong` alone, and between a message and a ping: the message is echoed, the ping is not answered.
 fn fails(name: &str, wrong: ClientFrame) -> [Case; 2] {
     let between = [text("Hello, world!"), wrong.clone(), ping("")];
     [
@@ -95,9 +95,9 @@ async fn fragments_make_one_message() {
             Case::new("three, all empty", &empty, End::Open).answers([echoed("")]),
             Case::new("one of three not empty", &middle, End::Open).answers([echoed("middle")]),
             Case::new("ping between", &pinged, End::Open)
-                .answers([Said::Pong(b"ping payload".into()), echoed("fragment1fragment2")]),
+                .answers([Received::Pong(b"ping payload".into()), echoed("fragment1fragment2")]),
             Case::new("256 of one byte", &fragmented(BINARY, &bytes, 1), End::Open)
-                .answers([Said::Binary(bytes)]),
+                .answers([Received::Binary(bytes)]),
         ],
     )
     .await;
@@ -110,12 +110,12 @@ async fn pings_between_fragments_are_answered_at_once() {
     for (number, first) in [text("fragment1"), continuation("fragment2")].iter().enumerate() {
         client.send(&first.clone().more()).await;
         client.send(&ping(format!("pongme {number}!"))).await;
-        client.expect(Said::Pong(format!("pongme {number}!").into())).await;
+        client.expect(Received::Pong(format!("pongme {number}!").into())).await;
     }
     client.send(&continuation("fragment3")).await;
     client.expect(echoed("fragment1fragment2fragment3")).await;
-    is_open(&mut client).await;
-    say_goodbye(client).await;
+    expect_open(&mut client).await;
+    close_normally(client).await;
 }
 
 #[tokio::test]
@@ -179,7 +179,7 @@ async fn an_error_is_found_in_the_first_two_bytes() {
         println!("{name}");
         let mut client = target.open().await;
         client.write(head).await;
-        // The rest of a head may be waited for, its payload may not.
+        // The gateway may wait for the rest of the head, but not for the payload.
         let _ = client.try_write(&[0x85, 1, 2, 3, 4][head.len() - 1..]).await;
         assert_eq!(client.read_close().await, Some(1002));
     }

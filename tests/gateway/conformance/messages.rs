@@ -1,8 +1,8 @@
-//! Section 1: text and binary messages of every length form.
+//! Section 1: text and binary messages in every encoding of the length.
 
 use super::super::rig::frame::{BINARY, TEXT, frame};
-use super::super::rig::raw::Said;
-use super::{Case, End, Target, run, say_goodbye};
+use super::super::rig::raw::Received;
+use super::{Case, End, Target, close_normally, run};
 
 const SIZES: [usize; 7] = [0, 125, 126, 127, 128, 65_535, 65_536];
 
@@ -14,8 +14,11 @@ async fn messages_of_every_length_form_are_echoed() {
         let text = Case::new(format!("text of {size}"), &[frame(TEXT, &payload)], End::Open);
         let bytes: Vec<u8> = (0..size).map(|n| n as u8 ^ 0xa5).collect();
         let binary = Case::new(format!("binary of {size}"), &[frame(BINARY, &bytes)], End::Open);
-        run(&target, [text.answers([Said::Text(payload)]), binary.answers([Said::Binary(bytes)])])
-            .await;
+        run(
+            &target,
+            [text.answers([Received::Text(payload)]), binary.answers([Received::Binary(bytes)])],
+        )
+        .await;
     }
 }
 
@@ -27,8 +30,8 @@ async fn a_message_may_arrive_in_any_pieces() {
     for size in [997, 4_096, 65_535, bytes.len() - 1] {
         let mut client = target.open().await;
         client.try_write_chopped(&bytes, size).await.expect("an open connection");
-        client.expect(Said::Text(payload.clone())).await;
-        say_goodbye(client).await;
+        client.expect(Received::Text(payload.clone())).await;
+        close_normally(client).await;
     }
 }
 
@@ -45,7 +48,7 @@ async fn every_masking_key_is_undone() {
                 &[frame(BINARY, payload).mask(key)],
                 End::Open,
             );
-            case.answers([Said::Binary(payload.into())]).run_chopped(&target, 7).await;
+            case.answers([Received::Binary(payload.into())]).run_chopped(&target, 7).await;
         }
     }
 }

@@ -1,9 +1,9 @@
-//! RFC 6455 as bytes: every class of case in sections 1 to 7, 9 and 10 of the Autobahn test suite,
-//! strict, against a raw route in front of an echo server.
+//! RFC 6455 as bytes: every class of case in sections 1 to 7, 9 and 10 of the Autobahn test suite, checked
+//! strictly, against a raw route in front of an echo server.
 //!
-//! A case is what is sent, what must come back, and how the connection must end; each is sent once in
-//! one piece and, where it is small, once more a byte at a time, since a stream has no pieces. What was
-//! complete before an error is echoed before the close, as the suite's strict outcome demands.
+//! A case defines what is sent, what must come back, and how the connection must end. Each is sent once in
+//! one piece and, if it is small, once more byte by byte, since a stream has no pieces. Messages that were
+//! complete before an error are echoed before the close, as the suite requires for a strict result.
 
 mod closing;
 mod control;
@@ -13,10 +13,10 @@ mod sizes;
 mod utf8;
 
 use super::rig::echo::Echo;
-use super::rig::raw::Said;
+use super::rig::raw::Received;
 use super::rig::{Gateway, RawClient, Settings, frame};
 
-/// A case larger than this is not sent a byte at a time.
+/// The largest case in bytes that is also sent byte by byte.
 const CHOPPED_BYTES: usize = 600;
 
 /// A gateway with the echo server behind it.
@@ -32,30 +32,30 @@ impl Target {
         Self { gateway, _echo: echo }
     }
 
-    /// On the route that takes 16 MiB.
+    /// Opens a connection to the route for messages up to 16 MiB.
     async fn open(&self) -> RawClient {
         RawClient::open(self.gateway.addr(), "/echo").await
     }
 
-    /// On the route that takes 1 KiB.
+    /// Opens a connection to the route for messages up to 1 KiB.
     async fn open_small(&self) -> RawClient {
         RawClient::open(self.gateway.addr(), "/small").await
     }
 }
 
-/// What one client sends, and what must come of it.
+/// What one client sends, and what it must receive.
 struct Case {
     name: String,
     send: Vec<u8>,
-    /// In this order.
-    answers: Vec<Said>,
+    /// The messages that must come back, in this order.
+    answers: Vec<Received>,
     end: End,
 }
 
 enum End {
-    /// Still open: the client's goodbye is answered.
+    /// The connection is still open: the client's close frame is answered.
     Open,
-    /// Closed by the gateway with one of these codes.
+    /// The gateway closes the connection with one of these codes.
     Closed(&'static [u16]),
 }
 
@@ -67,7 +67,7 @@ impl Case {
         Self { name: name.into(), send: frame::join(frames), answers: Vec::new(), end }
     }
 
-    fn answers(mut self, answers: impl Into<Vec<Said>>) -> Self {
+    fn answers(mut self, answers: impl Into<Vec<Received>>) -> Self {
         self.answers = answers.into();
         self
     }
@@ -80,7 +80,7 @@ impl Case {
     }
 
     async fn run_chopped(&self, target: &Target, size: usize) {
-        // Shown where the case fails.
+        // This is shown if the case fails.
         println!("{}, {size} bytes at a time", self.name);
         let mut client = target.open().await;
         let written = client.try_write_chopped(&self.send, size).await;
@@ -90,7 +90,7 @@ impl Case {
         match self.end {
             End::Open => {
                 written.expect("an open connection takes everything");
-                say_goodbye(client).await;
+                close_normally(client).await;
             }
             End::Closed(codes) => {
                 let code = client.read_close().await;
@@ -106,18 +106,18 @@ async fn run(target: &Target, cases: impl IntoIterator<Item = Case>) {
     }
 }
 
-/// The regular end: the client closes, the gateway echoes the code and ends the connection.
-async fn say_goodbye(mut client: RawClient) {
+/// The normal end: the client closes, the gateway echoes the code and closes the connection.
+async fn close_normally(mut client: RawClient) {
     client.send(&frame::close(1000, "")).await;
     assert_eq!(client.read_close().await, Some(1000));
 }
 
-/// The connection still works: a ping sent now is answered next.
-async fn is_open(client: &mut RawClient) {
+/// Expects that the connection still works: a ping that is sent now is answered next.
+async fn expect_open(client: &mut RawClient) {
     client.send(&frame::ping("still there?")).await;
-    client.expect(Said::Pong(b"still there?".into())).await;
+    client.expect(Received::Pong(b"still there?".into())).await;
 }
 
-fn echoed(text: &str) -> Said {
-    Said::Text(text.into())
+fn echoed(text: &str) -> Received {
+    Received::Text(text.into())
 }

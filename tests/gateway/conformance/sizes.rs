@@ -4,18 +4,18 @@ use super::super::rig::RawClient;
 use super::super::rig::frame::{
     BINARY, TEXT, binary, continuation, fragmented, frame, join, ping, text,
 };
-use super::super::rig::raw::Said;
-use super::{Target, is_open, say_goodbye};
+use super::super::rig::raw::Received;
+use super::{Target, close_normally, expect_open};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 
-/// Sends and reads in turns, as a client with a window would: neither side's socket buffer holds it all.
+/// Sends and reads alternately, as a client with a window would, since no socket buffer holds everything.
 async fn round_trip(client: &mut RawClient, opcode: u8, bytes: &[u8], payload: &[u8]) {
     client.write(bytes).await;
     let expected = match opcode {
-        TEXT => Said::Text(payload.into()),
-        _ => Said::Binary(payload.into()),
+        TEXT => Received::Text(payload.into()),
+        _ => Received::Binary(payload.into()),
     };
     client.expect(expected).await;
 }
@@ -34,7 +34,7 @@ async fn large_messages_are_echoed() {
             round_trip(&mut client, opcode, &frame(opcode, &payload).bytes(), &payload).await;
         }
     }
-    say_goodbye(client).await;
+    close_normally(client).await;
 }
 
 #[tokio::test]
@@ -48,7 +48,7 @@ async fn large_messages_may_come_in_fragments_of_any_size() {
             round_trip(&mut client, opcode, &bytes, &payload).await;
         }
     }
-    say_goodbye(client).await;
+    close_normally(client).await;
 }
 
 #[tokio::test]
@@ -59,9 +59,9 @@ async fn large_messages_may_come_in_pieces_of_any_size() {
     let bytes = text(&payload).bytes();
     for size in [64, 128, 256, 512, KIB, 2 * KIB] {
         client.try_write_chopped(&bytes, size).await.expect("an open connection");
-        client.expect(Said::Text(payload.clone())).await;
+        client.expect(Received::Text(payload.clone())).await;
     }
-    say_goodbye(client).await;
+    close_normally(client).await;
 }
 
 #[tokio::test]
@@ -77,7 +77,7 @@ async fn many_messages_are_echoed_one_after_the_other() {
             }
         }
     }
-    say_goodbye(client).await;
+    close_normally(client).await;
 }
 
 #[tokio::test]
@@ -87,7 +87,7 @@ async fn a_message_in_fragments_of_a_library_s_own_choice_is_echoed() {
     let payload = payload(64 * KIB);
     let bytes = join(&fragmented(TEXT, &payload, 1300));
     round_trip(&mut client, TEXT, &bytes, &payload).await;
-    say_goodbye(client).await;
+    close_normally(client).await;
 }
 
 #[tokio::test]
@@ -100,7 +100,7 @@ async fn the_limit_itself_is_allowed_and_one_byte_more_is_not() {
         let bytes = join(&fragmented(opcode, &fits, 100));
         round_trip(&mut client, opcode, &bytes, &fits).await;
     }
-    say_goodbye(client).await;
+    close_normally(client).await;
     for opcode in [TEXT, BINARY] {
         for size in [KIB + 1, KIB, 100, 1] {
             println!("{} bytes in fragments of {size}", over.len());
@@ -119,10 +119,10 @@ async fn a_head_that_says_too_much_is_refused_before_its_payload() {
         client.send(&binary("").declaring(length + 1)).await;
         assert_eq!(client.read_close().await, Some(1009), "length {length}");
     }
-    // The fragments before count.
+    // The fragments before it count towards the limit.
     let mut client = target.open_small().await;
     client.send(&binary(payload(KIB)).more()).await;
-    is_open(&mut client).await;
+    expect_open(&mut client).await;
     client.send(&continuation("x").more()).await;
     assert_eq!(client.read_close().await, Some(1009));
 }
@@ -147,18 +147,18 @@ async fn empty_fragments_without_end_take_no_memory() {
     let target = Target::start().await;
     let mut client = target.open().await;
     client.send(&text("").more()).await;
-    is_open(&mut client).await;
+    expect_open(&mut client).await;
     let before = target.gateway.memory("RssAnon");
     let empty = join(&vec![continuation("").more(); 10_000]);
     for _ in 0..20 {
         client.write(&empty).await;
     }
-    is_open(&mut client).await;
+    expect_open(&mut client).await;
     let grown = target.gateway.memory("RssAnon").saturating_sub(before);
     assert!(grown < MIB as u64, "200,000 empty fragments took {grown} bytes");
     client.send(&continuation("end")).await;
-    client.expect(Said::Text(b"end".into())).await;
-    say_goodbye(client).await;
+    client.expect(Received::Text(b"end".into())).await;
+    close_normally(client).await;
 }
 
 #[tokio::test]
@@ -171,14 +171,14 @@ async fn a_head_without_its_payload_takes_no_memory() {
     }
     let (anonymous, mapped) = (target.gateway.memory("RssAnon"), target.gateway.memory("VmData"));
     for client in &mut clients {
-        // The ping in front is answered once the head behind it has been read too.
+        // The ping before it is answered once the head after it has been read as well.
         let head = binary("").declaring(16 * MIB as u64);
         client.write(&join(&[ping("read"), head])).await;
-        client.expect(Said::Pong(b"read".into())).await;
+        client.expect(Received::Pong(b"read".into())).await;
     }
     let anonymous = target.gateway.memory("RssAnon").saturating_sub(anonymous);
     assert!(anonymous < (CLIENTS * 64 * KIB) as u64, "heads alone took {anonymous} bytes");
-    // Reserved and not touched would not be resident, but is there to be touched.
+    // Memory that is reserved but not touched would not be resident, so the data segment is checked as well.
     let mapped = target.gateway.memory("VmData").saturating_sub(mapped);
     assert!(mapped < (CLIENTS * 8 * MIB) as u64, "heads alone reserved {mapped} bytes");
 }

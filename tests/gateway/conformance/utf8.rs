@@ -1,11 +1,11 @@
-//! Section 6: text is UTF-8, checked as it arrives.
+//! Section 6: text is checked as UTF-8 while it arrives.
 
 use super::super::rig::frame::{binary, continuation, fragmented, text};
-use super::super::rig::raw::Said;
+use super::super::rig::raw::Received;
 use super::super::rig::{RawClient, frame};
-use super::{Case, End, INVALID_UTF8, Target, is_open, run, say_goodbye};
+use super::{Case, End, INVALID_UTF8, Target, close_normally, expect_open, run};
 
-/// Every boundary of the encoding (RFC 3629 section 4).
+/// Text at every boundary of the encoding (RFC 3629 section 4).
 const VALID: [&[u8]; 22] = [
     b"hello\x24world",
     b"hello\xc2\xa2world",
@@ -20,11 +20,11 @@ const VALID: [&[u8]; 22] = [
     b"\xef\xbf\xbf",
     b"\xf0\x90\x80\x80",
     b"\xf4\x8f\xbf\xbf",
-    // Around the surrogates.
+    // The code points around the surrogates.
     b"\xed\x9f\xbf",
     b"\xee\x80\x80",
     b"\xef\xbf\xbd",
-    // Not characters, but code points.
+    // These code points are not characters, but valid.
     b"\xef\xbf\xbe",
     b"\xef\xb7\x90\xef\xb7\xaf",
     b"\xf0\x9f\xbf\xbe\xf0\x9f\xbf\xbf",
@@ -33,7 +33,7 @@ const VALID: [&[u8]; 22] = [
     "Hello-µ@ßöäüàá-UTF-8!!".as_bytes(),
 ];
 
-/// What is wrong, and bytes that are; at the end of the message at the latest.
+/// Invalid bytes with what is wrong with them; each must be found at the end of the message at the latest.
 const INVALID: [(&str, &[u8]); 57] = [
     ("five bytes", b"\xf8\x88\x80\x80\x80"),
     ("six bytes", b"\xfc\x84\x80\x80\x80\x80"),
@@ -94,8 +94,8 @@ const INVALID: [(&str, &[u8]); 57] = [
     ("invalid after valid", b"\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5\xed\xa0\x80edited"),
 ];
 
-/// The message whole, in two fragments cut at each place, and in fragments of one byte.
-fn shapes(name: &str, payload: &[u8], end: fn() -> End, answers: &[Said]) -> Vec<Case> {
+/// The message in one frame, in two fragments split at each position, and in fragments of one byte.
+fn shapes(name: &str, payload: &[u8], end: fn() -> End, answers: &[Received]) -> Vec<Case> {
     let case = |shape: String, frames: &[frame::ClientFrame]| {
         Case::new(format!("{name} {payload:x?} {shape}"), frames, end()).answers(answers)
     };
@@ -115,7 +115,7 @@ async fn valid_text_is_echoed_however_it_is_cut() {
     let target = Target::start().await;
     for valid in VALID {
         assert!(std::str::from_utf8(valid).is_ok());
-        let cases = shapes("valid", valid, || End::Open, &[Said::Text(valid.into())]);
+        let cases = shapes("valid", valid, || End::Open, &[Received::Text(valid.into())]);
         run(&target, cases).await;
     }
 }
@@ -137,7 +137,7 @@ async fn every_prefix_of_a_text_is_what_it_is() {
         let prefix = &word[..length];
         let case = match std::str::from_utf8(prefix) {
             Ok(_) => Case::new("whole letters", &[text(prefix)], End::Open)
-                .answers([Said::Text(prefix.into())]),
+                .answers([Received::Text(prefix.into())]),
             Err(_) => Case::new("cut letter", &[text(prefix)], INVALID_UTF8),
         };
         case.run(&target).await;
@@ -149,7 +149,7 @@ async fn binary_is_not_text() {
     let target = Target::start().await;
     for (name, invalid) in INVALID {
         let case = Case::new(name, &[binary(invalid)], End::Open);
-        case.answers([Said::Binary(invalid.into())]).run(&target).await;
+        case.answers([Received::Binary(invalid.into())]).run(&target).await;
     }
 }
 
@@ -157,16 +157,16 @@ async fn binary_is_not_text() {
 async fn a_long_text_is_checked_to_its_last_byte() {
     let target = Target::start().await;
     let valid = "€".repeat(30_000).into_bytes();
-    for place in [0, 1, 2, 63, 64, 65, 16_383, 16_384, 65_535, 65_536, valid.len() - 1] {
+    for index in [0, 1, 2, 63, 64, 65, 16_383, 16_384, 65_535, 65_536, valid.len() - 1] {
         let mut invalid = valid.clone();
-        invalid[place] = 0xff;
-        Case::new(format!("0xff at {place}"), &[text(invalid)], INVALID_UTF8).run(&target).await;
+        invalid[index] = 0xff;
+        Case::new(format!("0xff at {index}"), &[text(invalid)], INVALID_UTF8).run(&target).await;
     }
     let cut = &valid[..valid.len() - 1];
     Case::new("cut at the end", &[text(cut)], INVALID_UTF8).run(&target).await;
 }
 
-/// A beginning that may still become text, and the byte after which it cannot.
+/// A prefix that may still become valid text, and the byte after which it cannot.
 const TURNS: [(&[u8], u8); 14] = [
     (b"", 0x80),
     (b"", 0xc0),
@@ -187,12 +187,12 @@ const TURNS: [(&[u8], u8); 14] = [
 #[tokio::test]
 async fn a_fragment_that_cannot_be_text_is_refused_before_the_message_ends() {
     let target = Target::start().await;
-    for (open, turn) in TURNS {
-        println!("{open:x?}, then {turn:x}");
+    for (open, byte) in TURNS {
+        println!("{open:x?}, then {byte:x}");
         let mut client = target.open().await;
         client.send(&text(open).more()).await;
-        is_open(&mut client).await;
-        client.send(&continuation([turn]).more()).await;
+        expect_open(&mut client).await;
+        client.send(&continuation([byte]).more()).await;
         assert_eq!(client.read_close().await, Some(1007));
     }
 }
@@ -200,9 +200,9 @@ async fn a_fragment_that_cannot_be_text_is_refused_before_the_message_ends() {
 #[tokio::test]
 async fn a_frame_that_cannot_be_text_is_refused_before_it_ends() {
     let target = Target::start().await;
-    for (open, turn) in TURNS {
-        println!("{open:x?}, then {turn:x}");
-        let bytes = text([open, &[turn], &[b'*'; 100]].concat()).bytes();
+    for (open, byte) in TURNS {
+        println!("{open:x?}, then {byte:x}");
+        let bytes = text([open, &[byte], &[b'*'; 100]].concat()).bytes();
         let (head, upto) = (bytes.len() - 100 - 1 - open.len(), bytes.len() - 100);
         let mut client = target.open().await;
         client.try_write_chopped(&bytes[..head + open.len()], 5).await.expect("an open connection");
@@ -222,11 +222,11 @@ async fn a_letter_may_be_cut_by_a_ping() {
     let letter = "𤭢".as_bytes();
     client.send(&text(&letter[..1]).more()).await;
     for byte in &letter[1..3] {
-        is_open(&mut client).await;
+        expect_open(&mut client).await;
         client.send(&continuation([*byte]).more()).await;
     }
-    is_open(&mut client).await;
+    expect_open(&mut client).await;
     client.send(&continuation(&letter[3..])).await;
-    client.expect(Said::Text(letter.into())).await;
-    say_goodbye(client).await;
+    client.expect(Received::Text(letter.into())).await;
+    close_normally(client).await;
 }

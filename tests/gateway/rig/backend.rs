@@ -1,4 +1,4 @@
-//! What a backend's `group_send` does to Redis, with either layer of channels_redis.
+//! What `group_send` of a Django backend writes to Redis, with either layer of channels_redis.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::Redis;
 
-/// `RedisChannelLayer`: puts the message into each mailbox that is not full.
+/// The Lua script of `RedisChannelLayer`, which appends the message to each mailbox that is not full.
 const GROUP_SEND: &str = "\
 local over = 0
 local now, expiry, capacity = ARGV[#ARGV - 2], ARGV[#ARGV - 1], tonumber(ARGV[#ARGV])
@@ -24,13 +24,13 @@ return over";
 const EXPIRY: i64 = 60;
 const GROUP_EXPIRY: i64 = 86_400;
 
-/// A worker that sends to groups.
+/// A backend process that sends to groups.
 pub struct Backend {
     redis: MultiplexedConnection,
     pub prefix: String,
-    /// Messages of one mailbox.
+    /// The largest number of messages in one mailbox.
     pub capacity: usize,
-    /// Writes JSON rather than MessagePack.
+    /// Whether messages are written as JSON instead of MessagePack.
     pub json: bool,
     sent: u64,
 }
@@ -41,7 +41,7 @@ impl Backend {
         Self { redis, prefix: "asgi".into(), capacity: 1500, json: false, sent: 0 }
     }
 
-    /// A chat message, as `group_send` of the core layer sends it. Returns how many mailboxes were full.
+    /// Sends a chat message as `group_send` of the core layer does. Returns how many mailboxes were full.
     pub async fn send(&mut self, group: &str, message: &Value) -> usize {
         self.send_body(group, |backend, members| {
             let mut message = message.clone();
@@ -51,7 +51,7 @@ impl Backend {
         .await
     }
 
-    /// The same with a body of the test's own, after the random prefix.
+    /// The same with a body that the test provides, behind the random prefix.
     pub async fn send_body(
         &mut self,
         group: &str,
@@ -99,7 +99,7 @@ impl Backend {
         send.invoke_async(&mut redis).await.expect("redis answers")
     }
 
-    /// Puts a message for `member` into its mailbox, which is on this host.
+    /// Appends a message for `member` to its mailbox, which is on this host.
     pub async fn put(&self, member: &str, message: &Value) {
         let mut message = message.clone();
         message["__asgi_channel__"] = vec![member].into();
@@ -110,7 +110,7 @@ impl Backend {
         let () = add.query_async(&mut self.redis.clone()).await.expect("redis answers");
     }
 
-    /// The same of the pub/sub layer. Returns how many heard it.
+    /// The same with the pub/sub layer. Returns how many subscribers received it.
     pub async fn publish(&mut self, group: &str, message: &Value) -> usize {
         let mut publish = redis::cmd("PUBLISH");
         publish.arg(format!("{}__group__{group}", self.prefix)).arg(self.serialized(message));
@@ -127,7 +127,7 @@ impl Backend {
     }
 }
 
-/// MessagePack of what the tests send.
+/// Encodes a value as MessagePack, as far as the tests need it.
 fn pack(value: &Value, bytes: &mut Vec<u8>) {
     let mut head = |kind: u8, length: usize| {
         bytes.push(kind);

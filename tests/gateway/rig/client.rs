@@ -1,4 +1,4 @@
-//! The independent WebSocket client: hyper's handshake, fastwebsockets' frames.
+//! A WebSocket client that shares no code with the gateway: hyper makes the handshake, fastwebsockets the frames.
 
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
@@ -18,11 +18,11 @@ use super::{DEADLINE, Gateway, Socket, within};
 /// An open connection to a gateway.
 pub struct Client {
     socket: Socket,
-    /// Of the 101 response.
+    /// The headers of the 101 response.
     pub headers: HeaderMap,
 }
 
-/// A handshake that was answered with anything but 101.
+/// The answer to a handshake that was refused: any status but 101.
 pub type Refused = Response;
 
 impl Client {
@@ -33,7 +33,7 @@ impl Client {
         (client, connected)
     }
 
-    /// Connects; panics where it is refused.
+    /// Connects, and panics if the handshake is refused.
     pub async fn open(addr: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Self {
         match Self::try_open(addr, path, headers).await {
             Ok(client) => client,
@@ -41,7 +41,7 @@ impl Client {
         }
     }
 
-    /// Connects with more headers: `Origin`, `Cookie`, `Sec-WebSocket-Protocol`, …
+    /// Connects with additional headers, such as `Origin`, `Cookie` or `Sec-WebSocket-Protocol`.
     pub async fn try_open(
         addr: SocketAddr,
         path: &str,
@@ -63,7 +63,7 @@ impl Client {
             .expect("the gateway answers")
     }
 
-    /// Connects to a gateway that may be gone, or going; `None` = not this time.
+    /// Connects to a gateway that may be stopping or stopped. `None` means that this attempt failed.
     pub async fn attempt(addr: SocketAddr, path: &str) -> Option<Self> {
         let request = Request::builder()
             .uri(path)

@@ -1,4 +1,4 @@
-//! WebSocket servers behind a gateway: one that echoes, and one whose sockets the test plays.
+//! WebSocket servers behind a gateway: one that echoes, and one whose sockets the test controls.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -15,14 +15,14 @@ use tokio::task::JoinHandle;
 use super::socket::{Event, Socket};
 use super::within;
 
-/// A WebSocket server whose connections the test takes one by one.
+/// A WebSocket server whose connections the test accepts one by one.
 pub struct WebSocketServer {
     addr: SocketAddr,
     accepted: mpsc::UnboundedReceiver<Accepted>,
     server: JoinHandle<()>,
 }
 
-/// A connection from the gateway with the head that it came with.
+/// A connection from the gateway with the URI and headers of its handshake.
 pub struct Accepted {
     pub socket: Socket,
     pub uri: Uri,
@@ -37,7 +37,7 @@ impl WebSocketServer {
         Self { addr, accepted, server: tokio::spawn(serve(listener, sender)) }
     }
 
-    /// `ws://127.0.0.1:PORT`, without a path.
+    /// The URL `ws://127.0.0.1:PORT`, without a path.
     pub fn url(&self) -> String {
         format!("ws://{}", self.addr)
     }
@@ -46,7 +46,7 @@ impl WebSocketServer {
         self.addr
     }
 
-    /// The next connection that a gateway opens.
+    /// Waits for the next connection that a gateway opens.
     pub async fn accept(&mut self) -> Accepted {
         within("connection from the gateway", self.accepted.recv()).await.expect("the server runs")
     }
@@ -58,7 +58,7 @@ impl Drop for WebSocketServer {
     }
 }
 
-/// Sends every message back as it came, and a close frame's code with it.
+/// Sends every message back unchanged, and echoes the code of a close frame.
 pub struct Echo {
     addr: SocketAddr,
     server: JoinHandle<()>,

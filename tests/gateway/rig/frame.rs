@@ -1,7 +1,7 @@
-//! WebSocket frames as bytes: clients' frames with every bit free to be wrong, servers' frames
-//! read strictly (RFC 6455 section 5).
+//! WebSocket frames as bytes: client frames in which every bit may be wrong, and server frames,
+//! which are read strictly (RFC 6455 section 5).
 
-/// Opcodes by their number.
+/// The opcodes of RFC 6455 section 5.2.
 pub const CONTINUATION: u8 = 0;
 pub const TEXT: u8 = 1;
 pub const BINARY: u8 = 2;
@@ -9,7 +9,7 @@ pub const CLOSE: u8 = 8;
 pub const PING: u8 = 9;
 pub const PONG: u8 = 10;
 
-/// A client's frame, right until something is made wrong.
+/// A client frame, valid until a test changes it.
 #[derive(Debug, Clone)]
 pub struct ClientFrame {
     fin: bool,
@@ -23,13 +23,13 @@ pub struct ClientFrame {
 #[derive(Debug, Clone, Copy)]
 enum Length {
     Minimal,
-    /// Two bytes, also where one would do.
+    /// Encodes the length in two bytes even if one would be enough.
     Two,
-    /// Eight bytes with this value, whatever the payload's length is.
+    /// Encodes this length in eight bytes, whatever the length of the payload is.
     Eight(u64),
 }
 
-/// A whole, final frame.
+/// An unfragmented frame.
 pub fn frame(opcode: u8, payload: impl AsRef<[u8]>) -> ClientFrame {
     ClientFrame {
         fin: true,
@@ -61,19 +61,19 @@ pub fn pong(payload: impl AsRef<[u8]>) -> ClientFrame {
     frame(PONG, payload)
 }
 
-/// A close frame; any code, any bytes as reason.
+/// A close frame with any code and any bytes as its reason.
 pub fn close(code: u16, reason: impl AsRef<[u8]>) -> ClientFrame {
     frame(CLOSE, [&code.to_be_bytes(), reason.as_ref()].concat())
 }
 
 impl ClientFrame {
-    /// More fragments follow.
+    /// Clears FIN: more fragments follow.
     pub fn more(mut self) -> Self {
         self.fin = false;
         self
     }
 
-    /// The three reserved bits, 0 to 7.
+    /// Sets the three reserved bits, 0 to 7.
     pub fn rsv(mut self, bits: u8) -> Self {
         self.rsv = bits;
         self
@@ -89,19 +89,19 @@ impl ClientFrame {
         self
     }
 
-    /// The length in two bytes, however small it is.
+    /// Encodes the length in two bytes, however small it is.
     pub fn two_byte_length(mut self) -> Self {
         self.length = Length::Two;
         self
     }
 
-    /// The length in eight bytes, however small it is.
+    /// Encodes the length in eight bytes, however small it is.
     pub fn eight_byte_length(self) -> Self {
         let length = self.payload.len() as u64;
         self.declaring(length)
     }
 
-    /// Eight bytes of length that say `length`, whatever the payload has.
+    /// Declares `length` in eight bytes, whatever the length of the payload is.
     pub fn declaring(mut self, length: u64) -> Self {
         self.length = Length::Eight(length);
         self
@@ -134,12 +134,12 @@ impl ClientFrame {
     }
 }
 
-/// The bytes of several frames, one after the other.
+/// The bytes of several frames in order.
 pub fn join(frames: &[ClientFrame]) -> Vec<u8> {
     frames.iter().flat_map(ClientFrame::bytes).collect()
 }
 
-/// `payload` as a text or binary message in fragments of at most `size` bytes.
+/// Splits `payload` into a text or binary message with fragments of at most `size` bytes.
 pub fn fragmented(opcode: u8, payload: &[u8], size: usize) -> Vec<ClientFrame> {
     let mut pieces: Vec<&[u8]> = payload.chunks(size).collect();
     if pieces.is_empty() {
@@ -153,7 +153,7 @@ pub fn fragmented(opcode: u8, payload: &[u8], size: usize) -> Vec<ClientFrame> {
     pieces.iter().enumerate().map(fragment).collect()
 }
 
-/// A server's frame.
+/// A frame from a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerFrame {
     pub fin: bool,
@@ -161,8 +161,8 @@ pub struct ServerFrame {
     pub payload: Vec<u8>,
 }
 
-/// Takes one whole frame off the front of `buffer`; `None` = not all there. Panics where a server may
-/// not send such a frame.
+/// Removes one complete frame from the front of `buffer`; `None` means that it is incomplete. Panics if a server
+/// must not send such a frame.
 pub fn take_server_frame(buffer: &mut Vec<u8>) -> Option<ServerFrame> {
     let (&[first, second], rest) = buffer.split_first_chunk()?;
     let (fin, rsv, opcode) = (first & 0x80 != 0, first >> 4 & 7, first & 0xf);

@@ -1,4 +1,4 @@
-//! One gateway process: its config file, its ports, its log, its end.
+//! A gateway process: its config file, ports, log and exit.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -13,23 +13,23 @@ use tempfile::TempDir;
 
 use super::{API_KEY, Redis, http, until};
 
-/// What a config says that is about the memory engine itself.
+/// A config with this line tests the memory engine itself and is never run on Redis.
 pub const MEMORY_ONLY: &str = "kind = \"memory\"";
 
-/// A running gateway; killed when dropped, its log printed where the test has failed.
+/// A running gateway. It is killed when dropped, and its log is printed if the test has failed.
 pub struct Gateway {
     process: Process,
     public: SocketAddr,
     admin: SocketAddr,
-    /// Its own, where the run asks for one.
+    /// The Redis that this gateway alone uses, if `TIDEGATE_TEST_ENGINE` asks for one.
     _redis: Option<Redis>,
 }
 
-/// With `TIDEGATE_TEST_ENGINE=redis` whatever a test says of the memory engine must hold on a Redis of
-/// the gateway's own as well.
-async fn on_the_engine_of_this_run(toml: String) -> (String, Option<Redis>) {
-    let asked = std::env::var("TIDEGATE_TEST_ENGINE").is_ok_and(|engine| engine == "redis");
-    if !asked || toml.contains("kind = \"redis\"") || toml.contains(MEMORY_ONLY) {
+/// With `TIDEGATE_TEST_ENGINE=redis`, a test that does not choose an engine runs on Redis instead of memory,
+/// with a Redis server that this gateway alone uses.
+async fn with_requested_engine(toml: String) -> (String, Option<Redis>) {
+    let requested = std::env::var("TIDEGATE_TEST_ENGINE").is_ok_and(|engine| engine == "redis");
+    if !requested || toml.contains("kind = \"redis\"") || toml.contains(MEMORY_ONLY) {
         return (toml, None);
     }
     let redis = Redis::start().await;
@@ -49,17 +49,17 @@ impl Gateway {
     }
 
     pub async fn start_with_env(toml: impl ToString, env: &[(&str, &str)]) -> Self {
-        let (toml, redis) = on_the_engine_of_this_run(toml.to_string()).await;
+        let (toml, redis) = with_requested_engine(toml.to_string()).await;
         Self::listening(Process::spawn(&toml, env), redis).await
     }
 
-    /// Starts it with `socket`, which listens already, as systemd does for the socket called `name`.
+    /// Starts it with `socket`, which is already listening, as systemd does for the socket called `name`.
     pub async fn start_with_socket(
         toml: impl ToString,
         socket: &std::net::TcpListener,
         name: &str,
     ) -> Self {
-        let (toml, redis) = on_the_engine_of_this_run(toml.to_string()).await;
+        let (toml, redis) = with_requested_engine(toml.to_string()).await;
         Self::listening(Process::spawn_with_socket(&toml, socket, name), redis).await
     }
 
@@ -79,20 +79,20 @@ impl Gateway {
         Self { public: port("public"), admin: port("admin"), process, _redis: redis }
     }
 
-    /// Starts a gateway that is expected to end by itself: its exit code and all it said.
-    pub async fn fails(toml: impl ToString) -> (Option<i32>, String) {
+    /// Starts a gateway that is expected to exit by itself, and returns its exit code and its log.
+    pub async fn start_failing(toml: impl ToString) -> (Option<i32>, String) {
         let mut process = Process::spawn(&toml.to_string(), &[]);
         let status = process.wait().await;
         until("end of the log", async || process.log.is_complete().then_some(())).await;
         (status.code(), process.log.text())
     }
 
-    /// The public port.
+    /// The address of the public port.
     pub fn addr(&self) -> SocketAddr {
         self.public
     }
 
-    /// The admin port.
+    /// The address of the admin port.
     pub fn admin(&self) -> SocketAddr {
         self.admin
     }
@@ -101,7 +101,7 @@ impl Gateway {
         self.process.child.id()
     }
 
-    /// The config file, for tests that change it.
+    /// The path of the config file, for tests that change it.
     pub fn config_file(&self) -> PathBuf {
         self.process.directory.path().join("gateway.toml")
     }
@@ -121,12 +121,12 @@ impl Gateway {
         until(&format!("event {name:?}"), async || self.process.log.event(name)).await
     }
 
-    /// Every log line of the event called `name` so far.
+    /// Every log line of the event called `name` that has been written so far.
     pub fn log_events(&self, name: &str) -> Vec<Value> {
         self.process.log.events(name).collect()
     }
 
-    /// How many log lines are of the event called `name`.
+    /// The number of log lines of the event called `name`.
     pub fn events(&self, name: &str) -> usize {
         self.process.log.events(name).count()
     }
@@ -135,7 +135,7 @@ impl Gateway {
         self.process.signal(signal);
     }
 
-    /// Waits for the process and its log to end; `None` = ended by a signal.
+    /// Waits until the process has exited and its log is complete. `None` means that a signal ended it.
     pub async fn wait_exit(&mut self) -> Option<i32> {
         let status = self.process.wait().await;
         let log = &self.process.log;
@@ -143,13 +143,13 @@ impl Gateway {
         status.code()
     }
 
-    /// SIGTERM, then the exit code.
+    /// Sends SIGTERM and returns the exit code.
     pub async fn stop(&mut self) -> Option<i32> {
         self.signal(Signal::TERM);
         self.wait_exit().await
     }
 
-    /// The sum of the series of `name` that have all of `labels`; 0 where there is none.
+    /// The sum of all series of `name` that have all of `labels`, or 0 if there is none.
     pub async fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let page = http::get(self.admin, "/metrics").await;
         assert_eq!(page.status, 200, "GET /metrics");
@@ -164,7 +164,7 @@ impl Gateway {
         .await
     }
 
-    /// `POST path` on the admin port with the API key.
+    /// Sends `POST path` to the admin port with the API key.
     pub async fn api(&self, path: &str, body: Value) -> http::Response {
         let key = format!("Bearer {API_KEY}");
         http::post(self.admin, path, &[("authorization", &key)], &body).await
@@ -176,14 +176,14 @@ impl Gateway {
         assert_eq!(answer.status, 200, "publish: {}", answer.text());
     }
 
-    /// A connection token from the server API, e.g. for `{"user_id":1,"username":"ana"}`.
+    /// Issues a connection token through the server API, for example for `{"user_id":1,"username":"ana"}`.
     pub async fn token(&self, body: Value) -> String {
         let answer = self.api("/v1/tokens", body).await;
         assert_eq!(answer.status, 200, "issue a token: {}", answer.text());
         answer.json()["connection_token"].as_str().expect("a connection_token").to_owned()
     }
 
-    /// A number of bytes from `/proc/PID/status`: `VmData`, `RssAnon`, …
+    /// The number of bytes of an entry of `/proc/PID/status`, such as `VmData` or `RssAnon`.
     pub fn memory(&self, key: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
@@ -192,12 +192,12 @@ impl Gateway {
     }
 }
 
-/// A field of a JSON log line, whether the formatter flattens events or nests them in `fields`.
+/// The field `name` of a JSON log line, whether the formatter flattens events or nests them in `fields`.
 fn field<'a>(line: &'a Value, name: &str) -> Option<&'a Value> {
     line.get(name).or_else(|| line.get("fields")?.get(name))
 }
 
-/// Prometheus text format: `name{label="value",…} number`.
+/// Reads the Prometheus text format: `name{label="value",…} number`.
 fn sum_of_series(page: &str, name: &str, labels: &[(&str, &str)]) -> f64 {
     let mut sum = 0.0;
     for line in page.lines().filter(|line| !line.starts_with('#')) {
@@ -225,7 +225,7 @@ impl Process {
         Self::start(command, toml)
     }
 
-    /// The socket comes by stdin, and a shell puts it where it belongs and becomes the gateway.
+    /// Passes the socket as standard input; a shell moves it to file descriptor 3 and then becomes the gateway.
     fn spawn_with_socket(toml: &str, socket: &std::net::TcpListener, name: &str) -> Self {
         let handing_over = "exec 3<&0 </dev/null; export LISTEN_PID=$$ LISTEN_FDS=1; exec \"$@\"";
         let mut command = Command::new("sh");
@@ -270,7 +270,7 @@ impl Drop for Process {
     }
 }
 
-/// What the process wrote to stderr so far, read by a thread of its own.
+/// What the process has written to stderr so far. A thread reads it.
 struct Log(Arc<Mutex<Lines>>);
 
 #[derive(Default)]

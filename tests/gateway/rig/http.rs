@@ -48,7 +48,7 @@ pub async fn post(
     send(addr, "POST", path, &all, body.to_string().into()).await
 }
 
-/// Any request; `Host` is the address unless `headers` has one.
+/// Sends any request; `Host` is the address unless `headers` has one.
 pub async fn send(
     addr: SocketAddr,
     method: &str,
@@ -78,7 +78,7 @@ pub async fn send(
     .await
 }
 
-/// An answer that is read piece by piece; its connection ends when it is dropped.
+/// An answer whose body is read piece by piece. Dropping it closes the connection.
 pub struct Stream {
     pub status: u16,
     pub headers: HeaderMap,
@@ -93,7 +93,7 @@ impl Drop for Stream {
 }
 
 impl Stream {
-    /// The next piece; `None` = the answer has ended, or the connection has.
+    /// Waits for the next piece of the body. `None` means that the body or the connection has ended.
     pub async fn next(&mut self) -> Option<Bytes> {
         loop {
             let frame = within("piece of a body", self.body.frame()).await?.ok()?;
@@ -104,7 +104,7 @@ impl Stream {
     }
 }
 
-/// A GET whose answer goes on.
+/// Sends a GET and returns its answer as soon as the head has arrived.
 pub async fn stream(addr: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Stream {
     let mut request = Request::builder().uri(path).header("host", addr.to_string());
     for (name, value) in headers {

@@ -1,8 +1,8 @@
-//! What the tests stand on: processes to start, clients to speak with, servers to be relayed to.
+//! The test rig: processes to start, clients to connect with, servers to relay to.
 //!
-//! The rig owns starting and ending these and waiting for what they do. It asserts nothing about the
-//! gateway beyond what makes a conversation possible; that is left to the tests. Every wait has a
-//! deadline and says what it waited for, and nothing sleeps for a time in order to be right.
+//! The rig starts and stops these and waits for what they do. It asserts nothing about the gateway except
+//! what makes a connection possible; the rest is left to the tests. Every wait has a
+//! deadline and names what it waited for, and no result depends on sleeping for long enough.
 
 #![allow(
     dead_code,
@@ -35,14 +35,14 @@ pub use settings::{API_KEY, Settings};
 pub use socket::{Event, Socket};
 pub use upstream::{Reply, Upstream};
 
-/// Longer than anything a working gateway needs on a busy machine, and than the patience that it has
-/// with a silent peer; a test that waits this long fails.
+/// Longer than anything that a working gateway needs on a busy machine, and longer than its own timeouts
+/// for a silent peer. A test that waits this long fails.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Between two looks at something that can only be looked at.
+/// The time between two checks of a condition that can only be polled.
 const POLL: Duration = Duration::from_millis(5);
 
-/// `future`'s value, or a panic that names `what` did not happen in time.
+/// Waits for the value of `future`; panics and names `what` if it takes longer than [`DEADLINE`].
 pub async fn within<F: Future>(what: &str, future: F) -> F::Output {
     match tokio::time::timeout(DEADLINE, future).await {
         Ok(value) => value,
@@ -50,7 +50,7 @@ pub async fn within<F: Future>(what: &str, future: F) -> F::Output {
     }
 }
 
-/// Looks at `probe` until it gives a value.
+/// Calls `probe` until it returns a value.
 pub async fn until<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
     within(what, async {
         loop {

@@ -1,4 +1,4 @@
-//! A client that sends exactly the bytes it is given, and reads strictly.
+//! A client that sends exactly the bytes that it is given, and reads strictly.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,14 +11,14 @@ use tokio::net::TcpStream;
 use super::frame::{self, ClientFrame, ServerFrame, take_server_frame};
 use super::within;
 
-/// The example of RFC 6455 section 1.3.
+/// The key of the example in RFC 6455 section 1.3.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
-/// One TCP connection.
+/// A client on one TCP connection.
 pub struct RawClient {
     stream: TcpStream,
-    /// Read, not yet taken.
+    /// Bytes that have been read from the connection but not returned yet.
     buffer: Vec<u8>,
 }
 
@@ -26,7 +26,7 @@ pub struct RawClient {
 #[derive(Debug)]
 pub struct Head {
     pub status: u16,
-    /// Names in lower case.
+    /// Names (in lower case) and values.
     pub headers: Vec<(String, String)>,
 }
 
@@ -36,29 +36,29 @@ impl Head {
     }
 }
 
-/// What comes next on an open WebSocket.
+/// What an open WebSocket receives.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Said {
-    /// Fragments together.
+pub enum Received {
+    /// A text message, with its fragments joined.
     Text(Vec<u8>),
     Binary(Vec<u8>),
     Ping(Vec<u8>),
     Pong(Vec<u8>),
-    /// `None` = a close frame without a code.
+    /// A close frame; the code is `None` if it has none.
     Close(Option<u16>, Vec<u8>),
-    /// The end of the connection.
+    /// The connection has ended.
     End,
 }
 
 impl RawClient {
-    /// A TCP connection on which nothing has been said.
+    /// Opens a TCP connection and sends nothing.
     pub async fn connect(addr: SocketAddr) -> Self {
         let stream = within("accepted connection", TcpStream::connect(addr)).await.unwrap();
         stream.set_nodelay(true).expect("a TCP socket");
         Self { stream, buffer: Vec::new() }
     }
 
-    /// A WebSocket on `path`; the response is checked.
+    /// Opens a WebSocket on `path` and checks the response.
     pub async fn open(addr: SocketAddr, path: &str) -> Self {
         let mut client = Self::connect(addr).await;
         client.write(handshake(path, &[]).as_bytes()).await;
@@ -70,17 +70,17 @@ impl RawClient {
         client
     }
 
-    /// All of `bytes`, to a peer that takes them.
+    /// Writes all of `bytes`; panics if the peer has closed the connection.
     pub async fn write(&mut self, bytes: &[u8]) {
         self.try_write(bytes).await.expect("the gateway takes the bytes");
     }
 
-    /// `Err` where the peer is gone.
+    /// Writes all of `bytes`; fails if the peer has closed the connection.
     pub async fn try_write(&mut self, bytes: &[u8]) -> io::Result<()> {
         within("room to write", self.stream.write_all(bytes)).await
     }
 
-    /// `bytes` in writes of `size` bytes, each a segment of its own as far as TCP allows.
+    /// Writes `bytes` in pieces of `size` bytes, each in a TCP segment of its own where possible.
     pub async fn try_write_chopped(&mut self, bytes: &[u8], size: usize) -> io::Result<()> {
         for piece in bytes.chunks(size) {
             self.try_write(piece).await?;
@@ -93,17 +93,17 @@ impl RawClient {
         self.write(&frame.bytes()).await;
     }
 
-    /// Half-closes: the peer reads the end, and may still write.
+    /// Closes the sending half: the peer reads the end and may still write.
     pub async fn shutdown(&mut self) {
         within("shutdown", self.stream.shutdown()).await.expect("an open connection");
     }
 
-    /// Ends the connection at once, with a reset.
+    /// Closes the connection at once, with a reset.
     pub fn reset(self) {
         self.stream.set_zero_linger().expect("an open connection");
     }
 
-    /// An HTTP response's head; what follows it stays to be read.
+    /// Reads the head of an HTTP response. What follows it stays in the buffer.
     pub async fn read_head(&mut self) -> Head {
         let end = loop {
             let found = self.buffer.windows(4).position(|window| window == b"\r\n\r\n");
@@ -116,7 +116,7 @@ impl RawClient {
         parse_head(std::str::from_utf8(&head).expect("a head of ASCII"))
     }
 
-    /// As [`RawClient::read_head`], where the peer may have gone instead.
+    /// Like [`RawClient::read_head`], but `None` if the peer closes the connection instead.
     pub async fn try_read_status(&mut self) -> Option<u16> {
         while !self.buffer.windows(4).any(|window| window == b"\r\n\r\n") {
             if !self.fill().await {
@@ -126,7 +126,7 @@ impl RawClient {
         Some(self.read_head().await.status)
     }
 
-    /// `length` bytes of a body.
+    /// Reads `length` bytes of a body.
     pub async fn read_exact(&mut self, length: usize) -> Vec<u8> {
         while self.buffer.len() < length {
             assert!(self.fill().await, "the connection ended inside a body");
@@ -134,7 +134,7 @@ impl RawClient {
         self.buffer.drain(..length).collect()
     }
 
-    /// The next frame; `None` at the end of the connection.
+    /// Reads the next frame, or `None` at the end of the connection.
     pub async fn read_frame(&mut self) -> Option<ServerFrame> {
         loop {
             if let Some(frame) = take_server_frame(&mut self.buffer) {
@@ -147,13 +147,13 @@ impl RawClient {
         }
     }
 
-    /// The next message, control frame or end.
-    pub async fn next(&mut self) -> Said {
+    /// Reads the next message, control frame or end.
+    pub async fn next(&mut self) -> Received {
         let mut started: Option<(u8, Vec<u8>)> = None;
         loop {
             let Some(ServerFrame { fin, opcode, payload }) = self.read_frame().await else {
                 assert!(started.is_none(), "the connection ended inside a message");
-                return Said::End;
+                return Received::End;
             };
             let (opcode, payload) = match (opcode, started.take()) {
                 (frame::CONTINUATION, None) => panic!("a continuation of nothing"),
@@ -167,33 +167,38 @@ impl RawClient {
                 }
             };
             if fin {
-                return said(opcode, payload);
+                return received(opcode, payload);
             }
             started = Some((opcode, payload));
         }
     }
 
-    pub async fn expect(&mut self, expected: Said) {
-        let said = self.next().await;
-        assert!(said == expected, "expected {}, got {}", brief(&expected), brief(&said));
+    pub async fn expect(&mut self, expected: Received) {
+        let received = self.next().await;
+        assert!(
+            received == expected,
+            "expected {}, got {}",
+            shorten(&expected),
+            shorten(&received)
+        );
     }
 
-    /// The next frame must be a close; answers it, and the connection must end. Returns its code.
+    /// Expects a close frame, answers it, expects the end of the connection and returns the code.
     pub async fn read_close(&mut self) -> Option<u16> {
         let code = match self.next().await {
-            Said::Close(code, reason) => {
+            Received::Close(code, reason) => {
                 assert!(std::str::from_utf8(&reason).is_ok(), "a reason that is not UTF-8");
                 code
             }
-            other => panic!("expected a close frame, got {}", brief(&other)),
+            other => panic!("expected a close frame, got {}", shorten(&other)),
         };
-        // The gateway may be gone already, or may have been the second to close.
+        // The gateway may have closed the connection already, or this may have been its answer to our close.
         let _ = self.try_write(&frame::close(code.unwrap_or(1000), "").bytes()).await;
-        self.expect(Said::End).await;
+        self.expect(Received::End).await;
         code
     }
 
-    /// Reads more; `false` at the end of the connection.
+    /// Reads more bytes into the buffer. Returns `false` at the end of the connection.
     async fn fill(&mut self) -> bool {
         let mut piece = vec![0; 64 << 10];
         match within("bytes from the gateway", self.stream.read(&mut piece)).await {
@@ -201,14 +206,14 @@ impl RawClient {
                 self.buffer.extend_from_slice(&piece[..length]);
                 length > 0
             }
-            // Bytes of ours that it had not read make a gateway's close a reset.
+            // A connection that is closed while it has unread bytes is reset.
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => false,
             Err(error) => panic!("reading failed: {error}"),
         }
     }
 }
 
-/// A valid handshake; `headers` are added.
+/// A valid handshake request with additional `headers`.
 pub fn handshake(path: &str, headers: &[(&str, &str)]) -> String {
     let mut request = format!(
         "GET {path} HTTP/1.1\r\nHost: gateway.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -231,25 +236,25 @@ fn parse_head(head: &str) -> Head {
     Head { status, headers: headers.collect() }
 }
 
-fn said(opcode: u8, payload: Vec<u8>) -> Said {
+fn received(opcode: u8, payload: Vec<u8>) -> Received {
     match opcode {
-        frame::TEXT => Said::Text(payload),
-        frame::BINARY => Said::Binary(payload),
-        frame::PING => Said::Ping(payload),
-        frame::PONG => Said::Pong(payload),
+        frame::TEXT => Received::Text(payload),
+        frame::BINARY => Received::Binary(payload),
+        frame::PING => Received::Ping(payload),
+        frame::PONG => Received::Pong(payload),
         _ => match payload.split_first_chunk() {
-            Some((code, reason)) => Said::Close(Some(u16::from_be_bytes(*code)), reason.into()),
+            Some((code, reason)) => Received::Close(Some(u16::from_be_bytes(*code)), reason.into()),
             None => {
                 assert!(payload.is_empty(), "a close frame of one byte");
-                Said::Close(None, payload)
+                Received::Close(None, payload)
             }
         },
     }
 }
 
-/// Short enough for a failed assertion.
-fn brief(said: &Said) -> String {
-    let text = format!("{said:?}");
+/// Shortens bytes for the message of a failed assertion.
+fn shorten(received: &Received) -> String {
+    let text = format!("{received:?}");
     match text.char_indices().nth(200) {
         Some((end, _)) => format!("{}… ({} characters)", &text[..end], text.len()),
         None => text,

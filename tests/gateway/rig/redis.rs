@@ -1,4 +1,4 @@
-//! A real redis-server of the test's own, that can be stopped, paused and started again.
+//! A real redis-server for one test, which can be stopped, paused and started again.
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::until;
 
-/// Keeps nothing on disk unless it is durable; killed when dropped.
+/// A redis-server that keeps nothing on disk unless it is durable. It is killed when dropped.
 pub struct Redis {
     port: u16,
     directory: TempDir,
@@ -18,7 +18,7 @@ pub struct Redis {
     server: Option<Child>,
 }
 
-/// What a server that speaks nothing but TLS asks of its clients.
+/// Whether a server that only accepts TLS requires a certificate from its clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tls {
     NoCertificate,
@@ -36,19 +36,19 @@ impl Redis {
         Self::start_as(false, None).await
     }
 
-    /// The same with a TLS port only, for 127.0.0.1 by the certificate `server.pem`, which `ca.pem` issued.
+    /// The same with a TLS port only. Its certificate `server.pem` is for 127.0.0.1 and was issued by `ca.pem`.
     pub async fn start_tls(tls: Tls) -> Self {
         Self::start_as(false, Some(tls)).await
     }
 
-    /// The same with an append-only file, so that it comes back with its data.
+    /// The same with an append-only file, so that it has its data after a restart.
     pub async fn start_durable() -> Self {
         Self::start_as(true, None).await
     }
 
     async fn start_as(durable: bool, tls: Option<Tls>) -> Self {
         loop {
-            // The port is free now; should another process take it first, the next one is tried.
+            // The port is free now. If another process takes it first, the next port is tried.
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
             let directory = tempfile::tempdir().expect("a temporary directory");
             let mut redis = Self { port, directory, durable, tls, server: None };
@@ -58,7 +58,7 @@ impl Redis {
         }
     }
 
-    /// Forgets what it wrote to disk.
+    /// Deletes what it wrote to disk.
     pub fn lose_data(&self) {
         assert!(self.server.is_none(), "it runs");
         for entry in std::fs::read_dir(self.directory.path()).expect("its directory") {
@@ -72,13 +72,13 @@ impl Redis {
         }
     }
 
-    /// Starts it again on the same port; empty, unless it is durable.
+    /// Starts it again on the same port. It is empty unless it is durable.
     pub async fn restart(&mut self) {
         self.stop();
         assert!(self.try_start().await, "redis-server does not start again on port {}", self.port);
     }
 
-    /// Kills it: connections are reset, new ones are refused.
+    /// Kills the server: open connections are reset, new ones are refused.
     pub fn stop(&mut self) {
         if let Some(mut server) = self.server.take() {
             let _ = server.kill();
@@ -86,7 +86,7 @@ impl Redis {
         }
     }
 
-    /// Stops it from answering while its connections stay open.
+    /// Suspends the server, so that it does not answer while its connections stay open.
     pub fn pause(&self) {
         self.signal(Signal::STOP);
     }
@@ -100,12 +100,12 @@ impl Redis {
         format!("{scheme}://127.0.0.1:{}", self.port)
     }
 
-    /// Host and port.
+    /// The server's host and port.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// The test's own way in, without TLS.
+    /// The URL that the test itself uses, without TLS.
     fn own_url(&self) -> String {
         match self.tls {
             None => self.url(),
@@ -113,13 +113,13 @@ impl Redis {
         }
     }
 
-    /// A connection for the test itself.
+    /// Opens a connection for the test itself.
     pub async fn connection(&self) -> MultiplexedConnection {
         let client = redis::Client::open(self.own_url()).expect("a valid URL");
         client.get_multiplexed_async_connection().await.expect("redis-server accepts")
     }
 
-    /// One command, e.g. `redis.run::<i64>(&["PUBLISH", "chat_42", "{}"])`.
+    /// Runs one command, for example `redis.run::<i64>(&["PUBLISH", "chat_42", "{}"])`.
     pub async fn run<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
         let mut command = redis::cmd(words[0]);
         command.arg(&words[1..]);
@@ -132,16 +132,16 @@ impl Redis {
         kill_process(pid, signal).expect("redis-server takes a signal");
     }
 
-    /// `false` where it ended at once, as with a port that is taken.
+    /// Starts the server. Returns `false` if it ended at once, for example because its port is in use.
     async fn try_start(&mut self) -> bool {
         let mut command = Command::new("redis-server");
         let port = self.port.to_string();
         match self.tls {
             None => command.args(["--port", &port]),
             Some(tls) => {
-                let asked = if tls == Tls::Certificate { "yes" } else { "no" };
+                let require = if tls == Tls::Certificate { "yes" } else { "no" };
                 command
-                    .args(["--port", "0", "--tls-port", &port, "--tls-auth-clients", asked])
+                    .args(["--port", "0", "--tls-port", &port, "--tls-auth-clients", require])
                     .args(["--tls-cert-file", &tls_file("server.pem")])
                     .args(["--tls-key-file", &tls_file("server.key")])
                     .args(["--tls-ca-cert-file", &tls_file("ca.pem")])

@@ -1,13 +1,13 @@
-//! A gateway's TOML, built up by the test that needs it.
+//! The TOML config of a gateway, built by the test that needs it.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// The key that opens the server API of every gateway of the tests.
+/// The API key that every gateway of the tests accepts.
 pub const API_KEY: &str = "test-api-key";
 
-/// Sections by name, then routes, then upstreams. Starts from: free ports, two threads, an API key,
-/// JSON logs, a short drain, the memory engine.
+/// A config: sections by name, then routes, then upstreams. It starts with free ports, two threads, an API key,
+/// JSON logs, a short drain and the memory engine.
 #[derive(Debug, Clone)]
 pub struct Settings {
     sections: BTreeMap<String, String>,
@@ -26,14 +26,14 @@ impl Settings {
             .section("log", "format = \"json\"")
     }
 
-    /// One JSON route, `/ws/chat/{conversation_id}/`, open to everybody, with its HTTP upstream.
+    /// A config with one JSON route, `/ws/chat/{conversation_id}/`, which everybody may connect to, and an HTTP upstream.
     pub fn chat(upstream_url: &str) -> Self {
         Self::new()
             .route(CHAT_ROUTE)
             .upstream("worker", &format!("kind = \"http\"\nurl = {upstream_url:?}"))
     }
 
-    /// A raw route at `/echo` that takes messages up to 16 MiB and one at `/small` that takes 1 KiB,
+    /// A config with a raw route at `/echo` for messages up to 16 MiB and one at `/small` for 1 KiB,
     /// both relayed to the WebSocket server at `url`.
     pub fn echo(url: &str) -> Self {
         let mut settings =
@@ -56,13 +56,13 @@ messages_per_connection = "1000000/1s"
         settings
     }
 
-    /// The memory engine's opposite: everything shared through the Redis at `url`.
+    /// Uses the Redis engine at `url`.
     pub fn redis(self, url: &str) -> Self {
         self.section("engine", "kind = \"redis\"")
             .section("engine.redis", &format!("url = {url:?}"))
     }
 
-    /// Puts `lines` as the whole of `[name]`.
+    /// Replaces the whole section `[name]` with `lines`.
     pub fn section(mut self, name: &str, lines: &str) -> Self {
         self.sections.insert(name.to_owned(), lines.to_owned());
         self
@@ -76,18 +76,18 @@ messages_per_connection = "1000000/1s"
         self
     }
 
-    /// Adds a `[[route]]`; its sub-tables may stand at the end of `lines`.
+    /// Adds a `[[route]]`; sub-tables may follow at the end of `lines`.
     pub fn route(mut self, lines: &str) -> Self {
         self.routes.push(lines.to_owned());
         self
     }
 
-    /// No route's channels keep a history, so that publications arrive without an offset.
+    /// Turns the history of every route off, so that publications arrive without an offset.
     pub fn without_history(self) -> Self {
         self.each_route(|route| format!("{route}\n[route.history]\nsize = 0\n"))
     }
 
-    /// Changes the text of every route, e.g. to put another key in front of its sub-tables.
+    /// Changes the text of every route, for example to insert another key before its sub-tables.
     pub fn each_route(mut self, change: impl Fn(&str) -> String) -> Self {
         for route in &mut self.routes {
             *route = change(route);
@@ -95,7 +95,7 @@ messages_per_connection = "1000000/1s"
         self
     }
 
-    /// Puts or replaces `[upstream.name]`.
+    /// Adds or replaces `[upstream.name]`.
     pub fn upstream(mut self, name: &str, lines: &str) -> Self {
         self.upstreams.retain(|(other, _)| other != name);
         self.upstreams.push((name.to_owned(), lines.to_owned()));

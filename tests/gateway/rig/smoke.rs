@@ -1,9 +1,9 @@
-//! The rig's own parts against each other, without a gateway.
+//! Tests of the rig itself, without a gateway.
 
 use serde_json::json;
 
 use super::echo::{Echo, WebSocketServer};
-use super::raw::Said;
+use super::raw::Received;
 use super::{Client, Event, RawClient, Redis, Reply, Upstream, frame, http};
 
 #[tokio::test]
@@ -19,9 +19,9 @@ async fn the_clients_and_the_echo_server_understand_each_other() {
     for size in [0, 125, 126, 65_535, 65_536] {
         let payload = vec![b'x'; size];
         raw.send(&frame::binary(&payload)).await;
-        raw.expect(Said::Binary(payload.clone())).await;
+        raw.expect(Received::Binary(payload.clone())).await;
         raw.write(&frame::join(&frame::fragmented(frame::TEXT, &payload, 1000))).await;
-        raw.expect(Said::Text(payload)).await;
+        raw.expect(Received::Text(payload)).await;
     }
     raw.send(&frame::close(1000, "")).await;
     assert_eq!(raw.read_close().await, Some(1000));

@@ -1,4 +1,4 @@
-//! A WebSocket that is not the gateway's own code: fastwebsockets, in either role.
+//! A WebSocket of fastwebsockets, as client or server. It shares no code with the gateway.
 
 use fastwebsockets::{FragmentCollector, Frame, OpCode, Payload, WebSocket, WebSocketError};
 use hyper::upgrade::Upgraded;
@@ -7,21 +7,21 @@ use serde_json::Value;
 
 use super::within;
 
-/// Larger than any message of the tests.
+/// The largest message in bytes; no test sends a larger one.
 const MAX_MESSAGE_BYTES: usize = 64 << 20;
 
-/// What the peer said.
+/// A message or an end that was received from the peer.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     Text(String),
     Binary(Vec<u8>),
-    /// `None` = a close frame without a code.
+    /// A close frame; the code is `None` if it has none.
     Closed(Option<u16>, String),
     /// The connection ended without a close frame.
     Lost,
 }
 
-/// Pings are answered and closes are echoed while reading.
+/// A connection that answers pings and echoes close frames while it is read.
 pub struct Socket(FragmentCollector<TokioIo<Upgraded>>);
 
 impl Socket {
@@ -30,12 +30,12 @@ impl Socket {
         Self(FragmentCollector::new(socket))
     }
 
-    /// The next message or end. Pongs are passed over.
+    /// Waits for the next message or end and skips pongs.
     pub async fn next(&mut self) -> Event {
         within("message from the peer", self.next_without_deadline()).await
     }
 
-    /// As [`Socket::next`], for servers that wait for whatever a test does.
+    /// Like [`Socket::next`], for servers that wait for as long as a test takes.
     pub async fn next_without_deadline(&mut self) -> Event {
         loop {
             let frame = match self.0.read_frame().await {
@@ -55,7 +55,7 @@ impl Socket {
         }
     }
 
-    /// The next message, which must be text.
+    /// Waits for the next message, which must be text.
     pub async fn next_text(&mut self) -> String {
         match self.next().await {
             Event::Text(text) => text,
@@ -63,13 +63,13 @@ impl Socket {
         }
     }
 
-    /// The next message, which must be JSON.
+    /// Waits for the next message, which must be JSON.
     pub async fn next_json(&mut self) -> Value {
         let text = self.next_text().await;
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("not JSON ({error}): {text}"))
     }
 
-    /// The next message, which must be JSON with this `event`.
+    /// Waits for the next message, which must be JSON with the event called `name`.
     pub async fn next_event(&mut self, name: &str) -> Value {
         let json = self.next_json().await;
         assert_eq!(json["event"], name, "{json}");
@@ -104,7 +104,7 @@ impl Socket {
         self.send(Frame::new(true, OpCode::Ping, None, payload)).await;
     }
 
-    /// Says goodbye; the peer's answer is read with [`Socket::closed`].
+    /// Sends a close frame; the peer's answer is read with [`Socket::closed`].
     pub async fn close(&mut self, code: u16, reason: &str) {
         self.send(Frame::close(code, reason.as_bytes())).await;
     }
@@ -116,7 +116,7 @@ impl Socket {
         within("room to send", self.0.write_frame(frame)).await.expect("the peer takes a frame");
     }
 
-    /// As the `send_…` functions, where the peer may be gone.
+    /// Like the `send_…` functions, for a peer that may have closed the connection.
     pub async fn try_send(&mut self, event: Event) -> bool {
         let frame = match event {
             Event::Text(text) => Frame::text(Payload::Owned(text.into())),

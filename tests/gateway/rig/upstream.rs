@@ -1,4 +1,4 @@
-//! The HTTP server that a gateway relays to: it records what it is asked and does as it is told.
+//! The HTTP server that a gateway relays to. It records requests, and the test decides its replies.
 
 use std::convert::Infallible;
 use std::io;
@@ -22,11 +22,11 @@ use tokio::task::JoinHandle;
 
 use super::within;
 
-/// A request as it came.
+/// A request as it was received.
 #[derive(Debug, Clone)]
 pub struct Recorded {
     pub method: String,
-    /// Path and query.
+    /// The path and the query.
     pub path: String,
     pub headers: HeaderMap,
     pub body: Bytes,
@@ -42,15 +42,15 @@ impl Recorded {
     }
 }
 
-/// What an [`Upstream`] does with a request.
+/// How an [`Upstream`] answers a request.
 pub enum Reply {
-    /// A whole answer.
+    /// A complete answer.
     Answer { status: u16, headers: Vec<(&'static str, String)>, body: Bytes },
-    /// Headers at once, then what the test sends; see [`Reply::stream`].
+    /// The headers at once, then the body that the test writes; see [`Reply::stream`].
     Stream { content_type: &'static str, body: Chunks },
-    /// This one, once the test says so.
-    Late(watch::Receiver<bool>, Box<Reply>),
-    /// No answer, as long as the gateway waits.
+    /// Another reply, once the test releases it.
+    Delayed(watch::Receiver<bool>, Box<Reply>),
+    /// No answer for as long as the gateway waits.
     Hang,
     /// The connection ends without an answer.
     Hangup,
@@ -66,30 +66,30 @@ impl Reply {
         Self::Answer { status, headers, body: value.to_string().into() }
     }
 
-    /// A body that the test writes piece by piece through the returned handle.
+    /// Streams a body that the test writes piece by piece through the returned handle.
     pub fn stream(content_type: &'static str) -> (StreamWriter, Self) {
         let (sender, receiver) = mpsc::unbounded_channel();
         (StreamWriter(sender), Self::Stream { content_type, body: Chunks(receiver) })
     }
 }
 
-/// Dropping it ends the body regularly.
+/// Writes the body of a streamed answer. Dropping it ends the body normally.
 #[derive(Clone)]
 pub struct StreamWriter(mpsc::UnboundedSender<io::Result<Bytes>>);
 
 impl StreamWriter {
-    /// `false` where the gateway has given the response up.
+    /// Writes a piece of the body. Returns `false` if the gateway has closed the response.
     pub fn write(&self, bytes: impl Into<Bytes>) -> bool {
         self.0.send(Ok(bytes.into())).is_ok()
     }
 
-    /// Ends the connection in the middle of the body.
-    pub fn break_off(self) {
+    /// Closes the connection in the middle of the body.
+    pub fn abort(self) {
         let _ = self.0.send(Err(io::Error::other("the test breaks the response off")));
     }
 
-    /// Waits until the gateway has given the response up.
-    pub async fn given_up(&self) {
+    /// Waits until the gateway has closed the response.
+    pub async fn closed(&self) {
         within("end of the response by the gateway", self.0.closed()).await;
     }
 }
@@ -109,7 +109,7 @@ impl Body for Chunks {
     }
 }
 
-/// A loopback HTTP server; its behaviour is one closure from request to [`Reply`].
+/// A loopback HTTP server whose behaviour is a closure from request to [`Reply`].
 pub struct Upstream {
     addr: SocketAddr,
     requests: Arc<Mutex<Vec<Recorded>>>,
@@ -130,13 +130,13 @@ impl Upstream {
         Self { addr, requests, arrivals: arrivals.into(), server }
     }
 
-    /// Takes every message with an empty 202.
+    /// Accepts every message with an empty 202.
     pub async fn accepting() -> Self {
         Self::start(|_| Reply::status(202)).await
     }
 
-    /// Answers every connection with the same bytes, whatever is asked, and closes it.
-    pub async fn speaking(bytes: &'static [u8]) -> Self {
+    /// Answers every connection with the same bytes, whatever the request is, and closes it.
+    pub async fn sending(bytes: &'static [u8]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let addr = listener.local_addr().unwrap();
         let (_, arrivals) = mpsc::unbounded_channel();
@@ -150,7 +150,7 @@ impl Upstream {
         Self { addr, requests: Arc::default(), arrivals: arrivals.into(), server }
     }
 
-    /// `http://127.0.0.1:PORT` and `path`.
+    /// The URL `http://127.0.0.1:PORT` followed by `path`.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.addr)
     }
@@ -159,13 +159,13 @@ impl Upstream {
         self.addr
     }
 
-    /// Waits for the next request that this function has not returned yet.
+    /// Waits for the next request that has not been returned here yet.
     pub async fn next_request(&self) -> Recorded {
         let mut arrivals = self.arrivals.lock().await;
         within("request to the upstream", arrivals.recv()).await.expect("the upstream runs")
     }
 
-    /// Every request so far.
+    /// Every request that has been received so far.
     pub fn requests(&self) -> Vec<Recorded> {
         self.requests.lock().unwrap().clone()
     }
@@ -217,10 +217,10 @@ async fn serve(
     }
 }
 
-/// An error makes hyper drop the connection.
+/// Builds the response of a reply. An error makes hyper close the connection.
 async fn answer(mut reply: Reply) -> io::Result<Response<BoxBody<Bytes, io::Error>>> {
-    while let Reply::Late(mut told, later) = reply {
-        told.wait_for(|told| *told).await.map_err(io::Error::other)?;
+    while let Reply::Delayed(mut released, later) = reply {
+        released.wait_for(|released| *released).await.map_err(io::Error::other)?;
         reply = *later;
     }
     let (response, body) = match reply {
@@ -235,7 +235,7 @@ async fn answer(mut reply: Reply) -> io::Result<Response<BoxBody<Bytes, io::Erro
         Reply::Stream { content_type, body } => {
             (Response::builder().header("content-type", content_type), body.boxed())
         }
-        Reply::Late(..) | Reply::Hang => std::future::pending().await,
+        Reply::Delayed(..) | Reply::Hang => std::future::pending().await,
         Reply::Hangup => return Err(io::Error::other("the test hangs up")),
     };
     response.body(body).map_err(io::Error::other)
