@@ -17,11 +17,12 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::label;
 use super::open::{self, COMMAND_DEADLINE};
 use super::{ConnectionError, ConnectionEvent, Health, RedisFailure, Supervised, supervise};
 use crate::config::RedisUrl;
 use crate::shutdown::Shutdown;
-use crate::telemetry::engine as metrics;
+use crate::telemetry;
 
 /// Commands that wait for a slot on the connection. More of them wait for their turn, within their own
 /// deadline.
@@ -53,9 +54,10 @@ struct Link {
 impl Commands {
     /// Checks `url` and starts the supervisor on the current runtime. `name` is the log and metric
     /// label. A Redis that cannot be reached is no error: the supervisor keeps trying.
-    pub fn start(url: &RedisUrl, name: &'static str, shutdown: &Shutdown) -> Result<Self, String> {
+    pub fn start(url: &RedisUrl, name: &str, shutdown: &Shutdown) -> Result<Self, String> {
         let client = open::client(url)?;
-        metrics::redis_wanted(name);
+        let name = label::intern(name);
+        telemetry::engine::redis_configured(name);
         let shared = Arc::new(Shared {
             link: ArcSwapOption::empty(),
             up: watch::Sender::new(false),
@@ -151,7 +153,7 @@ impl Shared {
         if error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly) {
             health.inspect(|health| health.give_up("the server has become read-only"));
         }
-        metrics::redis_refused(self.name, &error.to_string(), self.take_refusal_slot());
+        telemetry::engine::redis_refused(self.name, &error.to_string(), self.take_refusal_slot());
         RedisFailure::Refused(error)
     }
 

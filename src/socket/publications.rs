@@ -8,7 +8,7 @@ use super::Socket;
 use super::delivery::{Continuity, Delivery, are_all_next, continuity};
 use super::outbox::{Outbox, Overflow};
 use crate::protocol::{CloseReason, Position};
-use crate::telemetry::generations::{Duplicate, duplicates_caught};
+use crate::telemetry::replies::{Duplicate, duplicates_dropped};
 
 /// Publications for one connection are held back until this is dropped.
 #[must_use]
@@ -91,7 +91,7 @@ impl Socket {
         match continuity(self.after.get(), publication) {
             Continuity::Next => true,
             Continuity::Duplicate => {
-                duplicates_caught(Duplicate::Replayed, 1);
+                duplicates_dropped(Duplicate::Replayed, 1);
                 false
             }
             Continuity::NewEpoch(position) => {
