@@ -79,11 +79,11 @@ impl Proxy {
         };
         match forwarded {
             Ok(response) => {
-                telemetry::proxy::answered(response.status().as_u16(), started.elapsed());
+                telemetry::upstreams::proxy_answered(response.status().as_u16(), started.elapsed());
                 response.map(BodyExt::boxed)
             }
             Err(failure) => {
-                telemetry::proxy::failed(failure.label());
+                telemetry::upstreams::proxy_failed(failure.label());
                 failure.to_response()
             }
         }
@@ -116,7 +116,7 @@ impl Upstream {
             }),
         };
         let mut response = response.map_err(|error| {
-            telemetry::proxy::broken(&error);
+            telemetry::upstreams::proxy_unreachable(&error);
             Failure::Unreachable
         })?;
         // `Upgrade` was removed from the request, and neither side is ready to speak another protocol.

@@ -15,7 +15,7 @@ use super::JwtRejection;
 use super::compact::Compact;
 use super::fetch::{DEADLINE, Source};
 use super::keys::Key;
-use crate::telemetry::tokens as facts;
+use crate::telemetry;
 
 /// How often keys are fetched.
 struct RefreshIntervals {
@@ -150,12 +150,17 @@ impl Fetch {
         match source.fetch().await {
             Ok(fetched) => {
                 let keys = fetched.keys.len();
-                facts::jwks_fetched(&source.host, keys, fetched.skipped, began.elapsed());
+                telemetry::credentials::jwks_fetched(
+                    &source.host,
+                    keys,
+                    fetched.skipped,
+                    began.elapsed(),
+                );
                 let fetched_at = Some(Instant::now());
                 cached.store(Arc::new(CachedKeys { keys: fetched.keys, fetched_at }));
                 self.shared.fetch_state().failed = false;
             }
-            Err(reason) => facts::jwks_failed(&source.host, &reason),
+            Err(reason) => telemetry::credentials::jwks_failed(&source.host, &reason),
         }
     }
 }
