@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!             ┌─────────────────────────── public port ───────────────────────────┐
-//! client ──►  listener ──► handshake ─────────► session ──────► upstream ──► your API / queue worker
+//! client ──►  listener ──► handshake ──► session ──► replies ──► upstream ──► your API / queue worker
 //!               │                                                                 │ publishes replies
 //!               └──► proxy (everything that is no route) ──► your API             ▼
 //! client ◄── socket ◄── outbox (bounded) ◄── hub: channel → sockets ◄── broker ◄── engine
@@ -22,6 +22,8 @@ mod listener;
 mod handshake;
 mod proxy;
 mod session;
+
+mod replies;
 
 mod broker;
 mod control;

@@ -99,7 +99,6 @@ impl Node {
         let socket = Rc::new(Socket::new(ByteStream::Memory(ours), 1000, queue));
         let channel = ChannelName::new(channel).unwrap();
         let subscription = self.broker.subscribe(&channel, &socket).await.unwrap();
-        socket.release();
         Member { socket, peer: theirs, subscription: Some(subscription) }
     }
 

@@ -80,8 +80,8 @@ impl Broker {
         self.live.load(Ordering::Acquire)
     }
 
-    /// Joins `socket` to `channel` and returns once the engine has confirmed it. The socket is held from
-    /// the start: the caller says what comes first, then releases it.
+    /// Joins `socket` to `channel` and returns once the engine has confirmed it. A caller that has to send
+    /// something before the first publication holds the socket back ([`Socket::hold`]) before it calls.
     pub async fn subscribe(
         self: &Rc<Self>,
         channel: &ChannelName,
@@ -90,7 +90,6 @@ impl Broker {
         if !self.is_live() {
             return Err(EngineUnavailable);
         }
-        socket.hold();
         if self.hub.attach(channel, Rc::clone(socket)) {
             let ticket = self.next_ticket.get();
             self.next_ticket.set(ticket + 1);

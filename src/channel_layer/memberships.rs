@@ -37,12 +37,11 @@ impl Memberships {
         shutdown: &Shutdown,
     ) -> Result<Self, String> {
         let host = |(number, url)| {
-            // Metric labels live as long as the process; there are as many as hosts.
             let name = match number {
-                0 => "channel_layer",
-                _ => &*format!("channel_layer_{}", number + 1).leak(),
+                0 => "channel_layer".to_owned(),
+                _ => format!("channel_layer_{}", number + 1),
             };
-            Commands::start(url, name, shutdown)
+            Commands::start(url, &name, shutdown)
         };
         let hosts = layer.hosts.iter().enumerate().map(host).collect::<Result<_, _>>()?;
         Ok(Self { hosts, names, group_expiry: layer.group_expiry })

@@ -14,7 +14,7 @@ mod ledger;
 mod running;
 mod tracker;
 
-pub use dedup::{Claim, DedupError, DedupOutcome, Deduplicator, MessageKey, Sender};
+pub use dedup::{Claim, DedupError, DedupOutcome, Deduplicator, IdScope, MessageKey};
 pub use ledger::{Claimed, Entry, Facts, Ledger, SWEEP};
 pub use running::{Run, Running, Task};
 pub use tracker::{Begun, Expected, Heard, Tracked, Tracker};

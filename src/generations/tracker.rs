@@ -379,8 +379,8 @@ impl Tracked {
         self.watched.ended.cancelled().await;
     }
 
-    /// When an event of it was heard last, or it began.
-    pub fn heard(&self) -> Instant {
+    /// When its last event was published, or it began.
+    pub fn last_event_at(&self) -> Instant {
         self.watched.hearing().last
     }
 

@@ -61,9 +61,9 @@ impl Tracked {
 fn events_with_a_task_are_its_own() {
     let tracker = tracker(false);
     let (one, two) = (tracker.begins("1"), tracker.begins("2"));
-    let before = two.heard();
+    let before = two.last_event_at();
     tracker.hears(r#"{"event":"chunk","task_id":"1"}"#);
-    assert!(one.heard() > before && two.heard() == before);
+    assert!(one.last_event_at() > before && two.last_event_at() == before);
     assert_eq!(tracker.hears(r#"{"event":"complete","task_id":"2"}"#), Heard::Deliver);
     assert!(two.has_ended() && !one.has_ended());
     assert_eq!(tracker.hears(r#"{"event":"done","task_id":1}"#), Heard::Deliver);
@@ -76,9 +76,9 @@ fn events_with_a_task_are_its_own() {
 fn events_without_a_task_are_of_the_oldest_on_their_channel() {
     let tracker = tracker(false);
     let (one, two) = (tracker.begins("1"), tracker.begins("2"));
-    let before = two.heard();
+    let before = two.last_event_at();
     tracker.hears(r#"{"event":"chunk"}"#);
-    assert!(one.heard() > before && two.heard() > before);
+    assert!(one.last_event_at() > before && two.last_event_at() > before);
     tracker.hear(&channel("chat_2"), br#"{"event":"complete"}"#, None);
     assert!(!one.has_ended());
     tracker.hears(r#"{"text":"x","event":"complete"}"#);

@@ -1,6 +1,5 @@
 //! The accept loop of a worker thread, and how the thread ends.
 
-use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,7 +16,8 @@ use crate::control;
 use crate::generations::Generations;
 use crate::limits::{ConnectionCounts, LeaseSet, LimitName, SharedLimits};
 use crate::presence::PresenceStore;
-use crate::session::{self, Attached, Permits, Presence, Services, SessionRegistry};
+use crate::replies::{self, Replies, ReplyServices};
+use crate::session::{self, Permits, Presence, Services, SessionRegistry};
 use crate::shutdown::Shutdown;
 use crate::telemetry;
 
@@ -72,7 +72,7 @@ impl Worker {
         tokio::task::spawn_local(async move { sweeping.registry.sweep().await });
         tokio::task::spawn_local(Rc::clone(&services.leases).run());
         if is_first {
-            tokio::task::spawn_local(session::failover(Rc::clone(&services)));
+            tokio::task::spawn_local(replies::run_failover(Rc::clone(&services.replies)));
         }
         tokio::task::spawn_local(session::run_commands(Rc::clone(&services), commands));
         let announcing = Rc::clone(&services);
@@ -85,14 +85,14 @@ impl Worker {
             accept_rest(listener, &front)?;
         }
         drop(front);
-        let stop = services.terms().config.shutdown;
+        let stop = services.config().config.shutdown;
         tokio::select! {
             () = services.registry.drain(&stop) => {}
             () = shutdown.killed() => {}
         }
-        services.leave().await;
+        services.shut_down().await;
         drop(tracked);
-        // Replies that still stream run on this thread's runtime.
+        // Replies that still stream belong to this thread's runtime.
         shutdown.killed().await;
         Ok(())
     }
@@ -101,20 +101,25 @@ impl Worker {
         let (broker, deliveries) = Broker::take(self.broker);
         tokio::task::spawn_local(deliveries);
         let runtime_config = Arc::clone(&self.runtime_config.borrow());
+        let leases = LeaseSet::new(self.limits.clone());
+        let reply_services = ReplyServices {
+            broker: Rc::clone(&broker),
+            publisher: self.publisher.clone(),
+            generations: self.generations,
+            control: self.control.clone(),
+            limits: self.limits,
+            leases: Rc::clone(&leases),
+            shutdown: self.shutdown.clone(),
+        };
         let services = Services {
+            replies: Replies::new(reply_services, runtime_config.for_thread(None)),
             broker,
             history: self.publisher.history(),
-            presence: Presence::new(self.presence, self.publisher.clone()),
-            publisher: self.publisher,
-            generations: self.generations,
-            control: self.control,
-            attached: Attached::default(),
-            monitored_replies: Cell::new(0),
-            leases: LeaseSet::new(self.limits.clone()),
-            limits: self.limits,
+            presence: Presence::new(self.presence, self.publisher),
             registry: SessionRegistry::new(&runtime_config.config.routes),
+            leases,
+            control: self.control,
             shutdown: self.shutdown,
-            terms: RefCell::new(Rc::new(runtime_config.for_thread(None))),
             started: Instant::now(),
         };
         let front = Front::new(runtime_config, self.counts, Rc::new(services))

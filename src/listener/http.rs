@@ -31,7 +31,7 @@ use crate::limits::{
 };
 use crate::protocol::{ClientAddress, CloseReason, Params, with_timestamp};
 use crate::proxy::{Proxy, ProxyBody};
-use crate::session::{self, Client, Permits, Services};
+use crate::session::{self, Client, Permits, Services, UpstreamMode};
 use crate::socket::ByteStream;
 use crate::telemetry;
 use crate::telemetry::handshake::Admitted;
@@ -95,8 +95,8 @@ impl Front {
             self.proxy.replace(Proxy::new(&new.config.proxy)?);
         }
         self.runtime_config.replace(Arc::clone(&new));
-        let thread_config = new.for_thread(Some(&self.services.terms()));
-        self.services.adopt(thread_config).await;
+        let thread_config = new.for_thread(Some(&self.services.config()));
+        self.services.apply_config(thread_config).await;
         Ok(())
     }
 
@@ -150,7 +150,7 @@ impl Front {
                 permits.ip = permits.ip.take().or(ip);
                 tokio::task::spawn_local(async move {
                     let _tracked = tracked;
-                    session::say_and_close(stream, text, reason, permits).await;
+                    session::send_and_close(stream, text, reason, permits).await;
                 });
             }
         }
@@ -197,7 +197,7 @@ impl Front {
     /// only just connected may still send one, since an accepted connection is always answered.
     async fn should_stop(&self, phase: &Phase) {
         self.services.shutdown.draining().await;
-        let timeout = FIRST_REQUEST_TIMEOUT.min(self.services.terms().config.shutdown.grace / 2);
+        let timeout = FIRST_REQUEST_TIMEOUT.min(self.services.config().config.shutdown.grace / 2);
         // Whether a request arrived or not, the connection takes no other.
         let _ = tokio::time::timeout(timeout, phase.request_received.notified()).await;
     }
@@ -358,7 +358,7 @@ impl Front {
 
     fn client(&self, admission: Admission, address: IpAddr) -> Client {
         Client {
-            upstream: self.services.terms().upstream(&admission.route),
+            upstream: UpstreamMode::of(&self.services.config(), &admission.route),
             route: RefCell::new(admission.route),
             params: admission.params,
             channel: admission.channel,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::config::Config;
 use crate::handshake::Handshake;
-use crate::session::ThreadConfig;
+use crate::replies::ThreadConfig;
 use crate::tokens::Authenticator;
 use crate::upstream::{Upstreams, UpstreamsShared};
 

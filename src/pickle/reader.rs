@@ -196,7 +196,7 @@ impl<'a> Machine<'a> {
     }
 
     fn byte(&mut self) -> Result<u8, Malformed> {
-        self.number().map(|[byte]: [u8; 1]| byte)
+        self.rest.split_off_first().copied().ok_or(Malformed::Truncated)
     }
 
     fn number<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
@@ -206,9 +206,7 @@ impl<'a> Machine<'a> {
     }
 
     fn take(&mut self, length: usize) -> Result<&'a [u8], Malformed> {
-        let (taken, rest) = self.rest.split_at_checked(length).ok_or(Malformed::Truncated)?;
-        self.rest = rest;
-        Ok(taken)
+        self.rest.split_off(..length).ok_or(Malformed::Truncated)
     }
 }
 

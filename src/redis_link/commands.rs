@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::label;
 use super::open::{self, COMMAND_DEADLINE};
 use super::{ConnectionError, ConnectionEvent, Health, RedisFailure, Supervised, supervise};
 use crate::config::RedisUrl;
@@ -53,8 +54,9 @@ struct Link {
 impl Commands {
     /// Checks `url` and starts the supervisor on the current runtime. `name` is the log and metric
     /// label. A Redis that cannot be reached is no error: the supervisor keeps trying.
-    pub fn start(url: &RedisUrl, name: &'static str, shutdown: &Shutdown) -> Result<Self, String> {
+    pub fn start(url: &RedisUrl, name: &str, shutdown: &Shutdown) -> Result<Self, String> {
         let client = open::client(url)?;
+        let name = label::intern(name);
         metrics::redis_wanted(name);
         let shared = Arc::new(Shared {
             link: ArcSwapOption::empty(),

@@ -9,6 +9,7 @@ mod backoff;
 mod batches;
 mod blocking;
 mod commands;
+mod label;
 mod open;
 mod pubsub;
 mod supervisor;

@@ -13,28 +13,32 @@ use super::{Client, Session};
 use crate::config::Protocol;
 use crate::protocol::{CloseReason, ErrorCode};
 use crate::socket::frame::{self, Opcode};
-use crate::socket::{Ended, Socket};
+use crate::socket::{Ended, ReadPause, Socket};
 use crate::telemetry::spans::Went;
 use crate::upstream::{FromUpstream, Opening, SocketMessage, UpstreamReceiver, UpstreamSender};
 
-/// With this much waiting, the client's socket is not read.
+/// While this much waits for the upstream, the client's socket is not read.
 const QUEUE_BYTES: usize = 256 * 1024;
 const QUEUE_LENGTH: usize = 64;
 
+/// How long the upstream may take to answer the close frame.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Messages from the client to the upstream.
+#[derive(Default)]
 pub(super) struct Bridge {
     queue: RefCell<VecDeque<SocketMessage>>,
     bytes: Cell<usize>,
-    /// Set once: the close code for the upstream.
+    /// While the queue is full, the client's socket is not read.
+    pause: RefCell<Option<ReadPause>>,
+    /// The close code for the upstream, once it is to be closed.
     closing: Cell<Option<u16>>,
     changed: Notify,
 }
 
 impl Bridge {
-    /// The client is gone; the upstream is told how.
-    pub fn client_left(&self, ended: Option<Ended>) {
+    /// The client's connection has ended; the upstream's is closed with the corresponding code.
+    pub fn client_ended(&self, ended: Option<Ended>) {
         let code = match ended {
             Some(Ended::ByGateway(reason)) => reason.code(),
             Some(Ended::ByServer(code) | Ended::ByPeer(Some(code))) => code,
@@ -51,15 +55,21 @@ impl Bridge {
         self.changed.notify_one();
     }
 
-    fn push(&self, message: SocketMessage) {
+    fn push(&self, message: SocketMessage, socket: &Rc<Socket>) {
         self.bytes.set(self.bytes.get() + size(&message));
         self.queue.borrow_mut().push_back(message);
+        if self.is_full() {
+            self.pause.borrow_mut().get_or_insert_with(|| socket.pause_reading());
+        }
         self.changed.notify_one();
     }
 
     fn pop(&self) -> Option<SocketMessage> {
         let message = self.queue.borrow_mut().pop_front()?;
         self.bytes.set(self.bytes.get() - size(&message));
+        if !self.is_full() {
+            self.pause.take();
+        }
         Some(message)
     }
 
@@ -75,14 +85,15 @@ fn size(message: &SocketMessage) -> usize {
 }
 
 impl Session {
-    /// Opens the upstream's socket, or closes the client's.
+    /// Opens the upstream's socket. If that fails, closes the client's.
     pub(super) async fn open_bridge(self: &Rc<Self>) {
         let route = self.client.route();
         let Client { params, channel, identity, connection_id, request_id, trace, .. } =
             &self.client;
         let Some(upstream) = route.upstream.as_deref() else { return };
         let identity = identity.borrow().clone();
-        let mut span = self.services.terms().upstreams.span(upstream, trace);
+        let config = self.services.config();
+        let mut span = config.upstreams.span(upstream, trace);
         let trace = &span.context().unwrap_or(*trace);
         let opening = Opening {
             channel,
@@ -94,17 +105,11 @@ impl Session {
             trace,
             max_message_bytes: route.max_message_bytes,
         };
-        let terms = self.services.terms();
-        match terms.upstreams.open_socket(upstream, &opening).await {
+        match config.upstreams.open_socket(upstream, &opening).await {
             Ok(opened) => {
                 span.outcome("taken", Went::Well);
                 span.end();
-                let bridge = Rc::new(Bridge {
-                    queue: RefCell::default(),
-                    bytes: Cell::new(0),
-                    closing: Cell::new(None),
-                    changed: Notify::new(),
-                });
+                let bridge = Rc::new(Bridge::default());
                 *self.bridge.borrow_mut() = Some(Rc::clone(&bridge));
                 let socket = Rc::clone(&self.socket);
                 let receiving = tokio::task::spawn_local(receive_all(socket, opened.receiver));
@@ -116,7 +121,7 @@ impl Session {
             }
             Err(_) => {
                 span.outcome("unavailable", Went::Wrong);
-                self.route_facts.message_refused(
+                self.route_metrics.message_refused(
                     self.about(),
                     ErrorCode::UpstreamUnavailable,
                     None,
@@ -126,12 +131,9 @@ impl Session {
         }
     }
 
-    pub(super) fn to_bridge(&self, message: SocketMessage) {
+    pub(super) fn send_to_bridge(&self, message: SocketMessage) {
         if let Some(bridge) = &*self.bridge.borrow() {
-            bridge.push(message);
-            if bridge.is_full() {
-                self.socket.pause_reading(true);
-            }
+            bridge.push(message, &self.socket);
         }
     }
 
@@ -142,30 +144,36 @@ impl Session {
         mut receiving: JoinHandle<()>,
     ) {
         self.send_all(&bridge, sender).await;
-        // The upstream has this long to answer the close frame.
-        let _over_or_cut = tokio::time::timeout(CLOSE_TIMEOUT, &mut receiving).await;
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, &mut receiving).await;
         receiving.abort();
         if let Some(reason) = self.socket.fault() {
             self.socket.close(reason);
         }
     }
 
-    /// From the client to the upstream, until either is gone.
+    /// Counts a message against the limit that all nodes share, and answers one that exceeds it. Returns
+    /// whether the message is within the limit.
+    async fn check_user_limits(&self) -> bool {
+        let checked = self.services.replies.take_user_rate(&self.sender()).await;
+        if let Err(refusal) = checked {
+            self.refuse(&refusal.event());
+        }
+        checked.is_ok()
+    }
+
+    /// Sends messages from the client to the upstream until either has ended.
     async fn send_all(&self, bridge: &Bridge, mut sender: UpstreamSender) {
         loop {
             while let Some(message) = bridge.pop() {
-                if !bridge.is_full() {
-                    self.socket.pause_reading(false);
-                }
-                let json = self.client.route.borrow().protocol == Protocol::Json;
-                if json && !self.check_user_limits(None).await {
+                let is_json = self.client.route.borrow().protocol == Protocol::Json;
+                if is_json && !self.check_user_limits().await {
                     continue;
                 }
                 if sender.send(message).await.is_err() {
                     self.socket.close(CloseReason::InternalError);
                     return;
                 }
-                self.route_facts.message_queued(self.about(), None);
+                self.route_metrics.message_queued(self.about(), None);
             }
             if let Some(code) = bridge.closing.get() {
                 return sender.close(code, "").await;
@@ -175,7 +183,7 @@ impl Session {
     }
 }
 
-/// From the upstream to the client, until either is gone.
+/// Sends messages from the upstream to the client until either has ended.
 async fn receive_all(socket: Rc<Socket>, mut receiver: UpstreamReceiver) {
     while socket.is_open() {
         match receiver.recv().await {

@@ -1,8 +1,7 @@
-//! Commands of a server, from any node: closing those of this thread's sessions that are meant, and saying
-//! which there are.
+//! Commands of the server API, from any node: closing and listing this thread's sessions.
 //!
 //! A session is found from the moment that it is in the registry, which is before it subscribes. A client
-//! that is still in its handshake is not: who revokes a user stops giving credentials first.
+//! that is still in its handshake is not found: to revoke a user, stop issuing credentials first.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -23,12 +22,12 @@ pub async fn run_commands(services: Rc<Services>, mut worker: WorkerHandle) {
                 let closed = services.disconnect(command).await;
                 task.done(closed);
             }
-            ThreadCommand::List(Listing::Connections(asked)) => {
-                let part = services.connections(asked).await;
+            ThreadCommand::List(Listing::Connections(query)) => {
+                let part = services.connections(query).await;
                 task.found(Found::Connections(part));
             }
-            ThreadCommand::List(Listing::Channels(asked)) => {
-                let part = services.channels(asked).await;
+            ThreadCommand::List(Listing::Channels(query)) => {
+                let part = services.channels(query).await;
                 task.found(Found::Channels(part));
             }
         }
@@ -39,8 +38,8 @@ impl Services {
     async fn disconnect(&self, command: &Disconnect) -> u64 {
         let mut closed = 0;
         self.registry
-            .visit(|session| {
-                if session.is_meant_by(command.target()) && session.socket.is_open() {
+            .for_each(|session| {
+                if session.is_target(command.target()) && session.socket.is_open() {
                     session.socket.disconnect(command.code(), command.reason());
                     closed += 1;
                 }
@@ -49,15 +48,15 @@ impl Services {
         closed
     }
 
-    async fn connections(&self, asked: &Connections) -> Part<ConnectionRow> {
-        let mut rows = Gathering::new(asked.limit);
+    async fn connections(&self, query: &Connections) -> Part<ConnectionRow> {
+        let mut rows = Gathering::new(query.limit);
         let (node, elapsed, unix_now) =
             (self.control.node(), self.now(), clock::since_unix_epoch());
         self.registry
-            .visit(|session| {
+            .for_each(|session| {
                 let id = session.client.connection_id;
-                if asked.is_behind(id)
-                    && session.is_one_of(asked)
+                if query.is_behind(id)
+                    && session.matches(query)
                     && session.socket.is_open()
                     && rows.would_keep(&id)
                 {
@@ -68,12 +67,12 @@ impl Services {
         rows.finish()
     }
 
-    async fn channels(&self, asked: &Channels) -> Part<ChannelRow> {
-        let mut rows = Gathering::new(asked.limit);
+    async fn channels(&self, query: &Channels) -> Part<ChannelRow> {
+        let mut rows = Gathering::new(query.limit);
         self.registry
-            .visit(|session| {
+            .for_each(|session| {
                 let channel = &session.client.channel;
-                if asked.has(channel) && session.socket.is_open() && rows.would_keep(channel) {
+                if query.has(channel) && session.socket.is_open() && rows.would_keep(channel) {
                     rows.take(ChannelRow { channel: channel.clone(), connections: 1 });
                 }
             })
@@ -83,15 +82,15 @@ impl Services {
 }
 
 impl Session {
-    fn is_one_of(&self, asked: &Connections) -> bool {
-        let Connections { user_id, channel, route, .. } = asked;
+    fn matches(&self, query: &Connections) -> bool {
+        let Connections { user_id, channel, route, .. } = query;
         let client = &self.client;
         user_id.as_ref().is_none_or(|id| client.identity.borrow().user_id.as_ref() == Some(id))
             && channel.as_ref().is_none_or(|channel| client.channel == *channel)
             && route.as_ref().is_none_or(|route| client.route.borrow().path.as_str() == route)
     }
 
-    /// As lists show it, `elapsed` after its thread began.
+    /// The session as lists show it, `elapsed` after the thread started.
     fn row(&self, node: &str, elapsed: Duration, unix_now: Duration) -> ConnectionRow {
         let client = &self.client;
         let identity = client.identity.borrow();
@@ -113,7 +112,7 @@ impl Session {
         }
     }
 
-    fn is_meant_by(&self, target: &Target) -> bool {
+    fn is_target(&self, target: &Target) -> bool {
         match target {
             Target::User(id) => {
                 let identity = self.client.identity.borrow();

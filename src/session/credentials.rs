@@ -1,10 +1,11 @@
-//! The credentials behind a connection: their end, the notice of it, and others in their place while the
-//! socket stays open.
+//! The credentials behind a connection: their expiry, the notice of it, and their refresh while the socket
+//! stays open.
 //!
-//! No connection has a timer for it: the registry's sweep asks. What a credential is worth is judged in
-//! `tokens`, like a handshake's. Invariants: a connection never changes its user; credentials that are
-//! refused change nothing; no more than one refresh of a connection is under way.
+//! No connection has a timer for them: the registry's sweep checks. Credentials are verified in `tokens`,
+//! like those of a handshake. Invariants: a connection never changes its user; credentials that are refused
+//! change nothing; no more than one refresh of a connection is in progress.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -17,14 +18,70 @@ use crate::protocol::{
 use crate::telemetry;
 use crate::tokens::{CredentialContext, CredentialRejection, Identity};
 
-/// Where it is not known for how long the engine or the key set is away.
-const TRY_AGAIN_SECONDS: u64 = 5;
+/// How long a client waits when it is not known how long the engine or the key set will be unavailable.
+const RETRY_SECONDS: u64 = 5;
 
-/// Why other credentials are not taken.
-enum Refusal {
-    /// The route takes none of this kind.
+/// Times are counted from the thread's start.
+pub(super) struct CredentialState {
+    /// When the credentials were accepted: `max_session` counts from here.
+    accepted_at: Cell<Duration>,
+    /// The client knows `connected` or `refreshed`, and has not yet been notified that its credentials are
+    /// about to expire.
+    is_notice_due: Cell<bool>,
+    is_refreshing: Cell<bool>,
+}
+
+impl CredentialState {
+    pub fn new(now: Duration) -> Self {
+        Self {
+            accepted_at: Cell::new(now),
+            is_notice_due: Cell::new(false),
+            is_refreshing: Cell::new(false),
+        }
+    }
+
+    /// The client has been told about its credentials: notify it before they expire.
+    pub fn expect_notice(&self) {
+        self.is_notice_due.set(true);
+    }
+
+    /// Until the credentials expire or `max_session` is over, whichever is first. `None` if neither happens.
+    fn time_left(
+        &self,
+        expires_at: Option<Duration>,
+        max_session: Option<Duration>,
+        unix_now: Duration,
+        elapsed: Duration,
+    ) -> Option<Duration> {
+        let by_credentials = expires_at.map(|expires_at| expires_at.saturating_sub(unix_now));
+        let by_session =
+            max_session.map(|max| (self.accepted_at.get() + max).saturating_sub(elapsed));
+        by_credentials.into_iter().chain(by_session).min()
+    }
+}
+
+/// A refresh in progress, until it is dropped.
+struct Refresh(Rc<Session>);
+
+impl Refresh {
+    /// `None` if another refresh of the session is in progress.
+    fn begin(session: &Rc<Session>) -> Option<Self> {
+        let was_refreshing = session.credentials.is_refreshing.replace(true);
+        (!was_refreshing).then(|| Self(Rc::clone(session)))
+    }
+}
+
+impl Drop for Refresh {
+    fn drop(&mut self) {
+        self.0.credentials.is_refreshing.set(false);
+    }
+}
+
+/// Why new credentials are not accepted.
+enum RefreshRefusal {
+    /// The route does not take credentials of this kind.
     Kind,
-    /// The connection belongs to nobody, and stays so.
+    /// The connection is anonymous, and stays so.
     Anonymous,
     Credential(CredentialRejection),
     OtherUser,
@@ -32,8 +89,8 @@ enum Refusal {
     Channel,
 }
 
-impl Refusal {
-    /// A stable word for logs and metrics.
+impl RefreshRefusal {
+    /// A stable label for logs and metrics.
     fn label(&self) -> &'static str {
         match self {
             Self::Kind => "kind",
@@ -44,7 +101,7 @@ impl Refusal {
         }
     }
 
-    /// One text, whatever is wrong with them.
+    /// One text for all reasons, so that it reveals nothing about the credentials.
     fn event(&self) -> ErrorEvent<'static> {
         let unavailable = match self {
             Self::Credential(rejection) => rejection.unavailable(),
@@ -53,7 +110,7 @@ impl Refusal {
         match unavailable {
             Some(code) => {
                 let text = "credentials cannot be checked at the moment; try again";
-                ErrorEvent::new(code, text).retry_after(TRY_AGAIN_SECONDS)
+                ErrorEvent::new(code, text).retry_after(RETRY_SECONDS)
             }
             None => {
                 let text = "these credentials are not accepted for this connection";
@@ -64,89 +121,91 @@ impl Refusal {
 }
 
 impl Session {
-    /// Closes the connection at the end of its credentials, and gives notice before.
+    /// Closes the connection when its credentials expire, and notifies the client before.
     pub(super) fn check_credentials(&self, now: Instant, unix_now: Duration) {
         let Some(left) = self.time_left(now, unix_now) else { return };
         if left.is_zero() {
             return self.socket.close(CloseReason::Unauthenticated);
         }
         let is_near = self.client.route.borrow().expiry_notice.is_some_and(|notice| left <= notice);
-        if is_near && self.notice_due.replace(false) && self.socket.is_open() {
+        if is_near && self.credentials.is_notice_due.replace(false) && self.socket.is_open() {
             let seconds = whole_seconds(left);
             telemetry::credentials::notice_sent(self.about(), seconds);
-            self.say(&token_expiring_soon(seconds));
+            self.send_event(&token_expiring_soon(seconds));
         }
     }
 
-    /// Until the credentials expire or `max_session` is over, whichever is first; `None` = neither ever.
     fn time_left(&self, now: Instant, unix_now: Duration) -> Option<Duration> {
         let expires_at = self.client.identity.borrow().expires_at.map(Duration::from_secs);
-        let by_credentials = expires_at.map(|expires_at| expires_at.saturating_sub(unix_now));
-        let elapsed = now.duration_since(self.services.started);
         let max_session = self.client.route.borrow().max_session;
-        let by_session = max_session.map(|max| (self.renewed.get() + max).saturating_sub(elapsed));
-        by_credentials.into_iter().chain(by_session).min()
+        let elapsed = now.duration_since(self.services.started);
+        self.credentials.time_left(expires_at, max_session, unix_now, elapsed)
     }
 
-    /// A `refresh` frame, which has been paid for as a message is.
+    /// A `refresh` frame, which has been counted like a message.
     pub(super) fn on_refresh(self: &Rc<Self>, renewal: Renewal) {
-        if self.refreshing.replace(true) {
-            let text = "a refresh of this connection is under way";
-            return self.refuse(&ErrorEvent::new(ErrorCode::Busy, text).retry_after(1));
+        match Refresh::begin(self) {
+            Some(refresh) => {
+                tokio::task::spawn_local(Rc::clone(self).refresh(renewal, refresh));
+            }
+            None => {
+                let text = "a refresh of this connection is under way";
+                self.refuse(&ErrorEvent::new(ErrorCode::Busy, text).retry_after(1));
+            }
         }
-        tokio::task::spawn_local(Rc::clone(self).refresh(renewal));
     }
 
-    async fn refresh(self: Rc<Self>, renewal: Renewal) {
-        let renewed = self.identify(renewal).await;
-        self.refreshing.set(false);
-        let refused = renewed.as_ref().err().map(Refusal::label);
+    async fn refresh(self: Rc<Self>, renewal: Renewal, refresh: Refresh) {
+        let verified = self.verify_renewal(renewal).await;
+        drop(refresh);
+        let refused = verified.as_ref().err().map(RefreshRefusal::label);
         telemetry::credentials::refreshed(self.about(), refused);
-        match renewed {
+        match verified {
             Ok(identity) => {
                 *self.client.identity.borrow_mut() = identity;
-                self.renewed.set(self.services.now());
-                self.notice_due.set(true);
+                self.credentials.accepted_at.set(self.services.now());
+                self.credentials.expect_notice();
                 let left = self.time_left(Instant::now(), clock::since_unix_epoch());
-                self.say(&refreshed(left.map(whole_seconds)));
+                self.send_event(&refreshed(left.map(whole_seconds)));
             }
             Err(refusal) => self.refuse(&refusal.event()),
         }
     }
 
-    /// Whom the new credentials name: the same user, in the same channel.
-    async fn identify(&self, renewal: Renewal) -> Result<Identity, Refusal> {
+    /// Returns the identity of the new credentials, which must be of the same user and allow the same
+    /// channel.
+    async fn verify_renewal(&self, renewal: Renewal) -> Result<Identity, RefreshRefusal> {
         let client = &self.client;
-        let takes =
+        let accepts =
             |sources: &[AuthSource]| client.route.borrow().auth.iter().any(|s| sources.contains(s));
-        let user_id = client.user_id.as_ref().ok_or(Refusal::Anonymous)?;
-        let terms = self.services.terms();
-        let authenticator = &terms.authenticator;
+        let user_id = client.user_id.as_ref().ok_or(RefreshRefusal::Anonymous)?;
+        let config = self.services.config();
+        let authenticator = &config.authenticator;
         let identity = match renewal {
-            Renewal::ConnectionToken(token) if takes(&[AuthSource::ConnectionToken]) => {
+            Renewal::ConnectionToken(token) if accepts(&[AuthSource::ConnectionToken]) => {
                 let context = CredentialContext { params: &client.params, origin: client.origin };
                 authenticator.redeem(&token, context).await
             }
             Renewal::Jwt(jwt)
-                if takes(&[AuthSource::Cookie, AuthSource::Bearer, AuthSource::Query]) =>
+                if accepts(&[AuthSource::Cookie, AuthSource::Bearer, AuthSource::Query]) =>
             {
                 authenticator.verify(&jwt).await
             }
-            _ => return Err(Refusal::Kind),
+            _ => return Err(RefreshRefusal::Kind),
         };
-        let identity = identity.map_err(Refusal::Credential)?;
+        let identity = identity.map_err(RefreshRefusal::Credential)?;
         if identity.user_id.as_ref() != Some(user_id) {
-            Err(Refusal::OtherUser)
+            Err(RefreshRefusal::OtherUser)
         } else if !identity.may_join(client.channel.as_str()) {
-            Err(Refusal::Channel)
+            Err(RefreshRefusal::Channel)
         } else {
-            // As the client and its upstream know it, whether as a number or as text.
+            // Keeps the form that the client and its upstream know, a number or a text.
             Ok(Identity { user_id: Some(user_id.clone()), ..identity })
         }
     }
 }
 
-/// Rounded up, so that what has just been given for 900 seconds is said to last 900.
+/// Rounded up, so that credentials which were just issued for 900 seconds are reported as 900.
 fn whole_seconds(left: Duration) -> u64 {
     left.as_secs() + u64::from(left.subsec_nanos() > 0)
 }

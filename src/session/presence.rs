@@ -1,4 +1,4 @@
-//! A connection as a member of its channel: in it from after `connected` until it ends.
+//! A connection as a member of its channel, from after `connected` until it ends.
 
 use tokio::sync::Mutex;
 
@@ -7,16 +7,16 @@ use crate::broker::{PublishError, Publisher};
 use crate::clock;
 use crate::config;
 use crate::presence::{Announcement, Member, Members, PresenceStore};
-use crate::telemetry::presence as facts;
+use crate::telemetry;
 
-/// Events that are published in one step.
+/// How many events are published in one step.
 const BATCH: usize = 500;
 
-/// The members of one thread, and what their channels are told of them.
+/// The members on one thread, and the announcements of their joining and leaving.
 pub struct Presence {
     members: Members,
     publisher: Publisher,
-    /// Held while an announcement is published, so that they keep their command.
+    /// Held while an announcement is published, so that announcements keep their order.
     publishing: Mutex<()>,
 }
 
@@ -25,8 +25,8 @@ impl Presence {
         Self { members: Members::new(store), publisher, publishing: Mutex::default() }
     }
 
-    /// Keeps the engine and the channels up to date, for as long as the thread lives. Who publishes
-    /// slowly holds up no lease.
+    /// Keeps the engine and the channels up to date for as long as the thread lives. Slow publishing does
+    /// not delay the renewal of leases.
     pub async fn run(&self) {
         let announce = async {
             loop {
@@ -37,21 +37,21 @@ impl Presence {
         tokio::join!(self.members.run(), announce);
     }
 
-    /// Tells the engine and the channels who has left. For the end of a thread: who is not told
-    /// expires.
+    /// Tells the engine and the channels which members have left. For the end of a thread; members that
+    /// the engine is not told of expire.
     pub async fn flush(&self) {
         self.members.flush().await;
         self.publish_all().await;
     }
 
-    /// Tries each once: after a failure it may have been published, and clients that miss something
-    /// are told so by the broker.
+    /// Tries each announcement once: after a failure it may have been published all the same, and clients
+    /// that miss something are closed by the broker.
     async fn publish_all(&self) {
         loop {
-            let _turn = self.publishing.lock().await;
+            let _lock = self.publishing.lock().await;
             let Some(announcement) = self.members.next_announcement() else { return };
             if publish(&self.publisher, &announcement).await.is_err() {
-                facts::not_announced(announcement.events.len());
+                telemetry::presence::not_announced(announcement.events.len());
             }
         }
     }
@@ -68,8 +68,8 @@ async fn publish(
 }
 
 impl Session {
-    /// Its channel's subscription is confirmed, and `connected` is said where the route says it.
-    pub(super) fn enter_channel(&self) {
+    /// Announces the client on its channel, once the subscription is confirmed and `connected` is sent.
+    pub(super) fn join_presence(&self) {
         let client = &self.client;
         if client.route.borrow().presence == config::Presence::Off || !self.socket.is_open() {
             return;
@@ -85,7 +85,7 @@ impl Session {
         self.services.presence.members.enter(&client.channel, member);
     }
 
-    pub(super) fn leave_channel(&self) {
+    pub(super) fn leave_presence(&self) {
         if self.client.route.borrow().presence != config::Presence::Off {
             self.services.presence.members.leave(self.client.connection_id);
         }

@@ -1,9 +1,10 @@
-//! Where a connection begins to hear its channel: now, at the begin of a running generation, or where it
-//! was when it was lost.
+//! Where a connection begins to receive its channel: now, at the begin of a generation in progress, or where
+//! the client was when it lost its previous connection.
 //!
-//! The socket is held from before its channel is subscribed. What the history has is read and sent, then
-//! what came live meanwhile follows, less what the history had. A history that is more than one page is
-//! sent at the client's pace, and the live publications are not kept for it meanwhile: they will be read.
+//! Publications are held back from before the channel is subscribed. What the history has is read and sent;
+//! then what came live meanwhile follows, less what the history had. A history of more than one page is sent
+//! as fast as the client reads, and the live publications are not kept for it meanwhile: they will be read
+//! from the history.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -14,65 +15,69 @@ use crate::config::{Compact, Protocol};
 use crate::protocol::{
     Begin, CloseReason, ErrorCode, ErrorEvent, Position, ResumePoint, connected, resumed,
 };
+use crate::socket::HoldGuard;
 use crate::telemetry;
 use crate::telemetry::history::Resumed;
 
-/// A client that takes longer for one page is too slow.
+/// A client that takes longer than this for one page is too slow.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The engine is asked this often for the next page.
+/// How often the engine is asked for the next page, and the pause between two attempts.
 const READ_ATTEMPTS: usize = 20;
 const READ_PAUSE: Duration = Duration::from_millis(250);
 
+/// The answer where the channel keeps no history to resume from.
+const NOT_RECOVERED: Begin = Begin { position: None, recovered: Some(false), missed: None };
+
 impl Session {
-    /// Says `connected` and lets the channel's publications go. The socket is held once.
-    pub(super) async fn begin(self: &Rc<Self>, point: Option<ResumePoint>) {
+    /// Sends `connected`, then lets the channel's publications follow.
+    pub(super) async fn start_channel(
+        self: &Rc<Self>,
+        point: Option<ResumePoint>,
+        hold: HoldGuard,
+    ) {
         if self.client.route.borrow().protocol == Protocol::Raw {
-            return self.socket.release();
+            return;
         }
         if !self.services.history.keeps(&self.client.channel) {
-            let nothing = Begin { position: None, recovered: Some(false), missed: None };
             if point.is_some() {
                 telemetry::history::resumed(self.about(), Resumed::NotRecovered);
             }
-            self.say_connected(point.map(|_| &nothing));
-            return self.socket.release();
+            return self.send_connected(point.map(|_| &NOT_RECOVERED));
         }
         match self.start(point).await {
             Ok((begin, page)) => {
-                self.say_connected(Some(&begin));
-                self.follow(page);
+                self.send_connected(Some(&begin));
+                self.follow(page, hold);
             }
             Err(_) => self.socket.close(CloseReason::Overloaded),
         }
     }
 
-    fn say_connected(&self, begin: Option<&Begin>) {
+    fn send_connected(&self, begin: Option<&Begin>) {
         let client = &self.client;
         let identity = client.identity.borrow();
         let user_id = identity.user_id.as_ref();
-        self.say(&connected(&client.params, client.connection_id, user_id, begin));
-        self.notice_due.set(true);
+        self.send_event(&connected(&client.params, client.connection_id, user_id, begin));
+        self.credentials.expect_notice();
     }
 
-    /// A `resume` frame: the client was told `connected` already, and ignores what came since.
+    /// A `resume` frame, from a client that has got `connected` already and ignores what has come since.
     pub(super) fn on_resume(self: &Rc<Self>, point: ResumePoint) {
         if !self.services.history.keeps(&self.client.channel) {
             telemetry::history::resumed(self.about(), Resumed::NotRecovered);
-            let nothing = Begin { position: None, recovered: Some(false), missed: None };
-            return self.say(&resumed(&nothing));
+            return self.send_event(&resumed(&NOT_RECOVERED));
         }
-        if self.replaying.replace(true) {
+        if self.is_replaying.replace(true) {
             let text = "this connection is being resumed already";
             return self.refuse(&ErrorEvent::new(ErrorCode::Busy, text).retry_after(1));
         }
-        self.socket.hold();
-        let session = Rc::clone(self);
+        let (session, hold) = (Rc::clone(self), self.socket.hold());
         tokio::task::spawn_local(async move {
             match session.start(Some(point)).await {
                 Ok((begin, page)) => {
-                    session.say(&resumed(&begin));
-                    session.follow(page);
+                    session.send_event(&resumed(&begin));
+                    session.follow(page, hold);
                 }
                 Err(_) => session.socket.close(CloseReason::Overloaded),
             }
@@ -112,16 +117,16 @@ impl Session {
     }
 
     /// Sends `page` and what follows it.
-    fn follow(self: &Rc<Self>, page: Page) {
+    fn follow(self: &Rc<Self>, page: Page, hold: HoldGuard) {
         self.services.broker.begins(&self.client.channel, page.now);
-        if let Some(after) = self.send_page(page) {
-            self.replaying.set(true);
-            tokio::task::spawn_local(Rc::clone(self).replay(after));
+        if let Some((after, hold)) = self.send_page(page, hold) {
+            self.is_replaying.set(true);
+            tokio::task::spawn_local(Rc::clone(self).replay(after, hold));
         }
     }
 
-    /// Returns the end of the page, where more is to be read; otherwise the live publications follow.
-    fn send_page(&self, page: Page) -> Option<Position> {
+    /// Returns the end of the page if more is to be read. Otherwise the live publications follow.
+    fn send_page(&self, page: Page, hold: HoldGuard) -> Option<(Position, HoldGuard)> {
         let Page { now, after, publications, complete } = page;
         let end = publications.last().and_then(|last| last.position);
         telemetry::history::replayed(self.about(), publications.len());
@@ -131,23 +136,23 @@ impl Session {
             Compact::Chunks => compact(publications),
         };
         let frames = joined(&publications);
-        // A page that nearly fills the queue would leave no room for what comes live.
-        let room = frames.len() <= self.client.route.borrow().send_queue.bytes / 2;
+        // A page that nearly fills the queue would leave no room for live publications.
+        let has_room = frames.len() <= self.client.route.borrow().send_queue.bytes / 2;
         if !frames.is_empty() {
             self.socket.send_page(frames);
         }
-        if complete && room {
-            self.replaying.set(false);
+        if complete && has_room {
+            self.is_replaying.set(false);
             self.socket.start_after(now);
-            self.socket.release();
             return None;
         }
         self.socket.skip_positioned(true);
-        Some(end.unwrap_or(Position { epoch: now.epoch, offset: after.unwrap_or(now.offset) }))
+        let end = end.unwrap_or(Position { offset: after.unwrap_or(now.offset), ..now });
+        Some((end, hold))
     }
 
-    /// Page after page, each when the one before has been written.
-    async fn replay(self: Rc<Self>, mut after: Position) {
+    /// Sends page after page, each when the one before has been written.
+    async fn replay(self: Rc<Self>, mut after: Position, mut hold: HoldGuard) {
         loop {
             if tokio::time::timeout(PAGE_TIMEOUT, self.socket.drained()).await.is_err() {
                 return self.socket.close(CloseReason::TooSlow);
@@ -156,21 +161,21 @@ impl Session {
                 return;
             }
             self.socket.skip_positioned(false);
-            let Some(page) = self.read_on(after).await else {
+            let Some(page) = self.read_page(after).await else {
                 return self.socket.close(CloseReason::BrokerGap);
             };
             if page.after.is_none() {
-                // Trimmed under a client that is slower than the channel.
+                // The history was trimmed: the client is slower than the channel.
                 return self.socket.close(CloseReason::TooSlow);
             }
-            match self.send_page(page) {
-                Some(end) => after = end,
+            match self.send_page(page, hold) {
+                Some(next) => (after, hold) = next,
                 None => return,
             }
         }
     }
 
-    async fn read_on(&self, after: Position) -> Option<Page> {
+    async fn read_page(&self, after: Position) -> Option<Page> {
         for _ in 0..READ_ATTEMPTS {
             let from = ReadFrom::After(after);
             if let Ok(page) = self.services.history.read(&self.client.channel, from).await {

@@ -16,10 +16,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, DuplexStream};
 use tokio::task::{JoinHandle, LocalSet};
 
-use super::{
-    Arrival, Attached, Client, Permits, Presence, Services, SessionRegistry, ThreadConfig,
-    Upstream, open,
-};
+use super::{Arrival, Client, Permits, Presence, Services, SessionRegistry, UpstreamMode, open};
 use crate::broker::{Broker, Core, MemoryHistory, Publisher};
 use crate::config::{Config, Environment, SharedConfig};
 use crate::control::{Control, Threads};
@@ -29,6 +26,7 @@ use crate::presence::PresenceStore;
 use crate::protocol::{ChannelName, ConnectionId, RequestId, ResumePoint, TraceContext};
 use crate::redis_link::Commands;
 use crate::redis_link::test_server::RedisServer;
+use crate::replies::{Replies, ReplyServices, ThreadConfig};
 use crate::shutdown::Shutdown;
 use crate::socket::ByteStream;
 use crate::tokens::{Authenticator, Identity, TokenStore};
@@ -83,6 +81,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 /// One node, and a channel of its own for one run.
 struct World {
     services: Rc<Services>,
+    publisher: Publisher,
     config: Config,
     counts: ConnectionCounts,
     channel: ChannelName,
@@ -128,27 +127,35 @@ impl World {
         let limits = SharedLimits::memory();
         let store = TokenStore::memory(config.tokens.ttl);
         let authenticator = Authenticator::new(&config.tokens, &config.jwt, store).unwrap();
+        let leases = LeaseSet::new(limits.clone());
+        let control = Control::memory(Threads::new(1, Arc::new(|_, _| 0)).0);
+        let reply_services = ReplyServices {
+            broker: Rc::clone(&broker),
+            publisher: publisher.clone(),
+            generations: Generations::memory(Running::default(), shared.clone()),
+            control: control.clone(),
+            limits,
+            leases: Rc::clone(&leases),
+            shutdown: shutdown.clone(),
+        };
+        let thread_config = ThreadConfig {
+            config: shared.load_full(),
+            upstreams: Upstreams::new(&upstreams),
+            authenticator,
+        };
         let services = Services {
+            replies: Replies::new(reply_services, thread_config),
             broker,
             history: publisher.history(),
             presence: Presence::new(PresenceStore::memory(), publisher.clone()),
-            publisher,
-            generations: Generations::memory(Running::default(), shared.clone()),
-            control: Control::memory(Threads::new(1, Arc::new(|_, _| 0)).0),
-            attached: Attached::default(),
-            monitored_replies: Cell::new(0),
-            leases: LeaseSet::new(limits.clone()),
-            limits,
             registry: SessionRegistry::new(&config.routes),
+            leases,
+            control,
             shutdown,
-            terms: RefCell::new(Rc::new(ThreadConfig {
-                config: shared.load_full(),
-                upstreams: Upstreams::new(&upstreams),
-                authenticator,
-            })),
             started: Instant::now(),
         };
         Rc::new(Self {
+            publisher,
             services: Rc::new(services),
             config,
             counts: ConnectionCounts::default(),
@@ -164,7 +171,7 @@ impl World {
         self.number.set(number);
         let json = format!("{{\"n\":{number},\"filler\":\"{}\"}}", "x".repeat(bytes));
         let json = Bytes::from(json);
-        let published = self.services.publisher.publish(&self.channel, json, None).await;
+        let published = self.publisher.publish(&self.channel, json, None).await;
         let position = published.unwrap().position.unwrap();
         let place = (position.epoch.to_string(), position.offset);
         assert_eq!(self.published.borrow_mut().insert(place, number), None);
@@ -195,7 +202,7 @@ impl World {
         Client {
             params: Arc::new(route.path.matches(&format!("/{id}/")).unwrap()),
             route: RefCell::new(route),
-            upstream: Upstream::None,
+            upstream: UpstreamMode::None,
             channel: self.channel.clone(),
             identity: RefCell::new(Identity::anonymous()),
             connection_id: ConnectionId::random(),

@@ -71,19 +71,15 @@ impl Socket {
         self.wake();
     }
 
-    /// Ends the connection without another word, if its patience is over at `now`.
-    pub fn cut_if_overdue(&self, now: Instant) {
+    /// Aborts the connection if its deadline has passed at `now`.
+    pub fn abort_if_overdue(&self, now: Instant) {
         if self.deadline.get().is_some_and(|deadline| deadline <= now) {
-            self.cut();
+            self.abort();
         }
     }
 
-    /// Ends the connection without another word.
-    pub fn cut(&self) {
-        self.fail();
-    }
-
-    pub(super) fn fail(&self) {
+    /// Ends the connection without a closing handshake.
+    pub fn abort(&self) {
         self.broken.set(true);
         self.wake();
     }

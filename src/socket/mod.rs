@@ -19,10 +19,12 @@ mod utf8;
 
 pub use delivery::Delivery;
 pub use event::{Ended, Event};
+pub use publications::HoldGuard;
 pub use stream::ByteStream;
 
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
@@ -72,6 +74,18 @@ pub struct Socket {
     after: Cell<Option<Position>>,
     /// Where the hub keeps this socket in its channel's list.
     pub hub_slot: Cell<usize>,
+}
+
+/// The socket is not read until this is dropped.
+#[must_use]
+#[derive(Debug)]
+pub struct ReadPause(Rc<Socket>);
+
+impl Drop for ReadPause {
+    fn drop(&mut self) {
+        self.0.reading_paused.set(false);
+        self.0.wake();
+    }
 }
 
 impl Socket {
@@ -134,7 +148,7 @@ impl Socket {
             Poll::Ready(Ok(written)) => Ok(written),
             Poll::Pending => Ok(0),
             Poll::Ready(Err(_)) => {
-                self.fail();
+                self.abort();
                 Err(())
             }
         }
@@ -145,7 +159,7 @@ impl Socket {
         let waker = self.waker.borrow();
         let mut cx = Context::from_waker(&waker);
         if self.poll_flush(&mut cx).is_err() {
-            self.fail();
+            self.abort();
         }
     }
 
@@ -187,11 +201,10 @@ impl Socket {
         self.outbox.borrow().bytes()
     }
 
-    /// Stops or resumes reading; TCP makes the peer wait.
-    pub fn pause_reading(&self, paused: bool) {
-        if self.reading_paused.replace(paused) && !paused {
-            self.wake();
-        }
+    /// Stops reading until the guard is dropped; TCP makes the peer wait. One guard at a time.
+    pub fn pause_reading(self: &Rc<Self>) -> ReadPause {
+        self.reading_paused.set(true);
+        ReadPause(Rc::clone(self))
     }
 
     fn wake(&self) {

@@ -1,5 +1,7 @@
 //! Publications on their way out of a socket: held aside, let go, or written at once.
 
+use std::rc::Rc;
+
 use bytes::Bytes;
 
 use super::Socket;
@@ -8,14 +10,26 @@ use super::outbox::{Outbox, Overflow};
 use crate::protocol::{CloseReason, Position};
 use crate::telemetry::generations::{Duplicate, duplicates_caught};
 
+/// Publications for one connection are held back until this is dropped.
+#[must_use]
+#[derive(Debug)]
+pub struct HoldGuard(Rc<Socket>);
+
+impl Drop for HoldGuard {
+    fn drop(&mut self) {
+        self.0.release();
+    }
+}
+
 impl Socket {
-    /// Publications for this connection wait from now on.
-    pub fn hold(&self) {
+    /// Holds publications for this connection back until the guard is dropped; the gateway's own frames
+    /// overtake them. When the last guard is dropped, the publications are sent.
+    pub fn hold(self: &Rc<Self>) -> HoldGuard {
         self.outbox.borrow_mut().hold();
+        HoldGuard(Rc::clone(self))
     }
 
-    /// Takes back one [`Socket::hold`]; with the last, what waited goes out.
-    pub fn release(&self) {
+    fn release(&self) {
         let waiting = self.outbox.borrow_mut().release();
         for publication in waiting {
             if self.accept_or_close(&publication) {

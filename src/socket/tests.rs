@@ -131,11 +131,11 @@ async fn held_publications_come_after_the_gateways_own_frames() {
     local(async {
         let (socket, mut peer) = pair(1000);
         let driving = drive(&socket);
-        socket.hold();
+        let hold = socket.hold();
         let (two, joined) = frames(&["chunk 1", "chunk 2"]);
         assert!(socket.deliver(&two, &joined));
         socket.send_text("task_queued");
-        socket.release();
+        drop(hold);
         let (three, joined) = frames(&["chunk 3"]);
         assert!(socket.deliver(&three, &joined));
         socket.close(CloseReason::Normal);
@@ -153,7 +153,7 @@ async fn what_waits_at_the_end_is_left_to_the_history() {
     local(async {
         let (socket, mut peer) = pair(1000);
         let driving = drive(&socket);
-        socket.hold();
+        let _hold = socket.hold();
         let (mut two, joined) = frames(&["kept", "live only"]);
         let epoch = crate::protocol::Epoch::new(1).unwrap();
         two[0].position = Some(Position { epoch, offset: 7 });
@@ -190,7 +190,7 @@ async fn one_frame_larger_than_the_queue_is_taken_when_nothing_waits() {
 async fn a_paused_socket_leaves_the_bytes_with_the_peer() {
     local(async {
         let (socket, mut peer) = pair(64);
-        socket.pause_reading(true);
+        let pause = socket.pause_reading();
         let got = Rc::new(Cell::new(0));
         let (driven, counted) = (Rc::clone(&socket), Rc::clone(&got));
         let _driving = tokio::task::spawn_local(async move {
@@ -204,7 +204,7 @@ async fn a_paused_socket_leaves_the_bytes_with_the_peer() {
             tokio::task::yield_now().await;
         }
         assert_eq!(got.get(), 0);
-        socket.pause_reading(false);
+        drop(pause);
         while got.get() == 0 {
             tokio::task::yield_now().await;
         }

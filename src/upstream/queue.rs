@@ -40,10 +40,7 @@ impl Queue {
             EngineKind::Redis(redis) => redis.pubsub_url == *url,
         };
         let cancels = (!is_the_engines).then(|| format!("{}cancel", engine.key_prefix()));
-        // The connection's label lives as long as the process, and there is one each time that an upstream
-        // is configured.
-        let label: &'static str = Box::leak(format!("upstream.{upstream}").into_boxed_str());
-        let commands = Commands::start(url, label, shutdown)?;
+        let commands = Commands::start(url, &format!("upstream.{upstream}"), shutdown)?;
         Ok(Self { commands, push: Script::new(PUSH), cancels })
     }
 

@@ -44,12 +44,12 @@ enum Engine {
     Redis(RedisOnce),
 }
 
-/// Whose message ids are told apart from everybody else's.
+/// Within what the message ids that clients choose are unique.
 #[derive(Debug, Clone, Copy)]
-pub enum Sender<'a> {
-    /// On all their connections.
+pub enum IdScope<'a> {
+    /// All connections of one user.
     User(&'a UserId),
-    /// Anonymous.
+    /// One connection of an anonymous client.
     Connection(ConnectionId),
 }
 
@@ -60,10 +60,10 @@ pub struct MessageKey(Box<str>);
 impl MessageKey {
     /// `route` is its path pattern, `id` the client's own, which is hashed: two messages have one key
     /// only if all of these are the same, whatever characters they are made of.
-    pub fn new(route: &str, sender: Sender<'_>, id: &str) -> Self {
-        let (kind, sender) = match sender {
-            Sender::User(user) => ("user", user.to_string()),
-            Sender::Connection(connection) => ("connection", connection.to_string()),
+    pub fn new(route: &str, scope: IdScope<'_>, id: &str) -> Self {
+        let (kind, sender) = match scope {
+            IdScope::User(user) => ("user", user.to_string()),
+            IdScope::Connection(connection) => ("connection", connection.to_string()),
         };
         let mut hash = Sha256::new();
         for part in [kind, route, &sender, id] {
@@ -124,7 +124,7 @@ impl Deduplicator {
     /// Waits for whoever is relaying the same message now, for at most as long as a claim lasts and as
     /// long as the answer is `wanted`. `relay_timeout` is the longest that a relay takes, all attempts
     /// together; `ttl` is how long the answer will be kept.
-    pub async fn turn(
+    pub async fn claim_or_wait(
         &self,
         message: MessageKey,
         relay_timeout: Duration,
@@ -132,10 +132,10 @@ impl Deduplicator {
         wanted: impl Fn() -> bool,
     ) -> Result<DedupOutcome, DedupError> {
         let lease = relay_timeout.saturating_add(LEASE_MARGIN).min(LONGEST_LEASE);
-        self.turn_within(lease, message, ttl, wanted).await
+        self.claim_within(lease, message, ttl, wanted).await
     }
 
-    async fn turn_within(
+    async fn claim_within(
         &self,
         lease: Duration,
         message: MessageKey,

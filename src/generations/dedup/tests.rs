@@ -56,11 +56,11 @@ on_both_engines! {
 }
 
 fn message(id: &str) -> MessageKey {
-    MessageKey::new("/ws", Sender::User(&UserId::Integer(7)), id)
+    MessageKey::new("/ws", IdScope::User(&UserId::Integer(7)), id)
 }
 
 async fn turn(dedup: &Deduplicator, id: &str) -> DedupOutcome {
-    dedup.turn(message(id), RELAY, TTL, || true).await.unwrap()
+    dedup.claim_or_wait(message(id), RELAY, TTL, || true).await.unwrap()
 }
 
 async fn first(dedup: &Deduplicator, id: &str) -> Claim {
@@ -146,7 +146,7 @@ fn claim(dedup: &Deduplicator, id: &str) -> Claim {
 
 async fn expiry(bench: Bench) {
     let short = Duration::from_millis(50);
-    let turn = |ttl| bench.one.turn(message("a"), RELAY, ttl, || true);
+    let turn = |ttl| bench.one.claim_or_wait(message("a"), RELAY, ttl, || true);
     let Ok(DedupOutcome::First(claim)) = turn(short).await else { panic!("not the first") };
     claim.relayed("gone soon").await;
     let deadline = Instant::now() + RELAY;
@@ -162,7 +162,7 @@ async fn expiry(bench: Bench) {
 
 async fn unwanted(bench: Bench) {
     let _claim = first(&bench.one, "a").await;
-    let turn = bench.two.turn(message("a"), RELAY, TTL, || false).await;
+    let turn = bench.two.claim_or_wait(message("a"), RELAY, TTL, || false).await;
     assert_eq!(turn.unwrap_err(), DedupError::Unwanted);
 }
 
@@ -170,7 +170,7 @@ async fn unwanted(bench: Bench) {
 async fn a_repeat_does_not_wait_for_ever() {
     let dedup = Deduplicator::memory();
     let _claim = first(&dedup, "a").await;
-    let waited = dedup.turn_within(3 * POLL, message("a"), TTL, || true).await;
+    let waited = dedup.claim_within(3 * POLL, message("a"), TTL, || true).await;
     assert_eq!(waited.unwrap_err(), DedupError::StillRelaying);
 }
 
@@ -195,7 +195,7 @@ async fn what_redis_keeps_expires() {
 async fn without_redis_nothing_is_relayed() {
     let mut bench = Bench::redis().await;
     bench.redis.as_mut().unwrap().0.kill();
-    let turn = bench.one.turn(message("a"), RELAY, TTL, || true).await;
+    let turn = bench.one.claim_or_wait(message("a"), RELAY, TTL, || true).await;
     assert_eq!(turn.unwrap_err(), DedupError::EngineUnavailable);
 }
 
@@ -217,15 +217,15 @@ fn keys_are_told_apart_whatever_they_are_made_of() {
     let connection = ConnectionId::random();
     let named = user(&connection.to_string());
     let keys = [
-        MessageKey::new("/ws", Sender::User(&user("a")), "b:c"),
-        MessageKey::new("/ws", Sender::User(&user("a:b")), "c"),
-        MessageKey::new("/ws:a", Sender::User(&user("b")), "c"),
-        MessageKey::new("/ws", Sender::User(&named), "c"),
-        MessageKey::new("/ws", Sender::Connection(connection), "c"),
+        MessageKey::new("/ws", IdScope::User(&user("a")), "b:c"),
+        MessageKey::new("/ws", IdScope::User(&user("a:b")), "c"),
+        MessageKey::new("/ws:a", IdScope::User(&user("b")), "c"),
+        MessageKey::new("/ws", IdScope::User(&named), "c"),
+        MessageKey::new("/ws", IdScope::Connection(connection), "c"),
     ];
     for (index, key) in keys.iter().enumerate() {
         assert!(!keys[..index].contains(key), "{key:?}");
     }
-    let long = MessageKey::new("/ws", Sender::User(&user("a")), &"x".repeat(100_000));
+    let long = MessageKey::new("/ws", IdScope::User(&user("a")), &"x".repeat(100_000));
     assert!(long.as_str().len() < 100);
 }

@@ -70,9 +70,9 @@ pub struct Facts {
     pub streams: bool,
     /// When it counts as running no more, in milliseconds since 1970.
     pub ends_ms: u64,
-    /// Whose place it takes, and by which lease.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub place: Option<(String, String)>,
+    /// The user whose limit it counts against, and the lease by which it does.
+    #[serde(rename = "place", default, skip_serializing_if = "Option::is_none")]
+    pub user_lease: Option<(String, String)>,
 }
 
 impl Facts {

@@ -51,8 +51,8 @@ fn task(id: &str) -> Task {
 }
 
 fn facts(streams: bool) -> Facts {
-    let place = Some(("7".to_owned(), "f00".to_owned()));
-    Facts { route: "/ws/{id}/".to_owned(), streams, ends_ms: 1, place }
+    let user_lease = Some(("7".to_owned(), "f00".to_owned()));
+    Facts { route: "/ws/{id}/".to_owned(), streams, ends_ms: 1, user_lease }
 }
 
 /// As when nobody has renewed it for long.

@@ -56,16 +56,19 @@ impl Celery {
         upstream: &str,
         shutdown: &Shutdown,
     ) -> Result<Self, String> {
-        let broker = Commands::start(&config.broker_url, label(upstream, ""), shutdown)?;
+        let broker =
+            Commands::start(&config.broker_url, &format!("upstream.{upstream}"), shutdown)?;
         let database = config.broker_url.info().redis_settings().db();
         let pidbox = format!("{}/{database}.{PIDBOX}", config.global_keyprefix);
         let results = config.results.as_ref();
         let results = results
-            .map(|results| Results::start(results, label(upstream, ".results"), shutdown))
+            .map(|results| {
+                Results::start(results, &format!("upstream.{upstream}.results"), shutdown)
+            })
             .transpose()?;
         let tracking = config.track.as_ref().map(|track| {
             let commands = match &track.redis_url {
-                Some(url) => Commands::start(url, label(upstream, ".track"), shutdown)?,
+                Some(url) => Commands::start(url, &format!("upstream.{upstream}.track"), shutdown)?,
                 None => broker.clone(),
             };
             Ok::<_, String>(Tracking::new(commands, track.ttl))
@@ -127,12 +130,6 @@ impl Celery {
         publish.arg(&self.pidbox).arg(order);
         self.broker.query::<u64>(&publish).await.is_ok_and(|heard| heard > 0)
     }
-}
-
-/// A connection's label lives as long as the process, and there are a few each time that an upstream is
-/// configured.
-fn label(upstream: &str, part: &str) -> &'static str {
-    Box::leak(format!("upstream.{upstream}{part}").into_boxed_str())
 }
 
 /// Kombu keeps a list for each of four steps of priority; workers look at the first one first.

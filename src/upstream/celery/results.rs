@@ -82,7 +82,7 @@ impl Results {
     /// Asks on the current runtime until killed.
     pub fn start(
         config: &config::Results,
-        label: &'static str,
+        label: &str,
         shutdown: &Shutdown,
     ) -> Result<Self, String> {
         let inner = Arc::new(Inner {

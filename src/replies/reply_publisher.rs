@@ -1,4 +1,4 @@
-//! What the gateway itself publishes of a generation.
+//! The events of a reply that the gateway itself publishes.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::broker::{PublishError, PublishOnce, Publisher};
 use crate::generations::Task;
 
-/// While the engine is away, an event is tried again this often, with this pause.
+/// How often an event is tried while the engine is away, and the pause between two attempts.
 const PUBLISH_ATTEMPTS: usize = 20;
 const PUBLISH_PAUSE: Duration = Duration::from_millis(250);
 
@@ -19,27 +19,32 @@ const REMEMBERED: Duration = Duration::from_secs(120);
 pub(super) struct ReplyPublisher {
     publisher: Publisher,
     task: Task,
-    /// Events so far.
-    said: Cell<u64>,
+    /// The number of events so far, without the terminal one.
+    count: Cell<u64>,
 }
 
 impl ReplyPublisher {
     pub fn new(publisher: &Publisher, task: &Task) -> Self {
-        Self { publisher: publisher.clone(), task: task.clone(), said: Cell::new(0) }
+        Self { publisher: publisher.clone(), task: task.clone(), count: Cell::new(0) }
     }
 
-    /// An event that is not the last.
-    pub async fn say(&self, json: Bytes) -> Result<(), PublishError> {
-        self.said.set(self.said.get() + 1);
-        self.publish(self.task.id.to_string(), self.said.get(), json).await
+    /// Publishes an event that does not end the generation.
+    pub async fn publish(&self, json: Bytes) -> Result<(), PublishError> {
+        self.count.set(self.count.get() + 1);
+        self.publish_once(self.task.id.to_string(), self.count.get(), json).await
     }
 
-    /// The terminal event: of several nodes that end a generation at the same time, one does.
-    pub async fn say_last(&self, json: Bytes) -> Result<(), PublishError> {
-        self.publish(format!("end:{}", self.task.id), 1, json).await
+    /// Publishes the terminal event. If several nodes end a generation at the same time, one of them does.
+    pub async fn publish_terminal(&self, json: Bytes) -> Result<(), PublishError> {
+        self.publish_once(format!("end:{}", self.task.id), 1, json).await
     }
 
-    async fn publish(&self, key: String, number: u64, json: Bytes) -> Result<(), PublishError> {
+    async fn publish_once(
+        &self,
+        key: String,
+        number: u64,
+        json: Bytes,
+    ) -> Result<(), PublishError> {
         // An attempt without an answer may have been published all the same.
         let once = PublishOnce { key, number, remembered: REMEMBERED };
         let mut result = Ok(());

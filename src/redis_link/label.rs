@@ -1,0 +1,31 @@
+//! The labels by which logs and metrics name a connection.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
+/// Returns `name` with the life of the process, which metrics require. Each distinct name is allocated
+/// once, so that a reload which configures an upstream again allocates nothing.
+pub(super) fn intern(name: &str) -> &'static str {
+    static LABELS: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+
+    let mut labels = LABELS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(label) = labels.get(name) {
+        return label;
+    }
+    let label: &'static str = Box::leak(name.into());
+    labels.insert(label);
+    label
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_allocated_once() {
+        let first = intern("upstream.same");
+        let again = intern(&format!("upstream.{}", "same"));
+        assert_eq!(first, "upstream.same");
+        assert!(std::ptr::eq(first, again));
+    }
+}

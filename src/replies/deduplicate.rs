@@ -1,0 +1,48 @@
+//! A message with an id of the client's is relayed once; repeats get the answer of the first.
+
+use super::{CheckedMessage, Refusal, RelayOutcome, Replies, Sender};
+use crate::generations::{Claim, DedupError, DedupOutcome, IdScope, MessageKey};
+
+impl Replies {
+    /// `Ok` if the message is to be relayed; its claim, if it has one, must then be settled by
+    /// [`Replies::settle_claim`]. Waits while the same message is being relayed, and the sender is there.
+    pub(super) async fn deduplicate(
+        &self,
+        sender: &Sender,
+        message: &CheckedMessage,
+    ) -> Result<Option<Claim>, RelayOutcome> {
+        let ttl = sender.route.generations.dedup_ttl;
+        let Some(id) = message.id.as_deref().filter(|_| !ttl.is_zero()) else { return Ok(None) };
+        let scope = match &sender.user_id {
+            Some(user) => IdScope::User(user),
+            None => IdScope::Connection(sender.connection_id),
+        };
+        let key = MessageKey::new(sender.route.path.as_str(), scope, id);
+        let relay_timeout = self.config().upstreams.relay_timeout(sender.upstream());
+        let is_wanted = || sender.socket.is_open();
+        let dedup = &self.services.generations.dedup;
+        Err(match dedup.claim_or_wait(key, relay_timeout, ttl, is_wanted).await {
+            Ok(DedupOutcome::First(claim)) => return Ok(Some(claim)),
+            Ok(DedupOutcome::Repeat { task_id }) => {
+                sender.route_metrics.duplicate_caught(sender.about(), id, &task_id);
+                RelayOutcome::Duplicate { task_id }
+            }
+            Err(DedupError::EngineUnavailable) => RelayOutcome::Refused(Refusal::DedupUnavailable),
+            Err(DedupError::StillRelaying) => RelayOutcome::Refused(Refusal::StillRelaying),
+            Err(DedupError::Unwanted) => RelayOutcome::SenderLeft,
+        })
+    }
+
+    /// Tells the engine which task a claimed message became; `None` frees its id to be sent again. On a
+    /// task of its own, so that the client's next message does not wait for it.
+    pub(super) fn settle_claim(&self, claim: Claim, task_id: Option<String>) {
+        let tracked = self.services.shutdown.track();
+        tokio::task::spawn_local(async move {
+            match task_id {
+                Some(task_id) => claim.relayed(&task_id).await,
+                None => claim.failed().await,
+            }
+            drop(tracked);
+        });
+    }
+}

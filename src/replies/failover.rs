@@ -1,0 +1,121 @@
+//! Replies whose node has died: those that it streamed are reported as lost, those of workers are
+//! monitored here.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Replies;
+use super::message::MessageContext;
+use super::reply_publisher::ReplyPublisher;
+use super::worker_reply::{ReplyMonitor, WorkerReply, unix_ms};
+use crate::config::Route;
+use crate::generations::{Begun, Claimed, Facts, SWEEP};
+use crate::limits::{Lease, LeaseKey, Leased};
+use crate::protocol::{ErrorCode, ErrorEvent, cancelled};
+use crate::telemetry::generations::GenerationEnd;
+use crate::telemetry::pace::Pace;
+use crate::telemetry::route::RouteFacts;
+use crate::telemetry::spans::ReplySpans;
+
+/// Takes over replies of dead nodes until this node drains. One thread of a node is enough.
+pub async fn run_failover(replies: Rc<Replies>) {
+    let mut ticks = tokio::time::interval(SWEEP);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = replies.services.shutdown.draining() => return,
+        }
+        loop {
+            let claimed = replies.services.generations.ledger.claim().await;
+            if claimed.is_empty() {
+                break;
+            }
+            claimed.into_iter().for_each(|claimed| take_over(&replies, claimed));
+        }
+    }
+}
+
+fn take_over(replies: &Rc<Replies>, claimed: Claimed) {
+    let config = Arc::clone(&replies.config().config);
+    let route = config.routes.iter().find(|route| route.path.as_str() == claimed.facts.route);
+    let lease = take_over_lease(replies, &claimed);
+    match route {
+        Some(route) if !claimed.facts.streams => monitor(replies, route, claimed, lease),
+        // Without the route nobody here knows how long its worker may be silent. It ends as it would have.
+        None if !claimed.facts.streams => {
+            replies.services.generations.ledger.release(&claimed.task);
+        }
+        _ => {
+            tokio::task::spawn_local(report_lost(Rc::clone(replies), claimed, route.cloned()));
+        }
+    }
+}
+
+/// The lease by which the reply counts for its user, renewed and released by this node from now on.
+fn take_over_lease(replies: &Replies, claimed: &Claimed) -> Option<Lease> {
+    let (user, holder) = claimed.facts.user_lease.as_ref()?;
+    let holder = holder.parse().ok()?;
+    let key = LeaseKey { of: Leased::Generation, route: &claimed.facts.route, user };
+    Some(replies.services.leases.hold(key, holder))
+}
+
+/// Monitors a worker's reply from here on.
+fn monitor(replies: &Rc<Replies>, route: &Arc<Route>, claimed: Claimed, lease: Option<Lease>) {
+    let generations = &replies.services.generations;
+    let Claimed { task, facts, cancelled } = &claimed;
+    let pace = Pace::midway(RouteFacts::of(&route.path));
+    let tracked = match generations.tracker.register_pending(&task.channel).begin(&task.id, pace) {
+        Begun::Running(tracked) => tracked,
+        Begun::Over => return generations.ledger.release(task),
+        // Another node may have room when the lease of this claim is over.
+        Begun::Full => return generations.ledger.resume(&claimed).abandon(),
+    };
+    let Some(run) = generations.running.begin(task.clone()) else { return };
+    let entry = generations.ledger.resume(&claimed);
+    if *cancelled {
+        run.canceller().cancel();
+    }
+    let time_left = time_left(route, facts);
+    let received_at = received_at(route, facts);
+    let context = MessageContext { received_at, spans: ReplySpans::default() };
+    let reply = WorkerReply { run, tracked, entry, lease, context };
+    ReplyMonitor::new(replies, route, reply, time_left).start(false);
+}
+
+/// How much longer the reply may last.
+fn time_left(route: &Route, facts: &Facts) -> Duration {
+    let left = facts.ends_ms.saturating_sub(unix_ms(Duration::ZERO));
+    Duration::from_millis(left).min(route.generations.max_duration)
+}
+
+/// When another node received the message: `max_duration` before the reply must end.
+fn received_at(route: &Route, facts: &Facts) -> Instant {
+    let now = Instant::now();
+    now.checked_sub(route.generations.max_duration - time_left(route, facts)).unwrap_or(now)
+}
+
+/// Ends a reply that a dead node streamed, and that nobody can continue.
+async fn report_lost(replies: Rc<Replies>, claimed: Claimed, route: Option<Arc<Route>>) {
+    let Claimed { task, cancelled: is_cancelled, facts } = claimed;
+    let (end, json) = if is_cancelled {
+        (GenerationEnd::Cancelled, cancelled(&task.id))
+    } else {
+        let text = "the gateway that relayed the reply is gone";
+        let lost = ErrorEvent::new(ErrorCode::WorkerLost, text).task_id(&task.id);
+        (GenerationEnd::WorkerLost, lost.to_json())
+    };
+    let publisher = ReplyPublisher::new(&replies.services.publisher, &task);
+    // If it cannot be published, the lease of this claim expires and a node takes the reply over again.
+    if publisher.publish_terminal(json.into()).await.is_ok() {
+        // A mark that cannot be taken back expires.
+        let _ = replies.history.generation_ended(&task.channel, &task.id).await;
+        replies.services.generations.ledger.bury(&task);
+        if let Some(route) = route {
+            let received_at = received_at(&route, &facts);
+            let metrics = RouteFacts::of(&route.path);
+            metrics.generation_ended(&task.channel, end, received_at, &task.id);
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! A message on its way to an upstream, and who sent it.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde_json::value::RawValue;
+
+use crate::config::Route;
+use crate::protocol::{ChannelName, ConnectionId, Params, RequestId, TraceContext, UserId};
+use crate::socket::Socket;
+use crate::telemetry::about::About;
+use crate::telemetry::route::RouteFacts;
+use crate::telemetry::spans::ReplySpans;
+use crate::upstream::Message;
+
+/// A message that has passed the checks of its connection.
+pub struct CheckedMessage {
+    pub text: String,
+    /// The message id that the client chose.
+    pub id: Option<String>,
+    /// The client's whole object.
+    pub data: Box<RawValue>,
+    pub received_at: Instant,
+}
+
+/// Who sent a message, and the socket that waits for its answer. A copy made for one message, so that a
+/// reload or a refresh of the credentials does not change it halfway.
+pub struct Sender {
+    pub socket: Rc<Socket>,
+    pub route: Arc<Route>,
+    pub route_metrics: Arc<RouteFacts>,
+    pub channel: ChannelName,
+    pub params: Arc<Params>,
+    /// `None` if the client is anonymous.
+    pub user_id: Option<UserId>,
+    pub username: Option<Box<str>>,
+    pub connection_id: ConnectionId,
+    /// The request that opened the connection.
+    pub request_id: RequestId,
+    /// The trace of the handshake.
+    pub trace: TraceContext,
+}
+
+impl Sender {
+    /// Identifies the connection in log lines.
+    pub fn about(&self) -> About<'_> {
+        About {
+            connection: self.connection_id,
+            request: &self.request_id,
+            user: self.user_id.as_ref(),
+            channel: &self.channel,
+        }
+    }
+
+    pub(super) fn upstream(&self) -> &str {
+        self.route.upstream.as_deref().unwrap_or_default()
+    }
+
+    /// The message as upstreams get it, under a fresh task id.
+    pub(super) fn message(&self, checked: CheckedMessage, trace: TraceContext) -> Message {
+        let task_id = uuid::Uuid::new_v4().to_string();
+        Message {
+            text: checked.text,
+            data: checked.data,
+            channel: self.channel.clone(),
+            params: Arc::clone(&self.params),
+            user_id: self.user_id.clone(),
+            username: self.username.clone(),
+            connection_id: self.connection_id,
+            request_id: self.request_id.clone(),
+            message_id: checked.id.unwrap_or_else(|| task_id.clone()),
+            task_id,
+            trace,
+        }
+    }
+}
+
+/// What is recorded about a message once its reply has ended.
+#[derive(Clone)]
+pub(super) struct MessageContext {
+    pub received_at: Instant,
+    pub spans: ReplySpans,
+}

@@ -1,0 +1,66 @@
+//! Why a message is not relayed, and the error event that says so.
+
+use std::time::Duration;
+
+use crate::protocol::{ErrorCode, ErrorEvent};
+use crate::upstream::RelayError;
+
+/// It is not known when a reply will end, so clients are asked to try again after this many seconds.
+const REPLY_RETRY_SECONDS: u64 = 2;
+
+/// Why the gateway does not relay a message now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The engine cannot say whether the message was sent before.
+    DedupUnavailable,
+    /// The same message is still being relayed from where it was sent first.
+    StillRelaying,
+    /// The user already has as many replies in progress as the route allows.
+    TooManyReplies,
+    RateLimited {
+        retry_after: Duration,
+    },
+    /// The engine cannot say whether the user is within its limits.
+    LimitsUnavailable,
+}
+
+impl Refusal {
+    pub fn event(self) -> ErrorEvent<'static> {
+        match self {
+            Self::DedupUnavailable => {
+                let text = "whether this message was sent before cannot be checked at the moment; try again";
+                ErrorEvent::new(ErrorCode::EngineUnavailable, text).retry_after(1)
+            }
+            Self::StillRelaying => {
+                let text = "this message is still on its way from where it was sent first";
+                ErrorEvent::new(ErrorCode::Busy, text).retry_after(1)
+            }
+            Self::TooManyReplies => {
+                let text = "too many replies in progress; try again when one has ended";
+                ErrorEvent::new(ErrorCode::Busy, text).retry_after(REPLY_RETRY_SECONDS)
+            }
+            Self::RateLimited { retry_after } => {
+                let seconds = retry_after.as_millis().div_ceil(1000).max(1) as u64;
+                ErrorEvent::new(ErrorCode::RateLimited, "too many messages").retry_after(seconds)
+            }
+            Self::LimitsUnavailable => {
+                let text = "limits cannot be checked at the moment; try again";
+                ErrorEvent::new(ErrorCode::EngineUnavailable, text).retry_after(1)
+            }
+        }
+    }
+}
+
+/// The answer to a message that its upstream did not take.
+pub fn relay_error_event(error: &RelayError) -> ErrorEvent<'_> {
+    match error {
+        RelayError::Busy => {
+            ErrorEvent::new(ErrorCode::Busy, "the service is busy; try again").retry_after(1)
+        }
+        RelayError::Unavailable => {
+            let text = "the service cannot be reached; try again";
+            ErrorEvent::new(ErrorCode::UpstreamUnavailable, text).retry_after(5)
+        }
+        RelayError::Rejected(text) => ErrorEvent::new(ErrorCode::UpstreamRejected, text),
+    }
+}

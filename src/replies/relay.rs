@@ -1,0 +1,176 @@
+//! One message on its way to its upstream.
+//!
+//! From before a message is handed over until its answer is written, publications for the sender's
+//! connection are held back, so that no event of a task can overtake its `task_queued`.
+
+use std::rc::Rc;
+
+use super::message::MessageContext;
+use super::{CheckedMessage, Refusal, Replies, Sender};
+use crate::limits::Lease;
+use crate::socket::HoldGuard;
+use crate::telemetry::spans::{Kind, ReplySpans, Span, Went};
+use crate::upstream::{RelayError, Taken, TakenReply};
+
+/// What became of a message, for its answer. Publications are held back until the guard is dropped.
+pub enum RelayOutcome {
+    /// The upstream took the message.
+    Queued {
+        task_id: String,
+        hold: HoldGuard,
+    },
+    /// The upstream took the message when it was sent first.
+    Duplicate {
+        task_id: String,
+    },
+    Refused(Refusal),
+    /// The upstream did not take the message.
+    Failed {
+        error: RelayError,
+        hold: HoldGuard,
+    },
+    /// Nobody waits for an answer any more.
+    SenderLeft,
+}
+
+impl RelayOutcome {
+    /// The task that the message became, if it was relayed now.
+    fn task_id(&self) -> Option<&str> {
+        match self {
+            Self::Queued { task_id, .. } => Some(task_id),
+            _ => None,
+        }
+    }
+}
+
+impl Replies {
+    /// Relays a message, unless it was relayed before or a limit of its user forbids it. On
+    /// [`RelayOutcome::Queued`] its reply is being published or monitored.
+    pub async fn relay(self: &Rc<Self>, sender: &Sender, message: CheckedMessage) -> RelayOutcome {
+        let mut span = message_span(sender, &message);
+        let claim = match self.deduplicate(sender, &message).await {
+            Ok(claim) => claim,
+            Err(outcome) => {
+                span.outcome("answered", Went::Refused);
+                return outcome;
+            }
+        };
+        let outcome = match self.admit(sender).await {
+            Ok(reply_lease) => self.relay_admitted(sender, message, reply_lease, span).await,
+            Err(refusal) => {
+                span.outcome("refused", Went::Refused);
+                RelayOutcome::Refused(refusal)
+            }
+        };
+        if let Some(claim) = claim {
+            self.settle_claim(claim, outcome.task_id().map(str::to_owned));
+        }
+        outcome
+    }
+
+    /// Checks the limits that all nodes share.
+    async fn admit(&self, sender: &Sender) -> Result<Option<Lease>, Refusal> {
+        let reply_lease = self.acquire_reply_lease(sender).await?;
+        match self.take_user_rate(sender).await {
+            Ok(()) => Ok(reply_lease),
+            Err(refusal) => {
+                self.release_reply_lease(reply_lease).await;
+                Err(refusal)
+            }
+        }
+    }
+
+    async fn relay_admitted(
+        self: &Rc<Self>,
+        sender: &Sender,
+        checked: CheckedMessage,
+        reply_lease: Option<Lease>,
+        mut message_span: Span,
+    ) -> RelayOutcome {
+        let config = self.config();
+        let (upstream, received_at) = (sender.upstream(), checked.received_at);
+        let parent = message_span.context().unwrap_or(sender.trace);
+        let mut request_span = config.upstreams.span(upstream, &parent);
+        let trace = request_span.context().unwrap_or(sender.trace);
+        let message = sender.message(checked, trace);
+        let pending = self.services.generations.tracker.register_pending(&sender.channel);
+        let hold = sender.socket.hold();
+        // A worker may be faster than the upstream's answer, and clients that connect later are to see
+        // its whole reply. Without the mark they see less.
+        let begins = self.history.generation_begins(&sender.channel, &message.task_id);
+        let (_, relayed) = tokio::join!(begins, config.upstreams.relay(upstream, &message));
+        let (outcome, went) = span_outcome(&relayed);
+        request_span.outcome(outcome, went);
+        drop(request_span);
+        let has_begun = |taken: &Taken| {
+            taken.task_id == message.task_id && !matches!(taken.reply, TakenReply::None)
+        };
+        if !relayed.as_ref().is_ok_and(has_begun) {
+            self.unmark_generation(sender, message.task_id);
+        }
+        let Taken { task_id, reply } = match relayed {
+            Ok(taken) => taken,
+            Err(error) => {
+                message_span.outcome(outcome, went);
+                drop(message_span);
+                self.release_reply_lease(reply_lease).await;
+                return RelayOutcome::Failed { error, hold };
+            }
+        };
+        sender.route_metrics.message_queued(sender.about(), Some(&task_id));
+        let context =
+            |span| MessageContext { received_at, spans: ReplySpans::begin(span, &task_id) };
+        // From here on whoever learns of the task can cancel it.
+        match reply {
+            TakenReply::Streamed(reply) => {
+                let context = context(message_span);
+                self.publish_reply(sender, &task_id, reply, reply_lease, context);
+            }
+            TakenReply::ByWorker => {
+                let context = context(message_span);
+                self.monitor_reply(sender, &task_id, pending, reply_lease, context);
+            }
+            TakenReply::None => {
+                message_span.outcome(outcome, went);
+                drop(message_span);
+                self.release_reply_lease(reply_lease).await;
+            }
+        }
+        RelayOutcome::Queued { task_id, hold }
+    }
+
+    /// Takes back the history's mark of a generation that did not begin, or began under another id.
+    fn unmark_generation(&self, sender: &Sender, task_id: String) {
+        let (history, channel) = (self.history.clone(), sender.channel.clone());
+        if history.keeps(&channel) {
+            tokio::task::spawn_local(async move {
+                // A mark that cannot be taken back expires.
+                let _ = history.generation_ended(&channel, &task_id).await;
+            });
+        }
+    }
+}
+
+/// The span of a message since its arrival, under that of its connection's handshake.
+fn message_span(sender: &Sender, message: &CheckedMessage) -> Span {
+    let mut span = Span::begin(&sender.trace, Kind::Internal, || "message".into());
+    if span.is_on() {
+        span.began(message.received_at.elapsed());
+        span.about(sender.about());
+        span.set("http.route", sender.route.path.as_str().to_owned());
+        if let Some(id) = &message.id {
+            span.set("tidegate.message_id", id.clone());
+        }
+    }
+    span
+}
+
+fn span_outcome(relayed: &Result<Taken, RelayError>) -> (&'static str, Went) {
+    match relayed {
+        Ok(Taken { reply: TakenReply::Streamed(_), .. }) => ("streaming", Went::Well),
+        Ok(_) => ("taken", Went::Well),
+        Err(RelayError::Busy) => ("busy", Went::Refused),
+        Err(RelayError::Rejected(_)) => ("rejected", Went::Refused),
+        Err(RelayError::Unavailable) => ("unavailable", Went::Wrong),
+    }
+}

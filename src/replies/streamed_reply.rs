@@ -1,0 +1,201 @@
+//! A reply that the upstream streams in its answer, published as a generation: `processing_started`, the
+//! events, exactly one terminal event. It goes to the channel, not to the connection, and continues after
+//! the client has left, unless the upstream's `on_disconnect` says otherwise.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::attached::AttachGuard;
+use super::message::MessageContext;
+use super::reply_publisher::ReplyPublisher;
+use super::worker_reply::ledger_facts;
+use super::{Replies, Sender};
+use crate::broker::PublishError;
+use crate::config::Route;
+use crate::generations::{Entry, Run, Task};
+use crate::limits::Lease;
+use crate::protocol::{ErrorCode, ErrorEvent, cancelled, complete, event_name, processing_started};
+use crate::telemetry::generations::GenerationEnd;
+use crate::telemetry::pace::Pace;
+use crate::telemetry::route::RouteFacts;
+use crate::upstream::{Reply, ReplyBroken};
+
+/// The next step of a reply.
+enum Next {
+    Event(Bytes),
+    End,
+    Broken(ReplyBroken),
+    Cancelled,
+    /// Another node has reported the reply as lost.
+    TakenOver,
+}
+
+/// A reply while it streams. What it holds is given back when it is dropped.
+struct StreamedReply {
+    replies: Rc<Replies>,
+    publisher: ReplyPublisher,
+    /// How long after the start of a drain the reply is broken off.
+    stops_after: Duration,
+    route: Arc<Route>,
+    route_metrics: Arc<RouteFacts>,
+    context: MessageContext,
+    run: Run,
+    entry: Entry,
+    _attached: Option<AttachGuard>,
+    _lease: Option<Lease>,
+}
+
+impl Replies {
+    /// Publishes a reply on a task of its own. `lease` counts it for its user until it has ended.
+    pub(super) fn publish_reply(
+        self: &Rc<Self>,
+        sender: &Sender,
+        task_id: &str,
+        reply: Reply,
+        lease: Option<Lease>,
+        context: MessageContext,
+    ) {
+        let task = Task { channel: sender.channel.clone(), id: task_id.into() };
+        let generations = &self.services.generations;
+        // The id of a task whose reply streams is fresh.
+        let Some(run) = generations.running.begin(task) else { return reply.give_up() };
+        let config = self.config();
+        let attached = match config.upstreams.cancels_on_disconnect(sender.upstream()) {
+            true => self.attached.attach(sender, run.canceller()),
+            false => None,
+        };
+        let facts = ledger_facts(sender, true, lease.as_ref());
+        let streamed = StreamedReply {
+            replies: Rc::clone(self),
+            publisher: ReplyPublisher::new(&self.services.publisher, run.task()),
+            stops_after: config.config.shutdown.abort_replies_after(),
+            route: Arc::clone(&sender.route),
+            route_metrics: Arc::clone(&sender.route_metrics),
+            context,
+            entry: generations.ledger.enter(run.task(), facts),
+            run,
+            _attached: attached,
+            _lease: lease,
+        };
+        let (replies, tracked) = (Rc::clone(self), self.services.shutdown.track());
+        tokio::task::spawn_local(async move {
+            streamed.run(reply).await;
+            replies.flush_when_draining().await;
+            drop(tracked);
+        });
+    }
+}
+
+impl StreamedReply {
+    async fn run(self, reply: Reply) {
+        let Task { channel, id } = self.run.task();
+        let history = &self.replies.history;
+        let ledger = &self.replies.services.generations.ledger;
+        // Before the first event is published: whoever learns of the task can cancel it, and clients that
+        // connect later see the whole reply. Without the mark they see less.
+        let _ = tokio::join!(history.generation_begins(channel, id), ledger.flush());
+        let end = self.publish(reply).await.unwrap_or(GenerationEnd::EngineDown);
+        // A mark that cannot be taken back expires.
+        let _ = history.generation_ended(channel, id).await;
+        self.route_metrics.generation_ended(channel, end, self.context.received_at, id);
+        self.context.spans.ended(end);
+        if end == GenerationEnd::EngineDown {
+            // The terminal event has still to be published, by whichever node reaches the engine first.
+            self.entry.abandon();
+        }
+    }
+
+    async fn publish(&self, mut reply: Reply) -> Result<GenerationEnd, PublishError> {
+        let spans = self.context.spans.clone();
+        let mut pace =
+            Pace::new(Arc::clone(&self.route_metrics), self.context.received_at).traced(spans);
+        self.publisher.publish(processing_started(self.task_id()).into()).await?;
+        loop {
+            let json = match self.next(&mut reply).await {
+                Next::Event(json) => json,
+                Next::End => break,
+                Next::Broken(broken) => return self.publish_lost(&broken).await,
+                Next::TakenOver => {
+                    reply.give_up();
+                    return Ok(GenerationEnd::Taken);
+                }
+                Next::Cancelled => {
+                    reply.give_up();
+                    self.publish_terminal(cancelled(self.task_id()).into()).await?;
+                    return Ok(GenerationEnd::Cancelled);
+                }
+            };
+            let name = event_name(&json).unwrap_or_default();
+            if name == "processing_started" {
+                continue;
+            }
+            let is_terminal = self.route.generations.terminal_events.contains(&name);
+            let published = match is_terminal {
+                true => self.publish_terminal(json).await,
+                false => self.publisher.publish(json).await,
+            };
+            if published == Err(PublishError::TooLarge) {
+                let broken = ReplyBroken::Refused("an event of the reply was too large");
+                return self.publish_lost(&broken).await;
+            }
+            published?;
+            if is_terminal {
+                if name != "error" {
+                    pace.ended_well(Instant::now());
+                }
+                reply.finish();
+                return Ok(GenerationEnd::Completed);
+            }
+            pace.chunk(Instant::now());
+        }
+        self.publish_terminal(complete(self.task_id()).into()).await?;
+        Ok(GenerationEnd::Completed)
+    }
+
+    async fn next(&self, reply: &mut Reply) -> Next {
+        tokio::select! {
+            event = reply.next() => match event {
+                Some(Ok(json)) => Next::Event(json),
+                Some(Err(broken)) => Next::Broken(broken),
+                None => Next::End,
+            },
+            () = self.run.cancelled() => Next::Cancelled,
+            () = self.entry.taken() => Next::TakenOver,
+            () = self.drain_deadline() => {
+                Next::Broken(ReplyBroken::Refused("the gateway is stopping"))
+            }
+        }
+    }
+
+    /// Completes shortly before a drain ends by force, while a terminal event can still be published.
+    async fn drain_deadline(&self) {
+        let shutdown = &self.replies.services.shutdown;
+        shutdown.draining().await;
+        tokio::time::sleep(self.stops_after).await;
+        shutdown.record_early_end();
+    }
+
+    async fn publish_lost(&self, broken: &ReplyBroken) -> Result<GenerationEnd, PublishError> {
+        let text = match broken {
+            ReplyBroken::Lost => "the reply broke off",
+            ReplyBroken::Refused(why) => why,
+        };
+        let event = ErrorEvent::new(ErrorCode::WorkerLost, text).task_id(self.task_id());
+        self.publish_terminal(event.to_json().into()).await?;
+        Ok(GenerationEnd::WorkerLost)
+    }
+
+    /// The generation counts as ended before its terminal event is published, so that nobody cancels it
+    /// any more.
+    async fn publish_terminal(&self, json: Bytes) -> Result<(), PublishError> {
+        self.run.end();
+        self.publisher.publish_terminal(json).await
+    }
+
+    fn task_id(&self) -> &str {
+        &self.run.task().id
+    }
+}

@@ -1,0 +1,63 @@
+//! What all nodes allow one user together: replies in progress, and messages per time.
+
+use std::time::Duration;
+
+use super::{Refusal, Replies, Sender};
+use crate::limits::{Claim, Holder, Lease, LeaseKey, Leased, LimitName, Verdict};
+
+/// How long an answer to a client waits for the engine to be told of an unused lease.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
+
+impl Replies {
+    /// Counts one more reply of the sender's user, until the lease is dropped. `None` if the route has no
+    /// such limit or the sender is anonymous.
+    pub(super) async fn acquire_reply_lease(
+        &self,
+        sender: &Sender,
+    ) -> Result<Option<Lease>, Refusal> {
+        let Some(max) = sender.route.limits.generations_per_user else { return Ok(None) };
+        let Some(user) = &sender.user_id else { return Ok(None) };
+        let user = user.to_string();
+        let key =
+            LeaseKey { of: Leased::Generation, route: sender.route.path.as_str(), user: &user };
+        let holder = Holder::random();
+        let limits = &self.services.limits;
+        let claim = Claim::new(limits, key, holder);
+        match limits.acquire(key, holder, max).await {
+            Ok(Verdict::Allowed) => {
+                let lease = self.services.leases.hold(key, holder);
+                claim.hand_on();
+                Ok(Some(lease))
+            }
+            Ok(Verdict::Refused { .. }) => {
+                claim.hand_on();
+                Err(Refusal::TooManyReplies)
+            }
+            // What the engine did not answer may have been granted: the dropped claim gives it back.
+            Err(_) => Err(Refusal::LimitsUnavailable),
+        }
+    }
+
+    /// Gives a lease back before the client is answered, so that its next message is not refused for it.
+    pub(super) async fn release_reply_lease(&self, lease: Option<Lease>) {
+        if lease.is_some() {
+            drop(lease);
+            // An engine that does not answer in time is told later.
+            let _ = tokio::time::timeout(RELEASE_TIMEOUT, self.services.leases.flush()).await;
+        }
+    }
+
+    /// Counts one message against the rate of the sender's user. Anonymous senders have only the rate of
+    /// their connection.
+    pub async fn take_user_rate(&self, sender: &Sender) -> Result<(), Refusal> {
+        let Some(rate) = &sender.route.limits.messages_per_user else { return Ok(()) };
+        let Some(user) = &sender.user_id else { return Ok(()) };
+        let (limit, path) = (LimitName::MessagesPerUser, sender.route.path.as_str());
+        let limits = &self.services.limits;
+        match limits.take(limit, path, &sender.params, &user.to_string(), rate).await {
+            Ok(Verdict::Allowed) => Ok(()),
+            Ok(Verdict::Refused { retry_after }) => Err(Refusal::RateLimited { retry_after }),
+            Err(_) => Err(Refusal::LimitsUnavailable),
+        }
+    }
+}

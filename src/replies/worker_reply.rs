@@ -1,0 +1,282 @@
+//! A reply that a worker publishes by itself: monitored from its `task_queued` until its terminal event,
+//! so that it stops counting for its user, a client can cancel it, and a worker that falls silent is
+//! reported.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use super::message::MessageContext;
+use super::reply_publisher::ReplyPublisher;
+use super::{Replies, Sender, ThreadConfig};
+use crate::broker::{ChannelPin, PublishError};
+use crate::clock;
+use crate::config::Route;
+use crate::generations::{Begun, Entry, Expected, Facts, Run, Task, Tracked};
+use crate::limits::Lease;
+use crate::protocol::{ErrorCode, ErrorEvent, cancelled, complete};
+use crate::telemetry;
+use crate::telemetry::generations::GenerationEnd;
+use crate::telemetry::pace::Pace;
+use crate::telemetry::route::RouteFacts;
+use crate::upstream::TaskEnd;
+
+/// How long the terminal event of a task that is known to have ended may still be on its way.
+const TERMINAL_EVENT_DELAY: Duration = Duration::from_secs(2);
+
+impl Replies {
+    /// Monitors the reply to a message that the upstream took as `task_id`, and that was registered as
+    /// `pending` before. `lease` counts it for its user until it has ended.
+    pub(super) fn monitor_reply(
+        self: &Rc<Self>,
+        sender: &Sender,
+        task_id: &str,
+        pending: Expected,
+        lease: Option<Lease>,
+        context: MessageContext,
+    ) {
+        let metrics = &sender.route_metrics;
+        let pace =
+            Pace::new(Arc::clone(metrics), context.received_at).traced(context.spans.clone());
+        let tracked = match pending.begin(task_id, pace) {
+            Begun::Running(tracked) => tracked,
+            Begun::Over => {
+                let end = GenerationEnd::Completed;
+                context.spans.ended(end);
+                let received_at = context.received_at;
+                return metrics.generation_ended(&sender.channel, end, received_at, task_id);
+            }
+            Begun::Full => return metrics.not_tracked(),
+        };
+        let task = Task { channel: sender.channel.clone(), id: task_id.into() };
+        let generations = &self.services.generations;
+        // An upstream that names a task twice means the one that is running.
+        let Some(run) = generations.running.begin(task) else { return };
+        let facts = ledger_facts(sender, false, lease.as_ref());
+        let entry = generations.ledger.enter(run.task(), facts);
+        let duration = sender.route.generations.max_duration;
+        let reply = WorkerReply { run, tracked, entry, lease, context };
+        ReplyMonitor::new(self, &sender.route, reply, duration).start(true);
+    }
+}
+
+/// What another node needs to take over a reply to this sender.
+pub(super) fn ledger_facts(sender: &Sender, streams: bool, lease: Option<&Lease>) -> Facts {
+    let Sender { route, user_id, .. } = sender;
+    let user = user_id.as_ref().map(|user| user.to_string());
+    let user_lease = user.zip(lease.map(|lease| lease.holder().to_string()));
+    let ends_ms = unix_ms(route.generations.max_duration);
+    Facts { route: route.path.as_str().to_owned(), streams, ends_ms, user_lease }
+}
+
+/// Milliseconds since the Unix epoch, `later` than now.
+pub(super) fn unix_ms(later: Duration) -> u64 {
+    let then = clock::since_unix_epoch().saturating_add(later);
+    u64::try_from(then.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Completes with the future's result, or never if there is none.
+async fn completed<T>(future: &mut Option<Pin<Box<dyn Future<Output = T> + '_>>>) -> T {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
+fn task_failed(end: TaskEnd, id: &str) -> String {
+    let (code, text) = match end {
+        TaskEnd::Expired => (ErrorCode::TaskExpired, "no worker was free in time; try again"),
+        TaskEnd::Revoked => (ErrorCode::TaskRevoked, "the reply was stopped"),
+        TaskEnd::Failed | TaskEnd::Succeeded => {
+            (ErrorCode::TaskFailed, "the reply could not be made; try again")
+        }
+    };
+    ErrorEvent::new(code, text).task_id(id).to_json()
+}
+
+/// What a worker's reply holds while it is in progress.
+pub(super) struct WorkerReply {
+    pub run: Run,
+    pub tracked: Tracked,
+    pub entry: Entry,
+    /// Counts the reply for its user.
+    pub lease: Option<Lease>,
+    pub context: MessageContext,
+}
+
+/// Monitors one worker's reply.
+pub(super) struct ReplyMonitor {
+    replies: Rc<Replies>,
+    /// The configuration that the reply began under: its task is at one of these upstreams.
+    config: Rc<ThreadConfig>,
+    route: Arc<Route>,
+    route_metrics: Arc<RouteFacts>,
+    reply: WorkerReply,
+    publisher: ReplyPublisher,
+    /// When the reply counts as ended even without a terminal event.
+    ends: Instant,
+    /// Keeps this node subscribed to the channel while no client is connected.
+    _pin: ChannelPin,
+    /// Dropped last: by then everything else is given back.
+    _monitored: TaskTrackerToken,
+}
+
+/// Why monitoring stops.
+enum Stop {
+    /// The terminal event was published.
+    Ended,
+    Cancelled,
+    /// The task has ended, and no terminal event of it came.
+    TaskEnded(TaskEnd),
+    /// The worker has been silent for `reply_idle_timeout`.
+    Silent,
+    /// `max_duration` is over.
+    Overdue,
+    /// This node is draining.
+    Draining,
+    /// Another node monitors the reply.
+    TakenOver,
+}
+
+impl ReplyMonitor {
+    pub fn new(
+        replies: &Rc<Replies>,
+        route: &Arc<Route>,
+        reply: WorkerReply,
+        duration: Duration,
+    ) -> Self {
+        let task = reply.run.task();
+        Self {
+            publisher: ReplyPublisher::new(&replies.services.publisher, task),
+            _pin: replies.services.broker.pin(&task.channel),
+            _monitored: replies.monitored_replies.token(),
+            replies: Rc::clone(replies),
+            config: replies.config(),
+            route_metrics: RouteFacts::of(&route.path),
+            route: Arc::clone(route),
+            reply,
+            ends: Instant::now() + duration,
+        }
+    }
+
+    /// Monitors on a task of its own. `begins` means that the history is to mark the generation's begin,
+    /// so that clients that connect later see it from there.
+    pub fn start(self, begins: bool) {
+        tokio::task::spawn_local(self.run(begins));
+    }
+
+    async fn run(self, begins: bool) {
+        let Task { channel, id } = self.reply.run.task();
+        let history = &self.replies.history;
+        if begins {
+            // Without the mark, clients that connect later see less.
+            let _ = history.generation_begins(channel, id).await;
+        }
+        let stop = self.wait().await;
+        if let Stop::Draining | Stop::TakenOver = stop {
+            return self.hand_over();
+        }
+        self.reply.run.end();
+        let end = self.conclude(&stop).await.unwrap_or(GenerationEnd::EngineDown);
+        // A mark that cannot be taken back expires.
+        let _ = history.generation_ended(channel, id).await;
+        let WorkerReply { context, entry, .. } = self.reply;
+        self.route_metrics.generation_ended(channel, end, context.received_at, id);
+        context.spans.ended(end);
+        if end == GenerationEnd::EngineDown {
+            entry.abandon();
+        }
+    }
+
+    /// Another node goes on with the reply, and with its user's lease.
+    fn hand_over(self) {
+        self.reply.entry.hand_over();
+        if let Some(lease) = self.reply.lease {
+            lease.leave();
+        }
+    }
+
+    async fn wait(&self) -> Stop {
+        let mut task_end = self.task_end();
+        loop {
+            let next = self.silent_at().map_or(self.ends, |silent| silent.min(self.ends));
+            tokio::select! {
+                end = completed(&mut task_end) => return Stop::TaskEnded(end),
+                () = self.reply.tracked.ended() => return Stop::Ended,
+                () = self.reply.run.cancelled() => return Stop::Cancelled,
+                () = self.reply.entry.taken() => return Stop::TakenOver,
+                () = self.replies.services.shutdown.draining() => return Stop::Draining,
+                () = tokio::time::sleep_until(next.into()) => {}
+            }
+            let now = Instant::now();
+            if self.silent_at().is_some_and(|silent| silent <= now) {
+                return Stop::Silent;
+            }
+            if self.ends <= now {
+                return Stop::Overdue;
+            }
+        }
+    }
+
+    /// Completes once the task has ended and its terminal event has had time to come. `None` if the
+    /// upstream does not know when a task ends.
+    fn task_end(&self) -> Option<Pin<Box<dyn Future<Output = TaskEnd> + '_>>> {
+        let upstream = self.route.upstream.as_deref().unwrap_or_default();
+        let end = self.config.upstreams.task_end(upstream, &self.reply.run.task().id)?;
+        Some(Box::pin(async move {
+            let end = end.await;
+            tokio::time::sleep(TERMINAL_EVENT_DELAY).await;
+            end
+        }))
+    }
+
+    /// When the worker will have been silent for too long, unless an event comes before. `None` if the
+    /// route has no `reply_idle_timeout`.
+    fn silent_at(&self) -> Option<Instant> {
+        let timeout = self.route.generations.reply_idle_timeout;
+        (timeout > Duration::ZERO).then(|| self.reply.tracked.last_event_at() + timeout)
+    }
+
+    /// Publishes a terminal event, unless the worker has published one.
+    async fn conclude(&self, stop: &Stop) -> Result<GenerationEnd, PublishError> {
+        if !self.reply.tracked.end() {
+            return Ok(GenerationEnd::Completed);
+        }
+        let id = &self.reply.run.task().id;
+        let lost = |text| ErrorEvent::new(ErrorCode::WorkerLost, text).task_id(id).to_json();
+        let (end, json) = match stop {
+            Stop::Cancelled => {
+                self.cancel_task().await;
+                (GenerationEnd::Cancelled, cancelled(id))
+            }
+            Stop::TaskEnded(TaskEnd::Succeeded) => (GenerationEnd::Completed, complete(id)),
+            Stop::TaskEnded(end) => (GenerationEnd::TaskFailed, task_failed(*end, id)),
+            Stop::Silent => (GenerationEnd::WorkerLost, lost("the worker has fallen silent")),
+            Stop::Overdue if self.silent_at().is_some() => {
+                (GenerationEnd::WorkerLost, lost("the worker took too long"))
+            }
+            Stop::Overdue | Stop::Ended | Stop::Draining | Stop::TakenOver => {
+                return Ok(GenerationEnd::Overdue);
+            }
+        };
+        self.publisher.publish_terminal(json.into()).await?;
+        Ok(end)
+    }
+
+    /// Tells the worker to stop, if it can be told. The request is kept for as long as a generation may
+    /// last.
+    async fn cancel_task(&self) {
+        let (task, ttl) = (self.reply.run.task(), self.route.generations.max_duration);
+        let upstream = self.route.upstream.as_deref().unwrap_or_default();
+        let (by_engine, by_queue) = tokio::join!(
+            self.replies.services.generations.ledger.tell_worker(task, ttl),
+            self.config.upstreams.tell_cancelled(upstream, &task.id, ttl)
+        );
+        if by_engine.is_err() || !by_queue {
+            telemetry::generations::worker_not_told(&task.channel, &task.id);
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Who and what a connection is: the handshake's result, in the session's terms.
+
+use std::cell::RefCell;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::config::{Route, UpstreamKind};
+use crate::limits::{ConnectionPermit, IpPermit, Lease};
+use crate::protocol::{
+    ChannelName, ConnectionId, OriginTag, Params, RequestId, ResumePoint, TraceContext, UserId,
+};
+use crate::replies::ThreadConfig;
+use crate::tokens::Identity;
+
+/// The client of one session.
+pub struct Client {
+    /// The route that admitted the client. A reload replaces it if an open connection can follow the change.
+    pub route: RefCell<Arc<Route>>,
+    pub upstream: UpstreamMode,
+    pub params: Arc<Params>,
+    pub channel: ChannelName,
+    /// A refresh of the credentials replaces it; the user stays.
+    pub identity: RefCell<Identity>,
+    /// The user of `identity`, for places that cannot borrow it. `None` if the client is anonymous.
+    pub user_id: Option<UserId>,
+    pub connection_id: ConnectionId,
+    /// The request that opened the connection.
+    pub request_id: RequestId,
+    /// The client's address, behind trusted proxies.
+    pub address: IpAddr,
+    /// The origin of the page that connected. `None` if the handshake named none.
+    pub origin: Option<OriginTag>,
+    pub trace: TraceContext,
+}
+
+impl Client {
+    /// The current route, for work that outlasts a borrow.
+    pub fn route(&self) -> Arc<Route> {
+        Arc::clone(&self.route.borrow())
+    }
+}
+
+/// What a client brings along and its session uses once, when it opens.
+pub struct Arrival {
+    /// Bytes that came right behind the handshake.
+    pub early: Vec<u8>,
+    /// The position at which the client lost its previous connection.
+    pub resume: Option<ResumePoint>,
+}
+
+/// How a route's messages travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpstreamMode {
+    /// The route takes no messages.
+    None,
+    /// Each message is relayed by itself.
+    Relay,
+    /// Each connection has an upstream socket of its own.
+    Socket,
+}
+
+impl UpstreamMode {
+    pub fn of(config: &ThreadConfig, route: &Route) -> Self {
+        match route.upstream.as_deref().and_then(|name| config.upstreams.kind(name)) {
+            None => Self::None,
+            Some(UpstreamKind::WebSocket(_)) => Self::Socket,
+            Some(_) => Self::Relay,
+        }
+    }
+}
+
+/// What a connection gives back when it ends: held, never read.
+#[expect(dead_code, reason = "a guard does its work when it is dropped")]
+pub struct Permits {
+    pub process: ConnectionPermit,
+    pub ip: Option<IpPermit>,
+    /// Counts against `connections_per_user`.
+    pub lease: Option<Lease>,
+}

@@ -1,0 +1,178 @@
+//! The frames that a client sends: parsed, checked against the connection's own limits, and answered where
+//! they are refused.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::{Session, UpstreamMode};
+use crate::config::{Binary, Protocol};
+use crate::generations::Task;
+use crate::limits::Verdict;
+use crate::protocol::{ClientFrame, CloseReason, ErrorCode, ErrorEvent, pong};
+use crate::replies::{CancelOutcome, CheckedMessage};
+use crate::socket::Event;
+use crate::telemetry;
+use crate::upstream::SocketMessage;
+
+impl Session {
+    pub(super) fn on_event(self: &Rc<Self>, event: Event<'_>) {
+        match event {
+            Event::Text(text) => match self.client.route.borrow().protocol {
+                Protocol::Json => self.on_json(text),
+                Protocol::Raw => self.on_raw(SocketMessage::Text(copy(text.as_bytes()))),
+            },
+            Event::Binary(bytes) => match self.client.route.borrow().binary {
+                Binary::Reject => self.socket.close(CloseReason::BinaryRefused),
+                Binary::Relay => self.on_raw(SocketMessage::Binary(copy(bytes))),
+            },
+            Event::Ping => self.on_protocol_ping(),
+            Event::Fault(reason) => match &*self.bridge.borrow() {
+                // What the upstream still answers to earlier messages goes out first.
+                Some(bridge) => bridge.finish(reason.code()),
+                None => self.socket.close(reason),
+            },
+        }
+    }
+
+    fn on_json(self: &Rc<Self>, text: &str) {
+        let frame = ClientFrame::parse(text);
+        let (kind, id) = match &frame {
+            Ok(ClientFrame::Ping) => ("ping", None),
+            Ok(ClientFrame::Cancel { .. }) => ("cancel", None),
+            Ok(ClientFrame::Resume(_)) => ("resume", None),
+            Ok(ClientFrame::Refresh(_)) => ("refresh", None),
+            Ok(ClientFrame::Message { id, .. }) => ("message", id.as_deref()),
+            Err(_) => ("invalid", None),
+        };
+        telemetry::connections::frame_received(self.about(), kind, text.len(), id);
+        match frame {
+            Ok(ClientFrame::Ping) => self.on_application_ping(),
+            Ok(ClientFrame::Cancel { task_id }) => self.on_cancel(&task_id),
+            Ok(ClientFrame::Resume(point)) => {
+                if self.check_action() {
+                    self.on_resume(point);
+                }
+            }
+            Ok(ClientFrame::Refresh(renewal)) => {
+                if self.check_action() {
+                    self.on_refresh(renewal);
+                }
+            }
+            Ok(ClientFrame::Message { text: message, id, data }) => {
+                if !self.check_message(&message, id.as_deref()) {
+                    return;
+                }
+                if self.client.upstream == UpstreamMode::Relay {
+                    let (data, received_at) = (data.to_owned(), Instant::now());
+                    self.enqueue(CheckedMessage { text: message, id, data, received_at });
+                } else {
+                    self.send_to_bridge(SocketMessage::Text(copy(text.as_bytes())));
+                }
+            }
+            Err(invalid) => self.refuse(&ErrorEvent::new(invalid.code(), invalid.text())),
+        }
+    }
+
+    /// A frame of a route with `protocol = "raw"`, where nothing can be answered.
+    fn on_raw(&self, message: SocketMessage) {
+        let (kind, bytes) = match &message {
+            SocketMessage::Text(text) => ("text", text.len()),
+            SocketMessage::Binary(bytes) => ("binary", bytes.len()),
+        };
+        telemetry::connections::frame_received(self.about(), kind, bytes, None);
+        if self.client.upstream == UpstreamMode::None {
+            return self.count_refusal();
+        }
+        match self.take_message() {
+            Verdict::Allowed => self.send_to_bridge(message),
+            Verdict::Refused { .. } => self.socket.close(CloseReason::Flooding),
+        }
+    }
+
+    /// Makes the checks that need nothing but this connection, and answers a message that fails one.
+    /// Returns whether the message passed.
+    fn check_message(&self, message: &str, id: Option<&str>) -> bool {
+        let limit = self.client.route.borrow().max_message_chars;
+        if self.client.upstream == UpstreamMode::None {
+            let text = "this route takes no messages";
+            self.refuse(&ErrorEvent::new(ErrorCode::Forbidden, text).id(id));
+        } else if message.len() > limit && message.chars().count() > limit {
+            let text = format!("\"message\" is longer than {limit} characters");
+            self.refuse(&ErrorEvent::new(ErrorCode::MessageTooLong, &text).id(id));
+        } else if let Verdict::Refused { retry_after } = self.take_message() {
+            self.refuse_rate(retry_after, id);
+        } else {
+            return true;
+        }
+        false
+    }
+
+    /// Counts a frame that is not a message and costs as much as one. Returns whether it is within the
+    /// limit; if not, it has been answered.
+    fn check_action(&self) -> bool {
+        match self.take_message() {
+            Verdict::Allowed => true,
+            Verdict::Refused { retry_after } => {
+                self.refuse_rate(retry_after, None);
+                false
+            }
+        }
+    }
+
+    fn on_application_ping(&self) {
+        match self.take_ping() {
+            Verdict::Allowed => self.send_event(pong()),
+            Verdict::Refused { retry_after } => self.refuse_rate(retry_after, None),
+        }
+    }
+
+    /// A WebSocket ping, which the socket has answered. Here it is only counted.
+    fn on_protocol_ping(&self) {
+        if let Verdict::Refused { .. } = self.take_ping() {
+            self.count_refusal();
+        }
+    }
+
+    /// Any client of its channel may cancel a reply; the terminal event is the answer, to everybody. Bounded
+    /// like pings, so that a client which has used up its messages can still cancel.
+    fn on_cancel(self: &Rc<Self>, task_id: &str) {
+        if let Verdict::Refused { retry_after } = self.take_ping() {
+            return self.refuse_rate(retry_after, None);
+        }
+        let task = Task { channel: self.client.channel.clone(), id: task_id.into() };
+        match self.services.replies.cancel_here(&task) {
+            Some(outcome) => self.answer_cancel(outcome, task_id),
+            None => {
+                let session = Rc::clone(self);
+                tokio::task::spawn_local(async move {
+                    let ttl = session.client.route.borrow().generations.max_duration;
+                    let id = task.id.clone();
+                    let outcome = session.services.replies.cancel_elsewhere(task, ttl).await;
+                    session.answer_cancel(outcome, &id);
+                });
+            }
+        }
+    }
+
+    fn answer_cancel(&self, outcome: CancelOutcome, task_id: &str) {
+        let event = match outcome {
+            CancelOutcome::Requested => return,
+            CancelOutcome::UnknownTask => {
+                let text = "no such task is running on this channel";
+                ErrorEvent::new(ErrorCode::UnknownTask, text)
+            }
+            CancelOutcome::EngineUnavailable => {
+                let text = "other nodes cannot be asked at the moment; try again";
+                ErrorEvent::new(ErrorCode::EngineUnavailable, text).retry_after(1)
+            }
+        };
+        self.refuse(&event.task_id(task_id));
+    }
+}
+
+/// A payload that outlives the read buffer.
+fn copy(payload: &[u8]) -> Bytes {
+    Bytes::copy_from_slice(payload)
+}

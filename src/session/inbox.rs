@@ -1,0 +1,113 @@
+//! Messages of one client: relayed one at a time, in the order they came, and answered.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::Session;
+use crate::protocol::{ErrorCode, ErrorEvent, task_queued, task_queued_before};
+use crate::replies::{CheckedMessage, RelayOutcome, Sender, relay_error_event};
+
+/// How many messages of one client may wait for the one before them.
+const INBOX_LENGTH: usize = 16;
+
+/// At most [`INBOX_LENGTH`] messages wait; the next is answered with `busy`.
+#[derive(Default)]
+pub(super) struct Inbox {
+    waiting: VecDeque<CheckedMessage>,
+    /// A task relays the messages.
+    is_relaying: bool,
+}
+
+/// The task that relays a client's messages. When it ends, the inbox is empty and takes the next task.
+struct RelayTask {
+    session: Rc<Session>,
+}
+
+impl Drop for RelayTask {
+    fn drop(&mut self) {
+        self.session.inbox.take();
+    }
+}
+
+impl RelayTask {
+    async fn run(self) {
+        let _tracked = self.session.services.shutdown.track();
+        loop {
+            let next = self.session.inbox.borrow_mut().waiting.pop_front();
+            let Some(message) = next else { return };
+            self.session.relay(message).await;
+        }
+    }
+}
+
+impl Session {
+    /// Whether a message of this client is on its way to the upstream.
+    pub(super) fn is_relaying(&self) -> bool {
+        self.inbox.borrow().is_relaying
+    }
+
+    pub(super) fn enqueue(self: &Rc<Self>, message: CheckedMessage) {
+        let mut inbox = self.inbox.borrow_mut();
+        if inbox.waiting.len() >= INBOX_LENGTH {
+            drop(inbox);
+            let text = "too many of your messages are still on their way";
+            let id = message.id.as_deref();
+            return self.refuse(&ErrorEvent::new(ErrorCode::Busy, text).id(id).retry_after(1));
+        }
+        inbox.waiting.push_back(message);
+        if !std::mem::replace(&mut inbox.is_relaying, true) {
+            tokio::task::spawn_local(RelayTask { session: Rc::clone(self) }.run());
+        }
+    }
+
+    async fn relay(&self, message: CheckedMessage) {
+        let (sender, id) = (self.sender(), message.id.clone());
+        let outcome = self.services.replies.relay(&sender, message).await;
+        self.answer(&sender, id.as_deref(), outcome);
+    }
+
+    /// Answers a message. Publications that were held back for it follow the answer.
+    fn answer(&self, sender: &Sender, id: Option<&str>, outcome: RelayOutcome) {
+        match outcome {
+            RelayOutcome::Queued { task_id, hold } => {
+                self.send_queued(sender, |event| task_queued(event, &task_id, id));
+                drop(hold);
+            }
+            RelayOutcome::Duplicate { task_id } => {
+                let id = id.unwrap_or_default();
+                self.send_queued(sender, |event| task_queued_before(event, &task_id, id));
+            }
+            RelayOutcome::Refused(refusal) => self.refuse(&refusal.event().id(id)),
+            RelayOutcome::Failed { error, hold } => {
+                self.send_error(&relay_error_event(&error).id(id));
+                drop(hold);
+            }
+            RelayOutcome::SenderLeft => {}
+        }
+    }
+
+    /// The upstream decides what the event is called.
+    fn send_queued(&self, sender: &Sender, json: impl FnOnce(&str) -> String) {
+        let config = self.services.config();
+        let upstream = sender.route.upstream.as_deref().unwrap_or_default();
+        self.send_event(&json(config.upstreams.queued_event(upstream, &sender.channel)));
+    }
+
+    /// This client as the sender of a message.
+    pub(super) fn sender(&self) -> Sender {
+        let client = &self.client;
+        Sender {
+            socket: Rc::clone(&self.socket),
+            route: client.route(),
+            route_metrics: Arc::clone(&self.route_metrics),
+            channel: client.channel.clone(),
+            params: Arc::clone(&client.params),
+            user_id: client.user_id.clone(),
+            username: client.identity.borrow().username.clone(),
+            connection_id: client.connection_id,
+            request_id: client.request_id.clone(),
+            trace: client.trace,
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! The begin and the end of a session, and of connections that get none.
+
+use std::cell::{Cell, RefCell};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use super::credentials::CredentialState;
+use super::heartbeat::Heartbeat;
+use super::{Arrival, Client, Permits, Services, Session, UpstreamMode};
+use crate::config;
+use crate::protocol::CloseReason;
+use crate::socket::{ByteStream, Ended, Event, Socket};
+use crate::telemetry::route::RouteFacts;
+
+/// A refused client's frames are read only to find its close frame.
+const REFUSED_MESSAGE_BYTES: usize = 1024;
+
+/// How long a refused client may take to close.
+const REFUSED_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Opens the session of an admitted client: subscribes, sends `connected`, then drives the socket on a
+/// task of its own until the connection ends.
+pub async fn open(
+    services: Rc<Services>,
+    stream: ByteStream,
+    arrival: Arrival,
+    client: Client,
+    permits: Permits,
+) {
+    let Arrival { mut early, resume } = arrival;
+    let route = client.route();
+    let socket = Rc::new(Socket::new(stream, route.max_message_bytes, route.send_queue));
+    let now = services.now();
+    let session = Rc::new(Session {
+        socket: Rc::clone(&socket),
+        route_metrics: RouteFacts::of(&route.path),
+        rates: Default::default(),
+        heartbeat: Heartbeat::new(now),
+        credentials: CredentialState::new(now),
+        inbox: RefCell::default(),
+        bridge: RefCell::default(),
+        is_replaying: Cell::new(false),
+        subscription: RefCell::default(),
+        opened: now,
+        registry_slot: Cell::new(0),
+        _permits: permits,
+        services,
+        client,
+    });
+    // From here on the guard gives everything back, whatever happens.
+    let drive = Drive::begin(&session);
+    // A drain that has begun may have closed its last session already.
+    let shutdown = &session.services.shutdown;
+    let late = shutdown.is_draining().then(|| shutdown.track());
+    // `connected` comes before the first publication.
+    let hold = socket.hold();
+    match session.services.broker.subscribe(&session.client.channel, &socket).await {
+        Ok(subscription) => {
+            *session.subscription.borrow_mut() = Some(subscription);
+            if session.client.upstream == UpstreamMode::Socket {
+                session.open_bridge().await;
+            }
+            session.start_channel(resume, hold).await;
+            session.join_presence();
+        }
+        Err(_) => socket.close(CloseReason::Overloaded),
+    }
+    // The route may have changed since the client was admitted.
+    if !session.apply_route_update() || late.is_some() {
+        session.close_for_reconnect(Duration::ZERO);
+    }
+    socket.feed(&mut early, &mut |event| session.on_event(event));
+    // A task of its own, so that nothing of the opening stays in memory with it.
+    match late {
+        None => tokio::task::spawn_local(drive),
+        Some(tracked) => tokio::task::spawn_local(async move {
+            let _tracked = tracked;
+            drive.await;
+        }),
+    };
+}
+
+/// Sends at most one event and closes, in a way that a browser's script can read: for refused clients, and
+/// for routes with a fixed reply.
+pub async fn send_and_close(
+    stream: ByteStream,
+    text: Option<String>,
+    reason: CloseReason,
+    permits: Permits,
+) {
+    let _permits = permits;
+    let queue = config::SendQueue { messages: 4, bytes: 2 * config::FixedReply::MAX_BYTES };
+    let socket = Socket::new(stream, REFUSED_MESSAGE_BYTES, queue);
+    if let Some(text) = text {
+        socket.send_text(&text);
+    }
+    socket.close(reason);
+    let drive = std::future::poll_fn(|cx| {
+        socket.poll_drive(cx, &mut |event| {
+            if let Event::Fault(reason) = event {
+                socket.close(reason);
+            }
+        })
+    });
+    let _ = tokio::time::timeout(REFUSED_TIMEOUT, drive).await;
+}
+
+/// The task of a session. Ends it when dropped.
+struct Drive {
+    session: Rc<Session>,
+}
+
+impl Drive {
+    fn begin(session: &Rc<Session>) -> Self {
+        session.services.registry.insert(session);
+        session.route_metrics.opened(session.about());
+        Self { session: Rc::clone(session) }
+    }
+}
+
+impl Future for Drive {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let session = &self.session;
+        session.socket.poll_drive(cx, &mut |event| session.on_event(event))
+    }
+}
+
+impl Drop for Drive {
+    fn drop(&mut self) {
+        self.session.finish();
+    }
+}
+
+impl Session {
+    fn finish(&self) {
+        self.socket.abort();
+        self.subscription.borrow_mut().take();
+        self.leave_presence();
+        self.services.registry.remove(self);
+        self.services.replies.cancel_attached(self.client.connection_id);
+        if let Some(bridge) = self.bridge.borrow_mut().take() {
+            bridge.client_ended(self.socket.ended());
+        }
+        let ended = self.socket.ended().unwrap_or(Ended::Lost);
+        let (by, code, reason) = ended.describe();
+        self.route_metrics.closed(self.about(), by, code, reason);
+    }
+}

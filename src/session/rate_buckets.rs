@@ -1,0 +1,78 @@
+//! What one connection may send per time, counted in the connection itself.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use super::Session;
+use crate::config::Rate;
+use crate::limits::{LimitName, LocalBucket, Verdict};
+use crate::protocol::{CloseReason, ErrorEvent};
+use crate::replies::Refusal;
+use crate::telemetry;
+
+/// Pings that a client may send. Clients ping every 20 to 30 seconds.
+const PINGS: Rate = Rate { count: 5, per: Duration::from_secs(1), burst: 20 };
+
+/// Refused frames that a client is answered before it counts as flooding.
+const REFUSALS: Rate = Rate { count: 1, per: Duration::from_secs(1), burst: 30 };
+
+#[derive(Default)]
+pub(super) struct RateBuckets {
+    messages: Cell<LocalBucket>,
+    pings: Cell<LocalBucket>,
+    refusals: Cell<LocalBucket>,
+}
+
+impl Session {
+    /// Counts one message against `messages_per_connection`.
+    pub(super) fn take_message(&self) -> Verdict {
+        let Some(rate) = self.client.route.borrow().limits.messages_per_connection else {
+            return Verdict::Allowed;
+        };
+        self.take(&self.rates.messages, rate, LimitName::MessagesPerConnection)
+    }
+
+    /// Counts one ping, or another small frame that is bounded like pings.
+    pub(super) fn take_ping(&self) -> Verdict {
+        self.take(&self.rates.pings, PINGS, LimitName::PingsPerConnection)
+    }
+
+    fn take(&self, bucket: &Cell<LocalBucket>, rate: Rate, limit: LimitName) -> Verdict {
+        let verdict = self.take_unrecorded(bucket, rate);
+        if let Verdict::Refused { .. } = verdict {
+            telemetry::limits::local_limit_refused(limit.label());
+        }
+        verdict
+    }
+
+    fn take_unrecorded(&self, bucket: &Cell<LocalBucket>, rate: Rate) -> Verdict {
+        let mut taken = bucket.get();
+        let verdict = taken.take(rate, self.services.now());
+        bucket.set(taken);
+        verdict
+    }
+
+    /// Answers with an error that says when to try again.
+    pub(super) fn refuse_rate(&self, retry_after: Duration, id: Option<&str>) {
+        self.refuse(&Refusal::RateLimited { retry_after }.event().id(id));
+    }
+
+    /// Answers with an error. A client that is refused too often is closed.
+    pub(super) fn refuse(&self, event: &ErrorEvent<'_>) {
+        self.send_error(event);
+        self.count_refusal();
+    }
+
+    /// Answers with an error that is not the client's fault.
+    pub(super) fn send_error(&self, event: &ErrorEvent<'_>) {
+        self.route_metrics.message_refused(self.about(), event.code(), event.message_id());
+        self.send_event(&event.to_json());
+    }
+
+    /// Closes a client that was refused too often.
+    pub(super) fn count_refusal(&self) {
+        if let Verdict::Refused { .. } = self.take_unrecorded(&self.rates.refusals, REFUSALS) {
+            self.socket.close(CloseReason::Flooding);
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! What the sessions of one worker thread share.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::{Presence, SessionRegistry};
+use crate::broker::{Broker, History};
+use crate::control::Control;
+use crate::limits::LeaseSet;
+use crate::replies::{Replies, ThreadConfig};
+use crate::shutdown::Shutdown;
+
+/// How long a thread's end waits for replies to be handed over and for the engine to be told of ended leases.
+const SHUT_DOWN_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long it waits for the engine and the channels to be told of members that left.
+const PRESENCE_TIMEOUT: Duration = Duration::from_secs(2);
+
+pub struct Services {
+    pub replies: Rc<Replies>,
+    pub broker: Rc<Broker>,
+    pub history: History,
+    pub presence: Presence,
+    pub registry: SessionRegistry,
+    /// The leases of `connections_per_user`.
+    pub leases: Rc<LeaseSet>,
+    pub control: Control,
+    pub shutdown: Shutdown,
+    /// When the thread started. Sessions keep points in time as durations since then, which are smaller.
+    pub started: Instant,
+}
+
+impl Services {
+    /// The current configuration of this thread. Work that spans a reload keeps the one it began with.
+    pub fn config(&self) -> Rc<ThreadConfig> {
+        self.replies.config()
+    }
+
+    /// The time since the thread started.
+    pub(super) fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// The end of a drain, when all sessions have ended: hands the replies of workers over to other nodes,
+    /// and tells the engine what ended with this thread. What it cannot be told in time expires.
+    pub async fn shut_down(&self) {
+        let presence = tokio::time::timeout(PRESENCE_TIMEOUT, self.presence.flush());
+        let all = async { tokio::join!(self.replies.hand_over(), presence) };
+        let _ = tokio::time::timeout(SHUT_DOWN_TIMEOUT, all).await;
+    }
+}
