@@ -1,9 +1,9 @@
-//! `tidegate check`: every mistake in a config file, without starting anything.
+//! `tidegate check`: prints every mistake in a config file, without starting the gateway.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::{Failure, say};
+use super::{Failure, print_line};
 use crate::config::{Config, Environment, Mistakes};
 
 #[derive(Debug, clap::Args)]
@@ -19,22 +19,22 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let routes = count(config.routes.len(), "route");
     let upstreams = count(config.upstreams.len(), "upstream");
     for key in &config.unchecked_redis {
-        let what = "the certificate of this Redis server is not checked (ssl_cert_reqs=none)";
-        say(format_args!("{file}: warning: {key}: {what}"));
+        let warning = "the certificate of this Redis server is not checked (ssl_cert_reqs=none)";
+        print_line(format_args!("{file}: warning: {key}: {warning}"));
     }
-    say(format_args!("{file}: ok, {routes}, {upstreams}"));
+    print_line(format_args!("{file}: ok, {routes}, {upstreams}"));
     Ok(ExitCode::SUCCESS)
 }
 
-/// The config of `path`, or all its mistakes, one a line below a line that counts them.
+/// Loads the config at `path`. The error lists all of its mistakes; see [`load_error`].
 pub fn load(path: &Path) -> Result<Config, Failure> {
-    Config::load(path, &Environment::from_process()).map_err(|mistakes| told(path, &mistakes))
+    Config::load(path, &Environment::from_process()).map_err(|mistakes| load_error(path, &mistakes))
 }
 
-/// All of `mistakes`, one a line below a line that counts them.
-pub fn told(path: &Path, mistakes: &Mistakes) -> Failure {
-    let counted = count(mistakes.iter().len(), "mistake");
-    Failure(format!("{}: {counted}\n{mistakes}", path.display()))
+/// A line with the number of mistakes, then one line per mistake.
+pub fn load_error(path: &Path, mistakes: &Mistakes) -> Failure {
+    let total = count(mistakes.iter().len(), "mistake");
+    Failure(format!("{}: {total}\n{mistakes}", path.display()))
 }
 
 fn count(number: usize, noun: &str) -> String {

@@ -1,15 +1,15 @@
-//! `tidegate completions`: a script that completes this command line in a shell.
+//! `tidegate completions`: prints a shell completion script.
 
 use std::process::ExitCode;
 
 use clap_complete::Shell;
 
-use super::{Failure, definition, write_out};
+use super::{Failure, command_line, write_stdout};
 
-/// Print a script that completes the command line in a shell
+/// Print a shell completion script
 ///
-/// For bash into ~/.local/share/bash-completion/completions/tidegate, for zsh as _tidegate into a folder of
-/// $fpath, for fish into ~/.config/fish/completions/tidegate.fish.
+/// For bash, save it as ~/.local/share/bash-completion/completions/tidegate; for zsh, as _tidegate in a folder
+/// of $fpath; for fish, as ~/.config/fish/completions/tidegate.fish.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The shell
@@ -18,9 +18,9 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
-    // Into memory first: the library panics where it cannot write.
+    // The library panics if it cannot write, so it writes to memory.
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut definition(), "tidegate", &mut script);
-    write_out(&script)?;
+    clap_complete::generate(args.shell, &mut command_line(), "tidegate", &mut script);
+    write_stdout(&script)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,4 +1,4 @@
-//! `tidegate config`: a file to begin with, and what a file comes to.
+//! `tidegate config`: prints a starter config, or the effective one.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,7 +7,7 @@ use clap::{Subcommand, ValueEnum};
 use serde_json::json;
 use toml::Value;
 
-use super::{Failure, check, write_out};
+use super::{Failure, check, write_stdout};
 use crate::config::{Config, Environment, REDACTED, Setting, Source};
 
 /// The commented file at the repository's root.
@@ -21,25 +21,25 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Print a complete config file with comments: what is commented out shows the defaults
+    /// Print a complete config file with comments; commented keys show the defaults
     Default(DefaultArgs),
     Show(ShowArgs),
 }
 
 #[derive(Debug, clap::Args)]
 struct DefaultArgs {
-    /// Only the settings that a file needs, without comments
+    /// Print only the required settings, without comments
     #[arg(long)]
     minimal: bool,
 }
 
-/// Print what a config file and the environment come to, and where each setting was said
+/// Print the effective configuration, and where each setting comes from
 ///
-/// Beside each setting stands its source: "file", "file, with ${NAME}", "environment: TIDEGATE__…",
-/// "secret file: PATH" or "default". Secrets are never printed: "<redacted>" stands for them, also for
-/// the passwords of Redis URLs. Where a free text holds a ${NAME} it is printed as it was written.
+/// Each setting is followed by its source: "file", "file, with ${NAME}", "environment: TIDEGATE__…",
+/// "secret file: PATH" or "default". Secrets, also the passwords of Redis URLs, are printed as "<redacted>".
+/// A free text with a ${NAME} is printed as it is written in the file.
 #[derive(Debug, clap::Args)]
-#[expect(rustdoc::invalid_html_tags, reason = "the command prints this text as it stands here")]
+#[expect(rustdoc::invalid_html_tags, reason = "clap prints this text verbatim")]
 struct ShowArgs {
     /// The config file
     #[arg(long, value_name = "FILE")]
@@ -47,14 +47,14 @@ struct ShowArgs {
     /// Print the defaults as well
     #[arg(long)]
     all: bool,
-    /// How it is printed
+    /// The output format
     #[arg(long, value_enum, default_value_t = Format::Toml)]
     format: Format,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Format {
-    /// As a config file, with the sources in comments
+    /// A config file, with the sources in comments
     Toml,
     /// One object: {"settings":[{"key","value","source",…}]}
     Json,
@@ -64,26 +64,26 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     match &args.command {
         Command::Default(args) => {
             let text = if args.minimal { minimal(DEFAULT) } else { DEFAULT.to_owned() };
-            write_out(text.as_bytes())?;
+            write_stdout(text.as_bytes())?;
         }
         Command::Show(args) => {
             let settings = Config::effective_settings(&args.config, &Environment::from_process())
-                .map_err(|mistakes| check::told(&args.config, &mistakes))?;
-            let shown: Vec<Setting> = settings
+                .map_err(|mistakes| check::load_error(&args.config, &mistakes))?;
+            let selected: Vec<Setting> = settings
                 .into_iter()
                 .filter(|setting| args.all || setting.source != Source::Default)
                 .collect();
             let text = match args.format {
-                Format::Toml => as_toml(&shown),
-                Format::Json => as_json(&shown),
+                Format::Toml => to_toml(&selected),
+                Format::Json => to_json(&selected),
             };
-            write_out(text.as_bytes())?;
+            write_stdout(text.as_bytes())?;
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// The lines of `text` that set something, below their headlines.
+/// The lines of `text` that set a key, with the headings of their tables.
 fn minimal(text: &str) -> String {
     let (mut lines, mut heading) = (Vec::new(), None);
     for line in text.lines() {
@@ -103,8 +103,8 @@ fn minimal(text: &str) -> String {
     lines.join("\n") + "\n"
 }
 
-/// Tables in the order of reading, each with all of its settings, so that it can be read as TOML.
-fn as_toml(settings: &[Setting]) -> String {
+/// Formats the settings as TOML, with each table in one piece.
+fn to_toml(settings: &[Setting]) -> String {
     let mut tables: Vec<&str> = Vec::new();
     for setting in settings {
         if !tables.contains(&setting.table.as_str()) {
@@ -120,10 +120,10 @@ fn as_toml(settings: &[Setting]) -> String {
             text.push_str(&heading(table));
             text.push('\n');
         }
-        let of_it = settings.iter().filter(|setting| setting.table == *table);
+        let own = settings.iter().filter(|setting| setting.table == *table);
         let lines: Vec<(String, &Source)> =
-            of_it.map(|s| (format!("{} = {}", s.name, s.value), &s.source)).collect();
-        // Long ones do not push the comments of the others away.
+            own.map(|s| (format!("{} = {}", s.name, s.value), &s.source)).collect();
+        // A long line does not move the comments of the other lines.
         let width =
             lines.iter().map(|(line, _)| line.chars().count()).filter(|len| *len <= 48).max();
         let width = width.unwrap_or(0);
@@ -134,7 +134,7 @@ fn as_toml(settings: &[Setting]) -> String {
     text
 }
 
-/// A table before its sub-tables, which follow it; otherwise as they are.
+/// Moves each table before its sub-tables, and keeps the order otherwise.
 fn in_toml_order(tables: Vec<&str>) -> Vec<&str> {
     let mut ordered: Vec<&str> = Vec::new();
     for table in tables {
@@ -147,8 +147,8 @@ fn in_toml_order(tables: Vec<&str>) -> Vec<&str> {
     ordered
 }
 
-/// `[engine.redis]` for `engine.redis`, `[[route]]` for `route[0]`, `[route.limits]` for
-/// `route[0].limits`.
+/// The TOML heading of a table: `[engine.redis]` for `engine.redis`, `[[route]]` for `route[0]`,
+/// `[route.limits]` for `route[0].limits`.
 fn heading(table: &str) -> String {
     let mut path = String::new();
     let mut parts = table.split('[');
@@ -159,15 +159,15 @@ fn heading(table: &str) -> String {
     if table.ends_with(']') { format!("[[{path}]]") } else { format!("[{path}]") }
 }
 
-fn as_json(settings: &[Setting]) -> String {
-    let shown: Vec<serde_json::Value> = settings
+fn to_json(settings: &[Setting]) -> String {
+    let entries: Vec<serde_json::Value> = settings
         .iter()
         .map(|setting| {
-            let mut shown = json!({
+            let mut entry = json!({
                 "key": setting.key(),
                 "value": json_value(&setting.value),
             });
-            shown["source"] = match &setting.source {
+            entry["source"] = match &setting.source {
                 Source::Default => json!("default"),
                 Source::File { .. } => json!("file"),
                 Source::Variable(_) => json!("environment"),
@@ -175,19 +175,19 @@ fn as_json(settings: &[Setting]) -> String {
             };
             match &setting.source {
                 Source::File { variables } if !variables.is_empty() => {
-                    shown["variables"] = json!(variables);
+                    entry["variables"] = json!(variables);
                 }
-                Source::Variable(name) => shown["variables"] = json!([name]),
-                Source::SecretFile(path) => shown["file"] = json!(path),
+                Source::Variable(name) => entry["variables"] = json!([name]),
+                Source::SecretFile(path) => entry["file"] = json!(path),
                 Source::Default | Source::File { .. } => {}
             }
             if setting.value.to_string().contains(REDACTED) {
-                shown["redacted"] = json!(true);
+                entry["redacted"] = json!(true);
             }
-            shown
+            entry
         })
         .collect();
-    format!("{:#}\n", json!({ "settings": shown }))
+    format!("{:#}\n", json!({ "settings": entries }))
 }
 
 fn json_value(value: &Value) -> serde_json::Value {
@@ -217,8 +217,8 @@ mod tests {
     }
 
     #[test]
-    fn headings_are_those_of_a_file() {
-        for (table, written) in [
+    fn tables_get_their_headings() {
+        for (table, expected) in [
             ("server", "[server]"),
             ("engine.redis", "[engine.redis]"),
             ("route[12]", "[[route]]"),
@@ -226,12 +226,12 @@ mod tests {
             ("jwt.keys[1]", "[[jwt.keys]]"),
             ("upstream.a.tasks[0]", "[[upstream.a.tasks]]"),
         ] {
-            assert_eq!(heading(table), written);
+            assert_eq!(heading(table), expected);
         }
     }
 
     #[test]
-    fn tables_stand_before_what_is_in_them() {
+    fn tables_precede_their_sub_tables() {
         let tables = vec!["jwt.keys[0]", "jwt.keys[1]", "jwt", "route[0]", "route[0].limits"];
         let ordered = ["jwt", "jwt.keys[0]", "jwt.keys[1]", "route[0]", "route[0].limits"];
         assert_eq!(in_toml_order(tables), ordered);

@@ -1,4 +1,4 @@
-//! Where log lines go: stderr, as text or as JSON, one line an event.
+//! Log output: to stderr, as text or as JSON, one line per event.
 
 use std::io::IsTerminal as _;
 
@@ -8,12 +8,12 @@ use tracing_subscriber::{Layer as _, fmt, registry};
 
 use super::Failure;
 use crate::config::{Log, LogFormat};
-use crate::telemetry::log::{self, LogControl, Repeats};
+use crate::telemetry::log::{self, LogControl, LogThrottle};
 
-/// Starts logging; once a process. What is logged can be changed from then on.
+/// Starts logging. May be called once per process; the returned handle changes the filter later.
 pub fn start(settings: &Log) -> Result<LogControl, Failure> {
     let repeats =
-        settings.repeats.map(|rate| Repeats { lines: rate.count.into(), interval: rate.per });
+        settings.repeats.map(|rate| LogThrottle { lines: rate.count.into(), interval: rate.per });
     let (control, filter) = log::filter(&settings.level, repeats)?;
     let lines =
         fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
@@ -31,9 +31,9 @@ pub fn start(settings: &Log) -> Result<LogControl, Failure> {
         let payload = panic.payload();
         let text = payload.downcast_ref::<&str>().copied();
         let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-        let why = text.unwrap_or("not a text");
+        let why = text.unwrap_or("unknown");
         tracing::error!(event = "panic", place, why, "a bug: please report it");
     }));
-    control.keep().map_err(|error| Failure(format!("logging: {error}")))?;
+    control.start_maintenance().map_err(|error| Failure(format!("logging: {error}")))?;
     Ok(control)
 }

@@ -1,15 +1,15 @@
 //! The command line: arguments, logging and exit codes.
 //!
-//! Results go to stdout, logs and mistakes to stderr. Exit codes: 0 done, 1 failed (or a shutdown
-//! that had to cut something), 2 wrong usage. What a command does is in its own module; the gateway
-//! itself is [`crate::gateway`].
+//! Results go to stdout, logs and errors to stderr. Exit codes: 0 success, 1 failure (also a shutdown that
+//! had to abort something), 2 wrong usage. Each command is in its own module; the gateway itself is
+//! [`crate::gateway`].
 
+mod arguments;
 mod check;
 mod completions;
 mod config;
 mod demo;
 mod health;
-mod lifetime;
 mod logging;
 mod man;
 mod publish;
@@ -34,8 +34,8 @@ use std::sync::LazyLock;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-/// What `--version` prints: `-V` has the number alone. Whoever packages it sets `TIDEGATE_BUILD`, say to
-/// a commit, when it is built.
+/// The output of `--version`; `-V` prints the number only. Packagers set `TIDEGATE_BUILD` at build time, for
+/// example to a commit.
 static VERSION: LazyLock<String> = LazyLock::new(|| {
     let build = option_env!("TIDEGATE_BUILD").unwrap_or("unknown");
     let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
@@ -43,7 +43,7 @@ static VERSION: LazyLock<String> = LazyLock::new(|| {
     format!("{} (build {build}, {profile}, {arch}-{os})", env!("CARGO_PKG_VERSION"))
 });
 
-/// A WebSocket gateway for an HTTP API or queue worker that exists already.
+/// A WebSocket gateway for an existing HTTP API or queue worker.
 #[derive(Debug, Parser)]
 #[command(name = "tidegate", version, long_version = VERSION.as_str(), max_term_width = 100)]
 struct Cli {
@@ -51,17 +51,17 @@ struct Cli {
     command: Command,
 }
 
-/// Where a command has no text here, it is that of its arguments, which says more.
+/// Commands without a text here have a longer one at their arguments.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the gateway until SIGTERM or SIGINT; a second signal cuts what is left
+    /// Run the gateway until SIGTERM or SIGINT; a second signal aborts what is left
     Serve(serve::Args),
     /// Check a config file and print every mistake in it
     Check(check::Args),
-    /// Print a config file to begin with, or what a config file comes to
+    /// Print a starter config, or the effective one
     Config(config::Args),
     Health(health::Args),
-    /// Run a gateway with a chat page and a worker of its own; nothing else is needed
+    /// Run a gateway with a built-in chat page and worker, without any other service
     Demo(demo::Args),
     Token(token::Args),
     Publish(publish::Args),
@@ -77,7 +77,8 @@ pub fn run() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(usage) => {
-            let _closed = usage.print();
+            // Nothing can be done if the output is closed.
+            let _ = usage.print();
             return ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(2));
         }
     };
@@ -96,12 +97,12 @@ pub fn run() -> ExitCode {
         Command::Token(args) => token::run(&args),
     };
     outcome.unwrap_or_else(|failure| {
-        complain(format_args!("tidegate: {}", failure.0));
+        print_error(format_args!("tidegate: {}", failure.0));
         ExitCode::FAILURE
     })
 }
 
-/// Why a command failed, as it is told to whoever called it.
+/// Why a command failed, as it is printed to the user.
 #[derive(Debug)]
 struct Failure(String);
 
@@ -111,13 +112,13 @@ impl<E: Display> From<E> for Failure {
     }
 }
 
-/// A line on stdout. A reader that has gone away is no reason to panic.
-fn say(line: impl Display) {
-    let _closed = writeln!(std::io::stdout(), "{line}");
+/// Prints a line to stdout. A closed pipe is ignored.
+fn print_line(line: impl Display) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
-/// All of `text` on stdout. A reader that has had enough, such as `head`, is no failure.
-fn write_out(text: &[u8]) -> Result<(), Failure> {
+/// Writes all of `text` to stdout. A closed pipe, such as one to `head`, is not a failure.
+fn write_stdout(text: &[u8]) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text).and_then(|()| out.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
@@ -127,21 +128,14 @@ fn write_out(text: &[u8]) -> Result<(), Failure> {
     }
 }
 
-/// Reads a channel's name, or a pattern: `*` is an ordinary character of names.
-fn channel(text: &str) -> Result<String, String> {
-    crate::protocol::ChannelName::new(text)
-        .map(|name| name.to_string())
-        .map_err(|wrong| wrong.to_string())
-}
-
-/// The whole command line.
-fn definition() -> clap::Command {
+/// The definition of the whole command line.
+fn command_line() -> clap::Command {
     Cli::command()
 }
 
-/// A line on stderr.
-fn complain(line: impl Display) {
-    let _closed = writeln!(std::io::stderr(), "{line}");
+/// Prints a line to stderr.
+fn print_error(line: impl Display) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 #[cfg(test)]
@@ -149,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_definition_is_sound() {
+    fn the_definition_is_valid() {
         Cli::command().debug_assert();
         let version = Cli::command().render_long_version();
         assert!(version.starts_with("tidegate ") && version.contains("(build "), "{version}");
@@ -157,7 +151,7 @@ mod tests {
 
     #[test]
     fn wrong_usage_is_exit_code_two() {
-        for wrong in [
+        for arguments in [
             &["tidegate"][..],
             &["tidegate", "serve"],
             &["tidegate", "serve", "--config", "a.toml", "extra"],
@@ -167,7 +161,7 @@ mod tests {
             &["tidegate", "token", "--config", "a.toml", "--user", "1", "--expires", "soon"],
             &["tidegate", "token", "--config", "a.toml", "--user", "1", "--channel", "a b"],
         ] {
-            assert_eq!(Cli::try_parse_from(wrong).unwrap_err().exit_code(), 2, "{wrong:?}");
+            assert_eq!(Cli::try_parse_from(arguments).unwrap_err().exit_code(), 2, "{arguments:?}");
         }
         assert_eq!(Cli::try_parse_from(["tidegate", "--help"]).unwrap_err().exit_code(), 0);
     }

@@ -1,27 +1,27 @@
-//! The page of the command line, made from its definition. A test holds docs/cli.md to it.
+//! Generates the page of the command line from its definition. A test checks that docs/cli.md is up to date.
 
-use super::definition;
+use super::command_line;
 
 const INTRODUCTION: &str = include_str!("reference.md");
 
 /// Wide enough for tables in help texts, narrow enough for a page.
 const WIDTH: usize = 100;
 
-/// The page: an introduction, then the help of each command.
+/// Generates the page: an introduction, then the help of each command.
 #[must_use]
 pub fn reference() -> String {
     let mut page = INTRODUCTION.to_owned();
-    let mut root = definition().term_width(WIDTH).disable_help_subcommand(true);
+    let mut root = command_line().term_width(WIDTH).disable_help_subcommand(true);
     root.build();
     for command in root.get_subcommands_mut() {
-        add(&mut page, command);
+        add_command(&mut page, command);
     }
     page
 }
 
-fn add(page: &mut String, command: &mut clap::Command) {
+fn add_command(page: &mut String, command: &mut clap::Command) {
     if command.has_subcommands() {
-        command.get_subcommands_mut().for_each(|command| add(page, command));
+        command.get_subcommands_mut().for_each(|command| add_command(page, command));
         return;
     }
     let name = command.get_bin_name().unwrap_or_default().to_owned();
@@ -35,19 +35,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_page_is_what_the_definition_says() {
+    fn the_page_matches_the_definition() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/cli.md");
         let page = reference();
         if std::env::var_os("UPDATE_DOCS").is_some() {
             std::fs::write(path, &page).unwrap();
         }
         let checked_in = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(checked_in == page, "run the tests with UPDATE_DOCS=1 and look at what changed");
+        assert!(checked_in == page, "run the tests with UPDATE_DOCS=1 and review the changes");
     }
 
     #[test]
     fn every_command_is_in_the_table_of_the_introduction() {
-        let root = definition();
+        let root = command_line();
         let rows: String = INTRODUCTION.lines().filter(|line| line.starts_with("| `")).collect();
         for command in root.get_subcommands() {
             assert!(rows.contains(&format!("`{}", command.get_name())), "{}", command.get_name());

@@ -1,4 +1,4 @@
-//! `tidegate serve`: the gateway in the foreground.
+//! `tidegate serve`: runs the gateway in the foreground.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -41,7 +41,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     Ok(exit_code(outcome))
 }
 
-/// A shutdown that had to cut something is a failure.
+/// A shutdown that had to abort something is a failure.
 pub fn exit_code(outcome: Outcome) -> ExitCode {
     match outcome {
         Outcome::Drained => ExitCode::SUCCESS,

@@ -1,4 +1,4 @@
-//! The admin port of a gateway that runs, as this program's own commands call it.
+//! A client for the admin port of a running gateway, for the commands of this program.
 
 use std::error::Error as _;
 use std::fmt::Display;
@@ -16,45 +16,45 @@ use serde_json::Value;
 use crate::config::Secret;
 use crate::http_client::{self, HttpClient, error_chain};
 
-/// From the connect to the end of the answer, or of its head where it is a stream.
+/// The time limit for a whole response, or for the head of a stream.
 pub const DEADLINE: Duration = Duration::from_secs(5);
 
-/// No answer that is read here is longer.
-const MAX_ANSWER_BYTES: usize = 256 << 20;
+/// The largest response.
+const MAX_RESPONSE_BYTES: usize = 256 << 20;
 
-/// The admin port of a running gateway, and the key that opens its server API.
+/// The admin port of a running gateway, with a key of its server API.
 #[derive(Clone)]
 pub struct ServerApi {
-    /// Host and port.
+    /// The host and port.
     authority: String,
     key: Option<Secret>,
 }
 
-/// A whole answer.
-pub struct Answer {
+/// A complete response.
+pub struct ApiResponse {
     pub status: StatusCode,
     pub body: Bytes,
 }
 
-/// Why there is no answer that can be used.
+/// Why a request failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Unanswered {
-    /// The gateway cannot be reached, or is not what answers there: it may be later.
-    Away(String),
-    /// It refused, which it will do again.
-    Refused(StatusCode, String),
+pub enum ApiError {
+    /// The gateway cannot be reached, or something else answered. A later attempt may succeed.
+    Unavailable(String),
+    /// The gateway refused the request. A later attempt would fail as well.
+    Rejected(StatusCode, String),
 }
 
-impl Display for Unanswered {
+impl Display for ApiError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Away(why) | Self::Refused(_, why) => f.write_str(why),
+            Self::Unavailable(reason) | Self::Rejected(_, reason) => f.write_str(reason),
         }
     }
 }
 
 impl ServerApi {
-    /// `listen` is what the gateway listens on; a wildcard address is reached over loopback.
+    /// A client for the address that the gateway listens on. A wildcard address is reached over loopback.
     pub fn new(listen: SocketAddr, key: Option<&Secret>) -> Self {
         let ip = match listen.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -64,98 +64,110 @@ impl ServerApi {
         Self::at(SocketAddr::new(ip, listen.port()).to_string(), key)
     }
 
-    /// `authority` is a host and a port.
+    /// A client for a host and port.
     pub fn at(authority: String, key: Option<&Secret>) -> Self {
         Self { authority, key: key.cloned() }
     }
 
-    /// Host and port.
+    /// The host and port.
     pub fn authority(&self) -> &str {
         &self.authority
     }
 
-    /// Whether calls of the server API have a key.
+    /// Whether requests have an API key.
     pub fn has_key(&self) -> bool {
         self.key.is_some()
     }
 
-    /// `POST /v1/tokens`: a new connection token. Blocks for at most five seconds.
-    pub fn mint(&self, request: &Value) -> Result<String, String> {
+    /// Requests a new connection token with `POST /v1/tokens`. Blocks for at most [`DEADLINE`].
+    pub fn issue_token(&self, request: &Value) -> Result<String, String> {
         #[derive(Deserialize)]
-        struct Minted {
+        struct Issued {
             connection_token: String,
         }
-        let answer = block_on(self.post("/v1/tokens", request))?.map_err(|why| why.to_string())?;
-        serde_json::from_slice::<Minted>(&answer)
-            .map(|minted| minted.connection_token)
-            .map_err(|_| format!("{} answered without a connection token", self.authority))
+        let body =
+            block_on(self.post("/v1/tokens", request))?.map_err(|error| error.to_string())?;
+        serde_json::from_slice::<Issued>(&body)
+            .map(|issued| issued.connection_token)
+            .map_err(|_| format!("{} sent a response without a connection token", self.authority))
     }
 
-    /// The body of a good answer to a POST.
-    pub async fn post(&self, path: &str, body: &impl Serialize) -> Result<Bytes, Unanswered> {
-        let body = serde_json::to_vec(body).map_err(|error| Unanswered::Away(error.to_string()))?;
-        let answer = self.ask(Method::POST, path, Some(body.into()), DEADLINE).await?;
-        self.good(answer)
+    /// Posts JSON, and returns the body of a 2xx response.
+    pub async fn post(&self, path: &str, body: &impl Serialize) -> Result<Bytes, ApiError> {
+        let body =
+            serde_json::to_vec(body).map_err(|error| ApiError::Unavailable(error.to_string()))?;
+        let response = self.request(Method::POST, path, Some(body.into()), DEADLINE).await?;
+        self.success_body(response)
     }
 
-    /// The body of a good answer to a GET.
-    pub async fn get(&self, path: &str) -> Result<Bytes, Unanswered> {
-        let answer = self.ask(Method::GET, path, None, DEADLINE).await?;
-        self.good(answer)
+    /// Returns the body of a 2xx response to a GET.
+    pub async fn get(&self, path: &str) -> Result<Bytes, ApiError> {
+        let response = self.request(Method::GET, path, None, DEADLINE).await?;
+        self.success_body(response)
     }
 
-    /// A stream of server-sent events: its body goes on until one side ends it.
-    pub async fn stream(&self, path: &str) -> Result<Incoming, Unanswered> {
-        let opening = self.send(Method::GET, path, None);
-        let response = self.within(DEADLINE, opening).await?;
+    /// Opens a stream of server-sent events, which lasts until one side ends it.
+    pub async fn stream(&self, path: &str) -> Result<Incoming, ApiError> {
+        let request = self.send(Method::GET, path, None);
+        let response = self.with_deadline(DEADLINE, request).await?;
         if response.status() == StatusCode::OK {
             return Ok(response.into_body());
         }
-        let answer = self.within(DEADLINE, whole(response)).await?;
-        Err(self.refused(&answer))
+        let response = self.with_deadline(DEADLINE, collect_body(response)).await?;
+        Err(self.status_error(&response))
     }
 
-    /// Any answer to a GET.
-    pub async fn look(&self, path: &str, deadline: Duration) -> Result<Answer, Unanswered> {
-        self.ask(Method::GET, path, None, deadline).await
+    /// Returns the response to a GET, whatever its status.
+    pub async fn get_any_status(
+        &self,
+        path: &str,
+        deadline: Duration,
+    ) -> Result<ApiResponse, ApiError> {
+        self.request(Method::GET, path, None, deadline).await
     }
 
-    async fn ask(
+    async fn request(
         &self,
         method: Method,
         path: &str,
         body: Option<Bytes>,
         deadline: Duration,
-    ) -> Result<Answer, Unanswered> {
-        self.within(deadline, async { whole(self.send(method, path, body).await?).await }).await
+    ) -> Result<ApiResponse, ApiError> {
+        let response = async { collect_body(self.send(method, path, body).await?).await };
+        self.with_deadline(deadline, response).await
     }
 
-    fn good(&self, answer: Answer) -> Result<Bytes, Unanswered> {
-        if answer.status.is_success() { Ok(answer.body) } else { Err(self.refused(&answer)) }
-    }
-
-    fn refused(&self, answer: &Answer) -> Unanswered {
-        let told = refusal(answer.status, &answer.body);
-        let told = format!("the admin port {}: {told}", self.authority);
-        // A gateway that is full or starting, or a proxy without one behind it.
-        match answer.status.as_u16() {
-            429 | 500..=599 => Unanswered::Away(told),
-            _ => Unanswered::Refused(answer.status, told),
+    fn success_body(&self, response: ApiResponse) -> Result<Bytes, ApiError> {
+        if response.status.is_success() {
+            Ok(response.body)
+        } else {
+            Err(self.status_error(&response))
         }
     }
 
-    async fn within<T>(
-        &self,
-        deadline: Duration,
-        asking: impl Future<Output = Result<T, String>>,
-    ) -> Result<T, Unanswered> {
-        let late = || Err(format!("no answer within {} ms", deadline.as_millis()));
-        let answered = tokio::time::timeout(deadline, asking).await.unwrap_or_else(|_| late());
-        answered
-            .map_err(|why| Unanswered::Away(format!("the admin port {}: {why}", self.authority)))
+    fn status_error(&self, response: &ApiResponse) -> ApiError {
+        let reason = error_message(response.status, &response.body);
+        let reason = format!("the admin port {}: {reason}", self.authority);
+        // The gateway is overloaded or starting, or a proxy has no gateway to forward to.
+        match response.status.as_u16() {
+            429 | 500..=599 => ApiError::Unavailable(reason),
+            _ => ApiError::Rejected(response.status, reason),
+        }
     }
 
-    /// The connection ends with the answer, or with the runtime.
+    async fn with_deadline<T>(
+        &self,
+        deadline: Duration,
+        request: impl Future<Output = Result<T, String>>,
+    ) -> Result<T, ApiError> {
+        let late = || Err(format!("no response within {} ms", deadline.as_millis()));
+        let result = tokio::time::timeout(deadline, request).await.unwrap_or_else(|_| late());
+        result.map_err(|reason| {
+            ApiError::Unavailable(format!("the admin port {}: {reason}", self.authority))
+        })
+    }
+
+    /// Sends a request on a connection of its own.
     async fn send(
         &self,
         method: Method,
@@ -168,7 +180,7 @@ impl ServerApi {
             .header(ACCEPT, "application/json, text/event-stream, text/plain");
         if let Some(key) = &self.key {
             let mut bearer = HeaderValue::try_from(format!("Bearer {}", key.expose()))
-                .map_err(|_| "the API key cannot stand in a header")?;
+                .map_err(|_| "the API key is not a valid header value")?;
             bearer.set_sensitive(true);
             request = request.header(AUTHORIZATION, bearer);
         }
@@ -185,40 +197,41 @@ impl ServerApi {
     }
 }
 
-async fn whole(response: Response<Incoming>) -> Result<Answer, String> {
+/// Reads the whole body of a response.
+async fn collect_body(response: Response<Incoming>) -> Result<ApiResponse, String> {
     let status = response.status();
-    let body = http_client::read_body(response.into_body(), MAX_ANSWER_BYTES).await?;
-    Ok(Answer { status, body })
+    let body = http_client::read_body(response.into_body(), MAX_RESPONSE_BYTES).await?;
+    Ok(ApiResponse { status, body })
 }
 
-/// Runs `task` on a runtime of its own.
+/// Runs `task` on a new runtime.
 pub fn block_on<T>(task: impl Future<Output = T>) -> Result<T, String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| format!("runtime: {error}"))?;
-    let done = runtime.block_on(task);
-    // A thread that still reads standard input is not waited for.
+    let output = runtime.block_on(task);
+    // Do not wait for a thread that is blocked on standard input.
     runtime.shutdown_background();
-    Ok(done)
+    Ok(output)
 }
 
 fn text(error: impl Display) -> String {
     error.to_string()
 }
 
-/// What the server API said, where it said anything.
-fn refusal(status: StatusCode, answer: &[u8]) -> String {
+/// The error message of the server API, or the status if there is none.
+fn error_message(status: StatusCode, body: &[u8]) -> String {
     #[derive(Deserialize)]
-    struct Refused {
-        error: Reason,
+    struct ErrorBody {
+        error: ErrorDetail,
     }
     #[derive(Deserialize)]
-    struct Reason {
+    struct ErrorDetail {
         message: String,
     }
-    match serde_json::from_slice::<Refused>(answer) {
-        Ok(refused) => format!("{} ({})", refused.error.message, status.as_u16()),
+    match serde_json::from_slice::<ErrorBody>(body) {
+        Ok(body) => format!("{} ({})", body.error.message, status.as_u16()),
         Err(_) => status.to_string(),
     }
 }
@@ -229,8 +242,8 @@ mod tests {
     use std::io::{Read as _, Write as _};
     use std::net::TcpListener;
 
-    /// A server that reads one request and gives one answer.
-    fn answering(answer: &'static str) -> (SocketAddr, std::thread::JoinHandle<String>) {
+    /// A server that reads one request and sends one response.
+    fn serve_once(response: &'static str) -> (SocketAddr, std::thread::JoinHandle<String>) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let server = std::thread::spawn(move || {
@@ -242,28 +255,29 @@ mod tests {
                 assert_ne!(read, 0);
                 request.extend_from_slice(&part[..read]);
             }
-            stream.write_all(answer.as_bytes()).unwrap();
+            stream.write_all(response.as_bytes()).unwrap();
             String::from_utf8(request).unwrap()
         });
         (address, server)
     }
 
     #[test]
-    fn a_token_is_minted_with_the_key() {
-        let (address, server) = answering(
+    fn a_token_is_requested_with_the_key() {
+        let (address, server) = serve_once(
             "HTTP/1.1 200 OK\r\ncontent-length: 42\r\n\r\n{\"connection_token\":\"abc\",\"expires_in\":60}",
         );
         let key = Secret::new("k-1");
-        let minted = ServerApi::new(address, Some(&key)).mint(&serde_json::json!({"user_id": 1}));
-        assert_eq!(minted.as_deref(), Ok("abc"));
+        let token =
+            ServerApi::new(address, Some(&key)).issue_token(&serde_json::json!({"user_id": 1}));
+        assert_eq!(token.as_deref(), Ok("abc"));
         let request = server.join().unwrap();
         assert!(request.starts_with("POST /v1/tokens HTTP/1.1\r\n"), "{request}");
         assert!(request.contains("authorization: Bearer k-1\r\n"), "{request}");
     }
 
     #[test]
-    fn a_refusal_is_told() {
-        for (answer, told) in [
+    fn an_error_has_its_reason() {
+        for (response, reason) in [
             (
                 "HTTP/1.1 403 Forbidden\r\ncontent-length: 49\r\n\r\n{\"error\":{\"code\":\"forbidden\",\"message\":\"no key\"}}",
                 "no key (403)",
@@ -272,22 +286,22 @@ mod tests {
             ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}", "without a connection token"),
             ("nonsense\r\n\r\n", "the admin port"),
         ] {
-            let (address, server) = answering(answer);
+            let (address, server) = serve_once(response);
             let key = Secret::new("k-1");
-            let wrong = ServerApi::new(address, Some(&key))
-                .mint(&serde_json::json!({"user_id": 1}))
+            let error = ServerApi::new(address, Some(&key))
+                .issue_token(&serde_json::json!({"user_id": 1}))
                 .unwrap_err();
-            assert!(wrong.contains(told), "{answer}: {wrong}");
-            assert!(!wrong.contains("k-1"), "{wrong}");
+            assert!(error.contains(reason), "{response}: {error}");
+            assert!(!error.contains("k-1"), "{error}");
             server.join().unwrap();
         }
     }
 
     #[test]
-    fn a_gateway_that_does_not_run_is_named() {
+    fn an_unreachable_gateway_is_named() {
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
-        let refused = ServerApi::new(free, None).mint(&serde_json::json!({})).unwrap_err();
-        assert!(refused.contains(&free.to_string()) && refused.contains("running"), "{refused}");
+        let error = ServerApi::new(free, None).issue_token(&serde_json::json!({})).unwrap_err();
+        assert!(error.contains(&free.to_string()) && error.contains("running"), "{error}");
     }
 
     #[test]

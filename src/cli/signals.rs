@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM, for commands that go on until somebody ends them.
+//! Ctrl-C and SIGTERM, for commands that run until they are stopped.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 

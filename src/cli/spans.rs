@@ -1,4 +1,4 @@
-//! Where spans go: to the collector that the config names, by requests of the exporter's own thread.
+//! Sends spans to the configured collector, from the thread of the exporter.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,17 +17,17 @@ use crate::http_client::{self, HttpClient, error_chain};
 use crate::protocol::random_hex;
 use crate::telemetry::spans::{self, Collector, HttpError, Settings, Tracing};
 
-/// A collector's answers are short.
+/// The responses of collectors are short.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
-/// `None` = the config wants no spans.
+/// Starts tracing; `None` if the config has no collector.
 pub fn start(settings: &Config) -> Result<Option<Tracing>, Failure> {
     let Some(endpoint) = &settings.otlp_endpoint else { return Ok(None) };
     let mut endpoint = endpoint.clone();
     if endpoint.path() == "/" {
         endpoint.set_path("/v1/traces");
     }
-    let failure = |what: String| Failure(format!("tracing: {what}"));
+    let failure = |reason: String| Failure(format!("tracing: {reason}"));
     let tls = http_client::tls_config(endpoint.scheme() == "https").map_err(failure)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -53,7 +53,7 @@ pub fn start(settings: &Config) -> Result<Option<Tracing>, Failure> {
     tracing.map(Some).map_err(failure)
 }
 
-/// Sends from the thread of the exporter, which has no runtime and waits for the answer.
+/// Sends requests from the thread of the exporter, which has no runtime of its own and waits for the response.
 struct Exporter {
     runtime: Runtime,
     client: HttpClient,
@@ -87,7 +87,7 @@ impl spans::HttpClient for Exporter {
         self.runtime.block_on(async {
             match tokio::time::timeout(self.timeout, self.send(request)).await {
                 Ok(sent) => sent,
-                Err(_) => Err(format!("no answer within {:?}", self.timeout).into()),
+                Err(_) => Err(format!("no response within {:?}", self.timeout).into()),
             }
         })
     }

@@ -1,7 +1,7 @@
-//! `tidegate tail`: what is published to a channel, as it comes.
+//! `tidegate tail`: prints the publications of a channel as they arrive.
 //!
-//! The stream is opened before the history is read, so that nothing falls between; what comes by both is
-//! told once, by its offset.
+//! The stream is opened before the history is read, so that nothing is missed between the two. Publications
+//! that arrive in both ways are printed once, by their offset.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -14,33 +14,34 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::arguments::parse_channel;
 use super::record::Record;
-use super::server_api::{ServerApi, Unanswered, block_on};
+use super::server_api::{ApiError, ServerApi, block_on};
 use super::signals;
 use super::target::Target;
-use super::{Failure, complain};
+use super::{Failure, print_error};
 use crate::clock;
 use crate::sse::{SseEvent, SseParser};
 
-/// The server sends a comment every 15 s.
-const SILENCE: Duration = Duration::from_secs(45);
+/// A stream that is silent for this long is lost: the server sends a comment every 15 s.
+const STREAM_TIMEOUT: Duration = Duration::from_secs(45);
 
-/// Above the largest publication that a gateway may be set to, with its field names.
+/// The largest event: above the largest publication that a gateway can be configured for.
 const MAX_EVENT_BYTES: usize = 1100 << 20;
 
-/// Between attempts to come back: doubled, from the first to the last.
+/// The pauses between attempts to reconnect, which double from the first to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LAST_PAUSE: Duration = Duration::from_secs(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// Publications of one answer of the history.
-const PAGE: usize = 100;
+/// The number of publications per page of the history.
+const PAGE_SIZE: usize = 100;
 
-/// Watch a channel: print what is published to it, as it comes
+/// Print the publications of a channel as they arrive
 ///
-/// For people, a line has offset, time of day (UTC), event, text and the other fields; control characters are
-/// escaped. With --json it is one object, which "tidegate replay" reads: {"time","channel","offset","epoch","data"}.
-/// A lost connection is made again; what was published meanwhile is read from the channel's history, or, where it
-/// keeps none, a line on standard error says that something may be missing. Ctrl-C ends it.
+/// A line has offset, time of day (UTC), event, text and the other fields, with control characters escaped. With
+/// --json it is an object for "tidegate replay": {"time","channel","offset","epoch","data"}. After a lost
+/// connection it reconnects and reads missed publications from the channel's history; if the channel keeps none, it
+/// warns on standard error. Ctrl-C stops it.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
   tidegate tail --config gateway.toml chat_42
@@ -49,21 +50,21 @@ pub struct Args {
     #[command(flatten)]
     target: Target,
     /// The channel
-    #[arg(value_parser = super::channel)]
+    #[arg(value_parser = parse_channel)]
     channel: String,
-    /// Begin with what the channel's history keeps
+    /// Start with the whole history of the channel
     #[arg(long)]
     history: bool,
-    /// Begin with what the history has after this offset
+    /// Start with the history after this offset
     #[arg(long, value_name = "OFFSET", conflicts_with = "history")]
     since: Option<u64>,
-    /// The epoch that --since is of; without it, the channel's present one
+    /// The epoch of --since [default: the current one]
     #[arg(long, value_name = "EPOCH", requires = "since")]
     epoch: Option<String>,
-    /// One JSON object a line
+    /// Print one JSON object per line
     #[arg(long)]
     json: bool,
-    /// End after so many publications
+    /// Stop after this many publications
     #[arg(short = 'n', long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
 }
@@ -73,12 +74,12 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         api: args.target.api_with_key()?,
         channel: args.channel.clone(),
         json: args.json,
-        left: args.count,
-        begun: false,
+        remaining: args.count,
+        was_connected: false,
         epoch: args.epoch.clone(),
-        told: args.since,
+        last_offset: args.since,
         from_oldest: args.history,
-        resume: args.since,
+        resume_from: args.since,
     };
     block_on(async {
         let mut signals = signals::Signals::new()?;
@@ -90,21 +91,21 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Why a stream is over.
-enum Over {
-    /// Everything was printed that was asked for, or nobody reads it any more.
-    Done,
-    /// It may go on later.
+/// Why a stream ended.
+enum StreamEnd {
+    /// The requested number was printed, or the output was closed.
+    Finished,
+    /// The stream was lost; a later attempt may succeed.
     Lost(String),
-    /// It will not.
+    /// The stream failed; a later attempt would fail as well.
     Failed(String),
 }
 
-impl From<Unanswered> for Over {
-    fn from(why: Unanswered) -> Self {
-        match why {
-            Unanswered::Away(why) => Self::Lost(why),
-            Unanswered::Refused(_, why) => Self::Failed(why),
+impl From<ApiError> for StreamEnd {
+    fn from(error: ApiError) -> Self {
+        match error {
+            ApiError::Unavailable(reason) => Self::Lost(reason),
+            ApiError::Rejected(_, reason) => Self::Failed(reason),
         }
     }
 }
@@ -113,28 +114,28 @@ struct Tail {
     api: ServerApi,
     channel: String,
     json: bool,
-    /// How many are to be printed.
-    left: Option<u64>,
-    /// A stream was live before.
-    begun: bool,
+    /// How many publications are still to be printed; `None` = no limit.
+    remaining: Option<u64>,
+    /// Whether a stream was live before.
+    was_connected: bool,
     epoch: Option<String>,
-    /// The last offset that was printed, in this epoch.
-    told: Option<u64>,
-    /// The history is to be read from its oldest.
+    /// The last printed offset of this epoch.
+    last_offset: Option<u64>,
+    /// Whether the history is to be read from its start.
     from_oldest: bool,
-    /// Where the history is read from after a gap.
-    resume: Option<u64>,
+    /// The offset after which the history is read to fill a gap.
+    resume_from: Option<u64>,
 }
 
-/// What comes first on a stream.
+/// The first event of a stream.
 #[derive(Deserialize)]
 struct Live {
-    /// The channel keeps one.
+    /// Whether the channel keeps a history.
     history: bool,
 }
 
 #[derive(Deserialize)]
-struct Described {
+struct ChannelState {
     epoch: Option<String>,
     offset: Option<u64>,
 }
@@ -143,13 +144,13 @@ struct Described {
 struct Page {
     epoch: Option<String>,
     offset: u64,
-    publications: Vec<Kept>,
+    publications: Vec<HistoryEntry>,
     recovered: bool,
     next_since: Option<u64>,
 }
 
 #[derive(Deserialize)]
-struct Kept {
+struct HistoryEntry {
     offset: Option<u64>,
     data: Option<Box<RawValue>>,
     text: Option<String>,
@@ -159,29 +160,29 @@ struct Kept {
 impl Tail {
     async fn run(&mut self) -> Result<(), Failure> {
         let mut pause = FIRST_PAUSE;
-        let mut was_away = false;
+        let mut was_lost = false;
         loop {
-            let Err(over) = self.follow(&mut pause).await else { continue };
-            match over {
-                Over::Done => return Ok(()),
-                Over::Failed(why) => return Err(Failure(why)),
-                // Whoever mistypes an address is told at once.
-                Over::Lost(why) if !self.begun => return Err(Failure(why)),
-                Over::Lost(why) => {
-                    // Each outage is told once, not each attempt.
-                    if pause == FIRST_PAUSE || !was_away {
-                        complain(format_args!("tidegate: {why}; trying again"));
+            let Err(end) = self.follow_stream(&mut pause).await else { continue };
+            match end {
+                StreamEnd::Finished => return Ok(()),
+                StreamEnd::Failed(reason) => return Err(Failure(reason)),
+                // A mistyped address fails at once.
+                StreamEnd::Lost(reason) if !self.was_connected => return Err(Failure(reason)),
+                StreamEnd::Lost(reason) => {
+                    // Each outage is reported once, not each attempt.
+                    if pause == FIRST_PAUSE || !was_lost {
+                        print_error(format_args!("tidegate: {reason}; reconnecting"));
                     }
-                    was_away = true;
+                    was_lost = true;
                 }
             }
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LAST_PAUSE);
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
-    /// One stream, to its end. Resets `pause` once it is live.
-    async fn follow(&mut self, pause: &mut Duration) -> Result<(), Over> {
+    /// Follows one stream to its end. Resets `pause` once the stream is live.
+    async fn follow_stream(&mut self, pause: &mut Duration) -> Result<(), StreamEnd> {
         let path = self.path("/tail");
         let mut stream = Stream::new(self.api.stream(&path).await?);
         let mut live = None;
@@ -190,76 +191,81 @@ impl Tail {
             match (event.name.as_str(), &live) {
                 ("live", None) => {
                     let first = serde_json::from_slice::<Live>(&event.data);
-                    let first = first.map_err(|_| Over::Failed("no stream of this API".into()))?;
-                    self.begin(&first).await?;
+                    let first = first
+                        .map_err(|_| StreamEnd::Failed("not a stream of the server API".into()))?;
+                    self.start(&first).await?;
                     *pause = FIRST_PAUSE;
                     live = Some(first);
                 }
-                ("gap", Some(live)) => self.fill(live).await?,
-                ("end", _) => return Err(self.ended(&event.data)),
+                ("gap", Some(live)) => self.fill_gap(live).await?,
+                ("end", _) => return Err(self.end_reason(&event.data)),
                 ("" | "binary", Some(_)) => self.publication(event)?,
                 _ => {}
             }
         }
     }
 
-    /// The stream is live: what came before it.
-    async fn begin(&mut self, live: &Live) -> Result<(), Over> {
-        if std::mem::replace(&mut self.begun, true) {
-            complain("tidegate: connected again");
-            return self.fill(live).await;
+    /// Prints what was published before the stream was live, as far as the arguments ask for it.
+    async fn start(&mut self, live: &Live) -> Result<(), StreamEnd> {
+        if std::mem::replace(&mut self.was_connected, true) {
+            print_error("tidegate: reconnected");
+            return self.fill_gap(live).await;
         }
         if !live.history {
-            if self.from_oldest || self.resume.is_some() {
-                return Err(Over::Failed(format!("the channel {} keeps no history", self.channel)));
+            if self.from_oldest || self.resume_from.is_some() {
+                return Err(StreamEnd::Failed(format!(
+                    "the channel {} keeps no history",
+                    self.channel
+                )));
             }
             return Ok(());
         }
-        if self.from_oldest || self.resume.is_some() {
+        if self.from_oldest || self.resume_from.is_some() {
             return self.read_history().await;
         }
-        // So that there is a place to come back to before anything was published.
+        // The current offset is where to resume if the stream is lost before the first publication.
         let body = self.api.get(&self.path("")).await?;
-        if let Ok(Described { epoch, offset }) = serde_json::from_slice(&body) {
+        if let Ok(ChannelState { epoch, offset }) = serde_json::from_slice(&body) {
             self.epoch = epoch;
-            self.resume = Some(offset.unwrap_or(0));
+            self.resume_from = Some(offset.unwrap_or(0));
         }
         Ok(())
     }
 
-    /// What was missed.
-    async fn fill(&mut self, live: &Live) -> Result<(), Over> {
-        if live.history && self.resume.is_some() {
+    /// Prints the missed publications.
+    async fn fill_gap(&mut self, live: &Live) -> Result<(), StreamEnd> {
+        if live.history && self.resume_from.is_some() {
             return self.read_history().await;
         }
-        complain("tidegate: publications may be missing here: the channel keeps no history");
+        print_error("tidegate: publications may be missing here: the channel keeps no history");
         Ok(())
     }
 
-    async fn read_history(&mut self) -> Result<(), Over> {
+    async fn read_history(&mut self) -> Result<(), StreamEnd> {
         loop {
-            let mut path = self.path(&format!("/history?limit={PAGE}"));
-            if let Some(since) = self.resume.filter(|_| !self.from_oldest) {
+            let mut path = self.path(&format!("/history?limit={PAGE_SIZE}"));
+            if let Some(since) = self.resume_from.filter(|_| !self.from_oldest) {
                 path.push_str(&format!("&since={since}"));
                 if let Some(epoch) = &self.epoch {
-                    path.push_str(&format!("&epoch={}", encoded(epoch)));
+                    path.push_str(&format!("&epoch={}", percent_encode(epoch)));
                 }
             }
             let body = self.api.get(&path).await?;
-            let page: Page = serde_json::from_slice(&body)
-                .map_err(|_| Over::Failed("the history was not understood".to_owned()))?;
+            let page: Page = serde_json::from_slice(&body).map_err(|_| {
+                StreamEnd::Failed("invalid response to a history request".to_owned())
+            })?;
             if !page.recovered && !self.from_oldest {
-                complain(
-                    "tidegate: publications are missing here: the history does not reach back",
+                print_error(
+                    "tidegate: publications are missing here: the history does not go back far enough",
                 );
-                self.told = None;
+                self.last_offset = None;
             }
             self.from_oldest = false;
             if page.epoch != self.epoch {
-                self.told = None;
+                self.last_offset = None;
                 self.epoch = page.epoch;
             }
-            for Kept { offset, data, text, base64 } in page.publications {
+            for HistoryEntry { offset, data, text, base64 } in page.publications {
                 let mut record = self.record(offset, None);
                 match data {
                     Some(json) => record.set_text(json.get().to_owned()),
@@ -268,85 +274,86 @@ impl Tail {
                 self.print(&record)?;
             }
             match page.next_since {
-                Some(next) => self.resume = Some(next),
+                Some(next) => self.resume_from = Some(next),
                 None => {
-                    self.resume = Some(page.offset.max(self.told.unwrap_or(0)));
+                    self.resume_from = Some(page.offset.max(self.last_offset.unwrap_or(0)));
                     return Ok(());
                 }
             }
         }
     }
 
-    fn publication(&mut self, event: SseEvent) -> Result<(), Over> {
+    fn publication(&mut self, event: SseEvent) -> Result<(), StreamEnd> {
         let mut record = self.record(event.id.parse().ok(), Some(clock::now_rfc3339()));
-        let text = String::from_utf8(event.data).map_err(|_| no_events())?;
+        let text = String::from_utf8(event.data).map_err(|_| invalid_stream())?;
         if event.name == "binary" {
             record.base64 = Some(text);
         } else {
             record.set_text(text);
         }
         if record.offset.is_some() && record.epoch != self.epoch {
-            // The first of an epoch says so.
+            // The first publication of an epoch carries its id.
             self.epoch.clone_from(&record.epoch);
-            self.told = None;
+            self.last_offset = None;
         }
         self.print(&record)
     }
 
     fn record(&self, offset: Option<u64>, time: Option<String>) -> Record {
         let epoch = offset.and(self.epoch.clone());
-        let channel = self.channel.clone();
-        Record { time, channel, offset, epoch, data: None, text: None, base64: None }
+        Record { time, epoch, ..Record::new(self.channel.clone(), offset) }
     }
 
-    fn print(&mut self, record: &Record) -> Result<(), Over> {
+    fn print(&mut self, record: &Record) -> Result<(), StreamEnd> {
         if let Some(offset) = record.offset {
-            if self.told.is_some_and(|told| offset <= told) {
+            if self.last_offset.is_some_and(|last| offset <= last) {
                 return Ok(());
             }
-            self.told = Some(offset);
-            self.resume = Some(offset);
+            self.last_offset = Some(offset);
+            self.resume_from = Some(offset);
         }
         let line = match self.json {
-            true => serde_json::to_string(record).map_err(|e| Over::Failed(e.to_string()))?,
+            true => serde_json::to_string(record).map_err(|e| StreamEnd::Failed(e.to_string()))?,
             false => record.to_line(),
         };
         let mut out = std::io::stdout().lock();
         if let Err(error) = writeln!(out, "{line}").and_then(|()| out.flush()) {
             return Err(match error.kind() {
-                std::io::ErrorKind::BrokenPipe => Over::Done,
-                _ => Over::Failed(format!("standard output: {error}")),
+                std::io::ErrorKind::BrokenPipe => StreamEnd::Finished,
+                _ => StreamEnd::Failed(format!("standard output: {error}")),
             });
         }
-        match &mut self.left {
-            Some(left) => {
-                *left -= 1;
-                if *left == 0 { Err(Over::Done) } else { Ok(()) }
+        match &mut self.remaining {
+            Some(remaining) => {
+                *remaining -= 1;
+                if *remaining == 0 { Err(StreamEnd::Finished) } else { Ok(()) }
             }
             None => Ok(()),
         }
     }
 
-    fn ended(&self, data: &[u8]) -> Over {
+    fn end_reason(&self, data: &[u8]) -> StreamEnd {
         #[derive(Deserialize)]
         struct End {
             reason: String,
         }
         let reason = serde_json::from_slice::<End>(data).map(|end| end.reason).unwrap_or_default();
         match reason.as_str() {
-            "refused" => Over::Failed(format!("the engine refuses the channel {}", self.channel)),
-            "too_slow" => Over::Lost("the channel was faster than this reader".to_owned()),
-            "draining" => Over::Lost("the gateway stops".to_owned()),
-            _ => Over::Lost("the gateway ended the stream".to_owned()),
+            "refused" => {
+                StreamEnd::Failed(format!("the engine refused the channel {}", self.channel))
+            }
+            "too_slow" => StreamEnd::Lost("this reader is too slow for the channel".to_owned()),
+            "draining" => StreamEnd::Lost("the gateway is shutting down".to_owned()),
+            _ => StreamEnd::Lost("the gateway ended the stream".to_owned()),
         }
     }
 
-    fn path(&self, more: &str) -> String {
-        format!("/v1/channels/{}{more}", encoded(&self.channel))
+    fn path(&self, rest: &str) -> String {
+        format!("/v1/channels/{}{rest}", percent_encode(&self.channel))
     }
 }
 
-fn encoded(text: &str) -> String {
+fn percent_encode(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
@@ -363,17 +370,18 @@ impl Stream {
         Self { body, input: Bytes::new(), parser: SseParser::new(MAX_EVENT_BYTES) }
     }
 
-    async fn next(&mut self) -> Result<SseEvent, Over> {
-        let lost = |why: &str| Over::Lost(why.to_owned());
+    /// The next event.
+    async fn next(&mut self) -> Result<SseEvent, StreamEnd> {
+        let lost = |reason: &str| StreamEnd::Lost(reason.to_owned());
         loop {
-            if let Some(event) = self.parser.next(&mut self.input).map_err(|_| no_events())? {
+            if let Some(event) = self.parser.next(&mut self.input).map_err(|_| invalid_stream())? {
                 return Ok(event);
             }
-            match tokio::time::timeout(SILENCE, self.body.frame()).await {
-                Err(_) => return Err(lost("the stream has gone silent")),
+            match tokio::time::timeout(STREAM_TIMEOUT, self.body.frame()).await {
+                Err(_) => return Err(lost("the stream timed out")),
                 Ok(None) => return Err(lost("the stream ended")),
                 Ok(Some(Err(error))) => {
-                    return Err(Over::Lost(format!("the stream broke: {error}")));
+                    return Err(StreamEnd::Lost(format!("the stream failed: {error}")));
                 }
                 Ok(Some(Ok(frame))) => self.input = frame.into_data().unwrap_or_default(),
             }
@@ -381,8 +389,8 @@ impl Stream {
     }
 }
 
-fn no_events() -> Over {
-    Over::Failed("no stream of events".to_owned())
+fn invalid_stream() -> StreamEnd {
+    StreamEnd::Failed("not a valid event stream".to_owned())
 }
 
 #[cfg(test)]
@@ -395,14 +403,14 @@ mod tests {
             api: ServerApi::at("127.0.0.1:1".to_owned(), None),
             channel: "c".to_owned(),
             json: false,
-            left: None,
-            begun: true,
+            remaining: None,
+            was_connected: true,
             epoch: None,
-            told: None,
+            last_offset: None,
             from_oldest: false,
-            resume: None,
+            resume_from: None,
         };
         let event = SseEvent { data: vec![0xff], ..SseEvent::default() };
-        assert!(matches!(tail.publication(event), Err(Over::Failed(_))));
+        assert!(matches!(tail.publication(event), Err(StreamEnd::Failed(_))));
     }
 }

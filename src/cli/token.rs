@@ -1,4 +1,4 @@
-//! `tidegate token`: credentials for trying a gateway out, by its own config.
+//! `tidegate token`: issues credentials for debugging, from the config of a gateway.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,8 +7,9 @@ use std::time::Duration;
 use jsonwebtoken::AlgorithmFamily;
 use serde_json::{Map, Value, json};
 
+use super::arguments::{parse_channel, parse_lifetime};
 use super::server_api::ServerApi;
-use super::{Failure, check, lifetime, say};
+use super::{Failure, check, print_line};
 use crate::clock;
 use crate::config::{Config, EngineKind, Jwt, JwtKeyMaterial, RedisEngine};
 use crate::protocol::UserId;
@@ -16,34 +17,34 @@ use crate::redis_link::Commands;
 use crate::shutdown::Shutdown;
 use crate::tokens::{TokenRecord, TokenStore, sign_hs};
 
-/// Redis has this long to be reached.
+/// The time limit for the connection to Redis.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 
-/// How long a JWT is valid when nothing else is said.
+/// The default lifetime of a JWT.
 const JWT_LIFETIME: Duration = Duration::from_secs(15 * 60);
 
-/// Mint a connection token, or sign a session JWT, for debugging
+/// Issue a connection token or sign a session JWT, for debugging
 ///
-/// On the redis engine the token is written to Redis; on the memory engine it is asked for on the
-/// admin port of the gateway that runs with this config, with the first of its api_keys.
+/// With the redis engine the token is written to Redis. With the memory engine it is requested from the running
+/// gateway, on its admin port and with the first of its api_keys.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The config file of the gateway
+    /// The gateway's config file
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// The user's id; digits are a number, anything else a string
+    /// The user id: a number if it consists of digits, otherwise a string
     #[arg(long, value_name = "ID", value_parser = user_id)]
     user: UserId,
-    /// The user's name
+    /// The display name
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// A channel, or pattern like "chat_*", that the credentials are limited to; may be repeated
-    #[arg(long = "channel", value_name = "PATTERN", value_parser = super::channel)]
+    /// Limit the credentials to a channel, or to a pattern such as "chat_*"; may be repeated
+    #[arg(long = "channel", value_name = "PATTERN", value_parser = parse_channel)]
     channels: Vec<String>,
-    /// How long the session lasts (90s, 15m, 2h, 7d); a JWT: 15m, a connection token: no end
-    #[arg(long, value_name = "DURATION", value_parser = lifetime::parse)]
+    /// The lifetime of the session, such as 90s, 15m, 2h or 7d [default: 15m for a JWT, else unlimited]
+    #[arg(long, value_name = "DURATION", value_parser = parse_lifetime)]
     expires: Option<Duration>,
-    /// Sign a session JWT with the first HS256, HS384 or HS512 key instead
+    /// Sign a session JWT with the first HS256, HS384 or HS512 key, instead of a connection token
     #[arg(long)]
     jwt: bool,
 }
@@ -56,17 +57,17 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     } else {
         match &config.engine.kind {
             EngineKind::Redis(redis) => write_to_redis(args, &config, redis)?,
-            EngineKind::Memory => ask_the_gateway(args, &config)?,
+            EngineKind::Memory => request_from_gateway(args, &config)?,
         }
     };
-    say(token);
+    print_line(token);
     Ok(ExitCode::SUCCESS)
 }
 
 fn user_id(text: &str) -> Result<UserId, String> {
     match text.parse() {
         Ok(id) => Ok(UserId::Integer(id)),
-        Err(_) if text.is_empty() => Err("a user id is not empty".to_owned()),
+        Err(_) if text.is_empty() => Err("the user id must not be empty".to_owned()),
         Err(_) => Ok(UserId::Text(text.into())),
     }
 }
@@ -80,10 +81,10 @@ fn write_to_redis(args: &Args, config: &Config, redis: &RedisEngine) -> Result<S
     runtime.block_on(async {
         let shutdown = Shutdown::new();
         let commands = Commands::start(&redis.tokens_url, "redis_tokens", &shutdown)
-            .map_err(|wrong| format!("engine.redis.tokens_url: {wrong}"))?;
+            .map_err(|error| format!("engine.redis.tokens_url: {error}"))?;
         if !commands.wait_up(CONNECT_DEADLINE).await {
             let seconds = CONNECT_DEADLINE.as_secs();
-            return Err(format!("Redis cannot be reached within {seconds} s"));
+            return Err(format!("Redis could not be reached within {seconds} s"));
         }
         TokenStore::redis(
             commands,
@@ -93,7 +94,7 @@ fn write_to_redis(args: &Args, config: &Config, redis: &RedisEngine) -> Result<S
         )
         .issue(&record)
         .await
-        .map_err(|_| "Redis did not take the token".to_owned())
+        .map_err(|_| "failed to write the token to Redis".to_owned())
     })
 }
 
@@ -111,9 +112,9 @@ fn record(args: &Args, now: u64) -> TokenRecord {
     }
 }
 
-fn ask_the_gateway(args: &Args, config: &Config) -> Result<String, String> {
+fn request_from_gateway(args: &Args, config: &Config) -> Result<String, String> {
     let key = config.admin.api_keys.first().ok_or(
-        "the memory engine's tokens live in the gateway's process, and its server API is off: \
+        "with the memory engine, tokens are requested through the server API, which needs a key: \
          set admin.api_keys",
     )?;
     let mut request = Map::from_iter([("user_id".to_owned(), json!(args.user))]);
@@ -126,10 +127,10 @@ fn ask_the_gateway(args: &Args, config: &Config) -> Result<String, String> {
     if let Some(lifetime) = args.expires {
         request.insert("session_expires_in".to_owned(), json!(lifetime.as_secs()));
     }
-    ServerApi::new(config.admin.listen, Some(key)).mint(&Value::Object(request))
+    ServerApi::new(config.admin.listen, Some(key)).issue_token(&Value::Object(request))
 }
 
-/// The claims that `settings` reads, and the ones that it checks.
+/// The claims that a gateway with these `settings` reads and checks.
 fn claims(args: &Args, settings: &Jwt, now: u64) -> Value {
     let lifetime = args.expires.unwrap_or(JWT_LIFETIME);
     let mut claims = Map::from_iter([
@@ -151,7 +152,7 @@ fn claims(args: &Args, settings: &Jwt, now: u64) -> Value {
 }
 
 fn sign(settings: &Jwt, claims: &Value) -> Result<String, String> {
-    // A key with a `kid` verifies only tokens that name it, which these do not.
+    // A key with a `kid` only verifies tokens that have this `kid`, which these do not.
     let mut candidates = settings.keys.iter().filter(|key| key.kid.is_none());
     let usable = candidates.find_map(|key| match &key.material {
         JwtKeyMaterial::Secret(secret) if key.alg.family() == AlgorithmFamily::Hmac => {
@@ -159,8 +160,7 @@ fn sign(settings: &Jwt, claims: &Value) -> Result<String, String> {
         }
         _ => None,
     });
-    let (secret, alg) =
-        usable.ok_or("--jwt signs with a secret, and [jwt] keys has none without a kid")?;
+    let (secret, alg) = usable.ok_or("--jwt needs a secret in [jwt] keys without a kid")?;
     sign_hs(secret, alg, claims)
 }
 
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_signed_is_accepted_by_the_same_config() {
+    async fn a_signed_jwt_is_accepted_by_the_same_config() {
         let key = JwtKey {
             alg: jsonwebtoken::Algorithm::HS256,
             kid: None,
@@ -213,13 +213,13 @@ mod tests {
     }
 
     #[test]
-    fn without_a_secret_nothing_is_signed() {
-        let wrong = sign(&settings(Vec::new()), &json!({})).unwrap_err();
-        assert!(wrong.contains("[jwt] keys"), "{wrong}");
+    fn signing_needs_a_secret() {
+        let error = sign(&settings(Vec::new()), &json!({})).unwrap_err();
+        assert!(error.contains("[jwt] keys"), "{error}");
     }
 
     #[tokio::test]
-    async fn a_record_in_redis_stands_for_what_was_asked() {
+    async fn a_record_in_redis_has_the_requested_fields() {
         let server = RedisServer::start();
         let commands = Commands::start(&server.url(), "test", &Shutdown::new()).unwrap();
         assert!(commands.wait_up(Duration::from_secs(10)).await);

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::{Holder, LeaseKey, SharedLimits};
 use crate::leases::{HeldLeases, Lessor};
 use crate::redis_link::EngineUnavailable;
-use crate::telemetry::limits as facts;
+use crate::telemetry;
 
 /// The leases of one thread. Not `Send`: its holders live on that thread, too. [`LeaseSet::run`] does
 /// the work, so that the end of a holder waits for nothing.
@@ -83,11 +83,11 @@ impl Lessor for SharedLimits {
     }
 
     fn not_renewed(&self, count: usize) {
-        facts::leases_not_renewed(count);
+        telemetry::messages::leases_not_renewed(count);
     }
 
     fn forgotten(&self, count: usize) {
-        facts::releases_forgotten(count);
+        telemetry::messages::releases_forgotten(count);
     }
 }
 

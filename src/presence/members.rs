@@ -10,7 +10,7 @@ use super::{Announcement, Change, Failure, Member, PresenceStore};
 use crate::leases::{HeldLeases, Lessor};
 use crate::protocol::{ChannelName, ConnectionId};
 use crate::redis_link::EngineUnavailable;
-use crate::telemetry::{limits as lease_facts, presence as facts};
+use crate::telemetry;
 
 /// The members of one thread, whose connections live on it. [`Members::run`] does the work: entering and
 /// leaving wait for nothing.
@@ -34,7 +34,7 @@ impl Members {
     }
 
     pub fn enter(&self, channel: &ChannelName, member: Member) {
-        facts::entered();
+        telemetry::connections::presence_entered();
         let id = member.connection_id;
         self.0.take(id, Rc::new(MemberEntry { channel: channel.clone(), member }));
     }
@@ -42,7 +42,7 @@ impl Members {
     /// Nothing happens for a connection that has not entered.
     pub fn leave(&self, connection: ConnectionId) {
         if self.0.give_back(connection) {
-            facts::left();
+            telemetry::connections::presence_left();
         }
     }
 
@@ -112,11 +112,11 @@ impl Lessor for Registrar {
     }
 
     fn not_renewed(&self, count: usize) {
-        lease_facts::leases_not_renewed(count);
+        telemetry::messages::leases_not_renewed(count);
     }
 
     fn forgotten(&self, count: usize) {
-        lease_facts::releases_forgotten(count);
+        telemetry::messages::releases_forgotten(count);
     }
 }
 

@@ -79,11 +79,11 @@ impl Proxy {
         };
         match forwarded {
             Ok(response) => {
-                telemetry::proxy::answered(response.status().as_u16(), started.elapsed());
+                telemetry::upstreams::proxy_answered(response.status().as_u16(), started.elapsed());
                 response.map(BodyExt::boxed)
             }
             Err(failure) => {
-                telemetry::proxy::failed(failure.label());
+                telemetry::upstreams::proxy_failed(failure.label());
                 failure.answer()
             }
         }
@@ -115,7 +115,7 @@ impl Upstream {
             }),
         };
         let mut response = answered.map_err(|error| {
-            telemetry::proxy::broken(&error);
+            telemetry::upstreams::proxy_unreachable(&error);
             Failure::Unreachable
         })?;
         // Not asked for, since `Upgrade` ends here; and nothing is there to speak another protocol.

@@ -7,7 +7,7 @@ use super::Identity;
 use crate::clock;
 use crate::pickle;
 use crate::protocol::{ChannelPattern, UserId};
-use crate::telemetry::tokens::Consumption;
+use crate::telemetry::credentials::Consumption;
 
 /// What a connection token stands for; the JSON record of docs/protocol.md.
 #[derive(Debug, Clone, Serialize, Deserialize)]

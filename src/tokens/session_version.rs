@@ -11,8 +11,8 @@ use crate::config;
 use crate::pickle;
 use crate::protocol::{Params, Template, TemplateContext, UserId};
 use crate::redis_link::{Commands, RedisFailure};
-use crate::telemetry::tokens as facts;
-use crate::telemetry::tokens::SessionCheck;
+use crate::telemetry;
+use crate::telemetry::credentials::SessionCheck;
 
 /// `[jwt] session_version`, with a connection to the Redis that it names.
 #[derive(Clone)]
@@ -35,7 +35,7 @@ impl SessionVersions {
         claims: &Map<String, Value>,
     ) -> Result<(), CredentialRejection> {
         let outcome = self.outcome(user_id, claims).await;
-        facts::session_checked(outcome);
+        telemetry::credentials::session_checked(outcome);
         match outcome {
             SessionCheck::NotClaimed | SessionCheck::NotKept | SessionCheck::Current => Ok(()),
             SessionCheck::MalformedClaim | SessionCheck::Over => {

@@ -9,8 +9,8 @@ use super::redis::RedisTokens;
 use super::token::{generate, is_well_formed, log_id};
 use crate::config::TokenFormat;
 use crate::redis_link::{Commands, EngineUnavailable, RedisFailure};
-use crate::telemetry::tokens as facts;
-use crate::telemetry::tokens::Consumption;
+use crate::telemetry;
+use crate::telemetry::credentials::Consumption;
 
 /// Where connection tokens live. Cheap to clone, shared by all threads.
 #[derive(Clone)]
@@ -39,11 +39,11 @@ impl TokenStore {
         };
         match outcome {
             Ok(token) => {
-                facts::token_issued(&log_id(&token), &record.user_id);
+                telemetry::credentials::token_issued(&log_id(&token), &record.user_id);
                 Ok(token)
             }
             Err(reason) => {
-                facts::token_not_issued(&reason);
+                telemetry::credentials::token_not_issued(&reason);
                 Err(EngineUnavailable)
             }
         }
@@ -54,13 +54,13 @@ impl TokenStore {
     /// compared here.
     pub async fn consume(&self, token: &str) -> Result<Option<TokenRecord>, EngineUnavailable> {
         if !is_well_formed(token) {
-            facts::token_consumed("", None, Consumption::MalformedToken);
+            telemetry::credentials::token_consumed("", None, Consumption::MalformedToken);
             return Ok(None);
         }
         let read = self.take(token).await;
         let outcome = read.as_ref().err().copied().unwrap_or(Consumption::Consumed);
         let user = read.as_ref().ok().map(|record| &record.user_id);
-        facts::token_consumed(&log_id(token), user, outcome);
+        telemetry::credentials::token_consumed(&log_id(token), user, outcome);
         match outcome {
             Consumption::EngineDown => Err(EngineUnavailable),
             _ => Ok(read.ok()),

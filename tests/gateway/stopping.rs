@@ -150,7 +150,7 @@ async fn a_second_signal_cuts_what_is_left() {
         gateway.wait_for_event("draining").await;
         gateway.signal(second);
         assert_eq!(gateway.wait_exit().await, Some(1));
-        assert_eq!((gateway.events("cut"), gateway.events("stopped")), (1, 0));
+        assert_eq!((gateway.events("shutdown_forced"), gateway.events("stopped")), (1, 0));
         writer.closed().await;
     }
 }
@@ -163,7 +163,7 @@ async fn the_deadline_cuts_what_is_left() {
     client.send_json(&json!({"message": "hi"})).await;
     client.next_event("task_queued").await;
     assert_eq!(gateway.stop().await, Some(1));
-    assert_eq!(gateway.events("cut"), 1);
+    assert_eq!(gateway.events("shutdown_forced"), 1);
     writer.closed().await;
 }
 

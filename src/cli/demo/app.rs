@@ -1,37 +1,33 @@
-//! The app behind the demo's gateway: two loopback servers on one thread, as a team's API and its
-//! internal worker would be.
+//! The app behind the demo's gateway: an API and an internal worker, which are two loopback servers on one
+//! thread.
 //!
-//! They have a port each, so that the public proxy reaches the page and not the worker.
+//! Each has its own port, so that the public proxy reaches the page but not the worker.
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::BodyExt as _;
-use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::task::LocalSet;
 
 use super::page::Page;
+use super::responses::Body;
 use super::worker;
 use crate::config::Secret;
 
-/// A server that cannot accept (out of files) tries again after this.
+/// The pause after a failed accept, for example because the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-pub type Body = UnsyncBoxBody<Bytes, Infallible>;
-
-/// The app's two ports. It lives until the process ends.
+/// The addresses of the running app, which lives until the process ends.
 pub struct App {
-    /// Serves the page, and the session that comes with it.
+    /// Serves the page and its session.
     pub page: SocketAddr,
-    /// Answers messages.
+    /// Replies to messages.
     pub worker: SocketAddr,
 }
 
@@ -80,24 +76,14 @@ where
         let answer = answer.clone();
         tokio::task::spawn_local(async move {
             let service = service_fn(move |request| {
-                let answered = answer(request);
-                async move { Ok::<_, Infallible>(answered.await) }
+                let response = answer(request);
+                async move { Ok::<_, Infallible>(response.await) }
             });
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .serve_connection(TokioIo::new(stream), service);
-            let _closed = connection.await;
+            // Errors of a client's connection do not matter to the demo.
+            let _ = connection.await;
         });
     }
-}
-
-/// A status with a line of text.
-pub fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
-    let mut response = Response::new(full(text));
-    *response.status_mut() = status;
-    response
-}
-
-pub fn full(body: impl Into<Bytes>) -> Body {
-    http_body_util::Full::new(body.into()).boxed_unsync()
 }

@@ -1,18 +1,18 @@
-//! What the demo prints when it is up: where it is, and lines to paste.
+//! The text that the demo prints when it is ready: its addresses, and commands to paste.
 
 use std::net::{IpAddr, SocketAddr};
 
 use serde_json::json;
 
-use crate::cli::say;
+use crate::cli::print_line;
 use crate::cli::server_api::ServerApi;
 use crate::config::Secret;
 use crate::gateway::Addresses;
 
-/// The conversation that the printed lines join.
+/// The conversation of the printed commands.
 const CONVERSATION: &str = "demo";
 
-/// Everything that the printed lines need. A connection token works once, so each line has its own.
+/// The values of the printed commands. A connection token works once, so each command has its own.
 pub struct Banner {
     public: String,
     admin: String,
@@ -22,11 +22,11 @@ pub struct Banner {
 }
 
 impl Banner {
-    /// Asks the gateway for the tokens, as any server would.
-    pub fn mint(addresses: Addresses, api_key: &Secret) -> Result<Self, String> {
+    /// Requests the tokens from the gateway, as any server would.
+    pub fn request(addresses: Addresses, api_key: &Secret) -> Result<Self, String> {
         let api = ServerApi::new(addresses.admin, Some(api_key));
         let token = || {
-            api.mint(&json!({
+            api.issue_token(&json!({
                 "user_id": 1,
                 "username": "ana",
                 "channels": [format!("chat_{CONVERSATION}")],
@@ -42,7 +42,7 @@ impl Banner {
     }
 
     pub fn print(&self) {
-        say(self.text());
+        print_line(self.text());
     }
 
     fn text(&self) -> String {
@@ -52,29 +52,29 @@ impl Banner {
             "channel": format!("chat_{CONVERSATION}"),
             "data": {"event": "notice", "text": "hello from a server"},
         });
-        let mint = json!({"user_id": 1, "channels": [format!("chat_{CONVERSATION}")]});
+        let token = json!({"user_id": 1, "channels": [format!("chat_{CONVERSATION}")]});
         let post = format!("curl -H 'Authorization: Bearer {api_key}' http://{admin}/v1");
         format!(
-            r#"Tidegate demo is running: open this page, in two tabs to see the fan-out
+            r#"Tidegate demo is running. Open this page, in two tabs to see the fan-out:
   http://{public}/#{CONVERSATION}
 
-Talk to it from a terminal; each token works once and waits 10 minutes (then type {{"message":"hello"}}):
+Connect from a terminal, then type {{"message":"hello"}}. Each token works once, within 10 minutes:
   websocat '{socket}{websocat_token}'
   python3 -c 'from websockets.sync.client import connect; ws = connect("{socket}{python_token}"); ws.send("{{\"message\":\"hello\"}}"); [print(frame, flush=True) for frame in ws]'
 
-Publish from a server, and mint another token:
+Publish from a server, and issue another token:
   {post}/publish -d '{publish}'
-  {post}/tokens -d '{mint}'
+  {post}/tokens -d '{token}'
 
 Metrics:
   http://{admin}/metrics
 
-Ctrl-C stops it."#
+Press Ctrl-C to stop."#
         )
     }
 }
 
-/// The address as a client on this machine writes it.
+/// The address for clients on this machine.
 fn reachable(address: SocketAddr) -> String {
     match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => format!("127.0.0.1:{}", address.port()),
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_lines_can_be_pasted() {
+    fn the_commands_can_be_pasted() {
         let banner = Banner {
             public: reachable("0.0.0.0:8000".parse().unwrap()),
             admin: reachable("127.0.0.1:9000".parse().unwrap()),
@@ -105,7 +105,7 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line}\n{text}");
         }
-        // A single quote inside would end the shell's string.
+        // A single quote inside a shell string would end it.
         let quoted = text.lines().filter(|line| line.contains('\''));
         assert!(
             quoted.clone().count() >= 4 && quoted.clone().all(|l| l.matches('\'').count() % 2 == 0)

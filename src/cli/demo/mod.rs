@@ -1,13 +1,14 @@
 //! `tidegate demo`: a gateway on the memory engine, in front of a small app in the same process.
 //!
-//! The gateway is the real one, by [`gateway::run`] and a config like any other; only its secrets
-//! and ports are made up at the start. The app ([`app`]) plays the API that a team has already: it
-//! serves a page with a session, and answers messages with a streamed reply.
+//! The gateway is the real one, started by [`gateway::run`] with an ordinary config, whose secrets and ports
+//! are generated at the start. The app ([`app`]) stands for an existing API: it serves a page with a
+//! session, and replies to messages with a stream.
 
 mod app;
 mod banner;
 mod page;
 mod reply;
+mod responses;
 mod worker;
 
 use std::net::SocketAddr;
@@ -15,17 +16,17 @@ use std::process::ExitCode;
 
 use self::app::App;
 use self::banner::Banner;
-use super::{Failure, complain, logging, serve};
+use super::{Failure, logging, print_error, serve};
 use crate::config::{Config, Secret};
 use crate::gateway::{self, Addresses, Inherited, Process, StartError};
 use crate::protocol::random_hex;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Where the page and the WebSockets are
+    /// The address of the page and the WebSockets
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8000")]
     listen: SocketAddr,
-    /// Where metrics, health and the server API are
+    /// The address of metrics, health and the server API
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9000")]
     admin: SocketAddr,
 }
@@ -34,15 +35,16 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let secrets = Secrets::random();
     let app = App::start(&secrets.jwt)?;
     let config = Config::from_toml(&settings(args, &secrets, &app))
-        .map_err(|mistakes| Failure(format!("the demo's own config:\n{mistakes}")))?;
+        .map_err(|mistakes| Failure(format!("the config of the demo:\n{mistakes}")))?;
     let log = logging::start(&config.log)?;
     let process = Process { inherited: Inherited::default(), log, read: None };
-    let outcome = gateway::run(config, process, |addresses| introduce(addresses, secrets.api_key))
-        .map_err(|error| Failure(with_advice(&error)))?;
+    let outcome =
+        gateway::run(config, process, |addresses| print_banner(addresses, secrets.api_key))
+            .map_err(|error| Failure(with_advice(&error)))?;
     Ok(serve::exit_code(outcome))
 }
 
-/// Made anew at each start.
+/// Secrets that are generated at each start.
 struct Secrets {
     jwt: Secret,
     api_key: Secret,
@@ -70,7 +72,7 @@ fn settings(args: &Args, secrets: &Secrets, app: &App) -> String {
     .fold(include_str!("demo.toml").to_owned(), |toml, (name, value)| toml.replace(name, value))
 }
 
-/// This machine's own pages, and those of the address that was asked for.
+/// The allowed origins: pages of this machine, and of the listen address.
 fn origins(listen: SocketAddr) -> Vec<String> {
     let mut allowed = vec!["http://localhost:*".to_owned(), "http://127.0.0.1:*".to_owned()];
     let own = match listen {
@@ -83,16 +85,16 @@ fn origins(listen: SocketAddr) -> Vec<String> {
     allowed
 }
 
-/// Prints what to do next. On a thread of its own, because it asks the gateway for tokens.
-fn introduce(addresses: Addresses, api_key: Secret) {
+/// Prints the banner, on a thread of its own because it requests tokens from the gateway.
+fn print_banner(addresses: Addresses, api_key: Secret) {
     let thread = std::thread::Builder::new().name("banner".to_owned());
-    let started = thread.spawn(move || {
-        if let Err(why) = Banner::mint(addresses, &api_key).map(|banner| banner.print()) {
-            complain(format_args!("tidegate: no token for the printed lines: {why}"));
+    let spawned = thread.spawn(move || {
+        if let Err(reason) = Banner::request(addresses, &api_key).map(|banner| banner.print()) {
+            print_error(format_args!("tidegate: failed to issue demo tokens: {reason}"));
         }
     });
-    if let Err(error) = started {
-        complain(format_args!("tidegate: {error}"));
+    if let Err(error) = spawned {
+        print_error(format_args!("tidegate: {error}"));
     }
 }
 
@@ -111,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_name_in_the_config_is_filled_in() {
+    fn every_placeholder_of_the_config_is_filled() {
         let app =
             App { page: "127.0.0.1:1".parse().unwrap(), worker: "127.0.0.1:2".parse().unwrap() };
         let args = Args {
@@ -136,15 +138,15 @@ mod tests {
     }
 
     #[test]
-    fn a_taken_port_names_its_flag() {
+    fn the_error_for_a_used_port_names_the_flag() {
         for (key, flag) in [("server.listen", "--listen"), ("admin.listen", "--admin")] {
             let error = StartError::Bind {
                 key,
                 address: "127.0.0.1:8000".parse().unwrap(),
                 error: std::io::ErrorKind::AddrInUse.into(),
             };
-            let told = with_advice(&error);
-            assert!(told.contains("127.0.0.1:8000") && told.ends_with(flag), "{told}");
+            let text = with_advice(&error);
+            assert!(text.contains("127.0.0.1:8000") && text.ends_with(flag), "{text}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The page, and the session that it comes with: what the team's API does in the real world.
+//! The page and its session, which an API provides in the real world.
 
 use std::time::Duration;
 
@@ -9,22 +9,21 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::app::{Body, full, plain};
+use super::responses::{Body, full, plain};
 use crate::clock;
 use crate::config::Secret;
 use crate::protocol::random_hex;
 use crate::tokens::sign_hs;
 
-/// How long a guest's session lasts; the page asks for another when it is over.
-const SESSION: Duration = Duration::from_secs(15 * 60);
+/// The lifetime of a guest's session. The page requests another one when it expires.
+const SESSION_LIFETIME: Duration = Duration::from_secs(15 * 60);
 
-/// How long a browser remembers which guest it was.
-const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
+/// How long a browser keeps the cookies.
+const COOKIE_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
 const HTML: &str = include_str!("page.html");
 
-/// Everything off but what the page itself brings, and its own WebSocket (which older browsers do
-/// not count as `'self'`).
+/// Allows only the content of the page and its WebSocket, which older browsers do not count as `'self'`.
 const POLICY: &str = "default-src 'none'; script-src 'nonce-{{NONCE}}'; \
      style-src 'nonce-{{NONCE}}'; img-src data:; \
      connect-src 'self' ws://localhost:* ws://127.0.0.1:*; \
@@ -41,22 +40,22 @@ impl Page {
 
     pub fn answer(&self, request: &Request<Incoming>) -> Response<Body> {
         match (request.method(), request.uri().path()) {
-            (&Method::GET, "/") => self.welcome(request.headers()).unwrap_or_else(|| {
-                plain(StatusCode::INTERNAL_SERVER_ERROR, "the session could not be signed\n")
+            (&Method::GET, "/") => self.page(request.headers()).unwrap_or_else(|| {
+                plain(StatusCode::INTERNAL_SERVER_ERROR, "failed to sign the session\n")
             }),
             (_, "/") => plain(StatusCode::METHOD_NOT_ALLOWED, "GET only\n"),
             _ => plain(StatusCode::NOT_FOUND, "not found\n"),
         }
     }
 
-    /// The page, with a new session. `None` only if what was made here cannot be a header.
-    fn welcome(&self, headers: &HeaderMap) -> Option<Response<Body>> {
+    /// The page with a new session. `None` if the session cannot be signed or a header is invalid.
+    fn page(&self, headers: &HeaderMap) -> Option<Response<Body>> {
         let nonce = random_hex(16);
-        let seconds = REMEMBERED.as_secs();
+        let seconds = COOKIE_LIFETIME.as_secs();
         let session = self.session(self.guest(headers).or_else(new_guest)?)?;
         let cookies = [
             format!("access_token={session}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax"),
-            // Read by the page, which repeats it in a header: another site's page cannot.
+            // The page reads it and repeats it in a header, which pages of other sites cannot do.
             format!("csrftoken={}; Path=/; Max-Age={seconds}; SameSite=Lax", random_hex(16)),
         ];
         let mut response = Response::new(full(HTML.replace("{{NONCE}}", &nonce)));
@@ -73,8 +72,7 @@ impl Page {
         Some(response)
     }
 
-    /// The guest of an earlier session, which may be over: all tabs of a browser are one user, whose
-    /// messages are still known by their ids.
+    /// The guest of an earlier session, even an expired one, so that all tabs of a browser are the same user.
     fn guest(&self, headers: &HeaderMap) -> Option<u32> {
         #[derive(Deserialize)]
         struct Claims {
@@ -90,7 +88,7 @@ impl Page {
         read.ok().map(|session| session.claims.user_id)
     }
 
-    /// A JWT as an identity service would sign it.
+    /// Signs a JWT, as an identity service would.
     fn session(&self, user: u32) -> Option<String> {
         let now = clock::unix_seconds();
         let claims = json!({
@@ -98,7 +96,7 @@ impl Page {
             "username": format!("guest-{user}"),
             "token_type": "access",
             "iat": now,
-            "exp": now + SESSION.as_secs(),
+            "exp": now + SESSION_LIFETIME.as_secs(),
         });
         sign_hs(&self.jwt_secret, Algorithm::HS256, &claims).ok()
     }
@@ -120,8 +118,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_page_comes_with_a_session_and_a_policy() {
-        let response = page().welcome(&HeaderMap::new()).unwrap();
+    async fn the_page_has_a_session_and_a_policy() {
+        let response = page().page(&HeaderMap::new()).unwrap();
         let cookies: Vec<_> = response.headers().get_all(SET_COOKIE).iter().collect();
         let cookies: Vec<_> = cookies.iter().map(|cookie| cookie.to_str().unwrap()).collect();
         assert!(cookies[0].starts_with("access_token=ey") && cookies[0].contains("; HttpOnly"));
@@ -132,11 +130,12 @@ mod tests {
         let nonce = policy.split("'nonce-").nth(1).unwrap().split('\'').next().unwrap();
         assert_eq!(html.matches(&format!("nonce=\"{nonce}\"")).count(), 2);
         assert!(!html.contains("{{"));
-        // Nothing from elsewhere: a demo also runs without a network.
+        // The demo must work without a network.
         for outside in ["src=\"http", "href=\"http", "url(http", "@import"] {
             assert!(!html.contains(outside), "{outside}");
         }
     }
+
     #[test]
     fn a_browser_stays_the_same_guest() {
         let page = page();
@@ -145,9 +144,9 @@ mod tests {
             HeaderMap::from_iter([(COOKIE, HeaderValue::try_from(cookie).unwrap())])
         };
         assert_eq!(page.guest(&cookies(&page.session(123_456).unwrap())), Some(123_456));
-        let over = json!({"user_id": 7, "exp": 1});
-        let over = sign_hs(&page.jwt_secret, Algorithm::HS256, &over).unwrap();
-        assert_eq!(page.guest(&cookies(&over)), Some(7));
+        let expired = json!({"user_id": 7, "exp": 1});
+        let expired = sign_hs(&page.jwt_secret, Algorithm::HS256, &expired).unwrap();
+        assert_eq!(page.guest(&cookies(&expired)), Some(7));
         let forged = Page::new(Secret::new("another-secret-of-thirty-two-bytes"));
         for session in [&forged.session(1).unwrap(), "", "x.y.z"] {
             assert_eq!(page.guest(&cookies(session)), None, "{session}");

@@ -1,30 +1,45 @@
-//! What the demo's worker says: made of the message alone, so that a test knows it beforehand.
+//! The replies of the demo's worker. They depend on the message only, so that a test can predict them.
 
+use serde::Deserialize;
 use serde_json::json;
 
-use super::worker::Relayed;
-
-/// Of a long message, this much is quoted.
+/// A reply quotes at most this much of the message.
 const QUOTED_CHARS: usize = 280;
 
-/// The events of one reply: what was asked (for the other tabs), word by word the answer, the end.
-/// Each carries the task's id, so that a page can tell two replies apart that run at once.
-pub fn events(relayed: &Relayed) -> Vec<String> {
-    let task_id = &relayed.task_id;
-    let name = relayed.user.as_ref().and_then(|user| user.name.as_deref());
-    let asked = json!({
-        "event": "user_message", "message": relayed.message, "username": name,
-        "connection_id": relayed.connection_id, "task_id": task_id,
+/// The body that the gateway posts, as far as a reply needs it. docs/protocol.md has all fields.
+#[derive(Deserialize)]
+pub struct MessageBody {
+    pub message: String,
+    pub task_id: String,
+    pub connection_id: String,
+    #[serde(default)]
+    pub user: Option<User>,
+}
+
+#[derive(Deserialize)]
+pub struct User {
+    #[serde(default)]
+    pub name: Option<String>,
+}
+
+/// The events of a reply: the message (for other tabs), the reply word by word, and the end. Each has the id
+/// of the task, so that a page can tell concurrent replies apart.
+pub fn events(body: &MessageBody) -> Vec<String> {
+    let task_id = &body.task_id;
+    let name = body.user.as_ref().and_then(|user| user.name.as_deref());
+    let message = json!({
+        "event": "user_message", "message": body.message, "username": name,
+        "connection_id": body.connection_id, "task_id": task_id,
     });
-    let text = text(&relayed.message);
+    let text = text(&body.message);
     let words = text
         .split_inclusive(' ')
         .map(|word| json!({"event": "chunk", "chunk": word, "task_id": task_id}));
     let end = json!({"event": "complete", "task_id": task_id});
-    std::iter::once(asked).chain(words).chain([end]).map(|event| event.to_string()).collect()
+    std::iter::once(message).chain(words).chain([end]).map(|event| event.to_string()).collect()
 }
 
-/// The answer to `message`.
+/// The reply to `message`.
 pub fn text(message: &str) -> String {
     let words = message.split_whitespace().count();
     let noun = if words == 1 { "word" } else { "words" };
@@ -45,14 +60,14 @@ mod tests {
 
     #[test]
     fn the_chunks_are_the_text() {
-        let relayed = Relayed {
+        let body = MessageBody {
             message: "two  words".to_owned(),
             task_id: "t".to_owned(),
             connection_id: "c".to_owned(),
             user: None,
         };
         let events: Vec<serde_json::Value> =
-            events(&relayed).iter().map(|event| serde_json::from_str(event).unwrap()).collect();
+            events(&body).iter().map(|event| serde_json::from_str(event).unwrap()).collect();
         let chunks = events.iter().filter_map(|event| event["chunk"].as_str());
         assert_eq!(chunks.collect::<String>(), text("two  words"));
         assert!(text("two  words").contains("which is 2 words"));
@@ -63,7 +78,7 @@ mod tests {
 
     #[test]
     fn a_long_message_is_not_quoted_in_full() {
-        let answer = text(&"ä".repeat(10_000));
-        assert!(answer.contains('…') && answer.chars().count() < 700);
+        let reply = text(&"ä".repeat(10_000));
+        assert!(reply.contains('…') && reply.chars().count() < 700);
     }
 }

@@ -1,4 +1,4 @@
-//! The demo's worker: an HTTP endpoint that answers a message with a stream of server-sent events.
+//! The demo's worker: an HTTP endpoint that replies to a message with a stream of server-sent events.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -9,34 +9,17 @@ use http_body_util::{BodyExt as _, Limited, StreamBody};
 use hyper::body::{Body as HttpBody, Frame};
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
-use serde::Deserialize;
 
-use super::app::{Body, plain};
 use super::reply;
+use super::responses::{Body, plain};
 
-/// Between two words.
-const PACE: Duration = Duration::from_millis(40);
+/// The pause between two words.
+const WORD_INTERVAL: Duration = Duration::from_millis(40);
 
-/// A relayed message: the gateway's own bound of 64 KiB, and the facts around it.
+/// The largest request body: a message of 64 KiB, the gateway's limit, and the other fields.
 const MAX_REQUEST_BYTES: usize = 256 * 1024;
 
-/// Of what the gateway posts, as much as an echo needs (docs/protocol.md has all of it).
-#[derive(Deserialize)]
-pub struct Relayed {
-    pub message: String,
-    pub task_id: String,
-    pub connection_id: String,
-    #[serde(default)]
-    pub user: Option<User>,
-}
-
-#[derive(Deserialize)]
-pub struct User {
-    #[serde(default)]
-    pub name: Option<String>,
-}
-
-/// `POST /internal/chat/{conversation_id}`.
+/// Handles `POST /internal/chat/{conversation_id}`.
 pub async fn answer<B>(request: Request<B>) -> Response<Body>
 where
     B: HttpBody<Data = Bytes>,
@@ -49,19 +32,19 @@ where
         return plain(StatusCode::METHOD_NOT_ALLOWED, "POST only\n");
     }
     let body = Limited::new(request.into_body(), MAX_REQUEST_BYTES).collect().await;
-    let relayed = body.ok().and_then(|body| serde_json::from_slice(&body.to_bytes()).ok());
-    match relayed {
-        Some(relayed) => streamed(reply::events(&relayed)),
+    let message = body.ok().and_then(|body| serde_json::from_slice(&body.to_bytes()).ok());
+    match message {
+        Some(message) => stream_events(reply::events(&message)),
         None => plain(StatusCode::BAD_REQUEST, "not a message\n"),
     }
 }
 
-/// One event after the other; the first at once.
-fn streamed(events: Vec<String>) -> Response<Body> {
-    let events = stream::unfold((events.into_iter(), false), async |(mut events, begun)| {
+/// Sends the first event at once, then one per interval.
+fn stream_events(events: Vec<String>) -> Response<Body> {
+    let events = stream::unfold((events.into_iter(), false), async |(mut events, started)| {
         let event = events.next()?;
-        if begun {
-            tokio::time::sleep(PACE).await;
+        if started {
+            tokio::time::sleep(WORD_INTERVAL).await;
         }
         let frame = Frame::data(Bytes::from(format!("data: {event}\n\n")));
         Some((Ok::<_, Infallible>(frame), (events, true)))
@@ -83,7 +66,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_message_is_answered_by_events() {
+    async fn a_message_is_answered_with_events() {
         let body =
             r#"{"message":"hi","task_id":"t","connection_id":"c","user":{"id":1,"name":"ana"}}"#;
         let response = answer(post(body)).await;

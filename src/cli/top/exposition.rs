@@ -1,4 +1,4 @@
-//! The text format of Prometheus, as the gateway's `/metrics` writes it: read strictly.
+//! A strict parser for the Prometheus text format of the gateway's `/metrics`.
 
 use std::collections::BTreeMap;
 
@@ -15,12 +15,13 @@ pub struct Sample {
 pub struct Exposition(Vec<Sample>);
 
 impl Exposition {
-    /// `Err` names the line that is no sample and no comment.
+    /// Parses a scrape. The error names the first line that is neither a sample nor a comment.
     pub fn parse(text: &str) -> Result<Self, String> {
         let lines = text.lines().enumerate();
         let lines = lines.filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#'));
         let samples = lines.map(|(number, line)| {
-            sample(line).ok_or_else(|| format!("line {} of /metrics is no sample", number + 1))
+            sample(line)
+                .ok_or_else(|| format!("line {} of /metrics is not a valid sample", number + 1))
         });
         Ok(Self(samples.collect::<Result<_, _>>()?))
     }
@@ -30,14 +31,14 @@ impl Exposition {
         self.0.iter().filter(move |sample| sample.name == name)
     }
 
-    /// The sum of the series of `name` that have all of `labels`; `None` = there are none.
+    /// The sum of the series of `name` that have all of `labels`; `None` if there are none.
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
-        let mut fitting = self.of(name).filter(|sample| sample.has(labels)).peekable();
-        fitting.peek()?;
-        Some(fitting.map(|sample| sample.value).sum())
+        let mut matching = self.of(name).filter(|sample| sample.has(labels)).peekable();
+        matching.peek()?;
+        Some(matching.map(|sample| sample.value).sum())
     }
 
-    /// The values of a label of `name`, each once, in their order.
+    /// The sorted distinct values of a label of `name`.
     pub fn values(&self, name: &str, label: &str) -> Vec<String> {
         let values = self.of(name).filter_map(|sample| sample.labels.get(label).cloned());
         let mut values: Vec<String> = values.collect();
@@ -46,7 +47,7 @@ impl Exposition {
         values
     }
 
-    /// The cumulative counts of a histogram by their upper bounds, over all series with `labels`.
+    /// The cumulative counts of a histogram by upper bound, over all series with `labels`.
     pub fn buckets(&self, name: &str, labels: &[(&str, &str)]) -> Vec<(f64, f64)> {
         let bucket = format!("{name}_bucket");
         let mut buckets: Vec<(f64, f64)> = Vec::new();
@@ -68,8 +69,8 @@ impl Sample {
     }
 }
 
-/// The quantile of what a histogram counted since `before`, between the bounds of its bucket in
-/// proportion, as Prometheus does; `None` = it counted nothing.
+/// The quantile of the observations since `before`, interpolated linearly within a bucket as Prometheus does;
+/// `None` if there are no observations.
 pub fn quantile(q: f64, now: &[(f64, f64)], before: &[(f64, f64)]) -> Option<f64> {
     let base = |bound: f64| {
         before.iter().find(|(other, _)| *other == bound).map_or(0.0, |(_, count)| *count)
@@ -110,7 +111,7 @@ fn sample(line: &str) -> Option<Sample> {
     })
 }
 
-/// The labels, and what follows the brace.
+/// Parses labels up to the closing brace, and returns the rest of the line.
 fn labels(mut rest: &str) -> Option<(BTreeMap<String, String>, &str)> {
     let mut labels = BTreeMap::new();
     loop {
@@ -132,7 +133,7 @@ fn labels(mut rest: &str) -> Option<(BTreeMap<String, String>, &str)> {
     }
 }
 
-/// A value up to its closing quote, and what follows that.
+/// Parses a value up to its closing quote, and returns the rest of the line.
 fn quoted(text: &str) -> Option<(String, &str)> {
     let mut value = String::new();
     let mut characters = text.char_indices();
@@ -155,7 +156,7 @@ fn number(text: &str) -> Option<f64> {
         "+Inf" | "Inf" => Some(f64::INFINITY),
         "-Inf" => Some(f64::NEG_INFINITY),
         "NaN" => Some(f64::NAN),
-        // `parse` would take "infinity" and other words as well.
+        // `parse` would accept "infinity" and other words as well.
         _ if text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '-' | '+' | '.')) => {
             text.parse().ok()
         }
@@ -175,20 +176,20 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn samples_are_read() {
+    fn samples_are_parsed() {
         let page = "# HELP a What it is.\n# TYPE a counter\na 1\na{b=\"x\",c=\"say \\\"hi\\\"\\\\\\n\"} 2.5e3\n\
                     a{b=\"y\",} 3 1700000000\n\nh_bucket{le=\"+Inf\"} 7\n";
-        let read = Exposition::parse(page).unwrap();
-        assert_eq!(read.sum("a", &[]), Some(2504.0));
-        assert_eq!(read.sum("a", &[("b", "x")]), Some(2500.0));
-        assert_eq!(read.sum("a", &[("b", "z")]), None);
-        assert_eq!(read.values("a", "b"), ["x", "y"]);
-        assert_eq!(read.values("a", "c"), ["say \"hi\"\\\n"]);
-        assert_eq!(read.buckets("h", &[]), [(f64::INFINITY, 7.0)]);
+        let parsed = Exposition::parse(page).unwrap();
+        assert_eq!(parsed.sum("a", &[]), Some(2504.0));
+        assert_eq!(parsed.sum("a", &[("b", "x")]), Some(2500.0));
+        assert_eq!(parsed.sum("a", &[("b", "z")]), None);
+        assert_eq!(parsed.values("a", "b"), ["x", "y"]);
+        assert_eq!(parsed.values("a", "c"), ["say \"hi\"\\\n"]);
+        assert_eq!(parsed.buckets("h", &[]), [(f64::INFINITY, 7.0)]);
     }
 
     #[test]
-    fn what_is_no_sample_is_named() {
+    fn invalid_lines_are_named() {
         for line in [
             "a",
             "a b",
@@ -203,8 +204,8 @@ mod tests {
             "1a 1",
             "<html>",
         ] {
-            let wrong = Exposition::parse(&format!("ok 1\n{line}\n")).unwrap_err();
-            assert!(wrong.contains("line 2"), "{line}: {wrong}");
+            let error = Exposition::parse(&format!("ok 1\n{line}\n")).unwrap_err();
+            assert!(error.contains("line 2"), "{line}: {error}");
         }
     }
 
@@ -214,13 +215,13 @@ mod tests {
         assert_eq!(quantile(0.5, &now, &[]), Some(0.1));
         assert!((quantile(0.7, &now, &[]).unwrap() - 0.3).abs() < 1e-9);
         assert!((quantile(0.95, &now, &[]).unwrap() - 0.75).abs() < 1e-9);
-        // Only what came since.
+        // Only observations since then count.
         let later = [(0.1, 50.0), (0.5, 100.0), (1.0, 110.0), (f64::INFINITY, 110.0)];
         assert!((quantile(0.5, &later, &now).unwrap() - 0.3).abs() < 1e-9);
         assert_eq!(quantile(0.5, &now, &now), None);
-        // After a restart of the gateway it counts anew.
+        // After a restart of the gateway the counts start from zero.
         assert_eq!(quantile(0.5, &now, &later), Some(0.1));
-        // Beyond the last bound nothing is known.
+        // There is no upper bound beyond the last bucket.
         assert_eq!(quantile(0.9, &[(0.1, 1.0), (f64::INFINITY, 10.0)], &[]), Some(0.1));
         assert_eq!(quantile(0.5, &[], &[]), None);
     }

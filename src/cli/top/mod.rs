@@ -1,16 +1,18 @@
-//! `tidegate top`: a gateway at a glance, again and again.
+//! `tidegate top`: a live overview of a gateway.
 //!
-//! Asks the admin port: `/metrics` and `/readyz` of this one node, which need no key, and with a key the
-//! lists of channels and connections of all nodes. [`facts`] is what the answers come to, [`view`] how that
-//! is drawn.
+//! Polls the admin port: `/metrics` and `/readyz` of one node, which need no key, and with a key the lists of
+//! channels and connections of all nodes. [`summary`] and [`lists`] hold the results, [`view`] draws them.
 
 mod exposition;
-mod facts;
+mod lists;
 mod numbers;
+mod summary;
+mod tables;
 mod view;
 
 use std::collections::VecDeque;
 use std::io::IsTerminal as _;
+use std::ops::ControlFlow;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -20,84 +22,86 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
 use self::exposition::Exposition;
-use self::facts::{ChannelList, ConnectionList, Facts, Lists, Scrape};
+use self::lists::{ChannelList, ConnectionList, Lists};
+use self::summary::{Scrape, Summary};
 use self::view::{Sort, View};
+use super::arguments::parse_deadline;
 use super::server_api::{DEADLINE, ServerApi, block_on};
 use super::signals::Signals;
-use super::target::{Target, deadline};
-use super::{Failure, write_out};
+use super::target::Target;
+use super::{Failure, write_stdout};
 
-/// Quantiles are of what came within about this time.
+/// The approximate time span of quantiles.
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// Scrapes are kept for the window; a short interval does not make more of them.
+/// The maximum number of scrapes that are kept, whatever the interval.
 const MAX_SCRAPES: usize = 128;
 
-/// A view that is printed is at least this wide.
+/// The minimum width of a printed view.
 const PRINTED_WIDTH: u16 = 120;
 
-/// Watch a gateway: connections, rates, replies, upstreams, the busiest channels, the slowest connections
+/// Monitor a gateway: connections, rates, replies, upstreams, the busiest channels, the slowest connections
 ///
-/// The numbers are of one node, from its /metrics, which need no key: rates since the last look, percentiles of the
-/// last minute, as median/95th. With a key the channels and connections of all nodes are listed, as far as one answer of the server
-/// API holds them (1000). Keys: q quits, p pauses, s sorts the tables by another column, r reverses them.
+/// The numbers are of one node, from its /metrics, and need no API key: rates since the last poll, and median/95th
+/// percentile of the last minute. With a key it also lists channels and connections of all nodes, at most 1000 of
+/// each. Keys: q quit, p pause, s sort by another column, r reverse the order.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     target: Target,
-    /// From one look to the next
-    #[arg(long, value_name = "DURATION", value_parser = deadline, default_value = "2s")]
+    /// Time between two polls
+    #[arg(long, value_name = "DURATION", value_parser = parse_deadline, default_value = "2s")]
     interval: Duration,
-    /// Print one view as text and end; rates are of one interval
+    /// Print one view as text and exit; rates are those of one interval
     #[arg(long)]
     once: bool,
 }
 
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
-    let mut watch = Watch::new(args.target.api()?);
+    let mut monitor = Monitor::new(args.target.api()?);
     let on_terminal = std::io::stdout().is_terminal() && std::io::stdin().is_terminal();
     if !args.once && !on_terminal {
-        return Err(Failure("top needs a terminal; write --once for one view as text".to_owned()));
+        return Err(Failure("top needs a terminal; use --once for one view as text".to_owned()));
     }
     if args.once {
-        block_on(once(&mut watch, args.interval))??;
+        block_on(print_once(&mut monitor, args.interval))??;
         return Ok(ExitCode::SUCCESS);
     }
     block_on(async {
-        // Whoever mistypes an address is told before the screen is taken.
-        watch.look().await;
-        if let Some(trouble) = watch.trouble.take() {
-            return Err(Failure(trouble));
+        // A mistyped address fails before the screen is taken over.
+        monitor.poll().await;
+        if let Some(error) = monitor.error.take() {
+            return Err(Failure(error));
         }
         let mut signals = Signals::new()?;
         let mut terminal = ratatui::try_init()?;
-        let ended = tokio::select! {
-            ended = interact(&mut terminal, &mut watch, args.interval) => ended,
+        let result = tokio::select! {
+            result = interact(&mut terminal, &mut monitor, args.interval) => result,
             () = signals.next() => Ok(()),
         };
         ratatui::try_restore()?;
-        ended
+        result
     })??;
     Ok(ExitCode::SUCCESS)
 }
 
-async fn once(watch: &mut Watch, interval: Duration) -> Result<(), Failure> {
-    for look in 0..2 {
-        if look > 0 {
+async fn print_once(monitor: &mut Monitor, interval: Duration) -> Result<(), Failure> {
+    for poll in 0..2 {
+        if poll > 0 {
             tokio::time::sleep(interval).await;
         }
-        watch.look().await;
-        if let Some(trouble) = watch.trouble.take() {
-            return Err(Failure(trouble));
+        monitor.poll().await;
+        if let Some(error) = monitor.error.take() {
+            return Err(Failure(error));
         }
     }
-    // Of all since its start: a minute of looking is not at hand.
+    // Quantiles are those since the start of the gateway, because there is no window of a minute yet.
     let width = ratatui::crossterm::terminal::size().map_or(0, |(width, _)| width);
-    let view = watch.view(Screen { interactive: false, ..Screen::default() }, false);
-    write_out(view.print(width.max(PRINTED_WIDTH)).as_bytes())
+    let view = monitor.view(Screen { interactive: false, ..Screen::default() }, false);
+    write_stdout(view.print(width.max(PRINTED_WIDTH)).as_bytes())
 }
 
-/// What keys have changed.
+/// The state of the screen that keys change.
 #[derive(Clone, Copy, Default)]
 struct Screen {
     sort: Sort,
@@ -108,49 +112,55 @@ struct Screen {
 
 async fn interact(
     terminal: &mut ratatui::DefaultTerminal,
-    watch: &mut Watch,
+    monitor: &mut Monitor,
     interval: Duration,
 ) -> Result<(), Failure> {
     let mut screen = Screen { interactive: true, ..Screen::default() };
     let mut keys = keys();
-    let mut looks = tokio::time::interval(interval);
-    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    looks.reset();
+    let mut polls = tokio::time::interval(interval);
+    polls.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    polls.reset();
     loop {
-        let view = watch.view(screen, true);
+        let view = monitor.view(screen, true);
         terminal.draw(|frame| view.draw(frame))?;
         tokio::select! {
-            _ = looks.tick(), if !screen.paused => {
-                // Keys are heard while the gateway is waited for.
+            _ = polls.tick(), if !screen.paused => {
+                // Keys work while a poll is in progress.
                 tokio::select! {
-                    () = watch.look() => {}
-                    key = keys.recv() => if is_end(key, &mut screen) { return Ok(()) },
+                    () = monitor.poll() => {}
+                    key = keys.recv() => {
+                        if handle_event(key, &mut screen).is_break() { return Ok(()) }
+                    }
                 }
             }
-            key = keys.recv() => if is_end(key, &mut screen) { return Ok(()) },
+            key = keys.recv() => {
+                        if handle_event(key, &mut screen).is_break() { return Ok(()) }
+                    }
         }
     }
 }
 
-/// What a key or a new size of the window changes; true = it ends.
-fn is_end(event: Option<Event>, screen: &mut Screen) -> bool {
+/// Applies a key to the screen. Breaks if the key quits, or if there is no keyboard any more.
+fn handle_event(event: Option<Event>, screen: &mut Screen) -> ControlFlow<()> {
     let key = match event {
-        None => return true,
+        None => return ControlFlow::Break(()),
         Some(Event::Key(key)) if key.kind != KeyEventKind::Release => key,
-        Some(_) => return false,
+        Some(_) => return ControlFlow::Continue(()),
     };
     match key.code {
-        KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => return true,
-        KeyCode::Char('q') | KeyCode::Esc => return true,
+        KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => {
+            return ControlFlow::Break(());
+        }
+        KeyCode::Char('q') | KeyCode::Esc => return ControlFlow::Break(()),
         KeyCode::Char('p' | ' ') => screen.paused = !screen.paused,
         KeyCode::Char('s') => screen.sort = screen.sort.next(),
         KeyCode::Char('r') => screen.reversed = !screen.reversed,
         _ => {}
     }
-    false
+    ControlFlow::Continue(())
 }
 
-/// Keys, read by a thread that ends with the process.
+/// Reads keys on a thread that lives until the process ends.
 fn keys() -> mpsc::Receiver<Event> {
     let (sender, keys) = mpsc::channel(64);
     std::thread::spawn(move || {
@@ -163,16 +173,16 @@ fn keys() -> mpsc::Receiver<Event> {
     keys
 }
 
-/// What was seen of the gateway so far.
-struct Watch {
+/// The results of polling a gateway.
+struct Monitor {
     api: ServerApi,
-    /// The oldest first, at most those of [`WINDOW`].
+    /// The scrapes within [`WINDOW`], the oldest first.
     scrapes: VecDeque<Scrape>,
     ready: Option<Result<(), String>>,
     lists: Result<Lists, String>,
     listed_at: Option<Instant>,
-    /// The last look failed.
-    trouble: Option<String>,
+    /// Why the last poll failed.
+    error: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -181,43 +191,43 @@ struct Readiness {
     checks: serde_json::Map<String, serde_json::Value>,
 }
 
-impl Watch {
+impl Monitor {
     fn new(api: ServerApi) -> Self {
-        let why = "channels and connections are listed with an API key: write --config or --api-key-file, or set TIDEGATE_API_KEY";
+        let reason = "channels and connections need an API key: pass --config or --api-key-file, or set TIDEGATE_API_KEY";
         Self {
             api,
             scrapes: VecDeque::new(),
             ready: None,
-            lists: Err(why.to_owned()),
+            lists: Err(reason.to_owned()),
             listed_at: None,
-            trouble: None,
+            error: None,
         }
     }
 
-    /// Asks the gateway everything, once.
-    async fn look(&mut self) {
+    /// Polls the gateway once.
+    async fn poll(&mut self) {
         let (metrics, ready) =
-            tokio::join!(self.api.get("/metrics"), self.api.look("/readyz", DEADLINE));
-        let page = metrics.map_err(|why| why.to_string());
-        let read = page.and_then(|page| Exposition::parse(&String::from_utf8_lossy(&page)));
-        match read {
+            tokio::join!(self.api.get("/metrics"), self.api.get_any_status("/readyz", DEADLINE));
+        let page = metrics.map_err(|error| error.to_string());
+        let parsed = page.and_then(|page| Exposition::parse(&String::from_utf8_lossy(&page)));
+        match parsed {
             Ok(metrics) => {
-                self.trouble = None;
-                self.scraped(Scrape { at: Instant::now(), metrics });
+                self.error = None;
+                self.add_scrape(Scrape { at: Instant::now(), metrics });
             }
-            Err(why) => {
-                self.trouble = Some(why);
+            Err(error) => {
+                self.error = Some(error);
                 self.ready = None;
                 return;
             }
         }
-        self.ready = ready.ok().and_then(|answer| readiness(&answer.body));
+        self.ready = ready.ok().and_then(|response| parse_readiness(&response.body));
         if self.api.has_key() {
-            self.list().await;
+            self.poll_lists().await;
         }
     }
 
-    fn scraped(&mut self, scrape: Scrape) {
+    fn add_scrape(&mut self, scrape: Scrape) {
         while self.scrapes.len() > 1
             && (self.scrapes.len() >= MAX_SCRAPES || scrape.at - self.scrapes[1].at >= WINDOW)
         {
@@ -226,37 +236,38 @@ impl Watch {
         self.scrapes.push_back(scrape);
     }
 
-    async fn list(&mut self) {
+    async fn poll_lists(&mut self) {
         let lists = async {
             let channels = self.fetch::<ChannelList>("/v1/channels?limit=1000").await?;
             let connections = self.fetch::<ConnectionList>("/v1/connections?limit=1000").await?;
-            Ok::<_, String>(Lists::of(channels, connections))
+            Ok::<_, String>(Lists::new(channels, connections))
         };
         let mut lists = lists.await;
         let now = Instant::now();
         if let (Ok(lists), Ok(before), Some(at)) = (&mut lists, &self.lists, self.listed_at) {
-            lists.rate_since(before, (now - at).as_secs_f64());
+            lists.set_rates(before, (now - at).as_secs_f64());
         }
         self.lists = lists;
         self.listed_at = Some(now);
     }
 
     async fn fetch<T: DeserializeOwned>(&self, path: &str) -> Result<T, String> {
-        let body = self.api.get(path).await.map_err(|why| why.to_string())?;
-        serde_json::from_slice(&body).map_err(|_| format!("{path} was not understood"))
+        let body = self.api.get(path).await.map_err(|error| error.to_string())?;
+        serde_json::from_slice(&body).map_err(|_| format!("invalid response to {path}"))
     }
 
-    /// `recent`: quantiles of the window, else of all since the gateway's start.
+    /// The current view. With `recent` the quantiles are those of the window, otherwise those since the start of
+    /// the gateway.
     fn view(&self, screen: Screen, recent: bool) -> View {
         let before = self.scrapes.len().checked_sub(2).map(|at| &self.scrapes[at]);
         let window = self.scrapes.front().filter(|_| recent && before.is_some());
-        let facts = self.scrapes.back().map(|now| Facts::of(now, before, window));
+        let summary = self.scrapes.back().map(|now| Summary::new(now, before, window));
         View {
             gateway: self.api.authority().to_owned(),
             ready: self.ready.clone(),
-            facts: facts.unwrap_or_default(),
+            summary: summary.unwrap_or_default(),
             lists: self.lists.clone(),
-            trouble: self.trouble.clone(),
+            error: self.error.clone(),
             sort: screen.sort,
             reversed: screen.reversed,
             paused: screen.paused,
@@ -265,14 +276,14 @@ impl Watch {
     }
 }
 
-fn readiness(body: &[u8]) -> Option<Result<(), String>> {
+fn parse_readiness(body: &[u8]) -> Option<Result<(), String>> {
     let Readiness { ready, checks } = serde_json::from_slice(body).ok()?;
     if ready {
         return Some(Ok(()));
     }
-    let bad = checks.iter().filter(|(_, state)| *state != "ok");
+    let failed = checks.iter().filter(|(_, state)| *state != "ok");
     let reasons: Vec<String> =
-        bad.map(|(name, state)| format!("{name}: {}", state.as_str().unwrap_or("?"))).collect();
+        failed.map(|(name, state)| format!("{name}: {}", state.as_str().unwrap_or("?"))).collect();
     Some(Err(reasons.join("; ")))
 }
 
@@ -281,8 +292,8 @@ mod tests {
     use super::*;
     use ratatui::crossterm::event::KeyEvent;
 
-    fn press(code: KeyCode, modifiers: KeyModifiers, screen: &mut Screen) -> bool {
-        is_end(Some(Event::Key(KeyEvent::new(code, modifiers))), screen)
+    fn quits(code: KeyCode, modifiers: KeyModifiers, screen: &mut Screen) -> bool {
+        handle_event(Some(Event::Key(KeyEvent::new(code, modifiers))), screen).is_break()
     }
 
     #[test]
@@ -290,38 +301,38 @@ mod tests {
         let mut screen = Screen::default();
         let plain = KeyModifiers::NONE;
         for key in ['s', 'r', 'p', 'x'] {
-            assert!(!press(KeyCode::Char(key), plain, &mut screen));
+            assert!(!quits(KeyCode::Char(key), plain, &mut screen));
         }
         assert!(screen.paused && screen.reversed && screen.sort == Sort::Connections);
-        assert!(press(KeyCode::Char('q'), plain, &mut screen));
-        assert!(press(KeyCode::Esc, plain, &mut screen));
-        assert!(press(KeyCode::Char('c'), KeyModifiers::CONTROL, &mut screen));
-        assert!(!press(KeyCode::Char('c'), plain, &mut screen));
-        assert!(!is_end(Some(Event::Resize(1, 1)), &mut screen));
-        assert!(is_end(None, &mut screen), "no keyboard any more");
+        assert!(quits(KeyCode::Char('q'), plain, &mut screen));
+        assert!(quits(KeyCode::Esc, plain, &mut screen));
+        assert!(quits(KeyCode::Char('c'), KeyModifiers::CONTROL, &mut screen));
+        assert!(!quits(KeyCode::Char('c'), plain, &mut screen));
+        assert!(handle_event(Some(Event::Resize(1, 1)), &mut screen).is_continue());
+        assert!(handle_event(None, &mut screen).is_break(), "no keyboard any more");
     }
 
     #[test]
-    fn as_many_scrapes_are_kept_as_the_window_needs() {
-        let mut watch = Watch::new(ServerApi::at("127.0.0.1:1".to_owned(), None));
-        let began = Instant::now();
+    fn the_number_of_scrapes_is_bounded() {
+        let mut monitor = Monitor::new(ServerApi::at("127.0.0.1:1".to_owned(), None));
+        let start = Instant::now();
         for second in 0..200 {
-            let at = began + Duration::from_secs(second);
-            watch.scraped(Scrape { at, metrics: Exposition::default() });
+            let at = start + Duration::from_secs(second);
+            monitor.add_scrape(Scrape { at, metrics: Exposition::default() });
         }
-        assert_eq!(watch.scrapes.len(), 61);
+        assert_eq!(monitor.scrapes.len(), 61);
         for milli in 0..1000 {
-            let at = began + Duration::from_millis(200_000 + milli);
-            watch.scraped(Scrape { at, metrics: Exposition::default() });
+            let at = start + Duration::from_millis(200_000 + milli);
+            monitor.add_scrape(Scrape { at, metrics: Exposition::default() });
         }
-        assert_eq!(watch.scrapes.len(), MAX_SCRAPES);
+        assert_eq!(monitor.scrapes.len(), MAX_SCRAPES);
     }
 
     #[test]
-    fn reasons_are_told() {
-        let not = br#"{"ready":false,"checks":{"redis":"away","shutdown":"ok"}}"#;
-        assert_eq!(readiness(not), Some(Err("redis: away".to_owned())));
-        assert_eq!(readiness(br#"{"ready":true,"checks":{}}"#), Some(Ok(())));
-        assert_eq!(readiness(b"ok"), None);
+    fn failed_checks_are_reasons() {
+        let not_ready = br#"{"ready":false,"checks":{"redis":"away","shutdown":"ok"}}"#;
+        assert_eq!(parse_readiness(not_ready), Some(Err("redis: away".to_owned())));
+        assert_eq!(parse_readiness(br#"{"ready":true,"checks":{}}"#), Some(Ok(())));
+        assert_eq!(parse_readiness(b"ok"), None);
     }
 }

@@ -1,6 +1,6 @@
-//! Numbers as short as they can be read.
+//! Formats numbers for narrow columns.
 
-use super::facts::Quantiles;
+use super::summary::Quantiles;
 
 pub fn whole(number: f64) -> String {
     format!("{number:.0}")

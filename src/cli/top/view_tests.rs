@@ -1,5 +1,6 @@
 use super::*;
-use crate::cli::top::facts::UpstreamFacts;
+use crate::cli::top::lists::{Channel, Connection};
+use crate::cli::top::summary::{RouteSummary, UpstreamSummary};
 
 fn channel(name: &str, connections: u64, publications: f64) -> Channel {
     Channel {
@@ -28,7 +29,7 @@ fn view() -> View {
     View {
         gateway: "127.0.0.1:9000".to_owned(),
         ready: Some(Err("redis: Redis cannot be reached".to_owned())),
-        facts: Facts {
+        summary: Summary {
             version: "1.2.3".to_owned(),
             connections: 1234.0,
             messages: 20.25,
@@ -36,18 +37,18 @@ fn view() -> View {
             first_chunk: Some((0.12, 1.5)),
             redis: vec![("redis".to_owned(), true), ("redis_tokens".to_owned(), false)],
             subscribed: Some(true),
-            upstreams: vec![UpstreamFacts {
+            upstreams: vec![UpstreamSummary {
                 name: "worker".to_owned(),
                 in_flight: 3.0,
                 is_open: true,
-                ..UpstreamFacts::default()
+                ..UpstreamSummary::default()
             }],
-            routes: vec![RouteFacts {
+            routes: vec![RouteSummary {
                 route: "/ws/chat/{id}/".to_owned(),
                 connections: 1234.0,
-                ..RouteFacts::default()
+                ..RouteSummary::default()
             }],
-            ..Facts::default()
+            ..Summary::default()
         },
         lists: Ok(Lists {
             channels: vec![
@@ -58,7 +59,7 @@ fn view() -> View {
             connections: vec![connection("11111111aaaa", 5), connection("22222222bbbb", 500_000)],
             is_partial: false,
         }),
-        trouble: None,
+        error: None,
         sort: Sort::Rate,
         reversed: false,
         paused: false,
@@ -66,16 +67,16 @@ fn view() -> View {
     }
 }
 
-/// Where each of `words` is in `text`, which has them all.
-fn places(text: &str, words: &[&str]) -> Vec<usize> {
-    let place = |word: &&str| text.find(*word).unwrap_or_else(|| panic!("no {word}:\n{text}"));
-    words.iter().map(place).collect()
+/// The position of each of `words` in `text`, which must contain all of them.
+fn positions(text: &str, words: &[&str]) -> Vec<usize> {
+    let position = |word: &&str| text.find(*word).unwrap_or_else(|| panic!("no {word}:\n{text}"));
+    words.iter().map(position).collect()
 }
 
 #[test]
 fn everything_is_on_the_screen() {
     let text = view().print(120);
-    places(
+    positions(
         &text,
         &[
             "tidegate 1.2.3  127.0.0.1:9000  NOT READY redis: Redis cannot be reached",
@@ -115,17 +116,17 @@ fn rows_are_sorted() {
     view.reversed = true;
     assert_eq!(sorted(&view), "cba");
     let text = view.print(120);
-    let [first, second] = places(&text, &["11111111", "22222222"])[..] else { panic!() };
+    let [first, second] = positions(&text, &["11111111", "22222222"])[..] else { panic!() };
     assert!(second < first);
 }
 
 #[test]
-fn without_a_key_it_says_why_there_are_no_lists() {
+fn without_a_key_the_view_says_why_there_are_no_lists() {
     let mut view = view();
     view.lists = Err("no key: set TIDEGATE_API_KEY".to_owned());
-    view.facts.redis.clear();
+    view.summary.redis.clear();
     let text = view.print(100);
-    places(&text, &["set TIDEGATE_API_KEY", "none (memory engine)"]);
+    positions(&text, &["set TIDEGATE_API_KEY", "none (memory engine)"]);
 }
 
 #[test]

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use crate::protocol::{ConnectionId, UserId, random_hex};
 use crate::redis_link::{Commands, EngineUnavailable};
-use crate::telemetry::generations as facts;
+use crate::telemetry;
 use memory::MemoryOnce;
 use redis::RedisOnce;
 
@@ -206,7 +206,7 @@ impl Claim {
     /// The upstream has taken it as `task_id`: repeats get that answer.
     pub async fn relayed(self, task_id: &str) {
         if !self.settle(Some((task_id, self.ttl))).await {
-            facts::answer_not_kept(task_id);
+            telemetry::replies::answer_not_stored(task_id);
         }
     }
 

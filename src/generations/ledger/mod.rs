@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Running, Task};
 use crate::redis_link::{Commands, EngineUnavailable};
-use crate::telemetry::generations as facts;
+use crate::telemetry;
 use redis::{RedisLedger, Renewed};
 
 /// A generation is looked after for this long without renewal: how soon a node's death is noticed.
@@ -151,7 +151,7 @@ impl Ledger {
             return Vec::new();
         }
         let claimed = inner.note(inner.redis.claim().await).unwrap_or_default();
-        facts::taken_over(claimed.len());
+        telemetry::replies::generations_taken_over(claimed.len());
         claimed
     }
 
@@ -303,7 +303,7 @@ impl Inner {
         let mut state = self.lock();
         for task in taken {
             if let Some(entry) = state.entries.remove(&task) {
-                facts::lost_to_another_node(&task.channel, &task.id);
+                telemetry::replies::generation_lost_to_another_node(&task.channel, &task.id);
                 entry.taken.cancel();
             }
         }

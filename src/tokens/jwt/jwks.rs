@@ -15,7 +15,7 @@ use super::JwtRejection;
 use super::compact::Compact;
 use super::fetch::{DEADLINE, Source};
 use super::keys::Key;
-use crate::telemetry::tokens as facts;
+use crate::telemetry;
 
 /// How often the endpoint is asked.
 struct Pace {
@@ -141,11 +141,16 @@ impl InFlight {
         match source.fetch().await {
             Ok(fetched) => {
                 let keys = fetched.keys.len();
-                facts::jwks_fetched(&source.host, keys, fetched.skipped, began.elapsed());
+                telemetry::credentials::jwks_fetched(
+                    &source.host,
+                    keys,
+                    fetched.skipped,
+                    began.elapsed(),
+                );
                 known.store(Arc::new(Known { keys: fetched.keys, fetched: Some(Instant::now()) }));
                 self.shared.flight().failed = false;
             }
-            Err(reason) => facts::jwks_failed(&source.host, &reason),
+            Err(reason) => telemetry::credentials::jwks_failed(&source.host, &reason),
         }
     }
 }

@@ -25,7 +25,7 @@ use self::jwks::Jwks;
 use self::keys::Key;
 use super::Identity;
 use crate::clock;
-use crate::telemetry::tokens as facts;
+use crate::telemetry;
 
 /// Verifies JWTs against configured keys and a JWKS. Cheap to clone, shared by all threads.
 #[derive(Clone)]
@@ -87,7 +87,9 @@ impl JwtVerifier {
     /// With the identity come the claims that it is made of.
     pub async fn verify(&self, token: &str) -> Result<(Identity, Claims), JwtRejection> {
         let outcome = self.0.verify_at(token, clock::unix_seconds()).await;
-        facts::jwt_verified(outcome.as_ref().err().map_or("accepted", |why| why.label()));
+        telemetry::credentials::jwt_verified(
+            outcome.as_ref().err().map_or("accepted", |why| why.label()),
+        );
         outcome
     }
 }

@@ -61,7 +61,7 @@ async fn a_gateway_that_does_not_run_is_not_healthy() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = at(silent.local_addr().unwrap());
     let output = tidegate(&["health", "--url", &url, "--timeout", "200ms"]).await.failed();
-    assert!(output.contains("no answer within 200 ms"), "{output}");
+    assert!(output.contains("no response within 200 ms"), "{output}");
 }
 
 #[tokio::test]

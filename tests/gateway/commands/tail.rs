@@ -107,7 +107,7 @@ async fn a_tail_outlives_its_gateway() {
     gateway.publish("chat_42", json!({"n": 1})).await;
     tail.lines(1).await;
     assert_eq!(gateway.stop().await, Some(0));
-    tail.wait_for_error("trying again").await;
+    tail.wait_for_error("reconnecting").await;
     // Nobody is subscribed, and the gateway has another port.
     let other = Gateway::start(settings.clone().section(
         "admin",
@@ -118,7 +118,7 @@ async fn a_tail_outlives_its_gateway() {
         other.publish("chat_42", json!({"n": n})).await;
     }
     let gateway = Gateway::start(settings).await;
-    tail.wait_for_error("connected again").await;
+    tail.wait_for_error("reconnected").await;
     tail.lines(4).await;
     gateway.publish("chat_42", json!({"n": 5})).await;
     let numbers: Vec<Value> =

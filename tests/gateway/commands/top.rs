@@ -71,7 +71,7 @@ async fn obstacles_are_explained() {
     // Another kind of server is listening there.
     let upstream = Upstream::start(|_| Reply::json(200, &json!({}))).await;
     let output = tidegate(&["top", "--url", &upstream.url(""), "--once"]).await;
-    assert!(output.failed().contains("/metrics is no sample"));
+    assert!(output.failed().contains("/metrics is not a valid sample"));
     for wrong in [&["top"][..], &["top", "--url", &url, "--interval", "0s"]] {
         assert_eq!(tidegate(wrong).await.code, Some(2), "{wrong:?}");
     }
