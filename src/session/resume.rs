@@ -186,3 +186,6 @@ impl Session {
         None
     }
 }
+
+#[cfg(test)]
+mod tests;

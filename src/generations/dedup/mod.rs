@@ -1,8 +1,8 @@
-//! A client's message id is relayed dedup.
+//! A message with one id is relayed once, however often its client sends it.
 //!
-//! Who is about to relay a message claims its id for a bounded time; once the upstream has taken it,
-//! the claim becomes the answer that every repeat gets. A claim whose relay failed is given up, so
-//! that the id may be tried again, and one whose node died expires.
+//! Before a message is relayed, its id is claimed for a bounded time. Once the upstream has taken the message,
+//! the claim becomes the answer that every repeat gets. A claim whose relay failed is released, so that the
+//! message can be sent again; the claim of a node that died expires.
 
 mod memory;
 mod redis;
@@ -22,20 +22,20 @@ use crate::telemetry;
 use memory::MemoryDedup;
 use redis::RedisDedup;
 
-/// How often a repeat looks whether the first has been relayed.
+/// How often a repeat checks whether the first message has been relayed.
 const POLL: Duration = Duration::from_millis(100);
 
-/// How often the engine is told how a relay went, where it cannot be reached, and the pause between.
-/// Longer than a Redis needs to restart.
+/// How often storing the answer is tried while the engine is unavailable, and the pause between two attempts.
+/// Together longer than a Redis needs to restart.
 const FINISH_ATTEMPTS: usize = 20;
 const FINISH_PAUSE: Duration = Duration::from_millis(500);
 
-/// What a claim lasts beyond the relay itself: limits are asked in between.
+/// How much longer a claim lasts than the relay itself: limits are checked in between.
 const LEASE_MARGIN: Duration = Duration::from_secs(10);
-/// The longest that a node which died blocks an id.
+/// The longest that a node which died blocks a message id.
 const LONGEST_LEASE: Duration = Duration::from_secs(10 * 60);
 
-/// Which messages have been relayed, on either engine. Cheap to clone, from any thread.
+/// The messages that have been relayed, in either engine. Shared by all threads, cheap to clone.
 #[derive(Clone)]
 pub struct Deduplicator(Arc<Engine>);
 
@@ -58,8 +58,8 @@ pub enum IdScope<'a> {
 pub struct MessageKey(Box<str>);
 
 impl MessageKey {
-    /// `route` is its path pattern, `id` the client's own, which is hashed: two messages have one key
-    /// only if all of these are the same, whatever characters they are made of.
+    /// `route` is the route's path pattern, `id` the message id that the client chose. Two messages have the same
+    /// key only if all three are the same, whatever characters they contain.
     pub fn new(route: &str, scope: IdScope<'_>, id: &str) -> Self {
         let (kind, sender) = match scope {
             IdScope::User(user) => ("user", user.to_string()),
@@ -72,7 +72,8 @@ impl MessageKey {
         }
         let mut key = format!("{route}:{sender}:");
         for byte in &hash.finalize()[..16] {
-            let _never_fails = write!(key, "{byte:02x}");
+            // Writing to a `String` does not fail.
+            let _ = write!(key, "{byte:02x}");
         }
         Self(key.into())
     }
@@ -82,32 +83,33 @@ impl MessageKey {
     }
 }
 
-/// What a sender is to do with a message.
+/// What is to be done with a message.
 #[derive(Debug)]
 pub enum DedupOutcome {
-    /// Relay it, then tell the claim how that went.
+    /// Relay it, then settle the claim.
     First(Claim),
-    /// It has been relayed; this is the answer of then.
+    /// It was relayed before, as this task.
     Repeat { task_id: String },
 }
 
-/// Why nobody can say yet whether a message was relayed; it must not be relayed now.
+/// Why a message must not be relayed now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DedupError {
-    /// The engine cannot be reached, or is full.
+    /// The engine is unavailable or full, so it is not known whether the message was relayed.
     EngineUnavailable,
-    /// Somebody has been relaying it for as long as a claim lasts.
+    /// Another sender has been relaying it for as long as a claim lasts.
     StillRelaying,
-    /// The sender is not interested any more.
+    /// The sender no longer waits for an answer.
     Unwanted,
 }
 
-/// What is known of a message.
+/// What a claim found.
 enum Held {
-    /// Nothing, until now: it is claimed.
+    /// The message was not claimed before, and is now.
     Free,
-    /// Somebody is relaying it.
+    /// Another sender is relaying it.
     Claimed,
+    /// It was relayed, as this task.
     Relayed(String),
 }
 
@@ -121,18 +123,18 @@ impl Deduplicator {
         Self(Arc::new(Engine::Redis(RedisDedup::new(commands, key_prefix))))
     }
 
-    /// Waits for whoever is relaying the same message now, for at most as long as a claim lasts and as
-    /// long as the answer is `wanted`. `relay_timeout` is the longest that a relay takes, all attempts
-    /// together; `ttl` is how long the answer will be kept.
+    /// Claims a message. If it is being relayed already, waits for the result, for at most as long as a claim
+    /// lasts and while `is_wanted`. `relay_timeout` is the longest that a relay takes, all attempts together;
+    /// `ttl` is how long the answer will be kept.
     pub async fn claim_or_wait(
         &self,
         message: MessageKey,
         relay_timeout: Duration,
         ttl: Duration,
-        wanted: impl Fn() -> bool,
+        is_wanted: impl Fn() -> bool,
     ) -> Result<DedupOutcome, DedupError> {
         let lease = relay_timeout.saturating_add(LEASE_MARGIN).min(LONGEST_LEASE);
-        self.claim_within(lease, message, ttl, wanted).await
+        self.claim_within(lease, message, ttl, is_wanted).await
     }
 
     async fn claim_within(
@@ -140,7 +142,7 @@ impl Deduplicator {
         lease: Duration,
         message: MessageKey,
         ttl: Duration,
-        wanted: impl Fn() -> bool,
+        is_wanted: impl Fn() -> bool,
     ) -> Result<DedupOutcome, DedupError> {
         let token = random_hex(16);
         let until = Instant::now() + lease;
@@ -157,7 +159,7 @@ impl Deduplicator {
                 Ok(Held::Claimed) => tokio::time::sleep(POLL).await,
                 Err(EngineUnavailable) => return Err(DedupError::EngineUnavailable),
             }
-            if !wanted() {
+            if !is_wanted() {
                 return Err(DedupError::Unwanted);
             }
         }
@@ -175,7 +177,7 @@ impl Deduplicator {
         }
     }
 
-    /// `answer` = the task and how long to keep it; `None` frees the message.
+    /// `answer` is the task, and how long it is kept. `None` frees the message.
     async fn finish(
         &self,
         message: &MessageKey,
@@ -192,8 +194,8 @@ impl Deduplicator {
     }
 }
 
-/// The right to relay a message. Whoever holds it tells how that went; a claim that is dropped instead
-/// expires.
+/// The right to relay a message. Its holder reports what became of the message; a claim that is dropped without
+/// a report expires.
 #[must_use]
 pub struct Claim {
     dedup: Deduplicator,
@@ -203,17 +205,17 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// The upstream has taken it as `task_id`: repeats get that answer.
-    pub async fn relayed(self, task_id: &str) {
+    /// The upstream has taken the message as `task_id`: repeats get that answer.
+    pub async fn complete(self, task_id: &str) {
         if !self.finish(Some((task_id, self.ttl))).await {
             telemetry::replies::answer_not_stored(task_id);
         }
     }
 
-    /// Not taken, as far as anybody knows: it may be sent again. An engine that cannot be told frees it
-    /// when the claim expires.
-    pub async fn failed(self) {
-        let _or_it_expires = self.finish(None).await;
+    /// The upstream has not taken the message, as far as is known: it can be sent again.
+    pub async fn release(self) {
+        // If the engine is unavailable, the claim expires.
+        let _ = self.finish(None).await;
     }
 
     async fn finish(&self, answer: Option<(&str, Duration)>) -> bool {
