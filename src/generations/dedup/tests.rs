@@ -146,12 +146,12 @@ fn claim(dedup: &Deduplicator, id: &str) -> Claim {
 
 async fn expiry(bench: Bench) {
     let short = Duration::from_millis(50);
-    let claim = |ttl| bench.one.claim_or_wait(message("a"), RELAY, ttl, || true);
-    let Ok(DedupOutcome::First(claim)) = claim(short).await else { panic!("not the first") };
+    let claim_for = |ttl| bench.one.claim_or_wait(message("a"), RELAY, ttl, || true);
+    let Ok(DedupOutcome::First(claim)) = claim_for(short).await else { panic!("not the first") };
     claim.complete("gone soon").await;
     let deadline = Instant::now() + RELAY;
     loop {
-        match claim(TTL).await.unwrap() {
+        match claim_for(TTL).await.unwrap() {
             DedupOutcome::First(claim) => return claim.release().await,
             DedupOutcome::Repeat { task_id } => assert_eq!(task_id, "gone soon"),
         }
