@@ -40,6 +40,24 @@ label_enum! {
     }
 }
 
+label_enum! {
+    /// What a client should do after a close.
+    pub enum ClientAction {
+        /// Not reconnect by itself: everything was sent, or the same would happen again.
+        Stop => "stop",
+        /// Not reconnect: the client has a bug, and would be closed again.
+        FixClient => "fix_client",
+        /// Reconnect and resume: after the `reconnect_in_ms` of a `going_away` event, or after a short random delay.
+        Resume => "resume",
+        /// Reconnect and resume, after a random delay that grows with each attempt.
+        BackOff => "back_off",
+        /// Reconnect after the `retry_after` seconds of the `error` event that came before the close.
+        Wait => "wait",
+        /// Get new credentials, then reconnect.
+        Reauthenticate => "reauthenticate",
+    }
+}
+
 impl CloseReason {
     /// The status code of the close frame (RFC 6455 section 7.4).
     pub fn code(self) -> u16 {
@@ -51,24 +69,30 @@ impl CloseReason {
         self.row().1
     }
 
-    const fn row(self) -> (u16, &'static str) {
+    /// What the client should do. It depends on the code alone, so that a client need not read the text.
+    pub fn action(self) -> ClientAction {
+        self.row().2
+    }
+
+    const fn row(self) -> (u16, &'static str, ClientAction) {
+        use ClientAction::{BackOff, FixClient, Reauthenticate, Resume, Stop, Wait};
         match self {
-            Self::Normal => (1000, ""),
-            Self::ProtocolError => (1002, "protocol error"),
-            Self::BinaryRefused => (1003, "binary messages are not accepted"),
-            Self::InvalidUtf8 => (1007, "text is not UTF-8"),
-            Self::Flooding => (1008, "kept sending after being refused"),
-            Self::MessageTooBig => (1009, "message too big"),
-            Self::InternalError => (1011, "internal error"),
-            Self::Restarting => (1012, "restarting"),
-            Self::BrokerGap => (1012, "publications may have been missed"),
-            Self::Overloaded => (1013, "try again later"),
-            Self::Unauthenticated => (4001, "not authenticated"),
-            Self::Disconnected => (4001, "disconnected by the server"),
-            Self::Forbidden => (4003, "not allowed"),
-            Self::TooSlow => (4008, "too slow"),
-            Self::PongTimeout => (4009, "no sign of life"),
-            Self::TooManyConnections => (4029, "too many connections"),
+            Self::Normal => (1000, "", Stop),
+            Self::ProtocolError => (1002, "protocol error", FixClient),
+            Self::BinaryRefused => (1003, "binary messages are not accepted", FixClient),
+            Self::InvalidUtf8 => (1007, "text is not UTF-8", FixClient),
+            Self::Flooding => (1008, "kept sending after being refused", Stop),
+            Self::MessageTooBig => (1009, "message too big", FixClient),
+            Self::InternalError => (1011, "internal error", BackOff),
+            Self::Restarting => (1012, "restarting", Resume),
+            Self::BrokerGap => (1012, "publications may have been missed", Resume),
+            Self::Overloaded => (1013, "try again later", BackOff),
+            Self::Unauthenticated => (4001, "not authenticated", Reauthenticate),
+            Self::Disconnected => (4001, "disconnected by the server", Reauthenticate),
+            Self::Forbidden => (4003, "not allowed", Stop),
+            Self::TooSlow => (4008, "too slow", Resume),
+            Self::PongTimeout => (4009, "no sign of life", Resume),
+            Self::TooManyConnections => (4029, "too many connections", Wait),
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::config;
 use crate::http_client::{self, HttpClient};
 use crate::protocol::ClientAddress;
 use crate::telemetry;
+use crate::telemetry::upstreams::ProxyFailure;
 use upload::{Stalled, Upload};
 
 pub type ProxyBody = BoxBody<Bytes, hyper::Error>;
@@ -41,17 +42,6 @@ struct Upstream {
     base: String,
     timeout: Duration,
     client: HttpClient<Upload>,
-}
-
-/// How a request ended that was not answered by the upstream.
-#[derive(Debug, Clone, Copy)]
-enum Failure {
-    NoUpstream,
-    BadTarget,
-    Unreachable,
-    TimedOut,
-    ClientTimedOut,
-    Switched,
 }
 
 impl Proxy {
@@ -75,7 +65,7 @@ impl Proxy {
         let started = Instant::now();
         let forwarded = match &self.upstream {
             Some(upstream) => upstream.forward(request, client).await,
-            None => Err(Failure::NoUpstream),
+            None => Err(ProxyFailure::NoUpstream),
         };
         match forwarded {
             Ok(response) => {
@@ -83,8 +73,8 @@ impl Proxy {
                 response.map(BodyExt::boxed)
             }
             Err(failure) => {
-                telemetry::upstreams::proxy_failed(failure.label());
-                failure.answer()
+                telemetry::upstreams::proxy_failed(failure);
+                answer(failure)
             }
         }
     }
@@ -95,11 +85,11 @@ impl Upstream {
         &self,
         request: Request<Incoming>,
         client: ClientAddress,
-    ) -> Result<Response<Incoming>, Failure> {
+    ) -> Result<Response<Incoming>, ProxyFailure> {
         let (mut head, body) = request.into_parts();
         // A tunnel is no request to pass on.
         if head.method == Method::CONNECT {
-            return Err(Failure::BadTarget);
+            return Err(ProxyFailure::BadTarget);
         }
         head.uri = self.target(&head.uri)?;
         head.version = Version::HTTP_11;
@@ -110,17 +100,17 @@ impl Upstream {
         let answered = tokio::select! {
             answered = self.client.request(Request::from_parts(head, upload)) => answered,
             stalled = progress.stalled(self.timeout) => return Err(match stalled {
-                Stalled::Client => Failure::ClientTimedOut,
-                Stalled::Upstream => Failure::TimedOut,
+                Stalled::Client => ProxyFailure::ClientTimedOut,
+                Stalled::Upstream => ProxyFailure::TimedOut,
             }),
         };
         let mut response = answered.map_err(|error| {
             telemetry::upstreams::proxy_unreachable(&error);
-            Failure::Unreachable
+            ProxyFailure::Unreachable
         })?;
         // Not asked for, since `Upgrade` ends here; and nothing is there to speak another protocol.
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return Err(Failure::Switched);
+            return Err(ProxyFailure::Switched);
         }
         // The client's side speaks as its client does.
         *response.version_mut() = Version::HTTP_11;
@@ -129,45 +119,35 @@ impl Upstream {
     }
 
     /// The request's path and query below the upstream's own path.
-    fn target(&self, uri: &Uri) -> Result<Uri, Failure> {
+    fn target(&self, uri: &Uri) -> Result<Uri, ProxyFailure> {
         let asked = uri.path_and_query().map_or("/", PathAndQuery::as_str);
         if !asked.starts_with('/') {
-            return Err(Failure::BadTarget);
+            return Err(ProxyFailure::BadTarget);
         }
-        format!("{}{asked}", self.base).parse().map_err(|_| Failure::BadTarget)
+        format!("{}{asked}", self.base).parse().map_err(|_| ProxyFailure::BadTarget)
     }
 }
 
-impl Failure {
-    fn label(self) -> &'static str {
-        match self {
-            Self::NoUpstream => "no_upstream",
-            Self::BadTarget => "bad_target",
-            Self::Unreachable => "unreachable",
-            Self::TimedOut => "timed_out",
-            Self::ClientTimedOut => "client_timed_out",
-            Self::Switched => "switched",
+/// The answer that the client gets instead of the upstream's.
+fn answer(failure: ProxyFailure) -> Response<ProxyBody> {
+    let (status, error) = match failure {
+        ProxyFailure::NoUpstream => (StatusCode::NOT_FOUND, "not found"),
+        ProxyFailure::BadTarget => (StatusCode::BAD_REQUEST, "the request's target is no path"),
+        ProxyFailure::Unreachable => (StatusCode::BAD_GATEWAY, "the service cannot be reached"),
+        ProxyFailure::ClientTimedOut => {
+            (StatusCode::REQUEST_TIMEOUT, "the request's body did not come in time")
         }
-    }
-
-    fn answer(self) -> Response<ProxyBody> {
-        let (status, error) = match self {
-            Self::NoUpstream => (StatusCode::NOT_FOUND, "not found"),
-            Self::BadTarget => (StatusCode::BAD_REQUEST, "the request's target is no path"),
-            Self::Unreachable => (StatusCode::BAD_GATEWAY, "the service cannot be reached"),
-            Self::ClientTimedOut => {
-                (StatusCode::REQUEST_TIMEOUT, "the request's body did not come in time")
-            }
-            Self::Switched => (StatusCode::BAD_GATEWAY, "the service changed the protocol"),
-            Self::TimedOut => (StatusCode::GATEWAY_TIMEOUT, "the service did not answer in time"),
-        };
-        let body = serde_json::json!({ "error": error, "code": self.label() }).to_string();
-        let body = Full::from(body).map_err(|never| match never {}).boxed();
-        let mut response = Response::new(body);
-        *response.status_mut() = status;
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        response
-    }
+        ProxyFailure::Switched => (StatusCode::BAD_GATEWAY, "the service changed the protocol"),
+        ProxyFailure::TimedOut => {
+            (StatusCode::GATEWAY_TIMEOUT, "the service did not answer in time")
+        }
+    };
+    let body = serde_json::json!({ "error": error, "code": failure.label() }).to_string();
+    let body = Full::from(body).map_err(|never| match never {}).boxed();
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
 }

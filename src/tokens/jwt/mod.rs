@@ -26,6 +26,7 @@ use self::keys::Key;
 use super::Identity;
 use crate::clock;
 use crate::telemetry;
+pub use crate::telemetry::credentials::JwtRejection;
 
 /// Verifies JWTs against configured keys and a JWKS. Cheap to clone, shared by all threads.
 #[derive(Clone)]
@@ -38,33 +39,6 @@ struct Inner {
     /// Asymmetric checks that run at once; as many as cores, so that a flood of tokens does not
     /// become a flood of threads.
     checks: Arc<Semaphore>,
-}
-
-/// Why a JWT is not accepted; the label goes to logs and metrics, never to the client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum JwtRejection {
-    /// No signed compact token, or one of an algorithm that is not offered (`none` among them).
-    Malformed,
-    Expired,
-    /// Not yet valid, another issuer, audience or type, or a claim of the wrong type.
-    WrongClaims,
-    /// No key of ours signed it.
-    WrongSignature,
-    /// The JWKS could not be fetched, so the key is not known.
-    KeysUnavailable,
-}
-
-impl JwtRejection {
-    /// A stable word for logs and metrics.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Malformed => "malformed",
-            Self::Expired => "expired",
-            Self::WrongClaims => "wrong_claims",
-            Self::WrongSignature => "wrong_signature",
-            Self::KeysUnavailable => "keys_unavailable",
-        }
-    }
 }
 
 impl JwtVerifier {
@@ -87,9 +61,7 @@ impl JwtVerifier {
     /// With the identity come the claims that it is made of.
     pub async fn verify(&self, token: &str) -> Result<(Identity, Claims), JwtRejection> {
         let outcome = self.0.verify_at(token, clock::unix_seconds()).await;
-        telemetry::credentials::jwt_verified(
-            outcome.as_ref().err().map_or("accepted", |why| why.label()),
-        );
+        telemetry::credentials::jwt_verified(outcome.as_ref().map(|_| ()).map_err(|why| *why));
         outcome
     }
 }
