@@ -157,6 +157,7 @@ pub fn json_error(status: StatusCode, error: &str, code: &str) -> Response<Full<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::ClientAction;
     use crate::tokens::{CredentialRejection as Credential, JwtRejection};
 
     /// Seconds, and the code of the error event.
@@ -200,6 +201,9 @@ mod tests {
         for (rejection, close, status, wait) in every_one() {
             let cause = rejection.cause;
             assert_eq!(rejection.reason.code(), close, "{cause}");
+            let waits =
+                matches!(rejection.reason.action(), ClientAction::Wait | ClientAction::BackOff);
+            assert_eq!(waits, wait.is_some(), "{cause}: whoever is to wait is told how long");
             let http = rejection.to_http();
             assert_eq!(http.status(), status, "{cause}");
             assert_eq!(http.headers()["cache-control"], "no-store", "{cause}");

@@ -41,20 +41,38 @@ label_enum! {
 }
 
 label_enum! {
-    /// What a client should do after a close.
+    /// What a client should do after a close; [`Self::description`] says it exactly.
     pub enum ClientAction {
-        /// Not reconnect by itself: everything was sent, or the same would happen again.
         Stop => "stop",
-        /// Not reconnect: the client has a bug, and would be closed again.
         FixClient => "fix_client",
-        /// Reconnect and resume: after the `reconnect_in_ms` of a `going_away` event, or after a short random delay.
         Resume => "resume",
-        /// Reconnect and resume, after a random delay that grows with each attempt.
         BackOff => "back_off",
-        /// Reconnect after the `retry_after` seconds of the `error` event that came before the close.
         Wait => "wait",
-        /// Get new credentials, then reconnect.
         Reauthenticate => "reauthenticate",
+    }
+}
+
+impl ClientAction {
+    /// The text for the documentation.
+    pub fn description(self) -> &'static str {
+        match self {
+            Self::Stop => {
+                "do not reconnect automatically: the gateway has sent everything, or it would refuse the next connection too"
+            }
+            Self::FixClient => "do not reconnect: the client has a bug, and would be closed again",
+            Self::Resume => {
+                "reconnect and resume: after `reconnect_in_ms` if `going_away` came, or else after a short random delay"
+            }
+            Self::BackOff => {
+                "reconnect and resume, after a random delay that grows with each attempt; if an `error` with `retry_after` came before the close, not earlier than that"
+            }
+            Self::Wait => {
+                "reconnect after the `retry_after` of the `error` that came before the close"
+            }
+            Self::Reauthenticate => {
+                "get new credentials (a connection token or a JWT), then reconnect and resume"
+            }
+        }
     }
 }
 
@@ -94,5 +112,24 @@ impl CloseReason {
             Self::PongTimeout => (4009, "no sign of life", Resume),
             Self::TooManyConnections => (4029, "too many connections", Wait),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_code_alone_decides_what_the_client_should_do() {
+        for (one, other) in CloseReason::ALL.iter().zip(&CloseReason::ALL[1..]) {
+            assert!(
+                one.code() <= other.code(),
+                "{one} and {other} are in the order of their codes"
+            );
+            if one.code() == other.code() {
+                assert_eq!(one.action(), other.action(), "{one} and {other}");
+            }
+        }
+        assert!(CloseReason::ALL.iter().all(|reason| reason.text().len() <= 123));
     }
 }
