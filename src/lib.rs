@@ -47,6 +47,7 @@ mod shutdown;
 mod telemetry;
 
 mod clock;
+mod expiring_map;
 pub mod msgpack;
 pub mod pickle;
 pub mod protocol;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::memory::MemoryPresence;
 use super::redis::RedisPresence;
-use super::{Change, Failure, Member, Page};
+use super::{Change, Member, Page, PresenceError};
 use crate::leases::LEASE;
 use crate::protocol::{ChannelName, ConnectionId};
 use crate::redis_link::Commands;
@@ -36,7 +36,7 @@ impl PresenceStore {
         &self,
         channel: &ChannelName,
         members: &[&Member],
-    ) -> Result<Vec<Change>, Failure> {
+    ) -> Result<Vec<Change>, PresenceError> {
         let renewed = match &*self.0 {
             Engine::Memory(memory) => memory.renew(channel, members),
             Engine::Redis(redis) => redis.renew(channel, members).await,
@@ -49,7 +49,7 @@ impl PresenceStore {
         &self,
         channel: &ChannelName,
         members: &[&Member],
-    ) -> Result<Vec<Change>, Failure> {
+    ) -> Result<Vec<Change>, PresenceError> {
         let left = match &*self.0 {
             Engine::Memory(memory) => Ok(memory.leave(channel, members)),
             Engine::Redis(redis) => redis.leave(channel, members).await,
@@ -64,7 +64,7 @@ impl PresenceStore {
         channel: &ChannelName,
         after: Option<ConnectionId>,
         limit: usize,
-    ) -> (Vec<Change>, Result<Page, Failure>) {
+    ) -> (Vec<Change>, Result<Page, PresenceError>) {
         let mut changes = Vec::new();
         loop {
             let listed = match &*self.0 {
@@ -87,9 +87,9 @@ impl PresenceStore {
     }
 }
 
-fn record<T>(step: PresenceStep, result: Result<T, Failure>) -> Result<T, Failure> {
+fn record<T>(step: PresenceStep, result: Result<T, PresenceError>) -> Result<T, PresenceError> {
     if let Err(failure) = &result {
-        telemetry::connections::presence_failed(step, *failure == Failure::Away);
+        telemetry::connections::presence_failed(step, *failure == PresenceError::Unavailable);
     }
     result
 }

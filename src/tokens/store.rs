@@ -1,7 +1,7 @@
 //! Where connection tokens wait for their one use.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::TokenRecord;
 use super::memory::MemoryTokens;
@@ -71,7 +71,7 @@ impl TokenStore {
         let too_long = || format!("the record has over {} bytes", TokenRecord::MAX_BYTES);
         match &*self.0 {
             Engine::Memory(tokens) => tokens
-                .put(token, record.to_json().ok_or_else(too_long)?, Instant::now())
+                .put(token, record.to_json().ok_or_else(too_long)?, tokens.now())
                 .map_err(|_| "too many tokens wait to be used".to_owned()),
             Engine::Redis(tokens) => {
                 let written = tokens.written(record).ok_or_else(too_long)?;
@@ -83,7 +83,7 @@ impl TokenStore {
     async fn take(&self, token: &str) -> Result<TokenRecord, Consumption> {
         match &*self.0 {
             Engine::Memory(tokens) => {
-                let json = tokens.take(token, Instant::now());
+                let json = tokens.take(token, tokens.now());
                 TokenRecord::read(json.ok_or(Consumption::UnknownOrReplayed)?.as_bytes())
             }
             Engine::Redis(tokens) => {
