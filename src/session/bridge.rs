@@ -13,7 +13,7 @@ use super::{Client, Session};
 use crate::config::Protocol;
 use crate::protocol::{CloseReason, ErrorCode};
 use crate::socket::frame::{self, Opcode};
-use crate::socket::{Ended, ReadPause, Socket};
+use crate::socket::{ConnectionEnd, ReadPause, Socket};
 use crate::telemetry::spans::SpanStatus;
 use crate::telemetry::upstreams::RequestOutcome;
 use crate::upstream::{FromUpstream, Opening, SocketMessage, UpstreamReceiver, UpstreamSender};
@@ -39,13 +39,13 @@ pub(super) struct Bridge {
 
 impl Bridge {
     /// The client's connection has ended; the upstream's is closed with the corresponding code.
-    pub fn client_ended(&self, ended: Option<Ended>) {
-        let code = match ended {
-            Some(Ended::ByGateway(reason)) => reason.code(),
-            Some(Ended::ByServer(code) | Ended::ByPeer(Some(code))) => code,
-            Some(Ended::ByPeer(None)) => 1000,
+    pub fn client_ended(&self, end: Option<ConnectionEnd>) {
+        let code = match end {
+            Some(ConnectionEnd::ByGateway(reason)) => reason.code(),
+            Some(ConnectionEnd::ByServer(code) | ConnectionEnd::ByPeer(Some(code))) => code,
+            Some(ConnectionEnd::ByPeer(None)) => 1000,
             // 1006 is never sent (RFC 6455 section 7.4.1); going away is what happened.
-            Some(Ended::Lost) | None => 1001,
+            Some(ConnectionEnd::Lost) | None => 1001,
         };
         self.finish(code);
     }
