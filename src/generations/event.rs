@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::config;
+use crate::protocol::{ErrorCode, EventName};
 
 /// The event of a publication.
 #[derive(Debug, PartialEq, Eq)]
@@ -18,9 +19,9 @@ pub(super) struct Event<'a> {
     pub by_gateway: bool,
 }
 
-/// The error codes that end a generation, as JSON.
-const TERMINAL_CODES: [&str; 4] =
-    [r#""worker_lost""#, r#""task_failed""#, r#""task_revoked""#, r#""task_expired""#];
+/// The error codes that end a generation.
+const TERMINAL_CODES: [ErrorCode; 4] =
+    [ErrorCode::WorkerLost, ErrorCode::TaskFailed, ErrorCode::TaskRevoked, ErrorCode::TaskExpired];
 
 #[derive(Deserialize)]
 struct Fields<'a> {
@@ -33,26 +34,30 @@ struct Fields<'a> {
 }
 
 impl<'a> Event<'a> {
+    fn is_named(&self, name: EventName) -> bool {
+        self.name == name.label()
+    }
+
     /// Whether this event begins a reply.
     pub fn is_begin(&self) -> bool {
-        self.name == "processing_started"
+        self.is_named(EventName::ProcessingStarted)
     }
 
     /// Whether this is a part of the reply, given that it is not terminal: neither the begin nor an announcement of
     /// a member.
     pub fn is_content(&self) -> bool {
-        !self.is_begin() && !["join", "leave"].contains(&&*self.name)
+        !self.is_begin() && !self.is_named(EventName::Join) && !self.is_named(EventName::Leave)
     }
 
     /// Whether a terminal event is a success. It may then be the whole reply in one piece.
     pub fn is_success(&self) -> bool {
-        !["error", "cancelled"].contains(&&*self.name)
+        !self.is_named(EventName::Error) && !self.is_named(EventName::Cancelled)
     }
 
     /// Whether this is a terminal event where `rule` applies.
     pub fn ends_reply(&self, rule: &config::Generations) -> bool {
-        self.name == "cancelled"
-            || (self.by_gateway && self.name == "error")
+        self.is_named(EventName::Cancelled)
+            || (self.by_gateway && self.is_named(EventName::Error))
             || rule.terminal_events.iter().any(|name| *name == self.name)
     }
 
@@ -64,7 +69,10 @@ impl<'a> Event<'a> {
             Some(b'0'..=b'9' | b'-') => Some(Cow::Borrowed(raw.get())),
             _ => None,
         });
-        let by_gateway = fields.code.is_some_and(|code| TERMINAL_CODES.contains(&code.get()));
+        let by_gateway = fields.code.is_some_and(|code| {
+            let code = code.get().trim_matches('"');
+            TERMINAL_CODES.iter().any(|end| end.label() == code)
+        });
         Some(Self { name: fields.event?, task_id, by_gateway })
     }
 

@@ -15,6 +15,7 @@ use crate::protocol::{CloseReason, ErrorCode};
 use crate::socket::frame::{self, Opcode};
 use crate::socket::{ConnectionEnd, ReadPause, Socket};
 use crate::telemetry::spans::SpanStatus;
+use crate::telemetry::upstreams::RequestOutcome;
 use crate::upstream::{FromUpstream, Opening, SocketMessage, UpstreamReceiver, UpstreamSender};
 
 /// While this much waits for the upstream, the client's socket is not read.
@@ -107,7 +108,7 @@ impl Session {
         };
         match config.upstreams.open_socket(upstream, &opening).await {
             Ok(opened) => {
-                span.set_outcome("taken", SpanStatus::Ok);
+                span.set_outcome(RequestOutcome::Taken.label(), SpanStatus::Ok);
                 span.end();
                 let bridge = Rc::new(Bridge::default());
                 *self.bridge.borrow_mut() = Some(Rc::clone(&bridge));
@@ -120,7 +121,7 @@ impl Session {
                 ));
             }
             Err(_) => {
-                span.set_outcome("unavailable", SpanStatus::Error);
+                span.set_outcome(RequestOutcome::Unavailable.label(), SpanStatus::Error);
                 self.route_metrics.messages.refused(
                     self.log_fields(),
                     ErrorCode::UpstreamUnavailable,

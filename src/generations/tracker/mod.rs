@@ -22,7 +22,7 @@ use super::Task;
 use super::event::Event;
 use super::recent_ends::RecentEnds;
 use crate::config::{Config, DuplicateTerminal, SharedConfig};
-use crate::protocol::{ChannelName, Position};
+use crate::protocol::{ChannelName, EventName, Position};
 use channel::Channel;
 
 /// The most replies that are tracked at once on this node. Messages beyond are relayed all the same.
@@ -139,7 +139,9 @@ impl Tracker {
 /// Whether events of this name can begin or end a reply, on some channel.
 fn concerns_a_reply(config: &Config, name: &[u8]) -> bool {
     let is_named = |other: &str| other.as_bytes() == name;
-    ["cancelled", "error", "processing_started"].into_iter().any(is_named)
+    [EventName::Cancelled, EventName::Error, EventName::ProcessingStarted]
+        .into_iter()
+        .any(|event| is_named(event.label()))
         || config
             .routes
             .iter()
