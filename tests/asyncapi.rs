@@ -17,7 +17,7 @@ fn description() -> Value {
     serde_json::from_str(&read("docs/asyncapi.json")).expect("JSON")
 }
 
-/// The constant values of the property `name` in the schemas of all messages.
+/// The constant values of `property` in the schemas of all messages.
 fn words(description: &Value, property: &str) -> BTreeSet<String> {
     let messages = description["components"]["messages"].as_object().expect("messages");
     let schema = |message: &Value| {
@@ -47,8 +47,8 @@ fn every_close_is_described_and_no_other() {
         .map(|close| (Some(close.code().into()), Some(close.text()), Some(close.label())))
         .collect();
     assert_eq!(described, closes);
-    let is_told = |row: &Value| row["client"].as_str().is_some_and(|advice| !advice.is_empty());
-    assert!(rows.iter().all(is_told), "each says what a client should do");
+    let has_advice = |row: &Value| row["client"].as_str().is_some_and(|advice| !advice.is_empty());
+    assert!(rows.iter().all(has_advice), "each row says what a client should do");
 }
 
 #[test]
