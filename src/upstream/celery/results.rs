@@ -17,37 +17,13 @@ use crate::config;
 use crate::redis_link::Commands;
 use crate::shutdown::Shutdown;
 use crate::telemetry;
+pub use crate::telemetry::upstreams::TaskEnd;
 
 /// From one poll of the states to the next.
 const INTERVAL: Duration = Duration::from_millis(500);
 
 /// The most tasks of one command.
 const TASKS_PER_COMMAND: usize = 500;
-
-/// How a task ended, by the state in its result.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TaskEnd {
-    /// `SUCCESS`.
-    Succeeded,
-    /// `FAILURE`: it raised, its process died, or no worker knows it.
-    Failed,
-    /// `REVOKED`, by the gateway or by somebody else.
-    Revoked,
-    /// `REVOKED`, since it had waited too long.
-    Expired,
-}
-
-impl TaskEnd {
-    /// A stable word for logs and metrics.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Succeeded => "succeeded",
-            Self::Failed => "failed",
-            Self::Revoked => "revoked",
-            Self::Expired => "expired",
-        }
-    }
-}
 
 /// The result backend of one upstream.
 pub(in crate::upstream) struct Results {
@@ -144,11 +120,7 @@ impl Inner {
                 Some(State { end: None, .. }) => {}
                 Some(State { end: Some(end), exception }) => {
                     if let Some(waiter) = self.lock().remove(id) {
-                        telemetry::upstreams::celery_task_ended(
-                            end.label(),
-                            id,
-                            exception.as_deref(),
-                        );
+                        telemetry::upstreams::celery_task_ended(end, id, exception.as_deref());
                         // The caller may have stopped waiting.
                         let _ = waiter.send(end);
                     }
