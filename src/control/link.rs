@@ -85,7 +85,7 @@ impl Link {
     }
 
     pub fn reserved_channels(&self) -> ReservedChannels {
-        ReservedChannels::beginning_with(self.to_all.as_str())
+        ReservedChannels::with_prefix(self.to_all.as_str())
     }
 
     pub async fn send(

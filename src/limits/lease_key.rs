@@ -18,8 +18,8 @@ pub enum Leased {
 impl Leased {
     pub(super) fn limit(self) -> LimitName {
         match self {
-            Self::Connection => LimitName::ConnectionsPerUser,
-            Self::Generation => LimitName::GenerationsPerUser,
+            Self::Connection => LimitName::Connections,
+            Self::Generation => LimitName::Generations,
         }
     }
 

@@ -44,8 +44,8 @@ impl<'a> UserLimit<'a> {
         };
         let leases = |leased, max: Option<u32>| max.map(|max| UserLimit::Leases(leased, max));
         [
-            rate(LimitName::MessagesPerUser, &limits.messages_per_user),
-            rate(LimitName::ConnectsPerUser, &limits.connects_per_user),
+            rate(LimitName::Messages, &limits.messages_per_user),
+            rate(LimitName::Connects, &limits.connects_per_user),
             leases(Leased::Connection, limits.connections_per_user),
             leases(Leased::Generation, limits.generations_per_user),
         ]

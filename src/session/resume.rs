@@ -13,7 +13,7 @@ use super::Session;
 use crate::broker::{Page, PublishError, ReadFrom, compact, concat};
 use crate::config::{Compact, Protocol};
 use crate::protocol::{
-    Begin, CloseReason, ErrorCode, ErrorEvent, Position, ResumePoint, connected, resumed,
+    CloseReason, ErrorCode, ErrorEvent, Position, ResumePoint, StartPosition, connected, resumed,
 };
 use crate::redis_link::EngineUnavailable;
 use crate::retry::retry;
@@ -29,7 +29,8 @@ const READ_ATTEMPTS: usize = 20;
 const READ_PAUSE: Duration = Duration::from_millis(250);
 
 /// The answer where the channel keeps no history to resume from.
-const NOT_RECOVERED: Begin = Begin { position: None, recovered: Some(false), missed: None };
+const NOT_RECOVERED: StartPosition =
+    StartPosition { position: None, recovered: Some(false), missed: None };
 
 impl Session {
     /// Sends `connected`, then lets the channel's publications follow.
@@ -56,7 +57,7 @@ impl Session {
         }
     }
 
-    fn send_connected(&self, begin: Option<&Begin>) {
+    fn send_connected(&self, begin: Option<&StartPosition>) {
         let client = &self.client;
         let identity = client.identity.borrow();
         let user_id = identity.user_id.as_ref();
@@ -87,7 +88,10 @@ impl Session {
     }
 
     /// Finds where the connection begins, and reads what it is to be sent first.
-    async fn start(&self, point: Option<ResumePoint>) -> Result<(Begin, Page), PublishError> {
+    async fn start(
+        &self,
+        point: Option<ResumePoint>,
+    ) -> Result<(StartPosition, Page), PublishError> {
         let found = self.find(point).await;
         if found.is_err() && point.is_some() {
             telemetry::delivery::resumed(self.log_fields(), ResumeOutcome::EngineDown);
@@ -95,7 +99,10 @@ impl Session {
         found
     }
 
-    async fn find(&self, point: Option<ResumePoint>) -> Result<(Begin, Page), PublishError> {
+    async fn find(
+        &self,
+        point: Option<ResumePoint>,
+    ) -> Result<(StartPosition, Page), PublishError> {
         let (history, channel) = (&self.services.history, &self.client.channel);
         let mut missed = None;
         if let Some(ResumePoint::At(position)) = point {
@@ -106,7 +113,7 @@ impl Session {
             if let Some(offset) = page.after {
                 telemetry::delivery::resumed(self.log_fields(), ResumeOutcome::Recovered);
                 let position = Some(Position { offset, ..page.now });
-                return Ok((Begin { position, recovered: Some(true), missed }, page));
+                return Ok((StartPosition { position, recovered: Some(true), missed }, page));
             }
         }
         let page = history.read(channel, ReadFrom::Running).await?;
@@ -115,7 +122,7 @@ impl Session {
         if recovered.is_some() {
             telemetry::delivery::resumed(self.log_fields(), ResumeOutcome::NotRecovered);
         }
-        Ok((Begin { position: Some(position), recovered, missed }, page))
+        Ok((StartPosition { position: Some(position), recovered, missed }, page))
     }
 
     /// Sends `page` and what follows it.
