@@ -1,8 +1,8 @@
-//! A message with one id is relayed once, however often its client sends it.
+//! A message with an id is relayed once, however often its client sends it.
 //!
-//! Before a message is relayed, its id is claimed for a bounded time. Once the upstream has taken the message,
-//! the claim becomes the answer that every repeat gets. A claim whose relay failed is released, so that the
-//! message can be sent again; the claim of a node that died expires.
+//! Whoever is about to relay a message claims its id for a bounded time. Once the upstream has accepted the
+//! message, the claim becomes the answer that every repeat gets. A claim whose relay failed is removed, so that
+//! the message may be sent again, and one whose node died expires.
 
 mod memory;
 mod redis;
@@ -18,21 +18,22 @@ use tokio::time::Instant;
 
 use crate::protocol::{ConnectionId, UserId, random_hex};
 use crate::redis_link::{Commands, EngineUnavailable};
+use crate::retry::retry;
 use crate::telemetry;
 use memory::MemoryDedup;
 use redis::RedisDedup;
 
-/// How often a repeat checks whether the first message has been relayed.
+/// How often a repeat checks whether the first has been relayed.
 const POLL: Duration = Duration::from_millis(100);
 
-/// How often storing the answer is tried while the engine is unavailable, and the pause between two attempts.
-/// Together longer than a Redis needs to restart.
+/// How often the outcome of a relay is written to an engine that is unavailable, and the pause between two
+/// attempts. All together take longer than a Redis needs to restart.
 const FINISH_ATTEMPTS: usize = 20;
 const FINISH_PAUSE: Duration = Duration::from_millis(500);
 
-/// How much longer a claim lasts than the relay itself: limits are checked in between.
+/// How much longer than the relay itself a claim lasts: limits are checked in between.
 const LEASE_MARGIN: Duration = Duration::from_secs(10);
-/// The longest that a node which died blocks a message id.
+/// The longest time for which a node that died blocks an id.
 const LONGEST_LEASE: Duration = Duration::from_secs(10 * 60);
 
 /// The messages that have been relayed, in either engine. Shared by all threads, cheap to clone.
@@ -72,7 +73,7 @@ impl MessageKey {
         }
         let mut key = format!("{route}:{sender}:");
         for byte in &hash.finalize()[..16] {
-            // Writing to a `String` does not fail.
+            // Writing to a string cannot fail.
             let _ = write!(key, "{byte:02x}");
         }
         Self(key.into())
@@ -86,28 +87,28 @@ impl MessageKey {
 /// What is to be done with a message.
 #[derive(Debug)]
 pub enum DedupOutcome {
-    /// Relay it, then settle the claim.
+    /// Relay it, then report the outcome to the claim.
     First(Claim),
-    /// It was relayed before, as this task.
+    /// It has been relayed already, with this answer.
     Repeat { task_id: String },
 }
 
-/// Why a message must not be relayed now.
+/// Why it is not known whether a message was relayed. It must not be relayed then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DedupError {
     /// The engine is unavailable or full, so it is not known whether the message was relayed.
     EngineUnavailable,
-    /// Another sender has been relaying it for as long as a claim lasts.
+    /// It has been relayed elsewhere for as long as a claim lasts, without an outcome.
     StillRelaying,
-    /// The sender no longer waits for an answer.
+    /// The sender does not wait any more.
     Unwanted,
 }
 
-/// What a claim found.
+/// What the engine knows about a message.
 enum Held {
-    /// The message was not claimed before, and is now.
+    /// Nothing so far: it is claimed now.
     Free,
-    /// Another sender is relaying it.
+    /// It is being relayed.
     Claimed,
     /// It was relayed, as this task.
     Relayed(String),
@@ -177,7 +178,7 @@ impl Deduplicator {
         }
     }
 
-    /// `answer` is the task, and how long it is kept. `None` frees the message.
+    /// Ends a claim. `answer` is the task and how long to keep it; `None` removes the claim.
     async fn finish(
         &self,
         message: &MessageKey,
@@ -194,8 +195,7 @@ impl Deduplicator {
     }
 }
 
-/// The right to relay a message. Its holder reports what became of the message; a claim that is dropped without
-/// a report expires.
+/// The right to relay a message. Its holder reports the outcome; a claim that is dropped instead expires.
 #[must_use]
 pub struct Claim {
     dedup: Deduplicator,
@@ -205,29 +205,22 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// The upstream has taken the message as `task_id`: repeats get that answer.
+    /// Reports that the upstream has accepted the message as `task_id`, which repeats get as answer.
     pub async fn complete(self, task_id: &str) {
         if !self.finish(Some((task_id, self.ttl))).await {
             telemetry::replies::answer_not_stored(task_id);
         }
     }
 
-    /// The upstream has not taken the message, as far as is known: it can be sent again.
+    /// Reports that the upstream has not accepted the message, as far as is known: it may be sent again. If
+    /// the engine is unavailable, it may be once the claim has expired.
     pub async fn release(self) {
-        // If the engine is unavailable, the claim expires.
         let _ = self.finish(None).await;
     }
 
     async fn finish(&self, answer: Option<(&str, Duration)>) -> bool {
-        for attempt in 0..FINISH_ATTEMPTS {
-            if attempt > 0 {
-                tokio::time::sleep(FINISH_PAUSE).await;
-            }
-            if self.dedup.finish(&self.message, &self.token, answer).await.is_ok() {
-                return true;
-            }
-        }
-        false
+        let finish = || self.dedup.finish(&self.message, &self.token, answer);
+        retry(FINISH_ATTEMPTS, FINISH_PAUSE, |EngineUnavailable| true, finish).await.is_ok()
     }
 }
 

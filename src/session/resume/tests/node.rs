@@ -70,7 +70,7 @@ impl Node {
                 (publisher, Some(commands))
             }
         };
-        let (broker, deliveries) = Broker::take(seats.into_iter().next().unwrap());
+        let (broker, deliveries) = Broker::new(seats.into_iter().next().unwrap());
         tokio::task::spawn_local(deliveries);
         let upstreams = UpstreamsShared::new(&config.upstreams, &config.engine, &shutdown).unwrap();
         let limits = SharedLimits::memory();
