@@ -1,9 +1,8 @@
-//! What became of tasks, read from Celery's result backend.
+//! The ends of tasks, read from Celery's result backend.
 //!
-//! A worker writes a task's state to `celery-task-meta-<id>` when it ends, also when it never began:
-//! revoked, expired, unknown. The states of all tasks that somebody here waits for are asked for in one
-//! command at a time, and nothing is asked while nobody waits. Asking again, rather than subscribing, makes
-//! a lost connection no gap.
+//! A worker writes a task's state to `celery-task-meta-<id>` when the task ends, also if it never started
+//! (revoked, expired, unknown). The states of all tasks with a waiter are polled, and nothing is polled
+//! without waiters. Polling, unlike a subscription, misses nothing while the connection is lost.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,27 +18,27 @@ use crate::redis_link::Commands;
 use crate::shutdown::Shutdown;
 use crate::telemetry;
 
-/// Between two looks at the states.
-const INTERVAL: Duration = Duration::from_millis(500);
+/// The time between two polls.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Tasks of one command.
+/// The maximum number of tasks in one command.
 const TASKS_PER_COMMAND: usize = 500;
 
-/// How a task ended, by the word of its result.
+/// How a task ended, by the status of its result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TaskEnd {
     /// `SUCCESS`.
     Succeeded,
-    /// `FAILURE`: it raised, its process died, or no worker knows it.
+    /// `FAILURE`: the task raised an exception, its process died, or no worker knows it.
     Failed,
-    /// `REVOKED`, by whomever.
+    /// `REVOKED` on request.
     Revoked,
-    /// `REVOKED`, since it had waited too long.
+    /// `REVOKED`, because the task had expired before it started.
     Expired,
 }
 
 impl TaskEnd {
-    /// A stable word for logs and metrics.
+    /// Returns a stable label for logs and metrics.
     pub fn label(self) -> &'static str {
         match self {
             Self::Succeeded => "succeeded",
@@ -53,33 +52,33 @@ impl TaskEnd {
 /// The result backend of one upstream.
 pub(in crate::upstream) struct Results {
     inner: Arc<Inner>,
-    /// Nobody is asked for nobody.
-    _asked: DropGuard,
+    /// Polling ends with the last reference.
+    _polling: DropGuard,
 }
 
 struct Inner {
     commands: Commands,
-    /// Before a task's id.
+    /// The prefix of keys, before a task's id.
     prefix: String,
     waiting: Mutex<HashMap<Box<str>, oneshot::Sender<TaskEnd>>>,
-    /// The first one waits.
+    /// Notified when a waiter is added.
     wake: Notify,
 }
 
-/// A task that is waited for until this is dropped.
-struct Waiting<'a> {
+/// Removes the waiter of a task when it is dropped.
+struct WaiterGuard<'a> {
     results: &'a Inner,
     task_id: &'a str,
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for WaiterGuard<'_> {
     fn drop(&mut self) {
         self.results.lock().remove(self.task_id);
     }
 }
 
 impl Results {
-    /// Asks on the current runtime until killed.
+    /// Polls on the current runtime until shutdown.
     pub fn start(
         config: &config::Results,
         label: &str,
@@ -92,11 +91,11 @@ impl Results {
             wake: Notify::new(),
         });
         let wanted = CancellationToken::new();
-        let results = Self { inner: Arc::clone(&inner), _asked: wanted.clone().drop_guard() };
+        let results = Self { inner: Arc::clone(&inner), _polling: wanted.clone().drop_guard() };
         let shutdown = shutdown.clone();
         tokio::spawn(async move {
             tokio::select! {
-                () = inner.ask() => {}
+                () = inner.poll() => {}
                 () = wanted.cancelled() => {}
                 () = shutdown.killed() => {}
             }
@@ -104,11 +103,11 @@ impl Results {
         Ok(results)
     }
 
-    /// Completes when the task has ended; never where that is not written. A task is waited for by one at
-    /// a time.
-    pub async fn end(&self, task_id: &str) -> TaskEnd {
+    /// Completes when the task has ended, and never if its state is not written. A task has one waiter at a
+    /// time.
+    pub async fn wait_for_end(&self, task_id: &str) -> TaskEnd {
         let (sender, receiver) = oneshot::channel();
-        let _until_dropped = Waiting { results: &self.inner, task_id };
+        let _guard = WaiterGuard { results: &self.inner, task_id };
         self.inner.lock().insert(task_id.into(), sender);
         self.inner.wake.notify_one();
         match receiver.await {
@@ -119,25 +118,25 @@ impl Results {
 }
 
 impl Inner {
-    async fn ask(&self) {
+    async fn poll(&self) {
         loop {
             let ids: Vec<Box<str>> = self.lock().keys().cloned().collect();
             if ids.is_empty() {
                 self.wake.notified().await;
             }
             for ids in ids.chunks(TASKS_PER_COMMAND) {
-                self.look_at(ids).await;
+                self.poll_states(ids).await;
             }
-            tokio::time::sleep(INTERVAL).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
-    async fn look_at(&self, ids: &[Box<str>]) {
+    async fn poll_states(&self, ids: &[Box<str>]) {
         let mut get = redis::cmd("MGET");
         for id in ids {
             get.arg(format!("{}{id}", self.prefix));
         }
-        // Without an answer they are asked for again.
+        // After a failure the states are polled again.
         let Ok(states) = self.commands.query::<Vec<Option<Vec<u8>>>>(&get).await else { return };
         for (id, state) in ids.iter().zip(states) {
             let Some(state) = state else { continue };
@@ -150,7 +149,8 @@ impl Inner {
                             id,
                             exception.as_deref(),
                         );
-                        let _gave_up = waiter.send(end);
+                        // The waiter may have been dropped.
+                        let _ = waiter.send(end);
                     }
                 }
                 None => {
@@ -166,25 +166,26 @@ impl Inner {
     }
 }
 
-/// Celery parts its global prefix from the rest by a `_`, unless it ends in a mark of its own.
+/// Returns the prefix of result keys. Celery separates its global prefix with a `_` unless it ends with a
+/// separator.
 fn key_prefix(global: &str) -> String {
-    let mark = match global.chars().last() {
+    let separator = match global.chars().last() {
         None | Some(':' | '_' | '-' | '.') => "",
         Some(_) => "_",
     };
-    format!("{global}{mark}celery-task-meta-")
+    format!("{global}{separator}celery-task-meta-")
 }
 
-/// A task's state, as far as it matters here.
+/// The parts of a task's state that the gateway uses.
 #[derive(Debug, PartialEq, Eq)]
 struct State {
     /// `None` = the task has not ended.
     end: Option<TaskEnd>,
-    /// What was raised, for the log.
+    /// The type of the exception, for the log.
     exception: Option<String>,
 }
 
-/// `None` = no state of Celery's.
+/// Parses a state; `None` = it is not one.
 fn read(json: &[u8]) -> Option<State> {
     #[derive(Deserialize)]
     struct Fields<'a> {
@@ -194,8 +195,8 @@ fn read(json: &[u8]) -> Option<State> {
     }
     let (status, result) = match serde_json::from_slice::<Fields<'_>>(json) {
         Ok(fields) => (fields.status, fields.result),
-        // Python writes what is no JSON, such as NaN; the state comes before what a task returned.
-        Err(_) => (status_in_front(json)?, None),
+        // Python also writes invalid JSON, such as NaN. The status comes before the task's result.
+        Err(_) => (leading_status(json)?, None),
     };
     let result: Option<serde_json::Value> =
         result.and_then(|result| serde_json::from_str(result.get()).ok());
@@ -214,7 +215,7 @@ fn read(json: &[u8]) -> Option<State> {
     Some(State { end, exception: exception.map(str::to_owned) })
 }
 
-fn status_in_front(json: &[u8]) -> Option<&str> {
+fn leading_status(json: &[u8]) -> Option<&str> {
     let rest = json.strip_prefix(b"{\"status\": \"")?;
     let end = rest.iter().position(|byte| *byte == b'"')?;
     std::str::from_utf8(&rest[..end]).ok()
@@ -265,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_named_as_celery_names_them() {
+    fn keys_have_the_names_that_celery_uses() {
         assert_eq!(key_prefix(""), "celery-task-meta-");
         assert_eq!(key_prefix("app"), "app_celery-task-meta-");
         assert_eq!(key_prefix("app:"), "app:celery-task-meta-");

@@ -1,4 +1,4 @@
-//! The ids of a conversation's tasks in a key of Django's cache, where a backend looks for tasks to revoke.
+//! Tracking of a conversation's task ids in a key of Django's cache, from which a backend revokes tasks.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,39 +12,40 @@ use crate::pickle;
 use crate::protocol::TemplateContext;
 use crate::redis_link::{Commands, RedisFailure};
 use crate::telemetry;
-use crate::upstream::{Message, user_in_template};
+use crate::upstream::Message;
+use crate::upstream::message::user_in_template;
 
-/// Puts the new value, unless the old one is not what was read.
+/// Sets the new value unless the old one has changed since it was read.
 const REPLACE: &str = "\
 if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 return 1";
 
-/// Others write the key as well; whoever is faster this often in a row has it.
-const ATTEMPTS: usize = 5;
+/// The number of attempts to update a key that other processes write as well.
+const MAX_ATTEMPTS: usize = 5;
 
-/// Ids that may be on their way at once.
-const PLACES: usize = 256;
+/// The maximum number of updates in flight.
+const MAX_IN_FLIGHT: usize = 256;
 
-/// Ids of one key; with more the smallest are left out.
-const MOST_IDS: usize = 500;
+/// The maximum number of ids in one key; beyond it the smallest are dropped.
+const MAX_IDS: usize = 500;
 
-/// One upstream's. Cheap to clone.
+/// The tracker of one upstream's tasks. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Tracking {
+pub(super) struct Tracker {
     commands: Commands,
     ttl: Duration,
-    /// Of ids on their way.
-    places: Arc<Semaphore>,
+    /// The permits of updates in flight.
+    permits: Arc<Semaphore>,
 }
 
-/// An id on its way to its key.
-pub(super) struct Entry {
+/// A task id and the key that it is added to.
+pub(super) struct TrackedTask {
     key: String,
     task_id: String,
 }
 
-impl Entry {
+impl TrackedTask {
     pub fn new(track: &CeleryTrack, message: &Message) -> Self {
         let key = track.key.fill(TemplateContext {
             params: &message.params,
@@ -55,39 +56,39 @@ impl Entry {
     }
 }
 
-impl Tracking {
+impl Tracker {
     pub fn new(commands: Commands, ttl: Duration) -> Self {
-        Self { commands, ttl, places: Arc::new(Semaphore::new(PLACES)) }
+        Self { commands, ttl, permits: Arc::new(Semaphore::new(MAX_IN_FLIGHT)) }
     }
 
-    /// Adds the id, on a task of its own: a cache that is slow must not make a queued message look refused.
-    /// That it cannot be added is told in the log and in a metric.
-    pub fn add(&self, entry: Entry) {
-        let Ok(in_flight) = Arc::clone(&self.places).try_acquire_owned() else {
+    /// Adds the id in a separate task, because a slow cache must not make a queued message look refused.
+    /// Failures are logged and counted.
+    pub fn add(&self, task: TrackedTask) {
+        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
             return telemetry::upstreams::celery_task_not_tracked("too many ids are on their way");
         };
-        let tracking = self.clone();
+        let tracker = self.clone();
         tokio::spawn(async move {
-            match tracking.try_add(&entry).await {
+            match tracker.try_add(&task).await {
                 Ok(true) => {}
                 Ok(false) => {
                     telemetry::upstreams::celery_task_not_tracked("others kept changing the key")
                 }
                 Err(failure) => telemetry::upstreams::celery_task_not_tracked(&failure.to_string()),
             }
-            drop(in_flight);
+            drop(permit);
         });
     }
 
-    async fn try_add(&self, entry: &Entry) -> Result<bool, RedisFailure> {
+    async fn try_add(&self, task: &TrackedTask) -> Result<bool, RedisFailure> {
         let script = Script::new(REPLACE);
         let millis = u64::try_from(self.ttl.as_millis()).unwrap_or(u64::MAX);
-        for _ in 0..ATTEMPTS {
+        for _ in 0..MAX_ATTEMPTS {
             let old: Option<Vec<u8>> =
-                self.commands.query(redis::cmd("GET").arg(&entry.key)).await?;
+                self.commands.query(redis::cmd("GET").arg(&task.key)).await?;
             let old = old.unwrap_or_default();
-            let mut call = script.key(&entry.key);
-            call.arg(&old).arg(with_id(&old, &entry.task_id)).arg(millis);
+            let mut call = script.key(&task.key);
+            call.arg(&old).arg(with_id(&old, &task.task_id)).arg(millis);
             if self.commands.invoke::<bool>(&call).await? {
                 return Ok(true);
             }
@@ -96,12 +97,12 @@ impl Tracking {
     }
 }
 
-/// The set that `old` holds, where it is one, and `task_id`.
+/// Returns the set in `old`, if it is one, with `task_id` added.
 fn with_id(old: &[u8], task_id: &str) -> Vec<u8> {
     let value = pickle::read(old);
     let mut ids: BTreeSet<&str> =
         value.as_ref().ok().and_then(pickle::Value::as_text_set).unwrap_or_default();
-    while ids.len() >= MOST_IDS {
+    while ids.len() >= MAX_IDS {
         ids.pop_first();
     }
     ids.insert(task_id);
@@ -118,13 +119,13 @@ mod tests {
     }
 
     #[test]
-    fn an_id_joins_those_that_are_there() {
+    fn an_id_is_added_to_those_in_the_key() {
         let one = with_id(b"", "b");
         assert_eq!(ids(&one), ["b"]);
         assert_eq!(ids(&with_id(&one, "a")), ["a", "b"]);
         assert_eq!(ids(&with_id(&one, "b")), ["b"]);
         assert_eq!(ids(&with_id(b"no pickle", "a")), ["a"]);
-        let many = pickle::write_text_set((0..MOST_IDS).map(|n| ["x", "y"][n % 2]).chain(["z"]));
+        let many = pickle::write_text_set((0..MAX_IDS).map(|n| ["x", "y"][n % 2]).chain(["z"]));
         assert_eq!(ids(&with_id(&many, "a")), ["a", "x", "y", "z"]);
     }
 }
