@@ -4,7 +4,7 @@
 //!             ┌─────────────────────────── public port ───────────────────────────┐
 //! client ──►  listener ──► handshake ──► session ──► replies ──► upstream ──► your API / queue worker
 //!               │                                                                 │ publishes replies
-//!               └──► proxy (everything that is no route) ──► your API             ▼
+//!               └──► proxy (everything that is not a route) ──► your API             ▼
 //! client ◄── socket ◄── outbox (bounded) ◄── hub: channel → sockets ◄── broker ◄── engine
 //!             └─────────────── admin port: metrics, health, server API ───────────┘
 //! ```

@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::config::{self, OnDisconnect, UpstreamKind};
 use crate::http_client::{self, HttpClient};
-use crate::protocol::{ChannelName, TraceContext};
+use crate::protocol::{ChannelName, EventName, TraceContext};
 use crate::telemetry::spans::{Kind, Span};
 use crate::telemetry::upstreams::RequestOutcome;
 
@@ -177,7 +177,7 @@ impl Upstreams {
     pub fn queued_event(&self, name: &str, channel: &ChannelName) -> &str {
         match self.shared.get(name).map(|upstream| &upstream.config.kind) {
             Some(UpstreamKind::Celery(config)) => &config.task(channel.as_str()).queued_event,
-            _ => "task_queued",
+            _ => EventName::TaskQueued.label(),
         }
     }
 

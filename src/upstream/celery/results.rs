@@ -17,37 +17,13 @@ use crate::config;
 use crate::redis_link::Commands;
 use crate::shutdown::Shutdown;
 use crate::telemetry;
+pub use crate::telemetry::upstreams::TaskEnd;
 
 /// The time between two polls.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The maximum number of tasks in one command.
 const TASKS_PER_COMMAND: usize = 500;
-
-/// How a task ended, by the status of its result.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TaskEnd {
-    /// `SUCCESS`.
-    Succeeded,
-    /// `FAILURE`: the task raised an exception, its process died, or no worker knows it.
-    Failed,
-    /// `REVOKED` on request.
-    Revoked,
-    /// `REVOKED`, because the task had expired before it started.
-    Expired,
-}
-
-impl TaskEnd {
-    /// Returns a stable label for logs and metrics.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Succeeded => "succeeded",
-            Self::Failed => "failed",
-            Self::Revoked => "revoked",
-            Self::Expired => "expired",
-        }
-    }
-}
 
 /// The result backend of one upstream.
 pub(in crate::upstream) struct Results {
@@ -144,11 +120,7 @@ impl Inner {
                 Some(State { end: None, .. }) => {}
                 Some(State { end: Some(end), exception }) => {
                     if let Some(waiter) = self.lock().remove(id) {
-                        telemetry::upstreams::celery_task_ended(
-                            end.label(),
-                            id,
-                            exception.as_deref(),
-                        );
+                        telemetry::upstreams::celery_task_ended(end, id, exception.as_deref());
                         // The waiter may have been dropped.
                         let _ = waiter.send(end);
                     }
