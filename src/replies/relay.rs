@@ -133,7 +133,7 @@ impl Replies {
                 let context = context(message_span);
                 self.monitor_reply(sender, &task_id, pending, reply_lease, context);
             }
-             {=>ReplySource::None => {=> {
+            ReplySource::None => {
                 message_span.set_outcome(outcome.label(), status);
                 drop(message_span);
                 self.release_reply_lease(reply_lease).await;

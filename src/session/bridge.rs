@@ -16,7 +16,9 @@ use crate::socket::frame::{self, Opcode};
 use crate::socket::{ConnectionEnd, ReadPause, Socket};
 use crate::telemetry::spans::SpanStatus;
 use crate::telemetry::upstreams::RequestOutcome;
-use crate::upstream::{FromUpstream, SocketMessage, SocketRequest, UpstreamReceiver, UpstreamSender};
+use crate::upstream::{
+    FromUpstream, SocketMessage, SocketRequest, UpstreamReceiver, UpstreamSender,
+};
 
 /// While this much waits for the upstream, the client's socket is not read.
 const QUEUE_BYTES: usize = 256 * 1024;
