@@ -24,7 +24,7 @@ use crate::replies::{Replies, ReplyServices, ThreadConfig};
 use crate::session::{Client, Presence, Services, SessionRegistry, UpstreamMode};
 use crate::shutdown::Shutdown;
 use crate::tokens::{Authenticator, Identity, TokenStore};
-use crate::upstream::{Upstreams, UpstreamsShared};
+use crate::upstream::{SharedUpstreams, Upstreams};
 
 /// One gateway node, and a channel of its own for one run.
 pub struct Node {
@@ -72,7 +72,7 @@ impl Node {
         };
         let (broker, deliveries) = Broker::new(seats.into_iter().next().unwrap());
         tokio::task::spawn_local(deliveries);
-        let upstreams = UpstreamsShared::new(&config.upstreams, &config.engine, &shutdown).unwrap();
+        let upstreams = SharedUpstreams::new(&config.upstreams, &config.engine, &shutdown).unwrap();
         let limits = SharedLimits::memory();
         let store = TokenStore::memory(config.tokens.ttl);
         let authenticator = Authenticator::new(&config.tokens, &config.jwt, store).unwrap();
