@@ -5,13 +5,14 @@
 //! a node dies, the other nodes end or monitor its replies.
 //!
 //! This module knows the sender's socket, but not its session: [`Replies::relay`] returns what became of a
-//! message, and whoever reads the client's frames answers it. Invariant: whatever a message or a reply
+//! message, and the session answers it. Invariant: whatever a message or a reply
 //! holds (publications held back, leases, registrations) is given back by a guard.
 
 mod attached;
 mod cancel;
 mod deduplicate;
 mod failover;
+mod history_mark;
 mod message;
 mod refusal;
 mod relay;

@@ -149,7 +149,7 @@ impl Session {
                 tokio::task::spawn_local(Rc::clone(self).refresh(renewal, refresh));
             }
             None => {
-                let text = "a refresh of this connection is under way";
+                let text = "a refresh of this connection is in progress";
                 self.refuse(&ErrorEvent::new(ErrorCode::Busy, text).retry_after(1));
             }
         }
