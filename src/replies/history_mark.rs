@@ -7,9 +7,9 @@ use tokio::runtime::Handle;
 use crate::broker::History;
 use crate::generations::Task;
 
-/// While the mark is set, clients that connect see the channel from where the generation began. Taken back
-/// when this is dropped. A mark that cannot be set or taken back is no error: later clients see less without
-/// it, and it expires.
+/// While the mark is set, clients that connect see the channel from where the generation began. It is removed
+/// when this is dropped. Failing to set or remove it is not an error: without it later clients see less of the
+/// reply, and it expires.
 pub(super) struct HistoryMark {
     history: History,
     task: Task,
@@ -33,19 +33,19 @@ impl HistoryMark {
         &self.task
     }
 
-    /// May be called again, to no effect.
+    /// Sets the mark. Does nothing if it is set already.
     pub async fn set(&self) {
         self.is_set.set(true);
         let _ = self.history.generation_begins(&self.task.channel, &self.task.id).await;
     }
 
-    /// Takes the mark back, and returns once that is done.
+    /// Removes the mark, and returns once that is done.
     pub async fn remove(self) {
         let _ = self.history.generation_ended(&self.task.channel, &self.task.id).await;
         self.is_set.set(false);
     }
 
-    /// Leaves the mark to whoever ends the generation.
+    /// Leaves the mark set, for the node or the reply that will remove it.
     pub fn leave_set(self) {
         self.is_set.set(false);
     }

@@ -13,7 +13,7 @@ const REPLY_RETRY_SECONDS: u64 = 2;
 pub enum Refusal {
     /// The engine is unavailable, so it is not known whether the message was sent before.
     DedupUnavailable,
-    /// The same message is still being relayed from where it was sent first.
+    /// The same message was sent before, and is still being relayed.
     StillRelaying,
     /// The user already has as many replies in progress as the route allows.
     TooManyReplies,

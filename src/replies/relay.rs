@@ -122,7 +122,7 @@ impl Replies {
         };
         let context =
             |span| MessageContext { received_at, spans: ReplySpans::start(span, &task_id) };
-        // From here on whoever learns of the task can cancel it.
+        // From here on the task can be cancelled.
         match reply {
             ReplySource::Stream(reply) => {
                 let context = context(message_span);

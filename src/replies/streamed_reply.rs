@@ -98,8 +98,8 @@ impl StreamedReply {
     async fn run(self, reply: Reply) {
         let Task { channel, id } = self.guard.task();
         let ledger = &self.replies.services.generations.ledger;
-        // Before the first event is published: whoever learns of the task can cancel it, and clients that
-        // connect later see the whole reply.
+        // Before the first event is published, so that every client that learns of the task can cancel it, and
+        // clients that connect later see the whole reply.
         tokio::join!(self.mark.set(), ledger.flush());
         let end = self.publish(reply).await.unwrap_or(GenerationEnd::EngineDown);
         self.mark.remove().await;
@@ -192,8 +192,7 @@ impl StreamedReply {
         Ok(GenerationEnd::WorkerLost)
     }
 
-    /// The generation counts as ended before its terminal event is published, so that nobody cancels it
-    /// any more.
+    /// Removes the generation before its terminal event is published, so that it can no longer be cancelled.
     async fn publish_terminal(&self, json: Bytes) -> Result<(), PublishError> {
         self.guard.remove();
         self.publisher.publish_terminal(json).await

@@ -1,4 +1,4 @@
-//! The begin and the end of a session, and of connections that get none.
+//! How a session begins and ends, and what connections without a session are sent.
 
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;

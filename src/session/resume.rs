@@ -1,4 +1,4 @@
-//! Where a connection begins to receive its channel: now, at the begin of a generation in progress, or where
+//! Where a connection begins to receive its channel: now, where a generation in progress began, or where
 //! the client was when it lost its previous connection.
 //!
 //! Publications are held back from before the channel is subscribed. What the history has is read and sent;
