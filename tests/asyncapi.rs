@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::Value;
-use tidegate::protocol::{ClientFrame, CloseReason, ErrorCode, MAX_TASK_ID_BYTES};
+use tidegate::internals::{ClientFrame, CloseReason, ErrorCode, MAX_TASK_ID_BYTES};
 
 fn read(path: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);

@@ -2,7 +2,7 @@
 //!
 //! This module owns the bytes: the reader of single items, and the transcoding of whole values. What the
 //! members of a message mean is for others. Invariants, whatever the bytes: no panic, no recursion, no
-//! allocation for a length that the input does not have, and at most [`MAX_GROWTH`] bytes of JSON for
+//! allocation for a length that the input does not have, and at most `MAX_GROWTH` bytes of JSON for
 //! each byte read.
 //!
 //! JSON says less than MessagePack, so some things are choices (docs/channels.md repeats them for users):
@@ -26,7 +26,9 @@ mod reader;
 #[cfg(test)]
 mod tests;
 
-pub use json::{to_json, write_key, write_value};
+#[cfg(any(test, feature = "internals"))]
+pub use json::to_json;
+pub use json::{write_key, write_value};
 pub use reader::{Item, Reader};
 
 use std::fmt;
@@ -35,6 +37,7 @@ use std::fmt;
 pub const MAX_DEPTH: usize = 512;
 
 /// Bytes of JSON that one byte of MessagePack can become: an empty extension has 3 and becomes 24.
+#[cfg(any(test, feature = "internals"))]
 pub const MAX_GROWTH: usize = 10;
 
 /// Why bytes are not read.

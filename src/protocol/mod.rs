@@ -16,7 +16,7 @@ mod timestamp;
 mod trace_context;
 
 pub use client_address::ClientAddress;
-pub use client_frame::{ClientFrame, InvalidFrame, MAX_TASK_ID_BYTES, Renewal};
+pub use client_frame::{ClientFrame, MAX_TASK_ID_BYTES, Renewal};
 pub use close::CloseReason;
 pub use error::{ErrorCode, ErrorEvent};
 pub use events::{
@@ -27,7 +27,7 @@ pub use ids::{ConnectionId, UserId, random_hex};
 pub use names::{ChannelName, ChannelPattern, InvalidChannel, ReservedChannels};
 pub use origin::{Origin, OriginPattern, OriginTag};
 pub use path::{Params, PathPattern, Template, TemplateContext};
-pub use position::{Epoch, InvalidEpoch, Position, ResumePoint, with_position};
+pub use position::{Epoch, Position, ResumePoint, with_position};
 pub use request_id::RequestId;
 pub use timestamp::with_timestamp;
 pub use trace_context::TraceContext;
