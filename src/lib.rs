@@ -86,6 +86,8 @@ mod telemetry;
 // Rank 1.
 /// Wall-clock time and RFC 3339.
 mod clock;
+/// A bounded map whose entries expire, for stores in memory.
+mod expiring_map;
 /// A reader of MessagePack.
 mod msgpack;
 /// A reader and writer of Python pickles that hold data only.

@@ -76,7 +76,7 @@ class Process:
     def read_log(self):
         return self.log.read_text(errors="replace")
 
-    def wait_until(self, ready, deadline=START_DEADLINE):
+    def until(self, ready, deadline=START_DEADLINE):
         """Waits until `ready` returns a true value, and returns it. Exits the program after the deadline."""
         end = time.monotonic() + deadline
         while not (found := ready()):
@@ -163,7 +163,7 @@ class Stack:
                 raise SystemExit("redis-server is not installed: install it, or set REDIS_URL")
             port = free_port()
             command = ["redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", self.directory]
-            self.start("redis", command).wait_until(lambda: accepts(port))
+            self.start("redis", command).until(lambda: accepts(port))
             self.redis_url = f"redis://127.0.0.1:{port}"
         self.settings["REDIS_URL"] = self.redis_url.rstrip("/")
 
@@ -187,7 +187,7 @@ class Stack:
     def django(self):
         command = [self.python, "-m", "daphne", "-b", "127.0.0.1", "-p", self.django_port]
         process = self.start("django", [*command, "backend.asgi:application"])
-        process.wait_until(lambda: answers(f"{self.django_url}/api/v1/health/"))
+        process.until(lambda: answers(f"{self.django_url}/api/v1/health/"))
         return process
 
     def worker(self, name="worker", queue="celery", concurrency=2, **variables):
@@ -195,7 +195,7 @@ class Stack:
         # Gossip is useless on one machine.
         command += ["--without-gossip", "--without-mingle", "--loglevel", "info", "--concurrency", concurrency]
         process = self.start(name, command, **variables)
-        process.wait_until(lambda: re.search(r"@\S+ ready\.", process.read_log()))
+        process.until(lambda: re.search(r"@\S+ ready\.", process.read_log()))
         return process
 
     def gateway(self, binary, config=PRESET, name="gateway", port=None, **variables):
@@ -211,5 +211,5 @@ class Stack:
         }
         process = self.start(name, [binary, "serve", "--config", config], **{**known, **variables})
         process.url, process.admin_url = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{admin}"
-        process.wait_until(lambda: answers(f"{process.admin_url}/readyz"))
+        process.until(lambda: answers(f"{process.admin_url}/readyz"))
         return process

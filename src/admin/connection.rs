@@ -108,7 +108,7 @@ impl Connection {
 
 fn finish(ended: hyper::Result<()>, permit: OwnedSemaphorePermit) {
     if let Err(error) = ended {
-        telemetry::listener::http_failed(&error);
+        telemetry::connections::http_failed(&error);
     }
     drop(permit);
 }

@@ -8,7 +8,7 @@ use super::connection::Caller;
 use super::{Admin, Answer, api, lists};
 use crate::control::{Disconnect, DisconnectFields, InvalidDisconnect, InvalidTarget, NodeCommand};
 use crate::telemetry;
-use crate::telemetry::admin::Action;
+use crate::telemetry::admin::{Action, Disconnected};
 
 /// A user id may be long, and a command has at most 16 KiB.
 const MAX_BODY_BYTES: usize = 12 * 1024;
@@ -22,11 +22,15 @@ impl Admin {
         let fields: DisconnectFields = api::read(request, MAX_BODY_BYTES).await?;
         let command = Disconnect::try_from(fields).map_err(refusal)?;
         let sent = self.control.send(NodeCommand::Disconnect(command.clone())).await;
-        let reached = sent.ok().map(|done| (done.affected, done.answered, done.asked));
+        let reached = sent.ok().map(|done| Disconnected {
+            connections: done.affected,
+            answered: done.answered,
+            nodes: done.asked,
+        });
         let target = command.target();
         let id = target.to_string();
         let code = command.code();
-        telemetry::control::disconnect_ordered(target.kind(), &id, code, reached);
+        telemetry::admin::disconnected(target.kind(), &id, code, reached);
         let what = format_args!("{} {id} ({code})", target.kind());
         caller.audit(Action::Disconnect, &what);
         let reached = sent.map_err(lists::refusal)?;

@@ -97,7 +97,7 @@ impl Admin {
                         tokio::task::spawn_local(served);
                     }
                     Err(error) => {
-                        telemetry::listener::accept_failed(&error);
+                        telemetry::connections::accept_failed(&error);
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 }
@@ -198,7 +198,7 @@ impl Admin {
         }
         let draining = self.shutdown.is_draining();
         note("shutdown", if draining { Err("draining") } else { Ok(()) });
-        telemetry::lifecycle::ready_seen(ready);
+        telemetry::process::readiness_checked(ready);
         let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         api::json(status, &serde_json::json!({ "ready": ready, "checks": checks }))
     }

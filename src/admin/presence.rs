@@ -10,7 +10,7 @@ use super::api::Query;
 use super::{Admin, Answer, api};
 use crate::presence::{Change, Page};
 use crate::protocol::{ChannelName, ConnectionId, UserId};
-use crate::telemetry::presence as facts;
+use crate::telemetry;
 
 /// Join and leave events that are published in one step.
 const BATCH: usize = 500;
@@ -68,7 +68,7 @@ impl Admin {
         let events: Vec<_> = changes.iter().map(Change::event).collect();
         for events in events.chunks(BATCH) {
             if self.publisher.publish_all(channel, events, None).await.is_err() {
-                facts::not_announced(events.len());
+                telemetry::connections::presence_not_announced(events.len());
             }
         }
     }

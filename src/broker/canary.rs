@@ -133,7 +133,7 @@ impl Canary {
         let returned = received.wait_for(|last| *last == number);
         match timeout_at(began + DEADLINE, returned).await {
             Ok(Ok(_)) => {
-                telemetry::canary::came_back(began.elapsed());
+                telemetry::engine::canary_returned(began.elapsed());
                 State::Received
             }
             Ok(Err(_)) | Err(_) => State::Lost,
@@ -143,9 +143,9 @@ impl Canary {
     fn set_state(&self, state: State) {
         let before = State::of(self.0.state.swap(state as u8, Ordering::AcqRel));
         match state.reason() {
-            Err(why) => telemetry::canary::failed(why, before != state),
+            Err(why) => telemetry::engine::canary_failed(why, before != state),
             Ok(()) if before != State::Received && before != State::Unsent => {
-                telemetry::canary::recovered()
+                telemetry::engine::canary_recovered()
             }
             Ok(()) => {}
         }

@@ -38,7 +38,7 @@ impl CatchUps {
         let catch_ups = self.clone();
         tokio::task::spawn_local(async move {
             let caught_up = catch_ups.run(&channel, number).await;
-            telemetry::history::caught_up(&channel, caught_up);
+            telemetry::delivery::caught_up(&channel, caught_up);
             if !caught_up {
                 catch_ups.give_up(&channel, number).await;
             }

@@ -268,7 +268,7 @@ async fn distribute(mut arriving: mpsc::Receiver<Arriving>, catch_ups: CatchUps)
         }
         hand_over(threads, &mut batches).await;
         let waiting = threads.iter().map(|thread| THREAD_QUEUE - thread.capacity()).max();
-        telemetry::delivery::queues(arriving.len(), waiting.unwrap_or(0));
+        telemetry::delivery::queues_measured(arriving.len(), waiting.unwrap_or(0));
     }
 }
 

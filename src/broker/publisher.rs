@@ -10,7 +10,7 @@ use super::{Publication, PublishError};
 use crate::config::SharedConfig;
 use crate::protocol::ChannelName;
 use crate::redis_link::Commands;
-use crate::telemetry::generations::{Duplicate, duplicates_caught};
+use crate::telemetry::replies::{Duplicate, duplicates_dropped};
 
 /// How long a memory-engine publish waits for room in the intake.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -90,7 +90,7 @@ impl Publisher {
             }
         };
         if published.duplicate {
-            duplicates_caught(Duplicate::Publication, data.len());
+            duplicates_dropped(Duplicate::Publication, data.len());
         }
         Ok(published)
     }

@@ -151,7 +151,11 @@ impl Broker {
                 add(&channel, &frames, self.hub.deliver(&channel, &frames).await);
             }
         }
-        telemetry::delivery::delivered(delivered.deliveries, delivered.drops, oldest.elapsed());
+        telemetry::delivery::batch_delivered(
+            delivered.deliveries,
+            delivered.drops,
+            oldest.elapsed(),
+        );
     }
 
     fn settle(&self, channel: &ChannelName, ticket: Ticket, word: Result<(), EngineUnavailable>) {

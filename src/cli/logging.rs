@@ -8,12 +8,12 @@ use tracing_subscriber::{Layer as _, fmt, registry};
 
 use super::Failure;
 use crate::config::{Log, LogFormat};
-use crate::telemetry::log::{self, LogControl, Repeats};
+use crate::telemetry::log::{self, LogControl, LogThrottle};
 
 /// Starts logging. May be called once per process; the returned handle changes the filter later.
 pub fn start(settings: &Log) -> Result<LogControl, Failure> {
     let repeats =
-        settings.repeats.map(|rate| Repeats { lines: rate.count.into(), interval: rate.per });
+        settings.repeats.map(|rate| LogThrottle { lines: rate.count.into(), interval: rate.per });
     let (control, filter) = log::filter(&settings.level, repeats)?;
     let lines =
         fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
@@ -34,6 +34,6 @@ pub fn start(settings: &Log) -> Result<LogControl, Failure> {
         let why = text.unwrap_or("unknown");
         tracing::error!(event = "panic", place, why, "a bug: please report it");
     }));
-    control.keep().map_err(|error| Failure(format!("logging: {error}")))?;
+    control.start_maintenance().map_err(|error| Failure(format!("logging: {error}")))?;
     Ok(control)
 }

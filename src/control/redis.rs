@@ -16,7 +16,7 @@ use crate::redis_link::{
     ConnectionError, ConnectionEvent, Health, PubSub, Supervised, supervise as supervise_connection,
 };
 use crate::shutdown::Shutdown;
-use crate::telemetry::control::{OrderOutcome, order_received};
+use crate::telemetry::admin::{CommandOutcome, command_received};
 
 /// Commands that this node carries out at once, and messages that wait for it. More are dropped, and so
 /// not answered.
@@ -46,7 +46,7 @@ pub(super) async fn supervise(
     threads: Threads,
     shutdown: Shutdown,
 ) {
-    crate::telemetry::engine::redis_wanted(NAME);
+    crate::telemetry::engine::redis_configured(NAME);
     let executing = Arc::new(Semaphore::new(MAX_EXECUTING));
     let mut node = Node { client, executor: Executor { link, threads, executing } };
     supervise_connection(&mut node, &shutdown).await;
@@ -69,10 +69,10 @@ impl Supervised for Node {
             let to_all = channel == to_all.as_str().as_bytes();
             let max_bytes = if to_all { message::MAX_BYTES } else { message::MAX_REPLY_BYTES };
             if payload.len() > max_bytes {
-                return order_received(OrderOutcome::TooLarge);
+                return command_received(CommandOutcome::TooLarge);
             }
             if queue.try_send(Message { to_all, payload }).is_err() {
-                order_received(OrderOutcome::Dropped);
+                command_received(CommandOutcome::Dropped);
             }
         })
         .await?;
@@ -97,7 +97,7 @@ impl Supervised for Node {
                 error = &mut lost => return error,
                 Some(message) = subscribed.messages.recv() => {
                     if let Err(unread) = self.executor.handle(&message) {
-                        order_received(unread.into());
+                        command_received(unread.into());
                     }
                 }
             }
@@ -136,7 +136,7 @@ impl Executor {
     /// Carries a command out on a task of its own, which ends by itself.
     fn spawn(&self, envelope: CommandEnvelope) {
         let Ok(permit) = Arc::clone(&self.executing).try_acquire_owned() else {
-            return order_received(OrderOutcome::Dropped);
+            return command_received(CommandOutcome::Dropped);
         };
         let executor = self.clone();
         tokio::spawn(async move {
@@ -148,8 +148,8 @@ impl Executor {
     async fn execute(&self, envelope: CommandEnvelope) {
         let CommandEnvelope { id, from, command } = envelope;
         let done = self.threads.execute(command).await;
-        let outcome = if done.complete { OrderOutcome::Done } else { OrderOutcome::Incomplete };
-        order_received(outcome);
+        let outcome = if done.complete { CommandOutcome::Done } else { CommandOutcome::Incomplete };
+        command_received(outcome);
         let data = done.found.as_ref().map(Found::to_json);
         let reply = Reply { id, affected: done.affected, complete: done.complete, data };
         let Ok(channel) = self.link.to_node(&from) else { return };
@@ -160,7 +160,7 @@ impl Executor {
     }
 }
 
-impl From<Unread> for OrderOutcome {
+impl From<Unread> for CommandOutcome {
     fn from(unread: Unread) -> Self {
         match unread {
             Unread::TooLarge => Self::TooLarge,

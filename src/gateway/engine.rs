@@ -149,7 +149,7 @@ impl Engine {
         core.observed_by(move |channel, json, position| {
             let heard = tracker.hear(channel, json, position);
             if heard == Heard::Drop {
-                telemetry::generations::second_end_dropped();
+                telemetry::replies::second_terminal_event_dropped();
             }
             heard == Heard::Deliver
         });

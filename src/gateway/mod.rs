@@ -146,7 +146,7 @@ async fn serve(
     let builder = RuntimeConfigBuilder::new(&engine, &config.engine, &shutdown);
     let runtime_config =
         Arc::new(builder.build(Arc::clone(&config), None).map_err(StartError::Setting)?);
-    telemetry::listener::client_sockets_bounded(config.server.max_connections);
+    telemetry::connections::client_sockets_limited(config.server.max_connections);
     let upstreams = runtime_config.upstreams.clone();
     let (confirm_applied, applied) = mpsc::channel(public.len());
     let publisher = ConfigPublisher {
@@ -335,7 +335,7 @@ async fn stop_when_asked(
     };
     let settings = shared.load().shutdown;
     service_manager::stopping();
-    telemetry::lifecycle::draining(settings.drain);
+    telemetry::process::draining(settings.drain);
     shutdown.begin();
     let drained = tokio::select! {
         drained = shutdown.wait(settings.drain + settings.grace) => drained,
@@ -348,6 +348,6 @@ async fn stop_when_asked(
         } => false,
     };
     shutdown.force();
-    telemetry::lifecycle::stopped(drained);
+    telemetry::process::stopped(drained);
     if drained && !failed { Outcome::Drained } else { Outcome::Forced }
 }

@@ -16,8 +16,7 @@ use crate::proxy::Proxy;
 use crate::service_manager;
 use crate::shutdown::Shutdown;
 use crate::telemetry;
-use crate::telemetry::log::{LogControl, Repeats};
-use crate::telemetry::reload as metrics;
+use crate::telemetry::log::{LogControl, LogThrottle};
 
 /// How long to wait for new queues to be reached before messages are sent to them.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -58,7 +57,7 @@ impl Reloader {
         builder: RuntimeConfigBuilder,
         publisher: ConfigPublisher,
     ) -> std::io::Result<Self> {
-        metrics::started();
+        telemetry::process::config_loaded();
         let hangup = signal(SignalKind::hangup())?;
         let last_read = Ok(Config::clone(&publisher.shared.load()));
         Ok(Self { read, log, builder, publisher, last_read, hangup })
@@ -93,7 +92,7 @@ impl Reloader {
     async fn reload(&mut self, read: Result<Config, String>) {
         service_manager::reloading();
         match &read {
-            Err(mistakes) => metrics::rejected(mistakes),
+            Err(mistakes) => telemetry::process::config_rejected(mistakes),
             Ok(config) => self.apply(config.clone()).await,
         }
         self.last_read = read;
@@ -105,19 +104,19 @@ impl Reloader {
         let waiting = keep_what_needs_a_restart(&current.config, &mut new);
         let changed = changed_sections(&current.config, &new);
         if changed.is_empty() {
-            metrics::unchanged();
-            return metrics::restart_needed(&waiting);
+            telemetry::process::config_unchanged();
+            return telemetry::process::restart_needed(&waiting);
         }
         match self.prepare(new, &current) {
-            Err(why) => return metrics::rejected(&why),
+            Err(why) => return telemetry::process::config_rejected(&why),
             Ok(runtime_config) => {
                 wait_for_queues(&runtime_config).await;
-                self.log.set_repeats(repeats(&runtime_config.config.log));
+                self.log.set_throttle(repeats(&runtime_config.config.log));
                 self.publisher.publish(runtime_config).await;
             }
         }
-        metrics::applied(&changed);
-        metrics::restart_needed(&waiting);
+        telemetry::process::config_reloaded(&changed);
+        telemetry::process::restart_needed(&waiting);
     }
 
     /// Builds everything that can fail. The log level comes last, since it takes effect at once.
@@ -136,7 +135,7 @@ impl ConfigPublisher {
     /// waited for.
     async fn publish(&mut self, new: RuntimeConfig) {
         while self.applied.try_recv().is_ok() {}
-        telemetry::listener::client_sockets_bounded(new.config.server.max_connections);
+        telemetry::connections::client_sockets_limited(new.config.server.max_connections);
         self.shared.replace(Arc::clone(&new.config));
         self.runtime.send_replace(Arc::new(new));
         let all = async {
@@ -148,8 +147,8 @@ impl ConfigPublisher {
     }
 }
 
-fn repeats(log: &config::Log) -> Option<Repeats> {
-    log.repeats.map(|rate| Repeats { lines: rate.count.into(), interval: rate.per })
+fn repeats(log: &config::Log) -> Option<LogThrottle> {
+    log.repeats.map(|rate| LogThrottle { lines: rate.count.into(), interval: rate.per })
 }
 
 async fn tick(interval: Option<Duration>) {

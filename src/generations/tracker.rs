@@ -18,7 +18,7 @@ use super::ended::Ended;
 use super::event::Event;
 use crate::config::{Config, DuplicateTerminal, SharedConfig};
 use crate::protocol::{ChannelName, Position};
-use crate::telemetry::pace::Pace;
+use crate::telemetry::replies::ReplyTiming;
 
 /// Generations that are tracked at once on this node; those beyond are relayed all the same.
 const MAX_TRACKED: usize = 16 * 1024;
@@ -83,7 +83,7 @@ impl Channel {
             None => !watched.ended.is_cancelled(),
         });
         if let Some(watched) = whose {
-            watched.hearing().pace.chunk(now);
+            watched.hearing().timing.record_chunk(now);
         } else if self.expecting > 0
             && self.early_chunks.len() < MAX_EARLY_CHUNKS
             && !self.early_chunks.iter().any(|(task, _)| *task == hash)
@@ -111,7 +111,7 @@ struct Watched {
 struct Hearing {
     /// When it was heard of last.
     last: Instant,
-    pace: Pace,
+    timing: ReplyTiming,
 }
 
 impl Tracker {
@@ -283,7 +283,7 @@ impl Watched {
     /// Its terminal event has come, if it is the first.
     fn ends(&self, now: Instant, well: bool) {
         if well && !self.ended.is_cancelled() {
-            self.hearing().pace.ended_well(now);
+            self.hearing().timing.record_completion(now);
         }
         self.ended.cancel();
     }
@@ -305,15 +305,15 @@ pub enum Begun {
 }
 
 impl Expected {
-    /// The upstream has taken the message as `task_id`, whose worker publishes by itself. `pace` is told
+    /// The upstream has taken the message as `task_id`, whose worker publishes by itself. `timing` is told
     /// of each chunk.
-    pub fn begin(self, task_id: &str, mut pace: Pace) -> Begun {
+    pub fn begin(self, task_id: &str, mut timing: ReplyTiming) -> Begun {
         let inner = &*self.tracker.0;
         let mut state = inner.lock();
         let task = inner.hash(&self.channel, task_id);
         let early = state.channels.get_mut(&self.channel);
         if let Some(came) = early.and_then(|channel| channel.take_early_chunk(task)) {
-            pace.chunk(came);
+            timing.record_chunk(came);
         }
         if state.tasks.contains(task, Instant::now()) {
             return Begun::Over;
@@ -329,7 +329,7 @@ impl Expected {
         }
         let watched = Arc::new(Watched {
             task_id: task_id.into(),
-            hearing: Mutex::new(Hearing { last: Instant::now(), pace }),
+            hearing: Mutex::new(Hearing { last: Instant::now(), timing }),
             ended: CancellationToken::new(),
         });
         channel.running.push(Arc::clone(&watched));

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::protocol::{Epoch, PathPattern};
-use crate::telemetry::route::RouteFacts;
+use crate::telemetry::route::RouteMetrics;
 
 /// A route to channels called `chat_…`, with these settings.
 fn config(settings: &str) -> SharedConfig {
@@ -26,9 +26,9 @@ fn chat() -> ChannelName {
     channel("chat_1")
 }
 
-fn pace() -> Pace {
+fn timing() -> ReplyTiming {
     let path = PathPattern::parse("/ws/chat/{id}").unwrap();
-    Pace::new(RouteFacts::of(&path), Instant::now())
+    ReplyTiming::new(Arc::clone(&RouteMetrics::of(&path).replies), Instant::now())
 }
 
 impl Tracker {
@@ -37,7 +37,7 @@ impl Tracker {
     }
 
     fn begins(&self, task_id: &str) -> Tracked {
-        match self.register_pending(&chat()).begin(task_id, pace()) {
+        match self.register_pending(&chat()).begin(task_id, timing()) {
             Begun::Running(tracked) => tracked,
             Begun::Over => panic!("{task_id} is over"),
             Begun::Full => panic!("no room for {task_id}"),
@@ -157,8 +157,8 @@ fn a_worker_may_be_faster_than_its_upstreams_answer() {
     let (named, nameless) = (tracker.register_pending(&chat()), tracker.register_pending(&chat()));
     tracker.hears(r#"{"event":"complete","task_id":"1"}"#);
     tracker.hears(r#"{"event":"complete"}"#);
-    assert!(matches!(named.begin("1", pace()), Begun::Over));
-    assert!(matches!(nameless.begin("2", pace()), Begun::Over));
+    assert!(matches!(named.begin("1", timing()), Begun::Over));
+    assert!(matches!(nameless.begin("2", timing()), Begun::Over));
     assert!(tracker.is_at_rest());
     // An end from before the message is not its own.
     tracker.hears(r#"{"event":"complete"}"#);
@@ -205,7 +205,10 @@ fn the_gateway_or_the_worker_ends_it_and_only_one_of_them() {
 fn tracking_is_bounded() {
     let tracker = tracker(false);
     let all: Vec<_> = (0..MAX_TRACKED).map(|n| tracker.begins(&n.to_string())).collect();
-    assert!(matches!(tracker.register_pending(&chat()).begin("one too many", pace()), Begun::Full));
+    assert!(matches!(
+        tracker.register_pending(&chat()).begin("one too many", timing()),
+        Begun::Full
+    ));
     drop(all);
     assert!(tracker.is_at_rest());
     assert!(!tracker.begins("again").has_ended());

@@ -65,7 +65,7 @@ impl Authorizer {
             Err(why) => why,
         };
         let (connection, request) = (question.connection_id, question.request_id);
-        telemetry::handshake::authorize_failed(route.path.as_str(), connection, request, &why);
+        telemetry::connections::authorize_failed(route.path.as_str(), connection, request, &why);
         Err(Rejection::authorize_unavailable())
     }
 

@@ -90,7 +90,7 @@ impl Handshake {
             Err(rejection) => Err(Refusal::from(rejection)),
         };
         let mut answer = answered.unwrap_or_else(|refusal| {
-            telemetry::handshake::issue_refused(refusal.cause);
+            telemetry::credentials::token_request_refused(refusal.cause);
             refusal.answer
         });
         let headers = answer.headers_mut();

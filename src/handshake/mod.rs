@@ -36,8 +36,8 @@ use crate::protocol::{
     ResumePoint, TemplateContext, TraceContext,
 };
 use crate::telemetry;
-use crate::telemetry::handshake::{Admitted, Visitor};
-use crate::telemetry::spans::{self, Kind, Span, Went};
+use crate::telemetry::connections::{Admitted, Attempt};
+use crate::telemetry::spans::{self, Kind, Span, SpanStatus};
 use crate::tokens::{Authenticator, CredentialContext, Identity};
 use authorize::{Authorizer, Question};
 use credentials::Offered;
@@ -60,10 +60,10 @@ impl HandshakeAttempt {
     /// The headers are those of its request; a proxy that is trusted may have named it.
     pub fn new(headers: &HeaderMap, address: ClientAddress) -> Self {
         let header = |name: &str| headers.get(name)?.to_str().ok();
-        let trace = spans::sampled(header("traceparent").and_then(TraceContext::parse));
+        let trace = spans::sample(header("traceparent").and_then(TraceContext::parse));
         let given = header("x-request-id").filter(|_| address.through_proxy);
         let request_id = RequestId::new(given, &trace);
-        let span = Span::begin(&trace, Kind::Server, || "handshake".into());
+        let span = Span::start(&trace, Kind::Server, || "handshake".into());
         let trace = span.context().unwrap_or(trace);
         let (connection_id, started) = (ConnectionId::random(), Instant::now());
         Self { connection_id, request_id, trace, span, ip: address.ip, started }
@@ -72,19 +72,19 @@ impl HandshakeAttempt {
     /// It was decided; `Err` says why it was refused.
     pub fn finished(mut self, route: &str, decision: Result<Admitted<'_>, &'static str>) {
         let Self { connection_id, request_id, ip, .. } = &self;
-        let visitor = Visitor { route, connection: *connection_id, request: request_id, ip: *ip };
-        telemetry::handshake::finished(visitor, decision, self.started.elapsed());
-        if self.span.is_on() {
+        let attempt = Attempt { route, connection: *connection_id, request: request_id, ip: *ip };
+        telemetry::connections::handshake_finished(attempt, decision, self.started.elapsed());
+        if self.span.is_recording() {
             self.span.set("tidegate.connection", self.connection_id.to_string());
             self.span.set("tidegate.request", self.request_id.to_string());
             self.span.set("http.route", route.to_owned());
             self.span.set("client.address", self.ip.to_string());
-            let went = match decision {
-                Ok(_) => Went::Well,
-                Err("engine" | "authorize_unavailable") => Went::Wrong,
-                Err(_) => Went::Refused,
+            let status = match decision {
+                Ok(_) => SpanStatus::Ok,
+                Err("engine" | "authorize_unavailable") => SpanStatus::Error,
+                Err(_) => SpanStatus::Refused,
             };
-            self.span.outcome(decision.err().unwrap_or("admitted"), went);
+            self.span.set_outcome(decision.err().unwrap_or("admitted"), status);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::config;
 use crate::protocol::Params;
-use crate::telemetry::route::RouteFacts;
+use crate::telemetry::route::RouteMetrics;
 
 /// The `[[route]]` tables.
 pub struct Routes {
@@ -23,7 +23,7 @@ impl Routes {
     pub fn new(routes: &[Arc<config::Route>], replies: &[Arc<config::FixedReply>]) -> Self {
         // Their series are in each scrape before the first client comes.
         for route in routes {
-            RouteFacts::of(&route.path);
+            RouteMetrics::of(&route.path);
         }
         Self { routes: routes.to_vec(), replies: replies.to_vec() }
     }

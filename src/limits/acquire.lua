@@ -1,7 +1,7 @@
 -- Leases one of several places, as `MemoryLimits::acquire` does. All times in milliseconds.
 -- KEYS[1] the set of leases, scored by their expiry. ARGV: places, member, lease.
--- A member that has a lease already gets it anew.
--- Answers {1, 0}, or {0, time until a lease expires}.
+-- A member that already has a lease gets it anew.
+-- Returns {1, 0}, or {0, time until a lease expires}.
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now))

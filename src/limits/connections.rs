@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::telemetry::listener as facts;
+use crate::telemetry;
 
 /// Shared by all threads; permits give back what they took.
 #[derive(Debug, Clone, Default)]
@@ -39,7 +39,7 @@ impl ConnectionCounts {
                 (open < max).then_some(open + 1)
             })
             .ok()?;
-        facts::client_socket_opened();
+        telemetry::connections::client_socket_opened();
         Some(ConnectionPermit(Arc::clone(counts)))
     }
 
@@ -65,7 +65,7 @@ impl Counts {
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Ordering::Relaxed);
-        facts::client_socket_closed();
+        telemetry::connections::client_socket_closed();
     }
 }
 

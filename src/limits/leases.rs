@@ -1,15 +1,15 @@
-//! The leases of one thread's open connections and running generations: renewed while they last,
-//! released when they end.
+//! The leases of one thread's open connections and running generations: renewed while these last, released
+//! when they end.
 
 use std::rc::Rc;
 
 use super::{Holder, LeaseKey, SharedLimits};
 use crate::leases::{HeldLeases, Lessor};
 use crate::redis_link::EngineUnavailable;
-use crate::telemetry::limits as facts;
+use crate::telemetry;
 
-/// The leases of one thread. Not `Send`: its holders live on that thread, too. [`LeaseSet::run`] does
-/// the work, so that the end of a holder waits for nothing.
+/// The leases of one thread, whose holders live on that thread as well. [`LeaseSet::run`] does the work, so
+/// that the end of a holder waits for nothing.
 pub struct LeaseSet(HeldLeases<SharedLimits>);
 
 /// Releases its holder's lease when dropped.
@@ -23,9 +23,9 @@ impl Lease {
         self.holder
     }
 
-    /// Somebody else renews and releases it from now on.
+    /// Leaves it to somebody else to renew and release the lease.
     pub fn leave(self) {
-        self.set.0.leave(self.holder);
+        self.set.0.forget(&self.holder);
     }
 }
 
@@ -51,9 +51,9 @@ impl LeaseSet {
         self.0.keep(holder, self.0.lessor().lease_key(key).into());
     }
 
-    /// Lets the engine know soon; nothing happens for one that holds no lease.
+    /// Ends the lease of `holder`, if it has one; the engine learns it soon.
     pub fn remove(&self, holder: Holder) {
-        self.0.give_back(holder);
+        self.0.give_back(&holder);
     }
 
     /// Renews and releases, for as long as the thread lives.
@@ -61,20 +61,22 @@ impl LeaseSet {
         self.0.run().await;
     }
 
-    /// Tells the engine of all releases so far; false if it cannot be told now.
+    /// Tells the engine about all releases so far. Returns false if it is unavailable.
     pub async fn flush(&self) -> bool {
         self.0.flush().await
     }
 }
 
-/// A lease is known by its key.
+/// A lease is identified by its key.
 impl Lessor for SharedLimits {
     type Holder = Holder;
     type Lease = Box<str>;
+    type Release = Box<str>;
 
-    async fn renew(&self, leases: &[(Holder, Box<str>)]) -> Result<(), EngineUnavailable> {
+    async fn renew(&self, leases: &[(Holder, Box<str>)]) -> Result<Vec<Holder>, EngineUnavailable> {
         let leases: Vec<_> = leases.iter().map(|(holder, key)| (&**key, *holder)).collect();
-        self.renew_all(&leases).await
+        self.renew_all(&leases).await?;
+        Ok(Vec::new())
     }
 
     async fn release(&self, leases: &[(Holder, Box<str>)]) -> Result<(), EngineUnavailable> {
@@ -82,12 +84,12 @@ impl Lessor for SharedLimits {
         self.release_all(&leases).await
     }
 
-    fn not_renewed(&self, count: usize) {
-        facts::leases_not_renewed(count);
+    fn record_not_renewed(&self, count: usize) {
+        telemetry::messages::leases_not_renewed(count);
     }
 
-    fn forgotten(&self, count: usize) {
-        facts::releases_forgotten(count);
+    fn record_dropped(&self, count: usize) {
+        telemetry::messages::releases_forgotten(count);
     }
 }
 

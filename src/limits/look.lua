@@ -1,6 +1,6 @@
--- Says how a limit stands, and changes nothing.
+-- Reports the status of a limit, and changes nothing.
 -- KEYS[1] the bucket, the counter or the set of leases. ARGV: "bucket", "window" or "leases".
--- Answers three numbers. Bucket: microseconds until it is full. Window: the count, and milliseconds until it
+-- Returns three numbers. Bucket: microseconds until it is full. Window: the count, and milliseconds until it
 -- ends. Leases: how many live, milliseconds until the first and until the last expires.
 local clock = redis.call('TIME')
 if ARGV[1] == 'bucket' then

@@ -10,7 +10,7 @@ use super::{Holder, LEAST_WAIT, LeaseKey, LimitName, LimitStatus, UserLimit, Ver
 use crate::config::{FixedWindow, Rate, UserRate};
 use crate::protocol::{Params, TemplateContext};
 use crate::redis_link::{Commands, EngineUnavailable};
-use crate::telemetry::limits as facts;
+use crate::telemetry;
 
 /// Shared limits. Cheap to clone, from any thread.
 #[derive(Clone)]
@@ -216,9 +216,9 @@ fn record(
     match verdict {
         Ok(Verdict::Allowed) => {}
         Ok(Verdict::Refused { retry_after }) => {
-            facts::limit_refused(limit.label(), route, user, retry_after);
+            telemetry::messages::limit_refused(limit.label(), route, user, retry_after);
         }
-        Err(EngineUnavailable) => facts::limit_not_known(limit.label()),
+        Err(EngineUnavailable) => telemetry::messages::limit_not_checked(limit.label()),
     }
     verdict
 }

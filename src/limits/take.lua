@@ -1,6 +1,6 @@
 -- Takes one from a token bucket (GCRA), as `Gcra::take` in bucket.rs does. All times in microseconds.
 -- KEYS[1] the bucket: the instant at which it will be full again. ARGV: interval, tolerance.
--- Answers {1, 0}, or {0, time until one more would be allowed}.
+-- Returns {1, 0}, or {0, time until one more would be allowed}.
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 local interval, tolerance = tonumber(ARGV[1]), tonumber(ARGV[2])

@@ -1,4 +1,4 @@
-//! A count in a fixed window, as caches keep it: it begins with the first hit and ends all at once.
+//! A count in a fixed window, as caches keep it: the window begins with the first hit and ends all at once.
 
 use std::time::Duration;
 
@@ -12,24 +12,24 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// Whether it still counts at `now`.
-    pub(super) fn lives(&self, now: u64) -> bool {
+    /// Whether the window has not ended at `now`.
+    pub(super) fn is_open(&self, now: u64) -> bool {
         self.ends > now
     }
 
-    /// The count at `now`, and until it begins anew.
+    /// The count at `now`, and the time until it begins anew.
     pub(super) fn look(&self, now: u64) -> (u64, Duration) {
-        if self.lives(now) {
+        if self.is_open(now) {
             (self.count.into(), Duration::from_millis(self.ends - now))
         } else {
             (0, Duration::ZERO)
         }
     }
 
-    /// Counts one of `limit` in a window of `length` milliseconds. hit.lua does the same: what is refused
-    /// is not counted.
+    /// Counts one of `limit` in a window of `length` milliseconds. What is refused is not counted. hit.lua
+    /// does the same.
     pub(super) fn hit(&mut self, limit: u32, length: u64, now: u64) -> Verdict {
-        if !self.lives(now) {
+        if !self.is_open(now) {
             *self = Self { count: 0, ends: now.saturating_add(length) };
         }
         if self.count >= limit {

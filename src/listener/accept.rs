@@ -137,7 +137,7 @@ async fn apply_reloads(
     while runtime_config.changed().await.is_ok() {
         let new = Arc::clone(&runtime_config.borrow_and_update());
         if let Err(why) = front.apply(new).await {
-            telemetry::reload::thread_failed(&why);
+            telemetry::process::config_thread_failed(&why);
         }
         // The reload may have stopped waiting; a full queue means that it has.
         let _ = applied.try_send(());
@@ -149,7 +149,7 @@ async fn accept_all(listener: &TcpListener, front: &Rc<Front>) {
         match listener.accept().await {
             Ok((stream, peer)) => accept(stream, peer, front),
             Err(error) => {
-                telemetry::listener::accept_failed(&error);
+                telemetry::connections::accept_failed(&error);
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -172,7 +172,7 @@ fn accept(stream: TcpStream, peer: SocketAddr, front: &Rc<Front>) {
     // Without it the connection works as well, only slower.
     let _ = stream.set_nodelay(true);
     let Some(process) = front.enter() else {
-        telemetry::limits::local_limit_refused(LimitName::ConnectionsTotal.label());
+        telemetry::messages::local_limit_refused(LimitName::ConnectionsTotal.label());
         // Whoever does not get the answer sees the connection closed.
         let _ = stream.try_write(FULL);
         return;

@@ -34,7 +34,7 @@ use crate::proxy::{Proxy, ProxyBody};
 use crate::session::{self, Client, Permits, Services, UpstreamMode};
 use crate::socket::ByteStream;
 use crate::telemetry;
-use crate::telemetry::handshake::Admitted;
+use crate::telemetry::connections::Admitted;
 
 /// A client that is connected when the gateway begins to drain and has not sent a request yet may send one
 /// for this long, but for at most half of `[shutdown] grace`.
@@ -186,7 +186,7 @@ impl Front {
         })
         .await;
         if let Err(error) = ended {
-            telemetry::listener::http_failed(&error);
+            telemetry::connections::http_failed(&error);
             return None;
         }
         let parts = http.into_parts();
@@ -308,7 +308,7 @@ impl Front {
             self.enter_ip(ip)
         };
         permit.map(Some).ok_or_else(|| {
-            telemetry::limits::local_limit_refused(LimitName::ConnectionsPerIp.label());
+            telemetry::messages::local_limit_refused(LimitName::ConnectionsPerIp.label());
             Rejection::connections_per_ip()
         })
     }

@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 
 use super::Change;
 use crate::protocol::ChannelName;
-use crate::telemetry::presence as facts;
+use crate::telemetry;
 
 /// Events that wait to be published. Beyond it new ones are dropped: who publishes is not keeping up,
 /// and members must be renewed all the same.
@@ -35,7 +35,7 @@ impl Announcements {
             return;
         }
         if self.count.get() + changes.len() > MAX_WAITING {
-            return facts::not_announced(changes.len());
+            return telemetry::connections::presence_not_announced(changes.len());
         }
         self.count.set(self.count.get() + changes.len());
         let events = changes.iter().map(Change::event).collect();

@@ -1,18 +1,18 @@
--- What the scripts of a channel's presence begin with. All times in milliseconds, by this server's clock.
+-- The beginning of all presence scripts. All times in milliseconds, by this server's clock.
 -- KEYS[1] leases: connection ids, scored by when they expire. KEYS[2] members: Member::to_text of the same
 -- connections, in the order of their bytes. KEYS[3] users: user -> connections ('' = anonymous).
 local leases, members, users = KEYS[1], KEYS[2], KEYS[3]
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
--- All of them exist, or none: of what an eviction left, nobody could say who is still there. The next
--- renewals bring everybody back.
+-- All of them exist, or none: if one was evicted, the others do not tell who is still there. The next
+-- renewals add everybody again.
 local left_over = redis.call('EXISTS', leases, members, users)
 if left_over ~= 0 and left_over ~= 3 then
   redis.call('DEL', leases, members, users)
 end
 
--- What the channel is to be told: 1 (join) or 0 (leave), member, …
+-- The changes to announce on the channel: 1 (join) or 0 (leave), member, …
 local changes = {}
 local function note(joined, events, text)
   if events == '1' then
@@ -59,7 +59,7 @@ local function leave(id)
   end
 end
 
--- Returns whether nobody is left whose lease has expired.
+-- Removes at most `most` members whose lease has expired. Returns whether none of those is left.
 local function sweep(most)
   local until_now = string.format('%.0f', now)
   local expired = redis.call('ZRANGEBYSCORE', leases, '-inf', until_now, 'LIMIT', 0, most)

@@ -1,5 +1,5 @@
--- Takes members out. ARGV: most expired members to take out as well, then connection ids.
--- Answers changes.
+-- Removes members. ARGV: most expired members to remove as well, then connection ids.
+-- Returns the changes.
 for i = 2, #ARGV do
   leave(ARGV[i])
 end

@@ -1,11 +1,11 @@
--- A page of the members. ARGV: most expired members to take out first, id that the page follows (or ''),
--- most members. Answers {changes}, and where nobody is left whose lease has expired, also
+-- A page of the members. ARGV: most expired members to remove first, id that the page follows (or ''), most
+-- members. Returns {changes}, or where no expired member is left
 -- {changes, connections, users, {member, connections of its user, …}} with one member more where more follow.
 local clean = sweep(tonumber(ARGV[1]))
 if not clean then
   return {changes}
 end
--- Above any text that begins with the id.
+-- Greater than any text that begins with the id.
 local from = ARGV[2] == '' and '-' or '(' .. ARGV[2] .. '\255'
 local page = {}
 for _, text in ipairs(redis.call('ZRANGEBYLEX', members, from, '+', 'LIMIT', 0, ARGV[3] + 1)) do

@@ -1,4 +1,4 @@
-//! The members that one thread holds: in the engine from soon after they enter until they leave.
+//! The members of one thread: they are in the engine from soon after they enter until they leave.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -6,23 +6,23 @@ use std::rc::Rc;
 use futures_util::future::join_all;
 
 use super::announcements::Announcements;
-use super::{Announcement, Change, Failure, Member, PresenceStore};
+use super::{Announcement, Change, Member, PresenceError, PresenceStore};
 use crate::leases::{HeldLeases, Lessor};
 use crate::protocol::{ChannelName, ConnectionId};
 use crate::redis_link::EngineUnavailable;
-use crate::telemetry::{limits as lease_facts, presence as facts};
+use crate::telemetry;
 
 /// The members of one thread, whose connections live on it. [`Members::run`] does the work: entering and
 /// leaving wait for nothing.
 pub struct Members(HeldLeases<Registrar>);
 
-/// What a lease is of.
+/// A member and its channel, which a lease is for.
 pub struct MemberEntry {
     channel: ChannelName,
     member: Member,
 }
 
-/// Tells the engine, and keeps for publishing what it answers.
+/// Tells the engine about members, and keeps the changes that it answers for publishing.
 struct Registrar {
     store: PresenceStore,
     announcements: Announcements,
@@ -34,15 +34,15 @@ impl Members {
     }
 
     pub fn enter(&self, channel: &ChannelName, member: Member) {
-        facts::entered();
+        telemetry::connections::presence_entered();
         let id = member.connection_id;
         self.0.take(id, Rc::new(MemberEntry { channel: channel.clone(), member }));
     }
 
-    /// Nothing happens for a connection that has not entered.
+    /// Removes the member of `connection`, if it has entered.
     pub fn leave(&self, connection: ConnectionId) {
-        if self.0.give_back(connection) {
-            facts::left();
+        if self.0.give_back(&connection) {
+            telemetry::connections::presence_left();
         }
     }
 
@@ -51,12 +51,12 @@ impl Members {
         self.0.run().await;
     }
 
-    /// Tells the engine who has left so far; false if it cannot be told now.
+    /// Tells the engine about all members who have left so far. Returns false if it is unavailable.
     pub async fn flush(&self) -> bool {
         self.0.flush().await
     }
 
-    /// What is to be published next.
+    /// Takes what is to be published next.
     pub fn next_announcement(&self) -> Option<Announcement> {
         self.0.lessor().announcements.pop()
     }
@@ -70,11 +70,11 @@ impl Members {
 type MemberEntries = [(ConnectionId, Rc<MemberEntry>)];
 
 impl Registrar {
-    /// One call a channel, all under way at once.
+    /// Calls the engine once for each channel, all at the same time.
     async fn each_channel(
         &self,
         entries: &MemberEntries,
-        call: impl AsyncFn(&ChannelName, &[&Member]) -> Result<Vec<Change>, Failure>,
+        call: impl AsyncFn(&ChannelName, &[&Member]) -> Result<Vec<Change>, PresenceError>,
     ) -> Result<(), EngineUnavailable> {
         let answers = by_channel(entries).into_iter().map(async |(channel, members)| {
             let answer = call(channel, &members).await;
@@ -84,9 +84,9 @@ impl Registrar {
         for (channel, answer) in join_all(answers).await {
             match answer {
                 Ok(changes) => self.announcements.add(channel, &changes),
-                Err(Failure::Away) => reached = Err(EngineUnavailable),
-                // Asking again at once would not help: the next renewal does, or the lease expires.
-                Err(Failure::Refused) => {}
+                Err(PresenceError::Unavailable) => reached = Err(EngineUnavailable),
+                // Another attempt at once would not help: the next renewal does, or the lease expires.
+                Err(PresenceError::Refused) => {}
             }
         }
         reached
@@ -96,12 +96,14 @@ impl Registrar {
 impl Lessor for Registrar {
     type Holder = ConnectionId;
     type Lease = Rc<MemberEntry>;
+    type Release = Rc<MemberEntry>;
 
-    async fn renew(&self, entries: &MemberEntries) -> Result<(), EngineUnavailable> {
+    async fn renew(&self, entries: &MemberEntries) -> Result<Vec<ConnectionId>, EngineUnavailable> {
         let renew = async |channel: &ChannelName, members: &[&Member]| {
             self.store.renew(channel, members).await
         };
-        self.each_channel(entries, renew).await
+        self.each_channel(entries, renew).await?;
+        Ok(Vec::new())
     }
 
     async fn release(&self, entries: &MemberEntries) -> Result<(), EngineUnavailable> {
@@ -111,16 +113,16 @@ impl Lessor for Registrar {
         self.each_channel(entries, leave).await
     }
 
-    fn not_renewed(&self, count: usize) {
-        lease_facts::leases_not_renewed(count);
+    fn record_not_renewed(&self, count: usize) {
+        telemetry::messages::leases_not_renewed(count);
     }
 
-    fn forgotten(&self, count: usize) {
-        lease_facts::releases_forgotten(count);
+    fn record_dropped(&self, count: usize) {
+        telemetry::messages::releases_forgotten(count);
     }
 }
 
-/// Channels in the order of their first.
+/// The members by channel, in the order of each channel's first member.
 fn by_channel(entries: &MemberEntries) -> Vec<(&ChannelName, Vec<&Member>)> {
     let mut groups: Vec<(&ChannelName, Vec<&Member>)> = Vec::new();
     let mut index: HashMap<&ChannelName, usize> = HashMap::new();

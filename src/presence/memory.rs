@@ -2,17 +2,13 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
-use std::hash::{BuildHasher, RandomState};
 use std::ops::Bound;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{Change, Failure, Member, Page};
+use super::{Change, Member, Page, PresenceError};
+use crate::expiring_map::{SHARDS, Shards};
 use crate::protocol::{ChannelName, ConnectionId, UserId};
-
-/// Parts that are locked on their own.
-const SHARDS: usize = 64;
 
 /// Beyond it members are refused; they are no more than this process's connections.
 const MAX_MEMBERS: usize = 1_000_000;
@@ -20,11 +16,10 @@ const MAX_MEMBERS: usize = 1_000_000;
 pub(super) struct MemoryPresence {
     began: Instant,
     lease: Duration,
-    hasher: RandomState,
     /// Members of all shards; at most [`MAX_MEMBERS`].
     count: AtomicUsize,
     /// No channel in it is empty.
-    shards: Box<[Mutex<HashMap<ChannelName, Channel>>]>,
+    shards: Shards<HashMap<ChannelName, Channel>>,
 }
 
 #[derive(Default)]
@@ -42,9 +37,8 @@ impl MemoryPresence {
         Self {
             began: Instant::now(),
             lease,
-            hasher: RandomState::new(),
             count: AtomicUsize::new(0),
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            shards: Shards::new(SHARDS, HashMap::new),
         }
     }
 
@@ -53,14 +47,14 @@ impl MemoryPresence {
         &self,
         name: &ChannelName,
         members: &[&Member],
-    ) -> Result<Vec<Change>, Failure> {
+    ) -> Result<Vec<Change>, PresenceError> {
         self.touch(name, |channel, now, changes| {
             let expires = now + self.lease;
             let mut all = Ok(());
             for member in members {
                 let known = channel.members.contains_key(&member.connection_id);
                 if !known && self.count.load(Ordering::Relaxed) >= MAX_MEMBERS {
-                    all = Err(Failure::Refused);
+                    all = Err(PresenceError::Refused);
                 } else {
                     channel.enter(member, expires, changes);
                 }
@@ -100,9 +94,9 @@ impl MemoryPresence {
     fn touch(
         &self,
         name: &ChannelName,
-        step: impl FnOnce(&mut Channel, Duration, &mut Vec<Change>) -> Result<(), Failure>,
-    ) -> Result<Vec<Change>, Failure> {
-        let mut shard = self.shard(name);
+        step: impl FnOnce(&mut Channel, Duration, &mut Vec<Change>) -> Result<(), PresenceError>,
+    ) -> Result<Vec<Change>, PresenceError> {
+        let mut shard = self.shards.lock(name);
         let mut channel = shard.remove(name).unwrap_or_default();
         let before = channel.members.len();
         let mut changes = Vec::new();
@@ -115,11 +109,6 @@ impl MemoryPresence {
         }
         // Who came in or went is told, even where not all could.
         if changes.is_empty() { done.map(|()| changes) } else { Ok(changes) }
-    }
-
-    fn shard(&self, name: &ChannelName) -> MutexGuard<'_, HashMap<ChannelName, Channel>> {
-        let index = self.hasher.hash_one(name) as usize % self.shards.len();
-        self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -226,7 +215,7 @@ mod tests {
         presence.leave(&channel(), &[&member]);
         presence.leave(&channel(), &[&member]);
         let _asked = presence.list(&channel(), None, 10);
-        assert!(presence.shards.iter().all(|shard| shard.lock().unwrap().is_empty()));
+        assert!(presence.shards.lock_each().all(|shard| shard.is_empty()));
         assert_eq!(presence.count.load(Ordering::Relaxed), 0);
     }
 
@@ -236,7 +225,7 @@ mod tests {
         let known = member();
         presence.renew(&channel(), &[&known]).unwrap();
         presence.count.store(MAX_MEMBERS, Ordering::Relaxed);
-        assert_eq!(presence.renew(&channel(), &[&member()]), Err(Failure::Refused));
+        assert_eq!(presence.renew(&channel(), &[&member()]), Err(PresenceError::Refused));
         assert_eq!(presence.renew(&channel(), &[&known]), Ok(Vec::new()));
     }
 }

@@ -23,12 +23,12 @@ pub use store::PresenceStore;
 /// Expired members that one call takes out at most, so that none holds up the engine.
 const SWEEP: usize = 1000;
 
-/// Why the engine did not do what it was asked.
+/// Why the engine did not carry out a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Failure {
+pub enum PresenceError {
     /// It cannot be reached.
-    Away,
-    /// It refuses, or has no room.
+    Unavailable,
+    /// It refuses the call, or has no room.
     Refused,
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use redis::{FromRedisValue, Script, ScriptInvocation, Value};
 
-use super::{Change, Failure, Member, Page, SWEEP};
+use super::{Change, Member, Page, PresenceError, SWEEP};
 use crate::protocol::{ChannelName, ConnectionId};
 use crate::redis_link::{Commands, RedisFailure};
 
@@ -19,10 +19,10 @@ pub(super) struct RedisPresence {
     list: Script,
 }
 
-impl From<RedisFailure> for Failure {
+impl From<RedisFailure> for PresenceError {
     fn from(failure: RedisFailure) -> Self {
         match failure {
-            RedisFailure::Unavailable => Self::Away,
+            RedisFailure::Unavailable => Self::Unavailable,
             RedisFailure::Refused(_) => Self::Refused,
         }
     }
@@ -47,7 +47,7 @@ impl RedisPresence {
         &self,
         channel: &ChannelName,
         members: &[&Member],
-    ) -> Result<Vec<Change>, Failure> {
+    ) -> Result<Vec<Change>, PresenceError> {
         let mut call = self.call(&self.renew, channel);
         call.arg(self.lease_ms).arg(SWEEP);
         members.iter().for_each(|member| {
@@ -60,7 +60,7 @@ impl RedisPresence {
         &self,
         channel: &ChannelName,
         members: &[&Member],
-    ) -> Result<Vec<Change>, Failure> {
+    ) -> Result<Vec<Change>, PresenceError> {
         let mut call = self.call(&self.leave, channel);
         call.arg(SWEEP);
         members.iter().for_each(|member| {
@@ -75,12 +75,12 @@ impl RedisPresence {
         channel: &ChannelName,
         after: Option<ConnectionId>,
         limit: usize,
-    ) -> Result<(Vec<Change>, Option<Page>), Failure> {
+    ) -> Result<(Vec<Change>, Option<Page>), PresenceError> {
         let mut call = self.call(&self.list, channel);
         call.arg(SWEEP).arg(after.map_or_else(String::new, String::from)).arg(limit);
         let answer: Vec<Value> = self.commands.invoke(&call).await?;
         let mut fields = answer.into_iter();
-        let changed = changes(read(fields.next()).ok_or(Failure::Refused)?);
+        let changed = changes(read(fields.next()).ok_or(PresenceError::Refused)?);
         Ok((changed, page(fields, limit)))
     }
 

@@ -1,12 +1,12 @@
--- Prolongs the leases of members, and lets those in that are not there. ARGV: lease, most expired members
--- to take out, then each member's text. Answers changes.
+-- Renews the leases of members, and adds those that are not there. ARGV: lease, most expired members to
+-- remove, then each member's text. Returns the changes.
 for i = 3, #ARGV do
   enter(ARGV[i], now + ARGV[1])
 end
--- After the leases of those who are still there, however late.
+-- After the renewals, which may be late.
 sweep(tonumber(ARGV[2]))
 for _, key in ipairs(KEYS) do
-  -- Longer than the last lease, so that somebody can still find out that it expired.
+  -- Longer than the last lease, so that its expiry can still be noticed.
   redis.call('PEXPIRE', key, 2 * ARGV[1])
 end
 return changes

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use super::memory::MemoryPresence;
 use super::redis::RedisPresence;
-use super::{Change, Failure, Member, Page};
+use super::{Change, Member, Page, PresenceError};
 use crate::leases::LEASE;
 use crate::protocol::{ChannelName, ConnectionId};
 use crate::redis_link::Commands;
-use crate::telemetry::presence::{self as facts, Step};
+use crate::telemetry;
+use crate::telemetry::connections::PresenceStep;
 
 /// Who is where. Cheap to clone, from any thread.
 #[derive(Clone)]
@@ -35,12 +36,12 @@ impl PresenceStore {
         &self,
         channel: &ChannelName,
         members: &[&Member],
-    ) -> Result<Vec<Change>, Failure> {
+    ) -> Result<Vec<Change>, PresenceError> {
         let renewed = match &*self.0 {
             Engine::Memory(memory) => memory.renew(channel, members),
             Engine::Redis(redis) => redis.renew(channel, members).await,
         };
-        record(Step::Renew, renewed)
+        record(PresenceStep::Renew, renewed)
     }
 
     /// The changes are to be published by the caller, who alone is told.
@@ -48,12 +49,12 @@ impl PresenceStore {
         &self,
         channel: &ChannelName,
         members: &[&Member],
-    ) -> Result<Vec<Change>, Failure> {
+    ) -> Result<Vec<Change>, PresenceError> {
         let left = match &*self.0 {
             Engine::Memory(memory) => Ok(memory.leave(channel, members)),
             Engine::Redis(redis) => redis.leave(channel, members).await,
         };
-        record(Step::Leave, left)
+        record(PresenceStep::Leave, left)
     }
 
     /// At most `limit` members that follow the connection `after`. The changes, which may be there
@@ -63,7 +64,7 @@ impl PresenceStore {
         channel: &ChannelName,
         after: Option<ConnectionId>,
         limit: usize,
-    ) -> (Vec<Change>, Result<Page, Failure>) {
+    ) -> (Vec<Change>, Result<Page, PresenceError>) {
         let mut changes = Vec::new();
         loop {
             let listed = match &*self.0 {
@@ -73,7 +74,7 @@ impl PresenceStore {
                 }
                 Engine::Redis(redis) => redis.list(channel, after, limit).await,
             };
-            match record(Step::List, listed) {
+            match record(PresenceStep::List, listed) {
                 Ok((more, page)) => {
                     changes.extend(more);
                     if let Some(page) = page {
@@ -86,9 +87,9 @@ impl PresenceStore {
     }
 }
 
-fn record<T>(step: Step, result: Result<T, Failure>) -> Result<T, Failure> {
+fn record<T>(step: PresenceStep, result: Result<T, PresenceError>) -> Result<T, PresenceError> {
     if let Err(failure) = &result {
-        facts::engine_failed(step, *failure == Failure::Away);
+        telemetry::connections::presence_failed(step, *failure == PresenceError::Unavailable);
     }
     result
 }

@@ -7,6 +7,7 @@ mod close;
 mod error;
 mod events;
 mod ids;
+mod label;
 mod names;
 mod origin;
 mod path;
@@ -24,6 +25,7 @@ pub use events::{
     processing_started, refreshed, resumed, task_queued, task_queued_before, token_expiring_soon,
 };
 pub use ids::{ConnectionId, UserId, random_hex};
+pub(crate) use label::label_enum;
 pub use names::{ChannelName, ChannelPattern, InvalidChannel, ReservedChannels};
 pub use origin::{Origin, OriginPattern, OriginTag};
 pub use path::{Params, PathPattern, Template, TemplateContext};

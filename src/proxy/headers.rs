@@ -1,4 +1,4 @@
-//! Headers at this hop: those that end here, and those that say where a request came from.
+//! Headers that a proxy must change: hop-by-hop headers, and those that describe the client.
 
 use hyper::HeaderMap;
 use hyper::header::{self, HeaderName, HeaderValue};
@@ -23,8 +23,8 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Removes the fixed ones, those that `Connection` names, and `TE` but for trailers. `Host` stays
-/// whatever `Connection` says: the application is chosen by it.
+/// Removes the hop-by-hop headers, those that `Connection` names, and `TE` except for `trailers`. `Host` is
+/// kept whatever `Connection` says, because it selects the application.
 pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = tokens(headers, &header::CONNECTION)
         .filter_map(|name| name.parse().ok())
@@ -40,7 +40,7 @@ pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// The elements of a comma-separated header.
+/// Returns the elements of a comma-separated header.
 fn tokens<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h str> {
     headers
         .get_all(name)
@@ -50,8 +50,8 @@ fn tokens<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item =
         .map(str::trim)
 }
 
-/// Tells the upstream who asks. What an untrusted peer says of itself is replaced; what a trusted proxy
-/// says is kept and added to.
+/// Sets the `X-Forwarded-*` headers and the request id. Those of an untrusted peer are replaced; those of a
+/// trusted proxy are kept and extended.
 pub(super) fn set_forwarded(headers: &mut HeaderMap, client: ClientAddress) {
     let mut chain = String::new();
     if client.through_proxy {
@@ -60,7 +60,7 @@ pub(super) fn set_forwarded(headers: &mut HeaderMap, client: ClientAddress) {
             chain.push_str(", ");
         }
     } else {
-        remove_claims(headers);
+        remove_forwarding_headers(headers);
     }
     chain.push_str(&client.peer.to_string());
     if let Ok(chain) = HeaderValue::from_str(&chain) {
@@ -74,16 +74,16 @@ pub(super) fn set_forwarded(headers: &mut HeaderMap, client: ClientAddress) {
     {
         headers.insert(X_FORWARDED_HOST, host);
     }
-    if !headers.get(&X_REQUEST_ID).is_some_and(is_reasonable)
+    if !headers.get(&X_REQUEST_ID).is_some_and(is_valid_request_id)
         && let Ok(id) = HeaderValue::from_str(&random_hex(16))
     {
         headers.insert(X_REQUEST_ID, id);
     }
 }
 
-/// Everything that only a proxy in front could know.
-fn remove_claims(headers: &mut HeaderMap) {
-    let claims: Vec<HeaderName> = headers
+/// Removes the headers that only a trusted proxy may set.
+fn remove_forwarding_headers(headers: &mut HeaderMap) {
+    let names: Vec<HeaderName> = headers
         .keys()
         .filter(|name| {
             name.as_str().starts_with("x-forwarded-")
@@ -92,12 +92,12 @@ fn remove_claims(headers: &mut HeaderMap) {
         })
         .cloned()
         .collect();
-    for name in claims {
+    for name in names {
         headers.remove(name);
     }
 }
 
-fn is_reasonable(id: &HeaderValue) -> bool {
+fn is_valid_request_id(id: &HeaderValue) -> bool {
     (1..=MAX_REQUEST_ID_BYTES).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic)
 }
 
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn hop_by_hop_headers_end_here() {
+    fn hop_by_hop_headers_are_removed() {
         let mut given = headers(&[
             ("connection", "keep-alive, x-secret, host"),
             ("connection", "X-Other"),
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_trusted_peer_is_believed() {
+    fn only_a_trusted_peer_may_set_forwarding_headers() {
         let peer = "10.0.0.1".parse().unwrap();
         for (through_proxy, chain, host, proto, real_ip) in [
             (false, "10.0.0.1", "api.test", "http", None),
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_has_one_reasonable_id() {
+    fn a_request_has_one_valid_id() {
         let peer = "10.0.0.1".parse().unwrap();
         let client = ClientAddress { ip: peer, peer, through_proxy: false };
         let (longest, too_long) = ("x".repeat(128), "x".repeat(129));

@@ -1,7 +1,7 @@
-//! HTTP pass-through of everything that is no route: streams both ways, and owns the hop-by-hop and the
+//! Reverse proxy for requests that match no route. It streams both ways and owns the hop-by-hop and the
 //! forwarding headers.
 //!
-//! The client's `Host` is kept, since applications build absolute URLs and check allowed hosts by it.
+//! The client's `Host` is kept, because applications build absolute URLs and check allowed hosts with it.
 
 mod headers;
 #[cfg(test)]
@@ -29,7 +29,7 @@ pub type ProxyBody = BoxBody<Bytes, hyper::Error>;
 /// The idle connections that each thread keeps for its next requests.
 const MAX_IDLE: usize = 256;
 
-/// One a worker thread: its connection pool is its own.
+/// The proxy of one worker thread, with its own connection pool.
 #[derive(Clone)]
 pub struct Proxy {
     upstream: Option<Upstream>,
@@ -37,13 +37,13 @@ pub struct Proxy {
 
 #[derive(Clone)]
 struct Upstream {
-    /// Without a query, and without the last slash of its path.
+    /// The URL without its query and without the trailing slash of its path.
     base: String,
     timeout: Duration,
     client: HttpClient<Upload>,
 }
 
-/// How a request ended that was not answered by the upstream.
+/// Why a request was not answered by the upstream.
 #[derive(Debug, Clone, Copy)]
 enum Failure {
     NoUpstream,
@@ -55,7 +55,7 @@ enum Failure {
 }
 
 impl Proxy {
-    /// `Err` = the upstream is `https`, and the system has no root certificates.
+    /// `Err` = the upstream's URL is `https`, and the system has no root certificates.
     pub fn new(settings: &config::Proxy) -> Result<Self, String> {
         let Some(url) = &settings.upstream else { return Ok(Self { upstream: None }) };
         let tls = http_client::tls_config(url.scheme() == "https")
@@ -66,7 +66,7 @@ impl Proxy {
         Ok(Self { upstream: Some(Upstream { base, timeout: settings.timeout, client }) })
     }
 
-    /// Never fails: what goes wrong is a 400, 404, 408, 502 or 504 with a JSON body.
+    /// Forwards a request. Failures become a 400, 404, 408, 502 or 504 response with a JSON body.
     pub async fn forward(
         &self,
         request: Request<Incoming>,
@@ -79,12 +79,12 @@ impl Proxy {
         };
         match forwarded {
             Ok(response) => {
-                telemetry::proxy::answered(response.status().as_u16(), started.elapsed());
+                telemetry::upstreams::proxy_answered(response.status().as_u16(), started.elapsed());
                 response.map(BodyExt::boxed)
             }
             Err(failure) => {
-                telemetry::proxy::failed(failure.label());
-                failure.answer()
+                telemetry::upstreams::proxy_failed(failure.label());
+                failure.to_response()
             }
         }
     }
@@ -97,7 +97,7 @@ impl Upstream {
         client: ClientAddress,
     ) -> Result<Response<Incoming>, Failure> {
         let (mut head, body) = request.into_parts();
-        // A tunnel is no request to pass on.
+        // The proxy opens no tunnels.
         if head.method == Method::CONNECT {
             return Err(Failure::BadTarget);
         }
@@ -105,36 +105,37 @@ impl Upstream {
         head.version = Version::HTTP_11;
         headers::remove_hop_by_hop(&mut head.headers);
         headers::set_forwarded(&mut head.headers, client);
-        // A long upload is not a slow upstream: the time to the answer's head counts from its last move.
+        // A long upload does not mean that the upstream is slow: the timeout of the response head starts at the
+        // upload's last progress.
         let (upload, progress) = Upload::new(body);
-        let answered = tokio::select! {
-            answered = self.client.request(Request::from_parts(head, upload)) => answered,
+        let response = tokio::select! {
+            response = self.client.request(Request::from_parts(head, upload)) => response,
             stalled = progress.stalled(self.timeout) => return Err(match stalled {
                 Stalled::Client => Failure::ClientTimedOut,
                 Stalled::Upstream => Failure::TimedOut,
             }),
         };
-        let mut response = answered.map_err(|error| {
-            telemetry::proxy::broken(&error);
+        let mut response = response.map_err(|error| {
+            telemetry::upstreams::proxy_unreachable(&error);
             Failure::Unreachable
         })?;
-        // Not asked for, since `Upgrade` ends here; and nothing is there to speak another protocol.
+        // `Upgrade` was removed from the request, and neither side is ready to speak another protocol.
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(Failure::Switched);
         }
-        // The client's side speaks as its client does.
+        // The connection to the client is HTTP/1.1, whatever version the upstream answered with.
         *response.version_mut() = Version::HTTP_11;
         headers::remove_hop_by_hop(response.headers_mut());
         Ok(response)
     }
 
-    /// The request's path and query below the upstream's own path.
+    /// Appends the request's path and query to the upstream's own path.
     fn target(&self, uri: &Uri) -> Result<Uri, Failure> {
-        let asked = uri.path_and_query().map_or("/", PathAndQuery::as_str);
-        if !asked.starts_with('/') {
+        let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+        if !path.starts_with('/') {
             return Err(Failure::BadTarget);
         }
-        format!("{}{asked}", self.base).parse().map_err(|_| Failure::BadTarget)
+        format!("{}{path}", self.base).parse().map_err(|_| Failure::BadTarget)
     }
 }
 
@@ -150,15 +151,15 @@ impl Failure {
         }
     }
 
-    fn answer(self) -> Response<ProxyBody> {
+    fn to_response(self) -> Response<ProxyBody> {
         let (status, error) = match self {
             Self::NoUpstream => (StatusCode::NOT_FOUND, "not found"),
-            Self::BadTarget => (StatusCode::BAD_REQUEST, "the request's target is no path"),
+            Self::BadTarget => (StatusCode::BAD_REQUEST, "the request target is not a path"),
             Self::Unreachable => (StatusCode::BAD_GATEWAY, "the service cannot be reached"),
             Self::ClientTimedOut => {
-                (StatusCode::REQUEST_TIMEOUT, "the request's body did not come in time")
+                (StatusCode::REQUEST_TIMEOUT, "timed out reading the request body")
             }
-            Self::Switched => (StatusCode::BAD_GATEWAY, "the service changed the protocol"),
+            Self::Switched => (StatusCode::BAD_GATEWAY, "the service switched protocols"),
             Self::TimedOut => (StatusCode::GATEWAY_TIMEOUT, "the service did not answer in time"),
         };
         let body = serde_json::json!({ "error": error, "code": self.label() }).to_string();

@@ -1,4 +1,4 @@
-//! The proxy between a client and a loopback upstream that both speak plain bytes.
+//! The proxy between a client and a loopback upstream; both are raw TCP connections.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -17,8 +17,8 @@ async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(DEADLINE, future).await.unwrap_or_else(|_| panic!("no {what}"))
 }
 
-/// A front server whose every request is forwarded to `upstream`.
-async fn front(upstream: Option<String>, timeout: Duration) -> SocketAddr {
+/// Starts a server that forwards every request to `upstream`.
+async fn start_proxy(upstream: Option<String>, timeout: Duration) -> SocketAddr {
     let upstream = upstream.map(|url| url.parse().unwrap());
     let proxy = Proxy::new(&config::Proxy { upstream, timeout }).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -37,22 +37,22 @@ async fn front(upstream: Option<String>, timeout: Duration) -> SocketAddr {
     address
 }
 
-/// A client's connection to a front, and the listener that stands for the upstream.
-struct Bench {
+/// A client's connection to a proxy, and the listener that stands for the upstream.
+struct Setup {
     upstream: TcpListener,
     client: TcpStream,
 }
 
-impl Bench {
+impl Setup {
     async fn new(base: &str, timeout: Duration) -> Self {
         let upstream = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}{base}", upstream.local_addr().unwrap());
-        let client = TcpStream::connect(front(Some(url), timeout).await).await.unwrap();
+        let client = TcpStream::connect(start_proxy(Some(url), timeout).await).await.unwrap();
         Self { upstream, client }
     }
 }
 
-/// Reads until `needle` has come, and returns all of it.
+/// Reads until `needle` has arrived, and returns everything that was read.
 async fn read_until(stream: &mut TcpStream, needle: &str) -> String {
     let mut text = Vec::new();
     let mut part = [0; 4096];
@@ -70,7 +70,7 @@ async fn status_of(stream: &mut TcpStream) -> u16 {
 
 #[tokio::test]
 async fn an_event_arrives_before_the_stream_ends() {
-    let Bench { upstream, mut client } = Bench::new("/base/", DEADLINE).await;
+    let Setup { upstream, mut client } = Setup::new("/base/", DEADLINE).await;
     client.write_all(b"GET /events?x=%20 HTTP/1.1\r\nhost: app.test\r\n\r\n").await.unwrap();
     let (mut server, _) = within("upstream connection", upstream.accept()).await.unwrap();
     let request = read_until(&mut server, "\r\n\r\n").await;
@@ -91,8 +91,8 @@ async fn an_event_arrives_before_the_stream_ends() {
 }
 
 #[tokio::test]
-async fn a_stream_that_breaks_off_does_not_look_whole() {
-    let Bench { upstream, mut client } = Bench::new("", DEADLINE).await;
+async fn a_broken_stream_does_not_look_complete() {
+    let Setup { upstream, mut client } = Setup::new("", DEADLINE).await;
     client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
     let (mut server, _) = within("upstream connection", upstream.accept()).await.unwrap();
     read_until(&mut server, "\r\n\r\n").await;
@@ -103,26 +103,28 @@ async fn a_stream_that_breaks_off_does_not_look_whole() {
     read_until(&mut client, "half").await;
     drop(server);
     let mut rest = Vec::new();
-    let _reset_or_end = within("end", client.read_to_end(&mut rest)).await;
+    // The connection may end or be reset.
+    let _ = within("end", client.read_to_end(&mut rest)).await;
     assert!(!rest.windows(5).any(|five| five == b"0\r\n\r\n"), "{rest:?}");
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_takes_its_request_along() {
-    let Bench { upstream, mut client } = Bench::new("", DEADLINE).await;
+async fn a_request_is_aborted_when_its_client_disconnects() {
+    let Setup { upstream, mut client } = Setup::new("", DEADLINE).await;
     client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
     let (mut server, _) = within("upstream connection", upstream.accept()).await.unwrap();
     read_until(&mut server, "\r\n\r\n").await;
     drop(client);
     let mut rest = Vec::new();
-    let _reset_or_end = within("end of the request", server.read_to_end(&mut rest)).await;
+    // The connection may end or be reset.
+    let _ = within("end of the request", server.read_to_end(&mut rest)).await;
     assert!(rest.is_empty());
 }
 
 #[tokio::test]
-async fn an_upload_may_last_longer_than_the_timeout_while_it_moves() {
+async fn an_upload_may_last_longer_than_the_timeout_while_it_makes_progress() {
     let timeout = Duration::from_millis(1500);
-    let Bench { upstream, mut client } = Bench::new("", timeout).await;
+    let Setup { upstream, mut client } = Setup::new("", timeout).await;
     client
         .write_all(b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n")
         .await
@@ -132,7 +134,7 @@ async fn an_upload_may_last_longer_than_the_timeout_while_it_moves() {
     while started.elapsed() < timeout * 2 {
         client.write_all(b"4\r\nmore\r\n").await.unwrap();
         read_until(&mut server, "more").await;
-        // The pace of a slow client, not a wait for anything.
+        // This is the speed of a slow client, not a wait for a condition.
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     client.write_all(b"0\r\n\r\n").await.unwrap();
@@ -142,9 +144,9 @@ async fn an_upload_may_last_longer_than_the_timeout_while_it_moves() {
 }
 
 #[tokio::test]
-async fn a_request_that_no_longer_moves_is_timed_out() {
+async fn a_request_without_progress_times_out() {
     for (length, status, code) in [(5, "504", "\"timed_out\""), (6, "408", "client_timed_out")] {
-        let Bench { upstream, mut client } = Bench::new("", Duration::from_secs(1)).await;
+        let Setup { upstream, mut client } = Setup::new("", Duration::from_secs(1)).await;
         let post = format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {length}\r\n\r\nhello");
         client.write_all(post.as_bytes()).await.unwrap();
         let (mut server, _) = within("upstream connection", upstream.accept()).await.unwrap();
@@ -156,16 +158,16 @@ async fn a_request_that_no_longer_moves_is_timed_out() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_passed_on_is_answered() {
-    let Bench { upstream, mut client } = Bench::new("", DEADLINE).await;
+async fn requests_that_cannot_be_forwarded_are_answered() {
+    let Setup { upstream, mut client } = Setup::new("", DEADLINE).await;
     client.write_all(b"OPTIONS * HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
     assert_eq!(status_of(&mut client).await, 400);
-    let front = client.peer_addr().unwrap();
-    let mut tunnel = TcpStream::connect(front).await.unwrap();
+    let proxy = client.peer_addr().unwrap();
+    let mut tunnel = TcpStream::connect(proxy).await.unwrap();
     tunnel.write_all(b"CONNECT a:443 HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
     assert_eq!(status_of(&mut tunnel).await, 400);
 
-    let mut switched = TcpStream::connect(front).await.unwrap();
+    let mut switched = TcpStream::connect(proxy).await.unwrap();
     let upgrade = "GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
     switched.write_all(upgrade.as_bytes()).await.unwrap();
     let (mut server, _) = within("upstream connection", upstream.accept()).await.unwrap();
@@ -179,13 +181,13 @@ async fn what_cannot_be_passed_on_is_answered() {
 }
 
 #[tokio::test]
-async fn no_upstream_and_no_answer_are_different_things() {
-    let mut nowhere = TcpStream::connect(front(None, DEADLINE).await).await.unwrap();
+async fn a_missing_upstream_and_an_unreachable_one_are_distinguished() {
+    let mut nowhere = TcpStream::connect(start_proxy(None, DEADLINE).await).await.unwrap();
     nowhere.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
     let answer = read_until(&mut nowhere, "no_upstream").await;
     assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
 
-    let Bench { upstream, mut client } = Bench::new("", DEADLINE).await;
+    let Setup { upstream, mut client } = Setup::new("", DEADLINE).await;
     drop(upstream);
     client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
     let answer = read_until(&mut client, "unreachable").await;

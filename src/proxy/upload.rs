@@ -1,4 +1,4 @@
-//! A request's body on its way upstream. Nothing of it is held here.
+//! The body of a request on its way upstream. It is streamed and never buffered here.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,13 +10,13 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::Instant;
 
-/// Passes a body on and notes when it moves.
+/// A request body that records when it makes progress.
 pub(super) struct Upload {
     body: Incoming,
     progress: Progress,
 }
 
-/// When the request last moved.
+/// The time of a request's last progress.
 #[derive(Clone)]
 pub(super) struct Progress {
     started: Instant,
@@ -25,13 +25,13 @@ pub(super) struct Progress {
 
 #[derive(Default)]
 struct Shared {
-    /// Milliseconds from [`Progress::started`].
-    moved: AtomicU64,
-    /// The upstream would take more, and the client has not sent it.
+    /// The last progress, in milliseconds since [`Progress::started`].
+    last_progress_ms: AtomicU64,
+    /// The upstream is ready for more of the body, and the client has not sent it.
     waits_for_client: AtomicBool,
 }
 
-/// Whom a request waited for when it stopped moving.
+/// The side that a request was waiting for when its timeout expired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stalled {
     Client,
@@ -54,7 +54,7 @@ impl Body for Upload {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
-        self.progress.note(polled.is_ready());
+        self.progress.record(polled.is_ready());
         polled
     }
 
@@ -68,19 +68,19 @@ impl Body for Upload {
 }
 
 impl Progress {
-    fn note(&self, moved: bool) {
-        self.shared.waits_for_client.store(!moved, Ordering::Relaxed);
-        if moved {
+    fn record(&self, has_progress: bool) {
+        self.shared.waits_for_client.store(!has_progress, Ordering::Relaxed);
+        if has_progress {
             let since = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-            self.shared.moved.store(since, Ordering::Relaxed);
+            self.shared.last_progress_ms.store(since, Ordering::Relaxed);
         }
     }
 
-    /// Completes when nothing has moved for `timeout`.
+    /// Completes when there was no progress for `timeout`.
     pub async fn stalled(&self, timeout: Duration) -> Stalled {
         loop {
-            let moved = Duration::from_millis(self.shared.moved.load(Ordering::Relaxed));
-            let left = moved.saturating_add(timeout).saturating_sub(self.started.elapsed());
+            let last = Duration::from_millis(self.shared.last_progress_ms.load(Ordering::Relaxed));
+            let left = last.saturating_add(timeout).saturating_sub(self.started.elapsed());
             if left.is_zero() {
                 break;
             }

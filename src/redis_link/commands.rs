@@ -22,7 +22,7 @@ use super::open::{self, COMMAND_DEADLINE};
 use super::{ConnectionError, ConnectionEvent, Health, RedisFailure, Supervised, supervise};
 use crate::config::RedisUrl;
 use crate::shutdown::Shutdown;
-use crate::telemetry::engine as metrics;
+use crate::telemetry;
 
 /// Commands that wait for a slot on the connection. More of them wait for their turn, within their own
 /// deadline.
@@ -57,7 +57,7 @@ impl Commands {
     pub fn start(url: &RedisUrl, name: &str, shutdown: &Shutdown) -> Result<Self, String> {
         let client = open::client(url)?;
         let name = label::intern(name);
-        metrics::redis_wanted(name);
+        telemetry::engine::redis_configured(name);
         let shared = Arc::new(Shared {
             link: ArcSwapOption::empty(),
             up: watch::Sender::new(false),
@@ -153,7 +153,7 @@ impl Shared {
         if error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly) {
             health.inspect(|health| health.give_up("the server has become read-only"));
         }
-        metrics::redis_refused(self.name, &error.to_string(), self.take_refusal_slot());
+        telemetry::engine::redis_refused(self.name, &error.to_string(), self.take_refusal_slot());
         RedisFailure::Refused(error)
     }
 

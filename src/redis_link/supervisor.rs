@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{Backoff, RedisFailure};
 use crate::shutdown::Shutdown;
-use crate::telemetry::engine as metrics;
+use crate::telemetry;
 
 /// How often a connection is asked for a sign of life.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
@@ -70,11 +70,11 @@ impl ConnectionEvent<'_> {
     /// Redis know it.
     pub fn record(self, name: &'static str) {
         match self {
-            Self::Connected { away } => metrics::redis_connected(name, away),
+            Self::Connected { away } => telemetry::engine::redis_connected(name, away),
             Self::ConnectFailed { attempt, reason } => {
-                metrics::redis_connect_failed(name, attempt, reason);
+                telemetry::engine::redis_connect_failed(name, attempt, reason);
             }
-            Self::Lost { reason } => metrics::redis_lost(name, reason),
+            Self::Lost { reason } => telemetry::engine::redis_lost(name, reason),
         }
     }
 }

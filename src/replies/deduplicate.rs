@@ -24,7 +24,7 @@ impl Replies {
         Err(match dedup.claim_or_wait(key, relay_timeout, ttl, is_wanted).await {
             Ok(DedupOutcome::First(claim)) => return Ok(Some(claim)),
             Ok(DedupOutcome::Repeat { task_id }) => {
-                sender.route_metrics.duplicate_caught(sender.about(), id, &task_id);
+                sender.route_metrics.messages.duplicate(sender.log_fields(), id, &task_id);
                 RelayOutcome::Duplicate { task_id }
             }
             Err(DedupError::EngineUnavailable) => RelayOutcome::Refused(Refusal::DedupUnavailable),

@@ -13,10 +13,10 @@ use crate::config::Route;
 use crate::generations::{Begun, Claimed, Facts, SWEEP};
 use crate::limits::{Lease, LeaseKey, Leased};
 use crate::protocol::{ErrorCode, ErrorEvent, cancelled};
-use crate::telemetry::generations::GenerationEnd;
-use crate::telemetry::pace::Pace;
-use crate::telemetry::route::RouteFacts;
-use crate::telemetry::spans::ReplySpans;
+use crate::telemetry::replies::GenerationEnd;
+use crate::telemetry::replies::ReplySpans;
+use crate::telemetry::replies::ReplyTiming;
+use crate::telemetry::route::RouteMetrics;
 
 /// Takes over replies of dead nodes until this node drains. One thread of a node is enough.
 pub async fn run_failover(replies: Rc<Replies>) {
@@ -65,8 +65,9 @@ fn take_over_lease(replies: &Replies, claimed: &Claimed) -> Option<Lease> {
 fn monitor(replies: &Rc<Replies>, route: &Arc<Route>, claimed: Claimed, lease: Option<Lease>) {
     let generations = &replies.services.generations;
     let Claimed { task, facts, cancelled } = &claimed;
-    let pace = Pace::midway(RouteFacts::of(&route.path));
-    let tracked = match generations.tracker.register_pending(&task.channel).begin(&task.id, pace) {
+    let timing = ReplyTiming::taken_over(Arc::clone(&RouteMetrics::of(&route.path).replies));
+    let tracked = match generations.tracker.register_pending(&task.channel).begin(&task.id, timing)
+    {
         Begun::Running(tracked) => tracked,
         Begun::Over => return generations.ledger.release(task),
         // Another node may have room when the lease of this claim is over.
@@ -114,8 +115,8 @@ async fn report_lost(replies: Rc<Replies>, claimed: Claimed, route: Option<Arc<R
         replies.services.generations.ledger.bury(&task);
         if let Some(route) = route {
             let received_at = received_at(&route, &facts);
-            let metrics = RouteFacts::of(&route.path);
-            metrics.generation_ended(&task.channel, end, received_at, &task.id);
+            let metrics = &RouteMetrics::of(&route.path).replies;
+            metrics.ended(&task.channel, end, received_at, &task.id);
         }
     }
 }

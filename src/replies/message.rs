@@ -9,9 +9,9 @@ use serde_json::value::RawValue;
 use crate::config::Route;
 use crate::protocol::{ChannelName, ConnectionId, Params, RequestId, TraceContext, UserId};
 use crate::socket::Socket;
-use crate::telemetry::about::About;
-use crate::telemetry::route::RouteFacts;
-use crate::telemetry::spans::ReplySpans;
+use crate::telemetry::log::ConnectionFields;
+use crate::telemetry::replies::ReplySpans;
+use crate::telemetry::route::RouteMetrics;
 use crate::upstream::Message;
 
 /// A message that has passed the checks of its connection.
@@ -29,7 +29,7 @@ pub struct CheckedMessage {
 pub struct Sender {
     pub socket: Rc<Socket>,
     pub route: Arc<Route>,
-    pub route_metrics: Arc<RouteFacts>,
+    pub route_metrics: Arc<RouteMetrics>,
     pub channel: ChannelName,
     pub params: Arc<Params>,
     /// `None` if the client is anonymous.
@@ -44,8 +44,8 @@ pub struct Sender {
 
 impl Sender {
     /// Identifies the connection in log lines.
-    pub fn about(&self) -> About<'_> {
-        About {
+    pub fn log_fields(&self) -> ConnectionFields<'_> {
+        ConnectionFields {
             connection: self.connection_id,
             request: &self.request_id,
             user: self.user_id.as_ref(),

@@ -9,7 +9,8 @@ use super::message::MessageContext;
 use super::{CheckedMessage, Refusal, Replies, Sender};
 use crate::limits::Lease;
 use crate::socket::HoldGuard;
-use crate::telemetry::spans::{Kind, ReplySpans, Span, Went};
+use crate::telemetry::replies::ReplySpans;
+use crate::telemetry::spans::{Kind, Span, SpanStatus};
 use crate::upstream::{RelayError, Taken, TakenReply};
 
 /// What became of a message, for its answer. Publications are held back until the guard is dropped.
@@ -51,14 +52,14 @@ impl Replies {
         let claim = match self.deduplicate(sender, &message).await {
             Ok(claim) => claim,
             Err(outcome) => {
-                span.outcome("answered", Went::Refused);
+                span.set_outcome("answered", SpanStatus::Refused);
                 return outcome;
             }
         };
         let outcome = match self.admit(sender).await {
             Ok(reply_lease) => self.relay_admitted(sender, message, reply_lease, span).await,
             Err(refusal) => {
-                span.outcome("refused", Went::Refused);
+                span.set_outcome("refused", SpanStatus::Refused);
                 RelayOutcome::Refused(refusal)
             }
         };
@@ -99,8 +100,8 @@ impl Replies {
         // its whole reply. Without the mark they see less.
         let begins = self.history.generation_begins(&sender.channel, &message.task_id);
         let (_, relayed) = tokio::join!(begins, config.upstreams.relay(upstream, &message));
-        let (outcome, went) = span_outcome(&relayed);
-        request_span.outcome(outcome, went);
+        let (outcome, status) = span_outcome(&relayed);
+        request_span.set_outcome(outcome, status);
         drop(request_span);
         let has_begun = |taken: &Taken| {
             taken.task_id == message.task_id && !matches!(taken.reply, TakenReply::None)
@@ -111,15 +112,15 @@ impl Replies {
         let Taken { task_id, reply } = match relayed {
             Ok(taken) => taken,
             Err(error) => {
-                message_span.outcome(outcome, went);
+                message_span.set_outcome(outcome, status);
                 drop(message_span);
                 self.release_reply_lease(reply_lease).await;
                 return RelayOutcome::Failed { error, hold };
             }
         };
-        sender.route_metrics.message_queued(sender.about(), Some(&task_id));
+        sender.route_metrics.messages.queued(sender.log_fields(), Some(&task_id));
         let context =
-            |span| MessageContext { received_at, spans: ReplySpans::begin(span, &task_id) };
+            |span| MessageContext { received_at, spans: ReplySpans::start(span, &task_id) };
         // From here on whoever learns of the task can cancel it.
         match reply {
             TakenReply::Streamed(reply) => {
@@ -131,7 +132,7 @@ impl Replies {
                 self.monitor_reply(sender, &task_id, pending, reply_lease, context);
             }
             TakenReply::None => {
-                message_span.outcome(outcome, went);
+                message_span.set_outcome(outcome, status);
                 drop(message_span);
                 self.release_reply_lease(reply_lease).await;
             }
@@ -153,10 +154,10 @@ impl Replies {
 
 /// The span of a message since its arrival, under that of its connection's handshake.
 fn message_span(sender: &Sender, message: &CheckedMessage) -> Span {
-    let mut span = Span::begin(&sender.trace, Kind::Internal, || "message".into());
-    if span.is_on() {
-        span.began(message.received_at.elapsed());
-        span.about(sender.about());
+    let mut span = Span::start(&sender.trace, Kind::Internal, || "message".into());
+    if span.is_recording() {
+        span.backdate(message.received_at.elapsed());
+        span.set_connection(sender.log_fields());
         span.set("http.route", sender.route.path.as_str().to_owned());
         if let Some(id) = &message.id {
             span.set("tidegate.message_id", id.clone());
@@ -165,12 +166,12 @@ fn message_span(sender: &Sender, message: &CheckedMessage) -> Span {
     span
 }
 
-fn span_outcome(relayed: &Result<Taken, RelayError>) -> (&'static str, Went) {
+fn span_outcome(relayed: &Result<Taken, RelayError>) -> (&'static str, SpanStatus) {
     match relayed {
-        Ok(Taken { reply: TakenReply::Streamed(_), .. }) => ("streaming", Went::Well),
-        Ok(_) => ("taken", Went::Well),
-        Err(RelayError::Busy) => ("busy", Went::Refused),
-        Err(RelayError::Rejected(_)) => ("rejected", Went::Refused),
-        Err(RelayError::Unavailable) => ("unavailable", Went::Wrong),
+        Ok(Taken { reply: TakenReply::Streamed(_), .. }) => ("streaming", SpanStatus::Ok),
+        Ok(_) => ("taken", SpanStatus::Ok),
+        Err(RelayError::Busy) => ("busy", SpanStatus::Refused),
+        Err(RelayError::Rejected(_)) => ("rejected", SpanStatus::Refused),
+        Err(RelayError::Unavailable) => ("unavailable", SpanStatus::Error),
     }
 }

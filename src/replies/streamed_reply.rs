@@ -18,9 +18,9 @@ use crate::config::Route;
 use crate::generations::{Entry, Run, Task};
 use crate::limits::Lease;
 use crate::protocol::{ErrorCode, ErrorEvent, cancelled, complete, event_name, processing_started};
-use crate::telemetry::generations::GenerationEnd;
-use crate::telemetry::pace::Pace;
-use crate::telemetry::route::RouteFacts;
+use crate::telemetry::replies::GenerationEnd;
+use crate::telemetry::replies::ReplyTiming;
+use crate::telemetry::route::RouteMetrics;
 use crate::upstream::{Reply, ReplyBroken};
 
 /// The next step of a reply.
@@ -40,7 +40,7 @@ struct StreamedReply {
     /// How long after the start of a drain the reply is broken off.
     stops_after: Duration,
     route: Arc<Route>,
-    route_metrics: Arc<RouteFacts>,
+    route_metrics: Arc<RouteMetrics>,
     context: MessageContext,
     run: Run,
     entry: Entry,
@@ -100,8 +100,8 @@ impl StreamedReply {
         let end = self.publish(reply).await.unwrap_or(GenerationEnd::EngineDown);
         // A mark that cannot be taken back expires.
         let _ = history.generation_ended(channel, id).await;
-        self.route_metrics.generation_ended(channel, end, self.context.received_at, id);
-        self.context.spans.ended(end);
+        self.route_metrics.replies.ended(channel, end, self.context.received_at, id);
+        self.context.spans.end(end);
         if end == GenerationEnd::EngineDown {
             // The terminal event has still to be published, by whichever node reaches the engine first.
             self.entry.abandon();
@@ -110,8 +110,9 @@ impl StreamedReply {
 
     async fn publish(&self, mut reply: Reply) -> Result<GenerationEnd, PublishError> {
         let spans = self.context.spans.clone();
-        let mut pace =
-            Pace::new(Arc::clone(&self.route_metrics), self.context.received_at).traced(spans);
+        let mut timing =
+            ReplyTiming::new(Arc::clone(&self.route_metrics.replies), self.context.received_at)
+                .with_spans(spans);
         self.publisher.publish(processing_started(self.task_id()).into()).await?;
         loop {
             let json = match self.next(&mut reply).await {
@@ -144,12 +145,12 @@ impl StreamedReply {
             published?;
             if is_terminal {
                 if name != "error" {
-                    pace.ended_well(Instant::now());
+                    timing.record_completion(Instant::now());
                 }
                 reply.finish();
                 return Ok(GenerationEnd::Completed);
             }
-            pace.chunk(Instant::now());
+            timing.record_chunk(Instant::now());
         }
         self.publish_terminal(complete(self.task_id()).into()).await?;
         Ok(GenerationEnd::Completed)

@@ -19,9 +19,9 @@ use crate::generations::{Begun, Entry, Expected, Facts, Run, Task, Tracked};
 use crate::limits::Lease;
 use crate::protocol::{ErrorCode, ErrorEvent, cancelled, complete};
 use crate::telemetry;
-use crate::telemetry::generations::GenerationEnd;
-use crate::telemetry::pace::Pace;
-use crate::telemetry::route::RouteFacts;
+use crate::telemetry::replies::GenerationEnd;
+use crate::telemetry::replies::ReplyTiming;
+use crate::telemetry::route::RouteMetrics;
 use crate::upstream::TaskEnd;
 
 /// How long the terminal event of a task that is known to have ended may still be on its way.
@@ -38,16 +38,16 @@ impl Replies {
         lease: Option<Lease>,
         context: MessageContext,
     ) {
-        let metrics = &sender.route_metrics;
-        let pace =
-            Pace::new(Arc::clone(metrics), context.received_at).traced(context.spans.clone());
-        let tracked = match pending.begin(task_id, pace) {
+        let metrics = &sender.route_metrics.replies;
+        let timing = ReplyTiming::new(Arc::clone(metrics), context.received_at)
+            .with_spans(context.spans.clone());
+        let tracked = match pending.begin(task_id, timing) {
             Begun::Running(tracked) => tracked,
             Begun::Over => {
                 let end = GenerationEnd::Completed;
-                context.spans.ended(end);
+                context.spans.end(end);
                 let received_at = context.received_at;
-                return metrics.generation_ended(&sender.channel, end, received_at, task_id);
+                return metrics.ended(&sender.channel, end, received_at, task_id);
             }
             Begun::Full => return metrics.not_tracked(),
         };
@@ -113,7 +113,7 @@ pub(super) struct ReplyMonitor {
     /// The configuration that the reply began under: its task is at one of these upstreams.
     config: Rc<ThreadConfig>,
     route: Arc<Route>,
-    route_metrics: Arc<RouteFacts>,
+    route_metrics: Arc<RouteMetrics>,
     reply: WorkerReply,
     publisher: ReplyPublisher,
     /// When the reply counts as ended even without a terminal event.
@@ -155,7 +155,7 @@ impl ReplyMonitor {
             _monitored: replies.monitored_replies.token(),
             replies: Rc::clone(replies),
             config: replies.config(),
-            route_metrics: RouteFacts::of(&route.path),
+            route_metrics: RouteMetrics::of(&route.path),
             route: Arc::clone(route),
             reply,
             ends: Instant::now() + duration,
@@ -184,8 +184,8 @@ impl ReplyMonitor {
         // A mark that cannot be taken back expires.
         let _ = history.generation_ended(channel, id).await;
         let WorkerReply { context, entry, .. } = self.reply;
-        self.route_metrics.generation_ended(channel, end, context.received_at, id);
-        context.spans.ended(end);
+        self.route_metrics.replies.ended(channel, end, context.received_at, id);
+        context.spans.end(end);
         if end == GenerationEnd::EngineDown {
             entry.abandon();
         }
@@ -276,7 +276,7 @@ impl ReplyMonitor {
             self.config.upstreams.tell_cancelled(upstream, &task.id, ttl)
         );
         if by_engine.is_err() || !by_queue {
-            telemetry::generations::worker_not_told(&task.channel, &task.id);
+            telemetry::replies::worker_not_cancelled(&task.channel, &task.id);
         }
     }
 }

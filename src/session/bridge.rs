@@ -14,7 +14,7 @@ use crate::config::Protocol;
 use crate::protocol::{CloseReason, ErrorCode};
 use crate::socket::frame::{self, Opcode};
 use crate::socket::{Ended, ReadPause, Socket};
-use crate::telemetry::spans::Went;
+use crate::telemetry::spans::SpanStatus;
 use crate::upstream::{FromUpstream, Opening, SocketMessage, UpstreamReceiver, UpstreamSender};
 
 /// While this much waits for the upstream, the client's socket is not read.
@@ -107,7 +107,7 @@ impl Session {
         };
         match config.upstreams.open_socket(upstream, &opening).await {
             Ok(opened) => {
-                span.outcome("taken", Went::Well);
+                span.set_outcome("taken", SpanStatus::Ok);
                 span.end();
                 let bridge = Rc::new(Bridge::default());
                 *self.bridge.borrow_mut() = Some(Rc::clone(&bridge));
@@ -120,9 +120,9 @@ impl Session {
                 ));
             }
             Err(_) => {
-                span.outcome("unavailable", Went::Wrong);
-                self.route_metrics.message_refused(
-                    self.about(),
+                span.set_outcome("unavailable", SpanStatus::Error);
+                self.route_metrics.messages.refused(
+                    self.log_fields(),
                     ErrorCode::UpstreamUnavailable,
                     None,
                 );
@@ -173,7 +173,7 @@ impl Session {
                     self.socket.close(CloseReason::InternalError);
                     return;
                 }
-                self.route_metrics.message_queued(self.about(), None);
+                self.route_metrics.messages.queued(self.log_fields(), None);
             }
             if let Some(code) = bridge.closing.get() {
                 return sender.close(code, "").await;

@@ -130,7 +130,7 @@ impl Session {
         let is_near = self.client.route.borrow().expiry_notice.is_some_and(|notice| left <= notice);
         if is_near && self.credentials.is_notice_due.replace(false) && self.socket.is_open() {
             let seconds = whole_seconds(left);
-            telemetry::credentials::notice_sent(self.about(), seconds);
+            telemetry::credentials::expiry_notice_sent(self.log_fields(), seconds);
             self.send_event(&token_expiring_soon(seconds));
         }
     }
@@ -159,7 +159,7 @@ impl Session {
         let verified = self.verify_renewal(renewal).await;
         drop(refresh);
         let refused = verified.as_ref().err().map(RefreshRefusal::label);
-        telemetry::credentials::refreshed(self.about(), refused);
+        telemetry::credentials::refreshed(self.log_fields(), refused);
         match verified {
             Ok(identity) => {
                 *self.client.identity.borrow_mut() = identity;

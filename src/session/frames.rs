@@ -46,7 +46,7 @@ impl Session {
             Ok(ClientFrame::Message { id, .. }) => ("message", id.as_deref()),
             Err(_) => ("invalid", None),
         };
-        telemetry::connections::frame_received(self.about(), kind, text.len(), id);
+        telemetry::messages::frame_received(self.log_fields(), kind, text.len(), id);
         match frame {
             Ok(ClientFrame::Ping) => self.on_application_ping(),
             Ok(ClientFrame::Cancel { task_id }) => self.on_cancel(&task_id),
@@ -81,7 +81,7 @@ impl Session {
             SocketMessage::Text(text) => ("text", text.len()),
             SocketMessage::Binary(bytes) => ("binary", bytes.len()),
         };
-        telemetry::connections::frame_received(self.about(), kind, bytes, None);
+        telemetry::messages::frame_received(self.log_fields(), kind, bytes, None);
         if self.client.upstream == UpstreamMode::None {
             return self.count_refusal();
         }

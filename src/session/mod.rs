@@ -40,8 +40,8 @@ use crate::broker::Subscription;
 use crate::clock;
 use crate::protocol::with_timestamp;
 use crate::socket::Socket;
-use crate::telemetry::about::About;
-use crate::telemetry::route::RouteFacts;
+use crate::telemetry::log::ConnectionFields;
+use crate::telemetry::route::RouteMetrics;
 use bridge::Bridge;
 use credentials::CredentialState;
 use heartbeat::Heartbeat;
@@ -53,7 +53,7 @@ pub struct Session {
     socket: Rc<Socket>,
     services: Rc<Services>,
     client: Client,
-    route_metrics: Arc<RouteFacts>,
+    route_metrics: Arc<RouteMetrics>,
     rates: RateBuckets,
     heartbeat: Heartbeat,
     credentials: CredentialState,
@@ -80,9 +80,9 @@ impl Session {
     }
 
     /// Identifies this connection in log lines.
-    fn about(&self) -> About<'_> {
+    fn log_fields(&self) -> ConnectionFields<'_> {
         let Client { connection_id, request_id, user_id, channel, .. } = &self.client;
         let (connection, user) = (*connection_id, user_id.as_ref());
-        About { connection, request: request_id, user, channel }
+        ConnectionFields { connection, request: request_id, user, channel }
     }
 }

@@ -12,7 +12,7 @@ use super::{Arrival, Client, Permits, Services, Session, UpstreamMode};
 use crate::config;
 use crate::protocol::CloseReason;
 use crate::socket::{ByteStream, Ended, Event, Socket};
-use crate::telemetry::route::RouteFacts;
+use crate::telemetry::route::RouteMetrics;
 
 /// A refused client's frames are read only to find its close frame.
 const REFUSED_MESSAGE_BYTES: usize = 1024;
@@ -35,7 +35,7 @@ pub async fn open(
     let now = services.now();
     let session = Rc::new(Session {
         socket: Rc::clone(&socket),
-        route_metrics: RouteFacts::of(&route.path),
+        route_metrics: RouteMetrics::of(&route.path),
         rates: Default::default(),
         heartbeat: Heartbeat::new(now),
         credentials: CredentialState::new(now),
@@ -115,7 +115,7 @@ struct Drive {
 impl Drive {
     fn begin(session: &Rc<Session>) -> Self {
         session.services.registry.insert(session);
-        session.route_metrics.opened(session.about());
+        session.route_metrics.connections.opened(session.log_fields());
         Self { session: Rc::clone(session) }
     }
 }
@@ -146,7 +146,7 @@ impl Session {
             bridge.client_ended(self.socket.ended());
         }
         let ended = self.socket.ended().unwrap_or(Ended::Lost);
-        let (by, code, reason) = ended.describe();
-        self.route_metrics.closed(self.about(), by, code, reason);
+        let (by, code, cause) = ended.describe();
+        self.route_metrics.connections.closed(self.log_fields(), by, code, cause);
     }
 }

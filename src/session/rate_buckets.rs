@@ -40,7 +40,7 @@ impl Session {
     fn take(&self, bucket: &Cell<LocalBucket>, rate: Rate, limit: LimitName) -> Verdict {
         let verdict = self.take_unrecorded(bucket, rate);
         if let Verdict::Refused { .. } = verdict {
-            telemetry::limits::local_limit_refused(limit.label());
+            telemetry::messages::local_limit_refused(limit.label());
         }
         verdict
     }
@@ -65,7 +65,7 @@ impl Session {
 
     /// Answers with an error that is not the client's fault.
     pub(super) fn send_error(&self, event: &ErrorEvent<'_>) {
-        self.route_metrics.message_refused(self.about(), event.code(), event.message_id());
+        self.route_metrics.messages.refused(self.log_fields(), event.code(), event.message_id());
         self.send_event(&event.to_json());
     }
 

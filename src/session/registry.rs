@@ -78,7 +78,7 @@ impl SessionRegistry {
             }
             let is_round_over = self.cursor.get() >= self.len();
             if is_round_over {
-                telemetry::connections::send_queues(reported, queued);
+                telemetry::connections::send_queues_measured(reported, queued);
                 (queued, reported) = (0, queued);
             }
         }

@@ -17,7 +17,7 @@ use crate::protocol::{
 };
 use crate::socket::HoldGuard;
 use crate::telemetry;
-use crate::telemetry::history::Resumed;
+use crate::telemetry::delivery::ResumeOutcome;
 
 /// A client that takes longer than this for one page is too slow.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -41,7 +41,7 @@ impl Session {
         }
         if !self.services.history.keeps(&self.client.channel) {
             if point.is_some() {
-                telemetry::history::resumed(self.about(), Resumed::NotRecovered);
+                telemetry::delivery::resumed(self.log_fields(), ResumeOutcome::NotRecovered);
             }
             return self.send_connected(point.map(|_| &NOT_RECOVERED));
         }
@@ -65,7 +65,7 @@ impl Session {
     /// A `resume` frame, from a client that has got `connected` already and ignores what has come since.
     pub(super) fn on_resume(self: &Rc<Self>, point: ResumePoint) {
         if !self.services.history.keeps(&self.client.channel) {
-            telemetry::history::resumed(self.about(), Resumed::NotRecovered);
+            telemetry::delivery::resumed(self.log_fields(), ResumeOutcome::NotRecovered);
             return self.send_event(&resumed(&NOT_RECOVERED));
         }
         if self.is_replaying.replace(true) {
@@ -88,7 +88,7 @@ impl Session {
     async fn start(&self, point: Option<ResumePoint>) -> Result<(Begin, Page), PublishError> {
         let found = self.find(point).await;
         if found.is_err() && point.is_some() {
-            telemetry::history::resumed(self.about(), Resumed::EngineDown);
+            telemetry::delivery::resumed(self.log_fields(), ResumeOutcome::EngineDown);
         }
         found
     }
@@ -102,7 +102,7 @@ impl Session {
                 missed = page.now.offset.checked_sub(position.offset);
             }
             if let Some(offset) = page.after {
-                telemetry::history::resumed(self.about(), Resumed::Recovered);
+                telemetry::delivery::resumed(self.log_fields(), ResumeOutcome::Recovered);
                 let position = Some(Position { offset, ..page.now });
                 return Ok((Begin { position, recovered: Some(true), missed }, page));
             }
@@ -111,7 +111,7 @@ impl Session {
         let position = Position { offset: page.after.unwrap_or(page.now.offset), ..page.now };
         let recovered = point.map(|_| false);
         if recovered.is_some() {
-            telemetry::history::resumed(self.about(), Resumed::NotRecovered);
+            telemetry::delivery::resumed(self.log_fields(), ResumeOutcome::NotRecovered);
         }
         Ok((Begin { position: Some(position), recovered, missed }, page))
     }
@@ -129,7 +129,7 @@ impl Session {
     fn send_page(&self, page: Page, hold: HoldGuard) -> Option<(Position, HoldGuard)> {
         let Page { now, after, publications, complete } = page;
         let end = publications.last().and_then(|last| last.position);
-        telemetry::history::replayed(self.about(), publications.len());
+        telemetry::delivery::replayed(self.log_fields(), publications.len());
         let mode = self.client.route.borrow().history.compact;
         let publications = match mode {
             Compact::Off => publications,

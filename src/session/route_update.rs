@@ -37,7 +37,7 @@ impl Services {
             })
             .await;
         if !closing.is_empty() {
-            telemetry::reload::sent_away(closing.len());
+            telemetry::process::connections_rerouted(closing.len());
             let services = Rc::clone(self);
             tokio::task::spawn_local(async move {
                 services.registry.close_gradually(closing, over).await;

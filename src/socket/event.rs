@@ -1,6 +1,7 @@
 //! What the owner of a socket hears: of the peer while it is open, and how it ended.
 
 use crate::protocol::CloseReason;
+use crate::telemetry::connections::{CloseCause, ClosedBy};
 
 /// What the owner of a socket hears of its peer.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,13 +29,17 @@ pub enum Ended {
 }
 
 impl Ended {
-    /// Who ended it, the close code (RFC 6455 section 7.1.5), and a word for logs and metrics.
-    pub fn describe(self) -> (&'static str, u16, &'static str) {
+    /// Who closed it, the close code (RFC 6455 section 7.1.5), and the cause for logs and metrics.
+    pub fn describe(self) -> (ClosedBy, u16, CloseCause) {
         match self {
-            Self::ByGateway(reason) => ("gateway", reason.code(), reason.label()),
-            Self::ByServer(code) => ("server", code, CloseReason::Disconnected.label()),
-            Self::ByPeer(code) => ("client", code.unwrap_or(1005), "closed"),
-            Self::Lost => ("client", 1006, "lost"),
+            Self::ByGateway(reason) => {
+                (ClosedBy::Gateway, reason.code(), CloseCause::Reason(reason))
+            }
+            Self::ByServer(code) => {
+                (ClosedBy::Server, code, CloseCause::Reason(CloseReason::Disconnected))
+            }
+            Self::ByPeer(code) => (ClosedBy::Client, code.unwrap_or(1005), CloseCause::Closed),
+            Self::Lost => (ClosedBy::Client, 1006, CloseCause::Lost),
         }
     }
 }

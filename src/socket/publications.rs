@@ -8,7 +8,7 @@ use super::Socket;
 use super::delivery::{self, Delivery, Verdict};
 use super::outbox::{Outbox, Overflow};
 use crate::protocol::{CloseReason, Position};
-use crate::telemetry::generations::{Duplicate, duplicates_caught};
+use crate::telemetry::replies::{Duplicate, duplicates_dropped};
 
 /// Publications for one connection are held back until this is dropped.
 #[must_use]
@@ -88,7 +88,7 @@ impl Socket {
         match delivery::judge(self.after.get(), publication) {
             Verdict::Next => true,
             Verdict::Had => {
-                duplicates_caught(Duplicate::Replayed, 1);
+                duplicates_dropped(Duplicate::Replayed, 1);
                 false
             }
             Verdict::NewEpoch(position) => {

@@ -1,76 +1,89 @@
-//! Facts about the server API.
+//! The server API, what its callers change, and commands between nodes.
 
 use std::fmt::Display;
 use std::net::SocketAddr;
 
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
-use super::definitions::{labels, metrics, words};
+use super::definitions::{metrics, words};
 use super::log::AUDIT;
+use crate::protocol::label_enum;
 
 metrics! {
-    /// Calls of the server API, by how they were answered.
-    API_CALLS = counter "tidegate_api_calls_total" [call: words(&[Call::LABELS]), outcome: words(&[OUTCOMES])];
+    /// Calls of the server API, by outcome.
+    API_CALLS = counter "tidegate_api_calls_total" [
+        call: words(&[Call::LABELS]),
+        outcome: words(&[CallOutcome::LABELS]),
+    ];
+    /// Commands from other nodes, and answers to commands, that this node received.
+    COMMANDS = counter "tidegate_control_orders_total" [outcome: words(&[CommandOutcome::LABELS])];
 }
 
-labels! {
+label_enum! {
     /// A call of the server API.
     pub enum Call {
-        Publish = "publish",
-        Tokens = "tokens",
-        Disconnect = "disconnect",
-        Drain = "drain",
-        Channels = "channels",
-        Channel = "channel",
-        Presence = "presence",
-        History = "history",
-        Tail = "tail",
-        Connections = "connections",
-        Limits = "limits",
-        ResetLimits = "reset_limits",
-        Debug = "debug",
-        Debugged = "debugged",
+        Publish => "publish",
+        Tokens => "tokens",
+        Disconnect => "disconnect",
+        Drain => "drain",
+        Channels => "channels",
+        Channel => "channel",
+        Presence => "presence",
+        History => "history",
+        Tail => "tail",
+        Connections => "connections",
+        Limits => "limits",
+        ResetLimits => "reset_limits",
+        Debug => "debug",
+        Debugged => "debugged",
+    }
+}
+
+label_enum! {
+    /// How a call was answered.
+    enum CallOutcome {
+        Ok => "ok",
+        Unauthorized => "unauthorized",
+        ApiDisabled => "api_disabled",
+        Timeout => "timeout",
+        NotFound => "not_found",
+        TooLarge => "too_large",
+        TooMany => "too_many",
+        /// Not all nodes answered.
+        Incomplete => "incomplete",
+        EngineDown => "engine_down",
+        BadRequest => "bad_request",
+    }
+}
+
+impl CallOutcome {
+    fn of_status(status: u16) -> Self {
+        match status {
+            200..300 => Self::Ok,
+            401 => Self::Unauthorized,
+            403 => Self::ApiDisabled,
+            408 => Self::Timeout,
+            404 => Self::NotFound,
+            413 => Self::TooLarge,
+            429 => Self::TooMany,
+            504 => Self::Incomplete,
+            503 => Self::EngineDown,
+            _ => Self::BadRequest,
+        }
     }
 }
 
 /// A call was answered with this HTTP status.
 pub fn api_called(call: Call, status: u16) {
-    let (call, outcome) = (call.label(), outcome(status));
-    API_CALLS.at([call, outcome]).increment(1);
-    match outcome {
-        // Somebody is at the door who should not be there, or a key was not rolled out.
-        "unauthorized" => {
-            info!(target: AUDIT, event = "api_unauthorized", call, "a call without a valid API key");
-        }
-        _ => debug!(event = "api_called", call, outcome, "a call of the server API"),
-    }
-}
-
-const OUTCOMES: &[&str] = &[
-    "ok",
-    "unauthorized",
-    "api_disabled",
-    "timeout",
-    "not_found",
-    "too_large",
-    "too_many",
-    "incomplete",
-    "engine_down",
-    "bad_request",
-];
-
-fn outcome(status: u16) -> &'static str {
-    match status {
-        200..300 => "ok",
-        401 => "unauthorized",
-        403 => "api_disabled",
-        408 => "timeout",
-        404 => "not_found",
-        413 => "too_large",
-        429 => "too_many",
-        504 => "incomplete",
-        503 => "engine_down",
-        _ => "bad_request",
+    let outcome = CallOutcome::of_status(status);
+    API_CALLS.at([call.label(), outcome.label()]).increment(1);
+    let (call, is_unauthorized) = (call.label(), outcome == CallOutcome::Unauthorized);
+    let outcome = outcome.label();
+    if is_unauthorized {
+        // The caller should not have access, or a new key is missing on one side.
+        info!(target: AUDIT, event = "api_unauthorized", call, "a call without a valid API key");
+    } else {
+        debug!(event = "api_called", call, outcome, "a call of the server API");
     }
 }
 
@@ -85,33 +98,81 @@ pub enum Action {
     Debug,
 }
 
-/// An audit event: who did what to whom. `key` is the API key's number in the config, from 1; the key itself is
-/// nowhere.
+/// An audit event: who did `what`, or to whom. `key` is the number of the API key in the config, from 1; the key
+/// itself is never logged.
 pub fn audit(action: Action, key: usize, from: SocketAddr, what: &dyn Display) {
     match action {
-        // As many as there are publications.
+        // One line for each publication would be too many at a higher level.
         Action::Published => {
-            debug!(target: AUDIT, event = "admin_published", key, %from, %what, "published by the API");
+            debug!(target: AUDIT, event = "admin_published", key, %from, %what, "published through the API");
         }
         Action::TokenIssued => info!(
             target: AUDIT, event = "admin_token_issued", key, %from, user = %what,
-            "a connection token was issued by the API"
+            "a connection token was issued through the API"
         ),
         Action::Disconnect => info!(
             target: AUDIT, event = "admin_disconnect", key, %from, %what,
-            "connections were ordered closed by the API"
+            "connections were disconnected through the API"
         ),
         Action::LimitsReset => info!(
             target: AUDIT, event = "admin_limits_reset", key, %from, user = %what,
-            "a user's limits were reset by the API"
+            "the limits of a user were reset through the API"
         ),
         Action::Debug => info!(
             target: AUDIT, event = "admin_debug", key, %from, %what,
-            "debug lines were ordered by the API"
+            "debug lines were enabled through the API"
         ),
         Action::Drain => info!(
             target: AUDIT, event = "admin_drain", key, %from, node = %what,
-            "this node drains by order of the API"
+            "this node was drained through the API"
         ),
+    }
+}
+
+label_enum! {
+    /// What became of a command that this node received.
+    pub enum CommandOutcome {
+        Done => "done",
+        /// A thread of this node has not answered in time.
+        Incomplete => "incomplete",
+        /// Too many commands came at once.
+        Dropped => "dropped",
+        TooLarge => "too_large",
+        /// This node does not know its version or kind.
+        Unknown => "unknown",
+        Malformed => "malformed",
+    }
+}
+
+/// This node received a command, or an answer to one, from another node or from itself.
+pub fn command_received(outcome: CommandOutcome) {
+    let label = outcome.label();
+    COMMANDS.at([label]).increment(1);
+    if outcome != CommandOutcome::Done {
+        warn!(event = "order_not_done", outcome = label, "a command was not completed");
+    }
+}
+
+/// What a disconnect command has reached.
+#[derive(Debug, Clone, Copy)]
+pub struct Disconnected {
+    pub connections: u64,
+    /// Nodes that answered, out of `nodes`.
+    pub answered: u64,
+    pub nodes: u64,
+}
+
+/// An audit event: a server disconnected the connections of `id`, which is of the kind `by`. `None` = the command
+/// could not be sent.
+pub fn disconnected(by: &'static str, id: &str, code: u16, reached: Option<Disconnected>) {
+    match reached {
+        Some(Disconnected { connections: closed, answered, nodes: asked }) => info!(
+            target: AUDIT,
+            event = "disconnect_ordered",
+            by, id, code, closed, answered, asked, "connections were disconnected by a server"
+        ),
+        None => {
+            warn!(target: AUDIT, event = "disconnect_failed", by, id, code, "failed to send a disconnect command");
+        }
     }
 }

@@ -1,20 +1,21 @@
-//! Facts about the Django Channels layer that this node reads.
+//! The Django Channels layer whose messages this node reads.
 
 use tracing::{info, warn};
 
-use super::definitions::{labels, metrics, words};
-use super::generations::{Duplicate, duplicates_caught};
+use super::definitions::{metrics, words};
+use super::replies::{Duplicate, duplicates_dropped};
+use crate::protocol::label_enum;
 
 metrics! {
-    /// Messages of the channel layer, by what became of them.
+    /// Messages of the channel layer, by outcome.
     MESSAGES = counter "tidegate_channel_layer_messages_total" [outcome: words(&[Outcome::LABELS])];
-    /// Payloads of the layer without a message in them.
+    /// Payloads of the layer that hold no readable message.
     UNREADABLE = counter "tidegate_channel_layer_unreadable_total" [reason: words(&[UNREADABLE_REASONS])];
     /// Connections to the layer's mailbox that were lost.
     LOSSES = counter "tidegate_channel_layer_losses_total";
     /// Reads that found the mailbox at its capacity.
     MAILBOX_FULL = counter "tidegate_channel_layer_mailbox_full_total";
-    /// Messages in the layer's mailbox, when last looked at.
+    /// Messages in the layer's mailbox at the last measurement.
     MAILBOX_MESSAGES = gauge "tidegate_channel_layer_mailbox_messages";
     /// Groups that had to be joined again.
     MEMBERSHIPS_LOST = counter "tidegate_channel_layer_memberships_lost_total";
@@ -24,87 +25,93 @@ metrics! {
 
 const UNREADABLE_REASONS: &[&str] = &["sealed", "malformed", "not_a_map", "members"];
 
-labels! {
-    /// What became of a message of the layer; the value of the `outcome` label.
+label_enum! {
+    /// What became of a message of the layer.
     pub enum Outcome {
-        /// To its channel's history.
-        Appended = "appended",
-        /// Another node had appended it.
-        Duplicate = "duplicate",
-        /// To this node's clients; its channel keeps no history.
-        Live = "live",
-        /// Not of the types that are forwarded.
-        OtherType = "other_type",
-        /// For a channel that nobody here hears any more.
-        NobodyHere = "nobody_here",
-        /// Redis would not append it.
-        Refused = "refused",
+        /// It was appended to its channel's history.
+        Appended => "appended",
+        /// Another node had already appended it.
+        Duplicate => "duplicate",
+        /// It was delivered to this node's clients only, because its channel keeps no history.
+        Live => "live",
+        /// Its type is not forwarded.
+        OtherType => "other_type",
+        /// Its channel has no subscriber on this node any more.
+        NobodyHere => "nobody_here",
+        /// Redis refused to append it.
+        Refused => "refused",
     }
 }
 
-/// One message.
-pub fn received(outcome: Outcome) {
-    received_many(outcome, 1);
+/// A message was read.
+pub fn message_read(outcome: Outcome) {
+    messages_read(outcome, 1);
 }
 
-/// Several with the same outcome.
-pub fn received_many(outcome: Outcome, count: usize) {
+/// Several messages with the same outcome were read.
+pub fn messages_read(outcome: Outcome, count: usize) {
     if count > 0 {
         MESSAGES.at([outcome.label()]).increment(count as u64);
         if outcome == Outcome::Duplicate {
-            duplicates_caught(Duplicate::ChannelLayer, count);
+            duplicates_dropped(Duplicate::ChannelLayer, count);
         }
     }
 }
 
-/// A payload that holds no message.
-pub fn unreadable(why: &'static str) {
+/// A payload holds no readable message.
+pub fn message_unreadable(why: &'static str) {
     UNREADABLE.at([why]).increment(1);
-    warn!(event = "layer_message_unreadable", why, "a message of the channel layer is dropped");
+    warn!(
+        event = "layer_message_unreadable",
+        why, "dropped an unreadable message of the channel layer"
+    );
 }
 
-/// The mailbox is read.
-pub fn live() {
-    info!(event = "layer_live", "the channel layer's mailbox is read");
+/// The mailbox is being read.
+pub fn connected() {
+    info!(event = "layer_live", "reading the channel layer's mailbox");
 }
 
-/// The mailbox is read no more, until there is another connection.
-pub fn lost() {
+/// The connection that reads the mailbox is lost.
+pub fn connection_lost() {
     LOSSES.get().increment(1);
-    warn!(event = "layer_lost", "the connection to the channel layer was lost");
+    warn!(event = "layer_lost", "lost the connection to the channel layer");
 }
 
 /// An attempt to connect failed.
-pub fn failed(why: &str) {
-    warn!(event = "layer_connect_failed", why, "the channel layer cannot be reached");
+pub fn connect_failed(why: &str) {
+    warn!(event = "layer_connect_failed", why, "failed to connect to the channel layer");
 }
 
-/// As many messages lay in the mailbox as the backend puts into one; more would have been dropped there.
+/// The mailbox held as many messages as its capacity; the backend drops what exceeds it.
 pub fn mailbox_full(messages: usize, capacity: usize) {
     MAILBOX_FULL.get().increment(1);
     warn!(
         event = "layer_mailbox_full",
         messages,
         capacity,
-        "the mailbox held as many messages as the backend's capacity; the backend may have dropped some"
+        "the mailbox was at the backend's capacity; the backend may have dropped messages"
     );
 }
 
-/// Messages in the mailbox.
-pub fn mailbox_depth(messages: usize) {
+/// The current number of messages in the mailbox.
+pub fn mailbox_measured(messages: usize) {
     MAILBOX_MESSAGES.get().set(messages as f64);
 }
 
-/// Groups that this node had to join again.
+/// This node had to join groups again.
 pub fn memberships_lost(groups: usize) {
     if groups > 0 {
         MEMBERSHIPS_LOST.get().increment(groups as u64);
-        warn!(event = "layer_memberships_lost", groups, "memberships were lost, and made anew");
+        warn!(
+            event = "layer_memberships_lost",
+            groups, "group memberships were lost and have been restored"
+        );
     }
 }
 
-/// Messages for these many channels may have been missed; their clients are told.
-pub fn missed(channels: usize) {
+/// Messages of these channels may have been missed. Their clients are informed.
+pub fn messages_missed(channels: usize) {
     GAPS.get().increment(1);
     warn!(event = "layer_gap", channels, "messages of the channel layer may have been missed");
 }

@@ -1,60 +1,272 @@
-//! Facts about open connections and their messages. Those of one route count by [`super::route`].
+//! Client connections: the listener, handshakes, open and closed connections, presence.
 
-use std::sync::LazyLock;
+use std::net::IpAddr;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
-use metrics::Gauge;
+use metrics::{Counter, Gauge, SharedString};
+use tracing::{debug, error, info, warn};
 
-use super::about::{About, line};
-use super::definitions::{ROUTE, metrics, words};
-use crate::protocol::{CloseReason, ErrorCode};
+use super::credentials::{CREDENTIAL_REJECTIONS, REJECTIONS};
+use super::definitions::{ROUTE, buckets, metrics, millis, words};
+use super::log::{ConnectionFields, connection_event};
+use crate::protocol::{ChannelName, CloseReason, ConnectionId, RequestId, UserId, label_enum};
 
 metrics! {
-    /// Open sessions.
+    /// Open connections of the public port, WebSockets and plain HTTP alike.
+    CLIENT_SOCKETS = gauge "tidegate_client_sockets";
+    /// Limit of open connections, from `[server] max_connections`.
+    CLIENT_SOCKETS_MAX = gauge "tidegate_client_sockets_max";
+    /// Connections that the operating system failed to accept.
+    ACCEPT_ERRORS = counter "tidegate_accept_errors_total";
+    /// Connections that ended in the middle of a request.
+    HTTP_ERRORS = counter "tidegate_http_errors_total" [cause: words(&[HttpError::LABELS])];
+    /// WebSocket handshakes: admitted, or the reason of the rejection.
+    HANDSHAKES = counter "tidegate_handshakes_total" [
+        route: ROUTE,
+        outcome: words(&[&[ADMITTED], REJECTIONS, CREDENTIAL_REJECTIONS]),
+    ];
+    /// Time from an upgrade request to its decision.
+    HANDSHAKE_DURATION = histogram "tidegate_handshake_duration_seconds" in buckets::REQUEST;
+    /// Calls of an authorize URL that gave no decision.
+    AUTHORIZE_FAILURES = counter "tidegate_authorize_failures_total";
+    /// Open WebSocket connections.
     CONNECTIONS = gauge "tidegate_connections" [route: ROUTE];
-    /// Sessions that ended, by who ended them and why.
+    /// Closed WebSocket connections, by who closed them and why.
     CLOSES = counter "tidegate_closes_total" [
         route: ROUTE,
-        by: words(&[&["gateway", "server", "client"]]),
-        reason: words(&[&CloseReason::LABELS, LEAVES]),
+        by: words(&[ClosedBy::LABELS]),
+        reason: words(&[CloseCause::LABELS]),
     ], late;
-    /// Clients' messages: taken by the upstream, caught as repeats, or answered with an error.
-    MESSAGES = counter "tidegate_messages_total" [
-        route: ROUTE,
-        outcome: words(&[&[QUEUED, DUPLICATE], &ErrorCode::LABELS]),
-    ];
-    /// What waits for slow clients, seen once a second.
+    /// Bytes queued for slow clients, measured once a second.
     SEND_QUEUE = gauge "tidegate_send_queue_bytes";
+    /// Connections of this node that are members of their channel's presence list.
+    PRESENCE_MEMBERS = gauge "tidegate_presence_members";
+    /// Presence operations that the engine failed to do.
+    PRESENCE_FAILURES = counter "tidegate_presence_engine_failures_total" [step: words(&[PresenceStep::LABELS])];
 }
 
-/// How clients leave.
-pub(super) const LEAVES: &[&str] = &["closed", "lost"];
+static OPEN_SOCKETS: LazyLock<Gauge> = LazyLock::new(|| CLIENT_SOCKETS.get());
+static QUEUED_BYTES: LazyLock<Gauge> = LazyLock::new(|| SEND_QUEUE.get());
 
-pub(super) const QUEUED: &str = "queued";
-pub(super) const DUPLICATE: &str = "duplicate";
+/// A connection of the public port was accepted.
+pub fn client_socket_opened() {
+    OPEN_SOCKETS.increment(1.0);
+}
 
-static QUEUE_BYTES: LazyLock<Gauge> = LazyLock::new(|| SEND_QUEUE.get());
+/// A connection of the public port was closed.
+pub fn client_socket_closed() {
+    OPEN_SOCKETS.decrement(1.0);
+}
 
-/// Bytes that wait for the connections of one thread, in the round before and in this one.
-pub fn send_queues(before: usize, now: usize) {
-    if now != before {
-        QUEUE_BYTES.increment(now as f64 - before as f64);
+/// The limit of open connections is set or changed.
+pub fn client_sockets_limited(max: usize) {
+    CLIENT_SOCKETS_MAX.get().set(max as f64);
+}
+
+/// The operating system failed to accept a connection.
+pub fn accept_failed(error: &std::io::Error) {
+    ACCEPT_ERRORS.get().increment(1);
+    error!(event = "accept_failed", %error, "failed to accept a connection");
+}
+
+label_enum! {
+    /// Why a connection ended in the middle of a request.
+    enum HttpError {
+        Timeout => "timeout",
+        TooLarge => "too_large",
+        Malformed => "malformed",
+        /// The connection was reset or closed.
+        Broken => "broken",
     }
 }
 
-/// A client sent something. Never what it says.
-pub fn frame_received(
-    about: About<'_>,
-    kind: &'static str,
-    bytes: usize,
-    message_id: Option<&str>,
+/// A connection ended in the middle of a request: its head was slow, too large or malformed, or it was reset.
+pub fn http_failed(error: &hyper::Error) {
+    let cause = if error.is_timeout() {
+        HttpError::Timeout
+    } else if error.is_parse_too_large() {
+        HttpError::TooLarge
+    } else if error.is_parse() {
+        HttpError::Malformed
+    } else {
+        HttpError::Broken
+    };
+    let cause = cause.label();
+    HTTP_ERRORS.at([cause]).increment(1);
+    debug!(event = "http_failed", cause, %error, "a connection ended in the middle of a request");
+}
+
+const ADMITTED: &str = "admitted";
+
+/// A client's attempt to connect.
+#[derive(Clone, Copy)]
+pub struct Attempt<'a> {
+    pub route: &'a str,
+    /// The id that the connection has if it is admitted.
+    pub connection: ConnectionId,
+    pub request: &'a RequestId,
+    pub ip: IpAddr,
+}
+
+/// The user and the channel of an admitted client; a fixed-reply route knows neither.
+#[derive(Clone, Copy, Default)]
+pub struct Admitted<'a> {
+    pub user: Option<&'a UserId>,
+    pub channel: Option<&'a ChannelName>,
+}
+
+/// A handshake was decided; `Err` is the reason of the rejection.
+pub fn handshake_finished(
+    attempt: Attempt<'_>,
+    decision: Result<Admitted<'_>, &'static str>,
+    took: Duration,
 ) {
-    line!(
-        debug,
-        about,
-        event = "frame_received",
-        kind,
-        bytes,
-        message_id,
-        "a client sent something"
+    let outcome = decision.err().unwrap_or(ADMITTED);
+    HANDSHAKES.at([attempt.route.to_owned(), outcome.to_owned()]).increment(1);
+    HANDSHAKE_DURATION.get().record(took);
+    let Attempt { route, connection, request, ip } = attempt;
+    let took_ms = millis(took);
+    match decision {
+        Err(cause) => info!(
+            event = "handshake_refused", %connection, %request, %ip, route, cause, took_ms,
+            "handshake rejected"
+        ),
+        Ok(Admitted { user, channel }) => debug!(
+            event = "handshake_admitted",
+            %connection,
+            %request,
+            user = user.map(tracing::field::display),
+            channel = channel.map(ChannelName::as_str),
+            %ip,
+            route,
+            took_ms,
+            "handshake admitted"
+        ),
+    }
+}
+
+/// The authorize URL gave no decision about a channel, so that the client is rejected.
+pub fn authorize_failed(route: &str, connection: ConnectionId, request: &RequestId, why: &str) {
+    AUTHORIZE_FAILURES.get().increment(1);
+    warn!(
+        event = "authorize_failed",
+        %connection,
+        %request,
+        route,
+        why,
+        "the authorize URL gave no decision; the client is rejected"
     );
+}
+
+label_enum! {
+    /// Who closed a connection.
+    pub enum ClosedBy {
+        Gateway => "gateway",
+        /// Your server, through the server API.
+        Server => "server",
+        Client => "client",
+    }
+}
+
+label_enum! {
+    /// Why a connection was closed.
+    pub enum CloseCause {
+        /// The client sent a close frame.
+        Closed => "closed",
+        /// The connection ended without a close frame.
+        Lost => "lost";
+        Reason(CloseReason),
+    }
+}
+
+/// The connections of one route.
+pub struct ConnectionMetrics {
+    route: Arc<str>,
+    open: Gauge,
+    closes: Vec<(ClosedBy, CloseCause, Counter)>,
+}
+
+impl ConnectionMetrics {
+    pub(super) fn new(route: Arc<str>) -> Self {
+        let label = SharedString::from(Arc::clone(&route));
+        let by_client =
+            [CloseCause::Closed, CloseCause::Lost].map(|cause| (ClosedBy::Client, cause));
+        let by_gateway =
+            CloseReason::ALL.iter().map(|r| (ClosedBy::Gateway, CloseCause::Reason(*r)));
+        let by_server = [(ClosedBy::Server, CloseCause::Reason(CloseReason::Disconnected))];
+        let counters = by_client.into_iter().chain(by_gateway).chain(by_server);
+        let counters = counters.map(|(by, cause)| {
+            (by, cause, CLOSES.at([label.clone(), by.label().into(), cause.label().into()]))
+        });
+        Self { closes: counters.collect(), open: CONNECTIONS.at([label.clone()]), route }
+    }
+
+    /// An admitted client is connected.
+    pub fn opened(&self, fields: ConnectionFields<'_>) {
+        self.open.increment(1);
+        let route = &*self.route;
+        connection_event!(debug, fields, event = "connection_opened", route, "connection opened");
+    }
+
+    /// The connection is closed, with the code of the close frame or 1005 or 1006 where there was none.
+    pub fn closed(&self, fields: ConnectionFields<'_>, by: ClosedBy, code: u16, cause: CloseCause) {
+        self.open.decrement(1);
+        let closes = self.closes.iter().find(|closes| (closes.0, closes.1) == (by, cause));
+        debug_assert!(closes.is_some(), "closed by {by}, {cause}");
+        if let Some((_, _, closes)) = closes {
+            closes.increment(1);
+        }
+        let (route, by, reason) = (&*self.route, by.label(), cause.label());
+        connection_event!(
+            info,
+            fields,
+            event = "connection_closed",
+            route,
+            by,
+            code,
+            reason,
+            "connection closed"
+        );
+    }
+}
+
+/// Bytes that are queued for the connections of one thread, at the last measurement and now.
+pub fn send_queues_measured(before: usize, now: usize) {
+    if now != before {
+        QUEUED_BYTES.increment(now as f64 - before as f64);
+    }
+}
+
+label_enum! {
+    /// A presence operation of the engine.
+    pub enum PresenceStep {
+        Renew => "renew",
+        Leave => "leave",
+        List => "list",
+        Publish => "publish",
+    }
+}
+
+/// A connection of this node has become a member of its channel.
+pub fn presence_entered() {
+    PRESENCE_MEMBERS.get().increment(1.0);
+}
+
+/// A connection of this node is no longer a member of its channel.
+pub fn presence_left() {
+    PRESENCE_MEMBERS.get().decrement(1.0);
+}
+
+/// The engine failed to do a presence operation: it is `away` if it cannot be reached, or else it refused.
+pub fn presence_failed(step: PresenceStep, away: bool) {
+    let step = step.label();
+    PRESENCE_FAILURES.at([step]).increment(1);
+    debug!(event = "presence_engine_failed", step, away, "failed to update or read presence");
+}
+
+/// `count` joins and leaves were not published, because the engine is away or too slow.
+pub fn presence_not_announced(count: usize) {
+    presence_failed(PresenceStep::Publish, true);
+    debug!(event = "presence_not_announced", count, "joins and leaves were not published");
 }

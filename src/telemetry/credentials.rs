@@ -1,37 +1,228 @@
-//! Facts about the credentials behind open connections.
+//! Credentials: connection tokens issued and consumed, JWTs verified, key sets fetched, and credentials renewed on
+//! open connections.
+//!
+//! A token appears only as its log id, the first 8 hex digits of its SHA-256.
 
-use super::about::{About, line};
-use super::definitions::{metrics, words};
-use super::tokens::CREDENTIAL_REJECTIONS;
+use std::time::Duration;
+
+use tracing::field::display;
+use tracing::{debug, info, warn};
+
+use super::definitions::{metrics, millis, words};
+use super::log::{AUDIT, ConnectionFields, connection_event};
+use crate::protocol::{UserId, label_enum};
 
 metrics! {
-    /// Credentials that were offered for open connections: taken, or why not.
+    /// Connection tokens: issued, or not issued because the engine was unavailable.
+    ISSUED = counter "tidegate_tokens_issued_total" [outcome: words(&[Issue::LABELS])];
+    /// Requests to the token endpoint that were refused.
+    REQUESTS_REFUSED = counter "tidegate_token_requests_refused_total" [
+        cause: words(&[&["bad_request", "method", "csrf", "body"], REJECTIONS, CREDENTIAL_REJECTIONS]),
+    ];
+    /// Connection tokens that clients presented, by outcome.
+    CONSUMED = counter "tidegate_tokens_consumed_total" [outcome: words(&[Consumption::LABELS])];
+    /// JWTs: accepted, or the reason of the rejection.
+    JWTS_VERIFIED = counter "tidegate_jwts_verified_total" [
+        outcome: words(&[&["accepted", "malformed", "expired", "wrong_claims", "wrong_signature", "keys_unavailable"]]),
+    ];
+    /// Checks of the session version that a valid JWT names, by outcome.
+    SESSIONS_CHECKED = counter "tidegate_sessions_checked_total" [outcome: words(&[SessionCheck::LABELS])];
+    /// Fetches of the JSON Web Key Set.
+    JWKS_FETCHES = counter "tidegate_jwks_fetches_total" [outcome: words(&[Fetch::LABELS])];
+    /// Credentials that clients presented to renew an open connection: accepted, or the reason of the refusal.
     REFRESHES = counter "tidegate_refreshes_total" [
         outcome: words(&[&["refreshed", "kind", "anonymous", "other_user", "channel"], CREDENTIAL_REJECTIONS]),
     ];
-    /// Clients that were told that their credentials end soon.
+    /// Notices to clients that their credentials expire soon.
     EXPIRY_NOTICES = counter "tidegate_expiry_notices_total";
 }
 
-/// A client offered other credentials for its connection; `refused` is a word of a fixed set that says why
-/// they were not taken. An audit event.
-pub fn refreshed(about: About<'_>, refused: Option<&'static str>) {
-    let outcome = refused.unwrap_or("refreshed");
-    REFRESHES.at([outcome]).increment(1);
-    match refused {
-        None => line!(audit info, about, event = "credentials_refreshed", "credentials renewed"),
-        // The engine's own facts say so once; this is one line for each client that asks.
-        Some("engine") => {
-            line!(audit debug, about, event = "refresh_refused", outcome, "{REFUSED}")
-        }
-        Some(_) => line!(audit info, about, event = "refresh_refused", outcome, "{REFUSED}"),
+/// Why a client is rejected, whatever its credentials.
+pub(super) const REJECTIONS: &[&str] = &[
+    "origin",
+    "no_credentials",
+    "several_cookies",
+    "channel",
+    "authorize",
+    "authorize_unavailable",
+    "connects",
+    "connections",
+    "connections_per_ip",
+];
+
+/// Why credentials are rejected.
+pub(super) const CREDENTIAL_REJECTIONS: &[&str] = &[
+    "token",
+    "token_origin",
+    "token_binding",
+    "jwt_keys",
+    "jwt_expired",
+    "jwt",
+    "session_over",
+    "engine",
+];
+
+label_enum! {
+    enum Issue {
+        Issued => "issued",
+        EngineDown => "engine_down",
     }
 }
 
-const REFUSED: &str = "credentials for an open connection were refused";
+/// A token was issued to this user.
+pub fn token_issued(token: &str, user: &UserId) {
+    ISSUED.at([Issue::Issued.label()]).increment(1);
+    info!(target: AUDIT, event = "token_issued", token, %user, "a connection token was issued");
+}
 
-/// A client was told that its credentials end soon.
-pub fn notice_sent(about: About<'_>, expires_in: u64) {
+/// A token was not issued, because the engine is unavailable or full.
+pub fn token_not_issued(reason: &str) {
+    ISSUED.at([Issue::EngineDown.label()]).increment(1);
+    debug!(target: AUDIT, event = "token_not_issued", reason, "no connection token was issued");
+}
+
+/// An audit event: the token endpoint refused a request.
+pub fn token_request_refused(cause: &'static str) {
+    REQUESTS_REFUSED.at([cause]).increment(1);
+    info!(target: AUDIT, event = "issue_refused", cause, "the token endpoint refused a request");
+}
+
+label_enum! {
+    /// What became of a connection token that a client presented.
+    pub enum Consumption {
+        Consumed => "consumed",
+        /// It was never issued, has expired or was used before. The store cannot tell these apart.
+        UnknownOrReplayed => "unknown_or_replayed",
+        /// Its record is marked as used.
+        Used => "used",
+        /// The session that it was issued for has ended.
+        SessionOver => "session_over",
+        /// It does not have the form of a token; the store was not asked.
+        MalformedToken => "malformed_token",
+        /// The store holds something under it that is not a record.
+        MalformedRecord => "malformed_record",
+        EngineDown => "engine_down",
+    }
+}
+
+const TOKEN_REFUSED: &str = "a connection token was refused";
+
+/// A client presented a connection token. `user` is the one of its record, if there is a record.
+pub fn token_consumed(token: &str, user: Option<&UserId>, outcome: Consumption) {
+    let (label, user) = (outcome.label(), user.map(display));
+    CONSUMED.at([label]).increment(1);
+    match outcome {
+        // Anybody can send garbage, so it is not logged at `info`.
+        Consumption::MalformedToken => {
+            debug!(target: AUDIT, event = "token_refused", outcome = label, "{TOKEN_REFUSED}");
+        }
+        // The engine logs its own failure once; this is one line for each client.
+        Consumption::EngineDown => {
+            debug!(target: AUDIT, event = "token_refused", token, outcome = label, "{TOKEN_REFUSED}");
+        }
+        Consumption::Consumed => {
+            info!(target: AUDIT, event = "token_consumed", token, user, "a connection token was used");
+        }
+        Consumption::MalformedRecord => {
+            warn!(target: AUDIT, event = "token_refused", token, outcome = label, "{TOKEN_REFUSED}");
+        }
+        _ => {
+            info!(target: AUDIT, event = "token_refused", token, outcome = label, "{TOKEN_REFUSED}")
+        }
+    }
+}
+
+label_enum! {
+    /// Whether the session of a valid JWT is still current.
+    pub enum SessionCheck {
+        Current => "current",
+        /// The JWT names no session version.
+        NotClaimed => "not_claimed",
+        /// No session version is stored for this user.
+        NotKept => "not_kept",
+        /// Another version is stored: the session has ended.
+        Over => "over",
+        /// The claim is not an integer.
+        MalformedClaim => "malformed_claim",
+        /// The stored value is not an integer.
+        MalformedValue => "malformed_value",
+        EngineDown => "engine_down",
+    }
+}
+
+/// The session version of a valid JWT was checked.
+pub fn session_checked(outcome: SessionCheck) {
+    let label = outcome.label();
+    SESSIONS_CHECKED.at([label]).increment(1);
+    match outcome {
+        SessionCheck::Over => {
+            info!(target: AUDIT, event = "session_over", "a valid JWT was refused: its session has ended");
+        }
+        SessionCheck::MalformedClaim | SessionCheck::MalformedValue => {
+            warn!(
+                event = "session_not_checked",
+                outcome = label,
+                "failed to check a session version"
+            );
+        }
+        _ => debug!(event = "session_checked", outcome = label, "a session version was checked"),
+    }
+}
+
+/// A JWT was verified; `outcome` is `accepted` or the label of the rejection.
+pub fn jwt_verified(outcome: &'static str) {
+    JWTS_VERIFIED.at([outcome]).increment(1);
+    debug!(target: AUDIT, event = "jwt_verified", outcome, "a JWT was verified");
+}
+
+label_enum! {
+    enum Fetch {
+        Ok => "ok",
+        Failed => "failed",
+    }
+}
+
+/// The key set was fetched; keys that cannot be used are `skipped`.
+pub fn jwks_fetched(host: &str, keys: usize, skipped: usize, took: Duration) {
+    JWKS_FETCHES.at([Fetch::Ok.label()]).increment(1);
+    let took_ms = millis(took);
+    info!(event = "jwks_fetched", host, keys, skipped, took_ms, "fetched the JSON Web Key Set");
+}
+
+/// The key set could not be fetched.
+pub fn jwks_failed(host: &str, reason: &str) {
+    JWKS_FETCHES.at([Fetch::Failed.label()]).increment(1);
+    warn!(event = "jwks_failed", host, reason, "failed to fetch the JSON Web Key Set");
+}
+
+/// An audit event: a client presented new credentials for its connection; `refused` is the reason of the refusal.
+pub fn refreshed(fields: ConnectionFields<'_>, refused: Option<&'static str>) {
+    let outcome = refused.unwrap_or("refreshed");
+    REFRESHES.at([outcome]).increment(1);
+    match refused {
+        None => {
+            connection_event!(audit info, fields, event = "credentials_refreshed", "credentials renewed");
+        }
+        // The engine logs its own failure once; this is one line for each client.
+        Some("engine") => {
+            connection_event!(audit debug, fields, event = "refresh_refused", outcome, "{REFRESH_REFUSED}");
+        }
+        Some(_) => {
+            connection_event!(audit info, fields, event = "refresh_refused", outcome, "{REFRESH_REFUSED}");
+        }
+    }
+}
+
+const REFRESH_REFUSED: &str = "credentials for an open connection were refused";
+
+/// A client was notified that its credentials expire in `expires_in` seconds.
+pub fn expiry_notice_sent(fields: ConnectionFields<'_>, expires_in: u64) {
     EXPIRY_NOTICES.get().increment(1);
-    line!(debug, about, event = "expiry_notice_sent", expires_in, "credentials end soon");
+    connection_event!(
+        debug,
+        fields,
+        event = "expiry_notice_sent",
+        expires_in,
+        "notified a client that its credentials expire soon"
+    );
 }

@@ -1,73 +1,33 @@
 //! What a metric is: its name, kind, meaning, labels and buckets, written once.
 //!
-//! Each stage defines its metrics in front of the functions that count them, with [`metrics!`], and is
-//! listed in [`STAGES`]. Everything else follows from that: what the recorder describes, which series
-//! exist from the start, the page docs/metrics.md. Nothing else names a metric, so a metric cannot be
-//! counted under a name or with labels that are not defined.
+//! Each area defines its metrics with [`metrics!`], in front of the functions that count them. What the recorder
+//! describes, the series that exist from the start and the page docs/metrics.md follow from these definitions.
+//! Nothing else names a metric, so a metric cannot be counted under a name or with labels that are not defined.
 
 use std::marker::PhantomData;
+use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder, SharedString};
-
-use super::{
-    admin, canary, channel_layer, connections, control, credentials, delivery, engine, generations,
-    handshake, history, lifecycle, limits, listener, log, presence, process, proxy, reload, spans,
-    subscription, tokens, upstream,
-};
-
-/// A headline of the reference page, with the metrics under it.
-pub(super) type Stage = (&'static str, &'static [&'static Definition]);
-
-/// All that there are.
-pub(super) const STAGES: &[Stage] = &[
-    ("Connections and messages", connections::METRICS),
-    ("Generations", generations::METRICS),
-    ("Delivery", delivery::METRICS),
-    ("History", history::METRICS),
-    ("Listener", listener::METRICS),
-    ("Handshakes", handshake::METRICS),
-    ("Tokens and JWTs", tokens::METRICS),
-    ("Credentials of open connections", credentials::METRICS),
-    ("Limits", limits::METRICS),
-    ("Presence", presence::METRICS),
-    ("Upstreams", upstream::METRICS),
-    ("Proxy", proxy::METRICS),
-    ("Redis", engine::METRICS),
-    ("Subscription to Redis", subscription::METRICS),
-    ("The node's own publications through Redis", canary::METRICS),
-    ("Channel layer", channel_layer::METRICS),
-    ("Server API", admin::METRICS),
-    ("Orders between nodes", control::METRICS),
-    ("Readiness and shutdown", lifecycle::METRICS),
-    ("Reload", reload::METRICS),
-    ("Log", log::METRICS),
-    ("Tracing", spans::METRICS),
-    ("Process", process::METRICS),
-];
-
-pub(super) fn all() -> impl Iterator<Item = &'static Definition> {
-    STAGES.iter().flat_map(|(_, metrics)| *metrics).copied()
-}
 
 /// One metric.
 #[derive(Debug)]
 pub(super) struct Definition {
     pub name: &'static str,
     pub kind: Kind,
-    /// As it stands in the source: with the spaces of its comment.
+    /// The text of its comment, with the leading space.
     pub help: &'static str,
     pub labels: &'static [(&'static str, Values)],
     pub appears: Appears,
 }
 
-/// Since when a metric's series are in scrapes.
+/// From when on the series of a metric are in scrapes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Appears {
-    /// As 0, as soon as the values of their labels are known.
+    /// From when the values of their labels are known, with the value 0.
     Early,
-    /// When they are first counted.
+    /// From when they are first counted.
     Late,
-    /// Read anew for each scrape.
+    /// Always: they are read for each scrape.
     Read,
 }
 
@@ -89,24 +49,24 @@ impl Kind {
     }
 }
 
-/// What a label may say.
+/// The possible values of a label.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Values {
-    /// A word of these lists.
+    /// One of these words.
     Words(&'static [&'static [&'static str]]),
     /// A name from the config.
     Configured(Configured),
-    /// Something that is known when the gateway is built or starts; described here.
+    /// A value that is known when the gateway is built or started; the text describes it.
     Fixed(&'static str),
 }
 
-/// What the config names.
+/// What a name from the config stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Configured {
-    /// A route, by its path pattern.
+    /// A route; the name is its path pattern.
     Route,
     Upstream,
-    /// A connection to Redis, by its key.
+    /// A connection to Redis; the name is the key of its URL.
     Redis,
 }
 
@@ -118,18 +78,18 @@ pub(super) const fn words(lists: &'static [&'static [&'static str]]) -> Values {
     Values::Words(lists)
 }
 
-/// Defines the metrics of a stage, and lists them as `METRICS`:
+/// Defines the metrics of an area, and lists them as `METRICS`:
 ///
 /// ```text
 /// metrics! {
-///     /// Its meaning, on the reference page and in each scrape.
+///     /// The help text, on the reference page and in each scrape.
 ///     NAME = counter "tidegate_name_total" [route: ROUTE, outcome: words(&[Outcome::LABELS])];
 ///     OTHER = histogram "tidegate_other_seconds" in buckets::REQUEST;
 /// }
 /// ```
 ///
-/// At the end, `late` keeps its series out of scrapes until they are counted, and `read` makes it one that
-/// is read for each scrape.
+/// A final `late` keeps the series out of scrapes until they are counted. A final `read` marks a metric that is
+/// read for each scrape.
 macro_rules! metrics {
     ($(
         $(#[doc = $help:literal])+
@@ -166,34 +126,7 @@ macro_rules! metrics {
 }
 pub(super) use metrics;
 
-/// Defines an enum whose variants are the words of a label.
-macro_rules! labels {
-    (
-        $(#[$meta:meta])*
-        $visibility:vis enum $name:ident {
-            $($(#[$of_variant:meta])* $variant:ident = $label:literal),+ $(,)?
-        }
-    ) => {
-        $(#[$meta])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        $visibility enum $name {
-            $($(#[$of_variant])* $variant),+
-        }
-
-        impl $name {
-            /// In the order of the variants.
-            pub const LABELS: &'static [&'static str] = &[$($label),+];
-
-            /// A stable word for logs and metrics.
-            pub fn label(self) -> &'static str {
-                Self::LABELS[self as usize]
-            }
-        }
-    };
-}
-pub(super) use labels;
-
-/// A defined metric that counts as `K` and has `N` labels.
+/// A defined metric of the kind `K` with `N` labels.
 pub(super) struct Family<K, const N: usize> {
     pub definition: Definition,
     kind: PhantomData<fn() -> K>,
@@ -204,12 +137,12 @@ impl<K: Instrument, const N: usize> Family<K, N> {
         Self { definition, kind: PhantomData }
     }
 
-    /// The series with these values, in the order of the labels. Looked up: what is counted for each
-    /// publication or message keeps its handle.
+    /// The series with these values, in the order of the labels. This is a look-up: whatever is counted for each
+    /// publication or message keeps the handle.
     pub fn at<V: Into<SharedString>>(&self, values: [V; N]) -> K {
         let values = values.map(Into::into);
         for ((label, known), value) in self.definition.labels.iter().zip(&values) {
-            debug_assert!(known.contain(value), "{}: {label}={value:?}", self.definition.name);
+            debug_assert!(known.contains(value), "{}: {label}={value:?}", self.definition.name);
         }
         let labels = self.definition.labels.iter().zip(values);
         let labels = labels.map(|((label, _), value)| Label::new(*label, value)).collect();
@@ -223,7 +156,7 @@ impl<K: Instrument> Family<K, 0> {
         self.definition.register(Vec::new())
     }
 
-    /// Adds a metric that is read for each scrape to its page.
+    /// Adds a metric that is read for each scrape to the page.
     pub fn write(&self, page: &mut String, value: f64) {
         let (name, kind) = (self.definition.name, self.definition.kind.name());
         let help = self.definition.help();
@@ -241,16 +174,17 @@ impl Definition {
         metrics::with_recorder(|recorder| K::register(recorder, &key))
     }
 
-    /// Registers all series that `configured`, or nothing but the definition, gives values to.
-    fn begin(&self, configured: Option<(Configured, &SharedString)>) {
-        let mut needs = self.labels.iter().filter_map(|(_, values)| match values {
+    /// Registers all series whose label values are known: from the definition alone, or with the name that
+    /// `configured` gives to a route, an upstream or a Redis.
+    fn register_series(&self, configured: Option<(Configured, &SharedString)>) {
+        let mut needed = self.labels.iter().filter_map(|(_, values)| match values {
             Values::Configured(what) => Some(*what),
             Values::Words(_) | Values::Fixed(_) => None,
         });
         let fixed = self.labels.iter().any(|(_, values)| matches!(values, Values::Fixed(_)));
         if self.appears != Appears::Early
             || fixed
-            || !needs.by_ref().eq(configured.map(|(what, _)| what))
+            || !needed.by_ref().eq(configured.map(|(what, _)| what))
         {
             return;
         }
@@ -280,19 +214,26 @@ impl Definition {
     }
 }
 
-/// From now on, all series that need nothing from the config are in each scrape.
-pub(super) fn begin() {
-    all().for_each(|metric| metric.begin(None));
+/// Registers the series of these metrics that do not depend on the configuration: from now on, they are in each
+/// scrape.
+pub(super) fn register(metrics: &[&Definition]) {
+    metrics.iter().for_each(|metric| metric.register_series(None));
 }
 
-/// The same of the series of a route, an upstream or a connection to Redis. May be called again.
-pub(super) fn begin_configured(what: Configured, name: &str) {
+/// Registers the series of these metrics that belong to a route, an upstream or a Redis of the configuration.
+/// Repeating it changes nothing.
+pub(super) fn register_configured(metrics: &[&Definition], what: Configured, name: &str) {
     let name = SharedString::from(name.to_owned());
-    all().for_each(|metric| metric.begin(Some((what, &name))));
+    metrics.iter().for_each(|metric| metric.register_series(Some((what, &name))));
+}
+
+/// Whole milliseconds, for log fields.
+pub(super) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Values {
-    fn contain(self, value: &str) -> bool {
+    fn contains(self, value: &str) -> bool {
         match self {
             Self::Words(lists) => lists.iter().any(|list| list.contains(&value)),
             Self::Configured(_) | Self::Fixed(_) => true,
@@ -327,27 +268,27 @@ impl Instrument for Histogram {
 
 /// Upper bounds, in seconds.
 pub(super) mod buckets {
-    /// From a hand-over inside the process to a stalled thread.
+    /// From a hand-over within the process to a stalled thread.
     pub const DELIVERY: &[f64] = &[
         0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
         2.5, 5.0, 10.0,
     ];
 
-    /// From an answer on the same host to a patient time-out.
+    /// From an answer on the same host to a long timeout.
     pub const REQUEST: &[f64] = &[
         0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
         30.0, 60.0,
     ];
 
-    /// From a cached answer to a model that thinks.
+    /// From a cached answer to a slow model.
     pub const FIRST_CHUNK: &[f64] =
         &[0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0, 20.0, 30.0, 60.0];
 
-    /// From chunks that come together to a tool that works.
+    /// From chunks that arrive together to a slow tool call.
     pub const CHUNK_GAP: &[f64] =
         &[0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
 
-    /// From an answer in one piece to the longest `max_duration`.
+    /// From a short answer to the longest `max_duration`.
     pub const GENERATION: &[f64] =
         &[0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0];
 }

@@ -1,87 +1,167 @@
-//! Facts about the engine: connections to Redis.
+//! The engine: connections to Redis, the subscription, and the canary that checks publications end to end.
 
 use std::time::Duration;
 
 use tracing::{debug, info, warn};
 
-use super::definitions::{self, Configured, REDIS, metrics, words};
+use super::definitions::{self, Configured, REDIS, buckets, metrics, millis, words};
+use crate::protocol::label_enum;
 
 metrics! {
     /// 1 while Redis answers on this connection.
-    UP = gauge "tidegate_redis_up" [connection: REDIS];
+    REDIS_UP = gauge "tidegate_redis_up" [connection: REDIS];
     /// Attempts to connect to Redis.
-    CONNECTS = counter "tidegate_redis_connects_total" [connection: REDIS, outcome: words(&[&["ok", "failed"]])];
-    /// Connections to Redis that were made again.
-    RECONNECTS = counter "tidegate_redis_reconnects_total" [connection: REDIS];
+    REDIS_CONNECTS = counter "tidegate_redis_connects_total" [
+        connection: REDIS,
+        outcome: words(&[Connect::LABELS]),
+    ];
+    /// Reconnects to Redis after a connection was lost.
+    REDIS_RECONNECTS = counter "tidegate_redis_reconnects_total" [connection: REDIS];
     /// Connections to Redis that were lost.
-    LOST = counter "tidegate_redis_lost_total" [connection: REDIS];
-    /// Commands that Redis refused.
-    REFUSALS = counter "tidegate_redis_refusals_total" [connection: REDIS];
+    REDIS_LOST = counter "tidegate_redis_lost_total" [connection: REDIS];
+    /// Commands that Redis answered with an error.
+    REDIS_REFUSALS = counter "tidegate_redis_refusals_total" [connection: REDIS];
+    /// 1 while all channels are subscribed; absent with the memory engine.
+    SUBSCRIPTION_LIVE = gauge "tidegate_redis_subscription_live", late;
+    /// Live subscriptions that were lost.
+    SUBSCRIPTION_LOSSES = counter "tidegate_redis_subscription_losses_total";
+    /// Failed attempts to connect and subscribe.
+    SUBSCRIPTION_FAILURES = counter "tidegate_redis_subscription_failures_total";
+    /// Channels whose subscription Redis refused.
+    SUBSCRIPTION_REFUSALS = counter "tidegate_redis_subscription_refusals_total";
+    /// Round trip of the node's own test publication through Redis, sent about every 3 s.
+    CANARY_SECONDS = histogram "tidegate_canary_seconds" in buckets::REQUEST;
+    /// Test publications that did not come back from Redis in time. The node is not ready then.
+    CANARY_FAILURES = counter "tidegate_canary_failures_total";
 }
 
-/// There is such a connection, or will be when Redis is reached.
-pub fn redis_wanted(connection: &'static str) {
-    definitions::begin_configured(Configured::Redis, connection);
+label_enum! {
+    enum Connect {
+        Ok => "ok",
+        Failed => "failed",
+    }
 }
 
-/// A connection is usable; `away` is how long it was not, unless it is the first.
-pub fn redis_connected(connection: &'static str, away: Option<Duration>) {
-    UP.at([connection]).set(1.0);
-    CONNECTS.at([connection, "ok"]).increment(1);
-    match away {
+/// A connection to Redis is configured. Its series appear in the scrapes.
+pub fn redis_configured(connection: &'static str) {
+    definitions::register_configured(METRICS, Configured::Redis, connection);
+}
+
+/// A connection is up; `down_for` is how long it was down, or `None` for the first connection.
+pub fn redis_connected(connection: &'static str, down_for: Option<Duration>) {
+    REDIS_UP.at([connection]).set(1.0);
+    REDIS_CONNECTS.at([connection, Connect::Ok.label()]).increment(1);
+    match down_for {
         None => info!(event = "redis_connected", redis = connection, "connected to Redis"),
-        Some(away) => {
-            RECONNECTS.at([connection]).increment(1);
+        Some(down_for) => {
+            REDIS_RECONNECTS.at([connection]).increment(1);
             info!(
                 event = "redis_reconnected",
                 redis = connection,
-                away_ms = millis(away),
-                "connected to Redis again"
+                away_ms = millis(down_for),
+                "reconnected to Redis"
             );
         }
     }
 }
 
-/// An attempt failed; `attempt` counts from 0 since the last connection. The first is logged as a
-/// warning, and every 60th after it, which is about once a minute.
+/// An attempt to connect failed. `attempt` counts from 0 since the last connection: the first one is logged as a
+/// warning, and then every 60th, which is about once a minute.
 pub fn redis_connect_failed(connection: &'static str, attempt: u32, reason: &str) {
-    UP.at([connection]).set(0.0);
-    CONNECTS.at([connection, "failed"]).increment(1);
+    REDIS_UP.at([connection]).set(0.0);
+    REDIS_CONNECTS.at([connection, Connect::Failed.label()]).increment(1);
     if attempt.is_multiple_of(60) {
-        warn!(event = "redis_connect_failed", redis = connection, attempt, reason, "{FAILED}");
+        warn!(
+            event = "redis_connect_failed",
+            redis = connection,
+            attempt,
+            reason,
+            "{CONNECT_FAILED}"
+        );
     } else {
-        debug!(event = "redis_connect_failed", redis = connection, attempt, reason, "{FAILED}");
+        debug!(
+            event = "redis_connect_failed",
+            redis = connection,
+            attempt,
+            reason,
+            "{CONNECT_FAILED}"
+        );
     }
 }
 
-/// A connection that was up is so no longer.
+const CONNECT_FAILED: &str = "failed to connect to Redis";
+
+/// A connection that was up is lost.
 pub fn redis_lost(connection: &'static str, reason: &str) {
-    UP.at([connection]).set(0.0);
-    LOST.at([connection]).increment(1);
-    warn!(event = "redis_lost", redis = connection, reason, "a connection to Redis was lost");
+    REDIS_UP.at([connection]).set(0.0);
+    REDIS_LOST.at([connection]).increment(1);
+    warn!(event = "redis_lost", redis = connection, reason, "lost a connection to Redis");
 }
 
-/// Redis answered a command with an error; `loud` for the few of them that are worth a warning.
-pub fn redis_refused(connection: &'static str, reason: &str, loud: bool) {
-    REFUSALS.at([connection]).increment(1);
-    if loud {
+/// Redis answered a command with an error; a `warning` where it does not repeat itself.
+pub fn redis_refused(connection: &'static str, reason: &str, warning: bool) {
+    REDIS_REFUSALS.at([connection]).increment(1);
+    if warning {
         warn!(event = "redis_refused", redis = connection, reason, "{REFUSED}");
     } else {
         debug!(event = "redis_refused", redis = connection, reason, "{REFUSED}");
     }
 }
 
-/// The URL of `key` says that its server's certificate is not to be checked.
+const REFUSED: &str = "Redis refused a command";
+
+/// The URL in `key` disables the check of the server's certificate.
 pub fn redis_certificate_unchecked(key: &str) {
     warn!(
         event = "redis_certificate_unchecked",
-        key, "ssl_cert_reqs=none: whoever answers at this address is taken for the Redis server"
+        key, "ssl_cert_reqs=none: the Redis server's certificate is not verified"
     );
 }
 
-const FAILED: &str = "Redis cannot be reached";
-const REFUSED: &str = "Redis refused a command";
+/// All channels are subscribed and confirmed.
+pub fn subscription_live(channels: usize) {
+    SUBSCRIPTION_LIVE.get().set(1.0);
+    info!(event = "subscription_live", channels, "subscribed to Redis");
+}
 
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+/// A subscription that was live is lost.
+pub fn subscription_lost(why: &str) {
+    SUBSCRIPTION_LIVE.get().set(0.0);
+    SUBSCRIPTION_LOSSES.get().increment(1);
+    warn!(event = "subscription_lost", why, "lost the subscription to Redis");
+}
+
+/// An attempt to connect and subscribe failed.
+pub fn subscription_failed(why: &str) {
+    SUBSCRIPTION_LIVE.get().set(0.0);
+    SUBSCRIPTION_FAILURES.get().increment(1);
+    warn!(event = "subscription_failed", why, "failed to subscribe to Redis");
+}
+
+/// Redis refused to subscribe a single channel.
+pub fn subscription_refused(error: &redis::RedisError) {
+    SUBSCRIPTION_REFUSALS.get().increment(1);
+    warn!(event = "subscription_refused", %error, "Redis refused to subscribe a channel");
+}
+
+/// A test publication came back from Redis.
+pub fn canary_returned(after: Duration) {
+    CANARY_SECONDS.get().record(after);
+}
+
+/// A test publication did not come back. It is logged if `changed`: the one before came back, or failed for
+/// another reason.
+pub fn canary_failed(why: &'static str, changed: bool) {
+    CANARY_FAILURES.get().increment(1);
+    if changed {
+        warn!(
+            event = "canary_failed",
+            why, "publications do not come back from Redis; the node is not ready"
+        );
+    }
+}
+
+/// A test publication came back after others had not.
+pub fn canary_recovered() {
+    info!(event = "canary_recovered", "publications come back from Redis again");
 }

@@ -1,66 +1,177 @@
-//! Facts about the process itself, read when somebody asks for them.
+//! The process: its build, its resources, readiness, shutdown and reloads of the configuration.
 
-use super::definitions::{Values, metrics};
+use std::time::Duration;
+
+use tracing::{error, info, warn};
+
+use super::definitions::{Values, metrics, words};
+use super::log::AUDIT;
+use crate::clock;
+use crate::protocol::label_enum;
 
 metrics! {
-    /// 1, with what runs here.
+    /// 1 from the signal to stop until the process ends.
+    DRAINING = gauge "tidegate_draining";
+    /// 1 if the last check of `/readyz` found the node ready. Each scrape is such a check.
+    READY = gauge "tidegate_ready";
+    /// Reloads of the configuration, by outcome.
+    RELOADS = counter "tidegate_config_reloads_total" [outcome: words(&[ReloadOutcome::LABELS])];
+    /// 0 while the config file, as it was last read, is not valid.
+    LAST_SUCCESSFUL = gauge "tidegate_config_last_reload_successful";
+    /// Time at which a valid configuration was last read, in seconds since 1970.
+    LAST_TIMESTAMP = gauge "tidegate_config_last_reload_timestamp_seconds";
+    /// 1 while the config file has a change that needs a restart.
+    RESTART_NEEDED = gauge "tidegate_config_restart_needed";
+    /// Always 1; the labels describe the running build.
     BUILD_INFO = gauge "tidegate_build_info" [
         version: Values::Fixed("the version of the package"),
-        build: Values::Fixed("what the packager called it, say a commit"),
+        build: Values::Fixed("the packager's build id, such as a commit"),
         rust: Values::Fixed("the compiler"),
     ];
-    /// Time on a processor, in user space and in the kernel. Linux only, like all that begin with `process_`.
+    /// CPU time in user space and in the kernel. Linux only, like all `process_` metrics.
     CPU = counter "process_cpu_seconds_total", read;
-    /// Memory that is in RAM.
+    /// Resident memory.
     RESIDENT = gauge "process_resident_memory_bytes", read;
-    /// Address space, most of which costs nothing.
+    /// Virtual memory.
     VIRTUAL = gauge "process_virtual_memory_bytes", read;
     /// Open files and sockets.
     OPEN_FDS = gauge "process_open_fds", read;
-    /// Files and sockets that may be open.
+    /// Limit of open files and sockets.
     MAX_FDS = gauge "process_max_fds", read;
     /// Threads of the operating system.
     THREADS = gauge "process_threads", read;
-    /// When the process started, since 1970.
+    /// Start time of the process, in seconds since 1970.
     START_TIME = gauge "process_start_time_seconds", read;
 }
 
-/// The process begins to count.
+/// The process has installed its recorder.
 pub(super) fn started() {
     let build = option_env!("TIDEGATE_BUILD").unwrap_or("unknown");
     BUILD_INFO.at([env!("CARGO_PKG_VERSION"), build, env!("TIDEGATE_RUST")]).set(1.0);
 }
 
-/// What the operating system says of this process.
-struct Look {
+/// Somebody has checked whether this node is ready.
+pub fn readiness_checked(ready: bool) {
+    READY.get().set(if ready { 1.0 } else { 0.0 });
+}
+
+/// The gateway was asked to stop.
+pub fn draining(drain: Duration) {
+    DRAINING.get().set(1.0);
+    info!(
+        event = "draining",
+        drain_seconds = drain.as_secs_f64(),
+        "stopping: connections are being closed"
+    );
+}
+
+/// The gateway has stopped. Unless `drained`, something was still running and was aborted.
+pub fn stopped(drained: bool) {
+    if drained {
+        info!(event = "stopped", "stopped");
+    } else {
+        warn!(event = "shutdown_forced", "stopped before all connections and replies had ended");
+    }
+}
+
+label_enum! {
+    /// What came of reading the configuration again.
+    pub enum ReloadOutcome {
+        Applied => "applied",
+        /// Nothing in it has changed.
+        Unchanged => "unchanged",
+        /// It is not valid, and the running configuration stays.
+        Rejected => "rejected",
+    }
+}
+
+/// The gateway has started with a valid configuration.
+pub fn config_loaded() {
+    LAST_SUCCESSFUL.get().set(1.0);
+    LAST_TIMESTAMP.get().set(clock::since_unix_epoch().as_secs_f64());
+}
+
+/// A reload has applied the `changed` sections.
+pub fn config_reloaded(changed: &[&str]) {
+    count_reload(ReloadOutcome::Applied);
+    let changed = changed.join(" ");
+    info!(target: AUDIT, event = "config_reloaded", changed, "config reloaded");
+}
+
+/// A reload that was asked for has found nothing to change.
+pub fn config_unchanged() {
+    count_reload(ReloadOutcome::Unchanged);
+    info!(event = "config_unchanged", "config unchanged");
+}
+
+/// The configuration is not valid; `why` lists the mistakes. The running one stays.
+pub fn config_rejected(why: &str) {
+    count_reload(ReloadOutcome::Rejected);
+    error!(target: AUDIT, event = "config_rejected", why, "config rejected: the running config stays in effect");
+}
+
+/// The keys whose change takes effect after a restart; empty if all of the configuration is in effect.
+pub fn restart_needed(keys: &[&str]) {
+    RESTART_NEEDED.get().set(if keys.is_empty() { 0.0 } else { 1.0 });
+    if !keys.is_empty() {
+        let keys = keys.join(" ");
+        warn!(event = "config_restart_needed", keys, "changes of these keys need a restart");
+    }
+}
+
+/// A worker thread could not apply a new configuration and continues with the old one.
+pub fn config_thread_failed(why: &str) {
+    error!(event = "config_thread_failed", why, "a thread failed to apply the new config");
+}
+
+/// Connections are being closed because a reload has changed their route's channel or upstream.
+pub fn connections_rerouted(connections: usize) {
+    info!(
+        event = "config_sent_away",
+        connections, "closing connections of routes that have changed"
+    );
+}
+
+fn count_reload(outcome: ReloadOutcome) {
+    RELOADS.at([outcome.label()]).increment(1);
+    if outcome == ReloadOutcome::Rejected {
+        LAST_SUCCESSFUL.get().set(0.0);
+    } else {
+        config_loaded();
+    }
+}
+
+/// What the operating system reports about this process.
+struct Resources {
     cpu_seconds: f64,
     resident_bytes: u64,
     virtual_bytes: u64,
     open_fds: usize,
-    /// `None` = as many as it likes.
+    /// `None` if there is no limit.
     max_fds: Option<u64>,
     threads: i64,
+    /// In seconds since 1970.
     started: f64,
 }
 
-/// Adds it to a scrape's `page`, or nothing where it is not known. The recorder would keep whole numbers
-/// only. Reads files: not for a thread that has connections.
+/// Adds the metrics of the process to a scrape's `page`, if they can be read. The recorder would round them to
+/// whole numbers. Reads files, so it must not run on a thread that serves connections.
 pub(super) fn write(page: &mut String) {
-    let Some(look) = Look::now() else { return };
-    CPU.write(page, look.cpu_seconds);
-    RESIDENT.write(page, look.resident_bytes as f64);
-    VIRTUAL.write(page, look.virtual_bytes as f64);
-    OPEN_FDS.write(page, look.open_fds as f64);
-    if let Some(max_fds) = look.max_fds {
+    let Some(resources) = Resources::read() else { return };
+    CPU.write(page, resources.cpu_seconds);
+    RESIDENT.write(page, resources.resident_bytes as f64);
+    VIRTUAL.write(page, resources.virtual_bytes as f64);
+    OPEN_FDS.write(page, resources.open_fds as f64);
+    if let Some(max_fds) = resources.max_fds {
         MAX_FDS.write(page, max_fds as f64);
     }
-    THREADS.write(page, look.threads as f64);
-    START_TIME.write(page, look.started);
+    THREADS.write(page, resources.threads as f64);
+    START_TIME.write(page, resources.started);
 }
 
-impl Look {
+impl Resources {
     #[cfg(target_os = "linux")]
-    fn now() -> Option<Self> {
+    fn read() -> Option<Self> {
         use procfs::process::{LimitValue, Process};
 
         let process = Process::myself().ok()?;
@@ -82,7 +193,7 @@ impl Look {
     }
 
     #[cfg(not(target_os = "linux"))]
-    fn now() -> Option<Self> {
+    fn read() -> Option<Self> {
         None
     }
 }

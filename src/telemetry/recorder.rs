@@ -1,16 +1,40 @@
-//! The process's metrics recorder, made from the definitions, and what it answers to a scrape.
+//! All metrics of the gateway, and the recorder that collects them and answers scrapes.
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
-
 use tokio::sync::Semaphore;
 
-use super::definitions::{self, Kind};
-use super::process;
+use super::definitions::{self, Definition, Kind};
+use super::{
+    admin, channel_layer, connections, credentials, delivery, engine, log, messages, process,
+    replies, spans, upstreams,
+};
 
-/// Installs the recorder; once a process. What can be counted from the start is in each scrape.
+/// The areas, each with its headline on the reference page.
+pub(super) const AREAS: &[(&str, &[&Definition])] = &[
+    ("Connections", connections::METRICS),
+    ("Credentials", credentials::METRICS),
+    ("Messages and limits", messages::METRICS),
+    ("Replies", replies::METRICS),
+    ("Upstreams and proxy", upstreams::METRICS),
+    ("Delivery and history", delivery::METRICS),
+    ("Engine", engine::METRICS),
+    ("Channel layer", channel_layer::METRICS),
+    ("Server API and commands", admin::METRICS),
+    ("Process", process::METRICS),
+    ("Log", log::METRICS),
+    ("Tracing", spans::METRICS),
+];
+
+/// Every metric.
+pub(super) fn all() -> impl Iterator<Item = &'static Definition> {
+    AREAS.iter().flat_map(|(_, metrics)| *metrics).copied()
+}
+
+/// Installs the recorder, once for each process. From then on, each scrape has all series that do not depend on
+/// the configuration.
 pub fn install() -> Result<PrometheusHandle, BuildError> {
     let mut builder = PrometheusBuilder::new();
-    for metric in definitions::all() {
+    for metric in all() {
         if let Kind::Histogram(buckets) = metric.kind {
             let name = Matcher::Full(metric.name.to_owned());
             builder = builder.set_buckets_for_metric(name, buckets)?;
@@ -18,7 +42,7 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     }
     let handle = builder.install_recorder()?;
     metrics::with_recorder(|recorder| {
-        for metric in definitions::all() {
+        for metric in all() {
             let (name, help) = (metric.name.into(), metric.help().into());
             match metric.kind {
                 Kind::Counter => recorder.describe_counter(name, None, help),
@@ -27,19 +51,24 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
             }
         }
     });
-    definitions::begin();
+    register();
     process::started();
     Ok(handle)
 }
 
-/// How [`page`] is written.
+/// Registers the series that do not depend on the configuration.
+pub(super) fn register() {
+    AREAS.iter().for_each(|(_, metrics)| definitions::register(metrics));
+}
+
+/// The content type of [`page`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// All metrics as they are now; nothing where the process is ending, and nobody is answered any more. Made
-/// one at a time and on a thread of its own, since it takes longer than a publication may wait.
+/// All metrics with their current values; empty while the process is ending. Pages are rendered one at a time and
+/// on a blocking thread, because that takes longer than a publication may wait.
 pub async fn page(metrics: &PrometheusHandle) -> String {
-    static ONE: Semaphore = Semaphore::const_new(1);
-    let _one_at_a_time = ONE.acquire().await;
+    static RENDERING: Semaphore = Semaphore::const_new(1);
+    let _permit = RENDERING.acquire().await;
     let metrics = metrics.clone();
     let page = move || {
         let mut page = metrics.render();

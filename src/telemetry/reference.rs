@@ -1,23 +1,21 @@
 //! The reference page of all metrics, made from their definitions. A test holds docs/metrics.md to it.
 
-use std::fmt::Write as _;
-
-use super::definitions::{Appears, Configured, Definition, Kind, STAGES, Values};
+use super::definitions::{Appears, Configured, Definition, Kind, Values};
+use super::recorder::{self, AREAS};
 
 const INTRODUCTION: &str = include_str!("reference.md");
 
-/// How the metrics are scraped, then a table for each stage.
+/// How the metrics are scraped, then a table for each area.
 pub(super) fn reference() -> String {
     let mut page = INTRODUCTION.to_owned();
-    for (headline, metrics) in STAGES {
-        let _never_fails = write!(
-            page,
+    for (headline, metrics) in AREAS {
+        page.push_str(&format!(
             "\n## {headline}\n\n| metric | kind | labels | meaning |\n|---|---|---|---|\n"
-        );
+        ));
         page.extend(metrics.iter().map(|metric| row(metric)));
     }
     page.push_str("\n## Buckets\n\n| histogram | upper bounds in seconds |\n|---|---|\n");
-    for metric in STAGES.iter().flat_map(|(_, metrics)| *metrics) {
+    for metric in recorder::all() {
         if let Kind::Histogram(buckets) = metric.kind {
             let bounds: Vec<_> = buckets.iter().map(f64::to_string).collect();
             page.push_str(&format!("| `{}` | {} |\n", metric.name, bounds.join(", ")));

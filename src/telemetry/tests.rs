@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 
 use metrics_exporter_prometheus::PrometheusBuilder;
 
-use super::definitions::{self, Configured, Kind, Values};
+use super::definitions::{Kind, Values};
 use super::reference::reference;
+use super::route::RouteMetrics;
+use super::{engine, recorder};
 
 fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -28,7 +30,7 @@ fn the_reference_page_is_what_the_definitions_say() {
 #[test]
 fn names_follow_the_conventions() {
     let mut names = HashSet::new();
-    for metric in definitions::all() {
+    for metric in recorder::all() {
         let name = metric.name;
         let word = |text: &str| {
             text.starts_with(|first: char| first.is_ascii_lowercase())
@@ -87,8 +89,8 @@ fn documents_name_only_what_is_defined() {
         for word in words.filter(|word| word.starts_with("tidegate_") && !word.ends_with('_')) {
             let whole =
                 ["_bucket", "_sum", "_count"].iter().find_map(|part| word.strip_suffix(part));
-            let known = definitions::all()
-                .any(|metric| [word, whole.unwrap_or(word)].contains(&metric.name));
+            let known =
+                recorder::all().any(|metric| [word, whole.unwrap_or(word)].contains(&metric.name));
             assert!(known, "{}: there is no {word}", page.display());
         }
     }
@@ -135,14 +137,14 @@ fn every_definition_is_used_and_nothing_else_is() {
             assert!(used, "{}: {name} is defined and never counted", path.display());
         }
     }
-    assert_eq!(defined, definitions::all().count(), "a stage is missing in STAGES");
+    assert_eq!(defined, recorder::all().count(), "an area is missing in AREAS");
 }
 
 #[test]
 fn series_exist_before_anything_happens() {
     let recorder = PrometheusBuilder::new().build_recorder();
     metrics::with_local_recorder(&recorder, || {
-        definitions::begin();
+        recorder::register();
         let page = recorder.handle().render();
         for line in [
             "tidegate_deliveries_total 0\n",
@@ -154,8 +156,8 @@ fn series_exist_before_anything_happens() {
         for late in ["route=", "upstream=", "connection=", "tidegate_build_info"] {
             assert!(!page.contains(late), "{late} {page}");
         }
-        definitions::begin_configured(Configured::Route, "/ws/{id}");
-        definitions::begin_configured(Configured::Redis, "engine.redis.pubsub_url");
+        let _ = RouteMetrics::new("/ws/{id}");
+        engine::redis_configured("engine.redis.pubsub_url");
         let page = recorder.handle().render();
         for line in [
             "tidegate_connections{route=\"/ws/{id}\"} 0\n",

@@ -1,7 +1,6 @@
-//! Whom a credential names, and whether it is good where it is presented: when a socket is opened, and when
-//! an open one is to live on.
+//! Checks credentials when a connection is opened, and when an open connection renews them.
 //!
-//! Which credentials a route takes, and whether their channels fit, is for those who ask.
+//! The callers decide which credentials a route accepts, and compare channels.
 
 use std::sync::Arc;
 
@@ -14,39 +13,39 @@ use crate::protocol::{ChannelPattern, ErrorCode, OriginTag, Params, Template, Te
 pub struct Authenticator {
     store: TokenStore,
     jwts: JwtVerifier,
-    /// `[tokens] binding`.
+    /// The setting `[tokens] binding`.
     binding: Option<Arc<Template>>,
-    /// `[jwt] session_version`.
+    /// The check of `[jwt] session_version`; `None` = it is not configured.
     versions: Option<Arc<SessionVersions>>,
 }
 
-/// Where a credential is presented.
+/// The connection that a credential is presented for.
 #[derive(Debug, Clone, Copy)]
 pub struct CredentialContext<'a> {
-    /// Of the connection's path.
+    /// The parameters of the connection's path.
     pub params: &'a Params,
-    /// Of the connection's handshake; `None` = it named none.
+    /// The `Origin` of the connection's handshake; `None` = it had none.
     pub origin: Option<OriginTag>,
 }
 
-/// Why a credential is not accepted; never told to the client in so many words.
+/// Why a credential is not accepted. Clients are not told the exact reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CredentialRejection {
-    /// Unknown, expired, used or malformed.
+    /// The connection token is unknown, expired, used or malformed.
     Token,
-    /// Its record is bound to another origin.
+    /// The token's record is bound to another origin.
     TokenOrigin,
-    /// Its record's `connection_id` does not fit `[tokens] binding`.
+    /// The `connection_id` of the token's record does not match `[tokens] binding`.
     TokenBinding,
     Jwt(JwtRejection),
-    /// The JWT is good, but its session has been ended since.
+    /// The JWT is valid, but its session has been ended since it was issued.
     SessionOver,
-    /// The engine that keeps tokens, or session versions, could not be asked.
+    /// The engine that stores tokens, or the Redis with session versions, is not available.
     EngineUnavailable,
 }
 
 impl CredentialRejection {
-    /// A stable word for logs and metrics.
+    /// Returns a stable label for logs and metrics.
     pub fn label(self) -> &'static str {
         match self {
             Self::Token => "token",
@@ -60,7 +59,8 @@ impl CredentialRejection {
         }
     }
 
-    /// Where nothing is known against the credential, since who knows cannot be asked: what is away.
+    /// Returns the error code for a credential that could not be checked because a backend is not
+    /// available; `None` = it was checked and refused.
     pub fn unavailable(self) -> Option<ErrorCode> {
         match self {
             Self::EngineUnavailable => Some(ErrorCode::EngineUnavailable),
@@ -71,7 +71,7 @@ impl CredentialRejection {
 }
 
 impl Authenticator {
-    /// `Err` names the key that cannot be used.
+    /// `Err` names the configured key that cannot be used.
     pub fn new(
         tokens: &config::Tokens,
         jwt: &config::Jwt,
@@ -81,12 +81,12 @@ impl Authenticator {
         Ok(Self { store, jwts: JwtVerifier::new(jwt)?, binding, versions: None })
     }
 
-    /// The same, and a JWT's session must not have been ended since.
+    /// Adds the check that the session of a JWT has not been ended since it was issued.
     pub fn with_session_versions(self, versions: Option<SessionVersions>) -> Self {
         Self { versions: versions.map(Arc::new), ..self }
     }
 
-    /// Consumes a connection token and compares what it is bound to, but for its channels.
+    /// Consumes a connection token and checks its origin and binding; the caller compares its channels.
     pub async fn redeem(
         &self,
         token: &str,
@@ -103,14 +103,14 @@ impl Authenticator {
         }
         if let Some(binding) = &self.binding {
             let id = record.connection_id.as_deref().unwrap_or_default();
-            if !is_bound(binding, id, context.params, &identity) {
+            if !matches_binding(binding, id, context.params, &identity) {
                 return Err(CredentialRejection::TokenBinding);
             }
         }
         Ok(identity)
     }
 
-    /// See [`JwtVerifier::verify`]; and that its session is not over, where that is kept.
+    /// Verifies a JWT (see [`JwtVerifier::verify`]) and, where configured, that its session has not ended.
     pub async fn verify(&self, jwt: &str) -> Result<Identity, CredentialRejection> {
         let verified = self.jwts.verify(jwt).await;
         let (identity, claims) = verified.map_err(CredentialRejection::Jwt)?;
@@ -120,15 +120,16 @@ impl Authenticator {
         Ok(identity)
     }
 
-    /// Where connection tokens are kept.
+    /// Returns the store of connection tokens.
     pub fn store(&self) -> &TokenStore {
         &self.store
     }
 }
 
-/// Whether a record's connection id fits `[tokens] binding`, a template with `*` for any run of
-/// characters. A parameter with a star of its own fits nothing, since it would stand for anything.
-fn is_bound(binding: &Template, id: &str, params: &Params, identity: &Identity) -> bool {
+/// Whether a record's connection id matches `[tokens] binding`, a template with `*` for any run of
+/// characters. A parameter or user id that contains a star matches nothing, because it would act as a
+/// wildcard.
+fn matches_binding(binding: &Template, id: &str, params: &Params, identity: &Identity) -> bool {
     let user = identity.key();
     if params.iter().any(|(_, value)| value.contains('*')) || user.contains('*') {
         return false;
@@ -146,13 +147,13 @@ mod tests {
     fn a_binding_is_no_wildcard_for_clients() {
         let binding = Template::parse("chat-{id}-*").unwrap();
         let path = PathPattern::parse("/{id}").unwrap();
-        let fits = |path_text: &str, id: &str| {
+        let is_bound = |path_text: &str, id: &str| {
             let params = path.matches(path_text).unwrap();
-            is_bound(&binding, id, &params, &Identity::anonymous())
+            matches_binding(&binding, id, &params, &Identity::anonymous())
         };
-        assert!(fits("/42", "chat-42-1764500000"));
-        assert!(!fits("/42", "chat-421-1764500000"));
-        assert!(!fits("/42", ""));
-        assert!(!fits("/*", "chat-42-1764500000"));
+        assert!(is_bound("/42", "chat-42-1764500000"));
+        assert!(!is_bound("/42", "chat-421-1764500000"));
+        assert!(!is_bound("/42", ""));
+        assert!(!is_bound("/*", "chat-42-1764500000"));
     }
 }

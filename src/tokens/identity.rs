@@ -1,16 +1,16 @@
-//! What the credentials said.
+//! The identity that accepted credentials stand for.
 
 use crate::protocol::{ChannelPattern, UserId};
 
-/// An accepted caller.
+/// An accepted caller and its limits.
 #[derive(Debug, Clone)]
 pub struct Identity {
     /// `None` = anonymous.
     pub user_id: Option<UserId>,
     pub username: Option<Box<str>>,
-    /// `None` = every channel that the route gives.
+    /// The channels that the caller may join; `None` = every channel of the route.
     pub channels: Option<Box<[ChannelPattern]>>,
-    /// Unix seconds at which the credentials behind the connection expire.
+    /// When the credentials expire, in Unix seconds; `None` = never.
     pub expires_at: Option<u64>,
 }
 
@@ -19,7 +19,7 @@ impl Identity {
         Self { user_id: None, username: None, channels: None, expires_at: None }
     }
 
-    /// What limits and templates use: the user's id, or `anonymous`.
+    /// Returns the name that limits and templates use: the user's id, or `anonymous`.
     pub fn key(&self) -> String {
         self.user_id.as_ref().map_or_else(|| "anonymous".to_owned(), ToString::to_string)
     }
@@ -28,7 +28,7 @@ impl Identity {
         self.channels.as_ref().is_none_or(|patterns| patterns.iter().any(|p| p.matches(channel)))
     }
 
-    /// The patterns it is limited to, as a token record keeps them.
+    /// Returns the channel patterns as a token record stores them.
     pub fn patterns(&self) -> Option<Vec<String>> {
         let patterns = self.channels.as_ref()?;
         Some(patterns.iter().map(ToString::to_string).collect())

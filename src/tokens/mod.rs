@@ -1,10 +1,9 @@
-//! Who a client is: single-use connection tokens, and JWTs.
+//! Authentication of clients: single-use connection tokens, and JWTs.
 //!
-//! This module says whom a credential names, what it is limited to, and whether it may be used where it is
-//! presented. Which credentials a route takes, and whether their channels fit, is for the handshake and
-//! the session to compare. Invariants: of any
-//! number of simultaneous uses of one connection token exactly one wins; what cannot be checked is
-//! refused; no token is logged.
+//! This module decides which user a credential names, what it is limited to, and whether it may be used
+//! where it is presented. The handshake and the session decide which credentials a route accepts and
+//! compare channels. Invariants: of any number of simultaneous uses of one connection token exactly one
+//! succeeds; a credential that cannot be checked is refused; no token is logged.
 
 mod authenticator;
 mod identity;

@@ -7,29 +7,29 @@ use super::Identity;
 use crate::clock;
 use crate::pickle;
 use crate::protocol::{ChannelPattern, UserId};
-use crate::telemetry::tokens::Consumption;
+use crate::telemetry::credentials::Consumption;
 
-/// What a connection token stands for; the JSON record of docs/protocol.md.
+/// The data behind a connection token: the JSON record of docs/protocol.md.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct TokenRecord {
-    /// An integer, or a string that is not empty.
+    /// An integer or a non-empty string.
     #[serde(deserialize_with = "user_id")]
     pub user_id: UserId,
     #[serde(default)]
     pub username: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connection_id: Option<String>,
-    /// Unix seconds, for whoever looks at the store; the gateway reads nothing from it.
-    #[serde(default, deserialize_with = "any_time")]
+    /// Unix seconds, for people who inspect the store; the gateway does not use it.
+    #[serde(default, deserialize_with = "lenient_time")]
     pub created_at: f64,
     #[serde(default)]
     pub used: bool,
-    /// Patterns; `None` = every channel that the route gives.
+    /// Channel patterns; `None` = every channel of the route.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub channels: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<String>,
-    /// Unix seconds.
+    /// The end of the session, in Unix seconds.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
@@ -41,22 +41,22 @@ pub struct TokenRecord {
 }
 
 impl TokenRecord {
-    /// Longer records are neither written nor read.
+    /// The maximum length of a record, both when it is written and when it is read.
     pub const MAX_BYTES: usize = 16 * 1024;
 
-    /// The record as a store keeps it; `None` beyond [`TokenRecord::MAX_BYTES`].
+    /// Encodes the record for a store; `None` = it is longer than [`TokenRecord::MAX_BYTES`].
     pub(super) fn to_json(&self) -> Option<String> {
         serde_json::to_string(self).ok().filter(|json| json.len() <= Self::MAX_BYTES)
     }
 
-    /// The record as Django's cache would keep it; `None` beyond [`TokenRecord::MAX_BYTES`].
+    /// Encodes the record as Django's cache does; `None` = it is longer than [`TokenRecord::MAX_BYTES`].
     pub(super) fn to_pickle(&self) -> Option<Vec<u8>> {
         let pickle = pickle::write_json(&serde_json::to_value(self).ok()?);
         (pickle.len() <= Self::MAX_BYTES).then_some(pickle)
     }
 
-    /// Reads what a store kept. Anything that is not exactly a record is refused: a field of the wrong
-    /// type may be a limit that was not understood.
+    /// Decodes a stored record. A field of the wrong type refuses the whole record, because it may be a
+    /// limit that was not understood.
     pub(super) fn read(json: &[u8]) -> Result<Self, Consumption> {
         // The derived reader would take an array for the fields in their order.
         let is_object = json.trim_ascii_start().first() == Some(&b'{');
@@ -64,10 +64,10 @@ impl TokenRecord {
             return Err(Consumption::MalformedRecord);
         }
         let record = serde_json::from_slice(json).map_err(|_| Consumption::MalformedRecord)?;
-        Self::checked(record)
+        Self::check(record)
     }
 
-    /// Reads what Django's cache kept, in the same way: a pickle, or JSON where its serializer writes that.
+    /// Decodes a record of Django's cache by the same rules: a pickle, or JSON if its serializer writes that.
     pub(super) fn read_django(bytes: &[u8]) -> Result<Self, Consumption> {
         if bytes.first() != Some(&pickle::FIRST_BYTE) {
             return Self::read(bytes);
@@ -80,10 +80,10 @@ impl TokenRecord {
             _ => return Err(Consumption::MalformedRecord),
         };
         let record = serde_json::from_value(Value::Object(fields));
-        Self::checked(record.map_err(|_| Consumption::MalformedRecord)?)
+        Self::check(record.map_err(|_| Consumption::MalformedRecord)?)
     }
 
-    fn checked(record: Self) -> Result<Self, Consumption> {
+    fn check(record: Self) -> Result<Self, Consumption> {
         if record.used {
             return Err(Consumption::Used);
         }
@@ -108,8 +108,8 @@ impl From<&TokenRecord> for Identity {
     }
 }
 
-/// Unix seconds out of JSON, whole or with a fraction; `None` for a negative number or another type.
-pub(super) fn seconds_of(value: &Value) -> Option<u64> {
+/// Reads Unix seconds from JSON and drops any fraction; `None` for a negative number or another type.
+pub(super) fn unix_seconds_from(value: &Value) -> Option<u64> {
     let whole = |seconds: f64| (seconds >= 0.0 && seconds.is_finite()).then_some(seconds as u64);
     value.as_u64().or_else(|| value.as_f64().and_then(whole))
 }
@@ -122,14 +122,14 @@ fn user_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<UserId, D::Erro
 fn optional_seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     match Value::deserialize(deserializer)? {
         Value::Null => Ok(None),
-        value => seconds_of(&value)
+        value => unix_seconds_from(&value)
             .map(Some)
             .ok_or_else(|| serde::de::Error::custom("session_expires_at")),
     }
 }
 
-/// Backends write a number or an ISO date; since nothing depends on it, neither is refused.
-fn any_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+/// Backends write a number or an ISO date. Nothing depends on the value, so that neither is refused.
+fn lenient_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
     Ok(Value::deserialize(deserializer)?.as_f64().unwrap_or(0.0))
 }
 
@@ -219,7 +219,7 @@ mod tests {
         unused.iter_mut().rev().nth(2).map(|byte| *byte = 0x89).unwrap();
         let record = TokenRecord::read_django(&unused).unwrap();
         assert_eq!((record.user_id, record.connection_id), (UserId::Integer(70_000), None));
-        assert!(TokenRecord::read(&pickled).is_err(), "pickles are for those who ask for them");
+        assert!(TokenRecord::read(&pickled).is_err(), "pickles are read only in the Django format");
     }
 
     #[test]

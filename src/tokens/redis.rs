@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::TokenRecord;
 use crate::config::TokenFormat;
 use crate::redis_link::{Commands, RedisFailure};
-use crate::telemetry::tokens::Consumption;
+use crate::telemetry::credentials::Consumption;
 
 /// Records as strings under `{prefix}{token}` with a time to live. Needs Redis 6.2 (`GETDEL`).
 pub(super) struct RedisTokens {

@@ -1,8 +1,8 @@
-//! Sessions that end before their JWTs do: a number in Redis that a claim of the JWT must equal.
+//! Sessions that end before their JWTs expire: a claim of the JWT must equal a number in Redis.
 //!
-//! Owns where the number is and what counts as one. A JWT without the claim, and a user without a number,
-//! are as good as before. Invariant: nobody is let in unchecked: where Redis cannot be asked, or what it
-//! holds is no number, the JWT is not accepted.
+//! This module owns the key of the number and how it is read. A JWT without the claim, and a user without
+//! a number, pass. Invariant: no session is accepted unchecked: if Redis is not available, or the stored
+//! value is not a number, the JWT is refused.
 
 use serde_json::{Map, Value};
 
@@ -11,10 +11,10 @@ use crate::config;
 use crate::pickle;
 use crate::protocol::{Params, Template, TemplateContext, UserId};
 use crate::redis_link::{Commands, RedisFailure};
-use crate::telemetry::tokens as facts;
-use crate::telemetry::tokens::SessionCheck;
+use crate::telemetry;
+use crate::telemetry::credentials::SessionCheck;
 
-/// `[jwt] session_version`, with a connection to the Redis that it names.
+/// The check of `[jwt] session_version`, with a connection to the Redis that it names.
 #[derive(Clone)]
 pub struct SessionVersions {
     commands: Commands,
@@ -28,14 +28,14 @@ impl SessionVersions {
         Self { commands, claim: claim.clone(), key: key.clone() }
     }
 
-    /// Whether the session of `claims`, which have been verified, still is one of `user_id`.
+    /// Checks that the session of `claims`, which have been verified, is still valid for `user_id`.
     pub(super) async fn check(
         &self,
         user_id: &UserId,
         claims: &Map<String, Value>,
     ) -> Result<(), CredentialRejection> {
-        let outcome = self.outcome(user_id, claims).await;
-        facts::session_checked(outcome);
+        let outcome = self.compare(user_id, claims).await;
+        telemetry::credentials::session_checked(outcome);
         match outcome {
             SessionCheck::NotClaimed | SessionCheck::NotKept | SessionCheck::Current => Ok(()),
             SessionCheck::MalformedClaim | SessionCheck::Over => {
@@ -47,9 +47,9 @@ impl SessionVersions {
         }
     }
 
-    async fn outcome(&self, user_id: &UserId, claims: &Map<String, Value>) -> SessionCheck {
+    async fn compare(&self, user_id: &UserId, claims: &Map<String, Value>) -> SessionCheck {
         let Some(claim) = claims.get(&self.claim) else { return SessionCheck::NotClaimed };
-        let Some(claimed) = claimed(claim) else { return SessionCheck::MalformedClaim };
+        let Some(claimed) = version_of_claim(claim) else { return SessionCheck::MalformedClaim };
         let no_params = Params::default();
         let key = self.key.fill(TemplateContext { params: &no_params, user_id, channel: None });
         let value: Option<Vec<u8>> = match self.commands.query(redis::cmd("GET").arg(key)).await {
@@ -59,7 +59,7 @@ impl SessionVersions {
             }
             Err(_) => return SessionCheck::EngineDown,
         };
-        match value.map(|value| kept(&value)) {
+        match value.map(|value| version_of_cache(&value)) {
             None => SessionCheck::NotKept,
             Some(None) => SessionCheck::MalformedValue,
             Some(Some(version)) if version == claimed => SessionCheck::Current,
@@ -68,25 +68,25 @@ impl SessionVersions {
     }
 }
 
-/// A claim: an integer, or its digits as text.
-fn claimed(claim: &Value) -> Option<i64> {
+/// Reads the version of a claim: an integer, or its digits as text.
+fn version_of_claim(claim: &Value) -> Option<i64> {
     match claim {
         Value::Number(number) => number.as_i64(),
-        Value::String(text) => digits(text.as_bytes()),
+        Value::String(text) => parse_digits(text.as_bytes()),
         _ => None,
     }
 }
 
-/// What a cache keeps: digits, as Django's do with integers, or a pickled integer.
-fn kept(value: &[u8]) -> Option<i64> {
+/// Reads the version of a cache: digits, as Django's caches write integers, or a pickled integer.
+fn version_of_cache(value: &[u8]) -> Option<i64> {
     if value.first() == Some(&pickle::FIRST_BYTE) {
         return pickle::read(value).ok()?.as_int();
     }
-    digits(value)
+    parse_digits(value)
 }
 
-/// ASCII digits alone, perhaps after a minus.
-fn digits(text: &[u8]) -> Option<i64> {
+/// Parses ASCII digits, with an optional minus sign and nothing else.
+fn parse_digits(text: &[u8]) -> Option<i64> {
     let text = std::str::from_utf8(text).ok()?;
     text.parse().ok().filter(|_| !text.starts_with('+'))
 }
@@ -113,16 +113,16 @@ mod tests {
     }
 
     async fn outcome(versions: &SessionVersions, user_id: &UserId, claims: Value) -> SessionCheck {
-        versions.outcome(user_id, claims.as_object().unwrap()).await
+        versions.compare(user_id, claims.as_object().unwrap()).await
     }
 
     #[tokio::test]
-    async fn a_claim_is_compared_with_what_is_kept() {
+    async fn a_claim_is_compared_with_the_stored_version() {
         let server = RedisServer::start();
         let versions = versions(&server.url());
         assert!(versions.commands.wait_up(Duration::from_secs(10)).await);
         let pickled = pickle::write_json(&json!(3));
-        for (kept, claim, expected) in [
+        for (stored, claim, expected) in [
             (&b"3"[..], json!(3), SessionCheck::Current),
             (b"3", json!("3"), SessionCheck::Current),
             (&pickled, json!(3), SessionCheck::Current),
@@ -145,10 +145,10 @@ mod tests {
             (b"3", json!(""), SessionCheck::MalformedClaim),
             (b"3", json!([3]), SessionCheck::MalformedClaim),
         ] {
-            let () = versions.commands.query(redis::cmd("SET").arg(KEY).arg(kept)).await.unwrap();
+            let () = versions.commands.query(redis::cmd("SET").arg(KEY).arg(stored)).await.unwrap();
             for user in [UserId::Integer(7), UserId::Text("7".into())] {
                 let claims = json!({"session_version": claim});
-                assert_eq!(outcome(&versions, &user, claims).await, expected, "{kept:?} {claim}");
+                assert_eq!(outcome(&versions, &user, claims).await, expected, "{stored:?} {claim}");
             }
         }
         let (seven, eight) = (UserId::Integer(7), UserId::Integer(8));
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_redis_nobody_is_let_in_unchecked() {
+    async fn without_redis_no_session_is_accepted_unchecked() {
         let mut server = RedisServer::start();
         server.kill();
         let versions = versions(&server.url());

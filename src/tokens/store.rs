@@ -1,7 +1,7 @@
 //! Where connection tokens wait for their one use.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::TokenRecord;
 use super::memory::MemoryTokens;
@@ -9,8 +9,8 @@ use super::redis::RedisTokens;
 use super::token::{generate, is_well_formed, log_id};
 use crate::config::TokenFormat;
 use crate::redis_link::{Commands, EngineUnavailable, RedisFailure};
-use crate::telemetry::tokens as facts;
-use crate::telemetry::tokens::Consumption;
+use crate::telemetry;
+use crate::telemetry::credentials::Consumption;
 
 /// Where connection tokens live. Cheap to clone, shared by all threads.
 #[derive(Clone)]
@@ -39,11 +39,11 @@ impl TokenStore {
         };
         match outcome {
             Ok(token) => {
-                facts::token_issued(&log_id(&token), &record.user_id);
+                telemetry::credentials::token_issued(&log_id(&token), &record.user_id);
                 Ok(token)
             }
             Err(reason) => {
-                facts::token_not_issued(&reason);
+                telemetry::credentials::token_not_issued(&reason);
                 Err(EngineUnavailable)
             }
         }
@@ -54,13 +54,13 @@ impl TokenStore {
     /// compared here.
     pub async fn consume(&self, token: &str) -> Result<Option<TokenRecord>, EngineUnavailable> {
         if !is_well_formed(token) {
-            facts::token_consumed("", None, Consumption::MalformedToken);
+            telemetry::credentials::token_consumed("", None, Consumption::MalformedToken);
             return Ok(None);
         }
         let read = self.take(token).await;
         let outcome = read.as_ref().err().copied().unwrap_or(Consumption::Consumed);
         let user = read.as_ref().ok().map(|record| &record.user_id);
-        facts::token_consumed(&log_id(token), user, outcome);
+        telemetry::credentials::token_consumed(&log_id(token), user, outcome);
         match outcome {
             Consumption::EngineDown => Err(EngineUnavailable),
             _ => Ok(read.ok()),
@@ -71,7 +71,7 @@ impl TokenStore {
         let too_long = || format!("the record has over {} bytes", TokenRecord::MAX_BYTES);
         match &*self.0 {
             Engine::Memory(tokens) => tokens
-                .put(token, record.to_json().ok_or_else(too_long)?, Instant::now())
+                .put(token, record.to_json().ok_or_else(too_long)?, tokens.now())
                 .map_err(|_| "too many tokens wait to be used".to_owned()),
             Engine::Redis(tokens) => {
                 let written = tokens.written(record).ok_or_else(too_long)?;
@@ -83,7 +83,7 @@ impl TokenStore {
     async fn take(&self, token: &str) -> Result<TokenRecord, Consumption> {
         match &*self.0 {
             Engine::Memory(tokens) => {
-                let json = tokens.take(token, Instant::now());
+                let json = tokens.take(token, tokens.now());
                 TokenRecord::read(json.ok_or(Consumption::UnknownOrReplayed)?.as_bytes())
             }
             Engine::Redis(tokens) => {

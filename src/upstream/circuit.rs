@@ -8,12 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::config;
-use crate::telemetry::upstream::UpstreamFacts;
+use crate::telemetry::upstreams::UpstreamMetrics;
 
 /// Shared by all threads.
 pub(super) struct Circuit {
     limits: config::Circuit,
-    facts: Arc<UpstreamFacts>,
+    metrics: Arc<UpstreamMetrics>,
     state: Mutex<State>,
 }
 
@@ -28,8 +28,8 @@ enum State {
 }
 
 impl Circuit {
-    pub fn new(limits: config::Circuit, facts: Arc<UpstreamFacts>) -> Self {
-        Self { limits, facts, state: Mutex::new(State::Closed(VecDeque::new())) }
+    pub fn new(limits: config::Circuit, metrics: Arc<UpstreamMetrics>) -> Self {
+        Self { limits, metrics, state: Mutex::new(State::Closed(VecDeque::new())) }
     }
 
     /// Leave to ask the upstream once; `None` = the circuit is open.
@@ -49,7 +49,7 @@ impl Circuit {
     fn succeeded(&self, probe: bool) {
         if probe {
             *self.state() = State::Closed(VecDeque::new());
-            self.facts.circuit_closed();
+            self.metrics.circuit_closed();
         }
     }
 
@@ -64,7 +64,7 @@ impl Circuit {
         if opens {
             *state = State::Open { since: now };
             drop(state);
-            self.facts.circuit_opened();
+            self.metrics.circuit_opened();
         }
     }
 
@@ -120,7 +120,7 @@ mod tests {
 
     fn circuit(failures: u32) -> Circuit {
         let limits = config::Circuit { failures, window: Duration::from_secs(10), open: OPEN };
-        Circuit::new(limits, Arc::new(UpstreamFacts::new("test")))
+        Circuit::new(limits, Arc::new(UpstreamMetrics::new("test")))
     }
 
     fn fail(circuit: &Circuit, now: Instant) {

@@ -8,46 +8,46 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::RelayError;
 use super::circuit::{Circuit, Pass};
 use crate::config;
-use crate::telemetry::about::AboutMessage;
-use crate::telemetry::upstream::{Outcome, UpstreamFacts};
+use crate::telemetry::log::MessageFields;
+use crate::telemetry::upstreams::{RequestOutcome, UpstreamMetrics};
 
 pub(super) struct Gate {
-    pub facts: Arc<UpstreamFacts>,
+    pub metrics: Arc<UpstreamMetrics>,
     in_flight: Arc<Semaphore>,
     circuit: Circuit,
 }
 
 impl Gate {
     pub fn new(config: &config::Upstream) -> Self {
-        let facts = Arc::new(UpstreamFacts::new(&config.name));
+        let metrics = Arc::new(UpstreamMetrics::new(&config.name));
         Self {
             in_flight: Arc::new(Semaphore::new(config.max_in_flight.min(Semaphore::MAX_PERMITS))),
-            circuit: Circuit::new(config.circuit, Arc::clone(&facts)),
-            facts,
+            circuit: Circuit::new(config.circuit, Arc::clone(&metrics)),
+            metrics,
         }
     }
 
     /// A place in flight and leave to ask. The place comes first, so that no probe is spent on a
     /// request that cannot be made.
-    pub fn enter<'a>(&'a self, about: AboutMessage<'a>) -> Result<Entry<'a>, RelayError> {
+    pub fn enter<'a>(&'a self, fields: MessageFields<'a>) -> Result<Entry<'a>, RelayError> {
         let Ok(permit) = Arc::clone(&self.in_flight).try_acquire_owned() else {
-            self.facts.not_asked(about, Outcome::Full);
+            self.metrics.request_not_sent(fields, RequestOutcome::Full);
             return Err(RelayError::Busy);
         };
         let started = Instant::now();
         let Some(pass) = self.circuit.pass(started) else {
-            self.facts.not_asked(about, Outcome::CircuitOpen);
+            self.metrics.request_not_sent(fields, RequestOutcome::CircuitOpen);
             return Err(RelayError::Unavailable);
         };
-        let facts = Arc::clone(&self.facts);
-        facts.place_taken();
-        Ok(Entry { about, in_flight: InFlightPermit { facts, _permit: permit }, pass, started })
+        let metrics = Arc::clone(&self.metrics);
+        metrics.in_flight_started();
+        Ok(Entry { fields, in_flight: InFlightPermit { metrics, _permit: permit }, pass, started })
     }
 }
 
 /// One request that is being made.
 pub(super) struct Entry<'a> {
-    about: AboutMessage<'a>,
+    fields: MessageFields<'a>,
     in_flight: InFlightPermit,
     pass: Pass<'a>,
     started: Instant,
@@ -55,38 +55,38 @@ pub(super) struct Entry<'a> {
 
 impl Entry<'_> {
     /// Taken; the place in flight is kept for what goes on.
-    pub fn taken(self, outcome: Outcome) -> InFlightPermit {
+    pub fn taken(self, outcome: RequestOutcome) -> InFlightPermit {
         self.pass.succeeded();
-        self.in_flight.facts.asked(self.about, outcome, self.started.elapsed());
+        self.in_flight.metrics.request_finished(self.fields, outcome, self.started.elapsed());
         self.in_flight
     }
 
     /// Not taken; `reason` is for the log.
     pub fn refused(self, error: RelayError, reason: &str) -> RelayError {
         let outcome = match error {
-            RelayError::Busy => Outcome::Busy,
-            RelayError::Rejected(_) => Outcome::Rejected,
-            RelayError::Unavailable => Outcome::Unavailable,
+            RelayError::Busy => RequestOutcome::Busy,
+            RelayError::Rejected(_) => RequestOutcome::Rejected,
+            RelayError::Unavailable => RequestOutcome::Unavailable,
         };
         if error == RelayError::Unavailable {
-            self.in_flight.facts.failed(self.about, reason);
+            self.in_flight.metrics.request_failed(self.fields, reason);
             self.pass.failed(Instant::now());
         } else {
             self.pass.succeeded();
         }
-        self.in_flight.facts.asked(self.about, outcome, self.started.elapsed());
+        self.in_flight.metrics.request_finished(self.fields, outcome, self.started.elapsed());
         error
     }
 }
 
 /// A place in flight, left when dropped.
 pub(super) struct InFlightPermit {
-    pub facts: Arc<UpstreamFacts>,
+    pub metrics: Arc<UpstreamMetrics>,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Drop for InFlightPermit {
     fn drop(&mut self) {
-        self.facts.place_left();
+        self.metrics.in_flight_ended();
     }
 }

@@ -15,7 +15,7 @@ use super::{Message, RelayError, payload, signature};
 use crate::config;
 use crate::http_client::{self, HttpClient, error_chain};
 use crate::protocol::TemplateContext;
-use crate::telemetry::upstream::UpstreamFacts;
+use crate::telemetry::upstreams::UpstreamMetrics;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -33,7 +33,7 @@ const NOT_BEFORE_COLON: &AsciiSet = &NOT_IN_HEADER.add(b':');
 pub(super) struct Relay<'a> {
     pub client: &'a HttpClient,
     pub config: &'a config::HttpUpstream,
-    pub facts: &'a UpstreamFacts,
+    pub metrics: &'a UpstreamMetrics,
     pub message: &'a Message,
     /// For the head, all attempts together, and for a body that is not streamed.
     pub deadline: Instant,
@@ -74,7 +74,7 @@ impl Relay<'_> {
             if timeout_at(self.deadline, tokio::time::sleep(pause())).await.is_err() {
                 return Err(format!("{reason}; no time left to try again"));
             }
-            self.facts.retried(self.message.about(), &reason);
+            self.metrics.request_retried(self.message.log_fields(), &reason);
         }
     }
 

@@ -16,9 +16,9 @@ use tokio::time::{Instant, timeout_at};
 use crate::config::{self, OnDisconnect, UpstreamKind};
 use crate::http_client::{self, HttpClient};
 use crate::protocol::{ChannelName, ConnectionId, Params, RequestId, TraceContext, UserId};
-use crate::telemetry::about::{About, AboutMessage};
+use crate::telemetry::log::{ConnectionFields, MessageFields};
 use crate::telemetry::spans::{Kind, Span};
-use crate::telemetry::upstream::Outcome;
+use crate::telemetry::upstreams::RequestOutcome;
 
 mod answer;
 mod celery;
@@ -70,14 +70,18 @@ pub struct Message {
 
 impl Message {
     /// For lines about it.
-    pub fn about(&self) -> AboutMessage<'_> {
-        let about = About {
+    pub fn log_fields(&self) -> MessageFields<'_> {
+        let connection = ConnectionFields {
             connection: self.connection_id,
             request: &self.request_id,
             user: self.user_id.as_ref(),
             channel: &self.channel,
         };
-        AboutMessage { about, message_id: Some(&self.message_id), task_id: Some(&self.task_id) }
+        MessageFields {
+            connection,
+            message_id: Some(&self.message_id),
+            task_id: Some(&self.task_id),
+        }
     }
 }
 
@@ -124,14 +128,14 @@ pub struct Opening<'a> {
 }
 
 impl Opening<'_> {
-    fn about(&self) -> AboutMessage<'_> {
-        let about = About {
+    fn log_fields(&self) -> MessageFields<'_> {
+        let connection = ConnectionFields {
             connection: self.connection_id,
             request: self.request_id,
             user: self.user_id,
             channel: self.channel,
         };
-        AboutMessage { about, message_id: None, task_id: None }
+        MessageFields { connection, message_id: None, task_id: None }
     }
 }
 
@@ -289,8 +293,8 @@ impl Upstreams {
             UpstreamKind::RedisStream(_) => (Kind::Producer, "redis-stream"),
             UpstreamKind::RedisList(_) => (Kind::Producer, "redis-list"),
         };
-        let mut span = Span::begin(parent, kind, || format!("upstream {name}").into());
-        if span.is_on() {
+        let mut span = Span::start(parent, kind, || format!("upstream {name}").into());
+        if span.is_recording() {
             span.set("tidegate.upstream", name.to_owned());
             span.set("tidegate.upstream.kind", word);
         }
@@ -315,12 +319,12 @@ impl Upstreams {
         {
             return upstream.relay_task(config, celery, message).await;
         }
-        let entry = upstream.gate.enter(message.about())?;
+        let entry = upstream.gate.enter(message.log_fields())?;
         let deadline = after(upstream.config.timeout);
         match (&upstream.config.kind, self.clients.get(name), &upstream.link) {
             (UpstreamKind::Http(config), Some(client), _) => {
-                let facts = &upstream.gate.facts;
-                let answer = http::Relay { client, config, facts, message, deadline }.run().await;
+                let metrics = &upstream.gate.metrics;
+                let answer = http::Relay { client, config, metrics, message, deadline }.run().await;
                 answered(entry, answer, message, config)
             }
             (UpstreamKind::RedisStream(config), _, Link::Queue(queue)) => {
@@ -371,7 +375,7 @@ impl Upstreams {
         let Some(upstream) = self.shared.upstreams.get(name) else {
             return Err(RelayError::Unavailable);
         };
-        let entry = upstream.gate.enter(opening.about())?;
+        let entry = upstream.gate.enter(opening.log_fields())?;
         let (UpstreamKind::WebSocket(config), Some(client)) =
             (&upstream.config.kind, self.clients.get(name))
         else {
@@ -381,7 +385,7 @@ impl Upstreams {
         let opened = websocket::shake_hands(client, config, opening);
         match timeout_at(after(timeout), opened).await {
             Ok(Ok(stream)) => {
-                let in_flight = entry.taken(Outcome::Taken);
+                let in_flight = entry.taken(RequestOutcome::Taken);
                 Ok(websocket::start(stream, opening.max_message_bytes, timeout, in_flight))
             }
             Ok(Err((error, reason))) => Err(entry.refused(error, &reason)),
@@ -398,9 +402,10 @@ impl Shared {
         message: &Message,
     ) -> Result<Taken, RelayError> {
         // What is wrong with a message says nothing of the broker: its circuit is not asked.
-        let element = Celery::compose(config, message)
-            .inspect_err(|_| self.gate.facts.not_asked(message.about(), Outcome::Rejected))?;
-        let entry = self.gate.enter(message.about())?;
+        let element = Celery::compose(config, message).inspect_err(|_| {
+            self.gate.metrics.request_not_sent(message.log_fields(), RequestOutcome::Rejected)
+        })?;
+        let entry = self.gate.enter(message.log_fields())?;
         let deadline = after(self.config.timeout);
         queued(entry, message, deadline, celery.push(config, element)).await
     }
@@ -416,7 +421,7 @@ fn answered(
 ) -> Result<Taken, RelayError> {
     match answer {
         Answer::Taken { task_id, follows } => {
-            entry.taken(Outcome::Taken);
+            entry.taken(RequestOutcome::Taken);
             let task_id = task_id.unwrap_or_else(|| message.task_id.clone());
             let reply = match follows {
                 Follows::Nothing => TakenReply::None,
@@ -425,7 +430,7 @@ fn answered(
             Ok(Taken { task_id, reply })
         }
         Answer::Streaming(format, body) => {
-            let in_flight = entry.taken(Outcome::Streaming);
+            let in_flight = entry.taken(RequestOutcome::Streaming);
             let reply = Reply::new(body, format, after(config.max_reply), in_flight, message);
             Ok(Taken { task_id: message.task_id.clone(), reply: TakenReply::Streamed(reply) })
         }
@@ -441,7 +446,7 @@ async fn queued(
 ) -> Result<Taken, RelayError> {
     match timeout_at(deadline, adding).await {
         Ok(Ok(())) => {
-            entry.taken(Outcome::Taken);
+            entry.taken(RequestOutcome::Taken);
             Ok(Taken { task_id: message.task_id.clone(), reply: TakenReply::ByWorker })
         }
         Ok(Err((error, reason))) => Err(entry.refused(error, &reason)),

@@ -13,7 +13,7 @@ use super::gate::InFlightPermit;
 use super::ndjson::LineParser;
 use crate::protocol::ChannelName;
 use crate::sse::{self, EventTooLarge, SseParser};
-use crate::telemetry::upstream::ReplyEnd;
+use crate::telemetry::upstreams::ReplyEnd;
 
 /// Why a streaming reply ended before its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,7 +124,7 @@ impl Reply {
 
     fn end(&mut self, end: ReplyEnd) -> Option<Result<Bytes, ReplyBroken>> {
         self.over = true;
-        self.in_flight.facts.reply_ended(&self.channel, &self.task_id, end);
+        self.in_flight.metrics.reply_ended(&self.channel, &self.task_id, end);
         Some(Err(match end {
             ReplyEnd::Complete | ReplyEnd::GivenUp => return None,
             ReplyEnd::Lost => ReplyBroken::Lost,

@@ -83,11 +83,11 @@ def a_tail_is_as_described(gateway, description):
     with urllib.request.urlopen(request, timeout=30) as stream:
         assert stream.headers["content-type"] == "text/event-stream"
         live = event(stream)
-        told = json.loads(live["data"])
-        assert live["event"] == "live" and told["channel"] == "chat_tail" and told["history"], live
+        received = json.loads(live["data"])
+        assert live["event"] == "live" and received["channel"] == "chat_tail" and received["history"], live
         gateway.api("/v1/publish", {"channel": "chat_tail", "data": {"event": "chunk"}})
-        told = event(stream)
-        assert told["id"] == "1" and json.loads(told["data"])["event"] == "chunk", told
+        received = event(stream)
+        assert received["id"] == "1" and json.loads(received["data"])["event"] == "chunk", received
     for channel, query, status, code in [
         ("a%20b", "", 400, "bad_channel"), ("a", "?since=1", 400, "bad_request"),
     ]:

@@ -26,15 +26,15 @@ class Protocol:
 
     def __init__(self):
         self.document = json.loads(FILE.read_text())
-        self.seen = set()
-        self.by_word = {}
+        self.occurred = set()
+        self.by_field = {}
         for name, message in self.document["components"]["messages"].items():
             schema = self.schema(name)
             jsonschema.Draft7Validator.check_schema(schema)
-            for word in ("type", "event"):
-                found = self.resolve(schema).get("properties", {}).get(word, {}).get("const")
+            for field in ("type", "event"):
+                found = self.resolve(schema).get("properties", {}).get(field, {}).get("const")
                 if found:
-                    self.by_word[word, found] = name
+                    self.by_field[field, found] = name
             for example in message["examples"]:
                 self.validate(name, example["payload"])
 
@@ -51,19 +51,19 @@ class Protocol:
         except jsonschema.ValidationError as wrong:
             raise SystemExit(f"{value} is no {name}: {wrong.message}") from None
 
-    def is_described(self, word, value, default):
+    def check(self, field, value, default):
         """Checks the value against its schema, and returns the name of the message."""
-        kind = value.get(word) if isinstance(value, dict) else None
-        name = self.by_word.get((word, kind), default)
+        kind = value.get(field) if isinstance(value, dict) else None
+        name = self.by_field.get((field, kind), default)
         self.validate(name, value)
-        self.seen.add(name)
+        self.occurred.add(name)
         return name
 
     def closed(self, code, text):
         codes = self.document["channels"]["conversation"]["x-close-codes"]
         if not any((row["code"], row["text"]) == (code, text) for row in codes):
             raise SystemExit(f"closed with {code} {text!r}, which is not described")
-        self.seen.add(code)
+        self.occurred.add(code)
 
 
 class Client:
@@ -74,12 +74,12 @@ class Client:
 
     def send(self, frame, is_valid=True):
         if is_valid:
-            self.protocol.is_described("type", frame, "message")
+            self.protocol.check("type", frame, "message")
         self.socket.send(json.dumps(frame))
 
     def next(self):
         frame = json.loads(self.socket.recv(timeout=30))
-        return self.protocol.is_described("event", frame, OTHER_EVENT), frame
+        return self.protocol.check("event", frame, OTHER_EVENT), frame
 
     def until(self, name):
         while True:
@@ -198,12 +198,12 @@ def parse(cache):
     if not shutil.which("npm"):
         print("SKIPPED: there is no npm, so the file was NOT read by AsyncAPI's parser")
         return
-    place = pathlib.Path(cache).absolute() / "asyncapi"
-    if not (place / "node_modules" / "@asyncapi" / "parser").is_dir():
-        place.mkdir(parents=True, exist_ok=True)
-        install = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", place]
+    folder = pathlib.Path(cache).absolute() / "asyncapi"
+    if not (folder / "node_modules" / "@asyncapi" / "parser").is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        install = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", folder]
         subprocess.run([*install, PARSER], check=True)
-    subprocess.run(["node", HERE / "asyncapi.mjs", FILE], check=True, cwd=place)
+    subprocess.run(["node", HERE / "asyncapi.mjs", FILE], check=True, cwd=folder)
 
 
 def run(binary, kind, redis):
@@ -216,7 +216,7 @@ def run(binary, kind, redis):
         with gateway:
             conversation(protocol, gateway)
     messages = set(protocol.document["components"]["messages"])
-    missing = messages - protocol.seen
+    missing = messages - protocol.occurred
     assert not missing, f"described, and never seen: {missing}"
-    codes = sorted(code for code in protocol.seen if isinstance(code, int))
+    codes = sorted(code for code in protocol.occurred if isinstance(code, int))
     print(f"{len(messages)} messages, closes {codes}")

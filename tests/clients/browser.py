@@ -78,8 +78,8 @@ class Page:
         deadline = time.monotonic() + DEADLINE
         while not (value := self.evaluate(expression)):
             if time.monotonic() > deadline:
-                shown = self.evaluate("document.body.innerText")
-                raise SystemExit(f"waited in vain for {expression}; errors: {self.errors}\n{shown}")
+                visible = self.evaluate("document.body.innerText")
+                raise SystemExit(f"timed out waiting for {expression}; errors: {self.errors}\n{visible}")
             time.sleep(0.05)
         return value
 
@@ -109,7 +109,7 @@ def open_page(address):
     return page
 
 
-def say(page, message):
+def send_message(page, message):
     page.wait_for("document.querySelector('#status')?.dataset.state === 'open'")
     page.evaluate("document.querySelector('#message').focus()")
     page.call("Input.insertText", text=message)
@@ -137,7 +137,7 @@ def last_reply(state):
     return f"{box}?.dataset.state === '{state}' && {box}.querySelector('.text').textContent"
 
 
-def wait_for_whole(page, text):
+def wait_for_reply(page, text):
     page.wait_for(f"({last_reply('complete')}) === {json.dumps(text)}")
 
 
@@ -151,32 +151,32 @@ def frames(page, direction):
     return [json.loads(line) for line in page.evaluate(lines)]
 
 
-def shown(page, text):
+def count_shown(page, text):
     texts = page.evaluate("[...document.querySelectorAll('.bubble .text')].map((text) => text.textContent)")
     return texts.count(text)
 
 
 def a_reply_streams(page, demo, cable):
     page.call("Page.navigate", url=f"{cable.origin}/#browser")
-    whole = say(page, "Hello from Chromium")
-    wait_for_whole(page, whole)
+    reply = send_message(page, "Hello from Chromium")
+    wait_for_reply(page, reply)
     assert len(frames(page, "down")) > 10
     wait_until(lambda: finished(demo) == 1, "the reply was counted")
 
 
 def a_reply_that_was_cut_is_whole(page, demo, cable):
     before = finished(demo)
-    whole = say(page, "Cut me in the middle")
+    reply = send_message(page, "Cut me in the middle")
     in_the_middle(page)
     cable.unplug()
     page.wait_for("document.querySelector('#status').dataset.state === 'waiting'")
     part = page.evaluate(last_reply("running"))
-    assert part and whole.startswith(part) and part != whole, part
+    assert part and reply.startswith(part) and part != reply, part
     # The reply ends while the page is disconnected: the rest comes from the history.
     wait_until(lambda: finished(demo) == before + 1, "the reply was over")
     cable.plug()
-    wait_for_whole(page, whole)
-    assert shown(page, whole) == 1
+    wait_for_reply(page, reply)
+    assert count_shown(page, reply) == 1
     [again] = [frame for frame in frames(page, "down") if "recovered" in frame]
     assert again["recovered"] and again["missed"] > 0, again
 
@@ -185,30 +185,30 @@ def an_answer_that_was_lost_is_asked_for_again(page, demo, cable):
     before = finished(demo)
     message = "Did you get this one"
     cable.mute()
-    whole = say(page, message)
+    reply = send_message(page, message)
     wait_until(lambda: finished(demo) == before + 1, "the message was answered")
-    assert shown(page, whole) == 0
+    assert count_shown(page, reply) == 0
     cable.unplug()
     cable.plug()
     page.wait_for("document.querySelector('#wire').textContent.includes('\"duplicate\":true')")
-    wait_for_whole(page, whole)
+    wait_for_reply(page, reply)
     first, again = [frame for frame in frames(page, "up") if frame.get("message") == message]
     assert first == again and first["id"], (first, again)
-    assert (shown(page, message), shown(page, whole)) == (1, 1)
+    assert (count_shown(page, message), count_shown(page, reply)) == (1, 1)
 
 
 def what_is_lost_is_said(page, binary, cable):
     """Starts a gateway in place of the first one, which does not know the conversation."""
     with demos.running(binary) as demo:
-        lost = say(page, "This reply will not end")
+        lost = send_message(page, "This reply will not end")
         in_the_middle(page)
         cable.unplug()
         cable.plug(demo.port)
         page.wait_for("document.querySelector('.notice[data-state=missed]')?.textContent")
         assert page.evaluate("document.querySelectorAll('.reply[data-state=running]').length") == 0
-        whole = say(page, "But this one does")
-        wait_for_whole(page, whole)
-        assert (shown(page, lost), shown(page, whole)) == (0, 1)
+        reply = send_message(page, "But this one does")
+        wait_for_reply(page, reply)
+        assert (count_shown(page, lost), count_shown(page, reply)) == (0, 1)
         # The session of the first gateway is not valid here, and Chromium logs the refusal.
         refusals = [error for error in page.errors if "401" in error.get("text", "")]
         assert len(refusals) == 1 and page.errors == refusals, page.errors

@@ -29,26 +29,26 @@ def python(cache):
 
 def node(cache):
     """Copies the script into the cache, since Node looks for modules beside the script."""
-    place = cache / "node"
-    place.mkdir(parents=True, exist_ok=True)
-    if not (place / "node_modules" / "ioredis").is_dir():
-        install = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", place, IOREDIS]
+    folder = cache / "node"
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "node_modules" / "ioredis").is_dir():
+        install = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", folder, IOREDIS]
         subprocess.run(install, check=True)
     for name in ("publish.mjs", "publish.lua"):
-        shutil.copy(SCRIPTS / name, place)
-    return ["node", str(place / "publish.mjs")]
+        shutil.copy(SCRIPTS / name, folder)
+    return ["node", str(folder / "publish.mjs")]
 
 
 def go(cache):
-    place = cache / "go"
-    place.mkdir(parents=True, exist_ok=True)
+    folder = cache / "go"
+    folder.mkdir(parents=True, exist_ok=True)
     for name in ("publish.go", "publish.lua"):
-        shutil.copy(SCRIPTS / name, place)
-    if not (place / "go.mod").is_file():
-        subprocess.run(["go", "mod", "init", "publish"], cwd=place, check=True, capture_output=True)
-        subprocess.run(["go", "get", GO_REDIS], cwd=place, check=True, capture_output=True)
-    subprocess.run(["go", "build", "-o", "publish", "."], cwd=place, check=True)
-    return [str(place / "publish")]
+        shutil.copy(SCRIPTS / name, folder)
+    if not (folder / "go.mod").is_file():
+        subprocess.run(["go", "mod", "init", "publish"], cwd=folder, check=True, capture_output=True)
+        subprocess.run(["go", "get", GO_REDIS], cwd=folder, check=True, capture_output=True)
+    subprocess.run(["go", "build", "-o", "publish", "."], cwd=folder, check=True)
+    return [str(folder / "publish")]
 
 
 LANGUAGES = {"python": (python, "python3"), "node": (node, "npm"), "go": (go, "go")}
@@ -96,24 +96,24 @@ auth = ["anonymous"]
             yield found.socket, redis_url
 
 
-def follow(socket, place, count):
+def follow(socket, position, count):
     for number in range(count):
         frame = json.loads(socket.recv(timeout=demo.DEADLINE))
-        assert frame["offset"] == place["offset"] + 1, frame
+        assert frame["offset"] == position["offset"] + 1, frame
         assert {**json.loads(EVENTS[number]), "offset": frame["offset"]}.items() <= frame.items()
-        place["offset"] = frame["offset"]
+        position["offset"] = frame["offset"]
 
 
 def check(url, redis_url, name, command):
     with connect(f"{url}/ws/{name}/") as socket:
-        place = json.loads(socket.recv(timeout=demo.DEADLINE))
+        position = json.loads(socket.recv(timeout=demo.DEADLINE))
         worker = [*command, redis_url, f"chat_{name}", *EVENTS]
-        said = subprocess.run(worker, check=True, capture_output=True, text=True, timeout=60).stdout
-        assert said.split() == [word for n in (1, 2, 3) for word in (place["epoch"], str(n))], said
-        follow(socket, place, 2)
+        output = subprocess.run(worker, check=True, capture_output=True, text=True, timeout=60).stdout
+        assert output.split() == [word for n in (1, 2, 3) for word in (position["epoch"], str(n))], output
+        follow(socket, position, 2)
     # The client disconnected before the third chunk, and the worker continues.
     subprocess.run(worker, check=True, capture_output=True, timeout=60)
-    since = f"since={place['offset']}&epoch={place['epoch']}"
+    since = f"since={position['offset']}&epoch={position['epoch']}"
     with connect(f"{url}/ws/{name}/?{since}") as socket:
         connected = json.loads(socket.recv(timeout=demo.DEADLINE))
         assert (connected["recovered"], connected["missed"]) == (True, 4), connected

@@ -19,9 +19,9 @@ from parts import DEADLINE, DEPLOY, Gateway, directory, free_port, receive, rece
 COMPOSE = DEPLOY / "compose"
 
 
-def secrets(place):
+def secrets(folder):
     """Writes the secrets that the service `init` creates."""
-    stack = place.path / "stack"
+    stack = folder.path / "stack"
     shutil.copytree(COMPOSE, stack, ignore=shutil.ignore_patterns(".env"))
     run(stack / "init")
     environment = stack / ".env"
@@ -50,19 +50,19 @@ def variables(service, environment):
     return {name: filled_in(value, environment) for name, value in service["environment"].items()}
 
 
-def start_redis(place, service, environment):
+def start_redis(folder, service, environment):
     port = free_port()
     for name in ("run", "data"):
-        (place.path / name).mkdir()
+        (folder.path / name).mkdir()
     settings = (COMPOSE / "redis.conf").read_text()
     assert "\ndir /data\n" in settings
-    settings = place.write("redis.conf", settings.replace("dir /data", f"dir {place.path / 'data'}\nport {port}"))
+    settings = folder.write("redis.conf", settings.replace("dir /data", f"dir {folder.path / 'data'}\nport {port}"))
     (script,) = service["command"]
-    script = filled_in(script, {}).replace("/run/redis", str(place.path / "run"))
+    script = filled_in(script, {}).replace("/run/redis", str(folder.path / "run"))
     script = script.replace("/etc/redis/redis.conf", str(settings))
     assert service["entrypoint"] == ["/bin/sh", "-euc"]
     own = variables(service, environment)
-    redis = place.start("redis", ["/bin/sh", "-euc", script], **own)
+    redis = folder.start("redis", ["/bin/sh", "-euc", script], **own)
     kind, check = service["healthcheck"]["test"]
     assert kind == "CMD-SHELL"
     check = filled_in(check, {}).replace("redis-cli", f"redis-cli -p {port}")
@@ -78,19 +78,19 @@ def start_redis(place, service, environment):
 def main():
     binary = os.path.abspath(sys.argv[1])
     services = yaml.safe_load((COMPOSE / "compose.yml").read_text())["services"]
-    with directory() as place:
-        environment = secrets(place)
-        redis_port = start_redis(place, services["redis"], environment)
+    with directory() as folder:
+        environment = secrets(folder)
+        redis_port = start_redis(folder, services["redis"], environment)
         password = environment["REDIS_PASSWORD"]
 
         own = variables(services["gateway"], environment)
         own["TIDEGATE__ENGINE__REDIS__URL"] = f"redis://:{password}@127.0.0.1:{redis_port}/0"
         config = COMPOSE / "gateway" / "gateway.toml"
-        gateway = Gateway(place, "gateway", binary, config, **own)
+        gateway = Gateway(folder, "gateway", binary, config, **own)
         print(run(binary, "health", "--url", gateway.admin_url).strip())
 
         place_of_publish = {"PYTHONPATH": str(DEPLOY.parent / "clients" / "redis")}
-        alive = place.path / "alive"
+        alive = folder.path / "alive"
         own_worker = {
             **variables(services["worker"], environment),
             **place_of_publish,
@@ -100,7 +100,7 @@ def main():
             "ALIVE_FILE": str(alive),
         }
         command = [sys.executable, COMPOSE / "worker" / "worker.py"]
-        worker = place.start("worker", command, **own_worker)
+        worker = folder.start("worker", command, **own_worker)
         worker.until(alive.exists)
         run(*command, "--healthy", **own_worker)
 
@@ -127,9 +127,9 @@ def main():
         print("ok: the reply is in the history")
 
         for process in (worker, gateway.process):
-            place.started.remove(process)
+            folder.started.remove(process)
             code = process.stop()
-            assert code == 0, f"{process.name} stopped with {code}:\n{process.said()}"
+            assert code == 0, f"{process.name} stopped with {code}:\n{process.read_log()}"
         print("ok: worker and gateway stop when they are told to")
 
 

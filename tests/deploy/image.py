@@ -64,8 +64,8 @@ def main():
     found = {str(path.relative_to(root)) for path in root.rglob("*") if not path.is_dir()}
     assert found == FILES, found ^ FILES
     size = (root / BINARY.lstrip("/")).stat().st_size
-    with directory() as place:
-        config = place.path / "config"
+    with directory() as folder:
+        config = folder.path / "config"
         config.mkdir()
         public, admin = free_port(), free_port()
         (config / "gateway.toml").write_text(CONFIG.format(public=public, admin=admin))
@@ -81,25 +81,25 @@ def main():
         assert before.returncode == 1, before
 
         command = contained(root, config, "serve", "--config", "/etc/tidegate/gateway.toml")
-        gateway = place.start("gateway", command)
+        gateway = folder.start("gateway", command)
         gateway.until(lambda: answers(f"http://127.0.0.1:{admin}/readyz"))
         with urllib.request.urlopen(f"http://127.0.0.1:{public}/health", timeout=5) as answer:
             assert json.load(answer) == {"status": "ok"}
         # The command of the image's HEALTHCHECK.
         health = ask("health", "--config", "/etc/tidegate/gateway.toml")
         assert health.returncode == 0 and health.stdout.startswith("ready"), health
-        seen = status(gateway.pid)
-        assert seen["Uid"].split() == ["65532"] * 4 and seen["Gid"].split() == ["65532"] * 4, seen
-        assert seen["CapEff"] == "0" * 16, seen
+        found = status(gateway.pid)
+        assert found["Uid"].split() == ["65532"] * 4 and found["Gid"].split() == ["65532"] * 4, found
+        assert found["CapEff"] == "0" * 16, found
         assert ask("check", "--config", "/etc/tidegate/gateway.toml").returncode == 0
 
-        place.started.remove(gateway)
+        folder.started.remove(gateway)
         gateway.signal(signal.SIGTERM)
         until = time.monotonic() + 20
         while gateway.popen.poll() is None and time.monotonic() < until:
             time.sleep(0.02)
         code = gateway.stop()
-        assert code == 0, f"{code}\n{gateway.said()}"
+        assert code == 0, f"{code}\n{gateway.read_log()}"
     print(f"ok: {version.stdout.strip()}, {size / 1e6:.1f} MB, runs alone, read-only, as 65532, and stops when told to")
 
 

@@ -18,7 +18,7 @@ watch = "100ms"
 api_keys_file = "{secrets}/api-keys"
 [[route]]
 path = "/health"
-reply = '{{"said":"{said}"}}'
+reply = '{{"said":"{reply}"}}'
 [[route]]
 path = "/ws/{{room}}/"
 channel = "room_{{room}}"
@@ -46,7 +46,7 @@ class Volume:
             (self.path / name).symlink_to(f"..data/{name}")
 
 
-def said(gateway):
+def reply(gateway):
     with urllib.request.urlopen(f"http://127.0.0.1:{gateway.public}/health", timeout=5) as answer:
         return answer.read().decode()
 
@@ -70,15 +70,15 @@ def reload_succeeded(gateway):
 
 def main():
     binary = os.path.abspath(sys.argv[1])
-    with directory() as place:
-        secrets, config = Volume(place.path / "secrets"), Volume(place.path / "config")
+    with directory() as folder:
+        secrets, config = Volume(folder.path / "secrets"), Volume(folder.path / "config")
         secrets.renew("api-keys", "a" * 32)
-        config.renew("gateway.toml", CONFIG.format(secrets=secrets.path, said="one"))
-        gateway = Gateway(place, "gateway", binary, config.path / "gateway.toml")
-        assert "one" in said(gateway) and api_answers(gateway, "a" * 32) == 200
+        config.renew("gateway.toml", CONFIG.format(secrets=secrets.path, reply="one"))
+        gateway = Gateway(folder, "gateway", binary, config.path / "gateway.toml")
+        assert "one" in reply(gateway) and api_answers(gateway, "a" * 32) == 200
 
-        config.renew("gateway.toml", CONFIG.format(secrets=secrets.path, said="two"))
-        eventually(lambda: "two" in said(gateway), "the new ConfigMap is taken up")
+        config.renew("gateway.toml", CONFIG.format(secrets=secrets.path, reply="two"))
+        eventually(lambda: "two" in reply(gateway), "the new ConfigMap is taken up")
         print("ok: a ConfigMap that changes")
 
         secrets.renew("api-keys", "b" * 32)
@@ -86,11 +86,11 @@ def main():
         assert api_answers(gateway, "a" * 32) in (401, 403)
         print("ok: a Secret that changes")
 
-        config.renew("gateway.toml", CONFIG.format(secrets=secrets.path, said="three") + "[nonsense]\n")
+        config.renew("gateway.toml", CONFIG.format(secrets=secrets.path, reply="three") + "[nonsense]\n")
         eventually(lambda: not reload_succeeded(gateway), "the mistake is told")
-        assert "two" in said(gateway)
-        config.renew("gateway.toml", CONFIG.format(secrets=secrets.path, said="three"))
-        eventually(lambda: "three" in said(gateway) and reload_succeeded(gateway), "it was put right")
+        assert "two" in reply(gateway)
+        config.renew("gateway.toml", CONFIG.format(secrets=secrets.path, reply="three"))
+        eventually(lambda: "three" in reply(gateway) and reload_succeeded(gateway), "it was put right")
         print("ok: a mistake changes nothing, and is told of")
 
 

@@ -24,13 +24,13 @@ def directory():
     with tempfile.TemporaryDirectory(prefix="tidegate-") as path:
         started = []
         try:
-            yield Place(pathlib.Path(path), started)
+            yield Folder(pathlib.Path(path), started)
         finally:
             for process in reversed(started):
                 process.stop()
 
 
-class Place:
+class Folder:
     def __init__(self, path, started):
         self.path, self.started = path, started
         path.chmod(0o755)
@@ -49,7 +49,7 @@ class Place:
 class Gateway:
     """A gateway that serves `config` on other ports."""
 
-    def __init__(self, place, name, binary, config, **variables):
+    def __init__(self, folder, name, binary, config, **variables):
         self.public, self.admin = free_port(), free_port()
         self.url, self.admin_url = f"ws://127.0.0.1:{self.public}", f"http://127.0.0.1:{self.admin}"
         self.variables = {
@@ -58,7 +58,7 @@ class Gateway:
             **variables,
         }
         command = [binary, "serve", "--config", config]
-        self.process = place.start(name, command, **self.variables)
+        self.process = folder.start(name, command, **self.variables)
         self.process.until(lambda: answers(f"{self.admin_url}/readyz"))
 
 

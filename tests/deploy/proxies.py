@@ -79,13 +79,13 @@ def serve_api():
     return server
 
 
-def certificate(place):
+def certificate(folder):
     """Creates a certificate for localhost. Returns the files of the certificate, its key, and both together."""
-    paths = place.path / "fullchain.pem", place.path / "key.pem"
+    paths = folder.path / "fullchain.pem", folder.path / "key.pem"
     command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost"
     name = ["-addext", "subjectAltName=DNS:localhost"]
     run(*command.split(), *name, "-out", paths[0], "-keyout", paths[1])
-    both = place.write("tidegate.pem", paths[0].read_text() + paths[1].read_text())
+    both = folder.write("tidegate.pem", paths[0].read_text() + paths[1].read_text())
     for path in (paths[1], both):
         path.chmod(0o644)
     return both
@@ -99,56 +99,56 @@ def replaced(text, replacements):
     return text
 
 
-def start_nginx(place, port, nodes):
-    logs = place.path / "nginx-access.log"
+def start_nginx(folder, port, nodes):
+    logs = folder.path / "nginx-access.log"
     site = replaced(
         (DEPLOY / "nginx" / "tidegate.conf").read_text(),
         {
             "listen 443 ssl": f"listen 127.0.0.1:{port} ssl",
             "    listen [::]:443 ssl;\n": "",
             "chat.example.com": "localhost",
-            "/etc/ssl/tidegate": str(place.path),
+            "/etc/ssl/tidegate": str(folder.path),
             "/var/log/nginx/tidegate.log": str(logs),
             "    server 127.0.0.1:8000 ": f"    server 127.0.0.1:{nodes[0].public} ",
             "    # server 10.0.0.12:8000 ": f"    server 127.0.0.1:{nodes[1].public} ",
         },
     )
     folders = "".join(
-        f"{kind}_temp_path {place.path}/{kind};\n"
+        f"{kind}_temp_path {folder.path}/{kind};\n"
         for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
     main = f"""
 daemon off;
-pid {place.path}/nginx.pid;
+pid {folder.path}/nginx.pid;
 error_log stderr warn;
 worker_processes 1;
 events {{ worker_connections 1024; }}
 http {{
 {folders}
-include {place.write("site.conf", site)};
+include {folder.write("site.conf", site)};
 }}
 """
-    main = place.write("nginx.conf", main)
-    command = ["nginx", "-p", place.path, "-e", "stderr", "-c", main]
+    main = folder.write("nginx.conf", main)
+    command = ["nginx", "-p", folder.path, "-e", "stderr", "-c", main]
     run(*command, "-t")
-    return place.start("nginx", command), logs.read_text
+    return folder.start("nginx", command), logs.read_text
 
 
-def start_haproxy(place, port, nodes):
+def start_haproxy(folder, port, nodes):
     config = replaced(
         (DEPLOY / "haproxy" / "haproxy.cfg").read_text(),
         {
             "bind :443 ": f"bind 127.0.0.1:{port} ",
-            "/etc/haproxy/tidegate.pem": str(place.path / "tidegate.pem"),
+            "/etc/haproxy/tidegate.pem": str(folder.path / "tidegate.pem"),
             "maxconn 50000": "maxconn 500",
             "server node1 127.0.0.1:8000": f"server node1 127.0.0.1:{nodes[0].public} check port {nodes[0].admin}",
             "# server node2 10.0.0.12:8000": f"server node2 127.0.0.1:{nodes[1].public} check port {nodes[1].admin}",
         },
     )
-    config = place.write("haproxy.cfg", config)
+    config = folder.write("haproxy.cfg", config)
     run("haproxy", "-c", "-f", config)
-    process = place.start("haproxy", ["haproxy", "-db", "-f", config])
-    return process, process.said
+    process = folder.start("haproxy", ["haproxy", "-db", "-f", config])
+    return process, process.read_log
 
 
 async def receive(socket, deadline=DEADLINE):
@@ -178,7 +178,7 @@ class Clients:
         with urllib.request.urlopen(request, timeout=DEADLINE, context=self.tls) as answer:
             return json.load(answer)
 
-    async def is_let_in(self, conversation, address):
+    async def try_connect(self, conversation, address):
         """Returns `True`, or the reason for the refusal."""
         try:
             async with self.open(conversation, address) as opened:
@@ -207,10 +207,10 @@ async def a_chat_passes(clients):
 def plain_requests_pass(clients):
     """Requests reach the API behind the gateway with the client's address and scheme."""
     lie = {"X-Forwarded-For": "192.0.2.66", "X-Forwarded-Proto": "gopher"}
-    seen = {name.lower(): value for name, value in clients.get("/api/v1/anything", **lie).items()}
-    assert "192.0.2.66" not in seen["x-forwarded-for"], seen
-    assert seen["x-forwarded-for"].startswith("127.0.0.1"), seen
-    assert seen["x-forwarded-proto"] == "https", seen
+    received = {name.lower(): value for name, value in clients.get("/api/v1/anything", **lie).items()}
+    assert "192.0.2.66" not in received["x-forwarded-for"], received
+    assert received["x-forwarded-for"].startswith("127.0.0.1"), received
+    assert received["x-forwarded-proto"] == "https", received
 
 
 async def clients_are_told_apart(clients, nodes):
@@ -224,7 +224,7 @@ async def clients_are_told_apart(clients, nodes):
             break
     assert frame.get("error") == "too many connections", frame
     assert PER_ADDRESS < len(held), len(held)
-    other = await clients.is_let_in("other", "127.0.0.4")
+    other = await clients.try_connect("other", "127.0.0.4")
     assert other is True, other
     for opened in held:
         await opened.close()
@@ -239,19 +239,19 @@ async def a_drain_is_seen(clients, nodes):
     nodes[0].process.signal(15)
     addresses = itertools.cycle(range(20, 200))
     while nodes[0].process.popen.poll() is None:
-        came_back = await clients.is_let_in("drain", f"127.0.0.{next(addresses)}")
-        assert came_back is True, came_back
+        reconnected = await clients.try_connect("drain", f"127.0.0.{next(addresses)}")
+        assert reconnected is True, reconnected
     assert nodes[0].process.popen.wait() == 0
     # Each request could be sent to the node that has stopped.
     for _ in range(10):
-        came_back = await clients.is_let_in("drain", f"127.0.0.{next(addresses)}")
-        assert came_back is True, came_back
-    told = [task.result() for task in ended if task.done()]
-    assert told and set(told) == {("going_away", 1012)}, told
+        reconnected = await clients.try_connect("drain", f"127.0.0.{next(addresses)}")
+        assert reconnected is True, reconnected
+    closed = [task.result() for task in ended if task.done()]
+    assert closed and set(closed) == {("going_away", 1012)}, closed
     for opened in sockets:
         await opened.close()
     await asyncio.gather(*ended)
-    return len(told)
+    return len(closed)
 
 
 async def end_of(opened):
@@ -279,22 +279,22 @@ def answers_by_tls(clients):
 
 def check(name, start, binary):
     api = serve_api()
-    with directory() as place:
-        trusted = certificate(place)
-        config = place.write("gateway.toml", CONFIG.format(api=api.server_port, per_address=PER_ADDRESS))
-        nodes = [Gateway(place, f"gateway-{number}", binary, config) for number in (1, 2)]
+    with directory() as folder:
+        trusted = certificate(folder)
+        config = folder.write("gateway.toml", CONFIG.format(api=api.server_port, per_address=PER_ADDRESS))
+        nodes = [Gateway(folder, f"gateway-{number}", binary, config) for number in (1, 2)]
         port = free_port()
-        proxy, logged = start(place, port, nodes)
+        proxy, logged = start(folder, port, nodes)
         clients = Clients(port, trusted)
         proxy.until(lambda: answers_by_tls(clients))
 
         plain_requests_pass(clients)
-        told = asyncio.run(behave(clients, nodes))
+        closed = asyncio.run(behave(clients, nodes))
         line = eventually(lambda: re.search(r".*/ws/chat/42/.*", logged()), "the socket is logged")
         assert TOKEN_IN_QUERY not in logged(), line.group()
-        assert not re.search(r"\b4\d\d\b.*gateway", proxy.said()), proxy.said()
+        assert not re.search(r"\b4\d\d\b.*gateway", proxy.read_log()), proxy.read_log()
     api.shutdown()
-    print(f"ok: {name}: sockets, streams, addresses, a drain that {told} of 4 clients were told of")
+    print(f"ok: {name}: sockets, streams, addresses, a drain that {closed} of 4 clients were told of")
 
 
 def main():

@@ -37,8 +37,8 @@ auth = ["anonymous"]
 class Machine:
     """The state of the simulated systemctl, and the socket that systemd would hold."""
 
-    def __init__(self, place, binary):
-        self.place, self.state = place, place.path / "units"
+    def __init__(self, folder, binary):
+        self.folder, self.state = folder, folder.path / "units"
         self.state.mkdir()
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.url = f"ws://127.0.0.1:{self.listener.getsockname()[1]}"
@@ -47,7 +47,7 @@ class Machine:
             "STATE": str(self.state),
             "PUBLIC": str(self.listener.fileno()),
             "TIDEGATE": binary,
-            "CONFIG": str(place.path / "gateway.toml"),
+            "CONFIG": str(folder.path / "gateway.toml"),
             "SYSTEMCTL": str(ROOT / "tests" / "deploy" / "systemctl.py"),
             "ADMIN": free_admin_ports(),
             "DEADLINE": "20",
@@ -72,7 +72,7 @@ class Machine:
     def states(self):
         return [self.systemctl("is-active", f"tidegate@{one}.service").stdout.strip() for one in (1, 2)]
 
-    def said(self):
+    def read_log(self):
         return "".join(path.read_text() for path in sorted(self.state.glob("*.log")))
 
     def stop(self):
@@ -105,7 +105,7 @@ async def end_of(client):
         return last, closed.rcvd.code
 
 
-async def keeps_coming(machine, stop):
+async def connect_repeatedly(machine, stop):
     """Connects new clients one after the other. Returns how many were admitted, and how many had to retry.
 
     The port takes each of them. Whom the old gateway has taken but not heard in the moment it is told to stop, it
@@ -126,27 +126,27 @@ async def under_clients(machine):
     clients = [await connect(f"{machine.url}/ws/a/", open_timeout=DEADLINE) for _ in range(CLIENTS)]
     ends = [asyncio.create_task(end_of(client)) for client in clients]
     stop = asyncio.Event()
-    coming = asyncio.create_task(keeps_coming(machine, stop))
+    connecting = asyncio.create_task(connect_repeatedly(machine, stop))
     rolled = await asyncio.to_thread(machine.roll)
-    assert rolled.returncode == 0, rolled.stderr + machine.said()
+    assert rolled.returncode == 0, rolled.stderr + machine.read_log()
     stop.set()
-    came, again = await asyncio.wait_for(coming, DEADLINE)
-    seen = set(await asyncio.wait_for(asyncio.gather(*ends), DEADLINE))
-    assert seen == {("going_away", 1012)}, seen
-    assert came > 0
-    return f"{came} came meanwhile, of which {again} twice"
+    connected, again = await asyncio.wait_for(connecting, DEADLINE)
+    closed = set(await asyncio.wait_for(asyncio.gather(*ends), DEADLINE))
+    assert closed == {("going_away", 1012)}, closed
+    assert connected > 0
+    return f"{connected} came meanwhile, of which {again} twice"
 
 
 def main():
     binary = os.path.abspath(sys.argv[1])
-    with directory() as place:
+    with directory() as folder:
         redis = free_port()
-        command = ["redis-server", "--port", redis, "--save", "", "--dir", place.path]
-        place.start("redis", command).until(lambda: accepts(redis))
-        place.write("gateway.toml", CONFIG.format(redis=redis))
-        machine = Machine(place, binary)
+        command = ["redis-server", "--port", redis, "--save", "", "--dir", folder.path]
+        folder.start("redis", command).until(lambda: accepts(redis))
+        folder.write("gateway.toml", CONFIG.format(redis=redis))
+        machine = Machine(folder, binary)
         try:
-            check(machine, place)
+            check(machine, folder)
         finally:
             machine.stop()
 
@@ -156,24 +156,24 @@ def accepts(port):
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def check(machine, place):
+def check(machine, folder):
     started = machine.roll("--start")
     assert started.returncode == 0 and machine.states() == ["active", "inactive"], started
     again = machine.roll("--start")
     assert again.returncode == 0 and machine.states() == ["active", "inactive"], again
 
-    came = asyncio.run(under_clients(machine))
+    connected = asyncio.run(under_clients(machine))
     assert machine.states() == ["inactive", "active"]
-    print(f"ok: {CLIENTS} clients were told to move, {came}, none was refused")
-    came = asyncio.run(under_clients(machine))
+    print(f"ok: {CLIENTS} clients were told to move, {connected}, none was refused")
+    connected = asyncio.run(under_clients(machine))
     assert machine.states() == ["active", "inactive"]
-    print(f"ok: and back, {came}")
+    print(f"ok: and back, {connected}")
 
-    good = (place.path / "gateway.toml").read_text()
-    place.write("gateway.toml", good.replace("[shutdown]", "[shutdwn]"))
+    good = (folder.path / "gateway.toml").read_text()
+    folder.write("gateway.toml", good.replace("[shutdown]", "[shutdwn]"))
     failed = machine.roll()
     assert failed.returncode == 1 and machine.states() == ["active", "inactive"], failed
-    place.write("gateway.toml", good)
+    folder.write("gateway.toml", good)
     print("ok: a new instance that cannot start leaves the old one as it is")
 
     assert machine.systemctl("start", "tidegate@2.service").returncode == 0

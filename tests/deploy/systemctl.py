@@ -62,18 +62,18 @@ def start(name):
     variable, _, value = settings["Environment"].replace("%i", instance).partition("=")
     environment = {**os.environ, variable: value.replace("127.0.0.1:900", os.environ["ADMIN"])}
     (STATE / f"{name}.stops").unlink(missing_ok=True)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifications:
         path = STATE / f"{name}.notify"
         path.unlink(missing_ok=True)
-        told.bind(str(path))
-        told.settimeout(DEADLINE)
+        notifications.bind(str(path))
+        notifications.settimeout(DEADLINE)
         environment |= {"NOTIFY_SOCKET": str(path), "LISTEN_FDS": "1", "LISTEN_FDNAMES": "public"}
         pid = os.fork()
         if pid == 0:
             run(settings, environment, STATE / f"{name}.log")
         (STATE / name).write_text(str(pid))
         try:
-            while b"READY=1" not in told.recv(4096).split(b"\n"):
+            while b"READY=1" not in notifications.recv(4096).split(b"\n"):
                 pass
         except TimeoutError:
             return 1

@@ -10,10 +10,10 @@ from people import events, text, until
 CANCEL_DEADLINE = 5
 
 
-def sleeping(process, after=0):
+def wait_for_sleep(process, after=0):
     """Waits for the process that runs a /sleep, and returns its id; `after` is the length of the log before."""
-    said = until(lambda: re.search(r"sleeping in process (\d+)", process.read_log()[after:]), "a task sleeps")
-    return int(said[1])
+    found = until(lambda: re.search(r"sleeping in process (\d+)", process.read_log()[after:]), "a task sleeps")
+    return int(found[1])
 
 
 def is_alive(pid):
@@ -24,7 +24,7 @@ def is_alive(pid):
     return True
 
 
-def told(frames):
+def error_of(frames):
     """The error that ends a reply."""
     assert events(frames)[-1] == "error" and "error" not in events(frames)[:-1], frames
     return frames[-1]
@@ -36,7 +36,7 @@ def test_a_task_that_raises(world):
         queued = chat.queue("/fail")
         for each in (chat, tab):
             frames = each.reply()
-            error = told(frames)
+            error = error_of(frames)
             assert events(frames) == ["processing_started", "error"], frames
             assert error["task_id"] == queued["task_id"], error
             # Details of the failure are not shown to browsers.
@@ -51,7 +51,7 @@ def test_a_task_that_no_worker_knows(world):
     unknown = {'task = "chat.tasks.process_chat_message_task"': 'task = "chat.tasks.no_such_task"'}
     with world.another_gateway(unknown) as gateway, person.chat(gateway.url, "unknown") as chat:
         queued = chat.queue("hello")
-        assert told(chat.reply())["task_id"] == queued["task_id"]
+        assert error_of(chat.reply())["task_id"] == queued["task_id"]
 
 
 def test_a_task_that_expires_in_its_queue(world):
@@ -75,8 +75,8 @@ def test_a_worker_whose_child_is_killed(world):
     with person.chat(world.gateway_url, "child") as chat:
         before = len(world.worker.read_log())
         queued = chat.queue("/sleep 600")
-        os.kill(sleeping(world.worker, before), signal.SIGKILL)
-        assert told(chat.reply())["task_id"] == queued["task_id"]
+        os.kill(wait_for_sleep(world.worker, before), signal.SIGKILL)
+        assert error_of(chat.reply())["task_id"] == queued["task_id"]
         # The worker has started another child.
         chat.queue("/words 1")
         assert events(chat.reply())[-1] == "completed"
@@ -91,10 +91,10 @@ def test_a_worker_that_is_killed(world):
     worker = world.stack.worker("doomed", queue="doomed", concurrency=1)
     with world.another_gateway(doomed) as gateway, person.chat(gateway.url, "killed-worker") as chat:
         queued = chat.queue("/sleep 600")
-        sleeping(worker)
+        wait_for_sleep(worker)
         worker.kill_group()
         world.stack.stop(worker)
-        error = told(chat.reply())
+        error = error_of(chat.reply())
         assert (error["code"], error["task_id"]) == ("worker_lost", queued["task_id"]), error
 
 
@@ -103,7 +103,7 @@ def test_cancel_ends_the_child_that_runs_the_task(world):
     with person.chat(world.gateway_url, "cancel") as chat, person.chat(world.gateway_url, "cancel") as tab:
         before = len(world.worker.read_log())
         queued = chat.queue("/sleep 600")
-        child = sleeping(world.worker, before)
+        child = wait_for_sleep(world.worker, before)
         # This is another tab than the one that sent the message.
         tab.send({"type": "cancel", "task_id": queued["task_id"]})
         for each in (chat, tab):
@@ -121,7 +121,7 @@ def test_what_the_backend_revokes_is_told(world):
     with person.chat(world.gateway_url, "cleared") as chat:
         before = len(world.worker.read_log())
         queued = chat.queue("/sleep 600")
-        child = sleeping(world.worker, before)
+        child = wait_for_sleep(world.worker, before)
         answer = person.request(f"{world.daphne_url}/api/v1/chat/cleared/clear/", {})
         assert answer.json == {"revoked": 1}, answer
         until(lambda: not is_alive(child), "the child ends", CANCEL_DEADLINE)
@@ -131,7 +131,7 @@ def test_what_the_backend_revokes_is_told(world):
 
 def test_a_broker_that_is_gone(world):
     person = world.person()
-    nobody = {'broker_url = "${REDIS_URL}/0"': 'broker_url = "redis://127.0.0.1:1/0"'}
-    with world.another_gateway(nobody) as gateway, person.chat(gateway.url, "broker") as chat:
-        assert chat.say("hello")["code"] == "upstream_unavailable"
-        chat.quiet()
+    unreachable = {'broker_url = "${REDIS_URL}/0"': 'broker_url = "redis://127.0.0.1:1/0"'}
+    with world.another_gateway(unreachable) as gateway, person.chat(gateway.url, "broker") as chat:
+        assert chat.send_message("hello")["code"] == "upstream_unavailable"
+        chat.expect_nothing()

@@ -58,7 +58,7 @@ def test_everybody_in_a_conversation_gets_the_reply(world):
         for reply in replies:
             assert events(reply) == ["processing_started", *["chunk"] * 20, "completed"], reply
             assert text(reply) == "".join(f"word{number} " for number in range(20))
-        elsewhere.quiet()
+        elsewhere.expect_nothing()
 
 
 def test_a_layer_of_another_shape(world):
@@ -154,9 +154,9 @@ def test_a_client_that_does_not_read_costs_the_others_nothing(world):
             for name, count in counts.items()
         ]
         fullest = watch_mailboxes(world, producers)
-        said = "".join(producer.communicate()[1] for producer in producers)
-        assert [producer.returncode for producer in producers] == [0, 0], said
-        assert "over capacity" not in said, said
+        errors = "".join(producer.communicate()[1] for producer in producers)
+        assert [producer.returncode for producer in producers] == [0, 0], errors
+        assert "over capacity" not in errors, errors
         assert fullest < CAPACITY, fullest
         for reader in readers:
             reader.join(DEADLINE)
@@ -210,17 +210,17 @@ def test_a_gateway_that_was_killed_is_replaced(world):
 def test_a_reply_that_was_cut_is_whole(world):
     person = world.person()
     with person.chat(world.gateway_url, "cut") as chat:
-        place = {"epoch": chat.connected["epoch"]}
+        position = {"epoch": chat.connected["epoch"]}
         chat.queue("/words 300")
         frames = [chat.receive() for _ in range(20)]
         # There is no close frame and no `going_away`.
         chat.socket.socket.shutdown(socket.SHUT_RDWR)
-    place["since"] = frames[-1]["offset"]
+    position["since"] = frames[-1]["offset"]
     token = person.token(world.gateway_url, "cut")
-    with person.chat(world.gateway_url, "cut", connection_token=token, **place) as chat:
+    with person.chat(world.gateway_url, "cut", connection_token=token, **position) as chat:
         assert chat.connected["recovered"] is True, chat.connected
         frames += chat.reply()
-        chat.quiet()
+        chat.expect_nothing()
     assert events(frames) == ["processing_started", *["chunk"] * 300, "completed"], events(frames)
     assert text(frames) == "".join(f"word{number} " for number in range(300))
     offsets = [frame["offset"] for frame in frames]

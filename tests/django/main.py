@@ -51,15 +51,15 @@ def run(binary, words):
     from world import World, database
 
     failed = 0
-    with tempfile.TemporaryDirectory() as place, stack.Stack(sys.executable, place) as shared:
+    with tempfile.TemporaryDirectory() as folder, stack.Stack(sys.executable, folder) as shared:
         shared.redis()
-        database(Path(place), sys.executable)
+        database(Path(folder), sys.executable)
         for layer, cache, tests in plan():
             tests = [(f"{layer}, {cache}: {test.__name__}", test) for test in tests]
             tests = [(name, test) for name, test in tests if not words or any(word in name for word in words)]
             if not tests:
                 continue
-            directory = Path(place) / f"{layer}-{cache}"
+            directory = Path(folder) / f"{layer}-{cache}"
             directory.mkdir()
             with World(binary, directory, shared.redis_url, layer, cache) as world:
                 for name, test in tests:

@@ -23,7 +23,7 @@ def type_into(page, selector, text):
     page.call("Input.insertText", text=text)
 
 
-def say(page, message):
+def send_message(page, message):
     type_into(page, "#message", message)
     page.evaluate("document.querySelector('#send').click()")
 
@@ -41,13 +41,13 @@ def chat(page, url, name):
     type_into(page, "#login [name=password]", PASSWORD)
     page.evaluate("document.querySelector('#login button').click()")
     page.wait_for("document.querySelector('#status').dataset.state === 'open'")
-    say(page, "hello page")
+    send_message(page, "hello page")
     page.wait_for("document.querySelector('.reply')?.dataset.state === 'complete'")
     assert "said “hello page”" in page.evaluate(last(page, "reply")), page.evaluate("document.body.innerText")
-    say(page, "/words 40")
+    send_message(page, "/words 40")
     page.wait_for("document.querySelectorAll('.reply[data-state=complete]').length === 2")
     assert page.evaluate(last(page, "reply")) == "".join(f"word{number} " for number in range(40))
-    say(page, "/project")
+    send_message(page, "/project")
     page.wait_for("document.querySelectorAll('.reply[data-state=complete]').length === 3")
     assert "Café 🚀" in page.evaluate(last(page, "tool"))
     assert not page.errors, page.errors

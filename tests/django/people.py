@@ -120,16 +120,16 @@ class Chat:
     def receive(self, deadline=DEADLINE):
         return json.loads(self.socket.recv(timeout=deadline))
 
-    def ask(self, frame):
+    def send_and_receive(self, frame):
         self.send(frame)
         return self.receive()
 
-    def say(self, message, **fields):
+    def send_message(self, message, **fields):
         """Sends a message, and returns the answer: task_queued, or an error."""
-        return self.ask({"message": message, **fields})
+        return self.send_and_receive({"message": message, **fields})
 
     def queue(self, message, **fields):
-        answer = self.say(message, **fields)
+        answer = self.send_message(message, **fields)
         assert answer["event"] == "task_queued", answer
         return answer
 
@@ -140,9 +140,9 @@ class Chat:
             frames.append(self.receive())
         return frames
 
-    def quiet(self):
+    def expect_nothing(self):
         """Expects that nothing else arrives before a pong."""
-        pong = self.ask({"type": "ping"})
+        pong = self.send_and_receive({"type": "ping"})
         assert pong["event"] == "pong", pong
 
 

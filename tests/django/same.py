@@ -15,7 +15,7 @@ MORE = {"connection_id", "user_id", "epoch", "offset", "recovered", "missed", "c
 ANY = {"timestamp", "task_id"}
 
 
-def seen(frame):
+def comparable(frame):
     return {name: type(value).__name__ if name in ANY else value for name, value in frame.items() if name not in MORE}
 
 
@@ -24,22 +24,22 @@ def transcript(person, url, conversation):
     steps = []
 
     def step(name, *frames):
-        steps.append((name, [seen(frame) for frame in frames]))
+        steps.append((name, [comparable(frame) for frame in frames]))
 
     with person.chat(url, conversation) as chat:
         step("connected", chat.connected)
-        step("ping", chat.ask({"type": "ping"}))
-        step("a ping that has a message", chat.ask({"type": "ping", "message": "not a message"}))
-        step("message", chat.say("  Hello, Café 🚀\u00a0\n"), *chat.reply())
-        step("image", chat.say("Look", image_url="https://images.example/1.png"), *chat.reply())
-        step("tool", chat.say("/project"), *chat.reply())
-        step("many", chat.say("/words 50"), *chat.reply())
-        step("empty", chat.say("\u3000 "))
-        step("no message", chat.ask({}))
-        step("not JSON", chat.ask("{"))
-        step("not an object", chat.ask("[1]"))
-        step("not a string", chat.ask({"message": 5}))
-        step("still open", chat.ask({"type": "ping"}))
+        step("ping", chat.send_and_receive({"type": "ping"}))
+        step("a ping that has a message", chat.send_and_receive({"type": "ping", "message": "not a message"}))
+        step("message", chat.send_message("  Hello, Café 🚀\u00a0\n"), *chat.reply())
+        step("image", chat.send_message("Look", image_url="https://images.example/1.png"), *chat.reply())
+        step("tool", chat.send_message("/project"), *chat.reply())
+        step("many", chat.send_message("/words 50"), *chat.reply())
+        step("empty", chat.send_message("\u3000 "))
+        step("no message", chat.send_and_receive({}))
+        step("not JSON", chat.send_and_receive("{"))
+        step("not an object", chat.send_and_receive("[1]"))
+        step("not a string", chat.send_and_receive({"message": 5}))
+        step("still open", chat.send_and_receive({"type": "ping"}))
     return steps
 
 
@@ -56,8 +56,8 @@ def avatar(person, url, conversation):
     with person.chat(url, conversation) as chat:
         return [
             chat.connected,
-            chat.say("A cat"),
-            chat.say("A cat", session_id=7, reference_image_url="https://images.example/2.png"),
+            chat.send_message("A cat"),
+            chat.send_message("A cat", session_id=7, reference_image_url="https://images.example/2.png"),
             *chat.reply("avatar_generated"),
         ]
 
@@ -65,7 +65,7 @@ def avatar(person, url, conversation):
 def test_conversations_that_are_answered_by_another_task(world):
     person = world.person()
     ours, theirs = (
-        [seen(frame) for frame in avatar(person, url, "avatar-1764500000000")]
+        [comparable(frame) for frame in avatar(person, url, "avatar-1764500000000")]
         for url in (world.gateway_url, world.daphne_url)
     )
     assert theirs[1].pop("error") == "session_id is required for avatar generation", theirs
@@ -98,7 +98,7 @@ def test_the_backend_finds_the_gateways_tasks(world):
         assert answer.status == 202, answer
 
     with person.chat(world.gateway_url, "tasks") as chat:
-        for send in (rest, lambda: chat.say("/words 0"), rest, lambda: chat.say("/words 0")):
+        for send in (rest, lambda: chat.send_message("/words 0"), rest, lambda: chat.send_message("/words 0")):
             send()
             assert events(chat.reply())[-1] == "completed"
     answer = person.request(f"{world.daphne_url}/api/v1/chat/tasks/clear/", {})

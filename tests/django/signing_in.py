@@ -137,12 +137,12 @@ def test_messages_count_in_one_limit_over_rest_and_sockets(world):
         # The limit of four is used up: nobody may connect, and the open sockets stay open.
         assert rest() == 429
         through.reply()
-        refused = through.say("/words 0")
+        refused = through.send_message("/words 0")
         assert refused["event"] == "error" and refused["code"] == "rate_limited", refused
         assert 3000 < refused["retry_after"] <= 3600, refused
         direct.reply()
-        assert "Rate limit exceeded" in direct.say("/words 0")["error"]
-        through.quiet()
+        assert "Rate limit exceeded" in direct.send_message("/words 0")["error"]
+        through.expect_nothing()
     cache = world.redis(2)
     assert int(cache.get(f"app:1:rate_limit:messages:user:{person.id}")) == 1000
 

@@ -66,7 +66,7 @@ def wait_for(condition, what):
     return value
 
 
-class Shown:
+class ExpectedOutput:
     """The lines of output that a page shows, in order."""
 
     def __init__(self, lines):
@@ -151,7 +151,7 @@ class Session:
     def foreground(self, text):
         for command, output in commands(text):
             printed = self.run(self.here(command))
-            missing = Shown(self.here(line) for line in output).missing(printed)
+            missing = ExpectedOutput(self.here(line) for line in output).missing(printed)
             assert missing is None, f"{command}\ndid not print\n{missing}\nbut\n{printed}"
 
     def background(self, name, text):
@@ -169,21 +169,21 @@ class Session:
 
     def await_output(self, name, output):
         process, log, _ = self.running[name]
-        shown = Shown(self.here(line) for line in output)
+        expected = ExpectedOutput(self.here(line) for line in output)
 
         def complete():
             ended = not alive(process)  # looked at first: it may print its last at its end
-            if shown.missing(log.read_text(), self.read[name]) is None:
+            if expected.missing(log.read_text(), self.read[name]) is None:
                 return True
             if ended:
                 raise SystemExit(f"{name} has ended without {missing()}")
             return False
 
         def missing():
-            return f"{shown.missing(log.read_text(), self.read[name])} of {name}:\n{log.read_text()}"
+            return f"{expected.missing(log.read_text(), self.read[name])} of {name}:\n{log.read_text()}"
 
         wait_for(complete, missing)
-        self.read[name] = shown.end
+        self.read[name] = expected.end
 
     def stop(self, name):
         if name not in self.running:
@@ -198,7 +198,7 @@ class Session:
         assert ended_by_itself or code in good, f"{name} ended with {code}:\n{log.read_text()}"
 
     def browse(self, rest):
-        url, typed, shown = shlex.split(self.here(rest))
+        url, typed, expected = shlex.split(self.here(rest))
         if self.chromium is None:
             return print(f"   SKIPPED: no Chromium for {url}")
         # Chromium's child processes may still write to the profile after their parent has exited.
@@ -215,7 +215,7 @@ class Session:
                     page.evaluate("document.querySelector('#text').focus()")
                     page.call("Input.insertText", text=typed)
                     page.evaluate("document.querySelector('#form button').click()")
-                page.wait_for(f"document.body?.innerText.includes({json.dumps(shown)})")
+                page.wait_for(f"document.body?.innerText.includes({json.dumps(expected)})")
                 # Chromium logs a request that is refused.
                 assert not (typed and page.errors), page.errors
                 page.socket.close()

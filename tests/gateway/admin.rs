@@ -103,7 +103,7 @@ fn prometheus_can_read(page: &str) {
 }
 
 #[tokio::test]
-async fn health_is_told_without_a_key() {
+async fn health_needs_no_key() {
     let settings = Settings::chat("http://127.0.0.1:1/").section("engine", MEMORY_ONLY);
     let gateway = Gateway::start(settings).await;
     let live = http::get(gateway.admin(), "/livez").await;
@@ -144,7 +144,7 @@ async fn publications_are_delivered_byte_for_byte_and_in_order() {
 }
 
 #[tokio::test]
-async fn a_bad_publication_publishes_nothing_and_says_why() {
+async fn a_bad_publication_is_refused_with_a_reason() {
     let settings =
         Settings::chat("http://127.0.0.1:1/").section("engine", "max_publication_bytes = \"1KiB\"");
     let gateway = Gateway::start(settings).await;
@@ -233,7 +233,7 @@ async fn other_paths_and_methods_are_refused() {
 }
 
 #[tokio::test]
-async fn what_waits_for_a_slow_client_is_seen_until_it_is_gone() {
+async fn the_queue_of_a_slow_client_is_measured_until_it_closes() {
     const MESSAGES: usize = 40;
     let queue = "send_queue = { messages = 100, bytes = \"64MiB\" }\n";
     let settings =

@@ -120,7 +120,7 @@ async fn the_last_client_of_a_channel_takes_its_subscription_along() {
 }
 
 #[tokio::test]
-async fn a_redis_that_comes_late_is_waited_for() {
+async fn a_redis_that_starts_late_is_waited_for() {
     let mut redis = Redis::start().await;
     redis.stop();
     let gateway = Gateway::start(settings(&redis)).await;
@@ -138,7 +138,7 @@ async fn a_redis_that_comes_late_is_waited_for() {
 }
 
 #[tokio::test]
-async fn a_lost_redis_is_told_to_everybody() {
+async fn a_lost_redis_is_reported_to_all_clients() {
     let mut redis = Redis::start().await;
     let list = format!("kind = \"redis-list\"\nredis_url = {:?}\nkey = \"jobs\"", redis.url());
     let gateway = Gateway::start(settings(&redis).upstream("worker", &list)).await;
@@ -165,7 +165,7 @@ async fn a_lost_redis_is_told_to_everybody() {
 }
 
 #[tokio::test]
-async fn a_user_whose_limits_cannot_be_asked_is_told_so() {
+async fn a_user_whose_limits_cannot_be_checked_is_refused() {
     let mut redis = Redis::start().await;
     let gateway = Gateway::start(
         settings(&redis)

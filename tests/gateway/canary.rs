@@ -57,7 +57,7 @@ async fn a_healthy_redis_brings_it_back_and_nobody_else_hears_it() {
 }
 
 #[tokio::test]
-async fn a_redis_that_holds_publications_back_is_told() {
+async fn a_redis_that_delays_publications_is_detected() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(settings(&redis.url())).await;
     wait_until_ready(&gateway).await;
@@ -79,7 +79,7 @@ async fn a_redis_that_holds_publications_back_is_told() {
 }
 
 #[tokio::test]
-async fn a_user_who_may_not_publish_is_told() {
+async fn a_redis_user_without_publish_is_detected() {
     let redis = Redis::start().await;
     let all = ["ACL", "SETUSER", "gateway", "reset", "on", ">hunter2", "~*", "&*", "+@all"];
     let () = redis.run(&all).await;
@@ -97,7 +97,7 @@ async fn a_user_who_may_not_publish_is_told() {
 }
 
 #[tokio::test]
-async fn a_user_without_the_channel_is_told() {
+async fn a_redis_user_without_the_channel_is_detected() {
     let redis = Redis::start().await;
     // The channels of clients and of commands are delivered, but not the longer name of the node's own channel.
     let replies = format!("&tg:control:{}", "?".repeat(16));
@@ -111,7 +111,7 @@ async fn a_user_without_the_channel_is_told() {
 }
 
 #[tokio::test]
-async fn a_redis_that_stands_still_is_told_and_comes_back() {
+async fn a_redis_that_hangs_is_detected_and_recovers() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(settings(&redis.url())).await;
     wait_until_ready(&gateway).await;
@@ -123,7 +123,7 @@ async fn a_redis_that_stands_still_is_told_and_comes_back() {
 }
 
 #[tokio::test]
-async fn publications_that_go_to_another_server_are_told() {
+async fn publications_to_another_server_are_detected() {
     // After a failover the name resolves to another server, but the subscribing connection stays where it was.
     let (one, other) = (Redis::start().await, Redis::start().await);
     let proxy = TcpProxy::start(&one).await;

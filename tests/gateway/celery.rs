@@ -190,7 +190,7 @@ async fn a_list_that_is_full_is_busy() {
 }
 
 #[tokio::test]
-async fn a_broker_that_is_gone_is_unavailable_until_it_is_back() {
+async fn a_stopped_broker_is_unavailable_until_it_restarts() {
     let mut redis = Redis::start().await;
     let gateway = Gateway::start(settings(&redis, "timeout = \"1s\"")).await;
     let mut client = ana(&gateway).await;
@@ -238,7 +238,7 @@ async fn result(redis: &Redis, task_id: &Value, status: &str, result: Value) {
 }
 
 #[tokio::test]
-async fn a_task_that_ends_without_a_word_is_told() {
+async fn a_task_that_ends_without_an_event_is_reported() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(watched(&redis)).await;
     let mut client = ana(&gateway).await;
@@ -275,7 +275,7 @@ async fn a_task_that_ends_without_a_word_is_told() {
 }
 
 #[tokio::test]
-async fn the_workers_own_last_word_is_the_last() {
+async fn the_terminal_event_of_the_worker_is_the_last() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(watched(&redis)).await;
     let mut client = ana(&gateway).await;
@@ -320,7 +320,7 @@ async fn a_cancel_is_a_revoke_to_all_workers() {
 }
 
 #[tokio::test]
-async fn the_ids_of_a_conversation_are_kept_for_the_backend() {
+async fn the_task_ids_of_a_conversation_are_stored_for_the_backend() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(watched(&redis)).await;
     let mut client = ana(&gateway).await;

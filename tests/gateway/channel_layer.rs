@@ -96,7 +96,7 @@ async fn pubsub_events_come_in_order_and_can_be_resumed() {
     events_come_in_order_and_can_be_resumed("channels-pubsub").await;
 }
 
-async fn a_channel_without_history_hears_its_group(wire: &str) {
+async fn a_channel_without_history_receives_its_group(wire: &str) {
     let redis = Redis::start().await;
     let gateway = start(settings(&redis, wire).without_history()).await;
     let mut backend = Backend::new(&redis).await;
@@ -110,16 +110,16 @@ async fn a_channel_without_history_hears_its_group(wire: &str) {
 
 #[tokio::test]
 async fn core_without_history() {
-    a_channel_without_history_hears_its_group("channels-core").await;
+    a_channel_without_history_receives_its_group("channels-core").await;
 }
 
 #[tokio::test]
 async fn pubsub_without_history() {
-    a_channel_without_history_hears_its_group("channels-pubsub").await;
+    a_channel_without_history_receives_its_group("channels-pubsub").await;
 }
 
 /// Each event arrives once, with the same offset on both nodes.
-async fn two_nodes_bring_each_event_once(wire: &str) {
+async fn two_nodes_deliver_each_event_once(wire: &str) {
     let redis = Redis::start().await;
     let nodes = [start(settings(&redis, wire)).await, start(settings(&redis, wire)).await];
     let mut backend = Backend::new(&redis).await;
@@ -148,12 +148,12 @@ async fn two_nodes_bring_each_event_once(wire: &str) {
 
 #[tokio::test]
 async fn core_of_two_nodes() {
-    two_nodes_bring_each_event_once("channels-core").await;
+    two_nodes_deliver_each_event_once("channels-core").await;
 }
 
 #[tokio::test]
 async fn pubsub_of_two_nodes() {
-    two_nodes_bring_each_event_once("channels-pubsub").await;
+    two_nodes_deliver_each_event_once("channels-pubsub").await;
 }
 
 /// Both nodes lose all connections to Redis while messages arrive; their mailboxes remain.
@@ -238,7 +238,7 @@ async fn a_flood_reaches_those_who_read() {
     let sending = async {
         for start in (0..EVENTS).step_by(100) {
             // A machine that is too slow to keep up is not what this test is about.
-            until("a reader that goes on", async || {
+            until("a reader that continues", async || {
                 let waiting: usize = match &keys(&redis, "asgispecific*").await[..] {
                     [] => 0,
                     [mailbox, ..] => redis.run(&["ZCARD", mailbox]).await,
@@ -256,7 +256,7 @@ async fn a_flood_reaches_those_who_read() {
 }
 
 #[tokio::test]
-async fn a_lost_membership_is_made_anew_and_told() {
+async fn a_lost_membership_is_restored_and_reported() {
     let redis = Redis::start().await;
     let gateway = start(settings(&redis, "channels-core")).await;
     let mut backend = Backend::new(&redis).await;
@@ -276,7 +276,7 @@ async fn a_lost_membership_is_made_anew_and_told() {
 }
 
 #[tokio::test]
-async fn a_redis_that_comes_back_empty_is_joined_again() {
+async fn groups_are_joined_again_after_redis_restarts_empty() {
     for wire in ["channels-core", "channels-pubsub"] {
         let mut redis = Redis::start().await;
         let gateway = start(settings(&redis, wire)).await;
@@ -287,7 +287,7 @@ async fn a_redis_that_comes_back_empty_is_joined_again() {
         redis.restart().await;
         // Clients that connected while Redis was unavailable may be disconnected once more.
         let mut backend = Backend::new(&redis).await;
-        until("a client that hears its group", async || {
+        until("a client that receives its group", async || {
             let mut client = Client::attempt(gateway.addr(), PATH).await?;
             let Event::Text(_connected) = client.next().await else { return None };
             send(&mut backend, wire, 3..4).await;
@@ -398,7 +398,7 @@ async fn tailed(tail: &mut http::Stream, text: &str) {
 }
 
 /// Tails receive what no client is subscribed to.
-async fn a_tail_hears_a_group(wire: &str) {
+async fn a_tail_receives_a_group(wire: &str) {
     let redis = Redis::start().await;
     let gateway = start(settings(&redis, wire)).await;
     let mut backend = Backend::new(&redis).await;
@@ -421,10 +421,10 @@ async fn a_tail_hears_a_group(wire: &str) {
 
 #[tokio::test]
 async fn core_a_tail_hears_a_group() {
-    a_tail_hears_a_group("channels-core").await;
+    a_tail_receives_a_group("channels-core").await;
 }
 
 #[tokio::test]
 async fn pubsub_a_tail_hears_a_group() {
-    a_tail_hears_a_group("channels-pubsub").await;
+    a_tail_receives_a_group("channels-pubsub").await;
 }

@@ -278,7 +278,7 @@ async fn replace(
 }
 
 #[tokio::test]
-async fn every_stream_arrives_once_and_in_order_or_it_is_told() {
+async fn every_stream_arrives_once_and_in_order_or_the_gap_is_reported() {
     let clients = number("TIDEGATE_CHAOS_CLIENTS", 200);
     let rounds = number("TIDEGATE_CHAOS_ROUNDS", 1);
     let channels = clients.div_ceil(DEVICES);
@@ -337,7 +337,7 @@ async fn every_stream_arrives_once_and_in_order_or_it_is_told() {
     }
     world.ending.store(true, Relaxed);
     for task in tasks {
-        task.await.expect("nobody found anything wrong");
+        task.await.expect("a client without errors");
     }
     let Counts { streams, published, chunks, cuts, resumes, lost, repeated, unrecoverable } =
         &world.counts;

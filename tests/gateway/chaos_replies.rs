@@ -207,7 +207,7 @@ fn settings(redis: &Redis, upstream: &Upstream) -> Settings {
 }
 
 #[tokio::test]
-async fn every_reply_ends_once_for_everybody_though_its_gateway_dies() {
+async fn every_reply_ends_once_for_every_client_even_if_its_gateway_dies() {
     let (redis, upstream) = (Redis::start().await, upstream().await);
     let settings = settings(&redis, &upstream);
     let start = async || {
@@ -248,7 +248,7 @@ async fn every_reply_ends_once_for_everybody_though_its_gateway_dies() {
     let next = start().await;
     world.gateways.lock().unwrap()[0] = next.addr();
     for device in devices {
-        let replies = device.await.expect("nobody found anything wrong");
+        let replies = device.await.expect("a client without errors");
         assert!(replies.values().all(Option::is_none), "a reply without an end: {replies:?}");
     }
     let World { queued, ended, worker_lost, cuts, .. } = &*world;

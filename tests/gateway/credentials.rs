@@ -62,7 +62,7 @@ async fn expect_expiry(client: &mut Client) {
     assert!(matches!(received, Event::Closed(Some(4001), _)), "{received:?}");
 }
 
-async fn a_notice_comes_once_and_then_the_end(engine: Engine) {
+async fn a_notice_is_sent_once_before_the_expiry(engine: Engine) {
     let gateway = engine.start(strict("expiry_notice = \"1s\"")).await;
     let mut record = by_token(&gateway, json!({"user_id": 1, "session_expires_in": 3})).await;
     let session = session_with(json!({"exp": jwt::in_seconds(3)}));
@@ -75,7 +75,7 @@ async fn a_notice_comes_once_and_then_the_end(engine: Engine) {
 }
 
 #[tokio::test]
-async fn a_life_shorter_than_the_notice_is_told_behind_connected() {
+async fn a_lifetime_shorter_than_the_notice_is_announced_after_connected() {
     let gateway = Gateway::start(strict("")).await;
     let mut client = by_token(&gateway, json!({"user_id": 1, "session_expires_in": 3})).await;
     let left = expires_in(&mut client, "token_expiring_soon").await;
@@ -141,7 +141,7 @@ async fn new_credentials_have_an_end_and_a_notice_of_their_own() {
     expect_expiry(&mut client).await;
 }
 
-async fn whatever_does_not_fit_is_refused_in_the_same_words(engine: Engine) {
+async fn all_invalid_credentials_are_refused_with_the_same_text(engine: Engine) {
     let settings = strict("[route.limits]\nmessages_per_connection = \"off\"")
         .section("tokens", "binding = \"chat-{conversation_id}-*\"");
     let gateway = engine.start(settings).await;
@@ -260,7 +260,7 @@ async fn max_session_ends_any_connection() {
     expect_expiry(&mut client).await;
 }
 
-async fn a_refresh_begins_max_session_again(engine: Engine) {
+async fn a_refresh_restarts_max_session(engine: Engine) {
     let lines = "max_session = \"6s\"\nexpiry_notice = \"3s\"";
     let gateway = engine.start(strict(lines)).await;
     let lasting = json!({"user_id": 7});
@@ -403,8 +403,8 @@ async fn without_the_published_keys_a_jwt_is_neither_good_nor_bad() {
 }
 
 on_both_engines!(
-    a_notice_comes_once_and_then_the_end,
+    a_notice_is_sent_once_before_the_expiry,
     a_refresh_keeps_the_connection,
-    whatever_does_not_fit_is_refused_in_the_same_words,
-    a_refresh_begins_max_session_again,
+    all_invalid_credentials_are_refused_with_the_same_text,
+    a_refresh_restarts_max_session,
 );

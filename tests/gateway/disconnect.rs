@@ -12,11 +12,11 @@ use crate::rig::{Client, Event, Gateway, Redis, Reply, Settings, Upstream, http,
 const NOWHERE: &str = "http://127.0.0.1:1/";
 
 on_both_engines! {
-    those_who_are_meant_are_closed_and_nobody_else,
+    only_matching_connections_are_closed,
     a_code_and_a_reason_may_be_given,
-    an_order_that_says_too_little_or_too_much_is_refused,
+    a_command_with_missing_or_unknown_fields_is_refused,
     many_connections_are_closed,
-    the_upstream_of_a_bridge_is_told_the_code,
+    the_upstream_of_a_bridge_gets_the_code,
 }
 
 fn settings() -> Settings {
@@ -61,7 +61,7 @@ async fn readiness(gateway: &Gateway, status: u16) -> Value {
     .await
 }
 
-async fn those_who_are_meant_are_closed_and_nobody_else(engine: Engine) {
+async fn only_matching_connections_are_closed(engine: Engine) {
     const REASON: &str = "disconnected by the server";
     let gateway = engine.start(settings()).await;
     let (mut phone, _) = client(&gateway, 42, json!(7)).await;
@@ -79,7 +79,11 @@ async fn those_who_are_meant_are_closed_and_nobody_else(engine: Engine) {
     for client in [&mut namesake, &mut other, &mut anonymous] {
         expect_open(client).await;
     }
-    assert_eq!(disconnect(&gateway, json!({"user_id": 7})).await, closed(0, 1), "they are gone");
+    assert_eq!(
+        disconnect(&gateway, json!({"user_id": 7})).await,
+        closed(0, 1),
+        "they are closed already"
+    );
     assert_eq!(disconnect(&gateway, json!({"user_id": "anonymous"})).await, closed(0, 1));
 
     let command = json!({"connection_id": connected["connection_id"]});
@@ -127,7 +131,7 @@ async fn a_code_and_a_reason_may_be_given(engine: Engine) {
     }
 }
 
-async fn an_order_that_says_too_little_or_too_much_is_refused(engine: Engine) {
+async fn a_command_with_missing_or_unknown_fields_is_refused(engine: Engine) {
     let gateway = engine.start(settings()).await;
     let (mut client, _) = client(&gateway, 42, json!(7)).await;
     for (body, status, code) in [
@@ -177,7 +181,7 @@ async fn many_connections_are_closed(engine: Engine) {
     }
 }
 
-async fn the_upstream_of_a_bridge_is_told_the_code(engine: Engine) {
+async fn the_upstream_of_a_bridge_gets_the_code(engine: Engine) {
     let mut server = WebSocketServer::start().await;
     let gateway = engine.start(Settings::echo(&server.url())).await;
     let mut client = Client::open(gateway.addr(), "/echo", &[]).await;
@@ -199,7 +203,7 @@ async fn nodes(redis: &Redis) -> [Gateway; 2] {
 }
 
 #[tokio::test]
-async fn an_order_to_one_node_is_carried_out_on_all() {
+async fn a_command_to_one_node_is_executed_on_all() {
     let redis = Redis::start().await;
     let [a, b] = nodes(&redis).await;
     let (mut here, _) = client(&a, 42, json!(7)).await;
@@ -234,7 +238,7 @@ async fn an_order_to_one_node_is_carried_out_on_all() {
 }
 
 #[tokio::test]
-async fn a_node_that_does_not_answer_is_told_and_one_that_has_ended_is_not_missed() {
+async fn a_node_that_does_not_answer_is_reported_and_one_that_has_exited_is_not() {
     let redis = Redis::start().await;
     let [a, mut b] = nodes(&redis).await;
     let (mut here, _) = client(&a, 42, json!(7)).await;
@@ -254,7 +258,7 @@ async fn a_node_that_does_not_answer_is_told_and_one_that_has_ended_is_not_misse
 }
 
 #[tokio::test]
-async fn without_redis_an_order_is_refused_and_afterwards_it_is_not() {
+async fn without_redis_a_command_is_refused_and_afterwards_it_is_not() {
     let mut redis = Redis::start().await;
     let [a, b] = nodes(&redis).await;
     let (mut here, _) = client(&a, 42, json!(7)).await;
@@ -285,7 +289,7 @@ async fn without_redis_an_order_is_refused_and_afterwards_it_is_not() {
 }
 
 #[tokio::test]
-async fn a_redis_that_hangs_is_told_in_time() {
+async fn a_redis_that_hangs_is_reported_in_time() {
     let redis = Redis::start().await;
     let [a, _b] = nodes(&redis).await;
     redis.pause();
@@ -296,7 +300,7 @@ async fn a_redis_that_hangs_is_told_in_time() {
 }
 
 #[tokio::test]
-async fn nobody_hears_or_speaks_on_the_channels_of_orders() {
+async fn clients_cannot_use_the_channels_of_commands() {
     let redis = Redis::start().await;
     let route = "path = \"/ws/{name}/\"\nchannel = \"{name}\"\nupstream = \"\"\n\
                  auth = [\"connection_token\", \"anonymous\"]\n";
@@ -348,7 +352,7 @@ async fn another_prefix_is_another_set_of_nodes() {
 }
 
 #[tokio::test]
-async fn what_comes_from_redis_and_is_no_order_does_nothing() {
+async fn messages_from_redis_that_are_not_commands_do_nothing() {
     let redis = Redis::start().await;
     let [a, _b] = nodes(&redis).await;
     let (mut stays, _) = client(&a, 42, json!(7)).await;

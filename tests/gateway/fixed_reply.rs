@@ -23,7 +23,7 @@ async fn receive(gateway: &Gateway, path: &str, headers: &[(&str, &str)]) -> (St
 }
 
 #[tokio::test]
-async fn a_socket_is_told_and_closed_whoever_asks() {
+async fn a_socket_gets_the_reply_and_is_closed_for_any_client() {
     let gateway = Gateway::start(settings().also("origins", "missing = \"reject\"")).await;
     let expected = (SOCKET.to_owned(), Some(1000));
     let foreign = ("origin", "https://evil.test");
@@ -77,8 +77,8 @@ async fn nobody_holds_such_a_socket_open() {
     assert!(error.contains("rate_limited"), "{error}");
     assert_eq!(code, Some(4029));
     assert_eq!(http::get(gateway.addr(), "/api/v1/health/").await.status, 429);
-    assert!(matches!(stays.next().await, Received::End), "it is cut");
-    until("a place given back", async || {
+    assert!(matches!(stays.next().await, Received::End), "it is closed without a close frame");
+    until("a free connection", async || {
         (receive(&gateway, "/ws/health/", &[]).await.1 == Some(1000)).then_some(())
     })
     .await;
@@ -120,5 +120,5 @@ async fn no_websocket_is_ever_redirected() {
     client.write(plain.as_bytes()).await;
     assert_eq!(client.try_read_status().await, Some(426));
     assert_eq!(upstream.requests().len(), 0);
-    assert_eq!(http::get(gateway.addr(), "/elsewhere").await.status, 301, "as its API says");
+    assert_eq!(http::get(gateway.addr(), "/elsewhere").await.status, 301, "as the API answers");
 }

@@ -22,13 +22,13 @@ on_both_engines! {
     anonymous_clients_share_no_ids,
     without_an_id_or_with_it_off_every_message_is_relayed,
     a_repeat_waits_for_the_first,
-    so_many_replies_run_for_one_user_at_once,
-    a_relay_that_fails_gives_its_place_back,
+    the_number_of_replies_in_progress_is_limited_per_user,
+    a_relay_that_fails_releases_its_permit,
     a_reply_is_cancelled_from_any_tab_of_its_channel_once,
-    a_reply_goes_on_or_ends_with_the_connection_that_asked,
-    a_reply_that_begins_after_its_client_has_gone_is_cancelled,
+    a_reply_continues_or_ends_with_the_connection_of_its_sender,
+    a_reply_that_starts_after_its_client_disconnected_is_cancelled,
     replies_of_a_gateway_that_stops_are_reported,
-    an_answer_that_is_all_there_is_takes_no_place,
+    an_answer_without_a_reply_takes_no_permit,
     a_workers_reply_runs_until_its_terminal_event,
     a_worker_that_falls_silent_is_reported_once,
     a_workers_reply_is_cancelled_and_ends_once,
@@ -308,7 +308,7 @@ async fn until_queued(client: &mut Client, message: &str) -> Value {
     .await
 }
 
-async fn so_many_replies_run_for_one_user_at_once(engine: Engine) {
+async fn the_number_of_replies_in_progress_is_limited_per_user(engine: Engine) {
     let (upstream, writers) = streaming_upstream().await;
     let limits = "[route.limits]\ngenerations_per_user = 2\nmessages_per_user = \"3/1h\"";
     let gateway = engine.start(settings(&upstream, limits)).await;
@@ -332,7 +332,7 @@ async fn so_many_replies_run_for_one_user_at_once(engine: Engine) {
     until_queued(&mut one, "more").await;
 }
 
-async fn a_relay_that_fails_gives_its_place_back(engine: Engine) {
+async fn a_relay_that_fails_releases_its_permit(engine: Engine) {
     let upstream = Upstream::start(|_| Reply::status(400)).await;
     let limits = "[route.limits]\ngenerations_per_user = 1";
     let gateway = engine.start(settings(&upstream, limits)).await;
@@ -413,7 +413,7 @@ async fn a_reply_is_cancelled_from_any_tab_of_its_channel_once(engine: Engine) {
     gateway.wait_for_metric("tidegate_upstream_in_flight", &[("upstream", "worker")], 0.0).await;
 }
 
-async fn a_reply_goes_on_or_ends_with_the_connection_that_asked(engine: Engine) {
+async fn a_reply_continues_or_ends_with_the_connection_of_its_sender(engine: Engine) {
     for on_disconnect in ["continue", "cancel"] {
         let (upstream, writers) = streaming_upstream().await;
         let worker = format!(
@@ -445,7 +445,7 @@ async fn a_reply_goes_on_or_ends_with_the_connection_that_asked(engine: Engine) 
     }
 }
 
-async fn a_reply_that_begins_after_its_client_has_gone_is_cancelled(engine: Engine) {
+async fn a_reply_that_starts_after_its_client_disconnected_is_cancelled(engine: Engine) {
     let (writer, reply) = Reply::stream("text/event-stream");
     let (upstream, answer) = late_upstream(reply).await;
     let worker =
@@ -477,7 +477,7 @@ async fn replies_of_a_gateway_that_stops_are_reported(engine: Engine) {
     };
     let other = engine.start(settings).await;
     let (mut tab, _) = Client::connected(&other, PATH).await;
-    assert_eq!(gateway.stop().await, Some(1), "a reply was cut");
+    assert_eq!(gateway.stop().await, Some(1), "a reply was forced to end");
     let error = wait_for_event(&mut tab, "error").await;
     assert_eq!((&error["code"], &error["task_id"]), (&json!("worker_lost"), &task_id));
     expect_nothing_more(&mut tab).await;
@@ -498,7 +498,7 @@ async fn expect_busy(client: &mut Client) {
     assert_eq!(wait_for_event(client, "error").await["code"], "busy");
 }
 
-async fn an_answer_that_is_all_there_is_takes_no_place(engine: Engine) {
+async fn an_answer_without_a_reply_takes_no_permit(engine: Engine) {
     let done = Upstream::start(|_| Reply::status(204)).await;
     let gateway = engine.start(with_worker(&done, "generations_per_user = 1", "")).await;
     let mut client = signed_in(&gateway, &session()).await;
@@ -544,7 +544,7 @@ async fn a_workers_reply_runs_until_its_terminal_event(engine: Engine) {
         client = signed_in(&gateway, &session()).await;
         let last = until_queued(&mut client, "last").await["task_id"].clone();
         gateway.publish("chat_42", json!({"event": "complete", "task_id": last})).await;
-        until("free place", async || {
+        until("free permit", async || {
             let ended = gateway.metric("tidegate_generations_total", &[("outcome", "completed")]);
             (ended.await == if names_its_task { 3.0 } else { 6.0 }).then_some(())
         })
@@ -726,7 +726,7 @@ async fn the_reply_of_a_node_that_died_is_reported_by_another() {
 }
 
 #[tokio::test]
-async fn a_workers_reply_is_looked_after_by_another_node_when_its_own_dies_or_stops() {
+async fn a_workers_reply_is_monitored_by_another_node_when_its_own_dies_or_stops() {
     for stops in [true, false] {
         let engine = Engine::redis().await;
         let upstream = Upstream::accepting().await;

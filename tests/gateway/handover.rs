@@ -63,9 +63,9 @@ async fn two_may_share_a_port_if_both_say_so() {
     let first = Gateway::start(shared(0)).await;
     let port = first.addr().port();
     let alone = settings(&format!("listen = \"127.0.0.1:{port}\"")).route(ROUTE);
-    let (code, said) = Gateway::start_failing(&alone).await;
+    let (code, log) = Gateway::start_failing(&alone).await;
     assert_eq!(code, Some(1));
-    assert!(said.contains("server.listen"), "{said}");
+    assert!(log.contains("server.listen"), "{log}");
     let second = Gateway::start(shared(port)).await;
     assert_eq!(second.addr(), first.addr());
     drop(first);
@@ -73,7 +73,7 @@ async fn two_may_share_a_port_if_both_say_so() {
 }
 
 #[tokio::test]
-async fn a_thousand_streams_go_on_while_the_process_is_replaced() {
+async fn a_thousand_streams_continue_while_the_process_is_replaced() {
     let redis = Redis::start().await;
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();

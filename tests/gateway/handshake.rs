@@ -46,7 +46,7 @@ async fn only_origins_of_the_list_get_in() {
 }
 
 #[tokio::test]
-async fn a_missing_origin_gets_what_the_config_says() {
+async fn a_missing_origin_is_treated_as_configured() {
     for (missing, expected) in [("allow", Connected), ("reject", Closed(4003))] {
         let settings = open_to_all().also("origins", &format!("missing = \"{missing}\""));
         let gateway = Gateway::start(settings).await;
@@ -64,7 +64,7 @@ async fn a_bad_origin_does_not_burn_the_token(engine: Engine) {
     assert_eq!(outcome(&gateway, &path, &[APP]).await, Closed(4001), "used twice");
 }
 
-async fn a_token_comes_by_query_or_as_a_subprotocol(engine: Engine) {
+async fn a_token_may_be_in_the_query_or_a_subprotocol(engine: Engine) {
     let gateway = engine.start(chat("")).await;
     let token = gateway.token(json!({"user_id": 1})).await;
     let path = format!("/ws/chat/42/?a=b&connection_token={token}");
@@ -104,7 +104,7 @@ async fn a_bad_token_never_falls_through(engine: Engine) {
 }
 
 #[tokio::test]
-async fn a_jwt_comes_by_cookie_bearer_or_query() {
+async fn a_jwt_may_be_in_a_cookie_the_authorization_header_or_the_query() {
     let gateway = Gateway::start(chat("")).await;
     let cookie = format!("a=b; access_token={}; c=d", session());
     let bearer = format!("Bearer {}", session());
@@ -232,7 +232,7 @@ async fn paths_are_decoded_and_their_last_slash_is_optional() {
 }
 
 #[tokio::test]
-async fn a_request_that_is_no_upgrade_is_told_so() {
+async fn a_request_that_is_not_an_upgrade_is_refused_with_a_reason() {
     let gateway = Gateway::start(open_to_all()).await;
     let plain = http::get(gateway.addr(), "/ws/chat/42/").await;
     assert_eq!((plain.status, plain.header("upgrade")), (426, Some("websocket")));
@@ -271,7 +271,7 @@ async fn only_the_gateways_own_subprotocol_is_selected() {
 }
 
 #[tokio::test]
-async fn connections_of_an_address_are_counted_whatever_it_says_of_itself() {
+async fn connections_of_an_address_are_counted_whatever_headers_it_sends() {
     let settings = open_to_all().also("server", "max_connections_per_ip = 2");
     let gateway = Gateway::start(settings).await;
     let from = |address| [("x-forwarded-for", address)];
@@ -287,7 +287,7 @@ async fn connections_of_an_address_are_counted_whatever_it_says_of_itself() {
 }
 
 #[tokio::test]
-async fn a_trusted_proxy_says_whose_connection_it_is() {
+async fn a_trusted_proxy_names_the_clients_address() {
     let settings = open_to_all()
         .also("server", "max_connections_per_ip = 2\ntrusted_proxies = [\"127.0.0.0/8\"]");
     let gateway = Gateway::start(settings).await;
@@ -330,15 +330,14 @@ async fn a_refused_client_is_not_waited_for() {
     let mut silent = RawClient::connect(gateway.addr()).await;
     silent.write(request.as_bytes()).await;
     assert_eq!(silent.read_head().await.status, 101);
-    let said = silent.next().await;
-    assert!(matches!(said, Received::Close(Some(4001), _)), "{said:?}");
+    let received = silent.next().await;
+    assert!(matches!(received, Received::Close(Some(4001), _)), "{received:?}");
 
     let mut flooding = RawClient::connect(gateway.addr()).await;
     flooding.write(request.as_bytes()).await;
     assert_eq!(flooding.read_head().await.status, 101);
     let frames = frame::binary(vec![b'x'; 60_000]).bytes();
-    until("end of a flood that nobody asked for", async || flooding.try_write(&frames).await.err())
-        .await;
+    until("end of an unsolicited flood", async || flooding.try_write(&frames).await.err()).await;
 
     // Neither client has answered the close frame.
     silent.expect(Received::End).await;
@@ -352,6 +351,6 @@ async fn a_refused_client_is_not_waited_for() {
 
 on_both_engines!(
     a_bad_origin_does_not_burn_the_token,
-    a_token_comes_by_query_or_as_a_subprotocol,
+    a_token_may_be_in_the_query_or_a_subprotocol,
     a_bad_token_never_falls_through,
 );

@@ -44,7 +44,7 @@ async fn enter(gateway: &Gateway, token: &str) -> Outcome {
 }
 
 #[tokio::test]
-async fn only_the_configured_algorithm_and_key_are_believed() {
+async fn only_the_configured_algorithm_and_key_are_accepted() {
     let gateway = Gateway::start(chat("")).await;
     let secret = EncodingKey::from_secret(SECRET.as_bytes());
     let good = session();
@@ -130,7 +130,7 @@ async fn claims_must_fit() {
 }
 
 #[tokio::test]
-async fn the_user_is_told_who_it_is_in_the_type_that_it_had() {
+async fn the_user_id_keeps_its_type() {
     let gateway = Gateway::start(chat("")).await;
     let exp = jwt::in_seconds(600);
     for (claims, user) in [

@@ -173,7 +173,7 @@ async fn pings_are_answered_up_to_a_bound() {
 }
 
 #[tokio::test]
-async fn a_client_that_goes_on_after_refusals_is_closed() {
+async fn a_client_that_continues_after_refusals_is_closed() {
     let gateway = Gateway::start(open_to_all()).await;
     for (text, code) in
         [("rubbish", "invalid_json"), ("{}", "empty_message"), (r#"{"message":"m"}"#, "forbidden")]
@@ -210,7 +210,7 @@ async fn open_connections_of_a_user_are_bounded_and_given_back(engine: Engine) {
     assert_eq!(outcome(&gateway, "/ws/chat/42/", &cookie).await, Closed(4029));
 }
 
-async fn a_client_that_is_gone_before_its_answer_holds_no_place(engine: Engine) {
+async fn a_client_that_disconnects_before_its_answer_is_not_counted(engine: Engine) {
     let limits = "[route.limits]\nconnections_per_user = 2\nconnects_per_user = \"off\"";
     let gateway = engine.start(chat(limits)).await;
     let cookie = format!("access_token={}", session());
@@ -272,6 +272,6 @@ on_both_engines!(
     messages_of_a_user_are_counted_over_all_connections,
     a_fixed_window_counts_under_the_key_of_another_application,
     open_connections_of_a_user_are_bounded_and_given_back,
-    a_client_that_is_gone_before_its_answer_holds_no_place,
+    a_client_that_disconnects_before_its_answer_is_not_counted,
     connects_of_a_user_are_bounded,
 );

@@ -110,7 +110,7 @@ async fn the_audit_can_be_read_alone() {
 }
 
 #[tokio::test]
-async fn repeats_are_counted_in_place_of_being_written() {
+async fn repeated_lines_are_counted_instead_of_logged() {
     let mut gateway = Gateway::start(chat("").also("log", "repeats = \"3/1h\"")).await;
     for _ in 0..10 {
         let evil = [("origin", "https://evil.example")];
@@ -140,7 +140,7 @@ async fn debugged(gateway: &Gateway) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn one_user_is_debugged_on_all_nodes_for_a_while() {
+async fn one_user_is_debugged_on_all_nodes_for_a_time() {
     let redis = Redis::start().await;
     let upstream = Upstream::accepting().await;
     let settings = || Settings::chat(&upstream.url("/")).redis(&redis.url());

@@ -22,8 +22,8 @@ on_both_engines! {
     a_workers_reply_is_timed,
     a_worker_that_is_faster_than_its_upstream_is_timed,
     replies_are_timed_by_how_they_end,
-    resumes_are_counted_by_what_came_of_them,
-    what_would_come_twice_is_counted,
+    resumes_are_counted_by_outcome,
+    repeated_messages_are_counted,
     everything_is_there_before_the_first_client,
 }
 
@@ -94,7 +94,7 @@ async fn a_streamed_reply_is_timed(engine: Engine) {
     let (mut client, _) = Client::connected(&gateway, PATH).await;
     queue_message(&mut client).await;
     client.next_event("processing_started").await;
-    assert_eq!(Times::of(&gateway).await.counts(), [0.0, 0.0, 0.0], "it has only begun");
+    assert_eq!(Times::of(&gateway).await.counts(), [0.0, 0.0, 0.0], "it has only started");
     let writer = writers.lock().unwrap().pop().unwrap();
     for chunk in ["one", "two", "three"] {
         writer.write(format!("data: {chunk}\n\n"));
@@ -195,7 +195,7 @@ async fn replies_are_timed_by_how_they_end(engine: Engine) {
     assert_eq!(Times::of(&gateway).await.counts(), [0.0, 0.0, 0.0]);
 }
 
-async fn resumes_are_counted_by_what_came_of_them(engine: Engine) {
+async fn resumes_are_counted_by_outcome(engine: Engine) {
     let route =
         "path = \"/live/\"\nchannel = \"live\"\nauth = [\"anonymous\"]\n[route.history]\nsize = 0";
     let upstream = Upstream::accepting().await;
@@ -218,7 +218,7 @@ async fn resumes_are_counted_by_what_came_of_them(engine: Engine) {
     assert_eq!(count("engine_down").await, 0.0);
 }
 
-async fn what_would_come_twice_is_counted(engine: Engine) {
+async fn repeated_messages_are_counted(engine: Engine) {
     let upstream = Upstream::accepting().await;
     let settings = relayed(&upstream.url("/"), "auth = [\"cookie\", \"anonymous\"]");
     let gateway = engine.start(settings).await;
@@ -313,7 +313,7 @@ async fn a_gateway_without_its_engine_is_not_ready() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_drains_says_so() {
+async fn a_draining_gateway_is_reported() {
     let upstream = Upstream::accepting().await;
     let settings = settings(&upstream).section("shutdown", "drain = \"30s\"\ngrace = \"5s\"");
     let mut gateway = Gateway::start(settings).await;

@@ -95,7 +95,7 @@ async fn events_until_marker(gateway: &Gateway, client: &mut Client) -> Vec<Valu
     }
 }
 
-async fn users_are_seen_to_come_and_go(engine: Engine) {
+async fn users_are_announced_when_they_join_and_leave(engine: Engine) {
     let gateway = engine.start(settings("events")).await;
     let (mut first, first_id) = join(&gateway, ana()).await;
     assert_eq!(next(&mut first).await, joined(ana()), "its own, after connected");
@@ -143,7 +143,7 @@ async fn users_are_seen_to_come_and_go(engine: Engine) {
     }
 }
 
-async fn anonymous_clients_are_told_apart_by_their_connections(engine: Engine) {
+async fn anonymous_clients_are_distinguished_by_their_connections(engine: Engine) {
     let gateway = engine.start(settings("events")).await;
     let (mut first, first_id) = join_anonymously(&gateway).await;
     let anonymous = |id: &str| json!({"user_id": null, "username": null, "connection_id": id});
@@ -156,7 +156,7 @@ async fn anonymous_clients_are_told_apart_by_their_connections(engine: Engine) {
     assert_eq!(next(&mut first).await, left(anonymous(&second_id)));
 }
 
-async fn without_events_only_the_api_tells(engine: Engine) {
+async fn without_events_only_the_api_lists_members(engine: Engine) {
     let gateway = engine.start(settings("on")).await;
     let (mut client, _) = join(&gateway, ana()).await;
     let (other, _) = join(&gateway, bob()).await;
@@ -166,7 +166,7 @@ async fn without_events_only_the_api_tells(engine: Engine) {
     assert_eq!(events_until_marker(&gateway, &mut client).await, [json!(null); 0]);
 }
 
-async fn without_presence_nobody_is_known(engine: Engine) {
+async fn without_presence_nobody_is_listed(engine: Engine) {
     let gateway = engine.start(settings("off")).await;
     let (mut client, _) = join(&gateway, ana()).await;
     let (other, _) = join(&gateway, bob()).await;
@@ -181,7 +181,7 @@ async fn without_presence_nobody_is_known(engine: Engine) {
     }
 }
 
-async fn long_lists_come_in_parts(engine: Engine) {
+async fn long_lists_are_paged(engine: Engine) {
     let gateway = engine.start(settings("on")).await;
     let mut clients = Vec::new();
     for _ in 0..3 {
@@ -218,7 +218,7 @@ async fn clients_of_raw_routes_are_listed(engine: Engine) {
     };
     until("the raw client", async || (count().await == Some(1)).then_some(())).await;
     drop(client);
-    until("nobody", async || (count().await == Some(0)).then_some(())).await;
+    until("empty channel", async || (count().await == Some(0)).then_some(())).await;
 }
 
 #[tokio::test]
@@ -277,7 +277,7 @@ async fn the_clients_of_a_dead_node_leave_once_when_their_leases_have_expired() 
 }
 
 #[tokio::test]
-async fn a_node_that_stops_says_goodbye_for_its_clients() {
+async fn a_node_that_stops_announces_that_its_clients_leave() {
     let engine = Engine::redis().await;
     let (mut stops, stays) =
         (engine.start(settings("events")).await, engine.start(settings("events")).await);
@@ -294,7 +294,7 @@ async fn a_node_that_stops_says_goodbye_for_its_clients() {
 }
 
 #[tokio::test]
-async fn without_redis_the_api_says_so_and_clients_stay() {
+async fn without_redis_the_api_is_unavailable_and_clients_stay() {
     let mut engine = Engine::redis().await;
     let gateway = engine.start(settings("on")).await;
     let (_client, _) = join(&gateway, ana()).await;
@@ -308,10 +308,10 @@ async fn without_redis_the_api_says_so_and_clients_stay() {
 }
 
 on_both_engines!(
-    users_are_seen_to_come_and_go,
-    anonymous_clients_are_told_apart_by_their_connections,
-    without_events_only_the_api_tells,
-    without_presence_nobody_is_known,
-    long_lists_come_in_parts,
+    users_are_announced_when_they_join_and_leave,
+    anonymous_clients_are_distinguished_by_their_connections,
+    without_events_only_the_api_lists_members,
+    without_presence_nobody_is_listed,
+    long_lists_are_paged,
     clients_of_raw_routes_are_listed,
 );

@@ -64,7 +64,7 @@ async fn requests_and_answers_pass_as_they_are() {
 }
 
 #[tokio::test]
-async fn what_belongs_to_one_hop_ends_there() {
+async fn hop_by_hop_headers_are_removed() {
     let upstream = Upstream::start(|_| Reply::status(204)).await;
     let gateway = Gateway::start(settings(&upstream.url(""))).await;
     let headers = [
@@ -87,7 +87,7 @@ async fn what_belongs_to_one_hop_ends_there() {
 }
 
 #[tokio::test]
-async fn only_a_trusted_proxy_is_believed_about_its_client() {
+async fn only_a_trusted_proxy_may_set_forwarding_headers() {
     let upstream = Upstream::start(|_| Reply::status(204)).await;
     let given = [
         ("x-forwarded-for", "203.0.113.9"),
@@ -241,7 +241,7 @@ async fn an_upload_may_take_longer_than_the_upstream_may() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_fails_is_told_in_json() {
+async fn an_upstream_that_fails_is_reported_in_json() {
     let hanging = Upstream::start(|_| Reply::Hang).await;
     let hanging_up = Upstream::start(|_| Reply::Hangup).await;
     let garbage = Upstream::sending(b"nonsense\r\n\r\n").await;

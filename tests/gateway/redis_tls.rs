@@ -69,7 +69,7 @@ async fn every_part_of_one_server_is_reached_in_its_database() {
 }
 
 #[tokio::test]
-async fn a_server_that_cannot_be_trusted_is_not_spoken_to() {
+async fn a_server_with_an_untrusted_certificate_is_refused() {
     let redis = Redis::start_tls(Tls::NoCertificate).await;
     let other = format!("ssl_ca_certs={}", tls_file("other_ca.pem"));
     // The certificate is for 127.0.0.1.
@@ -95,7 +95,7 @@ async fn a_server_that_cannot_be_trusted_is_not_spoken_to() {
 }
 
 #[tokio::test]
-async fn what_is_not_checked_is_what_the_url_says() {
+async fn only_the_checks_that_the_url_disables_are_omitted() {
     let redis = Redis::start_tls(Tls::NoCertificate).await;
     let gateway = start_ready(all_over(&redis.url(), "ssl_cert_reqs=none")).await;
     let cookie = format!("access_token={}", session());
@@ -130,7 +130,7 @@ async fn a_server_may_ask_for_a_certificate() {
 }
 
 #[tokio::test]
-async fn what_the_url_names_must_be_there() {
+async fn files_in_the_url_must_exist() {
     for (query, expected) in [
         (
             "ssl_ca_certs=/no/such/hunter2.pem",

@@ -48,7 +48,7 @@ async fn expect_nothing_more(client: &mut Client) {
 }
 
 #[tokio::test]
-async fn the_request_says_who_what_and_where() {
+async fn the_request_has_the_user_the_message_and_the_channel() {
     let upstream = Upstream::accepting().await;
     let gateway = Gateway::start(settings(&upstream, "signing_secret = \"s3cret\"")).await;
     let token = gateway.token(json!({"user_id": 7, "username": "ana"})).await;
@@ -163,7 +163,7 @@ async fn every_success_queues_a_task() {
 }
 
 #[tokio::test]
-async fn a_streamed_reply_comes_in_order_and_ends_once() {
+async fn a_streamed_reply_arrives_in_order_and_ends_once() {
     for (kind, wrap) in [
         ("text/event-stream; charset=utf-8", ("data: ", "\n\n")),
         ("application/x-ndjson", ("", "\n")),
@@ -300,7 +300,7 @@ async fn expect_unavailable(name: &str, gateway: &Gateway) {
 }
 
 #[tokio::test]
-async fn what_the_upstream_refuses_is_told_in_its_words() {
+async fn a_refusal_of_the_upstream_is_passed_on_with_its_text() {
     let upstream = Upstream::start(in_turn([
         Reply::json(422, &json!({"error": "no more credits"})),
         Reply::json(403, &json!({"detail": "not yours"})),
@@ -345,7 +345,7 @@ async fn a_service_that_restarts_is_asked_again_with_the_same_key() {
 }
 
 #[tokio::test]
-async fn more_than_max_in_flight_is_busy_until_a_place_is_free() {
+async fn more_than_max_in_flight_is_busy_until_a_request_ends() {
     let (stream, reply) = Reply::stream("text/event-stream");
     let upstream = Upstream::start(in_turn([reply])).await;
     let gateway = Gateway::start(settings(&upstream, "max_in_flight = 1")).await;
@@ -456,7 +456,7 @@ async fn the_reply_reaches_every_tab_and_outlives_its_sender() {
     assert_eq!(sender.closed().await, Some(1000));
     drop(sender);
     gateway.wait_for_event("connection_closed").await;
-    assert!(stream.write("data: two\n\n"), "the reply goes on");
+    assert!(stream.write("data: two\n\n"), "the reply continues");
     assert_eq!(tab.next_json().await, json!({"event": "chunk", "chunk": "two"}));
     drop(stream);
     assert_eq!(tab.next_event("complete").await["task_id"], task_id.as_str());

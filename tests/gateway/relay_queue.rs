@@ -99,7 +99,7 @@ async fn a_list_gives_a_worker_the_oldest_message() {
         let task = send(&mut client, &text, &id).await;
         assert_eq!(task["event"], "task_queued", "{task}");
         let queued = redis.run::<u64>(&["LLEN", "jobs:42"]).await;
-        assert_eq!(queued, 1, "taken before it was told");
+        assert_eq!(queued, 1, "queued before it was confirmed");
         let (_, json): (String, String) = redis.run(&["BRPOP", "jobs:42", "5"]).await;
         let found = without_request(serde_json::from_str(&json).expect("JSON"));
         assert_eq!(found, expected(&text, &id, &connected, &task));
@@ -122,7 +122,7 @@ async fn a_list_that_is_full_is_busy() {
 }
 
 #[tokio::test]
-async fn a_queue_whose_redis_is_gone_is_unavailable_until_it_is_back() {
+async fn a_queue_is_unavailable_until_its_redis_restarts() {
     for kind in ["redis-stream", "redis-list"] {
         let mut redis = Redis::start().await;
         let gateway = Gateway::start(settings(kind, &redis, "timeout = \"1s\"")).await;

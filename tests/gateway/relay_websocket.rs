@@ -43,7 +43,7 @@ async fn pair(gateway: &Gateway, server: &mut WebSocketServer) -> (Client, super
 }
 
 #[tokio::test]
-async fn the_server_is_told_who_connects_where() {
+async fn the_server_receives_the_user_and_the_channel() {
     let mut server = WebSocketServer::start().await;
     let gateway = Gateway::start(raw(&server.url())).await;
     let token = gateway.token(json!({"user_id": "u 7", "username": "Zoë"})).await;
@@ -137,7 +137,7 @@ async fn a_server_that_vanishes_is_an_internal_error() {
 }
 
 #[tokio::test]
-async fn without_a_server_the_client_is_told_to_try_later() {
+async fn without_a_server_the_client_is_closed_with_try_again_later() {
     let refusing = Upstream::start(|_| super::rig::Reply::status(403)).await;
     let failing = Upstream::start(|_| super::rig::Reply::status(500)).await;
     let garbage = Upstream::sending(b"nonsense\r\n\r\n").await;

@@ -85,7 +85,7 @@ async fn open_connections_follow_a_limit() {
     .await;
     let (_, connected) = Client::connected(&gateway, PATH).await;
     assert_eq!(connected["event"], "connected");
-    assert_eq!(gateway.events("connection_closed"), 0, "nobody was dropped");
+    assert_eq!(gateway.events("connection_closed"), 0, "no connection was closed");
 }
 
 #[tokio::test]
@@ -177,7 +177,7 @@ async fn messages_go_to_the_new_upstream_and_replies_of_the_old_are_finished() {
 }
 
 #[tokio::test]
-async fn connections_of_a_route_that_leads_elsewhere_are_asked_to_come_back() {
+async fn connections_of_a_changed_route_are_told_to_reconnect() {
     let other = "path = \"/ws/other/{id}/\"\nchannel = \"other_{id}\"\nauth = [\"anonymous\"]";
     let before = unreachable_upstream().route(other);
     let gateway = Gateway::start(&before).await;
@@ -200,7 +200,7 @@ async fn connections_of_a_route_that_leads_elsewhere_are_asked_to_come_back() {
 }
 
 #[tokio::test]
-async fn a_bad_file_changes_nothing_and_says_why() {
+async fn a_bad_file_changes_nothing_and_is_explained() {
     let before = unreachable_upstream();
     let gateway = Gateway::start(&before).await;
     let good = std::fs::read_to_string(gateway.config_file()).unwrap();
@@ -294,7 +294,7 @@ async fn the_log_level_is_changed() {
 }
 
 #[tokio::test]
-async fn a_queue_that_is_gone_is_left_alone() {
+async fn a_removed_queue_is_disconnected() {
     let redis = Redis::start().await;
     let queue = |key: &str| {
         let lines = format!("kind = \"redis-list\"\nredis_url = {:?}\nkey = {key:?}", redis.url());

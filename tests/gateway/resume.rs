@@ -12,13 +12,13 @@ use crate::rig::{Client, Event, Gateway, Redis, Settings, http, until};
 const PATH: &str = "/ws/chat/42/";
 
 on_both_engines! {
-    what_was_missed_comes_once_and_in_order,
+    missed_publications_arrive_once_and_in_order,
     a_reply_that_has_ended_can_be_resumed,
-    what_cannot_be_recovered_is_said,
+    what_cannot_be_recovered_is_reported,
     the_first_frame_resumes_as_well,
-    a_long_history_comes_at_the_clients_pace,
+    a_long_history_is_sent_at_the_clients_pace,
     missed_chunks_may_come_as_one,
-    a_channel_without_history_says_so,
+    a_channel_without_history_is_reported_as_such,
     a_tab_that_joins_sees_the_reply_from_its_start,
     a_tab_that_joins_sees_a_workers_reply_from_its_start,
     a_call_is_published_once_under_its_key,
@@ -50,7 +50,7 @@ impl Position {
     fn follow(&mut self, frame: &Value) {
         let Some(offset) = frame["offset"].as_u64() else { return };
         if offset == 1 {
-            self.epoch = frame["epoch"].as_str().expect("an epoch begins").to_owned();
+            self.epoch = frame["epoch"].as_str().expect("an epoch starts").to_owned();
         }
         self.offset = offset;
     }
@@ -91,10 +91,10 @@ async fn expect(client: &mut Client, position: &mut Position, numbers: std::ops:
     }
 }
 
-async fn what_was_missed_comes_once_and_in_order(engine: Engine) {
+async fn missed_publications_arrive_once_and_in_order(engine: Engine) {
     let gateway = engine.start(settings()).await;
     let (mut client, mut position) = connect(&gateway, PATH).await;
-    assert_eq!(position.outcome(), (&Value::Null, &Value::Null), "nobody asked");
+    assert_eq!(position.outcome(), (&Value::Null, &Value::Null), "no resume was requested");
     publish(&gateway, 0..3).await;
     expect(&mut client, &mut position, 0..3).await;
     drop(client);
@@ -128,7 +128,7 @@ async fn a_reply_that_has_ended_can_be_resumed(engine: Engine) {
     client.next_event("complete").await;
 }
 
-async fn what_cannot_be_recovered_is_said(engine: Engine) {
+async fn what_cannot_be_recovered_is_reported(engine: Engine) {
     let gateway = engine.start(history("size = 5")).await;
     let (client, position) = connect(&gateway, PATH).await;
     drop(client);
@@ -176,7 +176,7 @@ async fn the_first_frame_resumes_as_well(engine: Engine) {
     expect(&mut client, &mut position, 4..5).await;
 }
 
-async fn a_long_history_comes_at_the_clients_pace(engine: Engine) {
+async fn a_long_history_is_sent_at_the_clients_pace(engine: Engine) {
     // This is many times the send queue, in messages and in bytes.
     let settings = history("size = 5000")
         .each_route(|route| format!("send_queue = {{ messages = 8, bytes = \"16KiB\" }}\n{route}"));
@@ -226,7 +226,7 @@ async fn missed_chunks_may_come_as_one(engine: Engine) {
     assert_eq!(late.next_event("complete").await["offset"], 52);
 }
 
-async fn a_channel_without_history_says_so(engine: Engine) {
+async fn a_channel_without_history_is_reported_as_such(engine: Engine) {
     let gateway = engine.start(settings().without_history()).await;
     let (_, connected) = Client::connected(&gateway, PATH).await;
     for name in ["epoch", "offset", "recovered", "missed"] {
@@ -368,7 +368,7 @@ async fn what_a_node_missed_is_read_from_the_history() {
 }
 
 #[tokio::test]
-async fn a_redis_that_comes_back_with_its_data_is_not_noticed() {
+async fn clients_do_not_notice_a_redis_that_restarts_with_its_data() {
     let mut redis = Redis::start_durable().await;
     let gateway = Gateway::start(settings().redis(&redis.url())).await;
     until("ready gateway", async || {

@@ -14,14 +14,14 @@ const KEY: [(&str, &str); 1] = [("x-api-key", API_KEY)];
 on_both_engines! {
     connections_are_listed_by_what_they_are,
     connections_are_listed_page_by_page,
-    channels_are_listed_with_their_places,
-    a_history_is_read_from_where_one_was,
-    a_channel_without_history_says_so,
+    channels_are_listed_with_their_positions,
+    a_history_is_read_from_a_position,
+    a_channel_without_history_is_reported_as_such,
     a_tail_sees_what_is_published_from_now_on,
     a_tail_ends_when_the_node_stops,
     a_reader_that_does_not_read_is_cut_off,
-    limits_are_seen_and_begun_anew,
-    a_drain_is_begun_once_and_the_process_ends,
+    limits_are_listed_and_reset,
+    a_drain_starts_once_and_the_process_exits,
     a_signal_after_a_drain_asks_for_the_same,
     unknown_parameters_are_refused,
 }
@@ -146,7 +146,7 @@ async fn connections_are_listed_page_by_page(engine: Engine) {
     }
 }
 
-async fn channels_are_listed_with_their_places(engine: Engine) {
+async fn channels_are_listed_with_their_positions(engine: Engine) {
     let nodes = nodes(&engine, settings).await;
     let last = &nodes[nodes.len() - 1];
     let mut clients = Vec::new();
@@ -179,7 +179,7 @@ async fn channels_are_listed_with_their_places(engine: Engine) {
     assert_eq!(none["history"], true);
 }
 
-async fn a_history_is_read_from_where_one_was(engine: Engine) {
+async fn a_history_is_read_from_a_position(engine: Engine) {
     let gateway = engine.start(chat("auth = [\"anonymous\"]\n[route.history]\nsize = 5\n")).await;
     let path = "/v1/channels/chat_1/history";
     let empty = list(&gateway, path).await;
@@ -215,7 +215,7 @@ async fn a_history_is_read_from_where_one_was(engine: Engine) {
     }
 }
 
-async fn a_channel_without_history_says_so(engine: Engine) {
+async fn a_channel_without_history_is_reported_as_such(engine: Engine) {
     let gateway = engine.start(chat("auth = [\"anonymous\"]").without_history()).await;
     let answer = get(&gateway, "/v1/channels/chat_1/history").await;
     assert_eq!((answer.status, &answer.json()["error"]["code"]), (404, &json!("no_history")));
@@ -350,7 +350,7 @@ async fn a_reader_that_does_not_read_is_cut_off(engine: Engine) {
     assert_eq!(quick.message().await.data, "1");
 }
 
-async fn limits_are_seen_and_begun_anew(engine: Engine) {
+async fn limits_are_listed_and_reset(engine: Engine) {
     let limits = "[route.limits]\nmessages_per_user = \"2/1h\"\nconnects_per_user = { limit = \
                   \"3/1h\", window = \"fixed\" }\nconnections_per_user = 5\n";
     let upstream = super::rig::Upstream::accepting().await;
@@ -407,7 +407,7 @@ async fn limits_are_seen_and_begun_anew(engine: Engine) {
     assert_eq!(get(&gateway, "/v1/limits").await.status, 400);
 }
 
-async fn a_drain_is_begun_once_and_the_process_ends(engine: Engine) {
+async fn a_drain_starts_once_and_the_process_exits(engine: Engine) {
     let settings = settings().section("shutdown", "drain = \"200ms\"\ngrace = \"5s\"");
     let mut gateway = engine.start(settings).await;
     let (mut client, _) = open(&gateway, "1", Value::Null).await;
@@ -438,7 +438,7 @@ async fn a_signal_after_a_drain_asks_for_the_same(engine: Engine) {
     gateway.signal(Signal::TERM);
     for client in &mut clients {
         client.next_event("going_away").await;
-        assert_eq!(client.closed().await, Some(1012), "nobody is cut");
+        assert_eq!(client.closed().await, Some(1012), "no connection is forced to close");
     }
     assert_eq!(gateway.wait_exit().await, Some(0));
 }
@@ -477,7 +477,7 @@ async fn unknown_parameters_are_refused(engine: Engine) {
 }
 
 #[tokio::test]
-async fn a_node_that_does_not_answer_is_told() {
+async fn a_node_that_does_not_answer_is_reported() {
     let engine = Engine::redis().await;
     let (a, b) = (engine.start(settings()).await, engine.start(settings()).await);
     let (_client, id) = open(&a, "1", Value::Null).await;
@@ -495,7 +495,7 @@ async fn a_node_that_does_not_answer_is_told() {
 }
 
 #[tokio::test]
-async fn a_tail_is_told_what_it_may_have_missed() {
+async fn a_tail_learns_what_it_may_have_missed() {
     let engine = Engine::redis().await;
     let gateway = engine.start(settings()).await;
     let mut with_history = Tail::open(&gateway, "chat_1").await;

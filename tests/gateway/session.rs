@@ -10,7 +10,7 @@ use crate::rig::{Client, Event, Gateway, RawClient, Settings, Upstream, frame, h
 
 const PING: &str = r#"{"type":"ping"}"#;
 
-async fn connected_is_the_first_frame_and_says_who_and_where(engine: Engine) {
+async fn connected_is_the_first_frame_and_has_the_user_and_the_channel(engine: Engine) {
     let route = "path = \"/rooms/{room}/seats/{seat}/\"\nchannel = \"room_{room}\"\n\
                  auth = [\"connection_token\", \"anonymous\"]";
     let gateway = engine.start(Settings::new().route(route)).await;
@@ -243,7 +243,7 @@ async fn a_goodbye_is_answered_and_nothing_follows_it() {
 }
 
 on_both_engines!(
-    connected_is_the_first_frame_and_says_who_and_where,
+    connected_is_the_first_frame_and_has_the_user_and_the_channel,
     publications_follow_connected,
     expired_credentials_end_the_session,
     a_client_that_never_reads_is_closed_and_nobody_waits_for_it,

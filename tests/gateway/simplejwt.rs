@@ -37,7 +37,7 @@ async fn signed_in(gateway: &Gateway, user_id: &Value) -> Client {
     let cookie = format!("access_token={}", access(user_id, None));
     let mut client = Client::open(gateway.addr(), "/ws/chat/42/", &[("cookie", &cookie)]).await;
     let connected = client.next_event("connected").await;
-    assert_eq!(&connected["user_id"], user_id, "it is told as it came");
+    assert_eq!(&connected["user_id"], user_id, "it is passed on unchanged");
     client
 }
 
@@ -62,7 +62,7 @@ async fn both_spellings_are_one_user_to_limits(engine: Engine) {
 }
 
 #[tokio::test]
-async fn a_celery_task_is_told_an_integer_by_either_spelling() {
+async fn a_celery_task_gets_an_integer_from_either_spelling() {
     let redis = Redis::start().await;
     let lines = format!(
         "kind = \"celery\"\nbroker_url = {:?}\ntask = \"chat.reply\"\n\
@@ -103,7 +103,7 @@ async fn a_message_id_is_relayed_once_whichever_spelling_sends_it(engine: Engine
     assert_eq!(upstream.requests().len(), 1);
 }
 
-async fn both_spellings_are_one_user_to_presence_and_orders(engine: Engine) {
+async fn both_spellings_are_one_user_to_presence_and_commands(engine: Engine) {
     let gateway = engine.start(chat("presence = \"events\"").without_history()).await;
     let mut other = signed_in(&gateway, &json!("01")).await;
     other.next_event("join").await;
@@ -250,7 +250,7 @@ async fn what_is_no_version_lets_nobody_in() {
     assert_eq!(issue(&gateway, &jwt).await, 503);
 }
 
-async fn without_its_redis_no_session_is_believed(engine: Engine) {
+async fn without_its_redis_no_session_is_accepted(engine: Engine) {
     let mut sessions = Redis::start().await;
     let url = format!(", claim = \"session_version\", redis_url = {:?}", sessions.url());
     let gateway = engine.start(versioned(&url)).await;
@@ -277,7 +277,7 @@ async fn without_its_redis_no_session_is_believed(engine: Engine) {
 on_both_engines!(
     both_spellings_are_one_user_to_limits,
     a_message_id_is_relayed_once_whichever_spelling_sends_it,
-    both_spellings_are_one_user_to_presence_and_orders,
+    both_spellings_are_one_user_to_presence_and_commands,
     either_spelling_refreshes_the_other,
-    without_its_redis_no_session_is_believed,
+    without_its_redis_no_session_is_accepted,
 );

@@ -206,7 +206,7 @@ async fn a_minted_token_opens_a_socket_once() {
 }
 
 #[tokio::test]
-async fn a_token_that_cannot_be_minted_says_why() {
+async fn a_token_that_cannot_be_created_is_explained() {
     let redis = {
         let mut redis = Redis::start().await;
         redis.stop();

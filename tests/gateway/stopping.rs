@@ -36,7 +36,7 @@ async fn sent_away(mut client: Client) {
 }
 
 #[tokio::test]
-async fn an_idle_gateway_ends_at_once_by_either_signal() {
+async fn an_idle_gateway_exits_at_once_on_either_signal() {
     for signal in [Signal::TERM, Signal::INT] {
         let mut gateway = Gateway::start(settings("30s", "5s")).await;
         gateway.signal(signal);
@@ -54,7 +54,7 @@ async fn a_draining_gateway_is_not_ready_and_takes_nobody() {
     upstream.next_request().await;
     gateway.signal(Signal::TERM);
     gateway.wait_for_event("draining").await;
-    until("readiness that says draining", async || {
+    until("readiness that is draining", async || {
         let page = http::get(gateway.admin(), "/readyz").await;
         let draining = page.json()["checks"]["shutdown"] == "draining";
         (page.status == 503 && draining).then_some(())
@@ -131,7 +131,7 @@ async fn a_reply_that_streams_is_waited_for() {
     gateway.signal(Signal::TERM);
     sent_away(client).await;
     gateway.wait_for_event("connection_closed").await;
-    assert!(writer.write("data: more\n\n"), "the reply goes on");
+    assert!(writer.write("data: more\n\n"), "the reply continues");
     drop(writer);
     assert_eq!(gateway.wait_exit().await, Some(0));
     let outcome = gateway.wait_for_event("generation_ended").await;
@@ -150,7 +150,7 @@ async fn a_second_signal_cuts_what_is_left() {
         gateway.wait_for_event("draining").await;
         gateway.signal(second);
         assert_eq!(gateway.wait_exit().await, Some(1));
-        assert_eq!((gateway.events("cut"), gateway.events("stopped")), (1, 0));
+        assert_eq!((gateway.events("shutdown_forced"), gateway.events("stopped")), (1, 0));
         writer.closed().await;
     }
 }
@@ -163,7 +163,7 @@ async fn the_deadline_cuts_what_is_left() {
     client.send_json(&json!({"message": "hi"})).await;
     client.next_event("task_queued").await;
     assert_eq!(gateway.stop().await, Some(1));
-    assert_eq!(gateway.events("cut"), 1);
+    assert_eq!(gateway.events("shutdown_forced"), 1);
     writer.closed().await;
 }
 

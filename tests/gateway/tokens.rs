@@ -294,7 +294,7 @@ async fn one_of_two_hundred_wins(nodes: &[Gateway]) {
                 assert_eq!(connected["event"], "connected");
                 winners += 1;
             }
-            said => assert!(matches!(said, Received::Close(Some(4001), _)), "{said:?}"),
+            received => assert!(matches!(received, Received::Close(Some(4001), _)), "{received:?}"),
         }
     }
     assert_eq!(winners, 1);

@@ -172,7 +172,7 @@ async fn a_streamed_reply_is_traced_from_the_clients_span_to_the_upstream() {
 }
 
 #[tokio::test]
-async fn a_workers_reply_is_traced_and_the_worker_is_told_the_trace() {
+async fn a_workers_reply_is_traced_and_the_worker_gets_the_trace_context() {
     let (collector, redis) = (Collector::start().await, Redis::start().await);
     let settings = Settings::new()
         .redis(&redis.url())
@@ -212,7 +212,7 @@ async fn a_workers_reply_is_traced_and_the_worker_is_told_the_trace() {
 }
 
 #[tokio::test]
-async fn what_goes_wrong_is_an_error_and_what_is_refused_is_none() {
+async fn failures_are_span_errors_and_refusals_are_not() {
     let collector = Collector::start().await;
     let upstream = Upstream::start(|_| Reply::status(500)).await;
     let settings = chat("upstream = \"worker\"\nauth = [\"anonymous\"]").upstream(

@@ -31,7 +31,7 @@ async def event(socket, *names):
             return frame
 
 
-async def say(socket, message, **more):
+async def send_message(socket, message, **more):
     await socket.send(json.dumps({"message": message, **more}))
 
 
@@ -51,25 +51,25 @@ async def chat(gateway, user, ends):
         try:
             async with opened(gateway, f"/ws/chat/{user}/", user=user) as socket:
                 await event(socket, "connected")
-                await talk(socket, user, numbers, ends)
+                await send_messages(socket, user, numbers, ends)
         except ConnectionClosed as end:
             assert end.rcvd and end.rcvd.code in (1012, 1013), end
             await asyncio.sleep(0.2)
 
 
-async def talk(socket, user, numbers, ends):
+async def send_messages(socket, user, numbers, ends):
     """Every fifth reply is slow; some messages are refused, some replies break off, one is repeated, one is cancelled."""
     for n in numbers:
         if time.monotonic() > ends:
             return
         kind = "think" if n % 5 == 0 else "refuse" if n % 11 == 7 else "break" if n % 11 == 9 else "hello"
-        await say(socket, f"{kind} {n}", id=f"{user}-{n}")
+        await send_message(socket, f"{kind} {n}", id=f"{user}-{n}")
         answer = await event(socket, "task_queued", "error")
         if answer["event"] == "error":
             await asyncio.sleep(0.1)
             continue
         if n == 3:
-            await say(socket, f"{kind} {n}", id=f"{user}-{n}")
+            await send_message(socket, f"{kind} {n}", id=f"{user}-{n}")
         if n == 4:
             await socket.send(json.dumps({"type": "cancel", "task_id": answer["task_id"]}))
         # The end of this reply, and not the remaining events of a broken one before it.
@@ -78,11 +78,11 @@ async def talk(socket, user, numbers, ends):
             pass
 
 
-async def come_back(gateway):
+async def resume(gateway):
     """Resumes in the middle of a reply, then with the wrong epoch."""
     async with opened(gateway, "/ws/chat/back/") as socket:
         position = await event(socket, "connected")
-        await say(socket, "hello")
+        await send_message(socket, "hello")
         await event(socket, "chunk")
     for epoch, recovered in ((position["epoch"], True), ("another", False)):
         async with opened(gateway, f"/ws/chat/back/?since={position['offset']}&epoch={epoch}") as socket:
@@ -90,7 +90,7 @@ async def come_back(gateway):
             assert connected["recovered"] is recovered, connected
 
 
-async def stay_out(gateway):
+async def be_refused(gateway):
     assert await closed(opened(gateway, "/ws/chat/1/", origin="https://elsewhere.example")) == 4003
     assert await closed(opened(gateway, "/ws/chat/1/", credentials=False)) == 4001
     assert await closed(opened(gateway, "/ws/chat/1/?connection_token=" + "A" * 43, credentials=False)) == 4001
@@ -105,28 +105,28 @@ async def use_a_token_twice(gateway):
     assert await closed(opened(gateway, path, credentials=False)) == 4001
 
 
-async def be_limited(gateway):
+async def exceed_limits(gateway):
     async with opened(gateway, "/ws/limited/1/", user=6) as socket:
         await event(socket, "connected")
         codes = []
         for _ in range(3):
-            await say(socket, "hello")
+            await send_message(socket, "hello")
             codes.append((await event(socket, "task_queued", "error")).get("code"))
         assert codes == [None, None, "rate_limited"], codes
         await socket.send("not json")
         assert (await event(socket, "error"))["code"] == "invalid_json"
 
 
-async def fail(gateway):
+async def open_circuit(gateway):
     """Sends failing messages until the circuit opens."""
     async with opened(gateway, "/ws/failing/1/", user=7) as socket:
         await event(socket, "connected")
         for _ in range(8):
-            await say(socket, "hello")
+            await send_message(socket, "hello")
             assert (await event(socket, "error"))["code"] == "upstream_unavailable"
 
 
-async def be_slow(gateway):
+async def be_a_slow_client(gateway):
     """Opens a client that does not read until the gateway closes it."""
     slow_closes = lambda: gateway.value("tidegate_delivery_drops_total")
     async with opened(gateway, "/ws/limited/slow/", user=8, max_queue=1, close_timeout=1, compression=None) as socket:
@@ -168,7 +168,7 @@ async def send_to_a_group(world):
 async def fail_a_task(world):
     async with opened(world.shared, "/ws/task/1/", user=10) as socket:
         await event(socket, "connected")
-        await say(socket, "hello")
+        await send_message(socket, "hello")
         task = (await event(socket, "task_queued"))["task_id"]
         result = {"status": "FAILURE", "result": {"exc_type": "ValueError"}, "task_id": task}
         world.results.set(f"celery-task-meta-{task}", json.dumps(result))
@@ -184,7 +184,7 @@ async def lose_redis(world):
     async with opened(world.shared, "/ws/limited/1/", user=11) as socket:
         await event(socket, "connected")
         with world.redis_paused():
-            await say(socket, "hello")
+            await send_message(socket, "hello")
             assert (await event(socket, "error"))["code"] == "engine_unavailable"
             failures = lambda: world.shared.value("tidegate_canary_failures_total")
             await asyncio.to_thread(until, "the canary is missed", failures)
@@ -201,17 +201,17 @@ async def reload(gateway):
     await asyncio.to_thread(until, "the other file is taken", applied)
 
 
-async def beside_the_chats(world):
+async def other_load(world):
     for gateway in world.gateways:
-        await stay_out(gateway)
+        await be_refused(gateway)
         await use_a_token_twice(gateway)
-        await be_limited(gateway)
-        await come_back(gateway)
+        await exceed_limits(gateway)
+        await resume(gateway)
         await call(gateway)
-        await fail(gateway)
+        await open_circuit(gateway)
     await send_to_a_group(world)
     await fail_a_task(world)
-    await be_slow(world.memory)
+    await be_a_slow_client(world.memory)
     if "tidegate_config_last_reload_successful" in world.names:
         await reload(world.memory)
     # This comes last, since replies that run now are lost or late.
@@ -225,5 +225,5 @@ async def run(world):
     async with asyncio.TaskGroup() as tasks:
         for one in chats:
             tasks.create_task(one)
-        tasks.create_task(beside_the_chats(world))
+        tasks.create_task(other_load(world))
     print(f"ok: load of {time.monotonic() - began:.0f} s")

@@ -74,7 +74,7 @@ def rules_have_data(world):
     print(f"ok: {len(rules)} rules have data and no error")
 
 
-def they_fire_by_what_happened(world):
+def alerts_fire(world):
     """The alerts fire for what the load broke, and none misses Redis on the memory engine."""
     def seen():
         return {
@@ -106,7 +106,7 @@ def main():
         world.prometheus.sees(time.time())
         panels_have_data(world, folder)
         rules_have_data(world)
-        they_fire_by_what_happened(world)
+        alerts_fire(world)
     print(f"ok: pictures in {folder}; {time.monotonic() - began:.0f} s in all")
 
 

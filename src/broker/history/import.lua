@@ -1,11 +1,11 @@
--- Appends to a channel's history, and publishes with their places, what its channel layer brought: once,
--- however many nodes bring it.
+-- Appends messages of a channel layer to the channel's history and publishes them with their positions:
+-- once, however many nodes bring them.
 -- KEYS: stream, meta, guard.
 -- ARGV: the channel's name, publications to keep, milliseconds they are kept, milliseconds the guard
--- holds, this node, then for each publication its id ('' = it has none) and its data.
--- With ids the guard is a sorted set of those that were seen. Without, it names the one node whose copies
--- count; it changes hands when that node has brought nothing for as long as the guard holds.
--- Answers how many were appended.
+-- lives, this node, then for each publication its id ('' = it has none) and its data.
+-- With ids the guard is a sorted set of those that were appended. Without, it names the one node whose
+-- copies are appended; another node replaces it when it has brought nothing for as long as the guard lives.
+-- Returns how many were appended.
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local by_id = ARGV[6] ~= ''
@@ -46,6 +46,6 @@ for _, data in ipairs(new) do
 end
 redis.call('HSET', KEYS[2], 'offset', string.format('%.0f', offset))
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
--- A day longer, so that a client that missed nothing is told so.
+-- A day longer, so that a client that missed nothing can be told so.
 redis.call('PEXPIRE', KEYS[2], string.format('%.0f', ARGV[3] + 86400000))
 return #new

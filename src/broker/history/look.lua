@@ -1,6 +1,6 @@
--- Says how far a channel's history reaches, and begins nothing.
+-- Reports how far a channel's history reaches, and begins no epoch.
 -- KEYS: stream, meta.
--- Answers {epoch ('' = there is none), offset now, oldest offset that is kept (-1 = none is), how many are}.
+-- Returns {epoch ('' = there is none), current offset, oldest offset that is kept (-1 = none is), how many are}.
 local meta = redis.call('HMGET', KEYS[2], 'epoch', 'offset')
 if not meta[1] then
   return {'', 0, -1, 0}

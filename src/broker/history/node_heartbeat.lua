@@ -1,5 +1,5 @@
--- Says that a node is alive, and asks which are.
--- KEYS: nodes. ARGV: this node, milliseconds after which a silent node is none.
+-- Records that a node is alive, and returns the nodes that are.
+-- KEYS: nodes. ARGV: this node, milliseconds after which a silent node counts as dead.
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 redis.call('ZADD', KEYS[1], now, ARGV[1])

@@ -1,8 +1,8 @@
 -- Reads a page of a channel's history. Begins the epoch of a channel that has none.
 -- KEYS: stream, meta, running generations. ARGV: epoch ('' = from the oldest running generation, else
 -- from now), offset, most publications, most bytes, milliseconds that a new epoch lives.
--- Answers {epoch, offset now, offset that the publications follow (-1 = not to be had), 1 if complete,
--- offset, data, offset, data, …}.
+-- Returns {epoch, current offset, offset that the publications follow (-1 = the history does not reach back
+-- so far), 1 if complete, offset, data, offset, data, …}.
 local meta = redis.call('HMGET', KEYS[2], 'epoch', 'offset')
 local epoch, now = meta[1], tonumber(meta[2] or 0)
 local clock = redis.call('TIME')
@@ -13,7 +13,7 @@ if not epoch then
   redis.call('PEXPIRE', KEYS[2], ARGV[5])
 end
 local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
--- What comes before this offset is gone.
+-- What comes before this offset is no longer kept.
 local begin = first and tonumber(string.match(first[1], '^%d+')) or now + 1
 
 local after

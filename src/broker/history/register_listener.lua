@@ -1,9 +1,11 @@
--- Says that a node hears a channel's layer. If nobody heard it until now, what was sent meanwhile is in no
--- history: it goes on under a new epoch, so that no client takes what follows for all there was.
--- KEYS: meta, nodes that hear the channel.
--- ARGV: this node, milliseconds until it says so again at the latest, what the node knows ('' = nothing,
--- 'missed' = it did not hear everything, 'lost' = and nobody else did), then the nodes that are alive.
--- Answers {how many other nodes hear it, 1 if a new epoch began}.
+-- Registers a node as a listener of a channel's group in the channel layer. If no node listened until now,
+-- what was sent meanwhile is in no history: it continues under a new epoch, so that no client takes what
+-- follows for complete.
+-- KEYS: meta, listeners of the channel.
+-- ARGV: this node, milliseconds until it registers again at the latest, its state ('' = unbroken, 'missed' =
+-- it missed messages, 'lost' = it missed messages that no other node has appended), then the nodes that are
+-- alive.
+-- Returns {how many other nodes listen, 1 if a new epoch began}.
 local alive, others = {}, 0
 for i = 4, #ARGV do
   alive[ARGV[i]] = true
@@ -28,7 +30,7 @@ if not broken or not known and ARGV[3] == '' then
   return {others, 0}
 end
 redis.call('HSET', KEYS[1], 'epoch', string.format('%x%05x', clock[1], clock[2]))
--- A place that nobody fills: to whoever had another epoch, what follows is not its first publication.
+-- An offset without a publication: to a client of another epoch, what follows is not the first.
 redis.call('HINCRBY', KEYS[1], 'offset', 1)
 if not known then
   redis.call('PEXPIRE', KEYS[1], ARGV[2])

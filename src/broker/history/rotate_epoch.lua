@@ -1,5 +1,5 @@
--- Goes on under a new epoch, if the history ends before what was heard of it already.
--- KEYS: stream, meta, running generations. ARGV: epoch and offset of what was heard.
+-- Continues under a new epoch, if the history ends before a publication that was already received.
+-- KEYS: stream, meta, running generations. ARGV: epoch and offset of that publication.
 local meta = redis.call('HMGET', KEYS[2], 'epoch', 'offset')
 if meta[1] == ARGV[1] and tonumber(meta[2] or 0) < tonumber(ARGV[2]) then
   redis.call('DEL', KEYS[1], KEYS[2], KEYS[3])

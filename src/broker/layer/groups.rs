@@ -94,7 +94,7 @@ impl Groups {
                             return Err(NO_ANSWER.into());
                         }
                         Err(RedisFailure::Refused(error)) => {
-                            telemetry::subscription::refused(&error);
+                            telemetry::engine::subscription_refused(&error);
                             refused.push(channel.clone());
                         }
                     }

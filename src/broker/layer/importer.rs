@@ -83,14 +83,14 @@ impl Importer {
         let message = match layer.serializer.read(&incoming.payload) {
             Ok(message) => message,
             Err(bad) => {
-                telemetry::channel_layer::unreadable(bad.label());
+                telemetry::channel_layer::message_unreadable(bad.label());
                 return None;
             }
         };
         let types = &layer.settings.types;
         let wanted = |of: &String| types.contains(of);
         if !types.is_empty() && !message.message_type.as_ref().is_some_and(wanted) {
-            telemetry::channel_layer::received(Outcome::OtherType);
+            telemetry::channel_layer::message_read(Outcome::OtherType);
             return None;
         }
         if message.json.len() > self.max_bytes {
@@ -106,7 +106,7 @@ impl Importer {
         let membership = layer.membership.borrow();
         channels.retain(|channel| membership.contains(channel));
         if channels.is_empty() {
-            telemetry::channel_layer::received(Outcome::NobodyHere);
+            telemetry::channel_layer::message_read(Outcome::NobodyHere);
             return None;
         }
         let id = incoming.score.map_or(String::new(), |score| identity(score, &message.json));
@@ -121,7 +121,7 @@ impl Importer {
         imports: &mut Imports,
     ) {
         let Some(rule) = self.layer.0.history.rule(&channel) else {
-            telemetry::channel_layer::received(Outcome::Live);
+            telemetry::channel_layer::message_read(Outcome::Live);
             return self.deliver(channel, json).await;
         };
         let imported = Imported { id: id.to_owned(), json: json.clone() };
@@ -195,11 +195,11 @@ impl Importer {
             match answer {
                 Ok(appended) => {
                     let appended = appended.min(count);
-                    telemetry::channel_layer::received_many(Outcome::Appended, appended);
-                    telemetry::channel_layer::received_many(Outcome::Duplicate, count - appended);
+                    telemetry::channel_layer::messages_read(Outcome::Appended, appended);
+                    telemetry::channel_layer::messages_read(Outcome::Duplicate, count - appended);
                 }
                 Err(_) => {
-                    telemetry::channel_layer::received_many(Outcome::Refused, count);
+                    telemetry::channel_layer::messages_read(Outcome::Refused, count);
                     refused.push(import.channel);
                 }
             }

@@ -28,7 +28,7 @@ impl Layer {
         if channels.is_empty() {
             return;
         }
-        telemetry::channel_layer::missed(channels.len());
+        telemetry::channel_layer::messages_missed(channels.len());
         let (kept, live): (Vec<_>, Vec<_>) =
             channels.into_iter().partition(|channel| self.0.history.keeps(channel));
         self.send_gap(live).await;

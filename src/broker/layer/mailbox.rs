@@ -65,9 +65,9 @@ impl Supervised for MailboxReader {
             // The mailbox counts as read with the first answer to a pop.
             ConnectionEvent::Connected { .. } => {}
             ConnectionEvent::ConnectFailed { reason, .. } => {
-                telemetry::channel_layer::failed(reason);
+                telemetry::channel_layer::connect_failed(reason);
             }
-            ConnectionEvent::Lost { .. } => telemetry::channel_layer::lost(),
+            ConnectionEvent::Lost { .. } => telemetry::channel_layer::connection_lost(),
         }
     }
 }
@@ -94,7 +94,7 @@ impl MailboxReader {
                 layer.report_gap_of_all();
             }
             if !layer.0.up.swap(true, Ordering::AcqRel) {
-                telemetry::channel_layer::live();
+                telemetry::channel_layer::connected();
             }
             layer.warn_of_capacity(letters.len()).await;
             let incoming = letters.into_iter().map(|Letter { payload, score }| Incoming {
@@ -128,7 +128,7 @@ impl Layer {
         let mut count = popped;
         if popped >= LETTERS_PER_POP {
             let waiting = memberships.waiting().await.unwrap_or_default();
-            telemetry::channel_layer::mailbox_depth(waiting);
+            telemetry::channel_layer::mailbox_measured(waiting);
             count += waiting;
         }
         if count >= self.0.settings.capacity {
@@ -165,7 +165,7 @@ impl Layer {
         telemetry::channel_layer::memberships_lost(lost.len());
         self.report_gap(lost, ListenerState::Missed).await;
         if let Ok(waiting) = memberships.waiting().await {
-            telemetry::channel_layer::mailbox_depth(waiting);
+            telemetry::channel_layer::mailbox_measured(waiting);
         }
     }
 }

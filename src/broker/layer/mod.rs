@@ -177,7 +177,7 @@ impl Layer {
                 let joined = memberships.join(new).await.map_err(|_| NO_ANSWER)?;
                 let refused = joined.into_iter().filter_map(|joined| match joined.is_new {
                     Err(RedisFailure::Refused(error)) => {
-                        telemetry::subscription::refused(&error);
+                        telemetry::engine::subscription_refused(&error);
                         Some(Ok(joined.channel))
                     }
                     Err(RedisFailure::Unavailable) => Some(Err(ConnectionError::from(NO_ANSWER))),

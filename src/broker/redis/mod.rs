@@ -167,12 +167,12 @@ impl Supervised for RedisSubscription {
     fn record(&self, event: ConnectionEvent<'_>) {
         match event {
             ConnectionEvent::Connected { .. } => {
-                telemetry::subscription::live(self.subscribed.len());
+                telemetry::engine::subscription_live(self.subscribed.len());
             }
             ConnectionEvent::ConnectFailed { reason, .. } => {
-                telemetry::subscription::failed(reason);
+                telemetry::engine::subscription_failed(reason);
             }
-            ConnectionEvent::Lost { reason } => telemetry::subscription::lost(reason),
+            ConnectionEvent::Lost { reason } => telemetry::engine::subscription_lost(reason),
         }
     }
 
@@ -230,7 +230,7 @@ impl RedisSubscription {
             Ok(()) => canary.subscribed(self.connections),
             Err(RedisFailure::Unavailable) => return Err(NO_ANSWER.into()),
             Err(RedisFailure::Refused(error)) => {
-                telemetry::subscription::refused(&error);
+                telemetry::engine::subscription_refused(&error);
                 canary.subscribe_refused();
             }
         }

@@ -78,7 +78,7 @@ impl RedisSubscription {
                 }
                 Err(RedisFailure::Unavailable) => return Err(NO_ANSWER.into()),
                 Err(RedisFailure::Refused(error)) => {
-                    telemetry::subscription::refused(&error);
+                    telemetry::engine::subscription_refused(&error);
                     self.refuse(channel).await;
                 }
             }

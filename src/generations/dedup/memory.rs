@@ -1,177 +1,161 @@
 //! Claims and answers in this process.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::MutexGuard;
+use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
 use super::Held;
+use crate::expiring_map::{Expiring, ExpiringMap, Full, Shard};
 use crate::redis_link::EngineUnavailable;
 
-/// Parts that are locked and swept on their own, so that neither takes long.
-const SHARDS: usize = 64;
-/// Messages that one shard keeps; a quarter of a million in all, some 40 MB at worst.
-const MAX_PER_SHARD: usize = 4 * 1024;
-/// A shard with fewer is not worth sweeping.
-const SWEEP_FROM: usize = 256;
+/// The most messages, which take some 40 MB at worst.
+const MAX_MESSAGES: usize = 256 * 1024;
 
-/// Messages by their key. Bounded: what expired is swept; beyond the bound the answers that would
-/// expire soonest are forgotten, so that nobody who sends many ids keeps others from sending theirs.
-/// Claims are never forgotten: only messages on their way have one.
-pub(super) struct MemoryOnce {
-    hasher: RandomState,
-    shards: Box<[Mutex<Shard>]>,
+/// Messages by their key. Beyond the bound the answers that would expire soonest are removed, so that
+/// nobody who sends many ids keeps others from sending theirs. Claims are never removed: only messages that
+/// are being relayed have one.
+pub(super) struct MemoryDedup {
+    messages: ExpiringMap<Key, Entry>,
 }
 
-/// Of a fixed size, however long a user's id is.
+/// A hash of a message's key, so that its size does not depend on a user's id.
 type Key = [u8; 16];
-
-#[derive(Default)]
-struct Shard {
-    entries: HashMap<Key, Entry>,
-    sweep_at: usize,
-}
 
 struct Entry {
     state: State,
-    until: Instant,
+    expires: Duration,
 }
 
 enum State {
-    /// By the token of whoever is relaying it.
+    /// With the token of whoever relays the message.
     Claimed(Box<str>),
-    /// As this task.
+    /// With the id of the task that the message became.
     Relayed(Box<str>),
 }
 
-impl MemoryOnce {
+impl Expiring for Entry {
+    fn is_expired(&self, now: Duration) -> bool {
+        self.expires <= now
+    }
+}
+
+impl MemoryDedup {
     pub(super) fn new() -> Self {
-        Self { hasher: RandomState::new(), shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
+        Self { messages: ExpiringMap::new(MAX_MESSAGES) }
     }
 
-    /// claim.lua does the same.
+    /// Claims a message that is not known. claim.lua does the same.
     pub(super) fn claim(
         &self,
         message: &str,
         token: &str,
         lease: Duration,
     ) -> Result<Held, EngineUnavailable> {
-        let now = Instant::now();
+        let now = self.messages.now();
         let (key, mut shard) = self.shard(message);
-        match shard.entries.get(&key).filter(|entry| entry.until > now) {
+        match shard.get(&key).filter(|entry| !entry.is_expired(now)) {
             Some(Entry { state: State::Claimed(_), .. }) => return Ok(Held::Claimed),
             Some(Entry { state: State::Relayed(task_id), .. }) => {
                 return Ok(Held::Relayed(task_id.to_string()));
             }
             None => {}
         }
-        if !shard.make_room(now) {
-            return Err(EngineUnavailable);
-        }
-        shard.put(key, State::Claimed(token.into()), now, lease);
+        let entry =
+            Entry { state: State::Claimed(token.into()), expires: now.saturating_add(lease) };
+        put(&mut shard, key, entry, now).map_err(|Full| EngineUnavailable)?;
         Ok(Held::Free)
     }
 
-    /// settle.lua does the same.
-    pub(super) fn settle(&self, message: &str, token: &str, answer: Option<(&str, Duration)>) {
-        let now = Instant::now();
+    /// Puts an answer in the place of a claim, or removes the claim. finish.lua does the same.
+    pub(super) fn finish(&self, message: &str, token: &str, answer: Option<(&str, Duration)>) {
+        let now = self.messages.now();
         let (key, mut shard) = self.shard(message);
-        let of_another = shard.entries.get(&key).is_some_and(|entry| {
-            let ours = matches!(&entry.state, State::Claimed(by) if **by == *token);
-            entry.until > now && !ours
+        let is_of_another = shard.get(&key).is_some_and(|entry| {
+            let is_ours = matches!(&entry.state, State::Claimed(by) if **by == *token);
+            !entry.is_expired(now) && !is_ours
         });
-        if of_another {
+        if is_of_another {
             return;
         }
         match answer {
-            Some((task_id, ttl)) => shard.put(key, State::Relayed(task_id.into()), now, ttl),
+            Some((task_id, ttl)) => {
+                let entry = Entry {
+                    state: State::Relayed(task_id.into()),
+                    expires: now.saturating_add(ttl),
+                };
+                // Without room for the answer a repeat is relayed again, as after a lost engine.
+                let _ = put(&mut shard, key, entry, now);
+            }
             None => {
-                shard.entries.remove(&key);
+                shard.remove(&key);
             }
         }
     }
 
-    fn shard(&self, message: &str) -> (Key, MutexGuard<'_, Shard>) {
+    fn shard(&self, message: &str) -> (Key, MutexGuard<'_, Shard<Key, Entry>>) {
         let mut key = Key::default();
         key.copy_from_slice(&Sha256::digest(message)[..16]);
-        let index = self.hasher.hash_one(key) as usize % self.shards.len();
-        (key, self.shards[index].lock().unwrap_or_else(PoisonError::into_inner))
+        (key, self.messages.lock(&key))
     }
 }
 
-impl Shard {
-    fn put(&mut self, key: Key, state: State, now: Instant, time: Duration) {
-        // Settings are at most a year, which every clock can name.
-        let until = now.checked_add(time).unwrap_or(now);
-        self.entries.insert(key, Entry { state, until });
+fn put(shard: &mut Shard<Key, Entry>, key: Key, entry: Entry, now: Duration) -> Result<(), Full> {
+    if shard.get(&key).is_none() && !shard.make_room(0, now) {
+        remove_half(shard);
     }
+    shard.insert(key, entry, now)
+}
 
-    /// Makes room for one more where that is due; false if there is none to be made.
-    fn make_room(&mut self, now: Instant) -> bool {
-        if self.entries.len() >= self.sweep_at.max(SWEEP_FROM) {
-            self.entries.retain(|_, entry| entry.until > now);
-            if self.entries.len() >= MAX_PER_SHARD {
-                self.forget_half();
-            }
-            self.sweep_at = (2 * self.entries.len()).min(MAX_PER_SHARD);
-        }
-        self.entries.len() < MAX_PER_SHARD
+/// Removes the half of the answers that would expire first.
+fn remove_half(shard: &mut Shard<Key, Entry>) {
+    let is_answer = |entry: &Entry| matches!(entry.state, State::Relayed(_));
+    let mut ends: Vec<_> =
+        shard.values().filter(|entry| is_answer(entry)).map(|entry| entry.expires).collect();
+    if ends.is_empty() {
+        return;
     }
-
-    /// The half of the answers that would expire first.
-    fn forget_half(&mut self) {
-        let answer = |entry: &Entry| matches!(entry.state, State::Relayed(_));
-        let mut ends: Vec<_> =
-            self.entries.values().filter(|entry| answer(entry)).map(|entry| entry.until).collect();
-        if ends.is_empty() {
-            return;
-        }
-        let middle = ends.len() / 2;
-        let median = *ends.select_nth_unstable(middle).1;
-        self.entries.retain(|_, entry| !answer(entry) || entry.until > median);
-    }
+    let middle = ends.len() / 2;
+    let median = *ends.select_nth_unstable(middle).1;
+    shard.retain(|entry| !is_answer(entry) || entry.expires > median);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::expiring_map::{SHARDS, SWEEP_FROM};
 
+    const MAX_PER_SHARD: usize = 4 * 1024;
     const HOUR: Duration = Duration::from_secs(3600);
 
-    impl MemoryOnce {
+    impl MemoryDedup {
         fn small() -> Self {
-            Self { shards: Box::new([Mutex::default()]), ..Self::new() }
-        }
-
-        fn len(&self) -> usize {
-            self.shards.iter().map(|shard| shard.lock().unwrap().entries.len()).sum()
+            Self { messages: ExpiringMap::with_bounds(1, MAX_PER_SHARD, usize::MAX) }
         }
 
         fn relayed(&self, message: &str, ttl: Duration) {
             assert!(matches!(self.claim(message, "t", HOUR), Ok(Held::Free)), "{message}");
-            self.settle(message, "t", Some((message, ttl)));
+            self.finish(message, "t", Some((message, ttl)));
         }
     }
 
     #[test]
-    fn what_expired_is_swept() {
-        let dedup = MemoryOnce::new();
+    fn expired_answers_are_swept() {
+        let dedup = MemoryDedup::new();
         for n in 0..100_000 {
             dedup.relayed(&n.to_string(), Duration::ZERO);
         }
-        assert!(dedup.len() <= 2 * SHARDS * SWEEP_FROM, "{}", dedup.len());
+        assert!(dedup.messages.len() <= 2 * SHARDS * SWEEP_FROM, "{}", dedup.messages.len());
     }
 
     #[test]
-    fn beyond_the_bound_the_answers_that_expire_soonest_are_forgotten() {
-        let dedup = MemoryOnce::small();
+    fn beyond_the_bound_the_answers_that_expire_soonest_are_removed() {
+        let dedup = MemoryDedup::small();
         assert!(matches!(dedup.claim("on its way", "t", Duration::from_secs(60)), Ok(Held::Free)));
         for n in 0..2 * MAX_PER_SHARD {
             dedup.relayed(&n.to_string(), HOUR);
         }
-        assert!(dedup.len() <= MAX_PER_SHARD, "{}", dedup.len());
+        assert!(dedup.messages.len() <= MAX_PER_SHARD, "{}", dedup.messages.len());
         assert!(matches!(dedup.claim("on its way", "u", HOUR), Ok(Held::Claimed)));
         let newest = (2 * MAX_PER_SHARD - 1).to_string();
         assert!(
@@ -182,12 +166,12 @@ mod tests {
 
     #[test]
     fn claims_make_no_room_for_more() {
-        let dedup = MemoryOnce::small();
+        let dedup = MemoryDedup::small();
         for n in 0..MAX_PER_SHARD {
             assert!(matches!(dedup.claim(&n.to_string(), "t", HOUR), Ok(Held::Free)));
         }
         assert!(matches!(dedup.claim("one too many", "t", HOUR), Err(EngineUnavailable)));
-        dedup.settle("0", "t", None);
+        dedup.finish("0", "t", None);
         assert!(matches!(dedup.claim("one too many", "t", HOUR), Ok(Held::Free)));
     }
 }

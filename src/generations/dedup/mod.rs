@@ -18,17 +18,17 @@ use tokio::time::Instant;
 
 use crate::protocol::{ConnectionId, UserId, random_hex};
 use crate::redis_link::{Commands, EngineUnavailable};
-use crate::telemetry::generations as facts;
-use memory::MemoryOnce;
-use redis::RedisOnce;
+use crate::telemetry;
+use memory::MemoryDedup;
+use redis::RedisDedup;
 
 /// How often a repeat looks whether the first has been relayed.
 const POLL: Duration = Duration::from_millis(100);
 
 /// How often the engine is told how a relay went, where it cannot be reached, and the pause between.
 /// Longer than a Redis needs to restart.
-const SETTLE_ATTEMPTS: usize = 20;
-const SETTLE_PAUSE: Duration = Duration::from_millis(500);
+const FINISH_ATTEMPTS: usize = 20;
+const FINISH_PAUSE: Duration = Duration::from_millis(500);
 
 /// What a claim lasts beyond the relay itself: limits are asked in between.
 const LEASE_MARGIN: Duration = Duration::from_secs(10);
@@ -40,8 +40,8 @@ const LONGEST_LEASE: Duration = Duration::from_secs(10 * 60);
 pub struct Deduplicator(Arc<Engine>);
 
 enum Engine {
-    Memory(MemoryOnce),
-    Redis(RedisOnce),
+    Memory(MemoryDedup),
+    Redis(RedisDedup),
 }
 
 /// Within what the message ids that clients choose are unique.
@@ -113,12 +113,12 @@ enum Held {
 
 impl Deduplicator {
     pub fn memory() -> Self {
-        Self(Arc::new(Engine::Memory(MemoryOnce::new())))
+        Self(Arc::new(Engine::Memory(MemoryDedup::new())))
     }
 
     /// `key_prefix` is `[engine.redis] key_prefix`.
     pub fn redis(commands: Commands, key_prefix: &str) -> Self {
-        Self(Arc::new(Engine::Redis(RedisOnce::new(commands, key_prefix))))
+        Self(Arc::new(Engine::Redis(RedisDedup::new(commands, key_prefix))))
     }
 
     /// Waits for whoever is relaying the same message now, for at most as long as a claim lasts and as
@@ -176,7 +176,7 @@ impl Deduplicator {
     }
 
     /// `answer` = the task and how long to keep it; `None` frees the message.
-    async fn settle(
+    async fn finish(
         &self,
         message: &MessageKey,
         token: &str,
@@ -184,10 +184,10 @@ impl Deduplicator {
     ) -> Result<(), EngineUnavailable> {
         match &*self.0 {
             Engine::Memory(dedup) => {
-                dedup.settle(message.as_str(), token, answer);
+                dedup.finish(message.as_str(), token, answer);
                 Ok(())
             }
-            Engine::Redis(dedup) => dedup.settle(message.as_str(), token, answer).await,
+            Engine::Redis(dedup) => dedup.finish(message.as_str(), token, answer).await,
         }
     }
 }
@@ -205,23 +205,23 @@ pub struct Claim {
 impl Claim {
     /// The upstream has taken it as `task_id`: repeats get that answer.
     pub async fn relayed(self, task_id: &str) {
-        if !self.settle(Some((task_id, self.ttl))).await {
-            facts::answer_not_kept(task_id);
+        if !self.finish(Some((task_id, self.ttl))).await {
+            telemetry::replies::answer_not_stored(task_id);
         }
     }
 
     /// Not taken, as far as anybody knows: it may be sent again. An engine that cannot be told frees it
     /// when the claim expires.
     pub async fn failed(self) {
-        let _or_it_expires = self.settle(None).await;
+        let _or_it_expires = self.finish(None).await;
     }
 
-    async fn settle(&self, answer: Option<(&str, Duration)>) -> bool {
-        for attempt in 0..SETTLE_ATTEMPTS {
+    async fn finish(&self, answer: Option<(&str, Duration)>) -> bool {
+        for attempt in 0..FINISH_ATTEMPTS {
             if attempt > 0 {
-                tokio::time::sleep(SETTLE_PAUSE).await;
+                tokio::time::sleep(FINISH_PAUSE).await;
             }
-            if self.dedup.settle(&self.message, &self.token, answer).await.is_ok() {
+            if self.dedup.finish(&self.message, &self.token, answer).await.is_ok() {
                 return true;
             }
         }

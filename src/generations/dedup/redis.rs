@@ -12,20 +12,20 @@ const ANSWER: &[u8] = b"=";
 const CLAIM: char = '?';
 
 /// Messages are strings that expire: claims with their lease, answers with the route's `dedup_ttl`.
-pub(super) struct RedisOnce {
+pub(super) struct RedisDedup {
     commands: Commands,
     prefix: String,
     claim: Script,
-    settle: Script,
+    finish: Script,
 }
 
-impl RedisOnce {
+impl RedisDedup {
     pub(super) fn new(commands: Commands, key_prefix: &str) -> Self {
         Self {
             commands,
             prefix: format!("{key_prefix}message:"),
             claim: Script::new(include_str!("claim.lua")),
-            settle: Script::new(include_str!("settle.lua")),
+            finish: Script::new(include_str!("finish.lua")),
         }
     }
 
@@ -45,13 +45,13 @@ impl RedisOnce {
         })
     }
 
-    pub(super) async fn settle(
+    pub(super) async fn finish(
         &self,
         message: &str,
         token: &str,
         answer: Option<(&str, Duration)>,
     ) -> Result<(), EngineUnavailable> {
-        let mut call = self.settle.prepare_invoke();
+        let mut call = self.finish.prepare_invoke();
         call.key(self.key(message)).arg(format!("{CLAIM}{token}"));
         if let Some((task_id, ttl)) = answer {
             call.arg([ANSWER, task_id.as_bytes()].concat()).arg(milliseconds(ttl));

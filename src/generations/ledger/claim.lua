@@ -1,6 +1,6 @@
--- Takes over generations whose node has not renewed their lease.
--- KEYS: the generations, their facts. ARGV: node, lease, begin of cancel keys, most.
--- Answers {member, facts, 1 if somebody wants it cancelled, member, …}.
+-- Claims generations whose node has not renewed their lease.
+-- KEYS: the generations, their facts. ARGV: node, lease, prefix of cancel keys, most.
+-- Returns {member, facts, 1 if its cancellation was requested, member, …}.
 local clock = redis.call('TIME')
 local now = string.format('%.0f', clock[1] * 1000 + math.floor(clock[2] / 1000))
 local claimed = {}

@@ -1,7 +1,7 @@
 -- Enters generations, or renews them.
--- KEYS: the generations, scored by the end of their lease in milliseconds; their facts, each behind its
--- node. ARGV: node, lease, begin of cancel keys; then for each: member, facts, 1 where it has just begun.
--- Answers {members that another node has taken over, members that somebody wants cancelled}.
+-- KEYS: the generations, scored by the end of their lease in milliseconds; their facts, each after its
+-- node. ARGV: node, lease, prefix of cancel keys; then for each: member, facts, 1 where it has just begun.
+-- Returns {members that another node has claimed, members whose cancellation was requested}.
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local taken, cancelled = {}, {}

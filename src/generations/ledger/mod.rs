@@ -1,76 +1,47 @@
-//! Which node looks after which generation, so that another can when it dies.
+//! Which node is responsible for which generation, so that another one can continue it when that node dies.
 //!
-//! A node enters its generations and renews them all the time; what is not renewed is taken over by
-//! another node, in one step. A node that finds one of its own taken leaves it alone. On the memory
-//! engine there is nobody to take over, and the ledger keeps nothing.
+//! A node enters its generations and renews them all the time; what is not renewed is claimed by another
+//! node, in one step. A node that finds one of its own claimed gives it up. On the memory engine there is no
+//! other node, and the ledger keeps nothing.
 
+mod lessor;
 mod redis;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::{Running, Task};
+use crate::leases::HeldLeases;
 use crate::redis_link::{Commands, EngineUnavailable};
-use crate::telemetry::generations as facts;
-use redis::{RedisLedger, Renewed};
+use crate::telemetry;
+use lessor::{GenerationLessor, Held};
+use redis::RedisLedger;
 
-/// A generation is looked after for this long without renewal: how soon a node's death is noticed.
+/// How long a generation belongs to its node without renewal: how soon a node's death is noticed.
 const LEASE: Duration = Duration::from_secs(10);
-/// Two renewals may fail.
-const RENEWAL: Duration = Duration::from_secs(3);
-/// How often it is worth looking for what nobody looks after.
+/// How often it is worth looking for generations that no node is responsible for.
 pub const SWEEP: Duration = Duration::from_secs(2);
-/// After a failure.
-const RETRY: Duration = Duration::from_millis(500);
-/// Generations that go to the engine in one step.
-const BATCH: usize = 250;
-/// Ends that wait for an engine that is away; beyond it the oldest are forgotten, and taken over.
-const MAX_LEAVING: usize = 20_000;
 
-/// Shared by all threads of the node. Cheap to clone.
+/// Shared by all threads of the node. Cheap to clone. `None` on the memory engine.
 #[derive(Clone)]
-pub struct Ledger(Option<Arc<Inner>>);
+pub struct Ledger(Option<Arc<HeldLeases<GenerationLessor>>>);
 
-struct Inner {
-    redis: RedisLedger,
-    running: Running,
-    state: Mutex<State>,
-    changed: Notify,
-}
-
-#[derive(Default)]
-struct State {
-    entries: HashMap<Task, Entered>,
-    /// Not told to the engine yet.
-    fresh: Vec<Task>,
-    leaving: VecDeque<(Task, Leaving)>,
-    /// The engine has answered every renewal and every look since; after an outage all nodes need
-    /// time to renew what is theirs.
-    answering_since: Option<Instant>,
-}
-
-struct Entered {
-    facts: Facts,
-    taken: CancellationToken,
-}
-
-/// What another node needs to know to look after a generation.
+/// What another node needs to know to continue a generation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {
     /// The path pattern of its route.
     pub route: String,
-    /// The node that relayed it streams its reply: nobody else can go on with it.
+    /// Whether the node that relayed it streams its reply: no other node can continue it then.
     pub streams: bool,
-    /// When it counts as running no more, in milliseconds since 1970.
+    /// When it no longer counts as running, in milliseconds since 1970.
     pub ends_ms: u64,
-    /// The user whose limit it counts against, and the lease by which it does.
+    /// The user whose limit of running generations it counts against, and the lease by which it does.
     #[serde(rename = "place", default, skip_serializing_if = "Option::is_none")]
     pub user_lease: Option<(String, String)>,
 }
@@ -85,88 +56,87 @@ impl Facts {
     }
 }
 
-/// A generation that this node has taken over.
+/// A generation that this node has claimed.
 #[derive(Debug)]
 pub struct Claimed {
     pub task: Task,
     pub facts: Facts,
-    /// Somebody wants it to end.
+    /// Whether its cancellation was requested.
     pub cancelled: bool,
 }
 
-/// How a node ends its care.
+/// What the engine is to know when a node's responsibility ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Leaving {
-    Gone,
-    Dead,
-    Left(Facts),
+enum Release {
+    /// The generation has ended.
+    Ended,
+    /// It was claimed and reported as lost, which the node that lost it can learn.
+    Lost,
+    /// Any other node may claim it at once.
+    Free(Facts),
 }
 
 impl Ledger {
-    /// Keeps nothing.
+    /// A ledger that keeps nothing.
     pub fn memory() -> Self {
         Self(None)
     }
 
-    /// `running` learns what is to be cancelled. [`Ledger::run`] does the work.
+    /// [`Ledger::run`] does the work. Generations whose cancellation is requested are cancelled in `running`.
     pub fn redis(commands: Commands, key_prefix: &str, running: &Running) -> Self {
-        Self(Some(Arc::new(Inner {
-            redis: RedisLedger::new(commands, key_prefix),
-            running: running.clone(),
-            state: Mutex::default(),
-            changed: Notify::new(),
-        })))
+        let redis = RedisLedger::new(commands, key_prefix);
+        let lessor = GenerationLessor::new(redis, running.clone());
+        Self(Some(Arc::new(HeldLeases::new(lessor))))
     }
 
-    /// A generation of this node begins.
+    /// Enters a generation that begins on this node.
     pub fn enter(&self, task: &Task, facts: Facts) -> Entry {
-        self.put(task, facts, true)
-    }
-
-    /// This node goes on with a generation that it has claimed.
-    pub fn resume(&self, claimed: &Claimed) -> Entry {
-        self.put(&claimed.task, claimed.facts.clone(), false)
-    }
-
-    fn put(&self, task: &Task, facts: Facts, fresh: bool) -> Entry {
         let taken = CancellationToken::new();
-        if let Some(inner) = &self.0 {
-            let mut state = inner.lock();
-            state.entries.insert(task.clone(), Entered { facts, taken: taken.clone() });
-            if fresh {
-                state.fresh.push(task.clone());
-            }
-            drop(state);
-            inner.changed.notify_one();
+        if let Some(held) = &self.0 {
+            let lease = Held { facts, taken: taken.clone(), is_entered: AtomicBool::new(false) };
+            held.take(task.clone(), Arc::new(lease));
         }
         Entry { ledger: self.clone(), task: task.clone(), taken }
     }
 
-    /// What nobody looks after any more; this node does from now on. Nothing where the engine cannot
-    /// be reached, or has only just come back.
-    pub async fn claim(&self) -> Vec<Claimed> {
-        let Some(inner) = &self.0 else { return Vec::new() };
-        if !inner.is_trusted() {
-            inner.note(inner.redis.look().await);
-            return Vec::new();
+    /// Continues a generation that this node has claimed.
+    pub fn resume(&self, claimed: &Claimed) -> Entry {
+        let taken = CancellationToken::new();
+        if let Some(held) = &self.0 {
+            let facts = claimed.facts.clone();
+            let lease = Held { facts, taken: taken.clone(), is_entered: AtomicBool::new(true) };
+            held.keep(claimed.task.clone(), Arc::new(lease));
         }
-        let claimed = inner.note(inner.redis.claim().await).unwrap_or_default();
-        facts::taken_over(claimed.len());
+        Entry { ledger: self.clone(), task: claimed.task.clone(), taken }
+    }
+
+    /// Claims generations that no node is responsible for any more. None where the engine is unavailable,
+    /// or has only just come back.
+    pub async fn claim(&self) -> Vec<Claimed> {
+        let Some(held) = &self.0 else { return Vec::new() };
+        let claimed = held.lessor().claim().await;
+        telemetry::replies::generations_taken_over(claimed.len());
         claimed
     }
 
-    /// A claimed generation is over: its node is to learn that, should it live.
+    /// Reports a claimed generation as lost; its node learns that, should it live.
     pub fn bury(&self, task: &Task) {
-        self.leave(task, Leaving::Dead);
+        self.release_as(task, Release::Lost);
     }
 
-    /// A claimed generation is not looked after here.
+    /// Ends this node's responsibility for a claimed generation.
     pub fn release(&self, task: &Task) {
-        self.leave(task, Leaving::Gone);
+        self.release_as(task, Release::Ended);
     }
 
-    /// Asks whichever node looks after it to cancel it, at its next renewal at the latest. False = no
-    /// node does. `ttl` is how long its worker may go on.
+    fn release_as(&self, task: &Task, release: Release) {
+        if let Some(held) = &self.0 {
+            held.release(task, release);
+        }
+    }
+
+    /// Requests the cancellation of a generation by whichever node is responsible for it, at its next
+    /// renewal at the latest. Returns false if no node is. `ttl` is how long its worker may continue.
     pub async fn request_cancel(
         &self,
         task: &Task,
@@ -174,143 +144,40 @@ impl Ledger {
     ) -> Result<bool, EngineUnavailable> {
         match &self.0 {
             None => Ok(false),
-            Some(inner) => inner.redis.request_cancel(task, ttl).await,
+            Some(held) => held.lessor().redis().request_cancel(task, ttl).await,
         }
     }
 
-    /// The channel that workers hear of cancelled tasks on.
+    /// The channel on which workers learn of cancelled tasks.
     pub fn workers_channel(&self) -> Option<&str> {
-        self.0.as_deref().map(|inner| inner.redis.workers_channel())
+        self.0.as_deref().map(|held| held.lessor().redis().workers_channel())
     }
 
     /// Tells the worker of a cancelled generation.
     pub async fn tell_worker(&self, task: &Task, ttl: Duration) -> Result<(), EngineUnavailable> {
         match &self.0 {
             None => Ok(()),
-            Some(inner) => inner.redis.tell_worker(task, ttl).await,
+            Some(held) => held.lessor().redis().tell_worker(task, ttl).await,
         }
-    }
-
-    fn leave(&self, task: &Task, how: Leaving) {
-        let Some(inner) = &self.0 else { return };
-        let mut state = inner.lock();
-        state.entries.remove(task);
-        if state.leaving.len() >= MAX_LEAVING {
-            state.leaving.pop_front();
-        }
-        state.leaving.push_back((task.clone(), how));
-        drop(state);
-        inner.changed.notify_one();
     }
 
     /// Keeps the engine informed, for as long as the process lives.
     pub async fn run(self) {
-        let Some(inner) = self.0 else { return };
-        let mut renewed = Instant::now();
-        loop {
-            let due = renewed + RENEWAL;
-            tokio::select! {
-                () = inner.changed.notified() => {}
-                () = tokio::time::sleep_until(due.into()) => {}
-            }
-            let mut told = inner.flush().await;
-            if told && Instant::now() >= due {
-                told = inner.renew().await;
-                renewed = Instant::now();
-            }
-            if !told {
-                tokio::time::sleep(RETRY).await;
-                inner.changed.notify_one();
-            }
+        if let Some(held) = self.0 {
+            held.run().await;
         }
     }
 
-    /// Tells the engine of all beginnings and ends so far, where it can be reached.
+    /// Tells the engine about all beginnings and ends so far, if it is available.
     pub async fn flush(&self) {
-        if let Some(inner) = &self.0 {
-            inner.flush().await;
+        if let Some(held) = &self.0 {
+            // What failed is tried again by `run`.
+            let _ = held.flush().await;
         }
     }
 }
 
-impl Inner {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether what was not renewed is dead: everybody who lives has had the time.
-    fn is_trusted(&self) -> bool {
-        self.lock().answering_since.is_some_and(|since| since.elapsed() > LEASE)
-    }
-
-    fn note<T>(&self, answer: Result<T, EngineUnavailable>) -> Option<T> {
-        let mut state = self.lock();
-        state.answering_since = match answer {
-            Ok(_) => state.answering_since.or_else(|| Some(Instant::now())),
-            Err(_) => None,
-        };
-        drop(state);
-        answer.ok()
-    }
-
-    async fn flush(&self) -> bool {
-        loop {
-            let batch: Vec<_> = {
-                let mut state = self.lock();
-                let count = state.leaving.len().min(BATCH);
-                state.leaving.drain(..count).collect()
-            };
-            if batch.is_empty() {
-                break;
-            }
-            if self.note(self.redis.leave(&batch).await).is_none() {
-                let mut state = self.lock();
-                batch.into_iter().rev().for_each(|one| state.leaving.push_front(one));
-                return false;
-            }
-        }
-        let fresh = std::mem::take(&mut self.lock().fresh);
-        self.tell(fresh, true).await
-    }
-
-    async fn renew(&self) -> bool {
-        let all: Vec<_> = self.lock().entries.keys().cloned().collect();
-        self.tell(all, false).await
-    }
-
-    /// False if the engine cannot be told now; a beginning is then told by a later renewal.
-    async fn tell(&self, tasks: Vec<Task>, fresh: bool) -> bool {
-        for some in tasks.chunks(BATCH) {
-            let entries: Vec<_> = {
-                let state = self.lock();
-                let facts = |task: &Task| state.entries.get(task).map(|entry| entry.facts.clone());
-                let entry = |task: &Task| Some((task.clone(), facts(task)?, fresh));
-                some.iter().filter_map(entry).collect()
-            };
-            if entries.is_empty() {
-                continue;
-            }
-            let Some(renewed) = self.note(self.redis.enter(&entries).await) else { return false };
-            self.learn(renewed);
-        }
-        true
-    }
-
-    fn learn(&self, Renewed { taken, cancelled }: Renewed) {
-        for task in cancelled {
-            self.running.cancel(&task);
-        }
-        let mut state = self.lock();
-        for task in taken {
-            if let Some(entry) = state.entries.remove(&task) {
-                facts::lost_to_another_node(&task.channel, &task.id);
-                entry.taken.cancel();
-            }
-        }
-    }
-}
-
-/// A generation that this node looks after. Dropped = it has ended.
+/// A generation that this node is responsible for. Dropped = it has ended.
 pub struct Entry {
     ledger: Ledger,
     task: Task,
@@ -318,32 +185,29 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Completes when another node has taken it over, believing this one dead.
+    /// Completes when another node has claimed the generation, believing that this one is dead.
     pub async fn taken(&self) {
         self.taken.cancelled().await;
     }
 
-    /// Any other node may go on with it, at dedup.
+    /// Lets any other node claim the generation at once.
     pub fn hand_over(self) {
-        let facts = self.ledger.0.as_deref().and_then(|inner| {
-            inner.lock().entries.get(&self.task).map(|entry| entry.facts.clone())
-        });
-        if let Some(facts) = facts {
-            self.ledger.leave(&self.task, Leaving::Left(facts));
+        if let Some(held) = &self.ledger.0 {
+            held.give_back_as(&self.task, |lease| Release::Free(lease.facts.clone()));
         }
-        self.forget();
+        self.defuse();
     }
 
-    /// It is not looked after any more, and to be taken over when its lease is over, by whichever node
-    /// can.
+    /// Stops renewing the generation, so that whichever node can claims it when its lease expires.
     pub fn abandon(self) {
-        if let Some(inner) = &self.ledger.0 {
-            inner.lock().entries.remove(&self.task);
+        if let Some(held) = &self.ledger.0 {
+            held.forget(&self.task);
         }
-        self.forget();
+        self.defuse();
     }
 
-    fn forget(mut self) {
+    /// Keeps the drop from ending the generation.
+    fn defuse(mut self) {
         self.ledger = Ledger::memory();
     }
 }
@@ -351,7 +215,7 @@ impl Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         if !self.taken.is_cancelled() {
-            self.ledger.leave(&self.task, Leaving::Gone);
+            self.ledger.release(&self.task);
         }
     }
 }

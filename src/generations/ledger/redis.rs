@@ -1,37 +1,44 @@
 //! The ledger's keys and scripts.
 //!
 //! `{prefix}generations` has a member for each generation, `<channel> <task id>`, scored by the end of
-//! its lease on Redis' clock; `{prefix}generations:facts` its node and facts. `{prefix}cancel:<task id>`
-//! is there where somebody wants a task to end; workers look at it, too.
+//! its lease on Redis' clock; `{prefix}generations:facts` has its node and facts. `{prefix}cancel:<task id>`
+//! exists while the cancellation of a task is requested; workers look at it as well.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use redis::{Script, ScriptInvocation};
 
-use super::{Claimed, Facts, LEASE, Leaving};
+use super::lessor::Held;
+use super::{Claimed, Facts, LEASE, Release};
 use crate::generations::Task;
 use crate::protocol::{ChannelName, random_hex};
 use crate::redis_link::{Commands, EngineUnavailable};
 
-/// Generations that are taken over in one step.
-const MOST_CLAIMED: usize = 100;
+/// The most generations that are claimed in one step.
+const MAX_CLAIMED: usize = 100;
 
 pub(super) struct RedisLedger {
     commands: Commands,
-    /// Names this process.
+    /// Identifies this process.
     node: String,
     generations: String,
     facts: String,
-    cancel: String,
-    cancels: String,
+    /// Before a task's id in the key that requests its cancellation.
+    cancel_prefix: String,
+    /// The channel on which cancelled tasks are published.
+    cancel_channel: String,
     enter: Script,
-    leave: Script,
+    release: Script,
     claim: Script,
 }
 
-/// What a renewal learns.
+/// The answer to a renewal.
 pub(super) struct Renewed {
+    /// Generations that another node has claimed.
     pub taken: Vec<Task>,
+    /// Generations whose cancellation was requested.
     pub cancelled: Vec<Task>,
 }
 
@@ -42,75 +49,76 @@ impl RedisLedger {
             node: random_hex(8),
             generations: format!("{key_prefix}generations"),
             facts: format!("{key_prefix}generations:facts"),
-            cancel: format!("{key_prefix}cancel:"),
-            cancels: format!("{key_prefix}cancel"),
+            cancel_prefix: format!("{key_prefix}cancel:"),
+            cancel_channel: format!("{key_prefix}cancel"),
             enter: Script::new(include_str!("enter.lua")),
-            leave: Script::new(include_str!("leave.lua")),
+            release: Script::new(include_str!("release.lua")),
             claim: Script::new(include_str!("claim.lua")),
         }
     }
 
-    /// Each with whether it has just begun.
-    pub async fn enter(
-        &self,
-        entries: &[(Task, Facts, bool)],
-    ) -> Result<Renewed, EngineUnavailable> {
+    /// Enters generations, or renews those that are entered.
+    pub async fn enter(&self, held: &[(Task, Arc<Held>)]) -> Result<Renewed, EngineUnavailable> {
         let mut call = self.call(&self.enter);
-        call.arg(&self.cancel);
-        for (task, facts, fresh) in entries {
-            call.arg(member(task)).arg(facts.to_json()).arg(u8::from(*fresh));
+        call.arg(&self.cancel_prefix);
+        for (task, Held { facts, is_entered, .. }) in
+            held.iter().map(|(task, held)| (task, &**held))
+        {
+            let is_new = !is_entered.load(Ordering::Relaxed);
+            call.arg(member(task)).arg(facts.to_json()).arg(u8::from(is_new));
         }
         let (taken, cancelled): (Vec<String>, Vec<String>) = self.commands.invoke(&call).await?;
         let tasks = |members: Vec<String>| members.iter().filter_map(|m| task(m)).collect();
         Ok(Renewed { taken: tasks(taken), cancelled: tasks(cancelled) })
     }
 
-    pub async fn leave(&self, leaving: &[(Task, Leaving)]) -> Result<(), EngineUnavailable> {
-        let member = |(task, how): &(Task, Leaving)| (member(task), how.clone());
-        self.leave_members(leaving.iter().map(member)).await
+    pub async fn release(&self, releases: &[(Task, Release)]) -> Result<(), EngineUnavailable> {
+        self.release_members(releases.iter().map(|(task, release)| (member(task), release))).await
     }
 
-    async fn leave_members(
+    async fn release_members(
         &self,
-        leaving: impl IntoIterator<Item = (String, Leaving)>,
+        releases: impl Iterator<Item = (String, &Release)>,
     ) -> Result<(), EngineUnavailable> {
-        let mut call = self.call(&self.leave);
-        for (member, how) in leaving {
-            let (how, facts) = match how {
-                Leaving::Gone => ("gone", String::new()),
-                Leaving::Dead => ("dead", String::new()),
-                Leaving::Left(facts) => ("left", facts.to_json()),
+        let mut call = self.call(&self.release);
+        for (member, release) in releases {
+            let (how, facts) = match release {
+                Release::Ended => ("ended", String::new()),
+                Release::Lost => ("lost", String::new()),
+                Release::Free(facts) => ("free", facts.to_json()),
             };
             call.arg(member).arg(how).arg(facts);
         }
         Ok(self.commands.invoke(&call).await?)
     }
 
-    /// Generations that no node looked after any more, and this one does now.
+    /// Claims generations whose lease has expired.
     pub async fn claim(&self) -> Result<Vec<Claimed>, EngineUnavailable> {
         let mut call = self.call(&self.claim);
-        call.arg(&self.cancel).arg(MOST_CLAIMED);
+        call.arg(&self.cancel_prefix).arg(MAX_CLAIMED);
         let answer: Vec<(String, String, bool)> = self.commands.invoke(&call).await?;
-        let (mut claimed, mut nonsense) = (Vec::new(), Vec::new());
+        let (mut claimed, mut malformed) = (Vec::new(), Vec::new());
         for (member, facts, cancelled) in answer {
             match (task(&member), Facts::from_json(&facts)) {
                 (Some(task), Some(facts)) => claimed.push(Claimed { task, facts, cancelled }),
-                _ => nonsense.push((member, Leaving::Gone)),
+                _ => malformed.push(member),
             }
         }
-        if !nonsense.is_empty() {
-            self.leave_members(nonsense).await?;
+        if !malformed.is_empty() {
+            self.release_members(malformed.into_iter().map(|member| (member, &Release::Ended)))
+                .await?;
         }
         Ok(claimed)
     }
 
-    /// Whether the engine answers.
-    pub async fn look(&self) -> Result<(), EngineUnavailable> {
+    /// Fails where the engine does not answer.
+    pub async fn check(&self) -> Result<(), EngineUnavailable> {
         let _count: u64 = self.commands.query(redis::cmd("ZCARD").arg(&self.generations)).await?;
         Ok(())
     }
 
-    /// Whoever looks after it learns of it at the next renewal. False = nobody does.
+    /// Requests a cancellation, which the responsible node learns at its next renewal. Returns false if no
+    /// node is responsible.
     pub async fn request_cancel(
         &self,
         task: &Task,
@@ -127,20 +135,20 @@ impl RedisLedger {
     }
 
     pub fn workers_channel(&self) -> &str {
-        &self.cancels
+        &self.cancel_channel
     }
 
-    /// Tells the worker, whether it asks or listens.
+    /// Tells the worker of a cancelled task, whether it polls the key or listens to the channel.
     pub async fn tell_worker(&self, task: &Task, ttl: Duration) -> Result<(), EngineUnavailable> {
-        let mut told = redis::Pipeline::with_capacity(2);
-        told.add_command(self.set_cancel(task, ttl)).ignore();
-        told.cmd("PUBLISH").arg(&self.cancels).arg(&*task.id).ignore();
-        Ok(self.commands.pipeline(&told).await?)
+        let mut pipeline = redis::Pipeline::with_capacity(2);
+        pipeline.add_command(self.set_cancel(task, ttl)).ignore();
+        pipeline.cmd("PUBLISH").arg(&self.cancel_channel).arg(&*task.id).ignore();
+        Ok(self.commands.pipeline(&pipeline).await?)
     }
 
     fn set_cancel(&self, task: &Task, ttl: Duration) -> redis::Cmd {
         let mut set = redis::cmd("SET");
-        set.arg(format!("{}{}", self.cancel, task.id)).arg(1);
+        set.arg(format!("{}{}", self.cancel_prefix, task.id)).arg(1);
         set.arg("EX").arg(ttl.as_secs().max(1));
         set
     }

@@ -1,5 +1,7 @@
 //! Two nodes and a real Redis.
 
+use std::time::Instant;
+
 use super::*;
 use crate::protocol::ChannelName;
 use crate::redis_link::test_server::RedisServer;
@@ -21,13 +23,13 @@ impl Node {
         (Self { ledger: Ledger::redis(commands.clone(), "tg:", &running), running }, commands)
     }
 
-    fn inner(&self) -> &Inner {
+    fn held(&self) -> &HeldLeases<GenerationLessor> {
         self.ledger.0.as_deref().unwrap()
     }
 
     /// As if the engine had answered for long.
     fn trust(&self) {
-        self.inner().lock().answering_since = Instant::now().checked_sub(2 * LEASE);
+        *self.held().lessor().answering_since() = Instant::now().checked_sub(2 * LEASE);
     }
 
     async fn claim(&self) -> Vec<Claimed> {
@@ -36,7 +38,7 @@ impl Node {
     }
 
     async fn renew(&self) {
-        assert!(self.inner().renew().await);
+        assert!(self.held().renew_all().await);
     }
 }
 
@@ -191,7 +193,7 @@ async fn nothing_is_taken_over_until_all_have_had_time_to_renew() {
     assert!(commands.wait_up(SOON).await);
     assert!(two.ledger.claim().await.is_empty());
     // Redis came back empty; a renewal brings it back.
-    while !one.inner().renew().await {
+    while !one.held().renew_all().await {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert_eq!(entered(&commands).await, ["chat_42 a"]);

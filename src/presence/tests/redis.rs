@@ -93,9 +93,9 @@ async fn rubbish_of_others_is_refused_or_nobody() {
     let _: u8 = bench.run(&["ZADD", LEASES, "1", "rubbish"]).await;
     assert_eq!(bench.page(None, 10).await.members, [(member.clone(), 1)]);
     let () = bench.run(&["SET", USERS, "no hash"]).await;
-    assert_eq!(bench.store.renew(&channel(), &[&user(2)]).await, Err(Failure::Refused));
+    assert_eq!(bench.store.renew(&channel(), &[&user(2)]).await, Err(PresenceError::Refused));
     let (_, page) = bench.store.list(&channel(), None, 10).await;
-    assert_eq!(page, Err(Failure::Refused));
+    assert_eq!(page, Err(PresenceError::Refused));
 }
 
 #[tokio::test]

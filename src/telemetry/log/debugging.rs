@@ -1,6 +1,6 @@
-//! Debug lines of one user, channel or connection, for some time.
+//! Debug lines about one user, channel or connection, for a limited time.
 //!
-//! They are told apart by the fields that such lines carry: `user`, `channel` and `connection`.
+//! Such lines are recognized by their fields `user`, `channel` and `connection`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,10 +11,10 @@ use tracing::{Event, Level, Metadata};
 
 use super::fields::{self, is_written_as};
 
-/// Debugged at once; each costs a comparison a line.
+/// Subjects that can be debugged at a time; each one costs a comparison for each line.
 const MAX_SUBJECTS: usize = 32;
 
-/// Whom lines are about, as the lines write it.
+/// What is debugged: its id as it is written in the fields of the lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Subject {
     User(String),
@@ -23,7 +23,7 @@ pub enum Subject {
 }
 
 impl Subject {
-    /// The field that names it.
+    /// The log field that holds the id.
     fn field(&self) -> &'static str {
         match self {
             Self::User(_) => "user",
@@ -32,7 +32,7 @@ impl Subject {
         }
     }
 
-    /// What it is called in the server API.
+    /// The name of the field in the server API.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::User(_) => "user_id",
@@ -41,30 +41,29 @@ impl Subject {
         }
     }
 
-    /// Its name.
     pub fn id(&self) -> &str {
         let (Self::User(id) | Self::Channel(id) | Self::Connection(id)) = self;
         id
     }
 }
 
-/// Somebody is being debugged.
+/// A subject that is being debugged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Debugged {
     pub subject: Subject,
-    /// For how long from now.
+    /// The time until it ends.
     pub left: Duration,
 }
 
-/// As many are debugged at once as may be.
+/// As many subjects are being debugged as are allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooMany;
 
-/// What the log's thread is to know.
+/// The result of [`Debugging::expire`].
 pub(super) struct Expired {
-    /// Nobody is debugged any more.
+    /// The last subject has expired, so that callsites must be asked again.
     pub ended: bool,
-    /// When the next one expires.
+    /// When the next subject expires.
     pub next: Option<Instant>,
 }
 
@@ -74,12 +73,13 @@ struct Wanted {
     until: Instant,
 }
 
-/// Everybody who is being debugged: at most [`MAX_SUBJECTS`].
+/// The subjects that are being debugged, at most [`MAX_SUBJECTS`].
 #[derive(Default)]
 pub(super) struct Debugging {
-    /// Somebody is.
+    /// There is at least one subject.
     on: AtomicBool,
     wanted: ArcSwap<Vec<Wanted>>,
+    /// Held while `wanted` is replaced.
     changing: Mutex<()>,
 }
 
@@ -88,16 +88,17 @@ impl Debugging {
         self.on.load(Ordering::Relaxed)
     }
 
-    /// Whether an event from there may be wanted.
-    pub fn may_want(&self, metadata: &Metadata<'_>) -> bool {
+    /// Whether events of this callsite may be about a subject.
+    pub fn may_include(&self, metadata: &Metadata<'_>) -> bool {
         self.is_on()
             && metadata.is_event()
             && *metadata.level() <= Level::DEBUG
             && (metadata.target().starts_with("tidegate") || metadata.target() == super::AUDIT)
     }
 
-    pub fn wants(&self, event: &Event<'_>) -> bool {
-        if !self.may_want(event.metadata()) {
+    /// Whether this event is about a subject.
+    pub fn includes(&self, event: &Event<'_>) -> bool {
+        if !self.may_include(event.metadata()) {
             return false;
         }
         let (wanted, now) = (self.wanted.load(), Instant::now());
@@ -112,9 +113,9 @@ impl Debugging {
         found
     }
 
-    /// True = callsites must be asked again.
+    /// Adds, extends or (with a `time` of zero) removes a subject. True = callsites must be asked again.
     pub fn set(&self, subject: Subject, time: Duration, now: Instant) -> Result<bool, TooMany> {
-        let _one_at_a_time = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _lock = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut wanted = Vec::clone(&self.wanted.load());
         wanted.retain(|other| other.subject != subject && now < other.until);
         if !time.is_zero() {
@@ -134,15 +135,16 @@ impl Debugging {
             .collect()
     }
 
+    /// Removes the subjects whose time is over.
     pub fn expire(&self, now: Instant) -> Expired {
-        let _one_at_a_time = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _lock = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut wanted = Vec::clone(&self.wanted.load());
         wanted.retain(|wanted| now < wanted.until);
         let next = wanted.iter().map(|wanted| wanted.until).min();
         Expired { ended: self.store(wanted), next }
     }
 
-    /// True = it was switched on or off.
+    /// True = debugging was switched on or off.
     fn store(&self, wanted: Vec<Wanted>) -> bool {
         let on = !wanted.is_empty();
         self.wanted.store(Arc::new(wanted));

@@ -1,4 +1,4 @@
-//! Reading the fields of an event, and writing them.
+//! Reads the fields of an event, and formats them for text lines.
 
 use std::fmt::{self, Write as _};
 
@@ -8,7 +8,7 @@ use tracing_subscriber::field::MakeExt as _;
 use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
 
-/// Calls back with the name of each field, and how it is written.
+/// Calls `each` with the name of every field and its value as it is written.
 pub(super) fn read(event: &Event<'_>, each: impl FnMut(&'static str, &dyn fmt::Display)) {
     event.record(&mut Fields(each));
 }
@@ -25,7 +25,7 @@ impl<F: FnMut(&'static str, &dyn fmt::Display)> Visit for Fields<F> {
     }
 }
 
-/// Whether `value` is written as `text`. Allocates nothing.
+/// Whether `value` is written as `text`. Does not allocate.
 pub(super) fn is_written_as(value: &dyn fmt::Display, text: &str) -> bool {
     struct Rest<'a>(&'a str);
     impl fmt::Write for Rest<'_> {
@@ -38,7 +38,7 @@ pub(super) fn is_written_as(value: &dyn fmt::Display, text: &str) -> bool {
     write!(rest, "{value}").is_ok() && rest.0.is_empty()
 }
 
-/// Text of at most `max` bytes; what comes after them is left out.
+/// Text that is truncated to `max` bytes.
 pub(super) struct Short {
     pub text: String,
     max: usize,
@@ -61,7 +61,7 @@ impl fmt::Write for Short {
     }
 }
 
-/// How a text line writes its fields: on one line, whatever they say.
+/// Formats the fields of a text line on one line, whatever they contain.
 pub fn on_one_line() -> impl for<'writer> FormatFields<'writer> + Send + Sync + 'static {
     debug_fn(|writer, field, value| {
         if field.name() != "message" {
@@ -72,7 +72,7 @@ pub fn on_one_line() -> impl for<'writer> FormatFields<'writer> + Send + Sync + 
     .delimited(" ")
 }
 
-/// Control characters, and what else breaks lines, as escapes.
+/// Escapes control characters and Unicode line breaks.
 struct OneLine<'a, 'w>(&'a mut Writer<'w>);
 
 impl fmt::Write for OneLine<'_, '_> {

@@ -7,9 +7,12 @@ use std::path::{Path, PathBuf};
 const BEGIN: &str = "<!-- The table is made by `UPDATE_DOCS=1 cargo test --lib telemetry` -->\n";
 const END: &str = "<!-- end of the table -->\n";
 
-/// What [`super::super::about`] adds.
-const ABOUT: [&str; 4] = ["connection", "request", "user", "channel"];
-const ABOUT_MESSAGE: [&str; 2] = ["message_id", "task_id"];
+/// The fields that [`super::connection_event`] and [`super::message_event`] add.
+const CONNECTION: [&str; 4] = ["connection", "request", "user", "channel"];
+const MESSAGE: [&str; 2] = ["message_id", "task_id"];
+
+/// Marks the arguments of a `message_event!`.
+const MESSAGE_EVENT: &str = "message_event, ";
 
 const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 
@@ -57,7 +60,7 @@ fn arguments(text: &str) -> Vec<String> {
             }
             _ => {}
         }
-        // What rustfmt breaks is one line here.
+        // A call that rustfmt has broken becomes one line.
         if in_text || !c.is_whitespace() || !found.last().unwrap().ends_with(' ') {
             found.last_mut().unwrap().push(if c == '\n' { ' ' } else { c });
         }
@@ -87,7 +90,7 @@ fn describe(call: &str, level: usize, source: &str, events: &mut BTreeMap<String
                 .split(&format!("const {given}: &str = \""))
                 .nth(1)
                 .and_then(|rest| Some(rest.split_once('"')?.0.to_owned()))
-                .unwrap_or_else(|| panic!("{given} is no text")),
+                .unwrap_or_else(|| panic!("{given} is not a text")),
         })
     };
     let name = value("event").unwrap_or_else(|| panic!("a line without an event: {arguments:?}"));
@@ -100,22 +103,22 @@ fn describe(call: &str, level: usize, source: &str, events: &mut BTreeMap<String
             described.fields.push(field.to_owned());
         }
     };
-    let is_about_message = call.starts_with("message_");
-    if is_about_message || arguments.iter().any(|argument| argument == "about") {
-        ABOUT.into_iter().for_each(&mut add);
+    let is_message = call.starts_with(MESSAGE_EVENT);
+    if is_message || arguments.iter().any(|argument| argument == "fields") {
+        CONNECTION.into_iter().for_each(&mut add);
     }
-    if is_about_message {
-        ABOUT_MESSAGE.into_iter().for_each(&mut add);
+    if is_message {
+        MESSAGE.into_iter().for_each(&mut add);
     }
     let mut text = None;
     for argument in &arguments {
-        if let Some(said) = literal(argument, source) {
-            text = Some(said);
+        if let Some(literal) = literal(argument, source) {
+            text = Some(literal);
         } else if let Some((field, _)) = argument.split_once(" = ") {
             if field != "event" {
                 add(field);
             }
-        } else if !argument.contains(':') && !argument.contains(' ') && argument != "about" {
+        } else if !argument.contains(':') && !argument.contains(' ') && argument != "fields" {
             add(argument.trim_start_matches(['%', '?']));
         }
     }
@@ -144,19 +147,18 @@ fn events() -> BTreeMap<String, Described> {
                 }
             }
         }
-        if file.ends_with("about.rs") {
+        if file.ends_with("log/context.rs") {
             continue;
         }
-        for (at, _) in code.match_indices("line!(") {
-            let (is_message, call) =
-                (code[..at].ends_with("message_"), code[at + 6..].trim_start());
+        for (at, _) in code.match_indices("_event!(") {
+            let (is_message, call) = (code[..at].ends_with("message"), code[at + 8..].trim_start());
             let (audit, call) = match call.strip_prefix("audit ") {
                 Some(call) => (true, call),
                 None => (false, call),
             };
             let (level, call) = call.split_once(',').unwrap();
             let level = LEVELS.iter().position(|known| *known == level).unwrap();
-            let marker = if is_message { "message_about, " } else { "" };
+            let marker = if is_message { MESSAGE_EVENT } else { "" };
             let target = if audit { "target: AUDIT, " } else { "" };
             describe(&format!("{marker}{target}{call}"), level, &source, &mut events);
         }
@@ -165,14 +167,14 @@ fn events() -> BTreeMap<String, Described> {
 }
 
 fn table() -> String {
-    let mut table = String::from("| event | level | fields | says |\n|---|---|---|---|\n");
+    let mut table = String::from("| event | level | fields | text |\n|---|---|---|---|\n");
     for (name, described) in events() {
         let levels: Vec<_> = described.levels.iter().map(|level| LEVELS[*level]).collect();
         let audit = if described.audit { ", audit" } else { "" };
         let fields: Vec<_> = described
             .fields
             .iter()
-            .filter(|field| *field != "message_about")
+            .filter(|field| *field != "message_event")
             .map(|field| format!("`{field}`"))
             .collect();
         let (levels, fields) = (levels.join(", "), fields.join(", "));

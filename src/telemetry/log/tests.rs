@@ -6,7 +6,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 
 use super::*;
 
-/// What was written.
+/// The lines that were written.
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<u8>>>);
 
@@ -36,10 +36,10 @@ impl MakeWriter<'_> for Lines {
 
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Runs `test` with a log of its own.
+/// Runs `test` with a log of its own, which throttles after three lines.
 fn logging(level: &str, test: impl FnOnce(&LogControl, &Lines)) {
-    let repeats = Repeats { lines: 3, interval: INTERVAL };
-    let (control, filter) = filter(level, Some(repeats)).unwrap();
+    let throttle = LogThrottle { lines: 3, interval: INTERVAL };
+    let (control, filter) = filter(level, Some(throttle)).unwrap();
     let lines = Lines::default();
     let writer = tracing_subscriber::fmt::layer()
         .with_writer(lines.clone())
@@ -58,42 +58,48 @@ fn the_level_changes_while_lines_are_written() {
             tracing::info!(target: "audit", event = "three");
             lines.take()
         };
-        let said = write();
-        assert!(said.contains("one") && !said.contains("two") && said.contains("three"), "{said}");
+        let written = write();
+        assert!(
+            written.contains("one") && !written.contains("two") && written.contains("three"),
+            "{written}"
+        );
         control.set_level("tidegate=debug,warn").unwrap();
-        let said = write();
-        assert!(said.contains("one") && said.contains("two") && !said.contains("three"), "{said}");
+        let written = write();
+        assert!(
+            written.contains("one") && written.contains("two") && !written.contains("three"),
+            "{written}"
+        );
         let wrong = control.set_level("tidegate=loud").unwrap_err();
         assert!(wrong.starts_with("log.level: \"tidegate=loud\""), "{wrong}");
         assert!(write().contains("two"));
         control.set_level("audit=info,warn").unwrap();
-        let said = write();
-        assert!(!said.contains("one") && said.contains("three"), "{said}");
+        let written = write();
+        assert!(!written.contains("one") && written.contains("three"), "{written}");
         control.set_level("off").unwrap();
         assert_eq!(write(), "");
     });
 }
 
 #[test]
-fn repeats_are_counted_and_told_once() {
+fn repeated_lines_are_counted_and_summarized_once() {
     logging("info", |control, lines| {
         let fail = |upstream: &str, attempt: u64| {
             tracing::warn!(event = "failed", upstream, attempt);
         };
         (0..10).for_each(|attempt| fail("one", attempt));
         fail("two", 0);
-        let said = lines.take();
-        assert_eq!(said.matches("\"one\"").count(), 3, "{said}");
-        assert_eq!(said.matches("\"two\"").count(), 1, "{said}");
+        let written = lines.take();
+        assert_eq!(written.matches("\"one\"").count(), 3, "{written}");
+        assert_eq!(written.matches("\"two\"").count(), 1, "{written}");
 
-        let begun = Instant::now();
-        assert!(control.look(begun).is_some_and(|due| due > begun), "there is something to tell");
+        let started = Instant::now();
+        assert!(control.maintain(started).is_some_and(|due| due > started), "a summary is due");
         assert_eq!(lines.take(), "");
-        assert_eq!(control.look(begun + INTERVAL), None);
-        let said = lines.take();
-        assert_eq!(said.lines().count(), 1, "{said}");
+        assert_eq!(control.maintain(started + INTERVAL), None);
+        let written = lines.take();
+        assert_eq!(written.lines().count(), 1, "{written}");
         for part in ["WARN", "lines_suppressed", "of=\"failed\"", "suppressed=7", "upstream=one"] {
-            assert!(said.contains(part), "{part}: {said}");
+            assert!(written.contains(part), "{part}: {written}");
         }
         fail("one", 0);
         assert_eq!(lines.take().lines().count(), 1, "another interval");
@@ -103,14 +109,14 @@ fn repeats_are_counted_and_told_once() {
         control.finish();
         assert!(lines.take().contains("suppressed=2"), "at the end of the process");
 
-        control.set_repeats(None);
+        control.set_throttle(None);
         (0..5).for_each(|attempt| fail("two", attempt));
         assert_eq!(lines.take().lines().count(), 5);
     });
 }
 
 #[test]
-fn some_lines_are_never_repeats() {
+fn some_lines_are_never_throttled() {
     logging("debug", |_, lines| {
         for _ in 0..5 {
             tracing::info!(target: "audit", event = "token_issued");
@@ -122,21 +128,21 @@ fn some_lines_are_never_repeats() {
 }
 
 #[test]
-fn many_kinds_of_lines_take_bounded_room() {
+fn many_kinds_of_lines_take_bounded_memory() {
     logging("info", |control, lines| {
         for reason in 0..5000 {
             let reason = format!("{reason} {}", "x".repeat(10_000));
             tracing::info!(event = "failed", reason);
         }
-        assert!(control.0.repeated.kinds() <= 1025);
+        assert!(control.0.throttler.kinds() <= 1025);
         lines.take();
-        control.look(Instant::now() + INTERVAL);
-        assert_eq!(control.0.repeated.kinds(), 0);
+        control.maintain(Instant::now() + INTERVAL);
+        assert_eq!(control.0.throttler.kinds(), 0);
     });
 }
 
 #[test]
-fn debug_lines_of_some_are_written_for_a_while() {
+fn debug_lines_of_a_subject_are_written_for_a_limited_time() {
     logging("info", |control, lines| {
         let write = || {
             let id = 7;
@@ -145,9 +151,9 @@ fn debug_lines_of_some_are_written_for_a_while() {
             tracing::debug!(event = "longer", user = "77", channel = "chat_11");
             tracing::debug!(event = "nobody");
             tracing::debug!(target: "hyper", event = "foreign", user = "7");
-            let said = lines.take();
+            let written = lines.take();
             let events = ["number", "text", "longer", "nobody", "foreign"];
-            events.into_iter().filter(|event| said.contains(event)).collect::<Vec<_>>()
+            events.into_iter().filter(|event| written.contains(event)).collect::<Vec<_>>()
         };
         assert_eq!(write(), [""; 0]);
         let time = Duration::from_secs(60);
@@ -161,17 +167,17 @@ fn debug_lines_of_some_are_written_for_a_while() {
         control.debug(Subject::Connection("a".to_owned()), time / 2).unwrap();
         assert_eq!(write(), ["number", "longer"]);
         let now = Instant::now();
-        assert!(control.look(now).is_some_and(|due| due <= now + time / 2));
-        assert!(control.look(now + time / 2).is_some());
+        assert!(control.maintain(now).is_some_and(|due| due <= now + time / 2));
+        assert!(control.maintain(now + time / 2).is_some());
         assert_eq!(write(), ["longer"]);
-        control.look(now + time);
+        control.maintain(now + time);
         assert_eq!(write(), [""; 0]);
         assert_eq!(control.debugged(), []);
     });
 }
 
 #[test]
-fn as_many_are_debugged_as_may_be() {
+fn the_number_of_subjects_is_limited() {
     let (control, _filter) = filter("info", None).unwrap();
     let debug = |user: u64| control.debug(Subject::User(user.to_string()), Duration::from_secs(60));
     (0..32).for_each(|user| debug(user).unwrap());
@@ -180,13 +186,17 @@ fn as_many_are_debugged_as_may_be() {
 }
 
 #[test]
-fn a_line_stays_one_whatever_it_says() {
+fn a_line_stays_on_one_line_whatever_it_contains() {
     logging("info", |_, lines| {
         let nasty = "one\ntwo\r\n\u{1b}[31mthree\u{85}\u{2028}four";
         let error = std::io::Error::other(nasty);
         tracing::info!(event = "nasty", nasty, %error, ?error, "text");
         tracing::info!(event = "nasty", "{nasty}");
-        let said = lines.take();
-        assert_eq!(said.trim_end().split(['\n', '\r', '\u{1b}', '\u{85}']).count(), 2, "{said}");
+        let written = lines.take();
+        assert_eq!(
+            written.trim_end().split(['\n', '\r', '\u{1b}', '\u{85}']).count(),
+            2,
+            "{written}"
+        );
     });
 }

@@ -15,58 +15,58 @@ use opentelemetry_sdk::trace::{
 };
 use tracing::warn;
 
-use super::super::definitions::labels;
 use super::SPANS;
+use crate::protocol::label_enum;
 
-labels! {
-    /// What became of a span; the value of the `outcome` label.
+label_enum! {
+    /// What became of a span.
     pub(super) enum Outcome {
-        Exported = "exported",
-        /// The collector did not take it.
-        Failed = "failed",
-        /// As many as may wait for the collector do.
-        Dropped = "dropped",
+        Exported => "exported",
+        /// The collector did not accept it.
+        Failed => "failed",
+        /// The queue was full.
+        Dropped => "dropped",
     }
 }
 
-/// Spans that wait for the collector. More are dropped.
+/// Spans in the queue for the collector. Further ones are dropped.
 const MAX_QUEUED: usize = 8192;
 const MAX_BATCH: usize = 512;
 const DELAY: Duration = Duration::from_secs(1);
 
 pub(super) static TRACING: OnceLock<Arc<Exporting>> = OnceLock::new();
 
-/// Where spans go.
+/// The collector that spans are sent to.
 pub struct Collector {
-    /// Whole, with its path.
+    /// The complete URL with its path.
     pub endpoint: String,
     pub timeout: Duration,
-    /// Must keep `timeout` by itself, and may block.
+    /// Has to enforce `timeout` itself, and may block.
     pub client: Arc<dyn HttpClient>,
 }
 
-/// How spans are made.
+/// The settings of tracing.
 pub struct Settings {
     pub collector: Collector,
-    /// Of the traces that begin here: 0 to 1.
+    /// The share of the traces started here that are sampled: 0 to 1.
     pub sample_ratio: f64,
     pub service_name: String,
-    /// Names this process.
+    /// The id of this process.
     pub instance: String,
 }
 
-/// Spans are exported until it is told to finish.
+/// Exports spans until [`Tracing::finish`].
 pub struct Tracing(Arc<Exporting>);
 
 impl Tracing {
-    /// Exports what is left, for as long as that, and ends it.
+    /// Exports the remaining spans, for at most `time`, and stops exporting.
     pub fn finish(self, time: Duration) {
-        // What could not be exported in time has been told, or is lost with the process.
-        let _or_it_is_lost = self.0.processor.shutdown_with_timeout(time);
+        // Failed exports are logged; what is not exported in time is lost.
+        let _ = self.0.processor.shutdown_with_timeout(time);
     }
 }
 
-/// Begins to export; once a process.
+/// Starts to export spans, once for each process.
 pub fn start(settings: Settings) -> Result<Tracing, String> {
     let Settings { collector, sample_ratio, service_name, instance } = settings;
     let exporter = opentelemetry_otlp::SpanExporter::builder()
@@ -77,14 +77,14 @@ pub fn start(settings: Settings) -> Result<Tracing, String> {
         .with_timeout(collector.timeout)
         .build()
         .map_err(|error| error.to_string())?;
-    let waiting = Arc::new(AtomicUsize::new(0));
-    let watched = Watched { exporter, waiting: Arc::clone(&waiting) };
+    let queued = Arc::new(AtomicUsize::new(0));
+    let exporter = CountingExporter { exporter, queued: Arc::clone(&queued) };
     let batches = BatchConfigBuilder::default()
         .with_max_queue_size(MAX_QUEUED)
         .with_max_export_batch_size(MAX_BATCH)
         .with_scheduled_delay(DELAY)
         .build();
-    let mut processor = BatchSpanProcessor::builder(watched).with_batch_config(batches).build();
+    let mut processor = BatchSpanProcessor::builder(exporter).with_batch_config(batches).build();
     let resource = Resource::builder_empty()
         .with_service_name(service_name)
         .with_attributes([
@@ -94,8 +94,10 @@ pub fn start(settings: Settings) -> Result<Tracing, String> {
         .build();
     processor.set_resource(&resource);
     let threshold = (sample_ratio.clamp(0.0, 1.0) * RANDOM as f64) as u64;
-    let exporting = Arc::new(Exporting { processor, waiting, threshold });
-    TRACING.set(Arc::clone(&exporting)).map_err(|_| "spans are exported already".to_owned())?;
+    let exporting = Arc::new(Exporting { processor, queued, threshold });
+    TRACING
+        .set(Arc::clone(&exporting))
+        .map_err(|_| "spans are already being exported".to_owned())?;
     Ok(Tracing(exporting))
 }
 
@@ -105,7 +107,7 @@ const RANDOM: u64 = 1 << 56;
 pub(super) struct Exporting {
     processor: BatchSpanProcessor,
     /// At most [`MAX_QUEUED`].
-    waiting: Arc<AtomicUsize>,
+    queued: Arc<AtomicUsize>,
     threshold: u64,
 }
 
@@ -115,10 +117,13 @@ impl Exporting {
     }
 
     pub fn export(&self, span: SpanData) {
-        if self.waiting.fetch_add(1, Ordering::Relaxed) >= MAX_QUEUED {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
+        if self.queued.fetch_add(1, Ordering::Relaxed) >= MAX_QUEUED {
+            self.queued.fetch_sub(1, Ordering::Relaxed);
             SPANS.at([Outcome::Dropped.label()]).increment(1);
-            warn!(event = "spans_dropped", "spans wait for the collector; new ones are dropped");
+            warn!(
+                event = "spans_dropped",
+                "the queue of spans for the collector is full; dropping spans"
+            );
             return;
         }
         self.processor.on_end(span);
@@ -133,28 +138,31 @@ pub(super) fn scope() -> InstrumentationScope {
     SCOPE.get_or_init(new).clone()
 }
 
-/// The exporter, with its failures told.
-struct Watched {
+/// An exporter that counts and logs what becomes of spans.
+struct CountingExporter {
     exporter: opentelemetry_otlp::SpanExporter,
-    waiting: Arc<AtomicUsize>,
+    queued: Arc<AtomicUsize>,
 }
 
-impl fmt::Debug for Watched {
+impl fmt::Debug for CountingExporter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Watched")
+        f.write_str("CountingExporter")
     }
 }
 
-impl SpanExporter for Watched {
+impl SpanExporter for CountingExporter {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let count = batch.len();
         let exported = self.exporter.export(batch).await;
-        self.waiting.fetch_sub(count, Ordering::Relaxed);
+        self.queued.fetch_sub(count, Ordering::Relaxed);
         let outcome = match &exported {
             Ok(()) => Outcome::Exported,
             Err(error) => {
                 let reason = reason(error);
-                warn!(event = "spans_not_exported", count, reason, "the collector takes no spans");
+                warn!(
+                    event = "spans_not_exported",
+                    count, reason, "failed to export spans to the collector"
+                );
                 Outcome::Failed
             }
         };
@@ -175,7 +183,7 @@ impl SpanExporter for Watched {
     }
 }
 
-/// Short, and the same for what is the same.
+/// A short text, which is the same for the same failure.
 fn reason(error: &OTelSdkError) -> String {
     error.to_string().chars().take(200).collect()
 }

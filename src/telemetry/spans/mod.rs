@@ -1,16 +1,14 @@
-//! Spans of handshakes, messages and replies, for an OpenTelemetry collector.
+//! Spans for an OpenTelemetry collector.
 //!
-//! A [`Span`] is nothing while tracing is off or its trace is not sampled: no allocation, no clock read.
-//! Invariant: what is exported never waits for the collector, and takes bounded room before it.
+//! A [`Span`] costs nothing while tracing is off or its trace is not sampled: no allocation, no clock read.
+//! Invariant: exporting a span never waits for the collector, and the queue in front of it is bounded.
 
 mod export;
-mod reply;
 #[cfg(test)]
 mod tests;
 
 pub use export::{Collector, Settings, Tracing, start};
 pub use opentelemetry_http::{HttpClient, HttpError};
-pub use reply::ReplySpans;
 
 use std::borrow::Cow;
 use std::time::SystemTime;
@@ -21,23 +19,24 @@ use opentelemetry::trace::{
 use opentelemetry::{KeyValue, Value};
 use opentelemetry_sdk::trace::SpanData;
 
-use super::about::About;
 use super::definitions::{metrics, words};
+use super::log::ConnectionFields;
 use crate::protocol::TraceContext;
 use export::{Outcome, TRACING};
 
 metrics! {
-    /// Spans of traces that are sampled, by what became of them.
+    /// Spans of sampled traces, by whether they were exported.
     SPANS = counter "tidegate_spans_total" [outcome: words(&[Outcome::LABELS])];
 }
 
 /// Whether any spans are exported.
-pub fn are_on() -> bool {
+pub fn is_enabled() -> bool {
     TRACING.get().is_some()
 }
 
-/// Decides about a trace that begins here, or follows whoever began it. Without tracing it stays as it is.
-pub fn sampled(client: Option<TraceContext>) -> TraceContext {
+/// Follows the sampling decision of the client's trace, or starts a trace and makes the decision. Without tracing,
+/// the client's trace is returned unchanged.
+pub fn sample(client: Option<TraceContext>) -> TraceContext {
     let Some(tracing) = TRACING.get() else { return client.unwrap_or_default() };
     client.unwrap_or_else(|| {
         let trace = TraceContext::new();
@@ -45,20 +44,20 @@ pub fn sampled(client: Option<TraceContext>) -> TraceContext {
     })
 }
 
-/// What a span is of.
+/// What a span measures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// A request that came.
+    /// A request that the gateway received.
     Server,
-    /// Work of our own.
+    /// Work within the gateway.
     Internal,
-    /// A request of ours.
+    /// A request that the gateway sent.
     Client,
-    /// Something put into a queue.
+    /// A task that the gateway put into a queue.
     Producer,
 }
 
-/// A span that has begun; it ends when it is dropped. Of no size to speak of while it is none.
+/// A span that has started; it ends when it is dropped. Empty if it is not recorded.
 #[derive(Debug, Default)]
 pub struct Span(Option<Box<Open>>);
 
@@ -75,13 +74,13 @@ struct Open {
 }
 
 impl Span {
-    /// Begins now, under `parent`: the client's, or that of a span of ours.
-    pub fn begin(
+    /// Starts a span now as a child of `parent`, which is the client's span or one of the gateway.
+    pub fn start(
         parent: &TraceContext,
         kind: Kind,
         name: impl FnOnce() -> Cow<'static, str>,
     ) -> Self {
-        if !parent.is_sampled() || !are_on() {
+        if !parent.is_sampled() || !is_enabled() {
             return Self(None);
         }
         Self(Some(Box::new(Open {
@@ -96,70 +95,72 @@ impl Span {
         })))
     }
 
-    /// Whether there is anything to be told of it.
-    pub fn is_on(&self) -> bool {
+    /// Whether the span is recorded; if not, its attributes need not be computed.
+    pub fn is_recording(&self) -> bool {
         self.0.is_some()
     }
 
-    /// What its children begin under; `None` = it is none.
+    /// The context for its children; `None` = the span is not recorded.
     pub fn context(&self) -> Option<TraceContext> {
         self.0.as_ref().map(|open| open.context)
     }
 
-    /// It began as long ago as that.
-    pub fn began(&mut self, ago: std::time::Duration) {
+    /// Moves the start of the span back by `ago`.
+    pub fn backdate(&mut self, ago: std::time::Duration) {
         if let Some(open) = &mut self.0 {
             open.started = open.started.checked_sub(ago).unwrap_or(open.started);
         }
     }
 
+    /// Sets an attribute.
     pub fn set(&mut self, key: &'static str, value: impl Into<Value>) {
         if let Some(open) = &mut self.0 {
             open.attributes.push(KeyValue::new(key, value));
         }
     }
 
-    /// Whom it is about.
-    pub fn about(&mut self, about: About<'_>) {
-        if self.is_on() {
-            self.set("tidegate.connection", about.connection.to_string());
-            self.set("tidegate.request", about.request.to_string());
-            self.set("tidegate.channel", about.channel.as_str().to_owned());
-            if let Some(user) = about.user {
+    /// Sets the attributes that identify a connection.
+    pub fn set_connection(&mut self, fields: ConnectionFields<'_>) {
+        if self.is_recording() {
+            self.set("tidegate.connection", fields.connection.to_string());
+            self.set("tidegate.request", fields.request.to_string());
+            self.set("tidegate.channel", fields.channel.as_str().to_owned());
+            if let Some(user) = fields.user {
                 self.set("user.id", user.to_string());
             }
         }
     }
 
-    /// How it went; `error.type` where it did not go well.
-    pub fn outcome(&mut self, outcome: &'static str, went: Went) {
+    /// Sets the outcome and the status, and `error.type` unless the status is [`SpanStatus::Ok`].
+    pub fn set_outcome(&mut self, outcome: &'static str, status: SpanStatus) {
         self.set("tidegate.outcome", outcome);
-        if went != Went::Well {
+        if status != SpanStatus::Ok {
             self.set("error.type", outcome);
         }
-        if let (Went::Wrong, Some(open)) = (went, &mut self.0) {
+        if let (SpanStatus::Error, Some(open)) = (status, &mut self.0) {
             open.status = Status::error(outcome);
         }
     }
 
-    /// Now, whenever it is dropped.
+    /// Ends the span now.
     pub fn end(self) {}
 
-    fn under(parent: &Self, name: &'static str) -> Self {
-        match &parent.0 {
-            Some(open) => Self::begin(&open.context, Kind::Internal, || name.into()),
+    /// Starts a child of this span now.
+    pub fn child(&self, name: &'static str) -> Self {
+        match &self.0 {
+            Some(open) => Self::start(&open.context, Kind::Internal, || name.into()),
             None => Self(None),
         }
     }
 }
 
-/// Whose fault it is, if any.
+/// The status of a span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Went {
-    Well,
-    /// Refused as it should be: no error of ours.
+pub enum SpanStatus {
+    Ok,
+    /// Something was refused by rule, which is not an error of the gateway.
     Refused,
-    Wrong,
+    Error,
 }
 
 impl Drop for Span {
@@ -181,7 +182,7 @@ impl Open {
                 false,
                 TraceState::NONE,
             ),
-            // 0 = it is the first.
+            // 0 = this is the root span.
             parent_span_id: SpanId::from(self.parent.span_id()),
             parent_span_is_remote: !self.parent.is_own(),
             span_kind: match self.kind {

@@ -1,19 +1,19 @@
-//! What the claims of a token must say, and the identity that they amount to.
+//! The rules for the claims of a token, and the identity that they describe.
 
 use serde_json::{Map, Value};
 
 use super::JwtRejection;
 use crate::protocol::{ChannelPattern, UserId};
 use crate::tokens::Identity;
-use crate::tokens::record::seconds_of;
+use crate::tokens::record::unix_seconds_from;
 
 pub(in crate::tokens) type Claims = Map<String, Value>;
 
-/// The rules of `[jwt]`. A claim of the wrong type is refused, never skipped.
+/// The rules of `[jwt]`. A claim of the wrong type refuses the token; it is never skipped.
 pub(super) struct ClaimRules {
     issuer: Option<String>,
     audience: Option<String>,
-    /// Seconds by which clocks may differ.
+    /// The difference of clocks that is tolerated, in seconds.
     leeway: u64,
     user_claim: String,
     name_claim: String,
@@ -32,40 +32,44 @@ impl ClaimRules {
         }
     }
 
-    /// `now` in Unix seconds. The identity expires when this check would begin to fail: at `exp` plus
-    /// the leeway.
-    pub(super) fn identity(&self, claims: &Claims, now: u64) -> Result<Identity, JwtRejection> {
-        let expires_at = self.expiry(claims, now)?;
-        self.check_addressees(claims)?;
+    /// Checks the claims at `now` (Unix seconds). The identity expires when this check would start to fail:
+    /// at `exp` plus the leeway.
+    pub(super) fn identify(&self, claims: &Claims, now: u64) -> Result<Identity, JwtRejection> {
+        let expires_at = self.check_times(claims, now)?;
+        self.check_audience(claims)?;
         Ok(Identity {
-            user_id: Some(self.user(claims)?),
+            user_id: Some(self.read_user(claims)?),
             username: claims
                 .get(&self.name_claim)
                 .and_then(Value::as_str)
                 .filter(|name| !name.is_empty())
                 .map(Into::into),
-            channels: self.channels(claims)?,
+            channels: self.read_channels(claims)?,
             expires_at: Some(expires_at),
         })
     }
 
-    /// `exp` is required, `nbf` holds where it is there (RFC 7519, sections 4.1.4 and 4.1.5).
-    fn expiry(&self, claims: &Claims, now: u64) -> Result<u64, JwtRejection> {
-        let exp = claims.get("exp").and_then(seconds_of).ok_or(JwtRejection::WrongClaims)?;
+    /// Checks `exp`, which is required, and `nbf`, which is optional (RFC 7519, sections 4.1.4 and 4.1.5).
+    /// Returns when the identity expires, in Unix seconds.
+    fn check_times(&self, claims: &Claims, now: u64) -> Result<u64, JwtRejection> {
+        let exp = claims.get("exp").and_then(unix_seconds_from).ok_or(JwtRejection::WrongClaims)?;
         let expires_at = exp.saturating_add(self.leeway);
         if now >= expires_at {
             return Err(JwtRejection::Expired);
         }
-        let nbf = claims.get("nbf").map_or(Some(0), seconds_of).ok_or(JwtRejection::WrongClaims)?;
+        let nbf = claims
+            .get("nbf")
+            .map_or(Some(0), unix_seconds_from)
+            .ok_or(JwtRejection::WrongClaims)?;
         if nbf > now.saturating_add(self.leeway) {
             return Err(JwtRejection::WrongClaims);
         }
         Ok(expires_at)
     }
 
-    /// Issuer and audience where they are configured; a token of another type, such as a refresh
-    /// token, opens nothing.
-    fn check_addressees(&self, claims: &Claims) -> Result<(), JwtRejection> {
+    /// Checks issuer and audience where they are configured. A token of another type, such as a refresh
+    /// token, is refused.
+    fn check_audience(&self, claims: &Claims) -> Result<(), JwtRejection> {
         let is_from = |issuer: &String| claims.get("iss").and_then(Value::as_str) == Some(issuer);
         let is_for = |audience: &String| match claims.get("aud") {
             Some(Value::String(one)) => one == audience,
@@ -78,12 +82,15 @@ impl ClaimRules {
         if fits && is_access { Ok(()) } else { Err(JwtRejection::WrongClaims) }
     }
 
-    fn user(&self, claims: &Claims) -> Result<UserId, JwtRejection> {
+    fn read_user(&self, claims: &Claims) -> Result<UserId, JwtRejection> {
         let claim = claims.get(&self.user_claim).or_else(|| claims.get("sub"));
         claim.and_then(UserId::from_json).ok_or(JwtRejection::WrongClaims)
     }
 
-    fn channels(&self, claims: &Claims) -> Result<Option<Box<[ChannelPattern]>>, JwtRejection> {
+    fn read_channels(
+        &self,
+        claims: &Claims,
+    ) -> Result<Option<Box<[ChannelPattern]>>, JwtRejection> {
         let Some(claim) = claims.get(&self.channels_claim) else { return Ok(None) };
         let patterns = claim.as_array().ok_or(JwtRejection::WrongClaims)?;
         let pattern = |value: &Value| value.as_str().map(ChannelPattern::new);
@@ -110,7 +117,7 @@ mod tests {
         }
     }
 
-    /// Good claims with `changes`; `null` removes one.
+    /// Returns valid claims with `changes` applied; `null` removes a claim.
     fn claims(changes: Value) -> Claims {
         let mut claims = json!({
             "iss": "https://id.example.com", "aud": "chat", "exp": NOW + 60, "user_id": 1,
@@ -165,7 +172,7 @@ mod tests {
             (json!({"channels": ["chat_1", 2]}), Err(WrongClaims)),
             (json!({"channels": {}}), Err(WrongClaims)),
         ] {
-            let outcome_now = rules().identity(&claims(changes.clone()), NOW).map(|_| ());
+            let outcome_now = rules().identify(&claims(changes.clone()), NOW).map(|_| ());
             assert_eq!(outcome_now, outcome, "{changes}");
         }
     }
@@ -175,25 +182,25 @@ mod tests {
         for name in ["token_type", "channels", "user_id", "nbf"] {
             let mut claims = claims(json!({"sub": "u"}));
             claims.insert(name.into(), Value::Null);
-            assert_eq!(rules().identity(&claims, NOW).err(), Some(JwtRejection::WrongClaims));
+            assert_eq!(rules().identify(&claims, NOW).err(), Some(JwtRejection::WrongClaims));
         }
     }
 
     #[test]
     fn unconfigured_issuer_and_audience_are_not_checked() {
         let rules = ClaimRules { issuer: None, audience: None, ..rules() };
-        assert!(rules.identity(&claims(json!({"iss": 1, "aud": null})), NOW).is_ok());
+        assert!(rules.identify(&claims(json!({"iss": 1, "aud": null})), NOW).is_ok());
     }
 
     #[test]
-    fn an_identity_carries_what_the_claims_say() {
+    fn an_identity_is_made_of_the_claims() {
         let given = json!({"user_id": null, "sub": "ana", "username": "Ana", "channels": ["a_*"]});
-        let identity = rules().identity(&claims(given), NOW).unwrap();
+        let identity = rules().identify(&claims(given), NOW).unwrap();
         assert_eq!(identity.key(), "ana");
         assert_eq!(identity.username.as_deref(), Some("Ana"));
         assert_eq!(identity.expires_at, Some(NOW + 90));
         assert!(identity.may_join("a_1") && !identity.may_join("b_1"));
-        let big = rules().identity(&claims(json!({"user_id": u64::MAX})), NOW).unwrap();
+        let big = rules().identify(&claims(json!({"user_id": u64::MAX})), NOW).unwrap();
         assert_eq!(big.user_id, Some(UserId::Text(u64::MAX.to_string().into())));
     }
 }

@@ -1,4 +1,4 @@
-//! The compact serialization (RFC 7515, section 7.1), read but not believed.
+//! The compact serialization (RFC 7515, section 7.1). Parsing verifies nothing.
 
 use std::str::FromStr;
 
@@ -10,16 +10,16 @@ use serde_json::{Map, Value};
 
 use super::JwtRejection;
 
-/// Longer tokens are refused unread.
+/// Longer tokens are refused without being parsed.
 const MAX_BYTES: usize = 8 * 1024;
 
-/// A token's three parts. Nothing in it is true before a key verified it.
+/// The parts of a token. Its content must not be trusted before a key has verified it.
 pub(super) struct Compact {
     pub(super) alg: Algorithm,
     pub(super) kid: Option<String>,
-    /// Header, dot and payload as they were signed.
+    /// The header, a dot and the payload: the text that was signed.
     pub(super) signed: Box<str>,
-    /// In base64.
+    /// The signature in base64.
     pub(super) signature: Box<str>,
 }
 
@@ -27,12 +27,13 @@ pub(super) struct Compact {
 struct Header {
     alg: String,
     kid: Option<String>,
-    /// Extensions that the reader must understand (section 4.1.11); we understand none.
+    /// Extensions that the reader must understand (section 4.1.11). The gateway supports none.
     crit: Option<Value>,
 }
 
 impl Compact {
-    /// `none`, an unknown algorithm and any critical extension are [`JwtRejection::Malformed`].
+    /// Parses a token. `none`, an unknown algorithm and any critical extension are
+    /// [`JwtRejection::Malformed`].
     pub(super) fn parse(token: &str) -> Result<Self, JwtRejection> {
         let malformed = JwtRejection::Malformed;
         if token.len() > MAX_BYTES {
@@ -60,7 +61,7 @@ impl Compact {
         })
     }
 
-    /// The payload's JSON object. Only for a token whose signature held.
+    /// Decodes the payload's JSON object. Call it only for a token whose signature was verified.
     pub(super) fn claims(&self) -> Result<Map<String, Value>, JwtRejection> {
         let payload = self.signed.split_once('.').map_or("", |(_, payload)| payload);
         let payload = URL_SAFE_NO_PAD.decode(payload).map_err(|_| JwtRejection::Malformed)?;

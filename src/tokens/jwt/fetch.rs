@@ -1,4 +1,4 @@
-//! One GET of a key set, bounded in time and size.
+//! A single GET of a key set, bounded in time and size.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,24 +15,24 @@ use url::Url;
 use super::keys::Key;
 use crate::http_client::{self, HttpClient, error_chain};
 
-/// From the first packet to the last byte of the body.
+/// The time from the start of the connection to the last byte of the body.
 pub(super) const DEADLINE: Duration = Duration::from_secs(5);
-/// A longer body is not read to its end.
+/// The maximum length of a key set.
 const MAX_BYTES: usize = 1024 * 1024;
 
-/// Where the keys are, and how to get there. Each fetch opens a connection of its own, because any
-/// of several runtimes may be the one that fetches.
+/// The endpoint of a key set. Each fetch opens a new connection, because it may run on any of several
+/// runtimes.
 pub(super) struct Source {
     uri: hyper::Uri,
-    /// For logs; the URL itself may hold a secret in its query.
+    /// The host name for logs; the URL itself may contain a secret in its query.
     pub(super) host: Box<str>,
     client: HttpClient,
 }
 
-/// What one fetch brought.
+/// The result of one fetch.
 pub(super) struct Fetched {
     pub(super) keys: Vec<Arc<Key>>,
-    /// Keys in the set that verify nothing here.
+    /// The number of keys in the set that the gateway cannot verify with.
     pub(super) skipped: usize,
 }
 
@@ -51,7 +51,7 @@ impl Source {
         })
     }
 
-    /// Within [`DEADLINE`]; `Err` says what went wrong, without the URL.
+    /// Fetches the key set within [`DEADLINE`]. `Err` describes the failure without the URL.
     pub(super) async fn fetch(&self) -> Result<Fetched, String> {
         match tokio::time::timeout(DEADLINE, self.get()).await {
             Ok(body) => parse(&body?),
@@ -73,11 +73,11 @@ impl Source {
     }
 }
 
-/// A key that is not understood does not spoil the others.
+/// Parses a key set. Keys that are not understood are skipped.
 fn parse(body: &[u8]) -> Result<Fetched, String> {
     let set: KeySet = serde_json::from_slice(body).map_err(|_| "not a JSON key set".to_owned())?;
     let given = set.keys.len();
-    let read = |value| serde_json::from_value::<Jwk>(value).ok().as_ref().and_then(Key::published);
+    let read = |value| serde_json::from_value::<Jwk>(value).ok().as_ref().and_then(Key::from_jwk);
     let keys: Vec<_> = set.keys.into_iter().filter_map(read).map(Arc::new).collect();
     Ok(Fetched { skipped: given - keys.len(), keys })
 }

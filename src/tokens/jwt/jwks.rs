@@ -1,8 +1,8 @@
-//! The published keys: cached, refreshed when they age or a `kid` is not among them.
+//! A cache of the published keys, refreshed when they are old or when a `kid` is not among them.
 //!
-//! Several threads, each with a runtime of its own, share one cache. A fetch is a task of the runtime
-//! that found the need for it; everybody else who needs the same waits for its end. Invariants: at
-//! most one fetch at a time; the old keys serve until there are new ones.
+//! Several threads, each with its own runtime, share one cache. A fetch is a task of the runtime that
+//! requested it first; other callers wait for the end of the same fetch. Invariants: at most one fetch at
+//! a time; the old keys are used until new ones have arrived.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,80 +15,84 @@ use super::JwtRejection;
 use super::compact::Compact;
 use super::fetch::{DEADLINE, Source};
 use super::keys::Key;
-use crate::telemetry::tokens as facts;
+use crate::telemetry;
 
-/// How often the endpoint is asked.
-struct Pace {
-    /// Keys older than this are fetched again, in the background.
-    fresh: Duration,
-    /// Between two fetches: whatever strangers put into `kid`, the endpoint is asked no more often.
-    pause: Duration,
-    /// The same while there are no keys at all, so that a start before the endpoint's is soon mended.
-    pause_without_keys: Duration,
+/// How often keys are fetched.
+struct RefreshIntervals {
+    /// Older keys are fetched again in the background.
+    max_age: Duration,
+    /// The minimum time between two fetches, whatever clients put into `kid`.
+    min_interval: Duration,
+    /// The minimum time between two fetches while no keys are known, so that a gateway which starts before
+    /// the endpoint recovers soon.
+    min_interval_without_keys: Duration,
 }
 
-const PACE: Pace = Pace {
-    fresh: Duration::from_secs(600),
-    pause: Duration::from_secs(10),
-    pause_without_keys: Duration::from_secs(1),
+const REFRESH_INTERVALS: RefreshIntervals = RefreshIntervals {
+    max_age: Duration::from_secs(600),
+    min_interval: Duration::from_secs(10),
+    min_interval_without_keys: Duration::from_secs(1),
 };
 
 pub(super) struct Jwks(Arc<Shared>);
 
 struct Shared {
     source: Source,
-    known: ArcSwap<Known>,
-    flight: Mutex<Flight>,
-    pace: Pace,
+    cached: ArcSwap<CachedKeys>,
+    fetch_state: Mutex<FetchState>,
+    intervals: RefreshIntervals,
 }
 
-/// What the last fetch that succeeded brought.
+/// The result of the last successful fetch.
 #[derive(Default)]
-struct Known {
+struct CachedKeys {
     keys: Vec<Arc<Key>>,
-    /// `None` = never.
-    fetched: Option<Instant>,
+    /// `None` = no fetch has succeeded yet.
+    fetched_at: Option<Instant>,
 }
 
 #[derive(Default)]
-struct Flight {
-    /// Closed when the fetch that is under way ends, however it ends.
-    landing: Option<watch::Receiver<()>>,
-    /// Of the last fetch.
-    began: Option<Instant>,
+struct FetchState {
+    /// The channel of the running fetch, which closes when the fetch ends for any reason; `None` = no fetch
+    /// is running.
+    finished: Option<watch::Receiver<()>>,
+    /// When the last fetch started.
+    started_at: Option<Instant>,
+    /// The last fetch failed, or has not ended yet.
     failed: bool,
 }
 
 impl Jwks {
     pub(super) fn new(url: &Url) -> Result<Self, String> {
-        Self::with_pace(url, PACE)
+        Self::with_intervals(url, REFRESH_INTERVALS)
     }
 
-    fn with_pace(url: &Url, pace: Pace) -> Result<Self, String> {
+    fn with_intervals(url: &Url, intervals: RefreshIntervals) -> Result<Self, String> {
         Ok(Self(Arc::new(Shared {
             source: Source::new(url)?,
-            known: ArcSwap::default(),
-            flight: Mutex::default(),
-            pace,
+            cached: ArcSwap::default(),
+            fetch_state: Mutex::default(),
+            intervals,
         })))
     }
 
-    /// The keys that `token` names, after a fetch if there are none among the known ones. Empty: its
-    /// key is not published. `KeysUnavailable`: whether it is could not be found out.
+    /// Returns the keys that `token` names, after a fetch if the cache has none of them. An empty result
+    /// means that the key is not published; `KeysUnavailable` that the fetch failed.
     pub(super) async fn keys_for(&self, token: &Compact) -> Result<Vec<Arc<Key>>, JwtRejection> {
-        let (found, fresh) = self.0.find(token);
+        let (found, is_fresh) = self.0.find(token);
         if !found.is_empty() {
-            if !fresh {
-                drop(self.0.refresh());
+            if !is_fresh {
+                // The new keys are for later calls: this one does not wait for them.
+                let _ = self.0.refresh();
             }
             return Ok(found);
         }
-        if let Some(mut landing) = self.0.refresh() {
-            // The fetch has a deadline; this one is for a runtime that stopped in the middle of it.
-            let _ = tokio::time::timeout(DEADLINE * 2, landing.changed()).await;
+        if let Some(mut finished) = self.0.refresh() {
+            // The fetch has its own deadline. This one covers a runtime that stopped during the fetch.
+            let _ = tokio::time::timeout(DEADLINE * 2, finished.changed()).await;
         }
         let (found, _) = self.0.find(token);
-        if found.is_empty() && self.0.flight().failed {
+        if found.is_empty() && self.0.fetch_state().failed {
             return Err(JwtRejection::KeysUnavailable);
         }
         Ok(found)
@@ -96,63 +100,74 @@ impl Jwks {
 }
 
 impl Shared {
+    /// Returns the cached keys that `token` names, and whether the cache is fresh.
     fn find(&self, token: &Compact) -> (Vec<Arc<Key>>, bool) {
-        let known = self.known.load();
-        let found = known.keys.iter().filter(|key| key.is_named(token)).cloned().collect();
-        (found, known.fetched.is_some_and(|at| at.elapsed() < self.pace.fresh))
+        let cached = self.cached.load();
+        let found = cached.keys.iter().filter(|key| key.has_kid_of(token)).cloned().collect();
+        (found, cached.fetched_at.is_some_and(|at| at.elapsed() < self.intervals.max_age))
     }
 
-    fn flight(&self) -> std::sync::MutexGuard<'_, Flight> {
-        self.flight.lock().unwrap_or_else(PoisonError::into_inner)
+    fn fetch_state(&self) -> std::sync::MutexGuard<'_, FetchState> {
+        self.fetch_state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Joins the fetch that is under way, or begins one on the current runtime; `None` if the last is
-    /// too recent.
+    /// Joins the running fetch, or starts one on the current runtime. Returns a channel that closes when
+    /// the fetch ends; `None` = the last fetch is too recent.
     fn refresh(self: &Arc<Self>) -> Option<watch::Receiver<()>> {
-        let mut flight = self.flight();
-        if let Some(landing) = &flight.landing {
-            return Some(landing.clone());
+        let mut state = self.fetch_state();
+        if let Some(finished) = &state.finished {
+            return Some(finished.clone());
         }
-        let never = self.known.load().fetched.is_none();
-        let pause = if never { self.pace.pause_without_keys } else { self.pace.pause };
-        if flight.began.is_some_and(|at| at.elapsed() < pause) {
+        let has_keys = self.cached.load().fetched_at.is_some();
+        let min_interval = if has_keys {
+            self.intervals.min_interval
+        } else {
+            self.intervals.min_interval_without_keys
+        };
+        if state.started_at.is_some_and(|at| at.elapsed() < min_interval) {
             return None;
         }
-        let (done, landing) = watch::channel(());
-        flight.began = Some(Instant::now());
-        flight.landing = Some(landing.clone());
-        flight.failed = true;
-        drop(flight);
-        tokio::spawn(InFlight { shared: self.clone(), _done: done }.run());
-        Some(landing)
+        let (done, finished) = watch::channel(());
+        state.started_at = Some(Instant::now());
+        state.finished = Some(finished.clone());
+        state.failed = true;
+        drop(state);
+        tokio::spawn(Fetch { shared: self.clone(), _done: done }.run());
+        Some(finished)
     }
 }
 
-/// A fetch under way. Dropping it, at its end or with its runtime, tells those who wait.
-struct InFlight {
+/// A running fetch. Dropping it, at its end or with its runtime, wakes those who wait for it.
+struct Fetch {
     shared: Arc<Shared>,
     _done: watch::Sender<()>,
 }
 
-impl InFlight {
+impl Fetch {
     async fn run(self) {
         let began = Instant::now();
-        let Shared { source, known, .. } = &*self.shared;
+        let Shared { source, cached, .. } = &*self.shared;
         match source.fetch().await {
             Ok(fetched) => {
                 let keys = fetched.keys.len();
-                facts::jwks_fetched(&source.host, keys, fetched.skipped, began.elapsed());
-                known.store(Arc::new(Known { keys: fetched.keys, fetched: Some(Instant::now()) }));
-                self.shared.flight().failed = false;
+                telemetry::credentials::jwks_fetched(
+                    &source.host,
+                    keys,
+                    fetched.skipped,
+                    began.elapsed(),
+                );
+                let fetched_at = Some(Instant::now());
+                cached.store(Arc::new(CachedKeys { keys: fetched.keys, fetched_at }));
+                self.shared.fetch_state().failed = false;
             }
-            Err(reason) => facts::jwks_failed(&source.host, &reason),
+            Err(reason) => telemetry::credentials::jwks_failed(&source.host, &reason),
         }
     }
 }
 
-impl Drop for InFlight {
+impl Drop for Fetch {
     fn drop(&mut self) {
-        self.shared.flight().landing = None;
+        self.shared.fetch_state().finished = None;
     }
 }
 

@@ -1,4 +1,4 @@
-//! A key set served by a loopback server that counts how often it is asked.
+//! A key set served by a loopback server that counts its requests.
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,12 +18,16 @@ use super::*;
 use crate::tokens::jwt::tests::{OTHER_P256, settings, sign, signing_key};
 use crate::tokens::jwt::{JwtRejection, JwtVerifier};
 
-/// Asks whenever there is a reason to.
-const HASTY: Pace = Pace { pause: Duration::ZERO, pause_without_keys: Duration::ZERO, ..PACE };
+/// Intervals that never delay a fetch.
+const UNLIMITED: RefreshIntervals = RefreshIntervals {
+    min_interval: Duration::ZERO,
+    min_interval_without_keys: Duration::ZERO,
+    ..REFRESH_INTERVALS
+};
 
 struct Endpoint {
     url: Url,
-    asked: Arc<AtomicUsize>,
+    requests: Arc<AtomicUsize>,
     answer: Arc<Mutex<(StatusCode, String)>>,
 }
 
@@ -31,14 +35,14 @@ impl Endpoint {
     async fn serving(keys: Value) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/jwks.json", listener.local_addr().unwrap()).parse().unwrap();
-        let asked = Arc::new(AtomicUsize::new(0));
+        let requests = Arc::new(AtomicUsize::new(0));
         let answer = Arc::new(Mutex::new((StatusCode::OK, json!({"keys": keys}).to_string())));
-        let endpoint = Self { url, asked: asked.clone(), answer: answer.clone() };
+        let endpoint = Self { url, requests: requests.clone(), answer: answer.clone() };
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (asked, answer) = (asked.clone(), answer.clone());
+                let (requests, answer) = (requests.clone(), answer.clone());
                 let service = service_fn(move |_| {
-                    asked.fetch_add(1, Ordering::SeqCst);
+                    requests.fetch_add(1, Ordering::SeqCst);
                     let (status, body) = answer.lock().unwrap().clone();
                     let mut response = Response::new(Full::new(Bytes::from(body)));
                     *response.status_mut() = status;
@@ -51,23 +55,23 @@ impl Endpoint {
         endpoint
     }
 
-    fn now_answers(&self, status: StatusCode, body: String) {
+    fn set_answer(&self, status: StatusCode, body: String) {
         *self.answer.lock().unwrap() = (status, body);
     }
 
-    fn now_serves(&self, keys: Value) {
-        self.now_answers(StatusCode::OK, json!({"keys": keys}).to_string());
+    fn set_keys(&self, keys: Value) {
+        self.set_answer(StatusCode::OK, json!({"keys": keys}).to_string());
     }
 
-    fn asked(&self) -> usize {
-        self.asked.load(Ordering::SeqCst)
+    fn request_count(&self) -> usize {
+        self.requests.load(Ordering::SeqCst)
     }
 
-    fn verifier(&self, pace: Pace) -> JwtVerifier {
+    fn verifier(&self, intervals: RefreshIntervals) -> JwtVerifier {
         let settings = settings(Vec::new());
         let verifier = JwtVerifier::new(&settings).unwrap();
         let mut inner = Arc::into_inner(verifier.0).unwrap();
-        inner.jwks = Some(Jwks::with_pace(&self.url, pace).unwrap());
+        inner.jwks = Some(Jwks::with_intervals(&self.url, intervals).unwrap());
         JwtVerifier(Arc::new(inner))
     }
 }
@@ -76,7 +80,7 @@ fn jwk(alg: Algorithm, changes: Value) -> Value {
     jwk_of(&signing_key(alg), alg, changes)
 }
 
-/// A public key with `changes`; `null` removes a member.
+/// Returns a public key with `changes` applied; `null` removes a member.
 fn jwk_of(key: &EncodingKey, alg: Algorithm, changes: Value) -> Value {
     let mut jwk = serde_json::to_value(Jwk::from_encoding_key(key, alg).unwrap()).unwrap();
     for (name, value) in changes.as_object().unwrap() {
@@ -107,7 +111,7 @@ async fn published_keys_verify_their_tokens() {
         jwk(Algorithm::PS256, json!({"kid": null})),
     ]))
     .await;
-    let verifier = endpoint.verifier(PACE);
+    let verifier = endpoint.verifier(REFRESH_INTERVALS);
     for (alg, kid, fits) in [
         (Algorithm::RS256, Some("rsa"), true),
         (Algorithm::PS384, Some("rsa"), true),
@@ -128,44 +132,44 @@ async fn published_keys_verify_their_tokens() {
         let outcome = verifier.verify(&token(alg, kid)).await;
         assert_eq!(outcome.is_ok(), fits, "{alg:?} {kid:?} {outcome:?}");
     }
-    assert_eq!(endpoint.asked(), 1);
+    assert_eq!(endpoint.request_count(), 1);
 }
 
 #[tokio::test]
-async fn an_unknown_kid_is_looked_up_once_for_all() {
+async fn concurrent_lookups_of_an_unknown_kid_share_one_fetch() {
     let endpoint = Endpoint::serving(json!([jwk(Algorithm::ES256, json!({"kid": "old"}))])).await;
-    let verifier = endpoint.verifier(HASTY);
+    let verifier = endpoint.verifier(UNLIMITED);
     let old = token(Algorithm::ES256, Some("old"));
     let all = futures_util::future::join_all((0..50).map(|_| verifier.verify(&old))).await;
     assert!(all.iter().all(Result::is_ok));
-    assert_eq!(endpoint.asked(), 1);
+    assert_eq!(endpoint.request_count(), 1);
 
-    endpoint.now_serves(json!([jwk(Algorithm::ES256, json!({"kid": "new"}))]));
+    endpoint.set_keys(json!([jwk(Algorithm::ES256, json!({"kid": "new"}))]));
     assert!(verifier.verify(&token(Algorithm::ES256, Some("new"))).await.is_ok());
-    assert_eq!(endpoint.asked(), 2);
-    // A key that is no longer published verifies no longer.
+    assert_eq!(endpoint.request_count(), 2);
+    // A key that is no longer published does not verify any more.
     assert_eq!(verifier.verify(&old).await.err(), Some(JwtRejection::WrongSignature));
 }
 
 #[tokio::test]
-async fn strangers_do_not_drive_the_endpoint() {
+async fn unknown_kids_do_not_cause_more_fetches() {
     let endpoint = Endpoint::serving(json!([jwk(Algorithm::ES256, json!({"kid": "a"}))])).await;
-    let verifier = endpoint.verifier(PACE);
+    let verifier = endpoint.verifier(REFRESH_INTERVALS);
     for round in 0..20 {
         let guess = token(Algorithm::ES256, Some(&format!("guess-{round}")));
         assert_eq!(verifier.verify(&guess).await.err(), Some(JwtRejection::WrongSignature));
     }
-    assert_eq!(endpoint.asked(), 1);
+    assert_eq!(endpoint.request_count(), 1);
     for symmetric in [Algorithm::HS256, Algorithm::HS512] {
         assert!(verifier.verify(&token(symmetric, Some("x"))).await.is_err());
     }
-    assert_eq!(endpoint.asked(), 1);
+    assert_eq!(endpoint.request_count(), 1);
 }
 
 #[tokio::test]
-async fn known_keys_outlive_their_endpoint() {
+async fn cached_keys_are_used_while_the_endpoint_fails() {
     let endpoint = Endpoint::serving(json!([jwk(Algorithm::ES256, json!({"kid": "a"}))])).await;
-    let verifier = endpoint.verifier(HASTY);
+    let verifier = endpoint.verifier(UNLIMITED);
     let known = token(Algorithm::ES256, Some("a"));
     assert!(verifier.verify(&known).await.is_ok());
     let unknown = token(Algorithm::ES256, Some("b"));
@@ -176,7 +180,7 @@ async fn known_keys_outlive_their_endpoint() {
         (StatusCode::OK, json!({"error": "none"}).to_string()),
         (StatusCode::OK, format!(r#"{{"keys":[]{}}}"#, " ".repeat(2 * 1024 * 1024))),
     ] {
-        endpoint.now_answers(status, body);
+        endpoint.set_answer(status, body);
         let outcome = verifier.verify(&unknown).await;
         assert_eq!(outcome.err(), Some(JwtRejection::KeysUnavailable), "{status}");
         assert!(verifier.verify(&known).await.is_ok());
@@ -189,19 +193,19 @@ async fn without_an_endpoint_no_key_is_known() {
     let mut gone = endpoint.url.clone();
     let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     gone.set_port(Some(unused.port())).unwrap();
-    let verifier = Endpoint { url: gone, ..endpoint }.verifier(PACE);
+    let verifier = Endpoint { url: gone, ..endpoint }.verifier(REFRESH_INTERVALS);
     let outcome = verifier.verify(&token(Algorithm::ES256, Some("a"))).await;
     assert_eq!(outcome.err(), Some(JwtRejection::KeysUnavailable));
 }
 
 #[tokio::test]
-async fn old_keys_serve_while_new_ones_are_fetched() {
+async fn old_keys_are_used_while_new_ones_are_fetched() {
     let endpoint = Endpoint::serving(json!([jwk(Algorithm::ES256, json!({"kid": "a"}))])).await;
-    let verifier = endpoint.verifier(Pace { fresh: Duration::ZERO, ..HASTY });
+    let verifier = endpoint.verifier(RefreshIntervals { max_age: Duration::ZERO, ..UNLIMITED });
     let known = token(Algorithm::ES256, Some("a"));
     assert!(verifier.verify(&known).await.is_ok());
     let other = EncodingKey::from_ec_pem(OTHER_P256.as_bytes()).unwrap();
-    endpoint.now_serves(json!([jwk_of(&other, Algorithm::ES256, json!({"kid": "a"}))]));
+    endpoint.set_keys(json!([jwk_of(&other, Algorithm::ES256, json!({"kid": "a"}))]));
 
     assert!(verifier.verify(&known).await.is_ok());
     let deadline = Instant::now() + Duration::from_secs(10);
@@ -213,12 +217,12 @@ async fn old_keys_serve_while_new_ones_are_fetched() {
 }
 
 #[test]
-fn a_fetch_that_its_runtime_did_not_finish_is_made_again() {
+fn a_fetch_whose_runtime_stopped_is_repeated() {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let lasting = runtime();
     let keys = json!([jwk(Algorithm::ES256, json!({"kid": "a"}))]);
     let endpoint = lasting.block_on(Endpoint::serving(keys));
-    let verifier = endpoint.verifier(HASTY);
+    let verifier = endpoint.verifier(UNLIMITED);
     let shared = verifier.0.jwks.as_ref().unwrap().0.clone();
 
     let passing = runtime();

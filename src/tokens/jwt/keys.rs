@@ -1,4 +1,4 @@
-//! One key: with which algorithms it verifies, and for which tokens.
+//! A verification key: its algorithms, and the tokens that it is tried with.
 
 use jsonwebtoken::jwk::{
     AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse,
@@ -8,20 +8,20 @@ use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 use super::compact::Compact;
 use crate::config::{JwtKey, JwtKeyMaterial};
 
-/// Bytes of an uncompressed point on P-256 and on P-384 (SEC 1, section 2.3.3).
-const P256_POINT: usize = 65;
-const P384_POINT: usize = 97;
+/// The length of an uncompressed point on P-256 and on P-384 (SEC 1, section 2.3.3).
+const P256_POINT_BYTES: usize = 65;
+const P384_POINT_BYTES: usize = 97;
 
 pub(super) struct Key {
     kid: Option<Box<str>>,
-    /// The only algorithms that this key is ever used with; the token's header chooses among them.
+    /// The only algorithms that this key is used with; the token's header chooses among them.
     algorithms: Vec<Algorithm>,
     key: DecodingKey,
 }
 
 impl Key {
-    /// A key of the config: exactly its algorithm.
-    pub(super) fn configured(settings: &JwtKey) -> Result<Self, String> {
+    /// Reads a key of the config, which verifies only with its configured algorithm.
+    pub(super) fn from_config(settings: &JwtKey) -> Result<Self, String> {
         let alg = settings.alg;
         let key = match (&settings.material, alg.family()) {
             (JwtKeyMaterial::Secret(secret), AlgorithmFamily::Hmac) => {
@@ -43,9 +43,10 @@ impl Key {
         Ok(Self { kid: settings.kid.as_deref().map(Into::into), algorithms: vec![alg], key })
     }
 
-    /// A key of a JWKS: its `alg`, or, without one, the algorithms of its type. `None` for what does
-    /// not verify signatures or is not public: shared secrets, encryption keys, unknown curves.
-    pub(super) fn published(jwk: &Jwk) -> Option<Self> {
+    /// Reads a key of a JWKS, which verifies with its `alg`, or, if it has none, with the algorithms of its
+    /// type. `None` for keys that do not verify signatures or are not public: shared secrets, encryption
+    /// keys, unknown curves.
+    pub(super) fn from_jwk(jwk: &Jwk) -> Option<Self> {
         let common = &jwk.common;
         let for_signatures =
             common.public_key_use.as_ref().is_none_or(|usage| *usage == PublicKeyUse::Signature)
@@ -74,14 +75,15 @@ impl Key {
         has_right_size(&key, algorithms[0]).then_some(Self { kid, algorithms, key })
     }
 
-    /// A configured key without a `kid` is tried with every token, one with a `kid` with its own only.
-    pub(super) fn fits_configured(&self, token: &Compact) -> bool {
+    /// Whether a configured key is tried with `token`: a key without a `kid` with every token, a key with a
+    /// `kid` only with tokens that name it.
+    pub(super) fn accepts_kid_of(&self, token: &Compact) -> bool {
         self.algorithms.contains(&token.alg)
             && (self.kid.is_none() || self.kid.as_deref() == token.kid.as_deref())
     }
 
-    /// A published key is tried with tokens of just its `kid`, or with those that, like it, have none.
-    pub(super) fn is_named(&self, token: &Compact) -> bool {
+    /// Whether a published key is tried with `token`: both have the same `kid`, or neither has one.
+    pub(super) fn has_kid_of(&self, token: &Compact) -> bool {
         self.kid.as_deref() == token.kid.as_deref()
     }
 
@@ -98,10 +100,10 @@ impl Key {
 }
 
 fn public_key(pem: &str, alg: Algorithm) -> Result<DecodingKey, String> {
-    let wrong = || format!("no PEM public key (BEGIN PUBLIC KEY) that {alg:?} can use");
-    // The library would take a private key, or a certificate's first bit string, for the key.
+    let wrong = || format!("not a PEM public key (BEGIN PUBLIC KEY) for {alg:?}");
+    // The library would accept a private key, or the first bit string of a certificate.
     if pem.contains("PRIVATE KEY") {
-        return Err("a private key; the gateway needs, and should have, only the public one".into());
+        return Err("this is a private key; configure the public key only".into());
     }
     if !pem.contains("PUBLIC KEY-----") {
         return Err(wrong());
@@ -115,11 +117,11 @@ fn public_key(pem: &str, alg: Algorithm) -> Result<DecodingKey, String> {
     key.ok().filter(|key| has_right_size(key, alg)).ok_or_else(wrong)
 }
 
-/// Whether an elliptic key is on the algorithm's curve, as far as its length tells.
+/// Whether the length of an elliptic-curve key is that of the algorithm's curve.
 fn has_right_size(key: &DecodingKey, alg: Algorithm) -> bool {
     let wanted = match alg {
-        Algorithm::ES256 => P256_POINT,
-        Algorithm::ES384 => P384_POINT,
+        Algorithm::ES256 => P256_POINT_BYTES,
+        Algorithm::ES384 => P384_POINT_BYTES,
         _ => return true,
     };
     key.try_get_as_bytes().is_ok_and(|point| point.len() == wanted)

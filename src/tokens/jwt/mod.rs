@@ -1,9 +1,9 @@
 //! JSON Web Tokens (RFC 7519) as signed compact tokens (RFC 7515), verified against configured keys
 //! and a JWKS (RFC 7517).
 //!
-//! The library does the cryptography; which key may verify which token, and what its claims must say,
-//! is decided here. Invariants: a key verifies only with its own algorithm, whatever the token's header
-//! asks for; claims are read only after the signature held.
+//! The library does the cryptography. This module decides which key may verify which token, and what its
+//! claims must contain. Invariants: a key verifies only with its own algorithm, whatever the token's
+//! header asks for; claims are read only after the signature was verified.
 
 mod claims;
 mod compact;
@@ -25,7 +25,7 @@ use self::jwks::Jwks;
 use self::keys::Key;
 use super::Identity;
 use crate::clock;
-use crate::telemetry::tokens as facts;
+use crate::telemetry;
 
 /// Verifies JWTs against configured keys and a JWKS. Cheap to clone, shared by all threads.
 #[derive(Clone)]
@@ -35,27 +35,28 @@ struct Inner {
     keys: Vec<Arc<Key>>,
     jwks: Option<Jwks>,
     rules: ClaimRules,
-    /// Asymmetric checks that run at once; as many as cores, so that a flood of tokens does not
-    /// become a flood of threads.
+    /// Permits for concurrent checks of asymmetric signatures: one for each core, so that a flood of tokens
+    /// does not start a flood of threads.
     checks: Arc<Semaphore>,
 }
 
-/// Why a JWT is not accepted; the label goes to logs and metrics, never to the client.
+/// Why a JWT is not accepted. The label goes to logs and metrics, never to the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JwtRejection {
-    /// No signed compact token, or one of an algorithm that is not offered (`none` among them).
+    /// Not a signed compact token, or one with an unsupported algorithm (`none` among them).
     Malformed,
     Expired,
-    /// Not yet valid, another issuer, audience or type, or a claim of the wrong type.
+    /// The token is not yet valid, names another issuer, audience or token type, or has a claim of the wrong
+    /// JSON type.
     WrongClaims,
-    /// No key of ours signed it.
+    /// None of the known keys verifies the signature.
     WrongSignature,
     /// The JWKS could not be fetched, so the key is not known.
     KeysUnavailable,
 }
 
 impl JwtRejection {
-    /// A stable word for logs and metrics.
+    /// Returns a stable label for logs and metrics.
     pub fn label(self) -> &'static str {
         match self {
             Self::Malformed => "malformed",
@@ -68,10 +69,10 @@ impl JwtRejection {
 }
 
 impl JwtVerifier {
-    /// `Err` names the key that cannot be used, and why. Fetches nothing yet.
+    /// `Err` names the key that cannot be used, and why. The JWKS is fetched only when a token needs it.
     pub fn new(settings: &crate::config::Jwt) -> Result<Self, String> {
         let keys = settings.keys.iter().enumerate().map(|(index, key)| {
-            Key::configured(key).map(Arc::new).map_err(|why| format!("jwt.keys[{index}]: {why}"))
+            Key::from_config(key).map(Arc::new).map_err(|why| format!("jwt.keys[{index}]: {why}"))
         });
         let jwks = settings.jwks_url.as_ref().map(Jwks::new).transpose();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -83,30 +84,32 @@ impl JwtVerifier {
         })))
     }
 
-    /// Checks signature, times, issuer, audience and token type; asymmetric signatures off this thread.
-    /// With the identity come the claims that it is made of.
+    /// Checks signature, times, issuer, audience and token type; asymmetric signatures on another thread.
+    /// Returns the identity and the claims that it is made of.
     pub async fn verify(&self, token: &str) -> Result<(Identity, Claims), JwtRejection> {
         let outcome = self.0.verify_at(token, clock::unix_seconds()).await;
-        facts::jwt_verified(outcome.as_ref().err().map_or("accepted", |why| why.label()));
+        telemetry::credentials::jwt_verified(
+            outcome.as_ref().err().map_or("accepted", |why| why.label()),
+        );
         outcome
     }
 }
 
 impl Inner {
-    /// `now` in Unix seconds.
+    /// `now` is in Unix seconds.
     async fn verify_at(&self, token: &str, now: u64) -> Result<(Identity, Claims), JwtRejection> {
         let token = Arc::new(Compact::parse(token)?);
-        let configured = self.keys.iter().filter(|key| key.fits_configured(&token));
+        let configured = self.keys.iter().filter(|key| key.accepts_kid_of(&token));
         if !self.is_signed_by(&token, configured.cloned().collect()).await?
             && !self.is_signed_by(&token, self.published_keys(&token).await?).await?
         {
             return Err(JwtRejection::WrongSignature);
         }
         let claims = token.claims()?;
-        Ok((self.rules.identity(&claims, now)?, claims))
+        Ok((self.rules.identify(&claims, now)?, claims))
     }
 
-    /// Keys of the JWKS for this token. Published keys are public: none of them verifies an HMAC.
+    /// Returns the keys of the JWKS for this token. Published keys are public: none of them verifies an HMAC.
     async fn published_keys(&self, token: &Compact) -> Result<Vec<Arc<Key>>, JwtRejection> {
         match &self.jwks {
             Some(jwks) if token.alg.family() != AlgorithmFamily::Hmac => jwks.keys_for(token).await,
@@ -114,7 +117,8 @@ impl Inner {
         }
     }
 
-    /// An HMAC takes 2 µs and stays here; a public-key check takes up to 100 µs and leaves the thread.
+    /// An HMAC takes 2 µs and is checked on this thread; a public-key check takes up to 100 µs and runs on
+    /// another one.
     async fn is_signed_by(
         &self,
         token: &Arc<Compact>,

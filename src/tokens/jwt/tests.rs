@@ -1,4 +1,4 @@
-//! Tokens of every algorithm, and every way in which one can be wrong.
+//! Valid tokens of every algorithm, and the ways in which a token can be invalid.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -89,7 +89,7 @@ fn verifier(keys: Vec<JwtKey>) -> JwtVerifier {
     JwtVerifier::new(&settings(keys)).unwrap()
 }
 
-/// A token with any header, signed as HS256 whatever it says.
+/// Returns a token with any header, signed by HS256 whatever the header says.
 fn forged(header: Value) -> String {
     let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
     let signed = format!("{}.{}", part(&header), part(&claims()));
@@ -120,8 +120,7 @@ async fn each_algorithm_verifies_its_own_tokens_and_no_others() {
 
 #[tokio::test]
 async fn a_public_key_is_no_shared_secret() {
-    // The attack on verifiers that believe the header: sign with the published key's text as an HMAC
-    // secret.
+    // The attack on verifiers that trust the header: an HMAC whose secret is the text of the published key.
     for public in [RSA_PUBLIC, P256_PUBLIC] {
         let verifier = verifier(vec![key(Algorithm::RS256, None), key(Algorithm::ES256, None)]);
         let attack = sign(Algorithm::HS256, None, &EncodingKey::from_secret(public.as_bytes()));
@@ -130,7 +129,7 @@ async fn a_public_key_is_no_shared_secret() {
 }
 
 #[tokio::test]
-async fn keys_are_told_apart_by_their_kid() {
+async fn keys_are_selected_by_their_kid() {
     let verifier = verifier(vec![
         JwtKey {
             material: JwtKeyMaterial::Secret(Secret::new("the old secret")),
@@ -154,7 +153,7 @@ async fn keys_are_told_apart_by_their_kid() {
 }
 
 #[tokio::test]
-async fn what_is_no_signed_token_is_malformed() {
+async fn text_that_is_not_a_signed_token_is_malformed() {
     let verifier = verifier(vec![key(Algorithm::HS256, None)]);
     let good = sign(Algorithm::HS256, None, &signing_key(Algorithm::HS256));
     let (signed, signature) = good.rsplit_once('.').unwrap();
@@ -189,7 +188,7 @@ async fn what_is_no_signed_token_is_malformed() {
 }
 
 #[tokio::test]
-async fn what_was_signed_is_what_counts() {
+async fn a_changed_token_does_not_verify() {
     let verifier = verifier(vec![key(Algorithm::HS256, None), key(Algorithm::ES256, None)]);
     for alg in [Algorithm::HS256, Algorithm::ES256] {
         let good = sign(alg, None, &signing_key(alg));
@@ -212,7 +211,7 @@ async fn what_was_signed_is_what_counts() {
 }
 
 #[tokio::test]
-async fn claims_are_read_after_the_signature_only() {
+async fn claims_are_read_only_after_the_signature_was_verified() {
     let verifier = verifier(vec![key(Algorithm::HS256, None)]);
     let expired = json!({"user_id": 1, "exp": 1});
     let ours = sign_hs(&Secret::new(SECRET), Algorithm::HS256, &expired).unwrap();
@@ -224,7 +223,7 @@ async fn claims_are_read_after_the_signature_only() {
 }
 
 #[test]
-fn keys_that_cannot_verify_are_refused_at_the_start() {
+fn keys_that_cannot_verify_are_refused_at_startup() {
     let secret = || JwtKeyMaterial::Secret(Secret::new(SECRET));
     let pem = |text: &str| JwtKeyMaterial::PublicPem(text.into());
     for (alg, material) in [
@@ -247,7 +246,7 @@ fn keys_that_cannot_verify_are_refused_at_the_start() {
     assert!(sign_hs(&Secret::new(SECRET), Algorithm::RS256, &json!({})).is_err());
 }
 
-/// By djangorestframework-simplejwt 5.5, with this key.
+/// The key that signed the tokens below, which djangorestframework-simplejwt 5.5 issued.
 const SIMPLEJWT_KEY: &str = "rig-secret-key-not-for-production-0123456789abcdef";
 const SIMPLEJWT_ACCESS: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJ0b2tlbl90eXBlIjoiYWNjZXNzIiwiZXhwIjoxNzk1NDc5NDExLCJpYXQiOjE\
     3OTU0Nzg1MTEsImp0aSI6IjdlY2FkZjA5MzhjYTQ3MzdhMTA2Nzc2ZTMwMzhkNDc4IiwidXNlcl9pZCI6IjEiLCJzZXNzaW9uX3Z\
@@ -257,7 +256,7 @@ const SIMPLEJWT_REFRESH: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJ0b2tlbl
     AsvFm71HeWuAByFPFJPv7olqOGZtuVUI";
 
 #[tokio::test]
-async fn access_tokens_of_simplejwt_are_good_and_refresh_tokens_are_not() {
+async fn access_tokens_of_simplejwt_are_accepted_and_refresh_tokens_are_not() {
     let key = JwtKey {
         alg: Algorithm::HS256,
         kid: None,

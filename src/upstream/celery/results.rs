@@ -17,7 +17,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::config;
 use crate::redis_link::Commands;
 use crate::shutdown::Shutdown;
-use crate::telemetry::upstream as facts;
+use crate::telemetry;
 
 /// Between two looks at the states.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -145,13 +145,17 @@ impl Inner {
                 Some(State { end: None, .. }) => {}
                 Some(State { end: Some(end), exception }) => {
                     if let Some(waiter) = self.lock().remove(id) {
-                        facts::task_ended(end.label(), id, exception.as_deref());
+                        telemetry::upstreams::celery_task_ended(
+                            end.label(),
+                            id,
+                            exception.as_deref(),
+                        );
                         let _gave_up = waiter.send(end);
                     }
                 }
                 None => {
                     self.lock().remove(id);
-                    facts::result_unreadable(id);
+                    telemetry::upstreams::celery_result_unreadable(id);
                 }
             }
         }

@@ -11,7 +11,7 @@ use crate::config::CeleryTrack;
 use crate::pickle;
 use crate::protocol::TemplateContext;
 use crate::redis_link::{Commands, RedisFailure};
-use crate::telemetry::upstream as facts;
+use crate::telemetry;
 use crate::upstream::{Message, user_in_template};
 
 /// Puts the new value, unless the old one is not what was read.
@@ -64,14 +64,16 @@ impl Tracking {
     /// That it cannot be added is told in the log and in a metric.
     pub fn add(&self, entry: Entry) {
         let Ok(in_flight) = Arc::clone(&self.places).try_acquire_owned() else {
-            return facts::task_not_tracked("too many ids are on their way");
+            return telemetry::upstreams::celery_task_not_tracked("too many ids are on their way");
         };
         let tracking = self.clone();
         tokio::spawn(async move {
             match tracking.try_add(&entry).await {
                 Ok(true) => {}
-                Ok(false) => facts::task_not_tracked("others kept changing the key"),
-                Err(failure) => facts::task_not_tracked(&failure.to_string()),
+                Ok(false) => {
+                    telemetry::upstreams::celery_task_not_tracked("others kept changing the key")
+                }
+                Err(failure) => telemetry::upstreams::celery_task_not_tracked(&failure.to_string()),
             }
             drop(in_flight);
         });

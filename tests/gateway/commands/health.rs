@@ -28,7 +28,7 @@ async fn a_ready_gateway_is_healthy() {
 }
 
 #[tokio::test]
-async fn a_gateway_without_its_redis_is_alive_and_says_why_it_is_not_ready() {
+async fn a_gateway_without_its_redis_is_alive_and_explains_why_it_is_not_ready() {
     let mut redis = Redis::start().await;
     redis.stop();
     let gateway = Gateway::start(settings().redis(&redis.url())).await;
@@ -65,7 +65,7 @@ async fn a_gateway_that_does_not_run_is_not_healthy() {
 }
 
 #[tokio::test]
-async fn wrong_usage_is_told() {
+async fn wrong_usage_is_explained() {
     for wrong in [
         &["health", "--url", "ftp://x"][..],
         &["health", "--url", "http://127.0.0.1:1/readyz"],

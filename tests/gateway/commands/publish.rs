@@ -57,7 +57,7 @@ async fn standard_input_may_hold_many() {
 }
 
 #[tokio::test]
-async fn what_is_in_the_way_is_told() {
+async fn obstacles_are_explained() {
     let gateway = Gateway::start(settings()).await;
     let url = format!("http://{}", gateway.admin());
     let directory = tempfile::tempdir().unwrap();

@@ -8,7 +8,7 @@ use crate::rig::Client;
 
 on_both_engines!(
     a_channel_is_watched_until_interrupted,
-    what_the_history_keeps_comes_first,
+    the_history_is_printed_first,
     what_was_recorded_is_published_again,
     a_history_is_published_to_another_channel,
 );
@@ -74,7 +74,7 @@ async fn a_channel_is_watched_until_interrupted(engine: Engine) {
     }
 }
 
-async fn what_the_history_keeps_comes_first(engine: Engine) {
+async fn the_history_is_printed_first(engine: Engine) {
     let gateway = engine.start(settings()).await;
     // This is more than one page of the history.
     for n in 1..=250 {
@@ -127,7 +127,7 @@ async fn a_tail_outlives_its_gateway() {
 }
 
 #[tokio::test]
-async fn a_gap_without_history_is_told() {
+async fn a_gap_without_history_is_reported() {
     let listen =
         format!("listen = \"{}\"\napi_keys = [{:?}]", unused_address(), crate::rig::API_KEY);
     let settings = settings().without_history().section("admin", &listen);
@@ -159,7 +159,7 @@ async fn a_tail_ends_with_its_reader() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_watched_is_told() {
+async fn what_cannot_be_tailed_is_explained() {
     let gateway = Gateway::start(settings().without_history()).await;
     let ways = at(&gateway);
     for (more, expected) in [

@@ -62,7 +62,7 @@ async fn a_gateway_that_is_not_ready_is_shown_so() {
 }
 
 #[tokio::test]
-async fn what_is_in_the_way_is_told() {
+async fn obstacles_are_explained() {
     let url = format!("http://{}", unused_address());
     let output = tidegate(&["top", "--url", &url, "--once"]).await.failed();
     assert!(output.contains("is the gateway running?"), "{output}");

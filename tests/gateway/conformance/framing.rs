@@ -145,7 +145,7 @@ async fn a_continuation_continues_something() {
 }
 
 #[tokio::test]
-async fn no_message_begins_inside_another() {
+async fn no_message_starts_inside_another() {
     let target = Target::start().await;
     for (first, second) in [(TEXT, TEXT), (TEXT, BINARY), (BINARY, TEXT), (BINARY, BINARY)] {
         let name = format!("opcode {second} inside {first}");

@@ -112,7 +112,7 @@ async fn the_limit_itself_is_allowed_and_one_byte_more_is_not() {
 }
 
 #[tokio::test]
-async fn a_head_that_says_too_much_is_refused_before_its_payload() {
+async fn a_head_that_declares_too_much_is_refused_before_its_payload() {
     let target = Target::start().await;
     for length in [64 * KIB as u64, 1 << 20, 1 << 40, (1 << 63) - 2] {
         let mut client = target.open_small().await;

@@ -71,7 +71,7 @@ pub async fn send(
         let driver = tokio::spawn(connection);
         let response = sender.send_request(request).await.expect("a response");
         let (head, body) = response.into_parts();
-        let body = body.collect().await.expect("a whole body").to_bytes();
+        let body = body.collect().await.expect("a complete body").to_bytes();
         driver.abort();
         Response { status: head.status.as_u16(), headers: head.headers, body }
     })

@@ -41,7 +41,7 @@ async fn an_accepted_socket_is_played_by_the_test() {
 }
 
 #[tokio::test]
-async fn the_upstream_records_and_does_as_told() {
+async fn the_upstream_records_requests_and_replies() {
     let (writer, stream) = Reply::stream("text/event-stream");
     let stream = std::sync::Arc::new(std::sync::Mutex::new(Some(stream)));
     let upstream = Upstream::start(move |request| match request.path.as_str() {

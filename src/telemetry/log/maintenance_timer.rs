@@ -1,22 +1,22 @@
-//! What the log's own thread waits for.
+//! The timer of the log's maintenance thread.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Instant;
 
-/// Wakes the thread when there may be something new to do.
+/// Lets the thread sleep until something is due, or until there may be something new to do.
 #[derive(Default)]
-pub(super) struct Keeper {
+pub(super) struct MaintenanceTimer {
     woken: Mutex<bool>,
     changed: Condvar,
 }
 
-impl Keeper {
+impl MaintenanceTimer {
     pub fn wake(&self) {
         *self.woken.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.changed.notify_one();
     }
 
-    /// Until `due`, or until it is woken; without either it costs nothing.
+    /// Sleeps until `due` or until [`Self::wake`] is called; `None` = only until then.
     pub fn sleep(&self, due: Option<Instant>) {
         let woken = self.woken.lock().unwrap_or_else(PoisonError::into_inner);
         let mut woken = match due {

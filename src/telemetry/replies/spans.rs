@@ -1,12 +1,12 @@
-//! The spans of one message from its arrival to the last event of its reply.
+//! The spans of one message, from its arrival to the last event of its reply.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{Span, Went};
-use crate::telemetry::generations::GenerationEnd;
+use super::GenerationEnd;
+use crate::telemetry::spans::{Span, SpanStatus};
 
-/// Under the message's: one until the first chunk comes, one from there to the terminal event. Shared by
-/// whoever hears the events and whoever knows the end.
+/// Two children of the message's span: one until the first chunk, one from there to the terminal event. A clone
+/// is held by whoever receives the events and by whoever determines the end.
 #[derive(Debug, Clone, Default)]
 pub struct ReplySpans(Option<Arc<Mutex<Open>>>);
 
@@ -18,45 +18,45 @@ struct Open {
 }
 
 impl ReplySpans {
-    /// The upstream has the message.
-    pub fn begin(message: Span, task_id: &str) -> Self {
-        if !message.is_on() {
+    /// The upstream has accepted the message whose span this is.
+    pub fn start(message: Span, task_id: &str) -> Self {
+        if !message.is_recording() {
             return Self(None);
         }
         let mut message = message;
         message.set("tidegate.task_id", task_id.to_owned());
-        let first_chunk = Some(Span::under(&message, "first chunk"));
+        let first_chunk = Some(message.child("first chunk"));
         Self(Some(Arc::new(Mutex::new(Open { message, first_chunk, terminal_event: None }))))
     }
 
-    /// A part of its content has come.
-    pub fn chunk(&self) {
+    /// A chunk of the reply has come. Only the first one changes anything.
+    pub fn record_chunk(&self) {
         self.with(|open| {
             if let Some(first_chunk) = open.first_chunk.take() {
                 first_chunk.end();
-                open.terminal_event = Some(Span::under(&open.message, "terminal event"));
+                open.terminal_event = Some(open.message.child("terminal event"));
             }
         });
     }
 
-    /// It is over.
-    pub fn ended(&self, end: GenerationEnd) {
-        let went = match end {
-            GenerationEnd::Completed => Went::Well,
-            GenerationEnd::Cancelled | GenerationEnd::Taken => Went::Refused,
+    /// The reply has ended.
+    pub fn end(&self, end: GenerationEnd) {
+        let status = match end {
+            GenerationEnd::Completed => SpanStatus::Ok,
+            GenerationEnd::Cancelled | GenerationEnd::Taken => SpanStatus::Refused,
             GenerationEnd::WorkerLost
             | GenerationEnd::TaskFailed
             | GenerationEnd::Overdue
-            | GenerationEnd::EngineDown => Went::Wrong,
+            | GenerationEnd::EngineDown => SpanStatus::Error,
         };
         self.with(|open| {
             for mut span in
                 [open.first_chunk.take(), open.terminal_event.take()].into_iter().flatten()
             {
-                span.outcome(end.label(), went);
+                span.set_outcome(end.label(), status);
             }
             let mut message = std::mem::take(&mut open.message);
-            message.outcome(end.label(), went);
+            message.set_outcome(end.label(), status);
         });
     }
 

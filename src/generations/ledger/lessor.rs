@@ -1,0 +1,102 @@
+//! Keeps the generations of this node in the engine, and learns what other nodes did with them.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use super::redis::{RedisLedger, Renewed};
+use super::{Claimed, Facts, LEASE, Release};
+use crate::generations::{Running, Task};
+use crate::leases::Lessor;
+use crate::redis_link::EngineUnavailable;
+use crate::telemetry;
+
+/// The engine's side of the ledger.
+pub(super) struct GenerationLessor {
+    redis: RedisLedger,
+    running: Running,
+    /// Since when the engine has answered every call; `None` after one that it did not.
+    answering_since: Mutex<Option<Instant>>,
+}
+
+/// A generation of this node.
+pub(super) struct Held {
+    pub facts: Facts,
+    /// Cancelled when another node has claimed it.
+    pub taken: CancellationToken,
+    /// Whether the engine knows the generation.
+    pub is_entered: AtomicBool,
+}
+
+impl From<Arc<Held>> for Release {
+    fn from(_: Arc<Held>) -> Self {
+        Self::Ended
+    }
+}
+
+impl GenerationLessor {
+    pub fn new(redis: RedisLedger, running: Running) -> Self {
+        Self { redis, running, answering_since: Mutex::default() }
+    }
+
+    pub fn redis(&self) -> &RedisLedger {
+        &self.redis
+    }
+
+    /// Nothing is claimed until the engine has answered for longer than a lease: after an outage all nodes
+    /// need time to renew their own.
+    pub async fn claim(&self) -> Vec<Claimed> {
+        let is_trusted = self.answering_since().is_some_and(|since| since.elapsed() > LEASE);
+        let claimed = if is_trusted {
+            self.redis.claim().await
+        } else {
+            self.redis.check().await.map(|()| Vec::new())
+        };
+        self.note(claimed).unwrap_or_default()
+    }
+
+    fn note<T>(&self, answer: Result<T, EngineUnavailable>) -> Result<T, EngineUnavailable> {
+        let mut since = self.answering_since();
+        *since = match answer {
+            Ok(_) => since.or_else(|| Some(Instant::now())),
+            Err(EngineUnavailable) => None,
+        };
+        answer
+    }
+
+    pub(super) fn answering_since(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.answering_since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lessor for GenerationLessor {
+    type Holder = Task;
+    type Lease = Arc<Held>;
+    type Release = Release;
+
+    /// Two renewals may fail before the lease expires.
+    const RENEWAL: Duration = Duration::from_secs(3);
+    const RETRY: Duration = Duration::from_millis(500);
+    const BATCH: usize = 250;
+
+    async fn renew(&self, leases: &[(Task, Arc<Held>)]) -> Result<Vec<Task>, EngineUnavailable> {
+        let Renewed { taken, cancelled } = self.note(self.redis.enter(leases).await)?;
+        for (_, lease) in leases {
+            lease.is_entered.store(true, Ordering::Relaxed);
+        }
+        for task in cancelled {
+            self.running.cancel(&task);
+        }
+        for (task, lease) in leases.iter().filter(|(task, _)| taken.contains(task)) {
+            telemetry::replies::generation_lost_to_another_node(&task.channel, &task.id);
+            lease.taken.cancel();
+        }
+        Ok(taken)
+    }
+
+    async fn release(&self, releases: &[(Task, Release)]) -> Result<(), EngineUnavailable> {
+        self.note(self.redis.release(releases).await)
+    }
+}

@@ -1,0 +1,152 @@
+//! Clients' messages: received, accepted or refused; rates, limits and the leases that they hold.
+
+use std::time::Duration;
+
+use metrics::{Counter, SharedString};
+use tracing::debug;
+
+use super::definitions::{ROUTE, metrics, millis, words};
+use super::log::{ConnectionFields, connection_event};
+use super::replies::{Duplicate, duplicates_dropped};
+use crate::protocol::{ErrorCode, label_enum};
+
+metrics! {
+    /// Clients' messages: accepted by the upstream, recognized as duplicates, or refused with an error code.
+    MESSAGES = counter "tidegate_messages_total" [route: ROUTE, outcome: words(&[MessageOutcome::LABELS])];
+    /// Refusals by a limit.
+    LIMIT_REFUSALS = counter "tidegate_limit_refusals_total" [limit: words(&[SHARED_LIMITS, LOCAL_LIMITS])];
+    /// Times at which a limit could not be checked, because the engine was unavailable.
+    LIMIT_ENGINE_DOWN = counter "tidegate_limit_engine_down_total" [limit: words(&[SHARED_LIMITS])];
+    /// Renewals of leases that failed. They are tried again.
+    LEASE_RENEWAL_FAILURES = counter "tidegate_lease_renewal_failures_total";
+    /// Leases that were left to expire, because the engine was unavailable.
+    LEASE_RELEASES_FORGOTTEN = counter "tidegate_lease_releases_forgotten_total";
+}
+
+label_enum! {
+    /// What became of a client's message.
+    enum MessageOutcome {
+        /// The upstream accepted it.
+        Queued => "queued",
+        /// A message with the same id was relayed before.
+        Duplicate => "duplicate";
+        Refused(ErrorCode),
+    }
+}
+
+/// Limits that all nodes share through the engine.
+const SHARED_LIMITS: &[&str] =
+    &["messages_per_user", "connects_per_user", "connections_per_user", "generations_per_user"];
+
+/// Limits of a connection or a process.
+const LOCAL_LIMITS: &[&str] =
+    &["messages_per_connection", "pings_per_connection", "connections_per_ip", "connections_total"];
+
+/// The messages of one route.
+pub struct MessageMetrics {
+    queued: Counter,
+    duplicates: Counter,
+    /// In the order of [`ErrorCode::ALL`].
+    refused: Box<[Counter]>,
+}
+
+impl MessageMetrics {
+    pub(super) fn new(route: &SharedString) -> Self {
+        let counter =
+            |outcome: MessageOutcome| MESSAGES.at([route.clone(), outcome.label().into()]);
+        let refused = ErrorCode::ALL.iter().map(|code| counter(MessageOutcome::Refused(*code)));
+        Self {
+            queued: counter(MessageOutcome::Queued),
+            duplicates: counter(MessageOutcome::Duplicate),
+            refused: refused.collect(),
+        }
+    }
+
+    /// An upstream accepted a message.
+    pub fn queued(&self, fields: ConnectionFields<'_>, task_id: Option<&str>) {
+        self.queued.increment(1);
+        connection_event!(
+            debug,
+            fields,
+            event = "message_queued",
+            task_id,
+            "an upstream accepted a message"
+        );
+    }
+
+    /// A message was answered with an error; `message_id` is the id that the client chose.
+    pub fn refused(&self, fields: ConnectionFields<'_>, code: ErrorCode, message_id: Option<&str>) {
+        self.refused[code as usize].increment(1);
+        let code = code.label();
+        connection_event!(
+            debug,
+            fields,
+            event = "message_refused",
+            code,
+            message_id,
+            "a message was refused"
+        );
+    }
+
+    /// A message that had been relayed before got the same answer and was not relayed again.
+    pub fn duplicate(&self, fields: ConnectionFields<'_>, message_id: &str, task_id: &str) {
+        self.duplicates.increment(1);
+        duplicates_dropped(Duplicate::Message, 1);
+        connection_event!(
+            debug,
+            fields,
+            event = "message_repeated",
+            message_id,
+            task_id,
+            "a duplicate message got the answer of the first one"
+        );
+    }
+}
+
+/// A client sent a frame. Its content is not logged.
+pub fn frame_received(
+    fields: ConnectionFields<'_>,
+    kind: &'static str,
+    bytes: usize,
+    message_id: Option<&str>,
+) {
+    connection_event!(
+        debug,
+        fields,
+        event = "frame_received",
+        kind,
+        bytes,
+        message_id,
+        "received a frame from a client"
+    );
+}
+
+/// A shared limit refused something. `route` is a path pattern, or empty for a limit of no route.
+pub fn limit_refused(limit: &'static str, route: &str, user: &str, retry_after: Duration) {
+    LIMIT_REFUSALS.at([limit]).increment(1);
+    let retry_after_ms = millis(retry_after);
+    debug!(event = "limit_refused", limit, route, user, retry_after_ms, "a limit was exceeded");
+}
+
+/// A limit of a connection or of this process refused something.
+pub fn local_limit_refused(limit: &'static str) {
+    LIMIT_REFUSALS.at([limit]).increment(1);
+}
+
+/// A limit could not be checked, because the engine is unavailable.
+pub fn limit_not_checked(limit: &'static str) {
+    LIMIT_ENGINE_DOWN.at([limit]).increment(1);
+    debug!(event = "limit_not_known", limit, "failed to check a limit");
+}
+
+/// Leases could not be renewed. They are tried again.
+pub fn leases_not_renewed(count: usize) {
+    LEASE_RENEWAL_FAILURES.get().increment(1);
+    debug!(event = "leases_not_renewed", count, "failed to renew leases");
+}
+
+/// Leases could not be released, and are left to expire.
+pub fn releases_forgotten(count: usize) {
+    LEASE_RELEASES_FORGOTTEN.get().increment(u64::try_from(count).unwrap_or(u64::MAX));
+    debug!(event = "releases_forgotten", count, "leases are left to expire");
+}

@@ -1,0 +1,177 @@
+//! Replies to clients' messages: how they begin, continue and end; duplicates; failover to other nodes.
+
+mod spans;
+mod timing;
+
+pub use spans::ReplySpans;
+pub use timing::ReplyTiming;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use metrics::{Counter, Histogram, SharedString};
+use tracing::{debug, warn};
+
+use super::definitions::{ROUTE, buckets, metrics, words};
+use super::delivery::{PUBLICATIONS, PublicationOutcome};
+use crate::protocol::{ChannelName, label_enum};
+
+metrics! {
+    /// Replies to messages, by how they ended.
+    GENERATIONS = counter "tidegate_generations_total" [route: ROUTE, outcome: words(&[GenerationOutcome::LABELS])];
+    /// Time from a client's message to the first event of its reply other than `processing_started`, as published.
+    FIRST_CHUNK = histogram "tidegate_generation_first_chunk_seconds" [route: ROUTE] in buckets::FIRST_CHUNK;
+    /// Time from one event of a reply to the next, without the event that ends it.
+    CHUNK_GAP = histogram "tidegate_generation_chunk_gap_seconds" [route: ROUTE] in buckets::CHUNK_GAP;
+    /// Time from a client's message to the end of its reply.
+    DURATION = histogram "tidegate_generation_duration_seconds" [
+        route: ROUTE,
+        outcome: words(&[GenerationEnd::LABELS]),
+    ] in buckets::GENERATION;
+    /// Duplicates that were dropped: a message that its client sent again; a second terminal event of a task; a
+    /// publication that was sent again; a live publication that had already been read from the history; a
+    /// message of the channel layer that another node had appended.
+    DUPLICATES = counter "tidegate_duplicates_total" [kind: words(&[Duplicate::LABELS])];
+    /// Replies that this node took over from a node that had died or stopped.
+    TAKEN_OVER = counter "tidegate_generations_taken_over_total";
+    /// Relayed messages whose answer could not be stored in the engine.
+    ANSWERS_NOT_KEPT = counter "tidegate_message_answers_not_kept_total";
+}
+
+label_enum! {
+    /// How a generation ended.
+    pub enum GenerationEnd {
+        /// By a terminal event of the upstream or its worker, or by the regular end of the stream.
+        Completed => "completed",
+        /// The upstream died, or sent something that could not be published.
+        WorkerLost => "worker_lost",
+        /// The result of its task is a failure.
+        TaskFailed => "task_failed",
+        /// A client cancelled it.
+        Cancelled => "cancelled",
+        /// Its end was not seen within `max_duration`.
+        Overdue => "overdue",
+        /// Another node took it over, because this one seemed dead.
+        Taken => "taken",
+        /// The engine was unavailable for too long.
+        EngineDown => "engine_down",
+    }
+}
+
+label_enum! {
+    /// What became of a generation.
+    enum GenerationOutcome {
+        /// The message was relayed, but the limit of monitored replies was reached.
+        NotTracked => "not_tracked";
+        Ended(GenerationEnd),
+    }
+}
+
+label_enum! {
+    /// What was recognized as a duplicate and dropped.
+    pub enum Duplicate {
+        Message => "message",
+        TerminalEvent => "terminal_event",
+        Publication => "publication",
+        Replayed => "replayed",
+        ChannelLayer => "channel_layer",
+    }
+}
+
+/// The replies of one route.
+pub struct ReplyMetrics {
+    route: Arc<str>,
+    /// In the order of [`GenerationEnd::ALL`].
+    ended: Box<[(Counter, Histogram)]>,
+    not_tracked: Counter,
+    first_chunk: Histogram,
+    chunk_gap: Histogram,
+}
+
+impl ReplyMetrics {
+    pub(super) fn new(route: Arc<str>) -> Self {
+        let label = SharedString::from(Arc::clone(&route));
+        let series = |outcome: &'static str| [label.clone(), outcome.into()];
+        let ended = |end: &GenerationEnd| {
+            (GENERATIONS.at(series(end.label())), DURATION.at(series(end.label())))
+        };
+        Self {
+            ended: GenerationEnd::ALL.iter().map(ended).collect(),
+            not_tracked: GENERATIONS.at(series(GenerationOutcome::NotTracked.label())),
+            first_chunk: FIRST_CHUNK.at([label.clone()]),
+            chunk_gap: CHUNK_GAP.at([label.clone()]),
+            route,
+        }
+    }
+
+    /// A message was relayed whose reply is not monitored, because the limit of monitored replies is reached.
+    pub fn not_tracked(&self) {
+        self.not_tracked.increment(1);
+    }
+
+    /// The reply to the message that was received at `received_at` has ended.
+    pub fn ended(
+        &self,
+        channel: &ChannelName,
+        end: GenerationEnd,
+        received_at: Instant,
+        task_id: &str,
+    ) {
+        let (count, duration) = &self.ended[end as usize];
+        count.increment(1);
+        duration.record(received_at.elapsed());
+        let (route, outcome) = (&*self.route, end.label());
+        let channel = channel.as_str();
+        debug!(event = "generation_ended", channel, route, outcome, task_id, "a reply has ended");
+    }
+}
+
+/// Duplicates were dropped.
+pub fn duplicates_dropped(kind: Duplicate, count: usize) {
+    if count > 0 {
+        DUPLICATES.at([kind.label()]).increment(count as u64);
+    }
+}
+
+/// A second terminal event of a task was dropped.
+pub fn second_terminal_event_dropped() {
+    PUBLICATIONS.at([PublicationOutcome::DuplicateTerminal.label()]).increment(1);
+    duplicates_dropped(Duplicate::TerminalEvent, 1);
+}
+
+/// This node took over generations of a node that has died or stopped.
+pub fn generations_taken_over(count: usize) {
+    if count > 0 {
+        TAKEN_OVER.get().increment(count as u64);
+        warn!(event = "generations_taken_over", count, "took over the replies of another node");
+    }
+}
+
+/// Another node took over a generation of this node, because this node seemed dead.
+pub fn generation_lost_to_another_node(channel: &ChannelName, task_id: &str) {
+    warn!(
+        event = "generation_lost_to_another_node",
+        channel = channel.as_str(),
+        task_id,
+        "another node took over a reply, because this node seemed dead"
+    );
+}
+
+/// The worker of a cancelled generation could not be asked to stop.
+pub fn worker_not_cancelled(channel: &ChannelName, task_id: &str) {
+    warn!(
+        event = "worker_not_told",
+        channel = channel.as_str(),
+        task_id,
+        "failed to ask the worker of a cancelled reply to stop"
+    );
+}
+
+/// An upstream accepted a message, but its answer could not be stored: a duplicate of it would be relayed.
+pub fn answer_not_stored(task_id: &str) {
+    ANSWERS_NOT_KEPT.get().increment(1);
+    warn!(
+        event = "message_answer_not_kept",
+        task_id, "failed to store the answer to a message; a duplicate of it would be relayed"
+    );
+}

@@ -1,0 +1,269 @@
+//! Upstreams: requests, replies, retries, circuits and Celery tasks; and the proxy's upstream.
+
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram, SharedString};
+use tracing::{debug, info, warn};
+
+use super::definitions::{self, Configured, UPSTREAM, buckets, metrics, millis, words};
+use super::log::{MessageFields, message_event};
+use crate::protocol::{ChannelName, label_enum};
+
+metrics! {
+    /// Requests to upstreams, by outcome.
+    REQUESTS = counter "tidegate_upstream_requests_total" [
+        upstream: UPSTREAM,
+        outcome: words(&[RequestOutcome::LABELS]),
+    ];
+    /// Replies that upstreams streamed, by how they ended.
+    REPLIES = counter "tidegate_upstream_replies_total" [
+        upstream: UPSTREAM,
+        outcome: words(&[ReplyEnd::LABELS]),
+    ];
+    /// Requests that were sent again.
+    RETRIES = counter "tidegate_upstream_retries_total" [upstream: UPSTREAM];
+    /// Time from a relayed message to the upstream's answer.
+    SECONDS = histogram "tidegate_upstream_request_seconds" [upstream: UPSTREAM] in buckets::REQUEST;
+    /// Messages, replies and sockets in flight.
+    IN_FLIGHT = gauge "tidegate_upstream_in_flight" [upstream: UPSTREAM];
+    /// 1 while the circuit is open and no requests are sent to the upstream.
+    CIRCUIT_OPEN = gauge "tidegate_upstream_circuit_open" [upstream: UPSTREAM];
+    /// Celery tasks whose result was read, by how they ended.
+    CELERY_TASKS = counter "tidegate_celery_tasks_total" [
+        outcome: words(&[&["succeeded", "failed", "revoked", "expired", "unreadable"]]),
+    ];
+    /// Celery tasks whose id could not be added to the backend's key.
+    CELERY_UNTRACKED = counter "tidegate_celery_untracked_tasks_total";
+    /// Proxied requests, by the class of the response's status, or why the gateway answered instead of the upstream.
+    PROXY_REQUESTS = counter "tidegate_proxy_requests_total" [outcome: words(&[StatusClass::LABELS, PROXY_FAILURES])];
+    /// Time from a proxied request to the head of its response.
+    PROXY_DURATION = histogram "tidegate_proxy_duration_seconds" in buckets::REQUEST;
+}
+
+label_enum! {
+    /// What became of a request to an upstream.
+    pub enum RequestOutcome {
+        /// The upstream accepted it, or its socket is open.
+        Taken => "taken",
+        /// The upstream accepted it, and the reply streams in the response.
+        Streaming => "streaming",
+        /// The upstream is overloaded by its own account.
+        Busy => "busy",
+        Rejected => "rejected",
+        Unavailable => "unavailable",
+        /// It was not sent, because `max_in_flight` was reached.
+        Full => "full",
+        /// It was not sent, because the circuit is open.
+        CircuitOpen => "circuit_open",
+    }
+}
+
+label_enum! {
+    /// How a streamed reply ended.
+    pub enum ReplyEnd {
+        Complete => "complete",
+        Lost => "lost",
+        TooLarge => "too_large",
+        TooLong => "too_long",
+        /// The gateway stopped reading it.
+        GivenUp => "given_up",
+    }
+}
+
+/// The metrics of one upstream, whose series are looked up once.
+pub struct UpstreamMetrics {
+    name: Box<str>,
+    /// In the order of [`RequestOutcome::ALL`].
+    requests: Box<[Counter]>,
+    /// In the order of [`ReplyEnd::ALL`].
+    replies: Box<[Counter]>,
+    retries: Counter,
+    seconds: Histogram,
+    in_flight: Gauge,
+    circuit: Gauge,
+}
+
+impl UpstreamMetrics {
+    pub fn new(name: &str) -> Self {
+        definitions::register_configured(METRICS, Configured::Upstream, name);
+        let upstream = SharedString::from(name.to_owned());
+        let request = |outcome: &&'static str| REQUESTS.at([upstream.clone(), (*outcome).into()]);
+        let reply = |end: &&'static str| REPLIES.at([upstream.clone(), (*end).into()]);
+        let metrics = Self {
+            name: name.into(),
+            requests: RequestOutcome::LABELS.iter().map(request).collect(),
+            replies: ReplyEnd::LABELS.iter().map(reply).collect(),
+            retries: RETRIES.at([upstream.clone()]),
+            seconds: SECONDS.at([upstream.clone()]),
+            in_flight: IN_FLIGHT.at([upstream.clone()]),
+            circuit: CIRCUIT_OPEN.at([upstream.clone()]),
+        };
+        metrics.circuit.set(0.0);
+        metrics
+    }
+
+    /// A request was answered, or failed; `took` includes its retries.
+    pub fn request_finished(
+        &self,
+        fields: MessageFields<'_>,
+        outcome: RequestOutcome,
+        took: Duration,
+    ) {
+        self.requests[outcome as usize].increment(1);
+        self.seconds.record(took.as_secs_f64());
+        let (upstream, outcome) = (&*self.name, outcome.label());
+        let took_ms = millis(took);
+        message_event!(
+            debug,
+            fields,
+            event = "upstream_asked",
+            upstream,
+            outcome,
+            took_ms,
+            "a request to an upstream has finished"
+        );
+    }
+
+    /// A request was not sent.
+    pub fn request_not_sent(&self, fields: MessageFields<'_>, outcome: RequestOutcome) {
+        self.requests[outcome as usize].increment(1);
+        let (upstream, outcome) = (&*self.name, outcome.label());
+        message_event!(
+            debug,
+            fields,
+            event = "upstream_not_asked",
+            upstream,
+            outcome,
+            "a request to an upstream was not sent"
+        );
+    }
+
+    /// A request failed because the upstream is unavailable. The circuit opens after a few of them, which also
+    /// bounds these lines.
+    pub fn request_failed(&self, fields: MessageFields<'_>, reason: &str) {
+        let upstream = &*self.name;
+        message_event!(
+            warn,
+            fields,
+            event = "upstream_failed",
+            upstream,
+            reason,
+            "an upstream is unavailable"
+        );
+    }
+
+    /// A request is sent again with the same idempotency key.
+    pub fn request_retried(&self, fields: MessageFields<'_>, reason: &str) {
+        self.retries.increment(1);
+        let upstream = &*self.name;
+        message_event!(
+            info,
+            fields,
+            event = "upstream_retried",
+            upstream,
+            reason,
+            "sending a request to an upstream again"
+        );
+    }
+
+    /// A streamed reply has ended.
+    pub fn reply_ended(&self, channel: &ChannelName, task_id: &str, end: ReplyEnd) {
+        self.replies[end as usize].increment(1);
+        let (upstream, outcome) = (&*self.name, end.label());
+        let channel = channel.as_str();
+        debug!(
+            event = "upstream_reply_ended",
+            channel, task_id, upstream, outcome, "a streamed reply has ended"
+        );
+    }
+
+    /// A request, a streamed reply or a socket counts as in flight.
+    pub fn in_flight_started(&self) {
+        self.in_flight.increment(1.0);
+    }
+
+    /// A request, a streamed reply or a socket is no longer in flight.
+    pub fn in_flight_ended(&self) {
+        self.in_flight.decrement(1.0);
+    }
+
+    pub fn circuit_opened(&self) {
+        self.circuit.set(1.0);
+        warn!(
+            event = "upstream_circuit_opened",
+            upstream = &*self.name,
+            "circuit opened: no requests are sent to an upstream for a while"
+        );
+    }
+
+    pub fn circuit_closed(&self) {
+        self.circuit.set(0.0);
+        info!(
+            event = "upstream_circuit_closed",
+            upstream = &*self.name,
+            "circuit closed: an upstream answers again"
+        );
+    }
+}
+
+/// The result backend has the result of a Celery task that this node monitors.
+pub fn celery_task_ended(outcome: &'static str, task_id: &str, exception: Option<&str>) {
+    CELERY_TASKS.at([outcome]).increment(1);
+    debug!(event = "celery_task_ended", outcome, task_id, exception, "a Celery task has ended");
+}
+
+/// A result is not a Celery result in JSON. The backend is no longer asked for it.
+pub fn celery_result_unreadable(task_id: &str) {
+    CELERY_TASKS.at(["unreadable"]).increment(1);
+    warn!(
+        event = "celery_result_unreadable",
+        task_id, "the result of a Celery task cannot be read"
+    );
+}
+
+/// A task is queued, but its id could not be added to the backend's key.
+pub fn celery_task_not_tracked(reason: &str) {
+    CELERY_UNTRACKED.get().increment(1);
+    warn!(
+        event = "celery_task_not_tracked",
+        reason, "failed to add the id of a Celery task to the backend's key"
+    );
+}
+
+label_enum! {
+    /// The class of an HTTP status.
+    enum StatusClass {
+        Informational => "1xx",
+        Success => "2xx",
+        Redirection => "3xx",
+        ClientError => "4xx",
+        ServerError => "5xx",
+    }
+}
+
+const PROXY_FAILURES: &[&str] =
+    &["no_upstream", "bad_target", "unreachable", "timed_out", "client_timed_out", "switched"];
+
+/// The proxy's upstream answered with this status; `took` is the time to the head of its response.
+pub fn proxy_answered(status: u16, took: Duration) {
+    let class = match status {
+        100..200 => StatusClass::Informational,
+        200..300 => StatusClass::Success,
+        300..400 => StatusClass::Redirection,
+        400..500 => StatusClass::ClientError,
+        _ => StatusClass::ServerError,
+    };
+    PROXY_REQUESTS.at([class.label()]).increment(1);
+    PROXY_DURATION.get().record(took);
+}
+
+/// The gateway answered a proxied request instead of the upstream.
+pub fn proxy_failed(outcome: &'static str) {
+    PROXY_REQUESTS.at([outcome]).increment(1);
+}
+
+/// The connection to the proxy's upstream failed.
+pub fn proxy_unreachable(error: &(dyn std::error::Error + 'static)) {
+    let cause = error.source().map(ToString::to_string).unwrap_or_default();
+    warn!(event = "proxy_failed", %error, cause, "failed to reach the proxy's upstream");
+}
