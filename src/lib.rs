@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!             ┌─────────────────────────── public port ───────────────────────────┐
-//! client ──►  listener ──► handshake ─────────► session ──────► upstream ──► your API / queue worker
+//! client ──►  listener ──► handshake ──► session ──► replies ──► upstream ──► your API / queue worker
 //!               │                                                                 │ publishes replies
 //!               └──► proxy (requests that match no route) ──► your API            ▼
 //! client ◄── socket ◄── outbox (bounded) ◄── hub: channel → sockets ◄── broker ◄── engine
@@ -10,7 +10,7 @@
 //! ```
 //!
 //! There is one module per stage. A module uses only modules of lower ranks. The modules below are sorted by
-//! rank, the highest first, and within a rank by the flow of data.
+//! rank, the highest first: the order in which a message flows.
 //!
 //! The library is for the binary only, which uses [`cli::run`]. The feature `internals` exports what fuzz
 //! targets and integration tests use.
