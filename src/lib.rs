@@ -102,7 +102,9 @@ mod sse;
 pub mod internals {
     pub use crate::channel_layer::Serializer;
     pub use crate::config::{Config, LayerSerializer, Secret};
-    pub use crate::protocol::{ClientFrame, CloseReason, ErrorCode, MAX_TASK_ID_BYTES};
+    pub use crate::protocol::{
+        ClientAction, ClientFrame, CloseReason, ErrorCode, EventName, MAX_TASK_ID_BYTES,
+    };
 
     pub mod msgpack {
         pub use crate::msgpack::{MAX_GROWTH, to_json};

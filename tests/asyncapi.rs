@@ -6,7 +6,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::Value;
-use tidegate::internals::{ClientFrame, CloseReason, ErrorCode, MAX_TASK_ID_BYTES};
+use tidegate::internals::{
+    ClientAction, ClientFrame, CloseReason, ErrorCode, EventName, MAX_TASK_ID_BYTES,
+};
 
 fn read(path: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
@@ -40,15 +42,22 @@ fn every_close_is_described_and_no_other() {
     let rows = description["channels"]["conversation"]["x-close-codes"].as_array().expect("rows");
     let described: Vec<_> = rows
         .iter()
-        .map(|row| (row["code"].as_u64(), row["text"].as_str(), row["reason"].as_str()))
+        .map(|row| {
+            let text = |field: &str| row[field].as_str();
+            (row["code"].as_u64(), text("text"), text("reason"), text("client"))
+        })
         .collect();
     let closes: Vec<_> = CloseReason::ALL
         .iter()
-        .map(|close| (Some(close.code().into()), Some(close.text()), Some(close.label())))
+        .map(|close| {
+            let action = close.action().label();
+            (Some(close.code().into()), Some(close.text()), Some(close.label()), Some(action))
+        })
         .collect();
     assert_eq!(described, closes);
-    let is_told = |row: &Value| row["client"].as_str().is_some_and(|advice| !advice.is_empty());
-    assert!(rows.iter().all(is_told), "each says what a client should do");
+    let actions = ClientAction::ALL.map(|action| (action.label(), action.description()));
+    let actions: Value = actions.into_iter().collect();
+    assert_eq!(description["channels"]["conversation"]["x-client-actions"], actions);
 }
 
 #[test]
@@ -61,20 +70,7 @@ fn every_error_code_is_described_and_no_other() {
 
 #[test]
 fn every_event_of_the_code_is_described_and_no_other() {
-    let mut written = BTreeSet::new();
-    for (file, marks) in [
-        ("src/protocol/events.rs", &["event: \"", "task_event(\"", "\"event\":\""][..]),
-        // A flag distinguishes joins and leaves.
-        ("src/protocol/events.rs", &["if joined { \"", "else { \""]),
-        ("src/protocol/error.rs", &["event: \""]),
-        ("src/protocol/position.rs", &["\\\"event\\\":\\\""]),
-        ("src/upstream/event.rs", &["event: \"", "\"event\":\"", "\\\"event\\\":\\\""]),
-    ] {
-        let source = read(file);
-        written.extend(marks.iter().flat_map(|mark| quoted(&source, mark)));
-    }
-    // The event that confirms a relayed message is a setting; this is its default.
-    written.insert("task_queued".to_owned());
+    let written = EventName::LABELS.iter().map(|&name| name.to_owned()).collect();
     assert_eq!(words(&description(), "event"), written);
 }
 

@@ -12,7 +12,7 @@ use std::path::{Component, Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use tidegate::internals::{CloseReason, Config, ErrorCode};
+use tidegate::internals::{ClientAction, CloseReason, Config, ErrorCode};
 
 /// A new variant does not compile here until it is added, as it must be in [`CloseReason::ALL`].
 fn is_listed(reason: CloseReason) -> bool {
@@ -135,6 +135,44 @@ fn every_close_code_is_in_the_protocol_page_and_no_other() {
     let mut codes: Vec<String> = CloseReason::ALL.iter().map(|r| r.code().to_string()).collect();
     codes.dedup();
     assert_eq!(first_cells("docs/protocol.md", "Close codes"), codes);
+}
+
+const TABLE_BEGIN: &str =
+    "<!-- The table is made by `UPDATE_DOCS=1 cargo test --test docs close` -->\n";
+const TABLE_END: &str = "<!-- end of the table -->\n";
+
+/// The table of close codes and the list of what clients should do. The meaning of a code is the text that `page` has
+/// for it.
+fn close_codes(page: &str) -> String {
+    let mut table = "| code | meaning | client should |\n|---|---|---|\n".to_owned();
+    let mut last = None;
+    for reason in CloseReason::ALL {
+        let code = reason.code();
+        if last.replace(code) == Some(code) {
+            continue;
+        }
+        let row = page.lines().find_map(|line| line.strip_prefix(&format!("| {code} | ")));
+        let meaning = row.and_then(|row| row.split(" | ").next()).unwrap_or("TODO");
+        table += &format!("| {code} | {meaning} | `{}` |\n", reason.action());
+    }
+    table += "\n";
+    for action in ClientAction::ALL {
+        table += &format!("- `{action}`: {}.\n", action.description());
+    }
+    table
+}
+
+#[test]
+fn the_protocol_page_says_what_clients_should_do_after_a_close() {
+    let page = read("docs/protocol.md");
+    let (before, rest) = page.split_once(TABLE_BEGIN).expect("the table begins");
+    let (table, after) = rest.split_once(TABLE_END).expect("the table ends");
+    let made = format!("{before}{TABLE_BEGIN}\n{}\n{TABLE_END}{after}", close_codes(table));
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(root().join("docs/protocol.md"), &made).unwrap();
+    }
+    assert!(read("docs/protocol.md") == made, "run the tests with UPDATE_DOCS=1");
+    assert!(!made.contains("TODO"), "each code has a meaning");
 }
 
 #[test]

@@ -5,7 +5,7 @@
 #[path = "../../src/protocol/close.rs"]
 #[allow(dead_code)]
 mod close;
-#[path = "../../src/socket/decoder.rs"]
+#[path = "../../src/socket/decoder/mod.rs"]
 #[allow(dead_code)]
 mod decoder;
 #[path = "../../src/socket/frame.rs"]

@@ -56,14 +56,6 @@ struct Reset {
     limits: Option<Vec<String>>,
 }
 
-/// The limits that can be reset.
-const NAMES: [LimitName; 4] = [
-    LimitName::MessagesPerUser,
-    LimitName::ConnectsPerUser,
-    LimitName::ConnectionsPerUser,
-    LimitName::GenerationsPerUser,
-];
-
 impl From<LimitStatus> for Numbers {
     fn from(status: LimitStatus) -> Self {
         let LimitStatus { max, used, retry_after, reset_after } = status;
@@ -141,10 +133,7 @@ impl Admin {
 }
 
 fn named(label: &str) -> Result<LimitName, Answer> {
-    let found = NAMES.into_iter().find(|name| name.label() == label);
-    found.ok_or_else(|| api::bad_request(&format!("limits must be among: {}", labels())))
-}
-
-fn labels() -> String {
-    NAMES.map(LimitName::label).join(", ")
+    LimitName::from_label(label).ok_or_else(|| {
+        api::bad_request(&format!("limits must be among: {}", LimitName::LABELS.join(", ")))
+    })
 }

@@ -15,7 +15,7 @@ use crate::protocol::{CloseReason, Position};
 use crate::redis_link::Commands;
 use crate::redis_link::test_server::RedisServer;
 use crate::shutdown::Shutdown;
-use crate::socket::{ByteStream, Ended, Socket};
+use crate::socket::{ByteStream, ConnectionEnd, Socket};
 
 const MAX: usize = 64 * 1024;
 
@@ -211,7 +211,8 @@ async fn after_an_outage_members_are_told_and_newcomers_hear_everything() {
         assert!(matches!(subscribed, Err(EngineUnavailable)));
         server.restart();
         node.up().await;
-        until(|| member.socket.ended() == Some(Ended::ByGateway(CloseReason::BrokerGap))).await;
+        until(|| member.socket.end() == Some(ConnectionEnd::ByGateway(CloseReason::BrokerGap)))
+            .await;
         let mut newcomer = node.join("chat_1").await;
         // The command connection finds out for itself that its server is another.
         let channel = ChannelName::new("chat_1").unwrap();

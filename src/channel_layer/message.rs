@@ -1,7 +1,6 @@
 //! A payload of a channel layer, and the message in it.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::time::Duration;
 
 use super::fernet::{self, Fernet, Lifetime};
@@ -9,6 +8,7 @@ use super::json;
 use crate::clock;
 use crate::config::{LayerSerializer, Secret};
 use crate::msgpack::{Item, Malformed, Reader, write_key, write_value};
+pub use crate::telemetry::channel_layer::BadMessage;
 
 /// The member that `group_send` of the core layer adds: whom of the mailbox the message is for.
 const MEMBERS: &str = "__asgi_channel__";
@@ -25,42 +25,6 @@ pub struct LayerMessage {
     pub message_type: Option<String>,
     /// Channels of this mailbox that the message is for. Empty in the pub/sub layer.
     pub members: Vec<String>,
-}
-
-/// Why a payload holds no message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BadMessage {
-    /// Encrypted under another key, changed, expired, or not encrypted.
-    Sealed,
-    /// Not in the layer's format.
-    Malformed,
-    /// No map.
-    NotAMap,
-    /// The list of channels is neither text nor a list of texts.
-    Members,
-}
-
-impl BadMessage {
-    /// A stable word for logs and metrics.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Sealed => "sealed",
-            Self::Malformed => "malformed",
-            Self::NotAMap => "not_a_map",
-            Self::Members => "members",
-        }
-    }
-}
-
-impl fmt::Display for BadMessage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Sealed => "no key of ours opens it, or it expired",
-            Self::Malformed => "it is not in the layer's format",
-            Self::NotAMap => "it is no map",
-            Self::Members => "its list of channels is malformed",
-        })
-    }
 }
 
 impl std::error::Error for BadMessage {}

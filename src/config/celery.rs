@@ -7,7 +7,7 @@ use super::kinds::{self, Kind, choice, words};
 use super::kwargs::kwargs;
 use super::section::Section;
 use super::{CeleryTask, CeleryTrack, CeleryUpstream, Engine, RedisUrl, Results};
-use crate::protocol::{ChannelPattern, Template};
+use crate::protocol::{ChannelPattern, EventName, Template};
 
 /// The placeholders of arguments, besides the names of the route's path.
 pub(super) const PLACEHOLDERS: [&str; 7] =
@@ -103,7 +103,7 @@ fn task(s: &mut Section<'_>, default: Option<&CeleryTask>) -> Option<CeleryTask>
     let queued_event = s.key(
         "queued_event",
         kinds::NAME,
-        default.map_or("task_queued", |default| &default.queued_event),
+        default.map_or(EventName::TaskQueued.label(), |default| &default.queued_event),
         "Name of the event that tells the client about the task.",
     );
     Some(CeleryTask {

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::config;
+use crate::protocol::{ErrorCode, EventName};
 
 /// The event of a publication.
 #[derive(Debug, PartialEq, Eq)]
@@ -18,9 +19,9 @@ pub(super) struct Event<'a> {
     pub by_gateway: bool,
 }
 
-/// Codes of errors that end a generation, as JSON.
-const ENDS: [&str; 4] =
-    [r#""worker_lost""#, r#""task_failed""#, r#""task_revoked""#, r#""task_expired""#];
+/// Codes of errors that end a generation.
+const ENDS: [ErrorCode; 4] =
+    [ErrorCode::WorkerLost, ErrorCode::TaskFailed, ErrorCode::TaskRevoked, ErrorCode::TaskExpired];
 
 #[derive(Deserialize)]
 struct Fields<'a> {
@@ -33,24 +34,28 @@ struct Fields<'a> {
 }
 
 impl<'a> Event<'a> {
+    fn is_named(&self, name: EventName) -> bool {
+        self.name == name.label()
+    }
+
     pub fn begins(&self) -> bool {
-        self.name == "processing_started"
+        self.is_named(EventName::ProcessingStarted)
     }
 
     /// A part of a reply, if it is none of its ends: not its begin, nor what the gateway says of members.
     pub fn is_content(&self) -> bool {
-        !self.begins() && !["join", "leave"].contains(&&*self.name)
+        !self.begins() && !self.is_named(EventName::Join) && !self.is_named(EventName::Leave)
     }
 
     /// An end that may be the reply itself, in one piece.
     pub fn ends_well(&self) -> bool {
-        !["error", "cancelled"].contains(&&*self.name)
+        !self.is_named(EventName::Error) && !self.is_named(EventName::Cancelled)
     }
 
     /// Whether this is a terminal event where `rule` applies.
     pub fn ends_reply(&self, rule: &config::Generations) -> bool {
-        self.name == "cancelled"
-            || (self.by_gateway && self.name == "error")
+        self.is_named(EventName::Cancelled)
+            || (self.by_gateway && self.is_named(EventName::Error))
             || rule.terminal_events.iter().any(|name| *name == self.name)
     }
 
@@ -61,7 +66,10 @@ impl<'a> Event<'a> {
             Some(b'0'..=b'9' | b'-') => Some(Cow::Borrowed(raw.get())),
             _ => None,
         });
-        let by_gateway = fields.code.is_some_and(|code| ENDS.contains(&code.get()));
+        let by_gateway = fields.code.is_some_and(|code| {
+            let code = code.get().trim_matches('"');
+            ENDS.iter().any(|end| end.label() == code)
+        });
         Some(Self { name: fields.event?, task_id, by_gateway })
     }
 

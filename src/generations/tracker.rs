@@ -17,7 +17,7 @@ use super::Task;
 use super::ended::Ended;
 use super::event::Event;
 use crate::config::{Config, DuplicateTerminal, SharedConfig};
-use crate::protocol::{ChannelName, Position};
+use crate::protocol::{ChannelName, EventName, Position};
 use crate::telemetry::replies::ReplyTiming;
 
 /// Generations that are tracked at once on this node; those beyond are relayed all the same.
@@ -177,7 +177,9 @@ impl Tracker {
 /// Whether events of this name can begin or end a reply, on some channel.
 fn concerns_a_reply(config: &Config, name: &[u8]) -> bool {
     let is_named = |other: &str| other.as_bytes() == name;
-    ["cancelled", "error", "processing_started"].into_iter().any(is_named)
+    [EventName::Cancelled, EventName::Error, EventName::ProcessingStarted]
+        .into_iter()
+        .any(|event| is_named(event.label()))
         || config
             .routes
             .iter()

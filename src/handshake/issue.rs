@@ -23,6 +23,7 @@ use super::{Found, Handshake, Rejection};
 use crate::clock;
 use crate::protocol::ChannelName;
 use crate::telemetry;
+use crate::telemetry::credentials::TokenRequestRefusal;
 use crate::tokens::{Identity, TokenRecord};
 
 const MAX_BODY_BYTES: usize = 8 * 1024;
@@ -46,24 +47,23 @@ type Answer = Response<Full<Bytes>>;
 
 /// Why there is no token, and the answer that says so.
 struct Refusal {
-    /// A word of a fixed set; the metric label.
-    cause: &'static str,
+    cause: TokenRequestRefusal,
     answer: Answer,
 }
 
 impl From<Rejection> for Refusal {
     fn from(rejection: Rejection) -> Self {
-        Self { cause: rejection.cause, answer: rejection.to_http() }
+        Self { cause: TokenRequestRefusal::Rejected(rejection.cause), answer: rejection.to_http() }
     }
 }
 
 impl Refusal {
-    fn new(status: StatusCode, cause: &'static str, error: &str) -> Self {
-        Self { cause, answer: json_error(status, error, cause) }
+    fn new(status: StatusCode, cause: TokenRequestRefusal, error: &str) -> Self {
+        Self { cause, answer: json_error(status, error, cause.label()) }
     }
 
     fn bad_request(error: &str) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "bad_request", error)
+        Self::new(StatusCode::BAD_REQUEST, TokenRequestRefusal::BadRequest, error)
     }
 }
 
@@ -114,8 +114,11 @@ impl Handshake {
             Method::OPTIONS => Ok(self.preflight()),
             Method::POST => self.issue_checked(request, origin).await,
             _ => {
-                let mut refusal =
-                    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method", "POST only");
+                let mut refusal = Refusal::new(
+                    StatusCode::METHOD_NOT_ALLOWED,
+                    TokenRequestRefusal::Method,
+                    "POST only",
+                );
                 let allow = HeaderValue::from_static("POST, OPTIONS");
                 refusal.answer.headers_mut().insert(header::ALLOW, allow);
                 Err(refusal)
@@ -192,7 +195,7 @@ impl Handshake {
         }
         if cookie(headers, &self.session_cookie).is_some() && !self.csrf_holds(headers) {
             let error = "the CSRF header does not equal the CSRF cookie";
-            return Err(Refusal::new(StatusCode::FORBIDDEN, "csrf", error));
+            return Err(Refusal::new(StatusCode::FORBIDDEN, TokenRequestRefusal::Csrf, error));
         }
         let identified = self.identify_by_cookie(headers).await;
         Ok(identified.ok_or_else(Rejection::no_credentials)??)
@@ -249,12 +252,20 @@ where
         Ok(Ok(body)) => body.to_bytes(),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
             let error = "the body has more than 8 KiB";
-            return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "body", error));
+            return Err(Refusal::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                TokenRequestRefusal::Body,
+                error,
+            ));
         }
         Ok(Err(_)) => return Err(Refusal::bad_request("the body broke off")),
         Err(_) => {
             let error = "the body did not come";
-            return Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "body", error));
+            return Err(Refusal::new(
+                StatusCode::REQUEST_TIMEOUT,
+                TokenRequestRefusal::Body,
+                error,
+            ));
         }
     };
     if body.trim_ascii().is_empty() {

@@ -36,7 +36,8 @@ use crate::protocol::{
     ResumePoint, TemplateContext, TraceContext,
 };
 use crate::telemetry;
-use crate::telemetry::connections::{Admitted, Attempt};
+use crate::telemetry::connections::{Admitted, Attempt, HandshakeOutcome};
+use crate::telemetry::credentials::{CredentialCause, RejectionCause};
 use crate::telemetry::spans::{self, Kind, Span, SpanStatus};
 use crate::tokens::{Authenticator, CredentialContext, Identity};
 use authorize::{Authorizer, Question};
@@ -70,7 +71,7 @@ impl HandshakeAttempt {
     }
 
     /// It was decided; `Err` says why it was refused.
-    pub fn finished(mut self, route: &str, decision: Result<Admitted<'_>, &'static str>) {
+    pub fn finished(mut self, route: &str, decision: Result<Admitted<'_>, RejectionCause>) {
         let Self { connection_id, request_id, ip, .. } = &self;
         let attempt = Attempt { route, connection: *connection_id, request: request_id, ip: *ip };
         telemetry::connections::handshake_finished(attempt, decision, self.started.elapsed());
@@ -81,10 +82,15 @@ impl HandshakeAttempt {
             self.span.set("client.address", self.ip.to_string());
             let status = match decision {
                 Ok(_) => SpanStatus::Ok,
-                Err("engine" | "authorize_unavailable") => SpanStatus::Error,
+                Err(
+                    RejectionCause::AuthorizeUnavailable
+                    | RejectionCause::Credential(CredentialCause::Engine),
+                ) => SpanStatus::Error,
                 Err(_) => SpanStatus::Refused,
             };
-            self.span.set_outcome(decision.err().unwrap_or("admitted"), status);
+            let outcome =
+                decision.err().map_or(HandshakeOutcome::Admitted, HandshakeOutcome::Rejected);
+            self.span.set_outcome(outcome.label(), status);
         }
     }
 }

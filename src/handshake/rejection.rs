@@ -8,13 +8,13 @@ use http_body_util::Full;
 use hyper::{Response, StatusCode, header};
 
 use crate::protocol::{CloseReason, ErrorCode, ErrorEvent};
+use crate::telemetry::credentials::{CredentialCause, RejectionCause};
 use crate::tokens::CredentialRejection;
 
 /// Why a client may not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejection {
-    /// A stable word; the metric label.
-    pub cause: &'static str,
+    pub cause: RejectionCause,
     pub reason: CloseReason,
     /// What the client is told; never in what way a credential failed.
     pub message: &'static str,
@@ -31,7 +31,7 @@ const TRY_AGAIN: &str = "the service cannot decide at the moment; try again";
 const TRY_AGAIN_SECONDS: u64 = 5;
 
 impl Rejection {
-    const fn new(cause: &'static str, reason: CloseReason, message: &'static str) -> Self {
+    const fn new(cause: RejectionCause, reason: CloseReason, message: &'static str) -> Self {
         Self { cause, reason, message, retry: None }
     }
 
@@ -41,20 +41,20 @@ impl Rejection {
     }
 
     pub fn origin() -> Self {
-        Self::new("origin", CloseReason::Forbidden, NOT_ALLOWED)
+        Self::new(RejectionCause::Origin, CloseReason::Forbidden, NOT_ALLOWED)
     }
 
     pub fn no_credentials() -> Self {
-        Self::new("no_credentials", CloseReason::Unauthenticated, NOT_AUTHENTICATED)
+        Self::new(RejectionCause::NoCredentials, CloseReason::Unauthenticated, NOT_AUTHENTICATED)
     }
 
     /// It cannot be told whose session is meant.
     pub fn several_cookies() -> Self {
-        Self::new("several_cookies", CloseReason::Unauthenticated, NOT_AUTHENTICATED)
+        Self::new(RejectionCause::SeveralCookies, CloseReason::Unauthenticated, NOT_AUTHENTICATED)
     }
 
     pub fn credential(rejection: CredentialRejection) -> Self {
-        let cause = rejection.label();
+        let cause = RejectionCause::Credential(rejection.cause());
         if let Some(code) = rejection.unavailable() {
             return Self::new(cause, CloseReason::Overloaded, TRY_AGAIN)
                 .after(TRY_AGAIN_SECONDS, code);
@@ -68,39 +68,43 @@ impl Rejection {
     }
 
     pub fn channel() -> Self {
-        Self::new("channel", CloseReason::Forbidden, NOT_ALLOWED)
+        Self::new(RejectionCause::Channel, CloseReason::Forbidden, NOT_ALLOWED)
     }
 
     /// The backend said no.
     pub fn not_authorized() -> Self {
-        Self::new("authorize", CloseReason::Forbidden, NOT_ALLOWED)
+        Self::new(RejectionCause::Authorize, CloseReason::Forbidden, NOT_ALLOWED)
     }
 
     /// The backend could not be asked.
     pub fn authorize_unavailable() -> Self {
-        Self::new("authorize_unavailable", CloseReason::Overloaded, TRY_AGAIN)
+        Self::new(RejectionCause::AuthorizeUnavailable, CloseReason::Overloaded, TRY_AGAIN)
             .after(TRY_AGAIN_SECONDS, ErrorCode::UpstreamUnavailable)
     }
 
     /// The engine that keeps tokens or limits could not be asked.
     pub fn engine() -> Self {
-        Self::new("engine", CloseReason::Overloaded, TRY_AGAIN)
-            .after(TRY_AGAIN_SECONDS, ErrorCode::EngineUnavailable)
+        Self::new(
+            RejectionCause::Credential(CredentialCause::Engine),
+            CloseReason::Overloaded,
+            TRY_AGAIN,
+        )
+        .after(TRY_AGAIN_SECONDS, ErrorCode::EngineUnavailable)
     }
 
     pub fn connects(retry_after: Duration) -> Self {
-        Self::too_many("connects", seconds(retry_after))
+        Self::too_many(RejectionCause::Connects, seconds(retry_after))
     }
 
     pub fn connections(retry_after: Duration) -> Self {
-        Self::too_many("connections", seconds(retry_after))
+        Self::too_many(RejectionCause::Connections, seconds(retry_after))
     }
 
     pub fn connections_per_ip() -> Self {
-        Self::too_many("connections_per_ip", 10)
+        Self::too_many(RejectionCause::ConnectionsPerIp, 10)
     }
 
-    fn too_many(cause: &'static str, seconds: u64) -> Self {
+    fn too_many(cause: RejectionCause, seconds: u64) -> Self {
         Self::new(cause, CloseReason::TooManyConnections, TOO_MANY)
             .after(seconds, ErrorCode::RateLimited)
     }
@@ -153,6 +157,7 @@ pub fn json_error(status: StatusCode, error: &str, code: &str) -> Response<Full<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::ClientAction;
     use crate::tokens::{CredentialRejection as Credential, JwtRejection};
 
     /// Seconds, and the code of the error event.
@@ -196,6 +201,9 @@ mod tests {
         for (rejection, close, status, wait) in every_one() {
             let cause = rejection.cause;
             assert_eq!(rejection.reason.code(), close, "{cause}");
+            let waits =
+                matches!(rejection.reason.action(), ClientAction::Wait | ClientAction::BackOff);
+            assert_eq!(waits, wait.is_some(), "{cause}: whoever is to wait is told how long");
             let http = rejection.to_http();
             assert_eq!(http.status(), status, "{cause}");
             assert_eq!(http.headers()["cache-control"], "no-store", "{cause}");

@@ -102,7 +102,10 @@ async fn admit(
         head.headers(),
         ClientAddress::resolve([127, 0, 0, 1].into(), head.headers(), &[]),
     );
-    handshake.admit(route, params, &head, &attempt).await.map_err(|rejection| rejection.cause)
+    handshake
+        .admit(route, params, &head, &attempt)
+        .await
+        .map_err(|rejection| rejection.cause.label())
 }
 
 /// Who got in, or why not.

@@ -1,8 +1,8 @@
-//! Channel → sockets: one part a thread, so that a delivery takes no lock.
+//! Channel → sockets: one part for each thread, so that a delivery takes no lock.
 //!
-//! A publication was encoded once by the broker; here it is handed to every socket of its channel, all
-//! that the broker had ready for a channel at once, in one write a connection. The hub holds socket
-//! handles and never knows sessions; who joins and leaves is the broker's business.
+//! The broker has encoded a publication once; the hub hands it to every socket of its channel. All that the
+//! broker has ready for a channel is written to a connection at once. The hub holds socket handles and does not
+//! know sessions; the broker decides which sockets are attached.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -13,18 +13,18 @@ use bytes::{Bytes, BytesMut};
 use crate::protocol::{ChannelName, CloseReason};
 use crate::socket::{Delivery, Socket};
 
-/// A large channel is served in turns of this many sockets.
-const SOCKETS_PER_TURN: usize = 512;
+/// A large channel is served this many sockets at a time; other tasks of the thread run in between.
+const SOCKETS_PER_SLICE: usize = 512;
 
-/// Publications of a batch are joined into one buffer up to this size.
+/// Publications of a batch are joined into buffers of up to this many bytes.
 const MAX_JOINED: usize = 256 * 1024;
 
-/// What happened to one batch.
+/// What became of one batch.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Delivered {
-    /// Publications handed to connections.
+    /// How many times a publication was handed to a connection.
     pub deliveries: u64,
-    /// Publications that a connection could not take.
+    /// How many times a connection could not take a publication.
     pub drops: u64,
 }
 
@@ -38,7 +38,7 @@ pub struct HubPart {
 }
 
 impl HubPart {
-    /// Returns whether `socket` is the channel's first.
+    /// Adds `socket` to `channel`. Returns whether it is the channel's first.
     pub fn attach(&self, channel: &ChannelName, socket: Rc<Socket>) -> bool {
         let mut channels = self.channels.borrow_mut();
         let sockets = match channels.get_mut(channel) {
@@ -50,7 +50,7 @@ impl HubPart {
         sockets.len() == 1
     }
 
-    /// Returns whether `socket` was the channel's last.
+    /// Removes `socket` from `channel`. Returns whether it was the channel's last.
     pub fn detach(&self, channel: &ChannelName, socket: &Rc<Socket>) -> bool {
         let mut channels = self.channels.borrow_mut();
         let Some(sockets) = channels.get_mut(channel) else { return false };
@@ -62,14 +62,14 @@ impl HubPart {
         if let Some(moved) = sockets.get(slot) {
             moved.hub_slot.set(slot);
         }
-        let last = sockets.is_empty();
-        if last {
+        let was_last = sockets.is_empty();
+        if was_last {
             channels.remove(channel);
             if channels.capacity() > 4096 && channels.len() * 4 < channels.capacity() {
                 channels.shrink_to_fit();
             }
         }
-        last
+        was_last
     }
 
     /// Hands `frames`, in order, to every socket of `channel`.
@@ -103,15 +103,16 @@ impl HubPart {
         let snapshot: Sockets = {
             let channels = self.channels.borrow();
             let Some(sockets) = channels.get(channel) else { return };
-            if sockets.len() <= SOCKETS_PER_TURN {
+            if sockets.len() <= SOCKETS_PER_SLICE {
                 sockets.iter().for_each(|socket| deliver(socket));
                 return;
             }
-            // Others run between turns and may change the list; who leaves meanwhile gets one more.
+            // Tasks that run in between may change the list. A socket that is detached meanwhile still gets
+            // these publications.
             sockets.clone()
         };
-        for turn in snapshot.chunks(SOCKETS_PER_TURN) {
-            turn.iter().for_each(|socket| deliver(socket));
+        for slice in snapshot.chunks(SOCKETS_PER_SLICE) {
+            slice.iter().for_each(|socket| deliver(socket));
             tokio::task::yield_now().await;
         }
     }
@@ -124,7 +125,7 @@ impl HubPart {
     }
 }
 
-/// The end of the run from `from` whose frames fit one buffer; at least one frame.
+/// The end of the run from `from` whose frames fit into one buffer. At least one frame.
 fn end_of_join(frames: &[Delivery], from: usize) -> usize {
     let mut size = 0;
     let mut to = from;

@@ -24,6 +24,8 @@ pub use leases::{Lease, LeaseSet};
 pub use shared::SharedLimits;
 pub use status::{LimitStatus, UserLimit};
 
+pub use crate::telemetry::messages::LimitName;
+
 use std::time::Duration;
 
 /// The answer of a limit.
@@ -34,36 +36,6 @@ pub enum Verdict {
     Refused {
         retry_after: Duration,
     },
-}
-
-/// Which shared bucket; part of its key and the value of a metric label.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum LimitName {
-    MessagesPerUser,
-    ConnectsPerUser,
-    ConnectionsPerUser,
-    GenerationsPerUser,
-    /// Local to a connection; here for the metric label.
-    MessagesPerConnection,
-    PingsPerConnection,
-    ConnectionsPerIp,
-    ConnectionsTotal,
-}
-
-impl LimitName {
-    /// A stable word for keys, logs and metrics.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::MessagesPerUser => "messages_per_user",
-            Self::ConnectsPerUser => "connects_per_user",
-            Self::ConnectionsPerUser => "connections_per_user",
-            Self::GenerationsPerUser => "generations_per_user",
-            Self::MessagesPerConnection => "messages_per_connection",
-            Self::PingsPerConnection => "pings_per_connection",
-            Self::ConnectionsPerIp => "connections_per_ip",
-            Self::ConnectionsTotal => "connections_total",
-        }
-    }
 }
 
 /// Who has no place is not told to come back sooner.

@@ -216,9 +216,9 @@ fn record(
     match verdict {
         Ok(Verdict::Allowed) => {}
         Ok(Verdict::Refused { retry_after }) => {
-            telemetry::messages::limit_refused(limit.label(), route, user, retry_after);
+            telemetry::messages::limit_refused(limit, route, user, retry_after);
         }
-        Err(EngineUnavailable) => telemetry::messages::limit_not_checked(limit.label()),
+        Err(EngineUnavailable) => telemetry::messages::limit_not_checked(limit),
     }
     verdict
 }

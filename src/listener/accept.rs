@@ -14,12 +14,13 @@ use super::http::{Connection, Front};
 use crate::broker::{Broker, Publisher, WorkerHandle};
 use crate::control;
 use crate::generations::Generations;
-use crate::limits::{ConnectionCounts, LeaseSet, LimitName, SharedLimits};
+use crate::limits::{ConnectionCounts, LeaseSet, SharedLimits};
 use crate::presence::PresenceStore;
 use crate::replies::{self, Replies, ReplyServices};
 use crate::session::{self, Permits, Presence, Services, SessionRegistry};
 use crate::shutdown::Shutdown;
 use crate::telemetry;
+use crate::telemetry::messages::LocalLimit;
 
 /// Pause after an accept that failed, for example without free file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -172,7 +173,7 @@ fn accept(stream: TcpStream, peer: SocketAddr, front: &Rc<Front>) {
     // Without it the connection works as well, only slower.
     let _ = stream.set_nodelay(true);
     let Some(process) = front.enter() else {
-        telemetry::messages::local_limit_refused(LimitName::ConnectionsTotal.label());
+        telemetry::messages::local_limit_refused(LocalLimit::ConnectionsTotal);
         // Whoever does not get the answer sees the connection closed.
         let _ = stream.try_write(FULL);
         return;

@@ -26,15 +26,14 @@ use crate::config;
 use crate::handshake::{
     Admission, Found, Handshake, HandshakeAttempt, Rejection, json_error, upgrade,
 };
-use crate::limits::{
-    ConnectionCounts, ConnectionPermit, IpPermit, Lease, LeaseKey, Leased, LimitName,
-};
+use crate::limits::{ConnectionCounts, ConnectionPermit, IpPermit, Lease, LeaseKey, Leased};
 use crate::protocol::{ClientAddress, CloseReason, Params, with_timestamp};
 use crate::proxy::{Proxy, ProxyBody};
 use crate::session::{self, Client, Permits, Services, UpstreamMode};
 use crate::socket::ByteStream;
 use crate::telemetry;
 use crate::telemetry::connections::Admitted;
+use crate::telemetry::messages::LocalLimit;
 
 /// A client that is connected when the gateway begins to drain and has not sent a request yet may send one
 /// for this long, but for at most half of `[shutdown] grace`.
@@ -308,7 +307,7 @@ impl Front {
             self.enter_ip(ip)
         };
         permit.map(Some).ok_or_else(|| {
-            telemetry::messages::local_limit_refused(LimitName::ConnectionsPerIp.label());
+            telemetry::messages::local_limit_refused(LocalLimit::ConnectionsPerIp);
             Rejection::connections_per_ip()
         })
     }

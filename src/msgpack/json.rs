@@ -1,4 +1,4 @@
-//! Items as JSON text.
+//! Transcodes items to JSON text.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{Item, MAX_DEPTH, Malformed, Reader};
 
-/// Appends the one value in `bytes` to `json`. After an error `json` holds a part of it.
+/// Appends the only value in `bytes` to `json`. After an error `json` contains a part of it.
 #[cfg(any(test, feature = "internals"))]
 pub fn to_json(bytes: &[u8], json: &mut Vec<u8>) -> Result<(), Malformed> {
     let mut reader = Reader::new(bytes);
@@ -14,16 +14,16 @@ pub fn to_json(bytes: &[u8], json: &mut Vec<u8>) -> Result<(), Malformed> {
     reader.finish()
 }
 
-/// An array or a map whose end has not been written.
+/// An array or map whose closing bracket has not been written yet.
 struct Open {
     is_map: bool,
-    /// Nothing of it has been written yet.
+    /// Whether no item has been written yet.
     is_new: bool,
-    /// Items, or pairs, that are still to come.
+    /// The items or pairs that are still to be written.
     left: usize,
 }
 
-/// Appends the value at the reader's place to `json`. Arrays and maps are kept on a stack of our own.
+/// Appends the reader's next value to `json`. An explicit stack of open arrays and maps replaces recursion.
 pub fn write_value(reader: &mut Reader, json: &mut Vec<u8>) -> Result<(), Malformed> {
     let mut stack: Vec<Open> = Vec::new();
     loop {
@@ -66,7 +66,7 @@ pub fn write_key(key: Item, json: &mut Vec<u8>) -> Result<(), Malformed> {
         scalar => {
             let mut text = Vec::new();
             write_scalar(scalar, &mut text);
-            // Floats that are no number are strings already.
+            // NaN and infinities are strings already.
             let quote: &[u8] = if text.starts_with(b"\"") { b"" } else { b"\"" };
             json.extend_from_slice(quote);
             json.extend_from_slice(&text);
@@ -76,7 +76,7 @@ pub fn write_key(key: Item, json: &mut Vec<u8>) -> Result<(), Malformed> {
     Ok(())
 }
 
-/// Heads of arrays and maps are not scalars; nothing is written for them.
+/// Appends a scalar. For the head of an array or map nothing is written.
 fn write_scalar(item: Item, json: &mut Vec<u8>) {
     match item {
         Item::Nil => json.extend_from_slice(b"null"),
@@ -104,7 +104,7 @@ fn write_scalar(item: Item, json: &mut Vec<u8>) {
 }
 
 fn write(value: &(impl Serialize + ?Sized), json: &mut Vec<u8>) {
-    // Neither a `Vec` nor a scalar refuses.
+    // Writing a scalar to a `Vec` cannot fail.
     let _ = serde_json::to_writer(json, value);
 }
 

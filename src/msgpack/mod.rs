@@ -1,24 +1,23 @@
-//! MessagePack, read and transcoded into JSON text.
+//! Reads MessagePack and transcodes it to JSON text.
 //!
-//! This module owns the bytes: the reader of single items, and the transcoding of whole values. What the
-//! members of a message mean is for others. Invariants, whatever the bytes: no panic, no recursion, no
-//! allocation for a length that the input does not have, and at most `MAX_GROWTH` bytes of JSON for
-//! each byte read.
+//! This module owns the byte format: reading single items, and transcoding whole values. The callers know
+//! what the members of a message mean. Invariants for any input: no panic, no recursion, no allocation for a
+//! length that exceeds the input, and at most `MAX_GROWTH` bytes of JSON for each byte of input.
 //!
-//! JSON says less than MessagePack, so some things are choices (docs/channels.md repeats them for users):
+//! JSON cannot express all of MessagePack. The mapping (docs/channels.md has it for users):
 //!
 //! | MessagePack | JSON |
 //! |---|---|
 //! | map | object, members in their order; repeated keys are kept |
 //! | key that is an integer, a float, a bool, nil or bytes | its JSON text as a string |
 //! | key that is an array, a map or an extension | refused |
-//! | str | string; where it is no UTF-8, as bytes |
+//! | str | string; like bin if it is not valid UTF-8 |
 //! | bin | string in standard, padded base64 |
 //! | integer | all its digits, beyond 2^53 too |
 //! | float 32, float 64 | the shortest decimal that reads back as the same float |
 //! | NaN, Infinity, -Infinity | the strings `"NaN"`, `"Infinity"`, `"-Infinity"` |
 //! | extension | `{"$ext":type,"data":"base64"}` |
-//! | over [`MAX_DEPTH`] arrays and maps in each other | refused |
+//! | arrays and maps nested deeper than [`MAX_DEPTH`] | refused |
 
 mod json;
 mod reader;
@@ -33,25 +32,25 @@ pub use reader::{Item, Reader};
 
 use std::fmt;
 
-/// Arrays and maps that may be open at once.
+/// The deepest nesting of arrays and maps.
 pub const MAX_DEPTH: usize = 512;
 
-/// Bytes of JSON that one byte of MessagePack can become: an empty extension has 3 and becomes 24.
+/// The most bytes of JSON for one byte of MessagePack: an empty extension has 3 bytes and becomes 24.
 #[cfg(any(test, feature = "internals"))]
 pub const MAX_GROWTH: usize = 10;
 
-/// Why bytes are not read.
+/// The reason why the input is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Malformed {
-    /// The input ends within an item, or an item claims more than there is.
+    /// The input ends within an item, or an item declares more bytes than are left.
     Truncated,
-    /// The byte 0xc1, which starts nothing.
+    /// The byte 0xc1, which the format never uses.
     Reserved,
-    /// More than [`MAX_DEPTH`] arrays and maps in each other.
+    /// Arrays and maps that are nested deeper than [`MAX_DEPTH`].
     TooDeep,
     /// A key that is an array, a map or an extension.
     Key,
-    /// Something follows the value.
+    /// Bytes follow the value.
     Trailing,
 }
 

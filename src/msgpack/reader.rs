@@ -1,28 +1,28 @@
-//! One item after the other (<https://github.com/msgpack/msgpack/blob/master/spec.md>).
+//! Reads one item after the other (<https://github.com/msgpack/msgpack/blob/master/spec.md>).
 
 use super::Malformed;
 
-/// What starts at the reader's place: a whole scalar, or the head of an array or map whose items follow.
+/// An item: a scalar, or the head of an array or map whose items follow.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Item<'a> {
     Nil,
     Bool(bool),
-    /// An integer that was written with a sign, or is small.
+    /// An integer of a signed format, or a small one.
     Signed(i64),
     Unsigned(u64),
     Float32(f32),
     Float64(f64),
-    /// Should be UTF-8; not checked here.
+    /// Text that should be UTF-8, which is not checked here.
     Str(&'a [u8]),
     Bin(&'a [u8]),
     Ext(i8, &'a [u8]),
-    /// This many items follow. There are at least as many bytes.
+    /// The head of an array with this many items. At least as many bytes follow.
     Array(usize),
-    /// This many pairs of items follow. There are at least twice as many bytes.
+    /// The head of a map with this many pairs. At least twice as many bytes follow.
     Map(usize),
 }
 
-/// Reads items off the front of `rest`. Borrows everything, allocates nothing.
+/// Takes items from the front of `rest`. Borrows from the input and allocates nothing.
 #[derive(Debug, Clone)]
 pub struct Reader<'a> {
     rest: &'a [u8],
@@ -33,7 +33,7 @@ impl<'a> Reader<'a> {
         Self { rest: bytes }
     }
 
-    /// The next item. After an error the reader's place means nothing.
+    /// Reads the next item. After an error the reader must not be used any more.
     pub fn item(&mut self) -> Result<Item<'a>, Malformed> {
         let byte = self.byte()?;
         Ok(match byte {
@@ -80,12 +80,12 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Whether everything was read.
+    /// Fails if input is left.
     pub fn finish(&self) -> Result<(), Malformed> {
         if self.rest.is_empty() { Ok(()) } else { Err(Malformed::Trailing) }
     }
 
-    /// Every item has a byte at least, so a count beyond the bytes that are left is false.
+    /// Every item has at least one byte, so a count beyond the bytes that are left is refused.
     fn array(&self, count: usize) -> Result<Item<'a>, Malformed> {
         if count > self.rest.len() { Err(Malformed::Truncated) } else { Ok(Item::Array(count)) }
     }
@@ -99,14 +99,14 @@ impl<'a> Reader<'a> {
         Ok(Item::Ext(kind, self.take(length)?))
     }
 
-    /// A length of 1, 2 or 4 bytes, for a `size` of 0, 1 and 2.
+    /// Reads a length of 1, 2 or 4 bytes, for a `size` of 0, 1 or 2.
     fn length(&mut self, size: u8) -> Result<usize, Malformed> {
         let length = match size {
             0 => u32::from(self.byte()?),
             1 => u32::from(u16::from_be_bytes(self.number()?)),
             _ => u32::from_be_bytes(self.number()?),
         };
-        // Only where a pointer has 16 bits; no such input can be held there.
+        // This fails only with pointers of 16 bits, which cannot address such an input.
         usize::try_from(length).map_err(|_| Malformed::Truncated)
     }
 

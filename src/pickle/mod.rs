@@ -1,13 +1,13 @@
-//! Python pickles that hold data only: read with a closed set of opcodes, and written.
+//! Reads and writes Python pickles that contain data only, with a closed set of opcodes.
 //!
-//! This module owns the bytes of what Django's cache keeps: dicts, lists and sets of texts, numbers, booleans
-//! and `None`. What a record must say is for others. It is no unpickler: every opcode that could import,
-//! call or build anything is an unknown byte, as is every other that is not in `opcodes`. Invariants,
-//! whatever the bytes: no panic, no recursion in reading, memory in proportion to the length.
+//! This module owns the byte format of what Django's cache stores: dicts, lists and sets of texts, numbers,
+//! booleans and `None`. The callers decide what a record must contain. It is not an unpickler: an opcode that
+//! could import, call or build anything is refused, as is every opcode that is not in `opcodes`. Invariants
+//! for any input: no panic, no recursion in reading, memory proportional to the input's length.
 //!
-//! Narrower than Python, on purpose: integers are those of 64 bits; what the memo gives back is never a
-//! dict, list or set (so no value contains itself, or another many times over); keys and elements of sets
-//! are texts, numbers, booleans or `None`.
+//! The reader accepts less than Python on purpose: integers have at most 64 bits; a memo reference never
+//! gives a dict, list or set, so that no value contains itself or another one many times; dict keys and set
+//! elements are texts, numbers, booleans or `None`.
 
 mod opcodes;
 mod reader;
@@ -23,41 +23,41 @@ pub use writer::{write_json, write_text_set};
 
 use std::fmt;
 
-/// What every pickle that is read begins with, and no JSON text does.
+/// The first byte of every pickle that is accepted. No JSON text begins with it.
 pub const FIRST_BYTE: u8 = opcodes::PROTO;
 
-/// Longer pickles are not read.
+/// The longest accepted pickle, in bytes.
 pub const MAX_BYTES: usize = 64 * 1024;
 
-/// Bytes of text that the memo may give back, each time counted: a pickle can name one text many times over,
-/// and what is made of it, JSON for one, holds as many copies.
+/// The most bytes of text that memo references may give in one pickle. A pickle can refer to one text many
+/// times, and its conversion to JSON has as many copies.
 pub const MAX_REPEATED_BYTES: usize = 16 * MAX_BYTES;
 
-/// Dicts, lists and sets that may be in each other.
+/// The deepest nesting of dicts, lists and sets.
 pub const MAX_DEPTH: u8 = 64;
 
-/// Why bytes are not read.
+/// The reason why the input is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Malformed {
     /// Longer than [`MAX_BYTES`].
     TooLong,
-    /// The memo gives back more than [`MAX_REPEATED_BYTES`].
+    /// Memo references give more than [`MAX_REPEATED_BYTES`].
     TooRepetitive,
     /// Not a pickle of protocol 2 to 5.
     Protocol,
     /// The input ends before the pickle does.
     Truncated,
-    /// A byte that is no opcode of the closed set.
+    /// A byte that is not an opcode of the closed set.
     Opcode(u8),
-    /// An opcode that finds on the stack, or in the memo, not what it works on.
+    /// An opcode whose operands are not on the stack or in the memo.
     Stack,
-    /// Text that is no UTF-8.
+    /// Text that is not valid UTF-8.
     Text,
     /// An integer that does not fit 64 bits.
     Integer,
-    /// More than [`MAX_DEPTH`] dicts, lists and sets in each other.
+    /// Dicts, lists and sets that are nested deeper than [`MAX_DEPTH`].
     TooDeep,
-    /// Something follows the pickle.
+    /// Bytes follow the pickle.
     Trailing,
 }
 

@@ -1,4 +1,4 @@
-//! The opcodes that are read, all of them (Python's `Lib/pickletools.py` describes each).
+//! All opcodes that are accepted. Python's `Lib/pickletools.py` describes each.
 
 pub(super) const PROTO: u8 = 0x80;
 pub(super) const FRAME: u8 = 0x95;

@@ -1,4 +1,4 @@
-//! The machine that a pickle is a program for: a stack, marks on it, and a memo.
+//! The stack machine that executes a pickle: a stack with marks, and a memo.
 
 use std::collections::HashMap;
 
@@ -29,27 +29,27 @@ pub fn read(bytes: &[u8]) -> Result<Value<'_>, Malformed> {
 /// A value on the stack.
 struct Slot<'a> {
     value: Value<'a>,
-    /// Dicts, lists and sets in each other, itself among them: 0 for a scalar. At most [`MAX_DEPTH`], so
-    /// that dropping it recurses no deeper.
+    /// The nesting of dicts, lists and sets: 0 for a scalar, at most [`MAX_DEPTH`]. Dropping the value
+    /// recurses that deep.
     depth: u8,
 }
 
 struct Machine<'a> {
     rest: &'a [u8],
     stack: Vec<Slot<'a>>,
-    /// Lengths of the stack at which a MARK was met, ascending.
+    /// The stack lengths at which a MARK was read, ascending.
     marks: Vec<usize>,
-    /// A dict, list or set is remembered as `None`: it cannot be had again. The numbers are the input's, so
-    /// this is no `Vec`.
+    /// The texts and numbers that the pickle may refer to. Dicts, lists and sets are stored as `None`, since
+    /// a reference to them is refused. The input chooses the numbers, so a `Vec` could grow without bound.
     memo: HashMap<u32, Option<Value<'a>>>,
-    /// Bytes of text that the memo gave back; at most [`MAX_REPEATED_BYTES`].
+    /// Bytes of text that memo references have given; at most [`MAX_REPEATED_BYTES`].
     repeated: usize,
 }
 
 impl<'a> Machine<'a> {
     fn step(&mut self, opcode: u8) -> Result<(), Malformed> {
         match opcode {
-            // Frames only say how far to read ahead.
+            // A frame only announces how many bytes to read ahead.
             FRAME => self.number::<8>().map(drop),
             NONE => self.push(Value::None),
             NEWTRUE => self.push(Value::Bool(true)),
@@ -103,7 +103,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// One value must be left, and nothing behind it.
+    /// Exactly one value must be left on the stack, and no input.
     fn finish(mut self) -> Result<Value<'a>, Malformed> {
         if !self.rest.is_empty() {
             return Err(Malformed::Trailing);
@@ -120,8 +120,8 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// Moves what is on the stack from `start` on into the dict, list or set right below it, which must be
-    /// on this side of the last mark.
+    /// Moves the stack from `start` on into the dict, list or set right below it, which must be above the
+    /// last mark.
     fn fill(&mut self, opcode: u8, start: Option<usize>) -> Result<(), Malformed> {
         let floor = self.marks.last().copied().unwrap_or(0);
         let start = start.filter(|start| *start > floor).ok_or(Malformed::Stack)?;

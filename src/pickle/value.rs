@@ -1,10 +1,10 @@
-//! What a pickle holds.
+//! The value of a pickle.
 
 use std::collections::BTreeSet;
 
 use serde_json::{Map, json};
 
-/// Data out of a pickle. Texts borrow from its bytes.
+/// A value that was read from a pickle. Texts borrow from the input.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value<'a> {
     None,
@@ -13,9 +13,9 @@ pub enum Value<'a> {
     Float(f64),
     Text(&'a str),
     List(Vec<Value<'a>>),
-    /// Pairs in the order they were written. Of equal keys the last one counts, as in Python.
+    /// The pairs in the order of the input. Of equal keys the last one counts, as in Python.
     Dict(Vec<(Value<'a>, Value<'a>)>),
-    /// As written; an element that is there twice counts once.
+    /// The elements in the order of the input; repeated elements count once.
     Set(Vec<Value<'a>>),
 }
 
@@ -37,8 +37,8 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The same in JSON: a set as an array, a float that is no number as `null`, a key that is no text as
-    /// its text. Recurses as deep as the value, which is within [`MAX_DEPTH`](super::MAX_DEPTH).
+    /// Converts to JSON: a set becomes an array, NaN and infinities become `null`, a key that is not a text
+    /// becomes its text. Recurses as deep as the value, at most [`MAX_DEPTH`](super::MAX_DEPTH).
     pub fn to_json(&self) -> serde_json::Value {
         match self {
             Self::None => json!(null),
@@ -54,7 +54,7 @@ impl<'a> Value<'a> {
                         Self::Text(text) => (*text).to_owned(),
                         other => other.to_json().to_string(),
                     };
-                    // The last of equal keys stays.
+                    // Of equal keys, the last one wins.
                     members.insert(name, value.to_json());
                 }
                 members.into()
@@ -62,7 +62,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// Whether Python could have it as a key or in a set.
+    /// Whether the value may be a dict key or a set element.
     pub(super) fn is_scalar(&self) -> bool {
         !matches!(self, Self::List(_) | Self::Dict(_) | Self::Set(_))
     }

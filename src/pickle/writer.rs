@@ -1,4 +1,4 @@
-//! Pickles of protocol 4, which Python has read since 3.4. Without memo or frames, which are optional.
+//! Writes pickles of protocol 4, which Python reads since 3.4, without the optional memo and frames.
 
 use serde_json::Value as Json;
 
@@ -6,7 +6,7 @@ use super::opcodes::*;
 
 const PROTOCOL: u8 = 4;
 
-/// A set of texts, as Django's cache keeps one.
+/// Pickles a set of texts, as Django's cache stores it.
 pub fn write_text_set<'a>(texts: impl Iterator<Item = &'a str>) -> Vec<u8> {
     let mut pickle = vec![PROTO, PROTOCOL, EMPTY_SET];
     let mut texts = texts.peekable();
@@ -19,7 +19,7 @@ pub fn write_text_set<'a>(texts: impl Iterator<Item = &'a str>) -> Vec<u8> {
     pickle
 }
 
-/// What Python's `json.loads` would make of `json`, pickled. Integers beyond 64 bits with sign become
+/// Pickles the value that Python's `json.loads` would give for `json`. Integers beyond signed 64 bits become
 /// floats. Recurses as deep as `json`.
 pub fn write_json(json: &Json) -> Vec<u8> {
     let mut pickle = vec![PROTO, PROTOCOL];

@@ -40,6 +40,42 @@ label_enum! {
     }
 }
 
+label_enum! {
+    /// What a client should do after a close; [`Self::description`] says it exactly.
+    pub enum ClientAction {
+        Stop => "stop",
+        FixClient => "fix_client",
+        Resume => "resume",
+        BackOff => "back_off",
+        Wait => "wait",
+        Reauthenticate => "reauthenticate",
+    }
+}
+
+impl ClientAction {
+    /// The text for the documentation.
+    pub fn description(self) -> &'static str {
+        match self {
+            Self::Stop => {
+                "do not reconnect automatically: the gateway has sent everything, or it would refuse the next connection too"
+            }
+            Self::FixClient => "do not reconnect: the client has a bug, and would be closed again",
+            Self::Resume => {
+                "reconnect and resume: after `reconnect_in_ms` if `going_away` came, or else after a short random delay"
+            }
+            Self::BackOff => {
+                "reconnect and resume, after a random delay that grows with each attempt; if an `error` with `retry_after` came before the close, not earlier than that"
+            }
+            Self::Wait => {
+                "reconnect after the `retry_after` of the `error` that came before the close"
+            }
+            Self::Reauthenticate => {
+                "get new credentials (a connection token or a JWT), then reconnect and resume"
+            }
+        }
+    }
+}
+
 impl CloseReason {
     /// The status code of the close frame (RFC 6455 section 7.4).
     pub fn code(self) -> u16 {
@@ -51,24 +87,49 @@ impl CloseReason {
         self.row().1
     }
 
-    const fn row(self) -> (u16, &'static str) {
+    /// What the client should do. It depends on the code alone, so that a client need not read the text.
+    pub fn action(self) -> ClientAction {
+        self.row().2
+    }
+
+    const fn row(self) -> (u16, &'static str, ClientAction) {
+        use ClientAction::{BackOff, FixClient, Reauthenticate, Resume, Stop, Wait};
         match self {
-            Self::Normal => (1000, ""),
-            Self::ProtocolError => (1002, "protocol error"),
-            Self::BinaryRefused => (1003, "binary messages are not accepted"),
-            Self::InvalidUtf8 => (1007, "text is not UTF-8"),
-            Self::Flooding => (1008, "kept sending after being refused"),
-            Self::MessageTooBig => (1009, "message too big"),
-            Self::InternalError => (1011, "internal error"),
-            Self::Restarting => (1012, "restarting"),
-            Self::BrokerGap => (1012, "publications may have been missed"),
-            Self::Overloaded => (1013, "try again later"),
-            Self::Unauthenticated => (4001, "not authenticated"),
-            Self::Disconnected => (4001, "disconnected by the server"),
-            Self::Forbidden => (4003, "not allowed"),
-            Self::TooSlow => (4008, "too slow"),
-            Self::PongTimeout => (4009, "no sign of life"),
-            Self::TooManyConnections => (4029, "too many connections"),
+            Self::Normal => (1000, "", Stop),
+            Self::ProtocolError => (1002, "protocol error", FixClient),
+            Self::BinaryRefused => (1003, "binary messages are not accepted", FixClient),
+            Self::InvalidUtf8 => (1007, "text is not UTF-8", FixClient),
+            Self::Flooding => (1008, "kept sending after being refused", Stop),
+            Self::MessageTooBig => (1009, "message too big", FixClient),
+            Self::InternalError => (1011, "internal error", BackOff),
+            Self::Restarting => (1012, "restarting", Resume),
+            Self::BrokerGap => (1012, "publications may have been missed", Resume),
+            Self::Overloaded => (1013, "try again later", BackOff),
+            Self::Unauthenticated => (4001, "not authenticated", Reauthenticate),
+            Self::Disconnected => (4001, "disconnected by the server", Reauthenticate),
+            Self::Forbidden => (4003, "not allowed", Stop),
+            Self::TooSlow => (4008, "too slow", Resume),
+            Self::PongTimeout => (4009, "no sign of life", Resume),
+            Self::TooManyConnections => (4029, "too many connections", Wait),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_code_alone_decides_what_the_client_should_do() {
+        for (one, other) in CloseReason::ALL.iter().zip(&CloseReason::ALL[1..]) {
+            assert!(
+                one.code() <= other.code(),
+                "{one} and {other} are in the order of their codes"
+            );
+            if one.code() == other.code() {
+                assert_eq!(one.action(), other.action(), "{one} and {other}");
+            }
+        }
+        assert!(CloseReason::ALL.iter().all(|reason| reason.text().len() <= 123));
     }
 }

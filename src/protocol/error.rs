@@ -1,8 +1,8 @@
 //! Error events: what the gateway refuses and why, with what is known of the message.
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
-use super::label_enum;
+use super::{EventName, label_enum};
 
 label_enum! {
     /// The code of an error event that the gateway writes; part of the client protocol.
@@ -35,16 +35,10 @@ label_enum! {
     }
 }
 
-impl Serialize for ErrorCode {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.label())
-    }
-}
-
 /// `{"event":"error","error":"…","code":"…"}` with the fields that are known.
 #[derive(Debug, Clone, Serialize)]
 pub struct ErrorEvent<'a> {
-    event: &'static str,
+    event: EventName,
     error: &'a str,
     code: ErrorCode,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -57,7 +51,7 @@ pub struct ErrorEvent<'a> {
 
 impl<'a> ErrorEvent<'a> {
     pub fn new(code: ErrorCode, error: &'a str) -> Self {
-        Self { event: "error", error, code, retry_after: None, id: None, task_id: None }
+        Self { event: EventName::Error, error, code, retry_after: None, id: None, task_id: None }
     }
 
     /// Adds the time to wait, in whole seconds; the caller rounds up.

@@ -1,11 +1,38 @@
-//! Events that the gateway itself writes, but for errors. What is published to a channel passes as it is.
+//! The events that the gateway itself writes, except errors. What is published to a channel is passed on unchanged.
 
 use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 
-use super::{ConnectionId, Params, Position, UserId};
+use super::{ConnectionId, Params, Position, UserId, label_enum};
 
-fn place<S: Serializer>(position: &Option<Position>, serializer: S) -> Result<S::Ok, S::Error> {
+label_enum! {
+    /// The `event` of an event that the gateway writes. Upstreams and workers write others.
+    pub enum EventName {
+        Connected => "connected",
+        Resumed => "resumed",
+        Pong => "pong",
+        /// The default; the setting `queued_event` of a Celery upstream replaces it.
+        TaskQueued => "task_queued",
+        ProcessingStarted => "processing_started",
+        /// A part of a reply that its upstream streams without naming an event.
+        Chunk => "chunk",
+        Complete => "complete",
+        Cancelled => "cancelled",
+        Error => "error",
+        /// A publication that is not a JSON object.
+        Message => "message",
+        Join => "join",
+        Leave => "leave",
+        TokenExpiringSoon => "token_expiring_soon",
+        Refreshed => "refreshed",
+        GoingAway => "going_away",
+    }
+}
+
+fn write_position<S: Serializer>(
+    position: &Option<Position>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     let mut map = serializer.serialize_map(None)?;
     if let Some(Position { epoch, offset }) = position {
         map.serialize_entry("epoch", epoch)?;
@@ -14,22 +41,22 @@ fn place<S: Serializer>(position: &Option<Position>, serializer: S) -> Result<S:
     map.end()
 }
 
-/// Where a connection begins to hear its channel.
+/// The position from which a connection receives the publications of its channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Begin {
-    /// The next publication of this connection follows this one. `None` = nothing is kept.
-    #[serde(flatten, serialize_with = "place")]
+    /// The position of the last publication before the connection. `None` = the channel keeps no history.
+    #[serde(flatten, serialize_with = "write_position")]
     pub position: Option<Position>,
-    /// To those who asked to resume: whether nothing is missing.
+    /// Whether no publication is missing; only for a client that asked to resume.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recovered: Option<bool>,
-    /// To those who asked to resume: publications since theirs, where that is known.
+    /// The number of publications since the one that a client asked to resume after, if it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub missed: Option<u64>,
 }
 
-/// The first frame of a connection: every path parameter under its own name, then who it is, then where
-/// it begins.
+/// The first frame of a connection: every path parameter under its own name, the ids of the connection and its user,
+/// and the position from which it receives publications.
 pub fn connected(
     params: &Params,
     connection_id: ConnectionId,
@@ -38,7 +65,7 @@ pub fn connected(
 ) -> String {
     #[derive(Serialize)]
     struct Connected<'a> {
-        event: &'static str,
+        event: EventName,
         #[serde(flatten)]
         params: &'a Params,
         connection_id: ConnectionId,
@@ -46,47 +73,53 @@ pub fn connected(
         #[serde(flatten)]
         begin: Option<&'a Begin>,
     }
-    serde_json::to_string(&Connected { event: "connected", params, connection_id, user_id, begin })
-        .expect("strings and numbers serialize")
+    serde_json::to_string(&Connected {
+        event: EventName::Connected,
+        params,
+        connection_id,
+        user_id,
+        begin,
+    })
+    .expect("strings and numbers serialize")
 }
 
 /// The answer to a `resume` frame.
 pub fn resumed(begin: &Begin) -> String {
     #[derive(Serialize)]
     struct Resumed<'a> {
-        event: &'static str,
+        event: EventName,
         #[serde(flatten)]
         begin: &'a Begin,
     }
-    serde_json::to_string(&Resumed { event: "resumed", begin })
+    serde_json::to_string(&Resumed { event: EventName::Resumed, begin })
         .expect("strings and numbers serialize")
 }
 
-/// A generation begins.
+/// A generation has started.
 pub fn processing_started(task_id: &str) -> String {
-    task_event("processing_started", task_id)
+    task_event(EventName::ProcessingStarted, task_id)
 }
 
-/// A generation that was asked to end.
+/// A generation was cancelled.
 pub fn cancelled(task_id: &str) -> String {
-    task_event("cancelled", task_id)
+    task_event(EventName::Cancelled, task_id)
 }
 
-/// A generation whose upstream ended it without a word.
+/// A generation has ended whose upstream sent no terminal event.
 pub fn complete(task_id: &str) -> String {
-    task_event("complete", task_id)
+    task_event(EventName::Complete, task_id)
 }
 
-fn task_event(event: &'static str, task_id: &str) -> String {
+fn task_event(event: EventName, task_id: &str) -> String {
     #[derive(Serialize)]
     struct TaskEvent<'a> {
-        event: &'static str,
+        event: EventName,
         task_id: &'a str,
     }
     serde_json::to_string(&TaskEvent { event, task_id }).expect("strings serialize")
 }
 
-/// The `event` of a JSON object, where it has one.
+/// The `event` of a JSON object, if it has one.
 pub fn event_name(json: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     struct Named {
@@ -100,12 +133,12 @@ pub fn pong() -> &'static str {
     r#"{"event":"pong"}"#
 }
 
-/// The upstream has taken the message. `event` is `task_queued`, or what its upstream calls it.
+/// The upstream has accepted the message. `event` is `task_queued`, or the name that the upstream is configured with.
 pub fn task_queued(event: &str, task_id: &str, id: Option<&str>) -> String {
     TaskQueued { event, task_id, id, duplicate: None }.to_json()
 }
 
-/// The upstream took the message when it came first.
+/// The answer to a duplicate of a message that the upstream has accepted.
 pub fn task_queued_before(event: &str, task_id: &str, id: &str) -> String {
     TaskQueued { event, task_id, id: Some(id), duplicate: Some(true) }.to_json()
 }
@@ -126,7 +159,7 @@ impl TaskQueued<'_> {
     }
 }
 
-/// Somebody joined or left the channel. Anonymous clients have no name but their connection's id.
+/// A client joined or left the channel. An anonymous client is identified by the id of its connection.
 pub fn presence_event(
     joined: bool,
     user_id: Option<&UserId>,
@@ -135,36 +168,39 @@ pub fn presence_event(
 ) -> String {
     #[derive(Serialize)]
     struct PresenceEvent<'a> {
-        event: &'static str,
+        event: EventName,
         user_id: Option<&'a UserId>,
         username: Option<&'a str>,
         #[serde(skip_serializing_if = "Option::is_none")]
         connection_id: Option<ConnectionId>,
     }
-    let event = if joined { "join" } else { "leave" };
+    let event = if joined { EventName::Join } else { EventName::Leave };
     let connection_id = user_id.is_none().then_some(connection_id);
     serde_json::to_string(&PresenceEvent { event, user_id, username, connection_id })
         .expect("strings and numbers serialize")
 }
 
-/// The credentials behind the connection end in about so many seconds.
+/// The credentials of the connection expire in about `expires_in` seconds.
 pub fn token_expiring_soon(expires_in: u64) -> String {
-    format!(r#"{{"event":"token_expiring_soon","expires_in":{expires_in}}}"#)
+    let event = EventName::TokenExpiringSoon;
+    format!(r#"{{"event":"{event}","expires_in":{expires_in}}}"#)
 }
 
-/// Other credentials are behind the connection now, for so many seconds; `None` = they do not end.
+/// The credentials of the connection were renewed, and expire in `expires_in` seconds; `None` = never.
 pub fn refreshed(expires_in: Option<u64>) -> String {
     #[derive(Serialize)]
     struct Refreshed {
-        event: &'static str,
+        event: EventName,
         expires_in: Option<u64>,
     }
-    serde_json::to_string(&Refreshed { event: "refreshed", expires_in }).expect("numbers serialize")
+    serde_json::to_string(&Refreshed { event: EventName::Refreshed, expires_in })
+        .expect("numbers serialize")
 }
 
-/// Sent before a drain's close.
+/// Sent before a node that is stopping closes the connection.
 pub fn going_away(reconnect_in_ms: u64) -> String {
-    format!(r#"{{"event":"going_away","reconnect_in_ms":{reconnect_in_ms}}}"#)
+    let event = EventName::GoingAway;
+    format!(r#"{{"event":"{event}","reconnect_in_ms":{reconnect_in_ms}}}"#)
 }
 
 #[cfg(test)]
@@ -175,7 +211,7 @@ mod tests {
     fn credentials_without_an_end_have_no_seconds() {
         assert_eq!(refreshed(Some(900)), r#"{"event":"refreshed","expires_in":900}"#);
         assert_eq!(refreshed(None), r#"{"event":"refreshed","expires_in":null}"#);
-        let told: serde_json::Value = serde_json::from_str(&token_expiring_soon(120)).unwrap();
-        assert_eq!(told, serde_json::json!({"event": "token_expiring_soon", "expires_in": 120}));
+        let event: serde_json::Value = serde_json::from_str(&token_expiring_soon(120)).unwrap();
+        assert_eq!(event, serde_json::json!({"event": "token_expiring_soon", "expires_in": 120}));
     }
 }

@@ -12,7 +12,8 @@
 /// }
 /// ```
 ///
-/// The enum gets `label()`, which is also its `Display`, and `ALL` and `LABELS` in the order of the variants.
+/// The enum gets `label()`, which is also how it is displayed and serialized; `from_label()`; and `ALL` and
+/// `LABELS` in the order of the variants.
 /// After a semicolon, one variant may hold another enum of this kind and speaks with that one's words:
 /// `pub enum Handshake { Admitted => "admitted"; Refused(Cause) }`.
 macro_rules! label_enum {
@@ -30,7 +31,7 @@ macro_rules! label_enum {
             $($(#[$outer_meta])* $outer($inner),)?
         }
 
-        #[allow(dead_code, reason = "not every enum is listed and written as text")]
+        #[allow(dead_code, reason = "not every enum is listed, nor found by its word")]
         impl $name {
             const COUNT: usize =
                 [$($label),+].len() $(+ <$inner>::ALL.len())?;
@@ -71,11 +72,22 @@ macro_rules! label_enum {
                     $(Self::$outer(inner) => <$inner>::label(inner),)?
                 }
             }
+
+            /// The value with this word.
+            pub fn from_label(label: &str) -> Option<Self> {
+                Self::ALL.into_iter().find(|value| value.label() == label)
+            }
         }
 
         impl ::std::fmt::Display for $name {
             fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
                 f.write_str(self.label())
+            }
+        }
+
+        impl ::serde::Serialize for $name {
+            fn serialize<S: ::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.label())
             }
         }
     };
@@ -102,9 +114,12 @@ mod tests {
     fn an_enum_speaks_with_its_own_words_and_those_of_the_enum_that_it_holds() {
         assert_eq!(Cause::LABELS, ["expired", "unknown"]);
         assert_eq!(Outcome::LABELS, ["accepted", "expired", "unknown"]);
+        assert_eq!(Outcome::from_label("other"), None);
         assert_eq!(Outcome::ALL[2], Outcome::Refused(Cause::Unknown));
         for (value, label) in Outcome::ALL.iter().zip(Outcome::LABELS) {
             assert_eq!((value.label(), value.to_string().as_str()), (*label, *label));
+            assert_eq!(Outcome::from_label(label), Some(*value));
+            assert_eq!(serde_json::to_value(value).unwrap(), *label);
         }
     }
 }

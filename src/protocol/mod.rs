@@ -18,10 +18,10 @@ mod trace_context;
 
 pub use client_address::ClientAddress;
 pub use client_frame::{ClientFrame, MAX_TASK_ID_BYTES, Renewal};
-pub use close::CloseReason;
+pub use close::{ClientAction, CloseReason};
 pub use error::{ErrorCode, ErrorEvent};
 pub use events::{
-    Begin, cancelled, complete, connected, event_name, going_away, pong, presence_event,
+    Begin, EventName, cancelled, complete, connected, event_name, going_away, pong, presence_event,
     processing_started, refreshed, resumed, task_queued, task_queued_before, token_expiring_soon,
 };
 pub use ids::{ConnectionId, UserId, random_hex};

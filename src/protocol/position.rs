@@ -7,6 +7,8 @@ use std::str::FromStr;
 
 use serde::Serialize;
 
+use super::EventName;
+
 /// One unbroken history of a channel. A history that was lost, trimmed away or rolled back goes on
 /// under another epoch. On the wire: 1 to 16 hex digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -122,7 +124,7 @@ pub fn with_position(json: &[u8], position: Position) -> (Cow<'_, [u8]>, Vec<u8>
                 Ok(text) if is_json(text) => text.trim().to_owned(),
                 _ => serde_json::Value::from(String::from_utf8_lossy(json)).to_string(),
             };
-            let head = format!("{{\"event\":\"message\",\"data\":{data},");
+            let head = format!("{{\"event\":\"{}\",\"data\":{data},", EventName::Message);
             (Cow::Owned(head.into_bytes()), tail.into_bytes())
         }
     }

@@ -22,6 +22,7 @@ use crate::config;
 use crate::http_client::{self, HttpClient};
 use crate::protocol::ClientAddress;
 use crate::telemetry;
+use crate::telemetry::upstreams::ProxyFailure;
 use upload::{Stalled, Upload};
 
 pub type ProxyBody = BoxBody<Bytes, hyper::Error>;
@@ -41,17 +42,6 @@ struct Upstream {
     base: String,
     timeout: Duration,
     client: HttpClient<Upload>,
-}
-
-/// Why a request was not answered by the upstream.
-#[derive(Debug, Clone, Copy)]
-enum Failure {
-    NoUpstream,
-    BadTarget,
-    Unreachable,
-    TimedOut,
-    ClientTimedOut,
-    Switched,
 }
 
 impl Proxy {
@@ -75,7 +65,7 @@ impl Proxy {
         let started = Instant::now();
         let forwarded = match &self.upstream {
             Some(upstream) => upstream.forward(request, client).await,
-            None => Err(Failure::NoUpstream),
+            None => Err(ProxyFailure::NoUpstream),
         };
         match forwarded {
             Ok(response) => {
@@ -83,7 +73,7 @@ impl Proxy {
                 response.map(BodyExt::boxed)
             }
             Err(failure) => {
-                telemetry::upstreams::proxy_failed(failure.label());
+                telemetry::upstreams::proxy_failed(failure);
                 failure.to_response()
             }
         }
@@ -95,11 +85,11 @@ impl Upstream {
         &self,
         request: Request<Incoming>,
         client: ClientAddress,
-    ) -> Result<Response<Incoming>, Failure> {
+    ) -> Result<Response<Incoming>, ProxyFailure> {
         let (mut head, body) = request.into_parts();
         // The proxy opens no tunnels.
         if head.method == Method::CONNECT {
-            return Err(Failure::BadTarget);
+            return Err(ProxyFailure::BadTarget);
         }
         head.uri = self.target(&head.uri)?;
         head.version = Version::HTTP_11;
@@ -111,17 +101,17 @@ impl Upstream {
         let response = tokio::select! {
             response = self.client.request(Request::from_parts(head, upload)) => response,
             stalled = progress.stalled(self.timeout) => return Err(match stalled {
-                Stalled::Client => Failure::ClientTimedOut,
-                Stalled::Upstream => Failure::TimedOut,
+                Stalled::Client => ProxyFailure::ClientTimedOut,
+                Stalled::Upstream => ProxyFailure::TimedOut,
             }),
         };
         let mut response = response.map_err(|error| {
             telemetry::upstreams::proxy_unreachable(&error);
-            Failure::Unreachable
+            ProxyFailure::Unreachable
         })?;
         // `Upgrade` was removed from the request, and neither side is ready to speak another protocol.
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return Err(Failure::Switched);
+            return Err(ProxyFailure::Switched);
         }
         // The connection to the client is HTTP/1.1, whatever version the upstream answered with.
         *response.version_mut() = Version::HTTP_11;
@@ -130,27 +120,17 @@ impl Upstream {
     }
 
     /// Appends the request's path and query to the upstream's own path.
-    fn target(&self, uri: &Uri) -> Result<Uri, Failure> {
+    fn target(&self, uri: &Uri) -> Result<Uri, ProxyFailure> {
         let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
         if !path.starts_with('/') {
-            return Err(Failure::BadTarget);
+            return Err(ProxyFailure::BadTarget);
         }
-        format!("{}{path}", self.base).parse().map_err(|_| Failure::BadTarget)
+        format!("{}{path}", self.base).parse().map_err(|_| ProxyFailure::BadTarget)
     }
 }
 
-impl Failure {
-    fn label(self) -> &'static str {
-        match self {
-            Self::NoUpstream => "no_upstream",
-            Self::BadTarget => "bad_target",
-            Self::Unreachable => "unreachable",
-            Self::TimedOut => "timed_out",
-            Self::ClientTimedOut => "client_timed_out",
-            Self::Switched => "switched",
-        }
-    }
-
+impl ProxyFailure {
+    /// The answer that the client gets instead of the upstream's.
     fn to_response(self) -> Response<ProxyBody> {
         let (status, error) = match self {
             Self::NoUpstream => (StatusCode::NOT_FOUND, "not found"),

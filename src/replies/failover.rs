@@ -13,9 +13,7 @@ use crate::config::Route;
 use crate::generations::{Begun, Claimed, Facts, SWEEP};
 use crate::limits::{Lease, LeaseKey, Leased};
 use crate::protocol::{ErrorCode, ErrorEvent, cancelled};
-use crate::telemetry::replies::GenerationEnd;
-use crate::telemetry::replies::ReplySpans;
-use crate::telemetry::replies::ReplyTiming;
+use crate::telemetry::replies::{GenerationEnd, ReplySpans, ReplyTiming};
 use crate::telemetry::route::RouteMetrics;
 
 /// Takes over replies of dead nodes until this node drains. One thread of a node is enough.

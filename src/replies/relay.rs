@@ -8,9 +8,11 @@ use std::rc::Rc;
 use super::message::MessageContext;
 use super::{CheckedMessage, Refusal, Replies, Sender};
 use crate::limits::Lease;
+use crate::protocol::label_enum;
 use crate::socket::HoldGuard;
 use crate::telemetry::replies::ReplySpans;
 use crate::telemetry::spans::{Kind, Span, SpanStatus};
+use crate::telemetry::upstreams::RequestOutcome;
 use crate::upstream::{RelayError, Taken, TakenReply};
 
 /// What became of a message, for its answer. Publications are held back until the guard is dropped.
@@ -52,14 +54,14 @@ impl Replies {
         let claim = match self.deduplicate(sender, &message).await {
             Ok(claim) => claim,
             Err(outcome) => {
-                span.set_outcome("answered", SpanStatus::Refused);
+                span.set_outcome(NotRelayed::Answered.label(), SpanStatus::Refused);
                 return outcome;
             }
         };
         let outcome = match self.admit(sender).await {
             Ok(reply_lease) => self.relay_admitted(sender, message, reply_lease, span).await,
             Err(refusal) => {
-                span.set_outcome("refused", SpanStatus::Refused);
+                span.set_outcome(NotRelayed::Refused.label(), SpanStatus::Refused);
                 RelayOutcome::Refused(refusal)
             }
         };
@@ -101,7 +103,7 @@ impl Replies {
         let begins = self.history.generation_begins(&sender.channel, &message.task_id);
         let (_, relayed) = tokio::join!(begins, config.upstreams.relay(upstream, &message));
         let (outcome, status) = span_outcome(&relayed);
-        request_span.set_outcome(outcome, status);
+        request_span.set_outcome(outcome.label(), status);
         drop(request_span);
         let has_begun = |taken: &Taken| {
             taken.task_id == message.task_id && !matches!(taken.reply, TakenReply::None)
@@ -112,7 +114,7 @@ impl Replies {
         let Taken { task_id, reply } = match relayed {
             Ok(taken) => taken,
             Err(error) => {
-                message_span.set_outcome(outcome, status);
+                message_span.set_outcome(outcome.label(), status);
                 drop(message_span);
                 self.release_reply_lease(reply_lease).await;
                 return RelayOutcome::Failed { error, hold };
@@ -132,7 +134,7 @@ impl Replies {
                 self.monitor_reply(sender, &task_id, pending, reply_lease, context);
             }
             TakenReply::None => {
-                message_span.set_outcome(outcome, status);
+                message_span.set_outcome(outcome.label(), status);
                 drop(message_span);
                 self.release_reply_lease(reply_lease).await;
             }
@@ -166,12 +168,24 @@ fn message_span(sender: &Sender, message: &CheckedMessage) -> Span {
     span
 }
 
-fn span_outcome(relayed: &Result<Taken, RelayError>) -> (&'static str, SpanStatus) {
+label_enum! {
+    /// The outcome of the span of a message that was not relayed.
+    enum NotRelayed {
+        /// It was a duplicate, and got the answer of the first one; or it could not be checked.
+        Answered => "answered",
+        Refused => "refused",
+    }
+}
+
+/// The outcome of the span of a request.
+fn span_outcome(relayed: &Result<Taken, RelayError>) -> (RequestOutcome, SpanStatus) {
     match relayed {
-        Ok(Taken { reply: TakenReply::Streamed(_), .. }) => ("streaming", SpanStatus::Ok),
-        Ok(_) => ("taken", SpanStatus::Ok),
-        Err(RelayError::Busy) => ("busy", SpanStatus::Refused),
-        Err(RelayError::Rejected(_)) => ("rejected", SpanStatus::Refused),
-        Err(RelayError::Unavailable) => ("unavailable", SpanStatus::Error),
+        Ok(Taken { reply: TakenReply::Streamed(_), .. }) => {
+            (RequestOutcome::Streaming, SpanStatus::Ok)
+        }
+        Ok(_) => (RequestOutcome::Taken, SpanStatus::Ok),
+        Err(RelayError::Busy) => (RequestOutcome::Busy, SpanStatus::Refused),
+        Err(RelayError::Rejected(_)) => (RequestOutcome::Rejected, SpanStatus::Refused),
+        Err(RelayError::Unavailable) => (RequestOutcome::Unavailable, SpanStatus::Error),
     }
 }

@@ -17,9 +17,10 @@ use crate::broker::PublishError;
 use crate::config::Route;
 use crate::generations::{Entry, Run, Task};
 use crate::limits::Lease;
-use crate::protocol::{ErrorCode, ErrorEvent, cancelled, complete, event_name, processing_started};
-use crate::telemetry::replies::GenerationEnd;
-use crate::telemetry::replies::ReplyTiming;
+use crate::protocol::{
+    ErrorCode, ErrorEvent, EventName, cancelled, complete, event_name, processing_started,
+};
+use crate::telemetry::replies::{GenerationEnd, ReplyTiming};
 use crate::telemetry::route::RouteMetrics;
 use crate::upstream::{Reply, ReplyBroken};
 
@@ -130,7 +131,7 @@ impl StreamedReply {
                 }
             };
             let name = event_name(&json).unwrap_or_default();
-            if name == "processing_started" {
+            if name == EventName::ProcessingStarted.label() {
                 continue;
             }
             let is_terminal = self.route.generations.terminal_events.contains(&name);

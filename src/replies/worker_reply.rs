@@ -19,8 +19,7 @@ use crate::generations::{Begun, Entry, Expected, Facts, Run, Task, Tracked};
 use crate::limits::Lease;
 use crate::protocol::{ErrorCode, ErrorEvent, cancelled, complete};
 use crate::telemetry;
-use crate::telemetry::replies::GenerationEnd;
-use crate::telemetry::replies::ReplyTiming;
+use crate::telemetry::replies::{GenerationEnd, ReplyTiming};
 use crate::telemetry::route::RouteMetrics;
 use crate::upstream::TaskEnd;
 

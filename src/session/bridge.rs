@@ -13,8 +13,9 @@ use super::{Client, Session};
 use crate::config::Protocol;
 use crate::protocol::{CloseReason, ErrorCode};
 use crate::socket::frame::{self, Opcode};
-use crate::socket::{Ended, ReadPause, Socket};
+use crate::socket::{ConnectionEnd, ReadPause, Socket};
 use crate::telemetry::spans::SpanStatus;
+use crate::telemetry::upstreams::RequestOutcome;
 use crate::upstream::{FromUpstream, Opening, SocketMessage, UpstreamReceiver, UpstreamSender};
 
 /// While this much waits for the upstream, the client's socket is not read.
@@ -38,13 +39,13 @@ pub(super) struct Bridge {
 
 impl Bridge {
     /// The client's connection has ended; the upstream's is closed with the corresponding code.
-    pub fn client_ended(&self, ended: Option<Ended>) {
-        let code = match ended {
-            Some(Ended::ByGateway(reason)) => reason.code(),
-            Some(Ended::ByServer(code) | Ended::ByPeer(Some(code))) => code,
-            Some(Ended::ByPeer(None)) => 1000,
+    pub fn client_ended(&self, end: Option<ConnectionEnd>) {
+        let code = match end {
+            Some(ConnectionEnd::ByGateway(reason)) => reason.code(),
+            Some(ConnectionEnd::ByServer(code) | ConnectionEnd::ByPeer(Some(code))) => code,
+            Some(ConnectionEnd::ByPeer(None)) => 1000,
             // 1006 is never sent (RFC 6455 section 7.4.1); going away is what happened.
-            Some(Ended::Lost) | None => 1001,
+            Some(ConnectionEnd::Lost) | None => 1001,
         };
         self.finish(code);
     }
@@ -107,7 +108,7 @@ impl Session {
         };
         match config.upstreams.open_socket(upstream, &opening).await {
             Ok(opened) => {
-                span.set_outcome("taken", SpanStatus::Ok);
+                span.set_outcome(RequestOutcome::Taken.label(), SpanStatus::Ok);
                 span.end();
                 let bridge = Rc::new(Bridge::default());
                 *self.bridge.borrow_mut() = Some(Rc::clone(&bridge));
@@ -120,7 +121,7 @@ impl Session {
                 ));
             }
             Err(_) => {
-                span.set_outcome("unavailable", SpanStatus::Error);
+                span.set_outcome(RequestOutcome::Unavailable.label(), SpanStatus::Error);
                 self.route_metrics.messages.refused(
                     self.log_fields(),
                     ErrorCode::UpstreamUnavailable,

@@ -16,6 +16,7 @@ use crate::protocol::{
     CloseReason, ErrorCode, ErrorEvent, Renewal, refreshed, token_expiring_soon,
 };
 use crate::telemetry;
+use crate::telemetry::credentials::RefreshOutcome;
 use crate::tokens::{CredentialContext, CredentialRejection, Identity};
 
 /// How long a client waits when it is not known how long the engine or the key set will be unavailable.
@@ -90,14 +91,13 @@ enum RefreshRefusal {
 }
 
 impl RefreshRefusal {
-    /// A stable label for logs and metrics.
-    fn label(&self) -> &'static str {
+    fn outcome(&self) -> RefreshOutcome {
         match self {
-            Self::Kind => "kind",
-            Self::Anonymous => "anonymous",
-            Self::Credential(rejection) => rejection.label(),
-            Self::OtherUser => "other_user",
-            Self::Channel => "channel",
+            Self::Kind => RefreshOutcome::Kind,
+            Self::Anonymous => RefreshOutcome::Anonymous,
+            Self::Credential(rejection) => RefreshOutcome::Credential(rejection.cause()),
+            Self::OtherUser => RefreshOutcome::OtherUser,
+            Self::Channel => RefreshOutcome::Channel,
         }
     }
 
@@ -158,8 +158,9 @@ impl Session {
     async fn refresh(self: Rc<Self>, renewal: Renewal, refresh: Refresh) {
         let verified = self.verify_renewal(renewal).await;
         drop(refresh);
-        let refused = verified.as_ref().err().map(RefreshRefusal::label);
-        telemetry::credentials::refreshed(self.log_fields(), refused);
+        let outcome =
+            verified.as_ref().err().map_or(RefreshOutcome::Refreshed, RefreshRefusal::outcome);
+        telemetry::credentials::refreshed(self.log_fields(), outcome);
         match verified {
             Ok(identity) => {
                 *self.client.identity.borrow_mut() = identity;

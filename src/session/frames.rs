@@ -14,6 +14,7 @@ use crate::protocol::{ClientFrame, CloseReason, ErrorCode, ErrorEvent, pong};
 use crate::replies::{CancelOutcome, CheckedMessage};
 use crate::socket::Event;
 use crate::telemetry;
+use crate::telemetry::messages::FrameKind;
 use crate::upstream::SocketMessage;
 
 impl Session {
@@ -39,12 +40,12 @@ impl Session {
     fn on_json(self: &Rc<Self>, text: &str) {
         let frame = ClientFrame::parse(text);
         let (kind, id) = match &frame {
-            Ok(ClientFrame::Ping) => ("ping", None),
-            Ok(ClientFrame::Cancel { .. }) => ("cancel", None),
-            Ok(ClientFrame::Resume(_)) => ("resume", None),
-            Ok(ClientFrame::Refresh(_)) => ("refresh", None),
-            Ok(ClientFrame::Message { id, .. }) => ("message", id.as_deref()),
-            Err(_) => ("invalid", None),
+            Ok(ClientFrame::Ping) => (FrameKind::Ping, None),
+            Ok(ClientFrame::Cancel { .. }) => (FrameKind::Cancel, None),
+            Ok(ClientFrame::Resume(_)) => (FrameKind::Resume, None),
+            Ok(ClientFrame::Refresh(_)) => (FrameKind::Refresh, None),
+            Ok(ClientFrame::Message { id, .. }) => (FrameKind::Message, id.as_deref()),
+            Err(_) => (FrameKind::Invalid, None),
         };
         telemetry::messages::frame_received(self.log_fields(), kind, text.len(), id);
         match frame {
@@ -78,8 +79,8 @@ impl Session {
     /// A frame of a route with `protocol = "raw"`, where nothing can be answered.
     fn on_raw(&self, message: SocketMessage) {
         let (kind, bytes) = match &message {
-            SocketMessage::Text(text) => ("text", text.len()),
-            SocketMessage::Binary(bytes) => ("binary", bytes.len()),
+            SocketMessage::Text(text) => (FrameKind::Text, text.len()),
+            SocketMessage::Binary(bytes) => (FrameKind::Binary, bytes.len()),
         };
         telemetry::messages::frame_received(self.log_fields(), kind, bytes, None);
         if self.client.upstream == UpstreamMode::None {

@@ -11,7 +11,7 @@ use super::heartbeat::Heartbeat;
 use super::{Arrival, Client, Permits, Services, Session, UpstreamMode};
 use crate::config;
 use crate::protocol::CloseReason;
-use crate::socket::{ByteStream, Ended, Event, Socket};
+use crate::socket::{ByteStream, ConnectionEnd, Event, Socket};
 use crate::telemetry::route::RouteMetrics;
 
 /// A refused client's frames are read only to find its close frame.
@@ -143,10 +143,10 @@ impl Session {
         self.services.registry.remove(self);
         self.services.replies.cancel_attached(self.client.connection_id);
         if let Some(bridge) = self.bridge.borrow_mut().take() {
-            bridge.client_ended(self.socket.ended());
+            bridge.client_ended(self.socket.end());
         }
-        let ended = self.socket.ended().unwrap_or(Ended::Lost);
-        let (by, code, cause) = ended.describe();
+        let end = self.socket.end().unwrap_or(ConnectionEnd::Lost);
+        let (by, code, cause) = end.describe();
         self.route_metrics.connections.closed(self.log_fields(), by, code, cause);
     }
 }

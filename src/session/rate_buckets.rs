@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use super::Session;
 use crate::config::Rate;
-use crate::limits::{LimitName, LocalBucket, Verdict};
+use crate::limits::{LocalBucket, Verdict};
 use crate::protocol::{CloseReason, ErrorEvent};
 use crate::replies::Refusal;
 use crate::telemetry;
+use crate::telemetry::messages::LocalLimit;
 
 /// Pings that a client may send. Clients ping every 20 to 30 seconds.
 const PINGS: Rate = Rate { count: 5, per: Duration::from_secs(1), burst: 20 };
@@ -29,18 +30,18 @@ impl Session {
         let Some(rate) = self.client.route.borrow().limits.messages_per_connection else {
             return Verdict::Allowed;
         };
-        self.take(&self.rates.messages, rate, LimitName::MessagesPerConnection)
+        self.take(&self.rates.messages, rate, LocalLimit::MessagesPerConnection)
     }
 
     /// Counts one ping, or another small frame that is bounded like pings.
     pub(super) fn take_ping(&self) -> Verdict {
-        self.take(&self.rates.pings, PINGS, LimitName::PingsPerConnection)
+        self.take(&self.rates.pings, PINGS, LocalLimit::PingsPerConnection)
     }
 
-    fn take(&self, bucket: &Cell<LocalBucket>, rate: Rate, limit: LimitName) -> Verdict {
+    fn take(&self, bucket: &Cell<LocalBucket>, rate: Rate, limit: LocalLimit) -> Verdict {
         let verdict = self.take_unrecorded(bucket, rate);
         if let Verdict::Refused { .. } = verdict {
-            telemetry::messages::local_limit_refused(limit.label());
+            telemetry::messages::local_limit_refused(limit);
         }
         verdict
     }

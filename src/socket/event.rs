@@ -1,34 +1,34 @@
-//! What the owner of a socket hears: of the peer while it is open, and how it ended.
+//! What a socket reports to its owner: events of the peer while it is open, and how the connection ended.
 
 use crate::protocol::CloseReason;
 use crate::telemetry::connections::{CloseCause, ClosedBy};
 
-/// What the owner of a socket hears of its peer.
+/// An event of the peer.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event<'a> {
     Text(&'a str),
     Binary(&'a [u8]),
-    /// Answered already.
+    /// The socket has answered it.
     Ping,
-    /// The peer broke the protocol. Nothing more is read; the owner is to close with this reason, at
-    /// once or when what came before is answered.
+    /// The peer broke the protocol, and nothing more is read. The owner must close with this reason, at once or
+    /// when earlier messages are answered.
     Fault(CloseReason),
 }
 
 /// How a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
-    /// We closed it.
+pub enum ConnectionEnd {
+    /// The gateway closed it.
     ByGateway(CloseReason),
-    /// We closed it with this code, on a server's order.
+    /// The gateway closed it with this code, on a server's command.
     ByServer(u16),
     /// The peer sent the first close frame.
     ByPeer(Option<u16>),
-    /// It broke without a close frame.
+    /// It broke without a close frame of the peer.
     Lost,
 }
 
-impl Ended {
+impl ConnectionEnd {
     /// Who closed it, the close code (RFC 6455 section 7.1.5), and the cause for logs and metrics.
     pub fn describe(self) -> (ClosedBy, u16, CloseCause) {
         match self {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::protocol::CloseReason;
 
-/// What a frame carries.
+/// The type of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Opcode {
     Continuation,
@@ -16,7 +16,7 @@ pub enum Opcode {
 }
 
 impl Opcode {
-    /// `None` for the reserved ones.
+    /// `None` if the opcode is reserved.
     pub(super) fn from_bits(bits: u8) -> Option<Self> {
         Some(match bits {
             0x0 => Self::Continuation,
@@ -45,12 +45,12 @@ impl Opcode {
     }
 }
 
-/// A whole frame, ready for the wire and for any number of receivers.
+/// Encodes a whole frame, which can be sent to any number of receivers.
 pub fn encode(opcode: Opcode, payload: &[u8]) -> Bytes {
     encode_parts(opcode, &[payload])
 }
 
-/// The same, of a payload in parts.
+/// Encodes a whole frame whose payload is given in parts.
 pub fn encode_parts(opcode: Opcode, parts: &[&[u8]]) -> Bytes {
     let len = parts.iter().map(|part| part.len()).sum::<usize>();
     let mut frame = Vec::with_capacity(len + 10);
@@ -68,7 +68,7 @@ pub fn encode_parts(opcode: Opcode, parts: &[&[u8]]) -> Bytes {
     Bytes::from(frame)
 }
 
-/// The payload of a frame that [`encode`] made.
+/// The payload of a frame that [`encode`] returned.
 pub fn payload(frame: &[u8]) -> &[u8] {
     let head = match frame.get(1) {
         Some(127) => 10,
@@ -78,11 +78,12 @@ pub fn payload(frame: &[u8]) -> &[u8] {
     frame.get(head..).unwrap_or_default()
 }
 
+/// Encodes a text frame.
 pub fn text(payload: &str) -> Bytes {
     encode(Opcode::Text, payload.as_bytes())
 }
 
-/// A close frame; a reason text over 123 bytes is cut at a character.
+/// Encodes a close frame. A reason over 123 bytes is cut at a character boundary.
 pub fn close(code: u16, reason: &str) -> Bytes {
     let mut end = reason.len().min(123);
     while !reason.is_char_boundary(end) {
@@ -100,36 +101,4 @@ impl From<CloseReason> for Bytes {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lengths_are_minimal() {
-        for (len, head) in [
-            (0usize, &[0x82u8, 0][..]),
-            (125, &[0x82, 125]),
-            (126, &[0x82, 126, 0, 126]),
-            (65535, &[0x82, 126, 0xff, 0xff]),
-            (65536, &[0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
-        ] {
-            let frame = encode(Opcode::Binary, &vec![7; len]);
-            assert!(frame.starts_with(head), "{len}");
-            assert_eq!(frame.len(), head.len() + len);
-            assert_eq!(payload(&frame), &vec![7; len]);
-        }
-    }
-
-    #[test]
-    fn what_is_no_frame_carries_nothing() {
-        for bytes in [&[][..], &[0x81], &[0x81, 126], &[0x81, 127, 0, 0]] {
-            assert_eq!(payload(bytes), b"");
-        }
-    }
-
-    #[test]
-    fn close_reasons_fit_a_control_frame() {
-        assert_eq!(close(1000, "")[..], [0x88, 2, 3, 0xe8]);
-        let long = close(4001, &"ä".repeat(100));
-        assert_eq!(long.len(), 2 + 2 + 122);
-    }
-}
+mod tests;

@@ -1,13 +1,13 @@
 //! The server side of RFC 6455: frame codec, message assembly, outbox and flush of one connection.
 //!
-//! One task drives a socket by [`Socket::poll_drive`]; anybody on the same thread may write to it
-//! directly. A direct write that the kernel does not take in full leaves the rest in the outbox and the
-//! driving task registered for writability, so the task is the fallback and nobody waits. The socket
-//! knows nothing of channels, users or JSON.
+//! One task drives a socket with [`Socket::poll_drive`]; any code on the same thread may write to it directly.
+//! What the kernel does not take of a direct write stays in the outbox, and the driving task is registered
+//! for writability; so the task is the fallback and no writer waits. The socket knows nothing of channels,
+//! users or JSON.
 
+mod closing;
 mod decoder;
 mod delivery;
-mod ending;
 mod event;
 pub mod frame;
 mod outbox;
@@ -18,7 +18,7 @@ mod tests;
 mod utf8;
 
 pub use delivery::Delivery;
-pub use event::{Ended, Event};
+pub use event::{ConnectionEnd, Event};
 pub use publications::HoldGuard;
 pub use stream::ByteStream;
 
@@ -33,19 +33,19 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::config::SendQueue;
 use crate::protocol::{CloseReason, Position};
+use closing::Phase;
 use decoder::{Decoder, Incoming};
-use ending::Phase;
 use frame::Opcode;
 use outbox::{Outbox, Overflow};
 
-/// One read takes at most this much; the buffer belongs to the thread, not to the connection.
-const SCRATCH: usize = 64 * 1024;
+/// The most that one read takes, in bytes. The buffer belongs to the thread, not to the connection.
+const READ_BUFFER_BYTES: usize = 64 * 1024;
 
-/// Reads in one poll, before others on the thread get their turn.
+/// How many reads one poll makes before other tasks of the thread run.
 const READS_PER_POLL: usize = 8;
 
 thread_local! {
-    static READ_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
+    static READ_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BUFFER_BYTES].into_boxed_slice());
 }
 
 /// One WebSocket. Lives on one thread.
@@ -54,23 +54,23 @@ pub struct Socket {
     stream: RefCell<ByteStream>,
     decoder: RefCell<Decoder>,
     outbox: RefCell<Outbox>,
-    /// The driving task; direct writers register it for writability.
+    /// Wakes the driving task. Direct writers register it for writability.
     waker: RefCell<Waker>,
-    /// Someone who waits for the outbox to run empty.
+    /// Wakes a task that waits for the outbox to become empty.
     drained: RefCell<Option<Waker>>,
     phase: Cell<Phase>,
-    ended: Cell<Option<Ended>>,
-    /// While closing or lingering: when patience ends.
+    end: Cell<Option<ConnectionEnd>>,
+    /// When the connection is aborted if it has not ended. `None` while it is open.
     deadline: Cell<Option<Instant>>,
-    /// The stream is of no more use; the driving task is to end.
+    /// The stream cannot be used any more, and the driving task is to end.
     broken: Cell<bool>,
     reading_paused: Cell<bool>,
-    /// The peer broke the protocol; nothing more of it is read, and the owner has yet to close.
+    /// How the peer broke the protocol, if it did. Nothing more of it is read, and the owner has yet to close.
     fault: Cell<Option<CloseReason>>,
-    /// Bytes came since [`Socket::take_activity`] was asked last.
+    /// Whether bytes came since the last [`Socket::take_activity`].
     active: Cell<bool>,
-    /// Publications of this epoch up to this offset are not for this connection: it has them, or they
-    /// were before its time. `None` = it takes all.
+    /// Publications of this epoch up to this offset are not sent: the client has them, or they are older than
+    /// its subscription. `None` = all are sent.
     after: Cell<Option<Position>>,
     /// Where the hub keeps this socket in its channel's list.
     pub hub_slot: Cell<usize>,
@@ -89,7 +89,7 @@ impl Drop for ReadPause {
 }
 
 impl Socket {
-    /// `max_message` in bytes, all fragments together.
+    /// `max_message` bounds a whole message, all fragments together, in bytes.
     pub fn new(stream: ByteStream, max_message: usize, queue: SendQueue) -> Self {
         Self {
             stream: RefCell::new(stream),
@@ -98,7 +98,7 @@ impl Socket {
             waker: RefCell::new(Waker::noop().clone()),
             drained: RefCell::new(None),
             phase: Cell::new(Phase::Open),
-            ended: Cell::new(None),
+            end: Cell::new(None),
             deadline: Cell::new(None),
             broken: Cell::new(false),
             reading_paused: Cell::new(false),
@@ -113,12 +113,12 @@ impl Socket {
         self.phase.get() == Phase::Open && !self.broken.get()
     }
 
-    /// How it ended; `None` while it is open.
-    pub fn ended(&self) -> Option<Ended> {
-        self.ended.get()
+    /// How the connection ended. `None` while it is open.
+    pub fn end(&self) -> Option<ConnectionEnd> {
+        self.end.get()
     }
 
-    /// Whether bytes came since the last call.
+    /// Returns whether bytes came since the last call.
     pub fn take_activity(&self) -> bool {
         self.active.replace(false)
     }
@@ -139,7 +139,7 @@ impl Socket {
         self.send(frame::encode(Opcode::Ping, b""));
     }
 
-    /// One write past the outbox, as far as the kernel takes it.
+    /// Makes one write past the outbox. Returns how many bytes the kernel took.
     fn write_now(&self, bytes: &Bytes) -> Result<usize, ()> {
         let waker = self.waker.borrow();
         let mut cx = Context::from_waker(&waker);
@@ -154,7 +154,7 @@ impl Socket {
         }
     }
 
-    /// Writes what waits, as far as the kernel takes it.
+    /// Writes the outbox, as far as the kernel takes it.
     fn flush(&self) {
         let waker = self.waker.borrow();
         let mut cx = Context::from_waker(&waker);
@@ -184,7 +184,7 @@ impl Socket {
         }
     }
 
-    /// Waits until nothing is queued, or the connection is ending.
+    /// Completes when the outbox is empty or the connection is ending.
     pub async fn drained(&self) {
         std::future::poll_fn(|cx| {
             if !self.is_open() || self.outbox.borrow().is_empty() {
@@ -196,7 +196,7 @@ impl Socket {
         .await;
     }
 
-    /// Bytes that wait to be written.
+    /// How many bytes wait to be written.
     pub fn queued_bytes(&self) -> usize {
         self.outbox.borrow().bytes()
     }
@@ -211,11 +211,11 @@ impl Socket {
         self.waker.borrow().wake_by_ref();
     }
 
-    /// Feeds bytes that came before the socket had the stream.
+    /// Processes bytes of the peer: those read here, and those that came before the socket had the stream.
     pub fn feed(&self, bytes: &mut [u8], on_event: &mut dyn FnMut(Event<'_>)) {
         self.active.set(true);
-        let listening = matches!(self.phase.get(), Phase::Open | Phase::Closing);
-        if !listening || self.fault.get().is_some() {
+        let is_reading = matches!(self.phase.get(), Phase::Open | Phase::Closing);
+        if !is_reading || self.fault.get().is_some() {
             return;
         }
         let fed = self.decoder.borrow_mut().feed(bytes, &mut |incoming| match incoming {
@@ -243,8 +243,8 @@ impl Socket {
         self.fault.get()
     }
 
-    /// Reads, hands on what is complete, writes what waits. `Ready` when the connection is over and
-    /// can be dropped. Events stop as soon as it is ending.
+    /// Reads, hands on complete messages, and writes the outbox. `Ready` when the connection has ended and can
+    /// be dropped. There are no more events once it is ending.
     pub fn poll_drive(
         &self,
         cx: &mut Context<'_>,
@@ -255,7 +255,7 @@ impl Socket {
         }
         for _ in 0..READS_PER_POLL {
             if self.broken.get() || self.poll_flush(cx).is_err() || self.poll_end(cx).is_err() {
-                self.over();
+                self.mark_ended();
                 return Poll::Ready(());
             }
             if self.reading_paused.get() && self.phase.get() == Phase::Open {
@@ -264,7 +264,7 @@ impl Socket {
             match self.poll_read(cx, on_event) {
                 Poll::Ready(true) => {}
                 Poll::Ready(false) => {
-                    self.over();
+                    self.mark_ended();
                     return Poll::Ready(());
                 }
                 Poll::Pending => return Poll::Pending,
@@ -274,10 +274,10 @@ impl Socket {
         Poll::Pending
     }
 
-    /// One read; `false` = the peer's half has ended or broken.
+    /// Makes one read. `false` if the peer's half has ended or broken.
     fn poll_read(&self, cx: &mut Context<'_>, on_event: &mut dyn FnMut(Event<'_>)) -> Poll<bool> {
-        READ_BUFFER.with_borrow_mut(|scratch| {
-            let mut buffer = ReadBuf::new(scratch);
+        READ_BUFFER.with_borrow_mut(|bytes| {
+            let mut buffer = ReadBuf::new(bytes);
             let read = Pin::new(&mut *self.stream.borrow_mut()).poll_read(cx, &mut buffer);
             match read {
                 Poll::Pending => Poll::Pending,

@@ -1,8 +1,8 @@
-//! What waits to be written to one connection: bounded by count and by bytes.
+//! The frames that wait to be written to one connection, bounded by count and by bytes.
 //!
-//! Holds nothing on the heap while empty. Frames are shared, never copied. While *held*, publications
-//! wait aside and the gateway's own frames overtake them; holds are counted, and the last release lets
-//! the publications go.
+//! Holds nothing on the heap while empty. Frames are shared, never copied. While *held*, publications wait in
+//! a queue of their own and the gateway's own frames overtake them. Holds are counted; the last release
+//! returns the publications.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -15,32 +15,32 @@ use tokio::io::AsyncWrite;
 use super::Delivery;
 use crate::config::SendQueue;
 
-/// As many slices as one `writev` is given.
+/// The most slices that one `writev` is given.
 const MAX_SLICES: usize = 64;
 
-/// The queue is full; the connection is to be closed with 4008.
+/// The queue is full, and the connection is to be closed with 4008.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Overflow;
 
 #[derive(Debug)]
 pub struct Outbox {
     limits: SendQueue,
-    /// Both queues together.
+    /// Of both queues together.
     bytes: usize,
-    /// The front; inline, so that a single frame that is written at once costs no allocation. Empty
-    /// exactly when `rest` is.
+    /// The first frame. Inline, so that a single frame that is written at once costs no allocation. `rest` is
+    /// empty whenever this is `None`.
     first: Option<Bytes>,
     rest: VecDeque<Bytes>,
-    /// A part of `first` is on the wire already: it can no longer be dropped.
-    first_begun: bool,
+    /// Whether a part of `first` is written already, so that it can no longer be dropped.
+    is_first_partly_written: bool,
     held: Option<Box<Held>>,
 }
 
-/// Publications that wait aside.
+/// Publications that are held back.
 #[derive(Debug, Default)]
 struct Held {
     holds: usize,
-    /// What has a position is dropped rather than kept: whoever holds will read it from the history.
+    /// Whether publications with a position are dropped, because the holder will read them from the history.
     skips_positioned: bool,
     waiting: VecDeque<Delivery>,
 }
@@ -52,17 +52,17 @@ impl Outbox {
             bytes: 0,
             first: None,
             rest: VecDeque::new(),
-            first_begun: false,
+            is_first_partly_written: false,
             held: None,
         }
     }
 
-    /// Nothing that could be written now.
+    /// Whether nothing could be written now.
     pub fn is_empty(&self) -> bool {
         self.first.is_none()
     }
 
-    /// What waits, held publications included.
+    /// How many bytes wait, held publications included.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -77,8 +77,8 @@ impl Outbox {
             + self.held.as_ref().map_or(0, |held| held.waiting.len())
     }
 
-    /// Counts `frame` in; one frame always fits an empty queue, whatever its size.
-    fn admit(&mut self, frame: &Bytes) -> Result<(), Overflow> {
+    /// Counts `frame` in. One frame always fits an empty queue, whatever its size.
+    fn count_in(&mut self, frame: &Bytes) -> Result<(), Overflow> {
         let count = self.count();
         if count > 0
             && (count >= self.limits.messages || self.bytes + frame.len() > self.limits.bytes)
@@ -96,27 +96,27 @@ impl Outbox {
         }
     }
 
-    /// A frame of the gateway's own: not held back.
+    /// Queues a frame of the gateway's own, which is not held back.
     pub fn push(&mut self, frame: Bytes) -> Result<(), Overflow> {
-        self.admit(&frame)?;
+        self.count_in(&frame)?;
         self.append(frame);
         Ok(())
     }
 
-    /// A part of a history, bounded by who sends it rather than here.
+    /// Queues a part of a history. The sender bounds it, not this queue.
     pub fn push_page(&mut self, frames: Bytes) {
         self.bytes += frames.len();
         self.append(frames);
     }
 
-    /// A publication: waits aside while held.
+    /// Queues a publication, aside while publications are held back.
     pub fn push_publication(&mut self, publication: Delivery) -> Result<(), Overflow> {
         if publication.position.is_some()
             && self.held.as_ref().is_some_and(|held| held.skips_positioned)
         {
             return Ok(());
         }
-        self.admit(&publication.frame)?;
+        self.count_in(&publication.frame)?;
         match &mut self.held {
             Some(held) => held.waiting.push_back(publication),
             None => self.append(publication.frame),
@@ -124,16 +124,16 @@ impl Outbox {
         Ok(())
     }
 
-    /// Notes that `written` bytes of a publication went out before the rest of it was pushed.
-    pub fn mark_begun(&mut self) {
-        self.first_begun = true;
+    /// A part of the publication that was just pushed is written already.
+    pub fn mark_partly_written(&mut self) {
+        self.is_first_partly_written = true;
     }
 
     pub fn hold(&mut self) {
         self.held.get_or_insert_default().holds += 1;
     }
 
-    /// Takes back one hold. What waited is returned once nobody holds any more; it is not counted then.
+    /// Takes back one hold. Returns the held publications once there is no hold left; they are not counted then.
     pub fn release(&mut self) -> VecDeque<Delivery> {
         match &mut self.held {
             Some(held) if held.holds > 1 => {
@@ -144,14 +144,14 @@ impl Outbox {
         }
     }
 
-    /// The same, however many hold.
+    /// Takes back all holds and returns the held publications.
     pub fn release_all(&mut self) -> VecDeque<Delivery> {
         let waiting = self.held.take().map(|held| held.waiting).unwrap_or_default();
         self.bytes -= waiting.iter().map(|publication| publication.frame.len()).sum::<usize>();
         waiting
     }
 
-    /// While held: whether publications with a position are dropped, those that wait already included.
+    /// While held: whether publications with a position are dropped, including those that are held already.
     pub fn skip_positioned(&mut self, skip: bool) {
         let Some(held) = &mut self.held else { return };
         held.skips_positioned = skip;
@@ -166,19 +166,19 @@ impl Outbox {
         }
     }
 
-    /// Drops what has not begun to go out and makes room for `last`, the close frame.
+    /// Drops every frame of which nothing is written yet, and queues `last`, the close frame.
     pub fn replace_with(&mut self, last: Bytes) {
         self.held = None;
         self.rest = VecDeque::new();
-        if !self.first_begun {
+        if !self.is_first_partly_written {
             self.first = None;
         }
         self.bytes = self.first.as_ref().map_or(0, Bytes::len) + last.len();
         self.append(last);
     }
 
-    /// Writes until everything is out (`Ready`) or the stream takes no more (`Pending`, and the task of
-    /// `cx` is woken when it does).
+    /// Writes until nothing is left (`Ready`) or the stream takes no more (`Pending`; the task of `cx` is woken
+    /// when it does again).
     pub fn poll_write<S: AsyncWrite + Unpin>(
         &mut self,
         stream: &mut S,
@@ -213,12 +213,12 @@ impl Outbox {
         while let Some(first) = &mut self.first {
             if written < first.len() {
                 first.advance(written);
-                self.first_begun |= written > 0;
+                self.is_first_partly_written |= written > 0;
                 return;
             }
             written -= first.len();
             self.first = self.rest.pop_front();
-            self.first_begun = false;
+            self.is_first_partly_written = false;
         }
     }
 }

@@ -1,11 +1,11 @@
-//! Publications on their way out of a socket: held aside, let go, or written at once.
+//! Publications on their way out of a socket: held back, released, or written at once.
 
 use std::rc::Rc;
 
 use bytes::Bytes;
 
 use super::Socket;
-use super::delivery::{self, Delivery, Verdict};
+use super::delivery::{Continuity, Delivery, are_all_next, continuity};
 use super::outbox::{Outbox, Overflow};
 use crate::protocol::{CloseReason, Position};
 use crate::telemetry::replies::{Duplicate, duplicates_dropped};
@@ -30,8 +30,11 @@ impl Socket {
     }
 
     fn release(&self) {
-        let waiting = self.outbox.borrow_mut().release();
-        for publication in waiting {
+        let held = self.outbox.borrow_mut().release();
+        if !self.is_open() {
+            return;
+        }
+        for publication in held {
             if self.accept_or_close(&publication) {
                 let pushed = self.outbox.borrow_mut().push_publication(publication);
                 if pushed.is_err() {
@@ -42,14 +45,14 @@ impl Socket {
         self.flush();
     }
 
-    /// While held: whether publications with a position are dropped, because the holder will read them
-    /// from the history, or wait aside.
+    /// While publications are held back: whether those with a position are dropped, because the holder will
+    /// read them from the history, or kept.
     pub fn skip_positioned(&self, skip: bool) {
         self.outbox.borrow_mut().skip_positioned(skip);
     }
 
-    /// Sends whole frames of a history, however full the queue; the caller waits until they are written
-    /// before it sends more than a page.
+    /// Sends a page of the history, whole frames, however full the queue is. The caller waits until they are
+    /// written before it sends the next page.
     pub fn send_page(&self, frames: Bytes) {
         if self.is_open() {
             self.outbox.borrow_mut().push_page(frames);
@@ -57,24 +60,24 @@ impl Socket {
         }
     }
 
-    /// From now on publications up to `position` are not for this connection.
+    /// Publications up to `position` are not sent from now on.
     pub fn start_after(&self, position: Position) {
         self.after.set(Some(position));
     }
 
-    /// Takes publications; `joined` is all their frames in one buffer. Returns whether they were taken:
-    /// `false` on a connection that is ending, or that this delivery overflowed.
+    /// Sends publications. `joined` is all their frames in one buffer. Returns false if the connection is ending
+    /// or this delivery overflowed its queue.
     pub fn deliver(&self, frames: &[Delivery], joined: &Bytes) -> bool {
         if !self.is_open() {
             return false;
         }
-        if !delivery::all_follow(self.after.get(), frames) && !self.outbox.borrow().is_held() {
+        if !are_all_next(self.after.get(), frames) && !self.outbox.borrow().is_held() {
             return frames.iter().all(|publication| self.deliver_one(publication.clone()));
         }
         self.deliver_all(frames, joined)
     }
 
-    /// One publication, if it is for this connection.
+    /// Sends one publication, unless the client has it already.
     fn deliver_one(&self, publication: Delivery) -> bool {
         if !self.accept_or_close(&publication) {
             return self.is_open();
@@ -83,19 +86,19 @@ impl Socket {
         self.is_open() && self.deliver_all(&[publication], &joined)
     }
 
-    /// Closes the connection where a publication shows that its history was lost.
+    /// Returns whether a publication is to be sent. Closes the connection if the publication shows a gap.
     fn accept_or_close(&self, publication: &Delivery) -> bool {
-        match delivery::judge(self.after.get(), publication) {
-            Verdict::Next => true,
-            Verdict::Had => {
+        match continuity(self.after.get(), publication) {
+            Continuity::Next => true,
+            Continuity::Duplicate => {
                 duplicates_dropped(Duplicate::Replayed, 1);
                 false
             }
-            Verdict::NewEpoch(position) => {
+            Continuity::NewEpoch(position) => {
                 self.after.set(Some(position));
                 true
             }
-            Verdict::Lost => {
+            Continuity::Gap => {
                 self.close(CloseReason::BrokerGap);
                 false
             }
@@ -103,11 +106,11 @@ impl Socket {
     }
 
     fn deliver_all(&self, frames: &[Delivery], joined: &Bytes) -> bool {
-        let direct = {
+        let is_direct = {
             let outbox = self.outbox.borrow();
             outbox.is_empty() && !outbox.is_held()
         };
-        let written = if direct {
+        let written = if is_direct {
             match self.write_now(joined) {
                 Ok(written) if written == joined.len() => return true,
                 Ok(written) => written,
@@ -119,8 +122,8 @@ impl Socket {
         let pushed = push_from(&mut self.outbox.borrow_mut(), frames, written);
         match pushed {
             Ok(()) => {
-                if direct {
-                    // A write that was taken in part has not registered anybody for the rest.
+                if is_direct {
+                    // A partial write has not registered the driving task for writability.
                     self.flush();
                 }
                 true
@@ -133,7 +136,7 @@ impl Socket {
     }
 }
 
-/// Queues `frames` less their first `written` bytes.
+/// Queues `frames` without their first `written` bytes.
 fn push_from(outbox: &mut Outbox, frames: &[Delivery], mut written: usize) -> Result<(), Overflow> {
     for Delivery { frame, position } in frames {
         if written >= frame.len() {
@@ -143,7 +146,7 @@ fn push_from(outbox: &mut Outbox, frames: &[Delivery], mut written: usize) -> Re
         let rest = Delivery { frame: frame.slice(written..), position: *position };
         outbox.push_publication(rest)?;
         if written > 0 {
-            outbox.mark_begun();
+            outbox.mark_partly_written();
             written = 0;
         }
     }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// A closed set, so that the hub's handles need no type parameter.
+/// A closed set of streams, so that the hub's handles need no type parameter.
 #[derive(Debug)]
 pub enum ByteStream {
     Tcp(TcpStream),

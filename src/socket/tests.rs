@@ -114,7 +114,7 @@ async fn a_client_that_does_not_read_is_closed_and_nobody_waits() {
         let (one, joined) = frames(&["0123456789"]);
         let taken = (0..100).take_while(|_| socket.deliver(&one, &joined)).count();
         assert_eq!(taken, QUEUE.messages, "as many as the queue holds");
-        assert_eq!(socket.ended(), Some(Ended::ByGateway(CloseReason::TooSlow)));
+        assert_eq!(socket.end(), Some(ConnectionEnd::ByGateway(CloseReason::TooSlow)));
         peer.write_all(&[0x88, 0x80, 0, 0, 0, 0]).await.unwrap();
         let frames = read_all(&mut peer).await;
         drop(peer);

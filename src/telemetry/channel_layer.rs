@@ -10,7 +10,7 @@ metrics! {
     /// Messages of the channel layer, by outcome.
     MESSAGES = counter "tidegate_channel_layer_messages_total" [outcome: words(&[Outcome::LABELS])];
     /// Payloads of the layer that hold no readable message.
-    UNREADABLE = counter "tidegate_channel_layer_unreadable_total" [reason: words(&[UNREADABLE_REASONS])];
+    UNREADABLE = counter "tidegate_channel_layer_unreadable_total" [reason: words(&[BadMessage::LABELS])];
     /// Connections to the layer's mailbox that were lost.
     LOSSES = counter "tidegate_channel_layer_losses_total";
     /// Reads that found the mailbox at its capacity.
@@ -23,7 +23,19 @@ metrics! {
     GAPS = counter "tidegate_channel_layer_gaps_total";
 }
 
-const UNREADABLE_REASONS: &[&str] = &["sealed", "malformed", "not_a_map", "members"];
+label_enum! {
+    /// Why a payload holds no readable message.
+    pub enum BadMessage {
+        /// It is encrypted under another key, modified or expired, or it is not encrypted.
+        Sealed => "sealed",
+        /// It is not in the layer's format.
+        Malformed => "malformed",
+        /// The message is not a map.
+        NotAMap => "not_a_map",
+        /// The list of channels is neither a text nor a list of texts.
+        Members => "members",
+    }
+}
 
 label_enum! {
     /// What became of a message of the layer.
@@ -59,7 +71,8 @@ pub fn messages_read(outcome: Outcome, count: usize) {
 }
 
 /// A payload holds no readable message.
-pub fn message_unreadable(why: &'static str) {
+pub fn message_unreadable(why: BadMessage) {
+    let why = why.label();
     UNREADABLE.at([why]).increment(1);
     warn!(
         event = "layer_message_unreadable",

@@ -7,7 +7,7 @@ use std::time::Duration;
 use metrics::{Counter, Gauge, SharedString};
 use tracing::{debug, error, info, warn};
 
-use super::credentials::{CREDENTIAL_REJECTIONS, REJECTIONS};
+use super::credentials::RejectionCause;
 use super::definitions::{ROUTE, buckets, metrics, millis, words};
 use super::log::{ConnectionFields, connection_event};
 use crate::protocol::{ChannelName, CloseReason, ConnectionId, RequestId, UserId, label_enum};
@@ -24,7 +24,7 @@ metrics! {
     /// WebSocket handshakes: admitted, or the reason of the rejection.
     HANDSHAKES = counter "tidegate_handshakes_total" [
         route: ROUTE,
-        outcome: words(&[&[ADMITTED], REJECTIONS, CREDENTIAL_REJECTIONS]),
+        outcome: words(&[HandshakeOutcome::LABELS]),
     ];
     /// Time from an upgrade request to its decision.
     HANDSHAKE_DURATION = histogram "tidegate_handshake_duration_seconds" in buckets::REQUEST;
@@ -97,8 +97,6 @@ pub fn http_failed(error: &hyper::Error) {
     debug!(event = "http_failed", cause, %error, "a connection ended in the middle of a request");
 }
 
-const ADMITTED: &str = "admitted";
-
 /// A client's attempt to connect.
 #[derive(Clone, Copy)]
 pub struct Attempt<'a> {
@@ -116,20 +114,34 @@ pub struct Admitted<'a> {
     pub channel: Option<&'a ChannelName>,
 }
 
+label_enum! {
+    /// The outcome of a handshake.
+    pub enum HandshakeOutcome {
+        Admitted => "admitted";
+        Rejected(RejectionCause),
+    }
+}
+
 /// A handshake was decided; `Err` is the reason of the rejection.
 pub fn handshake_finished(
     attempt: Attempt<'_>,
-    decision: Result<Admitted<'_>, &'static str>,
+    decision: Result<Admitted<'_>, RejectionCause>,
     took: Duration,
 ) {
-    let outcome = decision.err().unwrap_or(ADMITTED);
-    HANDSHAKES.at([attempt.route.to_owned(), outcome.to_owned()]).increment(1);
+    let outcome = decision.err().map_or(HandshakeOutcome::Admitted, HandshakeOutcome::Rejected);
+    HANDSHAKES.at([attempt.route.to_owned(), outcome.to_string()]).increment(1);
     HANDSHAKE_DURATION.get().record(took);
     let Attempt { route, connection, request, ip } = attempt;
     let took_ms = millis(took);
     match decision {
         Err(cause) => info!(
-            event = "handshake_refused", %connection, %request, %ip, route, cause, took_ms,
+            event = "handshake_refused",
+            %connection,
+            %request,
+            %ip,
+            route,
+            cause = cause.label(),
+            took_ms,
             "handshake rejected"
         ),
         Ok(Admitted { user, channel }) => debug!(

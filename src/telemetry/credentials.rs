@@ -17,50 +17,76 @@ metrics! {
     ISSUED = counter "tidegate_tokens_issued_total" [outcome: words(&[Issue::LABELS])];
     /// Requests to the token endpoint that were refused.
     REQUESTS_REFUSED = counter "tidegate_token_requests_refused_total" [
-        cause: words(&[&["bad_request", "method", "csrf", "body"], REJECTIONS, CREDENTIAL_REJECTIONS]),
+        cause: words(&[TokenRequestRefusal::LABELS]),
     ];
     /// Connection tokens that clients presented, by outcome.
     CONSUMED = counter "tidegate_tokens_consumed_total" [outcome: words(&[Consumption::LABELS])];
     /// JWTs: accepted, or the reason of the rejection.
-    JWTS_VERIFIED = counter "tidegate_jwts_verified_total" [
-        outcome: words(&[&["accepted", "malformed", "expired", "wrong_claims", "wrong_signature", "keys_unavailable"]]),
-    ];
+    JWTS_VERIFIED = counter "tidegate_jwts_verified_total" [outcome: words(&[JwtOutcome::LABELS])];
     /// Checks of the session version that a valid JWT names, by outcome.
     SESSIONS_CHECKED = counter "tidegate_sessions_checked_total" [outcome: words(&[SessionCheck::LABELS])];
     /// Fetches of the JSON Web Key Set.
     JWKS_FETCHES = counter "tidegate_jwks_fetches_total" [outcome: words(&[Fetch::LABELS])];
     /// Credentials that clients presented to renew an open connection: accepted, or the reason of the refusal.
-    REFRESHES = counter "tidegate_refreshes_total" [
-        outcome: words(&[&["refreshed", "kind", "anonymous", "other_user", "channel"], CREDENTIAL_REJECTIONS]),
-    ];
+    REFRESHES = counter "tidegate_refreshes_total" [outcome: words(&[RefreshOutcome::LABELS])];
     /// Notices to clients that their credentials expire soon.
     EXPIRY_NOTICES = counter "tidegate_expiry_notices_total";
 }
 
-/// Why a client is rejected, whatever its credentials.
-pub(super) const REJECTIONS: &[&str] = &[
-    "origin",
-    "no_credentials",
-    "several_cookies",
-    "channel",
-    "authorize",
-    "authorize_unavailable",
-    "connects",
-    "connections",
-    "connections_per_ip",
-];
+label_enum! {
+    /// Why the credentials of a client are rejected.
+    pub enum CredentialCause {
+        /// The connection token is unknown, expired, used or malformed.
+        Token => "token",
+        /// The connection token is bound to another origin.
+        TokenOrigin => "token_origin",
+        /// The `connection_id` of the connection token does not fit `[tokens] binding`.
+        TokenBinding => "token_binding",
+        /// The keys that verify the JWT could not be fetched.
+        JwtKeys => "jwt_keys",
+        JwtExpired => "jwt_expired",
+        /// The JWT is not valid for another reason.
+        Jwt => "jwt",
+        /// The JWT is valid, but its session has ended.
+        SessionOver => "session_over",
+        /// The engine that stores tokens, session versions or limits is unavailable.
+        Engine => "engine",
+    }
+}
 
-/// Why credentials are rejected.
-pub(super) const CREDENTIAL_REJECTIONS: &[&str] = &[
-    "token",
-    "token_origin",
-    "token_binding",
-    "jwt_keys",
-    "jwt_expired",
-    "jwt",
-    "session_over",
-    "engine",
-];
+label_enum! {
+    /// Why a client is rejected.
+    pub enum RejectionCause {
+        Origin => "origin",
+        NoCredentials => "no_credentials",
+        /// The request has several session cookies.
+        SeveralCookies => "several_cookies",
+        /// The credentials do not allow the channel.
+        Channel => "channel",
+        /// The authorize URL does not allow the channel.
+        Authorize => "authorize",
+        /// The authorize URL gave no decision.
+        AuthorizeUnavailable => "authorize_unavailable",
+        /// The limit `connects_per_user`.
+        Connects => "connects",
+        /// The limit `connections_per_user`.
+        Connections => "connections",
+        ConnectionsPerIp => "connections_per_ip";
+        Credential(CredentialCause),
+    }
+}
+
+label_enum! {
+    /// Why the token endpoint refuses a request.
+    pub enum TokenRequestRefusal {
+        BadRequest => "bad_request",
+        Method => "method",
+        Csrf => "csrf",
+        /// The body is too large, or did not arrive in time.
+        Body => "body";
+        Rejected(RejectionCause),
+    }
+}
 
 label_enum! {
     enum Issue {
@@ -82,7 +108,8 @@ pub fn token_not_issued(reason: &str) {
 }
 
 /// An audit event: the token endpoint refused a request.
-pub fn token_request_refused(cause: &'static str) {
+pub fn token_request_refused(cause: TokenRequestRefusal) {
+    let cause = cause.label();
     REQUESTS_REFUSED.at([cause]).increment(1);
     info!(target: AUDIT, event = "issue_refused", cause, "the token endpoint refused a request");
 }
@@ -169,8 +196,31 @@ pub fn session_checked(outcome: SessionCheck) {
     }
 }
 
-/// A JWT was verified; `outcome` is `accepted` or the label of the rejection.
-pub fn jwt_verified(outcome: &'static str) {
+label_enum! {
+    /// Why a JWT is rejected. The client is not told.
+    pub enum JwtRejection {
+        /// It is not a signed compact token, or its algorithm is not supported (such as `none`).
+        Malformed => "malformed",
+        Expired => "expired",
+        /// It is not valid yet, or its issuer, its audience, its type or the type of a claim is wrong.
+        WrongClaims => "wrong_claims",
+        /// None of the keys has signed it.
+        WrongSignature => "wrong_signature",
+        /// The key set could not be fetched, so that the key is not known.
+        KeysUnavailable => "keys_unavailable",
+    }
+}
+
+label_enum! {
+    enum JwtOutcome {
+        Accepted => "accepted";
+        Rejected(JwtRejection),
+    }
+}
+
+/// A JWT was verified.
+pub fn jwt_verified(outcome: Result<(), JwtRejection>) {
+    let outcome = outcome.err().map_or(JwtOutcome::Accepted, JwtOutcome::Rejected).label();
     JWTS_VERIFIED.at([outcome]).increment(1);
     debug!(target: AUDIT, event = "jwt_verified", outcome, "a JWT was verified");
 }
@@ -195,19 +245,35 @@ pub fn jwks_failed(host: &str, reason: &str) {
     warn!(event = "jwks_failed", host, reason, "failed to fetch the JSON Web Key Set");
 }
 
-/// An audit event: a client presented new credentials for its connection; `refused` is the reason of the refusal.
-pub fn refreshed(fields: ConnectionFields<'_>, refused: Option<&'static str>) {
-    let outcome = refused.unwrap_or("refreshed");
+label_enum! {
+    /// What became of new credentials for an open connection.
+    pub enum RefreshOutcome {
+        Refreshed => "refreshed",
+        /// The route does not accept this kind of credentials.
+        Kind => "kind",
+        /// The connection is anonymous and stays so.
+        Anonymous => "anonymous",
+        /// They are those of another user.
+        OtherUser => "other_user",
+        /// They do not allow the channel of the connection.
+        Channel => "channel";
+        Credential(CredentialCause),
+    }
+}
+
+/// An audit event: a client presented new credentials for its connection.
+pub fn refreshed(fields: ConnectionFields<'_>, result: RefreshOutcome) {
+    let outcome = result.label();
     REFRESHES.at([outcome]).increment(1);
-    match refused {
-        None => {
+    match result {
+        RefreshOutcome::Refreshed => {
             connection_event!(audit info, fields, event = "credentials_refreshed", "credentials renewed");
         }
         // The engine logs its own failure once; this is one line for each client.
-        Some("engine") => {
+        RefreshOutcome::Credential(CredentialCause::Engine) => {
             connection_event!(audit debug, fields, event = "refresh_refused", outcome, "{REFRESH_REFUSED}");
         }
-        Some(_) => {
+        _ => {
             connection_event!(audit info, fields, event = "refresh_refused", outcome, "{REFRESH_REFUSED}");
         }
     }

@@ -14,9 +14,9 @@ metrics! {
     /// Clients' messages: accepted by the upstream, recognized as duplicates, or refused with an error code.
     MESSAGES = counter "tidegate_messages_total" [route: ROUTE, outcome: words(&[MessageOutcome::LABELS])];
     /// Refusals by a limit.
-    LIMIT_REFUSALS = counter "tidegate_limit_refusals_total" [limit: words(&[SHARED_LIMITS, LOCAL_LIMITS])];
+    LIMIT_REFUSALS = counter "tidegate_limit_refusals_total" [limit: words(&[LimitName::LABELS, LocalLimit::LABELS])];
     /// Times at which a limit could not be checked, because the engine was unavailable.
-    LIMIT_ENGINE_DOWN = counter "tidegate_limit_engine_down_total" [limit: words(&[SHARED_LIMITS])];
+    LIMIT_ENGINE_DOWN = counter "tidegate_limit_engine_down_total" [limit: words(&[LimitName::LABELS])];
     /// Renewals of leases that failed. They are tried again.
     LEASE_RENEWAL_FAILURES = counter "tidegate_lease_renewal_failures_total";
     /// Leases that were left to expire, because the engine was unavailable.
@@ -34,13 +34,42 @@ label_enum! {
     }
 }
 
-/// Limits that all nodes share through the engine.
-const SHARED_LIMITS: &[&str] =
-    &["messages_per_user", "connects_per_user", "connections_per_user", "generations_per_user"];
+label_enum! {
+    /// A limit that all nodes share through the engine. Its label is also part of the engine's keys.
+    pub enum LimitName {
+        MessagesPerUser => "messages_per_user",
+        ConnectsPerUser => "connects_per_user",
+        ConnectionsPerUser => "connections_per_user",
+        GenerationsPerUser => "generations_per_user",
+    }
+}
 
-/// Limits of a connection or a process.
-const LOCAL_LIMITS: &[&str] =
-    &["messages_per_connection", "pings_per_connection", "connections_per_ip", "connections_total"];
+label_enum! {
+    /// A limit of one connection or of this process.
+    pub enum LocalLimit {
+        MessagesPerConnection => "messages_per_connection",
+        PingsPerConnection => "pings_per_connection",
+        ConnectionsPerIp => "connections_per_ip",
+        ConnectionsTotal => "connections_total",
+    }
+}
+
+label_enum! {
+    /// What a client sent.
+    pub enum FrameKind {
+        Message => "message",
+        Ping => "ping",
+        Cancel => "cancel",
+        Resume => "resume",
+        Refresh => "refresh",
+        /// JSON that is not a valid frame.
+        Invalid => "invalid",
+        /// A text message on a route that passes messages on unread.
+        Text => "text",
+        /// A binary message.
+        Binary => "binary",
+    }
+}
 
 /// The messages of one route.
 pub struct MessageMetrics {
@@ -106,7 +135,7 @@ impl MessageMetrics {
 /// A client sent a frame. Its content is not logged.
 pub fn frame_received(
     fields: ConnectionFields<'_>,
-    kind: &'static str,
+    kind: FrameKind,
     bytes: usize,
     message_id: Option<&str>,
 ) {
@@ -114,7 +143,7 @@ pub fn frame_received(
         debug,
         fields,
         event = "frame_received",
-        kind,
+        kind = kind.label(),
         bytes,
         message_id,
         "received a frame from a client"
@@ -122,19 +151,21 @@ pub fn frame_received(
 }
 
 /// A shared limit refused something. `route` is a path pattern, or empty for a limit of no route.
-pub fn limit_refused(limit: &'static str, route: &str, user: &str, retry_after: Duration) {
+pub fn limit_refused(limit: LimitName, route: &str, user: &str, retry_after: Duration) {
+    let limit = limit.label();
     LIMIT_REFUSALS.at([limit]).increment(1);
     let retry_after_ms = millis(retry_after);
     debug!(event = "limit_refused", limit, route, user, retry_after_ms, "a limit was exceeded");
 }
 
 /// A limit of a connection or of this process refused something.
-pub fn local_limit_refused(limit: &'static str) {
-    LIMIT_REFUSALS.at([limit]).increment(1);
+pub fn local_limit_refused(limit: LocalLimit) {
+    LIMIT_REFUSALS.at([limit.label()]).increment(1);
 }
 
 /// A limit could not be checked, because the engine is unavailable.
-pub fn limit_not_checked(limit: &'static str) {
+pub fn limit_not_checked(limit: LimitName) {
+    let limit = limit.label();
     LIMIT_ENGINE_DOWN.at([limit]).increment(1);
     debug!(event = "limit_not_known", limit, "failed to check a limit");
 }

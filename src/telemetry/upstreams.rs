@@ -29,13 +29,11 @@ metrics! {
     /// 1 while the circuit is open and no requests are sent to the upstream.
     CIRCUIT_OPEN = gauge "tidegate_upstream_circuit_open" [upstream: UPSTREAM];
     /// Celery tasks whose result was read, by how they ended.
-    CELERY_TASKS = counter "tidegate_celery_tasks_total" [
-        outcome: words(&[&["succeeded", "failed", "revoked", "expired", "unreadable"]]),
-    ];
+    CELERY_TASKS = counter "tidegate_celery_tasks_total" [outcome: words(&[CeleryOutcome::LABELS])];
     /// Celery tasks whose id could not be added to the backend's key.
     CELERY_UNTRACKED = counter "tidegate_celery_untracked_tasks_total";
     /// Proxied requests, by the class of the response's status, or why the gateway answered instead of the upstream.
-    PROXY_REQUESTS = counter "tidegate_proxy_requests_total" [outcome: words(&[StatusClass::LABELS, PROXY_FAILURES])];
+    PROXY_REQUESTS = counter "tidegate_proxy_requests_total" [outcome: words(&[StatusClass::LABELS, ProxyFailure::LABELS])];
     /// Time from a proxied request to the head of its response.
     PROXY_DURATION = histogram "tidegate_proxy_duration_seconds" in buckets::REQUEST;
 }
@@ -206,15 +204,37 @@ impl UpstreamMetrics {
     }
 }
 
+label_enum! {
+    /// How a Celery task ended.
+    pub enum TaskEnd {
+        /// The state `SUCCESS`.
+        Succeeded => "succeeded",
+        /// The state `FAILURE`: the task raised, its process died, or no worker knows it.
+        Failed => "failed",
+        /// The state `REVOKED`.
+        Revoked => "revoked",
+        /// The state `REVOKED`, because the task had waited too long.
+        Expired => "expired",
+    }
+}
+
+label_enum! {
+    enum CeleryOutcome {
+        Unreadable => "unreadable";
+        Ended(TaskEnd),
+    }
+}
+
 /// The result backend has the result of a Celery task that this node monitors.
-pub fn celery_task_ended(outcome: &'static str, task_id: &str, exception: Option<&str>) {
+pub fn celery_task_ended(end: TaskEnd, task_id: &str, exception: Option<&str>) {
+    let outcome = CeleryOutcome::Ended(end).label();
     CELERY_TASKS.at([outcome]).increment(1);
     debug!(event = "celery_task_ended", outcome, task_id, exception, "a Celery task has ended");
 }
 
 /// A result is not a Celery result in JSON. The backend is no longer asked for it.
 pub fn celery_result_unreadable(task_id: &str) {
-    CELERY_TASKS.at(["unreadable"]).increment(1);
+    CELERY_TASKS.at([CeleryOutcome::Unreadable.label()]).increment(1);
     warn!(
         event = "celery_result_unreadable",
         task_id, "the result of a Celery task cannot be read"
@@ -241,8 +261,20 @@ label_enum! {
     }
 }
 
-const PROXY_FAILURES: &[&str] =
-    &["no_upstream", "bad_target", "unreachable", "timed_out", "client_timed_out", "switched"];
+label_enum! {
+    /// Why the gateway answered a proxied request instead of the upstream.
+    pub enum ProxyFailure {
+        NoUpstream => "no_upstream",
+        /// The target of the request is not a path.
+        BadTarget => "bad_target",
+        Unreachable => "unreachable",
+        TimedOut => "timed_out",
+        /// The body of the request did not arrive in time.
+        ClientTimedOut => "client_timed_out",
+        /// The upstream switched protocols.
+        Switched => "switched",
+    }
+}
 
 /// The proxy's upstream answered with this status; `took` is the time to the head of its response.
 pub fn proxy_answered(status: u16, took: Duration) {
@@ -258,8 +290,8 @@ pub fn proxy_answered(status: u16, took: Duration) {
 }
 
 /// The gateway answered a proxied request instead of the upstream.
-pub fn proxy_failed(outcome: &'static str) {
-    PROXY_REQUESTS.at([outcome]).increment(1);
+pub fn proxy_failed(failure: ProxyFailure) {
+    PROXY_REQUESTS.at([failure.label()]).increment(1);
 }
 
 /// The connection to the proxy's upstream failed.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::{Identity, JwtRejection, JwtVerifier, SessionVersions, TokenStore};
 use crate::config;
 use crate::protocol::{ChannelPattern, ErrorCode, OriginTag, Params, Template, TemplateContext};
+use crate::telemetry::credentials::CredentialCause;
 
 /// Accepts connection tokens and JWTs. Cheap to clone, shared by all threads.
 #[derive(Clone)]
@@ -45,17 +46,17 @@ pub enum CredentialRejection {
 }
 
 impl CredentialRejection {
-    /// Returns a stable label for logs and metrics.
-    pub fn label(self) -> &'static str {
+    /// The cause for logs and metrics.
+    pub fn cause(self) -> CredentialCause {
         match self {
-            Self::Token => "token",
-            Self::TokenOrigin => "token_origin",
-            Self::TokenBinding => "token_binding",
-            Self::Jwt(JwtRejection::KeysUnavailable) => "jwt_keys",
-            Self::Jwt(JwtRejection::Expired) => "jwt_expired",
-            Self::Jwt(_) => "jwt",
-            Self::SessionOver => "session_over",
-            Self::EngineUnavailable => "engine",
+            Self::Token => CredentialCause::Token,
+            Self::TokenOrigin => CredentialCause::TokenOrigin,
+            Self::TokenBinding => CredentialCause::TokenBinding,
+            Self::Jwt(JwtRejection::KeysUnavailable) => CredentialCause::JwtKeys,
+            Self::Jwt(JwtRejection::Expired) => CredentialCause::JwtExpired,
+            Self::Jwt(_) => CredentialCause::Jwt,
+            Self::SessionOver => CredentialCause::SessionOver,
+            Self::EngineUnavailable => CredentialCause::Engine,
         }
     }
 

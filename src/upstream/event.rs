@@ -4,6 +4,8 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::protocol::EventName;
+
 /// A larger event ends the reply.
 pub(super) const MAX_EVENT_BYTES: usize = 1024 * 1024;
 
@@ -64,7 +66,8 @@ fn with_name(name: &str, object: &str) -> Bytes {
 }
 
 fn chunk(json: &str) -> Bytes {
-    format!(r#"{{"event":"chunk","chunk":{json}}}"#).into()
+    let event = EventName::Chunk;
+    format!(r#"{{"event":"{event}","chunk":{json}}}"#).into()
 }
 
 #[cfg(test)]

@@ -15,7 +15,9 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::config::{self, OnDisconnect, UpstreamKind};
 use crate::http_client::{self, HttpClient};
-use crate::protocol::{ChannelName, ConnectionId, Params, RequestId, TraceContext, UserId};
+use crate::protocol::{
+    ChannelName, ConnectionId, EventName, Params, RequestId, TraceContext, UserId,
+};
 use crate::telemetry::log::{ConnectionFields, MessageFields};
 use crate::telemetry::spans::{Kind, Span};
 use crate::telemetry::upstreams::RequestOutcome;
@@ -362,7 +364,7 @@ impl Upstreams {
     pub fn queued_event(&self, name: &str, channel: &ChannelName) -> &str {
         match self.shared.upstreams.get(name).map(|shared| &shared.config.kind) {
             Some(UpstreamKind::Celery(config)) => &config.task(channel.as_str()).queued_event,
-            _ => "task_queued",
+            _ => EventName::TaskQueued.label(),
         }
     }
 

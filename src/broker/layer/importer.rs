@@ -83,7 +83,7 @@ impl Importer {
         let message = match layer.serializer.read(&incoming.payload) {
             Ok(message) => message,
             Err(bad) => {
-                telemetry::channel_layer::message_unreadable(bad.label());
+                telemetry::channel_layer::message_unreadable(bad);
                 return None;
             }
         };

@@ -26,6 +26,7 @@ use self::keys::Key;
 use super::Identity;
 use crate::clock;
 use crate::telemetry;
+pub use crate::telemetry::credentials::JwtRejection;
 
 /// Verifies JWTs against configured keys and a JWKS. Cheap to clone, shared by all threads.
 #[derive(Clone)]
@@ -38,34 +39,6 @@ struct Inner {
     /// Permits for concurrent checks of asymmetric signatures: one for each core, so that a flood of tokens
     /// does not start a flood of threads.
     checks: Arc<Semaphore>,
-}
-
-/// Why a JWT is not accepted. The label goes to logs and metrics, never to the client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum JwtRejection {
-    /// Not a signed compact token, or one with an unsupported algorithm (`none` among them).
-    Malformed,
-    Expired,
-    /// The token is not yet valid, names another issuer, audience or token type, or has a claim of the wrong
-    /// JSON type.
-    WrongClaims,
-    /// None of the known keys verifies the signature.
-    WrongSignature,
-    /// The JWKS could not be fetched, so the key is not known.
-    KeysUnavailable,
-}
-
-impl JwtRejection {
-    /// Returns a stable label for logs and metrics.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Malformed => "malformed",
-            Self::Expired => "expired",
-            Self::WrongClaims => "wrong_claims",
-            Self::WrongSignature => "wrong_signature",
-            Self::KeysUnavailable => "keys_unavailable",
-        }
-    }
 }
 
 impl JwtVerifier {
@@ -88,9 +61,7 @@ impl JwtVerifier {
     /// Returns the identity and the claims that it is made of.
     pub async fn verify(&self, token: &str) -> Result<(Identity, Claims), JwtRejection> {
         let outcome = self.0.verify_at(token, clock::unix_seconds()).await;
-        telemetry::credentials::jwt_verified(
-            outcome.as_ref().err().map_or("accepted", |why| why.label()),
-        );
+        telemetry::credentials::jwt_verified(outcome.as_ref().map(|_| ()).map_err(|why| *why));
         outcome
     }
 }

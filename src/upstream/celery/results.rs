@@ -18,37 +18,13 @@ use crate::config;
 use crate::redis_link::Commands;
 use crate::shutdown::Shutdown;
 use crate::telemetry;
+pub use crate::telemetry::upstreams::TaskEnd;
 
 /// Between two looks at the states.
 const INTERVAL: Duration = Duration::from_millis(500);
 
 /// Tasks of one command.
 const TASKS_PER_COMMAND: usize = 500;
-
-/// How a task ended, by the word of its result.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TaskEnd {
-    /// `SUCCESS`.
-    Succeeded,
-    /// `FAILURE`: it raised, its process died, or no worker knows it.
-    Failed,
-    /// `REVOKED`, by whomever.
-    Revoked,
-    /// `REVOKED`, since it had waited too long.
-    Expired,
-}
-
-impl TaskEnd {
-    /// A stable word for logs and metrics.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Succeeded => "succeeded",
-            Self::Failed => "failed",
-            Self::Revoked => "revoked",
-            Self::Expired => "expired",
-        }
-    }
-}
 
 /// The result backend of one upstream.
 pub(in crate::upstream) struct Results {
@@ -145,11 +121,7 @@ impl Inner {
                 Some(State { end: None, .. }) => {}
                 Some(State { end: Some(end), exception }) => {
                     if let Some(waiter) = self.lock().remove(id) {
-                        telemetry::upstreams::celery_task_ended(
-                            end.label(),
-                            id,
-                            exception.as_deref(),
-                        );
+                        telemetry::upstreams::celery_task_ended(end, id, exception.as_deref());
                         let _gave_up = waiter.send(end);
                     }
                 }

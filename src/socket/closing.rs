@@ -1,4 +1,4 @@
-//! How a connection ends: the closing handshake, by whoever begins it, and the patience with a peer that
+//! How a connection ends: the closing handshake, whichever side begins it, and the timeouts for a peer that
 //! does not take part in it.
 //!
 //! Invariant: from the first step of its end on, a connection has a deadline.
@@ -11,62 +11,63 @@ use bytes::Bytes;
 use tokio::io::AsyncWrite;
 
 use super::frame::{self, Opcode};
-use super::{Ended, Socket};
+use super::{ConnectionEnd, Socket};
 use crate::protocol::CloseReason;
 
-/// How long a peer has to answer our close frame, and then to end the TCP connection.
+/// How long a peer may take to answer our close frame.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long it may then take to end the TCP connection.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How far the end of a connection has come.
+/// How far a connection has come towards its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
     Open,
     /// Our close frame is queued or sent; the peer's is awaited.
     Closing,
-    /// Both close frames are through, or the peer broke the protocol: flush, end our half, discard
-    /// what still comes, so that the peer reads our close frame rather than a reset.
+    /// Both close frames are sent, or the peer broke the protocol. The outbox is flushed, our half is shut
+    /// down, and what still comes is discarded, so that the peer reads our close frame and not a reset.
     Lingering,
-    /// Our half is ended.
-    Ended,
+    /// Our half of the TCP connection is shut down.
+    HalfClosed,
 }
 
 impl Socket {
-    /// Begins the closing handshake; does nothing on a connection that is ending already.
+    /// Begins the closing handshake. Does nothing on a connection that is ending already.
     pub fn close(&self, reason: CloseReason) {
-        self.close_with(Ended::ByGateway(reason), reason.into());
+        self.close_with(ConnectionEnd::ByGateway(reason), reason.into());
     }
 
     /// Like [`Socket::close`], with the code of an upstream that closed its side.
     pub fn close_as(&self, code: u16, text: &str) {
-        self.close_with(Ended::ByGateway(CloseReason::Normal), frame::close(code, text));
+        self.close_with(ConnectionEnd::ByGateway(CloseReason::Normal), frame::close(code, text));
     }
 
-    /// Like [`Socket::close`], with the code of a server that ordered it.
+    /// Like [`Socket::close`], with the code that a server asked for.
     pub fn disconnect(&self, code: u16, text: &str) {
-        self.close_with(Ended::ByServer(code), frame::close(code, text));
+        self.close_with(ConnectionEnd::ByServer(code), frame::close(code, text));
     }
 
-    fn close_with(&self, ended: Ended, frame: Bytes) {
+    fn close_with(&self, end: ConnectionEnd, frame: Bytes) {
         if !self.is_open() {
             return;
         }
         {
             let mut outbox = self.outbox.borrow_mut();
-            // What has a position is left to the history: what comes before it may still have been on
-            // its way to this client.
-            let mut waiting =
-                outbox.release_all().into_iter().filter(|waiting| waiting.position.is_none());
-            let fits = waiting.all(|publication| outbox.push(publication.frame).is_ok());
-            let too_slow = ended == Ended::ByGateway(CloseReason::TooSlow);
-            if too_slow || !fits || outbox.push(frame.clone()).is_err() {
+            // Publications with a position are left to the history: earlier ones may still have been on
+            // their way to this client.
+            let mut live_only =
+                outbox.release_all().into_iter().filter(|held| held.position.is_none());
+            let fits = live_only.all(|publication| outbox.push(publication.frame).is_ok());
+            let is_too_slow = end == ConnectionEnd::ByGateway(CloseReason::TooSlow);
+            if is_too_slow || !fits || outbox.push(frame.clone()).is_err() {
                 outbox.replace_with(frame);
             }
         }
-        self.ended.set(Some(ended));
-        // The close frame of a peer that broke the protocol could not be found.
+        self.end.set(Some(end));
+        // What a peer sends after it broke the protocol cannot be parsed, not even its close frame.
         let next = if self.fault.get().is_some() { Phase::Lingering } else { Phase::Closing };
-        self.enter(next, CLOSE_TIMEOUT);
+        self.enter_phase(next, CLOSE_TIMEOUT);
         self.flush();
         self.wake();
     }
@@ -84,14 +85,14 @@ impl Socket {
         self.wake();
     }
 
-    /// Nothing more of the peer's is read as frames.
+    /// From now on what the peer sends is discarded.
     pub(super) fn linger(&self) {
-        self.enter(Phase::Lingering, CLOSE_TIMEOUT);
+        self.enter_phase(Phase::Lingering, CLOSE_TIMEOUT);
     }
 
-    fn enter(&self, phase: Phase, patience: Duration) {
+    fn enter_phase(&self, phase: Phase, timeout: Duration) {
         self.phase.set(phase);
-        self.deadline.set(Some(Instant::now() + patience));
+        self.deadline.set(Some(Instant::now() + timeout));
         if let Some(waker) = self.drained.borrow_mut().take() {
             waker.wake();
         }
@@ -109,26 +110,27 @@ impl Socket {
             if outbox.push(echo.clone()).is_err() {
                 outbox.replace_with(echo);
             }
-            self.ended.set(Some(Ended::ByPeer(code)));
+            self.end.set(Some(ConnectionEnd::ByPeer(code)));
         }
         self.linger();
     }
 
-    pub(super) fn over(&self) {
+    /// The connection is over. Unless an end is known already, it was lost.
+    pub(super) fn mark_ended(&self) {
         self.broken.set(true);
-        if self.ended.get().is_none() {
-            self.ended.set(Some(Ended::Lost));
+        if self.end.get().is_none() {
+            self.end.set(Some(ConnectionEnd::Lost));
         }
         if let Some(waker) = self.drained.borrow_mut().take() {
             waker.wake();
         }
     }
 
-    /// While lingering: once all is written, ends our half.
+    /// While lingering: shuts our half down once the outbox is written.
     pub(super) fn poll_end(&self, cx: &mut Context<'_>) -> Result<(), ()> {
         if self.phase.get() == Phase::Lingering && self.outbox.borrow().is_empty() {
             match Pin::new(&mut *self.stream.borrow_mut()).poll_shutdown(cx) {
-                Poll::Ready(Ok(())) => self.enter(Phase::Ended, LINGER_TIMEOUT),
+                Poll::Ready(Ok(())) => self.enter_phase(Phase::HalfClosed, LINGER_TIMEOUT),
                 Poll::Ready(Err(_)) => return Err(()),
                 Poll::Pending => {}
             }

@@ -1,0 +1,93 @@
+//! The heads of frames (RFC 6455 section 5.2): collected byte by byte, checked as soon as each byte is there.
+
+use super::super::frame::Opcode;
+use crate::protocol::CloseReason;
+
+/// Two bytes, an extended length of eight and a mask of four.
+const MAX_HEAD: usize = 14;
+
+/// A whole head.
+#[derive(Debug)]
+pub(super) struct Head {
+    pub opcode: Opcode,
+    pub fin: bool,
+    /// The length of the payload in bytes.
+    pub length: u64,
+    pub mask: [u8; 4],
+}
+
+/// Collects a head that may come in pieces.
+#[derive(Debug, Default)]
+pub(super) struct HeadReader {
+    head: [u8; MAX_HEAD],
+    len: u8,
+}
+
+impl HeadReader {
+    /// Takes bytes from the front of `input` until a head is whole. Returns how many bytes were taken, and
+    /// the head once it is whole; then the next call begins the next head.
+    pub fn read(&mut self, input: &[u8]) -> Result<(usize, Option<Head>), CloseReason> {
+        let mut taken = 0;
+        loop {
+            let have = usize::from(self.len);
+            let need = head_size(&self.head[..have])?;
+            if have >= need {
+                self.len = 0;
+                return Ok((taken, Some(parse(&self.head[..need])?)));
+            }
+            let more = (need - have).min(input.len() - taken);
+            if more == 0 {
+                return Ok((taken, None));
+            }
+            self.head[have..have + more].copy_from_slice(&input[taken..taken + more]);
+            self.len += more as u8;
+            taken += more;
+        }
+    }
+}
+
+/// Parses a whole head, whose bits [`head_size`] has checked.
+fn parse(head: &[u8]) -> Result<Head, CloseReason> {
+    let fin = head[0] & 0x80 != 0;
+    let opcode = Opcode::from_bits(head[0] & 0x0f).ok_or(CloseReason::ProtocolError)?;
+    let mut mask = [0; 4];
+    mask.copy_from_slice(&head[head.len() - 4..]);
+    Ok(Head { opcode, fin, length: payload_length(head)?, mask })
+}
+
+/// The size of the head that begins with `head`, as far as it is known. Checks each bit as soon as it is
+/// there.
+fn head_size(head: &[u8]) -> Result<usize, CloseReason> {
+    let Some(&first) = head.first() else { return Ok(2) };
+    let opcode = Opcode::from_bits(first & 0x0f).ok_or(CloseReason::ProtocolError)?;
+    let fin = first & 0x80 != 0;
+    if first & 0x70 != 0 || (opcode.is_control() && !fin) {
+        return Err(CloseReason::ProtocolError);
+    }
+    let Some(&second) = head.get(1) else { return Ok(2) };
+    if second & 0x80 == 0 || (opcode.is_control() && second & 0x7f > 125) {
+        return Err(CloseReason::ProtocolError);
+    }
+    Ok(match second & 0x7f {
+        126 => 2 + 2 + 4,
+        127 => 2 + 8 + 4,
+        _ => 2 + 4,
+    })
+}
+
+/// The payload length of a whole head. An encoding that is not minimal is an error.
+fn payload_length(head: &[u8]) -> Result<u64, CloseReason> {
+    let (length, minimum) = match head[1] & 0x7f {
+        126 => (u64::from(u16::from_be_bytes([head[2], head[3]])), 126),
+        127 => {
+            let mut bytes = [0; 8];
+            bytes.copy_from_slice(&head[2..10]);
+            (u64::from_be_bytes(bytes), 1 << 16)
+        }
+        length => (u64::from(length), 0),
+    };
+    if length < minimum || length > i64::MAX as u64 {
+        return Err(CloseReason::ProtocolError);
+    }
+    Ok(length)
+}
