@@ -18,7 +18,9 @@ mod trace_context;
 
 pub use client_address::ClientAddress;
 pub use client_frame::{ClientFrame, MAX_TASK_ID_BYTES, Renewal};
-pub use close::{ClientAction, CloseReason};
+#[cfg(any(test, feature = "internals"))]
+pub use close::ClientAction;
+pub use close::CloseReason;
 pub use error::{ErrorCode, ErrorEvent};
 pub use events::{
     Begin, EventName, cancelled, complete, connected, event_name, going_away, pong, presence_event,
