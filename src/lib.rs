@@ -94,6 +94,8 @@ mod msgpack;
 mod pickle;
 /// What goes over the wire: envelopes, events, close reasons, ids, names and patterns.
 mod protocol;
+/// Retries of calls while the engine is unavailable.
+mod retry;
 /// A parser for server-sent events.
 mod sse;
 

@@ -84,7 +84,7 @@ impl Admin {
         for route in &config.routes {
             let mut limits = Vec::new();
             for limit in UserLimit::of(&route.limits) {
-                let standing = self.limits.look(limit, route.path.as_str(), &user).await;
+                let standing = self.limits.status(limit, route.path.as_str(), &user).await;
                 let standing = standing.map_err(|_| api::engine_down())?.map(Numbers::from);
                 limits.push(Limit { limit: limit.name().label(), kind: limit.kind(), standing });
             }
@@ -104,7 +104,7 @@ impl Admin {
         if user.len() > api::MAX_USER_BYTES {
             return Err(api::bad_request("user_id has at most 1024 bytes"));
         }
-        let rates = [LimitName::MessagesPerUser, LimitName::ConnectsPerUser];
+        let rates = [LimitName::Messages, LimitName::Connects];
         let names: Vec<LimitName> = match reset.limits {
             None => rates.into(),
             Some(names) => names.iter().map(|name| named(name)).collect::<Result<_, _>>()?,

@@ -51,6 +51,7 @@ use code::Code;
 use connection::{Caller, Connection};
 pub use lists::Listings;
 use resource::{Endpoint, Found, Resource};
+pub use tail::EndReason;
 
 /// The most open connections to the admin port.
 const MAX_CONNECTIONS: usize = 512;

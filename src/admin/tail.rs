@@ -21,7 +21,7 @@ use super::code::Code;
 use super::connection::Caller;
 use super::{Admin, Answer, api};
 use crate::broker::{Tail, TailEnd, TailEvent, TooManyTails};
-use crate::protocol::ChannelName;
+use crate::protocol::{ChannelName, label_enum};
 use crate::socket::{Delivery, frame};
 
 /// For the engine to confirm that this node receives the channel.
@@ -33,6 +33,18 @@ const COMMENT: &[u8] = b": \n\n";
 
 /// A part of the body is sent once it has this many bytes.
 const PART_BYTES: usize = 64 * 1024;
+
+label_enum! {
+    /// The `reason` of the `end` event, the last event of the stream.
+    pub enum EndReason {
+        /// The reader was slower than the channel.
+        TooSlow => "too_slow",
+        /// Redis refused the subscription.
+        Refused => "refused",
+        /// This node is stopping.
+        Draining => "draining",
+    }
+}
 
 impl Admin {
     /// Answers once this node receives what is published to the channel.
@@ -131,13 +143,15 @@ impl TailStream {
                     part.extend_from_slice(&named_event("gap", br#"{"missed":"unknown"}"#));
                 }
                 Some(TailEvent::End(TailEnd::TooSlow)) | None => {
-                    return self.end(part, "too_slow");
+                    return self.end(part, EndReason::TooSlow);
                 }
-                Some(TailEvent::End(TailEnd::Refused)) => return self.end(part, "refused"),
+                Some(TailEvent::End(TailEnd::Refused)) => {
+                    return self.end(part, EndReason::Refused);
+                }
             }
         }
         if self.draining.as_mut().poll(cx).is_ready() {
-            return self.end(part, "draining");
+            return self.end(part, EndReason::Draining);
         }
         if self.keep_alive.poll_tick(cx).is_ready() && part.is_empty() {
             part.extend_from_slice(COMMENT);
@@ -145,7 +159,7 @@ impl TailStream {
         if part.is_empty() { Poll::Pending } else { Poll::Ready(Some(part.freeze())) }
     }
 
-    fn end(&mut self, mut part: BytesMut, reason: &str) -> Poll<Option<Bytes>> {
+    fn end(&mut self, mut part: BytesMut, reason: EndReason) -> Poll<Option<Bytes>> {
         self.tail = None;
         let data = serde_json::json!({ "reason": reason }).to_string();
         part.extend_from_slice(&named_event("end", data.as_bytes()));

@@ -26,8 +26,8 @@ impl RuntimeConfigBuilder {
         let reserved = engine
             .control
             .reserved_channels()
-            .and(engine.generations.ledger.workers_channel())
-            .and_no_groups(has_groups(settings));
+            .and_name(engine.generations.ledger.workers_channel())
+            .and_non_groups(has_groups(settings));
         Self {
             tokens: engine.tokens.clone(),
             versions: engine.versions.clone(),

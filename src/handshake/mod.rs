@@ -261,7 +261,7 @@ impl Handshake {
         };
         let path = route.path.as_str();
         if let Some(rate) = &route.limits.connects_per_user {
-            let limit = LimitName::ConnectsPerUser;
+            let limit = LimitName::Connects;
             let verdict = self.limits.take(limit, path, params, &user, rate).await;
             if let Verdict::Refused { retry_after } = verdict.map_err(|_| Rejection::engine())? {
                 return Err(Rejection::connects(retry_after));

@@ -52,7 +52,7 @@ fn build(route: &str, more: &str, store: TokenStore, limits: SharedLimits) -> Ha
     );
     let config = Config::parse(&text, &Environment::empty(), Path::new(".")).expect(&text);
     let Config { routes, origins, tokens, jwt, .. } = config;
-    let reserved = ReservedChannels::beginning_with("chat_4own");
+    let reserved = ReservedChannels::with_prefix("chat_4own");
     let authenticator = Authenticator::new(&tokens, &jwt, store).unwrap();
     Handshake::new(
         Routes::new(&routes, &[]),

@@ -6,12 +6,12 @@ use super::*;
 use crate::leases::LEASE;
 use crate::limits::Leased;
 use crate::protocol::Template;
-use crate::redis_link::test_server::RedisServer;
+use crate::redis_link::test_server::{RedisServer, on_both_engines};
 use crate::shutdown::Shutdown;
 
 const SOON: Duration = Duration::from_secs(10);
 
-/// Limits on one engine, and what must live as long as they.
+/// Limits on one engine, and the server that they need.
 struct Bench {
     limits: SharedLimits,
     redis: Option<(RedisServer, Commands)>,
@@ -31,29 +31,16 @@ impl Bench {
     }
 }
 
-macro_rules! on_both_engines {
-    ($($name:ident $test:expr;)*) => {
-        mod on_memory {
-            use super::*;
-            $(#[tokio::test] async fn $name() { $test(Bench::memory().await).await; })*
-        }
-        mod on_redis {
-            use super::*;
-            $(#[tokio::test] async fn $name() { $test(Bench::redis().await).await; })*
-        }
-    };
-}
-
 on_both_engines! {
     a_burst_is_allowed_and_then_refused burst_then_refusal;
     a_bucket_refills refills;
-    users_routes_and_limits_are_kept_apart kept_apart;
+    users_routes_and_limits_are_independent independent;
     simultaneous_takes_do_not_overdraw no_overdraft;
     a_window_is_counted_and_ends_at_once window;
-    windows_are_kept_apart_by_their_keys windows_apart;
+    windows_with_different_keys_are_independent windows_apart;
     simultaneous_hits_are_no_more_than_the_limit no_overrun;
-    places_are_leased_and_given_back places;
-    simultaneous_acquires_do_not_overbook no_overbooking;
+    leases_are_acquired_and_released leases;
+    simultaneous_acquires_do_not_exceed_the_limit no_overbooking;
 }
 
 fn connections(user: &str) -> LeaseKey<'_> {
@@ -82,7 +69,7 @@ fn is_refused(verdict: Verdict, within: Duration) -> bool {
 }
 
 async fn burst_then_refusal(bench: Bench) {
-    let take = || bench.limits.take_one(LimitName::MessagesPerUser, "/ws", "1", hourly(5));
+    let take = || bench.limits.take_one(LimitName::Messages, "/ws", "1", hourly(5));
     for _ in 0..5 {
         assert_eq!(take().await, Ok(Verdict::Allowed));
     }
@@ -94,7 +81,7 @@ async fn burst_then_refusal(bench: Bench) {
 
 async fn refills(bench: Bench) {
     let rate = UserRate::Bucket(Rate { count: 20, per: Duration::from_secs(1), burst: 1 });
-    let take = || bench.limits.take_one(LimitName::ConnectsPerUser, "/ws", "1", rate.clone());
+    let take = || bench.limits.take_one(LimitName::Connects, "/ws", "1", rate.clone());
     assert_eq!(take().await, Ok(Verdict::Allowed));
     let deadline = Instant::now() + SOON;
     while take().await != Ok(Verdict::Allowed) {
@@ -103,13 +90,13 @@ async fn refills(bench: Bench) {
     }
 }
 
-async fn kept_apart(bench: Bench) {
+async fn independent(bench: Bench) {
     let one = hourly(1);
     for (limit, route, user) in [
-        (LimitName::MessagesPerUser, "/a", "1"),
-        (LimitName::MessagesPerUser, "/a", "2"),
-        (LimitName::MessagesPerUser, "/b", "1"),
-        (LimitName::ConnectsPerUser, "/a", "1"),
+        (LimitName::Messages, "/a", "1"),
+        (LimitName::Messages, "/a", "2"),
+        (LimitName::Messages, "/b", "1"),
+        (LimitName::Connects, "/a", "1"),
     ] {
         assert_eq!(
             bench.limits.take_one(limit, route, user, one.clone()).await,
@@ -124,7 +111,7 @@ async fn no_overdraft(bench: Bench) {
     let takes = (0..100).map(|_| {
         let limits = bench.limits.clone();
         tokio::spawn(async move {
-            limits.take_one(LimitName::MessagesPerUser, "/ws", "1", hourly(10)).await.unwrap()
+            limits.take_one(LimitName::Messages, "/ws", "1", hourly(10)).await.unwrap()
         })
     });
     let verdicts = futures_util::future::join_all(takes).await;
@@ -141,7 +128,7 @@ async fn window(bench: Bench) {
     const LENGTH: Duration = Duration::from_millis(300);
     for key in ["", "app:1:rate_limit:messages:user:{user_id}"] {
         let rate = fixed(3, LENGTH, key);
-        let take = || bench.limits.take_one(LimitName::MessagesPerUser, "/ws", "1", rate.clone());
+        let take = || bench.limits.take_one(LimitName::Messages, "/ws", "1", rate.clone());
         let began = Instant::now();
         let refused = loop {
             match take().await.unwrap() {
@@ -164,21 +151,21 @@ async fn windows_apart(bench: Bench) {
     let hour = Duration::from_secs(3600);
     let hit =
         |limit, route, user, key| bench.limits.take_one(limit, route, user, fixed(1, hour, key));
-    use LimitName::{ConnectsPerUser, MessagesPerUser};
+    use LimitName::{Connects, Messages};
     for (limit, route, user, key) in [
-        (MessagesPerUser, "/a", "1", ""),
-        (MessagesPerUser, "/a", "2", ""),
-        (MessagesPerUser, "/b", "1", ""),
-        (ConnectsPerUser, "/a", "1", ""),
-        (MessagesPerUser, "/a", "1", "m:{user_id}"),
-        (MessagesPerUser, "/a", "2", "m:{user_id}"),
-        (ConnectsPerUser, "/a", "1", "c:{user_id}"),
+        (Messages, "/a", "1", ""),
+        (Messages, "/a", "2", ""),
+        (Messages, "/b", "1", ""),
+        (Connects, "/a", "1", ""),
+        (Messages, "/a", "1", "m:{user_id}"),
+        (Messages, "/a", "2", "m:{user_id}"),
+        (Connects, "/a", "1", "c:{user_id}"),
     ] {
         assert_eq!(hit(limit, route, user, key).await, Ok(Verdict::Allowed), "{key} {user}");
         assert!(is_refused(hit(limit, route, user, key).await.unwrap(), hour), "{key} {user}");
     }
     // Routes that name one key count together.
-    assert!(is_refused(hit(MessagesPerUser, "/b", "1", "m:{user_id}").await.unwrap(), hour));
+    assert!(is_refused(hit(Messages, "/b", "1", "m:{user_id}").await.unwrap(), hour));
 }
 
 async fn no_overrun(bench: Bench) {
@@ -186,7 +173,7 @@ async fn no_overrun(bench: Bench) {
     let hits = (0..100).map(|_| {
         let (limits, rate) = (bench.limits.clone(), rate.clone());
         tokio::spawn(async move {
-            limits.take_one(LimitName::MessagesPerUser, "/ws", "1", rate).await.unwrap()
+            limits.take_one(LimitName::Messages, "/ws", "1", rate).await.unwrap()
         })
     });
     let verdicts = futures_util::future::join_all(hits).await;
@@ -194,7 +181,7 @@ async fn no_overrun(bench: Bench) {
     assert_eq!(allowed, 10);
 }
 
-async fn places(bench: Bench) {
+async fn leases(bench: Bench) {
     let [a, b, c] = std::array::from_fn(|_| Holder::random());
     let acquire = |id, max| bench.limits.acquire(connections("1"), id, max);
     assert_eq!(acquire(a, 2).await, Ok(Verdict::Allowed));
@@ -227,7 +214,7 @@ async fn no_overbooking(bench: Bench) {
 async fn what_redis_keeps_expires() {
     let bench = Bench::redis().await;
     let (_, commands) = bench.redis.as_ref().unwrap();
-    bench.limits.take_one(LimitName::MessagesPerUser, "/ws", "1", hourly(5)).await.unwrap();
+    bench.limits.take_one(LimitName::Messages, "/ws", "1", hourly(5)).await.unwrap();
     bench.limits.acquire(connections("1"), Holder::random(), 3).await.unwrap();
     for (key, longest) in
         [("tg:limit:messages_per_user:/ws:1", 720_000), ("tg:conns:/ws:1", 60_000)]
@@ -256,8 +243,7 @@ async fn scripts_survive_a_redis_that_forgot_them() {
     let bench = Bench::redis().await;
     let (_, commands) = bench.redis.as_ref().unwrap();
     for _ in 0..2 {
-        let verdict =
-            bench.limits.take_one(LimitName::MessagesPerUser, "/ws", "1", hourly(5)).await;
+        let verdict = bench.limits.take_one(LimitName::Messages, "/ws", "1", hourly(5)).await;
         assert_eq!(verdict, Ok(Verdict::Allowed));
         let () = commands.query(redis::cmd("SCRIPT").arg("FLUSH")).await.unwrap();
     }
@@ -267,7 +253,7 @@ async fn scripts_survive_a_redis_that_forgot_them() {
 async fn without_redis_no_limit_is_known() {
     let mut bench = Bench::redis().await;
     bench.redis.as_mut().unwrap().0.kill();
-    let taken = bench.limits.take_one(LimitName::MessagesPerUser, "/ws", "1", hourly(5)).await;
+    let taken = bench.limits.take_one(LimitName::Messages, "/ws", "1", hourly(5)).await;
     assert_eq!(taken, Err(EngineUnavailable));
     let leased = bench.limits.acquire(connections("1"), Holder::random(), 3).await;
     assert_eq!(leased, Err(EngineUnavailable));
@@ -303,7 +289,7 @@ async fn django_and_the_gateway_count_together() {
     for django_is_first in [true, false] {
         let bench = Bench::redis().await;
         let (_, commands) = bench.redis.as_ref().unwrap();
-        let take = || bench.limits.take_one(LimitName::MessagesPerUser, "/ws", "1", djangos(6));
+        let take = || bench.limits.take_one(LimitName::Messages, "/ws", "1", djangos(6));
         for turn in 0..6 {
             if (turn % 2 == 0) == django_is_first {
                 assert!(django_admits(commands, 6).await, "{turn}");
@@ -336,7 +322,7 @@ async fn beside_a_django_under_load_the_gateway_admits_none_too_many() {
             let limits = bench.limits.clone();
             tokio::spawn(async move {
                 let mut admitted = 0;
-                let limit = LimitName::MessagesPerUser;
+                let limit = LimitName::Messages;
                 while limits.take_one(limit, "/ws", "1", djangos(LIMIT)).await.unwrap()
                     == Verdict::Allowed
                 {
@@ -368,7 +354,7 @@ async fn beside_a_django_under_load_the_gateway_admits_none_too_many() {
 async fn a_window_without_an_end_gets_one() {
     let bench = Bench::redis().await;
     let (_, commands) = bench.redis.as_ref().unwrap();
-    let take = || bench.limits.take_one(LimitName::MessagesPerUser, "/ws", "1", djangos(2));
+    let take = || bench.limits.take_one(LimitName::Messages, "/ws", "1", djangos(2));
     for (count, allowed) in
         [("1", true), ("2", false), ("-7", true), ("99999999999999999999", false)]
     {
@@ -383,7 +369,7 @@ async fn a_window_without_an_end_gets_one() {
 async fn a_value_that_is_no_integer_is_left_alone() {
     let bench = Bench::redis().await;
     let (_, commands) = bench.redis.as_ref().unwrap();
-    let take = || bench.limits.take_one(LimitName::MessagesPerUser, "/ws", "1", djangos(2));
+    let take = || bench.limits.take_one(LimitName::Messages, "/ws", "1", djangos(2));
     // Pickled, compressed, written by hand.
     for value in [&b"\x80\x05K\x01."[..], b"\x78\x9c", b"", b"1.5", b" 1"] {
         let set = redis::cmd("SET").arg(DJANGOS).arg(value).to_owned();

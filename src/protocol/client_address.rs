@@ -1,27 +1,27 @@
-//! Which address a request really comes from: the peer's, or what proxies that are trusted say.
+//! The address that a request comes from: the peer's, or the one that trusted proxies report.
 
 use std::net::{IpAddr, SocketAddr};
 
 use hyper::HeaderMap;
 use ipnet::IpNet;
 
-/// More hops than this are not walked.
+/// The number of hops in `X-Forwarded-For` that are read.
 const MAX_HOPS: usize = 32;
 
-/// Where a request comes from.
+/// The address that a request comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClientAddress {
-    /// The client.
+    /// The address of the client.
     pub ip: IpAddr,
-    /// The other end of the connection.
+    /// The address of the other end of the connection.
     pub peer: IpAddr,
     /// The peer of the connection is a trusted proxy, so its forwarding headers count.
     pub through_proxy: bool,
 }
 
 impl ClientAddress {
-    /// Walks `X-Forwarded-For` from the right, over trusted hops, to the first that is not trusted. What
-    /// stands further left, and everything an untrusted peer says, could be anybody's invention.
+    /// Reads `X-Forwarded-For` from the right, over trusted hops, up to the first that is not trusted. Entries
+    /// further left, and the headers of an untrusted peer, could be forged.
     pub fn resolve(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Self {
         let is_trusted = |ip: IpAddr| trusted.iter().any(|network| network.contains(&ip));
         let peer = peer.to_canonical();
@@ -56,31 +56,4 @@ fn address(text: &str) -> Option<IpAddr> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_trusted_hops_are_believed() {
-        let trusted: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap()];
-        for (peer, forwarded, client) in [
-            ("203.0.113.9", vec!["198.51.100.1"], "203.0.113.9"),
-            ("10.0.0.1", vec![], "10.0.0.1"),
-            ("10.0.0.1", vec!["198.51.100.1"], "198.51.100.1"),
-            ("10.0.0.1", vec!["6.6.6.6, 198.51.100.1"], "198.51.100.1"),
-            ("10.0.0.1", vec!["6.6.6.6, 198.51.100.1, 10.0.0.2"], "198.51.100.1"),
-            ("10.0.0.1", vec!["6.6.6.6", "198.51.100.1:4711"], "198.51.100.1"),
-            ("10.0.0.1", vec!["[2001:db8::1]:80"], "2001:db8::1"),
-            ("10.0.0.1", vec!["[2001:db8::1]"], "2001:db8::1"),
-            ("10.0.0.1", vec!["198.51.100.1, garbage"], "10.0.0.1"),
-            ("10.0.0.1", vec!["198.51.100.1, garbage, 10.0.0.2"], "10.0.0.2"),
-            ("::ffff:10.0.0.1", vec!["198.51.100.1"], "198.51.100.1"),
-        ] {
-            let mut headers = HeaderMap::new();
-            for value in &forwarded {
-                headers.append("x-forwarded-for", value.parse().unwrap());
-            }
-            let resolved = ClientAddress::resolve(peer.parse().unwrap(), &headers, &trusted);
-            assert_eq!(resolved.ip, client.parse::<IpAddr>().unwrap(), "{peer} {forwarded:?}");
-        }
-    }
-}
+mod tests;

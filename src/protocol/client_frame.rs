@@ -1,4 +1,4 @@
-//! What clients send: text frames, read and checked. What they carry for an upstream stays as it came.
+//! The text frames of clients, parsed and checked. What they carry for an upstream is passed on unchanged.
 
 use std::fmt;
 
@@ -7,10 +7,10 @@ use serde_json::value::RawValue;
 
 use super::{ErrorCode, ResumePoint};
 
-/// Of a task id, whoever made it up.
+/// The longest task id, whether an upstream or the gateway chose it.
 pub const MAX_TASK_ID_BYTES: usize = 256;
 
-/// One text frame of a client, checked.
+/// A valid text frame of a client.
 #[derive(Debug)]
 pub enum ClientFrame<'a> {
     Ping,
@@ -19,26 +19,26 @@ pub enum ClientFrame<'a> {
         task_id: String,
     },
     Message {
-        /// Trimmed, not empty.
+        /// Trimmed, and not empty.
         text: String,
         /// At most [`ClientFrame::MAX_ID_BYTES`] bytes.
         id: Option<String>,
-        /// The client's whole object, as it came.
+        /// The complete object, as the client sent it.
         data: &'a RawValue,
     },
-    /// What the client has of its channel, where it could not say so in the query.
+    /// Resume after this point; for clients that cannot give it in the query.
     Resume(ResumePoint),
-    /// Other credentials for the same connection.
+    /// Renew the credentials of the connection.
     Refresh(Renewal),
 }
 
-/// Credentials that a client offers to stay connected.
+/// New credentials of a client that wants to stay connected.
 pub enum Renewal {
     ConnectionToken(String),
     Jwt(String),
 }
 
-/// No credential gets into a log this way.
+/// Never shows the credential.
 impl fmt::Debug for Renewal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -48,7 +48,7 @@ impl fmt::Debug for Renewal {
     }
 }
 
-/// Why a client's frame is not relayed.
+/// Why a frame of a client is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InvalidFrame {
     NotJson,
@@ -75,17 +75,17 @@ impl InvalidFrame {
         match self {
             Self::NotJson => "the frame is not JSON",
             Self::NotAnObject => "the frame is not a JSON object",
-            Self::EmptyMessage => "\"message\" must be a string that is not empty",
+            Self::EmptyMessage => "\"message\" must be a non-empty string",
             Self::BadId => "\"id\" must be a string of 1 to 128 bytes",
             Self::BadTaskId => "\"task_id\" must be a string of 1 to 256 bytes",
             Self::BadRefresh => {
-                "a refresh takes either \"connection_token\" or \"token\", as a string"
+                "a refresh needs either \"connection_token\" or \"token\", as a string"
             }
         }
     }
 }
 
-/// The fields that the gateway reads; everything else travels in `data`.
+/// The fields that the gateway reads; all others are passed on in `data`.
 #[derive(Deserialize)]
 struct Fields<'a> {
     #[serde(borrow, rename = "type")]
@@ -99,7 +99,7 @@ struct Fields<'a> {
 impl<'a> ClientFrame<'a> {
     pub const MAX_ID_BYTES: usize = 128;
 
-    /// Reads a text frame; `text` is UTF-8 already.
+    /// Parses a text frame.
     pub fn parse(text: &'a str) -> Result<Self, InvalidFrame> {
         let data: &RawValue = serde_json::from_str(text).map_err(|_| InvalidFrame::NotJson)?;
         if !data.get().starts_with('{') {
@@ -144,7 +144,7 @@ impl<'a> ClientFrame<'a> {
     }
 }
 
-/// One of the two: with both it could not be told which is meant.
+/// Accepts exactly one of the two, because with both it is not clear which one counts.
 fn renewal(data: &RawValue) -> Result<Renewal, InvalidFrame> {
     #[derive(Deserialize)]
     struct Fields {
@@ -160,7 +160,7 @@ fn renewal(data: &RawValue) -> Result<Renewal, InvalidFrame> {
     }
 }
 
-/// `since` as a number or as its text, `epoch` as text.
+/// `since` is a number or a numeric string, `epoch` is a string.
 fn resume_point(data: &RawValue) -> ResumePoint {
     #[derive(Deserialize)]
     struct Fields<'a> {
@@ -176,93 +176,4 @@ fn resume_point(data: &RawValue) -> ResumePoint {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn frames_are_checked() {
-        for (text, wrong) in [
-            ("", InvalidFrame::NotJson),
-            ("hello", InvalidFrame::NotJson),
-            ("{\"message\":\"a\"} x", InvalidFrame::NotJson),
-            ("[]", InvalidFrame::NotAnObject),
-            ("\"message\"", InvalidFrame::NotAnObject),
-            ("null", InvalidFrame::NotAnObject),
-            ("{}", InvalidFrame::EmptyMessage),
-            (r#"{"message":" \u00a0\n"}"#, InvalidFrame::EmptyMessage),
-            (r#"{"message":7}"#, InvalidFrame::EmptyMessage),
-            (r#"{"message":null}"#, InvalidFrame::EmptyMessage),
-            (r#"{"message":"a","id":7}"#, InvalidFrame::BadId),
-            (r#"{"message":"a","id":""}"#, InvalidFrame::BadId),
-            (r#"{"type":"cancel"}"#, InvalidFrame::BadTaskId),
-            (r#"{"type":"cancel","task_id":7}"#, InvalidFrame::BadTaskId),
-            (r#"{"type":"cancel","task_id":""}"#, InvalidFrame::BadTaskId),
-        ] {
-            assert_eq!(ClientFrame::parse(text).err(), Some(wrong), "{text}");
-        }
-        let nested = "[".repeat(100_000);
-        assert_eq!(ClientFrame::parse(&nested).err(), Some(InvalidFrame::NotJson));
-    }
-
-    #[test]
-    fn the_object_travels_untouched() {
-        let text = r#" {"message":" hi ", "n":1e400, "nested":{"a":[1,  2]},"id":"m-1"} "#;
-        let Ok(ClientFrame::Message { text: message, id, data }) = ClientFrame::parse(text) else {
-            panic!("not a message");
-        };
-        assert_eq!(message, "hi");
-        assert_eq!(id.as_deref(), Some("m-1"));
-        assert_eq!(data.get(), text.trim());
-    }
-
-    #[test]
-    fn a_ping_is_a_ping_whatever_else_it_says() {
-        assert!(matches!(
-            ClientFrame::parse(r#"{"message":"x","type":"ping"}"#),
-            Ok(ClientFrame::Ping)
-        ));
-    }
-
-    #[test]
-    fn a_refresh_is_read_before_any_message() {
-        let long = "x".repeat(60_000);
-        let long_refresh = format!(r#"{{"type":"refresh","token":"{long}"}}"#);
-        for (text, token, jwt) in [
-            (r#"{"type":"refresh","connection_token":"abc"}"#, Some("abc"), None),
-            (r#"{"message":"m","token":"a.b.c","type":"refresh"}"#, None, Some("a.b.c")),
-            (r#"{"type":"refresh","token":null,"connection_token":""}"#, Some(""), None),
-            (r#"{"type":"refresh","token":"\u0061","id":7}"#, None, Some("a")),
-            (&long_refresh, None, Some(long.as_str())),
-        ] {
-            let found = match ClientFrame::parse(text) {
-                Ok(ClientFrame::Refresh(Renewal::ConnectionToken(token))) => (Some(token), None),
-                Ok(ClientFrame::Refresh(Renewal::Jwt(jwt))) => (None, Some(jwt)),
-                other => panic!("{text}: {other:?}"),
-            };
-            assert_eq!((found.0.as_deref(), found.1.as_deref()), (token, jwt), "{text}");
-        }
-        for text in [
-            r#"{"type":"refresh"}"#,
-            r#"{"type":"refresh","message":"m"}"#,
-            r#"{"type":"refresh","token":7}"#,
-            r#"{"type":"refresh","token":null}"#,
-            r#"{"type":"refresh","token":["a"]}"#,
-            r#"{"type":"refresh","token":"a","token":"b"}"#,
-            r#"{"type":"refresh","token":"a","connection_token":"b"}"#,
-            r#"{"type":"refresh","token":"\ud800"}"#,
-        ] {
-            assert_eq!(ClientFrame::parse(text).err(), Some(InvalidFrame::BadRefresh), "{text}");
-        }
-    }
-
-    #[test]
-    fn what_a_client_offers_is_not_shown() {
-        for text in [
-            r#"{"type":"refresh","connection_token":"sesame"}"#,
-            r#"{"type":"refresh","token":"sesame"}"#,
-        ] {
-            let shown = format!("{:?}", ClientFrame::parse(text));
-            assert!(shown.contains('…') && !shown.contains("sesame"), "{shown}");
-        }
-    }
-}
+mod tests;

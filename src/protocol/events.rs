@@ -3,31 +3,7 @@
 use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 
-use super::{ConnectionId, Params, Position, UserId, label_enum};
-
-label_enum! {
-    /// The `event` of an event that the gateway writes. Upstreams and workers write others.
-    pub enum EventName {
-        Connected => "connected",
-        Resumed => "resumed",
-        Pong => "pong",
-        /// The default; the setting `queued_event` of a Celery upstream replaces it.
-        TaskQueued => "task_queued",
-        ProcessingStarted => "processing_started",
-        /// A part of a reply that its upstream streams without naming an event.
-        Chunk => "chunk",
-        Complete => "complete",
-        Cancelled => "cancelled",
-        Error => "error",
-        /// A publication that is not a JSON object.
-        Message => "message",
-        Join => "join",
-        Leave => "leave",
-        TokenExpiringSoon => "token_expiring_soon",
-        Refreshed => "refreshed",
-        GoingAway => "going_away",
-    }
-}
+use super::{ConnectionId, EventName, Params, Position, UserId};
 
 fn write_position<S: Serializer>(
     position: &Option<Position>,
@@ -43,7 +19,7 @@ fn write_position<S: Serializer>(
 
 /// The position from which a connection receives the publications of its channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Begin {
+pub struct StartPosition {
     /// The position of the last publication before the connection. `None` = the channel keeps no history.
     #[serde(flatten, serialize_with = "write_position")]
     pub position: Option<Position>,
@@ -61,7 +37,7 @@ pub fn connected(
     params: &Params,
     connection_id: ConnectionId,
     user_id: Option<&UserId>,
-    begin: Option<&Begin>,
+    start: Option<&StartPosition>,
 ) -> String {
     #[derive(Serialize)]
     struct Connected<'a> {
@@ -71,27 +47,27 @@ pub fn connected(
         connection_id: ConnectionId,
         user_id: Option<&'a UserId>,
         #[serde(flatten)]
-        begin: Option<&'a Begin>,
+        start: Option<&'a StartPosition>,
     }
     serde_json::to_string(&Connected {
         event: EventName::Connected,
         params,
         connection_id,
         user_id,
-        begin,
+        start,
     })
     .expect("strings and numbers serialize")
 }
 
 /// The answer to a `resume` frame.
-pub fn resumed(begin: &Begin) -> String {
+pub fn resumed(start: &StartPosition) -> String {
     #[derive(Serialize)]
     struct Resumed<'a> {
         event: EventName,
         #[serde(flatten)]
-        begin: &'a Begin,
+        start: &'a StartPosition,
     }
-    serde_json::to_string(&Resumed { event: EventName::Resumed, begin })
+    serde_json::to_string(&Resumed { event: EventName::Resumed, start })
         .expect("strings and numbers serialize")
 }
 
@@ -204,14 +180,4 @@ pub fn going_away(reconnect_in_ms: u64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn credentials_without_an_end_have_no_seconds() {
-        assert_eq!(refreshed(Some(900)), r#"{"event":"refreshed","expires_in":900}"#);
-        assert_eq!(refreshed(None), r#"{"event":"refreshed","expires_in":null}"#);
-        let event: serde_json::Value = serde_json::from_str(&token_expiring_soon(120)).unwrap();
-        assert_eq!(event, serde_json::json!({"event": "token_expiring_soon", "expires_in": 120}));
-    }
-}
+mod tests;

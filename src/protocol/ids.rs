@@ -1,4 +1,4 @@
-//! Identifiers: who a user is, which connection, and the trace a request belongs to.
+//! The ids of users and connections.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -7,10 +7,10 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// A user as the credentials name them: a JSON integer or a string, passed on as it came.
+/// The id of a user, from the credentials: a JSON integer or a string, passed on as the backend wrote it.
 ///
-/// Two are equal where they name the same user. Backends write one id as `7` here and as `"7"` there;
-/// channel names, limits and keys know a user only by the text.
+/// Two ids are equal if their texts are: backends write the same id as `7` and as `"7"`, and channel names, limits
+/// and keys contain only the text.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum UserId {
@@ -19,24 +19,24 @@ pub enum UserId {
 }
 
 impl UserId {
-    /// The integer whose digits this is, as Rust and JSON write them: `"7"`, but not `"07"` and not `"+7"`.
+    /// The integer that this id is the canonical text of: 7 for `"7"`, but `None` for `"07"` and `"+7"`.
     fn digits(&self) -> Option<i64> {
         match self {
             Self::Integer(id) => Some(*id),
             Self::Text(text) => {
                 let digits = text.strip_prefix('-').unwrap_or(text);
-                let is_written_so = match digits.as_bytes() {
+                let is_canonical = match digits.as_bytes() {
                     [b'0'] => digits.len() == text.len(),
                     [first, ..] => (b'1'..=b'9').contains(first),
                     [] => false,
                 };
-                is_written_so.then(|| text.parse().ok()).flatten()
+                is_canonical.then(|| text.parse().ok()).flatten()
             }
         }
     }
 
-    /// A user id out of JSON: an integer, or a string that is not empty. An integer that is no `i64` is
-    /// kept as its text; every other type is none.
+    /// Reads a user id from JSON: an integer or a non-empty string. An integer that does not fit an `i64` is kept
+    /// as its text. `None` for any other type.
     pub fn from_json(value: &Value) -> Option<Self> {
         match value {
             Value::String(text) if !text.is_empty() => Some(Self::Text(text.as_str().into())),
@@ -82,8 +82,7 @@ impl fmt::Display for UserId {
     }
 }
 
-/// One connection of this or any node: 128 random bits as 32 hex digits.
-/// Ordered as their digits are.
+/// The id of a connection, unique across nodes: 128 random bits, written as 32 hex digits and ordered like them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ConnectionId(u128);
@@ -93,7 +92,7 @@ impl ConnectionId {
         Self(uuid::Uuid::new_v4().as_u128())
     }
 
-    /// Reads the 32 hex digits that it is written as; `None` if `text` is anything else.
+    /// Parses 32 hex digits of either case; `None` if `text` is anything else.
     pub fn parse(text: &str) -> Option<Self> {
         let is_hex = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
         u128::from_str_radix(text, 16).ok().filter(|_| is_hex).map(Self)
@@ -110,7 +109,7 @@ impl fmt::Display for ConnectionId {
     }
 }
 
-/// The text is no connection id.
+/// The text is not a connection id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InvalidConnectionId;
 
@@ -136,7 +135,7 @@ impl TryFrom<String> for ConnectionId {
 
 impl fmt::Display for InvalidConnectionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a connection's id is 32 hex digits")
+        f.write_str("a connection id has 32 hex digits")
     }
 }
 
@@ -146,7 +145,7 @@ impl From<ConnectionId> for String {
     }
 }
 
-/// `bytes` random bytes of the operating system as lower-case hex.
+/// `bytes` random bytes from the operating system, as lower-case hex.
 pub fn random_hex(bytes: usize) -> String {
     let mut raw = vec![0u8; bytes];
     getrandom::fill(&mut raw).expect("the operating system gives random bytes");
@@ -154,39 +153,4 @@ pub fn random_hex(bytes: usize) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
-
-    use super::*;
-
-    #[test]
-    fn a_user_is_the_same_as_number_and_as_text() {
-        let hash = |user: &UserId| BuildHasherDefault::<DefaultHasher>::new().hash_one(user);
-        for id in [7, 0, -7, 70_000, i64::MAX, i64::MIN] {
-            let (number, text) = (UserId::Integer(id), UserId::Text(id.to_string().into()));
-            for (one, other) in [(&number, &text), (&text, &number), (&text, &text.clone())] {
-                assert_eq!(one, other);
-                assert_eq!(hash(one), hash(other));
-            }
-        }
-        for other in
-            ["70", "07", "+7", "-7", " 7", "7.0", "x", "", "-", "-0", "00", "9223372036854775808"]
-        {
-            let other = UserId::Text(other.into());
-            for number in [UserId::Integer(7), UserId::Integer(0)] {
-                assert_ne!(number, other);
-                assert_ne!(other, number);
-            }
-        }
-    }
-
-    #[test]
-    fn a_connection_is_read_as_it_is_written() {
-        let id = ConnectionId::random();
-        assert_eq!(ConnectionId::parse(&id.to_string()), Some(id));
-        assert_eq!(ConnectionId::parse(&"0".repeat(31)), None);
-        assert_eq!(ConnectionId::parse(&"0".repeat(33)), None);
-        assert_eq!(ConnectionId::parse(&format!("+{}", "0".repeat(31))), None);
-        assert_eq!(ConnectionId::parse("c3d4"), None);
-    }
-}
+mod tests;

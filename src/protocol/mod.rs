@@ -1,10 +1,11 @@
-//! Words of the wire: close reasons, error codes, ids, channel names, patterns and the frames that
-//! the gateway itself writes. Nothing here does I/O.
+//! The wire format: close reasons, error codes, ids, channel names, patterns, and the frames that clients send and
+//! the gateway writes. Nothing here does I/O.
 
 mod client_address;
 mod client_frame;
 mod close;
 mod error;
+mod event_name;
 mod events;
 mod ids;
 mod label;
@@ -22,8 +23,9 @@ pub use client_frame::{ClientFrame, MAX_TASK_ID_BYTES, Renewal};
 pub use close::ClientAction;
 pub use close::CloseReason;
 pub use error::{ErrorCode, ErrorEvent};
+pub use event_name::EventName;
 pub use events::{
-    Begin, EventName, cancelled, complete, connected, event_name, going_away, pong, presence_event,
+    StartPosition, cancelled, complete, connected, event_name, going_away, pong, presence_event,
     processing_started, refreshed, resumed, task_queued, task_queued_before, token_expiring_soon,
 };
 pub use ids::{ConnectionId, UserId, random_hex};

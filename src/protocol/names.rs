@@ -1,4 +1,4 @@
-//! Channel names, and the patterns that credentials are limited to.
+//! Channel names, and the patterns by which credentials are restricted.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::Template;
 #[serde(try_from = "String", into = "String")]
 pub struct ChannelName(Arc<str>);
 
-/// What a channel name may not be.
+/// Why a text is not a channel name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InvalidChannel {
     Empty,
@@ -23,9 +23,9 @@ pub enum InvalidChannel {
 impl fmt::Display for InvalidChannel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Empty => "a channel name is not empty",
+            Self::Empty => "a channel name must not be empty",
             Self::TooLong => "a channel name has at most 255 bytes",
-            Self::BadCharacter => "a channel name has no control characters and no spaces",
+            Self::BadCharacter => "a channel name must not have control characters or spaces",
         })
     }
 }
@@ -85,46 +85,46 @@ impl From<ChannelName> for String {
     }
 }
 
-/// The channels that are the gateway's own: no client hears them, and nobody publishes to them.
+/// The channels that the gateway itself uses. No client can join them, and nobody can publish to them.
 #[derive(Debug, Clone, Default)]
 pub struct ReservedChannels {
-    beginning_with: Option<Arc<str>>,
-    also: Option<Arc<str>>,
-    no_groups: bool,
+    prefix: Option<Arc<str>>,
+    name: Option<Arc<str>>,
+    /// Whether all names are reserved that a group of a channel layer cannot have.
+    non_groups: bool,
 }
 
 impl ReservedChannels {
-    /// Every name that begins with `prefix`.
-    pub fn beginning_with(prefix: &str) -> Self {
-        Self { beginning_with: Some(prefix.into()), ..Self::default() }
+    /// Reserves every name that starts with `prefix`.
+    pub fn with_prefix(prefix: &str) -> Self {
+        Self { prefix: Some(prefix.into()), ..Self::default() }
     }
 
-    /// And this one.
-    pub fn and(self, name: Option<&str>) -> Self {
-        Self { also: name.map(Into::into), ..self }
+    /// Reserves this name as well.
+    pub fn and_name(self, name: Option<&str>) -> Self {
+        Self { name: name.map(Into::into), ..self }
     }
 
-    /// And all that no group of a channel layer can be called, where `no_groups`: nothing could ever be
-    /// sent to them.
-    pub fn and_no_groups(self, no_groups: bool) -> Self {
-        Self { no_groups, ..self }
+    /// If `non_groups`, reserves all names as well that a group of a channel layer cannot have, because nothing could
+    /// be sent to them.
+    pub fn and_non_groups(self, non_groups: bool) -> Self {
+        Self { non_groups, ..self }
     }
 
     pub fn contains(&self, channel: &ChannelName) -> bool {
         let name = channel.as_str();
-        let no_group = self.no_groups && !channel.is_group_name();
-        no_group
-            || self.beginning_with.as_deref().is_some_and(|prefix| name.starts_with(prefix))
-            || self.also.as_deref() == Some(name)
+        (self.non_groups && !channel.is_group_name())
+            || self.prefix.as_deref().is_some_and(|prefix| name.starts_with(prefix))
+            || self.name.as_deref() == Some(name)
     }
 }
 
-/// A glob over whole names: `*` stands for any run of characters, everything else for itself.
+/// A glob pattern for complete names: `*` matches any number of characters, everything else matches itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChannelPattern(Box<str>);
 
 impl ChannelPattern {
-    /// A template with a star for each placeholder.
+    /// The pattern of all names that a template can make: `*` replaces each placeholder.
     pub fn of(template: &Template) -> Self {
         let mut pattern = String::new();
         let mut inside = false;
@@ -146,7 +146,8 @@ impl ChannelPattern {
         Self(pattern.into())
     }
 
-    /// Linear in the length of `name` times the number of stars; no back-tracking beyond the last star.
+    /// Whether the pattern matches the complete name. Backtracks to the last star only, so the time is at most the
+    /// product of both lengths.
     pub fn matches(&self, name: &str) -> bool {
         let (pattern, name) = (self.0.as_bytes(), name.as_bytes());
         let (mut p, mut n) = (0, 0);
@@ -177,68 +178,4 @@ impl fmt::Display for ChannelPattern {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn patterns_match_whole_names() {
-        for (pattern, name, fits) in [
-            ("chat_42", "chat_42", true),
-            ("chat_42", "chat_421", false),
-            ("chat_*", "chat_", true),
-            ("chat_*", "chat_a_b", true),
-            ("*", "", true),
-            ("*-7", "ava-chat-7", true),
-            ("*-7", "ava-chat-77", false),
-            ("a*b*c", "a-b-b-c", true),
-            ("a*b*c", "a-c-b", false),
-        ] {
-            assert_eq!(ChannelPattern::new(pattern).matches(name), fits, "{pattern} {name}");
-        }
-    }
-
-    #[test]
-    fn names_are_bounded_and_printable() {
-        assert!(ChannelName::new("chat_42").is_ok());
-        assert_eq!(ChannelName::new(""), Err(InvalidChannel::Empty));
-        assert_eq!(ChannelName::new(&"x".repeat(256)), Err(InvalidChannel::TooLong));
-        assert_eq!(ChannelName::new("a\nb"), Err(InvalidChannel::BadCharacter));
-        assert_eq!(ChannelName::new("a b"), Err(InvalidChannel::BadCharacter));
-        let name = serde_json::from_str::<ChannelName>("\"chat_42\"").unwrap();
-        assert_eq!(serde_json::to_string(&name).unwrap(), "\"chat_42\"");
-        assert!(serde_json::from_str::<ChannelName>("\"a b\"").is_err());
-    }
-
-    #[test]
-    fn names_that_a_channels_layer_takes() {
-        let longest = "x".repeat(99);
-        for (name, fits) in [
-            ("chat_42", true),
-            ("a.B-9_", true),
-            (longest.as_str(), true),
-            (&"x".repeat(100), false),
-            ("chat:42", false),
-            ("chat_é", false),
-            ("chat!42", false),
-        ] {
-            assert_eq!(ChannelName::new(name).unwrap().is_group_name(), fits, "{name}");
-        }
-    }
-
-    #[test]
-    fn reserved_names_are_those_with_the_prefix() {
-        let reserved = ReservedChannels::beginning_with("tg:control").and(Some("tg:cancel"));
-        for (name, is_reserved) in [
-            ("tg:control", true),
-            ("tg:control:7", true),
-            ("tg:contro", false),
-            ("tg:cancel", true),
-            ("tg:cancel:7", false),
-            ("x", false),
-        ] {
-            let name = ChannelName::new(name).unwrap();
-            assert_eq!(reserved.contains(&name), is_reserved, "{name}");
-            assert!(!ReservedChannels::default().contains(&name), "{name}");
-        }
-    }
-}
+mod tests;

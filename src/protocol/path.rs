@@ -1,18 +1,18 @@
-//! Route paths with named segments, and the templates that their values fill.
+//! Path patterns with named segments, and templates that are filled with their values.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
-/// What RFC 3986 calls unreserved stays as it is; everything else is percent-encoded.
+/// All characters that are percent-encoded: those that are not unreserved in RFC 3986.
 const NOT_UNRESERVED: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// A parameter's value is longer than this: no match.
+/// The longest value of a parameter. A path with a longer one does not match.
 const MAX_VALUE_BYTES: usize = 255;
 
-/// The values of a path's named segments, decoded, in the order of the path.
+/// The decoded values of the named segments of a path, in the order of the path.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Params(Box<[(Box<str>, Box<str>)]>);
 
@@ -26,7 +26,7 @@ impl Params {
     }
 }
 
-/// Serialized as the object of its pairs.
+/// Serialized as an object.
 impl serde::Serialize for Params {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.iter())
@@ -39,7 +39,7 @@ enum Segment {
     Named(Box<str>),
 }
 
-/// `/ws/chat/{conversation_id}/`: each segment is a literal or one `{name}`.
+/// A path such as `/ws/chat/{conversation_id}/`, in which each segment is literal text or one `{name}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PathPattern {
     text: Box<str>,
@@ -47,10 +47,10 @@ pub struct PathPattern {
 }
 
 impl PathPattern {
-    /// `Err` says what is wrong and what would be right.
+    /// `Err` describes the mistake and the correct form.
     pub fn parse(text: &str) -> Result<Self, String> {
         let Some(path) = text.strip_prefix('/') else {
-            return Err(format!("{text:?} does not begin with a slash"));
+            return Err(format!("{text:?} does not start with a slash"));
         };
         let mut segments: Vec<Segment> = Vec::new();
         let path = path.strip_suffix('/').unwrap_or(path);
@@ -76,8 +76,8 @@ impl PathPattern {
         Ok(Self { text: text.into(), segments: segments.into() })
     }
 
-    /// Matches a request path (no query), with or without the last slash; named segments are
-    /// percent-decoded and must be UTF-8 without control characters, 1 to 255 bytes.
+    /// Matches a request path without its query; a trailing slash makes no difference. Named segments are
+    /// percent-decoded, and must be 1 to 255 bytes of UTF-8 without control characters.
     pub fn matches(&self, path: &str) -> Option<Params> {
         let path = path.strip_prefix('/')?;
         let path = path.strip_suffix('/').unwrap_or(path);
@@ -99,7 +99,7 @@ impl PathPattern {
         parts.next().is_none().then(|| Params(params.into()))
     }
 
-    /// The names of its parameters, in order.
+    /// The names of the parameters, in the order of the path.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.segments.iter().filter_map(|segment| match segment {
             Segment::Named(name) => Some(&**name),
@@ -122,12 +122,12 @@ fn is_identifier(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
-/// Where a template's values come from.
+/// The values that a template is filled with.
 #[derive(Clone, Copy)]
 pub struct TemplateContext<'a> {
     pub params: &'a Params,
     pub user_id: &'a dyn fmt::Display,
-    /// Known only where a message is relayed or a socket is open.
+    /// Known once a message is relayed or a socket is open.
     pub channel: Option<&'a str>,
 }
 
@@ -145,7 +145,7 @@ pub struct Template {
 }
 
 impl Template {
-    /// `Err` says what is wrong and what would be right.
+    /// `Err` describes the mistake and the correct form.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut pieces = Vec::new();
         let mut rest = text;
@@ -156,7 +156,7 @@ impl Template {
                 .and_then(|after| after.split_once('}'))
                 .filter(|(name, _)| is_identifier(name));
             let Some((name, tail)) = name else {
-                return Err(format!("{text:?} has a brace that is no {{name}}"));
+                return Err(format!("{text:?} has a brace that is not part of a {{name}}"));
             };
             if !before.is_empty() {
                 pieces.push(Piece::Text(before.into()));
@@ -174,7 +174,7 @@ impl Template {
         &self.text
     }
 
-    /// The names of its placeholders.
+    /// The names of the placeholders.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.pieces.iter().filter_map(|piece| match piece {
             Piece::Placeholder(name) => Some(&**name),
@@ -182,18 +182,18 @@ impl Template {
         })
     }
 
-    /// Filled with the values as they are. A name that the context lacks stays empty; config refuses
-    /// templates whose names their place does not have.
+    /// Fills the template. A name that is not in the context becomes empty; the config refuses templates with names
+    /// that will not be there.
     pub fn fill(&self, context: TemplateContext<'_>) -> String {
         self.fill_with(context, |out, value| out.push_str(value))
     }
 
-    /// Filled with the values percent-encoded, so that none can leave its place in a URL.
+    /// Fills the template with percent-encoded values, so that no value changes the structure of a URL.
     pub fn fill_url(&self, context: TemplateContext<'_>) -> String {
         self.fill_with(context, |out, value| out.extend(utf8_percent_encode(value, NOT_UNRESERVED)))
     }
 
-    /// Filled with what `value` has for each name. `Err` is the first for which it has none.
+    /// Fills the template with the result of `value` for each name, and stops at the first `Err`.
     pub fn fill_from<'a, E>(
         &self,
         mut value: impl FnMut(&str) -> Result<Cow<'a, str>, E>,
@@ -229,47 +229,4 @@ impl Template {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_match_with_and_without_the_last_slash() {
-        let pattern = PathPattern::parse("/ws/chat/{conversation_id}/").unwrap();
-        for (path, value) in [
-            ("/ws/chat/42/", Some("42")),
-            ("/ws/chat/42", Some("42")),
-            ("/ws/chat/a%20b%2Fc/", Some("a b/c")),
-            ("/ws/chat/%00/", None),
-            ("/ws/chat/%ff/", None),
-            ("/ws/chat//", None),
-            ("/ws/chat/", None),
-            ("/ws/chat/1/2/", None),
-            ("/ws/chatter/1/", None),
-            ("ws/chat/1", None),
-        ] {
-            let params = pattern.matches(path);
-            assert_eq!(params.as_ref().and_then(|p| p.get("conversation_id")), value, "{path}");
-        }
-        assert!(PathPattern::parse("/").unwrap().matches("/").is_some());
-        assert!(PathPattern::parse("/").unwrap().matches("/x").is_none());
-    }
-
-    #[test]
-    fn wrong_patterns_are_told() {
-        for text in ["ws", "/a//b", "/{a}/{a}", "/x{a}", "/{a b}", "/{", "/a?b"] {
-            assert!(PathPattern::parse(text).is_err(), "{text}");
-        }
-        for text in ["{", "}", "{a", "{}", "{a b}"] {
-            assert!(Template::parse(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn url_templates_keep_values_in_their_place() {
-        let params = PathPattern::parse("/{id}").unwrap().matches("/..%2Fadmin%3Fx").unwrap();
-        let context = TemplateContext { params: &params, user_id: &7, channel: Some("c") };
-        let template = Template::parse("http://api/{id}/u{user_id}/{channel}").unwrap();
-        assert_eq!(template.fill_url(context), "http://api/..%2Fadmin%3Fx/u7/c");
-        assert_eq!(template.fill(context), "http://api/../admin?x/u7/c");
-    }
-}
+mod tests;

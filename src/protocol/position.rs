@@ -1,4 +1,4 @@
-//! Where a channel's history stands, and how a publication says so.
+//! Positions in the history of a channel, and how publications carry them.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,8 +9,8 @@ use serde::Serialize;
 
 use super::EventName;
 
-/// One unbroken history of a channel. A history that was lost, trimmed away or rolled back goes on
-/// under another epoch. On the wire: 1 to 16 hex digits.
+/// The id of one unbroken history of a channel. A history that was lost, trimmed or rolled back continues under
+/// another epoch. On the wire: 1 to 16 hex digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(into = "String")]
 pub struct Epoch(NonZeroU64);
@@ -34,7 +34,7 @@ impl From<Epoch> for String {
     }
 }
 
-/// Not an epoch.
+/// The text is not an epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InvalidEpoch;
 
@@ -48,8 +48,8 @@ impl FromStr for Epoch {
     }
 }
 
-/// A publication's place in its channel: the first of an epoch has offset 1, each next one more.
-/// Offset 0 is the place before the first.
+/// The position of a publication in its channel. The first publication of an epoch has the offset 1, and each further
+/// one the next offset. Offset 0 is the position before the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Position {
     pub epoch: Epoch,
@@ -57,11 +57,11 @@ pub struct Position {
 }
 
 impl Position {
-    /// The largest offset: what JavaScript and Lua count exactly.
+    /// The largest offset: the largest integer that JavaScript and Lua represent exactly.
     pub const MAX_OFFSET: u64 = (1 << 53) - 1;
 
-    /// Splits what publish.lua sends, `@<epoch>:<offset>:<data>`, into place and data. `None` for
-    /// everything else, which is a plain publication: JSON never begins with `@`.
+    /// Splits a payload of publish.lua, `@<epoch>:<offset>:<data>`, into position and data. `None` for any other
+    /// payload, which is a publication without a position: JSON never starts with `@`.
     pub fn split(payload: &[u8]) -> Option<(Self, &[u8])> {
         let rest = payload.strip_prefix(b"@")?;
         let (epoch, rest) = split_at_colon(rest, 16)?;
@@ -72,21 +72,22 @@ impl Position {
     }
 }
 
+/// Splits at the first colon, which has to come after at most `most` bytes.
 fn split_at_colon(bytes: &[u8], most: usize) -> Option<(&[u8], &[u8])> {
     let at = bytes.iter().take(most + 1).position(|byte| *byte == b':')?;
     Some((&bytes[..at], &bytes[at + 1..]))
 }
 
-/// What a resuming client says it has.
+/// The last publication that a resuming client has received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResumePoint {
     At(Position),
-    /// It has something, and what it says cannot be a position.
+    /// The client sent something that is not a valid position.
     Unknown,
 }
 
 impl ResumePoint {
-    /// Reads `since` and `epoch`; `None` where the client does not ask to resume.
+    /// Reads `since` and `epoch`; `None` if the client does not ask to resume.
     pub fn read(since: Option<&str>, epoch: Option<&str>) -> Option<Self> {
         if since.is_none() && epoch.is_none() {
             return None;
@@ -100,9 +101,9 @@ impl ResumePoint {
     }
 }
 
-/// `json` with its place in it, as two parts to be written one after the other: `"offset"` is the last
-/// member of the object, so that it holds even where the publisher wrote one, and for the first of an
-/// epoch `"epoch"` as well. What is no object travels as `data` of one.
+/// Adds its position to a publication, and returns two parts that are to be written one after the other. `"offset"` is
+/// the last member of the object, so that it takes precedence over one that the publisher wrote; the first publication
+/// of an epoch gets `"epoch"` as well. A publication that is not an object becomes the `data` of one.
 pub fn with_position(json: &[u8], position: Position) -> (Cow<'_, [u8]>, Vec<u8>) {
     let Position { epoch, offset } = position;
     let mut tail = format!("\"offset\":{offset}");
@@ -135,74 +136,4 @@ fn is_json(text: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn position(epoch: u64, offset: u64) -> Position {
-        Position { epoch: Epoch::new(epoch).unwrap(), offset }
-    }
-
-    fn positioned(json: &str, position: Position) -> String {
-        let (head, tail) = with_position(json.as_bytes(), position);
-        String::from_utf8([&head, &tail[..]].concat()).unwrap()
-    }
-
-    #[test]
-    fn only_what_the_script_sends_has_a_position() {
-        assert_eq!(Position::split(b"@1f:7:{}"), Some((position(0x1f, 7), &b"{}"[..])));
-        assert_eq!(Position::split(b"@1f:7:a:b"), Some((position(0x1f, 7), &b"a:b"[..])));
-        for plain in [
-            &b"{\"event\":\"x\"}"[..],
-            b"",
-            b"@",
-            b"@1f",
-            b"@1f:7",
-            b"@1f:0:{}",
-            b"@0:1:{}",
-            b"@:1:{}",
-            b"@xyz:1:{}",
-            b"@1f:-1:{}",
-            b"@1f:9007199254740992:{}",
-            b"@1f:99999999999999999999:{}",
-            b"@11111111111111111:1:{}",
-            b"@\xff:1:{}",
-        ] {
-            assert_eq!(Position::split(plain), None, "{}", String::from_utf8_lossy(plain));
-        }
-    }
-
-    #[test]
-    fn the_offset_is_the_last_member_of_an_object() {
-        for (json, expected) in [
-            (r#"{"event":"x"}"#, r#"{"event":"x","offset":7}"#),
-            (r#" {"offset":1, "a":{}} "#, r#"{"offset":1, "a":{},"offset":7}"#),
-            ("{}", r#"{"offset":7}"#),
-            ("{ }", r#"{ "offset":7}"#),
-            ("[1]", r#"{"event":"message","data":[1],"offset":7}"#),
-            (" null", r#"{"event":"message","data":null,"offset":7}"#),
-            ("hello \"you\"", r#"{"event":"message","data":"hello \"you\"","offset":7}"#),
-            ("", r#"{"event":"message","data":"","offset":7}"#),
-        ] {
-            assert_eq!(positioned(json, position(1, 7)), expected);
-        }
-        let first = positioned(r#"{"a":1}"#, position(0xab, 1));
-        assert_eq!(first, r#"{"a":1,"offset":1,"epoch":"ab"}"#);
-    }
-
-    #[test]
-    fn a_resume_point_that_is_none_is_unknown() {
-        let at = Some(ResumePoint::At(position(0xab, 3)));
-        assert_eq!(ResumePoint::read(Some("3"), Some("ab")), at);
-        assert_eq!(ResumePoint::read(None, None), None);
-        for (since, epoch) in [
-            (Some("3"), None),
-            (None, Some("ab")),
-            (Some("x"), Some("ab")),
-            (Some("-1"), Some("ab")),
-            (Some("3"), Some("")),
-            (Some("3"), Some("0")),
-        ] {
-            assert_eq!(ResumePoint::read(since, epoch), Some(ResumePoint::Unknown));
-        }
-    }
-}
+mod tests;

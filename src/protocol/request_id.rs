@@ -1,15 +1,15 @@
-//! What a client's opening request is called, by everybody who has to do with it.
+//! The id of the request that opens a connection, which logs, traces and upstreams share.
 
 use std::fmt;
 use std::sync::Arc;
 
 use super::TraceContext;
 
-/// Longer ids of proxies are not taken.
+/// The longest id that is accepted from a proxy.
 const MAX_BYTES: usize = 128;
 
-/// The id of the request that opened a connection: what the proxy in front calls it, or else the trace
-/// that it belongs to.
+/// The id of the request that opened a connection: the one that the proxy in front assigned, or else the id of its
+/// trace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestId(Name);
 
@@ -20,8 +20,8 @@ enum Name {
 }
 
 impl RequestId {
-    /// `given` is the `X-Request-Id` of a proxy that is trusted. What is no id, or goes on for too long,
-    /// counts as none.
+    /// `given` is the `X-Request-Id` of a trusted proxy. It is ignored unless it has 1 to 128 printable ASCII
+    /// characters.
     pub fn new(given: Option<&str>, trace: &TraceContext) -> Self {
         let is_id = |id: &&str| {
             (1..=MAX_BYTES).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic())
@@ -49,17 +49,4 @@ impl serde::Serialize for RequestId {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_proxys_id_is_taken_if_it_is_one() {
-        let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        let trace = TraceContext::parse(trace).unwrap();
-        let id = |given: Option<&str>| RequestId::new(given, &trace).to_string();
-        assert_eq!(id(Some("req-1/b=")), "req-1/b=");
-        for none in [None, Some(""), Some("a b"), Some("a\n"), Some("ä"), Some(&"x".repeat(129))] {
-            assert_eq!(id(none), "4bf92f3577b34da6a3ce929d0e0e4736");
-        }
-    }
-}
+mod tests;

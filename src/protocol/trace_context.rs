@@ -1,24 +1,24 @@
-//! W3C Trace Context: which trace a request belongs to, and what in it asked for the request.
+//! W3C Trace Context: the trace of a request, and its parent span in that trace.
 
-/// A `traceparent`: of the client's handshake, of a trace that began here, or of a span of ours in one.
+/// A trace and a span in it: the client's, from its `traceparent`, or one of the gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceContext {
     trace_id: u128,
-    /// 0 = the trace begins here.
+    /// 0 = the trace starts here and has no span yet.
     span_id: u64,
-    /// The span is ours.
+    /// Whether the span is one of the gateway.
     own: bool,
     sampled: bool,
 }
 
 impl TraceContext {
-    /// A trace of our own, not sampled.
+    /// A new trace that is not sampled.
     pub fn new() -> Self {
         let trace_id = uuid::Uuid::new_v4().as_u128();
         Self { trace_id, span_id: 0, own: true, sampled: false }
     }
 
-    /// Reads `00-<32 hex>-<16 hex>-<2 hex>` (W3C Trace Context, section 3.2); `None` if it is malformed.
+    /// Parses `00-<32 hex>-<16 hex>-<2 hex>` (W3C Trace Context, section 3.2); `None` if it is malformed.
     pub fn parse(traceparent: &str) -> Option<Self> {
         let mut parts = traceparent.split('-');
         let (version, trace, span, flags) =
@@ -48,7 +48,7 @@ impl TraceContext {
         self.span_id
     }
 
-    /// Whether its span, if it has one, is ours.
+    /// Whether the span, if there is one, is one of the gateway.
     pub fn is_own(&self) -> bool {
         self.own
     }
@@ -61,18 +61,18 @@ impl TraceContext {
         Self { sampled, ..self }
     }
 
-    /// A new span of ours in this trace.
+    /// A new span of the gateway in this trace.
     pub fn own_child(&self) -> Self {
         Self { span_id: new_span_id(), own: true, ..*self }
     }
 
-    /// The `traceparent` of a span of ours; `None` = it names none.
+    /// The `traceparent` of a span of the gateway; `None` if there is no such span.
     pub fn of_own_span(&self) -> Option<String> {
         (self.own && self.span_id != 0).then(|| self.child())
     }
 
-    /// The `traceparent` of a request that is made for this: in the name of the span, where it is one of
-    /// ours, or else of a new one.
+    /// The `traceparent` for a request of the gateway: with this span if it is one of the gateway, or else with a new
+    /// span.
     pub fn child(&self) -> String {
         let span_id = if self.own && self.span_id != 0 { self.span_id } else { new_span_id() };
         format!("00-{:032x}-{span_id:016x}-{:02x}", self.trace_id, u8::from(self.sampled))

@@ -52,7 +52,7 @@ impl Replies {
     pub async fn take_user_rate(&self, sender: &Sender) -> Result<(), Refusal> {
         let Some(rate) = &sender.route.limits.messages_per_user else { return Ok(()) };
         let Some(user) = &sender.user_id else { return Ok(()) };
-        let (limit, path) = (LimitName::MessagesPerUser, sender.route.path.as_str());
+        let (limit, path) = (LimitName::Messages, sender.route.path.as_str());
         let limits = &self.services.limits;
         match limits.take(limit, path, &sender.params, &user.to_string(), rate).await {
             Ok(Verdict::Allowed) => Ok(()),

@@ -10,11 +10,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::Session;
-use crate::broker::{Page, PublishError, ReadFrom, compact, joined};
+use crate::broker::{Page, PublishError, ReadFrom, compact, concat};
 use crate::config::{Compact, Protocol};
 use crate::protocol::{
-    Begin, CloseReason, ErrorCode, ErrorEvent, Position, ResumePoint, connected, resumed,
+    CloseReason, ErrorCode, ErrorEvent, Position, ResumePoint, StartPosition, connected, resumed,
 };
+use crate::redis_link::EngineUnavailable;
+use crate::retry::retry;
 use crate::socket::HoldGuard;
 use crate::telemetry;
 use crate::telemetry::delivery::ResumeOutcome;
@@ -27,7 +29,8 @@ const READ_ATTEMPTS: usize = 20;
 const READ_PAUSE: Duration = Duration::from_millis(250);
 
 /// The answer where the channel keeps no history to resume from.
-const NOT_RECOVERED: Begin = Begin { position: None, recovered: Some(false), missed: None };
+const NOT_RECOVERED: StartPosition =
+    StartPosition { position: None, recovered: Some(false), missed: None };
 
 impl Session {
     /// Sends `connected`, then lets the channel's publications follow.
@@ -54,7 +57,7 @@ impl Session {
         }
     }
 
-    fn send_connected(&self, begin: Option<&Begin>) {
+    fn send_connected(&self, begin: Option<&StartPosition>) {
         let client = &self.client;
         let identity = client.identity.borrow();
         let user_id = identity.user_id.as_ref();
@@ -85,7 +88,10 @@ impl Session {
     }
 
     /// Finds where the connection begins, and reads what it is to be sent first.
-    async fn start(&self, point: Option<ResumePoint>) -> Result<(Begin, Page), PublishError> {
+    async fn start(
+        &self,
+        point: Option<ResumePoint>,
+    ) -> Result<(StartPosition, Page), PublishError> {
         let found = self.find(point).await;
         if found.is_err() && point.is_some() {
             telemetry::delivery::resumed(self.log_fields(), ResumeOutcome::EngineDown);
@@ -93,7 +99,10 @@ impl Session {
         found
     }
 
-    async fn find(&self, point: Option<ResumePoint>) -> Result<(Begin, Page), PublishError> {
+    async fn find(
+        &self,
+        point: Option<ResumePoint>,
+    ) -> Result<(StartPosition, Page), PublishError> {
         let (history, channel) = (&self.services.history, &self.client.channel);
         let mut missed = None;
         if let Some(ResumePoint::At(position)) = point {
@@ -104,7 +113,7 @@ impl Session {
             if let Some(offset) = page.after {
                 telemetry::delivery::resumed(self.log_fields(), ResumeOutcome::Recovered);
                 let position = Some(Position { offset, ..page.now });
-                return Ok((Begin { position, recovered: Some(true), missed }, page));
+                return Ok((StartPosition { position, recovered: Some(true), missed }, page));
             }
         }
         let page = history.read(channel, ReadFrom::Running).await?;
@@ -113,12 +122,12 @@ impl Session {
         if recovered.is_some() {
             telemetry::delivery::resumed(self.log_fields(), ResumeOutcome::NotRecovered);
         }
-        Ok((Begin { position: Some(position), recovered, missed }, page))
+        Ok((StartPosition { position: Some(position), recovered, missed }, page))
     }
 
     /// Sends `page` and what follows it.
     fn follow(self: &Rc<Self>, page: Page, hold: HoldGuard) {
-        self.services.broker.begins(&self.client.channel, page.now);
+        self.services.broker.start_after(&self.client.channel, page.now);
         if let Some((after, hold)) = self.send_page(page, hold) {
             self.is_replaying.set(true);
             tokio::task::spawn_local(Rc::clone(self).replay(after, hold));
@@ -135,7 +144,7 @@ impl Session {
             Compact::Off => publications,
             Compact::Chunks => compact(publications),
         };
-        let frames = joined(&publications);
+        let frames = concat(&publications);
         // A page that nearly fills the queue would leave no room for live publications.
         let has_room = frames.len() <= self.client.route.borrow().send_queue.bytes / 2;
         if !frames.is_empty() {
@@ -176,13 +185,8 @@ impl Session {
     }
 
     async fn read_page(&self, after: Position) -> Option<Page> {
-        for _ in 0..READ_ATTEMPTS {
-            let from = ReadFrom::After(after);
-            if let Ok(page) = self.services.history.read(&self.client.channel, from).await {
-                return Some(page);
-            }
-            tokio::time::sleep(READ_PAUSE).await;
-        }
-        None
+        let from = ReadFrom::After(after);
+        let read = || self.services.history.read(&self.client.channel, from);
+        retry(READ_ATTEMPTS, READ_PAUSE, |EngineUnavailable| true, read).await.ok()
     }
 }

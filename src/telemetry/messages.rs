@@ -35,12 +35,12 @@ label_enum! {
 }
 
 label_enum! {
-    /// A limit that all nodes share through the engine. Its label is also part of the engine's keys.
+    /// A limit per user, which all nodes share through the engine. Its label is also part of the engine's keys.
     pub enum LimitName {
-        MessagesPerUser => "messages_per_user",
-        ConnectsPerUser => "connects_per_user",
-        ConnectionsPerUser => "connections_per_user",
-        GenerationsPerUser => "generations_per_user",
+        Messages => "messages_per_user",
+        Connects => "connects_per_user",
+        Connections => "connections_per_user",
+        Generations => "generations_per_user",
     }
 }
 

@@ -106,7 +106,7 @@ def test_the_backend_finds_the_gateways_tasks(world):
 
 
 # The steps in which a frame of the gateway differs, and how.
-NO_TEXT = {"error": '"message" must be a string that is not empty'}
+NO_TEXT = {"error": '"message" must be a non-empty string'}
 DIFFERENT = {
     "empty": NO_TEXT,
     "no message": NO_TEXT,

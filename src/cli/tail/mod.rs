@@ -20,6 +20,7 @@ use super::server_api::{ServerApi, block_on};
 use super::signals;
 use super::target::Target;
 use super::{Failure, print_error};
+use crate::admin::EndReason;
 use crate::clock;
 use crate::sse::SseEvent;
 
@@ -313,13 +314,15 @@ impl Tail {
             reason: String,
         }
         let reason = serde_json::from_slice::<End>(data).map(|end| end.reason).unwrap_or_default();
-        match reason.as_str() {
-            "refused" => {
+        match EndReason::from_label(&reason) {
+            Some(EndReason::Refused) => {
                 StreamEnd::Failed(format!("the engine refused the channel {}", self.channel))
             }
-            "too_slow" => StreamEnd::Lost("this reader is too slow for the channel".to_owned()),
-            "draining" => StreamEnd::Lost("the gateway is shutting down".to_owned()),
-            _ => StreamEnd::Lost("the gateway ended the stream".to_owned()),
+            Some(EndReason::TooSlow) => {
+                StreamEnd::Lost("this reader is too slow for the channel".to_owned())
+            }
+            Some(EndReason::Draining) => StreamEnd::Lost("the gateway is shutting down".to_owned()),
+            None => StreamEnd::Lost("the gateway ended the stream".to_owned()),
         }
     }
 
