@@ -51,4 +51,5 @@ mod expiring_map;
 pub mod msgpack;
 pub mod pickle;
 pub mod protocol;
+mod retry;
 mod sse;

@@ -84,7 +84,7 @@ impl Admin {
         for route in &config.routes {
             let mut limits = Vec::new();
             for limit in UserLimit::of(&route.limits) {
-                let standing = self.limits.look(limit, route.path.as_str(), &user).await;
+                let standing = self.limits.status(limit, route.path.as_str(), &user).await;
                 let standing = standing.map_err(|_| api::engine_down())?.map(Numbers::from);
                 limits.push(Limit { limit: limit.name().label(), kind: limit.kind(), standing });
             }

@@ -1,5 +1,5 @@
-//! Reads from a channel's history what this node missed of it, and hands it to the threads as if it had
-//! come live.
+//! Reads from a channel's history what this node missed of it, and delivers it to the threads as if it had
+//! arrived live.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -9,18 +9,21 @@ use tokio::sync::mpsc;
 
 use super::Publication;
 use super::channels::Channels;
-use super::core::Observer;
 use super::history::{History, Page, ReadFrom};
 use super::tails::Tails;
 use super::thread::ToThread;
-use crate::protocol::ChannelName;
+use crate::protocol::{ChannelName, Position};
 use crate::socket::frame;
 use crate::telemetry;
 
-/// For how long an engine that does not answer is asked again; after it, the clients are sent away to
-/// resume by themselves.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long an engine that does not answer is asked again. After it the clients are disconnected, to resume by
+/// themselves.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// Gets every publication before it is delivered: its channel, its data, and its position where it has one.
+/// Returns whether it is to be delivered; otherwise it is removed from the history.
+pub type Observer = Rc<dyn Fn(&ChannelName, &[u8], Option<Position>) -> bool>;
 
 /// Starts catch-ups. Cheap to clone, on the engine thread.
 #[derive(Clone)]
@@ -33,7 +36,7 @@ pub(super) struct CatchUps {
 }
 
 impl CatchUps {
-    /// `number` is the catch-up's own, from the books.
+    /// `number` is the one that [`Channels`] gave the catch-up.
     pub fn start(&self, channel: ChannelName, number: u64) {
         let catch_ups = self.clone();
         tokio::task::spawn_local(async move {
@@ -45,29 +48,30 @@ impl CatchUps {
         });
     }
 
-    /// Returns whether nothing is missing.
+    /// Returns whether nothing is missing then.
     async fn run(&self, channel: &ChannelName, number: u64) -> bool {
         let began = Instant::now();
         loop {
-            let Some(after) = self.channels.borrow().reads_after(channel, number) else {
+            let Some(after) = self.channels.borrow().next_read(channel, number) else {
                 return true;
             };
             match self.history.read(channel, ReadFrom::After(after)).await {
                 Ok(Page { after: None, now, .. }) => {
                     if now.epoch == after.epoch {
-                        let _or_another_node_does = self.history.rotate_epoch(channel, after).await;
+                        // Any other node that received these publications does it as well.
+                        let _ = self.history.rotate_epoch(channel, after).await;
                     }
                     return false;
                 }
                 Ok(page) => {
                     let last = page.publications.last().and_then(|last| last.position);
-                    // At the end, some may have been taken out behind the last that is there.
+                    // At the end, some may have been removed after the last that is there.
                     let position = if page.complete { page.now } else { last.unwrap_or(after) };
                     let moved = position != after;
                     let to_end = page.complete;
-                    self.hand_on(channel, page).await;
+                    self.deliver(channel, page).await;
                     let done =
-                        self.channels.borrow_mut().caught_up(channel, number, position, to_end);
+                        self.channels.borrow_mut().record_read(channel, number, position, to_end);
                     if done {
                         return true;
                     }
@@ -77,30 +81,32 @@ impl CatchUps {
                 }
                 Err(_) => {}
             }
-            if began.elapsed() > PATIENCE {
+            if began.elapsed() > GIVE_UP_AFTER {
                 return false;
             }
             tokio::time::sleep(PAUSE).await;
         }
     }
 
-    /// Whether the observer lets it pass, which tails see then; what it does not is taken out of the
-    /// history.
+    /// Shows a publication to the observer. One that is to be delivered is delivered to the tails, any other
+    /// is removed from the history. Returns whether it is to be delivered.
     pub fn observe(&self, publication: &Publication) -> bool {
         let Publication { channel, delivery, .. } = publication;
-        let passes = (self.observer)(channel, frame::payload(&delivery.frame), delivery.position);
-        if passes {
+        let is_delivered =
+            (self.observer)(channel, frame::payload(&delivery.frame), delivery.position);
+        if is_delivered {
             self.tails.deliver(channel, delivery);
         } else if let Some(position) = delivery.position {
             let (history, channel) = (self.history.clone(), channel.clone());
             tokio::task::spawn_local(async move {
-                let _or_it_is_delivered_late = history.remove(&channel, position).await;
+                // What stays in the history is delivered to clients that resume.
+                let _ = history.remove(&channel, position).await;
             });
         }
-        passes
+        is_delivered
     }
 
-    async fn hand_on(&self, channel: &ChannelName, page: Page) {
+    async fn deliver(&self, channel: &ChannelName, page: Page) {
         if page.publications.is_empty() {
             return;
         }
@@ -109,14 +115,16 @@ impl CatchUps {
         let batch = page.publications.into_iter().map(publication);
         let batch: Vec<_> = batch.filter(|publication| self.observe(publication)).collect();
         for thread in self.threads_of(channel) {
-            let _thread_ended = self.threads[thread].send(ToThread::Batch(batch.clone())).await;
+            // A thread that has ended has no clients.
+            let _ = self.threads[thread].send(ToThread::Batch(batch.clone())).await;
         }
     }
 
     async fn give_up(&self, channel: &ChannelName, number: u64) {
         for thread in self.threads_of(channel) {
             let gap = ToThread::Gap(vec![channel.clone()]);
-            let _thread_ended = self.threads[thread].send(gap).await;
+            // A thread that has ended has no clients.
+            let _ = self.threads[thread].send(gap).await;
         }
         self.tails.report_gap(channel);
         self.channels.borrow_mut().give_up(channel, number);

@@ -1,12 +1,14 @@
-//! The engine thread's books: which worker threads hear a channel, and how far its history was handed
-//! to them.
+//! What the engine thread knows about channels: which worker threads listen to them, and how far each
+//! history was delivered to these.
 
 use std::collections::HashMap;
 
-use super::thread::Ticket;
 use crate::protocol::{ChannelName, Position};
 
-/// A worker thread's word about a channel.
+/// Distinguishes one join of a channel from the next, so that a late confirmation is not taken for a new one.
+pub(super) type Ticket = u64;
+
+/// A worker thread's message about a channel.
 #[derive(Debug)]
 pub(super) enum Change {
     Join {
@@ -18,23 +20,23 @@ pub(super) enum Change {
         channel: ChannelName,
         thread: usize,
     },
-    /// The node wants to hear it, whether or not anybody else does; tails of it are told when it does.
+    /// The node is to subscribe to the channel even without listeners. Its tails learn when it has.
     Pin(ChannelName),
     Unpin(ChannelName),
-    /// A connection begins after this position: what came before is its own affair.
-    Begins {
+    /// A connection has the channel's history up to this position.
+    Start {
         channel: ChannelName,
         position: Position,
     },
 }
 
-/// One thread's wish to hear a channel.
+/// A thread that listens to a channel.
 pub(super) struct Listener {
     pub thread: usize,
     pub ticket: Ticket,
 }
 
-/// The channels that somebody hears.
+/// The channels that have listeners or pins.
 #[derive(Default)]
 pub(super) struct Channels {
     by_name: HashMap<ChannelName, Entry>,
@@ -44,21 +46,22 @@ pub(super) struct Channels {
 #[derive(Default)]
 struct Entry {
     listeners: Vec<Listener>,
-    /// How many times it is kept.
-    kept: usize,
-    /// Of the last publication that was handed on; everything up to it was.
+    /// How many pins keep it.
+    pins: usize,
+    /// The position up to which everything was delivered.
     position: Option<Position>,
-    /// Where the earliest connection began, until there is a `position`.
-    begin: Option<Position>,
+    /// The position that the earliest connection started after, until there is a `position`.
+    start: Option<Position>,
     catch_up: Option<CatchUp>,
 }
 
-/// Publications of the channel are being read from its history; those that come meanwhile are only
-/// noted, since they will be found there.
+/// A read of the channel's history that is under way. Publications that arrive meanwhile are only recorded,
+/// since they will be found there.
 #[derive(Clone, Copy)]
 struct CatchUp {
     number: u64,
-    heard: Option<Position>,
+    /// The position of the last publication that arrived meanwhile.
+    arrived: Option<Position>,
 }
 
 /// What to do with a publication that has a position.
@@ -67,21 +70,21 @@ pub(super) enum Arrival {
     Deliver,
     /// It will be read from the history.
     Wait,
-    /// It does not follow what came before: to be read from the history, under this number.
+    /// It does not follow what came before: the history is to be read, under this number.
     CatchUp(u64),
 }
 
-/// What becomes of the channels when publications may have been missed.
+/// What is to be done about each channel when publications may have been missed.
 #[derive(Default)]
 pub(super) struct Gap {
-    /// Whatever was missed is lost: by thread.
+    /// The channels of each thread for which everything that was missed is lost.
     pub lost: HashMap<usize, Vec<ChannelName>>,
-    /// To be read from their histories, each under its number.
+    /// The channels that are to be read from their histories, each under its number.
     pub catch_up: Vec<(ChannelName, u64)>,
 }
 
 impl Channels {
-    /// Returns the channel whose subscription may have to change.
+    /// Applies a change and returns the channel whose subscription may have to change.
     pub fn apply(&mut self, change: Change) -> Option<ChannelName> {
         match change {
             Change::Join { channel, thread, ticket } => {
@@ -94,42 +97,42 @@ impl Channels {
                 if let Some(entry) = self.by_name.get_mut(&channel) {
                     entry.listeners.retain(|listener| listener.thread != thread);
                 }
-                self.tidy(&channel);
+                self.remove_unwanted(&channel);
                 Some(channel)
             }
             Change::Pin(channel) => {
-                self.by_name.entry(channel.clone()).or_default().kept += 1;
+                self.by_name.entry(channel.clone()).or_default().pins += 1;
                 Some(channel)
             }
             Change::Unpin(channel) => {
                 if let Some(entry) = self.by_name.get_mut(&channel) {
-                    entry.kept = entry.kept.saturating_sub(1);
+                    entry.pins = entry.pins.saturating_sub(1);
                 }
-                self.tidy(&channel);
+                self.remove_unwanted(&channel);
                 Some(channel)
             }
-            Change::Begins { channel, position } => {
+            Change::Start { channel, position } => {
                 if let Some(entry) = self.by_name.get_mut(&channel)
-                    && entry.begin.is_none_or(|begin| {
-                        begin.epoch != position.epoch || begin.offset > position.offset
+                    && entry.start.is_none_or(|start| {
+                        start.epoch != position.epoch || start.offset > position.offset
                     })
                 {
-                    entry.begin = Some(position);
+                    entry.start = Some(position);
                 }
                 None
             }
         }
     }
 
-    fn tidy(&mut self, channel: &ChannelName) {
+    fn remove_unwanted(&mut self, channel: &ChannelName) {
         if !self.is_wanted(channel) {
             self.by_name.remove(channel);
         }
     }
 
-    /// Whether this node is to hear `channel`.
+    /// Whether this node is to be subscribed to `channel`.
     pub fn is_wanted(&self, channel: &ChannelName) -> bool {
-        let wanted = |entry: &Entry| !entry.listeners.is_empty() || entry.kept > 0;
+        let wanted = |entry: &Entry| !entry.listeners.is_empty() || entry.pins > 0;
         self.by_name.get(channel).is_some_and(wanted)
     }
 
@@ -141,42 +144,42 @@ impl Channels {
         self.by_name.keys()
     }
 
-    /// A publication with a position has come.
-    pub fn arrives(&mut self, channel: &ChannelName, position: Position) -> Arrival {
+    /// Records the arrival of a publication with a position, and decides what to do with it.
+    pub fn record_arrival(&mut self, channel: &ChannelName, position: Position) -> Arrival {
         let Some(entry) = self.by_name.get_mut(channel) else { return Arrival::Wait };
         if let Some(catch_up) = &mut entry.catch_up {
-            catch_up.heard = Some(position);
+            catch_up.arrived = Some(position);
             return Arrival::Wait;
         }
-        let follows = match (entry.position, entry.begin) {
+        let follows = match (entry.position, entry.start) {
             (Some(last), _) if last.epoch == position.epoch => position.offset == last.offset + 1,
-            // The first since the subscription; what it overtook is within `begin` of everybody.
-            (None, Some(begin)) if begin.epoch == position.epoch => {
-                position.offset <= begin.offset + 1
+            // The first since the subscription: every connection started at `start` or later.
+            (None, Some(start)) if start.epoch == position.epoch => {
+                position.offset <= start.offset + 1
             }
-            // Of another epoch: each connection judges for itself.
+            // Of another epoch: each connection decides for itself.
             _ => true,
         };
         if follows {
             entry.position = Some(position);
             return Arrival::Deliver;
         }
-        entry.position = entry.position.or(entry.begin);
+        entry.position = entry.position.or(entry.start);
         let number = self.next_catch_up;
         self.next_catch_up += 1;
-        entry.catch_up = Some(CatchUp { number, heard: Some(position) });
+        entry.catch_up = Some(CatchUp { number, arrived: Some(position) });
         Arrival::CatchUp(number)
     }
 
-    /// Publications of any channel may have been missed.
-    pub fn gap(&mut self) -> Gap {
+    /// Records that publications of any channel may have been missed.
+    pub fn record_gap(&mut self) -> Gap {
         let mut gap = Gap::default();
         for (channel, entry) in &mut self.by_name {
-            entry.position = entry.position.or(entry.begin);
+            entry.position = entry.position.or(entry.start);
             if entry.position.is_some() {
                 let number = self.next_catch_up;
                 self.next_catch_up += 1;
-                entry.catch_up = Some(CatchUp { number, heard: None });
+                entry.catch_up = Some(CatchUp { number, arrived: None });
                 gap.catch_up.push((channel.clone(), number));
             } else {
                 for listener in &entry.listeners {
@@ -187,16 +190,16 @@ impl Channels {
         gap
     }
 
-    /// After which position the catch-up called `number` is to read on; `None` = it is no longer needed.
-    pub fn reads_after(&self, channel: &ChannelName, number: u64) -> Option<Position> {
+    /// The position after which the catch-up with this `number` is to continue; `None` = it is no longer needed.
+    pub fn next_read(&self, channel: &ChannelName, number: u64) -> Option<Position> {
         let entry = self.by_name.get(channel)?;
         entry.catch_up.filter(|catch_up| catch_up.number == number)?;
         entry.position
     }
 
-    /// Everything up to `position` was handed on; `to_end` = there was nothing after it. Returns whether
-    /// publications are delivered as they come again.
-    pub fn caught_up(
+    /// Records that everything up to `position` was delivered; `to_end` = there was nothing after it. Returns
+    /// whether the catch-up is complete, so that publications are delivered as they arrive again.
+    pub fn record_read(
         &mut self,
         channel: &ChannelName,
         number: u64,
@@ -208,22 +211,22 @@ impl Channels {
             return true;
         };
         entry.position = Some(position);
-        let heard_nothing_newer = catch_up
-            .heard
-            .is_none_or(|heard| heard.epoch == position.epoch && heard.offset <= position.offset);
-        let done = to_end && heard_nothing_newer;
+        let nothing_newer_arrived = catch_up.arrived.is_none_or(|arrived| {
+            arrived.epoch == position.epoch && arrived.offset <= position.offset
+        });
+        let done = to_end && nothing_newer_arrived;
         if done {
             entry.catch_up = None;
         }
         done
     }
 
-    /// The history does not tell what was missed. Publications are delivered as they come again.
+    /// Ends a catch-up that could not find what was missed. Publications are delivered as they arrive again.
     pub fn give_up(&mut self, channel: &ChannelName, number: u64) {
         if let Some(entry) = self.by_name.get_mut(channel)
             && entry.catch_up.is_some_and(|catch_up| catch_up.number == number)
         {
-            (entry.position, entry.begin, entry.catch_up) = (None, None, None);
+            (entry.position, entry.start, entry.catch_up) = (None, None, None);
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The engine thread's side: the way of a publication from the intake to the threads that hear its
-//! channel.
+//! The engine thread's side: takes publications from the intake and delivers them to the threads that listen
+//! to their channels.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -12,7 +12,7 @@ use tokio::sync::mpsc::PermitIterator;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::canary::Canary;
-use super::catch_up::CatchUps;
+use super::catch_up::{CatchUps, Observer};
 use super::channels::{Arrival, Change, Channels};
 use super::history::{self, History};
 use super::tails::Tails;
@@ -21,16 +21,16 @@ use super::{Publication, PublishError};
 use crate::protocol::{ChannelName, Position};
 use crate::telemetry;
 
-/// Publications that wait for the engine thread, by count.
+/// The most publications that wait for the engine thread.
 const INTAKE_LENGTH: usize = 16 * 1024;
 
-/// Publications that wait for the engine thread, in bytes; never less than two of the largest.
+/// The most bytes of publications that wait for the engine thread; never less than two of the largest.
 const INTAKE_BYTES: usize = 64 << 20;
 
-/// Batches that wait for a worker thread; the engine thread waits when they are full.
+/// The most batches that wait for a worker thread. When its queue is full, the engine thread waits.
 const THREAD_QUEUE: usize = 64;
 
-/// One batch ends at this many publications or bytes.
+/// The most publications of a batch, and the bytes at which it ends.
 const BATCH_LENGTH: usize = 512;
 const BATCH_BYTES: usize = 1 << 20;
 
@@ -40,8 +40,8 @@ struct Arriving {
     _bytes: Arc<OwnedSemaphorePermit>,
 }
 
-/// Where publications enter this node: bounded by count and bytes. When it is full, a publisher of the
-/// memory engine waits, and the subscription of the Redis engine counts as broken (a gap).
+/// The queue in which publications enter this node, bounded by count and bytes. When it is full, a publisher
+/// of the memory engine waits, and the subscription of the Redis engine counts as broken (a gap).
 #[derive(Clone)]
 pub struct Intake {
     queue: mpsc::Sender<Arriving>,
@@ -61,12 +61,12 @@ impl Intake {
             .acquire_many_owned(self.share(size))
             .await
             .map_err(|_| PublishError::EngineUnavailable)?;
-        let places = self.queue.reserve_many(data.len()).await;
-        let places = places.map_err(|_| PublishError::EngineUnavailable)?;
-        Ok(Slots { places, bytes: Arc::new(bytes) })
+        let permits = self.queue.reserve_many(data.len()).await;
+        let permits = permits.map_err(|_| PublishError::EngineUnavailable)?;
+        Ok(Slots { permits, bytes: Arc::new(bytes) })
     }
 
-    /// Does not wait.
+    /// Puts a publication into the queue without waiting.
     pub fn try_put(&self, publication: Publication) -> Result<(), IntakeFull> {
         let bytes = Arc::clone(&self.bytes)
             .try_acquire_many_owned(self.share(publication.delivery.frame.len()))
@@ -82,21 +82,21 @@ impl Intake {
 
 /// Room in the intake.
 pub(super) struct Slots<'a> {
-    places: PermitIterator<'a, Arriving>,
-    /// Given back when the last of them has been handed on.
+    permits: PermitIterator<'a, Arriving>,
+    /// Released when the last of them has been delivered.
     bytes: Arc<OwnedSemaphorePermit>,
 }
 
 impl Slots<'_> {
-    /// As often as room was reserved for; nothing happens beyond that.
+    /// Puts a publication into one of the slots. Nothing happens when all are used.
     pub fn put(&mut self, publication: Publication) {
-        if let Some(place) = self.places.next() {
-            place.send(Arriving { publication, _bytes: Arc::clone(&self.bytes) });
+        if let Some(permit) = self.permits.next() {
+            permit.send(Arriving { publication, _bytes: Arc::clone(&self.bytes) });
         }
     }
 }
 
-/// The engine thread's state, made before any thread starts.
+/// The engine thread's state, which is made before any thread starts.
 pub struct Core {
     pub(super) channels: Rc<RefCell<Channels>>,
     pub(super) changes: mpsc::UnboundedReceiver<Change>,
@@ -111,22 +111,17 @@ pub struct Core {
     tails: Tails,
 }
 
-/// Sees every publication before it is handed on, with its data and its place; false = it is not handed
-/// on, and taken out of the history.
-pub type Observer = Rc<dyn Fn(&ChannelName, &[u8], Option<Position>) -> bool>;
-
 impl Core {
-    /// A core for `threads` worker threads, and the seat of each.
+    /// A core for `threads` worker threads, and the handle of each.
     pub fn new(threads: usize, max_publication_bytes: usize) -> (Self, Vec<WorkerHandle>) {
-        // Unbounded, but not without bound: an open connection has at most one join and one leave
-        // under way, and is not admitted before the join is confirmed; kept channels are bounded by
-        // those who keep them.
+        // The channel has no bound of its own: an open connection has at most one join and one leave under
+        // way, and is not admitted before the join is confirmed; pins are bounded by their holders.
         let (to_core, changes) = mpsc::unbounded_channel();
         let (queue, arriving) = mpsc::channel(INTAKE_LENGTH);
         let capacity = INTAKE_BYTES.max(max_publication_bytes.saturating_mul(2));
         let capacity = capacity.min(u32::MAX as usize).min(Semaphore::MAX_PERMITS);
         let live = Arc::new(AtomicBool::new(false));
-        let (senders, seats) = (0..threads)
+        let (senders, handles) = (0..threads)
             .map(|thread| {
                 let (sender, receiver) = mpsc::channel(THREAD_QUEUE);
                 let live = Arc::clone(&live);
@@ -149,23 +144,24 @@ impl Core {
             observer: Rc::new(|_, _, _| true),
             canary: None,
         };
-        (core, seats)
+        (core, handles)
     }
 
-    /// Before it runs: who sees every publication.
-    pub fn observed_by(
+    /// Sets who gets every publication before it is delivered (see [`Observer`]). To be called before the core
+    /// runs.
+    pub fn set_observer(
         &mut self,
         observer: impl Fn(&ChannelName, &[u8], Option<Position>) -> bool + 'static,
     ) {
         self.observer = Rc::new(observer);
     }
 
-    /// Before it runs on Redis: what it hears of its own.
+    /// Sets the canary that is subscribed on Redis. To be called before the core runs.
     pub fn set_canary(&mut self, canary: Canary) {
         self.canary = Some(canary);
     }
 
-    /// For those on the engine thread who look at channels without a socket.
+    /// The tails of this node, for use on the engine thread.
     pub fn tails(&self) -> Tails {
         self.tails.clone()
     }
@@ -174,7 +170,7 @@ impl Core {
         self.intake.clone()
     }
 
-    /// Whether subscriptions are live; shared with readiness checks.
+    /// Whether subscriptions are live, for readiness checks.
     pub fn live(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.live)
     }
@@ -184,14 +180,14 @@ impl Core {
         Arc::clone(&self.layer_up)
     }
 
-    /// Serves the memory engine: a channel is confirmed as soon as it is known here.
-    /// Subscriptions are live from the call on, so that no client can come too early.
+    /// Serves the memory engine, where a channel is confirmed as soon as it is known. Subscriptions are live
+    /// from this call on, so that no client can connect too early.
     pub fn run_memory(self, history: History) -> impl Future<Output = ()> {
         self.live.store(true, Ordering::Release);
-        self.follow_changes(history)
+        self.apply_changes(history)
     }
 
-    async fn follow_changes(self, history: History) {
+    async fn apply_changes(self, history: History) {
         let (mut parts, distribution) = self.split(history);
         let distribution = tokio::task::spawn_local(distribution);
         while let Some(change) = parts.changes.recv().await {
@@ -203,18 +199,19 @@ impl Core {
                     parts.catch_ups.tails.confirm(channel);
                     None
                 }
-                Change::Leave { .. } | Change::Unpin(_) | Change::Begins { .. } => None,
+                Change::Leave { .. } | Change::Unpin(_) | Change::Start { .. } => None,
             };
             parts.catch_ups.channels.borrow_mut().apply(change);
             if let Some((thread, channel, ticket)) = confirmed {
-                let word = ToThread::Confirmed(vec![(channel, ticket)]);
-                let _thread_ended = parts.catch_ups.threads[thread].send(word).await;
+                let confirmed = ToThread::Confirmed(vec![(channel, ticket)]);
+                // A thread that has ended has no sockets.
+                let _ = parts.catch_ups.threads[thread].send(confirmed).await;
             }
         }
         distribution.abort();
     }
 
-    /// Splits off the task that hands publications on.
+    /// Splits off the task that delivers publications.
     pub(super) fn split(self, history: History) -> (Parts, impl Future<Output = ()> + use<>) {
         let catch_ups = CatchUps {
             channels: self.channels,
@@ -236,7 +233,7 @@ impl Core {
     }
 }
 
-/// What the supervisor of a Redis subscription works with.
+/// What is left of a [`Core`] beside the task that delivers.
 pub(super) struct Parts {
     pub changes: mpsc::UnboundedReceiver<Change>,
     pub intake: Intake,
@@ -246,7 +243,7 @@ pub(super) struct Parts {
     pub catch_ups: CatchUps,
 }
 
-/// Hands what is ready to the threads that have listeners, in order, a batch a thread at a time.
+/// Delivers what is ready to the threads that have listeners, in order, one batch for each thread at a time.
 async fn distribute(mut arriving: mpsc::Receiver<Arriving>, catch_ups: CatchUps) {
     let CatchUps { channels, threads, .. } = &catch_ups;
     let mut ready = Vec::with_capacity(BATCH_LENGTH);
@@ -262,37 +259,38 @@ async fn distribute(mut arriving: mpsc::Receiver<Arriving>, catch_ups: CatchUps)
                 }
             }
             if bytes >= BATCH_BYTES {
-                hand_over(threads, &mut batches).await;
+                send_batches(threads, &mut batches).await;
                 bytes = 0;
             }
         }
-        hand_over(threads, &mut batches).await;
+        send_batches(threads, &mut batches).await;
         let waiting = threads.iter().map(|thread| THREAD_QUEUE - thread.capacity()).max();
         telemetry::delivery::queues_measured(arriving.len(), waiting.unwrap_or(0));
     }
 }
 
-/// Whether `publication` is to be handed on. One that does not follow what came before is read from the
-/// history together with what is missing.
+/// Returns whether `publication` is to be delivered now. One that does not follow what came before is read
+/// from the history later, together with what is missing.
 fn sequence(catch_ups: &CatchUps, publication: &Publication) -> bool {
     let Some(position) = publication.delivery.position else { return true };
     let channel = &publication.channel;
-    let arrival = catch_ups.channels.borrow_mut().arrives(channel, position);
+    let arrival = catch_ups.channels.borrow_mut().record_arrival(channel, position);
     if let Arrival::CatchUp(number) = arrival {
         catch_ups.start(channel.clone(), number);
     }
     arrival == Arrival::Deliver
 }
 
-async fn hand_over(threads: &[mpsc::Sender<ToThread>], batches: &mut [Vec<Publication>]) {
+async fn send_batches(threads: &[mpsc::Sender<ToThread>], batches: &mut [Vec<Publication>]) {
     for (thread, batch) in threads.iter().zip(batches) {
         if !batch.is_empty() {
-            let _thread_ended = thread.send(ToThread::Batch(std::mem::take(batch))).await;
+            // A thread that has ended has no listeners.
+            let _ = thread.send(ToThread::Batch(std::mem::take(batch))).await;
         }
     }
 }
 
-/// A channel's payload as Redis gave it.
+/// Puts a payload of a Redis channel into the intake. One of a channel whose name is not valid is ignored.
 pub(super) fn accept(intake: &Intake, channel: &[u8], payload: Bytes) -> Result<(), IntakeFull> {
     let Some(channel) =
         std::str::from_utf8(channel).ok().and_then(|name| ChannelName::new(name).ok())

@@ -1,11 +1,11 @@
-//! Subscribe and publish. Owns which channels this node hears from the engine, and the order of
-//! SUBSCRIBE and UNSUBSCRIBE.
+//! Subscribe and publish. Owns which channels this node receives from the engine, and the order of SUBSCRIBE
+//! and UNSUBSCRIBE.
 //!
 //! Three parts: a [`Broker`] on each worker thread, which joins sockets to the thread's part of the
-//! hub; the [`Core`] on the engine thread, which knows the threads of each channel and hands
-//! publications to them; and [`Publisher`]s anywhere. Invariant: a socket is in the hub before its
-//! channel's subscription is asked for, and is told `connected` only after the engine confirmed it, so
-//! no publication can fall between.
+//! hub; the [`Core`] on the engine thread, which knows the threads of each channel and delivers
+//! publications to them; and [`Publisher`]s anywhere. Invariant: a socket is in the hub before its channel's
+//! subscription is requested, and gets `connected` only after the engine has confirmed it, so that no
+//! publication is missed between the two.
 
 mod canary;
 mod catch_up;
@@ -23,7 +23,7 @@ mod thread;
 pub use canary::Canary;
 pub use core::Core;
 pub use history::{
-    Extent, History, MemoryHistory, Page, PublishOnce, Published, ReadFrom, compact, joined,
+    Extent, History, MemoryHistory, Page, PublishOnce, Published, ReadFrom, compact, concat,
 };
 pub use publisher::Publisher;
 pub use tails::{Tail, TailEnd, TailEvent, Tails, TooManyTails};
@@ -38,7 +38,7 @@ use crate::socket::Delivery;
 /// Why a publication was not published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PublishError {
-    /// Over `max_publication_bytes`.
+    /// It is larger than `max_publication_bytes`.
     TooLarge,
     /// The engine cannot be reached, or is not keeping up.
     EngineUnavailable,
@@ -50,11 +50,11 @@ impl From<EngineUnavailable> for PublishError {
     }
 }
 
-/// One message on its way from the engine to the sockets: encoded once, shared by all.
+/// One message on its way from the engine to the sockets. It is encoded once and shared by all of them.
 #[derive(Debug, Clone)]
 pub struct Publication {
     pub channel: ChannelName,
     pub delivery: Delivery,
-    /// When this node had it.
+    /// When it reached this node.
     pub received: Instant,
 }

@@ -30,7 +30,7 @@ enum Engine {
 }
 
 impl Publisher {
-    /// The memory engine: straight into this node's intake.
+    /// Publishes on the memory engine: straight into this node's intake.
     pub fn memory(
         intake: Intake,
         config: SharedConfig,
@@ -40,12 +40,12 @@ impl Publisher {
         Self { config, engine: Engine::Memory(intake, history), max_bytes }
     }
 
-    /// By Redis; it comes back by the subscription. `prefix` is `[engine.redis] key_prefix`.
+    /// Publishes over Redis, from where the subscription receives it. `prefix` is `[engine.redis] key_prefix`.
     pub fn redis(commands: Commands, prefix: &str, config: SharedConfig, max_bytes: usize) -> Self {
         Self { config, engine: Engine::Redis(RedisHistory::new(commands, prefix)), max_bytes }
     }
 
-    /// What these publications leave behind.
+    /// The histories that these publications are appended to.
     pub fn history(&self) -> History {
         let config = self.config.clone();
         match &self.engine {
@@ -54,10 +54,10 @@ impl Publisher {
         }
     }
 
-    /// Hands `json` to the engine, to be delivered to every subscriber of `channel` on every node, and
-    /// to be kept where the channel keeps a history. Two calls awaited one after the other arrive in
-    /// that order. After [`PublishError::EngineUnavailable`] it may have been published all the same; with
-    /// `once` it can be tried again.
+    /// Publishes `json` to every subscriber of `channel` on every node, and appends it where the channel keeps
+    /// a history. Two calls awaited one after the other arrive in that order. After
+    /// [`PublishError::EngineUnavailable`] it may have been published all the same; with `once` it can be
+    /// tried again.
     pub async fn publish(
         &self,
         channel: &ChannelName,
@@ -67,7 +67,7 @@ impl Publisher {
         self.publish_all(channel, &[json], once).await
     }
 
-    /// Several to one channel, none of another publisher between them.
+    /// Publishes several to one channel, with none of another publisher between them.
     pub async fn publish_all(
         &self,
         channel: &ChannelName,

@@ -1,8 +1,8 @@
-//! Tails: publications of a channel for those on the engine thread who look at it without a socket.
+//! Tails: publications of a channel for readers on the engine thread that have no socket.
 //!
-//! A tail keeps this node hearing its channel, and sees what passes on the way to the worker threads.
-//! Invariant: nobody waits for a tail. What it has not taken is bounded; one that falls behind is cut off
-//! and told so.
+//! A tail keeps this node subscribed to its channel, and gets what is delivered to the worker threads.
+//! Invariant: nobody waits for a tail. What it has not read yet is bounded; one that falls behind is cut off
+//! and learns that.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -16,10 +16,10 @@ use super::channels::Change;
 use crate::protocol::ChannelName;
 use crate::socket::Delivery;
 
-/// Open at once on this node.
+/// The most tails that are open at once on this node.
 const MAX_TAILS: usize = 64;
 
-/// What may wait for one tail; in bytes, never less than two of the largest publications.
+/// The most events that wait for one tail, and the most bytes; never less than two of the largest publications.
 const MAX_WAITING: usize = 1024;
 const MAX_WAITING_BYTES: usize = 4 << 20;
 
@@ -34,10 +34,10 @@ struct Inner {
     max_bytes: usize,
 }
 
-/// What one tail has yet to take.
+/// The events that one tail has not read yet.
 struct Queue {
     waiting: RefCell<Waiting>,
-    /// Cancelled when it is cut off.
+    /// Cancelled when the tail is cut off.
     cut: CancellationToken,
 }
 
@@ -50,32 +50,32 @@ struct Waiting {
     waker: Option<Waker>,
 }
 
-/// What a tail sees.
+/// What a tail reads.
 #[derive(Debug, Clone)]
 pub enum TailEvent {
-    /// From here on everything that is published.
+    /// Everything that is published from here on follows.
     Live,
     Publication(Delivery),
     /// Publications may have been missed.
     Gap,
-    /// The last.
+    /// The last event.
     End(TailEnd),
 }
 
 /// Why a tail ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TailEnd {
-    /// It fell behind.
+    /// The reader fell behind.
     TooSlow,
-    /// Redis will not let this node hear the channel.
+    /// Redis does not let this node subscribe to the channel.
     Refused,
 }
 
-/// There are as many as there may be.
+/// As many tails are open as there may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooManyTails;
 
-/// One look at a channel. Dropping it ends it.
+/// A reader of one channel. Dropping it ends it.
 pub struct Tail {
     tails: Tails,
     channel: ChannelName,
@@ -96,7 +96,7 @@ impl Tails {
         }))
     }
 
-    /// Looks at `channel` from soon on. `cut` is cancelled when it was too slow.
+    /// Reads `channel` from soon on. `cut` is cancelled when the reader is too slow.
     pub fn open(
         &self,
         channel: &ChannelName,
@@ -113,12 +113,13 @@ impl Tails {
         drop(by_channel);
         let to_core = self.0.to_core.upgrade();
         if let Some(to_core) = &to_core {
-            let _core_ended = to_core.send(Change::Pin(channel.clone()));
+            // The core ends with the process; nothing is published then.
+            let _ = to_core.send(Change::Pin(channel.clone()));
         }
         Ok(Tail { tails: self.clone(), channel: channel.clone(), queue, to_core })
     }
 
-    /// A publication passes.
+    /// Delivers a publication to the tails of its channel.
     pub(super) fn deliver(&self, channel: &ChannelName, delivery: &Delivery) {
         let by_channel = self.0.by_channel.borrow();
         if by_channel.is_empty() {
@@ -129,22 +130,23 @@ impl Tails {
         }
     }
 
-    /// `channel` is heard now, if it was not before.
+    /// Tells the tails of `channel` that it is subscribed.
     pub(super) fn confirm(&self, channel: &ChannelName) {
         self.send(channel, TailEvent::Live);
     }
 
-    /// This node may not hear `channel`.
+    /// Ends the tails of `channel`, which Redis refuses.
     pub(super) fn refuse(&self, channel: &ChannelName) {
         self.send(channel, TailEvent::End(TailEnd::Refused));
     }
 
-    /// Publications of `channel` may have been missed.
+    /// Tells the tails of `channel` that publications may have been missed.
     pub(super) fn report_gap(&self, channel: &ChannelName) {
         self.send(channel, TailEvent::Gap);
     }
 
-    /// Publications may have been missed, of all channels but those that are read from their histories.
+    /// Tells the tails of all channels that publications may have been missed, except of those that are read
+    /// from their histories.
     pub(super) fn report_gap_except(&self, caught_up: &[(ChannelName, u64)]) {
         let by_channel = self.0.by_channel.borrow();
         if by_channel.is_empty() {
@@ -196,7 +198,7 @@ impl TailEvent {
 }
 
 impl Tail {
-    /// The next event; `None` after the last.
+    /// Polls for the next event; `None` after the last.
     pub fn poll_next(&mut self, cx: &Context<'_>) -> Poll<Option<TailEvent>> {
         let mut waiting = self.queue.waiting.borrow_mut();
         match waiting.events.pop_front() {
@@ -229,7 +231,8 @@ impl Drop for Tail {
             }
         }
         if let Some(to_core) = &self.to_core {
-            let _core_ended = to_core.send(Change::Unpin(self.channel.clone()));
+            // The core ends with the process; nothing is subscribed then.
+            let _ = to_core.send(Change::Unpin(self.channel.clone()));
         }
     }
 }

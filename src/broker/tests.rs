@@ -50,38 +50,38 @@ impl Node {
         redis: Option<&RedisUrl>,
         observer: impl Fn(&ChannelName, &[u8], Option<Position>) -> bool + 'static,
     ) -> Self {
-        let (mut core, seats) = Core::new(1, MAX);
-        core.observed_by(observer);
+        let (mut core, handles) = Core::new(1, MAX);
+        core.set_observer(observer);
         match redis {
-            None => Self::on_memory(core, seats),
-            Some(url) => Self::on_redis(core, seats, url),
+            None => Self::on_memory(core, handles),
+            Some(url) => Self::on_redis(core, handles, url),
         }
     }
 
-    fn on_memory(core: Core, seats: Vec<WorkerHandle>) -> Self {
+    fn on_memory(core: Core, handles: Vec<WorkerHandle>) -> Self {
         let publisher =
             Publisher::memory(core.intake(), config(), MemoryHistory::new(1 << 20), MAX);
         let live = core.live();
         tokio::task::spawn_local(core.run_memory(publisher.history()));
-        Self::seated(seats, publisher, live, None)
+        Self::with_broker(handles, publisher, live, None)
     }
 
-    fn on_redis(core: Core, seats: Vec<WorkerHandle>, url: &RedisUrl) -> Self {
+    fn on_redis(core: Core, handles: Vec<WorkerHandle>, url: &RedisUrl) -> Self {
         let shutdown = Shutdown::new();
         let commands = Commands::start(url, "test", &shutdown).unwrap();
         let publisher = Publisher::redis(commands.clone(), "tg:", config(), MAX);
         let live = core.live();
         tokio::task::spawn_local(core.run_redis(url, None, publisher.history(), shutdown).unwrap());
-        Self::seated(seats, publisher, live, Some(commands))
+        Self::with_broker(handles, publisher, live, Some(commands))
     }
 
-    fn seated(
-        seats: Vec<WorkerHandle>,
+    fn with_broker(
+        handles: Vec<WorkerHandle>,
         publisher: Publisher,
         live: Arc<AtomicBool>,
         commands: Option<Commands>,
     ) -> Self {
-        let (broker, deliveries) = Broker::take(seats.into_iter().next().unwrap());
+        let (broker, deliveries) = Broker::new(handles.into_iter().next().unwrap());
         tokio::task::spawn_local(deliveries);
         Self { broker, publisher, live, commands }
     }
@@ -180,7 +180,7 @@ async fn redis_delivers_in_order() {
 }
 
 #[tokio::test(flavor = "current_thread")]
-async fn two_nodes_on_one_redis_hear_each_other() {
+async fn two_nodes_on_one_redis_receive_from_each_other() {
     let server = RedisServer::start();
     local(async {
         let (one, two) = (Node::redis(&server.url()), Node::redis(&server.url()));
@@ -194,7 +194,7 @@ async fn two_nodes_on_one_redis_hear_each_other() {
 }
 
 #[tokio::test(flavor = "current_thread")]
-async fn after_an_outage_members_are_told_and_newcomers_hear_everything() {
+async fn after_an_outage_members_are_closed_and_newcomers_receive_everything() {
     let mut server = RedisServer::start();
     local(async {
         let node = Node::redis(&server.url());
@@ -262,7 +262,7 @@ async fn the_last_member_takes_the_subscription_with_it() {
 }
 
 #[tokio::test(flavor = "current_thread")]
-async fn a_channel_is_heard_for_as_long_as_somebody_keeps_it() {
+async fn a_channel_stays_subscribed_while_it_is_pinned() {
     let server = RedisServer::start();
     local(async {
         let node = Node::redis(&server.url());
@@ -281,7 +281,7 @@ async fn a_channel_is_heard_for_as_long_as_somebody_keeps_it() {
         let again = node.broker.pin(&channel);
         drop(node.join("chat_1").await);
         drop(kept);
-        // What comes later on the same way shows that the leaving was seen.
+        // A later publication on the same path shows that the leave was applied.
         let mut member = node.join("chat_2").await;
         node.publish("chat_2", "seen").await;
         assert_eq!(member.next().await, "seen");
@@ -293,7 +293,7 @@ async fn a_channel_is_heard_for_as_long_as_somebody_keeps_it() {
 }
 
 #[tokio::test(flavor = "current_thread")]
-async fn what_the_observer_stops_reaches_nobody_and_leaves_the_history() {
+async fn publications_that_the_observer_stops_reach_nobody_and_leave_the_history() {
     let server = RedisServer::start();
     local(async {
         for redis in [None, Some(server.url())] {
@@ -307,9 +307,9 @@ async fn what_the_observer_stops_reaches_nobody_and_leaves_the_history() {
                 node.publish("kept_1", &format!("{{\"event\":\"{name}\"}}")).await;
             }
             for (name, offset) in [("a", 1), ("b", 3)] {
-                let (heard, json) =
+                let (received, json) =
                     (member.next().await, format!("{{\"event\":\"{name}\",\"offset\":{offset}"));
-                assert!(heard.starts_with(&json), "{heard}");
+                assert!(received.starts_with(&json), "{received}");
             }
             let channel = ChannelName::new("kept_1").unwrap();
             loop {

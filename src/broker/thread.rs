@@ -1,4 +1,4 @@
-//! A worker thread's side: joins sockets to the hub and waits for the engine's word.
+//! A worker thread's side: joins sockets to the hub and waits for the engine's confirmation.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Publication;
-use super::channels::Change;
+use super::channels::{Change, Ticket};
 use crate::hub::HubPart;
 use crate::protocol::{ChannelName, CloseReason, Position};
 use crate::redis_link::EngineUnavailable;
@@ -20,21 +20,19 @@ use crate::telemetry;
 /// How long a new socket waits for the engine to confirm its channel.
 const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Tells one join of a channel from the next, so that a late word is not taken for a new one.
-pub(super) type Ticket = u64;
-
-/// The engine thread's word to a worker thread, in one order with the publications.
+/// A message of the engine thread to a worker thread. All of them arrive in the order in which they were sent.
 pub(super) enum ToThread {
     Batch(Vec<Publication>),
+    /// These channels are subscribed.
     Confirmed(Vec<(ChannelName, Ticket)>),
-    /// Redis will not let this node hear the channel.
+    /// Redis does not let this node subscribe to the channel.
     Refused(ChannelName, Ticket),
-    /// Publications of these channels may have been missed; who waits for its confirmation has yet to
-    /// begin.
+    /// Publications of these channels may have been missed. Sockets that still wait for the confirmation are
+    /// not affected.
     Gap(Vec<ChannelName>),
 }
 
-/// What a worker thread needs to become a [`Broker`]; made on another thread.
+/// What a worker thread needs to become a [`Broker`]. It is made on another thread.
 pub struct WorkerHandle {
     pub(super) thread: usize,
     pub(super) from_core: mpsc::Receiver<ToThread>,
@@ -42,7 +40,7 @@ pub struct WorkerHandle {
     pub(super) live: Arc<AtomicBool>,
 }
 
-/// Those who wait for one channel's confirmation.
+/// The sockets that wait for one channel's confirmation.
 struct Pending {
     ticket: Ticket,
     waiters: Vec<oneshot::Sender<Result<(), EngineUnavailable>>>,
@@ -54,28 +52,28 @@ pub struct Broker {
     hub: HubPart,
     to_core: mpsc::UnboundedSender<Change>,
     live: Arc<AtomicBool>,
-    /// Channels of the hub that are not confirmed yet.
+    /// The channels of the hub that are not confirmed yet.
     pending: RefCell<HashMap<ChannelName, Pending>>,
     next_ticket: Cell<Ticket>,
 }
 
 impl Broker {
-    /// Takes the seat; the returned future is the thread's delivery and must run as a task of it.
-    pub fn take(seat: WorkerHandle) -> (Rc<Self>, impl Future<Output = ()>) {
+    /// The returned future delivers publications and must run as a task of the thread.
+    pub fn new(handle: WorkerHandle) -> (Rc<Self>, impl Future<Output = ()>) {
         let broker = Rc::new(Self {
-            thread: seat.thread,
+            thread: handle.thread,
             hub: HubPart::default(),
-            to_core: seat.to_core,
-            live: seat.live,
+            to_core: handle.to_core,
+            live: handle.live,
             pending: RefCell::default(),
             next_ticket: Cell::new(0),
         });
-        let run = Rc::clone(&broker).run(seat.from_core);
-        // A delivery polls many sockets in one turn; tokio's budget would send it away after 128.
+        let run = Rc::clone(&broker).run(handle.from_core);
+        // A delivery polls many sockets at once; tokio's budget would interrupt it after 128.
         (broker, tokio::task::unconstrained(run))
     }
 
-    /// Whether a new socket would hear anything.
+    /// Whether a new socket would receive publications.
     pub fn is_live(&self) -> bool {
         self.live.load(Ordering::Acquire)
     }
@@ -96,7 +94,7 @@ impl Broker {
             let pending = Pending { ticket, waiters: Vec::new() };
             self.pending.borrow_mut().insert(channel.clone(), pending);
             let (channel, thread) = (channel.clone(), self.thread);
-            let _core_ended = self.to_core.send(Change::Join { channel, thread, ticket });
+            self.send(Change::Join { channel, thread, ticket });
         }
         let subscription = Subscription {
             broker: Rc::clone(self),
@@ -110,7 +108,7 @@ impl Broker {
         });
         if let Some(confirmation) = confirmation {
             match tokio::time::timeout(SUBSCRIBE_TIMEOUT, confirmation).await {
-                Ok(Ok(word)) => word?,
+                Ok(Ok(outcome)) => outcome?,
                 _ => return Err(EngineUnavailable),
             }
         }
@@ -118,16 +116,16 @@ impl Broker {
     }
 
     async fn run(self: Rc<Self>, mut from_core: mpsc::Receiver<ToThread>) {
-        while let Some(word) = from_core.recv().await {
-            match word {
+        while let Some(message) = from_core.recv().await {
+            match message {
                 ToThread::Batch(batch) => self.deliver(batch).await,
                 ToThread::Confirmed(channels) => {
                     for (channel, ticket) in channels {
-                        self.settle(&channel, ticket, Ok(()));
+                        self.answer_waiters(&channel, ticket, Ok(()));
                     }
                 }
                 ToThread::Refused(channel, ticket) => {
-                    self.settle(&channel, ticket, Err(EngineUnavailable));
+                    self.answer_waiters(&channel, ticket, Err(EngineUnavailable));
                 }
                 ToThread::Gap(channels) => self.close_confirmed(&channels),
             }
@@ -158,17 +156,24 @@ impl Broker {
         );
     }
 
-    fn settle(&self, channel: &ChannelName, ticket: Ticket, word: Result<(), EngineUnavailable>) {
+    fn answer_waiters(
+        &self,
+        channel: &ChannelName,
+        ticket: Ticket,
+        outcome: Result<(), EngineUnavailable>,
+    ) {
         let mut pending = self.pending.borrow_mut();
         if pending.get(channel).is_some_and(|pending| pending.ticket == ticket)
-            && let Some(settled) = pending.remove(channel)
+            && let Some(Pending { waiters, .. }) = pending.remove(channel)
         {
-            for waiter in settled.waiters {
-                let _gave_up = waiter.send(word);
+            for waiter in waiters {
+                // A socket that has closed does not wait any more.
+                let _ = waiter.send(outcome);
             }
         }
     }
 
+    /// Closes the sockets of those of `channels` that are confirmed.
     fn close_confirmed(&self, channels: &[ChannelName]) {
         let pending = self.pending.borrow();
         for channel in channels.iter().filter(|channel| !pending.contains_key(*channel)) {
@@ -176,14 +181,14 @@ impl Broker {
         }
     }
 
-    /// A connection of `channel` has its history up to `position`, and the rest is to come.
-    pub fn begins(&self, channel: &ChannelName, position: Position) {
-        let _core_ended = self.to_core.send(Change::Begins { channel: channel.clone(), position });
+    /// Reports that a connection of `channel` has its history up to `position`, and is to get the rest.
+    pub fn start_after(&self, channel: &ChannelName, position: Position) {
+        self.send(Change::Start { channel: channel.clone(), position });
     }
 
-    /// Keeps this node hearing `channel`, from soon on and without a socket, until the guard is dropped.
+    /// Keeps this node subscribed to `channel` without a socket, from soon on until the guard is dropped.
     pub fn pin(&self, channel: &ChannelName) -> ChannelPin {
-        let _core_ended = self.to_core.send(Change::Pin(channel.clone()));
+        self.send(Change::Pin(channel.clone()));
         ChannelPin { to_core: self.to_core.clone(), channel: channel.clone() }
     }
 
@@ -191,12 +196,17 @@ impl Broker {
         if self.hub.detach(channel, socket) {
             self.pending.borrow_mut().remove(channel);
             let (channel, thread) = (channel.clone(), self.thread);
-            let _core_ended = self.to_core.send(Change::Leave { channel, thread });
+            self.send(Change::Leave { channel, thread });
         }
+    }
+
+    fn send(&self, change: Change) {
+        // The core ends with the process; nothing is subscribed then.
+        let _ = self.to_core.send(change);
     }
 }
 
-/// The frames of each channel, in order, channels in the order of their first.
+/// The frames of each channel in their order, and the channels in the order of their first frame.
 fn by_channel(batch: Vec<Publication>) -> Vec<(ChannelName, Vec<Delivery>)> {
     let mut groups: Vec<(ChannelName, Vec<Delivery>)> = Vec::new();
     let mut index: HashMap<ChannelName, usize> = HashMap::new();
@@ -215,7 +225,7 @@ fn by_channel(batch: Vec<Publication>) -> Vec<(ChannelName, Vec<Delivery>)> {
     groups
 }
 
-/// A channel that this node hears while this is held.
+/// Keeps this node subscribed to a channel until it is dropped.
 pub struct ChannelPin {
     to_core: mpsc::UnboundedSender<Change>,
     channel: ChannelName,
@@ -223,11 +233,12 @@ pub struct ChannelPin {
 
 impl Drop for ChannelPin {
     fn drop(&mut self) {
-        let _core_ended = self.to_core.send(Change::Unpin(self.channel.clone()));
+        // The core ends with the process; nothing is subscribed then.
+        let _ = self.to_core.send(Change::Unpin(self.channel.clone()));
     }
 }
 
-/// A socket's place in its channel; dropping it leaves.
+/// A socket's membership in its channel, which ends when this is dropped.
 pub struct Subscription {
     broker: Rc<Broker>,
     channel: ChannelName,

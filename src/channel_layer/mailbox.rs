@@ -1,5 +1,5 @@
-//! The mailbox of this node in a `RedisChannelLayer`: a sorted set that every message for it is put into,
-//! and that a connection of its own empties.
+//! The mailbox of this node in a `RedisChannelLayer`: a sorted set into which every message for the node is
+//! put, and which a connection of its own empties.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::redis_link::{Blocking, ConnectionError, RedisFailure};
 /// The most messages of one pop.
 pub const LETTERS_PER_POP: usize = 500;
 
-/// A message as it lay in the mailbox.
+/// A message of the mailbox.
 #[derive(Debug, PartialEq)]
 pub struct Letter {
     pub payload: Vec<u8>,
@@ -19,13 +19,13 @@ pub struct Letter {
     pub score: f64,
 }
 
-/// The reading end. What was popped is nowhere else: a pop must be awaited to its end.
+/// The reader of the mailbox. What was popped is nowhere else: a pop must be awaited to its end.
 pub struct Mailbox {
     connection: Blocking,
     key: String,
-    /// Whether the server knows BZMPOP, and this user may.
+    /// Whether the server knows BZMPOP, and lets this user call it.
     pops_many: bool,
-    /// An answer was lost.
+    /// Whether an answer was lost.
     broken: bool,
 }
 
@@ -39,8 +39,8 @@ impl Mailbox {
         })
     }
 
-    /// The oldest messages, up to [`LETTERS_PER_POP`], or none within `wait`. After an error the
-    /// connection is to be given up, and messages may have been popped that nobody got.
+    /// Pops the oldest messages, up to [`LETTERS_PER_POP`], and waits up to `wait` for the first. After an error
+    /// the connection is to be given up, and messages may have been popped that are lost.
     pub async fn pop(&mut self, wait: Duration) -> Result<Vec<Letter>, RedisFailure> {
         if self.broken {
             return Err(RedisFailure::Unavailable);
@@ -69,7 +69,7 @@ impl Mailbox {
         Ok(popped)
     }
 
-    /// What is there now.
+    /// Pops what is there without waiting.
     async fn pop_ready(&mut self, count: usize) -> Result<Vec<Letter>, RedisFailure> {
         let mut pop = redis::cmd("ZPOPMIN");
         pop.arg(&self.key).arg(count);
@@ -77,8 +77,8 @@ impl Mailbox {
     }
 }
 
-/// The members and scores of an answer, however deep in arrays: BZMPOP, BZPOPMIN and ZPOPMIN differ in
-/// that, and RESP2 and RESP3 do. A key that stands before them has no score behind it.
+/// The members and scores of an answer, however deep in arrays: in that, BZMPOP, BZPOPMIN and ZPOPMIN differ,
+/// as do RESP2 and RESP3. A key in front of them is followed by no score.
 fn letters(answer: Value) -> Vec<Letter> {
     let mut letters = Vec::new();
     collect(answer, &mut letters);

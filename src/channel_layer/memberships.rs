@@ -1,5 +1,5 @@
-//! The membership of this node in groups of a `RedisChannelLayer`: joined, renewed and left on the hosts
-//! that the groups are on.
+//! The memberships of this node in groups of a `RedisChannelLayer`, which are joined, renewed and left on the
+//! hosts of the groups.
 
 use std::time::Duration;
 
@@ -12,18 +12,18 @@ use crate::protocol::ChannelName;
 use crate::redis_link::{Commands, RedisFailure};
 use crate::shutdown::Shutdown;
 
-/// Groups of one write.
+/// The most groups of one write.
 const GROUPS_PER_WRITE: usize = 500;
 
-/// A membership that was asked for.
+/// The outcome of joining one group.
 #[derive(Debug)]
 pub struct Joined {
     pub channel: ChannelName,
-    /// Whether there was none before; `Err` = Redis refuses this one.
+    /// Whether the node was not a member before; `Err` = Redis refuses this group.
     pub is_new: Result<bool, RedisFailure>,
 }
 
-/// The hosts of the layer.
+/// The memberships on all hosts of the layer.
 pub struct Memberships {
     hosts: Vec<Commands>,
     names: MailboxNames,
@@ -52,12 +52,12 @@ impl Memberships {
         self.hosts.iter().all(Commands::is_up)
     }
 
-    /// Each host's connection: whether it is there, and each change of it.
+    /// For each host whether its connection is up, and each change of it.
     pub fn ups(&self) -> Vec<watch::Receiver<bool>> {
         self.hosts.iter().map(Commands::ups).collect()
     }
 
-    /// Joins, or renews. `Err` = a host has no answer; some may have been joined all the same.
+    /// Joins or renews. `Err` = a host does not answer; some groups may have been joined all the same.
     pub async fn join(&self, channels: &[ChannelName]) -> Result<Vec<Joined>, RedisFailure> {
         let mut joined = Vec::with_capacity(channels.len());
         for (host, channels) in self.by_host(channels) {
@@ -86,7 +86,7 @@ impl Memberships {
         Ok(joined)
     }
 
-    /// What a host has no answer to is forgotten there with `group_expiry`.
+    /// Leaves groups. Where a host does not answer, the memberships expire with `group_expiry`.
     pub async fn leave(&self, channels: &[ChannelName]) -> Result<(), RedisFailure> {
         for (host, channels) in self.by_host(channels) {
             for some in channels.chunks(GROUPS_PER_WRITE) {
@@ -95,7 +95,8 @@ impl Memberships {
                     let (group, member) = (self.names.group(channel), self.names.member(channel));
                     pipeline.add_command(with(redis::cmd("ZREM"), [&group, &member]));
                 }
-                let _was_there = host.each::<i64>(pipeline).await?;
+                // Whether they were members does not matter.
+                let _ = host.each::<i64>(pipeline).await?;
             }
         }
         Ok(())
@@ -104,11 +105,11 @@ impl Memberships {
     pub async fn remove_mailbox(&self) -> Result<(), RedisFailure> {
         let mut remove = redis::cmd("DEL");
         remove.arg(self.names.mailbox());
-        let _removed: i64 = self.mailbox_host()?.query(&remove).await?;
+        let _: i64 = self.mailbox_host()?.query(&remove).await?;
         Ok(())
     }
 
-    /// How many messages wait in the mailbox.
+    /// The number of messages that wait in the mailbox.
     pub async fn waiting(&self) -> Result<usize, RedisFailure> {
         let mut count = redis::cmd("ZCARD");
         count.arg(self.names.mailbox());

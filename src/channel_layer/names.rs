@@ -3,25 +3,25 @@
 
 use crate::protocol::ChannelName;
 
-/// How many parts of the hash are spread over the hosts.
+/// The number of parts of the hash that are spread over the hosts.
 const RING: u32 = 4096;
 
-/// Begins the local part of a gateway's member, so that those who look at a group can tell.
+/// The beginning of the local part of a gateway's member, by which an operator recognizes it in a group.
 const MARK: &str = "tg.";
 
-/// Which of `hosts` a name is on. A group counts by its own name, a mailbox by its client's up to the
-/// `!`, a group's Redis channel by all of it.
+/// The host of a name. For a group it is found by its own name, for a mailbox by its client's up to the `!`,
+/// for a group's Redis channel by all of it.
 pub fn host_of(name: &str, hosts: usize) -> usize {
     if hosts < 2 {
         return 0;
     }
-    // In doubles, as the backend does it: where `hosts` does not divide the ring, the edges depend on it.
+    // The backend calculates in doubles as well: where `hosts` does not divide the ring, the edges depend on it.
     let part = f64::from(crc32fast::hash(name.as_bytes()) % RING);
     let width = f64::from(RING) / hosts as f64;
     ((part / width) as usize).min(hosts - 1)
 }
 
-/// The names that one node goes by in a `RedisChannelLayer`.
+/// The names of one node in a `RedisChannelLayer`.
 #[derive(Debug, Clone)]
 pub struct MailboxNames {
     prefix: Box<str>,
@@ -30,8 +30,8 @@ pub struct MailboxNames {
 }
 
 impl MailboxNames {
-    /// A client that nobody was before. Its mailbox is on the first host, as every gateway's: there the
-    /// score of one group_send is the same in all of them.
+    /// Names with a new client. Its mailbox is on the first host, as that of every gateway: there the score of
+    /// one group_send is the same in all of them.
     pub fn random(prefix: &str, hosts: usize) -> Self {
         loop {
             let client = format!("specific.{}!", uuid::Uuid::new_v4().simple());
@@ -41,22 +41,22 @@ impl MailboxNames {
         }
     }
 
-    /// The sorted set that everything for this node is sent to.
+    /// The key of the sorted set that receives everything for this node.
     pub fn mailbox(&self) -> String {
         format!("{}{}", self.prefix, self.client)
     }
 
-    /// The sorted set of a group's members.
+    /// The key of the sorted set of a group's members.
     pub fn group(&self, channel: &ChannelName) -> String {
         format!("{}:group:{channel}", self.prefix)
     }
 
-    /// Stands for this node and `channel` in the group of that name.
+    /// The member that stands for this node in the group of `channel`.
     pub fn member(&self, channel: &ChannelName) -> String {
         format!("{}{MARK}{channel}", self.client)
     }
 
-    /// The channel that a member stands for; `None` = it is nobody's here.
+    /// The channel that a member stands for; `None` = it is not one of this node.
     pub fn channel(&self, member: &str) -> Option<ChannelName> {
         let channel = member.strip_prefix(&*self.client)?.strip_prefix(MARK)?;
         ChannelName::new(channel).ok()
@@ -66,7 +66,7 @@ impl MailboxNames {
 /// The Redis channels of groups in a `RedisPubSubChannelLayer`.
 #[derive(Debug, Clone)]
 pub struct GroupChannels {
-    /// Before the group's name.
+    /// The part before the group's name.
     prefix: Box<str>,
 }
 

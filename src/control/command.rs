@@ -1,4 +1,4 @@
-//! What can be envelope.
+//! The commands, and how they are written.
 
 use std::fmt;
 
@@ -14,38 +14,38 @@ pub const MAX_REASON_BYTES: usize = 123;
 /// A command to all nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NodeCommand {
-    /// Close connections.
+    /// Closes connections.
     Disconnect(Disconnect),
-    /// End the generation of this task of this channel, wherever it runs.
+    /// Ends the generation of this task of this channel, wherever it runs.
     Cancel { channel: ChannelName, task_id: String },
-    /// Say what is there.
+    /// Lists what the nodes have.
     List(Listing),
-    /// Write debug lines about somebody.
+    /// Writes debug lines about a target.
     Debug(DebugCommand),
 }
 
-/// Which connections.
+/// The connections that a command is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
-    /// All of a user, whether credentials write the id as a number or as text.
+    /// All connections of a user, whether the credentials write the id as a number or as text.
     User(UserId),
     Connection(ConnectionId),
-    /// All that are open to it.
+    /// All connections that are open to this channel.
     Channel(ChannelName),
 }
 
-/// Close the target's connections with this code and reason.
+/// A command to close the target's connections with this code and reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "DisconnectFields", into = "DisconnectFields")]
 pub struct Disconnect {
     target: Target,
-    /// 1000, 1008, 1012 or 3000 to 4999.
+    /// A close code: 1000, 1008, 1012 or 3000 to 4999.
     code: u16,
-    /// At most 123 bytes.
+    /// The reason, at most 123 bytes.
     reason: Box<str>,
 }
 
-/// A [`Disconnect`] as it is written: exactly one of the first three.
+/// A [`Disconnect`] as it is written: with exactly one of the first three fields.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DisconnectFields {
@@ -55,14 +55,14 @@ pub struct DisconnectFields {
     connection_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     channel: Option<String>,
-    /// 4001 where none is given: the client is to get new credentials.
+    /// Where none is given, 4001: the client is to get new credentials.
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
 }
 
-/// A [`Target`] as it is written: exactly one of them.
+/// A [`Target`] as it is written: with exactly one of the fields.
 #[derive(Default)]
 pub(super) struct TargetFields {
     pub user_id: Option<Value>,
@@ -123,7 +123,7 @@ impl Disconnect {
 }
 
 impl Target {
-    /// The name of its field; the word for logs.
+    /// The name of its field, which logs use as well.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::User(_) => "user_id",

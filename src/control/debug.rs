@@ -1,4 +1,4 @@
-//! The command to write debug lines about somebody for a while.
+//! The command to write debug lines about a target for a while.
 
 use std::fmt;
 
@@ -8,10 +8,10 @@ use serde_json::Value;
 use super::Target;
 use super::command::{InvalidTarget, TargetFields};
 
-/// The longest that one command has an effect.
+/// The longest time for which one command has an effect.
 pub const MAX_DEBUG_SECONDS: u16 = 3600;
 
-/// Write debug lines about the target for so many seconds; 0 = no longer.
+/// A command to write debug lines about the target for so many seconds; 0 ends it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "DebugFields", into = "DebugFields")]
 pub struct DebugCommand {
@@ -20,7 +20,7 @@ pub struct DebugCommand {
     seconds: u16,
 }
 
-/// A [`DebugCommand`] as it is written: exactly one of the first three.
+/// A [`DebugCommand`] as it is written: with exactly one of the first three fields.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DebugFields {

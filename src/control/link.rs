@@ -1,4 +1,5 @@
-//! What senders and the node's supervisor share: the way out, and who waits for replies.
+//! What senders share with the connection's supervisor: the connection to publish on, and the commands that
+//! wait for replies.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,46 +18,46 @@ use crate::redis_link::PubSubSender;
 /// From the PUBLISH to the last reply.
 const REPLIES_DEADLINE: Duration = Duration::from_secs(2);
 
-/// Commands of this node that wait for replies; more are refused.
+/// The most commands of this node that wait for replies; more are refused.
 const MAX_WAITING: usize = 1024;
 
-/// What all nodes have found for one command; a node that comes beyond it counts as not answered.
+/// The most bytes of lists for one command. A node whose reply exceeds it counts as not answered.
 const MAX_FOUND_BYTES: usize = 64 << 20;
 
-/// What the nodes have said to one command so far.
+/// The replies to one command so far, summed.
 #[derive(Default)]
-struct Tally {
+struct Summary {
     affected: u64,
-    /// Replies of nodes that carried it out in full.
+    /// The nodes that carried it out in full.
     complete: u64,
-    /// At most [`MAX_FOUND_BYTES`] of them.
+    /// The lists of the nodes; at most [`MAX_FOUND_BYTES`].
     found: Vec<Box<RawValue>>,
     found_bytes: usize,
 }
 
-/// What senders and the supervisor share.
+/// Shared by the senders and the supervisor.
 pub(super) struct Link {
     /// `Some` exactly while commands and replies reach this node; written by the supervisor alone.
     pub sender: ArcSwapOption<PubSubSender>,
-    /// Names this node among those that run at the moment.
+    /// Identifies this node among those that run at the moment.
     pub node: String,
     pub to_all: ChannelName,
-    /// By the command's id; at most [`MAX_WAITING`].
+    /// The commands that wait, by their id; at most [`MAX_WAITING`].
     waiting: Mutex<HashMap<String, Entry>>,
 }
 
-/// A command that waits for replies, for those who bring them.
+/// A command that waits for replies, as the supervisor knows it.
 struct Entry {
-    tally: Arc<Mutex<Tally>>,
-    /// How many have come.
+    summary: Arc<Mutex<Summary>>,
+    /// How many replies have arrived.
     replies: watch::Sender<u64>,
 }
 
-/// A command that waits for replies; its entry goes with it.
+/// A command that waits for replies, as its sender knows it. Its entry is removed with it.
 struct Waiting<'a> {
     link: &'a Link,
     id: String,
-    tally: Arc<Mutex<Tally>>,
+    summary: Arc<Mutex<Summary>>,
     replies: watch::Receiver<u64>,
 }
 
@@ -67,7 +68,7 @@ impl Drop for Waiting<'_> {
 }
 
 impl Link {
-    /// `node` names this node among those that run at the moment.
+    /// `node` identifies this node among those that run at the moment.
     pub fn new(key_prefix: &str, node: &str) -> Result<Self, String> {
         let to_all = ChannelName::new(&format!("{key_prefix}control"))
             .map_err(|wrong| format!("key_prefix: {wrong}"))?;
@@ -91,7 +92,7 @@ impl Link {
         &self,
         command: NodeCommand,
     ) -> Result<(Reached, Vec<Box<RawValue>>), SendError> {
-        // Without replies nobody would know what was done.
+        // Without a connection for the replies, nobody would know what was done.
         let sender = self.sender.load_full().ok_or(SendError::EngineUnavailable)?;
         let id = random_hex(16);
         let envelope = CommandEnvelope { id: id.clone(), from: self.node.clone(), command };
@@ -103,11 +104,11 @@ impl Link {
             return Err(SendError::EngineUnavailable);
         }
         let all = waiting.replies.wait_for(|replies| *replies >= asked);
-        // Lost replies end the wait as well.
-        let _or_what_there_is = timeout(REPLIES_DEADLINE, all).await.map(drop);
-        let tally = std::mem::take(&mut *locked(&waiting.tally));
-        let reached = Reached { affected: tally.affected, answered: tally.complete, asked };
-        Ok((reached, tally.found))
+        // The wait also ends with the deadline, or when the connection is lost: the replies so far count.
+        let _ = timeout(REPLIES_DEADLINE, all).await.map(drop);
+        let summary = std::mem::take(&mut *locked(&waiting.summary));
+        let reached = Reached { affected: summary.affected, answered: summary.complete, asked };
+        Ok((reached, summary.found))
     }
 
     fn wait(&self, id: String) -> Result<Waiting<'_>, SendError> {
@@ -115,30 +116,30 @@ impl Link {
         if waiting.len() >= MAX_WAITING {
             return Err(SendError::EngineUnavailable);
         }
-        let tally = Arc::<Mutex<Tally>>::default();
+        let summary = Arc::<Mutex<Summary>>::default();
         let (sender, replies) = watch::channel(0);
-        waiting.insert(id.clone(), Entry { tally: Arc::clone(&tally), replies: sender });
+        waiting.insert(id.clone(), Entry { summary: Arc::clone(&summary), replies: sender });
         drop(waiting);
-        Ok(Waiting { link: self, id, tally, replies })
+        Ok(Waiting { link: self, id, summary, replies })
     }
 
     pub fn add_reply(&self, reply: Reply) {
         if let Some(entry) = self.waiting().get(&reply.id) {
-            let mut tally = locked(&entry.tally);
-            tally.affected = tally.affected.saturating_add(reply.affected);
+            let mut summary = locked(&entry.summary);
+            summary.affected = summary.affected.saturating_add(reply.affected);
             let bytes = reply.data.as_ref().map_or(0, |data| data.get().len());
-            let has_room = tally.found_bytes + bytes <= MAX_FOUND_BYTES;
-            tally.complete += u64::from(reply.complete && has_room);
+            let has_room = summary.found_bytes + bytes <= MAX_FOUND_BYTES;
+            summary.complete += u64::from(reply.complete && has_room);
             if has_room {
-                tally.found_bytes += bytes;
-                tally.found.extend(reply.data);
+                summary.found_bytes += bytes;
+                summary.found.extend(reply.data);
             }
-            drop(tally);
+            drop(summary);
             entry.replies.send_modify(|replies| *replies += 1);
         }
     }
 
-    /// Whoever waits is told what there is.
+    /// Ends the wait of all commands; their senders get the replies so far.
     pub fn give_up_waiting(&self) {
         self.waiting().clear();
     }
@@ -147,7 +148,7 @@ impl Link {
         locked(&self.waiting)
     }
 
-    /// The channel of a node's replies.
+    /// The channel that receives a node's replies.
     pub fn to_node(&self, node: &str) -> Result<ChannelName, InvalidChannel> {
         ChannelName::new(&format!("{}:{node}", self.to_all))
     }

@@ -1,5 +1,5 @@
-//! What goes over the wire: commands to all nodes, replies to one. JSON objects with a version; whoever
-//! does not know a version or a kind leaves it unanswered, so that its sender knows.
+//! The messages between nodes: commands to all, replies to one. They are JSON objects with a version; a node
+//! that does not know a version or a kind does not answer, so that the sender knows.
 
 use std::borrow::Cow;
 
@@ -11,21 +11,21 @@ use super::listing::{Listing, MAX_PART_BYTES};
 use super::{DebugCommand, Disconnect, NodeCommand};
 use crate::protocol::ChannelName;
 
-/// Raised when an old node would do something else than the sender means.
+/// To be raised when an old node would do something else than the sender means.
 const VERSION: u32 = 1;
 
 /// Longer commands are neither sent nor read.
 pub(super) const MAX_BYTES: usize = 16 * 1024;
 
-/// Longer replies are not read: the rows of a node, and who they are for.
+/// Longer replies are not read: the rows of a node, and the other fields.
 pub(super) const MAX_REPLY_BYTES: usize = MAX_PART_BYTES + 1024;
 
-/// A command on its way.
+/// A command as it is sent.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct CommandEnvelope {
-    /// Names the command in its replies.
+    /// Identifies the command in its replies.
     pub id: String,
-    /// The node that wants the replies.
+    /// The node that the replies are sent to.
     pub from: String,
     pub command: NodeCommand,
 }
@@ -33,12 +33,12 @@ pub(super) struct CommandEnvelope {
 /// What one node did about a command.
 #[derive(Debug, Deserialize)]
 pub(super) struct Reply {
-    /// Of the command.
+    /// The id of the command.
     pub id: String,
     pub affected: u64,
-    /// All threads of that node have answered.
+    /// Whether all threads of that node have answered.
     pub complete: bool,
-    /// What it has found, where it was asked for something.
+    /// The answer to a command for a list.
     pub data: Option<Box<RawValue>>,
 }
 
@@ -46,16 +46,16 @@ pub(super) struct Reply {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unread {
     TooLarge,
-    /// Of another version, or a command of an unknown kind.
+    /// It has another version, or is a command of an unknown kind.
     Unknown,
     Malformed,
 }
 
-/// What every version begins with.
+/// The fields that every version has.
 #[derive(Deserialize)]
 struct Head<'a> {
     v: u32,
-    /// Commands have one.
+    /// The kind of a command. Replies have none.
     #[serde(borrow)]
     kind: Option<Cow<'a, str>>,
 }
@@ -76,7 +76,7 @@ struct Cancel {
 }
 
 impl CommandEnvelope {
-    /// `None` = it is too large.
+    /// The message; `None` if it is too large.
     pub fn to_json(&self) -> Option<String> {
         let (kind, command) = match &self.command {
             NodeCommand::Disconnect(command) => ("disconnect", json!(command)),
@@ -159,7 +159,7 @@ fn head(json: &[u8], max_bytes: usize) -> Result<Head<'_>, Unread> {
     if head.v == VERSION { Ok(head) } else { Err(Unread::Unknown) }
 }
 
-/// Ids end up in a channel's name.
+/// Ids become part of a channel's name.
 fn is_id(text: &str) -> bool {
     (1..=32).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_is_told_apart_from_nonsense() {
+    fn unknown_messages_are_distinguished_from_malformed_ones() {
         let read = |json: &str| CommandEnvelope::read(json.as_bytes()).map(|_| ());
         let command = r#""id":"a1","from":"b2","order":"#;
         let user = format!(r#"{{"v":1,"kind":"disconnect",{command}{{"user_id":7}}}}"#);

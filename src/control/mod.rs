@@ -1,16 +1,17 @@
-//! Commands that reach every node: what a server asks of one node is done on all of them.
+//! Commands to all nodes: what a server requests from one node is done on all of them.
 //!
-//! This module owns how a command travels, how its effects are summed and what was found is put together;
-//! it leaves what a command does
-//! to the worker threads, which each take a [`WorkerHandle`], and to the [`CancelHook`]. Invariant: the
-//! sender's node carries a command out by the same way as every other, so that it is done once a node,
-//! and a node that did not answer in full is never counted as one that did.
+//! This module owns how a command is sent, how its effects are summed and how lists are merged. It leaves
+//! what a command does to the worker threads, each of which gets a [`WorkerHandle`], and to the
+//! [`CancelHook`]. Invariant: the sender's node receives its command in the same way as every other, so that
+//! it is carried out once on each node; and a node that did not answer in full is never counted as one that
+//! did.
 
 mod command;
 mod debug;
 mod link;
 mod listing;
 mod message;
+mod part;
 mod redis;
 #[cfg(test)]
 mod tests;
@@ -24,9 +25,8 @@ pub use command::{
 #[cfg(test)]
 pub use debug::MAX_DEBUG_SECONDS;
 pub use debug::{DebugCommand, DebugFields, InvalidDebug};
-pub use listing::{
-    ChannelRow, Channels, ConnectionRow, Connections, Found, Gathering, Listing, Part, short,
-};
+pub use listing::{ChannelRow, Channels, ConnectionRow, Connections, Found, Listing, truncate};
+pub use part::{Gathering, Part};
 pub use threads::{CancelHook, DebugHook, ThreadCommand, Threads, WorkerHandle};
 
 use std::sync::Arc;
@@ -36,26 +36,26 @@ use crate::protocol::{ChannelName, ReservedChannels};
 use crate::shutdown::Shutdown;
 use link::Link;
 
-/// What came of a command.
+/// How many nodes a command reached, and what it did there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reached {
-    /// Over all threads of all nodes that answered.
+    /// The sum over all threads of all nodes that answered.
     pub affected: u64,
-    /// Nodes that have carried it out in full.
+    /// The nodes that have carried it out in full.
     pub answered: u64,
-    /// Nodes that the command was sent to: those that the engine knows at the moment. A node that has
+    /// The nodes that the command was sent to: those that the engine knows at the moment. A node that has
     /// lost the engine is not among them.
     pub asked: u64,
 }
 
 impl Reached {
-    /// Whether every node that was asked has done it.
+    /// Whether every node that got the command has carried it out.
     pub fn is_complete(&self) -> bool {
         self.answered >= self.asked
     }
 }
 
-/// What came of a command that only asks.
+/// A part of a list of all nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed<R> {
     pub part: Part<R>,
@@ -72,7 +72,7 @@ pub enum SendError {
     TooLarge,
 }
 
-/// Gives commands, from any thread. Cheap to clone.
+/// Sends commands, from any thread. Cheap to clone.
 #[derive(Clone)]
 pub struct Control(Engine);
 
@@ -83,13 +83,13 @@ enum Engine {
 }
 
 impl Control {
-    /// This process is the only node.
+    /// Commands to this process as the only node.
     pub fn memory(threads: Threads) -> Self {
         Self(Engine::Memory(threads))
     }
 
-    /// All nodes with the same `key_prefix` on the Redis at `url`. Starts this node's part on the current
-    /// runtime. `Err` = the URL is wrong, or the prefix makes no channel name.
+    /// Commands to all nodes with the same `key_prefix` on the Redis at `url`. Starts to receive them on the
+    /// current runtime. `Err` = the URL is wrong, or the prefix makes no valid channel name.
     pub fn redis(
         url: &RedisUrl,
         key_prefix: &str,
@@ -107,8 +107,8 @@ impl Control {
         Ok(Self(Engine::Redis(link, threads)))
     }
 
-    /// Has every node carry out `command`, and waits for their word: about two seconds at the most, and
-    /// no longer than there are nodes to answer. After an error it may have been carried out in part.
+    /// Makes every node carry out `command`, and waits until all have replied, for about two seconds at most.
+    /// After an error it may have been carried out in part.
     pub async fn send(&self, command: NodeCommand) -> Result<Reached, SendError> {
         match &self.0 {
             Engine::Memory(threads) => {
@@ -120,20 +120,20 @@ impl Control {
         }
     }
 
-    /// Asks every node for its connections, as [`Control::send`] does.
+    /// Lists the connections of every node; waits as [`Control::send`] does.
     pub async fn connections(
         &self,
-        asked: Connections,
+        query: Connections,
     ) -> Result<Listed<ConnectionRow>, SendError> {
-        match self.list(Listing::Connections(asked)).await? {
+        match self.list(Listing::Connections(query)).await? {
             (Found::Connections(part), reached) => Ok(Listed { part, reached }),
             (Found::Channels(_), reached) => Ok(Listed { part: Part::default(), reached }),
         }
     }
 
-    /// Asks every node for the channels of its connections, as [`Control::send`] does.
-    pub async fn channels(&self, asked: Channels) -> Result<Listed<ChannelRow>, SendError> {
-        match self.list(Listing::Channels(asked)).await? {
+    /// Lists the channels of the connections of every node; waits as [`Control::send`] does.
+    pub async fn channels(&self, query: Channels) -> Result<Listed<ChannelRow>, SendError> {
+        match self.list(Listing::Channels(query)).await? {
             (Found::Channels(part), reached) => Ok(Listed { part, reached }),
             (Found::Connections(_), reached) => Ok(Listed { part: Part::default(), reached }),
         }
@@ -145,7 +145,7 @@ impl Control {
                 let done = threads.execute(NodeCommand::List(listing.clone())).await;
                 let answered = u64::from(done.complete);
                 let reached = Reached { affected: done.affected, answered, asked: 1 };
-                Ok((done.found.unwrap_or_else(|| listing.nothing()), reached))
+                Ok((done.found.unwrap_or_else(|| listing.empty()), reached))
             }
             Engine::Redis(link, _) => {
                 let (mut reached, found) = link.send(NodeCommand::List(listing.clone())).await?;
@@ -157,7 +157,7 @@ impl Control {
         }
     }
 
-    /// This node's name among those that run at the moment.
+    /// Identifies this node among those that run at the moment.
     pub fn node(&self) -> &str {
         match &self.0 {
             Engine::Memory(threads) | Engine::Redis(_, threads) => threads.node(),
@@ -172,8 +172,7 @@ impl Control {
         }
     }
 
-    /// Among the reserved ones, a channel of this node alone, to hear itself by; `None` where there is no
-    /// other node.
+    /// The reserved channel that only this node uses, for its canary; `None` on the memory engine.
     pub fn own_channel(&self) -> Option<ChannelName> {
         match &self.0 {
             Engine::Memory(_) => None,
@@ -183,7 +182,7 @@ impl Control {
         }
     }
 
-    /// The channels that commands and replies travel by.
+    /// The channels that commands and replies are sent on.
     pub fn reserved_channels(&self) -> ReservedChannels {
         match &self.0 {
             Engine::Memory(_) => ReservedChannels::default(),

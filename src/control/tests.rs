@@ -20,15 +20,15 @@ async fn until(what: &str, condition: impl Fn() -> bool) {
     assert!(tokio::time::timeout(SOON, reached).await.is_ok(), "no {what}");
 }
 
-/// Every cancel is heard, and ends as many generations as its task id has characters.
+/// Records every cancel, which ends as many generations as its task id has characters.
 #[derive(Clone, Default)]
-struct Heard(Arc<Mutex<Vec<String>>>);
+struct Cancels(Arc<Mutex<Vec<String>>>);
 
-impl Heard {
+impl Cancels {
     fn hook(&self) -> CancelHook {
-        let heard = self.clone();
+        let cancels = self.clone();
         Arc::new(move |channel, task_id| {
-            heard.0.lock().unwrap().push(format!("{channel} {task_id}"));
+            cancels.0.lock().unwrap().push(format!("{channel} {task_id}"));
             task_id.len() as u64
         })
     }
@@ -49,24 +49,24 @@ fn serve(mut worker: WorkerHandle, closed: u64) -> tokio::task::JoinHandle<()> {
 
 struct Node {
     control: Control,
-    heard: Heard,
+    cancels: Cancels,
     workers: Vec<WorkerHandle>,
     shutdown: Shutdown,
 }
 
 impl Node {
     fn memory(threads: usize) -> Self {
-        let heard = Heard::default();
-        let (threads, workers) = Threads::new(threads, heard.hook());
-        Self { control: Control::memory(threads), heard, workers, shutdown: Shutdown::new() }
+        let cancels = Cancels::default();
+        let (threads, workers) = Threads::new(threads, cancels.hook());
+        Self { control: Control::memory(threads), cancels, workers, shutdown: Shutdown::new() }
     }
 
     async fn redis(server: &RedisServer, threads: usize) -> Self {
-        let heard = Heard::default();
-        let (threads, workers) = Threads::new(threads, heard.hook());
+        let cancels = Cancels::default();
+        let (threads, workers) = Threads::new(threads, cancels.hook());
         let (url, shutdown) = (server.url(), Shutdown::new());
         let control = Control::redis(&url, "tg:", threads, &shutdown).unwrap();
-        let node = Self { control, heard, workers, shutdown };
+        let node = Self { control, cancels, workers, shutdown };
         until("live node", || node.control.is_live()).await;
         node
     }
@@ -104,12 +104,12 @@ async fn one_process_sums_its_threads() {
     node.serve();
     assert_eq!(node.control.send(disconnect()).await, reached(6, 1, 1));
     assert_eq!(node.control.send(cancel("ab")).await, reached(2, 1, 1));
-    assert_eq!(node.heard.all(), ["chat_42 ab"], "once a node, not once a thread");
+    assert_eq!(node.cancels.all(), ["chat_42 ab"], "once a node, not once a thread");
     assert!(node.control.is_live());
 }
 
 #[tokio::test]
-async fn a_thread_that_ended_has_nothing_and_one_that_hangs_is_told() {
+async fn a_thread_that_ended_counts_as_done_and_one_that_hangs_does_not() {
     let mut node = Node::memory(3);
     serve(node.workers.remove(0), 5);
     drop(node.workers.remove(0));
@@ -141,7 +141,7 @@ async fn a_thread_that_hangs_for_long_is_not_queued_for_without_end() {
 }
 
 #[tokio::test]
-async fn every_node_does_it_once_and_the_sender_hears_of_it() {
+async fn every_node_does_it_once_and_the_sender_learns_it() {
     let server = RedisServer::start();
     let (mut a, mut b) = (Node::redis(&server, 2).await, Node::redis(&server, 3).await);
     a.serve();
@@ -149,7 +149,7 @@ async fn every_node_does_it_once_and_the_sender_hears_of_it() {
     assert_eq!(a.control.send(disconnect()).await, reached(9, 2, 2));
     assert_eq!(b.control.send(cancel("abc")).await, reached(6, 2, 2));
     assert_eq!(
-        (a.heard.all(), b.heard.all()),
+        (a.cancels.all(), b.cancels.all()),
         (vec!["chat_42 abc".into()], vec!["chat_42 abc".into()])
     );
     // Many at once keep their replies apart.
@@ -161,12 +161,15 @@ async fn every_node_does_it_once_and_the_sender_hears_of_it() {
     }
     drop(b);
     let alone = || async { a.control.send(cancel("a")).await == reached(1, 1, 1) };
-    let gone = async {
+    let answered_alone = async {
         while !alone().await {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    assert!(tokio::time::timeout(SOON, gone).await.is_ok(), "an ended node is not asked");
+    assert!(
+        tokio::time::timeout(SOON, answered_alone).await.is_ok(),
+        "a node that has ended gets no commands"
+    );
 }
 
 #[tokio::test]
@@ -175,7 +178,7 @@ async fn a_node_that_does_not_answer_in_full_is_not_counted_as_done() {
     let (mut a, mut b) = (Node::redis(&server, 1).await, Node::redis(&server, 1).await);
     a.serve();
     assert_eq!(a.control.send(disconnect()).await, reached(1, 1, 2), "b's thread hangs");
-    // Somebody who hears the commands and does nothing looks like a node of another version.
+    // A subscriber that does nothing looks like a node of another version.
     let (count, other) = subscriber(&server, "tg:control").await;
     b.serve();
     assert_eq!(a.control.send(disconnect()).await, reached(2, 2, 3));
@@ -183,10 +186,10 @@ async fn a_node_that_does_not_answer_in_full_is_not_counted_as_done() {
     drop(other);
 }
 
-/// Hears `channel` and counts what it hears.
+/// Subscribes to `channel` and counts its messages.
 async fn subscriber(server: &RedisServer, channel: &str) -> (Arc<AtomicUsize>, impl Sized + use<>) {
-    let heard = Arc::new(AtomicUsize::new(0));
-    let counter = Arc::clone(&heard);
+    let count = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&count);
     let client = crate::redis_link::client(&server.url()).unwrap();
     let health = crate::redis_link::Health::default();
     let mut pubsub = crate::redis_link::PubSub::connect(&client, &health, move |_, _| {
@@ -195,11 +198,11 @@ async fn subscriber(server: &RedisServer, channel: &str) -> (Arc<AtomicUsize>, i
     .await
     .unwrap();
     pubsub.subscribe(&[ChannelName::new(channel).unwrap()]).await.unwrap();
-    (heard, pubsub)
+    (count, pubsub)
 }
 
 #[tokio::test]
-async fn what_is_no_order_is_dropped() {
+async fn messages_that_are_not_commands_are_dropped() {
     let server = RedisServer::start();
     let mut node = Node::redis(&server, 1).await;
     node.serve();
@@ -213,13 +216,13 @@ async fn what_is_no_order_is_dropped() {
         assert_eq!(commands.query::<u64>(&publish).await.unwrap(), 1, "{payload}");
     }
     assert_eq!(node.control.send(disconnect()).await, reached(1, 1, 1));
-    assert!(node.heard.all().is_empty());
+    assert!(node.cancels.all().is_empty());
     let large = node.control.send(cancel(&"x".repeat(20_000))).await;
     assert_eq!(large, Err(SendError::TooLarge));
 }
 
 #[tokio::test]
-async fn a_lost_redis_is_said_and_found_again() {
+async fn a_lost_redis_is_reported_and_found_again() {
     let mut server = RedisServer::start();
     let mut node = Node::redis(&server, 1).await;
     node.serve();
@@ -232,7 +235,7 @@ async fn a_lost_redis_is_said_and_found_again() {
 }
 
 #[tokio::test]
-async fn a_hung_redis_is_noticed_without_orders() {
+async fn a_hung_redis_is_noticed_without_commands() {
     let server = RedisServer::start();
     let node = Node::redis(&server, 1).await;
     server.pause();
@@ -242,7 +245,7 @@ async fn a_hung_redis_is_noticed_without_orders() {
 }
 
 #[tokio::test]
-async fn the_channels_of_orders_are_reserved() {
+async fn the_channels_of_commands_are_reserved() {
     let server = RedisServer::start();
     let node = Node::redis(&server, 1).await;
     let is_reserved =
@@ -256,12 +259,12 @@ async fn the_channels_of_orders_are_reserved() {
 fn list(mut worker: WorkerHandle, names: Vec<String>) -> tokio::task::JoinHandle<()> {
     tokio::spawn(async move {
         while let Some(task) = worker.next().await {
-            let ThreadCommand::List(Listing::Channels(asked)) = &*task.command else { continue };
-            let mut rows = Gathering::new(asked.limit);
+            let ThreadCommand::List(Listing::Channels(query)) = &*task.command else { continue };
+            let mut rows = Gathering::new(query.limit);
             for name in &names {
                 let channel = ChannelName::new(name).unwrap();
-                if asked.has(&channel) && rows.would_keep(&channel) {
-                    rows.take(ChannelRow { channel, connections: 1 });
+                if query.matches(&channel) && rows.offer(&channel) {
+                    rows.add(ChannelRow { channel, connections: 1 });
                 }
             }
             task.found(Found::Channels(rows.finish()));
@@ -281,8 +284,8 @@ async fn what_the_nodes_have_is_one_list_page_by_page() {
     }
     let (mut seen, mut after, mut pages) = (Vec::new(), None, 0);
     loop {
-        let asked = Channels { after: after.take(), limit: 5000, ..Channels::default() };
-        let listed = a.control.channels(asked).await.unwrap();
+        let query = Channels { after: after.take(), limit: 5000, ..Channels::default() };
+        let listed = a.control.channels(query).await.unwrap();
         assert!(listed.reached.is_complete() && !listed.part.rows.is_empty());
         after = listed.part.rows.last().map(|row| row.channel.clone());
         seen.extend(listed.part.rows.into_iter().map(|row| row.channel.as_str().to_owned()));

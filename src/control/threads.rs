@@ -1,4 +1,4 @@
-//! The node's own part: a command is handed to every worker thread, and their counts are summed.
+//! Carries out commands on this node: sends them to every worker thread and sums their answers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,38 +9,40 @@ use tokio::time::{Instant, timeout_at};
 use super::{DebugCommand, Disconnect, Found, Listing, NodeCommand};
 use crate::protocol::{ChannelName, random_hex};
 
-/// Commands that wait for one thread. One that is full does not answer: the command counts as not done there.
+/// The most commands that wait for one thread. A command for a thread with a full queue counts as not carried
+/// out there.
 const THREAD_QUEUE: usize = 64;
 
-/// For all threads together; shorter than the sender's patience, so that what was done is still told.
+/// For the answers of all threads; shorter than the sender waits, so that it learns what was done.
 const THREADS_DEADLINE: Duration = Duration::from_millis(1500);
 
-/// Ends the generation of a task of a channel, and says how many it ended. Called on the engine's
-/// thread; must not wait.
+/// Ends the generation of a task of a channel, and returns how many it ended. It is called on the engine's
+/// thread and must not wait.
 pub type CancelHook = Arc<dyn Fn(&ChannelName, &str) -> u64 + Send + Sync>;
 
-/// Has debug lines written, and says whether it has: 1 or 0. Called on the engine's thread; must not wait.
+/// Makes debug lines be written, and returns how many targets it accepted: 1 or 0. It is called on the engine's
+/// thread and must not wait.
 pub type DebugHook = Arc<dyn Fn(&DebugCommand) -> u64 + Send + Sync>;
 
-/// What a worker thread needs to take commands; made on another thread.
+/// What a worker thread needs to receive commands. It is made on another thread.
 pub struct WorkerHandle {
     commands: mpsc::Receiver<Task>,
 }
 
-/// A command for one thread. Dropped unanswered, it counts as nothing done.
+/// A command for one thread. If it is dropped without an answer, nothing was done.
 pub struct Task {
     pub command: Arc<ThreadCommand>,
     answer: oneshot::Sender<Answer>,
 }
 
-/// What a thread is asked for.
+/// A command to a thread.
 #[derive(Debug)]
 pub enum ThreadCommand {
     Disconnect(Disconnect),
     List(Listing),
 }
 
-/// What one thread did, or found.
+/// The answer of one thread.
 enum Answer {
     Affected(u64),
     Found(Found),
@@ -54,24 +56,26 @@ impl WorkerHandle {
 }
 
 impl Task {
-    /// It is done; this thread closed so many connections.
+    /// Answers that this thread closed so many connections.
     pub fn done(self, closed: u64) {
-        let _nobody_waits_any_more = self.answer.send(Answer::Affected(closed));
+        // The sender may have stopped waiting.
+        let _ = self.answer.send(Answer::Affected(closed));
     }
 
-    /// This is what the thread has of it.
+    /// Answers with what this thread has of a list.
     pub fn found(self, found: Found) {
-        let _nobody_waits_any_more = self.answer.send(Answer::Found(found));
+        // The sender may have stopped waiting.
+        let _ = self.answer.send(Answer::Found(found));
     }
 }
 
-/// What this node did.
+/// What this node did about a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Done {
     pub affected: u64,
-    /// No thread is still to answer.
+    /// Whether no thread still has to answer.
     pub complete: bool,
-    /// To a command that asks.
+    /// The answer to a command for a list.
     pub found: Option<Found>,
 }
 
@@ -85,7 +89,7 @@ pub struct Threads {
 }
 
 impl Threads {
-    /// For `count` threads, and the worker of each.
+    /// The queues of `count` threads, and the handle of each.
     pub fn new(count: usize, cancel: CancelHook) -> (Self, Vec<WorkerHandle>) {
         let (queues, workers) = (0..count)
             .map(|_| {
@@ -97,19 +101,19 @@ impl Threads {
         (Self { queues: queues.into(), cancel, debug, node: random_hex(8).into() }, workers)
     }
 
-    /// Has `debug` carry out commands to debug; without it, none is.
+    /// Sets what carries out commands to debug; without it, none is.
     pub fn with_debug(self, debug: DebugHook) -> Self {
         Self { debug, ..self }
     }
 
-    /// Names this node among those that run at the moment.
+    /// Identifies this node among those that run at the moment.
     pub fn node(&self) -> &str {
         &self.node
     }
 
     pub(super) async fn execute(&self, command: NodeCommand) -> Done {
         match command {
-            // What runs is known to the node as a whole.
+            // Generations are known to the node as a whole, not to its threads.
             NodeCommand::Cancel { channel, task_id } => {
                 Done { affected: (self.cancel)(&channel, &task_id), complete: true, found: None }
             }
@@ -117,18 +121,18 @@ impl Threads {
                 Done { affected: (self.debug)(&command), complete: true, found: None }
             }
             NodeCommand::Disconnect(command) => {
-                let (answers, complete) = self.ask(ThreadCommand::Disconnect(command)).await;
+                let (answers, complete) = self.send(ThreadCommand::Disconnect(command)).await;
                 let affected = answers.iter().map(|answer| match answer {
                     Answer::Affected(closed) => *closed,
                     Answer::Found(_) => 0,
                 });
                 Done { affected: affected.sum(), complete, found: None }
             }
-            NodeCommand::List(listing) if listing.is_of_others(&self.node) => {
-                Done { affected: 0, complete: true, found: Some(listing.nothing()) }
+            NodeCommand::List(listing) if listing.excludes(&self.node) => {
+                Done { affected: 0, complete: true, found: Some(listing.empty()) }
             }
             NodeCommand::List(listing) => {
-                let (answers, complete) = self.ask(ThreadCommand::List(listing.clone())).await;
+                let (answers, complete) = self.send(ThreadCommand::List(listing.clone())).await;
                 let found = answers.into_iter().filter_map(|answer| match answer {
                     Answer::Found(found) => Some(found),
                     Answer::Affected(_) => None,
@@ -138,8 +142,9 @@ impl Threads {
         }
     }
 
-    /// What the threads answer; false = one that is still there did not.
-    async fn ask(&self, command: ThreadCommand) -> (Vec<Answer>, bool) {
+    /// Sends a command to all threads and returns their answers; false = one that has not ended did not
+    /// answer.
+    async fn send(&self, command: ThreadCommand) -> (Vec<Answer>, bool) {
         let command = Arc::new(command);
         let deadline = Instant::now() + THREADS_DEADLINE;
         let (mut answered, mut complete) = (Vec::new(), true);

@@ -146,7 +146,7 @@ impl Engine {
     ) -> Result<Option<JoinHandle<()>>, StartError> {
         tokio::task::spawn_local(self.generations.ledger.clone().run());
         let tracker = self.generations.tracker.clone();
-        core.observed_by(move |channel, json, position| {
+        core.set_observer(move |channel, json, position| {
             let heard = tracker.hear(channel, json, position);
             if heard == Heard::Drop {
                 telemetry::replies::second_terminal_event_dropped();

@@ -15,7 +15,7 @@ mod running;
 mod tracker;
 
 pub use dedup::{Claim, DedupError, DedupOutcome, Deduplicator, IdScope, MessageKey};
-pub use ledger::{Claimed, Entry, Facts, Ledger, SWEEP};
+pub use ledger::{CLAIM_INTERVAL, Claimed, Entry, Facts, Ledger};
 pub use running::{Run, Running, Task};
 pub use tracker::{Begun, Expected, Heard, Tracked, Tracker};
 

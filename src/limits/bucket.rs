@@ -6,20 +6,20 @@ use std::time::Duration;
 use super::{LimitStatus, Verdict};
 use crate::config::Rate;
 
-/// Longest time that is counted with, about 31 years: it keeps sums exact in Lua's numbers as well.
+/// The longest time that is calculated with, about 31 years. It keeps sums exact in Lua's numbers as well.
 const LONGEST_US: u64 = 1_000_000_000_000_000;
 
 /// A [`Rate`] in microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Gcra {
-    /// Until one token is back.
+    /// The time until one token is back.
     pub(super) interval: u64,
-    /// Until an empty bucket is full.
+    /// The time until an empty bucket is full.
     pub(super) tolerance: u64,
 }
 
 impl From<Rate> for Gcra {
-    /// A rate of none counts as one, and more than one a microsecond as that.
+    /// A count of 0 is taken as 1, and more than one token in a microsecond as one.
     fn from(rate: Rate) -> Self {
         let per = u64::try_from(rate.per.as_micros()).unwrap_or(u64::MAX);
         let interval = (per / u64::from(rate.count.max(1))).clamp(1, LONGEST_US);
@@ -29,7 +29,7 @@ impl From<Rate> for Gcra {
 }
 
 impl Gcra {
-    /// Takes one at `now` from a bucket that is full again at `full_at`, which moves. take.lua does
+    /// Takes one token at `now` from a bucket that is full again at `full_at`, and moves that. take.lua does
     /// the same. A bucket is never emptier than empty: a clock that jumped back, or a rate that was
     /// changed, locks nobody out for longer than the bucket takes to fill.
     pub(super) fn take(self, full_at: &mut u64, now: u64) -> Verdict {
@@ -43,7 +43,7 @@ impl Gcra {
         Verdict::Allowed
     }
 
-    /// How a bucket stands that is full again in `reset_after`.
+    /// The status of a bucket that is full again in `reset_after` microseconds.
     pub(super) fn status(self, reset_after: u64) -> LimitStatus {
         let reset_after = reset_after.min(self.tolerance);
         let left = (self.tolerance - reset_after) / self.interval;
@@ -58,15 +58,15 @@ impl Gcra {
     }
 }
 
-/// A token bucket of one connection: 8 bytes, no clock of its own.
+/// A token bucket of one connection: 8 bytes, without a clock of its own.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LocalBucket {
-    /// Microseconds on the clock that `take` is given.
+    /// When it is full again, in microseconds on the clock that `take` is given.
     full_at: u64,
 }
 
 impl LocalBucket {
-    /// Takes one at `now`, the time since any fixed instant of this process.
+    /// Takes one token at `now`, the time since any fixed instant of this process.
     pub fn take(&mut self, rate: Rate, now: Duration) -> Verdict {
         let now = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
         Gcra::from(rate).take(&mut self.full_at, now)
@@ -108,18 +108,18 @@ mod tests {
     }
 
     #[test]
-    fn a_bucket_stands_as_it_decides() {
+    fn the_status_agrees_with_the_decision() {
         let rate = rate(7, 1000, 5);
         let gcra = Gcra::from(rate);
         let (mut full_at, mut now) = (0, 1_000_000);
         for step in 0..200u64 {
-            let standing = gcra.status(u64::saturating_sub(full_at, now));
-            assert_eq!((standing.max, standing.used <= 5), (5, true));
+            let status = gcra.status(u64::saturating_sub(full_at, now));
+            assert_eq!((status.max, status.used <= 5), (5, true));
             let verdict = gcra.take(&mut full_at, now);
             match verdict {
-                Verdict::Allowed => assert!(standing.used < 5 && standing.retry_after.is_zero()),
+                Verdict::Allowed => assert!(status.used < 5 && status.retry_after.is_zero()),
                 Verdict::Refused { retry_after } => {
-                    assert_eq!((standing.used, standing.retry_after), (5, retry_after));
+                    assert_eq!((status.used, status.retry_after), (5, retry_after));
                 }
             }
             now += step * 7919 % 230_000;

@@ -1,11 +1,11 @@
-//! A lease between its acquisition and the [`super::LeaseSet`] that will keep it.
+//! A lease between its acquisition and the [`super::LeaseSet`] that is going to renew it.
 
 use tokio::runtime::Handle;
 
 use super::{Holder, LeaseKey, SharedLimits};
 
-/// Gives its lease back when dropped, unless it was handed on: a client may be gone in the middle of
-/// its handshake, even while the engine is being asked.
+/// Releases its lease when dropped, unless it was handed on: a client may disconnect in the middle of its
+/// handshake, even while the lease is being acquired.
 pub struct Claim {
     limits: SharedLimits,
     key: Box<str>,
@@ -14,14 +14,14 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// To be made before [`SharedLimits::acquire`]: giving back what was never leased does no harm,
-    /// and whoever stops waiting for the engine's answer cannot know it.
+    /// To be made before [`SharedLimits::acquire`]: releasing what was never leased does no harm, and whoever
+    /// stops waiting for the engine's answer cannot know it.
     pub fn new(limits: &SharedLimits, key: LeaseKey<'_>, holder: Holder) -> Self {
         let key = limits.lease_key(key).into();
         Self { limits: limits.clone(), key, holder, handed_on: false }
     }
 
-    /// Somebody else releases the lease, or there is none.
+    /// Leaves the release to somebody else. To be called as well where no lease was given.
     pub fn hand_on(mut self) {
         self.handed_on = true;
     }
@@ -37,7 +37,8 @@ impl Drop for Claim {
         // Without a runtime the process is ending; the lease expires by itself.
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(async move {
-                let _or_it_expires = limits.release_all(&[(&key, holder)]).await;
+                // What the engine does not learn expires there.
+                let _ = limits.release_all(&[(&key, holder)]).await;
             });
         }
     }

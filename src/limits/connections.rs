@@ -1,4 +1,4 @@
-//! Open connections of this process: in all, and of each client address.
+//! Counts open connections of this process: in all, and of each client address.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::telemetry;
 
-/// Shared by all threads; permits give back what they took.
+/// Shared by all threads. Dropped permits are given back.
 #[derive(Debug, Clone, Default)]
 pub struct ConnectionCounts(Arc<Counts>);
 
 #[derive(Debug, Default)]
 struct Counts {
     open: AtomicUsize,
-    /// Never holds a 0. Locked for one lookup at a time.
+    /// Contains no 0. It is locked for one lookup at a time.
     by_ip: Mutex<HashMap<IpAddr, usize>>,
 }
 

@@ -1,4 +1,4 @@
-//! What is counted by leases, and who holds one.
+//! What leases count, and who holds one.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 use super::LimitName;
 use crate::protocol::ConnectionId;
 
-/// What a lease is of.
+/// What a lease counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Leased {
     /// An open connection.
@@ -23,8 +23,8 @@ impl Leased {
         }
     }
 
-    /// Part of the engine's keys.
-    fn word(self) -> &'static str {
+    /// The part of the engine's keys that says what is counted.
+    fn key_part(self) -> &'static str {
         match self {
             Self::Connection => "conns",
             Self::Generation => "gens",
@@ -32,7 +32,7 @@ impl Leased {
     }
 }
 
-/// One count: of what, on the route with which path pattern, of which user.
+/// One count of leases: of what, on the route with which path pattern, and of which user.
 #[derive(Debug, Clone, Copy)]
 pub struct LeaseKey<'a> {
     pub of: Leased,
@@ -42,11 +42,11 @@ pub struct LeaseKey<'a> {
 
 impl LeaseKey<'_> {
     pub(super) fn key(&self, prefix: &str) -> String {
-        format!("{prefix}{}:{}:{}", self.of.word(), self.route, self.user)
+        format!("{prefix}{}:{}:{}", self.of.key_part(), self.route, self.user)
     }
 }
 
-/// Who holds a lease: 128 random bits as 32 hex digits, the same for nothing else of any kind.
+/// Identifies who holds a lease: 128 random bits, written as 32 hex digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Holder(u128);
 
@@ -62,7 +62,7 @@ impl From<ConnectionId> for Holder {
     }
 }
 
-/// Not what [`Holder`] is written as.
+/// The text is not 32 hex digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InvalidHolder;
 

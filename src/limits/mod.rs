@@ -1,9 +1,9 @@
-//! Rates and counts: token buckets, fixed windows and leases of connections and generations, shared by all nodes where the engine is
-//! Redis, and local buckets for one connection.
+//! Rates and counts: token buckets, fixed windows and leases of connections and generations, shared by all
+//! nodes where the engine is Redis, and local buckets for one connection.
 //!
-//! This module answers "may one more?" and says when. What a refusal means (an error event, a close
-//! code) is for those who ask. Invariants: both engines decide alike; a count of open connections
-//! or running generations is made of leases that expire, so that a node that dies takes its own with it.
+//! This module decides whether one more is allowed, and when it will be. What a refusal means (an error event,
+//! a close code) is left to its users. Invariants: both engines decide alike; open connections and running
+//! generations are counted by leases that expire, so that those of a node that dies do not stay.
 
 mod bucket;
 mod claim;
@@ -28,7 +28,7 @@ pub use crate::telemetry::messages::LimitName;
 
 use std::time::Duration;
 
-/// The answer of a limit.
+/// The decision of a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     Allowed,
@@ -38,5 +38,5 @@ pub enum Verdict {
     },
 }
 
-/// Who has no place is not told to come back sooner.
+/// The least time after which a client without a lease is told to retry.
 const LEAST_WAIT: Duration = Duration::from_secs(1);

@@ -9,8 +9,8 @@ use super::{Holder, Verdict};
 use crate::leases::LEASE;
 use crate::redis_link::{Commands, EngineUnavailable};
 
-/// Buckets are strings that expire when they are full again, windows such that expire with them; the leases of a user are a sorted set
-/// that expires with the last of them.
+/// A bucket is a string that expires when it is full again, a window a string that expires with it. The
+/// leases of a user are a sorted set that expires with the last of them.
 pub(super) struct RedisLimits {
     commands: Commands,
     take: Script,
@@ -19,7 +19,7 @@ pub(super) struct RedisLimits {
     look: Script,
 }
 
-/// A key of the leases of one user on one route, and one holder of theirs.
+/// The key of one user's leases on one route, and one of their holders.
 pub(super) type Held<'a> = (&'a str, Holder);
 
 impl RedisLimits {
@@ -64,7 +64,7 @@ impl RedisLimits {
         Ok(verdict(allowed, Duration::from_millis(wait_ms)))
     }
 
-    /// As the methods of `MemoryLimits` of these names.
+    /// The same as the method of `MemoryLimits` with this name, as are the next two.
     pub(super) async fn look_at_bucket(&self, key: &str) -> Result<u64, EngineUnavailable> {
         self.look(key, "bucket").await.map(|(reset_after, _, _)| reset_after)
     }
@@ -98,8 +98,8 @@ impl RedisLimits {
         Ok(deleted > 0)
     }
 
-    /// All of them in one write. Also takes back leases that expired, or that Redis lost: the
-    /// holders are there, whatever Redis believed.
+    /// Renews all of them in one write, also leases that have expired or that Redis has lost: the holders are
+    /// there, whatever Redis believed.
     pub(super) async fn renew(&self, held: &[Held<'_>]) -> Result<(), EngineUnavailable> {
         let (seconds, micros): (u64, u64) = self.commands.query(&redis::cmd("TIME")).await?;
         let now_ms = seconds.saturating_mul(1000).saturating_add(micros / 1000);
@@ -112,7 +112,7 @@ impl RedisLimits {
         Ok(self.commands.pipeline(&batch).await?)
     }
 
-    /// All of them in one write.
+    /// Releases all of them in one write.
     pub(super) async fn release(&self, held: &[Held<'_>]) -> Result<(), EngineUnavailable> {
         let mut batch = Pipeline::with_capacity(held.len());
         for (key, holder) in held {

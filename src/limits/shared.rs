@@ -38,8 +38,8 @@ impl SharedLimits {
         Self(Arc::new(Inner { prefix: key_prefix.into(), engine }))
     }
 
-    /// Takes one of what `user` may do by `rate`, which is `limit` of the route whose path pattern is
-    /// `route` and whose parameters are `params`. A refusal is counted here.
+    /// Takes one of what `user` may do by `rate`, which is `limit` of the route with the path pattern `route`.
+    /// `params` are the parameters of the connection's path. A refusal is counted here.
     pub async fn take(
         &self,
         limit: LimitName,
@@ -66,11 +66,11 @@ impl SharedLimits {
         record(limit, route, user, verdict)
     }
 
-    fn own_key(&self, word: &str, limit: LimitName, route: &str, user: &str) -> String {
-        format!("{}{word}:{}:{route}:{user}", self.0.prefix, limit.label())
+    fn own_key(&self, kind: &str, limit: LimitName, route: &str, user: &str) -> String {
+        format!("{}{kind}:{}:{route}:{user}", self.0.prefix, limit.label())
     }
 
-    /// Where `limit` of `user` on `route` is kept. `None` = that depends on a connection's path.
+    /// The key of `limit` of `user` on `route`. `None` = it depends on a connection's path.
     fn key_of(&self, limit: UserLimit<'_>, route: &str, user: &str) -> Option<String> {
         match limit {
             UserLimit::Rate(name, UserRate::Bucket(_)) => {
@@ -80,18 +80,18 @@ impl SharedLimits {
                 Some(self.own_key("window", name, route, user))
             }
             UserLimit::Rate(_, UserRate::Window(FixedWindow { key: Some(key), .. })) => {
-                let is_of_the_user = key.names().all(|name| name == "user_id");
+                let is_by_user = key.names().all(|name| name == "user_id");
                 let params = &Params::default();
                 let context = TemplateContext { params, user_id: &user, channel: None };
-                is_of_the_user.then(|| key.fill(context))
+                is_by_user.then(|| key.fill(context))
             }
             UserLimit::Leases(of, _) => Some(self.lease_key(LeaseKey { of, route, user })),
         }
     }
 
-    /// How `limit` of `user` stands on the route whose path pattern is `route`. `None` = its key has
+    /// The status of `limit` of `user` on the route with the path pattern `route`. `None` = its key has
     /// parameters of a connection's path.
-    pub async fn look(
+    pub async fn status(
         &self,
         limit: UserLimit<'_>,
         route: &str,
@@ -123,7 +123,7 @@ impl SharedLimits {
         }))
     }
 
-    /// Begins `limit` of `user` anew; whether anything was used. `None` as of [`SharedLimits::look`].
+    /// Resets `limit` of `user`. Returns whether anything was used; `None` as in [`SharedLimits::status`].
     pub async fn reset(
         &self,
         limit: UserLimit<'_>,
@@ -144,8 +144,8 @@ impl SharedLimits {
         }
     }
 
-    /// A value that is no integer is somebody else's: it is not replaced, and counts as an engine that
-    /// cannot be asked.
+    /// A value that is not an integer belongs to somebody else: it is not replaced, and counts as an engine that
+    /// is unavailable.
     async fn hit_window(
         &self,
         key: &str,
@@ -158,9 +158,9 @@ impl SharedLimits {
         }
     }
 
-    /// Leases one of `max` places to `holder`. Whoever got
-    /// `Allowed` keeps a [`super::LeaseSet`] of its thread renewing it, and releases it. A refusal is
-    /// counted here; its `retry_after` is the time until a lease expires, at least a second.
+    /// Gives `holder` one of at most `max` leases. After [`Verdict::Allowed`] the caller puts it into the
+    /// [`super::LeaseSet`] of its thread, which renews and releases it. A refusal is counted here; its
+    /// `retry_after` is the time until a lease expires, at least a second.
     pub async fn acquire(
         &self,
         key: LeaseKey<'_>,

@@ -6,12 +6,12 @@ use super::*;
 use crate::leases::LEASE;
 use crate::limits::Leased;
 use crate::protocol::Template;
-use crate::redis_link::test_server::RedisServer;
+use crate::redis_link::test_server::{RedisServer, on_both_engines};
 use crate::shutdown::Shutdown;
 
 const SOON: Duration = Duration::from_secs(10);
 
-/// Limits on one engine, and what must live as long as they.
+/// Limits on one engine, and the server that they need.
 struct Bench {
     limits: SharedLimits,
     redis: Option<(RedisServer, Commands)>,
@@ -31,29 +31,16 @@ impl Bench {
     }
 }
 
-macro_rules! on_both_engines {
-    ($($name:ident $test:expr;)*) => {
-        mod on_memory {
-            use super::*;
-            $(#[tokio::test] async fn $name() { $test(Bench::memory().await).await; })*
-        }
-        mod on_redis {
-            use super::*;
-            $(#[tokio::test] async fn $name() { $test(Bench::redis().await).await; })*
-        }
-    };
-}
-
 on_both_engines! {
     a_burst_is_allowed_and_then_refused burst_then_refusal;
     a_bucket_refills refills;
-    users_routes_and_limits_are_kept_apart kept_apart;
+    users_routes_and_limits_are_independent independent;
     simultaneous_takes_do_not_overdraw no_overdraft;
     a_window_is_counted_and_ends_at_once window;
-    windows_are_kept_apart_by_their_keys windows_apart;
+    windows_with_different_keys_are_independent windows_apart;
     simultaneous_hits_are_no_more_than_the_limit no_overrun;
-    places_are_leased_and_given_back places;
-    simultaneous_acquires_do_not_overbook no_overbooking;
+    leases_are_acquired_and_released leases;
+    simultaneous_acquires_do_not_exceed_the_limit no_overbooking;
 }
 
 fn connections(user: &str) -> LeaseKey<'_> {
@@ -103,7 +90,7 @@ async fn refills(bench: Bench) {
     }
 }
 
-async fn kept_apart(bench: Bench) {
+async fn independent(bench: Bench) {
     let one = hourly(1);
     for (limit, route, user) in [
         (LimitName::Messages, "/a", "1"),
@@ -194,7 +181,7 @@ async fn no_overrun(bench: Bench) {
     assert_eq!(allowed, 10);
 }
 
-async fn places(bench: Bench) {
+async fn leases(bench: Bench) {
     let [a, b, c] = std::array::from_fn(|_| Holder::random());
     let acquire = |id, max| bench.limits.acquire(connections("1"), id, max);
     assert_eq!(acquire(a, 2).await, Ok(Verdict::Allowed));

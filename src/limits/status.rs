@@ -1,19 +1,19 @@
-//! How a user's limits stand, for those who look and change nothing.
+//! The status of a user's limits, which reading does not change.
 
 use std::time::Duration;
 
 use super::{Leased, LimitName};
 use crate::config::{RouteLimits, UserRate};
 
-/// How one limit of one user stands.
+/// The status of one limit of one user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LimitStatus {
     pub max: u64,
     pub used: u64,
-    /// Zero = one more would be allowed now.
+    /// The time until one more is allowed; zero = now.
     pub retry_after: Duration,
-    /// Until nothing is used any more, if nothing more comes; of leases, until those that are not renewed
-    /// have expired.
+    /// The time until nothing is used any more, if nothing more is taken. For leases, the time until all have
+    /// expired, if they are not renewed.
     pub reset_after: Duration,
 }
 
@@ -37,7 +37,7 @@ pub enum UserLimit<'a> {
 }
 
 impl<'a> UserLimit<'a> {
-    /// All that are set.
+    /// All limits that are set.
     pub fn of(limits: &'a RouteLimits) -> Vec<Self> {
         let rate = |name, rate: &'a Option<UserRate>| {
             rate.as_ref().map(|rate| UserLimit::Rate(name, rate))

@@ -99,7 +99,7 @@ impl Worker {
     }
 
     fn front(self) -> std::io::Result<(Rc<Front>, control::WorkerHandle)> {
-        let (broker, deliveries) = Broker::take(self.broker);
+        let (broker, deliveries) = Broker::new(self.broker);
         tokio::task::spawn_local(deliveries);
         let runtime_config = Arc::clone(&self.runtime_config.borrow());
         let leases = LeaseSet::new(self.limits.clone());

@@ -1,4 +1,4 @@
-//! Joins and leaves on their way from the engine to whoever publishes them.
+//! The queue of joins and leaves between the engine and whoever publishes them.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -10,7 +10,7 @@ use super::Change;
 use crate::protocol::ChannelName;
 use crate::telemetry;
 
-/// Events that wait to be published. Beyond it new ones are dropped: who publishes is not keeping up,
+/// The most events that wait to be published. Beyond it new ones are dropped: the publisher is not keeping up,
 /// and members must be renewed all the same.
 const MAX_WAITING: usize = 20_000;
 
@@ -20,11 +20,11 @@ pub struct Announcement {
     pub events: Vec<Bytes>,
 }
 
-/// Of one thread.
+/// The joins and leaves of one thread.
 #[derive(Default)]
 pub(super) struct Announcements {
     waiting: RefCell<VecDeque<Announcement>>,
-    /// Events in `waiting`; at most [`MAX_WAITING`].
+    /// The number of events in `waiting`; at most [`MAX_WAITING`].
     count: Cell<usize>,
     added: Notify,
 }
@@ -62,7 +62,7 @@ mod tests {
     use crate::protocol::ConnectionId;
 
     #[test]
-    fn what_nobody_publishes_does_not_pile_up() {
+    fn events_that_nobody_publishes_do_not_pile_up() {
         let connection_id = ConnectionId::random();
         let member =
             Member { connection_id, user_id: None, username: None, connected_at: 0, events: true };

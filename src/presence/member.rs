@@ -1,4 +1,4 @@
-//! One connection in a channel, and its text in the engine.
+//! One connection in a channel, and how the engine stores it.
 
 use bytes::Bytes;
 
@@ -12,9 +12,9 @@ pub struct Member {
     /// `None` = anonymous.
     pub user_id: Option<UserId>,
     pub username: Option<Box<str>>,
-    /// Unix seconds, by the clock of the node that has the connection.
+    /// When it was opened, in Unix seconds by the clock of its node.
     pub connected_at: u64,
-    /// The channel is told of what this connection changes.
+    /// Whether joins and leaves of this connection are published on the channel.
     pub events: bool,
 }
 
@@ -28,7 +28,7 @@ impl Member {
         format!("{connection_id}\n{connected_at}\n{}\n{user}\n{name}", u8::from(self.events))
     }
 
-    /// `None` = nobody of this version wrote it.
+    /// Reads what [`Member::to_text`] wrote; `None` for any other text.
     pub(super) fn from_text(text: &[u8]) -> Option<Self> {
         let mut lines = std::str::from_utf8(text).ok()?.split('\n');
         let mut line = || lines.next();
@@ -52,7 +52,7 @@ fn json(value: &impl serde::Serialize) -> String {
 }
 
 impl Change {
-    /// The event that the channel is told.
+    /// The event that is published on the channel.
     pub fn event(&self) -> Bytes {
         let Member { connection_id, user_id, username, .. } = &self.member;
         presence_event(self.joined, user_id.as_ref(), username.as_deref(), *connection_id).into()
@@ -84,18 +84,19 @@ mod tests {
     }
 
     #[test]
-    fn rubbish_is_nobody() {
+    fn other_texts_are_not_members() {
         let text = member(Some(UserId::Integer(1)), Some("ana")).to_text();
         for end in 0..text.len() {
-            let _no_panic = Member::from_text(&text.as_bytes()[..end]);
+            // It must not panic.
+            let _ = Member::from_text(&text.as_bytes()[..end]);
         }
-        for rubbish in [&b""[..], b"\xff", b"\n\n\n\n", b"zz\n1\n1\n\n", b"\xc3\xa9"] {
-            assert_eq!(Member::from_text(rubbish), None);
+        for other in [&b""[..], b"\xff", b"\n\n\n\n", b"zz\n1\n1\n\n", b"\xc3\xa9"] {
+            assert_eq!(Member::from_text(other), None);
         }
     }
 
     #[test]
-    fn users_are_told_by_name_and_anonymous_connections_by_id() {
+    fn users_are_announced_by_name_and_anonymous_connections_by_id() {
         let event = |joined, member: &Member| {
             String::from_utf8(Change { joined, member: member.clone() }.event().to_vec()).unwrap()
         };

@@ -1,4 +1,4 @@
-//! Presence in this process. Decides as the scripts of the other engine do.
+//! Presence in this process. It decides as the scripts of the Redis engine do.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
@@ -10,25 +10,25 @@ use super::{Change, Member, Page, PresenceError};
 use crate::expiring_map::{SHARDS, Shards};
 use crate::protocol::{ChannelName, ConnectionId, UserId};
 
-/// Beyond it members are refused; they are no more than this process's connections.
+/// The most members, who are no more than this process's connections. Beyond it new ones are refused.
 const MAX_MEMBERS: usize = 1_000_000;
 
 pub(super) struct MemoryPresence {
     began: Instant,
     lease: Duration,
-    /// Members of all shards; at most [`MAX_MEMBERS`].
+    /// The members of all shards; at most [`MAX_MEMBERS`].
     count: AtomicUsize,
-    /// No channel in it is empty.
+    /// The channels that have members.
     shards: Shards<HashMap<ChannelName, Channel>>,
 }
 
 #[derive(Default)]
 struct Channel {
-    /// When each lease expires, since `began`.
+    /// Each with the time since `began` at which its lease expires.
     members: BTreeMap<ConnectionId, (Member, Duration)>,
-    /// Connections of each user. Never 0.
+    /// The number of connections of each user; never 0.
     users: HashMap<UserId, u64>,
-    /// No lease expires before.
+    /// No lease expires before this time since `began`.
     soonest: Duration,
 }
 
@@ -42,7 +42,7 @@ impl MemoryPresence {
         }
     }
 
-    /// Lets in those who are not there.
+    /// Renews the leases of `members`, and adds those that are not there.
     pub(super) fn renew(
         &self,
         name: &ChannelName,
@@ -59,7 +59,7 @@ impl MemoryPresence {
                     channel.enter(member, expires, changes);
                 }
             }
-            // After the leases of those who are still there, however late.
+            // After the renewals, which may be late.
             channel.sweep(now, changes);
             all
         })
@@ -90,7 +90,7 @@ impl MemoryPresence {
         (changes.unwrap_or_default(), page)
     }
 
-    /// One step on a channel: nobody else sees it half done.
+    /// Changes a channel in one step, which no other call can observe half done.
     fn touch(
         &self,
         name: &ChannelName,
@@ -107,7 +107,7 @@ impl MemoryPresence {
         if after > 0 {
             shard.insert(name.clone(), channel);
         }
-        // Who came in or went is told, even where not all could.
+        // The changes are returned, even where not all members could be added.
         if changes.is_empty() { done.map(|()| changes) } else { Ok(changes) }
     }
 }
@@ -151,7 +151,7 @@ impl Channel {
         note(is_last, false, &member, changes);
     }
 
-    /// Looks at all members, but not before one of them can have expired.
+    /// Removes all members whose lease has expired. Does nothing before one of them can have expired.
     fn sweep(&mut self, now: Duration, changes: &mut Vec<Change>) {
         if self.soonest > now {
             return;
@@ -182,7 +182,7 @@ impl Channel {
         }
     }
 
-    /// 0 for anonymous members, of whom nobody asks.
+    /// The connections of a member's user; 0 for an anonymous member.
     fn connections_of(&self, member: &Member) -> u64 {
         member.user_id.as_ref().and_then(|user| self.users.get(user)).copied().unwrap_or_default()
     }
@@ -214,7 +214,8 @@ mod tests {
         presence.renew(&channel(), &[&member]).unwrap();
         presence.leave(&channel(), &[&member]);
         presence.leave(&channel(), &[&member]);
-        let _asked = presence.list(&channel(), None, 10);
+        // A list of a channel without members does not create it.
+        let _ = presence.list(&channel(), None, 10);
         assert!(presence.shards.lock_each().all(|shard| shard.is_empty()));
         assert_eq!(presence.count.load(Ordering::Relaxed), 0);
     }

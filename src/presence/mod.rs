@@ -1,10 +1,10 @@
 //! Who is connected to a channel, over all nodes.
 //!
-//! The members of a channel are connections. Each has a lease that the thread which holds the
-//! connection renews, so that the members of a node that died are gone when their leases expire. Whoever
-//! touches a channel next takes them out. A user is present while one of its connections is; that it
-//! came or went is decided in the engine, in one step with the change, and told to exactly one caller.
-//! How joins and leaves reach the channel is left to those who publish.
+//! The members of a channel are connections. Each has a lease that the thread of the connection renews, so
+//! that the leases of a node that died expire; the next call for the channel removes such members. A user is
+//! present while one of its connections is. The engine decides in one step with each change whether a user
+//! joined or left, and returns that to exactly one caller. How joins and leaves reach the channel is left to
+//! those who publish.
 
 mod announcements;
 mod member;
@@ -20,7 +20,7 @@ pub use member::Member;
 pub use members::Members;
 pub use store::PresenceStore;
 
-/// Expired members that one call takes out at most, so that none holds up the engine.
+/// The most expired members that one call removes, so that none occupies the engine for long.
 const SWEEP: usize = 1000;
 
 /// Why the engine did not carry out a call.
@@ -32,8 +32,8 @@ pub enum PresenceError {
     Refused,
 }
 
-/// Somebody came or went, as a channel with events is told: a user's first or last connection, or any
-/// connection of nobody in particular.
+/// A join or a leave, which a channel with events is told: of a user with the first or last connection, or of
+/// an anonymous connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     pub joined: bool,
@@ -43,11 +43,11 @@ pub struct Change {
 /// A part of the members of a channel, in the order of their connections' ids.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Page {
-    /// With the number of connections that the member's user has in the channel.
+    /// Each with the number of connections that its user has in the channel.
     pub members: Vec<(Member, u64)>,
-    /// More follow the last of them.
+    /// Whether there are more members after the last.
     pub more: bool,
     pub total_connections: u64,
-    /// Anonymous connections are no users.
+    /// Anonymous connections do not count as users.
     pub total_users: u64,
 }

@@ -42,7 +42,7 @@ impl RedisPresence {
         }
     }
 
-    /// Lets in those who are not there.
+    /// Renews the leases of `members`, and adds those that are not there.
     pub(super) async fn renew(
         &self,
         channel: &ChannelName,
@@ -69,7 +69,7 @@ impl RedisPresence {
         Ok(changes(self.commands.invoke(&call).await?))
     }
 
-    /// `None` = more of the expired are to be taken out first: ask again.
+    /// `None` = more expired members have to be removed first, by calling again.
     pub(super) async fn list(
         &self,
         channel: &ChannelName,
@@ -96,7 +96,7 @@ fn read<T: FromRedisValue>(value: Option<Value>) -> Option<T> {
     T::from_redis_value(value?).ok()
 }
 
-/// What does not read as a member was written by somebody else, and is nobody.
+/// Texts that are not members were written by somebody else and are ignored.
 fn changes(answer: Vec<(u8, Vec<u8>)>) -> Vec<Change> {
     let change = |(joined, text): (u8, Vec<u8>)| {
         Some(Change { joined: joined == 1, member: Member::from_text(&text)? })

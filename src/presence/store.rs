@@ -11,7 +11,7 @@ use crate::redis_link::Commands;
 use crate::telemetry;
 use crate::telemetry::connections::PresenceStep;
 
-/// Who is where. Cheap to clone, from any thread.
+/// The members of all channels. Cheap to clone, from any thread.
 #[derive(Clone)]
 pub struct PresenceStore(Arc<Engine>);
 
@@ -30,8 +30,8 @@ impl PresenceStore {
         Self(Arc::new(Engine::Redis(RedisPresence::new(commands, key_prefix, LEASE))))
     }
 
-    /// Prolongs the leases of `members`, and lets those in that are not there. The changes are to be
-    /// published by the caller, who alone is told.
+    /// Renews the leases of `members`, and adds those that are not there. The caller is the only one who gets
+    /// the changes, and is to publish them.
     pub(super) async fn renew(
         &self,
         channel: &ChannelName,
@@ -44,7 +44,7 @@ impl PresenceStore {
         record(PresenceStep::Renew, renewed)
     }
 
-    /// The changes are to be published by the caller, who alone is told.
+    /// Removes `members`. The caller is the only one who gets the changes, and is to publish them.
     pub(super) async fn leave(
         &self,
         channel: &ChannelName,
@@ -57,8 +57,8 @@ impl PresenceStore {
         record(PresenceStep::Leave, left)
     }
 
-    /// At most `limit` members that follow the connection `after`. The changes, which may be there
-    /// though the page is not, are to be published by the caller, who alone is told.
+    /// Lists at most `limit` members that follow the connection `after`. There may be changes even if the list
+    /// fails. The caller is the only one who gets them, and is to publish them.
     pub async fn list(
         &self,
         channel: &ChannelName,

@@ -24,7 +24,7 @@ use crate::config::RedisUrl;
 use crate::shutdown::Shutdown;
 use crate::telemetry;
 
-/// Commands that wait for a slot on the connection. More of them wait for their turn, within their own
+/// The most commands that are under way on the connection. More of them wait for a slot, within their own
 /// deadline.
 const PIPELINE: usize = 1024;
 

@@ -18,7 +18,7 @@ use super::{Backoff, RedisFailure};
 use crate::shutdown::Shutdown;
 use crate::telemetry;
 
-/// How often a connection is asked for a sign of life.
+/// From one PING to the next.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
 /// A connection whose PONG takes longer is lost.
 const PING_DEADLINE: Duration = Duration::from_secs(2);
@@ -27,8 +27,8 @@ const PING_DEADLINE: Duration = Duration::from_secs(2);
 pub trait Supervised {
     type Connection;
 
-    /// Opens a connection and sets it up, each step within a deadline. Whoever notices later that it does
-    /// not work tells `health`.
+    /// Opens a connection and sets it up, each step within a deadline. Users of the connection that notice
+    /// later that it does not work report it to `health`.
     async fn connect(&mut self, health: &Health) -> Result<Self::Connection, ConnectionError>;
 
     /// The links that have to answer PING for as long as `connection` is served.
@@ -116,7 +116,7 @@ impl From<RedisFailure> for ConnectionError {
     }
 }
 
-/// What the users of one connection tell its supervisor. Clones are the same; none of its methods waits.
+/// Reports of one connection's users to its supervisor. Clones are the same; no method waits.
 #[derive(Clone, Default)]
 pub struct Health(Arc<Signal>);
 
@@ -127,12 +127,12 @@ struct Signal {
 }
 
 impl Health {
-    /// The connection may be lost: it is asked for a sign of life now instead of at the next interval.
+    /// Reports that the connection may be lost: a PING is sent now instead of at the next interval.
     pub fn suspect(&self) {
         self.0.raised.notify_one();
     }
 
-    /// The connection is to be given up. The first reason counts.
+    /// Makes the supervisor give the connection up. The first reason is logged.
     pub fn give_up(&self, reason: &'static str) {
         let _ = self.0.given_up.set(reason);
         self.0.raised.notify_one();

@@ -1,4 +1,4 @@
-//! A real `redis-server` of a test's own, on a free port, gone when dropped.
+//! A real `redis-server` for one test, on a free port. It is killed when dropped.
 
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -40,7 +40,7 @@ impl RedisServer {
     }
 
     fn start_with(options: &[&'static str]) -> Self {
-        // Another process may take the port between the look and the start: then look again.
+        // Another process may take the port before the server starts: then try another one.
         for _ in 0..10 {
             let dir = tempfile::tempdir().expect("a temporary directory");
             let port = free_port();
@@ -61,19 +61,19 @@ impl RedisServer {
         RedisUrl::example(&format!("redis://127.0.0.1:{}", self.port))
     }
 
-    /// Kills it without notice; its data is gone.
+    /// Kills the server; its data is lost.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
-    /// After [`RedisServer::kill`], on the same port.
+    /// Starts the server again on the same port, after [`RedisServer::kill`].
     pub fn restart(&mut self) {
         self.child = spawn(self.port, self.dir.path(), &self.options);
         assert!(self.answers(), "redis-server did not start again");
     }
 
-    /// Leaves its sockets open and answers nothing.
+    /// Stops the process: its sockets stay open, and nothing is answered.
     pub fn pause(&self) {
         self.signal("-STOP");
     }
@@ -87,7 +87,7 @@ impl RedisServer {
         assert!(status.is_ok_and(|status| status.success()));
     }
 
-    /// Waits until it takes connections; false if it ended instead.
+    /// Waits until it accepts connections. Returns false if it ended instead.
     fn answers(&mut self) -> bool {
         let deadline = Instant::now() + Duration::from_secs(10);
         while Instant::now() < deadline {
@@ -108,6 +108,21 @@ impl Drop for RedisServer {
         self.kill();
     }
 }
+
+/// Runs each test on a `Bench` of the calling module, once on memory and once on Redis.
+macro_rules! on_both_engines {
+    ($($name:ident $test:expr;)*) => {
+        mod on_memory {
+            use super::*;
+            $(#[tokio::test] async fn $name() { $test(Bench::memory().await).await; })*
+        }
+        mod on_redis {
+            use super::*;
+            $(#[tokio::test] async fn $name() { $test(Bench::redis().await).await; })*
+        }
+    };
+}
+pub(crate) use on_both_engines;
 
 fn free_port() -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");

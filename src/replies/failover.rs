@@ -10,7 +10,7 @@ use super::message::MessageContext;
 use super::reply_publisher::ReplyPublisher;
 use super::worker_reply::{ReplyMonitor, WorkerReply, unix_ms};
 use crate::config::Route;
-use crate::generations::{Begun, Claimed, Facts, SWEEP};
+use crate::generations::{Begun, CLAIM_INTERVAL, Claimed, Facts};
 use crate::limits::{Lease, LeaseKey, Leased};
 use crate::protocol::{ErrorCode, ErrorEvent, cancelled};
 use crate::telemetry::replies::{GenerationEnd, ReplySpans, ReplyTiming};
@@ -18,7 +18,7 @@ use crate::telemetry::route::RouteMetrics;
 
 /// Takes over replies of dead nodes until this node drains. One thread of a node is enough.
 pub async fn run_failover(replies: Rc<Replies>) {
-    let mut ticks = tokio::time::interval(SWEEP);
+    let mut ticks = tokio::time::interval(CLAIM_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
@@ -110,7 +110,7 @@ async fn report_lost(replies: Rc<Replies>, claimed: Claimed, route: Option<Arc<R
     if publisher.publish_terminal(json.into()).await.is_ok() {
         // A mark that cannot be taken back expires.
         let _ = replies.history.generation_ended(&task.channel, &task.id).await;
-        replies.services.generations.ledger.bury(&task);
+        replies.services.generations.ledger.mark_lost(&task);
         if let Some(route) = route {
             let received_at = received_at(&route, &facts);
             let metrics = &RouteMetrics::of(&route.path).replies;

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::broker::{PublishError, PublishOnce, Publisher};
 use crate::generations::Task;
+use crate::retry::retry;
 
 /// How often an event is tried while the engine is away, and the pause between two attempts.
 const PUBLISH_ATTEMPTS: usize = 20;
@@ -47,17 +48,8 @@ impl ReplyPublisher {
     ) -> Result<(), PublishError> {
         // An attempt without an answer may have been published all the same.
         let once = PublishOnce { key, number, remembered: REMEMBERED };
-        let mut result = Ok(());
-        for attempt in 0..PUBLISH_ATTEMPTS {
-            if attempt > 0 {
-                tokio::time::sleep(PUBLISH_PAUSE).await;
-            }
-            let published = self.publisher.publish(&self.task.channel, json.clone(), Some(&once));
-            result = published.await.map(|_| ());
-            if result != Err(PublishError::EngineUnavailable) {
-                break;
-            }
-        }
-        result
+        let is_transient = |error: &PublishError| *error == PublishError::EngineUnavailable;
+        let publish = || self.publisher.publish(&self.task.channel, json.clone(), Some(&once));
+        retry(PUBLISH_ATTEMPTS, PUBLISH_PAUSE, is_transient, publish).await.map(|_| ())
     }
 }

@@ -271,7 +271,7 @@ impl ReplyMonitor {
         let (task, ttl) = (self.reply.run.task(), self.route.generations.max_duration);
         let upstream = self.route.upstream.as_deref().unwrap_or_default();
         let (by_engine, by_queue) = tokio::join!(
-            self.replies.services.generations.ledger.tell_worker(task, ttl),
+            self.replies.services.generations.ledger.notify_worker(task, ttl),
             self.config.upstreams.tell_cancelled(upstream, &task.id, ttl)
         );
         if by_engine.is_err() || !by_queue {

@@ -10,7 +10,7 @@ use super::{Services, Session};
 use crate::clock;
 use crate::control::{
     ChannelRow, Channels, ConnectionRow, Connections, Disconnect, Found, Gathering, Listing, Part,
-    Target, ThreadCommand, WorkerHandle, short,
+    Target, ThreadCommand, WorkerHandle, truncate,
 };
 use crate::protocol::UserId;
 
@@ -55,12 +55,12 @@ impl Services {
         self.registry
             .for_each(|session| {
                 let id = session.client.connection_id;
-                if query.is_behind(id)
+                if query.is_after(id)
                     && session.matches(query)
                     && session.socket.is_open()
-                    && rows.would_keep(&id)
+                    && rows.offer(&id)
                 {
-                    rows.take(session.row(node, elapsed, unix_now));
+                    rows.add(session.row(node, elapsed, unix_now));
                 }
             })
             .await;
@@ -72,8 +72,8 @@ impl Services {
         self.registry
             .for_each(|session| {
                 let channel = &session.client.channel;
-                if query.has(channel) && session.socket.is_open() && rows.would_keep(channel) {
-                    rows.take(ChannelRow { channel: channel.clone(), connections: 1 });
+                if query.matches(channel) && session.socket.is_open() && rows.offer(channel) {
+                    rows.add(ChannelRow { channel: channel.clone(), connections: 1 });
                 }
             })
             .await;
@@ -99,9 +99,9 @@ impl Session {
             connection_id: client.connection_id,
             user_id: identity.user_id.as_ref().map(|id| match id {
                 UserId::Integer(id) => UserId::Integer(*id),
-                UserId::Text(id) => UserId::Text(short(id)),
+                UserId::Text(id) => UserId::Text(truncate(id)),
             }),
-            username: identity.username.as_deref().map(short),
+            username: identity.username.as_deref().map(truncate),
             channel: client.channel.clone(),
             route: client.route.borrow().path.as_str().into(),
             node: node.into(),

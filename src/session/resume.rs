@@ -10,11 +10,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::Session;
-use crate::broker::{Page, PublishError, ReadFrom, compact, joined};
+use crate::broker::{Page, PublishError, ReadFrom, compact, concat};
 use crate::config::{Compact, Protocol};
 use crate::protocol::{
     CloseReason, ErrorCode, ErrorEvent, Position, ResumePoint, StartPosition, connected, resumed,
 };
+use crate::redis_link::EngineUnavailable;
+use crate::retry::retry;
 use crate::socket::HoldGuard;
 use crate::telemetry;
 use crate::telemetry::delivery::ResumeOutcome;
@@ -125,7 +127,7 @@ impl Session {
 
     /// Sends `page` and what follows it.
     fn follow(self: &Rc<Self>, page: Page, hold: HoldGuard) {
-        self.services.broker.begins(&self.client.channel, page.now);
+        self.services.broker.start_after(&self.client.channel, page.now);
         if let Some((after, hold)) = self.send_page(page, hold) {
             self.is_replaying.set(true);
             tokio::task::spawn_local(Rc::clone(self).replay(after, hold));
@@ -142,7 +144,7 @@ impl Session {
             Compact::Off => publications,
             Compact::Chunks => compact(publications),
         };
-        let frames = joined(&publications);
+        let frames = concat(&publications);
         // A page that nearly fills the queue would leave no room for live publications.
         let has_room = frames.len() <= self.client.route.borrow().send_queue.bytes / 2;
         if !frames.is_empty() {
@@ -183,13 +185,8 @@ impl Session {
     }
 
     async fn read_page(&self, after: Position) -> Option<Page> {
-        for _ in 0..READ_ATTEMPTS {
-            let from = ReadFrom::After(after);
-            if let Ok(page) = self.services.history.read(&self.client.channel, from).await {
-                return Some(page);
-            }
-            tokio::time::sleep(READ_PAUSE).await;
-        }
-        None
+        let from = ReadFrom::After(after);
+        let read = || self.services.history.read(&self.client.channel, from);
+        retry(READ_ATTEMPTS, READ_PAUSE, |EngineUnavailable| true, read).await.ok()
     }
 }

@@ -121,7 +121,7 @@ impl World {
                 (publisher, Some(commands))
             }
         };
-        let (broker, deliveries) = Broker::take(seats.into_iter().next().unwrap());
+        let (broker, deliveries) = Broker::new(seats.into_iter().next().unwrap());
         tokio::task::spawn_local(deliveries);
         let upstreams = UpstreamsShared::new(&config.upstreams, &config.engine, &shutdown).unwrap();
         let limits = SharedLimits::memory();

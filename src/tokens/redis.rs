@@ -7,7 +7,7 @@ use crate::config::TokenFormat;
 use crate::redis_link::{Commands, RedisFailure};
 use crate::telemetry::credentials::Consumption;
 
-/// Records as strings under `{prefix}{token}` with a time to live. Needs Redis 6.2 (`GETDEL`).
+/// Records as strings under `{prefix}{token}` with a time to live. It needs Redis 6.2 (`GETDEL`).
 pub(super) struct RedisTokens {
     commands: Commands,
     prefix: Box<str>,
@@ -26,8 +26,8 @@ impl RedisTokens {
         Self { commands, prefix: prefix.into(), ttl_ms, format }
     }
 
-    /// The record as it is kept here; `None` beyond [`TokenRecord::MAX_BYTES`].
-    pub(super) fn written(&self, record: &TokenRecord) -> Option<Vec<u8>> {
+    /// Writes the record in the configured format; `None` beyond [`TokenRecord::MAX_BYTES`].
+    pub(super) fn write(&self, record: &TokenRecord) -> Option<Vec<u8>> {
         match self.format {
             TokenFormat::Json => record.to_json().map(String::into_bytes),
             TokenFormat::Django => record.to_pickle(),

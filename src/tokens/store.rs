@@ -1,4 +1,4 @@
-//! Where connection tokens wait for their one use.
+//! The store in which connection tokens wait for their one use.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::redis_link::{Commands, EngineUnavailable, RedisFailure};
 use crate::telemetry;
 use crate::telemetry::credentials::Consumption;
 
-/// Where connection tokens live. Cheap to clone, shared by all threads.
+/// The connection tokens of all nodes. Cheap to clone, shared by all threads.
 #[derive(Clone)]
 pub struct TokenStore(Arc<Engine>);
 
@@ -49,8 +49,8 @@ impl TokenStore {
         }
     }
 
-    /// Takes the record out, so that no second call finds it. `None`: unknown, expired, used,
-    /// malformed or already taken. What it is bound to (channels, origin, connection id) is not
+    /// Removes and returns the record, so that no second call finds it. `None`: the token is unknown, expired,
+    /// used, malformed or already consumed. What it is bound to (channels, origin, connection id) is not
     /// compared here.
     pub async fn consume(&self, token: &str) -> Result<Option<TokenRecord>, EngineUnavailable> {
         if !is_well_formed(token) {
@@ -74,7 +74,7 @@ impl TokenStore {
                 .put(token, record.to_json().ok_or_else(too_long)?, tokens.now())
                 .map_err(|_| "too many tokens wait to be used".to_owned()),
             Engine::Redis(tokens) => {
-                let written = tokens.written(record).ok_or_else(too_long)?;
+                let written = tokens.write(record).ok_or_else(too_long)?;
                 tokens.put(token, &written).await.map_err(|failure| failure.to_string())
             }
         }

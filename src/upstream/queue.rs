@@ -23,7 +23,7 @@ return redis.call('LPUSH', KEYS[1], ARGV[1])";
 pub(super) struct Queue {
     commands: Commands,
     push: Script,
-    /// Where its workers look for cancelled tasks, if that is here: `<prefix>cancel`.
+    /// Where its workers learn of cancelled tasks, if that is not the engine's Redis: `<prefix>cancel`.
     cancels: Option<String>,
 }
 
@@ -49,7 +49,7 @@ impl Queue {
         self.commands.is_up()
     }
 
-    /// `XADD key MAXLEN ~ n * message <json>`: the oldest entries make way.
+    /// `XADD key MAXLEN ~ n * message <json>`, which removes the oldest entries beyond the bound.
     pub async fn add_to_stream(
         &self,
         config: &config::RedisQueue,
@@ -66,7 +66,7 @@ impl Queue {
         Ok(())
     }
 
-    /// `LPUSH`, for workers that `BRPOP`; a list that is as long as it may be is busy.
+    /// `LPUSH`, for workers that `BRPOP`. A list that is as long as it may be is busy.
     pub async fn push_to_list(
         &self,
         config: &config::RedisQueue,
@@ -81,15 +81,15 @@ impl Queue {
         }
     }
 
-    /// As the engine does for workers of its own Redis: a key that they can look at, and a word to those
-    /// who listen.
+    /// Does what the ledger does for workers of the engine's Redis: sets a key that they can check, and
+    /// publishes the task to those who listen.
     pub async fn tell_cancelled(&self, task_id: &str, ttl: Duration) -> bool {
         let Some(cancels) = &self.cancels else { return true };
-        let mut told = redis::Pipeline::with_capacity(2);
-        told.cmd("SET").arg(format!("{cancels}:{task_id}")).arg(1);
-        told.arg("EX").arg(ttl.as_secs().max(1)).ignore();
-        told.cmd("PUBLISH").arg(cancels).arg(task_id).ignore();
-        self.commands.pipeline::<()>(&told).await.is_ok()
+        let mut pipeline = redis::Pipeline::with_capacity(2);
+        pipeline.cmd("SET").arg(format!("{cancels}:{task_id}")).arg(1);
+        pipeline.arg("EX").arg(ttl.as_secs().max(1)).ignore();
+        pipeline.cmd("PUBLISH").arg(cancels).arg(task_id).ignore();
+        self.commands.pipeline::<()>(&pipeline).await.is_ok()
     }
 
     #[cfg(test)]

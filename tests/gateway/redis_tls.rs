@@ -136,7 +136,7 @@ async fn files_in_the_url_must_exist() {
             "ssl_ca_certs=/no/such/hunter2.pem",
             "engine.redis.url: ssl_ca_certs: cannot read this file",
         ),
-        ("ssl_ca_cert=/ca.pem", "ssl_ca_cert is not known; did you mean ssl_ca_certs?"),
+        ("ssl_ca_cert=/ca.pem", "unknown parameter ssl_ca_cert; did you mean ssl_ca_certs?"),
     ] {
         let url = "rediss://:hunter2@127.0.0.1:1";
         let (code, log) = Gateway::start_failing(all_over(url, query)).await;

@@ -1,4 +1,4 @@
-//! Consecutive chunks that a late client missed, as one.
+//! Merges consecutive chunks that a late client missed.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,8 +9,7 @@ use serde_json::value::RawValue;
 use crate::socket::{Delivery, frame};
 
 /// Merges each run of `chunk` events of one task (or of none) into its last: all fields are the last
-/// one's, except that `chunk` has the text of all. Whatever is no chunk of text stays as it is, and ends
-/// a run.
+/// one's, except that `chunk` has the text of all. Any other event stays as it is and ends the run.
 pub fn compact(publications: Vec<Delivery>) -> Vec<Delivery> {
     let mut compacted = Vec::new();
     let mut run: Option<Run> = None;

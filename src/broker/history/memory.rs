@@ -15,13 +15,13 @@ use crate::config;
 use crate::protocol::{ChannelName, Epoch, Position};
 use crate::socket::Delivery;
 
-/// What a channel costs besides its publications, about.
+/// The bytes of a channel besides its publications, roughly.
 const CHANNEL_BYTES: usize = 512;
 
-/// Calls that are remembered because they must not happen twice; beyond it the oldest are forgotten.
+/// The most calls that are remembered because they must not happen twice. Beyond it the oldest are removed.
 const MAX_REMEMBERED: usize = 100_000;
 
-/// Running generations that one channel remembers; beyond it the oldest are forgotten.
+/// The most running generations that one channel remembers. Beyond it the oldest are removed.
 const MAX_RUNNING: usize = 64;
 
 /// All histories, bounded in bytes. Cheap to clone, from any thread; the lock is held for a few
@@ -33,22 +33,22 @@ struct State {
     max_bytes: usize,
     bytes: usize,
     channels: HashMap<ChannelName, Log>,
-    /// When to look at which channel; what is not its log's `due` is void.
+    /// When to sweep which channel. An entry that differs from its log's `due` is obsolete.
     due: BinaryHeap<Reverse<(Instant, ChannelName)>>,
     remembered: HashMap<(ChannelName, String), Remembered>,
-    /// One entry for each that is remembered, in the order of their first mention.
+    /// The keys of `remembered` in the order in which they were added.
     remembered_order: VecDeque<(ChannelName, String)>,
 }
 
 struct Log {
     epoch: Epoch,
-    /// Of the last publication; 0 before the first.
+    /// The offset of the last publication; 0 before the first.
     offset: u64,
     publications: VecDeque<Delivery>,
     bytes: usize,
     /// When the publications, or the empty log itself, are dropped.
     deadline: Instant,
-    /// When it is looked at next, at the latest at its deadline.
+    /// When the log is swept next, at the latest at its deadline.
     due: Instant,
     running: Vec<Running>,
 }
@@ -66,7 +66,8 @@ struct Remembered {
 }
 
 impl MemoryHistory {
-    /// `max_bytes` of all channels together; beyond it those that were silent longest lose theirs.
+    /// `max_bytes` is the bound of all channels together. Beyond it those that have been silent longest lose
+    /// their publications.
     pub fn new(max_bytes: usize) -> Self {
         Self(Arc::new(Mutex::new(State {
             max_bytes,
@@ -82,8 +83,8 @@ impl MemoryHistory {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands each publication to `emit` in the order of their offsets, over all threads. `history` =
-    /// `None`: live only.
+    /// Passes each publication to `emit` in the order of the offsets, over all threads. Without a `history`
+    /// they are not kept.
     pub fn publish(
         &self,
         channel: &ChannelName,
@@ -94,8 +95,8 @@ impl MemoryHistory {
     ) -> Published {
         let now = Instant::now();
         let mut state = self.state();
-        if let Some(done) = once.and_then(|once| state.done(channel, once, now)) {
-            return Published { duplicate: true, ..done };
+        if let Some(first) = once.and_then(|once| state.find_repeat(channel, once, now)) {
+            return Published { duplicate: true, ..first };
         }
         let mut position = None;
         match history {
@@ -116,12 +117,12 @@ impl MemoryHistory {
         published
     }
 
-    /// `lives` is the time of an epoch that begins here.
-    pub fn read(&self, channel: &ChannelName, from: ReadFrom, lives: Duration) -> Page {
+    /// `epoch_ttl` is how long an epoch lives that begins here.
+    pub fn read(&self, channel: &ChannelName, from: ReadFrom, epoch_ttl: Duration) -> Page {
         let now = Instant::now();
         let mut state = self.state();
         state.sweep(now);
-        state.log(channel, lives, now).read(from, now)
+        state.log(channel, epoch_ttl, now).read(from, now)
     }
 
     pub fn extent(&self, channel: &ChannelName) -> Option<Extent> {
@@ -169,10 +170,10 @@ impl MemoryHistory {
 }
 
 impl State {
-    /// The channel's log; a new one begins a new epoch.
-    fn log(&mut self, channel: &ChannelName, lives: Duration, now: Instant) -> &mut Log {
+    /// The channel's log. Where there is none, a new one begins a new epoch.
+    fn log(&mut self, channel: &ChannelName, epoch_ttl: Duration, now: Instant) -> &mut Log {
         if !self.channels.contains_key(channel) {
-            let deadline = now + lives;
+            let deadline = now + epoch_ttl;
             let log = Log {
                 epoch: new_epoch(),
                 offset: 0,
@@ -221,7 +222,7 @@ impl State {
         delivery
     }
 
-    /// Drops what is due, and beyond `max_bytes` what is due soonest.
+    /// Removes what is due, and beyond `max_bytes` what is due soonest.
     fn sweep(&mut self, now: Instant) {
         while let Some(Reverse((due, _))) = self.due.peek()
             && (*due <= now || self.bytes > self.max_bytes)
@@ -231,7 +232,7 @@ impl State {
             if due != log.due {
                 continue;
             }
-            // Otherwise it was published to since it was queued.
+            // Otherwise something was published since it was queued.
             if due == log.deadline {
                 self.bytes -= std::mem::take(&mut log.bytes);
                 if log.publications.is_empty() || due > now {
@@ -247,10 +248,15 @@ impl State {
         }
     }
 
-    fn done(&self, channel: &ChannelName, once: &PublishOnce, now: Instant) -> Option<Published> {
+    fn find_repeat(
+        &self,
+        channel: &ChannelName,
+        once: &PublishOnce,
+        now: Instant,
+    ) -> Option<Published> {
         let remembered = self.remembered.get(&(channel.clone(), once.key.clone()))?;
-        let fits = remembered.until > now && remembered.number >= once.number;
-        fits.then_some(remembered.published)
+        let is_repeat = remembered.until > now && remembered.number >= once.number;
+        is_repeat.then_some(remembered.published)
     }
 
     fn remember(
@@ -267,8 +273,8 @@ impl State {
             self.remembered_order.push_back(key);
         }
         while let Some(oldest) = self.remembered_order.front() {
-            let lives = self.remembered.get(oldest).is_some_and(|found| found.until > now);
-            if lives && self.remembered_order.len() <= MAX_REMEMBERED {
+            let is_valid = self.remembered.get(oldest).is_some_and(|found| found.until > now);
+            if is_valid && self.remembered_order.len() <= MAX_REMEMBERED {
                 return;
             }
             self.remembered.remove(oldest);
@@ -280,7 +286,7 @@ impl State {
 impl Log {
     fn read(&self, from: ReadFrom, now: Instant) -> Page {
         let here = Position { epoch: self.epoch, offset: self.offset };
-        // What comes before this offset is gone.
+        // What comes before this offset is no longer kept.
         let begin = self
             .publications
             .front()
@@ -303,7 +309,7 @@ impl Log {
             Page { now: here, after: Some(after), publications: Vec::new(), complete: true };
         let from = self
             .publications
-            .partition_point(|one| one.position.is_some_and(|place| place.offset <= after));
+            .partition_point(|one| one.position.is_some_and(|position| position.offset <= after));
         let mut bytes = 0;
         for publication in self.publications.range(from..) {
             if page.publications.len() >= PAGE_LENGTH || bytes >= PAGE_BYTES {

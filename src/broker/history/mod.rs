@@ -1,9 +1,9 @@
-//! What channels keep for clients that were away: append with the publishing, read when a client comes
-//! back or the node missed something.
+//! What channels keep for clients that were away: publications are appended as they are published, and read
+//! when a client returns or the node missed something.
 //!
 //! Each publication of a channel with a history gets the next offset of the channel's epoch, in one step
-//! with being published, so that history and live stream agree. Which channels keep one is said by the
-//! routes' channel templates ([`SharedConfig`]); a publisher elsewhere (publish.lua) says it itself.
+//! with being published, so that history and live stream agree. Which channels keep a history is configured
+//! by the routes' channel templates ([`SharedConfig`]); a publisher elsewhere (publish.lua) decides itself.
 
 mod compact;
 mod layered;
@@ -31,14 +31,14 @@ use crate::socket::{Delivery, frame};
 const PAGE_LENGTH: usize = 1000;
 const PAGE_BYTES: usize = 256 * 1024;
 
-/// Epoch and count of a channel outlive its publications by this time, so that a client that missed
-/// nothing is told so.
+/// By how long epoch and offset of a channel outlive its publications, so that a client that missed nothing
+/// can be told so.
 const EPOCH_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The life of an epoch on a channel that keeps nothing here, though a worker may keep it.
+/// How long an epoch lives on a channel without a history here, which a worker may keep all the same.
 const UNKNOWN_TTL: Duration = Duration::from_secs(60);
 
-/// A generation that nobody ended counts as running for this long.
+/// How long a generation that nobody has ended counts as running.
 const GENERATION_TTL: Duration = Duration::from_secs(30 * 60);
 
 /// The histories of all channels. Cheap to clone, from any thread.
@@ -57,52 +57,53 @@ enum Engine {
 /// From where to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadFrom {
-    /// From the begin of the oldest generation that is running; without any, from now.
+    /// From the beginning of the oldest generation that is running; from now where none is.
     Running,
-    /// What follows this position.
+    /// The publications after this position.
     After(Position),
 }
 
 /// A part of a history.
 #[derive(Debug)]
 pub struct Page {
-    /// Where the channel stood when this was read.
+    /// The position of the channel when this was read.
     pub now: Position,
-    /// The publications follow this offset without a gap. `None` = the history does not reach back to
-    /// what was asked for, or goes on elsewhere.
+    /// The offset that the publications follow without a gap. `None` = the history does not reach back to the
+    /// position that was given, or has another epoch.
     pub after: Option<u64>,
     pub publications: Vec<Delivery>,
-    /// Nothing was left out between the last of them and `now`.
+    /// Whether the page reaches up to `now`.
     pub complete: bool,
 }
 
 /// How far a history reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {
-    /// Where the channel stands.
+    /// The position of the channel.
     pub now: Position,
-    /// Of the oldest publication that is kept.
+    /// The offset of the oldest publication that is kept.
     pub oldest: Option<u64>,
+    /// How many publications are kept.
     pub kept: u64,
 }
 
-/// Makes a publication happen once, however often it is tried.
+/// Makes a publication happen at most once, however often it is tried.
 #[derive(Debug, Clone)]
 pub struct PublishOnce {
-    /// Names whoever publishes, within the channel.
+    /// Identifies the publisher within the channel.
     pub key: String,
     /// Grows with each publication under this key.
     pub number: u64,
-    /// For how long a repeat is recognised.
+    /// How long a repeat is recognised.
     pub remembered: Duration,
 }
 
-/// What publishing came to.
+/// The outcome of publishing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Published {
-    /// Of the last publication of the call; `None` on a channel without history.
+    /// The position of the last publication of the call; `None` on a channel without a history.
     pub position: Option<Position>,
-    /// It had been published before.
+    /// Whether it had been published before.
     pub duplicate: bool,
 }
 
@@ -120,12 +121,12 @@ impl History {
         self.config.load().history_of(channel).is_some()
     }
 
-    /// What `channel` keeps; `None` = nothing.
+    /// How `channel` keeps a history; `None` = it keeps none.
     pub(super) fn rule(&self, channel: &ChannelName) -> Option<config::History> {
         self.config.load().history_of(channel)
     }
 
-    /// Where it is in Redis.
+    /// The histories in Redis; `None` on the memory engine.
     pub(super) fn in_redis(&self) -> Option<&RedisHistory> {
         match &self.engine {
             Engine::Memory(_) => None,
@@ -133,22 +134,22 @@ impl History {
         }
     }
 
-    /// Reads a page. Begins the epoch of a channel that has none, so that its first client can resume;
-    /// one that only clients have looked at lives no longer than a publication would.
+    /// Reads a page. Begins the epoch of a channel that has none, so that its first client can resume. Such an
+    /// epoch lives no longer than a publication would.
     pub async fn read(
         &self,
         channel: &ChannelName,
         from: ReadFrom,
     ) -> Result<Page, EngineUnavailable> {
-        let lives =
+        let epoch_ttl =
             self.config.load().history_of(channel).map_or(UNKNOWN_TTL, |history| history.ttl);
         match &self.engine {
-            Engine::Memory(memory) => Ok(memory.read(channel, from, lives)),
-            Engine::Redis(redis) => redis.read(channel, from, lives).await,
+            Engine::Memory(memory) => Ok(memory.read(channel, from, epoch_ttl)),
+            Engine::Redis(redis) => redis.read(channel, from, epoch_ttl).await,
         }
     }
 
-    /// How far the history reaches; `None` = the channel has none at the moment. Begins nothing.
+    /// How far the history reaches; `None` = the channel has none at the moment. It begins no epoch.
     pub async fn extent(&self, channel: &ChannelName) -> Result<Option<Extent>, EngineUnavailable> {
         match &self.engine {
             Engine::Memory(memory) => Ok(memory.extent(channel)),
@@ -156,7 +157,7 @@ impl History {
         }
     }
 
-    /// Where each of `channels` stands; `None` = it has no history at the moment.
+    /// The position of each of `channels`; `None` = it has no history at the moment.
     pub async fn positions(
         &self,
         channels: &[ChannelName],
@@ -170,8 +171,8 @@ impl History {
         }
     }
 
-    /// Clients that come from now on see the channel from here, until the generation has ended. Nothing
-    /// happens if it has begun before.
+    /// Records the beginning of a generation: clients that connect until it has ended get the channel from here.
+    /// Nothing happens if it was recorded before.
     pub async fn generation_begins(
         &self,
         channel: &ChannelName,
@@ -187,6 +188,7 @@ impl History {
         }
     }
 
+    /// Records the end of a generation.
     pub async fn generation_ended(
         &self,
         channel: &ChannelName,
@@ -202,7 +204,7 @@ impl History {
         }
     }
 
-    /// Takes one publication out, so that nobody gets it from the history.
+    /// Removes a publication, so that nobody gets it from the history.
     pub async fn remove(
         &self,
         channel: &ChannelName,
@@ -217,23 +219,23 @@ impl History {
         }
     }
 
-    /// The history turned out to end before `seen`, which was heard of it: the engine lost its end. It
-    /// goes on under a new epoch, so that nobody takes what follows for what was lost.
+    /// Continues a history under a new epoch if it ends before `received`, the position of a publication that
+    /// was received: the engine has lost the end, and nobody may take what follows for it.
     pub(super) async fn rotate_epoch(
         &self,
         channel: &ChannelName,
-        seen: Position,
+        received: Position,
     ) -> Result<(), EngineUnavailable> {
         match &self.engine {
             Engine::Memory(_) => Ok(()),
-            Engine::Redis(redis) => redis.rotate_epoch(channel, seen).await,
+            Engine::Redis(redis) => redis.rotate_epoch(channel, received).await,
         }
     }
 }
 
-/// A publication's frame: with its place written into it where it has one. Text must be UTF-8: one
+/// A publication's frame, with its position written into it where it has one. Text must be UTF-8: one
 /// publication of other bytes would make every client of its channel fail its connection (RFC 6455
-/// section 8.1). Such bytes travel in a binary frame, live only or by their place, and show none.
+/// section 8.1). Such bytes are sent in a binary frame, which shows no position.
 pub(super) fn encode(json: &[u8], position: Option<Position>) -> Delivery {
     let is_text = simdutf8::basic::from_utf8(json).is_ok();
     let frame = match (is_text, position) {
@@ -248,7 +250,7 @@ pub(super) fn encode(json: &[u8], position: Option<Position>) -> Delivery {
 }
 
 /// The frames of a page as one buffer.
-pub fn joined(publications: &[Delivery]) -> Bytes {
+pub fn concat(publications: &[Delivery]) -> Bytes {
     let frames: Vec<&[u8]> = publications.iter().map(|one| &one.frame[..]).collect();
     frames.concat().into()
 }

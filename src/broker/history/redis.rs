@@ -14,8 +14,8 @@ use crate::protocol::{ChannelName, Position};
 use crate::redis_link::{Commands, EngineUnavailable};
 use std::sync::Arc;
 
-/// Channels that are asked for in one write.
-const POSITIONS_AT_ONCE: usize = 500;
+/// The most channels that one write requests.
+const POSITIONS_PER_WRITE: usize = 500;
 
 /// The scripts and where they run. Cheap to clone.
 #[derive(Clone)]
@@ -68,7 +68,7 @@ impl RedisHistory {
         format!("{}{{{channel}}}:{part}", self.0.prefix)
     }
 
-    /// A key that is no channel's.
+    /// A key that belongs to no channel.
     pub(super) fn own_key(&self, name: &str) -> String {
         format!("{}{name}", self.0.prefix)
     }
@@ -81,7 +81,7 @@ impl RedisHistory {
         &self.0.scripts
     }
 
-    /// `history` = `None`: live only.
+    /// Publishes, and appends where there is a `history`.
     pub async fn publish(
         &self,
         channel: &ChannelName,
@@ -114,12 +114,12 @@ impl RedisHistory {
         Ok(Published { position, duplicate })
     }
 
-    /// `lives` is the time of an epoch that begins here.
+    /// `epoch_ttl` is how long an epoch lives that begins here.
     pub async fn read(
         &self,
         channel: &ChannelName,
         from: ReadFrom,
-        lives: Duration,
+        epoch_ttl: Duration,
     ) -> Result<Page, EngineUnavailable> {
         let mut call = self.0.scripts.read.prepare_invoke();
         for part in ["stream", "meta", "running"] {
@@ -129,7 +129,7 @@ impl RedisHistory {
             ReadFrom::Running => call.arg("").arg(0),
             ReadFrom::After(Position { epoch, offset }) => call.arg(epoch.to_string()).arg(offset),
         };
-        call.arg(PAGE_LENGTH).arg(PAGE_BYTES).arg(milliseconds(lives));
+        call.arg(PAGE_LENGTH).arg(PAGE_BYTES).arg(milliseconds(epoch_ttl));
         let answer: Vec<Value> = self.0.commands.invoke(&call).await?;
         page(answer).ok_or(EngineUnavailable)
     }
@@ -151,13 +151,13 @@ impl RedisHistory {
         channels: &[ChannelName],
     ) -> Result<Vec<Option<Position>>, EngineUnavailable> {
         let mut positions = Vec::with_capacity(channels.len());
-        for some in channels.chunks(POSITIONS_AT_ONCE) {
-            let mut ask = redis::pipe();
+        for some in channels.chunks(POSITIONS_PER_WRITE) {
+            let mut pipeline = redis::pipe();
             for channel in some {
-                ask.cmd("HMGET").arg(self.key(channel, "meta")).arg("epoch").arg("offset");
+                pipeline.cmd("HMGET").arg(self.key(channel, "meta")).arg("epoch").arg("offset");
             }
-            for answer in self.0.commands.each::<(Option<String>, Option<u64>)>(ask).await? {
-                // Another type at that key is somebody else's.
+            for answer in self.0.commands.each::<(Option<String>, Option<u64>)>(pipeline).await? {
+                // A value of another type belongs to somebody else.
                 let (epoch, offset) = answer.unwrap_or_default();
                 let epoch = epoch.and_then(|epoch| epoch.parse().ok());
                 let offset = offset.unwrap_or(0);
@@ -183,9 +183,9 @@ impl RedisHistory {
         channel: &ChannelName,
         task_id: &str,
     ) -> Result<(), EngineUnavailable> {
-        let mut forget = redis::cmd("HDEL");
-        forget.arg(self.key(channel, "running")).arg(task_id);
-        Ok(self.0.commands.query(&forget).await?)
+        let mut remove = redis::cmd("HDEL");
+        remove.arg(self.key(channel, "running")).arg(task_id);
+        Ok(self.0.commands.query(&remove).await?)
     }
 
     pub async fn remove(
@@ -201,18 +201,18 @@ impl RedisHistory {
     pub async fn rotate_epoch(
         &self,
         channel: &ChannelName,
-        seen: Position,
+        received: Position,
     ) -> Result<(), EngineUnavailable> {
         let mut call = self.0.scripts.rotate_epoch.prepare_invoke();
         for part in ["stream", "meta", "running"] {
             call.key(self.key(channel, part));
         }
-        call.arg(seen.epoch.to_string()).arg(seen.offset);
+        call.arg(received.epoch.to_string()).arg(received.offset);
         Ok(self.0.commands.invoke(&call).await?)
     }
 }
 
-/// What read.lua answers.
+/// Reads the answer of read.lua.
 fn page(answer: Vec<Value>) -> Option<Page> {
     let mut fields = answer.into_iter();
     let text = |value: Value| match value {

@@ -8,7 +8,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::importer::{Importer, Incoming};
 use super::{Layer, Wire};
-use crate::broker::redis::NO_ANSWER;
 use crate::channel_layer::{GroupChannels, host_of};
 use crate::config::ChannelsLayer;
 use crate::protocol::ChannelName;
@@ -83,16 +82,14 @@ impl Groups {
                 let names: Vec<String> = some.iter().map(|one| self.names.of(one)).collect();
                 match link.subscribe(&names).await {
                     Ok(()) => continue,
-                    Err(RedisFailure::Unavailable) => return Err(NO_ANSWER.into()),
+                    Err(failure @ RedisFailure::Unavailable) => return Err(failure.into()),
                     // One forbidden channel fails the whole command: find out which.
                     Err(RedisFailure::Refused(_)) => {}
                 }
                 for (channel, name) in some.iter().zip(names) {
                     match link.subscribe(&[name]).await {
                         Ok(()) => {}
-                        Err(RedisFailure::Unavailable) => {
-                            return Err(NO_ANSWER.into());
-                        }
+                        Err(failure @ RedisFailure::Unavailable) => return Err(failure.into()),
                         Err(RedisFailure::Refused(error)) => {
                             telemetry::engine::subscription_refused(&error);
                             refused.push(channel.clone());

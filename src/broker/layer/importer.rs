@@ -11,6 +11,7 @@ use crate::broker::Publication;
 use crate::broker::core::Intake;
 use crate::broker::history::{self, Import, Imported, ListenerState};
 use crate::protocol::ChannelName;
+use crate::retry::retry_forever;
 use crate::telemetry;
 use crate::telemetry::channel_layer::Outcome;
 
@@ -183,12 +184,9 @@ impl Importer {
         }
         let by_id = matches!(self.layer.0.wire, Wire::Core { .. });
         let guard = if by_id { IDENTITY_TTL } else { READER_TTL };
-        let answers = loop {
-            match self.layer.0.redis.import(&self.layer.0.node, guard, &list).await {
-                Ok(answers) => break answers,
-                Err(_) => tokio::time::sleep(PAUSE).await,
-            }
-        };
+        let layer = &*self.layer.0;
+        let import = || layer.redis.import(&layer.node, guard, &list);
+        let answers = retry_forever(PAUSE, import).await;
         let mut refused = Vec::new();
         for (import, answer) in list.into_iter().zip(answers) {
             let count = import.publications.len();

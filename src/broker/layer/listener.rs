@@ -10,6 +10,7 @@ use crate::broker::history::{ListenerState, Registered};
 use crate::broker::thread::ToThread;
 use crate::protocol::ChannelName;
 use crate::redis_link::{EngineUnavailable, RedisFailure};
+use crate::retry::retry_forever;
 use crate::telemetry;
 
 /// From one heartbeat of this node to the next: several fit into the time after which it counts as dead.
@@ -32,12 +33,8 @@ impl Layer {
         let (kept, live): (Vec<_>, Vec<_>) =
             channels.into_iter().partition(|channel| self.0.history.keeps(channel));
         self.send_gap(live).await;
-        let registered = loop {
-            match self.register_listener(kept.clone(), state).await {
-                Ok(registered) => break registered,
-                Err(_) => tokio::time::sleep(PAUSE).await,
-            }
-        };
+        let register = || self.register_listener(kept.clone(), state);
+        let registered = retry_forever(PAUSE, register).await;
         let broken = registered.into_iter().filter_map(|(channel, registered)| {
             registered.map_or(true, |registered| registered.new_epoch).then_some(channel)
         });

@@ -78,7 +78,7 @@ impl MailboxReader {
     async fn empty(&mut self, mut mailbox: Mailbox) -> ConnectionError {
         let layer = self.layer.clone();
         loop {
-            // The first answer says that the mailbox is read, and this node waits for that to be ready.
+            // Readiness waits for the first answer, which is therefore to come soon.
             let longest = if layer.0.up.load(Ordering::Acquire) { POP_WAIT } else { SHORTEST_WAIT };
             let wait = self.importer.next_due().map_or(longest, |due| {
                 due.saturating_duration_since(Instant::now()).clamp(SHORTEST_WAIT, longest)

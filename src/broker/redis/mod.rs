@@ -214,7 +214,7 @@ impl RedisSubscription {
     /// Publications of all channels may have been missed. Returns the channels that are to be read from
     /// their histories, each with the number of its catch-up; the clients of the others are disconnected.
     async fn report_gap(&mut self) -> Vec<(ChannelName, u64)> {
-        let Gap { lost, catch_up } = self.channels.borrow_mut().gap();
+        let Gap { lost, catch_up } = self.channels.borrow_mut().record_gap();
         self.parts.catch_ups.tails.report_gap_except(&catch_up);
         for (thread, channels) in lost {
             // A thread that has ended has no clients.
@@ -228,7 +228,7 @@ impl RedisSubscription {
         let Some(canary) = &self.canary else { return Ok(()) };
         match pubsub.subscribe(&[canary.channel()]).await {
             Ok(()) => canary.subscribed(self.connections),
-            Err(RedisFailure::Unavailable) => return Err(NO_ANSWER.into()),
+            Err(failure @ RedisFailure::Unavailable) => return Err(failure.into()),
             Err(RedisFailure::Refused(error)) => {
                 telemetry::engine::subscription_refused(&error);
                 canary.subscribe_refused();
@@ -237,5 +237,3 @@ impl RedisSubscription {
         Ok(())
     }
 }
-
-pub(super) const NO_ANSWER: &str = "no answer to SUBSCRIBE";

@@ -1,8 +1,8 @@
-//! Brings what Redis has confirmed to what [`super::Channels`] says, and tells the threads.
+//! Subscribes and unsubscribes until Redis has confirmed what [`super::Channels`] wants, and tells the threads.
 
 use std::collections::HashSet;
 
-use super::{CHANNELS_PER_COMMAND, Change, NO_ANSWER, RedisSubscription, ToThread};
+use super::{CHANNELS_PER_COMMAND, Change, RedisSubscription, ToThread};
 use crate::protocol::ChannelName;
 use crate::redis_link::{ConnectionError, PubSub, RedisFailure};
 use crate::telemetry;
@@ -46,7 +46,7 @@ impl RedisSubscription {
         for some in channels.chunks(CHANNELS_PER_COMMAND) {
             match pubsub.subscribe(some).await {
                 Ok(()) => self.subscribed.extend(some.iter().cloned()),
-                Err(RedisFailure::Unavailable) => return Err(NO_ANSWER.into()),
+                Err(failure @ RedisFailure::Unavailable) => return Err(failure.into()),
                 // One forbidden channel fails the whole command: find out which.
                 Err(RedisFailure::Refused(_)) => self.subscribe_singly(pubsub, some).await?,
             }
@@ -76,7 +76,7 @@ impl RedisSubscription {
                 Ok(()) => {
                     self.subscribed.insert(channel.clone());
                 }
-                Err(RedisFailure::Unavailable) => return Err(NO_ANSWER.into()),
+                Err(failure @ RedisFailure::Unavailable) => return Err(failure.into()),
                 Err(RedisFailure::Refused(error)) => {
                     telemetry::engine::subscription_refused(&error);
                     self.refuse(channel).await;

@@ -1,8 +1,8 @@
-//! A client's message id is relayed dedup.
+//! A message with an id is relayed once, however often its client sends it.
 //!
-//! Who is about to relay a message claims its id for a bounded time; once the upstream has taken it,
-//! the claim becomes the answer that every repeat gets. A claim whose relay failed is given up, so
-//! that the id may be tried again, and one whose node died expires.
+//! Whoever is about to relay a message claims its id for a bounded time. Once the upstream has accepted the
+//! message, the claim becomes the answer that every repeat gets. A claim whose relay failed is removed, so that
+//! the message may be sent again, and one whose node died expires.
 
 mod memory;
 mod redis;
@@ -18,21 +18,22 @@ use tokio::time::Instant;
 
 use crate::protocol::{ConnectionId, UserId, random_hex};
 use crate::redis_link::{Commands, EngineUnavailable};
+use crate::retry::retry;
 use crate::telemetry;
 use memory::MemoryDedup;
 use redis::RedisDedup;
 
-/// How often a repeat looks whether the first has been relayed.
+/// How often a repeat checks whether the first has been relayed.
 const POLL: Duration = Duration::from_millis(100);
 
-/// How often the engine is told how a relay went, where it cannot be reached, and the pause between.
-/// Longer than a Redis needs to restart.
+/// How often the outcome of a relay is written to an engine that is unavailable, and the pause between two
+/// attempts. All together take longer than a Redis needs to restart.
 const FINISH_ATTEMPTS: usize = 20;
 const FINISH_PAUSE: Duration = Duration::from_millis(500);
 
-/// What a claim lasts beyond the relay itself: limits are asked in between.
+/// How much longer than the relay itself a claim lasts: limits are checked in between.
 const LEASE_MARGIN: Duration = Duration::from_secs(10);
-/// The longest that a node which died blocks an id.
+/// The longest time for which a node that died blocks an id.
 const LONGEST_LEASE: Duration = Duration::from_secs(10 * 60);
 
 /// Which messages have been relayed, on either engine. Cheap to clone, from any thread.
@@ -72,7 +73,8 @@ impl MessageKey {
         }
         let mut key = format!("{route}:{sender}:");
         for byte in &hash.finalize()[..16] {
-            let _never_fails = write!(key, "{byte:02x}");
+            // Writing to a string cannot fail.
+            let _ = write!(key, "{byte:02x}");
         }
         Self(key.into())
     }
@@ -82,31 +84,31 @@ impl MessageKey {
     }
 }
 
-/// What a sender is to do with a message.
+/// What is to be done with a message.
 #[derive(Debug)]
 pub enum DedupOutcome {
-    /// Relay it, then tell the claim how that went.
+    /// Relay it, then report the outcome to the claim.
     First(Claim),
-    /// It has been relayed; this is the answer of then.
+    /// It has been relayed already, with this answer.
     Repeat { task_id: String },
 }
 
-/// Why nobody can say yet whether a message was relayed; it must not be relayed now.
+/// Why it is not known whether a message was relayed. It must not be relayed then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DedupError {
     /// The engine cannot be reached, or is full.
     EngineUnavailable,
-    /// Somebody has been relaying it for as long as a claim lasts.
+    /// It has been relayed elsewhere for as long as a claim lasts, without an outcome.
     StillRelaying,
-    /// The sender is not interested any more.
+    /// The sender does not wait any more.
     Unwanted,
 }
 
-/// What is known of a message.
+/// What the engine knows about a message.
 enum Held {
-    /// Nothing, until now: it is claimed.
+    /// Nothing so far: it is claimed now.
     Free,
-    /// Somebody is relaying it.
+    /// It is being relayed.
     Claimed,
     Relayed(String),
 }
@@ -175,7 +177,7 @@ impl Deduplicator {
         }
     }
 
-    /// `answer` = the task and how long to keep it; `None` frees the message.
+    /// Ends a claim. `answer` is the task and how long to keep it; `None` removes the claim.
     async fn finish(
         &self,
         message: &MessageKey,
@@ -192,8 +194,7 @@ impl Deduplicator {
     }
 }
 
-/// The right to relay a message. Whoever holds it tells how that went; a claim that is dropped instead
-/// expires.
+/// The right to relay a message. Its holder reports the outcome; a claim that is dropped instead expires.
 #[must_use]
 pub struct Claim {
     dedup: Deduplicator,
@@ -203,29 +204,22 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// The upstream has taken it as `task_id`: repeats get that answer.
+    /// Reports that the upstream has accepted the message as `task_id`, which repeats get as answer.
     pub async fn relayed(self, task_id: &str) {
         if !self.finish(Some((task_id, self.ttl))).await {
             telemetry::replies::answer_not_stored(task_id);
         }
     }
 
-    /// Not taken, as far as anybody knows: it may be sent again. An engine that cannot be told frees it
-    /// when the claim expires.
+    /// Reports that the upstream has not accepted the message, as far as is known: it may be sent again. If
+    /// the engine is unavailable, it may be once the claim has expired.
     pub async fn failed(self) {
-        let _or_it_expires = self.finish(None).await;
+        let _ = self.finish(None).await;
     }
 
     async fn finish(&self, answer: Option<(&str, Duration)>) -> bool {
-        for attempt in 0..FINISH_ATTEMPTS {
-            if attempt > 0 {
-                tokio::time::sleep(FINISH_PAUSE).await;
-            }
-            if self.dedup.finish(&self.message, &self.token, answer).await.is_ok() {
-                return true;
-            }
-        }
-        false
+        let finish = || self.dedup.finish(&self.message, &self.token, answer);
+        retry(FINISH_ATTEMPTS, FINISH_PAUSE, |EngineUnavailable| true, finish).await.is_ok()
     }
 }
 

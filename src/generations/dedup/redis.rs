@@ -7,7 +7,7 @@ use redis::Script;
 use super::Held;
 use crate::redis_link::{Commands, EngineUnavailable};
 
-/// What a key's value begins with: an answer, with the task id behind it, or a claim.
+/// The beginning of a key's value: an answer, which the task id follows, or a claim.
 const ANSWER: &[u8] = b"=";
 const CLAIM: char = '?';
 
@@ -56,7 +56,8 @@ impl RedisDedup {
         if let Some((task_id, ttl)) = answer {
             call.arg([ANSWER, task_id.as_bytes()].concat()).arg(milliseconds(ttl));
         }
-        let _or_another_claim: i64 = self.commands.invoke(&call).await?;
+        // 0 = another claim is there.
+        let _: i64 = self.commands.invoke(&call).await?;
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! The same tests against both engines.
 
 use super::*;
-use crate::redis_link::test_server::RedisServer;
+use crate::redis_link::test_server::{RedisServer, on_both_engines};
 use crate::shutdown::Shutdown;
 
 const RELAY: Duration = Duration::from_secs(10);
@@ -30,19 +30,6 @@ impl Bench {
         let one = Deduplicator::redis(commands.clone(), "tg:");
         Self { one, two: Deduplicator::redis(other, "tg:"), redis: Some((server, commands)) }
     }
-}
-
-macro_rules! on_both_engines {
-    ($($name:ident $test:expr;)*) => {
-        mod on_memory {
-            use super::*;
-            $(#[tokio::test] async fn $name() { $test(Bench::memory().await).await; })*
-        }
-        mod on_redis {
-            use super::*;
-            $(#[tokio::test] async fn $name() { $test(Bench::redis().await).await; })*
-        }
-    };
 }
 
 on_both_engines! {

@@ -1,13 +1,11 @@
 //! Keeps the generations of this node in the engine, and learns what other nodes did with them.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio_util::sync::CancellationToken;
-
 use super::redis::{RedisLedger, Renewed};
-use super::{Claimed, Facts, LEASE, Release};
+use super::{Claimed, Held, LEASE, Release};
 use crate::generations::{Running, Task};
 use crate::leases::Lessor;
 use crate::redis_link::EngineUnavailable;
@@ -19,21 +17,6 @@ pub(super) struct GenerationLessor {
     running: Running,
     /// Since when the engine has answered every call; `None` after one that it did not.
     answering_since: Mutex<Option<Instant>>,
-}
-
-/// A generation of this node.
-pub(super) struct Held {
-    pub facts: Facts,
-    /// Cancelled when another node has claimed it.
-    pub taken: CancellationToken,
-    /// Whether the engine knows the generation.
-    pub is_entered: AtomicBool,
-}
-
-impl From<Arc<Held>> for Release {
-    fn from(_: Arc<Held>) -> Self {
-        Self::Ended
-    }
 }
 
 impl GenerationLessor {

@@ -20,13 +20,13 @@ use super::{Running, Task};
 use crate::leases::HeldLeases;
 use crate::redis_link::{Commands, EngineUnavailable};
 use crate::telemetry;
-use lessor::{GenerationLessor, Held};
+use lessor::GenerationLessor;
 use redis::RedisLedger;
 
 /// How long a generation belongs to its node without renewal: how soon a node's death is noticed.
 const LEASE: Duration = Duration::from_secs(10);
 /// How often it is worth looking for generations that no node is responsible for.
-pub const SWEEP: Duration = Duration::from_secs(2);
+pub const CLAIM_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Shared by all threads of the node. Cheap to clone. `None` on the memory engine.
 #[derive(Clone)]
@@ -76,6 +76,21 @@ enum Release {
     Free(Facts),
 }
 
+/// A generation of this node.
+struct Held {
+    facts: Facts,
+    /// Cancelled when another node has claimed it.
+    taken: CancellationToken,
+    /// Whether the engine knows the generation.
+    is_entered: AtomicBool,
+}
+
+impl From<Arc<Held>> for Release {
+    fn from(_: Arc<Held>) -> Self {
+        Self::Ended
+    }
+}
+
 impl Ledger {
     /// A ledger that keeps nothing.
     pub fn memory() -> Self {
@@ -120,7 +135,7 @@ impl Ledger {
     }
 
     /// Reports a claimed generation as lost; its node learns that, should it live.
-    pub fn bury(&self, task: &Task) {
+    pub fn mark_lost(&self, task: &Task) {
         self.release_as(task, Release::Lost);
     }
 
@@ -154,10 +169,10 @@ impl Ledger {
     }
 
     /// Tells the worker of a cancelled generation.
-    pub async fn tell_worker(&self, task: &Task, ttl: Duration) -> Result<(), EngineUnavailable> {
+    pub async fn notify_worker(&self, task: &Task, ttl: Duration) -> Result<(), EngineUnavailable> {
         match &self.0 {
             None => Ok(()),
-            Some(held) => held.lessor().redis().tell_worker(task, ttl).await,
+            Some(held) => held.lessor().redis().notify_worker(task, ttl).await,
         }
     }
 

@@ -10,8 +10,7 @@ use std::time::Duration;
 
 use redis::{Script, ScriptInvocation};
 
-use super::lessor::Held;
-use super::{Claimed, Facts, LEASE, Release};
+use super::{Claimed, Facts, Held, LEASE, Release};
 use crate::generations::Task;
 use crate::protocol::{ChannelName, random_hex};
 use crate::redis_link::{Commands, EngineUnavailable};
@@ -139,7 +138,7 @@ impl RedisLedger {
     }
 
     /// Tells the worker of a cancelled task, whether it polls the key or listens to the channel.
-    pub async fn tell_worker(&self, task: &Task, ttl: Duration) -> Result<(), EngineUnavailable> {
+    pub async fn notify_worker(&self, task: &Task, ttl: Duration) -> Result<(), EngineUnavailable> {
         let mut pipeline = redis::Pipeline::with_capacity(2);
         pipeline.add_command(self.set_cancel(task, ttl)).ignore();
         pipeline.cmd("PUBLISH").arg(&self.cancel_channel).arg(&*task.id).ignore();

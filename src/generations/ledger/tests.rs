@@ -105,7 +105,7 @@ async fn what_is_not_renewed_is_taken_over_by_one_node() {
     assert_eq!((&claimed.task, &claimed.facts), (&task("reply"), &facts(true)));
     assert!(!claimed.cancelled);
     let taker = if by_two.is_empty() { &three } else { &two };
-    taker.ledger.bury(&claimed.task);
+    taker.ledger.mark_lost(&claimed.task);
     taker.ledger.flush().await;
     // Its node lives after all, and learns of it; what it still has goes on.
     one.renew().await;
@@ -159,7 +159,7 @@ async fn a_cancel_reaches_whoever_looks_after_it() {
     // And whoever takes it over.
     expire(&commands, "a").await;
     assert!(two.claim().await[0].cancelled);
-    two.ledger.bury(&task("a"));
+    two.ledger.mark_lost(&task("a"));
     two.ledger.flush().await;
     assert_eq!(one.ledger.request_cancel(&task("a"), TTL).await, Ok(false));
 }
@@ -168,7 +168,7 @@ async fn a_cancel_reaches_whoever_looks_after_it() {
 async fn a_task_that_begins_anew_is_not_cancelled_by_an_old_word() {
     let server = RedisServer::start();
     let (one, _, commands) = nodes(&server).await;
-    one.ledger.tell_worker(&task("a"), TTL).await.unwrap();
+    one.ledger.notify_worker(&task("a"), TTL).await.unwrap();
     let run = one.running.begin(task("a")).unwrap();
     let _entry = one.ledger.enter(&task("a"), facts(false));
     one.ledger.flush().await;

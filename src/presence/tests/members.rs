@@ -1,4 +1,4 @@
-//! The members of a thread, as its task tells the engine of them.
+//! The members of a thread, as its task tells the engine about them.
 
 use std::rc::Rc;
 
@@ -19,7 +19,7 @@ fn announced(members: &Members) -> Vec<String> {
 const JOIN: &str = r#"chat_42 {"event":"join","user_id":1,"username":"user 1"}"#;
 const LEAVE: &str = r#"chat_42 {"event":"leave","user_id":1,"username":"user 1"}"#;
 
-async fn members_of_a_thread_are_told_and_announced(bench: Bench) {
+async fn members_of_a_thread_are_stored_and_announced(bench: Bench) {
     let members = Rc::new(Members::new(bench.store.clone()));
     LocalSet::new()
         .run_until(async {
@@ -33,7 +33,7 @@ async fn members_of_a_thread_are_told_and_announced(bench: Bench) {
             until("two members", async || count().await == 2).await;
             members.leave(one.connection_id);
             until("one left", async || count().await == 1).await;
-            // Leaves and is back before anybody was told.
+            // Leaves and is replaced before the engine was told.
             members.leave(two.connection_id);
             members.enter(&channel(), three.clone());
             let only_three = [(three.clone(), 1)];
@@ -55,13 +55,13 @@ async fn members_of_a_thread_are_told_and_announced(bench: Bench) {
 }
 
 #[tokio::test]
-async fn members_in_memory_are_told_and_announced() {
-    members_of_a_thread_are_told_and_announced(Bench::memory(LEASE)).await;
+async fn members_in_memory_are_stored_and_announced() {
+    members_of_a_thread_are_stored_and_announced(Bench::memory(LEASE)).await;
 }
 
 #[tokio::test]
-async fn members_in_redis_are_told_and_announced() {
-    members_of_a_thread_are_told_and_announced(Bench::redis(LEASE).await).await;
+async fn members_in_redis_are_stored_and_announced() {
+    members_of_a_thread_are_stored_and_announced(Bench::redis(LEASE).await).await;
 }
 
 #[tokio::test]
@@ -83,7 +83,7 @@ async fn a_redis_that_was_emptied_is_healed_by_the_next_renewal() {
 }
 
 #[tokio::test]
-async fn who_came_and_went_while_redis_was_away_is_told_when_it_is_back() {
+async fn joins_and_leaves_while_redis_was_away_are_stored_when_it_is_back() {
     let mut bench = Bench::redis(LEASE).await;
     let members = Members::new(bench.store.clone());
     let (stays, leaves, comes) = (user(1), user(2), user(3));
@@ -98,14 +98,14 @@ async fn who_came_and_went_while_redis_was_away_is_told_when_it_is_back() {
     assert!(!members.flush().await);
     server.resume();
     assert!(commands.wait_up(SOON).await);
-    until("all told", async || members.renew_all().await && members.flush().await).await;
+    until("everything stored", async || members.renew_all().await && members.flush().await).await;
     let mut expected = [(stays, 1), (comes, 1)];
     expected.sort_by_key(|(member, _)| member.connection_id);
     assert_eq!(bench.page(None, 10).await.members, expected);
 }
 
 #[tokio::test]
-async fn a_channel_that_is_refused_holds_up_no_other() {
+async fn a_channel_that_is_refused_delays_no_other() {
     let bench = Bench::redis(LEASE).await;
     let _: u8 = bench.run(&["SADD", "tg:{broken}:presence", "no sorted set"]).await;
     let members = Members::new(bench.store.clone());

@@ -36,11 +36,11 @@ impl Bench {
     }
 
     async fn renew(&self, members: &[&Member]) -> Vec<(bool, ConnectionId)> {
-        told(&self.store.renew(&channel(), members).await.unwrap())
+        changed_ids(&self.store.renew(&channel(), members).await.unwrap())
     }
 
     async fn leave(&self, members: &[&Member]) -> Vec<(bool, ConnectionId)> {
-        told(&self.store.leave(&channel(), members).await.unwrap())
+        changed_ids(&self.store.leave(&channel(), members).await.unwrap())
     }
 
     async fn page(&self, after: Option<ConnectionId>, limit: usize) -> Page {
@@ -66,7 +66,7 @@ fn channel() -> ChannelName {
     ChannelName::new("chat_42").unwrap()
 }
 
-fn told(changes: &[Change]) -> Vec<(bool, ConnectionId)> {
+fn changed_ids(changes: &[Change]) -> Vec<(bool, ConnectionId)> {
     changes.iter().map(|change| (change.joined, change.member.connection_id)).collect()
 }
 
@@ -130,7 +130,7 @@ async fn a_user_joins_with_the_first_and_leaves_with_the_last_connection(bench: 
     assert_eq!(bench.page(None, 10).await, empty);
 }
 
-async fn anonymous_connections_come_and_go_each_for_itself(bench: Bench) {
+async fn each_anonymous_connection_joins_and_leaves_by_itself(bench: Bench) {
     let (one, other, ana) = (anonymous(), anonymous(), user(1));
     assert_eq!(bench.renew(&[&one, &other]).await, [joined(&one), joined(&other)]);
     assert_eq!(bench.renew(&[&ana]).await, [joined(&ana)]);
@@ -141,7 +141,7 @@ async fn anonymous_connections_come_and_go_each_for_itself(bench: Bench) {
     assert_eq!(bench.page(None, 10).await.members, [(ana, 1)]);
 }
 
-async fn without_events_nothing_is_told(bench: Bench) {
+async fn without_events_nothing_is_announced(bench: Bench) {
     let quiet = Member { events: false, ..user(1) };
     let nobody = Member { events: false, ..anonymous() };
     assert_eq!(bench.renew(&[&quiet, &nobody]).await, []);
@@ -149,11 +149,11 @@ async fn without_events_nothing_is_told(bench: Bench) {
     assert_eq!(bench.leave(&[&quiet, &nobody]).await, []);
 }
 
-async fn channels_are_kept_apart(bench: Bench) {
+async fn channels_are_independent(bench: Bench) {
     let other = ChannelName::new("chat_43").unwrap();
     let (here, there) = (user(1), user(1));
     assert_eq!(bench.renew(&[&here]).await, [joined(&here)]);
-    assert_eq!(told(&bench.store.renew(&other, &[&there]).await.unwrap()), [joined(&there)]);
+    assert_eq!(changed_ids(&bench.store.renew(&other, &[&there]).await.unwrap()), [joined(&there)]);
     assert_eq!(bench.leave(&[&there]).await, []);
     assert_eq!(bench.page(None, 10).await.members, [(here, 1)]);
     let (_, page) = bench.store.list(&other, None, 10).await;
@@ -180,7 +180,7 @@ async fn pages_follow_one_another_without_a_gap(bench: Bench) {
     assert_eq!(page.members[0].0, all[10]);
 }
 
-async fn whoever_comes_next_takes_the_expired_out(bench: Bench) {
+async fn the_next_call_removes_expired_members(bench: Bench) {
     let (dead, also_dead, alive) = (user(1), user(2), user(2));
     assert_eq!(bench.renew(&[&dead, &also_dead]).await, [joined(&dead), joined(&also_dead)]);
     // Of user 2 another connection lives on.
@@ -199,13 +199,13 @@ async fn whoever_comes_next_takes_the_expired_out(bench: Bench) {
     assert_eq!(bench.page(None, 10).await.members, [(alive, 1)]);
 }
 
-async fn a_list_shows_nobody_who_has_expired(bench: Bench) {
+async fn a_list_shows_no_expired_member(bench: Bench) {
     let dead = user(1);
     assert_eq!(bench.renew(&[&dead]).await, [joined(&dead)]);
     let mut gone = Vec::new();
     until("nobody listed", async || {
         let (changes, page) = bench.store.list(&channel(), None, 10).await;
-        gone.extend(told(&changes));
+        gone.extend(changed_ids(&changes));
         page.unwrap().members.is_empty()
     })
     .await;
@@ -232,10 +232,10 @@ macro_rules! on_both_engines {
 
 on_both_engines! {
     a_user_joins_with_the_first_and_leaves_with_the_last_connection: super::LEASE,
-    anonymous_connections_come_and_go_each_for_itself: super::LEASE,
-    without_events_nothing_is_told: super::LEASE,
-    channels_are_kept_apart: super::LEASE,
+    each_anonymous_connection_joins_and_leaves_by_itself: super::LEASE,
+    without_events_nothing_is_announced: super::LEASE,
+    channels_are_independent: super::LEASE,
     pages_follow_one_another_without_a_gap: super::LEASE,
-    whoever_comes_next_takes_the_expired_out: std::time::Duration::from_secs(1),
-    a_list_shows_nobody_who_has_expired: std::time::Duration::from_secs(1),
+    the_next_call_removes_expired_members: std::time::Duration::from_secs(1),
+    a_list_shows_no_expired_member: std::time::Duration::from_secs(1),
 }

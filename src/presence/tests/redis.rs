@@ -7,13 +7,13 @@ const MEMBERS: &str = "tg:{chat_42}:presence:members";
 const USERS: &str = "tg:{chat_42}:presence:users";
 
 #[tokio::test]
-async fn of_many_nodes_one_is_told_of_a_dead_member() {
+async fn of_many_nodes_one_gets_the_leave_of_a_dead_member() {
     let bench = Bench::redis(LEASE).await;
     let (dead, survivors) = (user(1), [user(2), user(3)]);
     bench.renew(&[&dead, &survivors[0], &survivors[1]]).await;
     bench.expire(&dead).await;
     let renew = async |member: &Member| bench.renew(&[member]).await;
-    let list = async || told(&bench.store.list(&channel(), None, 10).await.0);
+    let list = async || changed_ids(&bench.store.list(&channel(), None, 10).await.0);
     let (one, two, three, four) =
         tokio::join!(renew(&survivors[0]), list(), renew(&survivors[1]), list());
     assert_eq!([one, two, three, four].concat(), [left(&dead)]);
@@ -103,7 +103,7 @@ async fn the_keys_of_a_channel_share_a_cluster_slot() {
     let (_server, commands) = RedisServer::start_cluster().await;
     let store = PresenceStore::redis(commands, "tg:");
     let member = user(1);
-    assert_eq!(told(&store.renew(&channel(), &[&member]).await.unwrap()), [joined(&member)]);
+    assert_eq!(changed_ids(&store.renew(&channel(), &[&member]).await.unwrap()), [joined(&member)]);
     assert_eq!(store.list(&channel(), None, 10).await.1.unwrap().members, [(member.clone(), 1)]);
-    assert_eq!(told(&store.leave(&channel(), &[&member]).await.unwrap()), [left(&member)]);
+    assert_eq!(changed_ids(&store.leave(&channel(), &[&member]).await.unwrap()), [left(&member)]);
 }

@@ -1,9 +1,9 @@
 //! A message as a Celery task, which an unchanged `celery worker` runs.
 //!
 //! Owns the connections of one Celery application: its broker, its result backend, and the cache where
-//! its tasks are tracked. What a task is made of is in `kwargs` and `client_json`, how it is written in
-//! `envelope`, what became of it in `results`. Who hears of that is left to others. Invariant: nothing is
-//! pushed that a worker cannot decode.
+//! its tasks are tracked. What a task consists of is in `kwargs` and `client_json`, how it is written in
+//! `envelope`, how it ended in `results`. Who is told is left to others. Invariant: nothing is pushed that a
+//! worker cannot decode.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -26,19 +26,19 @@ use results::Results;
 pub use results::TaskEnd;
 use tracking::{Entry, Tracking};
 
-/// Celery's exchange for orders to all workers, as its `control_exchange` names it by default.
+/// Celery's exchange for commands to all workers, with the default name of its `control_exchange`.
 const PIDBOX: &str = "celery.pidbox";
 
 /// The connections of one Celery application; shared by all threads.
 pub(super) struct Celery {
     broker: Commands,
     push: Script,
-    /// Where all workers hear orders.
+    /// The channel on which all workers receive commands.
     pidbox: String,
-    /// `None` = results are not watched.
+    /// `None` = results are not read.
     results: Option<Results>,
     tracking: Option<Tracking>,
-    /// Orders so far: Celery's logical clock.
+    /// The number of commands so far: Celery's logical clock.
     clock: AtomicU64,
 }
 
@@ -77,17 +77,17 @@ impl Celery {
         Ok(Self { broker, push, pidbox, results, tracking: tracking.transpose()?, clock })
     }
 
-    /// Whether the broker can be reached; messages are taken without results and tracking as well.
+    /// Whether the broker is connected. Messages are accepted without results and tracking as well.
     pub fn is_up(&self) -> bool {
         self.broker.is_up()
     }
 
-    /// `None` = they are not watched.
+    /// `None` = results are not read.
     pub fn results(&self) -> Option<&Results> {
         self.results.as_ref()
     }
 
-    /// The task that `message` becomes. `Err` = it becomes none, and why, for its client.
+    /// The task for `message`. `Err` = it is rejected; the reason is for its client.
     pub fn compose(config: &CeleryUpstream, message: &Message) -> Result<Element, RelayError> {
         let task = config.task(message.channel.as_str());
         let kwargs = kwargs::fill(&task.kwargs, message).map_err(RelayError::Rejected)?;
@@ -99,7 +99,7 @@ impl Celery {
         Ok(Element { key: list(config, task), json, tracked })
     }
 
-    /// `LPUSH`; a list that is as long as it may be is busy.
+    /// `LPUSH`. A list that is as long as it may be is busy.
     pub async fn push(
         &self,
         config: &CeleryUpstream,
@@ -119,20 +119,21 @@ impl Celery {
         }
     }
 
-    /// Tells all workers to drop the task, and to stop it where it runs. False = none of them heard it.
+    /// Tells all workers to drop the task, and to stop it where it runs. Returns whether any worker received it.
     pub async fn revoke(&self, config: &CeleryUpstream, task_id: &str) -> bool {
         let clock = self.clock.fetch_add(1, Ordering::Relaxed) + 1;
         let now = clock::since_unix_epoch();
-        let Ok(order) = envelope::revoke(PIDBOX, task_id, config.revoke_signal, clock, now) else {
+        let Ok(command) = envelope::revoke(PIDBOX, task_id, config.revoke_signal, clock, now)
+        else {
             return false;
         };
         let mut publish = redis::cmd("PUBLISH");
-        publish.arg(&self.pidbox).arg(order);
-        self.broker.query::<u64>(&publish).await.is_ok_and(|heard| heard > 0)
+        publish.arg(&self.pidbox).arg(command);
+        self.broker.query::<u64>(&publish).await.is_ok_and(|receivers| receivers > 0)
     }
 }
 
-/// Kombu keeps a list for each of four steps of priority; workers look at the first one first.
+/// Kombu keeps a list for each of four steps of priority; workers read the first one first.
 fn list(config: &CeleryUpstream, task: &CeleryTask) -> String {
     let CeleryUpstream { global_keyprefix, .. } = config;
     let queue = &task.queue;

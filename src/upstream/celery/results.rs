@@ -1,9 +1,8 @@
-//! What became of tasks, read from Celery's result backend.
+//! The results of tasks, read from Celery's result backend.
 //!
 //! A worker writes a task's state to `celery-task-meta-<id>` when it ends, also when it never began:
-//! revoked, expired, unknown. The states of all tasks that somebody here waits for are asked for in one
-//! command at a time, and nothing is asked while nobody waits. Asking again, rather than subscribing, makes
-//! a lost connection no gap.
+//! revoked, expired, unknown. The states of all tasks that are waited for are read with one command at a time,
+//! and nothing is read while no task is. Because they are polled, a lost connection leaves no gap.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,25 +19,25 @@ use crate::shutdown::Shutdown;
 use crate::telemetry;
 pub use crate::telemetry::upstreams::TaskEnd;
 
-/// Between two looks at the states.
+/// From one poll of the states to the next.
 const INTERVAL: Duration = Duration::from_millis(500);
 
-/// Tasks of one command.
+/// The most tasks of one command.
 const TASKS_PER_COMMAND: usize = 500;
 
 /// The result backend of one upstream.
 pub(in crate::upstream) struct Results {
     inner: Arc<Inner>,
-    /// Nobody is asked for nobody.
-    _asked: DropGuard,
+    /// Ends the polling when it is dropped.
+    _polling: DropGuard,
 }
 
 struct Inner {
     commands: Commands,
-    /// Before a task's id.
+    /// The part of a key before a task's id.
     prefix: String,
     waiting: Mutex<HashMap<Box<str>, oneshot::Sender<TaskEnd>>>,
-    /// The first one waits.
+    /// Notified when a task is waited for.
     wake: Notify,
 }
 
@@ -55,7 +54,7 @@ impl Drop for Waiting<'_> {
 }
 
 impl Results {
-    /// Asks on the current runtime until killed.
+    /// Polls on the current runtime until the process is killed.
     pub fn start(
         config: &config::Results,
         label: &str,
@@ -68,11 +67,11 @@ impl Results {
             wake: Notify::new(),
         });
         let wanted = CancellationToken::new();
-        let results = Self { inner: Arc::clone(&inner), _asked: wanted.clone().drop_guard() };
+        let results = Self { inner: Arc::clone(&inner), _polling: wanted.clone().drop_guard() };
         let shutdown = shutdown.clone();
         tokio::spawn(async move {
             tokio::select! {
-                () = inner.ask() => {}
+                () = inner.poll_forever() => {}
                 () = wanted.cancelled() => {}
                 () = shutdown.killed() => {}
             }
@@ -80,11 +79,11 @@ impl Results {
         Ok(results)
     }
 
-    /// Completes when the task has ended; never where that is not written. A task is waited for by one at
-    /// a time.
+    /// Completes when the task has ended; never if its end is not written. Only one caller at a time may wait
+    /// for a task.
     pub async fn end(&self, task_id: &str) -> TaskEnd {
         let (sender, receiver) = oneshot::channel();
-        let _until_dropped = Waiting { results: &self.inner, task_id };
+        let _guard = Waiting { results: &self.inner, task_id };
         self.inner.lock().insert(task_id.into(), sender);
         self.inner.wake.notify_one();
         match receiver.await {
@@ -95,25 +94,25 @@ impl Results {
 }
 
 impl Inner {
-    async fn ask(&self) {
+    async fn poll_forever(&self) {
         loop {
             let ids: Vec<Box<str>> = self.lock().keys().cloned().collect();
             if ids.is_empty() {
                 self.wake.notified().await;
             }
             for ids in ids.chunks(TASKS_PER_COMMAND) {
-                self.look_at(ids).await;
+                self.poll(ids).await;
             }
             tokio::time::sleep(INTERVAL).await;
         }
     }
 
-    async fn look_at(&self, ids: &[Box<str>]) {
+    async fn poll(&self, ids: &[Box<str>]) {
         let mut get = redis::cmd("MGET");
         for id in ids {
             get.arg(format!("{}{id}", self.prefix));
         }
-        // Without an answer they are asked for again.
+        // Without an answer they are polled again.
         let Ok(states) = self.commands.query::<Vec<Option<Vec<u8>>>>(&get).await else { return };
         for (id, state) in ids.iter().zip(states) {
             let Some(state) = state else { continue };
@@ -122,7 +121,8 @@ impl Inner {
                 Some(State { end: Some(end), exception }) => {
                     if let Some(waiter) = self.lock().remove(id) {
                         telemetry::upstreams::celery_task_ended(end, id, exception.as_deref());
-                        let _gave_up = waiter.send(end);
+                        // The caller may have stopped waiting.
+                        let _ = waiter.send(end);
                     }
                 }
                 None => {
@@ -138,7 +138,7 @@ impl Inner {
     }
 }
 
-/// Celery parts its global prefix from the rest by a `_`, unless it ends in a mark of its own.
+/// Celery separates its global prefix from the rest by a `_`, unless the prefix ends in a separator itself.
 fn key_prefix(global: &str) -> String {
     let mark = match global.chars().last() {
         None | Some(':' | '_' | '-' | '.') => "",
@@ -147,7 +147,7 @@ fn key_prefix(global: &str) -> String {
     format!("{global}{mark}celery-task-meta-")
 }
 
-/// A task's state, as far as it matters here.
+/// The part of a task's state that is used here.
 #[derive(Debug, PartialEq, Eq)]
 struct State {
     /// `None` = the task has not ended.
@@ -156,7 +156,7 @@ struct State {
     exception: Option<String>,
 }
 
-/// `None` = no state of Celery's.
+/// Reads a state; `None` = it is not one of Celery's.
 fn read(json: &[u8]) -> Option<State> {
     #[derive(Deserialize)]
     struct Fields<'a> {
@@ -166,7 +166,7 @@ fn read(json: &[u8]) -> Option<State> {
     }
     let (status, result) = match serde_json::from_slice::<Fields<'_>>(json) {
         Ok(fields) => (fields.status, fields.result),
-        // Python writes what is no JSON, such as NaN; the state comes before what a task returned.
+        // Python writes values that are not valid JSON, such as NaN. The state precedes what a task returned.
         Err(_) => (status_in_front(json)?, None),
     };
     let result: Option<serde_json::Value> =

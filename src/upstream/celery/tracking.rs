@@ -1,4 +1,4 @@
-//! The ids of a conversation's tasks in a key of Django's cache, where a backend looks for tasks to revoke.
+//! The ids of a conversation's tasks in a key of Django's cache, where a backend finds the tasks to revoke.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,31 +14,31 @@ use crate::redis_link::{Commands, RedisFailure};
 use crate::telemetry;
 use crate::upstream::{Message, user_in_template};
 
-/// Puts the new value, unless the old one is not what was read.
+/// Replaces the value, unless it has changed since it was read.
 const REPLACE: &str = "\
 if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 return 1";
 
-/// Others write the key as well; whoever is faster this often in a row has it.
+/// How often an update is tried that others overtake, since they write the key as well.
 const ATTEMPTS: usize = 5;
 
-/// Ids that may be on their way at once.
-const PLACES: usize = 256;
+/// The most ids that are being added at once.
+const MAX_IN_FLIGHT: usize = 256;
 
-/// Ids of one key; with more the smallest are left out.
-const MOST_IDS: usize = 500;
+/// The most ids of one key; the smallest beyond it are left out.
+const MAX_IDS: usize = 500;
 
-/// One upstream's. Cheap to clone.
+/// The tracking of one upstream's tasks. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Tracking {
     commands: Commands,
     ttl: Duration,
-    /// Of ids on their way.
-    places: Arc<Semaphore>,
+    /// A permit for each id that is being added.
+    permits: Arc<Semaphore>,
 }
 
-/// An id on its way to its key.
+/// An id that is to be added to a key.
 pub(super) struct Entry {
     key: String,
     task_id: String,
@@ -57,14 +57,14 @@ impl Entry {
 
 impl Tracking {
     pub fn new(commands: Commands, ttl: Duration) -> Self {
-        Self { commands, ttl, places: Arc::new(Semaphore::new(PLACES)) }
+        Self { commands, ttl, permits: Arc::new(Semaphore::new(MAX_IN_FLIGHT)) }
     }
 
-    /// Adds the id, on a task of its own: a cache that is slow must not make a queued message look refused.
-    /// That it cannot be added is told in the log and in a metric.
+    /// Adds the id on a task of its own: a slow cache must not make a queued message look refused. A failure is
+    /// logged and counted.
     pub fn add(&self, entry: Entry) {
-        let Ok(in_flight) = Arc::clone(&self.places).try_acquire_owned() else {
-            return telemetry::upstreams::celery_task_not_tracked("too many ids are on their way");
+        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
+            return telemetry::upstreams::celery_task_not_tracked("too many ids are being added");
         };
         let tracking = self.clone();
         tokio::spawn(async move {
@@ -75,7 +75,7 @@ impl Tracking {
                 }
                 Err(failure) => telemetry::upstreams::celery_task_not_tracked(&failure.to_string()),
             }
-            drop(in_flight);
+            drop(permit);
         });
     }
 
@@ -96,12 +96,12 @@ impl Tracking {
     }
 }
 
-/// The set that `old` holds, where it is one, and `task_id`.
+/// The set in `old`, if it is one, with `task_id` added.
 fn with_id(old: &[u8], task_id: &str) -> Vec<u8> {
     let value = pickle::read(old);
     let mut ids: BTreeSet<&str> =
         value.as_ref().ok().and_then(pickle::Value::as_text_set).unwrap_or_default();
-    while ids.len() >= MOST_IDS {
+    while ids.len() >= MAX_IDS {
         ids.pop_first();
     }
     ids.insert(task_id);
@@ -124,7 +124,7 @@ mod tests {
         assert_eq!(ids(&with_id(&one, "a")), ["a", "b"]);
         assert_eq!(ids(&with_id(&one, "b")), ["b"]);
         assert_eq!(ids(&with_id(b"no pickle", "a")), ["a"]);
-        let many = pickle::write_text_set((0..MOST_IDS).map(|n| ["x", "y"][n % 2]).chain(["z"]));
+        let many = pickle::write_text_set((0..MAX_IDS).map(|n| ["x", "y"][n % 2]).chain(["z"]));
         assert_eq!(ids(&with_id(&many, "a")), ["a", "x", "y", "z"]);
     }
 }
