@@ -19,7 +19,7 @@ use crate::redis_link::Commands;
 use crate::shutdown::Shutdown;
 use crate::telemetry;
 use crate::tokens::{SessionVersions, TokenStore};
-use crate::upstream::UpstreamsShared;
+use crate::upstream::SharedUpstreams;
 
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
 const SETTLE_INTERVAL: Duration = Duration::from_millis(5);
@@ -125,7 +125,7 @@ impl Engine {
 
     /// Waits a short time until Redis answers, so that the first clients find it connected. Without Redis
     /// the gateway starts all the same, and reports that it is not ready.
-    pub async fn settle(&self, upstreams: &UpstreamsShared) {
+    pub async fn settle(&self, upstreams: &SharedUpstreams) {
         let settled = async {
             while !self.ready.iter().all(|(_, check)| check().is_ok()) || !upstreams.queues_are_up()
             {

@@ -62,7 +62,7 @@ impl Replies {
         let task = Task { channel: sender.channel.clone(), id: task_id.into() };
         let generations = &self.services.generations;
         // The id of a task whose reply streams is fresh.
-        let Some(run) = generations.running.begin(task) else { return reply.give_up() };
+        let Some(run) = generations.running.begin(task) else { return reply.abort() };
         let config = self.config();
         let attached = match config.upstreams.cancels_on_disconnect(sender.upstream()) {
             true => self.attached.attach(sender, run.canceller()),
@@ -121,11 +121,11 @@ impl StreamedReply {
                 Next::End => break,
                 Next::Broken(broken) => return self.publish_lost(&broken).await,
                 Next::TakenOver => {
-                    reply.give_up();
+                    reply.abort();
                     return Ok(GenerationEnd::Taken);
                 }
                 Next::Cancelled => {
-                    reply.give_up();
+                    reply.abort();
                     self.publish_terminal(cancelled(self.task_id()).into()).await?;
                     return Ok(GenerationEnd::Cancelled);
                 }

@@ -272,7 +272,7 @@ impl ReplyMonitor {
         let upstream = self.route.upstream.as_deref().unwrap_or_default();
         let (by_engine, by_queue) = tokio::join!(
             self.replies.services.generations.ledger.notify_worker(task, ttl),
-            self.config.upstreams.tell_cancelled(upstream, &task.id, ttl)
+            self.config.upstreams.publish_cancellation(upstream, &task.id, ttl)
         );
         if by_engine.is_err() || !by_queue {
             telemetry::replies::worker_not_cancelled(&task.channel, &task.id);

@@ -30,7 +30,7 @@ use crate::replies::{Replies, ReplyServices, ThreadConfig};
 use crate::shutdown::Shutdown;
 use crate::socket::ByteStream;
 use crate::tokens::{Authenticator, Identity, TokenStore};
-use crate::upstream::{Upstreams, UpstreamsShared};
+use crate::upstream::{SharedUpstreams, Upstreams};
 
 const CLIENTS: usize = 4;
 
@@ -123,7 +123,7 @@ impl World {
         };
         let (broker, deliveries) = Broker::new(seats.into_iter().next().unwrap());
         tokio::task::spawn_local(deliveries);
-        let upstreams = UpstreamsShared::new(&config.upstreams, &config.engine, &shutdown).unwrap();
+        let upstreams = SharedUpstreams::new(&config.upstreams, &config.engine, &shutdown).unwrap();
         let limits = SharedLimits::memory();
         let store = TokenStore::memory(config.tokens.ttl);
         let authenticator = Authenticator::new(&config.tokens, &config.jwt, store).unwrap();
