@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::Value;
-use tidegate::protocol::{
+use tidegate::internals::{
     ClientAction, ClientFrame, CloseReason, ErrorCode, EventName, MAX_TASK_ID_BYTES,
 };
 
@@ -19,7 +19,7 @@ fn description() -> Value {
     serde_json::from_str(&read("docs/asyncapi.json")).expect("JSON")
 }
 
-/// The constant values of the property `name` in the schemas of all messages.
+/// The constant values of `property` in the schemas of all messages.
 fn words(description: &Value, property: &str) -> BTreeSet<String> {
     let messages = description["components"]["messages"].as_object().expect("messages");
     let schema = |message: &Value| {

@@ -12,8 +12,7 @@ use std::path::{Component, Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use tidegate::config::Config;
-use tidegate::protocol::{ClientAction, CloseReason, ErrorCode};
+use tidegate::internals::{ClientAction, CloseReason, Config, ErrorCode};
 
 /// A new variant does not compile here until it is added, as it must be in [`CloseReason::ALL`].
 fn is_listed(reason: CloseReason) -> bool {
@@ -492,7 +491,7 @@ fn with_variables(toml: &str) -> String {
 
 #[test]
 fn blocks_of_toml_are_accepted() {
-    let (mut wrong, mut whole) = (Vec::new(), 0);
+    let (mut wrong, mut complete) = (Vec::new(), 0);
     for block in blocks().iter().filter(|block| block.is("toml")) {
         let text = with_variables(&block.text);
         let mistakes = if block.has("fragment") || block.has("append") {
@@ -500,12 +499,12 @@ fn blocks_of_toml_are_accepted() {
             let rest = if text.contains("[[route]]") { "" } else { REST_OF_A_CONFIG };
             Config::from_toml(&format!("{text}{rest}")).err()
         } else {
-            whole += 1;
+            complete += 1;
             Config::from_toml(&text).err()
         };
         wrong.extend(mistakes.map(|mistakes| format!("{}:\n{mistakes}", block.location)));
     }
-    assert!(whole >= 4, "only {whole} whole configs");
+    assert!(complete >= 4, "only {complete} complete configs");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 

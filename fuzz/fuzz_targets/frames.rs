@@ -15,7 +15,7 @@ mod frame;
 #[allow(dead_code)]
 mod utf8;
 
-/// The size of the read buffer, where the decoder looks for frames.
+/// The module path under which the decoder imports `CloseReason`.
 mod protocol {
     pub use crate::close::CloseReason;
 }
@@ -25,7 +25,7 @@ use libfuzzer_sys::fuzz_target;
 use protocol::CloseReason;
 
 #[derive(Debug, PartialEq)]
-enum Said {
+enum Received {
     Text(String),
     Binary(Vec<u8>),
     Ping(Vec<u8>),
@@ -36,50 +36,50 @@ enum Said {
 fuzz_target!(|bytes: &[u8]| {
     let &[size, cut, ref stream @ ..] = bytes else { return };
     let max_message = usize::from(size) * 64;
-    let whole = read(stream, max_message, stream.len().max(1));
+    let unsplit = read(stream, max_message, stream.len().max(1));
     let cut_up = read(stream, max_message, usize::from(cut).max(1));
-    assert_eq!(whole, cut_up);
-    for said in &whole.0 {
-        let length = match said {
-            Said::Text(text) => text.len(),
-            Said::Binary(bytes) => bytes.len(),
-            Said::Ping(bytes) => {
+    assert_eq!(unsplit, cut_up);
+    for received in &unsplit.0 {
+        let length = match received {
+            Received::Text(text) => text.len(),
+            Received::Binary(bytes) => bytes.len(),
+            Received::Ping(bytes) => {
                 assert!(bytes.len() <= 125);
                 0
             }
-            Said::Close(Some((code, reason))) => {
+            Received::Close(Some((code, reason))) => {
                 assert!(reason.len() <= 123 && (1000..5000).contains(code));
                 0
             }
-            Said::Pong | Said::Close(None) => 0,
+            Received::Pong | Received::Close(None) => 0,
         };
         assert!(length <= max_message);
     }
 });
 
 /// The messages before a close or an error.
-fn read(stream: &[u8], max_message: usize, step: usize) -> (Vec<Said>, Option<CloseReason>) {
+fn read(stream: &[u8], max_message: usize, step: usize) -> (Vec<Received>, Option<CloseReason>) {
     let mut decoder = Decoder::new(max_message);
-    let mut said = Vec::new();
+    let mut received = Vec::new();
     for piece in stream.chunks(step) {
         let mut piece = piece.to_vec();
         let fed = decoder.feed(&mut piece, &mut |incoming| {
-            said.push(match incoming {
-                Incoming::Text(text) => Said::Text(text.to_owned()),
-                Incoming::Binary(bytes) => Said::Binary(bytes.to_vec()),
-                Incoming::Ping(bytes) => Said::Ping(bytes.to_vec()),
-                Incoming::Pong => Said::Pong,
+            received.push(match incoming {
+                Incoming::Text(text) => Received::Text(text.to_owned()),
+                Incoming::Binary(bytes) => Received::Binary(bytes.to_vec()),
+                Incoming::Ping(bytes) => Received::Ping(bytes.to_vec()),
+                Incoming::Pong => Received::Pong,
                 Incoming::Close(close) => {
-                    Said::Close(close.map(|(code, reason)| (code, reason.to_owned())))
+                    Received::Close(close.map(|(code, reason)| (code, reason.to_owned())))
                 }
             });
         });
         if let Err(fault) = fed {
-            return (said, Some(fault));
+            return (received, Some(fault));
         }
-        if matches!(said.last(), Some(Said::Close(_))) {
+        if matches!(received.last(), Some(Received::Close(_))) {
             break;
         }
     }
-    (said, None)
+    (received, None)
 }

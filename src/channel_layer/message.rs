@@ -68,7 +68,7 @@ impl Serializer {
         Self { keeps_type, ..self }
     }
 
-    /// Reads a payload. The JSON has at most [`MAX_GROWTH`](crate::msgpack::MAX_GROWTH) times its length.
+    /// Reads a payload. The JSON has at most `msgpack::MAX_GROWTH` times its length.
     pub fn read(&self, payload: &[u8]) -> Result<LayerMessage, BadMessage> {
         self.read_at(payload, clock::unix_seconds())
     }

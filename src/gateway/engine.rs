@@ -12,14 +12,14 @@ use crate::admin::ReadyCheck;
 use crate::broker::{Canary, Core, MemoryHistory, Publisher, Tails};
 use crate::config::{Config, EngineKind, Jwt, RedisEngine, RedisUrl, SharedConfig};
 use crate::control::{Control, Threads};
-use crate::generations::{Generations, Heard, Running};
+use crate::generations::{Disposition, Generations, RunningTasks};
 use crate::limits::SharedLimits;
 use crate::presence::PresenceStore;
 use crate::redis_link::Commands;
 use crate::shutdown::Shutdown;
 use crate::telemetry;
 use crate::tokens::{SessionVersions, TokenStore};
-use crate::upstream::UpstreamsShared;
+use crate::upstream::SharedUpstreams;
 
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
 const SETTLE_INTERVAL: Duration = Duration::from_millis(5);
@@ -44,7 +44,7 @@ impl Engine {
         shared: &SharedConfig,
         core: &Core,
         threads: Threads,
-        running: Running,
+        running: RunningTasks,
         shutdown: &Shutdown,
     ) -> Result<Self, String> {
         let config = &*shared.load_full();
@@ -125,7 +125,7 @@ impl Engine {
 
     /// Waits a short time until Redis answers, so that the first clients find it connected. Without Redis
     /// the gateway starts all the same, and reports that it is not ready.
-    pub async fn settle(&self, upstreams: &UpstreamsShared) {
+    pub async fn settle(&self, upstreams: &SharedUpstreams) {
         let settled = async {
             while !self.ready.iter().all(|(_, check)| check().is_ok()) || !upstreams.queues_are_up()
             {
@@ -147,11 +147,11 @@ impl Engine {
         tokio::task::spawn_local(self.generations.ledger.clone().run());
         let tracker = self.generations.tracker.clone();
         core.set_observer(move |channel, json, position| {
-            let heard = tracker.hear(channel, json, position);
-            if heard == Heard::Drop {
+            let disposition = tracker.observe(channel, json, position);
+            if disposition == Disposition::Drop {
                 telemetry::replies::second_terminal_event_dropped();
             }
-            heard == Heard::Deliver
+            disposition == Disposition::Deliver
         });
         if let Some((canary, commands)) = self.canary.take() {
             core.set_canary(canary.clone());

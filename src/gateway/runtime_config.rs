@@ -10,7 +10,7 @@ use crate::listener::RuntimeConfig;
 use crate::protocol::ReservedChannels;
 use crate::shutdown::Shutdown;
 use crate::tokens::{Authenticator, SessionVersions, TokenStore};
-use crate::upstream::UpstreamsShared;
+use crate::upstream::SharedUpstreams;
 
 /// What a runtime configuration is built from besides the config: parts that live as long as the process.
 pub(super) struct RuntimeConfigBuilder {
@@ -67,8 +67,8 @@ impl RuntimeConfigBuilder {
         )?;
         let (upstreams, engine) = (&config.upstreams, &config.engine);
         let upstreams = match previous {
-            Some(previous) => previous.upstreams.renewed(upstreams, engine, &self.shutdown)?,
-            None => UpstreamsShared::new(upstreams, engine, &self.shutdown)?,
+            Some(previous) => previous.upstreams.reconfigured(upstreams, engine, &self.shutdown)?,
+            None => SharedUpstreams::new(upstreams, engine, &self.shutdown)?,
         };
         Ok(RuntimeConfig { config, handshake: Arc::new(handshake), authenticator, upstreams })
     }

@@ -6,14 +6,14 @@ use crate::config::Config;
 use crate::handshake::Handshake;
 use crate::replies::ThreadConfig;
 use crate::tokens::Authenticator;
-use crate::upstream::{Upstreams, UpstreamsShared};
+use crate::upstream::{SharedUpstreams, Upstreams};
 
 /// The configuration in force and what is built from it, shared by all threads.
 pub struct RuntimeConfig {
     pub config: Arc<Config>,
     pub handshake: Arc<Handshake>,
     pub authenticator: Authenticator,
-    pub upstreams: UpstreamsShared,
+    pub upstreams: SharedUpstreams,
 }
 
 impl RuntimeConfig {
@@ -23,7 +23,7 @@ impl RuntimeConfig {
         ThreadConfig {
             config: Arc::clone(&self.config),
             upstreams: match previous {
-                Some(previous) => previous.upstreams.renewed(&self.upstreams),
+                Some(previous) => previous.upstreams.reconfigured(&self.upstreams),
                 None => Upstreams::new(&self.upstreams),
             },
             authenticator: self.authenticator.clone(),

@@ -13,7 +13,7 @@ use crate::socket::HoldGuard;
 use crate::telemetry::replies::ReplySpans;
 use crate::telemetry::spans::{Kind, Span, SpanStatus};
 use crate::telemetry::upstreams::RequestOutcome;
-use crate::upstream::{RelayError, Taken, TakenReply};
+use crate::upstream::{Accepted, RelayError, ReplySource};
 
 /// What became of a message, for its answer. Publications are held back until the guard is dropped.
 pub enum RelayOutcome {
@@ -105,13 +105,13 @@ impl Replies {
         let (outcome, status) = span_outcome(&relayed);
         request_span.set_outcome(outcome.label(), status);
         drop(request_span);
-        let has_begun = |taken: &Taken| {
-            taken.task_id == message.task_id && !matches!(taken.reply, TakenReply::None)
+        let has_begun = |accepted: &Accepted| {
+            accepted.task_id == message.task_id && !matches!(accepted.reply, ReplySource::None)
         };
         if !relayed.as_ref().is_ok_and(has_begun) {
             self.unmark_generation(sender, message.task_id);
         }
-        let Taken { task_id, reply } = match relayed {
+        let Accepted { task_id, reply } = match relayed {
             Ok(taken) => taken,
             Err(error) => {
                 message_span.set_outcome(outcome.label(), status);
@@ -125,15 +125,15 @@ impl Replies {
             |span| MessageContext { received_at, spans: ReplySpans::start(span, &task_id) };
         // From here on whoever learns of the task can cancel it.
         match reply {
-            TakenReply::Streamed(reply) => {
+            ReplySource::Stream(reply) => {
                 let context = context(message_span);
                 self.publish_reply(sender, &task_id, reply, reply_lease, context);
             }
-            TakenReply::ByWorker => {
+            ReplySource::Worker => {
                 let context = context(message_span);
                 self.monitor_reply(sender, &task_id, pending, reply_lease, context);
             }
-            TakenReply::None => {
+            ReplySource::None => {
                 message_span.set_outcome(outcome.label(), status);
                 drop(message_span);
                 self.release_reply_lease(reply_lease).await;
@@ -178,9 +178,9 @@ label_enum! {
 }
 
 /// The outcome of the span of a request.
-fn span_outcome(relayed: &Result<Taken, RelayError>) -> (RequestOutcome, SpanStatus) {
+fn span_outcome(relayed: &Result<Accepted, RelayError>) -> (RequestOutcome, SpanStatus) {
     match relayed {
-        Ok(Taken { reply: TakenReply::Streamed(_), .. }) => {
+        Ok(Accepted { reply: ReplySource::Stream(_), .. }) => {
             (RequestOutcome::Streaming, SpanStatus::Ok)
         }
         Ok(_) => (RequestOutcome::Taken, SpanStatus::Ok),

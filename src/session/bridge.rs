@@ -1,5 +1,5 @@
-//! One upstream socket for one client socket: messages relayed whole both ways, close codes carried
-//! over. A slow side makes the other wait; nothing overflows here.
+//! One upstream socket for one client socket. Messages are relayed whole both ways, and close codes are passed on.
+//! A slow side makes the other wait, so nothing overflows here.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -16,7 +16,9 @@ use crate::socket::frame::{self, Opcode};
 use crate::socket::{ConnectionEnd, ReadPause, Socket};
 use crate::telemetry::spans::SpanStatus;
 use crate::telemetry::upstreams::RequestOutcome;
-use crate::upstream::{FromUpstream, Opening, SocketMessage, UpstreamReceiver, UpstreamSender};
+use crate::upstream::{
+    FromUpstream, SocketMessage, SocketRequest, UpstreamReceiver, UpstreamSender,
+};
 
 /// While this much waits for the upstream, the client's socket is not read.
 const QUEUE_BYTES: usize = 256 * 1024;
@@ -96,7 +98,7 @@ impl Session {
         let config = self.services.config();
         let mut span = config.upstreams.span(upstream, trace);
         let trace = &span.context().unwrap_or(*trace);
-        let opening = Opening {
+        let request = SocketRequest {
             channel,
             params,
             user_id: identity.user_id.as_ref(),
@@ -106,7 +108,7 @@ impl Session {
             trace,
             max_message_bytes: route.max_message_bytes,
         };
-        match config.upstreams.open_socket(upstream, &opening).await {
+        match config.upstreams.open_socket(upstream, &request).await {
             Ok(opened) => {
                 span.set_outcome(RequestOutcome::Taken.label(), SpanStatus::Ok);
                 span.end();

@@ -1,7 +1,7 @@
-//! A circuit breaker: an upstream that keeps failing is left alone for a while.
+//! A circuit breaker: no requests are sent for a while to an upstream that keeps failing.
 //!
-//! Owns when an upstream may be asked. What counts as a failure is for the callers. Invariant: while
-//! the circuit is not closed, at most one request (the probe) is on its way.
+//! This module decides when a request may be sent. The callers decide what counts as a failure. Invariant:
+//! while the circuit is not closed, at most one request (the probe) is in flight.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,12 +18,12 @@ pub(super) struct Circuit {
 }
 
 enum State {
-    /// Holds the latest failures, at most `failures` of them, the oldest first.
+    /// The latest failures, at most `failures` of them, the oldest first.
     Closed(VecDeque<Instant>),
     Open {
         since: Instant,
     },
-    /// One [`Pass`] is the probe.
+    /// One [`CircuitPermit`] is the probe.
     Probing,
 }
 
@@ -32,33 +32,33 @@ impl Circuit {
         Self { limits, metrics, state: Mutex::new(State::Closed(VecDeque::new())) }
     }
 
-    /// Leave to ask the upstream once; `None` = the circuit is open.
-    pub fn pass(&self, now: Instant) -> Option<Pass<'_>> {
+    /// Returns a permit for one request; `None` = the circuit is open.
+    pub fn try_acquire(&self, now: Instant) -> Option<CircuitPermit<'_>> {
         let mut state = self.state();
-        let probe = match *state {
+        let is_probe = match *state {
             State::Closed(_) => false,
             State::Open { since } if now.duration_since(since) >= self.limits.open => true,
             State::Open { .. } | State::Probing => return None,
         };
-        if probe {
+        if is_probe {
             *state = State::Probing;
         }
-        Some(Pass { circuit: self, probe })
+        Some(CircuitPermit { circuit: self, is_probe })
     }
 
-    fn succeeded(&self, probe: bool) {
-        if probe {
+    fn succeeded(&self, is_probe: bool) {
+        if is_probe {
             *self.state() = State::Closed(VecDeque::new());
             self.metrics.circuit_closed();
         }
     }
 
-    fn failed(&self, probe: bool, now: Instant) {
+    fn failed(&self, is_probe: bool, now: Instant) {
         let mut state = self.state();
         let opens = match &mut *state {
             State::Closed(failures) => self.record_failure(failures, now),
-            State::Probing => probe,
-            // Requests from before it opened may fail late.
+            State::Probing => is_probe,
+            // Requests from before the circuit opened may still fail.
             State::Open { .. } => false,
         };
         if opens {
@@ -68,6 +68,7 @@ impl Circuit {
         }
     }
 
+    /// Records a failure, and returns whether it opens the circuit.
     fn record_failure(&self, failures: &mut VecDeque<Instant>, now: Instant) -> bool {
         while failures.front().is_some_and(|at| now.duration_since(*at) > self.limits.window) {
             failures.pop_front();
@@ -76,35 +77,35 @@ impl Circuit {
         failures.len() >= usize::try_from(self.limits.failures).unwrap_or(usize::MAX)
     }
 
-    /// The lock is held for a few instructions; a panic under it cannot leave half a state.
+    /// The lock is held for a few instructions, which cannot leave the state inconsistent if they panic.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Leave to ask once. A pass that is dropped without a verdict counts for nothing, and lets another
-/// request be the probe.
-pub(super) struct Pass<'a> {
+/// A permit for one request. A permit that is dropped without a result counts as neither success nor
+/// failure; if it was the probe, the next request becomes the probe.
+pub(super) struct CircuitPermit<'a> {
     circuit: &'a Circuit,
-    probe: bool,
+    is_probe: bool,
 }
 
-impl Pass<'_> {
-    /// The upstream answered, whatever it said.
+impl CircuitPermit<'_> {
+    /// Records that the upstream answered, even if it rejected the request.
     pub fn succeeded(mut self) {
-        self.circuit.succeeded(std::mem::take(&mut self.probe));
+        self.circuit.succeeded(std::mem::take(&mut self.is_probe));
     }
 
     pub fn failed(mut self, now: Instant) {
-        self.circuit.failed(std::mem::take(&mut self.probe), now);
+        self.circuit.failed(std::mem::take(&mut self.is_probe), now);
     }
 }
 
-impl Drop for Pass<'_> {
+impl Drop for CircuitPermit<'_> {
     fn drop(&mut self) {
-        if self.probe {
+        if self.is_probe {
             let now = Instant::now();
-            // Open since so long ago that the next request is the probe.
+            // With this start time the next request becomes the probe.
             let since = now.checked_sub(self.circuit.limits.open).unwrap_or(now);
             *self.circuit.state() = State::Open { since };
         }
@@ -124,46 +125,46 @@ mod tests {
     }
 
     fn fail(circuit: &Circuit, now: Instant) {
-        circuit.pass(now).expect("closed").failed(now);
+        circuit.try_acquire(now).expect("closed").failed(now);
     }
 
     #[test]
-    fn it_opens_after_failures_within_the_window_only() {
+    fn a_circuit_opens_only_after_failures_within_the_window() {
         let (circuit, start) = (circuit(3), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
         for seconds in [0, 1, 11, 22] {
             fail(&circuit, at(seconds));
         }
-        assert!(circuit.pass(at(22)).is_some());
+        assert!(circuit.try_acquire(at(22)).is_some());
         fail(&circuit, at(23));
-        circuit.pass(at(23)).expect("closed").succeeded();
+        circuit.try_acquire(at(23)).expect("closed").succeeded();
         fail(&circuit, at(24));
-        assert!(circuit.pass(at(24)).is_none());
-        assert!(circuit.pass(at(28)).is_none());
+        assert!(circuit.try_acquire(at(24)).is_none());
+        assert!(circuit.try_acquire(at(28)).is_none());
     }
 
     #[test]
     fn a_single_probe_decides() {
         let (circuit, start) = (circuit(1), Instant::now());
-        let late = circuit.pass(start).expect("closed");
+        let late = circuit.try_acquire(start).expect("closed");
         fail(&circuit, start);
-        let probe = circuit.pass(start + OPEN).expect("probe");
-        assert!(circuit.pass(start + OPEN).is_none(), "one probe at a time");
+        let probe = circuit.try_acquire(start + OPEN).expect("probe");
+        assert!(circuit.try_acquire(start + OPEN).is_none(), "one probe at a time");
         late.succeeded();
-        assert!(circuit.pass(start + OPEN).is_none(), "only the probe closes it");
+        assert!(circuit.try_acquire(start + OPEN).is_none(), "only the probe closes it");
         probe.failed(start + OPEN);
-        assert!(circuit.pass(start + OPEN).is_none(), "open again");
-        circuit.pass(start + OPEN * 2).expect("probe").succeeded();
-        let both = (circuit.pass(start + OPEN * 2), circuit.pass(start + OPEN * 2));
+        assert!(circuit.try_acquire(start + OPEN).is_none(), "open again");
+        circuit.try_acquire(start + OPEN * 2).expect("probe").succeeded();
+        let both = (circuit.try_acquire(start + OPEN * 2), circuit.try_acquire(start + OPEN * 2));
         assert!(both.0.is_some() && both.1.is_some());
     }
 
     #[test]
-    fn an_abandoned_probe_makes_way_for_another() {
+    fn an_abandoned_probe_is_replaced_by_another() {
         let (circuit, start) = (circuit(1), Instant::now());
         fail(&circuit, start);
-        drop(circuit.pass(start + OPEN).expect("probe"));
+        drop(circuit.try_acquire(start + OPEN).expect("probe"));
         let next = Instant::now() + OPEN;
-        assert!(circuit.pass(next).is_some());
+        assert!(circuit.try_acquire(next).is_some());
     }
 }

@@ -1,4 +1,4 @@
-//! What a stream's data comes to: one JSON object with a string `event`.
+//! Conversion of a stream's data to JSON objects with a string `event`.
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -6,56 +6,57 @@ use serde_json::value::RawValue;
 
 use crate::protocol::EventName;
 
-/// A larger event ends the reply.
+/// The maximum size of an event; a larger one ends the reply.
 pub(super) const MAX_EVENT_BYTES: usize = 1024 * 1024;
 
-/// How streams of OpenAI's kind say that they are over.
+/// The last event of streams in the format of OpenAI.
 const DONE: &str = "[DONE]";
 
 pub(super) fn is_done(data: &str) -> bool {
     data.trim() == DONE
 }
 
-/// Whether the text is JSON, of any kind.
+/// Whether the text is a JSON value of any type.
 pub(super) fn is_json(text: &str) -> bool {
     serde_json::from_str::<&RawValue>(text).is_ok()
 }
 
-/// An object with a string `event` as it is. An object without any gets `name` for it, where the
-/// stream named the event. Anything else, text that is no JSON included, is wrapped as a chunk.
-pub(super) fn object(name: &str, data: &str) -> Bytes {
+/// Returns an object with a string `event` unchanged. An object without `event` gets `name`, if the stream
+/// named the event. Anything else, text that is not JSON included, is wrapped as a chunk.
+pub(super) fn to_object(name: &str, data: &str) -> Bytes {
     let Ok(json) = serde_json::from_str::<&RawValue>(data) else {
         let text = serde_json::Value::from(data);
         return chunk(&text.to_string());
     };
     let json = json.get();
-    match named(json) {
-        Named::Yes => Bytes::copy_from_slice(json.as_bytes()),
-        Named::No if !matches!(name, "" | "message") => with_name(name, json),
-        Named::No | Named::Wrongly => chunk(json),
+    match event_field(json) {
+        EventField::Text => Bytes::copy_from_slice(json.as_bytes()),
+        EventField::Missing if !matches!(name, "" | "message") => with_name(name, json),
+        EventField::Missing | EventField::Other => chunk(json),
     }
 }
 
-enum Named {
-    Yes,
-    No,
-    /// Its `event` is no string, or it is no object at all.
-    Wrongly,
+/// The `event` of a JSON value.
+enum EventField {
+    Text,
+    Missing,
+    /// `event` is not a string, or the value is not an object.
+    Other,
 }
 
-fn named(json: &str) -> Named {
+fn event_field(json: &str) -> EventField {
     #[derive(Deserialize)]
     struct Event<'a> {
         #[serde(borrow)]
         event: Option<&'a RawValue>,
     }
     if !json.starts_with('{') {
-        return Named::Wrongly;
+        return EventField::Other;
     }
     match serde_json::from_str::<Event>(json) {
-        Ok(Event { event: Some(event) }) if event.get().starts_with('"') => Named::Yes,
-        Ok(Event { event: None }) => Named::No,
-        _ => Named::Wrongly,
+        Ok(Event { event: Some(event) }) if event.get().starts_with('"') => EventField::Text,
+        Ok(Event { event: None }) => EventField::Missing,
+        _ => EventField::Other,
     }
 }
 
@@ -97,7 +98,7 @@ mod tests {
             ("", r#"{"event":"a""#, r#"{"event":"chunk","chunk":"{\"event\":\"a\""}"#),
             ("", "", r#"{"event":"chunk","chunk":""}"#),
         ] {
-            assert_eq!(object(name, data), object_, "{name:?} {data:?}");
+            assert_eq!(to_object(name, data), object_, "{name:?} {data:?}");
             assert!(is_json(object_), "{object_}");
         }
     }
@@ -105,6 +106,6 @@ mod tests {
     #[test]
     fn deep_nesting_does_no_harm() {
         let deep = "[".repeat(100_000);
-        assert!(object("", &deep).starts_with(br#"{"event":"chunk","chunk":""#));
+        assert!(to_object("", &deep).starts_with(br#"{"event":"chunk","chunk":""#));
     }
 }

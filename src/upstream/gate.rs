@@ -1,4 +1,5 @@
-//! What stands before an upstream on all threads: the bound on what is in flight, and the circuit.
+//! Admission of requests to one upstream from all threads: the limit of requests in flight, and the circuit
+//! breaker.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -6,7 +7,7 @@ use std::time::Instant;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::RelayError;
-use super::circuit::{Circuit, Pass};
+use super::circuit::{Circuit, CircuitPermit};
 use crate::config;
 use crate::telemetry::log::MessageFields;
 use crate::telemetry::upstreams::{RequestOutcome, UpstreamMetrics};
@@ -27,42 +28,46 @@ impl Gate {
         }
     }
 
-    /// A place in flight and leave to ask. The place comes first, so that no probe is spent on a
-    /// request that cannot be made.
-    pub fn enter<'a>(&'a self, fields: MessageFields<'a>) -> Result<Entry<'a>, RelayError> {
+    /// Acquires an in-flight permit and a permit of the circuit breaker, in this order, so that no probe is
+    /// used up for a request that cannot be sent.
+    pub fn enter<'a>(
+        &'a self,
+        fields: MessageFields<'a>,
+    ) -> Result<PendingRequest<'a>, RelayError> {
         let Ok(permit) = Arc::clone(&self.in_flight).try_acquire_owned() else {
             self.metrics.request_not_sent(fields, RequestOutcome::Full);
             return Err(RelayError::Busy);
         };
         let started = Instant::now();
-        let Some(pass) = self.circuit.pass(started) else {
+        let Some(circuit) = self.circuit.try_acquire(started) else {
             self.metrics.request_not_sent(fields, RequestOutcome::CircuitOpen);
             return Err(RelayError::Unavailable);
         };
         let metrics = Arc::clone(&self.metrics);
         metrics.in_flight_started();
-        Ok(Entry { fields, in_flight: InFlightPermit { metrics, _permit: permit }, pass, started })
+        let in_flight = InFlightPermit { metrics, _permit: permit };
+        Ok(PendingRequest { fields, in_flight, circuit, started })
     }
 }
 
-/// One request that is being made.
-pub(super) struct Entry<'a> {
+/// A request that waits for the upstream's decision.
+pub(super) struct PendingRequest<'a> {
     fields: MessageFields<'a>,
     in_flight: InFlightPermit,
-    pass: Pass<'a>,
+    circuit: CircuitPermit<'a>,
     started: Instant,
 }
 
-impl Entry<'_> {
-    /// Taken; the place in flight is kept for what goes on.
-    pub fn taken(self, outcome: RequestOutcome) -> InFlightPermit {
-        self.pass.succeeded();
+impl PendingRequest<'_> {
+    /// Records that the upstream accepted. The permit is kept for as long as the reply or the socket lasts.
+    pub fn accept(self, outcome: RequestOutcome) -> InFlightPermit {
+        self.circuit.succeeded();
         self.in_flight.metrics.request_finished(self.fields, outcome, self.started.elapsed());
         self.in_flight
     }
 
-    /// Not taken; `reason` is for the log.
-    pub fn refused(self, error: RelayError, reason: &str) -> RelayError {
+    /// Records that the upstream did not accept, and returns `error`. `reason` is for the log.
+    pub fn refuse(self, error: RelayError, reason: &str) -> RelayError {
         let outcome = match error {
             RelayError::Busy => RequestOutcome::Busy,
             RelayError::Rejected(_) => RequestOutcome::Rejected,
@@ -70,16 +75,16 @@ impl Entry<'_> {
         };
         if error == RelayError::Unavailable {
             self.in_flight.metrics.request_failed(self.fields, reason);
-            self.pass.failed(Instant::now());
+            self.circuit.failed(Instant::now());
         } else {
-            self.pass.succeeded();
+            self.circuit.succeeded();
         }
         self.in_flight.metrics.request_finished(self.fields, outcome, self.started.elapsed());
         error
     }
 }
 
-/// A place in flight, left when dropped.
+/// A permit of `max_in_flight`, released when dropped.
 pub(super) struct InFlightPermit {
     pub metrics: Arc<UpstreamMetrics>,
     _permit: OwnedSemaphorePermit,

@@ -1,4 +1,4 @@
-//! A message as a POST to an HTTP upstream, with retries where they cannot do harm.
+//! Relays a message as a POST to an HTTP upstream, with retries where they cannot cause duplicates.
 
 use std::time::Duration;
 
@@ -10,8 +10,9 @@ use hyper::{Request, Response};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use tokio::time::{Instant, timeout_at};
 
-use super::answer::{self, Answer};
-use super::{Message, RelayError, payload, signature};
+use super::message::user_in_template;
+use super::response::{self, RelayResponse};
+use super::{Message, NO_RESPONSE, RelayError, payload, signature};
 use crate::config;
 use crate::http_client::{self, HttpClient, error_chain};
 use crate::protocol::TemplateContext;
@@ -23,62 +24,62 @@ pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent"
 
 const ACCEPTED: &str = "application/json, text/event-stream, application/x-ndjson";
 
-/// What a header value cannot hold, and `%`, so that two texts never become the same value. What is
-/// not ASCII is always encoded.
+/// The characters that are encoded in header values: those that are not allowed there, and `%`, so that two
+/// texts never become the same value. Non-ASCII characters are always encoded.
 pub(super) const NOT_IN_HEADER: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
-/// In the part before a colon, the colon as well.
+/// The same for the part before a colon, where the colon is encoded as well.
 const NOT_BEFORE_COLON: &AsciiSet = &NOT_IN_HEADER.add(b':');
 
-/// One message on its way to one upstream.
+/// The relaying of one message to one upstream.
 pub(super) struct Relay<'a> {
     pub client: &'a HttpClient,
     pub config: &'a config::HttpUpstream,
     pub metrics: &'a UpstreamMetrics,
     pub message: &'a Message,
-    /// For the head, all attempts together, and for a body that is not streamed.
+    /// The deadline of the response head (for all attempts together) and of a body that is not streamed.
     pub deadline: Instant,
 }
 
 enum Attempt {
     Answered(Response<Incoming>),
-    /// The upstream cannot have seen it.
+    /// The upstream cannot have received the request; the text says why.
     NotSent(String),
-    /// It may have.
+    /// The upstream may have received the request; the text says what went wrong.
     Lost(String),
 }
 
 impl Relay<'_> {
-    pub async fn run(&self) -> Answer {
-        match self.attempts().await {
-            Ok(response) => answer::read(response, self.deadline).await,
-            Err(reason) => Answer::NotTaken(RelayError::Unavailable, reason),
+    pub async fn run(&self) -> RelayResponse {
+        match self.send_with_retries().await {
+            Ok(response) => response::read(response, self.deadline).await,
+            Err(reason) => RelayResponse::Refused(RelayError::Unavailable, reason),
         }
     }
 
-    /// Asks until there is an answer that stands; `Err` says why there is none.
-    async fn attempts(&self) -> Result<Response<Incoming>, String> {
+    /// Sends the request until there is a final response; `Err` says why there is none.
+    async fn send_with_retries(&self) -> Result<Response<Incoming>, String> {
         let body = Bytes::from(payload::json(self.message)?);
-        let mut left = self.config.retries;
+        let mut retries_left = self.config.retries;
         loop {
-            let reason = match self.attempt(body.clone()).await? {
+            let reason = match self.send(body.clone()).await? {
                 Attempt::Answered(response) => {
-                    if left == 0 || !answer::is_worth_a_retry(response.status()) {
+                    if retries_left == 0 || !response::is_retryable(response.status()) {
                         return Ok(response);
                     }
                     format!("answered {}", response.status())
                 }
-                Attempt::NotSent(reason) if left > 0 => reason,
+                Attempt::NotSent(reason) if retries_left > 0 => reason,
                 Attempt::NotSent(reason) | Attempt::Lost(reason) => return Err(reason),
             };
-            left -= 1;
-            if timeout_at(self.deadline, tokio::time::sleep(pause())).await.is_err() {
-                return Err(format!("{reason}; no time left to try again"));
+            retries_left -= 1;
+            if timeout_at(self.deadline, tokio::time::sleep(retry_delay())).await.is_err() {
+                return Err(format!("{reason}; no time left for a retry"));
             }
             self.metrics.request_retried(self.message.log_fields(), &reason);
         }
     }
 
-    async fn attempt(&self, body: Bytes) -> Result<Attempt, String> {
+    async fn send(&self, body: Bytes) -> Result<Attempt, String> {
         let request = self.request(body)?;
         Ok(match timeout_at(self.deadline, self.client.request(request)).await {
             Ok(Ok(response)) => Attempt::Answered(response),
@@ -86,7 +87,7 @@ impl Relay<'_> {
                 Attempt::NotSent(error_chain(&error))
             }
             Ok(Err(error)) => Attempt::Lost(error_chain(&error)),
-            Err(_) => Attempt::Lost(super::NO_ANSWER.to_owned()),
+            Err(_) => Attempt::Lost(NO_RESPONSE.to_owned()),
         })
     }
 
@@ -102,18 +103,18 @@ impl Relay<'_> {
         if let Some(secret) = &self.config.signing_secret {
             request = request.header(signature::HEADER, signature::sign(secret, &body));
         }
-        request.body(Full::new(body)).map_err(|error| format!("no valid request: {error}"))
+        request.body(Full::new(body)).map_err(|error| format!("invalid request: {error}"))
     }
 
     fn url(&self) -> String {
         let Message { params, user_id, channel, .. } = self.message;
-        let user_id = super::user_in_template(user_id.as_ref());
+        let user_id = user_in_template(user_id.as_ref());
         let context = TemplateContext { params, user_id, channel: Some(channel.as_str()) };
         self.config.url.fill_url(context)
     }
 }
 
-/// `<user or connection>:<message id>`: what a client sends twice under one id has one key.
+/// Returns `<user or connection>:<message id>`, which is the same when a client sends a message again.
 fn idempotency_key(message: &Message) -> String {
     let sender = match &message.user_id {
         Some(user) => user.to_string(),
@@ -123,14 +124,14 @@ fn idempotency_key(message: &Message) -> String {
     format!("{sender}:{}", utf8_percent_encode(&message.message_id, NOT_IN_HEADER))
 }
 
-/// 50 to 500 ms, so that clients of an upstream that restarts do not come back in step.
-fn pause() -> Duration {
+/// Returns a random delay of 50 to 500 ms, so that retries after a restart of the upstream are spread out.
+fn retry_delay() -> Duration {
     let random = u64::from(getrandom::u32().unwrap_or_default());
     Duration::from_millis(50 + random % 451)
 }
 
-/// Whether the client gave up before it wrote a byte of the request: the connection closed first. A
-/// reused connection it has replaced by itself; this is a fresh one.
+/// Whether the connection closed before the client wrote a byte of the request. On a reused connection the
+/// client retries by itself, so that this was a new one.
 fn was_never_sent(error: &(dyn std::error::Error + 'static)) -> bool {
     std::iter::successors(Some(error), |error| error.source())
         .filter_map(|error| error.downcast_ref::<hyper::Error>())
@@ -144,38 +145,38 @@ mod tests {
     use hyper_util::rt::TokioIo;
     use tokio::io::AsyncReadExt;
 
-    /// As the client wraps it.
+    /// An error that wraps another one, as the client's error does.
     #[derive(Debug)]
-    struct Behind(hyper::Error);
+    struct Wrapped(hyper::Error);
 
-    impl std::fmt::Display for Behind {
+    impl std::fmt::Display for Wrapped {
         fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
             f.write_str("client error")
         }
     }
 
-    impl std::error::Error for Behind {
+    impl std::error::Error for Wrapped {
         fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
             Some(&self.0)
         }
     }
 
     #[tokio::test]
-    async fn only_what_was_not_written_was_never_sent() {
+    async fn only_an_unwritten_request_was_never_sent() {
         let request = || Request::new(Full::new(Bytes::new()));
 
         let (ours, theirs) = tokio::io::duplex(1024);
         let (mut sender, connection) = http1::handshake(TokioIo::new(ours)).await.unwrap();
-        let asked = sender.send_request(request());
+        let response = sender.send_request(request());
         drop((connection, theirs));
-        assert!(was_never_sent(&Behind(asked.await.unwrap_err())));
+        assert!(was_never_sent(&Wrapped(response.await.unwrap_err())));
 
         let (ours, mut theirs) = tokio::io::duplex(1024);
         let (mut sender, connection) = http1::handshake(TokioIo::new(ours)).await.unwrap();
-        let asked = sender.send_request(request());
-        let (_, asked, read) =
-            tokio::join!(connection, asked, async move { theirs.read(&mut [0; 64]).await });
+        let response = sender.send_request(request());
+        let (_, response, read) =
+            tokio::join!(connection, response, async move { theirs.read(&mut [0; 64]).await });
         assert!(read.unwrap() > 0, "it was written");
-        assert!(!was_never_sent(&Behind(asked.unwrap_err())));
+        assert!(!was_never_sent(&Wrapped(response.unwrap_err())));
     }
 }

@@ -1,19 +1,19 @@
-//! Newline-delimited JSON: bytes in any pieces to lines.
+//! A parser of newline-delimited JSON, which takes a stream in pieces of any size.
 
 use bytes::{Buf, Bytes};
 
 use super::event::MAX_EVENT_BYTES;
 use crate::sse::EventTooLarge;
 
-/// Invariant: what is kept of an unfinished line never exceeds [`MAX_EVENT_BYTES`].
+/// Invariant: an unfinished line never takes more than [`MAX_EVENT_BYTES`].
 #[derive(Default)]
 pub(super) struct LineParser {
     line: Vec<u8>,
 }
 
 impl LineParser {
-    /// Takes from `input` up to the end of the next line that is not blank; `None` = all of it was
-    /// taken.
+    /// Takes bytes from `input` up to the end of the next line that is not blank, or all of them, and then
+    /// returns `None`.
     pub fn next(&mut self, input: &mut Bytes) -> Result<Option<String>, EventTooLarge> {
         while !input.is_empty() {
             let end = input.iter().position(|b| *b == b'\n');
@@ -32,7 +32,7 @@ impl LineParser {
         Ok(None)
     }
 
-    /// What there is of a line, without the white space around it; `None` = it is blank.
+    /// Returns the unfinished line without surrounding white space; `None` = it is blank.
     pub fn take_unfinished(&mut self) -> Option<String> {
         let line = std::mem::take(&mut self.line);
         let text = String::from_utf8_lossy(line.trim_ascii());

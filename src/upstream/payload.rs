@@ -9,17 +9,17 @@ use crate::protocol::{ConnectionId, Params, RequestId, UserId};
 #[derive(Serialize)]
 struct Payload<'a> {
     message: &'a str,
-    /// The client's whole object, byte for byte.
+    /// The client's whole object, unchanged to the byte.
     data: &'a RawValue,
     channel: &'a str,
     params: &'a Params,
     user: Option<User<'a>>,
     connection_id: ConnectionId,
-    /// Of the handshake, as the logs have it.
+    /// The id of the handshake's request, as in the logs.
     request_id: &'a RequestId,
     message_id: &'a str,
     task_id: &'a str,
-    /// Of the span that this is, so that a queue's worker can go on with the trace.
+    /// The relay's own span, so that a queue's worker can continue the trace.
     #[serde(skip_serializing_if = "Option::is_none")]
     traceparent: Option<String>,
 }
@@ -30,7 +30,7 @@ struct User<'a> {
     name: Option<&'a str>,
 }
 
-/// `Err` says what could not be written; no message is known that does this.
+/// `Err` says what could not be serialized; no message is known to cause it.
 pub(super) fn json(message: &Message) -> Result<Vec<u8>, String> {
     let name = message.username.as_deref();
     let payload = Payload {
@@ -45,5 +45,6 @@ pub(super) fn json(message: &Message) -> Result<Vec<u8>, String> {
         task_id: &message.task_id,
         traceparent: message.trace.of_own_span(),
     };
-    serde_json::to_vec(&payload).map_err(|error| format!("the message has no JSON: {error}"))
+    serde_json::to_vec(&payload)
+        .map_err(|error| format!("the message cannot be written as JSON: {error}"))
 }

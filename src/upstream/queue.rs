@@ -1,55 +1,58 @@
-//! A message as an entry of a Redis stream or list, from which workers take it.
+//! Relays messages as entries of a Redis stream or list, from which workers take them.
 
 use std::time::Duration;
 
 use redis::Script;
 
+use super::message::user_in_template;
 use super::{Message, RelayError, payload};
 use crate::config::{self, EngineKind, RedisUrl};
 use crate::protocol::TemplateContext;
 use crate::redis_link::{Commands, RedisFailure};
 use crate::shutdown::Shutdown;
 
-/// The field of a stream's entry that holds the JSON.
+/// The field of a stream entry that contains the JSON.
 const FIELD: &str = "message";
 
-/// Refuses with 0 where the list is full. One script, so that many gateways keep one bound.
+/// Returns 0 if the list is full. The check and the push are one script, so that several gateways keep to
+/// one limit.
 pub(super) const PUSH: &str = "\
 local max = tonumber(ARGV[2])
 if max > 0 and redis.call('LLEN', KEYS[1]) >= max then return 0 end
 return redis.call('LPUSH', KEYS[1], ARGV[1])";
 
-/// The queues of one upstream; the connection is shared by all threads.
+/// The connection of one upstream's queues, shared by all threads.
 pub(super) struct Queue {
     commands: Commands,
     push: Script,
-    /// Where its workers learn of cancelled tasks, if that is not the engine's Redis: `<prefix>cancel`.
+    /// The key prefix and channel of cancelled tasks, `<prefix>cancel`; `None` = the queue is in the engine's
+    /// Redis, where the engine publishes them.
     cancels: Option<String>,
 }
 
 impl Queue {
-    /// `Err` says what is wrong with the URL. Starts the connection on the current runtime.
+    /// Starts the connection on the current runtime. `Err` says what is wrong with the URL.
     pub fn start(
         url: &RedisUrl,
         upstream: &str,
         engine: &config::Engine,
         shutdown: &Shutdown,
     ) -> Result<Self, String> {
-        let is_the_engines = match &engine.kind {
+        let is_engine = match &engine.kind {
             EngineKind::Memory => false,
             EngineKind::Redis(redis) => redis.pubsub_url == *url,
         };
-        let cancels = (!is_the_engines).then(|| format!("{}cancel", engine.key_prefix()));
+        let cancels = (!is_engine).then(|| format!("{}cancel", engine.key_prefix()));
         let commands = Commands::start(url, &format!("upstream.{upstream}"), shutdown)?;
         Ok(Self { commands, push: Script::new(PUSH), cancels })
     }
 
-    /// Whether its Redis can be reached.
+    /// Whether the Redis of the queue can be reached.
     pub fn is_up(&self) -> bool {
         self.commands.is_up()
     }
 
-    /// `XADD key MAXLEN ~ n * message <json>`, which removes the oldest entries beyond the bound.
+    /// Adds to a stream with `XADD key MAXLEN ~ n * message <json>`, which drops the oldest entries.
     pub async fn add_to_stream(
         &self,
         config: &config::RedisQueue,
@@ -66,7 +69,7 @@ impl Queue {
         Ok(())
     }
 
-    /// `LPUSH`, for workers that `BRPOP`. A list that is as long as it may be is busy.
+    /// Adds to a list with `LPUSH`, for workers that use `BRPOP`. A full list is `Busy`.
     pub async fn push_to_list(
         &self,
         config: &config::RedisQueue,
@@ -81,9 +84,9 @@ impl Queue {
         }
     }
 
-    /// Does what the ledger does for workers of the engine's Redis: sets a key that they can check, and
-    /// publishes the task to those who listen.
-    pub async fn tell_cancelled(&self, task_id: &str, ttl: Duration) -> bool {
+    /// Marks a task as cancelled as the engine does in its own Redis: with a key that workers can read, and
+    /// a message to those that subscribe. False = it could not be written.
+    pub async fn publish_cancellation(&self, task_id: &str, ttl: Duration) -> bool {
         let Some(cancels) = &self.cancels else { return true };
         let mut pipeline = redis::Pipeline::with_capacity(2);
         pipeline.cmd("SET").arg(format!("{cancels}:{task_id}")).arg(1);
@@ -100,7 +103,7 @@ impl Queue {
 
 fn key(config: &config::RedisQueue, message: &Message) -> String {
     let Message { params, user_id, channel, .. } = message;
-    let user_id = super::user_in_template(user_id.as_ref());
+    let user_id = user_in_template(user_id.as_ref());
     config.key.fill(TemplateContext { params, user_id, channel: Some(channel.as_str()) })
 }
 

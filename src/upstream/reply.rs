@@ -1,4 +1,4 @@
-//! A reply that an HTTP upstream streams as the body of its answer.
+//! An accepted message, and the reply that an HTTP upstream streams as the body of its response.
 
 use std::fmt;
 
@@ -15,35 +15,53 @@ use crate::protocol::ChannelName;
 use crate::sse::{self, EventTooLarge, SseParser};
 use crate::telemetry::upstreams::ReplyEnd;
 
-/// Why a streaming reply ended before its end.
+/// The upstream accepted the message.
+#[derive(Debug)]
+pub struct Accepted {
+    pub task_id: String,
+    pub reply: ReplySource,
+}
+
+/// Where the reply to an accepted message comes from.
+#[derive(Debug)]
+pub enum ReplySource {
+    /// There is no reply.
+    None,
+    /// A worker publishes the reply.
+    Worker,
+    /// The upstream streams the reply in its response.
+    Stream(Reply),
+}
+
+/// Why a streamed reply is incomplete.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReplyBroken {
-    /// The connection broke, or the body ended inside an event.
+    /// The connection was lost, or the body ended inside an event.
     Lost,
-    /// An event over the bound, or longer than `max_reply`.
+    /// An event was too large, or the reply took longer than `max_reply`; the text says which.
     Refused(&'static str),
 }
 
-/// A reply that streams. Dropping it gives up the request and its place in flight.
+/// A streamed reply. Dropping it aborts the request and releases its in-flight permit.
 pub struct Reply {
     body: Incoming,
     format: Format,
-    /// What came of the body and is not parsed yet: at most one read.
+    /// The part of the body that is not parsed yet: at most one read.
     input: Bytes,
     deadline: Instant,
-    over: bool,
+    is_ended: bool,
     in_flight: InFlightPermit,
     channel: ChannelName,
     task_id: Box<str>,
 }
 
-/// How the body is divided into events.
+/// The format that divides the body into events.
 pub(super) enum Format {
     Sse(Box<SseParser>),
     Ndjson(LineParser),
 }
 
-/// What the parser found next.
+/// The result of parsing the next event.
 enum Parsed {
     Event(Bytes),
     Done,
@@ -64,66 +82,66 @@ impl Reply {
             format,
             input: Bytes::new(),
             deadline,
-            over: false,
+            is_ended: false,
             in_flight,
             channel,
             task_id,
         }
     }
 
-    /// The next event as one JSON object: an object with a string `event` as it is, anything else
-    /// wrapped as `{"event":"chunk","chunk":…}`. `None` at the regular end, and ever after an end of
-    /// any kind. Dropped halfway, it loses nothing.
+    /// Returns the next event as one JSON object: an object with a string `event` unchanged, anything else
+    /// wrapped as `{"event":"chunk","chunk":…}`. `None` at the regular end, and after any kind of end.
+    /// It is cancel-safe: dropping the future loses no event.
     pub async fn next(&mut self) -> Option<Result<Bytes, ReplyBroken>> {
-        while !self.over {
+        while !self.is_ended {
             match self.format.next(&mut self.input) {
                 Ok(Parsed::Event(json)) => return Some(Ok(json)),
-                Ok(Parsed::Done) => return self.end(ReplyEnd::Complete),
+                Ok(Parsed::Done) => return self.end_with(ReplyEnd::Complete),
                 Ok(Parsed::NeedsMore) => {}
-                Err(EventTooLarge) => return self.end(ReplyEnd::TooLarge),
+                Err(EventTooLarge) => return self.end_with(ReplyEnd::TooLarge),
             }
-            // A body that always has more ready is never waited for, so its deadline would not be seen.
+            // The timeout below does not expire while the body always has more data ready.
             if Instant::now() >= self.deadline {
-                return self.end(ReplyEnd::TooLong);
+                return self.end_with(ReplyEnd::TooLong);
             }
             match timeout_at(self.deadline, self.body.frame()).await {
                 Ok(Some(Ok(frame))) => self.input = frame.into_data().unwrap_or_default(),
-                Ok(Some(Err(_))) => return self.end(ReplyEnd::Lost),
-                Ok(None) => return self.at_eof(),
-                Err(_) => return self.end(ReplyEnd::TooLong),
+                Ok(Some(Err(_))) => return self.end_with(ReplyEnd::Lost),
+                Ok(None) => return self.handle_eof(),
+                Err(_) => return self.end_with(ReplyEnd::TooLong),
             }
         }
         None
     }
 
-    /// Ends a reply whose last event has said that it is the last; what may still come is not read.
+    /// Ends a reply after its terminal event. The rest of the body is not read.
     pub fn finish(mut self) {
-        if !self.over {
-            self.end(ReplyEnd::Complete);
+        if !self.is_ended {
+            self.end_with(ReplyEnd::Complete);
         }
     }
 
-    /// Gives up a reply that nobody wants any more: the request is aborted.
-    pub fn give_up(mut self) {
-        if !self.over {
-            self.end(ReplyEnd::GivenUp);
+    /// Aborts the request of a reply that is not needed any more.
+    pub fn abort(mut self) {
+        if !self.is_ended {
+            self.end_with(ReplyEnd::GivenUp);
         }
     }
 
-    fn at_eof(&mut self) -> Option<Result<Bytes, ReplyBroken>> {
-        match self.format.at_eof() {
+    fn handle_eof(&mut self) -> Option<Result<Bytes, ReplyBroken>> {
+        match self.format.finish() {
             Ok(Parsed::Event(json)) => {
-                // The last event; the end itself is told by the next call.
-                self.end(ReplyEnd::Complete);
+                // This is the last event. The next call returns the end.
+                self.end_with(ReplyEnd::Complete);
                 Some(Ok(json))
             }
-            Ok(Parsed::Done | Parsed::NeedsMore) => self.end(ReplyEnd::Complete),
-            Err(CutOff) => self.end(ReplyEnd::Lost),
+            Ok(Parsed::Done | Parsed::NeedsMore) => self.end_with(ReplyEnd::Complete),
+            Err(Truncated) => self.end_with(ReplyEnd::Lost),
         }
     }
 
-    fn end(&mut self, end: ReplyEnd) -> Option<Result<Bytes, ReplyBroken>> {
-        self.over = true;
+    fn end_with(&mut self, end: ReplyEnd) -> Option<Result<Bytes, ReplyBroken>> {
+        self.is_ended = true;
         self.in_flight.metrics.reply_ended(&self.channel, &self.task_id, end);
         Some(Err(match end {
             ReplyEnd::Complete | ReplyEnd::GivenUp => return None,
@@ -136,12 +154,12 @@ impl Reply {
 
 impl fmt::Debug for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reply").field("over", &self.over).finish_non_exhaustive()
+        f.debug_struct("Reply").field("is_ended", &self.is_ended).finish_non_exhaustive()
     }
 }
 
 /// The body ended inside an event.
-struct CutOff;
+struct Truncated;
 
 impl Format {
     pub fn sse() -> Self {
@@ -166,13 +184,13 @@ impl Format {
         Ok(if event::is_done(&data) {
             Parsed::Done
         } else {
-            Parsed::Event(event::object(&name, &data))
+            Parsed::Event(event::to_object(&name, &data))
         })
     }
 
-    /// The last line of NDJSON may lack its line feed; an event of an event stream ends with a blank
-    /// line or not at all.
-    fn at_eof(&mut self) -> Result<Parsed, CutOff> {
+    /// Parses what the end of the body left. The last line of NDJSON may lack its line feed; an event of an
+    /// event stream is incomplete without the blank line.
+    fn finish(&mut self) -> Result<Parsed, Truncated> {
         let left = match self {
             Self::Sse(parser) => parser.take_unfinished().map(sse::to_text),
             Self::Ndjson(parser) => parser.take_unfinished(),
@@ -181,9 +199,9 @@ impl Format {
             (_, None) => Ok(Parsed::Done),
             (_, Some(data)) if event::is_done(&data) => Ok(Parsed::Done),
             (Self::Ndjson(_), Some(line)) if event::is_json(&line) => {
-                Ok(Parsed::Event(event::object("", &line)))
+                Ok(Parsed::Event(event::to_object("", &line)))
             }
-            _ => Err(CutOff),
+            _ => Err(Truncated),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Signatures of request bodies, by which an upstream knows that the gateway sent them.
+//! Signatures of request bodies, which prove to an upstream that the gateway sent them.
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
@@ -6,7 +6,7 @@ use sha2::Sha256;
 use crate::clock;
 use crate::config::Secret;
 
-/// The header that carries it.
+/// The header with the signature.
 pub(super) const HEADER: &str = "x-tidegate-signature";
 
 /// `t=<unix seconds>,v1=<hex>`: HMAC-SHA256 over `<unix seconds>.<body>`.
@@ -15,7 +15,7 @@ pub(super) fn sign(secret: &Secret, body: &[u8]) -> String {
 }
 
 fn sign_at(secret: &Secret, unix: u64, body: &[u8]) -> String {
-    // A key of any length is one (RFC 2104 section 2); the type only cannot say so.
+    // HMAC accepts keys of any length (RFC 2104 section 2), although the constructor returns a result.
     let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(secret.expose().as_bytes()) else {
         return String::new();
     };
@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_the_hmac_of_time_and_body() {
+    fn a_signature_is_the_hmac_of_time_and_body() {
         // printf '1700000000.{"a":1}' | openssl dgst -sha256 -hmac secret
         assert_eq!(
             sign_at(&Secret::new("secret"), 1_700_000_000, br#"{"a":1}"#),

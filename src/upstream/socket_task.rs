@@ -1,7 +1,7 @@
-//! The task that owns an upstream socket and moves its frames.
+//! The task that owns an upstream socket, and reads and writes its frames.
 //!
 //! Reading and writing are two futures of one task. Invariant: the reading future, which is not safe
-//! to drop between two bytes of a frame, is dropped only when nothing is read any more.
+//! to drop between two bytes of a frame, is dropped only when nothing more is read.
 
 use std::time::Duration;
 
@@ -14,18 +14,18 @@ use tokio::time::timeout;
 use super::gate::InFlightPermit;
 use super::websocket::{FromUpstream, SocketMessage, Stream};
 
-/// How long the upstream has to answer our close frame, or we to answer its.
+/// The time limit for the upstream to answer our close frame, or for us to answer its close frame.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Frames that answer the upstream's pings, or its close; more are not kept.
-const ANSWERS: usize = 4;
+/// The maximum number of queued answers to the upstream's pings and close frame; more are dropped.
+const MAX_QUEUED_ANSWERS: usize = 4;
 
-/// Control frames may be this long on any route (RFC 6455 section 5.5).
+/// The maximum length of a control frame on any route (RFC 6455 section 5.5).
 const MAX_CONTROL_BYTES: usize = 125;
-/// Of a close frame's reason: its code takes two bytes.
+/// The maximum length of a close frame's reason: the code takes two bytes.
 const MAX_REASON_BYTES: usize = MAX_CONTROL_BYTES - 2;
 
-/// What the session sends; the channel hears when it is written.
+/// What the session sends. The channel is notified when it is written.
 pub(super) enum Outgoing {
     Message(SocketMessage, oneshot::Sender<()>),
     Close(u16, String, oneshot::Sender<()>),
@@ -35,20 +35,20 @@ pub(super) struct SocketTask {
     pub to_send: mpsc::Receiver<Outgoing>,
     pub received: mpsc::Sender<FromUpstream>,
     pub max_message_bytes: usize,
-    /// Of each write.
+    /// The time limit of each write.
     pub deadline: Duration,
     pub in_flight: InFlightPermit,
 }
 
 type Answer = Frame<'static>;
 
-/// The code and reason of a close frame; `None` = there was none.
+/// The code and reason of a close frame; `None` = there was no close frame.
 type Closed = Option<(u16, String)>;
 
 enum ReadEnd {
-    /// The upstream closed or broke.
+    /// The upstream closed the connection, or the connection broke.
     Upstream(Closed),
-    /// The session listens no more.
+    /// The session dropped its receiver.
     Session,
 }
 
@@ -56,7 +56,7 @@ impl SocketTask {
     pub async fn run(self, stream: Stream) {
         let Self { to_send, received, max_message_bytes, deadline, in_flight: _in_flight } = self;
         let (read, write) = tokio::io::split(stream);
-        let (answer, answers) = mpsc::channel(ANSWERS);
+        let (answer, answers) = mpsc::channel(MAX_QUEUED_ANSWERS);
         let reader = Reader::new(read, max_message_bytes, received.clone(), answer.clone());
         let reading = reader.run();
         let writing = Writer::new(write, deadline).run(to_send, answers);
@@ -64,9 +64,9 @@ impl SocketTask {
         let closed = tokio::select! {
             end = &mut reading => match end {
                 ReadEnd::Upstream(closed) => {
-                    // What is left to write is the answer to its close frame.
+                    // Only the answer to the close frame is left to write, if there is time for it.
                     drop(answer);
-                    let _written_or_cut = timeout(CLOSE_TIMEOUT, &mut writing).await;
+                    let _ = timeout(CLOSE_TIMEOUT, &mut writing).await;
                     closed
                 }
                 ReadEnd::Session => return writing.await,
@@ -76,14 +76,15 @@ impl SocketTask {
                 Ok(ReadEnd::Session) | Err(_) => None,
             },
         };
-        let _told_or_gone = received.send(FromUpstream::Closed(closed)).await;
+        // The session may have dropped its receiver.
+        let _ = received.send(FromUpstream::Closed(closed)).await;
     }
 }
 
 struct Reader {
-    /// Never writes by itself: what there is to answer goes through `answer`.
+    /// Never writes by itself: answers are sent through `answer`.
     socket: WebSocket<Join<ReadHalf<Stream>, Sink>>,
-    /// The message so far, where it comes in fragments.
+    /// The fragments of an unfinished message.
     fragments: Option<(OpCode, BytesMut)>,
     max_message_bytes: usize,
     received: mpsc::Sender<FromUpstream>,
@@ -101,7 +102,7 @@ impl Reader {
         let mut socket = WebSocket::after_handshake(stream, Role::Client);
         socket.set_auto_close(false);
         socket.set_auto_pong(false);
-        // The library's bound is exclusive, and holds for control frames as well.
+        // The library's limit is exclusive, and applies to control frames as well.
         let largest = max_message_bytes.max(MAX_CONTROL_BYTES);
         socket.set_max_message_size(largest.saturating_add(1));
         Self { socket, fragments: None, max_message_bytes, received, answer }
@@ -119,9 +120,9 @@ impl Reader {
         loop {
             let mut frame = match self.socket.read_frame().await {
                 Ok(frame) => frame,
-                Err(error) => return self.give_up(violation(&error)?),
+                Err(error) => return self.fail(close_code_of(&error)?),
             };
-            // Servers do not mask; one that does is understood all the same.
+            // Servers must not mask their frames. Those that do are tolerated.
             frame.unmask();
             let message = match frame.opcode {
                 OpCode::Ping => {
@@ -129,21 +130,21 @@ impl Reader {
                     continue;
                 }
                 OpCode::Pong => continue,
-                OpCode::Close => return self.closed(&frame.payload),
-                _ => self.data(frame),
+                OpCode::Close => return self.handle_close(&frame.payload),
+                _ => self.handle_data(frame),
             };
             match message {
                 Ok(None) => {}
                 Ok(Some(message)) => {
                     self.received.send(FromUpstream::Message(message)).await.ok()?;
                 }
-                Err(code) => return self.give_up(code),
+                Err(code) => return self.fail(code),
             }
         }
     }
 
-    /// A whole message, or the close code for a frame that must not be.
-    fn data(&mut self, frame: Frame<'_>) -> Result<Option<SocketMessage>, CloseCode> {
+    /// Returns the message that the frame completes, or the close code for an invalid frame.
+    fn handle_data(&mut self, frame: Frame<'_>) -> Result<Option<SocketMessage>, CloseCode> {
         let fin = frame.fin;
         let (kind, bytes) = match (frame.opcode, self.fragments.take()) {
             (OpCode::Continuation, Some((kind, mut bytes))) => {
@@ -153,7 +154,7 @@ impl Reader {
                 bytes.extend_from_slice(&frame.payload);
                 (kind, bytes)
             }
-            (kind @ (OpCode::Text | OpCode::Binary), None) => (kind, owned(frame.payload)),
+            (kind @ (OpCode::Text | OpCode::Binary), None) => (kind, to_bytes_mut(frame.payload)),
             _ => return Err(CloseCode::Protocol),
         };
         if bytes.len() > self.max_message_bytes {
@@ -171,10 +172,10 @@ impl Reader {
     }
 
     /// Answers the upstream's close frame with its own code (RFC 6455 section 5.5.1).
-    fn closed(&self, payload: &[u8]) -> Closed {
+    fn handle_close(&self, payload: &[u8]) -> Closed {
         let Some((code, reason)) = payload.split_first_chunk::<2>() else {
             if !payload.is_empty() {
-                return self.give_up(CloseCode::Protocol);
+                return self.fail(CloseCode::Protocol);
             }
             self.answer(Frame::close_raw(Payload::Owned(Vec::new())));
             return Some((1000, String::new()));
@@ -187,23 +188,24 @@ impl Reader {
                 self.answer(Frame::close(code, b""));
                 Some((code, reason.to_owned()))
             }
-            _ => self.give_up(CloseCode::Protocol),
+            _ => self.fail(CloseCode::Protocol),
         }
     }
 
-    fn give_up(&self, code: CloseCode) -> Closed {
+    /// Queues a close frame for a protocol violation of the upstream.
+    fn fail(&self, code: CloseCode) -> Closed {
         self.answer(Frame::close(code.into(), b""));
         None
     }
 
-    /// A peer that sends pings faster than it reads their answers goes without.
+    /// Queues an answer. It is dropped if the peer sends pings faster than it reads the pongs.
     fn answer(&self, frame: Answer) {
-        let _kept_or_full = self.answer.try_send(frame);
+        let _ = self.answer.try_send(frame);
     }
 }
 
-/// The close code for what the library refused; `None` = the connection is gone.
-fn violation(error: &WebSocketError) -> Option<CloseCode> {
+/// Returns the close code for an error of the library; `None` = the connection is lost.
+fn close_code_of(error: &WebSocketError) -> Option<CloseCode> {
     match error {
         WebSocketError::UnexpectedEOF | WebSocketError::IoError(_) => None,
         WebSocketError::FrameTooLarge => Some(CloseCode::Size),
@@ -212,7 +214,7 @@ fn violation(error: &WebSocketError) -> Option<CloseCode> {
     }
 }
 
-fn owned(payload: Payload<'_>) -> BytesMut {
+fn to_bytes_mut(payload: Payload<'_>) -> BytesMut {
     match payload {
         Payload::Bytes(bytes) => bytes,
         other => BytesMut::from(&other[..]),
@@ -230,7 +232,7 @@ impl Writer {
         Self { socket: WebSocket::after_handshake(stream, Role::Client), deadline }
     }
 
-    /// Until a close frame is written, a write fails, or the reader is gone.
+    /// Writes until a close frame is written, a write fails, or the reader has ended.
     async fn run(
         mut self,
         mut to_send: mpsc::Receiver<Outgoing>,
@@ -254,23 +256,24 @@ impl Writer {
         }
     }
 
-    /// Whether there may be more to write.
+    /// Writes what the session sent, and returns whether more may follow.
     async fn send(&mut self, outgoing: Option<Outgoing>) -> bool {
         match outgoing {
             Some(Outgoing::Message(message, written)) => {
                 let frame = match message {
-                    SocketMessage::Text(text) => Frame::text(masked(&text)),
-                    SocketMessage::Binary(bytes) => Frame::binary(masked(&bytes)),
+                    SocketMessage::Text(text) => Frame::text(maskable(&text)),
+                    SocketMessage::Binary(bytes) => Frame::binary(maskable(&bytes)),
                 };
                 let is_written = self.write(frame).await;
                 if is_written {
-                    let _told_or_gone = written.send(());
+                    // The session may have stopped waiting.
+                    let _ = written.send(());
                 }
                 is_written
             }
             Some(Outgoing::Close(code, reason, written)) => {
-                self.write(Frame::close(code, fitting(&reason).as_bytes())).await;
-                let _told_or_gone = written.send(());
+                self.write(Frame::close(code, truncate_reason(&reason).as_bytes())).await;
+                let _ = written.send(());
                 false
             }
             None => {
@@ -280,6 +283,7 @@ impl Writer {
         }
     }
 
+    /// Writes a frame within the time limit, and returns whether that succeeded.
     async fn write(&mut self, frame: Frame<'_>) -> bool {
         let Self { socket, deadline } = self;
         let writing = async {
@@ -290,8 +294,8 @@ impl Writer {
     }
 }
 
-/// As much of a close frame's reason as there is room for.
-fn fitting(reason: &str) -> &str {
+/// Returns the longest prefix of a reason that fits into a close frame.
+fn truncate_reason(reason: &str) -> &str {
     let mut end = reason.len().min(MAX_REASON_BYTES);
     while !reason.is_char_boundary(end) {
         end -= 1;
@@ -299,7 +303,7 @@ fn fitting(reason: &str) -> &str {
     &reason[..end]
 }
 
-/// A copy, since a client masks what it sends in place (RFC 6455 section 5.3).
-fn masked(bytes: &Bytes) -> Payload<'static> {
+/// Returns a copy, because a client masks its payload in place (RFC 6455 section 5.3).
+fn maskable(bytes: &Bytes) -> Payload<'static> {
     Payload::Owned(bytes.to_vec())
 }

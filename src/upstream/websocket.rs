@@ -1,7 +1,7 @@
-//! Sockets to WebSocket servers: one for each client socket, messages whole both ways.
+//! Sockets to WebSocket servers, one for each client socket. They carry whole messages in both directions.
 //!
-//! [`shake_hands`] opens; `socket_task` moves frames. This file is the session's side of that task:
-//! halves that may be dropped at any await without harm to the stream.
+//! [`connect`] opens a socket, `socket_task` reads and writes its frames. This file is the session's side
+//! of that task: both halves are cancel-safe.
 
 use std::time::Duration;
 
@@ -22,8 +22,9 @@ use tokio::time::timeout;
 
 use super::gate::InFlightPermit;
 use super::http::{NOT_IN_HEADER, TRACEPARENT, X_REQUEST_ID};
+use super::message::user_in_template;
 use super::socket_task::{Outgoing, SocketTask};
-use super::{Opening, RelayError};
+use super::{RelayError, SocketRequest};
 use crate::config;
 use crate::http_client::{self, HttpClient, error_chain};
 use crate::protocol::TemplateContext;
@@ -44,7 +45,7 @@ pub struct UpstreamSocket {
 
 pub struct UpstreamSender {
     outgoing: mpsc::Sender<Outgoing>,
-    /// Of one message, or of the close frame.
+    /// The time limit for writing one message or the close frame.
     deadline: Duration,
 }
 
@@ -52,82 +53,83 @@ pub struct UpstreamReceiver {
     incoming: mpsc::Receiver<FromUpstream>,
 }
 
-/// A whole message, either way.
+/// A whole message, in either direction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SocketMessage {
     Text(Bytes),
     Binary(Bytes),
 }
 
-/// What an upstream socket says.
+/// An event of an upstream socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FromUpstream {
     Message(SocketMessage),
-    /// The close frame's code and reason; `None` = it broke without one.
+    /// The close frame's code and reason; `None` = the connection ended without a close frame.
     Closed(Option<(u16, String)>),
 }
 
 impl UpstreamSender {
-    /// Within a deadline; `Err` = the upstream is gone.
+    /// Sends a message within the time limit; `Err` = the connection is closed.
     pub async fn send(&mut self, message: SocketMessage) -> Result<(), ()> {
-        self.hand_over(|written| Outgoing::Message(message, written)).await
+        self.submit(|written| Outgoing::Message(message, written)).await
     }
 
-    /// Says goodbye with the client's close code.
+    /// Sends a close frame with the client's close code.
     pub async fn close(&mut self, code: u16, reason: &str) {
         let reason = reason.to_owned();
-        let _written_or_gone =
-            self.hand_over(|written| Outgoing::Close(code, reason, written)).await;
+        // There is nothing left to do if the connection is closed already.
+        let _ = self.submit(|written| Outgoing::Close(code, reason, written)).await;
     }
 
-    async fn hand_over(
+    /// Passes a message to the task and waits until it is written.
+    async fn submit(
         &self,
         outgoing: impl FnOnce(oneshot::Sender<()>) -> Outgoing,
     ) -> Result<(), ()> {
         let (written, is_written) = oneshot::channel();
-        let handed = async {
+        let submitted = async {
             self.outgoing.send(outgoing(written)).await.map_err(drop)?;
             is_written.await.map_err(drop)
         };
-        timeout(self.deadline, handed).await.unwrap_or(Err(()))
+        timeout(self.deadline, submitted).await.unwrap_or(Err(()))
     }
 }
 
 impl UpstreamReceiver {
-    /// After [`FromUpstream::Closed`] nothing else comes.
+    /// Returns the next event. Nothing follows [`FromUpstream::Closed`].
     pub async fn recv(&mut self) -> FromUpstream {
         self.incoming.recv().await.unwrap_or(FromUpstream::Closed(None))
     }
 }
 
-/// Why there is no socket, and the same for the log.
+/// Why a socket was not opened: the error for the client, and the reason for the log.
 pub(super) type NotOpened = (RelayError, String);
 
-/// An upgraded connection.
+/// The upgraded connection.
 pub(super) type Stream = TokioIo<hyper::upgrade::Upgraded>;
 
-/// Connects and shakes hands (RFC 6455 section 4.1). The caller keeps the deadline.
-pub(super) async fn shake_hands(
+/// Connects and performs the opening handshake (RFC 6455 section 4.1). The caller enforces the deadline.
+pub(super) async fn connect(
     client: &HttpClient,
     config: &config::WebSocketUpstream,
-    opening: &Opening<'_>,
+    request: &SocketRequest<'_>,
 ) -> Result<Stream, NotOpened> {
     let unavailable = |reason: String| (RelayError::Unavailable, reason);
     let key = fastwebsockets::handshake::generate_key();
-    let request = request(config, opening, &key).map_err(unavailable)?;
+    let upgrade = upgrade_request(config, request, &key).map_err(unavailable)?;
     let response =
-        client.request(request).await.map_err(|error| unavailable(error_chain(&error)))?;
+        client.request(upgrade).await.map_err(|error| unavailable(error_chain(&error)))?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         return Err(refusal(response.status()));
     }
-    if !accepts(&response, &key) {
-        return Err(unavailable("its answer accepts no WebSocket".to_owned()));
+    if !is_valid_handshake(&response, &key) {
+        return Err(unavailable("its response is not a valid WebSocket handshake".to_owned()));
     }
     let upgraded = hyper::upgrade::on(response).await;
     Ok(TokioIo::new(upgraded.map_err(|error| unavailable(error_chain(&error)))?))
 }
 
-/// Starts the task that moves frames; `deadline` is that of each write.
+/// Starts the task that reads and writes frames. `deadline` is the time limit of each write.
 pub(super) fn start(
     stream: Stream,
     max_message_bytes: usize,
@@ -144,35 +146,35 @@ pub(super) fn start(
     }
 }
 
-fn request(
+fn upgrade_request(
     config: &config::WebSocketUpstream,
-    opening: &Opening<'_>,
+    request: &SocketRequest<'_>,
     key: &str,
 ) -> Result<Request<Full<Bytes>>, String> {
     let value = |text: &str| utf8_percent_encode(text, NOT_IN_HEADER).to_string();
-    let mut request = Request::get(url(config, opening))
+    let mut upgrade = Request::get(url(config, request))
         .header(CONNECTION, "Upgrade")
         .header(UPGRADE, "websocket")
         .header(SEC_WEBSOCKET_VERSION, "13")
         .header(SEC_WEBSOCKET_KEY, key)
         .header(USER_AGENT, http_client::USER_AGENT)
-        .header(X_REQUEST_ID, opening.request_id.to_string())
-        .header(TRACEPARENT, opening.trace.child())
-        .header(X_CHANNEL, value(opening.channel.as_str()))
-        .header(X_CONNECTION_ID, opening.connection_id.to_string());
-    if let Some(user) = opening.user_id {
-        request = request.header(X_USER_ID, value(&user.to_string()));
+        .header(X_REQUEST_ID, request.request_id.to_string())
+        .header(TRACEPARENT, request.trace.child())
+        .header(X_CHANNEL, value(request.channel.as_str()))
+        .header(X_CONNECTION_ID, request.connection_id.to_string());
+    if let Some(user) = request.user_id {
+        upgrade = upgrade.header(X_USER_ID, value(&user.to_string()));
     }
-    if let Some(name) = opening.username {
-        request = request.header(X_USERNAME, value(name));
+    if let Some(name) = request.username {
+        upgrade = upgrade.header(X_USERNAME, value(name));
     }
-    request.body(Full::default()).map_err(|error| format!("no valid request: {error}"))
+    upgrade.body(Full::default()).map_err(|error| format!("invalid request: {error}"))
 }
 
-/// The scheme is that of the HTTP request which the handshake is.
-fn url(config: &config::WebSocketUpstream, opening: &Opening<'_>) -> String {
-    let Opening { params, channel, user_id, .. } = *opening;
-    let user_id = super::user_in_template(user_id);
+/// Returns the URL of the handshake, whose scheme is that of the HTTP request.
+fn url(config: &config::WebSocketUpstream, request: &SocketRequest<'_>) -> String {
+    let SocketRequest { params, channel, user_id, .. } = *request;
+    let user_id = user_in_template(user_id);
     let url =
         config.url.fill_url(TemplateContext { params, user_id, channel: Some(channel.as_str()) });
     match url.strip_prefix("ws") {
@@ -192,8 +194,9 @@ fn refusal(status: StatusCode) -> NotOpened {
     (error, format!("answered {status}"))
 }
 
-/// RFC 6455 section 4.1, the checks of a server's answer; nothing was offered that it may choose.
-fn accepts<B>(response: &Response<B>, key: &str) -> bool {
+/// Checks a server's handshake (RFC 6455 section 4.1). It must not select an extension, because none was
+/// offered.
+fn is_valid_handshake<B>(response: &Response<B>, key: &str) -> bool {
     let has_token = |name: HeaderName, token: &str| {
         response.headers().get_all(name).iter().any(|value| {
             let mut tokens = value.to_str().unwrap_or_default().split(',');

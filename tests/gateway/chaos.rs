@@ -26,7 +26,7 @@ const PACE: std::ops::Range<u64> = 10..70;
 /// The number of publications between two faults, for each channel.
 const FAULT_EVERY: u64 = 25;
 
-/// The state that workers, clients and faults share.
+/// The pause between two attempts of a worker or a client.
 const RETRY: Duration = Duration::from_millis(50);
 
 #[derive(Default)]
@@ -135,13 +135,13 @@ struct Device {
 
 impl Device {
     async fn run(mut self) {
-        let began = std::time::Instant::now();
+        let started = std::time::Instant::now();
         loop {
             let end = self.world.last_stream.lock().unwrap().get(&self.channel).copied();
             if end.is_some_and(|end| self.newest >= end) {
                 return;
             }
-            assert!(began.elapsed() < 20 * DEADLINE, "{} has no end", self.channel);
+            assert!(started.elapsed() < 20 * DEADLINE, "{} has no end", self.channel);
             let gateway = self.dice.roll(0..2) as usize;
             let address = self.world.gateways.lock().unwrap()[gateway];
             let path = match &self.position {

@@ -82,8 +82,9 @@ impl Device {
     async fn follow(&mut self, mut client: Client) {
         let frames = 20 + self.roll * 7 % 40;
         for number in 0..frames {
-            let event = tokio::time::timeout(DEADLINE, client.next_without_deadline()).await;
-            match event.expect("something within the deadline") {
+            // The next event may be the end of a lost reply, which waits until the lease of a dead node (10 s) has expired.
+            let event = tokio::time::timeout(3 * DEADLINE, client.next_without_deadline()).await;
+            match event.expect("an event before the deadline") {
                 Event::Text(text) => {
                     let frame: Value = serde_json::from_str(&text).expect("JSON");
                     if number == 0 { self.connected(&frame) } else { self.hear(&frame) }

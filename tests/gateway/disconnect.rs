@@ -164,15 +164,15 @@ async fn a_command_with_missing_or_unknown_fields_is_refused(engine: Engine) {
 
 async fn many_connections_are_closed(engine: Engine) {
     // This takes several slices of work on each thread.
-    const CROWD: u64 = 900;
+    const CONNECTIONS: u64 = 900;
     let gateway = engine.start(settings()).await;
-    let mut crowd = Vec::new();
-    for number in 0..CROWD {
+    let mut clients = Vec::new();
+    for number in 0..CONNECTIONS {
         // Every third client is in another conversation.
-        crowd.push(client(&gateway, if number % 3 == 0 { 43 } else { 42 }, Value::Null).await.0);
+        clients.push(client(&gateway, if number % 3 == 0 { 43 } else { 42 }, Value::Null).await.0);
     }
     assert_eq!(disconnect(&gateway, json!({"channel": "chat_42"})).await, closed(600, 1));
-    for (number, client) in crowd.iter_mut().enumerate() {
+    for (number, client) in clients.iter_mut().enumerate() {
         if number % 3 == 0 {
             expect_open(client).await;
         } else {

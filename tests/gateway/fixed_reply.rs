@@ -72,7 +72,7 @@ async fn nobody_holds_such_a_socket_open() {
     let mut stays = RawClient::open(gateway.addr(), "/ws/health/").await;
     assert!(matches!(stays.next().await, Received::Text(text) if text == SOCKET.as_bytes()));
     assert!(matches!(stays.next().await, Received::Close(Some(1000), _)));
-    // The connection is never answered, and it is counted until it closes.
+    // The client does not answer the close frame, and it is counted until its connection ends.
     let (error, code) = receive(&gateway, "/ws/health/", &[]).await;
     assert!(error.contains("rate_limited"), "{error}");
     assert_eq!(code, Some(4029));

@@ -13,7 +13,7 @@ fn settings(presence: &str) -> Settings {
     chat(&format!("auth = [\"connection_token\", \"anonymous\"]\npresence = {presence:?}"))
 }
 
-/// An open connection of a user, with its id.
+/// Connects a user. Returns the client and the id of its connection.
 async fn join(gateway: &Gateway, user: Value) -> (Client, String) {
     let token = gateway.token(user).await;
     opened(gateway, &format!("/ws/chat/42/?connection_token={token}")).await

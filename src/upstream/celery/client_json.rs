@@ -1,8 +1,8 @@
-//! The client's own object, as far as it gets into a task.
+//! The fields of the client's object that become part of a task.
 //!
-//! A worker that cannot decode a message may die of it, so what Python's reader or Celery's could
-//! take for something else, or not at all, ends here: lone surrogates, numbers out of range, deep
-//! nesting, and the pair of keys by which Celery marks values of its own types.
+//! A message that a worker cannot decode may end its process. Therefore values are refused here that the
+//! JSON readers of Python or Celery would misread or reject: lone surrogates, numbers out of range, deep
+//! nesting, and the pair of keys that marks Celery's own types.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -11,41 +11,41 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// The fields of one client's object, each read only when it is asked for.
+/// The fields of a client's object. Each is parsed only when it is used.
 #[derive(Deserialize)]
 #[serde(transparent)]
 pub(super) struct ClientObject<'a>(#[serde(borrow)] HashMap<Cow<'a, str>, &'a RawValue>);
 
-/// What is wrong with a field, for its client.
-pub(super) type Unfit = &'static str;
+/// What is wrong with a field, as a text for the client.
+pub(super) type FieldProblem = &'static str;
 
 impl<'a> ClientObject<'a> {
-    /// `None` = some name in it is no text that could be passed on.
+    /// `None` = a name in the object is not valid Unicode.
     pub fn read(data: &'a RawValue) -> Option<Self> {
         serde_json::from_str(data.get()).ok()
     }
 
-    /// `None` = it is not there, or null.
-    pub fn field(&self, name: &str) -> Option<Result<Value, Unfit>> {
+    /// Returns the value of a field; `None` = the field is missing or null.
+    pub fn field(&self, name: &str) -> Option<Result<Value, FieldProblem>> {
         let raw = self.0.get(name)?.get();
         (raw != "null").then(|| read(raw))
     }
 }
 
-fn read(raw: &str) -> Result<Value, Unfit> {
-    if !integers_fit(raw) {
+fn read(raw: &str) -> Result<Value, FieldProblem> {
+    if !has_only_64_bit_integers(raw) {
         return Err("holds a number that is out of range");
     }
     let value: Value = serde_json::from_str(raw)
         .map_err(|_| "holds text, a number or nesting that cannot be passed on")?;
-    if is_marked(&value) {
+    if has_type_marker(&value) {
         return Err("holds an object with \"__type__\" and \"__value__\"");
     }
     Ok(value)
 }
 
-/// Whether every integer is one of 64 bits: others would come out as rounded floats.
-fn integers_fit(json: &str) -> bool {
+/// Whether every integer fits into 64 bits; others would become rounded floats.
+fn has_only_64_bit_integers(json: &str) -> bool {
     let mut in_text = false;
     let mut escaped = false;
     let mut start = None;
@@ -59,30 +59,31 @@ fn integers_fit(json: &str) -> bool {
             b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E' if start.is_some() => {}
             b'0'..=b'9' | b'-' => start = Some(at),
             _ => {
-                if start.take().is_some_and(|start| !integer_fits(&json[start..at])) {
+                if start.take().is_some_and(|start| !is_64_bit_integer(&json[start..at])) {
                     return false;
                 }
                 in_text = byte == b'"';
             }
         }
     }
-    start.is_none_or(|start| integer_fits(&json[start..]))
+    start.is_none_or(|start| is_64_bit_integer(&json[start..]))
 }
 
-fn integer_fits(number: &str) -> bool {
+fn is_64_bit_integer(number: &str) -> bool {
     number.contains(['.', 'e', 'E'])
         || number.parse::<i64>().is_ok()
         || number.parse::<u64>().is_ok()
 }
 
-/// Celery's reader makes dates, bytes and others of such objects, and fails at those it does not know.
-fn is_marked(value: &Value) -> bool {
+/// Whether a value contains an object that Celery's reader decodes to a date, bytes or another type. It
+/// fails at types that it does not know.
+fn has_type_marker(value: &Value) -> bool {
     match value {
         Value::Object(map) => {
             (map.contains_key("__type__") && map.contains_key("__value__"))
-                || map.values().any(is_marked)
+                || map.values().any(has_type_marker)
         }
-        Value::Array(list) => list.iter().any(is_marked),
+        Value::Array(list) => list.iter().any(has_type_marker),
         _ => false,
     }
 }
@@ -91,13 +92,13 @@ fn is_marked(value: &Value) -> bool {
 mod tests {
     use super::*;
 
-    fn field(json: &str) -> Option<Result<Value, Unfit>> {
+    fn field(json: &str) -> Option<Result<Value, FieldProblem>> {
         let data = RawValue::from_string(format!(r#"{{"a":{json},"other":"\ud800"}}"#)).unwrap();
         ClientObject::read(&data).unwrap().field("a")
     }
 
     #[test]
-    fn fields_are_read_as_they_are() {
+    fn fields_are_read_unchanged() {
         for json in [
             "0",
             "-7",
@@ -121,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_what_they_were_to_the_last_digit() {
+    fn numbers_keep_every_digit() {
         for number in ["6.2E53", "0.1", "8.98846567431158e307", "5e-324", "123456789.12345679"] {
             let value = field(number).expect(number).expect(number);
             assert_eq!(value.as_f64(), number.parse().ok(), "{number}");
@@ -129,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_worker_could_choke_on_is_refused() {
+    fn values_that_a_worker_could_not_decode_are_refused() {
         let deep = format!("{}{}", "[".repeat(1000), "]".repeat(1000));
         for json in [
             r#""\ud800""#,

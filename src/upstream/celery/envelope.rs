@@ -1,9 +1,9 @@
-//! Celery's message protocol 2 as kombu's Redis transport carries it.
+//! Celery's message protocol 2 in the format of kombu's Redis transport.
 //!
-//! Invariant: whatever the client and the configuration say, the element is one that a worker decodes.
-//! It is written from these types alone, and what a client says is nowhere but inside the body, which
-//! is base64 of JSON. A message that a worker cannot decode is not an error there but an outage: some
-//! end the worker's process, and are put back for the next.
+//! Invariant: a worker can decode the message, whatever the client and the configuration contain. It is
+//! written from these types only, and data of the client is only inside the body, which is base64 of JSON.
+//! A message that a worker cannot decode causes an outage: it can end the worker's process and is then
+//! delivered to the next one.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -16,14 +16,14 @@ use serde_json::{Map, Value};
 use crate::clock;
 use crate::config::CeleryTask;
 
-/// Of the body. Workers take it as it is.
+/// The type of the body. Workers use it unchanged.
 const CONTENT_TYPE: &str = "application/json";
 const CONTENT_ENCODING: &str = "utf-8";
 const BODY_ENCODING: &str = "base64";
-/// Persistent; without a meaning on Redis.
+/// Persistent. It has no effect on Redis.
 const DELIVERY_MODE: u8 = 2;
 
-/// The fields, here and below, are in the order in which Celery writes them.
+/// The fields of this type and those below are in the order in which Celery writes them.
 #[derive(Serialize)]
 pub(super) struct Envelope<'a, H> {
     body: String,
@@ -42,13 +42,13 @@ struct Properties<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     reply_to: Option<&'a str>,
     delivery_mode: u8,
-    /// Milliseconds. The transport looks at the header only.
+    /// Milliseconds. The transport reads only the header `expires`.
     #[serde(skip_serializing_if = "Option::is_none")]
     expiration: Option<String>,
     delivery_info: DeliveryInfo<'a>,
     priority: u8,
     body_encoding: &'static str,
-    /// Unique: workers keep what they have not finished by it.
+    /// Unique: workers store unacknowledged messages by it.
     delivery_tag: String,
 }
 
@@ -69,11 +69,11 @@ struct TaskHeaders<'a> {
     group: Option<&'a str>,
     group_index: Option<u32>,
     retries: u32,
-    /// The worker's own hold.
+    /// `null`, so that the worker's own limits apply.
     timelimit: [Option<u32>; 2],
     root_id: &'a str,
     parent_id: Option<&'a str>,
-    /// For logs and monitors, so nothing of the client's is in them.
+    /// Shown in logs and monitors, so that it contains no data of the client.
     argsrepr: &'static str,
     kwargsrepr: &'static str,
     origin: &'a str,
@@ -81,7 +81,7 @@ struct TaskHeaders<'a> {
     replaced_task_nesting: u32,
     stamped_headers: Option<&'a str>,
     stamps: Empty,
-    /// As OpenTelemetry's instrumentation of Celery puts and reads it; only where there is a span.
+    /// The header that OpenTelemetry's instrumentation of Celery reads; only present if there is a span.
     #[serde(skip_serializing_if = "Option::is_none")]
     traceparent: Option<String>,
 }
@@ -89,7 +89,7 @@ struct TaskHeaders<'a> {
 #[derive(Serialize)]
 struct Empty {}
 
-/// What follows the arguments in the body: nothing follows the task.
+/// The last part of the body. The gateway uses none of its features.
 #[derive(Serialize)]
 struct Embed {
     callbacks: Option<()>,
@@ -101,7 +101,7 @@ struct Embed {
 #[derive(Serialize)]
 struct ControlHeaders {
     clock: u64,
-    /// Seconds since 1970.
+    /// Unix seconds.
     expires: f64,
 }
 
@@ -134,7 +134,8 @@ static PRODUCER: LazyLock<Producer> = LazyLock::new(|| Producer {
     reply_to: uuid::Uuid::new_v4().to_string(),
 });
 
-/// The list element of a task. `Err` says what could not be written; nothing is known that does this.
+/// Writes a task as an element of a list. `Err` says what could not be serialized; no message is known to
+/// cause it.
 pub(super) fn task(
     task: &CeleryTask,
     task_id: &str,
@@ -179,7 +180,7 @@ pub(super) fn task(
     write(&(args, kwargs, embed), headers, properties)
 }
 
-/// The broadcast that revokes a task. `count` is this process's count of such messages.
+/// Writes the broadcast that revokes a task. `count` is the number of broadcasts of this process.
 pub(super) fn revoke(
     exchange: &str,
     task_id: &str,
@@ -215,7 +216,8 @@ fn write(
     headers: impl Serialize,
     properties: Properties<'_>,
 ) -> Result<Vec<u8>, String> {
-    let unwritten = |error: serde_json::Error| format!("the task has no JSON: {error}");
+    let unwritten =
+        |error: serde_json::Error| format!("the task cannot be written as JSON: {error}");
     let body = STANDARD.encode(serde_json::to_vec(body).map_err(unwritten)?);
     let envelope = Envelope {
         body,

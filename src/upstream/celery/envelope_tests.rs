@@ -1,4 +1,4 @@
-//! The envelope against a message of Celery's own, and against what is known to stop a worker.
+//! The envelope compared with messages of Celery's own, and with what is known to stop a worker.
 
 use proptest::prelude::*;
 use serde_json::json;
@@ -10,10 +10,10 @@ use crate::config::{ClientField, FieldType, Kwarg, Kwargs, Missing};
 use crate::protocol::Template;
 use crate::upstream::tests::message;
 
-/// Written by Celery 5.7 with kombu 5.7: `apply_async(kwargs=…, expires=600)`, with
+/// A message written by Celery 5.7 with kombu 5.7: `apply_async(kwargs=…, expires=600)`, with
 /// `task_time_limit = 300`.
 const CAPTURED: &str = include_str!("captured_task.json");
-/// `app.control.revoke(id, terminate=True)`.
+/// The message of `app.control.revoke(id, terminate=True)`.
 const CAPTURED_REVOKE: &str = include_str!("captured_revoke.json");
 
 const TASK_ID: &str = "07ec14df-5b0b-4703-9e5a-b4fe3759976b";
@@ -34,7 +34,7 @@ fn body_of(envelope: &Value) -> Value {
     serde_json::from_slice(&body).expect("JSON")
 }
 
-/// The names of all fields, in the order in which they stand.
+/// Returns the names of all fields in their order.
 fn names(json: &str) -> Vec<String> {
     let mut names = Vec::new();
     let mut rest = json;
@@ -64,10 +64,10 @@ fn a_task_is_what_celery_writes() {
     assert_ne!(tag, expected["properties"]["delivery_tag"]);
     expected["body"] = written["body"].clone();
     expected["properties"]["delivery_tag"] = tag;
-    // The producer's own.
+    // These differ for each producer.
     expected["properties"]["reply_to"] = PRODUCER.reply_to.as_str().into();
     expected["headers"]["origin"] = format!("gen{}@tidegate", std::process::id()).into();
-    // The worker's limit holds, and the client's text stays out of logs.
+    // The worker's own limit applies, and the client's text stays out of logs.
     expected["headers"]["timelimit"] = json!([null, null]);
     expected["headers"]["kwargsrepr"] = "{...}".into();
     assert_eq!(written, expected);
@@ -76,7 +76,7 @@ fn a_task_is_what_celery_writes() {
 }
 
 #[test]
-fn a_task_without_an_end_says_none() {
+fn a_task_without_expiry_has_no_expiry_fields() {
     let json =
         super::task(&celery_task(None, Kwargs::new()), TASK_ID, &Map::new(), None, Duration::ZERO);
     let written: Value = serde_json::from_slice(&json.unwrap()).unwrap();
@@ -109,32 +109,32 @@ fn a_revoke_is_what_celery_writes() {
     assert_eq!(arguments["terminate"], false);
 }
 
-/// What must hold for a worker to run it, each for a defect that stops workers or loses messages.
+/// Checks what a worker needs to run a task. Each check is for a defect that stops workers or loses messages.
 fn check(json: &[u8]) -> Value {
-    // Not JSON, or with names twice: the worker ends.
+    // The worker ends at text that is not JSON, or has duplicate names.
     let text = std::str::from_utf8(json).expect("UTF-8");
     let envelope: Value = serde_json::from_str(text).expect("JSON");
     // Without these the worker ends and the message is put back, or dropped.
     assert_eq!(envelope["content-type"], "application/json");
     assert_eq!(envelope["content-encoding"], "utf-8");
     let (headers, properties) = (&envelope["headers"], &envelope["properties"]);
-    // Without an id the message is popped and put back for ever; without a task it is dropped.
+    // Without an id the message is redelivered forever; without a task it is dropped.
     let id = headers["id"].as_str().expect("an id");
     assert!(uuid::Uuid::parse_str(id).is_ok(), "{id}");
     assert!(headers["task"].as_str().is_some_and(|task| !task.is_empty()));
-    // Without these the connection to the broker is made anew, and the message lost.
+    // Without these the worker reconnects to the broker, and the message is lost.
     let tag = properties["delivery_tag"].as_str().expect("a tag");
     assert!(uuid::Uuid::parse_str(tag).is_ok() && tag != id);
     assert_eq!(properties["delivery_info"]["exchange"], "");
     assert!(properties["delivery_info"]["routing_key"].as_str().is_some_and(|key| !key.is_empty()));
     assert_eq!(properties["body_encoding"], "base64");
     assert!(properties["priority"].as_u64().is_some_and(|priority| priority <= 9));
-    // A bad end drops the message.
+    // An invalid expiry drops the message.
     if let Some(expires) = headers["expires"].as_str() {
         let shape = expires.replace(|c: char| c.is_ascii_digit(), "0");
         assert_eq!(shape, "0000-00-00T00:00:00.000000+00:00");
     }
-    // A body that is no list of three ends the worker, and the message is put back.
+    // A body that is not a list of three ends the worker, and the message is redelivered.
     let body = body_of(&envelope);
     let [args, kwargs, embed] = body.as_array().expect("a list").as_slice() else {
         panic!("three: {body}")
@@ -142,12 +142,12 @@ fn check(json: &[u8]) -> Value {
     assert_eq!(*args, json!([]));
     assert!(kwargs.is_object());
     assert_eq!(*embed, json!({"callbacks":null,"errbacks":null,"chain":null,"chord":null}));
-    // The reader makes something else of such an object, or fails.
+    // Celery's reader decodes such an object to another type, or fails.
     assert!(!text.contains("__type__") && !is_decoded(kwargs), "{kwargs}");
     kwargs.clone()
 }
 
-/// As kombu's object hook tells.
+/// Whether kombu's object hook would decode the value to another type.
 fn is_decoded(value: &Value) -> bool {
     match value {
         Value::Object(map) => {
@@ -160,7 +160,7 @@ fn is_decoded(value: &Value) -> bool {
     }
 }
 
-/// Any JSON text, also such that no worker could take.
+/// Any JSON text, including text that no worker could decode.
 fn any_json() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![
         Just("null".to_owned()),

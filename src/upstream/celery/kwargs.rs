@@ -1,4 +1,4 @@
-//! The keyword arguments of a task, made of one message as the configuration says.
+//! The keyword arguments of a task, made from one message as configured.
 
 use std::borrow::Cow;
 
@@ -9,17 +9,20 @@ use super::client_json::ClientObject;
 use crate::config::{ClientField, FieldType, Kwarg, Kwargs, Missing};
 use crate::protocol::Template;
 
-/// Why a message becomes no task; a text for its client.
-pub(super) type Refused = String;
+/// Why a message cannot become a task, as a text for its client.
+pub(super) type InvalidMessage = String;
 
-/// Texts of the client get in as JSON strings, never as a part of another value's JSON.
-pub(super) fn fill(kwargs: &Kwargs, message: &Message) -> Result<Map<String, Value>, Refused> {
+/// Fills in the arguments. Texts of the client become JSON strings, never parts of another value's JSON.
+pub(super) fn fill(
+    kwargs: &Kwargs,
+    message: &Message,
+) -> Result<Map<String, Value>, InvalidMessage> {
     let mut filled = Map::new();
     let mut object = None;
     for (name, kwarg) in kwargs {
         let value = match kwarg {
-            Kwarg::Text(template) => text(template, message)?.into(),
-            Kwarg::Integer(template) => integer(name, template, message)?.into(),
+            Kwarg::Text(template) => fill_text(template, message)?.into(),
+            Kwarg::Integer(template) => fill_integer(name, template, message)?.into(),
             Kwarg::Constant(value) => value.clone(),
             Kwarg::Field(wanted) => {
                 let object = match &object {
@@ -29,7 +32,7 @@ pub(super) fn fill(kwargs: &Kwargs, message: &Message) -> Result<Map<String, Val
                             .ok_or("the message holds a name that cannot be passed on")?,
                     ),
                 };
-                match field(wanted, object)? {
+                match read_field(wanted, object)? {
                     Some(value) => value,
                     None => continue,
                 }
@@ -40,7 +43,7 @@ pub(super) fn fill(kwargs: &Kwargs, message: &Message) -> Result<Map<String, Val
     Ok(filled)
 }
 
-fn text(template: &Template, message: &Message) -> Result<String, Refused> {
+fn fill_text(template: &Template, message: &Message) -> Result<String, InvalidMessage> {
     template.fill_from(|name| {
         Ok(match name {
             "message" => Cow::Borrowed(&*message.text),
@@ -58,13 +61,16 @@ fn text(template: &Template, message: &Message) -> Result<String, Refused> {
     })
 }
 
-fn integer(name: &str, template: &Template, message: &Message) -> Result<i64, Refused> {
-    let digits = text(template, message)?;
+fn fill_integer(name: &str, template: &Template, message: &Message) -> Result<i64, InvalidMessage> {
+    let digits = fill_text(template, message)?;
     digits.parse().map_err(|_| format!("{name} is not an integer"))
 }
 
-/// `None` = the task is not given it.
-fn field(wanted: &ClientField, object: &ClientObject<'_>) -> Result<Option<Value>, Refused> {
+/// Reads a field of the client's object; `None` = the task does not get the argument.
+fn read_field(
+    wanted: &ClientField,
+    object: &ClientObject<'_>,
+) -> Result<Option<Value>, InvalidMessage> {
     let name = &wanted.name;
     let Some(value) = object.field(name) else {
         return match &wanted.missing {
@@ -73,8 +79,8 @@ fn field(wanted: &ClientField, object: &ClientObject<'_>) -> Result<Option<Value
             Missing::Default(value) => Ok(Some(value.clone())),
         };
     };
-    let value = value.map_err(|unfit| format!("{name} {unfit}"))?;
-    let (fits, right) = match wanted.kind {
+    let value = value.map_err(|problem| format!("{name} {problem}"))?;
+    let (is_valid, expected) = match wanted.kind {
         FieldType::Any => (true, ""),
         FieldType::Text => (value.is_string(), "a text"),
         FieldType::Int => (value.is_i64() || value.is_u64(), "an integer"),
@@ -83,5 +89,5 @@ fn field(wanted: &ClientField, object: &ClientObject<'_>) -> Result<Option<Value
         FieldType::Object => (value.is_object(), "an object"),
         FieldType::List => (value.is_array(), "a list"),
     };
-    if fits { Ok(Some(value)) } else { Err(format!("{name} must be {right}")) }
+    if is_valid { Ok(Some(value)) } else { Err(format!("{name} must be {expected}")) }
 }

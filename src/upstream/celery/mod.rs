@@ -1,9 +1,9 @@
-//! A message as a Celery task, which an unchanged `celery worker` runs.
+//! Relays messages as Celery tasks, which an unmodified `celery worker` runs.
 //!
-//! Owns the connections of one Celery application: its broker, its result backend, and the cache where
-//! its tasks are tracked. What a task consists of is in `kwargs` and `client_json`, how it is written in
-//! `envelope`, how it ended in `results`. Who is told is left to others. Invariant: nothing is pushed that a
-//! worker cannot decode.
+//! This module owns the connections of one Celery application: to its broker, to its result backend, and
+//! to the cache where its tasks are tracked. `kwargs` and `client_json` make the arguments of a task,
+//! `envelope` writes it, `results` waits for its end. Invariant: a worker can decode everything that is
+//! pushed.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -24,33 +24,33 @@ mod tracking;
 
 use results::Results;
 pub use results::TaskEnd;
-use tracking::{Entry, Tracking};
+use tracking::{TrackedTask, Tracker};
 
-/// Celery's exchange for commands to all workers, with the default name of its `control_exchange`.
+/// Celery's exchange for commands to all workers, with the default name of `control_exchange`.
 const PIDBOX: &str = "celery.pidbox";
 
 /// The connections of one Celery application; shared by all threads.
 pub(super) struct Celery {
     broker: Commands,
     push: Script,
-    /// The channel on which all workers receive commands.
+    /// The Redis channel of commands to all workers.
     pidbox: String,
-    /// `None` = results are not read.
+    /// `None` = results are not configured.
     results: Option<Results>,
-    tracking: Option<Tracking>,
-    /// The number of commands so far: Celery's logical clock.
-    clock: AtomicU64,
+    tracker: Option<Tracker>,
+    /// Celery's logical clock: the number of commands sent so far.
+    command_clock: AtomicU64,
 }
 
 /// A task that is ready to be pushed.
 pub(super) struct Element {
     key: String,
     json: Vec<u8>,
-    tracked: Option<Entry>,
+    tracked: Option<TrackedTask>,
 }
 
 impl Celery {
-    /// `Err` says what is wrong with a URL. Starts the connections on the current runtime.
+    /// Starts the connections on the current runtime. `Err` says what is wrong with a URL.
     pub fn start(
         config: &CeleryUpstream,
         upstream: &str,
@@ -66,28 +66,28 @@ impl Celery {
                 Results::start(results, &format!("upstream.{upstream}.results"), shutdown)
             })
             .transpose()?;
-        let tracking = config.track.as_ref().map(|track| {
+        let tracker = config.track.as_ref().map(|track| {
             let commands = match &track.redis_url {
                 Some(url) => Commands::start(url, &format!("upstream.{upstream}.track"), shutdown)?,
                 None => broker.clone(),
             };
-            Ok::<_, String>(Tracking::new(commands, track.ttl))
+            Ok::<_, String>(Tracker::new(commands, track.ttl))
         });
-        let (push, clock) = (Script::new(PUSH), AtomicU64::new(0));
-        Ok(Self { broker, push, pidbox, results, tracking: tracking.transpose()?, clock })
+        let (push, command_clock) = (Script::new(PUSH), AtomicU64::new(0));
+        Ok(Self { broker, push, pidbox, results, tracker: tracker.transpose()?, command_clock })
     }
 
-    /// Whether the broker is connected. Messages are accepted without results and tracking as well.
+    /// Whether the broker can be reached. Results and tracking are not needed to accept messages.
     pub fn is_up(&self) -> bool {
         self.broker.is_up()
     }
 
-    /// `None` = results are not read.
+    /// Returns the result backend; `None` = it is not configured.
     pub fn results(&self) -> Option<&Results> {
         self.results.as_ref()
     }
 
-    /// The task for `message`. `Err` = it is rejected; the reason is for its client.
+    /// Writes `message` as a task. `Err` tells the client why that is not possible.
     pub fn compose(config: &CeleryUpstream, message: &Message) -> Result<Element, RelayError> {
         let task = config.task(message.channel.as_str());
         let kwargs = kwargs::fill(&task.kwargs, message).map_err(RelayError::Rejected)?;
@@ -95,11 +95,11 @@ impl Celery {
         let now = clock::since_unix_epoch();
         let json = envelope::task(task, &message.task_id, &kwargs, traceparent, now)
             .map_err(RelayError::Rejected)?;
-        let tracked = config.track.as_ref().map(|track| Entry::new(track, message));
-        Ok(Element { key: list(config, task), json, tracked })
+        let tracked = config.track.as_ref().map(|track| TrackedTask::new(track, message));
+        Ok(Element { key: list_key(config, task), json, tracked })
     }
 
-    /// `LPUSH`. A list that is as long as it may be is busy.
+    /// Pushes a task with `LPUSH`. A full list is `Busy`.
     pub async fn push(
         &self,
         config: &CeleryUpstream,
@@ -111,19 +111,19 @@ impl Celery {
         match self.broker.invoke::<u64>(&push).await.map_err(failed)? {
             0 => Err((RelayError::Busy, "the list is full".to_owned())),
             _ => {
-                if let (Some(tracking), Some(entry)) = (&self.tracking, element.tracked) {
-                    tracking.add(entry);
+                if let (Some(tracker), Some(task)) = (&self.tracker, element.tracked) {
+                    tracker.add(task);
                 }
                 Ok(())
             }
         }
     }
 
-    /// Tells all workers to drop the task, and to stop it where it runs. Returns whether any worker received it.
+    /// Tells all workers to drop the task, and to stop it if it is running. False = no worker received it.
     pub async fn revoke(&self, config: &CeleryUpstream, task_id: &str) -> bool {
-        let clock = self.clock.fetch_add(1, Ordering::Relaxed) + 1;
+        let count = self.command_clock.fetch_add(1, Ordering::Relaxed) + 1;
         let now = clock::since_unix_epoch();
-        let Ok(command) = envelope::revoke(PIDBOX, task_id, config.revoke_signal, clock, now)
+        let Ok(command) = envelope::revoke(PIDBOX, task_id, config.revoke_signal, count, now)
         else {
             return false;
         };
@@ -133,8 +133,8 @@ impl Celery {
     }
 }
 
-/// Kombu keeps a list for each of four steps of priority; workers read the first one first.
-fn list(config: &CeleryUpstream, task: &CeleryTask) -> String {
+/// Returns the key of a task's list. Kombu keeps a list for each of four priority steps.
+fn list_key(config: &CeleryUpstream, task: &CeleryTask) -> String {
     let CeleryUpstream { global_keyprefix, .. } = config;
     let queue = &task.queue;
     match task.priority / 3 * 3 {

@@ -1,8 +1,8 @@
-//! The results of tasks, read from Celery's result backend.
+//! The ends of tasks, read from Celery's result backend.
 //!
-//! A worker writes a task's state to `celery-task-meta-<id>` when it ends, also when it never began:
-//! revoked, expired, unknown. The states of all tasks that are waited for are read with one command at a time,
-//! and nothing is read while no task is. Because they are polled, a lost connection leaves no gap.
+//! A worker writes a task's state to `celery-task-meta-<id>` when the task ends, also if it never started
+//! (revoked, expired, unknown). The states of all tasks with a waiter are polled, and nothing is polled
+//! without waiters. Polling, unlike a subscription, misses nothing while the connection is lost.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,42 +19,42 @@ use crate::shutdown::Shutdown;
 use crate::telemetry;
 pub use crate::telemetry::upstreams::TaskEnd;
 
-/// From one poll of the states to the next.
-const INTERVAL: Duration = Duration::from_millis(500);
+/// The time between two polls.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The most tasks of one command.
+/// The maximum number of tasks in one command.
 const TASKS_PER_COMMAND: usize = 500;
 
 /// The result backend of one upstream.
 pub(in crate::upstream) struct Results {
     inner: Arc<Inner>,
-    /// Ends the polling when it is dropped.
+    /// Polling ends with the last reference.
     _polling: DropGuard,
 }
 
 struct Inner {
     commands: Commands,
-    /// The part of a key before a task's id.
+    /// The prefix of keys, before a task's id.
     prefix: String,
     waiting: Mutex<HashMap<Box<str>, oneshot::Sender<TaskEnd>>>,
-    /// Notified when a task is waited for.
+    /// Notified when a waiter is added.
     wake: Notify,
 }
 
-/// A task that is waited for until this is dropped.
-struct Waiting<'a> {
+/// Removes the waiter of a task when it is dropped.
+struct WaiterGuard<'a> {
     results: &'a Inner,
     task_id: &'a str,
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for WaiterGuard<'_> {
     fn drop(&mut self) {
         self.results.lock().remove(self.task_id);
     }
 }
 
 impl Results {
-    /// Polls on the current runtime until the process is killed.
+    /// Polls on the current runtime until shutdown.
     pub fn start(
         config: &config::Results,
         label: &str,
@@ -71,7 +71,7 @@ impl Results {
         let shutdown = shutdown.clone();
         tokio::spawn(async move {
             tokio::select! {
-                () = inner.poll_forever() => {}
+                () = inner.poll() => {}
                 () = wanted.cancelled() => {}
                 () = shutdown.killed() => {}
             }
@@ -79,11 +79,11 @@ impl Results {
         Ok(results)
     }
 
-    /// Completes when the task has ended; never if its end is not written. Only one caller at a time may wait
-    /// for a task.
-    pub async fn end(&self, task_id: &str) -> TaskEnd {
+    /// Completes when the task has ended, and never if its state is not written. A task has one waiter at a
+    /// time.
+    pub async fn wait_for_end(&self, task_id: &str) -> TaskEnd {
         let (sender, receiver) = oneshot::channel();
-        let _guard = Waiting { results: &self.inner, task_id };
+        let _guard = WaiterGuard { results: &self.inner, task_id };
         self.inner.lock().insert(task_id.into(), sender);
         self.inner.wake.notify_one();
         match receiver.await {
@@ -94,25 +94,25 @@ impl Results {
 }
 
 impl Inner {
-    async fn poll_forever(&self) {
+    async fn poll(&self) {
         loop {
             let ids: Vec<Box<str>> = self.lock().keys().cloned().collect();
             if ids.is_empty() {
                 self.wake.notified().await;
             }
             for ids in ids.chunks(TASKS_PER_COMMAND) {
-                self.poll(ids).await;
+                self.poll_states(ids).await;
             }
-            tokio::time::sleep(INTERVAL).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
-    async fn poll(&self, ids: &[Box<str>]) {
+    async fn poll_states(&self, ids: &[Box<str>]) {
         let mut get = redis::cmd("MGET");
         for id in ids {
             get.arg(format!("{}{id}", self.prefix));
         }
-        // Without an answer they are polled again.
+        // After a failure the states are polled again.
         let Ok(states) = self.commands.query::<Vec<Option<Vec<u8>>>>(&get).await else { return };
         for (id, state) in ids.iter().zip(states) {
             let Some(state) = state else { continue };
@@ -121,7 +121,7 @@ impl Inner {
                 Some(State { end: Some(end), exception }) => {
                     if let Some(waiter) = self.lock().remove(id) {
                         telemetry::upstreams::celery_task_ended(end, id, exception.as_deref());
-                        // The caller may have stopped waiting.
+                        // The waiter may have been dropped.
                         let _ = waiter.send(end);
                     }
                 }
@@ -138,25 +138,26 @@ impl Inner {
     }
 }
 
-/// Celery separates its global prefix from the rest by a `_`, unless the prefix ends in a separator itself.
+/// Returns the prefix of result keys. Celery separates its global prefix with a `_` unless it ends with a
+/// separator.
 fn key_prefix(global: &str) -> String {
-    let mark = match global.chars().last() {
+    let separator = match global.chars().last() {
         None | Some(':' | '_' | '-' | '.') => "",
         Some(_) => "_",
     };
-    format!("{global}{mark}celery-task-meta-")
+    format!("{global}{separator}celery-task-meta-")
 }
 
-/// The part of a task's state that is used here.
+/// The parts of a task's state that the gateway uses.
 #[derive(Debug, PartialEq, Eq)]
 struct State {
     /// `None` = the task has not ended.
     end: Option<TaskEnd>,
-    /// What was raised, for the log.
+    /// The type of the exception, for the log.
     exception: Option<String>,
 }
 
-/// Reads a state; `None` = it is not one of Celery's.
+/// Parses a state; `None` = it is not one.
 fn read(json: &[u8]) -> Option<State> {
     #[derive(Deserialize)]
     struct Fields<'a> {
@@ -166,8 +167,8 @@ fn read(json: &[u8]) -> Option<State> {
     }
     let (status, result) = match serde_json::from_slice::<Fields<'_>>(json) {
         Ok(fields) => (fields.status, fields.result),
-        // Python writes values that are not valid JSON, such as NaN. The state precedes what a task returned.
-        Err(_) => (status_in_front(json)?, None),
+        // Python also writes invalid JSON, such as NaN. The status comes before the task's result.
+        Err(_) => (leading_status(json)?, None),
     };
     let result: Option<serde_json::Value> =
         result.and_then(|result| serde_json::from_str(result.get()).ok());
@@ -186,7 +187,7 @@ fn read(json: &[u8]) -> Option<State> {
     Some(State { end, exception: exception.map(str::to_owned) })
 }
 
-fn status_in_front(json: &[u8]) -> Option<&str> {
+fn leading_status(json: &[u8]) -> Option<&str> {
     let rest = json.strip_prefix(b"{\"status\": \"")?;
     let end = rest.iter().position(|byte| *byte == b'"')?;
     std::str::from_utf8(&rest[..end]).ok()
@@ -237,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_named_as_celery_names_them() {
+    fn keys_have_the_names_that_celery_uses() {
         assert_eq!(key_prefix(""), "celery-task-meta-");
         assert_eq!(key_prefix("app"), "app_celery-task-meta-");
         assert_eq!(key_prefix("app:"), "app:celery-task-meta-");

@@ -1,4 +1,4 @@
-//! The ids of a conversation's tasks in a key of Django's cache, where a backend finds the tasks to revoke.
+//! Tracking of a conversation's task ids in a key of Django's cache, from which a backend revokes tasks.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,39 +12,40 @@ use crate::pickle;
 use crate::protocol::TemplateContext;
 use crate::redis_link::{Commands, RedisFailure};
 use crate::telemetry;
-use crate::upstream::{Message, user_in_template};
+use crate::upstream::Message;
+use crate::upstream::message::user_in_template;
 
-/// Replaces the value, unless it has changed since it was read.
+/// Sets the new value unless the old one has changed since it was read.
 const REPLACE: &str = "\
 if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 return 1";
 
-/// How often an update is tried that others overtake, since they write the key as well.
-const ATTEMPTS: usize = 5;
+/// The number of attempts to update a key that other processes write as well.
+const MAX_ATTEMPTS: usize = 5;
 
-/// The most ids that are being added at once.
+/// The maximum number of updates in flight.
 const MAX_IN_FLIGHT: usize = 256;
 
-/// The most ids of one key; the smallest beyond it are left out.
+/// The maximum number of ids in one key; beyond it the smallest are dropped.
 const MAX_IDS: usize = 500;
 
-/// The tracking of one upstream's tasks. Cheap to clone.
+/// The tracker of one upstream's tasks. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Tracking {
+pub(super) struct Tracker {
     commands: Commands,
     ttl: Duration,
-    /// A permit for each id that is being added.
+    /// The permits of updates in flight.
     permits: Arc<Semaphore>,
 }
 
-/// An id that is to be added to a key.
-pub(super) struct Entry {
+/// A task id and the key that it is added to.
+pub(super) struct TrackedTask {
     key: String,
     task_id: String,
 }
 
-impl Entry {
+impl TrackedTask {
     pub fn new(track: &CeleryTrack, message: &Message) -> Self {
         let key = track.key.fill(TemplateContext {
             params: &message.params,
@@ -55,20 +56,20 @@ impl Entry {
     }
 }
 
-impl Tracking {
+impl Tracker {
     pub fn new(commands: Commands, ttl: Duration) -> Self {
         Self { commands, ttl, permits: Arc::new(Semaphore::new(MAX_IN_FLIGHT)) }
     }
 
-    /// Adds the id on a task of its own: a slow cache must not make a queued message look refused. A failure is
-    /// logged and counted.
-    pub fn add(&self, entry: Entry) {
+    /// Adds the id in a separate task, because a slow cache must not make a queued message look refused.
+    /// Failures are logged and counted.
+    pub fn add(&self, task: TrackedTask) {
         let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
-            return telemetry::upstreams::celery_task_not_tracked("too many ids are being added");
+            return telemetry::upstreams::celery_task_not_tracked("too many ids are on their way");
         };
-        let tracking = self.clone();
+        let tracker = self.clone();
         tokio::spawn(async move {
-            match tracking.try_add(&entry).await {
+            match tracker.try_add(&task).await {
                 Ok(true) => {}
                 Ok(false) => {
                     telemetry::upstreams::celery_task_not_tracked("others kept changing the key")
@@ -79,15 +80,15 @@ impl Tracking {
         });
     }
 
-    async fn try_add(&self, entry: &Entry) -> Result<bool, RedisFailure> {
+    async fn try_add(&self, task: &TrackedTask) -> Result<bool, RedisFailure> {
         let script = Script::new(REPLACE);
         let millis = u64::try_from(self.ttl.as_millis()).unwrap_or(u64::MAX);
-        for _ in 0..ATTEMPTS {
+        for _ in 0..MAX_ATTEMPTS {
             let old: Option<Vec<u8>> =
-                self.commands.query(redis::cmd("GET").arg(&entry.key)).await?;
+                self.commands.query(redis::cmd("GET").arg(&task.key)).await?;
             let old = old.unwrap_or_default();
-            let mut call = script.key(&entry.key);
-            call.arg(&old).arg(with_id(&old, &entry.task_id)).arg(millis);
+            let mut call = script.key(&task.key);
+            call.arg(&old).arg(with_id(&old, &task.task_id)).arg(millis);
             if self.commands.invoke::<bool>(&call).await? {
                 return Ok(true);
             }
@@ -96,7 +97,7 @@ impl Tracking {
     }
 }
 
-/// The set in `old`, if it is one, with `task_id` added.
+/// Returns the set in `old`, if it is one, with `task_id` added.
 fn with_id(old: &[u8], task_id: &str) -> Vec<u8> {
     let value = pickle::read(old);
     let mut ids: BTreeSet<&str> =
@@ -118,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_joins_those_that_are_there() {
+    fn an_id_is_added_to_those_in_the_key() {
         let one = with_id(b"", "b");
         assert_eq!(ids(&one), ["b"]);
         assert_eq!(ids(&with_id(&one, "a")), ["a", "b"]);

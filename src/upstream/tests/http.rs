@@ -1,4 +1,4 @@
-//! Requests, answers, retries, bounds and circuits of HTTP upstreams.
+//! Requests, responses, retries, limits and circuit breakers of HTTP upstreams.
 
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
@@ -23,11 +23,11 @@ async fn outcome(upstreams: &Upstreams) -> Result<String, RelayError> {
 }
 
 #[tokio::test]
-async fn the_request_carries_all_facts() {
+async fn the_request_carries_all_data() {
     let server = Server::start([Script::answer("202 Accepted", JSON, "")]).await;
     let message = message();
     let taken = upstreams(to(&server)).relay(UPSTREAM, &message).await.unwrap();
-    assert_eq!((taken.task_id.as_str(), taken.reply.is_by_worker()), ("our-task", true));
+    assert_eq!((taken.task_id.as_str(), taken.reply.is_from_worker()), ("our-task", true));
 
     let request = server.request(0);
     assert!(request.head.starts_with("POST /in/4%2F2/7 HTTP/1.1\r\n"), "{}", request.head);
@@ -76,7 +76,7 @@ async fn anonymous_clients_have_no_user() {
 }
 
 #[tokio::test]
-async fn keys_of_different_senders_never_meet() {
+async fn keys_of_different_senders_never_collide() {
     let server = Server::start([Script::answer("204 No Content", JSON, "")]).await;
     let upstreams = upstreams(to(&server));
     for (user, id) in [("a:b", "c"), ("a", "b:c"), ("ü\n", "%0A")] {
@@ -109,10 +109,10 @@ async fn bodies_are_signed() {
 }
 
 #[tokio::test]
-async fn answers_that_take_the_message() {
+async fn responses_that_accept_the_message() {
     let long = format!(r#"{{"task_id":"{}"}}"#, "x".repeat(257));
     let huge = format!(r#"{{"task_id":"theirs","x":"{}"}}"#, "x".repeat(2 * 1024 * 1024));
-    for (status, body, task_id, works) in [
+    for (status, body, task_id, is_queued) in [
         ("200 OK", r#"{"task_id":"theirs"}"#, "theirs", true),
         ("201 Created", r#"{"task_id":12345678901}"#, "12345678901", true),
         ("202 Accepted", "", "our-task", true),
@@ -128,8 +128,8 @@ async fn answers_that_take_the_message() {
     ] {
         let server = Server::start([Script::answer(status, JSON, body)]).await;
         let taken = upstreams(to(&server)).relay(UPSTREAM, &message()).await.unwrap();
-        let found = (taken.task_id.as_str(), taken.reply.is_by_worker());
-        assert_eq!(found, (task_id, works), "{status} {:.60}", body);
+        let found = (taken.task_id.as_str(), taken.reply.is_from_worker());
+        assert_eq!(found, (task_id, is_queued), "{status} {:.60}", body);
     }
     let cut = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"task_id\":\"theirs\"";
     let server = Server::start([Script::closing(cut)]).await;
@@ -137,22 +137,22 @@ async fn answers_that_take_the_message() {
 }
 
 #[tokio::test]
-async fn an_answer_without_a_body_is_no_reply_whatever_its_type() {
+async fn a_response_without_a_body_is_not_a_stream_whatever_its_type() {
     for kind in ["text/event-stream", "application/x-ndjson"] {
         let server = Server::start([Script::answer("202 Accepted", kind, "")]).await;
         let taken = upstreams(to(&server)).relay(UPSTREAM, &message()).await.unwrap();
-        assert!(taken.reply.is_by_worker(), "{kind}");
+        assert!(taken.reply.is_from_worker(), "{kind}");
     }
 }
 
-/// A peer that vanishes without a word is found by the kernel: an upstream socket has no deadline.
+/// The kernel detects a peer that vanished: an upstream socket has no deadline.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn connections_are_kept_alive() {
     let server = Server::start([Script::hanging("")]).await;
     let (upstreams, message) = (upstreams(to(&server)), message());
     let mut relay = Box::pin(upstreams.relay(UPSTREAM, &message));
-    while server.asked() == 0 {
+    while server.request_count() == 0 {
         assert!(futures_util::poll!(&mut relay).is_pending());
         tokio::task::yield_now().await;
     }
@@ -163,7 +163,7 @@ async fn connections_are_kept_alive() {
         let fields: Vec<&str> = line.split_whitespace().collect();
         matches!(&fields[..], [_, _, to, "01", _, timer, ..] if *to == remote && timer.starts_with("02:"))
     };
-    // Until what was sent is acknowledged, the timer is that of retransmission.
+    // Until the sent data is acknowledged, the timer is the one of retransmissions.
     let deadline = Instant::now() + LONG;
     while !std::fs::read_to_string("/proc/net/tcp").unwrap().lines().any(is_kept_alive) {
         assert!(Instant::now() < deadline, "no keepalive timer");
@@ -173,7 +173,7 @@ async fn connections_are_kept_alive() {
 }
 
 #[tokio::test]
-async fn answers_that_do_not() {
+async fn responses_that_refuse_the_message() {
     let long = format!(r#"{{"error":"{}"}}"#, "ü".repeat(600));
     let rejected = |text: &str| RelayError::Rejected(text.to_owned());
     let fixed = "the service rejected the message";
@@ -198,19 +198,19 @@ async fn answers_that_do_not() {
 }
 
 #[tokio::test]
-async fn what_is_no_http_is_unavailable_and_not_asked_again() {
+async fn invalid_http_is_unavailable_and_not_retried() {
     for bytes in
         ["", "garbage\r\n\r\n", "HTTP/1.1 2", "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n"]
     {
         let server = Server::start([Script::closing(bytes)]).await;
         let outcome = outcome(&upstreams(with_retries(&server, 3))).await;
         assert_eq!(outcome, Err(RelayError::Unavailable), "{bytes:?}");
-        assert_eq!(server.asked(), 1, "{bytes:?}");
+        assert_eq!(server.request_count(), 1, "{bytes:?}");
     }
 }
 
 #[tokio::test]
-async fn gateway_errors_are_asked_again_with_the_same_key() {
+async fn gateway_errors_are_retried_with_the_same_key() {
     let server = Server::start([
         Script::answer("503 Service Unavailable", JSON, ""),
         Script::answer("502 Bad Gateway", JSON, ""),
@@ -219,15 +219,15 @@ async fn gateway_errors_are_asked_again_with_the_same_key() {
     ])
     .await;
     assert_eq!(outcome(&upstreams(with_retries(&server, 3))).await.as_deref(), Ok("our-task"));
-    assert_eq!(server.asked(), 4);
+    assert_eq!(server.request_count(), 4);
     let (first, last) = (server.request(0), server.request(3));
     assert_eq!(first.header("idempotency-key"), last.header("idempotency-key"));
     assert_eq!(first.body, last.body);
 }
 
 #[tokio::test]
-async fn retries_end_and_other_errors_have_none() {
-    for (status, retries, asked) in [
+async fn retries_are_limited_and_other_errors_are_not_retried() {
+    for (status, retries, requests) in [
         ("503 Service Unavailable", 1, 2),
         ("500 Internal Server Error", 3, 1),
         ("501 Not Implemented", 3, 1),
@@ -236,13 +236,13 @@ async fn retries_end_and_other_errors_have_none() {
     ] {
         let server = Server::start([Script::answer(status, JSON, "")]).await;
         assert!(outcome(&upstreams(with_retries(&server, retries))).await.is_err());
-        assert_eq!(server.asked(), asked, "{status}");
+        assert_eq!(server.request_count(), requests, "{status}");
     }
 }
 
 #[tokio::test]
-async fn an_upstream_that_starts_late_is_connected_to_again() {
-    // Bound and not listening: nobody else gets the port, and connections are refused.
+async fn connecting_is_retried_until_the_upstream_has_started() {
+    // A bound socket that does not listen keeps the port and refuses connections.
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
     let url = format!("http://{}/", socket.local_addr().unwrap());
@@ -254,24 +254,24 @@ async fn an_upstream_that_starts_late_is_connected_to_again() {
     let message = message();
     let mut relay = Box::pin(some.relay(UPSTREAM, &message));
     let early = tokio::time::timeout(Duration::from_millis(20), &mut relay).await;
-    assert!(early.is_err(), "goes on trying");
+    assert!(early.is_err(), "it keeps retrying");
     let server = Server::on(socket.listen(8).unwrap(), [Script::answer("200 OK", JSON, "")]);
     assert_eq!(relay.await.map(|taken| taken.task_id), Ok("our-task".to_owned()));
-    assert_eq!(server.asked(), 1);
+    assert_eq!(server.request_count(), 1);
 }
 
 #[tokio::test]
-async fn an_upstream_that_hangs_is_given_up_and_not_asked_again() {
+async fn a_hanging_upstream_times_out_and_is_not_retried() {
     let server = Server::start([Script::hanging("HTTP/1.1 200")]).await;
     let mut config = with_retries(&server, 3);
     config.timeout = Duration::from_secs(1);
     assert_eq!(outcome(&upstreams(config)).await, Err(RelayError::Unavailable));
-    server.was_abandoned(1).await;
-    assert_eq!(server.asked(), 1);
+    server.wait_for_abandoned(1).await;
+    assert_eq!(server.request_count(), 1);
 }
 
 #[tokio::test]
-async fn a_body_that_hangs_does_not_untake_the_message() {
+async fn a_hanging_body_does_not_make_an_accepted_message_fail() {
     let head = "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{";
     let server = Server::start([Script::hanging(head)]).await;
     let mut config = to(&server);
@@ -280,7 +280,7 @@ async fn a_body_that_hangs_does_not_untake_the_message() {
 }
 
 #[tokio::test]
-async fn an_open_circuit_spares_the_upstream() {
+async fn an_open_circuit_sends_no_requests() {
     let server = Server::start([Script::answer("500 No", JSON, "")]).await;
     let mut config = to(&server);
     config.circuit.failures = 2;
@@ -289,7 +289,7 @@ async fn an_open_circuit_spares_the_upstream() {
     for upstreams in threads.iter().cycle().take(5) {
         assert_eq!(outcome(upstreams).await, Err(RelayError::Unavailable));
     }
-    assert_eq!(server.asked(), 2);
+    assert_eq!(server.request_count(), 2);
 }
 
 #[tokio::test]
@@ -301,11 +301,11 @@ async fn a_probe_closes_the_circuit() {
     for _ in 0..3 {
         assert_eq!(outcome(&upstreams).await, Err(RelayError::Unavailable));
     }
-    server.now_says(Script::answer("429 Slower", JSON, ""));
+    server.set_script(Script::answer("429 Slower", JSON, ""));
     assert_eq!(outcome(&upstreams).await, Err(RelayError::Busy));
-    server.now_says(Script::answer("200 OK", JSON, ""));
+    server.set_script(Script::answer("200 OK", JSON, ""));
     let (one, two) = tokio::join!(outcome(&upstreams), outcome(&upstreams));
-    assert!(one.is_ok() && two.is_ok(), "closed: both are asked");
+    assert!(one.is_ok() && two.is_ok(), "closed: both are sent");
 }
 
 #[tokio::test]
@@ -320,7 +320,7 @@ async fn rejections_do_not_open_the_circuit() {
 }
 
 #[tokio::test]
-async fn the_bound_in_flight_is_one_for_all_threads_and_places_come_back() {
+async fn the_limit_in_flight_is_shared_by_all_threads_and_permits_are_released() {
     let server = Server::start([Script::hanging(""), Script::answer("200 OK", JSON, "")]).await;
     let mut config = to(&server);
     config.max_in_flight = 1;
@@ -330,13 +330,13 @@ async fn the_bound_in_flight_is_one_for_all_threads_and_places_come_back() {
     let mut first = Box::pin(one.relay(UPSTREAM, &message));
     assert!(futures_util::poll!(&mut first).is_pending());
     assert_eq!(outcome(&two).await, Err(RelayError::Busy));
-    while server.asked() == 0 {
+    while server.request_count() == 0 {
         assert!(futures_util::poll!(&mut first).is_pending());
         tokio::task::yield_now().await;
     }
-    // Given up by the caller.
+    // The caller cancels the request.
     drop(first);
-    server.was_abandoned(1).await;
+    server.wait_for_abandoned(1).await;
     assert_eq!(outcome(&two).await.as_deref(), Ok("our-task"));
     assert_eq!(outcome(&one).await.as_deref(), Ok("our-task"));
 }

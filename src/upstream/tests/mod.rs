@@ -4,31 +4,33 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::*;
+use serde_json::value::RawValue;
 
-impl TakenReply {
-    fn is_by_worker(&self) -> bool {
-        matches!(self, Self::ByWorker)
+use super::*;
+use crate::protocol::{ConnectionId, Params, PathPattern, RequestId, Template, UserId};
+use crate::shutdown::Shutdown;
+
+impl ReplySource {
+    fn is_from_worker(&self) -> bool {
+        matches!(self, Self::Worker)
     }
 
-    fn streamed(self) -> Option<Reply> {
+    fn into_stream(self) -> Option<Reply> {
         match self {
-            Self::Streamed(reply) => Some(reply),
-            Self::None | Self::ByWorker => None,
+            Self::Stream(reply) => Some(reply),
+            Self::None | Self::Worker => None,
         }
     }
 }
-use crate::protocol::{PathPattern, Template};
-use crate::shutdown::Shutdown;
 
-mod facts;
 mod http;
 mod queue;
 mod reply;
 mod server;
+mod upstream_metrics;
 mod websocket;
 
-/// Longer than anything here takes.
+/// Longer than any step of these tests takes.
 const LONG: Duration = Duration::from_secs(30);
 const UPSTREAM: &str = "worker";
 
@@ -52,14 +54,14 @@ fn upstream(kind: UpstreamKind) -> config::Upstream {
     }
 }
 
-fn shared(config: config::Upstream) -> UpstreamsShared {
+fn shared(config: config::Upstream) -> SharedUpstreams {
     let upstreams = BTreeMap::from([(config.name.clone(), Arc::new(config))]);
     let engine = config::Engine {
         kind: config::EngineKind::Memory,
         max_publication_bytes: 1 << 20,
         max_history_bytes: 1 << 20,
     };
-    UpstreamsShared::new(&upstreams, &engine, &Shutdown::new()).unwrap()
+    SharedUpstreams::new(&upstreams, &engine, &Shutdown::new()).unwrap()
 }
 
 fn upstreams(config: config::Upstream) -> Upstreams {

@@ -12,10 +12,12 @@ fn queue(server: &RedisServer, max_len: u64) -> config::RedisQueue {
 
 const KEY: &str = "q:chat_42:7";
 
-/// Upstreams whose connection is up, and that connection.
+/// Starts upstreams, waits until their connection is up, and returns both.
 async fn started(kind: UpstreamKind) -> (Upstreams, crate::redis_link::Commands) {
     let shared = shared(upstream(kind));
-    let Link::Queue(queue) = &shared.upstreams[UPSTREAM].link else { panic!("no queue") };
+    let Transport::Queue(queue) = &shared.get(UPSTREAM).unwrap().transport else {
+        panic!("no queue")
+    };
     let commands = queue.commands().clone();
     assert!(commands.wait_up(LONG).await);
     (Upstreams::new(&shared), commands)
@@ -27,7 +29,7 @@ async fn a_stream_gets_entries_and_is_trimmed() {
     let (upstreams, redis) = started(UpstreamKind::RedisStream(queue(&server, 100))).await;
     for _ in 0..500 {
         let taken = upstreams.relay(UPSTREAM, &message()).await.unwrap();
-        assert_eq!((taken.task_id.as_str(), taken.reply.is_by_worker()), ("our-task", true));
+        assert_eq!((taken.task_id.as_str(), taken.reply.is_from_worker()), ("our-task", true));
     }
     let len: u64 = redis.query(redis::cmd("XLEN").arg(KEY)).await.unwrap();
     assert!((100..500).contains(&len), "{len}");
@@ -43,12 +45,12 @@ async fn a_stream_gets_entries_and_is_trimmed() {
 }
 
 #[tokio::test]
-async fn a_list_is_filled_to_its_bound() {
+async fn a_list_is_filled_up_to_its_limit() {
     let server = RedisServer::start();
     let (upstreams, redis) = started(UpstreamKind::RedisList(queue(&server, 2))).await;
-    for taken in [true, true, false] {
+    for is_accepted in [true, true, false] {
         let outcome = upstreams.relay(UPSTREAM, &message()).await;
-        assert_eq!(outcome.err(), (!taken).then_some(RelayError::Busy));
+        assert_eq!(outcome.err(), (!is_accepted).then_some(RelayError::Busy));
     }
     let json: String = redis.query(redis::cmd("RPOP").arg(KEY)).await.unwrap();
     let body: Value = serde_json::from_str(&json).unwrap();
@@ -57,7 +59,7 @@ async fn a_list_is_filled_to_its_bound() {
 }
 
 #[tokio::test]
-async fn queues_without_a_bound() {
+async fn queues_without_a_limit() {
     let server = RedisServer::start();
     for kind in
         [UpstreamKind::RedisList(queue(&server, 0)), UpstreamKind::RedisStream(queue(&server, 0))]
@@ -71,7 +73,7 @@ async fn queues_without_a_bound() {
 }
 
 #[tokio::test]
-async fn a_redis_that_refuses_or_is_away_makes_it_unavailable() {
+async fn a_redis_that_refuses_or_cannot_be_reached_makes_the_upstream_unavailable() {
     let mut server = RedisServer::start();
     let (upstreams, redis) = started(UpstreamKind::RedisList(queue(&server, 2))).await;
     let () = redis.query(redis::cmd("SET").arg(KEY).arg("no list")).await.unwrap();

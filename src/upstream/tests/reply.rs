@@ -1,4 +1,4 @@
-//! Replies that stream in an HTTP upstream's answer.
+//! Replies that are streamed in an HTTP upstream's response.
 
 use super::server::{Script, Server};
 use super::*;
@@ -10,10 +10,10 @@ async fn reply(server: &Server) -> Reply {
     let upstreams = upstreams(upstream(UpstreamKind::Http(http_to(&server.url()))));
     let taken = upstreams.relay(UPSTREAM, &message()).await.unwrap();
     assert_eq!(taken.task_id, "our-task");
-    taken.reply.streamed().expect("a reply")
+    taken.reply.into_stream().expect("a reply")
 }
 
-/// All events up to the end, and how it ended.
+/// Reads all events up to the end, and returns how the reply ended.
 async fn read(reply: &mut Reply) -> (Vec<String>, Option<ReplyBroken>) {
     let mut events = Vec::new();
     let end = loop {
@@ -23,7 +23,7 @@ async fn read(reply: &mut Reply) -> (Vec<String>, Option<ReplyBroken>) {
             None => break None,
         }
     };
-    assert!(reply.next().await.is_none(), "an end is an end");
+    assert!(reply.next().await.is_none(), "nothing follows the end");
     (events, end)
 }
 
@@ -62,7 +62,7 @@ async fn ndjson_with_and_without_its_last_line_feed() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_dies_loses_the_reply() {
+async fn a_reply_is_lost_when_its_upstream_dies() {
     let first = events(&[r#"{"event":"chunk","chunk":1}"#]);
     for script in [
         Script::cut_stream(SSE, &[b"data: 1\n\n"]),
@@ -78,7 +78,7 @@ async fn an_upstream_that_dies_loses_the_reply() {
 }
 
 #[tokio::test]
-async fn a_body_that_ends_with_its_connection_ends_regularly() {
+async fn a_body_may_end_with_its_connection() {
     let bytes = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n";
     let expected = events(&[r#"{"event":"chunk","chunk":1}"#]);
     assert_eq!(outcome(Script::closing(bytes)).await, (expected, None));
@@ -103,13 +103,13 @@ async fn a_reply_that_takes_too_long_is_ended() {
     let max_reply = Duration::from_secs(1);
     let http = config::HttpUpstream { max_reply, ..http_to(&server.url()) };
     let taken = upstreams(upstream(UpstreamKind::Http(http))).relay(UPSTREAM, &message()).await;
-    let mut reply = taken.unwrap().reply.streamed().unwrap();
+    let mut reply = taken.unwrap().reply.into_stream().unwrap();
     let (_, end) = read(&mut reply).await;
     assert_eq!(end, Some(ReplyBroken::Refused("the reply took too long")));
 }
 
-/// A stream that always has more ready never makes the reader wait, so the deadline must not depend
-/// on its waiting.
+/// A stream that always has more data never makes the reader wait, so that the deadline must be checked
+/// without a wait.
 #[tokio::test]
 async fn a_reply_that_never_pauses_is_ended_too() {
     let body = [&b"9\r\ndata: 1\n\n\r\n"[..]; 2].concat();
@@ -119,7 +119,7 @@ async fn a_reply_that_never_pauses_is_ended_too() {
     let max_reply = Duration::from_secs(2);
     let http = config::HttpUpstream { max_reply, ..http_to(&server.url()) };
     let taken = upstreams(upstream(UpstreamKind::Http(http))).relay(UPSTREAM, &message()).await;
-    let mut reply = taken.unwrap().reply.streamed().unwrap();
+    let mut reply = taken.unwrap().reply.into_stream().unwrap();
     assert!(matches!(reply.next().await, Some(Ok(_))));
     tokio::time::sleep(max_reply).await;
     let late = reply.next().await;
@@ -127,17 +127,18 @@ async fn a_reply_that_never_pauses_is_ended_too() {
 }
 
 #[tokio::test]
-async fn a_reply_keeps_its_place_until_it_is_dropped() {
+async fn a_reply_keeps_its_permit_until_it_is_dropped() {
     let script = Script { hangs: true, ..Script::cut_stream(SSE, &[b"data: 1\n\n"]) };
     let server = Server::start([script]).await;
     let mut config = upstream(UpstreamKind::Http(http_to(&server.url())));
     config.max_in_flight = 1;
     let upstreams = upstreams(config);
-    let mut reply = upstreams.relay(UPSTREAM, &message()).await.unwrap().reply.streamed().unwrap();
+    let mut reply =
+        upstreams.relay(UPSTREAM, &message()).await.unwrap().reply.into_stream().unwrap();
     assert!(matches!(reply.next().await, Some(Ok(_))));
     let busy = upstreams.relay(UPSTREAM, &message()).await.err();
     assert_eq!(busy, Some(RelayError::Busy));
     drop(reply);
-    server.was_abandoned(1).await;
+    server.wait_for_abandoned(1).await;
     assert!(upstreams.relay(UPSTREAM, &message()).await.is_ok());
 }

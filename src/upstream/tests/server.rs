@@ -1,4 +1,4 @@
-//! An HTTP server that says exactly the bytes it is told, and remembers what it was asked.
+//! An HTTP server that sends scripted bytes and records its requests.
 
 use std::sync::{Arc, Mutex};
 
@@ -25,9 +25,9 @@ impl Request {
 
 #[derive(Clone)]
 pub struct Script {
-    /// Written one by one.
+    /// The pieces, which are written one by one.
     pub pieces: Vec<Vec<u8>>,
-    /// Stays silent until the peer closes, instead of closing.
+    /// Whether the server stays silent until the peer closes, instead of closing itself.
     pub hangs: bool,
 }
 
@@ -76,7 +76,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// The scripts in turn; the last one is for all that follow.
+    /// Starts a server that uses the scripts in turn, and the last one for all further requests.
     pub async fn start(scripts: impl Into<Vec<Script>>) -> Self {
         Self::on(TcpListener::bind("127.0.0.1:0").await.unwrap(), scripts)
     }
@@ -103,7 +103,7 @@ impl Server {
         format!("http://127.0.0.1:{}/in/{{id}}/{{user_id}}", self.port)
     }
 
-    pub fn asked(&self) -> usize {
+    pub fn request_count(&self) -> usize {
         self.requests.lock().unwrap().len()
     }
 
@@ -111,12 +111,12 @@ impl Server {
         self.requests.lock().unwrap()[at].clone()
     }
 
-    pub fn now_says(&self, script: Script) {
+    pub fn set_script(&self, script: Script) {
         *self.scripts.lock().unwrap() = vec![script];
     }
 
-    /// Waits until that many peers went away.
-    pub async fn was_abandoned(&self, times: usize) {
+    /// Waits until this many peers have closed their connections.
+    pub async fn wait_for_abandoned(&self, times: usize) {
         let mut abandoned = self.abandoned.subscribe();
         let seen = abandoned.wait_for(|count| *count >= times);
         tokio::time::timeout(LONG, seen).await.expect("in time").expect("the server is there");
@@ -143,7 +143,8 @@ async fn serve(
         tokio::task::yield_now().await;
     }
     if script.hangs {
-        let _end_or_reset = stream.read(&mut [0; 64]).await;
+        // The peer ends or resets the connection.
+        let _ = stream.read(&mut [0; 64]).await;
         abandoned.send_modify(|count| *count += 1);
     }
 }

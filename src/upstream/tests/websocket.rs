@@ -16,7 +16,7 @@ type Peer = WebSocket<TokioIo<Upgraded>>;
 
 const MAX_MESSAGE: usize = 64 * 1024;
 
-/// The server's ends of its sockets, and the heads of the requests that opened them.
+/// The server's ends of the sockets, and the heads of the requests that opened them.
 struct Sockets {
     config: config::Upstream,
     peers: mpsc::Receiver<Peer>,
@@ -37,7 +37,8 @@ async fn serve() -> Sockets {
             let (to_peers, to_heads) = (to_peers.clone(), to_heads.clone());
             let service = service_fn(move |mut request| {
                 let (response, upgraded) = upgrade(&mut request).unwrap();
-                let _full = to_heads.try_send(request.into_parts().0);
+                // No test reads more heads than fit into the channel.
+                let _ = to_heads.try_send(request.into_parts().0);
                 let to_peers = to_peers.clone();
                 tokio::spawn(async move {
                     let mut peer = upgraded.await.unwrap();
@@ -55,8 +56,8 @@ async fn serve() -> Sockets {
     Sockets { config, peers, heads }
 }
 
-fn opening(message: &Message) -> Opening<'_> {
-    Opening {
+fn socket_request(message: &Message) -> SocketRequest<'_> {
+    SocketRequest {
         channel: &message.channel,
         params: &message.params,
         user_id: message.user_id.as_ref(),
@@ -69,21 +70,21 @@ fn opening(message: &Message) -> Opening<'_> {
 }
 
 async fn open(config: config::Upstream) -> Result<UpstreamSocket, RelayError> {
-    upstreams(config).open_socket(UPSTREAM, &opening(&message())).await
+    upstreams(config).open_socket(UPSTREAM, &socket_request(&message())).await
 }
 
-/// Both ends of one socket.
+/// Opens a socket and returns both ends.
 async fn pair() -> (UpstreamSocket, Peer) {
     let mut sockets = serve().await;
     let socket = open(sockets.config).await.expect("opened");
     (socket, sockets.peers.recv().await.unwrap())
 }
 
-async fn heard(socket: &mut UpstreamSocket) -> FromUpstream {
+async fn next_event(socket: &mut UpstreamSocket) -> FromUpstream {
     tokio::time::timeout(LONG, socket.receiver.recv()).await.expect("in time")
 }
 
-/// The next frame at the server: opcode and payload.
+/// Returns the opcode and payload of the next frame at the server.
 async fn frame(peer: &mut Peer) -> (OpCode, Vec<u8>) {
     let frame = tokio::time::timeout(LONG, peer.read_frame()).await.expect("in time").unwrap();
     (frame.opcode, frame.payload.to_vec())
@@ -98,11 +99,11 @@ fn text(text: &str) -> SocketMessage {
 }
 
 #[tokio::test]
-async fn the_handshake_carries_who_and_where() {
+async fn the_handshake_carries_user_and_channel() {
     let mut sockets = serve().await;
     let message = message();
     let upstreams = upstreams(sockets.config.clone());
-    let _socket = upstreams.open_socket(UPSTREAM, &opening(&message)).await.unwrap();
+    let _socket = upstreams.open_socket(UPSTREAM, &socket_request(&message)).await.unwrap();
     let head = sockets.heads.recv().await.unwrap();
     assert_eq!(head.uri, "/ws/4%2F2?u=7");
     let header = |name: &str| head.headers[name].to_str().unwrap();
@@ -116,20 +117,20 @@ async fn the_handshake_carries_who_and_where() {
 }
 
 #[tokio::test]
-async fn messages_pass_whole_both_ways() {
+async fn whole_messages_pass_in_both_directions() {
     let (mut socket, mut peer) = pair().await;
     let large = "ü".repeat(MAX_MESSAGE / 2);
     for sent in ["", "hi", &large] {
         socket.sender.send(text(sent)).await.unwrap();
         assert_eq!(frame(&mut peer).await, (OpCode::Text, sent.as_bytes().to_vec()));
         peer.write_frame(piece(true, OpCode::Text, sent.as_bytes())).await.unwrap();
-        assert_eq!(heard(&mut socket).await, FromUpstream::Message(text(sent)));
+        assert_eq!(next_event(&mut socket).await, FromUpstream::Message(text(sent)));
     }
     let binary = SocketMessage::Binary(Bytes::from_static(b"\x00\xff"));
     socket.sender.send(binary.clone()).await.unwrap();
     assert_eq!(frame(&mut peer).await, (OpCode::Binary, b"\x00\xff".to_vec()));
     peer.write_frame(piece(true, OpCode::Binary, b"\x00\xff")).await.unwrap();
-    assert_eq!(heard(&mut socket).await, FromUpstream::Message(binary));
+    assert_eq!(next_event(&mut socket).await, FromUpstream::Message(binary));
 }
 
 #[tokio::test]
@@ -141,7 +142,7 @@ async fn fragments_are_joined_and_pings_between_them_answered() {
     peer.write_frame(piece(false, OpCode::Continuation, b"")).await.unwrap();
     peer.write_frame(piece(true, OpCode::Continuation, &bytes[2..])).await.unwrap();
     assert_eq!(frame(&mut peer).await, (OpCode::Pong, b"beat".to_vec()));
-    assert_eq!(heard(&mut socket).await, FromUpstream::Message(text("aüb")));
+    assert_eq!(next_event(&mut socket).await, FromUpstream::Message(text("aüb")));
 }
 
 #[tokio::test]
@@ -153,10 +154,10 @@ async fn a_dropped_recv_loses_nothing() {
         let mut early = None;
         let reading = async {
             for _ in 0..10 {
-                if let Ok(heard) =
+                if let Ok(event) =
                     tokio::time::timeout(Duration::ZERO, socket.receiver.recv()).await
                 {
-                    early = Some(heard);
+                    early = Some(event);
                     break;
                 }
                 tokio::task::yield_now().await;
@@ -164,17 +165,17 @@ async fn a_dropped_recv_loses_nothing() {
         };
         let (written, ()) = tokio::join!(writing, reading);
         written.unwrap();
-        let heard = match early {
-            Some(heard) => heard,
-            None => heard(&mut socket).await,
+        let event = match early {
+            Some(event) => event,
+            None => next_event(&mut socket).await,
         };
-        assert_eq!(heard, FromUpstream::Message(text(&sent)));
+        assert_eq!(event, FromUpstream::Message(text(&sent)));
     }
 }
 
 #[tokio::test]
-async fn the_upstreams_close_is_told_and_answered() {
-    for (sent, told, answer) in [
+async fn the_upstreams_close_is_reported_and_answered() {
+    for (sent, reported, answer) in [
         (Some((4001, "who?")), Some((4001, "who?")), 4001),
         (Some((1000, "")), Some((1000, "")), 1000),
         (None, Some((1000, "")), 0),
@@ -187,17 +188,17 @@ async fn the_upstreams_close_is_told_and_answered() {
             None => Frame::close_raw(Payload::Borrowed(b"")),
         };
         peer.write_frame(close).await.unwrap();
-        let told = told.map(|(code, reason): (u16, &str)| (code, reason.to_owned()));
+        let reported = reported.map(|(code, reason): (u16, &str)| (code, reason.to_owned()));
         let payload = if answer == 0 { Vec::new() } else { u16::to_be_bytes(answer).to_vec() };
         assert_eq!(frame(&mut peer).await, (OpCode::Close, payload), "{sent:?}");
-        assert_eq!(heard(&mut socket).await, FromUpstream::Closed(told), "{sent:?}");
-        assert_eq!(heard(&mut socket).await, FromUpstream::Closed(None));
+        assert_eq!(next_event(&mut socket).await, FromUpstream::Closed(reported), "{sent:?}");
+        assert_eq!(next_event(&mut socket).await, FromUpstream::Closed(None));
         assert_eq!(socket.sender.send(text("late")).await, Err(()));
     }
 }
 
 #[tokio::test]
-async fn our_close_is_told_and_its_answer_heard() {
+async fn our_close_is_sent_and_its_answer_reported() {
     let (mut socket, mut peer) = pair().await;
     let reason = "ü".repeat(100);
     socket.sender.close(4002, &reason).await;
@@ -205,11 +206,11 @@ async fn our_close_is_told_and_its_answer_heard() {
     assert_eq!((opcode, &payload[..2]), (OpCode::Close, &4002u16.to_be_bytes()[..]));
     assert_eq!(std::str::from_utf8(&payload[2..]).unwrap(), "ü".repeat(61));
     peer.write_frame(Frame::close(4002, b"")).await.unwrap();
-    assert_eq!(heard(&mut socket).await, FromUpstream::Closed(Some((4002, String::new()))));
+    assert_eq!(next_event(&mut socket).await, FromUpstream::Closed(Some((4002, String::new()))));
 }
 
 #[tokio::test]
-async fn what_must_not_be_ends_the_socket() {
+async fn protocol_violations_end_the_socket() {
     let over = vec![b'x'; MAX_MESSAGE + 1];
     let part = vec![b'x'; MAX_MESSAGE / 2 + 1];
     let cases: [(&str, Vec<Frame<'_>>, u16); 6] = [
@@ -219,9 +220,9 @@ async fn what_must_not_be_ends_the_socket() {
             vec![piece(false, OpCode::Binary, &part), piece(true, OpCode::Continuation, &part)],
             1009,
         ),
-        ("no UTF-8", vec![piece(true, OpCode::Text, b"\xff")], 1007),
+        ("invalid UTF-8", vec![piece(true, OpCode::Text, b"\xff")], 1007),
         (
-            "no UTF-8 over fragments",
+            "invalid UTF-8 over fragments",
             vec![piece(false, OpCode::Text, b"\xc3"), piece(true, OpCode::Continuation, b"a")],
             1007,
         ),
@@ -238,47 +239,47 @@ async fn what_must_not_be_ends_the_socket() {
             peer.write_frame(frame).await.unwrap();
         }
         assert_eq!(frame(&mut peer).await, (OpCode::Close, code.to_be_bytes().to_vec()), "{name}");
-        assert_eq!(heard(&mut socket).await, FromUpstream::Closed(None), "{name}");
+        assert_eq!(next_event(&mut socket).await, FromUpstream::Closed(None), "{name}");
     }
 }
 
 #[tokio::test]
-async fn a_broken_connection_is_told() {
+async fn a_broken_connection_is_reported() {
     let (mut socket, peer) = pair().await;
     drop(peer);
-    assert_eq!(heard(&mut socket).await, FromUpstream::Closed(None));
+    assert_eq!(next_event(&mut socket).await, FromUpstream::Closed(None));
     assert_eq!(socket.sender.send(text("hi")).await, Err(()));
 }
 
 #[tokio::test]
-async fn an_upstream_that_does_not_read_is_given_up() {
+async fn an_upstream_that_does_not_read_times_out() {
     let mut sockets = serve().await;
     sockets.config.timeout = Duration::from_secs(2);
     let mut socket = open(sockets.config).await.unwrap();
     let _peer = sockets.peers.recv().await.unwrap();
     let message = SocketMessage::Binary(Bytes::from(vec![0; 1024 * 1024]));
     let sent = async { while socket.sender.send(message.clone()).await.is_ok() {} };
-    tokio::time::timeout(LONG, sent).await.expect("given up in time");
-    assert_eq!(heard(&mut socket).await, FromUpstream::Closed(None));
+    tokio::time::timeout(LONG, sent).await.expect("it times out");
+    assert_eq!(next_event(&mut socket).await, FromUpstream::Closed(None));
 }
 
 #[tokio::test]
-async fn dropped_halves_say_goodbye_and_give_their_place_back() {
+async fn dropped_halves_close_the_socket_and_release_their_permit() {
     let mut sockets = serve().await;
     sockets.config.max_in_flight = 1;
     let (upstreams, message) = (upstreams(sockets.config.clone()), message());
-    let socket = upstreams.open_socket(UPSTREAM, &opening(&message)).await.unwrap();
+    let socket = upstreams.open_socket(UPSTREAM, &socket_request(&message)).await.unwrap();
     let mut peer = sockets.peers.recv().await.unwrap();
-    let busy = upstreams.open_socket(UPSTREAM, &opening(&message)).await.err();
+    let busy = upstreams.open_socket(UPSTREAM, &socket_request(&message)).await.err();
     assert_eq!(busy, Some(RelayError::Busy));
     drop(socket);
     assert_eq!(frame(&mut peer).await, (OpCode::Close, 1001u16.to_be_bytes().to_vec()));
     assert!(peer.read_frame().await.is_err(), "the connection is over");
-    assert!(upstreams.open_socket(UPSTREAM, &opening(&message)).await.is_ok());
+    assert!(upstreams.open_socket(UPSTREAM, &socket_request(&message)).await.is_ok());
 }
 
 #[tokio::test]
-async fn answers_that_open_no_socket() {
+async fn responses_that_open_no_socket() {
     let upgrading = |accept: &str| {
         Script::hanging(format!(
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n{accept}\r\n"

@@ -3,11 +3,12 @@
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 
+use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use super::until;
+use super::{DEADLINE, until};
 
 /// A redis-server that keeps nothing on disk unless it is durable. It is killed when dropped.
 pub struct Redis {
@@ -116,7 +117,11 @@ impl Redis {
     /// Opens a connection for the test itself.
     pub async fn connection(&self) -> MultiplexedConnection {
         let client = redis::Client::open(self.own_url()).expect("a valid URL");
-        client.get_multiplexed_async_connection().await.expect("redis-server accepts")
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(DEADLINE))
+            .set_response_timeout(Some(DEADLINE));
+        let connection = client.get_multiplexed_async_connection_with_config(&config).await;
+        connection.expect("redis-server accepts")
     }
 
     /// Runs one command, for example `redis.run::<i64>(&["PUBLISH", "chat_42", "{}"])`.

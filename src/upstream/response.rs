@@ -1,7 +1,7 @@
-//! What an HTTP upstream's answer comes to.
+//! The meaning of an HTTP upstream's response.
 //!
-//! Invariant: a 2xx head means that the message is taken, whatever is wrong with the body; saying
-//! otherwise would make the client send it twice.
+//! Invariant: a 2xx status means that the message was accepted, even if the body is invalid; otherwise the
+//! client would send it twice.
 
 use hyper::body::{Body, Incoming};
 use hyper::header::CONTENT_TYPE;
@@ -14,69 +14,64 @@ use super::reply::Format;
 use crate::http_client;
 use crate::protocol::MAX_TASK_ID_BYTES;
 
-/// A longer body is not read to its end.
+/// The maximum length of a body that is not streamed.
 const MAX_BYTES: usize = 1024 * 1024;
 const MAX_ERROR_CHARS: usize = 500;
 const REJECTED: &str = "the service rejected the message";
 
-pub(super) enum Answer {
-    /// With the upstream's own task id, if it gave one.
-    Taken {
+pub(super) enum RelayResponse {
+    Accepted {
+        /// The upstream's own task id, if it sent one.
         task_id: Option<String>,
-        follows: Follows,
+        /// A worker will publish the reply: the status was 202 (RFC 9110 section 15.3.3), or the body named
+        /// a task.
+        is_queued: bool,
     },
-    /// Taken; the body is the reply.
+    /// The message was accepted, and the body is the reply.
     Streaming(Format, Incoming),
-    NotTaken(RelayError, String),
+    /// The error for the client, and the reason for the log.
+    Refused(RelayError, String),
 }
 
-/// Whether anything comes after an answer that is no stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Follows {
-    /// The answer was all there is.
-    Nothing,
-    /// A worker goes on by itself: the answer was 202 (RFC 9110 section 15.3.3), or named a task.
-    Work,
-}
-
-/// Whether the same request may be sent once more: what stands between us and the upstream gave this
-/// answer, or the upstream before it did anything.
-pub(super) fn is_worth_a_retry(status: StatusCode) -> bool {
+/// Whether the request may be sent again: a proxy in front of the upstream answered, or the upstream
+/// before it did anything.
+pub(super) fn is_retryable(status: StatusCode) -> bool {
     matches!(
         status,
         StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
     )
 }
 
-/// Reads the body until `deadline`, where it is not a stream.
-pub(super) async fn read(response: Response<Incoming>, deadline: Instant) -> Answer {
+/// Interprets a response. A body that is not streamed is read until `deadline`.
+pub(super) async fn read(response: Response<Incoming>, deadline: Instant) -> RelayResponse {
     let status = response.status();
     if status.is_success() {
-        return match format(&response) {
-            Some(format) => Answer::Streaming(format, response.into_body()),
+        return match stream_format(&response) {
+            Some(format) => RelayResponse::Streaming(format, response.into_body()),
             None => {
-                let task_id = object(response, deadline).await.as_ref().and_then(task_id);
-                let works = status == StatusCode::ACCEPTED || task_id.is_some();
-                let follows = if works { Follows::Work } else { Follows::Nothing };
-                Answer::Taken { task_id, follows }
+                let task_id = read_object(response, deadline).await.as_ref().and_then(task_id);
+                let is_queued = status == StatusCode::ACCEPTED || task_id.is_some();
+                RelayResponse::Accepted { task_id, is_queued }
             }
         };
     }
     let error = if status == StatusCode::TOO_MANY_REQUESTS {
         RelayError::Busy
     } else if status.is_client_error() {
-        let body = object(response, deadline).await;
+        let body = read_object(response, deadline).await;
         RelayError::Rejected(body.as_ref().and_then(error_text).unwrap_or(REJECTED.to_owned()))
     } else {
         RelayError::Unavailable
     };
-    Answer::NotTaken(error, format!("answered {status}"))
+    RelayResponse::Refused(error, format!("answered {status}"))
 }
 
-/// How the body streams, if it does; some answers have no body whatever their headers say.
-fn format(response: &Response<Incoming>) -> Option<Format> {
-    let has_none = matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT);
-    if has_none || response.body().is_end_stream() {
+/// Returns the format of a streamed body; `None` = the body is not a stream. Some responses have no body
+/// whatever their headers say.
+fn stream_format(response: &Response<Incoming>) -> Option<Format> {
+    let has_no_body =
+        matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT);
+    if has_no_body || response.body().is_end_stream() {
         return None;
     }
     let kind = response.headers().get(CONTENT_TYPE)?.to_str().ok()?;
@@ -90,8 +85,11 @@ fn format(response: &Response<Incoming>) -> Option<Format> {
     }
 }
 
-/// The body, if it is a JSON object that comes whole and in time.
-async fn object(response: Response<Incoming>, deadline: Instant) -> Option<Map<String, Value>> {
+/// Reads the body; `None` = it is not a JSON object, or it was not read completely by `deadline`.
+async fn read_object(
+    response: Response<Incoming>,
+    deadline: Instant,
+) -> Option<Map<String, Value>> {
     let body = http_client::read_body(response.into_body(), MAX_BYTES);
     let body = timeout_at(deadline, body).await.ok()?.ok()?;
     serde_json::from_slice(&body).ok()

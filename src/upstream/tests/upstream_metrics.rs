@@ -1,4 +1,4 @@
-//! What is counted.
+//! Metrics of upstreams.
 
 use metrics_exporter_prometheus::PrometheusBuilder;
 
@@ -6,7 +6,7 @@ use super::server::{Script, Server};
 use super::*;
 
 #[tokio::test]
-async fn outcomes_places_retries_and_circuits_are_counted() {
+async fn outcomes_permits_retries_and_circuits_are_counted() {
     let sse = "text/event-stream";
     let server = Server::start([
         Script::answer("204 No Content", sse, ""),
@@ -25,15 +25,15 @@ async fn outcomes_places_retries_and_circuits_are_counted() {
     let recorder = PrometheusBuilder::new().build_recorder();
     let upstreams = Upstreams::new(&metrics::with_local_recorder(&recorder, || shared(config)));
 
-    let mut kept = Vec::new();
+    let mut streams = Vec::new();
     for _ in 0..3 {
-        kept.extend(upstreams.relay(UPSTREAM, &message()).await.unwrap().reply.streamed());
+        streams.extend(upstreams.relay(UPSTREAM, &message()).await.unwrap().reply.into_stream());
     }
     assert_eq!(upstreams.relay(UPSTREAM, &message()).await.err(), Some(RelayError::Busy));
     let in_flight =
         |count: usize| format!("tidegate_upstream_in_flight{{upstream=\"worker\"}} {count}\n");
     assert!(recorder.handle().render().contains(&in_flight(2)));
-    for mut reply in kept {
+    for mut reply in streams {
         while let Some(Ok(_)) = reply.next().await {}
     }
     for _ in 0..4 {

@@ -1,0 +1,92 @@
+use super::*;
+
+fn allows(pattern: &str, origin: &str) -> bool {
+    Origin::parse(origin)
+        .is_some_and(|origin| OriginPattern::parse(pattern).unwrap().matches(&origin))
+}
+
+#[test]
+fn look_alikes_are_refused() {
+    for (pattern, origin, fits) in [
+        ("https://app.example.com", "https://app.example.com", true),
+        ("https://app.example.com", "https://APP.example.com:443", true),
+        ("https://app.example.com", "http://app.example.com", false),
+        ("https://app.example.com", "https://app.example.com:8443", false),
+        ("https://app.example.com", "https://app.example.com.evil.test", false),
+        ("https://app.example.com", "https://appXexample.com", false),
+        ("https://app.example.com", "https://app.example.com@evil.test", false),
+        ("https://app.example.com", "https://app.example.com/", false),
+        ("https://app.example.com", "null", false),
+        ("https://app.example.com", "", false),
+        ("https://*.example.com", "https://a.b.example.com", true),
+        ("https://*.example.com", "https://example.com", false),
+        ("https://*.example.com", "https://evilexample.com", false),
+        ("https://*.example.com", "https://.example.com", false),
+        ("http://localhost:*", "http://localhost:5173", true),
+        ("http://localhost:*", "http://localhost", true),
+        ("http://localhost:*", "http://localhost.evil.test:80", false),
+        ("*://app.example.com", "https://app.example.com", true),
+        ("*://app.example.com", "http://app.example.com", true),
+        ("*://app.example.com", "http://app.example.com:80", true),
+        ("*://app.example.com", "http://app.example.com:443", false),
+        ("*://app.example.com", "https://app.example.com:80", false),
+        ("*://app.example.com", "https://app.example.com:8443", false),
+        ("*://app.example.com", "ftp://app.example.com", false),
+        ("*://app.example.com", "chrome-extension://app.example.com", false),
+        ("*://app.example.com", "*://app.example.com", false),
+        ("*://app.example.com", "https://www.app.example.com", false),
+        ("*://app.example.com", "https://app.example.com.evil.test", false),
+        ("*://app.example.com", "null", false),
+        ("*://app.example.com:80", "https://app.example.com:80", true),
+        ("*://app.example.com:80", "http://app.example.com", true),
+        ("*://app.example.com:80", "https://app.example.com", false),
+        ("*://app.example.com:*", "https://app.example.com:8443", true),
+        ("*://*.example.com", "http://a.b.example.com", true),
+        ("*://*.example.com", "https://a.example.com:8443", false),
+        ("*://*.example.com", "https://example.com", false),
+        ("*://*.example.com", "https://evilexample.com", false),
+        ("*://*.example.com:*", "http://a.example.com:3000", true),
+        ("*://[::1]", "http://[::1]", true),
+        ("*://[::1]", "http://[::1]:3000", false),
+        ("*://[::1]:3000", "https://[::1]:3000", true),
+    ] {
+        assert_eq!(allows(pattern, origin), fits, "{pattern} {origin}");
+    }
+}
+
+#[test]
+fn tags_are_equal_where_origins_are() {
+    let app = OriginTag::parse("https://app.example.com").unwrap();
+    for (origin, same) in [
+        ("https://APP.example.com:443", true),
+        ("http://app.example.com", false),
+        ("https://app.example.com:8443", false),
+        ("https://app.example.com.evil.test", false),
+        ("https://app.example.com/", false),
+        ("null", false),
+    ] {
+        assert_eq!(OriginTag::parse(origin) == Some(app), same, "{origin}");
+    }
+}
+
+#[test]
+fn patterns_that_say_too_much_are_refused() {
+    for text in [
+        "*",
+        "https://*",
+        "https://*.com",
+        "example.com",
+        "https://a/b",
+        "ftp://a.b",
+        "*://*",
+        "*://*:*",
+        "*://*.com",
+        "*://",
+        "*://*.*.example.com",
+        "http*://app.example.com",
+        "*.example.com",
+        "*://app.*",
+    ] {
+        assert!(OriginPattern::parse(text).is_err(), "{text}");
+    }
+}

@@ -1,0 +1,90 @@
+//! What upstreams are given: messages, and requests for sockets.
+
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+
+use crate::protocol::{ChannelName, ConnectionId, Params, RequestId, TraceContext, UserId};
+use crate::telemetry::log::{ConnectionFields, MessageFields};
+
+/// One client message with the data that every upstream gets.
+#[derive(Debug, Clone)]
+pub struct Message {
+    /// The text, trimmed and not empty.
+    pub text: String,
+    /// The client's whole object, unchanged.
+    pub data: Box<RawValue>,
+    pub channel: ChannelName,
+    pub params: Arc<Params>,
+    /// `None` = anonymous.
+    pub user_id: Option<UserId>,
+    pub username: Option<Box<str>>,
+    pub connection_id: ConnectionId,
+    /// The id of the request that opened the connection.
+    pub request_id: RequestId,
+    /// Chosen by the client, or made by the gateway.
+    pub message_id: String,
+    /// A new UUID; an HTTP upstream may answer with another one.
+    pub task_id: String,
+    pub trace: TraceContext,
+}
+
+impl Message {
+    pub fn log_fields(&self) -> MessageFields<'_> {
+        let connection = ConnectionFields {
+            connection: self.connection_id,
+            request: &self.request_id,
+            user: self.user_id.as_ref(),
+            channel: &self.channel,
+        };
+        MessageFields {
+            connection,
+            message_id: Some(&self.message_id),
+            task_id: Some(&self.task_id),
+        }
+    }
+}
+
+/// Why a message was not accepted. The client is told each of these.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RelayError {
+    /// `max_in_flight` is reached, or the upstream reported that it is overloaded.
+    Busy,
+    /// The upstream cannot be reached, did not answer in time or with a 5xx, or its circuit is open.
+    Unavailable,
+    /// The upstream answered with a 4xx. The text is the `error` of the body, of bounded length.
+    Rejected(String),
+}
+
+/// The data that an upstream socket is opened with: URL placeholders and request headers.
+pub struct SocketRequest<'a> {
+    pub channel: &'a ChannelName,
+    pub params: &'a Params,
+    pub user_id: Option<&'a UserId>,
+    pub username: Option<&'a str>,
+    pub connection_id: ConnectionId,
+    pub request_id: &'a RequestId,
+    pub trace: &'a TraceContext,
+    /// The route's `max_message_bytes`, which also limits messages of the upstream.
+    pub max_message_bytes: usize,
+}
+
+impl SocketRequest<'_> {
+    pub(super) fn log_fields(&self) -> MessageFields<'_> {
+        let connection = ConnectionFields {
+            connection: self.connection_id,
+            request: self.request_id,
+            user: self.user_id,
+            channel: self.channel,
+        };
+        MessageFields { connection, message_id: None, task_id: None }
+    }
+}
+
+/// Returns the value of `{user_id}` in a template.
+pub(super) fn user_in_template(user_id: Option<&UserId>) -> &dyn std::fmt::Display {
+    match user_id {
+        Some(id) => id,
+        None => &"anonymous",
+    }
+}

@@ -1,0 +1,119 @@
+//! The part of the upstreams that all threads share.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rustls::ClientConfig;
+
+use super::celery::Celery;
+use super::gate::Gate;
+use super::queue::Queue;
+use crate::config::{self, UpstreamKind};
+use crate::http_client;
+use crate::shutdown::Shutdown;
+
+/// The upstreams by name, with their limits, circuit breakers, metrics and queue connections.
+#[derive(Clone)]
+pub struct SharedUpstreams(Arc<BTreeMap<String, Arc<Upstream>>>);
+
+pub(super) struct Upstream {
+    pub config: Arc<config::Upstream>,
+    pub gate: Gate,
+    pub transport: Transport,
+}
+
+/// How all threads reach an upstream.
+pub(super) enum Transport {
+    /// Each thread has its own client, with these TLS settings.
+    Http(Arc<ClientConfig>),
+    Queue(Queue),
+    Celery(Celery),
+}
+
+impl SharedUpstreams {
+    /// Starts queue connections on the current runtime. `Err` names the upstream and what is wrong with it.
+    pub fn new(
+        upstreams: &BTreeMap<String, Arc<config::Upstream>>,
+        engine: &config::Engine,
+        shutdown: &Shutdown,
+    ) -> Result<Self, String> {
+        Self::build(upstreams, engine, shutdown, None)
+    }
+
+    /// Applies new settings. Upstreams that did not change keep their limits, circuit breakers and
+    /// connections. The others are built again; their requests in flight finish on the previous ones.
+    pub fn reconfigured(
+        &self,
+        upstreams: &BTreeMap<String, Arc<config::Upstream>>,
+        engine: &config::Engine,
+        shutdown: &Shutdown,
+    ) -> Result<Self, String> {
+        Self::build(upstreams, engine, shutdown, Some(self))
+    }
+
+    fn build(
+        upstreams: &BTreeMap<String, Arc<config::Upstream>>,
+        engine: &config::Engine,
+        shutdown: &Shutdown,
+        previous: Option<&Self>,
+    ) -> Result<Self, String> {
+        let mut shared = BTreeMap::new();
+        for (name, config) in upstreams {
+            let same = previous.and_then(|previous| previous.get(name));
+            if let Some(same) = same.filter(|same| same.config == *config) {
+                shared.insert(name.clone(), Arc::clone(same));
+                continue;
+            }
+            let transport = Transport::start(config, engine, shutdown)
+                .map_err(|error| format!("upstream.{name}: {error}"))?;
+            let config = Arc::clone(config);
+            let upstream = Upstream { gate: Gate::new(&config), config, transport };
+            shared.insert(name.clone(), Arc::new(upstream));
+        }
+        Ok(Self(Arc::new(shared)))
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&Arc<Upstream>> {
+        self.0.get(name)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&String, &Arc<Upstream>)> {
+        self.0.iter()
+    }
+
+    /// Whether the Redis of every queue can be reached.
+    pub fn queues_are_up(&self) -> bool {
+        self.0.values().all(|upstream| upstream.transport.is_up())
+    }
+}
+
+impl Transport {
+    fn start(
+        config: &config::Upstream,
+        engine: &config::Engine,
+        shutdown: &Shutdown,
+    ) -> Result<Self, String> {
+        match &config.kind {
+            UpstreamKind::RedisStream(queue) | UpstreamKind::RedisList(queue) => {
+                Queue::start(&queue.redis_url, &config.name, engine, shutdown).map(Self::Queue)
+            }
+            UpstreamKind::Celery(celery) => {
+                Celery::start(celery, &config.name, shutdown).map(Self::Celery)
+            }
+            UpstreamKind::Http(http) => {
+                http_client::tls_config(http.url.as_str().starts_with("https://")).map(Self::Http)
+            }
+            UpstreamKind::WebSocket(socket) => {
+                http_client::tls_config(socket.url.as_str().starts_with("wss://")).map(Self::Http)
+            }
+        }
+    }
+
+    fn is_up(&self) -> bool {
+        match self {
+            Self::Http(_) => true,
+            Self::Queue(queue) => queue.is_up(),
+            Self::Celery(celery) => celery.is_up(),
+        }
+    }
+}
