@@ -12,7 +12,7 @@ use crate::admin::ReadyCheck;
 use crate::broker::{Canary, Core, MemoryHistory, Publisher, Tails};
 use crate::config::{Config, EngineKind, Jwt, RedisEngine, RedisUrl, SharedConfig};
 use crate::control::{Control, Threads};
-use crate::generations::{Generations, Heard, Running};
+use crate::generations::{Disposition, Generations, RunningTasks};
 use crate::limits::SharedLimits;
 use crate::presence::PresenceStore;
 use crate::redis_link::Commands;
@@ -44,7 +44,7 @@ impl Engine {
         shared: &SharedConfig,
         core: &Core,
         threads: Threads,
-        running: Running,
+        running: RunningTasks,
         shutdown: &Shutdown,
     ) -> Result<Self, String> {
         let config = &*shared.load_full();
@@ -147,11 +147,11 @@ impl Engine {
         tokio::task::spawn_local(self.generations.ledger.clone().run());
         let tracker = self.generations.tracker.clone();
         core.set_observer(move |channel, json, position| {
-            let heard = tracker.hear(channel, json, position);
-            if heard == Heard::Drop {
+            let disposition = tracker.observe(channel, json, position);
+            if disposition == Disposition::Drop {
                 telemetry::replies::second_terminal_event_dropped();
             }
-            heard == Heard::Deliver
+            disposition == Disposition::Deliver
         });
         if let Some((canary, commands)) = self.canary.take() {
             core.set_canary(canary.clone());

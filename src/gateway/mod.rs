@@ -27,7 +27,7 @@ use crate::admin::{Admin, Listings};
 use crate::broker::{Core, WorkerHandle};
 use crate::config::{Config, SharedConfig};
 use crate::control::{self, CancelHook, DebugHook, Target, Threads};
-use crate::generations::{Running, Task};
+use crate::generations::{RunningTasks, Task};
 use crate::limits::ConnectionCounts;
 use crate::listener::Worker;
 use crate::service_manager;
@@ -138,7 +138,7 @@ async fn serve(
     let config = shared.load_full();
     let Sockets { public, admin, handed_over } = sockets;
     let (core, broker_handles) = Core::new(public.len(), config.engine.max_publication_bytes);
-    let running = Running::default();
+    let running = RunningTasks::default();
     let (threads, command_handles) = Threads::new(public.len(), cancel_hook(&running));
     let threads = threads.with_debug(debug_hook(&log));
     let mut engine =
@@ -190,7 +190,7 @@ async fn serve(
 }
 
 /// Cancels replies that run on this node, for the commands of any node.
-fn cancel_hook(running: &Running) -> CancelHook {
+fn cancel_hook(running: &RunningTasks) -> CancelHook {
     let running = running.clone();
     Arc::new(move |channel, task_id| {
         u64::from(running.cancel(&Task { channel: channel.clone(), id: task_id.into() }))

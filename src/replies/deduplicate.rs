@@ -39,8 +39,8 @@ impl Replies {
         let tracked = self.services.shutdown.track();
         tokio::task::spawn_local(async move {
             match task_id {
-                Some(task_id) => claim.relayed(&task_id).await,
-                None => claim.failed().await,
+                Some(task_id) => claim.complete(&task_id).await,
+                None => claim.release().await,
             }
             drop(tracked);
         });

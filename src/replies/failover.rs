@@ -10,7 +10,7 @@ use super::message::MessageContext;
 use super::reply_publisher::ReplyPublisher;
 use super::worker_reply::{ReplyMonitor, WorkerReply, unix_ms};
 use crate::config::Route;
-use crate::generations::{Begun, CLAIM_INTERVAL, Claimed, Facts};
+use crate::generations::{CLAIM_INTERVAL, Claimed, Facts, TrackOutcome};
 use crate::limits::{Lease, LeaseKey, Leased};
 use crate::protocol::{ErrorCode, ErrorEvent, cancelled};
 use crate::telemetry::replies::{GenerationEnd, ReplySpans, ReplyTiming};
@@ -64,22 +64,22 @@ fn monitor(replies: &Rc<Replies>, route: &Arc<Route>, claimed: Claimed, lease: O
     let generations = &replies.services.generations;
     let Claimed { task, facts, cancelled } = &claimed;
     let timing = ReplyTiming::taken_over(Arc::clone(&RouteMetrics::of(&route.path).replies));
-    let tracked = match generations.tracker.register_pending(&task.channel).begin(&task.id, timing)
+    let tracked = match generations.tracker.register_pending(&task.channel).track(&task.id, timing)
     {
-        Begun::Running(tracked) => tracked,
-        Begun::Over => return generations.ledger.release(task),
+        TrackOutcome::Tracked(tracked) => tracked,
+        TrackOutcome::Ended => return generations.ledger.release(task),
         // Another node may have room when the lease of this claim is over.
-        Begun::Full => return generations.ledger.resume(&claimed).abandon(),
+        TrackOutcome::Full => return generations.ledger.resume(&claimed).abandon(),
     };
-    let Some(run) = generations.running.begin(task.clone()) else { return };
+    let Some(guard) = generations.running.register(task.clone()) else { return };
     let entry = generations.ledger.resume(&claimed);
     if *cancelled {
-        run.canceller().cancel();
+        guard.canceller().cancel();
     }
     let time_left = time_left(route, facts);
     let received_at = received_at(route, facts);
     let context = MessageContext { received_at, spans: ReplySpans::default() };
-    let reply = WorkerReply { run, tracked, entry, lease, context };
+    let reply = WorkerReply { guard, tracked, entry, lease, context };
     ReplyMonitor::new(replies, route, reply, time_left).start(false);
 }
 

@@ -15,7 +15,7 @@ use super::worker_reply::ledger_facts;
 use super::{Replies, Sender};
 use crate::broker::PublishError;
 use crate::config::Route;
-use crate::generations::{Entry, Run, Task};
+use crate::generations::{Entry, Task, TaskGuard};
 use crate::limits::Lease;
 use crate::protocol::{
     ErrorCode, ErrorEvent, EventName, cancelled, complete, event_name, processing_started,
@@ -43,7 +43,7 @@ struct StreamedReply {
     route: Arc<Route>,
     route_metrics: Arc<RouteMetrics>,
     context: MessageContext,
-    run: Run,
+    guard: TaskGuard,
     entry: Entry,
     _attached: Option<AttachGuard>,
     _lease: Option<Lease>,
@@ -62,22 +62,22 @@ impl Replies {
         let task = Task { channel: sender.channel.clone(), id: task_id.into() };
         let generations = &self.services.generations;
         // The id of a task whose reply streams is fresh.
-        let Some(run) = generations.running.begin(task) else { return reply.abort() };
+        let Some(guard) = generations.running.register(task) else { return reply.abort() };
         let config = self.config();
         let attached = match config.upstreams.cancels_on_disconnect(sender.upstream()) {
-            true => self.attached.attach(sender, run.canceller()),
+            true => self.attached.attach(sender, guard.canceller()),
             false => None,
         };
         let facts = ledger_facts(sender, true, lease.as_ref());
         let streamed = StreamedReply {
             replies: Rc::clone(self),
-            publisher: ReplyPublisher::new(&self.services.publisher, run.task()),
+            publisher: ReplyPublisher::new(&self.services.publisher, guard.task()),
             stops_after: config.config.shutdown.abort_replies_after(),
             route: Arc::clone(&sender.route),
             route_metrics: Arc::clone(&sender.route_metrics),
             context,
-            entry: generations.ledger.enter(run.task(), facts),
-            run,
+            entry: generations.ledger.enter(guard.task(), facts),
+            guard,
             _attached: attached,
             _lease: lease,
         };
@@ -92,7 +92,7 @@ impl Replies {
 
 impl StreamedReply {
     async fn run(self, reply: Reply) {
-        let Task { channel, id } = self.run.task();
+        let Task { channel, id } = self.guard.task();
         let history = &self.replies.history;
         let ledger = &self.replies.services.generations.ledger;
         // Before the first event is published: whoever learns of the task can cancel it, and clients that
@@ -164,7 +164,7 @@ impl StreamedReply {
                 Some(Err(broken)) => Next::Broken(broken),
                 None => Next::End,
             },
-            () = self.run.cancelled() => Next::Cancelled,
+            () = self.guard.cancelled() => Next::Cancelled,
             () = self.entry.taken() => Next::TakenOver,
             () = self.drain_deadline() => {
                 Next::Broken(ReplyBroken::Refused("the gateway is stopping"))
@@ -193,11 +193,11 @@ impl StreamedReply {
     /// The generation counts as ended before its terminal event is published, so that nobody cancels it
     /// any more.
     async fn publish_terminal(&self, json: Bytes) -> Result<(), PublishError> {
-        self.run.end();
+        self.guard.remove();
         self.publisher.publish_terminal(json).await
     }
 
     fn task_id(&self) -> &str {
-        &self.run.task().id
+        &self.guard.task().id
     }
 }

@@ -15,7 +15,7 @@ use super::{Replies, Sender, ThreadConfig};
 use crate::broker::{ChannelPin, PublishError};
 use crate::clock;
 use crate::config::Route;
-use crate::generations::{Begun, Entry, Expected, Facts, Run, Task, Tracked};
+use crate::generations::{Entry, Facts, PendingReply, Task, TaskGuard, TrackOutcome, TrackedReply};
 use crate::limits::Lease;
 use crate::protocol::{ErrorCode, ErrorEvent, cancelled, complete};
 use crate::telemetry;
@@ -33,31 +33,31 @@ impl Replies {
         self: &Rc<Self>,
         sender: &Sender,
         task_id: &str,
-        pending: Expected,
+        pending: PendingReply,
         lease: Option<Lease>,
         context: MessageContext,
     ) {
         let metrics = &sender.route_metrics.replies;
         let timing = ReplyTiming::new(Arc::clone(metrics), context.received_at)
             .with_spans(context.spans.clone());
-        let tracked = match pending.begin(task_id, timing) {
-            Begun::Running(tracked) => tracked,
-            Begun::Over => {
+        let tracked = match pending.track(task_id, timing) {
+            TrackOutcome::Tracked(tracked) => tracked,
+            TrackOutcome::Ended => {
                 let end = GenerationEnd::Completed;
                 context.spans.end(end);
                 let received_at = context.received_at;
                 return metrics.ended(&sender.channel, end, received_at, task_id);
             }
-            Begun::Full => return metrics.not_tracked(),
+            TrackOutcome::Full => return metrics.not_tracked(),
         };
         let task = Task { channel: sender.channel.clone(), id: task_id.into() };
         let generations = &self.services.generations;
         // An upstream that names a task twice means the one that is running.
-        let Some(run) = generations.running.begin(task) else { return };
+        let Some(guard) = generations.running.register(task) else { return };
         let facts = ledger_facts(sender, false, lease.as_ref());
-        let entry = generations.ledger.enter(run.task(), facts);
+        let entry = generations.ledger.enter(guard.task(), facts);
         let duration = sender.route.generations.max_duration;
-        let reply = WorkerReply { run, tracked, entry, lease, context };
+        let reply = WorkerReply { guard, tracked, entry, lease, context };
         ReplyMonitor::new(self, &sender.route, reply, duration).start(true);
     }
 }
@@ -98,8 +98,8 @@ fn task_failed(end: TaskEnd, id: &str) -> String {
 
 /// What a worker's reply holds while it is in progress.
 pub(super) struct WorkerReply {
-    pub run: Run,
-    pub tracked: Tracked,
+    pub guard: TaskGuard,
+    pub tracked: TrackedReply,
     pub entry: Entry,
     /// Counts the reply for its user.
     pub lease: Option<Lease>,
@@ -147,7 +147,7 @@ impl ReplyMonitor {
         reply: WorkerReply,
         duration: Duration,
     ) -> Self {
-        let task = reply.run.task();
+        let task = reply.guard.task();
         Self {
             publisher: ReplyPublisher::new(&replies.services.publisher, task),
             _pin: replies.services.broker.pin(&task.channel),
@@ -168,7 +168,7 @@ impl ReplyMonitor {
     }
 
     async fn run(self, begins: bool) {
-        let Task { channel, id } = self.reply.run.task();
+        let Task { channel, id } = self.reply.guard.task();
         let history = &self.replies.history;
         if begins {
             // Without the mark, clients that connect later see less.
@@ -178,7 +178,7 @@ impl ReplyMonitor {
         if let Stop::Draining | Stop::TakenOver = stop {
             return self.hand_over();
         }
-        self.reply.run.end();
+        self.reply.guard.remove();
         let end = self.conclude(&stop).await.unwrap_or(GenerationEnd::EngineDown);
         // A mark that cannot be taken back expires.
         let _ = history.generation_ended(channel, id).await;
@@ -205,7 +205,7 @@ impl ReplyMonitor {
             tokio::select! {
                 end = completed(&mut task_end) => return Stop::TaskEnded(end),
                 () = self.reply.tracked.ended() => return Stop::Ended,
-                () = self.reply.run.cancelled() => return Stop::Cancelled,
+                () = self.reply.guard.cancelled() => return Stop::Cancelled,
                 () = self.reply.entry.taken() => return Stop::TakenOver,
                 () = self.replies.services.shutdown.draining() => return Stop::Draining,
                 () = tokio::time::sleep_until(next.into()) => {}
@@ -224,7 +224,7 @@ impl ReplyMonitor {
     /// upstream does not know when a task ends.
     fn task_end(&self) -> Option<Pin<Box<dyn Future<Output = TaskEnd> + '_>>> {
         let upstream = self.route.upstream.as_deref().unwrap_or_default();
-        let end = self.config.upstreams.task_end(upstream, &self.reply.run.task().id)?;
+        let end = self.config.upstreams.task_end(upstream, &self.reply.guard.task().id)?;
         Some(Box::pin(async move {
             let end = end.await;
             tokio::time::sleep(TERMINAL_EVENT_DELAY).await;
@@ -244,7 +244,7 @@ impl ReplyMonitor {
         if !self.reply.tracked.end() {
             return Ok(GenerationEnd::Completed);
         }
-        let id = &self.reply.run.task().id;
+        let id = &self.reply.guard.task().id;
         let lost = |text| ErrorEvent::new(ErrorCode::WorkerLost, text).task_id(id).to_json();
         let (end, json) = match stop {
             Stop::Cancelled => {
@@ -268,7 +268,7 @@ impl ReplyMonitor {
     /// Tells the worker to stop, if it can be told. The request is kept for as long as a generation may
     /// last.
     async fn cancel_task(&self) {
-        let (task, ttl) = (self.reply.run.task(), self.route.generations.max_duration);
+        let (task, ttl) = (self.reply.guard.task(), self.route.generations.max_duration);
         let upstream = self.route.upstream.as_deref().unwrap_or_default();
         let (by_engine, by_queue) = tokio::join!(
             self.replies.services.generations.ledger.notify_worker(task, ttl),

@@ -1,5 +1,5 @@
-//! One upstream socket for one client socket: messages relayed whole both ways, close codes carried
-//! over. A slow side makes the other wait; nothing overflows here.
+//! One upstream socket for one client socket. Messages are relayed whole both ways, and close codes are passed on.
+//! A slow side makes the other wait, so nothing overflows here.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

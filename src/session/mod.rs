@@ -19,8 +19,6 @@ mod presence;
 mod rate_buckets;
 mod registry;
 mod resume;
-#[cfg(test)]
-mod resume_model;
 mod route_update;
 mod services;
 

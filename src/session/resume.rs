@@ -190,3 +190,6 @@ impl Session {
         retry(READ_ATTEMPTS, READ_PAUSE, |EngineUnavailable| true, read).await.ok()
     }
 }
+
+#[cfg(test)]
+mod tests;

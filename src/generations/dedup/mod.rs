@@ -36,7 +36,7 @@ const LEASE_MARGIN: Duration = Duration::from_secs(10);
 /// The longest time for which a node that died blocks an id.
 const LONGEST_LEASE: Duration = Duration::from_secs(10 * 60);
 
-/// Which messages have been relayed, on either engine. Cheap to clone, from any thread.
+/// The messages that have been relayed, in either engine. Shared by all threads, cheap to clone.
 #[derive(Clone)]
 pub struct Deduplicator(Arc<Engine>);
 
@@ -59,8 +59,8 @@ pub enum IdScope<'a> {
 pub struct MessageKey(Box<str>);
 
 impl MessageKey {
-    /// `route` is its path pattern, `id` the client's own, which is hashed: two messages have one key
-    /// only if all of these are the same, whatever characters they are made of.
+    /// `route` is the route's path pattern, `id` the message id that the client chose. Two messages have the same
+    /// key only if all three are the same, whatever characters they contain.
     pub fn new(route: &str, scope: IdScope<'_>, id: &str) -> Self {
         let (kind, sender) = match scope {
             IdScope::User(user) => ("user", user.to_string()),
@@ -96,7 +96,7 @@ pub enum DedupOutcome {
 /// Why it is not known whether a message was relayed. It must not be relayed then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DedupError {
-    /// The engine cannot be reached, or is full.
+    /// The engine is unavailable or full, so it is not known whether the message was relayed.
     EngineUnavailable,
     /// It has been relayed elsewhere for as long as a claim lasts, without an outcome.
     StillRelaying,
@@ -110,6 +110,7 @@ enum Held {
     Free,
     /// It is being relayed.
     Claimed,
+    /// It was relayed, as this task.
     Relayed(String),
 }
 
@@ -123,18 +124,18 @@ impl Deduplicator {
         Self(Arc::new(Engine::Redis(RedisDedup::new(commands, key_prefix))))
     }
 
-    /// Waits for whoever is relaying the same message now, for at most as long as a claim lasts and as
-    /// long as the answer is `wanted`. `relay_timeout` is the longest that a relay takes, all attempts
-    /// together; `ttl` is how long the answer will be kept.
+    /// Claims a message. If it is being relayed already, waits for the result, for at most as long as a claim
+    /// lasts and while `is_wanted`. `relay_timeout` is the longest that a relay takes, all attempts together;
+    /// `ttl` is how long the answer will be kept.
     pub async fn claim_or_wait(
         &self,
         message: MessageKey,
         relay_timeout: Duration,
         ttl: Duration,
-        wanted: impl Fn() -> bool,
+        is_wanted: impl Fn() -> bool,
     ) -> Result<DedupOutcome, DedupError> {
         let lease = relay_timeout.saturating_add(LEASE_MARGIN).min(LONGEST_LEASE);
-        self.claim_within(lease, message, ttl, wanted).await
+        self.claim_within(lease, message, ttl, is_wanted).await
     }
 
     async fn claim_within(
@@ -142,7 +143,7 @@ impl Deduplicator {
         lease: Duration,
         message: MessageKey,
         ttl: Duration,
-        wanted: impl Fn() -> bool,
+        is_wanted: impl Fn() -> bool,
     ) -> Result<DedupOutcome, DedupError> {
         let token = random_hex(16);
         let until = Instant::now() + lease;
@@ -159,7 +160,7 @@ impl Deduplicator {
                 Ok(Held::Claimed) => tokio::time::sleep(POLL).await,
                 Err(EngineUnavailable) => return Err(DedupError::EngineUnavailable),
             }
-            if !wanted() {
+            if !is_wanted() {
                 return Err(DedupError::Unwanted);
             }
         }
@@ -205,7 +206,7 @@ pub struct Claim {
 
 impl Claim {
     /// Reports that the upstream has accepted the message as `task_id`, which repeats get as answer.
-    pub async fn relayed(self, task_id: &str) {
+    pub async fn complete(self, task_id: &str) {
         if !self.finish(Some((task_id, self.ttl))).await {
             telemetry::replies::answer_not_stored(task_id);
         }
@@ -213,7 +214,7 @@ impl Claim {
 
     /// Reports that the upstream has not accepted the message, as far as is known: it may be sent again. If
     /// the engine is unavailable, it may be once the claim has expired.
-    pub async fn failed(self) {
+    pub async fn release(self) {
         let _ = self.finish(None).await;
     }
 

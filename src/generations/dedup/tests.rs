@@ -46,37 +46,37 @@ fn message(id: &str) -> MessageKey {
     MessageKey::new("/ws", IdScope::User(&UserId::Integer(7)), id)
 }
 
-async fn turn(dedup: &Deduplicator, id: &str) -> DedupOutcome {
+async fn claim_or_wait(dedup: &Deduplicator, id: &str) -> DedupOutcome {
     dedup.claim_or_wait(message(id), RELAY, TTL, || true).await.unwrap()
 }
 
 async fn first(dedup: &Deduplicator, id: &str) -> Claim {
-    match turn(dedup, id).await {
+    match claim_or_wait(dedup, id).await {
         DedupOutcome::First(claim) => claim,
         DedupOutcome::Repeat { task_id } => panic!("relayed before as {task_id}"),
     }
 }
 
 async fn repeat(dedup: &Deduplicator, id: &str) -> String {
-    match turn(dedup, id).await {
+    match claim_or_wait(dedup, id).await {
         DedupOutcome::First(_) => panic!("not relayed before"),
         DedupOutcome::Repeat { task_id } => task_id,
     }
 }
 
 async fn repeats(bench: Bench) {
-    first(&bench.one, "a").await.relayed("task of a").await;
+    first(&bench.one, "a").await.complete("task of a").await;
     for once in [&bench.one, &bench.two] {
         assert_eq!(repeat(once, "a").await, "task of a");
     }
-    first(&bench.two, "b").await.relayed("").await;
+    first(&bench.two, "b").await.complete("").await;
     assert_eq!(repeat(&bench.one, "b").await, "");
 }
 
 async fn failures(bench: Bench) {
-    first(&bench.one, "a").await.failed().await;
-    first(&bench.two, "a").await.failed().await;
-    first(&bench.one, "a").await.relayed("third").await;
+    first(&bench.one, "a").await.release().await;
+    first(&bench.two, "a").await.release().await;
+    first(&bench.one, "a").await.complete("third").await;
     assert_eq!(repeat(&bench.two, "a").await, "third");
 }
 
@@ -86,10 +86,10 @@ async fn simultaneous(bench: Bench) {
         let dedup = if n % 2 == 0 { bench.one.clone() } else { bench.two.clone() };
         let relays = Arc::clone(&relays);
         tokio::spawn(async move {
-            match turn(&dedup, "a").await {
+            match claim_or_wait(&dedup, "a").await {
                 DedupOutcome::First(claim) => {
                     relays.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-                    claim.relayed("the task").await;
+                    claim.complete("the task").await;
                     "the task".to_owned()
                 }
                 DedupOutcome::Repeat { task_id } => task_id,
@@ -105,24 +105,24 @@ async fn simultaneous(bench: Bench) {
 async fn takes_over(bench: Bench) {
     let claim = first(&bench.one, "a").await;
     let other = bench.two.clone();
-    let mut waiting = tokio::spawn(async move { turn(&other, "a").await });
+    let mut waiting = tokio::spawn(async move { claim_or_wait(&other, "a").await });
     let early = tokio::time::timeout(3 * POLL, &mut waiting).await;
     assert!(early.is_err(), "nobody has an answer while the first is being relayed");
-    claim.failed().await;
+    claim.release().await;
     let DedupOutcome::First(claim) = waiting.await.unwrap() else { panic!("nobody relayed it") };
-    claim.relayed("second").await;
+    claim.complete("second").await;
     assert_eq!(repeat(&bench.one, "a").await, "second");
 }
 
 async fn overtaken(bench: Bench) {
     let ours = first(&bench.one, "a").await;
-    claim(&bench.two, "a").failed().await;
-    claim(&bench.two, "a").relayed("late").await;
-    ours.relayed("ours").await;
-    claim(&bench.two, "a").failed().await;
+    claim(&bench.two, "a").release().await;
+    claim(&bench.two, "a").complete("late").await;
+    ours.complete("ours").await;
+    claim(&bench.two, "a").release().await;
     assert_eq!(repeat(&bench.two, "a").await, "ours");
     // A claim that expired, with nobody behind it, still leaves its answer.
-    claim(&bench.one, "b").relayed("in the end").await;
+    claim(&bench.one, "b").complete("in the end").await;
     assert_eq!(repeat(&bench.two, "b").await, "in the end");
 }
 
@@ -133,13 +133,13 @@ fn claim(dedup: &Deduplicator, id: &str) -> Claim {
 
 async fn expiry(bench: Bench) {
     let short = Duration::from_millis(50);
-    let turn = |ttl| bench.one.claim_or_wait(message("a"), RELAY, ttl, || true);
-    let Ok(DedupOutcome::First(claim)) = turn(short).await else { panic!("not the first") };
-    claim.relayed("gone soon").await;
+    let claim_for = |ttl| bench.one.claim_or_wait(message("a"), RELAY, ttl, || true);
+    let Ok(DedupOutcome::First(claim)) = claim_for(short).await else { panic!("not the first") };
+    claim.complete("gone soon").await;
     let deadline = Instant::now() + RELAY;
     loop {
-        match turn(TTL).await.unwrap() {
-            DedupOutcome::First(claim) => return claim.failed().await,
+        match claim_for(TTL).await.unwrap() {
+            DedupOutcome::First(claim) => return claim.release().await,
             DedupOutcome::Repeat { task_id } => assert_eq!(task_id, "gone soon"),
         }
         assert!(Instant::now() < deadline, "expired in time");
@@ -149,8 +149,8 @@ async fn expiry(bench: Bench) {
 
 async fn unwanted(bench: Bench) {
     let _claim = first(&bench.one, "a").await;
-    let turn = bench.two.claim_or_wait(message("a"), RELAY, TTL, || false).await;
-    assert_eq!(turn.unwrap_err(), DedupError::Unwanted);
+    let outcome = bench.two.claim_or_wait(message("a"), RELAY, TTL, || false).await;
+    assert_eq!(outcome.unwrap_err(), DedupError::Unwanted);
 }
 
 #[tokio::test]
@@ -172,9 +172,9 @@ async fn what_redis_keeps_expires() {
     let claim = first(&bench.one, "a").await;
     let lease = (RELAY + LEASE_MARGIN).as_millis() as i64;
     assert!((1..=lease).contains(&left("a").await));
-    claim.relayed("t").await;
+    claim.complete("t").await;
     assert!((lease..=600_000).contains(&left("a").await));
-    first(&bench.one, "b").await.failed().await;
+    first(&bench.one, "b").await.release().await;
     assert_eq!(left("b").await, -2);
 }
 
@@ -182,8 +182,8 @@ async fn what_redis_keeps_expires() {
 async fn without_redis_nothing_is_relayed() {
     let mut bench = Bench::redis().await;
     bench.redis.as_mut().unwrap().0.kill();
-    let turn = bench.one.claim_or_wait(message("a"), RELAY, TTL, || true).await;
-    assert_eq!(turn.unwrap_err(), DedupError::EngineUnavailable);
+    let outcome = bench.one.claim_or_wait(message("a"), RELAY, TTL, || true).await;
+    assert_eq!(outcome.unwrap_err(), DedupError::EngineUnavailable);
 }
 
 #[tokio::test]
@@ -191,7 +191,7 @@ async fn an_answer_is_told_to_a_redis_that_comes_back() {
     let mut bench = Bench::redis().await;
     let claim = first(&bench.one, "a").await;
     bench.redis.as_mut().unwrap().0.kill();
-    let told = tokio::spawn(async move { claim.relayed("kept").await });
+    let told = tokio::spawn(async move { claim.complete("kept").await });
     bench.redis.as_mut().unwrap().0.restart();
     told.await.unwrap();
     assert!(bench.redis.as_ref().unwrap().1.wait_up(RELAY).await);

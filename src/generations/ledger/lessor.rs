@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::redis::{RedisLedger, Renewed};
 use super::{Claimed, Held, LEASE, Release};
-use crate::generations::{Running, Task};
+use crate::generations::{RunningTasks, Task};
 use crate::leases::Lessor;
 use crate::redis_link::EngineUnavailable;
 use crate::telemetry;
@@ -14,13 +14,13 @@ use crate::telemetry;
 /// The engine's side of the ledger.
 pub(super) struct GenerationLessor {
     redis: RedisLedger,
-    running: Running,
+    running: RunningTasks,
     /// Since when the engine has answered every call; `None` after one that it did not.
     answering_since: Mutex<Option<Instant>>,
 }
 
 impl GenerationLessor {
-    pub fn new(redis: RedisLedger, running: Running) -> Self {
+    pub fn new(redis: RedisLedger, running: RunningTasks) -> Self {
         Self { redis, running, answering_since: Mutex::default() }
     }
 

@@ -16,7 +16,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use super::{Running, Task};
+use super::{RunningTasks, Task};
 use crate::leases::HeldLeases;
 use crate::redis_link::{Commands, EngineUnavailable};
 use crate::telemetry;
@@ -98,7 +98,7 @@ impl Ledger {
     }
 
     /// [`Ledger::run`] does the work. Generations whose cancellation is requested are cancelled in `running`.
-    pub fn redis(commands: Commands, key_prefix: &str, running: &Running) -> Self {
+    pub fn redis(commands: Commands, key_prefix: &str, running: &RunningTasks) -> Self {
         let redis = RedisLedger::new(commands, key_prefix);
         let lessor = GenerationLessor::new(redis, running.clone());
         Self(Some(Arc::new(HeldLeases::new(lessor))))

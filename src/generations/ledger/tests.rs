@@ -12,14 +12,14 @@ const TTL: Duration = Duration::from_secs(60);
 
 struct Node {
     ledger: Ledger,
-    running: Running,
+    running: RunningTasks,
 }
 
 impl Node {
     async fn on(server: &RedisServer) -> (Self, Commands) {
         let commands = Commands::start(&server.url(), "test", &Shutdown::new()).unwrap();
         assert!(commands.wait_up(SOON).await);
-        let running = Running::default();
+        let running = RunningTasks::default();
         (Self { ledger: Ledger::redis(commands.clone(), "tg:", &running), running }, commands)
     }
 
@@ -148,7 +148,7 @@ async fn a_cancel_reaches_whoever_looks_after_it() {
     let server = RedisServer::start();
     let (one, two, commands) = nodes(&server).await;
     assert_eq!(two.ledger.request_cancel(&task("a"), TTL).await, Ok(false));
-    let run = one.running.begin(task("a")).unwrap();
+    let run = one.running.register(task("a")).unwrap();
     let _entry = one.ledger.enter(&task("a"), facts(false));
     one.ledger.flush().await;
     assert_eq!(two.ledger.request_cancel(&task("a"), TTL).await, Ok(true));
@@ -169,7 +169,7 @@ async fn a_task_that_begins_anew_is_not_cancelled_by_an_old_word() {
     let server = RedisServer::start();
     let (one, _, commands) = nodes(&server).await;
     one.ledger.notify_worker(&task("a"), TTL).await.unwrap();
-    let run = one.running.begin(task("a")).unwrap();
+    let run = one.running.register(task("a")).unwrap();
     let _entry = one.ledger.enter(&task("a"), facts(false));
     one.ledger.flush().await;
     one.renew().await;

@@ -1,0 +1,140 @@
+//! The replies of one channel.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::telemetry::replies::ReplyTiming;
+
+/// The most messages of one channel whose first chunk is remembered when it comes before the upstream's
+/// answer.
+const MAX_EARLY_CHUNKS: usize = 16;
+
+/// A channel on which replies are pending or in progress.
+#[derive(Default)]
+pub(super) struct Channel {
+    /// The number of messages on their way to the upstream.
+    pub pending: usize,
+    /// The number of terminal events without a task id that came while a message was on its way and no reply
+    /// was in progress. At most `pending`.
+    pub early_ends: usize,
+    /// When first chunks came while a message was on its way, by the key of their task.
+    early_chunks: Vec<(Option<u64>, Instant)>,
+    /// The replies in progress, the oldest first.
+    replies: Vec<Arc<ReplyState>>,
+}
+
+impl Channel {
+    pub fn is_idle(&self) -> bool {
+        self.pending == 0 && self.replies.is_empty()
+    }
+
+    pub fn find(&self, task_id: &str) -> Option<&ReplyState> {
+        self.replies.iter().find(|reply| *reply.task_id == *task_id).map(|reply| &**reply)
+    }
+
+    /// The oldest reply that has not ended.
+    pub fn oldest(&self) -> Option<&ReplyState> {
+        self.replies.iter().find(|reply| !reply.has_ended()).map(|reply| &**reply)
+    }
+
+    pub fn add(&mut self, reply: Arc<ReplyState>) {
+        self.replies.push(reply);
+    }
+
+    pub fn remove(&mut self, reply: &Arc<ReplyState>) {
+        self.replies.retain(|other| !Arc::ptr_eq(other, reply));
+    }
+
+    /// A message is no longer on its way. Which message an early event belonged to is not known, so there are
+    /// never more of them than messages.
+    pub fn remove_pending(&mut self) {
+        self.pending -= 1;
+        self.early_ends = self.early_ends.min(self.pending);
+        if self.pending == 0 {
+            self.early_chunks.clear();
+        }
+    }
+
+    /// Notes an event of a task, or of any reply if it names no task.
+    pub fn record_event(&self, task_id: Option<&str>, now: Instant) {
+        let is_meant = |reply: &&Arc<ReplyState>| task_id.is_none_or(|id| *reply.task_id == *id);
+        self.replies.iter().filter(is_meant).for_each(|reply| reply.activity().last_event_at = now);
+    }
+
+    /// Notes a chunk of a task, or of the oldest reply if it names no task. `key` is that of the task.
+    pub fn record_chunk(&mut self, task_id: Option<&str>, key: Option<u64>, now: Instant) {
+        let reply = match task_id {
+            Some(task_id) => self.find(task_id),
+            None => self.oldest(),
+        };
+        if let Some(reply) = reply {
+            reply.activity().timing.record_chunk(now);
+        } else if self.pending > 0
+            && self.early_chunks.len() < MAX_EARLY_CHUNKS
+            && !self.early_chunks.iter().any(|(task, _)| *task == key)
+        {
+            self.early_chunks.push((key, now));
+        }
+    }
+
+    /// Returns when the first chunk came of a task that only now begins to be tracked, if it has come.
+    pub fn take_early_chunk(&mut self, key: u64) -> Option<Instant> {
+        let index_of = |key| self.early_chunks.iter().position(|(task, _)| *task == key);
+        let index = index_of(Some(key)).or_else(|| index_of(None))?;
+        Some(self.early_chunks.remove(index).1)
+    }
+}
+
+/// A reply in progress.
+pub(super) struct ReplyState {
+    task_id: Box<str>,
+    activity: Mutex<Activity>,
+    /// Cancelled when the reply has ended.
+    ended: CancellationToken,
+}
+
+pub(super) struct Activity {
+    pub last_event_at: Instant,
+    timing: ReplyTiming,
+}
+
+impl ReplyState {
+    pub fn new(task_id: &str, timing: ReplyTiming) -> Arc<Self> {
+        Arc::new(Self {
+            task_id: task_id.into(),
+            activity: Mutex::new(Activity { last_event_at: Instant::now(), timing }),
+            ended: CancellationToken::new(),
+        })
+    }
+
+    pub fn activity(&self) -> MutexGuard<'_, Activity> {
+        self.activity.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn has_ended(&self) -> bool {
+        self.ended.is_cancelled()
+    }
+
+    /// Completes when the reply has ended.
+    pub async fn ended(&self) {
+        self.ended.cancelled().await;
+    }
+
+    /// Marks the reply as ended. Returns whether it was not ended before.
+    pub fn end(&self) -> bool {
+        let had_ended = self.has_ended();
+        self.ended.cancel();
+        !had_ended
+    }
+
+    /// Notes a terminal event.
+    pub fn record_end(&self, now: Instant, is_success: bool) {
+        if is_success && !self.has_ended() {
+            self.activity().timing.record_completion(now);
+        }
+        // Whoever waits for the end finds the completion recorded.
+        self.end();
+    }
+}

@@ -1,0 +1,119 @@
+//! What a relayed message holds in the tracker: a pending reply, then a tracked one.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::channel::ReplyState;
+use super::{MAX_TRACKED, Tracker};
+use crate::protocol::ChannelName;
+use crate::telemetry::replies::ReplyTiming;
+
+/// A message on its way to the upstream, until this is dropped.
+pub struct PendingReply {
+    tracker: Tracker,
+    channel: ChannelName,
+}
+
+/// What became of a reply that was to be tracked.
+pub enum TrackOutcome {
+    Tracked(TrackedReply),
+    /// The reply has ended already: its worker was faster than its upstream's answer.
+    Ended,
+    /// This node tracks as many replies as it can.
+    Full,
+}
+
+impl PendingReply {
+    pub(super) fn new(tracker: Tracker, channel: ChannelName) -> Self {
+        Self { tracker, channel }
+    }
+
+    /// The upstream has taken the message as `task_id`, and a worker publishes the reply. Its chunks are
+    /// recorded in `timing`.
+    pub fn track(self, task_id: &str, mut timing: ReplyTiming) -> TrackOutcome {
+        let inner = &*self.tracker.0;
+        let mut state = inner.lock();
+        let key = inner.key(&self.channel, task_id);
+        let early_chunk =
+            state.channels.get_mut(&self.channel).and_then(|channel| channel.take_early_chunk(key));
+        if let Some(received_at) = early_chunk {
+            timing.record_chunk(received_at);
+        }
+        if state.task_ends.contains(key, Instant::now()) {
+            return TrackOutcome::Ended;
+        }
+        let is_full = state.tracked >= MAX_TRACKED;
+        let Some(channel) = state.channels.get_mut(&self.channel) else {
+            return TrackOutcome::Full;
+        };
+        if channel.early_ends > 0 {
+            channel.early_ends -= 1;
+            return TrackOutcome::Ended;
+        }
+        if is_full {
+            return TrackOutcome::Full;
+        }
+        let reply = ReplyState::new(task_id, timing);
+        channel.add(Arc::clone(&reply));
+        state.tracked += 1;
+        drop(state);
+        let (tracker, channel) = (self.tracker.clone(), self.channel.clone());
+        TrackOutcome::Tracked(TrackedReply { tracker, channel, reply })
+    }
+}
+
+impl Drop for PendingReply {
+    fn drop(&mut self) {
+        let inner = &*self.tracker.0;
+        let mut state = inner.lock();
+        if let Some(channel) = state.channels.get_mut(&self.channel) {
+            channel.remove_pending();
+        }
+        state.remove_idle(&self.channel);
+        inner.count_active(&state);
+    }
+}
+
+/// A reply that is tracked until this is dropped.
+pub struct TrackedReply {
+    tracker: Tracker,
+    channel: ChannelName,
+    reply: Arc<ReplyState>,
+}
+
+impl TrackedReply {
+    /// Completes when the terminal event was published.
+    pub async fn ended(&self) {
+        self.reply.ended().await;
+    }
+
+    /// When the last event of the reply was published, or it began.
+    pub fn last_event_at(&self) -> Instant {
+        self.reply.activity().last_event_at
+    }
+
+    /// Marks the reply as ended by the gateway. Returns false if its terminal event was published before.
+    pub fn end(&self) -> bool {
+        // Of this call and a terminal event at the same time, one ends the reply.
+        let _lock = self.tracker.0.lock();
+        self.reply.end()
+    }
+
+    #[cfg(test)]
+    pub(super) fn has_ended(&self) -> bool {
+        self.reply.has_ended()
+    }
+}
+
+impl Drop for TrackedReply {
+    fn drop(&mut self) {
+        let inner = &*self.tracker.0;
+        let mut state = inner.lock();
+        if let Some(channel) = state.channels.get_mut(&self.channel) {
+            channel.remove(&self.reply);
+            state.tracked -= 1;
+        }
+        state.remove_idle(&self.channel);
+        inner.count_active(&state);
+    }
+}
