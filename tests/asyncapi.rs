@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::Value;
-use tidegate::protocol::{
+use tidegate::internals::{
     ClientAction, ClientFrame, CloseReason, ErrorCode, EventName, MAX_TASK_ID_BYTES,
 };
 

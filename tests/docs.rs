@@ -12,8 +12,7 @@ use std::path::{Component, Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use tidegate::config::Config;
-use tidegate::protocol::{ClientAction, CloseReason, ErrorCode};
+use tidegate::internals::{ClientAction, CloseReason, Config, ErrorCode};
 
 /// A new variant does not compile here until it is added, as it must be in [`CloseReason::ALL`].
 fn is_listed(reason: CloseReason) -> bool {

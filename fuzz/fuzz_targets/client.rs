@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tidegate::protocol::{ClientFrame, MAX_TASK_ID_BYTES};
+use tidegate::internals::{ClientFrame, MAX_TASK_ID_BYTES};
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(text) = str::from_utf8(bytes) else { return };

@@ -6,9 +6,8 @@ use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 use serde::de::IgnoredAny;
-use tidegate::channel_layer::Serializer;
-use tidegate::config::{LayerSerializer, Secret};
-use tidegate::msgpack::MAX_GROWTH;
+use tidegate::internals::msgpack::MAX_GROWTH;
+use tidegate::internals::{LayerSerializer, Secret, Serializer};
 
 /// The ways to read: bit 0 JSON, bit 1 a prefix, bit 2 encrypted, bit 3 without `type`.
 static SERIALIZERS: LazyLock<Vec<Serializer>> = LazyLock::new(|| {

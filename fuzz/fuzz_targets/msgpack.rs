@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use serde::de::IgnoredAny;
-use tidegate::msgpack::{MAX_GROWTH, to_json};
+use tidegate::internals::msgpack::{MAX_GROWTH, to_json};
 
 fuzz_target!(|bytes: &[u8]| {
     let mut json = Vec::new();

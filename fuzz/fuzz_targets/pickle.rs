@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
-use tidegate::pickle::{MAX_BYTES, MAX_REPEATED_BYTES, read, write_json};
+use tidegate::internals::pickle::{MAX_BYTES, MAX_REPEATED_BYTES, read, write_json};
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(value) = read(bytes) else { return };

@@ -68,9 +68,9 @@ struct CatchUp {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Arrival {
     Deliver,
-    /// It will be read from the history.
+    /// Ignore it, since it will be read from the history.
     Wait,
-    /// It does not follow what came before: the history is to be read, under this number.
+    /// Read the history under this number, since it does not follow what came before.
     CatchUp(u64),
 }
 

@@ -43,7 +43,7 @@ struct Queue {
 
 #[derive(Default)]
 struct Waiting {
-    /// At most [`MAX_WAITING`] and `max_bytes`.
+    /// The events, at most [`MAX_WAITING`] and `max_bytes`.
     events: VecDeque<TailEvent>,
     bytes: usize,
     ended: bool,

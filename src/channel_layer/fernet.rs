@@ -1,5 +1,5 @@
-//! Fernet tokens (<https://github.com/fernet/spec/blob/master/Spec.md>) under keys that channels_redis
-//! makes of its `symmetric_encryption_keys`: authenticated, then decrypted. Nothing is encrypted here.
+//! Fernet tokens (<https://github.com/fernet/spec/blob/master/Spec.md>) with keys that channels_redis derives
+//! from its `symmetric_encryption_keys`: authenticated, then decrypted. Nothing is encrypted here.
 
 use aws_lc_rs::cipher::{AES_128, DecryptionContext, PaddedBlockDecryptingKey, UnboundCipherKey};
 use aws_lc_rs::hmac;
@@ -11,25 +11,25 @@ use sha2::{Digest, Sha256};
 use crate::config::Secret;
 
 const VERSION: u8 = 0x80;
-/// Version, time and initialization vector.
+/// The length of version, time and initialization vector.
 const HEAD: usize = 1 + 8 + 16;
-/// An HMAC-SHA256.
+/// The length of an HMAC-SHA256.
 const TAG: usize = 32;
-/// Seconds by which a token may come from the future, as Python's `cryptography` has it.
+/// By how many seconds the time of a token may lie in the future, as in Python's `cryptography`.
 const MAX_CLOCK_SKEW: u64 = 60;
 
-/// One key: the SHA-256 of a secret, half for signing, half for encrypting.
+/// One key: the SHA-256 of a secret, one half for signing, the other for encrypting.
 pub(super) struct Fernet {
     signing: hmac::Key,
     encrypting: [u8; 16],
 }
 
-/// For how long a token is good.
+/// How long a token is valid.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Lifetime {
-    /// Unix seconds.
+    /// The present time in Unix seconds.
     pub(super) now: u64,
-    /// Seconds.
+    /// The seconds for which it is valid after it was written.
     pub(super) ttl: u64,
 }
 
@@ -41,7 +41,7 @@ impl Fernet {
         Self { signing: hmac::Key::new(hmac::HMAC_SHA256, &key[..16]), encrypting }
     }
 
-    /// `None` unless this key wrote `raw`. The tag is compared in constant time.
+    /// Decrypts `raw`; `None` unless it was written with this key. The tag is compared in constant time.
     fn open(&self, raw: &[u8]) -> Option<Vec<u8>> {
         let (signed, tag) = raw.split_at_checked(raw.len().checked_sub(TAG)?)?;
         let (head, sealed) = signed.split_at_checked(HEAD)?;
@@ -56,7 +56,7 @@ impl Fernet {
     }
 }
 
-/// What a token holds, if one of `keys` wrote it and its time is right. `None` as lifetime: any time is.
+/// Decrypts a token that was written with one of `keys` and is still valid. Without a `lifetime` it always is.
 pub(super) fn open(keys: &[Fernet], token: &[u8], lifetime: Option<Lifetime>) -> Option<Vec<u8>> {
     let raw = URL_SAFE.decode(token).ok()?;
     let (version, after) = raw.split_first()?;

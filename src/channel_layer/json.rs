@@ -1,4 +1,4 @@
-//! JSON text of Python's `json.dumps`, taken apart at its first level and otherwise kept as it is.
+//! JSON text of Python's `json.dumps`, parsed at its first level and otherwise kept as it is.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,10 +6,10 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// Floats that Python writes though JSON has none, the longest first.
+/// Floats that Python writes although they are not valid JSON, the longest first.
 const BARE_FLOATS: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
 
-/// The same text with `NaN`, `Infinity` and `-Infinity` in quotes wherever they stand outside a string.
+/// The same text with `NaN`, `Infinity` and `-Infinity` in quotes wherever they occur outside a string.
 pub(super) fn without_bare_floats(text: &str) -> Cow<'_, str> {
     if !text.contains("NaN") && !text.contains("Infinity") {
         return Cow::Borrowed(text);
@@ -34,7 +34,8 @@ pub(super) fn without_bare_floats(text: &str) -> Cow<'_, str> {
     Cow::Owned(quoted)
 }
 
-/// Bytes of the string that `text` begins with, quotes included; all of it where the string has no end.
+/// The length of the string that `text` begins with, with its quotes; the length of `text` where the string
+/// has no end.
 fn string_length(text: &str) -> usize {
     let mut is_escaped = false;
     for (at, byte) in text.bytes().enumerate().skip(1) {
@@ -48,16 +49,16 @@ fn string_length(text: &str) -> usize {
     text.len()
 }
 
-/// A JSON object whose names and values are the text that they were written as.
+/// A JSON object whose names and values are kept as they were written.
 pub(super) struct Object<'a>(Vec<(&'a RawValue, &'a RawValue)>);
 
 impl<'a> Object<'a> {
-    /// `None` unless `text` is one whole object.
+    /// Parses `text`; `None` unless it is exactly one object.
     pub(super) fn read(text: &'a str) -> Option<Self> {
         serde_json::from_str(text).ok()
     }
 
-    /// Name, in quotes, and value.
+    /// The members: each with its name in quotes, and its value.
     pub(super) fn members(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
         self.0.iter().map(|(name, value)| (name.get(), value.get()))
     }
@@ -85,7 +86,7 @@ impl<'de> Deserialize<'de> for Object<'de> {
     }
 }
 
-/// One text, or an array of them; `None` for anything else.
+/// Reads one text, or an array of texts; `None` for anything else.
 pub(super) fn texts(value: &str) -> Option<Vec<String>> {
     if value.starts_with('"') {
         return serde_json::from_str(value).ok().map(|text| vec![text]);

@@ -47,11 +47,6 @@ impl Memberships {
         Ok(Self { hosts, names, group_expiry: layer.group_expiry })
     }
 
-    /// Whether every host answers.
-    pub fn are_up(&self) -> bool {
-        self.hosts.iter().all(Commands::is_up)
-    }
-
     /// For each host whether its connection is up, and each change of it.
     pub fn ups(&self) -> Vec<watch::Receiver<bool>> {
         self.hosts.iter().map(Commands::ups).collect()

@@ -10,20 +10,20 @@ use crate::config::{LayerSerializer, Secret};
 use crate::msgpack::{Item, Malformed, Reader, write_key, write_value};
 pub use crate::telemetry::channel_layer::BadMessage;
 
-/// The member that `group_send` of the core layer adds: whom of the mailbox the message is for.
+/// The member that `group_send` of the core layer adds: for which channels of the mailbox the message is.
 const MEMBERS: &str = "__asgi_channel__";
-/// The member that says which handler of a consumer a message is for.
+/// The member that names the handler of a consumer.
 const TYPE: &str = "type";
 
-/// What `group_send` was given.
+/// A message as a backend passed it to `group_send`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LayerMessage {
-    /// The message as a JSON object: its members in their order, but for `__asgi_channel__`, and for
-    /// `type` where it is not to be kept.
+    /// The message as a JSON object: its members in their order, without `__asgi_channel__`, and without
+    /// `type` where that is not to be kept.
     pub json: Vec<u8>,
-    /// `type`, where it is text.
+    /// The value of `type`, where it is text.
     pub message_type: Option<String>,
-    /// Channels of this mailbox that the message is for. Empty in the pub/sub layer.
+    /// The channels of this mailbox that the message is for. Empty in the pub/sub layer.
     pub members: Vec<String>,
 }
 
@@ -35,45 +35,45 @@ impl From<Malformed> for BadMessage {
     }
 }
 
-/// Reads payloads as the layer's settings have them written.
+/// Reads payloads that are written with the layer's settings.
 pub struct Serializer {
     format: LayerSerializer,
-    /// Random bytes before the message; they make it unique in a mailbox.
+    /// The number of random bytes before the message, which make it unique in a mailbox.
     prefix: usize,
-    /// Empty = not encrypted.
+    /// The keys of the encryption; without any, messages are not encrypted.
     keys: Vec<Fernet>,
     ttl: Option<Duration>,
     keeps_type: bool,
 }
 
 impl Serializer {
-    /// For a layer without prefix (the pub/sub layer), not encrypted; messages keep their `type`.
+    /// A serializer for a layer without prefix (the pub/sub layer) and encryption. Messages keep their `type`.
     pub fn new(format: LayerSerializer) -> Self {
         Self { format, prefix: 0, keys: Vec::new(), ttl: None, keeps_type: true }
     }
 
-    /// `random_prefix_length`; 12 in the core layer unless it is configured.
+    /// Sets `random_prefix_length`, which is 12 in the core layer unless it is configured.
     pub fn with_prefix(self, bytes: usize) -> Self {
         Self { prefix: bytes, ..self }
     }
 
-    /// `symmetric_encryption_keys`: each is tried. A message older than `ttl` is refused (`expiry` and 10 s
-    /// more in the core layer, `None` in the pub/sub layer).
+    /// Sets `symmetric_encryption_keys`, each of which is tried. A message older than `ttl` is refused: after
+    /// `expiry` and 10 s more in the core layer, never in the pub/sub layer (`None`).
     pub fn with_keys(self, secrets: &[Secret], ttl: Option<Duration>) -> Self {
         Self { keys: secrets.iter().map(Fernet::new).collect(), ttl, ..self }
     }
 
-    /// Whether the JSON keeps the member `type`.
+    /// Sets whether the JSON keeps the member `type`.
     pub fn with_type(self, keeps_type: bool) -> Self {
         Self { keeps_type, ..self }
     }
 
-    /// Reads a payload. The JSON has at most [`MAX_GROWTH`](crate::msgpack::MAX_GROWTH) times its length.
+    /// Reads a payload. The JSON has at most `msgpack::MAX_GROWTH` times its length.
     pub fn read(&self, payload: &[u8]) -> Result<LayerMessage, BadMessage> {
         self.read_at(payload, clock::unix_seconds())
     }
 
-    /// `now` in Unix seconds.
+    /// Reads a payload at the time `now`, in Unix seconds.
     fn read_at(&self, payload: &[u8], now: u64) -> Result<LayerMessage, BadMessage> {
         let mut body = Cow::Borrowed(payload.get(self.prefix..).ok_or(BadMessage::Malformed)?);
         if !self.keys.is_empty() {
@@ -101,7 +101,7 @@ impl Draft {
         Self { message: LayerMessage { json, message_type: None, members: Vec::new() }, keeps_type }
     }
 
-    /// Writes one member by `write`, which may fail; what it wrote is dropped if it is not to be `kept`.
+    /// Writes one member with `write`. What that wrote is removed again unless the member `is_kept`.
     fn member<E>(
         &mut self,
         is_kept: bool,
@@ -137,7 +137,7 @@ fn read_msgpack(body: &[u8], keeps_type: bool) -> Result<LayerMessage, BadMessag
         }
         let is_type = key == Item::Str(TYPE.as_bytes());
         if is_type {
-            // Looked at ahead, since it is written too.
+            // Read from a copy, since the reader still has to write it.
             draft.message.message_type = text(reader.clone().item()?);
         }
         draft.member(!is_type || draft.keeps_type, |json| {
@@ -150,7 +150,7 @@ fn read_msgpack(body: &[u8], keeps_type: bool) -> Result<LayerMessage, BadMessag
     Ok(draft.finish())
 }
 
-/// One text, or an array of them.
+/// Reads one text, or an array of texts.
 fn members(reader: &mut Reader) -> Result<Vec<String>, BadMessage> {
     let count = match reader.item()? {
         Item::Array(count) => count,

@@ -15,5 +15,5 @@ mod names;
 
 pub use mailbox::{LETTERS_PER_POP, Letter, Mailbox};
 pub use memberships::Memberships;
-pub use message::{BadMessage, LayerMessage, Serializer};
+pub use message::Serializer;
 pub use names::{GroupChannels, MailboxNames, host_of};

@@ -14,6 +14,7 @@ mod logging;
 mod man;
 mod publish;
 mod record;
+#[cfg(test)]
 mod reference;
 mod replay;
 mod serve;
@@ -24,8 +25,6 @@ mod tail;
 mod target;
 mod token;
 mod top;
-
-pub use reference::reference;
 
 use std::fmt::Display;
 use std::io::Write as _;

@@ -8,8 +8,7 @@ const INTRODUCTION: &str = include_str!("reference.md");
 const WIDTH: usize = 100;
 
 /// Generates the page: an introduction, then the help of each command.
-#[must_use]
-pub fn reference() -> String {
+fn reference() -> String {
     let mut page = INTRODUCTION.to_owned();
     let mut root = command_line().term_width(WIDTH).disable_help_subcommand(true);
     root.build();

@@ -17,6 +17,7 @@ use super::raw_value::read_file;
 
 /// A key as the reference page shows it.
 #[derive(Debug, Clone)]
+#[cfg_attr(not(test), expect(dead_code, reason = "a test generates the reference page"))]
 pub(super) struct Definition {
     /// The heading of its table: `[server]`, `[[route]]`.
     pub heading: String,
@@ -49,6 +50,7 @@ pub(super) struct Context {
 }
 
 /// Everything that was collected while a configuration was read.
+#[cfg_attr(not(test), expect(dead_code, reason = "a test generates the reference page"))]
 pub(super) struct Outcome {
     pub mistakes: Vec<Mistake>,
     pub definitions: Vec<Definition>,

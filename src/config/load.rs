@@ -173,7 +173,7 @@ fn config(root: &mut Section<'_>) -> Option<Config> {
     let upstreams = root.named(
         "upstream",
         "[upstream.NAME]",
-        "Where clients' messages go. Every kind has a circuit breaker:",
+        "Where clients' messages go. These keys are common to all kinds.",
         |s, name| upstream::upstream(s, name, engine.as_ref()).map(Arc::new),
     );
     let tracing = root.section(

@@ -29,6 +29,7 @@ mod load;
 mod mistakes;
 mod raw_value;
 mod redis_url;
+#[cfg(test)]
 mod reference;
 mod route;
 mod secret;
@@ -43,9 +44,8 @@ mod values;
 
 pub use effective::{REDACTED, Setting, Source};
 pub use environment::Environment;
-pub use mistakes::{Mistake, Mistakes};
+pub use mistakes::Mistakes;
 pub use redis_url::{CertificateCheck, RedisUrl};
-pub use reference::reference;
 pub use secret::Secret;
 pub use settings::*;
 pub use shared::SharedConfig;

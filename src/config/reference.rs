@@ -55,7 +55,7 @@ tasks = [{ channel = "*", task = "tasks.reply", kwargs = { message = "{message}"
 ///
 /// # Errors
 /// A default is not a valid value of its key. A test checks that there is none.
-pub fn reference() -> Result<String, Mistakes> {
+pub(super) fn reference() -> Result<String, Mistakes> {
     let Outcome { mistakes, definitions, headings, .. } =
         read(ONE_OF_EACH, &Environment::empty(), Path::new(""))?.1;
     Mistakes::into_result(mistakes)?;

@@ -139,12 +139,8 @@ pub(super) fn origins(s: &mut Section<'_>) -> Option<Origins> {
 }
 
 pub(super) fn proxy(s: &mut Section<'_>) -> Option<Proxy> {
-    let upstream = s.key(
-        "upstream",
-        kinds::OPTIONAL_HTTP_URL,
-        "",
-        "Upstream of requests that match no route; \"\" = 404.",
-    );
+    let upstream =
+        s.key("upstream", kinds::OPTIONAL_HTTP_URL, "", "Where they are forwarded to; \"\" = 404.");
     let timeout = s.key(
         "timeout",
         kinds::POSITIVE_DURATION,

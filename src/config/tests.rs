@@ -7,7 +7,7 @@ use toml::{Table, Value};
 
 use super::context::Definition;
 use super::load::read;
-use super::reference::ONE_OF_EACH;
+use super::reference::{ONE_OF_EACH, reference};
 use super::*;
 
 fn repository(path: &str) -> PathBuf {
@@ -262,7 +262,7 @@ fn defaults_are_applied() {
     assert_eq!(route.limits.connections_per_user, Some(20));
     assert_eq!(route.send_queue, SendQueue { messages: 256, bytes: 1 << 20 });
     assert!(matches!(route.authorize, Authorize::Claims));
-    assert!(!config.jwt.is_enabled());
+    assert!(config.jwt.keys.is_empty() && config.jwt.jwks_url.is_none());
 }
 
 #[test]

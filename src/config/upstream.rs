@@ -48,7 +48,7 @@ pub(super) fn upstream(
     if !named {
         s.mistake("", None, "name upstreams with at most 64 letters, digits, - and _");
     }
-    let Some(kind_name) = s.required("kind", KIND, "Where messages go.") else {
+    let Some(kind_name) = s.required("kind", KIND, "The kind of upstream.") else {
         s.skip_rest();
         return None;
     };
@@ -107,7 +107,7 @@ fn http(s: &mut Section<'_>) -> Option<UpstreamKind> {
     let url = s.required(
         "url",
         kinds::HTTP_TEMPLATE,
-        "Messages are posted here. {names} of the route's path, {user_id} and {channel} are filled, after the host.",
+        "Where messages are posted. {names} of the route's path, {user_id} and {channel} are filled, after the host.",
     );
     let max_reply = s.key(
         "max_reply",
@@ -193,8 +193,7 @@ fn websocket(s: &mut Section<'_>) -> Option<UpstreamKind> {
 }
 
 fn circuit(s: &mut Section<'_>) -> Option<Circuit> {
-    let failures =
-        s.key("failures", kinds::FAILURES, 10, "Circuit breaker: after this many failures …");
+    let failures = s.key("failures", kinds::FAILURES, 10, "After this many failures …");
     let window = s.key("window", kinds::POSITIVE_DURATION, "10s", "… within this time …");
     let open =
         s.key("open", kinds::POSITIVE_DURATION, "5s", "… no requests are sent for this long.");

@@ -16,7 +16,7 @@ pub const MAX_DEBUG_SECONDS: u16 = 3600;
 #[serde(try_from = "DebugFields", into = "DebugFields")]
 pub struct DebugCommand {
     target: Target,
-    /// At most [`MAX_DEBUG_SECONDS`].
+    /// How long to write them, at most [`MAX_DEBUG_SECONDS`].
     seconds: u16,
 }
 

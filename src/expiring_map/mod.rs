@@ -2,7 +2,7 @@
 //!
 //! The map is split into [`Shards`], which are locked and swept on their own, so that neither takes long.
 //! Expired entries stay until a sweep removes them: whoever reads an entry decides whether it still counts.
-//! What a store does when the map is full is its own affair.
+//! What happens when the map is full is up to the store.
 
 mod shards;
 
@@ -24,7 +24,7 @@ pub trait Expiring {
     /// Whether the entry may be removed. `now` is [`ExpiringMap::now`].
     fn is_expired(&self, now: Duration) -> bool;
 
-    /// What the entry takes of the map's bytes. It must not change while the entry is in the map.
+    /// How many of the map's bytes the entry takes. It must not change while the entry is in the map.
     fn bytes(&self) -> usize {
         0
     }

@@ -1,5 +1,5 @@
-//! Asking the backend whether a client may join a channel (`authorize = { url = … }`). Fails closed: only
-//! a 2xx answer within the deadline lets a client in.
+//! Authorization by the backend (`authorize = { url = … }`). It fails closed: only a 2xx response within the
+//! deadline admits a client.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,11 +18,11 @@ use crate::protocol::{ChannelName, ConnectionId, Params, RequestId, TraceContext
 use crate::telemetry;
 use crate::tokens::Identity;
 
-/// The longest a connect may take, where a route's deadline is longer.
+/// The time limit of the TCP connect, where a route's deadline is longer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What the backend is told, and the trace that it happens in.
-pub struct Question<'a> {
+/// The data that the backend decides by, and the trace of the handshake.
+pub struct AuthorizeQuestion<'a> {
     pub channel: &'a ChannelName,
     pub params: &'a Params,
     pub identity: &'a Identity,
@@ -32,33 +32,37 @@ pub struct Question<'a> {
     pub trace: &'a TraceContext,
 }
 
-/// Asks for all threads. A connection a question: handshakes come on several threads, and a pool would
-/// tie a thread's handshakes to a connection that another thread's runtime drives.
+/// Authorizes the handshakes of all threads. Each request opens a new connection, because a pooled
+/// connection is driven by the runtime of the thread that opened it.
 pub struct Authorizer {
-    /// `None` = no route asks.
+    /// `None` = no route has an authorize URL.
     client: Option<HttpClient>,
 }
 
 impl Authorizer {
-    /// `Err` = a route asks over TLS, and the system has no root certificates.
+    /// `Err` = an authorize URL is `https`, and the system has no root certificates.
     pub fn new(routes: &[Arc<Route>]) -> Result<Self, String> {
-        let asked = |route: &Arc<Route>| match &route.authorize {
+        let is_https = |route: &Arc<Route>| match &route.authorize {
             Authorize::Claims => None,
             Authorize::Url { url, .. } => Some(url.scheme() == "https"),
         };
-        let Some(secured) = routes.iter().filter_map(asked).reduce(|a, b| a | b) else {
+        let Some(needs_tls) = routes.iter().filter_map(is_https).reduce(|a, b| a | b) else {
             return Ok(Self { client: None });
         };
-        let tls = http_client::tls_config(secured)
+        let tls = http_client::tls_config(needs_tls)
             .map_err(|error| format!("route.authorize.url: {error}"))?;
         Ok(Self { client: Some(http_client::new(&tls, CONNECT_TIMEOUT, 0)) })
     }
 
-    /// Lets in whom the route lets in by claims alone, or whom the backend lets in. A 4xx is its no, but
-    /// for those that ask to come again.
-    pub async fn check(&self, route: &Route, question: Question<'_>) -> Result<(), Rejection> {
+    /// Authorizes a client if the route needs no request to the backend, or if the backend allows it. A 4xx
+    /// is a refusal, except for those that mean "try again".
+    pub async fn check(
+        &self,
+        route: &Route,
+        question: AuthorizeQuestion<'_>,
+    ) -> Result<(), Rejection> {
         let Authorize::Url { url, timeout } = &route.authorize else { return Ok(()) };
-        let why = match self.ask(url, *timeout, &question).await {
+        let why = match self.send(url, *timeout, &question).await {
             Ok(status) if status.is_success() => return Ok(()),
             Ok(status) if is_refusal(status) => return Err(Rejection::not_authorized()),
             Ok(status) => format!("status {}", status.as_u16()),
@@ -69,12 +73,12 @@ impl Authorizer {
         Err(Rejection::authorize_unavailable())
     }
 
-    /// The answer's status.
-    async fn ask(
+    /// Sends the question and returns the status of the response. `Err` is the reason for the log.
+    async fn send(
         &self,
         url: &Url,
         timeout: Duration,
-        question: &Question<'_>,
+        question: &AuthorizeQuestion<'_>,
     ) -> Result<StatusCode, String> {
         let client = self.client.as_ref().ok_or("no client")?;
         let request = Request::post(url.as_str())
@@ -92,11 +96,11 @@ impl Authorizer {
 }
 
 fn is_refusal(status: StatusCode) -> bool {
-    let comes_again = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS];
-    status.is_client_error() && !comes_again.contains(&status)
+    let retryable = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS];
+    status.is_client_error() && !retryable.contains(&status)
 }
 
-impl Question<'_> {
+impl AuthorizeQuestion<'_> {
     fn to_json(&self) -> Result<Bytes, String> {
         #[derive(Serialize)]
         struct User<'a> {

@@ -1,8 +1,8 @@
-//! What a request brings to say who it is: query, subprotocols, cookie, Authorization.
+//! The credentials in a request: query, subprotocols, cookie, `Authorization`.
 //!
-//! Whether a credential is good is for others to say. Invariant: one that was offered is present here,
-//! however broken; where it cannot be told which one is meant, it is present as the empty string, which
-//! nothing accepts. So no client gets further by a broken credential than by none.
+//! This module reads credentials but does not verify them. Invariant: a credential that was offered is
+//! returned even if it is malformed; several different ones are returned as the empty string, which is never
+//! valid. So a malformed credential never gives a client more than no credential.
 
 use std::borrow::Cow;
 
@@ -18,33 +18,33 @@ pub const PROTOCOL: &str = "tidegate.v1";
 /// A subprotocol that carries a connection token, so that it stays out of access logs.
 pub const TOKEN_PROTOCOL: &str = "tidegate.token.";
 
-/// The credentials of one request, read as they are asked for.
-pub struct Offered<'h> {
+/// The credentials of one request, each read on demand.
+pub struct OfferedCredentials<'h> {
     headers: &'h HeaderMap,
     query: &'h str,
 }
 
-impl<'h> Offered<'h> {
+impl<'h> OfferedCredentials<'h> {
     pub fn read<B>(head: &'h Request<B>) -> Self {
         Self { headers: head.headers(), query: head.uri().query().unwrap_or_default() }
     }
 
-    /// By query or by subprotocol.
+    /// Returns the connection token of the query or of a subprotocol.
     pub fn connection_token(&self) -> Option<Cow<'h, str>> {
         let by_protocol =
             subprotocols(self.headers).filter_map(|offered| offered.strip_prefix(TOKEN_PROTOCOL));
-        one(query_values(self.query, "connection_token").chain(by_protocol.map(Cow::Borrowed)))
+        single(query_values(self.query, "connection_token").chain(by_protocol.map(Cow::Borrowed)))
     }
 
-    /// The JWT of the query.
+    /// Returns the JWT of the query.
     pub fn query_token(&self) -> Option<Cow<'h, str>> {
-        one(query_values(self.query, "token"))
+        single(query_values(self.query, "token"))
     }
 
-    /// `?since=<offset>&epoch=<epoch>`.
+    /// Reads `?since=<offset>&epoch=<epoch>`.
     pub fn resume_point(&self) -> Option<ResumePoint> {
-        let since = one(query_values(self.query, "since"));
-        let epoch = one(query_values(self.query, "epoch"));
+        let since = single(query_values(self.query, "since"));
+        let epoch = single(query_values(self.query, "epoch"));
         ResumePoint::read(since.as_deref(), epoch.as_deref())
     }
 
@@ -52,25 +52,25 @@ impl<'h> Offered<'h> {
         bearer(self.headers)
     }
 
-    /// The subprotocol of the answer; never the one with the token.
-    pub fn select(&self) -> Option<String> {
+    /// Returns the subprotocol for the response, which is never the one with the token.
+    pub fn selected_subprotocol(&self) -> Option<String> {
         subprotocols(self.headers).any(|offered| offered == PROTOCOL).then(|| PROTOCOL.to_owned())
     }
 }
 
-/// The value that all of them are.
-fn one<'v>(mut values: impl Iterator<Item = Cow<'v, str>>) -> Option<Cow<'v, str>> {
+/// Returns the value if all are equal, or the empty string if they differ.
+fn single<'v>(mut values: impl Iterator<Item = Cow<'v, str>>) -> Option<Cow<'v, str>> {
     let first = values.next()?;
     Some(if values.all(|value| value == first) { first } else { Cow::Borrowed("") })
 }
 
-/// The first of [`cookies`].
+/// Returns the first of [`cookies`].
 pub fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     cookies(headers, name).next()
 }
 
-/// The cookies called `name` whose values are not empty: an empty one is what signing out leaves.
-/// Other cookies may hold any bytes (RFC 6265 section 5.4 asks servers not to rely on ASCII).
+/// Returns the cookies called `name` whose values are not empty: signing out leaves empty ones behind.
+/// Other cookies may contain any bytes (RFC 6265 section 5.4 asks servers not to rely on ASCII).
 pub fn cookies<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = &'h str> {
     headers
         .get_all(COOKIE)
@@ -81,7 +81,7 @@ pub fn cookies<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = &
         .map(|(_, value)| std::str::from_utf8(value).unwrap_or_default().trim_matches('"'))
 }
 
-/// `Authorization: Bearer …` (RFC 6750 section 2.1).
+/// Reads `Authorization: Bearer …` (RFC 6750 section 2.1). Several bearers are returned as the empty string.
 pub fn bearer(headers: &HeaderMap) -> Option<&str> {
     let mut bearers = headers.get_all(AUTHORIZATION).iter().filter_map(|value| {
         let value = value.as_bytes();
@@ -99,7 +99,7 @@ fn split_at_byte(bytes: &[u8], separator: u8) -> Option<(&[u8], &[u8])> {
     Some((&bytes[..at], &bytes[at + 1..]))
 }
 
-/// The offered subprotocols, in order.
+/// Returns the offered subprotocols in order.
 pub fn subprotocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     headers
         .get_all(SEC_WEBSOCKET_PROTOCOL)
@@ -109,8 +109,8 @@ pub fn subprotocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
         .map(str::trim)
 }
 
-/// The values of a query parameter; names and values are decoded as backends decode them, so that no
-/// spelling of a parameter is seen there and not here.
+/// Returns the values of a query parameter. Names and values are decoded as backends decode them, so that
+/// both see the same parameters.
 fn query_values<'q>(query: &'q str, name: &str) -> impl Iterator<Item = Cow<'q, str>> {
     form_urlencoded::parse(query.as_bytes()).filter(move |(key, _)| key == name).map(|(_, v)| v)
 }
@@ -146,20 +146,20 @@ mod tests {
             ("/ws/", &[("sec-websocket-protocol", "tidegate.token.")], Some(""), None),
             ("/ws/", &[("sec-websocket-protocol", "chat")], None, None),
             ("/ws/?connection_token=abc", &with_token, Some("abc"), Some("tidegate.v1")),
-            // Two of them: neither.
+            // Two different tokens are refused.
             ("/ws/?connection_token=other", &with_token, Some(""), Some("tidegate.v1")),
             ("/ws/?connection_token=a&connection_token=b", &[], Some(""), None),
             ("/ws/?connection_token=a&connection_token=", &[], Some(""), None),
         ] {
             let request = request(uri, headers);
-            let offered = Offered::read(&request);
+            let offered = OfferedCredentials::read(&request);
             assert_eq!(offered.connection_token().as_deref(), token, "{uri} {headers:?}");
-            assert_eq!(offered.select().as_deref(), selected, "{uri} {headers:?}");
+            assert_eq!(offered.selected_subprotocol().as_deref(), selected, "{uri} {headers:?}");
         }
     }
 
     #[test]
-    fn bearers_are_offered_however_broken() {
+    fn malformed_bearers_are_returned() {
         for (values, found) in [
             (&[] as &[&str], None),
             (&["Basic dGVzdA=="], None),
@@ -194,12 +194,16 @@ mod tests {
     }
 
     #[test]
-    fn two_different_jwts_in_the_query_are_neither() {
+    fn two_different_jwts_in_the_query_are_refused() {
         for (query, found) in
             [("token=a", Some("a")), ("token=a&token=a", Some("a")), ("token=a&token=b", Some(""))]
         {
             let request = request(&format!("/?{query}"), &[]);
-            assert_eq!(Offered::read(&request).query_token().as_deref(), found, "{query}");
+            assert_eq!(
+                OfferedCredentials::read(&request).query_token().as_deref(),
+                found,
+                "{query}"
+            );
         }
     }
 }

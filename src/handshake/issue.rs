@@ -1,9 +1,9 @@
-//! The endpoint where browsers get connection tokens: session JWT by cookie or bearer, Origin and CSRF
+//! The endpoint where browsers get connection tokens: session JWT by cookie or bearer, `Origin` and CSRF
 //! checks, CORS.
 //!
-//! Invariant: a page of another site gets no token. Its Origin is not on the allowlist; and where the
-//! request has none, the session cookie counts only together with the CSRF header, which other sites
-//! can neither read nor send.
+//! Invariant: a page of another site gets no token. Its `Origin` is not on the allowlist; and if the request
+//! has no `Origin`, the session cookie is valid only together with the CSRF header, which other sites can
+//! neither read nor send.
 
 use std::error::Error;
 use std::time::Duration;
@@ -30,12 +30,12 @@ const MAX_BODY_BYTES: usize = 8 * 1024;
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_CONNECTION_ID_BYTES: usize = 256;
 
-/// How long a browser may remember the preflight's answer.
+/// How long a browser may cache the response to the preflight.
 const PREFLIGHT_SECONDS: &str = "600";
 
-/// What a client may say of the token it wants; all of it optional.
+/// The body of a token request. Every field is optional.
 #[derive(Default, Deserialize)]
-struct Wish {
+struct TokenRequest {
     connection_id: Option<String>,
     /// Binds the token to one channel.
     channel: Option<String>,
@@ -43,23 +43,31 @@ struct Wish {
     path: Option<String>,
 }
 
-type Answer = Response<Full<Bytes>>;
+/// A request body, whose type differs between the listener and the tests.
+pub trait RequestBody: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> {}
 
-/// Why there is no token, and the answer that says so.
+impl<B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>> RequestBody for B {}
+
+type HttpResponse = Response<Full<Bytes>>;
+
+/// Why no token is issued, and the response with the reason.
 struct Refusal {
     cause: TokenRequestRefusal,
-    answer: Answer,
+    response: HttpResponse,
 }
 
 impl From<Rejection> for Refusal {
     fn from(rejection: Rejection) -> Self {
-        Self { cause: TokenRequestRefusal::Rejected(rejection.cause), answer: rejection.to_http() }
+        Self {
+            cause: TokenRequestRefusal::Rejected(rejection.cause),
+            response: rejection.to_response(),
+        }
     }
 }
 
 impl Refusal {
     fn new(status: StatusCode, cause: TokenRequestRefusal, error: &str) -> Self {
-        Self { cause, answer: json_error(status, error, cause.label()) }
+        Self { cause, response: json_error(status, error, cause.label()) }
     }
 
     fn bad_request(error: &str) -> Self {
@@ -68,51 +76,43 @@ impl Refusal {
 }
 
 impl Handshake {
-    /// Whether this path is the token endpoint; with and without the last slash.
-    pub fn issues_at(&self, path: &str) -> bool {
+    /// Whether this path is the token endpoint, with or without a trailing slash.
+    pub fn is_token_endpoint(&self, path: &str) -> bool {
         self.tokens
             .issue_path
             .as_ref()
             .is_some_and(|issue| without_slash(issue) == without_slash(path))
     }
 
-    /// POST, and its CORS preflight.
-    pub async fn issue<B>(&self, request: Request<B>) -> Answer
-    where
-        B: Body<Data = Bytes>,
-        B::Error: Into<Box<dyn Error + Send + Sync>>,
-    {
+    /// Serves the token endpoint: POST, and its CORS preflight.
+    pub async fn issue(&self, request: Request<impl RequestBody>) -> HttpResponse {
         let origin = RequestOrigin::read(request.headers());
         let checked = origin::check(&self.origins, &origin);
         let is_allowed = checked.is_ok();
-        let answered = match checked {
-            Ok(()) => self.answer(request, &origin).await,
+        let result = match checked {
+            Ok(()) => self.dispatch(request, &origin).await,
             Err(rejection) => Err(Refusal::from(rejection)),
         };
-        let mut answer = answered.unwrap_or_else(|refusal| {
+        let mut response = result.unwrap_or_else(|refusal| {
             telemetry::credentials::token_request_refused(refusal.cause);
-            refusal.answer
+            refusal.response
         });
-        let headers = answer.headers_mut();
+        let headers = response.headers_mut();
         headers.insert(header::VARY, HeaderValue::from_static("Origin"));
         if is_allowed && let Some(origin) = origin.text() {
             allow_origin(headers, origin);
         }
-        answer
+        response
     }
 
-    async fn answer<B>(
+    async fn dispatch(
         &self,
-        request: Request<B>,
+        request: Request<impl RequestBody>,
         origin: &RequestOrigin,
-    ) -> Result<Answer, Refusal>
-    where
-        B: Body<Data = Bytes>,
-        B::Error: Into<Box<dyn Error + Send + Sync>>,
-    {
+    ) -> Result<HttpResponse, Refusal> {
         match *request.method() {
             Method::OPTIONS => Ok(self.preflight()),
-            Method::POST => self.issue_checked(request, origin).await,
+            Method::POST => self.issue_token(request, origin).await,
             _ => {
                 let mut refusal = Refusal::new(
                     StatusCode::METHOD_NOT_ALLOWED,
@@ -120,16 +120,16 @@ impl Handshake {
                     "POST only",
                 );
                 let allow = HeaderValue::from_static("POST, OPTIONS");
-                refusal.answer.headers_mut().insert(header::ALLOW, allow);
+                refusal.response.headers_mut().insert(header::ALLOW, allow);
                 Err(refusal)
             }
         }
     }
 
-    fn preflight(&self) -> Answer {
-        let mut answer = Response::new(Full::default());
-        *answer.status_mut() = StatusCode::NO_CONTENT;
-        let headers = answer.headers_mut();
+    fn preflight(&self) -> HttpResponse {
+        let mut response = Response::new(Full::default());
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        let headers = response.headers_mut();
         let methods = HeaderValue::from_static("POST, OPTIONS");
         headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
         let allowed = format!("content-type, authorization, {}", self.tokens.csrf.header);
@@ -138,26 +138,22 @@ impl Handshake {
         }
         let age = HeaderValue::from_static(PREFLIGHT_SECONDS);
         headers.insert(header::ACCESS_CONTROL_MAX_AGE, age);
-        answer
+        response
     }
 
-    async fn issue_checked<B>(
+    async fn issue_token(
         &self,
-        request: Request<B>,
+        request: Request<impl RequestBody>,
         origin: &RequestOrigin,
-    ) -> Result<Answer, Refusal>
-    where
-        B: Body<Data = Bytes>,
-        B::Error: Into<Box<dyn Error + Send + Sync>>,
-    {
-        let identity = self.caller(request.headers()).await?;
+    ) -> Result<HttpResponse, Refusal> {
+        let identity = self.identify_caller(request.headers()).await?;
         let user_id = identity.user_id.clone().ok_or_else(Rejection::no_credentials)?;
-        let wish = read_wish(request.into_body()).await?;
-        let bound = self.bound_channel(&wish, &identity)?;
+        let body = read_token_request(request.into_body()).await?;
+        let bound = self.bound_channel(&body, &identity)?;
         let record = TokenRecord {
             user_id,
             username: identity.username.as_deref().map(str::to_owned),
-            connection_id: wish.connection_id.clone(),
+            connection_id: body.connection_id.clone(),
             created_at: clock::since_unix_epoch().as_secs_f64(),
             used: false,
             channels: bound
@@ -169,10 +165,10 @@ impl Handshake {
         };
         let token = self.authenticator.store().issue(&record).await;
         let token = token.map_err(|_| Rejection::engine())?;
-        Ok(self.token_answer(&token, wish.connection_id.as_deref()))
+        Ok(self.token_response(&token, body.connection_id.as_deref()))
     }
 
-    fn token_answer(&self, token: &str, connection_id: Option<&str>) -> Answer {
+    fn token_response(&self, token: &str, connection_id: Option<&str>) -> HttpResponse {
         let mut body = serde_json::json!({
             "connection_token": token,
             "expires_in": self.tokens.ttl.as_secs(),
@@ -180,20 +176,20 @@ impl Handshake {
         if let Some(id) = connection_id {
             body["connection_id"] = id.into();
         }
-        let mut answer = Response::new(Full::from(body.to_string()));
-        let headers = answer.headers_mut();
+        let mut response = Response::new(Full::from(body.to_string()));
+        let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        answer
+        response
     }
 
-    /// Who asks. A bearer header cannot be sent by a page of another site; a cookie can, so it must be
-    /// accompanied by the CSRF header.
-    async fn caller(&self, headers: &HeaderMap) -> Result<Identity, Refusal> {
+    /// Identifies the caller. A page of another site cannot send a bearer header. It can send a cookie, which
+    /// therefore requires the CSRF header.
+    async fn identify_caller(&self, headers: &HeaderMap) -> Result<Identity, Refusal> {
         if let Some(jwt) = bearer(headers) {
             return Ok(self.authenticator.verify(jwt).await.map_err(Rejection::credential)?);
         }
-        if cookie(headers, &self.session_cookie).is_some() && !self.csrf_holds(headers) {
+        if cookie(headers, &self.session_cookie).is_some() && !self.has_valid_csrf(headers) {
             let error = "the CSRF header does not equal the CSRF cookie";
             return Err(Refusal::new(StatusCode::FORBIDDEN, TokenRequestRefusal::Csrf, error));
         }
@@ -201,7 +197,7 @@ impl Handshake {
         Ok(identified.ok_or_else(Rejection::no_credentials)??)
     }
 
-    fn csrf_holds(&self, headers: &HeaderMap) -> bool {
+    fn has_valid_csrf(&self, headers: &HeaderMap) -> bool {
         let given = headers.get(&self.tokens.csrf.header).map(HeaderValue::as_bytes);
         match (cookie(headers, &self.tokens.csrf.cookie), given) {
             (Some(cookie), Some(given)) => {
@@ -211,25 +207,25 @@ impl Handshake {
         }
     }
 
-    /// The channel that the wish names, if this caller may join it.
+    /// Returns the channel that the request names, if this caller may join it.
     fn bound_channel(
         &self,
-        wish: &Wish,
+        body: &TokenRequest,
         identity: &Identity,
     ) -> Result<Option<ChannelName>, Refusal> {
-        let named = match (&wish.channel, &wish.path) {
+        let named = match (&body.channel, &body.path) {
             (None, None) => return Ok(None),
             (Some(name), None) => ChannelName::new(name).map_err(|_| Rejection::channel())?,
             (None, Some(path)) => {
                 let path = path.split('?').next().unwrap_or_default();
-                let Some(Found::Route(route, params)) = self.route(path) else {
+                let Some(Found::Route(route, params)) = self.find_route(path) else {
                     return Err(Rejection::channel().into());
                 };
-                self.channel(&route, &params, identity)?
+                self.channel_of(&route, &params, identity)?
             }
-            (Some(_), Some(_)) => return Err(Refusal::bad_request("give either channel or path")),
+            (Some(_), Some(_)) => return Err(Refusal::bad_request("set either channel or path")),
         };
-        // A star in a record would be a pattern.
+        // A star in a record would be read as a pattern.
         if self.may_join(identity, &named) && !named.as_str().contains('*') {
             Ok(Some(named))
         } else {
@@ -242,25 +238,21 @@ fn without_slash(path: &str) -> &str {
     path.strip_suffix('/').unwrap_or(path)
 }
 
-async fn read_wish<B>(body: B) -> Result<Wish, Refusal>
-where
-    B: Body<Data = Bytes>,
-    B::Error: Into<Box<dyn Error + Send + Sync>>,
-{
+async fn read_token_request(body: impl RequestBody) -> Result<TokenRequest, Refusal> {
     let body = Limited::new(body, MAX_BODY_BYTES).collect();
     let body = match tokio::time::timeout(BODY_TIMEOUT, body).await {
         Ok(Ok(body)) => body.to_bytes(),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            let error = "the body has more than 8 KiB";
+            let error = "the body is larger than 8 KiB";
             return Err(Refusal::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 TokenRequestRefusal::Body,
                 error,
             ));
         }
-        Ok(Err(_)) => return Err(Refusal::bad_request("the body broke off")),
+        Ok(Err(_)) => return Err(Refusal::bad_request("the request body is incomplete")),
         Err(_) => {
-            let error = "the body did not come";
+            let error = "timed out reading the request body";
             return Err(Refusal::new(
                 StatusCode::REQUEST_TIMEOUT,
                 TokenRequestRefusal::Body,
@@ -269,21 +261,22 @@ where
         }
     };
     if body.trim_ascii().is_empty() {
-        return Ok(Wish::default());
+        return Ok(TokenRequest::default());
     }
-    // serde would take an array for the fields in their order.
+    // serde would also accept an array with the fields in their order.
     if body.trim_ascii_start().first() != Some(&b'{') {
         return Err(Refusal::bad_request("the body is not a JSON object"));
     }
-    let wish: Wish = serde_json::from_slice(&body)
-        .map_err(|_| Refusal::bad_request("the body is not the JSON it should be"))?;
-    if wish.connection_id.as_ref().is_some_and(|id| id.len() > MAX_CONNECTION_ID_BYTES) {
-        return Err(Refusal::bad_request("connection_id has more than 256 bytes"));
+    let body: TokenRequest = serde_json::from_slice(&body).map_err(|_| {
+        Refusal::bad_request("the body is not valid JSON, or a field has the wrong type")
+    })?;
+    if body.connection_id.as_ref().is_some_and(|id| id.len() > MAX_CONNECTION_ID_BYTES) {
+        return Err(Refusal::bad_request("connection_id is longer than 256 bytes"));
     }
-    Ok(wish)
+    Ok(body)
 }
 
-/// CORS, with credentials. Only for origins that are allowed.
+/// Sets the CORS headers that allow credentials. Call it only for allowed origins.
 fn allow_origin(headers: &mut HeaderMap, origin: &str) {
     if let Ok(origin) = HeaderValue::from_str(origin) {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);

@@ -1,4 +1,4 @@
-//! The token endpoint, asked as browsers and as other sites' pages would.
+//! The token endpoint with the requests of browsers, of programs and of other sites' pages.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -63,7 +63,7 @@ async fn a_signed_in_page_gets_a_token() {
 }
 
 #[tokio::test]
-async fn a_program_gets_a_token_with_its_bearer_alone() {
+async fn a_program_gets_a_token_with_only_a_bearer() {
     let handshake = handshake("", "");
     let bearer = format!("Bearer {}", jwt("7", json!({"channels": ["chat_*"]})));
     for body in ["", "  ", "{}"] {
@@ -106,7 +106,7 @@ async fn a_token_may_be_bound_to_one_channel() {
 }
 
 #[tokio::test]
-async fn other_sites_and_strangers_get_none() {
+async fn other_sites_and_anonymous_callers_get_no_token() {
     let handshake = handshake("", "");
     let jwt_7 = jwt("7", json!({}));
     let expired = jwt("7", json!({"exp": 1_000_000_000}));
@@ -134,7 +134,7 @@ async fn other_sites_and_strangers_get_none() {
             "unauthenticated",
         ),
         (vec![APP, ("authorization", &*expired)], 401, "unauthenticated"),
-        // A connection token is no session.
+        // A connection token is not a session.
         (vec![APP, ("sec-websocket-protocol", "tidegate.token.x")], 401, "unauthenticated"),
     ] {
         let (head, answer) = send(&handshake, "POST", &headers, "{}").await;
@@ -196,7 +196,7 @@ async fn preflights_and_other_methods_are_answered() {
 }
 
 #[tokio::test]
-async fn without_the_engine_there_is_none() {
+async fn without_the_engine_no_token_is_issued() {
     let handshake = without_engine("");
     let bearer = format!("Bearer {}", jwt("7", json!({})));
     let (head, answer) = send(&handshake, "POST", &[("authorization", &*bearer)], "").await;
@@ -210,7 +210,7 @@ async fn without_the_engine_there_is_none() {
 #[test]
 fn the_endpoint_is_one_path() {
     let handshake = handshake("", "");
-    for (path, is_it) in [
+    for (path, is_endpoint) in [
         ("/api/v1/auth/ws-connection-token/", true),
         ("/api/v1/auth/ws-connection-token", true),
         ("/api/v1/auth/ws-connection-token//", false),
@@ -218,7 +218,7 @@ fn the_endpoint_is_one_path() {
         ("/", false),
         ("", false),
     ] {
-        assert_eq!(handshake.issues_at(path), is_it, "{path}");
+        assert_eq!(handshake.is_token_endpoint(path), is_endpoint, "{path}");
     }
-    assert!(!super::tests::handshake("", "[tokens]\nissue_path = \"\"").issues_at("/"));
+    assert!(!super::tests::handshake("", "[tokens]\nissue_path = \"\"").is_token_endpoint("/"));
 }

@@ -1,10 +1,11 @@
-//! admit(request) → [`Admission`] or [`Rejection`]: route, origin, credentials, channel, limits, in
-//! this order. Also the endpoint that issues connection tokens.
+//! Handshakes: a request becomes an [`Admission`] or a [`Rejection`]. Route, origin, credentials, channel and
+//! limits are checked in this order. The endpoint that issues connection tokens is here as well.
 //!
-//! This module decides who may open a socket, and opens none: the listener joins its answer with a
-//! session. Invariants: the origin is looked at before a token is consumed; a credential that was given
-//! and is bad never falls through to the next; what cannot be checked is refused.
+//! This module decides who may open a socket but opens none: the listener starts a session for an admission.
+//! Invariants: the origin is checked before a token is consumed; after an invalid credential no other one is
+//! tried; a client that cannot be checked is refused.
 
+mod attempt;
 mod authorize;
 mod credentials;
 mod issue;
@@ -19,83 +20,28 @@ pub mod upgrade;
 #[cfg(test)]
 mod tests;
 
+pub use attempt::HandshakeAttempt;
 pub use rejection::{Rejection, json_error};
 pub use routes::{Found, Routes};
 
 use std::borrow::Cow;
-use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
 
 use hyper::{HeaderMap, Request};
 
 use crate::config::{self, AuthSource};
 use crate::limits::{Claim, LeaseKey, Leased, LimitName, SharedLimits, Verdict};
 use crate::protocol::{
-    ChannelName, ClientAddress, ConnectionId, OriginTag, Params, RequestId, ReservedChannels,
-    ResumePoint, TemplateContext, TraceContext,
+    ChannelName, ConnectionId, OriginTag, Params, RequestId, ReservedChannels, ResumePoint,
+    TemplateContext, TraceContext,
 };
-use crate::telemetry;
-use crate::telemetry::connections::{Admitted, Attempt, HandshakeOutcome};
-use crate::telemetry::credentials::{CredentialCause, RejectionCause};
-use crate::telemetry::spans::{self, Kind, Span, SpanStatus};
+use crate::telemetry::connections::Admitted;
 use crate::tokens::{Authenticator, CredentialContext, Identity};
-use authorize::{Authorizer, Question};
-use credentials::Offered;
+use authorize::{AuthorizeQuestion, Authorizer};
+use credentials::OfferedCredentials;
 use origin::RequestOrigin;
 
-/// A client that knocks: what it is called from here on, whether it is let in or not.
-#[derive(Debug)]
-pub struct HandshakeAttempt {
-    /// Of the connection that may come of it.
-    connection_id: ConnectionId,
-    request_id: RequestId,
-    /// Its span's, where it has one.
-    trace: TraceContext,
-    span: Span,
-    ip: IpAddr,
-    started: Instant,
-}
-
-impl HandshakeAttempt {
-    /// The headers are those of its request; a proxy that is trusted may have named it.
-    pub fn new(headers: &HeaderMap, address: ClientAddress) -> Self {
-        let header = |name: &str| headers.get(name)?.to_str().ok();
-        let trace = spans::sample(header("traceparent").and_then(TraceContext::parse));
-        let given = header("x-request-id").filter(|_| address.through_proxy);
-        let request_id = RequestId::new(given, &trace);
-        let span = Span::start(&trace, Kind::Server, || "handshake".into());
-        let trace = span.context().unwrap_or(trace);
-        let (connection_id, started) = (ConnectionId::random(), Instant::now());
-        Self { connection_id, request_id, trace, span, ip: address.ip, started }
-    }
-
-    /// It was decided; `Err` says why it was refused.
-    pub fn finished(mut self, route: &str, decision: Result<Admitted<'_>, RejectionCause>) {
-        let Self { connection_id, request_id, ip, .. } = &self;
-        let attempt = Attempt { route, connection: *connection_id, request: request_id, ip: *ip };
-        telemetry::connections::handshake_finished(attempt, decision, self.started.elapsed());
-        if self.span.is_recording() {
-            self.span.set("tidegate.connection", self.connection_id.to_string());
-            self.span.set("tidegate.request", self.request_id.to_string());
-            self.span.set("http.route", route.to_owned());
-            self.span.set("client.address", self.ip.to_string());
-            let status = match decision {
-                Ok(_) => SpanStatus::Ok,
-                Err(
-                    RejectionCause::AuthorizeUnavailable
-                    | RejectionCause::Credential(CredentialCause::Engine),
-                ) => SpanStatus::Error,
-                Err(_) => SpanStatus::Refused,
-            };
-            let outcome =
-                decision.err().map_or(HandshakeOutcome::Admitted, HandshakeOutcome::Rejected);
-            self.span.set_outcome(outcome.label(), status);
-        }
-    }
-}
-
-/// A client that may open a socket.
+/// The decision that a client may open a socket.
 #[derive(Debug)]
 pub struct Admission {
     pub route: Arc<config::Route>,
@@ -104,40 +50,40 @@ pub struct Admission {
     pub identity: Identity,
     pub connection_id: ConnectionId,
     pub request_id: RequestId,
-    /// Of the page that connects; `None` = the request named none.
+    /// The origin of the page that connects; `None` = the request had none.
     pub origin: Option<OriginTag>,
-    /// The `Sec-WebSocket-Protocol` that the answer selects.
+    /// The `Sec-WebSocket-Protocol` that the response selects.
     pub subprotocol: Option<String>,
     pub trace: TraceContext,
-    /// Where the client was when it was lost.
+    /// The client's last position in the channel; `None` = it does not resume.
     pub resume: Option<ResumePoint>,
-    /// A lease of `connections_per_user`, to be kept as long as the connection.
+    /// A lease of `connections_per_user`, which must be held as long as the connection.
     pub lease: Option<Claim>,
 }
 
 impl Admission {
-    /// What of it is told of.
-    pub fn told(&self) -> Admitted<'_> {
+    /// Returns the user and channel for logs.
+    pub fn admitted(&self) -> Admitted<'_> {
         Admitted { user: self.identity.user_id.as_ref(), channel: Some(&self.channel) }
     }
 }
 
-/// Shared by all threads behind an `Arc`.
+/// Checks handshakes and issues connection tokens. Shared by all threads behind an `Arc`.
 pub struct Handshake {
     routes: Routes,
     origins: config::Origins,
     tokens: config::Tokens,
-    /// The cookie that carries a session's JWT.
+    /// The name of the cookie that carries a session's JWT.
     session_cookie: String,
     authenticator: Authenticator,
     limits: SharedLimits,
-    /// No client hears these, whatever its route and credentials say.
+    /// The channels that no client may join, whatever its route and credentials are.
     reserved: ReservedChannels,
     authorizer: Authorizer,
 }
 
 impl Handshake {
-    /// `Err` names the key that cannot be used.
+    /// `Err` names the configuration key that cannot be used.
     pub fn new(
         routes: Routes,
         origins: &config::Origins,
@@ -154,17 +100,17 @@ impl Handshake {
             authenticator,
             limits,
             reserved,
-            authorizer: Authorizer::new(routes.of_channels())?,
+            authorizer: Authorizer::new(routes.with_channels())?,
             routes,
         })
     }
 
-    /// What a path leads to.
-    pub fn route(&self, path: &str) -> Option<Found> {
+    /// Finds what serves a path.
+    pub fn find_route(&self, path: &str) -> Option<Found> {
         self.routes.find(path)
     }
 
-    /// Everything after the route was found. `head` is the upgrade request.
+    /// Checks everything after the route was found. `head` is the upgrade request.
     pub async fn admit<B>(
         &self,
         route: Arc<config::Route>,
@@ -179,11 +125,11 @@ impl Handshake {
         let origin = RequestOrigin::read(headers);
         origin::check(&self.origins, &origin)?;
 
-        let offered = Offered::read(head);
+        let offered = OfferedCredentials::read(head);
         let identity = self.identify(&route, &params, headers, &offered, &origin).await?;
 
-        let channel = self.channel(&route, &params, &identity)?;
-        let question = Question {
+        let channel = self.channel_of(&route, &params, &identity)?;
+        let question = AuthorizeQuestion {
             channel: &channel,
             params: &params,
             identity: &identity,
@@ -194,9 +140,9 @@ impl Handshake {
         };
         self.authorizer.check(&route, question).await?;
 
-        // Last, so that a refusal before it costs the user nothing.
-        let lease = self.limit(&route, &params, &identity, connection_id).await?;
-        let subprotocol = offered.select();
+        // Limits come last, so that a refusal by another check does not use up the user's limits.
+        let lease = self.check_limits(&route, &params, &identity, connection_id).await?;
+        let subprotocol = offered.selected_subprotocol();
         let resume = offered.resume_point();
         let params = Arc::new(params);
         Ok(Admission {
@@ -214,13 +160,13 @@ impl Handshake {
         })
     }
 
-    /// The first credential that is there decides.
+    /// Verifies the first credential that is present, in the order of `auth`.
     async fn identify(
         &self,
         route: &config::Route,
         params: &Params,
         headers: &HeaderMap,
-        offered: &Offered<'_>,
+        offered: &OfferedCredentials<'_>,
         origin: &RequestOrigin,
     ) -> Result<Identity, Rejection> {
         for source in &route.auth {
@@ -248,8 +194,8 @@ impl Handshake {
         Err(Rejection::no_credentials())
     }
 
-    /// Takes a connect and leases a connection. Anonymous clients have no user to count.
-    async fn limit(
+    /// Counts the connect and leases a connection. Anonymous clients have no limits of users.
+    async fn check_limits(
         &self,
         route: &config::Route,
         params: &Params,
@@ -280,8 +226,8 @@ impl Handshake {
         }
     }
 
-    /// The route's channel for this client, if the credentials allow it.
-    fn channel(
+    /// Returns the route's channel for this client, if the credentials allow it.
+    fn channel_of(
         &self,
         route: &config::Route,
         params: &Params,

@@ -1,4 +1,4 @@
-//! The Origin of a request against the allowlist.
+//! Checks the `Origin` of a request against the allowlist.
 
 use hyper::HeaderMap;
 use hyper::header::ORIGIN;
@@ -7,11 +7,11 @@ use super::Rejection;
 use crate::config::{MissingOrigin, Origins};
 use crate::protocol::{Origin, OriginTag};
 
-/// What a request says of its origin.
+/// The origin of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RequestOrigin {
     Missing,
-    /// `null`, malformed, or given more than once.
+    /// The header is `null`, malformed, or present more than once.
     Opaque,
     Known {
         origin: Origin,
@@ -30,7 +30,7 @@ impl RequestOrigin {
         }
     }
 
-    /// The header's text, where it names an origin.
+    /// Returns the text of the header, if it names an origin.
     pub fn text(&self) -> Option<&str> {
         match self {
             Self::Known { text, .. } => Some(text),
@@ -38,7 +38,7 @@ impl RequestOrigin {
         }
     }
 
-    /// What token records are compared with.
+    /// Returns the form that token records are compared with.
     pub fn tag(&self) -> Option<OriginTag> {
         match self {
             Self::Known { origin, .. } => Some(origin.into()),

@@ -1,5 +1,5 @@
-//! Every way a handshake is refused, in one table: the close code, the HTTP status, what the client is
-//! told, and the word for logs and metrics.
+//! The reasons to refuse a handshake, in one table: close code, HTTP status, text for the client, and label
+//! for logs and metrics.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ use crate::protocol::{CloseReason, ErrorCode, ErrorEvent};
 use crate::telemetry::credentials::{CredentialCause, RejectionCause};
 use crate::tokens::CredentialRejection;
 
-/// Why a client may not.
+/// Why a client is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejection {
     pub cause: RejectionCause,
     pub reason: CloseReason,
-    /// What the client is told; never in what way a credential failed.
+    /// The text for the client, which never says how a credential failed.
     pub message: &'static str,
-    /// Seconds, and the code of the error event that tells them; with 4029 and 1013.
+    /// The seconds to wait, and the code of the error event with them. Present with 4029 and 1013.
     retry: Option<(u64, ErrorCode)>,
 }
 
@@ -27,7 +27,7 @@ const NOT_ALLOWED: &str = "not allowed";
 const TOO_MANY: &str = "too many connections";
 const TRY_AGAIN: &str = "the service cannot decide at the moment; try again";
 
-/// Where it is not known for how long.
+/// The time to wait where the duration of an outage is not known.
 const TRY_AGAIN_SECONDS: u64 = 5;
 
 impl Rejection {
@@ -48,7 +48,7 @@ impl Rejection {
         Self::new(RejectionCause::NoCredentials, CloseReason::Unauthenticated, NOT_AUTHENTICATED)
     }
 
-    /// It cannot be told whose session is meant.
+    /// The request has session cookies of several users, or too many.
     pub fn several_cookies() -> Self {
         Self::new(RejectionCause::SeveralCookies, CloseReason::Unauthenticated, NOT_AUTHENTICATED)
     }
@@ -71,18 +71,18 @@ impl Rejection {
         Self::new(RejectionCause::Channel, CloseReason::Forbidden, NOT_ALLOWED)
     }
 
-    /// The backend said no.
+    /// The backend refused the client.
     pub fn not_authorized() -> Self {
         Self::new(RejectionCause::Authorize, CloseReason::Forbidden, NOT_ALLOWED)
     }
 
-    /// The backend could not be asked.
+    /// The backend could not be reached, or gave no decision.
     pub fn authorize_unavailable() -> Self {
         Self::new(RejectionCause::AuthorizeUnavailable, CloseReason::Overloaded, TRY_AGAIN)
             .after(TRY_AGAIN_SECONDS, ErrorCode::UpstreamUnavailable)
     }
 
-    /// The engine that keeps tokens or limits could not be asked.
+    /// The engine that stores tokens and limits is not available.
     pub fn engine() -> Self {
         Self::new(
             RejectionCause::Credential(CredentialCause::Engine),
@@ -109,7 +109,7 @@ impl Rejection {
             .after(seconds, ErrorCode::RateLimited)
     }
 
-    /// The `error` event that comes before the close (`reject = "close"`), where there is a time to wait.
+    /// Returns the `error` event that precedes the close (`reject = "close"`), if there is a time to wait.
     pub fn event(&self) -> Option<String> {
         let (seconds, code) = self.retry?;
         Some(ErrorEvent::new(code, self.message).retry_after(seconds).to_json())
@@ -124,8 +124,8 @@ impl Rejection {
         }
     }
 
-    /// The refusal as an HTTP answer (`reject = "http"`).
-    pub fn to_http(&self) -> Response<Full<Bytes>> {
+    /// Returns the rejection as an HTTP response (`reject = "http"`).
+    pub fn to_response(&self) -> Response<Full<Bytes>> {
         let mut response = json_error(self.status(), self.message, self.reason.label());
         let headers = response.headers_mut();
         if let Some((seconds, _)) = self.retry {
@@ -143,7 +143,7 @@ fn seconds(retry_after: Duration) -> u64 {
     u64::try_from(retry_after.as_millis().div_ceil(1000)).unwrap_or(u64::MAX).max(1)
 }
 
-/// `{"error":"…","code":"…"}`, never cached.
+/// Returns a response `{"error":"…","code":"…"}` that must not be cached.
 pub fn json_error(status: StatusCode, error: &str, code: &str) -> Response<Full<Bytes>> {
     let body = serde_json::json!({ "error": error, "code": code }).to_string();
     let mut response = Response::new(Full::from(body));
@@ -160,11 +160,11 @@ mod tests {
     use crate::protocol::ClientAction;
     use crate::tokens::{CredentialRejection as Credential, JwtRejection};
 
-    /// Seconds, and the code of the error event.
+    /// The seconds to wait, and the code of the error event.
     type Wait = Option<(u64, &'static str)>;
 
-    /// Every refusal, with its close code, its status and what to wait.
-    fn every_one() -> Vec<(Rejection, u16, u16, Wait)> {
+    /// Returns every rejection with its close code, its status and the time to wait.
+    fn all_rejections() -> Vec<(Rejection, u16, u16, Wait)> {
         let jwt = |rejection| Rejection::credential(Credential::Jwt(rejection));
         let (limited, soon) = (Duration::from_millis(41_001), Duration::ZERO);
         vec![
@@ -197,14 +197,14 @@ mod tests {
     }
 
     #[test]
-    fn each_refusal_says_the_same_by_close_code_and_by_status() {
-        for (rejection, close, status, wait) in every_one() {
+    fn close_code_and_status_of_each_rejection_agree() {
+        for (rejection, close, status, wait) in all_rejections() {
             let cause = rejection.cause;
             assert_eq!(rejection.reason.code(), close, "{cause}");
             let waits =
                 matches!(rejection.reason.action(), ClientAction::Wait | ClientAction::BackOff);
             assert_eq!(waits, wait.is_some(), "{cause}: whoever is to wait is told how long");
-            let http = rejection.to_http();
+            let http = rejection.to_response();
             assert_eq!(http.status(), status, "{cause}");
             assert_eq!(http.headers()["cache-control"], "no-store", "{cause}");
             assert_eq!(http.headers().contains_key("www-authenticate"), status == 401, "{cause}");
@@ -221,11 +221,11 @@ mod tests {
 
     #[test]
     fn a_client_is_not_told_how_its_credential_failed() {
-        let told: std::collections::BTreeSet<_> = every_one()
+        let messages: std::collections::BTreeSet<_> = all_rejections()
             .into_iter()
             .filter(|(_, close, ..)| *close == 4001)
             .map(|(rejection, ..)| rejection.message)
             .collect();
-        assert_eq!(told.len(), 1);
+        assert_eq!(messages.len(), 1);
     }
 }

@@ -1,5 +1,5 @@
-//! What a path leads to. Invariant: of the routes and fixed replies whose path matches, the first in the
-//! file takes the request.
+//! Routing by path. Invariant: of the routes and fixed replies whose path matches, the first in the file
+//! serves the request.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use crate::config;
 use crate::protocol::Params;
 use crate::telemetry::route::RouteMetrics;
 
-/// The `[[route]]` tables.
+/// The `[[route]]` tables: routes with a channel, and fixed replies.
 pub struct Routes {
     routes: Vec<Arc<config::Route>>,
     replies: Vec<Arc<config::FixedReply>>,
@@ -21,15 +21,15 @@ pub enum Found {
 
 impl Routes {
     pub fn new(routes: &[Arc<config::Route>], replies: &[Arc<config::FixedReply>]) -> Self {
-        // Their series are in each scrape before the first client comes.
+        // The metrics of each route exist before its first client connects.
         for route in routes {
             RouteMetrics::of(&route.path);
         }
         Self { routes: routes.to_vec(), replies: replies.to_vec() }
     }
 
-    /// Those that take clients.
-    pub fn of_channels(&self) -> &[Arc<config::Route>] {
+    /// Returns the routes that have a channel.
+    pub fn with_channels(&self) -> &[Arc<config::Route>] {
         &self.routes
     }
 

@@ -1,9 +1,9 @@
-//! Who a session cookie says that it is, where a browser sends several of its name.
+//! Identification by session cookies, of which a browser may send several with the same name.
 //!
-//! It does so where one was set for the host and one for its domain, or for two paths; which comes first
-//! tells nothing, and a page of a sibling host can set one as well. Invariants: one that is not good (an old
-//! one, mostly) takes nothing away from one that is; those of two users are nobody's, so that no page can
-//! sign somebody in as somebody else; of one user's the last is taken, as Django's parser does.
+//! This happens if cookies were set for the host and for its domain, or for two paths. Their order has no
+//! meaning, and a page of a sibling host can set one as well. Invariants: an invalid cookie, such as an
+//! expired one, does not affect a valid one; cookies of two users are refused, so that no page can sign
+//! somebody in as another user; of several cookies of one user the last one is used, as by Django's parser.
 
 use hyper::HeaderMap;
 
@@ -11,38 +11,38 @@ use super::credentials::cookies;
 use super::{Handshake, Rejection};
 use crate::tokens::Identity;
 
-/// More different ones of one name are not looked at: each costs a signature check.
-const MAX: usize = 4;
+/// The maximum number of different cookies of one name, because each costs a signature check.
+const MAX_COOKIES: usize = 4;
 
 impl Handshake {
-    /// `None` = there is no such cookie.
+    /// Verifies the session cookies; `None` = the request has none.
     pub(super) async fn identify_by_cookie(
         &self,
         headers: &HeaderMap,
     ) -> Option<Result<Identity, Rejection>> {
         let offered = self.session_cookies(headers);
-        if offered.len() > MAX {
+        if offered.len() > MAX_COOKIES {
             return Some(Err(Rejection::several_cookies()));
         }
         let mut found: Option<Result<Identity, Rejection>> = None;
         for jwt in offered {
-            let judged = self.authenticator.verify(jwt).await.map_err(Rejection::credential);
-            found = Some(match (found, judged) {
+            let verified = self.authenticator.verify(jwt).await.map_err(Rejection::credential);
+            found = Some(match (found, verified) {
                 (Some(Ok(one)), Ok(other)) if one.user_id != other.user_id => {
                     return Some(Err(Rejection::several_cookies()));
                 }
                 (Some(Ok(good)), Err(_)) => Ok(good),
-                (_, judged) => judged,
+                (_, verified) => verified,
             });
         }
         found
     }
 
-    /// Each different value once; an empty one is what signing out leaves.
+    /// Returns each different value once. Empty cookies, which signing out leaves behind, are ignored.
     fn session_cookies<'h>(&self, headers: &'h HeaderMap) -> Vec<&'h str> {
         let mut offered = Vec::new();
         for value in cookies(headers, &self.session_cookie) {
-            if !offered.contains(&value) && offered.len() <= MAX {
+            if !offered.contains(&value) && offered.len() <= MAX_COOKIES {
                 offered.push(value);
             }
         }

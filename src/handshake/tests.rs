@@ -1,4 +1,4 @@
-//! `admit` on a real store and real limits, and a loopback backend that is asked.
+//! `admit` with a real store, real limits and a loopback backend for authorization.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::config::{Config, Environment, RedisUrl, Secret, TokenFormat};
+use crate::protocol::ClientAddress;
 use crate::redis_link::Commands;
 use crate::shutdown::Shutdown;
 use crate::tokens::{TokenRecord, TokenStore, sign_hs};
@@ -24,7 +25,7 @@ use crate::tokens::{TokenRecord, TokenStore, sign_hs};
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 pub(super) const APP: (&str, &str) = ("origin", "https://app.example.com");
 
-/// A handshake on the memory engine, with `route` added to its route and `more` to the file.
+/// Returns a handshake on the memory engine, with `route` added to its route and `more` to its config.
 pub(super) fn handshake(route: &str, more: &str) -> Handshake {
     build(
         route,
@@ -34,7 +35,7 @@ pub(super) fn handshake(route: &str, more: &str) -> Handshake {
     )
 }
 
-/// A handshake whose engine is a Redis that is not there.
+/// Returns a handshake whose engine is a Redis that cannot be reached.
 pub(super) fn without_engine(route: &str) -> Handshake {
     let nowhere = RedisUrl::example(&format!("redis://127.0.0.1:{}/", free_port()));
     let commands = Commands::start(&nowhere, "test", &Shutdown::new()).unwrap();
@@ -66,7 +67,7 @@ fn build(route: &str, more: &str, store: TokenStore, limits: SharedLimits) -> Ha
     .unwrap()
 }
 
-/// A JWT of `user`, good for an hour, with `claims` on top.
+/// Returns a JWT of `user` that is valid for an hour, with `claims` added.
 pub(super) fn jwt(user: &str, claims: Value) -> String {
     let expires_at = crate::clock::unix_seconds() + 3600;
     let mut all = json!({ "user_id": user, "username": "ana", "exp": expires_at });
@@ -95,7 +96,7 @@ async fn admit(
     headers: &[(&str, &str)],
 ) -> Result<Admission, &'static str> {
     let head = request(uri, headers);
-    let Some(Found::Route(route, params)) = handshake.route(head.uri().path()) else {
+    let Some(Found::Route(route, params)) = handshake.find_route(head.uri().path()) else {
         panic!("no route");
     };
     let attempt = HandshakeAttempt::new(
@@ -108,7 +109,7 @@ async fn admit(
         .map_err(|rejection| rejection.cause.label())
 }
 
-/// Who got in, or why not.
+/// Returns the admitted user, or the cause of the rejection.
 async fn outcome(handshake: &Handshake, uri: &str, headers: &[(&str, &str)]) -> String {
     match admit(handshake, uri, headers).await {
         Ok(admission) => admission.identity.key(),
@@ -121,7 +122,7 @@ fn free_port() -> u16 {
 }
 
 #[tokio::test]
-async fn the_first_credential_that_is_there_decides() {
+async fn the_first_credential_that_is_present_decides() {
     let every = "auth = [\"connection_token\", \"cookie\", \"bearer\", \"query\", \"anonymous\"]";
     let handshake = handshake(every, "");
     let cookie = format!("access_token={}", jwt("by-cookie", json!({})));
@@ -138,7 +139,7 @@ async fn the_first_credential_that_is_there_decides() {
         (format!("token={query}"), vec![], "by-query"),
         ("".to_owned(), vec![("authorization", "Basic dGVzdA==")], "anonymous"),
         ("".to_owned(), vec![("cookie", "access_token=")], "anonymous"),
-        // Given and bad: nothing after it is looked at.
+        // After an invalid credential no other one is tried.
         ("".to_owned(), vec![bad_cookie, good_bearer], "no: jwt"),
         (format!("token={query}"), vec![bad_bearer], "no: jwt"),
         ("".to_owned(), vec![("authorization", "Bearer")], "no: jwt"),
@@ -175,7 +176,7 @@ async fn a_route_reads_only_the_credentials_that_it_names() {
 }
 
 #[tokio::test]
-async fn a_refused_origin_costs_no_token() {
+async fn a_refused_origin_consumes_no_token() {
     let handshake = handshake("", "missing = \"reject\"");
     let token = handshake.authenticator.store().issue(&record(json!({}))).await.unwrap();
     let uri = format!("/ws/chat/42/?connection_token={token}");
@@ -216,7 +217,7 @@ async fn without_an_allowlist_every_origin_is_refused() {
 }
 
 #[tokio::test]
-async fn a_token_fits_only_what_it_is_bound_to() {
+async fn a_token_is_valid_only_where_it_is_bound_to() {
     let handshake = handshake("", "[tokens]\nbinding = \"chat-{conversation_id}-*\"");
     for (fields, expected) in [
         (json!({}), "no: token_binding"),
@@ -238,7 +239,7 @@ async fn a_token_fits_only_what_it_is_bound_to() {
         assert_eq!(outcome(&handshake, &uri, &[APP]).await, expected, "{fields}");
         assert_eq!(outcome(&handshake, &uri, &[APP]).await, "no: token", "{fields}: used");
     }
-    // Bound to an origin, it is of no use to a client that names none.
+    // A token that is bound to an origin is refused without an `Origin` header.
     let bound = json!({"connection_id": "chat-42-x", "origin": "https://app.example.com"});
     let token = handshake.authenticator.store().issue(&record(bound)).await.unwrap();
     let uri = format!("/ws/chat/42/?connection_token={token}");
@@ -246,20 +247,20 @@ async fn a_token_fits_only_what_it_is_bound_to() {
 }
 
 #[tokio::test]
-async fn channels_come_of_the_path_and_the_claims() {
+async fn channels_depend_on_the_path_and_the_claims() {
     let handshake = handshake("auth = [\"bearer\", \"anonymous\"]", "");
     let limited = format!("Bearer {}", jwt("u", json!({"channels": ["chat_4*"]})));
     let limited = [("authorization", &*limited)];
     for (path, headers, expected) in [
         ("/ws/chat/42/", &limited[..], Ok("chat_42")),
         ("/ws/chat/52/", &limited, Err("channel")),
-        // The gateway's own, whoever asks.
+        // The gateway's own channels are refused for every client.
         ("/ws/chat/4own/", &limited, Err("channel")),
         ("/ws/chat/4own:1/", &[], Err("channel")),
         ("/ws/chat/4ow/", &[], Ok("chat_4ow")),
         ("/ws/chat/a%2Fb/", &[], Ok("chat_a/b")),
         ("/ws/chat/a%20b/", &[], Err("channel")),
-        // A star of the client's is no pattern.
+        // A star in the path is not a pattern.
         ("/ws/chat/*/", &limited, Err("channel")),
     ] {
         let admitted = admit(&handshake, path, headers).await;
@@ -299,7 +300,7 @@ async fn connects_and_connections_of_a_user_are_counted_last() {
 }
 
 #[tokio::test]
-async fn without_the_engine_nobody_gets_in_unchecked() {
+async fn without_the_engine_no_client_is_admitted_unchecked() {
     let handshake = without_engine("auth = [\"connection_token\", \"bearer\"]");
     let token = format!("/ws/chat/1/?connection_token={}", "b".repeat(43));
     assert_eq!(outcome(&handshake, &token, &[]).await, "no: engine");
@@ -308,19 +309,19 @@ async fn without_the_engine_nobody_gets_in_unchecked() {
     assert_eq!(outcome(&handshake, "/ws/chat/1/", &bearer).await, "no: engine", "its limits");
 }
 
-/// What the backend was asked.
-type Asked = (HeaderMap, Value);
+/// A request that the backend received.
+type BackendRequest = (HeaderMap, Value);
 
-/// Answers by the question's channel; `chat_hang` never.
-async fn backend() -> (SocketAddr, mpsc::UnboundedReceiver<Asked>) {
+/// Starts a backend that answers with the status in the channel's name, and never for `chat_hang`.
+async fn backend() -> (SocketAddr, mpsc::UnboundedReceiver<BackendRequest>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let (asked, questions) = mpsc::unbounded_channel();
+    let (received, questions) = mpsc::unbounded_channel();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            let asked = asked.clone();
+            let received = received.clone();
             let answer =
-                service_fn(move |request: Request<Incoming>| answer(request, asked.clone()));
+                service_fn(move |request: Request<Incoming>| answer(request, received.clone()));
             tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), answer));
         }
     });
@@ -329,7 +330,7 @@ async fn backend() -> (SocketAddr, mpsc::UnboundedReceiver<Asked>) {
 
 async fn answer(
     request: Request<Incoming>,
-    asked: mpsc::UnboundedSender<Asked>,
+    received: mpsc::UnboundedSender<BackendRequest>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let headers = request.headers().clone();
     let body = request.into_body().collect().await.unwrap().to_bytes();
@@ -338,13 +339,13 @@ async fn answer(
         "hang" => std::future::pending().await,
         status => status.parse().unwrap(),
     };
-    asked.send((headers, question)).unwrap();
+    received.send((headers, question)).unwrap();
     let mut response = Response::new(Full::default());
     *response.status_mut() = StatusCode::from_u16(status).unwrap();
     Ok(response)
 }
 
-fn asking(url: &str) -> Handshake {
+fn with_authorize_url(url: &str) -> Handshake {
     handshake(
         &format!(
             "auth = [\"bearer\", \"anonymous\"]\nauthorize = {{ url = \"{url}\", timeout = \"500ms\" }}"
@@ -354,9 +355,9 @@ fn asking(url: &str) -> Handshake {
 }
 
 #[tokio::test]
-async fn only_a_2xx_of_the_backend_lets_in() {
+async fn only_a_2xx_of_the_backend_admits() {
     let (address, _questions) = backend().await;
-    let handshake = asking(&format!("http://{address}/may"));
+    let handshake = with_authorize_url(&format!("http://{address}/may"));
     for (conversation, expected) in [
         ("200", "anonymous"),
         ("204", "anonymous"),
@@ -373,14 +374,14 @@ async fn only_a_2xx_of_the_backend_lets_in() {
         let path = format!("/ws/chat/{conversation}/");
         assert_eq!(outcome(&handshake, &path, &[]).await, expected, "{conversation}");
     }
-    let gone = asking(&format!("http://127.0.0.1:{}/may", free_port()));
+    let gone = with_authorize_url(&format!("http://127.0.0.1:{}/may", free_port()));
     assert_eq!(outcome(&gone, "/ws/chat/200/", &[]).await, "no: authorize_unavailable");
 }
 
 #[tokio::test]
-async fn the_backend_is_told_who_wants_what() {
+async fn the_backend_gets_user_and_channel() {
     let (address, mut questions) = backend().await;
-    let handshake = asking(&format!("http://{address}/may"));
+    let handshake = with_authorize_url(&format!("http://{address}/may"));
     let bearer = format!("Bearer {}", jwt("ana-7", json!({"channels": ["chat_200"]})));
     let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
     let traceparent = format!("00-{trace}-00f067aa0ba902b7-01");
@@ -401,9 +402,9 @@ async fn the_backend_is_told_who_wants_what() {
     assert_eq!(headers["content-type"], "application/json");
     assert_eq!(headers["x-request-id"], *trace);
     assert!(headers["traceparent"].to_str().unwrap().starts_with(&format!("00-{trace}-")));
-    assert!(!headers.contains_key("authorization"), "credentials stay here");
+    assert!(!headers.contains_key("authorization"), "credentials are not forwarded");
 
-    // Claims come first: whom they keep out, the backend is not asked about.
+    // Claims are checked first: the backend is not asked about clients that they exclude.
     assert_eq!(
         outcome(&handshake, "/ws/chat/204/", &[("authorization", &*bearer)]).await,
         "no: channel"
@@ -414,7 +415,7 @@ async fn the_backend_is_told_who_wants_what() {
 }
 
 #[tokio::test]
-async fn of_several_session_cookies_the_good_one_counts() {
+async fn of_several_session_cookies_the_valid_one_is_used() {
     let handshake = handshake("auth = [\"cookie\", \"anonymous\"]", "");
     let ana = jwt("ana", json!({}));
     let same = jwt("ana", json!({"username": "the last"}));
@@ -432,7 +433,7 @@ async fn of_several_session_cookies_the_good_one_counts() {
         (&[&ana, &ana, &ana, &ana, &ana, &ana], "ana"),
         (&["", ""], "anonymous"),
         (&[&old, "bad"], "no: jwt"),
-        // Set by a sibling host, say.
+        // A page of a sibling host may have set the other cookie.
         (&[&ana, &eve], "no: several_cookies"),
         (&[&eve, &old, &ana], "no: several_cookies"),
         (&["1", "2", "3", &ana], "ana"),
@@ -441,7 +442,7 @@ async fn of_several_session_cookies_the_good_one_counts() {
         let cookie = cookies(values);
         let found = outcome(&handshake, "/ws/chat/42/", &[("cookie", &cookie)]).await;
         assert_eq!(found, expected, "{values:?}");
-        // The same in headers of their own.
+        // The result is the same with one header for each cookie.
         let pairs: Vec<String> = values.iter().map(|value| cookies(&[value])).collect();
         let headers: Vec<_> = pairs.iter().map(|pair| ("cookie", pair.as_str())).collect();
         assert_eq!(outcome(&handshake, "/ws/chat/42/", &headers).await, expected, "{values:?}");

@@ -1,4 +1,4 @@
-//! The WebSocket upgrade itself: the request's checks (RFC 6455 section 4.2.1) and the 101.
+//! The WebSocket upgrade: the checks of the request (RFC 6455 section 4.2.1) and the 101 response.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,16 +10,16 @@ use hyper::{Method, Request, Response, StatusCode, Version};
 use super::credentials::{PROTOCOL, TOKEN_PROTOCOL, subprotocols};
 use super::rejection::json_error;
 
-/// A request that may become a WebSocket.
-pub struct Accepted {
+/// A valid upgrade request.
+pub struct UpgradeRequest {
     /// The value of `Sec-WebSocket-Accept`.
     accept: HeaderValue,
-    /// The client offered `tidegate.v1`.
+    /// Whether the client offered `tidegate.v1`.
     offers_protocol: bool,
 }
 
-/// Checks an upgrade request; the error is the answer to what is none.
-pub fn check<B>(request: &Request<B>) -> Result<Accepted, Response<Full<Bytes>>> {
+/// Checks an upgrade request. `Err` is the response to an invalid one.
+pub fn check<B>(request: &Request<B>) -> Result<UpgradeRequest, Response<Full<Bytes>>> {
     let headers = request.headers();
     if request.method() != Method::GET {
         let mut response = json_error(StatusCode::METHOD_NOT_ALLOWED, "GET only", "method");
@@ -36,40 +36,40 @@ pub fn check<B>(request: &Request<B>) -> Result<Accepted, Response<Full<Bytes>>>
         return Err(upgrade_required("WebSocket version 13 only"));
     }
     if headers.get_all(header::HOST).iter().count() != 1 {
-        return Err(bad_request("one Host, please"));
+        return Err(bad_request("the request must have exactly one Host header"));
     }
-    // Its bytes would be read as frames.
+    // The bytes of a body would be read as frames.
     if has_body(headers) {
-        return Err(bad_request("an upgrade has no body"));
+        return Err(bad_request("an upgrade request must not have a body"));
     }
     let mut keys = headers.get_all(header::SEC_WEBSOCKET_KEY).iter();
     let key = match (keys.next(), keys.next()) {
         (Some(key), None) => key.as_bytes(),
-        _ => return Err(bad_request("one Sec-WebSocket-Key, please")),
+        _ => return Err(bad_request("the request must have exactly one Sec-WebSocket-Key header")),
     };
     if STANDARD.decode(key).map_or(0, |nonce| nonce.len()) != 16 {
         return Err(bad_request("Sec-WebSocket-Key is not 16 bytes in base64"));
     }
     let accept = HeaderValue::from_str(&accept_key(key))
-        .map_err(|_| bad_request("Sec-WebSocket-Key cannot be answered"))?;
+        .map_err(|_| bad_request("Sec-WebSocket-Key is not valid"))?;
     let offers_protocol = subprotocols(headers).any(|offered| offered == PROTOCOL);
-    // A browser gives a socket up whose answer selects nothing of what it offered, and the token, which
-    // is never selected, would be spent.
+    // The subprotocol with the token is never selected. A browser fails a handshake that selects none of the
+    // offered subprotocols, and the token would have been consumed.
     if !offers_protocol && subprotocols(headers).any(|offered| offered.starts_with(TOKEN_PROTOCOL))
     {
         return Err(bad_request("offer tidegate.v1 beside the subprotocol with the token"));
     }
-    Ok(Accepted { accept, offers_protocol })
+    Ok(UpgradeRequest { accept, offers_protocol })
 }
 
-/// Whether a request asks for a WebSocket, however well.
-pub fn is_asked(headers: &HeaderMap) -> bool {
+/// Whether a request asks for a WebSocket, even if it is not a valid upgrade.
+pub fn is_requested(headers: &HeaderMap) -> bool {
     has_token(headers, &header::UPGRADE, "websocket")
 }
 
-impl Accepted {
-    /// The 101 of an admitted client.
-    pub fn switch(self, subprotocol: Option<&str>) -> Response<Full<Bytes>> {
+impl UpgradeRequest {
+    /// Returns the 101 response for an admitted client.
+    pub fn accept(self, subprotocol: Option<&str>) -> Response<Full<Bytes>> {
         let mut response = Response::new(Full::default());
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         let headers = response.headers_mut();
@@ -82,15 +82,16 @@ impl Accepted {
         response
     }
 
-    /// The 101 of a refused client, which is closed at once. It must select what was offered, or a
-    /// browser would fail before it reads the close code.
-    pub fn switch_refused(self) -> Response<Full<Bytes>> {
+    /// Returns the 101 response for a refused client, whose socket is closed at once. It must select an
+    /// offered subprotocol, or a browser would fail before it reads the close code.
+    pub fn accept_to_close(self) -> Response<Full<Bytes>> {
         let protocol = self.offers_protocol.then_some(PROTOCOL);
-        self.switch(protocol)
+        self.accept(protocol)
     }
 }
 
-/// RFC 6455 section 4.2.2, step 5.4: SHA-1 is the protocol's, not ours, and guards nothing.
+/// Computes `Sec-WebSocket-Accept` (RFC 6455 section 4.2.2, step 5.4). The protocol requires SHA-1, which
+/// protects nothing here.
 fn accept_key(key: &[u8]) -> String {
     use sha1::{Digest, Sha1};
     let mut sha1 = Sha1::new();
@@ -99,7 +100,7 @@ fn accept_key(key: &[u8]) -> String {
     STANDARD.encode(sha1.finalize())
 }
 
-/// Whether a comma-separated header has `token`, in any case.
+/// Whether a comma-separated header contains `token`, ignoring case.
 fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     headers
         .get_all(name)
@@ -132,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_key_of_the_rfc_is_answered_as_the_rfc_says() {
+    fn the_key_of_the_rfc_gets_the_answer_of_the_rfc() {
         assert_eq!(accept_key(b"dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }
 
@@ -155,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_whole_upgrade_is_one() {
+    fn only_a_complete_upgrade_request_is_valid() {
         assert_eq!(status(|_| ()), None);
         assert_eq!(status(|r| *r.method_mut() = Method::POST), Some(405));
         assert_eq!(status(|r| *r.version_mut() = Version::HTTP_10), Some(426));
@@ -197,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_upgrade_is_told_how() {
+    fn a_request_without_upgrade_is_told_what_is_required() {
         let plain = Request::get("/ws/chat/1/").body(()).unwrap();
         let answer = check(&plain).err().unwrap();
         assert_eq!(answer.status(), StatusCode::UPGRADE_REQUIRED);
@@ -206,8 +207,8 @@ mod tests {
     }
 
     #[test]
-    fn the_answer_switches_protocols() {
-        let answer = check(&request()).ok().unwrap().switch(None);
+    fn the_response_switches_protocols() {
+        let answer = check(&request()).ok().unwrap().accept(None);
         assert_eq!(answer.status(), StatusCode::SWITCHING_PROTOCOLS);
         assert_eq!(answer.headers()["upgrade"], "websocket");
         assert_eq!(answer.headers()["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
@@ -216,7 +217,7 @@ mod tests {
         let mut offering = request();
         let offered = "chat, tidegate.v1".parse().unwrap();
         offering.headers_mut().insert("sec-websocket-protocol", offered);
-        let refused = check(&offering).ok().unwrap().switch_refused();
+        let refused = check(&offering).ok().unwrap().accept_to_close();
         assert_eq!(refused.status(), StatusCode::SWITCHING_PROTOCOLS);
         assert_eq!(refused.headers()["sec-websocket-protocol"], "tidegate.v1");
     }

@@ -123,21 +123,21 @@ impl MemoryLimits {
     }
 
     /// The microseconds until the bucket is full.
-    pub(super) fn look_at_bucket(&self, key: &str) -> u64 {
+    pub(super) fn bucket_status(&self, key: &str) -> u64 {
         let now = micros(self.buckets.now());
         let shard = self.buckets.lock(key);
         shard.get(key).map_or(0, |Bucket(full_at)| full_at.saturating_sub(now))
     }
 
     /// The count, and the time until the window ends.
-    pub(super) fn look_at_window(&self, key: &str) -> (u64, Duration) {
+    pub(super) fn window_status(&self, key: &str) -> (u64, Duration) {
         let now = millis(self.windows.now());
         let shard = self.windows.lock(key);
-        shard.get(key).map_or_else(Default::default, |window| window.look(now))
+        shard.get(key).map_or_else(Default::default, |window| window.status(now))
     }
 
     /// How many leases live, and the times until the first and until the last of them expires.
-    pub(super) fn look_at_leases(&self, key: &str) -> (u64, Duration, Duration) {
+    pub(super) fn leases_status(&self, key: &str) -> (u64, Duration, Duration) {
         let now = self.leases.now();
         let shard = self.leases.lock(key);
         let leases = shard.get(key).map(|Leases(leases)| leases.as_slice()).unwrap_or_default();

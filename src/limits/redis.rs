@@ -16,7 +16,7 @@ pub(super) struct RedisLimits {
     take: Script,
     hit: Script,
     acquire: Script,
-    look: Script,
+    status: Script,
 }
 
 /// The key of one user's leases on one route, and one of their holders.
@@ -29,7 +29,7 @@ impl RedisLimits {
             take: Script::new(include_str!("take.lua")),
             hit: Script::new(include_str!("hit.lua")),
             acquire: Script::new(include_str!("acquire.lua")),
-            look: Script::new(include_str!("look.lua")),
+            status: Script::new(include_str!("status.lua")),
         }
     }
 
@@ -65,28 +65,28 @@ impl RedisLimits {
     }
 
     /// The same as the method of `MemoryLimits` with this name, as are the next two.
-    pub(super) async fn look_at_bucket(&self, key: &str) -> Result<u64, EngineUnavailable> {
-        self.look(key, "bucket").await.map(|(reset_after, _, _)| reset_after)
+    pub(super) async fn bucket_status(&self, key: &str) -> Result<u64, EngineUnavailable> {
+        self.status(key, "bucket").await.map(|(reset_after, _, _)| reset_after)
     }
 
-    pub(super) async fn look_at_window(
+    pub(super) async fn window_status(
         &self,
         key: &str,
     ) -> Result<(u64, Duration), EngineUnavailable> {
-        let (count, left, _) = self.look(key, "window").await?;
+        let (count, left, _) = self.status(key, "window").await?;
         Ok((count, Duration::from_millis(left)))
     }
 
-    pub(super) async fn look_at_leases(
+    pub(super) async fn leases_status(
         &self,
         key: &str,
     ) -> Result<(u64, Duration, Duration), EngineUnavailable> {
-        let (count, first, last) = self.look(key, "leases").await?;
+        let (count, first, last) = self.status(key, "leases").await?;
         Ok((count, Duration::from_millis(first), Duration::from_millis(last)))
     }
 
-    async fn look(&self, key: &str, kind: &str) -> Result<(u64, u64, u64), EngineUnavailable> {
-        let mut call = self.look.prepare_invoke();
+    async fn status(&self, key: &str, kind: &str) -> Result<(u64, u64, u64), EngineUnavailable> {
+        let mut call = self.status.prepare_invoke();
         call.key(key).arg(kind);
         Ok(self.commands.invoke(&call).await?)
     }

@@ -101,22 +101,22 @@ impl SharedLimits {
         Ok(Some(match limit {
             UserLimit::Rate(_, UserRate::Bucket(rate)) => {
                 let reset_after = match &self.0.engine {
-                    Engine::Memory(limits) => limits.look_at_bucket(&key),
-                    Engine::Redis(limits) => limits.look_at_bucket(&key).await?,
+                    Engine::Memory(limits) => limits.bucket_status(&key),
+                    Engine::Redis(limits) => limits.bucket_status(&key).await?,
                 };
                 Gcra::from(*rate).status(reset_after)
             }
             UserLimit::Rate(_, UserRate::Window(FixedWindow { count, .. })) => {
                 let (used, left) = match &self.0.engine {
-                    Engine::Memory(limits) => limits.look_at_window(&key),
-                    Engine::Redis(limits) => limits.look_at_window(&key).await?,
+                    Engine::Memory(limits) => limits.window_status(&key),
+                    Engine::Redis(limits) => limits.window_status(&key).await?,
                 };
                 LimitStatus::of_count((*count).into(), used, left, left)
             }
             UserLimit::Leases(_, max) => {
                 let (used, first, last) = match &self.0.engine {
-                    Engine::Memory(limits) => limits.look_at_leases(&key),
-                    Engine::Redis(limits) => limits.look_at_leases(&key).await?,
+                    Engine::Memory(limits) => limits.leases_status(&key),
+                    Engine::Redis(limits) => limits.leases_status(&key).await?,
                 };
                 LimitStatus::of_count(max.into(), used, first, last)
             }

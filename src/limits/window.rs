@@ -18,7 +18,7 @@ impl Window {
     }
 
     /// The count at `now`, and the time until it begins anew.
-    pub(super) fn look(&self, now: u64) -> (u64, Duration) {
+    pub(super) fn status(&self, now: u64) -> (u64, Duration) {
         if self.is_open(now) {
             (self.count.into(), Duration::from_millis(self.ends - now))
         } else {

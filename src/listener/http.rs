@@ -210,12 +210,12 @@ impl Front {
             request.headers(),
             &config.server.trusted_proxies,
         );
-        match handshake.route(request.uri().path()) {
+        match handshake.find_route(request.uri().path()) {
             Some(Found::Route(route, params)) => {
                 let routed = (&route, params);
                 return boxed(self.handshake(phase, handshake, address, routed, &request).await);
             }
-            Some(Found::Reply(reply)) if upgrade::is_asked(request.headers()) => {
+            Some(Found::Reply(reply)) if upgrade::is_requested(request.headers()) => {
                 return boxed(self.answer_fixed(phase, address, &reply, &request));
             }
             Some(Found::Reply(reply)) if !phase.over_ip_limit => {
@@ -223,16 +223,16 @@ impl Front {
                 return boxed(fixed::answer(&reply, &request, draining));
             }
             // The proxy passes no WebSockets on, and the upstream might redirect a plain request.
-            None if upgrade::is_asked(request.headers()) => {
+            None if upgrade::is_requested(request.headers()) => {
                 let error = "no route takes WebSockets at this path";
                 return boxed(json_error(StatusCode::NOT_FOUND, error, "no_route"));
             }
             Some(Found::Reply(_)) | None => {}
         }
         if phase.over_ip_limit {
-            return boxed(Rejection::connections_per_ip().to_http());
+            return boxed(Rejection::connections_per_ip().to_response());
         }
-        if handshake.issues_at(request.uri().path()) {
+        if handshake.is_token_endpoint(request.uri().path()) {
             return boxed(handshake.issue(request).await);
         }
         proxy.forward(request, address).await
@@ -247,8 +247,8 @@ impl Front {
         (route, params): (&Arc<config::Route>, Params),
         request: &Request<Incoming>,
     ) -> Response<Full<Bytes>> {
-        let accepted = match upgrade::check(request) {
-            Ok(accepted) => accepted,
+        let upgrade = match upgrade::check(request) {
+            Ok(upgrade) => upgrade,
             Err(response) => return response,
         };
         let attempt = HandshakeAttempt::new(request.headers(), address);
@@ -260,11 +260,11 @@ impl Front {
             Err(rejection) => Err(rejection),
         };
         let decision = match &verdict {
-            Ok((admission, _)) => Ok(admission.told()),
+            Ok((admission, _)) => Ok(admission.admitted()),
             Err(rejection) => Err(rejection.cause),
         };
-        attempt.finished(route.path.as_str(), decision);
-        self.upgrade(phase, address.ip, route, accepted, verdict)
+        attempt.finish(route.path.as_str(), decision);
+        self.upgrade(phase, address.ip, route, upgrade, verdict)
     }
 
     /// The socket of a route with a fixed reply.
@@ -275,8 +275,8 @@ impl Front {
         reply: &config::FixedReply,
         request: &Request<Incoming>,
     ) -> Response<Full<Bytes>> {
-        let accepted = match upgrade::check(request) {
-            Ok(accepted) => accepted,
+        let upgrade = match upgrade::check(request) {
+            Ok(upgrade) => upgrade,
             Err(response) => return response,
         };
         let entered = self.ip_permit(phase, address.ip);
@@ -284,7 +284,7 @@ impl Front {
             Ok(_) => Ok(Admitted::default()),
             Err(rejection) => Err(rejection.cause),
         };
-        HandshakeAttempt::new(request.headers(), address).finished(reply.path.as_str(), decision);
+        HandshakeAttempt::new(request.headers(), address).finish(reply.path.as_str(), decision);
         let upgraded = match entered {
             Err(rejection) => Upgraded::Closed(rejection.event(), rejection.reason, None),
             Ok(ip) if self.services.shutdown.is_draining() => {
@@ -293,7 +293,7 @@ impl Front {
             Ok(ip) => Upgraded::Closed(Some(reply.reply.to_string()), CloseReason::Normal, ip),
         };
         *phase.upgraded.borrow_mut() = Some(upgraded);
-        accepted.switch_refused()
+        upgrade.accept_to_close()
     }
 
     /// The address permit of a client behind a trusted proxy. A client without a proxy has had its permit
@@ -318,20 +318,20 @@ impl Front {
         phase: &Phase,
         address: IpAddr,
         route: &config::Route,
-        accepted: upgrade::Accepted,
+        upgrade: upgrade::UpgradeRequest,
         verdict: Result<(Admission, Option<IpPermit>), Rejection>,
     ) -> Response<Full<Bytes>> {
         match verdict {
             Ok((mut admission, ip)) => {
                 let lease = self.lease(&mut admission);
-                let response = accepted.switch(admission.subprotocol.as_deref());
+                let response = upgrade.accept(admission.subprotocol.as_deref());
                 *phase.upgraded.borrow_mut() =
                     Some(Upgraded::Admitted(Box::new(admission), address, ip, lease));
                 response
             }
-            Err(rejection) if route.reject == config::Reject::Http => rejection.to_http(),
+            Err(rejection) if route.reject == config::Reject::Http => rejection.to_response(),
             Err(rejection) => {
-                let response = accepted.switch_refused();
+                let response = upgrade.accept_to_close();
                 let event = rejection.event();
                 let event = match route.timestamps {
                     true => event.map(|event| with_timestamp(&event, &clock::now_rfc3339())),

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::{Item, MAX_DEPTH, Malformed, Reader};
 
 /// Appends the only value in `bytes` to `json`. After an error `json` contains a part of it.
+#[cfg(any(test, feature = "internals"))]
 pub fn to_json(bytes: &[u8], json: &mut Vec<u8>) -> Result<(), Malformed> {
     let mut reader = Reader::new(bytes);
     write_value(&mut reader, json)?;

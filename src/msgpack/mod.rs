@@ -2,7 +2,7 @@
 //!
 //! This module owns the byte format: reading single items, and transcoding whole values. The callers know
 //! what the members of a message mean. Invariants for any input: no panic, no recursion, no allocation for a
-//! length that exceeds the input, and at most [`MAX_GROWTH`] bytes of JSON for each byte of input.
+//! length that exceeds the input, and at most `MAX_GROWTH` bytes of JSON for each byte of input.
 //!
 //! JSON cannot express all of MessagePack. The mapping (docs/channels.md has it for users):
 //!
@@ -25,7 +25,9 @@ mod reader;
 #[cfg(test)]
 mod tests;
 
-pub use json::{to_json, write_key, write_value};
+#[cfg(any(test, feature = "internals"))]
+pub use json::to_json;
+pub use json::{write_key, write_value};
 pub use reader::{Item, Reader};
 
 use std::fmt;
@@ -34,6 +36,7 @@ use std::fmt;
 pub const MAX_DEPTH: usize = 512;
 
 /// The most bytes of JSON for one byte of MessagePack: an empty extension has 3 bytes and becomes 24.
+#[cfg(any(test, feature = "internals"))]
 pub const MAX_GROWTH: usize = 10;
 
 /// The reason why the input is refused.

@@ -26,9 +26,9 @@ const SWEEP: usize = 1000;
 /// Why the engine did not carry out a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PresenceError {
-    /// It cannot be reached.
+    /// The engine cannot be reached.
     Unavailable,
-    /// It refuses the call, or has no room.
+    /// The engine refuses the call, or has no room.
     Refused,
 }
 

@@ -96,12 +96,12 @@ fn record<T>(step: PresenceStep, result: Result<T, PresenceError>) -> Result<T, 
 
 #[cfg(test)]
 impl PresenceStore {
-    /// With leases of another length.
+    /// A store in memory with leases of another length.
     pub fn memory_with(lease: std::time::Duration) -> Self {
         Self(Arc::new(Engine::Memory(MemoryPresence::new(lease))))
     }
 
-    /// With leases of another length.
+    /// A store in Redis with leases of another length.
     pub fn redis_with(commands: Commands, key_prefix: &str, lease: std::time::Duration) -> Self {
         Self(Arc::new(Engine::Redis(RedisPresence::new(commands, key_prefix, lease))))
     }

@@ -18,8 +18,10 @@ mod timestamp;
 mod trace_context;
 
 pub use client_address::ClientAddress;
-pub use client_frame::{ClientFrame, InvalidFrame, MAX_TASK_ID_BYTES, Renewal};
-pub use close::{ClientAction, CloseReason};
+pub use client_frame::{ClientFrame, MAX_TASK_ID_BYTES, Renewal};
+#[cfg(any(test, feature = "internals"))]
+pub use close::ClientAction;
+pub use close::CloseReason;
 pub use error::{ErrorCode, ErrorEvent};
 pub use event_name::EventName;
 pub use events::{
@@ -31,7 +33,7 @@ pub(crate) use label::label_enum;
 pub use names::{ChannelName, ChannelPattern, InvalidChannel, ReservedChannels};
 pub use origin::{Origin, OriginPattern, OriginTag};
 pub use path::{Params, PathPattern, Template, TemplateContext};
-pub use position::{Epoch, InvalidEpoch, Position, ResumePoint, with_position};
+pub use position::{Epoch, Position, ResumePoint, with_position};
 pub use request_id::RequestId;
 pub use timestamp::with_timestamp;
 pub use trace_context::TraceContext;

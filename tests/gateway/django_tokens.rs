@@ -124,7 +124,7 @@ async fn what_the_gateway_issues_is_a_pickle_as_well() {
     let key = format!("{PREFIX}{token}");
     let record: Vec<u8> = redis.run(&["GET", &key]).await;
     assert_eq!(record.first(), Some(&0x80));
-    let pickled = tidegate::pickle::read(&record).expect("data alone").to_json();
+    let pickled = tidegate::internals::pickle::read(&record).expect("data alone").to_json();
     for (name, value) in [
         ("user_id", json!(5)),
         ("username", json!("Jürgen")),

@@ -30,7 +30,7 @@ struct Inner {
 pub(super) struct Scripts {
     publish: Script,
     read: Script,
-    look: Script,
+    extent: Script,
     begin: Script,
     rotate_epoch: Script,
     pub import: Script,
@@ -48,7 +48,7 @@ impl RedisHistory {
             scripts: Scripts {
                 publish: Script::new(include_str!("../../../clients/redis/publish.lua")),
                 read: Script::new(include_str!("read.lua")),
-                look: Script::new(include_str!("look.lua")),
+                extent: Script::new(include_str!("extent.lua")),
                 begin: Script::new(include_str!("generation_begins.lua")),
                 rotate_epoch: Script::new(include_str!("rotate_epoch.lua")),
                 import: Script::new(include_str!("import.lua")),
@@ -135,7 +135,7 @@ impl RedisHistory {
     }
 
     pub async fn extent(&self, channel: &ChannelName) -> Result<Option<Extent>, EngineUnavailable> {
-        let mut call = self.0.scripts.look.prepare_invoke();
+        let mut call = self.0.scripts.extent.prepare_invoke();
         call.key(self.key(channel, "stream")).key(self.key(channel, "meta"));
         let answer: (String, u64, i64, u64) = self.0.commands.invoke(&call).await?;
         let (epoch, offset, oldest, kept) = answer;

@@ -168,7 +168,7 @@ async fn an_epoch_begins_with_the_first_look(bench: Bench) {
     assert_eq!((page.now.offset, page.after, page.complete), (0, Some(0), true));
     assert_eq!(bench.read(&channel, ReadFrom::Running).await.now, page.now);
     if let Some((_, commands)) = &bench.redis {
-        // A stranger who only looks leaves nothing for long.
+        // A client that only reads leaves nothing for long.
         let left: u128 =
             commands.query(::redis::cmd("PTTL").arg("tg:{five_1}:meta")).await.unwrap();
         assert!((1..=TTL.as_millis()).contains(&left), "{left}");

@@ -67,8 +67,8 @@ struct Inner {
     last_read: Cell<Instant>,
     threads: Rc<[mpsc::Sender<ToThread>]>,
     channels: Rc<RefCell<super::channels::Channels>>,
-    /// Of the connections that outlive the gateway's others. It is never triggered: they end with their
-    /// last user.
+    /// The shutdown of the connections that outlive the gateway's others. It is never triggered: they end with
+    /// their last user.
     _connections: Shutdown,
 }
 

@@ -70,7 +70,6 @@ struct Between<'a> {
     /// The previous scrape, for rates.
     before: Option<&'a Exposition>,
     /// The time between `before` and `now`.
-    /// The time between `before` and `now`.
     seconds: f64,
     /// The scrape at the start of the window for quantiles; `None` = since the start of the gateway.
     window: Option<&'a Exposition>,

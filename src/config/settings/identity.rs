@@ -62,13 +62,6 @@ pub struct SessionVersion {
     pub redis_url: RedisUrl,
 }
 
-impl Jwt {
-    /// Whether JWTs can be verified at all.
-    pub fn is_enabled(&self) -> bool {
-        !self.keys.is_empty() || self.jwks_url.is_some()
-    }
-}
-
 #[derive(Debug, Clone, PartialEq)]
 pub struct JwtKey {
     pub alg: jsonwebtoken::Algorithm,

@@ -28,9 +28,9 @@ struct Entry {
 }
 
 enum State {
-    /// With the token of whoever relays the message.
+    /// The message is being relayed under this token.
     Claimed(Box<str>),
-    /// With the id of the task that the message became.
+    /// The message has become the task with this id.
     Relayed(Box<str>),
 }
 

@@ -24,7 +24,7 @@ pub(super) struct RedisLedger {
     node: String,
     generations: String,
     facts: String,
-    /// Before a task's id in the key that requests its cancellation.
+    /// The part before a task's id in the key that requests its cancellation.
     cancel_prefix: String,
     /// The channel on which cancelled tasks are published.
     cancel_channel: String,

@@ -1,4 +1,4 @@
-//! What only Redis can do: clocks, keys and strangers of its own.
+//! Behaviour that only Redis has: its clock, evicted keys and values of other writers.
 
 use super::*;
 
@@ -26,7 +26,7 @@ async fn who_is_late_and_still_there_is_not_told_to_have_left() {
     bench.renew(&[&late]).await;
     bench.expire(&late).await;
     assert_eq!(bench.renew(&[&late]).await, []);
-    // Somebody was faster this time.
+    // Another call was faster this time.
     bench.expire(&late).await;
     let other = user(2);
     assert_eq!(bench.renew(&[&other]).await, [joined(&other), left(&late)]);

@@ -3,32 +3,26 @@
 //! The stream is opened before the history is read, so that nothing is missed between the two. Publications
 //! that arrive in both ways are printed once, by their offset.
 
+mod stream;
+
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use self::stream::{EventStream, StreamEnd, invalid_stream};
 use super::arguments::parse_channel;
 use super::record::Record;
-use super::server_api::{ApiError, ServerApi, block_on};
+use super::server_api::{ServerApi, block_on};
 use super::signals;
 use super::target::Target;
 use super::{Failure, print_error};
 use crate::admin::EndReason;
 use crate::clock;
-use crate::sse::{SseEvent, SseParser};
-
-/// A stream that is silent for this long is lost: the server sends a comment every 15 s.
-const STREAM_TIMEOUT: Duration = Duration::from_secs(45);
-
-/// The largest event: above the largest publication that a gateway can be configured for.
-const MAX_EVENT_BYTES: usize = 1100 << 20;
+use crate::sse::SseEvent;
 
 /// The pauses between attempts to reconnect, which double from the first to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -85,30 +79,11 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     block_on(async {
         let mut signals = signals::Signals::new()?;
         tokio::select! {
-            ended = tail.run() => ended,
+            result = tail.run() => result,
             () = signals.next() => Ok(()),
         }
     })??;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Why a stream ended.
-enum StreamEnd {
-    /// The requested number was printed, or the output was closed.
-    Finished,
-    /// The stream was lost; a later attempt may succeed.
-    Lost(String),
-    /// The stream failed; a later attempt would fail as well.
-    Failed(String),
-}
-
-impl From<ApiError> for StreamEnd {
-    fn from(error: ApiError) -> Self {
-        match error {
-            ApiError::Unavailable(reason) => Self::Lost(reason),
-            ApiError::Rejected(_, reason) => Self::Failed(reason),
-        }
-    }
 }
 
 struct Tail {
@@ -185,7 +160,7 @@ impl Tail {
     /// Follows one stream to its end. Resets `pause` once the stream is live.
     async fn follow_stream(&mut self, pause: &mut Duration) -> Result<(), StreamEnd> {
         let path = self.path("/tail");
-        let mut stream = Stream::new(self.api.stream(&path).await?);
+        let mut stream = EventStream::new(self.api.stream(&path).await?);
         let mut live = None;
         loop {
             let event = stream.next().await?;
@@ -358,42 +333,6 @@ impl Tail {
 
 fn percent_encode(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
-}
-
-/// The body of a response with events.
-struct Stream {
-    body: Incoming,
-    /// The part of the body that has arrived and is not parsed yet.
-    input: Bytes,
-    parser: SseParser,
-}
-
-impl Stream {
-    fn new(body: Incoming) -> Self {
-        Self { body, input: Bytes::new(), parser: SseParser::new(MAX_EVENT_BYTES) }
-    }
-
-    /// The next event.
-    async fn next(&mut self) -> Result<SseEvent, StreamEnd> {
-        let lost = |reason: &str| StreamEnd::Lost(reason.to_owned());
-        loop {
-            if let Some(event) = self.parser.next(&mut self.input).map_err(|_| invalid_stream())? {
-                return Ok(event);
-            }
-            match tokio::time::timeout(STREAM_TIMEOUT, self.body.frame()).await {
-                Err(_) => return Err(lost("the stream timed out")),
-                Ok(None) => return Err(lost("the stream ended")),
-                Ok(Some(Err(error))) => {
-                    return Err(StreamEnd::Lost(format!("the stream failed: {error}")));
-                }
-                Ok(Some(Ok(frame))) => self.input = frame.into_data().unwrap_or_default(),
-            }
-        }
-    }
-}
-
-fn invalid_stream() -> StreamEnd {
-    StreamEnd::Failed("not a valid event stream".to_owned())
 }
 
 #[cfg(test)]

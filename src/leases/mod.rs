@@ -5,6 +5,9 @@
 //! a lease is and where it is kept is up to a [`Lessor`]. Invariant: giving a lease back waits for nothing,
 //! and whatever the engine does not learn expires there.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -66,8 +69,7 @@ pub struct HeldLeases<L: Lessor> {
     lessor: L,
     state: Mutex<State<L::Holder, L::Lease, L::Release>>,
     work: Notify,
-    /// Held while the engine is being told, so that whoever waits until it knows everything also waits for
-    /// what is under way.
+    /// Locked during [`HeldLeases::flush`], so that a second caller also waits for what is under way.
     flushing: tokio::sync::Mutex<()>,
 }
 
@@ -184,6 +186,7 @@ impl<L: Lessor> HeldLeases<L> {
 
     async fn renew_due(&self) -> bool {
         loop {
+            // Leases that are due soon are renewed with those that are due, so that calls become fewer.
             let batch = self.state().take_due(Instant::now() + L::RENEWAL / 4, L::BATCH);
             if batch.is_empty() {
                 return true;

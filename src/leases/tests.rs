@@ -1,0 +1,122 @@
+//! The keeper against an engine of the tests' own.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+
+use super::*;
+
+/// An engine that keeps each holder's lease, counts calls, and can be unavailable.
+#[derive(Default)]
+struct Engine {
+    leases: RefCell<BTreeMap<u8, &'static str>>,
+    /// Holders whose lease somebody else has.
+    lost: RefCell<Vec<u8>>,
+    renewals: Cell<usize>,
+    released: RefCell<Vec<(u8, String)>>,
+    is_down: Cell<bool>,
+}
+
+impl Lessor for Engine {
+    type Holder = u8;
+    type Lease = &'static str;
+    type Release = String;
+
+    async fn renew(&self, leases: &[(u8, &'static str)]) -> Result<Vec<u8>, EngineUnavailable> {
+        if self.is_down.get() {
+            return Err(EngineUnavailable);
+        }
+        self.renewals.set(self.renewals.get() + leases.len());
+        self.leases.borrow_mut().extend(leases.iter().copied());
+        Ok(std::mem::take(&mut *self.lost.borrow_mut()))
+    }
+
+    async fn release(&self, releases: &[(u8, String)]) -> Result<(), EngineUnavailable> {
+        if self.is_down.get() {
+            return Err(EngineUnavailable);
+        }
+        for (holder, _) in releases {
+            self.leases.borrow_mut().remove(holder);
+        }
+        self.released.borrow_mut().extend(releases.iter().cloned());
+        Ok(())
+    }
+}
+
+fn held() -> HeldLeases<Engine> {
+    HeldLeases::new(Engine::default())
+}
+
+fn holders(held: &HeldLeases<Engine>) -> Vec<u8> {
+    held.lessor().leases.borrow().keys().copied().collect()
+}
+
+#[tokio::test]
+async fn new_leases_are_made_and_those_given_back_are_released() {
+    let held = held();
+    held.take(1, "a");
+    held.take(2, "b");
+    assert!(held.flush().await);
+    assert_eq!(holders(&held), [1, 2]);
+    assert!(held.give_back(&1));
+    assert!(!held.give_back(&1), "it is given back once");
+    assert!(held.give_back_as(&2, |lease| format!("{lease} at once")));
+    held.release(&3, "never held here".to_owned());
+    assert!(held.flush().await);
+    assert!(holders(&held).is_empty());
+    let released: Vec<_> =
+        held.lessor().released.borrow().iter().map(|(_, how)| how.clone()).collect();
+    assert_eq!(released, ["a", "b at once", "never held here"]);
+}
+
+#[tokio::test]
+async fn a_lease_that_is_taken_again_is_not_released() {
+    let held = held();
+    held.take(1, "a");
+    assert!(held.flush().await);
+    held.give_back(&1);
+    held.take(1, "b");
+    assert!(held.flush().await);
+    assert_eq!(*held.lessor().leases.borrow(), BTreeMap::from([(1, "b")]));
+    assert!(held.lessor().released.borrow().is_empty());
+}
+
+#[tokio::test]
+async fn a_lease_that_somebody_else_has_is_neither_renewed_nor_released() {
+    let held = held();
+    held.take(1, "a");
+    held.lessor().lost.borrow_mut().push(1);
+    assert!(held.flush().await);
+    assert!(held.renew_all().await);
+    assert_eq!(held.lessor().renewals.get(), 1);
+    assert!(!held.give_back(&1));
+    held.keep(2, "b");
+    held.forget(&2);
+    assert!(held.renew_all().await && held.flush().await);
+    assert_eq!((held.lessor().renewals.get(), held.counts().2), (1, 0));
+}
+
+#[tokio::test]
+async fn what_an_unavailable_engine_does_not_learn_is_tried_again() {
+    let held = held();
+    held.keep(1, "a");
+    held.take(2, "b");
+    held.lessor().is_down.set(true);
+    held.release(&3, "c".to_owned());
+    held.make_due();
+    assert!(!held.flush().await);
+    assert_eq!(held.counts(), (2, 0, 1));
+    held.lessor().is_down.set(false);
+    assert!(held.flush().await);
+    assert_eq!((holders(&held), held.counts()), (vec![1, 2], (2, 2, 0)));
+}
+
+#[tokio::test]
+async fn leases_that_are_due_soon_are_renewed_together() {
+    let held = held();
+    held.keep(1, "a");
+    held.keep(2, "b");
+    let soon = Instant::now() + Engine::RENEWAL / 8;
+    held.state().due.iter_mut().for_each(|(due, _)| *due = soon);
+    assert!(held.flush().await);
+    assert_eq!(held.lessor().renewals.get(), 2);
+}
