@@ -10,7 +10,7 @@ use super::api::Query;
 use super::code::Code;
 use super::connection::Caller;
 use super::{Admin, Answer, api};
-use crate::limits::{LimitName, LimitStatus, UserLimit};
+use crate::limits::{LimitKind, LimitName, LimitStatus, UserLimit};
 use crate::protocol::UserId;
 use crate::telemetry::admin::Action;
 
@@ -30,8 +30,8 @@ struct Route<'a> {
 
 #[derive(Serialize)]
 struct Limit {
-    limit: &'static str,
-    kind: &'static str,
+    limit: LimitName,
+    kind: LimitKind,
     /// `null` if the limit is counted by a parameter of the connection's path, which is not known here.
     standing: Option<Numbers>,
 }
@@ -86,7 +86,7 @@ impl Admin {
             for limit in UserLimit::of(&route.limits) {
                 let standing = self.limits.status(limit, route.path.as_str(), &user).await;
                 let standing = standing.map_err(|_| api::engine_down())?.map(Numbers::from);
-                limits.push(Limit { limit: limit.name().label(), kind: limit.kind(), standing });
+                limits.push(Limit { limit: limit.name(), kind: limit.kind(), standing });
             }
             routes.push(Route { route: route.path.as_str(), limits });
         }

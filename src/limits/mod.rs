@@ -22,7 +22,7 @@ pub use connections::{ConnectionCounts, ConnectionPermit, IpPermit};
 pub use lease_key::{Holder, LeaseKey, Leased};
 pub use leases::{Lease, LeaseSet};
 pub use shared::SharedLimits;
-pub use status::{LimitStatus, UserLimit};
+pub use status::{LimitKind, LimitStatus, UserLimit};
 
 pub use crate::telemetry::messages::LimitName;
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{Leased, LimitName};
 use crate::config::{RouteLimits, UserRate};
+use crate::protocol::label_enum;
 
 /// The status of one limit of one user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +27,15 @@ impl LimitStatus {
     ) -> Self {
         let retry_after = if used < max { Duration::ZERO } else { retry_after };
         Self { max, used, retry_after, reset_after }
+    }
+}
+
+label_enum! {
+    /// How a limit counts.
+    pub enum LimitKind {
+        Bucket => "bucket",
+        Window => "window",
+        Leases => "leases",
     }
 }
 
@@ -61,12 +71,11 @@ impl<'a> UserLimit<'a> {
         }
     }
 
-    /// `bucket`, `window` or `leases`.
-    pub fn kind(&self) -> &'static str {
+    pub fn kind(&self) -> LimitKind {
         match self {
-            Self::Rate(_, UserRate::Bucket(_)) => "bucket",
-            Self::Rate(_, UserRate::Window(_)) => "window",
-            Self::Leases(..) => "leases",
+            Self::Rate(_, UserRate::Bucket(_)) => LimitKind::Bucket,
+            Self::Rate(_, UserRate::Window(_)) => LimitKind::Window,
+            Self::Leases(..) => LimitKind::Leases,
         }
     }
 }

@@ -6,7 +6,7 @@
 //! ```text
 //! metrics! {
 //!     /// Uploads, by outcome.
-//!     UPLOADS = counter "tidegate_uploads_total" [outcome: words(Outcome::LABELS)];
+//!     UPLOADS = counter "tidegate_uploads_total" [outcome: words(&[Outcome::LABELS])];
 //! }
 //!
 //! label_enum! {
