@@ -43,8 +43,8 @@ impl<'a> Event<'a> {
         self.is_named(EventName::ProcessingStarted)
     }
 
-    /// Whether this is a part of the reply, given that it is not terminal: neither the begin nor an announcement of
-    /// a member.
+    /// Whether this is a part of the reply, given that it is not terminal: neither `processing_started` nor an
+    /// announcement of a member.
     pub fn is_content(&self) -> bool {
         !self.is_begin() && !self.is_named(EventName::Join) && !self.is_named(EventName::Leave)
     }

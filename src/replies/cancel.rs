@@ -1,4 +1,4 @@
-//! The end of a reply on a client's request.
+//! Cancelling a reply on a client's request.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! A message with an id of the client's is relayed once; repeats get the answer of the first.
+//! A message with an id is relayed once; when it is sent again, it gets the same answer.
 
 use super::{CheckedMessage, Refusal, RelayOutcome, Replies, Sender};
 use crate::generations::{Claim, DedupError, DedupOutcome, IdScope, MessageKey};
@@ -33,8 +33,8 @@ impl Replies {
         })
     }
 
-    /// Tells the engine which task a claimed message became; `None` frees its id to be sent again. On a
-    /// task of its own, so that the client's next message does not wait for it.
+    /// Stores which task a claimed message became. `None` releases the claim, so that the message can be sent
+    /// again. Runs on a task of its own, so that the client's next message does not wait for it.
     pub(super) fn settle_claim(&self, claim: Claim, task_id: Option<String>) {
         let tracked = self.services.shutdown.track();
         tokio::task::spawn_local(async move {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Replies;
+use super::history_mark::HistoryMark;
 use super::message::MessageContext;
 use super::reply_publisher::ReplyPublisher;
 use super::worker_reply::{ReplyMonitor, WorkerReply, unix_ms};
@@ -41,7 +42,7 @@ fn take_over(replies: &Rc<Replies>, claimed: Claimed) {
     let lease = take_over_lease(replies, &claimed);
     match route {
         Some(route) if !claimed.facts.streams => monitor(replies, route, claimed, lease),
-        // Without the route nobody here knows how long its worker may be silent. It ends as it would have.
+        // This node does not know the route, and so not how long the worker may be silent.
         None if !claimed.facts.streams => {
             replies.services.generations.ledger.release(&claimed.task);
         }
@@ -79,8 +80,9 @@ fn monitor(replies: &Rc<Replies>, route: &Arc<Route>, claimed: Claimed, lease: O
     let time_left = time_left(route, facts);
     let received_at = received_at(route, facts);
     let context = MessageContext { received_at, spans: ReplySpans::default() };
-    let reply = WorkerReply { guard, tracked, entry, lease, context };
-    ReplyMonitor::new(replies, route, reply, time_left).start(false);
+    let mark = HistoryMark::adopt(&replies.history, task.clone());
+    let reply = WorkerReply { mark, guard, tracked, entry, lease, context };
+    ReplyMonitor::new(replies, route, reply, time_left).start();
 }
 
 /// How much longer the reply may last.
@@ -101,15 +103,14 @@ async fn report_lost(replies: Rc<Replies>, claimed: Claimed, route: Option<Arc<R
     let (end, json) = if is_cancelled {
         (GenerationEnd::Cancelled, cancelled(&task.id))
     } else {
-        let text = "the gateway that relayed the reply is gone";
+        let text = "the gateway node that relayed the reply has failed";
         let lost = ErrorEvent::new(ErrorCode::WorkerLost, text).task_id(&task.id);
         (GenerationEnd::WorkerLost, lost.to_json())
     };
     let publisher = ReplyPublisher::new(&replies.services.publisher, &task);
     // If it cannot be published, the lease of this claim expires and a node takes the reply over again.
     if publisher.publish_terminal(json.into()).await.is_ok() {
-        // A mark that cannot be taken back expires.
-        let _ = replies.history.generation_ended(&task.channel, &task.id).await;
+        HistoryMark::adopt(&replies.history, task.clone()).remove().await;
         replies.services.generations.ledger.mark_lost(&task);
         if let Some(route) = route {
             let received_at = received_at(&route, &facts);

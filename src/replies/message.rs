@@ -6,7 +6,10 @@ use std::time::Instant;
 
 use serde_json::value::RawValue;
 
+use super::history_mark::HistoryMark;
 use crate::config::Route;
+use crate::generations::Task;
+use crate::limits::Lease;
 use crate::protocol::{ChannelName, ConnectionId, Params, RequestId, TraceContext, UserId};
 use crate::socket::Socket;
 use crate::telemetry::log::ConnectionFields;
@@ -53,6 +56,10 @@ impl Sender {
         }
     }
 
+    pub(super) fn task(&self, id: &str) -> Task {
+        Task { channel: self.channel.clone(), id: id.into() }
+    }
+
     pub(super) fn upstream(&self) -> &str {
         self.route.upstream.as_deref().unwrap_or_default()
     }
@@ -74,6 +81,14 @@ impl Sender {
             trace,
         }
     }
+}
+
+/// A message that its upstream has accepted, with what it holds until its reply has ended.
+pub(super) struct RelayedMessage {
+    pub mark: HistoryMark,
+    /// Counts the reply for its user.
+    pub lease: Option<Lease>,
+    pub context: MessageContext,
 }
 
 /// What is recorded about a message once its reply has ended.

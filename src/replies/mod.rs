@@ -5,13 +5,14 @@
 //! a node dies, the other nodes end or monitor its replies.
 //!
 //! This module knows the sender's socket, but not its session: [`Replies::relay`] returns what became of a
-//! message, and whoever reads the client's frames answers it. Invariant: whatever a message or a reply
-//! holds (publications held back, leases, registrations) is given back by a guard.
+//! message, and the session answers it. Invariant: whatever a message or a reply holds (publications held back,
+//! leases, marks, registrations) is released by a guard.
 
 mod attached;
 mod cancel;
 mod deduplicate;
 mod failover;
+mod history_mark;
 mod message;
 mod refusal;
 mod relay;
@@ -41,7 +42,7 @@ use crate::limits::{LeaseSet, SharedLimits};
 use crate::shutdown::Shutdown;
 use attached::AttachedReplies;
 
-/// How long the engine may take to be told of leases that ended.
+/// How long releasing leases in the engine may take.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The parts of the gateway that replies use.
@@ -85,15 +86,15 @@ impl Replies {
         self.config.replace(Rc::new(config));
     }
 
-    /// Completes when a drain has handed the replies of workers over to other nodes, and the engine knows
-    /// of all leases that ended.
+    /// Completes when a drain has handed the replies of workers over to other nodes, and all leases that ended
+    /// are released in the engine.
     pub async fn hand_over(&self) {
         self.monitored_replies.close();
         self.monitored_replies.wait().await;
         self.flush().await;
     }
 
-    /// Tells the engine of all leases that ended. What it cannot be told in time expires.
+    /// Releases all leases that ended in the engine. Those that cannot be released in time expire.
     async fn flush(&self) {
         let ReplyServices { leases, generations, .. } = &self.services;
         let flush = async { tokio::join!(leases.flush(), generations.ledger.flush()) };

@@ -1,4 +1,4 @@
-//! Why a message is not relayed, and the error event that says so.
+//! Why a message is not relayed, and the error event for its sender.
 
 use std::time::Duration;
 
@@ -11,16 +11,16 @@ const REPLY_RETRY_SECONDS: u64 = 2;
 /// Why the gateway does not relay a message now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// The engine cannot say whether the message was sent before.
+    /// The engine is unavailable, so it is not known whether the message was sent before.
     DedupUnavailable,
-    /// The same message is still being relayed from where it was sent first.
+    /// The same message was sent before, and is still being relayed.
     StillRelaying,
     /// The user already has as many replies in progress as the route allows.
     TooManyReplies,
     RateLimited {
         retry_after: Duration,
     },
-    /// The engine cannot say whether the user is within its limits.
+    /// The engine is unavailable, so it is not known whether the user is within its limits.
     LimitsUnavailable,
 }
 
@@ -28,11 +28,11 @@ impl Refusal {
     pub fn event(self) -> ErrorEvent<'static> {
         match self {
             Self::DedupUnavailable => {
-                let text = "whether this message was sent before cannot be checked at the moment; try again";
+                let text = "cannot check whether this message was sent before; try again";
                 ErrorEvent::new(ErrorCode::EngineUnavailable, text).retry_after(1)
             }
             Self::StillRelaying => {
-                let text = "this message is still on its way from where it was sent first";
+                let text = "this message was sent before and is still being relayed";
                 ErrorEvent::new(ErrorCode::Busy, text).retry_after(1)
             }
             Self::TooManyReplies => {

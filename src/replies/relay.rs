@@ -5,7 +5,8 @@
 
 use std::rc::Rc;
 
-use super::message::MessageContext;
+use super::history_mark::HistoryMark;
+use super::message::{MessageContext, RelayedMessage};
 use super::{CheckedMessage, Refusal, Replies, Sender};
 use crate::limits::Lease;
 use crate::protocol::label_enum;
@@ -87,7 +88,7 @@ impl Replies {
         self: &Rc<Self>,
         sender: &Sender,
         checked: CheckedMessage,
-        reply_lease: Option<Lease>,
+        lease: Option<Lease>,
         mut message_span: Span,
     ) -> RelayOutcome {
         let config = self.config();
@@ -96,61 +97,48 @@ impl Replies {
         let mut request_span = config.upstreams.span(upstream, &parent);
         let trace = request_span.context().unwrap_or(sender.trace);
         let message = sender.message(checked, trace);
+        // A worker may be faster than the upstream's answer: its reply is tracked, its publications wait, and
+        // clients that connect meanwhile see all of it.
         let pending = self.services.generations.tracker.register_pending(&sender.channel);
         let hold = sender.socket.hold();
-        // A worker may be faster than the upstream's answer, and clients that connect later are to see
-        // its whole reply. Without the mark they see less.
-        let begins = self.history.generation_begins(&sender.channel, &message.task_id);
-        let (_, relayed) = tokio::join!(begins, config.upstreams.relay(upstream, &message));
+        let mark = HistoryMark::new(&self.history, sender.task(&message.task_id));
+        let ((), relayed) = tokio::join!(mark.set(), config.upstreams.relay(upstream, &message));
         let (outcome, status) = span_outcome(&relayed);
         request_span.set_outcome(outcome.label(), status);
         drop(request_span);
-        let has_begun = |accepted: &Accepted| {
-            accepted.task_id == message.task_id && !matches!(accepted.reply, ReplySource::None)
-        };
-        if !relayed.as_ref().is_ok_and(has_begun) {
-            self.unmark_generation(sender, message.task_id);
-        }
         let Accepted { task_id, reply } = match relayed {
-            Ok(taken) => taken,
+            Ok(accepted) => accepted,
             Err(error) => {
                 message_span.set_outcome(outcome.label(), status);
                 drop(message_span);
-                self.release_reply_lease(reply_lease).await;
+                self.release_reply_lease(lease).await;
                 return RelayOutcome::Failed { error, hold };
             }
         };
         sender.route_metrics.messages.queued(sender.log_fields(), Some(&task_id));
+        let mark = match *mark.task().id == *task_id {
+            true => mark,
+            false => HistoryMark::new(&self.history, sender.task(&task_id)),
+        };
         let context =
             |span| MessageContext { received_at, spans: ReplySpans::start(span, &task_id) };
-        // From here on whoever learns of the task can cancel it.
+        // From here on the task can be cancelled.
         match reply {
             ReplySource::Stream(reply) => {
                 let context = context(message_span);
-                self.publish_reply(sender, &task_id, reply, reply_lease, context);
+                self.publish_reply(sender, RelayedMessage { mark, lease, context }, reply);
             }
             ReplySource::Worker => {
                 let context = context(message_span);
-                self.monitor_reply(sender, &task_id, pending, reply_lease, context);
+                self.monitor_reply(sender, RelayedMessage { mark, lease, context }, pending);
             }
             ReplySource::None => {
                 message_span.set_outcome(outcome.label(), status);
                 drop(message_span);
-                self.release_reply_lease(reply_lease).await;
+                self.release_reply_lease(lease).await;
             }
         }
         RelayOutcome::Queued { task_id, hold }
-    }
-
-    /// Takes back the history's mark of a generation that did not begin, or began under another id.
-    fn unmark_generation(&self, sender: &Sender, task_id: String) {
-        let (history, channel) = (self.history.clone(), sender.channel.clone());
-        if history.keeps(&channel) {
-            tokio::task::spawn_local(async move {
-                // A mark that cannot be taken back expires.
-                let _ = history.generation_ended(&channel, &task_id).await;
-            });
-        }
     }
 }
 

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::attached::AttachGuard;
-use super::message::MessageContext;
+use super::history_mark::HistoryMark;
+use super::message::{MessageContext, RelayedMessage};
 use super::reply_publisher::ReplyPublisher;
 use super::worker_reply::ledger_facts;
 use super::{Replies, Sender};
@@ -43,6 +44,7 @@ struct StreamedReply {
     route: Arc<Route>,
     route_metrics: Arc<RouteMetrics>,
     context: MessageContext,
+    mark: HistoryMark,
     guard: TaskGuard,
     entry: Entry,
     _attached: Option<AttachGuard>,
@@ -50,19 +52,20 @@ struct StreamedReply {
 }
 
 impl Replies {
-    /// Publishes a reply on a task of its own. `lease` counts it for its user until it has ended.
+    /// Publishes a reply on a task of its own.
     pub(super) fn publish_reply(
         self: &Rc<Self>,
         sender: &Sender,
-        task_id: &str,
+        message: RelayedMessage,
         reply: Reply,
-        lease: Option<Lease>,
-        context: MessageContext,
     ) {
-        let task = Task { channel: sender.channel.clone(), id: task_id.into() };
+        let RelayedMessage { mark, lease, context } = message;
         let generations = &self.services.generations;
-        // The id of a task whose reply streams is fresh.
-        let Some(guard) = generations.running.register(task) else { return reply.abort() };
+        let Some(guard) = generations.running.register(mark.task().clone()) else {
+            // Does not happen: the id of a task whose reply streams is fresh.
+            mark.leave_set();
+            return reply.abort();
+        };
         let config = self.config();
         let attached = match config.upstreams.cancels_on_disconnect(sender.upstream()) {
             true => self.attached.attach(sender, guard.canceller()),
@@ -76,6 +79,7 @@ impl Replies {
             route: Arc::clone(&sender.route),
             route_metrics: Arc::clone(&sender.route_metrics),
             context,
+            mark,
             entry: generations.ledger.enter(guard.task(), facts),
             guard,
             _attached: attached,
@@ -93,14 +97,12 @@ impl Replies {
 impl StreamedReply {
     async fn run(self, reply: Reply) {
         let Task { channel, id } = self.guard.task();
-        let history = &self.replies.history;
         let ledger = &self.replies.services.generations.ledger;
-        // Before the first event is published: whoever learns of the task can cancel it, and clients that
-        // connect later see the whole reply. Without the mark they see less.
-        let _ = tokio::join!(history.generation_begins(channel, id), ledger.flush());
+        // Before the first event is published, so that every client that learns of the task can cancel it, and
+        // clients that connect later see the whole reply.
+        tokio::join!(self.mark.set(), ledger.flush());
         let end = self.publish(reply).await.unwrap_or(GenerationEnd::EngineDown);
-        // A mark that cannot be taken back expires.
-        let _ = history.generation_ended(channel, id).await;
+        self.mark.remove().await;
         self.route_metrics.replies.ended(channel, end, self.context.received_at, id);
         self.context.spans.end(end);
         if end == GenerationEnd::EngineDown {
@@ -190,8 +192,7 @@ impl StreamedReply {
         Ok(GenerationEnd::WorkerLost)
     }
 
-    /// The generation counts as ended before its terminal event is published, so that nobody cancels it
-    /// any more.
+    /// Removes the generation before its terminal event is published, so that it can no longer be cancelled.
     async fn publish_terminal(&self, json: Bytes) -> Result<(), PublishError> {
         self.guard.remove();
         self.publisher.publish_terminal(json).await

@@ -1,11 +1,11 @@
-//! What all nodes allow one user together: replies in progress, and messages per time.
+//! The limits of one user on all nodes together: replies in progress, and messages per time.
 
 use std::time::Duration;
 
 use super::{Refusal, Replies, Sender};
 use crate::limits::{Claim, Holder, Lease, LeaseKey, Leased, LimitName, Verdict};
 
-/// How long an answer to a client waits for the engine to be told of an unused lease.
+/// How long the answer to a client waits for an unused lease to be released in the engine.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Replies {
@@ -42,7 +42,7 @@ impl Replies {
     pub(super) async fn release_reply_lease(&self, lease: Option<Lease>) {
         if lease.is_some() {
             drop(lease);
-            // An engine that does not answer in time is told later.
+            // What is not released in time is released later.
             let _ = tokio::time::timeout(RELEASE_TIMEOUT, self.services.leases.flush()).await;
         }
     }

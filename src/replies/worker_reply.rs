@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::message::MessageContext;
+use super::history_mark::HistoryMark;
+use super::message::{MessageContext, RelayedMessage};
 use super::reply_publisher::ReplyPublisher;
 use super::{Replies, Sender, ThreadConfig};
 use crate::broker::{ChannelPin, PublishError};
@@ -27,16 +28,15 @@ use crate::upstream::TaskEnd;
 const TERMINAL_EVENT_DELAY: Duration = Duration::from_secs(2);
 
 impl Replies {
-    /// Monitors the reply to a message that the upstream took as `task_id`, and that was registered as
-    /// `pending` before. `lease` counts it for its user until it has ended.
+    /// Monitors the reply to a message that was registered as `pending` before it was relayed.
     pub(super) fn monitor_reply(
         self: &Rc<Self>,
         sender: &Sender,
-        task_id: &str,
+        message: RelayedMessage,
         pending: PendingReply,
-        lease: Option<Lease>,
-        context: MessageContext,
     ) {
+        let RelayedMessage { mark, lease, context } = message;
+        let task_id = &*mark.task().id;
         let metrics = &sender.route_metrics.replies;
         let timing = ReplyTiming::new(Arc::clone(metrics), context.received_at)
             .with_spans(context.spans.clone());
@@ -48,17 +48,21 @@ impl Replies {
                 let received_at = context.received_at;
                 return metrics.ended(&sender.channel, end, received_at, task_id);
             }
-            TrackOutcome::Full => return metrics.not_tracked(),
+            TrackOutcome::Full => {
+                metrics.not_tracked();
+                return mark.leave_set();
+            }
         };
-        let task = Task { channel: sender.channel.clone(), id: task_id.into() };
         let generations = &self.services.generations;
-        // An upstream that names a task twice means the one that is running.
-        let Some(guard) = generations.running.register(task) else { return };
+        let Some(guard) = generations.running.register(mark.task().clone()) else {
+            // An upstream that names a task twice means the one that is in progress.
+            return mark.leave_set();
+        };
         let facts = ledger_facts(sender, false, lease.as_ref());
         let entry = generations.ledger.enter(guard.task(), facts);
         let duration = sender.route.generations.max_duration;
-        let reply = WorkerReply { guard, tracked, entry, lease, context };
-        ReplyMonitor::new(self, &sender.route, reply, duration).start(true);
+        let reply = WorkerReply { mark, guard, tracked, entry, lease, context };
+        ReplyMonitor::new(self, &sender.route, reply, duration).start();
     }
 }
 
@@ -98,6 +102,7 @@ fn task_failed(end: TaskEnd, id: &str) -> String {
 
 /// What a worker's reply holds while it is in progress.
 pub(super) struct WorkerReply {
+    pub mark: HistoryMark,
     pub guard: TaskGuard,
     pub tracked: TrackedReply,
     pub entry: Entry,
@@ -161,28 +166,22 @@ impl ReplyMonitor {
         }
     }
 
-    /// Monitors on a task of its own. `begins` means that the history is to mark the generation's begin,
-    /// so that clients that connect later see it from there.
-    pub fn start(self, begins: bool) {
-        tokio::task::spawn_local(self.run(begins));
+    /// Monitors on a task of its own.
+    pub fn start(self) {
+        tokio::task::spawn_local(self.run());
     }
 
-    async fn run(self, begins: bool) {
+    async fn run(self) {
         let Task { channel, id } = self.reply.guard.task();
-        let history = &self.replies.history;
-        if begins {
-            // Without the mark, clients that connect later see less.
-            let _ = history.generation_begins(channel, id).await;
-        }
+        self.reply.mark.set().await;
         let stop = self.wait().await;
         if let Stop::Draining | Stop::TakenOver = stop {
             return self.hand_over();
         }
         self.reply.guard.remove();
         let end = self.conclude(&stop).await.unwrap_or(GenerationEnd::EngineDown);
-        // A mark that cannot be taken back expires.
-        let _ = history.generation_ended(channel, id).await;
-        let WorkerReply { context, entry, .. } = self.reply;
+        let WorkerReply { mark, context, entry, .. } = self.reply;
+        mark.remove().await;
         self.route_metrics.replies.ended(channel, end, context.received_at, id);
         context.spans.end(end);
         if end == GenerationEnd::EngineDown {
@@ -190,8 +189,9 @@ impl ReplyMonitor {
         }
     }
 
-    /// Another node goes on with the reply, and with its user's lease.
+    /// Leaves the reply, its mark and its user's lease to another node.
     fn hand_over(self) {
+        self.reply.mark.leave_set();
         self.reply.entry.hand_over();
         if let Some(lease) = self.reply.lease {
             lease.leave();
@@ -265,7 +265,7 @@ impl ReplyMonitor {
         Ok(end)
     }
 
-    /// Tells the worker to stop, if it can be told. The request is kept for as long as a generation may
+    /// Asks the worker to stop, if there is a way to. The request is kept for as long as a generation may
     /// last.
     async fn cancel_task(&self) {
         let (task, ttl) = (self.reply.guard.task(), self.route.generations.max_duration);

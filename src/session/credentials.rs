@@ -26,8 +26,7 @@ const RETRY_SECONDS: u64 = 5;
 pub(super) struct CredentialState {
     /// When the credentials were accepted: `max_session` counts from here.
     accepted_at: Cell<Duration>,
-    /// The client knows `connected` or `refreshed`, and has not yet been notified that its credentials are
-    /// about to expire.
+    /// Whether the client is to be notified before its credentials expire, and has not been yet.
     is_notice_due: Cell<bool>,
     is_refreshing: Cell<bool>,
 }
@@ -41,7 +40,7 @@ impl CredentialState {
         }
     }
 
-    /// The client has been told about its credentials: notify it before they expire.
+    /// The client was sent `connected` or `refreshed`: notify it before its credentials expire.
     pub fn expect_notice(&self) {
         self.is_notice_due.set(true);
     }
@@ -149,7 +148,7 @@ impl Session {
                 tokio::task::spawn_local(Rc::clone(self).refresh(renewal, refresh));
             }
             None => {
-                let text = "a refresh of this connection is under way";
+                let text = "a refresh of this connection is in progress";
                 self.refuse(&ErrorEvent::new(ErrorCode::Busy, text).retry_after(1));
             }
         }

@@ -61,3 +61,6 @@ impl Session {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -51,7 +51,7 @@ impl Session {
         let mut inbox = self.inbox.borrow_mut();
         if inbox.waiting.len() >= INBOX_LENGTH {
             drop(inbox);
-            let text = "too many of your messages are still on their way";
+            let text = "too many messages waiting to be relayed";
             let id = message.id.as_deref();
             return self.refuse(&ErrorEvent::new(ErrorCode::Busy, text).id(id).retry_after(1));
         }

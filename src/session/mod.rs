@@ -58,7 +58,7 @@ pub struct Session {
     inbox: RefCell<Inbox>,
     bridge: RefCell<Option<Rc<Bridge>>>,
     subscription: RefCell<Option<Subscription>>,
-    /// More of the channel's history is being read and sent.
+    /// The channel's history is being read and sent.
     is_replaying: Cell<bool>,
     /// When the session opened, since the thread's start.
     opened: Duration,

@@ -1,4 +1,4 @@
-//! The begin and the end of a session, and of connections that get none.
+//! How a session begins and ends, and what connections without a session are sent.
 
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::credentials::CredentialState;
 use super::heartbeat::Heartbeat;
+use super::resume::Replay;
 use super::{Arrival, Client, Permits, Services, Session, UpstreamMode};
 use crate::config;
 use crate::protocol::CloseReason;
@@ -55,14 +56,14 @@ pub async fn open(
     let shutdown = &session.services.shutdown;
     let late = shutdown.is_draining().then(|| shutdown.track());
     // `connected` comes before the first publication.
-    let hold = socket.hold();
+    let replay = Replay::begin(&session);
     match session.services.broker.subscribe(&session.client.channel, &socket).await {
         Ok(subscription) => {
             *session.subscription.borrow_mut() = Some(subscription);
             if session.client.upstream == UpstreamMode::Socket {
                 session.open_bridge().await;
             }
-            session.start_channel(resume, hold).await;
+            session.start_channel(resume, replay).await;
             session.join_presence();
         }
         Err(_) => socket.close(CloseReason::Overloaded),

@@ -37,8 +37,8 @@ impl Presence {
         tokio::join!(self.members.run(), announce);
     }
 
-    /// Tells the engine and the channels which members have left. For the end of a thread; members that
-    /// the engine is not told of expire.
+    /// Removes members that have left from the engine, and announces it. For the end of a thread; members that
+    /// cannot be removed expire.
     pub async fn flush(&self) {
         self.members.flush().await;
         self.publish_all().await;

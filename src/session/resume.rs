@@ -1,4 +1,4 @@
-//! Where a connection begins to receive its channel: now, at the begin of a generation in progress, or where
+//! Where a connection begins to receive its channel: now, where a generation in progress began, or where
 //! the client was when it lost its previous connection.
 //!
 //! Publications are held back from before the channel is subscribed. What the history has is read and sent;
@@ -32,13 +32,28 @@ const READ_PAUSE: Duration = Duration::from_millis(250);
 const NOT_RECOVERED: StartPosition =
     StartPosition { position: None, recovered: Some(false), missed: None };
 
+/// A client is being sent its channel's history, and live publications are held back, until this is dropped.
+pub(super) struct Replay {
+    session: Rc<Session>,
+    _hold: HoldGuard,
+}
+
+impl Replay {
+    pub fn begin(session: &Rc<Session>) -> Self {
+        session.is_replaying.set(true);
+        Self { session: Rc::clone(session), _hold: session.socket.hold() }
+    }
+}
+
+impl Drop for Replay {
+    fn drop(&mut self) {
+        self.session.is_replaying.set(false);
+    }
+}
+
 impl Session {
     /// Sends `connected`, then lets the channel's publications follow.
-    pub(super) async fn start_channel(
-        self: &Rc<Self>,
-        point: Option<ResumePoint>,
-        hold: HoldGuard,
-    ) {
+    pub(super) async fn start_channel(self: &Rc<Self>, point: Option<ResumePoint>, replay: Replay) {
         if self.client.route.borrow().protocol == Protocol::Raw {
             return;
         }
@@ -51,7 +66,7 @@ impl Session {
         match self.start(point).await {
             Ok((begin, page)) => {
                 self.send_connected(Some(&begin));
-                self.follow(page, hold);
+                self.follow(page, replay);
             }
             Err(_) => self.socket.close(CloseReason::Overloaded),
         }
@@ -71,16 +86,16 @@ impl Session {
             telemetry::delivery::resumed(self.log_fields(), ResumeOutcome::NotRecovered);
             return self.send_event(&resumed(&NOT_RECOVERED));
         }
-        if self.is_replaying.replace(true) {
+        if self.is_replaying.get() {
             let text = "this connection is being resumed already";
             return self.refuse(&ErrorEvent::new(ErrorCode::Busy, text).retry_after(1));
         }
-        let (session, hold) = (Rc::clone(self), self.socket.hold());
+        let (session, replay) = (Rc::clone(self), Replay::begin(self));
         tokio::task::spawn_local(async move {
             match session.start(Some(point)).await {
                 Ok((begin, page)) => {
                     session.send_event(&resumed(&begin));
-                    session.follow(page, hold);
+                    session.follow(page, replay);
                 }
                 Err(_) => session.socket.close(CloseReason::Overloaded),
             }
@@ -126,16 +141,15 @@ impl Session {
     }
 
     /// Sends `page` and what follows it.
-    fn follow(self: &Rc<Self>, page: Page, hold: HoldGuard) {
+    fn follow(self: &Rc<Self>, page: Page, replay: Replay) {
         self.services.broker.start_after(&self.client.channel, page.now);
-        if let Some((after, hold)) = self.send_page(page, hold) {
-            self.is_replaying.set(true);
-            tokio::task::spawn_local(Rc::clone(self).replay(after, hold));
+        if let Some((after, replay)) = self.send_page(page, replay) {
+            tokio::task::spawn_local(Rc::clone(self).send_pages(after, replay));
         }
     }
 
     /// Returns the end of the page if more is to be read. Otherwise the live publications follow.
-    fn send_page(&self, page: Page, hold: HoldGuard) -> Option<(Position, HoldGuard)> {
+    fn send_page(&self, page: Page, replay: Replay) -> Option<(Position, Replay)> {
         let Page { now, after, publications, complete } = page;
         let end = publications.last().and_then(|last| last.position);
         telemetry::delivery::replayed(self.log_fields(), publications.len());
@@ -151,17 +165,16 @@ impl Session {
             self.socket.send_page(frames);
         }
         if complete && has_room {
-            self.is_replaying.set(false);
             self.socket.start_after(now);
             return None;
         }
         self.socket.skip_positioned(true);
         let end = end.unwrap_or(Position { offset: after.unwrap_or(now.offset), ..now });
-        Some((end, hold))
+        Some((end, replay))
     }
 
     /// Sends page after page, each when the one before has been written.
-    async fn replay(self: Rc<Self>, mut after: Position, mut hold: HoldGuard) {
+    async fn send_pages(self: Rc<Self>, mut after: Position, mut replay: Replay) {
         loop {
             if tokio::time::timeout(PAGE_TIMEOUT, self.socket.drained()).await.is_err() {
                 return self.socket.close(CloseReason::TooSlow);
@@ -177,8 +190,8 @@ impl Session {
                 // The history was trimmed: the client is slower than the channel.
                 return self.socket.close(CloseReason::TooSlow);
             }
-            match self.send_page(page, hold) {
-                Some(next) => (after, hold) = next,
+            match self.send_page(page, replay) {
+                Some(next) => (after, replay) = next,
                 None => return,
             }
         }

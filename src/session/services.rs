@@ -10,9 +10,9 @@ use crate::limits::LeaseSet;
 use crate::replies::{Replies, ThreadConfig};
 use crate::shutdown::Shutdown;
 
-/// How long a thread's end waits for replies to be handed over and for the engine to be told of ended leases.
+/// How long the end of a thread waits for replies to be handed over and leases to be released.
 const SHUT_DOWN_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long it waits for the engine and the channels to be told of members that left.
+/// How long it waits for the announcements of members that left.
 const PRESENCE_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub struct Services {
@@ -41,7 +41,7 @@ impl Services {
     }
 
     /// The end of a drain, when all sessions have ended: hands the replies of workers over to other nodes,
-    /// and tells the engine what ended with this thread. What it cannot be told in time expires.
+    /// and releases what the thread holds in the engine. What cannot be released in time expires.
     pub async fn shut_down(&self) {
         let presence = tokio::time::timeout(PRESENCE_TIMEOUT, self.presence.flush());
         let all = async { tokio::join!(self.replies.hand_over(), presence) };

@@ -81,7 +81,7 @@ impl Socket {
 
     /// Ends the connection without a closing handshake.
     pub fn abort(&self) {
-        self.broken.set(true);
+        self.is_broken.set(true);
         self.wake();
     }
 
@@ -93,7 +93,7 @@ impl Socket {
     fn enter_phase(&self, phase: Phase, timeout: Duration) {
         self.phase.set(phase);
         self.deadline.set(Some(Instant::now() + timeout));
-        if let Some(waker) = self.drained.borrow_mut().take() {
+        if let Some(waker) = self.drain_waker.borrow_mut().take() {
             waker.wake();
         }
     }
@@ -117,11 +117,11 @@ impl Socket {
 
     /// The connection is over. Unless an end is known already, it was lost.
     pub(super) fn mark_ended(&self) {
-        self.broken.set(true);
+        self.is_broken.set(true);
         if self.end.get().is_none() {
             self.end.set(Some(ConnectionEnd::Lost));
         }
-        if let Some(waker) = self.drained.borrow_mut().take() {
+        if let Some(waker) = self.drain_waker.borrow_mut().take() {
             waker.wake();
         }
     }

@@ -45,7 +45,8 @@ const READ_BUFFER_BYTES: usize = 64 * 1024;
 const READS_PER_POLL: usize = 8;
 
 thread_local! {
-    static READ_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BUFFER_BYTES].into_boxed_slice());
+    static READ_BUFFER: RefCell<Box<[u8]>> =
+        RefCell::new(vec![0; READ_BUFFER_BYTES].into_boxed_slice());
 }
 
 /// One WebSocket. Lives on one thread.
@@ -57,18 +58,18 @@ pub struct Socket {
     /// Wakes the driving task. Direct writers register it for writability.
     waker: RefCell<Waker>,
     /// Wakes a task that waits for the outbox to become empty.
-    drained: RefCell<Option<Waker>>,
+    drain_waker: RefCell<Option<Waker>>,
     phase: Cell<Phase>,
     end: Cell<Option<ConnectionEnd>>,
     /// When the connection is aborted if it has not ended. `None` while it is open.
     deadline: Cell<Option<Instant>>,
     /// The stream cannot be used any more, and the driving task is to end.
-    broken: Cell<bool>,
-    reading_paused: Cell<bool>,
+    is_broken: Cell<bool>,
+    is_reading_paused: Cell<bool>,
     /// How the peer broke the protocol, if it did. Nothing more of it is read, and the owner has yet to close.
     fault: Cell<Option<CloseReason>>,
     /// Whether bytes came since the last [`Socket::take_activity`].
-    active: Cell<bool>,
+    is_active: Cell<bool>,
     /// Publications of this epoch up to this offset are not sent: the client has them, or they are older than
     /// its subscription. `None` = all are sent.
     after: Cell<Option<Position>>,
@@ -83,7 +84,7 @@ pub struct ReadPause(Rc<Socket>);
 
 impl Drop for ReadPause {
     fn drop(&mut self) {
-        self.0.reading_paused.set(false);
+        self.0.is_reading_paused.set(false);
         self.0.wake();
     }
 }
@@ -96,21 +97,21 @@ impl Socket {
             decoder: RefCell::new(Decoder::new(max_message)),
             outbox: RefCell::new(Outbox::new(queue)),
             waker: RefCell::new(Waker::noop().clone()),
-            drained: RefCell::new(None),
+            drain_waker: RefCell::new(None),
             phase: Cell::new(Phase::Open),
             end: Cell::new(None),
             deadline: Cell::new(None),
-            broken: Cell::new(false),
-            reading_paused: Cell::new(false),
+            is_broken: Cell::new(false),
+            is_reading_paused: Cell::new(false),
             fault: Cell::new(None),
-            active: Cell::new(false),
+            is_active: Cell::new(false),
             after: Cell::new(None),
             hub_slot: Cell::new(0),
         }
     }
 
     pub fn is_open(&self) -> bool {
-        self.phase.get() == Phase::Open && !self.broken.get()
+        self.phase.get() == Phase::Open && !self.is_broken.get()
     }
 
     /// How the connection ended. `None` while it is open.
@@ -120,7 +121,7 @@ impl Socket {
 
     /// Returns whether bytes came since the last call.
     pub fn take_activity(&self) -> bool {
-        self.active.replace(false)
+        self.is_active.replace(false)
     }
 
     /// Sends one of the gateway's own frames.
@@ -167,7 +168,7 @@ impl Socket {
         let mut outbox = self.outbox.borrow_mut();
         match outbox.poll_write(&mut *self.stream.borrow_mut(), cx) {
             Poll::Ready(Ok(())) => {
-                if let Some(waker) = self.drained.borrow_mut().take() {
+                if let Some(waker) = self.drain_waker.borrow_mut().take() {
                     waker.wake();
                 }
                 Ok(())
@@ -190,7 +191,7 @@ impl Socket {
             if !self.is_open() || self.outbox.borrow().is_empty() {
                 return Poll::Ready(());
             }
-            *self.drained.borrow_mut() = Some(cx.waker().clone());
+            *self.drain_waker.borrow_mut() = Some(cx.waker().clone());
             Poll::Pending
         })
         .await;
@@ -203,7 +204,7 @@ impl Socket {
 
     /// Stops reading until the guard is dropped; TCP makes the peer wait. One guard at a time.
     pub fn pause_reading(self: &Rc<Self>) -> ReadPause {
-        self.reading_paused.set(true);
+        self.is_reading_paused.set(true);
         ReadPause(Rc::clone(self))
     }
 
@@ -213,7 +214,7 @@ impl Socket {
 
     /// Processes bytes of the peer: those read here, and those that came before the socket had the stream.
     pub fn feed(&self, bytes: &mut [u8], on_event: &mut dyn FnMut(Event<'_>)) {
-        self.active.set(true);
+        self.is_active.set(true);
         let is_reading = matches!(self.phase.get(), Phase::Open | Phase::Closing);
         if !is_reading || self.fault.get().is_some() {
             return;
@@ -243,7 +244,7 @@ impl Socket {
         self.fault.get()
     }
 
-    /// Reads, hands on complete messages, and writes the outbox. `Ready` when the connection has ended and can
+    /// Reads, passes on complete messages, and writes the outbox. `Ready` when the connection has ended and can
     /// be dropped. There are no more events once it is ending.
     pub fn poll_drive(
         &self,
@@ -254,11 +255,11 @@ impl Socket {
             *self.waker.borrow_mut() = cx.waker().clone();
         }
         for _ in 0..READS_PER_POLL {
-            if self.broken.get() || self.poll_flush(cx).is_err() || self.poll_end(cx).is_err() {
+            if self.is_broken.get() || self.poll_flush(cx).is_err() || self.poll_end(cx).is_err() {
                 self.mark_ended();
                 return Poll::Ready(());
             }
-            if self.reading_paused.get() && self.phase.get() == Phase::Open {
+            if self.is_reading_paused.get() && self.phase.get() == Phase::Open {
                 return Poll::Pending;
             }
             match self.poll_read(cx, on_event) {

@@ -5,7 +5,7 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InvalidUtf8;
 
-/// The begin of a code point that is not complete yet: at most three bytes.
+/// The first bytes of a code point that is not complete yet: at most three.
 #[derive(Debug, Default)]
 pub struct Utf8 {
     carry: [u8; 4],

@@ -2,7 +2,7 @@
 //!
 //! Checks come before buffering: a head is refused for its bits, its length encoding, its order or the size
 //! of its whole message before a byte of its payload is kept. Text is checked byte by byte. A message that
-//! lies whole in the read buffer is handed on from there; only the bytes of an unfinished message are kept,
+//! lies whole in the read buffer is passed on from there; only the bytes of an unfinished message are kept,
 //! and never more than were received.
 
 mod head;
@@ -68,8 +68,8 @@ impl Decoder {
         }
     }
 
-    /// Consumes `input` (unmasking it in place) and hands on what is complete. After an error, or after
-    /// `on_event` was handed a close, nothing more may be fed.
+    /// Consumes `input` (unmasking it in place) and passes on what is complete. After an error, or after
+    /// `on_event` received a close, nothing more may be fed.
     pub fn feed(
         &mut self,
         mut input: &mut [u8],
@@ -160,7 +160,7 @@ impl Decoder {
         if self.message.is_none() {
             let is_text = opcode == Opcode::Text;
             if finished {
-                return hand_on(is_text, payload, on_event);
+                return pass_on(is_text, payload, on_event);
             }
             self.message =
                 Some(Box::new(Partial { is_text, utf8: Utf8::default(), bytes: Vec::new() }));
@@ -174,14 +174,14 @@ impl Decoder {
             if !message.utf8.is_complete() {
                 return Err(CloseReason::InvalidUtf8);
             }
-            return hand_on(message.is_text, &message.bytes, on_event);
+            return pass_on(message.is_text, &message.bytes, on_event);
         }
         Ok(())
     }
 }
 
-/// Hands on a complete data message.
-fn hand_on(
+/// Passes on a complete data message.
+fn pass_on(
     is_text: bool,
     payload: &[u8],
     on_event: &mut dyn FnMut(Incoming<'_>),

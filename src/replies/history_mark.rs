@@ -1,0 +1,67 @@
+//! The mark in a channel's history at which a generation began.
+
+use std::cell::Cell;
+
+use tokio::runtime::Handle;
+
+use crate::broker::History;
+use crate::generations::Task;
+
+/// While the mark is set, clients that connect see the channel from where the generation began. It is removed
+/// when this is dropped. Failing to set or remove it is not an error: without it later clients see less of the
+/// reply, and it expires.
+pub(super) struct HistoryMark {
+    history: History,
+    task: Task,
+    is_set: Cell<bool>,
+}
+
+impl HistoryMark {
+    /// A mark that is not set yet.
+    pub fn new(history: &History, task: Task) -> Self {
+        Self { history: history.clone(), task, is_set: Cell::new(false) }
+    }
+
+    /// The mark of a generation that began on another node.
+    pub fn adopt(history: &History, task: Task) -> Self {
+        let mark = Self::new(history, task);
+        mark.is_set.set(true);
+        mark
+    }
+
+    pub fn task(&self) -> &Task {
+        &self.task
+    }
+
+    /// Sets the mark. Does nothing if it is set already.
+    pub async fn set(&self) {
+        self.is_set.set(true);
+        let _ = self.history.generation_begins(&self.task.channel, &self.task.id).await;
+    }
+
+    /// Removes the mark, and returns once that is done.
+    pub async fn remove(self) {
+        let _ = self.history.generation_ended(&self.task.channel, &self.task.id).await;
+        self.is_set.set(false);
+    }
+
+    /// Leaves the mark set, for the node or the reply that will remove it.
+    pub fn leave_set(self) {
+        self.is_set.set(false);
+    }
+}
+
+impl Drop for HistoryMark {
+    fn drop(&mut self) {
+        if !self.is_set.get() || !self.history.keeps(&self.task.channel) {
+            return;
+        }
+        // Without a runtime the process is ending.
+        if let Ok(runtime) = Handle::try_current() {
+            let (history, task) = (self.history.clone(), self.task.clone());
+            runtime.spawn(async move {
+                let _ = history.generation_ended(&task.channel, &task.id).await;
+            });
+        }
+    }
+}
