@@ -37,6 +37,8 @@ impl Gcra {
         let after = start.saturating_add(self.interval);
         let wait = after.saturating_sub(now).saturating_sub(self.tolerance);
         if wait > 0 {
+            // Stored: a cap that moved along with `now` would refuse every later take as well.
+            *full_at = start;
             return Verdict::Refused { retry_after: Duration::from_micros(wait) };
         }
         *full_at = after;
@@ -124,6 +126,19 @@ mod tests {
             }
             now += step * 7919 % 230_000;
         }
+    }
+
+    #[test]
+    fn after_a_change_of_the_rate_a_refused_client_is_soon_allowed_again() {
+        let (slow, fast) = (rate(1, 3_600_000, 1), rate(10, 1000, 20));
+        let (mut bucket, mut now) = (LocalBucket::default(), Duration::from_secs(1));
+        assert_eq!(bucket.take(slow, now), Verdict::Allowed);
+        // A client that keeps trying is refused no longer than one that waits.
+        for _ in 0..10 {
+            assert!(matches!(bucket.take(fast, now), Verdict::Refused { .. }));
+            now += Duration::from_millis(10);
+        }
+        assert_eq!(bucket.take(fast, now), Verdict::Allowed);
     }
 
     #[test]

@@ -170,6 +170,13 @@ mod tests {
                     "{rate:?} {step}"
                 );
                 refusals += u64::from(!allowed);
+                if step == 150 {
+                    // A bucket of another rate, or of a clock that was ahead.
+                    full_at = now + 10 * gcra.tolerance;
+                    let mut set = redis::cmd("SET");
+                    set.arg(format!("bucket:{index}")).arg(full_at);
+                    let () = commands.query(&set).await.unwrap();
+                }
                 // Uneven steps around the interval, so that both answers occur.
                 now += gcra.interval * (step * 7919 % 17) / 16;
             }

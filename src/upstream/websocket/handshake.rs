@@ -1,9 +1,4 @@
-//! Sockets to WebSocket servers, one for each client socket. They carry whole messages in both directions.
-//!
-//! [`connect`] opens a socket, `socket_task` reads and writes its frames. This file is the session's side
-//! of that task: both halves are cancel-safe.
-
-use std::time::Duration;
+//! The opening handshake with a WebSocket server (RFC 6455 section 4.1).
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -17,14 +12,10 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use percent_encoding::utf8_percent_encode;
 use sha1::{Digest, Sha1};
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
 
-use super::gate::InFlightPermit;
-use super::http::{NOT_IN_HEADER, TRACEPARENT, X_REQUEST_ID};
-use super::message::user_in_template;
-use super::socket_task::{Outgoing, SocketTask};
-use super::{RelayError, SocketRequest};
+use super::super::http::{NOT_IN_HEADER, TRACEPARENT, X_REQUEST_ID};
+use super::super::message::user_in_template;
+use super::super::{RelayError, SocketRequest};
 use crate::config;
 use crate::http_client::{self, HttpClient, error_chain};
 use crate::protocol::TemplateContext;
@@ -37,79 +28,14 @@ const X_USERNAME: HeaderName = HeaderName::from_static("x-tidegate-username");
 /// RFC 6455 section 1.3.
 const ACCEPT_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// Both halves of an upstream socket; each may live in a task of its own on this thread.
-pub struct UpstreamSocket {
-    pub sender: UpstreamSender,
-    pub receiver: UpstreamReceiver,
-}
-
-pub struct UpstreamSender {
-    outgoing: mpsc::Sender<Outgoing>,
-    /// The time limit for writing one message or the close frame.
-    deadline: Duration,
-}
-
-pub struct UpstreamReceiver {
-    incoming: mpsc::Receiver<FromUpstream>,
-}
-
-/// A whole message, in either direction.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SocketMessage {
-    Text(Bytes),
-    Binary(Bytes),
-}
-
-/// An event of an upstream socket.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum FromUpstream {
-    Message(SocketMessage),
-    /// The close frame's code and reason; `None` = the connection ended without a close frame.
-    Closed(Option<(u16, String)>),
-}
-
-impl UpstreamSender {
-    /// Sends a message within the time limit; `Err` = the connection is closed.
-    pub async fn send(&mut self, message: SocketMessage) -> Result<(), ()> {
-        self.submit(|written| Outgoing::Message(message, written)).await
-    }
-
-    /// Sends a close frame with the client's close code.
-    pub async fn close(&mut self, code: u16, reason: &str) {
-        let reason = reason.to_owned();
-        // There is nothing left to do if the connection is closed already.
-        let _ = self.submit(|written| Outgoing::Close(code, reason, written)).await;
-    }
-
-    /// Passes a message to the task and waits until it is written.
-    async fn submit(
-        &self,
-        outgoing: impl FnOnce(oneshot::Sender<()>) -> Outgoing,
-    ) -> Result<(), ()> {
-        let (written, is_written) = oneshot::channel();
-        let submitted = async {
-            self.outgoing.send(outgoing(written)).await.map_err(drop)?;
-            is_written.await.map_err(drop)
-        };
-        timeout(self.deadline, submitted).await.unwrap_or(Err(()))
-    }
-}
-
-impl UpstreamReceiver {
-    /// Returns the next event. Nothing follows [`FromUpstream::Closed`].
-    pub async fn recv(&mut self) -> FromUpstream {
-        self.incoming.recv().await.unwrap_or(FromUpstream::Closed(None))
-    }
-}
-
 /// Why a socket was not opened: the error for the client, and the reason for the log.
-pub(super) type NotOpened = (RelayError, String);
+type NotOpened = (RelayError, String);
 
 /// The upgraded connection.
 pub(super) type Stream = TokioIo<hyper::upgrade::Upgraded>;
 
 /// Connects and performs the opening handshake (RFC 6455 section 4.1). The caller enforces the deadline.
-pub(super) async fn connect(
+pub(in crate::upstream) async fn connect(
     client: &HttpClient,
     config: &config::WebSocketUpstream,
     request: &SocketRequest<'_>,
@@ -127,23 +53,6 @@ pub(super) async fn connect(
     }
     let upgraded = hyper::upgrade::on(response).await;
     Ok(TokioIo::new(upgraded.map_err(|error| unavailable(error_chain(&error)))?))
-}
-
-/// Starts the task that reads and writes frames. `deadline` is the time limit of each write.
-pub(super) fn start(
-    stream: Stream,
-    max_message_bytes: usize,
-    deadline: Duration,
-    in_flight: InFlightPermit,
-) -> UpstreamSocket {
-    let (outgoing, to_send) = mpsc::channel(1);
-    let (received, incoming) = mpsc::channel(1);
-    let task = SocketTask { to_send, received, max_message_bytes, deadline, in_flight };
-    tokio::spawn(task.run(stream));
-    UpstreamSocket {
-        sender: UpstreamSender { outgoing, deadline },
-        receiver: UpstreamReceiver { incoming },
-    }
 }
 
 fn upgrade_request(
