@@ -27,7 +27,7 @@ impl Node {
         self.ledger.0.as_deref().unwrap()
     }
 
-    /// As if the engine had answered for long.
+    /// Pretends that the engine has answered for longer than a lease.
     fn trust(&self) {
         *self.held().lessor().answering_since() = Instant::now().checked_sub(2 * LEASE);
     }
@@ -57,7 +57,7 @@ fn facts(streams: bool) -> Facts {
     Facts { route: "/ws/{id}/".to_owned(), streams, ends_ms: 1, user_lease }
 }
 
-/// As when nobody has renewed it for long.
+/// Pretends that the lease of the generation has expired.
 async fn expire(commands: &Commands, id: &str) {
     let mut add = ::redis::cmd("ZADD");
     add.arg("tg:generations").arg("XX").arg("CH").arg(1000).arg(format!("chat_42 {id}"));
