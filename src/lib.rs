@@ -107,6 +107,7 @@ pub mod internals {
     pub use crate::protocol::{
         ClientAction, ClientFrame, CloseReason, ErrorCode, EventName, MAX_TASK_ID_BYTES,
     };
+    pub use crate::socket::{Decoder, Incoming};
 
     pub mod msgpack {
         pub use crate::msgpack::{MAX_GROWTH, to_json};
