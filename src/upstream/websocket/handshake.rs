@@ -1,7 +1,5 @@
 //! The opening handshake with a WebSocket server (RFC 6455 section 4.1).
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{
@@ -11,22 +9,18 @@ use hyper::header::{
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use percent_encoding::utf8_percent_encode;
-use sha1::{Digest, Sha1};
 
 use super::super::http::{NOT_IN_HEADER, TRACEPARENT, X_REQUEST_ID};
 use super::super::message::user_in_template;
 use super::super::{RelayError, SocketRequest};
 use crate::config;
 use crate::http_client::{self, HttpClient, error_chain};
-use crate::protocol::TemplateContext;
+use crate::protocol::{TemplateContext, header_has_token, websocket_accept};
 
 const X_CHANNEL: HeaderName = HeaderName::from_static("x-tidegate-channel");
 const X_CONNECTION_ID: HeaderName = HeaderName::from_static("x-tidegate-connection-id");
 const X_USER_ID: HeaderName = HeaderName::from_static("x-tidegate-user-id");
 const X_USERNAME: HeaderName = HeaderName::from_static("x-tidegate-username");
-
-/// RFC 6455 section 1.3.
-const ACCEPT_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// Why a socket was not opened: the error for the client, and the reason for the log.
 type NotOpened = (RelayError, String);
@@ -106,16 +100,12 @@ fn refusal(status: StatusCode) -> NotOpened {
 /// Checks a server's handshake (RFC 6455 section 4.1). It must not select an extension, because none was
 /// offered.
 fn is_valid_handshake<B>(response: &Response<B>, key: &str) -> bool {
-    let has_token = |name: HeaderName, token: &str| {
-        response.headers().get_all(name).iter().any(|value| {
-            let mut tokens = value.to_str().unwrap_or_default().split(',');
-            tokens.any(|given| given.trim().eq_ignore_ascii_case(token))
-        })
-    };
-    let proof = STANDARD.encode(Sha1::new().chain_update(key).chain_update(ACCEPT_GUID).finalize());
-    let accept = response.headers().get(SEC_WEBSOCKET_ACCEPT);
-    has_token(UPGRADE, "websocket")
-        && has_token(CONNECTION, "upgrade")
-        && accept.is_some_and(|given| given.as_bytes().trim_ascii() == proof.as_bytes())
-        && !response.headers().contains_key("sec-websocket-extensions")
+    let headers = response.headers();
+    let accept = websocket_accept(key.as_bytes());
+    header_has_token(headers, &UPGRADE, "websocket")
+        && header_has_token(headers, &CONNECTION, "upgrade")
+        && headers
+            .get(SEC_WEBSOCKET_ACCEPT)
+            .is_some_and(|given| given.as_bytes().trim_ascii() == accept.as_bytes())
+        && !headers.contains_key("sec-websocket-extensions")
 }
