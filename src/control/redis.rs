@@ -79,6 +79,8 @@ impl Supervised for Node {
         // Replies first: a command of this node may be answered as soon as the other is subscribed.
         pubsub.subscribe(&[replies]).await?;
         pubsub.subscribe(std::slice::from_ref(&link.to_all)).await?;
+        // Before the connection is reported: whoever reads the report can send commands.
+        link.sender.store(Some(Arc::new(pubsub.sender())));
         Ok(Subscribed { pubsub, messages })
     }
 
@@ -91,7 +93,6 @@ impl Supervised for Node {
         mut subscribed: Subscribed,
         mut lost: BoxFuture<'_, ConnectionError>,
     ) -> ConnectionError {
-        self.executor.link.sender.store(Some(Arc::new(subscribed.pubsub.sender())));
         loop {
             tokio::select! {
                 error = &mut lost => return error,
