@@ -15,7 +15,7 @@ mod running_tasks;
 mod tracker;
 
 pub use dedup::{Claim, DedupError, DedupOutcome, Deduplicator, IdScope, MessageKey};
-pub use ledger::{CLAIM_INTERVAL, Claimed, Entry, Facts, Ledger};
+pub use ledger::{CLAIM_INTERVAL, Claimed, Entry, GenerationRecord, Ledger};
 pub use running_tasks::{RunningTasks, Task, TaskGuard};
 pub use tracker::{Disposition, PendingReply, TrackOutcome, TrackedReply, Tracker};
 

@@ -219,7 +219,7 @@ impl Handshake {
         match self.limits.acquire(key, connection_id.into(), max).await {
             Ok(Verdict::Allowed) => Ok(Some(claim)),
             Ok(Verdict::Refused { retry_after }) => {
-                claim.hand_on();
+                claim.disarm();
                 Err(Rejection::connections(retry_after))
             }
             Err(_) => Err(Rejection::engine()),

@@ -4,32 +4,32 @@ use tokio::runtime::Handle;
 
 use super::{Holder, LeaseKey, SharedLimits};
 
-/// Releases its lease when dropped, unless it was handed on: a client may disconnect in the middle of its
+/// Releases its lease when dropped, unless it was disarmed: a client may disconnect in the middle of its
 /// handshake, even while the lease is being acquired.
 pub struct Claim {
     limits: SharedLimits,
     key: Box<str>,
     holder: Holder,
-    handed_on: bool,
+    disarmed: bool,
 }
 
 impl Claim {
-    /// To be made before [`SharedLimits::acquire`]: releasing what was never leased does no harm, and whoever
-    /// stops waiting for the engine's answer cannot know it.
+    /// Must be made before [`SharedLimits::acquire`]: releasing a lease that was not granted has no effect, and a caller that
+    /// stops waiting for the engine does not know the answer.
     pub fn new(limits: &SharedLimits, key: LeaseKey<'_>, holder: Holder) -> Self {
         let key = limits.lease_key(key).into();
-        Self { limits: limits.clone(), key, holder, handed_on: false }
+        Self { limits: limits.clone(), key, holder, disarmed: false }
     }
 
-    /// Leaves the release to somebody else. To be called as well where no lease was given.
-    pub fn hand_on(mut self) {
-        self.handed_on = true;
+    /// Prevents the release: the lease belongs to a lease set now, or was not granted.
+    pub fn disarm(mut self) {
+        self.disarmed = true;
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        if self.handed_on {
+        if self.disarmed {
             return;
         }
         let (limits, key, holder) =

@@ -23,8 +23,8 @@ impl Lease {
         self.holder
     }
 
-    /// Leaves it to somebody else to renew and release the lease.
-    pub fn leave(self) {
+    /// Stops renewing the lease without releasing it: another node continues it.
+    pub fn hand_over(self) {
         self.set.0.forget(&self.holder);
     }
 }

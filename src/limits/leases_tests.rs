@@ -132,7 +132,7 @@ async fn a_lease_can_be_left_to_somebody_else() {
     let id = bench.acquired().await;
     let lease = bench.set.hold(LEASE_KEY, id);
     let taken = other.hold(LEASE_KEY, lease.holder().to_string().parse().unwrap());
-    lease.leave();
+    lease.hand_over();
     assert!(bench.set.flush().await);
     bench.until_there_are(1).await;
     drop(taken);

@@ -351,7 +351,7 @@ impl Front {
         let user = identity.key();
         let key = LeaseKey { of: Leased::Connection, route: route.path.as_str(), user: &user };
         let lease = self.services.leases.hold(key, (*connection_id).into());
-        claim.hand_on();
+        claim.disarm();
         Some(lease)
     }
 

@@ -11,7 +11,7 @@ use super::message::MessageContext;
 use super::reply_publisher::ReplyPublisher;
 use super::worker_reply::{ReplyMonitor, WorkerReply, unix_ms};
 use crate::config::Route;
-use crate::generations::{CLAIM_INTERVAL, Claimed, Facts, TrackOutcome};
+use crate::generations::{CLAIM_INTERVAL, Claimed, GenerationRecord, TrackOutcome};
 use crate::limits::{Lease, LeaseKey, Leased};
 use crate::protocol::{ErrorCode, ErrorEvent, cancelled};
 use crate::telemetry::replies::{GenerationEnd, ReplySpans, ReplyTiming};
@@ -31,19 +31,19 @@ pub async fn run_failover(replies: Rc<Replies>) {
             if claimed.is_empty() {
                 break;
             }
-            claimed.into_iter().for_each(|claimed| take_over(&replies, claimed));
+            claimed.into_iter().for_each(|claimed| adopt(&replies, claimed));
         }
     }
 }
 
-fn take_over(replies: &Rc<Replies>, claimed: Claimed) {
+fn adopt(replies: &Rc<Replies>, claimed: Claimed) {
     let config = Arc::clone(&replies.config().config);
-    let route = config.routes.iter().find(|route| route.path.as_str() == claimed.facts.route);
-    let lease = take_over_lease(replies, &claimed);
+    let route = config.routes.iter().find(|route| route.path.as_str() == claimed.record.route);
+    let lease = adopt_lease(replies, &claimed);
     match route {
-        Some(route) if !claimed.facts.streams => monitor(replies, route, claimed, lease),
+        Some(route) if !claimed.record.streams => monitor(replies, route, claimed, lease),
         // This node does not know the route, and so not how long the worker may be silent.
-        None if !claimed.facts.streams => {
+        None if !claimed.record.streams => {
             replies.services.generations.ledger.release(&claimed.task);
         }
         _ => {
@@ -53,17 +53,17 @@ fn take_over(replies: &Rc<Replies>, claimed: Claimed) {
 }
 
 /// The lease by which the reply counts for its user, renewed and released by this node from now on.
-fn take_over_lease(replies: &Replies, claimed: &Claimed) -> Option<Lease> {
-    let (user, holder) = claimed.facts.user_lease.as_ref()?;
+fn adopt_lease(replies: &Replies, claimed: &Claimed) -> Option<Lease> {
+    let (user, holder) = claimed.record.user_lease.as_ref()?;
     let holder = holder.parse().ok()?;
-    let key = LeaseKey { of: Leased::Generation, route: &claimed.facts.route, user };
+    let key = LeaseKey { of: Leased::Generation, route: &claimed.record.route, user };
     Some(replies.services.leases.hold(key, holder))
 }
 
 /// Monitors a worker's reply from here on.
 fn monitor(replies: &Rc<Replies>, route: &Arc<Route>, claimed: Claimed, lease: Option<Lease>) {
     let generations = &replies.services.generations;
-    let Claimed { task, facts, cancelled } = &claimed;
+    let Claimed { task, record, cancelled } = &claimed;
     let timing = ReplyTiming::taken_over(Arc::clone(&RouteMetrics::of(&route.path).replies));
     let tracked = match generations.tracker.register_pending(&task.channel).track(&task.id, timing)
     {
@@ -77,8 +77,8 @@ fn monitor(replies: &Rc<Replies>, route: &Arc<Route>, claimed: Claimed, lease: O
     if *cancelled {
         guard.canceller().cancel();
     }
-    let time_left = time_left(route, facts);
-    let received_at = received_at(route, facts);
+    let time_left = time_left(route, record);
+    let received_at = received_at(route, record);
     let context = MessageContext { received_at, spans: ReplySpans::default() };
     let mark = HistoryMark::adopt(&replies.history, task.clone());
     let reply = WorkerReply { mark, guard, tracked, entry, lease, context };
@@ -86,20 +86,20 @@ fn monitor(replies: &Rc<Replies>, route: &Arc<Route>, claimed: Claimed, lease: O
 }
 
 /// How much longer the reply may last.
-fn time_left(route: &Route, facts: &Facts) -> Duration {
-    let left = facts.ends_ms.saturating_sub(unix_ms(Duration::ZERO));
+fn time_left(route: &Route, record: &GenerationRecord) -> Duration {
+    let left = record.ends_ms.saturating_sub(unix_ms(Duration::ZERO));
     Duration::from_millis(left).min(route.generations.max_duration)
 }
 
 /// When another node received the message: `max_duration` before the reply must end.
-fn received_at(route: &Route, facts: &Facts) -> Instant {
+fn received_at(route: &Route, record: &GenerationRecord) -> Instant {
     let now = Instant::now();
-    now.checked_sub(route.generations.max_duration - time_left(route, facts)).unwrap_or(now)
+    now.checked_sub(route.generations.max_duration - time_left(route, record)).unwrap_or(now)
 }
 
 /// Ends a reply that a dead node streamed, and that nobody can continue.
 async fn report_lost(replies: Rc<Replies>, claimed: Claimed, route: Option<Arc<Route>>) {
-    let Claimed { task, cancelled: is_cancelled, facts } = claimed;
+    let Claimed { task, cancelled: is_cancelled, record } = claimed;
     let (end, json) = if is_cancelled {
         (GenerationEnd::Cancelled, cancelled(&task.id))
     } else {
@@ -113,7 +113,7 @@ async fn report_lost(replies: Rc<Replies>, claimed: Claimed, route: Option<Arc<R
         HistoryMark::adopt(&replies.history, task.clone()).remove().await;
         replies.services.generations.ledger.mark_lost(&task);
         if let Some(route) = route {
-            let received_at = received_at(&route, &facts);
+            let received_at = received_at(&route, &record);
             let metrics = &RouteMetrics::of(&route.path).replies;
             metrics.ended(&task.channel, end, received_at, &task.id);
         }

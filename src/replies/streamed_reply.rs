@@ -12,7 +12,7 @@ use super::attached::AttachGuard;
 use super::history_mark::HistoryMark;
 use super::message::{MessageContext, RelayedMessage};
 use super::reply_publisher::ReplyPublisher;
-use super::worker_reply::ledger_facts;
+use super::worker_reply::generation_record;
 use super::{Replies, Sender};
 use crate::broker::PublishError;
 use crate::config::Route;
@@ -71,7 +71,7 @@ impl Replies {
             true => self.attached.attach(sender, guard.canceller()),
             false => None,
         };
-        let facts = ledger_facts(sender, true, lease.as_ref());
+        let record = generation_record(sender, true, lease.as_ref());
         let streamed = StreamedReply {
             replies: Rc::clone(self),
             publisher: ReplyPublisher::new(&self.services.publisher, guard.task()),
@@ -80,7 +80,7 @@ impl Replies {
             route_metrics: Arc::clone(&sender.route_metrics),
             context,
             mark,
-            entry: generations.ledger.enter(guard.task(), facts),
+            entry: generations.ledger.enter(guard.task(), record),
             guard,
             _attached: attached,
             _lease: lease,

@@ -26,11 +26,11 @@ impl Replies {
         match limits.acquire(key, holder, max).await {
             Ok(Verdict::Allowed) => {
                 let lease = self.services.leases.hold(key, holder);
-                claim.hand_on();
+                claim.disarm();
                 Ok(Some(lease))
             }
             Ok(Verdict::Refused { .. }) => {
-                claim.hand_on();
+                claim.disarm();
                 Err(Refusal::TooManyReplies)
             }
             // What the engine did not answer may have been granted: the dropped claim gives it back.

@@ -16,7 +16,9 @@ use super::{Replies, Sender, ThreadConfig};
 use crate::broker::{ChannelPin, PublishError};
 use crate::clock;
 use crate::config::Route;
-use crate::generations::{Entry, Facts, PendingReply, Task, TaskGuard, TrackOutcome, TrackedReply};
+use crate::generations::{
+    Entry, GenerationRecord, PendingReply, Task, TaskGuard, TrackOutcome, TrackedReply,
+};
 use crate::limits::Lease;
 use crate::protocol::{ErrorCode, ErrorEvent, cancelled, complete};
 use crate::telemetry;
@@ -58,8 +60,8 @@ impl Replies {
             // An upstream that names a task twice means the one that is in progress.
             return mark.leave_set();
         };
-        let facts = ledger_facts(sender, false, lease.as_ref());
-        let entry = generations.ledger.enter(guard.task(), facts);
+        let record = generation_record(sender, false, lease.as_ref());
+        let entry = generations.ledger.enter(guard.task(), record);
         let duration = sender.route.generations.max_duration;
         let reply = WorkerReply { mark, guard, tracked, entry, lease, context };
         ReplyMonitor::new(self, &sender.route, reply, duration).start();
@@ -67,12 +69,16 @@ impl Replies {
 }
 
 /// What another node needs to take over a reply to this sender.
-pub(super) fn ledger_facts(sender: &Sender, streams: bool, lease: Option<&Lease>) -> Facts {
+pub(super) fn generation_record(
+    sender: &Sender,
+    streams: bool,
+    lease: Option<&Lease>,
+) -> GenerationRecord {
     let Sender { route, user_id, .. } = sender;
     let user = user_id.as_ref().map(|user| user.to_string());
     let user_lease = user.zip(lease.map(|lease| lease.holder().to_string()));
     let ends_ms = unix_ms(route.generations.max_duration);
-    Facts { route: route.path.as_str().to_owned(), streams, ends_ms, user_lease }
+    GenerationRecord { route: route.path.as_str().to_owned(), streams, ends_ms, user_lease }
 }
 
 /// Milliseconds since the Unix epoch, `later` than now.
@@ -194,7 +200,7 @@ impl ReplyMonitor {
         self.reply.mark.leave_set();
         self.reply.entry.hand_over();
         if let Some(lease) = self.reply.lease {
-            lease.leave();
+            lease.hand_over();
         }
     }
 

@@ -34,7 +34,7 @@ pub struct Ledger(Option<Arc<HeldLeases<GenerationLessor>>>);
 
 /// What another node needs to know to continue a generation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Facts {
+pub struct GenerationRecord {
     /// The path pattern of its route.
     pub route: String,
     /// Whether the node that relayed it streams its reply: no other node can continue it then.
@@ -46,7 +46,7 @@ pub struct Facts {
     pub user_lease: Option<(String, String)>,
 }
 
-impl Facts {
+impl GenerationRecord {
     fn to_json(&self) -> String {
         serde_json::to_string(self).expect("strings and numbers serialize")
     }
@@ -60,7 +60,7 @@ impl Facts {
 #[derive(Debug)]
 pub struct Claimed {
     pub task: Task,
-    pub facts: Facts,
+    pub record: GenerationRecord,
     /// Whether its cancellation was requested.
     pub cancelled: bool,
 }
@@ -73,12 +73,12 @@ enum Release {
     /// It was claimed and reported as lost, which the node that lost it can learn.
     Lost,
     /// Any other node may claim it at once.
-    Free(Facts),
+    Free(GenerationRecord),
 }
 
 /// A generation of this node.
 struct Held {
-    facts: Facts,
+    record: GenerationRecord,
     /// Cancelled when another node has claimed it.
     taken: CancellationToken,
     /// Whether the engine knows the generation.
@@ -105,10 +105,10 @@ impl Ledger {
     }
 
     /// Enters a generation that begins on this node.
-    pub fn enter(&self, task: &Task, facts: Facts) -> Entry {
+    pub fn enter(&self, task: &Task, record: GenerationRecord) -> Entry {
         let taken = CancellationToken::new();
         if let Some(held) = &self.0 {
-            let lease = Held { facts, taken: taken.clone(), is_entered: AtomicBool::new(false) };
+            let lease = Held { record, taken: taken.clone(), is_entered: AtomicBool::new(false) };
             held.take(task.clone(), Arc::new(lease));
         }
         Entry { ledger: self.clone(), task: task.clone(), taken }
@@ -118,8 +118,8 @@ impl Ledger {
     pub fn resume(&self, claimed: &Claimed) -> Entry {
         let taken = CancellationToken::new();
         if let Some(held) = &self.0 {
-            let facts = claimed.facts.clone();
-            let lease = Held { facts, taken: taken.clone(), is_entered: AtomicBool::new(true) };
+            let record = claimed.record.clone();
+            let lease = Held { record, taken: taken.clone(), is_entered: AtomicBool::new(true) };
             held.keep(claimed.task.clone(), Arc::new(lease));
         }
         Entry { ledger: self.clone(), task: claimed.task.clone(), taken }
@@ -208,7 +208,7 @@ impl Entry {
     /// Lets any other node claim the generation at once.
     pub fn hand_over(self) {
         if let Some(held) = &self.ledger.0 {
-            held.give_back_as(&self.task, |lease| Release::Free(lease.facts.clone()));
+            held.give_back_as(&self.task, |lease| Release::Free(lease.record.clone()));
         }
         self.defuse();
     }

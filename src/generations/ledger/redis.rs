@@ -1,7 +1,7 @@
 //! The ledger's keys and scripts.
 //!
 //! `{prefix}generations` has a member for each generation, `<channel> <task id>`, scored by the end of
-//! its lease on Redis' clock; `{prefix}generations:facts` has its node and facts. `{prefix}cancel:<task id>`
+//! its lease on Redis' clock; `{prefix}generations:facts` has its node and record. `{prefix}cancel:<task id>`
 //! exists while the cancellation of a task is requested; workers look at it as well.
 
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use redis::{Script, ScriptInvocation};
 
-use super::{Claimed, Facts, Held, LEASE, Release};
+use super::{Claimed, GenerationRecord, Held, LEASE, Release};
 use crate::generations::Task;
 use crate::protocol::{ChannelName, random_hex};
 use crate::redis_link::{Commands, EngineUnavailable};
@@ -23,7 +23,7 @@ pub(super) struct RedisLedger {
     /// Identifies this process.
     node: String,
     generations: String,
-    facts: String,
+    record: String,
     /// The part before a task's id in the key that requests its cancellation.
     cancel_prefix: String,
     /// The channel on which cancelled tasks are published.
@@ -47,7 +47,7 @@ impl RedisLedger {
             commands,
             node: random_hex(8),
             generations: format!("{key_prefix}generations"),
-            facts: format!("{key_prefix}generations:facts"),
+            record: format!("{key_prefix}generations:facts"),
             cancel_prefix: format!("{key_prefix}cancel:"),
             cancel_channel: format!("{key_prefix}cancel"),
             enter: Script::new(include_str!("enter.lua")),
@@ -60,11 +60,11 @@ impl RedisLedger {
     pub async fn enter(&self, held: &[(Task, Arc<Held>)]) -> Result<Renewed, EngineUnavailable> {
         let mut call = self.call(&self.enter);
         call.arg(&self.cancel_prefix);
-        for (task, Held { facts, is_entered, .. }) in
+        for (task, Held { record, is_entered, .. }) in
             held.iter().map(|(task, held)| (task, &**held))
         {
             let is_new = !is_entered.load(Ordering::Relaxed);
-            call.arg(member(task)).arg(facts.to_json()).arg(u8::from(is_new));
+            call.arg(member(task)).arg(record.to_json()).arg(u8::from(is_new));
         }
         let (taken, cancelled): (Vec<String>, Vec<String>) = self.commands.invoke(&call).await?;
         let tasks = |members: Vec<String>| members.iter().filter_map(|m| task(m)).collect();
@@ -81,12 +81,12 @@ impl RedisLedger {
     ) -> Result<(), EngineUnavailable> {
         let mut call = self.call(&self.release);
         for (member, release) in releases {
-            let (how, facts) = match release {
+            let (how, record) = match release {
                 Release::Ended => ("ended", String::new()),
                 Release::Lost => ("lost", String::new()),
-                Release::Free(facts) => ("free", facts.to_json()),
+                Release::Free(record) => ("free", record.to_json()),
             };
-            call.arg(member).arg(how).arg(facts);
+            call.arg(member).arg(how).arg(record);
         }
         Ok(self.commands.invoke(&call).await?)
     }
@@ -97,9 +97,9 @@ impl RedisLedger {
         call.arg(&self.cancel_prefix).arg(MAX_CLAIMED);
         let answer: Vec<(String, String, bool)> = self.commands.invoke(&call).await?;
         let (mut claimed, mut malformed) = (Vec::new(), Vec::new());
-        for (member, facts, cancelled) in answer {
-            match (task(&member), Facts::from_json(&facts)) {
-                (Some(task), Some(facts)) => claimed.push(Claimed { task, facts, cancelled }),
+        for (member, record, cancelled) in answer {
+            match (task(&member), GenerationRecord::from_json(&record)) {
+                (Some(task), Some(record)) => claimed.push(Claimed { task, record, cancelled }),
                 _ => malformed.push(member),
             }
         }
@@ -124,9 +124,9 @@ impl RedisLedger {
         ttl: Duration,
     ) -> Result<bool, EngineUnavailable> {
         let mut get = redis::cmd("HGET");
-        let facts: Option<String> =
-            self.commands.query(get.arg(&self.facts).arg(member(task))).await?;
-        if facts.is_none_or(|facts| facts.starts_with("- ")) {
+        let record: Option<String> =
+            self.commands.query(get.arg(&self.record).arg(member(task))).await?;
+        if record.is_none_or(|record| record.starts_with("- ")) {
             return Ok(false);
         }
         let () = self.commands.query(&self.set_cancel(task, ttl)).await?;
@@ -154,7 +154,7 @@ impl RedisLedger {
 
     fn call<'a>(&self, script: &'a Script) -> ScriptInvocation<'a> {
         let mut call = script.prepare_invoke();
-        call.key(&self.generations).key(&self.facts);
+        call.key(&self.generations).key(&self.record);
         call.arg(&self.node).arg(u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX));
         call
     }

@@ -52,9 +52,9 @@ fn task(id: &str) -> Task {
     Task { channel: ChannelName::new("chat_42").unwrap(), id: id.into() }
 }
 
-fn facts(streams: bool) -> Facts {
+fn record(streams: bool) -> GenerationRecord {
     let user_lease = Some(("7".to_owned(), "f00".to_owned()));
-    Facts { route: "/ws/{id}/".to_owned(), streams, ends_ms: 1, user_lease }
+    GenerationRecord { route: "/ws/{id}/".to_owned(), streams, ends_ms: 1, user_lease }
 }
 
 /// Pretends that the lease of the generation has expired.
@@ -75,19 +75,19 @@ async fn a_generation_is_entered_renewed_and_released() {
     let server = RedisServer::start();
     let (one, two, commands) = nodes(&server).await;
     let strange = "a b\n\"ü\" {}";
-    let entry = one.ledger.enter(&task(strange), facts(true));
+    let entry = one.ledger.enter(&task(strange), record(true));
     one.ledger.flush().await;
     assert_eq!(entered(&commands).await, [format!("chat_42 {strange}")]);
-    assert!(two.claim().await.is_empty(), "it is looked after");
+    assert!(two.claim().await.is_empty(), "it is monitored");
     expire(&commands, strange).await;
     one.renew().await;
     assert!(two.claim().await.is_empty());
     drop(entry);
     one.ledger.flush().await;
     assert!(entered(&commands).await.is_empty());
-    let facts: u64 =
+    let record: u64 =
         commands.query(::redis::cmd("HLEN").arg("tg:generations:facts")).await.unwrap();
-    assert_eq!(facts, 0);
+    assert_eq!(record, 0);
 }
 
 #[tokio::test]
@@ -95,14 +95,14 @@ async fn an_expired_generation_is_claimed_by_one_node() {
     let server = RedisServer::start();
     let (one, two, commands) = nodes(&server).await;
     let (three, _) = Node::on(&server).await;
-    let reply = one.ledger.enter(&task("reply"), facts(true));
-    let other = one.ledger.enter(&task("other"), facts(false));
+    let reply = one.ledger.enter(&task("reply"), record(true));
+    let other = one.ledger.enter(&task("other"), record(false));
     one.ledger.flush().await;
     expire(&commands, "reply").await;
     let (by_two, by_three) = tokio::join!(two.claim(), three.claim());
     let claimed: Vec<_> = by_two.iter().chain(&by_three).collect();
     let [claimed] = claimed.as_slice() else { panic!("by one of them: {claimed:?}") };
-    assert_eq!((&claimed.task, &claimed.facts), (&task("reply"), &facts(true)));
+    assert_eq!((&claimed.task, &claimed.record), (&task("reply"), &record(true)));
     assert!(!claimed.cancelled);
     let taker = if by_two.is_empty() { &three } else { &two };
     taker.ledger.mark_lost(&claimed.task);
@@ -115,7 +115,7 @@ async fn an_expired_generation_is_claimed_by_one_node() {
     one.ledger.flush().await;
     assert_eq!(entered(&commands).await.len(), 2, "the taker's note is the taker's");
     expire(&commands, "reply").await;
-    assert!(two.claim().await.is_empty(), "the dead are not looked after");
+    assert!(two.claim().await.is_empty(), "an ended generation is not claimed");
     assert_eq!(entered(&commands).await, ["chat_42 other"]);
 }
 
@@ -123,12 +123,12 @@ async fn an_expired_generation_is_claimed_by_one_node() {
 async fn a_node_that_resumes_a_claimed_generation_keeps_it() {
     let server = RedisServer::start();
     let (one, two, commands) = nodes(&server).await;
-    one.ledger.enter(&task("before it was told"), facts(false)).hand_over();
+    one.ledger.enter(&task("before the engine knows"), record(false)).hand_over();
     one.ledger.flush().await;
-    assert_eq!(two.claim().await[0].facts, facts(false));
-    two.ledger.release(&task("before it was told"));
+    assert_eq!(two.claim().await[0].record, record(false));
+    two.ledger.release(&task("before the engine knows"));
     two.ledger.flush().await;
-    let entry = one.ledger.enter(&task("a"), facts(false));
+    let entry = one.ledger.enter(&task("a"), record(false));
     one.ledger.flush().await;
     entry.hand_over();
     one.ledger.flush().await;
@@ -149,7 +149,7 @@ async fn a_cancellation_reaches_the_responsible_node() {
     let (one, two, commands) = nodes(&server).await;
     assert_eq!(two.ledger.request_cancel(&task("a"), TTL).await, Ok(false));
     let run = one.running.register(task("a")).unwrap();
-    let _entry = one.ledger.enter(&task("a"), facts(false));
+    let _entry = one.ledger.enter(&task("a"), record(false));
     one.ledger.flush().await;
     assert_eq!(two.ledger.request_cancel(&task("a"), TTL).await, Ok(true));
     one.renew().await;
@@ -170,7 +170,7 @@ async fn a_new_task_is_not_cancelled_by_an_old_request() {
     let (one, _, commands) = nodes(&server).await;
     one.ledger.notify_worker(&task("a"), TTL).await.unwrap();
     let run = one.running.register(task("a")).unwrap();
-    let _entry = one.ledger.enter(&task("a"), facts(false));
+    let _entry = one.ledger.enter(&task("a"), record(false));
     one.ledger.flush().await;
     one.renew().await;
     let there: u64 = commands.query(::redis::cmd("EXISTS").arg("tg:cancel:a")).await.unwrap();
@@ -182,7 +182,7 @@ async fn a_new_task_is_not_cancelled_by_an_old_request() {
 async fn nothing_is_claimed_before_all_nodes_could_renew() {
     let mut server = RedisServer::start();
     let (one, two, commands) = nodes(&server).await;
-    let entry = one.ledger.enter(&task("a"), facts(true));
+    let entry = one.ledger.enter(&task("a"), record(true));
     one.ledger.flush().await;
     expire(&commands, "a").await;
     assert!(two.ledger.claim().await.is_empty(), "it has only just begun to look");
@@ -204,13 +204,13 @@ async fn nothing_is_claimed_before_all_nodes_could_renew() {
 async fn malformed_entries_are_removed() {
     let server = RedisServer::start();
     let (one, _, commands) = nodes(&server).await;
-    for (member, facts) in
+    for (member, record) in
         [("chat_42 a", "node nonsense"), ("no-space", "node {}"), ("chat b", "-")]
     {
         let mut add = ::redis::cmd("ZADD");
         let _: u64 = commands.query(add.arg("tg:generations").arg(1).arg(member)).await.unwrap();
         let mut set = ::redis::cmd("HSET");
-        set.arg("tg:generations:facts").arg(member).arg(facts);
+        set.arg("tg:generations:facts").arg(member).arg(record);
         let _: u64 = commands.query(&set).await.unwrap();
     }
     assert!(one.claim().await.is_empty());
@@ -220,7 +220,7 @@ async fn malformed_entries_are_removed() {
 #[tokio::test]
 async fn the_memory_engine_claims_nothing() {
     let ledger = Ledger::memory();
-    drop(ledger.enter(&task("a"), facts(true)));
+    drop(ledger.enter(&task("a"), record(true)));
     ledger.flush().await;
     assert!(ledger.claim().await.is_empty());
     assert_eq!(ledger.request_cancel(&task("a"), TTL).await, Ok(false));
