@@ -9,11 +9,11 @@ use super::MailboxNames;
 use crate::redis_link::{Blocking, ConnectionError, RedisFailure};
 
 /// The most messages of one pop.
-pub const LETTERS_PER_POP: usize = 500;
+pub const MESSAGES_PER_POP: usize = 500;
 
 /// A message of the mailbox.
 #[derive(Debug, PartialEq)]
-pub struct Letter {
+pub struct MailboxMessage {
     pub payload: Vec<u8>,
     /// When it was sent, by the sender's clock: the same in every mailbox of one host.
     pub score: f64,
@@ -39,18 +39,18 @@ impl Mailbox {
         })
     }
 
-    /// Pops the oldest messages, up to [`LETTERS_PER_POP`], and waits up to `wait` for the first. After an error
+    /// Pops the oldest messages, up to [`MESSAGES_PER_POP`], and waits up to `wait` for the first. After an error
     /// the connection is to be given up, and messages may have been popped that are lost.
-    pub async fn pop(&mut self, wait: Duration) -> Result<Vec<Letter>, RedisFailure> {
+    pub async fn pop(&mut self, wait: Duration) -> Result<Vec<MailboxMessage>, RedisFailure> {
         if self.broken {
             return Err(RedisFailure::Unavailable);
         }
         if self.pops_many {
             let mut pop = redis::cmd("BZMPOP");
             pop.arg(wait.as_secs_f64()).arg(1).arg(&self.key).arg("MIN");
-            pop.arg("COUNT").arg(LETTERS_PER_POP);
+            pop.arg("COUNT").arg(MESSAGES_PER_POP);
             match self.connection.query::<Value>(&pop, wait).await {
-                Ok(answer) => return Ok(letters(answer)),
+                Ok(answer) => return Ok(messages(answer)),
                 // Redis before 7, or not permitted.
                 Err(RedisFailure::Refused(_)) => self.pops_many = false,
                 Err(failure) => return Err(failure),
@@ -58,9 +58,9 @@ impl Mailbox {
         }
         let mut pop = redis::cmd("BZPOPMIN");
         pop.arg(&self.key).arg(wait.as_secs_f64());
-        let mut popped = letters(self.connection.query(&pop, wait).await?);
+        let mut popped = messages(self.connection.query(&pop, wait).await?);
         if !popped.is_empty() {
-            match self.pop_ready(LETTERS_PER_POP - 1).await {
+            match self.pop_ready(MESSAGES_PER_POP - 1).await {
                 Ok(more) => popped.extend(more),
                 // The first is here all the same.
                 Err(_) => self.broken = true,
@@ -70,29 +70,31 @@ impl Mailbox {
     }
 
     /// Pops what is there without waiting.
-    async fn pop_ready(&mut self, count: usize) -> Result<Vec<Letter>, RedisFailure> {
+    async fn pop_ready(&mut self, count: usize) -> Result<Vec<MailboxMessage>, RedisFailure> {
         let mut pop = redis::cmd("ZPOPMIN");
         pop.arg(&self.key).arg(count);
-        Ok(letters(self.connection.query(&pop, Duration::ZERO).await?))
+        Ok(messages(self.connection.query(&pop, Duration::ZERO).await?))
     }
 }
 
 /// The members and scores of an answer, however deep in arrays: in that, BZMPOP, BZPOPMIN and ZPOPMIN differ,
 /// as do RESP2 and RESP3. A key in front of them is followed by no score.
-fn letters(answer: Value) -> Vec<Letter> {
-    let mut letters = Vec::new();
-    collect(answer, &mut letters);
-    letters
+fn messages(answer: Value) -> Vec<MailboxMessage> {
+    let mut messages = Vec::new();
+    collect(answer, &mut messages);
+    messages
 }
 
-fn collect(value: Value, letters: &mut Vec<Letter>) {
+fn collect(value: Value, messages: &mut Vec<MailboxMessage>) {
     let Value::Array(values) = value else { return };
     let mut payload = None;
     for value in values {
         match (value, payload.take()) {
-            (Value::Double(score), Some(payload)) => letters.push(Letter { payload, score }),
+            (Value::Double(score), Some(payload)) => {
+                messages.push(MailboxMessage { payload, score })
+            }
             (Value::BulkString(bytes), _) => payload = Some(bytes),
-            (nested, _) => collect(nested, letters),
+            (nested, _) => collect(nested, messages),
         }
     }
 }

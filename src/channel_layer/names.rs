@@ -75,7 +75,7 @@ impl GroupChannels {
         Self { prefix: format!("{prefix}__group__").into() }
     }
 
-    pub fn of(&self, channel: &ChannelName) -> String {
+    pub fn redis_channel(&self, channel: &ChannelName) -> String {
         format!("{}{channel}", self.prefix)
     }
 
@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn names_of_the_pubsub_layer() {
         let groups = GroupChannels::new("asgi");
-        assert_eq!(groups.of(&channel("chat_1")), "asgi__group__chat_1");
+        assert_eq!(groups.redis_channel(&channel("chat_1")), "asgi__group__chat_1");
         assert_eq!(groups.channel(b"asgi__group__chat_1"), Some(channel("chat_1")));
         for other in [&b"asgi__group__"[..], b"chat_1", b"asgi__group__\xff"] {
             assert_eq!(groups.channel(other), None);

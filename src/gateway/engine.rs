@@ -83,8 +83,9 @@ impl Engine {
                     Control::redis(&redis.pubsub_url, &redis.key_prefix, threads, shutdown)
                         .map_err(|wrong| format!("engine.redis: {wrong}"))?;
                 ready.push(("control", control_check(&control)));
-                let canary =
-                    control.own_channel().map(|channel| (Canary::new(channel), publisher.clone()));
+                let canary = control
+                    .canary_channel()
+                    .map(|channel| (Canary::new(channel), publisher.clone()));
                 if let Some((canary, _)) = &canary {
                     ready.push(("canary", canary_check(canary)));
                 }

@@ -1,35 +1,35 @@
-//! A lease between its acquisition and the [`super::LeaseSet`] that is going to renew it.
+//! A lease that was acquired but is not in the [`super::LeaseSet`] that will renew it yet.
 
 use tokio::runtime::Handle;
 
 use super::{Holder, LeaseKey, SharedLimits};
 
-/// Releases its lease when dropped, unless it was handed on: a client may disconnect in the middle of its
-/// handshake, even while the lease is being acquired.
+/// Releases its lease when dropped, unless it was transferred. A client may disconnect during its handshake, even
+/// while the lease is being acquired.
 pub struct Claim {
     limits: SharedLimits,
     key: Box<str>,
     holder: Holder,
-    handed_on: bool,
+    is_transferred: bool,
 }
 
 impl Claim {
-    /// To be made before [`SharedLimits::acquire`]: releasing what was never leased does no harm, and whoever
-    /// stops waiting for the engine's answer cannot know it.
+    /// Must be created before [`SharedLimits::acquire`]: a caller that stops waiting for the engine does not know
+    /// whether it got the lease, and releasing a lease that was never granted is harmless.
     pub fn new(limits: &SharedLimits, key: LeaseKey<'_>, holder: Holder) -> Self {
         let key = limits.lease_key(key).into();
-        Self { limits: limits.clone(), key, holder, handed_on: false }
+        Self { limits: limits.clone(), key, holder, is_transferred: false }
     }
 
-    /// Leaves the release to somebody else. To be called as well where no lease was given.
-    pub fn hand_on(mut self) {
-        self.handed_on = true;
+    /// Gives up the responsibility for the release. Must also be called if no lease was granted.
+    pub fn transfer(mut self) {
+        self.is_transferred = true;
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        if self.handed_on {
+        if self.is_transferred {
             return;
         }
         let (limits, key, holder) =
@@ -37,7 +37,7 @@ impl Drop for Claim {
         // Without a runtime the process is ending; the lease expires by itself.
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(async move {
-                // What the engine does not learn expires there.
+                // If this fails, the lease expires by itself.
                 let _ = limits.release_all(&[(&key, holder)]).await;
             });
         }

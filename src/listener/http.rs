@@ -26,7 +26,7 @@ use crate::config;
 use crate::handshake::{
     Admission, Found, Handshake, HandshakeAttempt, Rejection, json_error, upgrade,
 };
-use crate::limits::{ConnectionCounts, ConnectionPermit, IpPermit, Lease, LeaseKey, Leased};
+use crate::limits::{ConnectionCounts, ConnectionPermit, IpPermit, Lease, LeaseKey, LeaseKind};
 use crate::protocol::{ClientAddress, CloseReason, Params, with_timestamp};
 use crate::proxy::{Proxy, ProxyBody};
 use crate::session::{self, Client, Permits, Services, UpstreamMode};
@@ -105,12 +105,12 @@ impl Front {
 
     /// Takes one of the process's connections; `None` if all are taken.
     pub fn enter(&self) -> Option<ConnectionPermit> {
-        self.counts.enter(self.runtime_config.borrow().config.server.max_connections)
+        self.counts.acquire(self.runtime_config.borrow().config.server.max_connections)
     }
 
     /// Takes one of the connections of `ip`; `None` if all are taken.
     pub fn enter_ip(&self, ip: IpAddr) -> Option<IpPermit> {
-        self.counts.enter_ip(ip, self.runtime_config.borrow().config.server.max_connections_per_ip)
+        self.counts.acquire_ip(ip, self.runtime_config.borrow().config.server.max_connections_per_ip)
     }
 
     /// Whether `peer` is a proxy whose forwarding headers count.
@@ -304,7 +304,7 @@ impl Front {
         } else if phase.over_ip_limit {
             None
         } else {
-            self.enter_ip(ip)
+            self.acquire_ip(ip)
         };
         permit.map(Some).ok_or_else(|| {
             telemetry::messages::local_limit_refused(LocalLimit::ConnectionsPerIp);
@@ -349,9 +349,9 @@ impl Front {
         let claim = admission.lease.take()?;
         let Admission { route, identity, connection_id, .. } = admission;
         let user = identity.key();
-        let key = LeaseKey { of: Leased::Connection, route: route.path.as_str(), user: &user };
+        let key = LeaseKey { kind: LeaseKind::Connection, route: route.path.as_str(), user: &user };
         let lease = self.services.leases.hold(key, (*connection_id).into());
-        claim.hand_on();
+        claim.transfer();
         Some(lease)
     }
 

@@ -107,8 +107,8 @@ impl Commands {
         self.shared.judge(error, self.shared.link.load().as_ref().map(|link| &link.health))
     }
 
-    /// Whether the last PING was answered, and each change of it, also one that was taken back.
-    pub fn ups(&self) -> watch::Receiver<bool> {
+    /// Returns a receiver that reports whether the last PING was answered.
+    pub fn subscribe_up(&self) -> watch::Receiver<bool> {
         self.shared.up.subscribe()
     }
 
@@ -202,7 +202,7 @@ impl Supervised for Supervisor {
         Ok(Link { connection, health: health.clone() })
     }
 
-    fn pinged(&self, link: &Link) -> Vec<MultiplexedConnection> {
+    fn links_to_ping(&self, link: &Link) -> Vec<MultiplexedConnection> {
         vec![link.connection.clone()]
     }
 

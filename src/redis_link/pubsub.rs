@@ -70,7 +70,7 @@ impl PubSub {
         PubSubSender { connection: self.connection.clone() }
     }
 
-    /// A clone for [`super::Supervised::pinged`].
+    /// A clone for [`super::Supervised::links_to_ping`].
     pub fn link(&self) -> MultiplexedConnection {
         self.connection.clone()
     }

@@ -32,7 +32,7 @@ pub trait Supervised {
     async fn connect(&mut self, health: &Health) -> Result<Self::Connection, ConnectionError>;
 
     /// The links that have to answer PING for as long as `connection` is served.
-    fn pinged(&self, connection: &Self::Connection) -> Vec<MultiplexedConnection>;
+    fn links_to_ping(&self, connection: &Self::Connection) -> Vec<MultiplexedConnection>;
 
     /// Serves the connection until `lost` completes or one of its own steps fails. `lost` must be polled,
     /// since it sends the PINGs. Returns why the connection is given up.
@@ -158,7 +158,7 @@ async fn reconnect_forever(supervised: &mut impl Supervised) {
                 supervised.record(ConnectionEvent::Connected {
                     away: lost_at.map(|lost_at| lost_at.elapsed()),
                 });
-                let pinged = supervised.pinged(&connection);
+                let pinged = supervised.links_to_ping(&connection);
                 let lost = watch(pinged, health, &mut backoff).boxed();
                 let error = supervised.serve(connection, lost).await;
                 lost_at = Some(Instant::now());
@@ -227,7 +227,7 @@ mod tests {
             self.outcomes.remove(0).ok_or_else(|| "refused".into())
         }
 
-        fn pinged(&self, _: &Duration) -> Vec<MultiplexedConnection> {
+        fn links_to_ping(&self, _: &Duration) -> Vec<MultiplexedConnection> {
             Vec::new()
         }
 

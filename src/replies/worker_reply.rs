@@ -194,7 +194,7 @@ impl ReplyMonitor {
         self.reply.mark.leave_set();
         self.reply.entry.hand_over();
         if let Some(lease) = self.reply.lease {
-            lease.leave();
+            lease.forget();
         }
     }
 
