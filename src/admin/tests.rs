@@ -115,7 +115,7 @@ async fn close_as_many_as_the_code_says(mut worker: control::WorkerHandle) {
         match &*task.command {
             ThreadCommand::Disconnect(command) => {
                 let closed = command.code().into();
-                task.done(closed);
+                task.answer_closed(closed);
             }
             ThreadCommand::List(_) => drop(task),
         }

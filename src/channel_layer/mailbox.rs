@@ -1,58 +1,58 @@
-//! The mailbox of this node in a `RedisChannelLayer`: a sorted set into which every message for the node is
-//! put, and which a connection of its own empties.
+//! The mailbox of this node in a `RedisChannelLayer`: a sorted set of the messages for the node, which a separate
+//! connection pops.
 
 use std::time::Duration;
 
 use redis::{Client, Value};
 
 use super::MailboxNames;
-use crate::redis_link::{Blocking, ConnectionError, RedisFailure};
+use crate::redis_link::{BlockingConnection, ConnectionError, RedisFailure};
 
-/// The most messages of one pop.
+/// The most messages that one pop returns.
 pub const MESSAGES_PER_POP: usize = 500;
 
 /// A message of the mailbox.
 #[derive(Debug, PartialEq)]
 pub struct MailboxMessage {
     pub payload: Vec<u8>,
-    /// When it was sent, by the sender's clock: the same in every mailbox of one host.
+    /// When the message was sent, by the sender's clock. It is the same in every mailbox of one host.
     pub score: f64,
 }
 
-/// The reader of the mailbox. What was popped is nowhere else: a pop must be awaited to its end.
+/// The reader of the mailbox. A popped message exists nowhere else, so a pop must not be dropped before it ends.
 pub struct Mailbox {
-    connection: Blocking,
+    connection: BlockingConnection,
     key: String,
-    /// Whether the server knows BZMPOP, and lets this user call it.
-    pops_many: bool,
+    /// Whether the server supports BZMPOP and permits it to this user.
+    supports_bzmpop: bool,
     /// Whether an answer was lost.
-    broken: bool,
+    is_broken: bool,
 }
 
 impl Mailbox {
     pub async fn connect(client: &Client, names: &MailboxNames) -> Result<Self, ConnectionError> {
         Ok(Self {
-            connection: Blocking::connect(client).await?,
+            connection: BlockingConnection::connect(client).await?,
             key: names.mailbox(),
-            pops_many: true,
-            broken: false,
+            supports_bzmpop: true,
+            is_broken: false,
         })
     }
 
     /// Pops the oldest messages, up to [`MESSAGES_PER_POP`], and waits up to `wait` for the first. After an error
-    /// the connection is to be given up, and messages may have been popped that are lost.
+    /// the connection must be closed, and popped messages may be lost.
     pub async fn pop(&mut self, wait: Duration) -> Result<Vec<MailboxMessage>, RedisFailure> {
-        if self.broken {
+        if self.is_broken {
             return Err(RedisFailure::Unavailable);
         }
-        if self.pops_many {
+        if self.supports_bzmpop {
             let mut pop = redis::cmd("BZMPOP");
             pop.arg(wait.as_secs_f64()).arg(1).arg(&self.key).arg("MIN");
             pop.arg("COUNT").arg(MESSAGES_PER_POP);
             match self.connection.query::<Value>(&pop, wait).await {
                 Ok(answer) => return Ok(messages(answer)),
-                // Redis before 7, or not permitted.
-                Err(RedisFailure::Refused(_)) => self.pops_many = false,
+                // The server is older than Redis 7, or does not permit the command.
+                Err(RedisFailure::Refused(_)) => self.supports_bzmpop = false,
                 Err(failure) => return Err(failure),
             }
         }
@@ -62,14 +62,14 @@ impl Mailbox {
         if !popped.is_empty() {
             match self.pop_ready(MESSAGES_PER_POP - 1).await {
                 Ok(more) => popped.extend(more),
-                // The first is here all the same.
-                Err(_) => self.broken = true,
+                // The first message was popped and is returned.
+                Err(_) => self.is_broken = true,
             }
         }
         Ok(popped)
     }
 
-    /// Pops what is there without waiting.
+    /// Pops up to `count` messages without waiting.
     async fn pop_ready(&mut self, count: usize) -> Result<Vec<MailboxMessage>, RedisFailure> {
         let mut pop = redis::cmd("ZPOPMIN");
         pop.arg(&self.key).arg(count);
@@ -77,8 +77,8 @@ impl Mailbox {
     }
 }
 
-/// The members and scores of an answer, however deep in arrays: in that, BZMPOP, BZPOPMIN and ZPOPMIN differ,
-/// as do RESP2 and RESP3. A key in front of them is followed by no score.
+/// The members and scores of an answer, at any depth of nested arrays: BZMPOP, BZPOPMIN and ZPOPMIN nest them
+/// differently, as do RESP2 and RESP3. A key in front of them is ignored, since no score follows it.
 fn messages(answer: Value) -> Vec<MailboxMessage> {
     let mut messages = Vec::new();
     collect(answer, &mut messages);

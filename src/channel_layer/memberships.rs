@@ -67,7 +67,7 @@ impl Memberships {
                     let seconds = self.group_expiry.as_secs().to_string();
                     pipeline.add_command(with(expire, [&group, &seconds]));
                 }
-                let mut answers = host.each::<i64>(pipeline).await?.into_iter();
+                let mut answers = host.query_each::<i64>(pipeline).await?.into_iter();
                 for channel in chunk {
                     let (added, _) = (answers.next(), answers.next());
                     let added = added.unwrap_or(Err(RedisFailure::Unavailable));
@@ -91,7 +91,7 @@ impl Memberships {
                     pipeline.add_command(with(redis::cmd("ZREM"), [&group, &member]));
                 }
                 // Whether they were members does not matter.
-                let _ = host.each::<i64>(pipeline).await?;
+                let _ = host.query_each::<i64>(pipeline).await?;
             }
         }
         Ok(())

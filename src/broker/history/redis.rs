@@ -156,7 +156,9 @@ impl RedisHistory {
             for channel in chunk {
                 pipeline.cmd("HMGET").arg(self.key(channel, "meta")).arg("epoch").arg("offset");
             }
-            for answer in self.0.commands.each::<(Option<String>, Option<u64>)>(pipeline).await? {
+            for answer in
+                self.0.commands.query_each::<(Option<String>, Option<u64>)>(pipeline).await?
+            {
                 // A value of another type was not written by this gateway and is ignored.
                 let (epoch, offset) = answer.unwrap_or_default();
                 let epoch = epoch.and_then(|epoch| epoch.parse().ok());
