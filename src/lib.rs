@@ -16,87 +16,87 @@
 //! targets and integration tests use.
 
 // Rank 10.
-/// Arguments, logging, signals and exit codes of every command.
+// Arguments, logging, signals and exit codes of every command.
 pub mod cli;
 
 // Rank 9.
-/// The composition root: binds sockets, builds and runs the parts, reloads and drains.
+// The composition root: binds sockets, builds and runs the parts, reloads and drains.
 mod gateway;
 
 // Rank 8.
-/// The admin port: metrics, health, the server API and the admin page.
+// The admin port: metrics, health and the server API.
 mod admin;
-/// The public port: accepting, the HTTP phase, and the start of a session after an admission.
+// The public port: accepting, the HTTP phase, and the start of a session after an admission.
 mod listener;
 
 // Rank 7.
-/// Admits or rejects a client: route, origin, credentials, channel and connection limits.
+// Admits or rejects a client: route, origin, credentials, channel and connection limits.
 mod handshake;
-/// Forwards requests that match no route.
+// Forwards requests that match no route.
 mod proxy;
-/// The life of one connection: frames, checks, heartbeat, credentials, resume and presence.
+// The life of one connection: frames, checks, heartbeat, credentials, resume and presence.
 mod session;
 
 // Rank 6.
-/// The reply to a checked message: relays the message, publishes or monitors the reply, and ends it once.
+// The reply to a checked message: relays the message, publishes or monitors the reply, and ends it once.
 mod replies;
 
 // Rank 5.
-/// Publishes and subscribes, and keeps the histories of channels.
+// Publishes and subscribes, and keeps the histories of channels.
 mod broker;
-/// Commands from one node to all nodes, such as disconnect and cancel.
+// Commands from one node to all nodes, such as disconnect and cancel.
 mod control;
-/// Which messages were relayed, and which replies are running or have ended.
+// Which messages were relayed, and which replies are running or have ended.
 mod generations;
-/// Rates and counts per user, connection and address.
+// Rates and counts per user, connection and address.
 mod limits;
-/// Who is on a channel.
+// Who is on a channel.
 mod presence;
-/// Who a client is: connection tokens, JWTs and session versions.
+// Who a client is: connection tokens, JWTs and session versions.
 mod tokens;
-/// Delivers messages to upstreams and reads their replies.
+// Delivers messages to upstreams and reads their replies.
 mod upstream;
 
 // Rank 4.
-/// The formats and names of Django Channels layers.
+// The formats and names of Django Channels layers.
 mod channel_layer;
-/// Channel → sockets, one part per thread.
+// Channel → sockets, one part per thread.
 mod hub;
-/// Leases in the engine, which expire when their node dies.
+// Leases in the engine, which expire when their node dies.
 mod leases;
 
 // Rank 3.
-/// HTTP clients: connections, TLS roots and error texts.
+// HTTP clients: connections, TLS roots and error texts.
 mod http_client;
-/// Supervised connections to Redis.
+// Supervised connections to Redis.
 mod redis_link;
-/// The server side of a WebSocket: frames, the outbox and closing.
+// The server side of a WebSocket: frames, the outbox and closing.
 mod socket;
 
 // Rank 2.
-/// Checked settings from the config file, the environment and the defaults.
+// Checked settings from the config file, the environment and the defaults.
 mod config;
-/// Inherited sockets from systemd, and notifications to it.
+// Inherited sockets from systemd, and notifications to it.
 mod service_manager;
-/// The two stages of a shutdown: drain and kill.
+// The two stages of a shutdown: drain and kill.
 mod shutdown;
-/// Metrics, logs and spans, with one function per fact.
+// Metrics, logs and spans, with one function per fact.
 mod telemetry;
 
 // Rank 1.
-/// Wall-clock time and RFC 3339.
+// Wall-clock time and RFC 3339.
 mod clock;
-/// A bounded map whose entries expire, for stores in memory.
+// A bounded map whose entries expire, for stores in memory.
 mod expiring_map;
-/// A reader of MessagePack.
+// A reader of MessagePack.
 mod msgpack;
-/// A reader and writer of Python pickles that hold data only.
+// A reader and writer of Python pickles that hold data only.
 mod pickle;
-/// What goes over the wire: envelopes, events, close reasons, ids, names and patterns.
+// What goes over the wire: envelopes, events, close reasons, ids, names and patterns.
 mod protocol;
-/// Retries of calls while the engine is unavailable.
+// Retries of calls while the engine is unavailable.
 mod retry;
-/// A parser for server-sent events.
+// A parser for server-sent events.
 mod sse;
 
 /// What fuzz targets and integration tests use. Not a stable interface.
@@ -107,6 +107,7 @@ pub mod internals {
     pub use crate::protocol::{
         ClientAction, ClientFrame, CloseReason, ErrorCode, EventName, MAX_TASK_ID_BYTES,
     };
+    pub use crate::socket::{Decoder, Incoming};
 
     pub mod msgpack {
         pub use crate::msgpack::{MAX_GROWTH, to_json};

@@ -2,27 +2,8 @@
 //! error. The first byte chooses the largest message, the second how the rest is split.
 #![no_main]
 
-#[path = "../../src/protocol/close.rs"]
-#[allow(dead_code)]
-mod close;
-#[path = "../../src/socket/decoder/mod.rs"]
-#[allow(dead_code)]
-mod decoder;
-#[path = "../../src/socket/frame.rs"]
-#[allow(dead_code)]
-mod frame;
-#[path = "../../src/socket/utf8.rs"]
-#[allow(dead_code)]
-mod utf8;
-
-/// The module path under which the decoder imports `CloseReason`.
-mod protocol {
-    pub use crate::close::CloseReason;
-}
-
-use decoder::{Decoder, Incoming};
 use libfuzzer_sys::fuzz_target;
-use protocol::CloseReason;
+use tidegate::internals::{CloseReason, Decoder, Incoming};
 
 #[derive(Debug, PartialEq)]
 enum Received {

@@ -2,7 +2,7 @@
 //!
 //! Results go to stdout, logs and errors to stderr. Exit codes: 0 success, 1 failure (also a shutdown that
 //! had to abort something), 2 wrong usage. Each command is in its own module; the gateway itself is
-//! [`crate::gateway`].
+//! `gateway`.
 
 mod arguments;
 mod check;

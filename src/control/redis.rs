@@ -82,6 +82,8 @@ impl Supervised for Node {
         // Replies are subscribed first: a command can be sent as soon as the commands channel is subscribed.
         pubsub.subscribe(&[replies]).await?;
         pubsub.subscribe(std::slice::from_ref(&link.commands_channel)).await?;
+        // The sender is published before the connection is reported, so that commands can be sent after the report.
+        link.sender.store(Some(Arc::new(pubsub.sender())));
         Ok(Subscribed { pubsub, messages })
     }
 
@@ -94,7 +96,6 @@ impl Supervised for Node {
         mut subscribed: Subscribed,
         mut lost: BoxFuture<'_, ConnectionError>,
     ) -> ConnectionError {
-        self.executor.link.sender.store(Some(Arc::new(subscribed.pubsub.sender())));
         loop {
             tokio::select! {
                 error = &mut lost => return error,

@@ -11,7 +11,7 @@ use crate::protocol::ChannelName;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Task {
     pub channel: ChannelName,
-    /// At most a few hundred bytes.
+    /// The task id, of at most a few hundred bytes.
     pub id: Box<str>,
 }
 

@@ -10,7 +10,7 @@ use hyper::header::{AUTHORIZATION, COOKIE, SEC_WEBSOCKET_PROTOCOL};
 use hyper::{HeaderMap, Request};
 use url::form_urlencoded;
 
-use crate::protocol::ResumePoint;
+use crate::protocol::{ResumePoint, header_list};
 
 /// The subprotocol that the gateway speaks.
 pub const PROTOCOL: &str = "tidegate.v1";
@@ -101,12 +101,7 @@ fn split_at_byte(bytes: &[u8], separator: u8) -> Option<(&[u8], &[u8])> {
 
 /// Returns the offered subprotocols in order.
 pub fn subprotocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
-    headers
-        .get_all(SEC_WEBSOCKET_PROTOCOL)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
+    header_list(headers, &SEC_WEBSOCKET_PROTOCOL)
 }
 
 /// Returns the values of a query parameter. Names and values are decoded as backends decode them, so that

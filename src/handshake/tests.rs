@@ -52,6 +52,10 @@ fn build(route: &str, more: &str, store: TokenStore, limits: SharedLimits) -> Ha
          channel = \"chat_{{conversation_id}}\"\nupstream = \"\"\n{route}\n"
     );
     let config = Config::parse(&text, &Environment::empty(), Path::new(".")).expect(&text);
+    from_config(config, store, limits)
+}
+
+fn from_config(config: Config, store: TokenStore, limits: SharedLimits) -> Handshake {
     let Config { routes, origins, tokens, jwt, .. } = config;
     let reserved = ReservedChannels::with_prefix("chat_4own");
     let authenticator = Authenticator::new(&tokens, &jwt, store).unwrap();
@@ -199,19 +203,7 @@ async fn without_an_allowlist_every_origin_is_refused() {
     let text = "[[route]]\npath = \"/a\"\nchannel = \"a\"\nupstream = \"\"\nauth = [\"anonymous\"]";
     let config = Config::parse(text, &Environment::empty(), Path::new(".")).unwrap();
     let (store, limits) = (TokenStore::memory(config.tokens.ttl), SharedLimits::memory());
-    let Config { routes, origins, tokens, jwt, .. } = config;
-    let reserved = ReservedChannels::default();
-    let authenticator = Authenticator::new(&tokens, &jwt, store).unwrap();
-    let handshake = Handshake::new(
-        Routes::new(&routes, &[]),
-        &origins,
-        &tokens,
-        &jwt,
-        authenticator,
-        limits,
-        reserved,
-    )
-    .unwrap();
+    let handshake = from_config(config, store, limits);
     assert_eq!(outcome(&handshake, "/a", &[APP]).await, "no: origin");
     assert_eq!(outcome(&handshake, "/a", &[]).await, "anonymous");
 }

@@ -4,11 +4,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Version};
 
 use super::credentials::{PROTOCOL, TOKEN_PROTOCOL, subprotocols};
 use super::rejection::json_error;
+use crate::protocol::{header_has_token, websocket_accept};
 
 /// A valid upgrade request.
 pub struct UpgradeRequest {
@@ -27,8 +28,8 @@ pub fn check<B>(request: &Request<B>) -> Result<UpgradeRequest, Response<Full<By
         return Err(response);
     }
     if request.version() != Version::HTTP_11
-        || !has_token(headers, &header::UPGRADE, "websocket")
-        || !has_token(headers, &header::CONNECTION, "upgrade")
+        || !header_has_token(headers, &header::UPGRADE, "websocket")
+        || !header_has_token(headers, &header::CONNECTION, "upgrade")
     {
         return Err(upgrade_required("this is a WebSocket endpoint"));
     }
@@ -50,7 +51,7 @@ pub fn check<B>(request: &Request<B>) -> Result<UpgradeRequest, Response<Full<By
     if STANDARD.decode(key).map_or(0, |nonce| nonce.len()) != 16 {
         return Err(bad_request("Sec-WebSocket-Key is not 16 bytes in base64"));
     }
-    let accept = HeaderValue::from_str(&accept_key(key))
+    let accept = HeaderValue::from_str(&websocket_accept(key))
         .map_err(|_| bad_request("Sec-WebSocket-Key is not valid"))?;
     let offers_protocol = subprotocols(headers).any(|offered| offered == PROTOCOL);
     // The subprotocol with the token is never selected. A browser fails a handshake that selects none of the
@@ -64,7 +65,7 @@ pub fn check<B>(request: &Request<B>) -> Result<UpgradeRequest, Response<Full<By
 
 /// Whether a request asks for a WebSocket, even if it is not a valid upgrade.
 pub fn is_requested(headers: &HeaderMap) -> bool {
-    has_token(headers, &header::UPGRADE, "websocket")
+    header_has_token(headers, &header::UPGRADE, "websocket")
 }
 
 impl UpgradeRequest {
@@ -90,26 +91,6 @@ impl UpgradeRequest {
     }
 }
 
-/// Computes `Sec-WebSocket-Accept` (RFC 6455 section 4.2.2, step 5.4). The protocol requires SHA-1, which
-/// protects nothing here.
-fn accept_key(key: &[u8]) -> String {
-    use sha1::{Digest, Sha1};
-    let mut sha1 = Sha1::new();
-    sha1.update(key);
-    sha1.update(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
-    STANDARD.encode(sha1.finalize())
-}
-
-/// Whether a comma-separated header contains `token`, ignoring case.
-fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
-    headers
-        .get_all(name)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|part| part.trim().eq_ignore_ascii_case(token))
-}
-
 fn has_body(headers: &HeaderMap) -> bool {
     headers.contains_key(header::TRANSFER_ENCODING)
         || headers.get_all(header::CONTENT_LENGTH).iter().any(|length| length != "0")
@@ -131,11 +112,6 @@ fn bad_request(error: &str) -> Response<Full<Bytes>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_key_of_the_rfc_gets_the_answer_of_the_rfc() {
-        assert_eq!(accept_key(b"dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
-    }
 
     fn request() -> Request<()> {
         Request::builder()

@@ -7,6 +7,7 @@ mod close;
 mod error;
 mod event_name;
 mod events;
+mod header_list;
 mod ids;
 mod label;
 mod names;
@@ -16,6 +17,7 @@ mod position;
 mod request_id;
 mod timestamp;
 mod trace_context;
+mod websocket_accept;
 
 pub use client_address::ClientAddress;
 pub use client_frame::{ClientFrame, MAX_TASK_ID_BYTES, Renewal};
@@ -28,6 +30,7 @@ pub use events::{
     StartPosition, cancelled, complete, connected, event_name, going_away, pong, presence_event,
     processing_started, refreshed, resumed, task_queued, task_queued_before, token_expiring_soon,
 };
+pub use header_list::{header_has_token, header_list};
 pub use ids::{ConnectionId, UserId, random_hex};
 pub(crate) use label::label_enum;
 pub use names::{ChannelName, ChannelPattern, InvalidChannel, ReservedChannels};
@@ -37,3 +40,4 @@ pub use position::{Epoch, Position, ResumePoint, with_position};
 pub use request_id::RequestId;
 pub use timestamp::with_timestamp;
 pub use trace_context::TraceContext;
+pub use websocket_accept::websocket_accept;

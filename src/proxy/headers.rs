@@ -3,7 +3,7 @@
 use hyper::HeaderMap;
 use hyper::header::{self, HeaderName, HeaderValue};
 
-use crate::protocol::{ClientAddress, random_hex};
+use crate::protocol::{ClientAddress, header_has_token, header_list, random_hex};
 
 const MAX_REQUEST_ID_BYTES: usize = 128;
 
@@ -26,28 +26,17 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Removes the hop-by-hop headers, those that `Connection` names, and `TE` except for `trailers`. `Host` is
 /// kept whatever `Connection` says, because it selects the application.
 pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = tokens(headers, &header::CONNECTION)
+    let named: Vec<HeaderName> = header_list(headers, &header::CONNECTION)
         .filter_map(|name| name.parse().ok())
         .filter(|name| *name != header::HOST)
         .collect();
-    let takes_trailers =
-        tokens(headers, &header::TE).any(|coding| coding.eq_ignore_ascii_case("trailers"));
+    let takes_trailers = header_has_token(headers, &header::TE, "trailers");
     for name in named.iter().chain(&HOP_BY_HOP).chain([&header::TE]) {
         headers.remove(name);
     }
     if takes_trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
-}
-
-/// Returns the elements of a comma-separated header.
-fn tokens<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h str> {
-    headers
-        .get_all(name)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
 }
 
 /// Sets the `X-Forwarded-*` headers and the request id. Those of an untrusted peer are replaced; those of a

@@ -184,9 +184,9 @@ struct Supervisor {
 }
 
 impl Supervised for Supervisor {
-    type Connection = Link;
+    type Connection = MultiplexedConnection;
 
-    async fn connect(&mut self, health: &Health) -> Result<Link, ConnectionError> {
+    async fn connect(&mut self, health: &Health) -> Result<MultiplexedConnection, ConnectionError> {
         let on_end = health.clone();
         let config = AsyncConnectionConfig::new()
             .set_push_sender(move |push: PushInfo| -> Result<(), std::convert::Infallible> {
@@ -198,15 +198,20 @@ impl Supervised for Supervisor {
             .set_response_timeout(Some(COMMAND_DEADLINE))
             .set_pipeline_buffer_size(PIPELINE);
         let connection = open::connect(&self.client, config).await?;
-        Ok(Link { connection, health: health.clone() })
+        // The link is published before the connection is reported, so that it can be used after the report.
+        self.shared.set(Some(Link { connection: connection.clone(), health: health.clone() }));
+        Ok(connection)
     }
 
-    fn links_to_ping(&self, link: &Link) -> Vec<MultiplexedConnection> {
-        vec![link.connection.clone()]
+    fn links_to_ping(&self, connection: &MultiplexedConnection) -> Vec<MultiplexedConnection> {
+        vec![connection.clone()]
     }
 
-    async fn serve(&mut self, link: Link, lost: BoxFuture<'_, ConnectionError>) -> ConnectionError {
-        self.shared.set(Some(link));
+    async fn serve(
+        &mut self,
+        _: MultiplexedConnection,
+        lost: BoxFuture<'_, ConnectionError>,
+    ) -> ConnectionError {
         lost.await
     }
 

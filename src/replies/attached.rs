@@ -27,9 +27,17 @@ impl AttachedReplies {
             canceller.cancel();
             return None;
         }
-        let connection = sender.connection_id;
+        Some(self.attach_open(sender.connection_id, canceller))
+    }
+
+    fn attach_open(&self, connection: ConnectionId, canceller: CancellationToken) -> AttachGuard {
         self.0.borrow_mut().entry(connection).or_default().push(canceller.clone());
-        Some(AttachGuard { attached: self.clone(), connection, canceller })
+        AttachGuard { attached: self.clone(), connection, canceller }
+    }
+
+    fn cancel_all(&self, connection: ConnectionId) {
+        let cancellers = self.0.borrow_mut().remove(&connection);
+        cancellers.unwrap_or_default().iter().for_each(CancellationToken::cancel);
     }
 }
 
@@ -48,7 +56,9 @@ impl Drop for AttachGuard {
 impl Replies {
     /// Cancels the replies that are attached to a connection which has ended.
     pub fn cancel_attached(&self, connection: ConnectionId) {
-        let cancellers = self.attached.0.borrow_mut().remove(&connection);
-        cancellers.unwrap_or_default().iter().for_each(CancellationToken::cancel);
+        self.attached.cancel_all(connection);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -65,3 +65,6 @@ impl Drop for HistoryMark {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

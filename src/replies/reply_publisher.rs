@@ -9,11 +9,11 @@ use crate::broker::{PublishError, PublishOnce, Publisher};
 use crate::generations::Task;
 use crate::retry::retry;
 
-/// How often an event is tried while the engine is away, and the pause between two attempts.
+/// How often an event is tried while the engine is unavailable, and the pause between two attempts.
 const PUBLISH_ATTEMPTS: usize = 20;
 const PUBLISH_PAUSE: Duration = Duration::from_millis(250);
 
-/// For how long a repeat of an event is recognised: longer than all attempts together take.
+/// How long a repeat of an event is recognised: longer than all attempts together take.
 const REMEMBERED: Duration = Duration::from_secs(120);
 
 /// Publishes the events of one generation, each once however often it has to be tried.

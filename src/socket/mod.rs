@@ -17,6 +17,7 @@ mod stream;
 mod tests;
 mod utf8;
 
+pub use decoder::{Decoder, Incoming};
 pub use delivery::Delivery;
 pub use event::{ConnectionEnd, Event};
 pub use publications::HoldGuard;
@@ -34,7 +35,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::config::SendQueue;
 use crate::protocol::{CloseReason, Position};
 use closing::Phase;
-use decoder::{Decoder, Incoming};
 use frame::Opcode;
 use outbox::{Outbox, Overflow};
 

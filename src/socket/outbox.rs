@@ -25,7 +25,7 @@ pub struct Overflow;
 #[derive(Debug)]
 pub struct Outbox {
     limits: SendQueue,
-    /// Of both queues together.
+    /// How many bytes wait in both queues together.
     bytes: usize,
     /// The first frame. Inline, so that a single frame that is written at once costs no allocation. `rest` is
     /// empty whenever this is `None`.

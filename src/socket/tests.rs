@@ -58,7 +58,7 @@ async fn local<T>(test: impl Future<Output = T>) -> T {
 }
 
 #[tokio::test(flavor = "current_thread")]
-async fn what_comes_again_after_a_history_is_dropped_and_counted() {
+async fn publications_already_in_the_history_are_dropped_and_counted() {
     let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
     let place = |offset| Position { epoch: Epoch::new(1).unwrap(), offset };
     local(async {
@@ -83,7 +83,7 @@ async fn what_comes_again_after_a_history_is_dropped_and_counted() {
 }
 
 #[tokio::test(flavor = "current_thread")]
-async fn what_a_direct_write_leaves_over_is_written_by_the_task() {
+async fn the_driving_task_writes_the_rest_of_a_partial_write() {
     local(async {
         let (socket, mut peer) = pair(5);
         let driving = drive(&socket);
@@ -106,7 +106,7 @@ async fn what_a_direct_write_leaves_over_is_written_by_the_task() {
 }
 
 #[tokio::test(flavor = "current_thread")]
-async fn a_client_that_does_not_read_is_closed_and_nobody_waits() {
+async fn a_client_that_does_not_read_is_closed_and_delays_no_writer() {
     local(async {
         let (socket, mut peer) = pair(3);
         let driving = drive(&socket);
@@ -127,7 +127,7 @@ async fn a_client_that_does_not_read_is_closed_and_nobody_waits() {
 }
 
 #[tokio::test(flavor = "current_thread")]
-async fn held_publications_come_after_the_gateways_own_frames() {
+async fn held_publications_follow_the_gateways_own_frames() {
     local(async {
         let (socket, mut peer) = pair(1000);
         let driving = drive(&socket);
@@ -149,7 +149,7 @@ async fn held_publications_come_after_the_gateways_own_frames() {
 }
 
 #[tokio::test(flavor = "current_thread")]
-async fn what_waits_at_the_end_is_left_to_the_history() {
+async fn positioned_publications_are_left_to_the_history_at_the_end() {
     local(async {
         let (socket, mut peer) = pair(1000);
         let driving = drive(&socket);
@@ -170,7 +170,7 @@ async fn what_waits_at_the_end_is_left_to_the_history() {
 }
 
 #[tokio::test(flavor = "current_thread")]
-async fn one_frame_larger_than_the_queue_is_taken_when_nothing_waits() {
+async fn one_frame_larger_than_an_empty_queue_is_accepted() {
     local(async {
         let (socket, mut peer) = pair(64);
         let _driving = drive(&socket);
@@ -187,7 +187,7 @@ async fn one_frame_larger_than_the_queue_is_taken_when_nothing_waits() {
 }
 
 #[tokio::test(flavor = "current_thread")]
-async fn a_paused_socket_leaves_the_bytes_with_the_peer() {
+async fn a_paused_socket_is_not_read() {
     local(async {
         let (socket, mut peer) = pair(64);
         let pause = socket.pause_reading();

@@ -30,7 +30,6 @@ mod reply;
 mod response;
 mod shared;
 mod signature;
-mod socket_task;
 #[cfg(test)]
 mod tests;
 mod websocket;

@@ -289,8 +289,8 @@ impl State {
 impl Log {
     fn read(&self, from: ReadFrom, now: Instant) -> Page {
         let here = Position { epoch: self.epoch, offset: self.offset };
-        // The oldest stored offset.
-        let begin = self
+        // The oldest stored offset, or the next one if nothing is stored.
+        let oldest = self
             .publications
             .front()
             .and_then(|first| first.position)
@@ -299,10 +299,10 @@ impl Log {
             ReadFrom::Running => {
                 let running = self.running.iter().filter(|running| running.expires_at > now);
                 let start = running.map(|running| running.start).min().unwrap_or(self.offset);
-                start.max(begin - 1)
+                start.max(oldest - 1)
             }
             ReadFrom::After(Position { epoch, offset })
-                if epoch != self.epoch || offset > self.offset || offset + 1 < begin =>
+                if epoch != self.epoch || offset > self.offset || offset + 1 < oldest =>
             {
                 return Page { now: here, after: None, publications: Vec::new(), complete: true };
             }

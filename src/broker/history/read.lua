@@ -14,8 +14,8 @@ if not epoch then
   redis.call('PEXPIRE', KEYS[2], ARGV[5])
 end
 local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
--- The oldest stored offset.
-local begin = first and tonumber(string.match(first[1], '^%d+')) or now + 1
+-- The oldest stored offset, or the next one if nothing is stored.
+local oldest = first and tonumber(string.match(first[1], '^%d+')) or now + 1
 
 local after
 if ARGV[1] == '' then
@@ -29,10 +29,10 @@ if ARGV[1] == '' then
       after = tonumber(start)
     end
   end
-  after = math.max(after, begin - 1)
+  after = math.max(after, oldest - 1)
 else
   after = tonumber(ARGV[2])
-  if ARGV[1] ~= epoch or after > now or after + 1 < begin then
+  if ARGV[1] ~= epoch or after > now or after + 1 < oldest then
     return {epoch, now, -1, 1}
   end
 end

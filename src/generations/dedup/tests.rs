@@ -154,7 +154,7 @@ async fn unwanted(bench: Bench) {
 }
 
 #[tokio::test]
-async fn a_repeat_does_not_wait_for_ever() {
+async fn a_repeat_waits_for_a_bounded_time() {
     let dedup = Deduplicator::memory();
     let _claim = first(&dedup, "a").await;
     let waited = dedup.claim_within(3 * POLL, message("a"), TTL, || true).await;
@@ -162,7 +162,7 @@ async fn a_repeat_does_not_wait_for_ever() {
 }
 
 #[tokio::test]
-async fn what_redis_keeps_expires() {
+async fn keys_in_redis_expire() {
     let bench = Bench::redis().await;
     let (_, commands) = bench.redis.as_ref().unwrap();
     let left = async |id: &str| -> i64 {
@@ -179,7 +179,7 @@ async fn what_redis_keeps_expires() {
 }
 
 #[tokio::test]
-async fn without_redis_nothing_is_relayed() {
+async fn no_message_is_relayed_without_redis() {
     let mut bench = Bench::redis().await;
     bench.redis.as_mut().unwrap().0.kill();
     let outcome = bench.one.claim_or_wait(message("a"), RELAY, TTL, || true).await;
@@ -187,7 +187,7 @@ async fn without_redis_nothing_is_relayed() {
 }
 
 #[tokio::test]
-async fn an_answer_is_told_to_a_redis_that_comes_back() {
+async fn an_answer_is_stored_once_redis_is_back() {
     let mut bench = Bench::redis().await;
     let claim = first(&bench.one, "a").await;
     bench.redis.as_mut().unwrap().0.kill();
@@ -199,7 +199,7 @@ async fn an_answer_is_told_to_a_redis_that_comes_back() {
 }
 
 #[test]
-fn keys_are_told_apart_whatever_they_are_made_of() {
+fn keys_differ_unless_all_their_parts_are_equal() {
     let user = |name: &str| UserId::Text(name.into());
     let connection = ConnectionId::random();
     let named = user(&connection.to_string());

@@ -31,7 +31,7 @@ fn names_and_tasks_are_read() {
 }
 
 #[test]
-fn a_name_in_front_is_read_without_the_rest() {
+fn a_leading_name_is_read_without_the_rest() {
     for (json, name) in [
         (r#"{"event":"chunk","chunk":"a"}"#, Some("chunk")),
         (" { \"event\" :\n\"chunk\" garbage", Some("chunk")),

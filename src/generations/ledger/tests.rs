@@ -27,7 +27,7 @@ impl Node {
         self.ledger.0.as_deref().unwrap()
     }
 
-    /// As if the engine had answered for long.
+    /// Pretends that the engine has answered for longer than a lease.
     fn trust(&self) {
         *self.held().lessor().answering_since() = Instant::now().checked_sub(2 * LEASE);
     }
@@ -57,7 +57,7 @@ fn facts(streams: bool) -> Facts {
     Facts { route: "/ws/{id}/".to_owned(), streams, ends_ms: 1, user_lease }
 }
 
-/// As when nobody has renewed it for long.
+/// Pretends that the lease of the generation has expired.
 async fn expire(commands: &Commands, id: &str) {
     let mut add = ::redis::cmd("ZADD");
     add.arg("tg:generations").arg("XX").arg("CH").arg(1000).arg(format!("chat_42 {id}"));
@@ -71,7 +71,7 @@ async fn entered(commands: &Commands) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_generation_is_entered_renewed_and_gone() {
+async fn a_generation_is_entered_renewed_and_released() {
     let server = RedisServer::start();
     let (one, two, commands) = nodes(&server).await;
     let strange = "a b\n\"ü\" {}";
@@ -91,7 +91,7 @@ async fn a_generation_is_entered_renewed_and_gone() {
 }
 
 #[tokio::test]
-async fn what_is_not_renewed_is_taken_over_by_one_node() {
+async fn an_expired_generation_is_claimed_by_one_node() {
     let server = RedisServer::start();
     let (one, two, commands) = nodes(&server).await;
     let (three, _) = Node::on(&server).await;
@@ -120,7 +120,7 @@ async fn what_is_not_renewed_is_taken_over_by_one_node() {
 }
 
 #[tokio::test]
-async fn a_node_that_goes_on_with_a_claimed_one_keeps_it() {
+async fn a_node_that_resumes_a_claimed_generation_keeps_it() {
     let server = RedisServer::start();
     let (one, two, commands) = nodes(&server).await;
     one.ledger.enter(&task("before it was told"), facts(false)).hand_over();
@@ -144,7 +144,7 @@ async fn a_node_that_goes_on_with_a_claimed_one_keeps_it() {
 }
 
 #[tokio::test]
-async fn a_cancel_reaches_whoever_looks_after_it() {
+async fn a_cancellation_reaches_the_responsible_node() {
     let server = RedisServer::start();
     let (one, two, commands) = nodes(&server).await;
     assert_eq!(two.ledger.request_cancel(&task("a"), TTL).await, Ok(false));
@@ -165,7 +165,7 @@ async fn a_cancel_reaches_whoever_looks_after_it() {
 }
 
 #[tokio::test]
-async fn a_task_that_begins_anew_is_not_cancelled_by_an_old_word() {
+async fn a_new_task_is_not_cancelled_by_an_old_request() {
     let server = RedisServer::start();
     let (one, _, commands) = nodes(&server).await;
     one.ledger.notify_worker(&task("a"), TTL).await.unwrap();
@@ -179,7 +179,7 @@ async fn a_task_that_begins_anew_is_not_cancelled_by_an_old_word() {
 }
 
 #[tokio::test]
-async fn nothing_is_taken_over_until_all_have_had_time_to_renew() {
+async fn nothing_is_claimed_before_all_nodes_could_renew() {
     let mut server = RedisServer::start();
     let (one, two, commands) = nodes(&server).await;
     let entry = one.ledger.enter(&task("a"), facts(true));
@@ -201,7 +201,7 @@ async fn nothing_is_taken_over_until_all_have_had_time_to_renew() {
 }
 
 #[tokio::test]
-async fn nonsense_is_thrown_away() {
+async fn malformed_entries_are_removed() {
     let server = RedisServer::start();
     let (one, _, commands) = nodes(&server).await;
     for (member, facts) in
@@ -218,7 +218,7 @@ async fn nonsense_is_thrown_away() {
 }
 
 #[tokio::test]
-async fn the_memory_engine_has_nobody_to_take_over() {
+async fn the_memory_engine_claims_nothing() {
     let ledger = Ledger::memory();
     drop(ledger.enter(&task("a"), facts(true)));
     ledger.flush().await;

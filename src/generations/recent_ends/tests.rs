@@ -16,7 +16,7 @@ fn an_end_is_remembered_for_its_time() {
 }
 
 #[test]
-fn the_same_publication_is_no_second_end() {
+fn the_same_publication_is_not_a_second_end() {
     let position = |offset| Some(Position { epoch: Epoch::new(1).unwrap(), offset });
     let (mut ends, now) = (RecentEnds::new(MINUTE), Instant::now());
     ends.record(1, position(7), now);

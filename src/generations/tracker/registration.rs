@@ -94,7 +94,7 @@ impl TrackedReply {
 
     /// Marks the reply as ended by the gateway. Returns false if its terminal event was published before.
     pub fn end(&self) -> bool {
-        // Of this call and a terminal event at the same time, one ends the reply.
+        // Either this call or a terminal event that comes at the same time ends the reply.
         let _lock = self.tracker.0.lock();
         self.reply.end()
     }

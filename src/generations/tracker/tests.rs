@@ -53,7 +53,7 @@ impl Tracker {
 }
 
 #[test]
-fn events_with_a_task_are_its_own() {
+fn events_with_a_task_id_belong_to_that_task() {
     let tracker = tracker(false);
     let (one, two) = (tracker.start("1"), tracker.start("2"));
     let before = two.last_event_at();
@@ -68,7 +68,7 @@ fn events_with_a_task_are_its_own() {
 }
 
 #[test]
-fn events_without_a_task_are_of_the_oldest_on_their_channel() {
+fn events_without_a_task_id_belong_to_the_oldest_reply() {
     let tracker = tracker(false);
     let (one, two) = (tracker.start("1"), tracker.start("2"));
     let before = two.last_event_at();
@@ -83,7 +83,7 @@ fn events_without_a_task_are_of_the_oldest_on_their_channel() {
 }
 
 #[test]
-fn what_is_not_an_event_ends_nothing() {
+fn publications_that_are_not_events_end_nothing() {
     let tracker = tracker(true);
     let one = tracker.start("1");
     for json in ["complete", "[]", "{}", r#"{"event":"error"#, r#"{"event":"complete","event":1}"#]
@@ -115,7 +115,7 @@ fn a_task_ends_once() {
 }
 
 #[test]
-fn the_gateways_own_ends_count_whatever_the_list_says() {
+fn the_gateways_own_terminal_events_count_on_every_route() {
     let tracker = Tracker::new(config(r#"terminal_events = ["fin"]"#), false);
     let one = tracker.start("1");
     tracker.publish(r#"{"event":"error","task_id":"1"}"#);
@@ -150,7 +150,7 @@ fn repeats_are_delivered_if_the_route_says_so() {
 }
 
 #[test]
-fn a_worker_may_be_faster_than_its_upstreams_answer() {
+fn a_reply_may_end_before_its_upstream_answers() {
     let tracker = tracker(false);
     let (named, unnamed) = (tracker.register_pending(&chat()), tracker.register_pending(&chat()));
     tracker.publish(r#"{"event":"complete","task_id":"1"}"#);
@@ -164,7 +164,7 @@ fn a_worker_may_be_faster_than_its_upstreams_answer() {
 }
 
 #[test]
-fn without_tasks_an_end_is_dropped_only_while_nothing_can_have_begun() {
+fn an_end_without_a_task_is_dropped_if_no_reply_can_have_begun() {
     let end = r#"{"event":"complete"}"#;
     for (is_only_node, repeat) in [(true, Disposition::Drop), (false, Disposition::Deliver)] {
         let tracker = tracker(is_only_node);
@@ -191,7 +191,7 @@ fn without_tasks_an_end_is_dropped_only_while_nothing_can_have_begun() {
 }
 
 #[test]
-fn the_gateway_or_the_worker_ends_it_and_only_one_of_them() {
+fn either_the_gateway_or_the_worker_ends_a_reply() {
     let tracker = tracker(false);
     let (one, two) = (tracker.start("1"), tracker.start("2"));
     assert!(one.end() && !one.end());

@@ -41,7 +41,7 @@ fn run(bytes: &[u8], size: usize, max: usize) -> (Vec<String>, Option<CloseReaso
 }
 
 #[test]
-fn the_same_events_however_the_bytes_are_cut() {
+fn events_do_not_depend_on_how_the_bytes_are_split() {
     let stream = [
         masked(0x81, "grüße".as_bytes()),
         masked(0x01, "🚀 wi".as_bytes()),
@@ -74,7 +74,7 @@ fn the_same_events_however_the_bytes_are_cut() {
 }
 
 #[test]
-fn what_the_rfc_forbids_is_refused() {
+fn frames_that_the_rfc_forbids_are_refused() {
     use CloseReason::{InvalidUtf8, MessageTooBig, ProtocolError};
     let cases: Vec<(&str, Vec<u8>, CloseReason)> = vec![
         ("unmasked", vec![0x81, 1, b'a'], ProtocolError),
@@ -132,7 +132,7 @@ fn what_the_rfc_forbids_is_refused() {
 }
 
 #[test]
-fn nothing_is_kept_for_what_has_not_come() {
+fn no_memory_is_reserved_for_bytes_not_yet_received() {
     let mut decoder = Decoder::new(1 << 30);
     let mut head = [&[0x82, 0xff, 0, 0, 0, 0, 0x20, 0, 0, 0][..], &[0; 4], &[0; 10]].concat();
     decoder.feed(&mut head, &mut |_| ()).unwrap();

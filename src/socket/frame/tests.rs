@@ -17,7 +17,7 @@ fn lengths_are_minimal() {
 }
 
 #[test]
-fn what_is_no_frame_carries_nothing() {
+fn a_malformed_frame_has_no_payload() {
     for bytes in [&[][..], &[0x81], &[0x81, 126], &[0x81, 127, 0, 0]] {
         assert_eq!(payload(bytes), b"");
     }

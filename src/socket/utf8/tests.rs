@@ -14,7 +14,7 @@ fn refused_at(text: &[u8], size: usize) -> Option<usize> {
 }
 
 #[test]
-fn a_bad_byte_is_found_when_it_comes() {
+fn an_invalid_byte_is_found_when_it_arrives() {
     for (text, at) in [
         (&b"hello"[..], None),
         ("κόσμε 🚀".as_bytes(), None),

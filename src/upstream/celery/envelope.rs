@@ -121,11 +121,11 @@ struct Revoke<'a> {
     signal: &'a str,
 }
 
-/// This process as a producer.
+/// The identity of this process as a producer.
 struct Producer {
-    /// As Celery names producers; without the name of the machine.
+    /// The producer's name in Celery's format, without the name of the machine.
     origin: String,
-    /// Results are found by their key; nobody listens here.
+    /// A queue that is never read: results are read by their key.
     reply_to: String,
 }
 

@@ -8,11 +8,12 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use fastwebsockets::{CloseCode, Frame, OpCode, Payload, Role, WebSocket, WebSocketError};
 use tokio::io::{Empty, Join, ReadHalf, Sink, WriteHalf};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::gate::InFlightPermit;
-use super::websocket::{FromUpstream, SocketMessage, Stream};
+use super::super::gate::InFlightPermit;
+use super::handshake::Stream;
+use super::message::{FromUpstream, Outgoing, SocketMessage};
 
 /// The time limit for the upstream to answer our close frame, or for us to answer its close frame.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -24,12 +25,6 @@ const MAX_QUEUED_ANSWERS: usize = 4;
 const MAX_CONTROL_BYTES: usize = 125;
 /// The maximum length of a close frame's reason: the code takes two bytes.
 const MAX_REASON_BYTES: usize = MAX_CONTROL_BYTES - 2;
-
-/// What the session sends. The channel is notified when it is written.
-pub(super) enum Outgoing {
-    Message(SocketMessage, oneshot::Sender<()>),
-    Close(u16, String, oneshot::Sender<()>),
-}
 
 pub(super) struct SocketTask {
     pub to_send: mpsc::Receiver<Outgoing>,

@@ -1,0 +1,111 @@
+//! The opening handshake with a WebSocket server (RFC 6455 section 4.1).
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{
+    CONNECTION, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION,
+    UPGRADE, USER_AGENT,
+};
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use percent_encoding::utf8_percent_encode;
+
+use super::super::http::{NOT_IN_HEADER, TRACEPARENT, X_REQUEST_ID};
+use super::super::message::user_in_template;
+use super::super::{RelayError, SocketRequest};
+use crate::config;
+use crate::http_client::{self, HttpClient, error_chain};
+use crate::protocol::{TemplateContext, header_has_token, websocket_accept};
+
+const X_CHANNEL: HeaderName = HeaderName::from_static("x-tidegate-channel");
+const X_CONNECTION_ID: HeaderName = HeaderName::from_static("x-tidegate-connection-id");
+const X_USER_ID: HeaderName = HeaderName::from_static("x-tidegate-user-id");
+const X_USERNAME: HeaderName = HeaderName::from_static("x-tidegate-username");
+
+/// Why a socket was not opened: the error for the client, and the reason for the log.
+type NotOpened = (RelayError, String);
+
+/// The upgraded connection.
+pub(super) type Stream = TokioIo<hyper::upgrade::Upgraded>;
+
+/// Connects and performs the opening handshake (RFC 6455 section 4.1). The caller enforces the deadline.
+pub(in crate::upstream) async fn connect(
+    client: &HttpClient,
+    config: &config::WebSocketUpstream,
+    request: &SocketRequest<'_>,
+) -> Result<Stream, NotOpened> {
+    let unavailable = |reason: String| (RelayError::Unavailable, reason);
+    let key = fastwebsockets::handshake::generate_key();
+    let upgrade = upgrade_request(config, request, &key).map_err(unavailable)?;
+    let response =
+        client.request(upgrade).await.map_err(|error| unavailable(error_chain(&error)))?;
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Err(refusal(response.status()));
+    }
+    if !is_valid_handshake(&response, &key) {
+        return Err(unavailable("its response is not a valid WebSocket handshake".to_owned()));
+    }
+    let upgraded = hyper::upgrade::on(response).await;
+    Ok(TokioIo::new(upgraded.map_err(|error| unavailable(error_chain(&error)))?))
+}
+
+fn upgrade_request(
+    config: &config::WebSocketUpstream,
+    request: &SocketRequest<'_>,
+    key: &str,
+) -> Result<Request<Full<Bytes>>, String> {
+    let value = |text: &str| utf8_percent_encode(text, NOT_IN_HEADER).to_string();
+    let mut upgrade = Request::get(url(config, request))
+        .header(CONNECTION, "Upgrade")
+        .header(UPGRADE, "websocket")
+        .header(SEC_WEBSOCKET_VERSION, "13")
+        .header(SEC_WEBSOCKET_KEY, key)
+        .header(USER_AGENT, http_client::USER_AGENT)
+        .header(X_REQUEST_ID, request.request_id.to_string())
+        .header(TRACEPARENT, request.trace.child())
+        .header(X_CHANNEL, value(request.channel.as_str()))
+        .header(X_CONNECTION_ID, request.connection_id.to_string());
+    if let Some(user) = request.user_id {
+        upgrade = upgrade.header(X_USER_ID, value(&user.to_string()));
+    }
+    if let Some(name) = request.username {
+        upgrade = upgrade.header(X_USERNAME, value(name));
+    }
+    upgrade.body(Full::default()).map_err(|error| format!("invalid request: {error}"))
+}
+
+/// Returns the URL of the handshake, whose scheme is that of the HTTP request.
+fn url(config: &config::WebSocketUpstream, request: &SocketRequest<'_>) -> String {
+    let SocketRequest { params, channel, user_id, .. } = *request;
+    let user_id = user_in_template(user_id);
+    let url =
+        config.url.fill_url(TemplateContext { params, user_id, channel: Some(channel.as_str()) });
+    match url.strip_prefix("ws") {
+        Some(rest) => format!("http{rest}"),
+        None => url,
+    }
+}
+
+fn refusal(status: StatusCode) -> NotOpened {
+    let error = if status == StatusCode::TOO_MANY_REQUESTS {
+        RelayError::Busy
+    } else if status.is_client_error() {
+        RelayError::Rejected("the service refused the connection".to_owned())
+    } else {
+        RelayError::Unavailable
+    };
+    (error, format!("answered {status}"))
+}
+
+/// Checks a server's handshake (RFC 6455 section 4.1). It must not select an extension, because none was
+/// offered.
+fn is_valid_handshake<B>(response: &Response<B>, key: &str) -> bool {
+    let headers = response.headers();
+    let accept = websocket_accept(key.as_bytes());
+    header_has_token(headers, &UPGRADE, "websocket")
+        && header_has_token(headers, &CONNECTION, "upgrade")
+        && headers
+            .get(SEC_WEBSOCKET_ACCEPT)
+            .is_some_and(|given| given.as_bytes().trim_ascii() == accept.as_bytes())
+        && !headers.contains_key("sec-websocket-extensions")
+}
