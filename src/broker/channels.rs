@@ -131,7 +131,7 @@ impl Channels {
         }
     }
 
-    /// Whether this node is to be subscribed to `channel`.
+    /// Whether this node must be subscribed to `channel`.
     pub fn is_wanted(&self, channel: &ChannelName) -> bool {
         let wanted = |entry: &Entry| !entry.listeners.is_empty() || entry.pins > 0;
         self.by_name.get(channel).is_some_and(wanted)
@@ -154,7 +154,7 @@ impl Channels {
         }
         let follows = match (entry.position, entry.start) {
             (Some(last), _) if last.epoch == position.epoch => position.offset == last.offset + 1,
-            // The first since the subscription: every connection started at `start` or later.
+            // This is the first publication since the subscription: every connection started at `start` or later.
             (None, Some(start)) if start.epoch == position.epoch => {
                 position.offset <= start.offset + 1
             }

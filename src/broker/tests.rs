@@ -293,7 +293,7 @@ async fn a_channel_stays_subscribed_while_it_is_pinned() {
 }
 
 #[tokio::test(flavor = "current_thread")]
-async fn publications_that_the_observer_stops_reach_nobody_and_leave_the_history() {
+async fn publications_that_the_observer_stops_are_not_delivered_and_leave_the_history() {
     let server = RedisServer::start();
     local(async {
         for redis in [None, Some(server.url())] {
@@ -316,8 +316,8 @@ async fn publications_that_the_observer_stops_reach_nobody_and_leave_the_history
                 let now = node.publisher.history().read(&channel, ReadFrom::Running).await.unwrap();
                 let begin = Position { offset: 0, ..now.now };
                 let page = node.publisher.history().read(&channel, ReadFrom::After(begin)).await;
-                let kept: Vec<_> = page.unwrap().publications;
-                if kept.iter().map(|one| one.position.unwrap().offset).eq([1, 3]) {
+                let publications: Vec<_> = page.unwrap().publications;
+                if publications.iter().map(|one| one.position.unwrap().offset).eq([1, 3]) {
                     break;
                 }
                 tokio::time::sleep(Duration::from_millis(5)).await;

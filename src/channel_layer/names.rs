@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn hosts_are_the_same_as_in_the_backend() {
-        // From channels_redis' own function.
+        // The expected values were computed by channels_redis.
         let name = "asgi__group__chat_conv-1";
         for (hosts, host) in [(1, 0), (2, 0), (3, 0), (4, 1)] {
             assert_eq!(host_of(name, hosts), host, "{hosts}");

@@ -37,7 +37,7 @@ struct Summary {
 
 /// The state that the senders and the supervisor share.
 pub(super) struct Link {
-    /// `Some` exactly while commands and replies reach this node; written by the supervisor alone.
+    /// `Some` while commands and replies reach this node. Only the supervisor writes it.
     pub sender: ArcSwapOption<PubSubSender>,
     /// Identifies this node among those that run at the moment.
     pub node: String,

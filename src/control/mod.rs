@@ -113,9 +113,9 @@ impl Control {
     pub async fn send(&self, command: NodeCommand) -> Result<Reached, SendError> {
         match &self.0 {
             Engine::Memory(threads) => {
-                let done = threads.execute(command).await;
-                let answered = u64::from(done.complete);
-                Ok(Reached { affected: done.affected, answered, asked: 1 })
+                let result = threads.execute(command).await;
+                let answered = u64::from(result.complete);
+                Ok(Reached { affected: result.affected, answered, asked: 1 })
             }
             Engine::Redis(link, _) => link.send(command).await.map(|(reached, _)| reached),
         }
@@ -143,10 +143,10 @@ impl Control {
     async fn list(&self, listing: Listing) -> Result<(ListPart, Reached), SendError> {
         match &self.0 {
             Engine::Memory(threads) => {
-                let done = threads.execute(NodeCommand::List(listing.clone())).await;
-                let answered = u64::from(done.complete);
-                let reached = Reached { affected: done.affected, answered, asked: 1 };
-                Ok((done.list.unwrap_or_else(|| listing.empty()), reached))
+                let result = threads.execute(NodeCommand::List(listing.clone())).await;
+                let answered = u64::from(result.complete);
+                let reached = Reached { affected: result.affected, answered, asked: 1 };
+                Ok((result.list.unwrap_or_else(|| listing.empty()), reached))
             }
             Engine::Redis(link, _) => {
                 let (mut reached, lists) = link.send(NodeCommand::List(listing.clone())).await?;

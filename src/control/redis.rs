@@ -151,11 +151,12 @@ impl Executor {
 
     async fn execute(&self, envelope: CommandEnvelope) {
         let CommandEnvelope { id, from, command } = envelope;
-        let done = self.threads.execute(command).await;
-        let outcome = if done.complete { CommandOutcome::Done } else { CommandOutcome::Incomplete };
+        let result = self.threads.execute(command).await;
+        let outcome =
+            if result.complete { CommandOutcome::Done } else { CommandOutcome::Incomplete };
         command_received(outcome);
-        let data = done.list.as_ref().map(ListPart::to_json);
-        let reply = Reply { id, affected: done.affected, complete: done.complete, data };
+        let data = result.list.as_ref().map(ListPart::to_json);
+        let reply = Reply { id, affected: result.affected, complete: result.complete, data };
         let Ok(channel) = self.link.replies_channel(&from) else { return };
         if let Some(sender) = self.link.sender.load_full() {
             // Without the reply, the sender counts this node as one that did not answer.

@@ -29,14 +29,14 @@ impl Inherited {
         // The variable stays in the environment: without `LISTEN_FDS` it has no meaning.
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         let mut names = names.split(':');
-        let mut all = ListenFd::from_env();
+        let mut sockets = ListenFd::from_env();
         let mut inherited = Self::default();
-        for index in 0..all.len() {
+        for index in 0..sockets.len() {
             let name = names.next().unwrap_or_default();
             let invalid = |reason: &dyn std::fmt::Display| {
                 format!("socket {} {name:?} of LISTEN_FDS: {reason}", index + 1)
             };
-            let listener = all.take_tcp_listener(index).map_err(|error| invalid(&error))?;
+            let listener = sockets.take_tcp_listener(index).map_err(|error| invalid(&error))?;
             let listener = listener.ok_or_else(|| invalid(&"already taken"))?;
             listener.set_nonblocking(true).map_err(|error| invalid(&error))?;
             match name {

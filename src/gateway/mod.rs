@@ -197,7 +197,7 @@ fn cancel_hook(running: &RunningTasks) -> CancelHook {
     })
 }
 
-/// What all workers are built from.
+/// The parts from which all workers are built.
 struct WorkerParts<'a> {
     engine: &'a Engine,
     publisher: &'a ConfigPublisher,

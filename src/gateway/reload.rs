@@ -139,13 +139,13 @@ impl ConfigPublisher {
         telemetry::connections::client_sockets_limited(new.config.server.max_connections);
         self.shared.replace(Arc::clone(&new.config));
         self.runtime.send_replace(Arc::new(new));
-        let all = async {
+        let all_applied = async {
             for _ in 0..self.threads {
                 self.applied.recv().await;
             }
         };
         // A thread that is too busy applies it later.
-        let _ = tokio::time::timeout(APPLY_TIMEOUT, all).await;
+        let _ = tokio::time::timeout(APPLY_TIMEOUT, all_applied).await;
     }
 }
 
@@ -173,12 +173,12 @@ async fn wait_for_queues(runtime_config: &RuntimeConfig) {
 
 /// Resets the settings in `new` that need a restart to their current values. Returns the keys that differed.
 fn keep_what_needs_a_restart(current: &Config, new: &mut Config) -> Vec<&'static str> {
-    let mut kept = Vec::new();
+    let mut needs_restart = Vec::new();
     macro_rules! keep {
         ($($name:literal: $($field:ident).+),+ $(,)?) => {
             $(if new.$($field).+ != current.$($field).+ {
                 new.$($field).+ = current.$($field).+.clone();
-                kept.push($name);
+                needs_restart.push($name);
             })+
         };
     }
@@ -195,7 +195,7 @@ fn keep_what_needs_a_restart(current: &Config, new: &mut Config) -> Vec<&'static
         "tracing": tracing,
         "log.format": log.format,
     }
-    kept
+    needs_restart
 }
 
 /// The sections whose settings differ.
@@ -260,7 +260,7 @@ log.format = "json"
     #[test]
     fn settings_that_need_a_restart_are_kept_and_documented() {
         let (current, mut new) = (config(""), config(OTHER));
-        let kept = keep_what_needs_a_restart(&current, &mut new);
+        let mut kept = keep_what_needs_a_restart(&current, &mut new);
         assert_eq!(changed_sections(&current, &new), ["server"]);
         assert_eq!(new.server.max_connections, 7);
         assert!(keep_what_needs_a_restart(&current, &mut new).is_empty());
@@ -271,7 +271,6 @@ log.format = "json"
         let mut documented: Vec<&str> = cells
             .flat_map(|cell| cell.split(',').map(|key| key.trim().trim_matches('`')))
             .collect();
-        let mut kept = kept;
         documented.sort_unstable();
         kept.sort_unstable();
         assert_eq!(documented, kept);

@@ -80,7 +80,7 @@ struct State<H, T, R> {
     fresh: VecDeque<H>,
     /// The times of the next renewals, earliest first. May contain holders whose lease was given back since.
     due: VecDeque<(Instant, H)>,
-    /// At most [`MAX_RELEASES`].
+    /// The leases to release, oldest first; at most [`MAX_RELEASES`].
     releases: VecDeque<(H, R)>,
 }
 

@@ -83,8 +83,8 @@ async fn leases_are_renewed_in_batches() {
     // Nothing is due twice.
     assert_eq!(bench.set.0.counts(), (1200, 1200, 1));
 
-    let left: i64 = bench.commands.query(redis::cmd("PTTL").arg(KEY)).await.unwrap();
-    assert!((1..=60_000).contains(&left), "{left}");
+    let ttl: i64 = bench.commands.query(redis::cmd("PTTL").arg(KEY)).await.unwrap();
+    assert!((1..=60_000).contains(&ttl), "{ttl}");
     ids.iter().for_each(|id| bench.set.remove(*id));
     assert!(bench.set.flush().await);
     assert_eq!(bench.leases().await, Some(0));

@@ -219,8 +219,8 @@ async fn keys_in_redis_expire() {
     for (key, longest) in
         [("tg:limit:messages_per_user:/ws:1", 720_000), ("tg:conns:/ws:1", 60_000)]
     {
-        let left: i64 = commands.query(redis::cmd("PTTL").arg(key)).await.unwrap();
-        assert!((1..=longest).contains(&left), "{key} {left}");
+        let ttl: i64 = commands.query(redis::cmd("PTTL").arg(key)).await.unwrap();
+        assert!((1..=longest).contains(&ttl), "{key} {ttl}");
     }
 }
 
@@ -301,8 +301,8 @@ async fn django_and_the_gateway_count_together() {
         assert!(is_refused(take().await.unwrap(), Duration::from_secs(3600)));
         let value: String = commands.query(redis::cmd("GET").arg(DJANGO_KEY)).await.unwrap();
         assert_eq!(value, "6", "refused hits are not counted");
-        let left: i64 = commands.query(redis::cmd("TTL").arg(DJANGO_KEY)).await.unwrap();
-        assert!((3590..=3600).contains(&left), "{left}");
+        let ttl: i64 = commands.query(redis::cmd("TTL").arg(DJANGO_KEY)).await.unwrap();
+        assert!((3590..=3600).contains(&ttl), "{ttl}");
     }
 }
 
@@ -360,8 +360,8 @@ async fn a_window_without_an_expiry_gets_one() {
     {
         let () = commands.query(redis::cmd("SET").arg(DJANGO_KEY).arg(count)).await.unwrap();
         assert_eq!(take().await == Ok(Verdict::Allowed), allowed, "{count}");
-        let left: i64 = commands.query(redis::cmd("TTL").arg(DJANGO_KEY)).await.unwrap();
-        assert!((3590..=3600).contains(&left), "{count} {left}");
+        let ttl: i64 = commands.query(redis::cmd("TTL").arg(DJANGO_KEY)).await.unwrap();
+        assert!((3590..=3600).contains(&ttl), "{count} {ttl}");
     }
 }
 
@@ -375,8 +375,8 @@ async fn a_value_that_is_not_an_integer_is_not_changed() {
         let set = redis::cmd("SET").arg(DJANGO_KEY).arg(value).to_owned();
         let () = commands.query(&set).await.unwrap();
         assert_eq!(take().await, Err(EngineUnavailable), "{value:?}");
-        let kept: Vec<u8> = commands.query(redis::cmd("GET").arg(DJANGO_KEY)).await.unwrap();
-        assert_eq!(kept, value);
+        let value_after: Vec<u8> = commands.query(redis::cmd("GET").arg(DJANGO_KEY)).await.unwrap();
+        assert_eq!(value_after, value);
     }
     let () = commands.query(redis::cmd("DEL").arg(DJANGO_KEY)).await.unwrap();
     let _: u64 = commands.query(redis::cmd("LPUSH").arg(DJANGO_KEY).arg(1)).await.unwrap();

@@ -183,8 +183,8 @@ fn accept(stream: TcpStream, peer: SocketAddr, frontend: &Rc<HttpFrontend>) {
         (None, false)
     } else {
         let ip = frontend.acquire_ip_permit(peer.ip());
-        let over = ip.is_none();
-        (ip, over)
+        let over_ip_limit = ip.is_none();
+        (ip, over_ip_limit)
     };
     let permits = Permits { process, ip, lease: None };
     let tracked = frontend.services.shutdown.track();

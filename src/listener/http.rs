@@ -53,7 +53,7 @@ pub(super) struct Connection {
     /// Whether the address has too many connections. If so, the first request is rejected.
     pub over_ip_limit: bool,
     pub permits: Permits,
-    /// A drain waits for the connection from its accept until its session is open.
+    /// Makes a drain wait for this connection until its session is open.
     pub tracked: TaskTrackerToken,
 }
 
@@ -142,14 +142,14 @@ impl HttpFrontend {
                 let client = self.build_client(*admission, address);
                 let services = Rc::clone(&self.services);
                 tokio::task::spawn_local(async move {
-                    let _tracked = tracked;
+                    let _tracker_token = tracked;
                     session::open(services, stream, arrival, client, permits).await;
                 });
             }
             Upgraded::Closed(text, reason, ip) => {
                 permits.ip = permits.ip.take().or(ip);
                 tokio::task::spawn_local(async move {
-                    let _tracked = tracked;
+                    let _tracker_token = tracked;
                     session::send_and_close(stream, text, reason, permits).await;
                 });
             }

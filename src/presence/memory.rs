@@ -101,7 +101,7 @@ impl MemoryPresence {
         let mut channel = shard.remove(name).unwrap_or_default();
         let before = channel.members.len();
         let mut changes = Vec::new();
-        let done = step(&mut channel, self.began.elapsed(), &mut changes);
+        let result = step(&mut channel, self.began.elapsed(), &mut changes);
         let after = channel.members.len();
         self.count.fetch_add(after, Ordering::Relaxed);
         self.count.fetch_sub(before, Ordering::Relaxed);
@@ -109,7 +109,7 @@ impl MemoryPresence {
             shard.insert(name.clone(), channel);
         }
         // Changes are returned even if some members could not be added.
-        if changes.is_empty() { done.map(|()| changes) } else { Ok(changes) }
+        if changes.is_empty() { result.map(|()| changes) } else { Ok(changes) }
     }
 }
 
@@ -140,13 +140,13 @@ impl Channel {
         let is_last = match &member.user_id {
             None => true,
             Some(user) => {
-                let left = self.users.get(user).map_or(0, |connections| connections - 1);
-                if left == 0 {
+                let remaining = self.users.get(user).map_or(0, |connections| connections - 1);
+                if remaining == 0 {
                     self.users.remove(user);
                 } else if let Some(connections) = self.users.get_mut(user) {
-                    *connections = left;
+                    *connections = remaining;
                 }
-                left == 0
+                remaining == 0
             }
         };
         record_change(is_last, false, &member, changes);

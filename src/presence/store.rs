@@ -50,11 +50,11 @@ impl PresenceStore {
         channel: &ChannelName,
         members: &[&Member],
     ) -> Result<Vec<Change>, PresenceError> {
-        let left = match &*self.0 {
+        let removed = match &*self.0 {
             Engine::Memory(memory) => Ok(memory.leave(channel, members)),
             Engine::Redis(redis) => redis.leave(channel, members).await,
         };
-        record(PresenceStep::Leave, left)
+        record(PresenceStep::Leave, removed)
     }
 
     /// Lists at most `limit` members that follow the connection `after`. Expired members that are removed first cause

@@ -288,7 +288,7 @@ impl State {
 
 impl Log {
     fn read(&self, from: ReadFrom, now: Instant) -> Page {
-        let here = Position { epoch: self.epoch, offset: self.offset };
+        let head = Position { epoch: self.epoch, offset: self.offset };
         // The oldest stored offset, or the next one if nothing is stored.
         let oldest = self
             .publications
@@ -304,12 +304,12 @@ impl Log {
             ReadFrom::After(Position { epoch, offset })
                 if epoch != self.epoch || offset > self.offset || offset + 1 < oldest =>
             {
-                return Page { now: here, after: None, publications: Vec::new(), complete: true };
+                return Page { now: head, after: None, publications: Vec::new(), complete: true };
             }
             ReadFrom::After(Position { offset, .. }) => offset,
         };
         let mut page =
-            Page { now: here, after: Some(after), publications: Vec::new(), complete: true };
+            Page { now: head, after: Some(after), publications: Vec::new(), complete: true };
         let from = self
             .publications
             .partition_point(|one| one.position.is_some_and(|position| position.offset <= after));

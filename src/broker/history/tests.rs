@@ -169,9 +169,8 @@ async fn the_first_read_starts_an_epoch(bench: Bench) {
     assert_eq!(bench.read(&channel, ReadFrom::Running).await.now, page.now);
     if let Some((_, commands)) = &bench.redis {
         // What a read creates expires soon.
-        let left: u128 =
-            commands.query(::redis::cmd("PTTL").arg("tg:{five_1}:meta")).await.unwrap();
-        assert!((1..=TTL.as_millis()).contains(&left), "{left}");
+        let ttl: u128 = commands.query(::redis::cmd("PTTL").arg("tg:{five_1}:meta")).await.unwrap();
+        assert!((1..=TTL.as_millis()).contains(&ttl), "{ttl}");
     }
     let first = bench.fill(&channel, 1).await;
     assert_eq!(first, Position { offset: 1, ..page.now });
@@ -305,7 +304,7 @@ async fn a_history_that_lost_its_end_continues_under_another_epoch() {
     let (_, commands) = bench.redis.as_ref().unwrap();
     let channel = channel("five_1");
     let last = bench.fill(&channel, 4).await;
-    // As after a failover to a replica that was behind.
+    // This is the state after a failover to a replica that was behind.
     let mut rewind = ::redis::pipe();
     rewind.cmd("XDEL").arg("tg:{five_1}:stream").arg("3-0").arg("4-0").ignore();
     rewind.cmd("HSET").arg("tg:{five_1}:meta").arg("offset").arg(2).ignore();

@@ -1,4 +1,4 @@
-//! The groups that this node is a member of, and when it is to leave them.
+//! The groups that this node is a member of, and when it leaves them.
 
 use std::collections::HashMap;
 use std::time::Instant;

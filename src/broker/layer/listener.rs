@@ -31,10 +31,10 @@ impl Layer {
             return;
         }
         telemetry::channel_layer::messages_missed(channels.len());
-        let (kept, live): (Vec<_>, Vec<_>) =
+        let (with_history, without_history): (Vec<_>, Vec<_>) =
             channels.into_iter().partition(|channel| self.0.history.keeps(channel));
-        self.send_gap(live).await;
-        let register = || self.register_listener(kept.clone(), state);
+        self.send_gap(without_history).await;
+        let register = || self.register_listener(with_history.clone(), state);
         let registered = retry_forever(PAUSE, register).await;
         let broken = registered.into_iter().filter_map(|(channel, registered)| {
             registered.map_or(true, |registered| registered.new_epoch).then_some(channel)

@@ -189,8 +189,9 @@ impl Layer {
             }
             Wire::PubSub(groups) => groups.subscribe(links, new).await?,
         };
-        let kept = self.with_history(new.iter().filter(|channel| !refused.contains(channel)));
-        let registered = self.register_listener(kept, ListenerState::Unbroken).await;
+        let with_history =
+            self.with_history(new.iter().filter(|channel| !refused.contains(channel)));
+        let registered = self.register_listener(with_history, ListenerState::Unbroken).await;
         let until = Instant::now() + DEFERRAL;
         for (channel, registered) in registered.map_err(|_| "no answer from the history")? {
             if registered.is_ok_and(|registered| registered.others > 0) {
@@ -240,10 +241,10 @@ impl Layer {
             }
             Wire::PubSub(groups) => groups.unsubscribe(links, channels).await,
         };
-        let kept = self.with_history(channels.iter());
-        if !kept.is_empty() {
+        let with_history = self.with_history(channels.iter());
+        if !with_history.is_empty() {
             // A registration that is not removed counts only while the node sends heartbeats.
-            let _ = self.0.redis.unregister_listener(&self.0.node, &kept).await;
+            let _ = self.0.redis.unregister_listener(&self.0.node, &with_history).await;
         }
         left
     }
