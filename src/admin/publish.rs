@@ -141,7 +141,7 @@ fn idempotency(key: Option<String>) -> Result<Option<PublishOnce>, Answer> {
     match key {
         None => Ok(None),
         Some(key) if (1..=MAX_KEY_BYTES).contains(&key.len()) => {
-            Ok(Some(PublishOnce { key: format!("api:{key}"), number: 1, remembered: REMEMBERED }))
+            Ok(Some(PublishOnce { key: format!("api:{key}"), number: 1, ttl: REMEMBERED }))
         }
         Some(_) => Err(api::bad_request("idempotency_key has 1 to 128 bytes")),
     }

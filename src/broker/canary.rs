@@ -1,10 +1,10 @@
 //! The canary: a publication of the node's own that must return through Redis.
 //!
-//! A connection that answers PING may still carry no publications: clients that were paused, a user who
-//! may not publish or subscribe, a name that leads to two servers. So the node subscribes to a channel of
-//! its own over the connection that receives all others, and publishes to it over the one that publishes.
-//! This module owns what readiness reports about that. A canary is delivered to nobody, and is not counted
-//! as a publication.
+//! A connection that answers PING may still carry no publications: the server may have paused its clients, the
+//! user may not be permitted to publish or subscribe, or the host name may resolve to two servers. So the node
+//! subscribes to its own channel over the connection that receives all publications, and publishes to it over
+//! the connection that it publishes on. This module owns what readiness reports about that. A canary is not
+//! delivered to clients and is not counted as a publication.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -17,41 +17,42 @@ use crate::protocol::ChannelName;
 use crate::redis_link::{Commands, RedisFailure};
 use crate::telemetry;
 
-/// From one canary to the next.
+/// The interval between canaries.
 const INTERVAL: Duration = Duration::from_secs(3);
 
-/// The same after one that did not return: the node is to be ready again soon.
+/// The interval after a canary that did not return. It is short, so that the node becomes ready again soon.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// From the PUBLISH to its return. It queues behind what else is published.
+/// How long a canary may take to return. It waits in the same queues as other publications.
 const DEADLINE: Duration = Duration::from_secs(3);
 
-/// What happened to the last canary.
+/// The outcome of the last canary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum State {
-    /// None was sent on the present connection.
+    /// No canary was sent on the current connection.
     Unsent,
     Received,
-    /// It did not return in time.
+    /// The canary did not return in time.
     Lost,
     /// Redis did not answer the PUBLISH.
     PublishFailed,
-    /// Redis refused to publish it.
+    /// Redis refused to publish the canary.
     PublishRefused,
-    /// Redis refused to subscribe to its channel.
+    /// Redis refused to subscribe to the canary's channel.
     SubscribeRefused,
 }
 
 impl State {
-    fn of(number: u8) -> Self {
+    fn from_u8(number: u8) -> Self {
         [Self::Unsent, Self::Received, Self::Lost, Self::PublishFailed, Self::PublishRefused]
             .into_iter()
             .find(|state| *state as u8 == number)
             .unwrap_or(Self::SubscribeRefused)
     }
 
-    fn reason(self) -> Result<(), &'static str> {
+    /// `Err` is the reason why the node is not ready.
+    fn check(self) -> Result<(), &'static str> {
         match self {
             Self::Received => Ok(()),
             Self::Unsent => Err("no publication of this node's own has come back yet"),
@@ -65,14 +66,14 @@ impl State {
     }
 }
 
-/// One node's canary. Clones are the same.
+/// One node's canary. Clones share their state.
 #[derive(Clone)]
 pub struct Canary(Arc<Shared>);
 
 struct Shared {
     channel: ChannelName,
     state: AtomicU8,
-    /// The number of the connection on which the channel is subscribed; 0 = there is none.
+    /// The number of the connection on which the channel is subscribed; 0 if it is not subscribed.
     subscribed: watch::Sender<u64>,
     /// The number of the last canary that returned.
     received: watch::Sender<u64>,
@@ -88,10 +89,10 @@ impl Canary {
 
     /// For readiness checks: `Err` says why the last canary did not return.
     pub fn check(&self) -> Result<(), &'static str> {
-        State::of(self.0.state.load(Ordering::Acquire)).reason()
+        State::from_u8(self.0.state.load(Ordering::Acquire)).check()
     }
 
-    /// Publishes over `commands`, for as long as it is polled.
+    /// Publishes canaries over `commands`, for as long as it is polled.
     pub async fn run(self, commands: Commands) {
         let mut subscribed = self.0.subscribed.subscribe();
         let mut number = 0;
@@ -104,7 +105,7 @@ impl Canary {
                 if state != State::Received {
                     pause = RETRY;
                 }
-                // The outcome says nothing about a connection that was made after it.
+                // The outcome says nothing about a connection that was opened since.
                 if *self.0.subscribed.borrow() == connection {
                     self.set_state(state);
                 }
@@ -117,7 +118,7 @@ impl Canary {
     }
 
     async fn send(&self, commands: &Commands, number: u64) -> State {
-        // At the start one connection may be there before the other.
+        // At startup, the subscription may be connected before `commands` is.
         if !commands.wait_up(DEADLINE).await {
             return State::PublishFailed;
         }
@@ -141,8 +142,8 @@ impl Canary {
     }
 
     fn set_state(&self, state: State) {
-        let before = State::of(self.0.state.swap(state as u8, Ordering::AcqRel));
-        match state.reason() {
+        let before = State::from_u8(self.0.state.swap(state as u8, Ordering::AcqRel));
+        match state.check() {
             Err(why) => telemetry::engine::canary_failed(why, before != state),
             Ok(()) if before != State::Received && before != State::Unsent => {
                 telemetry::engine::canary_recovered()
@@ -151,28 +152,28 @@ impl Canary {
         }
     }
 
-    /// The channel that is to be subscribed.
+    /// The channel to subscribe.
     pub(super) fn channel(&self) -> &str {
         self.0.channel.as_str()
     }
 
-    /// To be called when the channel is subscribed on a new connection, with that connection's number.
+    /// Must be called when the channel is subscribed on a new connection, with that connection's number.
     pub(super) fn subscribed(&self, connection: u64) {
         self.0.subscribed.send_replace(connection);
     }
 
-    /// To be called when Redis has refused to subscribe to the channel.
+    /// Must be called when Redis has refused to subscribe to the channel.
     pub(super) fn subscribe_refused(&self) {
         self.set_state(State::SubscribeRefused);
     }
 
-    /// To be called when the connection is lost.
+    /// Must be called when the connection is lost.
     pub(super) fn disconnected(&self) {
         self.0.subscribed.send_replace(0);
         self.0.state.store(State::Unsent as u8, Ordering::Release);
     }
 
-    /// Accepts a message of `channel` if that is the canary's own channel. Returns whether it is.
+    /// Takes a message of `channel` if that is the canary's channel, and returns whether it is.
     pub(super) fn accept(&self, channel: &[u8], payload: &[u8]) -> bool {
         if channel != self.channel().as_bytes() {
             return false;
@@ -190,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_state_has_its_number() {
+    fn states_convert_to_numbers_and_back() {
         for state in [
             State::Unsent,
             State::Received,
@@ -199,8 +200,8 @@ mod tests {
             State::PublishRefused,
             State::SubscribeRefused,
         ] {
-            assert_eq!(State::of(state as u8), state);
-            assert_eq!(state.reason().is_ok(), state == State::Received);
+            assert_eq!(State::from_u8(state as u8), state);
+            assert_eq!(state.check().is_ok(), state == State::Received);
         }
     }
 

@@ -1,5 +1,5 @@
-//! Reads from a channel's history what this node missed of it, and delivers it to the threads as if it had
-//! arrived live.
+//! Reads the publications that this node missed from a channel's history, and delivers them to the threads as if
+//! they had arrived live.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -16,13 +16,15 @@ use crate::protocol::{ChannelName, Position};
 use crate::socket::frame;
 use crate::telemetry;
 
-/// How long an engine that does not answer is asked again. After it the clients are disconnected, to resume by
-/// themselves.
+/// How long a read is retried while the engine does not answer. After that the clients are disconnected, so that
+/// each resumes by itself.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(30);
+
+/// The pause between two reads.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Gets every publication before it is delivered: its channel, its data, and its position where it has one.
-/// Returns whether it is to be delivered; otherwise it is removed from the history.
+/// Returns whether to deliver it; if not, it is removed from the history.
 pub type Observer = Rc<dyn Fn(&ChannelName, &[u8], Option<Position>) -> bool>;
 
 /// Starts catch-ups. Cheap to clone, on the engine thread.
@@ -36,7 +38,7 @@ pub(super) struct CatchUps {
 }
 
 impl CatchUps {
-    /// `number` is the one that [`Channels`] gave the catch-up.
+    /// Starts the catch-up to which [`Channels`] gave this `number`.
     pub fn start(&self, channel: ChannelName, number: u64) {
         let catch_ups = self.clone();
         tokio::task::spawn_local(async move {
@@ -48,7 +50,7 @@ impl CatchUps {
         });
     }
 
-    /// Returns whether nothing is missing then.
+    /// Returns whether everything that was missed has been delivered, or is no longer needed.
     async fn run(&self, channel: &ChannelName, number: u64) -> bool {
         let began = Instant::now();
         loop {
@@ -58,14 +60,14 @@ impl CatchUps {
             match self.history.read(channel, ReadFrom::After(after)).await {
                 Ok(Page { after: None, now, .. }) => {
                     if now.epoch == after.epoch {
-                        // Any other node that received these publications does it as well.
+                        // On failure, another node that received these publications may still succeed.
                         let _ = self.history.rotate_epoch(channel, after).await;
                     }
                     return false;
                 }
                 Ok(page) => {
                     let last = page.publications.last().and_then(|last| last.position);
-                    // At the end, some may have been removed after the last that is there.
+                    // Publications at the end of the history may have been removed.
                     let position = if page.complete { page.now } else { last.unwrap_or(after) };
                     let moved = position != after;
                     let to_end = page.complete;
@@ -88,8 +90,8 @@ impl CatchUps {
         }
     }
 
-    /// Shows a publication to the observer. One that is to be delivered is delivered to the tails, any other
-    /// is removed from the history. Returns whether it is to be delivered.
+    /// Passes a publication to the observer. If it is to be delivered, delivers it to the tails; if not, removes
+    /// it from the history. Returns whether it is to be delivered.
     pub fn observe(&self, publication: &Publication) -> bool {
         let Publication { channel, delivery, .. } = publication;
         let is_delivered =
@@ -99,7 +101,7 @@ impl CatchUps {
         } else if let Some(position) = delivery.position {
             let (history, channel) = (self.history.clone(), channel.clone());
             tokio::task::spawn_local(async move {
-                // What stays in the history is delivered to clients that resume.
+                // If this fails, clients that resume get the publication all the same.
                 let _ = history.remove(&channel, position).await;
             });
         }

@@ -1,12 +1,13 @@
-//! What the engine thread knows about channels: which worker threads listen to them, and how far each
-//! history was delivered to these.
+//! The engine thread's state of each channel: which worker threads listen to it, and up to which position its
+//! history was delivered to them.
 
 use std::collections::HashMap;
 
 use crate::protocol::{ChannelName, Position};
 
-/// Distinguishes one join of a channel from the next, so that a late confirmation is not taken for a new one.
-pub(super) type Ticket = u64;
+/// Identifies one join of a channel by a thread, so that a late confirmation of an earlier join is not mistaken for
+/// the confirmation of this one.
+pub(super) type JoinId = u64;
 
 /// A worker thread's message about a channel.
 #[derive(Debug)]
@@ -14,16 +15,16 @@ pub(super) enum Change {
     Join {
         channel: ChannelName,
         thread: usize,
-        ticket: Ticket,
+        join_id: JoinId,
     },
     Leave {
         channel: ChannelName,
         thread: usize,
     },
-    /// The node is to subscribe to the channel even without listeners. Its tails learn when it has.
+    /// The node must be subscribed to the channel even without listeners. Its tails are notified once it is.
     Pin(ChannelName),
     Unpin(ChannelName),
-    /// A connection has the channel's history up to this position.
+    /// A connection has received the channel's history up to this position.
     Start {
         channel: ChannelName,
         position: Position,
@@ -33,7 +34,7 @@ pub(super) enum Change {
 /// A thread that listens to a channel.
 pub(super) struct Listener {
     pub thread: usize,
-    pub ticket: Ticket,
+    pub join_id: JoinId,
 }
 
 /// The channels that have listeners or pins.
@@ -46,21 +47,21 @@ pub(super) struct Channels {
 #[derive(Default)]
 struct Entry {
     listeners: Vec<Listener>,
-    /// How many pins keep it.
+    /// How many pins keep the node subscribed to the channel.
     pins: usize,
     /// The position up to which everything was delivered.
     position: Option<Position>,
-    /// The position that the earliest connection started after, until there is a `position`.
+    /// The lowest position at which a connection started. It is used until there is a `position`.
     start: Option<Position>,
     catch_up: Option<CatchUp>,
 }
 
-/// A read of the channel's history that is under way. Publications that arrive meanwhile are only recorded,
-/// since they will be found there.
+/// A read of the channel's history that is in progress. Publications that arrive during the read are only
+/// recorded, because the read will find them in the history.
 #[derive(Clone, Copy)]
 struct CatchUp {
     number: u64,
-    /// The position of the last publication that arrived meanwhile.
+    /// The position of the last publication that arrived during the read.
     arrived: Option<Position>,
 }
 
@@ -68,18 +69,18 @@ struct CatchUp {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Arrival {
     Deliver,
-    /// Ignore it, since it will be read from the history.
+    /// Do not deliver it now: it will be read from the history.
     Wait,
-    /// Read the history under this number, since it does not follow what came before.
+    /// Start the catch-up with this number: the publication does not follow the previous one.
     CatchUp(u64),
 }
 
-/// What is to be done about each channel when publications may have been missed.
+/// The channels of which publications may have been missed, by how each is handled.
 #[derive(Default)]
 pub(super) struct Gap {
-    /// The channels of each thread for which everything that was missed is lost.
+    /// The channels of each thread whose missed publications cannot be recovered.
     pub lost: HashMap<usize, Vec<ChannelName>>,
-    /// The channels that are to be read from their histories, each under its number.
+    /// The channels to catch up from their histories, each with the number of its catch-up.
     pub catch_up: Vec<(ChannelName, u64)>,
 }
 
@@ -87,10 +88,10 @@ impl Channels {
     /// Applies a change and returns the channel whose subscription may have to change.
     pub fn apply(&mut self, change: Change) -> Option<ChannelName> {
         match change {
-            Change::Join { channel, thread, ticket } => {
+            Change::Join { channel, thread, join_id } => {
                 let entry = self.by_name.entry(channel.clone()).or_default();
                 entry.listeners.retain(|listener| listener.thread != thread);
-                entry.listeners.push(Listener { thread, ticket });
+                entry.listeners.push(Listener { thread, join_id });
                 Some(channel)
             }
             Change::Leave { channel, thread } => {
@@ -130,7 +131,7 @@ impl Channels {
         }
     }
 
-    /// Whether this node is to be subscribed to `channel`.
+    /// Whether this node must be subscribed to `channel`.
     pub fn is_wanted(&self, channel: &ChannelName) -> bool {
         let wanted = |entry: &Entry| !entry.listeners.is_empty() || entry.pins > 0;
         self.by_name.get(channel).is_some_and(wanted)
@@ -153,11 +154,11 @@ impl Channels {
         }
         let follows = match (entry.position, entry.start) {
             (Some(last), _) if last.epoch == position.epoch => position.offset == last.offset + 1,
-            // The first since the subscription: every connection started at `start` or later.
+            // This is the first publication since the subscription: every connection started at `start` or later.
             (None, Some(start)) if start.epoch == position.epoch => {
                 position.offset <= start.offset + 1
             }
-            // Of another epoch: each connection decides for itself.
+            // The epoch differs: each connection decides by itself what to do.
             _ => true,
         };
         if follows {
@@ -190,15 +191,15 @@ impl Channels {
         gap
     }
 
-    /// The position after which the catch-up with this `number` is to continue; `None` = it is no longer needed.
+    /// The position after which the catch-up `number` continues; `None` if it is no longer needed.
     pub fn next_read(&self, channel: &ChannelName, number: u64) -> Option<Position> {
         let entry = self.by_name.get(channel)?;
         entry.catch_up.filter(|catch_up| catch_up.number == number)?;
         entry.position
     }
 
-    /// Records that everything up to `position` was delivered; `to_end` = there was nothing after it. Returns
-    /// whether the catch-up is complete, so that publications are delivered as they arrive again.
+    /// Records that everything up to `position` was delivered; `to_end` says that nothing followed it. Returns
+    /// whether the catch-up is complete; if so, publications are delivered as they arrive again.
     pub fn record_read(
         &mut self,
         channel: &ChannelName,
@@ -221,7 +222,8 @@ impl Channels {
         done
     }
 
-    /// Ends a catch-up that could not find what was missed. Publications are delivered as they arrive again.
+    /// Ends a catch-up that could not recover the missed publications. Publications are delivered as they arrive
+    /// again.
     pub fn give_up(&mut self, channel: &ChannelName, number: u64) {
         if let Some(entry) = self.by_name.get_mut(channel)
             && entry.catch_up.is_some_and(|catch_up| catch_up.number == number)

@@ -1,5 +1,5 @@
-//! The engine thread's side: takes publications from the intake and delivers them to the threads that listen
-//! to their channels.
+//! The part of the broker on the engine thread: it takes publications from the intake and delivers them to the
+//! worker threads that listen to their channels.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -21,21 +21,21 @@ use super::{Publication, PublishError};
 use crate::protocol::{ChannelName, Position};
 use crate::telemetry;
 
-/// The most publications that wait for the engine thread.
+/// The most publications in the intake.
 const INTAKE_LENGTH: usize = 16 * 1024;
 
-/// The most bytes of publications that wait for the engine thread; never less than two of the largest.
+/// The most bytes of publications in the intake, but at least two publications of the maximum size.
 const INTAKE_BYTES: usize = 64 << 20;
 
 /// The most batches that wait for a worker thread. When its queue is full, the engine thread waits.
 const THREAD_QUEUE: usize = 64;
 
-/// The most publications of a batch, and the bytes at which it ends.
+/// A batch ends at this many publications or bytes.
 const BATCH_LENGTH: usize = 512;
 const BATCH_BYTES: usize = 1 << 20;
 
-/// A publication and its share of the intake's bytes.
-struct Arriving {
+/// A publication in the intake, with its permit for the intake's bytes.
+struct QueuedPublication {
     publication: Publication,
     _bytes: Arc<OwnedSemaphorePermit>,
 }
@@ -44,18 +44,18 @@ struct Arriving {
 /// of the memory engine waits, and the subscription of the Redis engine counts as broken (a gap).
 #[derive(Clone)]
 pub struct Intake {
-    queue: mpsc::Sender<Arriving>,
+    queue: mpsc::Sender<QueuedPublication>,
     bytes: Arc<Semaphore>,
     capacity: usize,
 }
 
-/// The intake has no room.
+/// The intake has no room for a publication.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IntakeFull;
 
 impl Intake {
     /// Waits for room for all of `data`.
-    pub(super) async fn reserve(&self, data: &[Bytes]) -> Result<Slots<'_>, PublishError> {
+    pub(super) async fn reserve(&self, data: &[Bytes]) -> Result<IntakePermits<'_>, PublishError> {
         let size = data.iter().map(|json| json.len()).sum();
         let bytes = Arc::clone(&self.bytes)
             .acquire_many_owned(self.share(size))
@@ -63,7 +63,7 @@ impl Intake {
             .map_err(|_| PublishError::EngineUnavailable)?;
         let permits = self.queue.reserve_many(data.len()).await;
         let permits = permits.map_err(|_| PublishError::EngineUnavailable)?;
-        Ok(Slots { permits, bytes: Arc::new(bytes) })
+        Ok(IntakePermits { permits, bytes: Arc::new(bytes) })
     }
 
     /// Puts a publication into the queue without waiting.
@@ -71,8 +71,8 @@ impl Intake {
         let bytes = Arc::clone(&self.bytes)
             .try_acquire_many_owned(self.share(publication.delivery.frame.len()))
             .map_err(|_| IntakeFull)?;
-        let arriving = Arriving { publication, _bytes: Arc::new(bytes) };
-        self.queue.try_send(arriving).map_err(|_| IntakeFull)
+        let queued = QueuedPublication { publication, _bytes: Arc::new(bytes) };
+        self.queue.try_send(queued).map_err(|_| IntakeFull)
     }
 
     fn share(&self, bytes: usize) -> u32 {
@@ -80,28 +80,28 @@ impl Intake {
     }
 }
 
-/// Room in the intake.
-pub(super) struct Slots<'a> {
-    permits: PermitIterator<'a, Arriving>,
-    /// Released when the last of them has been delivered.
+/// Permits to put publications into the intake.
+pub(super) struct IntakePermits<'a> {
+    permits: PermitIterator<'a, QueuedPublication>,
+    /// Released when the last of the publications has been delivered.
     bytes: Arc<OwnedSemaphorePermit>,
 }
 
-impl Slots<'_> {
-    /// Puts a publication into one of the slots. Nothing happens when all are used.
-    pub fn put(&mut self, publication: Publication) {
+impl IntakePermits<'_> {
+    /// Puts a publication into the intake. Does nothing when all permits are used.
+    pub fn send(&mut self, publication: Publication) {
         if let Some(permit) = self.permits.next() {
-            permit.send(Arriving { publication, _bytes: Arc::clone(&self.bytes) });
+            permit.send(QueuedPublication { publication, _bytes: Arc::clone(&self.bytes) });
         }
     }
 }
 
-/// The engine thread's state, which is made before any thread starts.
+/// The state of the broker on the engine thread. It is created before any worker thread starts.
 pub struct Core {
     pub(super) channels: Rc<RefCell<Channels>>,
     pub(super) changes: mpsc::UnboundedReceiver<Change>,
     pub(super) threads: Rc<[mpsc::Sender<ToThread>]>,
-    arriving: mpsc::Receiver<Arriving>,
+    queued: mpsc::Receiver<QueuedPublication>,
     pub(super) intake: Intake,
     pub(super) live: Arc<AtomicBool>,
     layer_up: Arc<AtomicBool>,
@@ -112,12 +112,12 @@ pub struct Core {
 }
 
 impl Core {
-    /// A core for `threads` worker threads, and the handle of each.
+    /// Creates a core for `threads` worker threads, and one handle for each of them.
     pub fn new(threads: usize, max_publication_bytes: usize) -> (Self, Vec<WorkerHandle>) {
-        // The channel has no bound of its own: an open connection has at most one join and one leave under
-        // way, and is not admitted before the join is confirmed; pins are bounded by their holders.
+        // The channel is unbounded, but an open connection has at most one pending join and one pending leave,
+        // and is not admitted before the join is confirmed. Pins are bounded by their owners.
         let (to_core, changes) = mpsc::unbounded_channel();
-        let (queue, arriving) = mpsc::channel(INTAKE_LENGTH);
+        let (queue, queued) = mpsc::channel(INTAKE_LENGTH);
         let capacity = INTAKE_BYTES.max(max_publication_bytes.saturating_mul(2));
         let capacity = capacity.min(u32::MAX as usize).min(Semaphore::MAX_PERMITS);
         let live = Arc::new(AtomicBool::new(false));
@@ -136,7 +136,7 @@ impl Core {
             channels: Rc::default(),
             changes,
             threads: senders.into(),
-            arriving,
+            queued,
             intake: Intake { queue, bytes: Arc::new(Semaphore::new(capacity)), capacity },
             live,
             layer_up: Arc::new(AtomicBool::new(true)),
@@ -147,7 +147,7 @@ impl Core {
         (core, handles)
     }
 
-    /// Sets who gets every publication before it is delivered (see [`Observer`]). To be called before the core
+    /// Sets the [`Observer`] that gets every publication before it is delivered. Must be called before the core
     /// runs.
     pub fn set_observer(
         &mut self,
@@ -156,12 +156,12 @@ impl Core {
         self.observer = Rc::new(observer);
     }
 
-    /// Sets the canary that is subscribed on Redis. To be called before the core runs.
+    /// Sets the canary whose channel is subscribed on Redis. Must be called before the core runs.
     pub fn set_canary(&mut self, canary: Canary) {
         self.canary = Some(canary);
     }
 
-    /// The tails of this node, for use on the engine thread.
+    /// The tails of this node. They can only be used on the engine thread.
     pub fn tails(&self) -> Tails {
         self.tails.clone()
     }
@@ -170,18 +170,18 @@ impl Core {
         self.intake.clone()
     }
 
-    /// Whether subscriptions are live, for readiness checks.
+    /// A flag for readiness checks: whether subscriptions are live.
     pub fn live(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.live)
     }
 
-    /// Whether messages of the channel layer reach this node, where there is one; for readiness checks.
+    /// A flag for readiness checks: whether messages of the channel layer, if there is one, reach this node.
     pub fn layer_up(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.layer_up)
     }
 
-    /// Serves the memory engine, where a channel is confirmed as soon as it is known. Subscriptions are live
-    /// from this call on, so that no client can connect too early.
+    /// Runs the memory engine, which confirms a channel as soon as a thread joins it. Subscriptions are live
+    /// from this call on, even before the future is polled, so that no client can connect too early.
     pub fn run_memory(self, history: History) -> impl Future<Output = ()> {
         self.live.store(true, Ordering::Release);
         self.apply_changes(history)
@@ -192,8 +192,8 @@ impl Core {
         let distribution = tokio::task::spawn_local(distribution);
         while let Some(change) = parts.changes.recv().await {
             let confirmed = match &change {
-                Change::Join { channel, thread, ticket } => {
-                    Some((*thread, channel.clone(), *ticket))
+                Change::Join { channel, thread, join_id } => {
+                    Some((*thread, channel.clone(), *join_id))
                 }
                 Change::Pin(channel) => {
                     parts.catch_ups.tails.confirm(channel);
@@ -202,8 +202,8 @@ impl Core {
                 Change::Leave { .. } | Change::Unpin(_) | Change::Start { .. } => None,
             };
             parts.catch_ups.channels.borrow_mut().apply(change);
-            if let Some((thread, channel, ticket)) = confirmed {
-                let confirmed = ToThread::Confirmed(vec![(channel, ticket)]);
+            if let Some((thread, channel, join_id)) = confirmed {
+                let confirmed = ToThread::Confirmed(vec![(channel, join_id)]);
                 // A thread that has ended has no sockets.
                 let _ = parts.catch_ups.threads[thread].send(confirmed).await;
             }
@@ -211,7 +211,7 @@ impl Core {
         distribution.abort();
     }
 
-    /// Splits off the task that delivers publications.
+    /// Splits the core into the task that delivers publications and the other parts.
     pub(super) fn split(self, history: History) -> (Parts, impl Future<Output = ()> + use<>) {
         let catch_ups = CatchUps {
             channels: self.channels,
@@ -220,7 +220,7 @@ impl Core {
             observer: self.observer,
             tails: self.tails,
         };
-        let distribution = distribute(self.arriving, catch_ups.clone());
+        let distribution = distribute(self.queued, catch_ups.clone());
         let parts = Parts {
             changes: self.changes,
             intake: self.intake,
@@ -233,7 +233,7 @@ impl Core {
     }
 }
 
-/// What is left of a [`Core`] beside the task that delivers.
+/// The parts of a [`Core`] that the task that delivers publications does not own.
 pub(super) struct Parts {
     pub changes: mpsc::UnboundedReceiver<Change>,
     pub intake: Intake,
@@ -243,15 +243,15 @@ pub(super) struct Parts {
     pub catch_ups: CatchUps,
 }
 
-/// Delivers what is ready to the threads that have listeners, in order, one batch for each thread at a time.
-async fn distribute(mut arriving: mpsc::Receiver<Arriving>, catch_ups: CatchUps) {
+/// Delivers publications from the intake, in order and in batches, to the threads that have listeners.
+async fn distribute(mut queued: mpsc::Receiver<QueuedPublication>, catch_ups: CatchUps) {
     let CatchUps { channels, threads, .. } = &catch_ups;
     let mut ready = Vec::with_capacity(BATCH_LENGTH);
     let mut batches: Vec<Vec<Publication>> = threads.iter().map(|_| Vec::new()).collect();
-    while arriving.recv_many(&mut ready, BATCH_LENGTH).await > 0 {
+    while queued.recv_many(&mut ready, BATCH_LENGTH).await > 0 {
         telemetry::delivery::publications_received(ready.len());
         let mut bytes = 0;
-        for Arriving { publication, _bytes } in ready.drain(..) {
+        for QueuedPublication { publication, _bytes } in ready.drain(..) {
             bytes += publication.delivery.frame.len();
             if sequence(&catch_ups, &publication) && catch_ups.observe(&publication) {
                 for listener in channels.borrow().listeners(&publication.channel) {
@@ -265,12 +265,12 @@ async fn distribute(mut arriving: mpsc::Receiver<Arriving>, catch_ups: CatchUps)
         }
         send_batches(threads, &mut batches).await;
         let waiting = threads.iter().map(|thread| THREAD_QUEUE - thread.capacity()).max();
-        telemetry::delivery::queues_measured(arriving.len(), waiting.unwrap_or(0));
+        telemetry::delivery::queues_measured(queued.len(), waiting.unwrap_or(0));
     }
 }
 
-/// Returns whether `publication` is to be delivered now. One that does not follow what came before is read
-/// from the history later, together with what is missing.
+/// Returns whether to deliver `publication` now. If it does not follow the previous one, a catch-up is started,
+/// which reads it from the history together with the missing ones.
 fn sequence(catch_ups: &CatchUps, publication: &Publication) -> bool {
     let Some(position) = publication.delivery.position else { return true };
     let channel = &publication.channel;
@@ -290,7 +290,7 @@ async fn send_batches(threads: &[mpsc::Sender<ToThread>], batches: &mut [Vec<Pub
     }
 }
 
-/// Puts a payload of a Redis channel into the intake. One of a channel whose name is not valid is ignored.
+/// Puts a payload of a Redis channel into the intake, or ignores it if the channel's name is not valid.
 pub(super) fn accept(intake: &Intake, channel: &[u8], payload: Bytes) -> Result<(), IntakeFull> {
     let Some(channel) =
         std::str::from_utf8(channel).ok().and_then(|name| ChannelName::new(name).ok())

@@ -1,11 +1,11 @@
 //! Subscribe and publish. Owns which channels this node receives from the engine, and the order of SUBSCRIBE
 //! and UNSUBSCRIBE.
 //!
-//! Three parts: a [`Broker`] on each worker thread, which joins sockets to the thread's part of the
+//! There are three parts: a [`Broker`] on each worker thread, which attaches sockets to the thread's part of the
 //! hub; the [`Core`] on the engine thread, which knows the threads of each channel and delivers
-//! publications to them; and [`Publisher`]s anywhere. Invariant: a socket is in the hub before its channel's
-//! subscription is requested, and gets `connected` only after the engine has confirmed it, so that no
-//! publication is missed between the two.
+//! publications to them; and [`Publisher`]s on any thread. Invariant: a socket is in the hub before its channel's
+//! subscription is requested, and `connected` is sent only after the engine has confirmed the subscription, so
+//! that no publication is missed in between.
 
 mod canary;
 mod catch_up;
@@ -38,7 +38,7 @@ use crate::socket::Delivery;
 /// Why a publication was not published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PublishError {
-    /// It is larger than `max_publication_bytes`.
+    /// The publication is larger than `max_publication_bytes`.
     TooLarge,
     /// The engine cannot be reached, or is not keeping up.
     EngineUnavailable,
@@ -50,11 +50,11 @@ impl From<EngineUnavailable> for PublishError {
     }
 }
 
-/// One message on its way from the engine to the sockets. It is encoded once and shared by all of them.
+/// A message from the engine to the sockets of a channel. It is encoded once and shared by all of them.
 #[derive(Debug, Clone)]
 pub struct Publication {
     pub channel: ChannelName,
     pub delivery: Delivery,
-    /// When it reached this node.
+    /// When the publication reached this node.
     pub received: Instant,
 }

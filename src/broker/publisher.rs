@@ -40,12 +40,12 @@ impl Publisher {
         Self { config, engine: Engine::Memory(intake, history), max_bytes }
     }
 
-    /// Publishes over Redis, from where the subscription receives it. `prefix` is `[engine.redis] key_prefix`.
+    /// Publishes through Redis; each node receives the publication through its subscription. `prefix` is `[engine.redis] key_prefix`.
     pub fn redis(commands: Commands, prefix: &str, config: SharedConfig, max_bytes: usize) -> Self {
         Self { config, engine: Engine::Redis(RedisHistory::new(commands, prefix)), max_bytes }
     }
 
-    /// The histories that these publications are appended to.
+    /// The histories to which this publisher appends.
     pub fn history(&self) -> History {
         let config = self.config.clone();
         match &self.engine {
@@ -55,9 +55,9 @@ impl Publisher {
     }
 
     /// Publishes `json` to every subscriber of `channel` on every node, and appends it where the channel keeps
-    /// a history. Two calls awaited one after the other arrive in that order. After
-    /// [`PublishError::EngineUnavailable`] it may have been published all the same; with `once` it can be
-    /// tried again.
+    /// a history. The publications of two calls that are awaited one after the other arrive in that order. After
+    /// [`PublishError::EngineUnavailable`] the publication may still have been published; with `once` the call
+    /// can be repeated safely.
     pub async fn publish(
         &self,
         channel: &ChannelName,
@@ -67,7 +67,7 @@ impl Publisher {
         self.publish_all(channel, &[json], once).await
     }
 
-    /// Publishes several to one channel, with none of another publisher between them.
+    /// Publishes several publications to one channel, without one of another publisher in between.
     pub async fn publish_all(
         &self,
         channel: &ChannelName,
@@ -81,11 +81,11 @@ impl Publisher {
         let published = match &self.engine {
             Engine::Redis(redis) => redis.publish(channel, rule.as_ref(), data, once).await?,
             Engine::Memory(intake, memory) => {
-                let room = tokio::time::timeout(PUBLISH_TIMEOUT, intake.reserve(data)).await;
-                let mut slots = room.unwrap_or(Err(PublishError::EngineUnavailable))?;
+                let reserved = tokio::time::timeout(PUBLISH_TIMEOUT, intake.reserve(data)).await;
+                let mut permits = reserved.unwrap_or(Err(PublishError::EngineUnavailable))?;
                 let received = std::time::Instant::now();
                 memory.publish(channel, rule.as_ref(), data, once, |delivery| {
-                    slots.put(Publication { channel: channel.clone(), delivery, received });
+                    permits.send(Publication { channel: channel.clone(), delivery, received });
                 })
             }
         };

@@ -1,8 +1,8 @@
 //! Tails: publications of a channel for readers on the engine thread that have no socket.
 //!
-//! A tail keeps this node subscribed to its channel, and gets what is delivered to the worker threads.
-//! Invariant: nobody waits for a tail. What it has not read yet is bounded; one that falls behind is cut off
-//! and learns that.
+//! A tail keeps this node subscribed to its channel, and gets the publications that are delivered to the worker
+//! threads. Invariant: no delivery waits for a tail. Its unread events are bounded; a tail that falls behind ends
+//! with [`TailEnd::TooSlow`].
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -16,10 +16,11 @@ use super::channels::Change;
 use crate::protocol::ChannelName;
 use crate::socket::Delivery;
 
-/// The most tails that are open at once on this node.
+/// The most tails that may be open on this node at a time.
 const MAX_TAILS: usize = 64;
 
-/// The most events that wait for one tail, and the most bytes; never less than two of the largest publications.
+/// The most unread events of one tail, and the most bytes of them, but at least two publications of the maximum
+/// size.
 const MAX_WAITING: usize = 1024;
 const MAX_WAITING_BYTES: usize = 4 << 20;
 
@@ -34,11 +35,11 @@ struct Inner {
     max_bytes: usize,
 }
 
-/// The events that one tail has not read yet.
+/// The unread events of one tail.
 struct Queue {
     waiting: RefCell<Waiting>,
-    /// Cancelled when the tail is cut off.
-    cut: CancellationToken,
+    /// Cancelled when the tail has fallen behind.
+    too_slow: CancellationToken,
 }
 
 #[derive(Default)]
@@ -50,10 +51,10 @@ struct Waiting {
     waker: Option<Waker>,
 }
 
-/// What a tail reads.
+/// An event that a tail reads.
 #[derive(Debug, Clone)]
 pub enum TailEvent {
-    /// Everything that is published from here on follows.
+    /// The channel is subscribed: every later publication follows.
     Live,
     Publication(Delivery),
     /// Publications may have been missed.
@@ -71,11 +72,11 @@ pub enum TailEnd {
     Refused,
 }
 
-/// As many tails are open as there may be.
+/// The limit of open tails is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooManyTails;
 
-/// A reader of one channel. Dropping it ends it.
+/// A reader of one channel, until it is dropped.
 pub struct Tail {
     tails: Tails,
     channel: ChannelName,
@@ -96,24 +97,25 @@ impl Tails {
         }))
     }
 
-    /// Reads `channel` from soon on. `cut` is cancelled when the reader is too slow.
+    /// Opens a tail of `channel`. It reads publications from [`TailEvent::Live`] on. `too_slow` is cancelled when
+    /// the reader falls behind.
     pub fn open(
         &self,
         channel: &ChannelName,
-        cut: CancellationToken,
+        too_slow: CancellationToken,
     ) -> Result<Tail, TooManyTails> {
         let count = self.0.count.get();
         if count >= MAX_TAILS {
             return Err(TooManyTails);
         }
         self.0.count.set(count + 1);
-        let queue = Rc::new(Queue { waiting: RefCell::default(), cut });
+        let queue = Rc::new(Queue { waiting: RefCell::default(), too_slow });
         let mut by_channel = self.0.by_channel.borrow_mut();
         by_channel.entry(channel.clone()).or_default().push(Rc::clone(&queue));
         drop(by_channel);
         let to_core = self.0.to_core.upgrade();
         if let Some(to_core) = &to_core {
-            // The core ends with the process; nothing is published then.
+            // The core only ends with the process, when nothing is published any more.
             let _ = to_core.send(Change::Pin(channel.clone()));
         }
         Ok(Tail { tails: self.clone(), channel: channel.clone(), queue, to_core })
@@ -130,23 +132,23 @@ impl Tails {
         }
     }
 
-    /// Tells the tails of `channel` that it is subscribed.
+    /// Notifies the tails of `channel` that it is subscribed.
     pub(super) fn confirm(&self, channel: &ChannelName) {
         self.send(channel, TailEvent::Live);
     }
 
-    /// Ends the tails of `channel`, which Redis refuses.
+    /// Ends the tails of `channel`, because Redis refuses the subscription.
     pub(super) fn refuse(&self, channel: &ChannelName) {
         self.send(channel, TailEvent::End(TailEnd::Refused));
     }
 
-    /// Tells the tails of `channel` that publications may have been missed.
+    /// Notifies the tails of `channel` that publications may have been missed.
     pub(super) fn report_gap(&self, channel: &ChannelName) {
         self.send(channel, TailEvent::Gap);
     }
 
-    /// Tells the tails of all channels that publications may have been missed, except of those that are read
-    /// from their histories.
+    /// Notifies the tails of all channels that publications may have been missed, except those in `caught_up`,
+    /// which are read from their histories.
     pub(super) fn report_gap_except(&self, caught_up: &[(ChannelName, u64)]) {
         let by_channel = self.0.by_channel.borrow();
         if by_channel.is_empty() {
@@ -174,7 +176,7 @@ impl Queue {
         let bytes = event.bytes();
         let is_full = waiting.events.len() >= MAX_WAITING || waiting.bytes + bytes > max_bytes;
         let event = if is_full {
-            self.cut.cancel();
+            self.too_slow.cancel();
             TailEvent::End(TailEnd::TooSlow)
         } else {
             waiting.bytes += bytes;
@@ -198,7 +200,7 @@ impl TailEvent {
 }
 
 impl Tail {
-    /// Polls for the next event; `None` after the last.
+    /// Polls for the next event; `None` follows the last one.
     pub fn poll_next(&mut self, cx: &Context<'_>) -> Poll<Option<TailEvent>> {
         let mut waiting = self.queue.waiting.borrow_mut();
         match waiting.events.pop_front() {
@@ -231,7 +233,7 @@ impl Drop for Tail {
             }
         }
         if let Some(to_core) = &self.to_core {
-            // The core ends with the process; nothing is subscribed then.
+            // The core only ends with the process, when nothing is subscribed any more.
             let _ = to_core.send(Change::Unpin(self.channel.clone()));
         }
     }
@@ -255,33 +257,35 @@ mod tests {
     async fn a_tail_sees_its_channel_until_it_is_dropped() {
         let (tails, _to_core, mut changes) = tails();
         let mut tail = tails.open(&channel("a"), CancellationToken::new()).unwrap();
-        assert!(matches!(changes.try_recv(), Ok(Change::Pin(kept)) if kept == channel("a")));
+        assert!(matches!(changes.try_recv(), Ok(Change::Pin(pinned)) if pinned == channel("a")));
         tails.confirm(&channel("a"));
         tails.deliver(&channel("b"), &encode(b"{}", None));
         tails.deliver(&channel("a"), &encode(b"{\"n\":1}", None));
         tails.report_gap(&channel("a"));
         assert!(matches!(tail.next().await, Some(TailEvent::Live)));
-        let Some(TailEvent::Publication(seen)) = tail.next().await else {
+        let Some(TailEvent::Publication(delivery)) = tail.next().await else {
             panic!("no publication")
         };
-        assert_eq!(crate::socket::frame::payload(&seen.frame), b"{\"n\":1}");
+        assert_eq!(crate::socket::frame::payload(&delivery.frame), b"{\"n\":1}");
         assert!(matches!(tail.next().await, Some(TailEvent::Gap)));
         drop(tail);
-        assert!(matches!(changes.try_recv(), Ok(Change::Unpin(kept)) if kept == channel("a")));
+        assert!(
+            matches!(changes.try_recv(), Ok(Change::Unpin(unpinned)) if unpinned == channel("a"))
+        );
         assert!(tails.0.by_channel.borrow().is_empty());
     }
 
     #[tokio::test]
-    async fn one_that_falls_behind_is_cut_off_and_others_are_not() {
+    async fn a_tail_that_falls_behind_ends_and_others_do_not() {
         let (tails, _to_core, _changes) = tails();
-        let cut = CancellationToken::new();
-        let mut slow = tails.open(&channel("a"), cut.clone()).unwrap();
+        let too_slow = CancellationToken::new();
+        let mut slow = tails.open(&channel("a"), too_slow.clone()).unwrap();
         let mut quick = tails.open(&channel("a"), CancellationToken::new()).unwrap();
         for _ in 0..MAX_WAITING + 10 {
             tails.deliver(&channel("a"), &encode(b"{}", None));
             assert!(matches!(quick.next().await, Some(TailEvent::Publication(_))));
         }
-        assert!(cut.is_cancelled());
+        assert!(too_slow.is_cancelled());
         for _ in 0..MAX_WAITING {
             assert!(matches!(slow.next().await, Some(TailEvent::Publication(_))));
         }
@@ -290,25 +294,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn bytes_are_bounded_as_well() {
+    async fn unread_bytes_are_bounded() {
         let (tails, _to_core, _changes) = tails();
-        let cut = CancellationToken::new();
-        let _slow = tails.open(&channel("a"), cut.clone()).unwrap();
+        let too_slow = CancellationToken::new();
+        let _slow = tails.open(&channel("a"), too_slow.clone()).unwrap();
         let large = encode(&vec![b' '; MAX_WAITING_BYTES / 4], None);
         for _ in 0..4 {
-            assert!(!cut.is_cancelled());
+            assert!(!too_slow.is_cancelled());
             tails.deliver(&channel("a"), &large);
         }
-        assert!(cut.is_cancelled());
+        assert!(too_slow.is_cancelled());
     }
 
     #[tokio::test]
-    async fn there_is_a_most() {
+    async fn the_number_of_open_tails_is_limited() {
         let (tails, _to_core, _changes) = tails();
         let open = || tails.open(&channel("a"), CancellationToken::new());
-        let mut some: Vec<_> = (0..MAX_TAILS).map(|_| open().unwrap()).collect();
+        let mut opened: Vec<_> = (0..MAX_TAILS).map(|_| open().unwrap()).collect();
         assert!(open().is_err());
-        some.pop();
+        opened.pop();
         assert!(open().is_ok());
     }
 }

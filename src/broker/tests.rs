@@ -1,4 +1,4 @@
-//! The broker's parts joined as the gateway joins them, on memory and on a real Redis.
+//! Tests of the broker's parts, combined as the gateway combines them, on memory and on a real Redis.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -137,7 +137,7 @@ async fn local<T>(test: impl Future<Output = T>) -> T {
     tokio::time::timeout(deadline, LocalSet::new().run_until(test)).await.expect("in time")
 }
 
-/// The same for both engines.
+/// Runs on both engines.
 async fn publications_reach_their_channel_in_order(node: Node) {
     node.up().await;
     let mut a = node.join("chat_1").await;
@@ -153,7 +153,7 @@ async fn publications_reach_their_channel_in_order(node: Node) {
         }
     }
     assert_eq!(other.next().await, "other");
-    // Leaving and coming back, also before the engine has answered the first.
+    // A socket can leave and join again before the engine has confirmed the leave.
     b.subscription.take();
     a.subscription.take();
     let mut again = node.join("chat_1").await;
@@ -194,7 +194,7 @@ async fn two_nodes_on_one_redis_receive_from_each_other() {
 }
 
 #[tokio::test(flavor = "current_thread")]
-async fn after_an_outage_members_are_closed_and_newcomers_receive_everything() {
+async fn after_an_outage_old_sockets_are_closed_and_new_ones_receive_everything() {
     let mut server = RedisServer::start();
     local(async {
         let node = Node::redis(&server.url());
@@ -213,13 +213,13 @@ async fn after_an_outage_members_are_closed_and_newcomers_receive_everything() {
         node.up().await;
         until(|| member.socket.end() == Some(ConnectionEnd::ByGateway(CloseReason::BrokerGap)))
             .await;
-        let mut newcomer = node.join("chat_1").await;
-        // The command connection finds out for itself that its server is another.
+        let mut new_member = node.join("chat_1").await;
+        // The command connection reconnects by itself.
         let channel = ChannelName::new("chat_1").unwrap();
         while node.publisher.publish(&channel, "after".into(), None).await.is_err() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        assert_eq!(newcomer.next().await, "after");
+        assert_eq!(new_member.next().await, "after");
         assert!(node.live.load(std::sync::atomic::Ordering::Acquire));
     })
     .await;
@@ -240,7 +240,7 @@ async fn a_redis_that_hangs_is_noticed_without_a_publication() {
 }
 
 #[tokio::test(flavor = "current_thread")]
-async fn the_last_member_takes_the_subscription_with_it() {
+async fn the_channel_is_unsubscribed_after_its_last_member() {
     let server = RedisServer::start();
     local(async {
         let node = Node::redis(&server.url());
@@ -276,24 +276,24 @@ async fn a_channel_stays_subscribed_while_it_is_pinned() {
             }
         };
         let channel = ChannelName::new("chat_1").unwrap();
-        let kept = node.broker.pin(&channel);
+        let first_pin = node.broker.pin(&channel);
         until_there_are(1).await;
-        let again = node.broker.pin(&channel);
+        let second_pin = node.broker.pin(&channel);
         drop(node.join("chat_1").await);
-        drop(kept);
-        // A later publication on the same path shows that the leave was applied.
+        drop(first_pin);
+        // A later publication on the same path shows that the changes were applied.
         let mut member = node.join("chat_2").await;
         node.publish("chat_2", "seen").await;
         assert_eq!(member.next().await, "seen");
         until_there_are(1).await;
-        drop(again);
+        drop(second_pin);
         until_there_are(0).await;
     })
     .await;
 }
 
 #[tokio::test(flavor = "current_thread")]
-async fn publications_that_the_observer_stops_reach_nobody_and_leave_the_history() {
+async fn publications_that_the_observer_stops_are_not_delivered_and_leave_the_history() {
     let server = RedisServer::start();
     local(async {
         for redis in [None, Some(server.url())] {
@@ -316,8 +316,8 @@ async fn publications_that_the_observer_stops_reach_nobody_and_leave_the_history
                 let now = node.publisher.history().read(&channel, ReadFrom::Running).await.unwrap();
                 let begin = Position { offset: 0, ..now.now };
                 let page = node.publisher.history().read(&channel, ReadFrom::After(begin)).await;
-                let kept: Vec<_> = page.unwrap().publications;
-                if kept.iter().map(|one| one.position.unwrap().offset).eq([1, 3]) {
+                let publications: Vec<_> = page.unwrap().publications;
+                if publications.iter().map(|one| one.position.unwrap().offset).eq([1, 3]) {
                     break;
                 }
                 tokio::time::sleep(Duration::from_millis(5)).await;

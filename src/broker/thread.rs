@@ -1,4 +1,5 @@
-//! A worker thread's side: joins sockets to the hub and waits for the engine's confirmation.
+//! The part of the broker on a worker thread: it attaches sockets to the hub and waits until the engine has
+//! confirmed their channels.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Publication;
-use super::channels::{Change, Ticket};
+use super::channels::{Change, JoinId};
 use crate::hub::HubPart;
 use crate::protocol::{ChannelName, CloseReason, Position};
 use crate::redis_link::EngineUnavailable;
@@ -20,19 +21,19 @@ use crate::telemetry;
 /// How long a new socket waits for the engine to confirm its channel.
 const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A message of the engine thread to a worker thread. All of them arrive in the order in which they were sent.
+/// A message from the engine thread to a worker thread. Messages arrive in the order in which they were sent.
 pub(super) enum ToThread {
     Batch(Vec<Publication>),
     /// These channels are subscribed.
-    Confirmed(Vec<(ChannelName, Ticket)>),
+    Confirmed(Vec<(ChannelName, JoinId)>),
     /// Redis does not let this node subscribe to the channel.
-    Refused(ChannelName, Ticket),
-    /// Publications of these channels may have been missed. Sockets that still wait for the confirmation are
-    /// not affected.
+    Refused(ChannelName, JoinId),
+    /// Publications of these channels may have been missed. Sockets whose channel is not confirmed yet are not
+    /// affected.
     Gap(Vec<ChannelName>),
 }
 
-/// What a worker thread needs to become a [`Broker`]. It is made on another thread.
+/// What a worker thread needs to create its [`Broker`]. The handle is created on another thread.
 pub struct WorkerHandle {
     pub(super) thread: usize,
     pub(super) from_core: mpsc::Receiver<ToThread>,
@@ -42,7 +43,7 @@ pub struct WorkerHandle {
 
 /// The sockets that wait for one channel's confirmation.
 struct Pending {
-    ticket: Ticket,
+    join_id: JoinId,
     waiters: Vec<oneshot::Sender<Result<(), EngineUnavailable>>>,
 }
 
@@ -54,11 +55,12 @@ pub struct Broker {
     live: Arc<AtomicBool>,
     /// The channels of the hub that are not confirmed yet.
     pending: RefCell<HashMap<ChannelName, Pending>>,
-    next_ticket: Cell<Ticket>,
+    next_join_id: Cell<JoinId>,
 }
 
 impl Broker {
-    /// The returned future delivers publications and must run as a task of the thread.
+    /// Creates the broker of the current thread. The returned future delivers publications and must run as a task
+    /// of this thread.
     pub fn new(handle: WorkerHandle) -> (Rc<Self>, impl Future<Output = ()>) {
         let broker = Rc::new(Self {
             thread: handle.thread,
@@ -66,7 +68,7 @@ impl Broker {
             to_core: handle.to_core,
             live: handle.live,
             pending: RefCell::default(),
-            next_ticket: Cell::new(0),
+            next_join_id: Cell::new(0),
         });
         let run = Rc::clone(&broker).run(handle.from_core);
         // A delivery polls many sockets at once; tokio's budget would interrupt it after 128.
@@ -78,8 +80,8 @@ impl Broker {
         self.live.load(Ordering::Acquire)
     }
 
-    /// Joins `socket` to `channel` and returns once the engine has confirmed it. A caller that has to send
-    /// something before the first publication holds the socket back ([`Socket::hold`]) before it calls.
+    /// Subscribes `socket` to `channel` and returns once the engine has confirmed the channel. A caller that has
+    /// to send something before the first publication must hold the socket ([`Socket::hold`]) before this call.
     pub async fn subscribe(
         self: &Rc<Self>,
         channel: &ChannelName,
@@ -89,12 +91,12 @@ impl Broker {
             return Err(EngineUnavailable);
         }
         if self.hub.attach(channel, Rc::clone(socket)) {
-            let ticket = self.next_ticket.get();
-            self.next_ticket.set(ticket + 1);
-            let pending = Pending { ticket, waiters: Vec::new() };
+            let join_id = self.next_join_id.get();
+            self.next_join_id.set(join_id + 1);
+            let pending = Pending { join_id, waiters: Vec::new() };
             self.pending.borrow_mut().insert(channel.clone(), pending);
             let (channel, thread) = (channel.clone(), self.thread);
-            self.send(Change::Join { channel, thread, ticket });
+            self.send(Change::Join { channel, thread, join_id });
         }
         let subscription = Subscription {
             broker: Rc::clone(self),
@@ -120,12 +122,12 @@ impl Broker {
             match message {
                 ToThread::Batch(batch) => self.deliver(batch).await,
                 ToThread::Confirmed(channels) => {
-                    for (channel, ticket) in channels {
-                        self.answer_waiters(&channel, ticket, Ok(()));
+                    for (channel, join_id) in channels {
+                        self.answer_waiters(&channel, join_id, Ok(()));
                     }
                 }
-                ToThread::Refused(channel, ticket) => {
-                    self.answer_waiters(&channel, ticket, Err(EngineUnavailable));
+                ToThread::Refused(channel, join_id) => {
+                    self.answer_waiters(&channel, join_id, Err(EngineUnavailable));
                 }
                 ToThread::Gap(channels) => self.close_confirmed(&channels),
             }
@@ -159,21 +161,21 @@ impl Broker {
     fn answer_waiters(
         &self,
         channel: &ChannelName,
-        ticket: Ticket,
+        join_id: JoinId,
         outcome: Result<(), EngineUnavailable>,
     ) {
         let mut pending = self.pending.borrow_mut();
-        if pending.get(channel).is_some_and(|pending| pending.ticket == ticket)
+        if pending.get(channel).is_some_and(|pending| pending.join_id == join_id)
             && let Some(Pending { waiters, .. }) = pending.remove(channel)
         {
             for waiter in waiters {
-                // A socket that has closed does not wait any more.
+                // A socket that has closed no longer waits.
                 let _ = waiter.send(outcome);
             }
         }
     }
 
-    /// Closes the sockets of those of `channels` that are confirmed.
+    /// Closes the sockets of those `channels` that are confirmed.
     fn close_confirmed(&self, channels: &[ChannelName]) {
         let pending = self.pending.borrow();
         for channel in channels.iter().filter(|channel| !pending.contains_key(*channel)) {
@@ -181,18 +183,19 @@ impl Broker {
         }
     }
 
-    /// Reports that a connection of `channel` has its history up to `position`, and is to get the rest.
+    /// Reports that a connection of `channel` has its history up to `position`, and must get everything after it.
     pub fn start_after(&self, channel: &ChannelName, position: Position) {
         self.send(Change::Start { channel: channel.clone(), position });
     }
 
-    /// Keeps this node subscribed to `channel` without a socket, from soon on until the guard is dropped.
+    /// Keeps this node subscribed to `channel`, even without a socket, until the guard is dropped. The
+    /// subscription may start after this call returns.
     pub fn pin(&self, channel: &ChannelName) -> ChannelPin {
         self.send(Change::Pin(channel.clone()));
         ChannelPin { to_core: self.to_core.clone(), channel: channel.clone() }
     }
 
-    fn leave(&self, channel: &ChannelName, socket: &Rc<Socket>) {
+    fn unsubscribe(&self, channel: &ChannelName, socket: &Rc<Socket>) {
         if self.hub.detach(channel, socket) {
             self.pending.borrow_mut().remove(channel);
             let (channel, thread) = (channel.clone(), self.thread);
@@ -201,7 +204,7 @@ impl Broker {
     }
 
     fn send(&self, change: Change) {
-        // The core ends with the process; nothing is subscribed then.
+        // The core only ends with the process, when nothing is subscribed any more.
         let _ = self.to_core.send(change);
     }
 }
@@ -233,12 +236,12 @@ pub struct ChannelPin {
 
 impl Drop for ChannelPin {
     fn drop(&mut self) {
-        // The core ends with the process; nothing is subscribed then.
+        // The core only ends with the process, when nothing is subscribed any more.
         let _ = self.to_core.send(Change::Unpin(self.channel.clone()));
     }
 }
 
-/// A socket's membership in its channel, which ends when this is dropped.
+/// A socket's subscription to its channel, which ends when this is dropped.
 pub struct Subscription {
     broker: Rc<Broker>,
     channel: ChannelName,
@@ -247,6 +250,6 @@ pub struct Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        self.broker.leave(&self.channel, &self.socket);
+        self.broker.unsubscribe(&self.channel, &self.socket);
     }
 }

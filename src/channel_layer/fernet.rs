@@ -1,5 +1,5 @@
-//! Fernet tokens (<https://github.com/fernet/spec/blob/master/Spec.md>) with keys that channels_redis derives
-//! from its `symmetric_encryption_keys`: authenticated, then decrypted. Nothing is encrypted here.
+//! Decrypts Fernet tokens (<https://github.com/fernet/spec/blob/master/Spec.md>) with the keys that channels_redis
+//! derives from its `symmetric_encryption_keys`.
 
 use aws_lc_rs::cipher::{AES_128, DecryptionContext, PaddedBlockDecryptingKey, UnboundCipherKey};
 use aws_lc_rs::hmac;
@@ -15,10 +15,10 @@ const VERSION: u8 = 0x80;
 const HEAD: usize = 1 + 8 + 16;
 /// The length of an HMAC-SHA256.
 const TAG: usize = 32;
-/// By how many seconds the time of a token may lie in the future, as in Python's `cryptography`.
+/// How many seconds the time of a token may lie in the future, as in Python's `cryptography`.
 const MAX_CLOCK_SKEW: u64 = 60;
 
-/// One key: the SHA-256 of a secret, one half for signing, the other for encrypting.
+/// A key: one half of the SHA-256 of a secret signs, the other half encrypts.
 pub(super) struct Fernet {
     signing: hmac::Key,
     encrypting: [u8; 16],
@@ -27,9 +27,9 @@ pub(super) struct Fernet {
 /// How long a token is valid.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Lifetime {
-    /// The present time in Unix seconds.
+    /// The current time in Unix seconds.
     pub(super) now: u64,
-    /// The seconds for which it is valid after it was written.
+    /// How many seconds a token is valid after it was written.
     pub(super) ttl: u64,
 }
 
@@ -56,15 +56,16 @@ impl Fernet {
     }
 }
 
-/// Decrypts a token that was written with one of `keys` and is still valid. Without a `lifetime` it always is.
+/// Decrypts a token that was written with one of `keys` and is still valid; `None` for any other. Without a
+/// `lifetime`, tokens do not expire.
 pub(super) fn open(keys: &[Fernet], token: &[u8], lifetime: Option<Lifetime>) -> Option<Vec<u8>> {
     let raw = URL_SAFE.decode(token).ok()?;
     let (version, after) = raw.split_first()?;
     let written = u64::from_be_bytes(*after.first_chunk()?);
-    let is_live = lifetime.is_none_or(|Lifetime { now, ttl }| {
+    let is_valid = lifetime.is_none_or(|Lifetime { now, ttl }| {
         written.saturating_add(ttl) >= now && written <= now.saturating_add(MAX_CLOCK_SKEW)
     });
-    let is_readable = *version == VERSION && is_live;
+    let is_readable = *version == VERSION && is_valid;
     is_readable.then(|| keys.iter().find_map(|key| key.open(&raw))).flatten()
 }
 
@@ -75,7 +76,7 @@ mod tests {
     /// Written by channels_redis with the key `sekrit`.
     const TOKEN: &str = "gAAAAABrBNGXGsh4oddItLQ5t7O7_7yqHoDaoG4mE4r45JHMZRG2Vd3gmFL6aH_WdIaSCrTeXtLhjNe2\
         LkIbMDRKaYqSQbOegQzGKd1F2Co_SwjdiQiwO9qaqqjsTPzqLzNgWPr6-HiWWtx_n7owlPSgbZh4eKQUwqjPOqDSpmYR_BscQovFIsQ=";
-    /// The time in it.
+    /// The time in the token, in Unix seconds.
     const WRITTEN: u64 = 0x6b04_d197;
 
     fn keys(secrets: &[&str]) -> Vec<Fernet> {
@@ -83,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_of_python_is_opened() {
+    fn a_token_written_by_python_is_decrypted() {
         let text = open(&keys(&["sekrit"]), TOKEN.as_bytes(), None).unwrap();
         assert_eq!(text.len(), 67);
         assert!(text.starts_with(b"\x83\xa4type\xacchat.message"));
@@ -109,9 +110,9 @@ mod tests {
     }
 
     #[test]
-    fn a_token_lives_from_a_minute_before_its_time_until_its_ttl() {
+    fn a_token_is_valid_from_a_minute_before_its_time_until_its_ttl() {
         let keys = keys(&["sekrit"]);
-        for (now, ttl, is_live) in [
+        for (now, ttl, is_valid) in [
             (WRITTEN, 0, true),
             (WRITTEN + 70, 70, true),
             (WRITTEN + 71, 70, false),
@@ -121,7 +122,7 @@ mod tests {
         ] {
             let lifetime = Some(Lifetime { now, ttl });
             let opened = open(&keys, TOKEN.as_bytes(), lifetime).is_some();
-            assert_eq!(opened, is_live, "now {now}, ttl {ttl}");
+            assert_eq!(opened, is_valid, "now {now}, ttl {ttl}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! JSON text of Python's `json.dumps`, parsed at its first level and otherwise kept as it is.
+//! Parses the first level of JSON that Python's `json.dumps` wrote, and keeps the raw text of the values.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,10 +6,10 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// Floats that Python writes although they are not valid JSON, the longest first.
+/// Floats that Python writes although they are not valid JSON, longest first.
 const BARE_FLOATS: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
 
-/// The same text with `NaN`, `Infinity` and `-Infinity` in quotes wherever they occur outside a string.
+/// Puts `NaN`, `Infinity` and `-Infinity` into quotes wherever they occur outside a string.
 pub(super) fn without_bare_floats(text: &str) -> Cow<'_, str> {
     if !text.contains("NaN") && !text.contains("Infinity") {
         return Cow::Borrowed(text);
@@ -34,8 +34,8 @@ pub(super) fn without_bare_floats(text: &str) -> Cow<'_, str> {
     Cow::Owned(quoted)
 }
 
-/// The length of the string that `text` begins with, with its quotes; the length of `text` where the string
-/// has no end.
+/// The length of the JSON string at the start of `text`, with its quotes; the length of `text` if the string is not
+/// terminated.
 fn string_length(text: &str) -> usize {
     let mut is_escaped = false;
     for (at, byte) in text.bytes().enumerate().skip(1) {
@@ -49,7 +49,7 @@ fn string_length(text: &str) -> usize {
     text.len()
 }
 
-/// A JSON object whose names and values are kept as they were written.
+/// A JSON object that keeps the raw text of its names and values.
 pub(super) struct Object<'a>(Vec<(&'a RawValue, &'a RawValue)>);
 
 impl<'a> Object<'a> {
@@ -58,7 +58,7 @@ impl<'a> Object<'a> {
         serde_json::from_str(text).ok()
     }
 
-    /// The members: each with its name in quotes, and its value.
+    /// The members: the raw name, in quotes, and the raw value of each.
     pub(super) fn members(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
         self.0.iter().map(|(name, value)| (name.get(), value.get()))
     }
@@ -86,7 +86,7 @@ impl<'de> Deserialize<'de> for Object<'de> {
     }
 }
 
-/// Reads one text, or an array of texts; `None` for anything else.
+/// Parses a string or an array of strings; `None` for anything else.
 pub(super) fn texts(value: &str) -> Option<Vec<String>> {
     if value.starts_with('"') {
         return serde_json::from_str(value).ok().map(|text| vec![text]);
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_keeps_its_order_and_its_text() {
+    fn an_object_keeps_its_order_and_its_raw_text() {
         let text = r#" {"b\u0061": 1.0e3, "a": {"x": [ 1 ]}, "b": "\ud800"} "#;
         let object = Object::read(text).unwrap();
         let members: Vec<_> = object.members().collect();
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_one_or_several() {
+    fn one_string_or_several_are_parsed() {
         assert_eq!(texts(r#""a!b""#), Some(vec!["a!b".to_owned()]));
         assert_eq!(texts(r#"["a", "b"]"#), Some(vec!["a".to_owned(), "b".to_owned()]));
         for wrong in ["1", "null", "{}", r#"["a", 1]"#, r#""a"#] {

@@ -1,98 +1,100 @@
-//! The mailbox of this node in a `RedisChannelLayer`: a sorted set into which every message for the node is
-//! put, and which a connection of its own empties.
+//! The mailbox of this node in a `RedisChannelLayer`: a sorted set of the messages for the node, which a separate
+//! connection pops.
 
 use std::time::Duration;
 
 use redis::{Client, Value};
 
 use super::MailboxNames;
-use crate::redis_link::{Blocking, ConnectionError, RedisFailure};
+use crate::redis_link::{BlockingConnection, ConnectionError, RedisFailure};
 
-/// The most messages of one pop.
-pub const LETTERS_PER_POP: usize = 500;
+/// The most messages that one pop returns.
+pub const MESSAGES_PER_POP: usize = 500;
 
 /// A message of the mailbox.
 #[derive(Debug, PartialEq)]
-pub struct Letter {
+pub struct MailboxMessage {
     pub payload: Vec<u8>,
-    /// When it was sent, by the sender's clock: the same in every mailbox of one host.
+    /// When the message was sent, by the sender's clock. It is the same in every mailbox of one host.
     pub score: f64,
 }
 
-/// The reader of the mailbox. What was popped is nowhere else: a pop must be awaited to its end.
+/// The reader of the mailbox. A popped message exists nowhere else, so a pop must not be dropped before it ends.
 pub struct Mailbox {
-    connection: Blocking,
+    connection: BlockingConnection,
     key: String,
-    /// Whether the server knows BZMPOP, and lets this user call it.
-    pops_many: bool,
+    /// Whether the server supports BZMPOP and permits it to this user.
+    supports_bzmpop: bool,
     /// Whether an answer was lost.
-    broken: bool,
+    is_broken: bool,
 }
 
 impl Mailbox {
     pub async fn connect(client: &Client, names: &MailboxNames) -> Result<Self, ConnectionError> {
         Ok(Self {
-            connection: Blocking::connect(client).await?,
+            connection: BlockingConnection::connect(client).await?,
             key: names.mailbox(),
-            pops_many: true,
-            broken: false,
+            supports_bzmpop: true,
+            is_broken: false,
         })
     }
 
-    /// Pops the oldest messages, up to [`LETTERS_PER_POP`], and waits up to `wait` for the first. After an error
-    /// the connection is to be given up, and messages may have been popped that are lost.
-    pub async fn pop(&mut self, wait: Duration) -> Result<Vec<Letter>, RedisFailure> {
-        if self.broken {
+    /// Pops the oldest messages, up to [`MESSAGES_PER_POP`], and waits up to `wait` for the first. After an error
+    /// the connection must be closed, and popped messages may be lost.
+    pub async fn pop(&mut self, wait: Duration) -> Result<Vec<MailboxMessage>, RedisFailure> {
+        if self.is_broken {
             return Err(RedisFailure::Unavailable);
         }
-        if self.pops_many {
+        if self.supports_bzmpop {
             let mut pop = redis::cmd("BZMPOP");
             pop.arg(wait.as_secs_f64()).arg(1).arg(&self.key).arg("MIN");
-            pop.arg("COUNT").arg(LETTERS_PER_POP);
+            pop.arg("COUNT").arg(MESSAGES_PER_POP);
             match self.connection.query::<Value>(&pop, wait).await {
-                Ok(answer) => return Ok(letters(answer)),
-                // Redis before 7, or not permitted.
-                Err(RedisFailure::Refused(_)) => self.pops_many = false,
+                Ok(answer) => return Ok(messages(answer)),
+                // The server is older than Redis 7, or does not permit the command.
+                Err(RedisFailure::Refused(_)) => self.supports_bzmpop = false,
                 Err(failure) => return Err(failure),
             }
         }
         let mut pop = redis::cmd("BZPOPMIN");
         pop.arg(&self.key).arg(wait.as_secs_f64());
-        let mut popped = letters(self.connection.query(&pop, wait).await?);
+        let mut popped = messages(self.connection.query(&pop, wait).await?);
         if !popped.is_empty() {
-            match self.pop_ready(LETTERS_PER_POP - 1).await {
+            match self.pop_ready(MESSAGES_PER_POP - 1).await {
                 Ok(more) => popped.extend(more),
-                // The first is here all the same.
-                Err(_) => self.broken = true,
+                // The first message was popped and is returned.
+                Err(_) => self.is_broken = true,
             }
         }
         Ok(popped)
     }
 
-    /// Pops what is there without waiting.
-    async fn pop_ready(&mut self, count: usize) -> Result<Vec<Letter>, RedisFailure> {
+    /// Pops up to `count` messages without waiting.
+    async fn pop_ready(&mut self, count: usize) -> Result<Vec<MailboxMessage>, RedisFailure> {
         let mut pop = redis::cmd("ZPOPMIN");
         pop.arg(&self.key).arg(count);
-        Ok(letters(self.connection.query(&pop, Duration::ZERO).await?))
+        Ok(messages(self.connection.query(&pop, Duration::ZERO).await?))
     }
 }
 
-/// The members and scores of an answer, however deep in arrays: in that, BZMPOP, BZPOPMIN and ZPOPMIN differ,
-/// as do RESP2 and RESP3. A key in front of them is followed by no score.
-fn letters(answer: Value) -> Vec<Letter> {
-    let mut letters = Vec::new();
-    collect(answer, &mut letters);
-    letters
+/// The members and scores of an answer, at any depth of nested arrays: BZMPOP, BZPOPMIN and ZPOPMIN nest them
+/// differently, as do RESP2 and RESP3. A key in front of them is ignored, since no score follows it.
+fn messages(answer: Value) -> Vec<MailboxMessage> {
+    let mut messages = Vec::new();
+    collect(answer, &mut messages);
+    messages
 }
 
-fn collect(value: Value, letters: &mut Vec<Letter>) {
+fn collect(value: Value, messages: &mut Vec<MailboxMessage>) {
     let Value::Array(values) = value else { return };
     let mut payload = None;
     for value in values {
         match (value, payload.take()) {
-            (Value::Double(score), Some(payload)) => letters.push(Letter { payload, score }),
+            (Value::Double(score), Some(payload)) => {
+                messages.push(MailboxMessage { payload, score })
+            }
             (Value::BulkString(bytes), _) => payload = Some(bytes),
-            (nested, _) => collect(nested, letters),
+            (nested, _) => collect(nested, messages),
         }
     }
 }

@@ -12,14 +12,14 @@ use crate::protocol::ChannelName;
 use crate::redis_link::{Commands, RedisFailure};
 use crate::shutdown::Shutdown;
 
-/// The most groups of one write.
+/// The most groups in one write.
 const GROUPS_PER_WRITE: usize = 500;
 
 /// The outcome of joining one group.
 #[derive(Debug)]
 pub struct Joined {
     pub channel: ChannelName,
-    /// Whether the node was not a member before; `Err` = Redis refuses this group.
+    /// Whether the node was not a member before; `Err` if Redis refuses this group.
     pub is_new: Result<bool, RedisFailure>,
 }
 
@@ -47,19 +47,19 @@ impl Memberships {
         Ok(Self { hosts, names, group_expiry: layer.group_expiry })
     }
 
-    /// For each host whether its connection is up, and each change of it.
-    pub fn ups(&self) -> Vec<watch::Receiver<bool>> {
-        self.hosts.iter().map(Commands::ups).collect()
+    /// Returns a receiver for each host that reports whether its connection is up.
+    pub fn subscribe_up(&self) -> Vec<watch::Receiver<bool>> {
+        self.hosts.iter().map(Commands::subscribe_up).collect()
     }
 
-    /// Joins or renews. `Err` = a host does not answer; some groups may have been joined all the same.
+    /// Joins groups, or renews memberships. `Err` if a host does not answer; some groups may still have been joined.
     pub async fn join(&self, channels: &[ChannelName]) -> Result<Vec<Joined>, RedisFailure> {
         let mut joined = Vec::with_capacity(channels.len());
         for (host, channels) in self.by_host(channels) {
-            for some in channels.chunks(GROUPS_PER_WRITE) {
+            for chunk in channels.chunks(GROUPS_PER_WRITE) {
                 let mut pipeline = redis::pipe();
                 let now = now();
-                for channel in some {
+                for channel in chunk {
                     let group = self.names.group(channel);
                     let (add, expire) = (redis::cmd("ZADD"), redis::cmd("EXPIRE"));
                     let member = self.names.member(channel);
@@ -67,9 +67,9 @@ impl Memberships {
                     let seconds = self.group_expiry.as_secs().to_string();
                     pipeline.add_command(with(expire, [&group, &seconds]));
                 }
-                let mut answers = host.each::<i64>(pipeline).await?.into_iter();
-                for channel in some {
-                    let (added, _expires) = (answers.next(), answers.next());
+                let mut answers = host.query_each::<i64>(pipeline).await?.into_iter();
+                for channel in chunk {
+                    let (added, _) = (answers.next(), answers.next());
                     let added = added.unwrap_or(Err(RedisFailure::Unavailable));
                     joined.push(Joined {
                         channel: channel.clone(),
@@ -81,17 +81,17 @@ impl Memberships {
         Ok(joined)
     }
 
-    /// Leaves groups. Where a host does not answer, the memberships expire with `group_expiry`.
+    /// Leaves groups. If a host does not answer, the memberships expire after `group_expiry`.
     pub async fn leave(&self, channels: &[ChannelName]) -> Result<(), RedisFailure> {
         for (host, channels) in self.by_host(channels) {
-            for some in channels.chunks(GROUPS_PER_WRITE) {
+            for chunk in channels.chunks(GROUPS_PER_WRITE) {
                 let mut pipeline = redis::pipe();
-                for channel in some {
+                for channel in chunk {
                     let (group, member) = (self.names.group(channel), self.names.member(channel));
                     pipeline.add_command(with(redis::cmd("ZREM"), [&group, &member]));
                 }
                 // Whether they were members does not matter.
-                let _ = host.each::<i64>(pipeline).await?;
+                let _ = host.query_each::<i64>(pipeline).await?;
             }
         }
         Ok(())
@@ -118,8 +118,8 @@ impl Memberships {
     fn by_host(&self, channels: &[ChannelName]) -> Vec<(&Commands, Vec<ChannelName>)> {
         let mut all: Vec<_> = self.hosts.iter().map(|host| (host, Vec::new())).collect();
         for channel in channels {
-            if let Some((_, some)) = all.get_mut(host_of(channel.as_str(), self.hosts.len())) {
-                some.push(channel.clone());
+            if let Some((_, channels)) = all.get_mut(host_of(channel.as_str(), self.hosts.len())) {
+                channels.push(channel.clone());
             }
         }
         all
@@ -136,7 +136,7 @@ fn with<'a>(
     command
 }
 
-/// Seconds since the Unix epoch, as the backend's members have it.
+/// The seconds since the Unix epoch, in the format of the backend's own members.
 fn now() -> String {
     format!("{:.6}", clock::since_unix_epoch().as_secs_f64())
 }

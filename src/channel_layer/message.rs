@@ -1,4 +1,4 @@
-//! A payload of a channel layer, and the message in it.
+//! Parses the messages in the payloads of a channel layer.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -10,18 +10,19 @@ use crate::config::{LayerSerializer, Secret};
 use crate::msgpack::{Item, Malformed, Reader, write_key, write_value};
 pub use crate::telemetry::channel_layer::BadMessage;
 
-/// The member that `group_send` of the core layer adds: for which channels of the mailbox the message is.
+/// The member that `group_send` of the core layer adds: the channels of the mailbox that the message is for.
 const MEMBERS: &str = "__asgi_channel__";
+
 /// The member that names the handler of a consumer.
 const TYPE: &str = "type";
 
 /// A message as a backend passed it to `group_send`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LayerMessage {
-    /// The message as a JSON object: its members in their order, without `__asgi_channel__`, and without
-    /// `type` where that is not to be kept.
+    /// The message as a JSON object: its members in their order, without `__asgi_channel__`, and without `type` if
+    /// the serializer does not keep it.
     pub json: Vec<u8>,
-    /// The value of `type`, where it is text.
+    /// The value of `type`, if it is a string.
     pub message_type: Option<String>,
     /// The channels of this mailbox that the message is for. Empty in the pub/sub layer.
     pub members: Vec<String>,
@@ -40,14 +41,15 @@ pub struct Serializer {
     format: LayerSerializer,
     /// The number of random bytes before the message, which make it unique in a mailbox.
     prefix: usize,
-    /// The keys of the encryption; without any, messages are not encrypted.
+    /// The keys of the encryption. If there are none, messages are not encrypted.
     keys: Vec<Fernet>,
     ttl: Option<Duration>,
     keeps_type: bool,
 }
 
 impl Serializer {
-    /// A serializer for a layer without prefix (the pub/sub layer) and encryption. Messages keep their `type`.
+    /// Creates a serializer for a layer without a prefix (the pub/sub layer) and without encryption. Messages keep
+    /// their `type`.
     pub fn new(format: LayerSerializer) -> Self {
         Self { format, prefix: 0, keys: Vec::new(), ttl: None, keeps_type: true }
     }
@@ -57,8 +59,8 @@ impl Serializer {
         Self { prefix: bytes, ..self }
     }
 
-    /// Sets `symmetric_encryption_keys`, each of which is tried. A message older than `ttl` is refused: after
-    /// `expiry` and 10 s more in the core layer, never in the pub/sub layer (`None`).
+    /// Sets `symmetric_encryption_keys`, each of which is tried. A message older than `ttl` is refused; `None` means
+    /// that messages never expire.
     pub fn with_keys(self, secrets: &[Secret], ttl: Option<Duration>) -> Self {
         Self { keys: secrets.iter().map(Fernet::new).collect(), ttl, ..self }
     }
@@ -101,7 +103,7 @@ impl Draft {
         Self { message: LayerMessage { json, message_type: None, members: Vec::new() }, keeps_type }
     }
 
-    /// Writes one member with `write`. What that wrote is removed again unless the member `is_kept`.
+    /// Writes one member with `write`, and removes it again unless it `is_kept`.
     fn member<E>(
         &mut self,
         is_kept: bool,
@@ -137,7 +139,7 @@ fn read_msgpack(body: &[u8], keeps_type: bool) -> Result<LayerMessage, BadMessag
         }
         let is_type = key == Item::Str(TYPE.as_bytes());
         if is_type {
-            // Read from a copy, since the reader still has to write it.
+            // The type is read from a clone, since the member is still to be written.
             draft.message.message_type = text(reader.clone().item()?);
         }
         draft.member(!is_type || draft.keeps_type, |json| {
@@ -150,7 +152,7 @@ fn read_msgpack(body: &[u8], keeps_type: bool) -> Result<LayerMessage, BadMessag
     Ok(draft.finish())
 }
 
-/// Reads one text, or an array of texts.
+/// Parses a string or an array of strings.
 fn members(reader: &mut Reader) -> Result<Vec<String>, BadMessage> {
     let count = match reader.item()? {
         Item::Array(count) => count,

@@ -1,3 +1,5 @@
+//! Tests of parsing messages, with payloads that channels_redis wrote.
+
 use proptest::prelude::*;
 
 use super::*;
@@ -57,7 +59,7 @@ fn captures_of_the_core_layer_are_read() {
     }
 }
 
-/// The pub/sub layer: no prefix, no members.
+/// Payloads of the pub/sub layer have neither a prefix nor `__asgi_channel__`.
 #[test]
 fn a_capture_of_the_pubsub_layer_is_read() {
     let payload = unhex(
@@ -79,7 +81,7 @@ fn encrypted_messages_are_read() {
     };
     assert!(json_of(&open(&keys).unwrap()).contains("processing_started"));
     assert_eq!(open(&keys[..1]), Err(BadMessage::Sealed));
-    // By channels_redis 4.3.0's core layer, at Unix time 1795478000.
+    // This was written by the core layer of channels_redis 4.3.0, at the Unix time 1795478000.
     let core_payload = unhex(
         "12cd7f6500a7d49d890a8abe6741414141414272424e48776b46556479714d496c4f6d6a645f3639362d52567035776\
          9526f36334331756e4f77525472455839735467587a55674d614b666d446d4d7a6f757434563632454a46755f306b68\
@@ -110,7 +112,7 @@ fn json_of_python_is_read() {
 }
 
 #[test]
-fn members_are_where_they_stand() {
+fn special_members_are_removed_at_any_position() {
     let read =
         |text: &str| Serializer::new(LayerSerializer::Json).with_type(false).read(text.as_bytes());
     for (text, json) in [
@@ -130,7 +132,7 @@ fn members_are_where_they_stand() {
 }
 
 #[test]
-fn what_is_no_message_is_told_apart() {
+fn invalid_payloads_are_distinguished() {
     use BadMessage::{Malformed, Members, NotAMap};
     let msgpack = Serializer::new(LayerSerializer::MsgPack);
     for (payload, why) in [

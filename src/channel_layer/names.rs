@@ -1,23 +1,22 @@
-//! The keys and channels of a Django Channels layer, and the hosts that they are on, as channels_redis
-//! names them.
+//! The keys and channels of a Django Channels layer and their hosts, by the rules of channels_redis.
 
 use crate::protocol::ChannelName;
 
-/// The number of parts of the hash that are spread over the hosts.
-const RING: u32 = 4096;
+/// The number of hash slots that are distributed over the hosts.
+const RING_SIZE: u32 = 4096;
 
-/// The beginning of the local part of a gateway's member, by which an operator recognizes it in a group.
-const MARK: &str = "tg.";
+/// The prefix of the local part of a gateway's member, by which an operator recognizes it in a group.
+const MEMBER_PREFIX: &str = "tg.";
 
-/// The host of a name. For a group it is found by its own name, for a mailbox by its client's up to the `!`,
-/// for a group's Redis channel by all of it.
+/// The index of the host of `name`, which is the name of a group, the client of a mailbox including the `!`, or the
+/// Redis channel of a group.
 pub fn host_of(name: &str, hosts: usize) -> usize {
     if hosts < 2 {
         return 0;
     }
-    // The backend calculates in doubles as well: where `hosts` does not divide the ring, the edges depend on it.
-    let part = f64::from(crc32fast::hash(name.as_bytes()) % RING);
-    let width = f64::from(RING) / hosts as f64;
+    // The backend calculates with doubles as well, which matters if the ring size is not a multiple of `hosts`.
+    let part = f64::from(crc32fast::hash(name.as_bytes()) % RING_SIZE);
+    let width = f64::from(RING_SIZE) / hosts as f64;
     ((part / width) as usize).min(hosts - 1)
 }
 
@@ -30,8 +29,8 @@ pub struct MailboxNames {
 }
 
 impl MailboxNames {
-    /// Names with a new client. Its mailbox is on the first host, as that of every gateway: there the score of
-    /// one group_send is the same in all of them.
+    /// Creates names with a random client. Every gateway's mailbox is on the first host, so that a group_send has the
+    /// same score in all of them.
     pub fn random(prefix: &str, hosts: usize) -> Self {
         loop {
             let client = format!("specific.{}!", uuid::Uuid::new_v4().simple());
@@ -51,14 +50,14 @@ impl MailboxNames {
         format!("{}:group:{channel}", self.prefix)
     }
 
-    /// The member that stands for this node in the group of `channel`.
+    /// The member that represents this node in the group of `channel`.
     pub fn member(&self, channel: &ChannelName) -> String {
-        format!("{}{MARK}{channel}", self.client)
+        format!("{}{MEMBER_PREFIX}{channel}", self.client)
     }
 
-    /// The channel that a member stands for; `None` = it is not one of this node.
+    /// The channel of a member; `None` if the member is not of this node.
     pub fn channel(&self, member: &str) -> Option<ChannelName> {
-        let channel = member.strip_prefix(&*self.client)?.strip_prefix(MARK)?;
+        let channel = member.strip_prefix(&*self.client)?.strip_prefix(MEMBER_PREFIX)?;
         ChannelName::new(channel).ok()
     }
 }
@@ -75,11 +74,11 @@ impl GroupChannels {
         Self { prefix: format!("{prefix}__group__").into() }
     }
 
-    pub fn of(&self, channel: &ChannelName) -> String {
+    pub fn redis_channel(&self, channel: &ChannelName) -> String {
         format!("{}{channel}", self.prefix)
     }
 
-    /// The channel that a Redis channel stands for.
+    /// The channel whose group a Redis channel represents; `None` if it does not represent a group.
     pub fn channel(&self, name: &[u8]) -> Option<ChannelName> {
         let name = std::str::from_utf8(name).ok()?.strip_prefix(&*self.prefix)?;
         ChannelName::new(name).ok()
@@ -95,8 +94,8 @@ mod tests {
     }
 
     #[test]
-    fn hosts_are_found_as_the_backend_finds_them() {
-        // From channels_redis' own function.
+    fn hosts_are_the_same_as_in_the_backend() {
+        // The expected values were computed by channels_redis.
         let name = "asgi__group__chat_conv-1";
         for (hosts, host) in [(1, 0), (2, 0), (3, 0), (4, 1)] {
             assert_eq!(host_of(name, hosts), host, "{hosts}");
@@ -136,7 +135,7 @@ mod tests {
     #[test]
     fn names_of_the_pubsub_layer() {
         let groups = GroupChannels::new("asgi");
-        assert_eq!(groups.of(&channel("chat_1")), "asgi__group__chat_1");
+        assert_eq!(groups.redis_channel(&channel("chat_1")), "asgi__group__chat_1");
         assert_eq!(groups.channel(b"asgi__group__chat_1"), Some(channel("chat_1")));
         for other in [&b"asgi__group__"[..], b"chat_1", b"asgi__group__\xff"] {
             assert_eq!(groups.channel(other), None);

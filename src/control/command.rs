@@ -1,4 +1,4 @@
-//! The commands, and how they are written.
+//! The commands, and the JSON representation of a disconnect.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{DebugCommand, Listing};
 use crate::protocol::{ChannelName, CloseReason, ConnectionId, InvalidChannel, UserId};
 
-/// The reason text of a close frame, in bytes (RFC 6455 section 5.5).
+/// The most bytes of the reason in a close frame (RFC 6455 section 5.5).
 pub const MAX_REASON_BYTES: usize = 123;
 
 /// A command to all nodes.
@@ -16,21 +16,21 @@ pub const MAX_REASON_BYTES: usize = 123;
 pub enum NodeCommand {
     /// Closes connections.
     Disconnect(Disconnect),
-    /// Ends the generation of this task of this channel, wherever it runs.
+    /// Cancels the generation of a task of a channel, on whichever node it runs.
     Cancel { channel: ChannelName, task_id: String },
-    /// Lists what the nodes have.
+    /// Lists connections or channels of all nodes.
     List(Listing),
     /// Writes debug lines about a target.
     Debug(DebugCommand),
 }
 
-/// The connections that a command is about.
+/// The connections that a command applies to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
-    /// All connections of a user, whether the credentials write the id as a number or as text.
+    /// All connections of a user, whether the credentials contain the id as a number or as a string.
     User(UserId),
     Connection(ConnectionId),
-    /// All connections that are open to this channel.
+    /// All connections of a channel.
     Channel(ChannelName),
 }
 
@@ -45,7 +45,7 @@ pub struct Disconnect {
     reason: Box<str>,
 }
 
-/// A [`Disconnect`] as it is written: with exactly one of the first three fields.
+/// The JSON representation of a [`Disconnect`]. Exactly one of the first three fields is set.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DisconnectFields {
@@ -55,14 +55,14 @@ pub struct DisconnectFields {
     connection_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     channel: Option<String>,
-    /// Where none is given, 4001: the client is to get new credentials.
+    /// The default is 4001, which tells the client to get new credentials.
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
 }
 
-/// A [`Target`] as it is written: with exactly one of the fields.
+/// The JSON representation of a [`Target`]. Exactly one of the fields is set.
 #[derive(Default)]
 pub(super) struct TargetFields {
     pub user_id: Option<Value>,
@@ -73,7 +73,8 @@ pub(super) struct TargetFields {
 /// What is wrong with the fields of a [`Target`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InvalidTarget {
-    Number,
+    /// Not exactly one field is set.
+    FieldCount,
     UserId,
     ConnectionId,
     Channel(InvalidChannel),
@@ -90,9 +91,9 @@ pub enum InvalidDisconnect {
 impl fmt::Display for InvalidTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Number => "give exactly one of user_id, connection_id and channel",
-            Self::UserId => "user_id is an integer, or a string that is not empty",
-            Self::ConnectionId => "connection_id is 32 hex digits",
+            Self::FieldCount => "give exactly one of user_id, connection_id and channel",
+            Self::UserId => "user_id must be an integer or a non-empty string",
+            Self::ConnectionId => "connection_id must be 32 hex digits",
             Self::Channel(invalid) => return invalid.fmt(f),
         })
     }
@@ -102,8 +103,8 @@ impl fmt::Display for InvalidDisconnect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Target(invalid) => return invalid.fmt(f),
-            Self::Code => "code is 1000, 1008, 1012 or 3000 to 4999",
-            Self::Reason => "reason has at most 123 bytes",
+            Self::Code => "code must be 1000, 1008, 1012 or 3000 to 4999",
+            Self::Reason => "reason must have at most 123 bytes",
         })
     }
 }
@@ -123,7 +124,7 @@ impl Disconnect {
 }
 
 impl Target {
-    /// The name of its field, which logs use as well.
+    /// The name of the target's field, which logs use as well.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::User(_) => "user_id",
@@ -156,7 +157,7 @@ impl TryFrom<TargetFields> for Target {
             (None, None, Some(name)) => {
                 Self::Channel(ChannelName::new(&name).map_err(Invalid::Channel)?)
             }
-            _ => return Err(Invalid::Number),
+            _ => return Err(Invalid::FieldCount),
         })
     }
 }
@@ -212,23 +213,26 @@ mod tests {
     }
 
     #[test]
-    fn exactly_one_target_is_taken() {
+    fn exactly_one_target_is_accepted() {
         let user = |json: &str| match read(json).unwrap().target {
             Target::User(id) => id,
             other => panic!("{other:?}"),
         };
         assert_eq!(user(r#"{"user_id":7}"#), UserId::Integer(7));
         assert_eq!(user(r#"{"user_id":"7"}"#), UserId::Text("7".into()));
-        // As credentials with such an id are read.
+        // Credentials with such an id are parsed in the same way.
         let large = "18446744073709551615";
         assert_eq!(user(&format!("{{\"user_id\":{large}}}")), UserId::Text(large.into()));
         let id = ConnectionId::random();
         let by_connection = read(&format!("{{\"connection_id\":\"{id}\"}}")).unwrap();
         assert_eq!(*by_connection.target(), Target::Connection(id));
         for (json, wrong) in [
-            (r#"{}"#, InvalidDisconnect::Target(InvalidTarget::Number)),
-            (r#"{"user_id":null}"#, InvalidDisconnect::Target(InvalidTarget::Number)),
-            (r#"{"user_id":1,"channel":"a"}"#, InvalidDisconnect::Target(InvalidTarget::Number)),
+            (r#"{}"#, InvalidDisconnect::Target(InvalidTarget::FieldCount)),
+            (r#"{"user_id":null}"#, InvalidDisconnect::Target(InvalidTarget::FieldCount)),
+            (
+                r#"{"user_id":1,"channel":"a"}"#,
+                InvalidDisconnect::Target(InvalidTarget::FieldCount),
+            ),
             (r#"{"user_id":""}"#, InvalidDisconnect::Target(InvalidTarget::UserId)),
             (r#"{"user_id":1.5}"#, InvalidDisconnect::Target(InvalidTarget::UserId)),
             (r#"{"user_id":[1]}"#, InvalidDisconnect::Target(InvalidTarget::UserId)),
@@ -243,8 +247,8 @@ mod tests {
     }
 
     #[test]
-    fn only_codes_that_an_endpoint_may_send_are_taken() {
-        for (code, fits) in [
+    fn only_codes_that_an_endpoint_may_send_are_accepted() {
+        for (code, is_accepted) in [
             (0, false),
             (999, false),
             (1000, true),
@@ -260,7 +264,7 @@ mod tests {
             (5000, false),
         ] {
             let read = read(&format!("{{\"channel\":\"a\",\"code\":{code}}}"));
-            assert_eq!(read.as_ref().map(Disconnect::code).ok(), fits.then_some(code));
+            assert_eq!(read.as_ref().map(Disconnect::code).ok(), is_accepted.then_some(code));
         }
         let given = read(r#"{"channel":"a"}"#).unwrap();
         assert_eq!((given.code(), given.reason()), (4001, "disconnected by the server"));

@@ -8,19 +8,19 @@ use serde_json::Value;
 use super::Target;
 use super::command::{InvalidTarget, TargetFields};
 
-/// The longest time for which one command has an effect.
+/// The longest time, in seconds, for which one command has an effect.
 pub const MAX_DEBUG_SECONDS: u16 = 3600;
 
-/// A command to write debug lines about the target for so many seconds; 0 ends it.
+/// A command to write debug lines about the target for a number of seconds; 0 stops them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "DebugFields", into = "DebugFields")]
 pub struct DebugCommand {
     target: Target,
-    /// How long to write them, at most [`MAX_DEBUG_SECONDS`].
+    /// The seconds for which to write debug lines, at most [`MAX_DEBUG_SECONDS`].
     seconds: u16,
 }
 
-/// A [`DebugCommand`] as it is written: with exactly one of the first three fields.
+/// The JSON representation of a [`DebugCommand`]. Exactly one of the first three fields is set.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DebugFields {
@@ -44,7 +44,7 @@ impl fmt::Display for InvalidDebug {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Target(invalid) => invalid.fmt(f),
-            Self::Seconds => write!(f, "seconds is an integer from 0 to {MAX_DEBUG_SECONDS}"),
+            Self::Seconds => write!(f, "seconds must be an integer from 0 to {MAX_DEBUG_SECONDS}"),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What senders share with the connection's supervisor: the connection to publish on, and the commands that
-//! wait for replies.
+//! The state that senders of commands share with the connection's supervisor: the connection to publish on, and
+//! the commands that wait for replies.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,45 +15,46 @@ use super::{NodeCommand, Reached, SendError};
 use crate::protocol::{ChannelName, InvalidChannel, ReservedChannels, random_hex};
 use crate::redis_link::PubSubSender;
 
-/// From the PUBLISH to the last reply.
+/// How long a command waits for its replies after the PUBLISH.
 const REPLIES_DEADLINE: Duration = Duration::from_secs(2);
 
-/// The most commands of this node that wait for replies; more are refused.
+/// The most commands of this node that wait for replies. Further commands are refused.
 const MAX_WAITING: usize = 1024;
 
-/// The most bytes of lists for one command. A node whose reply exceeds it counts as not answered.
-const MAX_FOUND_BYTES: usize = 64 << 20;
+/// The most bytes of the lists in the replies to one command. A reply beyond this does not count.
+const MAX_LISTS_BYTES: usize = 64 << 20;
 
-/// The replies to one command so far, summed.
+/// The sum of the replies to one command so far.
 #[derive(Default)]
 struct Summary {
     affected: u64,
-    /// The nodes that carried it out in full.
+    /// The number of nodes that executed it in full.
     complete: u64,
-    /// The lists of the nodes; at most [`MAX_FOUND_BYTES`].
-    found: Vec<Box<RawValue>>,
-    found_bytes: usize,
+    /// The lists of the nodes, at most [`MAX_LISTS_BYTES`].
+    lists: Vec<Box<RawValue>>,
+    lists_bytes: usize,
 }
 
-/// Shared by the senders and the supervisor.
+/// The state that the senders and the supervisor share.
 pub(super) struct Link {
-    /// `Some` exactly while commands and replies reach this node; written by the supervisor alone.
+    /// `Some` while commands and replies reach this node. Only the supervisor writes it.
     pub sender: ArcSwapOption<PubSubSender>,
     /// Identifies this node among those that run at the moment.
     pub node: String,
-    pub to_all: ChannelName,
-    /// The commands that wait, by their id; at most [`MAX_WAITING`].
-    waiting: Mutex<HashMap<String, Entry>>,
+    /// The channel that all nodes subscribe to.
+    pub commands_channel: ChannelName,
+    /// The commands that wait for replies, by id; at most [`MAX_WAITING`].
+    waiting: Mutex<HashMap<String, WaitingEntry>>,
 }
 
-/// A command that waits for replies, as the supervisor knows it.
-struct Entry {
+/// The supervisor's side of a command that waits for replies.
+struct WaitingEntry {
     summary: Arc<Mutex<Summary>>,
     /// How many replies have arrived.
     replies: watch::Sender<u64>,
 }
 
-/// A command that waits for replies, as its sender knows it. Its entry is removed with it.
+/// The sender's side of a command that waits for replies. Dropping it removes the supervisor's entry.
 struct Waiting<'a> {
     link: &'a Link,
     id: String,
@@ -70,12 +71,12 @@ impl Drop for Waiting<'_> {
 impl Link {
     /// `node` identifies this node among those that run at the moment.
     pub fn new(key_prefix: &str, node: &str) -> Result<Self, String> {
-        let to_all = ChannelName::new(&format!("{key_prefix}control"))
-            .map_err(|wrong| format!("key_prefix: {wrong}"))?;
+        let commands_channel = ChannelName::new(&format!("{key_prefix}control"))
+            .map_err(|error| format!("key_prefix: {error}"))?;
         Ok(Self {
             sender: ArcSwapOption::empty(),
             node: node.to_owned(),
-            to_all,
+            commands_channel,
             waiting: Mutex::default(),
         })
     }
@@ -85,75 +86,77 @@ impl Link {
     }
 
     pub fn reserved_channels(&self) -> ReservedChannels {
-        ReservedChannels::with_prefix(self.to_all.as_str())
+        ReservedChannels::with_prefix(self.commands_channel.as_str())
     }
 
     pub async fn send(
         &self,
         command: NodeCommand,
     ) -> Result<(Reached, Vec<Box<RawValue>>), SendError> {
-        // Without a connection for the replies, nobody would know what was done.
+        // Without a connection no reply could be received, so the command is not sent.
         let sender = self.sender.load_full().ok_or(SendError::EngineUnavailable)?;
         let id = random_hex(16);
         let envelope = CommandEnvelope { id: id.clone(), from: self.node.clone(), command };
         let json = envelope.to_json().ok_or(SendError::TooLarge)?;
-        let mut waiting = self.wait(id)?;
-        let asked =
-            sender.publish(&self.to_all, &json).await.map_err(|_| SendError::EngineUnavailable)?;
+        let mut waiting = self.register_waiting(id)?;
+        let asked = sender
+            .publish(&self.commands_channel, &json)
+            .await
+            .map_err(|_| SendError::EngineUnavailable)?;
         if asked == 0 {
             return Err(SendError::EngineUnavailable);
         }
         let all = waiting.replies.wait_for(|replies| *replies >= asked);
-        // The wait also ends with the deadline, or when the connection is lost: the replies so far count.
+        // The wait also ends at the deadline or when the connection is lost. The replies so far count.
         let _ = timeout(REPLIES_DEADLINE, all).await.map(drop);
-        let summary = std::mem::take(&mut *locked(&waiting.summary));
+        let summary = std::mem::take(&mut *lock(&waiting.summary));
         let reached = Reached { affected: summary.affected, answered: summary.complete, asked };
-        Ok((reached, summary.found))
+        Ok((reached, summary.lists))
     }
 
-    fn wait(&self, id: String) -> Result<Waiting<'_>, SendError> {
+    fn register_waiting(&self, id: String) -> Result<Waiting<'_>, SendError> {
         let mut waiting = self.waiting();
         if waiting.len() >= MAX_WAITING {
             return Err(SendError::EngineUnavailable);
         }
         let summary = Arc::<Mutex<Summary>>::default();
         let (sender, replies) = watch::channel(0);
-        waiting.insert(id.clone(), Entry { summary: Arc::clone(&summary), replies: sender });
+        waiting.insert(id.clone(), WaitingEntry { summary: Arc::clone(&summary), replies: sender });
         drop(waiting);
         Ok(Waiting { link: self, id, summary, replies })
     }
 
     pub fn add_reply(&self, reply: Reply) {
         if let Some(entry) = self.waiting().get(&reply.id) {
-            let mut summary = locked(&entry.summary);
+            let mut summary = lock(&entry.summary);
             summary.affected = summary.affected.saturating_add(reply.affected);
             let bytes = reply.data.as_ref().map_or(0, |data| data.get().len());
-            let has_room = summary.found_bytes + bytes <= MAX_FOUND_BYTES;
+            let has_room = summary.lists_bytes + bytes <= MAX_LISTS_BYTES;
             summary.complete += u64::from(reply.complete && has_room);
             if has_room {
-                summary.found_bytes += bytes;
-                summary.found.extend(reply.data);
+                summary.lists_bytes += bytes;
+                summary.lists.extend(reply.data);
             }
             drop(summary);
             entry.replies.send_modify(|replies| *replies += 1);
         }
     }
 
-    /// Ends the wait of all commands; their senders get the replies so far.
+    /// Makes all commands stop waiting. Their senders get the replies so far.
     pub fn give_up_waiting(&self) {
         self.waiting().clear();
     }
 
-    fn waiting(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
-        locked(&self.waiting)
+    fn waiting(&self) -> MutexGuard<'_, HashMap<String, WaitingEntry>> {
+        lock(&self.waiting)
     }
 
     /// The channel that receives a node's replies.
-    pub fn to_node(&self, node: &str) -> Result<ChannelName, InvalidChannel> {
-        ChannelName::new(&format!("{}:{node}", self.to_all))
+    pub fn replies_channel(&self, node: &str) -> Result<ChannelName, InvalidChannel> {
+        ChannelName::new(&format!("{}:{node}", self.commands_channel))
     }
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,8 +1,8 @@
-//! Lists of what all nodes have: rows of every thread of every node, in one order, a part at a time.
+//! Lists over all nodes: the rows of every thread of every node, in one order, one part at a time.
 //!
-//! Each thread, each node and the whole answer with at most `limit` rows, the first after `after`. Invariant:
-//! a row that is left out comes after every row that is not, so that the part after the last row continues
-//! without a gap.
+//! Each thread, each node and the final answer have at most `limit` rows: the first ones after `after`. Invariant:
+//! a row that is left out sorts after every row that is included, so that the next part continues without a gap
+//! after the last row.
 
 use std::net::IpAddr;
 
@@ -12,13 +12,13 @@ use serde_json::value::RawValue;
 use super::part::{Part, Row};
 use crate::protocol::{ChannelName, ConnectionId, UserId};
 
-/// The most bytes of the rows that one node sends.
+/// The most bytes of rows in one node's reply.
 pub(super) const MAX_PART_BYTES: usize = 512 * 1024;
 
-/// Longer names of users are sent without their end.
+/// Longer user names are truncated to this many bytes.
 const MAX_TEXT_BYTES: usize = 512;
 
-/// A query for a list of what the nodes have.
+/// A query for a list of the connections or channels of all nodes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "of", rename_all = "lowercase")]
 pub enum Listing {
@@ -26,25 +26,25 @@ pub enum Listing {
     Channels(Channels),
 }
 
-/// Which open connections are listed: those that match all fields that are given.
+/// A query for open connections. A connection is listed if it matches all fields that are set.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Connections {
     pub user_id: Option<UserId>,
     pub channel: Option<ChannelName>,
     /// The path pattern of their route.
     pub route: Option<String>,
-    /// The only node that lists its own.
+    /// If set, only this node lists its connections.
     pub node: Option<String>,
     pub after: Option<ConnectionId>,
     pub limit: usize,
 }
 
-/// Which channels are listed, of those that have connections.
+/// A query for channels that have connections.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Channels {
-    /// The only channel.
+    /// If set, only this channel is listed.
     pub name: Option<ChannelName>,
-    /// The beginning of their names.
+    /// The prefix of the names of the listed channels.
     pub prefix: String,
     pub after: Option<ChannelName>,
     pub limit: usize,
@@ -62,11 +62,11 @@ pub struct ConnectionRow {
     pub node: Box<str>,
     /// The client's address, as the gateway knows it.
     pub address: IpAddr,
-    /// When it was opened, in Unix seconds.
+    /// When the connection was opened, in Unix seconds.
     pub connected_at: u64,
     /// When its credentials expire, in Unix seconds.
     pub expires_at: Option<u64>,
-    /// Bytes that wait to be written to it.
+    /// The bytes in its send queue.
     pub send_queue_bytes: u64,
 }
 
@@ -77,9 +77,9 @@ pub struct ChannelRow {
     pub connections: u64,
 }
 
-/// A part of either kind.
+/// A part of a list of either kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Found {
+pub enum ListPart {
     Connections(Part<ConnectionRow>),
     Channels(Part<ChannelRow>),
 }
@@ -91,7 +91,7 @@ impl Row for ConnectionRow {
         self.connection_id
     }
 
-    /// It was counted twice.
+    /// The same connection was reported twice, so there is nothing to add.
     fn merge(&mut self, _same: Self) {}
 }
 
@@ -108,14 +108,14 @@ impl Row for ChannelRow {
 }
 
 impl Connections {
-    /// Whether a connection with this id may be in the part that is requested.
+    /// Whether a connection with this id comes after the previous part.
     pub fn is_after(&self, id: ConnectionId) -> bool {
         self.after.is_none_or(|after| id > after)
     }
 }
 
 impl Channels {
-    /// Whether `name` may be in the part that is requested.
+    /// Whether `name` matches the query and comes after the previous part.
     pub fn matches(&self, name: &ChannelName) -> bool {
         self.after.as_ref().is_none_or(|after| name > after)
             && self.name.as_ref().is_none_or(|wanted| wanted == name)
@@ -131,7 +131,7 @@ impl Listing {
         }
     }
 
-    /// Whether the node with the name `node` is not to list anything.
+    /// Whether the query is for another node than `node`.
     pub(super) fn excludes(&self, node: &str) -> bool {
         match self {
             Self::Connections(query) => query.node.as_ref().is_some_and(|wanted| wanted != node),
@@ -139,56 +139,56 @@ impl Listing {
         }
     }
 
-    /// The answer without any rows.
-    pub(super) fn empty(&self) -> Found {
+    /// An answer without rows.
+    pub(super) fn empty(&self) -> ListPart {
         match self {
-            Self::Connections(_) => Found::Connections(Part::default()),
-            Self::Channels(_) => Found::Channels(Part::default()),
+            Self::Connections(_) => ListPart::Connections(Part::default()),
+            Self::Channels(_) => ListPart::Channels(Part::default()),
         }
     }
 
-    /// Merges parts of this list; those of the other kind are left out.
-    pub(super) fn merge(&self, parts: impl Iterator<Item = Found>) -> Found {
+    /// Merges parts of this list. Parts of the other kind are ignored.
+    pub(super) fn merge(&self, parts: impl Iterator<Item = ListPart>) -> ListPart {
         let limit = self.limit();
         match self {
             Self::Connections(_) => {
-                let parts = parts.filter_map(|found| match found {
-                    Found::Connections(part) => Some(part),
-                    Found::Channels(_) => None,
+                let parts = parts.filter_map(|part| match part {
+                    ListPart::Connections(part) => Some(part),
+                    ListPart::Channels(_) => None,
                 });
-                Found::Connections(Part::merge(parts.collect(), limit))
+                ListPart::Connections(Part::merge(parts.collect(), limit))
             }
             Self::Channels(_) => {
-                let parts = parts.filter_map(|found| match found {
-                    Found::Channels(part) => Some(part),
-                    Found::Connections(_) => None,
+                let parts = parts.filter_map(|part| match part {
+                    ListPart::Channels(part) => Some(part),
+                    ListPart::Connections(_) => None,
                 });
-                Found::Channels(Part::merge(parts.collect(), limit))
+                ListPart::Channels(Part::merge(parts.collect(), limit))
             }
         }
     }
 
-    /// Reads the answer of another node; `None` = it cannot be parsed.
-    pub(super) fn read(&self, data: &RawValue) -> Option<Found> {
+    /// Parses the answer of another node; `None` if it is not valid.
+    pub(super) fn read(&self, data: &RawValue) -> Option<ListPart> {
         let data = data.get();
         Some(match self {
-            Self::Connections(_) => Found::Connections(serde_json::from_str(data).ok()?),
-            Self::Channels(_) => Found::Channels(serde_json::from_str(data).ok()?),
+            Self::Connections(_) => ListPart::Connections(serde_json::from_str(data).ok()?),
+            Self::Channels(_) => ListPart::Channels(serde_json::from_str(data).ok()?),
         })
     }
 }
 
-impl Found {
+impl ListPart {
     pub(super) fn to_json(&self) -> Box<RawValue> {
         let json = match self {
             Self::Connections(part) => part.to_json(MAX_PART_BYTES),
             Self::Channels(part) => part.to_json(MAX_PART_BYTES),
         };
-        RawValue::from_string(json).expect("rows of JSON make JSON")
+        RawValue::from_string(json).expect("a part serializes to valid JSON")
     }
 }
 
-/// `text` as a row contains it: truncated at a character where it is longer than [`MAX_TEXT_BYTES`].
+/// Truncates `text` to at most [`MAX_TEXT_BYTES`], at a character boundary.
 pub fn truncate(text: &str) -> Box<str> {
     let mut end = text.len().min(MAX_TEXT_BYTES);
     while !text.is_char_boundary(end) {

@@ -1,5 +1,6 @@
-//! The messages between nodes: commands to all, replies to one. They are JSON objects with a version; a node
-//! that does not know a version or a kind does not answer, so that the sender knows.
+//! The messages between nodes: commands to all nodes, and replies to the sender's node. They are JSON objects with
+//! a version. A node does not answer a command of an unknown version or kind, so that the sender sees that it was
+//! not executed there.
 
 use std::borrow::Cow;
 
@@ -11,16 +12,16 @@ use super::listing::{Listing, MAX_PART_BYTES};
 use super::{DebugCommand, Disconnect, NodeCommand};
 use crate::protocol::ChannelName;
 
-/// To be raised when an old node would do something else than the sender means.
+/// The version of the messages. It must be raised when an older node would misinterpret a message.
 const VERSION: u32 = 1;
 
-/// Longer commands are neither sent nor read.
+/// The most bytes of a command. Longer commands are neither sent nor read.
 pub(super) const MAX_BYTES: usize = 16 * 1024;
 
-/// Longer replies are not read: the rows of a node, and the other fields.
+/// The most bytes of a reply: the rows of a node and the other fields. Longer replies are not read.
 pub(super) const MAX_REPLY_BYTES: usize = MAX_PART_BYTES + 1024;
 
-/// A command as it is sent.
+/// A command with the fields that are sent along with it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct CommandEnvelope {
     /// Identifies the command in its replies.
@@ -30,7 +31,7 @@ pub(super) struct CommandEnvelope {
     pub command: NodeCommand,
 }
 
-/// What one node did about a command.
+/// The reply of one node to a command.
 #[derive(Debug, Deserialize)]
 pub(super) struct Reply {
     /// The id of the command.
@@ -42,16 +43,16 @@ pub(super) struct Reply {
     pub data: Option<Box<RawValue>>,
 }
 
-/// Why a message is not read.
+/// Why a message could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unread {
+pub(super) enum ReadError {
     TooLarge,
-    /// It has another version, or is a command of an unknown kind.
+    /// The message has another version, or is a command of an unknown kind.
     Unknown,
     Malformed,
 }
 
-/// The fields that every version has.
+/// The fields that messages of every version have.
 #[derive(Deserialize)]
 struct Head<'a> {
     v: u32,
@@ -64,7 +65,7 @@ struct Head<'a> {
 struct Envelope {
     id: String,
     from: String,
-    /// The name on the wire is that of earlier versions, which run beside this one during an update.
+    /// The name on the wire is the one in earlier versions, which run along with this one during an update.
     #[serde(rename = "order")]
     command: Box<RawValue>,
 }
@@ -76,7 +77,7 @@ struct Cancel {
 }
 
 impl CommandEnvelope {
-    /// The message; `None` if it is too large.
+    /// Serializes the message; `None` if it is too large.
     pub fn to_json(&self) -> Option<String> {
         let (kind, command) = match &self.command {
             NodeCommand::Disconnect(command) => ("disconnect", json!(command)),
@@ -92,16 +93,16 @@ impl CommandEnvelope {
         Some(message.to_string()).filter(|json| json.len() <= MAX_BYTES)
     }
 
-    pub fn read(json: &[u8]) -> Result<Self, Unread> {
+    pub fn read(json: &[u8]) -> Result<Self, ReadError> {
         let head = head(json, MAX_BYTES)?;
-        let kind = head.kind.ok_or(Unread::Malformed)?;
+        let kind = head.kind.ok_or(ReadError::Malformed)?;
         if !matches!(&*kind, "disconnect" | "cancel" | "list" | "debug") {
-            return Err(Unread::Unknown);
+            return Err(ReadError::Unknown);
         }
-        let malformed = |_| Unread::Malformed;
+        let malformed = |_| ReadError::Malformed;
         let Envelope { id, from, command } = serde_json::from_slice(json).map_err(malformed)?;
         if !is_id(&id) || !is_id(&from) {
-            return Err(Unread::Malformed);
+            return Err(ReadError::Malformed);
         }
         let command = command.get();
         let command = match &*kind {
@@ -141,25 +142,25 @@ impl Reply {
         serde_json::to_string(&message).expect("texts, numbers and JSON serialize")
     }
 
-    pub fn read(json: &[u8]) -> Result<Self, Unread> {
+    pub fn read(json: &[u8]) -> Result<Self, ReadError> {
         head(json, MAX_REPLY_BYTES)?;
-        serde_json::from_slice(json).map_err(|_| Unread::Malformed)
+        serde_json::from_slice(json).map_err(|_| ReadError::Malformed)
     }
 }
 
-fn head(json: &[u8], max_bytes: usize) -> Result<Head<'_>, Unread> {
+fn head(json: &[u8], max_bytes: usize) -> Result<Head<'_>, ReadError> {
     if json.len() > max_bytes {
-        return Err(Unread::TooLarge);
+        return Err(ReadError::TooLarge);
     }
-    // serde would take an array for the fields in their order.
+    // serde would also accept an array with the fields in order.
     if json.first() != Some(&b'{') {
-        return Err(Unread::Malformed);
+        return Err(ReadError::Malformed);
     }
-    let head: Head<'_> = serde_json::from_slice(json).map_err(|_| Unread::Malformed)?;
-    if head.v == VERSION { Ok(head) } else { Err(Unread::Unknown) }
+    let head: Head<'_> = serde_json::from_slice(json).map_err(|_| ReadError::Malformed)?;
+    if head.v == VERSION { Ok(head) } else { Err(ReadError::Unknown) }
 }
 
-/// Ids become part of a channel's name.
+/// Whether `text` is a valid id. Ids become part of a channel's name.
 fn is_id(text: &str) -> bool {
     (1..=32).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
@@ -210,11 +211,11 @@ mod tests {
         let command = r#""id":"a1","from":"b2","order":"#;
         let user = format!(r#"{{"v":1,"kind":"disconnect",{command}{{"user_id":7}}}}"#);
         assert_eq!(read(&user), Ok(()));
-        assert_eq!(read(&user.replace("\"v\":1", "\"v\":2")), Err(Unread::Unknown));
-        assert_eq!(read(r#"{"v":2,"what":"ever"}"#), Err(Unread::Unknown));
-        assert_eq!(read(&user.replace("disconnect", "reload")), Err(Unread::Unknown));
+        assert_eq!(read(&user.replace("\"v\":1", "\"v\":2")), Err(ReadError::Unknown));
+        assert_eq!(read(r#"{"v":2,"what":"ever"}"#), Err(ReadError::Unknown));
+        assert_eq!(read(&user.replace("disconnect", "reload")), Err(ReadError::Unknown));
         let long = user.replace("7", &format!("\"{}\"", "7".repeat(MAX_BYTES)));
-        assert_eq!(read(&long), Err(Unread::TooLarge));
+        assert_eq!(read(&long), Err(ReadError::TooLarge));
         for json in [
             "",
             "[1]",
@@ -226,7 +227,7 @@ mod tests {
             &user.replace("\"user_id\":7", "\"user_id\":7,\"code\":1006"),
             &user.replace("\"user_id\":7", "\"user_id\":7,\"more\":1"),
         ] {
-            assert_eq!(read(json), Err(Unread::Malformed), "{json}");
+            assert_eq!(read(json), Err(ReadError::Malformed), "{json}");
         }
     }
 }

@@ -1,10 +1,9 @@
-//! Commands to all nodes: what a server requests from one node is done on all of them.
+//! Commands to all nodes: a command that an application server sends to one node is executed on every node.
 //!
-//! This module owns how a command is sent, how its effects are summed and how lists are merged. It leaves
-//! what a command does to the worker threads, each of which gets a [`WorkerHandle`], and to the
-//! [`CancelHook`]. Invariant: the sender's node receives its command in the same way as every other, so that
-//! it is carried out once on each node; and a node that did not answer in full is never counted as one that
-//! did.
+//! This module owns how a command is sent, how its results are summed and how lists are merged. The worker
+//! threads, each of which gets a [`WorkerHandle`], and the [`CancelHook`] decide what a command does. Invariants:
+//! the sender's node receives its command in the same way as every other node, so that it is executed once on each
+//! node; and a node that did not answer in full is never counted as one that did.
 
 mod command;
 mod debug;
@@ -25,7 +24,7 @@ pub use command::{
 #[cfg(test)]
 pub use debug::MAX_DEBUG_SECONDS;
 pub use debug::{DebugCommand, DebugFields, InvalidDebug};
-pub use listing::{ChannelRow, Channels, ConnectionRow, Connections, Found, Listing, truncate};
+pub use listing::{ChannelRow, Channels, ConnectionRow, Connections, ListPart, Listing, truncate};
 pub use part::{Gathering, Part};
 pub use threads::{CancelHook, DebugHook, ThreadCommand, Threads, WorkerHandle};
 
@@ -36,26 +35,25 @@ use crate::protocol::{ChannelName, ReservedChannels};
 use crate::shutdown::Shutdown;
 use link::Link;
 
-/// How many nodes a command reached, and what it did there.
+/// How many nodes executed a command, and its effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reached {
     /// The sum over all threads of all nodes that answered.
     pub affected: u64,
-    /// The nodes that have carried it out in full.
+    /// The number of nodes that have executed it in full.
     pub answered: u64,
-    /// The nodes that the command was sent to: those that the engine knows at the moment. A node that has
-    /// lost the engine is not among them.
+    /// The number of nodes that received the command: those that are connected to the engine at that moment.
     pub asked: u64,
 }
 
 impl Reached {
-    /// Whether every node that got the command has carried it out.
+    /// Whether every node that received the command has executed it in full.
     pub fn is_complete(&self) -> bool {
         self.answered >= self.asked
     }
 }
 
-/// A part of a list of all nodes.
+/// A part of a list over all nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed<R> {
     pub part: Part<R>,
@@ -63,12 +61,12 @@ pub struct Listed<R> {
     pub reached: Reached,
 }
 
-/// Why a command was not sent, or its effects cannot be known.
+/// Why a command was not sent, or its result is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SendError {
     /// The engine cannot be reached, or is not keeping up.
     EngineUnavailable,
-    /// The command's texts are longer than any user id or task id may be: 16 KiB in all.
+    /// The command is longer than 16 KiB, which no valid user id or task id can cause.
     TooLarge,
 }
 
@@ -83,13 +81,16 @@ enum Engine {
 }
 
 impl Control {
-    /// Commands to this process as the only node.
+    /// Sends commands to this process as the only node.
     pub fn memory(threads: Threads) -> Self {
         Self(Engine::Memory(threads))
     }
 
-    /// Commands to all nodes with the same `key_prefix` on the Redis at `url`. Starts to receive them on the
-    /// current runtime. `Err` = the URL is wrong, or the prefix makes no valid channel name.
+    /// Sends commands to all nodes with the same `key_prefix` on the Redis at `url`, and starts to receive them on
+    /// the current runtime.
+    ///
+    /// # Errors
+    /// The URL is not valid, or a channel name with the prefix is not.
     pub fn redis(
         url: &RedisUrl,
         key_prefix: &str,
@@ -107,52 +108,52 @@ impl Control {
         Ok(Self(Engine::Redis(link, threads)))
     }
 
-    /// Makes every node carry out `command`, and waits until all have replied, for about two seconds at most.
-    /// After an error it may have been carried out in part.
+    /// Makes every node execute `command`, and waits for all replies, for about two seconds at most. After an error
+    /// the command may have been executed in part.
     pub async fn send(&self, command: NodeCommand) -> Result<Reached, SendError> {
         match &self.0 {
             Engine::Memory(threads) => {
-                let done = threads.execute(command).await;
-                let answered = u64::from(done.complete);
-                Ok(Reached { affected: done.affected, answered, asked: 1 })
+                let result = threads.execute(command).await;
+                let answered = u64::from(result.complete);
+                Ok(Reached { affected: result.affected, answered, asked: 1 })
             }
             Engine::Redis(link, _) => link.send(command).await.map(|(reached, _)| reached),
         }
     }
 
-    /// Lists the connections of every node; waits as [`Control::send`] does.
+    /// Lists the connections of every node. Waits as long as [`Control::send`].
     pub async fn connections(
         &self,
         query: Connections,
     ) -> Result<Listed<ConnectionRow>, SendError> {
         match self.list(Listing::Connections(query)).await? {
-            (Found::Connections(part), reached) => Ok(Listed { part, reached }),
-            (Found::Channels(_), reached) => Ok(Listed { part: Part::default(), reached }),
+            (ListPart::Connections(part), reached) => Ok(Listed { part, reached }),
+            (ListPart::Channels(_), reached) => Ok(Listed { part: Part::default(), reached }),
         }
     }
 
-    /// Lists the channels of the connections of every node; waits as [`Control::send`] does.
+    /// Lists the channels that have connections on any node. Waits as long as [`Control::send`].
     pub async fn channels(&self, query: Channels) -> Result<Listed<ChannelRow>, SendError> {
         match self.list(Listing::Channels(query)).await? {
-            (Found::Channels(part), reached) => Ok(Listed { part, reached }),
-            (Found::Connections(_), reached) => Ok(Listed { part: Part::default(), reached }),
+            (ListPart::Channels(part), reached) => Ok(Listed { part, reached }),
+            (ListPart::Connections(_), reached) => Ok(Listed { part: Part::default(), reached }),
         }
     }
 
-    async fn list(&self, listing: Listing) -> Result<(Found, Reached), SendError> {
+    async fn list(&self, listing: Listing) -> Result<(ListPart, Reached), SendError> {
         match &self.0 {
             Engine::Memory(threads) => {
-                let done = threads.execute(NodeCommand::List(listing.clone())).await;
-                let answered = u64::from(done.complete);
-                let reached = Reached { affected: done.affected, answered, asked: 1 };
-                Ok((done.found.unwrap_or_else(|| listing.empty()), reached))
+                let result = threads.execute(NodeCommand::List(listing.clone())).await;
+                let answered = u64::from(result.complete);
+                let reached = Reached { affected: result.affected, answered, asked: 1 };
+                Ok((result.list.unwrap_or_else(|| listing.empty()), reached))
             }
             Engine::Redis(link, _) => {
-                let (mut reached, found) = link.send(NodeCommand::List(listing.clone())).await?;
-                let count = found.len();
-                let found: Vec<_> = found.iter().filter_map(|data| listing.read(data)).collect();
-                reached.answered = reached.answered.saturating_sub((count - found.len()) as u64);
-                Ok((listing.merge(found.into_iter()), reached))
+                let (mut reached, lists) = link.send(NodeCommand::List(listing.clone())).await?;
+                let count = lists.len();
+                let parts: Vec<_> = lists.iter().filter_map(|data| listing.read(data)).collect();
+                reached.answered = reached.answered.saturating_sub((count - parts.len()) as u64);
+                Ok((listing.merge(parts.into_iter()), reached))
             }
         }
     }
@@ -172,12 +173,13 @@ impl Control {
         }
     }
 
-    /// The reserved channel that only this node uses, for its canary; `None` on the memory engine.
-    pub fn own_channel(&self) -> Option<ChannelName> {
+    /// The reserved channel of this node's canary; `None` on the memory engine.
+    pub fn canary_channel(&self) -> Option<ChannelName> {
         match &self.0 {
             Engine::Memory(_) => None,
             Engine::Redis(link, threads) => {
-                ChannelName::new(&format!("{}:{}:canary", link.to_all, threads.node())).ok()
+                ChannelName::new(&format!("{}:{}:canary", link.commands_channel, threads.node()))
+                    .ok()
             }
         }
     }

@@ -1,4 +1,4 @@
-//! A part of a list: its first rows, gathered from threads and nodes, and as it is sent.
+//! A part of a list: its first rows, gathered from threads and nodes, and its JSON representation.
 
 use std::collections::BTreeMap;
 
@@ -29,7 +29,7 @@ impl<R> Default for Part<R> {
     }
 }
 
-/// Gathers the first rows of a list; never more than `limit` are kept.
+/// Gathers the first rows of a list, at most `limit`.
 pub struct Gathering<R: Row> {
     rows: BTreeMap<R::Key, R>,
     limit: usize,
@@ -41,8 +41,8 @@ impl<R: Row> Gathering<R> {
         Self { rows: BTreeMap::new(), limit, more: false }
     }
 
-    /// Returns whether a row with this key is kept, so that rows are not made for nothing; otherwise records
-    /// that there are more.
+    /// Returns whether a row with this key would be kept, so that the caller builds only rows that are needed.
+    /// Otherwise records that there are more rows.
     pub fn offer(&mut self, key: &R::Key) -> bool {
         let full = self.rows.len() >= self.limit;
         let keeps = !full || self.rows.last_key_value().is_some_and(|(last, _)| key <= last);
@@ -70,8 +70,8 @@ impl<R: Row> Gathering<R> {
 }
 
 impl<R: Row> Part<R> {
-    /// Makes one part out of several. Rows after the end of a part that has more are left out, since that part
-    /// may have rows before them.
+    /// Merges several parts into one. Rows after the last row of a part that has more are left out, since that part
+    /// may have more rows before them.
     pub(super) fn merge(parts: Vec<Self>, limit: usize) -> Self {
         let incomplete = parts.iter().filter(|part| part.more);
         let ends = incomplete.map(|part| part.rows.last().map(R::key)).min();
@@ -86,7 +86,7 @@ impl<R: Row> Part<R> {
         all.finish()
     }
 
-    /// The part as it is sent. Rows beyond `max_bytes` are left for the next part.
+    /// Serializes the part. Rows beyond `max_bytes` are left for the next part.
     pub(super) fn to_json(&self, max_bytes: usize) -> String {
         let mut json = String::from(r#"{"rows":["#);
         let mut more = self.more;
@@ -164,7 +164,7 @@ mod tests {
                     let mut rows = Gathering::new(limit);
                     for (n, name) in all.iter().enumerate() {
                         let row = row(name, 1);
-                        // The first of ten is on all threads.
+                        // One row of ten exists on all threads.
                         let is_here = n % 3 == thread || n % 10 == 0;
                         if is_here && query.matches(&row.channel) && rows.offer(&row.channel) {
                             rows.add(row);

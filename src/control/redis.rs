@@ -1,7 +1,8 @@
-//! This node's part over Redis pub/sub: one channel that all nodes subscribe to, one for each node's replies.
+//! Commands over Redis pub/sub. All nodes subscribe to one channel for commands, and each node to its own channel
+//! for replies.
 //!
-//! The number of nodes is what Redis counts as subscribers in the moment of the PUBLISH. Commands and
-//! replies are sent over the connection that receives them, so a node that gets a command can answer.
+//! The number of nodes is the number of subscribers at the time of the PUBLISH. Commands and replies are sent over
+//! the connection that receives them, so a node that receives a command can also reply.
 
 use std::sync::Arc;
 
@@ -10,17 +11,18 @@ use futures_util::future::BoxFuture;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::link::Link;
-use super::message::{self, CommandEnvelope, Reply, Unread};
-use super::{Found, Threads};
+use super::message::{self, CommandEnvelope, ReadError, Reply};
+use super::{ListPart, Threads};
 use crate::redis_link::{
     ConnectionError, ConnectionEvent, Health, PubSub, Supervised, supervise as supervise_connection,
 };
 use crate::shutdown::Shutdown;
 use crate::telemetry::admin::{CommandOutcome, command_received};
 
-/// Commands that this node carries out at once, and messages that wait for it. More are dropped, and so
-/// not answered.
+/// The most commands that this node executes at a time. Further commands are dropped and so not answered.
 const MAX_EXECUTING: usize = 64;
+
+/// The most messages that wait to be handled. Further messages are dropped.
 const QUEUE_LENGTH: usize = 256;
 
 /// The connection's name in logs and metrics.
@@ -28,12 +30,12 @@ const NAME: &str = "control";
 
 /// One message from Redis.
 struct Message {
-    /// Whether it came by the channel that all nodes subscribe to.
-    to_all: bool,
+    /// Whether the message is a command. Otherwise it is a reply.
+    is_command: bool,
     payload: Vec<u8>,
 }
 
-/// A connection that is subscribed.
+/// A connection that is subscribed to both channels.
 struct Subscribed {
     pubsub: PubSub,
     messages: mpsc::Receiver<Message>,
@@ -62,29 +64,30 @@ impl Supervised for Node {
 
     async fn connect(&mut self, health: &Health) -> Result<Subscribed, ConnectionError> {
         let link = &self.executor.link;
-        let replies = link.to_node(&link.node).map_err(|_| "no name for a channel")?;
+        let replies =
+            link.replies_channel(&link.node).map_err(|_| "the reply channel has no valid name")?;
         let (queue, messages) = mpsc::channel(QUEUE_LENGTH);
-        let to_all = link.to_all.clone();
+        let commands_channel = link.commands_channel.clone();
         let mut pubsub = PubSub::connect(&self.client, health, move |channel, payload| {
-            let to_all = channel == to_all.as_str().as_bytes();
-            let max_bytes = if to_all { message::MAX_BYTES } else { message::MAX_REPLY_BYTES };
+            let is_command = channel == commands_channel.as_str().as_bytes();
+            let max_bytes = if is_command { message::MAX_BYTES } else { message::MAX_REPLY_BYTES };
             if payload.len() > max_bytes {
                 return command_received(CommandOutcome::TooLarge);
             }
-            if queue.try_send(Message { to_all, payload }).is_err() {
+            if queue.try_send(Message { is_command, payload }).is_err() {
                 command_received(CommandOutcome::Dropped);
             }
         })
         .await?;
-        // Replies first: a command of this node may be answered as soon as the other is subscribed.
+        // Replies are subscribed first: a command can be sent as soon as the commands channel is subscribed.
         pubsub.subscribe(&[replies]).await?;
-        pubsub.subscribe(std::slice::from_ref(&link.to_all)).await?;
-        // Before the connection is reported: whoever reads the report can send commands.
+        pubsub.subscribe(std::slice::from_ref(&link.commands_channel)).await?;
+        // The sender is published before the connection is reported, so that commands can be sent after the report.
         link.sender.store(Some(Arc::new(pubsub.sender())));
         Ok(Subscribed { pubsub, messages })
     }
 
-    fn pinged(&self, subscribed: &Subscribed) -> Vec<MultiplexedConnection> {
+    fn links_to_ping(&self, subscribed: &Subscribed) -> Vec<MultiplexedConnection> {
         vec![subscribed.pubsub.link()]
     }
 
@@ -97,8 +100,8 @@ impl Supervised for Node {
             tokio::select! {
                 error = &mut lost => return error,
                 Some(message) = subscribed.messages.recv() => {
-                    if let Err(unread) = self.executor.handle(&message) {
-                        command_received(unread.into());
+                    if let Err(error) = self.executor.handle(&message) {
+                        command_received(error.into());
                     }
                 }
             }
@@ -107,7 +110,7 @@ impl Supervised for Node {
 
     fn disconnected(&mut self) {
         self.executor.link.sender.store(None);
-        // The replies that are still expected are lost.
+        // The pending replies are lost.
         self.executor.link.give_up_waiting();
     }
 
@@ -116,7 +119,7 @@ impl Supervised for Node {
     }
 }
 
-/// Carries out commands on this node. Clones are the same.
+/// Executes commands on this node. Clones share their state.
 #[derive(Clone)]
 struct Executor {
     link: Arc<Link>,
@@ -125,8 +128,8 @@ struct Executor {
 }
 
 impl Executor {
-    fn handle(&self, Message { to_all, payload }: &Message) -> Result<(), Unread> {
-        if *to_all {
+    fn handle(&self, Message { is_command, payload }: &Message) -> Result<(), ReadError> {
+        if *is_command {
             self.spawn(CommandEnvelope::read(payload)?);
         } else {
             self.link.add_reply(Reply::read(payload)?);
@@ -134,7 +137,7 @@ impl Executor {
         Ok(())
     }
 
-    /// Carries a command out on a task of its own, which ends by itself.
+    /// Executes a command on its own task.
     fn spawn(&self, envelope: CommandEnvelope) {
         let Ok(permit) = Arc::clone(&self.executing).try_acquire_owned() else {
             return command_received(CommandOutcome::Dropped);
@@ -148,25 +151,26 @@ impl Executor {
 
     async fn execute(&self, envelope: CommandEnvelope) {
         let CommandEnvelope { id, from, command } = envelope;
-        let done = self.threads.execute(command).await;
-        let outcome = if done.complete { CommandOutcome::Done } else { CommandOutcome::Incomplete };
+        let result = self.threads.execute(command).await;
+        let outcome =
+            if result.complete { CommandOutcome::Done } else { CommandOutcome::Incomplete };
         command_received(outcome);
-        let data = done.found.as_ref().map(Found::to_json);
-        let reply = Reply { id, affected: done.affected, complete: done.complete, data };
-        let Ok(channel) = self.link.to_node(&from) else { return };
+        let data = result.list.as_ref().map(ListPart::to_json);
+        let reply = Reply { id, affected: result.affected, complete: result.complete, data };
+        let Ok(channel) = self.link.replies_channel(&from) else { return };
         if let Some(sender) = self.link.sender.load_full() {
-            // Without the reply the sender's node counts this one as not answered.
+            // Without the reply, the sender counts this node as one that did not answer.
             let _ = sender.publish(&channel, &reply.to_json()).await;
         }
     }
 }
 
-impl From<Unread> for CommandOutcome {
-    fn from(unread: Unread) -> Self {
-        match unread {
-            Unread::TooLarge => Self::TooLarge,
-            Unread::Unknown => Self::Unknown,
-            Unread::Malformed => Self::Malformed,
+impl From<ReadError> for CommandOutcome {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::TooLarge => Self::TooLarge,
+            ReadError::Unknown => Self::Unknown,
+            ReadError::Malformed => Self::Malformed,
         }
     }
 }

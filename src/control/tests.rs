@@ -1,4 +1,5 @@
-//! Commands on both engines, with a real Redis; a node is a [`Control`] with threads of the test's own.
+//! Tests of commands on both engines, with a real Redis. A node is a [`Control`] with threads that the test
+//! controls.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,7 +21,7 @@ async fn until(what: &str, condition: impl Fn() -> bool) {
     assert!(tokio::time::timeout(SOON, reached).await.is_ok(), "no {what}");
 }
 
-/// Records every cancel, which ends as many generations as its task id has characters.
+/// Records every cancel. Each one cancels as many generations as its task id has characters.
 #[derive(Clone, Default)]
 struct Cancels(Arc<Mutex<Vec<String>>>);
 
@@ -42,7 +43,7 @@ impl Cancels {
 fn serve(mut worker: WorkerHandle, closed: u64) -> tokio::task::JoinHandle<()> {
     tokio::spawn(async move {
         while let Some(task) = worker.next().await {
-            task.done(closed);
+            task.answer_closed(closed);
         }
     })
 }
@@ -99,7 +100,7 @@ fn reached(affected: u64, answered: u64, asked: u64) -> Result<Reached, SendErro
 }
 
 #[tokio::test]
-async fn one_process_sums_its_threads() {
+async fn one_process_sums_the_answers_of_its_threads() {
     let mut node = Node::memory(3);
     node.serve();
     assert_eq!(node.control.send(disconnect()).await, reached(6, 1, 1));
@@ -114,17 +115,17 @@ async fn a_thread_that_ended_counts_as_done_and_one_that_hangs_does_not() {
     serve(node.workers.remove(0), 5);
     drop(node.workers.remove(0));
     assert_eq!(node.control.send(disconnect()).await, reached(5, 0, 1), "the third hangs");
-    // It wakes up, drops its command and ends.
+    // The thread wakes up, drops its commands and ends.
     let mut hanging = node.workers.remove(0);
     let ending = async move {
-        let _unanswered = [hanging.next().await, hanging.next().await];
+        drop([hanging.next().await, hanging.next().await]);
     };
     let (sent, ()) = tokio::join!(node.control.send(disconnect()), ending);
     assert_eq!(sent, reached(5, 1, 1));
 }
 
 #[tokio::test]
-async fn a_thread_that_hangs_for_long_is_not_queued_for_without_end() {
+async fn the_queue_of_a_hanging_thread_is_bounded() {
     let mut node = Node::memory(1);
     let commands = (0..200).map(|_| node.control.send(disconnect()));
     for answer in futures_util::future::join_all(commands).await {
@@ -141,7 +142,7 @@ async fn a_thread_that_hangs_for_long_is_not_queued_for_without_end() {
 }
 
 #[tokio::test]
-async fn every_node_does_it_once_and_the_sender_learns_it() {
+async fn every_node_executes_a_command_once_and_the_sender_gets_the_sum() {
     let server = RedisServer::start();
     let (mut a, mut b) = (Node::redis(&server, 2).await, Node::redis(&server, 3).await);
     a.serve();
@@ -152,7 +153,7 @@ async fn every_node_does_it_once_and_the_sender_learns_it() {
         (a.cancels.all(), b.cancels.all()),
         (vec!["chat_42 abc".into()], vec!["chat_42 abc".into()])
     );
-    // Many at once keep their replies apart.
+    // Replies to concurrent commands are not mixed up.
     let ids: Vec<_> = (1..=40).map(|n| "x".repeat(n)).collect();
     let sent = ids.iter().map(|id| a.control.send(cancel(id)));
     let answers = futures_util::future::join_all(sent).await;
@@ -173,7 +174,7 @@ async fn every_node_does_it_once_and_the_sender_learns_it() {
 }
 
 #[tokio::test]
-async fn a_node_that_does_not_answer_in_full_is_not_counted_as_done() {
+async fn a_node_that_does_not_answer_in_full_is_not_counted() {
     let server = RedisServer::start();
     let (mut a, mut b) = (Node::redis(&server, 1).await, Node::redis(&server, 1).await);
     a.serve();
@@ -222,7 +223,7 @@ async fn messages_that_are_not_commands_are_dropped() {
 }
 
 #[tokio::test]
-async fn a_lost_redis_is_reported_and_found_again() {
+async fn a_lost_redis_is_reported_and_reconnected() {
     let mut server = RedisServer::start();
     let mut node = Node::redis(&server, 1).await;
     node.serve();
@@ -267,13 +268,13 @@ fn list(mut worker: WorkerHandle, names: Vec<String>) -> tokio::task::JoinHandle
                     rows.add(ChannelRow { channel, connections: 1 });
                 }
             }
-            task.found(Found::Channels(rows.finish()));
+            task.answer_list(ListPart::Channels(rows.finish()));
         }
     })
 }
 
 #[tokio::test]
-async fn what_the_nodes_have_is_one_list_page_by_page() {
+async fn rows_of_all_nodes_are_listed_page_by_page() {
     let server = RedisServer::start();
     let (mut a, mut b) = (Node::redis(&server, 2).await, Node::redis(&server, 1).await);
     // More than fits one reply, so that nodes leave some for the next page.
@@ -299,7 +300,7 @@ async fn what_the_nodes_have_is_one_list_page_by_page() {
 }
 
 #[tokio::test]
-async fn a_list_without_an_answer_says_so() {
+async fn a_list_with_a_missing_answer_is_reported_as_incomplete() {
     let mut node = Node::memory(2);
     list(node.workers.remove(0), vec!["a".to_owned()]);
     let listed = node.control.channels(Channels { limit: 9, ..Channels::default() }).await.unwrap();

@@ -1,4 +1,4 @@
-//! Carries out commands on this node: sends them to every worker thread and sums their answers.
+//! Executes commands on this node: sends them to every worker thread and combines their answers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,30 +6,30 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-use super::{DebugCommand, Disconnect, Found, Listing, NodeCommand};
+use super::{DebugCommand, Disconnect, ListPart, Listing, NodeCommand};
 use crate::protocol::{ChannelName, random_hex};
 
-/// The most commands that wait for one thread. A command for a thread with a full queue counts as not carried
-/// out there.
+/// The most commands in the queue of one thread. If the queue is full, the command counts as not executed there.
 const THREAD_QUEUE: usize = 64;
 
-/// For the answers of all threads; shorter than the sender waits, so that it learns what was done.
+/// How long to wait for the answers of all threads. It is shorter than the sender's wait, so that the reply still
+/// arrives in time.
 const THREADS_DEADLINE: Duration = Duration::from_millis(1500);
 
-/// Ends the generation of a task of a channel, and returns how many it ended. It is called on the engine's
-/// thread and must not wait.
+/// Cancels the generation of a task of a channel, and returns how many generations it cancelled. It is called on
+/// the engine thread and must not block.
 pub type CancelHook = Arc<dyn Fn(&ChannelName, &str) -> u64 + Send + Sync>;
 
-/// Makes debug lines be written, and returns how many targets it accepted: 1 or 0. It is called on the engine's
-/// thread and must not wait.
+/// Turns on debug lines for a target, and returns how many targets it accepted: 1 or 0. It is called on the engine
+/// thread and must not block.
 pub type DebugHook = Arc<dyn Fn(&DebugCommand) -> u64 + Send + Sync>;
 
-/// What a worker thread needs to receive commands. It is made on another thread.
+/// What a worker thread needs to receive commands. The handle is created on another thread.
 pub struct WorkerHandle {
     commands: mpsc::Receiver<Task>,
 }
 
-/// A command for one thread. If it is dropped without an answer, nothing was done.
+/// A command for one thread. Dropping it without an answer means that the thread has ended.
 pub struct Task {
     pub command: Arc<ThreadCommand>,
     answer: oneshot::Sender<Answer>,
@@ -45,38 +45,38 @@ pub enum ThreadCommand {
 /// The answer of one thread.
 enum Answer {
     Affected(u64),
-    Found(Found),
+    List(ListPart),
 }
 
 impl WorkerHandle {
-    /// The next command; `None` = the gateway ends.
+    /// Waits for the next command; `None` if the gateway is stopping.
     pub async fn next(&mut self) -> Option<Task> {
         self.commands.recv().await
     }
 }
 
 impl Task {
-    /// Answers that this thread closed so many connections.
-    pub fn done(self, closed: u64) {
+    /// Answers that this thread closed `closed` connections.
+    pub fn answer_closed(self, closed: u64) {
         // The sender may have stopped waiting.
         let _ = self.answer.send(Answer::Affected(closed));
     }
 
-    /// Answers with what this thread has of a list.
-    pub fn found(self, found: Found) {
+    /// Answers with this thread's rows of a list.
+    pub fn answer_list(self, part: ListPart) {
         // The sender may have stopped waiting.
-        let _ = self.answer.send(Answer::Found(found));
+        let _ = self.answer.send(Answer::List(part));
     }
 }
 
-/// What this node did about a command.
+/// The result of a command on this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Done {
+pub(super) struct CommandResult {
     pub affected: u64,
-    /// Whether no thread still has to answer.
+    /// Whether every thread has answered or has ended.
     pub complete: bool,
     /// The answer to a command for a list.
-    pub found: Option<Found>,
+    pub list: Option<ListPart>,
 }
 
 /// All worker threads of this node. Cheap to clone.
@@ -89,7 +89,7 @@ pub struct Threads {
 }
 
 impl Threads {
-    /// The queues of `count` threads, and the handle of each.
+    /// Creates the queues of `count` threads, and one handle for each of them.
     pub fn new(count: usize, cancel: CancelHook) -> (Self, Vec<WorkerHandle>) {
         let (queues, workers) = (0..count)
             .map(|_| {
@@ -101,7 +101,7 @@ impl Threads {
         (Self { queues: queues.into(), cancel, debug, node: random_hex(8).into() }, workers)
     }
 
-    /// Sets what carries out commands to debug; without it, none is.
+    /// Sets the hook that executes debug commands. Without it, they have no effect.
     pub fn with_debug(self, debug: DebugHook) -> Self {
         Self { debug, ..self }
     }
@@ -111,39 +111,40 @@ impl Threads {
         &self.node
     }
 
-    pub(super) async fn execute(&self, command: NodeCommand) -> Done {
+    pub(super) async fn execute(&self, command: NodeCommand) -> CommandResult {
         match command {
-            // Generations are known to the node as a whole, not to its threads.
-            NodeCommand::Cancel { channel, task_id } => {
-                Done { affected: (self.cancel)(&channel, &task_id), complete: true, found: None }
-            }
+            // Generations belong to the node as a whole, not to its threads.
+            NodeCommand::Cancel { channel, task_id } => CommandResult {
+                affected: (self.cancel)(&channel, &task_id),
+                complete: true,
+                list: None,
+            },
             NodeCommand::Debug(command) => {
-                Done { affected: (self.debug)(&command), complete: true, found: None }
+                CommandResult { affected: (self.debug)(&command), complete: true, list: None }
             }
             NodeCommand::Disconnect(command) => {
                 let (answers, complete) = self.send(ThreadCommand::Disconnect(command)).await;
                 let affected = answers.iter().map(|answer| match answer {
                     Answer::Affected(closed) => *closed,
-                    Answer::Found(_) => 0,
+                    Answer::List(_) => 0,
                 });
-                Done { affected: affected.sum(), complete, found: None }
+                CommandResult { affected: affected.sum(), complete, list: None }
             }
             NodeCommand::List(listing) if listing.excludes(&self.node) => {
-                Done { affected: 0, complete: true, found: Some(listing.empty()) }
+                CommandResult { affected: 0, complete: true, list: Some(listing.empty()) }
             }
             NodeCommand::List(listing) => {
                 let (answers, complete) = self.send(ThreadCommand::List(listing.clone())).await;
-                let found = answers.into_iter().filter_map(|answer| match answer {
-                    Answer::Found(found) => Some(found),
+                let parts = answers.into_iter().filter_map(|answer| match answer {
+                    Answer::List(part) => Some(part),
                     Answer::Affected(_) => None,
                 });
-                Done { affected: 0, complete, found: Some(listing.merge(found)) }
+                CommandResult { affected: 0, complete, list: Some(listing.merge(parts)) }
             }
         }
     }
 
-    /// Sends a command to all threads and returns their answers; false = one that has not ended did not
-    /// answer.
+    /// Sends a command to all threads. Returns their answers, and whether every thread has answered or has ended.
     async fn send(&self, command: ThreadCommand) -> (Vec<Answer>, bool) {
         let command = Arc::new(command);
         let deadline = Instant::now() + THREADS_DEADLINE;
@@ -153,7 +154,7 @@ impl Threads {
             let (answer, receiver) = oneshot::channel();
             match queue.try_send(Task { command: Arc::clone(&command), answer }) {
                 Ok(()) => answers.push(receiver),
-                // It has ended, and its connections with it.
+                // The thread has ended, and its connections with it.
                 Err(mpsc::error::TrySendError::Closed(_)) => {}
                 Err(mpsc::error::TrySendError::Full(_)) => complete = false,
             }
@@ -161,8 +162,9 @@ impl Threads {
         for answer in answers {
             match timeout_at(deadline, answer).await {
                 Ok(Ok(answer)) => answered.push(answer),
-                Ok(Err(_ended)) => {}
-                Err(_elapsed) => complete = false,
+                // The thread has ended.
+                Ok(Err(_)) => {}
+                Err(_) => complete = false,
             }
         }
         (answered, complete)

@@ -1,4 +1,5 @@
-//! Builds the parts that live in memory or in Redis, as configured, and checks whether they are ready.
+//! Builds the parts whose state is in memory or in Redis, depending on the configured engine, and their readiness
+//! checks.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,8 +22,11 @@ use crate::telemetry;
 use crate::tokens::{SessionVersions, TokenStore};
 use crate::upstream::SharedUpstreams;
 
-const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
-const SETTLE_INTERVAL: Duration = Duration::from_millis(5);
+/// How long the start waits until everything is ready.
+const READY_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The interval between checks during that wait.
+const READY_POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// The parts that all threads share.
 pub(super) struct Engine {
@@ -35,7 +39,7 @@ pub(super) struct Engine {
     pub generations: Generations,
     pub tails: Tails,
     pub ready: Vec<(&'static str, ReadyCheck)>,
-    /// The canary, and the connection that it publishes on.
+    /// The canary, with the connection that it publishes on.
     canary: Option<(Canary, Commands)>,
 }
 
@@ -81,10 +85,11 @@ impl Engine {
                 let versions = session_versions(&config.jwt, &mut connections, &mut ready)?;
                 let control =
                     Control::redis(&redis.pubsub_url, &redis.key_prefix, threads, shutdown)
-                        .map_err(|wrong| format!("engine.redis: {wrong}"))?;
+                        .map_err(|error| format!("engine.redis: {error}"))?;
                 ready.push(("control", control_check(&control)));
-                let canary =
-                    control.own_channel().map(|channel| (Canary::new(channel), publisher.clone()));
+                let canary = control
+                    .canary_channel()
+                    .map(|channel| (Canary::new(channel), publisher.clone()));
                 if let Some((canary, _)) = &canary {
                     ready.push(("canary", canary_check(canary)));
                 }
@@ -94,7 +99,7 @@ impl Engine {
                 Self {
                     control,
                     tails: core.tails(),
-                    // Where the channels are.
+                    // Presence is stored on the same Redis as the channels.
                     presence: PresenceStore::redis(publisher.clone(), &redis.key_prefix),
                     generations: Generations::redis(
                         running,
@@ -123,21 +128,21 @@ impl Engine {
         })
     }
 
-    /// Waits a short time until Redis answers, so that the first clients find it connected. Without Redis
-    /// the gateway starts all the same, and reports that it is not ready.
-    pub async fn settle(&self, upstreams: &SharedUpstreams) {
-        let settled = async {
+    /// Waits for a short time until Redis and the queues are connected, so that the first clients can be served. The
+    /// gateway starts even if they are not, and reports that it is not ready.
+    pub async fn wait_until_ready(&self, upstreams: &SharedUpstreams) {
+        let all_ready = async {
             while !self.ready.iter().all(|(_, check)| check().is_ok()) || !upstreams.queues_are_up()
             {
-                tokio::time::sleep(SETTLE_INTERVAL).await;
+                tokio::time::sleep(READY_POLL_INTERVAL).await;
             }
         };
-        // What is missing then is told by `/readyz`.
-        let _ = tokio::time::timeout(SETTLE_TIMEOUT, settled).await;
+        // After the timeout, `/readyz` reports what is not ready.
+        let _ = tokio::time::timeout(READY_TIMEOUT, all_ready).await;
     }
 
-    /// Starts the broker's core. The returned task ends soon after the process is stopped, once it has
-    /// told other nodes.
+    /// Starts the broker's core. The returned task ends soon after the process is killed, once it has left the
+    /// channel layer.
     pub fn run(
         &mut self,
         mut core: Core,
@@ -171,7 +176,7 @@ impl Engine {
                         self.publisher.history(),
                         shutdown.clone(),
                     )
-                    .map_err(|wrong| StartError::Setting(format!("engine.redis: {wrong}")))?;
+                    .map_err(|error| StartError::Setting(format!("engine.redis: {error}")))?;
                 Ok(Some(tokio::task::spawn_local(run)))
             }
         }
@@ -201,7 +206,7 @@ fn layer_check(core: &Core) -> ReadyCheck {
     })
 }
 
-/// Whether what this node publishes comes back to it.
+/// Checks whether this node receives its own publications.
 fn canary_check(canary: &Canary) -> ReadyCheck {
     let canary = canary.clone();
     Arc::new(move || canary.check())
@@ -212,7 +217,7 @@ fn redis_check(commands: &Commands) -> ReadyCheck {
     Arc::new(move || commands.is_up().then_some(()).ok_or("Redis cannot be reached"))
 }
 
-/// Whether commands of other nodes reach this one.
+/// Checks whether commands of other nodes reach this node.
 fn control_check(control: &Control) -> ReadyCheck {
     let control = control.clone();
     Arc::new(move || control.is_live().then_some(()).ok_or("commands do not reach this node"))
@@ -230,7 +235,7 @@ impl Connections<'_> {
             return Ok(commands.clone());
         }
         let commands =
-            Commands::start(url, key, self.shutdown).map_err(|wrong| format!("{key}: {wrong}"))?;
+            Commands::start(url, key, self.shutdown).map_err(|error| format!("{key}: {error}"))?;
         self.by_url.insert(url.text().expose().to_owned(), commands.clone());
         Ok(commands)
     }

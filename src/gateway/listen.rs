@@ -1,5 +1,5 @@
-//! The listening sockets of both ports: bound before anything is served, or inherited from the process
-//! that started this one.
+//! The listening sockets of both ports. They are bound before anything is served, or inherited from the process that
+//! started this one.
 
 use std::net::{SocketAddr, TcpListener};
 
@@ -9,7 +9,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::{Addresses, StartError};
 use crate::config::Config;
 
-/// Connections that the kernel keeps for each worker until they are accepted.
+/// The most connections that the kernel queues for each worker until they are accepted.
 const BACKLOG: i32 = 1024;
 
 /// Listening sockets that systemd passes on (`sd_listen_fds(3)`): `LISTEN_FDS` in the environment counts
@@ -21,7 +21,7 @@ pub struct Inherited {
 }
 
 impl Inherited {
-    /// Takes the sockets that the environment names; must be called before the process has threads.
+    /// Takes the sockets that the environment names. Must be called before the process has threads.
     ///
     /// # Errors
     /// A text that names the first socket that is not a listening TCP socket.
@@ -29,18 +29,20 @@ impl Inherited {
         // The variable stays in the environment: without `LISTEN_FDS` it has no meaning.
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         let mut names = names.split(':');
-        let mut all = ListenFd::from_env();
+        let mut sockets = ListenFd::from_env();
         let mut inherited = Self::default();
-        for index in 0..all.len() {
+        for index in 0..sockets.len() {
             let name = names.next().unwrap_or_default();
-            let wrong = |what: &dyn std::fmt::Display| {
-                format!("socket {} {name:?} of LISTEN_FDS: {what}", index + 1)
+            let invalid = |reason: &dyn std::fmt::Display| {
+                format!("socket {} {name:?} of LISTEN_FDS: {reason}", index + 1)
             };
-            let listener = all.take_tcp_listener(index).map_err(|error| wrong(&error))?;
-            let listener = listener.ok_or_else(|| wrong(&"taken already"))?;
-            listener.set_nonblocking(true).map_err(|error| wrong(&error))?;
+            let listener = sockets.take_tcp_listener(index).map_err(|error| invalid(&error))?;
+            let listener = listener.ok_or_else(|| invalid(&"already taken"))?;
+            listener.set_nonblocking(true).map_err(|error| invalid(&error))?;
             match name {
-                "admin" if inherited.admin.is_some() => return Err(wrong(&"a second one")),
+                "admin" if inherited.admin.is_some() => {
+                    return Err(invalid(&"there is more than one admin socket"));
+                }
                 "admin" => inherited.admin = Some(listener),
                 _ => inherited.public.push(listener),
             }
@@ -53,24 +55,24 @@ impl Inherited {
 pub(super) struct Sockets {
     pub public: Vec<TcpListener>,
     pub admin: TcpListener,
-    /// The public sockets were inherited, so another process may accept on them too.
-    pub handed_over: bool,
+    /// Whether the public sockets were inherited, so that another process may accept on them too.
+    pub is_inherited: bool,
 }
 
 impl Sockets {
     /// Binds the sockets that were not inherited.
     pub fn bind(config: &Config, inherited: Inherited) -> Result<Self, StartError> {
         let (server, admin) = (&config.server, &config.admin);
-        let handed_over = !inherited.public.is_empty();
+        let is_inherited = !inherited.public.is_empty();
         let public = match inherited.public.is_empty() {
             true => bind_public(server.listen, server.threads, server.reuse_port)?,
-            false => share_out(inherited.public, server.threads)?,
+            false => distribute(inherited.public, server.threads)?,
         };
         let admin = match inherited.admin {
             Some(listener) => listener,
             None => bind_admin(admin.listen)?,
         };
-        Ok(Self { public, admin, handed_over })
+        Ok(Self { public, admin, is_inherited })
     }
 
     pub fn addresses(&self) -> std::io::Result<Addresses> {
@@ -78,11 +80,12 @@ impl Sockets {
     }
 }
 
-/// A socket for each of `count` workers; several workers may share one.
-fn share_out(sockets: Vec<TcpListener>, count: usize) -> Result<Vec<TcpListener>, StartError> {
+/// Returns a socket for each of `count` workers. Several workers may share one socket.
+fn distribute(sockets: Vec<TcpListener>, count: usize) -> Result<Vec<TcpListener>, StartError> {
     if sockets.len() > count {
-        let (given, key) = (sockets.len(), "server.threads");
-        let what = format!("{key}: {given} public sockets were inherited by {count} threads");
+        let (inherited, key) = (sockets.len(), "server.threads");
+        let what =
+            format!("{key}: {inherited} public sockets were inherited by only {count} threads");
         return Err(StartError::Setting(what));
     }
     let copies = (0..count).map(|worker| sockets[worker % sockets.len()].try_clone());
@@ -92,23 +95,23 @@ fn share_out(sockets: Vec<TcpListener>, count: usize) -> Result<Vec<TcpListener>
     })
 }
 
-/// One socket for each worker, all on the same port. `SO_REUSEPORT` would let a second gateway bind the
+/// Binds one socket for each worker, all on the same port. `SO_REUSEPORT` would let a second gateway bind the
 /// same port unnoticed, so a socket without the option is bound first, unless the port is `shared`.
 fn bind_public(
     address: SocketAddr,
     count: usize,
     shared: bool,
 ) -> Result<Vec<TcpListener>, StartError> {
-    let wrong = |error| StartError::Bind { key: "server.listen", address, error };
+    let bind_error = |error| StartError::Bind { key: "server.listen", address, error };
     if address.port() != 0 && !shared {
-        listening_socket(address, false).map_err(wrong)?;
+        listening_socket(address, false).map_err(bind_error)?;
     }
     let mut listeners = Vec::with_capacity(count);
     let mut address = address;
     for _ in 0..count {
-        let socket = listening_socket(address, true).map_err(wrong)?;
+        let socket = listening_socket(address, true).map_err(bind_error)?;
         let listener = TcpListener::from(socket);
-        address = listener.local_addr().map_err(wrong)?;
+        address = listener.local_addr().map_err(bind_error)?;
         listeners.push(listener);
     }
     Ok(listeners)

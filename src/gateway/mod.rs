@@ -1,5 +1,5 @@
 //! The composition root: binds all sockets before it serves anything, builds the parts, starts the
-//! threads, and ends them in order.
+//! threads, and stops them in order.
 //!
 //! The engine thread runs the broker's core, the Redis connections, the admin port and the signals. Each
 //! worker has a thread of its own.
@@ -39,10 +39,10 @@ use listen::Sockets;
 use reload::{ConfigPublisher, Reloader};
 use runtime_config::RuntimeConfigBuilder;
 
-/// Interval of the histograms' upkeep, so that they do not grow between scrapes.
+/// The interval of the histograms' upkeep, which keeps them from growing between scrapes.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 
-/// At the end, the time to tell other nodes through Redis that this node has stopped.
+/// How long the process waits at its end until this node has left the channel layer.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The addresses that were bound.
@@ -57,7 +57,7 @@ pub struct Addresses {
 pub enum Outcome {
     /// All connections and replies ended within the deadline.
     Drained,
-    /// A second signal or the deadline ended what was left.
+    /// A second signal or the deadline ended the remaining connections and replies.
     Forced,
 }
 
@@ -69,7 +69,7 @@ pub enum StartError {
         address: SocketAddr,
         error: std::io::Error,
     },
-    /// A setting whose mistake shows only when it is used.
+    /// A setting whose mistake is only detected when it is used.
     Setting(String),
     System {
         what: &'static str,
@@ -91,7 +91,7 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
-/// What a run needs besides its config.
+/// What a run of the gateway needs besides its config.
 pub struct Process {
     /// Listening sockets that the parent process passed on.
     pub inherited: Inherited,
@@ -136,7 +136,7 @@ async fn serve(
     let shutdown = Shutdown::new();
     let shared = SharedConfig::new(config);
     let config = shared.load_full();
-    let Sockets { public, admin, handed_over } = sockets;
+    let Sockets { public, admin, is_inherited } = sockets;
     let (core, broker_handles) = Core::new(public.len(), config.engine.max_publication_bytes);
     let running = RunningTasks::default();
     let (threads, command_handles) = Threads::new(public.len(), cancel_hook(&running));
@@ -157,7 +157,7 @@ async fn serve(
     };
     let handles = broker_handles.into_iter().zip(command_handles);
     let parts = WorkerParts { engine: &engine, publisher: &publisher, confirm_applied };
-    let workers = parts.workers((public, handed_over), handles, &shutdown);
+    let workers = parts.workers((public, is_inherited), handles, &shutdown);
     let broker = engine.run(core, &config, &shutdown)?;
     serve_admin(&publisher.shared, admin, &metrics, &engine, &log, &shutdown)
         .map_err(system("admin port"))?;
@@ -167,9 +167,9 @@ async fn serve(
             metrics.run_upkeep();
         }
     });
-    engine.settle(&upstreams).await;
+    engine.wait_until_ready(&upstreams).await;
     drop(upstreams);
-    let (threads, worker_ended) = start(workers)?;
+    let (threads, worker_ended) = start_threads(workers)?;
     let shared = publisher.shared.clone();
     if let Some(read) = read {
         let reloader = Reloader::new(read, log, builder, publisher).map_err(system("signals"))?;
@@ -177,19 +177,19 @@ async fn serve(
     }
     ready(addresses);
     service_manager::ready();
-    let outcome = stop_when_asked(signals, worker_ended, &shutdown, &shared).await;
+    let outcome = stop_when_requested(signals, worker_ended, &shutdown, &shared).await;
     if let Some(broker) = broker {
-        // What is not told in time expires by itself.
+        // What is not removed in time expires in Redis.
         let _ = tokio::time::timeout(LEAVE_TIMEOUT, broker).await;
     }
     for thread in threads {
-        // A panic has been logged by then.
+        // A panic of the thread has already been logged.
         let _ = thread.join();
     }
     Ok(outcome)
 }
 
-/// Cancels replies that run on this node, for the commands of any node.
+/// Cancels replies that run on this node. Commands of any node call it.
 fn cancel_hook(running: &RunningTasks) -> CancelHook {
     let running = running.clone();
     Arc::new(move |channel, task_id| {
@@ -197,7 +197,7 @@ fn cancel_hook(running: &RunningTasks) -> CancelHook {
     })
 }
 
-/// What every worker is started with.
+/// The parts from which all workers are built.
 struct WorkerParts<'a> {
     engine: &'a Engine,
     publisher: &'a ConfigPublisher,
@@ -207,7 +207,7 @@ struct WorkerParts<'a> {
 impl WorkerParts<'_> {
     fn workers(
         &self,
-        (listeners, handed_over): (Vec<std::net::TcpListener>, bool),
+        (listeners, is_inherited): (Vec<std::net::TcpListener>, bool),
         handles: impl Iterator<Item = (WorkerHandle, control::WorkerHandle)>,
         shutdown: &Shutdown,
     ) -> Vec<Worker> {
@@ -215,7 +215,7 @@ impl WorkerParts<'_> {
         let worker = |(number, (listener, (broker, commands)))| Worker {
             is_first: number == 0,
             listener,
-            handed_over,
+            is_inherited,
             runtime_config: self.publisher.runtime.subscribe(),
             applied: self.confirm_applied.clone(),
             broker,
@@ -232,10 +232,10 @@ impl WorkerParts<'_> {
     }
 }
 
-/// The worker threads, and a channel that gets a message when the first of them has ended.
-type Started = (Vec<JoinHandle<()>>, mpsc::Receiver<()>);
+/// The worker threads, and a channel that receives a message when the first of them has ended.
+type WorkerThreads = (Vec<JoinHandle<()>>, mpsc::Receiver<()>);
 
-fn start(workers: Vec<Worker>) -> Result<Started, StartError> {
+fn start_threads(workers: Vec<Worker>) -> Result<WorkerThreads, StartError> {
     let (ended, worker_ended) = mpsc::channel(1);
     let threads = workers
         .into_iter()
@@ -246,7 +246,7 @@ fn start(workers: Vec<Worker>) -> Result<Started, StartError> {
                 if let Err(error) = worker.run() {
                     tracing::error!(event = "worker_failed", %error, "a worker thread failed");
                 }
-                // The first thread that ends is enough.
+                // If the channel is full, another thread has ended before.
                 let _ = ended.try_send(());
             })
         })
@@ -255,7 +255,7 @@ fn start(workers: Vec<Worker>) -> Result<Started, StartError> {
     Ok((threads, worker_ended))
 }
 
-/// Turns on debug lines about one user, channel or connection, for the commands of any node.
+/// Turns on debug lines about one user, channel or connection. Commands of any node call it.
 fn debug_hook(log: &LogControl) -> DebugHook {
     let log = log.clone();
     Arc::new(move |command| {
@@ -279,7 +279,7 @@ fn serve_admin(
     let config = shared.load();
     let admin = Admin {
         config: shared.clone(),
-        // These two need a restart, and stay what the tokens' store and the broker were built with.
+        // These two only change with a restart, like the token store and the broker that use them.
         token_ttl: config.tokens.ttl,
         max_publication_bytes: config.engine.max_publication_bytes,
         publisher: engine.publisher.clone(),
@@ -322,7 +322,7 @@ impl Signals {
     }
 }
 
-async fn stop_when_asked(
+async fn stop_when_requested(
     mut signals: Signals,
     mut worker_ended: mpsc::Receiver<()>,
     shutdown: &Shutdown,
@@ -340,7 +340,7 @@ async fn stop_when_asked(
     let drained = tokio::select! {
         drained = shutdown.wait(settings.drain + settings.grace) => drained,
         () = async {
-            // After a drain by the server API, the first signal asks for the drain that has begun already.
+            // If the server API started the drain, the first signal only requests the same drain.
             if by_api {
                 signals.next().await;
             }

@@ -1,4 +1,4 @@
-//! Reload: the config is read again at SIGHUP and when its file has changed.
+//! Reloads the config at SIGHUP and when its file has changed.
 //!
 //! Invariants: everything that can fail is built before anything is replaced, so a bad file changes nothing;
 //! settings that need a restart keep their value, and the log names them.
@@ -18,23 +18,25 @@ use crate::shutdown::Shutdown;
 use crate::telemetry;
 use crate::telemetry::log::{LogControl, LogThrottle};
 
-/// How long to wait for new queues to be reached before messages are sent to them.
-const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
-const SETTLE_INTERVAL: Duration = Duration::from_millis(5);
+/// How long a reload waits until new queues are connected.
+const QUEUES_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long the threads may take to apply a new configuration before the reload counts as done all the same.
+/// The interval between checks during that wait.
+const QUEUES_POLL_INTERVAL: Duration = Duration::from_millis(5);
+
+/// How long a reload waits until all threads have applied the new configuration. It completes even if some have not.
 const APPLY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Reads the config. The error is the text of all its mistakes.
+/// Reads the config. The error is a text that lists all mistakes.
 pub type ReadConfig = Arc<dyn Fn() -> Result<Config, String> + Send + Sync>;
 
 /// Where a new configuration is published, and how its use is confirmed.
 pub(super) struct ConfigPublisher {
     /// Read at each use by parts that live as long as the process.
     pub shared: SharedConfig,
-    /// Taken over by each worker thread.
+    /// Applied by each worker thread.
     pub runtime: watch::Sender<Arc<RuntimeConfig>>,
-    /// One message of each thread that has applied a new runtime configuration.
+    /// Receives a message from each thread that has applied a new runtime configuration.
     pub applied: mpsc::Receiver<()>,
     pub threads: usize,
 }
@@ -65,7 +67,7 @@ impl Reloader {
 
     /// Runs until the gateway drains.
     pub async fn run(mut self, shutdown: Shutdown) {
-        // A changed file may be read while it is written, so it counts when two reads agree.
+        // A file may be read while it is being written, so a change counts once two reads agree.
         let mut changed = None;
         loop {
             let by_signal = tokio::select! {
@@ -83,7 +85,7 @@ impl Reloader {
         }
     }
 
-    /// `None` if the process ends.
+    /// Reads the config on a thread for blocking calls; `None` if the process ends.
     async fn read(&self) -> Option<Result<Config, String>> {
         let read = Arc::clone(&self.read);
         tokio::task::spawn_blocking(move || read()).await.ok()
@@ -101,29 +103,29 @@ impl Reloader {
 
     async fn apply(&mut self, mut new: Config) {
         let current = Arc::clone(&self.publisher.runtime.borrow());
-        let waiting = keep_what_needs_a_restart(&current.config, &mut new);
+        let needs_restart = keep_what_needs_a_restart(&current.config, &mut new);
         let changed = changed_sections(&current.config, &new);
         if changed.is_empty() {
             telemetry::process::config_unchanged();
-            return telemetry::process::restart_needed(&waiting);
+            return telemetry::process::restart_needed(&needs_restart);
         }
         match self.prepare(new, &current) {
-            Err(why) => return telemetry::process::config_rejected(&why),
+            Err(error) => return telemetry::process::config_rejected(&error),
             Ok(runtime_config) => {
                 wait_for_queues(&runtime_config).await;
-                self.log.set_throttle(repeats(&runtime_config.config.log));
+                self.log.set_throttle(log_throttle(&runtime_config.config.log));
                 self.publisher.publish(runtime_config).await;
             }
         }
         telemetry::process::config_reloaded(&changed);
-        telemetry::process::restart_needed(&waiting);
+        telemetry::process::restart_needed(&needs_restart);
     }
 
     /// Builds everything that can fail. The log level comes last, since it takes effect at once.
     fn prepare(&self, new: Config, current: &RuntimeConfig) -> Result<RuntimeConfig, String> {
         let runtime_config = self.builder.build(Arc::new(new), Some(current))?;
         let config = &runtime_config.config;
-        // Each thread builds a proxy of its own; this one shows that it can.
+        // Each thread builds its own proxy. This one is only built to detect errors.
         Proxy::new(&config.proxy)?;
         self.log.set_level(&config.log.level)?;
         Ok(runtime_config)
@@ -131,23 +133,23 @@ impl Reloader {
 }
 
 impl ConfigPublisher {
-    /// Completes when all threads have applied `new`. A busy thread applies it when it can, and is not
-    /// waited for.
+    /// Publishes `new` and waits until all threads have applied it, but not longer than [`APPLY_TIMEOUT`].
     async fn publish(&mut self, new: RuntimeConfig) {
         while self.applied.try_recv().is_ok() {}
         telemetry::connections::client_sockets_limited(new.config.server.max_connections);
         self.shared.replace(Arc::clone(&new.config));
         self.runtime.send_replace(Arc::new(new));
-        let all = async {
+        let all_applied = async {
             for _ in 0..self.threads {
                 self.applied.recv().await;
             }
         };
-        let _ = tokio::time::timeout(APPLY_TIMEOUT, all).await;
+        // A thread that is too busy applies it later.
+        let _ = tokio::time::timeout(APPLY_TIMEOUT, all_applied).await;
     }
 }
 
-fn repeats(log: &config::Log) -> Option<LogThrottle> {
+fn log_throttle(log: &config::Log) -> Option<LogThrottle> {
     log.repeats.map(|rate| LogThrottle { lines: rate.count.into(), interval: rate.per })
 }
 
@@ -158,25 +160,25 @@ async fn tick(interval: Option<Duration>) {
     }
 }
 
-/// Waits until new queues can be reached, for a short time only: messages to a queue that cannot be
-/// reached are refused, as always.
+/// Waits for a short time until new queues are connected.
 async fn wait_for_queues(runtime_config: &RuntimeConfig) {
     let ready = async {
         while !runtime_config.upstreams.queues_are_up() {
-            tokio::time::sleep(SETTLE_INTERVAL).await;
+            tokio::time::sleep(QUEUES_POLL_INTERVAL).await;
         }
     };
-    let _ = tokio::time::timeout(SETTLE_TIMEOUT, ready).await;
+    // Messages to a queue that is not connected are refused, as always.
+    let _ = tokio::time::timeout(QUEUES_TIMEOUT, ready).await;
 }
 
-/// Sets what needs a restart in `new` back to its current value, and returns the keys that differed.
+/// Resets the settings in `new` that need a restart to their current values. Returns the keys that differed.
 fn keep_what_needs_a_restart(current: &Config, new: &mut Config) -> Vec<&'static str> {
-    let mut kept = Vec::new();
+    let mut needs_restart = Vec::new();
     macro_rules! keep {
         ($($name:literal: $($field:ident).+),+ $(,)?) => {
             $(if new.$($field).+ != current.$($field).+ {
                 new.$($field).+ = current.$($field).+.clone();
-                kept.push($name);
+                needs_restart.push($name);
             })+
         };
     }
@@ -193,7 +195,7 @@ fn keep_what_needs_a_restart(current: &Config, new: &mut Config) -> Vec<&'static
         "tracing": tracing,
         "log.format": log.format,
     }
-    kept
+    needs_restart
 }
 
 /// The sections whose settings differ.
@@ -240,7 +242,8 @@ mod tests {
 
     fn config(text: &str) -> Config {
         let route = "[[route]]\npath = \"/\"\nchannel = \"all\"\nauth = [\"anonymous\"]\n";
-        Config::from_toml(&format!("{text}\n{route}")).unwrap_or_else(|wrong| panic!("{wrong}"))
+        Config::from_toml(&format!("{text}\n{route}"))
+            .unwrap_or_else(|mistakes| panic!("{mistakes}"))
     }
 
     /// Differs in every key that needs a restart, and in one key that does not.
@@ -255,9 +258,9 @@ log.format = "json"
 "#;
 
     #[test]
-    fn what_needs_a_restart_stays_and_is_documented() {
+    fn settings_that_need_a_restart_are_kept_and_documented() {
         let (current, mut new) = (config(""), config(OTHER));
-        let kept = keep_what_needs_a_restart(&current, &mut new);
+        let mut kept = keep_what_needs_a_restart(&current, &mut new);
         assert_eq!(changed_sections(&current, &new), ["server"]);
         assert_eq!(new.server.max_connections, 7);
         assert!(keep_what_needs_a_restart(&current, &mut new).is_empty());
@@ -268,7 +271,6 @@ log.format = "json"
         let mut documented: Vec<&str> = cells
             .flat_map(|cell| cell.split(',').map(|key| key.trim().trim_matches('`')))
             .collect();
-        let mut kept = kept;
         documented.sort_unstable();
         kept.sort_unstable();
         assert_eq!(documented, kept);

@@ -1,4 +1,4 @@
-//! Builds the runtime configuration from the config: at the start, and at each reload.
+//! Builds the runtime configuration from the config, at the start and at each reload.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::shutdown::Shutdown;
 use crate::tokens::{Authenticator, SessionVersions, TokenStore};
 use crate::upstream::SharedUpstreams;
 
-/// What a runtime configuration is built from besides the config: parts that live as long as the process.
+/// Builds runtime configurations. Its fields are the parts that exist for the life of the process.
 pub(super) struct RuntimeConfigBuilder {
     tokens: TokenStore,
     versions: Option<SessionVersions>,
@@ -37,8 +37,8 @@ impl RuntimeConfigBuilder {
         }
     }
 
-    /// Builds what `config` asks for. Parts of `previous` whose settings have not changed are kept. Must
-    /// run on the engine's thread, which owns the connections to queues.
+    /// Builds the runtime configuration of `config`. Parts of `previous` whose settings have not changed are kept.
+    /// Must run on the engine thread, which owns the connections to queues.
     ///
     /// # Errors
     /// A text that names the key that cannot be used.
@@ -74,7 +74,7 @@ impl RuntimeConfigBuilder {
     }
 }
 
-/// Whether every channel is a group of a Channels layer, which accepts a part of all names only.
+/// Whether every channel is a group of a Channels layer, which does not accept all channel names.
 fn has_groups(engine: &config::Engine) -> bool {
     let EngineKind::Redis(redis) = &engine.kind else { return false };
     redis.channels.as_ref().is_some_and(|layer| layer.wire == ChannelsWire::Core)

@@ -30,7 +30,7 @@ use std::sync::Arc;
 use hyper::{HeaderMap, Request};
 
 use crate::config::{self, AuthSource};
-use crate::limits::{Claim, LeaseKey, Leased, LimitName, SharedLimits, Verdict};
+use crate::limits::{Claim, LeaseKey, LeaseKind, LimitName, SharedLimits, Verdict};
 use crate::protocol::{
     ChannelName, ConnectionId, OriginTag, Params, RequestId, ReservedChannels, ResumePoint,
     TemplateContext, TraceContext,
@@ -214,12 +214,12 @@ impl Handshake {
             }
         }
         let Some(max) = route.limits.connections_per_user else { return Ok(None) };
-        let key = LeaseKey { of: Leased::Connection, route: path, user: &user };
+        let key = LeaseKey { kind: LeaseKind::Connection, route: path, user: &user };
         let claim = Claim::new(&self.limits, key, connection_id.into());
         match self.limits.acquire(key, connection_id.into(), max).await {
             Ok(Verdict::Allowed) => Ok(Some(claim)),
             Ok(Verdict::Refused { retry_after }) => {
-                claim.disarm();
+                claim.transfer();
                 Err(Rejection::connections(retry_after))
             }
             Err(_) => Err(Rejection::engine()),

@@ -1,8 +1,8 @@
-//! Channel → sockets: one part for each thread, so that a delivery takes no lock.
+//! Maps channels to sockets. Each thread has its own part of the hub, so that a delivery takes no lock.
 //!
-//! The broker has encoded a publication once; the hub hands it to every socket of its channel. All that the
-//! broker has ready for a channel is written to a connection at once. The hub holds socket handles and does not
-//! know sessions; the broker decides which sockets are attached.
+//! The broker encodes a publication once; the hub delivers it to every socket of its channel. All publications
+//! of one batch for a channel are written to a connection together. The hub holds socket handles and does not know
+//! sessions; the broker decides which sockets are attached.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -13,13 +13,13 @@ use bytes::{Bytes, BytesMut};
 use crate::protocol::{ChannelName, CloseReason};
 use crate::socket::{Delivery, Socket};
 
-/// A large channel is served this many sockets at a time; other tasks of the thread run in between.
+/// A delivery to a large channel lets other tasks of the thread run after this many sockets.
 const SOCKETS_PER_SLICE: usize = 512;
 
-/// Publications of a batch are joined into buffers of up to this many bytes.
+/// Publications of a batch are concatenated into buffers of up to this many bytes.
 const MAX_JOINED: usize = 256 * 1024;
 
-/// What became of one batch.
+/// How many publications of one batch were delivered and dropped.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Delivered {
     /// How many times a publication was handed to a connection.
@@ -38,7 +38,7 @@ pub struct HubPart {
 }
 
 impl HubPart {
-    /// Adds `socket` to `channel`. Returns whether it is the channel's first.
+    /// Adds `socket` to `channel`. Returns whether it is the channel's first socket.
     pub fn attach(&self, channel: &ChannelName, socket: Rc<Socket>) -> bool {
         let mut channels = self.channels.borrow_mut();
         let sockets = match channels.get_mut(channel) {
@@ -50,7 +50,7 @@ impl HubPart {
         sockets.len() == 1
     }
 
-    /// Removes `socket` from `channel`. Returns whether it was the channel's last.
+    /// Removes `socket` from `channel`. Returns whether it was the channel's last socket.
     pub fn detach(&self, channel: &ChannelName, socket: &Rc<Socket>) -> bool {
         let mut channels = self.channels.borrow_mut();
         let Some(sockets) = channels.get_mut(channel) else { return false };
@@ -72,13 +72,13 @@ impl HubPart {
         was_last
     }
 
-    /// Hands `frames`, in order, to every socket of `channel`.
+    /// Delivers `frames`, in order, to every socket of `channel`.
     pub async fn deliver(&self, channel: &ChannelName, frames: &[Delivery]) -> Delivered {
         let mut total = Delivered::default();
         let mut from = 0;
         while from < frames.len() {
             let to = end_of_join(frames, from);
-            let joined = join(&frames[from..to]);
+            let joined = concat(&frames[from..to]);
             self.deliver_joined(channel, &frames[from..to], &joined, &mut total).await;
             from = to;
         }
@@ -107,7 +107,7 @@ impl HubPart {
                 sockets.iter().for_each(|socket| deliver(socket));
                 return;
             }
-            // Tasks that run in between may change the list. A socket that is detached meanwhile still gets
+            // Tasks that run in between may change the list. A socket that is detached by one of them still gets
             // these publications.
             sockets.clone()
         };
@@ -125,7 +125,7 @@ impl HubPart {
     }
 }
 
-/// The end of the run from `from` whose frames fit into one buffer. At least one frame.
+/// The end of the range from `from` whose frames fit into one buffer. It has at least one frame.
 fn end_of_join(frames: &[Delivery], from: usize) -> usize {
     let mut size = 0;
     let mut to = from;
@@ -136,7 +136,7 @@ fn end_of_join(frames: &[Delivery], from: usize) -> usize {
     to
 }
 
-fn join(frames: &[Delivery]) -> Bytes {
+fn concat(frames: &[Delivery]) -> Bytes {
     if let [single] = frames {
         return single.frame.clone();
     }

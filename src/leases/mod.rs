@@ -1,9 +1,9 @@
-//! Leases that this process holds in the engine: renewed while they are held, released when they are given
-//! back.
+//! Leases that this process holds in the engine. They are renewed while they are held and released when they are
+//! given back.
 //!
-//! This module owns when that happens, in which batches, and what waits while the engine is unavailable. What
-//! a lease is and where it is kept is up to a [`Lessor`]. Invariant: giving a lease back waits for nothing,
-//! and whatever the engine does not learn expires there.
+//! This module owns when that happens, in which batches, and what is retried while the engine is unavailable. A
+//! [`Lessor`] defines what a lease is and where it is stored. Invariant: giving a lease back never waits for the
+//! engine, and a lease that cannot be released expires there.
 
 #[cfg(test)]
 mod tests;
@@ -18,68 +18,69 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::redis_link::EngineUnavailable;
 
-/// How long a lease lives without renewal, where a store does not say otherwise.
+/// How long a lease lives without a renewal, unless a store has another value.
 pub const LEASE: Duration = Duration::from_secs(60);
-/// Releases that wait for an engine that is unavailable. Beyond it the oldest are dropped: their leases
+
+/// The most releases that wait for an unavailable engine. Beyond this the oldest are dropped, and their leases
 /// expire by themselves.
 pub const MAX_RELEASES: usize = 20_000;
 
-/// Without any lease there is nothing to wake up for; those who bring work do it.
+/// How long [`HeldLeases::run`] sleeps when no lease is due. New work wakes it earlier.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// The engine's side of one kind of lease.
+/// The store of one kind of lease, which grants them.
 pub trait Lessor {
-    /// Who has a lease: at most one each.
+    /// Identifies the holder of a lease. A holder has at most one.
     type Holder: Clone + Eq + Hash;
-    /// What is leased; kept here while it is held.
+    /// What is leased. It is stored here while the lease is held.
     type Lease: Clone;
     /// What the engine needs to know at the end of a lease.
     type Release: Clone + From<Self::Lease>;
 
-    /// From one renewal of a lease to the next. With the default, two may fail before it expires.
+    /// The interval between renewals of a lease. With the default, two renewals may fail before it expires.
     const RENEWAL: Duration = Duration::from_secs(LEASE.as_secs() / 3);
     /// The pause after a failure.
     const RETRY: Duration = Duration::from_secs(1);
     /// The most renewals or releases that go to the engine together.
     const BATCH: usize = 500;
 
-    /// Renews leases, at most [`Lessor::BATCH`], and makes those that the engine does not have: the holders
-    /// are there, whatever the engine believed. Returns the holders whose lease somebody else has now, and
-    /// which are no longer held here.
+    /// Renews at most [`Lessor::BATCH`] leases, and creates those that the engine does not have, since their holders
+    /// still exist. Returns the holders whose lease now belongs to another process; they are no longer held here.
     async fn renew(
         &self,
         leases: &[(Self::Holder, Self::Lease)],
     ) -> Result<Vec<Self::Holder>, EngineUnavailable>;
 
-    /// Ends leases, at most [`Lessor::BATCH`], some of which may have ended already.
+    /// Ends at most [`Lessor::BATCH`] leases, some of which may have ended already.
     async fn release(
         &self,
         releases: &[(Self::Holder, Self::Release)],
     ) -> Result<(), EngineUnavailable>;
 
-    /// Records that `count` renewals failed and are tried again.
+    /// Records that `count` renewals failed and will be retried.
     fn record_not_renewed(&self, _count: usize) {}
 
     /// Records that `count` leases are left to expire instead of being released.
     fn record_dropped(&self, _count: usize) {}
 }
 
-/// The leases of one kind that this process, or one of its threads, holds. [`HeldLeases::run`] does the work.
+/// The leases of one kind that this process, or one of its threads, holds. [`HeldLeases::run`] renews and releases
+/// them.
 pub struct HeldLeases<L: Lessor> {
     lessor: L,
     state: Mutex<State<L::Holder, L::Lease, L::Release>>,
     work: Notify,
-    /// Locked during [`HeldLeases::flush`], so that a second caller also waits for what is under way.
+    /// Locked during [`HeldLeases::flush`], so that a second caller also waits for calls that are in progress.
     flushing: tokio::sync::Mutex<()>,
 }
 
 struct State<H, T, R> {
     held: HashMap<H, T>,
-    /// Holders whose lease is not in the engine yet. Contains some that were given back since.
+    /// The holders whose lease is not in the engine yet. May contain some whose lease was given back since.
     fresh: VecDeque<H>,
-    /// When to renew which lease, soonest first. Contains some that were given back since.
+    /// The times of the next renewals, earliest first. May contain holders whose lease was given back since.
     due: VecDeque<(Instant, H)>,
-    /// At most [`MAX_RELEASES`].
+    /// The leases to release, oldest first; at most [`MAX_RELEASES`].
     releases: VecDeque<(H, R)>,
 }
 
@@ -103,7 +104,7 @@ impl<L: Lessor> HeldLeases<L> {
         &self.lessor
     }
 
-    /// Holds a lease that the engine has given, until it is given back.
+    /// Holds a lease that the engine has granted, until it is given back.
     pub fn keep(&self, holder: L::Holder, lease: L::Lease) {
         let mut state = self.state();
         state.held.insert(holder.clone(), lease);
@@ -113,7 +114,7 @@ impl<L: Lessor> HeldLeases<L> {
         }
     }
 
-    /// Holds a lease that the engine learns about soon, until it is given back.
+    /// Holds a lease that is still to be created in the engine, until it is given back.
     pub fn take(&self, holder: L::Holder, lease: L::Lease) {
         let mut state = self.state();
         state.held.insert(holder.clone(), lease);
@@ -121,12 +122,12 @@ impl<L: Lessor> HeldLeases<L> {
         self.work.notify_one();
     }
 
-    /// Ends a lease that is held here; the engine learns it soon. Returns whether it was held.
+    /// Ends a lease that is held here, and releases it in the engine soon. Returns whether it was held.
     pub fn give_back(&self, holder: &L::Holder) -> bool {
         self.give_back_as(holder, L::Release::from)
     }
 
-    /// The same, with what the engine is to know about the end.
+    /// Like [`HeldLeases::give_back`], with a `release` that depends on how the lease ended.
     pub fn give_back_as(
         &self,
         holder: &L::Holder,
@@ -140,7 +141,7 @@ impl<L: Lessor> HeldLeases<L> {
         is_held
     }
 
-    /// Ends a lease, whether or not it is held here; the engine learns it soon.
+    /// Ends a lease, whether or not it is held here, and releases it in the engine soon.
     pub fn release(&self, holder: &L::Holder, release: L::Release) {
         let mut state = self.state();
         state.held.remove(holder);
@@ -151,7 +152,7 @@ impl<L: Lessor> HeldLeases<L> {
         self.work.notify_one();
     }
 
-    /// Stops holding a lease without ending it: somebody else renews and releases it, or it expires.
+    /// Stops holding a lease without ending it: its new owner renews and releases it, or it expires.
     pub fn forget(&self, holder: &L::Holder) {
         self.state().held.remove(holder);
     }
@@ -167,18 +168,17 @@ impl<L: Lessor> HeldLeases<L> {
             }
             if !self.flush().await {
                 tokio::time::sleep(L::RETRY).await;
-                // What failed is still queued; nobody else would wake this task for it.
+                // The failed calls are still queued, so this task wakes itself up.
                 self.work.notify_one();
             }
         }
     }
 
-    /// Tells the engine about all new leases and all releases so far, and renews what is due. Returns false
-    /// if the engine is unavailable: what it does not learn is tried again by [`HeldLeases::run`], or
-    /// expires.
+    /// Creates all new leases in the engine, renews those that are due, and releases those that have ended. Returns
+    /// false if the engine is unavailable: [`HeldLeases::run`] retries what failed, or it expires.
     pub async fn flush(&self) -> bool {
         let _lock = self.flushing.lock().await;
-        // In this order, so that a member that is replaced at once never looks absent.
+        // In this order, a member that leaves and is replaced at once never looks absent.
         let renewed = self.renew_due().await;
         let released = self.release_all().await;
         renewed && released
@@ -186,7 +186,7 @@ impl<L: Lessor> HeldLeases<L> {
 
     async fn renew_due(&self) -> bool {
         loop {
-            // Leases that are due soon are renewed with those that are due, so that calls become fewer.
+            // Leases that are due soon are renewed together with those that are due, which saves calls.
             let batch = self.state().take_due(Instant::now() + L::RENEWAL / 4, L::BATCH);
             if batch.is_empty() {
                 return true;
@@ -242,7 +242,7 @@ impl<L: Lessor> HeldLeases<L> {
 }
 
 impl<H: Clone + Eq + Hash, T: Clone, R> State<H, T, R> {
-    /// Takes at most `max` leases off the queues that are new or due by `until`.
+    /// Takes at most `max` leases that are new or due by `until` off the queues.
     fn take_due(&mut self, until: Instant, max: usize) -> Vec<(H, T)> {
         let mut batch = Vec::new();
         while batch.len() < max
@@ -255,7 +255,8 @@ impl<H: Clone + Eq + Hash, T: Clone, R> State<H, T, R> {
         batch
     }
 
-    /// A holder whose lease was given back is returned before its time as well, to leave the queue.
+    /// The next holder whose lease is new or due. Holders whose lease was given back are returned early, so that they
+    /// leave the queue.
     fn next_due(&mut self, until: Instant) -> Option<H> {
         self.fresh.pop_front().or_else(|| {
             let (due, holder) = self.due.front()?;
@@ -287,20 +288,20 @@ impl<H: Clone + Eq + Hash, T: Clone, R> State<H, T, R> {
 
 #[cfg(test)]
 impl<L: Lessor> HeldLeases<L> {
-    /// Renews as if the time of a renewal had passed, for those who do not [`HeldLeases::run`].
+    /// Renews all leases as if the renewal interval had passed, for tests without [`HeldLeases::run`].
     pub async fn renew_all(&self) -> bool {
         self.make_due();
         self.renew_due().await
     }
 
-    /// As if the time of a renewal had passed.
+    /// Makes all leases due for renewal.
     pub fn make_due(&self) {
         let now = Instant::now();
         self.state().due.iter_mut().for_each(|(due, _)| *due = now);
         self.work.notify_one();
     }
 
-    /// The leases held, the renewals to come, and the releases that wait.
+    /// The numbers of held leases, of scheduled renewals, and of waiting releases.
     pub fn counts(&self) -> (usize, usize, usize) {
         let state = self.state();
         (state.held.len(), state.due.len(), state.releases.len())

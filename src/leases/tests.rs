@@ -1,4 +1,4 @@
-//! The keeper against an engine of the tests' own.
+//! Tests of held leases with a simulated engine.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use super::*;
 #[derive(Default)]
 struct Engine {
     leases: RefCell<BTreeMap<u8, &'static str>>,
-    /// Holders whose lease somebody else has.
+    /// The holders whose lease belongs to another process.
     lost: RefCell<Vec<u8>>,
     renewals: Cell<usize>,
     released: RefCell<Vec<(u8, String)>>,
@@ -51,14 +51,14 @@ fn holders(held: &HeldLeases<Engine>) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn new_leases_are_made_and_those_given_back_are_released() {
+async fn new_leases_are_created_and_those_given_back_are_released() {
     let held = held();
     held.take(1, "a");
     held.take(2, "b");
     assert!(held.flush().await);
     assert_eq!(holders(&held), [1, 2]);
     assert!(held.give_back(&1));
-    assert!(!held.give_back(&1), "it is given back once");
+    assert!(!held.give_back(&1), "a lease is given back only once");
     assert!(held.give_back_as(&2, |lease| format!("{lease} at once")));
     held.release(&3, "never held here".to_owned());
     assert!(held.flush().await);
@@ -81,7 +81,7 @@ async fn a_lease_that_is_taken_again_is_not_released() {
 }
 
 #[tokio::test]
-async fn a_lease_that_somebody_else_has_is_neither_renewed_nor_released() {
+async fn a_lease_of_another_process_is_neither_renewed_nor_released() {
     let held = held();
     held.take(1, "a");
     held.lessor().lost.borrow_mut().push(1);
@@ -96,7 +96,7 @@ async fn a_lease_that_somebody_else_has_is_neither_renewed_nor_released() {
 }
 
 #[tokio::test]
-async fn what_an_unavailable_engine_does_not_learn_is_tried_again() {
+async fn calls_to_an_unavailable_engine_are_retried() {
     let held = held();
     held.keep(1, "a");
     held.take(2, "b");

@@ -1,25 +1,25 @@
-//! The token bucket itself, as the generic cell rate algorithm (ITU-T I.371, annex A): all that is
-//! kept is the instant at which the bucket will be full again.
+//! The token bucket, implemented by the generic cell rate algorithm (ITU-T I.371, annex A): the only state is the
+//! instant at which the bucket will be full again.
 
 use std::time::Duration;
 
 use super::{LimitStatus, Verdict};
 use crate::config::Rate;
 
-/// The longest time that is calculated with, about 31 years. It keeps sums exact in Lua's numbers as well.
+/// The upper bound of all durations, about 31 years. It keeps sums exact in Lua's numbers as well.
 const LONGEST_US: u64 = 1_000_000_000_000_000;
 
 /// A [`Rate`] in microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Gcra {
-    /// The time until one token is back.
+    /// The time until one token is refilled, in microseconds.
     pub(super) interval: u64,
-    /// The time until an empty bucket is full.
+    /// The time until an empty bucket is full, in microseconds.
     pub(super) tolerance: u64,
 }
 
 impl From<Rate> for Gcra {
-    /// A count of 0 is taken as 1, and more than one token in a microsecond as one.
+    /// A count of 0 counts as 1, and more than one token in a microsecond counts as one.
     fn from(rate: Rate) -> Self {
         let per = u64::try_from(rate.per.as_micros()).unwrap_or(u64::MAX);
         let interval = (per / u64::from(rate.count.max(1))).clamp(1, LONGEST_US);
@@ -29,15 +29,15 @@ impl From<Rate> for Gcra {
 }
 
 impl Gcra {
-    /// Takes one token at `now` from a bucket that is full again at `full_at`, and moves that. take.lua does
-    /// the same. A bucket is never emptier than empty: a clock that jumped back, or a rate that was
-    /// changed, locks nobody out for longer than the bucket takes to fill.
+    /// Takes one token at `now` from a bucket that is full again at `full_at`, and updates `full_at`. take.lua does
+    /// the same. If the clock jumped back or the rate was changed, the bucket counts as empty, so that a client is
+    /// refused for no longer than the bucket takes to fill.
     pub(super) fn take(self, full_at: &mut u64, now: u64) -> Verdict {
         let start = (*full_at).clamp(now, now.saturating_add(self.tolerance));
         let after = start.saturating_add(self.interval);
         let wait = after.saturating_sub(now).saturating_sub(self.tolerance);
         if wait > 0 {
-            // Stored: a cap that moved along with `now` would refuse every later take as well.
+            // The clamped value is stored: if it moved along with `now`, every later take would be refused too.
             *full_at = start;
             return Verdict::Refused { retry_after: Duration::from_micros(wait) };
         }
@@ -63,7 +63,7 @@ impl Gcra {
 /// A token bucket of one connection: 8 bytes, without a clock of its own.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LocalBucket {
-    /// When it is full again, in microseconds on the clock that `take` is given.
+    /// When the bucket is full again, in microseconds on the clock that the caller passes to `take`.
     full_at: u64,
 }
 
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn waiting_as_long_as_told_is_enough() {
+    fn after_retry_after_a_take_is_allowed() {
         let rate = rate(7, 1000, 2);
         let (mut bucket, mut now) = (LocalBucket::default(), Duration::ZERO);
         for _ in 0..1000 {
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_jumps_back_locks_nobody_out() {
+    fn a_clock_that_jumps_back_does_not_block_clients() {
         let rate = rate(1, 1000, 2);
         let mut bucket = LocalBucket::default();
         bucket.take(rate, Duration::from_secs(1_000_000));

@@ -1,35 +1,35 @@
-//! A lease between its acquisition and the [`super::LeaseSet`] that is going to renew it.
+//! A lease that was acquired but is not in the [`super::LeaseSet`] that will renew it yet.
 
 use tokio::runtime::Handle;
 
 use super::{Holder, LeaseKey, SharedLimits};
 
-/// Releases its lease when dropped, unless it was disarmed: a client may disconnect in the middle of its
-/// handshake, even while the lease is being acquired.
+/// Releases its lease when dropped, unless it was transferred. A client may disconnect during its handshake, even
+/// while the lease is being acquired.
 pub struct Claim {
     limits: SharedLimits,
     key: Box<str>,
     holder: Holder,
-    disarmed: bool,
+    is_transferred: bool,
 }
 
 impl Claim {
-    /// Must be made before [`SharedLimits::acquire`]: releasing a lease that was not granted has no effect, and a caller that
-    /// stops waiting for the engine does not know the answer.
+    /// Must be created before [`SharedLimits::acquire`]: a caller that stops waiting for the engine does not know
+    /// whether it got the lease, and releasing a lease that was never granted is harmless.
     pub fn new(limits: &SharedLimits, key: LeaseKey<'_>, holder: Holder) -> Self {
         let key = limits.lease_key(key).into();
-        Self { limits: limits.clone(), key, holder, disarmed: false }
+        Self { limits: limits.clone(), key, holder, is_transferred: false }
     }
 
-    /// Prevents the release: the lease belongs to a lease set now, or was not granted.
-    pub fn disarm(mut self) {
-        self.disarmed = true;
+    /// Gives up the responsibility for the release. Must also be called if no lease was granted.
+    pub fn transfer(mut self) {
+        self.is_transferred = true;
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        if self.disarmed {
+        if self.is_transferred {
             return;
         }
         let (limits, key, holder) =
@@ -37,7 +37,7 @@ impl Drop for Claim {
         // Without a runtime the process is ending; the lease expires by itself.
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(async move {
-                // What the engine does not learn expires there.
+                // If this fails, the lease expires by itself.
                 let _ = limits.release_all(&[(&key, holder)]).await;
             });
         }

@@ -1,4 +1,4 @@
-//! Counts open connections of this process: in all, and of each client address.
+//! Counts the open connections of this process, in total and by client address.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -7,22 +7,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::telemetry;
 
-/// Shared by all threads. Dropped permits are given back.
+/// The counts of open connections, shared by all threads. A connection is counted until its permit is dropped.
 #[derive(Debug, Clone, Default)]
 pub struct ConnectionCounts(Arc<Counts>);
 
 #[derive(Debug, Default)]
 struct Counts {
     open: AtomicUsize,
-    /// Contains no 0. It is locked for one lookup at a time.
+    /// The connections of each address, never 0. The lock is held for one lookup only.
     by_ip: Mutex<HashMap<IpAddr, usize>>,
 }
 
-/// One of the process's connections.
+/// A permit for one connection of the process.
 #[derive(Debug)]
 pub struct ConnectionPermit(Arc<Counts>);
 
-/// One of an address's connections.
+/// A permit for one connection of a client address.
 #[derive(Debug)]
 pub struct IpPermit {
     counts: Arc<Counts>,
@@ -30,8 +30,8 @@ pub struct IpPermit {
 }
 
 impl ConnectionCounts {
-    /// Takes one of `max` connections of the process; `None` if all are taken.
-    pub fn enter(&self, max: usize) -> Option<ConnectionPermit> {
+    /// Acquires one of `max` permits of the process; `None` if all are in use.
+    pub fn acquire(&self, max: usize) -> Option<ConnectionPermit> {
         let counts = &self.0;
         counts
             .open
@@ -43,8 +43,8 @@ impl ConnectionCounts {
         Some(ConnectionPermit(Arc::clone(counts)))
     }
 
-    /// Takes one of `max` connections of `ip`; `None` if all are taken. `max` = 0 means no limit.
-    pub fn enter_ip(&self, ip: IpAddr, max: usize) -> Option<IpPermit> {
+    /// Acquires one of `max` permits of `ip`; `None` if all are in use. 0 means that there is no limit.
+    pub fn acquire_ip(&self, ip: IpAddr, max: usize) -> Option<IpPermit> {
         let counts = &self.0;
         let mut by_ip = counts.lock();
         let open = by_ip.entry(ip).or_default();
@@ -86,31 +86,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn permits_give_back_what_they_took() {
+    fn dropped_permits_can_be_acquired_again() {
         let counts = ConnectionCounts::default();
         let [a, b] = ["10.0.0.1", "10.0.0.2"].map(|ip| ip.parse().unwrap());
-        let first = counts.enter(2).unwrap();
-        let _second = counts.enter(2).unwrap();
-        assert!(counts.enter(2).is_none());
+        let first = counts.acquire(2).unwrap();
+        let _second = counts.acquire(2).unwrap();
+        assert!(counts.acquire(2).is_none());
         drop(first);
-        assert!(counts.enter(2).is_some());
-        let of_a = counts.enter_ip(a, 1).unwrap();
-        assert!(counts.enter_ip(a, 1).is_none());
-        assert!(counts.enter_ip(b, 1).is_some());
+        assert!(counts.acquire(2).is_some());
+        let of_a = counts.acquire_ip(a, 1).unwrap();
+        assert!(counts.acquire_ip(a, 1).is_none());
+        assert!(counts.acquire_ip(b, 1).is_some());
         drop(of_a);
-        assert!(counts.enter_ip(a, 1).is_some());
+        assert!(counts.acquire_ip(a, 1).is_some());
         assert!(counts.0.lock().is_empty());
     }
 
     #[test]
-    fn a_lower_limit_keeps_those_who_are_connected() {
+    fn a_lower_limit_keeps_open_connections() {
         let counts = ConnectionCounts::default();
         let ip = "10.0.0.1".parse().unwrap();
-        let held = (counts.enter(1).unwrap(), counts.enter_ip(ip, 1).unwrap());
-        let more = (counts.enter(2).unwrap(), counts.enter_ip(ip, 0).unwrap());
+        let held = (counts.acquire(1).unwrap(), counts.acquire_ip(ip, 1).unwrap());
+        let more = (counts.acquire(2).unwrap(), counts.acquire_ip(ip, 0).unwrap());
         drop(more);
-        assert!(counts.enter(1).is_none() && counts.enter_ip(ip, 1).is_none());
+        assert!(counts.acquire(1).is_none() && counts.acquire_ip(ip, 1).is_none());
         drop(held);
-        assert!(counts.enter(1).is_some() && counts.enter_ip(ip, 1).is_some());
+        assert!(counts.acquire(1).is_some() && counts.acquire_ip(ip, 1).is_some());
     }
 }

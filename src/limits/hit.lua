@@ -1,13 +1,13 @@
--- Counts one in a fixed window, as `Window::hit` in window.rs does, in a counter that others may share:
--- plain digits that expire with the window.
--- KEYS[1] the counter. ARGV: limit, milliseconds of a window, which begins with its first hit.
--- Returns {1, 0}, or {0, milliseconds until the window ends}. What is refused is not counted.
+-- Counts a hit in a fixed window, like `Window::hit` in window.rs. Other applications may share the counter: it is
+-- a decimal number that expires with the window.
+-- KEYS[1] the counter. ARGV: limit, milliseconds of a window, which starts with its first hit.
+-- Returns {1, 0}, or {0, milliseconds until the window ends}. A refused hit is not counted.
 local value = redis.call('GET', KEYS[1])
 local count = 0
 if value then
-  -- A pickled or compressed value, for example. It belongs to somebody else and is not replaced.
+  -- A pickled or compressed value, for example. It was written by another application and is not replaced.
   if not string.match(value, '^%-?%d+$') then
-    return redis.error_reply('ERR the value of a fixed window is no integer')
+    return redis.error_reply('ERR the value of a fixed window is not an integer')
   end
   count = tonumber(value)
 end
@@ -16,7 +16,7 @@ local allowed = count < tonumber(ARGV[1])
 if allowed then
   redis.call('INCR', KEYS[1])
 end
--- The counter is new, or a client that only increments has left it without an expiry.
+-- The counter is new, or another client incremented it without setting an expiry.
 if left < 0 then
   redis.call('PEXPIRE', KEYS[1], ARGV[2])
   left = tonumber(ARGV[2])

@@ -1,4 +1,4 @@
-//! What leases count, and who holds one.
+//! The kinds, keys and holders of leases.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,14 +8,14 @@ use crate::protocol::ConnectionId;
 
 /// What a lease counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Leased {
+pub enum LeaseKind {
     /// An open connection.
     Connection,
     /// A running generation.
     Generation,
 }
 
-impl Leased {
+impl LeaseKind {
     pub(super) fn limit(self) -> LimitName {
         match self {
             Self::Connection => LimitName::Connections,
@@ -23,7 +23,7 @@ impl Leased {
         }
     }
 
-    /// The part of the engine's keys that says what is counted.
+    /// The part of the engine's keys that identifies the kind.
     fn key_part(self) -> &'static str {
         match self {
             Self::Connection => "conns",
@@ -32,21 +32,22 @@ impl Leased {
     }
 }
 
-/// One count of leases: of what, on the route with which path pattern, and of which user.
+/// Identifies a group of leases that are limited together.
 #[derive(Debug, Clone, Copy)]
 pub struct LeaseKey<'a> {
-    pub of: Leased,
+    pub kind: LeaseKind,
+    /// The path pattern of the route.
     pub route: &'a str,
     pub user: &'a str,
 }
 
 impl LeaseKey<'_> {
     pub(super) fn key(&self, prefix: &str) -> String {
-        format!("{prefix}{}:{}:{}", self.of.key_part(), self.route, self.user)
+        format!("{prefix}{}:{}:{}", self.kind.key_part(), self.route, self.user)
     }
 }
 
-/// Identifies who holds a lease: 128 random bits, written as 32 hex digits.
+/// Identifies the holder of a lease: 128 random bits, written as 32 hex digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Holder(u128);
 

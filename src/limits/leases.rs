@@ -1,5 +1,5 @@
-//! The leases of one thread's open connections and running generations: renewed while these last, released
-//! when they end.
+//! The leases of one thread's open connections and running generations. They are renewed while these exist and
+//! released when they end.
 
 use std::rc::Rc;
 
@@ -8,8 +8,8 @@ use crate::leases::{HeldLeases, Lessor};
 use crate::redis_link::EngineUnavailable;
 use crate::telemetry;
 
-/// The leases of one thread, whose holders live on that thread as well. [`LeaseSet::run`] does the work, so
-/// that the end of a holder waits for nothing.
+/// The leases of the holders on one thread. [`LeaseSet::run`] renews and releases them, so that the end of a holder
+/// does not wait for the engine.
 pub struct LeaseSet(HeldLeases<SharedLimits>);
 
 /// Releases its holder's lease when dropped.
@@ -23,8 +23,8 @@ impl Lease {
         self.holder
     }
 
-    /// Stops renewing the lease without releasing it: another node continues it.
-    pub fn hand_over(self) {
+    /// Stops renewing the lease and does not release it, because another thread or node has taken it over.
+    pub fn forget(self) {
         self.set.0.forget(&self.holder);
     }
 }
@@ -40,34 +40,34 @@ impl LeaseSet {
         Rc::new(Self(HeldLeases::new(limits)))
     }
 
-    /// Keeps the lease that [`SharedLimits::acquire`] gave until the guard is dropped.
+    /// Holds a lease that [`SharedLimits::acquire`] has granted until the guard is dropped.
     pub fn hold(self: &Rc<Self>, key: LeaseKey<'_>, holder: Holder) -> Lease {
         self.add(key, holder);
         Lease { set: self.clone(), holder }
     }
 
-    /// Keeps the lease that [`SharedLimits::acquire`] gave until [`LeaseSet::remove`].
+    /// Holds a lease that [`SharedLimits::acquire`] has granted until [`LeaseSet::remove`].
     pub fn add(&self, key: LeaseKey<'_>, holder: Holder) {
         self.0.keep(holder, self.0.lessor().lease_key(key).into());
     }
 
-    /// Ends the lease of `holder`, if it has one; the engine learns it soon.
+    /// Ends the lease of `holder`, if it has one, and releases it in the engine soon.
     pub fn remove(&self, holder: Holder) {
         self.0.give_back(&holder);
     }
 
-    /// Renews and releases, for as long as the thread lives.
+    /// Renews and releases leases, for as long as it is polled.
     pub async fn run(self: Rc<Self>) {
         self.0.run().await;
     }
 
-    /// Tells the engine about all releases so far. Returns false if it is unavailable.
+    /// Releases all leases that have ended so far. Returns false if the engine is unavailable.
     pub async fn flush(&self) -> bool {
         self.0.flush().await
     }
 }
 
-/// A lease is identified by its key.
+/// A lease is identified by its key and its holder.
 impl Lessor for SharedLimits {
     type Holder = Holder;
     type Lease = Box<str>;

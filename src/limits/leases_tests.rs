@@ -1,4 +1,4 @@
-//! Leases against a real Redis, on a local task set as a worker thread has it.
+//! Tests of leases with a real Redis, on a local task set like that of a worker thread.
 
 use std::time::Duration;
 
@@ -6,14 +6,14 @@ use tokio::task::LocalSet;
 
 use super::*;
 use crate::leases::MAX_RELEASES;
-use crate::limits::{Leased, Verdict};
+use crate::limits::{LeaseKind, Verdict};
 use crate::redis_link::Commands;
 use crate::redis_link::test_server::RedisServer;
 use crate::shutdown::Shutdown;
 
 const SOON: Duration = Duration::from_secs(20);
 const KEY: &str = "tg:conns:/ws:1";
-const LEASE_KEY: LeaseKey<'_> = LeaseKey { of: Leased::Connection, route: "/ws", user: "1" };
+const LEASE_KEY: LeaseKey<'_> = LeaseKey { kind: LeaseKind::Connection, route: "/ws", user: "1" };
 
 struct Bench {
     server: RedisServer,
@@ -77,21 +77,21 @@ async fn leases_are_renewed_in_batches() {
     let ids: Vec<_> = (0..1201).map(|_| Holder::random()).collect();
     ids.iter().for_each(|id| bench.set.add(LEASE_KEY, *id));
     bench.set.remove(ids[0]);
-    // None of them was acquired: renewal brings back what Redis does not have.
+    // None of them was acquired, but a renewal creates missing leases.
     assert!(bench.set.0.renew_all().await);
     assert_eq!(bench.leases().await, Some(1200));
     // Nothing is due twice.
     assert_eq!(bench.set.0.counts(), (1200, 1200, 1));
 
-    let left: i64 = bench.commands.query(redis::cmd("PTTL").arg(KEY)).await.unwrap();
-    assert!((1..=60_000).contains(&left), "{left}");
+    let ttl: i64 = bench.commands.query(redis::cmd("PTTL").arg(KEY)).await.unwrap();
+    assert!((1..=60_000).contains(&ttl), "{ttl}");
     ids.iter().for_each(|id| bench.set.remove(*id));
     assert!(bench.set.flush().await);
     assert_eq!(bench.leases().await, Some(0));
 }
 
 #[tokio::test]
-async fn a_redis_that_lost_its_data_learns_the_leases_again() {
+async fn leases_are_restored_in_a_redis_that_lost_its_data() {
     let mut bench = Bench::start().await;
     let set = bench.set.clone();
     LocalSet::new()
@@ -113,7 +113,7 @@ async fn a_redis_that_lost_its_data_learns_the_leases_again() {
 }
 
 #[tokio::test]
-async fn releases_wait_for_redis_but_not_without_bound() {
+async fn releases_that_wait_for_redis_are_bounded() {
     let mut bench = Bench::start().await;
     bench.server.kill();
     for _ in 0..MAX_RELEASES + 700 {
@@ -126,13 +126,13 @@ async fn releases_wait_for_redis_but_not_without_bound() {
 }
 
 #[tokio::test]
-async fn a_lease_can_be_left_to_somebody_else() {
+async fn a_forgotten_lease_is_not_released() {
     let bench = Bench::start().await;
     let other = LeaseSet::new(SharedLimits::redis(bench.commands.clone(), "tg:"));
     let id = bench.acquired().await;
     let lease = bench.set.hold(LEASE_KEY, id);
     let taken = other.hold(LEASE_KEY, lease.holder().to_string().parse().unwrap());
-    lease.hand_over();
+    lease.forget();
     assert!(bench.set.flush().await);
     bench.until_there_are(1).await;
     drop(taken);
@@ -141,7 +141,7 @@ async fn a_lease_can_be_left_to_somebody_else() {
 }
 
 #[tokio::test]
-async fn leases_in_memory_are_renewed_and_released_alike() {
+async fn leases_in_memory_are_renewed_and_released() {
     let limits = SharedLimits::memory();
     let set = LeaseSet::new(limits.clone());
     let (one, other) = (Holder::random(), Holder::random());

@@ -1,4 +1,4 @@
-//! Limits in this process.
+//! Limits in the memory of this process.
 
 use std::time::Duration;
 
@@ -9,22 +9,21 @@ use crate::expiring_map::{Expiring, ExpiringMap, Full};
 use crate::leases::LEASE;
 use crate::redis_link::EngineUnavailable;
 
-/// Buckets that are not full, windows, and users with leases of one kind: the most of each.
+/// The most keys of each kind: buckets that are not full, open windows, and groups of leases.
 const MAX_KEYS: usize = 1024 * 1024;
 
-/// Buckets, windows and leases by key. A new key beyond the bound is refused as if the engine were
-/// unavailable.
+/// Buckets, windows and leases by key. Beyond [`MAX_KEYS`], new keys are refused as if the engine were unavailable.
 pub(super) struct MemoryLimits {
     buckets: ExpiringMap<Box<str>, Bucket>,
     windows: ExpiringMap<Box<str>, Window>,
     leases: ExpiringMap<Box<str>, Leases>,
 }
 
-/// When a bucket will be full again, in microseconds since the map was made.
+/// The time when a bucket will be full again, in microseconds since the map was created.
 #[derive(Default)]
 struct Bucket(u64);
 
-/// Holders, and when their leases expire.
+/// The holders, and the times when their leases expire.
 #[derive(Default)]
 struct Leases(Vec<(Holder, Duration)>);
 
@@ -79,8 +78,8 @@ impl MemoryLimits {
         Ok(shard.get_or_default(key, now)?.hit(limit, millis(per), millis(now)))
     }
 
-    /// Leases one of `max` places to `holder`. A holder that has a lease already gets it anew.
-    /// `retry_after` is the time until a lease expires. acquire.lua does the same.
+    /// Grants `holder` one of `max` leases, or renews the one that it has. `retry_after` is the time until a lease
+    /// expires. acquire.lua does the same.
     pub(super) fn acquire(
         &self,
         key: &str,
@@ -95,11 +94,11 @@ impl MemoryLimits {
             leases.push((holder, now + LEASE));
             return Ok(Verdict::Allowed);
         }
-        let soonest = leases.iter().map(|(_, end)| *end).min().unwrap_or(now);
-        Ok(Verdict::Refused { retry_after: soonest.saturating_sub(now) })
+        let earliest = leases.iter().map(|(_, end)| *end).min().unwrap_or(now);
+        Ok(Verdict::Refused { retry_after: earliest.saturating_sub(now) })
     }
 
-    /// Prolongs a lease, also one that has expired: the holder is there, whatever the engine believed.
+    /// Renews a lease, even if it has expired, since its holder still exists.
     pub(super) fn renew(&self, key: &str, holder: Holder) -> Result<(), EngineUnavailable> {
         let now = self.leases.now();
         let expires = now + LEASE;
@@ -146,7 +145,7 @@ impl MemoryLimits {
         (live().count() as u64, left(live().min()), left(live().max()))
     }
 
-    /// Removes whatever is kept under `key`. Returns whether there was anything.
+    /// Removes the bucket, window or leases of `key`. Returns whether there were any.
     pub(super) fn reset(&self, key: &str) -> bool {
         let bucket = self.buckets.lock(key).remove(key).is_some();
         let window = self.windows.lock(key).remove(key).is_some();
@@ -196,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn beyond_the_bound_new_users_are_refused_and_known_ones_are_not() {
+    fn beyond_the_limit_new_users_are_refused_and_known_ones_are_not() {
         let buckets = ExpiringMap::with_bounds(1, 1000, usize::MAX);
         let limits = MemoryLimits { buckets, ..MemoryLimits::new() };
         let slow = Gcra::from(Rate { count: 2, per: Duration::from_secs(3600), burst: 2 });

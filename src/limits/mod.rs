@@ -1,9 +1,9 @@
 //! Rates and counts: token buckets, fixed windows and leases of connections and generations, shared by all
 //! nodes where the engine is Redis, and local buckets for one connection.
 //!
-//! This module decides whether one more is allowed, and when it will be. What a refusal means (an error event,
-//! a close code) is left to its users. Invariants: both engines decide alike; open connections and running
-//! generations are counted by leases that expire, so that those of a node that dies do not stay.
+//! This module decides whether one more action is allowed, and if not, when it will be. Its users decide what a
+//! refusal means (an error event, a close code). Invariants: both engines decide in the same way; open connections
+//! and running generations are counted by leases that expire, so that those of a dead node do not remain.
 
 mod bucket;
 mod claim;
@@ -19,7 +19,7 @@ mod window;
 pub use bucket::LocalBucket;
 pub use claim::Claim;
 pub use connections::{ConnectionCounts, ConnectionPermit, IpPermit};
-pub use lease_key::{Holder, LeaseKey, Leased};
+pub use lease_key::{Holder, LeaseKey, LeaseKind};
 pub use leases::{Lease, LeaseSet};
 pub use shared::SharedLimits;
 pub use status::{LimitKind, LimitStatus, UserLimit};
@@ -32,11 +32,11 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     Allowed,
-    /// Not now; `retry_after` says when one more would be allowed.
+    /// One more would be allowed after `retry_after`.
     Refused {
         retry_after: Duration,
     },
 }
 
-/// The least time after which a client without a lease is told to retry.
-const LEAST_WAIT: Duration = Duration::from_secs(1);
+/// The shortest `retry_after` of a refused lease.
+const MIN_RETRY_AFTER: Duration = Duration::from_secs(1);

@@ -1,4 +1,4 @@
-//! Limits in Redis, shared by all nodes, on Redis' clock.
+//! Limits in Redis, shared by all nodes, by Redis' clock.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use super::{Holder, Verdict};
 use crate::leases::LEASE;
 use crate::redis_link::{Commands, EngineUnavailable};
 
-/// A bucket is a string that expires when it is full again, a window a string that expires with it. The
-/// leases of a user are a sorted set that expires with the last of them.
+/// A bucket is a string that expires when the bucket is full again. A window is a string that expires when the
+/// window ends. The leases of a key are a sorted set that expires with the last of them.
 pub(super) struct RedisLimits {
     commands: Commands,
     take: Script,
@@ -19,8 +19,8 @@ pub(super) struct RedisLimits {
     status: Script,
 }
 
-/// The key of one user's leases on one route, and one of their holders.
-pub(super) type Held<'a> = (&'a str, Holder);
+/// The key and the holder of a lease.
+pub(super) type HeldLease<'a> = (&'a str, Holder);
 
 impl RedisLimits {
     pub(super) fn new(commands: Commands) -> Self {
@@ -64,7 +64,7 @@ impl RedisLimits {
         Ok(verdict(allowed, Duration::from_millis(wait_ms)))
     }
 
-    /// The same as the method of `MemoryLimits` with this name, as are the next two.
+    /// Like `MemoryLimits::bucket_status`.
     pub(super) async fn bucket_status(&self, key: &str) -> Result<u64, EngineUnavailable> {
         self.status(key, "bucket").await.map(|(reset_after, _, _)| reset_after)
     }
@@ -98,9 +98,8 @@ impl RedisLimits {
         Ok(deleted > 0)
     }
 
-    /// Renews all of them in one write, also leases that have expired or that Redis has lost: the holders are
-    /// there, whatever Redis believed.
-    pub(super) async fn renew(&self, held: &[Held<'_>]) -> Result<(), EngineUnavailable> {
+    /// Renews all leases in one write. Expired or lost leases are created again, since their holders still exist.
+    pub(super) async fn renew(&self, held: &[HeldLease<'_>]) -> Result<(), EngineUnavailable> {
         let (seconds, micros): (u64, u64) = self.commands.query(&redis::cmd("TIME")).await?;
         let now_ms = seconds.saturating_mul(1000).saturating_add(micros / 1000);
         let expires = now_ms.saturating_add(lease_ms());
@@ -112,8 +111,8 @@ impl RedisLimits {
         Ok(self.commands.pipeline(&batch).await?)
     }
 
-    /// Releases all of them in one write.
-    pub(super) async fn release(&self, held: &[Held<'_>]) -> Result<(), EngineUnavailable> {
+    /// Releases all leases in one write.
+    pub(super) async fn release(&self, held: &[HeldLease<'_>]) -> Result<(), EngineUnavailable> {
         let mut batch = Pipeline::with_capacity(held.len());
         for (key, holder) in held {
             batch.cmd("ZREM").arg(*key).arg(holder.to_string()).ignore();
@@ -137,7 +136,7 @@ mod tests {
     use crate::redis_link::test_server::RedisServer;
     use crate::shutdown::Shutdown;
 
-    /// The script and `Gcra::take`, step by step on one made-up clock.
+    /// Compares the script with `Gcra::take`, step by step, on a simulated clock.
     #[tokio::test]
     async fn the_script_decides_as_the_code_does() {
         let server = RedisServer::start();
@@ -171,7 +170,7 @@ mod tests {
                 );
                 refusals += u64::from(!allowed);
                 if step == 150 {
-                    // A bucket of another rate, or of a clock that was ahead.
+                    // This is a bucket of another rate, or of a clock that was ahead.
                     full_at = now + 10 * gcra.tolerance;
                     let mut set = redis::cmd("SET");
                     set.arg(format!("bucket:{index}")).arg(full_at);

@@ -1,12 +1,12 @@
-//! The limits that all connections share, on either engine.
+//! The limits that connections share, on either engine.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::bucket::Gcra;
 use super::memory::MemoryLimits;
-use super::redis::{Held, RedisLimits};
-use super::{Holder, LEAST_WAIT, LeaseKey, LimitName, LimitStatus, UserLimit, Verdict};
+use super::redis::{HeldLease, RedisLimits};
+use super::{Holder, LeaseKey, LimitName, LimitStatus, MIN_RETRY_AFTER, UserLimit, Verdict};
 use crate::config::{FixedWindow, Rate, UserRate};
 use crate::protocol::{Params, TemplateContext};
 use crate::redis_link::{Commands, EngineUnavailable};
@@ -38,8 +38,8 @@ impl SharedLimits {
         Self(Arc::new(Inner { prefix: key_prefix.into(), engine }))
     }
 
-    /// Takes one of what `user` may do by `rate`, which is `limit` of the route with the path pattern `route`.
-    /// `params` are the parameters of the connection's path. A refusal is counted here.
+    /// Counts one action of `user` against `rate`, which is the `limit` of the route with the path pattern `route`.
+    /// `params` are the parameters of the connection's path. A refusal is recorded in the metrics here.
     pub async fn take(
         &self,
         limit: LimitName,
@@ -70,7 +70,7 @@ impl SharedLimits {
         format!("{}{kind}:{}:{route}:{user}", self.0.prefix, limit.label())
     }
 
-    /// The key of `limit` of `user` on `route`. `None` = it depends on a connection's path.
+    /// The key of `limit` of `user` on `route`; `None` if it depends on a connection's path.
     fn key_of(&self, limit: UserLimit<'_>, route: &str, user: &str) -> Option<String> {
         match limit {
             UserLimit::Rate(name, UserRate::Bucket(_)) => {
@@ -85,11 +85,11 @@ impl SharedLimits {
                 let context = TemplateContext { params, user_id: &user, channel: None };
                 is_by_user.then(|| key.fill(context))
             }
-            UserLimit::Leases(of, _) => Some(self.lease_key(LeaseKey { of, route, user })),
+            UserLimit::Leases(kind, _) => Some(self.lease_key(LeaseKey { kind, route, user })),
         }
     }
 
-    /// The status of `limit` of `user` on the route with the path pattern `route`. `None` = its key has
+    /// The status of `limit` of `user` on the route with the path pattern `route`; `None` if its key contains
     /// parameters of a connection's path.
     pub async fn status(
         &self,
@@ -144,8 +144,8 @@ impl SharedLimits {
         }
     }
 
-    /// A value that is not an integer belongs to somebody else: it is not replaced, and counts as an engine that
-    /// is unavailable.
+    /// Counts one hit in a window. A value that is not an integer is not the gateway's: it is not replaced, and the
+    /// call fails as if the engine were unavailable.
     async fn hit_window(
         &self,
         key: &str,
@@ -158,36 +158,39 @@ impl SharedLimits {
         }
     }
 
-    /// Gives `holder` one of at most `max` leases. After [`Verdict::Allowed`] the caller puts it into the
-    /// [`super::LeaseSet`] of its thread, which renews and releases it. A refusal is counted here; its
-    /// `retry_after` is the time until a lease expires, at least a second.
+    /// Grants `holder` one of at most `max` leases. After [`Verdict::Allowed`] the caller puts it into the
+    /// [`super::LeaseSet`] of its thread, which renews and releases it. A refusal is recorded in the metrics here; its
+    /// `retry_after` is the time until a lease expires, but at least a second.
     pub async fn acquire(
         &self,
         key: LeaseKey<'_>,
         holder: Holder,
         max: u32,
     ) -> Result<Verdict, EngineUnavailable> {
-        let LeaseKey { of, route, user } = key;
+        let LeaseKey { kind, route, user } = key;
         let key = self.lease_key(key);
         let verdict = match &self.0.engine {
             Engine::Memory(limits) => limits.acquire(&key, holder, max),
             Engine::Redis(limits) => limits.acquire(&key, holder, max).await,
         };
-        record(of.limit(), route, user, verdict.map(at_least_a_second))
+        record(kind.limit(), route, user, verdict.map(with_min_retry_after))
     }
 
     pub(super) fn lease_key(&self, key: LeaseKey<'_>) -> String {
         key.key(&self.0.prefix)
     }
 
-    pub(super) async fn renew_all(&self, held: &[Held<'_>]) -> Result<(), EngineUnavailable> {
+    pub(super) async fn renew_all(&self, held: &[HeldLease<'_>]) -> Result<(), EngineUnavailable> {
         match &self.0.engine {
             Engine::Memory(limits) => held.iter().try_for_each(|(key, id)| limits.renew(key, *id)),
             Engine::Redis(limits) => limits.renew(held).await,
         }
     }
 
-    pub(super) async fn release_all(&self, held: &[Held<'_>]) -> Result<(), EngineUnavailable> {
+    pub(super) async fn release_all(
+        &self,
+        held: &[HeldLease<'_>],
+    ) -> Result<(), EngineUnavailable> {
         match &self.0.engine {
             Engine::Memory(limits) => {
                 held.iter().for_each(|(key, id)| limits.release(key, *id));
@@ -198,11 +201,11 @@ impl SharedLimits {
     }
 }
 
-fn at_least_a_second(verdict: Verdict) -> Verdict {
+fn with_min_retry_after(verdict: Verdict) -> Verdict {
     match verdict {
         Verdict::Allowed => Verdict::Allowed,
         Verdict::Refused { retry_after } => {
-            Verdict::Refused { retry_after: retry_after.max(LEAST_WAIT) }
+            Verdict::Refused { retry_after: retry_after.max(MIN_RETRY_AFTER) }
         }
     }
 }

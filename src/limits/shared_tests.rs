@@ -1,10 +1,10 @@
-//! The same tests against both engines.
+//! Tests of the shared limits, run on both engines.
 
 use std::time::{Duration, Instant};
 
 use super::*;
 use crate::leases::LEASE;
-use crate::limits::Leased;
+use crate::limits::LeaseKind;
 use crate::protocol::Template;
 use crate::redis_link::test_server::{RedisServer, on_both_engines};
 use crate::shutdown::Shutdown;
@@ -36,15 +36,15 @@ on_both_engines! {
     a_bucket_refills refills;
     users_routes_and_limits_are_independent independent;
     simultaneous_takes_do_not_overdraw no_overdraft;
-    a_window_is_counted_and_ends_at_once window;
+    a_window_counts_hits_and_ends_as_a_whole window;
     windows_with_different_keys_are_independent windows_apart;
-    simultaneous_hits_are_no_more_than_the_limit no_overrun;
+    simultaneous_hits_do_not_exceed_the_limit no_overrun;
     leases_are_acquired_and_released leases;
     simultaneous_acquires_do_not_exceed_the_limit no_overbooking;
 }
 
 fn connections(user: &str) -> LeaseKey<'_> {
-    LeaseKey { of: Leased::Connection, route: "/ws", user }
+    LeaseKey { kind: LeaseKind::Connection, route: "/ws", user }
 }
 
 fn hourly(count: u32) -> UserRate {
@@ -73,7 +73,7 @@ async fn burst_then_refusal(bench: Bench) {
     for _ in 0..5 {
         assert_eq!(take().await, Ok(Verdict::Allowed));
     }
-    // 3600 s / 5 until the next; a refusal costs nothing more.
+    // The next token is there after 3600 s / 5. A refusal does not take a token.
     for _ in 0..3 {
         assert!(is_refused(take().await.unwrap(), Duration::from_secs(720)));
     }
@@ -139,7 +139,7 @@ async fn window(bench: Bench) {
         assert!(is_refused(refused, LENGTH), "{refused:?}");
         let Verdict::Refused { retry_after } = refused else { panic!() };
         assert!(retry_after + began.elapsed() >= LENGTH.saturating_sub(Duration::from_millis(2)));
-        // All of the next window at once, not one by one.
+        // The next window allows all of its hits at once.
         let next = async || while take().await != Ok(Verdict::Allowed) {};
         tokio::time::timeout(SOON, next()).await.expect("the window ends");
         assert!(began.elapsed() + Duration::from_millis(2) >= LENGTH);
@@ -164,7 +164,7 @@ async fn windows_apart(bench: Bench) {
         assert_eq!(hit(limit, route, user, key).await, Ok(Verdict::Allowed), "{key} {user}");
         assert!(is_refused(hit(limit, route, user, key).await.unwrap(), hour), "{key} {user}");
     }
-    // Routes that name one key count together.
+    // Routes with the same key share a counter.
     assert!(is_refused(hit(Messages, "/b", "1", "m:{user_id}").await.unwrap(), hour));
 }
 
@@ -189,13 +189,13 @@ async fn leases(bench: Bench) {
     let refused = acquire(c, 2).await.unwrap();
     assert!(is_refused(refused, LEASE), "{refused:?}");
     assert_eq!(bench.limits.acquire(connections("2"), c, 2).await, Ok(Verdict::Allowed));
-    let generations = LeaseKey { of: Leased::Generation, ..connections("1") };
+    let generations = LeaseKey { kind: LeaseKind::Generation, ..connections("1") };
     assert_eq!(bench.limits.acquire(generations, c, 1).await, Ok(Verdict::Allowed));
-    assert_eq!(acquire(b, 2).await, Ok(Verdict::Allowed), "it is one of the two");
+    assert_eq!(acquire(b, 2).await, Ok(Verdict::Allowed), "the lease is renewed");
     bench.limits.release_all(&[(&bench.limits.lease_key(connections("1")), a)]).await.unwrap();
     assert_eq!(acquire(c, 2).await, Ok(Verdict::Allowed));
     let none = acquire(a, 0).await.unwrap();
-    assert!(matches!(none, Verdict::Refused { retry_after } if retry_after >= LEAST_WAIT));
+    assert!(matches!(none, Verdict::Refused { retry_after } if retry_after >= MIN_RETRY_AFTER));
 }
 
 async fn no_overbooking(bench: Bench) {
@@ -211,7 +211,7 @@ async fn no_overbooking(bench: Bench) {
 }
 
 #[tokio::test]
-async fn what_redis_keeps_expires() {
+async fn keys_in_redis_expire() {
     let bench = Bench::redis().await;
     let (_, commands) = bench.redis.as_ref().unwrap();
     bench.limits.take_one(LimitName::Messages, "/ws", "1", hourly(5)).await.unwrap();
@@ -219,16 +219,16 @@ async fn what_redis_keeps_expires() {
     for (key, longest) in
         [("tg:limit:messages_per_user:/ws:1", 720_000), ("tg:conns:/ws:1", 60_000)]
     {
-        let left: i64 = commands.query(redis::cmd("PTTL").arg(key)).await.unwrap();
-        assert!((1..=longest).contains(&left), "{key} {left}");
+        let ttl: i64 = commands.query(redis::cmd("PTTL").arg(key)).await.unwrap();
+        assert!((1..=longest).contains(&ttl), "{key} {ttl}");
     }
 }
 
 #[tokio::test]
-async fn a_lease_that_expired_makes_room() {
+async fn an_expired_lease_is_replaced() {
     let bench = Bench::redis().await;
     let (_, commands) = bench.redis.as_ref().unwrap();
-    // As a node left it that died a minute ago.
+    // These leases are of a node that died.
     let mut old = redis::cmd("ZADD");
     old.arg("tg:conns:/ws:1").arg(1_000).arg("gone").arg(2_000).arg("gone too");
     let () = commands.query(&old).await.unwrap();
@@ -239,7 +239,7 @@ async fn a_lease_that_expired_makes_room() {
 }
 
 #[tokio::test]
-async fn scripts_survive_a_redis_that_forgot_them() {
+async fn scripts_are_loaded_again_after_a_flush() {
     let bench = Bench::redis().await;
     let (_, commands) = bench.redis.as_ref().unwrap();
     for _ in 0..2 {
@@ -250,7 +250,7 @@ async fn scripts_survive_a_redis_that_forgot_them() {
 }
 
 #[tokio::test]
-async fn without_redis_no_limit_is_known() {
+async fn without_redis_limits_are_unavailable() {
     let mut bench = Bench::redis().await;
     bench.redis.as_mut().unwrap().0.kill();
     let taken = bench.limits.take_one(LimitName::Messages, "/ws", "1", hourly(5)).await;
@@ -259,28 +259,28 @@ async fn without_redis_no_limit_is_known() {
     assert_eq!(leased, Err(EngineUnavailable));
 }
 
-const DJANGOS: &str = "app:1:rate_limit:messages:user:1";
+const DJANGO_KEY: &str = "app:1:rate_limit:messages:user:1";
 
-/// Django's cache as a rate limit uses it: look, then set or increment, in commands of their own.
+/// Uses Django's cache like a typical rate limit: reads, then sets or increments, in separate commands.
 async fn django_admits(commands: &Commands, limit: u64) -> bool {
-    let count: Option<u64> = commands.query(redis::cmd("GET").arg(DJANGOS)).await.unwrap();
+    let count: Option<u64> = commands.query(redis::cmd("GET").arg(DJANGO_KEY)).await.unwrap();
     match count {
         Some(count) if count >= limit => return false,
         Some(_) => {
-            let there: bool = commands.query(redis::cmd("EXISTS").arg(DJANGOS)).await.unwrap();
-            assert!(there);
-            let incr = redis::cmd("INCRBY").arg(DJANGOS).arg(1).to_owned();
-            let _count: u64 = commands.query(&incr).await.unwrap();
+            let exists: bool = commands.query(redis::cmd("EXISTS").arg(DJANGO_KEY)).await.unwrap();
+            assert!(exists);
+            let incr = redis::cmd("INCRBY").arg(DJANGO_KEY).arg(1).to_owned();
+            let _: u64 = commands.query(&incr).await.unwrap();
         }
         None => {
-            let set = redis::cmd("SET").arg(DJANGOS).arg(1).arg("EX").arg(3600).to_owned();
+            let set = redis::cmd("SET").arg(DJANGO_KEY).arg(1).arg("EX").arg(3600).to_owned();
             let () = commands.query(&set).await.unwrap();
         }
     }
     true
 }
 
-fn djangos(count: u32) -> UserRate {
+fn django_rate(count: u32) -> UserRate {
     fixed(count, Duration::from_secs(3600), "app:1:rate_limit:messages:user:{user_id}")
 }
 
@@ -289,33 +289,33 @@ async fn django_and_the_gateway_count_together() {
     for django_is_first in [true, false] {
         let bench = Bench::redis().await;
         let (_, commands) = bench.redis.as_ref().unwrap();
-        let take = || bench.limits.take_one(LimitName::Messages, "/ws", "1", djangos(6));
-        for turn in 0..6 {
-            if (turn % 2 == 0) == django_is_first {
-                assert!(django_admits(commands, 6).await, "{turn}");
+        let take = || bench.limits.take_one(LimitName::Messages, "/ws", "1", django_rate(6));
+        for step in 0..6 {
+            if (step % 2 == 0) == django_is_first {
+                assert!(django_admits(commands, 6).await, "{step}");
             } else {
-                assert_eq!(take().await, Ok(Verdict::Allowed), "{turn}");
+                assert_eq!(take().await, Ok(Verdict::Allowed), "{step}");
             }
         }
         assert!(!django_admits(commands, 6).await);
         assert!(is_refused(take().await.unwrap(), Duration::from_secs(3600)));
-        let value: String = commands.query(redis::cmd("GET").arg(DJANGOS)).await.unwrap();
-        assert_eq!(value, "6", "what is refused is not counted");
-        let left: i64 = commands.query(redis::cmd("TTL").arg(DJANGOS)).await.unwrap();
-        assert!((3590..=3600).contains(&left), "{left}");
+        let value: String = commands.query(redis::cmd("GET").arg(DJANGO_KEY)).await.unwrap();
+        assert_eq!(value, "6", "refused hits are not counted");
+        let ttl: i64 = commands.query(redis::cmd("TTL").arg(DJANGO_KEY)).await.unwrap();
+        assert!((3590..=3600).contains(&ttl), "{ttl}");
     }
 }
 
-/// Django looks and counts in two steps: each of its requests under way may be one too many. The
-/// gateway adds none to these.
+/// Django reads and increments in two steps, so each of its concurrent requests may exceed the limit by one. The
+/// gateway must not exceed it any further.
 #[tokio::test]
-async fn beside_a_django_under_load_the_gateway_admits_none_too_many() {
+async fn the_gateway_never_exceeds_a_limit_that_it_shares_with_django() {
     const LIMIT: u32 = 200;
     for django_requests in [0, 1, 4] {
         let bench = Bench::redis().await;
         let (_, commands) = bench.redis.as_ref().unwrap();
         let () = commands
-            .query(redis::cmd("SET").arg(DJANGOS).arg(0).arg("EX").arg(3600))
+            .query(redis::cmd("SET").arg(DJANGO_KEY).arg(0).arg("EX").arg(3600))
             .await
             .unwrap();
         let gateways = (0..4).map(|_| {
@@ -323,7 +323,7 @@ async fn beside_a_django_under_load_the_gateway_admits_none_too_many() {
             tokio::spawn(async move {
                 let mut admitted = 0;
                 let limit = LimitName::Messages;
-                while limits.take_one(limit, "/ws", "1", djangos(LIMIT)).await.unwrap()
+                while limits.take_one(limit, "/ws", "1", django_rate(LIMIT)).await.unwrap()
                     == Verdict::Allowed
                 {
                     admitted += 1;
@@ -331,7 +331,7 @@ async fn beside_a_django_under_load_the_gateway_admits_none_too_many() {
                 admitted
             })
         });
-        let djangos = (0..django_requests).map(|_| {
+        let django_clients = (0..django_requests).map(|_| {
             let commands = commands.clone();
             tokio::spawn(async move {
                 let mut admitted = 0;
@@ -341,44 +341,44 @@ async fn beside_a_django_under_load_the_gateway_admits_none_too_many() {
                 admitted
             })
         });
-        let all: Vec<_> = gateways.chain(djangos).collect();
+        let all: Vec<_> = gateways.chain(django_clients).collect();
         let admitted: u32 =
             futures_util::future::join_all(all).await.into_iter().map(Result::unwrap).sum();
         assert!((LIMIT..=LIMIT + django_requests).contains(&admitted), "{admitted}");
-        let value: u32 = commands.query(redis::cmd("GET").arg(DJANGOS)).await.unwrap();
+        let value: u32 = commands.query(redis::cmd("GET").arg(DJANGO_KEY)).await.unwrap();
         assert_eq!(value, admitted);
     }
 }
 
 #[tokio::test]
-async fn a_window_without_an_end_gets_one() {
+async fn a_window_without_an_expiry_gets_one() {
     let bench = Bench::redis().await;
     let (_, commands) = bench.redis.as_ref().unwrap();
-    let take = || bench.limits.take_one(LimitName::Messages, "/ws", "1", djangos(2));
+    let take = || bench.limits.take_one(LimitName::Messages, "/ws", "1", django_rate(2));
     for (count, allowed) in
         [("1", true), ("2", false), ("-7", true), ("99999999999999999999", false)]
     {
-        let () = commands.query(redis::cmd("SET").arg(DJANGOS).arg(count)).await.unwrap();
+        let () = commands.query(redis::cmd("SET").arg(DJANGO_KEY).arg(count)).await.unwrap();
         assert_eq!(take().await == Ok(Verdict::Allowed), allowed, "{count}");
-        let left: i64 = commands.query(redis::cmd("TTL").arg(DJANGOS)).await.unwrap();
-        assert!((3590..=3600).contains(&left), "{count} {left}");
+        let ttl: i64 = commands.query(redis::cmd("TTL").arg(DJANGO_KEY)).await.unwrap();
+        assert!((3590..=3600).contains(&ttl), "{count} {ttl}");
     }
 }
 
 #[tokio::test]
-async fn a_value_that_is_no_integer_is_left_alone() {
+async fn a_value_that_is_not_an_integer_is_not_changed() {
     let bench = Bench::redis().await;
     let (_, commands) = bench.redis.as_ref().unwrap();
-    let take = || bench.limits.take_one(LimitName::Messages, "/ws", "1", djangos(2));
-    // Pickled, compressed, written by hand.
+    let take = || bench.limits.take_one(LimitName::Messages, "/ws", "1", django_rate(2));
+    // The values are pickled, compressed and written by hand.
     for value in [&b"\x80\x05K\x01."[..], b"\x78\x9c", b"", b"1.5", b" 1"] {
-        let set = redis::cmd("SET").arg(DJANGOS).arg(value).to_owned();
+        let set = redis::cmd("SET").arg(DJANGO_KEY).arg(value).to_owned();
         let () = commands.query(&set).await.unwrap();
         assert_eq!(take().await, Err(EngineUnavailable), "{value:?}");
-        let kept: Vec<u8> = commands.query(redis::cmd("GET").arg(DJANGOS)).await.unwrap();
-        assert_eq!(kept, value);
+        let value_after: Vec<u8> = commands.query(redis::cmd("GET").arg(DJANGO_KEY)).await.unwrap();
+        assert_eq!(value_after, value);
     }
-    let () = commands.query(redis::cmd("DEL").arg(DJANGOS)).await.unwrap();
-    let _: u64 = commands.query(redis::cmd("LPUSH").arg(DJANGOS).arg(1)).await.unwrap();
+    let () = commands.query(redis::cmd("DEL").arg(DJANGO_KEY)).await.unwrap();
+    let _: u64 = commands.query(redis::cmd("LPUSH").arg(DJANGO_KEY).arg(1)).await.unwrap();
     assert_eq!(take().await, Err(EngineUnavailable));
 }

@@ -1,7 +1,7 @@
--- Reports the status of a limit, and changes nothing.
+-- Reports the status of a limit. It changes nothing.
 -- KEYS[1] the bucket, the counter or the set of leases. ARGV: "bucket", "window" or "leases".
 -- Returns three numbers. Bucket: microseconds until it is full. Window: the count, and milliseconds until it
--- ends. Leases: how many live, milliseconds until the first and until the last expires.
+-- ends. Leases: the number of live leases, milliseconds until the first and until the last of them expires.
 local clock = redis.call('TIME')
 if ARGV[1] == 'bucket' then
   local full_at = tonumber(redis.call('GET', KEYS[1]) or 0) or 0
@@ -10,7 +10,7 @@ end
 if ARGV[1] == 'window' then
   local value = redis.call('GET', KEYS[1])
   if value and not string.match(value, '^%-?%d+$') then
-    return redis.error_reply('ERR the value of a fixed window is no integer')
+    return redis.error_reply('ERR the value of a fixed window is not an integer')
   end
   return {math.max(tonumber(value or 0), 0), math.max(redis.call('PTTL', KEYS[1]), 0), 0}
 end

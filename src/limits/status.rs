@@ -1,8 +1,8 @@
-//! The status of a user's limits, which reading does not change.
+//! The status of a user's limits. Reading it does not count as an action.
 
 use std::time::Duration;
 
-use super::{Leased, LimitName};
+use super::{LeaseKind, LimitName};
 use crate::config::{RouteLimits, UserRate};
 use crate::protocol::label_enum;
 
@@ -11,10 +11,10 @@ use crate::protocol::label_enum;
 pub struct LimitStatus {
     pub max: u64,
     pub used: u64,
-    /// The time until one more is allowed; zero = now.
+    /// The time until one more action is allowed; zero if it is allowed now.
     pub retry_after: Duration,
-    /// The time until nothing is used any more, if nothing more is taken. For leases, the time until all have
-    /// expired, if they are not renewed.
+    /// The time until `used` is 0 if there are no further actions. For leases, the time until all have expired if
+    /// they are not renewed.
     pub reset_after: Duration,
 }
 
@@ -43,7 +43,7 @@ label_enum! {
 #[derive(Debug, Clone, Copy)]
 pub enum UserLimit<'a> {
     Rate(LimitName, &'a UserRate),
-    Leases(Leased, u32),
+    Leases(LeaseKind, u32),
 }
 
 impl<'a> UserLimit<'a> {
@@ -52,12 +52,12 @@ impl<'a> UserLimit<'a> {
         let rate = |name, rate: &'a Option<UserRate>| {
             rate.as_ref().map(|rate| UserLimit::Rate(name, rate))
         };
-        let leases = |leased, max: Option<u32>| max.map(|max| UserLimit::Leases(leased, max));
+        let leases = |kind, max: Option<u32>| max.map(|max| UserLimit::Leases(kind, max));
         [
             rate(LimitName::Messages, &limits.messages_per_user),
             rate(LimitName::Connects, &limits.connects_per_user),
-            leases(Leased::Connection, limits.connections_per_user),
-            leases(Leased::Generation, limits.generations_per_user),
+            leases(LeaseKind::Connection, limits.connections_per_user),
+            leases(LeaseKind::Generation, limits.generations_per_user),
         ]
         .into_iter()
         .flatten()
@@ -67,7 +67,7 @@ impl<'a> UserLimit<'a> {
     pub fn name(&self) -> LimitName {
         match self {
             Self::Rate(name, _) => *name,
-            Self::Leases(leased, _) => leased.limit(),
+            Self::Leases(kind, _) => kind.limit(),
         }
     }
 

@@ -1,4 +1,5 @@
-//! A count in a fixed window, as caches keep it: the window begins with the first hit and ends all at once.
+//! A counter in a fixed window, as caches implement it: the window starts with the first hit, and the counter is
+//! reset when it ends.
 
 use std::time::Duration;
 
@@ -8,32 +9,32 @@ use super::Verdict;
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Window {
     count: u32,
-    ends: u64,
+    ends_at: u64,
 }
 
 impl Window {
     /// Whether the window has not ended at `now`.
     pub(super) fn is_open(&self, now: u64) -> bool {
-        self.ends > now
+        self.ends_at > now
     }
 
-    /// The count at `now`, and the time until it begins anew.
+    /// The count at `now`, and the time until the window ends.
     pub(super) fn status(&self, now: u64) -> (u64, Duration) {
         if self.is_open(now) {
-            (self.count.into(), Duration::from_millis(self.ends - now))
+            (self.count.into(), Duration::from_millis(self.ends_at - now))
         } else {
             (0, Duration::ZERO)
         }
     }
 
-    /// Counts one of `limit` in a window of `length` milliseconds. What is refused is not counted. hit.lua
-    /// does the same.
+    /// Counts a hit in a window of `length` milliseconds with at most `limit` hits. A refused hit is not counted.
+    /// hit.lua does the same.
     pub(super) fn hit(&mut self, limit: u32, length: u64, now: u64) -> Verdict {
         if !self.is_open(now) {
-            *self = Self { count: 0, ends: now.saturating_add(length) };
+            *self = Self { count: 0, ends_at: now.saturating_add(length) };
         }
         if self.count >= limit {
-            return Verdict::Refused { retry_after: Duration::from_millis(self.ends - now) };
+            return Verdict::Refused { retry_after: Duration::from_millis(self.ends_at - now) };
         }
         self.count += 1;
         Verdict::Allowed
@@ -45,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_window_begins_with_its_first_hit_and_ends_at_once() {
+    fn a_window_starts_with_its_first_hit_and_ends_as_a_whole() {
         let refused = |ms| Verdict::Refused { retry_after: Duration::from_millis(ms) };
         let mut window = Window::default();
         for (now, verdict) in [

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 
 use super::RuntimeConfig;
-use super::http::{Connection, Front};
+use super::http::{Connection, HttpFrontend};
 use crate::broker::{Broker, Publisher, WorkerHandle};
 use crate::control;
 use crate::generations::Generations;
@@ -22,25 +22,25 @@ use crate::shutdown::Shutdown;
 use crate::telemetry;
 use crate::telemetry::messages::LocalLimit;
 
-/// Pause after an accept that failed, for example without free file descriptors.
+/// The pause after an accept that failed, for example because no file descriptor is free.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// At most this many queued connections are accepted after the accept loop has ended; the kernel's queue
-/// is shorter.
+/// The most queued connections that are accepted after the accept loop has ended. The kernel's queue is shorter.
 const MAX_QUEUED: usize = 4096;
 
-/// The answer to a connection beyond `max_connections`; nothing is read from it.
-const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+/// The response to a connection beyond `max_connections`. Its request is not read.
+const OVER_LIMIT_RESPONSE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
-/// Everything a worker thread is started with.
+/// Everything that a worker thread needs to start.
 pub struct Worker {
-    /// This worker also does what only one thread of a node must do.
+    /// Whether this worker also runs the tasks that only one thread of a node must run.
     pub is_first: bool,
     pub listener: std::net::TcpListener,
-    /// Another process has the listener as well, and accepts the connections that this one does not.
-    pub handed_over: bool,
+    /// Whether the listener was inherited. Another process may have it as well, and accepts the connections that this
+    /// process does not.
+    pub is_inherited: bool,
     pub runtime_config: watch::Receiver<Arc<RuntimeConfig>>,
-    /// Gets a message each time that this thread has taken a new runtime configuration into use.
+    /// Receives a message each time this thread has applied a new runtime configuration.
     pub applied: mpsc::Sender<()>,
     pub broker: WorkerHandle,
     pub commands: control::WorkerHandle,
@@ -54,7 +54,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Runs until the drain has ended or the process is stopped. Blocks the thread.
+    /// Serves connections until the process is killed. Blocks the thread.
     pub fn run(self) -> std::io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         LocalSet::new().block_on(&runtime, self.serve())
@@ -64,11 +64,11 @@ impl Worker {
         let shutdown = self.shutdown.clone();
         let tracked = shutdown.track();
         let listener = TcpListener::from_std(self.listener.try_clone()?)?;
-        let (is_first, handed_over) = (self.is_first, self.handed_over);
+        let (is_first, is_inherited) = (self.is_first, self.is_inherited);
         let (runtime_config, applied) = (self.runtime_config.clone(), self.applied.clone());
-        let (front, commands) = self.front()?;
-        tokio::task::spawn_local(apply_reloads(Rc::clone(&front), runtime_config, applied));
-        let services = Rc::clone(&front.services);
+        let (frontend, commands) = self.build_frontend()?;
+        tokio::task::spawn_local(apply_reloads(Rc::clone(&frontend), runtime_config, applied));
+        let services = Rc::clone(&frontend.services);
         let sweeping = Rc::clone(&services);
         tokio::task::spawn_local(async move { sweeping.registry.sweep().await });
         tokio::task::spawn_local(Rc::clone(&services.leases).run());
@@ -79,13 +79,13 @@ impl Worker {
         let announcing = Rc::clone(&services);
         tokio::task::spawn_local(async move { announcing.presence.run().await });
         tokio::select! {
-            () = accept_all(&listener, &front) => {}
+            () = accept_all(&listener, &frontend) => {}
             () = shutdown.draining() => {}
         }
-        if !handed_over {
-            accept_rest(listener, &front)?;
+        if !is_inherited {
+            accept_queued(listener, &frontend)?;
         }
-        drop(front);
+        drop(frontend);
         let stop = services.config().config.shutdown;
         tokio::select! {
             () = services.registry.drain(&stop) => {}
@@ -93,12 +93,12 @@ impl Worker {
         }
         services.shut_down().await;
         drop(tracked);
-        // Replies that still stream belong to this thread's runtime.
+        // Replies that are still being streamed need this thread's runtime.
         shutdown.killed().await;
         Ok(())
     }
 
-    fn front(self) -> std::io::Result<(Rc<Front>, control::WorkerHandle)> {
+    fn build_frontend(self) -> std::io::Result<(Rc<HttpFrontend>, control::WorkerHandle)> {
         let (broker, deliveries) = Broker::new(self.broker);
         tokio::task::spawn_local(deliveries);
         let runtime_config = Arc::clone(&self.runtime_config.borrow());
@@ -123,32 +123,32 @@ impl Worker {
             shutdown: self.shutdown,
             started: Instant::now(),
         };
-        let front = Front::new(runtime_config, self.counts, Rc::new(services))
+        let frontend = HttpFrontend::new(runtime_config, self.counts, Rc::new(services))
             .map_err(std::io::Error::other)?;
-        Ok((Rc::new(front), self.commands))
+        Ok((Rc::new(frontend), self.commands))
     }
 }
 
-/// Takes each new runtime configuration into use, until the gateway ends.
+/// Applies each new runtime configuration, until the gateway ends.
 async fn apply_reloads(
-    front: Rc<Front>,
+    frontend: Rc<HttpFrontend>,
     mut runtime_config: watch::Receiver<Arc<RuntimeConfig>>,
     applied: mpsc::Sender<()>,
 ) {
     while runtime_config.changed().await.is_ok() {
         let new = Arc::clone(&runtime_config.borrow_and_update());
-        if let Err(why) = front.apply(new).await {
-            telemetry::process::config_thread_failed(&why);
+        if let Err(error) = frontend.apply(new).await {
+            telemetry::process::config_thread_failed(&error);
         }
-        // The reload may have stopped waiting; a full queue means that it has.
+        // If the queue is full, the reload has stopped waiting.
         let _ = applied.try_send(());
     }
 }
 
-async fn accept_all(listener: &TcpListener, front: &Rc<Front>) {
+async fn accept_all(listener: &TcpListener, frontend: &Rc<HttpFrontend>) {
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) => accept(stream, peer, front),
+            Ok((stream, peer)) => accept(stream, peer, frontend),
             Err(error) => {
                 telemetry::connections::accept_failed(&error);
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -157,37 +157,37 @@ async fn accept_all(listener: &TcpListener, front: &Rc<Front>) {
     }
 }
 
-/// Accepts the connections that are queued already: closing the listener would reset them.
-fn accept_rest(listener: TcpListener, front: &Rc<Front>) -> std::io::Result<()> {
-    // The socket is asked directly, since the runtime may not know yet of the latest connections.
+/// Accepts the connections in the kernel's queue, which closing the listener would reset.
+fn accept_queued(listener: TcpListener, frontend: &Rc<HttpFrontend>) -> std::io::Result<()> {
+    // The socket is used directly, since the runtime may not have seen the latest connections yet.
     let listener = listener.into_std()?;
     for _ in 0..MAX_QUEUED {
         let Ok((stream, peer)) = listener.accept() else { break };
         stream.set_nonblocking(true)?;
-        accept(TcpStream::from_std(stream)?, peer, front);
+        accept(TcpStream::from_std(stream)?, peer, frontend);
     }
     Ok(())
 }
 
-fn accept(stream: TcpStream, peer: SocketAddr, front: &Rc<Front>) {
-    // Without it the connection works as well, only slower.
+fn accept(stream: TcpStream, peer: SocketAddr, frontend: &Rc<HttpFrontend>) {
+    // If this fails, the connection still works, only slower.
     let _ = stream.set_nodelay(true);
-    let Some(process) = front.enter() else {
+    let Some(process) = frontend.acquire_permit() else {
         telemetry::messages::local_limit_refused(LocalLimit::ConnectionsTotal);
-        // Whoever does not get the answer sees the connection closed.
-        let _ = stream.try_write(FULL);
+        // A client that does not get the response sees that the connection was closed.
+        let _ = stream.try_write(OVER_LIMIT_RESPONSE);
         return;
     };
-    // Behind a trusted proxy, the client's address is known only with the request.
-    let (ip, over_ip_limit) = if front.is_trusted(peer.ip()) {
+    // Behind a trusted proxy, the client's address is only known from the request.
+    let (ip, over_ip_limit) = if frontend.is_trusted(peer.ip()) {
         (None, false)
     } else {
-        let ip = front.enter_ip(peer.ip());
-        let over = ip.is_none();
-        (ip, over)
+        let ip = frontend.acquire_ip_permit(peer.ip());
+        let over_ip_limit = ip.is_none();
+        (ip, over_ip_limit)
     };
     let permits = Permits { process, ip, lease: None };
-    let tracked = front.services.shutdown.track();
+    let tracked = frontend.services.shutdown.track();
     let connection = Connection { peer, over_ip_limit, permits, tracked };
-    tokio::task::spawn_local(Rc::clone(front).serve(stream, connection));
+    tokio::task::spawn_local(Rc::clone(frontend).serve(stream, connection));
 }

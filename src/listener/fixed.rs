@@ -1,7 +1,7 @@
-//! Routes with a fixed reply, for monitoring: one text over HTTP and over WebSocket.
+//! Routes with a fixed reply, for monitoring. They send the same text over HTTP and over WebSocket.
 //!
-//! They check no credentials, no `Host` and no `Origin`, since the reply is the same for everybody. Their
-//! sockets count as connections while they are open, which is a short time.
+//! They do not check credentials, `Host` or `Origin`, since the reply is the same for every client. Their sockets
+//! count as connections during the short time that they are open.
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -11,7 +11,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use crate::config;
 use crate::handshake::json_error;
 
-/// The answer to a plain request. A draining node answers 503, so that a load balancer chooses another.
+/// Answers a plain request. A draining node answers 503, so that a load balancer chooses another node.
 pub(super) fn answer<B>(
     reply: &config::FixedReply,
     request: &Request<B>,

@@ -1,5 +1,5 @@
-//! The HTTP/1.1 phase of a connection: each request goes to the handshake, to the token endpoint or to the
-//! proxy; an upgrade ends the phase.
+//! The HTTP/1.1 phase of a connection. Each request goes to the handshake, the token endpoint, a fixed reply or the
+//! proxy. An upgrade ends the phase.
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
@@ -26,7 +26,7 @@ use crate::config;
 use crate::handshake::{
     Admission, Found, Handshake, HandshakeAttempt, Rejection, json_error, upgrade,
 };
-use crate::limits::{ConnectionCounts, ConnectionPermit, IpPermit, Lease, LeaseKey, Leased};
+use crate::limits::{ConnectionCounts, ConnectionPermit, IpPermit, Lease, LeaseKey, LeaseKind};
 use crate::protocol::{ClientAddress, CloseReason, Params, with_timestamp};
 use crate::proxy::{Proxy, ProxyBody};
 use crate::session::{self, Client, Permits, Services, UpstreamMode};
@@ -39,8 +39,8 @@ use crate::telemetry::messages::LocalLimit;
 /// for this long, but for at most half of `[shutdown] grace`.
 const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What the HTTP phase of this thread's connections needs.
-pub(super) struct Front {
+/// Serves the HTTP phase of this thread's connections.
+pub(super) struct HttpFrontend {
     runtime_config: RefCell<Arc<RuntimeConfig>>,
     proxy: RefCell<Proxy>,
     counts: ConnectionCounts,
@@ -50,10 +50,10 @@ pub(super) struct Front {
 /// One accepted connection.
 pub(super) struct Connection {
     pub peer: SocketAddr,
-    /// The address has too many connections; the first request is answered with that.
+    /// Whether the address has too many connections. If so, the first request is rejected.
     pub over_ip_limit: bool,
     pub permits: Permits,
-    /// A drain waits for the connection from its accept until its session is open.
+    /// Makes a drain wait for this connection until its session is open.
     pub tracked: TaskTrackerToken,
 }
 
@@ -64,8 +64,8 @@ enum Upgraded {
     Closed(Option<String>, CloseReason, Option<IpPermit>),
 }
 
-/// What the requests of one connection share.
-struct Phase {
+/// The state that the requests of one connection share.
+struct HttpPhase {
     peer: SocketAddr,
     over_ip_limit: bool,
     upgraded: RefCell<Option<Upgraded>>,
@@ -74,7 +74,7 @@ struct Phase {
     request_received: Notify,
 }
 
-impl Front {
+impl HttpFrontend {
     /// # Errors
     /// The proxy's upstream is `https` and no root certificates can be loaded.
     pub fn new(
@@ -86,8 +86,8 @@ impl Front {
         Ok(Self { runtime_config: RefCell::new(runtime_config), proxy, counts, services })
     }
 
-    /// Takes `new` into use: for the next request, and for open connections where they can follow. A
-    /// request goes on with the configuration that it began with.
+    /// Applies `new` to the next requests, and to open connections as far as possible. A request that has started
+    /// keeps its configuration.
     pub async fn apply(&self, new: Arc<RuntimeConfig>) -> Result<(), String> {
         let current = self.runtime_config();
         if current.config.proxy != new.config.proxy {
@@ -103,34 +103,35 @@ impl Front {
         Arc::clone(&self.runtime_config.borrow())
     }
 
-    /// Takes one of the process's connections; `None` if all are taken.
-    pub fn enter(&self) -> Option<ConnectionPermit> {
-        self.counts.enter(self.runtime_config.borrow().config.server.max_connections)
+    /// Acquires a permit for a connection of the process; `None` if all are in use.
+    pub fn acquire_permit(&self) -> Option<ConnectionPermit> {
+        self.counts.acquire(self.runtime_config.borrow().config.server.max_connections)
     }
 
-    /// Takes one of the connections of `ip`; `None` if all are taken.
-    pub fn enter_ip(&self, ip: IpAddr) -> Option<IpPermit> {
-        self.counts.enter_ip(ip, self.runtime_config.borrow().config.server.max_connections_per_ip)
+    /// Acquires a permit for a connection of `ip`; `None` if all are in use.
+    pub fn acquire_ip_permit(&self, ip: IpAddr) -> Option<IpPermit> {
+        self.counts
+            .acquire_ip(ip, self.runtime_config.borrow().config.server.max_connections_per_ip)
     }
 
-    /// Whether `peer` is a proxy whose forwarding headers count.
+    /// Whether `peer` is a proxy whose forwarding headers are trusted.
     pub fn is_trusted(&self, peer: IpAddr) -> bool {
         let runtime_config = self.runtime_config.borrow();
         let trusted = &runtime_config.config.server.trusted_proxies;
         trusted.iter().any(|network| network.contains(&peer))
     }
 
-    /// Serves requests until the connection ends or is upgraded; then its session begins.
+    /// Serves requests until the connection ends or is upgraded. After an upgrade, starts the session.
     pub async fn serve(self: Rc<Self>, stream: TcpStream, connection: Connection) {
         let Connection { peer, over_ip_limit, mut permits, tracked } = connection;
-        let phase = Rc::new(Phase {
+        let phase = Rc::new(HttpPhase {
             peer,
             over_ip_limit,
             upgraded: RefCell::default(),
             has_ip_permit: Cell::new(permits.ip.is_some()),
             request_received: Notify::new(),
         });
-        let Some((stream, early)) = self.http_phase(stream, &phase).await else { return };
+        let Some((stream, early)) = self.serve_http(stream, &phase).await else { return };
         let Some(upgraded) = phase.upgraded.take() else { return };
         let stream = ByteStream::Tcp(stream);
         match upgraded {
@@ -138,35 +139,35 @@ impl Front {
                 permits.ip = permits.ip.take().or(ip);
                 permits.lease = lease;
                 let arrival = session::Arrival { early: early.to_vec(), resume: admission.resume };
-                let client = self.client(*admission, address);
+                let client = self.build_client(*admission, address);
                 let services = Rc::clone(&self.services);
                 tokio::task::spawn_local(async move {
-                    let _tracked = tracked;
+                    let _tracker_token = tracked;
                     session::open(services, stream, arrival, client, permits).await;
                 });
             }
             Upgraded::Closed(text, reason, ip) => {
                 permits.ip = permits.ip.take().or(ip);
                 tokio::task::spawn_local(async move {
-                    let _tracked = tracked;
+                    let _tracker_token = tracked;
                     session::send_and_close(stream, text, reason, permits).await;
                 });
             }
         }
     }
 
-    /// `None` if the connection ended without an upgrade. Otherwise the stream, and the bytes that were read
-    /// after the request.
-    async fn http_phase(
+    /// Serves the HTTP phase. Returns the stream and the bytes that were read after the request, or `None` if the
+    /// connection ended with an error.
+    async fn serve_http(
         self: &Rc<Self>,
         stream: TcpStream,
-        phase: &Rc<Phase>,
+        phase: &Rc<HttpPhase>,
     ) -> Option<(TcpStream, Bytes)> {
-        let (front, requests) = (Rc::clone(self), Rc::clone(phase));
+        let (frontend, requests) = (Rc::clone(self), Rc::clone(phase));
         let service = service_fn(move |request| {
-            let (front, phase) = (Rc::clone(&front), Rc::clone(&requests));
-            // Boxed, since polling the connection by hand needs it to be `Unpin`.
-            Box::pin(async move { Ok::<_, Infallible>(front.answer(&phase, request).await) })
+            let (frontend, phase) = (Rc::clone(&frontend), Rc::clone(&requests));
+            // The future is boxed because the connection is polled by hand and must be `Unpin`.
+            Box::pin(async move { Ok::<_, Infallible>(frontend.answer(&phase, request).await) })
         });
         let config = Arc::clone(&self.runtime_config.borrow().config);
         let mut http = http1::Builder::new()
@@ -192,16 +193,16 @@ impl Front {
         Some((parts.io.into_inner(), parts.read_buf))
     }
 
-    /// Completes when the gateway drains and this connection must take no more requests. A client that has
-    /// only just connected may still send one, since an accepted connection is always answered.
-    async fn should_stop(&self, phase: &Phase) {
+    /// Completes when the gateway drains and this connection must not serve further requests. A client that has just
+    /// connected may still send one, since every accepted connection gets a response.
+    async fn should_stop(&self, phase: &HttpPhase) {
         self.services.shutdown.draining().await;
         let timeout = FIRST_REQUEST_TIMEOUT.min(self.services.config().config.shutdown.grace / 2);
-        // Whether a request arrived or not, the connection takes no other.
+        // Whether a request arrived or not, the connection does not serve another one.
         let _ = tokio::time::timeout(timeout, phase.request_received.notified()).await;
     }
 
-    async fn answer(&self, phase: &Phase, request: Request<Incoming>) -> Response<ProxyBody> {
+    async fn answer(&self, phase: &HttpPhase, request: Request<Incoming>) -> Response<ProxyBody> {
         phase.request_received.notify_one();
         let (runtime_config, proxy) = (self.runtime_config(), self.proxy.borrow().clone());
         let RuntimeConfig { config, handshake, .. } = &*runtime_config;
@@ -222,7 +223,7 @@ impl Front {
                 let draining = self.services.shutdown.is_draining();
                 return boxed(fixed::answer(&reply, &request, draining));
             }
-            // The proxy passes no WebSockets on, and the upstream might redirect a plain request.
+            // The proxy does not forward WebSockets, and the upstream might redirect a plain request.
             None if upgrade::is_requested(request.headers()) => {
                 let error = "no route takes WebSockets at this path";
                 return boxed(json_error(StatusCode::NOT_FOUND, error, "no_route"));
@@ -241,7 +242,7 @@ impl Front {
     /// Admits or rejects a WebSocket of `route`.
     async fn handshake(
         &self,
-        phase: &Phase,
+        phase: &HttpPhase,
         handshake: &Handshake,
         address: ClientAddress,
         (route, params): (&Arc<config::Route>, Params),
@@ -264,13 +265,13 @@ impl Front {
             Err(rejection) => Err(rejection.cause),
         };
         attempt.finish(route.path.as_str(), decision);
-        self.upgrade(phase, address.ip, route, upgrade, verdict)
+        self.complete_upgrade(phase, address.ip, route, upgrade, verdict)
     }
 
-    /// The socket of a route with a fixed reply.
+    /// Answers a WebSocket of a route with a fixed reply.
     fn answer_fixed(
         &self,
-        phase: &Phase,
+        phase: &HttpPhase,
         address: ClientAddress,
         reply: &config::FixedReply,
         request: &Request<Incoming>,
@@ -296,15 +297,15 @@ impl Front {
         upgrade.accept_to_close()
     }
 
-    /// The address permit of a client behind a trusted proxy. A client without a proxy has had its permit
-    /// since the accept.
-    fn ip_permit(&self, phase: &Phase, ip: IpAddr) -> Result<Option<IpPermit>, Rejection> {
+    /// Acquires the address permit of a client behind a trusted proxy. Any other client got its permit when its
+    /// connection was accepted.
+    fn ip_permit(&self, phase: &HttpPhase, ip: IpAddr) -> Result<Option<IpPermit>, Rejection> {
         let permit = if phase.has_ip_permit.get() {
             return Ok(None);
         } else if phase.over_ip_limit {
             None
         } else {
-            self.enter_ip(ip)
+            self.acquire_ip_permit(ip)
         };
         permit.map(Some).ok_or_else(|| {
             telemetry::messages::local_limit_refused(LocalLimit::ConnectionsPerIp);
@@ -312,10 +313,10 @@ impl Front {
         })
     }
 
-    /// The 101 response, or the rejection in the form that the route configures (`reject`).
-    fn upgrade(
+    /// Returns the 101 response, or the rejection in the form that the route configures (`reject`).
+    fn complete_upgrade(
         &self,
-        phase: &Phase,
+        phase: &HttpPhase,
         address: IpAddr,
         route: &config::Route,
         upgrade: upgrade::UpgradeRequest,
@@ -323,7 +324,7 @@ impl Front {
     ) -> Response<Full<Bytes>> {
         match verdict {
             Ok((mut admission, ip)) => {
-                let lease = self.lease(&mut admission);
+                let lease = self.hold_lease(&mut admission);
                 let response = upgrade.accept(admission.subprotocol.as_deref());
                 *phase.upgraded.borrow_mut() =
                     Some(Upgraded::Admitted(Box::new(admission), address, ip, lease));
@@ -344,18 +345,18 @@ impl Front {
         }
     }
 
-    /// Hands the lease to this thread's lease set, which releases it when the connection ends.
-    fn lease(&self, admission: &mut Admission) -> Option<Lease> {
+    /// Adds the lease to this thread's lease set, which releases it when the connection ends.
+    fn hold_lease(&self, admission: &mut Admission) -> Option<Lease> {
         let claim = admission.lease.take()?;
         let Admission { route, identity, connection_id, .. } = admission;
         let user = identity.key();
-        let key = LeaseKey { of: Leased::Connection, route: route.path.as_str(), user: &user };
+        let key = LeaseKey { kind: LeaseKind::Connection, route: route.path.as_str(), user: &user };
         let lease = self.services.leases.hold(key, (*connection_id).into());
-        claim.disarm();
+        claim.transfer();
         Some(lease)
     }
 
-    fn client(&self, admission: Admission, address: IpAddr) -> Client {
+    fn build_client(&self, admission: Admission, address: IpAddr) -> Client {
         Client {
             upstream: UpstreamMode::of(&self.services.config(), &admission.route),
             route: RefCell::new(admission.route),

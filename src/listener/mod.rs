@@ -1,8 +1,8 @@
 //! One worker thread: its listening socket, the HTTP phase of its connections, and the step from an
 //! admission to a session.
 //!
-//! The HTTP phase ends before a session begins: hyper gives the stream back, the session is a fresh
-//! task, and nothing of the request stays in memory.
+//! The HTTP phase ends before a session starts: hyper returns the stream, the session runs as a new task, and the
+//! request is freed.
 
 mod accept;
 mod fixed;

@@ -1,4 +1,4 @@
-//! The queue of joins and leaves between the engine and whoever publishes them.
+//! The queue of joins and leaves that the engine has reported and that are still to be published.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -10,11 +10,11 @@ use super::Change;
 use crate::protocol::ChannelName;
 use crate::telemetry;
 
-/// The most events that wait to be published. Beyond it new ones are dropped: the publisher is not keeping up,
-/// and members must be renewed all the same.
+/// The most events that wait to be published. Further events are dropped: if the publisher is not keeping up,
+/// members must still be renewed.
 const MAX_WAITING: usize = 20_000;
 
-/// Events for one channel, in the order in which the engine decided them.
+/// Events for one channel, in the order in which the engine reported them.
 pub struct Announcement {
     pub channel: ChannelName,
     pub events: Vec<Bytes>,
@@ -49,8 +49,8 @@ impl Announcements {
         Some(next)
     }
 
-    /// Completes when there may be something new.
-    pub async fn added(&self) {
+    /// Waits until there may be a new announcement.
+    pub async fn wait(&self) {
         self.added.notified().await;
     }
 }
@@ -62,7 +62,7 @@ mod tests {
     use crate::protocol::ConnectionId;
 
     #[test]
-    fn events_that_nobody_publishes_do_not_pile_up() {
+    fn unpublished_events_are_bounded() {
         let connection_id = ConnectionId::random();
         let member =
             Member { connection_id, user_id: None, username: None, connected_at: 0, events: true };

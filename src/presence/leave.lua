@@ -1,4 +1,4 @@
--- Removes members. ARGV: most expired members to remove as well, then connection ids.
+-- Removes members. ARGV: maximum number of expired members to remove as well, then connection ids.
 -- Returns the changes.
 for i = 2, #ARGV do
   leave(ARGV[i])

@@ -1,11 +1,11 @@
--- A page of the members. ARGV: most expired members to remove first, id that the page follows (or ''), most
--- members. Returns {changes}, or where no expired member is left
--- {changes, connections, users, {member, connections of its user, …}} with one member more where more follow.
+-- Reads a page of the members. ARGV: maximum number of expired members to remove first, id that the page follows
+-- (or ''), maximum number of members. Returns {changes} if there are more expired members, otherwise
+-- {changes, connections, users, {member, connections of its user, …}}, with one extra member if more follow.
 local clean = sweep(tonumber(ARGV[1]))
 if not clean then
   return {changes}
 end
--- Greater than any text that begins with the id.
+-- '\255' sorts after any text that begins with the id.
 local from = ARGV[2] == '' and '-' or '(' .. ARGV[2] .. '\255'
 local page = {}
 for _, text in ipairs(redis.call('ZRANGEBYLEX', members, from, '+', 'LIMIT', 0, ARGV[3] + 1)) do

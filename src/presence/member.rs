@@ -1,4 +1,4 @@
-//! One connection in a channel, and how the engine stores it.
+//! One connection in a channel, and its representation in the engine.
 
 use bytes::Bytes;
 
@@ -12,15 +12,15 @@ pub struct Member {
     /// `None` = anonymous.
     pub user_id: Option<UserId>,
     pub username: Option<Box<str>>,
-    /// When it was opened, in Unix seconds by the clock of its node.
+    /// When the connection was opened, in Unix seconds by its node's clock.
     pub connected_at: u64,
     /// Whether joins and leaves of this connection are published on the channel.
     pub events: bool,
 }
 
 impl Member {
-    /// `<connection id>\n<connected at>\n<1 with events>\n<user id>\n<username>`, the last two as JSON or
-    /// empty. JSON on one line holds no line break, and the id comes first so that members sort by it.
+    /// The member as text: `<connection id>\n<connected at>\n<1 with events>\n<user id>\n<username>`, the last two as
+    /// JSON or empty. Compact JSON contains no line break, and the id comes first so that members sort by it.
     pub(super) fn to_text(&self) -> String {
         let Self { connection_id, connected_at, .. } = self;
         let user = self.user_id.as_ref().map_or_else(String::new, json);
@@ -28,7 +28,7 @@ impl Member {
         format!("{connection_id}\n{connected_at}\n{}\n{user}\n{name}", u8::from(self.events))
     }
 
-    /// Reads what [`Member::to_text`] wrote; `None` for any other text.
+    /// Parses the text that [`Member::to_text`] returns; `None` for any other text.
     pub(super) fn from_text(text: &[u8]) -> Option<Self> {
         let mut lines = std::str::from_utf8(text).ok()?.split('\n');
         let mut line = || lines.next();
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read() {
+    fn members_convert_to_text_and_back() {
         for (user, name) in [
             (None, None),
             (Some(UserId::Integer(i64::MIN)), Some("ana")),
@@ -84,10 +84,10 @@ mod tests {
     }
 
     #[test]
-    fn other_texts_are_not_members() {
+    fn other_texts_are_rejected() {
         let text = member(Some(UserId::Integer(1)), Some("ana")).to_text();
         for end in 0..text.len() {
-            // It must not panic.
+            // Some prefixes are valid members; none may panic.
             let _ = Member::from_text(&text.as_bytes()[..end]);
         }
         for other in [&b""[..], b"\xff", b"\n\n\n\n", b"zz\n1\n1\n\n", b"\xc3\xa9"] {
@@ -104,10 +104,10 @@ mod tests {
         assert_eq!(event(true, &ana), r#"{"event":"join","user_id":1,"username":"ana"}"#);
         let nameless = member(Some(UserId::Text("1".into())), None);
         assert_eq!(event(false, &nameless), r#"{"event":"leave","user_id":"1","username":null}"#);
-        let nobody = member(None, None);
-        let id = nobody.connection_id;
+        let anonymous = member(None, None);
+        let id = anonymous.connection_id;
         let expected =
             format!(r#"{{"event":"leave","user_id":null,"username":null,"connection_id":"{id}"}}"#);
-        assert_eq!(event(false, &nobody), expected);
+        assert_eq!(event(false, &anonymous), expected);
     }
 }

@@ -1,4 +1,4 @@
-//! The members of one thread: they are in the engine from soon after they enter until they leave.
+//! The members of one thread, which are stored in the engine while their connections are open.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -12,17 +12,17 @@ use crate::protocol::{ChannelName, ConnectionId};
 use crate::redis_link::EngineUnavailable;
 use crate::telemetry;
 
-/// The members of one thread, whose connections live on it. [`Members::run`] does the work: entering and
-/// leaving wait for nothing.
+/// The members whose connections belong to one thread. [`Members::run`] talks to the engine; entering and leaving
+/// do not wait for it.
 pub struct Members(HeldLeases<Registrar>);
 
-/// A member and its channel, which a lease is for.
+/// A member and its channel, for which a lease is held.
 pub struct MemberEntry {
     channel: ChannelName,
     member: Member,
 }
 
-/// Tells the engine about members, and keeps the changes that it answers for publishing.
+/// Registers members in the engine, and queues the changes that it reports.
 struct Registrar {
     store: PresenceStore,
     announcements: Announcements,
@@ -46,31 +46,31 @@ impl Members {
         }
     }
 
-    /// Keeps the engine up to date, for as long as the thread lives.
+    /// Keeps the engine up to date, for as long as it is polled.
     pub async fn run(&self) {
         self.0.run().await;
     }
 
-    /// Tells the engine about all members who have left so far. Returns false if it is unavailable.
+    /// Registers and removes all members that have entered or left so far. Returns false if the engine is unavailable.
     pub async fn flush(&self) -> bool {
         self.0.flush().await
     }
 
-    /// Takes what is to be published next.
+    /// Takes the next announcement to publish.
     pub fn next_announcement(&self) -> Option<Announcement> {
         self.0.lessor().announcements.pop()
     }
 
-    /// Completes when there may be something new to publish.
-    pub async fn announced(&self) {
-        self.0.lessor().announcements.added().await;
+    /// Waits until there may be a new announcement.
+    pub async fn wait_for_announcement(&self) {
+        self.0.lessor().announcements.wait().await;
     }
 }
 
 type MemberEntries = [(ConnectionId, Rc<MemberEntry>)];
 
 impl Registrar {
-    /// Calls the engine once for each channel, all at the same time.
+    /// Calls the engine once for each channel, concurrently.
     async fn each_channel(
         &self,
         entries: &MemberEntries,
@@ -80,16 +80,16 @@ impl Registrar {
             let answer = call(channel, &members).await;
             (channel, answer)
         });
-        let mut reached = Ok(());
+        let mut result = Ok(());
         for (channel, answer) in join_all(answers).await {
             match answer {
                 Ok(changes) => self.announcements.add(channel, &changes),
-                Err(PresenceError::Unavailable) => reached = Err(EngineUnavailable),
-                // Another attempt at once would not help: the next renewal does, or the lease expires.
+                Err(PresenceError::Unavailable) => result = Err(EngineUnavailable),
+                // An immediate retry would not help. The next renewal may succeed, or the lease expires.
                 Err(PresenceError::Refused) => {}
             }
         }
-        reached
+        result
     }
 }
 
@@ -122,7 +122,7 @@ impl Lessor for Registrar {
     }
 }
 
-/// The members by channel, in the order of each channel's first member.
+/// Groups the members by channel, in the order of each channel's first member.
 fn by_channel(entries: &MemberEntries) -> Vec<(&ChannelName, Vec<&Member>)> {
     let mut groups: Vec<(&ChannelName, Vec<&Member>)> = Vec::new();
     let mut index: HashMap<&ChannelName, usize> = HashMap::new();
@@ -138,7 +138,7 @@ fn by_channel(entries: &MemberEntries) -> Vec<(&ChannelName, Vec<&Member>)> {
 
 #[cfg(test)]
 impl Members {
-    /// As if the time of a renewal had passed.
+    /// Renews all leases as if the renewal interval had passed.
     pub async fn renew_all(&self) -> bool {
         self.0.renew_all().await
     }

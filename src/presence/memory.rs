@@ -1,4 +1,4 @@
-//! Presence in this process. It decides as the scripts of the Redis engine do.
+//! Presence in the memory of this process. It behaves like the scripts of the Redis engine.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
@@ -10,7 +10,8 @@ use super::{Change, Member, Page, PresenceError};
 use crate::expiring_map::{SHARDS, Shards};
 use crate::protocol::{ChannelName, ConnectionId, UserId};
 
-/// The most members, who are no more than this process's connections. Beyond it new ones are refused.
+/// The most members in all channels. Further ones are refused. There are never more members than connections of
+/// this process.
 const MAX_MEMBERS: usize = 1_000_000;
 
 pub(super) struct MemoryPresence {
@@ -24,12 +25,12 @@ pub(super) struct MemoryPresence {
 
 #[derive(Default)]
 struct Channel {
-    /// Each with the time since `began` at which its lease expires.
+    /// The members, each with the time since `began` at which its lease expires.
     members: BTreeMap<ConnectionId, (Member, Duration)>,
     /// The number of connections of each user; never 0.
     users: HashMap<UserId, u64>,
     /// No lease expires before this time since `began`.
-    soonest: Duration,
+    next_expiry: Duration,
 }
 
 impl MemoryPresence {
@@ -42,31 +43,31 @@ impl MemoryPresence {
         }
     }
 
-    /// Renews the leases of `members`, and adds those that are not there.
+    /// Renews the leases of `members`, and adds missing members.
     pub(super) fn renew(
         &self,
         name: &ChannelName,
         members: &[&Member],
     ) -> Result<Vec<Change>, PresenceError> {
-        self.touch(name, |channel, now, changes| {
+        self.update(name, |channel, now, changes| {
             let expires = now + self.lease;
-            let mut all = Ok(());
+            let mut result = Ok(());
             for member in members {
                 let known = channel.members.contains_key(&member.connection_id);
                 if !known && self.count.load(Ordering::Relaxed) >= MAX_MEMBERS {
-                    all = Err(PresenceError::Refused);
+                    result = Err(PresenceError::Refused);
                 } else {
                     channel.enter(member, expires, changes);
                 }
             }
-            // After the renewals, which may be late.
+            // Expired members are removed after the renewals, since renewals may be late.
             channel.sweep(now, changes);
-            all
+            result
         })
     }
 
     pub(super) fn leave(&self, name: &ChannelName, members: &[&Member]) -> Vec<Change> {
-        self.touch(name, |channel, now, changes| {
+        self.update(name, |channel, now, changes| {
             members.iter().for_each(|member| channel.leave(member.connection_id, changes));
             channel.sweep(now, changes);
             Ok(())
@@ -82,7 +83,7 @@ impl MemoryPresence {
     ) -> (Vec<Change>, Page) {
         let mut page =
             Page { members: Vec::new(), more: false, total_connections: 0, total_users: 0 };
-        let changes = self.touch(name, |channel, now, changes| {
+        let changes = self.update(name, |channel, now, changes| {
             channel.sweep(now, changes);
             page = channel.page(after, limit);
             Ok(())
@@ -90,8 +91,8 @@ impl MemoryPresence {
         (changes.unwrap_or_default(), page)
     }
 
-    /// Changes a channel in one step, which no other call can observe half done.
-    fn touch(
+    /// Updates a channel atomically.
+    fn update(
         &self,
         name: &ChannelName,
         step: impl FnOnce(&mut Channel, Duration, &mut Vec<Change>) -> Result<(), PresenceError>,
@@ -100,22 +101,22 @@ impl MemoryPresence {
         let mut channel = shard.remove(name).unwrap_or_default();
         let before = channel.members.len();
         let mut changes = Vec::new();
-        let done = step(&mut channel, self.began.elapsed(), &mut changes);
+        let result = step(&mut channel, self.began.elapsed(), &mut changes);
         let after = channel.members.len();
         self.count.fetch_add(after, Ordering::Relaxed);
         self.count.fetch_sub(before, Ordering::Relaxed);
         if after > 0 {
             shard.insert(name.clone(), channel);
         }
-        // The changes are returned, even where not all members could be added.
-        if changes.is_empty() { done.map(|()| changes) } else { Ok(changes) }
+        // Changes are returned even if some members could not be added.
+        if changes.is_empty() { result.map(|()| changes) } else { Ok(changes) }
     }
 }
 
 impl Channel {
     fn enter(&mut self, member: &Member, expires: Duration, changes: &mut Vec<Change>) {
         if self.members.is_empty() {
-            self.soonest = expires;
+            self.next_expiry = expires;
         }
         match self.members.entry(member.connection_id) {
             Entry::Occupied(mut known) => known.get_mut().1 = expires,
@@ -129,7 +130,7 @@ impl Channel {
                         *connections == 1
                     }
                 };
-                note(is_first, true, member, changes);
+                record_change(is_first, true, member, changes);
             }
         }
     }
@@ -139,21 +140,21 @@ impl Channel {
         let is_last = match &member.user_id {
             None => true,
             Some(user) => {
-                let left = self.users.get(user).map_or(0, |connections| connections - 1);
-                if left == 0 {
+                let remaining = self.users.get(user).map_or(0, |connections| connections - 1);
+                if remaining == 0 {
                     self.users.remove(user);
                 } else if let Some(connections) = self.users.get_mut(user) {
-                    *connections = left;
+                    *connections = remaining;
                 }
-                left == 0
+                remaining == 0
             }
         };
-        note(is_last, false, &member, changes);
+        record_change(is_last, false, &member, changes);
     }
 
     /// Removes all members whose lease has expired. Does nothing before one of them can have expired.
     fn sweep(&mut self, now: Duration, changes: &mut Vec<Change>) {
-        if self.soonest > now {
+        if self.next_expiry > now {
             return;
         }
         let expired: Vec<_> = self
@@ -163,7 +164,8 @@ impl Channel {
             .map(|(id, _)| *id)
             .collect();
         expired.into_iter().for_each(|id| self.leave(id, changes));
-        self.soonest = self.members.values().map(|(_, expires)| *expires).min().unwrap_or_default();
+        self.next_expiry =
+            self.members.values().map(|(_, expires)| *expires).min().unwrap_or_default();
     }
 
     fn page(&self, after: Option<ConnectionId>, limit: usize) -> Page {
@@ -188,7 +190,7 @@ impl Channel {
     }
 }
 
-fn note(changed: bool, joined: bool, member: &Member, changes: &mut Vec<Change>) {
+fn record_change(changed: bool, joined: bool, member: &Member, changes: &mut Vec<Change>) {
     if changed && member.events {
         changes.push(Change { joined, member: member.clone() });
     }
@@ -208,20 +210,20 @@ mod tests {
     }
 
     #[test]
-    fn nobody_leaves_nothing_behind() {
+    fn removed_members_leave_nothing_in_memory() {
         let presence = MemoryPresence::new(Duration::from_secs(60));
         let member = member();
         presence.renew(&channel(), &[&member]).unwrap();
         presence.leave(&channel(), &[&member]);
         presence.leave(&channel(), &[&member]);
-        // A list of a channel without members does not create it.
+        // Listing a channel without members does not create an entry.
         let _ = presence.list(&channel(), None, 10);
         assert!(presence.shards.lock_each().all(|shard| shard.is_empty()));
         assert_eq!(presence.count.load(Ordering::Relaxed), 0);
     }
 
     #[test]
-    fn beyond_the_bound_members_are_refused_and_known_ones_are_not() {
+    fn beyond_the_limit_new_members_are_refused_and_known_ones_renewed() {
         let presence = MemoryPresence::new(Duration::from_secs(60));
         let known = member();
         presence.renew(&channel(), &[&known]).unwrap();

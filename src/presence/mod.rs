@@ -1,10 +1,9 @@
-//! Who is connected to a channel, over all nodes.
+//! Presence: the connections and users of a channel, over all nodes.
 //!
 //! The members of a channel are connections. Each has a lease that the thread of the connection renews, so
 //! that the leases of a node that died expire; the next call for the channel removes such members. A user is
-//! present while one of its connections is. The engine decides in one step with each change whether a user
-//! joined or left, and returns that to exactly one caller. How joins and leaves reach the channel is left to
-//! those who publish.
+//! present while one of its connections is. The engine decides atomically with each change whether a user joined
+//! or left, and reports that to exactly one caller, which has to publish it on the channel.
 
 mod announcements;
 mod member;
@@ -20,10 +19,10 @@ pub use member::Member;
 pub use members::Members;
 pub use store::PresenceStore;
 
-/// The most expired members that one call removes, so that none occupies the engine for long.
-const SWEEP: usize = 1000;
+/// The most expired members that one call removes, so that no call occupies the engine for long.
+const SWEEP_LIMIT: usize = 1000;
 
-/// Why the engine did not carry out a call.
+/// Why a call of the engine failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PresenceError {
     /// The engine cannot be reached.
@@ -32,8 +31,8 @@ pub enum PresenceError {
     Refused,
 }
 
-/// A join or a leave, which a channel with events is told: of a user with the first or last connection, or of
-/// an anonymous connection.
+/// A join or a leave to publish on a channel with events: of a user with its first or last connection, or of an
+/// anonymous connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     pub joined: bool,
@@ -43,7 +42,7 @@ pub struct Change {
 /// A part of the members of a channel, in the order of their connections' ids.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Page {
-    /// Each with the number of connections that its user has in the channel.
+    /// The members, each with the number of connections that its user has in the channel.
     pub members: Vec<(Member, u64)>,
     /// Whether there are more members after the last.
     pub more: bool,

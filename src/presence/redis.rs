@@ -1,11 +1,11 @@
-//! Presence in Redis: three keys a channel, in one cluster slot by the channel's name in braces, on
-//! Redis' clock.
+//! Presence in Redis, by Redis' clock. Each channel has three keys; its name in braces puts them into one cluster
+//! slot.
 
 use std::time::Duration;
 
 use redis::{FromRedisValue, Script, ScriptInvocation, Value};
 
-use super::{Change, Member, Page, PresenceError, SWEEP};
+use super::{Change, Member, Page, PresenceError, SWEEP_LIMIT};
 use crate::protocol::{ChannelName, ConnectionId};
 use crate::redis_link::{Commands, RedisFailure};
 
@@ -42,14 +42,14 @@ impl RedisPresence {
         }
     }
 
-    /// Renews the leases of `members`, and adds those that are not there.
+    /// Renews the leases of `members`, and adds missing members.
     pub(super) async fn renew(
         &self,
         channel: &ChannelName,
         members: &[&Member],
     ) -> Result<Vec<Change>, PresenceError> {
         let mut call = self.call(&self.renew, channel);
-        call.arg(self.lease_ms).arg(SWEEP);
+        call.arg(self.lease_ms).arg(SWEEP_LIMIT);
         members.iter().for_each(|member| {
             call.arg(member.to_text());
         });
@@ -62,14 +62,14 @@ impl RedisPresence {
         members: &[&Member],
     ) -> Result<Vec<Change>, PresenceError> {
         let mut call = self.call(&self.leave, channel);
-        call.arg(SWEEP);
+        call.arg(SWEEP_LIMIT);
         members.iter().for_each(|member| {
             call.arg(member.connection_id.to_string());
         });
         Ok(changes(self.commands.invoke(&call).await?))
     }
 
-    /// `None` = more expired members have to be removed first, by calling again.
+    /// Lists members. `None` if more expired members have to be removed first, by calling again.
     pub(super) async fn list(
         &self,
         channel: &ChannelName,
@@ -77,7 +77,7 @@ impl RedisPresence {
         limit: usize,
     ) -> Result<(Vec<Change>, Option<Page>), PresenceError> {
         let mut call = self.call(&self.list, channel);
-        call.arg(SWEEP).arg(after.map_or_else(String::new, String::from)).arg(limit);
+        call.arg(SWEEP_LIMIT).arg(after.map_or_else(String::new, String::from)).arg(limit);
         let answer: Vec<Value> = self.commands.invoke(&call).await?;
         let mut fields = answer.into_iter();
         let changed = changes(read(fields.next()).ok_or(PresenceError::Refused)?);
@@ -96,7 +96,7 @@ fn read<T: FromRedisValue>(value: Option<Value>) -> Option<T> {
     T::from_redis_value(value?).ok()
 }
 
-/// Texts that are not members were written by somebody else and are ignored.
+/// Parses the changes in an answer. Texts that are not members were not written by a gateway and are ignored.
 fn changes(answer: Vec<(u8, Vec<u8>)>) -> Vec<Change> {
     let change = |(joined, text): (u8, Vec<u8>)| {
         Some(Change { joined: joined == 1, member: Member::from_text(&text)? })

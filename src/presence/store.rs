@@ -30,8 +30,8 @@ impl PresenceStore {
         Self(Arc::new(Engine::Redis(RedisPresence::new(commands, key_prefix, LEASE))))
     }
 
-    /// Renews the leases of `members`, and adds those that are not there. The caller is the only one who gets
-    /// the changes, and is to publish them.
+    /// Renews the leases of `members`, and adds missing members. Only this caller gets the changes, and must publish
+    /// them.
     pub(super) async fn renew(
         &self,
         channel: &ChannelName,
@@ -44,21 +44,21 @@ impl PresenceStore {
         record(PresenceStep::Renew, renewed)
     }
 
-    /// Removes `members`. The caller is the only one who gets the changes, and is to publish them.
+    /// Removes `members`. Only this caller gets the changes, and must publish them.
     pub(super) async fn leave(
         &self,
         channel: &ChannelName,
         members: &[&Member],
     ) -> Result<Vec<Change>, PresenceError> {
-        let left = match &*self.0 {
+        let removed = match &*self.0 {
             Engine::Memory(memory) => Ok(memory.leave(channel, members)),
             Engine::Redis(redis) => redis.leave(channel, members).await,
         };
-        record(PresenceStep::Leave, left)
+        record(PresenceStep::Leave, removed)
     }
 
-    /// Lists at most `limit` members that follow the connection `after`. There may be changes even if the list
-    /// fails. The caller is the only one who gets them, and is to publish them.
+    /// Lists at most `limit` members that follow the connection `after`. Expired members that are removed first cause
+    /// changes, even if the list fails. Only this caller gets them, and must publish them.
     pub async fn list(
         &self,
         channel: &ChannelName,

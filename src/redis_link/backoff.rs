@@ -1,12 +1,12 @@
-//! How long to wait before the next attempt to connect.
+//! The wait before the next attempt to connect.
 
 use std::time::Duration;
 
 const FIRST: Duration = Duration::from_millis(50);
 const CAP: Duration = Duration::from_secs(1);
 
-/// Waits that double from 50 ms to 1 s. Each is drawn from the upper half of its range, so that the nodes
-/// that lost the same Redis at the same moment do not reconnect at the same moment.
+/// Exponential back-off with jitter. Waits double from 50 ms to 1 s; each is drawn from the upper half of its
+/// range, so that nodes which lost the same Redis at the same time do not reconnect at the same time.
 #[derive(Debug, Clone)]
 pub struct Backoff {
     ceiling: Duration,
@@ -24,13 +24,13 @@ impl Backoff {
         half + half.mul_f64(random_fraction())
     }
 
-    /// Starts over. To be called once a connection has held for a while.
+    /// Starts over with the shortest wait. Must be called once a connection has been up for a while.
     pub fn reset(&mut self) {
         self.ceiling = FIRST;
     }
 }
 
-/// A number in `0.0..1.0`. Where the system gives no random bytes, the waits are merely not spread.
+/// A random number in `0.0..1.0`. If the system provides no random bytes, it is constant and the waits have no jitter.
 fn random_fraction() -> f64 {
     getrandom::u32().map_or(0.5, |bits| f64::from(bits) / (f64::from(u32::MAX) + 1.0))
 }
@@ -52,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn two_nodes_do_not_wait_alike() {
+    fn waits_have_jitter() {
         let waits: std::collections::HashSet<_> =
             (0..20).map(|_| Backoff::new().next().as_nanos()).collect();
         assert!(waits.len() > 1);

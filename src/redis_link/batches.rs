@@ -1,4 +1,4 @@
-//! Several commands in one write, each with an answer of its own.
+//! Sends several commands in one write; each has its own answer.
 
 use redis::{FromRedisValue, Pipeline, RedisResult, Script, ScriptInvocation, ServerErrorKind};
 
@@ -8,9 +8,9 @@ use super::{Commands, RedisFailure};
 pub type Answers<T> = Vec<Result<T, RedisFailure>>;
 
 impl Commands {
-    /// Sends the commands of `pipeline` and waits for all answers, for at most two seconds. `Err` = there
-    /// are none.
-    pub async fn each<T: FromRedisValue>(
+    /// Sends the commands of `pipeline` and waits for all answers, for at most two seconds. `Err` if there are no
+    /// answers.
+    pub async fn query_each<T: FromRedisValue>(
         &self,
         mut pipeline: Pipeline,
     ) -> Result<Answers<T>, RedisFailure> {
@@ -18,10 +18,10 @@ impl Commands {
             return Ok(Vec::new());
         }
         let answers: Vec<RedisResult<T>> = self.pipeline(pipeline.ignore_errors()).await?;
-        Ok(answers.into_iter().map(|answer| answer.map_err(|error| self.judge(error))).collect())
+        Ok(answers.into_iter().map(|answer| answer.map_err(|error| self.classify(error))).collect())
     }
 
-    /// Sends `calls` of `script` in order. The script is loaded where the server does not know it yet.
+    /// Sends `calls` of `script` in order. Loads the script if the server does not know it yet.
     pub async fn invoke_all<T: FromRedisValue>(
         &self,
         script: &Script,
@@ -48,7 +48,7 @@ impl Commands {
             }
             answers = self.pipeline(&unknown).await?;
         }
-        Ok(answers.into_iter().map(|answer| answer.map_err(|error| self.judge(error))).collect())
+        Ok(answers.into_iter().map(|answer| answer.map_err(|error| self.classify(error))).collect())
     }
 }
 
@@ -66,13 +66,13 @@ mod tests {
     use crate::shutdown::Shutdown;
 
     #[tokio::test]
-    async fn one_commands_error_is_its_own() {
+    async fn an_error_affects_only_its_command() {
         let server = RedisServer::start();
         let commands = Commands::start(&server.url(), "test", &Shutdown::new()).unwrap();
         assert!(commands.wait_up(Duration::from_secs(10)).await);
         let mut pipeline = redis::pipe();
         pipeline.cmd("INCR").arg("a").cmd("LPUSH").arg("a").arg(1).cmd("INCR").arg("a");
-        let answers = commands.each::<i64>(pipeline).await.unwrap();
+        let answers = commands.query_each::<i64>(pipeline).await.unwrap();
         assert!(matches!(answers[..], [Ok(1), Err(RedisFailure::Refused(_)), Ok(2)]));
 
         let script = Script::new("return redis.call('INCR', KEYS[1])");

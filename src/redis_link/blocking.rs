@@ -1,4 +1,4 @@
-//! A connection for commands that wait in Redis, which would hold up everybody else's.
+//! A separate connection for commands that block in Redis, which would delay all other commands.
 
 use std::time::Duration;
 
@@ -6,22 +6,22 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue};
 
 use super::open::{self, COMMAND_DEADLINE};
-use super::pubsub::judge;
+use super::pubsub::classify;
 use super::{ConnectionError, RedisFailure};
 
-/// Runs one command at a time. After [`RedisFailure::Unavailable`], or after a call that was dropped, an
-/// answer may still arrive that nobody receives: the connection is to be given up then.
-pub struct Blocking {
+/// A connection that runs one command at a time. After [`RedisFailure::Unavailable`], or after a call was dropped,
+/// a late answer may still arrive, so the connection must be closed.
+pub struct BlockingConnection {
     connection: MultiplexedConnection,
 }
 
-impl Blocking {
+impl BlockingConnection {
     pub async fn connect(client: &Client) -> Result<Self, ConnectionError> {
         let config = AsyncConnectionConfig::new().set_response_timeout(None);
         Ok(Self { connection: open::connect(client, config).await? })
     }
 
-    /// Sends one command that waits in Redis for up to `wait`, and waits two seconds more for its answer.
+    /// Sends one command that blocks in Redis for up to `wait`. Its answer may take two seconds longer than that.
     pub async fn query<T: FromRedisValue>(
         &mut self,
         command: &Cmd,
@@ -30,7 +30,7 @@ impl Blocking {
         let answer = command.query_async(&mut self.connection);
         match tokio::time::timeout(wait + COMMAND_DEADLINE, answer).await {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => Err(judge(error)),
+            Ok(Err(error)) => Err(classify(error)),
             Err(_) => Err(RedisFailure::Unavailable),
         }
     }
@@ -47,7 +47,7 @@ mod tests {
     async fn a_command_waits_and_a_server_that_stalls_is_noticed() {
         let server = RedisServer::start();
         let client = crate::redis_link::client(&server.url()).unwrap();
-        let mut connection = Blocking::connect(&client).await.unwrap();
+        let mut connection = BlockingConnection::connect(&client).await.unwrap();
         let mut pop = redis::cmd("BLPOP");
         pop.arg("nothing").arg(WAIT.as_secs());
         let nothing: Option<(String, String)> = connection.query(&pop, WAIT).await.unwrap();

@@ -1,7 +1,7 @@
-//! One shared connection for commands.
+//! A shared connection for commands.
 //!
-//! The supervisor alone opens it, declares it lost and opens the next one. Everybody else borrows a clone
-//! for one command, and can at most raise a suspicion.
+//! Only the supervisor opens the connection, declares it lost and opens the next one. All users clone it for one
+//! command, and can only report that it may be lost.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -24,24 +24,23 @@ use crate::config::RedisUrl;
 use crate::shutdown::Shutdown;
 use crate::telemetry;
 
-/// The most commands that are under way on the connection. More of them wait for a slot, within their own
-/// deadline.
+/// The most commands in flight on the connection. Further ones wait, within their own deadline.
 const PIPELINE: usize = 1024;
 
-/// A supervised connection for commands; clones share it, from any thread. It ends with the last of them.
+/// A supervised connection for commands, for use from any thread. Clones share it, and it ends with the last clone.
 #[derive(Clone)]
 pub struct Commands {
     shared: Arc<Shared>,
-    _supervised: Arc<DropGuard>,
+    _supervisor_guard: Arc<DropGuard>,
 }
 
 struct Shared {
-    /// `Some` exactly while the last PING was answered; written by the supervisor alone.
+    /// `Some` while the last PING was answered. Only the supervisor writes it.
     link: ArcSwapOption<Link>,
-    /// Whether `link` is there, for those who wait for it.
+    /// Whether there is a `link`, for tasks that wait for it.
     up: watch::Sender<bool>,
     name: &'static str,
-    /// Seconds after `began` at which a refusal was last logged, plus one; 0 = never.
+    /// When a refusal was last logged, in seconds after `began`, plus one; 0 if never.
     refusal_logged: AtomicU64,
     began: Instant,
 }
@@ -52,8 +51,8 @@ struct Link {
 }
 
 impl Commands {
-    /// Checks `url` and starts the supervisor on the current runtime. `name` is the log and metric
-    /// label. A Redis that cannot be reached is no error: the supervisor keeps trying.
+    /// Checks `url` and starts the supervisor on the current runtime. `name` is the label in logs and metrics. It is
+    /// not an error if Redis cannot be reached: the supervisor keeps trying.
     pub fn start(url: &RedisUrl, name: &str, shutdown: &Shutdown) -> Result<Self, String> {
         let client = open::client(url)?;
         let name = label::intern(name);
@@ -67,16 +66,16 @@ impl Commands {
         });
         let mut supervisor = Supervisor { client, shared: shared.clone() };
         let shutdown = shutdown.clone();
-        let wanted = CancellationToken::new();
-        let supervised = Arc::new(wanted.clone().drop_guard());
+        let stop = CancellationToken::new();
+        let guard = Arc::new(stop.clone().drop_guard());
         tokio::spawn(async move {
             tokio::select! {
                 () = supervise(&mut supervisor, &shutdown) => {}
-                () = wanted.cancelled() => {}
+                () = stop.cancelled() => {}
             }
             supervisor.disconnected();
         });
-        Ok(Self { shared, _supervised: supervised })
+        Ok(Self { shared, _supervisor_guard: guard })
     }
 
     /// Sends one command and waits for its answer, for at most two seconds.
@@ -84,8 +83,8 @@ impl Commands {
         self.send(async |mut connection| command.query_async(&mut connection).await).await
     }
 
-    /// Sends EVALSHA, with SCRIPT LOAD where the server does not know the script yet; within two seconds in
-    /// all.
+    /// Calls a script with EVALSHA, after SCRIPT LOAD if the server does not know it yet. Waits for at most two
+    /// seconds in total.
     pub async fn invoke<T: FromRedisValue>(
         &self,
         script: &ScriptInvocation<'_>,
@@ -94,7 +93,7 @@ impl Commands {
     }
 
     /// Sends all commands of `pipeline` in one write and waits for their answers, for at most two seconds.
-    /// An error answer to one of them is the answer to all, though the others ran.
+    /// An error answer to one command is returned for all of them, although the others ran.
     pub async fn pipeline<T: FromRedisValue>(
         &self,
         pipeline: &Pipeline,
@@ -102,13 +101,13 @@ impl Commands {
         self.send(async |mut connection| pipeline.query_async(&mut connection).await).await
     }
 
-    /// Judges an error answer to one command of several.
-    pub(super) fn judge(&self, error: RedisError) -> RedisFailure {
-        self.shared.judge(error, self.shared.link.load().as_ref().map(|link| &link.health))
+    /// Classifies an error answer to one of several commands.
+    pub(super) fn classify(&self, error: RedisError) -> RedisFailure {
+        self.shared.classify(error, self.shared.link.load().as_ref().map(|link| &link.health))
     }
 
-    /// Whether the last PING was answered, and each change of it, also one that was taken back.
-    pub fn ups(&self) -> watch::Receiver<bool> {
+    /// Returns a receiver that reports whether the last PING was answered.
+    pub fn subscribe_up(&self) -> watch::Receiver<bool> {
         self.shared.up.subscribe()
     }
 
@@ -128,11 +127,11 @@ impl Commands {
         command: impl FnOnce(MultiplexedConnection) -> F,
     ) -> Result<T, RedisFailure> {
         let link = self.shared.link.load_full().ok_or(RedisFailure::Unavailable)?;
-        // The library's own deadline begins when the command is written; this one covers the wait
-        // for a slot and a second round trip of a script as well.
+        // The library's own deadline starts when the command is written. This one also covers the wait for a free
+        // slot and the second round trip of a script.
         match timeout(COMMAND_DEADLINE, command(link.connection.clone())).await {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => Err(self.shared.judge(error, Some(&link.health))),
+            Ok(Err(error)) => Err(self.shared.classify(error, Some(&link.health))),
             Err(_) => {
                 link.health.suspect();
                 Err(RedisFailure::Unavailable)
@@ -142,14 +141,14 @@ impl Commands {
 }
 
 impl Shared {
-    /// Distinguishes an error answer from no answer. `health` is the connection's that was used; it is
-    /// suspected where the error speaks against it.
-    fn judge(&self, error: RedisError, health: Option<&Health>) -> RedisFailure {
+    /// Distinguishes error answers from missing answers. `health` is that of the connection that was used; errors
+    /// that suggest a lost connection are reported to it.
+    fn classify(&self, error: RedisError, health: Option<&Health>) -> RedisFailure {
         if error.kind() == ErrorKind::Io || error.is_unrecoverable_error() {
             health.inspect(|health| health.suspect());
             return RedisFailure::Unavailable;
         }
-        // A server that turned into a replica still answers PINGs, but its name may by now lead elsewhere.
+        // A server that became a replica still answers PINGs, but the host name may now resolve to another server.
         if error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly) {
             health.inspect(|health| health.give_up("the server has become read-only"));
         }
@@ -157,8 +156,8 @@ impl Shared {
         RedisFailure::Refused(error)
     }
 
-    /// Whether a refusal is to be logged as a warning: at most one in ten seconds, since a full Redis
-    /// refuses every command.
+    /// Returns whether to log a refusal as a warning: at most one in ten seconds, since a full Redis refuses every
+    /// command.
     fn take_refusal_slot(&self) -> bool {
         let now = self.began.elapsed().as_secs() + 1;
         let last = self.refusal_logged.load(Ordering::Relaxed);
@@ -173,12 +172,12 @@ impl Shared {
     fn set(&self, link: Option<Link>) {
         let up = link.is_some();
         self.link.store(link.map(Arc::new));
-        // Those who wait for a change are not woken by failed attempts.
+        // Failed attempts do not wake tasks that wait for a change.
         self.up.send_if_modified(|was_up| std::mem::replace(was_up, up) != up);
     }
 }
 
-/// Alone writes `shared.link`.
+/// The only writer of `shared.link`.
 struct Supervisor {
     client: Client,
     shared: Arc<Shared>,
@@ -199,12 +198,12 @@ impl Supervised for Supervisor {
             .set_response_timeout(Some(COMMAND_DEADLINE))
             .set_pipeline_buffer_size(PIPELINE);
         let connection = open::connect(&self.client, config).await?;
-        // Before the connection is reported: whoever reads the report can use it.
+        // The link is published before the connection is reported, so that it can be used after the report.
         self.shared.set(Some(Link { connection: connection.clone(), health: health.clone() }));
         Ok(connection)
     }
 
-    fn pinged(&self, connection: &MultiplexedConnection) -> Vec<MultiplexedConnection> {
+    fn links_to_ping(&self, connection: &MultiplexedConnection) -> Vec<MultiplexedConnection> {
         vec![connection.clone()]
     }
 
@@ -254,7 +253,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn commands_can_be_given_from_any_task() {
+    async fn commands_can_be_sent_from_any_task() {
         let server = RedisServer::start();
         let commands = Commands::start(&server.url(), "test", &Shutdown::new()).unwrap();
         assert!(commands.wait_up(SOON).await);
@@ -283,7 +282,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_that_is_down_at_first_is_found_later() {
+    async fn a_server_that_starts_later_is_connected() {
         let mut server = RedisServer::start();
         server.kill();
         let commands = Commands::start(&server.url(), "test", &Shutdown::new()).unwrap();
@@ -295,7 +294,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_lost_server_fails_commands_at_once_and_is_found_again() {
+    async fn a_lost_server_fails_commands_at_once_and_is_reconnected() {
         let mut server = RedisServer::start();
         let commands = Commands::start(&server.url(), "test", &Shutdown::new()).unwrap();
         assert!(commands.wait_up(SOON).await);
@@ -326,7 +325,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_read_only_server_is_connected_to_again() {
+    async fn the_connection_to_a_read_only_server_is_replaced() {
         let server = RedisServer::start();
         let commands = Commands::start(&server.url(), "test", &Shutdown::new()).unwrap();
         assert!(commands.wait_up(SOON).await);
@@ -345,7 +344,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn being_killed_ends_the_connection() {
+    async fn a_forced_shutdown_ends_the_connection() {
         let server = RedisServer::start();
         let shutdown = Shutdown::new();
         let commands = Commands::start(&server.url(), "test", &shutdown).unwrap();

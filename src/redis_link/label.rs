@@ -1,10 +1,10 @@
-//! The labels by which logs and metrics name a connection.
+//! The labels that identify a connection in logs and metrics.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
-/// Returns `name` with the life of the process, which metrics require. Each distinct name is allocated
-/// once, so that a reload which configures an upstream again allocates nothing.
+/// Returns `name` as a `'static` string, which metrics require. Each distinct name is leaked only once, so that
+/// reloads do not leak memory.
 pub(super) fn intern(name: &str) -> &'static str {
     static LABELS: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
 

@@ -1,9 +1,8 @@
-//! Connections to Redis that the gateway supervises itself: connect, PING with a deadline, jittered
-//! back-off, health.
+//! Supervised connections to Redis: connecting, PINGs with a deadline, back-off with jitter, and health.
 //!
-//! This module owns how a connection is opened, watched and opened again. It leaves keys, scripts and
-//! the meaning of answers to its users. Invariant: commands fail at once while there is no connection, so
-//! nothing queues up behind a Redis that is away.
+//! This module owns how a connection is opened, monitored and opened again. Its users own keys, scripts and the
+//! meaning of answers. Invariant: commands fail at once while there is no connection, so that nothing queues up
+//! while Redis is unreachable.
 
 mod backoff;
 mod batches;
@@ -18,7 +17,7 @@ pub mod test_server;
 
 use backoff::Backoff;
 pub use batches::Answers;
-pub use blocking::Blocking;
+pub use blocking::BlockingConnection;
 pub use commands::Commands;
 pub use open::client;
 pub use pubsub::{PubSub, PubSubSender};
@@ -29,9 +28,9 @@ use std::fmt;
 /// Why a command has no answer.
 #[derive(Debug)]
 pub enum RedisFailure {
-    /// No connection, or no answer within the deadline. Whether the command ran is not known.
+    /// There is no connection, or no answer within the deadline. The command may have run.
     Unavailable,
-    /// Redis answered with an error: out of memory, read-only, not permitted, wrong type, …
+    /// Redis answered with an error, for example out of memory, read-only, not permitted or wrong type.
     Refused(redis::RedisError),
 }
 
@@ -46,7 +45,7 @@ impl fmt::Display for RedisFailure {
 
 impl std::error::Error for RedisFailure {}
 
-/// The engine (Redis, or the stores in this process) cannot be reached, is full, or refuses.
+/// The engine (Redis, or the stores in this process) cannot be reached, is full, or refuses the call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EngineUnavailable;
 
@@ -64,5 +63,5 @@ impl From<RedisFailure> for EngineUnavailable {
     }
 }
 
-/// Why a connection is lost that reports its own end.
+/// The reason for a loss that the connection itself reports.
 const CLOSED: &str = "connection closed";

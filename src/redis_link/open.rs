@@ -1,4 +1,4 @@
-//! What every connection to Redis has in common: the checked URL, the socket options and the deadlines.
+//! Opens connections to Redis, with the same socket options and deadlines for all of them.
 
 use std::time::Duration;
 
@@ -9,13 +9,14 @@ use redis::{AsyncConnectionConfig, Client, ConnectionAddr, ProtocolVersion};
 use super::ConnectionError;
 use crate::config::{CertificateCheck, RedisUrl};
 
-/// From the first packet to an authenticated connection that has answered a PING.
+/// The deadline for connecting, authenticating and answering a first PING.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
-/// From a command to its answer.
+
+/// The deadline for the answer to a command.
 pub(super) const COMMAND_DEADLINE: Duration = Duration::from_secs(2);
 
-/// Prepares connections to `url`, with TCP_NODELAY and keepalive, and opens none. `rediss://` trusts the
-/// system's root certificates, unless the URL names others. The error contains nothing of the URL.
+/// Prepares connections to `url`, with TCP_NODELAY and keepalive; it does not open one. `rediss://` trusts the
+/// system's root certificates, unless the URL names others. The error does not contain any part of the URL.
 pub fn client(url: &RedisUrl) -> Result<Client, String> {
     let keepalive = TcpKeepalive::new()
         .with_time(Duration::from_secs(15))
@@ -26,9 +27,9 @@ pub fn client(url: &RedisUrl) -> Result<Client, String> {
     let info = url.info().clone();
     let redis = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
     let mut info = info.set_tcp_settings(tcp).set_redis_settings(redis);
-    let wrong = |error: redis::RedisError| error.to_string();
+    let to_text = |error: redis::RedisError| error.to_string();
     if let Some(certificates) = url.certificates() {
-        let client = Client::build_with_tls(info, certificates.clone()).map_err(wrong)?;
+        let client = Client::build_with_tls(info, certificates.clone()).map_err(to_text)?;
         info = client.get_connection_info().clone();
     }
     let mut addr = info.addr().clone();
@@ -41,7 +42,7 @@ pub fn client(url: &RedisUrl) -> Result<Client, String> {
             }
         }
     }
-    Client::open(info.set_addr(addr)).map_err(wrong)
+    Client::open(info.set_addr(addr)).map_err(to_text)
 }
 
 /// Opens a connection and waits until it has answered a PING, for at most [`CONNECT_DEADLINE`]. Its driver

@@ -1,4 +1,4 @@
-//! One pub/sub connection: RESP3, so that subscriptions, publications and PING share it.
+//! A pub/sub connection. It uses RESP3, so that subscriptions, publications and PINGs share one connection.
 
 use std::borrow::Borrow;
 
@@ -9,7 +9,7 @@ use super::open::{self, COMMAND_DEADLINE};
 use super::{CLOSED, ConnectionError, Health, RedisFailure};
 use crate::protocol::ChannelName;
 
-/// Publishes, and counts the subscribers, in one step.
+/// Counts the subscribers of a channel and publishes to it atomically.
 const PUBLISH: &str = r"
 local subscribers = redis.call('PUBSUB', 'NUMSUB', ARGV[1])[2]
 redis.call('PUBLISH', ARGV[1], ARGV[2])
@@ -20,17 +20,17 @@ pub struct PubSub {
     connection: MultiplexedConnection,
 }
 
-/// Publishes over the connection that receives, from any thread: where one works, so does the other.
+/// Publishes over the connection that also receives, from any thread. If one direction works, so does the other.
 #[derive(Clone)]
 pub struct PubSubSender {
     connection: MultiplexedConnection,
 }
 
 impl PubSubSender {
-    /// Returns how many clients are subscribed to `channel` by its name, and so received the message.
-    /// Subscriptions by a pattern are not counted.
+    /// Publishes `payload` to `channel`. Returns the number of clients that are subscribed to the channel by its
+    /// name; pattern subscriptions are not counted.
     pub async fn publish(&self, channel: &ChannelName, payload: &str) -> Result<u64, RedisFailure> {
-        // No MULTI: the connection's own copy would come in the middle of its answer.
+        // MULTI cannot be used: the message to this connection would arrive in the middle of its own answer.
         let script = redis::Script::new(PUBLISH);
         let mut invocation = script.prepare_invoke();
         invocation.arg(channel.as_str()).arg(payload);
@@ -38,15 +38,15 @@ impl PubSubSender {
         let answer = invocation.invoke_async::<u64>(&mut connection);
         match tokio::time::timeout(COMMAND_DEADLINE, answer).await {
             Ok(Ok(subscribers)) => Ok(subscribers),
-            Ok(Err(error)) => Err(judge(error)),
+            Ok(Err(error)) => Err(classify(error)),
             Err(_) => Err(RedisFailure::Unavailable),
         }
     }
 }
 
 impl PubSub {
-    /// `on_message` gets the channel and the payload of each message. It is called on the connection's task
-    /// and must not wait. `health` learns when the connection has ended.
+    /// Opens a connection. `on_message` gets the channel and the payload of each message; it is called on the
+    /// connection's task and must not block. The end of the connection is reported to `health`.
     pub async fn connect(
         client: &Client,
         health: &Health,
@@ -70,24 +70,24 @@ impl PubSub {
         PubSubSender { connection: self.connection.clone() }
     }
 
-    /// A clone for [`super::Supervised::pinged`].
+    /// A clone for [`super::Supervised::links_to_ping`].
     pub fn link(&self) -> MultiplexedConnection {
         self.connection.clone()
     }
 
     pub async fn subscribe(&mut self, channels: &[impl Borrow<str>]) -> Result<(), RedisFailure> {
         let names: Vec<&str> = channels.iter().map(Borrow::borrow).collect();
-        self.connection.subscribe(names).await.map_err(judge)
+        self.connection.subscribe(names).await.map_err(classify)
     }
 
     pub async fn unsubscribe(&mut self, channels: &[impl Borrow<str>]) -> Result<(), RedisFailure> {
         let names: Vec<&str> = channels.iter().map(Borrow::borrow).collect();
-        self.connection.unsubscribe(names).await.map_err(judge)
+        self.connection.unsubscribe(names).await.map_err(classify)
     }
 }
 
-/// Distinguishes an error answer from no answer.
-pub(super) fn judge(error: redis::RedisError) -> RedisFailure {
+/// Distinguishes error answers from missing answers.
+pub(super) fn classify(error: redis::RedisError) -> RedisFailure {
     if error.is_io_error() || error.is_timeout() || error.is_unrecoverable_error() {
         RedisFailure::Unavailable
     } else {
@@ -95,7 +95,7 @@ pub(super) fn judge(error: redis::RedisError) -> RedisFailure {
     }
 }
 
-/// The channel and the payload of a push that is a message.
+/// The channel and the payload of a push; `None` if it is not a message.
 fn message(push: PushInfo) -> Option<(Vec<u8>, Vec<u8>)> {
     if push.kind != PushKind::Message {
         return None;

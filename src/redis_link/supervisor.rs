@@ -1,8 +1,9 @@
-//! The supervision of connections to Redis: connect, set up, serve, notice the loss, wait, and again.
+//! Supervises connections to Redis: connects, sets up and serves a connection, detects its loss, waits, and starts
+//! again.
 //!
-//! This module decides when a connection is lost and when the next one is tried. It leaves what is sent
-//! over the connection to a [`Supervised`]. Invariant: the wait between two attempts starts over only after
-//! a connection that has held for a whole [`PING_INTERVAL`] without suspicion.
+//! This module decides when a connection is lost and when to try the next one. A [`Supervised`] decides what is
+//! sent over the connection. Invariant: the back-off is reset only after a connection was up for a whole
+//! [`PING_INTERVAL`] without a report of a problem.
 
 use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
@@ -18,21 +19,22 @@ use super::{Backoff, RedisFailure};
 use crate::shutdown::Shutdown;
 use crate::telemetry;
 
-/// From one PING to the next.
+/// The interval between PINGs.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
-/// A connection whose PONG takes longer is lost.
+
+/// A connection is lost if the answer to a PING takes longer than this.
 const PING_DEADLINE: Duration = Duration::from_secs(2);
 
-/// What is done with one connection after the other. See [`supervise`].
+/// What [`supervise`] does with each connection.
 pub trait Supervised {
     type Connection;
 
-    /// Opens a connection and sets it up, each step within a deadline. Users of the connection that notice
-    /// later that it does not work report it to `health`.
+    /// Opens a connection and sets it up, each step within a deadline. Users of the connection report problems to
+    /// `health`.
     async fn connect(&mut self, health: &Health) -> Result<Self::Connection, ConnectionError>;
 
-    /// The links that have to answer PING for as long as `connection` is served.
-    fn pinged(&self, connection: &Self::Connection) -> Vec<MultiplexedConnection>;
+    /// Returns the links that must answer PINGs while `connection` is served.
+    fn links_to_ping(&self, connection: &Self::Connection) -> Vec<MultiplexedConnection>;
 
     /// Serves the connection until `lost` completes or one of its own steps fails. `lost` must be polled,
     /// since it sends the PINGs. Returns why the connection is given up.
@@ -42,7 +44,7 @@ pub trait Supervised {
         lost: BoxFuture<'_, ConnectionError>,
     ) -> ConnectionError;
 
-    /// Called after each loss and after each failed attempt: there is no connection now.
+    /// Called after each loss and after each failed attempt, when there is no connection.
     fn disconnected(&mut self);
 
     /// Logs and counts `event`.
@@ -57,20 +59,19 @@ pub trait Supervised {
 /// What happens to a supervised connection, for logs and metrics.
 #[derive(Debug, Clone, Copy)]
 pub enum ConnectionEvent<'a> {
-    /// It is usable; `away` is how long there was none, unless it is the first.
-    Connected { away: Option<Duration> },
+    /// The connection is usable. `downtime` is how long there was none; `None` for the first connection.
+    Connected { downtime: Option<Duration> },
     /// An attempt failed; `attempt` counts from 0 since the last connection.
     ConnectFailed { attempt: u32, reason: &'a str },
-    /// It was usable and is given up.
+    /// A usable connection was lost or given up.
     Lost { reason: &'a str },
 }
 
 impl ConnectionEvent<'_> {
-    /// Records the event under the connection's `name`, as the log and the metrics of all connections to
-    /// Redis know it.
+    /// Records the event in the log and metrics that all connections to Redis share, under the connection's `name`.
     pub fn record(self, name: &'static str) {
         match self {
-            Self::Connected { away } => telemetry::engine::redis_connected(name, away),
+            Self::Connected { downtime } => telemetry::engine::redis_connected(name, downtime),
             Self::ConnectFailed { attempt, reason } => {
                 telemetry::engine::redis_connect_failed(name, attempt, reason);
             }
@@ -116,30 +117,31 @@ impl From<RedisFailure> for ConnectionError {
     }
 }
 
-/// Reports of one connection's users to its supervisor. Clones are the same; no method waits.
+/// Reports from the users of a connection to its supervisor. Clones share their state; no method blocks.
 #[derive(Clone, Default)]
 pub struct Health(Arc<Signal>);
 
 #[derive(Default)]
 struct Signal {
     raised: Notify,
-    given_up: OnceLock<&'static str>,
+    give_up_reason: OnceLock<&'static str>,
 }
 
 impl Health {
-    /// Reports that the connection may be lost: a PING is sent now instead of at the next interval.
+    /// Reports that the connection may be lost, so that a PING is sent at once.
     pub fn suspect(&self) {
         self.0.raised.notify_one();
     }
 
     /// Makes the supervisor give the connection up. The first reason is logged.
     pub fn give_up(&self, reason: &'static str) {
-        let _ = self.0.given_up.set(reason);
+        // A reason that is set already is kept.
+        let _ = self.0.give_up_reason.set(reason);
         self.0.raised.notify_one();
     }
 }
 
-/// Keeps one connection after the other, until the process is killed.
+/// Keeps a connection open, replacing it after each loss, until the process is killed.
 pub async fn supervise(supervised: &mut impl Supervised, shutdown: &Shutdown) {
     tokio::select! {
         () = reconnect_forever(supervised) => {}
@@ -156,10 +158,10 @@ async fn reconnect_forever(supervised: &mut impl Supervised) {
             Ok(connection) => {
                 attempt = 0;
                 supervised.record(ConnectionEvent::Connected {
-                    away: lost_at.map(|lost_at| lost_at.elapsed()),
+                    downtime: lost_at.map(|lost_at| lost_at.elapsed()),
                 });
-                let pinged = supervised.pinged(&connection);
-                let lost = watch(pinged, health, &mut backoff).boxed();
+                let links = supervised.links_to_ping(&connection);
+                let lost = watch(links, health, &mut backoff).boxed();
                 let error = supervised.serve(connection, lost).await;
                 lost_at = Some(Instant::now());
                 supervised.disconnected();
@@ -176,19 +178,19 @@ async fn reconnect_forever(supervised: &mut impl Supervised) {
     }
 }
 
-/// Completes when one of `pinged` does not answer in time, or when `health` says that the connection is to
-/// be given up.
+/// Completes when one of `links` does not answer in time, or when `health` reports that the connection must be
+/// given up.
 async fn watch(
-    mut pinged: Vec<MultiplexedConnection>,
+    mut links: Vec<MultiplexedConnection>,
     health: Health,
     backoff: &mut Backoff,
 ) -> ConnectionError {
     loop {
         let is_quiet = timeout(PING_INTERVAL, health.0.raised.notified()).await.is_err();
-        if let Some(reason) = health.0.given_up.get() {
+        if let Some(reason) = health.0.give_up_reason.get() {
             return (*reason).into();
         }
-        for connection in &mut pinged {
+        for connection in &mut links {
             match timeout(PING_DEADLINE, redis::cmd("PING").exec_async(connection)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => return error.into(),
@@ -205,8 +207,7 @@ async fn watch(
 mod tests {
     use super::*;
 
-    /// Connects as `outcomes` say, `None` = it fails, and loses each connection after the time that is
-    /// given there.
+    /// Connects according to `outcomes`: `None` fails, and `Some` connects and loses the connection after that time.
     struct Script {
         outcomes: Vec<Option<Duration>>,
         health: Option<Health>,
@@ -227,7 +228,7 @@ mod tests {
             self.outcomes.remove(0).ok_or_else(|| "refused".into())
         }
 
-        fn pinged(&self, _: &Duration) -> Vec<MultiplexedConnection> {
+        fn links_to_ping(&self, _: &Duration) -> Vec<MultiplexedConnection> {
             Vec::new()
         }
 
@@ -239,7 +240,7 @@ mod tests {
             let health = self.health.take().unwrap();
             tokio::spawn(async move {
                 sleep(held).await;
-                health.give_up("cut");
+                health.give_up("first");
                 health.give_up("later");
             });
             lost.await
@@ -251,7 +252,9 @@ mod tests {
 
         fn record(&self, event: ConnectionEvent<'_>) {
             self.events.borrow_mut().push(match event {
-                ConnectionEvent::Connected { away } => format!("connected {}", away.is_some()),
+                ConnectionEvent::Connected { downtime } => {
+                    format!("connected {}", downtime.is_some())
+                }
                 ConnectionEvent::ConnectFailed { attempt, reason } => {
                     format!("failed {attempt} {reason}")
                 }
@@ -290,7 +293,7 @@ mod tests {
                 "failed 1 refused",
                 "connected false",
                 "disconnected",
-                "lost cut",
+                "lost first",
                 "disconnected",
                 "failed 0 refused",
             ]
@@ -298,7 +301,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_a_connection_that_has_held_resets_the_back_off() {
+    async fn only_a_stable_connection_resets_the_back_off() {
         let (brief, long) = (Duration::from_millis(10), PING_INTERVAL + Duration::from_millis(200));
         let script = run(vec![None, None, None, Some(brief), Some(long), None]).await;
         let first = Duration::from_millis(50);

@@ -40,7 +40,7 @@ impl RedisServer {
     }
 
     fn start_with(options: &[&'static str]) -> Self {
-        // Another process may take the port before the server starts: then try another one.
+        // Another process may take the port before the server starts. In that case another port is tried.
         for _ in 0..10 {
             let dir = tempfile::tempdir().expect("a temporary directory");
             let port = free_port();
@@ -50,7 +50,7 @@ impl RedisServer {
                 dir,
                 options: options.to_vec(),
             };
-            if server.answers() {
+            if server.wait_until_ready() {
                 return server;
             }
         }
@@ -61,8 +61,9 @@ impl RedisServer {
         RedisUrl::example(&format!("redis://127.0.0.1:{}", self.port))
     }
 
-    /// Kills the server; its data is lost.
+    /// Kills the server. Its data is lost.
     pub fn kill(&mut self) {
+        // The server may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -70,10 +71,10 @@ impl RedisServer {
     /// Starts the server again on the same port, after [`RedisServer::kill`].
     pub fn restart(&mut self) {
         self.child = spawn(self.port, self.dir.path(), &self.options);
-        assert!(self.answers(), "redis-server did not start again");
+        assert!(self.wait_until_ready(), "redis-server did not start again");
     }
 
-    /// Stops the process: its sockets stay open, and nothing is answered.
+    /// Stops the process without closing its sockets, so that commands are not answered.
     pub fn pause(&self) {
         self.signal("-STOP");
     }
@@ -87,8 +88,8 @@ impl RedisServer {
         assert!(status.is_ok_and(|status| status.success()));
     }
 
-    /// Waits until it accepts connections. Returns false if it ended instead.
-    fn answers(&mut self) -> bool {
+    /// Waits until the server accepts connections. Returns false if it ended instead.
+    fn wait_until_ready(&mut self) -> bool {
         let deadline = Instant::now() + Duration::from_secs(10);
         while Instant::now() < deadline {
             if !matches!(self.child.try_wait(), Ok(None)) {

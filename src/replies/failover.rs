@@ -12,7 +12,7 @@ use super::reply_publisher::ReplyPublisher;
 use super::worker_reply::{ReplyMonitor, WorkerReply, unix_ms};
 use crate::config::Route;
 use crate::generations::{CLAIM_INTERVAL, Claimed, GenerationRecord, TrackOutcome};
-use crate::limits::{Lease, LeaseKey, Leased};
+use crate::limits::{Lease, LeaseKey, LeaseKind};
 use crate::protocol::{ErrorCode, ErrorEvent, cancelled};
 use crate::telemetry::replies::{GenerationEnd, ReplySpans, ReplyTiming};
 use crate::telemetry::route::RouteMetrics;
@@ -56,7 +56,7 @@ fn adopt(replies: &Rc<Replies>, claimed: Claimed) {
 fn adopt_lease(replies: &Replies, claimed: &Claimed) -> Option<Lease> {
     let (user, holder) = claimed.record.user_lease.as_ref()?;
     let holder = holder.parse().ok()?;
-    let key = LeaseKey { of: Leased::Generation, route: &claimed.record.route, user };
+    let key = LeaseKey { kind: LeaseKind::Generation, route: &claimed.record.route, user };
     Some(replies.services.leases.hold(key, holder))
 }
 

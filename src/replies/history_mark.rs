@@ -36,12 +36,12 @@ impl HistoryMark {
     /// Sets the mark. Does nothing if it is set already.
     pub async fn set(&self) {
         self.is_set.set(true);
-        let _ = self.history.generation_begins(&self.task.channel, &self.task.id).await;
+        let _ = self.history.record_generation_start(&self.task.channel, &self.task.id).await;
     }
 
     /// Removes the mark, and returns once that is done.
     pub async fn remove(self) {
-        let _ = self.history.generation_ended(&self.task.channel, &self.task.id).await;
+        let _ = self.history.record_generation_end(&self.task.channel, &self.task.id).await;
         self.is_set.set(false);
     }
 
@@ -60,7 +60,7 @@ impl Drop for HistoryMark {
         if let Ok(runtime) = Handle::try_current() {
             let (history, task) = (self.history.clone(), self.task.clone());
             runtime.spawn(async move {
-                let _ = history.generation_ended(&task.channel, &task.id).await;
+                let _ = history.record_generation_end(&task.channel, &task.id).await;
             });
         }
     }

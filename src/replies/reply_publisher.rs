@@ -47,7 +47,7 @@ impl ReplyPublisher {
         json: Bytes,
     ) -> Result<(), PublishError> {
         // An attempt without an answer may have been published all the same.
-        let once = PublishOnce { key, number, remembered: REMEMBERED };
+        let once = PublishOnce { key, number, ttl: REMEMBERED };
         let is_transient = |error: &PublishError| *error == PublishError::EngineUnavailable;
         let publish = || self.publisher.publish(&self.task.channel, json.clone(), Some(&once));
         retry(PUBLISH_ATTEMPTS, PUBLISH_PAUSE, is_transient, publish).await.map(|_| ())

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Refusal, Replies, Sender};
-use crate::limits::{Claim, Holder, Lease, LeaseKey, Leased, LimitName, Verdict};
+use crate::limits::{Claim, Holder, Lease, LeaseKey, LeaseKind, LimitName, Verdict};
 
 /// How long the answer to a client waits for an unused lease to be released in the engine.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -18,19 +18,22 @@ impl Replies {
         let Some(max) = sender.route.limits.generations_per_user else { return Ok(None) };
         let Some(user) = &sender.user_id else { return Ok(None) };
         let user = user.to_string();
-        let key =
-            LeaseKey { of: Leased::Generation, route: sender.route.path.as_str(), user: &user };
+        let key = LeaseKey {
+            kind: LeaseKind::Generation,
+            route: sender.route.path.as_str(),
+            user: &user,
+        };
         let holder = Holder::random();
         let limits = &self.services.limits;
         let claim = Claim::new(limits, key, holder);
         match limits.acquire(key, holder, max).await {
             Ok(Verdict::Allowed) => {
                 let lease = self.services.leases.hold(key, holder);
-                claim.disarm();
+                claim.transfer();
                 Ok(Some(lease))
             }
             Ok(Verdict::Refused { .. }) => {
-                claim.disarm();
+                claim.transfer();
                 Err(Refusal::TooManyReplies)
             }
             // What the engine did not answer may have been granted: the dropped claim gives it back.

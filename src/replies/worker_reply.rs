@@ -200,7 +200,7 @@ impl ReplyMonitor {
         self.reply.mark.leave_set();
         self.reply.entry.hand_over();
         if let Some(lease) = self.reply.lease {
-            lease.hand_over();
+            lease.forget();
         }
     }
 

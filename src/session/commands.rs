@@ -9,8 +9,8 @@ use std::time::Duration;
 use super::{Services, Session};
 use crate::clock;
 use crate::control::{
-    ChannelRow, Channels, ConnectionRow, Connections, Disconnect, Found, Gathering, Listing, Part,
-    Target, ThreadCommand, WorkerHandle, truncate,
+    ChannelRow, Channels, ConnectionRow, Connections, Disconnect, Gathering, ListPart, Listing,
+    Part, Target, ThreadCommand, WorkerHandle, truncate,
 };
 use crate::protocol::UserId;
 
@@ -20,15 +20,15 @@ pub async fn run_commands(services: Rc<Services>, mut worker: WorkerHandle) {
         match &*task.command {
             ThreadCommand::Disconnect(command) => {
                 let closed = services.disconnect(command).await;
-                task.done(closed);
+                task.answer_closed(closed);
             }
             ThreadCommand::List(Listing::Connections(query)) => {
                 let part = services.connections(query).await;
-                task.found(Found::Connections(part));
+                task.answer_list(ListPart::Connections(part));
             }
             ThreadCommand::List(Listing::Channels(query)) => {
                 let part = services.channels(query).await;
-                task.found(Found::Channels(part));
+                task.answer_list(ListPart::Channels(part));
             }
         }
     }

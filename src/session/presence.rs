@@ -31,7 +31,7 @@ impl Presence {
         let announce = async {
             loop {
                 self.publish_all().await;
-                self.members.announced().await;
+                self.members.wait_for_announcement().await;
             }
         };
         tokio::join!(self.members.run(), announce);

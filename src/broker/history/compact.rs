@@ -1,4 +1,4 @@
-//! Merges consecutive chunks that a late client missed.
+//! Merges consecutive `chunk` events in what is sent to a client that resumes or joins late.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,8 +8,8 @@ use serde_json::value::RawValue;
 
 use crate::socket::{Delivery, frame};
 
-/// Merges each run of `chunk` events of one task (or of none) into its last: all fields are the last
-/// one's, except that `chunk` has the text of all. Any other event stays as it is and ends the run.
+/// Merges each run of `chunk` events of one task (or without a task) into its last event, whose `chunk` becomes
+/// the text of all of them; its other fields are kept. Any other event stays as it is and ends the run.
 pub fn compact(publications: Vec<Delivery>) -> Vec<Delivery> {
     let mut compacted = Vec::new();
     let mut run: Option<Run> = None;
@@ -68,10 +68,10 @@ impl Run {
     }
 }
 
-/// A `chunk` event whose `chunk` is text.
+/// A `chunk` event whose field `chunk` is a string.
 struct Chunk {
     text: String,
-    /// `task_id`, as it stands there.
+    /// The raw JSON of `task_id`.
     task: Option<Box<str>>,
 }
 
@@ -91,7 +91,7 @@ impl Chunk {
     }
 }
 
-/// The members of an object in their order.
+/// The members of a JSON object in their order.
 struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'de> Deserialize<'de> for Fields<'de> {
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_of_chunks_is_one_with_the_offset_of_the_last() {
+    fn a_run_of_chunks_becomes_one_with_the_offset_of_the_last() {
         let merged = texts(&[
             r#"{"event":"processing_started","task_id":"t"}"#,
             r#"{"event":"chunk","chunk":"a","n":1}"#,
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_chunk_of_text_or_of_another_task_is_left_alone() {
+    fn other_events_and_chunks_of_other_tasks_are_not_merged() {
         let events = [
             r#"{"event":"chunk","chunk":"a","task_id":"1"}"#,
             r#"{"event":"chunk","chunk":"b","task_id":"2"}"#,

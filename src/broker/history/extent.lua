@@ -1,6 +1,6 @@
--- Reports how far a channel's history reaches, and begins no epoch.
+-- Reports how far back a channel's history reaches. It does not start an epoch.
 -- KEYS: stream, meta.
--- Returns {epoch ('' = there is none), current offset, oldest offset that is kept (-1 = none is), how many are}.
+-- Returns {epoch ('' = none), current offset, oldest stored offset (-1 = none), number of stored publications}.
 local meta = redis.call('HMGET', KEYS[2], 'epoch', 'offset')
 if not meta[1] then
   return {'', 0, -1, 0}

@@ -1,11 +1,11 @@
--- Appends messages of a channel layer to the channel's history and publishes them with their positions:
--- once, however many nodes bring them.
+-- Appends messages of a channel layer to the channel's history and publishes them with their positions,
+-- once each, no matter how many nodes import them.
 -- KEYS: stream, meta, guard.
--- ARGV: the channel's name, publications to keep, milliseconds they are kept, milliseconds the guard
--- lives, this node, then for each publication its id ('' = it has none) and its data.
--- With ids the guard is a sorted set of those that were appended. Without, it names the one node whose
--- copies are appended; another node replaces it when it has brought nothing for as long as the guard lives.
--- Returns how many were appended.
+-- ARGV: channel name, publications to keep, milliseconds to keep them, lifetime of the guard in milliseconds,
+-- this node, then the id ('' = none) and the data of each publication.
+-- With ids, the guard is a sorted set of the ids that were appended. Without ids, it names the one node whose
+-- copies are appended; another node takes its place when that node has imported nothing for the guard's lifetime.
+-- Returns the number of publications that were appended.
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local by_id = ARGV[6] ~= ''
@@ -46,6 +46,6 @@ for _, data in ipairs(new) do
 end
 redis.call('HSET', KEYS[2], 'offset', string.format('%.0f', offset))
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
--- A day longer, so that a client that missed nothing can be told so.
+-- The position lives a day longer, so that a client that missed nothing can still resume.
 redis.call('PEXPIRE', KEYS[2], string.format('%.0f', ARGV[3] + 86400000))
 return #new

@@ -1,5 +1,5 @@
-//! Histories that are filled from a channel layer, of which every node gets a copy: each publication is
-//! appended once, and a time in which no node listened ends the epoch.
+//! Histories that are filled from a channel layer. Every node gets a copy of each message, so that a message is
+//! appended only once; a period in which no node listened ends the epoch.
 
 use std::time::Duration;
 
@@ -24,35 +24,35 @@ pub struct Import {
 
 #[derive(Debug)]
 pub struct Imported {
-    /// The same on every node. Empty for all messages of a layer that gives them no identity.
+    /// Identifies the message on every node. Empty for all messages of a layer that gives them no identity.
     pub id: String,
     pub json: Bytes,
 }
 
-/// What a node knows about the channel that it listens to.
+/// What a node knows about the messages of a channel that it listens to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ListenerState {
-    /// It begins to listen, or has received everything.
+    /// The node starts to listen, or has received everything.
     Unbroken,
-    /// It has missed messages. Other nodes may have received them.
+    /// The node has missed messages. Other nodes may have received them.
     Missed,
-    /// It has missed messages that no other node has appended.
+    /// The node has missed messages that no other node has appended.
     Lost,
 }
 
-/// What registering a listener came to.
+/// The result of registering a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Registered {
-    /// Other nodes that listen to the channel.
+    /// The number of other nodes that listen to the channel.
     pub others: usize,
-    /// Messages may have been lost: the history continues under a new epoch.
+    /// Whether messages may have been lost, so that the history continues under a new epoch.
     pub new_epoch: bool,
 }
 
 impl RedisHistory {
-    /// Returns how many publications of each import were appended; the others had been before. `guard` is
-    /// how long an id is remembered, or how long the one node counts whose copies are appended. It is safe
-    /// to repeat where publications have ids.
+    /// Appends `imports`. Returns how many publications of each were appended; the others had been appended before.
+    /// `guard` is how long an id is remembered or, without ids, how long a node stays the only one whose copies are
+    /// appended. If publications have ids, the call is safe to repeat.
     pub async fn import(
         &self,
         node: &str,
@@ -78,11 +78,11 @@ impl RedisHistory {
         call
     }
 
-    /// Registers `node` as a listener of each channel, to be renewed `within` that time.
+    /// Registers `node` as a listener of each channel. A registration that is not renewed expires after `ttl`.
     pub async fn register_listener(
         &self,
         node: &str,
-        within: Duration,
+        ttl: Duration,
         channels: &[ChannelName],
         state: ListenerState,
     ) -> Result<Answers<Registered>, EngineUnavailable> {
@@ -98,7 +98,7 @@ impl RedisHistory {
         let call = |channel| {
             let mut call = self.scripts().register_listener.prepare_invoke();
             call.key(self.key(channel, "meta")).key(self.key(channel, "nodes"));
-            call.arg(node).arg(milliseconds(within)).arg(state).arg(&alive);
+            call.arg(node).arg(milliseconds(ttl)).arg(state).arg(&alive);
             call
         };
         let calls: Vec<_> = channels.iter().map(call).collect();
@@ -119,21 +119,21 @@ impl RedisHistory {
             call
         };
         let calls: Vec<_> = channels.iter().map(call).collect();
-        // A channel that Redis refuses is left by the node's death.
-        let _answers: Answers<i64> =
+        // A registration that Redis refuses to remove expires.
+        let _: Answers<i64> =
             self.commands().invoke_all(&self.scripts().unregister_listener, &calls).await?;
         Ok(())
     }
 
-    /// Removes `node` from the nodes that are alive.
+    /// Removes `node` from the list of nodes that are alive.
     pub async fn remove_node(&self, node: &str) -> Result<(), EngineUnavailable> {
         let mut remove = redis::cmd("ZREM");
         remove.arg(self.own_key("layer:nodes")).arg(node);
-        let _removed: i64 = self.commands().query(&remove).await?;
+        let _: i64 = self.commands().query(&remove).await?;
         Ok(())
     }
 
-    /// Records that `node` is alive, which it must at least every second. Returns the nodes that are.
+    /// Records that `node` is alive; must be called at least every second. Returns all nodes that are alive.
     pub async fn node_heartbeat(&self, node: &str) -> Result<Vec<String>, EngineUnavailable> {
         let mut call = self.scripts().node_heartbeat.prepare_invoke();
         call.key(self.own_key("layer:nodes")).arg(node).arg(milliseconds(HEARTBEAT_TTL));

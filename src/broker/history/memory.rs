@@ -1,4 +1,4 @@
-//! Histories in this process.
+//! Channel histories in the memory of this process.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -15,13 +15,13 @@ use crate::config;
 use crate::protocol::{ChannelName, Epoch, Position};
 use crate::socket::Delivery;
 
-/// The bytes of a channel besides its publications, roughly.
+/// The approximate bytes of a channel besides its publications.
 const CHANNEL_BYTES: usize = 512;
 
-/// The most calls that are remembered because they must not happen twice. Beyond it the oldest are removed.
+/// The most [`PublishOnce`] keys that are remembered. Beyond this the oldest are removed.
 const MAX_REMEMBERED: usize = 100_000;
 
-/// The most running generations that one channel remembers. Beyond it the oldest are removed.
+/// The most running generations that are recorded for one channel. Beyond this the oldest are removed.
 const MAX_RUNNING: usize = 64;
 
 /// All histories, bounded in bytes. Cheap to clone, from any thread; the lock is held for a few
@@ -33,7 +33,7 @@ struct State {
     max_bytes: usize,
     bytes: usize,
     channels: HashMap<ChannelName, Log>,
-    /// When to sweep which channel. An entry that differs from its log's `due` is obsolete.
+    /// The times at which channels are swept. An entry that differs from its log's `due` is obsolete.
     due: BinaryHeap<Reverse<(Instant, ChannelName)>>,
     remembered: HashMap<(ChannelName, String), Remembered>,
     /// The keys of `remembered` in the order in which they were added.
@@ -46,7 +46,7 @@ struct Log {
     offset: u64,
     publications: VecDeque<Delivery>,
     bytes: usize,
-    /// When the publications, or the empty log itself, are dropped.
+    /// When the publications, or the log itself if it is empty, are dropped.
     deadline: Instant,
     /// When the log is swept next, at the latest at its deadline.
     due: Instant,
@@ -56,18 +56,18 @@ struct Log {
 struct Running {
     task_id: Box<str>,
     start: u64,
-    ends: Instant,
+    expires_at: Instant,
 }
 
 struct Remembered {
     number: u64,
     published: Published,
-    until: Instant,
+    expires_at: Instant,
 }
 
 impl MemoryHistory {
-    /// `max_bytes` is the bound of all channels together. Beyond it those that have been silent longest lose
-    /// their publications.
+    /// `max_bytes` bounds all channels together. Beyond it, the channels without publications for the longest time
+    /// lose theirs.
     pub fn new(max_bytes: usize) -> Self {
         Self(Arc::new(Mutex::new(State {
             max_bytes,
@@ -83,8 +83,8 @@ impl MemoryHistory {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Passes each publication to `emit` in the order of the offsets, over all threads. Without a `history`
-    /// they are not kept.
+    /// Passes each publication to `emit`, in the order of the offsets even across threads. Without a `history` the
+    /// publications are not stored.
     pub fn publish(
         &self,
         channel: &ChannelName,
@@ -117,7 +117,7 @@ impl MemoryHistory {
         published
     }
 
-    /// `epoch_ttl` is how long an epoch lives that begins here.
+    /// `epoch_ttl` is the lifetime of an epoch that this call starts.
     pub fn read(&self, channel: &ChannelName, from: ReadFrom, epoch_ttl: Duration) -> Page {
         let now = Instant::now();
         let mut state = self.state();
@@ -136,23 +136,26 @@ impl MemoryHistory {
         })
     }
 
-    pub fn generation_begins(&self, channel: &ChannelName, task_id: &str) {
+    pub fn record_generation_start(&self, channel: &ChannelName, task_id: &str) {
         let now = Instant::now();
         let mut state = self.state();
         let log = state.log(channel, GENERATION_TTL, now);
-        log.running.retain(|running| running.ends > now);
+        log.running.retain(|running| running.expires_at > now);
         if log.running.iter().any(|running| *running.task_id == *task_id) {
             return;
         }
         if log.running.len() >= MAX_RUNNING {
             log.running.remove(0);
         }
-        let running =
-            Running { task_id: task_id.into(), start: log.offset, ends: now + GENERATION_TTL };
+        let running = Running {
+            task_id: task_id.into(),
+            start: log.offset,
+            expires_at: now + GENERATION_TTL,
+        };
         log.running.push(running);
     }
 
-    pub fn generation_ended(&self, channel: &ChannelName, task_id: &str) {
+    pub fn record_generation_end(&self, channel: &ChannelName, task_id: &str) {
         if let Some(log) = self.state().channels.get_mut(channel) {
             log.running.retain(|running| *running.task_id != *task_id);
         }
@@ -170,7 +173,7 @@ impl MemoryHistory {
 }
 
 impl State {
-    /// The channel's log. Where there is none, a new one begins a new epoch.
+    /// The channel's log. If there is none, a new log with a new epoch is created.
     fn log(&mut self, channel: &ChannelName, epoch_ttl: Duration, now: Instant) -> &mut Log {
         if !self.channels.contains_key(channel) {
             let deadline = now + epoch_ttl;
@@ -187,7 +190,7 @@ impl State {
             self.due.push(Reverse((deadline, channel.clone())));
             self.bytes += CHANNEL_BYTES;
         }
-        self.channels.get_mut(channel).expect("it is there or was just put there")
+        self.channels.get_mut(channel).expect("the log exists or was just inserted")
     }
 
     fn append(
@@ -222,7 +225,7 @@ impl State {
         delivery
     }
 
-    /// Removes what is due, and beyond `max_bytes` what is due soonest.
+    /// Removes what is due and, as long as `max_bytes` is exceeded, what is due next.
     fn sweep(&mut self, now: Instant) {
         while let Some(Reverse((due, _))) = self.due.peek()
             && (*due <= now || self.bytes > self.max_bytes)
@@ -232,7 +235,7 @@ impl State {
             if due != log.due {
                 continue;
             }
-            // Otherwise something was published since it was queued.
+            // If the two differ, something was published after the entry was queued.
             if due == log.deadline {
                 self.bytes -= std::mem::take(&mut log.bytes);
                 if log.publications.is_empty() || due > now {
@@ -255,7 +258,7 @@ impl State {
         now: Instant,
     ) -> Option<Published> {
         let remembered = self.remembered.get(&(channel.clone(), once.key.clone()))?;
-        let is_repeat = remembered.until > now && remembered.number >= once.number;
+        let is_repeat = remembered.expires_at > now && remembered.number >= once.number;
         is_repeat.then_some(remembered.published)
     }
 
@@ -267,13 +270,13 @@ impl State {
         now: Instant,
     ) {
         let key = (channel.clone(), once.key.clone());
-        let until = now + once.remembered.min(Duration::from_secs(24 * 60 * 60));
-        let remembered = Remembered { number: once.number, published, until };
+        let expires_at = now + once.ttl.min(Duration::from_secs(24 * 60 * 60));
+        let remembered = Remembered { number: once.number, published, expires_at };
         if self.remembered.insert(key.clone(), remembered).is_none() {
             self.remembered_order.push_back(key);
         }
         while let Some(oldest) = self.remembered_order.front() {
-            let is_valid = self.remembered.get(oldest).is_some_and(|found| found.until > now);
+            let is_valid = self.remembered.get(oldest).is_some_and(|found| found.expires_at > now);
             if is_valid && self.remembered_order.len() <= MAX_REMEMBERED {
                 return;
             }
@@ -285,28 +288,28 @@ impl State {
 
 impl Log {
     fn read(&self, from: ReadFrom, now: Instant) -> Page {
-        let here = Position { epoch: self.epoch, offset: self.offset };
-        // What comes before this offset is no longer kept.
-        let begin = self
+        let head = Position { epoch: self.epoch, offset: self.offset };
+        // The oldest stored offset, or the next one if nothing is stored.
+        let oldest = self
             .publications
             .front()
             .and_then(|first| first.position)
             .map_or(self.offset + 1, |first| first.offset);
         let after = match from {
             ReadFrom::Running => {
-                let running = self.running.iter().filter(|running| running.ends > now);
+                let running = self.running.iter().filter(|running| running.expires_at > now);
                 let start = running.map(|running| running.start).min().unwrap_or(self.offset);
-                start.max(begin - 1)
+                start.max(oldest - 1)
             }
             ReadFrom::After(Position { epoch, offset })
-                if epoch != self.epoch || offset > self.offset || offset + 1 < begin =>
+                if epoch != self.epoch || offset > self.offset || offset + 1 < oldest =>
             {
-                return Page { now: here, after: None, publications: Vec::new(), complete: true };
+                return Page { now: head, after: None, publications: Vec::new(), complete: true };
             }
             ReadFrom::After(Position { offset, .. }) => offset,
         };
         let mut page =
-            Page { now: here, after: Some(after), publications: Vec::new(), complete: true };
+            Page { now: head, after: Some(after), publications: Vec::new(), complete: true };
         let from = self
             .publications
             .partition_point(|one| one.position.is_some_and(|position| position.offset <= after));

@@ -1,9 +1,9 @@
-//! What channels keep for clients that were away: publications are appended as they are published, and read
-//! when a client returns or the node missed something.
+//! The histories of channels: publications are appended as they are published, and read when a client resumes or
+//! this node missed some.
 //!
-//! Each publication of a channel with a history gets the next offset of the channel's epoch, in one step
-//! with being published, so that history and live stream agree. Which channels keep a history is configured
-//! by the routes' channel templates ([`SharedConfig`]); a publisher elsewhere (publish.lua) decides itself.
+//! A publication gets the next offset of its channel's epoch in the same atomic step that publishes it, so that
+//! history and live stream agree. Which channels keep a history is configured
+//! by the routes' channel templates ([`SharedConfig`]); an external publisher (publish.lua) decides for itself.
 
 mod compact;
 mod layered;
@@ -31,14 +31,15 @@ use crate::socket::{Delivery, frame};
 const PAGE_LENGTH: usize = 1000;
 const PAGE_BYTES: usize = 256 * 1024;
 
-/// By how long epoch and offset of a channel outlive its publications, so that a client that missed nothing
-/// can be told so.
+/// How long the epoch and offset of a channel outlive its publications, so that a client that missed nothing can
+/// still resume.
 const EPOCH_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How long an epoch lives on a channel without a history here, which a worker may keep all the same.
+/// The lifetime of an epoch on a channel that keeps no history by this node's configuration. A worker may keep
+/// one all the same.
 const UNKNOWN_TTL: Duration = Duration::from_secs(60);
 
-/// How long a generation that nobody has ended counts as running.
+/// How long a generation counts as running if its end is not recorded.
 const GENERATION_TTL: Duration = Duration::from_secs(30 * 60);
 
 /// The histories of all channels. Cheap to clone, from any thread.
@@ -54,10 +55,10 @@ enum Engine {
     Redis(RedisHistory),
 }
 
-/// From where to read.
+/// The position from which to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadFrom {
-    /// From the beginning of the oldest generation that is running; from now where none is.
+    /// The start of the oldest running generation, or the current end of the history if none is running.
     Running,
     /// The publications after this position.
     After(Position),
@@ -68,42 +69,42 @@ pub enum ReadFrom {
 pub struct Page {
     /// The position of the channel when this was read.
     pub now: Position,
-    /// The offset that the publications follow without a gap. `None` = the history does not reach back to the
-    /// position that was given, or has another epoch.
+    /// The offset that the publications follow without a gap. `None` if the history does not reach back to the
+    /// requested position, or has another epoch.
     pub after: Option<u64>,
     pub publications: Vec<Delivery>,
     /// Whether the page reaches up to `now`.
     pub complete: bool,
 }
 
-/// How far a history reaches.
+/// The extent of a history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {
-    /// The position of the channel.
+    /// The current position of the channel.
     pub now: Position,
-    /// The offset of the oldest publication that is kept.
+    /// The offset of the oldest stored publication.
     pub oldest: Option<u64>,
-    /// How many publications are kept.
+    /// The number of stored publications.
     pub kept: u64,
 }
 
-/// Makes a publication happen at most once, however often it is tried.
+/// Makes a publication happen at most once, no matter how often it is attempted.
 #[derive(Debug, Clone)]
 pub struct PublishOnce {
     /// Identifies the publisher within the channel.
     pub key: String,
     /// Grows with each publication under this key.
     pub number: u64,
-    /// How long a repeat is recognised.
-    pub remembered: Duration,
+    /// How long a repetition is recognised.
+    pub ttl: Duration,
 }
 
 /// The outcome of publishing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Published {
-    /// The position of the last publication of the call; `None` on a channel without a history.
+    /// The position of the last publication of the call; `None` if the channel keeps no history.
     pub position: Option<Position>,
-    /// Whether it had been published before.
+    /// Whether the call was a repetition of an earlier one and published nothing.
     pub duplicate: bool,
 }
 
@@ -121,7 +122,7 @@ impl History {
         self.config.load().history_of(channel).is_some()
     }
 
-    /// How `channel` keeps a history; `None` = it keeps none.
+    /// The history settings of `channel`; `None` if it keeps no history.
     pub(super) fn rule(&self, channel: &ChannelName) -> Option<config::History> {
         self.config.load().history_of(channel)
     }
@@ -134,8 +135,8 @@ impl History {
         }
     }
 
-    /// Reads a page. Begins the epoch of a channel that has none, so that its first client can resume. Such an
-    /// epoch lives no longer than a publication would.
+    /// Reads a page. Starts an epoch if the channel has none, so that its first client can resume. Such an epoch
+    /// lives no longer than a publication would.
     pub async fn read(
         &self,
         channel: &ChannelName,
@@ -149,7 +150,7 @@ impl History {
         }
     }
 
-    /// How far the history reaches; `None` = the channel has none at the moment. It begins no epoch.
+    /// The extent of the history; `None` if the channel has none at the moment. Does not start an epoch.
     pub async fn extent(&self, channel: &ChannelName) -> Result<Option<Extent>, EngineUnavailable> {
         match &self.engine {
             Engine::Memory(memory) => Ok(memory.extent(channel)),
@@ -157,7 +158,7 @@ impl History {
         }
     }
 
-    /// The position of each of `channels`; `None` = it has no history at the moment.
+    /// The position of each of `channels`; `None` for a channel that has no history at the moment.
     pub async fn positions(
         &self,
         channels: &[ChannelName],
@@ -171,9 +172,9 @@ impl History {
         }
     }
 
-    /// Records the beginning of a generation: clients that connect until it has ended get the channel from here.
-    /// Nothing happens if it was recorded before.
-    pub async fn generation_begins(
+    /// Records the start of a generation: clients that connect before it ends get the channel's publications from
+    /// this point on. Does nothing if the start is recorded already.
+    pub async fn record_generation_start(
         &self,
         channel: &ChannelName,
         task_id: &str,
@@ -181,15 +182,15 @@ impl History {
         match &self.engine {
             _ if !self.keeps(channel) => Ok(()),
             Engine::Memory(memory) => {
-                memory.generation_begins(channel, task_id);
+                memory.record_generation_start(channel, task_id);
                 Ok(())
             }
-            Engine::Redis(redis) => redis.generation_begins(channel, task_id).await,
+            Engine::Redis(redis) => redis.record_generation_start(channel, task_id).await,
         }
     }
 
     /// Records the end of a generation.
-    pub async fn generation_ended(
+    pub async fn record_generation_end(
         &self,
         channel: &ChannelName,
         task_id: &str,
@@ -197,14 +198,14 @@ impl History {
         match &self.engine {
             _ if !self.keeps(channel) => Ok(()),
             Engine::Memory(memory) => {
-                memory.generation_ended(channel, task_id);
+                memory.record_generation_end(channel, task_id);
                 Ok(())
             }
-            Engine::Redis(redis) => redis.generation_ended(channel, task_id).await,
+            Engine::Redis(redis) => redis.record_generation_end(channel, task_id).await,
         }
     }
 
-    /// Removes a publication, so that nobody gets it from the history.
+    /// Removes a publication from the history, so that no client gets it from there.
     pub async fn remove(
         &self,
         channel: &ChannelName,
@@ -219,8 +220,8 @@ impl History {
         }
     }
 
-    /// Continues a history under a new epoch if it ends before `received`, the position of a publication that
-    /// was received: the engine has lost the end, and nobody may take what follows for it.
+    /// Makes a history continue under a new epoch if it ends before `received`, the position of a publication that
+    /// was received. The engine has lost the end of the history, so new offsets would repeat old ones.
     pub(super) async fn rotate_epoch(
         &self,
         channel: &ChannelName,
@@ -233,9 +234,9 @@ impl History {
     }
 }
 
-/// A publication's frame, with its position written into it where it has one. Text must be UTF-8: one
-/// publication of other bytes would make every client of its channel fail its connection (RFC 6455
-/// section 8.1). Such bytes are sent in a binary frame, which shows no position.
+/// Encodes a publication as a frame; its position, if it has one, is written into the JSON. A text frame must be
+/// UTF-8: other bytes would make every client of the channel fail its connection (RFC 6455 section 8.1). They are
+/// sent in a binary frame, without the position.
 pub(super) fn encode(json: &[u8], position: Option<Position>) -> Delivery {
     let is_text = simdutf8::basic::from_utf8(json).is_ok();
     let frame = match (is_text, position) {
@@ -249,13 +250,13 @@ pub(super) fn encode(json: &[u8], position: Option<Position>) -> Delivery {
     Delivery { frame, position }
 }
 
-/// The frames of a page as one buffer.
+/// Concatenates the frames of a page into one buffer.
 pub fn concat(publications: &[Delivery]) -> Bytes {
     let frames: Vec<&[u8]> = publications.iter().map(|one| &one.frame[..]).collect();
     frames.concat().into()
 }
 
-/// Microseconds since the Unix epoch: never what an earlier epoch of the channel was.
+/// The microseconds since the Unix epoch, so that it differs from every earlier epoch of the channel.
 fn new_epoch() -> Epoch {
     let micros = clock::since_unix_epoch().as_micros() as u64;
     Epoch::new(micros.max(1)).expect("not 0")

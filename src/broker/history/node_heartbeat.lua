@@ -1,4 +1,4 @@
--- Records that a node is alive, and returns the nodes that are.
+-- Records that a node is alive, and returns all nodes that are alive.
 -- KEYS: nodes. ARGV: this node, milliseconds after which a silent node counts as dead.
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)

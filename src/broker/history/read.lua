@@ -1,8 +1,9 @@
--- Reads a page of a channel's history. Begins the epoch of a channel that has none.
--- KEYS: stream, meta, running generations. ARGV: epoch ('' = from the oldest running generation, else
--- from now), offset, most publications, most bytes, milliseconds that a new epoch lives.
--- Returns {epoch, current offset, offset that the publications follow (-1 = the history does not reach back
--- so far), 1 if complete, offset, data, offset, data, …}.
+-- Reads a page of a channel's history. Starts an epoch if the channel has none.
+-- KEYS: stream, meta, running generations. ARGV: epoch ('' = from the start of the
+-- oldest running generation, or from now if there is none), offset, maximum publications, maximum bytes,
+-- lifetime of a new epoch in milliseconds.
+-- Returns {epoch, current offset, offset that the publications follow (-1 = the history does not reach back that
+-- far), 1 if complete, offset, data, offset, data, …}.
 local meta = redis.call('HMGET', KEYS[2], 'epoch', 'offset')
 local epoch, now = meta[1], tonumber(meta[2] or 0)
 local clock = redis.call('TIME')
@@ -13,25 +14,25 @@ if not epoch then
   redis.call('PEXPIRE', KEYS[2], ARGV[5])
 end
 local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
--- What comes before this offset is no longer kept.
-local begin = first and tonumber(string.match(first[1], '^%d+')) or now + 1
+-- The oldest stored offset, or the next one if nothing is stored.
+local oldest = first and tonumber(string.match(first[1], '^%d+')) or now + 1
 
 local after
 if ARGV[1] == '' then
   after = now
   local running = redis.call('HGETALL', KEYS[3])
   for i = 1, #running, 2 do
-    local start, ends = string.match(running[i + 1], '^(%d+) (%d+)$')
-    if not start or tonumber(ends) < tonumber(clock[1]) then
+    local start, expires_at = string.match(running[i + 1], '^(%d+) (%d+)$')
+    if not start or tonumber(expires_at) < tonumber(clock[1]) then
       redis.call('HDEL', KEYS[3], running[i])
     elseif tonumber(start) < after then
       after = tonumber(start)
     end
   end
-  after = math.max(after, begin - 1)
+  after = math.max(after, oldest - 1)
 else
   after = tonumber(ARGV[2])
-  if ARGV[1] ~= epoch or after > now or after + 1 < begin then
+  if ARGV[1] ~= epoch or after > now or after + 1 < oldest then
     return {epoch, now, -1, 1}
   end
 end

@@ -1,5 +1,5 @@
-//! Histories in Redis: a stream, a hash of epoch and count, and a hash of running generations for each
-//! channel, all in one cluster slot by the channel's name in braces.
+//! Channel histories in Redis. Each channel has a stream, a hash with epoch and offset, and a hash of running
+//! generations. The channel's name in braces puts all three into one cluster slot.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use crate::protocol::{ChannelName, Position};
 use crate::redis_link::{Commands, EngineUnavailable};
 use std::sync::Arc;
 
-/// The most channels that one write requests.
+/// The most channels whose positions are read in one write.
 const POSITIONS_PER_WRITE: usize = 500;
 
-/// The scripts and where they run. Cheap to clone.
+/// The scripts, and the connection that they run on. Cheap to clone.
 #[derive(Clone)]
 pub struct RedisHistory(Arc<Inner>);
 
@@ -31,7 +31,7 @@ pub(super) struct Scripts {
     publish: Script,
     read: Script,
     extent: Script,
-    begin: Script,
+    record_generation_start: Script,
     rotate_epoch: Script,
     pub import: Script,
     pub register_listener: Script,
@@ -49,7 +49,7 @@ impl RedisHistory {
                 publish: Script::new(include_str!("../../../clients/redis/publish.lua")),
                 read: Script::new(include_str!("read.lua")),
                 extent: Script::new(include_str!("extent.lua")),
-                begin: Script::new(include_str!("generation_begins.lua")),
+                record_generation_start: Script::new(include_str!("record_generation_start.lua")),
                 rotate_epoch: Script::new(include_str!("rotate_epoch.lua")),
                 import: Script::new(include_str!("import.lua")),
                 register_listener: Script::new(include_str!("register_listener.lua")),
@@ -60,7 +60,7 @@ impl RedisHistory {
     }
 
     /// The same histories over another connection.
-    pub fn over(&self, commands: Commands) -> Self {
+    pub fn with_commands(&self, commands: Commands) -> Self {
         Self::new(commands, &self.0.prefix)
     }
 
@@ -81,7 +81,7 @@ impl RedisHistory {
         &self.0.scripts
     }
 
-    /// Publishes, and appends where there is a `history`.
+    /// Publishes, and appends to the history if `history` says that the channel keeps one.
     pub async fn publish(
         &self,
         channel: &ChannelName,
@@ -93,7 +93,7 @@ impl RedisHistory {
             for json in data {
                 let mut publish = redis::cmd("PUBLISH");
                 publish.arg(channel.as_str()).arg(&json[..]);
-                let _receivers: i64 = self.0.commands.query(&publish).await?;
+                let _: i64 = self.0.commands.query(&publish).await?;
             }
             return Ok(Published { position: None, duplicate: false });
         }
@@ -102,9 +102,9 @@ impl RedisHistory {
         call.arg(channel.as_str());
         call.arg(history.map_or(0, |history| history.size));
         call.arg(history.map_or(0, |history| milliseconds(history.ttl)));
-        if let Some(PublishOnce { key, number, remembered }) = once {
+        if let Some(PublishOnce { key, number, ttl }) = once {
             call.key(self.key(channel, &format!("once:{key}")));
-            call.arg(*number).arg(milliseconds(*remembered));
+            call.arg(*number).arg(milliseconds(*ttl));
         }
         data.iter().for_each(|json| {
             call.arg(&json[..]);
@@ -114,7 +114,7 @@ impl RedisHistory {
         Ok(Published { position, duplicate })
     }
 
-    /// `epoch_ttl` is how long an epoch lives that begins here.
+    /// `epoch_ttl` is the lifetime of an epoch that this call starts.
     pub async fn read(
         &self,
         channel: &ChannelName,
@@ -151,13 +151,15 @@ impl RedisHistory {
         channels: &[ChannelName],
     ) -> Result<Vec<Option<Position>>, EngineUnavailable> {
         let mut positions = Vec::with_capacity(channels.len());
-        for some in channels.chunks(POSITIONS_PER_WRITE) {
+        for chunk in channels.chunks(POSITIONS_PER_WRITE) {
             let mut pipeline = redis::pipe();
-            for channel in some {
+            for channel in chunk {
                 pipeline.cmd("HMGET").arg(self.key(channel, "meta")).arg("epoch").arg("offset");
             }
-            for answer in self.0.commands.each::<(Option<String>, Option<u64>)>(pipeline).await? {
-                // A value of another type belongs to somebody else.
+            for answer in
+                self.0.commands.query_each::<(Option<String>, Option<u64>)>(pipeline).await?
+            {
+                // A value of another type was not written by this gateway and is ignored.
                 let (epoch, offset) = answer.unwrap_or_default();
                 let epoch = epoch.and_then(|epoch| epoch.parse().ok());
                 let offset = offset.unwrap_or(0);
@@ -167,18 +169,18 @@ impl RedisHistory {
         Ok(positions)
     }
 
-    pub async fn generation_begins(
+    pub async fn record_generation_start(
         &self,
         channel: &ChannelName,
         task_id: &str,
     ) -> Result<(), EngineUnavailable> {
-        let mut call = self.0.scripts.begin.prepare_invoke();
+        let mut call = self.0.scripts.record_generation_start.prepare_invoke();
         call.key(self.key(channel, "running")).key(self.key(channel, "meta"));
         call.arg(task_id).arg(GENERATION_TTL.as_secs());
         Ok(self.0.commands.invoke(&call).await?)
     }
 
-    pub async fn generation_ended(
+    pub async fn record_generation_end(
         &self,
         channel: &ChannelName,
         task_id: &str,
@@ -212,7 +214,7 @@ impl RedisHistory {
     }
 }
 
-/// Reads the answer of read.lua.
+/// Parses the answer of read.lua.
 fn page(answer: Vec<Value>) -> Option<Page> {
     let mut fields = answer.into_iter();
     let text = |value: Value| match value {

@@ -1,11 +1,10 @@
--- Registers a node as a listener of a channel's group in the channel layer. If no node listened until now,
--- what was sent meanwhile is in no history: it continues under a new epoch, so that no client takes what
--- follows for complete.
+-- Registers a node as a listener of a channel's group in the channel layer. If no node was listening
+-- until now, messages may be missing from the history. It continues under a new epoch, so that no client mistakes
+-- the following publications for a complete continuation.
 -- KEYS: meta, listeners of the channel.
--- ARGV: this node, milliseconds until it registers again at the latest, its state ('' = unbroken, 'missed' =
--- it missed messages, 'lost' = it missed messages that no other node has appended), then the nodes that are
--- alive.
--- Returns {how many other nodes listen, 1 if a new epoch began}.
+-- ARGV: this node, lifetime of the registration in milliseconds, the node's state ('' = unbroken, 'missed' = it
+-- missed messages, 'lost' = it missed messages that no other node has appended), then all nodes that are alive.
+-- Returns {number of other listening nodes, 1 if a new epoch was started}.
 local alive, others = {}, 0
 for i = 4, #ARGV do
   alive[ARGV[i]] = true
@@ -30,7 +29,7 @@ if not broken or not known and ARGV[3] == '' then
   return {others, 0}
 end
 redis.call('HSET', KEYS[1], 'epoch', string.format('%x%05x', clock[1], clock[2]))
--- An offset without a publication: to a client of another epoch, what follows is not the first.
+-- This offset has no publication, so that the next one does not look like the first of the epoch.
 redis.call('HINCRBY', KEYS[1], 'offset', 1)
 if not known then
   redis.call('PEXPIRE', KEYS[1], ARGV[2])

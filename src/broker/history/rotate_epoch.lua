@@ -1,4 +1,4 @@
--- Continues under a new epoch, if the history ends before a publication that was already received.
+-- Makes a history continue under a new epoch, if it ends before a publication that was already received.
 -- KEYS: stream, meta, running generations. ARGV: epoch and offset of that publication.
 local meta = redis.call('HMGET', KEYS[2], 'epoch', 'offset')
 if meta[1] == ARGV[1] and tonumber(meta[2] or 0) < tonumber(ARGV[2]) then

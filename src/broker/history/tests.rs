@@ -1,4 +1,4 @@
-//! The same for both engines: what is kept, what is read, and what happens once.
+//! Tests of histories, run on both engines: what is stored, what is read, and what is deduplicated.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::socket::frame;
 
 const TTL: Duration = Duration::from_secs(60);
 
-/// A publisher on each engine, and what must live as long as it. Channels `long_…` keep 3000
+/// A publisher on one engine, with everything that must outlive it. Channels `long_…` keep 3000
 /// publications, `five_…` five, `brief_…` one for 50 ms, others none.
 struct Bench {
     publisher: Publisher,
@@ -44,7 +44,7 @@ impl Bench {
     }
 
     fn with_memory(memory: MemoryHistory) -> Self {
-        let (core, _seats) = Core::new(1, 1 << 20);
+        let (core, _) = Core::new(1, 1 << 20);
         let publisher = Publisher::memory(core.intake(), config(), memory, 1 << 20);
         Self { history: publisher.history(), publisher, redis: None, _core: Some(core) }
     }
@@ -96,14 +96,14 @@ macro_rules! on_both_engines {
 
 on_both_engines! {
     offsets_grow_by_one_and_pages_follow_each_other,
-    what_was_trimmed_is_not_recovered,
-    an_epoch_begins_with_the_first_look,
+    trimmed_publications_are_not_recovered,
+    the_first_read_starts_an_epoch,
     a_repeat_is_recognised_by_its_key,
-    several_publications_are_one_step,
-    latecomers_begin_with_the_running_generation,
-    a_page_ends_by_its_bytes,
+    several_publications_are_published_in_one_step,
+    late_clients_start_at_the_running_generation,
+    a_page_is_limited_in_bytes,
     a_removed_publication_is_not_read,
-    what_expired_is_told_from_what_was_not_missed,
+    a_client_that_missed_nothing_resumes_after_expiry,
 }
 
 async fn local<T>(test: impl Future<Output = T>) -> T {
@@ -150,7 +150,7 @@ async fn offsets_grow_by_one_and_pages_follow_each_other(bench: Bench) {
     assert!(page.publications.is_empty() && page.complete && page.after == Some(2500));
 }
 
-async fn what_was_trimmed_is_not_recovered(bench: Bench) {
+async fn trimmed_publications_are_not_recovered(bench: Bench) {
     let channel = channel("five_1");
     let last = bench.fill(&channel, 12).await;
     assert_eq!(offsets(&bench.read(&channel, at(last, 7)).await), [8, 9, 10, 11, 12]);
@@ -162,16 +162,15 @@ async fn what_was_trimmed_is_not_recovered(bench: Bench) {
     assert_eq!(bench.read(&channel, ReadFrom::After(other)).await.after, None);
 }
 
-async fn an_epoch_begins_with_the_first_look(bench: Bench) {
+async fn the_first_read_starts_an_epoch(bench: Bench) {
     let channel = channel("five_1");
     let page = bench.read(&channel, ReadFrom::Running).await;
     assert_eq!((page.now.offset, page.after, page.complete), (0, Some(0), true));
     assert_eq!(bench.read(&channel, ReadFrom::Running).await.now, page.now);
     if let Some((_, commands)) = &bench.redis {
-        // A client that only reads leaves nothing for long.
-        let left: u128 =
-            commands.query(::redis::cmd("PTTL").arg("tg:{five_1}:meta")).await.unwrap();
-        assert!((1..=TTL.as_millis()).contains(&left), "{left}");
+        // What a read creates expires soon.
+        let ttl: u128 = commands.query(::redis::cmd("PTTL").arg("tg:{five_1}:meta")).await.unwrap();
+        assert!((1..=TTL.as_millis()).contains(&ttl), "{ttl}");
     }
     let first = bench.fill(&channel, 1).await;
     assert_eq!(first, Position { offset: 1, ..page.now });
@@ -183,7 +182,7 @@ async fn an_epoch_begins_with_the_first_look(bench: Bench) {
 async fn a_repeat_is_recognised_by_its_key(bench: Bench) {
     for name in ["five_1", "plain"] {
         let channel = channel(name);
-        let once = |key: &str, number| PublishOnce { key: key.to_owned(), number, remembered: TTL };
+        let once = |key: &str, number| PublishOnce { key: key.to_owned(), number, ttl: TTL };
         let publish = async |once: &PublishOnce| {
             bench.publisher.publish(&channel, "{}".into(), Some(once)).await.unwrap()
         };
@@ -199,7 +198,7 @@ async fn a_repeat_is_recognised_by_its_key(bench: Bench) {
     assert_eq!(page.now.offset, 3);
 }
 
-async fn several_publications_are_one_step(bench: Bench) {
+async fn several_publications_are_published_in_one_step(bench: Bench) {
     let channel = channel("five_1");
     let data = ["{\"a\":1}", "[2]", "three"].map(|json| Bytes::from_static(json.as_bytes()));
     let published = bench.publisher.publish_all(&channel, &data, None).await.unwrap();
@@ -216,28 +215,28 @@ async fn several_publications_are_one_step(bench: Bench) {
     );
 }
 
-async fn latecomers_begin_with_the_running_generation(bench: Bench) {
+async fn late_clients_start_at_the_running_generation(bench: Bench) {
     let channel = channel("five_1");
     bench.fill(&channel, 2).await;
-    bench.history.generation_begins(&channel, "one").await.unwrap();
+    bench.history.record_generation_start(&channel, "one").await.unwrap();
     bench.fill(&channel, 2).await;
-    bench.history.generation_begins(&channel, "two").await.unwrap();
+    bench.history.record_generation_start(&channel, "two").await.unwrap();
     bench.fill(&channel, 1).await;
     let seen = async || offsets(&bench.read(&channel, ReadFrom::Running).await);
     assert_eq!(seen().await, [3, 4, 5]);
-    bench.history.generation_ended(&channel, "one").await.unwrap();
+    bench.history.record_generation_end(&channel, "one").await.unwrap();
     assert_eq!(seen().await, [5]);
-    bench.history.generation_ended(&channel, "two").await.unwrap();
+    bench.history.record_generation_end(&channel, "two").await.unwrap();
     assert!(seen().await.is_empty());
-    bench.history.generation_begins(&channel, "three").await.unwrap();
+    bench.history.record_generation_start(&channel, "three").await.unwrap();
     let last = bench.fill(&channel, 8).await;
-    // As much of it as there is.
+    // The page starts at the oldest stored publication.
     let page = bench.read(&channel, ReadFrom::Running).await;
     assert_eq!(page.after, Some(last.offset - 5));
     assert_eq!(page.publications.len(), 5);
 }
 
-async fn a_page_ends_by_its_bytes(bench: Bench) {
+async fn a_page_is_limited_in_bytes(bench: Bench) {
     let channel = channel("long_1");
     let json = format!("{{\"x\":\"{}\"}}", "y".repeat(100_000));
     let mut last = None;
@@ -261,11 +260,11 @@ async fn a_removed_publication_is_not_read(bench: Bench) {
     assert!(page.publications.is_empty() && page.complete, "{page:?}");
 }
 
-async fn what_expired_is_told_from_what_was_not_missed(bench: Bench) {
+async fn a_client_that_missed_nothing_resumes_after_expiry(bench: Bench) {
     let channel = channel("brief_1");
     let last = bench.fill(&channel, 3).await;
-    let gone = async || bench.read(&channel, at(last, 2)).await.after.is_none();
-    while !gone().await {
+    let is_expired = async || bench.read(&channel, at(last, 2)).await.after.is_none();
+    while !is_expired().await {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let page = bench.read(&channel, at(last, 3)).await;
@@ -300,12 +299,12 @@ async fn memory_is_bounded_in_bytes() {
 }
 
 #[tokio::test(flavor = "current_thread")]
-async fn a_history_that_lost_its_end_goes_on_under_another_epoch() {
+async fn a_history_that_lost_its_end_continues_under_another_epoch() {
     let bench = Bench::redis().await;
     let (_, commands) = bench.redis.as_ref().unwrap();
     let channel = channel("five_1");
     let last = bench.fill(&channel, 4).await;
-    // As after a failover to a replica that was behind.
+    // This is the state after a failover to a replica that was behind.
     let mut rewind = ::redis::pipe();
     rewind.cmd("XDEL").arg("tg:{five_1}:stream").arg("3-0").arg("4-0").ignore();
     rewind.cmd("HSET").arg("tg:{five_1}:meta").arg("offset").arg(2).ignore();
@@ -319,7 +318,7 @@ async fn a_history_that_lost_its_end_goes_on_under_another_epoch() {
 }
 
 #[tokio::test(flavor = "current_thread")]
-async fn an_evicted_part_is_a_history_that_was_lost() {
+async fn an_evicted_key_makes_the_history_lost() {
     let bench = Bench::redis().await;
     let (_, commands) = bench.redis.as_ref().unwrap();
     let channel = channel("five_1");
@@ -341,10 +340,10 @@ async fn the_keys_of_a_channel_share_a_cluster_slot() {
     let (_server, cluster) = RedisServer::start_cluster().await;
     let publisher = Publisher::redis(cluster.clone(), "tg:", config(), 1 << 20);
     let channel = channel("five_1");
-    let once = PublishOnce { key: "k".to_owned(), number: 1, remembered: TTL };
+    let once = PublishOnce { key: "k".to_owned(), number: 1, ttl: TTL };
     let published = publisher.publish(&channel, "{}".into(), Some(&once)).await.unwrap();
     let history = publisher.history();
-    history.generation_begins(&channel, "t").await.unwrap();
+    history.record_generation_start(&channel, "t").await.unwrap();
     let page = history.read(&channel, at(published.position.unwrap(), 0)).await.unwrap();
     assert_eq!(offsets(&page), [1]);
     let slot = async |key: &str| -> i64 {

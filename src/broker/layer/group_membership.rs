@@ -1,4 +1,4 @@
-//! Which groups this node is in, and until when.
+//! The groups that this node is a member of, and when it leaves them.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -13,15 +13,15 @@ pub(super) struct GroupMembership(HashMap<ChannelName, Member>);
 struct Member {
     /// Whether the layer has confirmed the membership.
     confirmed: bool,
-    /// When the group is to be left, since its channel has no listeners on this node.
+    /// When to leave the group, because its channel no longer has listeners on this node.
     leave_at: Option<Instant>,
-    /// Until when messages of the group wait before they are appended.
-    deferred: Option<Instant>,
+    /// Messages of the group wait until this time before they are appended.
+    deferred_until: Option<Instant>,
 }
 
 impl GroupMembership {
-    /// Adds the groups of `channels`, or keeps those that were to be left. Returns those whose membership is
-    /// not confirmed.
+    /// Adds the groups of `channels`, and cancels a leave that was scheduled. Returns those whose membership is not
+    /// confirmed yet.
     pub fn join(&mut self, channels: &[ChannelName]) -> Vec<ChannelName> {
         let mut new = Vec::new();
         for channel in channels {
@@ -44,22 +44,22 @@ impl GroupMembership {
 
     pub fn defer(&mut self, channel: &ChannelName, until: Instant) {
         if let Some(member) = self.0.get_mut(channel) {
-            member.deferred = Some(until);
+            member.deferred_until = Some(until);
         }
     }
 
-    /// Until when messages of `channel` wait, if they do.
-    pub fn deferred(&self, channel: &ChannelName) -> Option<Instant> {
-        self.0.get(channel)?.deferred
+    /// The time until which messages of `channel` wait, if they are deferred.
+    pub fn deferred_until(&self, channel: &ChannelName) -> Option<Instant> {
+        self.0.get(channel)?.deferred_until
     }
 
     pub fn end_deferral(&mut self, channel: &ChannelName) {
         if let Some(member) = self.0.get_mut(channel) {
-            member.deferred = None;
+            member.deferred_until = None;
         }
     }
 
-    pub fn leave_at(&mut self, channels: &[ChannelName], at: Instant) {
+    pub fn schedule_leave(&mut self, channels: &[ChannelName], at: Instant) {
         for channel in channels {
             if let Some(member) = self.0.get_mut(channel) {
                 member.leave_at = Some(at);
@@ -67,7 +67,7 @@ impl GroupMembership {
         }
     }
 
-    /// The groups that are to be left by `now`.
+    /// The groups whose scheduled leave is due at `now`.
     pub fn due_to_leave(&self, now: Instant) -> Vec<ChannelName> {
         self.filter(|member| member.leave_at.is_some_and(|leave_at| leave_at <= now))
     }

@@ -1,4 +1,4 @@
-//! Reads a `RedisPubSubChannelLayer`: groups are Redis channels, spread over the hosts.
+//! Reads a `RedisPubSubChannelLayer`, in which groups are Redis channels that are distributed over the hosts.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -15,45 +15,46 @@ use crate::redis_link::{ConnectionError, Health, PubSub, RedisFailure, client};
 use crate::telemetry;
 use ::redis::aio::MultiplexedConnection;
 
-/// Messages that wait to be imported, by count and bytes. Beyond either the subscription counts as broken.
-const WAITING: usize = 8 * 1024;
-const WAITING_BYTES: usize = 32 << 20;
+/// The most messages that wait to be imported, and the most bytes of them. Beyond either limit the subscription
+/// counts as broken.
+const MAX_QUEUED: usize = 8 * 1024;
+const MAX_QUEUED_BYTES: usize = 32 << 20;
 
-/// Groups of one SUBSCRIBE.
+/// The most groups in one SUBSCRIBE.
 const GROUPS_PER_COMMAND: usize = 512;
 
-/// A message on its way to the importer, and its share of the bytes.
-struct Waiting {
+/// A message in the importer's queue, with its permit for the queue's bytes.
+struct QueuedMessage {
     incoming: Incoming,
     _bytes: OwnedSemaphorePermit,
 }
 
-/// Connections to the hosts, in their order. They belong to one subscription. The core layer has none.
+/// The connections of one subscription to the hosts, in the order of the hosts. The core layer has none.
 #[derive(Default)]
 pub(in crate::broker) struct Links(Vec<PubSub>);
 
-/// Groups as Redis channels, and the queue of their messages.
+/// The hosts and channel names of the groups, and the queue of their messages.
 pub(super) struct Groups {
     clients: Vec<Client>,
     names: GroupChannels,
-    sender: mpsc::Sender<Waiting>,
-    receiver: RefCell<Option<mpsc::Receiver<Waiting>>>,
+    sender: mpsc::Sender<QueuedMessage>,
+    receiver: RefCell<Option<mpsc::Receiver<QueuedMessage>>>,
     bytes: Arc<Semaphore>,
 }
 
 impl Groups {
     pub fn new(settings: &ChannelsLayer) -> Result<Self, String> {
-        let (sender, receiver) = mpsc::channel(WAITING);
+        let (sender, receiver) = mpsc::channel(MAX_QUEUED);
         Ok(Self {
             clients: settings.hosts.iter().map(client).collect::<Result<_, _>>()?,
             names: GroupChannels::new(&settings.prefix),
             sender,
             receiver: RefCell::new(Some(receiver)),
-            bytes: Arc::new(Semaphore::new(WAITING_BYTES)),
+            bytes: Arc::new(Semaphore::new(MAX_QUEUED_BYTES)),
         })
     }
 
-    /// Opens links to all hosts.
+    /// Opens a connection to each host.
     pub async fn connect(&self, health: &Health) -> Result<Links, ConnectionError> {
         let mut links = Vec::with_capacity(self.clients.len());
         for client in &self.clients {
@@ -62,7 +63,7 @@ impl Groups {
             let link = PubSub::connect(client, health, move |channel, payload| {
                 let Some(channel) = names.channel(&channel) else { return };
                 if !put(&sender, &bytes, channel, payload) {
-                    overflow.give_up("messages came faster than they are taken");
+                    overflow.give_up("messages arrived faster than they were imported");
                 }
             });
             links.push(link.await?);
@@ -78,15 +79,16 @@ impl Groups {
     ) -> Result<Vec<ChannelName>, ConnectionError> {
         let mut refused = Vec::new();
         for (link, channels) in self.by_host(links, channels) {
-            for some in channels.chunks(GROUPS_PER_COMMAND) {
-                let names: Vec<String> = some.iter().map(|one| self.names.of(one)).collect();
+            for chunk in channels.chunks(GROUPS_PER_COMMAND) {
+                let names: Vec<String> =
+                    chunk.iter().map(|one| self.names.redis_channel(one)).collect();
                 match link.subscribe(&names).await {
                     Ok(()) => continue,
                     Err(failure @ RedisFailure::Unavailable) => return Err(failure.into()),
-                    // One forbidden channel fails the whole command: find out which.
+                    // One forbidden channel fails the whole command, so each is tried by itself.
                     Err(RedisFailure::Refused(_)) => {}
                 }
-                for (channel, name) in some.iter().zip(names) {
+                for (channel, name) in chunk.iter().zip(names) {
                     match link.subscribe(&[name]).await {
                         Ok(()) => {}
                         Err(failure @ RedisFailure::Unavailable) => return Err(failure.into()),
@@ -107,8 +109,9 @@ impl Groups {
         channels: &[ChannelName],
     ) -> Result<(), ConnectionError> {
         for (link, channels) in self.by_host(links, channels) {
-            for some in channels.chunks(GROUPS_PER_COMMAND) {
-                let names: Vec<String> = some.iter().map(|one| self.names.of(one)).collect();
+            for chunk in channels.chunks(GROUPS_PER_COMMAND) {
+                let names: Vec<String> =
+                    chunk.iter().map(|one| self.names.redis_channel(one)).collect();
                 link.unsubscribe(&names).await?;
             }
         }
@@ -123,8 +126,10 @@ impl Groups {
         let hosts = links.len();
         let mut all: Vec<_> = links.iter_mut().map(|link| (link, Vec::new())).collect();
         for channel in channels {
-            if let Some((_, some)) = all.get_mut(host_of(&self.names.of(channel), hosts)) {
-                some.push(channel.clone());
+            if let Some((_, channels)) =
+                all.get_mut(host_of(&self.names.redis_channel(channel), hosts))
+            {
+                channels.push(channel.clone());
             }
         }
         all
@@ -139,19 +144,19 @@ impl Links {
 
 /// Puts a message into the queue without waiting. Returns whether there was room.
 fn put(
-    sender: &mpsc::Sender<Waiting>,
+    sender: &mpsc::Sender<QueuedMessage>,
     bytes: &Arc<Semaphore>,
     channel: ChannelName,
     payload: Vec<u8>,
 ) -> bool {
-    let share = payload.len().min(WAITING_BYTES) as u32;
+    let share = payload.len().min(MAX_QUEUED_BYTES) as u32;
     let Ok(bytes) = Arc::clone(bytes).try_acquire_many_owned(share) else { return false };
     let incoming = Incoming { payload, score: None, channel: Some(channel) };
-    sender.try_send(Waiting { incoming, _bytes: bytes }).is_ok()
+    sender.try_send(QueuedMessage { incoming, _bytes: bytes }).is_ok()
 }
 
 impl Layer {
-    /// Imports the messages of all links, for as long as it is polled.
+    /// Imports the messages of all hosts, for as long as it is polled.
     pub(super) async fn import_messages(self, mut importer: Importer) {
         let Wire::PubSub(groups) = &self.0.wire else { return };
         let Some(mut receiver) = groups.receiver.borrow_mut().take() else { return };
@@ -166,7 +171,7 @@ impl Layer {
                 }
                 () = sleep_until(due) => {}
             }
-            importer.import_all(ready.drain(..).map(|waiting| waiting.incoming)).await;
+            importer.import_all(ready.drain(..).map(|queued| queued.incoming)).await;
         }
     }
 }

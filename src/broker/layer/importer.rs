@@ -1,4 +1,4 @@
-//! Messages of the layer on their way to the histories or straight to the intake.
+//! Appends messages of the layer to the histories, or puts them into the intake.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -18,25 +18,26 @@ use crate::telemetry::channel_layer::Outcome;
 /// One import ends at this many bytes.
 const IMPORT_BYTES: usize = 4 << 20;
 
-/// Messages of all channels that wait until another node has appended. Beyond it they wait no longer.
-const HELD: usize = 16 * 1024;
+/// The most messages of all channels that are deferred until another node has appended its own. Further messages
+/// are not deferred.
+const MAX_HELD: usize = 16 * 1024;
 
-/// How long the identity of a message is remembered: longer than the message can be under way to any node.
+/// How long the identity of a message is remembered. It is longer than the message can take to reach any node.
 const IDENTITY_TTL: Duration = Duration::from_secs(120);
 
-/// Where messages have no identity, one node imports a channel: how long it may be silent before another
-/// one does.
+/// If messages have no identity, only one node imports a channel. Another node takes its place after the first
+/// has imported nothing for this long.
 const READER_TTL: Duration = Duration::from_secs(3);
 
-/// How often the intake is tried again while it is full.
+/// The pause between two attempts to put a publication into a full intake.
 const FULL_PAUSE: Duration = Duration::from_millis(1);
 
 /// A payload as it was read from the layer.
 pub(super) struct Incoming {
     pub payload: Vec<u8>,
-    /// When it was sent, by the sender's clock. Messages of the core layer have it.
+    /// When the message was sent, by the sender's clock. Only messages of the core layer have a score.
     pub score: Option<f64>,
-    /// The channel that it is for, where the payload does not say.
+    /// The channel that the message is for. `None` if the payload itself names the channels.
     pub channel: Option<ChannelName>,
 }
 
@@ -58,17 +59,17 @@ impl Importer {
     /// When the next deferral ends.
     pub fn next_due(&self) -> Option<Instant> {
         let membership = self.layer.0.membership.borrow();
-        self.held.keys().filter_map(|channel| membership.deferred(channel)).min()
+        self.held.keys().filter_map(|channel| membership.deferred_until(channel)).min()
     }
 
-    /// Returns when the engine has accepted all of it, however long the engine is away.
+    /// Imports messages, and returns when the engine has accepted all of them, no matter how long that takes.
     pub async fn import_all(&mut self, incoming: impl Iterator<Item = Incoming>) {
         let mut imports = Imports::default();
         self.release_due(&mut imports);
         for incoming in incoming {
             let Some((channels, json, id)) = self.read(incoming) else { continue };
             for channel in channels {
-                self.direct(channel, &json, &id, &mut imports).await;
+                self.dispatch(channel, &json, &id, &mut imports).await;
             }
             if imports.bytes >= IMPORT_BYTES {
                 self.import(std::mem::take(&mut imports)).await;
@@ -77,8 +78,8 @@ impl Importer {
         self.import(imports).await;
     }
 
-    /// The channels of this node that a message is for, its JSON and its identity. `None` = it is for none of
-    /// them, which was counted.
+    /// Returns the channels of this node that a message is for, its JSON and its identity; `None` if it is for none
+    /// of them or cannot be read, which is counted here.
     fn read(&self, incoming: Incoming) -> Option<(Vec<ChannelName>, Bytes, String)> {
         let layer = &*self.layer.0;
         let message = match layer.serializer.read(&incoming.payload) {
@@ -89,8 +90,8 @@ impl Importer {
             }
         };
         let types = &layer.settings.types;
-        let wanted = |of: &String| types.contains(of);
-        if !types.is_empty() && !message.message_type.as_ref().is_some_and(wanted) {
+        let is_wanted = |message_type: &String| types.contains(message_type);
+        if !types.is_empty() && !message.message_type.as_ref().is_some_and(is_wanted) {
             telemetry::channel_layer::message_read(Outcome::OtherType);
             return None;
         }
@@ -114,7 +115,9 @@ impl Importer {
         Some((channels, message.json.into(), id))
     }
 
-    async fn direct(
+    /// Delivers a message to this node's clients if the channel keeps no history. Otherwise adds it to `imports`, or
+    /// holds it while the channel is deferred.
+    async fn dispatch(
         &mut self,
         channel: ChannelName,
         json: &Bytes,
@@ -126,9 +129,9 @@ impl Importer {
             return self.deliver(channel, json).await;
         };
         let imported = Imported { id: id.to_owned(), json: json.clone() };
-        let until = self.layer.0.membership.borrow().deferred(&channel);
+        let until = self.layer.0.membership.borrow().deferred_until(&channel);
         let deferred = until.is_some_and(|until| until > Instant::now());
-        if deferred && self.held_count < HELD {
+        if deferred && self.held_count < MAX_HELD {
             self.held_count += 1;
             self.held.entry(channel).or_default().push(imported);
         } else {
@@ -153,7 +156,12 @@ impl Importer {
         }
         let now = Instant::now();
         let is_deferred = |channel: &ChannelName| {
-            self.layer.0.membership.borrow().deferred(channel).is_some_and(|until| until > now)
+            self.layer
+                .0
+                .membership
+                .borrow()
+                .deferred_until(channel)
+                .is_some_and(|until| until > now)
         };
         let due: Vec<_> =
             self.held.keys().filter(|channel| !is_deferred(channel)).cloned().collect();
@@ -165,8 +173,8 @@ impl Importer {
         }
     }
 
-    /// Delivers to this node's own clients. The engine thread empties the intake and waits for no client, so
-    /// it has room soon.
+    /// Delivers a message to this node's own clients. The engine thread empties the intake without waiting for
+    /// clients, so a full intake has room again soon.
     async fn deliver(&mut self, channel: ChannelName, json: &Bytes) {
         let delivery = history::encode(json, None);
         let received = Instant::now();
@@ -176,8 +184,8 @@ impl Importer {
         }
     }
 
-    /// Appends to the histories, and tries until Redis answers: a message that has an identity is appended
-    /// once all the same.
+    /// Appends messages to the histories, and retries until Redis answers. A message that has an identity is still
+    /// appended only once.
     async fn import(&mut self, Imports { list, .. }: Imports) {
         if list.is_empty() {
             return;
@@ -211,7 +219,7 @@ impl Importer {
     }
 }
 
-/// The messages that are to be appended next, by channel, in the order of each channel's first message.
+/// The messages to append next, grouped by channel, in the order of each channel's first message.
 #[derive(Default)]
 struct Imports {
     list: Vec<Import>,
@@ -232,8 +240,8 @@ impl Imports {
     }
 }
 
-/// Identifies a message on every node: by when it was sent, which the layer writes alike into all mailboxes
-/// of a host, and by its content.
+/// Identifies a message on every node by its content and the time when it was sent, which is the same in all
+/// mailboxes of a host.
 fn identity(score: f64, json: &[u8]) -> String {
     let digest = Sha256::digest(json);
     let digest = digest.iter().take(8).map(|byte| format!("{byte:02x}"));

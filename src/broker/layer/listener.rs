@@ -1,5 +1,5 @@
-//! This node as a listener of channels' groups: registered with their histories, so that the nodes know
-//! whether one of them read everything, and the report of a gap where none did.
+//! Registers this node as a listener of channels' groups in the histories, so that the nodes know whether one of
+//! them has received everything, and reports a gap if none has.
 
 use std::time::Duration;
 
@@ -13,27 +13,28 @@ use crate::redis_link::{EngineUnavailable, RedisFailure};
 use crate::retry::retry_forever;
 use crate::telemetry;
 
-/// From one heartbeat of this node to the next: several fit into the time after which it counts as dead.
+/// The interval between heartbeats of this node. Several may fail before the node counts as dead.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How many renewals a registration outlives.
+/// The lifetime of a registration, in renewal intervals.
 const RENEWALS: u32 = 3;
 
-/// What registering each channel came to; `Err` = Redis refuses it.
+/// The result of registering each channel; `Err` if Redis refuses it.
 type Registrations = Vec<(ChannelName, Result<Registered, RedisFailure>)>;
 
 impl Layer {
-    /// Messages for `channels` may have been missed, by this node or by all, as `state` says. Clients of
-    /// channels without a history are closed at once, those of the others where no other node appended.
+    /// Reports that messages for `channels` may have been missed, by this node or by all nodes as `state` says.
+    /// Clients of channels without a history are disconnected at once; clients of the others are disconnected if no
+    /// other node has appended the messages.
     pub(super) async fn report_gap(&self, channels: Vec<ChannelName>, state: ListenerState) {
         if channels.is_empty() {
             return;
         }
         telemetry::channel_layer::messages_missed(channels.len());
-        let (kept, live): (Vec<_>, Vec<_>) =
+        let (with_history, without_history): (Vec<_>, Vec<_>) =
             channels.into_iter().partition(|channel| self.0.history.keeps(channel));
-        self.send_gap(live).await;
-        let register = || self.register_listener(kept.clone(), state);
+        self.send_gap(without_history).await;
+        let register = || self.register_listener(with_history.clone(), state);
         let registered = retry_forever(PAUSE, register).await;
         let broken = registered.into_iter().filter_map(|(channel, registered)| {
             registered.map_or(true, |registered| registered.new_epoch).then_some(channel)
@@ -61,13 +62,13 @@ impl Layer {
         channels: Vec<ChannelName>,
         state: ListenerState,
     ) -> Result<Registrations, EngineUnavailable> {
-        let within = self.0.settings.refresh * RENEWALS;
+        let ttl = self.0.settings.refresh * RENEWALS;
         let registered =
-            self.0.redis.register_listener(&self.0.node, within, &channels, state).await?;
+            self.0.redis.register_listener(&self.0.node, ttl, &channels, state).await?;
         Ok(channels.into_iter().zip(registered).collect())
     }
 
-    /// Renews the registrations of this node. One that had to be made anew was lost meanwhile.
+    /// Renews the registrations of this node, and reports a gap for those that had been lost.
     pub(super) async fn renew_registrations(&self) {
         let all = self.with_history(self.0.membership.borrow().confirmed().iter());
         let registered = self.register_listener(all, ListenerState::Unbroken).await;
@@ -77,7 +78,7 @@ impl Layer {
         self.send_gap(broken.collect()).await;
     }
 
-    pub(super) async fn keep_registered(self) {
+    pub(super) async fn renew_registrations_periodically(self) {
         let mut ticks = tokio::time::interval(self.0.settings.refresh);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -91,7 +92,7 @@ impl Layer {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            // After several that fail, other nodes take this one for dead.
+            // After several failures, other nodes consider this one dead.
             let _ = self.0.redis.node_heartbeat(&self.0.node).await;
         }
     }

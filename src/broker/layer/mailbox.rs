@@ -1,4 +1,4 @@
-//! Reads a `RedisChannelLayer`: empties this node's mailbox, and keeps its memberships.
+//! Reads a `RedisChannelLayer`: pops the messages of this node's mailbox, and renews its group memberships.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -10,16 +10,18 @@ use redis::aio::MultiplexedConnection;
 use super::importer::{Importer, Incoming};
 use super::{Layer, Wire};
 use crate::broker::history::ListenerState;
-use crate::channel_layer::{LETTERS_PER_POP, Letter, Mailbox};
+use crate::channel_layer::{MESSAGES_PER_POP, Mailbox, MailboxMessage};
 use crate::redis_link::{ConnectionError, ConnectionEvent, Health, Supervised, client, supervise};
 use crate::shutdown::Shutdown;
 use crate::telemetry;
 
-/// How long a pop waits in Redis; a connection that died is noticed two seconds later.
-const POP_WAIT: Duration = Duration::from_secs(2);
-const SHORTEST_WAIT: Duration = Duration::from_millis(10);
+/// The longest time that a pop waits in Redis. A dead connection is noticed two seconds later.
+const MAX_POP_WAIT: Duration = Duration::from_secs(2);
 
-/// Empties the mailbox over one connection after the other.
+/// The shortest time that a pop waits in Redis.
+const MIN_POP_WAIT: Duration = Duration::from_millis(10);
+
+/// Pops the messages of the mailbox, over one connection after another.
 struct MailboxReader {
     layer: Layer,
     client: Client,
@@ -36,8 +38,8 @@ impl Supervised for MailboxReader {
         }
     }
 
-    /// Nothing, since the pops occupy the connection; each of them is answered within a deadline.
-    fn pinged(&self, _mailbox: &Mailbox) -> Vec<MultiplexedConnection> {
+    /// No link is pinged: a waiting pop blocks the connection, and each pop has its own deadline.
+    fn links_to_ping(&self, _mailbox: &Mailbox) -> Vec<MultiplexedConnection> {
         Vec::new()
     }
 
@@ -46,12 +48,12 @@ impl Supervised for MailboxReader {
         mailbox: Mailbox,
         lost: BoxFuture<'_, ConnectionError>,
     ) -> ConnectionError {
-        // Without PINGs `lost` does not complete, so that no pop is dropped.
+        // Without PINGs `lost` does not complete, so no pop is dropped before it is answered.
         let error = tokio::select! {
             error = lost => error,
-            error = self.empty(mailbox) => error,
+            error = self.pop_messages(mailbox) => error,
         };
-        // The answer that was on its way may have held messages.
+        // The answer that was lost may have contained messages.
         self.layer.report_gap_of_all();
         error
     }
@@ -62,7 +64,7 @@ impl Supervised for MailboxReader {
 
     fn record(&self, event: ConnectionEvent<'_>) {
         match event {
-            // The mailbox counts as read with the first answer to a pop.
+            // The connection is recorded as up after the first answer to a pop.
             ConnectionEvent::Connected { .. } => {}
             ConnectionEvent::ConnectFailed { reason, .. } => {
                 telemetry::channel_layer::connect_failed(reason);
@@ -73,21 +75,22 @@ impl Supervised for MailboxReader {
 }
 
 impl MailboxReader {
-    /// Pops messages until the connection is lost. What was popped is handed on before the next pop, so
-    /// that what the engine cannot take waits in Redis and not here.
-    async fn empty(&mut self, mut mailbox: Mailbox) -> ConnectionError {
+    /// Pops messages until the connection is lost. They are imported before the next pop, so that messages which
+    /// the engine cannot accept yet wait in Redis and not in this process.
+    async fn pop_messages(&mut self, mut mailbox: Mailbox) -> ConnectionError {
         let layer = self.layer.clone();
         loop {
-            // Readiness waits for the first answer, which is therefore to come soon.
-            let longest = if layer.0.up.load(Ordering::Acquire) { POP_WAIT } else { SHORTEST_WAIT };
+            // The first answer makes the node ready, so the first pop waits only briefly.
+            let longest =
+                if layer.0.up.load(Ordering::Acquire) { MAX_POP_WAIT } else { MIN_POP_WAIT };
             let wait = self.importer.next_due().map_or(longest, |due| {
-                due.saturating_duration_since(Instant::now()).clamp(SHORTEST_WAIT, longest)
+                due.saturating_duration_since(Instant::now()).clamp(MIN_POP_WAIT, longest)
             });
-            let letters = match mailbox.pop(wait).await {
-                Ok(letters) => letters,
+            let messages = match mailbox.pop(wait).await {
+                Ok(messages) => messages,
                 Err(failure) => return failure.into(),
             };
-            // Redis has removed a mailbox that was not read for this long, for whatever reason.
+            // Redis removes a mailbox that was not read for this long.
             let now = Instant::now();
             let last = layer.0.last_read.replace(now);
             if now.saturating_duration_since(last) >= layer.0.settings.expiry {
@@ -96,8 +99,8 @@ impl MailboxReader {
             if !layer.0.up.swap(true, Ordering::AcqRel) {
                 telemetry::channel_layer::connected();
             }
-            layer.warn_of_capacity(letters.len()).await;
-            let incoming = letters.into_iter().map(|Letter { payload, score }| Incoming {
+            layer.record_mailbox_length(messages.len()).await;
+            let incoming = messages.into_iter().map(|MailboxMessage { payload, score }| Incoming {
                 payload,
                 score: Some(score),
                 channel: None,
@@ -108,13 +111,13 @@ impl MailboxReader {
 }
 
 impl Layer {
-    /// Empties the mailbox until the process is killed.
+    /// Reads the mailbox until the process is killed.
     pub(super) async fn read_mailbox(self, importer: Importer, shutdown: Shutdown) {
         let Some(Ok(client)) = self.0.settings.hosts.first().map(client) else { return };
         supervise(&mut MailboxReader { layer: self, client, importer }, &shutdown).await;
     }
 
-    /// Messages of all groups may have been missed. No other node needs to have read them.
+    /// Reports that messages of all groups may have been missed.
     fn report_gap_of_all(&self) {
         let (layer, all) = (self.clone(), self.0.membership.borrow().confirmed());
         tokio::task::spawn_local(async move {
@@ -122,11 +125,11 @@ impl Layer {
         });
     }
 
-    /// Counts what is in the mailbox, of which `popped` were taken, and warns where it was full.
-    async fn warn_of_capacity(&self, popped: usize) {
+    /// Records how many messages are in the mailbox, including the `popped` ones, and warns if it was full.
+    async fn record_mailbox_length(&self, popped: usize) {
         let Wire::Core { memberships, .. } = &self.0.wire else { return };
         let mut count = popped;
-        if popped >= LETTERS_PER_POP {
+        if popped >= MESSAGES_PER_POP {
             let waiting = memberships.waiting().await.unwrap_or_default();
             telemetry::channel_layer::mailbox_measured(waiting);
             count += waiting;
@@ -136,17 +139,17 @@ impl Layer {
         }
     }
 
-    /// Renews memberships on a timer, and at once where a host has come back. One that had to be made
-    /// anew was lost, by an eviction or with a server's data.
-    pub(super) async fn keep_memberships(self) {
+    /// Renews memberships on a timer, and at once when a host is reachable again. A membership that had to be added
+    /// again was lost, for example by an eviction or with a server's data.
+    pub(super) async fn renew_memberships_periodically(self) {
         let Wire::Core { memberships, .. } = &self.0.wire else { return };
-        let mut ups = memberships.ups();
+        let mut up_changes = memberships.subscribe_up();
         let mut ticks = tokio::time::interval(self.0.settings.refresh);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
-                () = any_changed(&mut ups) => {}
+                () = any_changed(&mut up_changes) => {}
             }
             self.renew_memberships().await;
             self.renew_registrations().await;
@@ -170,9 +173,9 @@ impl Layer {
     }
 }
 
-/// Completes when one of the connections came back or was lost.
-async fn any_changed(ups: &mut [tokio::sync::watch::Receiver<bool>]) {
-    let changes = ups.iter_mut().map(|up| Box::pin(up.changed()));
-    // Which one it was, and whether it has ended, does not matter.
+/// Completes when one of the connections comes up or is lost.
+async fn any_changed(up_changes: &mut [tokio::sync::watch::Receiver<bool>]) {
+    let changes = up_changes.iter_mut().map(|up| Box::pin(up.changed()));
+    // Which connection changed, and whether its task has ended, does not matter.
     let _ = futures_util::future::select_all(changes).await;
 }

@@ -2,14 +2,13 @@
 //! `group_send`.
 //!
 //! Each channel that has listeners on this node is a group that this node is a member of. A message for a
-//! channel with a history is appended to it, once however many nodes bring it, and is delivered from there
-//! like every publication; a message for a channel without one goes straight into this node's intake.
-//! Invariants: a channel is confirmed to no socket before its group is joined; nothing here waits for a
-//! client; and whenever messages may have been missed, the clients learn it, by a new epoch or by being
-//! closed.
+//! channel with a history is appended to it once, no matter how many nodes import it, and is then delivered like
+//! every publication; a message for a channel without one goes straight into this node's intake.
+//! Invariants: a channel is not confirmed to sockets before its group is joined; nothing here waits for a
+//! client; and whenever messages may have been missed, clients see it by a new epoch or are disconnected.
 //!
 //! `group_membership` knows the groups, `listener` registers this node as a listener of their channels,
-//! `importer` appends or delivers the messages, `mailbox` and `groups` read either kind of layer.
+//! `importer` appends or delivers the messages, `mailbox` and `groups` each read one kind of layer.
 
 mod group_membership;
 mod groups;
@@ -39,14 +38,14 @@ use crate::redis_link::{Commands, ConnectionError, Health, RedisFailure};
 use crate::shutdown::Shutdown;
 use crate::telemetry;
 
-/// A node that joins a group where another one is waits this long with what it reads, so that the other,
-/// which has read what came before, appends first.
+/// A node that joins a group with another member defers the messages that it reads for this long, so that the
+/// other node first appends the earlier messages that it has read.
 const DEFERRAL: Duration = Duration::from_secs(1);
 
 /// The pause between two attempts while the engine does not answer.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// A channel layer as this node reads it. Cheap to clone, on the engine thread.
+/// The reader of a channel layer. Cheap to clone, on the engine thread.
 #[derive(Clone)]
 pub(super) struct Layer(Rc<Inner>);
 
@@ -55,11 +54,11 @@ struct Inner {
     wire: Wire,
     serializer: Serializer,
     history: History,
-    /// The histories in Redis, over a connection that outlives the gateway's others: at the end this node
-    /// has to be unregistered.
+    /// The histories in Redis, over a connection that outlives the gateway's other connections, since this node is
+    /// unregistered at the end.
     redis: RedisHistory,
     membership: RefCell<GroupMembership>,
-    /// Identifies this node among those that append.
+    /// Identifies this node among the nodes that append.
     node: String,
     /// Whether messages reach this node; shared with readiness checks.
     up: Arc<AtomicBool>,
@@ -67,8 +66,8 @@ struct Inner {
     last_read: Cell<Instant>,
     threads: Rc<[mpsc::Sender<ToThread>]>,
     channels: Rc<RefCell<super::channels::Channels>>,
-    /// The shutdown of the connections that outlive the gateway's others. It is never triggered: they end with
-    /// their last user.
+    /// The shutdown signal of the connections that outlive the gateway's others. It is never triggered: the
+    /// connections end with their last user.
     _connections: Shutdown,
 }
 
@@ -78,7 +77,10 @@ enum Wire {
 }
 
 impl Layer {
-    /// `Err` names the host that is wrong. Starts connections; [`Layer::spawn`] starts reading.
+    /// Starts the connections; [`Layer::spawn`] starts reading.
+    ///
+    /// # Errors
+    /// A text that names the host whose URL is not valid.
     pub fn new(
         settings: &ChannelsLayer,
         engine_url: &RedisUrl,
@@ -91,7 +93,7 @@ impl Layer {
             return Err("a channel layer needs the Redis engine".to_owned());
         };
         let commands = Commands::start(engine_url, "channel_layer_history", &connections)?;
-        let redis = redis.over(commands);
+        let redis = redis.with_commands(commands);
         let wire = match settings.wire {
             ChannelsWire::Core => {
                 let names = MailboxNames::random(&settings.prefix, settings.hosts.len());
@@ -132,11 +134,11 @@ impl Layer {
         match &self.0.wire {
             Wire::Core { .. } => {
                 tokio::task::spawn_local(self.clone().read_mailbox(importer, shutdown.clone()));
-                until_killed(Box::pin(self.clone().keep_memberships()));
+                until_killed(Box::pin(self.clone().renew_memberships_periodically()));
             }
             Wire::PubSub(_) => {
                 until_killed(Box::pin(self.clone().import_messages(importer)));
-                until_killed(Box::pin(self.clone().keep_registered()));
+                until_killed(Box::pin(self.clone().renew_registrations_periodically()));
             }
         }
         until_killed(Box::pin(self.clone().run_heartbeat()));
@@ -160,8 +162,8 @@ impl Layer {
                 Ok(refused)
             }
             Err(error) => {
-                // Some may have been joined. Those that are still wanted are joined again.
-                self.0.membership.borrow_mut().leave_at(&new, Instant::now());
+                // Some groups may have been joined. Those that are still wanted are joined again later.
+                self.0.membership.borrow_mut().schedule_leave(&new, Instant::now());
                 Err(error)
             }
         }
@@ -187,10 +189,11 @@ impl Layer {
             }
             Wire::PubSub(groups) => groups.subscribe(links, new).await?,
         };
-        let kept = self.with_history(new.iter().filter(|channel| !refused.contains(channel)));
-        let registered = self.register_listener(kept, ListenerState::Unbroken).await;
+        let with_history =
+            self.with_history(new.iter().filter(|channel| !refused.contains(channel)));
+        let registered = self.register_listener(with_history, ListenerState::Unbroken).await;
         let until = Instant::now() + DEFERRAL;
-        for (channel, registered) in registered.map_err(|_| "no answer of the history")? {
+        for (channel, registered) in registered.map_err(|_| "no answer from the history")? {
             if registered.is_ok_and(|registered| registered.others > 0) {
                 self.0.membership.borrow_mut().defer(&channel, until);
             }
@@ -198,9 +201,8 @@ impl Layer {
         Ok(refused)
     }
 
-    /// To be called when `channels` have no listeners on this node any more. The groups of those with a
-    /// history are left only when the history would have expired: until then its clients may come back,
-    /// and are to find what they missed.
+    /// Must be called when `channels` no longer have listeners on this node. The group of a channel with a history is
+    /// left only after the history would have expired, because until then clients may come back and resume.
     pub async fn leave(
         &self,
         links: &mut Links,
@@ -213,7 +215,7 @@ impl Layer {
                 .iter()
                 .filter(|channel| match self.0.history.rule(channel) {
                     Some(rule) => {
-                        membership.leave_at(std::slice::from_ref(channel), now + rule.ttl);
+                        membership.schedule_leave(std::slice::from_ref(channel), now + rule.ttl);
                         false
                     }
                     None => true,
@@ -239,22 +241,22 @@ impl Layer {
             }
             Wire::PubSub(groups) => groups.unsubscribe(links, channels).await,
         };
-        let kept = self.with_history(channels.iter());
-        if !kept.is_empty() {
-            // Without its heartbeat the node is taken for dead soon.
-            let _ = self.0.redis.unregister_listener(&self.0.node, &kept).await;
+        let with_history = self.with_history(channels.iter());
+        if !with_history.is_empty() {
+            // A registration that is not removed counts only while the node sends heartbeats.
+            let _ = self.0.redis.unregister_listener(&self.0.node, &with_history).await;
         }
         left
     }
 
-    /// Leaves the groups that were to be left by now.
+    /// Leaves the groups whose scheduled leave is due.
     pub async fn leave_due(&self, links: &mut Links) -> Result<(), ConnectionError> {
         let due = self.0.membership.borrow().due_to_leave(Instant::now());
         self.leave_now(links, &due).await
     }
 
-    /// Leaves all groups and removes this node from the layer, so that no backend sends to it any more.
-    /// What Redis does not answer expires there.
+    /// Leaves all groups and removes this node from the layer, so that backends no longer send to it. What cannot
+    /// be removed expires in Redis.
     pub async fn close(&self, links: &mut Links) {
         self.0.up.store(false, Ordering::Release);
         let all = self.0.membership.borrow().names();
@@ -265,8 +267,7 @@ impl Layer {
         }
     }
 
-    /// Opens the links of the pub/sub layer, which are part of the subscription: opened with it and lost
-    /// with it.
+    /// Opens the connections to the hosts of a pub/sub layer. They belong to the subscription and are lost with it.
     pub async fn connect(&self, health: &Health) -> Result<Links, ConnectionError> {
         let Wire::PubSub(groups) = &self.0.wire else { return Ok(Links::default()) };
         let mut links = groups.connect(health).await?;
@@ -274,13 +275,13 @@ impl Layer {
         let refused = groups.subscribe(&mut links, &all).await?;
         self.0.membership.borrow_mut().remove(&refused);
         self.0.up.store(true, Ordering::Release);
-        // Redis keeps nothing for a subscriber that is away.
+        // Redis keeps no messages for a subscriber that is disconnected.
         let layer = self.clone();
         tokio::task::spawn_local(async move { layer.report_gap(all, ListenerState::Missed).await });
         Ok(links)
     }
 
-    /// To be called when the subscription, and with it the links of [`Layer::connect`], are lost.
+    /// Must be called when the subscription, and with it the connections of [`Layer::connect`], are lost.
     pub fn disconnected(&self) {
         if let Wire::PubSub(_) = &self.0.wire {
             self.0.up.store(false, Ordering::Release);
@@ -295,15 +296,17 @@ impl Layer {
     }
 }
 
-const NO_ANSWER: &str = "no answer of the channel layer";
+const NO_ANSWER: &str = "no answer from the channel layer";
 
-/// By how much the clocks of a backend and this node may differ. A message of the core layer that is older
-/// than the layer keeps any, and this much more, is refused.
-const CLOCKS: Duration = Duration::from_secs(10);
+/// How much the clocks of a backend and of this node may differ. A message of the core layer is refused if it is
+/// older than the layer's `expiry` plus this time.
+const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(10);
 
 fn serializer(settings: &ChannelsLayer) -> Serializer {
     let (prefix, ttl) = match settings.wire {
-        ChannelsWire::Core => (settings.random_prefix_length, Some(settings.expiry + CLOCKS)),
+        ChannelsWire::Core => {
+            (settings.random_prefix_length, Some(settings.expiry + MAX_CLOCK_DIFFERENCE))
+        }
         ChannelsWire::PubSub => (0, None),
     };
     Serializer::new(settings.serializer)

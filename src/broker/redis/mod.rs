@@ -1,10 +1,10 @@
 //! The Redis engine's subscription: one pub/sub connection, supervised.
 //!
-//! What should be subscribed is in [`Channels`]; what Redis has confirmed is in `subscribed`. After each
-//! batch of changes the difference is requested and awaited, so SUBSCRIBE and UNSUBSCRIBE of a channel
-//! never overtake each other. A connection that breaks, stalls or cannot keep up is given up whole: all
-//! channels are subscribed anew on the next one, and what was missed meanwhile is read from the histories;
-//! the clients of channels without one are disconnected.
+//! [`Channels`] holds the channels that should be subscribed; `subscribed` holds those that Redis has confirmed.
+//! After each batch of changes the difference is requested and awaited, so SUBSCRIBE and UNSUBSCRIBE of a channel
+//! never overtake each other. A connection that breaks, stalls or cannot keep up is dropped: all channels are
+//! subscribed again on the next one, and the publications missed in between are read from the histories. The
+//! clients of channels without a history are disconnected.
 
 mod subscribe;
 
@@ -36,15 +36,17 @@ use crate::telemetry;
 /// The most channels of one SUBSCRIBE.
 const CHANNELS_PER_COMMAND: usize = 512;
 
-/// How long the end of the process waits for the channel layer.
+/// How long the process waits at its end until it has left the channel layer.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How often the groups of the channel layer are left that are due.
+/// The interval at which this node leaves the groups of the channel layer that are due.
 const LEAVE_INTERVAL: Duration = Duration::from_secs(2);
 
 impl Core {
-    /// Serves the Redis engine until killed, and then leaves the channel layer, if there is one.
-    /// `Err` = a URL is wrong.
+    /// Runs the Redis engine until the process is killed, and then leaves the channel layer, if there is one.
+    ///
+    /// # Errors
+    /// A URL is not valid.
     pub fn run_redis(
         mut self,
         url: &RedisUrl,
@@ -88,12 +90,12 @@ struct RedisSubscription {
     threads: Rc<[mpsc::Sender<ToThread>]>,
     parts: Parts,
     layer: Option<Layer>,
-    /// The layer's connections, beside the one of this subscription.
+    /// The connections to the channel layer's hosts.
     links: Links,
-    /// What Redis has confirmed on the present connection.
+    /// The channels that Redis has confirmed on the current connection.
     subscribed: HashSet<ChannelName>,
     canary: Option<Canary>,
-    /// How many connections there have been.
+    /// How many connections have been opened so far.
     connections: u64,
 }
 
@@ -103,7 +105,8 @@ impl Supervised for RedisSubscription {
     /// Opens a connection on which every channel of [`Channels`] is confirmed.
     async fn connect(&mut self, health: &Health) -> Result<PubSub, ConnectionError> {
         let mut pubsub = self.open(health).await?;
-        // Before anything can be received again, so that nobody gets a publication from beyond the gap.
+        // The gap is reported before anything can be received again, so that no client gets a publication from
+        // after the gap.
         self.connections += 1;
         let catch_up = if self.connections > 1 { self.report_gap().await } else { Vec::new() };
         while let Ok(change) = self.parts.changes.try_recv() {
@@ -124,7 +127,7 @@ impl Supervised for RedisSubscription {
         Ok(pubsub)
     }
 
-    fn pinged(&self, pubsub: &PubSub) -> Vec<MultiplexedConnection> {
+    fn links_to_ping(&self, pubsub: &PubSub) -> Vec<MultiplexedConnection> {
         std::iter::once(pubsub.link()).chain(self.links.links()).collect()
     }
 
@@ -145,7 +148,7 @@ impl Supervised for RedisSubscription {
                 },
                 count = self.parts.changes.recv_many(&mut changes, CHANNELS_PER_COMMAND), if changes.is_empty() => {
                     if count == 0 {
-                        return "the gateway ends".into();
+                        return "the gateway is stopping".into();
                     }
                     self.apply(&mut pubsub, &mut changes).await
                 }
@@ -176,7 +179,7 @@ impl Supervised for RedisSubscription {
         }
     }
 
-    /// Applies changes meanwhile, so that [`Channels`] is up to date at the next attempt.
+    /// Applies changes during the pause, so that [`Channels`] is up to date at the next attempt.
     async fn pause(&mut self, pause: Duration) {
         let pause = tokio::time::sleep(pause);
         tokio::pin!(pause);
@@ -205,13 +208,13 @@ impl RedisSubscription {
                 return telemetry::delivery::publication_too_large(payload.len());
             }
             if accept(&intake, &channel, payload.into()).is_err() {
-                overflow.give_up("publications came faster than they go out");
+                overflow.give_up("publications arrived faster than they were delivered");
             }
         })
         .await
     }
 
-    /// Publications of all channels may have been missed. Returns the channels that are to be read from
+    /// Reports that publications of all channels may have been missed. Returns the channels to catch up from
     /// their histories, each with the number of its catch-up; the clients of the others are disconnected.
     async fn report_gap(&mut self) -> Vec<(ChannelName, u64)> {
         let Gap { lost, catch_up } = self.channels.borrow_mut().record_gap();
@@ -223,7 +226,8 @@ impl RedisSubscription {
         catch_up
     }
 
-    /// The canary's channel is the last, so that a canary arrives only once every channel is subscribed.
+    /// Subscribes the canary's channel. It is the last one, so that a canary arrives only once every channel is
+    /// subscribed.
     async fn subscribe_canary(&self, pubsub: &mut PubSub) -> Result<(), ConnectionError> {
         let Some(canary) = &self.canary else { return Ok(()) };
         match pubsub.subscribe(&[canary.channel()]).await {

@@ -1,4 +1,5 @@
-//! Subscribes and unsubscribes until Redis has confirmed what [`super::Channels`] wants, and tells the threads.
+//! Subscribes and unsubscribes until Redis has confirmed the channels in [`super::Channels`], and notifies the
+//! threads.
 
 use std::collections::HashSet;
 
@@ -8,7 +9,7 @@ use crate::redis_link::{ConnectionError, PubSub, RedisFailure};
 use crate::telemetry;
 
 impl RedisSubscription {
-    /// Applies `changes`, and subscribes and unsubscribes what differs then.
+    /// Applies `changes`, and subscribes or unsubscribes the channels that they affect.
     pub(super) async fn apply(
         &mut self,
         pubsub: &mut PubSub,
@@ -43,14 +44,14 @@ impl RedisSubscription {
         pubsub: &mut PubSub,
         channels: Vec<ChannelName>,
     ) -> Result<(), ConnectionError> {
-        for some in channels.chunks(CHANNELS_PER_COMMAND) {
-            match pubsub.subscribe(some).await {
-                Ok(()) => self.subscribed.extend(some.iter().cloned()),
+        for chunk in channels.chunks(CHANNELS_PER_COMMAND) {
+            match pubsub.subscribe(chunk).await {
+                Ok(()) => self.subscribed.extend(chunk.iter().cloned()),
                 Err(failure @ RedisFailure::Unavailable) => return Err(failure.into()),
-                // One forbidden channel fails the whole command: find out which.
-                Err(RedisFailure::Refused(_)) => self.subscribe_singly(pubsub, some).await?,
+                // One forbidden channel fails the whole command, so each is tried by itself.
+                Err(RedisFailure::Refused(_)) => self.subscribe_singly(pubsub, chunk).await?,
             }
-            self.join_layer(some).await?;
+            self.join_layer(chunk).await?;
         }
         Ok(())
     }
@@ -86,23 +87,23 @@ impl RedisSubscription {
         Ok(())
     }
 
-    /// Tells the threads and tails of `channel` that Redis refuses it.
+    /// Notifies the threads and tails of `channel` that Redis refuses the subscription.
     async fn refuse(&self, channel: &ChannelName) {
         self.parts.catch_ups.tails.refuse(channel);
-        for (thread, ticket) in self.listeners_of(channel) {
-            let refused = ToThread::Refused(channel.clone(), ticket);
+        for (thread, join_id) in self.listeners_of(channel) {
+            let refused = ToThread::Refused(channel.clone(), join_id);
             // A thread that has ended has no listeners.
             let _ = self.threads[thread].send(refused).await;
         }
     }
 
-    /// Tells each thread which of its channels are live.
+    /// Notifies each thread, and the tails, which of `channels` are subscribed.
     pub(super) async fn confirm(&self, channels: Vec<ChannelName>) {
         let mut confirmed: Vec<Vec<_>> = self.threads.iter().map(|_| Vec::new()).collect();
         for channel in channels {
             self.parts.catch_ups.tails.confirm(&channel);
-            for (thread, ticket) in self.listeners_of(&channel) {
-                confirmed[thread].push((channel.clone(), ticket));
+            for (thread, join_id) in self.listeners_of(&channel) {
+                confirmed[thread].push((channel.clone(), join_id));
             }
         }
         for (thread, confirmed) in self.threads.iter().zip(confirmed) {
@@ -113,9 +114,9 @@ impl RedisSubscription {
         }
     }
 
-    /// The threads that listen to `channel`, each with its ticket.
+    /// The threads that listen to `channel`, each with the id of its join.
     fn listeners_of(&self, channel: &ChannelName) -> Vec<(usize, u64)> {
         let channels = self.channels.borrow();
-        channels.listeners(channel).iter().map(|l| (l.thread, l.ticket)).collect()
+        channels.listeners(channel).iter().map(|l| (l.thread, l.join_id)).collect()
     }
 }

@@ -1,4 +1,4 @@
-//! The members of a thread, as its task tells the engine about them.
+//! Tests of the members of a thread, on both engines.
 
 use std::rc::Rc;
 
@@ -33,7 +33,7 @@ async fn members_of_a_thread_are_stored_and_announced(bench: Bench) {
             until("two members", async || count().await == 2).await;
             members.leave(one.connection_id);
             until("one left", async || count().await == 1).await;
-            // Leaves and is replaced before the engine was told.
+            // The member leaves and is replaced before the engine is called.
             members.leave(two.connection_id);
             members.enter(&channel(), three.clone());
             let only_three = [(three.clone(), 1)];
@@ -41,7 +41,7 @@ async fn members_of_a_thread_are_stored_and_announced(bench: Bench) {
             assert_eq!(announced(&members), [JOIN]);
             members.leave(three.connection_id);
             members.leave(three.connection_id);
-            until("nobody", async || count().await == 0).await;
+            until("no members", async || count().await == 0).await;
             until("the last announcement", async || {
                 let all = announced(&members);
                 all == [LEAVE] || {
@@ -65,7 +65,7 @@ async fn members_in_redis_are_stored_and_announced() {
 }
 
 #[tokio::test]
-async fn a_redis_that_was_emptied_is_healed_by_the_next_renewal() {
+async fn the_next_renewal_restores_an_emptied_redis() {
     let bench = Bench::redis(LEASE).await;
     let members = Members::new(bench.store.clone());
     let all: Vec<Member> = (0..600).map(|n| Member { connected_at: 7, ..user(n) }).collect();
@@ -83,31 +83,31 @@ async fn a_redis_that_was_emptied_is_healed_by_the_next_renewal() {
 }
 
 #[tokio::test]
-async fn joins_and_leaves_while_redis_was_away_are_stored_when_it_is_back() {
+async fn joins_and_leaves_during_an_outage_are_stored_after_it() {
     let mut bench = Bench::redis(LEASE).await;
     let members = Members::new(bench.store.clone());
-    let (stays, leaves, comes) = (user(1), user(2), user(3));
-    members.enter(&channel(), stays.clone());
-    members.enter(&channel(), leaves.clone());
+    let (staying, leaving, joining) = (user(1), user(2), user(3));
+    members.enter(&channel(), staying.clone());
+    members.enter(&channel(), leaving.clone());
     assert!(members.renew_all().await);
     let (server, commands) = bench.redis.as_mut().unwrap();
     server.pause();
-    members.enter(&channel(), comes.clone());
-    members.leave(leaves.connection_id);
+    members.enter(&channel(), joining.clone());
+    members.leave(leaving.connection_id);
     assert!(!members.renew_all().await);
     assert!(!members.flush().await);
     server.resume();
     assert!(commands.wait_up(SOON).await);
     until("everything stored", async || members.renew_all().await && members.flush().await).await;
-    let mut expected = [(stays, 1), (comes, 1)];
+    let mut expected = [(staying, 1), (joining, 1)];
     expected.sort_by_key(|(member, _)| member.connection_id);
     assert_eq!(bench.page(None, 10).await.members, expected);
 }
 
 #[tokio::test]
-async fn a_channel_that_is_refused_delays_no_other() {
+async fn a_refused_channel_does_not_delay_others() {
     let bench = Bench::redis(LEASE).await;
-    let _: u8 = bench.run(&["SADD", "tg:{broken}:presence", "no sorted set"]).await;
+    let _: u8 = bench.run(&["SADD", "tg:{broken}:presence", "not a sorted set"]).await;
     let members = Members::new(bench.store.clone());
     let fine = user(1);
     members.enter(&ChannelName::new("broken").unwrap(), user(1));

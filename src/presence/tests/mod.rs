@@ -1,4 +1,4 @@
-//! Both engines, alike.
+//! Tests of the presence store, run on both engines.
 
 mod members;
 mod redis;
@@ -16,7 +16,7 @@ const SOON: Duration = Duration::from_secs(20);
 /// The leases of `chat_42`.
 const LEASES: &str = "tg:{chat_42}:presence";
 
-/// A store and what it stands on.
+/// A store on one engine, with the server that it needs.
 struct Bench {
     store: PresenceStore,
     redis: Option<(RedisServer, Commands)>,
@@ -49,12 +49,12 @@ impl Bench {
         page.unwrap()
     }
 
-    async fn run<T: ::redis::FromRedisValue>(&self, words: &[&str]) -> T {
+    async fn run<T: ::redis::FromRedisValue>(&self, command: &[&str]) -> T {
         let (_, commands) = self.redis.as_ref().unwrap();
-        commands.query(::redis::cmd(words[0]).arg(&words[1..])).await.unwrap()
+        commands.query(::redis::cmd(command[0]).arg(&command[1..])).await.unwrap()
     }
 
-    /// As if the lease had passed without a renewal.
+    /// Makes the lease of `member` expire at once.
     async fn expire(&self, member: &Member) {
         let id = member.connection_id.to_string();
         let changed: u8 = self.run(&["ZADD", LEASES, "XX", "CH", "1", &id]).await;
@@ -103,13 +103,13 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 
 async fn a_user_joins_with_the_first_and_leaves_with_the_last_connection(bench: Bench) {
     let (first, second, other) = (user(1), user(1), user(2));
-    // Credentials write the id of user 1 as text as well; "01" is somebody else.
+    // Credentials write the id of user 1 as text as well; "01" is another user.
     let [text, namesake] = ["1", "01"].map(|id| connection_of(Some(UserId::Text(id.into()))));
     assert_eq!(bench.renew(&[&first]).await, [joined(&first)]);
     assert_eq!(bench.renew(&[&second]).await, []);
     assert_eq!(bench.renew(&[&other, &text, &namesake]).await, [joined(&other), joined(&namesake)]);
     let all = [&first, &second, &other, &text, &namesake];
-    assert_eq!(bench.renew(&all).await, [], "renewals are no news");
+    assert_eq!(bench.renew(&all).await, [], "renewals are not changes");
 
     let page = bench.page(None, 10).await;
     assert_eq!((page.total_connections, page.total_users, page.more), (5, 3, false));
@@ -121,7 +121,7 @@ async fn a_user_joins_with_the_first_and_leaves_with_the_last_connection(bench: 
     }
 
     assert_eq!(bench.leave(&[&first]).await, []);
-    assert_eq!(bench.leave(&[&first]).await, [], "nobody leaves twice");
+    assert_eq!(bench.leave(&[&first]).await, [], "a member leaves only once");
     assert_eq!(bench.leave(&[&second, &namesake]).await, [left(&namesake)]);
     assert_eq!(bench.leave(&[&text]).await, [left(&text)]);
     assert_eq!(bench.renew(&[&first]).await, [joined(&first)]);
@@ -143,10 +143,10 @@ async fn each_anonymous_connection_joins_and_leaves_by_itself(bench: Bench) {
 
 async fn without_events_nothing_is_announced(bench: Bench) {
     let quiet = Member { events: false, ..user(1) };
-    let nobody = Member { events: false, ..anonymous() };
-    assert_eq!(bench.renew(&[&quiet, &nobody]).await, []);
+    let quiet_anonymous = Member { events: false, ..anonymous() };
+    assert_eq!(bench.renew(&[&quiet, &quiet_anonymous]).await, []);
     assert_eq!(bench.page(None, 10).await.total_connections, 2);
-    assert_eq!(bench.leave(&[&quiet, &nobody]).await, []);
+    assert_eq!(bench.leave(&[&quiet, &quiet_anonymous]).await, []);
 }
 
 async fn channels_are_independent(bench: Bench) {
@@ -160,7 +160,7 @@ async fn channels_are_independent(bench: Bench) {
     assert_eq!(page.unwrap().members, [(there, 1)]);
 }
 
-async fn pages_follow_one_another_without_a_gap(bench: Bench) {
+async fn pages_follow_each_other_without_a_gap(bench: Bench) {
     let mut all: Vec<Member> = (0..25).map(|n| user(n / 2)).collect();
     bench.renew(&all.iter().collect::<Vec<_>>()).await;
     all.sort_by_key(|member| member.connection_id);
@@ -174,7 +174,7 @@ async fn pages_follow_one_another_without_a_gap(bench: Bench) {
     }
     assert_eq!(seen, all);
     assert_eq!(bench.page(after, 10).await.members, []);
-    // Who has left since does not lose the entry.
+    // A page can start after a member that has left.
     bench.leave(&[&all[9]]).await;
     let page = bench.page(Some(all[9].connection_id), 1).await;
     assert_eq!(page.members[0].0, all[10]);
@@ -183,33 +183,33 @@ async fn pages_follow_one_another_without_a_gap(bench: Bench) {
 async fn the_next_call_removes_expired_members(bench: Bench) {
     let (dead, also_dead, alive) = (user(1), user(2), user(2));
     assert_eq!(bench.renew(&[&dead, &also_dead]).await, [joined(&dead), joined(&also_dead)]);
-    // Of user 2 another connection lives on.
-    let mut gone = Vec::new();
+    // User 2 keeps another connection.
+    let mut left_ids = Vec::new();
     until("an expired lease", async || {
-        gone.extend(bench.renew(&[&alive]).await);
-        !gone.is_empty()
+        left_ids.extend(bench.renew(&[&alive]).await);
+        !left_ids.is_empty()
     })
     .await;
-    until("everybody expired", async || {
-        gone.extend(bench.renew(&[&alive]).await);
+    until("all leases expired", async || {
+        left_ids.extend(bench.renew(&[&alive]).await);
         bench.page(None, 10).await.total_connections == 1
     })
     .await;
-    assert_eq!(gone, [left(&dead)]);
+    assert_eq!(left_ids, [left(&dead)]);
     assert_eq!(bench.page(None, 10).await.members, [(alive, 1)]);
 }
 
-async fn a_list_shows_no_expired_member(bench: Bench) {
+async fn a_list_contains_no_expired_member(bench: Bench) {
     let dead = user(1);
     assert_eq!(bench.renew(&[&dead]).await, [joined(&dead)]);
-    let mut gone = Vec::new();
-    until("nobody listed", async || {
+    let mut left_ids = Vec::new();
+    until("an empty list", async || {
         let (changes, page) = bench.store.list(&channel(), None, 10).await;
-        gone.extend(changed_ids(&changes));
+        left_ids.extend(changed_ids(&changes));
         page.unwrap().members.is_empty()
     })
     .await;
-    assert_eq!(gone, [left(&dead)]);
+    assert_eq!(left_ids, [left(&dead)]);
 }
 
 macro_rules! on_both_engines {
@@ -235,7 +235,7 @@ on_both_engines! {
     each_anonymous_connection_joins_and_leaves_by_itself: super::LEASE,
     without_events_nothing_is_announced: super::LEASE,
     channels_are_independent: super::LEASE,
-    pages_follow_one_another_without_a_gap: super::LEASE,
+    pages_follow_each_other_without_a_gap: super::LEASE,
     the_next_call_removes_expired_members: std::time::Duration::from_secs(1),
-    a_list_shows_no_expired_member: std::time::Duration::from_secs(1),
+    a_list_contains_no_expired_member: std::time::Duration::from_secs(1),
 }

@@ -1,4 +1,4 @@
-//! Behaviour that only Redis has: its clock, evicted keys and values of other writers.
+//! Tests of behaviour that only Redis has: its clock, evicted keys and foreign values.
 
 use super::*;
 
@@ -7,7 +7,7 @@ const MEMBERS: &str = "tg:{chat_42}:presence:members";
 const USERS: &str = "tg:{chat_42}:presence:users";
 
 #[tokio::test]
-async fn of_many_nodes_one_gets_the_leave_of_a_dead_member() {
+async fn only_one_caller_gets_the_leave_of_an_expired_member() {
     let bench = Bench::redis(LEASE).await;
     let (dead, survivors) = (user(1), [user(2), user(3)]);
     bench.renew(&[&dead, &survivors[0], &survivors[1]]).await;
@@ -20,13 +20,13 @@ async fn of_many_nodes_one_gets_the_leave_of_a_dead_member() {
 }
 
 #[tokio::test]
-async fn who_is_late_and_still_there_is_not_told_to_have_left() {
+async fn a_late_renewal_causes_no_leave() {
     let bench = Bench::redis(LEASE).await;
     let late = user(1);
     bench.renew(&[&late]).await;
     bench.expire(&late).await;
     assert_eq!(bench.renew(&[&late]).await, []);
-    // Another call was faster this time.
+    // This time another call removes the expired member first.
     bench.expire(&late).await;
     let other = user(2);
     assert_eq!(bench.renew(&[&other]).await, [joined(&other), left(&late)]);
@@ -34,7 +34,7 @@ async fn who_is_late_and_still_there_is_not_told_to_have_left() {
 }
 
 #[tokio::test]
-async fn a_long_list_of_dead_members_is_worked_off() {
+async fn a_list_removes_all_expired_members() {
     let bench = Bench::redis(LEASE).await;
     let dead: Vec<Member> = (0..2500).map(user).collect();
     for members in dead.chunks(500) {
@@ -46,15 +46,15 @@ async fn a_long_list_of_dead_members_is_worked_off() {
     let _: u64 = bench.run(&expire).await;
     let alive = user(-1);
     let changes = bench.renew(&[&alive]).await;
-    assert_eq!(changes.len(), 1 + SWEEP);
+    assert_eq!(changes.len(), 1 + SWEEP_LIMIT);
     let (changes, page) = bench.store.list(&channel(), None, 10).await;
-    assert_eq!(changes.len(), 2500 - SWEEP);
+    assert_eq!(changes.len(), 2500 - SWEEP_LIMIT);
     let page = page.unwrap();
     assert_eq!((page.members, page.total_users), (vec![(alive, 1)], 1));
 }
 
 #[tokio::test]
-async fn what_redis_keeps_expires() {
+async fn keys_in_redis_expire() {
     let bench = Bench::redis(LEASE).await;
     bench.renew(&[&user(1), &anonymous()]).await;
     let (leases, members, users): (i64, i64, i64) = (
@@ -70,7 +70,7 @@ async fn what_redis_keeps_expires() {
 }
 
 #[tokio::test]
-async fn what_an_eviction_left_is_thrown_away() {
+async fn keys_left_by_an_eviction_are_deleted() {
     for evicted in [LEASES, MEMBERS, USERS] {
         let bench = Bench::redis(LEASE).await;
         let (one, other) = (user(1), user(2));
@@ -85,14 +85,14 @@ async fn what_an_eviction_left_is_thrown_away() {
 }
 
 #[tokio::test]
-async fn rubbish_of_others_is_refused_or_nobody() {
+async fn foreign_values_are_refused_or_ignored() {
     let bench = Bench::redis(LEASE).await;
     let member = user(1);
     bench.renew(&[&member]).await;
-    let _: u8 = bench.run(&["ZADD", MEMBERS, "0", "rubbish"]).await;
-    let _: u8 = bench.run(&["ZADD", LEASES, "1", "rubbish"]).await;
+    let _: u8 = bench.run(&["ZADD", MEMBERS, "0", "foreign"]).await;
+    let _: u8 = bench.run(&["ZADD", LEASES, "1", "foreign"]).await;
     assert_eq!(bench.page(None, 10).await.members, [(member.clone(), 1)]);
-    let () = bench.run(&["SET", USERS, "no hash"]).await;
+    let () = bench.run(&["SET", USERS, "not a hash"]).await;
     assert_eq!(bench.store.renew(&channel(), &[&user(2)]).await, Err(PresenceError::Refused));
     let (_, page) = bench.store.list(&channel(), None, 10).await;
     assert_eq!(page, Err(PresenceError::Refused));

@@ -38,7 +38,7 @@ impl TestClient {
             .and_then(|(epoch, offset)| ResumePoint::read(Some(&offset.to_string()), Some(epoch)));
         let (ours, theirs) = tokio::io::duplex(PIPE);
         let permits =
-            Permits { process: node.counts.enter(1000).expect("room"), ip: None, lease: None };
+            Permits { process: node.counts.acquire(1000).expect("room"), ip: None, lease: None };
         let arrival = Arrival { early: Vec::new(), resume };
         let services = Rc::clone(&node.services);
         let stream = ByteStream::Memory(ours);
