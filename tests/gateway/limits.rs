@@ -89,7 +89,7 @@ async fn a_fixed_window_counts_under_the_key_of_another_application(engine: Engi
 }
 
 #[tokio::test]
-async fn a_counter_that_is_none_lets_nobody_in() {
+async fn a_counter_that_is_not_an_integer_admits_no_client() {
     let engine = Engine::redis().await;
     let limits = "[route.limits]\n\
         connects_per_user = { limit = \"3/1m\", window = \"fixed\", key = \"rate:{user_id}\" }";
@@ -99,7 +99,7 @@ async fn a_counter_that_is_none_lets_nobody_in() {
     let cookie = format!("access_token={}", session());
     let refused = outcome(&gateway, "/ws/chat/42/", &[("cookie", &cookie)]).await;
     assert_eq!(refused, Closed(1013));
-    assert!(gateway.wait_for_log("redis_refused").await.contains("no integer"));
+    assert!(gateway.wait_for_log("redis_refused").await.contains("not an integer"));
     assert_eq!(redis.run::<String>(&["GET", "rate:7"]).await, "pickled");
 }
 
