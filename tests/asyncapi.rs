@@ -29,10 +29,9 @@ fn words(description: &Value, property: &str) -> BTreeSet<String> {
     messages.values().filter_map(schema).collect()
 }
 
-/// The text between each `before` and the next quote in the sources, except in tests.
+/// The text between each `before` and the next quote in the sources.
 fn quoted(source: &str, before: &str) -> BTreeSet<String> {
-    let code = source.split("#[cfg(test)]").next().unwrap_or_default();
-    let parts = code.split(before).skip(1);
+    let parts = source.split(before).skip(1);
     parts.filter_map(|part| part.split(['"', '\\']).next()).map(str::to_owned).collect()
 }
 

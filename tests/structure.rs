@@ -413,3 +413,26 @@ mod the_parser {
         );
     }
 }
+/// Unit tests of the module `a::b` stand in `src/a/b/tests.rs`, so that a file of code holds code only
+/// and everybody knows where its tests are. (For tests/structure.rs; it uses `root`, `tokens` and `library_files`.)
+#[test]
+fn unit_tests_stand_in_files_of_their_own() {
+    let mut mistakes = Vec::new();
+    for file in library_files() {
+        let source = read(&file);
+        let tokens = tokens(&source);
+        for three in tokens.windows(3) {
+            let [first, second, third] = [0, 1, 2].map(|at| three[at].text);
+            let is_inline = first == "mod" && second.contains("test") && third == "{";
+            let is_path = first == "#" && second == "[" && third == "path";
+            if is_inline || is_path {
+                mistakes.push(format!("{}:{}", file.display(), three[0].line));
+            }
+        }
+        let is_named_otherwise = file.to_str().is_some_and(|name| name.ends_with("_tests.rs"));
+        if is_named_otherwise {
+            mistakes.push(file.display().to_string());
+        }
+    }
+    assert!(mistakes.is_empty(), "tests belong in MODULE/tests.rs:\n{}", mistakes.join("\n"));
+}

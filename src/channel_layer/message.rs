@@ -197,5 +197,4 @@ fn read_json(body: &[u8], keeps_type: bool) -> Result<LayerMessage, BadMessage> 
 }
 
 #[cfg(test)]
-#[path = "message_tests.rs"]
 mod tests;

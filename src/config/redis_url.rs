@@ -323,5 +323,4 @@ fn client_certificate(
 }
 
 #[cfg(test)]
-#[path = "redis_url_tests.rs"]
 mod tests;

@@ -284,3 +284,6 @@ fn allow_origin(headers: &mut HeaderMap, origin: &str) {
         headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, with_credentials);
     }
 }
+
+#[cfg(test)]
+mod tests;

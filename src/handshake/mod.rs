@@ -9,8 +9,6 @@ mod attempt;
 mod authorize;
 mod credentials;
 mod issue;
-#[cfg(test)]
-mod issue_tests;
 mod origin;
 mod rejection;
 mod routes;

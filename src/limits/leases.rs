@@ -94,5 +94,4 @@ impl Lessor for SharedLimits {
 }
 
 #[cfg(test)]
-#[path = "leases_tests.rs"]
 mod tests;

@@ -227,5 +227,4 @@ fn record(
 }
 
 #[cfg(test)]
-#[path = "shared_tests.rs"]
 mod tests;

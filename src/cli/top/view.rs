@@ -217,5 +217,4 @@ pub(super) fn dim() -> Style {
 }
 
 #[cfg(test)]
-#[path = "view_tests.rs"]
 mod tests;

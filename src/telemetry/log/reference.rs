@@ -138,20 +138,20 @@ fn events() -> BTreeMap<String, Described> {
     let mut events = BTreeMap::new();
     for file in files {
         let source = fs::read_to_string(&file).unwrap();
-        let code = source.split("#[cfg(test)]\nmod tests {").next().unwrap();
         for (level, word) in LEVELS.into_iter().enumerate() {
             let is_inside_a_word = |before: &str| before.ends_with(|c: char| c.is_alphanumeric());
-            for (at, _) in code.match_indices(&format!("{word}!(")) {
-                if !is_inside_a_word(&code[..at]) {
-                    describe(&code[at + word.len() + 2..], level, &source, &mut events);
+            for (at, _) in source.match_indices(&format!("{word}!(")) {
+                if !is_inside_a_word(&source[..at]) {
+                    describe(&source[at + word.len() + 2..], level, &source, &mut events);
                 }
             }
         }
         if file.ends_with("log/context.rs") {
             continue;
         }
-        for (at, _) in code.match_indices("_event!(") {
-            let (is_message, call) = (code[..at].ends_with("message"), code[at + 8..].trim_start());
+        for (at, _) in source.match_indices("_event!(") {
+            let (is_message, call) =
+                (source[..at].ends_with("message"), source[at + 8..].trim_start());
             let (audit, call) = match call.strip_prefix("audit ") {
                 Some(call) => (true, call),
                 None => (false, call),

@@ -172,5 +172,4 @@ impl Drop for Fetch {
 }
 
 #[cfg(test)]
-#[path = "jwks_tests.rs"]
 mod tests;

@@ -230,5 +230,4 @@ fn write(
 }
 
 #[cfg(test)]
-#[path = "envelope_tests.rs"]
 mod tests;

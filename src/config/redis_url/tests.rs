@@ -104,7 +104,7 @@ fn errors_name_the_reason() {
 
 #[test]
 fn files_must_have_valid_contents() {
-    let key = include_str!("../../tests/keys/p256.pem");
+    let key = include_str!("../../../tests/keys/p256.pem");
     let load_error = |url: &str, contents: Result<&str, &str>| {
         let read = |_: &str| contents.map(str::to_owned).map_err(str::to_owned);
         UnloadedRedisUrl::parse(url).unwrap_or_else(|_| panic!("{url}")).load(read).unwrap_err()

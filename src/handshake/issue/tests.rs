@@ -5,8 +5,8 @@ use http_body_util::{BodyExt, Full};
 use hyper::{Request, Response, StatusCode};
 use serde_json::{Value, json};
 
-use super::Handshake;
-use super::tests::{APP, handshake, jwt, without_engine};
+use super::super::Handshake;
+use super::super::tests::{APP, handshake, jwt, without_engine};
 use crate::protocol::UserId;
 use crate::tokens::TokenRecord;
 
@@ -220,5 +220,7 @@ fn the_endpoint_is_one_path() {
     ] {
         assert_eq!(handshake.is_token_endpoint(path), is_endpoint, "{path}");
     }
-    assert!(!super::tests::handshake("", "[tokens]\nissue_path = \"\"").is_token_endpoint("/"));
+    assert!(
+        !super::super::tests::handshake("", "[tokens]\nissue_path = \"\"").is_token_endpoint("/")
+    );
 }

@@ -12,9 +12,9 @@ use crate::upstream::tests::message;
 
 /// A message written by Celery 5.7 with kombu 5.7: `apply_async(kwargs=…, expires=600)`, with
 /// `task_time_limit = 300`.
-const CAPTURED: &str = include_str!("captured_task.json");
+const CAPTURED: &str = include_str!("../captured_task.json");
 /// The message of `app.control.revoke(id, terminate=True)`.
-const CAPTURED_REVOKE: &str = include_str!("captured_revoke.json");
+const CAPTURED_REVOKE: &str = include_str!("../captured_revoke.json");
 
 const TASK_ID: &str = "07ec14df-5b0b-4703-9e5a-b4fe3759976b";
 

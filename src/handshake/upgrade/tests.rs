@@ -1,0 +1,86 @@
+use super::*;
+
+fn request() -> Request<()> {
+    Request::builder()
+        .uri("/ws/chat/1/")
+        .header("host", "gateway.test")
+        .header("upgrade", "WebSocket")
+        .header("connection", "keep-alive, Upgrade")
+        .header("sec-websocket-version", "13")
+        .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+        .body(())
+        .unwrap()
+}
+
+fn status(change: impl FnOnce(&mut Request<()>)) -> Option<u16> {
+    let mut request = request();
+    change(&mut request);
+    check(&request).err().map(|response| response.status().as_u16())
+}
+
+#[test]
+fn only_a_complete_upgrade_request_is_valid() {
+    assert_eq!(status(|_| ()), None);
+    assert_eq!(status(|r| *r.method_mut() = Method::POST), Some(405));
+    assert_eq!(status(|r| *r.version_mut() = Version::HTTP_10), Some(426));
+    for (name, without) in [
+        ("upgrade", 426),
+        ("connection", 426),
+        ("sec-websocket-version", 426),
+        ("sec-websocket-key", 400),
+        ("host", 400),
+    ] {
+        let removed = status(|r| drop(r.headers_mut().remove(name)));
+        assert_eq!(removed, Some(without), "without {name}");
+    }
+    for (name, value, expected) in [
+        ("connection", "upgrade", None),
+        ("connection", "keep-alive", Some(426)),
+        ("upgrade", "h2c, websocket", None),
+        ("upgrade", "websocketx", Some(426)),
+        ("sec-websocket-version", "8", Some(426)),
+        ("sec-websocket-key", "", Some(400)),
+        ("sec-websocket-key", "short", Some(400)),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ", Some(400)),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZWxvbmdlcg==", Some(400)),
+        ("content-length", "0", None),
+        ("content-length", "5", Some(400)),
+        ("transfer-encoding", "chunked", Some(400)),
+        ("sec-websocket-protocol", "chat", None),
+        ("sec-websocket-protocol", "tidegate.token.abc, tidegate.v1", None),
+        ("sec-websocket-protocol", "tidegate.token.abc", Some(400)),
+    ] {
+        let changed = status(|r| drop(r.headers_mut().insert(name, value.parse().unwrap())));
+        assert_eq!(changed, expected, "{name}: {value}");
+    }
+    for name in ["host", "sec-websocket-key"] {
+        let again = request().headers()[name].clone();
+        let twice = status(|r| assert!(r.headers_mut().append(name, again)));
+        assert_eq!(twice, Some(400), "{name} twice");
+    }
+}
+
+#[test]
+fn a_request_without_upgrade_is_told_what_is_required() {
+    let plain = Request::get("/ws/chat/1/").body(()).unwrap();
+    let answer = check(&plain).err().unwrap();
+    assert_eq!(answer.status(), StatusCode::UPGRADE_REQUIRED);
+    assert_eq!(answer.headers()["upgrade"], "websocket");
+    assert_eq!(answer.headers()["sec-websocket-version"], "13");
+}
+
+#[test]
+fn the_response_switches_protocols() {
+    let answer = check(&request()).ok().unwrap().accept(None);
+    assert_eq!(answer.status(), StatusCode::SWITCHING_PROTOCOLS);
+    assert_eq!(answer.headers()["upgrade"], "websocket");
+    assert_eq!(answer.headers()["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    assert!(!answer.headers().contains_key("sec-websocket-protocol"));
+
+    let mut offering = request();
+    let offered = "chat, tidegate.v1".parse().unwrap();
+    offering.headers_mut().insert("sec-websocket-protocol", offered);
+    let refused = check(&offering).ok().unwrap().accept_to_close();
+    assert_eq!(refused.status(), StatusCode::SWITCHING_PROTOCOLS);
+    assert_eq!(refused.headers()["sec-websocket-protocol"], "tidegate.v1");
+}

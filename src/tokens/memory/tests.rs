@@ -1,0 +1,50 @@
+use super::*;
+
+const TTL: Duration = Duration::from_secs(60);
+
+fn bounded(max_tokens: usize, max_bytes: usize) -> MemoryTokens {
+    MemoryTokens { ttl: TTL, records: ExpiringMap::with_bounds(1, max_tokens, max_bytes) }
+}
+
+#[test]
+fn expired_tokens_are_removed_and_make_room() {
+    let store = bounded(2, 1000);
+    let start = store.now();
+    store.put("a", "1".into(), start).unwrap();
+    store.put("b", "2".into(), start).unwrap();
+    assert_eq!(store.put("c", "3".into(), start), Err(Full));
+    assert_eq!(store.take("a", start + TTL), None);
+    store.put("c", "3".into(), start + TTL).unwrap();
+    store.put("d", "4".into(), start + TTL).unwrap();
+    assert_eq!(store.take("b", start), None);
+    assert_eq!(store.take("c", start + TTL).as_deref(), Some("3"));
+    assert_eq!(store.take("d", start + TTL).as_deref(), Some("4"));
+    assert_eq!((store.records.len(), store.records.bytes()), (0, 0));
+}
+
+#[test]
+fn used_tokens_make_room_at_once() {
+    let store = bounded(1, 4);
+    let now = store.now();
+    for round in 0..5000 {
+        let token = round.to_string();
+        store.put(&token, "1234".into(), now).unwrap();
+        assert!(store.take(&token, now).is_some());
+    }
+    assert_eq!(store.put("long", "12345".into(), now), Err(Full));
+    assert_eq!(store.records.len(), 0);
+}
+
+#[test]
+fn used_tokens_between_waiting_ones_leave_nothing_behind() {
+    let store = MemoryTokens::new(TTL);
+    let now = store.now();
+    store.put("first", "1".into(), now).unwrap();
+    for round in 0..5000 {
+        let token = round.to_string();
+        store.put(&token, "1".into(), now).unwrap();
+        assert!(store.take(&token, now).is_some());
+    }
+    assert_eq!(store.records.len(), 1);
+    assert!(store.take("first", now).is_some());
+}
