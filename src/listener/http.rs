@@ -142,14 +142,14 @@ impl HttpFrontend {
                 let client = self.build_client(*admission, address);
                 let services = Rc::clone(&self.services);
                 tokio::task::spawn_local(async move {
-                    let _tracker_token = tracked;
+                    let _guard = tracked;
                     session::open(services, stream, arrival, client, permits).await;
                 });
             }
             Upgraded::Closed(text, reason, ip) => {
                 permits.ip = permits.ip.take().or(ip);
                 tokio::task::spawn_local(async move {
-                    let _tracker_token = tracked;
+                    let _guard = tracked;
                     session::send_and_close(stream, text, reason, permits).await;
                 });
             }

@@ -85,7 +85,7 @@ impl Socket {
         self.wake();
     }
 
-    /// From now on what the peer sends is discarded.
+    /// Discards everything that the peer sends from now on.
     pub(super) fn linger(&self) {
         self.enter_phase(Phase::Lingering, CLOSE_TIMEOUT);
     }

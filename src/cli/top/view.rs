@@ -15,12 +15,12 @@ use crate::cli::record::escape_controls;
 /// The order of the rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Sort {
-    /// By messages, publications or queued bytes.
+    /// The rows with the most messages, publications or queued bytes come first.
     #[default]
     Rate,
-    /// By connections, or by age for connections.
+    /// The rows with the most connections, or the oldest connections, come first.
     Connections,
-    /// By name.
+    /// The rows are sorted by name.
     Name,
 }
 

@@ -41,7 +41,7 @@ metrics! {
 label_enum! {
     /// How a generation ended.
     pub enum GenerationEnd {
-        /// By a terminal event of the upstream or its worker, or by the regular end of the stream.
+        /// The upstream or its worker sent a terminal event, or the stream ended regularly.
         Completed => "completed",
         /// The upstream died, or sent something that could not be published.
         WorkerLost => "worker_lost",
