@@ -12,6 +12,7 @@ mod lease_key;
 mod leases;
 mod memory;
 mod redis;
+mod refusals;
 mod shared;
 mod status;
 mod window;
@@ -21,6 +22,7 @@ pub use claim::Claim;
 pub use connections::{ConnectionCounts, ConnectionPermit, IpPermit};
 pub use lease_key::{Holder, LeaseKey, LeaseKind};
 pub use leases::{Lease, LeaseSet};
+pub use refusals::{RefusalDelay, RefusalDelays};
 pub use shared::SharedLimits;
 pub use status::{LimitKind, LimitStatus, UserLimit};
 
