@@ -81,7 +81,7 @@ fn monitor(replies: &Rc<Replies>, route: &Arc<Route>, claimed: Claimed, lease: O
     let received_at = received_at(route, record);
     let context = MessageContext { received_at, spans: ReplySpans::default() };
     let mark = HistoryMark::adopt(&replies.history, task.clone());
-    let reply = WorkerReply { mark, guard, tracked, entry, lease, context };
+    let reply = WorkerReply { mark, guard, tracked, entry, lease, context, queue: None };
     ReplyMonitor::new(replies, route, reply, time_left).start();
 }
 
