@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::telemetry::replies::ReplyTiming;
@@ -23,11 +24,15 @@ pub(super) struct Channel {
     early_chunks: Vec<(Option<u64>, Instant)>,
     /// The replies in progress, the oldest first.
     replies: Vec<Arc<ReplyState>>,
+    /// The number of [`EndWatch`](super::EndWatch)es.
+    pub watches: usize,
+    /// Notified of each end of a reply.
+    pub ends: Arc<Notify>,
 }
 
 impl Channel {
     pub fn is_idle(&self) -> bool {
-        self.pending == 0 && self.replies.is_empty()
+        self.pending == 0 && self.replies.is_empty() && self.watches == 0
     }
 
     pub fn find(&self, task_id: &str) -> Option<&ReplyState> {
