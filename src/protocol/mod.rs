@@ -5,6 +5,7 @@ mod client_address;
 mod client_frame;
 mod close;
 mod error;
+mod event_members;
 mod event_name;
 mod events;
 mod header_list;
@@ -27,9 +28,10 @@ pub use client_frame::{ClientFrame, MAX_TASK_ID_BYTES, Renewal};
 pub use close::ClientAction;
 pub use close::CloseReason;
 pub use error::{ErrorCode, ErrorEvent};
+pub use event_members::{EventMembers, with_task_id};
 pub use event_name::EventName;
 pub use events::{
-    StartPosition, cancelled, complete, connected, event_name, going_away, pong, presence_event,
+    StartPosition, cancelled, complete, connected, going_away, pong, presence_event,
     processing_started, refreshed, resumed, task_queued, task_queued_before, token_expiring_soon,
 };
 pub use header_list::{header_has_token, header_list};

@@ -19,7 +19,8 @@ use crate::config::Route;
 use crate::generations::{Entry, Task, TaskGuard};
 use crate::limits::Lease;
 use crate::protocol::{
-    ErrorCode, ErrorEvent, EventName, cancelled, complete, event_name, processing_started,
+    ErrorCode, ErrorEvent, EventMembers, EventName, cancelled, complete, processing_started,
+    with_task_id,
 };
 use crate::telemetry::replies::{GenerationEnd, ReplyTiming};
 use crate::telemetry::route::RouteMetrics;
@@ -132,7 +133,7 @@ impl StreamedReply {
                     return Ok(GenerationEnd::Cancelled);
                 }
             };
-            let name = event_name(&json).unwrap_or_default();
+            let (name, json) = self.identify(json);
             if name == EventName::ProcessingStarted.label() {
                 continue;
             }
@@ -157,6 +158,17 @@ impl StreamedReply {
         }
         self.publish_terminal(complete(self.task_id()).into()).await?;
         Ok(GenerationEnd::Completed)
+    }
+
+    /// Returns the name of an event, and the event with the id of its task: its own if it has one.
+    fn identify(&self, json: Bytes) -> (String, Bytes) {
+        let members = EventMembers::read(&json).unwrap_or_default();
+        let name = members.event().unwrap_or_default().into_owned();
+        let json = match members.task_id() {
+            Some(_) => json,
+            None => with_task_id(&json, self.task_id()),
+        };
+        (name, json)
     }
 
     async fn next(&self, reply: &mut Reply) -> Next {
