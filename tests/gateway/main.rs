@@ -26,6 +26,7 @@ mod jwt;
 mod limits;
 mod logs;
 mod metrics;
+mod not_json;
 mod outcome;
 mod presence;
 mod proxy;

@@ -35,7 +35,7 @@ def options():
     parser.add_argument("--chunks", type=int, default=60)
     parser.add_argument("--pause", type=float, default=0.06, help="seconds between two chunks")
     parser.add_argument("--seed", type=int, default=time.time_ns() % 10**6)
-    parser.add_argument("--only", choices=("replace", "kill"), help="only this kind of round")
+    parser.add_argument("--only", choices=("replace", "kill", "calm"), help="only these rounds; calm: no event")
     parser.add_argument("--clients", help="only clients of this kind: see rounds.KINDS")
     parser.add_argument("--returns", help="only clients that come back so: see client.RETURNS")
     parser.add_argument("--isolated", action="store_true", help="wait after each event until all its effects are over")

@@ -28,7 +28,7 @@ class Report:
 
     def count(self, cluster, each, conversation, client, verdict):
         told = [at for at in verdict.told if at < each.until]
-        if each.event == "replace" and told:
+        if each.event != "kill" and told:
             verdict.faults.append("told, though nobody died")
         row = self.rows[cluster.layer, f"{each.event}, {each.nodes} nodes"]
         row["clients"] += 1

@@ -102,7 +102,7 @@ class Round:
             await asyncio.sleep(random.uniform(0, length * 0.9))
             self.killed_at = time.time()
             await cluster.stop(self.victim, signal.SIGKILL)
-        else:
+        elif self.event == "replace":
             await asyncio.sleep(random.uniform(0, length * 0.3))
             await self.replace_all(cluster, random)
         await finished
@@ -122,10 +122,10 @@ def plan(cluster, chosen):
     """Yields (event, victim, number of nodes): each of three nodes is killed, then each of two, and so on."""
     kills = itertools.cycle([(3, 0), (3, 1), (3, 2), (2, 0), (2, 1)])
     for number, (nodes, victim) in enumerate(itertools.islice(kills, chosen.rounds)):
-        if number % 5 in (0, 3) and chosen.only != "kill":
+        if number % 5 in (0, 3) and chosen.only in (None, "replace"):
             yield "replace", cluster.nodes[number // 5 % nodes], nodes
         if chosen.only != "replace":
-            yield "kill", cluster.nodes[victim], nodes
+            yield chosen.only or "kill", cluster.nodes[victim], nodes
 
 
 async def run(chosen, layer, directory, random, report):
