@@ -305,8 +305,8 @@ pub(super) fn accept(intake: &Intake, channel: &[u8], payload: Bytes) -> Result<
         return Ok(());
     };
     let delivery = match Position::split(&payload) {
-        Some((position, json)) => history::encode(json, Some(position)),
-        None => history::encode(&payload, None),
+        Some((position, json)) => history::encode_received(&channel, json, Some(position)),
+        None => history::encode_received(&channel, &payload, None),
     };
     intake.try_put(Publication { channel, delivery, received: Instant::now() })
 }

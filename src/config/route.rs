@@ -3,8 +3,8 @@
 use super::kinds::{self, Kind, ValueError, choice, kind, words};
 use super::section::Section;
 use super::{
-    AuthSource, Authorize, Binary, Compact, DuplicateTerminal, FixedReply, Generations, History,
-    Presence, Protocol, Reject, Route, SendQueue, limits,
+    AuthSource, Authorize, Binary, Compact, Concurrent, DuplicateTerminal, FixedReply, Generations,
+    History, Presence, Protocol, Reject, Route, SendQueue, limits,
 };
 use crate::protocol::{ChannelPattern, PathPattern};
 
@@ -44,6 +44,17 @@ const PRESENCE: Kind<Presence> = words(r#""off", "on" or "events""#, |value| {
 
 const DUPLICATE_TERMINAL: Kind<DuplicateTerminal> = words(r#""drop" or "pass""#, |value| {
     choice(value, &[("drop", DuplicateTerminal::Drop), ("pass", DuplicateTerminal::Pass)])
+});
+
+const CONCURRENT: Kind<Concurrent> = words(r#""parallel", "queue" or "reject""#, |value| {
+    choice(
+        value,
+        &[
+            ("parallel", Concurrent::Parallel),
+            ("queue", Concurrent::Queue),
+            ("reject", Concurrent::Reject),
+        ],
+    )
 });
 
 /// `""` stands for `None`.
@@ -345,6 +356,18 @@ fn generations(s: &mut Section<'_>) -> Option<Generations> {
         "drop",
         "A second terminal event of a task: \"drop\" discards it, \"pass\" delivers it.",
     );
+    let concurrent = s.key(
+        "concurrent",
+        CONCURRENT,
+        "parallel",
+        "A message while a reply runs on its channel: \"parallel\" relays it at once, \"queue\" after the replies before it, \"reject\" answers \"busy\".",
+    );
+    let max_waiting = s.key(
+        "max_waiting",
+        kinds::WAITING,
+        16,
+        "Messages of one channel that wait with concurrent = \"queue\"; beyond that, clients get \"busy\".",
+    );
     Some(Generations {
         dedup_ttl: dedup_ttl?,
         terminal_events: terminal_events?,
@@ -352,5 +375,7 @@ fn generations(s: &mut Section<'_>) -> Option<Generations> {
         first_event_warning: first_event_warning?,
         max_duration: max_duration?,
         duplicate_terminal: duplicate_terminal?,
+        concurrent: concurrent?,
+        max_waiting: max_waiting?,
     })
 }

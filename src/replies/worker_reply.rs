@@ -51,7 +51,7 @@ impl Replies {
         message: RelayedMessage,
         pending: PendingReply,
     ) {
-        let RelayedMessage { mark, lease, context } = message;
+        let RelayedMessage { mark, lease, turn, context } = message;
         let task_id = &*mark.task().id;
         let metrics = &sender.route_metrics.replies;
         let timing = ReplyTiming::new(Arc::clone(metrics), context.received_at)
@@ -74,11 +74,11 @@ impl Replies {
             // An upstream that names a task twice means the one that is in progress.
             return mark.leave_set();
         };
-        let record = generation_record(sender, false, lease.as_ref());
+        let record = generation_record(sender, false, lease.as_ref(), turn.as_ref());
         let entry = generations.ledger.enter(guard.task(), record);
         let duration = sender.route.generations.max_duration;
         let queue = Some(Rc::new(QueueContext::of(sender)));
-        let reply = WorkerReply { mark, guard, tracked, entry, lease, context, queue };
+        let reply = WorkerReply { mark, guard, tracked, entry, lease, turn, context, queue };
         ReplyMonitor::new(self, &sender.route, reply, duration).start();
     }
 }
@@ -88,12 +88,14 @@ pub(super) fn generation_record(
     sender: &Sender,
     streams: bool,
     lease: Option<&Lease>,
+    turn: Option<&Lease>,
 ) -> GenerationRecord {
     let Sender { route, user_id, .. } = sender;
     let user = user_id.as_ref().map(|user| user.to_string());
     let user_lease = user.zip(lease.map(|lease| lease.holder().to_string()));
     let ends_ms = unix_ms(route.generations.max_duration);
-    GenerationRecord { route: route.path.as_str().to_owned(), streams, ends_ms, user_lease }
+    let turn = turn.map(|turn| turn.holder().to_string());
+    GenerationRecord { route: route.path.as_str().to_owned(), streams, ends_ms, user_lease, turn }
 }
 
 /// Milliseconds since the Unix epoch, `later` than now.
@@ -140,6 +142,8 @@ pub(super) struct WorkerReply {
     pub entry: Entry,
     /// Counts the reply for its user.
     pub lease: Option<Lease>,
+    /// The channel's turn, if its replies run one at a time.
+    pub turn: Option<Lease>,
     pub context: MessageContext,
     /// `None` if another node may have heard events of the reply.
     pub queue: Option<Rc<QueueContext>>,
@@ -215,7 +219,9 @@ impl ReplyMonitor {
         self.report_unheard(&stop);
         self.reply.guard.remove();
         let end = self.conclude(&stop).await.unwrap_or(GenerationEnd::EngineDown);
-        let WorkerReply { mark, context, entry, .. } = self.reply;
+        let WorkerReply { mark, context, entry, turn, .. } = self.reply;
+        // The next message of the channel does not wait for the rest.
+        drop(turn);
         mark.remove().await;
         self.route_metrics.replies.ended(channel, end, context.received_at, id);
         context.spans.end(end);
@@ -228,7 +234,7 @@ impl ReplyMonitor {
     fn hand_over(self) {
         self.reply.mark.leave_set();
         self.reply.entry.hand_over();
-        if let Some(lease) = self.reply.lease {
+        for lease in [self.reply.lease, self.reply.turn].into_iter().flatten() {
             lease.forget();
         }
     }

@@ -186,7 +186,7 @@ impl Importer {
     /// Delivers a message to this node's own clients. The engine thread empties the intake without waiting for
     /// clients, so a full intake has room again soon.
     async fn deliver(&mut self, channel: ChannelName, json: &Bytes) {
-        let delivery = history::encode(json, None);
+        let delivery = history::encode_received(&channel, json, None);
         let received = Instant::now();
         let publication = Publication { channel, delivery, received };
         while self.intake.try_put(publication.clone()).is_err() {

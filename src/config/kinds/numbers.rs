@@ -57,6 +57,10 @@ pub(in crate::config) const COUNT: Kind<usize> =
 pub(in crate::config) const POSITIVE_COUNT: Kind<usize> =
     kind("integer", "an integer from 1 to 1000000000", integer::<usize, 1, 1_000_000_000>);
 
+/// The length of a queue of messages in the engine.
+pub(in crate::config) const WAITING: Kind<usize> =
+    kind("integer", "an integer from 1 to 1000", integer::<usize, 1, 1_000>);
+
 pub(in crate::config) const THREADS: Kind<usize> =
     kind("integer", "an integer from 0 to 1024", integer::<usize, 0, 1024>);
 

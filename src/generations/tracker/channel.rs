@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::telemetry::replies::ReplyTiming;
 
@@ -29,11 +29,15 @@ pub(super) struct Channel {
     pub unnamed_completes: u32,
     /// The replies in progress, the oldest first.
     replies: Vec<Arc<ReplyState>>,
+    /// The number of [`EndWatch`](super::EndWatch)es.
+    pub watches: usize,
+    /// Notified of each end of a reply.
+    pub ends: Arc<Notify>,
 }
 
 impl Channel {
     pub fn is_idle(&self) -> bool {
-        self.pending == 0 && self.replies.is_empty()
+        self.pending == 0 && self.replies.is_empty() && self.watches == 0
     }
 
     pub fn find(&self, task_id: &str) -> Option<&ReplyState> {

@@ -13,7 +13,7 @@ mod registration;
 #[cfg(test)]
 mod tests;
 
-pub use registration::{PendingReply, TrackOutcome, TrackedReply};
+pub use registration::{EndWatch, PendingReply, TrackOutcome, TrackedReply};
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -133,6 +133,17 @@ impl Tracker {
         inner.lock().task_ends.contains(key, Instant::now())
     }
 
+    /// Watches for the ends of replies on a channel, until the watch is dropped.
+    pub fn watch_ends(&self, channel: &ChannelName) -> EndWatch {
+        let inner = &*self.0;
+        let mut state = inner.lock();
+        let entry = state.channels.entry(channel.clone()).or_default();
+        entry.watches += 1;
+        let ends = Arc::clone(&entry.ends);
+        inner.count_active(&state);
+        EndWatch::new(self.clone(), channel.clone(), ends)
+    }
+
     /// Registers a message that is about to be relayed: from now on a reply that ends on its channel may be
     /// its own.
     pub fn register_pending(&self, channel: &ChannelName) -> PendingReply {
@@ -179,6 +190,7 @@ impl Inner {
             if let Some(reply) = entry.find(task_id) {
                 reply.record_end(now, event.is_success(), true);
             }
+            entry.ends.notify_waiters();
         }
         false
     }
@@ -201,6 +213,7 @@ impl Inner {
         let is_repeat = self.is_only_node && state.channel_ends.is_repeat(key, position, now);
         let Some(entry) = state.channels.get_mut(channel) else { return is_repeat };
         entry.heard += 1;
+        entry.ends.notify_waiters();
         if let Some((reply, is_certain)) = entry.next_to_end() {
             reply.record_end(now, event.is_success(), is_certain);
             state.channel_ends.record(key, position, now);

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
+
 use super::channel::{Ending, ReplyState};
 use super::{MAX_TRACKED, Tracker};
 use crate::protocol::ChannelName;
@@ -71,6 +73,36 @@ impl Drop for PendingReply {
         let mut state = inner.lock();
         if let Some(channel) = state.channels.get_mut(&self.channel) {
             channel.remove_pending();
+        }
+        state.remove_idle(&self.channel);
+        inner.count_active(&state);
+    }
+}
+
+/// Watches for the ends of replies on one channel, until this is dropped.
+pub struct EndWatch {
+    tracker: Tracker,
+    channel: ChannelName,
+    ends: Arc<Notify>,
+}
+
+impl EndWatch {
+    pub(super) fn new(tracker: Tracker, channel: ChannelName, ends: Arc<Notify>) -> Self {
+        Self { tracker, channel, ends }
+    }
+
+    /// Completes at the next end of a reply that this node sees. An end between two calls is not noticed.
+    pub async fn next_end(&self) {
+        self.ends.notified().await;
+    }
+}
+
+impl Drop for EndWatch {
+    fn drop(&mut self) {
+        let inner = &*self.tracker.0;
+        let mut state = inner.lock();
+        if let Some(channel) = state.channels.get_mut(&self.channel) {
+            channel.watches -= 1;
         }
         state.remove_idle(&self.channel);
         inner.count_active(&state);
