@@ -82,7 +82,7 @@ fn monitor(replies: &Rc<Replies>, route: &Arc<Route>, claimed: Claimed, lease: O
     let context = MessageContext { received_at, spans: ReplySpans::default() };
     let mark = HistoryMark::adopt(&replies.history, task.clone());
     let reply = WorkerReply { mark, guard, tracked, entry, lease, context };
-    ReplyMonitor::new(replies, route, reply, time_left).start();
+    ReplyMonitor::new(replies, route, reply, time_left).taken_over().start();
 }
 
 /// How much longer the reply may last.
@@ -107,9 +107,15 @@ async fn report_lost(replies: Rc<Replies>, claimed: Claimed, route: Option<Arc<R
         let lost = ErrorEvent::new(ErrorCode::WorkerLost, text).task_id(&task.id);
         (GenerationEnd::WorkerLost, lost.to_json())
     };
-    let publisher = ReplyPublisher::new(&replies.services.publisher, &task);
+    // Its node may have published the terminal event before it died.
+    let (is_over, end) = if replies.has_ended_in_history(&task, false).await {
+        (true, GenerationEnd::Completed)
+    } else {
+        let publisher = ReplyPublisher::new(&replies.services.publisher, &task);
+        (publisher.publish_terminal(json.into()).await.is_ok(), end)
+    };
     // If it cannot be published, the lease of this claim expires and a node takes the reply over again.
-    if publisher.publish_terminal(json.into()).await.is_ok() {
+    if is_over {
         HistoryMark::adopt(&replies.history, task.clone()).remove().await;
         replies.services.generations.ledger.mark_lost(&task);
         if let Some(route) = route {

@@ -14,6 +14,7 @@ mod deduplicate;
 mod failover;
 mod history_mark;
 mod message;
+mod past_end;
 mod refusal;
 mod relay;
 mod reply_publisher;

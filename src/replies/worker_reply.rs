@@ -29,6 +29,10 @@ use crate::upstream::TaskEnd;
 /// How long the terminal event of a task that is known to have ended may still be on its way.
 const TERMINAL_EVENT_DELAY: Duration = Duration::from_secs(2);
 
+/// When the history is searched for the end of a reply that was taken over: at once, and when this node surely hears
+/// the channel.
+const HISTORY_SEARCHES: [Duration; 2] = [Duration::ZERO, Duration::from_secs(2)];
+
 impl Replies {
     /// Monitors the reply to a message that was registered as `pending` before it was relayed.
     pub(super) fn monitor_reply(
@@ -128,6 +132,8 @@ pub(super) struct ReplyMonitor {
     publisher: ReplyPublisher,
     /// When the reply counts as ended even without a terminal event.
     ends: Instant,
+    /// Whether another node monitored the reply before, so that it may have ended unheard.
+    is_taken_over: bool,
     /// Keeps this node subscribed to the channel while no client is connected.
     _pin: ChannelPin,
     /// Dropped last: by then everything else is given back.
@@ -139,6 +145,8 @@ enum Stop {
     /// The terminal event was published.
     Ended,
     Cancelled,
+    /// The terminal event was published before this node monitored the reply.
+    EndedBefore,
     /// The task has ended, and no terminal event of it came.
     TaskEnded(TaskEnd),
     /// The worker has been silent for `reply_idle_timeout`.
@@ -169,7 +177,13 @@ impl ReplyMonitor {
             route: Arc::clone(route),
             reply,
             ends: Instant::now() + duration,
+            is_taken_over: false,
         }
+    }
+
+    /// The reply was monitored by another node before.
+    pub fn taken_over(self) -> Self {
+        Self { is_taken_over: true, ..self }
     }
 
     /// Monitors on a task of its own.
@@ -206,11 +220,13 @@ impl ReplyMonitor {
 
     async fn wait(&self) -> Stop {
         let mut task_end = self.task_end();
+        let mut ended_before = Box::pin(self.ended_before());
         loop {
             let next = self.silent_at().map_or(self.ends, |silent| silent.min(self.ends));
             tokio::select! {
                 end = completed(&mut task_end) => return Stop::TaskEnded(end),
                 () = self.reply.tracked.ended() => return Stop::Ended,
+                () = &mut ended_before => return Stop::EndedBefore,
                 () = self.reply.guard.cancelled() => return Stop::Cancelled,
                 () = self.reply.entry.taken() => return Stop::TakenOver,
                 () = self.replies.services.shutdown.draining() => return Stop::Draining,
@@ -238,6 +254,19 @@ impl ReplyMonitor {
         }))
     }
 
+    /// Completes if the reply has ended while no node monitored it.
+    async fn ended_before(&self) {
+        if self.is_taken_over {
+            for pause in HISTORY_SEARCHES {
+                tokio::time::sleep(pause).await;
+                if self.replies.has_ended_in_history(self.reply.guard.task(), true).await {
+                    return;
+                }
+            }
+        }
+        std::future::pending().await
+    }
+
     /// When the worker will have been silent for too long, unless an event comes before. `None` if the
     /// route has no `reply_idle_timeout`.
     fn silent_at(&self) -> Option<Instant> {
@@ -247,10 +276,14 @@ impl ReplyMonitor {
 
     /// Publishes a terminal event, unless the worker has published one.
     async fn conclude(&self, stop: &Stop) -> Result<GenerationEnd, PublishError> {
-        if !self.reply.tracked.end() {
+        let task = self.reply.guard.task();
+        let has_ended = !self.reply.tracked.end()
+            || matches!(stop, Stop::EndedBefore)
+            || self.replies.has_ended_in_history(task, self.is_taken_over).await;
+        if has_ended {
             return Ok(GenerationEnd::Completed);
         }
-        let id = &self.reply.guard.task().id;
+        let id = &task.id;
         let lost = |text| ErrorEvent::new(ErrorCode::WorkerLost, text).task_id(id).to_json();
         let (end, json) = match stop {
             Stop::Cancelled => {
@@ -263,7 +296,7 @@ impl ReplyMonitor {
             Stop::Overdue if self.silent_at().is_some() => {
                 (GenerationEnd::WorkerLost, lost("the worker took too long"))
             }
-            Stop::Overdue | Stop::Ended | Stop::Draining | Stop::TakenOver => {
+            Stop::Overdue | Stop::Ended | Stop::EndedBefore | Stop::Draining | Stop::TakenOver => {
                 return Ok(GenerationEnd::Overdue);
             }
         };
