@@ -1,25 +1,36 @@
 //! The members of an event that the gateway reads, and the one that it adds to the events of a streamed reply.
 
 use std::borrow::Cow;
-use std::fmt;
 
 use bytes::Bytes;
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
-use serde_json::value::RawValue;
+
+use super::{json_members, json_text};
 
 /// The top-level members of a publication that the gateway reads. Of two members with the same name the last one
 /// counts, as in `JSON.parse`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct EventMembers<'a> {
-    event: Option<&'a RawValue>,
-    task_id: Option<&'a RawValue>,
-    code: Option<&'a RawValue>,
+    event: Option<&'a str>,
+    task_id: Option<&'a str>,
+    code: Option<&'a str>,
 }
 
 impl<'a> EventMembers<'a> {
     /// `None` if the publication is not a JSON object.
     pub fn read(json: &'a [u8]) -> Option<Self> {
-        serde_json::from_slice(json).ok()
+        let Some(Cow::Borrowed(json)) = json_text(std::str::from_utf8(json).ok()?) else {
+            return None;
+        };
+        let mut members = json.starts_with('{').then(Self::default)?;
+        for (name, value) in json_members(json) {
+            match &*unquoted(name) {
+                "event" => members.event = Some(value),
+                "task_id" => members.task_id = Some(value),
+                "code" => members.code = Some(value),
+                _ => {}
+            }
+        }
+        Some(members)
     }
 
     /// The name of the event; `None` if it has none, or one that is not a string.
@@ -29,10 +40,10 @@ impl<'a> EventMembers<'a> {
 
     /// The id of the task; a number is given as its text. `None` if there is none, or one of another type.
     pub fn task_id(&self) -> Option<Cow<'a, str>> {
-        let raw = self.task_id?;
-        match raw.get().as_bytes().first() {
-            Some(b'0'..=b'9' | b'-') => Some(Cow::Borrowed(raw.get())),
-            _ => text(raw),
+        let json = self.task_id?;
+        match json.as_bytes().first() {
+            Some(b'0'..=b'9' | b'-') => Some(Cow::Borrowed(json)),
+            _ => text(json),
         }
     }
 
@@ -43,8 +54,7 @@ impl<'a> EventMembers<'a> {
 }
 
 /// The text of a JSON string. `None` for any other value, and for a string that is not valid Unicode.
-fn text(raw: &RawValue) -> Option<Cow<'_, str>> {
-    let json = raw.get();
+fn text(json: &str) -> Option<Cow<'_, str>> {
     let inner = json.strip_prefix('"')?.strip_suffix('"')?;
     if inner.contains('\\') {
         serde_json::from_str(json).ok().map(Cow::Owned)
@@ -53,59 +63,13 @@ fn text(raw: &RawValue) -> Option<Cow<'_, str>> {
     }
 }
 
-impl<'de> Deserialize<'de> for EventMembers<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members;
-        impl<'de> Visitor<'de> for Members {
-            type Value = EventMembers<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut members = EventMembers::default();
-                while let Some(MemberName(name)) = map.next_key()? {
-                    let member = match &*name {
-                        "event" => &mut members.event,
-                        "task_id" => &mut members.task_id,
-                        "code" => &mut members.code,
-                        _ => {
-                            map.next_value::<IgnoredAny>()?;
-                            continue;
-                        }
-                    };
-                    *member = Some(map.next_value()?);
-                }
-                Ok(members)
-            }
-        }
-        deserializer.deserialize_map(Members)
-    }
-}
-
-/// A name that is borrowed where it has no escapes.
-struct MemberName<'a>(Cow<'a, str>);
-
-impl<'de> Deserialize<'de> for MemberName<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Name;
-        impl<'de> Visitor<'de> for Name {
-            type Value = MemberName<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string")
-            }
-
-            fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Self::Value, E> {
-                Ok(MemberName(Cow::Borrowed(name)))
-            }
-
-            fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
-                Ok(MemberName(Cow::Owned(name.to_owned())))
-            }
-        }
-        deserializer.deserialize_str(Name)
+/// The name of a member without its quotes.
+fn unquoted(name: &str) -> Cow<'_, str> {
+    let inner = name.trim_matches('"');
+    match inner.contains('\\') {
+        // A name that is not valid Unicode stays as it is, and is none that is looked for.
+        true => serde_json::from_str(name).unwrap_or(Cow::Borrowed(inner)),
+        false => Cow::Borrowed(inner),
     }
 }
 

@@ -10,11 +10,13 @@ mod event_name;
 mod events;
 mod header_list;
 mod ids;
+mod json;
 mod label;
 mod names;
 mod origin;
 mod path;
 mod position;
+mod publication;
 mod request_id;
 mod timestamp;
 mod trace_context;
@@ -34,11 +36,15 @@ pub use events::{
 };
 pub use header_list::{header_has_token, header_list};
 pub use ids::{ConnectionId, UserId, random_hex};
+pub use json::{has_lone_surrogate, json_members, json_text};
 pub(crate) use label::label_enum;
 pub use names::{ChannelName, ChannelPattern, InvalidChannel, ReservedChannels};
 pub use origin::{Origin, OriginPattern, OriginTag};
 pub use path::{Params, PathPattern, Template, TemplateContext};
 pub use position::{Epoch, Position, ResumePoint, with_position};
+pub use publication::{
+    NotJson, PublishedObject, published_bytes, published_object, published_text,
+};
 pub use request_id::RequestId;
 pub use timestamp::with_timestamp;
 pub use trace_context::TraceContext;

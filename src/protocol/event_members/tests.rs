@@ -20,6 +20,8 @@ fn only_a_top_level_string_or_number_is_a_task_id() {
         (r#"{"event":"e","task_id":true}"#, None),
         (r#"{"event":"e","task_id":{"a":1}}"#, None),
         (r#"{"event":"e","task_id":["t"]}"#, None),
+        (r#"{"\ud83d":1,"event":"\ud83d","task_id":"t"}"#, Some("t")),
+        (r#"{"event":"e","task_id":"\ud83d"}"#, None),
         ("{}", None),
     ] {
         assert_eq!(task_id(json).as_deref(), expected, "{json}");
