@@ -317,6 +317,14 @@ async fn json_a_prefix_and_types() {
     let event = client.next_json().await;
     assert_eq!((event["n"].as_u64(), event.get("type")), (Some(2), None), "{event}");
     assert_eq!(messages(&gateway, "other_type").await, 2.0);
+    // Each type is logged once, with its name: it may be missing in `types`.
+    backend.send("chat_42", &json!({"type": "battle.event", "n": 3})).await;
+    backend.send("chat_42", &json!({"type": "chat.message", "n": 4})).await;
+    assert_eq!(client.next_json().await["n"], 4);
+    let warnings = gateway.log_events("layer_type_not_forwarded");
+    let types: Vec<_> = warnings.iter().map(|warning| &warning["message_type"]).collect();
+    assert_eq!(types, ["battle.event", ""], "{warnings:?}");
+    assert_eq!(warnings[0]["channel"], "chat_42");
 }
 
 #[tokio::test]

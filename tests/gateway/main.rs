@@ -12,6 +12,7 @@ mod chaos;
 mod chaos_replies;
 mod chat;
 mod commands;
+mod concurrent;
 mod conformance;
 mod credentials;
 mod disconnect;

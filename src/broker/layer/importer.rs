@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
+use super::other_types::OtherTypes;
 use super::{Layer, PAUSE, Wire};
 use crate::broker::Publication;
 use crate::broker::core::Intake;
@@ -49,11 +50,19 @@ pub(super) struct Importer {
     /// Messages of channels whose deferral has not ended.
     held: HashMap<ChannelName, Vec<Imported>>,
     held_count: usize,
+    other_types: OtherTypes,
 }
 
 impl Importer {
     pub fn new(layer: &Layer, intake: Intake, max_bytes: usize) -> Self {
-        Self { layer: layer.clone(), intake, max_bytes, held: HashMap::new(), held_count: 0 }
+        Self {
+            layer: layer.clone(),
+            intake,
+            max_bytes,
+            held: HashMap::new(),
+            held_count: 0,
+            other_types: OtherTypes::default(),
+        }
     }
 
     /// When the next deferral ends.
@@ -80,7 +89,7 @@ impl Importer {
 
     /// Returns the channels of this node that a message is for, its JSON and its identity; `None` if it is for none
     /// of them or cannot be read, which is counted here.
-    fn read(&self, incoming: Incoming) -> Option<(Vec<ChannelName>, Bytes, String)> {
+    fn read(&mut self, incoming: Incoming) -> Option<(Vec<ChannelName>, Bytes, String)> {
         let layer = &*self.layer.0;
         let message = match layer.serializer.read(&incoming.payload) {
             Ok(message) => message,
@@ -89,12 +98,6 @@ impl Importer {
                 return None;
             }
         };
-        let types = &layer.settings.types;
-        let is_wanted = |message_type: &String| types.contains(message_type);
-        if !types.is_empty() && !message.message_type.as_ref().is_some_and(is_wanted) {
-            telemetry::channel_layer::message_read(Outcome::OtherType);
-            return None;
-        }
         if message.json.len() > self.max_bytes {
             telemetry::delivery::publication_too_large(message.json.len());
             return None;
@@ -109,6 +112,13 @@ impl Importer {
         channels.retain(|channel| membership.contains(channel));
         if channels.is_empty() {
             telemetry::channel_layer::message_read(Outcome::NobodyHere);
+            return None;
+        }
+        let types = &layer.settings.types;
+        let is_wanted = |message_type: &String| types.contains(message_type);
+        if !types.is_empty() && !message.message_type.as_ref().is_some_and(is_wanted) {
+            telemetry::channel_layer::message_read(Outcome::OtherType);
+            self.other_types.record(message.message_type.as_deref(), &channels[0]);
             return None;
         }
         let id = incoming.score.map_or(String::new(), |score| identity(score, &message.json));

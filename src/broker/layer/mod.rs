@@ -15,6 +15,7 @@ mod groups;
 mod importer;
 mod listener;
 mod mailbox;
+mod other_types;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
