@@ -344,9 +344,9 @@ async fn a_channel_that_is_no_group_is_refused() {
 }
 
 #[tokio::test]
-async fn a_server_that_refuses_bzmpop_is_read_all_the_same() {
+async fn a_server_that_reports_no_changes_is_read_all_the_same() {
     let redis = Redis::start().await;
-    let () = redis.run(&["ACL", "SETUSER", "default", "-bzmpop"]).await;
+    let () = redis.run(&["ACL", "SETUSER", "default", "-client|tracking"]).await;
     let gateway = start(settings(&redis, "channels-core")).await;
     let mut backend = Backend::new(&redis).await;
     let (mut client, _) = Client::connected(&gateway, PATH).await;
