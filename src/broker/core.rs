@@ -123,13 +123,20 @@ impl Core {
         let capacity = INTAKE_BYTES.max(max_publication_bytes.saturating_mul(2));
         let capacity = capacity.min(u32::MAX as usize).min(Semaphore::MAX_PERMITS);
         let live = Arc::new(AtomicBool::new(false));
+        let layer_up = Arc::new(AtomicBool::new(true));
         let (senders, handles) = (0..threads)
             .map(|thread| {
                 let (sender, receiver) = mpsc::channel(THREAD_QUEUE);
-                let live = Arc::clone(&live);
+                let (live, layer_up) = (Arc::clone(&live), Arc::clone(&layer_up));
                 (
                     sender,
-                    WorkerHandle { thread, from_core: receiver, to_core: to_core.clone(), live },
+                    WorkerHandle {
+                        thread,
+                        from_core: receiver,
+                        to_core: to_core.clone(),
+                        live,
+                        layer_up,
+                    },
                 )
             })
             .unzip::<_, _, Vec<_>, Vec<_>>();
@@ -142,7 +149,7 @@ impl Core {
             queued,
             intake: Intake { queue, bytes: Arc::new(Semaphore::new(capacity)), capacity },
             live,
-            layer_up: Arc::new(AtomicBool::new(true)),
+            layer_up,
             max_publication_bytes,
             observer: Rc::new(|_, _, _| true),
             canary: None,
@@ -313,8 +320,8 @@ pub(super) fn accept(intake: &Intake, channel: &[u8], payload: Bytes) -> Result<
     let delivery = match Position::split(&payload) {
         // The history continues under a new epoch. Sockets of the old one are closed; nothing is written.
         Some((position, [])) => Delivery { frame: Bytes::new(), position: Some(position) },
-        Some((position, json)) => history::encode(json, Some(position)),
-        None => history::encode(&payload, None),
+        Some((position, json)) => history::encode_received(&channel, json, Some(position)),
+        None => history::encode_received(&channel, &payload, None),
     };
     intake.try_put(Publication { channel, delivery, received: Instant::now() })
 }

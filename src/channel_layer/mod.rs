@@ -7,7 +7,6 @@
 //! fixed multiple of its length.
 
 mod fernet;
-mod json;
 mod mailbox;
 mod memberships;
 pub mod message;

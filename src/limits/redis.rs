@@ -5,7 +5,8 @@ use std::time::Duration;
 use redis::{Pipeline, Script};
 
 use super::bucket::Gcra;
-use super::{Holder, Verdict};
+use super::turns::WAITING_LEASE;
+use super::{Holder, Turn, Verdict};
 use crate::leases::LEASE;
 use crate::redis_link::{Commands, EngineUnavailable};
 
@@ -17,6 +18,7 @@ pub(super) struct RedisLimits {
     hit: Script,
     acquire: Script,
     status: Script,
+    take_turn: Script,
 }
 
 /// The key and the holder of a lease.
@@ -30,6 +32,7 @@ impl RedisLimits {
             hit: Script::new(include_str!("hit.lua")),
             acquire: Script::new(include_str!("acquire.lua")),
             status: Script::new(include_str!("status.lua")),
+            take_turn: Script::new(include_str!("take_turn.lua")),
         }
     }
 
@@ -62,6 +65,39 @@ impl RedisLimits {
         call.key(key).arg(max).arg(holder.to_string()).arg(lease_ms());
         let (allowed, wait_ms): (bool, u64) = self.commands.invoke(&call).await?;
         Ok(verdict(allowed, Duration::from_millis(wait_ms)))
+    }
+
+    /// Like `MemoryLimits::take_turn`.
+    pub(super) async fn take_turn(
+        &self,
+        key: &str,
+        holder: Holder,
+        max_waiting: usize,
+    ) -> Result<Turn, EngineUnavailable> {
+        let mut call = self.take_turn.prepare_invoke();
+        turn_keys(key).iter().for_each(|key| {
+            call.key(key);
+        });
+        call.arg(holder.to_string()).arg(lease_ms());
+        call.arg(u64::try_from(WAITING_LEASE.as_millis()).unwrap_or(u64::MAX)).arg(max_waiting);
+        let turn: String = self.commands.invoke(&call).await?;
+        Ok(match &*turn {
+            "taken" => Turn::Taken,
+            "waiting" => Turn::Waiting,
+            _ => Turn::Full,
+        })
+    }
+
+    pub(super) async fn leave_turn(
+        &self,
+        key: &str,
+        holder: Holder,
+    ) -> Result<(), EngineUnavailable> {
+        let mut batch = Pipeline::with_capacity(3);
+        for key in turn_keys(key) {
+            batch.cmd("ZREM").arg(key).arg(holder.to_string()).ignore();
+        }
+        Ok(self.commands.pipeline(&batch).await?)
     }
 
     /// Like `MemoryLimits::bucket_status`.
@@ -119,6 +155,11 @@ impl RedisLimits {
         }
         Ok(self.commands.pipeline(&batch).await?)
     }
+}
+
+/// The keys of take_turn.lua. The channel's name in braces puts all three into one cluster slot.
+fn turn_keys(key: &str) -> [String; 3] {
+    [key.to_owned(), format!("{key}:waiting"), format!("{key}:waiting:leases")]
 }
 
 fn verdict(allowed: bool, retry_after: Duration) -> Verdict {

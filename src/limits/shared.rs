@@ -6,9 +6,9 @@ use std::time::Duration;
 use super::bucket::Gcra;
 use super::memory::MemoryLimits;
 use super::redis::{HeldLease, RedisLimits};
-use super::{Holder, LeaseKey, LimitName, LimitStatus, MIN_RETRY_AFTER, UserLimit, Verdict};
+use super::{Holder, LeaseKey, LimitName, LimitStatus, MIN_RETRY_AFTER, Turn, UserLimit, Verdict};
 use crate::config::{FixedWindow, Rate, UserRate};
-use crate::protocol::{Params, TemplateContext};
+use crate::protocol::{ChannelName, Params, TemplateContext};
 use crate::redis_link::{Commands, EngineUnavailable};
 use crate::telemetry;
 
@@ -178,6 +178,41 @@ impl SharedLimits {
 
     pub(super) fn lease_key(&self, key: LeaseKey<'_>) -> String {
         key.key(&self.0.prefix)
+    }
+
+    /// See [`TurnRequest::take`](super::TurnRequest::take).
+    pub(super) async fn take_turn(
+        &self,
+        channel: &ChannelName,
+        holder: Holder,
+        max_waiting: usize,
+    ) -> Result<Turn, EngineUnavailable> {
+        let key = self.turn_key(channel);
+        match &self.0.engine {
+            Engine::Memory(limits) => limits.take_turn(&key, holder, max_waiting),
+            Engine::Redis(limits) => limits.take_turn(&key, holder, max_waiting).await,
+        }
+    }
+
+    /// Gives back the turn of a channel, or the place in the queue for it.
+    pub(super) async fn leave_turn(
+        &self,
+        channel: &ChannelName,
+        holder: Holder,
+    ) -> Result<(), EngineUnavailable> {
+        let key = self.turn_key(channel);
+        match &self.0.engine {
+            Engine::Memory(limits) => {
+                limits.leave_turn(&key, holder);
+                Ok(())
+            }
+            Engine::Redis(limits) => limits.leave_turn(&key, holder).await,
+        }
+    }
+
+    /// The key of the lease by which a channel's turn is held.
+    pub(super) fn turn_key(&self, channel: &ChannelName) -> String {
+        format!("{}turn:{{{channel}}}", self.0.prefix)
     }
 
     pub(super) async fn renew_all(&self, held: &[HeldLease<'_>]) -> Result<(), EngineUnavailable> {

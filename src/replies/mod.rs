@@ -19,6 +19,8 @@ mod relay;
 mod reply_publisher;
 mod streamed_reply;
 mod thread_config;
+mod turn;
+mod unheard;
 mod user_limits;
 mod worker_reply;
 

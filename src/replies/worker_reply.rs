@@ -2,7 +2,7 @@
 //! so that it stops counting for its user, a client can cancel it, and a worker that falls silent is
 //! reported.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,22 +12,36 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::history_mark::HistoryMark;
 use super::message::{MessageContext, RelayedMessage};
 use super::reply_publisher::ReplyPublisher;
+use super::unheard::{QueueContext, UnheardReport};
 use super::{Replies, Sender, ThreadConfig};
 use crate::broker::{ChannelPin, PublishError};
 use crate::clock;
-use crate::config::Route;
+use crate::config::{ChannelsWire, Engine, EngineKind, Route};
 use crate::generations::{
     Entry, GenerationRecord, PendingReply, Task, TaskGuard, TrackOutcome, TrackedReply,
 };
 use crate::limits::Lease;
 use crate::protocol::{ErrorCode, ErrorEvent, cancelled, complete};
 use crate::telemetry;
-use crate::telemetry::replies::{GenerationEnd, ReplyTiming};
+use crate::telemetry::replies::{GenerationEnd, ReplyTiming, Unheard};
 use crate::telemetry::route::RouteMetrics;
 use crate::upstream::TaskEnd;
 
-/// How long the terminal event of a task that is known to have ended may still be on its way.
+/// How long the terminal event of a task that is known to have ended may still be on its way, counted from the
+/// latest event.
 const TERMINAL_EVENT_DELAY: Duration = Duration::from_secs(2);
+
+/// The same with a pub/sub layer, where another node may take over the import of the channel meanwhile.
+const TERMINAL_EVENT_DELAY_PUBSUB: Duration = Duration::from_secs(4);
+
+/// The terminal event is no longer waited for after this time, even if events of other replies continue to come.
+const MAX_TERMINAL_EVENT_DELAY: Duration = Duration::from_secs(30);
+
+/// How often it is checked whether events can be heard at all.
+const HEARING_CHECK: Duration = Duration::from_millis(250);
+
+/// How long a terminal event that may be another reply's waits for the results of their tasks.
+const END_CONFIRMATION: Duration = Duration::from_secs(5);
 
 impl Replies {
     /// Monitors the reply to a message that was registered as `pending` before it was relayed.
@@ -37,7 +51,7 @@ impl Replies {
         message: RelayedMessage,
         pending: PendingReply,
     ) {
-        let RelayedMessage { mark, lease, context } = message;
+        let RelayedMessage { mark, lease, turn, context } = message;
         let task_id = &*mark.task().id;
         let metrics = &sender.route_metrics.replies;
         let timing = ReplyTiming::new(Arc::clone(metrics), context.received_at)
@@ -60,10 +74,11 @@ impl Replies {
             // An upstream that names a task twice means the one that is in progress.
             return mark.leave_set();
         };
-        let record = generation_record(sender, false, lease.as_ref());
+        let record = generation_record(sender, false, lease.as_ref(), turn.as_ref());
         let entry = generations.ledger.enter(guard.task(), record);
         let duration = sender.route.generations.max_duration;
-        let reply = WorkerReply { mark, guard, tracked, entry, lease, context };
+        let queue = Some(Rc::new(QueueContext::of(sender)));
+        let reply = WorkerReply { mark, guard, tracked, entry, lease, turn, context, queue };
         ReplyMonitor::new(self, &sender.route, reply, duration).start();
     }
 }
@@ -73,12 +88,14 @@ pub(super) fn generation_record(
     sender: &Sender,
     streams: bool,
     lease: Option<&Lease>,
+    turn: Option<&Lease>,
 ) -> GenerationRecord {
     let Sender { route, user_id, .. } = sender;
     let user = user_id.as_ref().map(|user| user.to_string());
     let user_lease = user.zip(lease.map(|lease| lease.holder().to_string()));
     let ends_ms = unix_ms(route.generations.max_duration);
-    GenerationRecord { route: route.path.as_str().to_owned(), streams, ends_ms, user_lease }
+    let turn = turn.map(|turn| turn.holder().to_string());
+    GenerationRecord { route: route.path.as_str().to_owned(), streams, ends_ms, user_lease, turn }
 }
 
 /// Milliseconds since the Unix epoch, `later` than now.
@@ -92,6 +109,17 @@ async fn completed<T>(future: &mut Option<Pin<Box<dyn Future<Output = T> + '_>>>
     match future {
         Some(future) => future.await,
         None => std::future::pending().await,
+    }
+}
+
+fn terminal_event_delay(engine: &Engine) -> Duration {
+    let layer = match &engine.kind {
+        EngineKind::Redis(redis) => redis.channels.as_ref().map(|layer| layer.wire),
+        EngineKind::Memory => None,
+    };
+    match layer {
+        Some(ChannelsWire::PubSub) => TERMINAL_EVENT_DELAY_PUBSUB,
+        Some(ChannelsWire::Core) | None => TERMINAL_EVENT_DELAY,
     }
 }
 
@@ -114,7 +142,11 @@ pub(super) struct WorkerReply {
     pub entry: Entry,
     /// Counts the reply for its user.
     pub lease: Option<Lease>,
+    /// The channel's turn, if its replies run one at a time.
+    pub turn: Option<Lease>,
     pub context: MessageContext,
+    /// `None` if another node may have heard events of the reply.
+    pub queue: Option<Rc<QueueContext>>,
 }
 
 /// Monitors one worker's reply.
@@ -184,9 +216,12 @@ impl ReplyMonitor {
         if let Stop::Draining | Stop::TakenOver = stop {
             return self.hand_over();
         }
+        self.report_unheard(&stop);
         self.reply.guard.remove();
         let end = self.conclude(&stop).await.unwrap_or(GenerationEnd::EngineDown);
-        let WorkerReply { mark, context, entry, .. } = self.reply;
+        let WorkerReply { mark, context, entry, turn, .. } = self.reply;
+        // The next message of the channel does not wait for the rest.
+        drop(turn);
         mark.remove().await;
         self.route_metrics.replies.ended(channel, end, context.received_at, id);
         context.spans.end(end);
@@ -199,24 +234,32 @@ impl ReplyMonitor {
     fn hand_over(self) {
         self.reply.mark.leave_set();
         self.reply.entry.hand_over();
-        if let Some(lease) = self.reply.lease {
+        for lease in [self.reply.lease, self.reply.turn].into_iter().flatten() {
             lease.forget();
         }
     }
 
     async fn wait(&self) -> Stop {
         let mut task_end = self.task_end();
+        let confirmation = task_end.as_ref().map_or(Duration::ZERO, |_| END_CONFIRMATION);
+        let mut ended = pin!(self.reply.tracked.ended(confirmation));
+        let warning = self.route.generations.first_event_warning;
+        let mut warning_at = warning.map(|after| Instant::now() + after);
         loop {
-            let next = self.silent_at().map_or(self.ends, |silent| silent.min(self.ends));
+            let due = [self.silent_at(), warning_at].into_iter().flatten();
+            let next = due.fold(self.ends, Instant::min);
             tokio::select! {
                 end = completed(&mut task_end) => return Stop::TaskEnded(end),
-                () = self.reply.tracked.ended() => return Stop::Ended,
+                () = &mut ended => return Stop::Ended,
                 () = self.reply.guard.cancelled() => return Stop::Cancelled,
                 () = self.reply.entry.taken() => return Stop::TakenOver,
                 () = self.replies.services.shutdown.draining() => return Stop::Draining,
                 () = tokio::time::sleep_until(next.into()) => {}
             }
             let now = Instant::now();
+            if warning_at.take_if(|at| *at <= now).is_some() {
+                self.report_if_unheard(Unheard::Running);
+            }
             if self.silent_at().is_some_and(|silent| silent <= now) {
                 return Stop::Silent;
             }
@@ -233,9 +276,59 @@ impl ReplyMonitor {
         let end = self.config.upstreams.task_end(upstream, &self.reply.guard.task().id)?;
         Some(Box::pin(async move {
             let end = end.await;
-            tokio::time::sleep(TERMINAL_EVENT_DELAY).await;
+            self.reply.tracked.record_task_end();
+            self.wait_for_last_events().await;
             end
         }))
+    }
+
+    /// Completes when the events that the worker published before its task ended have had time to come. The time
+    /// begins again with each event, and does not count while this node is cut off from what workers publish.
+    async fn wait_for_last_events(&self) {
+        let delay = terminal_event_delay(&self.config.config.engine);
+        let mut began = Instant::now();
+        loop {
+            let now = Instant::now();
+            if !self.replies.services.broker.hears_all() {
+                began = now;
+            }
+            let quiet = began.max(self.reply.tracked.last_event_at()) + delay;
+            let due = quiet.min(began + MAX_TERMINAL_EVENT_DELAY);
+            if due <= now {
+                return;
+            }
+            tokio::time::sleep_until(due.min(now + HEARING_CHECK).into()).await;
+        }
+    }
+
+    /// Reports a reply that ends although nothing of it was heard. A task that fails need not have published anything.
+    fn report_unheard(&self, stop: &Stop) {
+        let when = match stop {
+            Stop::TaskEnded(TaskEnd::Succeeded) => Unheard::Succeeded,
+            Stop::TaskEnded(TaskEnd::Expired) => Unheard::Expired,
+            Stop::Silent | Stop::Overdue => Unheard::GivenUp,
+            Stop::TaskEnded(TaskEnd::Failed | TaskEnd::Revoked)
+            | Stop::Ended
+            | Stop::Cancelled
+            | Stop::Draining
+            | Stop::TakenOver => return,
+        };
+        self.report_if_unheard(when);
+    }
+
+    fn report_if_unheard(&self, when: Unheard) {
+        let Some(queue) = &self.reply.queue else { return };
+        if !self.reply.tracked.has_heard_nothing() {
+            return;
+        }
+        let report = UnheardReport {
+            config: Rc::clone(&self.config),
+            route_metrics: Arc::clone(&self.route_metrics),
+            upstream: self.route.upstream.clone().unwrap_or_default(),
+            task: self.reply.guard.task().clone(),
+            when,
+        };
+        report.send(Rc::clone(queue));
     }
 
     /// When the worker will have been silent for too long, unless an event comes before. `None` if the
@@ -256,6 +349,10 @@ impl ReplyMonitor {
             Stop::Cancelled => {
                 self.cancel_task().await;
                 (GenerationEnd::Cancelled, cancelled(id))
+            }
+            // The worker has said so itself, by an event that is not one of the route's `terminal_events`.
+            Stop::TaskEnded(TaskEnd::Succeeded) if self.reply.tracked.take_complete() => {
+                return Ok(GenerationEnd::Completed);
             }
             Stop::TaskEnded(TaskEnd::Succeeded) => (GenerationEnd::Completed, complete(id)),
             Stop::TaskEnded(end) => (GenerationEnd::TaskFailed, task_failed(*end, id)),

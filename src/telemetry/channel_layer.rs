@@ -4,7 +4,7 @@ use tracing::{info, warn};
 
 use super::definitions::{metrics, words};
 use super::replies::{Duplicate, duplicates_dropped};
-use crate::protocol::label_enum;
+use crate::protocol::{ChannelName, label_enum};
 
 metrics! {
     /// Messages of the channel layer, by outcome.
@@ -77,6 +77,16 @@ pub fn message_unreadable(why: BadMessage) {
     warn!(
         event = "layer_message_unreadable",
         why, "dropped an unreadable message of the channel layer"
+    );
+}
+
+/// Messages of this type come for this node's channels and are not forwarded; logged once for each type.
+pub fn type_not_forwarded(message_type: &str, channel: &ChannelName) {
+    warn!(
+        event = "layer_type_not_forwarded",
+        message_type,
+        channel = channel.as_str(),
+        "messages of this type are not forwarded to clients: it is not in types of [engine.redis.channels]"
     );
 }
 

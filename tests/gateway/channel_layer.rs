@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use rustix::process::Signal;
+
 use crate::rig::{Backend, Client, Event, Gateway, Redis, Settings, http, until};
 
 const PATH: &str = "/ws/chat/42/";
@@ -199,7 +201,8 @@ async fn a_gateway_that_stops_leaves_its_groups_to_another() {
     let second = start(settings(&redis, "channels-core")).await;
     let (_one, _) = Client::connected(&first, PATH).await;
     let (_other, _) = Client::connected(&first, "/ws/chat/43/").await;
-    let members = async |group: &str| -> Vec<String> { redis.run(&["ZRANGE", group, "0", "-1"]).await };
+    let members =
+        async |group: &str| -> Vec<String> { redis.run(&["ZRANGE", group, "0", "-1"]).await };
     let before = members("asgi:group:chat_42").await;
     first.stop().await;
     for group in ["asgi:group:chat_42", "asgi:group:chat_43"] {
@@ -219,7 +222,8 @@ async fn a_restart_of_the_only_gateway(wire: &str, killed: bool) {
     send(&mut backend, wire, 0..5).await;
     let offset = expect(&mut client, 0..5).await.expect("an offset");
     if killed {
-        first.kill().await;
+        first.signal(Signal::KILL);
+        first.wait_exit().await;
     } else {
         first.stop().await;
     }
@@ -368,6 +372,14 @@ async fn json_a_prefix_and_types() {
     let event = client.next_json().await;
     assert_eq!((event["n"].as_u64(), event.get("type")), (Some(2), None), "{event}");
     assert_eq!(messages(&gateway, "other_type").await, 2.0);
+    // Each type is logged once, with its name: it may be missing in `types`.
+    backend.send("chat_42", &json!({"type": "battle.event", "n": 3})).await;
+    backend.send("chat_42", &json!({"type": "chat.message", "n": 4})).await;
+    assert_eq!(client.next_json().await["n"], 4);
+    let warnings = gateway.log_events("layer_type_not_forwarded");
+    let types: Vec<_> = warnings.iter().map(|warning| &warning["message_type"]).collect();
+    assert_eq!(types, ["battle.event", ""], "{warnings:?}");
+    assert_eq!(warnings[0]["channel"], "chat_42");
 }
 
 #[tokio::test]

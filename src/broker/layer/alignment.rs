@@ -84,12 +84,12 @@ impl Layer {
                 let names = names.of_other(node);
                 for message in waiting {
                     let score = Some(message.score);
-                    let Some((members, imported)) = self.read_message(&message.payload, score)
-                    else {
+                    let Some(read) = self.read_message(&message.payload, score) else { continue };
+                    if !self.is_forwarded(read.message_type.as_ref()) {
                         continue;
-                    };
-                    for channel in members.iter().filter_map(|member| names.channel(member)) {
-                        let held = HeldMessage { score, imported: imported.clone() };
+                    }
+                    for channel in read.members.iter().filter_map(|member| names.channel(member)) {
+                        let held = HeldMessage { score, imported: read.imported.clone() };
                         messages.entry(channel).or_default().push(held);
                     }
                 }

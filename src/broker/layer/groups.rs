@@ -215,7 +215,7 @@ fn put(
 
 impl Layer {
     /// Imports the messages of all hosts, for as long as it is polled.
-    pub(super) async fn import_messages(self, importer: Importer) {
+    pub(super) async fn import_messages(self, mut importer: Importer) {
         let Wire::PubSub(groups) = &self.0.wire else { return };
         let Some(mut receiver) = groups.0.receiver.borrow_mut().take() else { return };
         let mut ready = Vec::new();

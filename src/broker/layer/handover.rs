@@ -1,6 +1,6 @@
 //! Hands the groups of a stopping node over: it listens until other nodes do.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Layer, Links, Wire};
 use crate::broker::history::ListenerState;
@@ -14,28 +14,37 @@ const HANDOVER_TIMEOUT: Duration = Duration::from_secs(5);
 /// The pause between two questions who listens.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
+/// The interval at which channels are offered again that no node has taken over.
+const OFFER_INTERVAL: Duration = Duration::from_secs(2);
+
 impl Layer {
     /// Waits for the drain, and then until other nodes listen to all groups of channels with a history. The drain
-    /// waits for it.
+    /// waits for it, unless there is no other node.
     pub(super) async fn hand_over(self, shutdown: Shutdown) {
-        let _token = shutdown.track();
+        let mut token = Some(shutdown.track());
         shutdown.draining().await;
         self.0.is_leaving.set(true);
-        let handed_over = async {
-            let mut offered = false;
-            loop {
-                let uncovered = self.uncovered_channels().await;
-                if uncovered.is_empty() || !self.has_other_nodes() {
-                    return;
-                }
-                if !offered {
-                    offered = self.0.redis.offer_channels(&uncovered).await.is_ok();
-                }
-                tokio::time::sleep(POLL_INTERVAL).await;
+        let deadline = Instant::now() + HANDOVER_TIMEOUT;
+        let mut offered_at = None;
+        loop {
+            let uncovered = self.uncovered_channels().await;
+            if uncovered.is_empty() {
+                return;
             }
-        };
-        if tokio::time::timeout(HANDOVER_TIMEOUT, handed_over).await.is_err() {
-            telemetry::channel_layer::handover_incomplete();
+            if self.has_other_nodes() {
+                if offered_at.is_none_or(|at: Instant| at.elapsed() >= OFFER_INTERVAL) {
+                    offered_at = Some(Instant::now());
+                    // What could not be offered is offered again.
+                    let _ = self.0.redis.offer_channels(&uncovered).await;
+                }
+                if Instant::now() >= deadline && token.take().is_some() {
+                    telemetry::channel_layer::handover_incomplete();
+                }
+            } else {
+                // One may still start before this one has ended.
+                token = None;
+            }
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 

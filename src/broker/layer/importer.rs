@@ -8,10 +8,12 @@ use sha2::{Digest, Sha256};
 
 use super::alignment::AlignmentMessage;
 use super::group_membership::{HeldMessage, ReadyMessages};
+use super::other_types::OtherTypes;
 use super::{Layer, PAUSE, Wire};
 use crate::broker::Publication;
 use crate::broker::core::Intake;
 use crate::broker::history::{self, Import, ImportOutcome, Imported, ListenerState};
+use crate::channel_layer::message::LayerMessage;
 use crate::protocol::ChannelName;
 use crate::retry::retry_forever;
 use crate::telemetry;
@@ -50,47 +52,51 @@ pub(super) enum Payload {
 pub(super) struct Importer {
     layer: Layer,
     intake: Intake,
+    other_types: OtherTypes,
+}
+
+/// A message that could be read.
+pub(super) struct ReadMessage {
+    /// The members that the message is for. Without any, it is for the group on whose channel it came.
+    pub members: Vec<String>,
+    pub message_type: Option<String>,
+    pub imported: Imported,
 }
 
 impl Layer {
-    /// Returns the members that a message is for, the message and its identity; `None` if it cannot be read or is not
-    /// wanted, which is counted here. Without members, the message is for the group on whose channel it came.
-    pub(super) fn read_message(
-        &self,
-        payload: &[u8],
-        score: Option<f64>,
-    ) -> Option<(Vec<String>, Imported)> {
-        let layer = &*self.0;
-        let message = match layer.serializer.read(payload) {
+    /// Reads a message and identifies it; `None` if it cannot be read or is too large, which is counted here.
+    pub(super) fn read_message(&self, payload: &[u8], score: Option<f64>) -> Option<ReadMessage> {
+        let message = match self.0.serializer.read(payload) {
             Ok(message) => message,
             Err(bad) => {
                 telemetry::channel_layer::message_unreadable(bad);
                 return None;
             }
         };
-        let types = &layer.settings.types;
-        let is_wanted = |message_type: &String| types.contains(message_type);
-        if !types.is_empty() && !message.message_type.as_ref().is_some_and(is_wanted) {
-            telemetry::channel_layer::message_read(Outcome::OtherType);
-            return None;
-        }
-        if message.json.len() > layer.max_publication_bytes {
+        if message.json.len() > self.0.max_publication_bytes {
             telemetry::delivery::publication_too_large(message.json.len());
             return None;
         }
         let id = score.map_or(String::new(), |score| identity(score, &message.json));
-        Some((message.members, Imported { id, json: message.json.into() }))
+        let LayerMessage { members, message_type, json } = message;
+        Some(ReadMessage { members, message_type, imported: Imported { id, json: json.into() } })
+    }
+
+    /// Whether messages of this type are forwarded.
+    pub(super) fn is_forwarded(&self, message_type: Option<&String>) -> bool {
+        let types = &self.0.settings.types;
+        types.is_empty() || message_type.is_some_and(|message_type| types.contains(message_type))
     }
 }
 
 impl Importer {
     pub fn new(layer: &Layer, intake: Intake) -> Self {
-        Self { layer: layer.clone(), intake }
+        Self { layer: layer.clone(), intake, other_types: OtherTypes::default() }
     }
 
     /// Imports messages, and returns when the engine has accepted all of them that need not wait for others, no matter
     /// how long that takes.
-    pub async fn import_all(&self, payloads: impl Iterator<Item = Payload>) {
+    pub async fn import_all(&mut self, payloads: impl Iterator<Item = Payload>) {
         let mut imports = Imports::default();
         self.add_released(&mut imports);
         for payload in payloads {
@@ -117,16 +123,17 @@ impl Importer {
     }
 
     /// Returns when no message is held any more.
-    pub async fn import_held(&self) {
+    pub async fn import_held(&mut self) {
         while self.layer.0.membership.borrow().has_waiting() {
             self.layer.0.released.notified().await;
             self.import_all(std::iter::empty()).await;
         }
     }
 
-    async fn dispatch_message(&self, incoming: Incoming, imports: &mut Imports) {
+    async fn dispatch_message(&mut self, incoming: Incoming, imports: &mut Imports) {
         let Incoming { payload, score, channel } = incoming;
-        let Some((members, imported)) = self.layer.read_message(&payload, score) else { return };
+        let Some(message) = self.layer.read_message(&payload, score) else { return };
+        let ReadMessage { members, message_type, imported } = message;
         let mut channels: Vec<_> = match &self.layer.0.wire {
             Wire::Core { names, .. } => {
                 members.iter().filter_map(|member| names.channel(member)).collect()
@@ -134,8 +141,12 @@ impl Importer {
             Wire::PubSub(_) => Vec::from_iter(channel),
         };
         channels.retain(|channel| self.layer.0.membership.borrow().contains(channel));
-        if channels.is_empty() {
+        let Some(first) = channels.first() else {
             return telemetry::channel_layer::message_read(Outcome::NobodyHere);
+        };
+        if !self.layer.is_forwarded(message_type.as_ref()) {
+            telemetry::channel_layer::message_read(Outcome::OtherType);
+            return self.other_types.record(message_type.as_deref(), first);
         }
         for channel in channels {
             self.dispatch(channel, HeldMessage { score, imported: imported.clone() }, imports)
@@ -168,7 +179,7 @@ impl Importer {
     /// Delivers a message to this node's own clients. The engine thread empties the intake without waiting for
     /// clients, so a full intake has room again soon.
     async fn deliver(&self, channel: ChannelName, json: &Bytes) {
-        let delivery = history::encode(json, None);
+        let delivery = history::encode_received(&channel, json, None);
         let received = Instant::now();
         let publication = Publication { channel, delivery, received };
         while self.intake.try_put(publication.clone()).is_err() {

@@ -19,6 +19,7 @@ mod importer;
 mod listener;
 mod mailbox;
 mod nodes;
+mod other_types;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

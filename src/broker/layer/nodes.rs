@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use tokio::time::MissedTickBehavior;
 
-use super::{Layer, Wire};
+use super::{Layer, PAUSE, Wire};
 use crate::broker::channels::Change;
 use crate::broker::history::{Heartbeat, ListenerState};
 use crate::protocol::ChannelName;
 use crate::redis_link::EngineUnavailable;
+use crate::retry::retry_forever;
 use crate::telemetry;
 
 /// The interval between heartbeats of this node. Several may fail before the node counts as dead.
@@ -43,14 +44,12 @@ impl Layer {
             ticks.tick().await;
             let most_offered = if self.0.is_leaving.get() { 0 } else { MAX_OFFERED };
             // After several failures, other nodes consider this one dead.
-            let Ok(heartbeat) = self.send_heartbeat(most_offered).await else { continue };
+            let heartbeat = retry_forever(PAUSE, || self.send_heartbeat(most_offered)).await;
             if heartbeat.was_unknown && !self.0.membership.borrow().names().is_empty() {
                 // Another node has removed the registrations of this one, or Redis has lost them.
                 self.renew_everything().await;
             }
-            if !heartbeat.offered.is_empty() {
-                self.pin_for_takeover(heartbeat.offered);
-            }
+            self.pin_for_takeover(heartbeat.offered);
             if !self.0.is_leaving.get() {
                 self.follow_dead_nodes().await;
             }
@@ -96,7 +95,11 @@ impl Layer {
     }
 
     /// Subscribes `channels` for a while, so that this node joins their groups.
-    fn pin_for_takeover(&self, channels: Vec<ChannelName>) {
+    fn pin_for_takeover(&self, mut channels: Vec<ChannelName>) {
+        channels.retain(|channel| !self.0.membership.borrow().contains(channel));
+        if channels.is_empty() {
+            return;
+        }
         telemetry::channel_layer::channels_taken_over(channels.len());
         let Some(changes) = self.0.changes.upgrade() else { return };
         for channel in &channels {

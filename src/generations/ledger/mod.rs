@@ -44,6 +44,9 @@ pub struct GenerationRecord {
     /// The user whose limit of running generations it counts against, and the lease by which it does.
     #[serde(rename = "place", default, skip_serializing_if = "Option::is_none")]
     pub user_lease: Option<(String, String)>,
+    /// The holder of the channel's turn, if the reply has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turn: Option<String>,
 }
 
 impl GenerationRecord {
