@@ -84,6 +84,16 @@ pub struct Page {
     pub complete: bool,
 }
 
+/// What a history knows about a generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GenerationState {
+    pub epoch: Epoch,
+    /// The offset after which the generation began; `None` if that is not recorded.
+    pub start: Option<u64>,
+    /// The number of other generations that are recorded for the channel.
+    pub others: u64,
+}
+
 /// The extent of a history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {
@@ -193,6 +203,21 @@ impl History {
                 Ok(())
             }
             Engine::Redis(redis) => redis.record_generation_start(channel, task_id).await,
+        }
+    }
+
+    /// What the history knows about a generation; `None` if there is none. Only another node can have left something
+    /// to know, so on the memory engine there is nothing.
+    pub async fn generation_state(
+        &self,
+        channel: &ChannelName,
+        task_id: &str,
+    ) -> Result<Option<GenerationState>, EngineUnavailable> {
+        match &self.engine {
+            Engine::Redis(redis) if self.keeps(channel) => {
+                redis.generation_state(channel, task_id).await
+            }
+            Engine::Redis(_) | Engine::Memory(_) => Ok(None),
         }
     }
 

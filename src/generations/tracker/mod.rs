@@ -44,6 +44,15 @@ pub enum Disposition {
     Drop,
 }
 
+/// The reply that a terminal event ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReplyEnd {
+    /// The one of this task.
+    Named(String),
+    /// The event names no task.
+    Unnamed,
+}
+
 /// Shared by all threads of the node. Cheap to clone.
 #[derive(Clone)]
 pub struct Tracker(Arc<Inner>);
@@ -124,6 +133,23 @@ impl Tracker {
         } else {
             Disposition::Deliver
         }
+    }
+
+    /// The reply that a publication ends; `None` if it is not a terminal event, nor a `complete` if these count too.
+    pub fn reply_end(
+        &self,
+        channel: &ChannelName,
+        json: &[u8],
+        with_complete: bool,
+    ) -> Option<ReplyEnd> {
+        let config = self.0.config.load();
+        let event = Event::read(json)?;
+        let is_end = event.ends_reply(config.generations_of(channel)?)
+            || with_complete && event.name == EventName::Complete.label();
+        is_end.then(|| match event.task_id {
+            Some(task_id) => ReplyEnd::Named(task_id.into_owned()),
+            None => ReplyEnd::Unnamed,
+        })
     }
 
     /// Whether this node has seen the task's terminal event lately.
