@@ -13,7 +13,10 @@ mod redis;
 mod tests;
 
 pub use compact::compact;
-pub(super) use layered::{Import, Imported, ListenerState, Registered};
+pub(super) use layered::{
+    Heartbeat, Import, ImportOutcome, Imported, ListenerState, MessageNumber, Registered,
+    Registration,
+};
 pub use memory::MemoryHistory;
 pub(super) use redis::RedisHistory;
 

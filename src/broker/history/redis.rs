@@ -40,7 +40,6 @@ pub(super) struct Scripts {
     pub import: Script,
     pub register_listener: Script,
     pub node_heartbeat: Script,
-    pub unregister_listener: Script,
 }
 
 impl RedisHistory {
@@ -61,7 +60,6 @@ impl RedisHistory {
                 import: Script::new(include_str!("import.lua")),
                 register_listener: Script::new(include_str!("register_listener.lua")),
                 node_heartbeat: Script::new(include_str!("node_heartbeat.lua")),
-                unregister_listener: Script::new(include_str!("unregister_listener.lua")),
             },
         }))
     }
