@@ -104,7 +104,7 @@ impl Tracker {
 /// Returns the ids in `old` with `task_id` added, in the format of `old` if it has one.
 fn with_id(old: &[u8], task_id: &str, format: TrackFormat) -> Vec<u8> {
     let value = pickle::read(old);
-    let set = value.as_ref().ok().and_then(pickle::Value::as_text_set);
+    let set = value.as_ref().ok().and_then(pickle::Pickle::as_text_set);
     let list: Option<Vec<Cow<'_, str>>> = serde_json::from_slice(old).ok();
     let format = match (&set, &list) {
         (Some(_), _) => TrackFormat::Pickle,
