@@ -92,6 +92,8 @@ pub struct GenerationState {
     pub epoch: Epoch,
     /// The offset after which the generation began; `None` if that is not recorded.
     pub start: Option<u64>,
+    /// Whether its terminal event was delivered by a node.
+    pub has_ended: bool,
     /// The number of other generations that are recorded for the channel.
     pub others: u64,
 }
@@ -220,6 +222,23 @@ impl History {
                 redis.generation_state(channel, task_id).await
             }
             Engine::Redis(_) | Engine::Memory(_) => Ok(None),
+        }
+    }
+
+    /// Records that the terminal event at `offset` has ended a generation: that of `task_id` or, if it names none, the
+    /// one that is running alone. Its node may be dead, and clients that connect must not get it as a running one. On
+    /// the memory engine the node itself records the end.
+    pub async fn settle_generation(
+        &self,
+        channel: &ChannelName,
+        task_id: Option<&str>,
+        offset: u64,
+    ) -> Result<(), EngineUnavailable> {
+        match &self.engine {
+            Engine::Redis(redis) if self.keeps(channel) => {
+                redis.settle_generation(channel, task_id, offset).await
+            }
+            Engine::Redis(_) | Engine::Memory(_) => Ok(()),
         }
     }
 
