@@ -153,8 +153,10 @@ impl Engine {
         let tracker = self.generations.tracker.clone();
         core.set_observer(move |channel, json, position| {
             let disposition = tracker.observe(channel, json, position);
-            if disposition == Disposition::Drop {
-                telemetry::replies::second_terminal_event_dropped();
+            match disposition {
+                Disposition::Drop => telemetry::replies::second_terminal_event_dropped(),
+                Disposition::DropCancelled => telemetry::replies::cancelled_event_dropped(),
+                Disposition::Deliver | Disposition::Internal => {}
             }
             disposition == Disposition::Deliver
         });

@@ -30,6 +30,11 @@ impl<'a> Event<'a> {
         self.is_named(EventName::ProcessingStarted)
     }
 
+    /// Whether this says that a task was cancelled.
+    pub fn is_cancellation(&self) -> bool {
+        self.is_named(EventName::Cancelled)
+    }
+
     /// Whether this is a part of the reply, given that it is not terminal: neither `processing_started` nor an
     /// announcement of a member.
     pub fn is_content(&self) -> bool {

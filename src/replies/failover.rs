@@ -13,7 +13,7 @@ use super::worker_reply::{ReplyMonitor, WorkerReply, unix_ms};
 use crate::config::Route;
 use crate::generations::{CLAIM_INTERVAL, Claimed, GenerationRecord, TrackOutcome};
 use crate::limits::{Lease, LeaseKey, LeaseKind};
-use crate::protocol::{ErrorCode, ErrorEvent, cancelled};
+use crate::protocol::{ErrorCode, ErrorEvent};
 use crate::telemetry::replies::{GenerationEnd, ReplySpans, ReplyTiming};
 use crate::telemetry::route::RouteMetrics;
 
@@ -81,13 +81,14 @@ fn monitor(replies: &Rc<Replies>, route: &Arc<Route>, claimed: Claimed, leases: 
     let generations = &replies.services.generations;
     let Claimed { task, record, cancelled } = &claimed;
     let timing = ReplyTiming::taken_over(Arc::clone(&RouteMetrics::of(&route.path).replies));
-    let tracked = match generations.tracker.register_pending(&task.channel).track(&task.id, timing)
-    {
-        TrackOutcome::Tracked(tracked) => tracked,
-        TrackOutcome::Ended => return generations.ledger.release(task),
-        // Another node may have room when the lease of this claim is over.
-        TrackOutcome::Full => return generations.ledger.resume(&claimed).abandon(),
-    };
+    let tracked =
+        match generations.tracker.register_pending(&task.channel).adopted().track(&task.id, timing)
+        {
+            TrackOutcome::Tracked(tracked) => tracked,
+            TrackOutcome::Ended => return generations.ledger.release(task),
+            // Another node may have room when the lease of this claim is over.
+            TrackOutcome::Full => return generations.ledger.resume(&claimed).abandon(),
+        };
     let Some(guard) = generations.running.register(task.clone()) else { return };
     let entry = generations.ledger.resume(&claimed);
     if *cancelled {
@@ -122,16 +123,15 @@ async fn report_lost(
     leases: AdoptedLeases,
 ) {
     let Claimed { task, cancelled: is_cancelled, record } = claimed;
-    let (end, json) = if is_cancelled {
-        (GenerationEnd::Cancelled, cancelled(&task.id))
-    } else {
-        let text = "the gateway node that relayed the reply has failed";
-        let lost = ErrorEvent::new(ErrorCode::WorkerLost, text).task_id(&task.id);
-        (GenerationEnd::WorkerLost, lost.to_json())
-    };
     let publisher = ReplyPublisher::new(&replies.services.publisher, &task);
     // If it cannot be published, the lease of this claim expires and a node takes the reply over again.
-    let published = publisher.publish_terminal(json.into()).await;
+    let (end, published) = if is_cancelled {
+        (GenerationEnd::Cancelled, publisher.publish_cancelled(None).await)
+    } else {
+        let text = "the gateway node that relayed the reply has failed";
+        let lost = ErrorEvent::new(ErrorCode::WorkerLost, text).task_id(&task.id).to_json();
+        (GenerationEnd::WorkerLost, publisher.publish_terminal(lost.into()).await)
+    };
     drop(leases);
     if published.is_ok() {
         HistoryMark::adopt(&replies.history, task.clone()).remove().await;

@@ -14,19 +14,19 @@ pub(super) struct HistoryMark {
     history: History,
     task: Task,
     is_set: Cell<bool>,
+    /// Whether the generation began on another node.
+    is_adopted: bool,
 }
 
 impl HistoryMark {
     /// A mark that is not set yet.
     pub fn new(history: &History, task: Task) -> Self {
-        Self { history: history.clone(), task, is_set: Cell::new(false) }
+        Self { history: history.clone(), task, is_set: Cell::new(false), is_adopted: false }
     }
 
     /// The mark of a generation that began on another node.
     pub fn adopt(history: &History, task: Task) -> Self {
-        let mark = Self::new(history, task);
-        mark.is_set.set(true);
-        mark
+        Self { history: history.clone(), task, is_set: Cell::new(true), is_adopted: true }
     }
 
     pub fn task(&self) -> &Task {
@@ -36,7 +36,8 @@ impl HistoryMark {
     /// Sets the mark. Does nothing if it is set already.
     pub async fn set(&self) {
         self.is_set.set(true);
-        let _ = self.history.record_generation_start(&self.task.channel, &self.task.id).await;
+        let Task { channel, id } = &self.task;
+        let _ = self.history.record_generation_start(channel, id, !self.is_adopted).await;
     }
 
     /// Removes the mark, and returns once that is done.
@@ -53,7 +54,7 @@ impl HistoryMark {
 
 impl Drop for HistoryMark {
     fn drop(&mut self) {
-        if !self.is_set.get() || !self.history.keeps(&self.task.channel) {
+        if !self.is_set.get() || !self.history.records_generations(&self.task.channel) {
             return;
         }
         // Without a runtime the process is ending.

@@ -20,7 +20,7 @@ use crate::generations::{
     Entry, GenerationRecord, PendingReply, Task, TaskGuard, TrackOutcome, TrackedReply,
 };
 use crate::limits::Lease;
-use crate::protocol::{ErrorCode, ErrorEvent, cancelled, complete};
+use crate::protocol::{ErrorCode, ErrorEvent, complete};
 use crate::telemetry;
 use crate::telemetry::replies::{GenerationEnd, ReplyTiming};
 use crate::telemetry::route::RouteMetrics;
@@ -261,7 +261,10 @@ impl ReplyMonitor {
         let (end, json) = match stop {
             Stop::Cancelled => {
                 self.cancel_task().await;
-                (GenerationEnd::Cancelled, cancelled(id))
+                let terminal_events = &self.route.generations.terminal_events;
+                let unnamed = self.reply.tracked.unnamed_events(terminal_events);
+                self.publisher.publish_cancelled(unnamed).await?;
+                return Ok(GenerationEnd::Cancelled);
             }
             Stop::TaskEnded(TaskEnd::Succeeded) => (GenerationEnd::Completed, complete(id)),
             Stop::TaskEnded(end) => (GenerationEnd::TaskFailed, task_failed(*end, id)),

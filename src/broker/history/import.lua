@@ -31,13 +31,14 @@ if #new == 0 then
   return 0
 end
 
-local meta = redis.call('HMGET', KEYS[2], 'epoch', 'offset')
+local meta = redis.call('HMGET', KEYS[2], 'epoch', 'offset', 'cancelled', 'unnamed')
 local epoch, offset = meta[1], tonumber(meta[2] or 0)
 if not epoch then
   epoch, offset = string.format('%x%05x', clock[1], clock[2]), 0
   redis.call('DEL', KEYS[1])
   redis.call('HSET', KEYS[2], 'epoch', epoch)
 end
+new = without_cancelled(KEYS[2], ARGV[1], meta[3], meta[4], new)
 for _, data in ipairs(new) do
   offset = offset + 1
   local number = string.format('%.0f', offset)

@@ -3,8 +3,10 @@
 //! Every publication of this node is passed to [`Tracker::observe`] before it is delivered. An event with a
 //! task id belongs to that task. An event without one may belong to any reply in progress on its channel; if
 //! it is terminal, it ends the oldest, since workers that name no tasks work in turn. A terminal event of a
-//! task that has ended already is a duplicate, which by default is not delivered.
+//! task that has ended already is a duplicate, which by default is not delivered. No event of a cancelled task is
+//! delivered; one without a task id counts for it if it was the only one on its channel.
 
+mod cancelled;
 mod channel;
 mod registration;
 #[cfg(test)]
@@ -22,7 +24,8 @@ use super::Task;
 use super::event::Event;
 use super::recent_ends::RecentEnds;
 use crate::config::{Config, DuplicateTerminal, SharedConfig};
-use crate::protocol::{ChannelName, EventName, Position};
+use crate::protocol::{ChannelName, EventName, INTERNAL_PREFIX, Position, TaskNotice};
+use cancelled::CancelledChannels;
 use channel::Channel;
 
 /// The most replies that are tracked at once on this node. Messages beyond are relayed all the same.
@@ -39,6 +42,10 @@ pub enum Disposition {
     Deliver,
     /// It is a second terminal event of a reply that has ended.
     Drop,
+    /// It belongs to a task that was cancelled.
+    DropCancelled,
+    /// It is a message for the nodes.
+    Internal,
 }
 
 /// Shared by all threads of the node. Cheap to clone.
@@ -53,6 +60,7 @@ struct Inner {
     /// The number of channels in `state` whose every event must be read, not only those that begin or end a
     /// reply by their name.
     active_channels: AtomicUsize,
+    cancelled: CancelledChannels,
     state: Mutex<State>,
 }
 
@@ -80,6 +88,7 @@ impl Tracker {
             is_only_node,
             hasher: RandomState::new(),
             active_channels: AtomicUsize::new(0),
+            cancelled: CancelledChannels::new(),
             state: Mutex::new(state),
         }))
     }
@@ -93,7 +102,17 @@ impl Tracker {
     ) -> Disposition {
         let inner = &*self.0;
         let config = inner.config.load();
-        if let Some(name) = Event::leading_name(json)
+        let leading_name = Event::leading_name(json);
+        if leading_name.is_some_and(|name| name.starts_with(INTERNAL_PREFIX))
+            && let Some(notice) = TaskNotice::read(json)
+        {
+            inner.cancelled.apply(channel, notice);
+            return Disposition::Internal;
+        }
+        if inner.cancelled.covers(channel, json, position) {
+            return Disposition::DropCancelled;
+        }
+        if let Some(name) = leading_name
             && inner.active_channels.load(Ordering::Relaxed) == 0
             && !concerns_a_reply(&config, name)
         {
@@ -139,11 +158,13 @@ impl Tracker {
     /// its own.
     pub fn register_pending(&self, channel: &ChannelName) -> PendingReply {
         let inner = &*self.0;
+        inner.cancelled.start(channel);
+        let began = inner.cancelled.now();
         let mut state = inner.lock();
         state.channel_ends.forget(inner.channel_key(channel));
         state.channels.entry(channel.clone()).or_default().pending += 1;
         inner.count_active(&state);
-        PendingReply::new(self.clone(), channel.clone())
+        PendingReply::new(self.clone(), channel.clone(), began)
     }
 }
 
@@ -174,6 +195,9 @@ impl Inner {
             return true;
         }
         state.task_ends.record(key, position, now);
+        if event.is_cancellation() {
+            self.cancelled.cancel(channel, task_id, position);
+        }
         if let Some(channel) = state.channels.get(channel) {
             if let Some(reply) = channel.find(task_id) {
                 reply.record_end(now, event.is_success());
@@ -226,7 +250,7 @@ impl Inner {
         state.channel_ends.forget(self.channel_key(channel));
         state.channel_ends.sweep(now);
         if let Some(entry) = state.channels.get_mut(channel) {
-            entry.record_event(task_id, now);
+            entry.record_event(task_id, &event.name, now);
             if event.is_content() {
                 entry.record_chunk(task_id, key, now);
             }
