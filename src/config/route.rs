@@ -337,6 +337,13 @@ fn generations(s: &mut Section<'_>) -> Option<Generations> {
         "0s",
         "A queue worker that publishes nothing for this long is reported as \"worker_lost\"; \"0s\" = never.",
     );
+    let first_event_warning = s.key(
+        "first_event_warning",
+        kinds::OPTIONAL_DURATION,
+        "30s",
+        "A worker's reply of which nothing was heard for this long is logged (\"reply_unheard\"), with the settings to \
+         check; \"0s\" = never.",
+    );
     let max_duration = s.key(
         "max_duration",
         kinds::POSITIVE_DURATION,
@@ -365,6 +372,7 @@ fn generations(s: &mut Section<'_>) -> Option<Generations> {
         dedup_ttl: dedup_ttl?,
         terminal_events: terminal_events?,
         reply_idle_timeout: reply_idle_timeout?,
+        first_event_warning: first_event_warning?,
         max_duration: max_duration?,
         duplicate_terminal: duplicate_terminal?,
         concurrent: concurrent?,

@@ -35,6 +35,11 @@ impl<'a> Event<'a> {
         self.is_named(EventName::Cancelled)
     }
 
+    /// Whether this has the name by which the gateway itself ends a reply.
+    pub fn is_complete(&self) -> bool {
+        self.is_named(EventName::Complete)
+    }
+
     /// Whether this is a part of the reply, given that it is not terminal: neither `processing_started` nor an
     /// announcement of a member.
     pub fn is_content(&self) -> bool {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::Replies;
 use super::history_mark::HistoryMark;
 use super::message::MessageContext;
+use super::past_end::EndSearch;
 use super::reply_publisher::ReplyPublisher;
 use super::worker_reply::{ReplyMonitor, WorkerReply, unix_ms};
 use crate::config::Route;
@@ -85,7 +86,11 @@ fn monitor(replies: &Rc<Replies>, route: &Arc<Route>, claimed: Claimed, leases: 
         match generations.tracker.register_pending(&task.channel).adopted().track(&task.id, timing)
         {
             TrackOutcome::Tracked(tracked) => tracked,
-            TrackOutcome::Ended => return generations.ledger.release(task),
+            TrackOutcome::Ended => {
+                // Dropping the mark removes it.
+                let _mark = HistoryMark::adopt(&replies.history, task.clone());
+                return generations.ledger.release(task);
+            }
             // Another node may have room when the lease of this claim is over.
             TrackOutcome::Full => return generations.ledger.resume(&claimed).abandon(),
         };
@@ -99,8 +104,8 @@ fn monitor(replies: &Rc<Replies>, route: &Arc<Route>, claimed: Claimed, leases: 
     let context = MessageContext { received_at, spans: ReplySpans::default() };
     let mark = HistoryMark::adopt(&replies.history, task.clone());
     let AdoptedLeases { user: lease, turn } = leases;
-    let reply = WorkerReply { mark, guard, tracked, entry, lease, turn, context };
-    ReplyMonitor::new(replies, route, reply, time_left).start();
+    let reply = WorkerReply { mark, guard, tracked, entry, lease, turn, context, queue: None };
+    ReplyMonitor::new(replies, route, reply, time_left).taken_over().start();
 }
 
 /// How much longer the reply may last.
@@ -124,16 +129,19 @@ async fn report_lost(
 ) {
     let Claimed { task, cancelled: is_cancelled, record } = claimed;
     let publisher = ReplyPublisher::new(&replies.services.publisher, &task);
-    // If it cannot be published, the lease of this claim expires and a node takes the reply over again.
-    let (end, published) = if is_cancelled {
-        (GenerationEnd::Cancelled, publisher.publish_cancelled(None).await)
+    // Its node may have published the terminal event before it died.
+    let (is_over, end) = if replies.has_ended_in_history(&task, EndSearch::NamedOnly).await {
+        (true, GenerationEnd::Completed)
+    } else if is_cancelled {
+        (publisher.publish_cancelled(None).await.is_ok(), GenerationEnd::Cancelled)
     } else {
         let text = "the gateway node that relayed the reply has failed";
         let lost = ErrorEvent::new(ErrorCode::WorkerLost, text).task_id(&task.id).to_json();
-        (GenerationEnd::WorkerLost, publisher.publish_terminal(lost.into()).await)
+        (publisher.publish_terminal(lost.into()).await.is_ok(), GenerationEnd::WorkerLost)
     };
+    // If it cannot be published, the lease of this claim expires and a node takes the reply over again.
     drop(leases);
-    if published.is_ok() {
+    if is_over {
         HistoryMark::adopt(&replies.history, task.clone()).remove().await;
         replies.services.generations.ledger.mark_lost(&task);
         if let Some(route) = route {

@@ -124,6 +124,8 @@ impl StreamedReply {
             reply.abort();
             return Ok(GenerationEnd::Taken);
         }
+        // On a route that does not list it, `complete` is an event like others, but the gateway adds no second one.
+        let mut is_complete = false;
         loop {
             let json = match self.next(&mut reply).await {
                 Next::Event(json) => json,
@@ -145,7 +147,8 @@ impl StreamedReply {
             if name == EventName::ProcessingStarted.label() {
                 continue;
             }
-            let is_terminal = self.route.generations.terminal_events.contains(&name);
+            let is_terminal = self.route.generations.terminal_events.contains(&name)
+                || name == EventName::Cancelled.label();
             let published = match is_terminal {
                 true => self.publish_terminal(json).await.map(|()| true),
                 false => self.publisher.publish(json).await,
@@ -167,6 +170,11 @@ impl StreamedReply {
                 return Ok(GenerationEnd::Completed);
             }
             timing.record_chunk(Instant::now());
+            is_complete |= name == EventName::Complete.label();
+        }
+        if is_complete {
+            self.guard.remove();
+            return Ok(GenerationEnd::Completed);
         }
         self.publish_terminal(complete(self.task_id()).into()).await?;
         Ok(GenerationEnd::Completed)

@@ -14,7 +14,10 @@ mod redis;
 mod tests;
 
 pub use compact::compact;
-pub(super) use layered::{Import, Imported, ListenerState, Registered};
+pub(super) use layered::{
+    Heartbeat, Import, ImportOutcome, Imported, ListenerState, MessageNumber, Registered,
+    Registration,
+};
 pub use memory::MemoryHistory;
 pub(super) use redis::RedisHistory;
 
@@ -80,6 +83,16 @@ pub struct Page {
     pub publications: Vec<Delivery>,
     /// Whether the page reaches up to `now`.
     pub complete: bool,
+}
+
+/// What a history knows about a generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GenerationState {
+    pub epoch: Epoch,
+    /// The offset after which the generation began; `None` if that is not recorded.
+    pub start: Option<u64>,
+    /// The number of other generations that are recorded for the channel.
+    pub others: u64,
 }
 
 /// The extent of a history.
@@ -225,6 +238,21 @@ impl History {
                 Ok(())
             }
             Engine::Redis(redis) => redis.record_generation_start(channel, task_id, is_new).await,
+        }
+    }
+
+    /// What the history knows about a generation; `None` if there is none. Only another node can have left something
+    /// to know, so on the memory engine there is nothing.
+    pub async fn generation_state(
+        &self,
+        channel: &ChannelName,
+        task_id: &str,
+    ) -> Result<Option<GenerationState>, EngineUnavailable> {
+        match &self.engine {
+            Engine::Redis(redis) if self.keeps(channel) => {
+                redis.generation_state(channel, task_id).await
+            }
+            Engine::Redis(_) | Engine::Memory(_) => Ok(None),
         }
     }
 

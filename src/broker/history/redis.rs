@@ -7,8 +7,8 @@ use bytes::Bytes;
 use redis::{Script, Value};
 
 use super::{
-    Cancellation, Extent, GENERATION_TTL, PAGE_BYTES, PAGE_LENGTH, Page, PublishOnce, Published,
-    ReadFrom, encode, end_key,
+    Cancellation, Extent, GENERATION_TTL, GenerationState, PAGE_BYTES, PAGE_LENGTH, Page,
+    PublishOnce, Published, ReadFrom, encode, end_key,
 };
 use crate::config;
 use crate::protocol::{ANY_NAME_MEMORY, CANCELLED_MEMORY, ChannelName, EventNames, Position};
@@ -34,11 +34,11 @@ pub(super) struct Scripts {
     read: Script,
     extent: Script,
     record_generation_start: Script,
+    generation_state: Script,
     rotate_epoch: Script,
     pub import: Script,
     pub register_listener: Script,
     pub node_heartbeat: Script,
-    pub unregister_listener: Script,
 }
 
 impl RedisHistory {
@@ -53,6 +53,7 @@ impl RedisHistory {
                 read: Script::new(include_str!("read.lua")),
                 extent: Script::new(include_str!("extent.lua")),
                 record_generation_start: Script::new(include_str!("record_generation_start.lua")),
+                generation_state: Script::new(include_str!("generation_state.lua")),
                 rotate_epoch: Script::new(include_str!("rotate_epoch.lua")),
                 import: Script::new(concat!(
                     include_str!("cancelled.lua"),
@@ -60,7 +61,6 @@ impl RedisHistory {
                 )),
                 register_listener: Script::new(include_str!("register_listener.lua")),
                 node_heartbeat: Script::new(include_str!("node_heartbeat.lua")),
-                unregister_listener: Script::new(include_str!("unregister_listener.lua")),
             },
         }))
     }
@@ -213,6 +213,18 @@ impl RedisHistory {
         call.arg(task_id).arg(GENERATION_TTL.as_secs());
         call.arg(channel.as_str()).arg(u8::from(is_new));
         Ok(self.0.commands.invoke(&call).await?)
+    }
+
+    pub async fn generation_state(
+        &self,
+        channel: &ChannelName,
+        task_id: &str,
+    ) -> Result<Option<GenerationState>, EngineUnavailable> {
+        let mut call = self.0.scripts.generation_state.prepare_invoke();
+        call.key(self.key(channel, "running")).key(self.key(channel, "meta")).arg(task_id);
+        let (epoch, start, others): (String, i64, u64) = self.0.commands.invoke(&call).await?;
+        let state = |epoch| GenerationState { epoch, start: u64::try_from(start).ok(), others };
+        Ok(epoch.parse().ok().map(state))
     }
 
     pub async fn record_generation_end(

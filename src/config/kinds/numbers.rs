@@ -24,6 +24,13 @@ pub(in crate::config) const OPTIONAL_DURATION: Kind<Option<Duration>> =
         (DURATION.parse)(value).map(|duration| (!duration.is_zero()).then_some(duration))
     });
 
+/// Short, since the clients that wait are connections that do nothing.
+pub(in crate::config) const REFUSAL_DELAY: Kind<Duration> =
+    kind("duration", r#"a duration from "0s" to "5s" such as "1s""#, |value| {
+        let is_short = |duration: &Duration| *duration <= Duration::from_secs(5);
+        parsed(value, |text| values::duration(text).filter(is_short))
+    });
+
 /// Whole seconds, the resolution of channels_redis.
 pub(in crate::config) const SECONDS: Kind<Duration> =
     kind("duration", r#"a duration of whole seconds such as "60s" or "24h""#, |value| {

@@ -5,6 +5,9 @@
 //! it is terminal, it ends the oldest, since workers that name no tasks work in turn. A terminal event of a
 //! task that has ended already is a duplicate, which by default is not delivered. No event of a cancelled task is
 //! delivered; one without a task id counts for it if it was the only one on its channel.
+//!
+//! Where replies run side by side and their upstream reports the ends of tasks, these reports correct the guess: the
+//! event goes to the reply whose task is over.
 
 mod cancelled;
 mod channel;
@@ -48,6 +51,15 @@ pub enum Disposition {
     Internal,
 }
 
+/// The reply that a terminal event ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReplyEnd {
+    /// The one of this task.
+    Named(String),
+    /// The event names no task.
+    Unnamed,
+}
+
 /// Shared by all threads of the node. Cheap to clone.
 #[derive(Clone)]
 pub struct Tracker(Arc<Inner>);
@@ -70,6 +82,8 @@ struct State {
     tracked: usize,
     /// The ends of tasks.
     task_ends: RecentEnds,
+    /// The tasks whose worker has published a `complete` that does not end a reply on its route.
+    task_completes: RecentEnds,
     /// The ends of replies without a task id, by channel.
     channel_ends: RecentEnds,
 }
@@ -81,6 +95,7 @@ impl Tracker {
             channels: HashMap::new(),
             tracked: 0,
             task_ends: RecentEnds::new(TASK_MEMORY),
+            task_completes: RecentEnds::new(TASK_MEMORY),
             channel_ends: RecentEnds::new(CHANNEL_MEMORY),
         };
         Self(Arc::new(Inner {
@@ -118,7 +133,10 @@ impl Tracker {
         {
             return Disposition::Deliver;
         }
-        let Some(event) = Event::read(json) else { return Disposition::Deliver };
+        let Some(event) = Event::read(json) else {
+            inner.record_other(channel);
+            return Disposition::Deliver;
+        };
         let Some(rule) = config.generations_of(channel) else { return Disposition::Deliver };
         let is_terminal = event.ends_reply(rule);
         let is_repeat = match event.task_id.as_deref() {
@@ -134,6 +152,23 @@ impl Tracker {
         } else {
             Disposition::Deliver
         }
+    }
+
+    /// The reply that a publication ends; `None` if it is not a terminal event, nor a `complete` if these count too.
+    pub fn reply_end(
+        &self,
+        channel: &ChannelName,
+        json: &[u8],
+        with_complete: bool,
+    ) -> Option<ReplyEnd> {
+        let config = self.0.config.load();
+        let event = Event::read(json)?;
+        let is_end = event.ends_reply(config.generations_of(channel)?)
+            || with_complete && event.name == EventName::Complete.label();
+        is_end.then(|| match event.task_id {
+            Some(task_id) => ReplyEnd::Named(task_id.into_owned()),
+            None => ReplyEnd::Unnamed,
+        })
     }
 
     /// Whether this node has seen the task's terminal event lately.
@@ -162,9 +197,11 @@ impl Tracker {
         let began = inner.cancelled.now();
         let mut state = inner.lock();
         state.channel_ends.forget(inner.channel_key(channel));
-        state.channels.entry(channel.clone()).or_default().pending += 1;
+        let entry = state.channels.entry(channel.clone()).or_default();
+        entry.pending += 1;
+        let heard = entry.heard;
         inner.count_active(&state);
-        PendingReply::new(self.clone(), channel.clone(), began)
+        PendingReply::new(self.clone(), channel.clone(), began, heard)
     }
 }
 
@@ -198,11 +235,12 @@ impl Inner {
         if event.is_cancellation() {
             self.cancelled.cancel(channel, task_id, position);
         }
-        if let Some(channel) = state.channels.get(channel) {
-            if let Some(reply) = channel.find(task_id) {
-                reply.record_end(now, event.is_success());
+        if let Some(entry) = state.channels.get_mut(channel) {
+            entry.heard += 1;
+            if let Some(reply) = entry.find(task_id) {
+                reply.record_end(now, event.is_success(), true);
             }
-            channel.ends.notify_waiters();
+            entry.ends.notify_waiters();
         }
         false
     }
@@ -224,9 +262,10 @@ impl Inner {
         }
         let is_repeat = self.is_only_node && state.channel_ends.is_repeat(key, position, now);
         let Some(entry) = state.channels.get_mut(channel) else { return is_repeat };
+        entry.heard += 1;
         entry.ends.notify_waiters();
-        if let Some(oldest) = entry.oldest() {
-            oldest.record_end(now, event.is_success());
+        if let Some((reply, is_certain)) = entry.next_to_end() {
+            reply.record_end(now, event.is_success(), is_certain);
             state.channel_ends.record(key, position, now);
             self.count_active(&state);
             false
@@ -246,16 +285,33 @@ impl Inner {
         if let Some(key) = key.filter(|_| event.is_begin()) {
             // A task that is tried again may end again.
             state.task_ends.forget(key);
+            state.task_completes.forget(key);
         }
         state.channel_ends.forget(self.channel_key(channel));
         state.channel_ends.sweep(now);
+        if let Some(key) = key.filter(|_| event.is_complete()) {
+            state.task_completes.record(key, None, now);
+        }
         if let Some(entry) = state.channels.get_mut(channel) {
+            if event.is_begin() || event.is_content() {
+                entry.heard += 1;
+            }
+            if key.is_none() && event.is_complete() {
+                entry.unnamed_completes = entry.unnamed_completes.saturating_add(1);
+            }
             entry.record_event(task_id, &event.name, now);
             if event.is_content() {
                 entry.record_chunk(task_id, key, now);
             }
         }
         self.count_active(&state);
+    }
+
+    /// Notes a publication that is not an event.
+    fn record_other(&self, channel: &ChannelName) {
+        if let Some(entry) = self.lock().channels.get_mut(channel) {
+            entry.heard += 1;
+        }
     }
 
     fn count_active(&self, state: &State) {
