@@ -47,7 +47,10 @@ impl Replies {
         let Some(state) = self.history.generation_state(channel, id).await? else {
             return Ok(false);
         };
-        let GenerationState { epoch, start, others } = state;
+        let GenerationState { epoch, start, has_ended, others } = state;
+        if has_ended {
+            return Ok(true);
+        }
         let Some(oldest) = self.history.extent(channel).await?.and_then(|extent| extent.oldest)
         else {
             return Ok(false);

@@ -31,7 +31,7 @@ redis.call('HSET', KEYS[2], 'cancelled', cjson.encode(tasks))
 if ARGV[8] ~= '' then
   local is_alone, running = true, redis.call('HGETALL', KEYS[4])
   for i = 1, #running, 2 do
-    local expires = string.match(running[i + 1], ' (%d+)$')
+    local expires = string.match(running[i + 1], '^%d+ (%d+)$')
     if running[i] ~= ARGV[6] and expires and tonumber(expires) >= tonumber(clock[1]) then
       is_alone = false
     end

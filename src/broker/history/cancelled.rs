@@ -48,13 +48,11 @@ impl CancelledChannels {
         }
     }
 
-    /// A task starts on the channel; `is_new` says that it may have been cancelled before, and starts again.
-    pub fn start(&mut self, channel: &ChannelName, task_id: &str, is_new: bool) {
+    /// A task starts on the channel. It may have been cancelled before.
+    pub fn start(&mut self, channel: &ChannelName, task_id: &str) {
         if let Some(tasks) = self.channels.get_mut(channel) {
             tasks.start();
-            if is_new {
-                tasks.restart(task_id, Duration::MAX);
-            }
+            tasks.restart(task_id, Duration::MAX);
         }
     }
 }

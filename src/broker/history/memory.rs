@@ -141,12 +141,10 @@ impl MemoryHistory {
     }
 
     /// A task starts, to which events without a task id may belong.
-    pub fn start_task(&self, channel: &ChannelName, task_id: &str, is_new: bool) {
+    pub fn start_task(&self, channel: &ChannelName, task_id: &str) {
         let mut state = self.state();
-        if is_new {
-            state.remembered.remove(&(channel.clone(), end_key(task_id)));
-        }
-        state.cancelled.start(channel, task_id, is_new);
+        state.remembered.remove(&(channel.clone(), end_key(task_id)));
+        state.cancelled.start(channel, task_id);
     }
 
     /// `epoch_ttl` is the lifetime of an epoch that this call starts.
@@ -357,21 +355,34 @@ impl Log {
             .front()
             .and_then(|first| first.position)
             .map_or(self.offset + 1, |first| first.offset);
+        let mut is_cut = false;
         let after = match from {
             ReadFrom::Running => {
                 let running = self.running.iter().filter(|running| running.expires_at > now);
                 let start = running.map(|running| running.start).min().unwrap_or(self.offset);
+                is_cut = start < oldest - 1;
                 start.max(oldest - 1)
             }
             ReadFrom::After(Position { epoch, offset })
                 if epoch != self.epoch || offset > self.offset || offset + 1 < oldest =>
             {
-                return Page { now: head, after: None, publications: Vec::new(), complete: true };
+                return Page {
+                    now: head,
+                    after: None,
+                    publications: Vec::new(),
+                    complete: true,
+                    is_cut,
+                };
             }
             ReadFrom::After(Position { offset, .. }) => offset,
         };
-        let mut page =
-            Page { now: head, after: Some(after), publications: Vec::new(), complete: true };
+        let mut page = Page {
+            now: head,
+            after: Some(after),
+            publications: Vec::new(),
+            complete: true,
+            is_cut,
+        };
         let from = self
             .publications
             .partition_point(|one| one.position.is_some_and(|position| position.offset <= after));

@@ -83,6 +83,8 @@ pub struct Page {
     pub publications: Vec<Delivery>,
     /// Whether the page reaches up to `now`.
     pub complete: bool,
+    /// Whether the start of a running generation is not stored any more, for [`ReadFrom::Running`].
+    pub is_cut: bool,
 }
 
 /// What a history knows about a generation.
@@ -91,6 +93,8 @@ pub struct GenerationState {
     pub epoch: Epoch,
     /// The offset after which the generation began; `None` if that is not recorded.
     pub start: Option<u64>,
+    /// Whether its terminal event was delivered by a node.
+    pub has_ended: bool,
     /// The number of other generations that are recorded for the channel.
     pub others: u64,
 }
@@ -222,22 +226,21 @@ impl History {
 
     /// Records the start of a generation: clients that connect before it ends get the channel's publications from
     /// this point on. Does nothing if the start is recorded already. Events without a task id no longer belong to a
-    /// cancelled task; `is_new` says that the task itself may have ended before, and starts again.
+    /// cancelled task; the task itself may have ended or have been cancelled before.
     pub async fn record_generation_start(
         &self,
         channel: &ChannelName,
         task_id: &str,
-        is_new: bool,
     ) -> Result<(), EngineUnavailable> {
         match &self.engine {
             Engine::Memory(memory) => {
-                memory.start_task(channel, task_id, is_new);
+                memory.start_task(channel, task_id);
                 if self.keeps(channel) {
                     memory.record_generation_start(channel, task_id);
                 }
                 Ok(())
             }
-            Engine::Redis(redis) => redis.record_generation_start(channel, task_id, is_new).await,
+            Engine::Redis(redis) => redis.record_generation_start(channel, task_id).await,
         }
     }
 
@@ -253,6 +256,23 @@ impl History {
                 redis.generation_state(channel, task_id).await
             }
             Engine::Redis(_) | Engine::Memory(_) => Ok(None),
+        }
+    }
+
+    /// Records that the terminal event at `offset` has ended a generation: that of `task_id` or, if it names none, the
+    /// one that is running alone. Its node may be dead, and clients that connect must not get it as a running one. On
+    /// the memory engine the node itself records the end.
+    pub async fn settle_generation(
+        &self,
+        channel: &ChannelName,
+        task_id: Option<&str>,
+        offset: u64,
+    ) -> Result<(), EngineUnavailable> {
+        match &self.engine {
+            Engine::Redis(redis) if self.keeps(channel) => {
+                redis.settle_generation(channel, task_id, offset).await
+            }
+            Engine::Redis(_) | Engine::Memory(_) => Ok(()),
         }
     }
 

@@ -34,7 +34,9 @@ pub(super) struct Scripts {
     read: Script,
     extent: Script,
     record_generation_start: Script,
+    record_generation_end: Script,
     generation_state: Script,
+    settle_generation: Script,
     rotate_epoch: Script,
     pub import: Script,
     pub register_listener: Script,
@@ -53,6 +55,8 @@ impl RedisHistory {
                 read: Script::new(include_str!("read.lua")),
                 extent: Script::new(include_str!("extent.lua")),
                 record_generation_start: Script::new(include_str!("record_generation_start.lua")),
+                settle_generation: Script::new(include_str!("settle_generation.lua")),
+                record_generation_end: Script::new(include_str!("record_generation_end.lua")),
                 generation_state: Script::new(include_str!("generation_state.lua")),
                 rotate_epoch: Script::new(include_str!("rotate_epoch.lua")),
                 import: Script::new(concat!(
@@ -205,13 +209,12 @@ impl RedisHistory {
         &self,
         channel: &ChannelName,
         task_id: &str,
-        is_new: bool,
     ) -> Result<(), EngineUnavailable> {
         let mut call = self.0.scripts.record_generation_start.prepare_invoke();
         call.key(self.key(channel, "running")).key(self.key(channel, "meta"));
         call.key(self.once_key(channel, &end_key(task_id)));
         call.arg(task_id).arg(GENERATION_TTL.as_secs());
-        call.arg(channel.as_str()).arg(u8::from(is_new));
+        call.arg(channel.as_str());
         Ok(self.0.commands.invoke(&call).await?)
     }
 
@@ -222,9 +225,22 @@ impl RedisHistory {
     ) -> Result<Option<GenerationState>, EngineUnavailable> {
         let mut call = self.0.scripts.generation_state.prepare_invoke();
         call.key(self.key(channel, "running")).key(self.key(channel, "meta")).arg(task_id);
-        let (epoch, start, others): (String, i64, u64) = self.0.commands.invoke(&call).await?;
-        let state = |epoch| GenerationState { epoch, start: u64::try_from(start).ok(), others };
+        let (epoch, start, has_ended, others): (String, i64, bool, u64) =
+            self.0.commands.invoke(&call).await?;
+        let start = u64::try_from(start).ok();
+        let state = |epoch| GenerationState { epoch, start, has_ended, others };
         Ok(epoch.parse().ok().map(state))
+    }
+
+    pub async fn settle_generation(
+        &self,
+        channel: &ChannelName,
+        task_id: Option<&str>,
+        offset: u64,
+    ) -> Result<(), EngineUnavailable> {
+        let mut call = self.0.scripts.settle_generation.prepare_invoke();
+        call.key(self.key(channel, "running")).arg(task_id.unwrap_or_default()).arg(offset);
+        Ok(self.0.commands.invoke(&call).await?)
     }
 
     pub async fn record_generation_end(
@@ -232,9 +248,9 @@ impl RedisHistory {
         channel: &ChannelName,
         task_id: &str,
     ) -> Result<(), EngineUnavailable> {
-        let mut remove = redis::cmd("HDEL");
-        remove.arg(self.key(channel, "running")).arg(task_id);
-        Ok(self.0.commands.query(&remove).await?)
+        let mut call = self.0.scripts.record_generation_end.prepare_invoke();
+        call.key(self.key(channel, "running")).arg(task_id);
+        Ok(self.0.commands.invoke(&call).await?)
     }
 
     pub async fn remove(
@@ -276,12 +292,13 @@ fn page(answer: Vec<Value>) -> Option<Page> {
     let now = Position { epoch, offset: number(fields.next()?)?.try_into().ok()? };
     let after = u64::try_from(number(fields.next()?)?).ok();
     let complete = number(fields.next()?)? == 1;
+    let is_cut = number(fields.next()?)? == 1;
     let mut publications = Vec::with_capacity(fields.len() / 2);
     while let (Some(offset), Some(Value::BulkString(json))) = (fields.next(), fields.next()) {
         let position = Position { epoch, offset: number(offset)?.try_into().ok()? };
         publications.push(encode(&json, Some(position)));
     }
-    Some(Page { now, after, publications, complete })
+    Some(Page { now, after, publications, complete, is_cut })
 }
 
 /// Reads the answer of publish.lua or cancel.lua.
