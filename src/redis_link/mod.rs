@@ -6,8 +6,8 @@
 
 mod backoff;
 mod batches;
-mod blocking;
 mod commands;
+mod key_watch;
 mod label;
 mod open;
 mod pubsub;
@@ -17,8 +17,8 @@ pub mod test_server;
 
 use backoff::Backoff;
 pub use batches::Answers;
-pub use blocking::BlockingConnection;
 pub use commands::Commands;
+pub use key_watch::KeyWatch;
 pub use open::client;
 pub use pubsub::{PubSub, PubSubSender};
 pub use supervisor::{ConnectionError, ConnectionEvent, Health, Supervised, supervise};

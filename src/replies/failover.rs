@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::Replies;
 use super::history_mark::HistoryMark;
 use super::message::MessageContext;
+use super::past_end::EndSearch;
 use super::reply_publisher::ReplyPublisher;
 use super::worker_reply::{ReplyMonitor, WorkerReply, unix_ms};
 use crate::config::Route;
@@ -84,7 +85,11 @@ fn monitor(replies: &Rc<Replies>, route: &Arc<Route>, claimed: Claimed, leases: 
     let tracked = match generations.tracker.register_pending(&task.channel).track(&task.id, timing)
     {
         TrackOutcome::Tracked(tracked) => tracked,
-        TrackOutcome::Ended => return generations.ledger.release(task),
+        TrackOutcome::Ended => {
+            // Dropping the mark removes it.
+            let _mark = HistoryMark::adopt(&replies.history, task.clone());
+            return generations.ledger.release(task);
+        }
         // Another node may have room when the lease of this claim is over.
         TrackOutcome::Full => return generations.ledger.resume(&claimed).abandon(),
     };
@@ -99,7 +104,7 @@ fn monitor(replies: &Rc<Replies>, route: &Arc<Route>, claimed: Claimed, leases: 
     let mark = HistoryMark::adopt(&replies.history, task.clone());
     let AdoptedLeases { user: lease, turn } = leases;
     let reply = WorkerReply { mark, guard, tracked, entry, lease, turn, context, queue: None };
-    ReplyMonitor::new(replies, route, reply, time_left).start();
+    ReplyMonitor::new(replies, route, reply, time_left).taken_over().start();
 }
 
 /// How much longer the reply may last.
@@ -129,11 +134,16 @@ async fn report_lost(
         let lost = ErrorEvent::new(ErrorCode::WorkerLost, text).task_id(&task.id);
         (GenerationEnd::WorkerLost, lost.to_json())
     };
-    let publisher = ReplyPublisher::new(&replies.services.publisher, &task);
+    // Its node may have published the terminal event before it died.
+    let (is_over, end) = if replies.has_ended_in_history(&task, EndSearch::NamedOnly).await {
+        (true, GenerationEnd::Completed)
+    } else {
+        let publisher = ReplyPublisher::new(&replies.services.publisher, &task);
+        (publisher.publish_terminal(json.into()).await.is_ok(), end)
+    };
     // If it cannot be published, the lease of this claim expires and a node takes the reply over again.
-    let published = publisher.publish_terminal(json.into()).await;
     drop(leases);
-    if published.is_ok() {
+    if is_over {
         HistoryMark::adopt(&replies.history, task.clone()).remove().await;
         replies.services.generations.ledger.mark_lost(&task);
         if let Some(route) = route {

@@ -10,13 +10,15 @@ use std::time::{Duration, Instant};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::history_mark::HistoryMark;
+use super::last_events::wait_for_last_events;
 use super::message::{MessageContext, RelayedMessage};
+use super::past_end::EndSearch;
 use super::reply_publisher::ReplyPublisher;
 use super::unheard::{QueueContext, UnheardReport};
 use super::{Replies, Sender, ThreadConfig};
 use crate::broker::{ChannelPin, PublishError};
 use crate::clock;
-use crate::config::{ChannelsWire, Engine, EngineKind, Route};
+use crate::config::Route;
 use crate::generations::{
     Entry, GenerationRecord, PendingReply, Task, TaskGuard, TrackOutcome, TrackedReply,
 };
@@ -26,19 +28,6 @@ use crate::telemetry;
 use crate::telemetry::replies::{GenerationEnd, ReplyTiming, Unheard};
 use crate::telemetry::route::RouteMetrics;
 use crate::upstream::TaskEnd;
-
-/// How long the terminal event of a task that is known to have ended may still be on its way, counted from the
-/// latest event.
-const TERMINAL_EVENT_DELAY: Duration = Duration::from_secs(2);
-
-/// The same with a pub/sub layer, where another node may take over the import of the channel meanwhile.
-const TERMINAL_EVENT_DELAY_PUBSUB: Duration = Duration::from_secs(4);
-
-/// The terminal event is no longer waited for after this time, even if events of other replies continue to come.
-const MAX_TERMINAL_EVENT_DELAY: Duration = Duration::from_secs(30);
-
-/// How often it is checked whether events can be heard at all.
-const HEARING_CHECK: Duration = Duration::from_millis(250);
 
 /// How long a terminal event that may be another reply's waits for the results of their tasks.
 const END_CONFIRMATION: Duration = Duration::from_secs(5);
@@ -112,17 +101,6 @@ async fn completed<T>(future: &mut Option<Pin<Box<dyn Future<Output = T> + '_>>>
     }
 }
 
-fn terminal_event_delay(engine: &Engine) -> Duration {
-    let layer = match &engine.kind {
-        EngineKind::Redis(redis) => redis.channels.as_ref().map(|layer| layer.wire),
-        EngineKind::Memory => None,
-    };
-    match layer {
-        Some(ChannelsWire::PubSub) => TERMINAL_EVENT_DELAY_PUBSUB,
-        Some(ChannelsWire::Core) | None => TERMINAL_EVENT_DELAY,
-    }
-}
-
 fn task_failed(end: TaskEnd, id: &str) -> String {
     let (code, text) = match end {
         TaskEnd::Expired => (ErrorCode::TaskExpired, "no worker was free in time; try again"),
@@ -160,6 +138,8 @@ pub(super) struct ReplyMonitor {
     publisher: ReplyPublisher,
     /// When the reply counts as ended even without a terminal event.
     ends: Instant,
+    /// Whether another node monitored the reply before, so that it may have ended unheard.
+    is_taken_over: bool,
     /// Keeps this node subscribed to the channel while no client is connected.
     _pin: ChannelPin,
     /// Dropped last: by then everything else is given back.
@@ -171,6 +151,8 @@ enum Stop {
     /// The terminal event was published.
     Ended,
     Cancelled,
+    /// The terminal event was published before this node monitored the reply.
+    EndedBefore,
     /// The task has ended, and no terminal event of it came.
     TaskEnded(TaskEnd),
     /// The worker has been silent for `reply_idle_timeout`.
@@ -201,7 +183,13 @@ impl ReplyMonitor {
             route: Arc::clone(route),
             reply,
             ends: Instant::now() + duration,
+            is_taken_over: false,
         }
+    }
+
+    /// The reply was monitored by another node before.
+    pub fn taken_over(self) -> Self {
+        Self { is_taken_over: true, ..self }
     }
 
     /// Monitors on a task of its own.
@@ -241,6 +229,7 @@ impl ReplyMonitor {
 
     async fn wait(&self) -> Stop {
         let mut task_end = self.task_end();
+        let mut ended_before = Box::pin(self.ended_before());
         let confirmation = task_end.as_ref().map_or(Duration::ZERO, |_| END_CONFIRMATION);
         let mut ended = pin!(self.reply.tracked.ended(confirmation));
         let warning = self.route.generations.first_event_warning;
@@ -250,6 +239,7 @@ impl ReplyMonitor {
             let next = due.fold(self.ends, Instant::min);
             tokio::select! {
                 end = completed(&mut task_end) => return Stop::TaskEnded(end),
+                () = &mut ended_before => return Stop::EndedBefore,
                 () = &mut ended => return Stop::Ended,
                 () = self.reply.guard.cancelled() => return Stop::Cancelled,
                 () = self.reply.entry.taken() => return Stop::TakenOver,
@@ -277,27 +267,18 @@ impl ReplyMonitor {
         Some(Box::pin(async move {
             let end = end.await;
             self.reply.tracked.record_task_end();
-            self.wait_for_last_events().await;
+            let (engine, broker) = (&self.config.config.engine, &self.replies.services.broker);
+            wait_for_last_events(engine, broker, &self.reply.tracked).await;
             end
         }))
     }
 
-    /// Completes when the events that the worker published before its task ended have had time to come. The time
-    /// begins again with each event, and does not count while this node is cut off from what workers publish.
-    async fn wait_for_last_events(&self) {
-        let delay = terminal_event_delay(&self.config.config.engine);
-        let mut began = Instant::now();
-        loop {
-            let now = Instant::now();
-            if !self.replies.services.broker.hears_all() {
-                began = now;
-            }
-            let quiet = began.max(self.reply.tracked.last_event_at()) + delay;
-            let due = quiet.min(began + MAX_TERMINAL_EVENT_DELAY);
-            if due <= now {
-                return;
-            }
-            tokio::time::sleep_until(due.min(now + HEARING_CHECK).into()).await;
+    /// Completes if the reply has ended while no node monitored it.
+    async fn ended_before(&self) {
+        if self.is_taken_over {
+            self.replies.find_unheard_end(self.reply.guard.task()).await;
+        } else {
+            std::future::pending().await
         }
     }
 
@@ -309,6 +290,7 @@ impl ReplyMonitor {
             Stop::Silent | Stop::Overdue => Unheard::GivenUp,
             Stop::TaskEnded(TaskEnd::Failed | TaskEnd::Revoked)
             | Stop::Ended
+            | Stop::EndedBefore
             | Stop::Cancelled
             | Stop::Draining
             | Stop::TakenOver => return,
@@ -338,12 +320,25 @@ impl ReplyMonitor {
         (timeout > Duration::ZERO).then(|| self.reply.tracked.last_event_at() + timeout)
     }
 
+    /// What counts as an end that this node has not heard.
+    fn end_search(&self, stop: &Stop) -> EndSearch {
+        match stop {
+            _ if !self.is_taken_over => EndSearch::NamedOnly,
+            Stop::TaskEnded(TaskEnd::Succeeded) => EndSearch::AnyComplete,
+            _ => EndSearch::TerminalEvents,
+        }
+    }
+
     /// Publishes a terminal event, unless the worker has published one.
     async fn conclude(&self, stop: &Stop) -> Result<GenerationEnd, PublishError> {
-        if !self.reply.tracked.end() {
+        let task = self.reply.guard.task();
+        let has_ended = !self.reply.tracked.end()
+            || matches!(stop, Stop::EndedBefore)
+            || self.replies.has_ended_in_history(task, self.end_search(stop)).await;
+        if has_ended {
             return Ok(GenerationEnd::Completed);
         }
-        let id = &self.reply.guard.task().id;
+        let id = &task.id;
         let lost = |text| ErrorEvent::new(ErrorCode::WorkerLost, text).task_id(id).to_json();
         let (end, json) = match stop {
             Stop::Cancelled => {
@@ -360,7 +355,7 @@ impl ReplyMonitor {
             Stop::Overdue if self.silent_at().is_some() => {
                 (GenerationEnd::WorkerLost, lost("the worker took too long"))
             }
-            Stop::Overdue | Stop::Ended | Stop::Draining | Stop::TakenOver => {
+            Stop::Overdue | Stop::Ended | Stop::EndedBefore | Stop::Draining | Stop::TakenOver => {
                 return Ok(GenerationEnd::Overdue);
             }
         };

@@ -138,3 +138,29 @@ pub fn messages_missed(channels: usize) {
     GAPS.get().increment(1);
     warn!(event = "layer_gap", channels, "messages of the channel layer may have been missed");
 }
+
+/// Redis does not report new messages in the mailbox, so that it is read all the time.
+pub fn changes_not_reported() {
+    warn!(
+        event = "layer_not_tracked",
+        "Redis does not permit CLIENT TRACKING: the mailbox is polled, with a delay of up to 10 ms"
+    );
+}
+
+/// Another node has died. This node takes over what it left for `groups` groups.
+pub fn node_died(groups: usize) {
+    warn!(event = "layer_node_died", groups, "another node has died without leaving its groups");
+}
+
+/// This node takes over channels of another node.
+pub fn channels_taken_over(channels: usize) {
+    info!(event = "layer_channels_taken_over", channels, "taking over channels of another node");
+}
+
+/// No other node has taken over all channels of this node in time.
+pub fn handover_incomplete() {
+    warn!(
+        event = "layer_handover_incomplete",
+        "no other node has joined all groups of this node in time"
+    );
+}

@@ -289,6 +289,50 @@ async fn the_terminal_event_of_the_worker_is_the_last() {
     assert_eq!(next["event"], "task_queued", "{next}");
 }
 
+/// The node stops while two replies run, and they end before another one starts.
+#[tokio::test]
+async fn a_reply_that_ended_while_no_node_ran_has_one_end() {
+    let redis = Redis::start().await;
+    let settings = || {
+        watched(&redis).redis(&format!("{}/1", redis.url())).section("shutdown", "drain = \"0s\"")
+    };
+    let mut gateway = Gateway::start(settings()).await;
+    let mut tasks = Vec::new();
+    for path in ["/ws/chat/named/", "/ws/chat/plain/"] {
+        let mut client = ana_at(&gateway, path).await;
+        let queued = send(&mut client, json!({"message": "hi"})).await;
+        tasks.push(queued["task_id"].clone());
+    }
+    assert_eq!(gateway.stop().await, Some(0));
+    drop(gateway);
+    let entered = async || in_database::<u64>(&redis, 1, &["ZCARD", "tg:generations"]).await;
+    assert_eq!(entered().await, 2, "both replies are handed over");
+    publish_at_worker(&redis, "chat_named", &json!({"event": "complete", "task_id": tasks[0]}))
+        .await;
+    publish_at_worker(&redis, "chat_plain", &json!({"event": "complete"})).await;
+    for task_id in &tasks {
+        result(&redis, task_id, "SUCCESS", Value::Null).await;
+    }
+    let gateway = Gateway::start(settings()).await;
+    gateway.wait_for_metric("tidegate_generations_taken_over_total", &[], 2.0).await;
+    until("both have ended", async || (entered().await == 0).then_some(())).await;
+    for channel in ["chat_named", "chat_plain"] {
+        let stream = format!("tg:{{{channel}}}:stream");
+        assert_eq!(in_database::<u64>(&redis, 1, &["XLEN", &stream]).await, 1, "{channel}");
+        let running = format!("tg:{{{channel}}}:running");
+        assert_eq!(in_database::<u64>(&redis, 1, &["EXISTS", &running]).await, 0, "{channel}");
+    }
+}
+
+/// Publishes as a worker does that uses database 1, with the script in the documentation.
+async fn publish_at_worker(redis: &Redis, channel: &str, json: &Value) {
+    let (stream, meta) = (format!("tg:{{{channel}}}:stream"), format!("tg:{{{channel}}}:meta"));
+    let script = include_str!("../../clients/redis/publish.lua");
+    let json = json.to_string();
+    let call = ["EVAL", script, "2", &stream, &meta, channel, "1000", "300000", &json];
+    let _: redis::Value = in_database(redis, 1, &call).await;
+}
+
 #[tokio::test]
 async fn a_cancel_is_a_revoke_to_all_workers() {
     let redis = Redis::start().await;
@@ -439,7 +483,7 @@ async fn a_task_that_no_worker_takes_is_reported_with_its_queue() {
     let warning = gateway.wait_for_event("reply_unheard").await;
     assert_eq!(warning["task_id"], queued["task_id"], "{warning}");
     assert_eq!((&warning["outcome"], &warning["queue"]), (&json!("running"), &json!("celery")));
-    assert_eq!((&warning["waiting"], &warning["workers"]), (&json!(1), &json!(0)), "{warning}");
+    assert_eq!((&warning["waiting"], &warning["consumers"]), (&json!(1), &json!(0)), "{warning}");
     // One reply is reported once while it runs.
     publish_and_expect(&gateway, &mut client, "complete").await;
     wait_for_ends(&gateway, 1.0).await;

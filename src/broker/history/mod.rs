@@ -13,7 +13,10 @@ mod redis;
 mod tests;
 
 pub use compact::compact;
-pub(super) use layered::{Import, Imported, ListenerState, Registered};
+pub(super) use layered::{
+    Heartbeat, Import, ImportOutcome, Imported, ListenerState, MessageNumber, Registered,
+    Registration,
+};
 pub use memory::MemoryHistory;
 pub(super) use redis::RedisHistory;
 
@@ -79,6 +82,20 @@ pub struct Page {
     pub publications: Vec<Delivery>,
     /// Whether the page reaches up to `now`.
     pub complete: bool,
+    /// Whether the start of a running generation is not stored any more, for [`ReadFrom::Running`].
+    pub is_cut: bool,
+}
+
+/// What a history knows about a generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GenerationState {
+    pub epoch: Epoch,
+    /// The offset after which the generation began; `None` if that is not recorded.
+    pub start: Option<u64>,
+    /// Whether its terminal event was delivered by a node.
+    pub has_ended: bool,
+    /// The number of other generations that are recorded for the channel.
+    pub others: u64,
 }
 
 /// The extent of a history.
@@ -190,6 +207,38 @@ impl History {
                 Ok(())
             }
             Engine::Redis(redis) => redis.record_generation_start(channel, task_id).await,
+        }
+    }
+
+    /// What the history knows about a generation; `None` if there is none. Only another node can have left something
+    /// to know, so on the memory engine there is nothing.
+    pub async fn generation_state(
+        &self,
+        channel: &ChannelName,
+        task_id: &str,
+    ) -> Result<Option<GenerationState>, EngineUnavailable> {
+        match &self.engine {
+            Engine::Redis(redis) if self.keeps(channel) => {
+                redis.generation_state(channel, task_id).await
+            }
+            Engine::Redis(_) | Engine::Memory(_) => Ok(None),
+        }
+    }
+
+    /// Records that the terminal event at `offset` has ended a generation: that of `task_id` or, if it names none, the
+    /// one that is running alone. Its node may be dead, and clients that connect must not get it as a running one. On
+    /// the memory engine the node itself records the end.
+    pub async fn settle_generation(
+        &self,
+        channel: &ChannelName,
+        task_id: Option<&str>,
+        offset: u64,
+    ) -> Result<(), EngineUnavailable> {
+        match &self.engine {
+            Engine::Redis(redis) if self.keeps(channel) => {
+                redis.settle_generation(channel, task_id, offset).await
+            }
+            Engine::Redis(_) | Engine::Memory(_) => Ok(()),
         }
     }
 

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use redis::{Script, Value};
 
 use super::{
-    Extent, GENERATION_TTL, PAGE_BYTES, PAGE_LENGTH, Page, PublishOnce, Published, ReadFrom, encode,
+    Extent, GENERATION_TTL, GenerationState, PAGE_BYTES, PAGE_LENGTH, Page, PublishOnce, Published,
+    ReadFrom, encode,
 };
 use crate::config;
 use crate::protocol::{ChannelName, Position};
@@ -32,11 +33,13 @@ pub(super) struct Scripts {
     read: Script,
     extent: Script,
     record_generation_start: Script,
+    record_generation_end: Script,
+    generation_state: Script,
+    settle_generation: Script,
     rotate_epoch: Script,
     pub import: Script,
     pub register_listener: Script,
     pub node_heartbeat: Script,
-    pub unregister_listener: Script,
 }
 
 impl RedisHistory {
@@ -50,11 +53,13 @@ impl RedisHistory {
                 read: Script::new(include_str!("read.lua")),
                 extent: Script::new(include_str!("extent.lua")),
                 record_generation_start: Script::new(include_str!("record_generation_start.lua")),
+                settle_generation: Script::new(include_str!("settle_generation.lua")),
+                record_generation_end: Script::new(include_str!("record_generation_end.lua")),
+                generation_state: Script::new(include_str!("generation_state.lua")),
                 rotate_epoch: Script::new(include_str!("rotate_epoch.lua")),
                 import: Script::new(include_str!("import.lua")),
                 register_listener: Script::new(include_str!("register_listener.lua")),
                 node_heartbeat: Script::new(include_str!("node_heartbeat.lua")),
-                unregister_listener: Script::new(include_str!("unregister_listener.lua")),
             },
         }))
     }
@@ -180,14 +185,39 @@ impl RedisHistory {
         Ok(self.0.commands.invoke(&call).await?)
     }
 
+    pub async fn generation_state(
+        &self,
+        channel: &ChannelName,
+        task_id: &str,
+    ) -> Result<Option<GenerationState>, EngineUnavailable> {
+        let mut call = self.0.scripts.generation_state.prepare_invoke();
+        call.key(self.key(channel, "running")).key(self.key(channel, "meta")).arg(task_id);
+        let (epoch, start, has_ended, others): (String, i64, bool, u64) =
+            self.0.commands.invoke(&call).await?;
+        let start = u64::try_from(start).ok();
+        let state = |epoch| GenerationState { epoch, start, has_ended, others };
+        Ok(epoch.parse().ok().map(state))
+    }
+
+    pub async fn settle_generation(
+        &self,
+        channel: &ChannelName,
+        task_id: Option<&str>,
+        offset: u64,
+    ) -> Result<(), EngineUnavailable> {
+        let mut call = self.0.scripts.settle_generation.prepare_invoke();
+        call.key(self.key(channel, "running")).arg(task_id.unwrap_or_default()).arg(offset);
+        Ok(self.0.commands.invoke(&call).await?)
+    }
+
     pub async fn record_generation_end(
         &self,
         channel: &ChannelName,
         task_id: &str,
     ) -> Result<(), EngineUnavailable> {
-        let mut remove = redis::cmd("HDEL");
-        remove.arg(self.key(channel, "running")).arg(task_id);
-        Ok(self.0.commands.query(&remove).await?)
+        let mut call = self.0.scripts.record_generation_end.prepare_invoke();
+        call.key(self.key(channel, "running")).arg(task_id);
+        Ok(self.0.commands.invoke(&call).await?)
     }
 
     pub async fn remove(
@@ -229,12 +259,13 @@ fn page(answer: Vec<Value>) -> Option<Page> {
     let now = Position { epoch, offset: number(fields.next()?)?.try_into().ok()? };
     let after = u64::try_from(number(fields.next()?)?).ok();
     let complete = number(fields.next()?)? == 1;
+    let is_cut = number(fields.next()?)? == 1;
     let mut publications = Vec::with_capacity(fields.len() / 2);
     while let (Some(offset), Some(Value::BulkString(json))) = (fields.next(), fields.next()) {
         let position = Position { epoch, offset: number(offset)?.try_into().ok()? };
         publications.push(encode(&json, Some(position)));
     }
-    Some(Page { now, after, publications, complete })
+    Some(Page { now, after, publications, complete, is_cut })
 }
 
 pub(super) fn milliseconds(time: Duration) -> u64 {

@@ -128,8 +128,8 @@ impl Ledger {
         Entry { ledger: self.clone(), task: claimed.task.clone(), taken }
     }
 
-    /// Claims generations that no node is responsible for any more. None where the engine is unavailable,
-    /// or has only just come back.
+    /// Claims generations that no node is responsible for any more. None where the engine is unavailable, and only
+    /// those that were handed over where it has only just come back.
     pub async fn claim(&self) -> Vec<Claimed> {
         let Some(held) = &self.0 else { return Vec::new() };
         let claimed = held.lessor().claim().await;

@@ -185,7 +185,16 @@ async fn nothing_is_claimed_before_all_nodes_could_renew() {
     let entry = one.ledger.enter(&task("a"), record(true));
     one.ledger.flush().await;
     expire(&commands, "a").await;
+    let handed_over = one.ledger.enter(&task("b"), record(false));
+    one.ledger.flush().await;
     assert!(two.ledger.claim().await.is_empty(), "it has only just begun to look");
+    // What was handed over is free for certain.
+    handed_over.hand_over();
+    one.ledger.flush().await;
+    let claimed = two.ledger.claim().await;
+    assert_eq!(claimed.iter().map(|one| &one.task).collect::<Vec<_>>(), [&task("b")]);
+    two.ledger.release(&task("b"));
+    two.ledger.flush().await;
     two.trust();
     server.kill();
     assert!(two.ledger.claim().await.is_empty());

@@ -44,6 +44,40 @@ pub enum Disposition {
     Drop,
 }
 
+/// What a publication means for the replies of its channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observed {
+    pub disposition: Disposition,
+    /// The reply that it ends.
+    pub end: Option<ReplyEnd>,
+}
+
+impl Observed {
+    const OTHER: Self = Self { disposition: Disposition::Deliver, end: None };
+}
+
+/// The reply that a terminal event ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReplyEnd {
+    /// The one of this task.
+    Named(String),
+    /// The event names no task.
+    Unnamed,
+}
+
+impl ReplyEnd {
+    fn of(event: Event<'_>) -> Self {
+        event.task_id.map_or(Self::Unnamed, |task_id| Self::Named(task_id.into_owned()))
+    }
+
+    pub fn task_id(&self) -> Option<&str> {
+        match self {
+            Self::Named(task_id) => Some(task_id),
+            Self::Unnamed => None,
+        }
+    }
+}
+
 /// Shared by all threads of the node. Cheap to clone.
 #[derive(Clone)]
 pub struct Tracker(Arc<Inner>);
@@ -96,20 +130,20 @@ impl Tracker {
         channel: &ChannelName,
         json: &[u8],
         position: Option<Position>,
-    ) -> Disposition {
+    ) -> Observed {
         let inner = &*self.0;
         let config = inner.config.load();
         if let Some(name) = Event::leading_name(json)
             && inner.active_channels.load(Ordering::Relaxed) == 0
             && !concerns_a_reply(&config, name)
         {
-            return Disposition::Deliver;
+            return Observed::OTHER;
         }
         let Some(event) = Event::read(json) else {
             inner.record_other(channel);
-            return Disposition::Deliver;
+            return Observed::OTHER;
         };
-        let Some(rule) = config.generations_of(channel) else { return Disposition::Deliver };
+        let Some(rule) = config.generations_of(channel) else { return Observed::OTHER };
         let is_terminal = event.ends_reply(rule);
         let is_repeat = match event.task_id.as_deref() {
             Some(task_id) if is_terminal => inner.end_task(channel, task_id, position, &event),
@@ -120,10 +154,24 @@ impl Tracker {
             }
         };
         if is_repeat && rule.duplicate_terminal == DuplicateTerminal::Drop {
-            Disposition::Drop
-        } else {
-            Disposition::Deliver
+            return Observed { disposition: Disposition::Drop, end: None };
         }
+        let end = is_terminal.then(|| ReplyEnd::of(event));
+        Observed { disposition: Disposition::Deliver, end }
+    }
+
+    /// The reply that a publication ends; `None` if it is not a terminal event, nor a `complete` if these count too.
+    pub fn reply_end(
+        &self,
+        channel: &ChannelName,
+        json: &[u8],
+        with_complete: bool,
+    ) -> Option<ReplyEnd> {
+        let config = self.0.config.load();
+        let event = Event::read(json)?;
+        let is_end = event.ends_reply(config.generations_of(channel)?)
+            || with_complete && event.name == EventName::Complete.label();
+        is_end.then(|| ReplyEnd::of(event))
     }
 
     /// Whether this node has seen the task's terminal event lately.

@@ -34,7 +34,7 @@ fn timing() -> ReplyTiming {
 
 impl Tracker {
     fn publish(&self, json: &str) -> Disposition {
-        self.observe(&chat(), json.as_bytes(), None)
+        self.observe(&chat(), json.as_bytes(), None).disposition
     }
 
     fn start(&self, task_id: &str) -> TrackedReply {
@@ -105,7 +105,9 @@ fn a_task_ends_once() {
     assert_eq!(tracker.publish(end), Disposition::Drop);
     assert_eq!(tracker.publish(r#"{"event":"cancelled","task_id":"1"}"#), Disposition::Drop);
     assert_eq!(tracker.publish(r#"{"event":"chunk","task_id":"1"}"#), Disposition::Deliver);
-    assert_eq!(tracker.observe(&channel("chat_2"), end.as_bytes(), None), Disposition::Deliver);
+    let elsewhere = tracker.observe(&channel("chat_2"), end.as_bytes(), None);
+    assert_eq!(elsewhere.disposition, Disposition::Deliver);
+    assert_eq!(elsewhere.end, Some(ReplyEnd::Named("1".to_owned())));
     assert_eq!(
         tracker.publish(r#"{"event":"processing_started","task_id":"1"}"#),
         Disposition::Deliver
@@ -129,7 +131,8 @@ fn the_gateways_own_terminal_events_count_on_every_route() {
 fn a_publication_seen_twice_is_not_a_second_end() {
     let tracker = tracker(true);
     let at = |offset| Some(Position { epoch: Epoch::new(1).unwrap(), offset });
-    let publish = |json: &str, offset| tracker.observe(&chat(), json.as_bytes(), at(offset));
+    let publish =
+        |json: &str, offset| tracker.observe(&chat(), json.as_bytes(), at(offset)).disposition;
     let named = r#"{"event":"complete","task_id":"1"}"#;
     assert_eq!(publish(named, 5), Disposition::Deliver);
     assert_eq!(publish(named, 5), Disposition::Deliver);

@@ -58,6 +58,7 @@ async def run(chosen, directory):
 
 def main():
     chosen = options()
+    assert chosen.binary.exists(), f"there is no {chosen.binary}"
     python = stack.environment(chosen.cache.resolve() / "django-venv", *MORE)
     if Path(sys.executable).parent != python.parent:
         arguments = [str(chosen.binary.resolve()), str(chosen.cache.resolve()), *sys.argv[3:]]
