@@ -6,7 +6,7 @@ use std::time::Duration;
 use redis::{Client, Value};
 
 use super::MailboxNames;
-use crate::redis_link::{BlockingConnection, ConnectionError, RedisFailure};
+use crate::redis_link::{BlockingConnection, ConnectionError, Health, RedisFailure};
 
 /// The most messages that one pop returns.
 pub const MESSAGES_PER_POP: usize = 500;
@@ -30,9 +30,13 @@ pub struct Mailbox {
 }
 
 impl Mailbox {
-    pub async fn connect(client: &Client, names: &MailboxNames) -> Result<Self, ConnectionError> {
+    pub async fn connect(
+        client: &Client,
+        names: &MailboxNames,
+        health: &Health,
+    ) -> Result<Self, ConnectionError> {
         Ok(Self {
-            connection: BlockingConnection::connect(client).await?,
+            connection: BlockingConnection::connect(client, health).await?,
             key: names.mailbox(),
             supports_bzmpop: true,
             is_broken: false,

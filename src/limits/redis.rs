@@ -7,7 +7,7 @@ use redis::{Pipeline, Script};
 use super::bucket::Gcra;
 use super::{Holder, Verdict};
 use crate::leases::LEASE;
-use crate::redis_link::{Commands, EngineUnavailable};
+use crate::redis_link::{Commands, EngineUnavailable, Needs};
 
 /// A bucket is a string that expires when the bucket is full again. A window is a string that expires when the
 /// window ends. The leases of a key are a sorted set that expires with the last of them.
@@ -17,6 +17,14 @@ pub(super) struct RedisLimits {
     hit: Script,
     acquire: Script,
     status: Script,
+}
+
+/// A kind of limit that routes use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum UsedLimit {
+    Bucket,
+    Window,
+    Leases,
 }
 
 /// The key and the holder of a lease.
@@ -31,6 +39,30 @@ impl RedisLimits {
             acquire: Script::new(include_str!("acquire.lua")),
             status: Script::new(include_str!("status.lua")),
         }
+    }
+
+    /// Declares the kinds of limits that are used, each with an example of its keys. `is_administered` adds what reading
+    /// and resetting them needs.
+    pub(super) fn declare_needs(&self, used: &[(UsedLimit, String)], is_administered: bool) {
+        let mut needs = Needs::default();
+        for (kind, key) in used {
+            let script = match kind {
+                UsedLimit::Bucket => include_str!("take.lua"),
+                UsedLimit::Window => include_str!("hit.lua"),
+                UsedLimit::Leases => include_str!("acquire.lua"),
+            };
+            needs = needs.script(script, key, "");
+            if *kind == UsedLimit::Leases {
+                for command in ["ZADD", "PEXPIRE", "ZREM"] {
+                    needs = needs.command(command, key);
+                }
+                needs = needs.command("TIME", "");
+            }
+            if is_administered {
+                needs = needs.script(include_str!("status.lua"), key, "").command("DEL", key);
+            }
+        }
+        self.commands.declare("limits", needs);
     }
 
     pub(super) async fn take(&self, key: &str, gcra: Gcra) -> Result<Verdict, EngineUnavailable> {

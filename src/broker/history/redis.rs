@@ -10,12 +10,22 @@ use super::{
     Extent, GENERATION_TTL, PAGE_BYTES, PAGE_LENGTH, Page, PublishOnce, Published, ReadFrom, encode,
 };
 use crate::config;
-use crate::protocol::{ChannelName, Position};
-use crate::redis_link::{Commands, EngineUnavailable};
+use crate::protocol::{ChannelName, Position, random_hex};
+use crate::redis_link::{Commands, EngineUnavailable, Needs};
 use std::sync::Arc;
 
 /// The most channels whose positions are read in one write.
 const POSITIONS_PER_WRITE: usize = 500;
+
+const PUBLISH: &str = include_str!("../../../clients/redis/publish.lua");
+const READ: &str = include_str!("read.lua");
+const EXTENT: &str = include_str!("extent.lua");
+const RECORD_GENERATION_START: &str = include_str!("record_generation_start.lua");
+const ROTATE_EPOCH: &str = include_str!("rotate_epoch.lua");
+const IMPORT: &str = include_str!("import.lua");
+const REGISTER_LISTENER: &str = include_str!("register_listener.lua");
+const NODE_HEARTBEAT: &str = include_str!("node_heartbeat.lua");
+const UNREGISTER_LISTENER: &str = include_str!("unregister_listener.lua");
 
 /// The scripts, and the connection that they run on. Cheap to clone.
 #[derive(Clone)]
@@ -46,15 +56,15 @@ impl RedisHistory {
             commands,
             prefix: prefix.into(),
             scripts: Scripts {
-                publish: Script::new(include_str!("../../../clients/redis/publish.lua")),
-                read: Script::new(include_str!("read.lua")),
-                extent: Script::new(include_str!("extent.lua")),
-                record_generation_start: Script::new(include_str!("record_generation_start.lua")),
-                rotate_epoch: Script::new(include_str!("rotate_epoch.lua")),
-                import: Script::new(include_str!("import.lua")),
-                register_listener: Script::new(include_str!("register_listener.lua")),
-                node_heartbeat: Script::new(include_str!("node_heartbeat.lua")),
-                unregister_listener: Script::new(include_str!("unregister_listener.lua")),
+                publish: Script::new(PUBLISH),
+                read: Script::new(READ),
+                extent: Script::new(EXTENT),
+                record_generation_start: Script::new(RECORD_GENERATION_START),
+                rotate_epoch: Script::new(ROTATE_EPOCH),
+                import: Script::new(IMPORT),
+                register_listener: Script::new(REGISTER_LISTENER),
+                node_heartbeat: Script::new(NODE_HEARTBEAT),
+                unregister_listener: Script::new(UNREGISTER_LISTENER),
             },
         }))
     }
@@ -62,6 +72,43 @@ impl RedisHistory {
     /// The same histories over another connection.
     pub fn with_commands(&self, commands: Commands) -> Self {
         Self::new(commands, &self.0.prefix)
+    }
+
+    /// Declares what publishing to channels such as `channels`, and reading histories if any are kept, sends to Redis.
+    /// `has_layer` adds what a node with a channel layer sends.
+    pub fn declare_needs(&self, channels: &[String], keeps_history: bool, has_layer: bool) {
+        let control = format!("{}control", self.0.prefix);
+        let mut needs = Needs::default()
+            .command("PUBLISH", &control)
+            .own_key(self.own_key(&format!("probe:{}", random_hex(8))));
+        let example = channels.first().map_or("0", String::as_str);
+        let key = |part: &str| format!("{}{{{example}}}:{part}", self.0.prefix);
+        for channel in channels {
+            needs = needs.command("PUBLISH", channel);
+        }
+        // A repeated call is recognised without a history as well.
+        for command in ["GET", "SET", "EVALSHA"] {
+            needs = needs.command(command, &key("once:0"));
+        }
+        needs = needs.command("SCRIPT", "");
+        let script =
+            |needs: Needs, source: &str, part: &str| needs.script(source, &key(part), &control);
+        if keeps_history {
+            for source in [PUBLISH, READ, EXTENT, RECORD_GENERATION_START, ROTATE_EPOCH] {
+                needs = script(needs, source, "stream");
+            }
+            for command in ["HMGET", "HDEL", "XDEL"] {
+                needs = needs.command(command, &key("meta"));
+            }
+        }
+        if has_layer {
+            for source in [IMPORT, REGISTER_LISTENER, UNREGISTER_LISTENER] {
+                needs = script(needs, source, "nodes");
+            }
+            let nodes = self.own_key("layer:nodes");
+            needs = needs.script(NODE_HEARTBEAT, &nodes, &control).command("ZREM", &nodes);
+        }
+        self.0.commands.declare("history", needs);
     }
 
     pub(super) fn key(&self, channel: &ChannelName, part: &str) -> String {

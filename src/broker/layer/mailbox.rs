@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use redis::Client;
-use redis::aio::MultiplexedConnection;
 
 use super::importer::{Importer, Incoming};
 use super::{Layer, Wire};
 use crate::broker::history::ListenerState;
 use crate::channel_layer::{MESSAGES_PER_POP, Mailbox, MailboxMessage};
-use crate::redis_link::{ConnectionError, ConnectionEvent, Health, Supervised, client, supervise};
+use crate::redis_link::{
+    ConnectionError, ConnectionEvent, Health, MonitoredLink, Supervised, client, supervise,
+};
 use crate::shutdown::Shutdown;
 use crate::telemetry;
 
@@ -31,15 +32,15 @@ struct MailboxReader {
 impl Supervised for MailboxReader {
     type Connection = Mailbox;
 
-    async fn connect(&mut self, _health: &Health) -> Result<Mailbox, ConnectionError> {
+    async fn connect(&mut self, health: &Health) -> Result<Mailbox, ConnectionError> {
         match &self.layer.0.wire {
-            Wire::Core { names, .. } => Mailbox::connect(&self.client, names).await,
+            Wire::Core { names, .. } => Mailbox::connect(&self.client, names, health).await,
             Wire::PubSub(_) => Err("this layer has no mailbox".into()),
         }
     }
 
-    /// No link is pinged: a waiting pop blocks the connection, and each pop has its own deadline.
-    fn links_to_ping(&self, _mailbox: &Mailbox) -> Vec<MultiplexedConnection> {
+    /// No link is checked: a waiting pop blocks the connection, and each pop has its own deadline.
+    fn links_to_check(&self, _mailbox: &Mailbox) -> Vec<MonitoredLink> {
         Vec::new()
     }
 
@@ -48,7 +49,7 @@ impl Supervised for MailboxReader {
         mailbox: Mailbox,
         lost: BoxFuture<'_, ConnectionError>,
     ) -> ConnectionError {
-        // Without PINGs `lost` does not complete, so no pop is dropped before it is answered.
+        // Without links to check, `lost` only completes when the server is demoted, which ends a pop as well.
         let error = tokio::select! {
             error = lost => error,
             error = self.pop_messages(mailbox) => error,
@@ -69,7 +70,7 @@ impl Supervised for MailboxReader {
             ConnectionEvent::ConnectFailed { reason, .. } => {
                 telemetry::channel_layer::connect_failed(reason);
             }
-            ConnectionEvent::Lost { .. } => telemetry::channel_layer::connection_lost(),
+            ConnectionEvent::Lost { reason } => telemetry::channel_layer::connection_lost(reason),
         }
     }
 }

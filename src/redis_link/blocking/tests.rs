@@ -7,7 +7,7 @@ const WAIT: Duration = Duration::from_secs(1);
 async fn a_command_waits_and_a_server_that_stalls_is_noticed() {
     let server = RedisServer::start();
     let client = crate::redis_link::client(&server.url()).unwrap();
-    let mut connection = BlockingConnection::connect(&client).await.unwrap();
+    let mut connection = BlockingConnection::connect(&client, &Health::default()).await.unwrap();
     let mut pop = redis::cmd("BLPOP");
     pop.arg("nothing").arg(WAIT.as_secs());
     let nothing: Option<(String, String)> = connection.query(&pop, WAIT).await.unwrap();

@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use crate::config::CeleryTrack;
 use crate::pickle;
 use crate::protocol::TemplateContext;
-use crate::redis_link::{Commands, RedisFailure};
+use crate::redis_link::{Commands, Needs, RedisFailure};
 use crate::telemetry;
 use crate::upstream::Message;
 use crate::upstream::message::user_in_template;
@@ -57,8 +57,10 @@ impl TrackedTask {
 }
 
 impl Tracker {
-    pub fn new(commands: Commands, ttl: Duration) -> Self {
-        Self { commands, ttl, permits: Arc::new(Semaphore::new(MAX_IN_FLIGHT)) }
+    pub fn new(commands: Commands, track: &CeleryTrack) -> Self {
+        let key = track.key.example();
+        commands.declare("track", Needs::default().script(REPLACE, &key, "").command("GET", &key));
+        Self { commands, ttl: track.ttl, permits: Arc::new(Semaphore::new(MAX_IN_FLIGHT)) }
     }
 
     /// Adds the id in a separate task, because a slow cache must not make a queued message look refused.
