@@ -18,7 +18,7 @@ use crate::redis_link::{Needs, PubSubSender, RedisFailure};
 const LIFETIME: Duration = Duration::from_secs(60);
 
 /// The interval at which a node records that it is alive, besides each time that it sends a command.
-pub(super) const INTERVAL: Duration = Duration::from_secs(10);
+pub(super) const INTERVAL: Duration = Duration::from_secs(3);
 
 const NODES: &str = include_str!("nodes.lua");
 

@@ -21,7 +21,7 @@ const WRITE: &str = "return redis.call('SET', KEYS[1], 1, 'PX', ARGV[1])";
 const KEY_TTL_MS: u32 = 10_000;
 
 /// The most refused commands that a [`Refusal`] names.
-const MAX_NAMED: usize = 5;
+const MAX_NAMED: usize = 64;
 
 /// What one user of a connection sends over it: commands, each with the kind of key or channel that it uses.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

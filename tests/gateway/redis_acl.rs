@@ -60,7 +60,7 @@ async fn get(gateway: &Gateway, path: &str) -> Value {
 
 fn settings(url: &str) -> Settings {
     let route = "path = \"/ws/chat/{conversation_id}/\"\nchannel = \"chat_{conversation_id}\"\n\
-                 upstream = \"worker\"\nauth = [\"connection_token\"]\npresence = \"events\"\n\
+                 upstream = \"worker\"\nauth = [\"connection_token\"]\npresence = \"on\"\n\
                  [route.limits]\nconnects_per_user = { limit = \"50/1m\", window = \"fixed\" }\n";
     Settings::new()
         .redis(url)
@@ -95,10 +95,12 @@ async fn the_documented_rule_is_enough() {
     let queued = ana.next_event("task_queued").await;
     nodes[1].publish("chat_42", json!({"event": "chunk", "chunk": "a"})).await;
     let chunk = bob.next_event("chunk").await;
+    ana.next_event("chunk").await;
     let body = json!({"channel": "chat_42", "data": {"event": "complete", "task_id": queued["task_id"]},
                       "idempotency_key": "once"});
     assert_eq!(nodes[0].api("/v1/publish", body).await.status, 200);
     bob.next_event("complete").await;
+    ana.next_event("complete").await;
     // Resume on the other node.
     let (epoch, since) = (connected["epoch"].as_str().unwrap(), chunk["offset"].as_u64().unwrap());
     let (mut again, resumed) = join(&nodes[1], 7, &format!("&since={since}&epoch={epoch}")).await;

@@ -85,7 +85,8 @@ async fn other_servers_and_servers_that_are_not_ready_are_recognised() {
          -LOADING Redis is loading the dataset in memory\r\n",
     );
     expect_reason(&format!("redis://{loading}"), "LOADING Redis is loading").await;
-    let full = Redis::start_with(&["--maxclients", "1"]).await;
-    let _only = full.connection().await;
+    let full = Redis::start().await;
+    let mut only = full.connection().await;
+    redis::cmd("CONFIG").arg("SET").arg("maxclients").arg(1).exec_async(&mut only).await.unwrap();
     expect_reason(&full.url(), "max number of clients reached").await;
 }

@@ -124,7 +124,7 @@ async fn what_the_config_does_not_use_is_not_demanded() {
     let () = redis.run(&[&user[..], &never].concat()).await;
     let url = redis.url().replace("://", "://gateway:p@");
     let limits = "[route.limits]\nmessages_per_user = \"off\"\nconnects_per_user = \"off\"\n\
-                  connections_per_user = \"off\"\ngenerations_per_user = \"off\"\n";
+                  connections_per_user = 0\ngenerations_per_user = 0\n";
     let route = "path = \"/ws/chat/{conversation_id}/\"\nchannel = \"chat_{conversation_id}\"\n\
                  auth = [\"anonymous\"]\n[route.history]\nsize = 0\n";
     let settings = Settings::new().route(&format!("{route}{limits}")).redis(&url);

@@ -69,5 +69,5 @@ async fn what_is_refused_is_named_and_nothing_is_touched() {
     set.arg("SET").arg("maxmemory").arg(1).exec_async(&mut connection).await.unwrap();
     let refusal = run(&mut connection, needs()).await.unwrap();
     assert!(refusal.reason.starts_with("OOM "), "{refusal:?}");
-    assert!(refusal.commands.contains(" more"), "{refusal:?}");
+    assert!(refusal.commands.contains("XADD"), "{refusal:?}");
 }
