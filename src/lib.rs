@@ -109,11 +109,15 @@ pub mod internals {
     };
     pub use crate::socket::{Decoder, Incoming};
 
+    pub mod json {
+        pub use crate::protocol::{has_lone_surrogate, json_members, json_text, published_object};
+    }
+
     pub mod msgpack {
         pub use crate::msgpack::{MAX_GROWTH, to_json};
     }
 
     pub mod pickle {
-        pub use crate::pickle::{MAX_BYTES, MAX_REPEATED_BYTES, read, write_json};
+        pub use crate::pickle::{MAX_BYTES, MAX_JSON_BYTES, read, write_json};
     }
 }

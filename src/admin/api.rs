@@ -16,7 +16,7 @@ use super::Answer;
 use super::body::Body;
 use super::code::Code;
 use crate::config::Secret;
-use crate::protocol::{ChannelName, UserId};
+use crate::protocol::{ChannelName, UserId, json_text};
 
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -202,5 +202,10 @@ fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T, Answer> {
     if body.trim_ascii_start().first() != Some(&b'{') {
         return Err(bad_request("the request body must be a JSON object"));
     }
-    serde_json::from_slice(body).map_err(|wrong| bad_request(&wrong.to_string()))
+    serde_json::from_slice(body).or_else(|wrong| {
+        // Python's `json.dumps` writes NaN and infinities without quotes.
+        let text = str::from_utf8(body).ok().and_then(json_text);
+        let quoted = text.and_then(|text| serde_json::from_str(&text).ok());
+        quoted.ok_or_else(|| bad_request(&wrong.to_string()))
+    })
 }

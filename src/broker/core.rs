@@ -19,6 +19,7 @@ use super::tails::Tails;
 use super::thread::{ToThread, WorkerHandle};
 use super::{Publication, PublishError};
 use crate::protocol::{ChannelName, Position};
+use crate::socket::Delivery;
 use crate::telemetry;
 
 /// The most publications in the intake.
@@ -100,6 +101,7 @@ impl IntakePermits<'_> {
 pub struct Core {
     pub(super) channels: Rc<RefCell<Channels>>,
     pub(super) changes: mpsc::UnboundedReceiver<Change>,
+    changes_sender: mpsc::WeakUnboundedSender<Change>,
     pub(super) threads: Rc<[mpsc::Sender<ToThread>]>,
     queued: mpsc::Receiver<QueuedPublication>,
     pub(super) intake: Intake,
@@ -121,25 +123,33 @@ impl Core {
         let capacity = INTAKE_BYTES.max(max_publication_bytes.saturating_mul(2));
         let capacity = capacity.min(u32::MAX as usize).min(Semaphore::MAX_PERMITS);
         let live = Arc::new(AtomicBool::new(false));
+        let layer_up = Arc::new(AtomicBool::new(true));
         let (senders, handles) = (0..threads)
             .map(|thread| {
                 let (sender, receiver) = mpsc::channel(THREAD_QUEUE);
-                let live = Arc::clone(&live);
+                let (live, layer_up) = (Arc::clone(&live), Arc::clone(&layer_up));
                 (
                     sender,
-                    WorkerHandle { thread, from_core: receiver, to_core: to_core.clone(), live },
+                    WorkerHandle {
+                        thread,
+                        from_core: receiver,
+                        to_core: to_core.clone(),
+                        live,
+                        layer_up,
+                    },
                 )
             })
             .unzip::<_, _, Vec<_>, Vec<_>>();
         let core = Self {
             tails: Tails::new(to_core.downgrade(), max_publication_bytes),
+            changes_sender: to_core.downgrade(),
             channels: Rc::default(),
             changes,
             threads: senders.into(),
             queued,
             intake: Intake { queue, bytes: Arc::new(Semaphore::new(capacity)), capacity },
             live,
-            layer_up: Arc::new(AtomicBool::new(true)),
+            layer_up,
             max_publication_bytes,
             observer: Rc::new(|_, _, _| true),
             canary: None,
@@ -223,6 +233,7 @@ impl Core {
         let distribution = distribute(self.queued, catch_ups.clone());
         let parts = Parts {
             changes: self.changes,
+            changes_sender: self.changes_sender,
             intake: self.intake,
             live: self.live,
             layer_up: self.layer_up,
@@ -236,6 +247,8 @@ impl Core {
 /// The parts of a [`Core`] that the task that delivers publications does not own.
 pub(super) struct Parts {
     pub changes: mpsc::UnboundedReceiver<Change>,
+    /// Sends to `changes`, as long as a worker thread does.
+    pub changes_sender: mpsc::WeakUnboundedSender<Change>,
     pub intake: Intake,
     pub live: Arc<AtomicBool>,
     pub layer_up: Arc<AtomicBool>,
@@ -253,7 +266,14 @@ async fn distribute(mut queued: mpsc::Receiver<QueuedPublication>, catch_ups: Ca
         let mut bytes = 0;
         for QueuedPublication { publication, _bytes } in ready.drain(..) {
             bytes += publication.delivery.frame.len();
-            if sequence(&catch_ups, &publication) && catch_ups.observe(&publication) {
+            if !sequence(&catch_ups, &publication) {
+                continue;
+            }
+            let is_notice = publication.delivery.frame.is_empty();
+            if is_notice {
+                catch_ups.tails.report_gap(&publication.channel);
+            }
+            if is_notice || catch_ups.observe(&publication) {
                 for listener in channels.borrow().listeners(&publication.channel) {
                     batches[listener.thread].push(publication.clone());
                 }
@@ -298,8 +318,10 @@ pub(super) fn accept(intake: &Intake, channel: &[u8], payload: Bytes) -> Result<
         return Ok(());
     };
     let delivery = match Position::split(&payload) {
-        Some((position, json)) => history::encode(json, Some(position)),
-        None => history::encode(&payload, None),
+        // The history continues under a new epoch. Sockets of the old one are closed; nothing is written.
+        Some((position, [])) => Delivery { frame: Bytes::new(), position: Some(position) },
+        Some((position, json)) => history::encode_received(&channel, json, Some(position)),
+        None => history::encode_received(&channel, &payload, None),
     };
     intake.try_put(Publication { channel, delivery, received: Instant::now() })
 }

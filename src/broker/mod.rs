@@ -23,7 +23,8 @@ mod thread;
 pub use canary::Canary;
 pub use core::Core;
 pub use history::{
-    Extent, History, MemoryHistory, Page, PublishOnce, Published, ReadFrom, compact, concat,
+    Extent, GenerationState, History, MemoryHistory, Page, PublishOnce, Published, ReadFrom,
+    compact, concat,
 };
 pub use publisher::Publisher;
 pub use tails::{Tail, TailEnd, TailEvent, Tails, TooManyTails};

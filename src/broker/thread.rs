@@ -39,6 +39,7 @@ pub struct WorkerHandle {
     pub(super) from_core: mpsc::Receiver<ToThread>,
     pub(super) to_core: mpsc::UnboundedSender<Change>,
     pub(super) live: Arc<AtomicBool>,
+    pub(super) layer_up: Arc<AtomicBool>,
 }
 
 /// The sockets that wait for one channel's confirmation.
@@ -53,6 +54,7 @@ pub struct Broker {
     hub: HubPart,
     to_core: mpsc::UnboundedSender<Change>,
     live: Arc<AtomicBool>,
+    layer_up: Arc<AtomicBool>,
     /// The channels of the hub that are not confirmed yet.
     pending: RefCell<HashMap<ChannelName, Pending>>,
     next_join_id: Cell<JoinId>,
@@ -67,6 +69,7 @@ impl Broker {
             hub: HubPart::default(),
             to_core: handle.to_core,
             live: handle.live,
+            layer_up: handle.layer_up,
             pending: RefCell::default(),
             next_join_id: Cell::new(0),
         });
@@ -78,6 +81,11 @@ impl Broker {
     /// Whether a new socket would receive publications.
     pub fn is_live(&self) -> bool {
         self.live.load(Ordering::Acquire)
+    }
+
+    /// Whether everything that is published reaches this node at the moment, also by the channel layer.
+    pub fn hears_all(&self) -> bool {
+        self.is_live() && self.layer_up.load(Ordering::Acquire)
     }
 
     /// Subscribes `socket` to `channel` and returns once the engine has confirmed the channel. A caller that has

@@ -1,15 +1,30 @@
-//! The mailbox of this node in a `RedisChannelLayer`: a sorted set of the messages for the node, which a separate
-//! connection pops.
+//! The mailbox of a node in a `RedisChannelLayer`: a sorted set of the messages for the node, which a separate
+//! connection reads.
+//!
+//! A message stays in Redis until it was appended: the reader moves messages to a second key in one step, and removes
+//! them from there with its next step. If the node dies in between, another node finds them in one of both keys.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{Client, Value};
+use redis::{Client, Script, Value};
+use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use super::MailboxNames;
-use crate::redis_link::{BlockingConnection, ConnectionError, Health, RedisFailure};
+use crate::redis_link::{ConnectionError, Health, KeyWatch, MonitoredLink, RedisFailure};
 
-/// The most messages that one pop returns.
-pub const MESSAGES_PER_POP: usize = 500;
+/// The most messages that are taken at once.
+pub const MESSAGES_PER_TAKE: usize = 500;
+
+/// How much longer taken messages are kept than the layer keeps messages.
+const TAKEN_TTL_MARGIN: Duration = Duration::from_secs(60);
+
+/// Takes messages out of a mailbox.
+pub(super) const TAKE: &str = include_str!("take.lua");
+
+/// The pause between two reads if the server does not report new messages.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A message of the mailbox.
 #[derive(Debug, PartialEq)]
@@ -19,71 +34,81 @@ pub struct MailboxMessage {
     pub score: f64,
 }
 
-/// The reader of the mailbox. A popped message exists nowhere else, so a pop must not be dropped before it ends.
+/// The reader of the mailbox on one connection.
 pub struct Mailbox {
-    connection: BlockingConnection,
-    key: String,
-    /// Whether the server supports BZMPOP and permits it to this user.
-    supports_bzmpop: bool,
-    /// Whether an answer was lost.
-    is_broken: bool,
+    connection: KeyWatch,
+    take: Script,
+    names: MailboxNames,
+    taken_ttl: Duration,
+    changed: Arc<Notify>,
+    /// Identifies this reader's batches.
+    reader: String,
+    /// The number of the last batch that was taken on this connection; 0 if there was none.
+    batch: u64,
 }
 
 impl Mailbox {
+    /// `expiry` is how long the layer keeps a message.
     pub async fn connect(
         client: &Client,
-        names: &MailboxNames,
         health: &Health,
+        names: &MailboxNames,
+        expiry: Duration,
     ) -> Result<Self, ConnectionError> {
+        let changed = Arc::new(Notify::new());
+        let on_change = Arc::clone(&changed);
+        let notify = move || on_change.notify_one();
         Ok(Self {
-            connection: BlockingConnection::connect(client, health).await?,
-            key: names.mailbox(),
-            supports_bzmpop: true,
-            is_broken: false,
+            connection: KeyWatch::connect(client, health, &names.mailbox(), notify).await?,
+            take: Script::new(TAKE),
+            names: names.clone(),
+            taken_ttl: expiry + TAKEN_TTL_MARGIN,
+            changed,
+            reader: crate::protocol::random_hex(4),
+            batch: 0,
         })
     }
 
-    /// Pops the oldest messages, up to [`MESSAGES_PER_POP`], and waits up to `wait` for the first. After an error
-    /// the connection must be closed, and popped messages may be lost.
-    pub async fn pop(&mut self, wait: Duration) -> Result<Vec<MailboxMessage>, RedisFailure> {
-        if self.is_broken {
-            return Err(RedisFailure::Unavailable);
-        }
-        if self.supports_bzmpop {
-            let mut pop = redis::cmd("BZMPOP");
-            pop.arg(wait.as_secs_f64()).arg(1).arg(&self.key).arg("MIN");
-            pop.arg("COUNT").arg(MESSAGES_PER_POP);
-            match self.connection.query::<Value>(&pop, wait).await {
-                Ok(answer) => return Ok(messages(answer)),
-                // The server is older than Redis 7, or does not permit the command.
-                Err(RedisFailure::Refused(_)) => self.supports_bzmpop = false,
-                Err(failure) => return Err(failure),
-            }
-        }
-        let mut pop = redis::cmd("BZPOPMIN");
-        pop.arg(&self.key).arg(wait.as_secs_f64());
-        let mut popped = messages(self.connection.query(&pop, wait).await?);
-        if !popped.is_empty() {
-            match self.pop_ready(MESSAGES_PER_POP - 1).await {
-                Ok(more) => popped.extend(more),
-                // The first message was popped and is returned.
-                Err(_) => self.is_broken = true,
-            }
-        }
-        Ok(popped)
+    /// Whether the server reports new messages. If not, the mailbox is read every ten milliseconds.
+    pub fn is_tracking(&self) -> bool {
+        self.connection.is_tracking()
     }
 
-    /// Pops up to `count` messages without waiting.
-    async fn pop_ready(&mut self, count: usize) -> Result<Vec<MailboxMessage>, RedisFailure> {
-        let mut pop = redis::cmd("ZPOPMIN");
-        pop.arg(&self.key).arg(count);
-        Ok(messages(self.connection.query(&pop, Duration::ZERO).await?))
+    /// A clone of the connection for its checks.
+    pub fn link(&self) -> MonitoredLink {
+        self.connection.link()
+    }
+
+    /// Takes the oldest messages, up to [`MESSAGES_PER_TAKE`], and confirms those of the previous call: they must have
+    /// been appended by now. The first call on a connection also returns what was taken and not confirmed before.
+    pub async fn take(&mut self) -> Result<Vec<MailboxMessage>, RedisFailure> {
+        // What arrives from here on is reported again.
+        let _ = timeout(Duration::ZERO, self.changed.notified()).await;
+        let mut call = self.take.prepare_invoke();
+        call.key(self.names.mailbox()).key(self.names.taken());
+        match self.batch {
+            0 => call.arg(""),
+            batch => call.arg(format!("{}.{batch}", self.reader)),
+        };
+        self.batch += 1;
+        call.arg(format!("{}.{}", self.reader, self.batch));
+        call.arg(MESSAGES_PER_TAKE).arg(self.taken_ttl.as_millis() as u64);
+        let mut messages = read_messages(self.connection.invoke(&call).await?);
+        messages.sort_by(|one, other| one.score.total_cmp(&other.score));
+        Ok(messages)
+    }
+
+    /// Waits until there may be new messages, for at most `longest`.
+    pub async fn changed(&self, longest: Duration) {
+        let longest = if self.is_tracking() { longest } else { longest.min(POLL_INTERVAL) };
+        // The caller looks into the mailbox in both cases.
+        let _ = timeout(longest, self.changed.notified()).await;
     }
 }
 
-/// The members and scores of an answer, at any depth of nested arrays: BZMPOP, BZPOPMIN and ZPOPMIN nest them
-/// differently, as do RESP2 and RESP3. A key in front of them is ignored, since no score follows it.
-fn messages(answer: Value) -> Vec<MailboxMessage> {
+/// The messages and scores of an answer, at any depth of nested arrays: commands and scripts nest them differently,
+/// as do RESP2 and RESP3. A score is a number or its text.
+pub(super) fn read_messages(answer: Value) -> Vec<MailboxMessage> {
     let mut messages = Vec::new();
     collect(answer, &mut messages);
     messages
@@ -94,10 +119,14 @@ fn collect(value: Value, messages: &mut Vec<MailboxMessage>) {
     let mut payload = None;
     for value in values {
         match (value, payload.take()) {
-            (Value::Double(score), Some(payload)) => {
-                messages.push(MailboxMessage { payload, score })
+            (Value::BulkString(text), Some(bytes)) => {
+                let score = std::str::from_utf8(&text).ok().and_then(|text| text.parse().ok());
+                messages.extend(score.map(|score| MailboxMessage { payload: bytes, score }));
             }
-            (Value::BulkString(bytes), _) => payload = Some(bytes),
+            (Value::Double(score), Some(payload)) => {
+                messages.push(MailboxMessage { payload, score });
+            }
+            (Value::BulkString(bytes), None) => payload = Some(bytes),
             (nested, _) => collect(nested, messages),
         }
     }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::{MailboxNames, host_of};
+use super::mailbox::{TAKE, read_messages};
+use super::{MailboxMessage, MailboxNames, host_of};
 use crate::clock;
 use crate::config::ChannelsLayer;
 use crate::protocol::ChannelName;
@@ -28,6 +29,10 @@ pub struct Memberships {
     hosts: Vec<Commands>,
     names: MailboxNames,
     group_expiry: Duration,
+    /// How long the layer keeps a message.
+    expiry: Duration,
+    /// The most messages that the backend puts into a mailbox.
+    capacity: usize,
 }
 
 impl Memberships {
@@ -44,7 +49,8 @@ impl Memberships {
             Commands::start(url, &name, shutdown)
         };
         let hosts = layer.hosts.iter().enumerate().map(host).collect::<Result<_, _>>()?;
-        let memberships = Self { hosts, names, group_expiry: layer.group_expiry };
+        let ChannelsLayer { group_expiry, expiry, capacity, .. } = *layer;
+        let memberships = Self { hosts, names, group_expiry, expiry, capacity };
         memberships.declare_needs();
         Ok(memberships)
     }
@@ -55,9 +61,10 @@ impl Memberships {
         let groups = ["ZADD", "EXPIRE", "ZREM"]
             .into_iter()
             .fold(Needs::default(), |needs, command| needs.command(command, &group));
-        let all = ["ZCARD", "DEL"]
+        let all = ["ZCARD", "ZRANGE", "HGETALL", "DEL"]
             .into_iter()
-            .fold(groups.clone(), |needs, command| needs.command(command, &mailbox));
+            .fold(groups.clone(), |needs, command| needs.command(command, &mailbox))
+            .script(TAKE, &mailbox, "");
         for (number, host) in self.hosts.iter().enumerate() {
             // The mailbox is on the first host.
             host.declare("memberships", if number == 0 { all.clone() } else { groups.clone() });
@@ -75,7 +82,7 @@ impl Memberships {
         for (host, channels) in self.by_host(channels) {
             for chunk in channels.chunks(GROUPS_PER_WRITE) {
                 let mut pipeline = redis::pipe();
-                let now = now();
+                let now = seconds(clock::since_unix_epoch());
                 for channel in chunk {
                     let group = self.names.group(channel);
                     let (add, expire) = (redis::cmd("ZADD"), redis::cmd("EXPIRE"));
@@ -100,24 +107,95 @@ impl Memberships {
 
     /// Leaves groups. If a host does not answer, the memberships expire after `group_expiry`.
     pub async fn leave(&self, channels: &[ChannelName]) -> Result<(), RedisFailure> {
+        self.remove_members(&self.names, channels).await
+    }
+
+    /// Leaves groups after `expiry`, which is how long the layer keeps what is sent to the mailbox until then.
+    pub async fn leave_after_expiry(&self, channels: &[ChannelName]) -> Result<(), RedisFailure> {
+        // The backend removes members whose score is older than `group_expiry`.
+        let left = self.group_expiry.saturating_sub(self.expiry);
+        let score = seconds(clock::since_unix_epoch().saturating_sub(left));
+        self.for_each_group(channels, |group, channel| {
+            let member = self.names.member(channel);
+            with(redis::cmd("ZADD"), [&group, &score, &member])
+        })
+        .await
+    }
+
+    /// Removes what another node has left in the layer: its memberships in `channels`, its mailbox and what it has
+    /// taken out of it.
+    pub async fn remove_node(
+        &self,
+        node: &str,
+        channels: &[ChannelName],
+    ) -> Result<(), RedisFailure> {
+        let names = self.names.of_other(node);
+        self.remove_members(&names, channels).await?;
+        self.remove_messages(&names).await
+    }
+
+    pub async fn remove_mailbox(&self) -> Result<(), RedisFailure> {
+        self.remove_messages(&self.names).await
+    }
+
+    /// Reads the messages of another node that it has not confirmed, oldest first, without removing them. Returns
+    /// whether its mailbox is full, so that the backend may have dropped further messages.
+    pub async fn read_mailbox_of(
+        &self,
+        node: &str,
+    ) -> Result<(Vec<MailboxMessage>, bool), RedisFailure> {
+        let (names, host) = (self.names.of_other(node), self.mailbox_host()?);
+        let (mut waiting, mut taken) = (redis::cmd("ZRANGE"), redis::cmd("HGETALL"));
+        waiting.arg(names.mailbox()).arg(0).arg(self.capacity.saturating_sub(1)).arg("WITHSCORES");
+        taken.arg(names.taken());
+        // A message is first in the mailbox and then among the taken, so this order of reading misses none.
+        let mut messages = read_messages(host.query(&waiting).await?);
+        let is_full = messages.len() >= self.capacity;
+        let taken: Vec<(Vec<u8>, Vec<u8>)> = host.query(&taken).await?;
+        for (payload, score) in taken {
+            let score = std::str::from_utf8(&score).ok().and_then(|score| score.parse().ok());
+            if let Some(score) = score.filter(|_| !payload.is_empty()) {
+                messages.push(MailboxMessage { payload, score });
+            }
+        }
+        messages.sort_by(|one, other| one.score.total_cmp(&other.score));
+        Ok((messages, is_full))
+    }
+
+    async fn remove_members(
+        &self,
+        names: &MailboxNames,
+        channels: &[ChannelName],
+    ) -> Result<(), RedisFailure> {
+        self.for_each_group(channels, |group, channel| {
+            with(redis::cmd("ZREM"), [&group, &names.member(channel)])
+        })
+        .await
+    }
+
+    async fn remove_messages(&self, names: &MailboxNames) -> Result<(), RedisFailure> {
+        let mut remove = redis::cmd("DEL");
+        remove.arg(names.mailbox()).arg(names.taken());
+        let _: i64 = self.mailbox_host()?.query(&remove).await?;
+        Ok(())
+    }
+
+    /// Sends a command for the group of each channel to the group's host.
+    async fn for_each_group(
+        &self,
+        channels: &[ChannelName],
+        command: impl Fn(String, &ChannelName) -> redis::Cmd,
+    ) -> Result<(), RedisFailure> {
         for (host, channels) in self.by_host(channels) {
             for chunk in channels.chunks(GROUPS_PER_WRITE) {
                 let mut pipeline = redis::pipe();
                 for channel in chunk {
-                    let (group, member) = (self.names.group(channel), self.names.member(channel));
-                    pipeline.add_command(with(redis::cmd("ZREM"), [&group, &member]));
+                    pipeline.add_command(command(self.names.group(channel), channel));
                 }
                 // Whether they were members does not matter.
                 let _ = host.query_each::<i64>(pipeline).await?;
             }
         }
-        Ok(())
-    }
-
-    pub async fn remove_mailbox(&self) -> Result<(), RedisFailure> {
-        let mut remove = redis::cmd("DEL");
-        remove.arg(self.names.mailbox());
-        let _: i64 = self.mailbox_host()?.query(&remove).await?;
         Ok(())
     }
 
@@ -153,7 +231,7 @@ fn with<'a>(
     command
 }
 
-/// The seconds since the Unix epoch, in the format of the backend's own members.
-fn now() -> String {
-    format!("{:.6}", clock::since_unix_epoch().as_secs_f64())
+/// A time since the Unix epoch in seconds, in the format of the backend's own members.
+fn seconds(time: Duration) -> String {
+    format!("{:.6}", time.as_secs_f64())
 }

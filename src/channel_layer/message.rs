@@ -4,10 +4,10 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use super::fernet::{self, Fernet, Lifetime};
-use super::json;
 use crate::clock;
 use crate::config::{LayerSerializer, Secret};
 use crate::msgpack::{Item, Malformed, Reader, write_key, write_value};
+use crate::protocol::{json_members, json_text};
 pub use crate::telemetry::channel_layer::BadMessage;
 
 /// The member that `group_send` of the core layer adds: the channels of the mailbox that the message is for.
@@ -170,16 +170,15 @@ fn text(item: Item) -> Option<String> {
 
 fn read_json(body: &[u8], keeps_type: bool) -> Result<LayerMessage, BadMessage> {
     let body = str::from_utf8(body).map_err(|_| BadMessage::Malformed)?;
-    let body = json::without_bare_floats(body);
     if !body.trim_start().starts_with('{') {
         return Err(BadMessage::NotAMap);
     }
-    let object = json::Object::read(&body).ok_or(BadMessage::Malformed)?;
+    let body = json_text(body).ok_or(BadMessage::Malformed)?;
     let mut draft = Draft::new(keeps_type, body.len());
-    for (key, value) in object.members() {
+    for (key, value) in json_members(&body) {
         let name: Option<Cow<str>> = serde_json::from_str(key).ok();
         if name.as_deref() == Some(MEMBERS) {
-            draft.message.members = json::texts(value).ok_or(BadMessage::Members)?;
+            draft.message.members = texts(value).ok_or(BadMessage::Members)?;
             continue;
         }
         let is_type = name.as_deref() == Some(TYPE);
@@ -194,6 +193,14 @@ fn read_json(body: &[u8], keeps_type: bool) -> Result<LayerMessage, BadMessage> 
         })?;
     }
     Ok(draft.finish())
+}
+
+/// Parses a JSON string or an array of strings; `None` for anything else.
+fn texts(value: &str) -> Option<Vec<String>> {
+    if value.starts_with('"') {
+        return serde_json::from_str(value).ok().map(|text| vec![text]);
+    }
+    serde_json::from_str(value).ok()
 }
 
 #[cfg(test)]

@@ -7,13 +7,12 @@
 //! fixed multiple of its length.
 
 mod fernet;
-mod json;
 mod mailbox;
 mod memberships;
 pub mod message;
 mod names;
 
-pub use mailbox::{MESSAGES_PER_POP, Mailbox, MailboxMessage};
+pub use mailbox::{MESSAGES_PER_TAKE, Mailbox, MailboxMessage};
 pub use memberships::Memberships;
 pub use message::Serializer;
 pub use names::{GroupChannels, MailboxNames, host_of};

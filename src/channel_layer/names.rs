@@ -24,20 +24,45 @@ pub fn host_of(name: &str, hosts: usize) -> usize {
 #[derive(Debug, Clone)]
 pub struct MailboxNames {
     prefix: Box<str>,
-    /// `specific.<client>!`.
+    /// `specific.<node>!`.
     client: Box<str>,
 }
+
+/// The parts around the node in the client's name.
+const CLIENT_START: &str = "specific.";
+const CLIENT_END: &str = "!";
 
 impl MailboxNames {
     /// Creates names with a random client. Every gateway's mailbox is on the first host, so that a group_send has the
     /// same score in all of them.
     pub fn random(prefix: &str, hosts: usize) -> Self {
         loop {
-            let client = format!("specific.{}!", uuid::Uuid::new_v4().simple());
-            if host_of(&client, hosts) == 0 {
-                return Self { prefix: prefix.into(), client: client.into() };
+            let names = Self::of_node(prefix, &uuid::Uuid::new_v4().simple().to_string());
+            if host_of(&names.client, hosts) == 0 {
+                return names;
             }
         }
+    }
+
+    fn of_node(prefix: &str, node: &str) -> Self {
+        let client = format!("{CLIENT_START}{node}{CLIENT_END}");
+        Self { prefix: prefix.into(), client: client.into() }
+    }
+
+    /// The name by which other nodes know this one.
+    pub fn node(&self) -> &str {
+        let node = self.client.strip_prefix(CLIENT_START);
+        node.and_then(|node| node.strip_suffix(CLIENT_END)).unwrap_or_default()
+    }
+
+    /// The names of another node of the same layer.
+    pub fn of_other(&self, node: &str) -> Self {
+        Self::of_node(&self.prefix, node)
+    }
+
+    /// The key of the messages that the node has taken out of its mailbox, and not appended yet.
+    pub fn taken(&self) -> String {
+        format!("{}taken.{}", self.prefix, self.client)
     }
 
     /// The key of the sorted set that receives everything for this node.

@@ -3,8 +3,8 @@
 use super::kinds::{self, Kind, ValueError, choice, kind, words};
 use super::section::Section;
 use super::{
-    AuthSource, Authorize, Binary, Compact, DuplicateTerminal, FixedReply, Generations, History,
-    Presence, Protocol, Reject, Route, SendQueue, limits,
+    AuthSource, Authorize, Binary, Compact, Concurrent, DuplicateTerminal, FixedReply, Generations,
+    History, Presence, Protocol, Reject, Route, SendQueue, limits,
 };
 use crate::protocol::{ChannelPattern, PathPattern};
 
@@ -44,6 +44,17 @@ const PRESENCE: Kind<Presence> = words(r#""off", "on" or "events""#, |value| {
 
 const DUPLICATE_TERMINAL: Kind<DuplicateTerminal> = words(r#""drop" or "pass""#, |value| {
     choice(value, &[("drop", DuplicateTerminal::Drop), ("pass", DuplicateTerminal::Pass)])
+});
+
+const CONCURRENT: Kind<Concurrent> = words(r#""parallel", "queue" or "reject""#, |value| {
+    choice(
+        value,
+        &[
+            ("parallel", Concurrent::Parallel),
+            ("queue", Concurrent::Queue),
+            ("reject", Concurrent::Reject),
+        ],
+    )
 });
 
 /// `""` stands for `None`.
@@ -326,6 +337,13 @@ fn generations(s: &mut Section<'_>) -> Option<Generations> {
         "0s",
         "A queue worker that publishes nothing for this long is reported as \"worker_lost\"; \"0s\" = never.",
     );
+    let first_event_warning = s.key(
+        "first_event_warning",
+        kinds::OPTIONAL_DURATION,
+        "30s",
+        "A worker's reply of which nothing was heard for this long is logged (\"reply_unheard\"), with the settings to \
+         check; \"0s\" = never.",
+    );
     let max_duration = s.key(
         "max_duration",
         kinds::POSITIVE_DURATION,
@@ -338,11 +356,26 @@ fn generations(s: &mut Section<'_>) -> Option<Generations> {
         "drop",
         "A second terminal event of a task: \"drop\" discards it, \"pass\" delivers it.",
     );
+    let concurrent = s.key(
+        "concurrent",
+        CONCURRENT,
+        "parallel",
+        "A message while a reply runs on its channel: \"parallel\" relays it at once, \"queue\" after the replies before it, \"reject\" answers \"busy\".",
+    );
+    let max_waiting = s.key(
+        "max_waiting",
+        kinds::WAITING,
+        16,
+        "Messages of one channel that wait with concurrent = \"queue\"; beyond that, clients get \"busy\".",
+    );
     Some(Generations {
         dedup_ttl: dedup_ttl?,
         terminal_events: terminal_events?,
         reply_idle_timeout: reply_idle_timeout?,
+        first_event_warning: first_event_warning?,
         max_duration: max_duration?,
         duplicate_terminal: duplicate_terminal?,
+        concurrent: concurrent?,
+        max_waiting: max_waiting?,
     })
 }

@@ -44,6 +44,13 @@ pub(super) fn server(s: &mut Section<'_>) -> Option<Server> {
         1000,
         "Open public connections per client address; 0 = no limit.",
     );
+    let refusal_delay = s.key(
+        "refusal_delay",
+        kinds::REFUSAL_DELAY,
+        "1s",
+        "With reject = \"close\", the longest time that the close of a refused client waits. It doubles with each \
+         refusal of an address within a minute, from a sixteenth of this. 0s = no wait.",
+    );
     let trusted_proxies = s.list(
         "trusted_proxies",
         kinds::NETWORK,
@@ -71,6 +78,7 @@ pub(super) fn server(s: &mut Section<'_>) -> Option<Server> {
         },
         max_connections: max_connections?,
         max_connections_per_ip: max_connections_per_ip?,
+        refusal_delay: refusal_delay?,
         trusted_proxies: trusted_proxies?,
         header_timeout: header_timeout?,
         max_header_bytes: max_header_bytes?,

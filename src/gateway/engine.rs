@@ -11,12 +11,13 @@ use tokio::task::JoinHandle;
 use super::StartError;
 use super::needs::NeedsDeclarer;
 use crate::admin::ReadyCheck;
-use crate::broker::{Canary, Core, MemoryHistory, Publisher, Tails};
+use crate::broker::{Canary, Core, History, MemoryHistory, Publisher, Tails};
 use crate::config::{Config, EngineKind, Jwt, RedisEngine, RedisUrl, SharedConfig};
 use crate::control::{Control, Threads};
-use crate::generations::{Disposition, Generations, RunningTasks};
+use crate::generations::{Disposition, Generations, Observed, ReplyEnd, RunningTasks};
 use crate::limits::SharedLimits;
 use crate::presence::PresenceStore;
+use crate::protocol::{ChannelName, Position};
 use crate::redis_link::Commands;
 use crate::shutdown::Shutdown;
 use crate::telemetry;
@@ -163,10 +164,14 @@ impl Engine {
     ) -> Result<Option<JoinHandle<()>>, StartError> {
         tokio::task::spawn_local(self.generations.ledger.clone().run());
         let tracker = self.generations.tracker.clone();
+        let history = self.publisher.history();
         core.set_observer(move |channel, json, position| {
-            let disposition = tracker.observe(channel, json, position);
+            let Observed { disposition, end } = tracker.observe(channel, json, position);
             if disposition == Disposition::Drop {
                 telemetry::replies::second_terminal_event_dropped();
+            }
+            if let (Some(end), Some(position)) = (end, position) {
+                settle(&history, channel, end, position);
             }
             disposition == Disposition::Deliver
         });
@@ -193,6 +198,15 @@ impl Engine {
             }
         }
     }
+}
+
+/// Records the end of a reply in the history, whichever node tracks it.
+fn settle(history: &History, channel: &ChannelName, end: ReplyEnd, position: Position) {
+    let (history, channel) = (history.clone(), channel.clone());
+    tokio::task::spawn_local(async move {
+        // Whoever tracks the reply removes its record, or it expires.
+        let _ = history.settle_generation(&channel, end.task_id(), position.offset).await;
+    });
 }
 
 fn session_versions(

@@ -29,7 +29,7 @@ use crate::broker::{Core, WorkerHandle};
 use crate::config::{Config, SharedConfig};
 use crate::control::{self, CancelHook, Control, DebugHook, Target, Threads};
 use crate::generations::{RunningTasks, Task};
-use crate::limits::ConnectionCounts;
+use crate::limits::{ConnectionCounts, RefusalDelays};
 use crate::listener::Worker;
 use crate::service_manager;
 use crate::shutdown::Shutdown;
@@ -215,7 +215,7 @@ impl WorkerParts<'_> {
         handles: impl Iterator<Item = (WorkerHandle, control::WorkerHandle)>,
         shutdown: &Shutdown,
     ) -> Vec<Worker> {
-        let counts = ConnectionCounts::default();
+        let (counts, refusals) = (ConnectionCounts::default(), RefusalDelays::default());
         let worker = |(number, (listener, (broker, commands)))| Worker {
             is_first: number == 0,
             listener,
@@ -230,6 +230,7 @@ impl WorkerParts<'_> {
             generations: self.engine.generations.clone(),
             control: self.engine.control.clone(),
             counts: counts.clone(),
+            refusals: refusals.clone(),
             shutdown: shutdown.clone(),
         };
         listeners.into_iter().zip(handles).enumerate().map(worker).collect()

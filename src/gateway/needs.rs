@@ -36,7 +36,7 @@ impl NeedsDeclarer {
         let issues = consumes && (has_api || config.tokens.issue_path.is_some());
         self.tokens.declare_needs(issues, consumes);
 
-        self.limits.declare_needs(routes.iter().map(|route| &route.limits), has_api);
+        self.limits.declare_needs(routes, has_api);
 
         let with_presence = routes.iter().find(|route| route.presence != Presence::Off);
         let example = with_presence.map(|route| route.channel.example());

@@ -3,11 +3,8 @@
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
-
 use crate::config;
-use crate::protocol::{ErrorCode, EventName};
+use crate::protocol::{ErrorCode, EventMembers, EventName};
 
 /// The event of a publication.
 #[derive(Debug, PartialEq, Eq)]
@@ -23,16 +20,6 @@ pub(super) struct Event<'a> {
 const TERMINAL_CODES: [ErrorCode; 4] =
     [ErrorCode::WorkerLost, ErrorCode::TaskFailed, ErrorCode::TaskRevoked, ErrorCode::TaskExpired];
 
-#[derive(Deserialize)]
-struct Fields<'a> {
-    #[serde(borrow)]
-    event: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    task_id: Option<&'a RawValue>,
-    #[serde(borrow)]
-    code: Option<&'a RawValue>,
-}
-
 impl<'a> Event<'a> {
     fn is_named(&self, name: EventName) -> bool {
         self.name == name.label()
@@ -41,6 +28,11 @@ impl<'a> Event<'a> {
     /// Whether this event begins a reply.
     pub fn is_begin(&self) -> bool {
         self.is_named(EventName::ProcessingStarted)
+    }
+
+    /// Whether this has the name by which the gateway itself ends a reply.
+    pub fn is_complete(&self) -> bool {
+        self.is_named(EventName::Complete)
     }
 
     /// Whether this is a part of the reply, given that it is not terminal: neither `processing_started` nor an
@@ -63,17 +55,10 @@ impl<'a> Event<'a> {
 
     /// `None` if the publication is not a JSON object with an event name.
     pub fn read(json: &'a [u8]) -> Option<Self> {
-        let fields: Fields<'a> = serde_json::from_slice(json).ok()?;
-        let task_id = fields.task_id.and_then(|raw| match raw.get().as_bytes().first() {
-            Some(b'"') => serde_json::from_str(raw.get()).ok().map(Cow::Owned),
-            Some(b'0'..=b'9' | b'-') => Some(Cow::Borrowed(raw.get())),
-            _ => None,
-        });
-        let by_gateway = fields.code.is_some_and(|code| {
-            let code = code.get().trim_matches('"');
-            TERMINAL_CODES.iter().any(|end| end.label() == code)
-        });
-        Some(Self { name: fields.event?, task_id, by_gateway })
+        let members = EventMembers::read(json)?;
+        let by_gateway =
+            members.code().is_some_and(|code| TERMINAL_CODES.iter().any(|end| end.label() == code));
+        Some(Self { name: members.event()?, task_id: members.task_id(), by_gateway })
     }
 
     /// Returns the name without parsing the whole object, if the object begins with it, as most do.

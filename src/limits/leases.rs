@@ -1,10 +1,11 @@
-//! The leases of one thread's open connections and running generations. They are renewed while these exist and
+//! The leases of one thread's open connections and running generations, and the turns that these hold. They are renewed while these exist and
 //! released when they end.
 
 use std::rc::Rc;
 
 use super::{Holder, LeaseKey, SharedLimits};
 use crate::leases::{HeldLeases, Lessor};
+use crate::protocol::ChannelName;
 use crate::redis_link::EngineUnavailable;
 use crate::telemetry;
 
@@ -43,6 +44,12 @@ impl LeaseSet {
     /// Holds a lease that [`SharedLimits::acquire`] has granted until the guard is dropped.
     pub fn hold(self: &Rc<Self>, key: LeaseKey<'_>, holder: Holder) -> Lease {
         self.add(key, holder);
+        Lease { set: self.clone(), holder }
+    }
+
+    /// Holds the turn of a channel until the guard is dropped.
+    pub fn hold_turn(self: &Rc<Self>, channel: &ChannelName, holder: Holder) -> Lease {
+        self.0.keep(holder, self.0.lessor().turn_key(channel).into());
         Lease { set: self.clone(), holder }
     }
 

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::bucket::Gcra;
+use super::turns::WAITING_LEASE;
 use super::window::Window;
-use super::{Holder, Verdict};
+use super::{Holder, Turn, Verdict};
 use crate::expiring_map::{Expiring, ExpiringMap, Full};
 use crate::leases::LEASE;
 use crate::redis_link::EngineUnavailable;
@@ -17,6 +18,8 @@ pub(super) struct MemoryLimits {
     buckets: ExpiringMap<Box<str>, Bucket>,
     windows: ExpiringMap<Box<str>, Window>,
     leases: ExpiringMap<Box<str>, Leases>,
+    /// Those that wait for a lease of `leases`, in their order.
+    queues: ExpiringMap<Box<str>, Leases>,
 }
 
 /// The time when a bucket will be full again, in microseconds since the map was created.
@@ -57,6 +60,7 @@ impl MemoryLimits {
             buckets: ExpiringMap::new(MAX_KEYS),
             windows: ExpiringMap::new(MAX_KEYS),
             leases: ExpiringMap::new(MAX_KEYS),
+            queues: ExpiringMap::new(MAX_KEYS),
         }
     }
 
@@ -119,6 +123,52 @@ impl MemoryLimits {
                 shard.remove(key);
             }
         }
+    }
+
+    /// Gives a channel's turn to one holder at a time, in the order of the queue for it, which has at most
+    /// `max_waiting`. take_turn.lua does the same.
+    pub(super) fn take_turn(
+        &self,
+        key: &str,
+        holder: Holder,
+        max_waiting: usize,
+    ) -> Result<Turn, EngineUnavailable> {
+        let now = self.queues.now();
+        // The lock of the queue is taken first everywhere.
+        let mut shard = self.queues.lock(key);
+        let Leases(queue) = shard.get_or_default(key, now)?;
+        queue.retain(|(_, end)| *end > now);
+        let is_next = queue.first().is_none_or(|(first, _)| *first == holder);
+        if is_next && self.acquire(key, holder, 1)? == Verdict::Allowed {
+            queue.retain(|(id, _)| *id != holder);
+            if queue.is_empty() {
+                shard.remove(key);
+            }
+            return Ok(Turn::Taken);
+        }
+        let end = now + WAITING_LEASE;
+        if let Some((_, lease)) = queue.iter_mut().find(|(id, _)| *id == holder) {
+            *lease = end;
+        } else if queue.len() < max_waiting {
+            queue.push((holder, end));
+        } else {
+            if queue.is_empty() {
+                shard.remove(key);
+            }
+            return Ok(Turn::Full);
+        }
+        Ok(Turn::Waiting)
+    }
+
+    pub(super) fn leave_turn(&self, key: &str, holder: Holder) {
+        let mut shard = self.queues.lock(key);
+        if let Some(Leases(queue)) = shard.get_mut(key) {
+            queue.retain(|(id, _)| *id != holder);
+            if queue.is_empty() {
+                shard.remove(key);
+            }
+        }
+        self.release(key, holder);
     }
 
     /// The microseconds until the bucket is full.

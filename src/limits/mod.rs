@@ -1,5 +1,5 @@
-//! Rates and counts: token buckets, fixed windows and leases of connections and generations, shared by all
-//! nodes where the engine is Redis, and local buckets for one connection.
+//! Rates and counts: token buckets, fixed windows, leases of connections and generations, and the turns of channels,
+//! shared by all nodes where the engine is Redis, and local buckets for one connection.
 //!
 //! This module decides whether one more action is allowed, and if not, when it will be. Its users decide what a
 //! refusal means (an error event, a close code). Invariants: both engines decide in the same way; open connections
@@ -12,8 +12,10 @@ mod lease_key;
 mod leases;
 mod memory;
 mod redis;
+mod refusals;
 mod shared;
 mod status;
+mod turns;
 mod window;
 
 pub use bucket::LocalBucket;
@@ -21,8 +23,10 @@ pub use claim::Claim;
 pub use connections::{ConnectionCounts, ConnectionPermit, IpPermit};
 pub use lease_key::{Holder, LeaseKey, LeaseKind};
 pub use leases::{Lease, LeaseSet};
+pub use refusals::{RefusalDelay, RefusalDelays};
 pub use shared::SharedLimits;
 pub use status::{LimitKind, LimitStatus, UserLimit};
+pub use turns::{Turn, TurnRequest};
 
 pub use crate::telemetry::messages::LimitName;
 

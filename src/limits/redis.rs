@@ -5,7 +5,8 @@ use std::time::Duration;
 use redis::{Pipeline, Script};
 
 use super::bucket::Gcra;
-use super::{Holder, Verdict};
+use super::turns::WAITING_LEASE;
+use super::{Holder, Turn, Verdict};
 use crate::leases::LEASE;
 use crate::redis_link::{Commands, EngineUnavailable, Needs};
 
@@ -17,6 +18,7 @@ pub(super) struct RedisLimits {
     hit: Script,
     acquire: Script,
     status: Script,
+    take_turn: Script,
 }
 
 /// A kind of limit that routes use.
@@ -25,6 +27,8 @@ pub(super) enum UsedLimit {
     Bucket,
     Window,
     Leases,
+    /// The turn of a channel whose replies are not parallel.
+    Turn,
 }
 
 /// The key and the holder of a lease.
@@ -38,6 +42,7 @@ impl RedisLimits {
             hit: Script::new(include_str!("hit.lua")),
             acquire: Script::new(include_str!("acquire.lua")),
             status: Script::new(include_str!("status.lua")),
+            take_turn: Script::new(include_str!("take_turn.lua")),
         }
     }
 
@@ -50,9 +55,10 @@ impl RedisLimits {
                 UsedLimit::Bucket => include_str!("take.lua"),
                 UsedLimit::Window => include_str!("hit.lua"),
                 UsedLimit::Leases => include_str!("acquire.lua"),
+                UsedLimit::Turn => include_str!("take_turn.lua"),
             };
             needs = needs.script(script, key, "");
-            if *kind == UsedLimit::Leases {
+            if matches!(kind, UsedLimit::Leases | UsedLimit::Turn) {
                 for command in ["ZADD", "PEXPIRE", "ZREM"] {
                     needs = needs.command(command, key);
                 }
@@ -94,6 +100,39 @@ impl RedisLimits {
         call.key(key).arg(max).arg(holder.to_string()).arg(lease_ms());
         let (allowed, wait_ms): (bool, u64) = self.commands.invoke(&call).await?;
         Ok(verdict(allowed, Duration::from_millis(wait_ms)))
+    }
+
+    /// Like `MemoryLimits::take_turn`.
+    pub(super) async fn take_turn(
+        &self,
+        key: &str,
+        holder: Holder,
+        max_waiting: usize,
+    ) -> Result<Turn, EngineUnavailable> {
+        let mut call = self.take_turn.prepare_invoke();
+        turn_keys(key).iter().for_each(|key| {
+            call.key(key);
+        });
+        call.arg(holder.to_string()).arg(lease_ms());
+        call.arg(u64::try_from(WAITING_LEASE.as_millis()).unwrap_or(u64::MAX)).arg(max_waiting);
+        let turn: String = self.commands.invoke(&call).await?;
+        Ok(match &*turn {
+            "taken" => Turn::Taken,
+            "waiting" => Turn::Waiting,
+            _ => Turn::Full,
+        })
+    }
+
+    pub(super) async fn leave_turn(
+        &self,
+        key: &str,
+        holder: Holder,
+    ) -> Result<(), EngineUnavailable> {
+        let mut batch = Pipeline::with_capacity(3);
+        for key in turn_keys(key) {
+            batch.cmd("ZREM").arg(key).arg(holder.to_string()).ignore();
+        }
+        Ok(self.commands.pipeline(&batch).await?)
     }
 
     /// Like `MemoryLimits::bucket_status`.
@@ -151,6 +190,11 @@ impl RedisLimits {
         }
         Ok(self.commands.pipeline(&batch).await?)
     }
+}
+
+/// The keys of take_turn.lua. The channel's name in braces puts all three into one cluster slot.
+fn turn_keys(key: &str) -> [String; 3] {
+    [key.to_owned(), format!("{key}:waiting"), format!("{key}:waiting:leases")]
 }
 
 fn verdict(allowed: bool, retry_after: Duration) -> Verdict {

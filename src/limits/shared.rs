@@ -6,9 +6,9 @@ use std::time::Duration;
 use super::bucket::Gcra;
 use super::memory::MemoryLimits;
 use super::redis::{HeldLease, RedisLimits, UsedLimit};
-use super::{Holder, LeaseKey, LimitName, LimitStatus, MIN_RETRY_AFTER, UserLimit, Verdict};
-use crate::config::{FixedWindow, Rate, RouteLimits, UserRate};
-use crate::protocol::{Params, TemplateContext};
+use super::{Holder, LeaseKey, LimitName, LimitStatus, MIN_RETRY_AFTER, Turn, UserLimit, Verdict};
+use crate::config::{Concurrent, FixedWindow, Rate, Route, UserRate};
+use crate::protocol::{ChannelName, Params, TemplateContext};
 use crate::redis_link::{Commands, EngineUnavailable};
 use crate::telemetry;
 
@@ -66,15 +66,14 @@ impl SharedLimits {
         record(limit, route, user, verdict)
     }
 
-    /// Declares that the routes have these limits. `is_administered` if the server API reads and resets them.
-    pub fn declare_needs<'a>(
-        &self,
-        routes: impl Iterator<Item = &'a RouteLimits>,
-        is_administered: bool,
-    ) {
+    /// Declares the limits that `routes` have. `is_administered` if the server API reads and resets them.
+    pub fn declare_needs(&self, routes: &[Arc<Route>], is_administered: bool) {
         let Engine::Redis(redis) = &self.0.engine else { return };
         let mut used = Vec::new();
-        for limit in routes.flat_map(UserLimit::of) {
+        if routes.iter().any(|route| route.generations.concurrent != Concurrent::Parallel) {
+            used.push((UsedLimit::Turn, format!("{}turn:{{0}}", self.0.prefix)));
+        }
+        for limit in routes.iter().flat_map(|route| UserLimit::of(&route.limits)) {
             let one = match limit {
                 UserLimit::Rate(name, UserRate::Bucket(_)) => {
                     (UsedLimit::Bucket, self.own_key("limit", name, "0", "0"))
@@ -208,6 +207,41 @@ impl SharedLimits {
 
     pub(super) fn lease_key(&self, key: LeaseKey<'_>) -> String {
         key.key(&self.0.prefix)
+    }
+
+    /// See [`TurnRequest::take`](super::TurnRequest::take).
+    pub(super) async fn take_turn(
+        &self,
+        channel: &ChannelName,
+        holder: Holder,
+        max_waiting: usize,
+    ) -> Result<Turn, EngineUnavailable> {
+        let key = self.turn_key(channel);
+        match &self.0.engine {
+            Engine::Memory(limits) => limits.take_turn(&key, holder, max_waiting),
+            Engine::Redis(limits) => limits.take_turn(&key, holder, max_waiting).await,
+        }
+    }
+
+    /// Gives back the turn of a channel, or the place in the queue for it.
+    pub(super) async fn leave_turn(
+        &self,
+        channel: &ChannelName,
+        holder: Holder,
+    ) -> Result<(), EngineUnavailable> {
+        let key = self.turn_key(channel);
+        match &self.0.engine {
+            Engine::Memory(limits) => {
+                limits.leave_turn(&key, holder);
+                Ok(())
+            }
+            Engine::Redis(limits) => limits.leave_turn(&key, holder).await,
+        }
+    }
+
+    /// The key of the lease by which a channel's turn is held.
+    pub(super) fn turn_key(&self, channel: &ChannelName) -> String {
+        format!("{}turn:{{{channel}}}", self.0.prefix)
     }
 
     pub(super) async fn renew_all(&self, held: &[HeldLease<'_>]) -> Result<(), EngineUnavailable> {

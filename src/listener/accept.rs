@@ -14,7 +14,7 @@ use super::http::{Connection, HttpFrontend};
 use crate::broker::{Broker, Publisher, WorkerHandle};
 use crate::control;
 use crate::generations::Generations;
-use crate::limits::{ConnectionCounts, LeaseSet, SharedLimits};
+use crate::limits::{ConnectionCounts, LeaseSet, RefusalDelays, SharedLimits};
 use crate::presence::PresenceStore;
 use crate::replies::{self, Replies, ReplyServices};
 use crate::session::{self, Permits, Presence, Services, SessionRegistry};
@@ -50,6 +50,7 @@ pub struct Worker {
     pub limits: SharedLimits,
     pub presence: PresenceStore,
     pub counts: ConnectionCounts,
+    pub refusals: RefusalDelays,
     pub shutdown: Shutdown,
 }
 
@@ -120,6 +121,7 @@ impl Worker {
             registry: SessionRegistry::new(&runtime_config.config.routes),
             leases,
             control: self.control,
+            refusals: self.refusals,
             shutdown: self.shutdown,
             started: Instant::now(),
         };

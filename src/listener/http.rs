@@ -60,8 +60,10 @@ pub(super) struct Connection {
 /// The result of an upgrade whose 101 response is on its way.
 enum Upgraded {
     Admitted(Box<Admission>, IpAddr, Option<IpPermit>, Option<Lease>),
-    /// The gateway sends at most one message and closes the socket.
+    /// The gateway sends a fixed reply, if the client may have it, and closes the socket.
     Closed(Option<String>, CloseReason, Option<IpPermit>),
+    /// A route refuses the client of this address. The gateway sends at most one event and closes the socket.
+    Refused(Option<String>, CloseReason, IpAddr),
 }
 
 /// The state that the requests of one connection share.
@@ -148,9 +150,18 @@ impl HttpFrontend {
             }
             Upgraded::Closed(text, reason, ip) => {
                 permits.ip = permits.ip.take().or(ip);
+                let services = Rc::clone(&self.services);
                 tokio::task::spawn_local(async move {
                     let _guard = tracked;
-                    session::send_and_close(stream, text, reason, permits).await;
+                    session::send_and_close(services, stream, text, reason, permits, None).await;
+                });
+            }
+            Upgraded::Refused(text, reason, ip) => {
+                let (services, delay) =
+                    (Rc::clone(&self.services), self.services.delay_refusal(ip));
+                tokio::task::spawn_local(async move {
+                    let _guard = tracked;
+                    session::send_and_close(services, stream, text, reason, permits, delay).await;
                 });
             }
         }
@@ -256,7 +267,11 @@ impl HttpFrontend {
         let verdict = match self.ip_permit(phase, address.ip) {
             Ok(ip) => {
                 let admitted = handshake.admit(Arc::clone(route), params, request, &attempt).await;
-                admitted.map(|admission| (admission, ip))
+                match admitted {
+                    // While the engine is away no client can join its channel.
+                    Ok(_) if !self.services.broker.is_live() => Err(Rejection::engine()),
+                    admitted => admitted.map(|admission| (admission, ip)),
+                }
             }
             Err(rejection) => Err(rejection),
         };
@@ -339,7 +354,7 @@ impl HttpFrontend {
                     false => event,
                 };
                 *phase.upgraded.borrow_mut() =
-                    Some(Upgraded::Closed(event, rejection.reason, None));
+                    Some(Upgraded::Refused(event, rejection.reason, address));
                 response
             }
         }

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{ErrorCode, ResumePoint};
+use super::{ErrorCode, ResumePoint, has_lone_surrogate};
 
 /// The longest task id, whether an upstream or the gateway chose it.
 pub const MAX_TASK_ID_BYTES: usize = 256;
@@ -53,6 +53,7 @@ impl fmt::Debug for Renewal {
 pub enum InvalidFrame {
     NotJson,
     NotAnObject,
+    LoneSurrogate,
     EmptyMessage,
     BadId,
     BadTaskId,
@@ -64,6 +65,7 @@ impl InvalidFrame {
         match self {
             Self::NotJson
             | Self::NotAnObject
+            | Self::LoneSurrogate
             | Self::BadId
             | Self::BadTaskId
             | Self::BadRefresh => ErrorCode::InvalidJson,
@@ -75,6 +77,9 @@ impl InvalidFrame {
         match self {
             Self::NotJson => "the frame is not JSON",
             Self::NotAnObject => "the frame is not a JSON object",
+            Self::LoneSurrogate => {
+                "a text in the frame has one half of a surrogate pair (\\ud800 to \\udfff) without the other"
+            }
             Self::EmptyMessage => "\"message\" must be a non-empty string",
             Self::BadId => "\"id\" must be a string of 1 to 128 bytes",
             Self::BadTaskId => "\"task_id\" must be a string of 1 to 256 bytes",
@@ -104,6 +109,9 @@ impl<'a> ClientFrame<'a> {
         let data: &RawValue = serde_json::from_str(text).map_err(|_| InvalidFrame::NotJson)?;
         if !data.get().starts_with('{') {
             return Err(InvalidFrame::NotAnObject);
+        }
+        if has_lone_surrogate(data.get()) {
+            return Err(InvalidFrame::LoneSurrogate);
         }
         let fields: Fields = serde_json::from_str(data.get()).map_err(|_| InvalidFrame::NotJson)?;
         let string = |raw: &RawValue| serde_json::from_str::<String>(raw.get()).ok();

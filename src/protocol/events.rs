@@ -1,7 +1,7 @@
 //! The events that the gateway itself writes, except errors. What is published to a channel is passed on unchanged.
 
+use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
-use serde::{Deserialize, Serialize};
 
 use super::{ConnectionId, EventName, Params, Position, UserId};
 
@@ -93,15 +93,6 @@ fn task_event(event: EventName, task_id: &str) -> String {
         task_id: &'a str,
     }
     serde_json::to_string(&TaskEvent { event, task_id }).expect("strings serialize")
-}
-
-/// The `event` of a JSON object, if it has one.
-pub fn event_name(json: &[u8]) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Named {
-        event: Option<String>,
-    }
-    serde_json::from_slice::<Named>(json).ok()?.event
 }
 
 /// The answer to an application ping.

@@ -5,15 +5,18 @@ mod client_address;
 mod client_frame;
 mod close;
 mod error;
+mod event_members;
 mod event_name;
 mod events;
 mod header_list;
 mod ids;
+mod json;
 mod label;
 mod names;
 mod origin;
 mod path;
 mod position;
+mod publication;
 mod request_id;
 mod timestamp;
 mod trace_context;
@@ -25,18 +28,23 @@ pub use client_frame::{ClientFrame, MAX_TASK_ID_BYTES, Renewal};
 pub use close::ClientAction;
 pub use close::CloseReason;
 pub use error::{ErrorCode, ErrorEvent};
+pub use event_members::{EventMembers, with_task_id};
 pub use event_name::EventName;
 pub use events::{
-    StartPosition, cancelled, complete, connected, event_name, going_away, pong, presence_event,
+    StartPosition, cancelled, complete, connected, going_away, pong, presence_event,
     processing_started, refreshed, resumed, task_queued, task_queued_before, token_expiring_soon,
 };
 pub use header_list::{header_has_token, header_list};
 pub use ids::{ConnectionId, UserId, random_hex};
+pub use json::{has_lone_surrogate, json_members, json_text};
 pub(crate) use label::label_enum;
 pub use names::{ChannelName, ChannelPattern, InvalidChannel, ReservedChannels};
 pub use origin::{Origin, OriginPattern, OriginTag};
 pub use path::{Params, PathPattern, Template, TemplateContext};
 pub use position::{Epoch, Position, ResumePoint, with_position};
+pub use publication::{
+    NotJson, PublishedObject, published_bytes, published_object, published_text,
+};
 pub use request_id::RequestId;
 pub use timestamp::with_timestamp;
 pub use trace_context::TraceContext;

@@ -1,13 +1,10 @@
 //! Positions in the history of a channel, and how publications carry them.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::num::NonZeroU64;
 use std::str::FromStr;
 
 use serde::Serialize;
-
-use super::EventName;
 
 /// The id of one unbroken history of a channel. A history that was lost, trimmed or rolled back continues under
 /// another epoch. On the wire: 1 to 16 hex digits.
@@ -101,38 +98,21 @@ impl ResumePoint {
     }
 }
 
-/// Adds its position to a publication, and returns two parts that are to be written one after the other. `"offset"` is
-/// the last member of the object, so that it takes precedence over one that the publisher wrote; the first publication
-/// of an epoch gets `"epoch"` as well. A publication that is not an object becomes the `data` of one.
-pub fn with_position(json: &[u8], position: Position) -> (Cow<'_, [u8]>, Vec<u8>) {
+/// Adds its position to a JSON object, and returns two parts that are to be written one after the other. `"offset"` is
+/// the last member, so that it takes precedence over one that the publisher wrote; the first publication of an epoch
+/// gets `"epoch"` as well.
+pub fn with_position(object: &str, position: Position) -> (&str, String) {
     let Position { epoch, offset } = position;
     let mut tail = format!("\"offset\":{offset}");
     if offset == 1 {
         tail.push_str(&format!(",\"epoch\":\"{epoch}\""));
     }
     tail.push('}');
-    let trimmed = json.trim_ascii();
-    let fields = trimmed.strip_prefix(b"{").and_then(|rest| rest.strip_suffix(b"}"));
-    match fields {
-        Some(fields) => {
-            if !fields.trim_ascii().is_empty() {
-                tail.insert(0, ',');
-            }
-            (Cow::Borrowed(&trimmed[..trimmed.len() - 1]), tail.into_bytes())
-        }
-        None => {
-            let data = match std::str::from_utf8(json) {
-                Ok(text) if is_json(text) => text.trim().to_owned(),
-                _ => serde_json::Value::from(String::from_utf8_lossy(json)).to_string(),
-            };
-            let head = format!("{{\"event\":\"{}\",\"data\":{data},", EventName::Message);
-            (Cow::Owned(head.into_bytes()), tail.into_bytes())
-        }
+    let head = object.strip_suffix('}').unwrap_or(object);
+    if head.trim_ascii_end() != "{" {
+        tail.insert(0, ',');
     }
-}
-
-fn is_json(text: &str) -> bool {
-    serde_json::from_str::<&serde_json::value::RawValue>(text).is_ok()
+    (head, tail)
 }
 
 #[cfg(test)]

@@ -7,9 +7,9 @@
 
 mod backoff;
 mod batches;
-mod blocking;
 mod commands;
 mod health;
+mod key_watch;
 mod label;
 mod link;
 mod open;
@@ -23,9 +23,9 @@ pub mod test_server;
 
 use backoff::Backoff;
 pub use batches::Answers;
-pub use blocking::BlockingConnection;
 pub use commands::Commands;
 pub use health::Health;
+pub use key_watch::KeyWatch;
 pub use link::MonitoredLink;
 pub use open::client;
 pub use probe::Needs;

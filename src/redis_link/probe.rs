@@ -202,7 +202,7 @@ fn arguments(command: &str) -> Option<&'static [&'static str]> {
         | "PTTL" | "XLEN" | "ZCARD" | "ZPOPMIN" | "HKEYS" | "HVALS" | "SMEMBERS" | "SCARD"
         | "TTL" | "TYPE" | "STRLEN" | "PERSIST" | "UNLINK" | "LPOP" | "RPOP" => &[TARGET],
         "EXPIRE" | "PEXPIRE" | "HDEL" | "HEXISTS" | "HGET" | "HMGET" | "LPUSH" | "RPUSH"
-        | "PUBLISH" | "ZREM" | "ZSCORE" | "SADD" | "SREM" | "SISMEMBER" | "INCRBY"
+        | "PUBLISH" | "ZREM" | "ZSCORE" | "SADD" | "SPOP" | "SREM" | "SISMEMBER" | "INCRBY"
         | "PEXPIREAT" | "EXPIREAT" | "ZRANK" => &[TARGET, "1"],
         "XDEL" => &[TARGET, "1-0"],
         "SET" => &[TARGET, "1", "PX", "1"],

@@ -56,6 +56,20 @@ impl PubSubSender {
     }
 }
 
+impl PubSubSender {
+    /// Publishes `payload` to the Redis channel with this name.
+    pub async fn publish_text(&self, channel: &str, payload: &str) -> Result<(), RedisFailure> {
+        let mut connection = self.link.connection.clone();
+        let mut publish = redis::cmd("PUBLISH");
+        publish.arg(channel).arg(payload);
+        let answer = publish.query_async::<i64>(&mut connection);
+        match tokio::time::timeout(COMMAND_DEADLINE, answer).await {
+            Ok(answer) => answer.map(|_| ()).map_err(classify),
+            Err(_) => Err(RedisFailure::Unavailable),
+        }
+    }
+}
+
 impl PubSub {
     /// Opens a connection. `on_message` gets the channel and the payload of each message; it is called on the
     /// connection's task and must not block. The end of the connection is reported to `health`.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::Replies;
 use super::history_mark::HistoryMark;
 use super::message::MessageContext;
+use super::past_end::EndSearch;
 use super::reply_publisher::ReplyPublisher;
 use super::worker_reply::{ReplyMonitor, WorkerReply, unix_ms};
 use crate::config::Route;
@@ -39,36 +40,56 @@ pub async fn run_failover(replies: Rc<Replies>) {
 fn adopt(replies: &Rc<Replies>, claimed: Claimed) {
     let config = Arc::clone(&replies.config().config);
     let route = config.routes.iter().find(|route| route.path.as_str() == claimed.record.route);
-    let lease = adopt_lease(replies, &claimed);
+    let leases = adopt_leases(replies, &claimed);
     match route {
-        Some(route) if !claimed.record.streams => monitor(replies, route, claimed, lease),
+        Some(route) if !claimed.record.streams => monitor(replies, route, claimed, leases),
         // This node does not know the route, and so not how long the worker may be silent.
         None if !claimed.record.streams => {
             replies.services.generations.ledger.release(&claimed.task);
         }
         _ => {
-            tokio::task::spawn_local(report_lost(Rc::clone(replies), claimed, route.cloned()));
+            tokio::task::spawn_local(report_lost(
+                Rc::clone(replies),
+                claimed,
+                route.cloned(),
+                leases,
+            ));
         }
     }
 }
 
-/// The lease by which the reply counts for its user, renewed and released by this node from now on.
-fn adopt_lease(replies: &Replies, claimed: &Claimed) -> Option<Lease> {
-    let (user, holder) = claimed.record.user_lease.as_ref()?;
-    let holder = holder.parse().ok()?;
-    let key = LeaseKey { kind: LeaseKind::Generation, route: &claimed.record.route, user };
-    Some(replies.services.leases.hold(key, holder))
+/// The leases of an adopted reply, renewed and released by this node from now on.
+struct AdoptedLeases {
+    /// Counts the reply for its user.
+    user: Option<Lease>,
+    /// The channel's turn.
+    turn: Option<Lease>,
+}
+
+fn adopt_leases(replies: &Replies, claimed: &Claimed) -> AdoptedLeases {
+    let Claimed { record, task, .. } = claimed;
+    let leases = &replies.services.leases;
+    let user = record.user_lease.as_ref().and_then(|(user, holder)| {
+        let key = LeaseKey { kind: LeaseKind::Generation, route: &record.route, user };
+        Some(leases.hold(key, holder.parse().ok()?))
+    });
+    let holder = record.turn.as_ref().and_then(|holder| holder.parse().ok());
+    AdoptedLeases { user, turn: holder.map(|holder| leases.hold_turn(&task.channel, holder)) }
 }
 
 /// Monitors a worker's reply from here on.
-fn monitor(replies: &Rc<Replies>, route: &Arc<Route>, claimed: Claimed, lease: Option<Lease>) {
+fn monitor(replies: &Rc<Replies>, route: &Arc<Route>, claimed: Claimed, leases: AdoptedLeases) {
     let generations = &replies.services.generations;
     let Claimed { task, record, cancelled } = &claimed;
     let timing = ReplyTiming::taken_over(Arc::clone(&RouteMetrics::of(&route.path).replies));
     let tracked = match generations.tracker.register_pending(&task.channel).track(&task.id, timing)
     {
         TrackOutcome::Tracked(tracked) => tracked,
-        TrackOutcome::Ended => return generations.ledger.release(task),
+        TrackOutcome::Ended => {
+            // Dropping the mark removes it.
+            let _mark = HistoryMark::adopt(&replies.history, task.clone());
+            return generations.ledger.release(task);
+        }
         // Another node may have room when the lease of this claim is over.
         TrackOutcome::Full => return generations.ledger.resume(&claimed).abandon(),
     };
@@ -81,8 +102,9 @@ fn monitor(replies: &Rc<Replies>, route: &Arc<Route>, claimed: Claimed, lease: O
     let received_at = received_at(route, record);
     let context = MessageContext { received_at, spans: ReplySpans::default() };
     let mark = HistoryMark::adopt(&replies.history, task.clone());
-    let reply = WorkerReply { mark, guard, tracked, entry, lease, context };
-    ReplyMonitor::new(replies, route, reply, time_left).start();
+    let AdoptedLeases { user: lease, turn } = leases;
+    let reply = WorkerReply { mark, guard, tracked, entry, lease, turn, context, queue: None };
+    ReplyMonitor::new(replies, route, reply, time_left).taken_over().start();
 }
 
 /// How much longer the reply may last.
@@ -98,7 +120,12 @@ fn received_at(route: &Route, record: &GenerationRecord) -> Instant {
 }
 
 /// Ends a reply that a dead node streamed, and that nobody can continue.
-async fn report_lost(replies: Rc<Replies>, claimed: Claimed, route: Option<Arc<Route>>) {
+async fn report_lost(
+    replies: Rc<Replies>,
+    claimed: Claimed,
+    route: Option<Arc<Route>>,
+    leases: AdoptedLeases,
+) {
     let Claimed { task, cancelled: is_cancelled, record } = claimed;
     let (end, json) = if is_cancelled {
         (GenerationEnd::Cancelled, cancelled(&task.id))
@@ -107,9 +134,16 @@ async fn report_lost(replies: Rc<Replies>, claimed: Claimed, route: Option<Arc<R
         let lost = ErrorEvent::new(ErrorCode::WorkerLost, text).task_id(&task.id);
         (GenerationEnd::WorkerLost, lost.to_json())
     };
-    let publisher = ReplyPublisher::new(&replies.services.publisher, &task);
+    // Its node may have published the terminal event before it died.
+    let (is_over, end) = if replies.has_ended_in_history(&task, EndSearch::NamedOnly).await {
+        (true, GenerationEnd::Completed)
+    } else {
+        let publisher = ReplyPublisher::new(&replies.services.publisher, &task);
+        (publisher.publish_terminal(json.into()).await.is_ok(), end)
+    };
     // If it cannot be published, the lease of this claim expires and a node takes the reply over again.
-    if publisher.publish_terminal(json.into()).await.is_ok() {
+    drop(leases);
+    if is_over {
         HistoryMark::adopt(&replies.history, task.clone()).remove().await;
         replies.services.generations.ledger.mark_lost(&task);
         if let Some(route) = route {

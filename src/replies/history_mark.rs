@@ -14,18 +14,26 @@ pub(super) struct HistoryMark {
     history: History,
     task: Task,
     is_set: Cell<bool>,
+    /// Whether the engine has confirmed it.
+    is_confirmed: Cell<bool>,
 }
 
 impl HistoryMark {
     /// A mark that is not set yet.
     pub fn new(history: &History, task: Task) -> Self {
-        Self { history: history.clone(), task, is_set: Cell::new(false) }
+        Self {
+            history: history.clone(),
+            task,
+            is_set: Cell::new(false),
+            is_confirmed: Cell::new(false),
+        }
     }
 
     /// The mark of a generation that began on another node.
     pub fn adopt(history: &History, task: Task) -> Self {
         let mark = Self::new(history, task);
         mark.is_set.set(true);
+        mark.is_confirmed.set(true);
         mark
     }
 
@@ -33,10 +41,14 @@ impl HistoryMark {
         &self.task
     }
 
-    /// Sets the mark. Does nothing if it is set already.
+    /// Sets the mark. Does nothing if it is set already, also where another node has recorded the end since.
     pub async fn set(&self) {
+        if self.is_confirmed.get() {
+            return;
+        }
         self.is_set.set(true);
-        let _ = self.history.record_generation_start(&self.task.channel, &self.task.id).await;
+        let set = self.history.record_generation_start(&self.task.channel, &self.task.id).await;
+        self.is_confirmed.set(set.is_ok());
     }
 
     /// Removes the mark, and returns once that is done.

@@ -88,6 +88,8 @@ pub(super) struct RelayedMessage {
     pub mark: HistoryMark,
     /// Counts the reply for its user.
     pub lease: Option<Lease>,
+    /// The channel's turn, if its replies run one at a time.
+    pub turn: Option<Lease>,
     pub context: MessageContext,
 }
 

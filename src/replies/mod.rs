@@ -13,12 +13,16 @@ mod cancel;
 mod deduplicate;
 mod failover;
 mod history_mark;
+mod last_events;
 mod message;
+mod past_end;
 mod refusal;
 mod relay;
 mod reply_publisher;
 mod streamed_reply;
 mod thread_config;
+mod turn;
+mod unheard;
 mod user_limits;
 mod worker_reply;
 

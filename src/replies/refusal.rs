@@ -17,6 +17,12 @@ pub enum Refusal {
     StillRelaying,
     /// The user already has as many replies in progress as the route allows.
     TooManyReplies,
+    /// A reply is in progress on the channel, and the route runs one at a time.
+    ReplyRunning,
+    /// As many messages as may wait for the replies before them on the channel.
+    QueueFull,
+    /// The gateway stops before the message was relayed.
+    Stopping,
     RateLimited {
         retry_after: Duration,
     },
@@ -38,6 +44,19 @@ impl Refusal {
             Self::TooManyReplies => {
                 let text = "too many replies in progress; try again when one has ended";
                 ErrorEvent::new(ErrorCode::Busy, text).retry_after(REPLY_RETRY_SECONDS)
+            }
+            Self::ReplyRunning => {
+                let text = "a reply is in progress on this channel; try again when it has ended";
+                ErrorEvent::new(ErrorCode::Busy, text).retry_after(REPLY_RETRY_SECONDS)
+            }
+            Self::QueueFull => {
+                let text = "too many messages are waiting on this channel; try again later";
+                ErrorEvent::new(ErrorCode::Busy, text).retry_after(REPLY_RETRY_SECONDS)
+            }
+            Self::Stopping => {
+                let text =
+                    "the gateway is stopping, and has not relayed this message; send it again";
+                ErrorEvent::new(ErrorCode::Busy, text).retry_after(1)
             }
             Self::RateLimited { retry_after } => {
                 let seconds = retry_after.as_millis().div_ceil(1000).max(1) as u64;

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use super::history_mark::HistoryMark;
 use super::message::{MessageContext, RelayedMessage};
 use super::{CheckedMessage, Refusal, Replies, Sender};
+use crate::generations::Claim;
 use crate::limits::Lease;
 use crate::protocol::label_enum;
 use crate::socket::HoldGuard;
@@ -59,11 +60,11 @@ impl Replies {
                 return outcome;
             }
         };
-        let outcome = match self.admit(sender).await {
-            Ok(reply_lease) => self.relay_admitted(sender, message, reply_lease, span).await,
-            Err(refusal) => {
+        let outcome = match self.admit(sender, claim.as_ref()).await {
+            Ok(admission) => self.relay_admitted(sender, message, admission, span).await,
+            Err(outcome) => {
                 span.set_outcome(NotRelayed::Refused.label(), SpanStatus::Refused);
-                RelayOutcome::Refused(refusal)
+                outcome
             }
         };
         if let Some(claim) = claim {
@@ -72,14 +73,23 @@ impl Replies {
         outcome
     }
 
-    /// Checks the limits that all nodes share.
-    async fn admit(&self, sender: &Sender) -> Result<Option<Lease>, Refusal> {
-        let reply_lease = self.acquire_reply_lease(sender).await?;
-        match self.take_user_rate(sender).await {
-            Ok(()) => Ok(reply_lease),
-            Err(refusal) => {
-                self.release_reply_lease(reply_lease).await;
-                Err(refusal)
+    /// Checks the limits that all nodes share, and waits for the channel's turn. A message that waits counts as a
+    /// reply in progress of its user.
+    async fn admit(
+        &self,
+        sender: &Sender,
+        claim: Option<&Claim>,
+    ) -> Result<Admission, RelayOutcome> {
+        let lease = self.acquire_reply_lease(sender).await.map_err(RelayOutcome::Refused)?;
+        let turn = match self.take_user_rate(sender).await {
+            Ok(()) => self.take_turn(sender, claim).await,
+            Err(refusal) => Err(RelayOutcome::Refused(refusal)),
+        };
+        match turn {
+            Ok(turn) => Ok(Admission { lease, turn }),
+            Err(outcome) => {
+                self.release([lease, None]).await;
+                Err(outcome)
             }
         }
     }
@@ -88,7 +98,7 @@ impl Replies {
         self: &Rc<Self>,
         sender: &Sender,
         checked: CheckedMessage,
-        lease: Option<Lease>,
+        Admission { lease, turn }: Admission,
         mut message_span: Span,
     ) -> RelayOutcome {
         let config = self.config();
@@ -111,7 +121,7 @@ impl Replies {
             Err(error) => {
                 message_span.set_outcome(outcome.label(), status);
                 drop(message_span);
-                self.release_reply_lease(lease).await;
+                self.release([lease, turn]).await;
                 return RelayOutcome::Failed { error, hold };
             }
         };
@@ -126,20 +136,28 @@ impl Replies {
         match reply {
             ReplySource::Stream(reply) => {
                 let context = context(message_span);
-                self.publish_reply(sender, RelayedMessage { mark, lease, context }, reply);
+                self.publish_reply(sender, RelayedMessage { mark, lease, turn, context }, reply);
             }
             ReplySource::Worker => {
                 let context = context(message_span);
-                self.monitor_reply(sender, RelayedMessage { mark, lease, context }, pending);
+                self.monitor_reply(sender, RelayedMessage { mark, lease, turn, context }, pending);
             }
             ReplySource::None => {
                 message_span.set_outcome(outcome.label(), status);
                 drop(message_span);
-                self.release_reply_lease(lease).await;
+                self.release([lease, turn]).await;
             }
         }
         RelayOutcome::Queued { task_id, hold }
     }
+}
+
+/// What a message holds until the reply to it has ended.
+struct Admission {
+    /// Counts the reply for its user.
+    lease: Option<Lease>,
+    /// The channel's turn, if its replies run one at a time.
+    turn: Option<Lease>,
 }
 
 /// The span of a message since its arrival, under that of its connection's handshake.

@@ -19,7 +19,8 @@ use crate::config::Route;
 use crate::generations::{Entry, Task, TaskGuard};
 use crate::limits::Lease;
 use crate::protocol::{
-    ErrorCode, ErrorEvent, EventName, cancelled, complete, event_name, processing_started,
+    ErrorCode, ErrorEvent, EventMembers, EventName, cancelled, complete, processing_started,
+    with_task_id,
 };
 use crate::telemetry::replies::{GenerationEnd, ReplyTiming};
 use crate::telemetry::route::RouteMetrics;
@@ -49,6 +50,7 @@ struct StreamedReply {
     entry: Entry,
     _attached: Option<AttachGuard>,
     _lease: Option<Lease>,
+    turn: Option<Lease>,
 }
 
 impl Replies {
@@ -59,7 +61,7 @@ impl Replies {
         message: RelayedMessage,
         reply: Reply,
     ) {
-        let RelayedMessage { mark, lease, context } = message;
+        let RelayedMessage { mark, lease, turn, context } = message;
         let generations = &self.services.generations;
         let Some(guard) = generations.running.register(mark.task().clone()) else {
             // Does not happen: the id of a task whose reply streams is fresh.
@@ -71,7 +73,7 @@ impl Replies {
             true => self.attached.attach(sender, guard.canceller()),
             false => None,
         };
-        let record = generation_record(sender, true, lease.as_ref());
+        let record = generation_record(sender, true, lease.as_ref(), turn.as_ref());
         let streamed = StreamedReply {
             replies: Rc::clone(self),
             publisher: ReplyPublisher::new(&self.services.publisher, guard.task()),
@@ -84,6 +86,7 @@ impl Replies {
             guard,
             _attached: attached,
             _lease: lease,
+            turn,
         };
         let (replies, tracked) = (Rc::clone(self), self.services.shutdown.track());
         tokio::task::spawn_local(async move {
@@ -102,6 +105,8 @@ impl StreamedReply {
         // clients that connect later see the whole reply.
         tokio::join!(self.mark.set(), ledger.flush());
         let end = self.publish(reply).await.unwrap_or(GenerationEnd::EngineDown);
+        // The next message of the channel does not wait for the rest.
+        drop(self.turn);
         self.mark.remove().await;
         self.route_metrics.replies.ended(channel, end, self.context.received_at, id);
         self.context.spans.end(end);
@@ -117,6 +122,8 @@ impl StreamedReply {
             ReplyTiming::new(Arc::clone(&self.route_metrics.replies), self.context.received_at)
                 .with_spans(spans);
         self.publisher.publish(processing_started(self.task_id()).into()).await?;
+        // On a route that does not list it, `complete` is an event like others, but the gateway adds no second one.
+        let mut is_complete = false;
         loop {
             let json = match self.next(&mut reply).await {
                 Next::Event(json) => json,
@@ -132,11 +139,12 @@ impl StreamedReply {
                     return Ok(GenerationEnd::Cancelled);
                 }
             };
-            let name = event_name(&json).unwrap_or_default();
+            let (name, json) = self.identify(json);
             if name == EventName::ProcessingStarted.label() {
                 continue;
             }
-            let is_terminal = self.route.generations.terminal_events.contains(&name);
+            let is_terminal = self.route.generations.terminal_events.contains(&name)
+                || name == EventName::Cancelled.label();
             let published = match is_terminal {
                 true => self.publish_terminal(json).await,
                 false => self.publisher.publish(json).await,
@@ -154,9 +162,25 @@ impl StreamedReply {
                 return Ok(GenerationEnd::Completed);
             }
             timing.record_chunk(Instant::now());
+            is_complete |= name == EventName::Complete.label();
+        }
+        if is_complete {
+            self.guard.remove();
+            return Ok(GenerationEnd::Completed);
         }
         self.publish_terminal(complete(self.task_id()).into()).await?;
         Ok(GenerationEnd::Completed)
+    }
+
+    /// Returns the name of an event, and the event with the id of its task: its own if it has one.
+    fn identify(&self, json: Bytes) -> (String, Bytes) {
+        let members = EventMembers::read(&json).unwrap_or_default();
+        let name = members.event().unwrap_or_default().into_owned();
+        let json = match members.task_id() {
+            Some(_) => json,
+            None => with_task_id(&json, self.task_id()),
+        };
+        (name, json)
     }
 
     async fn next(&self, reply: &mut Reply) -> Next {

@@ -41,10 +41,10 @@ impl Replies {
         }
     }
 
-    /// Gives a lease back before the client is answered, so that its next message is not refused for it.
-    pub(super) async fn release_reply_lease(&self, lease: Option<Lease>) {
-        if lease.is_some() {
-            drop(lease);
+    /// Gives leases back before the client is answered, so that its next message is not refused for them.
+    pub(super) async fn release(&self, leases: [Option<Lease>; 2]) {
+        if leases.iter().any(Option::is_some) {
+            drop(leases);
             // What is not released in time is released later.
             let _ = tokio::time::timeout(RELEASE_TIMEOUT, self.services.leases.flush()).await;
         }

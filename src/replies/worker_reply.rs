@@ -2,7 +2,7 @@
 //! so that it stops counting for its user, a client can cancel it, and a worker that falls silent is
 //! reported.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,8 +10,11 @@ use std::time::{Duration, Instant};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::history_mark::HistoryMark;
+use super::last_events::wait_for_last_events;
 use super::message::{MessageContext, RelayedMessage};
+use super::past_end::EndSearch;
 use super::reply_publisher::ReplyPublisher;
+use super::unheard::{QueueContext, UnheardReport};
 use super::{Replies, Sender, ThreadConfig};
 use crate::broker::{ChannelPin, PublishError};
 use crate::clock;
@@ -22,12 +25,12 @@ use crate::generations::{
 use crate::limits::Lease;
 use crate::protocol::{ErrorCode, ErrorEvent, cancelled, complete};
 use crate::telemetry;
-use crate::telemetry::replies::{GenerationEnd, ReplyTiming};
+use crate::telemetry::replies::{GenerationEnd, ReplyTiming, Unheard};
 use crate::telemetry::route::RouteMetrics;
 use crate::upstream::TaskEnd;
 
-/// How long the terminal event of a task that is known to have ended may still be on its way.
-const TERMINAL_EVENT_DELAY: Duration = Duration::from_secs(2);
+/// How long a terminal event that may be another reply's waits for the results of their tasks.
+const END_CONFIRMATION: Duration = Duration::from_secs(5);
 
 impl Replies {
     /// Monitors the reply to a message that was registered as `pending` before it was relayed.
@@ -37,7 +40,7 @@ impl Replies {
         message: RelayedMessage,
         pending: PendingReply,
     ) {
-        let RelayedMessage { mark, lease, context } = message;
+        let RelayedMessage { mark, lease, turn, context } = message;
         let task_id = &*mark.task().id;
         let metrics = &sender.route_metrics.replies;
         let timing = ReplyTiming::new(Arc::clone(metrics), context.received_at)
@@ -60,10 +63,11 @@ impl Replies {
             // An upstream that names a task twice means the one that is in progress.
             return mark.leave_set();
         };
-        let record = generation_record(sender, false, lease.as_ref());
+        let record = generation_record(sender, false, lease.as_ref(), turn.as_ref());
         let entry = generations.ledger.enter(guard.task(), record);
         let duration = sender.route.generations.max_duration;
-        let reply = WorkerReply { mark, guard, tracked, entry, lease, context };
+        let queue = Some(Rc::new(QueueContext::of(sender)));
+        let reply = WorkerReply { mark, guard, tracked, entry, lease, turn, context, queue };
         ReplyMonitor::new(self, &sender.route, reply, duration).start();
     }
 }
@@ -73,12 +77,14 @@ pub(super) fn generation_record(
     sender: &Sender,
     streams: bool,
     lease: Option<&Lease>,
+    turn: Option<&Lease>,
 ) -> GenerationRecord {
     let Sender { route, user_id, .. } = sender;
     let user = user_id.as_ref().map(|user| user.to_string());
     let user_lease = user.zip(lease.map(|lease| lease.holder().to_string()));
     let ends_ms = unix_ms(route.generations.max_duration);
-    GenerationRecord { route: route.path.as_str().to_owned(), streams, ends_ms, user_lease }
+    let turn = turn.map(|turn| turn.holder().to_string());
+    GenerationRecord { route: route.path.as_str().to_owned(), streams, ends_ms, user_lease, turn }
 }
 
 /// Milliseconds since the Unix epoch, `later` than now.
@@ -114,7 +120,11 @@ pub(super) struct WorkerReply {
     pub entry: Entry,
     /// Counts the reply for its user.
     pub lease: Option<Lease>,
+    /// The channel's turn, if its replies run one at a time.
+    pub turn: Option<Lease>,
     pub context: MessageContext,
+    /// `None` if another node may have heard events of the reply.
+    pub queue: Option<Rc<QueueContext>>,
 }
 
 /// Monitors one worker's reply.
@@ -128,6 +138,8 @@ pub(super) struct ReplyMonitor {
     publisher: ReplyPublisher,
     /// When the reply counts as ended even without a terminal event.
     ends: Instant,
+    /// Whether another node monitored the reply before, so that it may have ended unheard.
+    is_taken_over: bool,
     /// Keeps this node subscribed to the channel while no client is connected.
     _pin: ChannelPin,
     /// Dropped last: by then everything else is given back.
@@ -139,6 +151,8 @@ enum Stop {
     /// The terminal event was published.
     Ended,
     Cancelled,
+    /// The terminal event was published before this node monitored the reply.
+    EndedBefore,
     /// The task has ended, and no terminal event of it came.
     TaskEnded(TaskEnd),
     /// The worker has been silent for `reply_idle_timeout`.
@@ -169,7 +183,13 @@ impl ReplyMonitor {
             route: Arc::clone(route),
             reply,
             ends: Instant::now() + duration,
+            is_taken_over: false,
         }
+    }
+
+    /// The reply was monitored by another node before.
+    pub fn taken_over(self) -> Self {
+        Self { is_taken_over: true, ..self }
     }
 
     /// Monitors on a task of its own.
@@ -184,9 +204,12 @@ impl ReplyMonitor {
         if let Stop::Draining | Stop::TakenOver = stop {
             return self.hand_over();
         }
+        self.report_unheard(&stop);
         self.reply.guard.remove();
         let end = self.conclude(&stop).await.unwrap_or(GenerationEnd::EngineDown);
-        let WorkerReply { mark, context, entry, .. } = self.reply;
+        let WorkerReply { mark, context, entry, turn, .. } = self.reply;
+        // The next message of the channel does not wait for the rest.
+        drop(turn);
         mark.remove().await;
         self.route_metrics.replies.ended(channel, end, context.received_at, id);
         context.spans.end(end);
@@ -199,24 +222,34 @@ impl ReplyMonitor {
     fn hand_over(self) {
         self.reply.mark.leave_set();
         self.reply.entry.hand_over();
-        if let Some(lease) = self.reply.lease {
+        for lease in [self.reply.lease, self.reply.turn].into_iter().flatten() {
             lease.forget();
         }
     }
 
     async fn wait(&self) -> Stop {
         let mut task_end = self.task_end();
+        let mut ended_before = Box::pin(self.ended_before());
+        let confirmation = task_end.as_ref().map_or(Duration::ZERO, |_| END_CONFIRMATION);
+        let mut ended = pin!(self.reply.tracked.ended(confirmation));
+        let warning = self.route.generations.first_event_warning;
+        let mut warning_at = warning.map(|after| Instant::now() + after);
         loop {
-            let next = self.silent_at().map_or(self.ends, |silent| silent.min(self.ends));
+            let due = [self.silent_at(), warning_at].into_iter().flatten();
+            let next = due.fold(self.ends, Instant::min);
             tokio::select! {
                 end = completed(&mut task_end) => return Stop::TaskEnded(end),
-                () = self.reply.tracked.ended() => return Stop::Ended,
+                () = &mut ended_before => return Stop::EndedBefore,
+                () = &mut ended => return Stop::Ended,
                 () = self.reply.guard.cancelled() => return Stop::Cancelled,
                 () = self.reply.entry.taken() => return Stop::TakenOver,
                 () = self.replies.services.shutdown.draining() => return Stop::Draining,
                 () = tokio::time::sleep_until(next.into()) => {}
             }
             let now = Instant::now();
+            if warning_at.take_if(|at| *at <= now).is_some() {
+                self.report_if_unheard(Unheard::Running);
+            }
             if self.silent_at().is_some_and(|silent| silent <= now) {
                 return Stop::Silent;
             }
@@ -233,9 +266,51 @@ impl ReplyMonitor {
         let end = self.config.upstreams.task_end(upstream, &self.reply.guard.task().id)?;
         Some(Box::pin(async move {
             let end = end.await;
-            tokio::time::sleep(TERMINAL_EVENT_DELAY).await;
+            self.reply.tracked.record_task_end();
+            let (engine, broker) = (&self.config.config.engine, &self.replies.services.broker);
+            wait_for_last_events(engine, broker, &self.reply.tracked).await;
             end
         }))
+    }
+
+    /// Completes if the reply has ended while no node monitored it.
+    async fn ended_before(&self) {
+        if self.is_taken_over {
+            self.replies.find_unheard_end(self.reply.guard.task()).await;
+        } else {
+            std::future::pending().await
+        }
+    }
+
+    /// Reports a reply that ends although nothing of it was heard. A task that fails need not have published anything.
+    fn report_unheard(&self, stop: &Stop) {
+        let when = match stop {
+            Stop::TaskEnded(TaskEnd::Succeeded) => Unheard::Succeeded,
+            Stop::TaskEnded(TaskEnd::Expired) => Unheard::Expired,
+            Stop::Silent | Stop::Overdue => Unheard::GivenUp,
+            Stop::TaskEnded(TaskEnd::Failed | TaskEnd::Revoked)
+            | Stop::Ended
+            | Stop::EndedBefore
+            | Stop::Cancelled
+            | Stop::Draining
+            | Stop::TakenOver => return,
+        };
+        self.report_if_unheard(when);
+    }
+
+    fn report_if_unheard(&self, when: Unheard) {
+        let Some(queue) = &self.reply.queue else { return };
+        if !self.reply.tracked.has_heard_nothing() {
+            return;
+        }
+        let report = UnheardReport {
+            config: Rc::clone(&self.config),
+            route_metrics: Arc::clone(&self.route_metrics),
+            upstream: self.route.upstream.clone().unwrap_or_default(),
+            task: self.reply.guard.task().clone(),
+            when,
+        };
+        report.send(Rc::clone(queue));
     }
 
     /// When the worker will have been silent for too long, unless an event comes before. `None` if the
@@ -245,17 +320,34 @@ impl ReplyMonitor {
         (timeout > Duration::ZERO).then(|| self.reply.tracked.last_event_at() + timeout)
     }
 
+    /// What counts as an end that this node has not heard.
+    fn end_search(&self, stop: &Stop) -> EndSearch {
+        match stop {
+            _ if !self.is_taken_over => EndSearch::NamedOnly,
+            Stop::TaskEnded(TaskEnd::Succeeded) => EndSearch::AnyComplete,
+            _ => EndSearch::TerminalEvents,
+        }
+    }
+
     /// Publishes a terminal event, unless the worker has published one.
     async fn conclude(&self, stop: &Stop) -> Result<GenerationEnd, PublishError> {
-        if !self.reply.tracked.end() {
+        let task = self.reply.guard.task();
+        let has_ended = !self.reply.tracked.end()
+            || matches!(stop, Stop::EndedBefore)
+            || self.replies.has_ended_in_history(task, self.end_search(stop)).await;
+        if has_ended {
             return Ok(GenerationEnd::Completed);
         }
-        let id = &self.reply.guard.task().id;
+        let id = &task.id;
         let lost = |text| ErrorEvent::new(ErrorCode::WorkerLost, text).task_id(id).to_json();
         let (end, json) = match stop {
             Stop::Cancelled => {
                 self.cancel_task().await;
                 (GenerationEnd::Cancelled, cancelled(id))
+            }
+            // The worker has said so itself, by an event that is not one of the route's `terminal_events`.
+            Stop::TaskEnded(TaskEnd::Succeeded) if self.reply.tracked.take_complete() => {
+                return Ok(GenerationEnd::Completed);
             }
             Stop::TaskEnded(TaskEnd::Succeeded) => (GenerationEnd::Completed, complete(id)),
             Stop::TaskEnded(end) => (GenerationEnd::TaskFailed, task_failed(*end, id)),
@@ -263,7 +355,7 @@ impl ReplyMonitor {
             Stop::Overdue if self.silent_at().is_some() => {
                 (GenerationEnd::WorkerLost, lost("the worker took too long"))
             }
-            Stop::Overdue | Stop::Ended | Stop::Draining | Stop::TakenOver => {
+            Stop::Overdue | Stop::Ended | Stop::EndedBefore | Stop::Draining | Stop::TakenOver => {
                 return Ok(GenerationEnd::Overdue);
             }
         };

@@ -129,6 +129,7 @@ impl Session {
                     ErrorCode::UpstreamUnavailable,
                     None,
                 );
+                self.wait_to_refuse().await;
                 self.socket.close(CloseReason::Overloaded);
             }
         }

@@ -11,6 +11,7 @@ use super::heartbeat::Heartbeat;
 use super::resume::Replay;
 use super::{Arrival, Client, Permits, Services, Session, UpstreamMode};
 use crate::config;
+use crate::limits::RefusalDelay;
 use crate::protocol::CloseReason;
 use crate::socket::{ByteStream, ConnectionEnd, Event, Socket};
 use crate::telemetry::route::RouteMetrics;
@@ -66,7 +67,10 @@ pub async fn open(
             session.start_channel(resume, replay).await;
             session.join_presence();
         }
-        Err(_) => socket.close(CloseReason::Overloaded),
+        Err(_) => {
+            session.wait_to_refuse().await;
+            socket.close(CloseReason::Overloaded);
+        }
     }
     // The route may have changed since the client was admitted.
     if !session.apply_route_update() || late.is_some() {
@@ -84,12 +88,14 @@ pub async fn open(
 }
 
 /// Sends at most one event and closes, in a way that a browser's script can read: for refused clients, and
-/// for routes with a fixed reply.
+/// for routes with a fixed reply. The event is sent at once; the close waits for `delay`, if there is one.
 pub async fn send_and_close(
+    services: Rc<Services>,
     stream: ByteStream,
     text: Option<String>,
     reason: CloseReason,
     permits: Permits,
+    delay: Option<RefusalDelay>,
 ) {
     let _permits = permits;
     let queue = config::SendQueue { messages: 4, bytes: 2 * config::FixedReply::MAX_BYTES };
@@ -97,14 +103,21 @@ pub async fn send_and_close(
     if let Some(text) = text {
         socket.send_text(&text);
     }
-    socket.close(reason);
-    let drive = std::future::poll_fn(|cx| {
+    let mut drive = std::future::poll_fn(|cx| {
         socket.poll_drive(cx, &mut |event| {
             if let Event::Fault(reason) = event {
                 socket.close(reason);
             }
         })
     });
+    if let Some(delay) = delay {
+        tokio::select! {
+            () = &mut drive => return,
+            () = services.wait_to_close(delay) => {}
+        }
+    }
+    socket.close(reason);
+    // A client that takes longer is cut off.
     let _ = tokio::time::timeout(REFUSED_TIMEOUT, drive).await;
 }
 
@@ -137,6 +150,14 @@ impl Drop for Drive {
 }
 
 impl Session {
+    /// Waits before the close of a client that was admitted and still cannot be served. A page may take the open
+    /// socket for a success.
+    pub(super) async fn wait_to_refuse(&self) {
+        if let Some(delay) = self.services.delay_refusal(self.client.address) {
+            self.services.wait_to_close(delay).await;
+        }
+    }
+
     fn finish(&self) {
         self.socket.abort();
         self.subscription.borrow_mut().take();

@@ -1,12 +1,13 @@
 //! What the sessions of one worker thread share.
 
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::{Presence, SessionRegistry};
 use crate::broker::{Broker, History};
 use crate::control::Control;
-use crate::limits::LeaseSet;
+use crate::limits::{LeaseSet, RefusalDelay, RefusalDelays};
 use crate::replies::{Replies, ThreadConfig};
 use crate::shutdown::Shutdown;
 
@@ -24,6 +25,7 @@ pub struct Services {
     /// The leases of `connections_per_user`.
     pub leases: Rc<LeaseSet>,
     pub control: Control,
+    pub refusals: RefusalDelays,
     pub shutdown: Shutdown,
     /// When the thread started. Sessions keep points in time as durations since then, which are smaller.
     pub started: Instant,
@@ -38,6 +40,19 @@ impl Services {
     /// The time since the thread started.
     pub(super) fn now(&self) -> Duration {
         self.started.elapsed()
+    }
+
+    /// Counts a refusal of `ip`. `None` if its close does not wait.
+    pub fn delay_refusal(&self, ip: IpAddr) -> Option<RefusalDelay> {
+        self.refusals.refuse(ip, self.config().config.server.refusal_delay)
+    }
+
+    /// Completes when the close of a refused client has waited, or the gateway drains.
+    pub(super) async fn wait_to_close(&self, delay: RefusalDelay) {
+        tokio::select! {
+            () = tokio::time::sleep(delay.duration) => {}
+            () = self.shutdown.draining() => {}
+        }
     }
 
     /// The end of a drain, when all sessions have ended: hands the replies of workers over to other nodes,

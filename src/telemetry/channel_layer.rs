@@ -4,7 +4,7 @@ use tracing::{info, warn};
 
 use super::definitions::{metrics, words};
 use super::replies::{Duplicate, duplicates_dropped};
-use crate::protocol::label_enum;
+use crate::protocol::{ChannelName, label_enum};
 
 metrics! {
     /// Messages of the channel layer, by outcome.
@@ -80,6 +80,16 @@ pub fn message_unreadable(why: BadMessage) {
     );
 }
 
+/// Messages of this type come for this node's channels and are not forwarded; logged once for each type.
+pub fn type_not_forwarded(message_type: &str, channel: &ChannelName) {
+    warn!(
+        event = "layer_type_not_forwarded",
+        message_type,
+        channel = channel.as_str(),
+        "messages of this type are not forwarded to clients: it is not in types of [engine.redis.channels]"
+    );
+}
+
 /// The mailbox is being read.
 pub fn connected() {
     info!(event = "layer_live", "reading the channel layer's mailbox");
@@ -127,4 +137,30 @@ pub fn memberships_lost(groups: usize) {
 pub fn messages_missed(channels: usize) {
     GAPS.get().increment(1);
     warn!(event = "layer_gap", channels, "messages of the channel layer may have been missed");
+}
+
+/// Redis does not report new messages in the mailbox, so that it is read all the time.
+pub fn changes_not_reported() {
+    warn!(
+        event = "layer_not_tracked",
+        "Redis does not permit CLIENT TRACKING: the mailbox is polled, with a delay of up to 10 ms"
+    );
+}
+
+/// Another node has died. This node takes over what it left for `groups` groups.
+pub fn node_died(groups: usize) {
+    warn!(event = "layer_node_died", groups, "another node has died without leaving its groups");
+}
+
+/// This node takes over channels of another node.
+pub fn channels_taken_over(channels: usize) {
+    info!(event = "layer_channels_taken_over", channels, "taking over channels of another node");
+}
+
+/// No other node has taken over all channels of this node in time.
+pub fn handover_incomplete() {
+    warn!(
+        event = "layer_handover_incomplete",
+        "no other node has joined all groups of this node in time"
+    );
 }

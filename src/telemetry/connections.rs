@@ -28,6 +28,9 @@ metrics! {
     ];
     /// Time from an upgrade request to its decision.
     HANDSHAKE_DURATION = histogram "tidegate_handshake_duration_seconds" in buckets::REQUEST;
+    /// Refused clients that were accepted in order to be closed: whether their close waits (`[server] refusal_delay`),
+    /// or comes at once because too many wait already.
+    REFUSALS_DELAYED = counter "tidegate_refusal_closes_total" [close: words(&[RefusalClose::LABELS])];
     /// Calls of an authorize URL that gave no decision.
     AUTHORIZE_FAILURES = counter "tidegate_authorize_failures_total";
     /// Open WebSocket connections.
@@ -44,6 +47,14 @@ metrics! {
     PRESENCE_MEMBERS = gauge "tidegate_presence_members";
     /// Presence operations that the engine failed to do.
     PRESENCE_FAILURES = counter "tidegate_presence_engine_failures_total" [step: words(&[PresenceStep::LABELS])];
+}
+
+label_enum! {
+    /// When a refused client is closed.
+    enum RefusalClose {
+        Waits => "waits",
+        AtOnce => "at_once",
+    }
 }
 
 static OPEN_SOCKETS: LazyLock<Gauge> = LazyLock::new(|| CLIENT_SOCKETS.get());
@@ -95,6 +106,14 @@ pub fn http_failed(error: &hyper::Error) {
     let cause = cause.label();
     HTTP_ERRORS.at([cause]).increment(1);
     debug!(event = "http_failed", cause, %error, "a connection ended in the middle of a request");
+}
+
+/// A refused client is closed after `delay`, or at once if too many refused clients wait already.
+pub fn refusal_delayed(ip: IpAddr, delay: Duration, waits: bool) {
+    let close = if waits { RefusalClose::Waits } else { RefusalClose::AtOnce }.label();
+    REFUSALS_DELAYED.at([close]).increment(1);
+    let delay_ms = millis(delay);
+    debug!(event = "refusal_delayed", %ip, close, delay_ms, "the close of a refused client waits");
 }
 
 /// A client's attempt to connect.

@@ -134,8 +134,14 @@ label_enum! {
 
 const TOKEN_REFUSED: &str = "a connection token was refused";
 
-/// A client presented a connection token. `user` is the one of its record, if there is a record.
-pub fn token_consumed(token: &str, user: Option<&UserId>, outcome: Consumption) {
+/// A client presented a connection token. `user` is the one of its record, if there is a record; `reason` says what is
+/// wrong with a record.
+pub fn token_consumed(
+    token: &str,
+    user: Option<&UserId>,
+    outcome: Consumption,
+    reason: Option<&str>,
+) {
     let (label, user) = (outcome.label(), user.map(display));
     CONSUMED.at([label]).increment(1);
     match outcome {
@@ -151,7 +157,7 @@ pub fn token_consumed(token: &str, user: Option<&UserId>, outcome: Consumption) 
             info!(target: AUDIT, event = "token_consumed", token, user, "a connection token was used");
         }
         Consumption::MalformedRecord => {
-            warn!(target: AUDIT, event = "token_refused", token, outcome = label, "{TOKEN_REFUSED}");
+            warn!(target: AUDIT, event = "token_refused", token, outcome = label, reason, "{TOKEN_REFUSED}");
         }
         _ => {
             info!(target: AUDIT, event = "token_refused", token, outcome = label, "{TOKEN_REFUSED}")

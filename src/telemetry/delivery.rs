@@ -8,11 +8,13 @@ use tracing::{debug, warn};
 
 use super::definitions::{buckets, metrics, words};
 use super::log::{ConnectionFields, connection_event};
-use crate::protocol::{ChannelName, label_enum};
+use crate::protocol::{ChannelName, NotJson, label_enum};
 
 metrics! {
     /// Publications that this node received, and those of them that it dropped.
     PUBLICATIONS = counter "tidegate_publications_total" [outcome: words(&[PublicationOutcome::LABELS])];
+    /// Publications that looked like JSON objects but were none, or that were not text.
+    NOT_JSON = counter "tidegate_publications_not_json_total" [fault: words(&[NotJson::LABELS])];
     /// Publications handed to connections, counted once for each connection.
     DELIVERIES = counter "tidegate_deliveries_total";
     /// Publications that a connection could not take.
@@ -86,6 +88,18 @@ pub fn publication_too_large(bytes: usize) {
     warn!(
         event = "publication_too_large",
         bytes, "dropped a publication larger than max_publication_bytes"
+    );
+}
+
+/// A publication is not the JSON that it looks like. Clients get it in another form.
+pub fn publication_not_json(channel: &ChannelName, fault: NotJson) {
+    let fault = fault.label();
+    NOT_JSON.at([fault]).increment(1);
+    warn!(
+        event = "publication_not_json",
+        channel = channel.as_str(),
+        fault,
+        "a publication is not valid JSON; clients get it as docs/protocol.md describes under Publishing"
     );
 }
 

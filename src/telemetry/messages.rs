@@ -13,6 +13,10 @@ use crate::protocol::{ErrorCode, label_enum};
 metrics! {
     /// Clients' messages: accepted by the upstream, recognized as duplicates, or refused with an error code.
     MESSAGES = counter "tidegate_messages_total" [route: ROUTE, outcome: words(&[MessageOutcome::LABELS])];
+    /// Requests for the turn of a channel, on routes with `concurrent = "queue"` or `"reject"`.
+    TURNS = counter "tidegate_turns_total" [route: ROUTE, outcome: words(&[TurnOutcome::LABELS])];
+    /// Messages that wait for the replies before them on their channel.
+    WAITING = gauge "tidegate_messages_waiting";
     /// Refusals by a limit.
     LIMIT_REFUSALS = counter "tidegate_limit_refusals_total" [limit: words(&[LimitName::LABELS, LocalLimit::LABELS])];
     /// Times at which a limit could not be checked, because the engine was unavailable.
@@ -31,6 +35,26 @@ label_enum! {
         /// A message with the same id was relayed before.
         Duplicate => "duplicate";
         Refused(ErrorCode),
+    }
+}
+
+label_enum! {
+    /// What became of a message that needed the turn of its channel.
+    pub enum TurnOutcome {
+        /// No reply was in progress.
+        Free => "free",
+        /// It waited for the replies before it, and was relayed.
+        Waited => "waited",
+        /// A reply was in progress, or the queue was full.
+        Busy => "busy",
+        /// Its client disconnected while it waited.
+        Left => "left",
+        /// The node stopped while it waited.
+        Stopping => "stopping",
+        /// The engine was unavailable.
+        EngineDown => "engine_down",
+        /// The route relays messages at once since a reload.
+        Reloaded => "reloaded",
     }
 }
 
@@ -77,6 +101,25 @@ pub struct MessageMetrics {
     duplicates: Counter,
     /// In the order of [`ErrorCode::ALL`].
     refused: Box<[Counter]>,
+    /// In the order of [`TurnOutcome::ALL`].
+    turns: Box<[Counter]>,
+}
+
+/// Counts a message as waiting until this is dropped.
+pub struct WaitingMessage(());
+
+impl WaitingMessage {
+    #[expect(clippy::new_without_default, reason = "a guard does its work when it is made")]
+    pub fn new() -> Self {
+        WAITING.get().increment(1.0);
+        Self(())
+    }
+}
+
+impl Drop for WaitingMessage {
+    fn drop(&mut self) {
+        WAITING.get().decrement(1.0);
+    }
 }
 
 impl MessageMetrics {
@@ -88,7 +131,16 @@ impl MessageMetrics {
             queued: counter(MessageOutcome::Queued),
             duplicates: counter(MessageOutcome::Duplicate),
             refused: refused.collect(),
+            turns: TurnOutcome::ALL
+                .iter()
+                .map(|outcome| TURNS.at([route.clone(), outcome.label().into()]))
+                .collect(),
         }
+    }
+
+    /// A message needed the turn of its channel.
+    pub fn turn(&self, outcome: TurnOutcome) {
+        self.turns[outcome as usize].increment(1);
     }
 
     /// An upstream accepted a message.

@@ -1,12 +1,15 @@
 //! The record behind a connection token, as the gateway or a backend writes it.
 
+use std::borrow::Cow;
+use std::fmt;
+
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::Identity;
 use crate::clock;
 use crate::pickle;
-use crate::protocol::{ChannelPattern, UserId};
+use crate::protocol::{ChannelPattern, UserId, json_members, json_text};
 use crate::telemetry::credentials::Consumption;
 
 /// The data behind a connection token: the JSON record of docs/protocol.md.
@@ -56,41 +59,135 @@ impl TokenRecord {
     }
 
     /// Decodes a stored record. A field of the wrong type refuses the whole record, because it may be a
-    /// limit that was not understood.
-    pub(super) fn read(json: &[u8]) -> Result<Self, Consumption> {
-        // The derived reader would take an array for the fields in their order.
-        let is_object = json.trim_ascii_start().first() == Some(&b'{');
-        if !is_object || json.len() > Self::MAX_BYTES {
-            return Err(Consumption::MalformedRecord);
+    /// limit that was not understood. Fields that are not read may have any value.
+    pub(super) fn read(json: &[u8]) -> Result<Self, Unusable> {
+        if json.len() > Self::MAX_BYTES {
+            return Err(Unusable::malformed("a record of over 16 KiB"));
         }
-        let record = serde_json::from_slice(json).map_err(|_| Consumption::MalformedRecord)?;
-        Self::check(record)
+        let text = str::from_utf8(json).ok().and_then(json_text);
+        let text = text.ok_or_else(|| Unusable::malformed("a record that is not JSON"))?;
+        if !text.starts_with('{') {
+            return Err(Unusable::malformed("a record that is not a JSON object"));
+        }
+        let mut fields = Fields::default();
+        for (name, value) in json_members(&text) {
+            // A name that is not valid Unicode is none that is read.
+            let Ok(name) = serde_json::from_str::<Cow<str>>(name) else { continue };
+            if fields.0.contains_key(&*name) {
+                return Err(Unusable::malformed(&format!("the field {name} twice")));
+            }
+            fields.add(&name, || {
+                serde_json::from_str(value).map_err(|_| "a text that is not valid")
+            })?;
+        }
+        fields.finish()
     }
 
     /// Decodes a record of Django's cache by the same rules: a pickle, or JSON if its serializer writes that.
-    pub(super) fn read_django(bytes: &[u8]) -> Result<Self, Consumption> {
-        if bytes.first() != Some(&pickle::FIRST_BYTE) {
+    pub(super) fn read_django(bytes: &[u8]) -> Result<Self, Unusable> {
+        if !pickle::is_pickle(bytes) {
             return Self::read(bytes);
         }
         if bytes.len() > Self::MAX_BYTES {
-            return Err(Consumption::MalformedRecord);
+            return Err(Unusable::malformed("a record of over 16 KiB"));
         }
-        let fields = match pickle::read(bytes).map(|value| value.to_json()) {
-            Ok(Value::Object(fields)) => fields,
-            _ => return Err(Consumption::MalformedRecord),
-        };
-        let record = serde_json::from_value(Value::Object(fields));
-        Self::check(record.map_err(|_| Consumption::MalformedRecord)?)
+        let record = pickle::read(bytes).map_err(|why| Unusable::malformed(&why.to_string()))?;
+        let dict = record.fields();
+        let mut fields = Fields::default();
+        for (name, value) in
+            dict.ok_or_else(|| Unusable::malformed("a pickle that is not a dict"))?
+        {
+            fields.add(name, || record.json_of(value))?;
+        }
+        fields.finish()
     }
 
-    fn check(record: Self) -> Result<Self, Consumption> {
+    fn check(record: Self) -> Result<Self, Unusable> {
         if record.used {
-            return Err(Consumption::Used);
+            return Err(Consumption::Used.into());
         }
         if record.session_expires_at.is_some_and(|end| end <= clock::unix_seconds()) {
-            return Err(Consumption::SessionOver);
+            return Err(Consumption::SessionOver.into());
         }
         Ok(record)
+    }
+}
+
+/// Why a token cannot be used.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Unusable {
+    pub outcome: Consumption,
+    /// What is wrong with its record, for the log. It never has a value of the record.
+    pub reason: Option<String>,
+}
+
+impl Unusable {
+    fn malformed(reason: &str) -> Self {
+        Self { outcome: Consumption::MalformedRecord, reason: Some(reason.to_owned()) }
+    }
+}
+
+impl From<Consumption> for Unusable {
+    fn from(outcome: Consumption) -> Self {
+        Self { outcome, reason: None }
+    }
+}
+
+/// The fields on which something depends.
+const READ: [&str; 7] =
+    ["user_id", "username", "connection_id", "used", "channels", "origin", "session_expires_at"];
+
+/// The fields that are kept if they can be, although nothing depends on them.
+const KEPT: [&str; 2] = ["created_at", "claims"];
+
+/// The fields of a record. Those that are not known are left out.
+#[derive(Default)]
+struct Fields(Map<String, Value>);
+
+impl Fields {
+    /// Adds a field whose value `read` converts.
+    fn add<E: fmt::Display>(
+        &mut self,
+        name: &str,
+        read: impl FnOnce() -> Result<Value, E>,
+    ) -> Result<(), Unusable> {
+        if !READ.contains(&name) && !KEPT.contains(&name) {
+            return Ok(());
+        }
+        match read() {
+            Ok(value) => drop(self.0.insert(name.to_owned(), value)),
+            Err(why) if READ.contains(&name) => {
+                return Err(Unusable::malformed(&format!("the field {name} has {why}")));
+            }
+            Err(_) => {}
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<TokenRecord, Unusable> {
+        match serde_json::from_value(Value::Object(self.0.clone())) {
+            Ok(record) => TokenRecord::check(record),
+            Err(_) => Err(Unusable::malformed(&self.mistake())),
+        }
+    }
+
+    /// The first field that makes the record wrong.
+    fn mistake(mut self) -> String {
+        if !self.0.contains_key("user_id") {
+            return "no field user_id".to_owned();
+        }
+        let is_wrong = |name: &str, value: Value| {
+            let mut one = Map::from_iter([("user_id".to_owned(), Value::from(1))]);
+            one.insert(name.to_owned(), value);
+            serde_json::from_value::<TokenRecord>(one.into()).is_err()
+        };
+        let wrong = READ
+            .into_iter()
+            .find(|name| self.0.remove(*name).is_some_and(|value| is_wrong(name, value)));
+        match wrong {
+            Some(name) => format!("the field {name} has the wrong type"),
+            None => "a field of the wrong type".to_owned(),
+        }
     }
 }
 

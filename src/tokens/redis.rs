@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::TokenRecord;
+use super::record::Unusable;
 use crate::config::TokenFormat;
 use crate::protocol::random_hex;
 use crate::redis_link::{Commands, Needs, RedisFailure};
-use crate::telemetry::credentials::Consumption;
 
 /// Records as strings under `{prefix}{token}` with a time to live. It needs Redis 6.2 (`GETDEL`).
 pub(super) struct RedisTokens {
@@ -35,7 +35,7 @@ impl RedisTokens {
         }
     }
 
-    pub(super) fn read(&self, record: &[u8]) -> Result<TokenRecord, Consumption> {
+    pub(super) fn read(&self, record: &[u8]) -> Result<TokenRecord, Unusable> {
         match self.format {
             TokenFormat::Json => TokenRecord::read(record),
             TokenFormat::Django => TokenRecord::read_django(record),

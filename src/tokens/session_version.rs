@@ -81,10 +81,7 @@ fn version_of_claim(claim: &Value) -> Option<i64> {
 
 /// Reads the version of a cache: digits, as Django's caches write integers, or a pickled integer.
 fn version_of_cache(value: &[u8]) -> Option<i64> {
-    if value.first() == Some(&pickle::FIRST_BYTE) {
-        return pickle::read(value).ok()?.as_int();
-    }
-    parse_digits(value)
+    parse_digits(value).or_else(|| pickle::read(value).ok()?.as_int())
 }
 
 /// Parses ASCII digits, with an optional minus sign and nothing else.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::TokenRecord;
 use super::memory::MemoryTokens;
+use super::record::Unusable;
 use super::redis::RedisTokens;
 use super::token::{generate, is_well_formed, log_id};
 use crate::config::TokenFormat;
@@ -61,13 +62,15 @@ impl TokenStore {
     /// compared here.
     pub async fn consume(&self, token: &str) -> Result<Option<TokenRecord>, EngineUnavailable> {
         if !is_well_formed(token) {
-            telemetry::credentials::token_consumed("", None, Consumption::MalformedToken);
+            telemetry::credentials::token_consumed("", None, Consumption::MalformedToken, None);
             return Ok(None);
         }
         let read = self.take(token).await;
-        let outcome = read.as_ref().err().copied().unwrap_or(Consumption::Consumed);
+        let unusable = read.as_ref().err();
+        let outcome = unusable.map_or(Consumption::Consumed, |unusable| unusable.outcome);
+        let reason = unusable.and_then(|unusable| unusable.reason.as_deref());
         let user = read.as_ref().ok().map(|record| &record.user_id);
-        telemetry::credentials::token_consumed(&log_id(token), user, outcome);
+        telemetry::credentials::token_consumed(&log_id(token), user, outcome, reason);
         match outcome {
             Consumption::EngineDown => Err(EngineUnavailable),
             _ => Ok(read.ok()),
@@ -87,7 +90,7 @@ impl TokenStore {
         }
     }
 
-    async fn take(&self, token: &str) -> Result<TokenRecord, Consumption> {
+    async fn take(&self, token: &str) -> Result<TokenRecord, Unusable> {
         match &*self.0 {
             Engine::Memory(tokens) => {
                 let json = tokens.take(token, tokens.now());

@@ -1,10 +1,10 @@
 //! Conversion of a stream's data to JSON objects with a string `event`.
 
-use bytes::Bytes;
-use serde::Deserialize;
-use serde_json::value::RawValue;
+use std::borrow::Cow;
 
-use crate::protocol::EventName;
+use bytes::Bytes;
+
+use crate::protocol::{EventName, json_members, json_text};
 
 /// The maximum size of an event; a larger one ends the reply.
 pub(super) const MAX_EVENT_BYTES: usize = 1024 * 1024;
@@ -18,21 +18,21 @@ pub(super) fn is_done(data: &str) -> bool {
 
 /// Whether the text is a JSON value of any type.
 pub(super) fn is_json(text: &str) -> bool {
-    serde_json::from_str::<&RawValue>(text).is_ok()
+    json_text(text).is_some()
 }
 
-/// Returns an object with a string `event` unchanged. An object without `event` gets `name`, if the stream
-/// named the event. Anything else, text that is not JSON included, is wrapped as a chunk.
+/// Returns an object with a string `event` unchanged, except that `NaN` and infinities get quotes. An object without
+/// `event` gets `name`, if the stream named the event. Anything else, text that is not JSON included, is wrapped as a
+/// chunk.
 pub(super) fn to_object(name: &str, data: &str) -> Bytes {
-    let Ok(json) = serde_json::from_str::<&RawValue>(data) else {
+    let Some(json) = json_text(data) else {
         let text = serde_json::Value::from(data);
         return chunk(&text.to_string());
     };
-    let json = json.get();
-    match event_field(json) {
+    match event_field(&json) {
         EventField::Text => Bytes::copy_from_slice(json.as_bytes()),
-        EventField::Missing if !matches!(name, "" | "message") => with_name(name, json),
-        EventField::Missing | EventField::Other => chunk(json),
+        EventField::Missing if !matches!(name, "" | "message") => with_name(name, &json),
+        EventField::Missing | EventField::Other => chunk(&json),
     }
 }
 
@@ -40,22 +40,25 @@ pub(super) fn to_object(name: &str, data: &str) -> Bytes {
 enum EventField {
     Text,
     Missing,
-    /// `event` is not a string, or the value is not an object.
+    /// `event` is not a string, or occurs twice, or the value is not an object.
     Other,
 }
 
 fn event_field(json: &str) -> EventField {
-    #[derive(Deserialize)]
-    struct Event<'a> {
-        #[serde(borrow)]
-        event: Option<&'a RawValue>,
-    }
     if !json.starts_with('{') {
         return EventField::Other;
     }
-    match serde_json::from_str::<Event>(json) {
-        Ok(Event { event: Some(event) }) if event.get().starts_with('"') => EventField::Text,
-        Ok(Event { event: None }) => EventField::Missing,
+    let is_event = |name: &str| match name {
+        "\"event\"" => true,
+        name if name.contains('\\') => {
+            serde_json::from_str::<Cow<str>>(name).is_ok_and(|name| name == "event")
+        }
+        _ => false,
+    };
+    let mut events = json_members(json).filter(|(name, _)| is_event(name));
+    match (events.next(), events.next()) {
+        (None, _) => EventField::Missing,
+        (Some((_, value)), None) if value.starts_with('"') => EventField::Text,
         _ => EventField::Other,
     }
 }

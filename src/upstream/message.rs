@@ -81,6 +81,16 @@ impl SocketRequest<'_> {
     }
 }
 
+/// What the Redis of a queue knows about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueState {
+    pub queue: String,
+    /// The number of messages in it.
+    pub waiting: u64,
+    /// The workers that are connected to its Redis, or the consumer groups of a stream; `None` = not known.
+    pub workers: Option<u64>,
+}
+
 /// Returns the value of `{user_id}` in a template.
 pub(super) fn user_in_template(user_id: Option<&UserId>) -> &dyn std::fmt::Display {
     match user_id {

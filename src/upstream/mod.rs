@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::config::{self, OnDisconnect, UpstreamKind};
 use crate::http_client::{self, HttpClient};
-use crate::protocol::{ChannelName, EventName, TraceContext};
+use crate::protocol::{ChannelName, EventName, Params, TemplateContext, TraceContext, UserId};
 use crate::telemetry::spans::{Kind, Span};
 use crate::telemetry::upstreams::RequestOutcome;
 
@@ -37,7 +37,8 @@ mod websocket;
 use celery::Celery;
 pub use celery::TaskEnd;
 use gate::PendingRequest;
-pub use message::{Message, RelayError, SocketRequest};
+use message::user_in_template;
+pub use message::{Message, QueueState, RelayError, SocketRequest};
 pub use reply::{Accepted, Reply, ReplyBroken, ReplySource};
 use response::RelayResponse;
 pub use shared::SharedUpstreams;
@@ -169,6 +170,32 @@ impl Upstreams {
         match &self.shared.get(name)?.transport {
             Transport::Celery(celery) => Some(celery.results()?.wait_for_end(task_id)),
             Transport::Http(_) | Transport::Queue(_) => None,
+        }
+    }
+
+    /// Asks the Redis of a queue for the state of the queue that messages of this channel, path and user go to. `None`
+    /// = there is no queue, or no answer. The caller sets the deadline.
+    pub async fn queue_state(
+        &self,
+        name: &str,
+        channel: &ChannelName,
+        params: &Params,
+        user_id: Option<&UserId>,
+    ) -> Option<QueueState> {
+        let upstream = self.shared.get(name)?;
+        let user_id = user_in_template(user_id);
+        let context = TemplateContext { params, user_id, channel: Some(channel.as_str()) };
+        match (&upstream.config.kind, &upstream.transport) {
+            (UpstreamKind::RedisStream(config), Transport::Queue(queue)) => {
+                queue.state(config, true, context).await
+            }
+            (UpstreamKind::RedisList(config), Transport::Queue(queue)) => {
+                queue.state(config, false, context).await
+            }
+            (UpstreamKind::Celery(config), Transport::Celery(celery)) => {
+                celery.queue_state(config, channel).await
+            }
+            _ => None,
         }
     }
 

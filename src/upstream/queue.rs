@@ -5,7 +5,7 @@ use std::time::Duration;
 use redis::Script;
 
 use super::message::user_in_template;
-use super::{Message, RelayError, payload};
+use super::{Message, QueueState, RelayError, payload};
 use crate::config::{self, EngineKind};
 use crate::protocol::TemplateContext;
 use crate::redis_link::{Commands, Needs, RedisFailure};
@@ -100,6 +100,28 @@ impl Queue {
             0 => Err((RelayError::Busy, "the list is full".to_owned())),
             _ => Ok(()),
         }
+    }
+
+    /// Returns the length of a list, or of a stream and the number of its consumer groups.
+    pub async fn state(
+        &self,
+        config: &config::RedisQueue,
+        is_stream: bool,
+        context: TemplateContext<'_>,
+    ) -> Option<QueueState> {
+        let queue = config.key.fill(context);
+        let mut length = redis::cmd(if is_stream { "XLEN" } else { "LLEN" });
+        let waiting = self.commands.query(length.arg(&queue)).await.ok()?;
+        let workers = match is_stream {
+            true => {
+                let mut groups = redis::cmd("XINFO");
+                let groups =
+                    self.commands.query::<Vec<redis::Value>>(groups.arg("GROUPS").arg(&queue));
+                groups.await.ok().map(|groups| groups.len() as u64)
+            }
+            false => None,
+        };
+        Some(QueueState { queue, waiting, workers })
     }
 
     /// Marks a task as cancelled as the engine does in its own Redis: with a key that workers can read, and

@@ -289,6 +289,50 @@ async fn the_terminal_event_of_the_worker_is_the_last() {
     assert_eq!(next["event"], "task_queued", "{next}");
 }
 
+/// The node stops while two replies run, and they end before another one starts.
+#[tokio::test]
+async fn a_reply_that_ended_while_no_node_ran_has_one_end() {
+    let redis = Redis::start().await;
+    let settings = || {
+        watched(&redis).redis(&format!("{}/1", redis.url())).section("shutdown", "drain = \"0s\"")
+    };
+    let mut gateway = Gateway::start(settings()).await;
+    let mut tasks = Vec::new();
+    for path in ["/ws/chat/named/", "/ws/chat/plain/"] {
+        let mut client = ana_at(&gateway, path).await;
+        let queued = send(&mut client, json!({"message": "hi"})).await;
+        tasks.push(queued["task_id"].clone());
+    }
+    assert_eq!(gateway.stop().await, Some(0));
+    drop(gateway);
+    let entered = async || in_database::<u64>(&redis, 1, &["ZCARD", "tg:generations"]).await;
+    assert_eq!(entered().await, 2, "both replies are handed over");
+    publish_at_worker(&redis, "chat_named", &json!({"event": "complete", "task_id": tasks[0]}))
+        .await;
+    publish_at_worker(&redis, "chat_plain", &json!({"event": "complete"})).await;
+    for task_id in &tasks {
+        result(&redis, task_id, "SUCCESS", Value::Null).await;
+    }
+    let gateway = Gateway::start(settings()).await;
+    gateway.wait_for_metric("tidegate_generations_taken_over_total", &[], 2.0).await;
+    until("both have ended", async || (entered().await == 0).then_some(())).await;
+    for channel in ["chat_named", "chat_plain"] {
+        let stream = format!("tg:{{{channel}}}:stream");
+        assert_eq!(in_database::<u64>(&redis, 1, &["XLEN", &stream]).await, 1, "{channel}");
+        let running = format!("tg:{{{channel}}}:running");
+        assert_eq!(in_database::<u64>(&redis, 1, &["EXISTS", &running]).await, 0, "{channel}");
+    }
+}
+
+/// Publishes as a worker does that uses database 1, with the script in the documentation.
+async fn publish_at_worker(redis: &Redis, channel: &str, json: &Value) {
+    let (stream, meta) = (format!("tg:{{{channel}}}:stream"), format!("tg:{{{channel}}}:meta"));
+    let script = include_str!("../../clients/redis/publish.lua");
+    let json = json.to_string();
+    let call = ["EVAL", script, "2", &stream, &meta, channel, "1000", "300000", &json];
+    let _: redis::Value = in_database(redis, 1, &call).await;
+}
+
 #[tokio::test]
 async fn a_cancel_is_a_revoke_to_all_workers() {
     let redis = Redis::start().await;
@@ -340,4 +384,108 @@ async fn the_task_ids_of_a_conversation_are_stored_for_the_backend() {
     .await;
     let left: i64 = in_database(&redis, 5, &["PTTL", key]).await;
     assert!((500_000..=600_000).contains(&left), "{left}");
+}
+
+/// [`watched`], with `lines` in `[route.generations]`.
+fn watched_with(redis: &Redis, lines: &str) -> Settings {
+    watched(redis).each_route(|route| format!("{route}[route.generations]\n{lines}\n"))
+}
+
+async fn wait_for_ends(gateway: &Gateway, count: f64) {
+    let ended = [("outcome", "completed")];
+    gateway.wait_for_metric("tidegate_generations_total", &ended, count).await;
+}
+
+/// Publishes an event without a task id, as tasks do, and expects it as the next event.
+async fn publish_and_expect(gateway: &Gateway, client: &mut Client, event: &str) {
+    gateway.publish("chat_42", json!({"event": event, "by": "worker"})).await;
+    let next = client.next_json().await;
+    assert_eq!((&next["event"], &next["by"]), (&json!(event), &json!("worker")), "{next}");
+}
+
+#[tokio::test]
+async fn a_complete_of_the_worker_is_the_only_one() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(watched_with(&redis, "terminal_events = [\"done\"]")).await;
+    let mut client = ana(&gateway).await;
+    // The event is heard before and after the result is read, with and without the task's id.
+    for (count, named, result_first) in
+        [(1.0, false, false), (2.0, false, true), (3.0, true, false), (4.0, true, true)]
+    {
+        let queued = send(&mut client, json!({"message": "hi"})).await;
+        let mut complete = json!({"event": "complete"});
+        if named {
+            complete["task_id"] = queued["task_id"].clone();
+        }
+        if result_first {
+            result(&redis, &queued["task_id"], "SUCCESS", Value::Null).await;
+            let outcome = [("outcome", "succeeded")];
+            gateway.wait_for_metric("tidegate_celery_tasks_total", &outcome, count).await;
+        }
+        gateway.publish("chat_42", complete).await;
+        if !result_first {
+            result(&redis, &queued["task_id"], "SUCCESS", Value::Null).await;
+        }
+        assert_eq!(client.next_json().await["event"], "complete");
+        wait_for_ends(&gateway, count).await;
+        publish_and_expect(&gateway, &mut client, "marker").await;
+    }
+    assert_eq!(gateway.events("reply_unheard"), 0);
+}
+
+/// The tasks' events have no ids, and the one that began later ends first.
+#[tokio::test]
+async fn tasks_side_by_side_end_once_each() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(watched_with(&redis, "")).await;
+    let (mut client, mut other) = (ana(&gateway).await, ana(&gateway).await);
+    let slow = send(&mut client, json!({"message": "slow"})).await;
+    let fast = send(&mut other, json!({"message": "fast"})).await;
+    publish_and_expect(&gateway, &mut client, "complete").await;
+    result(&redis, &fast["task_id"], "SUCCESS", Value::Null).await;
+    wait_for_ends(&gateway, 1.0).await;
+    // The slow one is still running: it can be cancelled.
+    publish_and_expect(&gateway, &mut client, "chunk").await;
+    publish_and_expect(&gateway, &mut client, "complete").await;
+    result(&redis, &slow["task_id"], "SUCCESS", Value::Null).await;
+    wait_for_ends(&gateway, 2.0).await;
+    publish_and_expect(&gateway, &mut client, "marker").await;
+}
+
+#[tokio::test]
+async fn a_task_that_ended_unheard_is_reported() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(watched(&redis)).await;
+    let mut client = ana(&gateway).await;
+    // A task that fails need not have published anything.
+    let failed = send(&mut client, json!({"message": "hi"})).await;
+    result(&redis, &failed["task_id"], "FAILURE", json!({"exc_type": "E"})).await;
+    assert_eq!(client.next_json().await["code"], "task_failed");
+    let queued = send(&mut client, json!({"message": "hi"})).await;
+    result(&redis, &queued["task_id"], "SUCCESS", Value::Null).await;
+    assert_eq!(client.next_json().await["event"], "complete");
+    let warning = gateway.wait_for_event("reply_unheard").await;
+    assert_eq!(warning["task_id"], queued["task_id"], "{warning}");
+    assert_eq!((&warning["outcome"], &warning["level"]), (&json!("succeeded"), &json!("WARN")));
+    assert!(warning["check"].as_str().is_some_and(|text| text.contains("[engine] kind")));
+    assert_eq!(gateway.events("reply_unheard"), 1);
+    let when = [("route", "/ws/chat/{conversation_id}/"), ("when", "succeeded")];
+    assert_eq!(gateway.metric("tidegate_generations_unheard_total", &when).await, 1.0);
+}
+
+#[tokio::test]
+async fn a_task_that_no_worker_takes_is_reported_with_its_queue() {
+    let redis = Redis::start().await;
+    let lines = "first_event_warning = \"100ms\"";
+    let gateway = Gateway::start(watched_with(&redis, lines)).await;
+    let mut client = ana(&gateway).await;
+    let queued = send(&mut client, json!({"message": "hi"})).await;
+    let warning = gateway.wait_for_event("reply_unheard").await;
+    assert_eq!(warning["task_id"], queued["task_id"], "{warning}");
+    assert_eq!((&warning["outcome"], &warning["queue"]), (&json!("running"), &json!("celery")));
+    assert_eq!((&warning["waiting"], &warning["workers"]), (&json!(1), &json!(0)), "{warning}");
+    // One reply is reported once while it runs.
+    publish_and_expect(&gateway, &mut client, "complete").await;
+    wait_for_ends(&gateway, 1.0).await;
+    assert_eq!(gateway.events("reply_unheard"), 1);
 }

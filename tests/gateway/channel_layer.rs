@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use rustix::process::Signal;
+
 use crate::rig::{Backend, Client, Event, Gateway, Redis, Settings, http, until};
 
 const PATH: &str = "/ws/chat/42/";
@@ -191,15 +193,68 @@ async fn core_of_two_nodes_that_are_cut_off() {
     }
 }
 
+/// Another node joins the groups before the stopping one leaves them, although no client of theirs is there.
 #[tokio::test]
-async fn a_gateway_that_stops_leaves_its_groups() {
+async fn a_gateway_that_stops_leaves_its_groups_to_another() {
     let redis = Redis::start().await;
-    let mut gateway = start(settings(&redis, "channels-core")).await;
-    let (_one, _) = Client::connected(&gateway, PATH).await;
-    let (_other, _) = Client::connected(&gateway, "/ws/chat/43/").await;
-    assert_eq!(keys(&redis, "asgi:group:*").await.len(), 2);
-    gateway.stop().await;
-    assert_eq!(keys(&redis, "asgi*").await, Vec::<String>::new());
+    let mut first = start(settings(&redis, "channels-core")).await;
+    let second = start(settings(&redis, "channels-core")).await;
+    let (_one, _) = Client::connected(&first, PATH).await;
+    let (_other, _) = Client::connected(&first, "/ws/chat/43/").await;
+    let members =
+        async |group: &str| -> Vec<String> { redis.run(&["ZRANGE", group, "0", "-1"]).await };
+    let before = members("asgi:group:chat_42").await;
+    first.stop().await;
+    for group in ["asgi:group:chat_42", "asgi:group:chat_43"] {
+        let after = members(group).await;
+        assert_eq!(after.len(), 1, "{after:?}");
+        assert!(!before.contains(&after[0]), "{before:?}, then {after:?}");
+    }
+    assert_eq!(second.events("layer_channels_taken_over"), 1);
+}
+
+/// What is sent while no node runs is delivered by the next one, on the core layer. On the pub/sub layer nobody has it.
+async fn a_restart_of_the_only_gateway(wire: &str, killed: bool) {
+    let redis = Redis::start().await;
+    let mut backend = Backend::new(&redis).await;
+    let mut first = start(settings(&redis, wire)).await;
+    let (mut client, connected) = Client::connected(&first, PATH).await;
+    send(&mut backend, wire, 0..5).await;
+    let offset = expect(&mut client, 0..5).await.expect("an offset");
+    if killed {
+        first.signal(Signal::KILL);
+        first.wait_exit().await;
+    } else {
+        first.stop().await;
+    }
+    send(&mut backend, wire, 5..10).await;
+    let second = start(settings(&redis, wire)).await;
+    let epoch = connected["epoch"].as_str().expect("an epoch");
+    let path = format!("{PATH}?since={offset}&epoch={epoch}");
+    let (mut client, connected) = Client::connected(&second, &path).await;
+    let is_recovered = wire == "channels-core";
+    if is_recovered {
+        assert_eq!(connected["recovered"], true, "{connected}");
+        expect(&mut client, 5..10).await;
+    } else if connected["recovered"] == true {
+        // The node is considered alive for a while. Then clients are told.
+        assert_eq!(client.closed().await, Some(1012));
+        client = Client::connected(&second, PATH).await.0;
+    }
+    send(&mut backend, wire, 10..15).await;
+    expect(&mut client, 10..15).await;
+}
+
+#[tokio::test]
+async fn core_messages_without_a_gateway_are_delivered_by_the_next() {
+    a_restart_of_the_only_gateway("channels-core", false).await;
+    a_restart_of_the_only_gateway("channels-core", true).await;
+}
+
+#[tokio::test]
+async fn pubsub_messages_without_a_gateway_are_reported() {
+    a_restart_of_the_only_gateway("channels-pubsub", false).await;
+    a_restart_of_the_only_gateway("channels-pubsub", true).await;
 }
 
 /// Copies in another node's mailbox are used as soon as the node that appended to the history has stopped.
@@ -317,6 +372,14 @@ async fn json_a_prefix_and_types() {
     let event = client.next_json().await;
     assert_eq!((event["n"].as_u64(), event.get("type")), (Some(2), None), "{event}");
     assert_eq!(messages(&gateway, "other_type").await, 2.0);
+    // Each type is logged once, with its name: it may be missing in `types`.
+    backend.send("chat_42", &json!({"type": "battle.event", "n": 3})).await;
+    backend.send("chat_42", &json!({"type": "chat.message", "n": 4})).await;
+    assert_eq!(client.next_json().await["n"], 4);
+    let warnings = gateway.log_events("layer_type_not_forwarded");
+    let types: Vec<_> = warnings.iter().map(|warning| &warning["message_type"]).collect();
+    assert_eq!(types, ["battle.event", ""], "{warnings:?}");
+    assert_eq!(warnings[0]["channel"], "chat_42");
 }
 
 #[tokio::test]
@@ -344,9 +407,9 @@ async fn a_channel_that_is_no_group_is_refused() {
 }
 
 #[tokio::test]
-async fn a_server_that_refuses_bzmpop_is_read_all_the_same() {
+async fn a_server_that_reports_no_changes_is_read_all_the_same() {
     let redis = Redis::start().await;
-    let () = redis.run(&["ACL", "SETUSER", "default", "-bzmpop"]).await;
+    let () = redis.run(&["ACL", "SETUSER", "default", "-client|tracking"]).await;
     let gateway = start(settings(&redis, "channels-core")).await;
     let mut backend = Backend::new(&redis).await;
     let (mut client, _) = Client::connected(&gateway, PATH).await;

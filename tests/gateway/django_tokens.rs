@@ -124,7 +124,10 @@ async fn what_the_gateway_issues_is_a_pickle_as_well() {
     let key = format!("{PREFIX}{token}");
     let record: Vec<u8> = redis.run(&["GET", &key]).await;
     assert_eq!(record.first(), Some(&0x80));
-    let pickled = tidegate::internals::pickle::read(&record).expect("data alone").to_json();
+    let pickled = tidegate::internals::pickle::read(&record)
+        .expect("data alone")
+        .to_json()
+        .expect("plain data");
     for (name, value) in [
         ("user_id", json!(5)),
         ("username", json!("Jürgen")),
@@ -141,4 +144,40 @@ async fn what_the_gateway_issues_is_a_pickle_as_well() {
     assert_eq!(enter("12").await, Connected);
     assert!(!redis.run::<bool>(&["EXISTS", &key]).await);
     assert_eq!(enter("12").await, Closed(4001));
+}
+
+/// Records that CPython pickled in every protocol: tests/pickles/make.py.
+#[tokio::test]
+async fn a_record_is_read_past_fields_that_nothing_depends_on() {
+    let engine = Engine::redis().await;
+    let redis = engine.server().unwrap();
+    let gateway = engine.start(django("")).await;
+    let mut seen = 0;
+    for line in include_str!("../pickles/records.txt").lines() {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let [kind, name, protocol, hex] = fields[..] else { panic!("{line}") };
+        let expected = match name {
+            "everything" | "recursive" | "billion_laughs" => Connected,
+            "forbidden_os_system" | "forbidden_model" | "session_expires_at" => Closed(4001),
+            _ => continue,
+        };
+        write(redis, &unhex(hex)).await;
+        assert_eq!(enter(&gateway, "conv-1").await, expected, "{kind} {name} {protocol}");
+        seen += 1;
+    }
+    assert_eq!(seen, 6 * (3 + 2 + 6));
+    let reasons: Vec<Value> =
+        gateway.log_events("token_refused").iter().map(|line| line["reason"].clone()).collect();
+    for reason in [
+        "the field forbidden_os_system has posix.system, which is not plain data",
+        "the field forbidden_model has app.models.Model, which is not plain data",
+        "the field session_expires_at has a value of the type datetime",
+    ] {
+        assert!(reasons.contains(&json!(reason)), "{reasons:?}");
+    }
+}
+
+fn unhex(hex: &str) -> Vec<u8> {
+    let digits: Vec<u8> = hex.bytes().map(|b| (b as char).to_digit(16).unwrap() as u8).collect();
+    digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
 }

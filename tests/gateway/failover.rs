@@ -99,7 +99,12 @@ async fn moves_to_the_new_primary(url_user: &str, before: impl AsyncFn(&Redis)) 
     loop {
         match there.next().await {
             Event::Text(_) => {}
-            ended => break assert_eq!(ended, Event::Closed(Some(4001), "disconnected by the server".into())),
+            ended => {
+                break assert_eq!(
+                    ended,
+                    Event::Closed(Some(4001), "disconnected by the server".into())
+                );
+            }
         }
     }
     // Nothing stays with the old primary.

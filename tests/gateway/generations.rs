@@ -757,6 +757,34 @@ async fn a_workers_reply_is_monitored_by_another_node_when_its_own_dies_or_stops
     }
 }
 
+/// A client that comes after the end gets nothing of the reply, although the node that tracked it is dead and no other
+/// has noticed that yet.
+#[tokio::test]
+async fn a_reply_whose_node_died_is_over_for_late_clients_at_its_end() {
+    let engine = Engine::redis().await;
+    let upstream = Upstream::accepting().await;
+    let (one, two) = two_nodes(&engine, &with_worker(&upstream, "", "")).await;
+    let mut sender = signed_in(&one, &session()).await;
+    queue_message(&mut sender).await;
+    let (mut tab, _) = Client::connected(&two, PATH).await;
+    two.publish("chat_42", json!({"event": "chunk"})).await;
+    tab.next_event("chunk").await;
+    drop(one);
+    let (mut late, _) = Client::connected(&two, PATH).await;
+    late.next_event("chunk").await;
+    // As many workers do, this one names no task.
+    two.publish("chat_42", json!({"event": "complete"})).await;
+    tab.next_event("complete").await;
+    late.next_event("complete").await;
+    until("a client that gets nothing of it", async || {
+        let (mut later, _) = Client::connected(&two, PATH).await;
+        later.send_json(&json!({"type": "ping"})).await;
+        (later.next_json().await["event"] == "pong").then_some(())
+    })
+    .await;
+    assert_eq!(two.metric("tidegate_generations_taken_over_total", &[]).await, 0.0);
+}
+
 async fn a_worker_on_a_queue_of_its_own_learns_that_its_task_is_cancelled(engine: Engine) {
     let redis = crate::rig::Redis::start().await;
     let queue = format!("kind = \"redis-stream\"\nkey = \"jobs\"\nredis_url = {:?}", redis.url());

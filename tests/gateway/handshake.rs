@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 
+use rustix::process::Signal;
 use serde_json::json;
 
 use crate::chat::{APP, chat, open_to_all, session};
@@ -169,6 +170,69 @@ async fn refusals_are_close_codes_or_http_statuses() {
     let wait: u64 = refused.header("retry-after").expect("a Retry-After").parse().unwrap();
     assert!((1..=3600).contains(&wait), "{wait}");
     assert_eq!(refused.json()["code"], "too_many_connections");
+}
+
+/// The waits before the closes of refused clients, in milliseconds, as the log has them.
+fn waits(gateway: &Gateway) -> Vec<u64> {
+    let events = gateway.log_events("refusal_delayed");
+    events.iter().map(|event| event["delay_ms"].as_u64().expect("a number")).collect()
+}
+
+#[tokio::test]
+async fn the_close_of_a_refused_client_waits_longer_each_time() {
+    let settings = chat("reject = \"close\"")
+        .also("server", "refusal_delay = \"80ms\"")
+        .also("log", "level = \"debug\"\nrepeats = \"off\"")
+        .route("path = \"/ws/http/{id}/\"\nchannel = \"h_{id}\"\nreject = \"http\"")
+        .route("path = \"/ws/health/\"\nreply = '\"fine\"'");
+    let gateway = Gateway::start(settings).await;
+    for _ in 0..6 {
+        assert_eq!(outcome(&gateway, "/ws/chat/1/", &[]).await, Closed(4001));
+    }
+    // Neither an HTTP status nor a fixed reply waits.
+    assert_eq!(outcome(&gateway, "/ws/http/1/", &[]).await, Http(401));
+    assert_eq!(outcome(&gateway, "/ws/health/", &[]).await, Closed(1000));
+    assert_eq!(waits(&gateway), [5, 10, 20, 40, 80, 80]);
+    let waited = gateway.metric("tidegate_refusal_closes_total", &[("close", "waits")]).await;
+    assert_eq!(waited, 6.0);
+}
+
+#[tokio::test]
+async fn a_client_is_told_why_before_its_close_waits_and_a_drain_ends_the_wait() {
+    let limits = "reject = \"close\"\n[route.limits]\nconnects_per_user = \"1/1h\"";
+    let settings = chat(limits)
+        .also("server", "refusal_delay = \"5s\"")
+        .also("log", "level = \"debug\"\nrepeats = \"off\"");
+    let mut gateway = Gateway::start(settings).await;
+    let cookie = format!("access_token={}", session());
+    let cookie = [("cookie", cookie.as_str())];
+    assert_eq!(outcome(&gateway, "/ws/chat/1/", &cookie).await, Connected);
+    let mut refused = Vec::new();
+    for _ in 0..6 {
+        let mut client = Client::open(gateway.addr(), "/ws/chat/1/", &cookie).await;
+        assert_eq!(client.next_event("error").await["code"], "rate_limited");
+        refused.push(client);
+    }
+    assert_eq!(waits(&gateway).last(), Some(&5000));
+    // A client that leaves ends its wait; the drain ends those of the others, or it would be forced.
+    drop(refused.pop());
+    gateway.signal(Signal::TERM);
+    for mut client in refused {
+        assert_eq!(client.closed().await, Some(4029));
+    }
+    assert_eq!(gateway.wait_exit().await, Some(0));
+}
+
+#[tokio::test]
+async fn without_a_refusal_delay_no_close_waits() {
+    let settings = chat("reject = \"close\"")
+        .also("server", "refusal_delay = \"0s\"")
+        .also("log", "level = \"debug\"\nrepeats = \"off\"");
+    let gateway = Gateway::start(settings).await;
+    for _ in 0..6 {
+        assert_eq!(outcome(&gateway, "/ws/chat/1/", &[]).await, Closed(4001));
+    }
+    assert_eq!(waits(&gateway), [] as [u64; 0]);
 }
 
 #[tokio::test]

@@ -133,7 +133,7 @@ async fn the_rule_is_enough_for_a_channel_layer() {
     for (wire, part) in [("channels-core", "channels-core"), ("channels-pubsub", "channels-pubsub")]
     {
         let redis = Redis::start().await;
-        permit(&redis, &words(&[&ENGINE[..], &[part]].concat())).await;
+        permit(&redis, &words(&[&ENGINE[..], &[part, "either layer"]].concat())).await;
         let url = redis.url().replace("://", "://gateway:p@");
         let mut gateway =
             Gateway::start(settings(&url).also("engine.redis", &format!("wire = {wire:?}"))).await;

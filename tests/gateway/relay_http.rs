@@ -181,12 +181,14 @@ async fn a_streamed_reply_arrives_in_order_and_ends_once() {
             let event = format!("{}{{\"event\":\"chunk\",\"n\":{number}}}{}", wrap.0, wrap.1);
             let (first, second) = event.split_at(event.len() / 2);
             assert!(stream.write(first.to_owned()) && stream.write(second.to_owned()));
-            assert_eq!(client.next_text().await, format!("{{\"event\":\"chunk\",\"n\":{number}}}"));
+            let expected =
+                format!("{{\"event\":\"chunk\",\"n\":{number},\"task_id\":\"{task_id}\"}}");
+            assert_eq!(client.next_text().await, expected);
         }
         assert!(stream.write(format!("{}{{\"tokens\":3}}{}", wrap.0, wrap.1)));
         assert_eq!(
             client.next_json().await,
-            json!({"event": "chunk", "chunk": {"tokens": 3}}),
+            json!({"event": "chunk", "chunk": {"tokens": 3}, "task_id": task_id}),
             "an object without an event is a chunk"
         );
         drop(stream);
@@ -194,6 +196,42 @@ async fn a_streamed_reply_arrives_in_order_and_ends_once() {
         assert_eq!(end["task_id"], task_id.as_str(), "{kind}");
         expect_nothing_more(&mut client).await;
     }
+}
+
+/// Whatever the upstream writes, a client can tell which reply an event belongs to.
+#[tokio::test]
+async fn every_event_of_a_streamed_reply_has_a_task_id() {
+    let (stream, reply) = Reply::stream("text/event-stream");
+    let upstream = Upstream::start(in_turn([reply])).await;
+    let gateway = Gateway::start(settings(&upstream, "").without_history()).await;
+    let (mut client, _) = Client::connected(&gateway, PATH).await;
+    client.send_json(&json!({"message": "hi"})).await;
+    let task_id = expect_queued(&mut client).await;
+    client.next_event("processing_started").await;
+    let added = format!(",\"task_id\":\"{task_id}\"}}");
+    for (written, head) in [
+        ("data: plain", r#"{"event":"chunk","chunk":"plain""#),
+        ("data: {}", r#"{"event":"chunk","chunk":{}"#),
+        ("event: ping\ndata: {}", r#"{"event":"ping""#),
+        ("event: usage\ndata: { \"n\": 1.50 }  ", r#"{"event":"usage","n": 1.50 "#),
+        ("data: {\"task_id\":\"nested\"}", r#"{"event":"chunk","chunk":{"task_id":"nested"}"#),
+        (
+            r#"data: {"event":"e","data":{"task_id":"nested"}}"#,
+            r#"{"event":"e","data":{"task_id":"nested"}"#,
+        ),
+        (r#"data: {"event":"e","task_id":null} "#, r#"{"event":"e","task_id":null"#),
+        (r#"data: {"event":"e","task_id":["x"]}"#, r#"{"event":"e","task_id":["x"]"#),
+    ] {
+        assert!(stream.write(format!("{written}\n\n")));
+        assert_eq!(client.next_text().await, format!("{head}{added}"), "{written}");
+    }
+    for own in [r#"{"task_id":"own","event":"e"}"#, r#"{"event":"e","task_id":7}"#] {
+        assert!(stream.write(format!("data: {own}\n\n")));
+        assert_eq!(client.next_text().await, own, "an id of the upstream is not replaced");
+    }
+    assert!(stream.write("event: complete\ndata: {}\n\n"));
+    assert_eq!(client.next_text().await, format!("{{\"event\":\"complete\"{added}"));
+    expect_nothing_more(&mut client).await;
 }
 
 #[tokio::test]
@@ -204,13 +242,15 @@ async fn the_upstreams_own_terminal_event_is_the_only_one() {
         let gateway = Gateway::start(settings(&upstream, "").without_history()).await;
         let (mut client, _) = Client::connected(&gateway, PATH).await;
         client.send_json(&json!({"message": "hi"})).await;
-        expect_queued(&mut client).await;
+        let task_id = expect_queued(&mut client).await;
         client.next_event("processing_started").await;
         let end = format!("{{\"event\":\"{terminal}\",\"of\":\"the worker\"}}");
         // The `processing_started` of the worker is not repeated, and nothing after its end is passed on.
         stream.write("data: {\"event\":\"processing_started\"}\n\n");
         stream.write(format!("data: {end}\n\ndata: {{\"event\":\"chunk\",\"late\":1}}\n\n"));
-        assert_eq!(client.next_text().await, end);
+        let expected =
+            format!("{{\"event\":\"{terminal}\",\"of\":\"the worker\",\"task_id\":\"{task_id}\"}}");
+        assert_eq!(client.next_text().await, expected);
         stream.closed().await;
         gateway
             .wait_for_metric("tidegate_upstream_in_flight", &[("upstream", "worker")], 0.0)
@@ -450,14 +490,16 @@ async fn the_reply_reaches_every_tab_and_outlives_its_sender() {
     }
     stream.write("data: one\n\n");
     for client in [&mut sender, &mut tab] {
-        assert_eq!(client.next_json().await, json!({"event": "chunk", "chunk": "one"}));
+        let chunk = json!({"event": "chunk", "chunk": "one", "task_id": task_id});
+        assert_eq!(client.next_json().await, chunk);
     }
     sender.close(1000, "").await;
     assert_eq!(sender.closed().await, Some(1000));
     drop(sender);
     gateway.wait_for_event("connection_closed").await;
     assert!(stream.write("data: two\n\n"), "the reply continues");
-    assert_eq!(tab.next_json().await, json!({"event": "chunk", "chunk": "two"}));
+    let chunk = json!({"event": "chunk", "chunk": "two", "task_id": task_id});
+    assert_eq!(tab.next_json().await, chunk);
     drop(stream);
     assert_eq!(tab.next_event("complete").await["task_id"], task_id.as_str());
     expect_nothing_more(&mut outsider).await;

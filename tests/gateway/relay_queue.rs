@@ -148,3 +148,36 @@ async fn a_key_of_the_wrong_type_is_an_error_not_silence() {
         assert_eq!(send(&mut client, "text", "a").await["code"], "upstream_unavailable");
     }
 }
+
+#[tokio::test]
+async fn a_reply_of_which_nothing_is_heard_is_reported_with_its_queue() {
+    for (kind, workers) in [("redis-stream", json!(1)), ("redis-list", Value::Null)] {
+        let redis = Redis::start().await;
+        let settings = settings(kind, &redis, "").each_route(|route| {
+            format!("{route}[route.generations]\nfirst_event_warning = \"100ms\"\nmax_duration = \"1s\"\n")
+        });
+        if kind == "redis-stream" {
+            let group = ["XGROUP", "CREATE", "jobs:42", "workers", "$", "MKSTREAM"];
+            let _: String = redis.run(&group).await;
+        }
+        let gateway = Gateway::start(settings).await;
+        let (mut client, _) = ana(&gateway).await;
+        let queued = send(&mut client, "hi", "m").await;
+        let route = ("route", "/ws/chat/{conversation_id}/");
+        gateway
+            .wait_for_metric(
+                "tidegate_generations_unheard_total",
+                &[route, ("when", "given_up")],
+                1.0,
+            )
+            .await;
+        let warnings = gateway.log_events("reply_unheard");
+        let outcomes: Vec<_> = warnings.iter().map(|warning| &warning["outcome"]).collect();
+        assert_eq!(outcomes, ["running", "given_up"], "{warnings:?}");
+        for warning in &warnings {
+            assert_eq!(warning["task_id"], queued["task_id"], "{warning}");
+            assert_eq!((&warning["queue"], &warning["waiting"]), (&json!("jobs:42"), &json!(1)));
+            assert_eq!(warning["workers"], workers, "{warning}");
+        }
+    }
+}

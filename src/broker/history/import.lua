@@ -1,34 +1,41 @@
 -- Appends messages of a channel layer to the channel's history and publishes them with their positions,
 -- once each, no matter how many nodes import them.
--- KEYS: stream, meta, guard.
--- ARGV: channel name, publications to keep, milliseconds to keep them, lifetime of the guard in milliseconds,
--- this node, then the id ('' = none) and the data of each publication.
--- With ids, the guard is a sorted set of the ids that were appended. Without ids, it names the one node whose
--- copies are appended; another node takes its place when that node has imported nothing for the guard's lifetime.
--- Returns the number of publications that were appended.
+-- KEYS: stream, meta, and what is known about the messages that were appended.
+-- ARGV: channel name, publications to keep, milliseconds to keep them, milliseconds to remember what was appended,
+-- the origin of the numbers ('' = messages have ids), the number of the first message, then the id ('' = none) and
+-- the data of each publication.
+-- With ids, the third key is a sorted set of the ids that were appended. Without ids, it is a hash: all nodes count the
+-- messages of a channel from the same origin, and it has this origin and the number of the last message.
+-- Returns {number of publications that were appended, 1 if messages before them are missing}, or {-1, 0} if the
+-- nodes now count from another origin.
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-local by_id = ARGV[6] ~= ''
-if not by_id then
-  local reader = redis.call('GET', KEYS[3])
-  if reader and reader ~= ARGV[5] then
-    return 0
+local new, is_broken = {}, false
+if ARGV[5] == '' then
+  for i = 7, #ARGV, 2 do
+    if redis.call('ZADD', KEYS[3], 'NX', now, ARGV[i]) == 1 then
+      new[#new + 1] = ARGV[i + 1]
+    end
   end
-  redis.call('SET', KEYS[3], ARGV[5], 'PX', ARGV[4])
-end
-
-local new = {}
-for i = 6, #ARGV, 2 do
-  if not by_id or redis.call('ZADD', KEYS[3], 'NX', now, ARGV[i]) == 1 then
-    new[#new + 1] = ARGV[i + 1]
-  end
-end
-if by_id then
   redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', string.format('(%.0f', now - ARGV[4]))
-  redis.call('PEXPIRE', KEYS[3], ARGV[4])
+else
+  local known = redis.call('HMGET', KEYS[3], 'origin', 'last')
+  if known[1] ~= ARGV[5] then
+    return {-1, 0}
+  end
+  local last, first = tonumber(known[2] or 0), tonumber(ARGV[6])
+  is_broken = first > last + 1
+  for i = 7, #ARGV, 2 do
+    local number = first + (i - 7) / 2
+    if number > last then
+      new[#new + 1] = ARGV[i + 1]
+      redis.call('HSET', KEYS[3], 'last', string.format('%.0f', number))
+    end
+  end
 end
+redis.call('PEXPIRE', KEYS[3], ARGV[4])
 if #new == 0 then
-  return 0
+  return {0, 0}
 end
 
 local meta = redis.call('HMGET', KEYS[2], 'epoch', 'offset')
@@ -37,6 +44,12 @@ if not epoch then
   epoch, offset = string.format('%x%05x', clock[1], clock[2]), 0
   redis.call('DEL', KEYS[1])
   redis.call('HSET', KEYS[2], 'epoch', epoch)
+elseif is_broken then
+  -- These offsets have no publications, and neither looks like the first of the epoch. The second one is published
+  -- without data, to tell the nodes about the new epoch.
+  epoch, offset = string.format('%x%05x', clock[1], clock[2]), offset + 2
+  redis.call('HSET', KEYS[2], 'epoch', epoch)
+  redis.call('PUBLISH', ARGV[1], '@' .. epoch .. ':' .. string.format('%.0f', offset) .. ':')
 end
 for _, data in ipairs(new) do
   offset = offset + 1
@@ -48,4 +61,4 @@ redis.call('HSET', KEYS[2], 'offset', string.format('%.0f', offset))
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
 -- The position lives a day longer, so that a client that missed nothing can still resume.
 redis.call('PEXPIRE', KEYS[2], string.format('%.0f', ARGV[3] + 86400000))
-return #new
+return {#new, is_broken and 1 or 0}

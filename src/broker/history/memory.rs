@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::{
     EPOCH_TTL, Extent, GENERATION_TTL, PAGE_BYTES, PAGE_LENGTH, Page, PublishOnce, Published,
-    ReadFrom, encode, new_epoch,
+    ReadFrom, encode_received, new_epoch,
 };
 use crate::config;
 use crate::protocol::{ChannelName, Epoch, Position};
@@ -100,7 +100,7 @@ impl MemoryHistory {
         }
         let mut position = None;
         match history {
-            None => data.iter().for_each(|json| emit(encode(json, None))),
+            None => data.iter().for_each(|json| emit(encode_received(channel, json, None))),
             Some(history) => {
                 for json in data {
                     let delivery = state.append(channel, history, json, now);
@@ -202,7 +202,8 @@ impl State {
     ) -> Delivery {
         let log = self.log(channel, history.ttl, now);
         log.offset += 1;
-        let delivery = encode(json, Some(Position { epoch: log.epoch, offset: log.offset }));
+        let delivery =
+            encode_received(channel, json, Some(Position { epoch: log.epoch, offset: log.offset }));
         let before = log.bytes;
         log.bytes += delivery.frame.len();
         log.publications.push_back(delivery.clone());

@@ -13,7 +13,10 @@ mod redis;
 mod tests;
 
 pub use compact::compact;
-pub(super) use layered::{Import, Imported, ListenerState, Registered};
+pub(super) use layered::{
+    Heartbeat, Import, ImportOutcome, Imported, ListenerState, MessageNumber, Registered,
+    Registration,
+};
 pub use memory::MemoryHistory;
 pub(super) use redis::RedisHistory;
 
@@ -23,9 +26,13 @@ use bytes::Bytes;
 
 use crate::clock;
 use crate::config::{self, SharedConfig};
-use crate::protocol::{ChannelName, Epoch, Position};
+use crate::protocol::{
+    ChannelName, Epoch, NotJson, Position, PublishedObject, published_bytes, published_object,
+    published_text, with_position,
+};
 use crate::redis_link::EngineUnavailable;
 use crate::socket::{Delivery, frame};
+use crate::telemetry;
 
 /// A page ends at this many publications, or once it has this many bytes.
 const PAGE_LENGTH: usize = 1000;
@@ -75,6 +82,18 @@ pub struct Page {
     pub publications: Vec<Delivery>,
     /// Whether the page reaches up to `now`.
     pub complete: bool,
+}
+
+/// What a history knows about a generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GenerationState {
+    pub epoch: Epoch,
+    /// The offset after which the generation began; `None` if that is not recorded.
+    pub start: Option<u64>,
+    /// Whether its terminal event was delivered by a node.
+    pub has_ended: bool,
+    /// The number of other generations that are recorded for the channel.
+    pub others: u64,
 }
 
 /// The extent of a history.
@@ -189,6 +208,38 @@ impl History {
         }
     }
 
+    /// What the history knows about a generation; `None` if there is none. Only another node can have left something
+    /// to know, so on the memory engine there is nothing.
+    pub async fn generation_state(
+        &self,
+        channel: &ChannelName,
+        task_id: &str,
+    ) -> Result<Option<GenerationState>, EngineUnavailable> {
+        match &self.engine {
+            Engine::Redis(redis) if self.keeps(channel) => {
+                redis.generation_state(channel, task_id).await
+            }
+            Engine::Redis(_) | Engine::Memory(_) => Ok(None),
+        }
+    }
+
+    /// Records that the terminal event at `offset` has ended a generation: that of `task_id` or, if it names none, the
+    /// one that is running alone. Its node may be dead, and clients that connect must not get it as a running one. On
+    /// the memory engine the node itself records the end.
+    pub async fn settle_generation(
+        &self,
+        channel: &ChannelName,
+        task_id: Option<&str>,
+        offset: u64,
+    ) -> Result<(), EngineUnavailable> {
+        match &self.engine {
+            Engine::Redis(redis) if self.keeps(channel) => {
+                redis.settle_generation(channel, task_id, offset).await
+            }
+            Engine::Redis(_) | Engine::Memory(_) => Ok(()),
+        }
+    }
+
     /// Records the end of a generation.
     pub async fn record_generation_end(
         &self,
@@ -234,20 +285,50 @@ impl History {
     }
 }
 
-/// Encodes a publication as a frame; its position, if it has one, is written into the JSON. A text frame must be
-/// UTF-8: other bytes would make every client of the channel fail its connection (RFC 6455 section 8.1). They are
-/// sent in a binary frame, without the position.
-pub(super) fn encode(json: &[u8], position: Option<Position>) -> Delivery {
-    let is_text = simdutf8::basic::from_utf8(json).is_ok();
-    let frame = match (is_text, position) {
-        (false, _) => frame::encode(frame::Opcode::Binary, json),
-        (true, None) => frame::encode(frame::Opcode::Text, json),
-        (true, Some(position)) => {
-            let (head, tail) = crate::protocol::with_position(json, position);
-            frame::encode_parts(frame::Opcode::Text, &[&head, &tail])
+/// Encodes a publication that this node received from its publisher, and reports it if it is not the JSON that it looks
+/// like.
+pub(super) fn encode_received(
+    channel: &ChannelName,
+    payload: &[u8],
+    position: Option<Position>,
+) -> Delivery {
+    let (delivery, fault) = encode_with_fault(payload, position);
+    if let Some(fault) = fault {
+        telemetry::delivery::publication_not_json(channel, fault);
+    }
+    delivery
+}
+
+/// Encodes a publication as a frame. It is checked here, once for all its receivers on this node, because its position
+/// may only be added to JSON. Whoever wrote it is not trusted to have checked it.
+///
+/// Without a position, bytes that are not UTF-8 are sent as they are, in a binary frame: a text frame would make every
+/// client of the channel fail its connection (RFC 6455 section 8.1).
+pub(super) fn encode(payload: &[u8], position: Option<Position>) -> Delivery {
+    encode_with_fault(payload, position).0
+}
+
+fn encode_with_fault(payload: &[u8], position: Option<Position>) -> (Delivery, Option<NotJson>) {
+    let (frame, fault) = match (simdutf8::basic::from_utf8(payload), position) {
+        (Ok(text), Some(position)) => {
+            let PublishedObject { json, fault } = published_object(text);
+            (encode_object(&json, position), fault)
         }
+        (Ok(text), None) => {
+            let PublishedObject { json, fault } = published_text(text);
+            (frame::text(&json), fault)
+        }
+        (Err(_), Some(position)) => {
+            (encode_object(&published_bytes(payload), position), Some(NotJson::Bytes))
+        }
+        (Err(_), None) => (frame::encode(frame::Opcode::Binary, payload), None),
     };
-    Delivery { frame, position }
+    (Delivery { frame, position }, fault)
+}
+
+fn encode_object(json: &str, position: Position) -> Bytes {
+    let (head, tail) = with_position(json, position);
+    frame::encode_parts(frame::Opcode::Text, &[head.as_bytes(), tail.as_bytes()])
 }
 
 /// Concatenates the frames of a page into one buffer.

@@ -22,10 +22,12 @@ if ARGV[1] == '' then
   after = now
   local running = redis.call('HGETALL', KEYS[3])
   for i = 1, #running, 2 do
+    -- A generation that has ended is 'ended', its last offset, and when the record expires.
     local start, expires_at = string.match(running[i + 1], '^(%d+) (%d+)$')
-    if not start or tonumber(expires_at) < tonumber(clock[1]) then
+    expires_at = expires_at or string.match(running[i + 1], '^ended %d+ (%d+)$')
+    if not expires_at or tonumber(expires_at) < tonumber(clock[1]) then
       redis.call('HDEL', KEYS[3], running[i])
-    elseif tonumber(start) < after then
+    elseif start and tonumber(start) < after then
       after = tonumber(start)
     end
   end

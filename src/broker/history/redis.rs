@@ -7,7 +7,8 @@ use bytes::Bytes;
 use redis::{Script, Value};
 
 use super::{
-    Extent, GENERATION_TTL, PAGE_BYTES, PAGE_LENGTH, Page, PublishOnce, Published, ReadFrom, encode,
+    Extent, GENERATION_TTL, GenerationState, PAGE_BYTES, PAGE_LENGTH, Page, PublishOnce, Published,
+    ReadFrom, encode,
 };
 use crate::config;
 use crate::protocol::{ChannelName, Position, random_hex};
@@ -21,11 +22,13 @@ const PUBLISH: &str = include_str!("../../../clients/redis/publish.lua");
 const READ: &str = include_str!("read.lua");
 const EXTENT: &str = include_str!("extent.lua");
 const RECORD_GENERATION_START: &str = include_str!("record_generation_start.lua");
+const SETTLE_GENERATION: &str = include_str!("settle_generation.lua");
+const RECORD_GENERATION_END: &str = include_str!("record_generation_end.lua");
+const GENERATION_STATE: &str = include_str!("generation_state.lua");
 const ROTATE_EPOCH: &str = include_str!("rotate_epoch.lua");
 const IMPORT: &str = include_str!("import.lua");
 const REGISTER_LISTENER: &str = include_str!("register_listener.lua");
 const NODE_HEARTBEAT: &str = include_str!("node_heartbeat.lua");
-const UNREGISTER_LISTENER: &str = include_str!("unregister_listener.lua");
 
 /// The scripts, and the connection that they run on. Cheap to clone.
 #[derive(Clone)]
@@ -42,11 +45,13 @@ pub(super) struct Scripts {
     read: Script,
     extent: Script,
     record_generation_start: Script,
+    record_generation_end: Script,
+    generation_state: Script,
+    settle_generation: Script,
     rotate_epoch: Script,
     pub import: Script,
     pub register_listener: Script,
     pub node_heartbeat: Script,
-    pub unregister_listener: Script,
 }
 
 impl RedisHistory {
@@ -60,11 +65,13 @@ impl RedisHistory {
                 read: Script::new(READ),
                 extent: Script::new(EXTENT),
                 record_generation_start: Script::new(RECORD_GENERATION_START),
+                settle_generation: Script::new(SETTLE_GENERATION),
+                record_generation_end: Script::new(RECORD_GENERATION_END),
+                generation_state: Script::new(GENERATION_STATE),
                 rotate_epoch: Script::new(ROTATE_EPOCH),
                 import: Script::new(IMPORT),
                 register_listener: Script::new(REGISTER_LISTENER),
                 node_heartbeat: Script::new(NODE_HEARTBEAT),
-                unregister_listener: Script::new(UNREGISTER_LISTENER),
             },
         }))
     }
@@ -94,19 +101,31 @@ impl RedisHistory {
         let script =
             |needs: Needs, source: &str, part: &str| needs.script(source, &key(part), &control);
         if keeps_history {
-            for source in [PUBLISH, READ, EXTENT, RECORD_GENERATION_START, ROTATE_EPOCH] {
+            for source in [
+                PUBLISH,
+                READ,
+                EXTENT,
+                RECORD_GENERATION_START,
+                SETTLE_GENERATION,
+                RECORD_GENERATION_END,
+                GENERATION_STATE,
+                ROTATE_EPOCH,
+            ] {
                 needs = script(needs, source, "stream");
             }
-            for command in ["HMGET", "HDEL", "XDEL"] {
+            for command in ["HMGET", "XDEL"] {
                 needs = needs.command(command, &key("meta"));
             }
         }
         if has_layer {
-            for source in [IMPORT, REGISTER_LISTENER, UNREGISTER_LISTENER] {
+            for source in [IMPORT, REGISTER_LISTENER] {
                 needs = script(needs, source, "nodes");
             }
             let nodes = self.own_key("layer:nodes");
-            needs = needs.script(NODE_HEARTBEAT, &nodes, &control).command("ZREM", &nodes);
+            needs = needs.script(NODE_HEARTBEAT, &nodes, &control);
+            for command in ["ZREM", "DEL", "SADD", "SREM", "SMEMBERS", "SET", "PEXPIRE"] {
+                needs = needs.command(command, &nodes);
+            }
         }
         self.0.commands.declare("history", needs);
     }
@@ -227,14 +246,39 @@ impl RedisHistory {
         Ok(self.0.commands.invoke(&call).await?)
     }
 
+    pub async fn generation_state(
+        &self,
+        channel: &ChannelName,
+        task_id: &str,
+    ) -> Result<Option<GenerationState>, EngineUnavailable> {
+        let mut call = self.0.scripts.generation_state.prepare_invoke();
+        call.key(self.key(channel, "running")).key(self.key(channel, "meta")).arg(task_id);
+        let (epoch, start, has_ended, others): (String, i64, bool, u64) =
+            self.0.commands.invoke(&call).await?;
+        let start = u64::try_from(start).ok();
+        let state = |epoch| GenerationState { epoch, start, has_ended, others };
+        Ok(epoch.parse().ok().map(state))
+    }
+
+    pub async fn settle_generation(
+        &self,
+        channel: &ChannelName,
+        task_id: Option<&str>,
+        offset: u64,
+    ) -> Result<(), EngineUnavailable> {
+        let mut call = self.0.scripts.settle_generation.prepare_invoke();
+        call.key(self.key(channel, "running")).arg(task_id.unwrap_or_default()).arg(offset);
+        Ok(self.0.commands.invoke(&call).await?)
+    }
+
     pub async fn record_generation_end(
         &self,
         channel: &ChannelName,
         task_id: &str,
     ) -> Result<(), EngineUnavailable> {
-        let mut remove = redis::cmd("HDEL");
-        remove.arg(self.key(channel, "running")).arg(task_id);
-        Ok(self.0.commands.query(&remove).await?)
+        let mut call = self.0.scripts.record_generation_end.prepare_invoke();
+        call.key(self.key(channel, "running")).arg(task_id);
+        Ok(self.0.commands.invoke(&call).await?)
     }
 
     pub async fn remove(

@@ -1,37 +1,61 @@
--- Registers a node as a listener of a channel's group in the channel layer. If no node was listening
--- until now, messages may be missing from the history. It continues under a new epoch, so that no client mistakes
--- the following publications for a complete continuation.
--- KEYS: meta, listeners of the channel.
--- ARGV: this node, lifetime of the registration in milliseconds, the node's state ('' = unbroken, 'missed' = it
--- missed messages, 'lost' = it missed messages that no other node has appended), then all nodes that are alive.
--- Returns {number of other listening nodes, 1 if a new epoch was started}.
-local alive, others = {}, 0
-for i = 4, #ARGV do
-  alive[ARGV[i]] = true
+-- Registers a node as a listener of a channel's group in the channel layer. A registered node gets every message, and
+-- appends those that nobody has appended. If no node was listening until now, messages may be missing from the
+-- history. It continues under a new epoch, so that no client mistakes the following publications for a complete
+-- continuation.
+-- KEYS: meta, listeners of the channel, numbers of the messages.
+-- ARGV: channel name, this node, lifetime of the registration in milliseconds, the node's state ('joining' = it starts
+-- to listen, 'listening' = it is registered, 'ready' = it now has what the others have, 'missed' = it missed messages,
+-- 'lost' = it missed messages that no other node has appended, 'leaving' = only look), the origin of numbers that
+-- start now ('' = the layer's messages have ids), then all nodes that get messages or have left theirs where they can
+-- be read.
+-- Returns {'first' if no other node listens and none of this node's earlier messages count, 'epoch' if in addition a
+-- new epoch was started, '' otherwise, other listeners …}. With other listeners, the node was not registered: it must
+-- get from them what it does not have, and call again.
+local valid, others = {}, {}
+for i = 6, #ARGV do
+  valid[ARGV[i]] = true
 end
-local mine = redis.call('ZSCORE', KEYS[2], ARGV[1])
+local mine = redis.call('ZSCORE', KEYS[2], ARGV[2])
 for _, node in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do
-  if node ~= ARGV[1] then
-    if alive[node] then
-      others = others + 1
+  if node ~= ARGV[2] then
+    if valid[node] then
+      others[#others + 1] = node
     else
       redis.call('ZREM', KEYS[2], node)
     end
   end
 end
-local clock = redis.call('TIME')
-redis.call('ZADD', KEYS[2], clock[1], ARGV[1])
-redis.call('PEXPIRE', KEYS[2], ARGV[2])
+local state = ARGV[4]
+if state == 'leaving' then
+  return {'', unpack(others)}
+end
+local is_new = state == 'joining' or state == 'missed' or state == 'listening' and not mine
+if is_new and #others > 0 then
+  redis.call('ZREM', KEYS[2], ARGV[2])
+  return {'', unpack(others)}
+end
 
-local broken = ARGV[3] == 'lost' or others == 0 and (ARGV[3] == 'missed' or not mine)
+local clock = redis.call('TIME')
+redis.call('ZADD', KEYS[2], clock[1], ARGV[2])
+redis.call('PEXPIRE', KEYS[2], ARGV[3])
+if is_new and ARGV[5] ~= '' then
+  redis.call('HSET', KEYS[3], 'origin', ARGV[5], 'last', 0)
+end
+redis.call('PEXPIRE', KEYS[3], ARGV[3])
+if not is_new and state ~= 'lost' then
+  return {''}
+end
 local known = redis.call('HEXISTS', KEYS[1], 'epoch') == 1
-if not broken or not known and ARGV[3] == '' then
-  return {others, 0}
+if not known and (state == 'joining' or state == 'listening') then
+  return {'first'}
 end
-redis.call('HSET', KEYS[1], 'epoch', string.format('%x%05x', clock[1], clock[2]))
--- This offset has no publication, so that the next one does not look like the first of the epoch.
-redis.call('HINCRBY', KEYS[1], 'offset', 1)
+local epoch = string.format('%x%05x', clock[1], clock[2])
+redis.call('HSET', KEYS[1], 'epoch', epoch)
+-- These offsets have no publications, and neither looks like the first of the epoch. The second one is published
+-- without data, to tell the nodes about the new epoch.
+local offset = redis.call('HINCRBY', KEYS[1], 'offset', 2)
+redis.call('PUBLISH', ARGV[1], '@' .. epoch .. ':' .. string.format('%.0f', offset) .. ':')
 if not known then
-  redis.call('PEXPIRE', KEYS[1], ARGV[2])
+  redis.call('PEXPIRE', KEYS[1], ARGV[3])
 end
-return {others, 1}
+return {'epoch'}

@@ -236,6 +236,60 @@ async fn late_clients_start_at_the_running_generation(bench: Bench) {
     assert_eq!(page.publications.len(), 5);
 }
 
+#[tokio::test(flavor = "current_thread")]
+async fn an_end_is_recorded_by_whichever_node_delivers_it() {
+    local(async {
+        let (bench, channel) = (Bench::redis().await, channel("long_1"));
+        let history = &bench.history;
+        let start = async |task| {
+            history.record_generation_start(&channel, task).await.unwrap();
+            bench.fill(&channel, 1).await.offset
+        };
+        let settle = async |task, offset| {
+            history.settle_generation(&channel, task, offset).await.unwrap();
+        };
+        let end = async |task| history.record_generation_end(&channel, task).await.unwrap();
+        let state = async |task| history.generation_state(&channel, task).await.unwrap().unwrap();
+        let seen = async || offsets(&bench.read(&channel, ReadFrom::Running).await);
+
+        let one = start("one").await;
+        assert_eq!(seen().await, [one]);
+        settle(None, one - 1).await;
+        assert_eq!(state("one").await.start, Some(one - 1), "that event came before it");
+        settle(None, one).await;
+        assert!(state("one").await.has_ended);
+        assert!(seen().await.is_empty());
+        settle(None, one).await;
+        end("one").await;
+        assert_eq!(
+            state("one").await,
+            GenerationState { start: None, has_ended: false, ..state("one").await }
+        );
+
+        // With two, only a task id tells which of them has ended.
+        let (one, two) = (start("one").await, start("two").await);
+        settle(None, two).await;
+        assert_eq!(seen().await, [one, two]);
+        settle(Some("one"), two).await;
+        assert_eq!(seen().await, [two]);
+        // Another node delivers the first one's end again, when its own node has recorded it.
+        end("one").await;
+        settle(None, two).await;
+        assert_eq!((seen().await, state("two").await.others), (vec![two], 1));
+        // An id that is used again runs again.
+        let again = start("one").await;
+        end("two").await;
+        assert_eq!(seen().await, [again]);
+        end("one").await;
+        let running = bench.history.in_redis().unwrap().key(&channel, "running");
+        let mut exists = ::redis::cmd("EXISTS");
+        let commands = bench.history.in_redis().unwrap().commands();
+        let left: u64 = commands.query(exists.arg(running)).await.unwrap();
+        assert_eq!(left, 0);
+    })
+    .await;
+}
+
 async fn a_page_is_limited_in_bytes(bench: Bench) {
     let channel = channel("long_1");
     let json = format!("{{\"x\":\"{}\"}}", "y".repeat(100_000));

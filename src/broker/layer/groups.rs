@@ -1,17 +1,22 @@
-//! Reads a `RedisPubSubChannelLayer`, in which groups are Redis channels that are distributed over the hosts.
+//! Reads a `RedisPubSubChannelLayer`, in which groups are Redis channels that are distributed over the hosts. Each
+//! connection also carries the messages by which the nodes agree about the numbers of the groups' messages.
 
 use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use redis::Client;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use super::importer::{Importer, Incoming};
+use super::alignment::AlignmentMessage;
+use super::importer::{Importer, Incoming, Payload};
 use super::{Layer, Wire};
 use crate::channel_layer::{GroupChannels, host_of};
 use crate::config::ChannelsLayer;
 use crate::protocol::ChannelName;
-use crate::redis_link::{ConnectionError, Health, MonitoredLink, PubSub, RedisFailure, client};
+use crate::redis_link::{
+    ConnectionError, Health, MonitoredLink, PubSub, PubSubSender, RedisFailure, client,
+};
 use crate::telemetry;
 
 /// The most messages that wait to be imported, and the most bytes of them. Beyond either limit the subscription
@@ -22,52 +27,104 @@ const MAX_QUEUED_BYTES: usize = 32 << 20;
 /// The most groups in one SUBSCRIBE.
 const GROUPS_PER_COMMAND: usize = 512;
 
-/// A message in the importer's queue, with its permit for the queue's bytes.
+/// An entry of the importer's queue, with its permit for the queue's bytes.
 struct QueuedMessage {
-    incoming: Incoming,
-    _bytes: OwnedSemaphorePermit,
+    payload: Payload,
+    _bytes: Option<OwnedSemaphorePermit>,
 }
 
 /// The connections of one subscription to the hosts, in the order of the hosts. The core layer has none.
 #[derive(Default)]
 pub(in crate::broker) struct Links(Vec<PubSub>);
 
-/// The hosts and channel names of the groups, and the queue of their messages.
-pub(super) struct Groups {
+/// The hosts and channel names of the groups, and the queue of their messages. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Groups(Rc<Inner>);
+
+struct Inner {
     clients: Vec<Client>,
     names: GroupChannels,
+    /// The Redis channel for messages between the nodes, on each host.
+    alignment_channel: String,
+    /// For each host, while it is connected.
+    senders: RefCell<Vec<PubSubSender>>,
     sender: mpsc::Sender<QueuedMessage>,
     receiver: RefCell<Option<mpsc::Receiver<QueuedMessage>>>,
     bytes: Arc<Semaphore>,
 }
 
 impl Groups {
-    pub fn new(settings: &ChannelsLayer) -> Result<Self, String> {
+    pub fn new(settings: &ChannelsLayer, alignment_channel: String) -> Result<Self, String> {
         let (sender, receiver) = mpsc::channel(MAX_QUEUED);
-        Ok(Self {
+        Ok(Self(Rc::new(Inner {
             clients: settings.hosts.iter().map(client).collect::<Result<_, _>>()?,
             names: GroupChannels::new(&settings.prefix),
+            alignment_channel,
+            senders: RefCell::default(),
             sender,
             receiver: RefCell::new(Some(receiver)),
             bytes: Arc::new(Semaphore::new(MAX_QUEUED_BYTES)),
-        })
+        })))
     }
 
     /// Opens a connection to each host.
     pub async fn connect(&self, health: &Health) -> Result<Links, ConnectionError> {
-        let mut links = Vec::with_capacity(self.clients.len());
-        for client in &self.clients {
-            let (overflow, sender) = (health.clone(), self.sender.clone());
-            let (bytes, names) = (Arc::clone(&self.bytes), self.names.clone());
+        let inner = &*self.0;
+        // Messages of the new connections are counted anew.
+        self.enqueue(Payload::Interrupted).await;
+        let mut links = Vec::with_capacity(inner.clients.len());
+        for client in &inner.clients {
+            let (overflow, sender) = (health.clone(), inner.sender.clone());
+            let (bytes, names) = (Arc::clone(&inner.bytes), inner.names.clone());
+            let alignment_channel = inner.alignment_channel.clone();
             let link = PubSub::connect(client, health, move |channel, payload| {
-                let Some(channel) = names.channel(&channel) else { return };
-                if !put(&sender, &bytes, channel, payload) {
+                let size = payload.len();
+                let payload = if channel == alignment_channel.as_bytes() {
+                    let Ok(message) = serde_json::from_slice(&payload) else { return };
+                    Payload::Alignment(message)
+                } else {
+                    let Some(channel) = names.channel(&channel) else { return };
+                    Payload::Message(Incoming { payload, score: None, channel: Some(channel) })
+                };
+                if !put(&sender, &bytes, payload, size) {
                     overflow.give_up("messages arrived faster than they were imported");
                 }
             });
-            links.push(link.await?);
+            let mut link = link.await?;
+            link.subscribe(std::slice::from_ref(&inner.alignment_channel)).await?;
+            links.push(link);
         }
+        inner.senders.replace(links.iter().map(PubSub::sender).collect());
         Ok(Links(links))
+    }
+
+    /// Waits for room in the importer's queue.
+    async fn enqueue(&self, payload: Payload) {
+        // The importer only ends with the process.
+        let _ = self.0.sender.send(QueuedMessage { payload, _bytes: None }).await;
+    }
+
+    /// Must be called when the connections are lost.
+    pub fn disconnected(&self) {
+        self.0.senders.borrow_mut().clear();
+    }
+
+    /// Sends a message to the other nodes on the host of each of `channels`. Nothing is sent to a host that is not
+    /// connected; the receivers ask again.
+    pub async fn send_to_hosts(
+        &self,
+        channels: &[ChannelName],
+        message: impl Fn(Vec<ChannelName>) -> AlignmentMessage,
+    ) {
+        let senders = self.0.senders.borrow().clone();
+        let by_host = self.by_host(senders.iter().collect(), channels);
+        for (sender, channels) in by_host {
+            if channels.is_empty() {
+                continue;
+            }
+            let json = serde_json::to_string(&message(channels)).expect("texts and numbers");
+            let _ = sender.publish_text(&self.0.alignment_channel, &json).await;
+        }
     }
 
     /// Subscribes the groups of `channels`. Returns those that Redis refuses.
@@ -77,10 +134,11 @@ impl Groups {
         channels: &[ChannelName],
     ) -> Result<Vec<ChannelName>, ConnectionError> {
         let mut refused = Vec::new();
-        for (link, channels) in self.by_host(links, channels) {
+        let all = channels;
+        for (link, channels) in self.by_host(links.0.iter_mut().collect(), channels) {
             for chunk in channels.chunks(GROUPS_PER_COMMAND) {
                 let names: Vec<String> =
-                    chunk.iter().map(|one| self.names.redis_channel(one)).collect();
+                    chunk.iter().map(|one| self.0.names.redis_channel(one)).collect();
                 match link.subscribe(&names).await {
                     Ok(()) => continue,
                     Err(failure @ RedisFailure::Unavailable) => return Err(failure.into()),
@@ -99,6 +157,9 @@ impl Groups {
                 }
             }
         }
+        let is_refused = |channel: &&ChannelName| refused.contains(channel);
+        let subscribed = all.iter().filter(|channel| !is_refused(channel)).cloned().collect();
+        self.enqueue(Payload::Subscribed(subscribed)).await;
         Ok(refused)
     }
 
@@ -107,31 +168,31 @@ impl Groups {
         links: &mut Links,
         channels: &[ChannelName],
     ) -> Result<(), ConnectionError> {
-        for (link, channels) in self.by_host(links, channels) {
+        for (link, channels) in self.by_host(links.0.iter_mut().collect(), channels) {
             for chunk in channels.chunks(GROUPS_PER_COMMAND) {
                 let names: Vec<String> =
-                    chunk.iter().map(|one| self.names.redis_channel(one)).collect();
+                    chunk.iter().map(|one| self.0.names.redis_channel(one)).collect();
                 link.unsubscribe(&names).await?;
             }
         }
         Ok(())
     }
 
-    fn by_host<'a>(
+    /// Distributes `channels` over the hosts; each of `hosts` stands for one.
+    fn by_host<T>(
         &self,
-        Links(links): &'a mut Links,
+        hosts: Vec<T>,
         channels: &[ChannelName],
-    ) -> Vec<(&'a mut PubSub, Vec<ChannelName>)> {
-        let hosts = links.len();
-        let mut all: Vec<_> = links.iter_mut().map(|link| (link, Vec::new())).collect();
+    ) -> impl Iterator<Item = (T, Vec<ChannelName>)> + use<T> {
+        let count = hosts.len();
+        let mut all: Vec<_> = hosts.into_iter().map(|host| (host, Vec::new())).collect();
         for channel in channels {
-            if let Some((_, channels)) =
-                all.get_mut(host_of(&self.names.redis_channel(channel), hosts))
-            {
+            let host = host_of(&self.0.names.redis_channel(channel), count);
+            if let Some((_, channels)) = all.get_mut(host) {
                 channels.push(channel.clone());
             }
         }
-        all
+        all.into_iter()
     }
 }
 
@@ -141,43 +202,34 @@ impl Links {
     }
 }
 
-/// Puts a message into the queue without waiting. Returns whether there was room.
+/// Puts a payload of `size` bytes into the queue without waiting. Returns whether there was room.
 fn put(
     sender: &mpsc::Sender<QueuedMessage>,
     bytes: &Arc<Semaphore>,
-    channel: ChannelName,
-    payload: Vec<u8>,
+    payload: Payload,
+    size: usize,
 ) -> bool {
-    let share = payload.len().min(MAX_QUEUED_BYTES) as u32;
+    let share = size.min(MAX_QUEUED_BYTES) as u32;
     let Ok(bytes) = Arc::clone(bytes).try_acquire_many_owned(share) else { return false };
-    let incoming = Incoming { payload, score: None, channel: Some(channel) };
-    sender.try_send(QueuedMessage { incoming, _bytes: bytes }).is_ok()
+    sender.try_send(QueuedMessage { payload, _bytes: Some(bytes) }).is_ok()
 }
 
 impl Layer {
     /// Imports the messages of all hosts, for as long as it is polled.
     pub(super) async fn import_messages(self, mut importer: Importer) {
         let Wire::PubSub(groups) = &self.0.wire else { return };
-        let Some(mut receiver) = groups.receiver.borrow_mut().take() else { return };
+        let Some(mut receiver) = groups.0.receiver.borrow_mut().take() else { return };
         let mut ready = Vec::new();
         loop {
-            let due = importer.next_due();
             tokio::select! {
                 count = receiver.recv_many(&mut ready, GROUPS_PER_COMMAND) => {
                     if count == 0 {
                         return;
                     }
                 }
-                () = sleep_until(due) => {}
+                () = self.0.released.notified() => {}
             }
-            importer.import_all(ready.drain(..).map(|queued| queued.incoming)).await;
+            importer.import_all(ready.drain(..).map(|queued| queued.payload)).await;
         }
-    }
-}
-
-async fn sleep_until(due: Option<std::time::Instant>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due.into()).await,
-        None => std::future::pending().await,
     }
 }

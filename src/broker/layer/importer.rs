@@ -6,10 +6,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
+use super::alignment::AlignmentMessage;
+use super::group_membership::{HeldMessage, ReadyMessages};
+use super::other_types::OtherTypes;
 use super::{Layer, PAUSE, Wire};
 use crate::broker::Publication;
 use crate::broker::core::Intake;
-use crate::broker::history::{self, Import, Imported, ListenerState};
+use crate::broker::history::{self, Import, ImportOutcome, Imported, ListenerState};
+use crate::channel_layer::message::LayerMessage;
 use crate::protocol::ChannelName;
 use crate::retry::retry_forever;
 use crate::telemetry;
@@ -18,16 +22,8 @@ use crate::telemetry::channel_layer::Outcome;
 /// One import ends at this many bytes.
 const IMPORT_BYTES: usize = 4 << 20;
 
-/// The most messages of all channels that are deferred until another node has appended its own. Further messages
-/// are not deferred.
-const MAX_HELD: usize = 16 * 1024;
-
 /// How long the identity of a message is remembered. It is longer than the message can take to reach any node.
 const IDENTITY_TTL: Duration = Duration::from_secs(120);
-
-/// If messages have no identity, only one node imports a channel. Another node takes its place after the first
-/// has imported nothing for this long.
-const READER_TTL: Duration = Duration::from_secs(3);
 
 /// The pause between two attempts to put a publication into a full intake.
 const FULL_PAUSE: Duration = Duration::from_millis(1);
@@ -41,35 +37,83 @@ pub(super) struct Incoming {
     pub channel: Option<ChannelName>,
 }
 
+/// What comes from a layer, in its order.
+pub(super) enum Payload {
+    Message(Incoming),
+    /// A message between the nodes.
+    Alignment(AlignmentMessage),
+    /// The connection was lost, and what follows comes from a new one.
+    Interrupted,
+    /// These groups were subscribed before.
+    Subscribed(Vec<ChannelName>),
+}
+
 /// Appends or delivers messages in their order.
 pub(super) struct Importer {
     layer: Layer,
     intake: Intake,
-    max_bytes: usize,
-    /// Messages of channels whose deferral has not ended.
-    held: HashMap<ChannelName, Vec<Imported>>,
-    held_count: usize,
+    other_types: OtherTypes,
+}
+
+/// A message that could be read.
+pub(super) struct ReadMessage {
+    /// The members that the message is for. Without any, it is for the group on whose channel it came.
+    pub members: Vec<String>,
+    pub message_type: Option<String>,
+    pub imported: Imported,
+}
+
+impl Layer {
+    /// Reads a message and identifies it; `None` if it cannot be read or is too large, which is counted here.
+    pub(super) fn read_message(&self, payload: &[u8], score: Option<f64>) -> Option<ReadMessage> {
+        let message = match self.0.serializer.read(payload) {
+            Ok(message) => message,
+            Err(bad) => {
+                telemetry::channel_layer::message_unreadable(bad);
+                return None;
+            }
+        };
+        if message.json.len() > self.0.max_publication_bytes {
+            telemetry::delivery::publication_too_large(message.json.len());
+            return None;
+        }
+        let id = score.map_or(String::new(), |score| identity(score, &message.json));
+        let LayerMessage { members, message_type, json } = message;
+        Some(ReadMessage { members, message_type, imported: Imported { id, json: json.into() } })
+    }
+
+    /// Whether messages of this type are forwarded.
+    pub(super) fn is_forwarded(&self, message_type: Option<&String>) -> bool {
+        let types = &self.0.settings.types;
+        types.is_empty() || message_type.is_some_and(|message_type| types.contains(message_type))
+    }
 }
 
 impl Importer {
-    pub fn new(layer: &Layer, intake: Intake, max_bytes: usize) -> Self {
-        Self { layer: layer.clone(), intake, max_bytes, held: HashMap::new(), held_count: 0 }
+    pub fn new(layer: &Layer, intake: Intake) -> Self {
+        Self { layer: layer.clone(), intake, other_types: OtherTypes::default() }
     }
 
-    /// When the next deferral ends.
-    pub fn next_due(&self) -> Option<Instant> {
-        let membership = self.layer.0.membership.borrow();
-        self.held.keys().filter_map(|channel| membership.deferred_until(channel)).min()
-    }
-
-    /// Imports messages, and returns when the engine has accepted all of them, no matter how long that takes.
-    pub async fn import_all(&mut self, incoming: impl Iterator<Item = Incoming>) {
+    /// Imports messages, and returns when the engine has accepted all of them that need not wait for others, no matter
+    /// how long that takes.
+    pub async fn import_all(&mut self, payloads: impl Iterator<Item = Payload>) {
         let mut imports = Imports::default();
-        self.release_due(&mut imports);
-        for incoming in incoming {
-            let Some((channels, json, id)) = self.read(incoming) else { continue };
-            for channel in channels {
-                self.dispatch(channel, &json, &id, &mut imports).await;
+        self.add_released(&mut imports);
+        for payload in payloads {
+            match payload {
+                Payload::Message(incoming) => self.dispatch_message(incoming, &mut imports).await,
+                Payload::Alignment(message) => {
+                    // What came before is appended first.
+                    self.import(std::mem::take(&mut imports)).await;
+                    self.layer.receive_alignment(message);
+                }
+                Payload::Interrupted => {
+                    self.import(std::mem::take(&mut imports)).await;
+                    self.layer.0.membership.borrow_mut().interrupt();
+                }
+                Payload::Subscribed(channels) => {
+                    self.layer.0.membership.borrow_mut().record_subscribed(&channels);
+                }
             }
             if imports.bytes >= IMPORT_BYTES {
                 self.import(std::mem::take(&mut imports)).await;
@@ -78,105 +122,64 @@ impl Importer {
         self.import(imports).await;
     }
 
-    /// Returns the channels of this node that a message is for, its JSON and its identity; `None` if it is for none
-    /// of them or cannot be read, which is counted here.
-    fn read(&self, incoming: Incoming) -> Option<(Vec<ChannelName>, Bytes, String)> {
-        let layer = &*self.layer.0;
-        let message = match layer.serializer.read(&incoming.payload) {
-            Ok(message) => message,
-            Err(bad) => {
-                telemetry::channel_layer::message_unreadable(bad);
-                return None;
-            }
-        };
-        let types = &layer.settings.types;
-        let is_wanted = |message_type: &String| types.contains(message_type);
-        if !types.is_empty() && !message.message_type.as_ref().is_some_and(is_wanted) {
-            telemetry::channel_layer::message_read(Outcome::OtherType);
-            return None;
+    /// Returns when no message is held any more.
+    pub async fn import_held(&mut self) {
+        while self.layer.0.membership.borrow().has_waiting() {
+            self.layer.0.released.notified().await;
+            self.import_all(std::iter::empty()).await;
         }
-        if message.json.len() > self.max_bytes {
-            telemetry::delivery::publication_too_large(message.json.len());
-            return None;
-        }
-        let mut channels = match (&layer.wire, incoming.channel) {
-            (Wire::Core { names, .. }, _) => {
-                message.members.iter().filter_map(|member| names.channel(member)).collect()
-            }
-            (Wire::PubSub(_), channel) => Vec::from_iter(channel),
-        };
-        let membership = layer.membership.borrow();
-        channels.retain(|channel| membership.contains(channel));
-        if channels.is_empty() {
-            telemetry::channel_layer::message_read(Outcome::NobodyHere);
-            return None;
-        }
-        let id = incoming.score.map_or(String::new(), |score| identity(score, &message.json));
-        Some((channels, message.json.into(), id))
     }
 
-    /// Delivers a message to this node's clients if the channel keeps no history. Otherwise adds it to `imports`, or
-    /// holds it while the channel is deferred.
-    async fn dispatch(
-        &mut self,
-        channel: ChannelName,
-        json: &Bytes,
-        id: &str,
-        imports: &mut Imports,
-    ) {
+    async fn dispatch_message(&mut self, incoming: Incoming, imports: &mut Imports) {
+        let Incoming { payload, score, channel } = incoming;
+        let Some(message) = self.layer.read_message(&payload, score) else { return };
+        let ReadMessage { members, message_type, imported } = message;
+        let mut channels: Vec<_> = match &self.layer.0.wire {
+            Wire::Core { names, .. } => {
+                members.iter().filter_map(|member| names.channel(member)).collect()
+            }
+            Wire::PubSub(_) => Vec::from_iter(channel),
+        };
+        channels.retain(|channel| self.layer.0.membership.borrow().contains(channel));
+        let Some(first) = channels.first() else {
+            return telemetry::channel_layer::message_read(Outcome::NobodyHere);
+        };
+        if !self.layer.is_forwarded(message_type.as_ref()) {
+            telemetry::channel_layer::message_read(Outcome::OtherType);
+            return self.other_types.record(message_type.as_deref(), first);
+        }
+        for channel in channels {
+            self.dispatch(channel, HeldMessage { score, imported: imported.clone() }, imports)
+                .await;
+        }
+    }
+
+    /// Delivers a message to this node's clients if the channel keeps no history. Otherwise adds it to `imports`, unless
+    /// it must be held.
+    async fn dispatch(&self, channel: ChannelName, message: HeldMessage, imports: &mut Imports) {
         let Some(rule) = self.layer.0.history.rule(&channel) else {
             telemetry::channel_layer::message_read(Outcome::Live);
-            return self.deliver(channel, json).await;
+            return self.deliver(channel, &message.imported.json).await;
         };
-        let imported = Imported { id: id.to_owned(), json: json.clone() };
-        let until = self.layer.0.membership.borrow().deferred_until(&channel);
-        let deferred = until.is_some_and(|until| until > Instant::now());
-        if deferred && self.held_count < MAX_HELD {
-            self.held_count += 1;
-            self.held.entry(channel).or_default().push(imported);
-        } else {
-            for earlier in self.release(&channel) {
-                imports.add(&channel, rule, earlier);
-            }
-            imports.add(&channel, rule, imported);
+        let ready = self.layer.0.membership.borrow_mut().add(&channel, message);
+        if let Some(ready) = ready {
+            imports.add(&channel, rule, ready);
         }
     }
 
-    /// Ends the deferral of `channel` and returns its messages.
-    fn release(&mut self, channel: &ChannelName) -> Vec<Imported> {
-        self.layer.0.membership.borrow_mut().end_deferral(channel);
-        let released = self.held.remove(channel).unwrap_or_default();
-        self.held_count -= released.len();
-        released
-    }
-
-    fn release_due(&mut self, imports: &mut Imports) {
-        if self.held.is_empty() {
-            return;
-        }
-        let now = Instant::now();
-        let is_deferred = |channel: &ChannelName| {
-            self.layer
-                .0
-                .membership
-                .borrow()
-                .deferred_until(channel)
-                .is_some_and(|until| until > now)
-        };
-        let due: Vec<_> =
-            self.held.keys().filter(|channel| !is_deferred(channel)).cloned().collect();
-        for channel in due {
-            let released = self.release(&channel);
+    /// Adds the messages that were held until now.
+    fn add_released(&self, imports: &mut Imports) {
+        for (channel, ready) in self.layer.0.membership.borrow_mut().take_ready() {
             if let Some(rule) = self.layer.0.history.rule(&channel) {
-                released.into_iter().for_each(|one| imports.add(&channel, rule, one));
+                imports.add(&channel, rule, ready);
             }
         }
     }
 
     /// Delivers a message to this node's own clients. The engine thread empties the intake without waiting for
     /// clients, so a full intake has room again soon.
-    async fn deliver(&mut self, channel: ChannelName, json: &Bytes) {
-        let delivery = history::encode(json, None);
+    async fn deliver(&self, channel: ChannelName, json: &Bytes) {
+        let delivery = history::encode_received(&channel, json, None);
         let received = Instant::now();
         let publication = Publication { channel, delivery, received };
         while self.intake.try_put(publication.clone()).is_err() {
@@ -184,25 +187,30 @@ impl Importer {
         }
     }
 
-    /// Appends messages to the histories, and retries until Redis answers. A message that has an identity is still
-    /// appended only once.
-    async fn import(&mut self, Imports { list, .. }: Imports) {
+    /// Appends messages to the histories, and retries until Redis answers. Each message is still appended only once.
+    async fn import(&self, Imports { list, .. }: Imports) {
         if list.is_empty() {
             return;
         }
-        let by_id = matches!(self.layer.0.wire, Wire::Core { .. });
-        let guard = if by_id { IDENTITY_TTL } else { READER_TTL };
         let layer = &*self.layer.0;
-        let import = || layer.redis.import(&layer.node, guard, &list);
-        let answers = retry_forever(PAUSE, import).await;
-        let mut refused = Vec::new();
+        let memory = match layer.wire {
+            Wire::Core { .. } => IDENTITY_TTL,
+            Wire::PubSub(_) => self.layer.registration_ttl(),
+        };
+        let answers = retry_forever(PAUSE, || layer.redis.import(memory, &list)).await;
+        let (mut refused, mut uncounted) = (Vec::new(), Vec::new());
         for (import, answer) in list.into_iter().zip(answers) {
             let count = import.publications.len();
             match answer {
-                Ok(appended) => {
+                Ok(ImportOutcome::Appended(appended)) => {
                     let appended = appended.min(count);
                     telemetry::channel_layer::messages_read(Outcome::Appended, appended);
                     telemetry::channel_layer::messages_read(Outcome::Duplicate, count - appended);
+                }
+                Ok(ImportOutcome::OtherOrigin) => {
+                    let mut membership = layer.membership.borrow_mut();
+                    membership.put_back(&import.channel, import.publications);
+                    uncounted.push(import.channel);
                 }
                 Err(_) => {
                     telemetry::channel_layer::messages_read(Outcome::Refused, count);
@@ -210,11 +218,14 @@ impl Importer {
                 }
             }
         }
-        if !refused.is_empty() {
+        self.report_gap(refused, ListenerState::Lost);
+        self.report_gap(uncounted, ListenerState::Missed);
+    }
+
+    fn report_gap(&self, channels: Vec<ChannelName>, state: ListenerState) {
+        if !channels.is_empty() {
             let layer = self.layer.clone();
-            tokio::task::spawn_local(async move {
-                layer.report_gap(refused, ListenerState::Lost).await
-            });
+            tokio::task::spawn_local(async move { layer.report_gap(channels, state).await });
         }
     }
 }
@@ -228,15 +239,30 @@ struct Imports {
 }
 
 impl Imports {
-    fn add(&mut self, channel: &ChannelName, rule: crate::config::History, imported: Imported) {
-        self.bytes += imported.json.len();
-        let at = *self.index.entry(channel.clone()).or_insert_with(|| {
-            self.list.push(Import { channel: channel.clone(), rule, publications: Vec::new() });
-            self.list.len() - 1
-        });
-        if let Some(import) = self.list.get_mut(at) {
-            import.publications.push(imported);
+    fn add(&mut self, channel: &ChannelName, rule: crate::config::History, ready: ReadyMessages) {
+        let ReadyMessages { first, messages } = ready;
+        self.bytes += messages.iter().map(|imported| imported.json.len()).sum::<usize>();
+        if let Some(import) = self.index.get(channel).and_then(|at| self.list.get_mut(*at))
+            && follows(import, first.as_ref())
+        {
+            import.publications.extend(messages);
+            return;
         }
+        self.index.insert(channel.clone(), self.list.len());
+        let channel = channel.clone();
+        self.list.push(Import { channel, rule, first, publications: messages });
+    }
+}
+
+/// Whether a message with the number `next` follows those of `import`.
+fn follows(import: &Import, next: Option<&history::MessageNumber>) -> bool {
+    match (&import.first, next) {
+        (None, None) => true,
+        (Some(first), Some(next)) => {
+            first.origin == next.origin
+                && first.number + import.publications.len() as i64 == next.number
+        }
+        _ => false,
     }
 }
 

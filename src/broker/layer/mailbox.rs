@@ -1,4 +1,4 @@
-//! Reads a `RedisChannelLayer`: pops the messages of this node's mailbox, and renews its group memberships.
+//! Reads a `RedisChannelLayer`: takes the messages of this node's mailbox, and renews its group memberships.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -6,23 +6,20 @@ use std::time::{Duration, Instant};
 use futures_util::future::BoxFuture;
 use redis::Client;
 
-use super::importer::{Importer, Incoming};
+use super::importer::{Importer, Incoming, Payload};
 use super::{Layer, Wire};
 use crate::broker::history::ListenerState;
-use crate::channel_layer::{MESSAGES_PER_POP, Mailbox, MailboxMessage};
+use crate::channel_layer::{MESSAGES_PER_TAKE, Mailbox, MailboxMessage};
 use crate::redis_link::{
     ConnectionError, ConnectionEvent, Health, MonitoredLink, Supervised, client, supervise,
 };
 use crate::shutdown::Shutdown;
 use crate::telemetry;
 
-/// The longest time that a pop waits in Redis. A dead connection is noticed two seconds later.
-const MAX_POP_WAIT: Duration = Duration::from_secs(2);
+/// The longest pause between two looks into the mailbox.
+const MAX_WAIT: Duration = Duration::from_secs(1);
 
-/// The shortest time that a pop waits in Redis.
-const MIN_POP_WAIT: Duration = Duration::from_millis(10);
-
-/// Pops the messages of the mailbox, over one connection after another.
+/// Takes the messages out of the mailbox, over one connection after another.
 struct MailboxReader {
     layer: Layer,
     client: Client,
@@ -33,15 +30,21 @@ impl Supervised for MailboxReader {
     type Connection = Mailbox;
 
     async fn connect(&mut self, health: &Health) -> Result<Mailbox, ConnectionError> {
+        let expiry = self.layer.0.settings.expiry;
         match &self.layer.0.wire {
-            Wire::Core { names, .. } => Mailbox::connect(&self.client, names, health).await,
+            Wire::Core { names, .. } => {
+                let mailbox = Mailbox::connect(&self.client, health, names, expiry).await?;
+                if !mailbox.is_tracking() {
+                    telemetry::channel_layer::changes_not_reported();
+                }
+                Ok(mailbox)
+            }
             Wire::PubSub(_) => Err("this layer has no mailbox".into()),
         }
     }
 
-    /// No link is checked: a waiting pop blocks the connection, and each pop has its own deadline.
-    fn links_to_check(&self, _mailbox: &Mailbox) -> Vec<MonitoredLink> {
-        Vec::new()
+    fn links_to_check(&self, mailbox: &Mailbox) -> Vec<MonitoredLink> {
+        vec![mailbox.link()]
     }
 
     async fn serve(
@@ -49,14 +52,11 @@ impl Supervised for MailboxReader {
         mailbox: Mailbox,
         lost: BoxFuture<'_, ConnectionError>,
     ) -> ConnectionError {
-        // Without links to check, `lost` only completes when the server is demoted, which ends a pop as well.
-        let error = tokio::select! {
+        // Messages that were taken and not appended are taken again on the next connection.
+        tokio::select! {
             error = lost => error,
-            error = self.pop_messages(mailbox) => error,
-        };
-        // The answer that was lost may have contained messages.
-        self.layer.report_gap_of_all();
-        error
+            error = self.import_messages(mailbox) => error,
+        }
     }
 
     fn disconnected(&mut self) {
@@ -65,7 +65,7 @@ impl Supervised for MailboxReader {
 
     fn record(&self, event: ConnectionEvent<'_>) {
         match event {
-            // The connection is recorded as up after the first answer to a pop.
+            // The connection is recorded as up after the first answer.
             ConnectionEvent::Connected { .. } => {}
             ConnectionEvent::ConnectFailed { reason, .. } => {
                 telemetry::channel_layer::connect_failed(reason);
@@ -76,18 +76,12 @@ impl Supervised for MailboxReader {
 }
 
 impl MailboxReader {
-    /// Pops messages until the connection is lost. They are imported before the next pop, so that messages which
-    /// the engine cannot accept yet wait in Redis and not in this process.
-    async fn pop_messages(&mut self, mut mailbox: Mailbox) -> ConnectionError {
+    /// Imports messages until the connection is lost. They are appended before the next ones are taken, so that
+    /// messages which the engine cannot accept yet wait in Redis and not in this process.
+    async fn import_messages(&mut self, mut mailbox: Mailbox) -> ConnectionError {
         let layer = self.layer.clone();
         loop {
-            // The first answer makes the node ready, so the first pop waits only briefly.
-            let longest =
-                if layer.0.up.load(Ordering::Acquire) { MAX_POP_WAIT } else { MIN_POP_WAIT };
-            let wait = self.importer.next_due().map_or(longest, |due| {
-                due.saturating_duration_since(Instant::now()).clamp(MIN_POP_WAIT, longest)
-            });
-            let messages = match mailbox.pop(wait).await {
+            let messages = match mailbox.take().await {
                 Ok(messages) => messages,
                 Err(failure) => return failure.into(),
             };
@@ -101,12 +95,15 @@ impl MailboxReader {
                 telemetry::channel_layer::connected();
             }
             layer.record_mailbox_length(messages.len()).await;
-            let incoming = messages.into_iter().map(|MailboxMessage { payload, score }| Incoming {
-                payload,
-                score: Some(score),
-                channel: None,
+            let is_empty = messages.is_empty();
+            let incoming = messages.into_iter().map(|MailboxMessage { payload, score }| {
+                Payload::Message(Incoming { payload, score: Some(score), channel: None })
             });
             self.importer.import_all(incoming).await;
+            self.importer.import_held().await;
+            if is_empty {
+                mailbox.changed(MAX_WAIT).await;
+            }
         }
     }
 }
@@ -126,11 +123,11 @@ impl Layer {
         });
     }
 
-    /// Records how many messages are in the mailbox, including the `popped` ones, and warns if it was full.
-    async fn record_mailbox_length(&self, popped: usize) {
+    /// Records how many messages are in the mailbox, including the `taken` ones, and warns if it was full.
+    async fn record_mailbox_length(&self, taken: usize) {
         let Wire::Core { memberships, .. } = &self.0.wire else { return };
-        let mut count = popped;
-        if popped >= MESSAGES_PER_POP {
+        let mut count = taken;
+        if taken >= MESSAGES_PER_TAKE {
             let waiting = memberships.waiting().await.unwrap_or_default();
             telemetry::channel_layer::mailbox_measured(waiting);
             count += waiting;
@@ -152,9 +149,14 @@ impl Layer {
                 _ = ticks.tick() => {}
                 () = any_changed(&mut up_changes) => {}
             }
-            self.renew_memberships().await;
-            self.renew_registrations().await;
+            self.renew_everything().await;
         }
+    }
+
+    /// Renews memberships and registrations.
+    pub(super) async fn renew_everything(&self) {
+        self.renew_memberships().await;
+        self.renew_registrations().await;
     }
 
     async fn renew_memberships(&self) {

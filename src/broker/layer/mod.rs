@@ -8,13 +8,18 @@
 //! client; and whenever messages may have been missed, clients see it by a new epoch or are disconnected.
 //!
 //! `group_membership` knows the groups, `listener` registers this node as a listener of their channels,
-//! `importer` appends or delivers the messages, `mailbox` and `groups` each read one kind of layer.
+//! `alignment` gets from other nodes what came before, `importer` appends or delivers the messages, `mailbox` and
+//! `groups` each read one kind of layer. `nodes` takes over what a dead node leaves, `handover` leaves in good order.
 
+mod alignment;
 mod group_membership;
 mod groups;
+mod handover;
 mod importer;
 mod listener;
 mod mailbox;
+mod nodes;
+mod other_types;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -22,12 +27,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc, watch};
 
 use self::group_membership::GroupMembership;
 use self::groups::Groups;
 pub(super) use self::groups::Links;
 use self::importer::Importer;
+use super::channels::Change;
 use super::core::Parts;
 use super::history::{History, ListenerState, RedisHistory};
 use super::thread::ToThread;
@@ -37,10 +43,6 @@ use crate::protocol::ChannelName;
 use crate::redis_link::{Commands, ConnectionError, Health, RedisFailure};
 use crate::shutdown::Shutdown;
 use crate::telemetry;
-
-/// A node that joins a group with another member defers the messages that it reads for this long, so that the
-/// other node first appends the earlier messages that it has read.
-const DEFERRAL: Duration = Duration::from_secs(1);
 
 /// The pause between two attempts while the engine does not answer.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -60,12 +62,24 @@ struct Inner {
     membership: RefCell<GroupMembership>,
     /// Identifies this node among the nodes that append.
     node: String,
+    /// The nodes that are known, and how long ago the last heartbeat of each was.
+    nodes: RefCell<Vec<(String, Duration)>>,
+    /// Whether this node is stopping.
+    is_leaving: Cell<bool>,
+    /// The number of the last marker that this node sent.
+    markers: Cell<u64>,
+    /// Notified when messages that were held can be appended.
+    released: Notify,
+    /// Changes when another node has answered a marker.
+    counted: watch::Sender<()>,
     /// Whether messages reach this node; shared with readiness checks.
     up: Arc<AtomicBool>,
     /// When the mailbox was last read.
     last_read: Cell<Instant>,
     threads: Rc<[mpsc::Sender<ToThread>]>,
     channels: Rc<RefCell<super::channels::Channels>>,
+    changes: mpsc::WeakUnboundedSender<Change>,
+    max_publication_bytes: usize,
     /// The shutdown signal of the connections that outlive the gateway's others. It is never triggered: the
     /// connections end with their last user.
     _connections: Shutdown,
@@ -94,13 +108,14 @@ impl Layer {
         };
         let commands = Commands::start(engine_url, "channel_layer_history", &connections)?;
         let redis = redis.with_commands(commands);
+        let names = MailboxNames::random(&settings.prefix, settings.hosts.len());
+        let node = names.node().to_owned();
         let wire = match settings.wire {
             ChannelsWire::Core => {
-                let names = MailboxNames::random(&settings.prefix, settings.hosts.len());
                 let memberships = Memberships::start(settings, names.clone(), &connections)?;
                 Wire::Core { names, memberships }
             }
-            ChannelsWire::PubSub => Wire::PubSub(Groups::new(settings)?),
+            ChannelsWire::PubSub => Wire::PubSub(Groups::new(settings, redis.alignment_channel())?),
         };
         up.store(false, Ordering::Release);
         Ok(Self(Rc::new(Inner {
@@ -110,18 +125,25 @@ impl Layer {
             history,
             redis,
             membership: RefCell::default(),
-            node: uuid::Uuid::new_v4().simple().to_string(),
+            node,
+            nodes: RefCell::default(),
+            is_leaving: Cell::new(false),
+            markers: Cell::new(0),
+            released: Notify::new(),
+            counted: watch::Sender::new(()),
             up,
             last_read: Cell::new(Instant::now()),
             threads: Rc::clone(&parts.catch_ups.threads),
             channels: Rc::clone(&parts.catch_ups.channels),
+            changes: parts.changes_sender.clone(),
+            max_publication_bytes: parts.max_publication_bytes,
             _connections: connections,
         })))
     }
 
     /// Starts the tasks that read the layer and renew the memberships, until the process is killed.
     pub fn spawn(&self, parts: &Parts, shutdown: &Shutdown) {
-        let importer = Importer::new(self, parts.intake.clone(), parts.max_publication_bytes);
+        let importer = Importer::new(self, parts.intake.clone());
         let until_killed = |task: std::pin::Pin<Box<dyn Future<Output = ()>>>| {
             let shutdown = shutdown.clone();
             tokio::task::spawn_local(async move {
@@ -142,6 +164,7 @@ impl Layer {
             }
         }
         until_killed(Box::pin(self.clone().run_heartbeat()));
+        until_killed(Box::pin(self.clone().hand_over(shutdown.clone())));
     }
 
     /// Joins the groups of `channels` that this node is not in. Returns those that Redis refuses.
@@ -159,11 +182,17 @@ impl Layer {
                 let mut membership = self.0.membership.borrow_mut();
                 membership.remove(&refused);
                 membership.confirm(&new);
+                self.0.released.notify_one();
                 Ok(refused)
             }
             Err(error) => {
-                // Some groups may have been joined. Those that are still wanted are joined again later.
-                self.0.membership.borrow_mut().schedule_leave(&new, Instant::now());
+                // Some groups may have been joined. Those that are still wanted are joined again later. Until then,
+                // none of their messages are held.
+                let mut membership = self.0.membership.borrow_mut();
+                membership.remove(&new);
+                membership.join(&new);
+                membership.schedule_leave(&new, Instant::now());
+                self.0.released.notify_one();
                 Err(error)
             }
         }
@@ -191,12 +220,10 @@ impl Layer {
         };
         let with_history =
             self.with_history(new.iter().filter(|channel| !refused.contains(channel)));
-        let registered = self.register_listener(with_history, ListenerState::Unbroken).await;
-        let until = Instant::now() + DEFERRAL;
-        for (channel, registered) in registered.map_err(|_| "no answer from the history")? {
-            if registered.is_ok_and(|registered| registered.others > 0) {
-                self.0.membership.borrow_mut().defer(&channel, until);
-            }
+        if !with_history.is_empty() {
+            let recorded = self.0.redis.record_groups(&self.0.node, &with_history);
+            recorded.await.map_err(|_| NO_HISTORY)?;
+            self.align(with_history, ListenerState::Joining).await.map_err(|_| NO_HISTORY)?;
         }
         Ok(refused)
     }
@@ -235,6 +262,8 @@ impl Layer {
             return Ok(());
         }
         self.0.membership.borrow_mut().remove(channels);
+        // None of their messages are held any more.
+        self.0.released.notify_one();
         let left = match &self.0.wire {
             Wire::Core { memberships, .. } => {
                 memberships.leave(channels).await.map_err(|_| NO_ANSWER.into())
@@ -255,18 +284,6 @@ impl Layer {
         self.leave_now(links, &due).await
     }
 
-    /// Leaves all groups and removes this node from the layer, so that backends no longer send to it. What cannot
-    /// be removed expires in Redis.
-    pub async fn close(&self, links: &mut Links) {
-        self.0.up.store(false, Ordering::Release);
-        let all = self.0.membership.borrow().names();
-        let _ = self.leave_now(links, &all).await;
-        let _ = self.0.redis.remove_node(&self.0.node).await;
-        if let Wire::Core { memberships, .. } = &self.0.wire {
-            let _ = memberships.remove_mailbox().await;
-        }
-    }
-
     /// Opens the connections to the hosts of a pub/sub layer. They belong to the subscription and are lost with it.
     pub async fn connect(&self, health: &Health) -> Result<Links, ConnectionError> {
         let Wire::PubSub(groups) = &self.0.wire else { return Ok(Links::default()) };
@@ -283,8 +300,9 @@ impl Layer {
 
     /// Must be called when the subscription, and with it the connections of [`Layer::connect`], are lost.
     pub fn disconnected(&self) {
-        if let Wire::PubSub(_) = &self.0.wire {
+        if let Wire::PubSub(groups) = &self.0.wire {
             self.0.up.store(false, Ordering::Release);
+            groups.disconnected();
         }
     }
 
@@ -297,6 +315,7 @@ impl Layer {
 }
 
 const NO_ANSWER: &str = "no answer from the channel layer";
+const NO_HISTORY: &str = "no answer from the history";
 
 /// How much the clocks of a backend and of this node may differ. A message of the core layer is refused if it is
 /// older than the layer's `expiry` plus this time.

@@ -184,3 +184,33 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn one_string_or_several_are_parsed() {
+    assert_eq!(texts(r#""a!b""#), Some(vec!["a!b".to_owned()]));
+    assert_eq!(texts(r#"["a", "b"]"#), Some(vec!["a".to_owned(), "b".to_owned()]));
+    for wrong in ["1", "null", "{}", r#"["a", 1]"#, r#""a"#] {
+        assert_eq!(texts(wrong), None, "{wrong}");
+    }
+}
+
+/// The same treatment as on every other way in.
+#[test]
+fn json_of_python_keeps_what_other_programs_cannot_read() {
+    let read = |text: &str| {
+        let message = Serializer::new(LayerSerializer::Json).read(text.as_bytes());
+        message.map(|message| String::from_utf8(message.json).unwrap())
+    };
+    let surrogates = r#"{"type":"a","\ud800":"\ud83d","b":{"\udc00":1}}"#;
+    assert_eq!(read(surrogates).as_deref(), Ok(surrogates));
+    assert_eq!(read(r#"{"a": [NaN, -Infinity]}"#).as_deref(), Ok(r#"{"a":["NaN", "-Infinity"]}"#));
+    for malformed in ["{'a': 1}", "{\"a\":1,}", "{\"a\":01}", "{\"a\":\"\n\"}", "{\"a\":1}}"] {
+        assert_eq!(read(malformed), Err(BadMessage::Malformed), "{malformed}");
+    }
+    let deep = format!("{{\"a\":{}{}}}", "[".repeat(600), "]".repeat(600));
+    assert_eq!(read(&deep), Err(BadMessage::Malformed));
+    // In MessagePack, Python writes a lone surrogate only if it is told to, as bytes that are not UTF-8.
+    let packed =
+        Serializer::new(LayerSerializer::MsgPack).read(b"\x81\xa1a\xa3\xed\xa0\xbd").unwrap();
+    assert_eq!(packed.json, br#"{"a":"7aC9"}"#);
+}

@@ -24,6 +24,13 @@ pub(in crate::config) const OPTIONAL_DURATION: Kind<Option<Duration>> =
         (DURATION.parse)(value).map(|duration| (!duration.is_zero()).then_some(duration))
     });
 
+/// Short, since the clients that wait are connections that do nothing.
+pub(in crate::config) const REFUSAL_DELAY: Kind<Duration> =
+    kind("duration", r#"a duration from "0s" to "5s" such as "1s""#, |value| {
+        let is_short = |duration: &Duration| *duration <= Duration::from_secs(5);
+        parsed(value, |text| values::duration(text).filter(is_short))
+    });
+
 /// Whole seconds, the resolution of channels_redis.
 pub(in crate::config) const SECONDS: Kind<Duration> =
     kind("duration", r#"a duration of whole seconds such as "60s" or "24h""#, |value| {
@@ -49,6 +56,10 @@ pub(in crate::config) const COUNT: Kind<usize> =
 
 pub(in crate::config) const POSITIVE_COUNT: Kind<usize> =
     kind("integer", "an integer from 1 to 1000000000", integer::<usize, 1, 1_000_000_000>);
+
+/// The length of a queue of messages in the engine.
+pub(in crate::config) const WAITING: Kind<usize> =
+    kind("integer", "an integer from 1 to 1000", integer::<usize, 1, 1_000>);
 
 pub(in crate::config) const THREADS: Kind<usize> =
     kind("integer", "an integer from 0 to 1024", integer::<usize, 0, 1024>);

@@ -177,9 +177,25 @@ pub struct Generations {
     pub terminal_events: Vec<String>,
     /// A worker that publishes nothing for this long is considered lost; zero = never.
     pub reply_idle_timeout: Duration,
+    /// After this time without any event of a worker's reply, a warning is logged; `None` = never.
+    pub first_event_warning: Option<Duration>,
     /// The longest time that a generation of a queue worker counts as running.
     pub max_duration: Duration,
     pub duplicate_terminal: DuplicateTerminal,
+    pub concurrent: Concurrent,
+    /// The most messages of one channel that wait with [`Concurrent::Queue`].
+    pub max_waiting: usize,
+}
+
+/// What happens to a message while another reply runs on its channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Concurrent {
+    /// It is relayed at once, and the replies run side by side.
+    Parallel,
+    /// It waits until the replies to the messages before it have ended.
+    Queue,
+    /// It is refused.
+    Reject,
 }
 
 /// What happens to a second terminal event of a task.
@@ -198,8 +214,11 @@ impl Generations {
             dedup_ttl: Duration::from_secs(600),
             terminal_events: terminal_events.map(str::to_owned).into(),
             reply_idle_timeout: Duration::ZERO,
+            first_event_warning: Some(Duration::from_secs(30)),
             max_duration: Duration::from_secs(1800),
             duplicate_terminal: DuplicateTerminal::Drop,
+            concurrent: Concurrent::Parallel,
+            max_waiting: 16,
         }
     }
 }

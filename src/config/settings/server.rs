@@ -23,6 +23,8 @@ pub struct Server {
     pub max_connections: usize,
     /// The maximum number of open public connections per client address; 0 = no limit.
     pub max_connections_per_ip: usize,
+    /// The longest that the close of a refused client waits; zero = it does not.
+    pub refusal_delay: Duration,
     /// The peers whose `X-Forwarded-For` is trusted.
     pub trusted_proxies: Vec<IpNet>,
     /// The time limit from accept, or from the end of the last response, to the end of a request head.

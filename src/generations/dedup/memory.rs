@@ -45,7 +45,7 @@ impl MemoryDedup {
         Self { messages: ExpiringMap::new(MAX_MESSAGES) }
     }
 
-    /// Claims a message that is not known. claim.lua does the same.
+    /// Claims a message that is not known, or renews its claim. claim.lua does the same.
     pub(super) fn claim(
         &self,
         message: &str,
@@ -55,11 +55,13 @@ impl MemoryDedup {
         let now = self.messages.now();
         let (key, mut shard) = self.shard(message);
         match shard.get(&key).filter(|entry| !entry.is_expired(now)) {
-            Some(Entry { state: State::Claimed(_), .. }) => return Ok(Held::Claimed),
+            Some(Entry { state: State::Claimed(by), .. }) if **by != *token => {
+                return Ok(Held::Claimed);
+            }
             Some(Entry { state: State::Relayed(task_id), .. }) => {
                 return Ok(Held::Relayed(task_id.to_string()));
             }
-            None => {}
+            _ => {}
         }
         let entry =
             Entry { state: State::Claimed(token.into()), expires: now.saturating_add(lease) };

@@ -151,7 +151,7 @@ impl Deduplicator {
             match self.claim(&message, &token, lease).await {
                 Ok(Held::Free) => {
                     let dedup = self.clone();
-                    return Ok(DedupOutcome::First(Claim { dedup, message, token, ttl }));
+                    return Ok(DedupOutcome::First(Claim { dedup, message, token, ttl, lease }));
                 }
                 Ok(Held::Relayed(task_id)) => return Ok(DedupOutcome::Repeat { task_id }),
                 Ok(Held::Claimed) if Instant::now() >= until => {
@@ -202,9 +202,22 @@ pub struct Claim {
     message: MessageKey,
     token: String,
     ttl: Duration,
+    /// How long the claim lives without renewal.
+    lease: Duration,
 }
 
 impl Claim {
+    /// Keeps the claim while its message waits to be relayed. Must be called within [`Claim::lease`] each time. If the
+    /// engine is unavailable, a repeat of the message may be relayed too.
+    pub async fn renew(&self) {
+        let _ = self.dedup.claim(&self.message, &self.token, self.lease).await;
+    }
+
+    /// How long the claim lives without renewal.
+    pub fn lease(&self) -> Duration {
+        self.lease
+    }
+
     /// Reports that the upstream has accepted the message as `task_id`, which repeats get as answer.
     pub async fn complete(self, task_id: &str) {
         if !self.finish(Some((task_id, self.ttl))).await {

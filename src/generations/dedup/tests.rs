@@ -128,7 +128,13 @@ async fn overtaken(bench: Bench) {
 
 /// One that expired, as far as the engine knows.
 fn claim(dedup: &Deduplicator, id: &str) -> Claim {
-    Claim { dedup: dedup.clone(), message: message(id), token: random_hex(16), ttl: TTL }
+    Claim {
+        dedup: dedup.clone(),
+        message: message(id),
+        token: random_hex(16),
+        ttl: TTL,
+        lease: RELAY,
+    }
 }
 
 async fn expiry(bench: Bench) {

@@ -28,15 +28,11 @@ impl GenerationLessor {
         &self.redis
     }
 
-    /// Nothing is claimed until the engine has answered for longer than a lease: after an outage all nodes
-    /// need time to renew their own.
+    /// Until the engine has answered for longer than a lease, only what was handed over is claimed: after an outage
+    /// all nodes need time to renew their own.
     pub async fn claim(&self) -> Vec<Claimed> {
         let is_trusted = self.answering_since().is_some_and(|since| since.elapsed() > LEASE);
-        let claimed = if is_trusted {
-            self.redis.claim().await
-        } else {
-            self.redis.check().await.map(|()| Vec::new())
-        };
+        let claimed = self.redis.claim(!is_trusted).await;
         self.note(claimed).unwrap_or_default()
     }
 

@@ -44,6 +44,9 @@ pub struct GenerationRecord {
     /// The user whose limit of running generations it counts against, and the lease by which it does.
     #[serde(rename = "place", default, skip_serializing_if = "Option::is_none")]
     pub user_lease: Option<(String, String)>,
+    /// The holder of the channel's turn, if the reply has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turn: Option<String>,
 }
 
 impl GenerationRecord {
@@ -125,8 +128,8 @@ impl Ledger {
         Entry { ledger: self.clone(), task: claimed.task.clone(), taken }
     }
 
-    /// Claims generations that no node is responsible for any more. None where the engine is unavailable,
-    /// or has only just come back.
+    /// Claims generations that no node is responsible for any more. None where the engine is unavailable, and only
+    /// those that were handed over where it has only just come back.
     pub async fn claim(&self) -> Vec<Claimed> {
         let Some(held) = &self.0 else { return Vec::new() };
         let claimed = held.lessor().claim().await;

@@ -111,10 +111,10 @@ impl RedisLedger {
         Ok(self.commands.invoke(&call).await?)
     }
 
-    /// Claims generations whose lease has expired.
-    pub async fn claim(&self) -> Result<Vec<Claimed>, EngineUnavailable> {
+    /// Claims generations that were handed over and, unless `only_handed_over`, those whose lease has expired.
+    pub async fn claim(&self, only_handed_over: bool) -> Result<Vec<Claimed>, EngineUnavailable> {
         let mut call = self.call(&self.claim);
-        call.arg(&self.cancel_prefix).arg(MAX_CLAIMED);
+        call.arg(&self.cancel_prefix).arg(MAX_CLAIMED).arg(u8::from(only_handed_over));
         let answer: Vec<(String, String, bool)> = self.commands.invoke(&call).await?;
         let (mut claimed, mut malformed) = (Vec::new(), Vec::new());
         for (member, record, cancelled) in answer {
@@ -128,12 +128,6 @@ impl RedisLedger {
                 .await?;
         }
         Ok(claimed)
-    }
-
-    /// Fails where the engine does not answer.
-    pub async fn check(&self) -> Result<(), EngineUnavailable> {
-        let _count: u64 = self.commands.query(redis::cmd("ZCARD").arg(&self.generations)).await?;
-        Ok(())
     }
 
     /// Requests a cancellation, which the responsible node learns at its next renewal. Returns false if no

@@ -54,7 +54,7 @@ fn task(id: &str) -> Task {
 
 fn record(streams: bool) -> GenerationRecord {
     let user_lease = Some(("7".to_owned(), "f00".to_owned()));
-    GenerationRecord { route: "/ws/{id}/".to_owned(), streams, ends_ms: 1, user_lease }
+    GenerationRecord { route: "/ws/{id}/".to_owned(), streams, ends_ms: 1, user_lease, turn: None }
 }
 
 /// Pretends that the lease of the generation has expired.
@@ -185,7 +185,16 @@ async fn nothing_is_claimed_before_all_nodes_could_renew() {
     let entry = one.ledger.enter(&task("a"), record(true));
     one.ledger.flush().await;
     expire(&commands, "a").await;
+    let handed_over = one.ledger.enter(&task("b"), record(false));
+    one.ledger.flush().await;
     assert!(two.ledger.claim().await.is_empty(), "it has only just begun to look");
+    // What was handed over is free for certain.
+    handed_over.hand_over();
+    one.ledger.flush().await;
+    let claimed = two.ledger.claim().await;
+    assert_eq!(claimed.iter().map(|one| &one.task).collect::<Vec<_>>(), [&task("b")]);
+    two.ledger.release(&task("b"));
+    two.ledger.flush().await;
     two.trust();
     server.kill();
     assert!(two.ledger.claim().await.is_empty());

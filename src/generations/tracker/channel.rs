@@ -1,9 +1,10 @@
 //! The replies of one channel.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use tokio_util::sync::CancellationToken;
+use tokio::sync::{Notify, watch};
 
 use crate::telemetry::replies::ReplyTiming;
 
@@ -21,13 +22,22 @@ pub(super) struct Channel {
     pub early_ends: usize,
     /// When first chunks came while a message was on its way, by the key of their task.
     early_chunks: Vec<(Option<u64>, Instant)>,
+    /// How many events were heard while the channel had replies. Announcements of members do not count.
+    pub heard: u64,
+    /// The events `complete` without a task id that do not end a reply on this route, and that no reply has taken
+    /// as its own.
+    pub unnamed_completes: u32,
     /// The replies in progress, the oldest first.
     replies: Vec<Arc<ReplyState>>,
+    /// The number of [`EndWatch`](super::EndWatch)es.
+    pub watches: usize,
+    /// Notified of each end of a reply.
+    pub ends: Arc<Notify>,
 }
 
 impl Channel {
     pub fn is_idle(&self) -> bool {
-        self.pending == 0 && self.replies.is_empty()
+        self.pending == 0 && self.replies.is_empty() && self.watches == 0
     }
 
     pub fn find(&self, task_id: &str) -> Option<&ReplyState> {
@@ -36,7 +46,39 @@ impl Channel {
 
     /// The oldest reply that has not ended.
     pub fn oldest(&self) -> Option<&ReplyState> {
-        self.replies.iter().find(|reply| !reply.has_ended()).map(|reply| &**reply)
+        self.running().next()
+    }
+
+    fn running(&self) -> impl Iterator<Item = &ReplyState> {
+        self.replies.iter().map(|reply| &**reply).filter(|reply| !reply.has_ended())
+    }
+
+    /// The reply that a terminal event without a task id ends, and whether that is certain: one whose task is over,
+    /// or else the oldest, which is certain if no other reply is running.
+    pub fn next_to_end(&self) -> Option<(&ReplyState, bool)> {
+        if let Some(over) = self.running().find(|reply| reply.is_task_over()) {
+            return Some((over, true));
+        }
+        let mut running = self.running();
+        let oldest = running.next()?;
+        Some((oldest, running.next().is_none()))
+    }
+
+    /// Notes that the task of `reply` is over. If the terminal event of this task has been taken for that of a task
+    /// that still runs, the event is given back to `reply`.
+    pub fn record_task_end(&self, reply: &ReplyState) {
+        reply.task_over.store(true, Ordering::Relaxed);
+        let other = self.replies.iter().find(|other| other.ending() == Ending::Unconfirmed);
+        match reply.ending() {
+            Ending::Ended => {}
+            Ending::Unconfirmed => reply.set_ending(Ending::Ended),
+            Ending::Running => {
+                if let Some(other) = other {
+                    reply.set_ending(Ending::Ended);
+                    other.set_ending(Ending::Running);
+                }
+            }
+        }
     }
 
     pub fn add(&mut self, reply: Arc<ReplyState>) {
@@ -91,8 +133,18 @@ impl Channel {
 pub(super) struct ReplyState {
     task_id: Box<str>,
     activity: Mutex<Activity>,
-    /// Cancelled when the reply has ended.
-    ended: CancellationToken,
+    /// Its upstream has reported that its task is over.
+    task_over: AtomicBool,
+    ending: watch::Sender<Ending>,
+}
+
+/// Whether a reply has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    Running,
+    /// A terminal event without a task id came, which may be that of another reply of the channel.
+    Unconfirmed,
+    Ended,
 }
 
 pub(super) struct Activity {
@@ -105,8 +157,13 @@ impl ReplyState {
         Arc::new(Self {
             task_id: task_id.into(),
             activity: Mutex::new(Activity { last_event_at: Instant::now(), timing }),
-            ended: CancellationToken::new(),
+            task_over: AtomicBool::new(false),
+            ending: watch::Sender::new(Ending::Running),
         })
+    }
+
+    pub fn task_id(&self) -> &str {
+        &self.task_id
     }
 
     pub fn activity(&self) -> MutexGuard<'_, Activity> {
@@ -114,27 +171,38 @@ impl ReplyState {
     }
 
     pub fn has_ended(&self) -> bool {
-        self.ended.is_cancelled()
+        self.ending() != Ending::Running
     }
 
-    /// Completes when the reply has ended.
-    pub async fn ended(&self) {
-        self.ended.cancelled().await;
+    pub fn ending(&self) -> Ending {
+        *self.ending.borrow()
+    }
+
+    pub fn subscribe(&self) -> watch::Receiver<Ending> {
+        self.ending.subscribe()
+    }
+
+    fn set_ending(&self, ending: Ending) {
+        self.ending.send_replace(ending);
+    }
+
+    fn is_task_over(&self) -> bool {
+        self.task_over.load(Ordering::Relaxed)
     }
 
     /// Marks the reply as ended. Returns whether it was not ended before.
     pub fn end(&self) -> bool {
         let had_ended = self.has_ended();
-        self.ended.cancel();
+        self.set_ending(Ending::Ended);
         !had_ended
     }
 
     /// Notes a terminal event.
-    pub fn record_end(&self, now: Instant, is_success: bool) {
+    pub fn record_end(&self, now: Instant, is_success: bool, is_certain: bool) {
         if is_success && !self.has_ended() {
             self.activity().timing.record_completion(now);
         }
         // Whoever waits for the end finds the completion recorded.
-        self.end();
+        self.set_ending(if is_certain { Ending::Ended } else { Ending::Unconfirmed });
     }
 }

@@ -4,13 +4,16 @@
 //! task id belongs to that task. An event without one may belong to any reply in progress on its channel; if
 //! it is terminal, it ends the oldest, since workers that name no tasks work in turn. A terminal event of a
 //! task that has ended already is a duplicate, which by default is not delivered.
+//!
+//! Where replies run side by side and their upstream reports the ends of tasks, these reports correct the guess: the
+//! event goes to the reply whose task is over.
 
 mod channel;
 mod registration;
 #[cfg(test)]
 mod tests;
 
-pub use registration::{PendingReply, TrackOutcome, TrackedReply};
+pub use registration::{EndWatch, PendingReply, TrackOutcome, TrackedReply};
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -41,6 +44,40 @@ pub enum Disposition {
     Drop,
 }
 
+/// What a publication means for the replies of its channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observed {
+    pub disposition: Disposition,
+    /// The reply that it ends.
+    pub end: Option<ReplyEnd>,
+}
+
+impl Observed {
+    const OTHER: Self = Self { disposition: Disposition::Deliver, end: None };
+}
+
+/// The reply that a terminal event ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReplyEnd {
+    /// The one of this task.
+    Named(String),
+    /// The event names no task.
+    Unnamed,
+}
+
+impl ReplyEnd {
+    fn of(event: Event<'_>) -> Self {
+        event.task_id.map_or(Self::Unnamed, |task_id| Self::Named(task_id.into_owned()))
+    }
+
+    pub fn task_id(&self) -> Option<&str> {
+        match self {
+            Self::Named(task_id) => Some(task_id),
+            Self::Unnamed => None,
+        }
+    }
+}
+
 /// Shared by all threads of the node. Cheap to clone.
 #[derive(Clone)]
 pub struct Tracker(Arc<Inner>);
@@ -62,6 +99,8 @@ struct State {
     tracked: usize,
     /// The ends of tasks.
     task_ends: RecentEnds,
+    /// The tasks whose worker has published a `complete` that does not end a reply on its route.
+    task_completes: RecentEnds,
     /// The ends of replies without a task id, by channel.
     channel_ends: RecentEnds,
 }
@@ -73,6 +112,7 @@ impl Tracker {
             channels: HashMap::new(),
             tracked: 0,
             task_ends: RecentEnds::new(TASK_MEMORY),
+            task_completes: RecentEnds::new(TASK_MEMORY),
             channel_ends: RecentEnds::new(CHANNEL_MEMORY),
         };
         Self(Arc::new(Inner {
@@ -90,17 +130,20 @@ impl Tracker {
         channel: &ChannelName,
         json: &[u8],
         position: Option<Position>,
-    ) -> Disposition {
+    ) -> Observed {
         let inner = &*self.0;
         let config = inner.config.load();
         if let Some(name) = Event::leading_name(json)
             && inner.active_channels.load(Ordering::Relaxed) == 0
             && !concerns_a_reply(&config, name)
         {
-            return Disposition::Deliver;
+            return Observed::OTHER;
         }
-        let Some(event) = Event::read(json) else { return Disposition::Deliver };
-        let Some(rule) = config.generations_of(channel) else { return Disposition::Deliver };
+        let Some(event) = Event::read(json) else {
+            inner.record_other(channel);
+            return Observed::OTHER;
+        };
+        let Some(rule) = config.generations_of(channel) else { return Observed::OTHER };
         let is_terminal = event.ends_reply(rule);
         let is_repeat = match event.task_id.as_deref() {
             Some(task_id) if is_terminal => inner.end_task(channel, task_id, position, &event),
@@ -111,10 +154,24 @@ impl Tracker {
             }
         };
         if is_repeat && rule.duplicate_terminal == DuplicateTerminal::Drop {
-            Disposition::Drop
-        } else {
-            Disposition::Deliver
+            return Observed { disposition: Disposition::Drop, end: None };
         }
+        let end = is_terminal.then(|| ReplyEnd::of(event));
+        Observed { disposition: Disposition::Deliver, end }
+    }
+
+    /// The reply that a publication ends; `None` if it is not a terminal event, nor a `complete` if these count too.
+    pub fn reply_end(
+        &self,
+        channel: &ChannelName,
+        json: &[u8],
+        with_complete: bool,
+    ) -> Option<ReplyEnd> {
+        let config = self.0.config.load();
+        let event = Event::read(json)?;
+        let is_end = event.ends_reply(config.generations_of(channel)?)
+            || with_complete && event.name == EventName::Complete.label();
+        is_end.then(|| ReplyEnd::of(event))
     }
 
     /// Whether this node has seen the task's terminal event lately.
@@ -124,15 +181,28 @@ impl Tracker {
         inner.lock().task_ends.contains(key, Instant::now())
     }
 
+    /// Watches for the ends of replies on a channel, until the watch is dropped.
+    pub fn watch_ends(&self, channel: &ChannelName) -> EndWatch {
+        let inner = &*self.0;
+        let mut state = inner.lock();
+        let entry = state.channels.entry(channel.clone()).or_default();
+        entry.watches += 1;
+        let ends = Arc::clone(&entry.ends);
+        inner.count_active(&state);
+        EndWatch::new(self.clone(), channel.clone(), ends)
+    }
+
     /// Registers a message that is about to be relayed: from now on a reply that ends on its channel may be
     /// its own.
     pub fn register_pending(&self, channel: &ChannelName) -> PendingReply {
         let inner = &*self.0;
         let mut state = inner.lock();
         state.channel_ends.forget(inner.channel_key(channel));
-        state.channels.entry(channel.clone()).or_default().pending += 1;
+        let entry = state.channels.entry(channel.clone()).or_default();
+        entry.pending += 1;
+        let heard = entry.heard;
         inner.count_active(&state);
-        PendingReply::new(self.clone(), channel.clone())
+        PendingReply::new(self.clone(), channel.clone(), heard)
     }
 }
 
@@ -163,8 +233,12 @@ impl Inner {
             return true;
         }
         state.task_ends.record(key, position, now);
-        if let Some(reply) = state.channels.get(channel).and_then(|channel| channel.find(task_id)) {
-            reply.record_end(now, event.is_success());
+        if let Some(entry) = state.channels.get_mut(channel) {
+            entry.heard += 1;
+            if let Some(reply) = entry.find(task_id) {
+                reply.record_end(now, event.is_success(), true);
+            }
+            entry.ends.notify_waiters();
         }
         false
     }
@@ -186,8 +260,10 @@ impl Inner {
         }
         let is_repeat = self.is_only_node && state.channel_ends.is_repeat(key, position, now);
         let Some(entry) = state.channels.get_mut(channel) else { return is_repeat };
-        if let Some(oldest) = entry.oldest() {
-            oldest.record_end(now, event.is_success());
+        entry.heard += 1;
+        entry.ends.notify_waiters();
+        if let Some((reply, is_certain)) = entry.next_to_end() {
+            reply.record_end(now, event.is_success(), is_certain);
             state.channel_ends.record(key, position, now);
             self.count_active(&state);
             false
@@ -207,16 +283,33 @@ impl Inner {
         if let Some(key) = key.filter(|_| event.is_begin()) {
             // A task that is tried again may end again.
             state.task_ends.forget(key);
+            state.task_completes.forget(key);
         }
         state.channel_ends.forget(self.channel_key(channel));
         state.channel_ends.sweep(now);
+        if let Some(key) = key.filter(|_| event.is_complete()) {
+            state.task_completes.record(key, None, now);
+        }
         if let Some(entry) = state.channels.get_mut(channel) {
+            if event.is_begin() || event.is_content() {
+                entry.heard += 1;
+            }
+            if key.is_none() && event.is_complete() {
+                entry.unnamed_completes = entry.unnamed_completes.saturating_add(1);
+            }
             entry.record_event(task_id, now);
             if event.is_content() {
                 entry.record_chunk(task_id, key, now);
             }
         }
         self.count_active(&state);
+    }
+
+    /// Notes a publication that is not an event.
+    fn record_other(&self, channel: &ChannelName) {
+        if let Some(entry) = self.lock().channels.get_mut(channel) {
+            entry.heard += 1;
+        }
     }
 
     fn count_active(&self, state: &State) {

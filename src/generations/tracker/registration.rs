@@ -1,9 +1,11 @@
 //! What a relayed message holds in the tracker: a pending reply, then a tracked one.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::channel::ReplyState;
+use tokio::sync::Notify;
+
+use super::channel::{Ending, ReplyState};
 use super::{MAX_TRACKED, Tracker};
 use crate::protocol::ChannelName;
 use crate::telemetry::replies::ReplyTiming;
@@ -12,6 +14,8 @@ use crate::telemetry::replies::ReplyTiming;
 pub struct PendingReply {
     tracker: Tracker,
     channel: ChannelName,
+    /// [`Channel::heard`](super::channel::Channel::heard) when the message was sent.
+    heard_before: u64,
 }
 
 /// What became of a reply that was to be tracked.
@@ -24,8 +28,8 @@ pub enum TrackOutcome {
 }
 
 impl PendingReply {
-    pub(super) fn new(tracker: Tracker, channel: ChannelName) -> Self {
-        Self { tracker, channel }
+    pub(super) fn new(tracker: Tracker, channel: ChannelName, heard_before: u64) -> Self {
+        Self { tracker, channel, heard_before }
     }
 
     /// The upstream has taken the message as `task_id`, and a worker publishes the reply. Its chunks are
@@ -58,7 +62,8 @@ impl PendingReply {
         state.tracked += 1;
         drop(state);
         let (tracker, channel) = (self.tracker.clone(), self.channel.clone());
-        TrackOutcome::Tracked(TrackedReply { tracker, channel, reply })
+        let heard_before = self.heard_before;
+        TrackOutcome::Tracked(TrackedReply { tracker, channel, reply, heard_before })
     }
 }
 
@@ -74,17 +79,105 @@ impl Drop for PendingReply {
     }
 }
 
+/// Watches for the ends of replies on one channel, until this is dropped.
+pub struct EndWatch {
+    tracker: Tracker,
+    channel: ChannelName,
+    ends: Arc<Notify>,
+}
+
+impl EndWatch {
+    pub(super) fn new(tracker: Tracker, channel: ChannelName, ends: Arc<Notify>) -> Self {
+        Self { tracker, channel, ends }
+    }
+
+    /// Completes at the next end of a reply that this node sees. An end between two calls is not noticed.
+    pub async fn next_end(&self) {
+        self.ends.notified().await;
+    }
+}
+
+impl Drop for EndWatch {
+    fn drop(&mut self) {
+        let inner = &*self.tracker.0;
+        let mut state = inner.lock();
+        if let Some(channel) = state.channels.get_mut(&self.channel) {
+            channel.watches -= 1;
+        }
+        state.remove_idle(&self.channel);
+        inner.count_active(&state);
+    }
+}
+
 /// A reply that is tracked until this is dropped.
 pub struct TrackedReply {
     tracker: Tracker,
     channel: ChannelName,
     reply: Arc<ReplyState>,
+    heard_before: u64,
 }
 
 impl TrackedReply {
-    /// Completes when the terminal event was published.
-    pub async fn ended(&self) {
-        self.reply.ended().await;
+    /// Completes when the terminal event was published. One that may be that of another reply counts after
+    /// `confirmation`, unless that reply has taken it by then.
+    pub async fn ended(&self, confirmation: Duration) {
+        let mut endings = self.reply.subscribe();
+        loop {
+            let ending = *endings.borrow_and_update();
+            match ending {
+                Ending::Ended => return,
+                Ending::Unconfirmed => {
+                    let changed = tokio::time::timeout(confirmation, endings.changed()).await;
+                    if changed.is_err() && self.confirm_end() {
+                        return;
+                    }
+                }
+                Ending::Running => {
+                    // The sender lives as long as this reply.
+                    let _ = endings.changed().await;
+                }
+            }
+        }
+    }
+
+    /// Returns whether the reply has ended.
+    fn confirm_end(&self) -> bool {
+        let _lock = self.tracker.0.lock();
+        let has_ended = self.reply.has_ended();
+        if has_ended {
+            self.reply.end();
+        }
+        has_ended
+    }
+
+    /// Notes that the reply's task is over. Its terminal event may still come, or may have been taken for that of
+    /// another reply, which then continues.
+    pub fn record_task_end(&self) {
+        let state = self.tracker.0.lock();
+        if let Some(channel) = state.channels.get(&self.channel) {
+            channel.record_task_end(&self.reply);
+        }
+    }
+
+    /// Whether no event at all came on the channel since the message was sent.
+    pub fn has_heard_nothing(&self) -> bool {
+        let state = self.tracker.0.lock();
+        state.channels.get(&self.channel).is_none_or(|channel| channel.heard == self.heard_before)
+    }
+
+    /// Whether the worker has published a `complete` that does not end a reply on this route. One without a task id
+    /// counts for one reply only.
+    pub fn take_complete(&self) -> bool {
+        let inner = &*self.tracker.0;
+        let key = inner.key(&self.channel, self.reply.task_id());
+        let mut state = inner.lock();
+        if state.task_completes.contains(key, Instant::now()) {
+            return true;
+        }
+        let Some(channel) = state.channels.get_mut(&self.channel) else { return false };
+        let left = channel.unnamed_completes.checked_sub(1);
+        channel.unnamed_completes = left.unwrap_or(0);
+        left.is_some()
     }
 
     /// When the last event of the reply was published, or it began.

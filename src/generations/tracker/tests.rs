@@ -34,7 +34,7 @@ fn timing() -> ReplyTiming {
 
 impl Tracker {
     fn publish(&self, json: &str) -> Disposition {
-        self.observe(&chat(), json.as_bytes(), None)
+        self.observe(&chat(), json.as_bytes(), None).disposition
     }
 
     fn start(&self, task_id: &str) -> TrackedReply {
@@ -105,7 +105,9 @@ fn a_task_ends_once() {
     assert_eq!(tracker.publish(end), Disposition::Drop);
     assert_eq!(tracker.publish(r#"{"event":"cancelled","task_id":"1"}"#), Disposition::Drop);
     assert_eq!(tracker.publish(r#"{"event":"chunk","task_id":"1"}"#), Disposition::Deliver);
-    assert_eq!(tracker.observe(&channel("chat_2"), end.as_bytes(), None), Disposition::Deliver);
+    let elsewhere = tracker.observe(&channel("chat_2"), end.as_bytes(), None);
+    assert_eq!(elsewhere.disposition, Disposition::Deliver);
+    assert_eq!(elsewhere.end, Some(ReplyEnd::Named("1".to_owned())));
     assert_eq!(
         tracker.publish(r#"{"event":"processing_started","task_id":"1"}"#),
         Disposition::Deliver
@@ -129,7 +131,8 @@ fn the_gateways_own_terminal_events_count_on_every_route() {
 fn a_publication_seen_twice_is_not_a_second_end() {
     let tracker = tracker(true);
     let at = |offset| Some(Position { epoch: Epoch::new(1).unwrap(), offset });
-    let publish = |json: &str, offset| tracker.observe(&chat(), json.as_bytes(), at(offset));
+    let publish =
+        |json: &str, offset| tracker.observe(&chat(), json.as_bytes(), at(offset)).disposition;
     let named = r#"{"event":"complete","task_id":"1"}"#;
     assert_eq!(publish(named, 5), Disposition::Deliver);
     assert_eq!(publish(named, 5), Disposition::Deliver);
@@ -212,11 +215,107 @@ fn tracking_is_bounded() {
     assert!(!tracker.start("again").has_ended());
 }
 
+#[test]
+fn it_is_known_whether_anything_was_heard() {
+    let tracker = tracker(false);
+    tracker.publish(r#"{"event":"chunk"}"#);
+    let one = tracker.start("1");
+    tracker.publish(r#"{"event":"join","user_id":1}"#);
+    tracker.observe(&channel("chat_2"), br#"{"event":"chunk"}"#, None);
+    assert!(one.has_heard_nothing());
+    let two = tracker.start("2");
+    tracker.publish(r#"{"event":"chunk"}"#);
+    assert!(!one.has_heard_nothing() && !two.has_heard_nothing());
+    let three = tracker.start("3");
+    assert!(three.has_heard_nothing());
+    tracker.publish("not an event");
+    assert!(!three.has_heard_nothing());
+    // What comes before the upstream's answer counts.
+    let early = tracker.register_pending(&chat());
+    tracker.publish(r#"{"event":"complete","task_id":"another"}"#);
+    let TrackOutcome::Tracked(early) = early.track("4", timing()) else { panic!("no room") };
+    assert!(!early.has_heard_nothing());
+}
+
+#[test]
+fn an_end_without_a_task_id_belongs_to_the_task_that_is_over() {
+    let tracker = tracker(false);
+    let end = r#"{"event":"complete"}"#;
+    // The result is read after the event, which was taken for that of the older reply.
+    let (one, two) = (tracker.start("1"), tracker.start("2"));
+    tracker.publish(end);
+    assert!(one.has_ended() && !two.has_ended());
+    two.record_task_end();
+    assert!(!one.has_ended() && two.has_ended(), "it was the end of the task that is over");
+    tracker.publish(end);
+    assert!(one.has_ended());
+    drop((one, two));
+    // The result is read before the event.
+    let (one, two) = (tracker.start("1"), tracker.start("2"));
+    two.record_task_end();
+    assert!(!one.has_ended() && !two.has_ended());
+    tracker.publish(end);
+    assert!(!one.has_ended() && two.has_ended());
+    one.record_task_end();
+    assert!(!one.has_ended(), "its event has not come");
+    tracker.publish(end);
+    assert!(one.has_ended());
+    drop((one, two));
+    // Both are over: nothing is given away.
+    let (one, two) = (tracker.start("1"), tracker.start("2"));
+    tracker.publish(end);
+    one.record_task_end();
+    two.record_task_end();
+    assert!(one.has_ended() && !two.has_ended());
+    drop((one, two));
+    assert!(tracker.is_empty());
+}
+
+#[test]
+fn a_complete_that_ends_nothing_is_remembered() {
+    let tracker = Tracker::new(config(r#"terminal_events = ["done"]"#), false);
+    let (one, two) = (tracker.start("1"), tracker.start("2"));
+    tracker.publish(r#"{"event":"complete","task_id":"2"}"#);
+    assert!(!two.has_ended() && two.take_complete() && !one.take_complete());
+    tracker.publish(r#"{"event":"complete"}"#);
+    assert!(one.take_complete() && !one.take_complete(), "one event is for one reply");
+    tracker.publish(r#"{"event":"processing_started","task_id":"2"}"#);
+    assert!(!two.take_complete(), "it was tried again");
+}
+
+#[tokio::test]
+async fn an_end_that_may_be_another_replys_waits_for_confirmation() {
+    let tracker = tracker(false);
+    let (one, two) = (tracker.start("1"), tracker.start("2"));
+    let has_ended = async |reply: &TrackedReply| {
+        let ended = reply.ended(Duration::from_secs(3600));
+        tokio::time::timeout(Duration::ZERO, ended).await.is_ok()
+    };
+    tracker.publish(r#"{"event":"complete"}"#);
+    assert!(!has_ended(&one).await && !has_ended(&two).await);
+    let waiting = async { one.ended(Duration::from_secs(3600)).await };
+    tokio::select! {
+        biased;
+        () = waiting => panic!("its event was that of the other"),
+        () = async { two.record_task_end() } => {}
+    }
+    assert!(!has_ended(&one).await && has_ended(&two).await);
+    // The only reply that is running: nothing else can have ended.
+    tracker.publish(r#"{"event":"complete"}"#);
+    assert!(has_ended(&one).await);
+    drop((one, two));
+    let (three, four) = (tracker.start("3"), tracker.start("4"));
+    tracker.publish(r#"{"event":"complete"}"#);
+    three.ended(Duration::ZERO).await;
+    four.record_task_end();
+    assert!(three.has_ended() && !four.has_ended(), "it counted meanwhile");
+}
+
 #[tokio::test]
 async fn an_end_completes_the_wait() {
     let tracker = tracker(false);
     let one = tracker.start("1");
-    let ended = async { one.ended().await };
+    let ended = async { one.ended(Duration::ZERO).await };
     let (_, disposition) =
         tokio::join!(ended, async { tracker.publish(r#"{"event":"complete","task_id":"1"}"#) });
     assert_eq!(disposition, Disposition::Deliver);

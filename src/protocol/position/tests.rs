@@ -5,8 +5,8 @@ fn position(epoch: u64, offset: u64) -> Position {
 }
 
 fn positioned(json: &str, position: Position) -> String {
-    let (head, tail) = with_position(json.as_bytes(), position);
-    String::from_utf8([&head, &tail[..]].concat()).unwrap()
+    let (head, tail) = with_position(json, position);
+    format!("{head}{tail}")
 }
 
 #[test]
@@ -37,13 +37,9 @@ fn only_payloads_of_the_script_have_a_position() {
 fn the_offset_is_the_last_member_of_an_object() {
     for (json, expected) in [
         (r#"{"event":"x"}"#, r#"{"event":"x","offset":7}"#),
-        (r#" {"offset":1, "a":{}} "#, r#"{"offset":1, "a":{},"offset":7}"#),
+        (r#"{"offset":1, "a":{}}"#, r#"{"offset":1, "a":{},"offset":7}"#),
         ("{}", r#"{"offset":7}"#),
         ("{ }", r#"{ "offset":7}"#),
-        ("[1]", r#"{"event":"message","data":[1],"offset":7}"#),
-        (" null", r#"{"event":"message","data":null,"offset":7}"#),
-        ("hello \"you\"", r#"{"event":"message","data":"hello \"you\"","offset":7}"#),
-        ("", r#"{"event":"message","data":"","offset":7}"#),
     ] {
         assert_eq!(positioned(json, position(1, 7)), expected);
     }

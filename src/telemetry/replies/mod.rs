@@ -34,6 +34,8 @@ metrics! {
     DUPLICATES = counter "tidegate_duplicates_total" [kind: words(&[Duplicate::LABELS])];
     /// Replies that this node took over from a node that had died or stopped.
     TAKEN_OVER = counter "tidegate_generations_taken_over_total";
+    /// Replies of workers of which no event was heard: until a first warning, or until they ended.
+    UNHEARD = counter "tidegate_generations_unheard_total" [route: ROUTE, when: words(&[Unheard::LABELS])];
     /// Relayed messages whose answer could not be stored in the engine.
     ANSWERS_NOT_KEPT = counter "tidegate_message_answers_not_kept_total";
 }
@@ -78,12 +80,42 @@ label_enum! {
     }
 }
 
+label_enum! {
+    /// When a reply was found of which no event had been heard.
+    pub enum Unheard {
+        /// It has been running for `first_event_warning`.
+        Running => "running",
+        /// Its task succeeded.
+        Succeeded => "succeeded",
+        /// Its task expired before a worker took it.
+        Expired => "expired",
+        /// The gateway stopped waiting for it.
+        GivenUp => "given_up",
+    }
+}
+
+/// A reply of which no event was heard.
+pub struct UnheardReply<'a> {
+    pub channel: &'a ChannelName,
+    pub task_id: &'a str,
+    pub upstream: &'a str,
+    /// The queue, the number of messages in it, and the number of workers or consumer groups at its Redis. `None` if
+    /// this is not known.
+    pub queue: Option<&'a str>,
+    pub waiting: Option<u64>,
+    pub workers: Option<u64>,
+    /// The settings to check.
+    pub check: &'static str,
+}
+
 /// The replies of one route.
 pub struct ReplyMetrics {
     route: Arc<str>,
     /// In the order of [`GenerationEnd::ALL`].
     ended: Box<[(Counter, Histogram)]>,
     not_tracked: Counter,
+    /// In the order of [`Unheard::ALL`].
+    unheard: Box<[Counter]>,
     first_chunk: Histogram,
     chunk_gap: Histogram,
 }
@@ -98,6 +130,10 @@ impl ReplyMetrics {
         Self {
             ended: GenerationEnd::ALL.iter().map(ended).collect(),
             not_tracked: GENERATIONS.at(series(GenerationOutcome::NotTracked.label())),
+            unheard: Unheard::ALL
+                .iter()
+                .map(|when| UNHEARD.at([label.clone(), when.label().into()]))
+                .collect(),
             first_chunk: FIRST_CHUNK.at([label.clone()]),
             chunk_gap: CHUNK_GAP.at([label.clone()]),
             route,
@@ -107,6 +143,26 @@ impl ReplyMetrics {
     /// A message was relayed whose reply is not monitored, because the limit of monitored replies is reached.
     pub fn not_tracked(&self) {
         self.not_tracked.increment(1);
+    }
+
+    /// No event of a worker's reply was heard.
+    pub fn unheard(&self, when: Unheard, reply: &UnheardReply<'_>) {
+        self.unheard[when as usize].increment(1);
+        let UnheardReply { channel, task_id, upstream, queue, waiting, workers, check } = *reply;
+        let (route, channel) = (&*self.route, channel.as_str());
+        warn!(
+            event = "reply_unheard",
+            channel,
+            route,
+            task_id,
+            outcome = when.label(),
+            upstream,
+            queue,
+            waiting,
+            workers,
+            check,
+            "no event of a worker's reply was heard: no worker takes tasks from this queue, or the worker publishes elsewhere"
+        );
     }
 
     /// The reply to the message that was received at `received_at` has ended.

@@ -1,5 +1,9 @@
 use super::*;
 
+fn outcome(read: Result<TokenRecord, Unusable>) -> Option<Consumption> {
+    read.err().map(|unusable| unusable.outcome)
+}
+
 #[test]
 fn records_that_a_backend_writes_are_read() {
     let django = br#"{"user_id": 1, "username": "ana", "connection_id": "chat-42-x",
@@ -46,7 +50,7 @@ fn what_is_no_record_is_refused() {
         (r#"{"user_id":1,"used":true}"#, Used),
         (&long, MalformedRecord),
     ] {
-        assert_eq!(TokenRecord::read(json.as_bytes()).err(), Some(why), "{json}");
+        assert_eq!(outcome(TokenRecord::read(json.as_bytes())), Some(why), "{json}");
     }
     assert!(TokenRecord::read(b"{\"user_id\":\"\xff\"}").is_err());
     assert!(TokenRecord::read(b"\x80\x05\x95pickle").is_err());
@@ -75,7 +79,7 @@ fn records_of_djangos_cache_are_read() {
              67656e948c0d636f6e6e656374696f6e5f6964944e8c0a637265617465645f6174944741da4b08881000008c0475\
              7365649488752e",
     );
-    assert_eq!(TokenRecord::read_django(&used).err(), Some(Consumption::Used));
+    assert_eq!(outcome(TokenRecord::read_django(&used)), Some(Consumption::Used));
     let mut unused = used;
     unused.iter_mut().rev().nth(2).map(|byte| *byte = 0x89).unwrap();
     let record = TokenRecord::read_django(&unused).unwrap();
@@ -105,7 +109,7 @@ fn a_pickle_is_held_to_what_a_record_is() {
         (r#"{"user_id":1,"session_expires_at":1}"#, Consumption::SessionOver),
     ] {
         let pickled = pickle::write_json(&serde_json::from_str(json).unwrap());
-        assert_eq!(TokenRecord::read_django(&pickled).err(), Some(why), "{json}");
+        assert_eq!(outcome(TokenRecord::read_django(&pickled)), Some(why), "{json}");
     }
     let long = Value::from("x".repeat(TokenRecord::MAX_BYTES));
     let long = pickle::write_json(&serde_json::json!({"user_id": 1, "username": long}));
@@ -131,4 +135,83 @@ fn an_identity_carries_the_limits() {
     assert!(!Identity::from(&none).may_join("chat_1"));
     let every = TokenRecord::read(br#"{"user_id":1}"#).unwrap();
     assert!(Identity::from(&every).may_join("chat_1"));
+}
+
+/// tests/pickles/make.py has written these with CPython 3.11, in every protocol.
+#[test]
+fn records_of_real_python_are_read_past_what_is_not_read() {
+    let mut lines = 0;
+    for line in include_str!("../../../tests/pickles/records.txt").lines() {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let [kind, name, protocol, hex] = fields[..] else { panic!("{line}") };
+        let read = TokenRecord::read_django(&unhex(hex));
+        let shown = format!("{name} with protocol {protocol}: {read:?}");
+        match kind {
+            "open" if name == "ordered_record" => assert!(read.is_ok(), "{shown}"),
+            "open" if name.starts_with("channels_") => {
+                let mut channels = read.expect(&shown).channels;
+                channels.iter_mut().for_each(|channels| channels.sort());
+                let expected = vec!["chat_1".to_owned(), "chat_2".to_owned()];
+                assert_eq!(channels, (name != "channels_none").then_some(expected), "{shown}");
+            }
+            "open" => {
+                let record = read.expect(&shown);
+                assert_eq!(record.user_id, UserId::Integer(1), "{shown}");
+                assert_eq!(record.username.as_deref(), Some("Jürgen"), "{shown}");
+                assert_eq!(record.channels.as_deref(), Some(&["chat_*".to_owned()][..]), "{shown}");
+            }
+            _ => {
+                let unusable = read.expect_err(name);
+                assert_eq!(unusable.outcome, Consumption::MalformedRecord, "{shown}");
+                let reason = unusable.reason.expect("a reason");
+                assert!(reason.contains(&format!("field {name}")), "{shown}");
+            }
+        }
+        lines += 1;
+    }
+    assert!(lines > 600, "{lines}");
+}
+
+#[test]
+fn a_refusal_says_what_is_wrong_without_a_value() {
+    let reason = |record: &[u8]| TokenRecord::read_django(record).unwrap_err().reason.unwrap();
+    for (record, expected) in [
+        (
+            &b"(dVuser_id\nI1\nsVused\ncdatetime\ndate\n(NtRs."[..],
+            "the field used has a value of the type date",
+        ),
+        (b"(dVuser_id\ncuuid\nUUID\n)\x81s.", "the field user_id has a value of the type UUID"),
+        (
+            b"(dVuser_id\nI1\nsVnote\ncapp.models\nUser\n)\x81s.",
+            "the field note has app.models.User, which is not plain data",
+        ),
+        (
+            b"(dVuser_id\nI1\nsVnote\nP7\ns.",
+            "the field note has the opcode PERSID, which is not read",
+        ),
+        (b"(dVuser_id\nI1\nsVusername\nI2\ns.", "the field username has the wrong type"),
+        (b"(dVusername\nVsecret\ns.", "no field user_id"),
+        (b"(l.", "a pickle that is not a dict"),
+        (b"(dVuser_id\nI1\nsVa\n\x99.", "a pickle with the byte 0x99, which is no opcode"),
+        (br#"{"user_id":1,"used":"secret"}"#, "the field used has the wrong type"),
+        (
+            br#"{"user_id":1,"username":"secret\ud83d"}"#,
+            "the field username has a text that is not valid",
+        ),
+        (br#"{"user_id":1,"used":false,"used":true}"#, "the field used twice"),
+        (b"{'user_id':1}", "a record that is not JSON"),
+        (b"[]", "a record that is not a JSON object"),
+    ] {
+        assert_eq!(reason(record), expected);
+    }
+    for unread in [
+        r#"{"user_id":1,"note":"\ud83d"}"#,
+        r#"{"user_id":1,"\ud83d":1}"#,
+        r#"{"user_id":1,"score":NaN,"created_at":NaN}"#,
+        r#"{"user_id":1,"created_at":"\ud83d","claims":{"\ud83d":1}}"#,
+        r#"{"user_id":1,"note":1,"note":2}"#,
+    ] {
+        assert!(TokenRecord::read_django(unread.as_bytes()).is_ok(), "{unread}");
+    }
+    assert!(TokenRecord::read(br#"{"user_id":1,"session_expires_at":NaN}"#).is_err());
 }

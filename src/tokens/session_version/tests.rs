@@ -32,6 +32,8 @@ async fn a_claim_is_compared_with_the_stored_version() {
         (b"3", json!("3"), SessionCheck::Current),
         (&pickled, json!(3), SessionCheck::Current),
         (b"\x80\x04K\x03.", json!("3"), SessionCheck::Current),
+        (b"I3\n.", json!(3), SessionCheck::Current),
+        (b"K\x03.", json!(3), SessionCheck::Current),
         (b"-1", json!(-1), SessionCheck::Current),
         (b"4", json!(3), SessionCheck::Over),
         (b"2", json!("3"), SessionCheck::Over),

@@ -10,9 +10,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use redis::Script;
 
 use super::queue::PUSH;
-use super::{Message, RelayError};
+use super::{Message, QueueState, RelayError};
 use crate::clock;
 use crate::config::{CeleryTask, CeleryUpstream};
+use crate::protocol::ChannelName;
 use crate::redis_link::{Commands, Needs, RedisFailure};
 use crate::shutdown::Shutdown;
 
@@ -124,6 +125,22 @@ impl Celery {
                 Ok(())
             }
         }
+    }
+
+    /// Returns the length of the list that the channel's tasks go to, and the number of workers at the broker.
+    pub async fn queue_state(
+        &self,
+        config: &CeleryUpstream,
+        channel: &ChannelName,
+    ) -> Option<QueueState> {
+        let task = config.task(channel.as_str());
+        let mut length = redis::cmd("LLEN");
+        let waiting = self.broker.query(length.arg(list_key(config, task))).await.ok()?;
+        let mut listeners = redis::cmd("PUBSUB");
+        let listeners =
+            self.broker.query::<(String, u64)>(listeners.arg("NUMSUB").arg(&self.pidbox)).await;
+        let workers = listeners.ok().map(|(_, workers)| workers);
+        Some(QueueState { queue: task.queue.clone(), waiting, workers })
     }
 
     /// Tells all workers to drop the task, and to stop it if it is running. False = no worker received it.

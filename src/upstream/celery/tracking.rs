@@ -101,9 +101,9 @@ impl Tracker {
 
 /// Returns the set in `old`, if it is one, with `task_id` added.
 fn with_id(old: &[u8], task_id: &str) -> Vec<u8> {
-    let value = pickle::read(old);
+    let old = pickle::read(old);
     let mut ids: BTreeSet<&str> =
-        value.as_ref().ok().and_then(pickle::Value::as_text_set).unwrap_or_default();
+        old.as_ref().ok().and_then(pickle::Pickle::as_text_set).unwrap_or_default();
     while ids.len() >= MAX_IDS {
         ids.pop_first();
     }

@@ -22,6 +22,13 @@ fn data_becomes_one_object_with_an_event() {
         ("", "two \"words\"\n", r#"{"event":"chunk","chunk":"two \"words\"\n"}"#),
         ("", r#"{"event":"a""#, r#"{"event":"chunk","chunk":"{\"event\":\"a\""}"#),
         ("", "", r#"{"event":"chunk","chunk":""}"#),
+        ("", r#"{"event":"a","x":[NaN]}"#, r#"{"event":"a","x":["NaN"]}"#),
+        ("token", r#"{"x":-Infinity}"#, r#"{"event":"token","x":"-Infinity"}"#),
+        ("", "NaN", r#"{"event":"chunk","chunk":"NaN"}"#),
+        ("", "{'event': 'a'}", r#"{"event":"chunk","chunk":"{'event': 'a'}"}"#),
+        ("", r#"{"event":"a","x":"\ud83d"}"#, r#"{"event":"a","x":"\ud83d"}"#),
+        ("", r#"{"\ud83d":1,"event":"a"}"#, r#"{"\ud83d":1,"event":"a"}"#),
+        ("", r#"{"e\u0076ent":"a"}"#, r#"{"e\u0076ent":"a"}"#),
     ] {
         assert_eq!(to_object(name, data), object_, "{name:?} {data:?}");
         assert!(is_json(object_), "{object_}");
@@ -32,4 +39,6 @@ fn data_becomes_one_object_with_an_event() {
 fn deep_nesting_does_no_harm() {
     let deep = "[".repeat(100_000);
     assert!(to_object("", &deep).starts_with(br#"{"event":"chunk","chunk":""#));
+    let closed = format!("{deep}{}", "]".repeat(100_000));
+    assert!(to_object("", &closed).starts_with(br#"{"event":"chunk","chunk":""#));
 }

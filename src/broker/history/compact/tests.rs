@@ -48,3 +48,34 @@ fn other_events_and_chunks_of_other_tasks_are_not_merged() {
     ];
     assert_eq!(texts(&events).len(), events.len());
 }
+
+#[test]
+fn chunks_of_interleaved_tasks_stay_apart_and_in_order() {
+    let chunk = |text: &str, task: &str| {
+        format!(r#"{{"event":"chunk","chunk":"{text}","task_id":"{task}"}}"#)
+    };
+    let complete = r#"{"event":"complete","task_id":"2"}"#.to_owned();
+    let nested = r#"{"event":"chunk","chunk":"f","data":{"task_id":"1"}}"#.to_owned();
+    let events = [
+        chunk("a", "1"),
+        chunk("b", "1"),
+        chunk("c", "2"),
+        complete,
+        chunk("d", "1"),
+        chunk("e", "1"),
+        nested,
+        r#"{"event":"chunk","chunk":"g","task_id":1}"#.to_owned(),
+    ];
+    let merged = texts(&events.each_ref().map(String::as_str));
+    assert_eq!(
+        merged,
+        [
+            (r#"{"event":"chunk","chunk":"ab","task_id":"1","offset":3}"#.to_owned(), 3),
+            (r#"{"event":"chunk","chunk":"c","task_id":"2","offset":4}"#.to_owned(), 4),
+            (r#"{"event":"complete","task_id":"2","offset":5}"#.to_owned(), 5),
+            (r#"{"event":"chunk","chunk":"de","task_id":"1","offset":7}"#.to_owned(), 7),
+            (r#"{"event":"chunk","chunk":"f","data":{"task_id":"1"},"offset":8}"#.to_owned(), 8),
+            (r#"{"event":"chunk","chunk":"g","task_id":1,"offset":9}"#.to_owned(), 9),
+        ]
+    );
+}

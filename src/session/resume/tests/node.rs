@@ -15,7 +15,7 @@ use crate::broker::{Broker, Core, MemoryHistory, Publisher};
 use crate::config::{Config, Environment, SharedConfig};
 use crate::control::{Control, Threads};
 use crate::generations::{Generations, RunningTasks};
-use crate::limits::{ConnectionCounts, LeaseSet, SharedLimits};
+use crate::limits::{ConnectionCounts, LeaseSet, RefusalDelays, SharedLimits};
 use crate::presence::PresenceStore;
 use crate::protocol::{ChannelName, ConnectionId, RequestId, TraceContext};
 use crate::redis_link::Commands;
@@ -100,6 +100,7 @@ impl Node {
             registry: SessionRegistry::new(&config.routes),
             leases,
             control,
+            refusals: RefusalDelays::default(),
             shutdown,
             started: Instant::now(),
         };
