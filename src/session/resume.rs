@@ -133,8 +133,9 @@ impl Session {
         }
         let page = history.read(channel, ReadFrom::Running).await?;
         let position = Position { offset: page.after.unwrap_or(page.now.offset), ..page.now };
-        let recovered = point.map(|_| false);
-        if recovered.is_some() {
+        // A client that did not ask is told as well if it does not get the whole running reply.
+        let recovered = (point.is_some() || page.is_cut).then_some(false);
+        if point.is_some() {
             telemetry::delivery::resumed(self.log_fields(), ResumeOutcome::NotRecovered);
         }
         Ok((StartPosition { position: Some(position), recovered, missed }, page))
@@ -150,7 +151,7 @@ impl Session {
 
     /// Returns the end of the page if more is to be read. Otherwise the live publications follow.
     fn send_page(&self, page: Page, replay: Replay) -> Option<(Position, Replay)> {
-        let Page { now, after, publications, complete } = page;
+        let Page { now, after, publications, complete, is_cut: _ } = page;
         let end = publications.last().and_then(|last| last.position);
         telemetry::delivery::replayed(self.log_fields(), publications.len());
         let mode = self.client.route.borrow().history.compact;

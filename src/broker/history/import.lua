@@ -49,6 +49,8 @@ elseif is_broken then
   -- without data, to tell the nodes about the new epoch.
   epoch, offset = string.format('%x%05x', clock[1], clock[2]), offset + 2
   redis.call('HSET', KEYS[2], 'epoch', epoch)
+  -- Nobody gets publications from before and after the gap as if they followed each other.
+  redis.call('DEL', KEYS[1])
   redis.call('PUBLISH', ARGV[1], '@' .. epoch .. ':' .. string.format('%.0f', offset) .. ':')
 end
 for _, data in ipairs(new) do

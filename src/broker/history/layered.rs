@@ -155,7 +155,7 @@ impl RedisHistory {
         };
         let call = |channel: &ChannelName| {
             let mut call = self.scripts().register_listener.prepare_invoke();
-            for part in ["meta", "nodes", "numbers"] {
+            for part in ["meta", "nodes", "numbers", "stream"] {
                 call.key(self.key(channel, part));
             }
             call.arg(channel.as_str()).arg(node).arg(milliseconds(ttl)).arg(state);

@@ -82,6 +82,8 @@ pub struct Page {
     pub publications: Vec<Delivery>,
     /// Whether the page reaches up to `now`.
     pub complete: bool,
+    /// Whether the start of a running generation is not stored any more, for [`ReadFrom::Running`].
+    pub is_cut: bool,
 }
 
 /// What a history knows about a generation.

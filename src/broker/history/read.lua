@@ -3,7 +3,7 @@
 -- oldest running generation, or from now if there is none), offset, maximum publications, maximum bytes,
 -- lifetime of a new epoch in milliseconds.
 -- Returns {epoch, current offset, offset that the publications follow (-1 = the history does not reach back that
--- far), 1 if complete, offset, data, offset, data, …}.
+-- far), 1 if complete, 1 if the start of a running generation is not stored any more, offset, data, offset, data, …}.
 local meta = redis.call('HMGET', KEYS[2], 'epoch', 'offset')
 local epoch, now = meta[1], tonumber(meta[2] or 0)
 local clock = redis.call('TIME')
@@ -17,7 +17,7 @@ local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
 -- The oldest stored offset, or the next one if nothing is stored.
 local oldest = first and tonumber(string.match(first[1], '^%d+')) or now + 1
 
-local after
+local after, is_cut = nil, 0
 if ARGV[1] == '' then
   after = now
   local running = redis.call('HGETALL', KEYS[3])
@@ -31,15 +31,17 @@ if ARGV[1] == '' then
       after = tonumber(start)
     end
   end
-  after = math.max(after, oldest - 1)
+  if after < oldest - 1 then
+    after, is_cut = oldest - 1, 1
+  end
 else
   after = tonumber(ARGV[2])
   if ARGV[1] ~= epoch or after > now or after + 1 < oldest then
-    return {epoch, now, -1, 1}
+    return {epoch, now, -1, 1, 0}
   end
 end
 
-local page, last, bytes = {epoch, now, after, 1}, after, 0
+local page, last, bytes = {epoch, now, after, 1, is_cut}, after, 0
 local count, most = 0, tonumber(ARGV[3])
 while last < now do
   if count >= most or bytes >= tonumber(ARGV[4]) then

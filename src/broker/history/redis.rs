@@ -320,12 +320,13 @@ fn page(answer: Vec<Value>) -> Option<Page> {
     let now = Position { epoch, offset: number(fields.next()?)?.try_into().ok()? };
     let after = u64::try_from(number(fields.next()?)?).ok();
     let complete = number(fields.next()?)? == 1;
+    let is_cut = number(fields.next()?)? == 1;
     let mut publications = Vec::with_capacity(fields.len() / 2);
     while let (Some(offset), Some(Value::BulkString(json))) = (fields.next(), fields.next()) {
         let position = Position { epoch, offset: number(offset)?.try_into().ok()? };
         publications.push(encode(&json, Some(position)));
     }
-    Some(Page { now, after, publications, complete })
+    Some(Page { now, after, publications, complete, is_cut })
 }
 
 pub(super) fn milliseconds(time: Duration) -> u64 {

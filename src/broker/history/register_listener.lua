@@ -2,7 +2,7 @@
 -- appends those that nobody has appended. If no node was listening until now, messages may be missing from the
 -- history. It continues under a new epoch, so that no client mistakes the following publications for a complete
 -- continuation.
--- KEYS: meta, listeners of the channel, numbers of the messages.
+-- KEYS: meta, listeners of the channel, numbers of the messages, stream.
 -- ARGV: channel name, this node, lifetime of the registration in milliseconds, the node's state ('joining' = it starts
 -- to listen, 'listening' = it is registered, 'ready' = it now has what the others have, 'missed' = it missed messages,
 -- 'lost' = it missed messages that no other node has appended, 'leaving' = only look), the origin of numbers that
@@ -51,6 +51,8 @@ if not known and (state == 'joining' or state == 'listening') then
 end
 local epoch = string.format('%x%05x', clock[1], clock[2])
 redis.call('HSET', KEYS[1], 'epoch', epoch)
+-- Nobody gets publications from before and after the gap as if they followed each other.
+redis.call('DEL', KEYS[4])
 -- These offsets have no publications, and neither looks like the first of the epoch. The second one is published
 -- without data, to tell the nodes about the new epoch.
 local offset = redis.call('HINCRBY', KEYS[1], 'offset', 2)

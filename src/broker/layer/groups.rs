@@ -94,8 +94,12 @@ impl Groups {
             link.subscribe(std::slice::from_ref(&inner.alignment_channel)).await?;
             links.push(link);
         }
-        inner.senders.replace(links.iter().map(PubSub::sender).collect());
         Ok(Links(links))
+    }
+
+    /// From now on messages can be sent to the other nodes.
+    pub fn set_senders(&self, Links(links): &Links) {
+        self.0.senders.replace(links.iter().map(PubSub::sender).collect());
     }
 
     /// Waits for room in the importer's queue.

@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use redis::Client;
 
 use super::importer::{Importer, Incoming, Payload};
-use super::{Layer, Wire};
+use super::{Layer, NO_HISTORY, Wire};
 use crate::broker::history::ListenerState;
 use crate::channel_layer::{MESSAGES_PER_TAKE, Mailbox, MailboxMessage};
 use crate::redis_link::{
@@ -30,6 +30,8 @@ impl Supervised for MailboxReader {
     type Connection = Mailbox;
 
     async fn connect(&mut self, health: &Health) -> Result<Mailbox, ConnectionError> {
+        // Once this node is ready, the others must know it.
+        self.layer.send_heartbeat(0).await.map_err(|_| NO_HISTORY)?;
         let expiry = self.layer.0.settings.expiry;
         match &self.layer.0.wire {
             Wire::Core { names, .. } => {

@@ -290,6 +290,9 @@ impl Layer {
         let mut links = groups.connect(health).await?;
         let all = self.0.membership.borrow().names();
         let refused = groups.subscribe(&mut links, &all).await?;
+        groups.set_senders(&links);
+        // Once this node is ready, the others must know it.
+        self.send_heartbeat(0).await.map_err(|_| NO_HISTORY)?;
         self.0.membership.borrow_mut().remove(&refused);
         self.0.up.store(true, Ordering::Release);
         // Redis keeps no messages for a subscriber that is disconnected.
