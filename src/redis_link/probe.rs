@@ -3,7 +3,7 @@
 //! A server that answers PING may still refuse everything else: it is out of memory, has too few replicas, serves no
 //! slots, or the user lacks a permission. A probe queues every needed command with MULTI, which makes Redis check
 //! all of that, and discards them, so that no key is read or written. Where the users write keys of the gateway's own,
-//! a probe also writes one, by a command and by a script; it expires after ten seconds.
+//! a probe also writes one, by a command and by a script; it expires at once.
 
 use std::collections::BTreeSet;
 
@@ -17,8 +17,8 @@ use super::reason::describe;
 /// Writes the probe's key as a script.
 const WRITE: &str = "return redis.call('SET', KEYS[1], 1, 'PX', ARGV[1])";
 
-/// The lifetime of the probe's key in milliseconds.
-const KEY_TTL_MS: u32 = 10_000;
+/// The lifetime of the probe's key in milliseconds: nobody reads it.
+const KEY_TTL_MS: u32 = 1;
 
 /// The most refused commands that a [`Refusal`] names.
 const MAX_NAMED: usize = 64;

@@ -63,7 +63,7 @@ async fn what_is_refused_is_named_and_nothing_is_touched() {
     assert_eq!(keys, Vec::<String>::new());
     assert_eq!(run(&mut connection, needs().own_key("tg:probe".to_owned())).await, None);
     let ttl: i64 = redis::cmd("PTTL").arg("tg:probe").query_async(&mut connection).await.unwrap();
-    assert!((1..=10_000).contains(&ttl), "{ttl}");
+    assert!(ttl == -2 || ttl <= 1, "it expires at once: {ttl}");
 
     let mut set = redis::cmd("CONFIG");
     set.arg("SET").arg("maxmemory").arg(1).exec_async(&mut connection).await.unwrap();
