@@ -483,7 +483,7 @@ async fn a_task_that_no_worker_takes_is_reported_with_its_queue() {
     let warning = gateway.wait_for_event("reply_unheard").await;
     assert_eq!(warning["task_id"], queued["task_id"], "{warning}");
     assert_eq!((&warning["outcome"], &warning["queue"]), (&json!("running"), &json!("celery")));
-    assert_eq!((&warning["waiting"], &warning["workers"]), (&json!(1), &json!(0)), "{warning}");
+    assert_eq!((&warning["waiting"], &warning["consumers"]), (&json!(1), &json!(0)), "{warning}");
     // One reply is reported once while it runs.
     publish_and_expect(&gateway, &mut client, "complete").await;
     wait_for_ends(&gateway, 1.0).await;
