@@ -7,11 +7,13 @@ use bytes::Bytes;
 use redis::{Script, Value};
 
 use super::{
-    Extent, GENERATION_TTL, GenerationState, PAGE_BYTES, PAGE_LENGTH, Page, PublishOnce, Published,
-    ReadFrom, encode,
+    Cancellation, Extent, GENERATION_TTL, GenerationState, PAGE_BYTES, PAGE_LENGTH, Page,
+    PublishOnce, Published, ReadFrom, encode, end_key,
 };
 use crate::config;
-use crate::protocol::{ChannelName, Position, random_hex};
+use crate::protocol::{
+    ANY_NAME_MEMORY, CANCELLED_MEMORY, ChannelName, EventNames, Position, random_hex,
+};
 use crate::redis_link::{Commands, EngineUnavailable, Needs};
 use std::sync::Arc;
 
@@ -19,6 +21,7 @@ use std::sync::Arc;
 const POSITIONS_PER_WRITE: usize = 500;
 
 const PUBLISH: &str = include_str!("../../../clients/redis/publish.lua");
+const CANCEL: &str = include_str!("cancel.lua");
 const READ: &str = include_str!("read.lua");
 const EXTENT: &str = include_str!("extent.lua");
 const RECORD_GENERATION_START: &str = include_str!("record_generation_start.lua");
@@ -26,7 +29,7 @@ const SETTLE_GENERATION: &str = include_str!("settle_generation.lua");
 const RECORD_GENERATION_END: &str = include_str!("record_generation_end.lua");
 const GENERATION_STATE: &str = include_str!("generation_state.lua");
 const ROTATE_EPOCH: &str = include_str!("rotate_epoch.lua");
-const IMPORT: &str = include_str!("import.lua");
+const IMPORT: &str = concat!(include_str!("cancelled.lua"), include_str!("import.lua"));
 const REGISTER_LISTENER: &str = include_str!("register_listener.lua");
 const NODE_HEARTBEAT: &str = include_str!("node_heartbeat.lua");
 
@@ -42,6 +45,7 @@ struct Inner {
 
 pub(super) struct Scripts {
     publish: Script,
+    cancel: Script,
     read: Script,
     extent: Script,
     record_generation_start: Script,
@@ -62,6 +66,7 @@ impl RedisHistory {
             prefix: prefix.into(),
             scripts: Scripts {
                 publish: Script::new(PUBLISH),
+                cancel: Script::new(CANCEL),
                 read: Script::new(READ),
                 extent: Script::new(EXTENT),
                 record_generation_start: Script::new(RECORD_GENERATION_START),
@@ -93,16 +98,20 @@ impl RedisHistory {
         for channel in channels {
             needs = needs.command("PUBLISH", channel);
         }
-        // A repeated call is recognised without a history as well.
+        // Repeated calls are recognised, and tasks are cancelled, without a history as well.
         for command in ["GET", "SET", "EVALSHA"] {
             needs = needs.command(command, &key("once:0"));
         }
-        needs = needs.command("SCRIPT", "");
+        for command in ["HMGET", "HSET", "HGETALL", "PTTL", "PEXPIRE"] {
+            needs = needs.command(command, &key("meta"));
+        }
+        needs = needs.command("SCRIPT", "").command("TIME", "");
         let script =
             |needs: Needs, source: &str, part: &str| needs.script(source, &key(part), &control);
         if keeps_history {
             for source in [
                 PUBLISH,
+                CANCEL,
                 READ,
                 EXTENT,
                 RECORD_GENERATION_START,
@@ -113,9 +122,7 @@ impl RedisHistory {
             ] {
                 needs = script(needs, source, "stream");
             }
-            for command in ["HMGET", "XDEL"] {
-                needs = needs.command(command, &key("meta"));
-            }
+            needs = needs.command("XDEL", &key("stream"));
         }
         if has_layer {
             for source in [IMPORT, REGISTER_LISTENER] {
@@ -161,23 +168,49 @@ impl RedisHistory {
                 publish.arg(channel.as_str()).arg(&json[..]);
                 let _: i64 = self.0.commands.query(&publish).await?;
             }
-            return Ok(Published { position: None, duplicate: false });
+            return Ok(Published { position: None, duplicate: false, refused: false });
         }
         let mut call = self.0.scripts.publish.prepare_invoke();
         call.key(self.key(channel, "stream")).key(self.key(channel, "meta"));
         call.arg(channel.as_str());
         call.arg(history.map_or(0, |history| history.size));
         call.arg(history.map_or(0, |history| milliseconds(history.ttl)));
-        if let Some(PublishOnce { key, number, ttl }) = once {
-            call.key(self.key(channel, &format!("once:{key}")));
+        if let Some(PublishOnce { key, number, ttl, unless }) = once {
+            call.key(self.once_key(channel, key));
             call.arg(*number).arg(milliseconds(*ttl));
+            if let Some(end) = unless {
+                call.key(self.once_key(channel, end));
+            }
         }
         data.iter().for_each(|json| {
             call.arg(&json[..]);
         });
-        let (epoch, offset, duplicate): (String, u64, bool) = self.0.commands.invoke(&call).await?;
-        let position = epoch.parse().ok().map(|epoch| Position { epoch, offset });
-        Ok(Published { position, duplicate })
+        Ok(published(self.0.commands.invoke(&call).await?))
+    }
+
+    /// Publishes the terminal event of a cancelled task once, and refuses every later event of the task.
+    pub async fn cancel(
+        &self,
+        channel: &ChannelName,
+        history: Option<&config::History>,
+        cancellation: &Cancellation,
+    ) -> Result<Published, EngineUnavailable> {
+        let Cancellation { task_id, json, once, unnamed } = cancellation;
+        let mut call = self.0.scripts.cancel.prepare_invoke();
+        call.key(self.key(channel, "stream")).key(self.key(channel, "meta"));
+        call.key(self.once_key(channel, &once.key)).key(self.key(channel, "running"));
+        call.arg(channel.as_str());
+        call.arg(history.map_or(0, |history| history.size));
+        call.arg(history.map_or(0, |history| milliseconds(history.ttl)));
+        call.arg(milliseconds(once.ttl)).arg(&json[..]).arg(&**task_id);
+        call.arg(milliseconds(CANCELLED_MEMORY));
+        call.arg(unnamed.as_ref().map(EventNames::to_json).unwrap_or_default());
+        call.arg(milliseconds(ANY_NAME_MEMORY));
+        Ok(published(self.0.commands.invoke(&call).await?))
+    }
+
+    fn once_key(&self, channel: &ChannelName, key: &str) -> String {
+        self.key(channel, &format!("once:{key}"))
     }
 
     /// `epoch_ttl` is the lifetime of an epoch that this call starts.
@@ -242,7 +275,9 @@ impl RedisHistory {
     ) -> Result<(), EngineUnavailable> {
         let mut call = self.0.scripts.record_generation_start.prepare_invoke();
         call.key(self.key(channel, "running")).key(self.key(channel, "meta"));
+        call.key(self.once_key(channel, &end_key(task_id)));
         call.arg(task_id).arg(GENERATION_TTL.as_secs());
+        call.arg(channel.as_str());
         Ok(self.0.commands.invoke(&call).await?)
     }
 
@@ -327,6 +362,12 @@ fn page(answer: Vec<Value>) -> Option<Page> {
         publications.push(encode(&json, Some(position)));
     }
     Some(Page { now, after, publications, complete, is_cut })
+}
+
+/// Reads the answer of publish.lua or cancel.lua.
+fn published((epoch, offset, outcome): (String, u64, u8)) -> Published {
+    let position = epoch.parse().ok().map(|epoch| Position { epoch, offset });
+    Published { position, duplicate: outcome == 1, refused: outcome == 2 }
 }
 
 pub(super) fn milliseconds(time: Duration) -> u64 {
