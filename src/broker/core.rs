@@ -12,13 +12,13 @@ use tokio::sync::mpsc::PermitIterator;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::canary::Canary;
-use super::catch_up::{CatchUps, Observer};
+use super::catch_up::{CatchUps, EndReader, Observer};
 use super::channels::{Arrival, Change, Channels};
 use super::history::{self, History};
 use super::tails::Tails;
 use super::thread::{ToThread, WorkerHandle};
 use super::{Publication, PublishError};
-use crate::protocol::{ChannelName, Position};
+use crate::protocol::{ChannelName, Position, ReplyEnd};
 use crate::socket::Delivery;
 use crate::telemetry;
 
@@ -109,6 +109,7 @@ pub struct Core {
     layer_up: Arc<AtomicBool>,
     pub(super) max_publication_bytes: usize,
     observer: Observer,
+    end_reader: EndReader,
     pub(super) canary: Option<Canary>,
     tails: Tails,
 }
@@ -152,6 +153,7 @@ impl Core {
             layer_up,
             max_publication_bytes,
             observer: Rc::new(|_, _, _| true),
+            end_reader: Rc::new(|_, _| None),
             canary: None,
         };
         (core, handles)
@@ -164,6 +166,14 @@ impl Core {
         observer: impl Fn(&ChannelName, &[u8], Option<Position>) -> bool + 'static,
     ) {
         self.observer = Rc::new(observer);
+    }
+
+    /// Sets the [`EndReader`] for messages of a channel layer. Must be called before the core runs.
+    pub fn set_end_reader(
+        &mut self,
+        reader: impl Fn(&ChannelName, &[u8]) -> Option<ReplyEnd> + 'static,
+    ) {
+        self.end_reader = Rc::new(reader);
     }
 
     /// Sets the canary whose channel is subscribed on Redis. Must be called before the core runs.
@@ -238,6 +248,7 @@ impl Core {
             live: self.live,
             layer_up: self.layer_up,
             max_publication_bytes: self.max_publication_bytes,
+            end_reader: self.end_reader,
             catch_ups,
         };
         (parts, distribution)
@@ -253,6 +264,7 @@ pub(super) struct Parts {
     pub live: Arc<AtomicBool>,
     pub layer_up: Arc<AtomicBool>,
     pub max_publication_bytes: usize,
+    pub end_reader: EndReader,
     pub catch_ups: CatchUps,
 }
 

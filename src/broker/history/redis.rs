@@ -53,11 +53,17 @@ impl RedisHistory {
                 read: Script::new(include_str!("read.lua")),
                 extent: Script::new(include_str!("extent.lua")),
                 record_generation_start: Script::new(include_str!("record_generation_start.lua")),
-                settle_generation: Script::new(include_str!("settle_generation.lua")),
+                settle_generation: Script::new(concat!(
+                    include_str!("settle.lua"),
+                    include_str!("settle_generation.lua")
+                )),
                 record_generation_end: Script::new(include_str!("record_generation_end.lua")),
                 generation_state: Script::new(include_str!("generation_state.lua")),
                 rotate_epoch: Script::new(include_str!("rotate_epoch.lua")),
-                import: Script::new(include_str!("import.lua")),
+                import: Script::new(concat!(
+                    include_str!("settle.lua"),
+                    include_str!("import.lua")
+                )),
                 register_listener: Script::new(include_str!("register_listener.lua")),
                 node_heartbeat: Script::new(include_str!("node_heartbeat.lua")),
             },
