@@ -157,8 +157,10 @@ impl Engine {
         core.set_end_reader(move |channel, json| ends.reply_end(channel, json, false));
         core.set_observer(move |channel, json, position| {
             let Observed { disposition, end } = tracker.observe(channel, json, position);
-            if disposition == Disposition::Drop {
-                telemetry::replies::second_terminal_event_dropped();
+            match disposition {
+                Disposition::Drop => telemetry::replies::second_terminal_event_dropped(),
+                Disposition::DropCancelled => telemetry::replies::cancelled_event_dropped(),
+                Disposition::Deliver | Disposition::Internal => {}
             }
             if let (Some(end), Some(position)) = (end, position) {
                 settle(&history, channel, end, position);

@@ -314,7 +314,9 @@ async fn pubsub_messages_without_a_gateway_are_reported() {
 async fn a_gateway_that_stops_hands_its_channels_on() {
     for wire in ["channels-core", "channels-pubsub"] {
         let redis = Redis::start().await;
-        let settings = settings(&redis, wire);
+        // On a busy machine the other node may take longer than the grace of the other tests.
+        let settings =
+            settings(&redis, wire).section("shutdown", "drain = \"300ms\"\ngrace = \"10s\"");
         let mut backend = Backend::new(&redis).await;
         let mut first = start(settings.clone()).await;
         let second = start(settings).await;

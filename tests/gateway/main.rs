@@ -6,6 +6,7 @@ mod engine;
 mod admin;
 mod broker;
 mod canary;
+mod cancelled;
 mod celery;
 mod channel_layer;
 mod chaos;

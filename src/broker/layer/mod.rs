@@ -37,6 +37,7 @@ use super::catch_up::EndReader;
 use super::channels::Change;
 use super::core::Parts;
 use super::history::{History, ListenerState, RedisHistory};
+use super::layer_reads::LayerReads;
 use super::thread::ToThread;
 use crate::channel_layer::{MailboxNames, Memberships, Serializer};
 use crate::config::{ChannelsLayer, ChannelsWire, RedisUrl};
@@ -75,6 +76,8 @@ struct Inner {
     counted: watch::Sender<()>,
     /// Whether messages reach this node; shared with readiness checks.
     up: Arc<AtomicBool>,
+    /// How far the mailbox has been read.
+    reads: Arc<LayerReads>,
     /// When the mailbox was last read.
     last_read: Cell<Instant>,
     threads: Rc<[mpsc::Sender<ToThread>]>,
@@ -103,7 +106,7 @@ impl Layer {
         engine_url: &RedisUrl,
         parts: &Parts,
     ) -> Result<Self, String> {
-        let up = Arc::clone(&parts.layer_up);
+        let (up, reads) = (Arc::clone(&parts.layer_up), Arc::clone(&parts.layer_reads));
         let connections = Shutdown::new();
         let history = parts.catch_ups.history.clone();
         let Some(redis) = history.in_redis() else {
@@ -135,6 +138,7 @@ impl Layer {
             released: Notify::new(),
             counted: watch::Sender::new(()),
             up,
+            reads,
             last_read: Cell::new(Instant::now()),
             threads: Rc::clone(&parts.catch_ups.threads),
             channels: Rc::clone(&parts.catch_ups.channels),
