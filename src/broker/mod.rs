@@ -13,6 +13,7 @@ mod channels;
 mod core;
 mod history;
 mod layer;
+mod layer_reads;
 mod publisher;
 mod redis;
 mod tails;
