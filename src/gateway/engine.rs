@@ -14,10 +14,10 @@ use crate::admin::ReadyCheck;
 use crate::broker::{Canary, Core, History, MemoryHistory, Publisher, Tails};
 use crate::config::{Config, EngineKind, Jwt, RedisEngine, RedisUrl, SharedConfig};
 use crate::control::{Control, Threads};
-use crate::generations::{Disposition, Generations, Observed, ReplyEnd, RunningTasks};
+use crate::generations::{Disposition, Generations, Observed, RunningTasks};
 use crate::limits::SharedLimits;
 use crate::presence::PresenceStore;
-use crate::protocol::{ChannelName, Position};
+use crate::protocol::{ChannelName, Position, ReplyEnd};
 use crate::redis_link::Commands;
 use crate::shutdown::Shutdown;
 use crate::telemetry;
@@ -165,6 +165,8 @@ impl Engine {
         tokio::task::spawn_local(self.generations.ledger.clone().run());
         let tracker = self.generations.tracker.clone();
         let history = self.publisher.history();
+        let ends = tracker.clone();
+        core.set_end_reader(move |channel, json| ends.reply_end(channel, json, false));
         core.set_observer(move |channel, json, position| {
             let Observed { disposition, end } = tracker.observe(channel, json, position);
             match disposition {

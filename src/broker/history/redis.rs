@@ -25,11 +25,13 @@ const CANCEL: &str = include_str!("cancel.lua");
 const READ: &str = include_str!("read.lua");
 const EXTENT: &str = include_str!("extent.lua");
 const RECORD_GENERATION_START: &str = include_str!("record_generation_start.lua");
-const SETTLE_GENERATION: &str = include_str!("settle_generation.lua");
+const SETTLE_GENERATION: &str =
+    concat!(include_str!("settle.lua"), include_str!("settle_generation.lua"));
 const RECORD_GENERATION_END: &str = include_str!("record_generation_end.lua");
 const GENERATION_STATE: &str = include_str!("generation_state.lua");
 const ROTATE_EPOCH: &str = include_str!("rotate_epoch.lua");
-const IMPORT: &str = concat!(include_str!("cancelled.lua"), include_str!("import.lua"));
+const IMPORT: &str =
+    concat!(include_str!("settle.lua"), include_str!("cancelled.lua"), include_str!("import.lua"));
 const REGISTER_LISTENER: &str = include_str!("register_listener.lua");
 const NODE_HEARTBEAT: &str = include_str!("node_heartbeat.lua");
 
