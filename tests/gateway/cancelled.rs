@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde_json::{Value, json};
 
 use crate::engine::Engine;
-use crate::rig::{Client, Gateway, Redis, Reply, Settings, Upstream, within};
+use crate::rig::{Backend, Client, Gateway, Redis, Reply, Settings, Upstream, http, until, within};
 
 const PATH: &str = "/ws/chat/42/";
 const SCRIPT: &str = include_str!("../../clients/redis/publish.lua");
@@ -334,4 +334,77 @@ async fn a_start_on_another_node_lets_events_through() {
             wait_for(client, "complete").await;
         }
     }
+}
+
+/// Unmodified Celery workers send to the group, often without the id of their task.
+async fn a_channel_layer_brings_nothing_of_a_cancelled_task(wire: &str) {
+    let upstream = upstream().await;
+    for settings in [with_history(&upstream), with_history(&upstream).without_history()] {
+        let redis = &Redis::start().await;
+        let settings =
+            settings.redis(&redis.url()).also("engine.redis", &format!("wire = {wire:?}"));
+        let has_history = !settings.to_string().contains("size = 0");
+        let nodes = [start(&settings).await, start(&settings).await];
+        let mut backend = Backend::new(redis).await;
+        let mut send = async |event: Value| match wire {
+            "channels-core" => assert_eq!(backend.send("chat_42", &event).await, 0),
+            _ => drop(backend.publish("chat_42", &event).await),
+        };
+        let (mut one, connected) = Client::connected(&nodes[0], PATH).await;
+        let (mut two, _) = Client::connected(&nodes[1], PATH).await;
+        for has_id in [true, false] {
+            let task = queue(&mut one).await;
+            let event = |name: &str| match has_id {
+                true => json!({"type": "chat.message", "event": name, "task_id": task}),
+                false => json!({"type": "chat.message", "event": name}),
+            };
+            send(event("chunk")).await;
+            wait_for(&mut one, "chunk").await;
+            cancel(&mut one, &task).await;
+            for client in [&mut one, &mut two] {
+                wait_for(client, "cancelled").await;
+            }
+            for name in ["processing_started", "chunk", "usage"] {
+                send(event(name)).await;
+            }
+            send(json!({"type": "chat.message", "event": "last", "task_id": ""})).await;
+            for client in [&mut one, &mut two] {
+                assert_eq!(events(client, "last").await, [], "{wire}, id: {has_id}");
+            }
+        }
+        // Another task runs now, and these are its own.
+        queue(&mut two).await;
+        for client in [&mut one, &mut two] {
+            send(json!({"type": "chat.message", "event": "chunk"})).await;
+            wait_for(client, "chunk").await;
+        }
+        if has_history {
+            let epoch = connected["epoch"].as_str().unwrap();
+            let path = format!("{PATH}?since={}&epoch={epoch}", connected["offset"]);
+            let (mut back, _) = Client::connected(&nodes[1], &path).await;
+            nodes[1].publish("chat_42", json!({"event": "very last", "task_id": ""})).await;
+            let seen = events(&mut back, "very last").await;
+            let ghosts = ["processing_started", "usage"];
+            assert!(seen.iter().all(|(name, _)| !ghosts.contains(&&**name)), "{seen:?}");
+        }
+    }
+}
+
+async fn start(settings: &Settings) -> Gateway {
+    let gateway = Gateway::start(settings).await;
+    until("ready gateway", async || {
+        (http::get(gateway.admin(), "/readyz").await.status == 200).then_some(())
+    })
+    .await;
+    gateway
+}
+
+#[tokio::test]
+async fn the_core_layer_brings_nothing_of_a_cancelled_task() {
+    a_channel_layer_brings_nothing_of_a_cancelled_task("channels-core").await;
+}
+
+#[tokio::test]
+async fn the_pubsub_layer_brings_nothing_of_a_cancelled_task() {
+    a_channel_layer_brings_nothing_of_a_cancelled_task("channels-pubsub").await;
 }
