@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
-use super::rig::{Client, Gateway, Redis, Settings, until};
+use super::rig::{Backend, Client, Gateway, Redis, Settings, http, until};
 
 const PATH: &str = "/ws/chat/42/";
 
@@ -520,4 +520,33 @@ async fn a_reply_ends_when_the_promised_task_ends() {
     let error = client.next_event("error").await;
     assert_eq!(error["code"], "task_failed", "{error}");
     assert_eq!(error["task_id"], queued["task_id"], "{error}");
+}
+
+/// The result is read while the worker's last event still stands in the node's mailbox, at another Redis.
+#[tokio::test]
+async fn a_complete_in_the_mailbox_is_the_only_one() {
+    let (redis, layer) = (Redis::start().await, Redis::start().await);
+    let settings = watched(&redis)
+        .redis(&redis.url())
+        .also("engine.redis", "wire = \"channels-core\"")
+        .also("engine.redis.channels", &format!("hosts = [{:?}]", layer.url()));
+    let gateway = Gateway::start(settings).await;
+    until("ready gateway", async || {
+        (http::get(gateway.admin(), "/readyz").await.status == 200).then_some(())
+    })
+    .await;
+    let mut backend = Backend::new(&layer).await;
+    let mut client = ana(&gateway).await;
+    let queued = send(&mut client, json!({"message": "hi"})).await;
+    let complete = json!({"type": "chat.message", "event": "complete", "by": "worker"});
+    // Longer than the gateway waits for the event after it has read the result, and shorter than it waits for Redis.
+    let blocked = std::time::Duration::from_millis(3200);
+    tokio::join!(backend.send_and_block("chat_42", &complete, blocked), async {
+        result(&redis, &queued["task_id"], "SUCCESS", Value::Null).await;
+    });
+    let end = client.next_json().await;
+    assert_eq!((&end["event"], &end["by"]), (&json!("complete"), &json!("worker")), "{end}");
+    wait_for_ends(&gateway, 1.0).await;
+    gateway.publish("chat_42", json!({"event": "marker"})).await;
+    assert_eq!(client.next_json().await["event"], "marker");
 }

@@ -38,7 +38,7 @@ if #new == 0 then
   return {0, 0}
 end
 
-local meta = redis.call('HMGET', KEYS[2], 'epoch', 'offset')
+local meta = redis.call('HMGET', KEYS[2], 'epoch', 'offset', 'cancelled', 'unnamed')
 local epoch, offset = meta[1], tonumber(meta[2] or 0)
 if not epoch then
   epoch, offset = string.format('%x%05x', clock[1], clock[2]), 0
@@ -53,6 +53,7 @@ elseif is_broken then
   redis.call('DEL', KEYS[1])
   redis.call('PUBLISH', ARGV[1], '@' .. epoch .. ':' .. string.format('%.0f', offset) .. ':')
 end
+new = without_cancelled(KEYS[2], ARGV[1], meta[3], meta[4], new)
 for _, data in ipairs(new) do
   offset = offset + 1
   local number = string.format('%.0f', offset)

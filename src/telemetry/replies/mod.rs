@@ -195,6 +195,11 @@ pub fn second_terminal_event_dropped() {
     duplicates_dropped(Duplicate::TerminalEvent, 1);
 }
 
+/// An event of a cancelled task was dropped.
+pub fn cancelled_event_dropped() {
+    PUBLICATIONS.at([PublicationOutcome::Cancelled.label()]).increment(1);
+}
+
 /// This node took over generations of a node that has died or stopped.
 pub fn generations_taken_over(count: usize) {
     if count > 0 {
