@@ -15,7 +15,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::state::{MAX_PROMISED, State};
 use crate::config;
-use crate::redis_link::Commands;
+use crate::redis_link::{Commands, Needs};
 use crate::shutdown::Shutdown;
 use crate::telemetry;
 pub use crate::telemetry::upstreams::TaskEnd;
@@ -78,6 +78,8 @@ impl Results {
             waiting: Mutex::default(),
             wake: Notify::new(),
         });
+        let needs = Needs::default().command("MGET", &format!("{}0", inner.prefix));
+        inner.commands.declare("results", needs);
         let wanted = CancellationToken::new();
         let results = Self { inner: Arc::clone(&inner), _polling: wanted.clone().drop_guard() };
         let shutdown = shutdown.clone();
