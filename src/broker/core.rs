@@ -12,14 +12,14 @@ use tokio::sync::mpsc::PermitIterator;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::canary::Canary;
-use super::catch_up::{CatchUps, Observer};
+use super::catch_up::{CatchUps, EndReader, Observer};
 use super::channels::{Arrival, Change, Channels};
 use super::history::{self, History};
 use super::layer_reads::LayerReads;
 use super::tails::Tails;
 use super::thread::{ToThread, WorkerHandle};
 use super::{Publication, PublishError};
-use crate::protocol::{ChannelName, Position};
+use crate::protocol::{ChannelName, Position, ReplyEnd};
 use crate::socket::Delivery;
 use crate::telemetry;
 
@@ -111,6 +111,7 @@ pub struct Core {
     layer_reads: Arc<LayerReads>,
     pub(super) max_publication_bytes: usize,
     observer: Observer,
+    end_reader: EndReader,
     pub(super) canary: Option<Canary>,
     tails: Tails,
 }
@@ -157,6 +158,7 @@ impl Core {
             layer_reads,
             max_publication_bytes,
             observer: Rc::new(|_, _, _| true),
+            end_reader: Rc::new(|_, _| None),
             canary: None,
         };
         (core, handles)
@@ -169,6 +171,14 @@ impl Core {
         observer: impl Fn(&ChannelName, &[u8], Option<Position>) -> bool + 'static,
     ) {
         self.observer = Rc::new(observer);
+    }
+
+    /// Sets the [`EndReader`] for messages of a channel layer. Must be called before the core runs.
+    pub fn set_end_reader(
+        &mut self,
+        reader: impl Fn(&ChannelName, &[u8]) -> Option<ReplyEnd> + 'static,
+    ) {
+        self.end_reader = Rc::new(reader);
     }
 
     /// Sets the canary whose channel is subscribed on Redis. Must be called before the core runs.
@@ -244,6 +254,7 @@ impl Core {
             layer_up: self.layer_up,
             layer_reads: self.layer_reads,
             max_publication_bytes: self.max_publication_bytes,
+            end_reader: self.end_reader,
             catch_ups,
         };
         (parts, distribution)
@@ -260,6 +271,7 @@ pub(super) struct Parts {
     pub layer_up: Arc<AtomicBool>,
     pub layer_reads: Arc<LayerReads>,
     pub max_publication_bytes: usize,
+    pub end_reader: EndReader,
     pub catch_ups: CatchUps,
 }
 

@@ -8,7 +8,7 @@ use redis::ScriptInvocation;
 
 use super::redis::{RedisHistory, milliseconds};
 use crate::config;
-use crate::protocol::ChannelName;
+use crate::protocol::{ChannelName, ReplyEnd};
 use crate::redis_link::{Answers, EngineUnavailable};
 
 /// Messages of one channel of the layer, in order.
@@ -25,6 +25,8 @@ pub struct Import {
 pub struct Imported {
     /// Identifies the message on every node. Empty for all messages of a layer that gives them no identity.
     pub id: String,
+    /// The reply that it ends.
+    pub end: Option<ReplyEnd>,
     pub json: Bytes,
 }
 
@@ -123,14 +125,20 @@ impl RedisHistory {
         for part in ["stream", "meta", if first.is_none() { "seen" } else { "numbers" }] {
             call.key(self.key(channel, part));
         }
+        call.key(self.key(channel, "running"));
         call.arg(channel.as_str()).arg(rule.size).arg(milliseconds(rule.ttl));
         call.arg(milliseconds(memory));
         match first {
             Some(MessageNumber { origin, number }) => call.arg(origin).arg(*number),
             None => call.arg("").arg(0),
         };
-        for Imported { id, json } in publications {
-            call.arg(id).arg(&json[..]);
+        for Imported { id, end, json } in publications {
+            let end = match end {
+                None => String::new(),
+                Some(ReplyEnd::Unnamed) => "-".to_owned(),
+                Some(ReplyEnd::Named(task_id)) => format!("={task_id}"),
+            };
+            call.arg(id).arg(end).arg(&json[..]);
         }
         call
     }

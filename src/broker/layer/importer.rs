@@ -79,7 +79,11 @@ impl Layer {
         }
         let id = score.map_or(String::new(), |score| identity(score, &message.json));
         let LayerMessage { members, message_type, json } = message;
-        Some(ReadMessage { members, message_type, imported: Imported { id, json: json.into() } })
+        Some(ReadMessage {
+            members,
+            message_type,
+            imported: Imported { id, end: None, json: json.into() },
+        })
     }
 
     /// Whether messages of this type are forwarded.
@@ -188,11 +192,16 @@ impl Importer {
     }
 
     /// Appends messages to the histories, and retries until Redis answers. Each message is still appended only once.
-    async fn import(&self, Imports { list, .. }: Imports) {
+    async fn import(&self, Imports { mut list, .. }: Imports) {
         if list.is_empty() {
             return;
         }
         let layer = &*self.layer.0;
+        for Import { channel, publications, .. } in &mut list {
+            for publication in publications {
+                publication.end = (layer.end_reader)(channel, &publication.json);
+            }
+        }
         let memory = match layer.wire {
             Wire::Core { .. } => IDENTITY_TTL,
             Wire::PubSub(_) => self.layer.registration_ttl(),

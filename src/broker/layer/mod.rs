@@ -33,6 +33,7 @@ use self::group_membership::GroupMembership;
 use self::groups::Groups;
 pub(super) use self::groups::Links;
 use self::importer::Importer;
+use super::catch_up::EndReader;
 use super::channels::Change;
 use super::core::Parts;
 use super::history::{History, ListenerState, RedisHistory};
@@ -83,6 +84,8 @@ struct Inner {
     channels: Rc<RefCell<super::channels::Channels>>,
     changes: mpsc::WeakUnboundedSender<Change>,
     max_publication_bytes: usize,
+    /// Tells which reply a message ends, so that its end is recorded when it is appended.
+    end_reader: EndReader,
     /// The shutdown signal of the connections that outlive the gateway's others. It is never triggered: the
     /// connections end with their last user.
     _connections: Shutdown,
@@ -141,6 +144,7 @@ impl Layer {
             channels: Rc::clone(&parts.catch_ups.channels),
             changes: parts.changes_sender.clone(),
             max_publication_bytes: parts.max_publication_bytes,
+            end_reader: Rc::clone(&parts.end_reader),
             _connections: connections,
         })))
     }
