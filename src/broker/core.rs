@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use super::canary::Canary;
 use super::catch_up::{CatchUps, Observer};
 use super::channels::{Arrival, Change, Channels};
-use super::history::{self, History};
+use super::history::{self, EndedGeneration, History};
 use super::tails::Tails;
 use super::thread::{ToThread, WorkerHandle};
 use super::{Publication, PublishError};
@@ -97,6 +97,9 @@ impl IntakePermits<'_> {
     }
 }
 
+/// Returns the generation that a publication of a channel ends, if it is a terminal event.
+pub(super) type EndReader = Rc<dyn Fn(&ChannelName, &[u8]) -> Option<EndedGeneration>>;
+
 /// The state of the broker on the engine thread. It is created before any worker thread starts.
 pub struct Core {
     pub(super) channels: Rc<RefCell<Channels>>,
@@ -109,6 +112,7 @@ pub struct Core {
     layer_up: Arc<AtomicBool>,
     pub(super) max_publication_bytes: usize,
     observer: Observer,
+    end_reader: EndReader,
     pub(super) canary: Option<Canary>,
     tails: Tails,
 }
@@ -152,6 +156,7 @@ impl Core {
             layer_up,
             max_publication_bytes,
             observer: Rc::new(|_, _, _| true),
+            end_reader: Rc::new(|_, _| None),
             canary: None,
         };
         (core, handles)
@@ -164,6 +169,14 @@ impl Core {
         observer: impl Fn(&ChannelName, &[u8], Option<Position>) -> bool + 'static,
     ) {
         self.observer = Rc::new(observer);
+    }
+
+    /// Sets the [`EndReader`] for messages of a channel layer. Must be called before the core runs.
+    pub fn set_end_reader(
+        &mut self,
+        end_reader: impl Fn(&ChannelName, &[u8]) -> Option<EndedGeneration> + 'static,
+    ) {
+        self.end_reader = Rc::new(end_reader);
     }
 
     /// Sets the canary whose channel is subscribed on Redis. Must be called before the core runs.
@@ -238,6 +251,7 @@ impl Core {
             live: self.live,
             layer_up: self.layer_up,
             max_publication_bytes: self.max_publication_bytes,
+            end_reader: self.end_reader,
             catch_ups,
         };
         (parts, distribution)
@@ -253,6 +267,7 @@ pub(super) struct Parts {
     pub live: Arc<AtomicBool>,
     pub layer_up: Arc<AtomicBool>,
     pub max_publication_bytes: usize,
+    pub end_reader: EndReader,
     pub catch_ups: CatchUps,
 }
 

@@ -23,8 +23,8 @@ mod thread;
 pub use canary::Canary;
 pub use core::Core;
 pub use history::{
-    Extent, GenerationState, History, MemoryHistory, Page, PublishOnce, Published, ReadFrom,
-    compact, concat,
+    EndedGeneration, Extent, GenerationState, History, MemoryHistory, Page, PublishOnce, Published,
+    ReadFrom, compact, concat,
 };
 pub use publisher::Publisher;
 pub use tails::{Tail, TailEnd, TailEvent, Tails, TooManyTails};

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::StartError;
 use crate::admin::ReadyCheck;
-use crate::broker::{Canary, Core, History, MemoryHistory, Publisher, Tails};
+use crate::broker::{Canary, Core, EndedGeneration, History, MemoryHistory, Publisher, Tails};
 use crate::config::{Config, EngineKind, Jwt, RedisEngine, RedisUrl, SharedConfig};
 use crate::control::{Control, Threads};
 use crate::generations::{Disposition, Generations, Observed, ReplyEnd, RunningTasks};
@@ -162,6 +162,11 @@ impl Engine {
                 settle(&history, channel, end, position);
             }
             disposition == Disposition::Deliver
+        });
+        let tracker = self.generations.tracker.clone();
+        core.set_end_reader(move |channel, json| {
+            let end = tracker.reply_end(channel, json, false)?;
+            Some(EndedGeneration(end.task_id().map(str::to_owned)))
         });
         if let Some((canary, commands)) = self.canary.take() {
             core.set_canary(canary.clone());

@@ -11,6 +11,8 @@ const PATH: &str = "/ws/chat/42/";
 fn settings(redis: &Redis, wire: &str) -> Settings {
     Settings::chat("http://127.0.0.1:1/")
         .redis(&redis.url())
+        // A slow machine needs longer to hand groups over.
+        .section("shutdown", "drain = \"300ms\"\ngrace = \"5s\"")
         .also("engine.redis", &format!("wire = {wire:?}"))
         .also("engine.redis.channels", "refresh = \"1s\"")
 }

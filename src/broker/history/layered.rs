@@ -26,7 +26,13 @@ pub struct Imported {
     /// Identifies the message on every node. Empty for all messages of a layer that gives them no identity.
     pub id: String,
     pub json: Bytes,
+    /// The generation that the message ends.
+    pub end: Option<EndedGeneration>,
 }
+
+/// The generation that a terminal event ends: its task id, or `None` if the event names no task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndedGeneration(pub Option<String>);
 
 /// Identifies a message by its place among all messages of its channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,7 +126,8 @@ impl RedisHistory {
     fn import_call(&self, memory: Duration, import: &Import) -> ScriptInvocation<'_> {
         let Import { channel, rule, first, publications } = import;
         let mut call = self.scripts().import.prepare_invoke();
-        for part in ["stream", "meta", if first.is_none() { "seen" } else { "numbers" }] {
+        let appended = if first.is_none() { "seen" } else { "numbers" };
+        for part in ["stream", "meta", appended, "running"] {
             call.key(self.key(channel, part));
         }
         call.arg(channel.as_str()).arg(rule.size).arg(milliseconds(rule.ttl));
@@ -129,8 +136,13 @@ impl RedisHistory {
             Some(MessageNumber { origin, number }) => call.arg(origin).arg(*number),
             None => call.arg("").arg(0),
         };
-        for Imported { id, json } in publications {
+        for Imported { id, json, end } in publications {
             call.arg(id).arg(&json[..]);
+            call.arg(match end {
+                None => String::new(),
+                Some(EndedGeneration(None)) => "unnamed".to_owned(),
+                Some(EndedGeneration(Some(task_id))) => format!("task {task_id}"),
+            });
         }
         call
     }

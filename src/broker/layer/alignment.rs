@@ -89,7 +89,8 @@ impl Layer {
                         continue;
                     }
                     for channel in read.members.iter().filter_map(|member| names.channel(member)) {
-                        let held = HeldMessage { score, imported: read.imported.clone() };
+                        let mut held = HeldMessage { score, imported: read.imported.clone() };
+                        self.find_end(&channel, &mut held);
                         messages.entry(channel).or_default().push(held);
                     }
                 }

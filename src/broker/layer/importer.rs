@@ -79,7 +79,17 @@ impl Layer {
         }
         let id = score.map_or(String::new(), |score| identity(score, &message.json));
         let LayerMessage { members, message_type, json } = message;
-        Some(ReadMessage { members, message_type, imported: Imported { id, json: json.into() } })
+        Some(ReadMessage {
+            members,
+            message_type,
+            imported: Imported { id, json: json.into(), end: None },
+        })
+    }
+
+    /// Notes which generation of `channel` the message ends.
+    pub(super) fn find_end(&self, channel: &ChannelName, message: &mut HeldMessage) {
+        let imported = &mut message.imported;
+        imported.end = (self.0.end_reader)(channel, &imported.json);
     }
 
     /// Whether messages of this type are forwarded.
@@ -156,11 +166,17 @@ impl Importer {
 
     /// Delivers a message to this node's clients if the channel keeps no history. Otherwise adds it to `imports`, unless
     /// it must be held.
-    async fn dispatch(&self, channel: ChannelName, message: HeldMessage, imports: &mut Imports) {
+    async fn dispatch(
+        &self,
+        channel: ChannelName,
+        mut message: HeldMessage,
+        imports: &mut Imports,
+    ) {
         let Some(rule) = self.layer.0.history.rule(&channel) else {
             telemetry::channel_layer::message_read(Outcome::Live);
             return self.deliver(channel, &message.imported.json).await;
         };
+        self.layer.find_end(&channel, &mut message);
         let ready = self.layer.0.membership.borrow_mut().add(&channel, message);
         if let Some(ready) = ready {
             imports.add(&channel, rule, ready);

@@ -34,7 +34,7 @@ use self::groups::Groups;
 pub(super) use self::groups::Links;
 use self::importer::Importer;
 use super::channels::Change;
-use super::core::Parts;
+use super::core::{EndReader, Parts};
 use super::history::{History, ListenerState, RedisHistory};
 use super::thread::ToThread;
 use crate::channel_layer::{MailboxNames, Memberships, Serializer};
@@ -80,6 +80,7 @@ struct Inner {
     channels: Rc<RefCell<super::channels::Channels>>,
     changes: mpsc::WeakUnboundedSender<Change>,
     max_publication_bytes: usize,
+    end_reader: EndReader,
     /// The shutdown signal of the connections that outlive the gateway's others. It is never triggered: the
     /// connections end with their last user.
     _connections: Shutdown,
@@ -137,6 +138,7 @@ impl Layer {
             channels: Rc::clone(&parts.catch_ups.channels),
             changes: parts.changes_sender.clone(),
             max_publication_bytes: parts.max_publication_bytes,
+            end_reader: Rc::clone(&parts.end_reader),
             _connections: connections,
         })))
     }
