@@ -129,3 +129,6 @@ fn collect(value: Value, messages: &mut Vec<MailboxMessage>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -65,3 +65,6 @@ impl KeyWatch {
         self.connection.clone()
     }
 }
+
+#[cfg(test)]
+mod tests;

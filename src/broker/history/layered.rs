@@ -289,3 +289,6 @@ impl RedisHistory {
         self.own_key("layer:alignment")
     }
 }
+
+#[cfg(test)]
+mod tests;
