@@ -110,9 +110,11 @@ class Process:
 
 
 class Stack:
-    """Redis, Django, Celery workers and the gateway. `settings` are environment variables of backend/settings.py."""
+    """Redis, Django, Celery workers and the gateway. `settings` are environment variables of backend/settings.py; `home`
+    is the directory with manage.py."""
 
-    def __init__(self, python, directory, redis_url=None, port=None, **settings):
+    def __init__(self, python, directory, redis_url=None, port=None, home=HERE, **settings):
+        self.home = Path(home)
         self.python, self.directory = Path(python), Path(directory)
         self.processes = []
         self.port, self.django_port = port or free_port(), free_port()
@@ -141,7 +143,7 @@ class Stack:
 
     def start(self, name, command, **variables):
         log = self.directory / f"{name}.log"
-        process = Process(name, command, log, **{**self.settings, **variables})
+        process = Process(name, command, log, cwd=self.home, **{**self.settings, **variables})
         self.processes.append(process)
         return process
 
@@ -168,9 +170,9 @@ class Stack:
         self.settings["REDIS_URL"] = self.redis_url.rstrip("/")
 
     def manage(self, *arguments, **variables):
-        command = [self.python, HERE / "manage.py", *arguments]
+        command = [self.python, self.home / "manage.py", *arguments]
         made = {**os.environ, **self.settings, **variables}
-        done = subprocess.run(command, cwd=HERE, env=made, capture_output=True, text=True)
+        done = subprocess.run(command, cwd=self.home, env=made, capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(f"manage.py {arguments[0]} failed:\n{done.stdout}{done.stderr}")
 
@@ -198,6 +200,9 @@ class Stack:
         process.until(lambda: re.search(r"@\S+ ready\.", process.read_log()))
         return process
 
+    def setting(self, name, default):
+        return self.settings.get(name, os.environ.get(name, default))
+
     def gateway(self, binary, config=PRESET, name="gateway", port=None, **variables):
         """Starts a gateway and waits until it is ready. A second one needs another name and port."""
         port, admin = port or self.port, free_port()
@@ -205,10 +210,13 @@ class Stack:
         known = {
             "DJANGO_URL": self.django_url,
             "ORIGIN": self.url,
-            "CHANNELS_WIRE": wire[self.settings.get("CHANNEL_LAYER", "core")],
+            "CHANNELS_WIRE": wire[self.setting("CHANNEL_LAYER", "core")],
             "TIDEGATE__SERVER__LISTEN": f"127.0.0.1:{port}",
             "TIDEGATE__ADMIN__LISTEN": f"127.0.0.1:{admin}",
         }
+        if self.setting("CACHE", "django") == "django-redis-json":
+            known["TIDEGATE__TOKENS__FORMAT"] = "json"
+            known["TIDEGATE__UPSTREAM__WORKER__TRACK__FORMAT"] = "json"
         process = self.start(name, [binary, "serve", "--config", config], **{**known, **variables})
         process.url, process.admin_url = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{admin}"
         process.until(lambda: answers(f"{process.admin_url}/readyz"))

@@ -140,9 +140,12 @@ fn publications(body: Body) -> Result<Vec<Publication>, Answer> {
 fn idempotency(key: Option<String>) -> Result<Option<PublishOnce>, Answer> {
     match key {
         None => Ok(None),
-        Some(key) if (1..=MAX_KEY_BYTES).contains(&key.len()) => {
-            Ok(Some(PublishOnce { key: format!("api:{key}"), number: 1, ttl: REMEMBERED }))
-        }
+        Some(key) if (1..=MAX_KEY_BYTES).contains(&key.len()) => Ok(Some(PublishOnce {
+            key: format!("api:{key}"),
+            number: 1,
+            ttl: REMEMBERED,
+            unless: None,
+        })),
         Some(_) => Err(api::bad_request("idempotency_key has 1 to 128 bytes")),
     }
 }
@@ -171,6 +174,9 @@ fn result(channel: &ChannelName, published: Published) -> Map<String, Value> {
     }
     if published.duplicate {
         result.insert("duplicate".to_owned(), true.into());
+    }
+    if published.refused {
+        result.insert("cancelled".to_owned(), true.into());
     }
     result
 }

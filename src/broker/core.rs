@@ -15,6 +15,7 @@ use super::canary::Canary;
 use super::catch_up::{CatchUps, Observer};
 use super::channels::{Arrival, Change, Channels};
 use super::history::{self, EndedGeneration, History};
+use super::layer_reads::LayerReads;
 use super::tails::Tails;
 use super::thread::{ToThread, WorkerHandle};
 use super::{Publication, PublishError};
@@ -110,6 +111,7 @@ pub struct Core {
     pub(super) intake: Intake,
     pub(super) live: Arc<AtomicBool>,
     layer_up: Arc<AtomicBool>,
+    layer_reads: Arc<LayerReads>,
     pub(super) max_publication_bytes: usize,
     observer: Observer,
     end_reader: EndReader,
@@ -128,6 +130,7 @@ impl Core {
         let capacity = capacity.min(u32::MAX as usize).min(Semaphore::MAX_PERMITS);
         let live = Arc::new(AtomicBool::new(false));
         let layer_up = Arc::new(AtomicBool::new(true));
+        let layer_reads = Arc::<LayerReads>::default();
         let (senders, handles) = (0..threads)
             .map(|thread| {
                 let (sender, receiver) = mpsc::channel(THREAD_QUEUE);
@@ -140,6 +143,7 @@ impl Core {
                         to_core: to_core.clone(),
                         live,
                         layer_up,
+                        layer_reads: Arc::clone(&layer_reads),
                     },
                 )
             })
@@ -154,6 +158,7 @@ impl Core {
             intake: Intake { queue, bytes: Arc::new(Semaphore::new(capacity)), capacity },
             live,
             layer_up,
+            layer_reads,
             max_publication_bytes,
             observer: Rc::new(|_, _, _| true),
             end_reader: Rc::new(|_, _| None),
@@ -250,6 +255,7 @@ impl Core {
             intake: self.intake,
             live: self.live,
             layer_up: self.layer_up,
+            layer_reads: self.layer_reads,
             max_publication_bytes: self.max_publication_bytes,
             end_reader: self.end_reader,
             catch_ups,
@@ -266,6 +272,7 @@ pub(super) struct Parts {
     pub intake: Intake,
     pub live: Arc<AtomicBool>,
     pub layer_up: Arc<AtomicBool>,
+    pub layer_reads: Arc<LayerReads>,
     pub max_publication_bytes: usize,
     pub end_reader: EndReader,
     pub catch_ups: CatchUps,

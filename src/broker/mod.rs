@@ -13,6 +13,7 @@ mod channels;
 mod core;
 mod history;
 mod layer;
+mod layer_reads;
 mod publisher;
 mod redis;
 mod tails;
@@ -23,8 +24,8 @@ mod thread;
 pub use canary::Canary;
 pub use core::Core;
 pub use history::{
-    EndedGeneration, Extent, GenerationState, History, MemoryHistory, Page, PublishOnce, Published,
-    ReadFrom, compact, concat,
+    Cancellation, EndedGeneration, Extent, GenerationState, History, MemoryHistory, Page,
+    PublishOnce, Published, ReadFrom, compact, concat, end_key,
 };
 pub use publisher::Publisher;
 pub use tails::{Tail, TailEnd, TailEvent, Tails, TooManyTails};

@@ -5,12 +5,12 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::core::Intake;
-use super::history::{History, MemoryHistory, PublishOnce, Published, RedisHistory};
+use super::history::{Cancellation, History, MemoryHistory, PublishOnce, Published, RedisHistory};
 use super::{Publication, PublishError};
 use crate::config::SharedConfig;
 use crate::protocol::ChannelName;
 use crate::redis_link::Commands;
-use crate::telemetry::replies::{Duplicate, duplicates_dropped};
+use crate::telemetry::replies::{Duplicate, cancelled_event_dropped, duplicates_dropped};
 
 /// How long a memory-engine publish waits for room in the intake.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -92,6 +92,31 @@ impl Publisher {
         if published.duplicate {
             duplicates_dropped(Duplicate::Publication, data.len());
         }
+        if published.refused {
+            cancelled_event_dropped();
+        }
         Ok(published)
+    }
+
+    /// Publishes the terminal event of a cancelled task, and refuses every later event of the task, on all nodes. Safe to
+    /// repeat.
+    pub async fn cancel(
+        &self,
+        channel: &ChannelName,
+        cancellation: &Cancellation,
+    ) -> Result<Published, PublishError> {
+        let rule = self.config.load().history_of(channel);
+        match &self.engine {
+            Engine::Redis(redis) => Ok(redis.cancel(channel, rule.as_ref(), cancellation).await?),
+            Engine::Memory(intake, memory) => {
+                let json = std::slice::from_ref(&cancellation.json);
+                let reserved = tokio::time::timeout(PUBLISH_TIMEOUT, intake.reserve(json)).await;
+                let mut permits = reserved.unwrap_or(Err(PublishError::EngineUnavailable))?;
+                let received = std::time::Instant::now();
+                Ok(memory.cancel(channel, rule.as_ref(), cancellation, |delivery| {
+                    permits.send(Publication { channel: channel.clone(), delivery, received });
+                }))
+            }
+        }
     }
 }

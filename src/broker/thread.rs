@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::Publication;
 use super::channels::{Change, JoinId};
+use super::layer_reads::{LayerReads, ReadMark};
 use crate::hub::HubPart;
 use crate::protocol::{ChannelName, CloseReason, Position};
 use crate::redis_link::EngineUnavailable;
@@ -40,6 +41,7 @@ pub struct WorkerHandle {
     pub(super) to_core: mpsc::UnboundedSender<Change>,
     pub(super) live: Arc<AtomicBool>,
     pub(super) layer_up: Arc<AtomicBool>,
+    pub(super) layer_reads: Arc<LayerReads>,
 }
 
 /// The sockets that wait for one channel's confirmation.
@@ -55,6 +57,7 @@ pub struct Broker {
     to_core: mpsc::UnboundedSender<Change>,
     live: Arc<AtomicBool>,
     layer_up: Arc<AtomicBool>,
+    layer_reads: Arc<LayerReads>,
     /// The channels of the hub that are not confirmed yet.
     pending: RefCell<HashMap<ChannelName, Pending>>,
     next_join_id: Cell<JoinId>,
@@ -70,6 +73,7 @@ impl Broker {
             to_core: handle.to_core,
             live: handle.live,
             layer_up: handle.layer_up,
+            layer_reads: handle.layer_reads,
             pending: RefCell::default(),
             next_join_id: Cell::new(0),
         });
@@ -86,6 +90,16 @@ impl Broker {
     /// Whether everything that is published reaches this node at the moment, also by the channel layer.
     pub fn hears_all(&self) -> bool {
         self.is_live() && self.layer_up.load(Ordering::Acquire)
+    }
+
+    /// Marks what this node's mailbox of the channel layer holds now.
+    pub fn mark_layer_reads(&self) -> ReadMark {
+        self.layer_reads.mark()
+    }
+
+    /// Whether the messages that the mailbox held at `mark` have been appended.
+    pub fn has_read_layer_until(&self, mark: ReadMark) -> bool {
+        self.layer_reads.has_passed(mark)
     }
 
     /// Subscribes `socket` to `channel` and returns once the engine has confirmed the channel. A caller that has

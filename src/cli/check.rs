@@ -16,11 +16,14 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let config = load(&args.config)?;
     let file = args.config.display();
-    let routes = count(config.routes.len(), "route");
+    let routes = routes(config.routes.len(), config.replies.len());
     let upstreams = count(config.upstreams.len(), "upstream");
     for key in &config.unchecked_redis {
         let warning = "the certificate of this Redis server is not checked (ssl_cert_reqs=none)";
         print_line(format_args!("{file}: warning: {key}: {warning}"));
+    }
+    for notice in config.notices() {
+        print_line(format_args!("{file}: warning: {notice}"));
     }
     print_line(format_args!("{file}: ok, {routes}, {upstreams}"));
     Ok(ExitCode::SUCCESS)
@@ -35,6 +38,15 @@ pub fn load(path: &Path) -> Result<Config, Failure> {
 pub fn load_error(path: &Path, mistakes: &Mistakes) -> Failure {
     let total = count(mistakes.iter().len(), "mistake");
     Failure(format!("{}: {total}\n{mistakes}", path.display()))
+}
+
+/// Every `[[route]]` counts, also one with a fixed reply.
+fn routes(with_channel: usize, with_reply: usize) -> String {
+    let all = count(with_channel + with_reply, "route");
+    match with_reply {
+        0 => all,
+        _ => format!("{all} ({with_reply} with a fixed reply)"),
+    }
 }
 
 fn count(number: usize, noun: &str) -> String {

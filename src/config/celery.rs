@@ -6,7 +6,7 @@ use super::engine::engine_url;
 use super::kinds::{self, Kind, choice, words};
 use super::kwargs::kwargs;
 use super::section::Section;
-use super::{CeleryTask, CeleryTrack, CeleryUpstream, Engine, RedisUrl, Results};
+use super::{CeleryTask, CeleryTrack, CeleryUpstream, Engine, RedisUrl, Results, TrackFormat};
 use crate::protocol::{ChannelPattern, EventName, Template};
 
 /// The placeholders of arguments, besides the names of the route's path.
@@ -19,6 +19,10 @@ const SIGNAL: Kind<Option<&'static str>> =
         let signals = ["SIGTERM", "SIGKILL", "SIGINT", "SIGQUIT", "SIGUSR1"].map(name);
         choice(value, &signals).or_else(|_| choice(value, &[("", None)]))
     });
+
+const TRACK_FORMAT: Kind<TrackFormat> = words(r#""pickle" or "json""#, |value| {
+    choice(value, &[("pickle", TrackFormat::Pickle), ("json", TrackFormat::Json)])
+});
 
 pub(super) fn celery(s: &mut Section<'_>, engine: Option<&Engine>) -> Option<CeleryUpstream> {
     s.set_heading(
@@ -171,7 +175,15 @@ fn track(s: &mut Section<'_>) -> Option<Option<CeleryTrack>> {
         "",
         "Redis of Django's cache; \"\" = broker_url.",
     );
+    let format = s.key(
+        "format",
+        TRACK_FORMAT,
+        "pickle",
+        "\"pickle\": a set, for caches that store pickles. \"json\": a list, for django-redis' JSONSerializer. A key that \
+         exists keeps its format.",
+    );
     let (key, ttl, redis_url): (Option<Template>, Duration, Option<RedisUrl>) =
         (key?, ttl?, redis_url?);
-    Some(key.map(|key| CeleryTrack { key, ttl, redis_url }))
+    let format = format?;
+    Some(key.map(|key| CeleryTrack { key, ttl, redis_url, format }))
 }

@@ -57,7 +57,7 @@ fn redis(s: &mut Section<'_>) -> Option<RedisEngine> {
         "url",
         kinds::REDIS_URL,
         "redis://127.0.0.1:6379",
-        "The Redis server: redis://, rediss:// (TLS, see the deployment page) or unix://. Sentinel and Cluster are not supported.",
+        "The Redis server: redis://, rediss:// (TLS), unix:// or redis+socket:// (see the deployment page). Sentinel and Cluster are not supported.",
     );
     let tokens_url = s.redis_url(
         "tokens_url",

@@ -27,6 +27,7 @@ mod kwargs;
 mod limits;
 mod load;
 mod mistakes;
+mod notices;
 mod raw_value;
 mod redis_url;
 #[cfg(test)]

@@ -1,7 +1,8 @@
-//! The URL of a Redis server in the syntax of Python clients, which set TLS by URL parameters.
+//! The URL of a Redis server in the syntax of redis-py, kombu and Celery, which set TLS by URL parameters.
 //!
-//! Owns which parameters have a meaning and which are ignored because they only concern Python clients.
-//! Every other parameter is a mistake, because one that changes keys or checks must not be dropped silently.
+//! Owns what each form means, which parameters have a meaning, and which are ignored because they only concern Python
+//! clients. Every other parameter is a mistake, because one that changes keys or checks must not be dropped silently.
+//! A form that redis-py and Celery read differently is a mistake too.
 //! Invariant: no error text shows a part of the URL except the names of parameters.
 
 use std::collections::BTreeMap;
@@ -11,13 +12,20 @@ use std::sync::Arc;
 use redis::{ClientTlsConfig, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, TlsCertificates};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use url::Url;
+use url::form_urlencoded;
 
+use self::parts::{Parts, decode};
 use super::Secret;
 use super::mistakes::nearest;
 
-/// The parameters that every scheme has.
-const SERVER: [&str; 5] = ["db", "username", "password", "user", "pass"];
+mod parts;
+
+/// The parameters that every scheme has. `virtual_host` is Celery's name for the database of a socket.
+const SERVER: [&str; 6] = ["db", "username", "password", "user", "pass", "virtual_host"];
+
+/// What redis-py and Celery use if the URL does not say.
+const DEFAULT_HOST: &str = "localhost";
+const DEFAULT_PORT: u16 = 6379;
 
 /// The parameters of `rediss://`.
 const TLS: [&str; 5] =
@@ -132,8 +140,19 @@ pub(super) struct UnloadedRedisUrl {
 
 impl UnloadedRedisUrl {
     pub(super) fn parse(text: &str) -> Result<Self, RedisUrlError> {
-        let mut url = Url::parse(text).map_err(|_| RedisUrlError::Invalid)?;
-        let scheme = url.scheme();
+        // Celery tries the brokers of such a list in turn.
+        if text.contains(";redis") || text.contains(",redis") {
+            return reject("write the URL of one server, not a list".to_owned());
+        }
+        match text.split_once('#') {
+            None => {}
+            Some((_, "insecure")) => {
+                return reject("write ?ssl_cert_reqs=none instead of #insecure".to_owned());
+            }
+            Some(_) => return reject("write a # in a user name or password as %23".to_owned()),
+        }
+        let parts = Parts::split(text).ok_or(RedisUrlError::Invalid)?;
+        let scheme = parts.scheme.as_str();
         for (word, name) in [("sentinel", "Sentinel"), ("cluster", "Cluster")] {
             if scheme.contains(word) {
                 return reject(format!(
@@ -141,18 +160,26 @@ impl UnloadedRedisUrl {
                 ));
             }
         }
-        if !matches!(scheme, "redis" | "rediss" | "redis+unix" | "unix") {
+        let is_socket = matches!(scheme, "unix" | "redis+unix" | "redis+socket" | "socket");
+        let is_tls = scheme == "rediss";
+        if !is_socket && !is_tls && scheme != "redis" {
             return Err(RedisUrlError::Invalid);
         }
-        if url.fragment() == Some("insecure") {
-            return reject("write ?ssl_cert_reqs=none instead of #insecure".to_owned());
-        }
-        let is_tls = scheme == "rediss";
-        let mut parameters = parameters(&url)?;
-        url.set_query(None);
+        let mut parameters = parameters(parts.query)?;
+        let database = database(&parts, is_socket, &mut parameters)?;
+        let address = address(&parts, is_socket, is_tls)?;
         // The error of the library may quote the URL.
-        let info = url.clone().into_connection_info().map_err(|_| RedisUrlError::Invalid)?;
-        let info = with_server_parameters(info, &url, &mut parameters)?;
+        let info = address.into_connection_info().map_err(|_| RedisUrlError::Invalid)?;
+        let mut settings = info.redis_settings().clone().set_db(database);
+        let [username, password] = credentials(&parts, &mut parameters)?;
+        if let Some(username) = username {
+            // Like redis-py, a user without a password is one whose password is empty.
+            settings = settings.set_username(username).set_password(String::new());
+        }
+        if let Some(password) = password {
+            settings = settings.set_password(password);
+        }
+        let info = info.set_redis_settings(settings);
         if let Some(name) = parameters.keys().find(|name| TLS.contains(&name.as_str()) && !is_tls) {
             return reject(format!("{name} needs TLS; write rediss://, or remove it"));
         }
@@ -203,11 +230,11 @@ fn reject<T>(sentence: String) -> Result<T, RedisUrlError> {
 }
 
 /// The parameters of the query, without the ignored ones.
-fn parameters(url: &Url) -> Result<BTreeMap<String, String>, RedisUrlError> {
+fn parameters(query: &str) -> Result<BTreeMap<String, String>, RedisUrlError> {
     // After an unescaped `?` in a password the rest of the password is parsed as the query.
-    let may_be_shown = !url.query().unwrap_or_default().contains('@');
+    let may_be_shown = !query.contains('@');
     let mut found = BTreeMap::new();
-    for (name, value) in url.query_pairs() {
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         if IGNORED.contains(&&*name) {
             continue;
         }
@@ -225,6 +252,10 @@ fn parameters(url: &Url) -> Result<BTreeMap<String, String>, RedisUrlError> {
                 }
             });
         }
+        // Python drops empty parameters.
+        if value.is_empty() && SERVER.contains(&&*name) {
+            continue;
+        }
         if found.insert(name.to_string(), value.into_owned()).is_some() {
             return reject(format!("write the parameter {name} only once"));
         }
@@ -232,39 +263,75 @@ fn parameters(url: &Url) -> Result<BTreeMap<String, String>, RedisUrlError> {
     Ok(found)
 }
 
-fn with_server_parameters(
-    info: ConnectionInfo,
-    url: &Url,
+/// The database: the parameter `db`, or else the path of a server, or `virtual_host` of a socket.
+fn database(
+    parts: &Parts<'_>,
+    is_socket: bool,
     parameters: &mut BTreeMap<String, String>,
-) -> Result<ConnectionInfo, RedisUrlError> {
-    let mut settings = info.redis_settings().clone();
-    if let Some(db) = parameters.remove("db") {
-        let db = db.parse::<u16>().ok().map(i64::from);
-        let Some(db) = db else { return reject("write db as a number such as 3".to_owned()) };
-        let in_path = !matches!(info.addr(), ConnectionAddr::Unix(_)) && url.path().len() > 1;
-        if in_path && settings.db() != db {
-            return reject("the path and the parameter db name different databases".to_owned());
+) -> Result<i64, RedisUrlError> {
+    let number = |text: &str| {
+        let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+        text.parse::<u16>().ok().filter(|_| is_number)
+    };
+    let virtual_host = parameters.remove("virtual_host");
+    let virtual_host = virtual_host.as_deref().map(|text| text.trim_matches('/').to_owned());
+    if virtual_host.is_some() && !is_socket {
+        return reject("virtual_host is for sockets; write the database as the path".to_owned());
+    }
+    let path = decode(parts.path).trim_matches('/').to_owned();
+    let path = (!is_socket && !path.is_empty()).then_some(path);
+    let other =
+        path.as_deref().map(|path| number(path).ok_or(RedisUrlError::Invalid)).transpose()?;
+    let named = |name: &str, text: Option<String>| match text.as_deref().map(number) {
+        None => Ok(None),
+        Some(Some(number)) => Ok(Some(number)),
+        Some(None) => reject(format!("write {name} as a number such as 3")),
+    };
+    let other = other.or(named("virtual_host", virtual_host)?);
+    let db = named("db", parameters.remove("db"))?;
+    Ok(db.or(other).map_or(0, i64::from))
+}
+
+fn address(
+    parts: &Parts<'_>,
+    is_socket: bool,
+    is_tls: bool,
+) -> Result<ConnectionAddr, RedisUrlError> {
+    if is_socket {
+        // Python clients drop the host, and with it the first part of a path that is written with two slashes.
+        if parts.host.as_deref().is_some_and(|host| host != DEFAULT_HOST) || parts.port.is_some() {
+            let fix = "write a socket with three slashes, such as unix:///run/redis.sock";
+            return reject(fix.to_owned());
         }
-        settings = settings.set_db(db);
-    }
-    if settings.db() < 0 {
-        return Err(RedisUrlError::Invalid);
-    }
-    for (name, short) in [("username", "user"), ("password", "pass")] {
-        let Some(value) = parameters.remove(name).or_else(|| parameters.remove(short)) else {
-            continue;
+        return match decode(parts.path) {
+            path if path.len() > 1 => Ok(ConnectionAddr::Unix(path.into())),
+            _ => reject("write the path of the socket, such as unix:///run/redis.sock".to_owned()),
         };
-        if parameters.contains_key(short) || !url.username().is_empty() || url.password().is_some()
-        {
-            return reject(format!("write the {name} only once"));
+    }
+    let host = parts.host.clone().unwrap_or_else(|| DEFAULT_HOST.to_owned());
+    let port = parts.port.unwrap_or(DEFAULT_PORT);
+    Ok(match is_tls {
+        true => ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None },
+        false => ConnectionAddr::Tcp(host, port),
+    })
+}
+
+/// The user name and the password, which may stand in front of the host or be parameters.
+fn credentials(
+    parts: &Parts<'_>,
+    parameters: &mut BTreeMap<String, String>,
+) -> Result<[Option<String>; 2], RedisUrlError> {
+    let mut one = |name: &str, short: &str, in_front: &Option<String>| {
+        let given = [in_front.clone(), parameters.remove(name), parameters.remove(short)];
+        let mut given = given.into_iter().flatten();
+        let first = given.next();
+        // Of two, redis-py takes the one in front of the host, and Celery the parameter.
+        match given.all(|other| Some(&other) == first.as_ref()) {
+            true => Ok(first),
+            false => reject(format!("write the {name} only once")),
         }
-        settings = if name == "username" {
-            settings.set_username(value)
-        } else {
-            settings.set_password(value)
-        };
-    }
-    Ok(info.set_redis_settings(settings))
+    };
+    Ok([one("username", "user", &parts.username)?, one("password", "pass", &parts.password)?])
 }
 
 fn certificate_check(

@@ -57,6 +57,7 @@ fn the_preset_for_django_is_accepted() {
         let config = Config::load(&repository("examples/django/gateway.toml"), &environment)
             .unwrap_or_else(|mistakes| panic!("{mistakes}"));
         assert_eq!((config.routes.len(), config.upstreams.len()), (1, 1));
+        assert_eq!(config.notices(), [""; 0]);
     }
 }
 

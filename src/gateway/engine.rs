@@ -155,8 +155,10 @@ impl Engine {
         let history = self.publisher.history();
         core.set_observer(move |channel, json, position| {
             let Observed { disposition, end } = tracker.observe(channel, json, position);
-            if disposition == Disposition::Drop {
-                telemetry::replies::second_terminal_event_dropped();
+            match disposition {
+                Disposition::Drop => telemetry::replies::second_terminal_event_dropped(),
+                Disposition::DropCancelled => telemetry::replies::cancelled_event_dropped(),
+                Disposition::Deliver | Disposition::Internal => {}
             }
             if let (Some(end), Some(position)) = (end, position) {
                 settle(&history, channel, end, position);

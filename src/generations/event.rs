@@ -30,6 +30,11 @@ impl<'a> Event<'a> {
         self.is_named(EventName::ProcessingStarted)
     }
 
+    /// Whether this says that a task was cancelled.
+    pub fn is_cancellation(&self) -> bool {
+        self.is_named(EventName::Cancelled)
+    }
+
     /// Whether this has the name by which the gateway itself ends a reply.
     pub fn is_complete(&self) -> bool {
         self.is_named(EventName::Complete)

@@ -47,6 +47,11 @@ impl<'a> EventMembers<'a> {
         }
     }
 
+    /// Whether there is no `task_id`, or one that is `null`.
+    pub fn names_no_task(&self) -> bool {
+        self.task_id.is_none_or(|json| json == "null")
+    }
+
     /// The error code, if it is a string.
     pub fn code(&self) -> Option<Cow<'a, str>> {
         self.code.and_then(text)

@@ -1,6 +1,7 @@
 //! The wire format: close reasons, error codes, ids, channel names, patterns, and the frames that clients send and
 //! the gateway writes. Nothing here does I/O.
 
+mod cancelled_tasks;
 mod client_address;
 mod client_frame;
 mod close;
@@ -22,6 +23,9 @@ mod timestamp;
 mod trace_context;
 mod websocket_accept;
 
+pub use cancelled_tasks::{
+    ANY_NAME_MEMORY, CANCELLED_MEMORY, CancelledTasks, EventNames, INTERNAL_PREFIX, TaskNotice,
+};
 pub use client_address::ClientAddress;
 pub use client_frame::{ClientFrame, MAX_TASK_ID_BYTES, Renewal};
 #[cfg(any(test, feature = "internals"))]

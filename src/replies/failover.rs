@@ -14,7 +14,7 @@ use super::worker_reply::{ReplyMonitor, WorkerReply, unix_ms};
 use crate::config::Route;
 use crate::generations::{CLAIM_INTERVAL, Claimed, GenerationRecord, TrackOutcome};
 use crate::limits::{Lease, LeaseKey, LeaseKind};
-use crate::protocol::{ErrorCode, ErrorEvent, cancelled};
+use crate::protocol::{ErrorCode, ErrorEvent};
 use crate::telemetry::replies::{GenerationEnd, ReplySpans, ReplyTiming};
 use crate::telemetry::route::RouteMetrics;
 
@@ -82,17 +82,18 @@ fn monitor(replies: &Rc<Replies>, route: &Arc<Route>, claimed: Claimed, leases: 
     let generations = &replies.services.generations;
     let Claimed { task, record, cancelled } = &claimed;
     let timing = ReplyTiming::taken_over(Arc::clone(&RouteMetrics::of(&route.path).replies));
-    let tracked = match generations.tracker.register_pending(&task.channel).track(&task.id, timing)
-    {
-        TrackOutcome::Tracked(tracked) => tracked,
-        TrackOutcome::Ended => {
-            // Dropping the mark removes it.
-            let _mark = HistoryMark::adopt(&replies.history, task.clone());
-            return generations.ledger.release(task);
-        }
-        // Another node may have room when the lease of this claim is over.
-        TrackOutcome::Full => return generations.ledger.resume(&claimed).abandon(),
-    };
+    let tracked =
+        match generations.tracker.register_pending(&task.channel).adopted().track(&task.id, timing)
+        {
+            TrackOutcome::Tracked(tracked) => tracked,
+            TrackOutcome::Ended => {
+                // Dropping the mark removes it.
+                let _mark = HistoryMark::adopt(&replies.history, task.clone());
+                return generations.ledger.release(task);
+            }
+            // Another node may have room when the lease of this claim is over.
+            TrackOutcome::Full => return generations.ledger.resume(&claimed).abandon(),
+        };
     let Some(guard) = generations.running.register(task.clone()) else { return };
     let entry = generations.ledger.resume(&claimed);
     if *cancelled {
@@ -127,19 +128,16 @@ async fn report_lost(
     leases: AdoptedLeases,
 ) {
     let Claimed { task, cancelled: is_cancelled, record } = claimed;
-    let (end, json) = if is_cancelled {
-        (GenerationEnd::Cancelled, cancelled(&task.id))
-    } else {
-        let text = "the gateway node that relayed the reply has failed";
-        let lost = ErrorEvent::new(ErrorCode::WorkerLost, text).task_id(&task.id);
-        (GenerationEnd::WorkerLost, lost.to_json())
-    };
+    let publisher = ReplyPublisher::new(&replies.services.publisher, &task);
     // Its node may have published the terminal event before it died.
     let (is_over, end) = if replies.has_ended_in_history(&task, EndSearch::NamedOnly).await {
         (true, GenerationEnd::Completed)
+    } else if is_cancelled {
+        (publisher.publish_cancelled(None).await.is_ok(), GenerationEnd::Cancelled)
     } else {
-        let publisher = ReplyPublisher::new(&replies.services.publisher, &task);
-        (publisher.publish_terminal(json.into()).await.is_ok(), end)
+        let text = "the gateway node that relayed the reply has failed";
+        let lost = ErrorEvent::new(ErrorCode::WorkerLost, text).task_id(&task.id).to_json();
+        (publisher.publish_terminal(lost.into()).await.is_ok(), GenerationEnd::WorkerLost)
     };
     // If it cannot be published, the lease of this claim expires and a node takes the reply over again.
     drop(leases);

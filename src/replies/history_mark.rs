@@ -65,7 +65,7 @@ impl HistoryMark {
 
 impl Drop for HistoryMark {
     fn drop(&mut self) {
-        if !self.is_set.get() || !self.history.keeps(&self.task.channel) {
+        if !self.is_set.get() || !self.history.records_generations(&self.task.channel) {
             return;
         }
         // Without a runtime the process is ending.

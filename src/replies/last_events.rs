@@ -16,21 +16,30 @@ const TERMINAL_EVENT_DELAY_PUBSUB: Duration = Duration::from_secs(4);
 /// The terminal event is no longer waited for after this time, even if events of other replies continue to come.
 const MAX_TERMINAL_EVENT_DELAY: Duration = Duration::from_secs(30);
 
+/// How long what was read from a mailbox may be on its way through the engine.
+const ENGINE_DELAY: Duration = Duration::from_millis(500);
+
 /// How often it is checked whether events can be heard at all.
 const HEARING_CHECK: Duration = Duration::from_millis(250);
 
 /// Completes when the events that the worker published before its task ended have had time to come. The time begins
-/// again with each event, and does not count while this node is cut off from what workers publish.
+/// again with each event, does not count while this node is cut off from what workers publish, and is not over before
+/// this node has read what its mailbox held when the task had ended.
 pub(super) async fn wait_for_last_events(engine: &Engine, broker: &Broker, reply: &TrackedReply) {
     let delay = terminal_event_delay(engine);
-    let mut began = Instant::now();
+    let sent = broker.mark_layer_reads();
+    let (mut began, mut unread_at) = (Instant::now(), None);
     loop {
         let now = Instant::now();
         if !broker.hears_all() {
             began = now;
         }
+        if !broker.has_read_layer_until(sent) {
+            unread_at = Some(now);
+        }
         let quiet = began.max(reply.last_event_at()) + delay;
         let due = quiet.min(began + MAX_TERMINAL_EVENT_DELAY);
+        let due = unread_at.map_or(due, |unread_at| due.max(unread_at + ENGINE_DELAY));
         if due <= now {
             return;
         }

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::broker::{PublishError, PublishOnce, Publisher};
+use crate::broker::{Cancellation, PublishError, PublishOnce, Published, Publisher, end_key};
 use crate::generations::Task;
+use crate::protocol::{EventNames, cancelled};
 use crate::retry::retry;
 
 /// How often an event is tried while the engine is unavailable, and the pause between two attempts.
@@ -29,27 +30,52 @@ impl ReplyPublisher {
         Self { publisher: publisher.clone(), task: task.clone(), count: Cell::new(0) }
     }
 
-    /// Publishes an event that does not end the generation.
-    pub async fn publish(&self, json: Bytes) -> Result<(), PublishError> {
+    /// Publishes an event that does not end the generation. Returns false if the generation has ended, on whichever
+    /// node: the event is not published then.
+    pub async fn publish(&self, json: Bytes) -> Result<bool, PublishError> {
         self.count.set(self.count.get() + 1);
-        self.publish_once(self.task.id.to_string(), self.count.get(), json).await
+        let key = self.task.id.to_string();
+        let unless = Some(self.end_key());
+        let once = PublishOnce { key, number: self.count.get(), ttl: REMEMBERED, unless };
+        Ok(!self.publish_once(&once, json).await?.refused)
     }
 
     /// Publishes the terminal event. If several nodes end a generation at the same time, one of them does.
     pub async fn publish_terminal(&self, json: Bytes) -> Result<(), PublishError> {
-        self.publish_once(format!("end:{}", self.task.id), 1, json).await
+        self.publish_once(&self.end(), json).await.map(|_| ())
+    }
+
+    /// Publishes that the task was cancelled. No client gets an event of it after that. `unnamed` are the names of the
+    /// events without a task id that belong to it if nothing else runs on the channel.
+    pub async fn publish_cancelled(&self, unnamed: Option<EventNames>) -> Result<(), PublishError> {
+        let Task { channel, id } = &self.task;
+        let json = cancelled(id).into();
+        let cancellation = Cancellation { task_id: id.clone(), json, once: self.end(), unnamed };
+        self.retry(|| self.publisher.cancel(channel, &cancellation)).await.map(|_| ())
+    }
+
+    fn end(&self) -> PublishOnce {
+        PublishOnce { key: self.end_key(), number: 1, ttl: REMEMBERED, unless: None }
+    }
+
+    fn end_key(&self) -> String {
+        end_key(&self.task.id)
     }
 
     async fn publish_once(
         &self,
-        key: String,
-        number: u64,
+        once: &PublishOnce,
         json: Bytes,
-    ) -> Result<(), PublishError> {
-        // An attempt without an answer may have been published all the same.
-        let once = PublishOnce { key, number, ttl: REMEMBERED };
+    ) -> Result<Published, PublishError> {
+        self.retry(|| self.publisher.publish(&self.task.channel, json.clone(), Some(once))).await
+    }
+
+    /// An attempt without an answer may have been published all the same; it is not published again.
+    async fn retry<F: Future<Output = Result<Published, PublishError>>>(
+        &self,
+        publish: impl FnMut() -> F,
+    ) -> Result<Published, PublishError> {
         let is_transient = |error: &PublishError| *error == PublishError::EngineUnavailable;
-        let publish = || self.publisher.publish(&self.task.channel, json.clone(), Some(&once));
-        retry(PUBLISH_ATTEMPTS, PUBLISH_PAUSE, is_transient, publish).await.map(|_| ())
+        retry(PUBLISH_ATTEMPTS, PUBLISH_PAUSE, is_transient, publish).await
     }
 }

@@ -19,8 +19,7 @@ use crate::config::Route;
 use crate::generations::{Entry, Task, TaskGuard};
 use crate::limits::Lease;
 use crate::protocol::{
-    ErrorCode, ErrorEvent, EventMembers, EventName, cancelled, complete, processing_started,
-    with_task_id,
+    ErrorCode, ErrorEvent, EventMembers, EventName, complete, processing_started, with_task_id,
 };
 use crate::telemetry::replies::{GenerationEnd, ReplyTiming};
 use crate::telemetry::route::RouteMetrics;
@@ -121,7 +120,10 @@ impl StreamedReply {
         let mut timing =
             ReplyTiming::new(Arc::clone(&self.route_metrics.replies), self.context.received_at)
                 .with_spans(spans);
-        self.publisher.publish(processing_started(self.task_id()).into()).await?;
+        if !self.publisher.publish(processing_started(self.task_id()).into()).await? {
+            reply.abort();
+            return Ok(GenerationEnd::Taken);
+        }
         // On a route that does not list it, `complete` is an event like others, but the gateway adds no second one.
         let mut is_complete = false;
         loop {
@@ -135,7 +137,9 @@ impl StreamedReply {
                 }
                 Next::Cancelled => {
                     reply.abort();
-                    self.publish_terminal(cancelled(self.task_id()).into()).await?;
+                    self.guard.remove();
+                    // Every event of this reply has an id.
+                    self.publisher.publish_cancelled(None).await?;
                     return Ok(GenerationEnd::Cancelled);
                 }
             };
@@ -146,14 +150,18 @@ impl StreamedReply {
             let is_terminal = self.route.generations.terminal_events.contains(&name)
                 || name == EventName::Cancelled.label();
             let published = match is_terminal {
-                true => self.publish_terminal(json).await,
+                true => self.publish_terminal(json).await.map(|()| true),
                 false => self.publisher.publish(json).await,
             };
             if published == Err(PublishError::TooLarge) {
                 let broken = ReplyBroken::Refused("an event of the reply was too large");
                 return self.publish_lost(&broken).await;
             }
-            published?;
+            if !published? {
+                // Another node has ended the reply.
+                reply.abort();
+                return Ok(GenerationEnd::Taken);
+            }
             if is_terminal {
                 if name != "error" {
                     timing.record_completion(Instant::now());

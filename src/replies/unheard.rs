@@ -41,9 +41,9 @@ impl UnheardReport {
     /// Counts and logs the reply on a task of its own, since the queue's Redis is asked first.
     pub fn send(self, queue: Rc<QueueContext>) {
         tokio::task::spawn_local(async move {
-            let (queue, waiting, workers) = match self.queue_state(&queue).await {
-                Some(QueueState { queue, waiting, workers }) => {
-                    (Some(queue), Some(waiting), workers)
+            let (queue, waiting, consumers) = match self.queue_state(&queue).await {
+                Some(QueueState { queue, waiting, consumers }) => {
+                    (Some(queue), Some(waiting), consumers)
                 }
                 None => (None, None, None),
             };
@@ -53,7 +53,7 @@ impl UnheardReport {
                 upstream: &self.upstream,
                 queue: queue.as_deref(),
                 waiting,
-                workers,
+                consumers,
                 check: settings_to_check(&self.config.config.engine),
             };
             self.route_metrics.replies.unheard(self.when, &reply);

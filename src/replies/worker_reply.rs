@@ -23,7 +23,7 @@ use crate::generations::{
     Entry, GenerationRecord, PendingReply, Task, TaskGuard, TrackOutcome, TrackedReply,
 };
 use crate::limits::Lease;
-use crate::protocol::{ErrorCode, ErrorEvent, cancelled, complete};
+use crate::protocol::{ErrorCode, ErrorEvent, complete};
 use crate::telemetry;
 use crate::telemetry::replies::{GenerationEnd, ReplyTiming, Unheard};
 use crate::telemetry::route::RouteMetrics;
@@ -343,7 +343,10 @@ impl ReplyMonitor {
         let (end, json) = match stop {
             Stop::Cancelled => {
                 self.cancel_task().await;
-                (GenerationEnd::Cancelled, cancelled(id))
+                let terminal_events = &self.route.generations.terminal_events;
+                let unnamed = self.reply.tracked.unnamed_events(terminal_events);
+                self.publisher.publish_cancelled(unnamed).await?;
+                return Ok(GenerationEnd::Cancelled);
             }
             // The worker has said so itself, by an event that is not one of the route's `terminal_events`.
             Stop::TaskEnded(TaskEnd::Succeeded) if self.reply.tracked.take_complete() => {

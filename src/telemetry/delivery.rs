@@ -39,6 +39,8 @@ label_enum! {
         TooLarge => "too_large",
         /// It was a second terminal event of a generation.
         DuplicateTerminal => "duplicate_terminal",
+        /// It belonged to a task that was cancelled.
+        Cancelled => "cancelled",
     }
 }
 

@@ -87,8 +87,8 @@ pub struct QueueState {
     pub queue: String,
     /// The number of messages in it.
     pub waiting: u64,
-    /// The workers that are connected to its Redis, or the consumer groups of a stream; `None` = not known.
-    pub workers: Option<u64>,
+    /// The consumer groups of a stream, or the declarations of a Celery queue; `None` = not known.
+    pub consumers: Option<u64>,
 }
 
 /// Returns the value of `{user_id}` in a template.

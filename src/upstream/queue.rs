@@ -94,7 +94,7 @@ impl Queue {
         let queue = config.key.fill(context);
         let mut length = redis::cmd(if is_stream { "XLEN" } else { "LLEN" });
         let waiting = self.commands.query(length.arg(&queue)).await.ok()?;
-        let workers = match is_stream {
+        let consumers = match is_stream {
             true => {
                 let mut groups = redis::cmd("XINFO");
                 let groups =
@@ -103,7 +103,7 @@ impl Queue {
             }
             false => None,
         };
-        Some(QueueState { queue, waiting, workers })
+        Some(QueueState { queue, waiting, consumers })
     }
 
     /// Marks a task as cancelled as the engine does in its own Redis: with a key that workers can read, and

@@ -30,38 +30,45 @@ def cases(module):
 
 
 def plan():
-    """Yields (layer, cache, tests). Tests that depend on neither run once."""
+    """Yields (world's class, layer, cache, tests). Tests that depend on neither layer nor cache run once."""
     import failing
     import layers
     import page
+    import renamed
     import same
     import signing_in
+    import silent
+    from world import World
 
     for layer in LAYERS:
         for cache in CACHES:
             tests = cases(same) + cases(signing_in)
             if cache == CACHES[0]:
-                tests += cases(layers)
+                tests += cases(layers) + cases(silent)
                 if layer == LAYERS[0]:
                     tests += cases(failing) + cases(page)
-            yield layer, cache, tests
+            yield World, layer, cache, tests
+    for layer in LAYERS:
+        for cache in (CACHES[0], CACHES[-1]):
+            yield renamed.RenamedWorld, layer, cache, cases(renamed)
 
 
 def run(binary, words):
-    from world import World, database
+    from world import database
 
     failed = 0
     with tempfile.TemporaryDirectory() as folder, stack.Stack(sys.executable, folder) as shared:
         shared.redis()
         database(Path(folder), sys.executable)
-        for layer, cache, tests in plan():
-            tests = [(f"{layer}, {cache}: {test.__name__}", test) for test in tests]
+        for world_class, layer, cache, tests in plan():
+            kind = "" if world_class.__name__ == "World" else "renamed, "
+            tests = [(f"{kind}{layer}, {cache}: {test.__name__}", test) for test in tests]
             tests = [(name, test) for name, test in tests if not words or any(word in name for word in words)]
             if not tests:
                 continue
-            directory = Path(folder) / f"{layer}-{cache}"
+            directory = Path(folder) / f"{kind.strip(', ')}{layer}-{cache}"
             directory.mkdir()
-            with World(binary, directory, shared.redis_url, layer, cache) as world:
+            with world_class(binary, directory, shared.redis_url, layer, cache) as world:
                 for name, test in tests:
                     failed += not passes(test, world, name)
     return failed

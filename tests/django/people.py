@@ -38,6 +38,8 @@ class Answer:
 class Person:
     """One signed-in user. `origin` is that of the page, wherever the socket connects."""
 
+    path, cookie_name, connection_id = "/ws/chat", "access_token", "chat-{}-{}"
+
     def __init__(self, name, origin):
         self.name, self.origin, self.cookies = name, origin, {}
 
@@ -66,7 +68,7 @@ class Person:
         return self
 
     def token(self, url, conversation, connection_id=None):
-        name = connection_id or f"chat-{conversation}-{time.time_ns() // 1000000}"
+        name = connection_id or self.connection_id.format(conversation, time.time_ns() // 1000000)
         answer = self.request(f"{url}{TOKEN_PATH}", {"connection_id": name})
         assert answer.status == 200 and answer.json["expires_in"] == 60, answer
         return answer.json["connection_token"]
@@ -82,9 +84,9 @@ class Person:
     def socket(self, url, conversation, origin=None, cookie=None, sock=None, max_queue=None, **query):
         text = "&".join(f"{name}={value}" for name, value in query.items())
         return connect(
-            f"{url.replace('http', 'ws', 1)}/ws/chat/{conversation}/?{text}",
+            f"{url.replace('http', 'ws', 1)}{self.path}/{conversation}/?{text}",
             origin=origin or self.origin,
-            additional_headers={"Cookie": f"access_token={cookie}"} if cookie else None,
+            additional_headers={"Cookie": f"{self.cookie_name}={cookie}"} if cookie else None,
             open_timeout=DEADLINE,
             max_size=None,
             max_queue=max_queue,
@@ -136,7 +138,7 @@ class Chat:
     def reply(self, *last):
         """Returns the events up to the one that ends the reply."""
         frames = [self.receive()]
-        while frames[-1]["event"] not in (last or ("completed", "error")):
+        while frames[-1]["event"] not in (last or ("completed", "complete", "error")):
             frames.append(self.receive())
         return frames
 

@@ -12,6 +12,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "examples" / "django"))
 
 from people import PASSWORD, Person  # noqa: E402
+from stack import HERE as EXAMPLE
 from stack import PRESET, Stack, free_port  # noqa: E402
 
 USERS = [f"user{number}" for number in range(64)]
@@ -22,20 +23,20 @@ HIGHER = {
     'limit = "10/1m"': 'limit = "1000/1m"',
     "connections_per_user = 5 ": "connections_per_user = 1000 ",
 }
-# The settings for a cache with django-redis' JSONSerializer: records as JSON, and no sets.
-JSON_CACHE = {'format = "django"': 'format = "json"', "track = {": "#track = {"}
 
 
 class World:
     """Redis, Django, a worker and a gateway with the preset, which run until the context ends."""
+
+    person_class, queue = Person, "celery"
 
     def __init__(self, binary, directory, redis_url, layer, cache):
         self.binary, self.directory, self.layer, self.cache = binary, directory, layer, cache
         self.names = iter(USERS)
         self.gateways = itertools.count(1)
         settings = {"CHANNEL_LAYER": layer, "CACHE": cache, "SECRET_KEY": "tests-" + "0123456789abcdef" * 3}
-        database = str(directory.parent / "db.sqlite3")
-        self.stack = Stack(sys.executable, directory, redis_url, DATABASE=database, **settings, **LIMITS)
+        settings["DATABASE"] = str(directory.parent / "db.sqlite3")
+        self.stack = Stack(sys.executable, directory, redis_url, home=self.home(), **settings, **LIMITS)
         self.secret = self.stack.settings["SECRET_KEY"]
         self.daphne_url, self.gateway_url = self.stack.django_url, self.stack.url
 
@@ -45,13 +46,21 @@ class World:
             self.stack.redis()
             self.redis(0).flushall()
             self.stack.django()
-            self.worker = self.stack.worker()
+            self.worker = self.stack.worker(queue=self.queue)
             self.gateway = self.stack.gateway(self.binary, self.preset())
             started.pop_all()
         return self
 
     def __exit__(self, *failure):
         self.stack.__exit__(*failure)
+
+    def home(self):
+        """The directory of the backend."""
+        return EXAMPLE
+
+    def text(self):
+        """The preset for this backend."""
+        return PRESET.read_text()
 
     def environment(self):
         """The environment variables of a program that uses the backend."""
@@ -62,13 +71,12 @@ class World:
 
     def person(self):
         """Signs in a user that no other test uses."""
-        return Person(next(self.names), self.gateway_url).sign_in(self.daphne_url)
+        return self.person_class(next(self.names), self.gateway_url).sign_in(self.daphne_url)
 
     def preset(self, replaced={}):
         """Returns the preset with the limits of the tests, and with parts of its text replaced."""
-        text = PRESET.read_text()
-        cache = JSON_CACHE if self.cache == "django-redis-json" else {}
-        for old, new in {**HIGHER, **cache, **replaced}.items():
+        text = self.text()
+        for old, new in {**HIGHER, **replaced}.items():
             assert old in text, f"the preset has no {old}"
             text = text.replace(old, new)
         path = self.directory / f"gateway{next(self.gateways)}.toml"

@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
-use super::rig::{Client, Gateway, Redis, Settings, until};
+use super::rig::{Backend, Client, Gateway, Redis, Settings, http, until};
 
 const PATH: &str = "/ws/chat/42/";
 
@@ -483,9 +483,38 @@ async fn a_task_that_no_worker_takes_is_reported_with_its_queue() {
     let warning = gateway.wait_for_event("reply_unheard").await;
     assert_eq!(warning["task_id"], queued["task_id"], "{warning}");
     assert_eq!((&warning["outcome"], &warning["queue"]), (&json!("running"), &json!("celery")));
-    assert_eq!((&warning["waiting"], &warning["workers"]), (&json!(1), &json!(0)), "{warning}");
+    assert_eq!((&warning["waiting"], &warning["consumers"]), (&json!(1), &json!(0)), "{warning}");
     // One reply is reported once while it runs.
     publish_and_expect(&gateway, &mut client, "complete").await;
     wait_for_ends(&gateway, 1.0).await;
     assert_eq!(gateway.events("reply_unheard"), 1);
+}
+
+/// The result is read while the worker's last event still stands in the node's mailbox, at another Redis.
+#[tokio::test]
+async fn a_complete_in_the_mailbox_is_the_only_one() {
+    let (redis, layer) = (Redis::start().await, Redis::start().await);
+    let settings = watched(&redis)
+        .redis(&redis.url())
+        .also("engine.redis", "wire = \"channels-core\"")
+        .also("engine.redis.channels", &format!("hosts = [{:?}]", layer.url()));
+    let gateway = Gateway::start(settings).await;
+    until("ready gateway", async || {
+        (http::get(gateway.admin(), "/readyz").await.status == 200).then_some(())
+    })
+    .await;
+    let mut backend = Backend::new(&layer).await;
+    let mut client = ana(&gateway).await;
+    let queued = send(&mut client, json!({"message": "hi"})).await;
+    let complete = json!({"type": "chat.message", "event": "complete", "by": "worker"});
+    // Longer than the gateway waits for the event after it has read the result, and shorter than it waits for Redis.
+    let blocked = std::time::Duration::from_millis(3200);
+    tokio::join!(backend.send_and_block("chat_42", &complete, blocked), async {
+        result(&redis, &queued["task_id"], "SUCCESS", Value::Null).await;
+    });
+    let end = client.next_json().await;
+    assert_eq!((&end["event"], &end["by"]), (&json!("complete"), &json!("worker")), "{end}");
+    wait_for_ends(&gateway, 1.0).await;
+    gateway.publish("chat_42", json!({"event": "marker"})).await;
+    assert_eq!(client.next_json().await["event"], "marker");
 }

@@ -151,7 +151,7 @@ async fn a_key_of_the_wrong_type_is_an_error_not_silence() {
 
 #[tokio::test]
 async fn a_reply_of_which_nothing_is_heard_is_reported_with_its_queue() {
-    for (kind, workers) in [("redis-stream", json!(1)), ("redis-list", Value::Null)] {
+    for (kind, consumers) in [("redis-stream", json!(1)), ("redis-list", Value::Null)] {
         let redis = Redis::start().await;
         let settings = settings(kind, &redis, "").each_route(|route| {
             format!("{route}[route.generations]\nfirst_event_warning = \"100ms\"\nmax_duration = \"1s\"\n")
@@ -177,7 +177,7 @@ async fn a_reply_of_which_nothing_is_heard_is_reported_with_its_queue() {
         for warning in &warnings {
             assert_eq!(warning["task_id"], queued["task_id"], "{warning}");
             assert_eq!((&warning["queue"], &warning["waiting"]), (&json!("jobs:42"), &json!(1)));
-            assert_eq!(warning["workers"], workers, "{warning}");
+            assert_eq!(warning["consumers"], consumers, "{warning}");
         }
     }
 }

@@ -1,14 +1,10 @@
 """Queues tasks for a conversation, and remembers which of them may still run."""
 
-import logging
-
 from celery import current_app
 from django.conf import settings
 from django.core.cache import cache
 
 from .tasks import process_avatar_generation_task, process_chat_message_task
-
-log = logging.getLogger(__name__)
 
 
 def group(conversation_id):
@@ -50,15 +46,14 @@ def enqueue(task, conversation_id, kwargs):
 
 def store_task_id(conversation_id, task_id):
     key = tasks_key(conversation_id)
-    try:
-        cache.set(key, cache.get(key, set()) | {task_id}, timeout=600)
-    except TypeError:  # A cache that stores JSON cannot store a set. The task cannot be revoked then.
-        log.debug("the id of task %s was not stored", task_id)
+    ids = {*cache.get(key, ()), task_id}
+    # A cache that stores JSON cannot store a set.
+    cache.set(key, sorted(ids) if settings.CACHE == "django-redis-json" else ids, timeout=600)
 
 
 def clear(conversation_id):
     """Revokes the tasks that may still run for the conversation, and returns their number."""
-    running = cache.get(tasks_key(conversation_id), set())
+    running = cache.get(tasks_key(conversation_id), ())
     if running:
         current_app.control.revoke(list(running), terminate=True)
         cache.delete(tasks_key(conversation_id))

@@ -71,7 +71,8 @@ def use_tool(group):
 
 @shared_task
 def process_avatar_generation_task(session_id, prompt, user_id, channel_name, reference_image_url=None):
-    assert type(session_id) is int and type(user_id) is int
+    assert type(user_id) is int
+    session_id = int(session_id)  # Like Django's ORM, it takes the id as a number or as text.
     conversation_id = channel_name.removeprefix("chat_")
     group = Group(channel_name, conversationId=conversation_id, sessionId=session_id)
     group.send("avatar_generating", message=f"Drawing “{prompt}” …")

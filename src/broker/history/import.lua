@@ -10,11 +10,18 @@
 -- nodes now count from another origin.
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-local new, is_broken = {}, false
+-- The data of the new publications, and the generation that each ends.
+local new, ends, is_broken = {}, {}, false
+local function add(i)
+  new[#new + 1] = ARGV[i + 1]
+  if ARGV[i + 2] ~= '' then
+    ends[ARGV[i + 1]] = ARGV[i + 2]
+  end
+end
 if ARGV[5] == '' then
   for i = 7, #ARGV, 3 do
     if redis.call('ZADD', KEYS[3], 'NX', now, ARGV[i]) == 1 then
-      new[#new + 1] = i
+      add(i)
     end
   end
   redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', string.format('(%.0f', now - ARGV[4]))
@@ -28,7 +35,7 @@ else
   for i = 7, #ARGV, 3 do
     local number = first + (i - 7) / 3
     if number > last then
-      new[#new + 1] = i
+      add(i)
       redis.call('HSET', KEYS[3], 'last', string.format('%.0f', number))
     end
   end
@@ -38,7 +45,7 @@ if #new == 0 then
   return {0, 0}
 end
 
-local meta = redis.call('HMGET', KEYS[2], 'epoch', 'offset')
+local meta = redis.call('HMGET', KEYS[2], 'epoch', 'offset', 'cancelled', 'unnamed')
 local epoch, offset = meta[1], tonumber(meta[2] or 0)
 if not epoch then
   epoch, offset = string.format('%x%05x', clock[1], clock[2]), 0
@@ -72,11 +79,12 @@ local function settle(ended)
   end
 end
 
-for _, i in ipairs(new) do
+new = without_cancelled(KEYS[2], ARGV[1], meta[3], meta[4], new)
+for _, data in ipairs(new) do
   offset = offset + 1
-  local number, data = string.format('%.0f', offset), ARGV[i + 1]
-  if ARGV[i + 2] ~= '' then
-    settle(ARGV[i + 2])
+  local number = string.format('%.0f', offset)
+  if ends[data] then
+    settle(ends[data])
   end
   redis.call('XADD', KEYS[1], 'MAXLEN', '=', ARGV[2], number .. '-0', 'data', data)
   redis.call('PUBLISH', ARGV[1], '@' .. epoch .. ':' .. number .. ':' .. data)

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::cancelled::CancelledChannels;
 use super::{
-    EPOCH_TTL, Extent, GENERATION_TTL, PAGE_BYTES, PAGE_LENGTH, Page, PublishOnce, Published,
-    ReadFrom, encode_received, new_epoch,
+    Cancellation, EPOCH_TTL, Extent, GENERATION_TTL, PAGE_BYTES, PAGE_LENGTH, Page, PublishOnce,
+    Published, ReadFrom, encode_received, end_key, new_epoch,
 };
 use crate::config;
 use crate::protocol::{ChannelName, Epoch, Position};
@@ -38,6 +39,7 @@ struct State {
     remembered: HashMap<(ChannelName, String), Remembered>,
     /// The keys of `remembered` in the order in which they were added.
     remembered_order: VecDeque<(ChannelName, String)>,
+    cancelled: CancelledChannels,
 }
 
 struct Log {
@@ -76,6 +78,7 @@ impl MemoryHistory {
             due: BinaryHeap::new(),
             remembered: HashMap::new(),
             remembered_order: VecDeque::new(),
+            cancelled: CancelledChannels::new(),
         })))
     }
 
@@ -98,23 +101,50 @@ impl MemoryHistory {
         if let Some(first) = once.and_then(|once| state.find_repeat(channel, once, now)) {
             return Published { duplicate: true, ..first };
         }
-        let mut position = None;
-        match history {
-            None => data.iter().for_each(|json| emit(encode_received(channel, json, None))),
-            Some(history) => {
-                for json in data {
-                    let delivery = state.append(channel, history, json, now);
-                    position = delivery.position;
-                    emit(delivery);
-                }
-                state.sweep(now);
-            }
+        let has_ended = once
+            .and_then(|once| once.unless.as_ref())
+            .is_some_and(|end| state.is_remembered(channel, end, now));
+        if has_ended {
+            return Published { position: None, duplicate: false, refused: true };
         }
-        let published = Published { position, duplicate: false };
+        let data: Vec<_> =
+            data.iter().filter(|json| !state.cancelled.covers(channel, json, now)).collect();
+        let refused = data.is_empty();
+        let position = state.publish(channel, history, &data, now, &mut emit);
+        let published = Published { position, duplicate: false, refused };
         if let Some(once) = once {
             state.remember(channel, once, published, now);
         }
         published
+    }
+
+    /// Publishes the terminal event of a cancelled task once, and refuses every later event of the task. cancel.lua does
+    /// the same.
+    pub fn cancel(
+        &self,
+        channel: &ChannelName,
+        history: Option<&config::History>,
+        cancellation: &Cancellation,
+        mut emit: impl FnMut(Delivery),
+    ) -> Published {
+        let Cancellation { task_id, json, once, unnamed } = cancellation;
+        let now = Instant::now();
+        let mut state = self.state();
+        if let Some(first) = state.find_repeat(channel, once, now) {
+            return Published { duplicate: true, ..first };
+        }
+        state.cancelled.cancel(channel, task_id, unnamed.clone(), now);
+        let position = state.publish(channel, history, &[json], now, &mut emit);
+        let published = Published { position, duplicate: false, refused: false };
+        state.remember(channel, once, published, now);
+        published
+    }
+
+    /// A task starts, to which events without a task id may belong.
+    pub fn start_task(&self, channel: &ChannelName, task_id: &str) {
+        let mut state = self.state();
+        state.remembered.remove(&(channel.clone(), end_key(task_id)));
+        state.cancelled.start(channel, task_id);
     }
 
     /// `epoch_ttl` is the lifetime of an epoch that this call starts.
@@ -193,6 +223,29 @@ impl State {
         self.channels.get_mut(channel).expect("the log exists or was just inserted")
     }
 
+    /// Publishes, and returns the position of the last publication.
+    fn publish(
+        &mut self,
+        channel: &ChannelName,
+        history: Option<&config::History>,
+        data: &[&Bytes],
+        now: Instant,
+        emit: &mut impl FnMut(Delivery),
+    ) -> Option<Position> {
+        let Some(history) = history else {
+            data.iter().for_each(|json| emit(encode_received(channel, json, None)));
+            return None;
+        };
+        let mut position = None;
+        for json in data {
+            let delivery = self.append(channel, history, json, now);
+            position = delivery.position;
+            emit(delivery);
+        }
+        self.sweep(now);
+        position
+    }
+
     fn append(
         &mut self,
         channel: &ChannelName,
@@ -250,6 +303,12 @@ impl State {
             log.due = log.deadline;
             self.due.push(Reverse((log.due, channel)));
         }
+    }
+
+    /// Whether something was published under this key lately.
+    fn is_remembered(&self, channel: &ChannelName, key: &str, now: Instant) -> bool {
+        let remembered = self.remembered.get(&(channel.clone(), key.to_owned()));
+        remembered.is_some_and(|remembered| remembered.expires_at > now)
     }
 
     fn find_repeat(

@@ -5,6 +5,7 @@
 //! history and live stream agree. Which channels keep a history is configured
 //! by the routes' channel templates ([`SharedConfig`]); an external publisher (publish.lua) decides for itself.
 
+mod cancelled;
 mod compact;
 mod layered;
 mod memory;
@@ -28,8 +29,8 @@ use bytes::Bytes;
 use crate::clock;
 use crate::config::{self, SharedConfig};
 use crate::protocol::{
-    ChannelName, Epoch, NotJson, Position, PublishedObject, published_bytes, published_object,
-    published_text, with_position,
+    ChannelName, Epoch, EventNames, NotJson, Position, PublishedObject, published_bytes,
+    published_object, published_text, with_position,
 };
 use crate::redis_link::EngineUnavailable;
 use crate::socket::{Delivery, frame};
@@ -119,6 +120,25 @@ pub struct PublishOnce {
     pub number: u64,
     /// How long a repetition is recognised.
     pub ttl: Duration,
+    /// Another key. Once something was published under it, this publication is refused.
+    pub unless: Option<String>,
+}
+
+/// The end of a cancelled task.
+#[derive(Debug, Clone)]
+pub struct Cancellation {
+    pub task_id: Box<str>,
+    /// The terminal event.
+    pub json: Bytes,
+    pub once: PublishOnce,
+    /// The names of the events without a task id that belong to this task if nothing else runs on the channel. `None`
+    /// if none do.
+    pub unnamed: Option<EventNames>,
+}
+
+/// The key of [`PublishOnce`] under which the terminal event of a task is published.
+pub fn end_key(task_id: &str) -> String {
+    format!("end:{task_id}")
 }
 
 /// The outcome of publishing.
@@ -128,6 +148,8 @@ pub struct Published {
     pub position: Option<Position>,
     /// Whether the call was a repetition of an earlier one and published nothing.
     pub duplicate: bool,
+    /// Whether nothing was published, because all of it belongs to a task that has ended.
+    pub refused: bool,
 }
 
 impl History {
@@ -194,17 +216,29 @@ impl History {
         }
     }
 
+    /// Whether the starts and ends of generations are recorded for `channel`.
+    pub fn records_generations(&self, channel: &ChannelName) -> bool {
+        match &self.engine {
+            // The tracker of the only node knows what runs.
+            Engine::Memory(_) => self.keeps(channel),
+            Engine::Redis(_) => true,
+        }
+    }
+
     /// Records the start of a generation: clients that connect before it ends get the channel's publications from
-    /// this point on. Does nothing if the start is recorded already.
+    /// this point on. Does nothing if the start is recorded already. Events without a task id no longer belong to a
+    /// cancelled task; the task itself may have ended or have been cancelled before.
     pub async fn record_generation_start(
         &self,
         channel: &ChannelName,
         task_id: &str,
     ) -> Result<(), EngineUnavailable> {
         match &self.engine {
-            _ if !self.keeps(channel) => Ok(()),
             Engine::Memory(memory) => {
-                memory.record_generation_start(channel, task_id);
+                memory.start_task(channel, task_id);
+                if self.keeps(channel) {
+                    memory.record_generation_start(channel, task_id);
+                }
                 Ok(())
             }
             Engine::Redis(redis) => redis.record_generation_start(channel, task_id).await,
@@ -250,7 +284,7 @@ impl History {
         task_id: &str,
     ) -> Result<(), EngineUnavailable> {
         match &self.engine {
-            _ if !self.keeps(channel) => Ok(()),
+            _ if !self.records_generations(channel) => Ok(()),
             Engine::Memory(memory) => {
                 memory.record_generation_end(channel, task_id);
                 Ok(())

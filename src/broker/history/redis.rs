@@ -7,11 +7,11 @@ use bytes::Bytes;
 use redis::{Script, Value};
 
 use super::{
-    Extent, GENERATION_TTL, GenerationState, PAGE_BYTES, PAGE_LENGTH, Page, PublishOnce, Published,
-    ReadFrom, encode,
+    Cancellation, Extent, GENERATION_TTL, GenerationState, PAGE_BYTES, PAGE_LENGTH, Page,
+    PublishOnce, Published, ReadFrom, encode, end_key,
 };
 use crate::config;
-use crate::protocol::{ChannelName, Position};
+use crate::protocol::{ANY_NAME_MEMORY, CANCELLED_MEMORY, ChannelName, EventNames, Position};
 use crate::redis_link::{Commands, EngineUnavailable};
 use std::sync::Arc;
 
@@ -30,6 +30,7 @@ struct Inner {
 
 pub(super) struct Scripts {
     publish: Script,
+    cancel: Script,
     read: Script,
     extent: Script,
     record_generation_start: Script,
@@ -50,6 +51,7 @@ impl RedisHistory {
             prefix: prefix.into(),
             scripts: Scripts {
                 publish: Script::new(include_str!("../../../clients/redis/publish.lua")),
+                cancel: Script::new(include_str!("cancel.lua")),
                 read: Script::new(include_str!("read.lua")),
                 extent: Script::new(include_str!("extent.lua")),
                 record_generation_start: Script::new(include_str!("record_generation_start.lua")),
@@ -57,7 +59,10 @@ impl RedisHistory {
                 record_generation_end: Script::new(include_str!("record_generation_end.lua")),
                 generation_state: Script::new(include_str!("generation_state.lua")),
                 rotate_epoch: Script::new(include_str!("rotate_epoch.lua")),
-                import: Script::new(include_str!("import.lua")),
+                import: Script::new(concat!(
+                    include_str!("cancelled.lua"),
+                    include_str!("import.lua")
+                )),
                 register_listener: Script::new(include_str!("register_listener.lua")),
                 node_heartbeat: Script::new(include_str!("node_heartbeat.lua")),
             },
@@ -100,23 +105,49 @@ impl RedisHistory {
                 publish.arg(channel.as_str()).arg(&json[..]);
                 let _: i64 = self.0.commands.query(&publish).await?;
             }
-            return Ok(Published { position: None, duplicate: false });
+            return Ok(Published { position: None, duplicate: false, refused: false });
         }
         let mut call = self.0.scripts.publish.prepare_invoke();
         call.key(self.key(channel, "stream")).key(self.key(channel, "meta"));
         call.arg(channel.as_str());
         call.arg(history.map_or(0, |history| history.size));
         call.arg(history.map_or(0, |history| milliseconds(history.ttl)));
-        if let Some(PublishOnce { key, number, ttl }) = once {
-            call.key(self.key(channel, &format!("once:{key}")));
+        if let Some(PublishOnce { key, number, ttl, unless }) = once {
+            call.key(self.once_key(channel, key));
             call.arg(*number).arg(milliseconds(*ttl));
+            if let Some(end) = unless {
+                call.key(self.once_key(channel, end));
+            }
         }
         data.iter().for_each(|json| {
             call.arg(&json[..]);
         });
-        let (epoch, offset, duplicate): (String, u64, bool) = self.0.commands.invoke(&call).await?;
-        let position = epoch.parse().ok().map(|epoch| Position { epoch, offset });
-        Ok(Published { position, duplicate })
+        Ok(published(self.0.commands.invoke(&call).await?))
+    }
+
+    /// Publishes the terminal event of a cancelled task once, and refuses every later event of the task.
+    pub async fn cancel(
+        &self,
+        channel: &ChannelName,
+        history: Option<&config::History>,
+        cancellation: &Cancellation,
+    ) -> Result<Published, EngineUnavailable> {
+        let Cancellation { task_id, json, once, unnamed } = cancellation;
+        let mut call = self.0.scripts.cancel.prepare_invoke();
+        call.key(self.key(channel, "stream")).key(self.key(channel, "meta"));
+        call.key(self.once_key(channel, &once.key)).key(self.key(channel, "running"));
+        call.arg(channel.as_str());
+        call.arg(history.map_or(0, |history| history.size));
+        call.arg(history.map_or(0, |history| milliseconds(history.ttl)));
+        call.arg(milliseconds(once.ttl)).arg(&json[..]).arg(&**task_id);
+        call.arg(milliseconds(CANCELLED_MEMORY));
+        call.arg(unnamed.as_ref().map(EventNames::to_json).unwrap_or_default());
+        call.arg(milliseconds(ANY_NAME_MEMORY));
+        Ok(published(self.0.commands.invoke(&call).await?))
+    }
+
+    fn once_key(&self, channel: &ChannelName, key: &str) -> String {
+        self.key(channel, &format!("once:{key}"))
     }
 
     /// `epoch_ttl` is the lifetime of an epoch that this call starts.
@@ -181,7 +212,9 @@ impl RedisHistory {
     ) -> Result<(), EngineUnavailable> {
         let mut call = self.0.scripts.record_generation_start.prepare_invoke();
         call.key(self.key(channel, "running")).key(self.key(channel, "meta"));
+        call.key(self.once_key(channel, &end_key(task_id)));
         call.arg(task_id).arg(GENERATION_TTL.as_secs());
+        call.arg(channel.as_str());
         Ok(self.0.commands.invoke(&call).await?)
     }
 
@@ -266,6 +299,12 @@ fn page(answer: Vec<Value>) -> Option<Page> {
         publications.push(encode(&json, Some(position)));
     }
     Some(Page { now, after, publications, complete, is_cut })
+}
+
+/// Reads the answer of publish.lua or cancel.lua.
+fn published((epoch, offset, outcome): (String, u64, u8)) -> Published {
+    let position = epoch.parse().ok().map(|epoch| Position { epoch, offset });
+    Published { position, duplicate: outcome == 1, refused: outcome == 2 }
 }
 
 pub(super) fn milliseconds(time: Duration) -> u64 {

@@ -105,6 +105,7 @@ on_both_engines! {
     a_page_is_limited_in_bytes,
     a_removed_publication_is_not_read,
     a_client_that_missed_nothing_resumes_after_expiry,
+    events_of_cancelled_tasks_are_refused,
 }
 
 async fn local<T>(test: impl Future<Output = T>) -> T {
@@ -198,7 +199,8 @@ async fn the_first_read_starts_an_epoch(bench: Bench) {
 async fn a_repeat_is_recognised_by_its_key(bench: Bench) {
     for name in ["five_1", "plain"] {
         let channel = channel(name);
-        let once = |key: &str, number| PublishOnce { key: key.to_owned(), number, ttl: TTL };
+        let once =
+            |key: &str, number| PublishOnce { key: key.to_owned(), number, ttl: TTL, unless: None };
         let publish = async |once: &PublishOnce| {
             bench.publisher.publish(&channel, "{}".into(), Some(once)).await.unwrap()
         };
@@ -404,23 +406,81 @@ async fn an_evicted_key_makes_the_history_lost() {
     }
 }
 
+async fn events_of_cancelled_tasks_are_refused(bench: Bench) {
+    for name in ["five_1", "live_1"] {
+        let channel = channel(name);
+        for id in ["t", "12345678901234567890"] {
+            let unnamed = Some(EventNames::new(["token"], ["done"]));
+            let once = PublishOnce { key: end_key(id), number: 1, ttl: TTL, unless: None };
+            let cancellation =
+                Cancellation { task_id: id.into(), json: "{}".into(), once, unnamed };
+            let cancel = async || bench.publisher.cancel(&channel, &cancellation).await.unwrap();
+            assert!(!cancel().await.duplicate && cancel().await.duplicate);
+        }
+        // `publish` alone would be a plain PUBLISH on a channel without a history.
+        let number = std::cell::Cell::new(0);
+        let refused = async |json: &str| {
+            number.set(number.get() + 1);
+            let once =
+                PublishOnce { key: "k".into(), number: number.get(), ttl: TTL, unless: None };
+            let json = Bytes::copy_from_slice(json.as_bytes());
+            bench.publisher.publish(&channel, json, Some(&once)).await.unwrap().refused
+        };
+        for (json, is_refused) in [
+            (r#"{"event":"chunk","task_id":"t"}"#, true),
+            (r#"{"n":NaN,"task\u005fid":"t"}"#, true),
+            (r#"{"event":"chunk","task_id":12345678901234567890}"#, true),
+            (r#"{"event":"chunk","task_id":12345678901234567891}"#, false),
+            (r#"{"event":"chunk","data":{"task_id":"t"}}"#, true),
+            (r#"{"event":"chunk","task_id":"u","data":{"task_id":"t"}}"#, false),
+            (r#"{"event":"token","task_id":null}"#, true),
+            (r#"{"event":"notice","task_id":""}"#, false),
+            (r#"{"event":"notice","task_id":[]}"#, false),
+            (r#"{"event":"leave","user_id":1}"#, false),
+            (r#"{"notice":1}"#, false),
+            ("{'event': 'chunk', 'task_id': 't'}", false),
+            (r#"{"event":"done","task_id":"other"}"#, false),
+            (r#"{"event":"done"}"#, true),
+            (r#"{"event":"done"}"#, false),
+            (r#"{"event":"token"}"#, false),
+            (r#"{"event":"token","task_id":"t"}"#, true),
+        ] {
+            assert_eq!(refused(json).await, is_refused, "{name}: {json}");
+        }
+        bench.history.record_generation_start(&channel, "t").await.unwrap();
+        assert!(!refused(r#"{"event":"chunk","task_id":"t"}"#).await);
+    }
+}
+
+#[test]
+fn workers_leave_out_what_the_gateway_leaves_out() {
+    let script = include_str!("../../../clients/redis/publish.lua");
+    assert!(script.contains(include_str!("cancelled.lua")));
+}
+
 /// On a cluster a script may only touch keys of one slot.
 #[tokio::test(flavor = "current_thread")]
 async fn the_keys_of_a_channel_share_a_cluster_slot() {
     let (_server, cluster) = RedisServer::start_cluster().await;
     let publisher = Publisher::redis(cluster.clone(), "tg:", config(), 1 << 20);
     let channel = channel("five_1");
-    let once = PublishOnce { key: "k".to_owned(), number: 1, ttl: TTL };
+    let once = PublishOnce { key: "k".to_owned(), number: 1, ttl: TTL, unless: None };
     let published = publisher.publish(&channel, "{}".into(), Some(&once)).await.unwrap();
     let history = publisher.history();
     history.record_generation_start(&channel, "t").await.unwrap();
+    let end = PublishOnce { key: end_key("t"), ..once.clone() };
+    let cancellation =
+        Cancellation { task_id: "t".into(), json: "{}".into(), once: end, unnamed: None };
+    publisher.cancel(&channel, &cancellation).await.unwrap();
+    let event = r#"{"event":"chunk","task_id":"t"}"#;
+    assert!(publisher.publish(&channel, event.into(), None).await.unwrap().refused);
     let page = history.read(&channel, at(published.position.unwrap(), 0)).await.unwrap();
-    assert_eq!(offsets(&page), [1]);
+    assert_eq!(offsets(&page), [1, 2]);
     let slot = async |key: &str| -> i64 {
         cluster.query(::redis::cmd("CLUSTER").arg("KEYSLOT").arg(key)).await.unwrap()
     };
     let own = slot("five_1").await;
-    for part in ["stream", "meta", "running", "once:k"] {
+    for part in ["stream", "meta", "running", "once:k", "once:end:t"] {
         assert_eq!(slot(&format!("tg:{{five_1}}:{part}")).await, own);
     }
 }

@@ -82,6 +82,7 @@ impl MailboxReader {
     async fn import_messages(&mut self, mut mailbox: Mailbox) -> ConnectionError {
         let layer = self.layer.clone();
         loop {
+            let read = layer.0.reads.begin();
             let messages = match mailbox.take().await {
                 Ok(messages) => messages,
                 Err(failure) => return failure.into(),
@@ -96,12 +97,15 @@ impl MailboxReader {
                 telemetry::channel_layer::connected();
             }
             layer.record_mailbox_length(messages.len()).await;
-            let is_empty = messages.is_empty();
+            let (is_empty, is_last) = (messages.is_empty(), messages.len() < MESSAGES_PER_TAKE);
             let incoming = messages.into_iter().map(|MailboxMessage { payload, score }| {
                 Payload::Message(Incoming { payload, score: Some(score), channel: None })
             });
             self.importer.import_all(incoming).await;
             self.importer.import_held().await;
+            if is_last {
+                layer.0.reads.record_empty(read);
+            }
             if is_empty {
                 mailbox.changed(MAX_WAIT).await;
             }

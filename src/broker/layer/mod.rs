@@ -36,6 +36,7 @@ use self::importer::Importer;
 use super::channels::Change;
 use super::core::{EndReader, Parts};
 use super::history::{History, ListenerState, RedisHistory};
+use super::layer_reads::LayerReads;
 use super::thread::ToThread;
 use crate::channel_layer::{MailboxNames, Memberships, Serializer};
 use crate::config::{ChannelsLayer, ChannelsWire, RedisUrl};
@@ -74,6 +75,8 @@ struct Inner {
     counted: watch::Sender<()>,
     /// Whether messages reach this node; shared with readiness checks.
     up: Arc<AtomicBool>,
+    /// How far the mailbox has been read.
+    reads: Arc<LayerReads>,
     /// When the mailbox was last read.
     last_read: Cell<Instant>,
     threads: Rc<[mpsc::Sender<ToThread>]>,
@@ -101,7 +104,7 @@ impl Layer {
         engine_url: &RedisUrl,
         parts: &Parts,
     ) -> Result<Self, String> {
-        let up = Arc::clone(&parts.layer_up);
+        let (up, reads) = (Arc::clone(&parts.layer_up), Arc::clone(&parts.layer_reads));
         let connections = Shutdown::new();
         let history = parts.catch_ups.history.clone();
         let Some(redis) = history.in_redis() else {
@@ -133,6 +136,7 @@ impl Layer {
             released: Notify::new(),
             counted: watch::Sender::new(()),
             up,
+            reads,
             last_read: Cell::new(Instant::now()),
             threads: Rc::clone(&parts.catch_ups.threads),
             channels: Rc::clone(&parts.catch_ups.channels),

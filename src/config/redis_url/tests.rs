@@ -21,7 +21,9 @@ fn urls_are_checked_without_being_shown() {
         ("", false),
         ("127.0.0.1:6379", false),
         ("http://user:hunter2@127.0.0.1", false),
-        ("redis://user:hunter2@/0", false),
+        ("redis://user:hunter2@/0", true),
+        ("redis://:hunter2@127.0.0.1/?password=hunter2", true),
+        ("redis://:hunter2@127.0.0.1/?password=hunter2&pass=hunter3", false),
         ("redis://user:hunter2@127.0.0.1:x", false),
         ("redis://user:hunter2@127.0.0.1/hunter2", false),
         ("redis://user:hunter2@127.0.0.1/-1", false),
@@ -31,7 +33,6 @@ fn urls_are_checked_without_being_shown() {
         ("redis://user?hunter2@127.0.0.1/", false),
         ("redis://user?x=hunter2@127.0.0.1/", false),
         ("redis://127.0.0.1/?db=hunter2", false),
-        ("redis://:hunter2@127.0.0.1/?password=hunter2", false),
         ("rediss://127.0.0.1/?ssl_cert_reqs=hunter2", false),
     ] {
         match UnloadedRedisUrl::parse(url) {
@@ -94,9 +95,23 @@ fn errors_name_the_reason() {
         ("rediss://r/?ssl_ca_certs=", "ssl_ca_certs as the path"),
         ("rediss://r/?ssl_keyfile=k", "ssl_certfile as well"),
         ("rediss://r/#insecure", "ssl_cert_reqs=none"),
-        ("redis://r/3?db=4", "different databases"),
         ("redis://r/?db=-4", "db as a number"),
-        ("redis://u:p@r/?username=u", "the username only once"),
+        ("redis://r/?db=x", "db as a number"),
+        ("redis://r/3?virtual_host=4", "virtual_host is for sockets"),
+        ("redis+socket:///r.sock?virtual_host=x", "virtual_host as a number"),
+        ("redis://u:p@r/?username=v", "the username only once"),
+        ("redis://:p@r/?password=q", "the password only once"),
+        ("unix://run/redis.sock", "three slashes"),
+        ("redis+socket://run/redis.sock", "three slashes"),
+        ("unix://", "the path of the socket"),
+        ("redis+socket:///?virtual_host=1", "the path of the socket"),
+        ("sentinel://r:26379/0", "Sentinel is not supported"),
+        ("redis+sentinel://r:26379/0", "Sentinel is not supported"),
+        ("redis+cluster://r/0", "Cluster is not supported"),
+        ("redis://a/0;redis://b/0", "one server, not a list"),
+        ("redis://a/0,redis://b/0", "one server, not a list"),
+        ("redis://:p#w@r/0", "as %23"),
+        ("rediss://r/0?ssl_cert_reqs=CERT_MAYBE", "ssl_cert_reqs as none"),
     ] {
         assert!(error_of(url).contains(text), "{url}: {}", error_of(url));
     }
@@ -115,4 +130,117 @@ fn files_must_have_valid_contents() {
     assert!(load_error("rediss://r/?ssl_certfile=a", Ok(key)).starts_with("ssl_certfile: "));
     let pem = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     assert!(load_error("rediss://r/?ssl_certfile=a", Ok(pem)).starts_with("ssl_keyfile: "));
+}
+
+/// What redis-py 8.1 (`ConnectionPool.from_url`), kombu 5.7 and Celery 5.7 (`redis+socket` and `rediss`) make of each
+/// form: the address, the database, the user name and the password.
+#[test]
+fn each_form_means_what_it_means_to_python() {
+    for (url, address, db, user) in [
+        ("redis://", "localhost:6379", 0, (None, None)),
+        ("redis:///", "localhost:6379", 0, (None, None)),
+        ("redis:///3", "localhost:6379", 3, (None, None)),
+        ("redis://:6380/3", "localhost:6380", 3, (None, None)),
+        ("redis://h", "h:6379", 0, (None, None)),
+        ("redis://h/", "h:6379", 0, (None, None)),
+        ("redis://h//", "h:6379", 0, (None, None)),
+        ("redis://h/3/", "h:6379", 3, (None, None)),
+        ("redis://h//3", "h:6379", 3, (None, None)),
+        ("redis://h/%33", "h:6379", 3, (None, None)),
+        ("redis://h:6380/3", "h:6380", 3, (None, None)),
+        ("redis://h:0/3", "h:6379", 3, (None, None)),
+        ("redis://h:/3", "h:6379", 3, (None, None)),
+        ("REDIS://H.Example:6379/0?db=3", "h.example:6379", 3, (None, None)),
+        ("redis://h?db=3", "h:6379", 3, (None, None)),
+        ("redis://h/1?db=0", "h:6379", 0, (None, None)),
+        ("redis://h/1?db=", "h:6379", 1, (None, None)),
+        ("redis://:pw@h/1", "h:6379", 1, (None, Some("pw"))),
+        ("redis://:pw@", "localhost:6379", 0, (None, Some("pw"))),
+        ("redis://:pw@/1", "localhost:6379", 1, (None, Some("pw"))),
+        ("redis://user:@h/1", "h:6379", 1, (Some("user"), Some(""))),
+        ("redis://user@h/1", "h:6379", 1, (Some("user"), Some(""))),
+        ("redis://u%40:p%2F%25w@h/1", "h:6379", 1, (Some("u@"), Some("p/%w"))),
+        ("redis://:p%zz@h", "h:6379", 0, (None, Some("p%zz"))),
+        ("redis://:p@w@h/1", "h:6379", 1, (None, Some("p@w"))),
+        ("redis://:p:w@h/1", "h:6379", 1, (None, Some("p:w"))),
+        ("redis://:@h", "h:6379", 0, (None, None)),
+        ("redis://@h", "h:6379", 0, (None, None)),
+        ("redis://[::1]:6380/2", "::1:6380", 2, (None, None)),
+        ("redis://u:p@[2001:DB8::1]/2", "2001:db8::1:6379", 2, (Some("u"), Some("p"))),
+        ("redis://h/0?username=u&password=p", "h:6379", 0, (Some("u"), Some("p"))),
+        ("redis://:p@h/0?username=u", "h:6379", 0, (Some("u"), Some("p"))),
+        ("redis://u:p@h/0?username=u&password=p", "h:6379", 0, (Some("u"), Some("p"))),
+        ("redis://h/0?password=p%2525+x", "h:6379", 0, (None, Some("p%25 x"))),
+        (
+            "redis://h/0?protocol=3&socket_timeout=5&socket_keepalive=True",
+            "h:6379",
+            0,
+            (None, None),
+        ),
+        (" redis://h/0\n", "h:6379", 0, (None, None)),
+        ("rediss://", "localhost:6379", 0, (None, None)),
+        ("rediss://u:p@h:6380/1?ssl_cert_reqs=CERT_NONE", "h:6380", 1, (Some("u"), Some("p"))),
+        ("unix:///run/r.sock", "/run/r.sock", 0, (None, None)),
+        ("unix:///run/r.sock?db=2", "/run/r.sock", 2, (None, None)),
+        (
+            "unix:///run/r%20x.sock?db=1&username=u&password=p",
+            "/run/r x.sock",
+            1,
+            (Some("u"), Some("p")),
+        ),
+        ("unix://user:pw@/run/r.sock?db=2", "/run/r.sock", 2, (Some("user"), Some("pw"))),
+        ("unix://:pw@/run/r.sock", "/run/r.sock", 0, (None, Some("pw"))),
+        ("unix://localhost/run/r.sock", "/run/r.sock", 0, (None, None)),
+        ("redis+unix:///run/r.sock?db=1", "/run/r.sock", 1, (None, None)),
+        ("redis+socket:///run/r.sock", "/run/r.sock", 0, (None, None)),
+        ("redis+socket:///run/r.sock?virtual_host=1", "/run/r.sock", 1, (None, None)),
+        ("redis+socket:///run/r.sock?virtual_host=/1", "/run/r.sock", 1, (None, None)),
+        ("redis+socket:///run/r.sock?db=2", "/run/r.sock", 2, (None, None)),
+        ("redis+socket:///run/r.sock?virtual_host=1&db=2", "/run/r.sock", 2, (None, None)),
+        ("redis+socket://:pw@/run/r.sock", "/run/r.sock", 0, (None, Some("pw"))),
+        (
+            "redis+socket://u:p%40w@/run/r.sock?virtual_host=3",
+            "/run/r.sock",
+            3,
+            (Some("u"), Some("p@w")),
+        ),
+        ("socket:///run/r.sock?virtual_host=1", "/run/r.sock", 1, (None, None)),
+    ] {
+        let parsed =
+            UnloadedRedisUrl::parse(url).unwrap_or_else(|error| panic!("{url}: {error:?}"));
+        let is_tls = matches!(parsed.info.addr(), ConnectionAddr::TcpTls { .. });
+        assert_eq!(is_tls, url.starts_with("rediss"), "{url}");
+        let found = match parsed.info.addr() {
+            ConnectionAddr::Unix(path) => path.display().to_string(),
+            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
+                format!("{host}:{port}")
+            }
+            _ => panic!("{url}"),
+        };
+        let settings = parsed.info.redis_settings();
+        assert_eq!((found.as_str(), settings.db()), (address, db), "{url}");
+        assert_eq!((settings.username(), settings.password()), user, "{url}");
+    }
+    for url in [
+        "redis:h",
+        "redis:/h",
+        "//h",
+        "h:6379",
+        "redis://h:6379x/0",
+        "redis://h:-1/0",
+        "redis://h:65536/0",
+        "redis://a:b:c/0",
+        "redis://[::1/0",
+        "redis://[::1]x/0",
+        "redis://[h]/0",
+        "redis://h h/0",
+        "redis://h/abc",
+        "redis://h/1/2",
+        "redis://h/+1",
+        "redis://h/65536",
+        "valkey://h/0",
+        "amqp://h/0",
+    ] {
+        assert!(UnloadedRedisUrl::parse(url).is_err(), "{url}");
+    }
 }

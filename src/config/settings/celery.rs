@@ -105,4 +105,14 @@ pub struct CeleryTrack {
     pub ttl: Duration,
     /// `None` = the Redis of the broker.
     pub redis_url: Option<RedisUrl>,
+    pub format: TrackFormat,
+}
+
+/// How the ids of tasks are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TrackFormat {
+    /// A pickled set.
+    Pickle,
+    /// A JSON list.
+    Json,
 }

@@ -12,6 +12,10 @@ use crate::telemetry::replies::ReplyTiming;
 /// answer.
 const MAX_EARLY_CHUNKS: usize = 16;
 
+/// The most names of events that are remembered for one reply, and their length in bytes.
+const MAX_NAMES: usize = 16;
+const MAX_NAME_BYTES: usize = 64;
+
 /// A channel on which replies are pending or in progress.
 #[derive(Default)]
 pub(super) struct Channel {
@@ -99,8 +103,19 @@ impl Channel {
         }
     }
 
-    /// Notes an event of a task, or of any reply if it names no task.
-    pub fn record_event(&self, task_id: Option<&str>, now: Instant) {
+    /// Whether no reply except `reply` is in progress.
+    pub fn has_no_other(&self, reply: &Arc<ReplyState>) -> bool {
+        self.replies.iter().all(|other| Arc::ptr_eq(other, reply) || other.has_ended())
+    }
+
+    /// Notes an event of a task, or of any reply if it names no task. If there is only one, the event is one of its
+    /// own.
+    pub fn record_event(&self, task_id: Option<&str>, name: &str, now: Instant) {
+        if task_id.is_none()
+            && let [reply] = &self.replies[..]
+        {
+            reply.activity().record_name(name);
+        }
         let is_meant = |reply: &&Arc<ReplyState>| task_id.is_none_or(|id| *reply.task_id == *id);
         self.replies.iter().filter(is_meant).for_each(|reply| reply.activity().last_event_at = now);
     }
@@ -149,14 +164,29 @@ pub(super) enum Ending {
 
 pub(super) struct Activity {
     pub last_event_at: Instant,
+    /// The names of the reply's events without a task id, at most [`MAX_NAMES`].
+    pub names: Vec<Box<str>>,
     timing: ReplyTiming,
+}
+
+impl Activity {
+    fn record_name(&mut self, name: &str) {
+        let is_new = !self.names.iter().any(|known| **known == *name);
+        if is_new && self.names.len() < MAX_NAMES && name.len() <= MAX_NAME_BYTES {
+            self.names.push(name.into());
+        }
+    }
 }
 
 impl ReplyState {
     pub fn new(task_id: &str, timing: ReplyTiming) -> Arc<Self> {
         Arc::new(Self {
             task_id: task_id.into(),
-            activity: Mutex::new(Activity { last_event_at: Instant::now(), timing }),
+            activity: Mutex::new(Activity {
+                last_event_at: Instant::now(),
+                names: Vec::new(),
+                timing,
+            }),
             task_over: AtomicBool::new(false),
             ending: watch::Sender::new(Ending::Running),
         })

@@ -3,11 +3,13 @@
 //! Every publication of this node is passed to [`Tracker::observe`] before it is delivered. An event with a
 //! task id belongs to that task. An event without one may belong to any reply in progress on its channel; if
 //! it is terminal, it ends the oldest, since workers that name no tasks work in turn. A terminal event of a
-//! task that has ended already is a duplicate, which by default is not delivered.
+//! task that has ended already is a duplicate, which by default is not delivered. No event of a cancelled task is
+//! delivered; one without a task id counts for it if it was the only one on its channel.
 //!
 //! Where replies run side by side and their upstream reports the ends of tasks, these reports correct the guess: the
 //! event goes to the reply whose task is over.
 
+mod cancelled;
 mod channel;
 mod registration;
 #[cfg(test)]
@@ -25,7 +27,8 @@ use super::Task;
 use super::event::Event;
 use super::recent_ends::RecentEnds;
 use crate::config::{Config, DuplicateTerminal, SharedConfig};
-use crate::protocol::{ChannelName, EventName, Position};
+use crate::protocol::{ChannelName, EventName, INTERNAL_PREFIX, Position, TaskNotice};
+use cancelled::CancelledChannels;
 use channel::Channel;
 
 /// The most replies that are tracked at once on this node. Messages beyond are relayed all the same.
@@ -42,6 +45,10 @@ pub enum Disposition {
     Deliver,
     /// It is a second terminal event of a reply that has ended.
     Drop,
+    /// It belongs to a task that was cancelled.
+    DropCancelled,
+    /// It is a message for the nodes.
+    Internal,
 }
 
 /// What a publication means for the replies of its channel.
@@ -90,6 +97,7 @@ struct Inner {
     /// The number of channels in `state` whose every event must be read, not only those that begin or end a
     /// reply by their name.
     active_channels: AtomicUsize,
+    cancelled: CancelledChannels,
     state: Mutex<State>,
 }
 
@@ -120,6 +128,7 @@ impl Tracker {
             is_only_node,
             hasher: RandomState::new(),
             active_channels: AtomicUsize::new(0),
+            cancelled: CancelledChannels::new(),
             state: Mutex::new(state),
         }))
     }
@@ -133,7 +142,17 @@ impl Tracker {
     ) -> Observed {
         let inner = &*self.0;
         let config = inner.config.load();
-        if let Some(name) = Event::leading_name(json)
+        let leading_name = Event::leading_name(json);
+        if leading_name.is_some_and(|name| name.starts_with(INTERNAL_PREFIX))
+            && let Some(notice) = TaskNotice::read(json)
+        {
+            inner.cancelled.apply(channel, notice);
+            return Observed { disposition: Disposition::Internal, end: None };
+        }
+        if inner.cancelled.covers(channel, json, position) {
+            return Observed { disposition: Disposition::DropCancelled, end: None };
+        }
+        if let Some(name) = leading_name
             && inner.active_channels.load(Ordering::Relaxed) == 0
             && !concerns_a_reply(&config, name)
         {
@@ -196,13 +215,15 @@ impl Tracker {
     /// its own.
     pub fn register_pending(&self, channel: &ChannelName) -> PendingReply {
         let inner = &*self.0;
+        inner.cancelled.start(channel);
+        let began = inner.cancelled.now();
         let mut state = inner.lock();
         state.channel_ends.forget(inner.channel_key(channel));
         let entry = state.channels.entry(channel.clone()).or_default();
         entry.pending += 1;
         let heard = entry.heard;
         inner.count_active(&state);
-        PendingReply::new(self.clone(), channel.clone(), heard)
+        PendingReply::new(self.clone(), channel.clone(), began, heard)
     }
 }
 
@@ -233,6 +254,9 @@ impl Inner {
             return true;
         }
         state.task_ends.record(key, position, now);
+        if event.is_cancellation() {
+            self.cancelled.cancel(channel, task_id, position);
+        }
         if let Some(entry) = state.channels.get_mut(channel) {
             entry.heard += 1;
             if let Some(reply) = entry.find(task_id) {
@@ -297,7 +321,7 @@ impl Inner {
             if key.is_none() && event.is_complete() {
                 entry.unnamed_completes = entry.unnamed_completes.saturating_add(1);
             }
-            entry.record_event(task_id, now);
+            entry.record_event(task_id, &event.name, now);
             if event.is_content() {
                 entry.record_chunk(task_id, key, now);
             }

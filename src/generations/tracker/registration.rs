@@ -7,13 +7,15 @@ use tokio::sync::Notify;
 
 use super::channel::{Ending, ReplyState};
 use super::{MAX_TRACKED, Tracker};
-use crate::protocol::ChannelName;
+use crate::protocol::{ChannelName, EventNames};
 use crate::telemetry::replies::ReplyTiming;
 
 /// A message on its way to the upstream, until this is dropped.
 pub struct PendingReply {
     tracker: Tracker,
     channel: ChannelName,
+    /// When the message was registered. A task that was cancelled before has started again.
+    began: Duration,
     /// [`Channel::heard`](super::channel::Channel::heard) when the message was sent.
     heard_before: u64,
 }
@@ -28,16 +30,31 @@ pub enum TrackOutcome {
 }
 
 impl PendingReply {
-    pub(super) fn new(tracker: Tracker, channel: ChannelName, heard_before: u64) -> Self {
-        Self { tracker, channel, heard_before }
+    pub(super) fn new(
+        tracker: Tracker,
+        channel: ChannelName,
+        began: Duration,
+        heard_before: u64,
+    ) -> Self {
+        Self { tracker, channel, began, heard_before }
+    }
+
+    /// The reply began on another node: a task that was cancelled meanwhile has ended.
+    pub fn adopted(mut self) -> Self {
+        self.began = Duration::ZERO;
+        self
     }
 
     /// The upstream has taken the message as `task_id`, and a worker publishes the reply. Its chunks are
     /// recorded in `timing`.
     pub fn track(self, task_id: &str, mut timing: ReplyTiming) -> TrackOutcome {
         let inner = &*self.tracker.0;
+        let restarts = inner.cancelled.restart(&self.channel, task_id, self.began);
         let mut state = inner.lock();
         let key = inner.key(&self.channel, task_id);
+        if restarts {
+            state.task_ends.forget(key);
+        }
         let early_chunk =
             state.channels.get_mut(&self.channel).and_then(|channel| channel.take_early_chunk(key));
         if let Some(received_at) = early_chunk {
@@ -183,6 +200,19 @@ impl TrackedReply {
     /// When the last event of the reply was published, or it began.
     pub fn last_event_at(&self) -> Instant {
         self.reply.activity().last_event_at
+    }
+
+    /// The names of the events without a task id that belong to this reply, if it is the only one on its channel that
+    /// this node knows. `ends` are the names of terminal events.
+    pub fn unnamed_events(&self, ends: &[String]) -> Option<EventNames> {
+        let state = self.tracker.0.lock();
+        let is_alone = state
+            .channels
+            .get(&self.channel)
+            .is_none_or(|channel| channel.pending == 0 && channel.has_no_other(&self.reply));
+        let activity = self.reply.activity();
+        let parts = activity.names.iter().map(|name| &**name);
+        is_alone.then(|| EventNames::new(parts, ends.iter().map(String::as_str)))
     }
 
     /// Marks the reply as ended by the gateway. Returns false if its terminal event was published before.

@@ -99,11 +99,11 @@ pub struct UnheardReply<'a> {
     pub channel: &'a ChannelName,
     pub task_id: &'a str,
     pub upstream: &'a str,
-    /// The queue, the number of messages in it, and the number of workers or consumer groups at its Redis. `None` if
+    /// The queue, the number of messages in it, and how many consumer groups it has or how often it is declared. `None` if
     /// this is not known.
     pub queue: Option<&'a str>,
     pub waiting: Option<u64>,
-    pub workers: Option<u64>,
+    pub consumers: Option<u64>,
     /// The settings to check.
     pub check: &'static str,
 }
@@ -148,7 +148,7 @@ impl ReplyMetrics {
     /// No event of a worker's reply was heard.
     pub fn unheard(&self, when: Unheard, reply: &UnheardReply<'_>) {
         self.unheard[when as usize].increment(1);
-        let UnheardReply { channel, task_id, upstream, queue, waiting, workers, check } = *reply;
+        let UnheardReply { channel, task_id, upstream, queue, waiting, consumers, check } = *reply;
         let (route, channel) = (&*self.route, channel.as_str());
         warn!(
             event = "reply_unheard",
@@ -159,7 +159,7 @@ impl ReplyMetrics {
             upstream,
             queue,
             waiting,
-            workers,
+            consumers,
             check,
             "no event of a worker's reply was heard: no worker takes tasks from this queue, or the worker publishes elsewhere"
         );
@@ -193,6 +193,11 @@ pub fn duplicates_dropped(kind: Duplicate, count: usize) {
 pub fn second_terminal_event_dropped() {
     PUBLICATIONS.at([PublicationOutcome::DuplicateTerminal.label()]).increment(1);
     duplicates_dropped(Duplicate::TerminalEvent, 1);
+}
+
+/// An event of a cancelled task was dropped.
+pub fn cancelled_event_dropped() {
+    PUBLICATIONS.at([PublicationOutcome::Cancelled.label()]).increment(1);
 }
 
 /// This node took over generations of a node that has died or stopped.

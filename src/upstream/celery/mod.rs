@@ -72,7 +72,7 @@ impl Celery {
                 Some(url) => Commands::start(url, &format!("upstream.{upstream}.track"), shutdown)?,
                 None => broker.clone(),
             };
-            Ok::<_, String>(Tracker::new(commands, track.ttl))
+            Ok::<_, String>(Tracker::new(commands, track))
         });
         let (push, command_clock) = (Script::new(PUSH), AtomicU64::new(0));
         Ok(Self { broker, push, pidbox, results, tracker: tracker.transpose()?, command_clock })
@@ -120,7 +120,8 @@ impl Celery {
         }
     }
 
-    /// Returns the length of the list that the channel's tasks go to, and the number of workers at the broker.
+    /// Returns the length of the list that the channel's tasks go to, and how often the queue is declared at the broker:
+    /// a worker declares its queues when it starts, each bound to an exchange of its own name.
     pub async fn queue_state(
         &self,
         config: &CeleryUpstream,
@@ -129,11 +130,10 @@ impl Celery {
         let task = config.task(channel.as_str());
         let mut length = redis::cmd("LLEN");
         let waiting = self.broker.query(length.arg(list_key(config, task))).await.ok()?;
-        let mut listeners = redis::cmd("PUBSUB");
-        let listeners =
-            self.broker.query::<(String, u64)>(listeners.arg("NUMSUB").arg(&self.pidbox)).await;
-        let workers = listeners.ok().map(|(_, workers)| workers);
-        Some(QueueState { queue: task.queue.clone(), waiting, workers })
+        let mut bindings = redis::cmd("SCARD");
+        bindings.arg(format!("{}_kombu.binding.{}", config.global_keyprefix, task.queue));
+        let consumers = self.broker.query(&bindings).await.ok();
+        Some(QueueState { queue: task.queue.clone(), waiting, consumers })
     }
 
     /// Tells all workers to drop the task, and to stop it if it is running. False = no worker received it.

@@ -1,5 +1,6 @@
 //! Tracking of a conversation's task ids in a key of Django's cache, from which a backend revokes tasks.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use redis::Script;
 use tokio::sync::Semaphore;
 
-use crate::config::CeleryTrack;
+use crate::config::{CeleryTrack, TrackFormat};
 use crate::pickle;
 use crate::protocol::TemplateContext;
 use crate::redis_link::{Commands, RedisFailure};
@@ -35,6 +36,8 @@ const MAX_IDS: usize = 500;
 pub(super) struct Tracker {
     commands: Commands,
     ttl: Duration,
+    /// The format of a key that does not exist yet.
+    format: TrackFormat,
     /// The permits of updates in flight.
     permits: Arc<Semaphore>,
 }
@@ -57,8 +60,9 @@ impl TrackedTask {
 }
 
 impl Tracker {
-    pub fn new(commands: Commands, ttl: Duration) -> Self {
-        Self { commands, ttl, permits: Arc::new(Semaphore::new(MAX_IN_FLIGHT)) }
+    pub fn new(commands: Commands, track: &CeleryTrack) -> Self {
+        let CeleryTrack { ttl, format, .. } = *track;
+        Self { commands, ttl, format, permits: Arc::new(Semaphore::new(MAX_IN_FLIGHT)) }
     }
 
     /// Adds the id in a separate task, because a slow cache must not make a queued message look refused.
@@ -88,7 +92,7 @@ impl Tracker {
                 self.commands.query(redis::cmd("GET").arg(&task.key)).await?;
             let old = old.unwrap_or_default();
             let mut call = script.key(&task.key);
-            call.arg(&old).arg(with_id(&old, &task.task_id)).arg(millis);
+            call.arg(&old).arg(with_id(&old, &task.task_id, self.format)).arg(millis);
             if self.commands.invoke::<bool>(&call).await? {
                 return Ok(true);
             }
@@ -97,16 +101,27 @@ impl Tracker {
     }
 }
 
-/// Returns the set in `old`, if it is one, with `task_id` added.
-fn with_id(old: &[u8], task_id: &str) -> Vec<u8> {
-    let old = pickle::read(old);
-    let mut ids: BTreeSet<&str> =
-        old.as_ref().ok().and_then(pickle::Pickle::as_text_set).unwrap_or_default();
+/// Returns the ids in `old` with `task_id` added, in the format of `old` if it has one.
+fn with_id(old: &[u8], task_id: &str, format: TrackFormat) -> Vec<u8> {
+    let value = pickle::read(old);
+    let set = value.as_ref().ok().and_then(pickle::Pickle::as_text_set);
+    let list: Option<Vec<Cow<'_, str>>> = serde_json::from_slice(old).ok();
+    let format = match (&set, &list) {
+        (Some(_), _) => TrackFormat::Pickle,
+        (None, Some(_)) => TrackFormat::Json,
+        (None, None) => format,
+    };
+    let mut ids: BTreeSet<&str> = set.unwrap_or_default();
+    ids.extend(list.iter().flatten().map(AsRef::as_ref));
+    ids.remove(task_id);
     while ids.len() >= MAX_IDS {
         ids.pop_first();
     }
     ids.insert(task_id);
-    pickle::write_text_set(ids.into_iter())
+    match format {
+        TrackFormat::Pickle => pickle::write_text_set(ids.into_iter()),
+        TrackFormat::Json => serde_json::to_vec(&ids).expect("texts serialize"),
+    }
 }
 
 #[cfg(test)]

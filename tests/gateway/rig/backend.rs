@@ -1,6 +1,6 @@
 //! What `group_send` of a Django backend writes to Redis, with either layer of channels_redis.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use redis::aio::MultiplexedConnection;
 use serde_json::Value;
@@ -97,6 +97,30 @@ impl Backend {
         let () = trim.query_async(&mut redis).await.expect("redis answers");
         send.arg(now).arg(EXPIRY).arg(self.capacity);
         send.invoke_async(&mut redis).await.expect("redis answers")
+    }
+
+    /// Sends a chat message, and keeps Redis busy for this time before any other connection gets an answer.
+    pub async fn send_and_block(&mut self, group: &str, message: &Value, blocked: Duration) {
+        let key = format!("{}:group:{group}", self.prefix);
+        let mut members = redis::cmd("ZRANGE");
+        members.arg(&key).arg(0).arg(-1);
+        let members: Vec<String> = members.query_async(&mut self.redis).await.expect("an answer");
+        let [member] = &members[..] else { panic!("one member, not {members:?}") };
+        let end = member.find('!').map_or(member.len(), |at| at + 1);
+        let mut message = message.clone();
+        message["__asgi_channel__"] = vec![member.clone()].into();
+        let payload = [&[1; 12][..], &self.serialized(&message)].concat();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+        let script = redis::Script::new(
+            "redis.call('ZADD', KEYS[1], ARGV[1], ARGV[2])\n\
+             local function now() local t = redis.call('TIME') return t[1] * 1000 + t[2] / 1000 end\n\
+             local ends = now() + ARGV[3]\n\
+             while now() < ends do end",
+        );
+        let mut call = script.key(format!("{}{}", self.prefix, &member[..end]));
+        call.arg(now).arg(payload).arg(blocked.as_millis() as u64);
+        let mut redis = self.redis.clone();
+        let () = call.invoke_async(&mut redis).await.expect("redis answers");
     }
 
     /// Appends a message for `member` to its mailbox, which is on this host.

@@ -1,0 +1,66 @@
+//! Settings that are valid but fit badly together: nothing fails, and clients do not get what they should.
+
+use super::{Config, EngineKind, TokenFormat, TrackFormat, UpstreamKind};
+use crate::protocol::EventName;
+
+impl Config {
+    /// One line per notice: the key, then what to look at.
+    pub fn notices(&self) -> Vec<String> {
+        let mut notices = Vec::new();
+        let mut add = |key: &str, text: &str| notices.push(format!("{key}: {text}"));
+        let has_layer =
+            matches!(&self.engine.kind, EngineKind::Redis(redis) if redis.channels.is_some());
+        if self.tokens.format == TokenFormat::Django && !has_version(&self.tokens.key_prefix) {
+            add(
+                "tokens.key_prefix",
+                "keys of Django's cache begin with KEY_PREFIX:VERSION:, such as \":1:ws_conn_token:\"",
+            );
+        }
+        for route in &self.routes {
+            let kind = route.upstream.as_ref().and_then(|name| self.upstreams.get(name));
+            let ends_replies = kind.is_some_and(|upstream| match &upstream.kind {
+                UpstreamKind::Http(_) => true,
+                UpstreamKind::Celery(celery) => celery.results.is_some(),
+                UpstreamKind::RedisStream(_)
+                | UpstreamKind::RedisList(_)
+                | UpstreamKind::WebSocket(_) => false,
+            });
+            let complete = EventName::Complete.label();
+            if ends_replies
+                && !route.generations.terminal_events.iter().any(|event| event == complete)
+            {
+                let key = format!("route {}: generations.terminal_events", route.path.as_str());
+                add(&key, "without \"complete\", by which the gateway itself ends replies");
+            }
+        }
+        for (name, upstream) in &self.upstreams {
+            let UpstreamKind::Celery(celery) = &upstream.kind else {
+                continue;
+            };
+            if !has_layer {
+                let text = "group_send of its tasks is not heard: that needs [engine.redis] wire = \"channels-core\" or \
+                            \"channels-pubsub\"";
+                add(&format!("upstream.{name}"), text);
+            }
+            let is_json = self.tokens.format == TokenFormat::Json;
+            if is_json
+                && celery.track.as_ref().is_some_and(|track| track.format == TrackFormat::Pickle)
+            {
+                let text = "a cache that stores JSON (tokens.format) cannot read a pickled set; write \"json\"";
+                add(&format!("upstream.{name}.track.format"), text);
+            }
+        }
+        notices
+    }
+}
+
+/// Whether a part between two colons is a number, as the version in the keys of Django's cache is.
+fn has_version(prefix: &str) -> bool {
+    // What precedes the first colon, and what follows the last one, is not between two.
+    let parts = prefix.split_once(':').and_then(|(_, rest)| rest.rsplit_once(':'));
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    parts.is_some_and(|(between, _)| between.split(':').any(is_number))
+}
+
+#[cfg(test)]
+mod tests;
