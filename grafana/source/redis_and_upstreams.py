@@ -81,8 +81,8 @@ REDIS = [
     graph(
         "Redis, by connection",
         "none",
-        "1 while Redis answers; shows the worst node. The gateway reconnects every second. Check that Redis runs, its "
-        "password, and maxclients. The log events redis_lost and redis_connect_failed have the reason.",
+        "1 while Redis answers, is the primary and accepts what is sent; shows the worst node. The gateway reconnects "
+        "every second. The log events redis_lost, redis_connect_failed and redis_probe_failed have the reason.",
         [(f"min by (connection) (tidegate_redis_up{selector()})", "{{connection}}")],
         highest=1,
         steps_drawn=True,

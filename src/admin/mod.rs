@@ -58,7 +58,10 @@ const MAX_CONNECTIONS: usize = 512;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// A condition of readiness, checked at each `/readyz`. The error is its text in the answer.
-pub type ReadyCheck = Arc<dyn Fn() -> Result<(), &'static str> + Send + Sync>;
+pub type ReadyCheck = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+
+/// The checks of the queues of upstreams, each with its name.
+pub type ReadyQueues = Arc<dyn Fn() -> Vec<(String, Result<(), String>)> + Send + Sync>;
 
 type Answer = Response<Body>;
 
@@ -78,6 +81,8 @@ pub struct Admin {
     pub log: LogControl,
     /// The conditions of readiness, with their names.
     pub ready: Vec<(&'static str, ReadyCheck)>,
+    /// The same for each upstream with a queue, which a reload may change.
+    pub ready_queues: ReadyQueues,
     pub metrics: metrics_exporter_prometheus::PrometheusHandle,
     pub shutdown: Shutdown,
 }
@@ -190,15 +195,18 @@ impl Admin {
     fn readiness(&self) -> Answer {
         let mut checks = serde_json::Map::new();
         let mut ready = true;
-        let mut note = |name: &str, result: Result<(), &'static str>| {
+        let mut note = |name: &str, result: Result<(), String>| {
             ready &= result.is_ok();
-            checks.insert(name.to_owned(), result.err().unwrap_or("ok").into());
+            checks.insert(name.to_owned(), result.err().unwrap_or_else(|| "ok".into()).into());
         };
         for (name, check) in &self.ready {
             note(name, check());
         }
+        for (name, checked) in (self.ready_queues)() {
+            note(&name, checked);
+        }
         let draining = self.shutdown.is_draining();
-        note("shutdown", if draining { Err("draining") } else { Ok(()) });
+        note("shutdown", if draining { Err("draining".into()) } else { Ok(()) });
         telemetry::process::readiness_checked(ready);
         let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         api::json(status, &serde_json::json!({ "ready": ready, "checks": checks }))

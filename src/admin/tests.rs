@@ -71,6 +71,7 @@ impl Bench {
             presence: PresenceStore::memory(),
             log: crate::telemetry::log::filter("info", None).unwrap().0,
             ready,
+            ready_queues: std::sync::Arc::new(Vec::new),
             metrics,
             shutdown: shutdown.clone(),
         };
@@ -172,7 +173,7 @@ async fn readiness_says_what_is_missing() {
         let is_up = Arc::new(std::sync::atomic::AtomicBool::new(false));
         let seen = Arc::clone(&is_up);
         let check: ReadyCheck = Arc::new(move || {
-            seen.load(std::sync::atomic::Ordering::Relaxed).then_some(()).ok_or("away")
+            seen.load(std::sync::atomic::Ordering::Relaxed).then_some(()).ok_or("away".into())
         });
         let bench = Bench::new(&[], vec![("redis", check)]).await;
         let answer = async || {

@@ -26,6 +26,10 @@ const RETRY: Duration = Duration::from_millis(500);
 /// How long a canary may take to return. It waits in the same queues as other publications.
 const DEADLINE: Duration = Duration::from_secs(3);
 
+/// After this many lost canaries in a row, the publishing and the receiving connection lead to different servers, or
+/// one of them to a replica that does not follow. All connections to the address are then opened again.
+const MAX_LOST: u32 = 3;
+
 /// The outcome of the last canary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -95,7 +99,7 @@ impl Canary {
     /// Publishes canaries over `commands`, for as long as it is polled.
     pub async fn run(self, commands: Commands) {
         let mut subscribed = self.0.subscribed.subscribe();
-        let mut number = 0;
+        let (mut number, mut lost) = (0, 0);
         loop {
             let connection = *subscribed.borrow_and_update();
             let mut pause = INTERVAL;
@@ -108,6 +112,11 @@ impl Canary {
                 // The outcome says nothing about a connection that was opened since.
                 if *self.0.subscribed.borrow() == connection {
                     self.set_state(state);
+                }
+                lost = if state == State::Lost { lost + 1 } else { 0 };
+                if lost >= MAX_LOST {
+                    lost = 0;
+                    commands.reconnect_all("publications do not come back from this server");
                 }
             }
             tokio::select! {

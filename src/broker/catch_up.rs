@@ -12,7 +12,7 @@ use super::channels::Channels;
 use super::history::{History, Page, ReadFrom};
 use super::tails::Tails;
 use super::thread::ToThread;
-use crate::protocol::{ChannelName, Position};
+use crate::protocol::{ChannelName, Position, ReplyEnd};
 use crate::socket::frame;
 use crate::telemetry;
 
@@ -26,6 +26,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Gets every publication before it is delivered: its channel, its data, and its position where it has one.
 /// Returns whether to deliver it; if not, it is removed from the history.
 pub type Observer = Rc<dyn Fn(&ChannelName, &[u8], Option<Position>) -> bool>;
+
+/// Tells which reply a publication of a channel ends; `None` if it is not a terminal event.
+pub type EndReader = Rc<dyn Fn(&ChannelName, &[u8]) -> Option<ReplyEnd>>;
 
 /// Starts catch-ups. Cheap to clone, on the engine thread.
 #[derive(Clone)]

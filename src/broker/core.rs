@@ -12,14 +12,14 @@ use tokio::sync::mpsc::PermitIterator;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::canary::Canary;
-use super::catch_up::{CatchUps, Observer};
+use super::catch_up::{CatchUps, EndReader, Observer};
 use super::channels::{Arrival, Change, Channels};
-use super::history::{self, EndedGeneration, History};
+use super::history::{self, History};
 use super::layer_reads::LayerReads;
 use super::tails::Tails;
 use super::thread::{ToThread, WorkerHandle};
 use super::{Publication, PublishError};
-use crate::protocol::{ChannelName, Position};
+use crate::protocol::{ChannelName, Position, ReplyEnd};
 use crate::socket::Delivery;
 use crate::telemetry;
 
@@ -97,9 +97,6 @@ impl IntakePermits<'_> {
         }
     }
 }
-
-/// Returns the generation that a publication of a channel ends, if it is a terminal event.
-pub(super) type EndReader = Rc<dyn Fn(&ChannelName, &[u8]) -> Option<EndedGeneration>>;
 
 /// The state of the broker on the engine thread. It is created before any worker thread starts.
 pub struct Core {
@@ -179,9 +176,9 @@ impl Core {
     /// Sets the [`EndReader`] for messages of a channel layer. Must be called before the core runs.
     pub fn set_end_reader(
         &mut self,
-        end_reader: impl Fn(&ChannelName, &[u8]) -> Option<EndedGeneration> + 'static,
+        reader: impl Fn(&ChannelName, &[u8]) -> Option<ReplyEnd> + 'static,
     ) {
-        self.end_reader = Rc::new(end_reader);
+        self.end_reader = Rc::new(reader);
     }
 
     /// Sets the canary whose channel is subscribed on Redis. Must be called before the core runs.

@@ -24,8 +24,8 @@ mod thread;
 pub use canary::Canary;
 pub use core::Core;
 pub use history::{
-    Cancellation, EndedGeneration, Extent, GenerationState, History, MemoryHistory, Page,
-    PublishOnce, Published, ReadFrom, compact, concat, end_key,
+    Cancellation, Extent, GenerationState, History, MemoryHistory, Page, PublishOnce, Published,
+    ReadFrom, compact, concat, end_key,
 };
 pub use publisher::Publisher;
 pub use tails::{Tail, TailEnd, TailEvent, Tails, TooManyTails};

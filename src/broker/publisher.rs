@@ -45,6 +45,14 @@ impl Publisher {
         Self { config, engine: Engine::Redis(RedisHistory::new(commands, prefix)), max_bytes }
     }
 
+    /// Declares what this node sends to the Redis of the channels: it publishes to channels such as `channels`, and
+    /// keeps histories and reads a channel layer as stated.
+    pub fn declare_needs(&self, channels: &[String], keeps_history: bool, has_layer: bool) {
+        if let Engine::Redis(history) = &self.engine {
+            history.declare_needs(channels, keeps_history, has_layer);
+        }
+    }
+
     /// The histories to which this publisher appends.
     pub fn history(&self) -> History {
         let config = self.config.clone();

@@ -12,14 +12,16 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::MailboxNames;
-use crate::redis_link::{ConnectionError, Health, KeyWatch, RedisFailure};
-use ::redis::aio::MultiplexedConnection;
+use crate::redis_link::{ConnectionError, Health, KeyWatch, MonitoredLink, RedisFailure};
 
 /// The most messages that are taken at once.
 pub const MESSAGES_PER_TAKE: usize = 500;
 
 /// How much longer taken messages are kept than the layer keeps messages.
 const TAKEN_TTL_MARGIN: Duration = Duration::from_secs(60);
+
+/// Takes messages out of a mailbox.
+pub(super) const TAKE: &str = include_str!("take.lua");
 
 /// The pause between two reads if the server does not report new messages.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
@@ -58,7 +60,7 @@ impl Mailbox {
         let notify = move || on_change.notify_one();
         Ok(Self {
             connection: KeyWatch::connect(client, health, &names.mailbox(), notify).await?,
-            take: Script::new(include_str!("take.lua")),
+            take: Script::new(TAKE),
             names: names.clone(),
             taken_ttl: expiry + TAKEN_TTL_MARGIN,
             changed,
@@ -72,8 +74,8 @@ impl Mailbox {
         self.connection.is_tracking()
     }
 
-    /// A clone of the connection for PINGs.
-    pub fn link(&self) -> MultiplexedConnection {
+    /// A clone of the connection for its checks.
+    pub fn link(&self) -> MonitoredLink {
         self.connection.link()
     }
 

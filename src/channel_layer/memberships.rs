@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::mailbox::read_messages;
+use super::mailbox::{TAKE, read_messages};
 use super::{MailboxMessage, MailboxNames, host_of};
 use crate::clock;
 use crate::config::ChannelsLayer;
 use crate::protocol::ChannelName;
-use crate::redis_link::{Commands, RedisFailure};
+use crate::redis_link::{Commands, Needs, RedisFailure};
 use crate::shutdown::Shutdown;
 
 /// The most groups in one write.
@@ -50,7 +50,25 @@ impl Memberships {
         };
         let hosts = layer.hosts.iter().enumerate().map(host).collect::<Result<_, _>>()?;
         let ChannelsLayer { group_expiry, expiry, capacity, .. } = *layer;
-        Ok(Self { hosts, names, group_expiry, expiry, capacity })
+        let memberships = Self { hosts, names, group_expiry, expiry, capacity };
+        memberships.declare_needs();
+        Ok(memberships)
+    }
+
+    fn declare_needs(&self) {
+        let Ok(example) = ChannelName::new("0") else { return };
+        let (group, mailbox) = (self.names.group(&example), self.names.mailbox());
+        let groups = ["ZADD", "EXPIRE", "ZREM"]
+            .into_iter()
+            .fold(Needs::default(), |needs, command| needs.command(command, &group));
+        let all = ["ZCARD", "ZRANGE", "HGETALL", "DEL"]
+            .into_iter()
+            .fold(groups.clone(), |needs, command| needs.command(command, &mailbox))
+            .script(TAKE, &mailbox, "");
+        for (number, host) in self.hosts.iter().enumerate() {
+            // The mailbox is on the first host.
+            host.declare("memberships", if number == 0 { all.clone() } else { groups.clone() });
+        }
     }
 
     /// Returns a receiver for each host that reports whether its connection is up.

@@ -82,19 +82,18 @@ fn write_to_redis(args: &Args, config: &Config, redis: &RedisEngine) -> Result<S
         let shutdown = Shutdown::new();
         let commands = Commands::start(&redis.tokens_url, "redis_tokens", &shutdown)
             .map_err(|error| format!("engine.redis.tokens_url: {error}"))?;
-        if !commands.wait_up(CONNECT_DEADLINE).await {
-            let seconds = CONNECT_DEADLINE.as_secs();
-            return Err(format!("Redis could not be reached within {seconds} s"));
-        }
-        TokenStore::redis(
-            commands,
+        let store = TokenStore::redis(
+            commands.clone(),
             &config.tokens.key_prefix,
             config.tokens.ttl,
             config.tokens.format,
-        )
-        .issue(&record)
-        .await
-        .map_err(|_| "failed to write the token to Redis".to_owned())
+        );
+        store.declare_needs(true, false);
+        // `check` has the reason, from Redis where it has answered.
+        commands.wait_up(CONNECT_DEADLINE).await;
+        commands.check()?;
+        let issued = store.issue(&record).await;
+        issued.map_err(|_| "failed to write the token to Redis".to_owned())
     })
 }
 

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::message::{CommandEnvelope, Reply};
+use super::nodes::Nodes;
 use super::{NodeCommand, Reached, SendError};
 use crate::protocol::{ChannelName, InvalidChannel, ReservedChannels, random_hex};
 use crate::redis_link::PubSubSender;
@@ -43,6 +44,7 @@ pub(super) struct Link {
     pub node: String,
     /// The channel that all nodes subscribe to.
     pub commands_channel: ChannelName,
+    pub nodes: Nodes,
     /// The commands that wait for replies, by id; at most [`MAX_WAITING`].
     waiting: Mutex<HashMap<String, WaitingEntry>>,
 }
@@ -73,7 +75,9 @@ impl Link {
     pub fn new(key_prefix: &str, node: &str) -> Result<Self, String> {
         let commands_channel = ChannelName::new(&format!("{key_prefix}control"))
             .map_err(|error| format!("key_prefix: {error}"))?;
+        let nodes = Nodes::new(format!("{commands_channel}:nodes"), node);
         Ok(Self {
+            nodes,
             sender: ArcSwapOption::empty(),
             node: node.to_owned(),
             commands_channel,
@@ -99,6 +103,9 @@ impl Link {
         let envelope = CommandEnvelope { id: id.clone(), from: self.node.clone(), command };
         let json = envelope.to_json().ok_or(SendError::TooLarge)?;
         let mut waiting = self.register_waiting(id)?;
+        // Nodes that are alive but do not receive the command are counted as well: their connection may be broken, or
+        // lead to another server.
+        let alive = self.nodes.renew(&sender).await.map_err(|_| SendError::EngineUnavailable)?;
         let asked = sender
             .publish(&self.commands_channel, &json)
             .await
@@ -106,11 +113,16 @@ impl Link {
         if asked == 0 {
             return Err(SendError::EngineUnavailable);
         }
+        // Only those that receive the command can reply.
         let all = waiting.replies.wait_for(|replies| *replies >= asked);
         // The wait also ends at the deadline or when the connection is lost. The replies so far count.
         let _ = timeout(REPLIES_DEADLINE, all).await.map(drop);
         let summary = std::mem::take(&mut *lock(&waiting.summary));
-        let reached = Reached { affected: summary.affected, answered: summary.complete, asked };
+        let reached = Reached {
+            affected: summary.affected,
+            answered: summary.complete,
+            asked: asked.max(alive),
+        };
         Ok((reached, summary.lists))
     }
 

@@ -10,6 +10,7 @@ mod debug;
 mod link;
 mod listing;
 mod message;
+mod nodes;
 mod part;
 mod redis;
 #[cfg(test)]
@@ -29,11 +30,16 @@ pub use part::{Gathering, Part};
 pub use threads::{CancelHook, DebugHook, ThreadCommand, Threads, WorkerHandle};
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::config::RedisUrl;
 use crate::protocol::{ChannelName, ReservedChannels};
+use crate::redis_link::Needs;
 use crate::shutdown::Shutdown;
 use link::Link;
+
+/// How long a node that stops tries to tell the others.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How many nodes executed a command, and its effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,12 +48,13 @@ pub struct Reached {
     pub affected: u64,
     /// The number of nodes that have executed it in full.
     pub answered: u64,
-    /// The number of nodes that received the command: those that are connected to the engine at that moment.
+    /// The number of nodes that should execute it: those that received it, but at least those that were alive within
+    /// the last minute and have not stopped.
     pub asked: u64,
 }
 
 impl Reached {
-    /// Whether every node that received the command has executed it in full.
+    /// Whether every node has executed the command in full.
     pub fn is_complete(&self) -> bool {
         self.answered >= self.asked
     }
@@ -155,6 +162,27 @@ impl Control {
                 reached.answered = reached.answered.saturating_sub((count - parts.len()) as u64);
                 Ok((listing.merge(parts.into_iter()), reached))
             }
+        }
+    }
+
+    /// What commands and the list of nodes send to Redis, on a user of the same permissions.
+    pub fn needs(&self) -> Needs {
+        match &self.0 {
+            Engine::Memory(_) => Needs::default(),
+            Engine::Redis(link, _) => {
+                let channel = link.commands_channel.as_str();
+                link.nodes.needs().command("PUBSUB", channel).command("PUBLISH", channel)
+            }
+        }
+    }
+
+    /// Tells the other nodes that this one stops, for at most a second. Otherwise they wait for it to be forgotten.
+    pub async fn leave(&self) {
+        let Engine::Redis(link, _) = &self.0 else { return };
+        link.nodes.leave();
+        if let Some(sender) = link.sender.load_full() {
+            // If this fails, this node is forgotten after a minute.
+            let _ = tokio::time::timeout(LEAVE_TIMEOUT, link.nodes.renew(&sender)).await;
         }
     }
 

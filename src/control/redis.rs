@@ -6,15 +6,16 @@
 
 use std::sync::Arc;
 
-use ::redis::aio::MultiplexedConnection;
 use futures_util::future::BoxFuture;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::MissedTickBehavior;
 
 use super::link::Link;
 use super::message::{self, CommandEnvelope, ReadError, Reply};
-use super::{ListPart, Threads};
+use super::{ListPart, Threads, nodes};
 use crate::redis_link::{
-    ConnectionError, ConnectionEvent, Health, PubSub, Supervised, supervise as supervise_connection,
+    ConnectionError, ConnectionEvent, Health, MonitoredLink, PubSub, PubSubSender, Supervised,
+    supervise as supervise_connection,
 };
 use crate::shutdown::Shutdown;
 use crate::telemetry::admin::{CommandOutcome, command_received};
@@ -81,13 +82,15 @@ impl Supervised for Node {
         .await?;
         // Replies are subscribed first: a command can be sent as soon as the commands channel is subscribed.
         pubsub.subscribe(&[replies]).await?;
+        // A node counts as soon as it can miss a command.
+        link.nodes.renew(&pubsub.sender()).await?;
         pubsub.subscribe(std::slice::from_ref(&link.commands_channel)).await?;
         // The sender is published before the connection is reported, so that commands can be sent after the report.
         link.sender.store(Some(Arc::new(pubsub.sender())));
         Ok(Subscribed { pubsub, messages })
     }
 
-    fn links_to_ping(&self, subscribed: &Subscribed) -> Vec<MultiplexedConnection> {
+    fn links_to_check(&self, subscribed: &Subscribed) -> Vec<MonitoredLink> {
         vec![subscribed.pubsub.link()]
     }
 
@@ -96,9 +99,12 @@ impl Supervised for Node {
         mut subscribed: Subscribed,
         mut lost: BoxFuture<'_, ConnectionError>,
     ) -> ConnectionError {
+        let mut renewals = tokio::time::interval(nodes::INTERVAL);
+        renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 error = &mut lost => return error,
+                _ = renewals.tick() => self.executor.renew(subscribed.pubsub.sender()),
                 Some(message) = subscribed.messages.recv() => {
                     if let Err(error) = self.executor.handle(&message) {
                         command_received(error.into());
@@ -135,6 +141,15 @@ impl Executor {
             self.link.add_reply(Reply::read(payload)?);
         }
         Ok(())
+    }
+
+    /// Records that this node is alive, on its own task.
+    fn renew(&self, sender: PubSubSender) {
+        let link = Arc::clone(&self.link);
+        tokio::spawn(async move {
+            // A failure that matters ends the connection, and the next renewal comes soon.
+            let _ = link.nodes.renew(&sender).await;
+        });
     }
 
     /// Executes a command on its own task.

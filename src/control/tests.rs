@@ -160,6 +160,7 @@ async fn every_node_executes_a_command_once_and_the_sender_gets_the_sum() {
     for (id, answer) in ids.iter().zip(answers) {
         assert_eq!(answer, reached(2 * id.len() as u64, 2, 2));
     }
+    b.control.leave().await;
     drop(b);
     let alone = || async { a.control.send(cancel("a")).await == reached(1, 1, 1) };
     let answered_alone = async {

@@ -9,14 +9,15 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use super::StartError;
+use super::needs::NeedsDeclarer;
 use crate::admin::ReadyCheck;
-use crate::broker::{Canary, Core, EndedGeneration, History, MemoryHistory, Publisher, Tails};
+use crate::broker::{Canary, Core, History, MemoryHistory, Publisher, Tails};
 use crate::config::{Config, EngineKind, Jwt, RedisEngine, RedisUrl, SharedConfig};
 use crate::control::{Control, Threads};
-use crate::generations::{Disposition, Generations, Observed, ReplyEnd, RunningTasks};
+use crate::generations::{Disposition, Generations, Observed, RunningTasks};
 use crate::limits::SharedLimits;
 use crate::presence::PresenceStore;
-use crate::protocol::{ChannelName, Position};
+use crate::protocol::{ChannelName, Position, ReplyEnd};
 use crate::redis_link::Commands;
 use crate::shutdown::Shutdown;
 use crate::telemetry;
@@ -87,6 +88,7 @@ impl Engine {
                 let control =
                     Control::redis(&redis.pubsub_url, &redis.key_prefix, threads, shutdown)
                         .map_err(|error| format!("engine.redis: {error}"))?;
+                publisher.declare("control", control.needs());
                 ready.push(("control", control_check(&control)));
                 let canary = control
                     .canary_channel()
@@ -142,6 +144,16 @@ impl Engine {
         let _ = tokio::time::timeout(READY_TIMEOUT, all_ready).await;
     }
 
+    /// What a config needs of Redis is declared through this, at the start and after each reload.
+    pub fn needs(&self) -> NeedsDeclarer {
+        NeedsDeclarer {
+            publisher: self.publisher.clone(),
+            tokens: self.tokens.clone(),
+            limits: self.limits.clone(),
+            presence: self.presence.clone(),
+        }
+    }
+
     /// Starts the broker's core. The returned task ends soon after the process is killed, once it has left the
     /// channel layer.
     pub fn run(
@@ -153,6 +165,8 @@ impl Engine {
         tokio::task::spawn_local(self.generations.ledger.clone().run());
         let tracker = self.generations.tracker.clone();
         let history = self.publisher.history();
+        let ends = tracker.clone();
+        core.set_end_reader(move |channel, json| ends.reply_end(channel, json, false));
         core.set_observer(move |channel, json, position| {
             let Observed { disposition, end } = tracker.observe(channel, json, position);
             match disposition {
@@ -164,11 +178,6 @@ impl Engine {
                 settle(&history, channel, end, position);
             }
             disposition == Disposition::Deliver
-        });
-        let tracker = self.generations.tracker.clone();
-        core.set_end_reader(move |channel, json| {
-            let end = tracker.reply_end(channel, json, false)?;
-            Some(EndedGeneration(end.task_id().map(str::to_owned)))
         });
         if let Some((canary, commands)) = self.canary.take() {
             core.set_canary(canary.clone());
@@ -217,31 +226,37 @@ fn session_versions(
 
 fn subscriptions_check(core: &Core) -> ReadyCheck {
     let live = core.live();
-    Arc::new(move || live.load(Ordering::Acquire).then_some(()).ok_or("subscriptions are not live"))
+    Arc::new(move || {
+        live.load(Ordering::Acquire).then_some(()).ok_or("subscriptions are not live".into())
+    })
 }
 
 fn layer_check(core: &Core) -> ReadyCheck {
     let up = core.layer_up();
     Arc::new(move || {
-        up.load(Ordering::Acquire).then_some(()).ok_or("the channel layer does not reach this node")
+        Commands::check_named("channel_layer")?;
+        let is_up = up.load(Ordering::Acquire);
+        is_up.then_some(()).ok_or("the channel layer does not reach this node".into())
     })
 }
 
 /// Checks whether this node receives its own publications.
 fn canary_check(canary: &Canary) -> ReadyCheck {
     let canary = canary.clone();
-    Arc::new(move || canary.check())
+    Arc::new(move || canary.check().map_err(str::to_owned))
 }
 
 fn redis_check(commands: &Commands) -> ReadyCheck {
     let commands = commands.clone();
-    Arc::new(move || commands.is_up().then_some(()).ok_or("Redis cannot be reached"))
+    Arc::new(move || commands.check())
 }
 
 /// Checks whether commands of other nodes reach this node.
 fn control_check(control: &Control) -> ReadyCheck {
     let control = control.clone();
-    Arc::new(move || control.is_live().then_some(()).ok_or("commands do not reach this node"))
+    Arc::new(move || {
+        control.is_live().then_some(()).ok_or("commands do not reach this node".into())
+    })
 }
 
 /// Opens one command connection for each Redis URL; parts with the same URL share it.

@@ -6,6 +6,7 @@
 
 mod engine;
 mod listen;
+mod needs;
 mod reload;
 mod runtime_config;
 
@@ -26,7 +27,7 @@ use tokio::task::LocalSet;
 use crate::admin::{Admin, Listings};
 use crate::broker::{Core, WorkerHandle};
 use crate::config::{Config, SharedConfig};
-use crate::control::{self, CancelHook, DebugHook, Target, Threads};
+use crate::control::{self, CancelHook, Control, DebugHook, Target, Threads};
 use crate::generations::{RunningTasks, Task};
 use crate::limits::{ConnectionCounts, RefusalDelays};
 use crate::listener::Worker;
@@ -151,6 +152,7 @@ async fn serve(
     let (confirm_applied, applied) = mpsc::channel(public.len());
     let publisher = ConfigPublisher {
         shared,
+        needs: engine.needs(),
         threads: public.len(),
         runtime: watch::Sender::new(runtime_config),
         applied,
@@ -159,7 +161,8 @@ async fn serve(
     let parts = WorkerParts { engine: &engine, publisher: &publisher, confirm_applied };
     let workers = parts.workers((public, is_inherited), handles, &shutdown);
     let broker = engine.run(core, &config, &shutdown)?;
-    serve_admin(&publisher.shared, admin, &metrics, &engine, &log, &shutdown)
+    publisher.needs.declare(&config);
+    serve_admin(&publisher, admin, &metrics, &engine, &log, &shutdown)
         .map_err(system("admin port"))?;
     tokio::task::spawn_local(async move {
         loop {
@@ -177,7 +180,8 @@ async fn serve(
     }
     ready(addresses);
     service_manager::ready();
-    let outcome = stop_when_requested(signals, worker_ended, &shutdown, &shared).await;
+    let outcome =
+        stop_when_requested(signals, worker_ended, &shutdown, &shared, &engine.control).await;
     if let Some(broker) = broker {
         // What is not removed in time expires in Redis.
         let _ = tokio::time::timeout(LEAVE_TIMEOUT, broker).await;
@@ -270,14 +274,21 @@ fn debug_hook(log: &LogControl) -> DebugHook {
 }
 
 fn serve_admin(
-    shared: &SharedConfig,
+    publisher: &ConfigPublisher,
     listener: std::net::TcpListener,
     metrics: &PrometheusHandle,
     engine: &Engine,
     log: &LogControl,
     shutdown: &Shutdown,
 ) -> std::io::Result<()> {
+    let shared = &publisher.shared;
     let config = shared.load();
+    let runtime = publisher.runtime.subscribe();
+    let check_queues = move || {
+        let upstreams = runtime.borrow().upstreams.clone();
+        let checked = upstreams.check_queues();
+        checked.map(|(name, checked)| (format!("upstream.{name}"), checked)).collect()
+    };
     let admin = Admin {
         config: shared.clone(),
         // These two only change with a restart, like the token store and the broker that use them.
@@ -293,6 +304,7 @@ fn serve_admin(
         presence: engine.presence.clone(),
         log: log.clone(),
         ready: engine.ready.clone(),
+        ready_queues: Arc::new(check_queues),
         metrics: metrics.clone(),
         shutdown: shutdown.clone(),
     };
@@ -328,6 +340,7 @@ async fn stop_when_requested(
     mut worker_ended: mpsc::Receiver<()>,
     shutdown: &Shutdown,
     shared: &SharedConfig,
+    control: &Control,
 ) -> Outcome {
     let (failed, by_api) = tokio::select! {
         () = signals.next() => (false, false),
@@ -348,6 +361,7 @@ async fn stop_when_requested(
             signals.next().await;
         } => false,
     };
+    control.leave().await;
     shutdown.force();
     telemetry::process::stopped(drained);
     if drained && !failed { Outcome::Drained } else { Outcome::Forced }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
+use super::needs::NeedsDeclarer;
 use super::runtime_config::RuntimeConfigBuilder;
 use crate::config::{self, Config, SharedConfig};
 use crate::listener::RuntimeConfig;
@@ -32,6 +33,8 @@ pub type ReadConfig = Arc<dyn Fn() -> Result<Config, String> + Send + Sync>;
 
 /// Where a new configuration is published, and how its use is confirmed.
 pub(super) struct ConfigPublisher {
+    /// Declares what the config needs of Redis.
+    pub needs: NeedsDeclarer,
     /// Read at each use by parts that live as long as the process.
     pub shared: SharedConfig,
     /// Applied by each worker thread.
@@ -138,6 +141,7 @@ impl ConfigPublisher {
         while self.applied.try_recv().is_ok() {}
         telemetry::connections::client_sockets_limited(new.config.server.max_connections);
         self.shared.replace(Arc::clone(&new.config));
+        self.needs.declare(&new.config);
         self.runtime.send_replace(Arc::new(new));
         let all_applied = async {
             for _ in 0..self.threads {

@@ -17,9 +17,7 @@ mod tracker;
 pub use dedup::{Claim, DedupError, DedupOutcome, Deduplicator, IdScope, MessageKey};
 pub use ledger::{CLAIM_INTERVAL, Claimed, Entry, GenerationRecord, Ledger};
 pub use running_tasks::{RunningTasks, Task, TaskGuard};
-pub use tracker::{
-    Disposition, Observed, PendingReply, ReplyEnd, TrackOutcome, TrackedReply, Tracker,
-};
+pub use tracker::{Disposition, Observed, PendingReply, TrackOutcome, TrackedReply, Tracker};
 
 use crate::config::SharedConfig;
 use crate::redis_link::Commands;

@@ -8,7 +8,7 @@ use super::bucket::Gcra;
 use super::turns::WAITING_LEASE;
 use super::{Holder, Turn, Verdict};
 use crate::leases::LEASE;
-use crate::redis_link::{Commands, EngineUnavailable};
+use crate::redis_link::{Commands, EngineUnavailable, Needs};
 
 /// A bucket is a string that expires when the bucket is full again. A window is a string that expires when the
 /// window ends. The leases of a key are a sorted set that expires with the last of them.
@@ -19,6 +19,16 @@ pub(super) struct RedisLimits {
     acquire: Script,
     status: Script,
     take_turn: Script,
+}
+
+/// A kind of limit that routes use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum UsedLimit {
+    Bucket,
+    Window,
+    Leases,
+    /// The turn of a channel whose replies are not parallel.
+    Turn,
 }
 
 /// The key and the holder of a lease.
@@ -34,6 +44,31 @@ impl RedisLimits {
             status: Script::new(include_str!("status.lua")),
             take_turn: Script::new(include_str!("take_turn.lua")),
         }
+    }
+
+    /// Declares the kinds of limits that are used, each with an example of its keys. `is_administered` adds what reading
+    /// and resetting them needs.
+    pub(super) fn declare_needs(&self, used: &[(UsedLimit, String)], is_administered: bool) {
+        let mut needs = Needs::default();
+        for (kind, key) in used {
+            let script = match kind {
+                UsedLimit::Bucket => include_str!("take.lua"),
+                UsedLimit::Window => include_str!("hit.lua"),
+                UsedLimit::Leases => include_str!("acquire.lua"),
+                UsedLimit::Turn => include_str!("take_turn.lua"),
+            };
+            needs = needs.script(script, key, "");
+            if matches!(kind, UsedLimit::Leases | UsedLimit::Turn) {
+                for command in ["ZADD", "PEXPIRE", "ZREM"] {
+                    needs = needs.command(command, key);
+                }
+                needs = needs.command("TIME", "");
+            }
+            if is_administered {
+                needs = needs.script(include_str!("status.lua"), key, "").command("DEL", key);
+            }
+        }
+        self.commands.declare("limits", needs);
     }
 
     pub(super) async fn take(&self, key: &str, gcra: Gcra) -> Result<Verdict, EngineUnavailable> {

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::bucket::Gcra;
 use super::memory::MemoryLimits;
-use super::redis::{HeldLease, RedisLimits};
+use super::redis::{HeldLease, RedisLimits, UsedLimit};
 use super::{Holder, LeaseKey, LimitName, LimitStatus, MIN_RETRY_AFTER, Turn, UserLimit, Verdict};
-use crate::config::{FixedWindow, Rate, UserRate};
+use crate::config::{Concurrent, FixedWindow, Rate, Route, UserRate};
 use crate::protocol::{ChannelName, Params, TemplateContext};
 use crate::redis_link::{Commands, EngineUnavailable};
 use crate::telemetry;
@@ -64,6 +64,35 @@ impl SharedLimits {
             }
         };
         record(limit, route, user, verdict)
+    }
+
+    /// Declares the limits that `routes` have. `is_administered` if the server API reads and resets them.
+    pub fn declare_needs(&self, routes: &[Arc<Route>], is_administered: bool) {
+        let Engine::Redis(redis) = &self.0.engine else { return };
+        let mut used = Vec::new();
+        if routes.iter().any(|route| route.generations.concurrent != Concurrent::Parallel) {
+            used.push((UsedLimit::Turn, format!("{}turn:{{0}}", self.0.prefix)));
+        }
+        for limit in routes.iter().flat_map(|route| UserLimit::of(&route.limits)) {
+            let one = match limit {
+                UserLimit::Rate(name, UserRate::Bucket(_)) => {
+                    (UsedLimit::Bucket, self.own_key("limit", name, "0", "0"))
+                }
+                UserLimit::Rate(_, UserRate::Window(FixedWindow { key: Some(key), .. })) => {
+                    (UsedLimit::Window, key.example())
+                }
+                UserLimit::Rate(name, UserRate::Window(FixedWindow { key: None, .. })) => {
+                    (UsedLimit::Window, self.own_key("window", name, "0", "0"))
+                }
+                UserLimit::Leases(kind, _) => {
+                    (UsedLimit::Leases, self.lease_key(LeaseKey { kind, route: "0", user: "0" }))
+                }
+            };
+            if !used.contains(&one) {
+                used.push(one);
+            }
+        }
+        redis.declare_needs(&used, is_administered);
     }
 
     fn own_key(&self, kind: &str, limit: LimitName, route: &str, user: &str) -> String {

@@ -7,7 +7,7 @@ use redis::{FromRedisValue, Script, ScriptInvocation, Value};
 
 use super::{Change, Member, Page, PresenceError, SWEEP_LIMIT};
 use crate::protocol::{ChannelName, ConnectionId};
-use crate::redis_link::{Commands, RedisFailure};
+use crate::redis_link::{Commands, Needs, RedisFailure};
 
 pub(super) struct RedisPresence {
     commands: Commands,
@@ -40,6 +40,23 @@ impl RedisPresence {
             leave: script(include_str!("leave.lua")),
             list: script(include_str!("list.lua")),
         }
+    }
+
+    /// Declares what presence on channels such as `channel` sends to Redis; `None` if no channel has it.
+    pub(super) fn declare_needs(&self, channel: Option<&str>) {
+        let needs = channel.map_or(Needs::default(), |channel| {
+            let key = format!("{}{{{channel}}}:presence", self.prefix);
+            let scripts = [
+                include_str!("channel.lua"),
+                include_str!("renew.lua"),
+                include_str!("leave.lua"),
+                include_str!("list.lua"),
+            ];
+            scripts
+                .into_iter()
+                .fold(Needs::default(), |needs, source| needs.script(source, &key, channel))
+        });
+        self.commands.declare("presence", needs);
     }
 
     /// Renews the leases of `members`, and adds missing members.

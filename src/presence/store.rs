@@ -30,6 +30,13 @@ impl PresenceStore {
         Self(Arc::new(Engine::Redis(RedisPresence::new(commands, key_prefix, LEASE))))
     }
 
+    /// Declares that channels such as `channel` have presence; `None` if none has it.
+    pub fn declare_needs(&self, channel: Option<&str>) {
+        if let Engine::Redis(redis) = &*self.0 {
+            redis.declare_needs(channel);
+        }
+    }
+
     /// Renews the leases of `members`, and adds missing members. Only this caller gets the changes, and must publish
     /// them.
     pub(super) async fn renew(

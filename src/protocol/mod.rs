@@ -18,6 +18,7 @@ mod origin;
 mod path;
 mod position;
 mod publication;
+mod reply_end;
 mod request_id;
 mod timestamp;
 mod trace_context;
@@ -49,6 +50,7 @@ pub use position::{Epoch, Position, ResumePoint, with_position};
 pub use publication::{
     NotJson, PublishedObject, published_bytes, published_object, published_text,
 };
+pub use reply_end::ReplyEnd;
 pub use request_id::RequestId;
 pub use timestamp::with_timestamp;
 pub use trace_context::TraceContext;

@@ -188,6 +188,12 @@ impl Template {
         self.fill_with(context, |out, value| out.push_str(value))
     }
 
+    /// Fills every placeholder with `0`, for an example of what the template produces.
+    pub fn example(&self) -> String {
+        let zero = |_: &str| Ok::<_, std::convert::Infallible>(Cow::Borrowed("0"));
+        self.fill_from(zero).unwrap_or_default()
+    }
+
     /// Fills the template with percent-encoded values, so that no value changes the structure of a URL.
     pub fn fill_url(&self, context: TemplateContext<'_>) -> String {
         self.fill_with(context, |out, value| out.extend(utf8_percent_encode(value, NOT_UNRESERVED)))

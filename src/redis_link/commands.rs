@@ -3,29 +3,43 @@
 //! Only the supervisor opens the connection, declares it lost and opens the next one. All users clone it for one
 //! command, and can only report that it may be lost.
 
+use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use futures_util::future::BoxFuture;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, Pipeline};
-use redis::{PushInfo, PushKind, RedisError, RedisResult, ScriptInvocation, ServerErrorKind};
-use tokio::sync::watch;
+use redis::{PushInfo, PushKind, RedisError, RedisResult, ScriptInvocation};
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::label;
 use super::open::{self, COMMAND_DEADLINE};
-use super::{ConnectionError, ConnectionEvent, Health, RedisFailure, Supervised, supervise};
+use super::probe::{Needs, ProbeError, Refusal, Transactions, probe};
+use super::reason::describe;
+use super::{
+    ConnectionError, ConnectionEvent, Health, MonitoredLink, RedisFailure, Supervised, supervise,
+};
 use crate::config::RedisUrl;
 use crate::shutdown::Shutdown;
 use crate::telemetry;
 
 /// The most commands in flight on the connection. Further ones wait, within their own deadline.
 const PIPELINE: usize = 1024;
+
+/// The interval between probes.
+const PROBE_INTERVAL: Duration = Duration::from_secs(3);
+
+/// The interval while Redis refuses something. It is short, so that the node becomes ready again soon.
+const PROBE_RETRY: Duration = Duration::from_millis(500);
+
+/// The beginning of a problem that a probe has found.
+const REFUSES: &str = "Redis refuses ";
 
 /// A supervised connection for commands, for use from any thread. Clones share it, and it ends with the last clone.
 #[derive(Clone)]
@@ -35,8 +49,13 @@ pub struct Commands {
 }
 
 struct Shared {
-    /// `Some` while the last PING was answered. Only the supervisor writes it.
+    /// `Some` while the last check was passed. Only the supervisor writes it.
     link: ArcSwapOption<Link>,
+    /// Why there is no `link`, or why Redis does not accept what `needs` names; `None` if all is well.
+    problem: ArcSwapOption<String>,
+    /// What the users of the connection send, by the name of the user.
+    needs: Mutex<BTreeMap<&'static str, Needs>>,
+    needs_changed: Notify,
     /// Whether there is a `link`, for tasks that wait for it.
     up: watch::Sender<bool>,
     name: &'static str,
@@ -46,8 +65,16 @@ struct Shared {
 }
 
 struct Link {
-    connection: MultiplexedConnection,
+    monitored: MonitoredLink,
     health: Health,
+}
+
+/// The connections for commands of this process, also those that have ended since the last one was added or looked
+/// for.
+fn all() -> MutexGuard<'static, Vec<Weak<Shared>>> {
+    static ALL: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
+
+    ALL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Commands {
@@ -59,12 +86,17 @@ impl Commands {
         telemetry::engine::redis_configured(name);
         let shared = Arc::new(Shared {
             link: ArcSwapOption::empty(),
+            problem: ArcSwapOption::empty(),
+            needs: Mutex::default(),
+            needs_changed: Notify::new(),
             up: watch::Sender::new(false),
             name,
             refusal_logged: AtomicU64::new(0),
             began: Instant::now(),
         });
-        let mut supervisor = Supervisor { client, shared: shared.clone() };
+        let transactions = Transactions::Unknown;
+        all().push(Arc::downgrade(&shared));
+        let mut supervisor = Supervisor { client, shared: shared.clone(), transactions };
         let shutdown = shutdown.clone();
         let stop = CancellationToken::new();
         let guard = Arc::new(stop.clone().drop_guard());
@@ -78,9 +110,49 @@ impl Commands {
         Ok(Self { shared, _supervisor_guard: guard })
     }
 
+    /// Declares what `user` sends over this connection from now on, instead of what it has declared before. Redis is
+    /// probed for it every few seconds, and [`Commands::check`] reports what is refused.
+    pub fn declare(&self, user: &'static str, needs: Needs) {
+        let before = self.shared.needs().insert(user, needs.clone());
+        if before.is_none_or(|before| before != needs) {
+            self.shared.needs_changed.notify_one();
+        }
+    }
+
+    /// For readiness checks: whether there is a connection, and Redis accepts what was declared. The error is for
+    /// operators; it has the command and the reason that Redis gave.
+    pub fn check(&self) -> Result<(), String> {
+        self.shared.check()
+    }
+
+    /// [`Commands::check`] of all connections in this process whose name begins with `prefix`; the error begins with
+    /// the name.
+    pub fn check_named(prefix: &str) -> Result<(), String> {
+        let mut all = all();
+        all.retain(|shared| shared.strong_count() > 0);
+        let named = all.iter().filter_map(Weak::upgrade);
+        for shared in named.filter(|shared| shared.name.starts_with(prefix)) {
+            shared.check().map_err(|problem| format!("{}: {problem}", shared.name))?;
+        }
+        Ok(())
+    }
+
+    /// Gives up every connection to the server of this one, whatever it is used for, so that all are opened again and
+    /// lead to the same server.
+    pub fn reconnect_all(&self, reason: &'static str) {
+        if let Some(link) = self.shared.link.load_full() {
+            link.monitored.server.drop_all(&link.health, reason);
+        }
+    }
+
     /// Sends one command and waits for its answer, for at most two seconds.
     pub async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, RedisFailure> {
-        self.send(async |mut connection| command.query_async(&mut connection).await).await
+        let name = command.args_iter().next();
+        let name = match &name {
+            Some(redis::Arg::Simple(name)) => std::str::from_utf8(name).unwrap_or_default(),
+            _ => "",
+        };
+        self.send(name, async |mut connection| command.query_async(&mut connection).await).await
     }
 
     /// Calls a script with EVALSHA, after SCRIPT LOAD if the server does not know it yet. Waits for at most two
@@ -89,7 +161,8 @@ impl Commands {
         &self,
         script: &ScriptInvocation<'_>,
     ) -> Result<T, RedisFailure> {
-        self.send(async |mut connection| script.invoke_async(&mut connection).await).await
+        self.send("EVALSHA", async |mut connection| script.invoke_async(&mut connection).await)
+            .await
     }
 
     /// Sends all commands of `pipeline` in one write and waits for their answers, for at most two seconds.
@@ -98,20 +171,21 @@ impl Commands {
         &self,
         pipeline: &Pipeline,
     ) -> Result<T, RedisFailure> {
-        self.send(async |mut connection| pipeline.query_async(&mut connection).await).await
+        self.send("", async |mut connection| pipeline.query_async(&mut connection).await).await
     }
 
     /// Classifies an error answer to one of several commands.
     pub(super) fn classify(&self, error: RedisError) -> RedisFailure {
-        self.shared.classify(error, self.shared.link.load().as_ref().map(|link| &link.health))
+        self.shared.classify("", error, self.shared.link.load().as_deref())
     }
 
-    /// Returns a receiver that reports whether the last PING was answered.
+    /// Returns a receiver that reports whether the last check was passed.
     pub fn subscribe_up(&self) -> watch::Receiver<bool> {
         self.shared.up.subscribe()
     }
 
-    /// Whether the last PING was answered.
+    /// Whether the last check was passed: the server answers and is the primary.
+    #[cfg(test)]
     pub fn is_up(&self) -> bool {
         self.shared.link.load().is_some()
     }
@@ -124,14 +198,15 @@ impl Commands {
 
     async fn send<T, F: Future<Output = RedisResult<T>>>(
         &self,
+        name: &str,
         command: impl FnOnce(MultiplexedConnection) -> F,
     ) -> Result<T, RedisFailure> {
         let link = self.shared.link.load_full().ok_or(RedisFailure::Unavailable)?;
         // The library's own deadline starts when the command is written. This one also covers the wait for a free
         // slot and the second round trip of a script.
-        match timeout(COMMAND_DEADLINE, command(link.connection.clone())).await {
+        match timeout(COMMAND_DEADLINE, command(link.monitored.connection.clone())).await {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => Err(self.shared.classify(error, Some(&link.health))),
+            Ok(Err(error)) => Err(self.shared.classify(name, error, Some(&link))),
             Err(_) => {
                 link.health.suspect();
                 Err(RedisFailure::Unavailable)
@@ -141,19 +216,27 @@ impl Commands {
 }
 
 impl Shared {
-    /// Distinguishes error answers from missing answers. `health` is that of the connection that was used; errors
-    /// that suggest a lost connection are reported to it.
-    fn classify(&self, error: RedisError, health: Option<&Health>) -> RedisFailure {
+    fn check(&self) -> Result<(), String> {
+        match (self.link.load().is_some(), self.problem.load_full()) {
+            (true, None) => Ok(()),
+            (true, Some(refused)) => Err(refused.to_string()),
+            (false, Some(reason)) => Err(format!("Redis cannot be reached: {reason}")),
+            (false, None) => Err("Redis cannot be reached".to_owned()),
+        }
+    }
+
+    /// Distinguishes error answers from missing answers. `link` is the connection that was used; errors that suggest
+    /// a lost connection or a demoted server are reported to it. `command` is for the log.
+    fn classify(&self, command: &str, error: RedisError, link: Option<&Link>) -> RedisFailure {
         if error.kind() == ErrorKind::Io || error.is_unrecoverable_error() {
-            health.inspect(|health| health.suspect());
+            link.inspect(|link| link.health.suspect());
             return RedisFailure::Unavailable;
         }
-        // A server that became a replica still answers PINGs, but the host name may now resolve to another server.
-        if error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly) {
-            health.inspect(|health| health.give_up("the server has become read-only"));
-        }
-        telemetry::engine::redis_refused(self.name, &error.to_string(), self.take_refusal_slot());
-        RedisFailure::Refused(error)
+        let reason = describe(&error);
+        telemetry::engine::redis_refused(self.name, command, &reason, self.take_refusal_slot());
+        let failure = RedisFailure::Refused(error);
+        link.inspect(|link| link.monitored.inspect(&link.health, &failure));
+        failure
     }
 
     /// Returns whether to log a refusal as a warning: at most one in ten seconds, since a full Redis refuses every
@@ -169,6 +252,39 @@ impl Shared {
                 .is_ok()
     }
 
+    fn needs(&self) -> MutexGuard<'_, BTreeMap<&'static str, Needs>> {
+        self.needs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Records why there is no connection.
+    fn record_down(&self, reason: &str) {
+        self.problem.store(Some(Arc::new(reason.to_owned())));
+    }
+
+    /// Records the outcome of a probe.
+    fn record_probe(&self, outcome: Result<Option<Refusal>, ProbeError>) {
+        let refusal = match outcome {
+            Ok(refusal) => refusal,
+            Err(ProbeError::NoAnswer | ProbeError::Stuck) => Some(Refusal {
+                commands: "a probe".to_owned(),
+                reason: format!("no answer within {COMMAND_DEADLINE:?}"),
+            }),
+        };
+        let text = refusal
+            .as_ref()
+            .map(|Refusal { commands, reason }| Arc::new(format!("{REFUSES}{commands}: {reason}")));
+        let before = self.problem.swap(text.clone());
+        match &refusal {
+            Some(Refusal { commands, reason }) => {
+                telemetry::engine::redis_probe_failed(self.name, commands, reason, before != text);
+            }
+            None => {
+                let was_refused = before.is_some_and(|before| before.starts_with(REFUSES));
+                telemetry::engine::redis_probe_passed(self.name, was_refused);
+            }
+        }
+    }
+
     fn set(&self, link: Option<Link>) {
         let up = link.is_some();
         self.link.store(link.map(Arc::new));
@@ -181,12 +297,28 @@ impl Shared {
 struct Supervisor {
     client: Client,
     shared: Arc<Shared>,
+    transactions: Transactions,
+}
+
+impl Supervisor {
+    /// Probes what the users need. `Err` if the connection can no longer be used.
+    async fn probe(&mut self, link: &mut MonitoredLink) -> Result<(), ConnectionError> {
+        let needs: Vec<Needs> = self.shared.needs().values().cloned().collect();
+        let could = self.transactions != Transactions::Refused;
+        let outcome = probe(&mut link.connection, &mut self.transactions, &needs).await;
+        if could && self.transactions == Transactions::Refused {
+            telemetry::engine::redis_probe_limited(self.shared.name);
+        }
+        let is_stuck = matches!(outcome, Err(ProbeError::Stuck));
+        self.shared.record_probe(outcome);
+        if is_stuck { Err("DISCARD was refused after MULTI".into()) } else { Ok(()) }
+    }
 }
 
 impl Supervised for Supervisor {
-    type Connection = MultiplexedConnection;
+    type Connection = MonitoredLink;
 
-    async fn connect(&mut self, health: &Health) -> Result<MultiplexedConnection, ConnectionError> {
+    async fn connect(&mut self, health: &Health) -> Result<MonitoredLink, ConnectionError> {
         let on_end = health.clone();
         let config = AsyncConnectionConfig::new()
             .set_push_sender(move |push: PushInfo| -> Result<(), std::convert::Infallible> {
@@ -197,22 +329,40 @@ impl Supervised for Supervisor {
             })
             .set_response_timeout(Some(COMMAND_DEADLINE))
             .set_pipeline_buffer_size(PIPELINE);
-        let connection = open::connect(&self.client, config).await?;
-        // The link is published before the connection is reported, so that it can be used after the report.
-        self.shared.set(Some(Link { connection: connection.clone(), health: health.clone() }));
-        Ok(connection)
+        let mut link = open::connect(&self.client, config, health).await?;
+        self.transactions = Transactions::Unknown;
+        self.probe(&mut link).await?;
+        // The link is published before the connection is reported, so that it can be used after the report. What
+        // Redis refuses is refused to each user by itself.
+        self.shared.set(Some(Link { monitored: link.clone(), health: health.clone() }));
+        Ok(link)
     }
 
-    fn links_to_ping(&self, connection: &MultiplexedConnection) -> Vec<MultiplexedConnection> {
-        vec![connection.clone()]
+    fn links_to_check(&self, link: &MonitoredLink) -> Vec<MonitoredLink> {
+        vec![link.clone()]
     }
 
     async fn serve(
         &mut self,
-        _: MultiplexedConnection,
-        lost: BoxFuture<'_, ConnectionError>,
+        mut link: MonitoredLink,
+        mut lost: BoxFuture<'_, ConnectionError>,
     ) -> ConnectionError {
-        lost.await
+        let shared = Arc::clone(&self.shared);
+        loop {
+            let is_refusing = shared.problem.load().is_some();
+            let pause = if is_refusing { PROBE_RETRY } else { PROBE_INTERVAL };
+            tokio::select! {
+                error = &mut lost => return error,
+                () = tokio::time::sleep(pause) => {}
+                () = shared.needs_changed.notified() => {}
+            }
+            tokio::select! {
+                error = &mut lost => return error,
+                probed = self.probe(&mut link) => if let Err(error) = probed {
+                    return error;
+                }
+            }
+        }
     }
 
     fn disconnected(&mut self) {
@@ -221,6 +371,15 @@ impl Supervised for Supervisor {
 
     fn record(&self, event: ConnectionEvent<'_>) {
         event.record(self.shared.name);
+        match event {
+            ConnectionEvent::Connected { .. } => {
+                let is_accepted = self.shared.problem.load().is_none();
+                telemetry::engine::redis_usable(self.shared.name, is_accepted);
+            }
+            ConnectionEvent::ConnectFailed { reason, .. } | ConnectionEvent::Lost { reason } => {
+                self.shared.record_down(reason);
+            }
+        }
     }
 }
 

@@ -1,17 +1,17 @@
 //! A connection that learns from Redis when keys change, without a command that blocks.
 
-use redis::aio::MultiplexedConnection;
 use redis::{
     AsyncConnectionConfig, Client, FromRedisValue, PushInfo, PushKind, ScriptInvocation, Value,
 };
 
 use super::open::{self, COMMAND_DEADLINE};
 use super::pubsub::classify;
-use super::{CLOSED, ConnectionError, Health, RedisFailure};
+use super::{CLOSED, ConnectionError, Health, MonitoredLink, RedisFailure};
 
 /// A connection on which Redis reports changes of keys by `CLIENT TRACKING` in broadcast mode (Redis 6).
 pub struct KeyWatch {
-    connection: MultiplexedConnection,
+    link: MonitoredLink,
+    health: Health,
     is_tracking: bool,
 }
 
@@ -24,27 +24,27 @@ impl KeyWatch {
         prefix: &str,
         on_change: impl Fn() + Send + Sync + 'static,
     ) -> Result<Self, ConnectionError> {
-        let health = health.clone();
+        let on_end = health.clone();
         let config = AsyncConnectionConfig::new()
             .set_response_timeout(Some(COMMAND_DEADLINE))
             .set_push_sender(move |push: PushInfo| -> Result<(), std::convert::Infallible> {
                 match push.kind {
-                    PushKind::Disconnection => health.give_up(CLOSED),
+                    PushKind::Disconnection => on_end.give_up(CLOSED),
                     PushKind::Invalidate => on_change(),
                     _ => {}
                 }
                 Ok(())
             });
-        let mut connection = open::connect(client, config).await?;
+        let mut link = open::connect(client, config, health).await?;
         let mut track = redis::cmd("CLIENT");
         track.arg("TRACKING").arg("ON").arg("BCAST").arg("PREFIX").arg(prefix).arg("NOLOOP");
-        let answer = track.query_async::<Value>(&mut connection).await.map_err(classify);
+        let answer = track.query_async::<Value>(&mut link.connection).await.map_err(classify);
         let is_tracking = match answer {
             Ok(_) => true,
             Err(RedisFailure::Refused(_)) => false,
             Err(failure @ RedisFailure::Unavailable) => return Err(failure.into()),
         };
-        Ok(Self { connection, is_tracking })
+        Ok(Self { link, health: health.clone(), is_tracking })
     }
 
     /// Whether the server reports changes. A server older than Redis 6, or an ACL without `client|tracking`, does not.
@@ -57,12 +57,13 @@ impl KeyWatch {
         &mut self,
         script: &ScriptInvocation<'_>,
     ) -> Result<T, RedisFailure> {
-        script.invoke_async(&mut self.connection).await.map_err(classify)
+        let answer = script.invoke_async(&mut self.link.connection).await.map_err(classify);
+        answer.inspect_err(|failure| self.link.inspect(&self.health, failure))
     }
 
-    /// A clone for [`super::Supervised::links_to_ping`].
-    pub fn link(&self) -> MultiplexedConnection {
-        self.connection.clone()
+    /// A clone for [`super::Supervised::links_to_check`].
+    pub fn link(&self) -> MonitoredLink {
+        self.link.clone()
     }
 }
 

@@ -1,16 +1,22 @@
-//! Supervised connections to Redis: connecting, PINGs with a deadline, back-off with jitter, and health.
+//! Supervised connections to Redis: connecting, checks with a deadline, back-off with jitter, and health.
 //!
-//! This module owns how a connection is opened, monitored and opened again. Its users own keys, scripts and the
-//! meaning of answers. Invariant: commands fail at once while there is no connection, so that nothing queues up
-//! while Redis is unreachable.
+//! This module owns how a connection is opened, monitored and opened again, and whether Redis accepts what its users
+//! need. The users own keys, scripts and the meaning of answers. Invariants: commands fail at once while there is no
+//! connection, so that nothing queues up while Redis is unreachable; and a connection leads to a primary: as soon as
+//! one connection finds that a server has become a replica, all connections to that server are opened again.
 
 mod backoff;
 mod batches;
 mod commands;
+mod health;
 mod key_watch;
 mod label;
+mod link;
 mod open;
+mod peer;
+mod probe;
 mod pubsub;
+mod reason;
 mod supervisor;
 #[cfg(test)]
 pub mod test_server;
@@ -18,10 +24,13 @@ pub mod test_server;
 use backoff::Backoff;
 pub use batches::Answers;
 pub use commands::Commands;
+pub use health::Health;
 pub use key_watch::KeyWatch;
+pub use link::MonitoredLink;
 pub use open::client;
+pub use probe::Needs;
 pub use pubsub::{PubSub, PubSubSender};
-pub use supervisor::{ConnectionError, ConnectionEvent, Health, Supervised, supervise};
+pub use supervisor::{ConnectionError, ConnectionEvent, Supervised, supervise};
 
 use std::fmt;
 
@@ -38,7 +47,7 @@ impl fmt::Display for RedisFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unavailable => f.write_str("Redis cannot be reached"),
-            Self::Refused(error) => write!(f, "Redis answered: {error}"),
+            Self::Refused(error) => write!(f, "Redis answered: {}", reason::describe(error)),
         }
     }
 }

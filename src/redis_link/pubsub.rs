@@ -2,11 +2,11 @@
 
 use std::borrow::Borrow;
 
-use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, PushInfo, PushKind, Value};
+use redis::{FromRedisValue, ScriptInvocation};
 
 use super::open::{self, COMMAND_DEADLINE};
-use super::{CLOSED, ConnectionError, Health, RedisFailure};
+use super::{CLOSED, ConnectionError, Health, MonitoredLink, RedisFailure};
 use crate::protocol::ChannelName;
 
 /// Counts the subscribers of a channel and publishes to it atomically.
@@ -17,13 +17,15 @@ return subscribers";
 
 /// A pub/sub connection. Dropping it closes it, once its [`PubSubSender`]s are dropped as well.
 pub struct PubSub {
-    connection: MultiplexedConnection,
+    link: MonitoredLink,
+    health: Health,
 }
 
 /// Publishes over the connection that also receives, from any thread. If one direction works, so does the other.
 #[derive(Clone)]
 pub struct PubSubSender {
-    connection: MultiplexedConnection,
+    link: MonitoredLink,
+    health: Health,
 }
 
 impl PubSubSender {
@@ -34,20 +36,30 @@ impl PubSubSender {
         let script = redis::Script::new(PUBLISH);
         let mut invocation = script.prepare_invoke();
         invocation.arg(channel.as_str()).arg(payload);
-        let mut connection = self.connection.clone();
-        let answer = invocation.invoke_async::<u64>(&mut connection);
-        match tokio::time::timeout(COMMAND_DEADLINE, answer).await {
-            Ok(Ok(subscribers)) => Ok(subscribers),
-            Ok(Err(error)) => Err(classify(error)),
-            Err(_) => Err(RedisFailure::Unavailable),
-        }
+        self.invoke(&invocation).await
+    }
+
+    /// Calls a script over this connection, for at most two seconds.
+    pub async fn invoke<T: FromRedisValue>(
+        &self,
+        script: &ScriptInvocation<'_>,
+    ) -> Result<T, RedisFailure> {
+        let mut connection = self.link.connection.clone();
+        let answer = script.invoke_async(&mut connection);
+        let failure = match tokio::time::timeout(COMMAND_DEADLINE, answer).await {
+            Ok(Ok(value)) => return Ok(value),
+            Ok(Err(error)) => classify(error),
+            Err(_) => RedisFailure::Unavailable,
+        };
+        self.link.inspect(&self.health, &failure);
+        Err(failure)
     }
 }
 
 impl PubSubSender {
     /// Publishes `payload` to the Redis channel with this name.
     pub async fn publish_text(&self, channel: &str, payload: &str) -> Result<(), RedisFailure> {
-        let mut connection = self.connection.clone();
+        let mut connection = self.link.connection.clone();
         let mut publish = redis::cmd("PUBLISH");
         publish.arg(channel).arg(payload);
         let answer = publish.query_async::<i64>(&mut connection);
@@ -66,37 +78,38 @@ impl PubSub {
         health: &Health,
         on_message: impl Fn(Vec<u8>, Vec<u8>) + Send + Sync + 'static,
     ) -> Result<Self, ConnectionError> {
-        let health = health.clone();
+        let on_end = health.clone();
         let config = AsyncConnectionConfig::new()
             .set_response_timeout(Some(COMMAND_DEADLINE))
             .set_push_sender(move |push: PushInfo| -> Result<(), std::convert::Infallible> {
                 if push.kind == PushKind::Disconnection {
-                    health.give_up(CLOSED);
+                    on_end.give_up(CLOSED);
                 } else if let Some((channel, payload)) = message(push) {
                     on_message(channel, payload);
                 }
                 Ok(())
             });
-        Ok(Self { connection: open::connect(client, config).await? })
+        let link = open::connect(client, config, health).await?;
+        Ok(Self { link, health: health.clone() })
     }
 
     pub fn sender(&self) -> PubSubSender {
-        PubSubSender { connection: self.connection.clone() }
+        PubSubSender { link: self.link.clone(), health: self.health.clone() }
     }
 
-    /// A clone for [`super::Supervised::links_to_ping`].
-    pub fn link(&self) -> MultiplexedConnection {
-        self.connection.clone()
+    /// A clone for [`super::Supervised::links_to_check`].
+    pub fn link(&self) -> MonitoredLink {
+        self.link.clone()
     }
 
     pub async fn subscribe(&mut self, channels: &[impl Borrow<str>]) -> Result<(), RedisFailure> {
         let names: Vec<&str> = channels.iter().map(Borrow::borrow).collect();
-        self.connection.subscribe(names).await.map_err(classify)
+        self.link.connection.subscribe(names).await.map_err(classify)
     }
 
     pub async fn unsubscribe(&mut self, channels: &[impl Borrow<str>]) -> Result<(), RedisFailure> {
         let names: Vec<&str> = channels.iter().map(Borrow::borrow).collect();
-        self.connection.unsubscribe(names).await.map_err(classify)
+        self.link.connection.unsubscribe(names).await.map_err(classify)
     }
 }
 

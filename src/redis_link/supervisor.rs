@@ -3,27 +3,22 @@
 //!
 //! This module decides when a connection is lost and when to try the next one. A [`Supervised`] decides what is
 //! sent over the connection. Invariant: the back-off is reset only after a connection was up for a whole
-//! [`PING_INTERVAL`] without a report of a problem.
+//! [`CHECK_INTERVAL`] without a report of a problem.
 
 use std::borrow::Cow;
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use redis::aio::MultiplexedConnection;
-use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{Backoff, RedisFailure};
+use super::reason::describe;
+use super::{Backoff, Health, MonitoredLink, RedisFailure};
 use crate::shutdown::Shutdown;
 use crate::telemetry;
 
-/// The interval between PINGs.
-const PING_INTERVAL: Duration = Duration::from_secs(2);
-
-/// A connection is lost if the answer to a PING takes longer than this.
-const PING_DEADLINE: Duration = Duration::from_secs(2);
+/// The interval between checks of a connection.
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// What [`supervise`] does with each connection.
 pub trait Supervised {
@@ -33,11 +28,11 @@ pub trait Supervised {
     /// `health`.
     async fn connect(&mut self, health: &Health) -> Result<Self::Connection, ConnectionError>;
 
-    /// Returns the links that must answer PINGs while `connection` is served.
-    fn links_to_ping(&self, connection: &Self::Connection) -> Vec<MultiplexedConnection>;
+    /// Returns the links that are checked while `connection` is served: they must answer, and lead to a primary.
+    fn links_to_check(&self, connection: &Self::Connection) -> Vec<MonitoredLink>;
 
     /// Serves the connection until `lost` completes or one of its own steps fails. `lost` must be polled,
-    /// since it sends the PINGs. Returns why the connection is given up.
+    /// since it makes the checks. Returns why the connection is given up.
     async fn serve(
         &mut self,
         connection: Self::Connection,
@@ -104,7 +99,7 @@ impl From<String> for ConnectionError {
 
 impl From<redis::RedisError> for ConnectionError {
     fn from(error: redis::RedisError) -> Self {
-        error.to_string().into()
+        describe(&error).into()
     }
 }
 
@@ -114,30 +109,6 @@ impl From<RedisFailure> for ConnectionError {
             RedisFailure::Unavailable => "no answer".into(),
             RedisFailure::Refused(error) => error.into(),
         }
-    }
-}
-
-/// Reports from the users of a connection to its supervisor. Clones share their state; no method blocks.
-#[derive(Clone, Default)]
-pub struct Health(Arc<Signal>);
-
-#[derive(Default)]
-struct Signal {
-    raised: Notify,
-    give_up_reason: OnceLock<&'static str>,
-}
-
-impl Health {
-    /// Reports that the connection may be lost, so that a PING is sent at once.
-    pub fn suspect(&self) {
-        self.0.raised.notify_one();
-    }
-
-    /// Makes the supervisor give the connection up. The first reason is logged.
-    pub fn give_up(&self, reason: &'static str) {
-        // A reason that is set already is kept.
-        let _ = self.0.give_up_reason.set(reason);
-        self.0.raised.notify_one();
     }
 }
 
@@ -160,7 +131,7 @@ async fn reconnect_forever(supervised: &mut impl Supervised) {
                 supervised.record(ConnectionEvent::Connected {
                     downtime: lost_at.map(|lost_at| lost_at.elapsed()),
                 });
-                let links = supervised.links_to_ping(&connection);
+                let links = supervised.links_to_check(&connection);
                 let lost = watch(links, health, &mut backoff).boxed();
                 let error = supervised.serve(connection, lost).await;
                 lost_at = Some(Instant::now());
@@ -178,23 +149,21 @@ async fn reconnect_forever(supervised: &mut impl Supervised) {
     }
 }
 
-/// Completes when one of `links` does not answer in time, or when `health` reports that the connection must be
-/// given up.
+/// Completes when one of `links` does not answer in time or leads to a replica, or when `health` reports that the
+/// connection must be given up.
 async fn watch(
-    mut links: Vec<MultiplexedConnection>,
+    mut links: Vec<MonitoredLink>,
     health: Health,
     backoff: &mut Backoff,
 ) -> ConnectionError {
     loop {
-        let is_quiet = timeout(PING_INTERVAL, health.0.raised.notified()).await.is_err();
-        if let Some(reason) = health.0.give_up_reason.get() {
-            return (*reason).into();
+        let is_quiet = timeout(CHECK_INTERVAL, health.raised()).await.is_err();
+        if let Some(reason) = health.give_up_reason() {
+            return reason.into();
         }
-        for connection in &mut links {
-            match timeout(PING_DEADLINE, redis::cmd("PING").exec_async(connection)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => return error.into(),
-                Err(_) => return format!("no PONG within {PING_DEADLINE:?}").into(),
+        for link in &mut links {
+            if let Err(error) = link.check(&health).await {
+                return error;
             }
         }
         if is_quiet {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::Replies;
 use crate::broker::{GenerationState, ReadFrom};
-use crate::generations::{ReplyEnd, Task};
-use crate::protocol::Position;
+use crate::generations::Task;
+use crate::protocol::{Position, ReplyEnd};
 use crate::redis_link::EngineUnavailable;
 use crate::socket::frame;
 

@@ -268,7 +268,7 @@ impl ReplyMonitor {
             let end = end.await;
             self.reply.tracked.record_task_end();
             let (engine, broker) = (&self.config.config.engine, &self.replies.services.broker);
-            wait_for_last_events(engine, broker, &self.reply.tracked).await;
+            wait_for_last_events(engine, broker, &self.reply.tracked, end).await;
             end
         }))
     }

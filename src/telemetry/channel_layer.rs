@@ -96,9 +96,9 @@ pub fn connected() {
 }
 
 /// The connection that reads the mailbox is lost.
-pub fn connection_lost() {
+pub fn connection_lost(why: &str) {
     LOSSES.get().increment(1);
-    warn!(event = "layer_lost", "lost the connection to the channel layer");
+    warn!(event = "layer_lost", why, "lost the connection to the channel layer");
 }
 
 /// An attempt to connect failed.

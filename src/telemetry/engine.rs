@@ -8,7 +8,7 @@ use super::definitions::{self, Configured, REDIS, buckets, metrics, millis, word
 use crate::protocol::label_enum;
 
 metrics! {
-    /// 1 while Redis answers on this connection.
+    /// 1 while Redis answers on this connection, is the primary, and accepts what the node sends over it.
     REDIS_UP = gauge "tidegate_redis_up" [connection: REDIS];
     /// Attempts to connect to Redis.
     REDIS_CONNECTS = counter "tidegate_redis_connects_total" [
@@ -21,6 +21,8 @@ metrics! {
     REDIS_LOST = counter "tidegate_redis_lost_total" [connection: REDIS];
     /// Commands that Redis answered with an error.
     REDIS_REFUSALS = counter "tidegate_redis_refusals_total" [connection: REDIS];
+    /// Probes of a connection that found commands which Redis refuses, or had no answer.
+    REDIS_PROBE_FAILURES = counter "tidegate_redis_probe_failures_total" [connection: REDIS];
     /// 1 while all channels are subscribed; absent with the memory engine.
     SUBSCRIPTION_LIVE = gauge "tidegate_redis_subscription_live", late;
     /// Live subscriptions that were lost.
@@ -98,14 +100,56 @@ pub fn redis_lost(connection: &'static str, reason: &str) {
     warn!(event = "redis_lost", redis = connection, reason, "lost a connection to Redis");
 }
 
-/// Redis answered a command with an error; a `warning` where it does not repeat itself.
-pub fn redis_refused(connection: &'static str, reason: &str, warning: bool) {
+/// Redis answered `command` with an error; a `warning` where it does not repeat itself. The name is empty for one of
+/// several commands.
+pub fn redis_refused(connection: &'static str, command: &str, reason: &str, warning: bool) {
     REDIS_REFUSALS.at([connection]).increment(1);
     if warning {
-        warn!(event = "redis_refused", redis = connection, reason, "{REFUSED}");
+        warn!(event = "redis_refused", redis = connection, command, reason, "{REFUSED}");
     } else {
-        debug!(event = "redis_refused", redis = connection, reason, "{REFUSED}");
+        debug!(event = "redis_refused", redis = connection, command, reason, "{REFUSED}");
     }
+}
+
+/// Redis refuses `commands` that this node needs. It is logged if `changed`: the probe before had another result.
+pub fn redis_probe_failed(connection: &'static str, commands: &str, reason: &str, changed: bool) {
+    REDIS_UP.at([connection]).set(0.0);
+    REDIS_PROBE_FAILURES.at([connection]).increment(1);
+    if changed {
+        warn!(
+            event = "redis_probe_failed",
+            redis = connection,
+            command = commands,
+            reason,
+            "Redis refuses what this node needs; the node is not ready"
+        );
+    }
+}
+
+/// Redis accepts what this node needs. It is logged if the connection `had_problem` before.
+pub fn redis_probe_passed(connection: &'static str, had_problem: bool) {
+    REDIS_UP.at([connection]).set(1.0);
+    if had_problem {
+        info!(
+            event = "redis_probe_passed",
+            redis = connection,
+            "Redis accepts what this node needs"
+        );
+    }
+}
+
+/// The user of a connection may not use MULTI and DISCARD, with which permissions are probed.
+pub fn redis_probe_limited(connection: &'static str) {
+    warn!(
+        event = "redis_probe_limited",
+        redis = connection,
+        "MULTI and DISCARD are not permitted: missing permissions are only noticed when they are needed"
+    );
+}
+
+/// Whether a connection that was just opened can be used for what the node needs.
+pub fn redis_usable(connection: &'static str, usable: bool) {
+    REDIS_UP.at([connection]).set(if usable { 1.0 } else { 0.0 });
 }
 
 const REFUSED: &str = "Redis refused a command";
@@ -131,12 +175,18 @@ pub fn subscription_lost(why: &str) {
     warn!(event = "subscription_lost", why, "lost the subscription to Redis");
 }
 
-/// An attempt to connect and subscribe failed.
-pub fn subscription_failed(why: &str) {
+/// An attempt to connect and subscribe failed. It is logged as often as [`redis_connect_failed`].
+pub fn subscription_failed(attempt: u32, why: &str) {
     SUBSCRIPTION_LIVE.get().set(0.0);
     SUBSCRIPTION_FAILURES.get().increment(1);
-    warn!(event = "subscription_failed", why, "failed to subscribe to Redis");
+    if attempt.is_multiple_of(60) {
+        warn!(event = "subscription_failed", attempt, why, "{SUBSCRIBE_FAILED}");
+    } else {
+        debug!(event = "subscription_failed", attempt, why, "{SUBSCRIBE_FAILED}");
+    }
 }
+
+const SUBSCRIBE_FAILED: &str = "failed to subscribe to Redis";
 
 /// Redis refused to subscribe a single channel.
 pub fn subscription_refused(error: &redis::RedisError) {

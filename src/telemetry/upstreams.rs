@@ -28,7 +28,7 @@ metrics! {
     IN_FLIGHT = gauge "tidegate_upstream_in_flight" [upstream: UPSTREAM];
     /// 1 while the circuit is open and no requests are sent to the upstream.
     CIRCUIT_OPEN = gauge "tidegate_upstream_circuit_open" [upstream: UPSTREAM];
-    /// Celery tasks whose result was read, by how they ended.
+    /// Celery tasks whose result was read, by how they ended. Those that returned the results of others count twice.
     CELERY_TASKS = counter "tidegate_celery_tasks_total" [outcome: words(&[CeleryOutcome::LABELS])];
     /// Celery tasks whose id could not be added to the backend's key.
     CELERY_UNTRACKED = counter "tidegate_celery_untracked_tasks_total";
@@ -220,7 +220,9 @@ label_enum! {
 
 label_enum! {
     enum CeleryOutcome {
-        Unreadable => "unreadable";
+        Unreadable => "unreadable",
+        /// It returned the results of other tasks.
+        Promised => "promised";
         Ended(TaskEnd),
     }
 }
@@ -232,12 +234,37 @@ pub fn celery_task_ended(end: TaskEnd, task_id: &str, exception: Option<&str>) {
     debug!(event = "celery_task_ended", outcome, task_id, exception, "a Celery task has ended");
 }
 
-/// A result is not a Celery result in JSON. The backend is no longer asked for it.
-pub fn celery_result_unreadable(task_id: &str) {
+label_enum! {
+    /// The setting of Celery that makes a result unreadable.
+    pub enum UnreadableResult {
+        /// The result is not JSON, but a pickle, YAML or MessagePack.
+        Serializer => "result_serializer",
+        /// The result is compressed.
+        Compression => "result_compression",
+    }
+}
+
+/// A result is not a Celery result in JSON, because of this setting. The backend is no longer asked for it.
+pub fn celery_result_unreadable(task_id: &str, setting: UnreadableResult) {
     CELERY_TASKS.at([CeleryOutcome::Unreadable.label()]).increment(1);
+    let setting = setting.label();
     warn!(
         event = "celery_result_unreadable",
-        task_id, "the result of a Celery task cannot be read"
+        task_id,
+        setting,
+        "the result of a Celery task cannot be read, so its end is not noticed: set result_serializer to json and result_compression to None"
+    );
+}
+
+/// A task returned the results of other tasks instead of its own. Unless they are too many, they are awaited.
+pub fn celery_task_promised(task_id: &str, tasks: usize, awaited: bool) {
+    CELERY_TASKS.at([CeleryOutcome::Promised.label()]).increment(1);
+    warn!(
+        event = "celery_task_promised",
+        task_id,
+        tasks,
+        awaited,
+        "a Celery task returned the results of other tasks; its reply ends when they end, unless they store no results (ignore_result)"
     );
 }
 

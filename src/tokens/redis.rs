@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::TokenRecord;
 use super::record::Unusable;
 use crate::config::TokenFormat;
-use crate::redis_link::{Commands, RedisFailure};
+use crate::protocol::random_hex;
+use crate::redis_link::{Commands, Needs, RedisFailure};
 
 /// Records as strings under `{prefix}{token}` with a time to live. It needs Redis 6.2 (`GETDEL`).
 pub(super) struct RedisTokens {
@@ -50,6 +51,19 @@ impl RedisTokens {
     /// One command reads and deletes, so that of simultaneous uses exactly one has an answer.
     pub(super) async fn take(&self, token: &str) -> Result<Option<Vec<u8>>, RedisFailure> {
         self.commands.query(redis::cmd("GETDEL").arg(self.key(token))).await
+    }
+
+    /// Declares what issuing and consuming tokens, where the gateway does so, sends to Redis.
+    pub(super) fn declare_needs(&self, issues: bool, consumes: bool) {
+        let mut needs = Needs::default();
+        if issues {
+            let own_key = self.key(&format!("probe:{}", random_hex(8)));
+            needs = needs.command("SET", &own_key).own_key(own_key);
+        }
+        if consumes {
+            needs = needs.command("GETDEL", &self.key("0"));
+        }
+        self.commands.declare("tokens", needs);
     }
 
     fn key(&self, token: &str) -> String {

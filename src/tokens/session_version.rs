@@ -10,7 +10,7 @@ use super::CredentialRejection;
 use crate::config;
 use crate::pickle;
 use crate::protocol::{Params, Template, TemplateContext, UserId};
-use crate::redis_link::{Commands, RedisFailure};
+use crate::redis_link::{Commands, Needs, RedisFailure};
 use crate::telemetry;
 use crate::telemetry::credentials::SessionCheck;
 
@@ -25,6 +25,8 @@ pub struct SessionVersions {
 impl SessionVersions {
     pub fn new(settings: &config::SessionVersion, commands: Commands) -> Self {
         let config::SessionVersion { claim, key, .. } = settings;
+        let needs = Needs::default().command("GET", &key.example());
+        commands.declare("session_version", needs);
         Self { commands, claim: claim.clone(), key: key.clone() }
     }
 

@@ -31,6 +31,13 @@ impl TokenStore {
         Self(Arc::new(Engine::Redis(RedisTokens::new(commands, key_prefix, ttl, format))))
     }
 
+    /// Declares whether the gateway issues and consumes tokens.
+    pub fn declare_needs(&self, issues: bool, consumes: bool) {
+        if let Engine::Redis(redis) = &*self.0 {
+            redis.declare_needs(issues, consumes);
+        }
+    }
+
     /// Stores `record` under a new token for `ttl` and returns the token: 43 URL-safe characters.
     /// A record longer than [`TokenRecord::MAX_BYTES`] is not stored either.
     pub async fn issue(&self, record: &TokenRecord) -> Result<String, EngineUnavailable> {

@@ -6,9 +6,9 @@ use redis::Script;
 
 use super::message::user_in_template;
 use super::{Message, QueueState, RelayError, payload};
-use crate::config::{self, EngineKind, RedisUrl};
+use crate::config::{self, EngineKind};
 use crate::protocol::TemplateContext;
-use crate::redis_link::{Commands, RedisFailure};
+use crate::redis_link::{Commands, Needs, RedisFailure};
 use crate::shutdown::Shutdown;
 
 /// The field of a stream entry that contains the JSON.
@@ -20,6 +20,13 @@ pub(super) const PUSH: &str = "\
 local max = tonumber(ARGV[2])
 if max > 0 and redis.call('LLEN', KEYS[1]) >= max then return 0 end
 return redis.call('LPUSH', KEYS[1], ARGV[1])";
+
+/// What a queue is in Redis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum QueueKind {
+    Stream,
+    List,
+}
 
 /// The connection of one upstream's queues, shared by all threads.
 pub(super) struct Queue {
@@ -33,23 +40,34 @@ pub(super) struct Queue {
 impl Queue {
     /// Starts the connection on the current runtime. `Err` says what is wrong with the URL.
     pub fn start(
-        url: &RedisUrl,
+        queue: &config::RedisQueue,
+        kind: QueueKind,
         upstream: &str,
         engine: &config::Engine,
         shutdown: &Shutdown,
     ) -> Result<Self, String> {
+        let url = &queue.redis_url;
         let is_engine = match &engine.kind {
             EngineKind::Memory => false,
             EngineKind::Redis(redis) => redis.pubsub_url == *url,
         };
         let cancels = (!is_engine).then(|| format!("{}cancel", engine.key_prefix()));
         let commands = Commands::start(url, &format!("upstream.{upstream}"), shutdown)?;
+        let key = queue.key.example();
+        let mut needs = match kind {
+            QueueKind::Stream => Needs::default().command("XADD", &key),
+            QueueKind::List => Needs::default().script(PUSH, &key, ""),
+        };
+        if let Some(cancels) = &cancels {
+            needs = needs.command("SET", &format!("{cancels}:0")).command("PUBLISH", cancels);
+        }
+        commands.declare("queue", needs);
         Ok(Self { commands, push: Script::new(PUSH), cancels })
     }
 
-    /// Whether the Redis of the queue can be reached.
-    pub fn is_up(&self) -> bool {
-        self.commands.is_up()
+    /// Whether the Redis of the queue can be reached and accepts messages; `Err` says why not.
+    pub fn check(&self) -> Result<(), String> {
+        self.commands.check()
     }
 
     /// Adds to a stream with `XADD key MAXLEN ~ n * message <json>`, which drops the oldest entries.

@@ -7,7 +7,7 @@ use rustls::ClientConfig;
 
 use super::celery::Celery;
 use super::gate::Gate;
-use super::queue::Queue;
+use super::queue::{Queue, QueueKind};
 use crate::config::{self, UpstreamKind};
 use crate::http_client;
 use crate::shutdown::Shutdown;
@@ -81,9 +81,14 @@ impl SharedUpstreams {
         self.0.iter()
     }
 
-    /// Whether the Redis of every queue can be reached.
+    /// Whether the Redis of every queue can be reached and accepts messages.
     pub fn queues_are_up(&self) -> bool {
-        self.0.values().all(|upstream| upstream.transport.is_up())
+        self.check_queues().all(|(_, checked)| checked.is_ok())
+    }
+
+    /// The names of the upstreams with a queue, and why messages cannot be added to it.
+    pub fn check_queues(&self) -> impl Iterator<Item = (&str, Result<(), String>)> {
+        self.0.iter().filter_map(|(name, upstream)| Some((&**name, upstream.transport.check()?)))
     }
 }
 
@@ -94,8 +99,13 @@ impl Transport {
         shutdown: &Shutdown,
     ) -> Result<Self, String> {
         match &config.kind {
-            UpstreamKind::RedisStream(queue) | UpstreamKind::RedisList(queue) => {
-                Queue::start(&queue.redis_url, &config.name, engine, shutdown).map(Self::Queue)
+            UpstreamKind::RedisStream(queue) => {
+                let kind = QueueKind::Stream;
+                Queue::start(queue, kind, &config.name, engine, shutdown).map(Self::Queue)
+            }
+            UpstreamKind::RedisList(queue) => {
+                let kind = QueueKind::List;
+                Queue::start(queue, kind, &config.name, engine, shutdown).map(Self::Queue)
             }
             UpstreamKind::Celery(celery) => {
                 Celery::start(celery, &config.name, shutdown).map(Self::Celery)
@@ -109,11 +119,12 @@ impl Transport {
         }
     }
 
-    fn is_up(&self) -> bool {
+    /// `None` for an upstream that has no Redis.
+    fn check(&self) -> Option<Result<(), String>> {
         match self {
-            Self::Http(_) => true,
-            Self::Queue(queue) => queue.is_up(),
-            Self::Celery(celery) => celery.is_up(),
+            Self::Http(_) => None,
+            Self::Queue(queue) => Some(queue.check()),
+            Self::Celery(celery) => Some(celery.check()),
         }
     }
 }

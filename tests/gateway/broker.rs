@@ -126,7 +126,8 @@ async fn a_redis_that_starts_late_is_waited_for() {
     let gateway = Gateway::start(settings(&redis)).await;
     let checks = readiness(&gateway, 503).await;
     assert_eq!(checks["subscriptions"], "subscriptions are not live", "{checks}");
-    assert_eq!(checks["redis"], "Redis cannot be reached", "{checks}");
+    let redis_check = checks["redis"].as_str().unwrap();
+    assert!(redis_check.starts_with("Redis cannot be reached: "), "{checks}");
     assert_eq!(http::get(gateway.admin(), "/livez").await.status, 200);
     expect_refused(&gateway, 1013).await;
 

@@ -490,6 +490,38 @@ async fn a_task_that_no_worker_takes_is_reported_with_its_queue() {
     assert_eq!(gateway.events("reply_unheard"), 1);
 }
 
+#[tokio::test]
+async fn a_result_that_cannot_be_read_names_the_setting() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(watched(&redis)).await;
+    let mut client = ana(&gateway).await;
+    let queued = send(&mut client, json!({"message": "hi"})).await;
+    let key = format!("celery-task-meta-{}", queued["task_id"].as_str().expect("an id"));
+    // The beginning of what Celery 5.7 writes with `result_compression = "gzip"`.
+    let () = in_database(&redis, 4, &["SETEX", &key, "60", "\0celery-compressed\0x"]).await;
+    let warning = gateway.wait_for_event("celery_result_unreadable").await;
+    assert_eq!(warning["setting"], "result_compression", "{warning}");
+    let unreadable = [("outcome", "unreadable")];
+    assert_eq!(gateway.metric("tidegate_celery_tasks_total", &unreadable).await, 1.0);
+}
+
+/// A task that returns `other.delay()` has succeeded, but the other task still writes the reply.
+#[tokio::test]
+async fn a_reply_ends_when_the_promised_task_ends() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(watched(&redis)).await;
+    let mut client = ana(&gateway).await;
+    let queued = send(&mut client, json!({"message": "hi"})).await;
+    let other = json!("11111111-2222-3333-4444-555555555555");
+    result(&redis, &queued["task_id"], "SUCCESS", json!([[other, null], null])).await;
+    let warning = gateway.wait_for_event("celery_task_promised").await;
+    assert_eq!((&warning["tasks"], &warning["awaited"]), (&json!(1), &json!(true)), "{warning}");
+    result(&redis, &other, "FAILURE", json!({"exc_type": "ValueError", "exc_message": []})).await;
+    let error = client.next_event("error").await;
+    assert_eq!(error["code"], "task_failed", "{error}");
+    assert_eq!(error["task_id"], queued["task_id"], "{error}");
+}
+
 /// The result is read while the worker's last event still stands in the node's mailbox, at another Redis.
 #[tokio::test]
 async fn a_complete_in_the_mailbox_is_the_only_one() {

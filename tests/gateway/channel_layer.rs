@@ -100,6 +100,58 @@ async fn pubsub_events_come_in_order_and_can_be_resumed() {
     events_come_in_order_and_can_be_resumed("channels-pubsub").await;
 }
 
+/// Nobody is connected when the reply ends, and the node that tracks it is not there any more.
+async fn an_end_is_recorded_when_it_is_appended(wire: &str) {
+    let redis = Redis::start().await;
+    let gateway = start(settings(&redis, wire)).await;
+    let mut backend = Backend::new(&redis).await;
+    let running = "tg:{chat_42}:running";
+    for (end, task_id) in
+        [(json!({"event": "complete"}), "1"), (json!({"event": "complete", "task_id": 2}), "2")]
+    {
+        let (mut client, _) = Client::connected(&gateway, PATH).await;
+        let position: String = redis.run(&["HGET", "tg:{chat_42}:meta", "offset"]).await;
+        let _: u64 =
+            redis.run(&["HSET", running, task_id, &format!("{position} 99999999999")]).await;
+        send(&mut backend, wire, 0..1).await;
+        expect(&mut client, 0..1).await;
+        drop(client);
+        gateway
+            .wait_for_metric(
+                "tidegate_connections",
+                &[("route", "/ws/chat/{conversation_id}/")],
+                0.0,
+            )
+            .await;
+        let mut message = end;
+        message["type"] = json!("chat.message");
+        if wire == "channels-core" {
+            assert_eq!(backend.send("chat_42", &message).await, 0);
+        } else {
+            backend.publish("chat_42", &message).await;
+        }
+        until("recorded end", async || {
+            let recorded: String = redis.run(&["HGET", running, task_id]).await;
+            recorded.starts_with("ended ").then_some(())
+        })
+        .await;
+        let (mut late, _) = Client::connected(&gateway, PATH).await;
+        late.send_json(&json!({"type": "ping"})).await;
+        assert_eq!(late.next_json().await["event"], "pong", "nothing of the reply is sent again");
+        let _: u64 = redis.run(&["DEL", running]).await;
+    }
+}
+
+#[tokio::test]
+async fn core_records_ends() {
+    an_end_is_recorded_when_it_is_appended("channels-core").await;
+}
+
+#[tokio::test]
+async fn pubsub_records_ends() {
+    an_end_is_recorded_when_it_is_appended("channels-pubsub").await;
+}
+
 async fn a_channel_without_history_receives_its_group(wire: &str) {
     let redis = Redis::start().await;
     let gateway = start(settings(&redis, wire).without_history()).await;
@@ -334,7 +386,9 @@ async fn pubsub_a_killed_node_loses_nothing_that_another_has() {
 async fn a_gateway_that_stops_hands_its_channels_on() {
     for wire in ["channels-core", "channels-pubsub"] {
         let redis = Redis::start().await;
-        let settings = settings(&redis, wire);
+        // On a busy machine the other node may take longer than the grace of the other tests.
+        let settings =
+            settings(&redis, wire).section("shutdown", "drain = \"300ms\"\ngrace = \"10s\"");
         let mut backend = Backend::new(&redis).await;
         let mut first = start(settings.clone()).await;
         let second = start(settings).await;

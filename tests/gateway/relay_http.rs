@@ -259,6 +259,39 @@ async fn the_upstreams_own_terminal_event_is_the_only_one() {
     }
 }
 
+/// On a route whose list has no `complete`, it is an event like others, and the gateway adds no second one.
+#[tokio::test]
+async fn a_complete_of_the_upstream_is_the_only_one() {
+    for (ends, expected) in [
+        (&["complete"][..], &["complete"][..]),
+        (&["complete", "chunk"], &["complete", "chunk"]),
+        (&["complete", "chunk", "done", "late"], &["complete", "chunk", "done"]),
+        (&["chunk"], &["chunk", "complete"]),
+        (&["cancelled"], &["cancelled"]),
+    ] {
+        let (stream, reply) = Reply::stream("application/x-ndjson");
+        let upstream = Upstream::start(in_turn([reply])).await;
+        let settings = settings(&upstream, "").without_history().each_route(|route| {
+            format!("{route}[route.generations]\nterminal_events = [\"done\"]\n")
+        });
+        let gateway = Gateway::start(settings).await;
+        let (mut client, _) = Client::connected(&gateway, PATH).await;
+        client.send_json(&json!({"message": "hi"})).await;
+        expect_queued(&mut client).await;
+        client.next_event("processing_started").await;
+        let lines = ends.iter().map(|event| format!("{{\"event\":\"{event}\"}}\n"));
+        stream.write(lines.collect::<String>());
+        drop(stream);
+        for event in expected {
+            assert_eq!(client.next_json().await["event"], *event, "{ends:?}");
+        }
+        gateway
+            .wait_for_metric("tidegate_generations_total", &[("outcome", "completed")], 1.0)
+            .await;
+        expect_nothing_more(&mut client).await;
+    }
+}
+
 #[tokio::test]
 async fn a_worker_that_dies_in_its_reply_is_reported_once() {
     for (kind, chunk) in [

@@ -1,27 +1,20 @@
 -- Appends messages of a channel layer to the channel's history and publishes them with their positions,
 -- once each, no matter how many nodes import them.
--- KEYS: stream, meta, what is known about the messages that were appended, running generations.
+-- KEYS: stream, meta, what is known about the messages that were appended, and running generations.
 -- ARGV: channel name, publications to keep, milliseconds to keep them, milliseconds to remember what was appended,
--- the origin of the numbers ('' = messages have ids), the number of the first message, then the id ('' = none), the
--- data, and the generation that ends ('' = none, 'unnamed' or 'task <id>') of each publication.
+-- the origin of the numbers ('' = messages have ids), the number of the first message, then of each publication: the id
+-- ('' = none), the generation that it ends ('' = none, '-' = it names no task, or '=' and the task id), and the data.
 -- With ids, the third key is a sorted set of the ids that were appended. Without ids, it is a hash: all nodes count the
 -- messages of a channel from the same origin, and it has this origin and the number of the last message.
 -- Returns {number of publications that were appended, 1 if messages before them are missing}, or {-1, 0} if the
 -- nodes now count from another origin.
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
--- The data of the new publications, and the generation that each ends.
 local new, ends, is_broken = {}, {}, false
-local function add(i)
-  new[#new + 1] = ARGV[i + 1]
-  if ARGV[i + 2] ~= '' then
-    ends[ARGV[i + 1]] = ARGV[i + 2]
-  end
-end
 if ARGV[5] == '' then
   for i = 7, #ARGV, 3 do
     if redis.call('ZADD', KEYS[3], 'NX', now, ARGV[i]) == 1 then
-      add(i)
+      new[#new + 1], ends[ARGV[i + 2]] = ARGV[i + 2], ARGV[i + 1]
     end
   end
   redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', string.format('(%.0f', now - ARGV[4]))
@@ -35,7 +28,7 @@ else
   for i = 7, #ARGV, 3 do
     local number = first + (i - 7) / 3
     if number > last then
-      add(i)
+      new[#new + 1], ends[ARGV[i + 2]] = ARGV[i + 2], ARGV[i + 1]
       redis.call('HSET', KEYS[3], 'last', string.format('%.0f', number))
     end
   end
@@ -60,31 +53,12 @@ elseif is_broken then
   redis.call('DEL', KEYS[1])
   redis.call('PUBLISH', ARGV[1], '@' .. epoch .. ':' .. string.format('%.0f', offset) .. ':')
 end
--- Like settle_generation.lua, in the same step, so that no client that connects from now on gets the generation as a
--- running one.
-local function settle(ended)
-  local recorded
-  if ended == 'unnamed' then
-    recorded = redis.call('HGETALL', KEYS[4])
-  else
-    local id = string.sub(ended, 6)
-    recorded = {id, redis.call('HGET', KEYS[4], id) or ''}
-  end
-  if #recorded == 2 then
-    local start, expires_at = string.match(recorded[2], '^(%d+) (%d+)$')
-    if start and tonumber(start) < offset then
-      local number = string.format('%.0f', offset)
-      redis.call('HSET', KEYS[4], recorded[1], 'ended ' .. number .. ' ' .. expires_at)
-    end
-  end
-end
-
 new = without_cancelled(KEYS[2], ARGV[1], meta[3], meta[4], new)
 for _, data in ipairs(new) do
   offset = offset + 1
   local number = string.format('%.0f', offset)
-  if ends[data] then
-    settle(ends[data])
+  if ends[data] ~= '' then
+    settle(KEYS[4], string.sub(ends[data], 2), offset)
   end
   redis.call('XADD', KEYS[1], 'MAXLEN', '=', ARGV[2], number .. '-0', 'data', data)
   redis.call('PUBLISH', ARGV[1], '@' .. epoch .. ':' .. number .. ':' .. data)

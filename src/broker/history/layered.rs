@@ -8,7 +8,7 @@ use redis::ScriptInvocation;
 
 use super::redis::{RedisHistory, milliseconds};
 use crate::config;
-use crate::protocol::ChannelName;
+use crate::protocol::{ChannelName, ReplyEnd};
 use crate::redis_link::{Answers, EngineUnavailable};
 
 /// Messages of one channel of the layer, in order.
@@ -25,14 +25,10 @@ pub struct Import {
 pub struct Imported {
     /// Identifies the message on every node. Empty for all messages of a layer that gives them no identity.
     pub id: String,
+    /// The reply that it ends.
+    pub end: Option<ReplyEnd>,
     pub json: Bytes,
-    /// The generation that the message ends.
-    pub end: Option<EndedGeneration>,
 }
-
-/// The generation that a terminal event ends: its task id, or `None` if the event names no task.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EndedGeneration(pub Option<String>);
 
 /// Identifies a message by its place among all messages of its channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,23 +122,23 @@ impl RedisHistory {
     fn import_call(&self, memory: Duration, import: &Import) -> ScriptInvocation<'_> {
         let Import { channel, rule, first, publications } = import;
         let mut call = self.scripts().import.prepare_invoke();
-        let appended = if first.is_none() { "seen" } else { "numbers" };
-        for part in ["stream", "meta", appended, "running"] {
+        for part in ["stream", "meta", if first.is_none() { "seen" } else { "numbers" }] {
             call.key(self.key(channel, part));
         }
+        call.key(self.key(channel, "running"));
         call.arg(channel.as_str()).arg(rule.size).arg(milliseconds(rule.ttl));
         call.arg(milliseconds(memory));
         match first {
             Some(MessageNumber { origin, number }) => call.arg(origin).arg(*number),
             None => call.arg("").arg(0),
         };
-        for Imported { id, json, end } in publications {
-            call.arg(id).arg(&json[..]);
-            call.arg(match end {
+        for Imported { id, end, json } in publications {
+            let end = match end {
                 None => String::new(),
-                Some(EndedGeneration(None)) => "unnamed".to_owned(),
-                Some(EndedGeneration(Some(task_id))) => format!("task {task_id}"),
-            });
+                Some(ReplyEnd::Unnamed) => "-".to_owned(),
+                Some(ReplyEnd::Named(task_id)) => format!("={task_id}"),
+            };
+            call.arg(id).arg(end).arg(&json[..]);
         }
         call
     }

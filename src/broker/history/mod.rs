@@ -14,7 +14,6 @@ mod redis;
 mod tests;
 
 pub use compact::compact;
-pub use layered::EndedGeneration;
 pub(super) use layered::{
     Heartbeat, Import, ImportOutcome, Imported, ListenerState, MessageNumber, Registered,
     Registration,

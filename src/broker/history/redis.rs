@@ -11,12 +11,29 @@ use super::{
     PublishOnce, Published, ReadFrom, encode, end_key,
 };
 use crate::config;
-use crate::protocol::{ANY_NAME_MEMORY, CANCELLED_MEMORY, ChannelName, EventNames, Position};
-use crate::redis_link::{Commands, EngineUnavailable};
+use crate::protocol::{
+    ANY_NAME_MEMORY, CANCELLED_MEMORY, ChannelName, EventNames, Position, random_hex,
+};
+use crate::redis_link::{Commands, EngineUnavailable, Needs};
 use std::sync::Arc;
 
 /// The most channels whose positions are read in one write.
 const POSITIONS_PER_WRITE: usize = 500;
+
+const PUBLISH: &str = include_str!("../../../clients/redis/publish.lua");
+const CANCEL: &str = include_str!("cancel.lua");
+const READ: &str = include_str!("read.lua");
+const EXTENT: &str = include_str!("extent.lua");
+const RECORD_GENERATION_START: &str = include_str!("record_generation_start.lua");
+const SETTLE_GENERATION: &str =
+    concat!(include_str!("settle.lua"), include_str!("settle_generation.lua"));
+const RECORD_GENERATION_END: &str = include_str!("record_generation_end.lua");
+const GENERATION_STATE: &str = include_str!("generation_state.lua");
+const ROTATE_EPOCH: &str = include_str!("rotate_epoch.lua");
+const IMPORT: &str =
+    concat!(include_str!("settle.lua"), include_str!("cancelled.lua"), include_str!("import.lua"));
+const REGISTER_LISTENER: &str = include_str!("register_listener.lua");
+const NODE_HEARTBEAT: &str = include_str!("node_heartbeat.lua");
 
 /// The scripts, and the connection that they run on. Cheap to clone.
 #[derive(Clone)]
@@ -50,21 +67,18 @@ impl RedisHistory {
             commands,
             prefix: prefix.into(),
             scripts: Scripts {
-                publish: Script::new(include_str!("../../../clients/redis/publish.lua")),
-                cancel: Script::new(include_str!("cancel.lua")),
-                read: Script::new(include_str!("read.lua")),
-                extent: Script::new(include_str!("extent.lua")),
-                record_generation_start: Script::new(include_str!("record_generation_start.lua")),
-                settle_generation: Script::new(include_str!("settle_generation.lua")),
-                record_generation_end: Script::new(include_str!("record_generation_end.lua")),
-                generation_state: Script::new(include_str!("generation_state.lua")),
-                rotate_epoch: Script::new(include_str!("rotate_epoch.lua")),
-                import: Script::new(concat!(
-                    include_str!("cancelled.lua"),
-                    include_str!("import.lua")
-                )),
-                register_listener: Script::new(include_str!("register_listener.lua")),
-                node_heartbeat: Script::new(include_str!("node_heartbeat.lua")),
+                publish: Script::new(PUBLISH),
+                cancel: Script::new(CANCEL),
+                read: Script::new(READ),
+                extent: Script::new(EXTENT),
+                record_generation_start: Script::new(RECORD_GENERATION_START),
+                settle_generation: Script::new(SETTLE_GENERATION),
+                record_generation_end: Script::new(RECORD_GENERATION_END),
+                generation_state: Script::new(GENERATION_STATE),
+                rotate_epoch: Script::new(ROTATE_EPOCH),
+                import: Script::new(IMPORT),
+                register_listener: Script::new(REGISTER_LISTENER),
+                node_heartbeat: Script::new(NODE_HEARTBEAT),
             },
         }))
     }
@@ -72,6 +86,57 @@ impl RedisHistory {
     /// The same histories over another connection.
     pub fn with_commands(&self, commands: Commands) -> Self {
         Self::new(commands, &self.0.prefix)
+    }
+
+    /// Declares what publishing to channels such as `channels`, and reading histories if any are kept, sends to Redis.
+    /// `has_layer` adds what a node with a channel layer sends.
+    pub fn declare_needs(&self, channels: &[String], keeps_history: bool, has_layer: bool) {
+        let control = format!("{}control", self.0.prefix);
+        let mut needs = Needs::default()
+            .command("PUBLISH", &control)
+            .own_key(self.own_key(&format!("probe:{}", random_hex(8))));
+        let example = channels.first().map_or("0", String::as_str);
+        let key = |part: &str| format!("{}{{{example}}}:{part}", self.0.prefix);
+        for channel in channels {
+            needs = needs.command("PUBLISH", channel);
+        }
+        // Repeated calls are recognised, and tasks are cancelled, without a history as well.
+        for command in ["GET", "SET", "EVALSHA"] {
+            needs = needs.command(command, &key("once:0"));
+        }
+        for command in ["HMGET", "HSET", "HGETALL", "PTTL", "PEXPIRE"] {
+            needs = needs.command(command, &key("meta"));
+        }
+        needs = needs.command("SCRIPT", "").command("TIME", "");
+        let script =
+            |needs: Needs, source: &str, part: &str| needs.script(source, &key(part), &control);
+        if keeps_history {
+            for source in [
+                PUBLISH,
+                CANCEL,
+                READ,
+                EXTENT,
+                RECORD_GENERATION_START,
+                SETTLE_GENERATION,
+                RECORD_GENERATION_END,
+                GENERATION_STATE,
+                ROTATE_EPOCH,
+            ] {
+                needs = script(needs, source, "stream");
+            }
+            needs = needs.command("XDEL", &key("stream"));
+        }
+        if has_layer {
+            for source in [IMPORT, REGISTER_LISTENER] {
+                needs = script(needs, source, "nodes");
+            }
+            let nodes = self.own_key("layer:nodes");
+            needs = needs.script(NODE_HEARTBEAT, &nodes, &control);
+            for command in ["ZREM", "DEL", "SADD", "SREM", "SMEMBERS", "SET", "PEXPIRE"] {
+                needs = needs.command(command, &nodes);
+            }
+        }
+        self.0.commands.declare("history", needs);
     }
 
     pub(super) fn key(&self, channel: &ChannelName, part: &str) -> String {

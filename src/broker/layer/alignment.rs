@@ -89,8 +89,7 @@ impl Layer {
                         continue;
                     }
                     for channel in read.members.iter().filter_map(|member| names.channel(member)) {
-                        let mut held = HeldMessage { score, imported: read.imported.clone() };
-                        self.find_end(&channel, &mut held);
+                        let held = HeldMessage { score, imported: read.imported.clone() };
                         messages.entry(channel).or_default().push(held);
                     }
                 }

@@ -14,9 +14,10 @@ use super::{Layer, Wire};
 use crate::channel_layer::{GroupChannels, host_of};
 use crate::config::ChannelsLayer;
 use crate::protocol::ChannelName;
-use crate::redis_link::{ConnectionError, Health, PubSub, PubSubSender, RedisFailure, client};
+use crate::redis_link::{
+    ConnectionError, Health, MonitoredLink, PubSub, PubSubSender, RedisFailure, client,
+};
 use crate::telemetry;
-use ::redis::aio::MultiplexedConnection;
 
 /// The most messages that wait to be imported, and the most bytes of them. Beyond either limit the subscription
 /// counts as broken.
@@ -200,7 +201,7 @@ impl Groups {
 }
 
 impl Links {
-    pub fn links(&self) -> impl Iterator<Item = MultiplexedConnection> {
+    pub fn links(&self) -> impl Iterator<Item = MonitoredLink> {
         self.0.iter().map(PubSub::link)
     }
 }

@@ -82,14 +82,8 @@ impl Layer {
         Some(ReadMessage {
             members,
             message_type,
-            imported: Imported { id, json: json.into(), end: None },
+            imported: Imported { id, end: None, json: json.into() },
         })
-    }
-
-    /// Notes which generation of `channel` the message ends.
-    pub(super) fn find_end(&self, channel: &ChannelName, message: &mut HeldMessage) {
-        let imported = &mut message.imported;
-        imported.end = (self.0.end_reader)(channel, &imported.json);
     }
 
     /// Whether messages of this type are forwarded.
@@ -166,17 +160,11 @@ impl Importer {
 
     /// Delivers a message to this node's clients if the channel keeps no history. Otherwise adds it to `imports`, unless
     /// it must be held.
-    async fn dispatch(
-        &self,
-        channel: ChannelName,
-        mut message: HeldMessage,
-        imports: &mut Imports,
-    ) {
+    async fn dispatch(&self, channel: ChannelName, message: HeldMessage, imports: &mut Imports) {
         let Some(rule) = self.layer.0.history.rule(&channel) else {
             telemetry::channel_layer::message_read(Outcome::Live);
             return self.deliver(channel, &message.imported.json).await;
         };
-        self.layer.find_end(&channel, &mut message);
         let ready = self.layer.0.membership.borrow_mut().add(&channel, message);
         if let Some(ready) = ready {
             imports.add(&channel, rule, ready);
@@ -204,11 +192,16 @@ impl Importer {
     }
 
     /// Appends messages to the histories, and retries until Redis answers. Each message is still appended only once.
-    async fn import(&self, Imports { list, .. }: Imports) {
+    async fn import(&self, Imports { mut list, .. }: Imports) {
         if list.is_empty() {
             return;
         }
         let layer = &*self.layer.0;
+        for Import { channel, publications, .. } in &mut list {
+            for publication in publications {
+                publication.end = (layer.end_reader)(channel, &publication.json);
+            }
+        }
         let memory = match layer.wire {
             Wire::Core { .. } => IDENTITY_TTL,
             Wire::PubSub(_) => self.layer.registration_ttl(),

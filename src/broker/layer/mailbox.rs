@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use redis::Client;
-use redis::aio::MultiplexedConnection;
 
 use super::importer::{Importer, Incoming, Payload};
 use super::{Layer, NO_HISTORY, Wire};
 use crate::broker::history::ListenerState;
 use crate::channel_layer::{MESSAGES_PER_TAKE, Mailbox, MailboxMessage};
-use crate::redis_link::{ConnectionError, ConnectionEvent, Health, Supervised, client, supervise};
+use crate::redis_link::{
+    ConnectionError, ConnectionEvent, Health, MonitoredLink, Supervised, client, supervise,
+};
 use crate::shutdown::Shutdown;
 use crate::telemetry;
 
@@ -44,7 +45,7 @@ impl Supervised for MailboxReader {
         }
     }
 
-    fn links_to_ping(&self, mailbox: &Mailbox) -> Vec<MultiplexedConnection> {
+    fn links_to_check(&self, mailbox: &Mailbox) -> Vec<MonitoredLink> {
         vec![mailbox.link()]
     }
 
@@ -71,7 +72,7 @@ impl Supervised for MailboxReader {
             ConnectionEvent::ConnectFailed { reason, .. } => {
                 telemetry::channel_layer::connect_failed(reason);
             }
-            ConnectionEvent::Lost { .. } => telemetry::channel_layer::connection_lost(),
+            ConnectionEvent::Lost { reason } => telemetry::channel_layer::connection_lost(reason),
         }
     }
 }

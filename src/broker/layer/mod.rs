@@ -33,8 +33,9 @@ use self::group_membership::GroupMembership;
 use self::groups::Groups;
 pub(super) use self::groups::Links;
 use self::importer::Importer;
+use super::catch_up::EndReader;
 use super::channels::Change;
-use super::core::{EndReader, Parts};
+use super::core::Parts;
 use super::history::{History, ListenerState, RedisHistory};
 use super::layer_reads::LayerReads;
 use super::thread::ToThread;
@@ -83,6 +84,7 @@ struct Inner {
     channels: Rc<RefCell<super::channels::Channels>>,
     changes: mpsc::WeakUnboundedSender<Change>,
     max_publication_bytes: usize,
+    /// Tells which reply a message ends, so that its end is recorded when it is appended.
     end_reader: EndReader,
     /// The shutdown signal of the connections that outlive the gateway's others. It is never triggered: the
     /// connections end with their last user.

@@ -14,7 +14,6 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use ::redis::aio::MultiplexedConnection;
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
@@ -28,7 +27,8 @@ use super::thread::ToThread;
 use crate::config::{ChannelsLayer, RedisUrl};
 use crate::protocol::ChannelName;
 use crate::redis_link::{
-    ConnectionError, ConnectionEvent, Health, PubSub, RedisFailure, Supervised, supervise,
+    ConnectionError, ConnectionEvent, Health, MonitoredLink, PubSub, RedisFailure, Supervised,
+    supervise,
 };
 use crate::shutdown::Shutdown;
 use crate::telemetry;
@@ -127,7 +127,7 @@ impl Supervised for RedisSubscription {
         Ok(pubsub)
     }
 
-    fn links_to_ping(&self, pubsub: &PubSub) -> Vec<MultiplexedConnection> {
+    fn links_to_check(&self, pubsub: &PubSub) -> Vec<MonitoredLink> {
         std::iter::once(pubsub.link()).chain(self.links.links()).collect()
     }
 
@@ -172,8 +172,8 @@ impl Supervised for RedisSubscription {
             ConnectionEvent::Connected { .. } => {
                 telemetry::engine::subscription_live(self.subscribed.len());
             }
-            ConnectionEvent::ConnectFailed { reason, .. } => {
-                telemetry::engine::subscription_failed(reason);
+            ConnectionEvent::ConnectFailed { attempt, reason } => {
+                telemetry::engine::subscription_failed(attempt, reason);
             }
             ConnectionEvent::Lost { reason } => telemetry::engine::subscription_lost(reason),
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use redis::Script;
 
 use super::Held;
-use crate::redis_link::{Commands, EngineUnavailable};
+use crate::redis_link::{Commands, EngineUnavailable, Needs};
 
 /// The beginning of a key's value: an answer, which the task id follows, or a claim.
 const ANSWER: &[u8] = b"=";
@@ -21,9 +21,14 @@ pub(super) struct RedisDedup {
 
 impl RedisDedup {
     pub(super) fn new(commands: Commands, key_prefix: &str) -> Self {
+        let prefix = format!("{key_prefix}message:");
+        let needs = [include_str!("claim.lua"), include_str!("finish.lua")]
+            .into_iter()
+            .fold(Needs::default(), |needs, source| needs.script(source, &prefix, ""));
+        commands.declare("dedup", needs);
         Self {
             commands,
-            prefix: format!("{key_prefix}message:"),
+            prefix,
             claim: Script::new(include_str!("claim.lua")),
             finish: Script::new(include_str!("finish.lua")),
         }

@@ -13,7 +13,7 @@ use redis::{Script, ScriptInvocation};
 use super::{Claimed, GenerationRecord, Held, LEASE, Release};
 use crate::generations::Task;
 use crate::protocol::{ChannelName, random_hex};
-use crate::redis_link::{Commands, EngineUnavailable};
+use crate::redis_link::{Commands, EngineUnavailable, Needs};
 
 /// The most generations that are claimed in one step.
 const MAX_CLAIMED: usize = 100;
@@ -43,7 +43,7 @@ pub(super) struct Renewed {
 
 impl RedisLedger {
     pub fn new(commands: Commands, key_prefix: &str) -> Self {
-        Self {
+        let ledger = Self {
             commands,
             node: random_hex(8),
             generations: format!("{key_prefix}generations"),
@@ -53,7 +53,27 @@ impl RedisLedger {
             enter: Script::new(include_str!("enter.lua")),
             release: Script::new(include_str!("release.lua")),
             claim: Script::new(include_str!("claim.lua")),
+        };
+        ledger.commands.declare("ledger", ledger.needs());
+        ledger
+    }
+
+    /// What the ledger sends to Redis.
+    fn needs(&self) -> Needs {
+        let mut needs = Needs::default();
+        for source in
+            [include_str!("enter.lua"), include_str!("release.lua"), include_str!("claim.lua")]
+        {
+            needs = needs.script(source, &self.generations, &self.cancel_channel);
         }
+        let cancel = format!("{}0", self.cancel_prefix);
+        for command in ["SET", "DEL", "EXISTS"] {
+            needs = needs.command(command, &cancel);
+        }
+        needs
+            .command("ZCARD", &self.generations)
+            .command("HGET", &self.record)
+            .command("PUBLISH", &self.cancel_channel)
     }
 
     /// Enters generations, or renews those that are entered.

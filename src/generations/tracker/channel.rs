@@ -57,6 +57,10 @@ impl Channel {
         self.replies.iter().map(|reply| &**reply).filter(|reply| !reply.has_ended())
     }
 
+    pub fn count_running(&self) -> usize {
+        self.running().count()
+    }
+
     /// The reply that a terminal event without a task id ends, and whether that is certain: one whose task is over,
     /// or else the oldest, which is certain if no other reply is running.
     pub fn next_to_end(&self) -> Option<(&ReplyState, bool)> {

@@ -27,7 +27,7 @@ use super::Task;
 use super::event::Event;
 use super::recent_ends::RecentEnds;
 use crate::config::{Config, DuplicateTerminal, SharedConfig};
-use crate::protocol::{ChannelName, EventName, INTERNAL_PREFIX, Position, TaskNotice};
+use crate::protocol::{ChannelName, EventName, INTERNAL_PREFIX, Position, ReplyEnd, TaskNotice};
 use cancelled::CancelledChannels;
 use channel::Channel;
 
@@ -61,28 +61,6 @@ pub struct Observed {
 
 impl Observed {
     const OTHER: Self = Self { disposition: Disposition::Deliver, end: None };
-}
-
-/// The reply that a terminal event ends.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ReplyEnd {
-    /// The one of this task.
-    Named(String),
-    /// The event names no task.
-    Unnamed,
-}
-
-impl ReplyEnd {
-    fn of(event: Event<'_>) -> Self {
-        event.task_id.map_or(Self::Unnamed, |task_id| Self::Named(task_id.into_owned()))
-    }
-
-    pub fn task_id(&self) -> Option<&str> {
-        match self {
-            Self::Named(task_id) => Some(task_id),
-            Self::Unnamed => None,
-        }
-    }
 }
 
 /// Shared by all threads of the node. Cheap to clone.
@@ -175,7 +153,7 @@ impl Tracker {
         if is_repeat && rule.duplicate_terminal == DuplicateTerminal::Drop {
             return Observed { disposition: Disposition::Drop, end: None };
         }
-        let end = is_terminal.then(|| ReplyEnd::of(event));
+        let end = is_terminal.then(|| reply_end(event));
         Observed { disposition: Disposition::Deliver, end }
     }
 
@@ -190,7 +168,7 @@ impl Tracker {
         let event = Event::read(json)?;
         let is_end = event.ends_reply(config.generations_of(channel)?)
             || with_complete && event.name == EventName::Complete.label();
-        is_end.then(|| ReplyEnd::of(event))
+        is_end.then(|| reply_end(event))
     }
 
     /// Whether this node has seen the task's terminal event lately.
@@ -225,6 +203,11 @@ impl Tracker {
         inner.count_active(&state);
         PendingReply::new(self.clone(), channel.clone(), began, heard)
     }
+}
+
+/// The reply that `event`, which is terminal, ends.
+fn reply_end(event: Event<'_>) -> ReplyEnd {
+    event.task_id.map_or(ReplyEnd::Unnamed, |task_id| ReplyEnd::Named(task_id.into_owned()))
 }
 
 /// Whether events of this name can begin or end a reply, on some channel.

@@ -176,6 +176,12 @@ impl TrackedReply {
         }
     }
 
+    /// Whether no other reply is running on the channel, as far as this node knows.
+    pub fn is_only_one(&self) -> bool {
+        let state = self.tracker.0.lock();
+        state.channels.get(&self.channel).is_none_or(|channel| channel.count_running() <= 1)
+    }
+
     /// Whether no event at all came on the channel since the message was sent.
     pub fn has_heard_nothing(&self) -> bool {
         let state = self.tracker.0.lock();

@@ -107,6 +107,13 @@ async fn the_connection_to_a_read_only_server_is_replaced() {
     let failure = commands.query::<()>(redis::cmd("SET").arg("a").arg(1)).await.unwrap_err();
     assert!(matches!(failure, RedisFailure::Refused(_)), "{failure}");
     down(&commands).await;
+    // A replica is not used.
+    assert!(!commands.wait_up(Duration::from_millis(300)).await);
+    let problem = commands.check().unwrap_err();
+    assert!(problem.contains("READONLY"), "{problem}");
+    let client = open::client(&server.url()).unwrap();
+    let mut own = client.get_multiplexed_async_connection().await.unwrap();
+    replica_of("NO", "ONE").exec_async(&mut own).await.unwrap();
     assert!(commands.wait_up(SOON).await);
     assert_ne!(id(commands.clone()).await, before);
 }

@@ -21,7 +21,7 @@ impl Supervised for Script {
         self.outcomes.remove(0).ok_or_else(|| "refused".into())
     }
 
-    fn links_to_ping(&self, _: &Duration) -> Vec<MultiplexedConnection> {
+    fn links_to_check(&self, _: &Duration) -> Vec<MonitoredLink> {
         Vec::new()
     }
 
@@ -90,7 +90,7 @@ async fn every_step_is_recorded_in_order() {
 
 #[tokio::test]
 async fn only_a_stable_connection_resets_the_back_off() {
-    let (brief, long) = (Duration::from_millis(10), PING_INTERVAL + Duration::from_millis(200));
+    let (brief, long) = (Duration::from_millis(10), CHECK_INTERVAL + Duration::from_millis(200));
     let script = run(vec![None, None, None, Some(brief), Some(long), None]).await;
     let first = Duration::from_millis(50);
     assert!(script.pauses[3] > 2 * first, "{:?}", script.pauses);

@@ -14,7 +14,7 @@ use super::{Message, QueueState, RelayError};
 use crate::clock;
 use crate::config::{CeleryTask, CeleryUpstream};
 use crate::protocol::ChannelName;
-use crate::redis_link::{Commands, RedisFailure};
+use crate::redis_link::{Commands, Needs, RedisFailure};
 use crate::shutdown::Shutdown;
 
 mod client_json;
@@ -61,6 +61,12 @@ impl Celery {
             Commands::start(&config.broker_url, &format!("upstream.{upstream}"), shutdown)?;
         let database = config.broker_url.info().redis_settings().db();
         let pidbox = format!("{}/{database}.{PIDBOX}", config.global_keyprefix);
+        let tasks =
+            std::iter::once(&config.default_task).chain(config.tasks.iter().map(|(_, task)| task));
+        let needs = tasks.fold(Needs::default().command("PUBLISH", &pidbox), |needs, task| {
+            needs.script(PUSH, &list_key(config, task), "")
+        });
+        broker.declare("celery", needs);
         let results = config.results.as_ref();
         let results = results
             .map(|results| {
@@ -78,9 +84,10 @@ impl Celery {
         Ok(Self { broker, push, pidbox, results, tracker: tracker.transpose()?, command_clock })
     }
 
-    /// Whether the broker can be reached. Results and tracking are not needed to accept messages.
-    pub fn is_up(&self) -> bool {
-        self.broker.is_up()
+    /// Whether the broker can be reached and accepts tasks; `Err` says why not. Results, and a cache of its own for
+    /// tracking, are not needed to accept messages.
+    pub fn check(&self) -> Result<(), String> {
+        self.broker.check()
     }
 
     /// Returns the result backend; `None` = it is not configured.

@@ -3,21 +3,24 @@
 //! A worker writes a task's state to `celery-task-meta-<id>` when the task ends, also if it never started
 //! (revoked, expired, unknown). The states of all tasks with a waiter are polled, and nothing is polled
 //! without waiters. Polling, unlike a subscription, misses nothing while the connection is lost.
+//!
+//! A task that returns the promise of other tasks has ended, but its reply goes on: their results are awaited.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use self::state::{MAX_PROMISED, State};
 use crate::config;
-use crate::redis_link::Commands;
+use crate::redis_link::{Commands, Needs};
 use crate::shutdown::Shutdown;
 use crate::telemetry;
 pub use crate::telemetry::upstreams::TaskEnd;
+
+mod state;
 
 /// The time between two polls.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
@@ -36,9 +39,18 @@ struct Inner {
     commands: Commands,
     /// The prefix of keys, before a task's id.
     prefix: String,
-    waiting: Mutex<HashMap<Box<str>, oneshot::Sender<TaskEnd>>>,
+    waiting: Mutex<HashMap<Box<str>, Waiter>>,
     /// Notified when a waiter is added.
     wake: Notify,
+}
+
+/// The waiter for the end of a task.
+struct Waiter {
+    sender: oneshot::Sender<TaskEnd>,
+    /// The tasks that have to end: itself, or those that it promised.
+    tasks: Vec<Box<str>>,
+    /// How many promised tasks may still be added.
+    promises_left: usize,
 }
 
 /// Removes the waiter of a task when it is dropped.
@@ -66,6 +78,8 @@ impl Results {
             waiting: Mutex::default(),
             wake: Notify::new(),
         });
+        let needs = Needs::default().command("MGET", &format!("{}0", inner.prefix));
+        inner.commands.declare("results", needs);
         let wanted = CancellationToken::new();
         let results = Self { inner: Arc::clone(&inner), _polling: wanted.clone().drop_guard() };
         let shutdown = shutdown.clone();
@@ -84,7 +98,8 @@ impl Results {
     pub async fn wait_for_end(&self, task_id: &str) -> TaskEnd {
         let (sender, receiver) = oneshot::channel();
         let _guard = WaiterGuard { results: &self.inner, task_id };
-        self.inner.lock().insert(task_id.into(), sender);
+        let waiter = Waiter { sender, tasks: vec![task_id.into()], promises_left: MAX_PROMISED };
+        self.inner.lock().insert(task_id.into(), waiter);
         self.inner.wake.notify_one();
         match receiver.await {
             Ok(end) => end,
@@ -96,45 +111,83 @@ impl Results {
 impl Inner {
     async fn poll(&self) {
         loop {
-            let ids: Vec<Box<str>> = self.lock().keys().cloned().collect();
-            if ids.is_empty() {
+            let asked: Vec<Asked> = self.lock().iter().flat_map(Asked::of).collect();
+            if asked.is_empty() {
                 self.wake.notified().await;
             }
-            for ids in ids.chunks(TASKS_PER_COMMAND) {
-                self.poll_states(ids).await;
+            for asked in asked.chunks(TASKS_PER_COMMAND) {
+                self.poll_states(asked).await;
             }
             tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
-    async fn poll_states(&self, ids: &[Box<str>]) {
+    async fn poll_states(&self, asked: &[Asked]) {
         let mut get = redis::cmd("MGET");
-        for id in ids {
-            get.arg(format!("{}{id}", self.prefix));
+        for Asked { task, .. } in asked {
+            get.arg(format!("{}{task}", self.prefix));
         }
         // After a failure the states are polled again.
         let Ok(states) = self.commands.query::<Vec<Option<Vec<u8>>>>(&get).await else { return };
-        for (id, state) in ids.iter().zip(states) {
+        for (asked, state) in asked.iter().zip(states) {
             let Some(state) = state else { continue };
-            match read(&state) {
-                Some(State { end: None, .. }) => {}
-                Some(State { end: Some(end), exception }) => {
-                    if let Some(waiter) = self.lock().remove(id) {
-                        telemetry::upstreams::celery_task_ended(end, id, exception.as_deref());
-                        // The waiter may have been dropped.
-                        let _ = waiter.send(end);
-                    }
+            match state::read(&state) {
+                Ok(State { end: None, .. }) => {}
+                Ok(State { end: Some(end), exception, promised }) => {
+                    self.task_ended(asked, end, exception.as_deref(), &promised);
                 }
-                None => {
-                    self.lock().remove(id);
-                    telemetry::upstreams::celery_result_unreadable(id);
+                Err(why) => {
+                    if self.lock().remove(&asked.waiter).is_some() {
+                        telemetry::upstreams::celery_result_unreadable(&asked.task, why);
+                    }
                 }
             }
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Box<str>, oneshot::Sender<TaskEnd>>> {
+    /// Completes the waiter if nothing else is awaited for it.
+    fn task_ended(
+        &self,
+        asked: &Asked,
+        end: TaskEnd,
+        exception: Option<&str>,
+        promised: &[String],
+    ) {
+        let mut waiting = self.lock();
+        let Some(waiter) = waiting.get_mut(&asked.waiter) else { return };
+        if !promised.is_empty() {
+            let is_awaited = promised.len() <= waiter.promises_left;
+            telemetry::upstreams::celery_task_promised(&asked.task, promised.len(), is_awaited);
+            if is_awaited {
+                waiter.promises_left -= promised.len();
+                waiter.tasks.extend(promised.iter().map(|task| task.as_str().into()));
+            }
+        }
+        waiter.tasks.retain(|task| *task != asked.task);
+        if end == TaskEnd::Succeeded && !waiter.tasks.is_empty() {
+            return;
+        }
+        if let Some(waiter) = waiting.remove(&asked.waiter) {
+            telemetry::upstreams::celery_task_ended(end, &asked.waiter, exception);
+            // The waiter may have been dropped.
+            let _ = waiter.sender.send(end);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Box<str>, Waiter>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A task whose state is polled, and the task whose waiter it is polled for.
+struct Asked {
+    waiter: Box<str>,
+    task: Box<str>,
+}
+
+impl Asked {
+    fn of((waiter, entry): (&Box<str>, &Waiter)) -> Vec<Self> {
+        entry.tasks.iter().map(|task| Self { waiter: waiter.clone(), task: task.clone() }).collect()
     }
 }
 
@@ -146,51 +199,6 @@ fn key_prefix(global: &str) -> String {
         Some(_) => "_",
     };
     format!("{global}{separator}celery-task-meta-")
-}
-
-/// The parts of a task's state that the gateway uses.
-#[derive(Debug, PartialEq, Eq)]
-struct State {
-    /// `None` = the task has not ended.
-    end: Option<TaskEnd>,
-    /// The type of the exception, for the log.
-    exception: Option<String>,
-}
-
-/// Parses a state; `None` = it is not one.
-fn read(json: &[u8]) -> Option<State> {
-    #[derive(Deserialize)]
-    struct Fields<'a> {
-        status: &'a str,
-        #[serde(borrow)]
-        result: Option<&'a RawValue>,
-    }
-    let (status, result) = match serde_json::from_slice::<Fields<'_>>(json) {
-        Ok(fields) => (fields.status, fields.result),
-        // Python also writes invalid JSON, such as NaN. The status comes before the task's result.
-        Err(_) => (leading_status(json)?, None),
-    };
-    let result: Option<serde_json::Value> =
-        result.and_then(|result| serde_json::from_str(result.get()).ok());
-    let expired = |result: &serde_json::Value| {
-        let message = &result["exc_message"];
-        message == "expired" || message[0] == "expired"
-    };
-    let end = match status {
-        "SUCCESS" => Some(TaskEnd::Succeeded),
-        "FAILURE" => Some(TaskEnd::Failed),
-        "REVOKED" if result.as_ref().is_some_and(expired) => Some(TaskEnd::Expired),
-        "REVOKED" => Some(TaskEnd::Revoked),
-        _ => None,
-    };
-    let exception = result.as_ref().and_then(|result| result["exc_type"].as_str());
-    Some(State { end, exception: exception.map(str::to_owned) })
-}
-
-fn leading_status(json: &[u8]) -> Option<&str> {
-    let rest = json.strip_prefix(b"{\"status\": \"")?;
-    let end = rest.iter().position(|byte| *byte == b'"')?;
-    std::str::from_utf8(&rest[..end]).ok()
 }
 
 #[cfg(test)]

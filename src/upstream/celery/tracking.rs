@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use crate::config::{CeleryTrack, TrackFormat};
 use crate::pickle;
 use crate::protocol::TemplateContext;
-use crate::redis_link::{Commands, RedisFailure};
+use crate::redis_link::{Commands, Needs, RedisFailure};
 use crate::telemetry;
 use crate::upstream::Message;
 use crate::upstream::message::user_in_template;
@@ -61,6 +61,8 @@ impl TrackedTask {
 
 impl Tracker {
     pub fn new(commands: Commands, track: &CeleryTrack) -> Self {
+        let key = track.key.example();
+        commands.declare("track", Needs::default().script(REPLACE, &key, "").command("GET", &key));
         let CeleryTrack { ttl, format, .. } = *track;
         Self { commands, ttl, format, permits: Arc::new(Semaphore::new(MAX_IN_FLIGHT)) }
     }

@@ -24,6 +24,7 @@ pub mod redis;
 pub mod settings;
 mod smoke;
 pub mod socket;
+pub mod tcp_proxy;
 pub mod upstream;
 
 pub use backend::Backend;
@@ -33,6 +34,7 @@ pub use raw::RawClient;
 pub use redis::Redis;
 pub use settings::{API_KEY, Settings};
 pub use socket::{Event, Socket};
+pub use tcp_proxy::TcpProxy;
 pub use upstream::{Reply, Upstream};
 
 /// Longer than anything that a working gateway needs on a busy machine, and longer than its own timeouts

@@ -16,6 +16,7 @@ pub struct Redis {
     directory: TempDir,
     durable: bool,
     tls: Option<Tls>,
+    options: Vec<String>,
     server: Option<Child>,
 }
 
@@ -34,25 +35,54 @@ pub fn tls_file(name: &str) -> String {
 impl Redis {
     /// Starts `redis-server` on a free port and waits until it answers.
     pub async fn start() -> Self {
-        Self::start_as(false, None).await
+        Self::start_as(false, None, &[]).await
+    }
+
+    /// The same with further options, for example `["--maxclients", "3"]`.
+    pub async fn start_with(options: &[&str]) -> Self {
+        Self::start_as(false, None, options).await
+    }
+
+    /// Starts a replica of `primary` and waits until it follows.
+    pub async fn start_replica(primary: &Redis) -> Self {
+        let replica = Self::start().await;
+        replica.follow(primary).await;
+        replica
+    }
+
+    /// Makes this server a replica of `primary`, and waits until it follows.
+    pub async fn follow(&self, primary: &Redis) {
+        let () = self.run(&["REPLICAOF", "127.0.0.1", &primary.port.to_string()]).await;
+        until("replica that follows", async || {
+            let info: String = self.run(&["INFO", "replication"]).await;
+            info.contains("master_link_status:up").then_some(())
+        })
+        .await;
+    }
+
+    /// Makes this server a primary.
+    pub async fn promote(&self) {
+        let () = self.run(&["REPLICAOF", "NO", "ONE"]).await;
     }
 
     /// The same with a TLS port only. Its certificate `server.pem` is for 127.0.0.1 and was issued by `ca.pem`.
     pub async fn start_tls(tls: Tls) -> Self {
-        Self::start_as(false, Some(tls)).await
+        Self::start_as(false, Some(tls), &[]).await
     }
 
     /// The same with an append-only file, so that it has its data after a restart.
     pub async fn start_durable() -> Self {
-        Self::start_as(true, None).await
+        Self::start_as(true, None, &[]).await
     }
 
-    async fn start_as(durable: bool, tls: Option<Tls>) -> Self {
+    async fn start_as(durable: bool, tls: Option<Tls>, options: &[&str]) -> Self {
+        let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
         loop {
             // The port is free now. If another process takes it first, the next port is tried.
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
             let directory = tempfile::tempdir().expect("a temporary directory");
-            let mut redis = Self { port, directory, durable, tls, server: None };
+            let options = options.clone();
+            let mut redis = Self { port, directory, durable, tls, options, server: None };
             if redis.try_start().await {
                 return redis;
             }
@@ -157,7 +187,8 @@ impl Redis {
         let mut server = command
             .args(["--bind", "127.0.0.1"])
             .args(["--save", "", "--appendonly", if self.durable { "yes" } else { "no" }])
-            .args(["--appendfsync", "always"])
+            .args(["--appendfsync", "always", "--repl-diskless-sync-delay", "0"])
+            .args(&self.options)
             .arg("--dir")
             .arg(self.directory.path())
             .stdin(Stdio::null())

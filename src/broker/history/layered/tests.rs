@@ -29,7 +29,7 @@ impl Bench {
         &self,
         first: Option<(&str, i64)>,
         messages: &[(&str, &str)],
-        end: Option<EndedGeneration>,
+        end: Option<ReplyEnd>,
     ) -> ImportOutcome {
         let publication = |(id, text): &(&str, &str)| Imported {
             id: (*id).to_owned(),
@@ -165,9 +165,9 @@ async fn a_terminal_event_ends_its_generation_in_the_same_step() {
         bench.redis.record_generation_start(&channel(), task).await.unwrap();
     }
     // Of several, an event without a task may end any.
-    bench.import(None, &[("1", "end")], Some(EndedGeneration(None))).await;
+    bench.import(None, &[("1", "end")], Some(ReplyEnd::Unnamed)).await;
     assert!(!has_ended("x").await && !has_ended("y").await);
-    let named = Some(EndedGeneration(Some("x".to_owned())));
+    let named = Some(ReplyEnd::Named("x".to_owned()));
     bench.import(None, &[("2", "end")], named).await;
     assert!(has_ended("x").await && !has_ended("y").await);
 }
