@@ -101,6 +101,13 @@ impl CancelledTasks {
         }
     }
 
+    /// A task was cancelled, by an event that came before `position`. Does nothing if it is remembered.
+    pub fn learn(&mut self, id: &str, position: Position, now: Duration) {
+        if !self.tasks.iter().any(|task| *task.id == *id) {
+            self.cancel(id, Some(position), now);
+        }
+    }
+
     /// Events without a task id belong to the task that is being cancelled.
     pub fn cancel_unnamed(&mut self, names: EventNames, now: Duration) {
         self.unnamed = Some(UnnamedEvents { names, at: now, end: None });

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use super::Replies;
+use crate::broker::Page;
 use crate::control::NodeCommand;
 use crate::generations::Task;
+use crate::protocol::ChannelName;
 
 /// What became of a request to cancel a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +20,13 @@ pub enum CancelOutcome {
 }
 
 impl Replies {
+    /// Notes which tasks of a channel were cancelled before this node received its publications.
+    pub fn record_cancelled(&self, channel: &ChannelName, page: &Page) {
+        for task_id in &page.cancelled {
+            self.services.generations.tracker.record_cancelled(channel, task_id, page.now);
+        }
+    }
+
     /// Cancels a reply of this node. `None` if this node does not know the task and others must be asked
     /// ([`Replies::cancel_elsewhere`]).
     pub fn cancel_here(&self, task: &Task) -> Option<CancelOutcome> {

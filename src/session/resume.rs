@@ -122,6 +122,7 @@ impl Session {
         let mut missed = None;
         if let Some(ResumePoint::At(position)) = point {
             let page = history.read(channel, ReadFrom::After(position)).await?;
+            self.services.replies.record_cancelled(channel, &page);
             if page.now.epoch == position.epoch {
                 missed = page.now.offset.checked_sub(position.offset);
             }
@@ -132,6 +133,7 @@ impl Session {
             }
         }
         let page = history.read(channel, ReadFrom::Running).await?;
+        self.services.replies.record_cancelled(channel, &page);
         let position = Position { offset: page.after.unwrap_or(page.now.offset), ..page.now };
         // A client that did not ask is told as well if it does not get the whole running reply.
         let recovered = (point.is_some() || page.is_cut).then_some(false);
@@ -151,7 +153,7 @@ impl Session {
 
     /// Returns the end of the page if more is to be read. Otherwise the live publications follow.
     fn send_page(&self, page: Page, replay: Replay) -> Option<(Position, Replay)> {
-        let Page { now, after, publications, complete, is_cut: _ } = page;
+        let Page { now, after, publications, complete, .. } = page;
         let end = publications.last().and_then(|last| last.position);
         telemetry::delivery::replayed(self.log_fields(), publications.len());
         let mode = self.client.route.borrow().history.compact;

@@ -302,6 +302,34 @@ async fn no_way_of_publishing_gets_around_it_on_any_node() {
     assert!(seen.iter().all(|(name, _)| !ghosts.contains(&&**name)), "{seen:?}");
 }
 
+/// A node on which nobody was connected when the task was cancelled knows it as well.
+#[tokio::test]
+async fn a_client_that_reconnects_to_another_node_gets_nothing_of_it() {
+    let engine = Engine::redis().await;
+    let upstream = upstream().await;
+    let settings = with_history(&upstream);
+    let nodes = [engine.start(settings.clone()).await, engine.start(settings).await];
+    let (mut client, _) = Client::connected(&nodes[0], PATH).await;
+    let task = queue(&mut client).await;
+    let chunk = json!({"event": "chunk", "task_id": task});
+    Way::Plain.publish(engine.server(), &nodes[0], &chunk).await;
+    wait_for(&mut client, "chunk").await;
+    cancel(&mut client, &task).await;
+    wait_for(&mut client, "cancelled").await;
+    drop(client);
+    let (mut client, connected) = Client::connected(&nodes[1], PATH).await;
+    let path = format!("{PATH}?since={}&epoch={}", connected["offset"], connected["epoch"]);
+    let (mut back, _) = Client::connected(&nodes[1], &path.replace('"', "")).await;
+    for way in [Way::Plain, Way::OldScript, Way::Script, Way::Plain] {
+        way.publish(engine.server(), &nodes[0], &chunk).await;
+    }
+    let last = json!({"event": "last", "task_id": ""});
+    Way::Plain.publish(engine.server(), &nodes[0], &last).await;
+    for client in [&mut client, &mut back] {
+        assert_eq!(events(client, "last").await, []);
+    }
+}
+
 /// The start of a task on one node is known on the others, also where workers publish plainly.
 #[tokio::test]
 async fn a_start_on_another_node_lets_events_through() {

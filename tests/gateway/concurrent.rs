@@ -372,10 +372,10 @@ async fn two_nodes_share_one_queue() {
         }
         clients.push(client);
     }
-    for n in 1..6 {
+    for (n, client) in clients.iter_mut().enumerate().skip(1) {
         end(&writers);
-        wait_for_event(&mut clients[n], "task_queued").await;
-        wait_for_event(&mut clients[n], "processing_started").await;
+        wait_for_event(client, "task_queued").await;
+        wait_for_event(client, "processing_started").await;
         assert_eq!(upstream.requests().len(), n + 1);
     }
     end(&writers);

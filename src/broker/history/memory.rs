@@ -372,6 +372,7 @@ impl Log {
                     publications: Vec::new(),
                     complete: true,
                     is_cut,
+                    cancelled: Vec::new(),
                 };
             }
             ReadFrom::After(Position { offset, .. }) => offset,
@@ -382,6 +383,7 @@ impl Log {
             publications: Vec::new(),
             complete: true,
             is_cut,
+            cancelled: Vec::new(),
         };
         let from = self
             .publications

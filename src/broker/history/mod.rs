@@ -85,6 +85,9 @@ pub struct Page {
     pub complete: bool,
     /// Whether the start of a running generation is not stored any more, for [`ReadFrom::Running`].
     pub is_cut: bool,
+    /// Tasks of the channel that were cancelled lately, for a node that did not see it. Empty on the memory engine,
+    /// which has one node.
+    pub cancelled: Vec<Box<str>>,
 }
 
 /// What a history knows about a generation.

@@ -3,8 +3,9 @@
 -- oldest running generation, or from now if there is none), offset, maximum publications, maximum bytes,
 -- lifetime of a new epoch in milliseconds.
 -- Returns {epoch, current offset, offset that the publications follow (-1 = the history does not reach back that
--- far), 1 if complete, 1 if the start of a running generation is not stored any more, offset, data, offset, data, …}.
-local meta = redis.call('HMGET', KEYS[2], 'epoch', 'offset')
+-- far), 1 if complete, 1 if the start of a running generation is not stored any more, cancelled tasks, offset, data,
+-- offset, data, …}.
+local meta = redis.call('HMGET', KEYS[2], 'epoch', 'offset', 'cancelled')
 local epoch, now = meta[1], tonumber(meta[2] or 0)
 local clock = redis.call('TIME')
 if not epoch then
@@ -37,11 +38,17 @@ if ARGV[1] == '' then
 else
   after = tonumber(ARGV[2])
   if ARGV[1] ~= epoch or after > now or after + 1 < oldest then
-    return {epoch, now, -1, 1, 0}
+    return {epoch, now, -1, 1, 0, {}}
   end
 end
 
-local page, last, bytes = {epoch, now, after, 1, is_cut}, after, 0
+local cancelled, now_ms = {}, clock[1] * 1000 + math.floor(clock[2] / 1000)
+for task, expires in pairs(meta[3] and cjson.decode(meta[3]) or {}) do
+  if expires > now_ms then
+    cancelled[#cancelled + 1] = task
+  end
+end
+local page, last, bytes = {epoch, now, after, 1, is_cut, cancelled}, after, 0
 local count, most = 0, tonumber(ARGV[3])
 while last < now do
   if count >= most or bytes >= tonumber(ARGV[4]) then

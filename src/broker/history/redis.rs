@@ -98,7 +98,7 @@ impl RedisHistory {
         let example = channels.first().map_or("0", String::as_str);
         let key = |part: &str| format!("{}{{{example}}}:{part}", self.0.prefix);
         for channel in channels {
-            needs = needs.command("PUBLISH", channel);
+            needs = needs.command("PUBLISH", channel).command("SUBSCRIBE", channel);
         }
         // Repeated calls are recognised, and tasks are cancelled, without a history as well.
         for command in ["GET", "SET", "EVALSHA"] {
@@ -358,12 +358,14 @@ fn page(answer: Vec<Value>) -> Option<Page> {
     let after = u64::try_from(number(fields.next()?)?).ok();
     let complete = number(fields.next()?)? == 1;
     let is_cut = number(fields.next()?)? == 1;
+    let Value::Array(cancelled) = fields.next()? else { return None };
+    let cancelled = cancelled.into_iter().filter_map(text).map(String::into_boxed_str).collect();
     let mut publications = Vec::with_capacity(fields.len() / 2);
     while let (Some(offset), Some(Value::BulkString(json))) = (fields.next(), fields.next()) {
         let position = Position { epoch, offset: number(offset)?.try_into().ok()? };
         publications.push(encode(&json, Some(position)));
     }
-    Some(Page { now, after, publications, complete, is_cut })
+    Some(Page { now, after, publications, complete, is_cut, cancelled })
 }
 
 /// Reads the answer of publish.lua or cancel.lua.

@@ -52,6 +52,11 @@ impl CancelledChannels {
         self.remember(channel, |tasks, now| tasks.cancel(id, end, now));
     }
 
+    /// A task was cancelled before `position`. Does nothing if that is known.
+    pub fn learn(&self, channel: &ChannelName, id: &str, position: Position) {
+        self.remember(channel, |tasks, now| tasks.learn(id, position, now));
+    }
+
     /// Applies what a script says about the channel.
     pub fn apply(&self, channel: &ChannelName, notice: TaskNotice) {
         match notice {

@@ -178,6 +178,11 @@ impl Tracker {
         inner.lock().task_ends.contains(key, Instant::now())
     }
 
+    /// Notes that a task was cancelled before `position`, although this node may not have seen it.
+    pub fn record_cancelled(&self, channel: &ChannelName, task_id: &str, position: Position) {
+        self.0.cancelled.learn(channel, task_id, position);
+    }
+
     /// Watches for the ends of replies on a channel, until the watch is dropped.
     pub fn watch_ends(&self, channel: &ChannelName) -> EndWatch {
         let inner = &*self.0;

@@ -56,6 +56,18 @@ fn what_came_before_the_end_is_not_covered() {
 }
 
 #[test]
+fn a_task_that_another_node_cancelled_is_learned_once() {
+    let mut tasks = CancelledTasks::default();
+    let chunk = br#"{"event":"chunk","task_id":"t"}"#;
+    tasks.learn("t", at(5).unwrap(), START);
+    assert!(!tasks.covers(chunk, at(5), START), "it may be from before");
+    assert!(tasks.covers(chunk, at(6), START));
+    assert!(tasks.covers(chunk, None, START));
+    tasks.learn("t", at(9).unwrap(), START);
+    assert!(tasks.covers(chunk, at(6), START), "it was known");
+}
+
+#[test]
 fn events_without_a_task_id_belong_to_the_only_task() {
     let mut tasks = CancelledTasks::default();
     tasks.cancel("t", None, START);
