@@ -101,6 +101,7 @@ on_both_engines! {
     a_repeat_is_recognised_by_its_key,
     several_publications_are_published_in_one_step,
     late_clients_start_at_the_running_generation,
+    a_generation_whose_start_was_trimmed_is_cut,
     a_page_is_limited_in_bytes,
     a_removed_publication_is_not_read,
     a_client_that_missed_nothing_resumes_after_expiry,
@@ -127,6 +128,21 @@ fn offsets(page: &Page) -> Vec<u64> {
 
 fn text(publication: &Delivery) -> &str {
     std::str::from_utf8(frame::payload(&publication.frame)).unwrap()
+}
+
+async fn a_generation_whose_start_was_trimmed_is_cut(bench: Bench) {
+    let channel = channel("five_1");
+    bench.fill(&channel, 2).await;
+    bench.history.record_generation_start(&channel, "task").await.unwrap();
+    bench.fill(&channel, 5).await;
+    let page = bench.read(&channel, ReadFrom::Running).await;
+    assert_eq!((page.after, page.is_cut), (Some(2), false));
+    bench.fill(&channel, 1).await;
+    let page = bench.read(&channel, ReadFrom::Running).await;
+    assert_eq!((page.after, page.is_cut), (Some(3), true));
+    bench.history.record_generation_end(&channel, "task").await.unwrap();
+    let page = bench.read(&channel, ReadFrom::Running).await;
+    assert_eq!((page.after, page.is_cut), (Some(8), false));
 }
 
 async fn offsets_grow_by_one_and_pages_follow_each_other(bench: Bench) {
