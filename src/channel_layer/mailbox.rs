@@ -131,3 +131,6 @@ fn collect(value: Value, messages: &mut Vec<MailboxMessage>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

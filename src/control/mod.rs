@@ -171,7 +171,9 @@ impl Control {
             Engine::Memory(_) => Needs::default(),
             Engine::Redis(link, _) => {
                 let channel = link.commands_channel.as_str();
-                link.nodes.needs().command("PUBSUB", channel).command("PUBLISH", channel)
+                ["PUBSUB", "PUBLISH", "SUBSCRIBE", "UNSUBSCRIBE"]
+                    .into_iter()
+                    .fold(link.nodes.needs(), |needs, command| needs.command(command, channel))
             }
         }
     }

@@ -215,8 +215,14 @@ impl<'a> Machine<'a> {
         let made = match (class.makes(), args) {
             // The list and its set are one container, so that no call copies anything.
             (Makes::Set, [items]) if self.container(items).is_some() => items.clone(),
-            (Makes::Set, []) => return Ok(self.push_container(Container::Set(Vec::new()))),
-            (Makes::Dict, []) => return Ok(self.push_container(Container::Dict(Vec::new()))),
+            (Makes::Set, []) => {
+                self.push_container(Container::Set(Vec::new()));
+                return Ok(());
+            }
+            (Makes::Dict, []) => {
+                self.push_container(Container::Dict(Vec::new()));
+                return Ok(());
+            }
             (Makes::FirstArgument, [Value::Class(made), ..]) => Value::Skipped(made.skipped()),
             (Makes::Attribute, [Value::Class(owner), name])
                 if owner.skipped() == Skipped("ZoneInfo")

@@ -66,3 +66,6 @@ impl KeyWatch {
         self.link.clone()
     }
 }
+
+#[cfg(test)]
+mod tests;

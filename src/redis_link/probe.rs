@@ -199,8 +199,9 @@ fn arguments(command: &str) -> Option<&'static [&'static str]> {
         "EVALSHA" => &["0000000000000000000000000000000000000000", "1", TARGET],
         "PUBSUB" => &["NUMSUB", TARGET],
         "DEL" | "EXISTS" | "GET" | "GETDEL" | "HGETALL" | "HLEN" | "INCR" | "LLEN" | "MGET"
-        | "PTTL" | "XLEN" | "ZCARD" | "ZPOPMIN" | "HKEYS" | "HVALS" | "SMEMBERS" | "SCARD"
-        | "TTL" | "TYPE" | "STRLEN" | "PERSIST" | "UNLINK" | "LPOP" | "RPOP" => &[TARGET],
+        | "PTTL" | "SUBSCRIBE" | "UNSUBSCRIBE" | "XLEN" | "ZCARD" | "ZPOPMIN" | "HKEYS"
+        | "HVALS" | "SMEMBERS" | "SCARD" | "TTL" | "TYPE" | "STRLEN" | "PERSIST" | "UNLINK"
+        | "LPOP" | "RPOP" => &[TARGET],
         "EXPIRE" | "PEXPIRE" | "HDEL" | "HEXISTS" | "HGET" | "HMGET" | "LPUSH" | "RPUSH"
         | "PUBLISH" | "ZREM" | "ZSCORE" | "SADD" | "SPOP" | "SREM" | "SISMEMBER" | "INCRBY"
         | "PEXPIREAT" | "EXPIREAT" | "ZRANK" => &[TARGET, "1"],

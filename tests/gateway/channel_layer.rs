@@ -11,6 +11,8 @@ const PATH: &str = "/ws/chat/42/";
 fn settings(redis: &Redis, wire: &str) -> Settings {
     Settings::chat("http://127.0.0.1:1/")
         .redis(&redis.url())
+        // A slow machine needs longer to hand groups over.
+        .section("shutdown", "drain = \"300ms\"\ngrace = \"5s\"")
         .also("engine.redis", &format!("wire = {wire:?}"))
         .also("engine.redis.channels", "refresh = \"1s\"")
 }
@@ -307,6 +309,76 @@ async fn core_messages_without_a_gateway_are_delivered_by_the_next() {
 async fn pubsub_messages_without_a_gateway_are_reported() {
     a_restart_of_the_only_gateway("channels-pubsub", false).await;
     a_restart_of_the_only_gateway("channels-pubsub", true).await;
+}
+
+/// The only client of the killed node comes back to the other node, at once or later, while the backend sends.
+#[tokio::test]
+async fn core_a_killed_node_loses_nothing() {
+    for has_other_client in [false, true] {
+        let redis = Redis::start().await;
+        let settings = settings(&redis, "channels-core");
+        let mut backend = Backend::new(&redis).await;
+        let mut first = start(settings.clone()).await;
+        let second = start(settings).await;
+        let (mut client, connected) = Client::connected(&first, PATH).await;
+        let mut other = match has_other_client {
+            true => Some(Client::connected(&second, PATH).await.0),
+            false => None,
+        };
+        send(&mut backend, "channels-core", 0..5).await;
+        let offset = expect(&mut client, 0..5).await.expect("an offset");
+        first.signal(Signal::KILL);
+        first.wait_exit().await;
+        send(&mut backend, "channels-core", 5..10).await;
+        let epoch = connected["epoch"].as_str().expect("an epoch");
+        let path = format!("{PATH}?since={offset}&epoch={epoch}");
+        let (mut client, connected) = Client::connected(&second, &path).await;
+        assert_eq!(connected["recovered"], true, "{connected}");
+        send(&mut backend, "channels-core", 10..15).await;
+        expect(&mut client, 5..15).await;
+        if let Some(other) = &mut other {
+            expect(other, 0..15).await;
+        }
+        // The other node removes what the dead one left.
+        until("a layer without the dead node", async || {
+            let members: Vec<String> =
+                redis.run(&["ZRANGE", "asgi:group:chat_42", "0", "-1"]).await;
+            let left = keys(&redis, "asgi*specific*").await;
+            (members.len() == 1 && left.is_empty()).then_some(())
+        })
+        .await;
+        assert_eq!(second.events("layer_node_died"), 1);
+    }
+}
+
+/// Both nodes count the messages, so each appends what the other can no longer append.
+#[tokio::test]
+async fn pubsub_a_killed_node_loses_nothing_that_another_has() {
+    let redis = Redis::start().await;
+    let settings = settings(&redis, "channels-pubsub");
+    let mut backend = Backend::new(&redis).await;
+    let mut first = start(settings.clone()).await;
+    let second = start(settings).await;
+    let (mut client, connected) = Client::connected(&first, PATH).await;
+    let (mut other, _) = Client::connected(&second, PATH).await;
+    send(&mut backend, "channels-pubsub", 0..5).await;
+    let offset = expect(&mut client, 0..5).await.expect("an offset");
+    expect(&mut other, 0..5).await;
+    until("a second node that counts", async || {
+        let nodes: Vec<String> = redis.run(&["ZRANGE", "tg:{chat_42}:nodes", "0", "-1"]).await;
+        (nodes.len() == 2).then_some(())
+    })
+    .await;
+    first.signal(Signal::KILL);
+    send(&mut backend, "channels-pubsub", 5..10).await;
+    first.wait_exit().await;
+    let epoch = connected["epoch"].as_str().expect("an epoch");
+    let path = format!("{PATH}?since={offset}&epoch={epoch}");
+    let (mut client, connected) = Client::connected(&second, &path).await;
+    assert_eq!(connected["recovered"], true, "{connected}");
+    send(&mut backend, "channels-pubsub", 10..15).await;
+    expect(&mut client, 5..15).await;
+    expect(&mut other, 5..15).await;
 }
 
 /// Copies in another node's mailbox are used as soon as the node that appended to the history has stopped.

@@ -186,6 +186,24 @@ async fn clients_are_told_where_the_new_primary_lacks_the_newest_publications() 
 }
 
 #[tokio::test]
+async fn the_connections_to_a_channel_layer_move_as_well() {
+    for wire in ["channels-core", "channels-pubsub"] {
+        let pair = Pair::start().await;
+        let settings =
+            settings(&pair.address.url()).also("engine.redis", &format!("wire = {wire:?}"));
+        let gateway = Gateway::start(settings).await;
+        wait_until_ready(&gateway).await;
+        let (_client, _) = Client::connected(&gateway, "/ws/chat/42/").await;
+        pair.fail_over().await;
+        until(&format!("no connection of {wire} to the replica"), async || {
+            connections(&pair.old).await.is_empty().then_some(())
+        })
+        .await;
+        wait_until_ready(&gateway).await;
+    }
+}
+
+#[tokio::test]
 async fn a_replica_is_not_used() {
     let primary = Redis::start().await;
     let replica = Redis::start_replica(&primary).await;

@@ -21,6 +21,7 @@ on_both_engines! {
     a_channel_without_history_is_reported_as_such,
     a_tab_that_joins_sees_the_reply_from_its_start,
     a_tab_that_joins_sees_a_workers_reply_from_its_start,
+    a_tab_that_joins_is_told_that_the_start_is_missing,
     a_call_is_published_once_under_its_key,
 }
 
@@ -279,11 +280,27 @@ async fn a_tab_that_joins_sees_a_workers_reply_from_its_start(engine: Engine) {
     expect(&mut sender, &mut position, 3..5).await;
     let (mut tab, mut joined) = connect(&gateway, PATH).await;
     assert_eq!(joined.offset, 3);
+    assert_eq!(joined.outcome().0, &Value::Null);
     expect(&mut tab, &mut joined, 3..5).await;
     gateway.publish("chat_42", json!({"event": "complete", "task_id": task})).await;
     gateway.wait_for_metric("tidegate_generations_total", &[], 1.0).await;
     let (_, later) = connect(&gateway, PATH).await;
     assert_eq!(later.offset, 6);
+}
+
+async fn a_tab_that_joins_is_told_that_the_start_is_missing(engine: Engine) {
+    let upstream = Upstream::accepting().await;
+    let settings = Settings::chat(&upstream.url("/"))
+        .each_route(|route| format!("{route}\n[route.history]\nsize = 3\n"));
+    let gateway = engine.start(settings).await;
+    let (mut sender, mut position) = connect(&gateway, PATH).await;
+    sender.send_json(&json!({"message": "hi"})).await;
+    sender.next_event("task_queued").await;
+    publish(&gateway, 0..5).await;
+    expect(&mut sender, &mut position, 0..5).await;
+    let (mut tab, mut joined) = connect(&gateway, PATH).await;
+    assert_eq!((joined.offset, joined.outcome().0), (2, &Value::Bool(false)));
+    expect(&mut tab, &mut joined, 2..5).await;
 }
 
 async fn a_call_is_published_once_under_its_key(engine: Engine) {

@@ -285,3 +285,6 @@ impl RedisHistory {
         self.own_key("layer:alignment")
     }
 }
+
+#[cfg(test)]
+mod tests;

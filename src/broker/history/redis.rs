@@ -98,7 +98,7 @@ impl RedisHistory {
         let example = channels.first().map_or("0", String::as_str);
         let key = |part: &str| format!("{}{{{example}}}:{part}", self.0.prefix);
         for channel in channels {
-            needs = needs.command("PUBLISH", channel);
+            needs = needs.command("PUBLISH", channel).command("SUBSCRIBE", channel);
         }
         // Repeated calls are recognised, and tasks are cancelled, without a history as well.
         for command in ["GET", "SET", "EVALSHA"] {

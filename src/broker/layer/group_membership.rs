@@ -292,3 +292,6 @@ impl GroupMembership {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

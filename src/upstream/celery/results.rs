@@ -111,7 +111,8 @@ impl Results {
 impl Inner {
     async fn poll(&self) {
         loop {
-            let asked: Vec<Asked> = self.lock().iter().flat_map(Asked::of).collect();
+            let asked: Vec<Asked> =
+                self.lock().iter().flat_map(|(id, waiter)| Asked::of(id, waiter)).collect();
             if asked.is_empty() {
                 self.wake.notified().await;
             }
@@ -186,8 +187,8 @@ struct Asked {
 }
 
 impl Asked {
-    fn of((waiter, entry): (&Box<str>, &Waiter)) -> Vec<Self> {
-        entry.tasks.iter().map(|task| Self { waiter: waiter.clone(), task: task.clone() }).collect()
+    fn of(id: &str, waiter: &Waiter) -> Vec<Self> {
+        waiter.tasks.iter().map(|task| Self { waiter: id.into(), task: task.clone() }).collect()
     }
 }
 

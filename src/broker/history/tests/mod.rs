@@ -101,11 +101,13 @@ on_both_engines! {
     a_repeat_is_recognised_by_its_key,
     several_publications_are_published_in_one_step,
     late_clients_start_at_the_running_generation,
+    a_generation_whose_start_was_trimmed_is_cut,
     a_page_is_limited_in_bytes,
     a_removed_publication_is_not_read,
     a_client_that_missed_nothing_resumes_after_expiry,
-    events_of_cancelled_tasks_are_refused,
 }
+
+mod cancelled;
 
 async fn local<T>(test: impl Future<Output = T>) -> T {
     let deadline = Duration::from_secs(60);
@@ -126,6 +128,21 @@ fn offsets(page: &Page) -> Vec<u64> {
 
 fn text(publication: &Delivery) -> &str {
     std::str::from_utf8(frame::payload(&publication.frame)).unwrap()
+}
+
+async fn a_generation_whose_start_was_trimmed_is_cut(bench: Bench) {
+    let channel = channel("five_1");
+    bench.fill(&channel, 2).await;
+    bench.history.record_generation_start(&channel, "task").await.unwrap();
+    bench.fill(&channel, 5).await;
+    let page = bench.read(&channel, ReadFrom::Running).await;
+    assert_eq!((page.after, page.is_cut), (Some(2), false));
+    bench.fill(&channel, 1).await;
+    let page = bench.read(&channel, ReadFrom::Running).await;
+    assert_eq!((page.after, page.is_cut), (Some(3), true));
+    bench.history.record_generation_end(&channel, "task").await.unwrap();
+    let page = bench.read(&channel, ReadFrom::Running).await;
+    assert_eq!((page.after, page.is_cut), (Some(8), false));
 }
 
 async fn offsets_grow_by_one_and_pages_follow_each_other(bench: Bench) {
@@ -388,58 +405,6 @@ async fn an_evicted_key_makes_the_history_lost() {
         let page = bench.read(&channel, at(next, next.offset - 1)).await;
         assert_eq!(offsets(&page), [next.offset], "{part}");
     }
-}
-
-async fn events_of_cancelled_tasks_are_refused(bench: Bench) {
-    for name in ["five_1", "live_1"] {
-        let channel = channel(name);
-        for id in ["t", "12345678901234567890"] {
-            let unnamed = Some(EventNames::new(["token"], ["done"]));
-            let once = PublishOnce { key: end_key(id), number: 1, ttl: TTL, unless: None };
-            let cancellation =
-                Cancellation { task_id: id.into(), json: "{}".into(), once, unnamed };
-            let cancel = async || bench.publisher.cancel(&channel, &cancellation).await.unwrap();
-            assert!(!cancel().await.duplicate && cancel().await.duplicate);
-        }
-        // `publish` alone would be a plain PUBLISH on a channel without a history.
-        let number = std::cell::Cell::new(0);
-        let refused = async |json: &str| {
-            number.set(number.get() + 1);
-            let once =
-                PublishOnce { key: "k".into(), number: number.get(), ttl: TTL, unless: None };
-            let json = Bytes::copy_from_slice(json.as_bytes());
-            bench.publisher.publish(&channel, json, Some(&once)).await.unwrap().refused
-        };
-        for (json, is_refused) in [
-            (r#"{"event":"chunk","task_id":"t"}"#, true),
-            (r#"{"n":NaN,"task\u005fid":"t"}"#, true),
-            (r#"{"event":"chunk","task_id":12345678901234567890}"#, true),
-            (r#"{"event":"chunk","task_id":12345678901234567891}"#, false),
-            (r#"{"event":"chunk","data":{"task_id":"t"}}"#, true),
-            (r#"{"event":"chunk","task_id":"u","data":{"task_id":"t"}}"#, false),
-            (r#"{"event":"token","task_id":null}"#, true),
-            (r#"{"event":"notice","task_id":""}"#, false),
-            (r#"{"event":"notice","task_id":[]}"#, false),
-            (r#"{"event":"leave","user_id":1}"#, false),
-            (r#"{"notice":1}"#, false),
-            ("{'event': 'chunk', 'task_id': 't'}", false),
-            (r#"{"event":"done","task_id":"other"}"#, false),
-            (r#"{"event":"done"}"#, true),
-            (r#"{"event":"done"}"#, false),
-            (r#"{"event":"token"}"#, false),
-            (r#"{"event":"token","task_id":"t"}"#, true),
-        ] {
-            assert_eq!(refused(json).await, is_refused, "{name}: {json}");
-        }
-        bench.history.record_generation_start(&channel, "t").await.unwrap();
-        assert!(!refused(r#"{"event":"chunk","task_id":"t"}"#).await);
-    }
-}
-
-#[test]
-fn workers_leave_out_what_the_gateway_leaves_out() {
-    let script = include_str!("../../../clients/redis/publish.lua");
-    assert!(script.contains(include_str!("cancelled.lua")));
 }
 
 /// On a cluster a script may only touch keys of one slot.
