@@ -22,7 +22,8 @@ class Verdict:
                 self.frame(value)
         if self.ends == 0:
             # Whoever comes or is told after the end finds the reply in the API.
-            comes_late = not self.received and log[0][0] >= ended_at
+            first = next(at for at, kind, _ in log if kind == "connected")
+            comes_late = not self.received and first >= ended_at
             if not comes_late and not (self.told and self.told[-1] >= ended_at):
                 self.has_wrong_ends = True
                 self.faults.append("no end")
