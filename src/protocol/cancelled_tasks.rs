@@ -24,21 +24,26 @@ const MAX_TASKS: usize = 64;
 /// What the names of a message for the nodes begin with, which they do not pass on.
 pub const INTERNAL_PREFIX: &[u8] = b"tidegate.";
 
-/// The names of events without a task id by which a task is recognised, and whether they end it.
+/// The names of events without a task id by which a task is recognised, and whether they end it. `None` stands for one
+/// by which another task begins.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct EventNames(BTreeMap<Box<str>, bool>);
+pub struct EventNames(BTreeMap<Box<str>, Option<bool>>);
 
 impl EventNames {
-    /// `parts` and `ends` are the names of events, with those that the gateway itself writes.
+    /// `parts` are the names of the events that a task has published, `ends` those of terminal events. A task that has
+    /// begun does not begin again.
     pub fn new<'a>(
         parts: impl IntoIterator<Item = &'a str>,
         ends: impl IntoIterator<Item = &'a str>,
     ) -> Self {
-        let own = [EventName::ProcessingStarted, EventName::Chunk].map(EventName::label);
-        let parts = parts.into_iter().chain(own).map(|name| (name.into(), false));
-        let ends = ends.into_iter().map(|name| (name.into(), true));
-        Self(parts.chain(ends).collect())
+        let (begin, chunk) = (EventName::ProcessingStarted.label(), EventName::Chunk.label());
+        let mut names = BTreeMap::from([begin, chunk].map(|name| (name.into(), Some(false))));
+        for name in parts {
+            names.insert(name.into(), (name != begin).then_some(false));
+        }
+        names.extend(ends.into_iter().map(|name| (name.into(), Some(true))));
+        Self(names)
     }
 
     pub fn to_json(&self) -> String {
@@ -146,12 +151,13 @@ impl CancelledTasks {
             return false;
         }
         match unnamed.names.0.get(&*name) {
-            Some(true) => {
-                // The task has ended: other events do not belong to it.
+            Some(Some(false)) => true,
+            Some(end) => {
+                // The task has ended, or another one begins: other events do not belong to it.
+                let is_end = end.is_some();
                 self.unnamed = None;
-                true
+                is_end
             }
-            Some(false) => true,
             None => now < unnamed.at + ANY_NAME_MEMORY,
         }
     }

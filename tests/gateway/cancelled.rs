@@ -175,7 +175,7 @@ async fn events_without_an_id_count_for_the_only_task(engine: Engine) {
             json!({"event": "token", "token": "late"}),
             json!({"event": "chunk"}),
             json!({"event": "usage", "tokens": 3}),
-            json!({"event": "processing_started", "task_id": null}),
+            json!({"event": "token", "task_id": null}),
         ] {
             gateway.publish("chat_42", event).await;
         }
@@ -183,6 +183,13 @@ async fn events_without_an_id_count_for_the_only_task(engine: Engine) {
         gateway.publish("chat_42", json!({"event": "notice", "task_id": ""})).await;
         gateway.publish("chat_42", json!({"event": "last", "task_id": ""})).await;
         assert_eq!(events(&mut client, "last").await, [named("notice", Some(""))]);
+        // A task that had begun does not begin again: something else has started another one.
+        for name in ["processing_started", "token", "complete"] {
+            gateway.publish("chat_42", json!({ "event": name })).await;
+        }
+        for name in ["processing_started", "token", "complete"] {
+            wait_for(&mut client, name).await;
+        }
         // A new message starts a task, to which they belong from then on.
         queue(&mut client).await;
         for name in ["processing_started", "token", "usage", "complete"] {

@@ -31,14 +31,15 @@ local function without_cancelled(meta, channel, cancelled, unnamed, publications
       or type(name) ~= 'string' or name == 'join' or name == 'leave' then
       return false
     end
-    if rule.names[name] then
-      -- The task has ended: other events do not belong to it.
+    local kind = rule.names[name]
+    if kind == true or kind == cjson.null then
+      -- The task has ended, or another one begins: other events do not belong to it.
       rule = nil
       redis.call('HDEL', meta, 'unnamed')
       redis.call('PUBLISH', channel, '{"event":"tidegate.task_started"}')
-      return true
+      return kind == true
     end
-    return now < rule.all or rule.names[name] ~= nil
+    return now < rule.all or kind == false
   end
 
   local left = {}

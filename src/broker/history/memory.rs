@@ -355,36 +355,29 @@ impl Log {
             .front()
             .and_then(|first| first.position)
             .map_or(self.offset + 1, |first| first.offset);
-        let mut is_cut = false;
+        let mut page = Page {
+            now: head,
+            after: None,
+            publications: Vec::new(),
+            complete: true,
+            is_cut: false,
+            cancelled: Vec::new(),
+        };
         let after = match from {
             ReadFrom::Running => {
                 let running = self.running.iter().filter(|running| running.expires_at > now);
                 let start = running.map(|running| running.start).min().unwrap_or(self.offset);
-                is_cut = start < oldest - 1;
+                page.is_cut = start < oldest - 1;
                 start.max(oldest - 1)
             }
             ReadFrom::After(Position { epoch, offset })
                 if epoch != self.epoch || offset > self.offset || offset + 1 < oldest =>
             {
-                return Page {
-                    now: head,
-                    after: None,
-                    publications: Vec::new(),
-                    complete: true,
-                    is_cut,
-                    cancelled: Vec::new(),
-                };
+                return page;
             }
             ReadFrom::After(Position { offset, .. }) => offset,
         };
-        let mut page = Page {
-            now: head,
-            after: Some(after),
-            publications: Vec::new(),
-            complete: true,
-            is_cut,
-            cancelled: Vec::new(),
-        };
+        page.after = Some(after);
         let from = self
             .publications
             .partition_point(|one| one.position.is_some_and(|position| position.offset <= after));

@@ -6,7 +6,7 @@
 //! messages and a marker in one order, so a node that counts already tells the new one its count at the marker, once it
 //! has appended what came before. Where no other node can say what came before, the history gets a new epoch.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -26,6 +26,10 @@ const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The most channels that one marker is for.
 const CHANNELS_PER_MARKER: usize = 512;
+
+/// How long a backend of the core layer may take to send a message after it has read the members of the group: for this
+/// long after a node has joined, messages may still go to the earlier members alone.
+pub(super) const SENDER_DELAY: Duration = Duration::from_millis(150);
 
 /// A message between the nodes, on the Redis of the groups.
 #[derive(Debug, Serialize, Deserialize)]
@@ -80,10 +84,18 @@ impl Layer {
             let nodes: BTreeSet<&String> = others.collect();
             let mut messages: HashMap<ChannelName, Vec<HeldMessage>> = HashMap::new();
             let mut overflowed = Vec::new();
-            for node in nodes {
+            let mut reads: VecDeque<_> = nodes.into_iter().map(|node| (node, false)).collect();
+            while let Some((node, is_second)) = reads.pop_front() {
+                if is_second {
+                    tokio::time::sleep(SENDER_DELAY).await;
+                }
                 let (waiting, is_full) = memberships.read_mailbox_of(node).await?;
                 if is_full && !self.is_alive(node) {
                     overflowed.push(node.clone());
+                }
+                // The mailbox of a node that lives is empty most of the time.
+                if !is_second && !waiting.is_empty() {
+                    reads.push_back((node, true));
                 }
                 let names = names.of_other(node);
                 for message in waiting {
@@ -106,7 +118,9 @@ impl Layer {
             }
             let (mut broken, mut aligned) = (Vec::new(), Vec::new());
             for (channel, registered) in channels.into_iter().zip(registered) {
-                let earlier = messages.remove(&channel).unwrap_or_default();
+                let mut earlier = messages.remove(&channel).unwrap_or_default();
+                earlier.sort_by(|one, other| one.imported.id.cmp(&other.imported.id));
+                earlier.dedup_by(|one, other| one.imported.id == other.imported.id);
                 self.0.membership.borrow_mut().release(&channel, earlier);
                 if is_broken(&registered) {
                     broken.push(channel);

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::alignment::SENDER_DELAY;
 use super::{Layer, Links, Wire};
 use crate::broker::history::ListenerState;
 use crate::protocol::ChannelName;
@@ -29,6 +30,11 @@ impl Layer {
         loop {
             let uncovered = self.uncovered_channels().await;
             if uncovered.is_empty() {
+                let is_core = matches!(self.0.wire, Wire::Core { .. });
+                if is_core && !self.0.membership.borrow().names().is_empty() {
+                    // What is sent to this node alone until then is still appended.
+                    tokio::time::sleep(SENDER_DELAY).await;
+                }
                 return;
             }
             if self.has_other_nodes() {

@@ -110,6 +110,19 @@ fn its_own_end_or_another_start_ends_the_cancelled_task() {
 }
 
 #[test]
+fn a_task_that_had_begun_does_not_begin_again() {
+    let begin = r#"{"event":"processing_started"}"#;
+    for had_begun in [true, false] {
+        let mut tasks = CancelledTasks::default();
+        let parts = had_begun.then_some("processing_started");
+        tasks.cancel_unnamed(EventNames::new(parts, ["complete"]), START);
+        assert!(covers(&mut tasks, r#"{"event":"usage"}"#, Duration::ZERO));
+        assert_eq!(covers(&mut tasks, begin, Duration::ZERO), !had_begun);
+        assert_eq!(covers(&mut tasks, r#"{"event":"chunk"}"#, Duration::ZERO), !had_begun);
+    }
+}
+
+#[test]
 fn a_task_that_starts_again_is_forgotten() {
     let mut tasks = CancelledTasks::default();
     tasks.cancel("t", None, START);

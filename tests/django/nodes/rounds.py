@@ -70,6 +70,10 @@ class Conversation:
     def everybody(self):
         return self.clients + ([self.afterwards] if self.afterwards else [])
 
+    def is_heard_elsewhere(self):
+        """Whether a node other than the victim heard the channel from the beginning."""
+        return "o" in self.kind
+
     async def mark(self):
         marker = {"type": "chat.message", "event": "marker"}
         await self.cluster.channel_layer.group_send(f"chat_{self.name}", marker)

@@ -105,8 +105,9 @@ on_both_engines! {
     a_page_is_limited_in_bytes,
     a_removed_publication_is_not_read,
     a_client_that_missed_nothing_resumes_after_expiry,
-    events_of_cancelled_tasks_are_refused,
 }
+
+mod cancelled;
 
 async fn local<T>(test: impl Future<Output = T>) -> T {
     let deadline = Duration::from_secs(60);
@@ -404,58 +405,6 @@ async fn an_evicted_key_makes_the_history_lost() {
         let page = bench.read(&channel, at(next, next.offset - 1)).await;
         assert_eq!(offsets(&page), [next.offset], "{part}");
     }
-}
-
-async fn events_of_cancelled_tasks_are_refused(bench: Bench) {
-    for name in ["five_1", "live_1"] {
-        let channel = channel(name);
-        for id in ["t", "12345678901234567890"] {
-            let unnamed = Some(EventNames::new(["token"], ["done"]));
-            let once = PublishOnce { key: end_key(id), number: 1, ttl: TTL, unless: None };
-            let cancellation =
-                Cancellation { task_id: id.into(), json: "{}".into(), once, unnamed };
-            let cancel = async || bench.publisher.cancel(&channel, &cancellation).await.unwrap();
-            assert!(!cancel().await.duplicate && cancel().await.duplicate);
-        }
-        // `publish` alone would be a plain PUBLISH on a channel without a history.
-        let number = std::cell::Cell::new(0);
-        let refused = async |json: &str| {
-            number.set(number.get() + 1);
-            let once =
-                PublishOnce { key: "k".into(), number: number.get(), ttl: TTL, unless: None };
-            let json = Bytes::copy_from_slice(json.as_bytes());
-            bench.publisher.publish(&channel, json, Some(&once)).await.unwrap().refused
-        };
-        for (json, is_refused) in [
-            (r#"{"event":"chunk","task_id":"t"}"#, true),
-            (r#"{"n":NaN,"task\u005fid":"t"}"#, true),
-            (r#"{"event":"chunk","task_id":12345678901234567890}"#, true),
-            (r#"{"event":"chunk","task_id":12345678901234567891}"#, false),
-            (r#"{"event":"chunk","data":{"task_id":"t"}}"#, true),
-            (r#"{"event":"chunk","task_id":"u","data":{"task_id":"t"}}"#, false),
-            (r#"{"event":"token","task_id":null}"#, true),
-            (r#"{"event":"notice","task_id":""}"#, false),
-            (r#"{"event":"notice","task_id":[]}"#, false),
-            (r#"{"event":"leave","user_id":1}"#, false),
-            (r#"{"notice":1}"#, false),
-            ("{'event': 'chunk', 'task_id': 't'}", false),
-            (r#"{"event":"done","task_id":"other"}"#, false),
-            (r#"{"event":"done"}"#, true),
-            (r#"{"event":"done"}"#, false),
-            (r#"{"event":"token"}"#, false),
-            (r#"{"event":"token","task_id":"t"}"#, true),
-        ] {
-            assert_eq!(refused(json).await, is_refused, "{name}: {json}");
-        }
-        bench.history.record_generation_start(&channel, "t").await.unwrap();
-        assert!(!refused(r#"{"event":"chunk","task_id":"t"}"#).await);
-    }
-}
-
-#[test]
-fn workers_leave_out_what_the_gateway_leaves_out() {
-    let script = include_str!("../../../clients/redis/publish.lua");
-    assert!(script.contains(include_str!("cancelled.lua")));
 }
 
 /// On a cluster a script may only touch keys of one slot.
