@@ -196,6 +196,9 @@ async fn events_without_an_id_count_for_the_only_task(engine: Engine) {
             gateway.publish("chat_42", json!({ "event": name })).await;
             wait_for(&mut client, name).await;
         }
+        // Nothing runs when the next gateway uses the same channel.
+        let completed = [("outcome", "completed")];
+        gateway.wait_for_metric("tidegate_generations_total", &completed, 1.0).await;
     }
 }
 
@@ -368,6 +371,8 @@ async fn a_start_on_another_node_lets_events_through() {
         for client in [&mut one, &mut two] {
             wait_for(client, "complete").await;
         }
+        let completed = [("outcome", "completed")];
+        nodes[1].wait_for_metric("tidegate_generations_total", &completed, 1.0).await;
     }
 }
 

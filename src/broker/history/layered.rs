@@ -78,7 +78,7 @@ pub struct Registered {
 }
 
 /// Who registers, and under which conditions.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct Registration<'a> {
     pub node: &'a str,
     /// A registration that is not renewed expires after this time.

@@ -15,10 +15,14 @@ local valid, others = {}, {}
 for i = 6, #ARGV do
   valid[ARGV[i]] = true
 end
+local clock = redis.call('TIME')
 local mine = redis.call('ZSCORE', KEYS[2], ARGV[2])
-for _, node in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do
+local listeners = redis.call('ZRANGE', KEYS[2], 0, -1, 'WITHSCORES')
+for i = 1, #listeners, 2 do
+  local node, since = listeners[i], clock[1] - listeners[i + 1]
   if node ~= ARGV[2] then
-    if valid[node] then
+    -- A node that has registered within 3 seconds may be newer than the caller's list.
+    if valid[node] or since < 3 then
       others[#others + 1] = node
     else
       redis.call('ZREM', KEYS[2], node)
@@ -35,7 +39,6 @@ if is_new and #others > 0 then
   return {'', unpack(others)}
 end
 
-local clock = redis.call('TIME')
 redis.call('ZADD', KEYS[2], clock[1], ARGV[2])
 redis.call('PEXPIRE', KEYS[2], ARGV[3])
 if is_new and ARGV[5] ~= '' then

@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::group_membership::HeldMessage;
+use super::groups::Groups;
 use super::listener::is_broken;
 use super::{Layer, PAUSE, Wire};
 use crate::broker::history::{ListenerState, MessageNumber, Registered};
@@ -22,6 +23,9 @@ use crate::retry::retry_forever;
 
 /// How long a node waits for the answer to a marker before it sends another.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// The most channels that one marker is for.
+const CHANNELS_PER_MARKER: usize = 512;
 
 /// How long a backend of the core layer may take to send a message after it has read the members of the group: for this
 /// long after a node has joined, messages may still go to the earlier members alone.
@@ -109,6 +113,7 @@ impl Layer {
             if !overflowed.is_empty() {
                 // The backend dropped messages that nobody else has.
                 unreadable.append(&mut overflowed);
+                tokio::time::sleep(PAUSE).await;
                 continue;
             }
             let (mut broken, mut aligned) = (Vec::new(), Vec::new());
@@ -157,19 +162,14 @@ impl Layer {
     async fn align_by_markers(self, mut channels: Vec<ChannelName>, state: ListenerState) {
         let Wire::PubSub(groups) = &self.0.wire else { return };
         loop {
-            let number = self.0.markers.get() + 1;
-            self.0.markers.set(number);
-            let marker = |channels: Vec<ChannelName>| AlignmentMessage::Marker {
-                node: self.0.node.clone(),
-                number,
-                channels: channels.iter().map(ToString::to_string).collect(),
-            };
-            groups.send_to_hosts(&channels, marker).await;
+            let mut counted = self.0.counted.subscribe();
+            for channels in channels.chunks(CHANNELS_PER_MARKER) {
+                self.send_marker(groups, channels).await;
+            }
             let answered = async {
-                let mut released = self.0.counted.subscribe();
-                while !self.0.membership.borrow().partition_held(channels.clone()).0.is_empty() {
+                while self.0.membership.borrow().are_any_held(&channels) {
                     // The sender lives as long as the layer.
-                    let _ = released.changed().await;
+                    let _ = counted.changed().await;
                 }
             };
             // Without an answer, another node may have died.
@@ -188,6 +188,17 @@ impl Layer {
                 return;
             }
         }
+    }
+
+    async fn send_marker(&self, groups: &Groups, channels: &[ChannelName]) {
+        let number = self.0.markers.get() + 1;
+        self.0.markers.set(number);
+        let marker = |channels: Vec<ChannelName>| AlignmentMessage::Marker {
+            node: self.0.node.clone(),
+            number,
+            channels: channels.iter().map(ToString::to_string).collect(),
+        };
+        groups.send_to_hosts(channels, marker).await;
     }
 
     /// Handles a message between the nodes. All messages of the layer that came before it were appended, as far as they

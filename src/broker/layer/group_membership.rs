@@ -238,17 +238,23 @@ impl GroupMembership {
         self.released.push(channel.clone());
     }
 
-    /// Those of `channels` that are still joined, by whether their messages are held.
+    /// Those of `channels` that are still joined: first those whose messages are held, then the others.
     pub fn partition_held(
         &self,
         channels: Vec<ChannelName>,
     ) -> (Vec<ChannelName>, Vec<ChannelName>) {
-        let is_held = |channel: &ChannelName| {
-            self.members
-                .get(channel)
-                .is_some_and(|member| matches!(member.order, Order::Unknown { .. }))
-        };
-        channels.into_iter().filter(|channel| self.contains(channel)).partition(is_held)
+        let joined = channels.into_iter().filter(|channel| self.contains(channel));
+        joined.partition(|channel| self.is_held(channel))
+    }
+
+    /// Whether messages of one of `channels` are held.
+    pub fn are_any_held(&self, channels: &[ChannelName]) -> bool {
+        channels.iter().any(|channel| self.is_held(channel))
+    }
+
+    fn is_held(&self, channel: &ChannelName) -> bool {
+        let member = self.members.get(channel);
+        member.is_some_and(|member| matches!(member.order, Order::Unknown { .. }))
     }
 
     pub fn schedule_leave(&mut self, channels: &[ChannelName], at: Instant) {

@@ -1,6 +1,8 @@
 //! Registers this node as a listener of channels' groups in the histories, so that the nodes know whether one of
 //! them has received everything, and reports a gap if none has.
 
+use std::time::Duration;
+
 use tokio::time::MissedTickBehavior;
 
 use super::{Layer, PAUSE, Wire};
@@ -13,6 +15,9 @@ use crate::telemetry;
 
 /// The lifetime of a registration, in renewal intervals.
 const RENEWALS: u32 = 3;
+
+/// The most channels that are registered in one write.
+const CHANNELS_PER_WRITE: usize = 500;
 
 impl Layer {
     /// Reports that messages for `channels` may have been missed, by this node or by all nodes as `state` says.
@@ -74,20 +79,23 @@ impl Layer {
         let valid = self.valid_nodes(state, unreadable);
         let registration = Registration {
             node: &self.0.node,
-            ttl: self.0.settings.refresh * RENEWALS,
+            ttl: self.registration_ttl(),
             state,
             origin,
             valid: &valid,
         };
-        self.0.redis.register_listener(channels, registration).await
+        let mut answers = Vec::with_capacity(channels.len());
+        for channels in channels.chunks(CHANNELS_PER_WRITE) {
+            answers.extend(self.0.redis.register_listener(channels, registration).await?);
+        }
+        Ok(answers)
     }
 
     /// Renews the registrations of this node. Aligns those that had been lost.
     pub(super) async fn renew_registrations(&self) {
         let all = self.with_history(self.0.membership.borrow().confirmed().iter());
-        let (held, listening) = self.0.membership.borrow().partition_held(all);
         // Channels whose messages are held are being aligned.
-        drop(held);
+        let (_, listening) = self.0.membership.borrow().partition_held(all);
         let origin = self.new_origin();
         let registered = self.register(&listening, ListenerState::Listening, &origin, &[]).await;
         let (mut broken, mut unregistered) = (Vec::new(), Vec::new());
@@ -129,7 +137,7 @@ impl Layer {
     }
 
     /// How long what is known about appended messages is remembered.
-    pub(super) fn registration_ttl(&self) -> std::time::Duration {
+    pub(super) fn registration_ttl(&self) -> Duration {
         self.0.settings.refresh * RENEWALS
     }
 }

@@ -226,11 +226,12 @@ impl Layer {
             }
             Wire::PubSub(groups) => groups.subscribe(links, new).await?,
         };
-        let with_history =
-            self.with_history(new.iter().filter(|channel| !refused.contains(channel)));
-        if !with_history.is_empty() {
-            let recorded = self.0.redis.record_groups(&self.0.node, &with_history);
+        let joined: Vec<_> =
+            new.iter().filter(|channel| !refused.contains(channel)).cloned().collect();
+        if !joined.is_empty() {
+            let recorded = self.0.redis.record_groups(&self.0.node, &joined);
             recorded.await.map_err(|_| NO_HISTORY)?;
+            let with_history = self.with_history(joined.iter());
             self.align(with_history, ListenerState::Joining).await.map_err(|_| NO_HISTORY)?;
         }
         Ok(refused)
@@ -272,18 +273,15 @@ impl Layer {
         self.0.membership.borrow_mut().remove(channels);
         // None of their messages are held any more.
         self.0.released.notify_one();
-        let left = match &self.0.wire {
+        // Nobody must rely on this node for messages that it does not get. A registration that is not removed counts
+        // only while the node sends heartbeats.
+        let _ = self.0.redis.unregister_listener(&self.0.node, channels).await;
+        match &self.0.wire {
             Wire::Core { memberships, .. } => {
                 memberships.leave(channels).await.map_err(|_| NO_ANSWER.into())
             }
             Wire::PubSub(groups) => groups.unsubscribe(links, channels).await,
-        };
-        let with_history = self.with_history(channels.iter());
-        if !with_history.is_empty() {
-            // A registration that is not removed counts only while the node sends heartbeats.
-            let _ = self.0.redis.unregister_listener(&self.0.node, &with_history).await;
         }
-        left
     }
 
     /// Leaves the groups whose scheduled leave is due.
