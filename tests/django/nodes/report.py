@@ -8,6 +8,7 @@ import time
 from collections import defaultdict
 
 SHOWN = 3
+LINES = 15
 COLUMNS = ("clients", "failed", "lost", "repeated", "told", "ends", "other")
 
 
@@ -52,6 +53,14 @@ class Report:
         path.write_text(f"{client.name}: {counts}; {verdict.faults}\n{timeline}\n")
         if self.failed <= SHOWN:
             print(timeline, flush=True)
+            for process in cluster.processes:
+                print(f"--- {process.name} said:", *self.said(process, conversation.name), sep="\n", flush=True)
+
+    def said(self, process, name):
+        """The last lines of a gateway's log that are about a conversation, or warn."""
+        wanted = (name, '"WARN"', '"ERROR"')
+        lines = process.read_log().splitlines()
+        return [line for line in lines if any(word in line for word in wanted)][-LINES:]
 
     def timeline(self, cluster, conversation, client):
         first, last = client.log[0][0], client.log[-1][0]
