@@ -122,16 +122,18 @@ impl Memberships {
         .await
     }
 
-    /// Removes what another node has left in the layer: its memberships in `channels`, its mailbox and what it has
-    /// taken out of it.
-    pub async fn remove_node(
+    /// Removes another node from the groups of `channels`.
+    pub async fn remove_members_of(
         &self,
         node: &str,
         channels: &[ChannelName],
     ) -> Result<(), RedisFailure> {
-        let names = self.names.of_other(node);
-        self.remove_members(&names, channels).await?;
-        self.remove_messages(&names).await
+        self.remove_members(&self.names.of_other(node), channels).await
+    }
+
+    /// Removes another node's mailbox, and what it has taken out of it.
+    pub async fn remove_mailbox_of(&self, node: &str) -> Result<(), RedisFailure> {
+        self.remove_messages(&self.names.of_other(node)).await
     }
 
     pub async fn remove_mailbox(&self) -> Result<(), RedisFailure> {

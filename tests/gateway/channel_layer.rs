@@ -264,7 +264,7 @@ async fn a_gateway_that_stops_leaves_its_groups_to_another() {
         assert_eq!(after.len(), 1, "{after:?}");
         assert!(!before.contains(&after[0]), "{before:?}, then {after:?}");
     }
-    assert_eq!(second.events("layer_channels_taken_over"), 1);
+    second.wait_for_event("layer_channels_taken_over").await;
 }
 
 /// What is sent while no node runs is delivered by the next one, on the core layer. On the pub/sub layer nobody has it.
@@ -347,8 +347,25 @@ async fn core_a_killed_node_loses_nothing() {
             (members.len() == 1 && left.is_empty()).then_some(())
         })
         .await;
-        assert_eq!(second.events("layer_node_died"), 1);
+        second.wait_for_event("layer_node_died").await;
     }
+}
+
+/// A backend reads the members of a group before it sends, so the dead node may get what nobody else gets.
+#[tokio::test]
+async fn core_a_message_that_only_the_dead_node_gets_is_reported() {
+    let redis = Redis::start().await;
+    let settings = settings(&redis, "channels-core");
+    let backend = Backend::new(&redis).await;
+    let mut first = start(settings.clone()).await;
+    let (_client, _) = Client::connected(&first, PATH).await;
+    let members: Vec<String> = redis.run(&["ZRANGE", "asgi:group:chat_42", "0", "-1"]).await;
+    let second = start(settings).await;
+    let (mut other, _) = Client::connected(&second, PATH).await;
+    first.signal(Signal::KILL);
+    first.wait_exit().await;
+    backend.put(&members[0], &chunk(0)).await;
+    assert_eq!(other.closed().await, Some(1012));
 }
 
 /// Both nodes count the messages, so each appends what the other can no longer append.

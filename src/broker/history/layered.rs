@@ -143,6 +143,18 @@ impl RedisHistory {
         call
     }
 
+    /// Whether a message with this id was appended lately.
+    pub async fn is_appended(
+        &self,
+        channel: &ChannelName,
+        id: &str,
+    ) -> Result<bool, EngineUnavailable> {
+        let mut score = redis::cmd("ZSCORE");
+        let score: Option<f64> =
+            self.commands().query(score.arg(self.key(channel, "seen")).arg(id)).await?;
+        Ok(score.is_some())
+    }
+
     /// Registers a node as a listener of each channel.
     pub async fn register_listener(
         &self,

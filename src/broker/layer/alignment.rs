@@ -89,7 +89,7 @@ impl Layer {
                 if is_second {
                     tokio::time::sleep(SENDER_DELAY).await;
                 }
-                let (waiting, is_full) = memberships.read_mailbox_of(node).await?;
+                let (waiting, is_full) = self.read_mailbox_of(memberships, names, node).await?;
                 if is_full && !self.is_alive(node) {
                     overflowed.push(node.clone());
                 }
@@ -97,17 +97,8 @@ impl Layer {
                 if !is_second && !waiting.is_empty() {
                     reads.push_back((node, true));
                 }
-                let names = names.of_other(node);
-                for message in waiting {
-                    let score = Some(message.score);
-                    let Some(read) = self.read_message(&message.payload, score) else { continue };
-                    if !self.is_forwarded(read.message_type.as_ref()) {
-                        continue;
-                    }
-                    for channel in read.members.iter().filter_map(|member| names.channel(member)) {
-                        let held = HeldMessage { score, imported: read.imported.clone() };
-                        messages.entry(channel).or_default().push(held);
-                    }
+                for (channel, held) in waiting {
+                    messages.entry(channel).or_default().push(held);
                 }
             }
             if !overflowed.is_empty() {
@@ -132,6 +123,29 @@ impl Layer {
             self.register(&aligned, ListenerState::Ready, "", &[]).await?;
             return Ok(broken);
         }
+    }
+
+    /// Reads the messages in another node's mailbox, each with its channel, and whether the mailbox is full.
+    pub(super) async fn read_mailbox_of(
+        &self,
+        memberships: &Memberships,
+        names: &MailboxNames,
+        node: &str,
+    ) -> Result<(Vec<(ChannelName, HeldMessage)>, bool), EngineUnavailable> {
+        let (waiting, is_full) = memberships.read_mailbox_of(node).await?;
+        let names = names.of_other(node);
+        let mut messages = Vec::new();
+        for message in waiting {
+            let score = Some(message.score);
+            let Some(read) = self.read_message(&message.payload, score) else { continue };
+            if self.is_forwarded(read.message_type.as_ref()) {
+                for channel in read.members.iter().filter_map(|member| names.channel(member)) {
+                    let held = HeldMessage { score, imported: read.imported.clone() };
+                    messages.push((channel, held));
+                }
+            }
+        }
+        Ok((messages, is_full))
     }
 
     /// Numbers the messages of those `channels` that no other node counts. Returns the channels with a new epoch, and

@@ -1,9 +1,12 @@
 //! Which nodes are alive, and what this node takes over from those that are not.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::time::MissedTickBehavior;
 
+use super::alignment::SENDER_DELAY;
+use super::group_membership::HeldMessage;
 use super::{Layer, PAUSE, Wire};
 use crate::broker::channels::Change;
 use crate::broker::history::{Heartbeat, ListenerState};
@@ -27,6 +30,9 @@ const TAKEOVER_PIN: Duration = Duration::from_secs(5);
 
 /// How long another node has to take over what a dead node left, before the next one tries.
 const TAKEOVER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a message may take from a mailbox into the history. The messages of a dead node are checked after that.
+const IMPORT_DELAY: Duration = Duration::from_secs(1);
 
 /// The pause between two looks at channels that are being taken over.
 const TAKEOVER_POLL: Duration = Duration::from_millis(50);
@@ -136,9 +142,9 @@ impl Layer {
     async fn follow_node(&self, node: &str, since: Duration) -> Result<(), EngineUnavailable> {
         let groups = self.0.redis.groups_of(node).await?;
         telemetry::channel_layer::node_died(groups.len());
-        if let Wire::Core { memberships, .. } = &self.0.wire {
+        if let Wire::Core { memberships, names } = &self.0.wire {
+            let channels = self.with_history(groups.iter());
             if since < self.readable_for() {
-                let channels = self.with_history(groups.iter());
                 let is_missing =
                     |channel: &&ChannelName| !self.0.membership.borrow().contains(channel);
                 let missing: Vec<_> = channels.iter().filter(is_missing).cloned().collect();
@@ -147,9 +153,32 @@ impl Layer {
                     self.wait_until_listening(&missing).await;
                 }
             }
-            memberships.remove_node(node, &groups).await?;
+            memberships.remove_members_of(node, &groups).await?;
+            // What is still sent to the dead node alone comes now, and what is sent to others as well is appended.
+            tokio::time::sleep(SENDER_DELAY + IMPORT_DELAY).await;
+            if since < self.readable_for() {
+                let (left, _) = self.read_mailbox_of(memberships, names, node).await?;
+                let lost = self.unknown_channels(left).await?;
+                self.report_gap(lost, ListenerState::Lost).await;
+            }
+            memberships.remove_mailbox_of(node).await?;
         }
         self.0.redis.remove_node(node).await
+    }
+
+    /// The channels with messages that nobody has appended.
+    async fn unknown_channels(
+        &self,
+        messages: Vec<(ChannelName, HeldMessage)>,
+    ) -> Result<Vec<ChannelName>, EngineUnavailable> {
+        let mut channels = BTreeSet::new();
+        for (channel, HeldMessage { imported, .. }) in messages {
+            let is_of_history = self.0.history.keeps(&channel) && !channels.contains(&channel);
+            if is_of_history && !self.0.redis.is_appended(&channel, &imported.id).await? {
+                channels.insert(channel);
+            }
+        }
+        Ok(channels.into_iter().collect())
     }
 
     /// Waits until this node gets the messages of `channels` and has all earlier ones, for a limited time.
