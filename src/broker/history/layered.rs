@@ -105,6 +105,11 @@ pub struct Heartbeat {
 const OFFER_TTL: Duration = Duration::from_secs(30);
 
 impl RedisHistory {
+    /// Waits until there is a connection to Redis, for at most `deadline`.
+    pub async fn wait_up(&self, deadline: Duration) {
+        self.commands().wait_up(deadline).await;
+    }
+
     /// Appends `imports`. `memory` is how long the identity of a message is remembered. The call is safe to repeat.
     pub async fn import(
         &self,

@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use redis::Client;
 
 use super::importer::{Importer, Incoming, Payload};
-use super::{Layer, NO_HISTORY, Wire};
+use super::{Layer, Wire};
 use crate::broker::history::ListenerState;
 use crate::channel_layer::{MESSAGES_PER_TAKE, Mailbox, MailboxMessage};
 use crate::redis_link::{
@@ -31,7 +31,7 @@ impl Supervised for MailboxReader {
 
     async fn connect(&mut self, health: &Health) -> Result<Mailbox, ConnectionError> {
         // Once this node is ready, the others must know it.
-        self.layer.send_heartbeat(0).await.map_err(|_| NO_HISTORY)?;
+        self.layer.announce().await?;
         let expiry = self.layer.0.settings.expiry;
         match &self.layer.0.wire {
             Wire::Core { names, .. } => {

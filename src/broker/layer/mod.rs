@@ -298,7 +298,7 @@ impl Layer {
         let refused = groups.subscribe(&mut links, &all).await?;
         groups.set_senders(&links);
         // Once this node is ready, the others must know it.
-        self.send_heartbeat(0).await.map_err(|_| NO_HISTORY)?;
+        self.announce().await?;
         self.0.membership.borrow_mut().remove(&refused);
         self.0.up.store(true, Ordering::Release);
         // Redis keeps no messages for a subscriber that is disconnected.

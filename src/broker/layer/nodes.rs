@@ -7,11 +7,11 @@ use tokio::time::MissedTickBehavior;
 
 use super::alignment::SENDER_DELAY;
 use super::group_membership::HeldMessage;
-use super::{Layer, PAUSE, Wire};
+use super::{Layer, NO_HISTORY, PAUSE, Wire};
 use crate::broker::channels::Change;
 use crate::broker::history::{Heartbeat, ListenerState};
 use crate::protocol::ChannelName;
-use crate::redis_link::EngineUnavailable;
+use crate::redis_link::{ConnectionError, EngineUnavailable};
 use crate::retry::retry_forever;
 use crate::telemetry;
 
@@ -20,6 +20,9 @@ const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A node that has sent no heartbeat for this long counts as dead.
 const NODE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long the connection to the history may take to open before an attempt to read the layer fails.
+const CONNECT_WAIT: Duration = Duration::from_secs(1);
 
 /// The most channels that this node takes over from a stopping node at once.
 const MAX_OFFERED: usize = 1000;
@@ -60,6 +63,13 @@ impl Layer {
                 self.follow_dead_nodes().await;
             }
         }
+    }
+
+    /// Makes this node known to the others. The connection to the history may have just begun to open.
+    pub(super) async fn announce(&self) -> Result<(), ConnectionError> {
+        self.0.redis.wait_up(CONNECT_WAIT).await;
+        self.send_heartbeat(0).await.map_err(|_| NO_HISTORY)?;
+        Ok(())
     }
 
     pub(super) async fn send_heartbeat(
