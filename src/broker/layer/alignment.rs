@@ -6,7 +6,7 @@
 //! messages and a marker in one order, so a node that counts already tells the new one its count at the marker, once it
 //! has appended what came before. Where no other node can say what came before, the history gets a new epoch.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -78,6 +78,7 @@ impl Layer {
         state: ListenerState,
     ) -> Result<Vec<ChannelName>, EngineUnavailable> {
         let mut unreadable = Vec::new();
+        let joined: HashSet<ChannelName> = channels.iter().cloned().collect();
         loop {
             let registered = self.register(&channels, state, "", &unreadable).await?;
             let others = registered.iter().flatten().flat_map(|registered| &registered.others);
@@ -93,8 +94,8 @@ impl Layer {
                 if is_full && !self.is_alive(node) {
                     overflowed.push(node.clone());
                 }
-                // The mailbox of a node that lives is empty most of the time.
-                if !is_second && !waiting.is_empty() {
+                // A node that lives has read its mailbox by now, most of the time.
+                if !is_second && waiting.iter().any(|(channel, _)| joined.contains(channel)) {
                     reads.push_back((node, true));
                 }
                 for (channel, held) in waiting {

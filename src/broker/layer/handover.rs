@@ -1,5 +1,7 @@
 //! Hands the groups of a stopping node over: it listens until other nodes do.
 
+use std::collections::HashSet;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::alignment::SENDER_DELAY;
@@ -72,13 +74,14 @@ impl Layer {
     /// Leaves all groups and removes this node from the layer, so that backends no longer send to it. What no other
     /// node listens to stays where a node that starts soon finds it. What cannot be removed expires in Redis.
     pub async fn close(&self, links: &mut Links) {
-        self.0.up.store(false, std::sync::atomic::Ordering::Release);
+        self.0.up.store(false, Ordering::Release);
         let uncovered = match self.0.wire {
             Wire::Core { .. } => self.uncovered_channels().await,
             Wire::PubSub(_) => Vec::new(),
         };
+        let is_uncovered: HashSet<_> = uncovered.iter().collect();
         let mut covered = self.0.membership.borrow().names();
-        covered.retain(|channel| !uncovered.contains(channel));
+        covered.retain(|channel| !is_uncovered.contains(channel));
         let _ = self.leave_now(links, &covered).await;
         let Wire::Core { memberships, .. } = &self.0.wire else {
             let _ = self.0.redis.remove_node(&self.0.node).await;

@@ -55,8 +55,9 @@ impl Layer {
             // After several failures, other nodes consider this one dead.
             let heartbeat = retry_forever(PAUSE, || self.send_heartbeat(most_offered)).await;
             if heartbeat.was_unknown && !self.0.membership.borrow().names().is_empty() {
-                // Another node has removed the registrations of this one, or Redis has lost them.
-                self.renew_everything().await;
+                // Another node has removed the registrations of this one, or Redis has lost them. Heartbeats go on.
+                let layer = self.clone();
+                tokio::task::spawn_local(async move { layer.renew_everything().await });
             }
             self.pin_for_takeover(heartbeat.offered);
             if !self.0.is_leaving.get() {
