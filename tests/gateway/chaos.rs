@@ -169,7 +169,9 @@ impl Device {
             match event {
                 Event::Text(text) => {
                     let frame: Value = serde_json::from_str(&text).expect("JSON");
-                    if frame["event"] == "going_away" {
+                    // A client that is refused gets an `error` before the close.
+                    let is_refusal = number == 0 && frame["event"] == "error";
+                    if frame["event"] == "going_away" || is_refusal {
                         continue;
                     }
                     if number == 0 { self.connected(&frame) } else { self.publication(&frame) }

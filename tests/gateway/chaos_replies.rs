@@ -87,6 +87,10 @@ impl Device {
             match event.expect("an event before the deadline") {
                 Event::Text(text) => {
                     let frame: Value = serde_json::from_str(&text).expect("JSON");
+                    // A client that is refused gets an `error` before the close.
+                    if number == 0 && frame["event"] == "error" {
+                        continue;
+                    }
                     if number == 0 { self.connected(&frame) } else { self.hear(&frame) }
                 }
                 Event::Binary(_) => panic!("nobody sends binary"),
