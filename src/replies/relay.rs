@@ -148,6 +148,9 @@ impl Replies {
                 self.release([lease, turn]).await;
             }
         }
+        // Once the client knows the task, another node ends the reply if this one dies. Does nothing on the memory
+        // engine; a Redis that is not available is told later.
+        self.services.generations.ledger.flush().await;
         RelayOutcome::Queued { task_id, hold }
     }
 }
