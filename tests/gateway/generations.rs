@@ -245,6 +245,26 @@ async fn a_node_that_died_blocks_an_id_for_a_bounded_time() {
     assert_eq!((&answer["event"], answer.get("duplicate")), (&json!("task_queued"), None));
 }
 
+/// A node may die at the very moment its client knows the task.
+#[tokio::test]
+async fn other_nodes_know_a_reply_before_its_client_does() {
+    let redis = crate::rig::Redis::start().await;
+    let (_writer, reply) = Reply::stream("text/event-stream");
+    let replies =
+        Arc::new(Mutex::new(vec![Reply::json(202, &json!({"task_id": "worker"})), reply]));
+    let upstream = Upstream::start(move |_| replies.lock().unwrap().pop().expect("a reply")).await;
+    let gateway = Gateway::start(settings(&upstream, "").redis(&redis.url())).await;
+    gateway.wait_for_event("redis_connected").await;
+    let mut client = signed_in(&gateway, &session()).await;
+    for id in ["m-1", "m-2"] {
+        client.send_json(&json!({"message": "hello", "id": id})).await;
+        let task = wait_for_event(&mut client, "task_queued").await["task_id"].clone();
+        let member = format!("chat_42 {}", task.as_str().expect("an id"));
+        let score: Option<f64> = redis.run(&["ZSCORE", "tg:generations", &member]).await;
+        assert!(score.is_some(), "{member}");
+    }
+}
+
 #[tokio::test]
 async fn while_the_engine_is_away_messages_with_an_id_are_not_relayed() {
     let mut redis = crate::rig::Redis::start().await;
