@@ -150,7 +150,12 @@ class Gateway:
         return self
 
     def __exit__(self, kind, *_):
-        self.process.kill()
+        # A gateway that is killed counts as one that does not answer, for a minute.
+        self.process.terminate()
+        try:
+            self.process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
         self.process.wait()
         if kind is not None and kind is not SystemExit:
             print("".join(self.log[-40:]))
