@@ -203,8 +203,8 @@ class Stack:
     def setting(self, name, default):
         return self.settings.get(name, os.environ.get(name, default))
 
-    def gateway(self, binary, config=PRESET, name="gateway", port=None, **variables):
-        """Starts a gateway and waits until it is ready. A second one needs another name and port."""
+    def gateway(self, binary, config=PRESET, name="gateway", port=None, wait_for="/readyz", **variables):
+        """Starts a gateway and waits until this health check succeeds. A second one needs another name and port."""
         port, admin = port or self.port, free_port()
         wire = {"core": "channels-core", "pubsub": "channels-pubsub"}
         known = {
@@ -219,5 +219,5 @@ class Stack:
             known["TIDEGATE__UPSTREAM__WORKER__TRACK__FORMAT"] = "json"
         process = self.start(name, [binary, "serve", "--config", config], **{**known, **variables})
         process.url, process.admin_url = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{admin}"
-        process.until(lambda: answers(f"{process.admin_url}/readyz"))
+        process.until(lambda: answers(f"{process.admin_url}{wait_for}"))
         return process

@@ -132,6 +132,7 @@ def test_what_the_backend_revokes_is_told(world):
 def test_a_broker_that_is_gone(world):
     person = world.person()
     unreachable = {'broker_url = "${REDIS_URL}/0"': 'broker_url = "redis://127.0.0.1:1/0"'}
-    with world.another_gateway(unreachable) as gateway, person.chat(gateway.url, "broker") as chat:
+    # Without its broker it is not ready.
+    with world.another_gateway(unreachable, "/livez") as gateway, person.chat(gateway.url, "broker") as chat:
         assert chat.send_message("hello")["code"] == "upstream_unavailable"
         chat.expect_nothing()

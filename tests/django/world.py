@@ -84,11 +84,11 @@ class World:
         return path
 
     @contextlib.contextmanager
-    def another_gateway(self, replaced={}, **variables):
-        """Starts another gateway with the configuration of the test."""
+    def another_gateway(self, replaced={}, wait_for="/readyz", **variables):
+        """Starts another gateway with the configuration of the test, and waits until this health check succeeds."""
         name = f"gateway{next(self.gateways)}"
         config = self.preset(replaced)
-        process = self.stack.gateway(self.binary, config, name, free_port(), **variables)
+        process = self.stack.gateway(self.binary, config, name, free_port(), wait_for, **variables)
         try:
             yield process
         finally:
