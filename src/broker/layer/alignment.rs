@@ -6,7 +6,7 @@
 //! messages and a marker in one order, so a node that counts already tells the new one its count at the marker, once it
 //! has appended what came before. Where no other node can say what came before, the history gets a new epoch.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -78,24 +78,25 @@ impl Layer {
         state: ListenerState,
     ) -> Result<Vec<ChannelName>, EngineUnavailable> {
         let mut unreadable = Vec::new();
-        let joined: HashSet<ChannelName> = channels.iter().cloned().collect();
         loop {
             let registered = self.register(&channels, state, "", &unreadable).await?;
             let others = registered.iter().flatten().flat_map(|registered| &registered.others);
             let nodes: BTreeSet<&String> = others.collect();
             let mut messages: HashMap<ChannelName, Vec<HeldMessage>> = HashMap::new();
             let mut overflowed = Vec::new();
+            let mut has_waited = false;
             let mut reads: VecDeque<_> = nodes.into_iter().map(|node| (node, false)).collect();
             while let Some((node, is_second)) = reads.pop_front() {
-                if is_second {
+                if is_second && !has_waited {
+                    has_waited = true;
                     tokio::time::sleep(SENDER_DELAY).await;
                 }
                 let (waiting, is_full) = self.read_mailbox_of(memberships, names, node).await?;
                 if is_full && !self.is_alive(node) {
                     overflowed.push(node.clone());
                 }
-                // A node that lives has read its mailbox by now, most of the time.
-                if !is_second && waiting.iter().any(|(channel, _)| joined.contains(channel)) {
+                // What a sender still puts into that mailbox alone comes before what it sends to both.
+                if !is_second {
                     reads.push_back((node, true));
                 }
                 for (channel, held) in waiting {
