@@ -97,7 +97,7 @@ impl Groups {
         Ok(Links(links))
     }
 
-    /// From now on messages can be sent to the other nodes.
+    /// Lets messages be sent to the other nodes from now on.
     pub fn set_senders(&self, Links(links): &Links) {
         self.0.senders.replace(links.iter().map(PubSub::sender).collect());
     }
