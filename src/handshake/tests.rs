@@ -103,9 +103,10 @@ async fn admit(
     let Some(Found::Route(route, params)) = handshake.find_route(head.uri().path()) else {
         panic!("no route");
     };
+    let trusted = ["127.0.0.1/32".parse().unwrap()];
     let attempt = HandshakeAttempt::new(
         head.headers(),
-        ClientAddress::resolve([127, 0, 0, 1].into(), head.headers(), &[]),
+        ClientAddress::resolve([127, 0, 0, 1].into(), head.headers(), &trusted),
     );
     handshake
         .admit(route, params, &head, &attempt)

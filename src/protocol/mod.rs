@@ -10,6 +10,7 @@ mod event_members;
 mod event_name;
 mod events;
 mod header_list;
+mod identity_headers;
 mod ids;
 mod json;
 mod label;
@@ -40,6 +41,7 @@ pub use events::{
     processing_started, refreshed, resumed, task_queued, task_queued_before, token_expiring_soon,
 };
 pub use header_list::{header_has_token, header_list};
+pub use identity_headers::{is_identity_header, remove_identity_headers};
 pub use ids::{ConnectionId, UserId, random_hex};
 pub use json::{has_lone_surrogate, json_members, json_text};
 pub(crate) use label::label_enum;

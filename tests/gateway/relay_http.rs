@@ -50,7 +50,9 @@ async fn expect_nothing_more(client: &mut Client) {
 #[tokio::test]
 async fn the_request_has_the_user_the_message_and_the_channel() {
     let upstream = Upstream::accepting().await;
-    let gateway = Gateway::start(settings(&upstream, "signing_secret = \"s3cret\"")).await;
+    let settings = settings(&upstream, "signing_secret = \"s3cret\"")
+        .also("server", "trusted_proxies = [\"127.0.0.1/32\"]");
+    let gateway = Gateway::start(settings).await;
     let token = gateway.token(json!({"user_id": 7, "username": "ana"})).await;
     let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
     let traceparent = format!("00-{trace}-00f067aa0ba902b7-01");
