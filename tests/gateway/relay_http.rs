@@ -442,16 +442,19 @@ async fn an_upstream_that_keeps_failing_is_left_alone_and_found_again() {
     let healthy = Arc::new(AtomicBool::new(false));
     let is_healthy = Arc::clone(&healthy);
     let upstream = Upstream::start(move |_| {
-        Reply::status(if is_healthy.load(Ordering::SeqCst) { 202 } else { 500 })
+        Reply::status(if is_healthy.load(Ordering::SeqCst) { 202 } else { 503 })
     })
     .await;
-    let circuit = "circuit = { failures = 2, window = \"60s\", open = \"2s\" }";
+    let circuit = "retries = 0\ncircuit = { failures = 2, window = \"60s\", open = \"2s\" }";
     let limits = "[route.limits]\nmessages_per_connection = \"10000/1s\"\n";
     let settings = settings(&upstream, circuit).each_route(|route| format!("{route}{limits}"));
     let gateway = Gateway::start(settings).await;
+    let token = gateway.token(json!({"user_id": 7})).await;
+    let (mut user, _) =
+        Client::connected(&gateway, &format!("{PATH}?connection_token={token}")).await;
     let (mut client, _) = Client::connected(&gateway, PATH).await;
-    for _ in 0..3 {
-        assert_eq!(send_message(&mut client, "hi").await["code"], "upstream_unavailable");
+    for client in [&mut user, &mut client, &mut user] {
+        assert_eq!(send_message(client, "hi").await["code"], "upstream_unavailable");
     }
     assert_eq!(upstream.requests().len(), 2, "the third was not asked for");
     let open = [("upstream", "worker")];

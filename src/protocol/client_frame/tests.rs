@@ -39,13 +39,30 @@ fn frames_are_checked() {
 
 #[test]
 fn the_object_is_passed_on_unchanged() {
-    let text = r#" {"message":" hi ", "n":1e400, "nested":{"a":[1,  2]},"id":"m-1"} "#;
+    let text = r#" {"message":" hi ", "n":1e40, "nested":{"a":[1,  2]},"id":"m-1"} "#;
     let Ok(ClientFrame::Message { text: message, id, data }) = ClientFrame::parse(text) else {
         panic!("not a message");
     };
     assert_eq!(message, "hi");
     assert_eq!(id.as_deref(), Some("m-1"));
     assert_eq!(data.get(), text.trim());
+}
+
+#[test]
+fn json_that_a_backend_could_not_read_is_refused() {
+    for (value, expected) in [
+        ("1e400", InvalidFrame::NumberOutOfRange),
+        ("123456789012345678901234567890", InvalidFrame::NumberOutOfRange),
+        (&*format!("{}{}", "[".repeat(127), "]".repeat(127)), InvalidFrame::TooDeep),
+        (r#""\ud83d""#, InvalidFrame::LoneSurrogate),
+    ] {
+        let frame = format!(r#"{{"message":"hi","n":{value}}}"#);
+        let refused = ClientFrame::parse(&frame).err();
+        assert_eq!(refused, Some(expected), "{value}");
+        assert_eq!(expected.code(), ErrorCode::InvalidJson);
+    }
+    let deepest = format!(r#"{{"message":"hi","n":{}{}}}"#, "[".repeat(126), "]".repeat(126));
+    assert!(ClientFrame::parse(&deepest).is_ok());
 }
 
 #[test]
