@@ -31,7 +31,7 @@ impl Session {
             Event::Ping => self.on_protocol_ping(),
             Event::Fault(reason) => match &*self.bridge.borrow() {
                 // What the upstream still answers to earlier messages goes out first.
-                Some(bridge) => bridge.finish(reason.code()),
+                Some(bridge) => bridge.finish(reason.code(), reason.text()),
                 None => self.socket.close(reason),
             },
         }
