@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{ErrorCode, NotPortable, ResumePoint, check_portable, has_lone_surrogate};
+use super::{ErrorCode, NotPortable, ResumePoint, has_lone_surrogate};
 
 /// The longest task id, whether an upstream or the gateway chose it.
 pub const MAX_TASK_ID_BYTES: usize = 256;
@@ -98,6 +98,15 @@ impl InvalidFrame {
     }
 }
 
+impl From<NotPortable> for InvalidFrame {
+    fn from(why: NotPortable) -> Self {
+        match why {
+            NotPortable::TooDeep => Self::TooDeep,
+            NotPortable::NumberOutOfRange => Self::NumberOutOfRange,
+        }
+    }
+}
+
 /// The fields that the gateway reads; all others are passed on in `data`.
 #[derive(Deserialize)]
 struct Fields<'a> {
@@ -121,10 +130,6 @@ impl<'a> ClientFrame<'a> {
         if has_lone_surrogate(data.get()) {
             return Err(InvalidFrame::LoneSurrogate);
         }
-        check_portable(data.get()).map_err(|why| match why {
-            NotPortable::TooDeep => InvalidFrame::TooDeep,
-            NotPortable::NumberOutOfRange => InvalidFrame::NumberOutOfRange,
-        })?;
         let fields: Fields = serde_json::from_str(data.get()).map_err(|_| InvalidFrame::NotJson)?;
         let string = |raw: &RawValue| serde_json::from_str::<String>(raw.get()).ok();
         match fields.kind.and_then(string).as_deref() {

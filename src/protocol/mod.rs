@@ -31,7 +31,7 @@ pub use cancelled_tasks::{
     ANY_NAME_MEMORY, CANCELLED_MEMORY, CancelledTasks, EventNames, INTERNAL_PREFIX, TaskNotice,
 };
 pub use client_address::ClientAddress;
-pub use client_frame::{ClientFrame, MAX_TASK_ID_BYTES, Renewal};
+pub use client_frame::{ClientFrame, InvalidFrame, MAX_TASK_ID_BYTES, Renewal};
 #[cfg(any(test, feature = "internals"))]
 pub use close::ClientAction;
 pub use close::{CloseReason, is_valid_close_code};

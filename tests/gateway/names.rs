@@ -122,7 +122,7 @@ async fn a_channel_whose_name_clients_choose_is_behind_a_prefix() {
     // Names of other systems are refused whoever asks.
     for name in ["__keyevent@0__:set", "tg:cancel", "asgi__group__x", "celery-task-meta-1"] {
         let refused = gateway.api("/v1/publish", json!({"channel": name, "data": {}})).await;
-        assert_eq!(refused.json()["code"], "bad_channel", "{name}");
+        assert_eq!(refused.json()["error"]["code"], "bad_channel", "{name}");
     }
 }
 

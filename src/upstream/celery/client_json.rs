@@ -1,8 +1,8 @@
 //! The fields of the client's object that become part of a task.
 //!
-//! A message that a worker cannot decode may end its process. What the JSON reader of Python would misread or reject has
-//! been refused when the frame arrived; here it is the pair of keys that marks Celery's own types, and whatever cannot be
-//! read.
+//! A message that a worker cannot decode may end its process. Therefore values are refused here that the
+//! JSON readers of Python or Celery would misread or reject: lone surrogates, numbers out of range, deep
+//! nesting, and the pair of keys that marks Celery's own types.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
