@@ -35,11 +35,11 @@ impl<'a> ClientObject<'a> {
 }
 
 fn read(raw: &str) -> Result<Value, FieldProblem> {
+    let value: Value = serde_json::from_str(raw)
+        .map_err(|_| "holds text, a number or nesting that cannot be passed on")?;
     if check_portable(raw) == Err(NotPortable::NumberOutOfRange) {
         return Err("holds a number that is out of range");
     }
-    let value: Value = serde_json::from_str(raw)
-        .map_err(|_| "holds text, a number or nesting that cannot be passed on")?;
     if has_type_marker(&value) {
         return Err("holds an object with \"__type__\" and \"__value__\"");
     }
