@@ -1,5 +1,6 @@
 //! Reads responses without an upstream, for fuzz targets: from the head of a response to the events of its reply.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use super::{
     Message, RelayError, Reply, ReplyBroken, SharedUpstreams, UpstreamKind, deadline_after,
 };
 use crate::config::Config;
-use crate::protocol::{ChannelName, ConnectionId, Params, RequestId, TraceContext};
+use crate::protocol::{ChannelName, ConnectionId, Params, RequestId, SenderKey, TraceContext};
 use crate::shutdown::Shutdown;
 use crate::telemetry::upstreams::RequestOutcome;
 
@@ -49,6 +50,7 @@ impl ResponseReader {
             channel: ChannelName::new("chat_1").expect("a name"),
             params: Arc::new(Params::default()),
             user_id: None,
+            sender: SenderKey::new(None, Ipv4Addr::LOCALHOST.into()),
             username: None,
             connection_id: ConnectionId::random(),
             request_id: RequestId::new(None, &trace),
@@ -71,7 +73,8 @@ impl ResponseReader {
         };
         let (_, upstream) = self.upstreams.iter().next().expect("an upstream");
         assert!(matches!(upstream.config.kind, UpstreamKind::Http(_)));
-        let pending = upstream.gate.enter(self.message.log_fields()).expect("a permit");
+        let pending = upstream.gate.enter(self.message.log_fields(), &self.message.sender);
+        let pending = pending.expect("a permit");
         let in_flight = pending.accept(RequestOutcome::Streaming);
         let mut reply =
             Reply::new(body, format, deadline_after(DEADLINE), in_flight, &self.message);
