@@ -67,7 +67,7 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
         &config.jwt,
         authenticator,
         SharedLimits::memory(),
-        ReservedChannels::with_prefix("chat_own"),
+        ReservedChannels::new(["chat_own".to_owned()]),
     );
     World { handshake: handshake.expect("a handshake"), config }
 });
@@ -75,7 +75,7 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
 fuzz_target!(|bytes: &[u8]| {
     let &[peer, cut, ref head @ ..] = bytes else { return };
     let peer: IpAddr = if peer & 1 == 0 { [192, 0, 2, 7] } else { [127, 0, 0, 1] }.into();
-    let (io, written) = Pieces::new(head, usize::from(cut));
+    let (io, written) = Pieces::request(head, usize::from(cut));
     let answers = RefCell::new(0_usize);
     let service = service_fn(|request| {
         let answers = &answers;
@@ -88,7 +88,11 @@ fuzz_target!(|bytes: &[u8]| {
     // A request that is not valid HTTP ends the connection, with an answer or without.
     let _ = block_on(http1::Builder::new().half_close(true).serve_connection(io, service));
     let written = written.borrow();
-    assert!(written.is_empty() || written.starts_with(b"HTTP/1.1 ") || written.starts_with(b"HTTP/1.0 "));
+    assert!(
+        written.is_empty()
+            || written.starts_with(b"HTTP/1.1 ")
+            || written.starts_with(b"HTTP/1.0 ")
+    );
     assert!(*answers.borrow() == 0 || !written.is_empty());
 });
 
@@ -179,12 +183,32 @@ fn check_origin(headers: &HeaderMap) {
         Some((host, port)) => (host, Some(port)),
         None => (authority, None),
     };
-    let is_host = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=');
+    let is_host = |byte: u8| {
+        byte.is_ascii_alphanumeric()
+            || matches!(
+                byte,
+                b'-' | b'.'
+                    | b'_'
+                    | b'~'
+                    | b'!'
+                    | b'$'
+                    | b'&'
+                    | b'\''
+                    | b'('
+                    | b')'
+                    | b'*'
+                    | b'+'
+                    | b','
+                    | b';'
+                    | b'='
+            )
+    };
     assert!(host.bytes().all(is_host), "{origin:?} is not well-formed");
     let port = port.map(|port| port.parse::<u16>().unwrap_or_else(|_| panic!("{origin:?}")));
     let is_allowed = match scheme {
         "https" => {
-            (host == "app.example.com" || host.ends_with(".example.org")) && port.is_none_or(|port| port == 443)
+            (host == "app.example.com" || host.ends_with(".example.org"))
+                && port.is_none_or(|port| port == 443)
         }
         "http" => host == "localhost",
         _ => false,
@@ -197,6 +221,7 @@ fn has_credential<B>(request: &Request<B>) -> bool {
     let decoded = percent_encoding::percent_decode_str(request.uri().query().unwrap_or_default());
     let query = decoded.collect::<Vec<u8>>();
     let values = request.headers().values().map(|value| value.as_bytes().to_vec());
-    let contains = |text: Vec<u8>| text.windows(SIGNATURE.len()).any(|part| part == SIGNATURE.as_bytes());
+    let contains =
+        |text: Vec<u8>| text.windows(SIGNATURE.len()).any(|part| part == SIGNATURE.as_bytes());
     values.chain([query]).any(contains)
 }

@@ -30,7 +30,8 @@ const STATUSES: [&str; 8] = [
 const MAX_EVENT_BYTES: usize = 1024 * 1024 + 64;
 
 static READER: LazyLock<ResponseReader> = LazyLock::new(|| {
-    let config = "[upstream.app]\nkind = \"http\"\nurl = \"http://127.0.0.1:1/\"\n";
+    let config = "[[route]]\npath = \"/\"\nchannel = \"a\"\nupstream = \"app\"\nauth = [\"anonymous\"]\n\
+                  [upstream.app]\nkind = \"http\"\nurl = \"http://127.0.0.1:1/\"\n";
     ResponseReader::new(&Config::from_toml(config).expect("a configuration"))
 });
 
@@ -48,15 +49,18 @@ fuzz_target!(|bytes: &[u8]| {
     response.extend_from_slice(body);
     let unsplit = read(&response, response.len());
     assert_eq!(unsplit, read(&response, usize::from(cut)));
-    match unsplit {
-        Some(ReadResponse::Streamed(events, _)) => {
+    match unsplit.expect("a response") {
+        ReadResponse::Streamed(events, _) => {
             for event in events {
                 let event = str::from_utf8(&event).expect("UTF-8");
-                assert!(event.starts_with('{') && event.len() <= body.len().min(MAX_EVENT_BYTES) * 6 + 64);
+                assert!(
+                    event.starts_with('{')
+                        && event.len() <= body.len().min(MAX_EVENT_BYTES) * 6 + 64
+                );
                 serde_json::from_str::<IgnoredAny>(event).expect("JSON");
             }
         }
-        Some(ReadResponse::Accepted(Some(task_id), is_queued)) => {
+        ReadResponse::Accepted(Some(task_id), is_queued) => {
             assert!(is_queued && (1..=MAX_TASK_ID_BYTES).contains(&task_id.len()));
         }
         _ => {}
@@ -65,7 +69,7 @@ fuzz_target!(|bytes: &[u8]| {
 
 /// `None` = the response is not HTTP.
 fn read(response: &[u8], step: usize) -> Option<ReadResponse> {
-    let (io, _) = Pieces::new(response, step);
+    let io = Pieces::answer(response, step);
     block_on(async {
         let (mut sender, connection) = http1::handshake(io).await.ok()?;
         let request = Request::get("/").body(Empty::<Bytes>::new()).expect("a request");
