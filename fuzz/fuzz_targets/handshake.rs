@@ -106,6 +106,7 @@ async fn answer(peer: IpAddr, request: Request<Incoming>) -> Response<Full<Bytes
         Some(Found::Route(route, params)) => {
             let values: Vec<String> = params.iter().map(|(_, value)| value.to_owned()).collect();
             assert!(values.iter().all(|value| (1..=255).contains(&value.len())));
+            assert!(!values.iter().any(|value| matches!(&**value, "." | "..")));
             assert!(values.iter().flat_map(|value| value.chars()).all(|char| !char.is_control()));
             let attempt = HandshakeAttempt::new(headers, address);
             let upgrade = match upgrade::check(&request) {
