@@ -1,0 +1,54 @@
+use super::*;
+
+fn queues(queues: usize, largest_queue: usize) -> HeldMemory {
+    HeldMemory { queues, largest_queue, ..HeldMemory::default() }
+}
+
+#[test]
+fn all_parts_of_all_threads_count_together() {
+    let budget = MemoryBudget::new(2, 100);
+    let (first, second) = (budget.thread(0), budget.thread(1));
+    let held = HeldMemory { queues: 10, largest_queue: 5, partial_messages: 20, in_progress: 30 };
+    assert_eq!(first.measured(held), 0);
+    budget.check(30);
+    assert_eq!(second.measured(queues(15, 7)), 5, "10 + 20 + 30 + 30 + 15 of 100");
+    assert_eq!((first.largest_of_others(), second.largest_of_others()), (7, 5));
+    assert_eq!(second.measured(queues(10, 7)), 0);
+}
+
+#[test]
+fn a_frame_counts_for_one_thread() {
+    let budget = MemoryBudget::new(2, 100);
+    let (first, second) = (budget.thread(0), budget.thread(1));
+    let frames = |ends: &[usize]| ends.iter().map(|end| (*end, 10)).collect();
+    assert_eq!(first.claim(&frames(&[1, 2])), 20);
+    assert_eq!(second.claim(&frames(&[2, 3])), 10);
+    assert_eq!(first.claim(&frames(&[1])), 10);
+    assert_eq!(second.claim(&frames(&[2, 3])), 20);
+}
+
+#[test]
+fn new_connections_are_refused_if_closing_does_not_help() {
+    let budget = MemoryBudget::new(1, 100);
+    let thread = budget.thread(0);
+    let refuses = |bytes| {
+        thread.measured(queues(bytes, bytes));
+        budget.check(0);
+        budget.is_refusing()
+    };
+    assert!(!refuses(101), "queues are closed first");
+    assert!(!refuses(100));
+    assert!(!refuses(101));
+    assert!(refuses(101));
+    assert!(refuses(91), "it goes on until a tenth is free");
+    assert!(!refuses(90));
+}
+
+#[test]
+fn without_a_limit_nothing_is_refused() {
+    let budget = MemoryBudget::new(1, 0);
+    assert_eq!(budget.thread(0).measured(queues(usize::MAX / 2, 1)), 0);
+    budget.check(1);
+    budget.check(1);
+    assert!(!budget.is_refusing());
+}
