@@ -144,7 +144,8 @@ pub(super) fn origins(s: &mut Section<'_>) -> Option<Origins> {
         "allow",
         kinds::ORIGIN,
         &[],
-        "Origins of web pages that may connect. Scheme and port may be `*`, and a host may start with `*.`.",
+        "Origins of web pages that may connect. Scheme and port may be `*`, and a host may start with `*.`. \
+         Origins of apps and extensions, such as capacitor://localhost, have no wildcards.",
     );
     let missing = s.key(
         "missing",
@@ -183,7 +184,7 @@ pub(super) fn tracing(s: &mut Section<'_>) -> Option<Tracing> {
         "sample_ratio",
         kinds::RATIO,
         1.0,
-        "Share of handshakes that is traced, unless the client's traceparent decides.",
+        "Share of handshakes that is traced, unless the traceparent of a trusted proxy decides.",
     );
     let service_name =
         s.key("service_name", kinds::NAME, "tidegate", "The service name of the spans.");

@@ -36,6 +36,8 @@ struct Shared {
 #[derive(Default)]
 struct ThreadMemory {
     queues: AtomicUsize,
+    /// Whether `queues` counts shared frames once. The sum of all queues is measured first, which costs nothing.
+    is_exact: AtomicBool,
     largest_queue: AtomicUsize,
     partial_messages: AtomicUsize,
     in_progress: AtomicUsize,
@@ -102,7 +104,7 @@ impl MemoryBudget {
             telemetry::process::memory_measured(part, bytes);
         }
         let (used, max) = (self.used(), self.0.max.load(Relaxed));
-        let is_exceeded = max > 0 && used > max;
+        let is_exceeded = max > 0 && used > max && self.is_exact();
         if !is_exceeded {
             *self.claims() = HashMap::new();
         }
@@ -117,32 +119,54 @@ impl MemoryBudget {
         }
     }
 
+    /// Whether each thread has counted shared frames once.
+    fn is_exact(&self) -> bool {
+        self.0
+            .threads
+            .iter()
+            .all(|thread| thread.is_exact.load(Relaxed) || thread.queues.load(Relaxed) == 0)
+    }
+
     fn claims(&self) -> MutexGuard<'_, HashMap<usize, usize>> {
         self.0.claims.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn used(&self) -> usize {
-        let of_threads = self.0.threads.iter().map(|thread| {
-            [&thread.queues, &thread.partial_messages, &thread.in_progress]
-                .map(|part| part.load(Relaxed))
-                .into_iter()
-                .sum::<usize>()
-        });
+        let of_threads = self.0.threads.iter().map(ThreadMemory::bytes);
         of_threads.sum::<usize>() + self.0.histories.load(Relaxed)
     }
 }
 
+impl ThreadMemory {
+    fn bytes(&self) -> usize {
+        let parts = [&self.queues, &self.partial_messages, &self.in_progress];
+        parts.into_iter().map(|part| part.load(Relaxed)).sum()
+    }
+}
+
 impl ThreadBudget {
-    /// Replaces the measurement of this thread. Returns how many bytes the node is over its budget.
-    pub fn measured(&self, held: HeldMemory) -> usize {
+    /// Whether the node would be over its budget if this thread held so much.
+    pub fn would_exceed(&self, held: HeldMemory) -> bool {
+        let shared = &self.budget.0;
+        let mine = shared.threads[self.thread].bytes();
+        let now = held.queues + held.partial_messages + held.in_progress;
+        let max = shared.max.load(Relaxed);
+        max > 0 && (self.budget.used() + now).saturating_sub(mine) > max
+    }
+
+    /// Replaces the measurement of this thread. Returns how many bytes the node is over its budget, if all threads
+    /// have counted shared frames once.
+    pub fn measured(&self, held: HeldMemory, is_exact: bool) -> usize {
         let shared = &self.budget.0;
         let thread = &shared.threads[self.thread];
         thread.queues.store(held.queues, Relaxed);
+        thread.is_exact.store(is_exact, Relaxed);
         thread.largest_queue.store(held.largest_queue, Relaxed);
         thread.partial_messages.store(held.partial_messages, Relaxed);
         thread.in_progress.store(held.in_progress, Relaxed);
         match shared.max.load(Relaxed) {
             0 => 0,
+            _ if !self.budget.is_exact() => 0,
             max => self.budget.used().saturating_sub(max),
         }
     }

@@ -27,12 +27,13 @@ impl SessionRegistry {
     /// Reports what the sessions hold. If the node is over its budget and the largest send queue is one of this
     /// thread, closes the largest ones.
     pub(super) fn keep_budget(&self, budget: &ThreadBudget, mut held: HeldMemory) {
-        if budget.measured(held) == 0 {
+        if !budget.would_exceed(held) {
+            budget.measured(held, false);
             return;
         }
         // One publication waits in the queues of many clients, and takes its memory once.
         held.queues = self.distinct_queued_bytes(budget);
-        let mut over = budget.measured(held);
+        let mut over = budget.measured(held, true);
         let others = budget.largest_of_others();
         if over == 0 || held.largest_queue < others {
             return;
@@ -52,7 +53,7 @@ impl SessionRegistry {
             over = over.saturating_sub(bytes);
             held.queues = held.queues.saturating_sub(bytes);
         }
-        budget.measured(held);
+        budget.measured(held, true);
     }
 
     fn distinct_queued_bytes(&self, budget: &ThreadBudget) -> usize {

@@ -32,6 +32,7 @@ mod limits;
 mod logs;
 mod memory_budget;
 mod metrics;
+mod names;
 mod not_json;
 mod outcome;
 mod presence;

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{
-    CONNECTION, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION,
-    UPGRADE, USER_AGENT,
+    CONNECTION, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE, USER_AGENT,
 };
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -12,10 +12,10 @@ use percent_encoding::utf8_percent_encode;
 
 use super::super::http::{NOT_IN_HEADER, TRACEPARENT, X_REQUEST_ID};
 use super::super::message::user_in_template;
-use super::super::{RelayError, SocketRequest};
+use super::super::{RelayError, SocketRequest, response};
 use crate::config;
 use crate::http_client::{self, HttpClient, error_chain};
-use crate::protocol::{TemplateContext, header_has_token, websocket_accept};
+use crate::protocol::{TemplateContext, UnfitForUrl, header_has_token, websocket_accept};
 
 const X_CHANNEL: HeaderName = HeaderName::from_static("x-tidegate-channel");
 const X_CONNECTION_ID: HeaderName = HeaderName::from_static("x-tidegate-connection-id");
@@ -37,13 +37,17 @@ pub(in crate::upstream) async fn connect(
     let unavailable = |reason: String| (RelayError::Unavailable, reason);
     let key = fastwebsockets::handshake::generate_key();
     let upgrade = upgrade_request(config, request, &key).map_err(unavailable)?;
-    let response =
-        client.request(upgrade).await.map_err(|error| unavailable(error_chain(&error)))?;
+    let response = client.request(upgrade).await.map_err(|error| match error.is_connect() {
+        true => (RelayError::Unreachable, error_chain(&error)),
+        false => unavailable(error_chain(&error)),
+    })?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         return Err(refusal(response.status()));
     }
-    if !is_valid_handshake(&response, &key) {
-        return Err(unavailable("its response is not a valid WebSocket handshake".to_owned()));
+    if let Err(mistake) = check_handshake(&response, &key) {
+        return Err(unavailable(format!(
+            "its response is not a valid WebSocket handshake: {mistake}"
+        )));
     }
     let upgraded = hyper::upgrade::on(response).await;
     Ok(TokioIo::new(upgraded.map_err(|error| unavailable(error_chain(&error)))?))
@@ -55,7 +59,7 @@ fn upgrade_request(
     key: &str,
 ) -> Result<Request<Full<Bytes>>, String> {
     let value = |text: &str| utf8_percent_encode(text, NOT_IN_HEADER).to_string();
-    let mut upgrade = Request::get(url(config, request))
+    let mut upgrade = Request::get(url(config, request).map_err(|unfit| unfit.to_string())?)
         .header(CONNECTION, "Upgrade")
         .header(UPGRADE, "websocket")
         .header(SEC_WEBSOCKET_VERSION, "13")
@@ -75,15 +79,21 @@ fn upgrade_request(
 }
 
 /// Returns the URL of the handshake, whose scheme is that of the HTTP request.
-fn url(config: &config::WebSocketUpstream, request: &SocketRequest<'_>) -> String {
+pub(in crate::upstream) fn url(
+    config: &config::WebSocketUpstream,
+    request: &SocketRequest<'_>,
+) -> Result<String, UnfitForUrl> {
     let SocketRequest { params, channel, user_id, .. } = *request;
     let user_id = user_in_template(user_id);
-    let url =
-        config.url.fill_url(TemplateContext { params, user_id, channel: Some(channel.as_str()) });
-    match url.strip_prefix("ws") {
+    let url = config.url.fill_url(TemplateContext {
+        params,
+        user_id,
+        channel: Some(channel.as_str()),
+    })?;
+    Ok(match url.strip_prefix("ws") {
         Some(rest) => format!("http{rest}"),
         None => url,
-    }
+    })
 }
 
 fn refusal(status: StatusCode) -> NotOpened {
@@ -91,21 +101,35 @@ fn refusal(status: StatusCode) -> NotOpened {
         RelayError::Busy
     } else if status.is_client_error() {
         RelayError::Rejected("the service refused the connection".to_owned())
-    } else {
+    } else if response::is_retryable(status) {
         RelayError::Unavailable
+    } else {
+        RelayError::Failed
     };
     (error, format!("answered {status}"))
 }
 
-/// Checks a server's handshake (RFC 6455 section 4.1). It must not select an extension, because none was
-/// offered.
-fn is_valid_handshake<B>(response: &Response<B>, key: &str) -> bool {
+/// Checks a server's handshake (RFC 6455 section 4.1). It must not select an extension or a subprotocol, because none
+/// was offered. `Err` names the mistake.
+fn check_handshake<B>(response: &Response<B>, key: &str) -> Result<(), &'static str> {
     let headers = response.headers();
-    let accept = websocket_accept(key.as_bytes());
-    header_has_token(headers, &UPGRADE, "websocket")
-        && header_has_token(headers, &CONNECTION, "upgrade")
-        && headers
-            .get(SEC_WEBSOCKET_ACCEPT)
-            .is_some_and(|given| given.as_bytes().trim_ascii() == accept.as_bytes())
-        && !headers.contains_key("sec-websocket-extensions")
+    let expected = websocket_accept(key.as_bytes());
+    let mut given = headers.get_all(SEC_WEBSOCKET_ACCEPT).iter();
+    let accept = given.next().filter(|_| given.next().is_none());
+    if !header_has_token(headers, &UPGRADE, "websocket") {
+        return Err("Upgrade is not websocket");
+    }
+    if !header_has_token(headers, &CONNECTION, "upgrade") {
+        return Err("Connection is not Upgrade");
+    }
+    if accept.is_none_or(|given| given.as_bytes().trim_ascii() != expected.as_bytes()) {
+        return Err("Sec-WebSocket-Accept does not belong to the key");
+    }
+    if headers.contains_key(SEC_WEBSOCKET_EXTENSIONS) {
+        return Err("it selects an extension that was not offered");
+    }
+    if headers.contains_key(SEC_WEBSOCKET_PROTOCOL) {
+        return Err("it selects a subprotocol that was not offered");
+    }
+    Ok(())
 }
