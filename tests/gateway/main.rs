@@ -51,6 +51,7 @@ mod server_api;
 mod session;
 mod side_by_side;
 mod simplejwt;
+mod standards;
 mod start;
 mod stopping;
 mod tokens;
