@@ -296,10 +296,19 @@ async fn serve_handshake(headers: &'static str) -> u16 {
              Sec-WebSocket-Accept: {accept}\r\n{headers}\r\n"
         );
         stream.write_all(answer.as_bytes()).await.unwrap();
+        // A close frame with 1014, which the library of the other tests does not know.
+        stream.write_all(&[0x88, 2, 0x03, 0xf6]).await.unwrap();
         // The connection stays open for as long as the client keeps it.
         let _ = stream.read_u8().await;
     });
     port
+}
+
+#[tokio::test]
+async fn a_close_code_that_was_registered_later_is_reported() {
+    let mut socket = open(socket_to(serve_handshake("").await)).await.unwrap();
+    let closed = FromUpstream::Closed(Some((1014, String::new())));
+    assert_eq!(next_event(&mut socket).await, closed);
 }
 
 #[tokio::test]

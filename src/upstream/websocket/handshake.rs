@@ -12,6 +12,7 @@ use percent_encoding::utf8_percent_encode;
 
 use super::super::http::{NOT_IN_HEADER, TRACEPARENT, X_REQUEST_ID};
 use super::super::message::user_in_template;
+use super::super::response::describe_status;
 use super::super::{RelayError, SocketRequest};
 use crate::config;
 use crate::http_client::{self, HttpClient, error_chain};
@@ -40,7 +41,7 @@ pub(in crate::upstream) async fn connect(
     let response =
         client.request(upgrade).await.map_err(|error| unavailable(error_chain(&error)))?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return Err(refusal(response.status()));
+        return Err(refusal(&response));
     }
     if let Err(mistake) = check_handshake(&response, &key) {
         return Err(unavailable(format!(
@@ -88,7 +89,8 @@ fn url(config: &config::WebSocketUpstream, request: &SocketRequest<'_>) -> Strin
     }
 }
 
-fn refusal(status: StatusCode) -> NotOpened {
+fn refusal<B>(response: &Response<B>) -> NotOpened {
+    let status = response.status();
     let error = if status == StatusCode::TOO_MANY_REQUESTS {
         RelayError::Busy
     } else if status.is_client_error() {
@@ -96,7 +98,7 @@ fn refusal(status: StatusCode) -> NotOpened {
     } else {
         RelayError::Unavailable
     };
-    (error, format!("answered {status}"))
+    (error, describe_status(response))
 }
 
 /// Checks a server's handshake (RFC 6455 section 4.1). It must not select an extension or a subprotocol, because none
