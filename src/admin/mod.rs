@@ -41,7 +41,7 @@ use crate::config::SharedConfig;
 use crate::control::Control;
 use crate::limits::SharedLimits;
 use crate::presence::PresenceStore;
-use crate::protocol::ChannelName;
+use crate::protocol::{ChannelName, HeadMistake, check_head};
 use crate::shutdown::Shutdown;
 use crate::telemetry;
 use crate::telemetry::log::LogControl;
@@ -115,7 +115,10 @@ impl Admin {
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>, connection: &Connection) -> Answer {
+    async fn answer(&self, mut request: Request<Incoming>, connection: &Connection) -> Answer {
+        if let Err(mistake) = check_head(&mut request) {
+            return refuse_head(mistake, connection);
+        }
         let resource = match Resource::find(request.method().as_str(), request.uri().path()) {
             Found::Resource(resource) => resource,
             Found::Allow(allow) => return other_method(request.method(), &allow),
@@ -211,6 +214,16 @@ impl Admin {
         let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         api::json(status, &serde_json::json!({ "ready": ready, "checks": checks }))
     }
+}
+
+/// Answers a request whose head is not valid, the last of its connection.
+fn refuse_head(mistake: HeadMistake, connection: &Connection) -> Answer {
+    telemetry::connections::http_head_refused(mistake, connection.address.ip());
+    let (status, message) = mistake.response();
+    let mut answer = api::error(Code::BadRequest, message);
+    *answer.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
+    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    answer
 }
 
 fn text(kind: &'static str, body: impl Into<Body>) -> Answer {

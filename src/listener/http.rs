@@ -12,14 +12,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
+use hyper::header::{self, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use super::client_stream::{ClientStream, Limits};
+use super::exchange::{Exchange, Fault, ResponseBody};
+use super::malformed::Answer;
 use super::{RuntimeConfig, fixed};
 use crate::clock;
 use crate::config;
@@ -27,12 +30,15 @@ use crate::handshake::{
     Admission, Found, Handshake, HandshakeAttempt, Rejection, json_error, upgrade,
 };
 use crate::limits::{ConnectionCounts, ConnectionPermit, IpPermit, Lease, LeaseKey, LeaseKind};
-use crate::protocol::{ClientAddress, CloseReason, Params, with_timestamp};
-use crate::proxy::{Proxy, ProxyBody};
+use crate::protocol::{
+    ClientAddress, CloseReason, HeadMistake, Params, check_head, is_about_the_server,
+    with_timestamp,
+};
+use crate::proxy::{InterimResponses, Proxy, ProxyBody};
 use crate::session::{self, Client, Permits, Services, UpstreamMode};
 use crate::socket::ByteStream;
 use crate::telemetry;
-use crate::telemetry::connections::Admitted;
+use crate::telemetry::connections::{Admitted, HttpError};
 use crate::telemetry::messages::LocalLimit;
 
 /// A client that is connected when the gateway begins to drain and has not sent a request yet may send one
@@ -72,6 +78,7 @@ struct HttpPhase {
     over_ip_limit: bool,
     upgraded: RefCell<Option<Upgraded>>,
     has_ip_permit: Cell<bool>,
+    exchange: Rc<Exchange>,
     /// Notified when a request has arrived.
     request_received: Notify,
 }
@@ -84,7 +91,8 @@ impl HttpFrontend {
         counts: ConnectionCounts,
         services: Rc<Services>,
     ) -> Result<Self, String> {
-        let proxy = RefCell::new(Proxy::new(&runtime_config.config.proxy)?);
+        let config = &runtime_config.config;
+        let proxy = RefCell::new(Proxy::new(&config.proxy, config.server.min_pace)?);
         Ok(Self { runtime_config: RefCell::new(runtime_config), proxy, counts, services })
     }
 
@@ -92,8 +100,9 @@ impl HttpFrontend {
     /// keeps its configuration.
     pub async fn apply(&self, new: Arc<RuntimeConfig>) -> Result<(), String> {
         let current = self.runtime_config();
-        if current.config.proxy != new.config.proxy {
-            self.proxy.replace(Proxy::new(&new.config.proxy)?);
+        let (before, config) = (&current.config, &new.config);
+        if before.proxy != config.proxy || before.server.min_pace != config.server.min_pace {
+            self.proxy.replace(Proxy::new(&config.proxy, config.server.min_pace)?);
         }
         self.runtime_config.replace(Arc::clone(&new));
         let thread_config = new.for_thread(Some(&self.services.config()));
@@ -131,6 +140,7 @@ impl HttpFrontend {
             over_ip_limit,
             upgraded: RefCell::default(),
             has_ip_permit: Cell::new(permits.ip.is_some()),
+            exchange: Rc::default(),
             request_received: Notify::new(),
         });
         let Some((stream, early)) = self.serve_http(stream, &phase).await else { return };
@@ -178,14 +188,17 @@ impl HttpFrontend {
         let service = service_fn(move |request| {
             let (frontend, phase) = (Rc::clone(&frontend), Rc::clone(&requests));
             // The future is boxed because the connection is polled by hand and must be `Unpin`.
-            Box::pin(async move { Ok::<_, Infallible>(frontend.answer(&phase, request).await) })
+            Box::pin(async move { Ok::<_, Infallible>(frontend.respond(&phase, request).await) })
         });
         let config = Arc::clone(&self.runtime_config.borrow().config);
+        let exchange = Rc::clone(&phase.exchange);
+        let stream = ClientStream::new(stream, exchange, Limits::from(&config.server));
+        // The stream has the time limits. A client that has ended its half still gets its response.
         let mut http = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(config.server.header_timeout)
+            .header_read_timeout(None)
+            .half_close(true)
             .max_buf_size(config.server.max_header_bytes)
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(stream, service);
         let mut should_stop = pin!(self.should_stop(phase));
         let mut stopping = false;
         let ended = std::future::poll_fn(|cx| {
@@ -196,12 +209,35 @@ impl HttpFrontend {
             http.poll_without_shutdown(cx)
         })
         .await;
-        if let Err(error) = ended {
-            telemetry::connections::http_failed(&error);
-            return None;
-        }
         let parts = http.into_parts();
-        Some((parts.io.into_inner(), parts.read_buf))
+        let tcp = parts.io.into_tcp();
+        let Err(error) = ended else { return Some((tcp, parts.read_buf)) };
+        match phase.exchange.fault() {
+            Some(Fault::HeadTimeout) => telemetry::connections::http_ended(HttpError::Timeout),
+            Some(Fault::TooSlow) => telemetry::connections::http_ended(HttpError::TooSlow),
+            Some(Fault::Gone) => telemetry::connections::http_ended(HttpError::Broken),
+            None => telemetry::connections::http_failed(&error),
+        }
+        if let Some(answer) = Answer::to(&phase.exchange, &error) {
+            answer.send(tcp).await;
+        }
+        None
+    }
+
+    /// Answers a request, and keeps account of it for the connection's stream.
+    async fn respond(
+        &self,
+        phase: &HttpPhase,
+        mut request: Request<Incoming>,
+    ) -> Response<ResponseBody<ProxyBody>> {
+        let exchange = Rc::clone(&phase.exchange);
+        exchange.begin(&request);
+        let response = match check_head(&mut request) {
+            Ok(()) => self.answer(phase, request).await,
+            Err(mistake) => refuse_head(mistake, phase.peer.ip()),
+        };
+        exchange.answered();
+        response.map(|body| ResponseBody::new(body, exchange))
     }
 
     /// Completes when the gateway drains and this connection must not serve further requests. A client that has just
@@ -222,6 +258,9 @@ impl HttpFrontend {
             request.headers(),
             &config.server.trusted_proxies,
         );
+        if is_about_the_server(&request) {
+            return about_the_server();
+        }
         match handshake.find_route(request.uri().path()) {
             Some(Found::Route(route, params)) => {
                 let routed = (&route, params);
@@ -247,7 +286,9 @@ impl HttpFrontend {
         if handshake.is_token_endpoint(request.uri().path()) {
             return boxed(handshake.issue(request).await);
         }
-        proxy.forward(request, address).await
+        let interim = InterimResponses::default();
+        phase.exchange.expect_interim(interim.clone());
+        proxy.forward(request, address, &interim).await
     }
 
     /// Admits or rejects a WebSocket of `route`.
@@ -386,6 +427,24 @@ impl HttpFrontend {
             trace: admission.trace,
         }
     }
+}
+
+/// Answers a request whose head is not valid. What follows on the connection cannot be trusted to be a request.
+fn refuse_head(mistake: HeadMistake, peer: IpAddr) -> Response<ProxyBody> {
+    telemetry::connections::http_head_refused(mistake, peer);
+    let (status, error) = mistake.response();
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
+    let mut response = boxed(json_error(status, error, mistake.label()));
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// Answers `OPTIONS *`, which asks what the server itself can do (RFC 9110 section 9.3.7).
+fn about_the_server() -> Response<ProxyBody> {
+    let mut response = boxed(Response::new(Full::default()));
+    let methods = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
+    response
 }
 
 fn boxed(response: Response<Full<Bytes>>) -> Response<ProxyBody> {

@@ -5,8 +5,11 @@
 //! request is freed.
 
 mod accept;
+mod client_stream;
+mod exchange;
 mod fixed;
 mod http;
+mod malformed;
 mod runtime_config;
 
 pub use accept::Worker;

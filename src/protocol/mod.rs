@@ -19,6 +19,7 @@ mod path;
 mod position;
 mod publication;
 mod reply_end;
+mod request_head;
 mod request_id;
 mod timestamp;
 mod trace_context;
@@ -51,6 +52,7 @@ pub use publication::{
     NotJson, PublishedObject, published_bytes, published_object, published_text,
 };
 pub use reply_end::ReplyEnd;
+pub use request_head::{HeadMistake, check_head, is_about_the_server};
 pub use request_id::RequestId;
 pub use timestamp::with_timestamp;
 pub use trace_context::TraceContext;
