@@ -30,7 +30,7 @@ fn a_side_that_moves_nothing_is_too_slow() {
 #[test]
 fn a_trickle_is_too_slow_and_a_slow_client_is_not() {
     assert_eq!(too_slow(&[(1, 1); 100]), Some(9));
-    assert_eq!(too_slow(&[(1, 101); 100]), None);
+    assert_eq!(too_slow(&[(1, 120); 100]), None);
     assert_eq!(too_slow(&[(9, 1000); 100]), None);
 }
 
