@@ -43,7 +43,7 @@ impl Authorizer {
     /// `Err` = an authorize URL is `https`, and the system has no root certificates.
     pub fn new(routes: &[Arc<Route>]) -> Result<Self, String> {
         let is_https = |route: &Arc<Route>| match &route.authorize {
-            Authorize::Claims => None,
+            Authorize::Claims | Authorize::None => None,
             Authorize::Url { url, .. } => Some(url.scheme() == "https"),
         };
         let Some(needs_tls) = routes.iter().filter_map(is_https).reduce(|a, b| a | b) else {

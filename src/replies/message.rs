@@ -10,7 +10,9 @@ use super::history_mark::HistoryMark;
 use crate::config::Route;
 use crate::generations::Task;
 use crate::limits::Lease;
-use crate::protocol::{ChannelName, ConnectionId, Params, RequestId, TraceContext, UserId};
+use crate::protocol::{
+    ChannelName, ConnectionId, Params, RequestId, SenderKey, TraceContext, UserId,
+};
 use crate::socket::Socket;
 use crate::telemetry::log::ConnectionFields;
 use crate::telemetry::replies::ReplySpans;
@@ -38,6 +40,8 @@ pub struct Sender {
     /// `None` if the client is anonymous.
     pub user_id: Option<UserId>,
     pub username: Option<Box<str>>,
+    /// For limits and failures that are counted by sender.
+    pub key: SenderKey,
     pub connection_id: ConnectionId,
     /// The request that opened the connection.
     pub request_id: RequestId,
@@ -74,6 +78,7 @@ impl Sender {
             params: Arc::clone(&self.params),
             user_id: self.user_id.clone(),
             username: self.username.clone(),
+            sender: self.key.clone(),
             connection_id: self.connection_id,
             request_id: self.request_id.clone(),
             message_id: checked.id.unwrap_or_else(|| task_id.clone()),

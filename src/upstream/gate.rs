@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::RelayError;
 use super::circuit::{Circuit, CircuitPermit};
 use crate::config;
+use crate::protocol::SenderKey;
 use crate::telemetry::log::MessageFields;
 use crate::telemetry::upstreams::{RequestOutcome, UpstreamMetrics};
 
@@ -33,6 +34,7 @@ impl Gate {
     pub fn enter<'a>(
         &'a self,
         fields: MessageFields<'a>,
+        sender: &'a SenderKey,
     ) -> Result<PendingRequest<'a>, RelayError> {
         let Ok(permit) = Arc::clone(&self.in_flight).try_acquire_owned() else {
             self.metrics.request_not_sent(fields, RequestOutcome::Full);
@@ -46,13 +48,14 @@ impl Gate {
         let metrics = Arc::clone(&self.metrics);
         metrics.in_flight_started();
         let in_flight = InFlightPermit { metrics, _permit: permit };
-        Ok(PendingRequest { fields, in_flight, circuit, started })
+        Ok(PendingRequest { fields, sender, in_flight, circuit, started })
     }
 }
 
 /// A request that waits for the upstream's decision.
 pub(super) struct PendingRequest<'a> {
     fields: MessageFields<'a>,
+    sender: &'a SenderKey,
     in_flight: InFlightPermit,
     circuit: CircuitPermit<'a>,
     started: Instant,
@@ -71,13 +74,27 @@ impl PendingRequest<'_> {
         let outcome = match error {
             RelayError::Busy => RequestOutcome::Busy,
             RelayError::Rejected(_) => RequestOutcome::Rejected,
-            RelayError::Unavailable => RequestOutcome::Unavailable,
+            RelayError::Failed => RequestOutcome::Failed,
+            RelayError::Redirected => RequestOutcome::Redirected,
+            RelayError::HeadTooLarge => RequestOutcome::HeadTooLarge,
+            RelayError::Malformed => RequestOutcome::Malformed,
+            RelayError::Unavailable | RelayError::Unreachable => RequestOutcome::Unavailable,
         };
-        if error == RelayError::Unavailable {
+        if !matches!(outcome, RequestOutcome::Busy | RequestOutcome::Rejected) {
             self.in_flight.metrics.request_failed(self.fields, reason);
-            self.circuit.failed(Instant::now());
-        } else {
-            self.circuit.succeeded();
+        }
+        match error {
+            RelayError::Unavailable | RelayError::Malformed => {
+                self.circuit.failed(Some(self.sender.clone()), Instant::now());
+            }
+            RelayError::Unreachable => self.circuit.failed(None, Instant::now()),
+            RelayError::Busy
+            | RelayError::Rejected(_)
+            | RelayError::Failed
+            | RelayError::Redirected
+            | RelayError::HeadTooLarge => {
+                self.circuit.succeeded();
+            }
         }
         self.in_flight.metrics.request_finished(self.fields, outcome, self.started.elapsed());
         error

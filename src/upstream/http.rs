@@ -15,7 +15,7 @@ use super::response::{self, RelayResponse};
 use super::{Message, NO_RESPONSE, RelayError, payload, signature};
 use crate::config;
 use crate::http_client::{self, Failure, HttpClient, RequestError, error_chain};
-use crate::protocol::TemplateContext;
+use crate::protocol::{TemplateContext, UnfitForUrl};
 use crate::telemetry::upstreams::UpstreamMetrics;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -46,22 +46,25 @@ enum Attempt {
     NotSent(String),
     /// The upstream may have received the request; the text says what went wrong.
     Lost(String),
+    /// The upstream's answer is not one that can be read; the text says why.
+    BadAnswer(RelayError, String),
 }
 
 impl Relay<'_> {
     pub async fn run(&self) -> RelayResponse {
         match self.send_with_retries().await {
             Ok(response) => response::read(response, self.deadline, self.metrics).await,
-            Err(reason) => RelayResponse::Refused(RelayError::Unavailable, reason),
+            Err((error, reason)) => RelayResponse::Refused(error, reason),
         }
     }
 
     /// Sends the request until there is a final response; `Err` says why there is none.
-    async fn send_with_retries(&self) -> Result<Response<Incoming>, String> {
-        let body = Bytes::from(payload::json(self.message)?);
+    async fn send_with_retries(&self) -> Result<Response<Incoming>, (RelayError, String)> {
+        let unavailable = |reason| (RelayError::Unavailable, reason);
+        let body = Bytes::from(payload::json(self.message).map_err(unavailable)?);
         let mut retries_left = self.config.retries;
         loop {
-            let reason = match self.send(body.clone()).await? {
+            let reason = match self.send(body.clone()).await.map_err(unavailable)? {
                 Attempt::Answered(response) => {
                     if retries_left == 0 || !response::is_retryable(response.status()) {
                         return Ok(response);
@@ -69,11 +72,13 @@ impl Relay<'_> {
                     format!("answered {}", response.status())
                 }
                 Attempt::NotSent(reason) if retries_left > 0 => reason,
-                Attempt::NotSent(reason) | Attempt::Lost(reason) => return Err(reason),
+                Attempt::NotSent(reason) => return Err((RelayError::Unreachable, reason)),
+                Attempt::Lost(reason) => return Err(unavailable(reason)),
+                Attempt::BadAnswer(error, reason) => return Err((error, reason)),
             };
             retries_left -= 1;
             if timeout_at(self.deadline, tokio::time::sleep(retry_delay())).await.is_err() {
-                return Err(format!("{reason}; no time left for a retry"));
+                return Err(unavailable(format!("{reason}; no time left for a retry")));
             }
             self.metrics.request_retried(self.message.log_fields(), &reason);
         }
@@ -96,14 +101,18 @@ impl Relay<'_> {
             Ok(Err(error)) if error.is_connect() || was_never_sent(&error) => {
                 Attempt::NotSent(error_chain(&error))
             }
-            Ok(Err(error)) => Attempt::Lost(describe(&error)),
+            Ok(Err(error)) => match bad_answer(&error) {
+                Some(bad) => Attempt::BadAnswer(bad, describe(&error)),
+                None => Attempt::Lost(describe(&error)),
+            },
             Err(_) => Attempt::Lost(NO_RESPONSE.to_owned()),
         })
     }
 
     fn request(&self, body: Bytes) -> Result<Request<Full<Bytes>>, String> {
         let message = self.message;
-        let mut request = Request::post(self.url())
+        let url = url(self.config, message).map_err(|unfit| unfit.to_string())?;
+        let mut request = Request::post(url)
             .header(CONTENT_TYPE, "application/json")
             .header(ACCEPT, ACCEPTED)
             .header(ACCEPT_ENCODING, "identity")
@@ -116,13 +125,12 @@ impl Relay<'_> {
         }
         request.body(Full::new(body)).map_err(|error| format!("invalid request: {error}"))
     }
+}
 
-    fn url(&self) -> String {
-        let Message { params, user_id, channel, .. } = self.message;
-        let user_id = user_in_template(user_id.as_ref());
-        let context = TemplateContext { params, user_id, channel: Some(channel.as_str()) };
-        self.config.url.fill_url(context)
-    }
+pub(super) fn url(config: &config::HttpUpstream, message: &Message) -> Result<String, UnfitForUrl> {
+    let Message { params, user_id, channel, .. } = message;
+    let user_id = user_in_template(user_id.as_ref());
+    config.url.fill_url(TemplateContext { params, user_id, channel: Some(channel.as_str()) })
 }
 
 /// Returns `<user or connection>:<message id>`, which is the same when a client sends a message again.
@@ -141,8 +149,17 @@ fn retry_delay() -> Duration {
     Duration::from_millis(50 + random % 451)
 }
 
+/// Returns what is wrong with an answer; `None` = there was none.
+pub(super) fn bad_answer(error: &RequestError) -> Option<RelayError> {
+    match http_client::failure(error) {
+        Failure::HeadTooLarge => Some(RelayError::HeadTooLarge),
+        Failure::Malformed => Some(RelayError::Malformed),
+        Failure::Lost | Failure::Unreachable => None,
+    }
+}
+
 /// Returns the reason for the log. It says first what is wrong with an answer.
-fn describe(error: &RequestError) -> String {
+pub(super) fn describe(error: &RequestError) -> String {
     let what = match http_client::failure(error) {
         Failure::HeadTooLarge => "the head of its answer is too large",
         Failure::Malformed => "its answer is not HTTP/1.1",

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
-use crate::protocol::{ChannelName, ConnectionId, Params, RequestId, TraceContext, UserId};
+use crate::protocol::{
+    ChannelName, ConnectionId, Params, RequestId, SenderKey, TraceContext, UserId,
+};
 use crate::telemetry::log::{ConnectionFields, MessageFields};
 
 /// One client message with the data that every upstream gets.
@@ -22,6 +24,8 @@ pub struct Message {
     pub connection_id: ConnectionId,
     /// The id of the request that opened the connection.
     pub request_id: RequestId,
+    /// The client, for limits and failures that are counted by sender.
+    pub sender: SenderKey,
     /// Chosen by the client, or made by the gateway.
     pub message_id: String,
     /// A new UUID; an HTTP upstream may answer with another one.
@@ -50,8 +54,19 @@ impl Message {
 pub enum RelayError {
     /// `max_in_flight` is reached, or the upstream reported that it is overloaded.
     Busy,
-    /// The upstream cannot be reached, did not answer in time or with a 5xx, or its circuit is open.
+    /// The upstream did not answer in time, or its connection broke, or a gateway in front of it answered in its place
+    /// (502, 503, 504), or its circuit is open.
     Unavailable,
+    /// No connection to the upstream could be opened, whatever the message is.
+    Unreachable,
+    /// The upstream itself answered that it failed at this message, with another 5xx.
+    Failed,
+    /// The upstream answered with a redirect, which is not followed.
+    Redirected,
+    /// The head of the upstream's answer is larger than the gateway reads.
+    HeadTooLarge,
+    /// The upstream's answer is not HTTP/1.1.
+    Malformed,
     /// The upstream answered with a 4xx. The text is the `error` of the body, of bounded length.
     Rejected(String),
 }
@@ -62,6 +77,7 @@ pub struct SocketRequest<'a> {
     pub params: &'a Params,
     pub user_id: Option<&'a UserId>,
     pub username: Option<&'a str>,
+    pub sender: &'a SenderKey,
     pub connection_id: ConnectionId,
     pub request_id: &'a RequestId,
     pub trace: &'a TraceContext,
@@ -95,6 +111,6 @@ pub struct QueueState {
 pub(super) fn user_in_template(user_id: Option<&UserId>) -> &dyn std::fmt::Display {
     match user_id {
         Some(id) => id,
-        None => &"anonymous",
+        None => &UserId::ANONYMOUS,
     }
 }

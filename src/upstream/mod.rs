@@ -133,7 +133,15 @@ impl Upstreams {
         {
             return relay_task(upstream, config, celery, message).await;
         }
-        let pending = upstream.gate.enter(message.log_fields())?;
+        // A message whose values have no place in the URL is not a failure of the upstream either.
+        if let UpstreamKind::Http(config) = &upstream.config.kind
+            && http::url(config, message).is_err()
+        {
+            let metrics = &upstream.gate.metrics;
+            metrics.request_not_sent(message.log_fields(), RequestOutcome::Rejected);
+            return Err(RelayError::Rejected(UNFIT_FOR_URL.to_owned()));
+        }
+        let pending = upstream.gate.enter(message.log_fields(), &message.sender)?;
         let deadline = deadline_after(upstream.config.timeout);
         match (&upstream.config.kind, self.clients.get(name), &upstream.transport) {
             (UpstreamKind::Http(config), Some(client), _) => {
@@ -216,7 +224,14 @@ impl Upstreams {
         let Some(upstream) = self.shared.get(name) else {
             return Err(RelayError::Unavailable);
         };
-        let pending = upstream.gate.enter(request.log_fields())?;
+        if let UpstreamKind::WebSocket(config) = &upstream.config.kind
+            && websocket::url(config, request).is_err()
+        {
+            let metrics = &upstream.gate.metrics;
+            metrics.request_not_sent(request.log_fields(), RequestOutcome::Rejected);
+            return Err(RelayError::Rejected(UNFIT_FOR_URL.to_owned()));
+        }
+        let pending = upstream.gate.enter(request.log_fields(), request.sender)?;
         let (UpstreamKind::WebSocket(config), Some(client)) =
             (&upstream.config.kind, self.clients.get(name))
         else {
@@ -236,6 +251,7 @@ impl Upstreams {
 }
 
 const NO_RESPONSE: &str = "no answer in time";
+const UNFIT_FOR_URL: &str = "messages cannot be sent under this name or on this channel";
 
 async fn relay_task(
     upstream: &Upstream,
@@ -249,7 +265,7 @@ async fn relay_task(
     let element = Celery::compose(config, message).inspect_err(|_| {
         gate.metrics.request_not_sent(message.log_fields(), RequestOutcome::Rejected);
     })?;
-    let pending = gate.enter(message.log_fields())?;
+    let pending = gate.enter(message.log_fields(), &message.sender)?;
     let deadline = deadline_after(upstream.config.timeout);
     enqueue(pending, message, deadline, celery.push(config, element)).await
 }

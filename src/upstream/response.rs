@@ -87,8 +87,12 @@ pub(super) async fn read(
     } else if status.is_client_error() {
         let body = read_object(response, deadline, metrics).await;
         RelayError::Rejected(body.as_ref().and_then(error_text).unwrap_or(REJECTED.to_owned()))
-    } else {
+    } else if is_retryable(status) {
         RelayError::Unavailable
+    } else if status.is_redirection() {
+        RelayError::Redirected
+    } else {
+        RelayError::Failed
     };
     RelayResponse::Refused(error, reason)
 }
@@ -169,3 +173,6 @@ fn error_text(object: &Map<String, Value>) -> Option<String> {
     let text = ["error", "detail"].iter().find_map(|name| object.get(*name)?.as_str())?;
     Some(text.chars().take(MAX_ERROR_CHARS).collect()).filter(|text: &String| !text.is_empty())
 }
+
+#[cfg(test)]
+mod tests;

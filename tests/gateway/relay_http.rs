@@ -50,7 +50,9 @@ async fn expect_nothing_more(client: &mut Client) {
 #[tokio::test]
 async fn the_request_has_the_user_the_message_and_the_channel() {
     let upstream = Upstream::accepting().await;
-    let gateway = Gateway::start(settings(&upstream, "signing_secret = \"s3cret\"")).await;
+    let settings = settings(&upstream, "signing_secret = \"s3cret\"")
+        .also("server", "trusted_proxies = [\"127.0.0.1/32\"]");
+    let gateway = Gateway::start(settings).await;
     let token = gateway.token(json!({"user_id": 7, "username": "ana"})).await;
     let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
     let traceparent = format!("00-{trace}-00f067aa0ba902b7-01");
@@ -440,16 +442,20 @@ async fn an_upstream_that_keeps_failing_is_left_alone_and_found_again() {
     let healthy = Arc::new(AtomicBool::new(false));
     let is_healthy = Arc::clone(&healthy);
     let upstream = Upstream::start(move |_| {
-        Reply::status(if is_healthy.load(Ordering::SeqCst) { 202 } else { 500 })
+        Reply::status(if is_healthy.load(Ordering::SeqCst) { 202 } else { 503 })
     })
     .await;
-    let circuit = "circuit = { failures = 2, window = \"60s\", open = \"2s\" }";
+    let circuit = "retries = 0\ncircuit = { failures = 2, window = \"60s\", open = \"2s\" }";
     let limits = "[route.limits]\nmessages_per_connection = \"10000/1s\"\n";
     let settings = settings(&upstream, circuit).each_route(|route| format!("{route}{limits}"));
     let gateway = Gateway::start(settings).await;
+    let token = gateway.token(json!({"user_id": 7})).await;
+    let (mut user, _) =
+        Client::connected(&gateway, &format!("{PATH}?connection_token={token}")).await;
     let (mut client, _) = Client::connected(&gateway, PATH).await;
-    for _ in 0..3 {
-        assert_eq!(send_message(&mut client, "hi").await["code"], "upstream_unavailable");
+    for is_user in [true, false, true] {
+        let client = if is_user { &mut user } else { &mut client };
+        assert_eq!(send_message(client, "hi").await["code"], "upstream_unavailable");
     }
     assert_eq!(upstream.requests().len(), 2, "the third was not asked for");
     let open = [("upstream", "worker")];
@@ -552,4 +558,58 @@ async fn one_clients_messages_are_relayed_in_order() {
     }
     let page = http::get(gateway.admin(), "/metrics").await.text();
     assert!(page.contains("tidegate_upstream_request_seconds"), "{page}");
+}
+
+#[tokio::test]
+async fn an_answer_that_is_none_is_named_in_log_and_metric() {
+    let large = Upstream::start(|_| Reply::Answer {
+        status: 200,
+        headers: (0..200).map(|_| ("x-many", "1".to_owned())).collect(),
+        body: "".into(),
+    })
+    .await;
+    let redirecting = Upstream::start(|_| Reply::Answer {
+        status: 308,
+        headers: vec![("location", "http://elsewhere.test/chat/?key=hunter2".to_owned())],
+        body: "".into(),
+    })
+    .await;
+    let garbage = Upstream::sending(b"SSH-2.0-OpenSSH_9.6\r\n").await;
+    for (url, outcome, reason) in [
+        (large.url("/"), "head_too_large", "the head of its answer is too large"),
+        (redirecting.url("/"), "redirected", "a redirect to \\\"http://elsewhere.test/chat/\\\""),
+        (garbage.url("/"), "malformed", "its answer is not HTTP/1.1"),
+    ] {
+        let gateway = Gateway::start(Settings::chat(&url)).await;
+        let mut client = Client::open(gateway.addr(), "/ws/chat/1/", &[]).await;
+        assert_eq!(client.next_json().await["event"], "connected");
+        client.send_text(r#"{"message":"hi"}"#).await;
+        assert_eq!(client.next_json().await["code"], "upstream_unavailable");
+        let line = gateway.wait_for_log("upstream_failed").await;
+        assert!(line.contains(reason), "{line}");
+        assert!(!line.contains("hunter2"), "{line}");
+        let outcome = [("outcome", outcome)];
+        gateway.wait_for_metric("tidegate_upstream_requests_total", &outcome, 1.0).await;
+    }
+}
+
+#[tokio::test]
+async fn a_stream_with_a_wrong_content_type_is_reported_once() {
+    let upstream = Upstream::start(|_| Reply::Answer {
+        status: 200,
+        headers: vec![("content-type", "text/plain; charset=utf-8".to_owned())],
+        body: "data: {\"event\":\"chunk\"}\n\ndata: [DONE]\n\n".into(),
+    })
+    .await;
+    let gateway = Gateway::start(Settings::chat(&upstream.url("/"))).await;
+    let mut client = Client::open(gateway.addr(), "/ws/chat/1/", &[]).await;
+    assert_eq!(client.next_json().await["event"], "connected");
+    for _ in 0..3 {
+        client.send_text(r#"{"message":"hi"}"#).await;
+        assert_eq!(client.next_json().await["event"], "task_queued");
+    }
+    let event = gateway.wait_for_event("upstream_content_type").await;
+    assert!(event.to_string().contains("text/plain"), "{event}");
+    assert!(event.to_string().contains("text/event-stream"), "{event}");
+    assert_eq!(gateway.events("upstream_content_type"), 1);
 }

@@ -63,6 +63,7 @@ fn socket_request(message: &Message) -> SocketRequest<'_> {
         params: &message.params,
         user_id: message.user_id.as_ref(),
         username: message.username.as_deref(),
+        sender: &message.sender,
         connection_id: message.connection_id,
         request_id: &message.request_id,
         trace: &message.trace,
@@ -322,7 +323,7 @@ async fn a_server_may_select_only_what_was_offered() {
         "Sec-WebSocket-Accept: AAAA\r\n",
     ] {
         let opened = open(socket_to(serve_handshake(unrequested).await)).await;
-        assert_eq!(opened.err(), Some(RelayError::Unavailable), "{unrequested}");
+        assert_eq!(opened.err(), Some(RelayError::Malformed), "{unrequested}");
     }
 }
 
@@ -334,17 +335,17 @@ async fn responses_that_open_no_socket() {
         ))
     };
     for (script, error) in [
-        (Script::answer("200 OK", "text/plain", "hi"), RelayError::Unavailable),
-        (Script::answer("302 Found", "text/plain", ""), RelayError::Unavailable),
+        (Script::answer("200 OK", "text/plain", "hi"), RelayError::Failed),
+        (Script::answer("302 Found", "text/plain", ""), RelayError::Redirected),
         (Script::answer("429 Slower", "text/plain", ""), RelayError::Busy),
         (
             Script::answer("403 Forbidden", "text/plain", ""),
             RelayError::Rejected("the service refused the connection".to_owned()),
         ),
-        (Script::answer("500 No", "text/plain", ""), RelayError::Unavailable),
-        (upgrading(""), RelayError::Unavailable),
-        (upgrading("Sec-WebSocket-Accept: AAAA\r\n"), RelayError::Unavailable),
-        (Script::closing("garbage\r\n\r\n"), RelayError::Unavailable),
+        (Script::answer("500 No", "text/plain", ""), RelayError::Failed),
+        (upgrading(""), RelayError::Malformed),
+        (upgrading("Sec-WebSocket-Accept: AAAA\r\n"), RelayError::Malformed),
+        (Script::closing("garbage\r\n\r\n"), RelayError::Malformed),
     ] {
         let server = Server::start([script]).await;
         assert_eq!(open(socket_to(server.port)).await.err(), Some(error));
