@@ -34,13 +34,13 @@ const NOT_SENT_BYTES: u32 = 32 * 1024;
 
 /// The time limits of a connection's HTTP phase.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
+pub(super) struct TimeLimits {
     header_timeout: Duration,
     keep_alive: Duration,
     min_pace: MinPace,
 }
 
-impl From<&Server> for Limits {
+impl From<&Server> for TimeLimits {
     fn from(server: &Server) -> Self {
         Self {
             header_timeout: server.header_timeout,
@@ -63,7 +63,7 @@ struct Waiting {
 pub(super) struct ClientStream {
     tcp: TokioIo<TcpStream>,
     exchange: Rc<Exchange>,
-    limits: Limits,
+    limits: TimeLimits,
     timer: Pin<Box<Sleep>>,
     waiting: Waiting,
     head: HeadEnd,
@@ -78,7 +78,7 @@ pub(super) struct ClientStream {
 }
 
 impl ClientStream {
-    pub fn new(tcp: TcpStream, exchange: Rc<Exchange>, limits: Limits) -> Self {
+    pub fn new(tcp: TcpStream, exchange: Rc<Exchange>, limits: TimeLimits) -> Self {
         let now = Instant::now();
         set_not_sent(&tcp, true);
         Self {

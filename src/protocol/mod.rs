@@ -4,6 +4,7 @@
 mod cancelled_tasks;
 mod client_address;
 mod client_frame;
+mod client_network;
 mod close;
 mod error;
 mod event_members;
@@ -33,6 +34,7 @@ pub use cancelled_tasks::{
 };
 pub use client_address::ClientAddress;
 pub use client_frame::{ClientFrame, InvalidFrame, MAX_TASK_ID_BYTES, Renewal};
+pub use client_network::ClientNetwork;
 #[cfg(any(test, feature = "internals"))]
 pub use close::ClientAction;
 pub use close::{CloseReason, is_valid_close_code};
