@@ -112,7 +112,7 @@ pub mod internals {
     pub mod handshake {
         pub use crate::handshake::{Found, Handshake, HandshakeAttempt, Routes, upgrade};
         pub use crate::limits::SharedLimits;
-        pub use crate::protocol::{ClientAddress, ReservedChannels};
+        pub use crate::protocol::{ClientAddress, ReservedChannels, check_head};
         pub use crate::tokens::{Authenticator, TokenStore};
     }
 

@@ -19,7 +19,7 @@ use libfuzzer_sys::fuzz_target;
 use tidegate::internals::Config;
 use tidegate::internals::handshake::{
     Authenticator, ClientAddress, Found, Handshake, HandshakeAttempt, ReservedChannels, Routes,
-    SharedLimits, TokenStore, upgrade,
+    SharedLimits, TokenStore, check_head, upgrade,
 };
 use tidegate_fuzz::{Pieces, block_on};
 
@@ -97,8 +97,14 @@ fuzz_target!(|bytes: &[u8]| {
 });
 
 /// As the listener answers.
-async fn answer(peer: IpAddr, request: Request<Incoming>) -> Response<Full<Bytes>> {
+async fn answer(peer: IpAddr, mut request: Request<Incoming>) -> Response<Full<Bytes>> {
     let World { config, handshake } = &*WORLD;
+    if let Err(mistake) = check_head(&mut request) {
+        let mut response = Response::new(Full::default());
+        *response.status_mut() = StatusCode::from_u16(mistake.response().0).expect("a status");
+        return refusal(response);
+    }
+    check_framing(&request);
     let headers = request.headers();
     let address = ClientAddress::resolve(peer, headers, &config.server.trusted_proxies);
     check_address(peer, address, headers);
@@ -150,6 +156,21 @@ async fn answer(peer: IpAddr, request: Request<Incoming>) -> Response<Full<Bytes
         }
         None => Response::new(Full::default()),
     }
+}
+
+/// One host, and a body that ends where everybody sees its end.
+fn check_framing<B>(request: &Request<B>) {
+    let values = |name| request.headers().get_all(name).iter().collect::<Vec<_>>();
+    let hosts = values(header::HOST);
+    assert!(hosts.len() == 1 || (hosts.is_empty() && request.version() == Version::HTTP_10));
+    let is_plain = |byte: &u8| byte.is_ascii_graphic() && !b"/?#@,\\".contains(byte);
+    assert!(hosts.iter().all(|host| host.as_bytes().iter().all(is_plain)), "{hosts:?}");
+    let codings = values(header::TRANSFER_ENCODING);
+    assert!(codings.len() < 2 && codings.iter().all(|it| it.as_bytes().eq_ignore_ascii_case(b"chunked")));
+    assert!(codings.is_empty() || values(header::CONTENT_LENGTH).is_empty());
+    assert!(request.method() != Method::CONNECT);
+    let path = request.uri().path();
+    assert!(path.starts_with('/') || (path == "*" && request.method() == Method::OPTIONS));
 }
 
 fn refusal(response: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
