@@ -16,6 +16,12 @@ pub(super) fn limits(s: &mut Section<'_>) -> Option<RouteLimits> {
         user_rate(s, "messages_per_user", "50/1h", "Messages per user, over all connections.");
     let messages_per_connection =
         s.key("messages_per_connection", kinds::RATE, "10/1s burst 20", "Messages per connection.");
+    let frames_per_connection = s.key(
+        "frames_per_connection",
+        kinds::RATE,
+        "200/1s burst 2000",
+        "Pings, pongs, and fragments of less than 64 bytes per connection; beyond it the socket is closed with 1008.",
+    );
     let connects_per_user = user_rate(s, "connects_per_user", "30/1m", "New connections per user.");
     let connections_per_user =
         s.key("connections_per_user", kinds::LIMIT, 20, "Open connections per user.");
@@ -28,6 +34,7 @@ pub(super) fn limits(s: &mut Section<'_>) -> Option<RouteLimits> {
     Some(RouteLimits {
         messages_per_user: messages_per_user?,
         messages_per_connection: messages_per_connection?,
+        frames_per_connection: frames_per_connection?,
         connects_per_user: connects_per_user?,
         connections_per_user: connections_per_user?,
         generations_per_user: generations_per_user?,

@@ -368,6 +368,12 @@ fn generations(s: &mut Section<'_>) -> Option<Generations> {
         16,
         "Messages of one channel that wait with concurrent = \"queue\"; beyond that, clients get \"busy\".",
     );
+    let max_waiting_per_user = s.key(
+        "max_waiting_per_user",
+        kinds::COUNT,
+        0,
+        "The same for one user, or for the anonymous clients of one address; 0 = a quarter of max_waiting.",
+    );
     Some(Generations {
         dedup_ttl: dedup_ttl?,
         terminal_events: terminal_events?,
@@ -377,5 +383,6 @@ fn generations(s: &mut Section<'_>) -> Option<Generations> {
         duplicate_terminal: duplicate_terminal?,
         concurrent: concurrent?,
         max_waiting: max_waiting?,
+        max_waiting_per_user: max_waiting_per_user?,
     })
 }

@@ -108,6 +108,7 @@ impl RedisLimits {
         key: &str,
         holder: Holder,
         max_waiting: usize,
+        share: usize,
     ) -> Result<Turn, EngineUnavailable> {
         let mut call = self.take_turn.prepare_invoke();
         turn_keys(key).iter().for_each(|key| {
@@ -115,6 +116,7 @@ impl RedisLimits {
         });
         call.arg(holder.to_string()).arg(lease_ms());
         call.arg(u64::try_from(WAITING_LEASE.as_millis()).unwrap_or(u64::MAX)).arg(max_waiting);
+        call.arg(share).arg(holder.client_prefix());
         let turn: String = self.commands.invoke(&call).await?;
         Ok(match &*turn {
             "taken" => Turn::Taken,

@@ -215,11 +215,12 @@ impl SharedLimits {
         channel: &ChannelName,
         holder: Holder,
         max_waiting: usize,
+        share: usize,
     ) -> Result<Turn, EngineUnavailable> {
         let key = self.turn_key(channel);
         match &self.0.engine {
-            Engine::Memory(limits) => limits.take_turn(&key, holder, max_waiting),
-            Engine::Redis(limits) => limits.take_turn(&key, holder, max_waiting).await,
+            Engine::Memory(limits) => limits.take_turn(&key, holder, max_waiting, share),
+            Engine::Redis(limits) => limits.take_turn(&key, holder, max_waiting, share).await,
         }
     }
 

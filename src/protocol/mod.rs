@@ -4,6 +4,8 @@
 mod cancelled_tasks;
 mod client_address;
 mod client_frame;
+mod client_key;
+mod client_network;
 mod close;
 mod error;
 mod event_members;
@@ -29,6 +31,8 @@ pub use cancelled_tasks::{
 };
 pub use client_address::ClientAddress;
 pub use client_frame::{ClientFrame, MAX_TASK_ID_BYTES, Renewal};
+pub use client_key::ClientKey;
+pub use client_network::ClientNetwork;
 #[cfg(any(test, feature = "internals"))]
 pub use close::ClientAction;
 pub use close::CloseReason;

@@ -10,12 +10,14 @@ use super::history_mark::HistoryMark;
 use crate::config::Route;
 use crate::generations::Task;
 use crate::limits::Lease;
-use crate::protocol::{ChannelName, ConnectionId, Params, RequestId, TraceContext, UserId};
+use crate::protocol::{
+    ChannelName, ClientKey, ConnectionId, Params, RequestId, TraceContext, UserId,
+};
 use crate::socket::Socket;
 use crate::telemetry::log::ConnectionFields;
 use crate::telemetry::replies::ReplySpans;
 use crate::telemetry::route::RouteMetrics;
-use crate::upstream::Message;
+use crate::upstream::{Message, TaskPermit};
 
 /// A message that has passed the checks of its connection.
 pub struct CheckedMessage {
@@ -37,6 +39,8 @@ pub struct Sender {
     pub params: Arc<Params>,
     /// `None` if the client is anonymous.
     pub user_id: Option<UserId>,
+    /// Whose share of a bound its messages take.
+    pub key: ClientKey,
     pub username: Option<Box<str>>,
     pub connection_id: ConnectionId,
     /// The request that opened the connection.
@@ -73,6 +77,7 @@ impl Sender {
             channel: self.channel.clone(),
             params: Arc::clone(&self.params),
             user_id: self.user_id.clone(),
+            sender: self.key.clone(),
             username: self.username.clone(),
             connection_id: self.connection_id,
             request_id: self.request_id.clone(),
@@ -90,6 +95,8 @@ pub(super) struct RelayedMessage {
     pub lease: Option<Lease>,
     /// The channel's turn, if its replies run one at a time.
     pub turn: Option<Lease>,
+    /// Counts the worker's task for its sender.
+    pub task: Option<TaskPermit>,
     pub context: MessageContext,
 }
 

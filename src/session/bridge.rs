@@ -102,6 +102,7 @@ impl Session {
             channel,
             params,
             user_id: identity.user_id.as_ref(),
+            sender: &self.client.key,
             username: identity.username.as_deref(),
             connection_id: *connection_id,
             request_id,

@@ -104,6 +104,7 @@ impl Session {
             channel: client.channel.clone(),
             params: Arc::clone(&client.params),
             user_id: client.user_id.clone(),
+            key: client.key.clone(),
             username: client.identity.borrow().username.clone(),
             connection_id: client.connection_id,
             request_id: client.request_id.clone(),

@@ -73,6 +73,7 @@ label_enum! {
     pub enum LocalLimit {
         MessagesPerConnection => "messages_per_connection",
         PingsPerConnection => "pings_per_connection",
+        FramesPerConnection => "frames_per_connection",
         ConnectionsPerIp => "connections_per_ip",
         ConnectionsTotal => "connections_total",
     }

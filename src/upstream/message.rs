@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
-use crate::protocol::{ChannelName, ConnectionId, Params, RequestId, TraceContext, UserId};
+use crate::protocol::{
+    ChannelName, ClientKey, ConnectionId, Params, RequestId, TraceContext, UserId,
+};
 use crate::telemetry::log::{ConnectionFields, MessageFields};
 
 /// One client message with the data that every upstream gets.
@@ -18,6 +20,8 @@ pub struct Message {
     pub params: Arc<Params>,
     /// `None` = anonymous.
     pub user_id: Option<UserId>,
+    /// Whose share of the upstream's bounds it takes.
+    pub sender: ClientKey,
     pub username: Option<Box<str>>,
     pub connection_id: ConnectionId,
     /// The id of the request that opened the connection.
@@ -48,7 +52,7 @@ impl Message {
 /// Why a message was not accepted. The client is told each of these.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RelayError {
-    /// `max_in_flight` is reached, or the upstream reported that it is overloaded.
+    /// `max_in_flight` or the client's share of it is reached, or the upstream reported that it is overloaded.
     Busy,
     /// The upstream cannot be reached, did not answer in time or with a 5xx, or its circuit is open.
     Unavailable,
@@ -61,6 +65,8 @@ pub struct SocketRequest<'a> {
     pub channel: &'a ChannelName,
     pub params: &'a Params,
     pub user_id: Option<&'a UserId>,
+    /// Whose share of the upstream's bounds the socket takes.
+    pub sender: &'a ClientKey,
     pub username: Option<&'a str>,
     pub connection_id: ConnectionId,
     pub request_id: &'a RequestId,

@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Message;
 use super::event::{self, MAX_EVENT_BYTES};
-use super::gate::InFlightPermit;
+use super::gate::{InFlightPermit, TaskPermit};
 use super::ndjson::LineParser;
 use crate::protocol::ChannelName;
 use crate::sse::{self, EventTooLarge, SseParser};
@@ -20,6 +20,8 @@ use crate::telemetry::upstreams::ReplyEnd;
 pub struct Accepted {
     pub task_id: String,
     pub reply: ReplySource,
+    /// Held until the worker's reply has ended.
+    pub task: Option<TaskPermit>,
 }
 
 /// Where the reply to an accepted message comes from.

@@ -44,6 +44,7 @@ mod resume;
 mod rig;
 mod server_api;
 mod session;
+mod shares;
 mod side_by_side;
 mod simplejwt;
 mod start;

@@ -117,6 +117,8 @@ pub struct SendQueue {
 pub struct RouteLimits {
     pub messages_per_user: Option<UserRate>,
     pub messages_per_connection: Option<Rate>,
+    /// Control frames and small fragments.
+    pub frames_per_connection: Option<Rate>,
     pub connects_per_user: Option<UserRate>,
     /// The maximum number of open connections.
     pub connections_per_user: Option<u32>,
@@ -185,6 +187,8 @@ pub struct Generations {
     pub concurrent: Concurrent,
     /// The most messages of one channel that wait with [`Concurrent::Queue`].
     pub max_waiting: usize,
+    /// The same for one user, or for the anonymous clients of one address; 0 = a quarter.
+    pub max_waiting_per_user: usize,
 }
 
 /// What happens to a message while another reply runs on its channel.
@@ -219,6 +223,7 @@ impl Generations {
             duplicate_terminal: DuplicateTerminal::Drop,
             concurrent: Concurrent::Parallel,
             max_waiting: 16,
+            max_waiting_per_user: 0,
         }
     }
 }

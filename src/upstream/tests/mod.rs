@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 
 use super::*;
-use crate::protocol::{ConnectionId, Params, PathPattern, RequestId, Template, UserId};
+use crate::protocol::{ClientKey, ConnectionId, Params, PathPattern, RequestId, Template, UserId};
 use crate::shutdown::Shutdown;
 
 impl ReplySource {
@@ -50,6 +50,7 @@ fn upstream(kind: UpstreamKind) -> config::Upstream {
         kind,
         timeout: LONG,
         max_in_flight: 64,
+        max_in_flight_per_user: 0,
         circuit: config::Circuit { failures: 1000, window: LONG, open: LONG },
     }
 }
@@ -80,6 +81,7 @@ pub(super) fn message() -> Message {
         channel: ChannelName::new("chat_42").unwrap(),
         params: Arc::new(params()),
         user_id: Some(UserId::Integer(7)),
+        sender: ClientKey::User(UserId::Integer(7)),
         username: Some("Ana Ü".into()),
         connection_id: ConnectionId::random(),
         message_id: "m 1".to_owned(),

@@ -61,6 +61,7 @@ fn socket_request(message: &Message) -> SocketRequest<'_> {
         channel: &message.channel,
         params: &message.params,
         user_id: message.user_id.as_ref(),
+        sender: &message.sender,
         username: message.username.as_deref(),
         connection_id: message.connection_id,
         request_id: &message.request_id,
