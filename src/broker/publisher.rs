@@ -106,6 +106,27 @@ impl Publisher {
         Ok(published)
     }
 
+    /// Publishes to every subscriber without a position, and appends nothing even where the channel keeps a history. What
+    /// strangers can cause any number of must not take the places of other publications.
+    pub async fn publish_unstored(
+        &self,
+        channel: &ChannelName,
+        data: &[Bytes],
+    ) -> Result<(), PublishError> {
+        match &self.engine {
+            Engine::Redis(redis) => redis.publish(channel, None, data, None).await?,
+            Engine::Memory(intake, memory) => {
+                let reserved = tokio::time::timeout(PUBLISH_TIMEOUT, intake.reserve(data)).await;
+                let mut permits = reserved.unwrap_or(Err(PublishError::EngineUnavailable))?;
+                let received = std::time::Instant::now();
+                memory.publish(channel, None, data, None, |delivery| {
+                    permits.send(Publication { channel: channel.clone(), delivery, received });
+                })
+            }
+        };
+        Ok(())
+    }
+
     /// Publishes the terminal event of a cancelled task, and refuses every later event of the task, on all nodes. Safe to
     /// repeat.
     pub async fn cancel(

@@ -25,7 +25,7 @@ pub(super) const MAX_FRAMES_TO_CLOSE: u16 = 1000;
 
 /// How many bytes are discarded before the connection is aborted. What a peer has on its way when our close frame
 /// reaches it fits, so that it reads our close frame and not a reset.
-const MAX_DISCARDED_BYTES: usize = 16 * 1024 * 1024;
+const MAX_DISCARDED_BYTES: usize = 64 * 1024 * 1024;
 
 /// How far a connection has come towards its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

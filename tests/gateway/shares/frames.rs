@@ -84,7 +84,7 @@ async fn a_flood_on_a_bridged_route_is_closed_and_cut_off() {
     let echo = Echo::start().await;
     let gateway = Gateway::start(Settings::echo(&echo.url())).await;
     for (count, (name, first, frames)) in (1..).zip(floods()) {
-        let mut client = RawClient::open(gateway.addr(), "/echo").await;
+        let mut client = RawClient::open(gateway.addr(), "/small").await;
         let code = flood(&mut client, &first, &frames).await;
         assert!(matches!(code, Some(1008) | None), "{name}: {code:?}");
         wait_for_floods(&gateway, count).await;

@@ -1,6 +1,7 @@
 //! Nobody takes what belongs to others: one user or one address does its worst, and the others notice nothing.
 
 mod frames;
+mod histories;
 mod upstreams;
 
 use serde_json::json;
