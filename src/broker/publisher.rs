@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::core::Intake;
-use super::history::{Cancellation, History, MemoryHistory, PublishOnce, Published, RedisHistory};
+use super::history::{History, MemoryHistory, PublishOnce, Published, RedisHistory, TerminalEvent};
 use super::{Publication, PublishError};
 use crate::config::SharedConfig;
 use crate::protocol::ChannelName;
@@ -127,25 +127,33 @@ impl Publisher {
         Ok(())
     }
 
-    /// Publishes the terminal event of a cancelled task, and refuses every later event of the task, on all nodes. Safe to
-    /// repeat.
-    pub async fn cancel(
+    /// Publishes the event with which the gateway ends a task, and records the end in the same step, so that nobody who has
+    /// seen it gets the task as a running one. After a cancellation every later event of the task is refused, on all
+    /// nodes. Safe to repeat.
+    pub async fn end_generation(
         &self,
         channel: &ChannelName,
-        cancellation: &Cancellation,
+        terminal: &TerminalEvent,
     ) -> Result<Published, PublishError> {
+        if terminal.json.len() > self.max_bytes {
+            return Err(PublishError::TooLarge);
+        }
         let rule = self.config.load().history_of(channel);
-        match &self.engine {
-            Engine::Redis(redis) => Ok(redis.cancel(channel, rule.as_ref(), cancellation).await?),
+        let published = match &self.engine {
+            Engine::Redis(redis) => redis.end_generation(channel, rule.as_ref(), terminal).await?,
             Engine::Memory(intake, memory) => {
-                let json = std::slice::from_ref(&cancellation.json);
+                let json = std::slice::from_ref(&terminal.json);
                 let reserved = tokio::time::timeout(PUBLISH_TIMEOUT, intake.reserve(json)).await;
                 let mut permits = reserved.unwrap_or(Err(PublishError::EngineUnavailable))?;
                 let received = std::time::Instant::now();
-                Ok(memory.cancel(channel, rule.as_ref(), cancellation, |delivery| {
+                memory.end_generation(channel, rule.as_ref(), terminal, |delivery| {
                     permits.send(Publication { channel: channel.clone(), delivery, received });
-                }))
+                })
             }
+        };
+        if published.duplicate {
+            duplicates_dropped(Duplicate::Publication, 1);
         }
+        Ok(published)
     }
 }

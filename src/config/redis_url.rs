@@ -325,7 +325,7 @@ fn credentials(
         let given = [in_front.clone(), parameters.remove(name), parameters.remove(short)];
         let mut given = given.into_iter().flatten();
         let first = given.next();
-        // Of two, redis-py takes the one in front of the host, and Celery the parameter.
+        // If both are there, redis-py takes the one in front of the host, and Celery takes the parameter.
         match given.all(|other| Some(&other) == first.as_ref()) {
             true => Ok(first),
             false => reject(format!("write the {name} only once")),

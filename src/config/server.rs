@@ -135,7 +135,8 @@ pub(super) fn origins(s: &mut Section<'_>) -> Option<Origins> {
         "allow",
         kinds::ORIGIN,
         &[],
-        "Origins of web pages that may connect. Scheme and port may be `*`, and a host may start with `*.`.",
+        "Origins of web pages that may connect. Scheme and port may be `*`, and a host may start with `*.`. \
+         Origins of apps and extensions, such as capacitor://localhost, have no wildcards.",
     );
     let missing = s.key(
         "missing",

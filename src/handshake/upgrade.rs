@@ -1,7 +1,8 @@
 //! The WebSocket upgrade: the checks of the request (RFC 6455 section 4.2.1) and the 101 response.
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::alphabet;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{self, HeaderMap, HeaderValue};
@@ -10,6 +11,13 @@ use hyper::{Method, Request, Response, StatusCode, Version};
 use super::credentials::{PROTOCOL, TOKEN_PROTOCOL, subprotocols};
 use super::rejection::json_error;
 use crate::protocol::{header_has_token, websocket_accept};
+
+/// Decodes a `Sec-WebSocket-Key`. The bits after the last byte may be set: they are in the example of RFC 6455 section
+/// 4.1, `AQIDBAUGBwgJCgsMDQ4PEC==`.
+const KEY: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
+);
 
 /// A valid upgrade request.
 pub struct UpgradeRequest {
@@ -48,7 +56,7 @@ pub fn check<B>(request: &Request<B>) -> Result<UpgradeRequest, Response<Full<By
         (Some(key), None) => key.as_bytes(),
         _ => return Err(bad_request("the request must have exactly one Sec-WebSocket-Key header")),
     };
-    if STANDARD.decode(key).map_or(0, |nonce| nonce.len()) != 16 {
+    if KEY.decode(key).map_or(0, |nonce| nonce.len()) != 16 {
         return Err(bad_request("Sec-WebSocket-Key is not 16 bytes in base64"));
     }
     let accept = HeaderValue::from_str(&websocket_accept(key))

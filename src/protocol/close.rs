@@ -115,5 +115,11 @@ impl CloseReason {
     }
 }
 
+/// Whether a peer may send this code in a close frame: those of RFC 6455 section 7.4, those that IANA has registered
+/// since (1012 to 1014), and those of libraries and applications (3000 to 4999).
+pub fn is_valid_close_code(code: u16) -> bool {
+    matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
+}
+
 #[cfg(test)]
 mod tests;

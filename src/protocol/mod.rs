@@ -35,7 +35,7 @@ pub use client_key::ClientKey;
 pub use client_network::ClientNetwork;
 #[cfg(any(test, feature = "internals"))]
 pub use close::ClientAction;
-pub use close::CloseReason;
+pub use close::{CloseReason, is_valid_close_code};
 pub use error::{ErrorCode, ErrorEvent};
 pub use event_members::{EventMembers, with_task_id};
 pub use event_name::EventName;

@@ -4,12 +4,19 @@ use std::fmt;
 
 use sha2::{Digest, Sha256};
 
+/// The schemes of other URLs that have hosts. No page has such an origin.
+const NOT_OF_PAGES: [&str; 4] = ["ftp", "file", "ws", "wss"];
+
 /// The scheme, host and port of an `Origin` header. The opaque origin `null` has none.
+///
+/// Besides web pages, apps and browser extensions have origins, such as `capacitor://localhost` and
+/// `chrome-extension://<id>`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
     scheme: Box<str>,
     host: Box<str>,
-    port: u16,
+    /// `None` = the scheme is not that of a web page, and the origin names no port.
+    port: Option<u16>,
 }
 
 impl Origin {
@@ -20,21 +27,52 @@ impl Origin {
         if rest.is_empty() || rest.contains(['/', '?', '#', '@', '\\', ' ', ',', '*', '%']) {
             return None;
         }
+        if !matches!(&*scheme.to_ascii_lowercase(), "http" | "https") {
+            return Self::parse_app(&scheme.to_ascii_lowercase(), rest);
+        }
         let url = url::Url::parse(header).ok()?;
-        if !url.scheme().eq_ignore_ascii_case(scheme) || !matches!(url.scheme(), "http" | "https") {
+        if !url.scheme().eq_ignore_ascii_case(scheme) {
             return None;
         }
-        Some(Self {
-            scheme: url.scheme().into(),
-            host: url.host_str()?.into(),
-            port: url.port_or_known_default()?,
-        })
+        let port = Some(url.port_or_known_default()?);
+        Some(Self { scheme: url.scheme().into(), host: url.host_str()?.into(), port })
     }
+
+    /// Parses the origin of an app or of a browser extension. Its host is a name or an id.
+    fn parse_app(scheme: &str, rest: &str) -> Option<Self> {
+        let (host, port) = match rest.split_once(':') {
+            Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => {
+                (host, Some(port.parse().ok()?))
+            }
+            Some(_) => return None,
+            None => (rest, None),
+        };
+        let is_in_host = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+        if !is_scheme(scheme) || host.is_empty() || !host.bytes().all(is_in_host) {
+            return None;
+        }
+        Some(Self { scheme: scheme.into(), host: host.to_ascii_lowercase().into(), port })
+    }
+
+    fn is_of_page(&self) -> bool {
+        matches!(&*self.scheme, "http" | "https")
+    }
+}
+
+/// Whether this is a scheme that an app or an extension can have (RFC 3986 section 3.1).
+fn is_scheme(scheme: &str) -> bool {
+    scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+        && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'))
+        && !NOT_OF_PAGES.contains(&scheme)
 }
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}:{}", self.scheme, self.host, self.port)
+        write!(f, "{}://{}", self.scheme, self.host)?;
+        match self.port {
+            Some(port) => write!(f, ":{port}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -58,7 +96,8 @@ impl From<&Origin> for OriginTag {
 }
 
 /// An entry of `[origins] allow`: an origin whose scheme may be `*` (http or https), whose host may start with `*.`
-/// (any subdomain, but not the domain itself) and whose port may be `*`.
+/// (any subdomain, but not the domain itself) and whose port may be `*`. The origin of an app or of an extension has no
+/// wildcards.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OriginPattern {
     /// `None` = http or https.
@@ -71,7 +110,7 @@ pub struct OriginPattern {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum PortPattern {
     Any,
-    Exactly(u16),
+    Exactly(Option<u16>),
     /// The default port of the origin's scheme.
     Default,
 }
@@ -81,7 +120,7 @@ impl PortPattern {
         match self {
             Self::Any => true,
             Self::Exactly(port) => origin.port == port,
-            Self::Default => origin.port == if &*origin.scheme == "https" { 443 } else { 80 },
+            Self::Default => origin.port == Some(if &*origin.scheme == "https" { 443 } else { 80 }),
         }
     }
 }
@@ -91,8 +130,10 @@ impl OriginPattern {
     pub fn parse(text: &str) -> Result<Self, String> {
         let wrong = || {
             format!(
-                "{text:?} is not a valid origin: write scheme://host[:port], for example https://app.example.com, \
-                 https://*.example.com, *://app.example.com or http://localhost:*"
+                "{text:?} is not a valid origin: {}; write scheme://host[:port], for example https://app.example.com, \
+                 https://*.example.com, *://app.example.com or http://localhost:*, or for an app or an extension \
+                 capacitor://localhost or chrome-extension://<id>",
+                mistake(text)
             )
         };
         let (scheme, rest) = text.split_once("://").ok_or_else(wrong)?;
@@ -107,6 +148,9 @@ impl OriginPattern {
         let any_scheme = scheme == "*";
         let scheme = if any_scheme { "http" } else { scheme };
         let origin = Origin::parse(&format!("{scheme}://{rest}")).ok_or_else(wrong)?;
+        if !origin.is_of_page() && (subdomains || any_port) {
+            return Err(wrong());
+        }
         if subdomains && !origin.host.contains('.') {
             return Err(format!("{text:?} would allow every host of a top-level domain"));
         }
@@ -130,9 +174,47 @@ impl OriginPattern {
         } else {
             origin.host == self.host
         };
-        host_fits
-            && self.scheme.as_ref().is_none_or(|scheme| *scheme == origin.scheme)
-            && self.port.matches(origin)
+        let scheme_fits = match &self.scheme {
+            Some(scheme) => *scheme == origin.scheme,
+            None => origin.is_of_page(),
+        };
+        host_fits && scheme_fits && self.port.matches(origin)
+    }
+}
+
+/// Says what is wrong with an entry that is not a pattern.
+fn mistake(text: &str) -> String {
+    if text.eq_ignore_ascii_case("null") {
+        return "null is the origin of every sandboxed frame and local file, and cannot be allowed"
+            .to_owned();
+    }
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return "the scheme is missing".to_owned();
+    };
+    if scheme != "*" && !is_scheme(&scheme.to_ascii_lowercase()) {
+        return format!("no page has an origin of the scheme {scheme:?}");
+    }
+    if let Some(start) = rest.find(['/', '?', '#', '\\']) {
+        return format!("an origin ends with its host or port, without {:?}", &rest[start..]);
+    }
+    if rest.contains('@') {
+        return "an origin has no user name".to_owned();
+    }
+    let is_of_page = matches!(&*scheme.to_ascii_lowercase(), "http" | "https" | "*");
+    if rest.contains('*') {
+        return match is_of_page {
+            true => {
+                "a * stands for the scheme, for the port, or for subdomains as in *.example.com"
+                    .to_owned()
+            }
+            false => format!(
+                "a * would allow every app or extension; write {scheme}:// and the name or id of yours"
+            ),
+        };
+    }
+    match rest.is_empty() {
+        true => "the host is missing".to_owned(),
+        false => "the host or the port is malformed".to_owned(),
     }
 }
 

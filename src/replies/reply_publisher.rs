@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::broker::{Cancellation, PublishError, PublishOnce, Published, Publisher, end_key};
+use crate::broker::{
+    Cancellation, PublishError, PublishOnce, Published, Publisher, TerminalEvent, end_key,
+};
 use crate::generations::Task;
 use crate::protocol::{EventNames, cancelled};
 use crate::retry::retry;
@@ -42,20 +44,24 @@ impl ReplyPublisher {
 
     /// Publishes the terminal event. If several nodes end a generation at the same time, one of them does.
     pub async fn publish_terminal(&self, json: Bytes) -> Result<(), PublishError> {
-        self.publish_once(&self.end(), json).await.map(|_| ())
+        self.end(json, None).await
     }
 
     /// Publishes that the task was cancelled. No client gets an event of it after that. `unnamed` are the names of the
     /// events without a task id that belong to it if nothing else runs on the channel.
     pub async fn publish_cancelled(&self, unnamed: Option<EventNames>) -> Result<(), PublishError> {
-        let Task { channel, id } = &self.task;
-        let json = cancelled(id).into();
-        let cancellation = Cancellation { task_id: id.clone(), json, once: self.end(), unnamed };
-        self.retry(|| self.publisher.cancel(channel, &cancellation)).await.map(|_| ())
+        self.end(cancelled(&self.task.id).into(), Some(Cancellation { unnamed })).await
     }
 
-    fn end(&self) -> PublishOnce {
-        PublishOnce { key: self.end_key(), number: 1, ttl: REMEMBERED, unless: None }
+    async fn end(
+        &self,
+        json: Bytes,
+        cancellation: Option<Cancellation>,
+    ) -> Result<(), PublishError> {
+        let Task { channel, id } = &self.task;
+        let once = PublishOnce { key: self.end_key(), number: 1, ttl: REMEMBERED, unless: None };
+        let terminal = TerminalEvent { task_id: id.clone(), json, once, cancellation };
+        self.retry(|| self.publisher.end_generation(channel, &terminal)).await.map(|_| ())
     }
 
     fn end_key(&self) -> String {

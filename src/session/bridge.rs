@@ -34,14 +34,14 @@ pub(super) struct Bridge {
     bytes: Cell<usize>,
     /// While the queue is full, the client's socket is not read.
     pause: RefCell<Option<ReadPause>>,
-    /// The close code for the upstream, once it is to be closed.
-    closing: Cell<Option<u16>>,
+    /// The close code and the reason for the upstream, once it is to be closed.
+    closing: RefCell<Option<(u16, Box<str>)>>,
     changed: Notify,
 }
 
 impl Bridge {
-    /// The client's connection has ended; the upstream's is closed with the corresponding code.
-    pub fn client_ended(&self, end: Option<ConnectionEnd>) {
+    /// The client's connection has ended; the upstream's is closed with the corresponding code and `text`.
+    pub fn client_ended(&self, end: Option<ConnectionEnd>, text: &str) {
         let code = match end {
             Some(ConnectionEnd::ByGateway(reason)) => reason.code(),
             Some(ConnectionEnd::ByServer(code) | ConnectionEnd::ByPeer(Some(code))) => code,
@@ -49,12 +49,12 @@ impl Bridge {
             // 1006 is never sent (RFC 6455 section 7.4.1); going away is what happened.
             Some(ConnectionEnd::Lost) | None => 1001,
         };
-        self.finish(code);
+        self.finish(code, text);
     }
 
-    /// Closes the upstream's socket with `code` once everything queued is sent.
-    pub fn finish(&self, code: u16) {
-        self.closing.set(Some(code));
+    /// Closes the upstream's socket with this code and reason once everything queued is sent.
+    pub fn finish(&self, code: u16, text: &str) {
+        *self.closing.borrow_mut() = Some((code, text.into()));
         self.changed.notify_one();
     }
 
@@ -180,8 +180,9 @@ impl Session {
                 }
                 self.route_metrics.messages.queued(self.log_fields(), None);
             }
-            if let Some(code) = bridge.closing.get() {
-                return sender.close(code, "").await;
+            let closing = bridge.closing.borrow().clone();
+            if let Some((code, text)) = closing {
+                return sender.close(code, &text).await;
             }
             bridge.changed.notified().await;
         }

@@ -35,7 +35,7 @@ impl Session {
             Event::Pong | Event::SmallFragment => self.take_frame(),
             Event::Fault(reason) => match &*self.bridge.borrow() {
                 // What the upstream still answers to earlier messages goes out first.
-                Some(bridge) => bridge.finish(reason.code()),
+                Some(bridge) => bridge.finish(reason.code(), reason.text()),
                 None => self.socket.close(reason),
             },
         }

@@ -173,7 +173,7 @@ impl Session {
         self.services.registry.remove(self);
         self.services.replies.cancel_attached(self.client.connection_id);
         if let Some(bridge) = self.bridge.borrow_mut().take() {
-            bridge.client_ended(self.socket.end());
+            bridge.client_ended(self.socket.end(), self.socket.end_text());
         }
         let end = self.socket.end().unwrap_or(ConnectionEnd::Lost);
         let (by, code, cause) = end.describe();

@@ -53,7 +53,17 @@ impl Socket {
 
     /// Like [`Socket::close`], with the code that a server asked for.
     pub fn disconnect(&self, code: u16, text: &str) {
+        if self.is_open() {
+            self.keep_end_text(text);
+        }
         self.close_with(ConnectionEnd::ByServer(code), frame::close(code, text));
+    }
+
+    fn keep_end_text(&self, text: &str) {
+        if !text.is_empty() {
+            // The first text stays: a connection ends once.
+            let _ = self.end_text.set(text.into());
+        }
     }
 
     fn close_with(&self, end: ConnectionEnd, frame: Bytes) {
@@ -131,7 +141,8 @@ impl Socket {
     }
 
     /// Answers the peer's close frame with the same code (RFC 6455 section 5.5.1).
-    pub(super) fn peer_closed(&self, code: Option<u16>) {
+    pub(super) fn peer_closed(&self, close: Option<(u16, &str)>) {
+        let code = close.map(|(code, _)| code);
         if self.phase.get() == Phase::Open {
             let echo = match code {
                 Some(code) => frame::close(code, ""),
@@ -143,6 +154,7 @@ impl Socket {
                 outbox.replace_with(echo);
             }
             self.end.set(Some(ConnectionEnd::ByPeer(code)));
+            self.keep_end_text(close.map_or("", |(_, text)| text));
         }
         self.linger();
     }

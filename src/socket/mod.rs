@@ -23,7 +23,7 @@ pub use event::{ConnectionEnd, Event};
 pub use publications::HoldGuard;
 pub use stream::ByteStream;
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -61,6 +61,8 @@ pub struct Socket {
     drain_waker: RefCell<Option<Waker>>,
     phase: Cell<Phase>,
     end: Cell<Option<ConnectionEnd>>,
+    /// The reason text of the close frame that ended the connection, unless it is empty or the gateway's own.
+    end_text: OnceCell<Box<str>>,
     /// When the connection is aborted if it has not ended. `None` while it is open.
     deadline: Cell<Option<Instant>>,
     /// The stream cannot be used any more, and the driving task is to end.
@@ -104,6 +106,7 @@ impl Socket {
             drain_waker: RefCell::new(None),
             phase: Cell::new(Phase::Open),
             end: Cell::new(None),
+            end_text: OnceCell::new(),
             deadline: Cell::new(None),
             is_broken: Cell::new(false),
             is_reading_paused: Cell::new(false),
@@ -123,6 +126,14 @@ impl Socket {
     /// How the connection ended. `None` while it is open.
     pub fn end(&self) -> Option<ConnectionEnd> {
         self.end.get()
+    }
+
+    /// The reason text of the close frame that ended the connection; "" = there is none.
+    pub fn end_text(&self) -> &str {
+        match self.end() {
+            Some(ConnectionEnd::ByGateway(reason)) => reason.text(),
+            _ => self.end_text.get().map_or("", |text| text),
+        }
     }
 
     /// Returns whether bytes came since the last call.
@@ -229,7 +240,7 @@ impl Socket {
         }
         let fed = self.decoder.borrow_mut().feed(bytes, &mut |incoming| {
             match incoming {
-                Incoming::Close(close) => self.peer_closed(close.map(|(code, _)| code)),
+                Incoming::Close(close) => self.peer_closed(close),
                 _ if self.phase.get() != Phase::Open => self.count_frame_to_close(),
                 Incoming::Text(text) => on_event(Event::Text(text)),
                 Incoming::Binary(bytes) => on_event(Event::Binary(bytes)),

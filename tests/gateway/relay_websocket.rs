@@ -100,12 +100,12 @@ async fn each_client_has_a_socket_of_its_own() {
 async fn close_codes_are_carried_over_both_ways() {
     let mut server = WebSocketServer::start().await;
     let gateway = Gateway::start(raw(&server.url())).await;
-    for code in [1000, 1001, 1008, 1011, 3000, 4001, 4999] {
+    for code in [1000, 1001, 1008, 1011, 1012, 1013, 1014, 3000, 3999, 4001, 4999] {
         let (mut client, mut socket) = pair(&gateway, &mut server).await;
         client.send_text("last words").await;
-        client.close(code, "").await;
+        client.close(code, "grüße").await;
         assert_eq!(socket.next_text().await, "last words");
-        assert!(matches!(socket.next().await, Event::Closed(Some(found), _) if found == code));
+        assert_eq!(socket.next().await, Event::Closed(Some(code), "grüße".to_owned()));
         assert_eq!(client.closed().await, Some(code), "the client's own code is echoed");
 
         let (mut client, mut socket) = pair(&gateway, &mut server).await;
@@ -115,6 +115,17 @@ async fn close_codes_are_carried_over_both_ways() {
         assert_eq!(client.next().await, Event::Closed(Some(code), "a reason".to_owned()));
         assert_eq!(socket.closed().await, Some(code), "the server's own code is echoed");
     }
+}
+
+#[tokio::test]
+async fn the_server_learns_why_another_one_closed_the_client() {
+    let mut server = WebSocketServer::start().await;
+    let gateway = Gateway::start(raw(&server.url())).await;
+    let (mut client, mut socket) = pair(&gateway, &mut server).await;
+    let all = json!({"channel": "room_7", "code": 4000, "reason": "moved"});
+    gateway.api("/v1/disconnect", all).await;
+    assert_eq!(client.closed().await, Some(4000));
+    assert_eq!(socket.next().await, Event::Closed(Some(4000), "moved".to_owned()));
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
 -- Leaves out the publications that belong to a cancelled task of the channel, so that no client gets them. `cancelled`
--- and `unnamed` are what cancel.lua has written into the channel's meta, if anything: tasks by their id, and the names
+-- and `unnamed` are what the gateway has written into the channel's meta, if anything: tasks by their id, and the names
 -- of the events without a task id that belong to the last of them.
 local function without_cancelled(meta, channel, cancelled, unnamed, publications)
   if not cancelled and not unnamed then

@@ -11,7 +11,7 @@ use super::cancelled::CancelledChannels;
 use super::remembered::RememberedCalls;
 use super::{
     Cancellation, EPOCH_TTL, Extent, GENERATION_TTL, PAGE_BYTES, PAGE_LENGTH, Page, PublishOnce,
-    Published, ReadFrom, encode_received, end_key, new_epoch,
+    Published, ReadFrom, TerminalEvent, encode_received, end_key, new_epoch,
 };
 use crate::config;
 use crate::protocol::{ChannelName, Epoch, Position};
@@ -123,22 +123,24 @@ impl MemoryHistory {
         published
     }
 
-    /// Publishes the terminal event of a cancelled task once, and refuses every later event of the task. cancel.lua does
-    /// the same.
-    pub fn cancel(
+    /// Publishes a task's terminal event once, and records its end in the same step. end_generation.lua does the same.
+    pub fn end_generation(
         &self,
         channel: &ChannelName,
         history: Option<&config::History>,
-        cancellation: &Cancellation,
+        terminal: &TerminalEvent,
         mut emit: impl FnMut(Delivery),
     ) -> Published {
-        let Cancellation { task_id, json, once, unnamed } = cancellation;
+        let TerminalEvent { task_id, json, once, cancellation } = terminal;
         let now = Instant::now();
         let mut state = self.state();
         if let Some(first) = state.remembered.find_repeat(channel, once, now) {
             return Published { duplicate: true, ..first };
         }
-        state.cancelled.cancel(channel, task_id, unnamed.clone(), now);
+        if let Some(Cancellation { unnamed }) = cancellation {
+            state.cancelled.cancel(channel, task_id, unnamed.clone(), now);
+        }
+        state.record_generation_end(channel, task_id);
         let position = state.publish(channel, history, &[json], now, &mut emit);
         let published = Published { position, duplicate: false, refused: false };
         state.remembered.remember(channel, once, published, now);
@@ -191,9 +193,7 @@ impl MemoryHistory {
     }
 
     pub fn record_generation_end(&self, channel: &ChannelName, task_id: &str) {
-        if let Some(log) = self.state().channels.get_mut(channel) {
-            log.running.retain(|running| *running.task_id != *task_id);
-        }
+        self.state().record_generation_end(channel, task_id);
     }
 
     pub fn remove(&self, channel: &ChannelName, position: Position) {
@@ -208,6 +208,12 @@ impl MemoryHistory {
 }
 
 impl State {
+    fn record_generation_end(&mut self, channel: &ChannelName, task_id: &str) {
+        if let Some(log) = self.channels.get_mut(channel) {
+            log.running.retain(|running| *running.task_id != *task_id);
+        }
+    }
+
     /// The channel's log. If there is none, a new log with a new epoch is created.
     fn log(&mut self, channel: &ChannelName, epoch_ttl: Duration, now: Instant) -> &mut Log {
         if !self.channels.contains_key(channel) {

@@ -99,7 +99,7 @@ pub struct GenerationState {
     pub start: Option<u64>,
     /// Whether its terminal event was delivered by a node.
     pub has_ended: bool,
-    /// The number of other generations that are recorded for the channel.
+    /// The number of other generations of the channel that were running at some time since then, as far as it is known.
     pub others: u64,
 }
 
@@ -127,13 +127,19 @@ pub struct PublishOnce {
     pub unless: Option<String>,
 }
 
-/// The end of a cancelled task.
+/// The event with which the gateway ends a task.
 #[derive(Debug, Clone)]
-pub struct Cancellation {
+pub struct TerminalEvent {
     pub task_id: Box<str>,
-    /// The terminal event.
     pub json: Bytes,
     pub once: PublishOnce,
+    /// Given if the task was cancelled: then every later event of it is refused.
+    pub cancellation: Option<Cancellation>,
+}
+
+/// What is refused after a task was cancelled, besides the events with its id.
+#[derive(Debug, Clone)]
+pub struct Cancellation {
     /// The names of the events without a task id that belong to this task if nothing else runs on the channel. `None`
     /// if none do.
     pub unnamed: Option<EventNames>,

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use redis::{Script, Value};
 
 use super::{
-    Cancellation, Extent, GENERATION_TTL, GenerationState, PAGE_BYTES, PAGE_LENGTH, Page,
-    PublishOnce, Published, ReadFrom, encode, end_key,
+    Extent, GENERATION_TTL, GenerationState, PAGE_BYTES, PAGE_LENGTH, Page, PublishOnce, Published,
+    ReadFrom, TerminalEvent, encode, end_key,
 };
 use crate::config;
 use crate::protocol::{
@@ -21,7 +21,8 @@ use std::sync::Arc;
 const POSITIONS_PER_WRITE: usize = 500;
 
 const PUBLISH: &str = include_str!("../../../clients/redis/publish.lua");
-const CANCEL: &str = include_str!("cancel.lua");
+const END_GENERATION: &str =
+    concat!(include_str!("settle.lua"), include_str!("end_generation.lua"));
 const READ: &str = include_str!("read.lua");
 const EXTENT: &str = include_str!("extent.lua");
 const RECORD_GENERATION_START: &str = include_str!("record_generation_start.lua");
@@ -47,7 +48,7 @@ struct Inner {
 
 pub(super) struct Scripts {
     publish: Script,
-    cancel: Script,
+    end_generation: Script,
     read: Script,
     extent: Script,
     record_generation_start: Script,
@@ -68,7 +69,7 @@ impl RedisHistory {
             prefix: prefix.into(),
             scripts: Scripts {
                 publish: Script::new(PUBLISH),
-                cancel: Script::new(CANCEL),
+                end_generation: Script::new(END_GENERATION),
                 read: Script::new(READ),
                 extent: Script::new(EXTENT),
                 record_generation_start: Script::new(RECORD_GENERATION_START),
@@ -113,7 +114,7 @@ impl RedisHistory {
         if keeps_history {
             for source in [
                 PUBLISH,
-                CANCEL,
+                END_GENERATION,
                 READ,
                 EXTENT,
                 RECORD_GENERATION_START,
@@ -190,23 +191,25 @@ impl RedisHistory {
         Ok(published(self.0.commands.invoke(&call).await?))
     }
 
-    /// Publishes the terminal event of a cancelled task once, and refuses every later event of the task.
-    pub async fn cancel(
+    /// Publishes a task's terminal event once, and records its end in the same step.
+    pub async fn end_generation(
         &self,
         channel: &ChannelName,
         history: Option<&config::History>,
-        cancellation: &Cancellation,
+        terminal: &TerminalEvent,
     ) -> Result<Published, EngineUnavailable> {
-        let Cancellation { task_id, json, once, unnamed } = cancellation;
-        let mut call = self.0.scripts.cancel.prepare_invoke();
+        let TerminalEvent { task_id, json, once, cancellation } = terminal;
+        let refused_for = cancellation.as_ref().map_or(Duration::ZERO, |_| CANCELLED_MEMORY);
+        let unnamed = cancellation.as_ref().and_then(|cancellation| cancellation.unnamed.as_ref());
+        let mut call = self.0.scripts.end_generation.prepare_invoke();
         call.key(self.key(channel, "stream")).key(self.key(channel, "meta"));
         call.key(self.once_key(channel, &once.key)).key(self.key(channel, "running"));
         call.arg(channel.as_str());
         call.arg(history.map_or(0, |history| history.size));
         call.arg(history.map_or(0, |history| milliseconds(history.ttl)));
         call.arg(milliseconds(once.ttl)).arg(&json[..]).arg(&**task_id);
-        call.arg(milliseconds(CANCELLED_MEMORY));
-        call.arg(unnamed.as_ref().map(EventNames::to_json).unwrap_or_default());
+        call.arg(milliseconds(refused_for));
+        call.arg(unnamed.map(EventNames::to_json).unwrap_or_default());
         call.arg(milliseconds(ANY_NAME_MEMORY));
         Ok(published(self.0.commands.invoke(&call).await?))
     }
@@ -368,7 +371,7 @@ fn page(answer: Vec<Value>) -> Option<Page> {
     Some(Page { now, after, publications, complete, is_cut, cancelled })
 }
 
-/// Reads the answer of publish.lua or cancel.lua.
+/// Reads the answer of publish.lua or end_generation.lua.
 fn published((epoch, offset, outcome): (String, u64, u8)) -> Published {
     let position = epoch.parse().ok().map(|epoch| Position { epoch, offset });
     Published { position, duplicate: outcome == 1, refused: outcome == 2 }

@@ -6,7 +6,7 @@
 //! messages and a marker in one order, so a node that counts already tells the new one its count at the marker, once it
 //! has appended what came before. Where no other node can say what came before, the history gets a new epoch.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -83,29 +83,27 @@ impl Layer {
             let others = registered.iter().flatten().flat_map(|registered| &registered.others);
             let nodes: BTreeSet<&String> = others.collect();
             let mut messages: HashMap<ChannelName, Vec<HeldMessage>> = HashMap::new();
-            let mut overflowed = Vec::new();
-            let mut has_waited = false;
-            let mut reads: VecDeque<_> = nodes.into_iter().map(|node| (node, false)).collect();
-            while let Some((node, is_second)) = reads.pop_front() {
-                if is_second && !has_waited {
-                    has_waited = true;
-                    tokio::time::sleep(SENDER_DELAY).await;
+            let mut overflowed = BTreeSet::new();
+            // What a sender still puts into such a mailbox alone, after this node has joined, comes before what it sends
+            // to both: they are read again.
+            for pause in [Duration::ZERO, SENDER_DELAY] {
+                if nodes.is_empty() {
+                    break;
                 }
-                let (waiting, is_full) = self.read_mailbox_of(memberships, names, node).await?;
-                if is_full && !self.is_alive(node) {
-                    overflowed.push(node.clone());
-                }
-                // What a sender still puts into that mailbox alone comes before what it sends to both.
-                if !is_second {
-                    reads.push_back((node, true));
-                }
-                for (channel, held) in waiting {
-                    messages.entry(channel).or_default().push(held);
+                tokio::time::sleep(pause).await;
+                for node in &nodes {
+                    let (waiting, is_full) = self.read_mailbox_of(memberships, names, node).await?;
+                    if is_full && !self.is_alive(node) {
+                        overflowed.insert((*node).clone());
+                    }
+                    for (channel, held) in waiting {
+                        messages.entry(channel).or_default().push(held);
+                    }
                 }
             }
             if !overflowed.is_empty() {
                 // The backend dropped messages that nobody else has.
-                unreadable.append(&mut overflowed);
+                unreadable.extend(overflowed);
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }

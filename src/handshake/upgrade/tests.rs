@@ -43,6 +43,11 @@ fn only_a_complete_upgrade_request_is_valid() {
         ("sec-websocket-key", "short", Some(400)),
         ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ", Some(400)),
         ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZWxvbmdlcg==", Some(400)),
+        // The examples of RFC 6455: the key of section 4.1, whose unused bits are set, and the offer of section 1.2.
+        ("sec-websocket-key", "AQIDBAUGBwgJCgsMDQ4PEC==", None),
+        ("sec-websocket-protocol", "chat, superchat", None),
+        ("sec-websocket-extensions", "foo, bar; baz=2", None),
+        ("sec-websocket-version", "25", Some(426)),
         ("content-length", "0", None),
         ("content-length", "5", Some(400)),
         ("transfer-encoding", "chunked", Some(400)),
@@ -58,6 +63,33 @@ fn only_a_complete_upgrade_request_is_valid() {
         let twice = status(|r| assert!(r.headers_mut().append(name, again)));
         assert_eq!(twice, Some(400), "{name} twice");
     }
+}
+
+#[test]
+fn lists_may_be_in_several_headers() {
+    for (name, first, second) in
+        [("connection", "keep-alive", "upgrade"), ("upgrade", "h2c", "WEBSOCKET")]
+    {
+        let split = status(|r| {
+            r.headers_mut().insert(name, first.parse().unwrap());
+            r.headers_mut().append(name, second.parse().unwrap());
+        });
+        assert_eq!(split, None, "{name}");
+    }
+    let absolute = status(|r| *r.uri_mut() = "http://gateway.test/ws/chat/1/".parse().unwrap());
+    assert_eq!(absolute, None);
+}
+
+#[test]
+fn the_answer_to_the_key_of_section_4_1_is_made_from_its_text() {
+    let mut request = request();
+    let key = "AQIDBAUGBwgJCgsMDQ4PEC==".parse().unwrap();
+    request.headers_mut().insert("sec-websocket-key", key);
+    let answer = check(&request).ok().unwrap().accept(None);
+    assert_eq!(
+        answer.headers()["sec-websocket-accept"],
+        websocket_accept(b"AQIDBAUGBwgJCgsMDQ4PEC==").as_str()
+    );
 }
 
 #[test]

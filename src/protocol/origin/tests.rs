@@ -5,6 +5,8 @@ fn allows(pattern: &str, origin: &str) -> bool {
         .is_some_and(|origin| OriginPattern::parse(pattern).unwrap().matches(&origin))
 }
 
+const EXTENSION: &str = "chrome-extension://abcdefghijklmnopabcdefghijklmnop";
+
 #[test]
 fn look_alikes_are_refused() {
     for (pattern, origin, fits) in [
@@ -49,6 +51,26 @@ fn look_alikes_are_refused() {
         ("*://[::1]", "http://[::1]", true),
         ("*://[::1]", "http://[::1]:3000", false),
         ("*://[::1]:3000", "https://[::1]:3000", true),
+        ("capacitor://localhost", "capacitor://localhost", true),
+        ("capacitor://localhost", "ionic://localhost", false),
+        ("capacitor://localhost", "http://localhost", false),
+        ("capacitor://localhost", "capacitor://localhost:80", false),
+        ("capacitor://localhost", "capacitor://localhost/", false),
+        ("capacitor://localhost", "capacitor://localhost.evil.test", false),
+        ("http://localhost", "capacitor://localhost", false),
+        ("*://localhost", "capacitor://localhost", false),
+        ("*://localhost:*", "tauri://localhost", false),
+        ("tauri://localhost", "TAURI://LocalHost", true),
+        ("app://localhost:3000", "app://localhost:3000", true),
+        ("app://localhost:3000", "app://localhost", false),
+        (EXTENSION, EXTENSION, true),
+        (EXTENSION, "chrome-extension://bbcdefghijklmnopabcdefghijklmnop", false),
+        (EXTENSION, "moz-extension://abcdefghijklmnopabcdefghijklmnop", false),
+        (
+            "moz-extension://c6e4b5a0-7d2f-4a41-9a50-0d6ac7a0f1d2",
+            "moz-extension://c6e4b5a0-7d2f-4a41-9a50-0d6ac7a0f1d2",
+            true,
+        ),
     ] {
         assert_eq!(allows(pattern, origin), fits, "{pattern} {origin}");
     }
@@ -88,5 +110,33 @@ fn patterns_that_say_too_much_are_refused() {
         "*://app.*",
     ] {
         assert!(OriginPattern::parse(text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn a_wrong_entry_is_explained() {
+    for (text, why) in [
+        ("null", "sandboxed"),
+        ("example.com", "the scheme is missing"),
+        ("https://app.example.com/", "without \"/\""),
+        ("https://app.example.com/chat?x", "without \"/chat?x\""),
+        ("ftp://app.example.com", "of the scheme \"ftp\""),
+        ("wss://app.example.com", "of the scheme \"wss\""),
+        ("file://home", "of the scheme \"file\""),
+        ("my app://localhost", "of the scheme"),
+        ("https://me@app.example.com", "user name"),
+        ("https://", "the host is missing"),
+        ("capacitor://", "the host is missing"),
+        ("chrome-extension://*", "every app or extension"),
+        ("moz-extension://*.a.b", "every app or extension"),
+        ("capacitor://localhost:*", "every app or extension"),
+        ("capacitor://local host", "malformed"),
+        ("capacitor://localhost:port", "malformed"),
+        ("capacitor://localhost:", "malformed"),
+        ("capacitor://localhost:70000", "malformed"),
+        ("https://app.*", "stands for the scheme"),
+    ] {
+        let error = OriginPattern::parse(text).expect_err(text);
+        assert!(error.contains(why), "{text}: {error}");
     }
 }

@@ -13,7 +13,7 @@ use fastwebsockets::unmask;
 
 use super::frame::Opcode;
 use super::utf8::{InvalidUtf8, Utf8};
-use crate::protocol::CloseReason;
+use crate::protocol::{CloseReason, is_valid_close_code};
 use head::{Head, HeadReader};
 
 /// A fragment with less payload than this is reported, so that it can be counted: fragments with more are bounded by
@@ -248,7 +248,7 @@ fn parse_close(payload: &[u8]) -> Result<Option<(u16, &str)>, CloseReason> {
         [_] => Err(CloseReason::ProtocolError),
         [high, low, reason @ ..] => {
             let code = u16::from_be_bytes([*high, *low]);
-            if !matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
+            if !is_valid_close_code(code) {
                 return Err(CloseReason::ProtocolError);
             }
             let reason = std::str::from_utf8(reason).map_err(|_| CloseReason::InvalidUtf8)?;

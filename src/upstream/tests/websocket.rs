@@ -6,6 +6,7 @@ use fastwebsockets::{Frame, OpCode, Payload, WebSocket};
 use hyper::service::service_fn;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
@@ -277,6 +278,44 @@ async fn dropped_halves_close_the_socket_and_release_their_permit() {
     assert_eq!(frame(&mut peer).await, (OpCode::Close, 1001u16.to_be_bytes().to_vec()));
     assert!(peer.read_frame().await.is_err(), "the connection is over");
     assert!(upstreams.open_socket(UPSTREAM, &socket_request(&message)).await.is_ok());
+}
+
+/// A server that answers with the right `Sec-WebSocket-Accept` and more `headers`.
+async fn serve_handshake(headers: &'static str) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            head.push(char::from(stream.read_u8().await.unwrap()));
+        }
+        let key = head.lines().find_map(|line| line.strip_prefix("sec-websocket-key: ")).unwrap();
+        let accept = crate::protocol::websocket_accept(key.as_bytes());
+        let answer = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: WebSocket\r\nConnection: keep-alive, upgrade\r\n\
+             Sec-WebSocket-Accept: {accept}\r\n{headers}\r\n"
+        );
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        // The connection stays open for as long as the client keeps it.
+        let _ = stream.read_u8().await;
+    });
+    port
+}
+
+#[tokio::test]
+async fn a_server_may_select_only_what_was_offered() {
+    assert!(open(socket_to(serve_handshake("").await)).await.is_ok());
+    for unrequested in [
+        "Sec-WebSocket-Protocol: chat\r\n",
+        "Sec-WebSocket-Protocol: tidegate.v1\r\n",
+        "Sec-WebSocket-Protocol:\r\n",
+        "Sec-WebSocket-Extensions: permessage-deflate\r\n",
+        "Sec-WebSocket-Accept: AAAA\r\n",
+    ] {
+        let opened = open(socket_to(serve_handshake(unrequested).await)).await;
+        assert_eq!(opened.err(), Some(RelayError::Unavailable), "{unrequested}");
+    }
 }
 
 #[tokio::test]

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{
-    CONNECTION, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION,
-    UPGRADE, USER_AGENT,
+    CONNECTION, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE, USER_AGENT,
 };
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -42,8 +42,10 @@ pub(in crate::upstream) async fn connect(
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         return Err(refusal(response.status()));
     }
-    if !is_valid_handshake(&response, &key) {
-        return Err(unavailable("its response is not a valid WebSocket handshake".to_owned()));
+    if let Err(mistake) = check_handshake(&response, &key) {
+        return Err(unavailable(format!(
+            "its response is not a valid WebSocket handshake: {mistake}"
+        )));
     }
     let upgraded = hyper::upgrade::on(response).await;
     Ok(TokioIo::new(upgraded.map_err(|error| unavailable(error_chain(&error)))?))
@@ -97,15 +99,27 @@ fn refusal(status: StatusCode) -> NotOpened {
     (error, format!("answered {status}"))
 }
 
-/// Checks a server's handshake (RFC 6455 section 4.1). It must not select an extension, because none was
-/// offered.
-fn is_valid_handshake<B>(response: &Response<B>, key: &str) -> bool {
+/// Checks a server's handshake (RFC 6455 section 4.1). It must not select an extension or a subprotocol, because none
+/// was offered. `Err` names the mistake.
+fn check_handshake<B>(response: &Response<B>, key: &str) -> Result<(), &'static str> {
     let headers = response.headers();
-    let accept = websocket_accept(key.as_bytes());
-    header_has_token(headers, &UPGRADE, "websocket")
-        && header_has_token(headers, &CONNECTION, "upgrade")
-        && headers
-            .get(SEC_WEBSOCKET_ACCEPT)
-            .is_some_and(|given| given.as_bytes().trim_ascii() == accept.as_bytes())
-        && !headers.contains_key("sec-websocket-extensions")
+    let expected = websocket_accept(key.as_bytes());
+    let mut given = headers.get_all(SEC_WEBSOCKET_ACCEPT).iter();
+    let accept = given.next().filter(|_| given.next().is_none());
+    if !header_has_token(headers, &UPGRADE, "websocket") {
+        return Err("Upgrade is not websocket");
+    }
+    if !header_has_token(headers, &CONNECTION, "upgrade") {
+        return Err("Connection is not Upgrade");
+    }
+    if accept.is_none_or(|given| given.as_bytes().trim_ascii() != expected.as_bytes()) {
+        return Err("Sec-WebSocket-Accept does not belong to the key");
+    }
+    if headers.contains_key(SEC_WEBSOCKET_EXTENSIONS) {
+        return Err("it selects an extension that was not offered");
+    }
+    if headers.contains_key(SEC_WEBSOCKET_PROTOCOL) {
+        return Err("it selects a subprotocol that was not offered");
+    }
+    Ok(())
 }

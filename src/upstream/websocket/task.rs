@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use super::super::gate::InFlightPermit;
 use super::handshake::Stream;
 use super::message::{FromUpstream, Outgoing, SocketMessage};
+use crate::protocol::is_valid_close_code;
 
 /// The time limit for the upstream to answer our close frame, or for us to answer its close frame.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -177,9 +178,7 @@ impl Reader {
         };
         let code = u16::from_be_bytes(*code);
         match std::str::from_utf8(reason) {
-            Ok(reason)
-                if CloseCode::from(code).is_allowed() && reason.len() <= MAX_REASON_BYTES =>
-            {
+            Ok(reason) if is_valid_close_code(code) && reason.len() <= MAX_REASON_BYTES => {
                 self.answer(Frame::close(code, b""));
                 Some((code, reason.to_owned()))
             }

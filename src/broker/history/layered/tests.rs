@@ -175,7 +175,7 @@ async fn a_terminal_event_ends_its_generation_in_the_same_step() {
     for task in ["x", "y"] {
         bench.redis.record_generation_start(&channel(), task).await.unwrap();
     }
-    // Of several, an event without a task may end any.
+    // An event without a task id may end any of several generations.
     bench.import(None, &[("1", "end")], Some(ReplyEnd::Unnamed)).await;
     assert!(!has_ended("x").await && !has_ended("y").await);
     let named = Some(ReplyEnd::Named("x".to_owned()));

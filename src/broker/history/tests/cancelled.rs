@@ -11,10 +11,8 @@ async fn events_of_cancelled_tasks_are_refused(bench: Bench) {
         let channel = channel(name);
         let cancel = async |id: &str| {
             let unnamed = Some(EventNames::new(["token", "processing_started"], ["done"]));
-            let once = PublishOnce { key: end_key(id), number: 1, ttl: TTL, unless: None };
-            let cancellation =
-                Cancellation { task_id: id.into(), json: "{}".into(), once, unnamed };
-            bench.publisher.cancel(&channel, &cancellation).await.unwrap().duplicate
+            let end = terminal_event(id, Some(Cancellation { unnamed }));
+            bench.publisher.end_generation(&channel, &end).await.unwrap().duplicate
         };
         for id in ["t", "12345678901234567890"] {
             assert!(!cancel(id).await && cancel(id).await);

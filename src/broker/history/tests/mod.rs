@@ -15,6 +15,11 @@ use crate::socket::frame;
 
 const TTL: Duration = Duration::from_secs(60);
 
+fn terminal_event(task_id: &str, cancellation: Option<Cancellation>) -> TerminalEvent {
+    let once = PublishOnce { key: end_key(task_id), number: 1, ttl: TTL, unless: None };
+    TerminalEvent { task_id: task_id.into(), json: "{}".into(), once, cancellation }
+}
+
 /// A publisher on one engine, with everything that must outlive it. Channels `long_…` keep 3000
 /// publications, `five_…` five, `brief_…` one for 50 ms, others none.
 struct Bench {
@@ -101,6 +106,7 @@ on_both_engines! {
     a_repeat_is_recognised_by_its_key,
     several_publications_are_published_in_one_step,
     late_clients_start_at_the_running_generation,
+    the_gateways_terminal_event_records_the_end,
     a_generation_whose_start_was_trimmed_is_cut,
     a_page_is_limited_in_bytes,
     a_removed_publication_is_not_read,
@@ -255,6 +261,24 @@ async fn late_clients_start_at_the_running_generation(bench: Bench) {
     assert_eq!(page.publications.len(), 5);
 }
 
+async fn the_gateways_terminal_event_records_the_end(bench: Bench) {
+    let channel = channel("five_1");
+    for (task, cancellation) in [("one", None), ("two", Some(Cancellation { unnamed: None }))] {
+        bench.history.record_generation_start(&channel, task).await.unwrap();
+        bench.history.record_generation_start(&channel, "other").await.unwrap();
+        let chunk = bench.fill(&channel, 1).await;
+        let end = terminal_event(task, cancellation);
+        let published = bench.publisher.end_generation(&channel, &end).await.unwrap();
+        assert_eq!(published.position.unwrap().offset, chunk.offset + 1);
+        let seen = offsets(&bench.read(&channel, ReadFrom::Running).await);
+        assert_eq!(seen, [chunk.offset, chunk.offset + 1], "the other one still runs");
+        bench.publisher.end_generation(&channel, &terminal_event("other", None)).await.unwrap();
+        // Nothing else has recorded the end of either.
+        assert!(offsets(&bench.read(&channel, ReadFrom::Running).await).is_empty());
+        assert!(bench.publisher.end_generation(&channel, &end).await.unwrap().duplicate);
+    }
+}
+
 #[tokio::test(flavor = "current_thread")]
 async fn an_end_is_recorded_by_whichever_node_delivers_it() {
     local(async {
@@ -295,6 +319,10 @@ async fn an_end_is_recorded_by_whichever_node_delivers_it() {
         end("one").await;
         settle(None, two).await;
         assert_eq!((seen().await, state("two").await.others), (vec![two], 1));
+        // An event that comes after the end of the one is not its own.
+        let later = bench.fill(&channel, 1).await.offset;
+        settle(None, later).await;
+        assert!(seen().await.is_empty() && state("two").await.has_ended);
         // An id that is used again runs again.
         let again = start("one").await;
         end("two").await;
@@ -440,10 +468,8 @@ async fn the_keys_of_a_channel_share_a_cluster_slot() {
     let published = publisher.publish(&channel, "{}".into(), Some(&once)).await.unwrap();
     let history = publisher.history();
     history.record_generation_start(&channel, "t").await.unwrap();
-    let end = PublishOnce { key: end_key("t"), ..once.clone() };
-    let cancellation =
-        Cancellation { task_id: "t".into(), json: "{}".into(), once: end, unnamed: None };
-    publisher.cancel(&channel, &cancellation).await.unwrap();
+    let cancellation = Some(Cancellation { unnamed: None });
+    publisher.end_generation(&channel, &terminal_event("t", cancellation)).await.unwrap();
     let event = r#"{"event":"chunk","task_id":"t"}"#;
     assert!(publisher.publish(&channel, event.into(), None).await.unwrap().refused);
     let page = history.read(&channel, at(published.position.unwrap(), 0)).await.unwrap();
