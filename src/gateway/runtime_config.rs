@@ -64,6 +64,7 @@ impl RuntimeConfigBuilder {
             authenticator.clone(),
             self.limits.clone(),
             self.reserved.clone(),
+            64,
         )?;
         let (upstreams, engine) = (&config.upstreams, &config.engine);
         let upstreams = match previous {

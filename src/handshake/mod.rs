@@ -1,5 +1,5 @@
-//! Handshakes: a request becomes an [`Admission`] or a [`Rejection`]. Route, origin, credentials, channel and
-//! limits are checked in this order. The endpoint that issues connection tokens is here as well.
+//! Handshakes: a request becomes an [`Admission`] or a [`Rejection`]. Route, origin, credentials, channel, limits
+//! and the backend's authorization are checked in this order. The endpoint that issues connection tokens is here as well.
 //!
 //! This module decides who may open a socket but opens none: the listener starts a session for an admission.
 //! Invariants: the origin is checked before a token is consumed; after an invalid credential no other one is
@@ -30,8 +30,8 @@ use hyper::{HeaderMap, Request};
 use crate::config::{self, AuthSource};
 use crate::limits::{Claim, LeaseKey, LeaseKind, LimitName, SharedLimits, Verdict};
 use crate::protocol::{
-    ChannelName, ConnectionId, OriginTag, Params, RequestId, ReservedChannels, ResumePoint,
-    TemplateContext, TraceContext,
+    ChannelName, ClientKey, ConnectionId, OriginTag, Params, RequestId, ReservedChannels,
+    ResumePoint, TemplateContext, TraceContext,
 };
 use crate::telemetry::connections::Admitted;
 use crate::tokens::{Authenticator, CredentialContext, Identity};
@@ -78,6 +78,8 @@ pub struct Handshake {
     /// The channels that no client may join, whatever its route and credentials are.
     reserved: ReservedChannels,
     authorizer: Authorizer,
+    /// `[limits] ipv6_prefix`.
+    ipv6_prefix: u8,
 }
 
 impl Handshake {
@@ -90,6 +92,7 @@ impl Handshake {
         authenticator: Authenticator,
         limits: SharedLimits,
         reserved: ReservedChannels,
+        ipv6_prefix: u8,
     ) -> Result<Self, String> {
         Ok(Self {
             origins: origins.clone(),
@@ -100,6 +103,7 @@ impl Handshake {
             reserved,
             authorizer: Authorizer::new(routes.with_channels())?,
             routes,
+            ipv6_prefix,
         })
     }
 
@@ -127,8 +131,13 @@ impl Handshake {
         let identity = self.identify(&route, &params, headers, &offered, &origin).await?;
 
         let channel = self.channel_of(&route, &params, &identity)?;
+        // Limits come before the question, so that nobody can make the backend answer any number of them, and after the
+        // other checks, so that a refusal by one of those does not use up the user's limits.
+        let lease = self.check_limits(&route, &params, &identity, connection_id).await?;
+        let client = &ClientKey::of(identity.user_id.as_ref(), attempt.ip, self.ipv6_prefix);
         let question = AuthorizeQuestion {
             channel: &channel,
+            client,
             params: &params,
             identity: &identity,
             connection_id,
@@ -137,9 +146,6 @@ impl Handshake {
             trace: &trace,
         };
         self.authorizer.check(&route, question).await?;
-
-        // Limits come last, so that a refusal by another check does not use up the user's limits.
-        let lease = self.check_limits(&route, &params, &identity, connection_id).await?;
         let subprotocol = offered.selected_subprotocol();
         let resume = offered.resume_point();
         let params = Arc::new(params);

@@ -67,6 +67,7 @@ fn from_config(config: Config, store: TokenStore, limits: SharedLimits) -> Hands
         authenticator,
         limits,
         reserved,
+        64,
     )
     .unwrap()
 }

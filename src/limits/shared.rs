@@ -7,7 +7,7 @@ use super::bucket::Gcra;
 use super::memory::MemoryLimits;
 use super::redis::{HeldLease, RedisLimits, UsedLimit};
 use super::{Holder, LeaseKey, LimitName, LimitStatus, MIN_RETRY_AFTER, Turn, UserLimit, Verdict};
-use crate::config::{Concurrent, FixedWindow, Rate, Route, UserRate};
+use crate::config::{Concurrent, FixedWindow, Rate, Route, Tokens, UserRate};
 use crate::protocol::{ChannelName, Params, TemplateContext};
 use crate::redis_link::{Commands, EngineUnavailable};
 use crate::telemetry;
@@ -66,10 +66,35 @@ impl SharedLimits {
         record(limit, route, user, verdict)
     }
 
-    /// Declares the limits that `routes` have. `is_administered` if the server API reads and resets them.
-    pub fn declare_needs(&self, routes: &[Arc<Route>], is_administered: bool) {
+    /// Takes one token from the bucket of `client`, a user or an address, for something that belongs to no route.
+    pub async fn take_anywhere(
+        &self,
+        limit: LimitName,
+        client: &str,
+        rate: Option<Rate>,
+    ) -> Result<Verdict, EngineUnavailable> {
+        let Some(rate) = rate else { return Ok(Verdict::Allowed) };
+        let key = self.own_key("limit", limit, "", client);
+        record(limit, "", client, self.take_of_bucket(&key, rate).await)
+    }
+
+    /// Declares the limits that `routes` and the token endpoint, if there is one, have. `is_administered` if the server
+    /// API reads and resets them.
+    pub fn declare_needs(
+        &self,
+        routes: &[Arc<Route>],
+        tokens: Option<&Tokens>,
+        is_administered: bool,
+    ) {
         let Engine::Redis(redis) = &self.0.engine else { return };
         let mut used = Vec::new();
+        if let Some(Tokens { requests_per_user, requests_per_ip, .. }) = tokens {
+            let of_user = requests_per_user.map(|_| LimitName::TokenRequests);
+            let of_ip = requests_per_ip.map(|_| LimitName::TokenRequestsOfIp);
+            for limit in [of_user, of_ip].into_iter().flatten() {
+                used.push((UsedLimit::Bucket, self.own_key("limit", limit, "", "0")));
+            }
+        }
         if routes.iter().any(|route| route.generations.concurrent != Concurrent::Parallel) {
             used.push((UsedLimit::Turn, format!("{}turn:{{0}}", self.0.prefix)));
         }

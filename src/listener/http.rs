@@ -245,7 +245,7 @@ impl HttpFrontend {
             return boxed(Rejection::connections_per_ip().to_response());
         }
         if handshake.is_token_endpoint(request.uri().path()) {
-            return boxed(handshake.issue(request).await);
+            return boxed(handshake.issue(request, address.ip).await);
         }
         proxy.forward(request, address).await
     }

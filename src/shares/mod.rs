@@ -66,11 +66,11 @@ impl<K: Hash + Eq + Clone> Shares<K> {
 
     pub fn try_acquire(&self, client: &K) -> Result<SharePermit<K>, NoPermit> {
         let mut held = self.0.held();
-        if held.by_client.get(client).is_some_and(|count| *count >= self.0.share) {
-            return Err(NoPermit::ShareFull);
-        }
         if held.total >= self.0.max {
             return Err(NoPermit::Full);
+        }
+        if held.by_client.get(client).is_some_and(|count| *count >= self.0.share) {
+            return Err(NoPermit::ShareFull);
         }
         held.total += 1;
         *held.by_client.entry(client.clone()).or_default() += 1;

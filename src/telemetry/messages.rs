@@ -65,6 +65,8 @@ label_enum! {
         Connects => "connects_per_user",
         Connections => "connections_per_user",
         Generations => "generations_per_user",
+        TokenRequests => "token_requests_per_user",
+        TokenRequestsOfIp => "token_requests_per_ip",
     }
 }
 

@@ -20,4 +20,4 @@ pub use identity::Identity;
 pub use jwt::{JwtRejection, JwtVerifier, sign_hs};
 pub use record::TokenRecord;
 pub use session_version::SessionVersions;
-pub use store::TokenStore;
+pub use store::{NotIssued, TokenStore};

@@ -29,7 +29,7 @@ mod queue;
 mod reply;
 mod response;
 mod shared;
-mod signature;
+pub mod signature;
 #[cfg(test)]
 mod tests;
 mod websocket;

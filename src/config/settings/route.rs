@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use url::Url;
 
+use super::Secret;
 use crate::protocol::{ChannelPattern, PathPattern, Template};
 
 /// `[[route]]`: a path with its channel, rules and upstream.
@@ -68,8 +69,24 @@ pub enum AuthSource {
 pub enum Authorize {
     /// The channel patterns of the token record or JWT, if it has any.
     Claims,
-    /// The claims, then a `POST` to this URL. Only a 2xx response admits the client.
-    Url { url: Url, timeout: Duration },
+    /// The claims, then a `POST` to a URL. Only a 2xx response admits the client.
+    Url(Box<AuthorizeUrl>),
+}
+
+/// How the backend is asked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AuthorizeUrl {
+    pub url: Url,
+    /// The time limit, with the time that the question waits for its turn.
+    pub timeout: Duration,
+    /// The most questions in flight of all clients, and of one user or of the anonymous clients of one address; 0 = a
+    /// quarter.
+    pub max_in_flight: usize,
+    pub max_in_flight_per_user: usize,
+    /// How long a decision about a user is remembered; zero = not at all.
+    pub cache: Duration,
+    /// The secret that questions are signed with; `None` = not signed.
+    pub signing_secret: Option<Secret>,
 }
 
 /// How a client is rejected.

@@ -1,7 +1,9 @@
 //! Nobody takes what belongs to others: one user or one address does its worst, and the others notice nothing.
 
+mod authorize;
 mod frames;
 mod histories;
+mod tokens;
 mod upstreams;
 
 use serde_json::json;
