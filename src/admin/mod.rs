@@ -186,8 +186,10 @@ impl Admin {
     /// Decodes a channel's name from a path; the gateway's own channels are refused.
     fn open_channel(&self, encoded: &str) -> Result<ChannelName, Answer> {
         let channel = api::channel(encoded)?;
-        if self.control.reserved_channels().contains(&channel) {
-            return Err(api::bad_channel("this channel is reserved for the gateway"));
+        if self.config.load().reserved.contains(&channel) {
+            return Err(api::bad_channel(
+                "this channel is reserved for the gateway or another system",
+            ));
         }
         Ok(channel)
     }

@@ -105,8 +105,10 @@ impl Admin {
     fn check(&self, publication: Publication) -> Result<(ChannelName, Bytes), Answer> {
         let channel = ChannelName::new(&publication.channel)
             .map_err(|wrong| api::bad_channel(&wrong.to_string()))?;
-        if self.control.reserved_channels().contains(&channel) {
-            return Err(api::bad_channel("this channel is reserved for the gateway"));
+        if self.config.load().reserved.contains(&channel) {
+            return Err(api::bad_channel(
+                "this channel is reserved for the gateway or another system",
+            ));
         }
         let data = String::from(Box::<str>::from(publication.data));
         if data.len() > self.max_publication_bytes {

@@ -12,7 +12,7 @@ use super::{
     FixedReply, FixedWindow, Kwarg, Presence, Protocol, Route, RouteLimits, Server, Tokens,
     Upstream, UpstreamKind, UserRate,
 };
-use crate::protocol::{ChannelName, PathPattern, Template};
+use crate::protocol::{ChannelName, PathPattern, ReservedChannels, Template};
 
 /// A fixed reply and its index in the file.
 pub(super) type Numbered = (usize, Arc<FixedReply>);
@@ -111,6 +111,36 @@ fn channel(root: &mut Section<'_>, key: &str, route: &Route) {
     }
 }
 
+/// A channel must not have a name that another system on the same Redis uses, nor one that its clients choose whole.
+pub(super) fn reserved_channels(
+    root: &mut Section<'_>,
+    routes: &Routes,
+    reserved: &ReservedChannels,
+) {
+    for (index, route) in numbered(routes) {
+        let key = format!("route[{index}].channel");
+        let found = || Some(quoted(route.channel.as_str()));
+        if route.channel.begins_with_placeholder() {
+            let fix = "write text in front of the first placeholder, such as \"room_{room}\", or set \
+                       engine.channel_prefix: clients could join channels of any name";
+            root.mistake(&key, found(), fix);
+        } else if reserved.is_reserved(route.channel.literal_start()) {
+            let fix = "write a name that begins otherwise: this one is reserved for the gateway, Redis, Celery or a \
+                       channel layer";
+            root.mistake(&key, found(), fix);
+        }
+    }
+}
+
+/// A Redis key must not be one that clients choose whole. A channel's name is none of those.
+fn key_start(root: &mut Section<'_>, key: &str, template: &Template) {
+    let starts_with_channel = template.names().next() == Some("channel");
+    if template.begins_with_placeholder() && !starts_with_channel {
+        let fix = "write text in front of the first placeholder: clients could choose any key of this Redis";
+        root.mistake(key, Some(quoted(template.as_str())), fix);
+    }
+}
+
 fn limits(root: &mut Section<'_>, index: usize, route: &Route) {
     let RouteLimits { messages_per_user, connects_per_user, .. } = &route.limits;
     for (name, rate) in
@@ -122,6 +152,7 @@ fn limits(root: &mut Section<'_>, index: usize, route: &Route) {
         let key = format!("route[{index}].limits.{name}.key");
         let allowed: Vec<&str> = route.path.names().chain(["user_id"]).collect();
         names_among(root, &key, template, &allowed, "the route's path");
+        key_start(root, &key, template);
         if !template.names().any(|name| name == "user_id") {
             let fix = "write {user_id} in it, so that each user has a separate count";
             root.mistake(&key, Some(quoted(template.as_str())), fix);
@@ -194,6 +225,7 @@ pub(super) fn placeholders(
         let (name, template) = match &upstream.kind {
             UpstreamKind::Http(http) => ("url", &http.url),
             UpstreamKind::RedisStream(queue) | UpstreamKind::RedisList(queue) => {
+                key_start(root, &format!("upstream.{}.key", upstream.name), &queue.key);
                 ("key", &queue.key)
             }
             UpstreamKind::WebSocket(websocket) => ("url", &websocket.url),
@@ -225,6 +257,7 @@ fn arguments(root: &mut Section<'_>, name: &str, celery: &CeleryUpstream, routes
     }
     if let Some(track) = &celery.track {
         let key = format!("upstream.{name}.track.key");
+        key_start(root, &key, &track.key);
         filled_by_all(root, &key, &track.key, routes, uses, &["user_id", "channel"]);
     }
 }

@@ -22,6 +22,13 @@ pub(super) fn engine(s: &mut Section<'_>) -> Option<Engine> {
         "memory",
         "\"memory\": one node, no other service. \"redis\": shared by many nodes.",
     );
+    let channel_prefix = s.key(
+        "channel_prefix",
+        kinds::KEY_PREFIX,
+        "",
+        "Put in front of the channel of every route: in Redis, in the server API and in the channel patterns of \
+         credentials. A channel that begins with a placeholder needs it, or a client could choose any name.",
+    );
     let max_publication_bytes = s.key(
         "max_publication_bytes",
         kinds::SIZE,
@@ -47,6 +54,7 @@ pub(super) fn engine(s: &mut Section<'_>) -> Option<Engine> {
             KindName::Memory => EngineKind::Memory,
             KindName::Redis => EngineKind::Redis(Box::new(redis?)),
         },
+        channel_prefix: channel_prefix?,
         max_publication_bytes: max_publication_bytes?,
         max_history_bytes: max_history_bytes?,
     })

@@ -151,8 +151,8 @@ fn session_version(s: &mut Section<'_>, engine: Option<&Engine>) -> Option<Optio
     );
     let (claim, key, own_url) = (claim?, key?, own_url?);
     let Some(key) = key else { return Some(None) };
-    if key.names().collect::<Vec<_>>() != ["user_id"] {
-        let fix = "write exactly one placeholder, {user_id}";
+    if key.names().collect::<Vec<_>>() != ["user_id"] || key.begins_with_placeholder() {
+        let fix = "write exactly one placeholder, {user_id}, behind a text of your own";
         s.mistake("key", Some(format!("{:?}", key.as_str())), fix);
         return None;
     }

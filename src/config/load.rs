@@ -14,8 +14,10 @@ use super::mistakes::{Mistake, Mistakes};
 use super::route::Entry;
 use super::section::{Section, read_document};
 use super::{
-    Admin, Config, FixedReply, Route, Upstream, checks, engine, identity, route, server, upstream,
+    Admin, Config, FixedReply, Route, Upstream, checks, engine, identity, reserved, route, server,
+    upstream,
 };
+use crate::protocol::ReservedChannels;
 
 impl Config {
     /// Reads the file at `path`. Relative paths in it start from its folder.
@@ -163,12 +165,10 @@ fn config(root: &mut Section<'_>) -> Option<Config> {
     let origins =
         root.section("origins", "[origins]", "Web pages that may connect.", server::origins);
     let proxy = root.section("proxy", "[proxy]", "Requests that match no route.", server::proxy);
-    let routes = root.tables(
-        "route",
-        "[[route]]",
-        "WebSocket paths. At least one is required.",
-        route::entry,
-    );
+    let routes =
+        root.tables("route", "[[route]]", "WebSocket paths. At least one is required.", |s| {
+            route::entry(s, engine.as_ref().map_or("", |engine| &engine.channel_prefix))
+        });
     let (routes, replies) = split_entries(routes);
     let upstreams = root.named(
         "upstream",
@@ -186,13 +186,18 @@ fn config(root: &mut Section<'_>) -> Option<Config> {
 
     checks::ports(root, server.as_ref(), admin.as_ref());
     checks::routes(root, &routes, &upstreams);
+    if let (Some(engine), Some(tokens)) = (&engine, &tokens) {
+        let upstreams = upstreams.values().flatten();
+        let reserved = reserved::channels(engine, tokens, upstreams.map(|upstream| &**upstream));
+        checks::reserved_channels(root, &routes, &reserved);
+    }
     checks::groups(root, engine.as_ref(), &routes);
     checks::replies(root, &routes, &replies);
     checks::placeholders(root, tokens.as_ref(), &routes, &upstreams);
 
     let upstreams: Option<BTreeMap<String, Arc<Upstream>>> =
         upstreams.into_iter().map(|(name, upstream)| Some((name, upstream?))).collect();
-    Some(Config {
+    let mut config = Config {
         server: server?,
         admin: admin?,
         shutdown: shutdown?,
@@ -208,7 +213,10 @@ fn config(root: &mut Section<'_>) -> Option<Config> {
         tracing: tracing?,
         log: log?,
         unchecked_redis: root.unchecked_redis(),
-    })
+        reserved: ReservedChannels::default(),
+    };
+    config.update_reserved();
+    Some(config)
 }
 
 /// Splits the entries into routes and fixed replies. Both keep the indexes that they have in the file.

@@ -32,6 +32,7 @@ mod raw_value;
 mod redis_url;
 #[cfg(test)]
 mod reference;
+mod reserved;
 mod route;
 mod secret;
 mod section;
@@ -51,6 +52,8 @@ pub use secret::Secret;
 pub use settings::*;
 pub use shared::SharedConfig;
 pub use values::parse_duration;
+
+use crate::protocol::ReservedChannels;
 
 /// Every setting of one gateway process.
 #[derive(Debug, Clone, PartialEq)]
@@ -73,4 +76,6 @@ pub struct Config {
     /// The keys of Redis URLs with `ssl_cert_reqs=none`: their connections are encrypted, but the server is
     /// not authenticated.
     pub unchecked_redis: Vec<String>,
+    /// Names in Redis that no channel may have.
+    pub reserved: ReservedChannels,
 }

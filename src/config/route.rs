@@ -69,11 +69,14 @@ const REPLY: Kind<Option<Box<str>>> =
         fits.then(|| Some(text.into())).ok_or(ValueError::WrongKind)
     });
 
-/// The plain form. The other form is a table.
+/// The plain forms. The other form is a table.
 const CLAIMS: Kind<Authorize> =
-    words(r#""claims" or { url = "http://…", timeout = "2s" }"#, |value| match value.as_str() {
-        Some("claims") => Ok(Authorize::Claims),
-        _ => Err(ValueError::WrongKind),
+    words(r#""claims", "none" or { url = "http://…", timeout = "2s" }"#, |value| {
+        match value.as_str() {
+            Some("claims") => Ok(Authorize::Claims),
+            Some("none") => Ok(Authorize::None),
+            _ => Err(ValueError::WrongKind),
+        }
     });
 
 /// The two things that a `[[route]]` can be.
@@ -82,7 +85,8 @@ pub(super) enum Entry {
     Reply(PathPattern, Box<str>),
 }
 
-pub(super) fn entry(s: &mut Section<'_>) -> Option<Entry> {
+/// `channel_prefix` is put in front of the channel.
+pub(super) fn entry(s: &mut Section<'_>, channel_prefix: &str) -> Option<Entry> {
     let path = s.required(
         "path",
         kinds::PATH_PATTERN,
@@ -97,7 +101,7 @@ pub(super) fn entry(s: &mut Section<'_>) -> Option<Entry> {
          with 200, a WebSocket as its only message before close code 1000. Only path may be set as well.",
     );
     if !is_reply {
-        return route(s, path).map(|route| Entry::Route(Box::new(route)));
+        return route(s, path, channel_prefix).map(|route| Entry::Route(Box::new(route)));
     }
     s.reject_other_keys("a route with reply has no other key than path");
     let (path, reply) = (path?, reply??);
@@ -108,12 +112,14 @@ pub(super) fn entry(s: &mut Section<'_>) -> Option<Entry> {
     Some(Entry::Reply(path, reply))
 }
 
-fn route(s: &mut Section<'_>, path: Option<PathPattern>) -> Option<Route> {
+fn route(s: &mut Section<'_>, path: Option<PathPattern>, channel_prefix: &str) -> Option<Route> {
     let channel = s.required(
         "channel",
         kinds::TEMPLATE,
-        "The channel of a connection: text with {names} of the path and {user_id}.",
+        "The channel of a connection: text with {names} of the path and {user_id}, which is _anonymous_ for anonymous \
+         clients.",
     );
+    let channel = channel.map(|channel| channel.with_prefix(channel_prefix));
     let upstream = s.key(
         "upstream",
         kinds::OPTIONAL_TEXT,
@@ -266,7 +272,9 @@ fn authorize(s: &mut Section<'_>) -> Option<Authorize> {
             "authorize",
             CLAIMS,
             "claims",
-            "\"claims\": the channel patterns of the credentials, if they have any. A table: the backend is asked as well.",
+            "\"claims\": the channel patterns of the credentials, if they have any. \"none\": the same, and whoever has \
+             credentials without patterns may join every channel of this route on purpose. A table: the backend is \
+             asked as well.",
         );
     }
     s.inline("authorize", |s| {

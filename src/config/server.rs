@@ -175,7 +175,7 @@ pub(super) fn tracing(s: &mut Section<'_>) -> Option<Tracing> {
         "sample_ratio",
         kinds::RATIO,
         1.0,
-        "Share of handshakes that is traced, unless the client's traceparent decides.",
+        "Share of handshakes that is traced, unless the traceparent of a trusted proxy decides.",
     );
     let service_name =
         s.key("service_name", kinds::NAME, "tidegate", "The service name of the spans.");

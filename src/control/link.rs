@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::message::{CommandEnvelope, Reply};
 use super::nodes::Nodes;
 use super::{NodeCommand, Reached, SendError};
-use crate::protocol::{ChannelName, InvalidChannel, ReservedChannels, random_hex};
+use crate::protocol::{ChannelName, InvalidChannel, random_hex};
 use crate::redis_link::PubSubSender;
 
 /// How long a command waits for its replies after the PUBLISH.
@@ -87,10 +87,6 @@ impl Link {
 
     pub fn is_live(&self) -> bool {
         self.sender.load().is_some()
-    }
-
-    pub fn reserved_channels(&self) -> ReservedChannels {
-        ReservedChannels::with_prefix(self.commands_channel.as_str())
     }
 
     pub async fn send(

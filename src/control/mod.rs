@@ -33,7 +33,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::RedisUrl;
-use crate::protocol::{ChannelName, ReservedChannels};
+use crate::protocol::ChannelName;
 use crate::redis_link::Needs;
 use crate::shutdown::Shutdown;
 use link::Link;
@@ -211,14 +211,6 @@ impl Control {
                 ChannelName::new(&format!("{}:{}:canary", link.commands_channel, threads.node()))
                     .ok()
             }
-        }
-    }
-
-    /// The channels that commands and replies are sent on.
-    pub fn reserved_channels(&self) -> ReservedChannels {
-        match &self.0 {
-            Engine::Memory(_) => ReservedChannels::default(),
-            Engine::Redis(link, _) => link.reserved_channels(),
         }
     }
 }

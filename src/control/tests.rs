@@ -246,17 +246,6 @@ async fn a_hung_redis_is_noticed_without_commands() {
     until("live node", || node.control.is_live()).await;
 }
 
-#[tokio::test]
-async fn the_channels_of_commands_are_reserved() {
-    let server = RedisServer::start();
-    let node = Node::redis(&server, 1).await;
-    let is_reserved =
-        |name: &str| node.control.reserved_channels().contains(&ChannelName::new(name).unwrap());
-    assert!(is_reserved("tg:control") && is_reserved("tg:control:a1") && !is_reserved("control"));
-    let one = Node::memory(1).control.reserved_channels();
-    assert!(!one.contains(&ChannelName::new("tg:control").unwrap()));
-}
-
 /// Answers lists of channels out of `names` until it is dropped.
 fn list(mut worker: WorkerHandle, names: Vec<String>) -> tokio::task::JoinHandle<()> {
     tokio::spawn(async move {

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::needs::NeedsDeclarer;
 use super::runtime_config::RuntimeConfigBuilder;
-use crate::config::{self, Config, SharedConfig};
+use crate::config::{self, Config, Engine, SharedConfig};
 use crate::listener::RuntimeConfig;
 use crate::proxy::Proxy;
 use crate::service_manager;
@@ -191,7 +191,6 @@ fn keep_what_needs_a_restart(current: &Config, new: &mut Config) -> Vec<&'static
         "server.reuse_port": server.reuse_port,
         "server.threads": server.threads,
         "admin.listen": admin.listen,
-        "engine": engine,
         "tokens.ttl": tokens.ttl,
         "tokens.key_prefix": tokens.key_prefix,
         "tokens.format": tokens.format,
@@ -199,6 +198,14 @@ fn keep_what_needs_a_restart(current: &Config, new: &mut Config) -> Vec<&'static
         "tracing": tracing,
         "log.format": log.format,
     }
+    // The prefix of channels is part of the routes.
+    let channel_prefix = new.engine.channel_prefix.clone();
+    let engine = Engine { channel_prefix, ..current.engine.clone() };
+    if new.engine != engine {
+        new.engine = engine;
+        needs_restart.push("engine");
+    }
+    new.update_reserved();
     needs_restart
 }
 
@@ -221,6 +228,7 @@ fn changed_sections(current: &Config, new: &Config) -> Vec<&'static str> {
         tracing,
         log,
         unchecked_redis: _,
+        reserved: _,
     } = new;
     let sections = [
         ("server", *server != current.server),

@@ -7,7 +7,6 @@ use crate::config::{self, ChannelsWire, Config, EngineKind};
 use crate::handshake::{Handshake, Routes};
 use crate::limits::SharedLimits;
 use crate::listener::RuntimeConfig;
-use crate::protocol::ReservedChannels;
 use crate::shutdown::Shutdown;
 use crate::tokens::{Authenticator, SessionVersions, TokenStore};
 use crate::upstream::SharedUpstreams;
@@ -17,22 +16,19 @@ pub(super) struct RuntimeConfigBuilder {
     tokens: TokenStore,
     versions: Option<SessionVersions>,
     limits: SharedLimits,
-    reserved: ReservedChannels,
+    /// Whether every channel is a group of a Channels layer.
+    has_groups: bool,
     shutdown: Shutdown,
 }
 
 impl RuntimeConfigBuilder {
     pub fn new(engine: &Engine, settings: &config::Engine, shutdown: &Shutdown) -> Self {
-        let reserved = engine
-            .control
-            .reserved_channels()
-            .and_name(engine.generations.ledger.workers_channel())
-            .and_non_groups(has_groups(settings));
+        let has_groups = has_groups(settings);
         Self {
             tokens: engine.tokens.clone(),
             versions: engine.versions.clone(),
             limits: engine.limits.clone(),
-            reserved,
+            has_groups,
             shutdown: shutdown.clone(),
         }
     }
@@ -63,7 +59,7 @@ impl RuntimeConfigBuilder {
             &config.jwt,
             authenticator.clone(),
             self.limits.clone(),
-            self.reserved.clone(),
+            config.reserved.clone().and_non_groups(self.has_groups),
             64,
         )?;
         let (upstreams, engine) = (&config.upstreams, &config.engine);

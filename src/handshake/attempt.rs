@@ -17,7 +17,7 @@ pub struct HandshakeAttempt {
     /// The id that the connection gets if it is admitted.
     pub(super) connection_id: ConnectionId,
     pub(super) request_id: RequestId,
-    /// The context of `span`, or of the client if there is no span.
+    /// The context of `span`, or of the trusted proxy if there is no span.
     pub(super) trace: TraceContext,
     span: Span,
     pub(super) ip: IpAddr,
@@ -25,11 +25,13 @@ pub struct HandshakeAttempt {
 }
 
 impl HandshakeAttempt {
-    /// Starts an attempt with the headers of its request. Only a trusted proxy may set the request id.
+    /// Starts an attempt with the headers of its request. Only a trusted proxy may set the request id and the trace:
+    /// a stranger could have all of its requests traced, under the id of somebody else's.
     pub fn new(headers: &HeaderMap, address: ClientAddress) -> Self {
-        let header = |name: &str| headers.get(name)?.to_str().ok();
+        let header =
+            |name: &str| headers.get(name).filter(|_| address.through_proxy)?.to_str().ok();
         let trace = spans::sample(header("traceparent").and_then(TraceContext::parse));
-        let given = header("x-request-id").filter(|_| address.through_proxy);
+        let given = header("x-request-id");
         let request_id = RequestId::new(given, &trace);
         let span = Span::start(&trace, Kind::Server, || "handshake".into());
         let trace = span.context().unwrap_or(trace);

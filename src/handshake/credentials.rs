@@ -31,8 +31,12 @@ impl<'h> OfferedCredentials<'h> {
 
     /// Returns the connection token of the query or of a subprotocol.
     pub fn connection_token(&self) -> Option<Cow<'h, str>> {
-        let by_protocol =
-            subprotocols(self.headers).filter_map(|offered| offered.strip_prefix(TOKEN_PROTOCOL));
+        let headers = self.headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
+        let by_protocol = headers.flat_map(|value| {
+            // A token may be in a header that cannot be read.
+            let list = value.to_str().unwrap_or(TOKEN_PROTOCOL);
+            list.split(',').filter_map(|offered| token_of(offered.trim()))
+        });
         single(query_values(self.query, "connection_token").chain(by_protocol.map(Cow::Borrowed)))
     }
 
@@ -58,6 +62,14 @@ impl<'h> OfferedCredentials<'h> {
     }
 }
 
+/// Returns the token of a subprotocol; the empty string if it only looks like one with a token.
+fn token_of(subprotocol: &str) -> Option<&str> {
+    let name = TOKEN_PROTOCOL.trim_end_matches('.');
+    let looks_like_one =
+        subprotocol.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name));
+    looks_like_one.then(|| subprotocol.strip_prefix(TOKEN_PROTOCOL).unwrap_or_default())
+}
+
 /// Returns the value if all are equal, or the empty string if they differ.
 fn single<'v>(mut values: impl Iterator<Item = Cow<'v, str>>) -> Option<Cow<'v, str>> {
     let first = values.next()?;
@@ -77,18 +89,23 @@ pub fn cookies<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = &
         .iter()
         .flat_map(|value| value.as_bytes().split(|byte| *byte == b';'))
         .filter_map(|pair| split_at_byte(pair.trim_ascii(), b'='))
+        // Backends ignore white space around both.
+        .map(|(key, value)| (key.trim_ascii(), value.trim_ascii()))
         .filter(move |(key, value)| *key == name.as_bytes() && !value.is_empty())
         .map(|(_, value)| std::str::from_utf8(value).unwrap_or_default().trim_matches('"'))
 }
 
-/// Reads `Authorization: Bearer …` (RFC 6750 section 2.1). Several bearers are returned as the empty string.
+/// Reads `Authorization: Bearer …` (RFC 6750 section 2.1). Several bearers, and one with anything but spaces between the
+/// scheme and the token, are returned as the empty string.
 pub fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let is_token_byte =
+        |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
     let mut bearers = headers.get_all(AUTHORIZATION).iter().filter_map(|value| {
         let value = value.as_bytes();
-        let (scheme, token) = split_at_byte(value, b' ').unwrap_or((value, b""));
-        scheme
-            .eq_ignore_ascii_case(b"bearer")
-            .then(|| std::str::from_utf8(token).unwrap_or_default().trim())
+        let end = value.iter().position(|byte| !is_token_byte(byte)).unwrap_or(value.len());
+        let (scheme, rest) = value.split_at(end);
+        let token = || std::str::from_utf8(rest.strip_prefix(b" ")?).ok().map(str::trim);
+        scheme.eq_ignore_ascii_case(b"bearer").then(|| token().unwrap_or_default())
     });
     let first = bearers.next()?;
     Some(if bearers.next().is_none() { first } else { "" })

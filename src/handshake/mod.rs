@@ -2,8 +2,8 @@
 //! and the backend's authorization are checked in this order. The endpoint that issues connection tokens is here as well.
 //!
 //! This module decides who may open a socket but opens none: the listener starts a session for an admission.
-//! Invariants: the origin is checked before a token is consumed; after an invalid credential no other one is
-//! tried; a client that cannot be checked is refused.
+//! Invariants: the origin is checked before a token is consumed; a client with an invalid credential is refused,
+//! whatever else it has; a client that cannot be checked is refused.
 
 mod attempt;
 mod authorize;
@@ -30,8 +30,8 @@ use hyper::{HeaderMap, Request};
 use crate::config::{self, AuthSource};
 use crate::limits::{Claim, LeaseKey, LeaseKind, LimitName, SharedLimits, Verdict};
 use crate::protocol::{
-    ChannelName, ClientKey, ConnectionId, OriginTag, Params, RequestId, ReservedChannels,
-    ResumePoint, TemplateContext, TraceContext,
+    ChannelName, ConnectionId, OriginTag, Params, RequestId, ReservedChannels, ResumePoint,
+    SenderKey, TemplateContext, TraceContext,
 };
 use crate::telemetry::connections::Admitted;
 use crate::tokens::{Authenticator, CredentialContext, Identity};
@@ -134,7 +134,7 @@ impl Handshake {
         // Limits come before the question, so that nobody can make the backend answer any number of them, and after the
         // other checks, so that a refusal by one of those does not use up the user's limits.
         let lease = self.check_limits(&route, &params, &identity, connection_id).await?;
-        let client = &ClientKey::of(identity.user_id.as_ref(), attempt.ip, self.ipv6_prefix);
+        let client = &SenderKey::new(identity.user_id.as_ref(), attempt.ip, self.ipv6_prefix);
         let question = AuthorizeQuestion {
             channel: &channel,
             client,
@@ -164,7 +164,9 @@ impl Handshake {
         })
     }
 
-    /// Verifies the first credential that is present, in the order of `auth`.
+    /// Verifies the credentials of the request. The first that is present, in the order of `auth`, says who the client
+    /// is. The others must be valid as well: a client that offers a bad one is refused, and does not get in with a good
+    /// one instead. Only cookies behind another credential are not looked at, because browsers send them unasked.
     async fn identify(
         &self,
         route: &config::Route,
@@ -173,29 +175,36 @@ impl Handshake {
         offered: &OfferedCredentials<'_>,
         origin: &RequestOrigin,
     ) -> Result<Identity, Rejection> {
+        let mut first = None;
         for source in &route.auth {
             let jwt = match source {
-                AuthSource::ConnectionToken => match offered.connection_token() {
-                    Some(token) => {
+                AuthSource::ConnectionToken => {
+                    if let Some(token) = offered.connection_token() {
                         let context = CredentialContext { params, origin: origin.tag() };
                         let redeemed = self.authenticator.redeem(&token, context).await;
-                        return redeemed.map_err(Rejection::credential);
+                        first = first.or(Some(redeemed.map_err(Rejection::credential)?));
                     }
-                    None => continue,
-                },
-                AuthSource::Cookie => match self.identify_by_cookie(headers).await {
-                    Some(identified) => return identified,
-                    None => continue,
-                },
+                    continue;
+                }
+                AuthSource::Cookie => {
+                    if first.is_none() {
+                        first = self.identify_by_cookie(headers).await.transpose()?;
+                    }
+                    continue;
+                }
                 AuthSource::Bearer => offered.bearer().map(Cow::Borrowed),
                 AuthSource::Query => offered.query_token(),
-                AuthSource::Anonymous => return Ok(Identity::anonymous()),
+                AuthSource::Anonymous => {
+                    first = first.or_else(|| Some(Identity::anonymous()));
+                    continue;
+                }
             };
             if let Some(jwt) = jwt {
-                return self.authenticator.verify(&jwt).await.map_err(Rejection::credential);
+                let verified = self.authenticator.verify(&jwt).await;
+                first = first.or(Some(verified.map_err(Rejection::credential)?));
             }
         }
-        Err(Rejection::no_credentials())
+        first.ok_or_else(Rejection::no_credentials)
     }
 
     /// Counts the connect and leases a connection. Anonymous clients have no limits of users.

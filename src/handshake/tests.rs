@@ -57,7 +57,7 @@ fn build(route: &str, more: &str, store: TokenStore, limits: SharedLimits) -> Ha
 
 fn from_config(config: Config, store: TokenStore, limits: SharedLimits) -> Handshake {
     let Config { routes, origins, tokens, jwt, .. } = config;
-    let reserved = ReservedChannels::with_prefix("chat_4own");
+    let reserved = ReservedChannels::new(["chat_4own".to_owned()]);
     let authenticator = Authenticator::new(&tokens, &jwt, store).unwrap();
     Handshake::new(
         Routes::new(&routes, &[]),
@@ -104,9 +104,10 @@ async fn admit(
     let Some(Found::Route(route, params)) = handshake.find_route(head.uri().path()) else {
         panic!("no route");
     };
+    let trusted = ["127.0.0.1/32".parse().unwrap()];
     let attempt = HandshakeAttempt::new(
         head.headers(),
-        ClientAddress::resolve([127, 0, 0, 1].into(), head.headers(), &[]),
+        ClientAddress::resolve([127, 0, 0, 1].into(), head.headers(), &trusted),
     );
     handshake
         .admit(route, params, &head, &attempt)
@@ -138,12 +139,12 @@ async fn the_first_credential_that_is_present_decides() {
         (("cookie", "access_token=bad"), ("authorization", "Bearer bad"));
     let token = handshake.authenticator.store().issue(&record(json!({}))).await.unwrap();
     for (parameters, headers, expected) in [
-        ("".to_owned(), vec![], "anonymous"),
+        ("".to_owned(), vec![], "_anonymous_"),
         ("".to_owned(), vec![good_cookie, good_bearer], "by-cookie"),
         (format!("token={query}"), vec![good_bearer], "by-bearer"),
         (format!("token={query}"), vec![], "by-query"),
-        ("".to_owned(), vec![("authorization", "Basic dGVzdA==")], "anonymous"),
-        ("".to_owned(), vec![("cookie", "access_token=")], "anonymous"),
+        ("".to_owned(), vec![("authorization", "Basic dGVzdA==")], "_anonymous_"),
+        ("".to_owned(), vec![("cookie", "access_token=")], "_anonymous_"),
         // After an invalid credential no other one is tried.
         ("".to_owned(), vec![bad_cookie, good_bearer], "no: jwt"),
         (format!("token={query}"), vec![bad_bearer], "no: jwt"),
@@ -155,6 +156,27 @@ async fn the_first_credential_that_is_present_decides() {
         ("connection%5Ftoken=bad".to_owned(), vec![good_cookie], "no: token"),
         (format!("connection_token={}", "A".repeat(10_000)), vec![good_cookie], "no: token"),
         (format!("connection_token={token}&connection_token=b"), vec![good_cookie], "no: token"),
+        // Nor is a good one used beside an invalid one, in whatever order they are tried.
+        ("token=bad".to_owned(), vec![good_cookie], "no: jwt"),
+        ("token=".to_owned(), vec![good_bearer], "no: jwt"),
+        ("".to_owned(), vec![good_cookie, bad_bearer], "no: jwt"),
+        ("".to_owned(), vec![good_cookie, ("authorization", "Bearer")], "no: jwt"),
+        ("".to_owned(), vec![good_cookie, ("authorization", "Bearer\tx")], "no: jwt"),
+        (
+            "".to_owned(),
+            vec![good_cookie, ("sec-websocket-protocol", "tidegate.token")],
+            "no: token",
+        ),
+        (
+            "".to_owned(),
+            vec![good_cookie, ("sec-websocket-protocol", "Tidegate.token.x")],
+            "no: token",
+        ),
+        (
+            "".to_owned(),
+            vec![good_bearer, ("sec-websocket-protocol", "tidegate.token.x y")],
+            "no: token",
+        ),
         (format!("connection_token={token}"), vec![bad_cookie], "by-token"),
         (format!("connection_token={token}"), vec![good_cookie], "no: token"),
     ] {
@@ -206,7 +228,7 @@ async fn without_an_allowlist_every_origin_is_refused() {
     let (store, limits) = (TokenStore::memory(config.tokens.ttl), SharedLimits::memory());
     let handshake = from_config(config, store, limits);
     assert_eq!(outcome(&handshake, "/a", &[APP]).await, "no: origin");
-    assert_eq!(outcome(&handshake, "/a", &[]).await, "anonymous");
+    assert_eq!(outcome(&handshake, "/a", &[]).await, "_anonymous_");
 }
 
 #[tokio::test]
@@ -276,8 +298,8 @@ async fn connects_and_connections_of_a_user_are_counted_last() {
         ("/ws/chat/1/", &ana, "ana"),
         ("/ws/chat/1/", &ana, "no: connects"),
         ("/ws/chat/1/", &bob, "bob"),
-        ("/ws/chat/1/", &[], "anonymous"),
-        ("/ws/chat/1/", &[], "anonymous"),
+        ("/ws/chat/1/", &[], "_anonymous_"),
+        ("/ws/chat/1/", &[], "_anonymous_"),
     ] {
         assert_eq!(outcome(&connects, path, headers).await, expected);
     }
@@ -352,8 +374,8 @@ async fn only_a_2xx_of_the_backend_admits() {
     let (address, _questions) = backend().await;
     let handshake = with_authorize_url(&format!("http://{address}/may"));
     for (conversation, expected) in [
-        ("200", "anonymous"),
-        ("204", "anonymous"),
+        ("200", "_anonymous_"),
+        ("204", "_anonymous_"),
         ("302", "no: authorize_unavailable"),
         ("401", "no: authorize"),
         ("403", "no: authorize"),
@@ -424,7 +446,7 @@ async fn of_several_session_cookies_the_valid_one_is_used() {
         (&[&ana, &old], "ana"),
         (&["bad", &ana, "", &old], "ana"),
         (&[&ana, &ana, &ana, &ana, &ana, &ana], "ana"),
-        (&["", ""], "anonymous"),
+        (&["", ""], "_anonymous_"),
         (&[&old, "bad"], "no: jwt"),
         // A page of a sibling host may have set the other cookie.
         (&[&ana, &eve], "no: several_cookies"),

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use sha2::{Digest, Sha256};
 
 use super::LimitName;
-use crate::protocol::{ClientKey, ConnectionId};
+use crate::protocol::{ConnectionId, SenderKey};
 
 /// What a lease counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +60,7 @@ impl Holder {
     }
 
     /// A new holder of `client`.
-    pub fn random_of(client: &ClientKey) -> Self {
+    pub fn random_of(client: &SenderKey) -> Self {
         let digest = Sha256::digest(client.to_string().as_bytes());
         let client = digest.iter().take(8).fold(0, |bits, byte| bits << 8 | u128::from(*byte));
         Self(client << 64 | Self::random().0 & u128::from(u64::MAX))

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 use super::{Holder, SharedLimits};
-use crate::protocol::{ChannelName, ClientKey};
+use crate::protocol::{ChannelName, SenderKey};
 use crate::redis_link::EngineUnavailable;
 
 /// How long a place in the queue is kept without renewal.
@@ -36,7 +36,7 @@ pub struct TurnRequest {
 
 impl TurnRequest {
     /// `client` is whose share of the queue it takes.
-    pub fn new(limits: &SharedLimits, channel: &ChannelName, client: &ClientKey) -> Self {
+    pub fn new(limits: &SharedLimits, channel: &ChannelName, client: &SenderKey) -> Self {
         Self {
             limits: limits.clone(),
             channel: channel.clone(),

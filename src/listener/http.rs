@@ -27,7 +27,7 @@ use crate::handshake::{
     Admission, Found, Handshake, HandshakeAttempt, Rejection, json_error, upgrade,
 };
 use crate::limits::{ConnectionCounts, ConnectionPermit, IpPermit, Lease, LeaseKey, LeaseKind};
-use crate::protocol::{ClientAddress, ClientKey, CloseReason, Params, with_timestamp};
+use crate::protocol::{ClientAddress, CloseReason, Params, SenderKey, with_timestamp};
 use crate::proxy::{Proxy, ProxyBody};
 use crate::session::{self, Client, Permits, Services, UpstreamMode};
 use crate::socket::ByteStream;
@@ -377,7 +377,7 @@ impl HttpFrontend {
             route: RefCell::new(admission.route),
             params: admission.params,
             channel: admission.channel,
-            key: ClientKey::of(admission.identity.user_id.as_ref(), address, 64),
+            key: SenderKey::new(admission.identity.user_id.as_ref(), address, 64),
             user_id: admission.identity.user_id.clone(),
             identity: RefCell::new(admission.identity),
             request_id: admission.request_id,

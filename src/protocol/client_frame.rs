@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{ErrorCode, ResumePoint, has_lone_surrogate};
+use super::{ErrorCode, NotPortable, ResumePoint, has_lone_surrogate};
 
 /// The longest task id, whether an upstream or the gateway chose it.
 pub const MAX_TASK_ID_BYTES: usize = 256;
@@ -54,6 +54,8 @@ pub enum InvalidFrame {
     NotJson,
     NotAnObject,
     LoneSurrogate,
+    TooDeep,
+    NumberOutOfRange,
     EmptyMessage,
     BadId,
     BadTaskId,
@@ -66,6 +68,8 @@ impl InvalidFrame {
             Self::NotJson
             | Self::NotAnObject
             | Self::LoneSurrogate
+            | Self::TooDeep
+            | Self::NumberOutOfRange
             | Self::BadId
             | Self::BadTaskId
             | Self::BadRefresh => ErrorCode::InvalidJson,
@@ -80,12 +84,25 @@ impl InvalidFrame {
             Self::LoneSurrogate => {
                 "a text in the frame has one half of a surrogate pair (\\ud800 to \\udfff) without the other"
             }
+            Self::TooDeep => "the frame has more than 127 objects and arrays in each other",
+            Self::NumberOutOfRange => {
+                "a number in the frame is an integer of more than 64 bits, or out of range"
+            }
             Self::EmptyMessage => "\"message\" must be a non-empty string",
             Self::BadId => "\"id\" must be a string of 1 to 128 bytes",
             Self::BadTaskId => "\"task_id\" must be a string of 1 to 256 bytes",
             Self::BadRefresh => {
                 "a refresh needs either \"connection_token\" or \"token\", as a string"
             }
+        }
+    }
+}
+
+impl From<NotPortable> for InvalidFrame {
+    fn from(why: NotPortable) -> Self {
+        match why {
+            NotPortable::TooDeep => Self::TooDeep,
+            NotPortable::NumberOutOfRange => Self::NumberOutOfRange,
         }
     }
 }

@@ -19,6 +19,10 @@ pub enum UserId {
 }
 
 impl UserId {
+    /// What stands for the user's id where the client is anonymous: in channels, URLs and keys with `{user_id}`. No
+    /// user has this id.
+    pub const ANONYMOUS: &str = "_anonymous_";
+
     /// The integer that this id is the canonical text of: 7 for `"7"`, but `None` for `"07"` and `"+7"`.
     fn digits(&self) -> Option<i64> {
         match self {
@@ -36,9 +40,10 @@ impl UserId {
     }
 
     /// Reads a user id from JSON: an integer or a non-empty string. An integer that does not fit an `i64` is kept
-    /// as its text. `None` for any other type.
+    /// as its text. `None` for any other type, and for [`UserId::ANONYMOUS`].
     pub fn from_json(value: &Value) -> Option<Self> {
         match value {
+            Value::String(text) if text == Self::ANONYMOUS => None,
             Value::String(text) if !text.is_empty() => Some(Self::Text(text.as_str().into())),
             Value::Number(number) => match (number.as_i64(), number.as_u64()) {
                 (Some(id), _) => Some(Self::Integer(id)),

@@ -4,7 +4,6 @@
 mod cancelled_tasks;
 mod client_address;
 mod client_frame;
-mod client_key;
 mod client_network;
 mod close;
 mod error;
@@ -12,16 +11,19 @@ mod event_members;
 mod event_name;
 mod events;
 mod header_list;
+mod identity_headers;
 mod ids;
 mod json;
 mod label;
 mod names;
 mod origin;
 mod path;
+mod portable_json;
 mod position;
 mod publication;
 mod reply_end;
 mod request_id;
+mod sender_key;
 mod timestamp;
 mod trace_context;
 mod websocket_accept;
@@ -30,8 +32,7 @@ pub use cancelled_tasks::{
     ANY_NAME_MEMORY, CANCELLED_MEMORY, CancelledTasks, EventNames, INTERNAL_PREFIX, TaskNotice,
 };
 pub use client_address::ClientAddress;
-pub use client_frame::{ClientFrame, MAX_TASK_ID_BYTES, Renewal};
-pub use client_key::ClientKey;
+pub use client_frame::{ClientFrame, InvalidFrame, MAX_TASK_ID_BYTES, Renewal};
 pub use client_network::ClientNetwork;
 #[cfg(any(test, feature = "internals"))]
 pub use close::ClientAction;
@@ -44,18 +45,21 @@ pub use events::{
     processing_started, refreshed, resumed, task_queued, task_queued_before, token_expiring_soon,
 };
 pub use header_list::{header_has_token, header_list};
+pub use identity_headers::{is_identity_header, remove_identity_headers};
 pub use ids::{ConnectionId, UserId, random_hex};
 pub use json::{has_lone_surrogate, json_members, json_text};
 pub(crate) use label::label_enum;
 pub use names::{ChannelName, ChannelPattern, InvalidChannel, ReservedChannels};
 pub use origin::{Origin, OriginPattern, OriginTag};
-pub use path::{Params, PathPattern, Template, TemplateContext};
+pub use path::{Params, PathPattern, Template, TemplateContext, UnfitForUrl};
+pub use portable_json::{NotPortable, check_portable};
 pub use position::{Epoch, Position, ResumePoint, with_position};
 pub use publication::{
     NotJson, PublishedObject, published_bytes, published_object, published_text,
 };
 pub use reply_end::ReplyEnd;
 pub use request_id::RequestId;
+pub use sender_key::SenderKey;
 pub use timestamp::with_timestamp;
 pub use trace_context::TraceContext;
 pub use websocket_accept::websocket_accept;

@@ -85,24 +85,50 @@ impl From<ChannelName> for String {
     }
 }
 
-/// The channels that the gateway itself uses. No client can join them, and nobody can publish to them.
-#[derive(Debug, Clone, Default)]
+/// Names that other systems on the same Redis use: its own notifications, the gateway, the channel layer, Celery. No
+/// client can join such a channel, and nobody can publish to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReservedChannels {
-    prefix: Option<Arc<str>>,
-    name: Option<Arc<str>>,
+    prefixes: Arc<[Box<str>]>,
     /// Whether all names are reserved that a group of a channel layer cannot have.
     non_groups: bool,
 }
 
-impl ReservedChannels {
-    /// Reserves every name that starts with `prefix`.
-    pub fn with_prefix(prefix: &str) -> Self {
-        Self { prefix: Some(prefix.into()), ..Self::default() }
-    }
+/// Reserved whatever the config is: keyspace notifications and Sentinel's channels, channels_redis with its default
+/// prefix, Celery's results, and kombu's bindings and broadcasts (`/0.celery.pidbox`).
+const ALWAYS_RESERVED: [&str; 17] = [
+    "__",
+    "asgi:",
+    "asgi__group__",
+    "asgispecific.",
+    "celery-task-meta-",
+    "celery-taskset-meta-",
+    "_kombu.",
+    "/0",
+    "/1",
+    "/2",
+    "/3",
+    "/4",
+    "/5",
+    "/6",
+    "/7",
+    "/8",
+    "/9",
+];
 
-    /// Reserves this name as well.
-    pub fn and_name(self, name: Option<&str>) -> Self {
-        Self { name: name.map(Into::into), ..self }
+impl Default for ReservedChannels {
+    fn default() -> Self {
+        Self::new([])
+    }
+}
+
+impl ReservedChannels {
+    /// Reserves every name that starts with one of `prefixes`, besides those that are always reserved. An empty prefix
+    /// is ignored.
+    pub fn new(prefixes: impl IntoIterator<Item = String>) -> Self {
+        let configured = prefixes.into_iter().filter(|prefix| !prefix.is_empty());
+        let prefixes = ALWAYS_RESERVED.map(str::to_owned).into_iter().chain(configured);
+        Self { prefixes: prefixes.map(String::into_boxed_str).collect(), non_groups: false }
     }
 
     /// If `non_groups`, reserves all names as well that a group of a channel layer cannot have, because nothing could
@@ -112,10 +138,12 @@ impl ReservedChannels {
     }
 
     pub fn contains(&self, channel: &ChannelName) -> bool {
-        let name = channel.as_str();
-        (self.non_groups && !channel.is_group_name())
-            || self.prefix.as_deref().is_some_and(|prefix| name.starts_with(prefix))
-            || self.name.as_deref() == Some(name)
+        (self.non_groups && !channel.is_group_name()) || self.is_reserved(channel.as_str())
+    }
+
+    /// Whether a name that starts with `text` is reserved whatever follows.
+    pub fn is_reserved(&self, text: &str) -> bool {
+        self.prefixes.iter().any(|prefix| text.starts_with(&**prefix))
     }
 }
 

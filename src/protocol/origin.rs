@@ -23,6 +23,25 @@ impl Origin {
     /// Parses an `Origin` header, `scheme://host[:port]`. `None` for `null`, for a URL with a path, query, fragment or
     /// user info, and for anything malformed.
     pub fn parse(header: &str) -> Option<Self> {
+        Self::parse_leniently(header).filter(|origin| origin.is_written_as(header))
+    }
+
+    /// Whether `header` has nothing but this origin, whose default port may be written or not. Readers of URLs pass
+    /// over tabs, and take `127.1` and `0x7f.1` for addresses; a browser writes none of these.
+    fn is_written_as(&self, header: &str) -> bool {
+        let Self { scheme, host, port } = self;
+        let start = format!("{scheme}://{host}");
+        let is = |text: &str| header.eq_ignore_ascii_case(text);
+        let is_default = match &**scheme {
+            "http" => *port == Some(80),
+            "https" => *port == Some(443),
+            _ => port.is_none(),
+        };
+        (is_default && is(&start)) || port.is_some_and(|port| is(&format!("{start}:{port}")))
+    }
+
+    /// Parses an origin in the ways that URLs can be written.
+    fn parse_leniently(header: &str) -> Option<Self> {
         let (scheme, rest) = header.split_once("://")?;
         if rest.is_empty() || rest.contains(['/', '?', '#', '@', '\\', ' ', ',', '*', '%']) {
             return None;
@@ -147,7 +166,7 @@ impl OriginPattern {
         };
         let any_scheme = scheme == "*";
         let scheme = if any_scheme { "http" } else { scheme };
-        let origin = Origin::parse(&format!("{scheme}://{rest}")).ok_or_else(wrong)?;
+        let origin = Origin::parse_leniently(&format!("{scheme}://{rest}")).ok_or_else(wrong)?;
         if !origin.is_of_page() && (subdomains || any_port) {
             return Err(wrong());
         }

@@ -77,7 +77,7 @@ impl PathPattern {
     }
 
     /// Matches a request path without its query; a trailing slash makes no difference. Named segments are
-    /// percent-decoded, and must be 1 to 255 bytes of UTF-8 without control characters.
+    /// percent-decoded, and must be 1 to 255 bytes of UTF-8 without control characters that are no step of a path.
     pub fn matches(&self, path: &str) -> Option<Params> {
         let path = path.strip_prefix('/')?;
         let path = path.strip_suffix('/').unwrap_or(path);
@@ -89,7 +89,8 @@ impl PathPattern {
                 Segment::Literal(literal) if **literal == *part => {}
                 Segment::Named(name)
                     if (1..=MAX_VALUE_BYTES).contains(&part.len())
-                        && !part.chars().any(char::is_control) =>
+                        && !part.chars().any(char::is_control)
+                        && !is_path_step(&part) =>
                 {
                     params.push((name.clone(), part.into()));
                 }
@@ -118,6 +119,23 @@ impl fmt::Display for PathPattern {
     }
 }
 
+/// Whether `value` would lead out of its place in a URL: one of its parts between slashes is `.` or `..`, however often
+/// it is percent-encoded, because each server on the way may decode it once.
+fn is_path_step(value: &str) -> bool {
+    let is_step = |text: &str| text.split(['/', '\\']).any(|part| matches!(part, "." | ".."));
+    let mut text = Cow::Borrowed(value);
+    loop {
+        if is_step(&text) {
+            return true;
+        }
+        // Each round makes the text shorter.
+        match percent_decode_str(&text).decode_utf8_lossy() {
+            decoded if decoded == text => return false,
+            decoded => text = Cow::Owned(decoded.into_owned()),
+        }
+    }
+}
+
 fn is_identifier(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
@@ -129,6 +147,16 @@ pub struct TemplateContext<'a> {
     pub user_id: &'a dyn fmt::Display,
     /// Known once a message is relayed or a socket is open.
     pub channel: Option<&'a str>,
+}
+
+/// A value has no place in a URL; see [`Template::fill_url`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnfitForUrl;
+
+impl fmt::Display for UnfitForUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value of its URL is empty or a step of a path")
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -194,9 +222,39 @@ impl Template {
         self.fill_from(zero).unwrap_or_default()
     }
 
-    /// Fills the template with percent-encoded values, so that no value changes the structure of a URL.
-    pub fn fill_url(&self, context: TemplateContext<'_>) -> String {
-        self.fill_with(context, |out, value| out.extend(utf8_percent_encode(value, NOT_UNRESERVED)))
+    /// Fills the template with percent-encoded values, so that no value changes the structure of a URL. `Err` if one
+    /// would nevertheless: it is empty, or a step of a path such as `..`, alone or together with what is around it.
+    pub fn fill_url(&self, context: TemplateContext<'_>) -> Result<String, UnfitForUrl> {
+        let mut is_unfit = false;
+        let url = self.fill_with(context, |out, value| {
+            is_unfit |= value.is_empty() || is_path_step(value);
+            out.extend(utf8_percent_encode(value, NOT_UNRESERVED));
+        });
+        let steps = |url: &str| {
+            let path = url.split(['?', '#']).next().unwrap_or_default();
+            path.split('/').filter(|part| matches!(*part, "." | "..")).count()
+        };
+        if is_unfit || steps(&url) > steps(&self.text) { Err(UnfitForUrl) } else { Ok(url) }
+    }
+
+    /// Whether the template begins with a placeholder, so that its values could make any name.
+    pub fn begins_with_placeholder(&self) -> bool {
+        matches!(self.pieces.first(), Some(Piece::Placeholder(_)))
+    }
+
+    /// The text before the first placeholder.
+    pub fn literal_start(&self) -> &str {
+        self.text.split('{').next().unwrap_or_default()
+    }
+
+    /// The template with `prefix`, which has no placeholders, in front.
+    pub fn with_prefix(self, prefix: &str) -> Self {
+        if prefix.is_empty() {
+            return self;
+        }
+        let text = format!("{prefix}{}", self.text).into();
+        let pieces = [Piece::Text(prefix.into())].into_iter().chain(self.pieces).collect();
+        Self { text, pieces }
     }
 
     /// Fills the template with the result of `value` for each name, and stops at the first `Err`.

@@ -3,7 +3,10 @@
 use hyper::HeaderMap;
 use hyper::header::{self, HeaderName, HeaderValue};
 
-use crate::protocol::{ClientAddress, header_has_token, header_list, random_hex};
+use crate::protocol::{
+    ClientAddress, header_has_token, header_list, is_identity_header, random_hex,
+    remove_identity_headers,
+};
 
 const MAX_REQUEST_ID_BYTES: usize = 128;
 
@@ -24,11 +27,12 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Removes the hop-by-hop headers, those that `Connection` names, and `TE` except for `trailers`. `Host` is
-/// kept whatever `Connection` says, because it selects the application.
+/// kept whatever `Connection` says, because it selects the application, and so are the headers that say who the client
+/// is: a client could take them away from a proxy that has set them.
 pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = header_list(headers, &header::CONNECTION)
         .filter_map(|name| name.parse().ok())
-        .filter(|name| *name != header::HOST)
+        .filter(|name| *name != header::HOST && !is_identity_header(name))
         .collect();
     let takes_trailers = header_has_token(headers, &header::TE, "trailers");
     for name in named.iter().chain(&HOP_BY_HOP).chain([&header::TE]) {
@@ -42,14 +46,11 @@ pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
 /// Sets the `X-Forwarded-*` headers and the request id. Those of an untrusted peer are replaced; those of a
 /// trusted proxy are kept and extended.
 pub(super) fn set_forwarded(headers: &mut HeaderMap, client: ClientAddress) {
+    remove_identity_headers(headers, client.through_proxy);
     let mut chain = String::new();
-    if client.through_proxy {
-        for value in headers.get_all(&X_FORWARDED_FOR) {
-            chain.push_str(value.to_str().unwrap_or_default());
-            chain.push_str(", ");
-        }
-    } else {
-        remove_forwarding_headers(headers);
+    for value in headers.get_all(&X_FORWARDED_FOR) {
+        chain.push_str(value.to_str().unwrap_or_default());
+        chain.push_str(", ");
     }
     chain.push_str(&client.peer.to_string());
     if let Ok(chain) = HeaderValue::from_str(&chain) {
@@ -67,22 +68,6 @@ pub(super) fn set_forwarded(headers: &mut HeaderMap, client: ClientAddress) {
         && let Ok(id) = HeaderValue::from_str(&random_hex(16))
     {
         headers.insert(X_REQUEST_ID, id);
-    }
-}
-
-/// Removes the headers that only a trusted proxy may set.
-fn remove_forwarding_headers(headers: &mut HeaderMap) {
-    let names: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| {
-            name.as_str().starts_with("x-forwarded-")
-                || name.as_str() == "x-real-ip"
-                || **name == header::FORWARDED
-        })
-        .cloned()
-        .collect();
-    for name in names {
-        headers.remove(name);
     }
 }
 

@@ -11,7 +11,7 @@ use crate::config::Route;
 use crate::generations::Task;
 use crate::limits::Lease;
 use crate::protocol::{
-    ChannelName, ClientKey, ConnectionId, Params, RequestId, TraceContext, UserId,
+    ChannelName, ConnectionId, Params, RequestId, SenderKey, TraceContext, UserId,
 };
 use crate::socket::Socket;
 use crate::telemetry::log::ConnectionFields;
@@ -39,9 +39,9 @@ pub struct Sender {
     pub params: Arc<Params>,
     /// `None` if the client is anonymous.
     pub user_id: Option<UserId>,
-    /// Whose share of a bound its messages take.
-    pub key: ClientKey,
     pub username: Option<Box<str>>,
+    /// For bounds, of which a sender has a share, and failures that are counted by sender.
+    pub key: SenderKey,
     pub connection_id: ConnectionId,
     /// The request that opened the connection.
     pub request_id: RequestId,
@@ -77,8 +77,8 @@ impl Sender {
             channel: self.channel.clone(),
             params: Arc::clone(&self.params),
             user_id: self.user_id.clone(),
-            sender: self.key.clone(),
             username: self.username.clone(),
+            sender: self.key.clone(),
             connection_id: self.connection_id,
             request_id: self.request_id.clone(),
             message_id: checked.id.unwrap_or_else(|| task_id.clone()),

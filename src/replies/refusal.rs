@@ -76,7 +76,11 @@ pub fn relay_error_event(error: &RelayError) -> ErrorEvent<'_> {
         RelayError::Busy => {
             ErrorEvent::new(ErrorCode::Busy, "the service is busy; try again").retry_after(1)
         }
-        RelayError::Unavailable => {
+        RelayError::Failed => {
+            let text = "the service failed to take the message; try again";
+            ErrorEvent::new(ErrorCode::UpstreamUnavailable, text).retry_after(5)
+        }
+        RelayError::Unavailable | RelayError::Unreachable => {
             let text = "the service cannot be reached; try again";
             ErrorEvent::new(ErrorCode::UpstreamUnavailable, text).retry_after(5)
         }

@@ -203,6 +203,9 @@ fn span_outcome(relayed: &Result<Accepted, RelayError>) -> (RequestOutcome, Span
         Ok(_) => (RequestOutcome::Taken, SpanStatus::Ok),
         Err(RelayError::Busy) => (RequestOutcome::Busy, SpanStatus::Refused),
         Err(RelayError::Rejected(_)) => (RequestOutcome::Rejected, SpanStatus::Refused),
-        Err(RelayError::Unavailable) => (RequestOutcome::Unavailable, SpanStatus::Error),
+        Err(RelayError::Failed) => (RequestOutcome::Failed, SpanStatus::Error),
+        Err(RelayError::Unavailable | RelayError::Unreachable) => {
+            (RequestOutcome::Unavailable, SpanStatus::Error)
+        }
     }
 }

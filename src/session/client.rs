@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::config::{Route, UpstreamKind};
 use crate::limits::{ConnectionPermit, IpPermit, Lease};
 use crate::protocol::{
-    ChannelName, ClientKey, ConnectionId, OriginTag, Params, RequestId, ResumePoint, TraceContext,
+    ChannelName, ConnectionId, OriginTag, Params, RequestId, ResumePoint, SenderKey, TraceContext,
     UserId,
 };
 use crate::replies::ThreadConfig;
@@ -30,7 +30,7 @@ pub struct Client {
     /// The client's address, behind trusted proxies.
     pub address: IpAddr,
     /// Whose share of a bound the client takes.
-    pub key: ClientKey,
+    pub key: SenderKey,
     /// The origin of the page that connected. `None` if the handshake named none.
     pub origin: Option<OriginTag>,
     pub trace: TraceContext,

@@ -5,12 +5,16 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use serde_json::value::RawValue;
 
 use super::{Session, UpstreamMode};
-use crate::config::{Binary, Protocol};
+use crate::config::{Binary, Protocol, UpstreamKind};
 use crate::generations::Task;
 use crate::limits::Verdict;
-use crate::protocol::{ClientFrame, CloseReason, ErrorCode, ErrorEvent, pong};
+use crate::protocol::{
+    ClientFrame, CloseReason, ErrorCode, ErrorEvent, InvalidFrame, NotPortable, check_portable,
+    pong,
+};
 use crate::replies::{CancelOutcome, CheckedMessage};
 use crate::socket::Event;
 use crate::telemetry;
@@ -66,7 +70,7 @@ impl Session {
                 }
             }
             Ok(ClientFrame::Message { text: message, id, data }) => {
-                if !self.check_message(&message, id.as_deref()) {
+                if !self.check_message(&message, data, id.as_deref()) {
                     return;
                 }
                 if self.client.upstream == UpstreamMode::Relay {
@@ -98,7 +102,7 @@ impl Session {
 
     /// Makes the checks that need nothing but this connection, and answers a message that fails one.
     /// Returns whether the message passed.
-    fn check_message(&self, message: &str, id: Option<&str>) -> bool {
+    fn check_message(&self, message: &str, data: &RawValue, id: Option<&str>) -> bool {
         let limit = self.client.route.borrow().max_message_chars;
         if self.client.upstream == UpstreamMode::None {
             let text = "this route takes no messages";
@@ -106,12 +110,29 @@ impl Session {
         } else if message.len() > limit && message.chars().count() > limit {
             let text = format!("\"message\" is longer than {limit} characters");
             self.refuse(&ErrorEvent::new(ErrorCode::MessageTooLong, &text).id(id));
+        } else if let Err(why) = self.check_object(data) {
+            let invalid = InvalidFrame::from(why);
+            self.refuse(&ErrorEvent::new(invalid.code(), invalid.text()).id(id));
         } else if let Verdict::Refused { retry_after } = self.take_message() {
             self.refuse_rate(retry_after, id);
         } else {
             return true;
         }
         false
+    }
+
+    /// Checks that the upstream can read the client's object. A Celery task has only some of its fields, which are
+    /// checked when the task is written.
+    fn check_object(&self, data: &RawValue) -> Result<(), NotPortable> {
+        let passes_whole_object = || {
+            let (route, config) = (self.client.route.borrow(), self.services.config());
+            let kind = route.upstream.as_deref().and_then(|name| config.upstreams.kind(name));
+            !matches!(kind, Some(UpstreamKind::Celery(_)))
+        };
+        check_portable(data.get()).or_else(|why| match passes_whole_object() {
+            true => Err(why),
+            false => Ok(()),
+        })
     }
 
     /// Counts a frame that is not a message and costs as much as one. Returns whether it is within the

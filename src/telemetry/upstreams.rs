@@ -48,7 +48,10 @@ label_enum! {
         /// The upstream is overloaded by its own account.
         Busy => "busy",
         Rejected => "rejected",
+        /// It cannot be reached, did not answer in time, or a gateway in front of it answered 502, 503 or 504.
         Unavailable => "unavailable",
+        /// It answered that it failed, with another 5xx or a status without a meaning here.
+        Failed => "failed",
         /// It was not sent, because `max_in_flight` was reached.
         Full => "full",
         /// It was not sent, because its client holds its share of `max_in_flight` or of the queue.

@@ -19,9 +19,9 @@ impl Identity {
         Self { user_id: None, username: None, channels: None, expires_at: None }
     }
 
-    /// Returns the name that limits and templates use: the user's id, or `anonymous`.
+    /// Returns the name that limits and templates use: the user's id, or [`UserId::ANONYMOUS`].
     pub fn key(&self) -> String {
-        self.user_id.as_ref().map_or_else(|| "anonymous".to_owned(), ToString::to_string)
+        self.user_id.as_ref().map_or_else(|| UserId::ANONYMOUS.to_owned(), ToString::to_string)
     }
 
     pub fn may_join(&self, channel: &str) -> bool {

@@ -1,13 +1,15 @@
 //! A circuit breaker: no requests are sent for a while to an upstream that keeps failing.
 //!
-//! This module decides when a request may be sent. The callers decide what counts as a failure. Invariant:
-//! while the circuit is not closed, at most one request (the probe) is in flight.
+//! This module decides when a request may be sent. The callers decide what counts as a failure. Invariants: while the
+//! circuit is not closed, at most one request (the probe) is in flight; the failures of one sender count as one, so that
+//! nobody opens the circuit for all others with messages at which the upstream fails.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::config;
+use crate::protocol::SenderKey;
 use crate::telemetry::upstreams::UpstreamMetrics;
 
 /// Shared by all threads.
@@ -18,13 +20,19 @@ pub(super) struct Circuit {
 }
 
 enum State {
-    /// The latest failures, at most `failures` of them, the oldest first.
-    Closed(VecDeque<Instant>),
+    /// The latest failures, at most `failures` of them, the oldest first. Of each sender only the latest is here.
+    Closed(VecDeque<Failure>),
     Open {
         since: Instant,
     },
     /// One [`CircuitPermit`] is the probe.
     Probing,
+}
+
+struct Failure {
+    at: Instant,
+    /// `None` = it does not depend on what was sent.
+    sender: Option<SenderKey>,
 }
 
 impl Circuit {
@@ -53,10 +61,11 @@ impl Circuit {
         }
     }
 
-    fn failed(&self, is_probe: bool, now: Instant) {
+    fn failed(&self, is_probe: bool, failure: Failure) {
+        let now = failure.at;
         let mut state = self.state();
         let opens = match &mut *state {
-            State::Closed(failures) => self.record_failure(failures, now),
+            State::Closed(failures) => self.record_failure(failures, failure),
             State::Probing => is_probe,
             // Requests from before the circuit opened may still fail.
             State::Open { .. } => false,
@@ -69,11 +78,12 @@ impl Circuit {
     }
 
     /// Records a failure, and returns whether it opens the circuit.
-    fn record_failure(&self, failures: &mut VecDeque<Instant>, now: Instant) -> bool {
-        while failures.front().is_some_and(|at| now.duration_since(*at) > self.limits.window) {
-            failures.pop_front();
-        }
-        failures.push_back(now);
+    fn record_failure(&self, failures: &mut VecDeque<Failure>, new: Failure) -> bool {
+        failures.retain(|old| {
+            let is_recent = new.at.duration_since(old.at) <= self.limits.window;
+            is_recent && (new.sender.is_none() || old.sender != new.sender)
+        });
+        failures.push_back(new);
         failures.len() >= usize::try_from(self.limits.failures).unwrap_or(usize::MAX)
     }
 
@@ -96,8 +106,10 @@ impl CircuitPermit<'_> {
         self.circuit.succeeded(std::mem::take(&mut self.is_probe));
     }
 
-    pub fn failed(mut self, now: Instant) {
-        self.circuit.failed(std::mem::take(&mut self.is_probe), now);
+    /// Records a failure that this sender's message may have caused, or with `None` one that no message can cause.
+    pub fn failed(mut self, sender: Option<SenderKey>, now: Instant) {
+        let failure = Failure { at: now, sender };
+        self.circuit.failed(std::mem::take(&mut self.is_probe), failure);
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::RelayError;
 use super::circuit::{Circuit, CircuitPermit};
 use crate::config::{self, UpstreamKind};
-use crate::protocol::ClientKey;
+use crate::protocol::SenderKey;
 use crate::shares::{NoPermit, SharePermit, Shares, share_of};
 use crate::telemetry::log::MessageFields;
 use crate::telemetry::upstreams::{RequestOutcome, UpstreamMetrics};
@@ -18,9 +18,9 @@ const MIN_TASKS: usize = 64;
 
 pub(super) struct Gate {
     pub metrics: Arc<UpstreamMetrics>,
-    in_flight: Shares<ClientKey>,
+    in_flight: Shares<SenderKey>,
     /// The tasks of each client that wait in a queue or are in progress; `None` = they are not bounded.
-    tasks: Option<Shares<ClientKey>>,
+    tasks: Option<Shares<SenderKey>>,
     circuit: Circuit,
 }
 
@@ -42,7 +42,7 @@ impl Gate {
     pub fn enter_queue(
         &self,
         fields: MessageFields<'_>,
-        sender: &ClientKey,
+        sender: &SenderKey,
     ) -> Result<Option<TaskPermit>, RelayError> {
         let Some(tasks) = &self.tasks else { return Ok(None) };
         tasks.try_acquire(sender).map(|permit| Some(TaskPermit(permit))).map_err(|_| {
@@ -56,7 +56,7 @@ impl Gate {
     pub fn enter<'a>(
         &'a self,
         fields: MessageFields<'a>,
-        sender: &ClientKey,
+        sender: &'a SenderKey,
     ) -> Result<PendingRequest<'a>, RelayError> {
         let permit = self.in_flight.try_acquire(sender).map_err(|refused| {
             let outcome = match refused {
@@ -74,13 +74,14 @@ impl Gate {
         let metrics = Arc::clone(&self.metrics);
         metrics.in_flight_started();
         let in_flight = InFlightPermit { metrics, _permit: permit };
-        Ok(PendingRequest { fields, in_flight, circuit, started })
+        Ok(PendingRequest { fields, sender, in_flight, circuit, started })
     }
 }
 
 /// A request that waits for the upstream's decision.
 pub(super) struct PendingRequest<'a> {
     fields: MessageFields<'a>,
+    sender: &'a SenderKey,
     in_flight: InFlightPermit,
     circuit: CircuitPermit<'a>,
     started: Instant,
@@ -99,13 +100,20 @@ impl PendingRequest<'_> {
         let outcome = match error {
             RelayError::Busy => RequestOutcome::Busy,
             RelayError::Rejected(_) => RequestOutcome::Rejected,
-            RelayError::Unavailable => RequestOutcome::Unavailable,
+            RelayError::Failed => RequestOutcome::Failed,
+            RelayError::Unavailable | RelayError::Unreachable => RequestOutcome::Unavailable,
         };
-        if error == RelayError::Unavailable {
+        if matches!(outcome, RequestOutcome::Failed | RequestOutcome::Unavailable) {
             self.in_flight.metrics.request_failed(self.fields, reason);
-            self.circuit.failed(Instant::now());
-        } else {
-            self.circuit.succeeded();
+        }
+        match error {
+            RelayError::Unavailable => {
+                self.circuit.failed(Some(self.sender.clone()), Instant::now());
+            }
+            RelayError::Unreachable => self.circuit.failed(None, Instant::now()),
+            RelayError::Busy | RelayError::Rejected(_) | RelayError::Failed => {
+                self.circuit.succeeded();
+            }
         }
         self.in_flight.metrics.request_finished(self.fields, outcome, self.started.elapsed());
         error
@@ -115,16 +123,16 @@ impl PendingRequest<'_> {
 /// A permit of `max_in_flight`, released when dropped.
 pub(super) struct InFlightPermit {
     pub metrics: Arc<UpstreamMetrics>,
-    _permit: SharePermit<ClientKey>,
+    _permit: SharePermit<SenderKey>,
 }
 
 /// A permit for a task, held until its reply has ended.
 #[derive(Debug)]
 #[expect(dead_code, reason = "a guard does its work when it is dropped")]
-pub struct TaskPermit(SharePermit<ClientKey>);
+pub struct TaskPermit(SharePermit<SenderKey>);
 
 /// One client's tasks are bounded by its share of the queue, whose length the workers' Redis bounds.
-fn tasks(kind: &UpstreamKind) -> Option<Shares<ClientKey>> {
+fn tasks(kind: &UpstreamKind) -> Option<Shares<SenderKey>> {
     let (max_len, configured) = match kind {
         UpstreamKind::RedisStream(queue) | UpstreamKind::RedisList(queue) => {
             (queue.max_len, queue.max_len_per_user)

@@ -15,7 +15,7 @@ use super::response::{self, RelayResponse};
 use super::{Message, NO_RESPONSE, RelayError, payload, signature};
 use crate::config;
 use crate::http_client::{self, HttpClient, error_chain};
-use crate::protocol::TemplateContext;
+use crate::protocol::{TemplateContext, UnfitForUrl};
 use crate::telemetry::upstreams::UpstreamMetrics;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -52,16 +52,17 @@ impl Relay<'_> {
     pub async fn run(&self) -> RelayResponse {
         match self.send_with_retries().await {
             Ok(response) => response::read(response, self.deadline).await,
-            Err(reason) => RelayResponse::Refused(RelayError::Unavailable, reason),
+            Err((error, reason)) => RelayResponse::Refused(error, reason),
         }
     }
 
     /// Sends the request until there is a final response; `Err` says why there is none.
-    async fn send_with_retries(&self) -> Result<Response<Incoming>, String> {
-        let body = Bytes::from(payload::json(self.message)?);
+    async fn send_with_retries(&self) -> Result<Response<Incoming>, (RelayError, String)> {
+        let unavailable = |reason| (RelayError::Unavailable, reason);
+        let body = Bytes::from(payload::json(self.message).map_err(unavailable)?);
         let mut retries_left = self.config.retries;
         loop {
-            let reason = match self.send(body.clone()).await? {
+            let reason = match self.send(body.clone()).await.map_err(unavailable)? {
                 Attempt::Answered(response) => {
                     if retries_left == 0 || !response::is_retryable(response.status()) {
                         return Ok(response);
@@ -69,11 +70,12 @@ impl Relay<'_> {
                     format!("answered {}", response.status())
                 }
                 Attempt::NotSent(reason) if retries_left > 0 => reason,
-                Attempt::NotSent(reason) | Attempt::Lost(reason) => return Err(reason),
+                Attempt::NotSent(reason) => return Err((RelayError::Unreachable, reason)),
+                Attempt::Lost(reason) => return Err(unavailable(reason)),
             };
             retries_left -= 1;
             if timeout_at(self.deadline, tokio::time::sleep(retry_delay())).await.is_err() {
-                return Err(format!("{reason}; no time left for a retry"));
+                return Err(unavailable(format!("{reason}; no time left for a retry")));
             }
             self.metrics.request_retried(self.message.log_fields(), &reason);
         }
@@ -93,7 +95,8 @@ impl Relay<'_> {
 
     fn request(&self, body: Bytes) -> Result<Request<Full<Bytes>>, String> {
         let message = self.message;
-        let mut request = Request::post(self.url())
+        let url = url(self.config, message).map_err(|unfit| unfit.to_string())?;
+        let mut request = Request::post(url)
             .header(CONTENT_TYPE, "application/json")
             .header(ACCEPT, ACCEPTED)
             .header(USER_AGENT, http_client::USER_AGENT)
@@ -105,13 +108,12 @@ impl Relay<'_> {
         }
         request.body(Full::new(body)).map_err(|error| format!("invalid request: {error}"))
     }
+}
 
-    fn url(&self) -> String {
-        let Message { params, user_id, channel, .. } = self.message;
-        let user_id = user_in_template(user_id.as_ref());
-        let context = TemplateContext { params, user_id, channel: Some(channel.as_str()) };
-        self.config.url.fill_url(context)
-    }
+pub(super) fn url(config: &config::HttpUpstream, message: &Message) -> Result<String, UnfitForUrl> {
+    let Message { params, user_id, channel, .. } = message;
+    let user_id = user_in_template(user_id.as_ref());
+    config.url.fill_url(TemplateContext { params, user_id, channel: Some(channel.as_str()) })
 }
 
 /// Returns `<user or connection>:<message id>`, which is the same when a client sends a message again.

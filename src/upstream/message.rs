@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 
 use crate::protocol::{
-    ChannelName, ClientKey, ConnectionId, Params, RequestId, TraceContext, UserId,
+    ChannelName, ConnectionId, Params, RequestId, SenderKey, TraceContext, UserId,
 };
 use crate::telemetry::log::{ConnectionFields, MessageFields};
 
@@ -20,12 +20,12 @@ pub struct Message {
     pub params: Arc<Params>,
     /// `None` = anonymous.
     pub user_id: Option<UserId>,
-    /// Whose share of the upstream's bounds it takes.
-    pub sender: ClientKey,
     pub username: Option<Box<str>>,
     pub connection_id: ConnectionId,
     /// The id of the request that opened the connection.
     pub request_id: RequestId,
+    /// The client, for bounds, of which a sender has a share, and failures that are counted by sender.
+    pub sender: SenderKey,
     /// Chosen by the client, or made by the gateway.
     pub message_id: String,
     /// A new UUID; an HTTP upstream may answer with another one.
@@ -54,8 +54,13 @@ impl Message {
 pub enum RelayError {
     /// `max_in_flight` or the client's share of it is reached, or the upstream reported that it is overloaded.
     Busy,
-    /// The upstream cannot be reached, did not answer in time or with a 5xx, or its circuit is open.
+    /// The upstream did not answer in time, or its connection broke, or a gateway in front of it answered in its place
+    /// (502, 503, 504), or its circuit is open.
     Unavailable,
+    /// No connection to the upstream could be opened, whatever the message is.
+    Unreachable,
+    /// The upstream itself answered that it failed at this message, with another 5xx.
+    Failed,
     /// The upstream answered with a 4xx. The text is the `error` of the body, of bounded length.
     Rejected(String),
 }
@@ -65,9 +70,8 @@ pub struct SocketRequest<'a> {
     pub channel: &'a ChannelName,
     pub params: &'a Params,
     pub user_id: Option<&'a UserId>,
-    /// Whose share of the upstream's bounds the socket takes.
-    pub sender: &'a ClientKey,
     pub username: Option<&'a str>,
+    pub sender: &'a SenderKey,
     pub connection_id: ConnectionId,
     pub request_id: &'a RequestId,
     pub trace: &'a TraceContext,
@@ -101,6 +105,6 @@ pub struct QueueState {
 pub(super) fn user_in_template(user_id: Option<&UserId>) -> &dyn std::fmt::Display {
     match user_id {
         Some(id) => id,
-        None => &"anonymous",
+        None => &UserId::ANONYMOUS,
     }
 }

@@ -134,6 +134,14 @@ impl Upstreams {
         {
             return relay_task(upstream, config, celery, message).await;
         }
+        // A message whose values have no place in the URL is not a failure of the upstream either.
+        if let UpstreamKind::Http(config) = &upstream.config.kind
+            && http::url(config, message).is_err()
+        {
+            let metrics = &upstream.gate.metrics;
+            metrics.request_not_sent(message.log_fields(), RequestOutcome::Rejected);
+            return Err(RelayError::Rejected(UNFIT_FOR_URL.to_owned()));
+        }
         let task = upstream.gate.enter_queue(message.log_fields(), &message.sender)?;
         let pending = upstream.gate.enter(message.log_fields(), &message.sender)?;
         let deadline = deadline_after(upstream.config.timeout);
@@ -220,6 +228,13 @@ impl Upstreams {
         let Some(upstream) = self.shared.get(name) else {
             return Err(RelayError::Unavailable);
         };
+        if let UpstreamKind::WebSocket(config) = &upstream.config.kind
+            && websocket::url(config, request).is_err()
+        {
+            let metrics = &upstream.gate.metrics;
+            metrics.request_not_sent(request.log_fields(), RequestOutcome::Rejected);
+            return Err(RelayError::Rejected(UNFIT_FOR_URL.to_owned()));
+        }
         let pending = upstream.gate.enter(request.log_fields(), request.sender)?;
         let (UpstreamKind::WebSocket(config), Some(client)) =
             (&upstream.config.kind, self.clients.get(name))
@@ -240,6 +255,7 @@ impl Upstreams {
 }
 
 const NO_RESPONSE: &str = "no answer in time";
+const UNFIT_FOR_URL: &str = "messages cannot be sent under this name or on this channel";
 
 async fn relay_task(
     upstream: &Upstream,

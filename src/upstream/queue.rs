@@ -147,8 +147,15 @@ fn key(config: &config::RedisQueue, message: &Message) -> String {
     config.key.fill(TemplateContext { params, user_id, channel: Some(channel.as_str()) })
 }
 
-fn failed(failure: RedisFailure) -> (RelayError, String) {
-    unavailable(failure.to_string())
+/// What a failure of Redis means for the message. A key that holds something else is the fault of the names in it, which
+/// a client may have chosen.
+pub(super) fn failed(failure: RedisFailure) -> (RelayError, String) {
+    let error = match &failure {
+        RedisFailure::Refused(error) if error.code() == Some("WRONGTYPE") => RelayError::Failed,
+        RedisFailure::Refused(_) => RelayError::Unavailable,
+        RedisFailure::Unavailable => RelayError::Unreachable,
+    };
+    (error, failure.to_string())
 }
 
 fn unavailable(reason: String) -> (RelayError, String) {

@@ -60,8 +60,10 @@ pub(super) async fn read(response: Response<Incoming>, deadline: Instant) -> Rel
     } else if status.is_client_error() {
         let body = read_object(response, deadline).await;
         RelayError::Rejected(body.as_ref().and_then(error_text).unwrap_or(REJECTED.to_owned()))
-    } else {
+    } else if is_retryable(status) {
         RelayError::Unavailable
+    } else {
+        RelayError::Failed
     };
     RelayResponse::Refused(error, format!("answered {status}"))
 }

@@ -28,6 +28,7 @@ mod jwt;
 mod limits;
 mod logs;
 mod metrics;
+mod names;
 mod not_json;
 mod outcome;
 mod presence;

@@ -94,21 +94,44 @@ async fn only_a_trusted_proxy_may_set_forwarding_headers() {
         ("x-forwarded-proto", "https"),
         ("x-forwarded-host", "public.test"),
         ("x-request-id", "given-1"),
+        ("x-real-ip", "203.0.113.9"),
+        ("x-original-url", "/admin"),
+        ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+        ("baggage", "tenant=1"),
     ];
-    for (trusted, chain, proto, has_host) in
-        [(false, "127.0.0.1", "http", false), (true, "203.0.113.9, 127.0.0.1", "https", true)]
-    {
+    // Applications may take these for the ones above, and a proxy does not set them.
+    let never = [
+        ("x_forwarded_for", "6.6.6.6"),
+        ("x_real_ip", "6.6.6.6"),
+        ("x_request_id", "given-2"),
+        ("proxy", "http://6.6.6.6"),
+        ("x-tidegate-user-id", "1"),
+        ("x_tidegate_signature", "t=1"),
+    ];
+    let all = [&given[..], &never[..]].concat();
+    for (trusted, chain, proto, host) in [
+        (false, "127.0.0.1", "http", "app.test"),
+        (true, "203.0.113.9, 127.0.0.1", "https", "public.test"),
+    ] {
         let mut settings = settings(&upstream.url(""));
         if trusted {
             settings = settings.also("server", "trusted_proxies = [\"127.0.0.0/8\"]");
         }
         let gateway = Gateway::start(settings).await;
-        http::send(gateway.addr(), "GET", "/", &given, "".into()).await;
+        let headers = [&[("host", "app.test")][..], &all].concat();
+        http::send(gateway.addr(), "GET", "/", &headers, "".into()).await;
         let request = upstream.next_request().await;
         assert_eq!(request.header("x-forwarded-for"), Some(chain));
         assert_eq!(request.header("x-forwarded-proto"), Some(proto));
-        assert_eq!(request.header("x-forwarded-host") == Some("public.test"), has_host);
-        assert_eq!(request.header("x-request-id"), Some("given-1"));
+        assert_eq!(request.header("x-forwarded-host"), Some(host));
+        for (name, value) in &given[4..] {
+            assert_eq!(request.header(name), trusted.then_some(*value), "{name}");
+        }
+        for (name, _) in never {
+            assert_eq!(request.header(name), None, "{name}");
+        }
+        let id = request.header("x-request-id").expect("an id");
+        assert!(if trusted { id == "given-1" } else { id.len() == 32 }, "{id}");
     }
 }
 

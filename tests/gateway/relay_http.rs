@@ -50,7 +50,9 @@ async fn expect_nothing_more(client: &mut Client) {
 #[tokio::test]
 async fn the_request_has_the_user_the_message_and_the_channel() {
     let upstream = Upstream::accepting().await;
-    let gateway = Gateway::start(settings(&upstream, "signing_secret = \"s3cret\"")).await;
+    let settings = settings(&upstream, "signing_secret = \"s3cret\"")
+        .also("server", "trusted_proxies = [\"127.0.0.1/32\"]");
+    let gateway = Gateway::start(settings).await;
     let token = gateway.token(json!({"user_id": 7, "username": "ana"})).await;
     let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
     let traceparent = format!("00-{trace}-00f067aa0ba902b7-01");
@@ -440,16 +442,20 @@ async fn an_upstream_that_keeps_failing_is_left_alone_and_found_again() {
     let healthy = Arc::new(AtomicBool::new(false));
     let is_healthy = Arc::clone(&healthy);
     let upstream = Upstream::start(move |_| {
-        Reply::status(if is_healthy.load(Ordering::SeqCst) { 202 } else { 500 })
+        Reply::status(if is_healthy.load(Ordering::SeqCst) { 202 } else { 503 })
     })
     .await;
-    let circuit = "circuit = { failures = 2, window = \"60s\", open = \"2s\" }";
+    let circuit = "retries = 0\ncircuit = { failures = 2, window = \"60s\", open = \"2s\" }";
     let limits = "[route.limits]\nmessages_per_connection = \"10000/1s\"\n";
     let settings = settings(&upstream, circuit).each_route(|route| format!("{route}{limits}"));
     let gateway = Gateway::start(settings).await;
+    let token = gateway.token(json!({"user_id": 7})).await;
+    let (mut user, _) =
+        Client::connected(&gateway, &format!("{PATH}?connection_token={token}")).await;
     let (mut client, _) = Client::connected(&gateway, PATH).await;
-    for _ in 0..3 {
-        assert_eq!(send_message(&mut client, "hi").await["code"], "upstream_unavailable");
+    for is_user in [true, false, true] {
+        let client = if is_user { &mut user } else { &mut client };
+        assert_eq!(send_message(client, "hi").await["code"], "upstream_unavailable");
     }
     assert_eq!(upstream.requests().len(), 2, "the third was not asked for");
     let open = [("upstream", "worker")];

@@ -45,7 +45,8 @@ async fn pair(gateway: &Gateway, server: &mut WebSocketServer) -> (Client, super
 #[tokio::test]
 async fn the_server_receives_the_user_and_the_channel() {
     let mut server = WebSocketServer::start().await;
-    let gateway = Gateway::start(raw(&server.url())).await;
+    let settings = raw(&server.url()).also("server", "trusted_proxies = [\"127.0.0.1/32\"]");
+    let gateway = Gateway::start(settings).await;
     let token = gateway.token(json!({"user_id": "u 7", "username": "Zoë"})).await;
     let path = format!("/raw/%41b?connection_token={token}");
     let trace = "4bf92f3577b34da6a3ce929d0e0e4736";

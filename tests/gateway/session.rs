@@ -50,11 +50,15 @@ async fn each_bad_message_is_answered_and_the_socket_stays_open() {
     let (mut client, _) = Client::connected(&gateway, "/ws/chat/42/").await;
     let too_long = json!({"message": "ü".repeat(10_001), "id": "long"}).to_string();
     let deep = format!("{}{}", "[".repeat(30_000), "]".repeat(30_000));
+    let too_deep = format!(r#"{{"message":"m","x":{}{}}}"#, "[".repeat(127), "]".repeat(127));
     for (text, code) in [
         ("", "invalid_json"),
         ("rubbish", "invalid_json"),
         (r#"{"message":"m""#, "invalid_json"),
         (r#"{"message":"m"} {}"#, "invalid_json"),
+        (r#"{"message":"m","x":1e999}"#, "invalid_json"),
+        (r#"{"message":"m","x":99999999999999999999}"#, "invalid_json"),
+        (&too_deep, "invalid_json"),
         (r#"{"message":"m","message":"n"}"#, "invalid_json"),
         ("{\"message\":\"raw\u{1}control\"}", "invalid_json"),
         ("7", "invalid_json"),

@@ -41,9 +41,12 @@ impl Collector {
         Self(Upstream::start(|_| Reply::status(200)).await)
     }
 
+    /// The client of these tests stands for a trusted proxy, which may set the trace.
     fn settings(&self, settings: Settings, more: &str) -> Settings {
         let endpoint = self.0.url("");
-        settings.section("tracing", &format!("otlp_endpoint = {endpoint:?}\n{more}"))
+        settings
+            .section("tracing", &format!("otlp_endpoint = {endpoint:?}\n{more}"))
+            .also("server", "trusted_proxies = [\"127.0.0.1/32\"]")
     }
 
     /// All spans that have arrived, with the attributes of their resource.
@@ -255,7 +258,9 @@ async fn nobody_waits_for_a_collector_that_is_away() {
 #[tokio::test]
 async fn without_a_collector_nothing_is_traced() {
     let upstream = Upstream::accepting().await;
-    let gateway = Gateway::start(Settings::chat(&upstream.url("/"))).await;
+    let trusting =
+        Settings::chat(&upstream.url("/")).also("server", "trusted_proxies = [\"127.0.0.1/32\"]");
+    let gateway = Gateway::start(trusting).await;
     let traceparent = sampled();
     let mut client = Client::open(gateway.addr(), PATH, &[("traceparent", &traceparent)]).await;
     client.send_json(&json!({"message": "hi"})).await;
@@ -264,4 +269,24 @@ async fn without_a_collector_nothing_is_traced() {
     assert!(sent.starts_with(&format!("00-{TRACE}-")) && sent.ends_with("-01"), "{sent}");
     assert!(!sent.contains(CLIENT_SPAN), "a span of its own");
     assert!(request.json().get("traceparent").is_none());
+}
+
+#[tokio::test]
+async fn a_stranger_neither_starts_a_trace_nor_names_it() {
+    let collector = Collector::start().await;
+    let upstream = Upstream::accepting().await;
+    let settings = collector.settings(Settings::chat(&upstream.url("/")), "sample_ratio = 0");
+    let untrusting = settings.section("server", "listen = \"127.0.0.1:0\"\nthreads = 1");
+    let mut gateway = Gateway::start(untrusting).await;
+    let traceparent = sampled();
+    let headers = [("traceparent", traceparent.as_str()), ("x-request-id", "chosen")];
+    let mut client = Client::open(gateway.addr(), PATH, &headers).await;
+    client.send_json(&json!({"message": "hi"})).await;
+    let request = upstream.next_request().await;
+    let sent = request.header("traceparent").unwrap();
+    assert!(!sent.contains(TRACE) && sent.ends_with("-00"), "{sent}");
+    let id = request.json()["request_id"].as_str().unwrap().to_owned();
+    assert!(id != TRACE && id != "chosen", "{id}");
+    gateway.stop().await;
+    assert_eq!(collector.spans().len(), 0);
 }

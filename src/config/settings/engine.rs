@@ -8,6 +8,8 @@ use super::{RedisUrl, Secret};
 #[derive(Debug, Clone, PartialEq)]
 pub struct Engine {
     pub kind: EngineKind,
+    /// Every channel's name begins with it. It is already part of the templates of the routes.
+    pub channel_prefix: String,
     /// Larger publications are refused by the server API. Those from Redis are dropped and counted.
     pub max_publication_bytes: usize,
     /// The total size of all histories of the memory engine. Beyond it, the least recently used channels

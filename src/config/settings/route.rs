@@ -69,6 +69,8 @@ pub enum AuthSource {
 pub enum Authorize {
     /// The channel patterns of the token record or JWT, if it has any.
     Claims,
+    /// The same. The config says that credentials without patterns open every channel of the route on purpose.
+    None,
     /// The claims, then a `POST` to a URL. Only a 2xx response admits the client.
     Url(Box<AuthorizeUrl>),
 }

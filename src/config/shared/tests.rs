@@ -7,7 +7,8 @@ fn config(routes: &[(&str, usize)]) -> Config {
                  auth = [\"anonymous\"]\nhistory = {{ size = {size} }}\n"
         )
     };
-    let text: String = routes.iter().enumerate().map(route).collect();
+    let text: String = "[engine]\nchannel_prefix = \"c.\"\n".to_owned()
+        + &routes.iter().enumerate().map(route).collect::<String>();
     Config::from_toml(&text).unwrap_or_else(|mistakes| panic!("{mistakes}"))
 }
 
@@ -18,9 +19,9 @@ fn the_first_matching_route_decides() {
         let history = shared.load().history_of(&ChannelName::new(name).unwrap());
         history.map(|history| history.size)
     };
-    assert_eq!(size("chat_1_2"), Some(1));
-    assert_eq!(size("x_1"), None);
-    assert_eq!(size("chat_1"), Some(2));
+    assert_eq!(size("c.chat_1_2"), Some(1));
+    assert_eq!(size("c.x_1"), None);
+    assert_eq!(size("c.chat_1"), Some(2));
     shared.replace(Arc::new(config(&[("{id}", 1)])));
-    assert_eq!(size("x_1"), Some(1));
+    assert_eq!(size("c.x_1"), Some(1));
 }

@@ -166,11 +166,6 @@ impl Ledger {
         }
     }
 
-    /// The channel on which workers learn of cancelled tasks.
-    pub fn workers_channel(&self) -> Option<&str> {
-        self.0.as_deref().map(|held| held.lessor().redis().workers_channel())
-    }
-
     /// Tells the worker of a cancelled generation.
     pub async fn notify_worker(&self, task: &Task, ttl: Duration) -> Result<(), EngineUnavailable> {
         match &self.0 {

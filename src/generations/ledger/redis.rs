@@ -147,10 +147,6 @@ impl RedisLedger {
         Ok(true)
     }
 
-    pub fn workers_channel(&self) -> &str {
-        &self.cancel_channel
-    }
-
     /// Tells the worker of a cancelled task, whether it polls the key or listens to the channel.
     pub async fn notify_worker(&self, task: &Task, ttl: Duration) -> Result<(), EngineUnavailable> {
         let mut pipeline = redis::Pipeline::with_capacity(2);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 use crate::config::AuthorizeUrl;
-use crate::protocol::ClientKey;
+use crate::protocol::SenderKey;
 use crate::shares::{SharePermit, Shares, share_of};
 
 /// How many questions wait or are in flight for each that may be in flight.
@@ -15,8 +15,8 @@ const WAITING: usize = 16;
 /// Shared by all threads.
 pub(super) struct QuestionBound {
     /// The questions in flight and those that wait.
-    entered: Shares<ClientKey>,
-    in_flight: Shares<ClientKey>,
+    entered: Shares<SenderKey>,
+    in_flight: Shares<SenderKey>,
     released: Arc<Notify>,
 }
 
@@ -24,8 +24,8 @@ pub(super) struct QuestionBound {
 #[expect(dead_code, reason = "a guard does its work when it is dropped")]
 pub(super) struct QuestionPermit {
     /// Given back before those that wait for it are notified.
-    in_flight: SharePermit<ClientKey>,
-    entered: SharePermit<ClientKey>,
+    in_flight: SharePermit<SenderKey>,
+    entered: SharePermit<SenderKey>,
     released: NotifyOnDrop,
 }
 
@@ -52,7 +52,7 @@ impl QuestionBound {
     }
 
     /// Waits for a permit of `client`. The caller sets the deadline.
-    pub async fn enter(&self, client: &ClientKey) -> Result<QuestionPermit, TooManyQuestions> {
+    pub async fn enter(&self, client: &SenderKey) -> Result<QuestionPermit, TooManyQuestions> {
         let entered = self.entered.try_acquire(client).map_err(|_| TooManyQuestions)?;
         loop {
             let released = self.released.notified();

@@ -18,7 +18,7 @@ use super::Rejection;
 use crate::config::{Authorize, AuthorizeUrl, Route};
 use crate::http_client::{self, HttpClient, error_chain};
 use crate::protocol::{
-    ChannelName, ClientKey, ConnectionId, Params, RequestId, TraceContext, UserId,
+    ChannelName, ConnectionId, Params, RequestId, SenderKey, TraceContext, UserId,
 };
 use crate::telemetry;
 use crate::tokens::Identity;
@@ -35,7 +35,7 @@ pub struct AuthorizeQuestion<'a> {
     pub params: &'a Params,
     pub identity: &'a Identity,
     /// Whose share of the questions in flight it takes.
-    pub client: &'a ClientKey,
+    pub client: &'a SenderKey,
     pub connection_id: ConnectionId,
     pub request_id: &'a RequestId,
     pub origin: Option<&'a str>,
@@ -64,7 +64,7 @@ impl Authorizer {
     /// `Err` = an authorize URL is `https`, and the system has no root certificates.
     pub fn new(routes: &[Arc<Route>]) -> Result<Self, String> {
         let asking = routes.iter().filter_map(|route| match &route.authorize {
-            Authorize::Claims => None,
+            Authorize::Claims | Authorize::None => None,
             Authorize::Url(config) => Some((route.path.as_str(), config)),
         });
         let mut authorizer =

@@ -15,6 +15,7 @@ fn connection_tokens_come_by_query_or_subprotocol() {
         ("sec-websocket-protocol", "tidegate.token.abc"),
         ("sec-websocket-protocol", "tidegate.v1"),
     ];
+    const V1: Option<&str> = Some("tidegate.v1");
     for (uri, headers, token, selected) in [
         ("/ws/", &[] as &[_], None, None),
         ("/ws/?token=abc", &[], None, None),
@@ -27,6 +28,13 @@ fn connection_tokens_come_by_query_or_subprotocol() {
         ("/ws/", &[("sec-websocket-protocol", "tidegate.token.")], Some(""), None),
         ("/ws/", &[("sec-websocket-protocol", "chat")], None, None),
         ("/ws/?connection_token=abc", &with_token, Some("abc"), Some("tidegate.v1")),
+        // What looks like a token is one, and malformed.
+        ("/ws/", &[("sec-websocket-protocol", "tidegate.v1, tidegate.token")], Some(""), V1),
+        ("/ws/", &[("sec-websocket-protocol", "Tidegate.Token.abc")], Some(""), None),
+        ("/ws/", &[("sec-websocket-protocol", "tidegate.token:abc")], Some(""), None),
+        ("/ws/", &[("sec-websocket-protocol", "tidegate.token.a b")], Some("a b"), None),
+        ("/ws/", &[("sec-websocket-protocol", "tidegate.token.é")], Some(""), None),
+        ("/ws/", &[("sec-websocket-protocol", "é")], Some(""), None),
         // Two different tokens are refused.
         ("/ws/?connection_token=other", &with_token, Some(""), Some("tidegate.v1")),
         ("/ws/?connection_token=a&connection_token=b", &[], Some(""), None),
@@ -47,6 +55,11 @@ fn malformed_bearers_are_returned() {
         (&["bearer  tok"], Some("tok")),
         (&["Bearer"], Some("")),
         (&["Bearer é"], Some("é")),
+        (&["Bearer\ttok"], Some("")),
+        (&["Bearer=tok"], Some("")),
+        (&["bearer:tok"], Some("")),
+        (&["Bearer, Basic dGVzdA=="], Some("")),
+        (&["Bearers tok"], None),
         (&["Basic dGVzdA==", "Bearer tok"], Some("tok")),
         (&["Bearer a", "Bearer a"], Some("")),
     ] {
@@ -63,6 +76,7 @@ fn cookies_are_found_by_their_whole_name() {
         ("a=1;access_token=\"jwt\"", Some("jwt")),
         ("city=Köln; access_token=a=b", Some("a=b")),
         ("access_token=; access_token=jwt", Some("jwt")),
+        ("access_token = jwt ; a=1", Some("jwt")),
         ("access_token=", None),
         ("access_token", None),
         ("xaccess_token=jwt; Access_Token=jwt", None),

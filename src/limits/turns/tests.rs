@@ -55,8 +55,8 @@ on_both_engines! {
     nothing_is_left_of_turns_that_were_given_back nothing_left;
 }
 
-fn client(number: u64) -> ClientKey {
-    ClientKey::User(UserId::Integer(number.try_into().unwrap()))
+fn client(number: u64) -> SenderKey {
+    SenderKey::User(UserId::Integer(number.try_into().unwrap()))
 }
 
 fn channel(name: &str) -> ChannelName {

@@ -140,3 +140,39 @@ fn a_wrong_entry_is_explained() {
         assert!(error.contains(why), "{text}: {error}");
     }
 }
+
+#[test]
+fn an_origin_is_well_formed_to_the_last_byte() {
+    let allowed = ["https://app.example.com", "http://127.0.0.1", "http://localhost:*"];
+    let allowed = allowed.map(|pattern| OriginPattern::parse(pattern).unwrap());
+    let is_allowed = |header: &str| {
+        Origin::parse(header)
+            .is_some_and(|origin| allowed.iter().any(|pattern| pattern.matches(&origin)))
+    };
+    for header in [
+        "https://app.example.com",
+        "https://app.example.com:443",
+        "HTTPS://APP.example.com",
+        "http://127.0.0.1:80",
+        "http://localhost:3000",
+    ] {
+        assert!(is_allowed(header), "{header:?}");
+    }
+    for header in [
+        "https://app.exa\tmple.com",
+        "https://app.example.com\t",
+        "\thttps://app.example.com",
+        "https://app.example.com:",
+        "https://app.example.com:0443",
+        "https://app.example.com:443:443",
+        "http://127.1",
+        "http://0x7f.0.0.1",
+        "http://2130706433",
+        "http://0177.0.0.1",
+        "http://localhost:\t3000",
+        "http://localhost:03000",
+        "https:app.example.com",
+    ] {
+        assert!(!is_allowed(header), "{header:?}");
+    }
+}

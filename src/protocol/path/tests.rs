@@ -13,6 +13,21 @@ fn paths_match_with_and_without_a_trailing_slash() {
         ("/ws/chat/", None),
         ("/ws/chat/1/2/", None),
         ("/ws/chatter/1/", None),
+        ("/ws/chat/./", None),
+        ("/ws/chat/../", None),
+        ("/ws/chat/%2e/", None),
+        ("/ws/chat/%2E%2e/", None),
+        ("/ws/chat/.%2e/", None),
+        ("/ws/chat/%252e%252e/", None),
+        ("/ws/chat/%25252e%252e/", None),
+        ("/ws/chat/..%2fadmin/", None),
+        ("/ws/chat/a%2f%2e%2e%2fb/", None),
+        ("/ws/chat/%2e%2e%5cadmin/", None),
+        ("/ws/chat/a%252f..%252fb/", None),
+        ("/ws/chat/.../", Some("...")),
+        ("/ws/chat/.env/", Some(".env")),
+        ("/ws/chat/a..b/", Some("a..b")),
+        ("/ws/chat/100%25/", Some("100%")),
         ("ws/chat/1", None),
     ] {
         let params = pattern.matches(path);
@@ -34,9 +49,42 @@ fn invalid_patterns_are_refused() {
 
 #[test]
 fn url_templates_encode_values() {
-    let params = PathPattern::parse("/{id}").unwrap().matches("/..%2Fadmin%3Fx").unwrap();
+    let params = PathPattern::parse("/{id}").unwrap().matches("/a%2Fadmin%3Fx").unwrap();
     let context = TemplateContext { params: &params, user_id: &7, channel: Some("c") };
     let template = Template::parse("http://api/{id}/u{user_id}/{channel}").unwrap();
-    assert_eq!(template.fill_url(context), "http://api/..%2Fadmin%3Fx/u7/c");
-    assert_eq!(template.fill(context), "http://api/../admin?x/u7/c");
+    assert_eq!(template.fill_url(context).as_deref(), Ok("http://api/a%2Fadmin%3Fx/u7/c"));
+    assert_eq!(template.fill(context), "http://api/a/admin?x/u7/c");
+}
+
+#[test]
+fn no_value_leads_out_of_its_place_in_a_url() {
+    let no_params = Params::default();
+    let fill = |template: &str, user_id: &str, channel: &str| {
+        let context =
+            TemplateContext { params: &no_params, user_id: &user_id, channel: Some(channel) };
+        Template::parse(template).unwrap().fill_url(context)
+    };
+    let url = "http://api/internal/{user_id}/x";
+    for user in ["", ".", "..", "%2e%2e", "%252E.", "../admin", "a/../b", "..\\b", "%2e%2e%2fb"] {
+        assert_eq!(fill(url, user, "c"), Err(UnfitForUrl), "{user:?}");
+        assert_eq!(fill("http://api/{channel}", "7", user), Err(UnfitForUrl), "{user:?}");
+        assert_eq!(fill("ws://api/q?u={user_id}", user, "c"), Err(UnfitForUrl), "{user:?}");
+    }
+    for user in ["...", "a.b", "a/b", "ana@example.com", ".x", "50%"] {
+        assert!(fill(url, user, "c").is_ok(), "{user:?}");
+    }
+    // Two values, or a value and the text beside it, make a step together.
+    assert_eq!(fill("http://api/.{user_id}/x", ".", "c"), Err(UnfitForUrl));
+    assert_eq!(fill("http://api/.{user_id}/x", "a", "c").as_deref(), Ok("http://api/.a/x"));
+    assert!(fill("http://api/../{user_id}", "7", "c").is_ok(), "the config's own");
+}
+
+#[test]
+fn a_prefix_becomes_part_of_a_template() {
+    let template = Template::parse("{room}").unwrap();
+    assert!(template.begins_with_placeholder());
+    let prefixed = template.clone().with_prefix("room:");
+    assert_eq!(prefixed, Template::parse("room:{room}").unwrap());
+    assert_eq!((prefixed.begins_with_placeholder(), prefixed.literal_start()), (false, "room:"));
+    assert_eq!(template.clone().with_prefix(""), template);
 }

@@ -64,16 +64,36 @@ fn only_a_trusted_peer_may_set_forwarding_headers() {
 }
 
 #[test]
+fn connection_does_not_take_away_who_the_client_is() {
+    let peer = "10.0.0.1".parse().unwrap();
+    let mut given = headers(&[
+        ("connection", "x-forwarded-for, x-real-ip, x-request-id, x-secret"),
+        ("x-forwarded-for", "6.6.6.6"),
+        ("x-real-ip", "6.6.6.6"),
+        ("x-request-id", "req-1"),
+        ("x-secret", "1"),
+    ]);
+    remove_hop_by_hop(&mut given);
+    set_forwarded(&mut given, ClientAddress { ip: peer, peer, through_proxy: true });
+    assert_eq!(given["x-forwarded-for"], "6.6.6.6, 10.0.0.1");
+    assert_eq!(given["x-real-ip"], "6.6.6.6");
+    assert_eq!(given["x-request-id"], "req-1");
+    assert!(!given.contains_key("x-secret"));
+}
+
+#[test]
 fn a_request_has_one_valid_id() {
     let peer = "10.0.0.1".parse().unwrap();
-    let client = ClientAddress { ip: peer, peer, through_proxy: false };
     let (longest, too_long) = ("x".repeat(128), "x".repeat(129));
-    for (given, is_kept) in
+    for (given, is_valid) in
         [("req-1", true), (&*longest, true), ("", false), ("two words", false), (&*too_long, false)]
     {
-        let mut headers = headers(&[("x-request-id", given)]);
-        set_forwarded(&mut headers, client);
-        assert_eq!(headers["x-request-id"] == given, is_kept, "{given}");
-        assert!(is_kept || headers["x-request-id"].len() == 32);
+        for through_proxy in [true, false] {
+            let mut headers = headers(&[("x-request-id", given)]);
+            set_forwarded(&mut headers, ClientAddress { ip: peer, peer, through_proxy });
+            let is_kept = is_valid && through_proxy;
+            assert_eq!(headers["x-request-id"] == given, is_kept, "{given}");
+            assert!(is_kept || headers["x-request-id"].len() == 32);
+        }
     }
 }

@@ -11,6 +11,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::protocol::{NotPortable, check_portable};
+
 /// The fields of a client's object. Each is parsed only when it is used.
 #[derive(Deserialize)]
 #[serde(transparent)]
@@ -33,46 +35,15 @@ impl<'a> ClientObject<'a> {
 }
 
 fn read(raw: &str) -> Result<Value, FieldProblem> {
-    if !has_only_64_bit_integers(raw) {
-        return Err("holds a number that is out of range");
-    }
     let value: Value = serde_json::from_str(raw)
         .map_err(|_| "holds text, a number or nesting that cannot be passed on")?;
+    if check_portable(raw) == Err(NotPortable::NumberOutOfRange) {
+        return Err("holds a number that is out of range");
+    }
     if has_type_marker(&value) {
         return Err("holds an object with \"__type__\" and \"__value__\"");
     }
     Ok(value)
-}
-
-/// Whether every integer fits into 64 bits; others would become rounded floats.
-fn has_only_64_bit_integers(json: &str) -> bool {
-    let mut in_text = false;
-    let mut escaped = false;
-    let mut start = None;
-    for (at, byte) in json.bytes().enumerate() {
-        if in_text {
-            in_text = escaped || byte != b'"';
-            escaped = !escaped && byte == b'\\';
-            continue;
-        }
-        match byte {
-            b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E' if start.is_some() => {}
-            b'0'..=b'9' | b'-' => start = Some(at),
-            _ => {
-                if start.take().is_some_and(|start| !is_64_bit_integer(&json[start..at])) {
-                    return false;
-                }
-                in_text = byte == b'"';
-            }
-        }
-    }
-    start.is_none_or(|start| is_64_bit_integer(&json[start..]))
-}
-
-fn is_64_bit_integer(number: &str) -> bool {
-    number.contains(['.', 'e', 'E'])
-        || number.parse::<i64>().is_ok()
-        || number.parse::<u64>().is_ok()
 }
 
 /// Whether a value contains an object that Celery's reader decodes to a date, bytes or another type. It

@@ -9,12 +9,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use redis::Script;
 
-use super::queue::PUSH;
+use super::queue::{PUSH, failed};
 use super::{Message, QueueState, RelayError};
 use crate::clock;
 use crate::config::{CeleryTask, CeleryUpstream};
 use crate::protocol::ChannelName;
-use crate::redis_link::{Commands, Needs, RedisFailure};
+use crate::redis_link::{Commands, Needs};
 use crate::shutdown::Shutdown;
 
 mod client_json;
@@ -115,7 +115,6 @@ impl Celery {
     ) -> Result<(), (RelayError, String)> {
         let mut push = self.push.prepare_invoke();
         push.key(&element.key).arg(&element.json).arg(config.max_len);
-        let failed = |failure: RedisFailure| (RelayError::Unavailable, failure.to_string());
         match self.broker.invoke::<u64>(&push).await.map_err(failed)? {
             0 => Err((RelayError::Busy, "the list is full".to_owned())),
             _ => {

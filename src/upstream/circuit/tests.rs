@@ -9,7 +9,7 @@ fn circuit(failures: u32) -> Circuit {
 }
 
 fn fail(circuit: &Circuit, now: Instant) {
-    circuit.try_acquire(now).expect("closed").failed(now);
+    circuit.try_acquire(now).expect("closed").failed(None, now);
 }
 
 #[test]
@@ -28,6 +28,22 @@ fn a_circuit_opens_only_after_failures_within_the_window() {
 }
 
 #[test]
+fn the_failures_of_one_sender_count_as_one() {
+    let (circuit, now) = (circuit(3), Instant::now());
+    let fail = |sender: SenderKey| circuit.try_acquire(now).unwrap().failed(Some(sender), now);
+    let user = |id: &str| SenderKey::User(crate::protocol::UserId::Text(id.into()));
+    let network = |ip: &str| SenderKey::new(None, ip.parse().unwrap(), 64);
+    for _ in 0..100 {
+        fail(user("eve"));
+        fail(network("2001:db8::1"));
+        fail(network("2001:db8::2"));
+    }
+    assert!(circuit.try_acquire(now).is_some());
+    fail(user("ana"));
+    assert!(circuit.try_acquire(now).is_none());
+}
+
+#[test]
 fn a_single_probe_decides() {
     let (circuit, start) = (circuit(1), Instant::now());
     let late = circuit.try_acquire(start).expect("closed");
@@ -36,7 +52,7 @@ fn a_single_probe_decides() {
     assert!(circuit.try_acquire(start + OPEN).is_none(), "one probe at a time");
     late.succeeded();
     assert!(circuit.try_acquire(start + OPEN).is_none(), "only the probe closes it");
-    probe.failed(start + OPEN);
+    probe.failed(None, start + OPEN);
     assert!(circuit.try_acquire(start + OPEN).is_none(), "open again");
     circuit.try_acquire(start + OPEN * 2).expect("probe").succeeded();
     let both = (circuit.try_acquire(start + OPEN * 2), circuit.try_acquire(start + OPEN * 2));

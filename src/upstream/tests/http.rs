@@ -68,7 +68,7 @@ async fn anonymous_clients_have_no_user() {
     let message = Message { user_id: None, username: None, ..message() };
     upstreams(to(&server)).relay(UPSTREAM, &message).await.unwrap();
     let request = server.request(0);
-    assert!(request.head.starts_with("POST /in/4%2F2/anonymous "), "{}", request.head);
+    assert!(request.head.starts_with("POST /in/4%2F2/_anonymous_ "), "{}", request.head);
     let key = format!("{}:m%201", message.connection_id);
     assert_eq!(request.header("idempotency-key"), Some(&*key));
     let body: Value = serde_json::from_slice(&request.body).unwrap();
@@ -178,8 +178,8 @@ async fn responses_that_refuse_the_message() {
     let rejected = |text: &str| RelayError::Rejected(text.to_owned());
     let fixed = "the service rejected the message";
     for (status, body, error) in [
-        ("302 Found", "", RelayError::Unavailable),
-        ("304 Not Modified", "", RelayError::Unavailable),
+        ("302 Found", "", RelayError::Failed),
+        ("304 Not Modified", "", RelayError::Failed),
         ("400 Bad Request", r#"{"error":"no credit"}"#, rejected("no credit")),
         ("422 Unprocessable Content", r#"{"detail":"too old"}"#, rejected("too old")),
         ("422 Unprocessable Content", r#"{"detail":[{"loc":1}]}"#, rejected(fixed)),
@@ -187,9 +187,9 @@ async fn responses_that_refuse_the_message() {
         ("404 Not Found", "<html>", rejected(fixed)),
         ("403 Forbidden", &long, rejected(&"ü".repeat(500))),
         ("429 Too Many Requests", "", RelayError::Busy),
-        ("500 Internal Server Error", r#"{"error":"secret"}"#, RelayError::Unavailable),
+        ("500 Internal Server Error", r#"{"error":"secret"}"#, RelayError::Failed),
         ("503 Service Unavailable", "", RelayError::Unavailable),
-        ("700 Strange", "", RelayError::Unavailable),
+        ("700 Strange", "", RelayError::Failed),
     ] {
         let server = Server::start([Script::answer(status, JSON, body)]).await;
         let outcome = outcome(&upstreams(with_retries(&server, 0))).await;
@@ -248,7 +248,7 @@ async fn connecting_is_retried_until_the_upstream_has_started() {
     let url = format!("http://{}/", socket.local_addr().unwrap());
     let retrying = |retries| config::HttpUpstream { retries, ..http_to(&url) };
     let none = upstreams(upstream(UpstreamKind::Http(retrying(0))));
-    assert_eq!(outcome(&none).await, Err(RelayError::Unavailable));
+    assert_eq!(outcome(&none).await, Err(RelayError::Unreachable));
 
     let some = upstreams(upstream(UpstreamKind::Http(retrying(50))));
     let message = message();
@@ -279,22 +279,45 @@ async fn a_hanging_body_does_not_make_an_accepted_message_fail() {
     assert_eq!(outcome(&upstreams(config)).await.as_deref(), Ok("our-task"));
 }
 
+/// Sends a message of this user.
+async fn outcome_of(upstreams: &Upstreams, user: i64) -> Result<String, RelayError> {
+    let message = Message { sender: SenderKey::User(UserId::Integer(user)), ..message() };
+    upstreams.relay(UPSTREAM, &message).await.map(|accepted| accepted.task_id)
+}
+
 #[tokio::test]
 async fn an_open_circuit_sends_no_requests() {
-    let server = Server::start([Script::answer("500 No", JSON, "")]).await;
+    let server = Server::start([Script::answer("503 No", JSON, "")]).await;
     let mut config = to(&server);
     config.circuit.failures = 2;
     let shared = shared(config);
     let threads = [Upstreams::new(&shared), Upstreams::new(&shared)];
-    for upstreams in threads.iter().cycle().take(5) {
-        assert_eq!(outcome(upstreams).await, Err(RelayError::Unavailable));
+    for _ in 0..3 {
+        // However often one sender fails, the others are not refused.
+        assert_eq!(outcome_of(&threads[0], 1).await, Err(RelayError::Unavailable));
     }
-    assert_eq!(server.request_count(), 2);
+    for upstreams in threads.iter().cycle().take(4) {
+        assert_eq!(outcome_of(upstreams, 2).await, Err(RelayError::Unavailable));
+    }
+    assert_eq!(server.request_count(), 4);
+}
+
+#[tokio::test]
+async fn without_a_connection_the_circuit_opens_whoever_sends() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    drop(listener);
+    let mut config = upstream(UpstreamKind::Http(http_to(&url)));
+    config.circuit.failures = 2;
+    let upstreams = upstreams(config);
+    for expected in [RelayError::Unreachable, RelayError::Unreachable, RelayError::Unavailable] {
+        assert_eq!(outcome_of(&upstreams, 1).await, Err(expected));
+    }
 }
 
 #[tokio::test]
 async fn a_probe_closes_the_circuit() {
-    let server = Server::start([Script::answer("500 No", JSON, "")]).await;
+    let server = Server::start([Script::answer("503 No", JSON, "")]).await;
     let mut config = to(&server);
     config.circuit = config::Circuit { failures: 1, window: LONG, open: Duration::ZERO };
     let upstreams = upstreams(config);
@@ -306,6 +329,37 @@ async fn a_probe_closes_the_circuit() {
     server.set_script(Script::answer("200 OK", JSON, ""));
     let (one, two) = tokio::join!(outcome(&upstreams), outcome(&upstreams));
     assert!(one.is_ok() && two.is_ok(), "closed: both are sent");
+}
+
+#[tokio::test]
+async fn answers_of_the_upstreams_own_do_not_open_the_circuit() {
+    for status in ["500 No", "501 No", "505 No", "302 Elsewhere"] {
+        let server = Server::start([Script::answer(status, JSON, "{}")]).await;
+        let mut config = to(&server);
+        config.circuit.failures = 1;
+        let upstreams = upstreams(config);
+        for user in 0..3 {
+            assert_eq!(outcome_of(&upstreams, user).await, Err(RelayError::Failed), "{status}");
+        }
+        assert_eq!(server.request_count(), 3, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_message_whose_values_have_no_place_in_the_url_is_refused() {
+    let server = Server::start([Script::answer("200 OK", JSON, "")]).await;
+    let mut config = to(&server);
+    config.circuit.failures = 1;
+    config.kind =
+        UpstreamKind::Http(http_to(&format!("{}users/{{user_id}}/messages", server.url())));
+    let upstreams = upstreams(config);
+    for user in ["..", ".", "%2e%2e", "../admin"] {
+        let message = Message { user_id: Some(UserId::Text(user.into())), ..message() };
+        let refused = upstreams.relay(UPSTREAM, &message).await;
+        assert!(matches!(refused.err(), Some(RelayError::Rejected(_))), "{user}");
+    }
+    assert_eq!(server.request_count(), 0);
+    assert!(outcome(&upstreams).await.is_ok());
 }
 
 #[tokio::test]

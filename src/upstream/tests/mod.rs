@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 
 use super::*;
-use crate::protocol::{ClientKey, ConnectionId, Params, PathPattern, RequestId, Template, UserId};
+use crate::protocol::{ConnectionId, Params, PathPattern, RequestId, SenderKey, Template, UserId};
 use crate::shutdown::Shutdown;
 
 impl ReplySource {
@@ -59,6 +59,7 @@ fn shared(config: config::Upstream) -> SharedUpstreams {
     let upstreams = BTreeMap::from([(config.name.clone(), Arc::new(config))]);
     let engine = config::Engine {
         kind: config::EngineKind::Memory,
+        channel_prefix: String::new(),
         max_publication_bytes: 1 << 20,
         max_history_bytes: 1 << 20,
     };
@@ -81,8 +82,8 @@ pub(super) fn message() -> Message {
         channel: ChannelName::new("chat_42").unwrap(),
         params: Arc::new(params()),
         user_id: Some(UserId::Integer(7)),
-        sender: ClientKey::User(UserId::Integer(7)),
         username: Some("Ana Ü".into()),
+        sender: SenderKey::User(UserId::Integer(7)),
         connection_id: ConnectionId::random(),
         message_id: "m 1".to_owned(),
         task_id: "our-task".to_owned(),

@@ -78,8 +78,8 @@ async fn a_redis_that_refuses_or_cannot_be_reached_makes_the_upstream_unavailabl
     let (upstreams, redis) = started(UpstreamKind::RedisList(queue(&server, 2))).await;
     let () = redis.query(redis::cmd("SET").arg(KEY).arg("no list")).await.unwrap();
     let outcome = upstreams.relay(UPSTREAM, &message()).await;
-    assert_eq!(outcome.err(), Some(RelayError::Unavailable));
+    assert_eq!(outcome.err(), Some(RelayError::Failed));
     server.kill();
     let outcome = upstreams.relay(UPSTREAM, &message()).await;
-    assert_eq!(outcome.err(), Some(RelayError::Unavailable));
+    assert_eq!(outcome.err(), Some(RelayError::Unreachable));
 }

@@ -16,6 +16,8 @@ async fn outcomes_permits_retries_and_circuits_are_counted() {
         Script::answer("400 No", sse, ""),
         Script::answer("429 No", sse, ""),
         Script::answer("500 No", sse, ""),
+        Script::answer("503 No", sse, ""),
+        Script::answer("503 No", sse, ""),
     ])
     .await;
     let http = config::HttpUpstream { retries: 1, ..http_to(&server.url()) };
@@ -36,7 +38,7 @@ async fn outcomes_permits_retries_and_circuits_are_counted() {
     for mut reply in streams {
         while let Some(Ok(_)) = reply.next().await {}
     }
-    for _ in 0..4 {
+    for _ in 0..5 {
         assert!(upstreams.relay(UPSTREAM, &message()).await.is_err());
     }
 
@@ -46,6 +48,7 @@ async fn outcomes_permits_retries_and_circuits_are_counted() {
         ("streaming", 2),
         ("busy", 1),
         ("rejected", 1),
+        ("failed", 1),
         ("unavailable", 1),
         ("full", 1),
         ("circuit_open", 1),
@@ -58,9 +61,9 @@ async fn outcomes_permits_retries_and_circuits_are_counted() {
     for line in [
         "tidegate_upstream_replies_total{upstream=\"worker\",outcome=\"complete\"} 1\n",
         "tidegate_upstream_replies_total{upstream=\"worker\",outcome=\"lost\"} 1\n",
-        "tidegate_upstream_retries_total{upstream=\"worker\"} 1\n",
+        "tidegate_upstream_retries_total{upstream=\"worker\"} 2\n",
         "tidegate_upstream_circuit_open{upstream=\"worker\"} 1\n",
-        "tidegate_upstream_request_seconds_count{upstream=\"worker\"} 6\n",
+        "tidegate_upstream_request_seconds_count{upstream=\"worker\"} 7\n",
         &in_flight(0),
     ] {
         assert!(page.contains(line), "{line}{page}");

@@ -62,8 +62,8 @@ fn socket_request(message: &Message) -> SocketRequest<'_> {
         channel: &message.channel,
         params: &message.params,
         user_id: message.user_id.as_ref(),
-        sender: &message.sender,
         username: message.username.as_deref(),
+        sender: &message.sender,
         connection_id: message.connection_id,
         request_id: &message.request_id,
         trace: &message.trace,
@@ -326,14 +326,14 @@ async fn responses_that_open_no_socket() {
         ))
     };
     for (script, error) in [
-        (Script::answer("200 OK", "text/plain", "hi"), RelayError::Unavailable),
-        (Script::answer("302 Found", "text/plain", ""), RelayError::Unavailable),
+        (Script::answer("200 OK", "text/plain", "hi"), RelayError::Failed),
+        (Script::answer("302 Found", "text/plain", ""), RelayError::Failed),
         (Script::answer("429 Slower", "text/plain", ""), RelayError::Busy),
         (
             Script::answer("403 Forbidden", "text/plain", ""),
             RelayError::Rejected("the service refused the connection".to_owned()),
         ),
-        (Script::answer("500 No", "text/plain", ""), RelayError::Unavailable),
+        (Script::answer("500 No", "text/plain", ""), RelayError::Failed),
         (upgrading(""), RelayError::Unavailable),
         (upgrading("Sec-WebSocket-Accept: AAAA\r\n"), RelayError::Unavailable),
         (Script::closing("garbage\r\n\r\n"), RelayError::Unavailable),

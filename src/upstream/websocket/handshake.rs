@@ -12,10 +12,10 @@ use percent_encoding::utf8_percent_encode;
 
 use super::super::http::{NOT_IN_HEADER, TRACEPARENT, X_REQUEST_ID};
 use super::super::message::user_in_template;
-use super::super::{RelayError, SocketRequest};
+use super::super::{RelayError, SocketRequest, response};
 use crate::config;
 use crate::http_client::{self, HttpClient, error_chain};
-use crate::protocol::{TemplateContext, header_has_token, websocket_accept};
+use crate::protocol::{TemplateContext, UnfitForUrl, header_has_token, websocket_accept};
 
 const X_CHANNEL: HeaderName = HeaderName::from_static("x-tidegate-channel");
 const X_CONNECTION_ID: HeaderName = HeaderName::from_static("x-tidegate-connection-id");
@@ -37,8 +37,10 @@ pub(in crate::upstream) async fn connect(
     let unavailable = |reason: String| (RelayError::Unavailable, reason);
     let key = fastwebsockets::handshake::generate_key();
     let upgrade = upgrade_request(config, request, &key).map_err(unavailable)?;
-    let response =
-        client.request(upgrade).await.map_err(|error| unavailable(error_chain(&error)))?;
+    let response = client.request(upgrade).await.map_err(|error| match error.is_connect() {
+        true => (RelayError::Unreachable, error_chain(&error)),
+        false => unavailable(error_chain(&error)),
+    })?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         return Err(refusal(response.status()));
     }
@@ -57,7 +59,7 @@ fn upgrade_request(
     key: &str,
 ) -> Result<Request<Full<Bytes>>, String> {
     let value = |text: &str| utf8_percent_encode(text, NOT_IN_HEADER).to_string();
-    let mut upgrade = Request::get(url(config, request))
+    let mut upgrade = Request::get(url(config, request).map_err(|unfit| unfit.to_string())?)
         .header(CONNECTION, "Upgrade")
         .header(UPGRADE, "websocket")
         .header(SEC_WEBSOCKET_VERSION, "13")
@@ -77,15 +79,21 @@ fn upgrade_request(
 }
 
 /// Returns the URL of the handshake, whose scheme is that of the HTTP request.
-fn url(config: &config::WebSocketUpstream, request: &SocketRequest<'_>) -> String {
+pub(in crate::upstream) fn url(
+    config: &config::WebSocketUpstream,
+    request: &SocketRequest<'_>,
+) -> Result<String, UnfitForUrl> {
     let SocketRequest { params, channel, user_id, .. } = *request;
     let user_id = user_in_template(user_id);
-    let url =
-        config.url.fill_url(TemplateContext { params, user_id, channel: Some(channel.as_str()) });
-    match url.strip_prefix("ws") {
+    let url = config.url.fill_url(TemplateContext {
+        params,
+        user_id,
+        channel: Some(channel.as_str()),
+    })?;
+    Ok(match url.strip_prefix("ws") {
         Some(rest) => format!("http{rest}"),
         None => url,
-    }
+    })
 }
 
 fn refusal(status: StatusCode) -> NotOpened {
@@ -93,8 +101,10 @@ fn refusal(status: StatusCode) -> NotOpened {
         RelayError::Busy
     } else if status.is_client_error() {
         RelayError::Rejected("the service refused the connection".to_owned())
-    } else {
+    } else if response::is_retryable(status) {
         RelayError::Unavailable
+    } else {
+        RelayError::Failed
     };
     (error, format!("answered {status}"))
 }

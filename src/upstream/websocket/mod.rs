@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::gate::InFlightPermit;
 use handshake::Stream;
-pub(super) use handshake::connect;
+pub(super) use handshake::{connect, url};
 use message::Outgoing;
 pub use message::{FromUpstream, SocketMessage};
 use task::SocketTask;

@@ -16,8 +16,8 @@ fn bound(max_in_flight: usize) -> QuestionBound {
     })
 }
 
-fn client(id: i64) -> ClientKey {
-    ClientKey::User(UserId::Integer(id))
+fn client(id: i64) -> SenderKey {
+    SenderKey::User(UserId::Integer(id))
 }
 
 #[tokio::test]
