@@ -412,7 +412,7 @@ fn generations(s: &mut Section<'_>) -> Option<Generations> {
         "max_waiting_per_user",
         kinds::COUNT,
         0,
-        "The same for one user, or for the anonymous clients of one address; 0 = a quarter of max_waiting.",
+        "The same for one user, or for the anonymous clients of one address; 0 = half of max_waiting.",
     );
     Some(Generations {
         dedup_ttl: dedup_ttl?,

@@ -44,6 +44,14 @@ pub(super) fn server(s: &mut Section<'_>) -> Option<Server> {
         1000,
         "Open public connections per client address; 0 = no limit.",
     );
+    let max_memory = s.key(
+        "max_memory",
+        kinds::MEMORY,
+        "2GiB",
+        "Bytes that send queues, partial messages, histories in memory and messages in progress may take together. \
+         Beyond it the largest send queue is closed first (4008), then new connections are refused (1013, 503); \
+         0 = no limit.",
+    );
     let refusal_delay = s.key(
         "refusal_delay",
         kinds::REFUSAL_DELAY,
@@ -78,6 +86,7 @@ pub(super) fn server(s: &mut Section<'_>) -> Option<Server> {
         },
         max_connections: max_connections?,
         max_connections_per_ip: max_connections_per_ip?,
+        max_memory: max_memory?,
         refusal_delay: refusal_delay?,
         trusted_proxies: trusted_proxies?,
         header_timeout: header_timeout?,

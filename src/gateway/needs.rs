@@ -38,7 +38,7 @@ impl NeedsDeclarer {
         let counts = consumes && has_endpoint && config.tokens.outstanding_per_user.is_some();
         self.tokens.declare_needs(issues, consumes, counts);
 
-        let token_limits = has_endpoint.then_some(&config.tokens);
+        let token_limits = (consumes && has_endpoint).then_some(&config.tokens);
         self.limits.declare_needs(routes, token_limits, has_api);
 
         let with_presence = routes.iter().find(|route| route.presence != Presence::Off);

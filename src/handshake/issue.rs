@@ -193,7 +193,7 @@ impl Handshake {
 
     /// Counts a request of an address, before anything is done for it.
     async fn check_ip_rate(&self, ip: IpAddr) -> Result<(), Refusal> {
-        let network = ClientNetwork::of(ip, self.ipv6_prefix).to_string();
+        let network = ClientNetwork::of(ip, self.client_limits.ipv6_prefix).to_string();
         let (limit, rate) = (LimitName::TokenRequestsOfIp, self.tokens.requests_per_ip);
         let verdict = self.limits.take_anywhere(limit, &network, rate).await;
         refuse_beyond_rate(verdict, TokenRequestRefusal::IpRate)

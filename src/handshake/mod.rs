@@ -23,17 +23,20 @@ pub use rejection::{Rejection, json_error};
 pub use routes::{Found, Routes};
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use hyper::{HeaderMap, Request};
 
 use crate::config::{self, AuthSource};
-use crate::limits::{Claim, LeaseKey, LeaseKind, LimitName, SharedLimits, Verdict};
+use crate::limits::{Claim, LeaseKey, LeaseKind, LimitName, NewChannels, SharedLimits, Verdict};
 use crate::protocol::{
-    ChannelName, ConnectionId, OriginTag, Params, RequestId, ReservedChannels, ResumePoint,
-    SenderKey, TemplateContext, TraceContext,
+    ChannelName, ClientNetwork, ConnectionId, OriginTag, Params, RequestId, ReservedChannels,
+    ResumePoint, SenderKey, TemplateContext, TraceContext,
 };
+use crate::telemetry;
 use crate::telemetry::connections::Admitted;
+use crate::telemetry::messages::LocalLimit;
 use crate::tokens::{Authenticator, CredentialContext, Identity};
 use authorize::{AuthorizeQuestion, Authorizer};
 use credentials::OfferedCredentials;
@@ -78,8 +81,15 @@ pub struct Handshake {
     /// The channels that no client may join, whatever its route and credentials are.
     reserved: ReservedChannels,
     authorizer: Authorizer,
-    /// `[limits] ipv6_prefix`.
-    ipv6_prefix: u8,
+    new_channels: NewChannels,
+    client_limits: config::ClientLimits,
+}
+
+/// What a handshake is limited by.
+pub struct HandshakeLimits {
+    pub shared: SharedLimits,
+    pub new_channels: NewChannels,
+    pub client: config::ClientLimits,
 }
 
 impl Handshake {
@@ -90,20 +100,20 @@ impl Handshake {
         tokens: &config::Tokens,
         jwt: &config::Jwt,
         authenticator: Authenticator,
-        limits: SharedLimits,
+        limits: HandshakeLimits,
         reserved: ReservedChannels,
-        ipv6_prefix: u8,
     ) -> Result<Self, String> {
         Ok(Self {
             origins: origins.clone(),
             tokens: tokens.clone(),
             session_cookie: jwt.cookie.clone(),
             authenticator,
-            limits,
+            limits: limits.shared,
+            new_channels: limits.new_channels,
+            client_limits: limits.client,
             reserved,
             authorizer: Authorizer::new(routes.with_channels())?,
             routes,
-            ipv6_prefix,
         })
     }
 
@@ -134,7 +144,9 @@ impl Handshake {
         // Limits come before the question, so that nobody can make the backend answer any number of them, and after the
         // other checks, so that a refusal by one of those does not use up the user's limits.
         let lease = self.check_limits(&route, &params, &identity, connection_id).await?;
-        let client = &SenderKey::new(identity.user_id.as_ref(), attempt.ip, self.ipv6_prefix);
+        self.check_channel_rate(&channel, attempt.ip)?;
+        let prefix = self.client_limits.ipv6_prefix;
+        let client = &SenderKey::new(identity.user_id.as_ref(), attempt.ip, prefix);
         let question = AuthorizeQuestion {
             channel: &channel,
             client,
@@ -236,6 +248,19 @@ impl Handshake {
                 Err(Rejection::connections(retry_after))
             }
             Err(_) => Err(Rejection::engine()),
+        }
+    }
+
+    /// Counts a channel that is new to this node for the address of the client.
+    fn check_channel_rate(&self, channel: &ChannelName, ip: IpAddr) -> Result<(), Rejection> {
+        let config::ClientLimits { channels_per_ip, ipv6_prefix, .. } = self.client_limits;
+        let network = ClientNetwork::of(ip, ipv6_prefix);
+        match self.new_channels.join(channel, network, channels_per_ip) {
+            Verdict::Allowed => Ok(()),
+            Verdict::Refused { retry_after } => {
+                telemetry::messages::local_limit_refused(LocalLimit::ChannelsPerIp);
+                Err(Rejection::channels(retry_after))
+            }
         }
     }
 

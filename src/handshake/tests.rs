@@ -65,9 +65,12 @@ fn from_config(config: Config, store: TokenStore, limits: SharedLimits) -> Hands
         &tokens,
         &jwt,
         authenticator,
-        limits,
+        HandshakeLimits {
+            shared: limits,
+            new_channels: NewChannels::default(),
+            client: Config::from_toml("").unwrap().limits,
+        },
         reserved,
-        64,
     )
     .unwrap()
 }

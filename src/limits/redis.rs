@@ -48,8 +48,17 @@ impl RedisLimits {
 
     /// Declares the kinds of limits that are used, each with an example of its keys. `is_administered` adds what reading
     /// and resetting them needs.
-    pub(super) fn declare_needs(&self, used: &[(UsedLimit, String)], is_administered: bool) {
+    /// `unadministered` are the keys of buckets that the server API does not know.
+    pub(super) fn declare_needs(
+        &self,
+        used: &[(UsedLimit, String)],
+        is_administered: bool,
+        unadministered: &[String],
+    ) {
         let mut needs = Needs::default();
+        for key in unadministered {
+            needs = needs.script(include_str!("take.lua"), key, "");
+        }
         for (kind, key) in used {
             let script = match kind {
                 UsedLimit::Bucket => include_str!("take.lua"),

@@ -87,13 +87,12 @@ impl SharedLimits {
         is_administered: bool,
     ) {
         let Engine::Redis(redis) = &self.0.engine else { return };
-        let mut used = Vec::new();
+        let (mut used, mut of_tokens) = (Vec::new(), Vec::new());
         if let Some(Tokens { requests_per_user, requests_per_ip, .. }) = tokens {
             let of_user = requests_per_user.map(|_| LimitName::TokenRequests);
             let of_ip = requests_per_ip.map(|_| LimitName::TokenRequestsOfIp);
-            for limit in [of_user, of_ip].into_iter().flatten() {
-                used.push((UsedLimit::Bucket, self.own_key("limit", limit, "", "0")));
-            }
+            let limits = [of_user, of_ip].into_iter().flatten();
+            of_tokens.extend(limits.map(|limit| self.own_key("limit", limit, "", "0")));
         }
         if routes.iter().any(|route| route.generations.concurrent != Concurrent::Parallel) {
             used.push((UsedLimit::Turn, format!("{}turn:{{0}}", self.0.prefix)));
@@ -117,7 +116,7 @@ impl SharedLimits {
                 used.push(one);
             }
         }
-        redis.declare_needs(&used, is_administered);
+        redis.declare_needs(&used, is_administered, &of_tokens);
     }
 
     fn own_key(&self, kind: &str, limit: LimitName, route: &str, user: &str) -> String {

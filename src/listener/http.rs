@@ -14,26 +14,23 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Request, Response, StatusCode, header};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use super::client_limits::{ClientLimits, LingerPlace, LingerPlaces};
+use super::held_body::HeldBody;
 use super::{RuntimeConfig, fixed};
-use crate::clock;
 use crate::config;
-use crate::handshake::{
-    Admission, Found, Handshake, HandshakeAttempt, Rejection, json_error, upgrade,
-};
-use crate::limits::{ConnectionCounts, ConnectionPermit, IpPermit, Lease, LeaseKey, LeaseKind};
-use crate::protocol::{ClientAddress, CloseReason, Params, SenderKey, with_timestamp};
+use crate::handshake::{Admission, Found, Rejection, json_error, upgrade};
+use crate::limits::{IpPermit, Lease};
+use crate::protocol::{ClientAddress, CloseReason, SenderKey};
 use crate::proxy::{Proxy, ProxyBody};
 use crate::session::{self, Client, Permits, Services, UpstreamMode};
 use crate::socket::ByteStream;
 use crate::telemetry;
-use crate::telemetry::connections::Admitted;
-use crate::telemetry::messages::LocalLimit;
 
 /// A client that is connected when the gateway begins to drain and has not sent a request yet may send one
 /// for this long, but for at most half of `[shutdown] grace`.
@@ -43,35 +40,38 @@ const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct HttpFrontend {
     runtime_config: RefCell<Arc<RuntimeConfig>>,
     proxy: RefCell<Proxy>,
-    counts: ConnectionCounts,
+    limits: ClientLimits,
+    pub linger_places: LingerPlaces,
     pub services: Rc<Services>,
 }
 
 /// One accepted connection.
 pub(super) struct Connection {
     pub peer: SocketAddr,
-    /// Whether the address has too many connections. If so, the first request is rejected.
-    pub over_ip_limit: bool,
     pub permits: Permits,
     /// Makes a drain wait for this connection until its session is open.
     pub tracked: TaskTrackerToken,
 }
 
 /// The result of an upgrade whose 101 response is on its way.
-enum Upgraded {
+pub(super) enum Upgraded {
     Admitted(Box<Admission>, IpAddr, Option<IpPermit>, Option<Lease>),
     /// The gateway sends a fixed reply, if the client may have it, and closes the socket.
     Closed(Option<String>, CloseReason, Option<IpPermit>),
     /// A route refuses the client of this address. The gateway sends at most one event and closes the socket.
-    Refused(Option<String>, CloseReason, IpAddr),
+    Refused(Option<String>, CloseReason, IpAddr, Option<IpPermit>),
+    /// The same for a client whose address is over a limit: it is closed at once and holds no permit.
+    OverLimit(Option<String>, CloseReason, LingerPlace),
 }
 
 /// The state that the requests of one connection share.
-struct HttpPhase {
+pub(super) struct HttpPhase {
     peer: SocketAddr,
-    over_ip_limit: bool,
-    upgraded: RefCell<Option<Upgraded>>,
-    has_ip_permit: Cell<bool>,
+    pub upgraded: RefCell<Option<Upgraded>>,
+    /// Whether the connection was counted for its address when it was accepted. Otherwise its requests are.
+    has_ip_permit: bool,
+    /// Whether a handshake was attempted. Accepting the connection has paid for the first.
+    has_attempted: Cell<bool>,
     /// Notified when a request has arrived.
     request_received: Notify,
 }
@@ -81,11 +81,17 @@ impl HttpFrontend {
     /// The proxy's upstream is `https` and no root certificates can be loaded.
     pub fn new(
         runtime_config: Arc<RuntimeConfig>,
-        counts: ConnectionCounts,
+        limits: ClientLimits,
         services: Rc<Services>,
     ) -> Result<Self, String> {
         let proxy = RefCell::new(Proxy::new(&runtime_config.config.proxy)?);
-        Ok(Self { runtime_config: RefCell::new(runtime_config), proxy, counts, services })
+        Ok(Self {
+            runtime_config: RefCell::new(runtime_config),
+            proxy,
+            limits,
+            linger_places: LingerPlaces::default(),
+            services,
+        })
     }
 
     /// Applies `new` to the next requests, and to open connections as far as possible. A request that has started
@@ -105,32 +111,27 @@ impl HttpFrontend {
         Arc::clone(&self.runtime_config.borrow())
     }
 
-    /// Acquires a permit for a connection of the process; `None` if all are in use.
-    pub fn acquire_permit(&self) -> Option<ConnectionPermit> {
-        self.counts.acquire(self.runtime_config.borrow().config.server.max_connections)
-    }
-
-    /// Acquires a permit for a connection of `ip`; `None` if all are in use.
-    pub fn acquire_ip_permit(&self, ip: IpAddr) -> Option<IpPermit> {
-        self.counts
-            .acquire_ip(ip, self.runtime_config.borrow().config.server.max_connections_per_ip)
-    }
-
-    /// Whether `peer` is a proxy whose forwarding headers are trusted.
-    pub fn is_trusted(&self, peer: IpAddr) -> bool {
-        let runtime_config = self.runtime_config.borrow();
-        let trusted = &runtime_config.config.server.trusted_proxies;
-        trusted.iter().any(|network| network.contains(&peer))
+    /// Serves a connection, unless a limit refuses it.
+    pub fn accept(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr) {
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        let admitted = {
+            let config = &self.runtime_config.borrow().config;
+            self.limits.admit(stream, peer.ip(), config, &self.linger_places)
+        };
+        let Some((stream, process, ip)) = admitted else { return };
+        let permits = Permits { process, ip, lease: None };
+        let connection = Connection { peer, permits, tracked: self.services.shutdown.track() };
+        tokio::task::spawn_local(Rc::clone(self).serve(stream, connection));
     }
 
     /// Serves requests until the connection ends or is upgraded. After an upgrade, starts the session.
-    pub async fn serve(self: Rc<Self>, stream: TcpStream, connection: Connection) {
-        let Connection { peer, over_ip_limit, mut permits, tracked } = connection;
+    async fn serve(self: Rc<Self>, stream: TcpStream, connection: Connection) {
+        let Connection { peer, mut permits, tracked } = connection;
         let phase = Rc::new(HttpPhase {
             peer,
-            over_ip_limit,
             upgraded: RefCell::default(),
-            has_ip_permit: Cell::new(permits.ip.is_some()),
+            has_ip_permit: permits.ip.is_some(),
+            has_attempted: Cell::default(),
             request_received: Notify::new(),
         });
         let Some((stream, early)) = self.serve_http(stream, &phase).await else { return };
@@ -156,9 +157,18 @@ impl HttpFrontend {
                     session::send_and_close(services, stream, text, reason, permits, None).await;
                 });
             }
-            Upgraded::Refused(text, reason, ip) => {
+            Upgraded::OverLimit(text, reason, place) => {
+                drop(permits);
+                let services = Rc::clone(&self.services);
+                tokio::task::spawn_local(async move {
+                    let _guard = tracked;
+                    session::send_and_close(services, stream, text, reason, place, None).await;
+                });
+            }
+            Upgraded::Refused(text, reason, address, ip) => {
+                permits.ip = permits.ip.take().or(ip);
                 let (services, delay) =
-                    (Rc::clone(&self.services), self.services.delay_refusal(ip));
+                    (Rc::clone(&self.services), self.services.delay_refusal(address));
                 tokio::task::spawn_local(async move {
                     let _guard = tracked;
                     session::send_and_close(services, stream, text, reason, permits, delay).await;
@@ -222,153 +232,67 @@ impl HttpFrontend {
             request.headers(),
             &config.server.trusted_proxies,
         );
-        match handshake.find_route(request.uri().path()) {
-            Some(Found::Route(route, params)) => {
+        let found = handshake.find_route(request.uri().path());
+        let is_handshake = found.is_some() && upgrade::is_requested(request.headers());
+        let limited = self.check_limits(phase, address.ip, is_handshake, config);
+        let is_refused = limited.is_err();
+        let mut response = match (found, limited) {
+            (_, Err(rejection)) if !is_handshake => boxed(rejection.to_response()),
+            (Some(Found::Route(route, params)), ip) => {
                 let routed = (&route, params);
-                return boxed(self.handshake(phase, handshake, address, routed, &request).await);
+                boxed(self.handshake(phase, handshake, address, routed, &request, ip).await)
             }
-            Some(Found::Reply(reply)) if upgrade::is_requested(request.headers()) => {
-                return boxed(self.answer_fixed(phase, address, &reply, &request));
+            (Some(Found::Reply(reply)), ip) if is_handshake => {
+                boxed(self.answer_fixed(phase, address, &reply, &request, ip))
             }
-            Some(Found::Reply(reply)) if !phase.over_ip_limit => {
-                let draining = self.services.shutdown.is_draining();
-                return boxed(fixed::answer(&reply, &request, draining));
-            }
-            // The proxy does not forward WebSockets, and the upstream might redirect a plain request.
-            None if upgrade::is_requested(request.headers()) => {
-                let error = "no route takes WebSockets at this path";
-                return boxed(json_error(StatusCode::NOT_FOUND, error, "no_route"));
-            }
-            Some(Found::Reply(_)) | None => {}
-        }
-        if phase.over_ip_limit {
-            return boxed(Rejection::connections_per_ip().to_response());
-        }
-        if handshake.is_token_endpoint(request.uri().path()) {
-            return boxed(handshake.issue(request, address.ip).await);
-        }
-        proxy.forward(request, address).await
-    }
-
-    /// Admits or rejects a WebSocket of `route`.
-    async fn handshake(
-        &self,
-        phase: &HttpPhase,
-        handshake: &Handshake,
-        address: ClientAddress,
-        (route, params): (&Arc<config::Route>, Params),
-        request: &Request<Incoming>,
-    ) -> Response<Full<Bytes>> {
-        let upgrade = match upgrade::check(request) {
-            Ok(upgrade) => upgrade,
-            Err(response) => return response,
-        };
-        let attempt = HandshakeAttempt::new(request.headers(), address);
-        let verdict = match self.ip_permit(phase, address.ip) {
-            Ok(ip) => {
-                let admitted = handshake.admit(Arc::clone(route), params, request, &attempt).await;
-                match admitted {
-                    // While the engine is away no client can join its channel.
-                    Ok(_) if !self.services.broker.is_live() => Err(Rejection::engine()),
-                    admitted => admitted.map(|admission| (admission, ip)),
-                }
-            }
-            Err(rejection) => Err(rejection),
-        };
-        let decision = match &verdict {
-            Ok((admission, _)) => Ok(admission.admitted()),
-            Err(rejection) => Err(rejection.cause),
-        };
-        attempt.finish(route.path.as_str(), decision);
-        self.complete_upgrade(phase, address.ip, route, upgrade, verdict)
-    }
-
-    /// Answers a WebSocket of a route with a fixed reply.
-    fn answer_fixed(
-        &self,
-        phase: &HttpPhase,
-        address: ClientAddress,
-        reply: &config::FixedReply,
-        request: &Request<Incoming>,
-    ) -> Response<Full<Bytes>> {
-        let upgrade = match upgrade::check(request) {
-            Ok(upgrade) => upgrade,
-            Err(response) => return response,
-        };
-        let entered = self.ip_permit(phase, address.ip);
-        let decision = match &entered {
-            Ok(_) => Ok(Admitted::default()),
-            Err(rejection) => Err(rejection.cause),
-        };
-        HandshakeAttempt::new(request.headers(), address).finish(reply.path.as_str(), decision);
-        let upgraded = match entered {
-            Err(rejection) => Upgraded::Closed(rejection.event(), rejection.reason, None),
-            Ok(ip) if self.services.shutdown.is_draining() => {
-                Upgraded::Closed(None, CloseReason::Restarting, ip)
-            }
-            Ok(ip) => Upgraded::Closed(Some(reply.reply.to_string()), CloseReason::Normal, ip),
-        };
-        *phase.upgraded.borrow_mut() = Some(upgraded);
-        upgrade.accept_to_close()
-    }
-
-    /// Acquires the address permit of a client behind a trusted proxy. Any other client got its permit when its
-    /// connection was accepted.
-    fn ip_permit(&self, phase: &HttpPhase, ip: IpAddr) -> Result<Option<IpPermit>, Rejection> {
-        let permit = if phase.has_ip_permit.get() {
-            return Ok(None);
-        } else if phase.over_ip_limit {
-            None
-        } else {
-            self.acquire_ip_permit(ip)
-        };
-        permit.map(Some).ok_or_else(|| {
-            telemetry::messages::local_limit_refused(LocalLimit::ConnectionsPerIp);
-            Rejection::connections_per_ip()
-        })
-    }
-
-    /// Returns the 101 response, or the rejection in the form that the route configures (`reject`).
-    fn complete_upgrade(
-        &self,
-        phase: &HttpPhase,
-        address: IpAddr,
-        route: &config::Route,
-        upgrade: upgrade::UpgradeRequest,
-        verdict: Result<(Admission, Option<IpPermit>), Rejection>,
-    ) -> Response<Full<Bytes>> {
-        match verdict {
-            Ok((mut admission, ip)) => {
-                let lease = self.hold_lease(&mut admission);
-                let response = upgrade.accept(admission.subprotocol.as_deref());
-                *phase.upgraded.borrow_mut() =
-                    Some(Upgraded::Admitted(Box::new(admission), address, ip, lease));
-                response
-            }
-            Err(rejection) if route.reject == config::Reject::Http => rejection.to_response(),
-            Err(rejection) => {
-                let response = upgrade.accept_to_close();
-                let event = rejection.event();
-                let event = match route.timestamps {
-                    true => event.map(|event| with_timestamp(&event, &clock::now_rfc3339())),
-                    false => event,
+            (found, ip) => {
+                let answered = match found {
+                    Some(Found::Reply(reply)) => {
+                        let draining = self.services.shutdown.is_draining();
+                        boxed(fixed::answer(&reply, &request, draining))
+                    }
+                    // The proxy does not forward WebSockets, and the upstream might redirect a plain request.
+                    _ if upgrade::is_requested(request.headers()) => {
+                        let error = "no route takes WebSockets at this path";
+                        boxed(json_error(StatusCode::NOT_FOUND, error, "no_route"))
+                    }
+                    _ if handshake.is_token_endpoint(request.uri().path()) => {
+                        boxed(handshake.issue(request, address.ip).await)
+                    }
+                    _ => proxy.forward(request, address).await,
                 };
-                *phase.upgraded.borrow_mut() =
-                    Some(Upgraded::Refused(event, rejection.reason, address));
-                response
+                HeldBody::hold(answered, ip.ok().flatten())
             }
+        };
+        let is_open = response.status() != StatusCode::SWITCHING_PROTOCOLS;
+        if is_refused && is_open && phase.has_ip_permit {
+            // A client that is over a limit is not served any longer. The connection of a proxy may be another's.
+            let close = header::HeaderValue::from_static("close");
+            response.headers_mut().insert(header::CONNECTION, close);
         }
+        response
     }
 
-    /// Adds the lease to this thread's lease set, which releases it when the connection ends.
-    fn hold_lease(&self, admission: &mut Admission) -> Option<Lease> {
-        let claim = admission.lease.take()?;
-        let Admission { route, identity, connection_id, .. } = admission;
-        let user = identity.key();
-        let key = LeaseKey { kind: LeaseKind::Connection, route: route.path.as_str(), user: &user };
-        let lease = self.services.leases.hold(key, (*connection_id).into());
-        claim.transfer();
-        Some(lease)
+    /// Checks the limits of the client's address. Returns a permit if its requests are counted one by one.
+    fn check_limits(
+        &self,
+        phase: &HttpPhase,
+        ip: IpAddr,
+        is_handshake: bool,
+        config: &config::Config,
+    ) -> Result<Option<IpPermit>, Rejection> {
+        if is_handshake {
+            self.limits.check_memory()?;
+            if phase.has_attempted.replace(true) || !phase.has_ip_permit {
+                self.limits.take_connect(ip, config)?;
+            }
+        } else {
+            self.limits.take_request(ip, config)?;
+        }
+        if phase.has_ip_permit {
+            return Ok(None);
+        }
+        self.limits.acquire_ip(ip, config).map(Some)
     }
 
     fn build_client(&self, admission: Admission, address: IpAddr) -> Client {
@@ -377,7 +301,11 @@ impl HttpFrontend {
             route: RefCell::new(admission.route),
             params: admission.params,
             channel: admission.channel,
-            key: SenderKey::new(admission.identity.user_id.as_ref(), address, 64),
+            key: SenderKey::new(
+                admission.identity.user_id.as_ref(),
+                address,
+                self.services.config().config.limits.ipv6_prefix,
+            ),
             user_id: admission.identity.user_id.clone(),
             identity: RefCell::new(admission.identity),
             request_id: admission.request_id,

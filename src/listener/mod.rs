@@ -5,9 +5,13 @@
 //! request is freed.
 
 mod accept;
+mod client_limits;
 mod fixed;
+mod held_body;
 mod http;
 mod runtime_config;
+mod websocket;
 
 pub use accept::Worker;
+pub use client_limits::ClientLimits;
 pub use runtime_config::RuntimeConfig;

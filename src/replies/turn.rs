@@ -7,7 +7,6 @@ use super::{Refusal, RelayOutcome, Replies, Sender};
 use crate::config::Concurrent;
 use crate::generations::Claim;
 use crate::limits::{Lease, Turn, TurnRequest};
-use crate::shares::share_of;
 use crate::telemetry::messages::{TurnOutcome, WaitingMessage};
 
 /// The pauses between two requests for a turn. The pause grows, and begins again when a reply has ended.
@@ -64,7 +63,12 @@ impl Replies {
                 Concurrent::Queue => max_waiting,
                 Concurrent::Reject => 0,
             };
-            match request.take(max_waiting, share_of(max_waiting, max_waiting_per_user)).await {
+            // Half of it where nothing is configured: a channel often has two clients only.
+            let share = match max_waiting_per_user {
+                0 => max_waiting.div_ceil(2),
+                configured => configured,
+            };
+            match request.take(max_waiting, share).await {
                 Ok(Turn::Taken) => {
                     let holder = request.transfer();
                     let turn = self.services.leases.hold_turn(&sender.channel, holder);

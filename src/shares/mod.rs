@@ -8,12 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 #[cfg(test)]
 mod tests;
 
-/// Each client may hold this part of a bound where nothing else is configured.
-const DEFAULT_SHARE: usize = 4;
-
 /// Returns the share of `max` that one client may hold: `configured`, or a quarter if that is 0.
 pub fn share_of(max: usize, configured: usize) -> usize {
-    if configured > 0 { configured.min(max) } else { max.div_ceil(DEFAULT_SHARE) }
+    if configured > 0 { configured.min(max) } else { max.div_ceil(4) }
 }
 
 /// The permits of one bound, shared by all threads. Cheap to clone.

@@ -10,7 +10,10 @@ use tracing::{debug, error, info, warn};
 use super::credentials::RejectionCause;
 use super::definitions::{ROUTE, buckets, metrics, millis, words};
 use super::log::{ConnectionFields, connection_event};
-use crate::protocol::{ChannelName, CloseReason, ConnectionId, RequestId, UserId, label_enum};
+use super::messages::{LocalLimit, local_limit_refused};
+use crate::protocol::{
+    ChannelName, ClientNetwork, CloseReason, ConnectionId, RequestId, UserId, label_enum,
+};
 
 metrics! {
     /// Open connections of the public port, WebSockets and plain HTTP alike.
@@ -81,6 +84,23 @@ pub fn accept_failed(error: &std::io::Error) {
     error!(event = "accept_failed", %error, "failed to accept a connection");
 }
 
+/// A limit refused a connection when it was accepted, or a request behind a trusted proxy. `network` is the client's,
+/// or the peer's if the client is not known yet.
+pub fn connection_refused(limit: LocalLimit, network: ClientNetwork) {
+    local_limit_refused(limit);
+    let is_of_one_client = matches!(
+        limit,
+        LocalLimit::ConnectsPerIp | LocalLimit::ConnectionsPerIp | LocalLimit::RequestsPerIp
+    );
+    let limit = limit.label();
+    // The fields are the same, so that one search finds both.
+    if is_of_one_client {
+        info!(event = "connection_refused", limit, %network, "an address is over a limit");
+    } else {
+        warn!(event = "node_full", limit, %network, "this node takes no more connections");
+    }
+}
+
 label_enum! {
     /// Why a connection ended in the middle of a request.
     enum HttpError {
@@ -109,11 +129,11 @@ pub fn http_failed(error: &hyper::Error) {
 }
 
 /// A refused client is closed after `delay`, or at once if too many refused clients wait already.
-pub fn refusal_delayed(ip: IpAddr, delay: Duration, waits: bool) {
+pub fn refusal_delayed(network: ClientNetwork, delay: Duration, waits: bool) {
     let close = if waits { RefusalClose::Waits } else { RefusalClose::AtOnce }.label();
     REFUSALS_DELAYED.at([close]).increment(1);
     let delay_ms = millis(delay);
-    debug!(event = "refusal_delayed", %ip, close, delay_ms, "the close of a refused client waits");
+    debug!(event = "refusal_delayed", %network, close, delay_ms, "the close of a refused client waits");
 }
 
 /// A client's attempt to connect.

@@ -71,9 +71,17 @@ label_enum! {
         AuthorizeBusy => "authorize_busy",
         /// The limit `connects_per_user`.
         Connects => "connects",
+        /// The limit `[limits] channels_per_ip`.
+        Channels => "channels_per_ip",
         /// The limit `connections_per_user`.
         Connections => "connections",
-        ConnectionsPerIp => "connections_per_ip";
+        /// The limit `connects_per_ip`.
+        ConnectsPerIp => "connects_per_ip",
+        ConnectionsPerIp => "connections_per_ip",
+        /// The limit `requests_per_ip`.
+        RequestsPerIp => "requests_per_ip",
+        /// The limit `max_memory`.
+        Memory => "memory";
         Credential(CredentialCause),
     }
 }

@@ -73,7 +73,7 @@ impl MemoryTokens {
         self.insert(token, json, None, now)
     }
 
-    /// The same, unless `max` tokens of `user` wait to be used. issue.lua does the same.
+    /// The same, unless `max` tokens of `user` wait to be used. count.lua does the same.
     pub(super) fn put_of(
         &self,
         user: &str,

@@ -11,7 +11,7 @@ use crate::config::TokenFormat;
 use crate::protocol::random_hex;
 use crate::redis_link::{Commands, Needs, RedisFailure};
 
-const ISSUE: &str = include_str!("issue.lua");
+const COUNT: &str = include_str!("count.lua");
 
 /// Records as strings under `{prefix}{token}` with a time to live. It needs Redis 6.2 (`GETDEL`).
 /// The tokens of a user whose number is bounded are a sorted set under `{prefix}user:{user}`, by their log ids.
@@ -20,7 +20,7 @@ pub(super) struct RedisTokens {
     prefix: Box<str>,
     ttl_ms: u64,
     format: TokenFormat,
-    issue: Script,
+    count: Script,
 }
 
 impl RedisTokens {
@@ -31,7 +31,7 @@ impl RedisTokens {
         format: TokenFormat,
     ) -> Self {
         let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).max(1);
-        Self { commands, prefix: prefix.into(), ttl_ms, format, issue: Script::new(ISSUE) }
+        Self { commands, prefix: prefix.into(), ttl_ms, format, count: Script::new(COUNT) }
     }
 
     /// Writes the record in the configured format; `None` beyond [`TokenRecord::MAX_BYTES`].
@@ -55,7 +55,8 @@ impl RedisTokens {
         self.commands.query(&set).await
     }
 
-    /// The same, unless `max` tokens of `user` wait to be used: then returns the time until one of them expires.
+    /// The same, unless `max` tokens of `user` wait to be used: then returns the time until one of them expires. The
+    /// count is checked and taken in one step, and given back if the token cannot be stored.
     pub(super) async fn put_of(
         &self,
         user: &str,
@@ -63,11 +64,19 @@ impl RedisTokens {
         token: &str,
         record: &[u8],
     ) -> Result<Option<Duration>, RedisFailure> {
-        let mut call = self.issue.prepare_invoke();
-        call.key(self.key(token)).key(self.user_key(user));
-        call.arg(record).arg(self.ttl_ms).arg(log_id(token)).arg(max);
+        let id = log_id(token);
+        let mut call = self.count.prepare_invoke();
+        call.key(self.user_key(user)).arg(&id).arg(self.ttl_ms).arg(max);
         let wait_ms: u64 = self.commands.invoke(&call).await?;
-        Ok((wait_ms > 0).then(|| Duration::from_millis(wait_ms)))
+        if wait_ms > 0 {
+            return Ok(Some(Duration::from_millis(wait_ms)));
+        }
+        let stored = self.put(token, record).await;
+        if stored.is_err() {
+            // What fails expires.
+            let _ = self.uncount(user, &id).await;
+        }
+        stored.map(|()| None)
     }
 
     /// A token of `user` was used. `id` is its log id.
@@ -89,7 +98,7 @@ impl RedisTokens {
         }
         if counts {
             needs =
-                needs.script(ISSUE, &self.user_key("0"), "").command("ZREM", &self.user_key("0"));
+                needs.script(COUNT, &self.user_key("0"), "").command("ZREM", &self.user_key("0"));
         }
         if consumes {
             needs = needs.command("GETDEL", &self.key("0"));

@@ -3,7 +3,9 @@
 #[macro_use]
 mod engine;
 
+mod address_limits;
 mod admin;
+mod admin_strangers;
 mod broker;
 mod canary;
 mod cancelled;
@@ -16,6 +18,7 @@ mod commands;
 mod concurrent;
 mod conformance;
 mod credentials;
+mod descriptors;
 mod disconnect;
 mod django_tokens;
 mod failover;
@@ -27,6 +30,7 @@ mod http_input;
 mod jwt;
 mod limits;
 mod logs;
+mod memory_budget;
 mod metrics;
 mod names;
 mod not_json;
@@ -48,6 +52,7 @@ mod session;
 mod shares;
 mod side_by_side;
 mod simplejwt;
+mod standards;
 mod start;
 mod stopping;
 mod tokens;

@@ -206,7 +206,7 @@ pub struct Generations {
     pub concurrent: Concurrent,
     /// The most messages of one channel that wait with [`Concurrent::Queue`].
     pub max_waiting: usize,
-    /// The same for one user, or for the anonymous clients of one address; 0 = a quarter.
+    /// The same for one user, or for the anonymous clients of one address; 0 = half.
     pub max_waiting_per_user: usize,
 }
 

@@ -23,6 +23,8 @@ pub struct Server {
     pub max_connections: usize,
     /// The maximum number of open public connections per client address; 0 = no limit.
     pub max_connections_per_ip: usize,
+    /// The most bytes that queues, partial messages, histories and messages in progress may take together; 0 = no limit.
+    pub max_memory: usize,
     /// The longest that the close of a refused client waits; zero = it does not.
     pub refusal_delay: Duration,
     /// The peers whose `X-Forwarded-For` is trusted.
@@ -31,6 +33,19 @@ pub struct Server {
     pub header_timeout: Duration,
     /// Larger request heads are refused with 431.
     pub max_header_bytes: usize,
+}
+
+/// `[limits]`: rates of each client address on the public port, and what counts as one address.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ClientLimits {
+    /// New connections; behind a trusted proxy WebSocket handshakes. `None` = no limit.
+    pub connects_per_ip: Option<Rate>,
+    /// HTTP requests that are not WebSocket handshakes. `None` = no limit.
+    pub requests_per_ip: Option<Rate>,
+    /// New channels, for the clients of one address. `None` = no limit.
+    pub channels_per_ip: Option<Rate>,
+    /// How many bits of an IPv6 address count.
+    pub ipv6_prefix: u8,
 }
 
 /// `[admin]`: metrics, health and the server API.

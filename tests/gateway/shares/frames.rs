@@ -82,7 +82,13 @@ async fn a_flood_of_frames_that_are_no_messages_is_closed_and_cut_off() {
 #[tokio::test]
 async fn a_flood_on_a_bridged_route_is_closed_and_cut_off() {
     let echo = Echo::start().await;
-    let gateway = Gateway::start(Settings::echo(&echo.url())).await;
+    let settings = Settings::new()
+        .upstream("echo", &format!("kind = \"websocket\"\nurl = {:?}", echo.url()))
+        .route(
+            "path = \"/small\"\nchannel = \"echo\"\nupstream = \"echo\"\nauth = [\"anonymous\"]\n\
+             protocol = \"raw\"",
+        );
+    let gateway = Gateway::start(settings).await;
     for (count, (name, first, frames)) in (1..).zip(floods()) {
         let mut client = RawClient::open(gateway.addr(), "/small").await;
         let code = flood(&mut client, &first, &frames).await;

@@ -2,12 +2,15 @@
 
 use serde_json::{Value, json};
 
-use super::address;
+use super::{address, others_are_served};
 use crate::chat::chat;
 use crate::engine::Engine;
+use crate::outcome::Outcome::{Connected, Http};
+use crate::outcome::outcome;
 use crate::rig::{Client, Gateway, until};
 
 on_both_engines! {
+    new_channels_of_an_address_have_a_rate,
     joins_and_leaves_of_strangers_push_no_message_out,
     empty_channels_evict_no_history,
 }
@@ -48,10 +51,18 @@ async fn joins_and_leaves_of_strangers_push_no_message_out(engine: Engine) {
     drop(victim);
     let (mut watcher, _) = Client::connected(&gateway, "/ws/chat/42/").await;
     let mut strangers = Vec::new();
+    // The victim may leave before or after the watcher has joined.
+    let mut victims = 0;
     // Its own join comes first.
     for _ in 0..=STRANGERS {
-        let event = watcher.next_json().await;
-        assert_eq!((&event["event"], &event["offset"]), (&json!("join"), &Value::Null), "{event}");
+        let event = loop {
+            let event = watcher.next_json().await;
+            if event["event"] == "join" {
+                break event;
+            }
+            victims += 1;
+        };
+        assert_eq!((&event["offset"], victims < 2), (&Value::Null, true), "{event}");
         strangers.push(Client::connected(&gateway, "/ws/chat/42/").await);
     }
     drop(strangers);
@@ -95,6 +106,33 @@ async fn empty_channels_evict_no_history(engine: Engine) {
         let path = format!("{path}?since=0&epoch={epoch}");
         let (_, resumed) = Client::connected(&gateway, &path).await;
         (resumed["recovered"] == true).then_some(())
+    })
+    .await;
+}
+
+async fn new_channels_of_an_address_have_a_rate(engine: Engine) {
+    let settings = chat("auth = [\"anonymous\"]\nreject = \"http\"")
+        .section("server", super::BEHIND_PROXY)
+        .section("limits", "channels_per_ip = \"3/1h\"");
+    let gateway = engine.start(settings).await;
+    let join = async |id: &str, client: &str| {
+        let path = format!("/ws/chat/{id}/");
+        outcome(&gateway, &path, &[("x-forwarded-for", client)]).await
+    };
+    // All addresses of a network are one customer's.
+    for (id, client) in [("a", "2001:db8::1"), ("b", "2001:db8::2"), ("a", "2001:db8::3")] {
+        assert_eq!(join(id, client).await, Connected, "{id}");
+    }
+    assert_eq!(join("c", "2001:db8::1").await, Connected);
+    for id in ["d", "e"] {
+        assert_eq!(join(id, "2001:db8::4").await, Http(429), "{id}");
+    }
+    assert_eq!(join("a", "2001:db8::4").await, Connected, "a channel that exists");
+    let refused = [("limit", "channels_per_ip")];
+    gateway.wait_for_metric("tidegate_limit_refusals_total", &refused, 2.0).await;
+    others_are_served(&gateway, async |client, number| {
+        gateway.publish(&format!("chat_other{number}"), json!({"event": "news"})).await;
+        client.next_event("news").await;
     })
     .await;
 }
