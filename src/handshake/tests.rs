@@ -68,7 +68,12 @@ fn from_config(config: Config, store: TokenStore, limits: SharedLimits) -> Hands
         HandshakeLimits {
             shared: limits,
             new_channels: NewChannels::default(),
-            client: Config::from_toml("").unwrap().limits,
+            client: config::ClientLimits {
+                connects_per_ip: None,
+                requests_per_ip: None,
+                channels_per_ip: None,
+                ipv6_prefix: 64,
+            },
         },
         reserved,
     )

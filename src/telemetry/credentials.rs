@@ -95,9 +95,9 @@ label_enum! {
         /// The body is too large, or did not arrive in time.
         Body => "body",
         /// The limit `[tokens] requests_per_user`.
-        UserRate => "requests_per_user",
+        UserRate => "token_requests_per_user",
         /// The limit `[tokens] requests_per_ip`.
-        IpRate => "requests_per_ip",
+        IpRate => "token_requests_per_ip",
         /// The limit `[tokens] outstanding_per_user`.
         Outstanding => "outstanding_per_user";
         Rejected(RejectionCause),
