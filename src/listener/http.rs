@@ -277,7 +277,7 @@ impl HttpFrontend {
         };
         let decision = match &verdict {
             Ok((admission, _)) => Ok(admission.admitted()),
-            Err(rejection) => Err(rejection.cause),
+            Err(rejection) => Err(rejection),
         };
         attempt.finish(route.path.as_str(), decision);
         self.complete_upgrade(phase, address.ip, route, upgrade, verdict)
@@ -298,7 +298,7 @@ impl HttpFrontend {
         let entered = self.ip_permit(phase, address.ip);
         let decision = match &entered {
             Ok(_) => Ok(Admitted::default()),
-            Err(rejection) => Err(rejection.cause),
+            Err(rejection) => Err(rejection),
         };
         HandshakeAttempt::new(request.headers(), address).finish(reply.path.as_str(), decision);
         let upgraded = match entered {

@@ -15,6 +15,7 @@ mod frames;
 mod heartbeat;
 mod inbox;
 mod opening;
+mod panics;
 mod presence;
 mod rate_buckets;
 mod registry;
@@ -64,6 +65,8 @@ pub struct Session {
     opened: Duration,
     /// Where the registry keeps this session.
     registry_slot: Cell<usize>,
+    /// Set by the first panic. Nothing but the closing of the socket follows.
+    has_panicked: Cell<bool>,
     _permits: Permits,
 }
 

@@ -72,8 +72,10 @@ impl SessionRegistry {
             let now = Instant::now();
             let unix_now = clock::since_unix_epoch();
             for session in self.next_slice() {
-                session.check_heartbeat(now);
-                session.check_credentials(now, unix_now);
+                session.contain(|| {
+                    session.check_heartbeat(now);
+                    session.check_credentials(now, unix_now);
+                });
                 queued += session.socket.queued_bytes();
             }
             let is_round_over = self.cursor.get() >= self.len();
@@ -96,7 +98,9 @@ impl SessionRegistry {
                 let sessions = self.sessions.borrow();
                 sessions.get(start..end.min(sessions.len())).unwrap_or_default().to_vec()
             };
-            slice.iter().for_each(&mut visit);
+            for session in &slice {
+                session.contain(|| visit(session));
+            }
             drop(slice);
             end = start;
             tokio::task::yield_now().await;

@@ -31,6 +31,7 @@ mod metrics;
 mod names;
 mod not_json;
 mod outcome;
+mod panics;
 mod presence;
 mod proxy;
 mod redis_acl;
