@@ -109,6 +109,13 @@ pub mod internals {
     };
     pub use crate::socket::{Decoder, Incoming};
 
+    pub mod handshake {
+        pub use crate::handshake::{Found, Handshake, HandshakeAttempt, Routes, upgrade};
+        pub use crate::limits::SharedLimits;
+        pub use crate::protocol::{ClientAddress, ReservedChannels};
+        pub use crate::tokens::{Authenticator, TokenStore};
+    }
+
     pub mod json {
         pub use crate::protocol::{has_lone_surrogate, json_members, json_text, published_object};
     }
@@ -119,5 +126,13 @@ pub mod internals {
 
     pub mod pickle {
         pub use crate::pickle::{MAX_BYTES, MAX_JSON_BYTES, read, write_json};
+    }
+
+    pub mod tokens {
+        pub use crate::tokens::{JwtVerifier, TokenRecord, TokenStore};
+    }
+
+    pub mod upstream {
+        pub use crate::upstream::{ReadResponse, ReplyBroken, ResponseReader};
     }
 }

@@ -656,3 +656,47 @@ fn a_line_of_a_shell_is_taken_apart() {
     let calls: Vec<_> = simple_commands(line).into_iter().filter_map(arguments).collect();
     assert_eq!(calls, [vec!["token", "--config", "a.toml", "--name", "An A"], vec!["serve"]]);
 }
+
+/// The names of all functions in the tests: Rust's and Python's.
+fn test_functions() -> BTreeSet<String> {
+    let mut files = files("rs");
+    files.extend(self::files("py"));
+    let is_test = |path: &PathBuf| {
+        path.components()
+            .any(|part| matches!(part.as_os_str().to_str(), Some("tests" | "tests.rs")))
+    };
+    let lines = files
+        .iter()
+        .filter(|path| is_test(path))
+        .flat_map(|path| read(path).lines().map(str::to_owned).collect::<Vec<String>>());
+    lines
+        .filter_map(|line| {
+            let (_, rest) = line.split_once("fn ").or_else(|| line.split_once("def "))?;
+            Some(rest.split(['(', '<']).next()?.to_owned())
+        })
+        .collect()
+}
+
+#[test]
+fn the_lists_of_owasp_name_tests_that_exist() {
+    let functions = test_functions();
+    for heading in ["OWASP ASVS 5.0, V4", "OWASP WebSocket Security Cheat Sheet"] {
+        let section = section("docs/security.md", heading);
+        let rows: Vec<&str> =
+            section.lines().filter(|line| line.starts_with('|')).skip(2).collect();
+        assert!(rows.len() > 10, "{heading}");
+        for row in rows {
+            let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+            let [_, text, shown_by] = cells[..] else { panic!("{row}") };
+            let names: Vec<&str> = shown_by.split('`').skip(1).step_by(2).collect();
+            assert!(!names.is_empty() || text.starts_with("Not applicable"), "{row}");
+            for name in names {
+                let exists = match name.contains('/') {
+                    true => root().join(name).is_file(),
+                    false => functions.contains(name),
+                };
+                assert!(exists, "no test {name}: {row}");
+            }
+        }
+    }
+}

@@ -25,6 +25,8 @@ label_enum! {
         Timeout => "timeout",
         TooLarge => "too_large",
         TooManyDebugged => "too_many_debugged",
+        /// Too many calls of one address had no valid API key.
+        TooManyFailures => "too_many_failures",
         TooManyTails => "too_many_tails",
         Unauthorized => "unauthorized",
     }
@@ -40,7 +42,9 @@ impl Code {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Timeout => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::TooManyDebugged | Self::TooManyTails => StatusCode::TOO_MANY_REQUESTS,
+            Self::TooManyDebugged | Self::TooManyFailures | Self::TooManyTails => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
             Self::Busy | Self::Draining | Self::EngineDown => StatusCode::SERVICE_UNAVAILABLE,
             Self::Incomplete => StatusCode::GATEWAY_TIMEOUT,
         }

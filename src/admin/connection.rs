@@ -1,27 +1,33 @@
 //! One connection to the admin port: how it is served and what ends it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::Admin;
+use super::open_connections::{Call, OpenGuard};
+use crate::protocol::ClientNetwork;
 use crate::shutdown::Shutdown;
 use crate::telemetry;
 use crate::telemetry::admin::Action;
 
+/// For a request head, and for an idle connection.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Requests have short heads; bodies are read in pieces.
+const READ_BUFFER_BYTES: usize = 64 * 1024;
 
 /// A peer that acknowledges nothing for this long counts as lost (`TCP_USER_TIMEOUT`).
 const PEER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -35,6 +41,16 @@ const LAST_ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 /// What the requests of one connection share.
 pub(super) struct Connection {
     pub address: SocketAddr,
+    /// What counts as one address in limits.
+    pub network: ClientNetwork,
+    /// When it was accepted, or its latest request came.
+    pub used: Cell<Instant>,
+    /// Whether its latest request had a valid API key.
+    pub has_key: Cell<bool>,
+    /// Held while a call of the API is in progress.
+    pub call: RefCell<Option<Call>>,
+    /// Cancelled when the connection has to make room for another.
+    ended: CancellationToken,
     /// Cancelled when the reader of a tail is too slow.
     pub too_slow: CancellationToken,
     /// Keeps the process alive until the current answer is sent; the connection then ends with it.
@@ -50,33 +66,50 @@ pub(super) struct Caller<'a> {
 }
 
 impl Connection {
-    pub fn new(address: SocketAddr) -> Self {
+    pub fn new(address: SocketAddr, network: ClientNetwork) -> Self {
         Self {
             address,
+            network,
+            used: Cell::new(Instant::now()),
+            has_key: Cell::default(),
+            call: RefCell::default(),
+            ended: CancellationToken::new(),
             too_slow: CancellationToken::new(),
             process_hold: RefCell::default(),
             held: Notify::new(),
         }
     }
 
+    pub fn is_calling(&self) -> bool {
+        self.call.borrow().is_some()
+    }
+
+    /// Makes room for another connection.
+    pub fn end(&self) {
+        self.ended.cancel();
+    }
+
+    #[cfg(test)]
+    pub fn has_ended(&self) -> bool {
+        self.ended.is_cancelled()
+    }
+
     /// Answers requests until the connection ends.
-    pub async fn serve(
-        self: Rc<Self>,
-        admin: Rc<Admin>,
-        stream: TcpStream,
-        permit: OwnedSemaphorePermit,
-    ) {
+    pub async fn serve(self: Rc<Self>, admin: Rc<Admin>, stream: TcpStream, guard: OpenGuard) {
         let socket = socket2::SockRef::from(&stream);
         // Without it the default time of the system applies.
         let _ = socket.set_tcp_user_timeout(Some(PEER_TIMEOUT));
         let (serving, connection) = (Rc::clone(&admin), Rc::clone(&self));
+        let connections = guard.connections();
         let service = service_fn(move |request| {
             let (admin, connection) = (Rc::clone(&serving), Rc::clone(&connection));
-            async move { Ok::<_, Infallible>(admin.answer(request, &connection).await) }
+            let connections = Rc::clone(&connections);
+            async move { Ok::<_, Infallible>(admin.answer(request, &connection, &connections).await) }
         });
         let served = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIMEOUT)
+            .max_buf_size(READ_BUFFER_BYTES)
             .serve_connection(TokioIo::new(stream), service);
         let too_slow = async {
             self.too_slow.cancelled().await;
@@ -85,13 +118,14 @@ impl Connection {
         let mut served = pin!(served);
         let (mut too_slow, mut stopping) = (pin!(too_slow), pin!(self.stopping(&admin)));
         tokio::select! {
-            ended = &mut served => return finish(ended, permit),
+            ended = &mut served => return finish(ended, guard),
+            () = self.ended.cancelled() => return,
             () = &mut too_slow => return,
             () = &mut stopping => served.as_mut().graceful_shutdown(),
         }
         let rest = tokio::time::timeout(LAST_ANSWER_TIMEOUT, served);
         tokio::select! {
-            ended = rest => if let Ok(ended) = ended { finish(ended, permit) },
+            ended = rest => if let Ok(ended) = ended { finish(ended, guard) },
             () = too_slow => {}
         }
     }
@@ -106,11 +140,11 @@ impl Connection {
     }
 }
 
-fn finish(ended: hyper::Result<()>, permit: OwnedSemaphorePermit) {
+fn finish(ended: hyper::Result<()>, guard: OpenGuard) {
     if let Err(error) = ended {
         telemetry::connections::http_failed(&error);
     }
-    drop(permit);
+    drop(guard);
 }
 
 impl Caller<'_> {

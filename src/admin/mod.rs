@@ -1,7 +1,7 @@
 //! The admin port: `/metrics`, `/livez`, `/readyz` and the server API under `/v1`.
 //!
 //! Metrics, health and the API's description need no key and are served while the gateway drains; liveness
-//! never depends on other systems. The server API needs one of `[admin] api_keys`, compared in constant
+//! never depends on other systems, nor on how many connections strangers hold. The server API needs one of `[admin] api_keys`, compared in constant
 //! time. Invariants: every answer is bounded, and a tail that is not read is closed; no call waits for
 //! another system without a deadline.
 
@@ -17,6 +17,7 @@ mod drain;
 mod history;
 mod limits;
 mod lists;
+mod open_connections;
 mod openapi;
 mod presence;
 mod publish;
@@ -26,23 +27,24 @@ mod tail;
 mod tests;
 mod tokens;
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 
 use crate::broker::{History, Publisher, Tails};
-use crate::config::SharedConfig;
+use crate::config::{Rate, SharedConfig};
 use crate::control::Control;
-use crate::limits::SharedLimits;
+use crate::limits::{NetworkRates, SharedLimits, Verdict};
 use crate::presence::PresenceStore;
-use crate::protocol::ChannelName;
+use crate::protocol::{ChannelName, ClientNetwork, HeadMistake, check_head};
 use crate::shutdown::Shutdown;
+use crate::socket::is_failed_connection;
 use crate::telemetry;
 use crate::telemetry::log::LogControl;
 use crate::tokens::TokenStore;
@@ -50,11 +52,17 @@ use body::Body;
 use code::Code;
 use connection::{Caller, Connection};
 pub use lists::Listings;
+use open_connections::OpenConnections;
 use resource::{Endpoint, Found, Resource};
 pub use tail::EndReason;
 
-/// The most open connections to the admin port.
-const MAX_CONNECTIONS: usize = 512;
+/// The most open connections to the admin port, if the process may have that many descriptors.
+pub const MAX_CONNECTIONS: usize = 512;
+
+/// How often one address may fail to give a valid API key before its next failures are answered with 429. A caller
+/// with a valid key is not concerned, so that nobody locks it out.
+const FAILED_KEYS: Rate = Rate { count: 10, per: Duration::from_secs(1), burst: 100 };
+
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// A condition of readiness, checked at each `/readyz`. The error is its text in the answer.
@@ -85,6 +93,10 @@ pub struct Admin {
     pub ready_queues: ReadyQueues,
     pub metrics: metrics_exporter_prometheus::PrometheusHandle,
     pub shutdown: Shutdown,
+    /// The most open connections, at most [`MAX_CONNECTIONS`].
+    pub max_connections: usize,
+    /// The failures of each address to give a valid API key.
+    pub failed_keys: NetworkRates,
 }
 
 impl Admin {
@@ -92,16 +104,19 @@ impl Admin {
     pub async fn serve(self, listener: TcpListener) {
         let shutdown = self.shutdown.clone();
         let admin = Rc::new(self);
-        let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let connections = Rc::new(OpenConnections::new(admin.max_connections));
         let accept_all = async {
             loop {
-                let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { return };
                 match listener.accept().await {
                     Ok((stream, address)) => {
-                        let connection = Rc::new(Connection::new(address));
-                        let served = connection.serve(Rc::clone(&admin), stream, permit);
+                        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+                        let network = admin.network_of(address);
+                        let connection = Rc::new(Connection::new(address, network));
+                        let Some(guard) = connections.add(&connection) else { continue };
+                        let served = connection.serve(Rc::clone(&admin), stream, guard);
                         tokio::task::spawn_local(served);
                     }
+                    Err(error) if is_failed_connection(&error) => {}
                     Err(error) => {
                         telemetry::connections::accept_failed(&error);
                         tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -115,7 +130,35 @@ impl Admin {
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>, connection: &Connection) -> Answer {
+    fn network_of(&self, address: SocketAddr) -> ClientNetwork {
+        ClientNetwork::of(address.ip(), self.config.load().limits.ipv6_prefix)
+    }
+
+    /// Answers a request. A connection without a valid key is kept alive for health and metrics only.
+    async fn answer(
+        &self,
+        mut request: Request<Incoming>,
+        connection: &Connection,
+        connections: &OpenConnections,
+    ) -> Answer {
+        connection.used.set(Instant::now());
+        connection.has_key.set(false);
+        if let Err(mistake) = check_head(&mut request) {
+            return refuse_head(mistake, connection);
+        }
+        let mut answer = self.find_answer(request, connection, connections).await;
+        if !connection.has_key.get() && !answer.status().is_success() {
+            answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        answer
+    }
+
+    async fn find_answer(
+        &self,
+        request: Request<Incoming>,
+        connection: &Connection,
+        connections: &OpenConnections,
+    ) -> Answer {
         let resource = match Resource::find(request.method().as_str(), request.uri().path()) {
             Found::Resource(resource) => resource,
             Found::Allow(allow) => return other_method(request.method(), &allow),
@@ -132,7 +175,7 @@ impl Admin {
                 Ok(()) => text("application/json", openapi::DESCRIPTION),
                 Err(refusal) => refusal,
             },
-            Resource::Api(endpoint) => self.api(&endpoint, request, connection).await,
+            Resource::Api(endpoint) => self.api(&endpoint, request, connection, connections).await,
         }
     }
 
@@ -142,14 +185,47 @@ impl Admin {
         endpoint: &Endpoint,
         request: Request<Incoming>,
         connection: &Connection,
+        connections: &OpenConnections,
     ) -> Answer {
-        let answered =
-            match api::authenticate(request.headers(), &self.config.load().admin.api_keys) {
-                Err(refusal) => Err(refusal),
-                Ok(key) => self.call(endpoint, request, &Caller { connection, key }).await,
-            };
+        let authenticated =
+            api::authenticate(request.headers(), &self.config.load().admin.api_keys);
+        let answered = match authenticated {
+            Err(refusal) if refusal.status() == StatusCode::UNAUTHORIZED => {
+                Err(self.refuse_key(connection, refusal))
+            }
+            Err(refusal) => Err(refusal),
+            Ok(key) => {
+                connection.has_key.set(true);
+                match connections.begin_call() {
+                    Some(call) => {
+                        *connection.call.borrow_mut() = Some(call);
+                        self.call(endpoint, request, &Caller { connection, key }).await
+                    }
+                    None => Err(api::error(Code::Busy, "too many calls are in progress")),
+                }
+            }
+        };
+        // The answer of a tail is a stream that goes on.
+        if !matches!((endpoint, &answered), (Endpoint::Tail(_), Ok(_))) {
+            connection.call.borrow_mut().take();
+        }
         let answer = answered.unwrap_or_else(|refusal| refusal);
-        telemetry::admin::api_called(endpoint.call(), answer.status().as_u16());
+        let status = answer.status().as_u16();
+        telemetry::admin::api_called(endpoint.call(), status, connection.address);
+        answer
+    }
+
+    /// Counts a call without a valid key. `refusal` is its answer, unless its address has failed too often.
+    fn refuse_key(&self, connection: &Connection, refusal: Answer) -> Answer {
+        let rate = Some(FAILED_KEYS);
+        let Verdict::Refused { retry_after } = self.failed_keys.take(connection.network, rate)
+        else {
+            return refusal;
+        };
+        let message = "too many calls without a valid API key";
+        let mut answer = api::error(Code::TooManyFailures, message);
+        let seconds = retry_after.as_secs() + 1;
+        answer.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         answer
     }
 
@@ -213,6 +289,16 @@ impl Admin {
         let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         api::json(status, &serde_json::json!({ "ready": ready, "checks": checks }))
     }
+}
+
+/// Answers a request whose head is not valid, the last of its connection.
+fn refuse_head(mistake: HeadMistake, connection: &Connection) -> Answer {
+    telemetry::connections::http_head_refused(mistake, connection.address.ip());
+    let (status, message) = mistake.response();
+    let mut answer = api::error(Code::BadRequest, message);
+    *answer.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
+    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    answer
 }
 
 fn text(kind: &'static str, body: impl Into<Body>) -> Answer {

@@ -56,7 +56,7 @@ impl Bench {
             crate::broker::MemoryHistory::new(1 << 20),
             MAX_PUBLICATION_BYTES,
         );
-        metrics::with_local_recorder(&recorder, || api_called(Call::Tokens, 200));
+        metrics::with_local_recorder(&recorder, || api_called(Call::Tokens, 200, address));
         let admin = Admin {
             config: config.clone(),
             token_ttl: ttl,
@@ -74,6 +74,8 @@ impl Bench {
             ready_queues: std::sync::Arc::new(Vec::new),
             metrics,
             shutdown: shutdown.clone(),
+            max_connections: MAX_CONNECTIONS,
+            failed_keys: NetworkRates::default(),
         };
         tokio::task::spawn_local(admin.serve(listener));
         Self { address, tokens, shutdown, core: Some(core) }

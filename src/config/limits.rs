@@ -1,8 +1,8 @@
-//! Keys of `[route.limits]`.
+//! Keys of `[limits]` and `[route.limits]`.
 
 use super::kinds::{self, Kind, ValueError, choice, words};
 use super::section::Section;
-use super::{FixedWindow, Rate, RouteLimits, UserRate, values};
+use super::{ClientLimits, FixedWindow, Rate, RouteLimits, Server, UserRate, values};
 
 const WINDOW: Kind<Rate> = words(r#"a rate such as "50/1h", without a burst"#, |value| {
     let rate = value.as_str().and_then(values::rate).flatten();
@@ -10,6 +10,41 @@ const WINDOW: Kind<Rate> = words(r#"a rate such as "50/1h", without a burst"#, |
 });
 
 const FIXED: Kind<()> = words(r#""fixed""#, |value| choice(value, &[("fixed", ())]));
+
+/// The connects that all users of an office behind one address make at once after a failure, and what one client
+/// cannot exceed for long.
+const CONNECTS_PER_IP: &str = "100/1s burst 2000";
+
+/// `server` decides a default: who does not count the connections of an address has all clients behind one.
+pub(super) fn client_limits(s: &mut Section<'_>, server: Option<&Server>) -> Option<ClientLimits> {
+    let is_counted = server.is_none_or(|server| server.max_connections_per_ip > 0);
+    let connects_per_ip = s.key(
+        "connects_per_ip",
+        kinds::RATE,
+        if is_counted { CONNECTS_PER_IP } else { "off" },
+        "New connections per client address; behind a trusted proxy WebSocket handshakes. The default is off if \
+         server.max_connections_per_ip is 0.",
+    );
+    let requests_per_ip = s.key(
+        "requests_per_ip",
+        kinds::RATE,
+        "off",
+        "HTTP requests per client address that are not WebSocket handshakes: token requests, fixed replies, proxied \
+         requests.",
+    );
+    let ipv6_prefix = s.key(
+        "ipv6_prefix",
+        kinds::IPV6_PREFIX,
+        64,
+        "How many bits of an IPv6 address are its customer's. All addresses with the same are counted as one, in every \
+         limit per address.",
+    );
+    Some(ClientLimits {
+        connects_per_ip: connects_per_ip?,
+        requests_per_ip: requests_per_ip?,
+        ipv6_prefix: ipv6_prefix?,
+    })
+}
 
 pub(super) fn limits(s: &mut Section<'_>) -> Option<RouteLimits> {
     let messages_per_user =

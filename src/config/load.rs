@@ -14,8 +14,8 @@ use super::mistakes::{Mistake, Mistakes};
 use super::route::Entry;
 use super::section::{Section, read_document};
 use super::{
-    Admin, Config, FixedReply, Route, Upstream, checks, engine, identity, reserved, route, server,
-    upstream,
+    Admin, Config, FixedReply, Route, Upstream, checks, engine, identity, limits, reserved, route,
+    server, upstream,
 };
 use crate::protocol::ReservedChannels;
 
@@ -165,6 +165,12 @@ fn syntax_mistake(text: &str, error: &toml::de::Error) -> Mistakes {
 
 fn config(root: &mut Section<'_>) -> Option<Config> {
     let server = root.section("server", "[server]", "The public port.", server::server);
+    let limits = root.section(
+        "limits",
+        "[limits]",
+        "Rates of each client address on the public port.",
+        |s| limits::client_limits(s, server.as_ref()),
+    );
     let admin = root.section("admin", "[admin]", "The private port.", server::admin);
     let shutdown =
         root.section("shutdown", "[shutdown]", "How the gateway stops.", server::shutdown);
@@ -220,6 +226,7 @@ fn config(root: &mut Section<'_>) -> Option<Config> {
         upstreams.into_iter().map(|(name, upstream)| Some((name, upstream?))).collect();
     let mut config = Config {
         server: server?,
+        limits: limits?,
         admin: admin?,
         shutdown: shutdown?,
         reload: reload?,

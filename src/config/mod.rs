@@ -4,7 +4,7 @@
 //! that should be a URL, a duration or a size. Each part of the gateway gets its own section, never the
 //! whole [`Config`].
 //!
-//! The bounds hold for every value: durations are at most a year, sizes at most 1 GiB, counts at most
+//! The bounds hold for every value: durations are at most a year, sizes at most 1 GiB (`max_memory` 1 TiB), counts at most
 //! 10^9, so that they can be added to clocks and multiplied by small numbers. Every placeholder of a
 //! template has a value where the template is filled, and the upstream of every route exists.
 //!
@@ -59,6 +59,7 @@ use crate::protocol::ReservedChannels;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     pub server: Server,
+    pub limits: ClientLimits,
     pub admin: Admin,
     pub shutdown: Shutdown,
     pub reload: Reload,

@@ -6,15 +6,15 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use super::Rate;
 
 /// The longest duration: a year, which is far below what overflows a clock.
 const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// The largest size: 1 GiB.
-const MAX_SIZE: u64 = 1 << 30;
+/// The largest size: 1 TiB. Most keys have a lower bound of their own.
+const MAX_SIZE: u64 = 1 << 40;
 
 /// Parses `250ms`, `10s`, `5m` or `1h`; at most a year.
 pub(super) fn duration(text: &str) -> Option<Duration> {
@@ -37,7 +37,7 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     Some(Duration::from_millis(number.checked_mul(millis)?))
 }
 
-/// Parses a number of bytes: `4096`, `64KiB`, `1MiB`, `16KB`; at most 1 GiB.
+/// Parses a number of bytes: `4096`, `64KiB`, `1MiB`, `16KB`; at most 1 TiB.
 pub(super) fn size(text: &str) -> Option<u64> {
     let (number, unit) = number_and_unit(text)?;
     let factor = match unit {
@@ -68,11 +68,22 @@ pub(super) fn rate(text: &str) -> Option<Option<Rate>> {
     Some(Some(Rate { count, per, burst }))
 }
 
-/// Parses `10.0.0.0/8`; a bare address is a block of one address. Bits beyond the prefix are dropped.
+/// Parses `10.0.0.0/8`; a bare address is a block of one address. Bits beyond the prefix are dropped, and
+/// `::ffff:10.0.0.0/104` is `10.0.0.0/8`.
 pub(super) fn network(text: &str) -> Option<IpNet> {
     match text.parse::<IpAddr>() {
-        Ok(address) => Some(address.into()),
-        Err(_) => text.parse::<IpNet>().ok().map(|net| net.trunc()),
+        Ok(address) => Some(address.to_canonical().into()),
+        Err(_) => text.parse::<IpNet>().ok().map(|net| canonical(net.trunc())),
+    }
+}
+
+/// A block of IPv4 addresses in their IPv6 form as the IPv4 block: addresses are compared in their IPv4 form.
+fn canonical(network: IpNet) -> IpNet {
+    match network.addr().to_canonical() {
+        IpAddr::V4(address) if network.prefix_len() >= 96 => {
+            Ipv4Net::new(address, network.prefix_len() - 96).map_or(network, IpNet::V4)
+        }
+        _ => network,
     }
 }
 

@@ -4,6 +4,7 @@
 //! The engine thread runs the broker's core, the Redis connections, the admin port and the signals. Each
 //! worker has a thread of its own.
 
+mod descriptors;
 mod engine;
 mod listen;
 mod needs;
@@ -25,17 +26,18 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 
-use crate::admin::{Admin, Listings};
-use crate::broker::{Core, WorkerHandle};
+use crate::admin::{self, Admin, Listings};
+use crate::broker::{Core, History, WorkerHandle};
 use crate::config::{Config, SharedConfig};
 use crate::control::{self, CancelHook, Control, DebugHook, Target, Threads};
 use crate::generations::{RunningTasks, Task};
-use crate::limits::{ConnectionCounts, RefusalDelays};
-use crate::listener::Worker;
+use crate::limits::{MemoryBudget, NetworkRates, RefusalDelays};
+use crate::listener::{ClientLimits, Worker};
 use crate::service_manager;
 use crate::shutdown::Shutdown;
 use crate::telemetry;
 use crate::telemetry::log::{LogControl, Subject};
+use descriptors::Descriptors;
 use engine::Engine;
 use listen::Sockets;
 use reload::{ConfigPublisher, Reloader};
@@ -43,6 +45,9 @@ use runtime_config::RuntimeConfigBuilder;
 
 /// The interval of the histograms' upkeep, which keeps them from growing between scrapes.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
+
+/// The interval of the checks of the memory budget. Threads measure at least as often.
+const MEMORY_CHECK: Duration = Duration::from_secs(1);
 
 /// How long the process waits at its end until this node has left the channel layer.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -135,6 +140,8 @@ async fn serve(
     for key in &config.unchecked_redis {
         telemetry::engine::redis_certificate_unchecked(key);
     }
+    let descriptors = Descriptors::raise();
+    descriptors.check(&config);
     let shutdown = Shutdown::new();
     let shared = SharedConfig::new(config);
     let config = shared.load_full();
@@ -155,6 +162,8 @@ async fn serve(
         shared,
         needs: engine.needs(),
         threads: public.len(),
+        descriptors,
+        memory: MemoryBudget::new(public.len(), config.server.max_memory),
         runtime: watch::Sender::new(runtime_config),
         applied,
     };
@@ -172,6 +181,8 @@ async fn serve(
         }
     };
     tokio::task::spawn_local(shutdown.essential("metrics", upkeep));
+    let memory = check_memory(publisher.memory.clone(), engine.publisher.history());
+    tokio::task::spawn_local(shutdown.essential("memory budget", memory));
     engine.wait_until_ready(&upstreams).await;
     drop(upstreams);
     let (threads, worker_ended) = start_threads(workers)?;
@@ -193,6 +204,14 @@ async fn serve(
         let _ = thread.join();
     }
     Ok(outcome)
+}
+
+/// Sums up what the threads have measured, until the gateway ends.
+async fn check_memory(budget: MemoryBudget, history: History) {
+    loop {
+        tokio::time::sleep(MEMORY_CHECK).await;
+        budget.check(history.memory_bytes());
+    }
 }
 
 /// Cancels replies that run on this node. Commands of any node call it.
@@ -217,7 +236,9 @@ impl WorkerParts<'_> {
         handles: impl Iterator<Item = (WorkerHandle, control::WorkerHandle)>,
         shutdown: &Shutdown,
     ) -> Vec<Worker> {
-        let (counts, refusals) = (ConnectionCounts::default(), RefusalDelays::default());
+        let refusals = RefusalDelays::default();
+        let reserved_from = self.publisher.descriptors.reserved_from();
+        let client_limits = ClientLimits::new(reserved_from, self.publisher.memory.clone());
         let worker = |(number, (listener, (broker, commands)))| Worker {
             is_first: number == 0,
             listener,
@@ -231,7 +252,8 @@ impl WorkerParts<'_> {
             presence: self.engine.presence.clone(),
             generations: self.engine.generations.clone(),
             control: self.engine.control.clone(),
-            counts: counts.clone(),
+            client_limits: client_limits.clone(),
+            memory: self.publisher.memory.thread(number),
             refusals: refusals.clone(),
             shutdown: shutdown.clone(),
         };
@@ -311,6 +333,8 @@ fn serve_admin(
         ready_queues: Arc::new(check_queues),
         metrics: metrics.clone(),
         shutdown: shutdown.clone(),
+        max_connections: publisher.descriptors.for_admin(admin::MAX_CONNECTIONS),
+        failed_keys: NetworkRates::default(),
     };
     let listener = tokio::net::TcpListener::from_std(listener)?;
     tokio::task::spawn_local(shutdown.essential("admin port", admin.serve(listener)));

@@ -9,9 +9,11 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
+use super::descriptors::Descriptors;
 use super::needs::NeedsDeclarer;
 use super::runtime_config::RuntimeConfigBuilder;
 use crate::config::{self, Config, Engine, SharedConfig};
+use crate::limits::MemoryBudget;
 use crate::listener::RuntimeConfig;
 use crate::proxy::Proxy;
 use crate::service_manager;
@@ -42,6 +44,8 @@ pub(super) struct ConfigPublisher {
     /// Receives a message from each thread that has applied a new runtime configuration.
     pub applied: mpsc::Receiver<()>,
     pub threads: usize,
+    pub descriptors: Descriptors,
+    pub memory: MemoryBudget,
 }
 
 /// Reads the config again, until the gateway drains.
@@ -129,7 +133,7 @@ impl Reloader {
         let runtime_config = self.builder.build(Arc::new(new), Some(current))?;
         let config = &runtime_config.config;
         // Each thread builds its own proxy. This one is only built to detect errors.
-        Proxy::new(&config.proxy)?;
+        Proxy::new(&config.proxy, config.server.min_pace)?;
         self.log.set_level(&config.log.level)?;
         Ok(runtime_config)
     }
@@ -140,6 +144,8 @@ impl ConfigPublisher {
     async fn publish(&mut self, new: RuntimeConfig) {
         while self.applied.try_recv().is_ok() {}
         telemetry::connections::client_sockets_limited(new.config.server.max_connections);
+        self.descriptors.check(&new.config);
+        self.memory.set_max(new.config.server.max_memory);
         self.shared.replace(Arc::clone(&new.config));
         self.needs.declare(&new.config);
         self.runtime.send_replace(Arc::new(new));
@@ -214,6 +220,7 @@ fn changed_sections(current: &Config, new: &Config) -> Vec<&'static str> {
     // Destructured, so that the compiler reports a section that is missing here.
     let Config {
         server,
+        limits,
         admin,
         shutdown,
         reload,
@@ -233,6 +240,7 @@ fn changed_sections(current: &Config, new: &Config) -> Vec<&'static str> {
     } = new;
     let sections = [
         ("server", *server != current.server),
+        ("limits", *limits != current.limits),
         ("admin", *admin != current.admin),
         ("shutdown", *shutdown != current.shutdown),
         ("reload", *reload != current.reload),

@@ -36,6 +36,7 @@ struct Details {
 const NOT_AUTHENTICATED: &str = "not authenticated";
 const NOT_ALLOWED: &str = "not allowed";
 const TOO_MANY: &str = "too many connections";
+const TOO_MANY_REQUESTS: &str = "too many requests";
 const TRY_AGAIN: &str = "the service cannot decide at the moment; try again";
 
 /// The most characters of a text that a client chose in one field of a log line.
@@ -152,8 +153,36 @@ impl Rejection {
         Self::too_many(RejectionCause::Connections, seconds(retry_after))
     }
 
+    /// New connections of this client address come too fast.
+    pub fn connects_per_ip(retry_after: Duration) -> Self {
+        Self::too_many(RejectionCause::ConnectsPerIp, seconds(retry_after))
+    }
+
     pub fn connections_per_ip() -> Self {
         Self::too_many(RejectionCause::ConnectionsPerIp, 10)
+    }
+
+    /// Requests of this client address come too fast.
+    pub fn requests_per_ip(retry_after: Duration) -> Self {
+        let mut rejection = Self::too_many(RejectionCause::RequestsPerIp, seconds(retry_after));
+        rejection.message = TOO_MANY_REQUESTS;
+        rejection
+    }
+
+    /// The memory budget of this node is used up.
+    pub fn memory() -> Self {
+        Self::new(RejectionCause::Memory, CloseReason::Overloaded, TRY_AGAIN)
+            .after(TRY_AGAIN_SECONDS, ErrorCode::Busy)
+    }
+
+    /// Whether the client's address is over a limit, so that nothing of the gateway is held for it.
+    pub fn is_of_address(&self) -> bool {
+        matches!(
+            self.cause,
+            RejectionCause::ConnectsPerIp
+                | RejectionCause::ConnectionsPerIp
+                | RejectionCause::RequestsPerIp
+        )
     }
 
     fn too_many(cause: RejectionCause, seconds: u64) -> Self {

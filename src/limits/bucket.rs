@@ -73,6 +73,11 @@ impl LocalBucket {
         let now = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
         Gcra::from(rate).take(&mut self.full_at, now)
     }
+
+    /// Whether the bucket is full at `now`, so that nothing would change if it was new.
+    pub fn is_full(&self, now: Duration) -> bool {
+        Duration::from_micros(self.full_at) <= now
+    }
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! Counts the open connections of this process, in total and by client address.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::protocol::ClientNetwork;
 use crate::telemetry;
 
 /// The counts of open connections, shared by all threads. A connection is counted until its permit is dropped.
@@ -14,8 +14,9 @@ pub struct ConnectionCounts(Arc<Counts>);
 #[derive(Debug, Default)]
 struct Counts {
     open: AtomicUsize,
-    /// The connections of each address, never 0. The lock is held for one lookup only.
-    by_ip: Mutex<HashMap<IpAddr, usize>>,
+    /// The connections of each address, never 0, so that there are no more entries than connections. The lock is
+    /// held for one lookup only.
+    by_network: Mutex<HashMap<ClientNetwork, usize>>,
 }
 
 /// A permit for one connection of the process.
@@ -26,7 +27,7 @@ pub struct ConnectionPermit(Arc<Counts>);
 #[derive(Debug)]
 pub struct IpPermit {
     counts: Arc<Counts>,
-    ip: IpAddr,
+    network: ClientNetwork,
 }
 
 impl ConnectionCounts {
@@ -43,22 +44,22 @@ impl ConnectionCounts {
         Some(ConnectionPermit(Arc::clone(counts)))
     }
 
-    /// Acquires one of `max` permits of `ip`; `None` if all are in use. 0 means that there is no limit.
-    pub fn acquire_ip(&self, ip: IpAddr, max: usize) -> Option<IpPermit> {
+    /// Acquires one of `max` permits of `network`; `None` if all are in use. 0 means that there is no limit.
+    pub fn acquire_ip(&self, network: ClientNetwork, max: usize) -> Option<IpPermit> {
         let counts = &self.0;
-        let mut by_ip = counts.lock();
-        let open = by_ip.entry(ip).or_default();
+        let mut by_network = counts.lock();
+        let open = by_network.entry(network).or_default();
         if max > 0 && *open >= max {
             return None;
         }
         *open += 1;
-        Some(IpPermit { counts: Arc::clone(counts), ip })
+        Some(IpPermit { counts: Arc::clone(counts), network })
     }
 }
 
 impl Counts {
-    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
-        self.by_ip.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<ClientNetwork, usize>> {
+        self.by_network.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -71,11 +72,11 @@ impl Drop for ConnectionPermit {
 
 impl Drop for IpPermit {
     fn drop(&mut self) {
-        let mut by_ip = self.counts.lock();
-        if let Some(open) = by_ip.get_mut(&self.ip) {
+        let mut by_network = self.counts.lock();
+        if let Some(open) = by_network.get_mut(&self.network) {
             *open -= 1;
             if *open == 0 {
-                by_ip.remove(&self.ip);
+                by_network.remove(&self.network);
             }
         }
     }

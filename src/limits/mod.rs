@@ -1,5 +1,5 @@
 //! Rates and counts: token buckets, fixed windows, leases of connections and generations, and the turns of channels,
-//! shared by all nodes where the engine is Redis, and local buckets for one connection.
+//! shared by all nodes where the engine is Redis, and local ones of a connection and of a client address.
 //!
 //! This module decides whether one more action is allowed, and if not, when it will be. Its users decide what a
 //! refusal means (an error event, a close code). Invariants: both engines decide in the same way; open connections
@@ -11,6 +11,8 @@ mod connections;
 mod lease_key;
 mod leases;
 mod memory;
+mod memory_budget;
+mod network_rates;
 mod redis;
 mod refusals;
 mod shared;
@@ -23,6 +25,8 @@ pub use claim::Claim;
 pub use connections::{ConnectionCounts, ConnectionPermit, IpPermit};
 pub use lease_key::{Holder, LeaseKey, LeaseKind};
 pub use leases::{Lease, LeaseSet};
+pub use memory_budget::{HeldMemory, MemoryBudget, SMALLEST_CLOSED, ThreadBudget};
+pub use network_rates::NetworkRates;
 pub use refusals::{RefusalDelay, RefusalDelays};
 pub use shared::SharedLimits;
 pub use status::{LimitKind, LimitStatus, UserLimit};

@@ -5,13 +5,13 @@
 //! for longer than [`MEMORY`]. Both the addresses and the waiting clients are bounded: beyond the bounds a close
 //! waits for the shortest time, or not at all.
 
-use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::expiring_map::{Expiring, ExpiringMap};
+use crate::protocol::ClientNetwork;
 use crate::telemetry;
 
 /// How long a refusal of an address counts.
@@ -26,13 +26,10 @@ const MAX_WAITING: usize = 1024;
 /// After this many doublings a close waits for the longest time.
 const DOUBLINGS: u32 = 4;
 
-/// The bits of an IPv6 address that are the customer's network. One customer has all the addresses in it.
-const IPV6_NETWORK: u32 = 64;
-
 /// The recent refusals of all addresses, shared by all threads. Cheap to clone.
 #[derive(Clone)]
 pub struct RefusalDelays {
-    recent: Arc<ExpiringMap<IpAddr, Recent>>,
+    recent: Arc<ExpiringMap<ClientNetwork, Recent>>,
     places: Arc<Semaphore>,
 }
 
@@ -64,21 +61,20 @@ impl Default for RefusalDelays {
 }
 
 impl RefusalDelays {
-    /// Counts a refusal of `ip`, and returns how long its close waits, at most `longest`. `None` if it does not
+    /// Counts a refusal of `network`, and returns how long its close waits, at most `longest`. `None` if it does not
     /// wait: `longest` is 0, or too many clients wait already.
-    pub fn refuse(&self, ip: IpAddr, longest: Duration) -> Option<RefusalDelay> {
+    pub fn refuse(&self, network: ClientNetwork, longest: Duration) -> Option<RefusalDelay> {
         if longest.is_zero() {
             return None;
         }
-        let duration = self.count(ip, longest, self.recent.now());
+        let duration = self.count(network, longest, self.recent.now());
         let place = Arc::clone(&self.places).try_acquire_owned().ok();
-        telemetry::connections::refusal_delayed(ip, duration, place.is_some());
+        telemetry::connections::refusal_delayed(network, duration, place.is_some());
         Some(RefusalDelay { duration, _place: place? })
     }
 
     /// Counts a refusal at `now`. An address that there is no room for counts as new.
-    fn count(&self, ip: IpAddr, longest: Duration, now: Duration) -> Duration {
-        let network = network_of(ip);
+    fn count(&self, network: ClientNetwork, longest: Duration, now: Duration) -> Duration {
         let mut recent = self.recent.lock(&network);
         let earlier = recent.get(&network).filter(|recent| !recent.is_expired(now));
         let earlier = earlier.map_or(0, |recent| recent.count);
@@ -86,16 +82,6 @@ impl RefusalDelays {
         // A full map forgets this refusal only.
         let _ = recent.insert(network, Recent { count, last: now }, now);
         longest / 2_u32.pow(DOUBLINGS - earlier.min(DOUBLINGS))
-    }
-}
-
-/// The address, of which an IPv6 one stands for its whole network.
-fn network_of(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => IpAddr::V4(ip),
-        IpAddr::V6(ip) => {
-            IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << (128 - IPV6_NETWORK))))
-        }
     }
 }
 

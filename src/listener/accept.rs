@@ -10,26 +10,24 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 
 use super::RuntimeConfig;
-use super::http::{Connection, HttpFrontend};
+use super::client_limits::ClientLimits;
+use super::http::HttpFrontend;
 use crate::broker::{Broker, Publisher, WorkerHandle};
 use crate::control;
 use crate::generations::Generations;
-use crate::limits::{ConnectionCounts, LeaseSet, RefusalDelays, SharedLimits};
+use crate::limits::{LeaseSet, RefusalDelays, SharedLimits, ThreadBudget};
 use crate::presence::PresenceStore;
 use crate::replies::{self, Replies, ReplyServices};
-use crate::session::{self, Permits, Presence, Services, SessionRegistry};
+use crate::session::{self, Presence, Services, SessionRegistry};
 use crate::shutdown::Shutdown;
+use crate::socket::is_failed_connection;
 use crate::telemetry;
-use crate::telemetry::messages::LocalLimit;
 
 /// The pause after an accept that failed, for example because no file descriptor is free.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// The most queued connections that are accepted after the accept loop has ended. The kernel's queue is shorter.
 const MAX_QUEUED: usize = 4096;
-
-/// The response to a connection beyond `max_connections`. Its request is not read.
-const OVER_LIMIT_RESPONSE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
 /// Everything that a worker thread needs to start.
 pub struct Worker {
@@ -49,7 +47,8 @@ pub struct Worker {
     pub control: control::Control,
     pub limits: SharedLimits,
     pub presence: PresenceStore,
-    pub counts: ConnectionCounts,
+    pub client_limits: ClientLimits,
+    pub memory: ThreadBudget,
     pub refusals: RefusalDelays,
     pub shutdown: Shutdown,
 }
@@ -67,13 +66,15 @@ impl Worker {
         let listener = TcpListener::from_std(self.listener.try_clone()?)?;
         let (is_first, is_inherited) = (self.is_first, self.is_inherited);
         let (runtime_config, applied) = (self.runtime_config.clone(), self.applied.clone());
+        let memory = self.memory.clone();
         let (frontend, commands) = self.build_frontend()?;
         let part = shutdown
             .essential("reloads", apply_reloads(Rc::clone(&frontend), runtime_config, applied));
         tokio::task::spawn_local(part);
         let services = Rc::clone(&frontend.services);
         let sweeping = Rc::clone(&services);
-        let part = shutdown.essential("timers", async move { sweeping.registry.sweep().await });
+        let timers = async move { sweeping.registry.sweep(&memory).await };
+        let part = shutdown.essential("timers", timers);
         tokio::task::spawn_local(part);
         let part = shutdown.essential("leases", Rc::clone(&services.leases).run());
         tokio::task::spawn_local(part);
@@ -135,7 +136,7 @@ impl Worker {
             shutdown: self.shutdown,
             started: Instant::now(),
         };
-        let frontend = HttpFrontend::new(runtime_config, self.counts, Rc::new(services))
+        let frontend = HttpFrontend::new(runtime_config, self.client_limits, Rc::new(services))
             .map_err(std::io::Error::other)?;
         Ok((Rc::new(frontend), self.commands))
     }
@@ -161,6 +162,7 @@ async fn accept_all(listener: &TcpListener, frontend: &Rc<HttpFrontend>) {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => accept(stream, peer, frontend),
+            Err(error) if is_failed_connection(&error) => {}
             Err(error) => {
                 telemetry::connections::accept_failed(&error);
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -184,22 +186,5 @@ fn accept_queued(listener: TcpListener, frontend: &Rc<HttpFrontend>) -> std::io:
 fn accept(stream: TcpStream, peer: SocketAddr, frontend: &Rc<HttpFrontend>) {
     // If this fails, the connection still works, only slower.
     let _ = stream.set_nodelay(true);
-    let Some(process) = frontend.acquire_permit() else {
-        telemetry::messages::local_limit_refused(LocalLimit::ConnectionsTotal);
-        // A client that does not get the response sees that the connection was closed.
-        let _ = stream.try_write(OVER_LIMIT_RESPONSE);
-        return;
-    };
-    // Behind a trusted proxy, the client's address is only known from the request.
-    let (ip, over_ip_limit) = if frontend.is_trusted(peer.ip()) {
-        (None, false)
-    } else {
-        let ip = frontend.acquire_ip_permit(peer.ip());
-        let over_ip_limit = ip.is_none();
-        (ip, over_ip_limit)
-    };
-    let permits = Permits { process, ip, lease: None };
-    let tracked = frontend.services.shutdown.track();
-    let connection = Connection { peer, over_ip_limit, permits, tracked };
-    tokio::task::spawn_local(Rc::clone(frontend).serve(stream, connection));
+    frontend.accept(stream, peer);
 }

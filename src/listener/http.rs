@@ -12,28 +12,29 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
+use hyper::header::{self, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use super::client_limits::{ClientLimits, LingerPlace, LingerPlaces};
+use super::client_stream::{ClientStream, TimeLimits};
+use super::exchange::{Exchange, Fault, ResponseBody};
+use super::held_body::HeldBody;
+use super::malformed::Answer;
 use super::{RuntimeConfig, fixed};
-use crate::clock;
 use crate::config;
-use crate::handshake::{
-    Admission, Found, Handshake, HandshakeAttempt, Rejection, json_error, upgrade,
-};
-use crate::limits::{ConnectionCounts, ConnectionPermit, IpPermit, Lease, LeaseKey, LeaseKind};
-use crate::protocol::{ClientAddress, CloseReason, Params, with_timestamp};
-use crate::proxy::{Proxy, ProxyBody};
+use crate::handshake::{Admission, Found, Rejection, json_error, upgrade};
+use crate::limits::{IpPermit, Lease};
+use crate::protocol::{ClientAddress, CloseReason, HeadMistake, check_head, is_about_the_server};
+use crate::proxy::{InterimResponses, Proxy, ProxyBody};
 use crate::session::{self, Client, Permits, Services, UpstreamMode};
 use crate::socket::ByteStream;
 use crate::telemetry;
-use crate::telemetry::connections::Admitted;
-use crate::telemetry::messages::LocalLimit;
+use crate::telemetry::connections::HttpError;
 
 /// A client that is connected when the gateway begins to drain and has not sent a request yet may send one
 /// for this long, but for at most half of `[shutdown] grace`.
@@ -43,35 +44,39 @@ const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct HttpFrontend {
     runtime_config: RefCell<Arc<RuntimeConfig>>,
     proxy: RefCell<Proxy>,
-    counts: ConnectionCounts,
+    limits: ClientLimits,
+    pub linger_places: LingerPlaces,
     pub services: Rc<Services>,
 }
 
 /// One accepted connection.
 pub(super) struct Connection {
     pub peer: SocketAddr,
-    /// Whether the address has too many connections. If so, the first request is rejected.
-    pub over_ip_limit: bool,
     pub permits: Permits,
     /// Makes a drain wait for this connection until its session is open.
     pub tracked: TaskTrackerToken,
 }
 
 /// The result of an upgrade whose 101 response is on its way.
-enum Upgraded {
+pub(super) enum Upgraded {
     Admitted(Box<Admission>, IpAddr, Option<IpPermit>, Option<Lease>),
     /// The gateway sends a fixed reply, if the client may have it, and closes the socket.
     Closed(Option<String>, CloseReason, Option<IpPermit>),
     /// A route refuses the client of this address. The gateway sends at most one event and closes the socket.
-    Refused(Option<String>, CloseReason, IpAddr),
+    Refused(Option<String>, CloseReason, IpAddr, Option<IpPermit>),
+    /// The same for a client whose address is over a limit: it is closed at once and holds no permit.
+    OverLimit(Option<String>, CloseReason, LingerPlace),
 }
 
 /// The state that the requests of one connection share.
-struct HttpPhase {
+pub(super) struct HttpPhase {
     peer: SocketAddr,
-    over_ip_limit: bool,
-    upgraded: RefCell<Option<Upgraded>>,
-    has_ip_permit: Cell<bool>,
+    pub upgraded: RefCell<Option<Upgraded>>,
+    /// Whether the connection was counted for its address when it was accepted. Otherwise its requests are.
+    has_ip_permit: bool,
+    /// Whether a handshake was attempted. Accepting the connection has paid for the first.
+    has_attempted: Cell<bool>,
+    exchange: Rc<Exchange>,
     /// Notified when a request has arrived.
     request_received: Notify,
 }
@@ -81,19 +86,27 @@ impl HttpFrontend {
     /// The proxy's upstream is `https` and no root certificates can be loaded.
     pub fn new(
         runtime_config: Arc<RuntimeConfig>,
-        counts: ConnectionCounts,
+        limits: ClientLimits,
         services: Rc<Services>,
     ) -> Result<Self, String> {
-        let proxy = RefCell::new(Proxy::new(&runtime_config.config.proxy)?);
-        Ok(Self { runtime_config: RefCell::new(runtime_config), proxy, counts, services })
+        let config = &runtime_config.config;
+        let proxy = RefCell::new(Proxy::new(&config.proxy, config.server.min_pace)?);
+        Ok(Self {
+            runtime_config: RefCell::new(runtime_config),
+            proxy,
+            limits,
+            linger_places: LingerPlaces::default(),
+            services,
+        })
     }
 
     /// Applies `new` to the next requests, and to open connections as far as possible. A request that has started
     /// keeps its configuration.
     pub async fn apply(&self, new: Arc<RuntimeConfig>) -> Result<(), String> {
         let current = self.runtime_config();
-        if current.config.proxy != new.config.proxy {
-            self.proxy.replace(Proxy::new(&new.config.proxy)?);
+        let (before, config) = (&current.config, &new.config);
+        if before.proxy != config.proxy || before.server.min_pace != config.server.min_pace {
+            self.proxy.replace(Proxy::new(&config.proxy, config.server.min_pace)?);
         }
         self.runtime_config.replace(Arc::clone(&new));
         let thread_config = new.for_thread(Some(&self.services.config()));
@@ -105,32 +118,28 @@ impl HttpFrontend {
         Arc::clone(&self.runtime_config.borrow())
     }
 
-    /// Acquires a permit for a connection of the process; `None` if all are in use.
-    pub fn acquire_permit(&self) -> Option<ConnectionPermit> {
-        self.counts.acquire(self.runtime_config.borrow().config.server.max_connections)
-    }
-
-    /// Acquires a permit for a connection of `ip`; `None` if all are in use.
-    pub fn acquire_ip_permit(&self, ip: IpAddr) -> Option<IpPermit> {
-        self.counts
-            .acquire_ip(ip, self.runtime_config.borrow().config.server.max_connections_per_ip)
-    }
-
-    /// Whether `peer` is a proxy whose forwarding headers are trusted.
-    pub fn is_trusted(&self, peer: IpAddr) -> bool {
-        let runtime_config = self.runtime_config.borrow();
-        let trusted = &runtime_config.config.server.trusted_proxies;
-        trusted.iter().any(|network| network.contains(&peer))
+    /// Serves a connection, unless a limit refuses it.
+    pub fn accept(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr) {
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        let admitted = {
+            let config = &self.runtime_config.borrow().config;
+            self.limits.admit(stream, peer.ip(), config, &self.linger_places)
+        };
+        let Some((stream, process, ip)) = admitted else { return };
+        let permits = Permits { process, ip, lease: None };
+        let connection = Connection { peer, permits, tracked: self.services.shutdown.track() };
+        tokio::task::spawn_local(Rc::clone(self).serve(stream, connection));
     }
 
     /// Serves requests until the connection ends or is upgraded. After an upgrade, starts the session.
-    pub async fn serve(self: Rc<Self>, stream: TcpStream, connection: Connection) {
-        let Connection { peer, over_ip_limit, mut permits, tracked } = connection;
+    async fn serve(self: Rc<Self>, stream: TcpStream, connection: Connection) {
+        let Connection { peer, mut permits, tracked } = connection;
         let phase = Rc::new(HttpPhase {
             peer,
-            over_ip_limit,
             upgraded: RefCell::default(),
-            has_ip_permit: Cell::new(permits.ip.is_some()),
+            has_ip_permit: permits.ip.is_some(),
+            has_attempted: Cell::default(),
+            exchange: Rc::default(),
             request_received: Notify::new(),
         });
         let Some((stream, early)) = self.serve_http(stream, &phase).await else { return };
@@ -156,9 +165,18 @@ impl HttpFrontend {
                     session::send_and_close(services, stream, text, reason, permits, None).await;
                 });
             }
-            Upgraded::Refused(text, reason, ip) => {
+            Upgraded::OverLimit(text, reason, place) => {
+                drop(permits);
+                let services = Rc::clone(&self.services);
+                tokio::task::spawn_local(async move {
+                    let _guard = tracked;
+                    session::send_and_close(services, stream, text, reason, place, None).await;
+                });
+            }
+            Upgraded::Refused(text, reason, address, ip) => {
+                permits.ip = permits.ip.take().or(ip);
                 let (services, delay) =
-                    (Rc::clone(&self.services), self.services.delay_refusal(ip));
+                    (Rc::clone(&self.services), self.services.delay_refusal(address));
                 tokio::task::spawn_local(async move {
                     let _guard = tracked;
                     session::send_and_close(services, stream, text, reason, permits, delay).await;
@@ -178,14 +196,17 @@ impl HttpFrontend {
         let service = service_fn(move |request| {
             let (frontend, phase) = (Rc::clone(&frontend), Rc::clone(&requests));
             // The future is boxed because the connection is polled by hand and must be `Unpin`.
-            Box::pin(async move { Ok::<_, Infallible>(frontend.answer(&phase, request).await) })
+            Box::pin(async move { Ok::<_, Infallible>(frontend.respond(&phase, request).await) })
         });
         let config = Arc::clone(&self.runtime_config.borrow().config);
+        let exchange = Rc::clone(&phase.exchange);
+        let stream = ClientStream::new(stream, exchange, TimeLimits::from(&config.server));
+        // The stream has the time limits. A client that has ended its half still gets its response.
         let mut http = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(config.server.header_timeout)
+            .header_read_timeout(None)
+            .half_close(true)
             .max_buf_size(config.server.max_header_bytes)
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(stream, service);
         let mut should_stop = pin!(self.should_stop(phase));
         let mut stopping = false;
         let ended = std::future::poll_fn(|cx| {
@@ -196,12 +217,36 @@ impl HttpFrontend {
             http.poll_without_shutdown(cx)
         })
         .await;
-        if let Err(error) = ended {
-            telemetry::connections::http_failed(&error);
-            return None;
-        }
         let parts = http.into_parts();
-        Some((parts.io.into_inner(), parts.read_buf))
+        let tcp = parts.io.into_tcp();
+        let Err(error) = ended else { return Some((tcp, parts.read_buf)) };
+        match phase.exchange.fault() {
+            Some(Fault::HeadTimeout) => telemetry::connections::http_ended(HttpError::Timeout),
+            Some(Fault::TooSlow) => telemetry::connections::http_ended(HttpError::TooSlow),
+            Some(Fault::Gone) => telemetry::connections::http_ended(HttpError::Broken),
+            None => telemetry::connections::http_failed(&error),
+        }
+        if let Some(answer) = Answer::to(&phase.exchange, &error) {
+            answer.send(tcp).await;
+        }
+        None
+    }
+
+    /// Answers a request, and keeps account of it for the connection's stream.
+    async fn respond(
+        &self,
+        phase: &HttpPhase,
+        mut request: Request<Incoming>,
+    ) -> Response<ResponseBody<ProxyBody>> {
+        let exchange = Rc::clone(&phase.exchange);
+        exchange.begin(&request);
+        phase.request_received.notify_one();
+        let response = match check_head(&mut request) {
+            Ok(()) => self.answer(phase, request).await,
+            Err(mistake) => refuse_head(mistake, phase.peer.ip()),
+        };
+        exchange.answered();
+        response.map(|body| ResponseBody::new(body, exchange))
     }
 
     /// Completes when the gateway drains and this connection must not serve further requests. A client that has just
@@ -214,7 +259,6 @@ impl HttpFrontend {
     }
 
     async fn answer(&self, phase: &HttpPhase, request: Request<Incoming>) -> Response<ProxyBody> {
-        phase.request_received.notify_one();
         let (runtime_config, proxy) = (self.runtime_config(), self.proxy.borrow().clone());
         let RuntimeConfig { config, handshake, .. } = &*runtime_config;
         let address = ClientAddress::resolve(
@@ -222,153 +266,72 @@ impl HttpFrontend {
             request.headers(),
             &config.server.trusted_proxies,
         );
-        match handshake.find_route(request.uri().path()) {
-            Some(Found::Route(route, params)) => {
+        let found = handshake.find_route(request.uri().path());
+        let is_handshake = found.is_some() && upgrade::is_requested(request.headers());
+        let limited = self.check_limits(phase, address.ip, is_handshake, config);
+        let is_refused = limited.is_err();
+        let mut response = match (found, limited) {
+            (_, Err(rejection)) if !is_handshake => boxed(rejection.to_response()),
+            (Some(Found::Route(route, params)), ip) => {
                 let routed = (&route, params);
-                return boxed(self.handshake(phase, handshake, address, routed, &request).await);
+                boxed(self.handshake(phase, handshake, address, routed, &request, ip).await)
             }
-            Some(Found::Reply(reply)) if upgrade::is_requested(request.headers()) => {
-                return boxed(self.answer_fixed(phase, address, &reply, &request));
+            (Some(Found::Reply(reply)), ip) if is_handshake => {
+                boxed(self.answer_fixed(phase, address, &reply, &request, ip))
             }
-            Some(Found::Reply(reply)) if !phase.over_ip_limit => {
-                let draining = self.services.shutdown.is_draining();
-                return boxed(fixed::answer(&reply, &request, draining));
-            }
-            // The proxy does not forward WebSockets, and the upstream might redirect a plain request.
-            None if upgrade::is_requested(request.headers()) => {
-                let error = "no route takes WebSockets at this path";
-                return boxed(json_error(StatusCode::NOT_FOUND, error, "no_route"));
-            }
-            Some(Found::Reply(_)) | None => {}
-        }
-        if phase.over_ip_limit {
-            return boxed(Rejection::connections_per_ip().to_response());
-        }
-        if handshake.is_token_endpoint(request.uri().path()) {
-            return boxed(handshake.issue(request).await);
-        }
-        proxy.forward(request, address).await
-    }
-
-    /// Admits or rejects a WebSocket of `route`.
-    async fn handshake(
-        &self,
-        phase: &HttpPhase,
-        handshake: &Handshake,
-        address: ClientAddress,
-        (route, params): (&Arc<config::Route>, Params),
-        request: &Request<Incoming>,
-    ) -> Response<Full<Bytes>> {
-        let upgrade = match upgrade::check(request) {
-            Ok(upgrade) => upgrade,
-            Err(response) => return response,
-        };
-        let attempt = HandshakeAttempt::new(request.headers(), address);
-        let verdict = match self.ip_permit(phase, address.ip) {
-            Ok(ip) => {
-                let admitted = handshake.admit(Arc::clone(route), params, request, &attempt).await;
-                match admitted {
-                    // While the engine is away no client can join its channel.
-                    Ok(_) if !self.services.broker.is_live() => Err(Rejection::engine()),
-                    admitted => admitted.map(|admission| (admission, ip)),
-                }
-            }
-            Err(rejection) => Err(rejection),
-        };
-        let decision = match &verdict {
-            Ok((admission, _)) => Ok(admission.admitted()),
-            Err(rejection) => Err(rejection),
-        };
-        attempt.finish(route.path.as_str(), decision);
-        self.complete_upgrade(phase, address.ip, route, upgrade, verdict)
-    }
-
-    /// Answers a WebSocket of a route with a fixed reply.
-    fn answer_fixed(
-        &self,
-        phase: &HttpPhase,
-        address: ClientAddress,
-        reply: &config::FixedReply,
-        request: &Request<Incoming>,
-    ) -> Response<Full<Bytes>> {
-        let upgrade = match upgrade::check(request) {
-            Ok(upgrade) => upgrade,
-            Err(response) => return response,
-        };
-        let entered = self.ip_permit(phase, address.ip);
-        let decision = match &entered {
-            Ok(_) => Ok(Admitted::default()),
-            Err(rejection) => Err(rejection),
-        };
-        HandshakeAttempt::new(request.headers(), address).finish(reply.path.as_str(), decision);
-        let upgraded = match entered {
-            Err(rejection) => Upgraded::Closed(rejection.event(), rejection.reason, None),
-            Ok(ip) if self.services.shutdown.is_draining() => {
-                Upgraded::Closed(None, CloseReason::Restarting, ip)
-            }
-            Ok(ip) => Upgraded::Closed(Some(reply.reply.to_string()), CloseReason::Normal, ip),
-        };
-        *phase.upgraded.borrow_mut() = Some(upgraded);
-        upgrade.accept_to_close()
-    }
-
-    /// Acquires the address permit of a client behind a trusted proxy. Any other client got its permit when its
-    /// connection was accepted.
-    fn ip_permit(&self, phase: &HttpPhase, ip: IpAddr) -> Result<Option<IpPermit>, Rejection> {
-        let permit = if phase.has_ip_permit.get() {
-            return Ok(None);
-        } else if phase.over_ip_limit {
-            None
-        } else {
-            self.acquire_ip_permit(ip)
-        };
-        permit.map(Some).ok_or_else(|| {
-            telemetry::messages::local_limit_refused(LocalLimit::ConnectionsPerIp);
-            Rejection::connections_per_ip()
-        })
-    }
-
-    /// Returns the 101 response, or the rejection in the form that the route configures (`reject`).
-    fn complete_upgrade(
-        &self,
-        phase: &HttpPhase,
-        address: IpAddr,
-        route: &config::Route,
-        upgrade: upgrade::UpgradeRequest,
-        verdict: Result<(Admission, Option<IpPermit>), Rejection>,
-    ) -> Response<Full<Bytes>> {
-        match verdict {
-            Ok((mut admission, ip)) => {
-                let lease = self.hold_lease(&mut admission);
-                let response = upgrade.accept(admission.subprotocol.as_deref());
-                *phase.upgraded.borrow_mut() =
-                    Some(Upgraded::Admitted(Box::new(admission), address, ip, lease));
-                response
-            }
-            Err(rejection) if route.reject == config::Reject::Http => rejection.to_response(),
-            Err(rejection) => {
-                let response = upgrade.accept_to_close();
-                let event = rejection.event();
-                let event = match route.timestamps {
-                    true => event.map(|event| with_timestamp(&event, &clock::now_rfc3339())),
-                    false => event,
+            (found, ip) => {
+                let answered = match found {
+                    Some(Found::Reply(reply)) => {
+                        let draining = self.services.shutdown.is_draining();
+                        boxed(fixed::answer(&reply, &request, draining))
+                    }
+                    // The proxy does not forward WebSockets, and the upstream might redirect a plain request.
+                    _ if upgrade::is_requested(request.headers()) => {
+                        let error = "no route takes WebSockets at this path";
+                        boxed(json_error(StatusCode::NOT_FOUND, error, "no_route"))
+                    }
+                    _ if handshake.is_token_endpoint(request.uri().path()) => {
+                        boxed(handshake.issue(request).await)
+                    }
+                    _ if is_about_the_server(&request) => about_the_server(),
+                    _ => {
+                        let interim = InterimResponses::default();
+                        phase.exchange.expect_interim(interim.clone());
+                        proxy.forward(request, address, &interim).await
+                    }
                 };
-                *phase.upgraded.borrow_mut() =
-                    Some(Upgraded::Refused(event, rejection.reason, address));
-                response
+                HeldBody::hold(answered, ip.ok().flatten())
             }
+        };
+        let is_open = response.status() != StatusCode::SWITCHING_PROTOCOLS;
+        if is_refused && is_open && phase.has_ip_permit {
+            // A client that is over a limit is not served any longer. The connection of a proxy may be another's.
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(header::CONNECTION, close);
         }
+        response
     }
 
-    /// Adds the lease to this thread's lease set, which releases it when the connection ends.
-    fn hold_lease(&self, admission: &mut Admission) -> Option<Lease> {
-        let claim = admission.lease.take()?;
-        let Admission { route, identity, connection_id, .. } = admission;
-        let user = identity.key();
-        let key = LeaseKey { kind: LeaseKind::Connection, route: route.path.as_str(), user: &user };
-        let lease = self.services.leases.hold(key, (*connection_id).into());
-        claim.transfer();
-        Some(lease)
+    /// Checks the limits of the client's address. Returns a permit if its requests are counted one by one.
+    fn check_limits(
+        &self,
+        phase: &HttpPhase,
+        ip: IpAddr,
+        is_handshake: bool,
+        config: &config::Config,
+    ) -> Result<Option<IpPermit>, Rejection> {
+        if is_handshake {
+            self.limits.check_memory()?;
+            if phase.has_attempted.replace(true) || !phase.has_ip_permit {
+                self.limits.take_connect(ip, config)?;
+            }
+        } else {
+            self.limits.take_request(ip, config)?;
+        }
+        if phase.has_ip_permit {
+            return Ok(None);
+        }
+        self.limits.acquire_ip(ip, config).map(Some)
     }
 
     fn build_client(&self, admission: Admission, address: IpAddr) -> Client {
@@ -386,6 +349,24 @@ impl HttpFrontend {
             trace: admission.trace,
         }
     }
+}
+
+/// Answers a request whose head is not valid. What follows on the connection cannot be trusted to be a request.
+fn refuse_head(mistake: HeadMistake, peer: IpAddr) -> Response<ProxyBody> {
+    telemetry::connections::http_head_refused(mistake, peer);
+    let (status, error) = mistake.response();
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
+    let mut response = boxed(json_error(status, error, mistake.label()));
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// Answers `OPTIONS *`, which asks what the server itself can do (RFC 9110 section 9.3.7).
+fn about_the_server() -> Response<ProxyBody> {
+    let mut response = boxed(Response::new(Full::default()));
+    let methods = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
+    response
 }
 
 fn boxed(response: Response<Full<Bytes>>) -> Response<ProxyBody> {

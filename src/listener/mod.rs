@@ -5,9 +5,16 @@
 //! request is freed.
 
 mod accept;
+mod client_limits;
+mod client_stream;
+mod exchange;
 mod fixed;
+mod held_body;
 mod http;
+mod malformed;
 mod runtime_config;
+mod websocket;
 
 pub use accept::Worker;
+pub use client_limits::ClientLimits;
 pub use runtime_config::RuntimeConfig;

@@ -4,6 +4,7 @@
 mod cancelled_tasks;
 mod client_address;
 mod client_frame;
+mod client_network;
 mod close;
 mod error;
 mod event_members;
@@ -21,6 +22,7 @@ mod portable_json;
 mod position;
 mod publication;
 mod reply_end;
+mod request_head;
 mod request_id;
 mod sender_key;
 mod timestamp;
@@ -32,6 +34,7 @@ pub use cancelled_tasks::{
 };
 pub use client_address::ClientAddress;
 pub use client_frame::{ClientFrame, InvalidFrame, MAX_TASK_ID_BYTES, Renewal};
+pub use client_network::ClientNetwork;
 #[cfg(any(test, feature = "internals"))]
 pub use close::ClientAction;
 pub use close::{CloseReason, is_valid_close_code};
@@ -56,6 +59,7 @@ pub use publication::{
     NotJson, PublishedObject, published_bytes, published_object, published_text,
 };
 pub use reply_end::ReplyEnd;
+pub use request_head::{HeadMistake, check_head, is_about_the_server};
 pub use request_id::RequestId;
 pub use sender_key::SenderKey;
 pub use timestamp::with_timestamp;

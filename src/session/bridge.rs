@@ -58,6 +58,11 @@ impl Bridge {
         self.changed.notify_one();
     }
 
+    /// How many bytes of the client's messages wait.
+    pub fn queued_bytes(&self) -> usize {
+        self.bytes.get()
+    }
+
     fn push(&self, message: SocketMessage, socket: &Rc<Socket>) {
         self.bytes.set(self.bytes.get() + size(&message));
         self.queue.borrow_mut().push_back(message);

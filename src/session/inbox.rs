@@ -15,6 +15,8 @@ const INBOX_LENGTH: usize = 16;
 #[derive(Default)]
 pub(super) struct Inbox {
     waiting: VecDeque<CheckedMessage>,
+    /// The bytes of the messages that wait, and of the one that is being relayed.
+    bytes: usize,
     /// A task relays the messages.
     is_relaying: bool,
 }
@@ -36,12 +38,24 @@ impl RelayTask {
         loop {
             let next = self.session.inbox.borrow_mut().waiting.pop_front();
             let Some(message) = next else { return };
+            let bytes = size(&message);
             self.session.relay(message).await;
+            self.session.inbox.borrow_mut().bytes -= bytes;
         }
     }
 }
 
+fn size(message: &CheckedMessage) -> usize {
+    message.text.len() + message.data.get().len()
+}
+
 impl Session {
+    /// The bytes of this client's messages that wait or are on their way to the upstream.
+    pub(super) fn bytes_in_progress(&self) -> usize {
+        let bridged = self.bridge.borrow().as_ref().map_or(0, |bridge| bridge.queued_bytes());
+        self.inbox.borrow().bytes + bridged
+    }
+
     /// Whether a message of this client is on its way to the upstream.
     pub(super) fn is_relaying(&self) -> bool {
         self.inbox.borrow().is_relaying
@@ -55,6 +69,7 @@ impl Session {
             let id = message.id.as_deref();
             return self.refuse(&ErrorEvent::new(ErrorCode::Busy, text).id(id).retry_after(1));
         }
+        inbox.bytes += size(&message);
         inbox.waiting.push_back(message);
         if !std::mem::replace(&mut inbox.is_relaying, true) {
             self.spawn(RelayTask { session: Rc::clone(self) }.run());

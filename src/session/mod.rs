@@ -14,6 +14,7 @@ mod drain;
 mod frames;
 mod heartbeat;
 mod inbox;
+mod memory;
 mod opening;
 mod panics;
 mod presence;

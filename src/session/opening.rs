@@ -85,15 +85,16 @@ pub async fn open(
 
 /// Sends at most one event and closes, in a way that a browser's script can read: for refused clients, and
 /// for routes with a fixed reply. The event is sent at once; the close waits for `delay`, if there is one.
+/// `held` is dropped when the connection has ended.
 pub async fn send_and_close(
     services: Rc<Services>,
     stream: ByteStream,
     text: Option<String>,
     reason: CloseReason,
-    permits: Permits,
+    held: impl Sized,
     delay: Option<RefusalDelay>,
 ) {
-    let _permits = permits;
+    let _held = held;
     let queue = config::SendQueue { messages: 4, bytes: 2 * config::FixedReply::MAX_BYTES };
     let socket = Socket::new(stream, REFUSED_MESSAGE_BYTES, queue);
     if let Some(text) = text {

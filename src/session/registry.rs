@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::Session;
 use crate::clock;
 use crate::config;
+use crate::limits::{HeldMemory, ThreadBudget};
 use crate::telemetry;
 
 /// The longest duration of a round, and its number of ticks.
@@ -65,8 +66,8 @@ impl SessionRegistry {
     }
 
     /// Runs the timers of this thread's sessions for ever.
-    pub async fn sweep(&self) {
-        let (mut queued, mut reported) = (0, 0);
+    pub async fn sweep(&self, budget: &ThreadBudget) {
+        let (mut held, mut reported) = (HeldMemory::default(), 0);
         loop {
             tokio::time::sleep(self.tick.get()).await;
             let now = Instant::now();
@@ -76,12 +77,14 @@ impl SessionRegistry {
                     session.check_heartbeat(now);
                     session.check_credentials(now, unix_now);
                 });
-                queued += session.socket.queued_bytes();
+                session.add_memory(&mut held);
             }
             let is_round_over = self.cursor.get() >= self.len();
             if is_round_over {
+                let queued = held.queues;
                 telemetry::connections::send_queues_measured(reported, queued);
-                (queued, reported) = (0, queued);
+                self.keep_budget(budget, std::mem::take(&mut held));
+                reported = queued;
             }
         }
     }

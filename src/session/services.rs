@@ -8,6 +8,7 @@ use super::{Presence, SessionRegistry};
 use crate::broker::{Broker, History};
 use crate::control::Control;
 use crate::limits::{LeaseSet, RefusalDelay, RefusalDelays};
+use crate::protocol::ClientNetwork;
 use crate::replies::{Replies, ThreadConfig};
 use crate::shutdown::Shutdown;
 
@@ -44,7 +45,9 @@ impl Services {
 
     /// Counts a refusal of `ip`. `None` if its close does not wait.
     pub fn delay_refusal(&self, ip: IpAddr) -> Option<RefusalDelay> {
-        self.refusals.refuse(ip, self.config().config.server.refusal_delay)
+        let config = &self.config().config;
+        let network = ClientNetwork::of(ip, config.limits.ipv6_prefix);
+        self.refusals.refuse(network, config.server.refusal_delay)
     }
 
     /// Completes when the close of a refused client has waited, or the gateway drains.

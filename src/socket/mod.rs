@@ -21,7 +21,7 @@ pub use decoder::{Decoder, Incoming};
 pub use delivery::Delivery;
 pub use event::{ConnectionEnd, Event};
 pub use publications::HoldGuard;
-pub use stream::ByteStream;
+pub use stream::{ByteStream, is_failed_connection};
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::pin::Pin;
@@ -211,6 +211,16 @@ impl Socket {
     /// How many bytes wait to be written.
     pub fn queued_bytes(&self) -> usize {
         self.outbox.borrow().bytes()
+    }
+
+    /// How many bytes of messages that are not complete are kept.
+    pub fn partial_bytes(&self) -> usize {
+        self.decoder.borrow().buffered_bytes()
+    }
+
+    /// Calls `visit` with each frame that waits to be written.
+    pub fn for_each_queued(&self, visit: &mut dyn FnMut(&Bytes)) {
+        self.outbox.borrow().for_each(visit);
     }
 
     /// Stops reading until the guard is dropped; TCP makes the peer wait. One guard at a time.

@@ -67,6 +67,12 @@ impl Outbox {
         self.bytes
     }
 
+    /// Calls `visit` with each frame that waits, held publications included.
+    pub fn for_each(&self, visit: &mut dyn FnMut(&Bytes)) {
+        let held = self.held.iter().flat_map(|held| held.waiting.iter().map(|one| &one.frame));
+        self.first.iter().chain(&self.rest).chain(held).for_each(visit);
+    }
+
     pub fn is_held(&self) -> bool {
         self.held.is_some()
     }

@@ -66,3 +66,10 @@ impl AsyncWrite for ByteStream {
         on_stream!(self, stream => stream.poll_shutdown(cx))
     }
 }
+
+/// Whether an error of `accept` is of the one connection, such as one that its client has reset already, so that the
+/// next one can be accepted at once.
+pub fn is_failed_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}

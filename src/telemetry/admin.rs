@@ -73,17 +73,17 @@ impl CallOutcome {
     }
 }
 
-/// A call was answered with this HTTP status.
-pub fn api_called(call: Call, status: u16) {
+/// A call from this address was answered with this HTTP status.
+pub fn api_called(call: Call, status: u16, from: SocketAddr) {
     let outcome = CallOutcome::of_status(status);
     API_CALLS.at([call.label(), outcome.label()]).increment(1);
     let (call, is_unauthorized) = (call.label(), outcome == CallOutcome::Unauthorized);
     let outcome = outcome.label();
     if is_unauthorized {
         // The caller should not have access, or a new key is missing on one side.
-        info!(target: AUDIT, event = "api_unauthorized", call, "a call without a valid API key");
+        info!(target: AUDIT, event = "api_unauthorized", call, %from, "a call without a valid API key");
     } else {
-        debug!(event = "api_called", call, outcome, "a call of the server API");
+        debug!(event = "api_called", call, outcome, %from, "a call of the server API");
     }
 }
 

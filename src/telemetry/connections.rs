@@ -10,7 +10,11 @@ use tracing::{debug, error, info, warn};
 use super::credentials::{RefusalDetails, RejectionCause};
 use super::definitions::{ROUTE, buckets, metrics, millis, words};
 use super::log::{ConnectionFields, connection_event};
-use crate::protocol::{ChannelName, CloseReason, ConnectionId, RequestId, UserId, label_enum};
+use super::messages::{LocalLimit, local_limit_refused};
+use crate::protocol::{
+    ChannelName, ClientNetwork, CloseReason, ConnectionId, HeadMistake, RequestId, UserId,
+    label_enum,
+};
 
 metrics! {
     /// Open connections of the public port, WebSockets and plain HTTP alike.
@@ -19,7 +23,7 @@ metrics! {
     CLIENT_SOCKETS_MAX = gauge "tidegate_client_sockets_max";
     /// Connections that the operating system failed to accept.
     ACCEPT_ERRORS = counter "tidegate_accept_errors_total";
-    /// Connections that ended in the middle of a request.
+    /// Requests that HTTP does not allow, and connections that ended in the middle of a request.
     HTTP_ERRORS = counter "tidegate_http_errors_total" [cause: words(&[HttpError::LABELS])];
     /// WebSocket handshakes: admitted, or the reason of the rejection.
     HANDSHAKES = counter "tidegate_handshakes_total" [
@@ -81,15 +85,50 @@ pub fn accept_failed(error: &std::io::Error) {
     error!(event = "accept_failed", %error, "failed to accept a connection");
 }
 
+/// A limit refused a connection when it was accepted, or a request behind a trusted proxy. `network` is the client's,
+/// or the peer's if the client is not known yet.
+pub fn connection_refused(limit: LocalLimit, network: ClientNetwork) {
+    local_limit_refused(limit);
+    let is_of_one_client = matches!(
+        limit,
+        LocalLimit::ConnectsPerIp | LocalLimit::ConnectionsPerIp | LocalLimit::RequestsPerIp
+    );
+    let limit = limit.label();
+    // The fields are the same, so that one search finds both.
+    if is_of_one_client {
+        info!(event = "connection_refused", limit, %network, "an address is over a limit");
+    } else {
+        warn!(event = "node_full", limit, %network, "this node takes no more connections");
+    }
+}
+
 label_enum! {
     /// Why a connection ended in the middle of a request.
-    enum HttpError {
+    pub enum HttpError {
+        /// The head of a request did not arrive in time.
         Timeout => "timeout",
         TooLarge => "too_large",
         Malformed => "malformed",
+        /// The client took the response too slowly.
+        TooSlow => "too_slow",
         /// The connection was reset or closed.
-        Broken => "broken",
+        Broken => "broken";
+        Head(HeadMistake),
     }
+}
+
+/// A connection ended before its request was answered, by a rule of the gateway.
+pub fn http_ended(cause: HttpError) {
+    let cause = cause.label();
+    HTTP_ERRORS.at([cause]).increment(1);
+    debug!(event = "http_ended", cause, "a connection was ended in the middle of a request");
+}
+
+/// The head of a request is not valid in HTTP/1.1; it is answered with an error.
+pub fn http_head_refused(mistake: HeadMistake, peer: IpAddr) {
+    let cause = HttpError::Head(mistake).label();
+    HTTP_ERRORS.at([cause]).increment(1);
+    debug!(event = "http_head_refused", cause, %peer, "a request was refused because of its head");
 }
 
 /// A connection ended in the middle of a request: its head was slow, too large or malformed, or it was reset.
@@ -109,11 +148,11 @@ pub fn http_failed(error: &hyper::Error) {
 }
 
 /// A refused client is closed after `delay`, or at once if too many refused clients wait already.
-pub fn refusal_delayed(ip: IpAddr, delay: Duration, waits: bool) {
+pub fn refusal_delayed(network: ClientNetwork, delay: Duration, waits: bool) {
     let close = if waits { RefusalClose::Waits } else { RefusalClose::AtOnce }.label();
     REFUSALS_DELAYED.at([close]).increment(1);
     let delay_ms = millis(delay);
-    debug!(event = "refusal_delayed", %ip, close, delay_ms, "the close of a refused client waits");
+    debug!(event = "refusal_delayed", %network, close, delay_ms, "the close of a refused client waits");
 }
 
 /// A client's attempt to connect.

@@ -71,7 +71,13 @@ label_enum! {
         Connects => "connects",
         /// The limit `connections_per_user`.
         Connections => "connections",
-        ConnectionsPerIp => "connections_per_ip";
+        /// The limit `connects_per_ip`.
+        ConnectsPerIp => "connects_per_ip",
+        ConnectionsPerIp => "connections_per_ip",
+        /// The limit `requests_per_ip`.
+        RequestsPerIp => "requests_per_ip",
+        /// The limit `max_memory`.
+        Memory => "memory";
         Credential(CredentialCause),
     }
 }

@@ -73,8 +73,15 @@ label_enum! {
     pub enum LocalLimit {
         MessagesPerConnection => "messages_per_connection",
         PingsPerConnection => "pings_per_connection",
+        ConnectsPerIp => "connects_per_ip",
         ConnectionsPerIp => "connections_per_ip",
+        /// HTTP requests of one address that are not WebSocket handshakes.
+        RequestsPerIp => "requests_per_ip",
         ConnectionsTotal => "connections_total",
+        /// The rest of the process's file descriptors is for Redis, upstreams and the admin port.
+        Descriptors => "descriptors",
+        /// `[server] max_memory`.
+        Memory => "memory",
     }
 }
 

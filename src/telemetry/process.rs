@@ -7,7 +7,7 @@ use tracing::{error, info, warn};
 use super::definitions::{Values, metrics, words};
 use super::log::AUDIT;
 use crate::clock;
-use crate::protocol::label_enum;
+use crate::protocol::{ConnectionId, label_enum};
 
 metrics! {
     /// 1 from the signal to stop until the process ends.
@@ -31,6 +31,15 @@ metrics! {
         build: Values::Fixed("the packager's build id, such as a commit"),
         rust: Values::Fixed("the compiler"),
     ];
+    /// What counts against `[server] max_memory`, in bytes: send queues, messages that are not received completely,
+    /// messages on their way to an upstream, and histories in memory.
+    MEMORY = gauge "tidegate_memory_bytes" [part: words(&[MemoryPart::LABELS])];
+    /// The budget from `[server] max_memory`; 0 = no limit.
+    MEMORY_MAX = gauge "tidegate_memory_max_bytes";
+    /// 1 while new connections are refused because the budget is used up.
+    MEMORY_REFUSING = gauge "tidegate_memory_refusing";
+    /// Connections that were closed with 4008 because the budget was used up and their send queue was the largest.
+    MEMORY_CLOSES = counter "tidegate_memory_closes_total";
     /// CPU time in user space and in the kernel. Linux only, like all `process_` metrics.
     CPU = counter "process_cpu_seconds_total", read;
     /// Resident memory.
@@ -51,6 +60,67 @@ metrics! {
 pub(super) fn started() {
     let build = option_env!("TIDEGATE_BUILD").unwrap_or("unknown");
     BUILD_INFO.at([env!("CARGO_PKG_VERSION"), build, env!("TIDEGATE_RUST")]).set(1.0);
+}
+
+label_enum! {
+    /// A part of the memory budget.
+    pub enum MemoryPart {
+        SendQueues => "send_queues",
+        PartialMessages => "partial_messages",
+        InProgress => "in_progress",
+        Histories => "histories",
+    }
+}
+
+/// The memory budget is set or changed; 0 = no limit.
+pub fn memory_limited(max: usize) {
+    MEMORY_MAX.get().set(max as f64);
+}
+
+/// A part of the memory budget was measured.
+pub fn memory_measured(part: MemoryPart, bytes: usize) {
+    MEMORY.at([part.label()]).set(bytes as f64);
+}
+
+/// The budget is used up and new connections are refused, or no longer.
+pub fn memory_refusing(refuses: bool, used: usize, max: usize) {
+    MEMORY_REFUSING.get().set(if refuses { 1.0 } else { 0.0 });
+    if refuses {
+        warn!(
+            event = "memory_used_up",
+            used, max, "the memory budget is used up: new connections are refused"
+        );
+    } else {
+        info!(event = "memory_free", used, max, "new connections are accepted again");
+    }
+}
+
+/// A connection is closed because its send queue is the largest and the budget is used up.
+pub fn memory_closed(connection: ConnectionId, bytes: usize, over: usize) {
+    MEMORY_CLOSES.get().increment(1);
+    warn!(
+        event = "memory_queue_closed",
+        %connection,
+        bytes,
+        over,
+        "the memory budget is used up: the largest send queue is closed"
+    );
+}
+
+/// The limit of open files and sockets stays what it is.
+pub fn descriptors_not_raised(limit: Option<u64>, error: &std::io::Error) {
+    warn!(event = "descriptors_not_raised", limit, %error, "the limit of open files could not be raised");
+}
+
+/// `max_connections` cannot be reached: of `limit` open files, `usable` can be connections of clients.
+pub fn descriptors_too_few(limit: u64, usable: u64, max_connections: u64) {
+    warn!(
+        event = "descriptors_too_few",
+        limit,
+        usable,
+        max_connections,
+        "the limit of open files allows fewer connections than server.max_connections"
+    );
 }
 
 /// Somebody has checked whether this node is ready.

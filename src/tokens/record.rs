@@ -48,19 +48,19 @@ impl TokenRecord {
     pub const MAX_BYTES: usize = 16 * 1024;
 
     /// Encodes the record for a store; `None` = it is longer than [`TokenRecord::MAX_BYTES`].
-    pub(super) fn to_json(&self) -> Option<String> {
+    pub fn to_json(&self) -> Option<String> {
         serde_json::to_string(self).ok().filter(|json| json.len() <= Self::MAX_BYTES)
     }
 
     /// Encodes the record as Django's cache does; `None` = it is longer than [`TokenRecord::MAX_BYTES`].
-    pub(super) fn to_pickle(&self) -> Option<Vec<u8>> {
+    pub fn to_pickle(&self) -> Option<Vec<u8>> {
         let pickle = pickle::write_json(&serde_json::to_value(self).ok()?);
         (pickle.len() <= Self::MAX_BYTES).then_some(pickle)
     }
 
     /// Decodes a stored record. A field of the wrong type refuses the whole record, because it may be a
     /// limit that was not understood. Fields that are not read may have any value.
-    pub(super) fn read(json: &[u8]) -> Result<Self, Unusable> {
+    pub fn read(json: &[u8]) -> Result<Self, Unusable> {
         if json.len() > Self::MAX_BYTES {
             return Err(Unusable::malformed("a record of over 16 KiB"));
         }
@@ -84,7 +84,7 @@ impl TokenRecord {
     }
 
     /// Decodes a record of Django's cache by the same rules: a pickle, or JSON if its serializer writes that.
-    pub(super) fn read_django(bytes: &[u8]) -> Result<Self, Unusable> {
+    pub fn read_django(bytes: &[u8]) -> Result<Self, Unusable> {
         if !pickle::is_pickle(bytes) {
             return Self::read(bytes);
         }
@@ -115,7 +115,7 @@ impl TokenRecord {
 
 /// Why a token cannot be used.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Unusable {
+pub struct Unusable {
     pub outcome: Consumption,
     /// What is wrong with its record, for the log. It never has a value of the record.
     pub reason: Option<String>,

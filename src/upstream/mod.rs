@@ -28,6 +28,8 @@ mod payload;
 mod queue;
 mod reply;
 mod response;
+#[cfg(feature = "internals")]
+mod response_reader;
 mod shared;
 mod signature;
 #[cfg(test)]
@@ -41,6 +43,8 @@ use message::user_in_template;
 pub use message::{Message, QueueState, RelayError, SocketRequest};
 pub use reply::{Accepted, Reply, ReplyBroken, ReplySource};
 use response::RelayResponse;
+#[cfg(feature = "internals")]
+pub use response_reader::{ReadResponse, ResponseReader};
 pub use shared::SharedUpstreams;
 use shared::{Transport, Upstream};
 pub use websocket::{

@@ -86,6 +86,11 @@ impl MemoryHistory {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The bytes of all publications and channels.
+    pub fn bytes(&self) -> usize {
+        self.state().bytes
+    }
+
     /// Passes each publication to `emit`, in the order of the offsets even across threads. Without a `history` the
     /// publications are not stored.
     pub fn publish(

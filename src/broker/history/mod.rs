@@ -180,6 +180,14 @@ impl History {
     }
 
     /// The histories in Redis; `None` on the memory engine.
+    /// The bytes of all histories in this process.
+    pub fn memory_bytes(&self) -> usize {
+        match &self.engine {
+            Engine::Memory(memory) => memory.bytes(),
+            Engine::Redis(_) => 0,
+        }
+    }
+
     pub(super) fn in_redis(&self) -> Option<&RedisHistory> {
         match &self.engine {
             Engine::Memory(_) => None,

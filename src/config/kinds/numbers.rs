@@ -45,6 +45,21 @@ pub(in crate::config) const SIZE: Kind<usize> =
         size(value, 1, 1 << 30)
     });
 
+/// A rate below which a client is too slow. Nobody who is slower than a modem is to be refused.
+pub(in crate::config) const BYTES_PER_SECOND: Kind<usize> =
+    kind("size", r#"a number of bytes from 0 to 64KiB such as 240 or "1KiB""#, |value| {
+        size(value, 0, 64 << 10)
+    });
+
+/// A share of a machine's memory. 0 stands for no limit.
+pub(in crate::config) const MEMORY: Kind<usize> =
+    kind("size", r#"0, or a number of bytes from "1MiB" to "1024GiB" such as "2GiB""#, |value| {
+        if matches!(value, Value::Integer(0)) || value.as_str() == Some("0") {
+            return Ok(0);
+        }
+        size(value, 1 << 20, 1 << 40)
+    });
+
 /// hyper's smallest read buffer is 8 KiB.
 pub(in crate::config) const HEADER_SIZE: Kind<usize> =
     kind("size", r#"a size from "8KiB" to "1MiB" such as "16KiB""#, |value| {
@@ -60,6 +75,10 @@ pub(in crate::config) const POSITIVE_COUNT: Kind<usize> =
 /// The length of a queue of messages in the engine.
 pub(in crate::config) const WAITING: Kind<usize> =
     kind("integer", "an integer from 1 to 1000", integer::<usize, 1, 1_000>);
+
+/// How many bits of an IPv6 address are the customer's network.
+pub(in crate::config) const IPV6_PREFIX: Kind<u8> =
+    kind("integer", "an integer from 16 to 128", integer::<u8, 16, 128>);
 
 pub(in crate::config) const THREADS: Kind<usize> =
     kind("integer", "an integer from 0 to 1024", integer::<usize, 0, 1024>);

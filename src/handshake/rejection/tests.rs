@@ -34,7 +34,10 @@ fn all_rejections() -> Vec<(Rejection, u16, u16, Wait)> {
         (Rejection::engine(), 1013, 503, Some((5, "engine_unavailable"))),
         (Rejection::connects(limited), 4029, 429, Some((42, "rate_limited"))),
         (Rejection::connections(soon), 4029, 429, Some((1, "rate_limited"))),
+        (Rejection::connects_per_ip(limited), 4029, 429, Some((42, "rate_limited"))),
         (Rejection::connections_per_ip(), 4029, 429, Some((10, "rate_limited"))),
+        (Rejection::memory(), 1013, 503, Some((5, "busy"))),
+        (Rejection::requests_per_ip(limited), 4029, 429, Some((42, "rate_limited"))),
     ]
 }
 

@@ -1,9 +1,13 @@
 use super::*;
 
+fn network(ip: &str) -> ClientNetwork {
+    ClientNetwork::of(ip.parse().unwrap(), 64)
+}
+
 #[test]
 fn dropped_permits_can_be_acquired_again() {
     let counts = ConnectionCounts::default();
-    let [a, b] = ["10.0.0.1", "10.0.0.2"].map(|ip| ip.parse().unwrap());
+    let [a, b] = ["10.0.0.1", "10.0.0.2"].map(network);
     let first = counts.acquire(2).unwrap();
     let _second = counts.acquire(2).unwrap();
     assert!(counts.acquire(2).is_none());
@@ -20,7 +24,7 @@ fn dropped_permits_can_be_acquired_again() {
 #[test]
 fn a_lower_limit_keeps_open_connections() {
     let counts = ConnectionCounts::default();
-    let ip = "10.0.0.1".parse().unwrap();
+    let ip = network("10.0.0.1");
     let held = (counts.acquire(1).unwrap(), counts.acquire_ip(ip, 1).unwrap());
     let more = (counts.acquire(2).unwrap(), counts.acquire_ip(ip, 0).unwrap());
     drop(more);

@@ -2,12 +2,12 @@ use super::*;
 
 const LONGEST: Duration = Duration::from_secs(1);
 
-fn ip(text: &str) -> IpAddr {
-    text.parse().unwrap()
+fn network(ip: &str) -> ClientNetwork {
+    ClientNetwork::of(ip.parse().unwrap(), 64)
 }
 
 fn millis(delays: &RefusalDelays, address: &str, now: u64) -> u128 {
-    delays.count(ip(address), LONGEST, Duration::from_secs(now)).as_millis()
+    delays.count(network(address), LONGEST, Duration::from_secs(now)).as_millis()
 }
 
 #[test]
@@ -36,7 +36,7 @@ fn a_page_that_never_backs_off_makes_fewer_attempts() {
         let (delays, mut now, mut attempts) = (RefusalDelays::default(), Duration::ZERO, 0);
         while now < Duration::from_secs(20) {
             attempts += 1;
-            now += delays.count(ip("192.0.2.1"), longest, now) + pause;
+            now += delays.count(network("192.0.2.1"), longest, now) + pause;
         }
         attempts
     };
@@ -48,14 +48,14 @@ fn a_page_that_never_backs_off_makes_fewer_attempts() {
 fn addresses_and_waiting_clients_are_bounded() {
     let delays = RefusalDelays::default();
     for number in 0..2 * MAX_ADDRESSES as u32 {
-        let address = IpAddr::V4(number.into());
+        let address = ClientNetwork::V4(number.into());
         assert!(delays.count(address, LONGEST, Duration::ZERO) < LONGEST);
     }
     assert!(delays.recent.len() <= MAX_ADDRESSES);
     let mut waiting: Vec<_> =
-        (0..MAX_WAITING).map(|_| delays.refuse(ip("192.0.2.1"), LONGEST).unwrap()).collect();
-    assert!(delays.refuse(ip("192.0.2.1"), LONGEST).is_none());
+        (0..MAX_WAITING).map(|_| delays.refuse(network("192.0.2.1"), LONGEST).unwrap()).collect();
+    assert!(delays.refuse(network("192.0.2.1"), LONGEST).is_none());
     waiting.pop();
-    assert!(delays.refuse(ip("192.0.2.1"), LONGEST).is_some());
-    assert!(delays.refuse(ip("192.0.2.1"), Duration::ZERO).is_none());
+    assert!(delays.refuse(network("192.0.2.1"), LONGEST).is_some());
+    assert!(delays.refuse(network("192.0.2.1"), Duration::ZERO).is_none());
 }

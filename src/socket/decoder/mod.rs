@@ -68,6 +68,12 @@ impl Decoder {
         }
     }
 
+    /// How many bytes are kept of a message or control frame that is not complete.
+    pub fn buffered_bytes(&self) -> usize {
+        let message = self.message.as_ref().map_or(0, |message| message.bytes.capacity());
+        message + self.control.capacity()
+    }
+
     /// Consumes `input` (unmasking it in place) and passes on what is complete. After an error, or after
     /// `on_event` received a close, nothing more may be fed.
     pub fn feed(

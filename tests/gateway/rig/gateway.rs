@@ -63,6 +63,15 @@ impl Gateway {
         Self::listening(Process::spawn_with_socket(&toml, socket, name), redis).await
     }
 
+    /// Starts it with these limits of open files.
+    pub async fn start_with_open_files(toml: impl ToString, soft: u32, hard: u32) -> Self {
+        let (toml, redis) = with_requested_engine(toml.to_string()).await;
+        let mut command = Command::new("sh");
+        let limiting = format!("ulimit -n {hard}; ulimit -Sn {soft}; exec \"$@\"");
+        command.args(["-c", &limiting, "sh", env!("CARGO_BIN_EXE_tidegate")]).stdin(Stdio::null());
+        Self::listening(Process::start(command, &toml), redis).await
+    }
+
     async fn listening(mut process: Process, redis: Option<Redis>) -> Self {
         let listening = until("\"listening\" event of the gateway", async || {
             if let Some(status) = process.child.try_wait().expect("a child can be waited for") {

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::frame::{self, ClientFrame, ServerFrame, take_server_frame};
 use super::within;
@@ -55,6 +55,23 @@ impl RawClient {
     pub async fn connect(addr: SocketAddr) -> Self {
         let stream = within("accepted connection", TcpStream::connect(addr)).await.unwrap();
         stream.set_nodelay(true).expect("a TCP socket");
+        Self { stream, buffer: Vec::new() }
+    }
+
+    /// Like [`RawClient::connect`], from another address of this machine, such as `127.0.0.2`.
+    pub async fn connect_from(source: &str, addr: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind(SocketAddr::new(source.parse().unwrap(), 0)).expect("a loopback address");
+        let stream = within("accepted connection", socket.connect(addr)).await.unwrap();
+        stream.set_nodelay(true).expect("a TCP socket");
+        Self { stream, buffer: Vec::new() }
+    }
+
+    /// Like [`RawClient::connect`], with a receive buffer of this many bytes, for a client that reads slowly.
+    pub async fn connect_with_buffer(addr: SocketAddr, bytes: u32) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(bytes).expect("a size");
+        let stream = within("accepted connection", socket.connect(addr)).await.unwrap();
         Self { stream, buffer: Vec::new() }
     }
 

@@ -1,0 +1,84 @@
+//! Responses of HTTP upstreams: JSON, SSE and NDJSON, with any status. However the bytes are cut, they mean the same,
+//! and each event is a JSON object of bounded size. The first byte chooses the head, the second how the body is cut.
+#![no_main]
+
+use std::sync::LazyLock;
+
+use bytes::Bytes;
+use http_body_util::Empty;
+use hyper::client::conn::http1;
+use hyper::{Request, Response};
+use libfuzzer_sys::fuzz_target;
+use serde::de::IgnoredAny;
+use tidegate::internals::upstream::{ReadResponse, ResponseReader};
+use tidegate::internals::{Config, MAX_TASK_ID_BYTES};
+use tidegate_fuzz::{Pieces, block_on};
+
+const KINDS: [&str; 4] =
+    ["text/event-stream; charset=utf-8", "application/x-ndjson", "application/json", "text/plain"];
+const STATUSES: [&str; 8] = [
+    "200 OK",
+    "202 Accepted",
+    "204 No Content",
+    "302 Found",
+    "400 Bad Request",
+    "422 Unprocessable Content",
+    "429 Too Many Requests",
+    "503 Service Unavailable",
+];
+/// The largest event of a reply, and what the gateway puts around it.
+const MAX_EVENT_BYTES: usize = 1024 * 1024 + 64;
+
+static READER: LazyLock<ResponseReader> = LazyLock::new(|| {
+    let config = "[upstream.app]\nkind = \"http\"\nurl = \"http://127.0.0.1:1/\"\n";
+    ResponseReader::new(&Config::from_toml(config).expect("a configuration"))
+});
+
+fuzz_target!(|bytes: &[u8]| {
+    let &[choice, cut, ref body @ ..] = bytes else { return };
+    let kind = KINDS[usize::from(choice & 3)];
+    let status = STATUSES[usize::from(choice >> 2 & 7)];
+    let length = match choice >> 5 {
+        0 => String::new(),
+        1 => format!("Content-Length: {}\r\n", body.len() + 1),
+        _ => format!("Content-Length: {}\r\n", body.len()),
+    };
+    let mut response =
+        format!("HTTP/1.1 {status}\r\nContent-Type: {kind}\r\n{length}\r\n").into_bytes();
+    response.extend_from_slice(body);
+    let unsplit = read(&response, response.len());
+    assert_eq!(unsplit, read(&response, usize::from(cut)));
+    match unsplit {
+        Some(ReadResponse::Streamed(events, _)) => {
+            for event in events {
+                let event = str::from_utf8(&event).expect("UTF-8");
+                assert!(event.starts_with('{') && event.len() <= body.len().min(MAX_EVENT_BYTES) * 6 + 64);
+                serde_json::from_str::<IgnoredAny>(event).expect("JSON");
+            }
+        }
+        Some(ReadResponse::Accepted(Some(task_id), is_queued)) => {
+            assert!(is_queued && (1..=MAX_TASK_ID_BYTES).contains(&task_id.len()));
+        }
+        _ => {}
+    }
+});
+
+/// `None` = the response is not HTTP.
+fn read(response: &[u8], step: usize) -> Option<ReadResponse> {
+    let (io, _) = Pieces::new(response, step);
+    block_on(async {
+        let (mut sender, connection) = http1::handshake(io).await.ok()?;
+        let request = Request::get("/").body(Empty::<Bytes>::new()).expect("a request");
+        let reading = async {
+            let response: Response<_> = sender.send_request(request).await.ok()?;
+            Some(READER.read(response).await)
+        };
+        tokio::pin!(connection);
+        tokio::pin!(reading);
+        tokio::select! {
+            biased;
+            read = &mut reading => read,
+            _ = &mut connection => reading.await,
+        }
+    })
+}

@@ -1,0 +1,241 @@
+//! The limits of client addresses and of this process. They come before any answer: when a connection is accepted,
+//! or with each request if only a trusted proxy's headers tell whose it is.
+//!
+//! Invariant: whoever is over a limit holds no permit of the process. It gets a short answer and is closed at once;
+//! what it still sends is discarded for a moment, so that it reads the answer and not a reset. Beyond a bound not
+//! even that.
+
+use std::cell::Cell;
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, RawFd};
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::config::Config;
+use crate::handshake::Rejection;
+use crate::limits::{
+    ConnectionCounts, ConnectionPermit, IpPermit, MemoryBudget, NetworkRates, Verdict,
+};
+use crate::protocol::ClientNetwork;
+use crate::telemetry;
+use crate::telemetry::messages::LocalLimit;
+
+/// The most refused connections of a thread that are read from until their clients close.
+const MAX_LINGERING: usize = 128;
+
+/// How long a refused connection is waited for to send its request.
+const REQUEST_TIMEOUT: Duration = Duration::from_millis(250);
+
+/// How long, and for how many bytes, a refused connection is read from. The bytes are discarded.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 64 * 1024;
+
+/// When a client may try again if that is not known.
+const RETRY_SECONDS: u64 = 5;
+/// When an address with too many open connections may try again.
+const RETRY_ADDRESS_SECONDS: u64 = 10;
+
+/// The limits that all threads share. Cheap to clone.
+#[derive(Clone)]
+pub struct ClientLimits {
+    counts: ConnectionCounts,
+    connects: NetworkRates,
+    requests: NetworkRates,
+    memory: MemoryBudget,
+    /// A connection with this descriptor or a higher one is refused: the kernel gives out the lowest that is free,
+    /// so all below are in use, and the rest is reserved.
+    reserved_from: RawFd,
+}
+
+/// Why a connection is refused when it is accepted.
+struct Refusal {
+    limit: LocalLimit,
+    retry_after: u64,
+}
+
+/// A place among the refused connections of this thread that are not closed yet.
+pub(super) struct LingerPlace(Rc<Cell<usize>>);
+
+/// The refused connections of a thread that are not closed yet.
+#[derive(Default)]
+pub(super) struct LingerPlaces(Rc<Cell<usize>>);
+
+impl LingerPlaces {
+    pub fn acquire(&self) -> Option<LingerPlace> {
+        let taken = self.0.get();
+        (taken < MAX_LINGERING).then(|| {
+            self.0.set(taken + 1);
+            LingerPlace(Rc::clone(&self.0))
+        })
+    }
+}
+
+impl Drop for LingerPlace {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+impl ClientLimits {
+    /// Connections of the public port leave the descriptors from `reserved_from` on to others.
+    pub fn new(reserved_from: RawFd, memory: MemoryBudget) -> Self {
+        Self {
+            counts: ConnectionCounts::default(),
+            connects: NetworkRates::default(),
+            requests: NetworkRates::default(),
+            memory,
+            reserved_from,
+        }
+    }
+
+    /// Admits a connection, or answers and closes it.
+    pub(super) fn admit(
+        &self,
+        stream: TcpStream,
+        peer: IpAddr,
+        config: &Config,
+        places: &LingerPlaces,
+    ) -> Option<(TcpStream, ConnectionPermit, Option<IpPermit>)> {
+        match self.check_connection(&stream, peer, config) {
+            Ok((process, ip)) => Some((stream, process, ip)),
+            Err(Refusal { limit, retry_after }) => {
+                let network = ClientNetwork::of(peer, config.limits.ipv6_prefix);
+                telemetry::connections::connection_refused(limit, network);
+                // While descriptors are short, none is held for politeness.
+                let place = (limit != LocalLimit::Descriptors).then(|| places.acquire()).flatten();
+                refuse(stream, limit, retry_after, place);
+                None
+            }
+        }
+    }
+
+    fn check_connection(
+        &self,
+        stream: &TcpStream,
+        peer: IpAddr,
+        config: &Config,
+    ) -> Result<(ConnectionPermit, Option<IpPermit>), Refusal> {
+        let refused = |limit, retry_after| Refusal { limit, retry_after };
+        if stream.as_raw_fd() >= self.reserved_from {
+            return Err(refused(LocalLimit::Descriptors, RETRY_SECONDS));
+        }
+        if self.memory.is_refusing() {
+            return Err(refused(LocalLimit::Memory, RETRY_SECONDS));
+        }
+        // Behind a trusted proxy, the client's address is only known from the request.
+        let ip = if is_trusted(peer, config) {
+            None
+        } else {
+            let network = ClientNetwork::of(peer, config.limits.ipv6_prefix);
+            if let Verdict::Refused { retry_after } =
+                self.connects.take(network, config.limits.connects_per_ip)
+            {
+                return Err(refused(LocalLimit::ConnectsPerIp, whole_seconds(retry_after)));
+            }
+            let permit = self.counts.acquire_ip(network, config.server.max_connections_per_ip);
+            let over = refused(LocalLimit::ConnectionsPerIp, RETRY_ADDRESS_SECONDS);
+            Some(permit.ok_or(over)?)
+        };
+        let process = self.counts.acquire(config.server.max_connections);
+        process
+            .map(|process| (process, ip))
+            .ok_or_else(|| refused(LocalLimit::ConnectionsTotal, RETRY_SECONDS))
+    }
+
+    /// Refuses a WebSocket while this node has no memory for it.
+    pub(super) fn check_memory(&self) -> Result<(), Rejection> {
+        if self.memory.is_refusing() {
+            telemetry::messages::local_limit_refused(LocalLimit::Memory);
+            return Err(Rejection::memory());
+        }
+        Ok(())
+    }
+
+    /// Counts a WebSocket handshake as a new connection of `ip`.
+    pub(super) fn take_connect(&self, ip: IpAddr, config: &Config) -> Result<(), Rejection> {
+        let network = ClientNetwork::of(ip, config.limits.ipv6_prefix);
+        match self.connects.take(network, config.limits.connects_per_ip) {
+            Verdict::Allowed => Ok(()),
+            Verdict::Refused { retry_after } => {
+                telemetry::messages::local_limit_refused(LocalLimit::ConnectsPerIp);
+                Err(Rejection::connects_per_ip(retry_after))
+            }
+        }
+    }
+
+    /// Counts a request of `ip` that is not a WebSocket handshake.
+    pub(super) fn take_request(&self, ip: IpAddr, config: &Config) -> Result<(), Rejection> {
+        let network = ClientNetwork::of(ip, config.limits.ipv6_prefix);
+        match self.requests.take(network, config.limits.requests_per_ip) {
+            Verdict::Allowed => Ok(()),
+            Verdict::Refused { retry_after } => {
+                telemetry::connections::connection_refused(LocalLimit::RequestsPerIp, network);
+                Err(Rejection::requests_per_ip(retry_after))
+            }
+        }
+    }
+
+    /// Acquires a permit for a connection, or a request in progress, of a client behind a trusted proxy.
+    pub(super) fn acquire_ip(&self, ip: IpAddr, config: &Config) -> Result<IpPermit, Rejection> {
+        let network = ClientNetwork::of(ip, config.limits.ipv6_prefix);
+        let permit = self.counts.acquire_ip(network, config.server.max_connections_per_ip);
+        permit.ok_or_else(|| {
+            telemetry::connections::connection_refused(LocalLimit::ConnectionsPerIp, network);
+            Rejection::connections_per_ip()
+        })
+    }
+}
+
+/// Whether `peer` is a proxy whose forwarding headers are trusted.
+fn is_trusted(peer: IpAddr, config: &Config) -> bool {
+    config.server.trusted_proxies.iter().any(|network| network.contains(&peer))
+}
+
+fn whole_seconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis().div_ceil(1000)).unwrap_or(u64::MAX).max(1)
+}
+
+/// Answers a connection whose request is not read, and closes it: at once if there is no `place` for it.
+fn refuse(mut stream: TcpStream, limit: LocalLimit, retry_after: u64, place: Option<LingerPlace>) {
+    let (status, error, code) = match limit {
+        LocalLimit::ConnectsPerIp | LocalLimit::ConnectionsPerIp => {
+            ("429 Too Many Requests", "too many connections", "too_many_connections")
+        }
+        _ => ("503 Service Unavailable", "this node takes no more connections", "overloaded"),
+    };
+    let body = format!(r#"{{"error":"{error}","code":"{code}"}}"#);
+    let response = format!(
+        "HTTP/1.1 {status}\r\nretry-after: {retry_after}\r\ncontent-type: application/json\r\n\
+         cache-control: no-store\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    let Some(place) = place else {
+        // A new connection has room for this. A client that does not get it sees that the connection was closed.
+        let _ = stream.try_write(response.as_bytes());
+        return;
+    };
+    tokio::task::spawn_local(async move {
+        let _place = place;
+        // Some clients take an answer before their request for an error of the protocol.
+        let _ = tokio::time::timeout(REQUEST_TIMEOUT, stream.peek(&mut [0])).await;
+        let _ = stream.try_write(response.as_bytes());
+        // Whether the client reads the answer or not, the connection is closed when this ends.
+        let _ = tokio::time::timeout(LINGER_TIMEOUT, discard(&mut stream)).await;
+    });
+}
+
+/// Ends the writing half, and reads until the client has ended its own.
+async fn discard(stream: &mut TcpStream) -> std::io::Result<()> {
+    stream.shutdown().await?;
+    let (mut buffer, mut left) = ([0; 1024], LINGER_BYTES);
+    while left > 0 {
+        match stream.read(&mut buffer).await? {
+            0 => break,
+            read => left = left.saturating_sub(read),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,137 @@
+//! WebSocket handshakes: the decision about one, and the response that the listener gives.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::{Request, Response};
+
+use super::http::{HttpFrontend, HttpPhase, Upgraded};
+use crate::clock;
+use crate::config;
+use crate::handshake::{Admission, Handshake, HandshakeAttempt, Rejection, upgrade};
+use crate::limits::{IpPermit, Lease, LeaseKey, LeaseKind};
+use crate::protocol::{ClientAddress, CloseReason, Params, with_timestamp};
+use crate::telemetry::connections::Admitted;
+
+impl HttpFrontend {
+    /// Admits or rejects a WebSocket of `route`.
+    pub(super) async fn handshake(
+        &self,
+        phase: &HttpPhase,
+        handshake: &Handshake,
+        address: ClientAddress,
+        (route, params): (&Arc<config::Route>, Params),
+        request: &Request<Incoming>,
+        ip: Result<Option<IpPermit>, Rejection>,
+    ) -> Response<Full<Bytes>> {
+        let upgrade = match upgrade::check(request) {
+            Ok(upgrade) => upgrade,
+            Err(response) => return response,
+        };
+        let attempt = HandshakeAttempt::new(request.headers(), address);
+        let (verdict, ip) = match ip {
+            Ok(ip) => {
+                let admitted = handshake.admit(Arc::clone(route), params, request, &attempt).await;
+                // While the engine is away no client can join its channel.
+                let is_live = self.services.broker.is_live();
+                (
+                    admitted
+                        .and_then(|one| if is_live { Ok(one) } else { Err(Rejection::engine()) }),
+                    ip,
+                )
+            }
+            Err(rejection) => (Err(rejection), None),
+        };
+        let decision = match &verdict {
+            Ok(admission) => Ok(admission.admitted()),
+            Err(rejection) => Err(rejection),
+        };
+        attempt.finish(route.path.as_str(), decision);
+        self.complete_upgrade(phase, (address.ip, ip), route, upgrade, verdict)
+    }
+
+    /// Answers a WebSocket of a route with a fixed reply.
+    pub(super) fn answer_fixed(
+        &self,
+        phase: &HttpPhase,
+        address: ClientAddress,
+        reply: &config::FixedReply,
+        request: &Request<Incoming>,
+        ip: Result<Option<IpPermit>, Rejection>,
+    ) -> Response<Full<Bytes>> {
+        let upgrade = match upgrade::check(request) {
+            Ok(upgrade) => upgrade,
+            Err(response) => return response,
+        };
+        let decision = match &ip {
+            Ok(_) => Ok(Admitted::default()),
+            Err(rejection) => Err(rejection),
+        };
+        HandshakeAttempt::new(request.headers(), address).finish(reply.path.as_str(), decision);
+        let upgraded = match ip {
+            Err(rejection) => match self.linger_places.acquire() {
+                Some(place) => Upgraded::OverLimit(rejection.event(), rejection.reason, place),
+                None => return rejection.to_response(),
+            },
+            Ok(ip) if self.services.shutdown.is_draining() => {
+                Upgraded::Closed(None, CloseReason::Restarting, ip)
+            }
+            Ok(ip) => Upgraded::Closed(Some(reply.reply.to_string()), CloseReason::Normal, ip),
+        };
+        *phase.upgraded.borrow_mut() = Some(upgraded);
+        upgrade.accept_to_close()
+    }
+
+    /// Returns the 101 response, or the rejection in the form that the route configures (`reject`).
+    fn complete_upgrade(
+        &self,
+        phase: &HttpPhase,
+        (address, ip): (IpAddr, Option<IpPermit>),
+        route: &config::Route,
+        upgrade: upgrade::UpgradeRequest,
+        verdict: Result<Admission, Rejection>,
+    ) -> Response<Full<Bytes>> {
+        let (upgraded, response) = match verdict {
+            Ok(mut admission) => {
+                let lease = self.hold_lease(&mut admission);
+                let response = upgrade.accept(admission.subprotocol.as_deref());
+                (Upgraded::Admitted(Box::new(admission), address, ip, lease), response)
+            }
+            Err(rejection) if route.reject == config::Reject::Http => {
+                return rejection.to_response();
+            }
+            Err(rejection) => {
+                let event = rejection.event();
+                let event = match route.timestamps {
+                    true => event.map(|event| with_timestamp(&event, &clock::now_rfc3339())),
+                    false => event,
+                };
+                let upgraded = if rejection.is_of_address() {
+                    let Some(place) = self.linger_places.acquire() else {
+                        return rejection.to_response();
+                    };
+                    Upgraded::OverLimit(event, rejection.reason, place)
+                } else {
+                    Upgraded::Refused(event, rejection.reason, address, ip)
+                };
+                (upgraded, upgrade.accept_to_close())
+            }
+        };
+        *phase.upgraded.borrow_mut() = Some(upgraded);
+        response
+    }
+
+    /// Adds the lease to this thread's lease set, which releases it when the connection ends.
+    fn hold_lease(&self, admission: &mut Admission) -> Option<Lease> {
+        let claim = admission.lease.take()?;
+        let Admission { route, identity, connection_id, .. } = admission;
+        let user = identity.key();
+        let key = LeaseKey { kind: LeaseKind::Connection, route: route.path.as_str(), user: &user };
+        let lease = self.services.leases.hold(key, (*connection_id).into());
+        claim.transfer();
+        Some(lease)
+    }
+}
