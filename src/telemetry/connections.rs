@@ -7,12 +7,13 @@ use std::time::Duration;
 use metrics::{Counter, Gauge, SharedString};
 use tracing::{debug, error, info, warn};
 
-use super::credentials::RejectionCause;
+use super::credentials::{RefusalDetails, RejectionCause};
 use super::definitions::{ROUTE, buckets, metrics, millis, words};
 use super::log::{ConnectionFields, connection_event};
 use super::messages::{LocalLimit, local_limit_refused};
 use crate::protocol::{
-    ChannelName, ClientNetwork, CloseReason, ConnectionId, RequestId, UserId, label_enum,
+    ChannelName, ClientNetwork, CloseReason, ConnectionId, HeadMistake, RequestId, UserId,
+    label_enum,
 };
 
 metrics! {
@@ -22,7 +23,7 @@ metrics! {
     CLIENT_SOCKETS_MAX = gauge "tidegate_client_sockets_max";
     /// Connections that the operating system failed to accept.
     ACCEPT_ERRORS = counter "tidegate_accept_errors_total";
-    /// Connections that ended in the middle of a request.
+    /// Requests that HTTP does not allow, and connections that ended in the middle of a request.
     HTTP_ERRORS = counter "tidegate_http_errors_total" [cause: words(&[HttpError::LABELS])];
     /// WebSocket handshakes: admitted, or the reason of the rejection.
     HANDSHAKES = counter "tidegate_handshakes_total" [
@@ -103,13 +104,31 @@ pub fn connection_refused(limit: LocalLimit, network: ClientNetwork) {
 
 label_enum! {
     /// Why a connection ended in the middle of a request.
-    enum HttpError {
+    pub enum HttpError {
+        /// The head of a request did not arrive in time.
         Timeout => "timeout",
         TooLarge => "too_large",
         Malformed => "malformed",
+        /// The client took the response too slowly.
+        TooSlow => "too_slow",
         /// The connection was reset or closed.
-        Broken => "broken",
+        Broken => "broken";
+        Head(HeadMistake),
     }
+}
+
+/// A connection ended before its request was answered, by a rule of the gateway.
+pub fn http_ended(cause: HttpError) {
+    let cause = cause.label();
+    HTTP_ERRORS.at([cause]).increment(1);
+    debug!(event = "http_ended", cause, "a connection was ended in the middle of a request");
+}
+
+/// The head of a request is not valid in HTTP/1.1; it is answered with an error.
+pub fn http_head_refused(mistake: HeadMistake, peer: IpAddr) {
+    let cause = HttpError::Head(mistake).label();
+    HTTP_ERRORS.at([cause]).increment(1);
+    debug!(event = "http_head_refused", cause, %peer, "a request was refused because of its head");
 }
 
 /// A connection ended in the middle of a request: its head was slow, too large or malformed, or it was reset.
@@ -161,10 +180,11 @@ label_enum! {
     }
 }
 
-/// A handshake was decided; `Err` is the reason of the rejection.
+/// A handshake was decided; `Err` is the reason of the rejection, and `details` are about it.
 pub fn handshake_finished(
     attempt: Attempt<'_>,
     decision: Result<Admitted<'_>, RejectionCause>,
+    details: RefusalDetails<'_>,
     took: Duration,
 ) {
     let outcome = decision.err().map_or(HandshakeOutcome::Admitted, HandshakeOutcome::Rejected);
@@ -180,6 +200,11 @@ pub fn handshake_finished(
             %ip,
             route,
             cause = cause.label(),
+            origin = details.origin,
+            user = details.user.map(tracing::field::display),
+            channel = details.channel,
+            check = details.check(),
+            claim = details.claim(),
             took_ms,
             "handshake rejected"
         ),
@@ -231,6 +256,14 @@ label_enum! {
     }
 }
 
+/// Where a client comes from.
+#[derive(Clone, Copy)]
+pub struct ClientOrigin<'a> {
+    pub address: IpAddr,
+    /// The `Origin` of its handshake, if there was one.
+    pub origin: Option<&'a str>,
+}
+
 /// The connections of one route.
 pub struct ConnectionMetrics {
     route: Arc<str>,
@@ -261,7 +294,14 @@ impl ConnectionMetrics {
     }
 
     /// The connection is closed, with the code of the close frame or 1005 or 1006 where there was none.
-    pub fn closed(&self, fields: ConnectionFields<'_>, by: ClosedBy, code: u16, cause: CloseCause) {
+    pub fn closed(
+        &self,
+        fields: ConnectionFields<'_>,
+        from: ClientOrigin<'_>,
+        by: ClosedBy,
+        code: u16,
+        cause: CloseCause,
+    ) {
         self.open.decrement(1);
         let closes = self.closes.iter().find(|closes| (closes.0, closes.1) == (by, cause));
         debug_assert!(closes.is_some(), "closed by {by}, {cause}");
@@ -269,17 +309,25 @@ impl ConnectionMetrics {
             closes.increment(1);
         }
         let (route, by, reason) = (&*self.route, by.label(), cause.label());
+        let ClientOrigin { address, origin } = from;
         connection_event!(
             info,
             fields,
             event = "connection_closed",
             route,
+            %address,
+            origin,
             by,
             code,
             reason,
             "connection closed"
         );
     }
+}
+
+/// A panic in the session of this connection, which is closed for it with 1011. The others are not affected.
+pub fn session_panicked(fields: ConnectionFields<'_>) {
+    connection_event!(error, fields, event = "session_panicked", "a panic closes this connection");
 }
 
 /// Bytes that are queued for the connections of one thread, at the last measurement and now.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::CONTENT_TYPE;
+use hyper::header::{ACCEPT_ENCODING, CONTENT_TYPE};
 use hyper::{Request, StatusCode};
 use serde::Serialize;
 
@@ -145,6 +145,7 @@ impl Authorizer {
         let body = question.to_json()?;
         let mut request = Request::post(config.url.as_str())
             .header(CONTENT_TYPE, "application/json")
+            .header(ACCEPT_ENCODING, "identity")
             .header("x-request-id", question.request_id.to_string())
             .header("traceparent", question.trace.child());
         if let Some(secret) = &config.signing_secret {

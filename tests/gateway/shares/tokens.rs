@@ -73,7 +73,10 @@ async fn one_user_gets_tokens_at_its_rate_and_others_get_theirs(engine: Engine) 
         let answer = request_token(&gateway, &session, "192.0.2.200").await;
         assert_eq!(answer.status, 429);
     }
-    assert_refused(&request_token(&gateway, &session, "192.0.2.200").await, "token_requests_per_user");
+    assert_refused(
+        &request_token(&gateway, &session, "192.0.2.200").await,
+        "token_requests_per_user",
+    );
     others_get_tokens(&gateway).await;
     let refused = [("cause", "token_requests_per_user")];
     assert!(gateway.metric("tidegate_token_requests_refused_total", &refused).await >= 1.0);
@@ -89,7 +92,10 @@ async fn one_address_gets_tokens_at_its_rate_and_others_get_theirs(engine: Engin
         assert_eq!(request_token(&gateway, "rubbish", &client).await.status, 401);
     }
     let user = session_with(json!({"user_id": 8}));
-    assert_refused(&request_token(&gateway, &user, "2001:db8:1:2:3::9").await, "token_requests_per_ip");
+    assert_refused(
+        &request_token(&gateway, &user, "2001:db8:1:2:3::9").await,
+        "token_requests_per_ip",
+    );
     for n in 0..3 {
         let client = if n == 0 { "::ffff:192.0.2.99" } else { "192.0.2.99" };
         assert_eq!(request_token(&gateway, &user, client).await.status, 200);
