@@ -54,6 +54,8 @@ type HttpResponse = Response<Full<Bytes>>;
 struct Refusal {
     cause: TokenRequestRefusal,
     response: HttpResponse,
+    /// For the log.
+    rejection: Option<Rejection>,
 }
 
 impl From<Rejection> for Refusal {
@@ -61,13 +63,14 @@ impl From<Rejection> for Refusal {
         Self {
             cause: TokenRequestRefusal::Rejected(rejection.cause),
             response: rejection.to_response(),
+            rejection: Some(rejection),
         }
     }
 }
 
 impl Refusal {
     fn new(status: StatusCode, cause: TokenRequestRefusal, error: &str) -> Self {
-        Self { cause, response: json_error(status, error, cause.label()) }
+        Self { cause, response: json_error(status, error, cause.label()), rejection: None }
     }
 
     fn bad_request(error: &str) -> Self {
@@ -94,7 +97,10 @@ impl Handshake {
             Err(rejection) => Err(Refusal::from(rejection)),
         };
         let mut response = result.unwrap_or_else(|refusal| {
-            telemetry::credentials::token_request_refused(refusal.cause);
+            let rejection = refusal.rejection.unwrap_or_else(Rejection::no_credentials);
+            let rejection = rejection.from_origin(origin.logged());
+            let details = rejection.log_details();
+            telemetry::credentials::token_request_refused(refusal.cause, details);
             refusal.response
         });
         let headers = response.headers_mut();
@@ -213,13 +219,15 @@ impl Handshake {
         body: &TokenRequest,
         identity: &Identity,
     ) -> Result<Option<ChannelName>, Refusal> {
+        let refused =
+            |name: &str| Rejection::channel().of_user(identity.user_id.as_ref(), Some(name));
         let named = match (&body.channel, &body.path) {
             (None, None) => return Ok(None),
-            (Some(name), None) => ChannelName::new(name).map_err(|_| Rejection::channel())?,
+            (Some(name), None) => ChannelName::new(name).map_err(|_| refused(name))?,
             (None, Some(path)) => {
                 let path = path.split('?').next().unwrap_or_default();
                 let Some(Found::Route(route, params)) = self.find_route(path) else {
-                    return Err(Rejection::channel().into());
+                    return Err(refused(path).into());
                 };
                 self.channel_of(&route, &params, identity)?
             }
@@ -229,7 +237,7 @@ impl Handshake {
         if self.may_join(identity, &named) && !named.as_str().contains('*') {
             Ok(Some(named))
         } else {
-            Err(Rejection::channel().into())
+            Err(refused(named.as_str()).into())
         }
     }
 }

@@ -30,8 +30,8 @@ use hyper::{HeaderMap, Request};
 use crate::config::{self, AuthSource};
 use crate::limits::{Claim, LeaseKey, LeaseKind, LimitName, SharedLimits, Verdict};
 use crate::protocol::{
-    ChannelName, ConnectionId, OriginTag, Params, RequestId, ReservedChannels, ResumePoint,
-    TemplateContext, TraceContext,
+    ChannelName, ConnectionId, Params, RequestId, ReservedChannels, ResumePoint, TemplateContext,
+    TraceContext,
 };
 use crate::telemetry::connections::Admitted;
 use crate::tokens::{Authenticator, CredentialContext, Identity};
@@ -49,7 +49,7 @@ pub struct Admission {
     pub connection_id: ConnectionId,
     pub request_id: RequestId,
     /// The origin of the page that connects; `None` = the request had none.
-    pub origin: Option<OriginTag>,
+    pub origin: Option<Box<str>>,
     /// The `Sec-WebSocket-Protocol` that the response selects.
     pub subprotocol: Option<String>,
     pub trace: TraceContext,
@@ -116,15 +116,27 @@ impl Handshake {
         head: &Request<B>,
         attempt: &HandshakeAttempt,
     ) -> Result<Admission, Rejection> {
+        let origin = RequestOrigin::read(head.headers());
+        let admitted = self.admit_from(&origin, route, params, head, attempt).await;
+        admitted.map_err(|rejection| rejection.from_origin(origin.logged()))
+    }
+
+    async fn admit_from<B>(
+        &self,
+        origin: &RequestOrigin,
+        route: Arc<config::Route>,
+        params: Params,
+        head: &Request<B>,
+        attempt: &HandshakeAttempt,
+    ) -> Result<Admission, Rejection> {
         let headers = head.headers();
         let HandshakeAttempt { connection_id, trace, .. } = *attempt;
         let request_id = attempt.request_id.clone();
 
-        let origin = RequestOrigin::read(headers);
-        origin::check(&self.origins, &origin)?;
+        origin::check(&self.origins, origin)?;
 
         let offered = OfferedCredentials::read(head);
-        let identity = self.identify(&route, &params, headers, &offered, &origin).await?;
+        let identity = self.identify(&route, &params, headers, &offered, origin).await?;
 
         let channel = self.channel_of(&route, &params, &identity)?;
         let question = AuthorizeQuestion {
@@ -136,10 +148,14 @@ impl Handshake {
             origin: origin.text(),
             trace: &trace,
         };
-        self.authorizer.check(&route, question).await?;
+        let refused = |rejection: Rejection| {
+            rejection.of_user(identity.user_id.as_ref(), Some(channel.as_str()))
+        };
+        self.authorizer.check(&route, question).await.map_err(refused)?;
 
         // Limits come last, so that a refusal by another check does not use up the user's limits.
-        let lease = self.check_limits(&route, &params, &identity, connection_id).await?;
+        let lease = self.check_limits(&route, &params, &identity, connection_id).await;
+        let lease = lease.map_err(refused)?;
         let subprotocol = offered.selected_subprotocol();
         let resume = offered.resume_point();
         let params = Arc::new(params);
@@ -150,7 +166,7 @@ impl Handshake {
             identity,
             connection_id,
             request_id,
-            origin: origin.tag(),
+            origin: origin.text().map(Into::into),
             subprotocol,
             trace,
             resume,
@@ -241,9 +257,11 @@ impl Handshake {
         identity: &Identity,
     ) -> Result<ChannelName, Rejection> {
         let context = TemplateContext { params, user_id: &identity.key(), channel: None };
-        let channel =
-            ChannelName::new(&route.channel.fill(context)).map_err(|_| Rejection::channel())?;
-        if self.may_join(identity, &channel) { Ok(channel) } else { Err(Rejection::channel()) }
+        let name = route.channel.fill(context);
+        let channel = ChannelName::new(&name).ok();
+        channel
+            .filter(|channel| self.may_join(identity, channel))
+            .ok_or_else(|| Rejection::channel().of_user(identity.user_id.as_ref(), Some(&name)))
     }
 
     fn may_join(&self, identity: &Identity, channel: &ChannelName) -> bool {

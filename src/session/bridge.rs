@@ -122,12 +122,8 @@ impl Session {
                 let bridge = Rc::new(Bridge::default());
                 *self.bridge.borrow_mut() = Some(Rc::clone(&bridge));
                 let socket = Rc::clone(&self.socket);
-                let receiving = tokio::task::spawn_local(receive_all(socket, opened.receiver));
-                tokio::task::spawn_local(Rc::clone(self).run_bridge(
-                    bridge,
-                    opened.sender,
-                    receiving,
-                ));
+                let receiving = self.spawn(receive_all(socket, opened.receiver));
+                self.spawn(Rc::clone(self).run_bridge(bridge, opened.sender, receiving));
             }
             Err(_) => {
                 span.set_outcome(RequestOutcome::Unavailable.label(), SpanStatus::Error);

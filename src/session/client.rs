@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::config::{Route, UpstreamKind};
 use crate::limits::{ConnectionPermit, IpPermit, Lease};
 use crate::protocol::{
-    ChannelName, ConnectionId, OriginTag, Params, RequestId, ResumePoint, TraceContext, UserId,
+    ChannelName, ConnectionId, Params, RequestId, ResumePoint, TraceContext, UserId,
 };
 use crate::replies::ThreadConfig;
 use crate::tokens::Identity;
@@ -29,7 +29,7 @@ pub struct Client {
     /// The client's address, behind trusted proxies.
     pub address: IpAddr,
     /// The origin of the page that connected. `None` if the handshake named none.
-    pub origin: Option<OriginTag>,
+    pub origin: Option<Box<str>>,
     pub trace: TraceContext,
 }
 

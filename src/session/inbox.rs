@@ -72,11 +72,13 @@ impl Session {
         inbox.bytes += size(&message);
         inbox.waiting.push_back(message);
         if !std::mem::replace(&mut inbox.is_relaying, true) {
-            tokio::task::spawn_local(RelayTask { session: Rc::clone(self) }.run());
+            self.spawn(RelayTask { session: Rc::clone(self) }.run());
         }
     }
 
     async fn relay(&self, message: CheckedMessage) {
+        #[cfg(any(test, feature = "internals"))]
+        super::panics::panic_on_request(&message.text);
         let (sender, id) = (self.sender(), message.id.clone());
         let outcome = self.services.replies.relay(&sender, message).await;
         self.answer(&sender, id.as_deref(), outcome);

@@ -114,10 +114,22 @@ pub fn token_not_issued(reason: &str) {
 }
 
 /// An audit event: the token endpoint refused a request.
-pub fn token_request_refused(cause: TokenRequestRefusal) {
+pub fn token_request_refused(cause: TokenRequestRefusal, details: RefusalDetails<'_>) {
     let cause = cause.label();
     REQUESTS_REFUSED.at([cause]).increment(1);
-    info!(target: AUDIT, event = "issue_refused", cause, "the token endpoint refused a request");
+    let (check, claim) = (details.check(), details.claim());
+    let (user, channel, origin) = (details.user.map(display), details.channel, details.origin);
+    info!(
+        target: AUDIT,
+        event = "issue_refused",
+        cause,
+        origin,
+        user,
+        channel,
+        check,
+        claim,
+        "the token endpoint refused a request"
+    );
 }
 
 label_enum! {
@@ -224,6 +236,65 @@ label_enum! {
 }
 
 label_enum! {
+    /// The claim by which a JWT is rejected.
+    pub enum JwtClaim {
+        Exp => "exp",
+        Nbf => "nbf",
+        Iss => "iss",
+        Aud => "aud",
+        TokenType => "token_type",
+        /// The claim that `[jwt] user_claim` names, or else `sub`.
+        User => "user_claim",
+        /// The claim that `[jwt] channels_claim` names.
+        Channels => "channels_claim",
+    }
+}
+
+/// Which check of a JWT failed, and on which claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JwtFailure {
+    pub rejection: JwtRejection,
+    /// `None` = the check is not about a claim.
+    pub claim: Option<JwtClaim>,
+}
+
+impl JwtFailure {
+    pub fn of_claim(claim: JwtClaim) -> Self {
+        Self { rejection: JwtRejection::WrongClaims, claim: Some(claim) }
+    }
+}
+
+impl From<JwtRejection> for JwtFailure {
+    fn from(rejection: JwtRejection) -> Self {
+        Self { rejection, claim: None }
+    }
+}
+
+/// What a person needs to know about a refused client. The client is told none of it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RefusalDetails<'a> {
+    /// The `Origin` header, as far as it can be shown.
+    pub origin: Option<&'a str>,
+    /// Who the client is, if that is known.
+    pub user: Option<&'a UserId>,
+    /// The channel that it wanted to join.
+    pub channel: Option<&'a str>,
+    pub jwt: Option<JwtFailure>,
+}
+
+impl RefusalDetails<'_> {
+    /// The label of the check of the JWT that failed.
+    pub(super) fn check(&self) -> Option<&'static str> {
+        self.jwt.map(|failure| failure.rejection.label())
+    }
+
+    /// The claim that the check is about.
+    pub(super) fn claim(&self) -> Option<&'static str> {
+        Some(self.jwt?.claim?.label())
+    }
+}
+
+label_enum! {
     enum JwtOutcome {
         Accepted => "accepted";
         Rejected(JwtRejection),
@@ -231,10 +302,13 @@ label_enum! {
 }
 
 /// A JWT was verified.
-pub fn jwt_verified(outcome: Result<(), JwtRejection>) {
-    let outcome = outcome.err().map_or(JwtOutcome::Accepted, JwtOutcome::Rejected).label();
+pub fn jwt_verified(outcome: Result<(), JwtFailure>) {
+    let failure = outcome.err();
+    let claim = failure.and_then(|failure| failure.claim).map(JwtClaim::label);
+    let outcome = failure.map(|failure| failure.rejection);
+    let outcome = outcome.map_or(JwtOutcome::Accepted, JwtOutcome::Rejected).label();
     JWTS_VERIFIED.at([outcome]).increment(1);
-    debug!(target: AUDIT, event = "jwt_verified", outcome, "a JWT was verified");
+    debug!(target: AUDIT, event = "jwt_verified", outcome, claim, "a JWT was verified");
 }
 
 label_enum! {
@@ -273,9 +347,15 @@ label_enum! {
     }
 }
 
-/// An audit event: a client presented new credentials for its connection.
-pub fn refreshed(fields: ConnectionFields<'_>, result: RefreshOutcome) {
+/// An audit event: a client presented new credentials for its connection. `failure` is the one of a JWT.
+pub fn refreshed(
+    fields: ConnectionFields<'_>,
+    result: RefreshOutcome,
+    failure: Option<JwtFailure>,
+) {
     let outcome = result.label();
+    let details = RefusalDetails { jwt: failure, ..RefusalDetails::default() };
+    let (check, claim) = (details.check(), details.claim());
     REFRESHES.at([outcome]).increment(1);
     match result {
         RefreshOutcome::Refreshed => {
@@ -286,7 +366,7 @@ pub fn refreshed(fields: ConnectionFields<'_>, result: RefreshOutcome) {
             connection_event!(audit debug, fields, event = "refresh_refused", outcome, "{REFRESH_REFUSED}");
         }
         _ => {
-            connection_event!(audit info, fields, event = "refresh_refused", outcome, "{REFRESH_REFUSED}");
+            connection_event!(audit info, fields, event = "refresh_refused", outcome, check, claim, "{REFRESH_REFUSED}");
         }
     }
 }

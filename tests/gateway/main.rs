@@ -36,6 +36,7 @@ mod metrics;
 mod names;
 mod not_json;
 mod outcome;
+mod panics;
 mod presence;
 mod proxy;
 mod proxy_messages;
