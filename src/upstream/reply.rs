@@ -46,7 +46,7 @@ pub enum ReplyBroken {
 
 /// A streamed reply. Dropping it aborts the request and releases its in-flight permit.
 pub struct Reply {
-    body: DecodedBody,
+    body: Box<DecodedBody>,
     format: Format,
     /// The part of the body that is not parsed yet: at most one read.
     input: Bytes,
@@ -82,7 +82,7 @@ impl Reply {
     ) -> Self {
         let (channel, task_id) = (message.channel.clone(), message.task_id.as_str().into());
         Self {
-            body,
+            body: Box::new(body),
             format,
             input: Bytes::new(),
             deadline,
