@@ -16,6 +16,7 @@ pub use reload::ReadConfig;
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -173,20 +174,22 @@ async fn serve(
     publisher.needs.declare(&config);
     serve_admin(&publisher, admin, &metrics, &engine, &log, &shutdown)
         .map_err(system("admin port"))?;
-    tokio::task::spawn_local(async move {
+    let upkeep = async move {
         loop {
             tokio::time::sleep(METRICS_UPKEEP).await;
             metrics.run_upkeep();
         }
-    });
-    tokio::task::spawn_local(check_memory(publisher.memory.clone(), engine.publisher.history()));
+    };
+    tokio::task::spawn_local(shutdown.essential("metrics", upkeep));
+    let memory = check_memory(publisher.memory.clone(), engine.publisher.history());
+    tokio::task::spawn_local(shutdown.essential("memory budget", memory));
     engine.wait_until_ready(&upstreams).await;
     drop(upstreams);
     let (threads, worker_ended) = start_threads(workers)?;
     let shared = publisher.shared.clone();
     if let Some(read) = read {
         let reloader = Reloader::new(read, log, builder, publisher).map_err(system("signals"))?;
-        tokio::task::spawn_local(reloader.run(shutdown.clone()));
+        tokio::task::spawn_local(shutdown.essential("reload", reloader.run(shutdown.clone())));
     }
     ready(addresses);
     service_manager::ready();
@@ -269,7 +272,9 @@ fn start_threads(workers: Vec<Worker>) -> Result<WorkerThreads, StartError> {
         .map(|(number, worker)| {
             let ended = ended.clone();
             std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-                if let Err(error) = worker.run() {
+                // A panic has been logged by the hook of the process.
+                let run = catch_unwind(AssertUnwindSafe(|| worker.run()));
+                if let Ok(Err(error)) = run {
                     tracing::error!(event = "worker_failed", %error, "a worker thread failed");
                 }
                 // If the channel is full, another thread has ended before.
@@ -332,7 +337,7 @@ fn serve_admin(
         failed_keys: NetworkRates::default(),
     };
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    tokio::task::spawn_local(admin.serve(listener));
+    tokio::task::spawn_local(shutdown.essential("admin port", admin.serve(listener)));
     Ok(())
 }
 
@@ -369,6 +374,10 @@ async fn stop_when_requested(
         () = signals.next() => (false, false),
         () = shutdown.draining() => (false, true),
         _ = worker_ended.recv() => (true, false),
+        part = shutdown.failed() => {
+            telemetry::process::part_failed(part);
+            (true, false)
+        }
     };
     let settings = shared.load().shutdown;
     service_manager::stopping();
