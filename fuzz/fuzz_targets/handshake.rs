@@ -166,7 +166,10 @@ fn check_framing<B>(request: &Request<B>) {
     let is_plain = |byte: &u8| byte.is_ascii_graphic() && !b"/?#@,\\".contains(byte);
     assert!(hosts.iter().all(|host| host.as_bytes().iter().all(is_plain)), "{hosts:?}");
     let codings = values(header::TRANSFER_ENCODING);
-    assert!(codings.len() < 2 && codings.iter().all(|it| it.as_bytes().eq_ignore_ascii_case(b"chunked")));
+    assert!(
+        codings.len() < 2
+            && codings.iter().all(|it| it.as_bytes().eq_ignore_ascii_case(b"chunked"))
+    );
     assert!(codings.is_empty() || values(header::CONTENT_LENGTH).is_empty());
     assert!(request.method() != Method::CONNECT);
     let path = request.uri().path();

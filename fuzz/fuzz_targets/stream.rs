@@ -1,4 +1,4 @@
-//! Responses of HTTP upstreams: JSON, SSE and NDJSON, with any status. However the bytes are cut, they mean the same,
+//! Responses of HTTP upstreams: JSON, SSE and NDJSON, with any status and content coding. However the bytes are cut, they mean the same,
 //! and each event is a JSON object of bounded size. The first byte chooses the head, the second how the body is cut.
 #![no_main]
 
@@ -26,6 +26,7 @@ const STATUSES: [&str; 8] = [
     "429 Too Many Requests",
     "503 Service Unavailable",
 ];
+const CODINGS: [&str; 5] = ["gzip", "deflate", "br", "zstd", "gzip, br"];
 /// The largest event of a reply, and what the gateway puts around it.
 const MAX_EVENT_BYTES: usize = 1024 * 1024 + 64;
 
@@ -39,13 +40,16 @@ fuzz_target!(|bytes: &[u8]| {
     let &[choice, cut, ref body @ ..] = bytes else { return };
     let kind = KINDS[usize::from(choice & 3)];
     let status = STATUSES[usize::from(choice >> 2 & 7)];
-    let length = match choice >> 5 {
-        0 => String::new(),
-        1 => format!("Content-Length: {}\r\n", body.len() + 1),
-        _ => format!("Content-Length: {}\r\n", body.len()),
+    let (coding, length) = match choice >> 5 {
+        0 => (None, None),
+        1 => (None, Some(body.len() + 1)),
+        coding @ 2..=6 => (Some(CODINGS[usize::from(coding) - 2]), Some(body.len())),
+        _ => (None, Some(body.len())),
     };
+    let coding = coding.map(|it| format!("Content-Encoding: {it}\r\n")).unwrap_or_default();
+    let length = length.map(|it| format!("Content-Length: {it}\r\n")).unwrap_or_default();
     let mut response =
-        format!("HTTP/1.1 {status}\r\nContent-Type: {kind}\r\n{length}\r\n").into_bytes();
+        format!("HTTP/1.1 {status}\r\nContent-Type: {kind}\r\n{coding}{length}\r\n").into_bytes();
     response.extend_from_slice(body);
     let unsplit = read(&response, response.len());
     assert_eq!(unsplit, read(&response, usize::from(cut)));
@@ -53,10 +57,9 @@ fuzz_target!(|bytes: &[u8]| {
         ReadResponse::Streamed(events, _) => {
             for event in events {
                 let event = str::from_utf8(&event).expect("UTF-8");
-                assert!(
-                    event.starts_with('{')
-                        && event.len() <= body.len().min(MAX_EVENT_BYTES) * 6 + 64
-                );
+                // Each byte of text takes at most six in JSON.
+                let bytes = if coding.is_empty() { body.len() } else { MAX_EVENT_BYTES };
+                assert!(event.starts_with('{') && event.len() <= bytes * 6 + 64);
                 serde_json::from_str::<IgnoredAny>(event).expect("JSON");
             }
         }
