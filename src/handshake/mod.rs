@@ -118,7 +118,7 @@ impl Handshake {
     ) -> Result<Admission, Rejection> {
         let origin = RequestOrigin::read(head.headers());
         let admitted = self.admit_from(&origin, route, params, head, attempt).await;
-        admitted.map_err(|rejection| rejection.from_origin(origin.logged()))
+        admitted.map_err(|rejection| rejection.with_origin(origin.logged()))
     }
 
     async fn admit_from<B>(
@@ -149,7 +149,7 @@ impl Handshake {
             trace: &trace,
         };
         let refused = |rejection: Rejection| {
-            rejection.of_user(identity.user_id.as_ref(), Some(channel.as_str()))
+            rejection.with_user(identity.user_id.as_ref(), Some(channel.as_str()))
         };
         self.authorizer.check(&route, question).await.map_err(refused)?;
 
@@ -261,7 +261,7 @@ impl Handshake {
         let channel = ChannelName::new(&name).ok();
         channel
             .filter(|channel| self.may_join(identity, channel))
-            .ok_or_else(|| Rejection::channel().of_user(identity.user_id.as_ref(), Some(&name)))
+            .ok_or_else(|| Rejection::channel().with_user(identity.user_id.as_ref(), Some(&name)))
     }
 
     fn may_join(&self, identity: &Identity, channel: &ChannelName) -> bool {
