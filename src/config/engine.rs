@@ -39,7 +39,7 @@ pub(super) fn engine(s: &mut Section<'_>) -> Option<Engine> {
         "max_history_bytes",
         kinds::SIZE,
         "256MiB",
-        "Memory engine: total size of all histories. Beyond it, the least recently used channels lose theirs.",
+        "Memory engine: total size of all histories. Beyond it, the least recently used channels lose theirs. Channels without publications have a quarter of it in addition.",
     );
     let is_redis_written = s.is_written("redis");
     let redis = s.section("redis", "[engine.redis]", "Used with `kind = \"redis\"`.", redis);

@@ -21,7 +21,7 @@ pub struct HandshakeAttempt {
     /// The context of `span`, or of the trusted proxy if there is no span.
     pub(super) trace: TraceContext,
     span: Span,
-    ip: IpAddr,
+    pub(super) ip: IpAddr,
     started: Instant,
 }
 

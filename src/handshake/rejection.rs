@@ -135,6 +135,12 @@ impl Rejection {
             .after(TRY_AGAIN_SECONDS, ErrorCode::UpstreamUnavailable)
     }
 
+    /// Too many clients wait for the backend's decision.
+    pub fn authorize_busy() -> Self {
+        Self::new(RejectionCause::AuthorizeBusy, CloseReason::Overloaded, TRY_AGAIN)
+            .after(TRY_AGAIN_SECONDS, ErrorCode::UpstreamUnavailable)
+    }
+
     /// The engine that stores tokens and limits is not available.
     pub fn engine() -> Self {
         Self::new(
@@ -147,6 +153,10 @@ impl Rejection {
 
     pub fn connects(retry_after: Duration) -> Self {
         Self::too_many(RejectionCause::Connects, seconds(retry_after))
+    }
+
+    pub fn channels(retry_after: Duration) -> Self {
+        Self::too_many(RejectionCause::Channels, seconds(retry_after))
     }
 
     pub fn connections(retry_after: Duration) -> Self {
@@ -220,7 +230,8 @@ impl Rejection {
     }
 }
 
-fn seconds(retry_after: Duration) -> u64 {
+/// Whole seconds, at least one.
+pub(super) fn seconds(retry_after: Duration) -> u64 {
     u64::try_from(retry_after.as_millis().div_ceil(1000)).unwrap_or(u64::MAX).max(1)
 }
 

@@ -32,7 +32,11 @@ impl Session {
                 Binary::Reject => self.socket.close(CloseReason::BinaryRefused),
                 Binary::Relay => self.on_raw(SocketMessage::Binary(copy(bytes))),
             },
-            Event::Ping => self.on_protocol_ping(),
+            Event::Ping => {
+                self.take_frame();
+                self.on_protocol_ping();
+            }
+            Event::Pong | Event::SmallFragment => self.take_frame(),
             Event::Fault(reason) => match &*self.bridge.borrow() {
                 // What the upstream still answers to earlier messages goes out first.
                 Some(bridge) => bridge.finish(reason.code(), reason.text()),

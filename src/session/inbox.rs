@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::Session;
-use crate::protocol::{ErrorCode, ErrorEvent, SenderKey, task_queued, task_queued_before};
+use crate::protocol::{ErrorCode, ErrorEvent, task_queued, task_queued_before};
 use crate::replies::{CheckedMessage, RelayOutcome, Sender, relay_error_event};
 
 /// How many messages of one client may wait for the one before them.
@@ -121,8 +121,8 @@ impl Session {
             channel: client.channel.clone(),
             params: Arc::clone(&client.params),
             user_id: client.user_id.clone(),
+            key: client.key.clone(),
             username: client.identity.borrow().username.clone(),
-            key: SenderKey::new(client.user_id.as_ref(), client.address),
             connection_id: client.connection_id,
             request_id: client.request_id.clone(),
             trace: client.trace,

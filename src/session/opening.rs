@@ -23,6 +23,9 @@ use crate::telemetry::route::RouteMetrics;
 /// A refused client's frames are read only to find its close frame.
 const REFUSED_MESSAGE_BYTES: usize = 1024;
 
+/// How many messages and other frames of a refused client are read before its close is due.
+const REFUSED_EVENTS: usize = 32;
+
 /// How long a refused client may take to close.
 const REFUSED_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -96,14 +99,19 @@ pub async fn send_and_close(
 ) {
     let _held = held;
     let queue = config::SendQueue { messages: 4, bytes: 2 * config::FixedReply::MAX_BYTES };
-    let socket = Socket::new(stream, REFUSED_MESSAGE_BYTES, queue);
+    let socket = Rc::new(Socket::new(stream, REFUSED_MESSAGE_BYTES, queue));
     if let Some(text) = text {
         socket.send_text(&text);
     }
+    let (received, pause) = (Cell::new(0), Cell::new(None));
     let mut drive = std::future::poll_fn(|cx| {
         socket.poll_drive(cx, &mut |event| {
             if let Event::Fault(reason) = event {
                 socket.close(reason);
+            }
+            received.set(received.get() + 1);
+            if received.get() == REFUSED_EVENTS {
+                pause.set(Some(socket.pause_reading()));
             }
         })
     });

@@ -13,7 +13,7 @@ use super::log::{AUDIT, ConnectionFields, connection_event};
 use crate::protocol::{UserId, label_enum};
 
 metrics! {
-    /// Connection tokens: issued, or not issued because the engine was unavailable.
+    /// Connection tokens: issued, or why they were not issued.
     ISSUED = counter "tidegate_tokens_issued_total" [outcome: words(&[Issue::LABELS])];
     /// Requests to the token endpoint that were refused.
     REQUESTS_REFUSED = counter "tidegate_token_requests_refused_total" [
@@ -67,8 +67,12 @@ label_enum! {
         Authorize => "authorize",
         /// The authorize URL gave no decision.
         AuthorizeUnavailable => "authorize_unavailable",
+        /// Too many clients, or too many of this user or address, wait for the authorize URL.
+        AuthorizeBusy => "authorize_busy",
         /// The limit `connects_per_user`.
         Connects => "connects",
+        /// The limit `[limits] channels_per_ip`.
+        Channels => "channels_per_ip",
         /// The limit `connections_per_user`.
         Connections => "connections",
         /// The limit `connects_per_ip`.
@@ -89,7 +93,13 @@ label_enum! {
         Method => "method",
         Csrf => "csrf",
         /// The body is too large, or did not arrive in time.
-        Body => "body";
+        Body => "body",
+        /// The limit `[tokens] requests_per_user`.
+        UserRate => "token_requests_per_user",
+        /// The limit `[tokens] requests_per_ip`.
+        IpRate => "token_requests_per_ip",
+        /// The limit `[tokens] outstanding_per_user`.
+        Outstanding => "outstanding_per_user";
         Rejected(RejectionCause),
     }
 }
@@ -98,6 +108,10 @@ label_enum! {
     enum Issue {
         Issued => "issued",
         EngineDown => "engine_down",
+        /// The user has too many that wait to be used.
+        TooManyOfUser => "too_many_of_user",
+        /// The store in memory is full.
+        StoreFull => "store_full",
     }
 }
 
@@ -111,6 +125,21 @@ pub fn token_issued(token: &str, user: &UserId) {
 pub fn token_not_issued(reason: &str) {
     ISSUED.at([Issue::EngineDown.label()]).increment(1);
     debug!(target: AUDIT, event = "token_not_issued", reason, "no connection token was issued");
+}
+
+/// A token was not issued, because the user has as many as may wait to be used.
+pub fn user_has_too_many_tokens(user: &UserId) {
+    ISSUED.at([Issue::TooManyOfUser.label()]).increment(1);
+    info!(target: AUDIT, event = "user_has_too_many_tokens", %user, "no connection token was issued");
+}
+
+/// A token was not issued, because the store in memory has as many as it may have.
+pub fn token_store_full() {
+    ISSUED.at([Issue::StoreFull.label()]).increment(1);
+    warn!(
+        event = "token_store_full",
+        "no connection token was issued: too many in memory wait to be used"
+    );
 }
 
 /// An audit event: the token endpoint refused a request.

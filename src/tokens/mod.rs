@@ -22,4 +22,4 @@ pub use jwt::JwtRejection;
 pub use jwt::{JwtFailure, JwtVerifier, sign_hs};
 pub use record::TokenRecord;
 pub use session_version::SessionVersions;
-pub use store::TokenStore;
+pub use store::{NotIssued, TokenStore};

@@ -52,6 +52,7 @@ mod resume;
 mod rig;
 mod server_api;
 mod session;
+mod shares;
 mod side_by_side;
 mod simplejwt;
 mod standards;
