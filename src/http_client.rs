@@ -4,6 +4,10 @@
 //! This module owns how connections are opened (timeouts, keepalive probes, the trusted roots) and how
 //! answers and errors are read. Deadlines of whole requests belong to the callers.
 
+mod connector;
+
+pub use connector::{Connector, reserve_descriptors};
+
 use std::error::Error;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -18,7 +22,7 @@ use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, RootCertStore};
 
 /// A client that sends bodies of type `B`.
-pub type HttpClient<B = Full<Bytes>> = Client<HttpsConnector<HttpConnector>, B>;
+pub type HttpClient<B = Full<Bytes>> = Client<HttpsConnector<Connector>, B>;
 
 /// The `User-Agent` of requests that the gateway makes on its own account.
 pub const USER_AGENT: &str = concat!("tidegate/", env!("CARGO_PKG_VERSION"));
@@ -56,7 +60,7 @@ where
         .with_tls_config(ClientConfig::clone(tls))
         .https_or_http()
         .enable_http1()
-        .wrap_connector(tcp);
+        .wrap_connector(Connector(tcp));
     Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(POOL_IDLE_TIMEOUT)

@@ -30,6 +30,7 @@ use crate::broker::{Core, History, WorkerHandle};
 use crate::config::{Config, SharedConfig};
 use crate::control::{self, CancelHook, Control, DebugHook, Target, Threads};
 use crate::generations::{RunningTasks, Task};
+use crate::http_client;
 use crate::limits::{MemoryBudget, NetworkRates, RefusalDelays};
 use crate::listener::{ClientLimits, Worker};
 use crate::service_manager;
@@ -141,6 +142,7 @@ async fn serve(
     }
     let descriptors = Descriptors::raise();
     descriptors.check(&config);
+    http_client::reserve_descriptors(descriptors.reserved_from_upstreams());
     let shutdown = Shutdown::new();
     let shared = SharedConfig::new(config);
     let config = shared.load_full();
@@ -169,6 +171,7 @@ async fn serve(
     let handles = broker_handles.into_iter().zip(command_handles);
     let parts = WorkerParts { engine: &engine, publisher: &publisher, confirm_applied };
     let workers = parts.workers((public, is_inherited), handles, &shutdown);
+    let intake_bytes = core.intake().queued_bytes();
     let broker = engine.run(core, &config, &shutdown)?;
     publisher.needs.declare(&config);
     serve_admin(&publisher, admin, &metrics, &engine, &log, &shutdown)
@@ -179,7 +182,8 @@ async fn serve(
             metrics.run_upkeep();
         }
     });
-    tokio::task::spawn_local(check_memory(publisher.memory.clone(), engine.publisher.history()));
+    let histories = engine.publisher.history();
+    tokio::task::spawn_local(check_memory(publisher.memory.clone(), histories, intake_bytes));
     engine.wait_until_ready(&upstreams).await;
     drop(upstreams);
     let (threads, worker_ended) = start_threads(workers)?;
@@ -204,10 +208,10 @@ async fn serve(
 }
 
 /// Sums up what the threads have measured, until the gateway ends.
-async fn check_memory(budget: MemoryBudget, history: History) {
+async fn check_memory(budget: MemoryBudget, histories: History, intake_bytes: impl Fn() -> usize) {
     loop {
         tokio::time::sleep(MEMORY_CHECK).await;
-        budget.check(history.memory_bytes());
+        budget.check(histories.memory_bytes(), intake_bytes());
     }
 }
 
