@@ -42,7 +42,7 @@ use crate::config::{Rate, SharedConfig};
 use crate::control::Control;
 use crate::limits::{NetworkRates, SharedLimits, Verdict};
 use crate::presence::PresenceStore;
-use crate::protocol::{ChannelName, ClientNetwork};
+use crate::protocol::{ChannelName, ClientNetwork, HeadMistake, check_head};
 use crate::shutdown::Shutdown;
 use crate::socket::is_failed_connection;
 use crate::telemetry;
@@ -137,12 +137,15 @@ impl Admin {
     /// Answers a request. A connection without a valid key is kept alive for health and metrics only.
     async fn answer(
         &self,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
         connection: &Connection,
         connections: &OpenConnections,
     ) -> Answer {
         connection.used.set(Instant::now());
         connection.has_key.set(false);
+        if let Err(mistake) = check_head(&mut request) {
+            return refuse_head(mistake, connection);
+        }
         let mut answer = self.find_answer(request, connection, connections).await;
         if !connection.has_key.get() && !answer.status().is_success() {
             answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -286,6 +289,16 @@ impl Admin {
         let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         api::json(status, &serde_json::json!({ "ready": ready, "checks": checks }))
     }
+}
+
+/// Answers a request whose head is not valid, the last of its connection.
+fn refuse_head(mistake: HeadMistake, connection: &Connection) -> Answer {
+    telemetry::connections::http_head_refused(mistake, connection.address.ip());
+    let (status, message) = mistake.response();
+    let mut answer = api::error(Code::BadRequest, message);
+    *answer.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
+    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    answer
 }
 
 fn text(kind: &'static str, body: impl Into<Body>) -> Answer {

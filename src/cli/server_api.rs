@@ -200,7 +200,7 @@ impl ServerApi {
 /// Reads the whole body of a response.
 async fn collect_body(response: Response<Incoming>) -> Result<ApiResponse, String> {
     let status = response.status();
-    let body = http_client::read_body(response.into_body(), MAX_RESPONSE_BYTES).await?;
+    let body = http_client::read_body(response, MAX_RESPONSE_BYTES).await?;
     Ok(ApiResponse { status, body })
 }
 

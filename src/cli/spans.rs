@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{HeaderName, HeaderValue};
+use hyper::header::{ACCEPT_ENCODING, HeaderName, HeaderValue};
 use hyper::{Request, Response};
 use tokio::runtime::Runtime;
 
@@ -71,12 +71,14 @@ impl Exporter {
     async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let mut request = request.map(Full::new);
         let headers = request.headers_mut();
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         for (name, value) in &self.headers {
             headers.insert(name, value.clone());
         }
         let response = self.client.request(request).await.map_err(|error| error_chain(&error))?;
         let (head, body) = response.into_parts();
-        let body = http_client::read_body(body, MAX_ANSWER_BYTES).await?;
+        let response = Response::from_parts(head.clone(), body);
+        let body = http_client::read_body(response, MAX_ANSWER_BYTES).await?;
         Ok(Response::from_parts(head, body))
     }
 }

@@ -7,7 +7,8 @@ use std::thread::available_parallelism;
 use super::kinds::{self, Kind, choice, words};
 use super::section::Section;
 use super::{
-    Admin, Log, LogFormat, MissingOrigin, Origins, Proxy, Reload, Server, Shutdown, Tracing,
+    Admin, Log, LogFormat, MinPace, MissingOrigin, Origins, Proxy, Reload, Server, Shutdown,
+    Tracing,
 };
 
 const MISSING_ORIGIN: Kind<MissingOrigin> = words(r#""allow" or "reject""#, |value| {
@@ -65,11 +66,26 @@ pub(super) fn server(s: &mut Section<'_>) -> Option<Server> {
         &[],
         "Address blocks of your load balancers. X-Forwarded-For is trusted from these only.",
     );
-    let header_timeout = s.key(
-        "header_timeout",
+    let header_timeout =
+        s.key("header_timeout", kinds::POSITIVE_DURATION, "10s", "Time limit for a request head.");
+    let keep_alive = s.key(
+        "keep_alive",
         kinds::POSITIVE_DURATION,
-        "10s",
-        "Time limit for a request head, and for an idle connection between requests.",
+        "90s",
+        "How long a connection may wait for its next request. Longer than your load balancer keeps connections.",
+    );
+    let progress_timeout = s.key(
+        "progress_timeout",
+        kinds::POSITIVE_DURATION,
+        "30s",
+        "A client that the gateway has waited for this long, to send the body of a request or to take a response, \
+         must have moved min_rate on average.",
+    );
+    let min_rate = s.key(
+        "min_rate",
+        kinds::BYTES_PER_SECOND,
+        240,
+        "Bytes a second, measured while the client is waited for; 0 = any progress is enough.",
     );
     let max_header_bytes = s.key(
         "max_header_bytes",
@@ -90,6 +106,8 @@ pub(super) fn server(s: &mut Section<'_>) -> Option<Server> {
         refusal_delay: refusal_delay?,
         trusted_proxies: trusted_proxies?,
         header_timeout: header_timeout?,
+        keep_alive: keep_alive?,
+        min_pace: MinPace { timeout: progress_timeout?, min_rate: min_rate? },
         max_header_bytes: max_header_bytes?,
     })
 }

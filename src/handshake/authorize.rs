@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::CONTENT_TYPE;
+use hyper::header::{ACCEPT_ENCODING, CONTENT_TYPE};
 use hyper::{Request, StatusCode};
 use serde::Serialize;
 use url::Url;
@@ -83,6 +83,7 @@ impl Authorizer {
         let client = self.client.as_ref().ok_or("no client")?;
         let request = Request::post(url.as_str())
             .header(CONTENT_TYPE, "application/json")
+            .header(ACCEPT_ENCODING, "identity")
             .header("x-request-id", question.request_id.to_string())
             .header("traceparent", question.trace.child())
             .body(Full::from(question.to_json()?))

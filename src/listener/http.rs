@@ -12,25 +12,29 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
+use hyper::header::{self, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode, header};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::{Request, Response, StatusCode};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::client_limits::{ClientLimits, LingerPlace, LingerPlaces};
+use super::client_stream::{ClientStream, TimeLimits};
+use super::exchange::{Exchange, Fault, ResponseBody};
 use super::held_body::HeldBody;
+use super::malformed::Answer;
 use super::{RuntimeConfig, fixed};
 use crate::config;
 use crate::handshake::{Admission, Found, Rejection, json_error, upgrade};
 use crate::limits::{IpPermit, Lease};
-use crate::protocol::{ClientAddress, CloseReason};
-use crate::proxy::{Proxy, ProxyBody};
+use crate::protocol::{ClientAddress, CloseReason, HeadMistake, check_head, is_about_the_server};
+use crate::proxy::{InterimResponses, Proxy, ProxyBody};
 use crate::session::{self, Client, Permits, Services, UpstreamMode};
 use crate::socket::ByteStream;
 use crate::telemetry;
+use crate::telemetry::connections::HttpError;
 
 /// A client that is connected when the gateway begins to drain and has not sent a request yet may send one
 /// for this long, but for at most half of `[shutdown] grace`.
@@ -72,6 +76,7 @@ pub(super) struct HttpPhase {
     has_ip_permit: bool,
     /// Whether a handshake was attempted. Accepting the connection has paid for the first.
     has_attempted: Cell<bool>,
+    exchange: Rc<Exchange>,
     /// Notified when a request has arrived.
     request_received: Notify,
 }
@@ -84,7 +89,8 @@ impl HttpFrontend {
         limits: ClientLimits,
         services: Rc<Services>,
     ) -> Result<Self, String> {
-        let proxy = RefCell::new(Proxy::new(&runtime_config.config.proxy)?);
+        let config = &runtime_config.config;
+        let proxy = RefCell::new(Proxy::new(&config.proxy, config.server.min_pace)?);
         Ok(Self {
             runtime_config: RefCell::new(runtime_config),
             proxy,
@@ -98,8 +104,9 @@ impl HttpFrontend {
     /// keeps its configuration.
     pub async fn apply(&self, new: Arc<RuntimeConfig>) -> Result<(), String> {
         let current = self.runtime_config();
-        if current.config.proxy != new.config.proxy {
-            self.proxy.replace(Proxy::new(&new.config.proxy)?);
+        let (before, config) = (&current.config, &new.config);
+        if before.proxy != config.proxy || before.server.min_pace != config.server.min_pace {
+            self.proxy.replace(Proxy::new(&config.proxy, config.server.min_pace)?);
         }
         self.runtime_config.replace(Arc::clone(&new));
         let thread_config = new.for_thread(Some(&self.services.config()));
@@ -132,6 +139,7 @@ impl HttpFrontend {
             upgraded: RefCell::default(),
             has_ip_permit: permits.ip.is_some(),
             has_attempted: Cell::default(),
+            exchange: Rc::default(),
             request_received: Notify::new(),
         });
         let Some((stream, early)) = self.serve_http(stream, &phase).await else { return };
@@ -188,14 +196,17 @@ impl HttpFrontend {
         let service = service_fn(move |request| {
             let (frontend, phase) = (Rc::clone(&frontend), Rc::clone(&requests));
             // The future is boxed because the connection is polled by hand and must be `Unpin`.
-            Box::pin(async move { Ok::<_, Infallible>(frontend.answer(&phase, request).await) })
+            Box::pin(async move { Ok::<_, Infallible>(frontend.respond(&phase, request).await) })
         });
         let config = Arc::clone(&self.runtime_config.borrow().config);
+        let exchange = Rc::clone(&phase.exchange);
+        let stream = ClientStream::new(stream, exchange, TimeLimits::from(&config.server));
+        // The stream has the time limits. A client that has ended its half still gets its response.
         let mut http = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(config.server.header_timeout)
+            .header_read_timeout(None)
+            .half_close(true)
             .max_buf_size(config.server.max_header_bytes)
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(stream, service);
         let mut should_stop = pin!(self.should_stop(phase));
         let mut stopping = false;
         let ended = std::future::poll_fn(|cx| {
@@ -206,12 +217,36 @@ impl HttpFrontend {
             http.poll_without_shutdown(cx)
         })
         .await;
-        if let Err(error) = ended {
-            telemetry::connections::http_failed(&error);
-            return None;
-        }
         let parts = http.into_parts();
-        Some((parts.io.into_inner(), parts.read_buf))
+        let tcp = parts.io.into_tcp();
+        let Err(error) = ended else { return Some((tcp, parts.read_buf)) };
+        match phase.exchange.fault() {
+            Some(Fault::HeadTimeout) => telemetry::connections::http_ended(HttpError::Timeout),
+            Some(Fault::TooSlow) => telemetry::connections::http_ended(HttpError::TooSlow),
+            Some(Fault::Gone) => telemetry::connections::http_ended(HttpError::Broken),
+            None => telemetry::connections::http_failed(&error),
+        }
+        if let Some(answer) = Answer::to(&phase.exchange, &error) {
+            answer.send(tcp).await;
+        }
+        None
+    }
+
+    /// Answers a request, and keeps account of it for the connection's stream.
+    async fn respond(
+        &self,
+        phase: &HttpPhase,
+        mut request: Request<Incoming>,
+    ) -> Response<ResponseBody<ProxyBody>> {
+        let exchange = Rc::clone(&phase.exchange);
+        exchange.begin(&request);
+        phase.request_received.notify_one();
+        let response = match check_head(&mut request) {
+            Ok(()) => self.answer(phase, request).await,
+            Err(mistake) => refuse_head(mistake, phase.peer.ip()),
+        };
+        exchange.answered();
+        response.map(|body| ResponseBody::new(body, exchange))
     }
 
     /// Completes when the gateway drains and this connection must not serve further requests. A client that has just
@@ -224,7 +259,6 @@ impl HttpFrontend {
     }
 
     async fn answer(&self, phase: &HttpPhase, request: Request<Incoming>) -> Response<ProxyBody> {
-        phase.request_received.notify_one();
         let (runtime_config, proxy) = (self.runtime_config(), self.proxy.borrow().clone());
         let RuntimeConfig { config, handshake, .. } = &*runtime_config;
         let address = ClientAddress::resolve(
@@ -259,7 +293,12 @@ impl HttpFrontend {
                     _ if handshake.is_token_endpoint(request.uri().path()) => {
                         boxed(handshake.issue(request).await)
                     }
-                    _ => proxy.forward(request, address).await,
+                    _ if is_about_the_server(&request) => about_the_server(),
+                    _ => {
+                        let interim = InterimResponses::default();
+                        phase.exchange.expect_interim(interim.clone());
+                        proxy.forward(request, address, &interim).await
+                    }
                 };
                 HeldBody::hold(answered, ip.ok().flatten())
             }
@@ -267,7 +306,7 @@ impl HttpFrontend {
         let is_open = response.status() != StatusCode::SWITCHING_PROTOCOLS;
         if is_refused && is_open && phase.has_ip_permit {
             // A client that is over a limit is not served any longer. The connection of a proxy may be another's.
-            let close = header::HeaderValue::from_static("close");
+            let close = HeaderValue::from_static("close");
             response.headers_mut().insert(header::CONNECTION, close);
         }
         response
@@ -310,6 +349,24 @@ impl HttpFrontend {
             trace: admission.trace,
         }
     }
+}
+
+/// Answers a request whose head is not valid. What follows on the connection cannot be trusted to be a request.
+fn refuse_head(mistake: HeadMistake, peer: IpAddr) -> Response<ProxyBody> {
+    telemetry::connections::http_head_refused(mistake, peer);
+    let (status, error) = mistake.response();
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
+    let mut response = boxed(json_error(status, error, mistake.label()));
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// Answers `OPTIONS *`, which asks what the server itself can do (RFC 9110 section 9.3.7).
+fn about_the_server() -> Response<ProxyBody> {
+    let mut response = boxed(Response::new(Full::default()));
+    let methods = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
+    response
 }
 
 fn boxed(response: Response<Full<Bytes>>) -> Response<ProxyBody> {

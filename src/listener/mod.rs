@@ -6,9 +6,12 @@
 
 mod accept;
 mod client_limits;
+mod client_stream;
+mod exchange;
 mod fixed;
 mod held_body;
 mod http;
+mod malformed;
 mod runtime_config;
 mod websocket;
 

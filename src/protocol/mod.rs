@@ -22,6 +22,7 @@ mod portable_json;
 mod position;
 mod publication;
 mod reply_end;
+mod request_head;
 mod request_id;
 mod sender_key;
 mod timestamp;
@@ -58,6 +59,7 @@ pub use publication::{
     NotJson, PublishedObject, published_bytes, published_object, published_text,
 };
 pub use reply_end::ReplyEnd;
+pub use request_head::{HeadMistake, check_head, is_about_the_server};
 pub use request_id::RequestId;
 pub use sender_key::SenderKey;
 pub use timestamp::with_timestamp;

@@ -11,13 +11,12 @@ use crate::protocol::{
 const MAX_REQUEST_ID_BYTES: usize = 128;
 
 /// Connection-level headers (RFC 9110 section 7.6.1).
-const HOP_BY_HOP: [HeaderName; 8] = [
+const HOP_BY_HOP: [HeaderName; 7] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
     header::PROXY_AUTHENTICATE,
     header::PROXY_AUTHORIZATION,
-    header::TRAILER,
     header::TRANSFER_ENCODING,
     header::UPGRADE,
 ];
@@ -40,6 +39,25 @@ pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
     if takes_trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        // TE is itself a header of the connection (RFC 9110 section 10.1.4).
+        headers.insert(header::CONNECTION, HeaderValue::from_static("TE"));
+    }
+}
+
+/// Removes from a request's trailers what must not come from a client there: an application may merge them with the
+/// headers.
+pub(super) fn clean_trailers(trailers: &mut HeaderMap) {
+    remove_hop_by_hop(trailers);
+    remove_identity_headers(trailers, false);
+    for name in [
+        header::HOST,
+        header::AUTHORIZATION,
+        header::COOKIE,
+        header::TE,
+        header::CONNECTION,
+        X_REQUEST_ID,
+    ] {
+        trailers.remove(name);
     }
 }
 

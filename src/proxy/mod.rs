@@ -1,9 +1,13 @@
 //! Reverse proxy for requests that match no route. It streams both ways and owns the hop-by-hop and the
 //! forwarding headers.
 //!
-//! The client's `Host` is kept, because applications build absolute URLs and check allowed hosts with it.
+//! The client's `Host` is kept, because applications build absolute URLs and check allowed hosts with it. Bodies pass
+//! as they are, whatever their encoding.
 
+mod failure;
 mod headers;
+mod interim;
+mod pace;
 #[cfg(test)]
 mod tests;
 mod upload;
@@ -11,10 +15,10 @@ mod upload;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http_body_util::BodyExt;
 use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use hyper::header::{self, HeaderValue};
+use hyper::body::{Body, Incoming};
+use hyper::http::request::Parts;
 use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 
@@ -23,7 +27,9 @@ use crate::http_client::{self, HttpClient};
 use crate::protocol::ClientAddress;
 use crate::telemetry;
 use crate::telemetry::upstreams::ProxyFailure;
-use upload::{Stalled, Upload};
+pub use interim::InterimResponses;
+pub use pace::Pace;
+use upload::{Progress, Stalled, Upload};
 
 pub type ProxyBody = BoxBody<Bytes, hyper::Error>;
 
@@ -41,30 +47,34 @@ struct Upstream {
     /// The URL without its query and without the trailing slash of its path.
     base: String,
     timeout: Duration,
+    min_pace: config::MinPace,
     client: HttpClient<Upload>,
 }
 
 impl Proxy {
-    /// `Err` = the upstream's URL is `https`, and the system has no root certificates.
-    pub fn new(settings: &config::Proxy) -> Result<Self, String> {
+    /// `min_pace` is that of request bodies. `Err` = the upstream's URL is `https`, and the system has no root
+    /// certificates.
+    pub fn new(settings: &config::Proxy, min_pace: config::MinPace) -> Result<Self, String> {
         let Some(url) = &settings.upstream else { return Ok(Self { upstream: None }) };
         let tls = http_client::tls_config(url.scheme() == "https")
             .map_err(|error| format!("proxy.upstream: {error}"))?;
         let client = http_client::new(&tls, settings.timeout, MAX_IDLE);
         let base = url.as_str().split(['?', '#']).next().unwrap_or_default();
         let base = base.trim_end_matches('/').to_owned();
-        Ok(Self { upstream: Some(Upstream { base, timeout: settings.timeout, client }) })
+        Ok(Self { upstream: Some(Upstream { base, timeout: settings.timeout, min_pace, client }) })
     }
 
-    /// Forwards a request. Failures become a 400, 404, 408, 502 or 504 response with a JSON body.
+    /// Forwards a request. Failures become a 400, 404, 408, 502 or 504 response with a JSON body. Interim responses go
+    /// to `interim`.
     pub async fn forward(
         &self,
         request: Request<Incoming>,
         client: ClientAddress,
+        interim: &InterimResponses,
     ) -> Response<ProxyBody> {
         let started = Instant::now();
         let forwarded = match &self.upstream {
-            Some(upstream) => upstream.forward(request, client).await,
+            Some(upstream) => upstream.forward(request, client, interim).await,
             None => Err(ProxyFailure::NoUpstream),
         };
         match forwarded {
@@ -74,7 +84,7 @@ impl Proxy {
             }
             Err(failure) => {
                 telemetry::upstreams::proxy_failed(failure);
-                failure.to_response()
+                failure::to_response(failure)
             }
         }
     }
@@ -85,6 +95,7 @@ impl Upstream {
         &self,
         request: Request<Incoming>,
         client: ClientAddress,
+        interim: &InterimResponses,
     ) -> Result<Response<Incoming>, ProxyFailure> {
         let (mut head, body) = request.into_parts();
         // The proxy opens no tunnels.
@@ -92,23 +103,25 @@ impl Upstream {
             return Err(ProxyFailure::BadTarget);
         }
         head.uri = self.target(&head.uri)?;
+        // An HTTP/1.0 client knows no interim responses.
+        let takes_interim = head.version == Version::HTTP_11;
         head.version = Version::HTTP_11;
         headers::remove_hop_by_hop(&mut head.headers);
         headers::set_forwarded(&mut head.headers, client);
+        let may_repeat = body.is_end_stream() && head.method.is_idempotent();
+        let again = may_repeat.then(|| head.clone());
+        let build = |head: Parts, upload| {
+            let mut request = Request::from_parts(head, upload);
+            if takes_interim {
+                interim.collect_from(&mut request);
+            }
+            request
+        };
         // A long upload does not mean that the upstream is slow: the timeout of the response head starts at the
         // upload's last progress.
-        let (upload, progress) = Upload::new(body);
-        let response = tokio::select! {
-            response = self.client.request(Request::from_parts(head, upload)) => response,
-            stalled = progress.stalled(self.timeout) => return Err(match stalled {
-                Stalled::Client => ProxyFailure::ClientTimedOut,
-                Stalled::Upstream => ProxyFailure::TimedOut,
-            }),
-        };
-        let mut response = response.map_err(|error| {
-            telemetry::upstreams::proxy_unreachable(&error);
-            ProxyFailure::Unreachable
-        })?;
+        let (upload, progress) = Upload::new(body, self.min_pace);
+        let again = again.map(|head| build(head, Upload::empty(self.min_pace)));
+        let mut response = self.send(build(head, upload), again, &progress).await?;
         // `Upgrade` was removed from the request, and neither side is ready to speak another protocol.
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(ProxyFailure::Switched);
@@ -119,6 +132,35 @@ impl Upstream {
         Ok(response)
     }
 
+    /// Sends a request, and sends it `again` once if it met a connection that the upstream was closing.
+    async fn send(
+        &self,
+        request: Request<Upload>,
+        again: Option<Request<Upload>>,
+        progress: &Progress,
+    ) -> Result<Response<Incoming>, ProxyFailure> {
+        let sending = async {
+            match (self.client.request(request).await, again) {
+                (Err(error), Some(again)) if http_client::was_closed_while_idle(&error) => {
+                    telemetry::upstreams::proxy_retried();
+                    self.client.request_on_new_connection(again).await
+                }
+                (sent, _) => sent,
+            }
+        };
+        let sent = tokio::select! {
+            sent = sending => sent,
+            stalled = progress.stalled(self.timeout) => return Err(match stalled {
+                Stalled::Client => ProxyFailure::ClientTimedOut,
+                Stalled::Upstream => ProxyFailure::TimedOut,
+            }),
+        };
+        sent.map_err(|error| match progress.client_fault() {
+            Some(fault) => fault.into(),
+            None => failure::of_upstream(&error),
+        })
+    }
+
     /// Appends the request's path and query to the upstream's own path.
     fn target(&self, uri: &Uri) -> Result<Uri, ProxyFailure> {
         let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
@@ -126,29 +168,5 @@ impl Upstream {
             return Err(ProxyFailure::BadTarget);
         }
         format!("{}{path}", self.base).parse().map_err(|_| ProxyFailure::BadTarget)
-    }
-}
-
-impl ProxyFailure {
-    /// The answer that the client gets instead of the upstream's.
-    fn to_response(self) -> Response<ProxyBody> {
-        let (status, error) = match self {
-            Self::NoUpstream => (StatusCode::NOT_FOUND, "not found"),
-            Self::BadTarget => (StatusCode::BAD_REQUEST, "the request target is not a path"),
-            Self::Unreachable => (StatusCode::BAD_GATEWAY, "the service cannot be reached"),
-            Self::ClientTimedOut => {
-                (StatusCode::REQUEST_TIMEOUT, "timed out reading the request body")
-            }
-            Self::Switched => (StatusCode::BAD_GATEWAY, "the service switched protocols"),
-            Self::TimedOut => (StatusCode::GATEWAY_TIMEOUT, "the service did not answer in time"),
-        };
-        let body = serde_json::json!({ "error": error, "code": self.label() }).to_string();
-        let body = Full::from(body).map_err(|never| match never {}).boxed();
-        let mut response = Response::new(body);
-        *response.status_mut() = status;
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        response
     }
 }

@@ -20,7 +20,8 @@ async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
 /// Starts a server that forwards every request to `upstream`.
 async fn start_proxy(upstream: Option<String>, timeout: Duration) -> SocketAddr {
     let upstream = upstream.map(|url| url.parse().unwrap());
-    let proxy = Proxy::new(&config::Proxy { upstream, timeout }).unwrap();
+    let min_pace = config::MinPace { timeout: DEADLINE, min_rate: 1 };
+    let proxy = Proxy::new(&config::Proxy { upstream, timeout }, min_pace).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -29,7 +30,10 @@ async fn start_proxy(upstream: Option<String>, timeout: Duration) -> SocketAddr 
             let service = service_fn(move |request| {
                 let proxy = proxy.clone();
                 let client = ClientAddress { ip: peer.ip(), peer: peer.ip(), through_proxy: false };
-                async move { Ok::<_, Infallible>(proxy.forward(request, client).await) }
+                async move {
+                    let interim = InterimResponses::default();
+                    Ok::<_, Infallible>(proxy.forward(request, client, &interim).await)
+                }
             });
             tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
         }

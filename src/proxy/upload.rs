@@ -1,18 +1,28 @@
 //! The body of a request on its way upstream. It is streamed and never buffered here.
 
+use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
-/// A request body that records when it makes progress.
+use super::headers;
+use super::pace::Pace;
+use crate::config::MinPace;
+
+/// A request body that records when it makes progress. A client that sends it too slowly, or not whole, ends it with an
+/// error.
 pub(super) struct Upload {
-    body: Incoming,
+    /// `None` = the request has no body.
+    body: Option<Incoming>,
+    pace: Pace,
+    /// Checks the pace while the client sends nothing; created when it first does.
+    timer: Option<Pin<Box<Sleep>>>,
     progress: Progress,
 }
 
@@ -27,8 +37,21 @@ pub(super) struct Progress {
 struct Shared {
     /// The last progress, in milliseconds since [`Progress::started`].
     last_progress_ms: AtomicU64,
+    /// A [`State`].
+    state: AtomicU8,
+}
+
+/// What a request's body is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum State {
+    Flowing = 0,
     /// The upstream is ready for more of the body, and the client has not sent it.
-    waits_for_client: AtomicBool,
+    WaitsForClient = 1,
+    /// The client was too slow.
+    TooSlow = 2,
+    /// The client broke off, or its chunks are malformed.
+    Broken = 3,
 }
 
 /// The side that a request was waiting for when its timeout expired.
@@ -38,41 +61,126 @@ pub(super) enum Stalled {
     Upstream,
 }
 
+/// What the client did wrong with the body of its request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ClientFault {
+    TooSlow,
+    Broken,
+}
+
+impl fmt::Display for ClientFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TooSlow => "the client sends the request body too slowly",
+            Self::Broken => "the client did not send the whole request body",
+        })
+    }
+}
+
+impl std::error::Error for ClientFault {}
+
 impl Upload {
-    pub fn new(body: Incoming) -> (Self, Progress) {
+    pub fn new(body: Incoming, required: MinPace) -> (Self, Progress) {
         let progress = Progress { started: Instant::now(), shared: Arc::default() };
-        (Self { body, progress: progress.clone() }, progress)
+        let body = (!body.is_end_stream()).then_some(body);
+        let pace = Pace::new(required);
+        (Self { body, pace, timer: None, progress: progress.clone() }, progress)
+    }
+
+    /// The body of a request that has none.
+    pub fn empty(required: MinPace) -> Self {
+        let progress = Progress { started: Instant::now(), shared: Arc::default() };
+        Self { body: None, pace: Pace::new(required), timer: None, progress }
+    }
+
+    fn fail(&self, fault: ClientFault) -> Poll<Option<Result<Frame<Bytes>, ClientFault>>> {
+        self.progress.set(match fault {
+            ClientFault::TooSlow => State::TooSlow,
+            ClientFault::Broken => State::Broken,
+        });
+        Poll::Ready(Some(Err(fault)))
+    }
+
+    /// The client must send before there is more. Whether it is too slow; if not, the task is woken to check again.
+    fn poll_too_slow(&mut self, cx: &mut Context<'_>) -> bool {
+        loop {
+            let Some(check) = self.pace.wait(Instant::now()) else { return true };
+            let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(check)));
+            if timer.deadline() != check {
+                timer.as_mut().reset(check);
+            }
+            if timer.as_mut().poll(cx).is_pending() {
+                return false;
+            }
+        }
     }
 }
 
 impl Body for Upload {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = ClientFault;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(cx);
-        self.progress.record(polled.is_ready());
-        polled
+    ) -> Poll<Option<Result<Frame<Bytes>, ClientFault>>> {
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let polled = Pin::new(body).poll_frame(cx);
+        match polled {
+            Poll::Pending => {
+                self.progress.set(State::WaitsForClient);
+                match self.poll_too_slow(cx) {
+                    true => self.fail(ClientFault::TooSlow),
+                    false => Poll::Pending,
+                }
+            }
+            Poll::Ready(Some(Ok(mut frame))) => {
+                let bytes = frame.data_ref().map_or(0, Bytes::len);
+                self.pace.moved(Instant::now(), bytes);
+                self.progress.record();
+                if let Some(trailers) = frame.trailers_mut() {
+                    headers::clean_trailers(trailers);
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(_))) => self.fail(ClientFault::Broken),
+            Poll::Ready(None) => {
+                self.progress.record();
+                Poll::Ready(None)
+            }
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }
 }
 
 impl Progress {
-    fn record(&self, has_progress: bool) {
-        self.shared.waits_for_client.store(!has_progress, Ordering::Relaxed);
-        if has_progress {
-            let since = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-            self.shared.last_progress_ms.store(since, Ordering::Relaxed);
+    fn set(&self, state: State) {
+        self.shared.state.store(state as u8, Ordering::Relaxed);
+    }
+
+    fn is(&self, state: State) -> bool {
+        self.shared.state.load(Ordering::Relaxed) == state as u8
+    }
+
+    fn record(&self) {
+        self.set(State::Flowing);
+        let since = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.shared.last_progress_ms.store(since, Ordering::Relaxed);
+    }
+
+    /// What the client did wrong, if that is why the request failed.
+    pub fn client_fault(&self) -> Option<ClientFault> {
+        if self.is(State::TooSlow) {
+            Some(ClientFault::TooSlow)
+        } else {
+            self.is(State::Broken).then_some(ClientFault::Broken)
         }
     }
 
@@ -86,10 +194,6 @@ impl Progress {
             }
             tokio::time::sleep(left).await;
         }
-        if self.shared.waits_for_client.load(Ordering::Relaxed) {
-            Stalled::Client
-        } else {
-            Stalled::Upstream
-        }
+        if self.is(State::WaitsForClient) { Stalled::Client } else { Stalled::Upstream }
     }
 }

@@ -80,6 +80,10 @@ pub fn relay_error_event(error: &RelayError) -> ErrorEvent<'_> {
             let text = "the service failed to take the message; try again";
             ErrorEvent::new(ErrorCode::UpstreamUnavailable, text).retry_after(5)
         }
+        RelayError::Redirected | RelayError::HeadTooLarge | RelayError::Malformed => {
+            let text = "the service gave an answer that the gateway does not understand";
+            ErrorEvent::new(ErrorCode::UpstreamUnavailable, text).retry_after(5)
+        }
         RelayError::Unavailable | RelayError::Unreachable => {
             let text = "the service cannot be reached; try again";
             ErrorEvent::new(ErrorCode::UpstreamUnavailable, text).retry_after(5)

@@ -12,7 +12,8 @@ use super::definitions::{ROUTE, buckets, metrics, millis, words};
 use super::log::{ConnectionFields, connection_event};
 use super::messages::{LocalLimit, local_limit_refused};
 use crate::protocol::{
-    ChannelName, ClientNetwork, CloseReason, ConnectionId, RequestId, UserId, label_enum,
+    ChannelName, ClientNetwork, CloseReason, ConnectionId, HeadMistake, RequestId, UserId,
+    label_enum,
 };
 
 metrics! {
@@ -22,7 +23,7 @@ metrics! {
     CLIENT_SOCKETS_MAX = gauge "tidegate_client_sockets_max";
     /// Connections that the operating system failed to accept.
     ACCEPT_ERRORS = counter "tidegate_accept_errors_total";
-    /// Connections that ended in the middle of a request.
+    /// Requests that HTTP does not allow, and connections that ended in the middle of a request.
     HTTP_ERRORS = counter "tidegate_http_errors_total" [cause: words(&[HttpError::LABELS])];
     /// WebSocket handshakes: admitted, or the reason of the rejection.
     HANDSHAKES = counter "tidegate_handshakes_total" [
@@ -103,13 +104,31 @@ pub fn connection_refused(limit: LocalLimit, network: ClientNetwork) {
 
 label_enum! {
     /// Why a connection ended in the middle of a request.
-    enum HttpError {
+    pub enum HttpError {
+        /// The head of a request did not arrive in time.
         Timeout => "timeout",
         TooLarge => "too_large",
         Malformed => "malformed",
+        /// The client took the response too slowly.
+        TooSlow => "too_slow",
         /// The connection was reset or closed.
-        Broken => "broken",
+        Broken => "broken";
+        Head(HeadMistake),
     }
+}
+
+/// A connection ended before its request was answered, by a rule of the gateway.
+pub fn http_ended(cause: HttpError) {
+    let cause = cause.label();
+    HTTP_ERRORS.at([cause]).increment(1);
+    debug!(event = "http_ended", cause, "a connection was ended in the middle of a request");
+}
+
+/// The head of a request is not valid in HTTP/1.1; it is answered with an error.
+pub fn http_head_refused(mistake: HeadMistake, peer: IpAddr) {
+    let cause = HttpError::Head(mistake).label();
+    HTTP_ERRORS.at([cause]).increment(1);
+    debug!(event = "http_head_refused", cause, %peer, "a request was refused because of its head");
 }
 
 /// A connection ended in the middle of a request: its head was slow, too large or malformed, or it was reset.

@@ -1,7 +1,9 @@
 //! Upstreams: requests, replies, retries, circuits and Celery tasks; and the proxy's upstream.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use hyper::header::HeaderValue;
 use metrics::{Counter, Gauge, Histogram, SharedString};
 use tracing::{debug, info, warn};
 
@@ -34,6 +36,8 @@ metrics! {
     CELERY_UNTRACKED = counter "tidegate_celery_untracked_tasks_total";
     /// Proxied requests, by the class of the response's status, or why the gateway answered instead of the upstream.
     PROXY_REQUESTS = counter "tidegate_proxy_requests_total" [outcome: words(&[StatusClass::LABELS, ProxyFailure::LABELS])];
+    /// Proxied requests that were sent again, because the upstream had closed the connection that they met.
+    PROXY_RETRIES = counter "tidegate_proxy_retries_total";
     /// Time from a proxied request to the head of its response.
     PROXY_DURATION = histogram "tidegate_proxy_duration_seconds" in buckets::REQUEST;
 }
@@ -52,6 +56,12 @@ label_enum! {
         Unavailable => "unavailable",
         /// It answered that it failed, with another 5xx or a status without a meaning here.
         Failed => "failed",
+        /// It answered with a redirect, which is not followed.
+        Redirected => "redirected",
+        /// The head of its answer is too large.
+        HeadTooLarge => "head_too_large",
+        /// Its answer is not HTTP/1.1.
+        Malformed => "malformed",
         /// It was not sent, because `max_in_flight` was reached.
         Full => "full",
         /// It was not sent, because the circuit is open.
@@ -66,6 +76,8 @@ label_enum! {
         Lost => "lost",
         TooLarge => "too_large",
         TooLong => "too_long",
+        /// Its content encoding is unknown, or does not fit its bytes.
+        Unreadable => "unreadable",
         /// The gateway stopped reading it.
         GivenUp => "given_up",
     }
@@ -82,6 +94,8 @@ pub struct UpstreamMetrics {
     seconds: Histogram,
     in_flight: Gauge,
     circuit: Gauge,
+    /// Whether a wrong `Content-Type` was reported.
+    is_mismatch_reported: AtomicBool,
 }
 
 impl UpstreamMetrics {
@@ -98,6 +112,7 @@ impl UpstreamMetrics {
             seconds: SECONDS.at([upstream.clone()]),
             in_flight: IN_FLIGHT.at([upstream.clone()]),
             circuit: CIRCUIT_OPEN.at([upstream.clone()]),
+            is_mismatch_reported: AtomicBool::new(false),
         };
         metrics.circuit.set(0.0);
         metrics
@@ -164,6 +179,32 @@ impl UpstreamMetrics {
             upstream,
             reason,
             "sending a request to an upstream again"
+        );
+    }
+
+    /// The body of an answer cannot be read, because of its content encoding.
+    pub fn body_unreadable(&self, reason: &str) {
+        let upstream = &*self.name;
+        warn!(
+            event = "upstream_body_unreadable",
+            upstream, reason, "failed to read the body of an upstream's answer"
+        );
+    }
+
+    /// A body is not what its `Content-Type` says, so that no reply was read from it. Reported once for each upstream.
+    pub fn content_type_mismatched(&self, declared: Option<&HeaderValue>, looks_like: &str) {
+        if self.is_mismatch_reported.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let upstream = &*self.name;
+        let declared = declared.map_or("none".into(), |it| String::from_utf8_lossy(it.as_bytes()));
+        let content_type: String = declared.chars().take(100).collect();
+        warn!(
+            event = "upstream_content_type",
+            upstream,
+            content_type,
+            looks_like,
+            "the body of an upstream's answer does not look like its Content-Type; it is not read as a reply"
         );
     }
 
@@ -297,10 +338,17 @@ label_enum! {
         NoUpstream => "no_upstream",
         /// The target of the request is not a path.
         BadTarget => "bad_target",
+        /// The upstream cannot be reached, or closed the connection without an answer.
         Unreachable => "unreachable",
+        /// The head of the upstream's answer is too large.
+        HeadTooLarge => "head_too_large",
+        /// The upstream's answer is not HTTP/1.1.
+        Malformed => "malformed",
         TimedOut => "timed_out",
         /// The body of the request did not arrive in time.
         ClientTimedOut => "client_timed_out",
+        /// The body of the request is malformed, or the client broke off.
+        BadBody => "bad_body",
         /// The upstream switched protocols.
         Switched => "switched",
     }
@@ -324,8 +372,13 @@ pub fn proxy_failed(failure: ProxyFailure) {
     PROXY_REQUESTS.at([failure.label()]).increment(1);
 }
 
-/// The connection to the proxy's upstream failed.
-pub fn proxy_unreachable(error: &(dyn std::error::Error + 'static)) {
-    let cause = error.source().map(ToString::to_string).unwrap_or_default();
-    warn!(event = "proxy_failed", %error, cause, "failed to reach the proxy's upstream");
+/// A request to the proxy's upstream failed.
+pub fn proxy_unreachable(failure: ProxyFailure, error: &str) {
+    let cause = failure.label();
+    warn!(event = "proxy_failed", cause, error, "the proxy's upstream gave no valid answer");
+}
+
+/// A request to the proxy's upstream is sent again: the upstream had closed the connection before.
+pub fn proxy_retried() {
+    PROXY_RETRIES.get().increment(1);
 }

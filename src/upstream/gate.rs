@@ -75,17 +75,24 @@ impl PendingRequest<'_> {
             RelayError::Busy => RequestOutcome::Busy,
             RelayError::Rejected(_) => RequestOutcome::Rejected,
             RelayError::Failed => RequestOutcome::Failed,
+            RelayError::Redirected => RequestOutcome::Redirected,
+            RelayError::HeadTooLarge => RequestOutcome::HeadTooLarge,
+            RelayError::Malformed => RequestOutcome::Malformed,
             RelayError::Unavailable | RelayError::Unreachable => RequestOutcome::Unavailable,
         };
-        if matches!(outcome, RequestOutcome::Failed | RequestOutcome::Unavailable) {
+        if !matches!(outcome, RequestOutcome::Busy | RequestOutcome::Rejected) {
             self.in_flight.metrics.request_failed(self.fields, reason);
         }
         match error {
-            RelayError::Unavailable => {
+            RelayError::Unavailable | RelayError::Malformed => {
                 self.circuit.failed(Some(self.sender.clone()), Instant::now());
             }
             RelayError::Unreachable => self.circuit.failed(None, Instant::now()),
-            RelayError::Busy | RelayError::Rejected(_) | RelayError::Failed => {
+            RelayError::Busy
+            | RelayError::Rejected(_)
+            | RelayError::Failed
+            | RelayError::Redirected
+            | RelayError::HeadTooLarge => {
                 self.circuit.succeeded();
             }
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderName, USER_AGENT};
+use hyper::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderName, USER_AGENT};
 use hyper::{Request, Response};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use tokio::time::{Instant, timeout_at};
@@ -14,7 +14,7 @@ use super::message::user_in_template;
 use super::response::{self, RelayResponse};
 use super::{Message, NO_RESPONSE, RelayError, payload, signature};
 use crate::config;
-use crate::http_client::{self, HttpClient, error_chain};
+use crate::http_client::{self, Failure, HttpClient, RequestError, error_chain};
 use crate::protocol::{TemplateContext, UnfitForUrl};
 use crate::telemetry::upstreams::UpstreamMetrics;
 
@@ -46,12 +46,14 @@ enum Attempt {
     NotSent(String),
     /// The upstream may have received the request; the text says what went wrong.
     Lost(String),
+    /// The upstream's answer is not one that can be read; the text says why.
+    BadAnswer(RelayError, String),
 }
 
 impl Relay<'_> {
     pub async fn run(&self) -> RelayResponse {
         match self.send_with_retries().await {
-            Ok(response) => response::read(response, self.deadline).await,
+            Ok(response) => response::read(response, self.deadline, self.metrics).await,
             Err((error, reason)) => RelayResponse::Refused(error, reason),
         }
     }
@@ -72,6 +74,7 @@ impl Relay<'_> {
                 Attempt::NotSent(reason) if retries_left > 0 => reason,
                 Attempt::NotSent(reason) => return Err((RelayError::Unreachable, reason)),
                 Attempt::Lost(reason) => return Err(unavailable(reason)),
+                Attempt::BadAnswer(error, reason) => return Err((error, reason)),
             };
             retries_left -= 1;
             if timeout_at(self.deadline, tokio::time::sleep(retry_delay())).await.is_err() {
@@ -82,13 +85,26 @@ impl Relay<'_> {
     }
 
     async fn send(&self, body: Bytes) -> Result<Attempt, String> {
-        let request = self.request(body)?;
-        Ok(match timeout_at(self.deadline, self.client.request(request)).await {
+        let again = self.request(body.clone())?;
+        let sending = self.client.request(self.request(body)?);
+        let sent = match timeout_at(self.deadline, sending).await {
+            // The upstream closed an idle connection as the request was sent. If it has received the request all the
+            // same, it knows it by its idempotency key.
+            Ok(Err(error)) if http_client::was_closed_while_idle(&error) => {
+                self.metrics.request_retried(self.message.log_fields(), &error_chain(&error));
+                timeout_at(self.deadline, self.client.request_on_new_connection(again)).await
+            }
+            sent => sent,
+        };
+        Ok(match sent {
             Ok(Ok(response)) => Attempt::Answered(response),
             Ok(Err(error)) if error.is_connect() || was_never_sent(&error) => {
                 Attempt::NotSent(error_chain(&error))
             }
-            Ok(Err(error)) => Attempt::Lost(error_chain(&error)),
+            Ok(Err(error)) => match bad_answer(&error) {
+                Some(bad) => Attempt::BadAnswer(bad, describe(&error)),
+                None => Attempt::Lost(describe(&error)),
+            },
             Err(_) => Attempt::Lost(NO_RESPONSE.to_owned()),
         })
     }
@@ -99,6 +115,7 @@ impl Relay<'_> {
         let mut request = Request::post(url)
             .header(CONTENT_TYPE, "application/json")
             .header(ACCEPT, ACCEPTED)
+            .header(ACCEPT_ENCODING, "identity")
             .header(USER_AGENT, http_client::USER_AGENT)
             .header(IDEMPOTENCY_KEY, idempotency_key(message))
             .header(X_REQUEST_ID, &message.task_id)
@@ -130,6 +147,26 @@ fn idempotency_key(message: &Message) -> String {
 fn retry_delay() -> Duration {
     let random = u64::from(getrandom::u32().unwrap_or_default());
     Duration::from_millis(50 + random % 451)
+}
+
+/// Returns what is wrong with an answer; `None` = there was none.
+pub(super) fn bad_answer(error: &RequestError) -> Option<RelayError> {
+    match http_client::failure(error) {
+        Failure::HeadTooLarge => Some(RelayError::HeadTooLarge),
+        Failure::Malformed => Some(RelayError::Malformed),
+        Failure::Lost | Failure::Unreachable => None,
+    }
+}
+
+/// Returns the reason for the log. It says first what is wrong with an answer.
+pub(super) fn describe(error: &RequestError) -> String {
+    let what = match http_client::failure(error) {
+        Failure::HeadTooLarge => "the head of its answer is too large",
+        Failure::Malformed => "its answer is not HTTP/1.1",
+        Failure::Lost => "the connection was lost before it answered",
+        Failure::Unreachable => "cannot be reached",
+    };
+    format!("{what}: {}", error_chain(error))
 }
 
 /// Whether the connection closed before the client wrote a byte of the request. On a reused connection the

@@ -61,6 +61,12 @@ pub enum RelayError {
     Unreachable,
     /// The upstream itself answered that it failed at this message, with another 5xx.
     Failed,
+    /// The upstream answered with a redirect, which is not followed.
+    Redirected,
+    /// The head of the upstream's answer is larger than the gateway reads.
+    HeadTooLarge,
+    /// The upstream's answer is not HTTP/1.1.
+    Malformed,
     /// The upstream answered with a 4xx. The text is the `error` of the body, of bounded length.
     Rejected(String),
 }

@@ -3,14 +3,14 @@
 use std::fmt;
 
 use bytes::Bytes;
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
+use hyper::header::HeaderValue;
 use tokio::time::{Instant, timeout_at};
 
 use super::Message;
 use super::event::{self, MAX_EVENT_BYTES};
 use super::gate::InFlightPermit;
 use super::ndjson::LineParser;
+use crate::http_client::{BodyError, DecodedBody};
 use crate::protocol::ChannelName;
 use crate::sse::{self, EventTooLarge, SseParser};
 use crate::telemetry::upstreams::ReplyEnd;
@@ -44,12 +44,14 @@ pub enum ReplyBroken {
 
 /// A streamed reply. Dropping it aborts the request and releases its in-flight permit.
 pub struct Reply {
-    body: Incoming,
+    body: DecodedBody,
     format: Format,
     /// The part of the body that is not parsed yet: at most one read.
     input: Bytes,
     deadline: Instant,
     is_ended: bool,
+    /// Whether some of the body was received.
+    has_begun: bool,
     in_flight: InFlightPermit,
     channel: ChannelName,
     task_id: Box<str>,
@@ -70,7 +72,7 @@ enum Parsed {
 
 impl Reply {
     pub(super) fn new(
-        body: Incoming,
+        body: DecodedBody,
         format: Format,
         deadline: Instant,
         in_flight: InFlightPermit,
@@ -83,6 +85,7 @@ impl Reply {
             input: Bytes::new(),
             deadline,
             is_ended: false,
+            has_begun: false,
             in_flight,
             channel,
             task_id,
@@ -104,9 +107,17 @@ impl Reply {
             if Instant::now() >= self.deadline {
                 return self.end_with(ReplyEnd::TooLong);
             }
-            match timeout_at(self.deadline, self.body.frame()).await {
-                Ok(Some(Ok(frame))) => self.input = frame.into_data().unwrap_or_default(),
-                Ok(Some(Err(_))) => return self.end_with(ReplyEnd::Lost),
+            match timeout_at(self.deadline, self.body.next()).await {
+                Ok(Some(Ok(part))) => {
+                    self.check_start(&part);
+                    self.input = part;
+                }
+                Ok(Some(Err(BodyError::Lost(_)))) => return self.end_with(ReplyEnd::Lost),
+                Ok(Some(Err(BodyError::TooLarge))) => return self.end_with(ReplyEnd::TooLarge),
+                Ok(Some(Err(error))) => {
+                    self.in_flight.metrics.body_unreadable(&error.to_string());
+                    return self.end_with(ReplyEnd::Unreadable);
+                }
                 Ok(None) => return self.handle_eof(),
                 Err(_) => return self.end_with(ReplyEnd::TooLong),
             }
@@ -125,6 +136,20 @@ impl Reply {
     pub fn abort(mut self) {
         if !self.is_ended {
             self.end_with(ReplyEnd::GivenUp);
+        }
+    }
+
+    /// Warns of a body that begins with JSON but is to be an event stream: all of it would be ignored.
+    fn check_start(&mut self, part: &[u8]) {
+        if self.has_begun || part.is_empty() {
+            return;
+        }
+        self.has_begun = true;
+        if matches!(self.format, Format::Sse(_))
+            && matches!(part.trim_ascii_start().first(), Some(b'{' | b'['))
+        {
+            let declared = HeaderValue::from_static("text/event-stream");
+            self.in_flight.metrics.content_type_mismatched(Some(&declared), "JSON");
         }
     }
 
@@ -147,6 +172,9 @@ impl Reply {
             ReplyEnd::Complete | ReplyEnd::GivenUp => return None,
             ReplyEnd::Lost => ReplyBroken::Lost,
             ReplyEnd::TooLarge => ReplyBroken::Refused("an event of the reply was too large"),
+            ReplyEnd::Unreadable => {
+                ReplyBroken::Refused("the reply has a content encoding that cannot be decoded")
+            }
             ReplyEnd::TooLong => ReplyBroken::Refused("the reply took too long"),
         }))
     }

@@ -4,19 +4,23 @@
 //! client would send it twice.
 
 use hyper::body::{Body, Incoming};
-use hyper::header::CONTENT_TYPE;
+use hyper::header::{CONTENT_TYPE, LOCATION};
 use hyper::{Response, StatusCode};
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 use tokio::time::{Instant, timeout_at};
 
 use super::RelayError;
 use super::reply::Format;
-use crate::http_client;
+use crate::http_client::{BodyError, DecodedBody};
 use crate::protocol::MAX_TASK_ID_BYTES;
+use crate::telemetry::upstreams::UpstreamMetrics;
 
 /// The maximum length of a body that is not streamed.
 const MAX_BYTES: usize = 1024 * 1024;
 const MAX_ERROR_CHARS: usize = 500;
+/// The most of a redirect's target that is logged.
+const MAX_LOCATION_CHARS: usize = 200;
 const REJECTED: &str = "the service rejected the message";
 
 pub(super) enum RelayResponse {
@@ -28,7 +32,7 @@ pub(super) enum RelayResponse {
         is_queued: bool,
     },
     /// The message was accepted, and the body is the reply.
-    Streaming(Format, Incoming),
+    Streaming(Format, DecodedBody),
     /// The error for the client, and the reason for the log.
     Refused(RelayError, String),
 }
@@ -42,30 +46,55 @@ pub(super) fn is_retryable(status: StatusCode) -> bool {
     )
 }
 
+/// Returns the answer's status for the log. A redirect is not followed, and says where it leads.
+pub(super) fn describe_status<B>(response: &Response<B>) -> String {
+    let status = response.status();
+    let location = response.headers().get(LOCATION).filter(|_| status.is_redirection());
+    match location.map(|location| String::from_utf8_lossy(location.as_bytes())) {
+        Some(location) => {
+            // The query may have a secret.
+            let location = location.split(['?', '#']).next().unwrap_or_default();
+            let location: String = location.chars().take(MAX_LOCATION_CHARS).collect();
+            format!(
+                "answered {status}, a redirect to {location:?}, which is not followed: set url to where it leads"
+            )
+        }
+        None => format!("answered {status}"),
+    }
+}
+
 /// Interprets a response. A body that is not streamed is read until `deadline`.
-pub(super) async fn read(response: Response<Incoming>, deadline: Instant) -> RelayResponse {
+pub(super) async fn read(
+    response: Response<Incoming>,
+    deadline: Instant,
+    metrics: &UpstreamMetrics,
+) -> RelayResponse {
     let status = response.status();
     if status.is_success() {
         return match stream_format(&response) {
-            Some(format) => RelayResponse::Streaming(format, response.into_body()),
+            Some(format) => RelayResponse::Streaming(format, DecodedBody::new(response)),
             None => {
-                let task_id = read_object(response, deadline).await.as_ref().and_then(task_id);
+                let object = read_object(response, deadline, metrics).await;
+                let task_id = object.as_ref().and_then(task_id);
                 let is_queued = status == StatusCode::ACCEPTED || task_id.is_some();
                 RelayResponse::Accepted { task_id, is_queued }
             }
         };
     }
+    let reason = describe_status(&response);
     let error = if status == StatusCode::TOO_MANY_REQUESTS {
         RelayError::Busy
     } else if status.is_client_error() {
-        let body = read_object(response, deadline).await;
+        let body = read_object(response, deadline, metrics).await;
         RelayError::Rejected(body.as_ref().and_then(error_text).unwrap_or(REJECTED.to_owned()))
     } else if is_retryable(status) {
         RelayError::Unavailable
+    } else if status.is_redirection() {
+        RelayError::Redirected
     } else {
         RelayError::Failed
     };
-    RelayResponse::Refused(error, format!("answered {status}"))
+    RelayResponse::Refused(error, reason)
 }
 
 /// Returns the format of a streamed body; `None` = the body is not a stream. Some responses have no body
@@ -91,10 +120,45 @@ fn stream_format(response: &Response<Incoming>) -> Option<Format> {
 async fn read_object(
     response: Response<Incoming>,
     deadline: Instant,
+    metrics: &UpstreamMetrics,
 ) -> Option<Map<String, Value>> {
-    let body = http_client::read_body(response.into_body(), MAX_BYTES);
-    let body = timeout_at(deadline, body).await.ok()?.ok()?;
-    serde_json::from_slice(&body).ok()
+    let content_type = response.headers().get(CONTENT_TYPE).cloned();
+    let (mut body, mut read) = (DecodedBody::new(response), Vec::new());
+    let mut is_checked = false;
+    while let Some(part) = timeout_at(deadline, body.next()).await.ok()? {
+        match part {
+            Ok(part) if read.len() + part.len() <= MAX_BYTES => read.extend_from_slice(&part),
+            Ok(_) => return None,
+            Err(error) => {
+                if !matches!(error, BodyError::Lost(_)) {
+                    metrics.body_unreadable(&error.to_string());
+                }
+                return None;
+            }
+        }
+        // A stream that nobody recognizes may go on for long, so that its beginning must be enough.
+        if !is_checked && let Some(looks) = looks_like(&read) {
+            is_checked = true;
+            metrics.content_type_mismatched(content_type.as_ref(), looks);
+        }
+    }
+    serde_json::from_slice(&read).ok()
+}
+
+/// Returns the type of stream that a body begins like, though its `Content-Type` is another one.
+fn looks_like(body: &[u8]) -> Option<&'static str> {
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii_start();
+    let end = body.iter().position(|b| *b == b'\n')?;
+    let (line, rest) = body.split_at(end);
+    let is_event = [&b"data:"[..], b"event:", b"id:", b"retry:", b":"]
+        .iter()
+        .any(|name| line.starts_with(name));
+    if is_event {
+        return Some("text/event-stream");
+    }
+    // Two values on two lines; one value may be written over several.
+    let is_value = serde_json::from_slice::<IgnoredAny>(line).is_ok();
+    (is_value && !rest.trim_ascii().is_empty()).then_some("application/x-ndjson")
 }
 
 fn task_id(object: &Map<String, Value>) -> Option<String> {
@@ -109,3 +173,6 @@ fn error_text(object: &Map<String, Value>) -> Option<String> {
     let text = ["error", "detail"].iter().find_map(|name| object.get(*name)?.as_str())?;
     Some(text.chars().take(MAX_ERROR_CHARS).collect()).filter(|text: &String| !text.is_empty())
 }
+
+#[cfg(test)]
+mod tests;

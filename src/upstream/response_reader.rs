@@ -64,14 +64,16 @@ impl ResponseReader {
     /// # Panics
     /// A permit of the upstream was not released.
     pub async fn read(&self, response: Response<Incoming>) -> ReadResponse {
-        let (format, body) = match response::read(response, deadline_after(DEADLINE)).await {
+        let (_, upstream) = self.upstreams.iter().next().expect("an upstream");
+        let metrics = &upstream.gate.metrics;
+        let read = response::read(response, deadline_after(DEADLINE), metrics).await;
+        let (format, body) = match read {
             RelayResponse::Accepted { task_id, is_queued } => {
                 return ReadResponse::Accepted(task_id, is_queued);
             }
             RelayResponse::Refused(error, _) => return ReadResponse::Refused(error),
             RelayResponse::Streaming(format, body) => (format, body),
         };
-        let (_, upstream) = self.upstreams.iter().next().expect("an upstream");
         assert!(matches!(upstream.config.kind, UpstreamKind::Http(_)));
         let pending = upstream.gate.enter(self.message.log_fields(), &self.message.sender);
         let pending = pending.expect("a permit");

@@ -17,7 +17,8 @@ async fn assert_serves(gateway: &Gateway) {
 
 #[tokio::test]
 async fn a_head_that_does_not_come_to_its_end_is_not_waited_for() {
-    let gateway = Gateway::start(open_to_all().also("server", "header_timeout = \"300ms\"")).await;
+    let timeouts = "header_timeout = \"300ms\"\nkeep_alive = \"600ms\"";
+    let gateway = Gateway::start(open_to_all().also("server", timeouts)).await;
     let whole = handshake("/ws/chat/42/", &[]);
     for length in [0, 1, 20, whole.len() - 2, whole.len() - 1] {
         let mut client = RawClient::connect(gateway.addr()).await;

@@ -274,7 +274,7 @@ async fn an_upstream_that_fails_is_reported_in_json() {
     for (url, status, code) in [
         (stopped_url, 502, "unreachable"),
         (hanging_up.url(""), 502, "unreachable"),
-        (garbage.url(""), 502, "unreachable"),
+        (garbage.url(""), 502, "malformed"),
         (hanging.url(""), 504, "timed_out"),
     ] {
         let gateway = Gateway::start(settings(&url)).await;

@@ -559,3 +559,57 @@ async fn one_clients_messages_are_relayed_in_order() {
     let page = http::get(gateway.admin(), "/metrics").await.text();
     assert!(page.contains("tidegate_upstream_request_seconds"), "{page}");
 }
+
+#[tokio::test]
+async fn an_answer_that_is_none_is_named_in_log_and_metric() {
+    let large = Upstream::start(|_| Reply::Answer {
+        status: 200,
+        headers: (0..200).map(|_| ("x-many", "1".to_owned())).collect(),
+        body: "".into(),
+    })
+    .await;
+    let redirecting = Upstream::start(|_| Reply::Answer {
+        status: 308,
+        headers: vec![("location", "http://elsewhere.test/chat/?key=hunter2".to_owned())],
+        body: "".into(),
+    })
+    .await;
+    let garbage = Upstream::sending(b"SSH-2.0-OpenSSH_9.6\r\n").await;
+    for (url, outcome, reason) in [
+        (large.url("/"), "head_too_large", "the head of its answer is too large"),
+        (redirecting.url("/"), "redirected", "a redirect to \\\"http://elsewhere.test/chat/\\\""),
+        (garbage.url("/"), "malformed", "its answer is not HTTP/1.1"),
+    ] {
+        let gateway = Gateway::start(Settings::chat(&url)).await;
+        let mut client = Client::open(gateway.addr(), "/ws/chat/1/", &[]).await;
+        assert_eq!(client.next_json().await["event"], "connected");
+        client.send_text(r#"{"message":"hi"}"#).await;
+        assert_eq!(client.next_json().await["code"], "upstream_unavailable");
+        let line = gateway.wait_for_log("upstream_failed").await;
+        assert!(line.contains(reason), "{line}");
+        assert!(!line.contains("hunter2"), "{line}");
+        let outcome = [("outcome", outcome)];
+        gateway.wait_for_metric("tidegate_upstream_requests_total", &outcome, 1.0).await;
+    }
+}
+
+#[tokio::test]
+async fn a_stream_with_a_wrong_content_type_is_reported_once() {
+    let upstream = Upstream::start(|_| Reply::Answer {
+        status: 200,
+        headers: vec![("content-type", "text/plain; charset=utf-8".to_owned())],
+        body: "data: {\"event\":\"chunk\"}\n\ndata: [DONE]\n\n".into(),
+    })
+    .await;
+    let gateway = Gateway::start(Settings::chat(&upstream.url("/"))).await;
+    let mut client = Client::open(gateway.addr(), "/ws/chat/1/", &[]).await;
+    assert_eq!(client.next_json().await["event"], "connected");
+    for _ in 0..3 {
+        client.send_text(r#"{"message":"hi"}"#).await;
+        assert_eq!(client.next_json().await["event"], "task_queued");
+    }
+    let event = gateway.wait_for_event("upstream_content_type").await;
+    assert!(event.to_string().contains("text/plain"), "{event}");
+    assert!(event.to_string().contains("text/event-stream"), "{event}");
+    assert_eq!(gateway.events("upstream_content_type"), 1);
+}

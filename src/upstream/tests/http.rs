@@ -178,8 +178,8 @@ async fn responses_that_refuse_the_message() {
     let rejected = |text: &str| RelayError::Rejected(text.to_owned());
     let fixed = "the service rejected the message";
     for (status, body, error) in [
-        ("302 Found", "", RelayError::Failed),
-        ("304 Not Modified", "", RelayError::Failed),
+        ("302 Found", "", RelayError::Redirected),
+        ("304 Not Modified", "", RelayError::Redirected),
         ("400 Bad Request", r#"{"error":"no credit"}"#, rejected("no credit")),
         ("422 Unprocessable Content", r#"{"detail":"too old"}"#, rejected("too old")),
         ("422 Unprocessable Content", r#"{"detail":[{"loc":1}]}"#, rejected(fixed)),
@@ -199,12 +199,15 @@ async fn responses_that_refuse_the_message() {
 
 #[tokio::test]
 async fn invalid_http_is_unavailable_and_not_retried() {
-    for bytes in
-        ["", "garbage\r\n\r\n", "HTTP/1.1 2", "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n"]
-    {
+    for (bytes, error) in [
+        ("", RelayError::Unavailable),
+        ("garbage\r\n\r\n", RelayError::Malformed),
+        ("HTTP/1.1 2", RelayError::Unavailable),
+        ("HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", RelayError::Malformed),
+    ] {
         let server = Server::start([Script::closing(bytes)]).await;
         let outcome = outcome(&upstreams(with_retries(&server, 3))).await;
-        assert_eq!(outcome, Err(RelayError::Unavailable), "{bytes:?}");
+        assert_eq!(outcome, Err(error), "{bytes:?}");
         assert_eq!(server.request_count(), 1, "{bytes:?}");
     }
 }
@@ -333,13 +336,18 @@ async fn a_probe_closes_the_circuit() {
 
 #[tokio::test]
 async fn answers_of_the_upstreams_own_do_not_open_the_circuit() {
-    for status in ["500 No", "501 No", "505 No", "302 Elsewhere"] {
+    for (status, error) in [
+        ("500 No", RelayError::Failed),
+        ("501 No", RelayError::Failed),
+        ("505 No", RelayError::Failed),
+        ("302 Elsewhere", RelayError::Redirected),
+    ] {
         let server = Server::start([Script::answer(status, JSON, "{}")]).await;
         let mut config = to(&server);
         config.circuit.failures = 1;
         let upstreams = upstreams(config);
         for user in 0..3 {
-            assert_eq!(outcome_of(&upstreams, user).await, Err(RelayError::Failed), "{status}");
+            assert_eq!(outcome_of(&upstreams, user).await, Err(error.clone()), "{status}");
         }
         assert_eq!(server.request_count(), 3, "{status}");
     }

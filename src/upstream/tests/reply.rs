@@ -142,3 +142,60 @@ async fn a_reply_keeps_its_permit_until_it_is_dropped() {
     server.wait_for_abandoned(1).await;
     assert!(upstreams.relay(UPSTREAM, &message()).await.is_ok());
 }
+
+/// One chunk of `body` with a `Content-Encoding`.
+fn encoded(kind: &str, encoding: &str, body: &[u8]) -> Script {
+    let mut script = Script::stream(kind, &[body]);
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Encoding: {encoding}\r\n");
+    script.pieces[0] = String::from_utf8_lossy(&script.pieces[0])
+        .replacen("HTTP/1.1 200 OK\r\n", &head, 1)
+        .into_bytes();
+    script
+}
+
+fn gzip(text: &str) -> Vec<u8> {
+    use std::io::Write as _;
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(text.as_bytes()).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[tokio::test]
+async fn compressed_streams_are_decoded_and_others_refused() {
+    let one = events(&[r#"{"event":"chunk","chunk":1}"#]);
+    for (kind, text) in [(SSE, "data: 1\n\n"), (NDJSON, "1\n")] {
+        let script = encoded(kind, "gzip", &gzip(text));
+        assert_eq!(outcome(script).await, (one.clone(), None), "{kind}");
+        let (events, end) = outcome(encoded(kind, "compress", text.as_bytes())).await;
+        assert!(events.is_empty());
+        assert!(
+            matches!(end, Some(ReplyBroken::Refused(why)) if why.contains("encoding")),
+            "{kind}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn compressed_answers_are_decoded() {
+    let relay = async |status: &str, text: &str| {
+        let body = gzip(text);
+        let mut script = Script::answer(status, "application/json", "");
+        script.pieces = vec![
+            format!(
+                "HTTP/1.1 {status}\r\nContent-Encoding: gzip\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+                body.len()
+            )
+            .into_bytes(),
+            body,
+        ];
+        let server = Server::start([script]).await;
+        let upstreams = upstreams(upstream(UpstreamKind::Http(http_to(&server.url()))));
+        let relayed = upstreams.relay(UPSTREAM, &message()).await;
+        let asked = server.requests.lock().unwrap()[0].header("accept-encoding").map(str::to_owned);
+        assert_eq!(asked.as_deref(), Some("identity"));
+        relayed
+    };
+    assert_eq!(relay("202 Accepted", r#"{"task_id":"theirs"}"#).await.unwrap().task_id, "theirs");
+    let rejected = relay("422 No", r#"{"error":"no room"}"#).await.unwrap_err();
+    assert_eq!(rejected, RelayError::Rejected("no room".to_owned()));
+}

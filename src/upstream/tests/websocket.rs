@@ -297,10 +297,19 @@ async fn serve_handshake(headers: &'static str) -> u16 {
              Sec-WebSocket-Accept: {accept}\r\n{headers}\r\n"
         );
         stream.write_all(answer.as_bytes()).await.unwrap();
+        // A close frame with 1014, which the library of the other tests does not know.
+        stream.write_all(&[0x88, 2, 0x03, 0xf6]).await.unwrap();
         // The connection stays open for as long as the client keeps it.
         let _ = stream.read_u8().await;
     });
     port
+}
+
+#[tokio::test]
+async fn a_close_code_that_was_registered_later_is_reported() {
+    let mut socket = open(socket_to(serve_handshake("").await)).await.unwrap();
+    let closed = FromUpstream::Closed(Some((1014, String::new())));
+    assert_eq!(next_event(&mut socket).await, closed);
 }
 
 #[tokio::test]
@@ -314,7 +323,7 @@ async fn a_server_may_select_only_what_was_offered() {
         "Sec-WebSocket-Accept: AAAA\r\n",
     ] {
         let opened = open(socket_to(serve_handshake(unrequested).await)).await;
-        assert_eq!(opened.err(), Some(RelayError::Unavailable), "{unrequested}");
+        assert_eq!(opened.err(), Some(RelayError::Malformed), "{unrequested}");
     }
 }
 
@@ -327,16 +336,16 @@ async fn responses_that_open_no_socket() {
     };
     for (script, error) in [
         (Script::answer("200 OK", "text/plain", "hi"), RelayError::Failed),
-        (Script::answer("302 Found", "text/plain", ""), RelayError::Failed),
+        (Script::answer("302 Found", "text/plain", ""), RelayError::Redirected),
         (Script::answer("429 Slower", "text/plain", ""), RelayError::Busy),
         (
             Script::answer("403 Forbidden", "text/plain", ""),
             RelayError::Rejected("the service refused the connection".to_owned()),
         ),
         (Script::answer("500 No", "text/plain", ""), RelayError::Failed),
-        (upgrading(""), RelayError::Unavailable),
-        (upgrading("Sec-WebSocket-Accept: AAAA\r\n"), RelayError::Unavailable),
-        (Script::closing("garbage\r\n\r\n"), RelayError::Unavailable),
+        (upgrading(""), RelayError::Malformed),
+        (upgrading("Sec-WebSocket-Accept: AAAA\r\n"), RelayError::Malformed),
+        (Script::closing("garbage\r\n\r\n"), RelayError::Malformed),
     ] {
         let server = Server::start([script]).await;
         assert_eq!(open(socket_to(server.port)).await.err(), Some(error));

@@ -10,7 +10,7 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use percent_encoding::utf8_percent_encode;
 
-use super::super::http::{NOT_IN_HEADER, TRACEPARENT, X_REQUEST_ID};
+use super::super::http::{NOT_IN_HEADER, TRACEPARENT, X_REQUEST_ID, bad_answer, describe};
 use super::super::message::user_in_template;
 use super::super::{RelayError, SocketRequest, response};
 use crate::config;
@@ -39,15 +39,14 @@ pub(in crate::upstream) async fn connect(
     let upgrade = upgrade_request(config, request, &key).map_err(unavailable)?;
     let response = client.request(upgrade).await.map_err(|error| match error.is_connect() {
         true => (RelayError::Unreachable, error_chain(&error)),
-        false => unavailable(error_chain(&error)),
+        false => (bad_answer(&error).unwrap_or(RelayError::Unavailable), describe(&error)),
     })?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return Err(refusal(response.status()));
+        return Err(refusal(&response));
     }
     if let Err(mistake) = check_handshake(&response, &key) {
-        return Err(unavailable(format!(
-            "its response is not a valid WebSocket handshake: {mistake}"
-        )));
+        let reason = format!("its response is not a valid WebSocket handshake: {mistake}");
+        return Err((RelayError::Malformed, reason));
     }
     let upgraded = hyper::upgrade::on(response).await;
     Ok(TokioIo::new(upgraded.map_err(|error| unavailable(error_chain(&error)))?))
@@ -96,17 +95,20 @@ pub(in crate::upstream) fn url(
     })
 }
 
-fn refusal(status: StatusCode) -> NotOpened {
+fn refusal<B>(answer: &Response<B>) -> NotOpened {
+    let status = answer.status();
     let error = if status == StatusCode::TOO_MANY_REQUESTS {
         RelayError::Busy
     } else if status.is_client_error() {
         RelayError::Rejected("the service refused the connection".to_owned())
     } else if response::is_retryable(status) {
         RelayError::Unavailable
+    } else if status.is_redirection() {
+        RelayError::Redirected
     } else {
         RelayError::Failed
     };
-    (error, format!("answered {status}"))
+    (error, response::describe_status(answer))
 }
 
 /// Checks a server's handshake (RFC 6455 section 4.1). It must not select an extension or a subprotocol, because none

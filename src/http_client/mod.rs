@@ -4,25 +4,101 @@
 //! This module owns how connections are opened (timeouts, keepalive probes, the trusted roots) and how
 //! answers and errors are read. Deadlines of whole requests belong to the callers.
 
-mod connector;
-
-pub use connector::{Connector, reserve_descriptors};
-
 use std::error::Error;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::Full;
 use hyper::body::{Body, Incoming};
+use hyper::{Request, Response};
 use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, RootCertStore};
 
+mod connections;
+mod content;
+mod tcp;
+
+use connections::Connector;
+pub use content::{BodyError, DecodedBody};
+pub use hyper_util::client::legacy::Error as RequestError;
+use tcp::TcpConnector;
+pub use tcp::reserve_descriptors;
+
 /// A client that sends bodies of type `B`.
-pub type HttpClient<B = Full<Bytes>> = Client<HttpsConnector<Connector>, B>;
+pub struct HttpClient<B = Full<Bytes>> {
+    pooled: Client<Connector<HttpsConnector<TcpConnector>>, B>,
+    /// Keeps no connections; its requests are never sent on one that idled.
+    unpooled: Client<Connector<HttpsConnector<TcpConnector>>, B>,
+}
+
+impl<B> Clone for HttpClient<B> {
+    fn clone(&self) -> Self {
+        Self { pooled: self.pooled.clone(), unpooled: self.unpooled.clone() }
+    }
+}
+
+impl<B> HttpClient<B>
+where
+    B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static,
+{
+    /// Sends a request, on an idle connection if there is one.
+    pub async fn request(&self, request: Request<B>) -> Result<Response<Incoming>, RequestError> {
+        let response = self.pooled.request(request).await?;
+        connections::mark_used(response.extensions());
+        Ok(response)
+    }
+
+    /// Sends a request on a connection of its own.
+    pub async fn request_on_new_connection(
+        &self,
+        request: Request<B>,
+    ) -> Result<Response<Incoming>, RequestError> {
+        self.unpooled.request(request).await
+    }
+}
+
+/// How a request failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// No connection could be opened.
+    Unreachable,
+    /// The connection was lost before there was an answer.
+    Lost,
+    /// The head of the answer is larger than the client reads.
+    HeadTooLarge,
+    /// The answer is not HTTP/1.1.
+    Malformed,
+}
+
+/// Names the failure of a request.
+pub fn failure(error: &RequestError) -> Failure {
+    let hyper = hyper_error(error);
+    if error.is_connect() {
+        Failure::Unreachable
+    } else if hyper.is_some_and(hyper::Error::is_parse_too_large) {
+        Failure::HeadTooLarge
+    } else if hyper.is_some_and(hyper::Error::is_parse) {
+        Failure::Malformed
+    } else {
+        Failure::Lost
+    }
+}
+
+/// Whether a request was lost because the server had closed the connection, which had answered requests before. Such a
+/// request can be sent again if it is idempotent.
+pub fn was_closed_while_idle(error: &RequestError) -> bool {
+    failure(error) == Failure::Lost && error.connect_info().is_some_and(connections::was_used)
+}
+
+fn hyper_error(error: &RequestError) -> Option<&hyper::Error> {
+    let start: &(dyn Error + 'static) = error;
+    std::iter::successors(Some(start), |&error| error.source())
+        .find_map(|error| error.downcast_ref::<hyper::Error>())
+}
 
 /// The `User-Agent` of requests that the gateway makes on its own account.
 pub const USER_AGENT: &str = concat!("tidegate/", env!("CARGO_PKG_VERSION"));
@@ -30,9 +106,9 @@ pub const USER_AGENT: &str = concat!("tidegate/", env!("CARGO_PKG_VERSION"));
 /// The upper bound of a TCP connect, where the caller's timeout is longer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Shorter than what common servers keep an idle connection for (5 s), so that a request seldom meets
-/// a connection that is just being closed.
-const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(4);
+/// Shorter than what common servers keep an idle connection for (gunicorn 2 s, uvicorn and Node.js 5 s), so that a
+/// request seldom meets a connection that is just being closed.
+const POOL_IDLE_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// A peer that vanished is detected after about 60 s of silence: an open socket to an upstream has no
 /// deadline of its own, and a reply has a long one.
@@ -46,8 +122,7 @@ const KEEPALIVE_PROBES: u32 = 3;
 /// keep none: a pooled connection is driven by the runtime that opened it.
 pub fn new<B>(tls: &Arc<ClientConfig>, timeout: Duration, max_idle: usize) -> HttpClient<B>
 where
-    B: Body + Send,
-    B::Data: Send,
+    B: Body<Data: Send> + Send,
 {
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
@@ -60,12 +135,16 @@ where
         .with_tls_config(ClientConfig::clone(tls))
         .https_or_http()
         .enable_http1()
-        .wrap_connector(Connector(tcp));
-    Client::builder(TokioExecutor::new())
-        .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(POOL_IDLE_TIMEOUT)
-        .pool_max_idle_per_host(max_idle)
-        .build(connector)
+        .wrap_connector(TcpConnector(tcp));
+    let connector = Connector(connector);
+    let client = |max_idle| {
+        Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+            .pool_max_idle_per_host(max_idle)
+            .build(connector.clone())
+    };
+    HttpClient { pooled: client(max_idle), unpooled: client(0) }
 }
 
 /// Returns the TLS settings of a client: it trusts the system's root certificates, which are read once a
@@ -92,10 +171,10 @@ pub fn tls_config(needed: bool) -> Result<Arc<ClientConfig>, String> {
     Ok(Arc::clone(loaded.insert(Arc::new(config))))
 }
 
-/// Reads a whole body, at most `max_bytes` of it; a longer one is an error.
-pub async fn read_body(body: Incoming, max_bytes: usize) -> Result<Bytes, String> {
-    let body = Limited::new(body, max_bytes).collect().await;
-    body.map(|body| body.to_bytes()).map_err(|error| error_chain(&*error))
+/// Reads the whole body of an answer and decodes it, at most `max_bytes` of it; a longer one is an error.
+pub async fn read_body(response: Response<Incoming>, max_bytes: usize) -> Result<Bytes, String> {
+    let body = DecodedBody::new(response).collect(max_bytes).await;
+    body.map_err(|error| error.to_string())
 }
 
 /// Returns the text of an error followed by those of its sources: the client's own text says no more

@@ -25,12 +25,12 @@ pub fn reserve_descriptors(first: RawFd) {
 
 /// An [`HttpConnector`] that leaves the reserved descriptors free.
 #[derive(Clone)]
-pub struct Connector(pub(super) HttpConnector);
+pub struct TcpConnector(pub(super) HttpConnector);
 
 type Connecting = Pin<Box<dyn Future<Output = Result<TokioIo<TcpStream>, BoxedError>> + Send>>;
 type BoxedError = Box<dyn Error + Send + Sync>;
 
-impl Service<Uri> for Connector {
+impl Service<Uri> for TcpConnector {
     type Response = TokioIo<TcpStream>;
     type Error = BoxedError;
     type Future = Connecting;

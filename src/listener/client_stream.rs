@@ -1,0 +1,324 @@
+//! The bytes of a client's connection in its HTTP phase, with the deadlines of that phase.
+//!
+//! It lies between the TCP stream and the HTTP library, because only here is it visible for whom a connection waits: for
+//! the head of a request, for the next request, for a client that must read, or for nothing that the client must do.
+//! It also writes what the library cannot: interim responses, and the gateway's own answers to malformed requests.
+
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
+
+use super::exchange::{Exchange, Fault};
+use crate::config::{MinPace, Server};
+use crate::proxy::Pace;
+
+/// How many bytes are read at once while a head is awaited.
+const HEAD_READ_BYTES: usize = 8 * 1024;
+
+/// A client that has ended its half may have closed the connection altogether, which looks the same. It gets its
+/// response, but one that has begun and then stops for this long is given up.
+const HALF_CLOSED_PAUSE: Duration = Duration::from_secs(5);
+
+/// The most bytes that the kernel queues without having sent them. With less in the queue, a client that reads slowly
+/// is seen to read.
+#[cfg(target_os = "linux")]
+const NOT_SENT_BYTES: u32 = 32 * 1024;
+
+/// The time limits of a connection's HTTP phase.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct TimeLimits {
+    header_timeout: Duration,
+    keep_alive: Duration,
+    min_pace: MinPace,
+}
+
+impl From<&Server> for TimeLimits {
+    fn from(server: &Server) -> Self {
+        Self {
+            header_timeout: server.header_timeout,
+            keep_alive: server.keep_alive,
+            min_pace: server.min_pace,
+        }
+    }
+}
+
+/// The connection waits for the head of a request.
+#[derive(Debug, Clone, Copy)]
+struct Waiting {
+    since: Instant,
+    /// Whether the head has a time limit of its own: its first byte has arrived, or it is the connection's first.
+    has_begun: bool,
+    /// Whether bytes of it have arrived.
+    has_bytes: bool,
+}
+
+pub(super) struct ClientStream {
+    tcp: TokioIo<TcpStream>,
+    exchange: Rc<Exchange>,
+    limits: TimeLimits,
+    timer: Pin<Box<Sleep>>,
+    waiting: Waiting,
+    head: HeadEnd,
+    /// Everything that the HTTP library has passed on is written.
+    is_flushed: bool,
+    /// What is written before any other byte.
+    interim: Vec<u8>,
+    pace: Pace,
+    last_written: Instant,
+    /// When the client was seen to have ended its half.
+    half_closed: Option<Instant>,
+}
+
+impl ClientStream {
+    pub fn new(tcp: TcpStream, exchange: Rc<Exchange>, limits: TimeLimits) -> Self {
+        let now = Instant::now();
+        set_not_sent(&tcp, true);
+        Self {
+            tcp: TokioIo::new(tcp),
+            exchange,
+            limits,
+            timer: Box::pin(tokio::time::sleep_until(now + limits.header_timeout)),
+            waiting: Waiting { since: now, has_begun: true, has_bytes: false },
+            head: HeadEnd::default(),
+            is_flushed: true,
+            interim: Vec::new(),
+            pace: Pace::new(limits.min_pace),
+            last_written: now,
+            half_closed: None,
+        }
+    }
+
+    /// Returns the TCP stream as it was.
+    pub fn into_tcp(self) -> TcpStream {
+        let tcp = self.tcp.into_inner();
+        set_not_sent(&tcp, false);
+        tcp
+    }
+
+    /// Whether the deadline has passed. If not, the task is woken at the deadline.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>, deadline: Instant) -> bool {
+        if self.timer.deadline() != deadline {
+            self.timer.as_mut().reset(deadline);
+        }
+        self.timer.as_mut().poll(cx).is_ready()
+    }
+
+    fn fail<T>(&self, fault: Fault) -> Poll<io::Result<T>> {
+        self.exchange.set_fault(fault);
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// Reads while a head is awaited, and notes where it ends.
+    fn poll_read_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut bytes = [0; HEAD_READ_BYTES];
+        let length = buffer.remaining().min(HEAD_READ_BYTES);
+        let mut read = ReadBuf::new(&mut bytes[..length]);
+        if Pin::new(self.tcp.inner_mut()).poll_read(cx, &mut read)?.is_pending() {
+            let Waiting { since, has_begun, has_bytes } = self.waiting;
+            let timeout =
+                if has_begun { self.limits.header_timeout } else { self.limits.keep_alive };
+            if !self.poll_deadline(cx, since + timeout) {
+                return Poll::Pending;
+            }
+            return match has_bytes {
+                true => self.fail(Fault::HeadTimeout),
+                // The end of a connection that nobody uses.
+                false => Poll::Ready(Ok(())),
+            };
+        }
+        let bytes = read.filled();
+        buffer.put_slice(bytes);
+        if !bytes.is_empty() {
+            if !self.waiting.has_begun {
+                self.waiting = Waiting { since: Instant::now(), has_begun: true, has_bytes: true };
+            }
+            self.waiting.has_bytes = true;
+            if let Some(end) = self.head.find(bytes) {
+                self.exchange.add_behind_head(bytes.len() - end);
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes with `write`, after the interim responses. `first` are the first bytes, and `length` all that there are.
+    fn poll_write_with(
+        &mut self,
+        cx: &mut Context<'_>,
+        first: &[u8],
+        length: usize,
+        write: impl FnOnce(Pin<&mut TokioIo<TcpStream>>, &mut Context<'_>) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if self.is_flushed && self.interim.is_empty() {
+            if !self.exchange.is_responding() {
+                // Without a request, this is the library's response to a malformed one.
+                self.exchange.set_library_error(first);
+                return Poll::Ready(Ok(length));
+            }
+            self.interim = self.exchange.take_interim(cx);
+        }
+        ready!(self.poll_interim(cx))?;
+        match write(Pin::new(&mut self.tcp), cx) {
+            Poll::Ready(Ok(written)) => {
+                self.is_flushed = false;
+                self.written(written);
+                Poll::Ready(Ok(written))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => self.poll_pace(cx),
+        }
+    }
+
+    fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.interim.is_empty() {
+            let written = match Pin::new(self.tcp.inner_mut()).poll_write(cx, &self.interim)? {
+                Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(written) => written,
+                Poll::Pending => return self.poll_pace(cx),
+            };
+            self.interim.drain(..written);
+            self.written(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn written(&mut self, bytes: usize) {
+        self.last_written = Instant::now();
+        self.pace.moved(self.last_written, bytes);
+    }
+
+    /// The client must read before more can be written.
+    fn poll_pace<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        loop {
+            match self.pace.wait(Instant::now()) {
+                None => return self.fail(Fault::TooSlow),
+                Some(deadline) if self.poll_deadline(cx, deadline) => {}
+                Some(_) => return Poll::Pending,
+            }
+        }
+    }
+
+    /// Notices a client that ends its half, or resets the connection, while it waits for a response.
+    fn poll_client(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if self.half_closed.is_none() {
+            let mut byte = [0];
+            let mut peeked = ReadBuf::new(&mut byte);
+            if let Poll::Ready(0) = self.tcp.inner().poll_peek(cx, &mut peeked)? {
+                self.half_closed = Some(Instant::now());
+            }
+        }
+        if let Some(since) = self.half_closed
+            && self.exchange.is_answered()
+            && self.poll_deadline(cx, since.max(self.last_written) + HALF_CLOSED_PAUSE)
+        {
+            self.exchange.set_fault(Fault::Gone);
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        Ok(())
+    }
+}
+
+impl Read for ClientStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.exchange.is_responding() {
+            return self.poll_read_head(cx, buffer);
+        }
+        Pin::new(&mut self.tcp).poll_read(cx, buffer)
+    }
+}
+
+impl Write for ClientStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_with(cx, bytes, bytes.len(), |tcp, cx| tcp.poll_write(cx, bytes))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.tcp.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let first = parts.first().map_or(&[][..], |part| part);
+        let length = parts.iter().map(|part| part.len()).sum();
+        self.poll_write_with(cx, first, length, |tcp, cx| tcp.poll_write_vectored(cx, parts))
+    }
+
+    /// The HTTP library flushes in each of its turns, once it has passed on everything that it has.
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.is_flushed = true;
+        if let Some(has_bytes) = self.exchange.finish() {
+            self.waiting = Waiting { since: Instant::now(), has_begun: has_bytes, has_bytes };
+            self.head = HeadEnd::default();
+        }
+        if self.exchange.is_responding() {
+            if !self.exchange.is_answered() && self.interim.is_empty() {
+                self.interim = self.exchange.take_interim(cx);
+            }
+            ready!(self.poll_interim(cx))?;
+            self.poll_client(cx)?;
+        }
+        Pin::new(&mut self.tcp).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_shutdown(cx)
+    }
+}
+
+/// Finds the empty line that ends a head. Lines may end with a bare line feed, as in the HTTP library.
+#[derive(Debug, Default)]
+struct HeadEnd {
+    has_line: bool,
+    line_bytes: usize,
+}
+
+impl HeadEnd {
+    /// Returns where the head ends in `bytes`; `None` = not in them.
+    fn find(&mut self, bytes: &[u8]) -> Option<usize> {
+        for (index, byte) in bytes.iter().enumerate() {
+            match byte {
+                b'\n' if self.line_bytes > 0 => (self.has_line, self.line_bytes) = (true, 0),
+                b'\n' if self.has_line => {
+                    *self = Self::default();
+                    return Some(index + 1);
+                }
+                b'\n' | b'\r' => {}
+                _ => self.line_bytes += 1,
+            }
+        }
+        None
+    }
+}
+
+/// Whether the kernel may queue only little that is not sent. If this fails, only the measured pace is less exact.
+#[cfg(target_os = "linux")]
+fn set_not_sent(tcp: &TcpStream, is_limited: bool) {
+    // 0 is the system's own limit.
+    let bytes = if is_limited { NOT_SENT_BYTES } else { 0 };
+    let _ = socket2::SockRef::from(tcp).set_tcp_notsent_lowat(bytes);
+}
+
+#[cfg(not(target_os = "linux"))]
+fn set_not_sent(_tcp: &TcpStream, _is_limited: bool) {}

@@ -1,0 +1,62 @@
+//! Why a request to the proxy's upstream failed, and what the client is told.
+
+use http_body_util::{BodyExt, Full};
+use hyper::header::{self, HeaderValue};
+use hyper::{Response, StatusCode};
+
+use super::ProxyBody;
+use super::upload::ClientFault;
+use crate::http_client::{self, Failure};
+use crate::telemetry;
+use crate::telemetry::upstreams::ProxyFailure;
+
+/// Names the failure of a request, and logs it if it is the upstream's.
+pub(super) fn of_upstream(error: &http_client::RequestError) -> ProxyFailure {
+    let failure = match http_client::failure(error) {
+        Failure::HeadTooLarge => ProxyFailure::HeadTooLarge,
+        Failure::Malformed => ProxyFailure::Malformed,
+        Failure::Lost | Failure::Unreachable => ProxyFailure::Unreachable,
+    };
+    telemetry::upstreams::proxy_unreachable(failure, &http_client::error_chain(error));
+    failure
+}
+
+impl From<ClientFault> for ProxyFailure {
+    fn from(fault: ClientFault) -> Self {
+        match fault {
+            ClientFault::TooSlow => Self::ClientTimedOut,
+            ClientFault::Broken => Self::BadBody,
+        }
+    }
+}
+
+/// The answer that the client gets instead of the upstream's.
+pub(super) fn to_response(failure: ProxyFailure) -> Response<ProxyBody> {
+    let (status, error) = match failure {
+        ProxyFailure::NoUpstream => (StatusCode::NOT_FOUND, "not found"),
+        ProxyFailure::BadTarget => (StatusCode::BAD_REQUEST, "the request target is not a path"),
+        ProxyFailure::BadBody => {
+            (StatusCode::BAD_REQUEST, "the request body is malformed or incomplete")
+        }
+        ProxyFailure::Unreachable => (StatusCode::BAD_GATEWAY, "the service cannot be reached"),
+        ProxyFailure::HeadTooLarge => {
+            (StatusCode::BAD_GATEWAY, "the head of the service's answer is too large")
+        }
+        ProxyFailure::Malformed => (StatusCode::BAD_GATEWAY, "the service's answer is malformed"),
+        ProxyFailure::ClientTimedOut => {
+            (StatusCode::REQUEST_TIMEOUT, "timed out reading the request body")
+        }
+        ProxyFailure::Switched => (StatusCode::BAD_GATEWAY, "the service switched protocols"),
+        ProxyFailure::TimedOut => {
+            (StatusCode::GATEWAY_TIMEOUT, "the service did not answer in time")
+        }
+    };
+    let body = serde_json::json!({ "error": error, "code": failure.label() }).to_string();
+    let body = Full::from(body).map_err(|never| match never {}).boxed();
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
