@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use hyper::Uri;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
+use socket2::{Domain, Socket, Type};
 use tokio::net::TcpStream;
 use tower_service::Service;
 
@@ -40,15 +41,22 @@ impl Service<Uri> for TcpConnector {
     }
 
     fn call(&mut self, uri: Uri) -> Connecting {
-        let connecting = self.0.call(uri);
+        let mut tcp = self.0.clone();
         Box::pin(async move {
-            let stream = connecting.await?;
-            if stream.inner().as_raw_fd() >= RESERVED_FROM.load(Ordering::Relaxed) {
-                let text =
-                    "the remaining file descriptors are reserved; raise the limit of open files";
-                return Err(io::Error::other(text).into());
-            }
+            // Many connections that are just being opened would take the reserved descriptors for a moment.
+            check(&Socket::new(Domain::IPV4, Type::STREAM, None)?)?;
+            let stream = tcp.call(uri).await?;
+            check(stream.inner())?;
             Ok(stream)
         })
     }
+}
+
+/// Fails if `socket` has a reserved descriptor.
+fn check(socket: &impl AsRawFd) -> io::Result<()> {
+    if socket.as_raw_fd() < RESERVED_FROM.load(Ordering::Relaxed) {
+        return Ok(());
+    }
+    let text = "the remaining file descriptors are reserved; raise the limit of open files";
+    Err(io::Error::other(text))
 }
