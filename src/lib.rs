@@ -96,6 +96,8 @@ mod pickle;
 mod protocol;
 // Retries of calls while the engine is unavailable.
 mod retry;
+// Bounds of which each client has a share.
+mod shares;
 // A parser for server-sent events.
 mod sse;
 
@@ -107,7 +109,7 @@ pub mod internals {
     pub use crate::protocol::{
         ClientAction, ClientFrame, CloseReason, ErrorCode, EventName, MAX_TASK_ID_BYTES,
     };
-    pub use crate::socket::{Decoder, Incoming};
+    pub use crate::socket::{Decoder, Incoming, Proceed};
 
     pub mod handshake {
         pub use crate::handshake::{Found, Handshake, HandshakeAttempt, Routes, upgrade};

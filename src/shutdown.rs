@@ -1,9 +1,11 @@
 //! Shutdown as a value that is passed down: first a drain, then a deadline.
 
-use std::sync::Arc;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -15,6 +17,9 @@ pub struct Shutdown {
     kill: CancellationToken,
     tasks: TaskTracker,
     ended_early: Arc<AtomicBool>,
+    failed: CancellationToken,
+    /// The first part that failed.
+    failed_part: Arc<OnceLock<&'static str>>,
 }
 
 impl Shutdown {
@@ -36,6 +41,33 @@ impl Shutdown {
 
     pub fn is_draining(&self) -> bool {
         self.drain.is_cancelled()
+    }
+
+    /// Runs a part without which the process would only look alive. If it panics, the process is to end.
+    pub fn essential<F: Future>(
+        &self,
+        part: &'static str,
+        work: F,
+    ) -> impl Future<Output = ()> + use<F> {
+        let shutdown = self.clone();
+        async move {
+            if AssertUnwindSafe(work).catch_unwind().await.is_err() {
+                shutdown.fail(part);
+            }
+        }
+    }
+
+    /// Records that `part` has failed, so that the process must end.
+    pub fn fail(&self, part: &'static str) {
+        // Only the first failure is reported.
+        let _ = self.failed_part.set(part);
+        self.failed.cancel();
+    }
+
+    /// Completes when an essential part has failed, and returns its name.
+    pub async fn failed(&self) -> &'static str {
+        self.failed.cancelled().await;
+        self.failed_part.get().copied().unwrap_or_default()
     }
 
     /// Completes when draining begins.

@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tidegate::internals::{CloseReason, Decoder, Incoming};
+use tidegate::internals::{CloseReason, Decoder, Incoming, Proceed};
 
 #[derive(Debug, PartialEq)]
 enum Received {
@@ -50,10 +50,12 @@ fn read(stream: &[u8], max_message: usize, step: usize) -> (Vec<Received>, Optio
                 Incoming::Binary(bytes) => Received::Binary(bytes.to_vec()),
                 Incoming::Ping(bytes) => Received::Ping(bytes.to_vec()),
                 Incoming::Pong => Received::Pong,
+                Incoming::SmallFragment => return Proceed::Parse,
                 Incoming::Close(close) => {
                     Received::Close(close.map(|(code, reason)| (code, reason.to_owned())))
                 }
             });
+            Proceed::Parse
         });
         if let Err(fault) = fed {
             return (received, Some(fault));

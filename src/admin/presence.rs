@@ -67,7 +67,7 @@ impl Admin {
     async fn publish_changes(&self, channel: &ChannelName, changes: &[Change]) {
         let events: Vec<_> = changes.iter().map(Change::event).collect();
         for events in events.chunks(BATCH) {
-            if self.publisher.publish_all(channel, events, None).await.is_err() {
+            if self.publisher.publish_unstored(channel, events).await.is_err() {
                 telemetry::connections::presence_not_announced(events.len());
             }
         }

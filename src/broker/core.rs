@@ -220,8 +220,17 @@ impl Core {
 
     async fn apply_changes(self, history: History) {
         let (mut parts, distribution) = self.split(history);
-        let distribution = tokio::task::spawn_local(distribution);
-        while let Some(change) = parts.changes.recv().await {
+        let mut distribution = tokio::task::spawn_local(distribution);
+        loop {
+            let change = tokio::select! {
+                change = parts.changes.recv() => change,
+                ended = &mut distribution => match ended {
+                    // Without it nothing is delivered: who runs the engine must know.
+                    Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                    _ => return,
+                },
+            };
+            let Some(change) = change else { break };
             let confirmed = match &change {
                 Change::Join { channel, thread, join_id } => {
                     Some((*thread, channel.clone(), *join_id))

@@ -106,6 +106,27 @@ impl Publisher {
         Ok(published)
     }
 
+    /// Publishes to every subscriber without a position, and appends nothing even where the channel keeps a history. What
+    /// strangers can cause any number of must not take the places of other publications.
+    pub async fn publish_unstored(
+        &self,
+        channel: &ChannelName,
+        data: &[Bytes],
+    ) -> Result<(), PublishError> {
+        match &self.engine {
+            Engine::Redis(redis) => redis.publish(channel, None, data, None).await?,
+            Engine::Memory(intake, memory) => {
+                let reserved = tokio::time::timeout(PUBLISH_TIMEOUT, intake.reserve(data)).await;
+                let mut permits = reserved.unwrap_or(Err(PublishError::EngineUnavailable))?;
+                let received = std::time::Instant::now();
+                memory.publish(channel, None, data, None, |delivery| {
+                    permits.send(Publication { channel: channel.clone(), delivery, received });
+                })
+            }
+        };
+        Ok(())
+    }
+
     /// Publishes the event with which the gateway ends a task, and records the end in the same step, so that nobody who has
     /// seen it gets the task as a running one. After a cancellation every later event of the task is refused, on all
     /// nodes. Safe to repeat.

@@ -11,6 +11,10 @@ pub struct Args {
     /// The config file
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
+
+    /// Fail if there are warnings
+    #[arg(long)]
+    strict: bool,
 }
 
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
@@ -18,12 +22,17 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     let file = args.config.display();
     let routes = routes(config.routes.len(), config.replies.len());
     let upstreams = count(config.upstreams.len(), "upstream");
-    for key in &config.unchecked_redis {
-        let warning = "the certificate of this Redis server is not checked (ssl_cert_reqs=none)";
-        print_line(format_args!("{file}: warning: {key}: {warning}"));
+    let unchecked = config.unchecked_redis.iter().map(|key| {
+        format!("{key}: the certificate of this Redis server is not checked (ssl_cert_reqs=none)")
+    });
+    let warnings: Vec<String> = unchecked.chain(config.notices()).collect();
+    for warning in &warnings {
+        print_line(format_args!("{file}: warning: {warning}"));
     }
-    for notice in config.notices() {
-        print_line(format_args!("{file}: warning: {notice}"));
+    if args.strict && !warnings.is_empty() {
+        let warnings = count(warnings.len(), "warning");
+        print_line(format_args!("{file}: {warnings}, {routes}, {upstreams}"));
+        return Ok(ExitCode::FAILURE);
     }
     print_line(format_args!("{file}: ok, {routes}, {upstreams}"));
     Ok(ExitCode::SUCCESS)

@@ -8,6 +8,7 @@ use tracing_subscriber::{Layer as _, fmt, registry};
 
 use super::Failure;
 use crate::config::{Log, LogFormat};
+use crate::telemetry;
 use crate::telemetry::log::{self, LogControl, LogThrottle};
 
 /// Starts logging. May be called once per process; the returned handle changes the filter later.
@@ -27,12 +28,11 @@ pub fn start(settings: &Log) -> Result<LogControl, Failure> {
         .try_init()
         .map_err(|error| Failure(format!("logging: {error}")))?;
     std::panic::set_hook(Box::new(|panic| {
-        let place = panic.location().map(tracing::field::display);
         let payload = panic.payload();
         let text = payload.downcast_ref::<&str>().copied();
         let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
         let why = text.unwrap_or("unknown");
-        tracing::error!(event = "panic", place, why, "a bug: please report it");
+        telemetry::process::panicked(panic.location(), why);
     }));
     control.start_maintenance().map_err(|error| Failure(format!("logging: {error}")))?;
     Ok(control)

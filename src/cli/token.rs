@@ -88,7 +88,7 @@ fn write_to_redis(args: &Args, config: &Config, redis: &RedisEngine) -> Result<S
             config.tokens.ttl,
             config.tokens.format,
         );
-        store.declare_needs(true, false);
+        store.declare_needs(true, false, false);
         // `check` has the reason, from Redis where it has answered.
         commands.wait_up(CONNECT_DEADLINE).await;
         commands.check()?;

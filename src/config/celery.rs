@@ -54,6 +54,8 @@ pub(super) fn celery(s: &mut Section<'_>, engine: Option<&Engine>) -> Option<Cel
         100_000,
         "Tasks that may wait in the queue; beyond it messages are refused. 0 = no limit.",
     );
+    let max_len_per_user =
+        s.key("max_len_per_user", kinds::LENGTH, 0, super::upstream::MAX_LEN_PER_USER);
     let revoke_signal = s.key(
         "revoke_signal",
         SIGNAL,
@@ -72,6 +74,7 @@ pub(super) fn celery(s: &mut Section<'_>, engine: Option<&Engine>) -> Option<Cel
         default_task: default_task?,
         tasks: tasks.into_iter().collect::<Option<_>>()?,
         max_len: max_len?,
+        max_len_per_user: max_len_per_user?,
         revoke_signal: revoke_signal?,
         results: results?,
         track: track?,

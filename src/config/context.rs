@@ -47,6 +47,8 @@ pub(super) struct Context {
     settings: Vec<Setting>,
     /// Keys of Redis URLs whose server certificate is not checked.
     pub(super) unchecked_redis: Vec<String>,
+    /// What is valid and probably not meant, each with its key.
+    pub(super) warnings: Vec<String>,
 }
 
 /// Everything that was collected while a configuration was read.
@@ -69,6 +71,7 @@ impl Context {
             headings: Vec::new(),
             settings: Vec::new(),
             unchecked_redis: Vec::new(),
+            warnings: Vec::new(),
         }
     }
 
@@ -99,6 +102,12 @@ impl Context {
 
     pub(super) fn unchecked_redis(&mut self, key: String) {
         self.unchecked_redis.push(key);
+    }
+
+    /// Whether a variable overrides a key below `path`.
+    pub(super) fn has_overrides_below(&self, path: &str) -> bool {
+        let below = format!("{}.", override_path(path));
+        self.overrides.keys().any(|path| path.starts_with(&below))
     }
 
     /// The variable that overrides the key at `path`, and its value.

@@ -39,14 +39,21 @@ pub(super) fn engine(s: &mut Section<'_>) -> Option<Engine> {
         "max_history_bytes",
         kinds::SIZE,
         "256MiB",
-        "Memory engine: total size of all histories. Beyond it, the least recently used channels lose theirs.",
+        "Memory engine: total size of all histories. Beyond it, the least recently used channels lose theirs. Channels without publications have a quarter of it in addition.",
     );
+    let is_redis_written = s.is_written("redis");
     let redis = s.section("redis", "[engine.redis]", "Used with `kind = \"redis\"`.", redis);
     if let (Some(KindName::Memory), Some(RedisEngine { channels: Some(_), .. })) = (kind, &redis) {
         s.mistake(
             "redis.wire",
             None,
             "write kind = \"redis\" in [engine]: a channel layer needs Redis",
+        );
+    }
+    if is_redis_written && matches!(kind, Some(KindName::Memory)) {
+        s.warn(
+            "redis",
+            "not used, because engine.kind is \"memory\"; write kind = \"redis\" in [engine]",
         );
     }
     Some(Engine {
@@ -97,12 +104,16 @@ fn redis(s: &mut Section<'_>) -> Option<RedisEngine> {
         "plain",
         "How workers publish. \"plain\": with PUBLISH to the channel. \"channels-core\", \"channels-pubsub\": also to the group of that name in a Django Channels layer.",
     );
+    let is_layer_written = s.is_written("channels");
     let channels = s.section(
         "channels",
         "[engine.redis.channels]",
         "The Django Channels layer, used with a `channels-…` wire. Copy the values of the backend's `CHANNEL_LAYERS`.",
         channels,
     );
+    if is_layer_written && matches!(wire, Some(None)) {
+        s.warn("channels", "not used, because engine.redis.wire is \"plain\"");
+    }
     let url = url??;
     let pubsub_url = pubsub_url?.unwrap_or_else(|| url.clone());
     let channels = match wire? {

@@ -7,6 +7,12 @@ use std::ffi::OsString;
 /// underscores, in upper or lower case.
 const OVERRIDE_PREFIX: &str = "TIDEGATE__";
 
+/// What looks like that prefix and is not.
+const LOOKALIKE_PREFIX: &str = "TIDEGATE_";
+
+/// What follows it in the variables that commands, the build and the examples read.
+const READ_ELSEWHERE: [&str; 6] = ["api_key", "server", "build", "rust", "tag", "screenshot"];
+
 /// A snapshot of the environment variables, so that one configuration is read from one state of them.
 #[derive(Clone, Default)]
 pub struct Environment(BTreeMap<String, OsString>);
@@ -37,6 +43,25 @@ impl Environment {
             Some((path, Override { variable: name.clone(), value: value.clone(), used: false }))
         };
         self.0.iter().filter_map(parse).collect()
+    }
+
+    /// The variables that look like overrides and are none, and what follows `TIDEGATE_` in them, in lower case. Those
+    /// that the command line or the build reads are left out, and those that Kubernetes sets in every container for a
+    /// service called `tidegate…`.
+    pub(super) fn lookalikes(&self) -> impl Iterator<Item = (&str, String)> {
+        self.0.keys().filter_map(|name| {
+            let start = name.get(..LOOKALIKE_PREFIX.len())?;
+            let rest = name.get(LOOKALIKE_PREFIX.len()..)?.to_ascii_lowercase();
+            let is_read = READ_ELSEWHERE.contains(&rest.as_str()) || rest.starts_with("test_");
+            let is_of_kubernetes = rest.ends_with("service_host")
+                || rest.contains("service_port")
+                || format!("_{rest}_").contains("_port_");
+            let is_lookalike = start.eq_ignore_ascii_case(LOOKALIKE_PREFIX)
+                && !rest.starts_with('_')
+                && !is_read
+                && !is_of_kubernetes;
+            is_lookalike.then_some((name.as_str(), rest))
+        })
     }
 
     /// Replaces every `${NAME}` by the variable's value and every `$$` by `$`. A `$` before anything else

@@ -50,6 +50,25 @@ pub(super) fn tokens(s: &mut Section<'_>) -> Option<Tokens> {
         "Pattern over the path's parameters that a token's connection_id must match, such as \
          `chat-{conversation_id}-*`; \"\" = not bound.",
     );
+    let requests_per_user = s.key(
+        "requests_per_user",
+        kinds::RATE,
+        "60/1m burst 120",
+        "Token requests of one user, over all nodes; beyond it 429.",
+    );
+    let requests_per_ip = s.key(
+        "requests_per_ip",
+        kinds::RATE,
+        "20/1s burst 1000",
+        "The same per client address, before credentials are checked.",
+    );
+    let outstanding_per_user = s.key(
+        "outstanding_per_user",
+        kinds::LIMIT,
+        100,
+        "Tokens of one user that wait to be used; beyond it the endpoint answers 429. Tokens of the server API do not \
+         count. 0 = no limit.",
+    );
     Some(Tokens {
         ttl: ttl?,
         key_prefix: key_prefix?,
@@ -57,6 +76,9 @@ pub(super) fn tokens(s: &mut Section<'_>) -> Option<Tokens> {
         issue_path: issue_path?,
         csrf: csrf?,
         binding: binding?,
+        requests_per_user: requests_per_user?,
+        requests_per_ip: requests_per_ip?,
+        outstanding_per_user: outstanding_per_user?,
     })
 }
 

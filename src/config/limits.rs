@@ -15,6 +15,9 @@ const FIXED: Kind<()> = words(r#""fixed""#, |value| choice(value, &[("fixed", ()
 /// cannot exceed for long.
 const CONNECTS_PER_IP: &str = "100/1s burst 2000";
 
+/// The channels that all users of an office bring along when they reconnect, and what a flood of names cannot exceed.
+const CHANNELS_PER_IP: &str = "10/1s burst 1000";
+
 /// `server` decides a default: who does not count the connections of an address has all clients behind one.
 pub(super) fn client_limits(s: &mut Section<'_>, server: Option<&Server>) -> Option<ClientLimits> {
     let is_counted = server.is_none_or(|server| server.max_connections_per_ip > 0);
@@ -32,6 +35,13 @@ pub(super) fn client_limits(s: &mut Section<'_>, server: Option<&Server>) -> Opt
         "HTTP requests per client address that are not WebSocket handshakes: token requests, fixed replies, proxied \
          requests.",
     );
+    let channels_per_ip = s.key(
+        "channels_per_ip",
+        kinds::RATE,
+        if is_counted { CHANNELS_PER_IP } else { "off" },
+        "New channels per client address: those that no client of this node has joined for ten minutes. The default is \
+         off if server.max_connections_per_ip is 0.",
+    );
     let ipv6_prefix = s.key(
         "ipv6_prefix",
         kinds::IPV6_PREFIX,
@@ -42,6 +52,7 @@ pub(super) fn client_limits(s: &mut Section<'_>, server: Option<&Server>) -> Opt
     Some(ClientLimits {
         connects_per_ip: connects_per_ip?,
         requests_per_ip: requests_per_ip?,
+        channels_per_ip: channels_per_ip?,
         ipv6_prefix: ipv6_prefix?,
     })
 }
@@ -51,6 +62,12 @@ pub(super) fn limits(s: &mut Section<'_>) -> Option<RouteLimits> {
         user_rate(s, "messages_per_user", "50/1h", "Messages per user, over all connections.");
     let messages_per_connection =
         s.key("messages_per_connection", kinds::RATE, "10/1s burst 20", "Messages per connection.");
+    let frames_per_connection = s.key(
+        "frames_per_connection",
+        kinds::RATE,
+        "200/1s burst 2000",
+        "Pings, pongs, and fragments of less than 64 bytes per connection; beyond it the socket is closed with 1008.",
+    );
     let connects_per_user = user_rate(s, "connects_per_user", "30/1m", "New connections per user.");
     let connections_per_user =
         s.key("connections_per_user", kinds::LIMIT, 20, "Open connections per user.");
@@ -63,6 +80,7 @@ pub(super) fn limits(s: &mut Section<'_>) -> Option<RouteLimits> {
     Some(RouteLimits {
         messages_per_user: messages_per_user?,
         messages_per_connection: messages_per_connection?,
+        frames_per_connection: frames_per_connection?,
         connects_per_user: connects_per_user?,
         connections_per_user: connections_per_user?,
         generations_per_user: generations_per_user?,

@@ -9,7 +9,7 @@ use toml::Table;
 
 use super::context::{Context, Outcome};
 use super::effective::Setting;
-use super::environment::Environment;
+use super::environment::{Environment, override_path, override_variable};
 use super::mistakes::{Mistake, Mistakes};
 use super::route::Entry;
 use super::section::{Section, read_document};
@@ -126,7 +126,28 @@ pub(super) fn read(
     environment: &Environment,
     base: &Path,
 ) -> Result<(Option<Config>, Outcome), Mistakes> {
-    Ok(read_document(Context::new(environment, base), table(text)?, config))
+    let (mut config, outcome) =
+        read_document(Context::new(environment, base), table(text)?, config);
+    if let Some(config) = &mut config {
+        config.load_notices.extend(lookalikes(text, environment, &outcome));
+    }
+    Ok((config, outcome))
+}
+
+/// One notice for each variable that looks as if it set a key, and is not read.
+fn lookalikes(text: &str, environment: &Environment, outcome: &Outcome) -> Vec<String> {
+    let keys = outcome.definitions.iter().filter(|key| key.overridable);
+    let keys: Vec<String> = keys.map(|key| override_path(&key.path)).collect();
+    let notice = |(name, rest): (&str, String)| {
+        let meant = keys.iter().find(|key| key.replace('.', "_") == rest);
+        let fix = meant.map_or_else(
+            || "variables that set keys begin with TIDEGATE__".to_owned(),
+            |key| format!("did you mean {}?", override_variable(key)),
+        );
+        format!("{name}: this environment variable is not read; {fix}")
+    };
+    let is_used = |name: &str| text.contains(&format!("${{{name}}}"));
+    environment.lookalikes().filter(|(name, _)| !is_used(name)).map(notice).collect()
 }
 
 /// Reports the position and the reason only: the error's own text would quote the line, which may hold a
@@ -221,6 +242,7 @@ fn config(root: &mut Section<'_>) -> Option<Config> {
         log: log?,
         unchecked_redis: root.unchecked_redis(),
         reserved: ReservedChannels::default(),
+        load_notices: root.warnings(),
     };
     config.update_reserved();
     Some(config)

@@ -79,4 +79,6 @@ pub struct Config {
     pub unchecked_redis: Vec<String>,
     /// Names in Redis that no channel may have.
     pub reserved: ReservedChannels,
+    /// What was found while reading that is valid and probably not meant; see [`Config::notices`].
+    pub load_notices: Vec<String>,
 }

@@ -1,12 +1,15 @@
 //! Settings that are valid but fit badly together: nothing fails, and clients do not get what they should.
 
+mod risks;
+
 use super::{Config, EngineKind, TokenFormat, TrackFormat, UpstreamKind};
 use crate::protocol::EventName;
 
 impl Config {
     /// One line per notice: the key, then what to look at.
     pub fn notices(&self) -> Vec<String> {
-        let mut notices = Vec::new();
+        let mut notices = self.load_notices.clone();
+        notices.extend(risks::of(self));
         let mut add = |key: &str, text: &str| notices.push(format!("{key}: {text}"));
         let has_layer =
             matches!(&self.engine.kind, EngineKind::Redis(redis) if redis.channels.is_some());

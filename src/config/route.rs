@@ -3,8 +3,8 @@
 use super::kinds::{self, Kind, ValueError, choice, kind, words};
 use super::section::Section;
 use super::{
-    AuthSource, Authorize, Binary, Compact, Concurrent, DuplicateTerminal, FixedReply, Generations,
-    History, Presence, Protocol, Reject, Route, SendQueue, limits,
+    AuthSource, Authorize, AuthorizeUrl, Binary, Compact, Concurrent, DuplicateTerminal,
+    FixedReply, Generations, History, Presence, Protocol, Reject, Route, SendQueue, limits,
 };
 use crate::protocol::{ChannelPattern, PathPattern};
 
@@ -289,7 +289,39 @@ fn authorize(s: &mut Section<'_>) -> Option<Authorize> {
             "2s",
             "Without a response in this time, the client is rejected.",
         );
-        Some(Authorize::Url { url: url?, timeout: timeout? })
+        let max_in_flight = s.key(
+            "max_in_flight",
+            kinds::POSITIVE_COUNT,
+            64,
+            "Questions in progress. Sixteen times as many may wait; beyond it clients are rejected with 1013.",
+        );
+        let max_in_flight_per_user = s.key(
+            "max_in_flight_per_user",
+            kinds::COUNT,
+            0,
+            "The same for one user, or for the anonymous clients of one address; 0 = a quarter of max_in_flight.",
+        );
+        let cache = s.key(
+            "cache",
+            kinds::DURATION,
+            "0s",
+            "How long a 2xx or 4xx for a user is used for the same channel, parameters and origin; \"0s\" = each client \
+             is asked about.",
+        );
+        let signing_secret = s.secret(
+            "signing_secret",
+            kinds::OPTIONAL_SECRET,
+            "",
+            "Signs questions as messages are signed: HMAC-SHA256 of time and body; \"\" = not signed.",
+        );
+        Some(Authorize::Url(Box::new(AuthorizeUrl {
+            url: url?,
+            timeout: timeout?,
+            max_in_flight: max_in_flight?,
+            max_in_flight_per_user: max_in_flight_per_user?,
+            cache: cache?,
+            signing_secret: signing_secret?,
+        })))
     })
 }
 
@@ -376,6 +408,12 @@ fn generations(s: &mut Section<'_>) -> Option<Generations> {
         16,
         "Messages of one channel that wait with concurrent = \"queue\"; beyond that, clients get \"busy\".",
     );
+    let max_waiting_per_user = s.key(
+        "max_waiting_per_user",
+        kinds::COUNT,
+        0,
+        "The same for one user, or for the anonymous clients of one address; 0 = half of max_waiting.",
+    );
     Some(Generations {
         dedup_ttl: dedup_ttl?,
         terminal_events: terminal_events?,
@@ -385,5 +423,6 @@ fn generations(s: &mut Section<'_>) -> Option<Generations> {
         duplicate_terminal: duplicate_terminal?,
         concurrent: concurrent?,
         max_waiting: max_waiting?,
+        max_waiting_per_user: max_waiting_per_user?,
     })
 }

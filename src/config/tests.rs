@@ -279,7 +279,7 @@ fn values_of_the_file_are_read() {
     assert_eq!(config.jwt.keys[1].kid, None);
     let route = &config.routes[0];
     assert_eq!(route.auth, [AuthSource::ConnectionToken, AuthSource::Anonymous]);
-    assert!(matches!(&route.authorize, Authorize::Url { timeout, .. } if timeout.as_secs() == 1));
+    assert!(matches!(&route.authorize, Authorize::Url(asked) if asked.timeout.as_secs() == 1));
     assert!(route.limits.messages_per_user.is_none());
     let connects = route.limits.connects_per_user.as_ref();
     assert!(matches!(connects, Some(UserRate::Bucket(Rate { burst: 3, .. }))), "{connects:?}");

@@ -11,6 +11,10 @@ use super::{
     WebSocketUpstream,
 };
 
+/// What `max_len_per_user` means for every queue.
+pub(super) const MAX_LEN_PER_USER: &str = "Messages of one user, or of the anonymous clients of one address, whose \
+    replies have not ended; beyond it clients get \"busy\". 0 = a quarter of max_len, at least 64.";
+
 #[derive(Clone, Copy, PartialEq)]
 enum KindName {
     Http,
@@ -84,11 +88,18 @@ pub(super) fn upstream(
             _ => "Messages and replies in progress; beyond it clients get \"busy\".",
         },
     );
+    let max_in_flight_per_user = s.key(
+        "max_in_flight_per_user",
+        kinds::COUNT,
+        0,
+        "The same for one user, or for the anonymous clients of one address; 0 = a quarter of max_in_flight.",
+    );
     Some(Upstream {
         name: named.then(|| name.to_owned())?,
         kind: kind?,
         timeout: timeout?,
         max_in_flight: max_in_flight?,
+        max_in_flight_per_user: max_in_flight_per_user?,
         circuit: circuit?,
     })
 }
@@ -172,11 +183,17 @@ fn queue(s: &mut Section<'_>, kind_name: KindName, engine: Option<&Engine>) -> O
             _ => "Entries that may wait; beyond it messages are refused. 0 = no limit.",
         },
     );
+    let max_len_per_user = s.key("max_len_per_user", kinds::LENGTH, 0, MAX_LEN_PER_USER);
     let redis_url = match own_url? {
         Some(url) => Some(url),
         None => engine_url(s, "redis_url", engine, |redis| &redis.url),
     };
-    Some(RedisQueue { redis_url: redis_url?, key: key?, max_len: max_len? })
+    Some(RedisQueue {
+        redis_url: redis_url?,
+        key: key?,
+        max_len: max_len?,
+        max_len_per_user: max_len_per_user?,
+    })
 }
 
 fn websocket(s: &mut Section<'_>) -> Option<UpstreamKind> {

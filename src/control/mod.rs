@@ -106,12 +106,9 @@ impl Control {
     ) -> Result<Self, String> {
         let client = crate::redis_link::client(url)?;
         let link = Arc::new(Link::new(key_prefix, threads.node())?);
-        tokio::spawn(redis::supervise(
-            client,
-            Arc::clone(&link),
-            threads.clone(),
-            shutdown.clone(),
-        ));
+        let supervised =
+            redis::supervise(client, Arc::clone(&link), threads.clone(), shutdown.clone());
+        tokio::spawn(shutdown.essential("control", supervised));
         Ok(Self(Engine::Redis(link, threads)))
     }
 

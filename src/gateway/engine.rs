@@ -162,7 +162,8 @@ impl Engine {
         config: &Config,
         shutdown: &Shutdown,
     ) -> Result<Option<JoinHandle<()>>, StartError> {
-        tokio::task::spawn_local(self.generations.ledger.clone().run());
+        let ledger = self.generations.ledger.clone().run();
+        tokio::task::spawn_local(shutdown.essential("ledger", ledger));
         let tracker = self.generations.tracker.clone();
         let history = self.publisher.history();
         let ends = tracker.clone();
@@ -181,11 +182,12 @@ impl Engine {
         });
         if let Some((canary, commands)) = self.canary.take() {
             core.set_canary(canary.clone());
-            tokio::task::spawn_local(canary.run(commands));
+            tokio::task::spawn_local(shutdown.essential("canary", canary.run(commands)));
         }
         match &config.engine.kind {
             EngineKind::Memory => {
-                tokio::task::spawn_local(core.run_memory(self.publisher.history()));
+                let broker = core.run_memory(self.publisher.history());
+                tokio::task::spawn_local(shutdown.essential("broker", broker));
                 Ok(None)
             }
             EngineKind::Redis(redis) => {
@@ -198,7 +200,7 @@ impl Engine {
                         shutdown.clone(),
                     )
                     .map_err(|error| StartError::Setting(format!("engine.redis: {error}")))?;
-                Ok(Some(tokio::task::spawn_local(run)))
+                Ok(Some(tokio::task::spawn_local(shutdown.essential("broker", run))))
             }
         }
     }

@@ -7,6 +7,7 @@
 mod descriptors;
 mod engine;
 mod listen;
+mod memory;
 mod needs;
 mod reload;
 mod runtime_config;
@@ -16,6 +17,7 @@ pub use reload::ReadConfig;
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -26,7 +28,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 
 use crate::admin::{self, Admin, Listings};
-use crate::broker::{Core, History, WorkerHandle};
+use crate::broker::{Core, WorkerHandle};
 use crate::config::{Config, SharedConfig};
 use crate::control::{self, CancelHook, Control, DebugHook, Target, Threads};
 use crate::generations::{RunningTasks, Task};
@@ -45,9 +47,6 @@ use runtime_config::RuntimeConfigBuilder;
 
 /// The interval of the histograms' upkeep, which keeps them from growing between scrapes.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
-
-/// The interval of the checks of the memory budget. Threads measure at least as often.
-const MEMORY_CHECK: Duration = Duration::from_secs(1);
 
 /// How long the process waits at its end until this node has left the channel layer.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -176,21 +175,23 @@ async fn serve(
     publisher.needs.declare(&config);
     serve_admin(&publisher, admin, &metrics, &engine, &log, &shutdown)
         .map_err(system("admin port"))?;
-    tokio::task::spawn_local(async move {
+    let upkeep = async move {
         loop {
             tokio::time::sleep(METRICS_UPKEEP).await;
             metrics.run_upkeep();
         }
-    });
+    };
+    tokio::task::spawn_local(shutdown.essential("metrics", upkeep));
     let histories = engine.publisher.history();
-    tokio::task::spawn_local(check_memory(publisher.memory.clone(), histories, intake_bytes));
+    let memory = memory::check(publisher.memory.clone(), histories, intake_bytes);
+    tokio::task::spawn_local(shutdown.essential("memory budget", memory));
     engine.wait_until_ready(&upstreams).await;
     drop(upstreams);
     let (threads, worker_ended) = start_threads(workers)?;
     let shared = publisher.shared.clone();
     if let Some(read) = read {
         let reloader = Reloader::new(read, log, builder, publisher).map_err(system("signals"))?;
-        tokio::task::spawn_local(reloader.run(shutdown.clone()));
+        tokio::task::spawn_local(shutdown.essential("reload", reloader.run(shutdown.clone())));
     }
     ready(addresses);
     service_manager::ready();
@@ -205,14 +206,6 @@ async fn serve(
         let _ = thread.join();
     }
     Ok(outcome)
-}
-
-/// Sums up what the threads have measured, until the gateway ends.
-async fn check_memory(budget: MemoryBudget, histories: History, intake_bytes: impl Fn() -> usize) {
-    loop {
-        tokio::time::sleep(MEMORY_CHECK).await;
-        budget.check(histories.memory_bytes(), intake_bytes());
-    }
 }
 
 /// Cancels replies that run on this node. Commands of any node call it.
@@ -273,7 +266,9 @@ fn start_threads(workers: Vec<Worker>) -> Result<WorkerThreads, StartError> {
         .map(|(number, worker)| {
             let ended = ended.clone();
             std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-                if let Err(error) = worker.run() {
+                // A panic has been logged by the hook of the process.
+                let run = catch_unwind(AssertUnwindSafe(|| worker.run()));
+                if let Ok(Err(error)) = run {
                     tracing::error!(event = "worker_failed", %error, "a worker thread failed");
                 }
                 // If the channel is full, another thread has ended before.
@@ -336,7 +331,7 @@ fn serve_admin(
         failed_keys: NetworkRates::default(),
     };
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    tokio::task::spawn_local(admin.serve(listener));
+    tokio::task::spawn_local(shutdown.essential("admin port", admin.serve(listener)));
     Ok(())
 }
 
@@ -373,6 +368,10 @@ async fn stop_when_requested(
         () = signals.next() => (false, false),
         () = shutdown.draining() => (false, true),
         _ = worker_ended.recv() => (true, false),
+        part = shutdown.failed() => {
+            telemetry::process::part_failed(part);
+            (true, false)
+        }
     };
     let settings = shared.load().shutdown;
     service_manager::stopping();

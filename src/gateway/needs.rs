@@ -34,9 +34,12 @@ impl NeedsDeclarer {
         let has_api = !config.admin.api_keys.is_empty();
         let consumes = routes.iter().any(|route| route.auth.contains(&AuthSource::ConnectionToken));
         let issues = consumes && (has_api || config.tokens.issue_path.is_some());
-        self.tokens.declare_needs(issues, consumes);
+        let has_endpoint = config.tokens.issue_path.is_some();
+        let counts = consumes && has_endpoint && config.tokens.outstanding_per_user.is_some();
+        self.tokens.declare_needs(issues, consumes, counts);
 
-        self.limits.declare_needs(routes, has_api);
+        let token_limits = (consumes && has_endpoint).then_some(&config.tokens);
+        self.limits.declare_needs(routes, token_limits, has_api);
 
         let with_presence = routes.iter().find(|route| route.presence != Presence::Off);
         let example = with_presence.map(|route| route.channel.example());

@@ -236,6 +236,7 @@ fn changed_sections(current: &Config, new: &Config) -> Vec<&'static str> {
         log,
         unchecked_redis: _,
         reserved: _,
+        load_notices: _,
     } = new;
     let sections = [
         ("server", *server != current.server),

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::engine::Engine;
 use crate::config::{self, ChannelsWire, Config, EngineKind};
-use crate::handshake::{Handshake, Routes};
-use crate::limits::SharedLimits;
+use crate::handshake::{Handshake, HandshakeLimits, Routes};
+use crate::limits::{NewChannels, SharedLimits};
 use crate::listener::RuntimeConfig;
 use crate::shutdown::Shutdown;
 use crate::tokens::{Authenticator, SessionVersions, TokenStore};
@@ -16,6 +16,7 @@ pub(super) struct RuntimeConfigBuilder {
     tokens: TokenStore,
     versions: Option<SessionVersions>,
     limits: SharedLimits,
+    new_channels: NewChannels,
     /// Whether every channel is a group of a Channels layer.
     has_groups: bool,
     shutdown: Shutdown,
@@ -28,6 +29,7 @@ impl RuntimeConfigBuilder {
             tokens: engine.tokens.clone(),
             versions: engine.versions.clone(),
             limits: engine.limits.clone(),
+            new_channels: NewChannels::default(),
             has_groups,
             shutdown: shutdown.clone(),
         }
@@ -58,7 +60,11 @@ impl RuntimeConfigBuilder {
             &config.tokens,
             &config.jwt,
             authenticator.clone(),
-            self.limits.clone(),
+            HandshakeLimits {
+                shared: self.limits.clone(),
+                new_channels: self.new_channels.clone(),
+                client: config.limits,
+            },
             config.reserved.clone().and_non_groups(self.has_groups),
         )?;
         let (upstreams, engine) = (&config.upstreams, &config.engine);

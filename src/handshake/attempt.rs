@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use hyper::HeaderMap;
 
+use super::Rejection;
 use crate::protocol::{ClientAddress, ConnectionId, RequestId, TraceContext};
 use crate::telemetry;
 use crate::telemetry::connections::{Admitted, Attempt, HandshakeOutcome};
@@ -20,7 +21,7 @@ pub struct HandshakeAttempt {
     /// The context of `span`, or of the trusted proxy if there is no span.
     pub(super) trace: TraceContext,
     span: Span,
-    ip: IpAddr,
+    pub(super) ip: IpAddr,
     started: Instant,
 }
 
@@ -40,10 +41,17 @@ impl HandshakeAttempt {
     }
 
     /// Logs, counts and traces the decision.
-    pub fn finish(mut self, route: &str, decision: Result<Admitted<'_>, RejectionCause>) {
+    pub fn finish(mut self, route: &str, decision: Result<Admitted<'_>, &Rejection>) {
+        let details = decision.err().map(Rejection::log_details).unwrap_or_default();
+        let decision = decision.map_err(|rejection| rejection.cause);
         let Self { connection_id, request_id, ip, .. } = &self;
         let attempt = Attempt { route, connection: *connection_id, request: request_id, ip: *ip };
-        telemetry::connections::handshake_finished(attempt, decision, self.started.elapsed());
+        telemetry::connections::handshake_finished(
+            attempt,
+            decision,
+            details,
+            self.started.elapsed(),
+        );
         if self.span.is_recording() {
             self.span.set("tidegate.connection", self.connection_id.to_string());
             self.span.set("tidegate.request", self.request_id.to_string());

@@ -6,6 +6,7 @@
 //! neither read nor send.
 
 use std::error::Error;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,13 +19,15 @@ use subtle::ConstantTimeEq;
 
 use super::credentials::{bearer, cookie};
 use super::origin::{self, RequestOrigin};
-use super::rejection::json_error;
+use super::rejection::{json_error, seconds as retry_after_seconds};
 use super::{Found, Handshake, Rejection};
 use crate::clock;
-use crate::protocol::ChannelName;
+use crate::limits::{LimitName, Verdict};
+use crate::protocol::{ChannelName, ClientNetwork, UserId};
+use crate::redis_link::EngineUnavailable;
 use crate::telemetry;
 use crate::telemetry::credentials::TokenRequestRefusal;
-use crate::tokens::{Identity, TokenRecord};
+use crate::tokens::{Identity, NotIssued, TokenRecord};
 
 const MAX_BODY_BYTES: usize = 8 * 1024;
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -54,6 +57,8 @@ type HttpResponse = Response<Full<Bytes>>;
 struct Refusal {
     cause: TokenRequestRefusal,
     response: HttpResponse,
+    /// For the log.
+    rejection: Option<Rejection>,
 }
 
 impl From<Rejection> for Refusal {
@@ -61,13 +66,22 @@ impl From<Rejection> for Refusal {
         Self {
             cause: TokenRequestRefusal::Rejected(rejection.cause),
             response: rejection.to_response(),
+            rejection: Some(rejection),
         }
     }
 }
 
 impl Refusal {
     fn new(status: StatusCode, cause: TokenRequestRefusal, error: &str) -> Self {
-        Self { cause, response: json_error(status, error, cause.label()) }
+        Self { cause, response: json_error(status, error, cause.label()), rejection: None }
+    }
+
+    fn too_many(cause: TokenRequestRefusal, retry_after: Duration) -> Self {
+        let mut refusal =
+            Self::new(StatusCode::TOO_MANY_REQUESTS, cause, "too many connection tokens");
+        let seconds = retry_after_seconds(retry_after);
+        refusal.response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        refusal
     }
 
     fn bad_request(error: &str) -> Self {
@@ -85,16 +99,20 @@ impl Handshake {
     }
 
     /// Serves the token endpoint: POST, and its CORS preflight.
-    pub async fn issue(&self, request: Request<impl RequestBody>) -> HttpResponse {
+    /// `ip` is the client's address.
+    pub async fn issue(&self, request: Request<impl RequestBody>, ip: IpAddr) -> HttpResponse {
         let origin = RequestOrigin::read(request.headers());
         let checked = origin::check(&self.origins, &origin);
         let is_allowed = checked.is_ok();
         let result = match checked {
-            Ok(()) => self.dispatch(request, &origin).await,
+            Ok(()) => self.dispatch(request, &origin, ip).await,
             Err(rejection) => Err(Refusal::from(rejection)),
         };
         let mut response = result.unwrap_or_else(|refusal| {
-            telemetry::credentials::token_request_refused(refusal.cause);
+            let rejection = refusal.rejection.unwrap_or_else(Rejection::no_credentials);
+            let rejection = rejection.from_origin(origin.logged());
+            let details = rejection.log_details();
+            telemetry::credentials::token_request_refused(refusal.cause, details);
             refusal.response
         });
         let headers = response.headers_mut();
@@ -109,10 +127,14 @@ impl Handshake {
         &self,
         request: Request<impl RequestBody>,
         origin: &RequestOrigin,
+        ip: IpAddr,
     ) -> Result<HttpResponse, Refusal> {
         match *request.method() {
             Method::OPTIONS => Ok(self.preflight()),
-            Method::POST => self.issue_token(request, origin).await,
+            Method::POST => {
+                self.check_ip_rate(ip).await?;
+                self.issue_token(request, origin).await
+            }
             _ => {
                 let mut refusal = Refusal::new(
                     StatusCode::METHOD_NOT_ALLOWED,
@@ -148,6 +170,7 @@ impl Handshake {
     ) -> Result<HttpResponse, Refusal> {
         let identity = self.identify_caller(request.headers()).await?;
         let user_id = identity.user_id.clone().ok_or_else(Rejection::no_credentials)?;
+        self.check_user_rate(&user_id).await?;
         let body = read_token_request(request.into_body()).await?;
         let bound = self.bound_channel(&body, &identity)?;
         let record = TokenRecord {
@@ -163,9 +186,29 @@ impl Handshake {
             session_expires_at: identity.expires_at,
             claims: None,
         };
-        let token = self.authenticator.store().issue(&record).await;
-        let token = token.map_err(|_| Rejection::engine())?;
+        let max = self.tokens.outstanding_per_user;
+        let token = self.authenticator.store().issue_to_user(&record, max).await;
+        let token = token.map_err(|reason| match reason {
+            NotIssued::TooManyOfUser { retry_after } => {
+                Refusal::too_many(TokenRequestRefusal::Outstanding, retry_after)
+            }
+            NotIssued::StoreFull | NotIssued::Failed(_) => Rejection::engine().into(),
+        })?;
         Ok(self.token_response(&token, body.connection_id.as_deref()))
+    }
+
+    /// Counts a request of an address, before anything is done for it.
+    async fn check_ip_rate(&self, ip: IpAddr) -> Result<(), Refusal> {
+        let network = ClientNetwork::of(ip, self.client_limits.ipv6_prefix).to_string();
+        let (limit, rate) = (LimitName::TokenRequestsOfIp, self.tokens.requests_per_ip);
+        let verdict = self.limits.take_anywhere(limit, &network, rate).await;
+        refuse_beyond_rate(verdict, TokenRequestRefusal::IpRate)
+    }
+
+    async fn check_user_rate(&self, user: &UserId) -> Result<(), Refusal> {
+        let (limit, rate) = (LimitName::TokenRequests, self.tokens.requests_per_user);
+        let verdict = self.limits.take_anywhere(limit, &user.to_string(), rate).await;
+        refuse_beyond_rate(verdict, TokenRequestRefusal::UserRate)
     }
 
     fn token_response(&self, token: &str, connection_id: Option<&str>) -> HttpResponse {
@@ -213,13 +256,15 @@ impl Handshake {
         body: &TokenRequest,
         identity: &Identity,
     ) -> Result<Option<ChannelName>, Refusal> {
+        let refused =
+            |name: &str| Rejection::channel().of_user(identity.user_id.as_ref(), Some(name));
         let named = match (&body.channel, &body.path) {
             (None, None) => return Ok(None),
-            (Some(name), None) => ChannelName::new(name).map_err(|_| Rejection::channel())?,
+            (Some(name), None) => ChannelName::new(name).map_err(|_| refused(name))?,
             (None, Some(path)) => {
                 let path = path.split('?').next().unwrap_or_default();
                 let Some(Found::Route(route, params)) = self.find_route(path) else {
-                    return Err(Rejection::channel().into());
+                    return Err(refused(path).into());
                 };
                 self.channel_of(&route, &params, identity)?
             }
@@ -229,8 +274,19 @@ impl Handshake {
         if self.may_join(identity, &named) && !named.as_str().contains('*') {
             Ok(Some(named))
         } else {
-            Err(Rejection::channel().into())
+            Err(refused(named.as_str()).into())
         }
+    }
+}
+
+fn refuse_beyond_rate(
+    verdict: Result<Verdict, EngineUnavailable>,
+    cause: TokenRequestRefusal,
+) -> Result<(), Refusal> {
+    match verdict {
+        Ok(Verdict::Allowed) => Ok(()),
+        Ok(Verdict::Refused { retry_after }) => Err(Refusal::too_many(cause, retry_after)),
+        Err(EngineUnavailable) => Err(Rejection::engine().into()),
     }
 }
 

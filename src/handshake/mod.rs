@@ -1,5 +1,5 @@
-//! Handshakes: a request becomes an [`Admission`] or a [`Rejection`]. Route, origin, credentials, channel and
-//! limits are checked in this order. The endpoint that issues connection tokens is here as well.
+//! Handshakes: a request becomes an [`Admission`] or a [`Rejection`]. Route, origin, credentials, channel, limits
+//! and the backend's authorization are checked in this order. The endpoint that issues connection tokens is here as well.
 //!
 //! This module decides who may open a socket but opens none: the listener starts a session for an admission.
 //! Invariants: the origin is checked before a token is consumed; a client with an invalid credential is refused,
@@ -23,17 +23,20 @@ pub use rejection::{Rejection, json_error};
 pub use routes::{Found, Routes};
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use hyper::{HeaderMap, Request};
 
 use crate::config::{self, AuthSource};
-use crate::limits::{Claim, LeaseKey, LeaseKind, LimitName, SharedLimits, Verdict};
+use crate::limits::{Claim, LeaseKey, LeaseKind, LimitName, NewChannels, SharedLimits, Verdict};
 use crate::protocol::{
-    ChannelName, ConnectionId, OriginTag, Params, RequestId, ReservedChannels, ResumePoint,
-    TemplateContext, TraceContext,
+    ChannelName, ClientNetwork, ConnectionId, Params, RequestId, ReservedChannels, ResumePoint,
+    SenderKey, TemplateContext, TraceContext,
 };
+use crate::telemetry;
 use crate::telemetry::connections::Admitted;
+use crate::telemetry::messages::LocalLimit;
 use crate::tokens::{Authenticator, CredentialContext, Identity};
 use authorize::{AuthorizeQuestion, Authorizer};
 use credentials::OfferedCredentials;
@@ -49,7 +52,7 @@ pub struct Admission {
     pub connection_id: ConnectionId,
     pub request_id: RequestId,
     /// The origin of the page that connects; `None` = the request had none.
-    pub origin: Option<OriginTag>,
+    pub origin: Option<Box<str>>,
     /// The `Sec-WebSocket-Protocol` that the response selects.
     pub subprotocol: Option<String>,
     pub trace: TraceContext,
@@ -78,6 +81,15 @@ pub struct Handshake {
     /// The channels that no client may join, whatever its route and credentials are.
     reserved: ReservedChannels,
     authorizer: Authorizer,
+    new_channels: NewChannels,
+    client_limits: config::ClientLimits,
+}
+
+/// What a handshake is limited by.
+pub struct HandshakeLimits {
+    pub shared: SharedLimits,
+    pub new_channels: NewChannels,
+    pub client: config::ClientLimits,
 }
 
 impl Handshake {
@@ -88,7 +100,7 @@ impl Handshake {
         tokens: &config::Tokens,
         jwt: &config::Jwt,
         authenticator: Authenticator,
-        limits: SharedLimits,
+        limits: HandshakeLimits,
         reserved: ReservedChannels,
     ) -> Result<Self, String> {
         Ok(Self {
@@ -96,7 +108,9 @@ impl Handshake {
             tokens: tokens.clone(),
             session_cookie: jwt.cookie.clone(),
             authenticator,
-            limits,
+            limits: limits.shared,
+            new_channels: limits.new_channels,
+            client_limits: limits.client,
             reserved,
             authorizer: Authorizer::new(routes.with_channels())?,
             routes,
@@ -116,19 +130,42 @@ impl Handshake {
         head: &Request<B>,
         attempt: &HandshakeAttempt,
     ) -> Result<Admission, Rejection> {
+        let origin = RequestOrigin::read(head.headers());
+        let admitted = self.admit_from(&origin, route, params, head, attempt).await;
+        admitted.map_err(|rejection| rejection.from_origin(origin.logged()))
+    }
+
+    async fn admit_from<B>(
+        &self,
+        origin: &RequestOrigin,
+        route: Arc<config::Route>,
+        params: Params,
+        head: &Request<B>,
+        attempt: &HandshakeAttempt,
+    ) -> Result<Admission, Rejection> {
         let headers = head.headers();
         let HandshakeAttempt { connection_id, trace, .. } = *attempt;
         let request_id = attempt.request_id.clone();
 
-        let origin = RequestOrigin::read(headers);
-        origin::check(&self.origins, &origin)?;
+        origin::check(&self.origins, origin)?;
 
         let offered = OfferedCredentials::read(head);
-        let identity = self.identify(&route, &params, headers, &offered, &origin).await?;
+        let identity = self.identify(&route, &params, headers, &offered, origin).await?;
 
         let channel = self.channel_of(&route, &params, &identity)?;
+        // Limits come before the question, so that nobody can make the backend answer any number of them, and after the
+        // other checks, so that a refusal by one of those does not use up the user's limits.
+        let refused = |rejection: Rejection| {
+            rejection.of_user(identity.user_id.as_ref(), Some(channel.as_str()))
+        };
+        self.check_channel_rate(&channel, attempt.ip).map_err(refused)?;
+        let lease = self.check_limits(&route, &params, &identity, connection_id).await;
+        let lease = lease.map_err(refused)?;
+        let prefix = self.client_limits.ipv6_prefix;
+        let client = &SenderKey::new(identity.user_id.as_ref(), attempt.ip, prefix);
         let question = AuthorizeQuestion {
             channel: &channel,
+            client,
             params: &params,
             identity: &identity,
             connection_id,
@@ -136,10 +173,7 @@ impl Handshake {
             origin: origin.text(),
             trace: &trace,
         };
-        self.authorizer.check(&route, question).await?;
-
-        // Limits come last, so that a refusal by another check does not use up the user's limits.
-        let lease = self.check_limits(&route, &params, &identity, connection_id).await?;
+        self.authorizer.check(&route, question).await.map_err(refused)?;
         let subprotocol = offered.selected_subprotocol();
         let resume = offered.resume_point();
         let params = Arc::new(params);
@@ -150,7 +184,7 @@ impl Handshake {
             identity,
             connection_id,
             request_id,
-            origin: origin.tag(),
+            origin: origin.text().map(Into::into),
             subprotocol,
             trace,
             resume,
@@ -233,6 +267,19 @@ impl Handshake {
         }
     }
 
+    /// Counts a channel that is new to this node for the address of the client.
+    fn check_channel_rate(&self, channel: &ChannelName, ip: IpAddr) -> Result<(), Rejection> {
+        let config::ClientLimits { channels_per_ip, ipv6_prefix, .. } = self.client_limits;
+        let network = ClientNetwork::of(ip, ipv6_prefix);
+        match self.new_channels.join(channel, network, channels_per_ip) {
+            Verdict::Allowed => Ok(()),
+            Verdict::Refused { retry_after } => {
+                telemetry::messages::local_limit_refused(LocalLimit::ChannelsPerIp);
+                Err(Rejection::channels(retry_after))
+            }
+        }
+    }
+
     /// Returns the route's channel for this client, if the credentials allow it.
     fn channel_of(
         &self,
@@ -241,9 +288,11 @@ impl Handshake {
         identity: &Identity,
     ) -> Result<ChannelName, Rejection> {
         let context = TemplateContext { params, user_id: &identity.key(), channel: None };
-        let channel =
-            ChannelName::new(&route.channel.fill(context)).map_err(|_| Rejection::channel())?;
-        if self.may_join(identity, &channel) { Ok(channel) } else { Err(Rejection::channel()) }
+        let name = route.channel.fill(context);
+        let channel = ChannelName::new(&name).ok();
+        channel
+            .filter(|channel| self.may_join(identity, channel))
+            .ok_or_else(|| Rejection::channel().of_user(identity.user_id.as_ref(), Some(&name)))
     }
 
     fn may_join(&self, identity: &Identity, channel: &ChannelName) -> bool {

@@ -11,8 +11,8 @@ use crate::protocol::{Origin, OriginTag};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RequestOrigin {
     Missing,
-    /// The header is `null`, malformed, or present more than once.
-    Opaque,
+    /// The header is `null`, malformed, or present more than once. The text is for the log.
+    Opaque(String),
     Known {
         origin: Origin,
         text: String,
@@ -24,9 +24,10 @@ impl RequestOrigin {
         let mut given = headers.get_all(ORIGIN).iter();
         let Some(first) = given.next() else { return Self::Missing };
         let text = first.to_str().unwrap_or_default();
-        match Origin::parse(text) {
-            Some(origin) if given.next().is_none() => Self::Known { origin, text: text.to_owned() },
-            _ => Self::Opaque,
+        match (Origin::parse(text), given.next()) {
+            (Some(origin), None) => Self::Known { origin, text: text.to_owned() },
+            (_, None) => Self::Opaque(String::from_utf8_lossy(first.as_bytes()).into_owned()),
+            (_, Some(_)) => Self::Opaque(format!("several, the first {text}")),
         }
     }
 
@@ -34,7 +35,15 @@ impl RequestOrigin {
     pub fn text(&self) -> Option<&str> {
         match self {
             Self::Known { text, .. } => Some(text),
-            Self::Missing | Self::Opaque => None,
+            Self::Missing | Self::Opaque(_) => None,
+        }
+    }
+
+    /// Returns the header for the log, whatever it is.
+    pub fn logged(&self) -> Option<&str> {
+        match self {
+            Self::Known { text, .. } | Self::Opaque(text) => Some(text),
+            Self::Missing => None,
         }
     }
 
@@ -42,7 +51,7 @@ impl RequestOrigin {
     pub fn tag(&self) -> Option<OriginTag> {
         match self {
             Self::Known { origin, .. } => Some(origin.into()),
-            Self::Missing | Self::Opaque => None,
+            Self::Missing | Self::Opaque(_) => None,
         }
     }
 }
@@ -50,7 +59,7 @@ impl RequestOrigin {
 pub fn check(origins: &Origins, origin: &RequestOrigin) -> Result<(), Rejection> {
     let allowed = match origin {
         RequestOrigin::Missing => origins.missing == MissingOrigin::Allow,
-        RequestOrigin::Opaque => false,
+        RequestOrigin::Opaque(_) => false,
         RequestOrigin::Known { origin, .. } => {
             origins.allow.iter().any(|pattern| pattern.matches(origin))
         }

@@ -7,9 +7,9 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{Response, StatusCode, header};
 
-use crate::protocol::{CloseReason, ErrorCode, ErrorEvent};
-use crate::telemetry::credentials::{CredentialCause, RejectionCause};
-use crate::tokens::CredentialRejection;
+use crate::protocol::{CloseReason, ErrorCode, ErrorEvent, UserId};
+use crate::telemetry::credentials::{CredentialCause, RefusalDetails, RejectionCause};
+use crate::tokens::{CredentialRejection, JwtFailure};
 
 /// Why a client is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +20,17 @@ pub struct Rejection {
     pub message: &'static str,
     /// The seconds to wait, and the code of the error event with them. Present with 4029 and 1013.
     retry: Option<(u64, ErrorCode)>,
+    /// For the log.
+    details: Option<Box<Details>>,
+}
+
+/// What the log says about a refused client beside the cause.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Details {
+    origin: Option<String>,
+    user: Option<UserId>,
+    channel: Option<String>,
+    jwt: Option<JwtFailure>,
 }
 
 const NOT_AUTHENTICATED: &str = "not authenticated";
@@ -28,17 +39,50 @@ const TOO_MANY: &str = "too many connections";
 const TOO_MANY_REQUESTS: &str = "too many requests";
 const TRY_AGAIN: &str = "the service cannot decide at the moment; try again";
 
+/// The most characters of a text that a client chose in one field of a log line.
+const MAX_LOGGED_CHARS: usize = 256;
+
 /// The time to wait where the duration of an outage is not known.
 const TRY_AGAIN_SECONDS: u64 = 5;
 
 impl Rejection {
     const fn new(cause: RejectionCause, reason: CloseReason, message: &'static str) -> Self {
-        Self { cause, reason, message, retry: None }
+        Self { cause, reason, message, retry: None, details: None }
     }
 
     const fn after(mut self, seconds: u64, code: ErrorCode) -> Self {
         self.retry = Some((seconds, code));
         self
+    }
+
+    fn details(&mut self) -> &mut Details {
+        self.details.get_or_insert_default()
+    }
+
+    /// Adds the `Origin` header for the log.
+    pub fn from_origin(mut self, origin: Option<&str>) -> Self {
+        if let Some(origin) = origin {
+            self.details().origin = Some(origin.chars().take(MAX_LOGGED_CHARS).collect());
+        }
+        self
+    }
+
+    /// Adds the user and the channel for the log.
+    pub fn of_user(mut self, user: Option<&UserId>, channel: Option<&str>) -> Self {
+        self.details().user = user.cloned();
+        self.details().channel =
+            channel.map(|channel| channel.chars().take(MAX_LOGGED_CHARS).collect());
+        self
+    }
+
+    /// Returns what the log says beside the cause.
+    pub fn log_details(&self) -> RefusalDetails<'_> {
+        self.details.as_deref().map_or_else(RefusalDetails::default, |details| RefusalDetails {
+            origin: details.origin.as_deref(),
+            user: details.user.as_ref(),
+            channel: details.channel.as_deref(),
+            jwt: details.jwt,
+        })
     }
 
     pub fn origin() -> Self {
@@ -55,6 +99,14 @@ impl Rejection {
     }
 
     pub fn credential(rejection: CredentialRejection) -> Self {
+        let mut refused = Self::of_credential(rejection);
+        if let Some(failure) = rejection.jwt_failure() {
+            refused.details().jwt = Some(failure);
+        }
+        refused
+    }
+
+    fn of_credential(rejection: CredentialRejection) -> Self {
         let cause = RejectionCause::Credential(rejection.cause());
         if let Some(code) = rejection.unavailable() {
             return Self::new(cause, CloseReason::Overloaded, TRY_AGAIN)
@@ -83,6 +135,12 @@ impl Rejection {
             .after(TRY_AGAIN_SECONDS, ErrorCode::UpstreamUnavailable)
     }
 
+    /// Too many clients wait for the backend's decision.
+    pub fn authorize_busy() -> Self {
+        Self::new(RejectionCause::AuthorizeBusy, CloseReason::Overloaded, TRY_AGAIN)
+            .after(TRY_AGAIN_SECONDS, ErrorCode::UpstreamUnavailable)
+    }
+
     /// The engine that stores tokens and limits is not available.
     pub fn engine() -> Self {
         Self::new(
@@ -95,6 +153,10 @@ impl Rejection {
 
     pub fn connects(retry_after: Duration) -> Self {
         Self::too_many(RejectionCause::Connects, seconds(retry_after))
+    }
+
+    pub fn channels(retry_after: Duration) -> Self {
+        Self::too_many(RejectionCause::Channels, seconds(retry_after))
     }
 
     pub fn connections(retry_after: Duration) -> Self {
@@ -168,7 +230,8 @@ impl Rejection {
     }
 }
 
-fn seconds(retry_after: Duration) -> u64 {
+/// Whole seconds, at least one.
+pub(super) fn seconds(retry_after: Duration) -> u64 {
     u64::try_from(retry_after.as_millis().div_ceil(1000)).unwrap_or(u64::MAX).max(1)
 }
 

@@ -65,7 +65,16 @@ fn from_config(config: Config, store: TokenStore, limits: SharedLimits) -> Hands
         &tokens,
         &jwt,
         authenticator,
-        limits,
+        HandshakeLimits {
+            shared: limits,
+            new_channels: NewChannels::default(),
+            client: config::ClientLimits {
+                connects_per_ip: None,
+                requests_per_ip: None,
+                channels_per_ip: None,
+                ipv6_prefix: 64,
+            },
+        },
         reserved,
     )
     .unwrap()

@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
@@ -94,7 +95,12 @@ impl HubPart {
     ) {
         let mut deliver = |socket: &Socket| {
             let count = frames.len() as u64;
-            if socket.deliver(frames, joined) {
+            // A panic at one socket must not keep the publication from the others.
+            let delivered = catch_unwind(AssertUnwindSafe(|| socket.deliver(frames, joined)));
+            if delivered.is_err() {
+                socket.close(CloseReason::InternalError);
+            }
+            if delivered.unwrap_or(false) {
                 total.deliveries += count;
             } else {
                 total.drops += count;

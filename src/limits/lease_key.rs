@@ -3,8 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
+use sha2::{Digest, Sha256};
+
 use super::LimitName;
-use crate::protocol::ConnectionId;
+use crate::protocol::{ConnectionId, SenderKey};
 
 /// What a lease counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,13 +49,31 @@ impl LeaseKey<'_> {
     }
 }
 
-/// Identifies the holder of a lease: 128 random bits, written as 32 hex digits.
+/// Identifies the holder of a lease: 128 bits, written as 32 hex digits. All are random; or the first half, which is
+/// the same for all holders of one client, is a hash of the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Holder(u128);
 
 impl Holder {
     pub fn random() -> Self {
         Self(uuid::Uuid::new_v4().as_u128())
+    }
+
+    /// A new holder of `client`.
+    pub fn random_of(client: &SenderKey) -> Self {
+        let digest = Sha256::digest(client.to_string().as_bytes());
+        let client = digest.iter().take(8).fold(0, |bits, byte| bits << 8 | u128::from(*byte));
+        Self(client << 64 | Self::random().0 & u128::from(u64::MAX))
+    }
+
+    /// Whether both are holders of the same client.
+    pub(super) fn is_of_client_of(self, other: Self) -> bool {
+        self.0 >> 64 == other.0 >> 64
+    }
+
+    /// The beginning of the text of every holder of this one's client.
+    pub(super) fn client_prefix(self) -> String {
+        format!("{:016x}", self.0 >> 64)
     }
 }
 

@@ -126,12 +126,13 @@ impl MemoryLimits {
     }
 
     /// Gives a channel's turn to one holder at a time, in the order of the queue for it, which has at most
-    /// `max_waiting`. take_turn.lua does the same.
+    /// `max_waiting`, and at most `share` of one client. take_turn.lua does the same.
     pub(super) fn take_turn(
         &self,
         key: &str,
         holder: Holder,
         max_waiting: usize,
+        share: usize,
     ) -> Result<Turn, EngineUnavailable> {
         let now = self.queues.now();
         // The lock of the queue is taken first everywhere.
@@ -147,9 +148,10 @@ impl MemoryLimits {
             return Ok(Turn::Taken);
         }
         let end = now + WAITING_LEASE;
+        let own = queue.iter().filter(|(id, _)| id.is_of_client_of(holder)).count();
         if let Some((_, lease)) = queue.iter_mut().find(|(id, _)| *id == holder) {
             *lease = end;
-        } else if queue.len() < max_waiting {
+        } else if queue.len() < max_waiting && own < share {
             queue.push((holder, end));
         } else {
             if queue.is_empty() {

@@ -48,8 +48,17 @@ impl RedisLimits {
 
     /// Declares the kinds of limits that are used, each with an example of its keys. `is_administered` adds what reading
     /// and resetting them needs.
-    pub(super) fn declare_needs(&self, used: &[(UsedLimit, String)], is_administered: bool) {
+    /// `unadministered` are the keys of buckets that the server API does not know.
+    pub(super) fn declare_needs(
+        &self,
+        used: &[(UsedLimit, String)],
+        is_administered: bool,
+        unadministered: &[String],
+    ) {
         let mut needs = Needs::default();
+        for key in unadministered {
+            needs = needs.script(include_str!("take.lua"), key, "");
+        }
         for (kind, key) in used {
             let script = match kind {
                 UsedLimit::Bucket => include_str!("take.lua"),
@@ -108,6 +117,7 @@ impl RedisLimits {
         key: &str,
         holder: Holder,
         max_waiting: usize,
+        share: usize,
     ) -> Result<Turn, EngineUnavailable> {
         let mut call = self.take_turn.prepare_invoke();
         turn_keys(key).iter().for_each(|key| {
@@ -115,6 +125,7 @@ impl RedisLimits {
         });
         call.arg(holder.to_string()).arg(lease_ms());
         call.arg(u64::try_from(WAITING_LEASE.as_millis()).unwrap_or(u64::MAX)).arg(max_waiting);
+        call.arg(share).arg(holder.client_prefix());
         let turn: String = self.commands.invoke(&call).await?;
         Ok(match &*turn {
             "taken" => Turn::Taken,

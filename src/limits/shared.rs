@@ -7,7 +7,7 @@ use super::bucket::Gcra;
 use super::memory::MemoryLimits;
 use super::redis::{HeldLease, RedisLimits, UsedLimit};
 use super::{Holder, LeaseKey, LimitName, LimitStatus, MIN_RETRY_AFTER, Turn, UserLimit, Verdict};
-use crate::config::{Concurrent, FixedWindow, Rate, Route, UserRate};
+use crate::config::{Concurrent, FixedWindow, Rate, Route, Tokens, UserRate};
 use crate::protocol::{ChannelName, Params, TemplateContext};
 use crate::redis_link::{Commands, EngineUnavailable};
 use crate::telemetry;
@@ -66,10 +66,34 @@ impl SharedLimits {
         record(limit, route, user, verdict)
     }
 
-    /// Declares the limits that `routes` have. `is_administered` if the server API reads and resets them.
-    pub fn declare_needs(&self, routes: &[Arc<Route>], is_administered: bool) {
+    /// Takes one token from the bucket of `client`, a user or an address, for something that belongs to no route.
+    pub async fn take_anywhere(
+        &self,
+        limit: LimitName,
+        client: &str,
+        rate: Option<Rate>,
+    ) -> Result<Verdict, EngineUnavailable> {
+        let Some(rate) = rate else { return Ok(Verdict::Allowed) };
+        let key = self.own_key("limit", limit, "", client);
+        record(limit, "", client, self.take_of_bucket(&key, rate).await)
+    }
+
+    /// Declares the limits that `routes` and the token endpoint, if there is one, have. `is_administered` if the server
+    /// API reads and resets them.
+    pub fn declare_needs(
+        &self,
+        routes: &[Arc<Route>],
+        tokens: Option<&Tokens>,
+        is_administered: bool,
+    ) {
         let Engine::Redis(redis) = &self.0.engine else { return };
-        let mut used = Vec::new();
+        let (mut used, mut of_tokens) = (Vec::new(), Vec::new());
+        if let Some(Tokens { requests_per_user, requests_per_ip, .. }) = tokens {
+            let of_user = requests_per_user.map(|_| LimitName::TokenRequests);
+            let of_ip = requests_per_ip.map(|_| LimitName::TokenRequestsOfIp);
+            let limits = [of_user, of_ip].into_iter().flatten();
+            of_tokens.extend(limits.map(|limit| self.own_key("limit", limit, "", "0")));
+        }
         if routes.iter().any(|route| route.generations.concurrent != Concurrent::Parallel) {
             used.push((UsedLimit::Turn, format!("{}turn:{{0}}", self.0.prefix)));
         }
@@ -92,7 +116,7 @@ impl SharedLimits {
                 used.push(one);
             }
         }
-        redis.declare_needs(&used, is_administered);
+        redis.declare_needs(&used, is_administered, &of_tokens);
     }
 
     fn own_key(&self, kind: &str, limit: LimitName, route: &str, user: &str) -> String {
@@ -215,11 +239,12 @@ impl SharedLimits {
         channel: &ChannelName,
         holder: Holder,
         max_waiting: usize,
+        share: usize,
     ) -> Result<Turn, EngineUnavailable> {
         let key = self.turn_key(channel);
         match &self.0.engine {
-            Engine::Memory(limits) => limits.take_turn(&key, holder, max_waiting),
-            Engine::Redis(limits) => limits.take_turn(&key, holder, max_waiting).await,
+            Engine::Memory(limits) => limits.take_turn(&key, holder, max_waiting, share),
+            Engine::Redis(limits) => limits.take_turn(&key, holder, max_waiting, share).await,
         }
     }
 

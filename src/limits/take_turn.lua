@@ -2,7 +2,7 @@
 -- are in milliseconds.
 -- KEYS: the holder of the turn, scored by the end of its lease; those that wait, in their order; the ends of their
 -- leases. ARGV: holder, duration of the lease of a turn, duration of the lease of a place in the queue, maximum length
--- of the queue.
+-- of the queue, maximum of one client in it, the beginning of the client's holders.
 -- A holder that has the turn or waits calls this again to renew its lease. Returns 'taken', 'waiting' or 'full'.
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
@@ -26,6 +26,15 @@ if others == 0 and (not first or first == holder) then
 end
 if not redis.call('ZSCORE', KEYS[2], holder) then
   if redis.call('ZCARD', KEYS[2]) >= tonumber(ARGV[4]) then
+    return 'full'
+  end
+  local own = 0
+  for _, other in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do
+    if string.sub(other, 1, #ARGV[6]) == ARGV[6] then
+      own = own + 1
+    end
+  end
+  if own >= tonumber(ARGV[5]) then
     return 'full'
   end
   local last = redis.call('ZRANGE', KEYS[2], -1, -1, 'WITHSCORES')[2]

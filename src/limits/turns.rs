@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 use super::{Holder, SharedLimits};
-use crate::protocol::ChannelName;
+use crate::protocol::{ChannelName, SenderKey};
 use crate::redis_link::EngineUnavailable;
 
 /// How long a place in the queue is kept without renewal.
@@ -21,7 +21,7 @@ pub enum Turn {
     Taken,
     /// The holder has a place in the queue.
     Waiting,
-    /// Another holder has the turn, and the queue has no room.
+    /// Another holder has the turn, and the queue has no room, or none for this client.
     Full,
 }
 
@@ -35,19 +35,20 @@ pub struct TurnRequest {
 }
 
 impl TurnRequest {
-    pub fn new(limits: &SharedLimits, channel: &ChannelName) -> Self {
+    /// `client` is whose share of the queue it takes.
+    pub fn new(limits: &SharedLimits, channel: &ChannelName, client: &SenderKey) -> Self {
         Self {
             limits: limits.clone(),
             channel: channel.clone(),
-            holder: Holder::random(),
+            holder: Holder::random_of(client),
             is_transferred: false,
         }
     }
 
     /// Takes the turn if it is free and nobody waits longer for it. Otherwise takes or keeps a place in the queue, which
-    /// holds at most `max_waiting`. Must be called again within 10 seconds while the holder waits.
-    pub async fn take(&self, max_waiting: usize) -> Result<Turn, EngineUnavailable> {
-        self.limits.take_turn(&self.channel, self.holder, max_waiting).await
+    /// holds at most `max_waiting`, and at most `share` of one client. Must be called again within 10 seconds while the holder waits.
+    pub async fn take(&self, max_waiting: usize, share: usize) -> Result<Turn, EngineUnavailable> {
+        self.limits.take_turn(&self.channel, self.holder, max_waiting, share).await
     }
 
     /// Gives up the responsibility for the turn, which was taken.

@@ -68,17 +68,27 @@ impl Worker {
         let (runtime_config, applied) = (self.runtime_config.clone(), self.applied.clone());
         let memory = self.memory.clone();
         let (frontend, commands) = self.build_frontend()?;
-        tokio::task::spawn_local(apply_reloads(Rc::clone(&frontend), runtime_config, applied));
+        let part = shutdown
+            .essential("reloads", apply_reloads(Rc::clone(&frontend), runtime_config, applied));
+        tokio::task::spawn_local(part);
         let services = Rc::clone(&frontend.services);
         let sweeping = Rc::clone(&services);
-        tokio::task::spawn_local(async move { sweeping.registry.sweep(&memory).await });
-        tokio::task::spawn_local(Rc::clone(&services.leases).run());
+        let timers = async move { sweeping.registry.sweep(&memory).await };
+        let part = shutdown.essential("timers", timers);
+        tokio::task::spawn_local(part);
+        let part = shutdown.essential("leases", Rc::clone(&services.leases).run());
+        tokio::task::spawn_local(part);
         if is_first {
-            tokio::task::spawn_local(replies::run_failover(Rc::clone(&services.replies)));
+            let part =
+                shutdown.essential("failover", replies::run_failover(Rc::clone(&services.replies)));
+            tokio::task::spawn_local(part);
         }
-        tokio::task::spawn_local(session::run_commands(Rc::clone(&services), commands));
+        let part =
+            shutdown.essential("commands", session::run_commands(Rc::clone(&services), commands));
+        tokio::task::spawn_local(part);
         let announcing = Rc::clone(&services);
-        tokio::task::spawn_local(async move { announcing.presence.run().await });
+        let part = shutdown.essential("presence", async move { announcing.presence.run().await });
+        tokio::task::spawn_local(part);
         tokio::select! {
             () = accept_all(&listener, &frontend) => {}
             () = shutdown.draining() => {}
@@ -101,7 +111,8 @@ impl Worker {
 
     fn build_frontend(self) -> std::io::Result<(Rc<HttpFrontend>, control::WorkerHandle)> {
         let (broker, deliveries) = Broker::new(self.broker);
-        tokio::task::spawn_local(deliveries);
+        let part = self.shutdown.essential("deliveries", deliveries);
+        tokio::task::spawn_local(part);
         let runtime_config = Arc::clone(&self.runtime_config.borrow());
         let leases = LeaseSet::new(self.limits.clone());
         let reply_services = ReplyServices {

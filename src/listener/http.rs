@@ -29,7 +29,9 @@ use super::{RuntimeConfig, fixed};
 use crate::config;
 use crate::handshake::{Admission, Found, Rejection, json_error, upgrade};
 use crate::limits::{IpPermit, Lease};
-use crate::protocol::{ClientAddress, CloseReason, HeadMistake, check_head, is_about_the_server};
+use crate::protocol::{
+    ClientAddress, CloseReason, HeadMistake, SenderKey, check_head, is_about_the_server,
+};
 use crate::proxy::{InterimResponses, Proxy, ProxyBody};
 use crate::session::{self, Client, Permits, Services, UpstreamMode};
 use crate::socket::ByteStream;
@@ -291,7 +293,7 @@ impl HttpFrontend {
                         boxed(json_error(StatusCode::NOT_FOUND, error, "no_route"))
                     }
                     _ if handshake.is_token_endpoint(request.uri().path()) => {
-                        boxed(handshake.issue(request).await)
+                        boxed(handshake.issue(request, address.ip).await)
                     }
                     _ if is_about_the_server(&request) => about_the_server(),
                     _ => {
@@ -340,6 +342,11 @@ impl HttpFrontend {
             route: RefCell::new(admission.route),
             params: admission.params,
             channel: admission.channel,
+            key: SenderKey::new(
+                admission.identity.user_id.as_ref(),
+                address,
+                self.services.config().config.limits.ipv6_prefix,
+            ),
             user_id: admission.identity.user_id.clone(),
             identity: RefCell::new(admission.identity),
             request_id: admission.request_id,

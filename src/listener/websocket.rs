@@ -47,7 +47,7 @@ impl HttpFrontend {
         };
         let decision = match &verdict {
             Ok(admission) => Ok(admission.admitted()),
-            Err(rejection) => Err(rejection.cause),
+            Err(rejection) => Err(rejection),
         };
         attempt.finish(route.path.as_str(), decision);
         self.complete_upgrade(phase, (address.ip, ip), route, upgrade, verdict)
@@ -68,7 +68,7 @@ impl HttpFrontend {
         };
         let decision = match &ip {
             Ok(_) => Ok(Admitted::default()),
-            Err(rejection) => Err(rejection.cause),
+            Err(rejection) => Err(rejection),
         };
         HandshakeAttempt::new(request.headers(), address).finish(reply.path.as_str(), decision);
         let upgraded = match ip {

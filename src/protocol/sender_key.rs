@@ -1,25 +1,33 @@
 //! Who sends messages, for counts that one person must not fill alone.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::fmt;
+use std::net::IpAddr;
 
-use super::UserId;
+use super::{ClientNetwork, UserId};
 
 /// A user, or for anonymous clients the network that they come from.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum SenderKey {
     User(UserId),
-    /// An IPv4 address, or the /64 network of an IPv6 address, in which one customer has all addresses.
-    Network(IpAddr),
+    Network(ClientNetwork),
 }
 
 impl SenderKey {
-    pub fn new(user_id: Option<&UserId>, address: IpAddr) -> Self {
-        match (user_id, address.to_canonical()) {
-            (Some(user), _) => Self::User(user.clone()),
-            (None, IpAddr::V6(ip)) => {
-                Self::Network(Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX)).into())
-            }
-            (None, ip) => Self::Network(ip),
+    /// `ipv6_prefix` is `[limits] ipv6_prefix`.
+    pub fn new(user_id: Option<&UserId>, address: IpAddr, ipv6_prefix: u8) -> Self {
+        match user_id {
+            Some(user) => Self::User(user.clone()),
+            None => Self::Network(ClientNetwork::of(address, ipv6_prefix)),
+        }
+    }
+}
+
+/// Texts of different senders differ.
+impl fmt::Display for SenderKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::User(user) => write!(f, "user:{user}"),
+            Self::Network(network) => write!(f, "ip:{network}"),
         }
     }
 }

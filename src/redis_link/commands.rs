@@ -100,13 +100,14 @@ impl Commands {
         let shutdown = shutdown.clone();
         let stop = CancellationToken::new();
         let guard = Arc::new(stop.clone().drop_guard());
-        tokio::spawn(async move {
+        let part = shutdown.clone().essential("redis connection", async move {
             tokio::select! {
                 () = supervise(&mut supervisor, &shutdown) => {}
                 () = stop.cancelled() => {}
             }
             supervisor.disconnected();
         });
+        tokio::spawn(part);
         Ok(Self { shared, _supervisor_guard: guard })
     }
 

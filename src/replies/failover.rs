@@ -104,7 +104,8 @@ fn monitor(replies: &Rc<Replies>, route: &Arc<Route>, claimed: Claimed, leases: 
     let context = MessageContext { received_at, spans: ReplySpans::default() };
     let mark = HistoryMark::adopt(&replies.history, task.clone());
     let AdoptedLeases { user: lease, turn } = leases;
-    let reply = WorkerReply { mark, guard, tracked, entry, lease, turn, context, queue: None };
+    let reply =
+        WorkerReply { mark, guard, tracked, entry, lease, turn, task: None, context, queue: None };
     ReplyMonitor::new(replies, route, reply, time_left).taken_over().start();
 }
 

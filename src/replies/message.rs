@@ -17,7 +17,7 @@ use crate::socket::Socket;
 use crate::telemetry::log::ConnectionFields;
 use crate::telemetry::replies::ReplySpans;
 use crate::telemetry::route::RouteMetrics;
-use crate::upstream::Message;
+use crate::upstream::{Message, TaskPermit};
 
 /// A message that has passed the checks of its connection.
 pub struct CheckedMessage {
@@ -40,7 +40,7 @@ pub struct Sender {
     /// `None` if the client is anonymous.
     pub user_id: Option<UserId>,
     pub username: Option<Box<str>>,
-    /// For limits and failures that are counted by sender.
+    /// For bounds, of which a sender has a share, and failures that are counted by sender.
     pub key: SenderKey,
     pub connection_id: ConnectionId,
     /// The request that opened the connection.
@@ -95,6 +95,8 @@ pub(super) struct RelayedMessage {
     pub lease: Option<Lease>,
     /// The channel's turn, if its replies run one at a time.
     pub turn: Option<Lease>,
+    /// Counts the worker's task for its sender.
+    pub task: Option<TaskPermit>,
     pub context: MessageContext,
 }
 

@@ -116,7 +116,7 @@ impl Replies {
         let (outcome, status) = span_outcome(&relayed);
         request_span.set_outcome(outcome.label(), status);
         drop(request_span);
-        let Accepted { task_id, reply } = match relayed {
+        let Accepted { task_id, reply, task } = match relayed {
             Ok(accepted) => accepted,
             Err(error) => {
                 message_span.set_outcome(outcome.label(), status);
@@ -136,11 +136,19 @@ impl Replies {
         match reply {
             ReplySource::Stream(reply) => {
                 let context = context(message_span);
-                self.publish_reply(sender, RelayedMessage { mark, lease, turn, context }, reply);
+                self.publish_reply(
+                    sender,
+                    RelayedMessage { mark, lease, turn, task, context },
+                    reply,
+                );
             }
             ReplySource::Worker => {
                 let context = context(message_span);
-                self.monitor_reply(sender, RelayedMessage { mark, lease, turn, context }, pending);
+                self.monitor_reply(
+                    sender,
+                    RelayedMessage { mark, lease, turn, task, context },
+                    pending,
+                );
             }
             ReplySource::None => {
                 message_span.set_outcome(outcome.label(), status);

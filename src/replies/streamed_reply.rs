@@ -60,7 +60,7 @@ impl Replies {
         message: RelayedMessage,
         reply: Reply,
     ) {
-        let RelayedMessage { mark, lease, turn, context } = message;
+        let RelayedMessage { mark, lease, turn, context, .. } = message;
         let generations = &self.services.generations;
         let Some(guard) = generations.running.register(mark.task().clone()) else {
             // Does not happen: the id of a task whose reply streams is fresh.

@@ -25,6 +25,7 @@ const ENGINE_TIMEOUT: Duration = Duration::from_secs(10);
 struct Rule {
     concurrent: Concurrent,
     max_waiting: usize,
+    max_waiting_per_user: usize,
 }
 
 impl Replies {
@@ -50,19 +51,24 @@ impl Replies {
     ) -> (TurnOutcome, Result<Option<Lease>, RelayOutcome>) {
         let refused = |outcome, refusal| (outcome, Err(RelayOutcome::Refused(refusal)));
         let shutdown = &self.services.shutdown;
-        let request = TurnRequest::new(&self.services.limits, &sender.channel);
+        let request = TurnRequest::new(&self.services.limits, &sender.channel, &sender.key);
         let ends = self.services.generations.tracker.watch_ends(&sender.channel);
         let began = Instant::now();
         let (mut pause, mut answered_at, mut claimed_at) = (FIRST_PAUSE, began, began);
         let mut waiting = None;
         loop {
-            let Rule { concurrent, max_waiting } = self.current_rule(sender);
+            let Rule { concurrent, max_waiting, max_waiting_per_user } = self.current_rule(sender);
             let max_waiting = match concurrent {
                 Concurrent::Parallel => return (TurnOutcome::Reloaded, Ok(None)),
                 Concurrent::Queue => max_waiting,
                 Concurrent::Reject => 0,
             };
-            match request.take(max_waiting).await {
+            // Half of it where nothing is configured: a channel often has two clients only.
+            let share = match max_waiting_per_user {
+                0 => max_waiting.div_ceil(2),
+                configured => configured,
+            };
+            match request.take(max_waiting, share).await {
                 Ok(Turn::Taken) => {
                     let holder = request.transfer();
                     let turn = self.services.leases.hold_turn(&sender.channel, holder);
@@ -113,7 +119,11 @@ impl Replies {
         let config = self.config();
         let route = config.config.routes.iter().find(|route| route.path == sender.route.path);
         let generations = &route.unwrap_or(&sender.route).generations;
-        Rule { concurrent: generations.concurrent, max_waiting: generations.max_waiting }
+        Rule {
+            concurrent: generations.concurrent,
+            max_waiting: generations.max_waiting,
+            max_waiting_per_user: generations.max_waiting_per_user,
+        }
     }
 }
 

@@ -27,7 +27,7 @@ use crate::protocol::{ErrorCode, ErrorEvent, complete};
 use crate::telemetry;
 use crate::telemetry::replies::{GenerationEnd, ReplyTiming, Unheard};
 use crate::telemetry::route::RouteMetrics;
-use crate::upstream::TaskEnd;
+use crate::upstream::{TaskEnd, TaskPermit};
 
 /// How long a terminal event that may be another reply's waits for the results of their tasks.
 const END_CONFIRMATION: Duration = Duration::from_secs(5);
@@ -40,7 +40,7 @@ impl Replies {
         message: RelayedMessage,
         pending: PendingReply,
     ) {
-        let RelayedMessage { mark, lease, turn, context } = message;
+        let RelayedMessage { mark, lease, turn, task, context } = message;
         let task_id = &*mark.task().id;
         let metrics = &sender.route_metrics.replies;
         let timing = ReplyTiming::new(Arc::clone(metrics), context.received_at)
@@ -67,7 +67,7 @@ impl Replies {
         let entry = generations.ledger.enter(guard.task(), record);
         let duration = sender.route.generations.max_duration;
         let queue = Some(Rc::new(QueueContext::of(sender)));
-        let reply = WorkerReply { mark, guard, tracked, entry, lease, turn, context, queue };
+        let reply = WorkerReply { mark, guard, tracked, entry, lease, turn, task, context, queue };
         ReplyMonitor::new(self, &sender.route, reply, duration).start();
     }
 }
@@ -122,6 +122,8 @@ pub(super) struct WorkerReply {
     pub lease: Option<Lease>,
     /// The channel's turn, if its replies run one at a time.
     pub turn: Option<Lease>,
+    /// Counts the task for its sender. `None` if the queue is not bounded or another node relayed the message.
+    pub task: Option<TaskPermit>,
     pub context: MessageContext,
     /// `None` if another node may have heard events of the reply.
     pub queue: Option<Rc<QueueContext>>,
@@ -207,9 +209,9 @@ impl ReplyMonitor {
         self.report_unheard(&stop);
         self.reply.guard.remove();
         let end = self.conclude(&stop).await.unwrap_or(GenerationEnd::EngineDown);
-        let WorkerReply { mark, context, entry, turn, .. } = self.reply;
-        // The next message of the channel does not wait for the rest.
-        drop(turn);
+        let WorkerReply { mark, context, entry, turn, task, .. } = self.reply;
+        // The next message of the channel, and of the client, does not wait for the rest.
+        drop((turn, task));
         mark.remove().await;
         self.route_metrics.replies.ended(channel, end, context.received_at, id);
         context.spans.end(end);

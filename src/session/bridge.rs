@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::{Client, Session};
 use crate::config::Protocol;
-use crate::protocol::{CloseReason, ErrorCode, SenderKey};
+use crate::protocol::{CloseReason, ErrorCode};
 use crate::socket::frame::{self, Opcode};
 use crate::socket::{ConnectionEnd, ReadPause, Socket};
 use crate::telemetry::spans::SpanStatus;
@@ -103,13 +103,12 @@ impl Session {
         let config = self.services.config();
         let mut span = config.upstreams.span(upstream, trace);
         let trace = &span.context().unwrap_or(*trace);
-        let sender = SenderKey::new(identity.user_id.as_ref(), self.client.address);
         let request = SocketRequest {
             channel,
             params,
             user_id: identity.user_id.as_ref(),
+            sender: &self.client.key,
             username: identity.username.as_deref(),
-            sender: &sender,
             connection_id: *connection_id,
             request_id,
             trace,
@@ -122,12 +121,8 @@ impl Session {
                 let bridge = Rc::new(Bridge::default());
                 *self.bridge.borrow_mut() = Some(Rc::clone(&bridge));
                 let socket = Rc::clone(&self.socket);
-                let receiving = tokio::task::spawn_local(receive_all(socket, opened.receiver));
-                tokio::task::spawn_local(Rc::clone(self).run_bridge(
-                    bridge,
-                    opened.sender,
-                    receiving,
-                ));
+                let receiving = self.spawn(receive_all(socket, opened.receiver));
+                self.spawn(Rc::clone(self).run_bridge(bridge, opened.sender, receiving));
             }
             Err(_) => {
                 span.set_outcome(RequestOutcome::Unavailable.label(), SpanStatus::Error);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::config::{Route, UpstreamKind};
 use crate::limits::{ConnectionPermit, IpPermit, Lease};
 use crate::protocol::{
-    ChannelName, ConnectionId, OriginTag, Params, RequestId, ResumePoint, TraceContext, UserId,
+    ChannelName, ConnectionId, Params, RequestId, ResumePoint, SenderKey, TraceContext, UserId,
 };
 use crate::replies::ThreadConfig;
 use crate::tokens::Identity;
@@ -28,8 +28,10 @@ pub struct Client {
     pub request_id: RequestId,
     /// The client's address, behind trusted proxies.
     pub address: IpAddr,
+    /// Whose share of a bound the client takes.
+    pub key: SenderKey,
     /// The origin of the page that connected. `None` if the handshake named none.
-    pub origin: Option<OriginTag>,
+    pub origin: Option<Box<str>>,
     pub trace: TraceContext,
 }
 

@@ -13,11 +13,11 @@ use super::Session;
 use crate::clock;
 use crate::config::AuthSource;
 use crate::protocol::{
-    CloseReason, ErrorCode, ErrorEvent, Renewal, refreshed, token_expiring_soon,
+    CloseReason, ErrorCode, ErrorEvent, OriginTag, Renewal, refreshed, token_expiring_soon,
 };
 use crate::telemetry;
 use crate::telemetry::credentials::RefreshOutcome;
-use crate::tokens::{CredentialContext, CredentialRejection, Identity};
+use crate::tokens::{CredentialContext, CredentialRejection, Identity, JwtFailure};
 
 /// How long a client waits when it is not known how long the engine or the key set will be unavailable.
 const RETRY_SECONDS: u64 = 5;
@@ -90,6 +90,13 @@ enum RefreshRefusal {
 }
 
 impl RefreshRefusal {
+    fn jwt_failure(&self) -> Option<JwtFailure> {
+        match self {
+            Self::Credential(rejection) => rejection.jwt_failure(),
+            _ => None,
+        }
+    }
+
     fn outcome(&self) -> RefreshOutcome {
         match self {
             Self::Kind => RefreshOutcome::Kind,
@@ -145,7 +152,7 @@ impl Session {
     pub(super) fn on_refresh(self: &Rc<Self>, renewal: Renewal) {
         match Refresh::begin(self) {
             Some(refresh) => {
-                tokio::task::spawn_local(Rc::clone(self).refresh(renewal, refresh));
+                self.spawn(Rc::clone(self).refresh(renewal, refresh));
             }
             None => {
                 let text = "a refresh of this connection is in progress";
@@ -159,7 +166,8 @@ impl Session {
         drop(refresh);
         let outcome =
             verified.as_ref().err().map_or(RefreshOutcome::Refreshed, RefreshRefusal::outcome);
-        telemetry::credentials::refreshed(self.log_fields(), outcome);
+        let failure = verified.as_ref().err().and_then(RefreshRefusal::jwt_failure);
+        telemetry::credentials::refreshed(self.log_fields(), outcome, failure);
         match verified {
             Ok(identity) => {
                 *self.client.identity.borrow_mut() = identity;
@@ -183,7 +191,8 @@ impl Session {
         let authenticator = &config.authenticator;
         let identity = match renewal {
             Renewal::ConnectionToken(token) if accepts(&[AuthSource::ConnectionToken]) => {
-                let context = CredentialContext { params: &client.params, origin: client.origin };
+                let origin = client.origin.as_deref().and_then(OriginTag::parse);
+                let context = CredentialContext { params: &client.params, origin };
                 authenticator.redeem(&token, context).await
             }
             Renewal::Jwt(jwt)

@@ -32,7 +32,11 @@ impl Session {
                 Binary::Reject => self.socket.close(CloseReason::BinaryRefused),
                 Binary::Relay => self.on_raw(SocketMessage::Binary(copy(bytes))),
             },
-            Event::Ping => self.on_protocol_ping(),
+            Event::Ping => {
+                self.take_frame();
+                self.on_protocol_ping();
+            }
+            Event::Pong | Event::SmallFragment => self.take_frame(),
             Event::Fault(reason) => match &*self.bridge.borrow() {
                 // What the upstream still answers to earlier messages goes out first.
                 Some(bridge) => bridge.finish(reason.code(), reason.text()),
@@ -42,6 +46,8 @@ impl Session {
     }
 
     fn on_json(self: &Rc<Self>, text: &str) {
+        #[cfg(any(test, feature = "internals"))]
+        super::panics::panic_on_request(text.strip_prefix("{\"type\"").unwrap_or_default());
         let frame = ClientFrame::parse(text);
         let (kind, id) = match &frame {
             Ok(ClientFrame::Ping) => (FrameKind::Ping, None),
@@ -168,7 +174,7 @@ impl Session {
             Some(outcome) => self.answer_cancel(outcome, task_id),
             None => {
                 let session = Rc::clone(self);
-                tokio::task::spawn_local(async move {
+                self.spawn(async move {
                     let ttl = session.client.route.borrow().generations.max_duration;
                     let id = task.id.clone();
                     let outcome = session.services.replies.cancel_elsewhere(task, ttl).await;

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::Session;
-use crate::protocol::{ErrorCode, ErrorEvent, SenderKey, task_queued, task_queued_before};
+use crate::protocol::{ErrorCode, ErrorEvent, task_queued, task_queued_before};
 use crate::replies::{CheckedMessage, RelayOutcome, Sender, relay_error_event};
 
 /// How many messages of one client may wait for the one before them.
@@ -72,11 +72,13 @@ impl Session {
         inbox.bytes += size(&message);
         inbox.waiting.push_back(message);
         if !std::mem::replace(&mut inbox.is_relaying, true) {
-            tokio::task::spawn_local(RelayTask { session: Rc::clone(self) }.run());
+            self.spawn(RelayTask { session: Rc::clone(self) }.run());
         }
     }
 
     async fn relay(&self, message: CheckedMessage) {
+        #[cfg(any(test, feature = "internals"))]
+        super::panics::panic_on_request(&message.text);
         let (sender, id) = (self.sender(), message.id.clone());
         let outcome = self.services.replies.relay(&sender, message).await;
         self.answer(&sender, id.as_deref(), outcome);
@@ -119,8 +121,8 @@ impl Session {
             channel: client.channel.clone(),
             params: Arc::clone(&client.params),
             user_id: client.user_id.clone(),
+            key: client.key.clone(),
             username: client.identity.borrow().username.clone(),
-            key: SenderKey::new(client.user_id.as_ref(), client.address),
             connection_id: client.connection_id,
             request_id: client.request_id.clone(),
             trace: client.trace,

@@ -16,6 +16,7 @@ mod heartbeat;
 mod inbox;
 mod memory;
 mod opening;
+mod panics;
 mod presence;
 mod rate_buckets;
 mod registry;
@@ -65,6 +66,8 @@ pub struct Session {
     opened: Duration,
     /// Where the registry keeps this session.
     registry_slot: Cell<usize>,
+    /// Set by the first panic. Nothing but the closing of the socket follows.
+    has_panicked: Cell<bool>,
     _permits: Permits,
 }
 

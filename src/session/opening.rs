@@ -1,10 +1,13 @@
 //! How a session begins and ends, and what connections without a session are sent.
 
 use std::cell::{Cell, RefCell};
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
+
+use futures_util::FutureExt as _;
 
 use super::credentials::CredentialState;
 use super::heartbeat::Heartbeat;
@@ -12,12 +15,16 @@ use super::resume::Replay;
 use super::{Arrival, Client, Permits, Services, Session, UpstreamMode};
 use crate::config;
 use crate::limits::RefusalDelay;
-use crate::protocol::CloseReason;
+use crate::protocol::{CloseReason, ResumePoint};
 use crate::socket::{ByteStream, ConnectionEnd, Event, Socket};
+use crate::telemetry::connections::ClientOrigin;
 use crate::telemetry::route::RouteMetrics;
 
 /// A refused client's frames are read only to find its close frame.
 const REFUSED_MESSAGE_BYTES: usize = 1024;
+
+/// How many messages and other frames of a refused client are read before its close is due.
+const REFUSED_EVENTS: usize = 32;
 
 /// How long a refused client may take to close.
 const REFUSED_TIMEOUT: Duration = Duration::from_secs(5);
@@ -47,6 +54,7 @@ pub async fn open(
         subscription: RefCell::default(),
         opened: now,
         registry_slot: Cell::new(0),
+        has_panicked: Cell::new(false),
         _permits: permits,
         services,
         client,
@@ -58,25 +66,16 @@ pub async fn open(
     let late = shutdown.is_draining().then(|| shutdown.track());
     // `connected` comes before the first publication.
     let replay = Replay::begin(&session);
-    match session.services.broker.subscribe(&session.client.channel, &socket).await {
-        Ok(subscription) => {
-            *session.subscription.borrow_mut() = Some(subscription);
-            if session.client.upstream == UpstreamMode::Socket {
-                session.open_bridge().await;
-            }
-            session.start_channel(resume, replay).await;
-            session.join_presence();
-        }
-        Err(_) => {
-            session.wait_to_refuse().await;
-            socket.close(CloseReason::Overloaded);
-        }
+    let opening = session.begin(resume, replay);
+    let has_panicked = AssertUnwindSafe(opening).catch_unwind().await.is_err();
+    if has_panicked {
+        session.close_after_panic();
     }
     // The route may have changed since the client was admitted.
     if !session.apply_route_update() || late.is_some() {
         session.close_for_reconnect(Duration::ZERO);
     }
-    socket.feed(&mut early, &mut |event| session.on_event(event));
+    session.contain(|| socket.feed(&mut early, &mut |event| session.on_event(event)));
     // A task of its own, so that nothing of the opening stays in memory with it.
     match late {
         None => tokio::task::spawn_local(drive),
@@ -100,14 +99,19 @@ pub async fn send_and_close(
 ) {
     let _held = held;
     let queue = config::SendQueue { messages: 4, bytes: 2 * config::FixedReply::MAX_BYTES };
-    let socket = Socket::new(stream, REFUSED_MESSAGE_BYTES, queue);
+    let socket = Rc::new(Socket::new(stream, REFUSED_MESSAGE_BYTES, queue));
     if let Some(text) = text {
         socket.send_text(&text);
     }
+    let (received, pause) = (Cell::new(0), Cell::new(None));
     let mut drive = std::future::poll_fn(|cx| {
         socket.poll_drive(cx, &mut |event| {
             if let Event::Fault(reason) = event {
                 socket.close(reason);
+            }
+            received.set(received.get() + 1);
+            if received.get() == REFUSED_EVENTS {
+                pause.set(Some(socket.pause_reading()));
             }
         })
     });
@@ -140,7 +144,17 @@ impl Future for Drive {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let session = &self.session;
-        session.socket.poll_drive(cx, &mut |event| session.on_event(event))
+        let drive = |cx: &mut Context<'_>| {
+            session.socket.poll_drive(cx, &mut |event| {
+                // After a panic the session's state is not known. Only its socket is closed.
+                if !session.has_panicked.get() {
+                    session.on_event(event);
+                }
+            })
+        };
+        // The second call sends the close frame. If that panics as well, the connection ends without one.
+        let polled = session.contain(|| drive(cx)).or_else(|| session.contain(|| drive(cx)));
+        polled.unwrap_or(Poll::Ready(()))
     }
 }
 
@@ -151,6 +165,24 @@ impl Drop for Drive {
 }
 
 impl Session {
+    /// Subscribes, opens the upstream's socket where there is one, and sends `connected`.
+    async fn begin(self: &Rc<Self>, resume: Option<ResumePoint>, replay: Replay) {
+        match self.services.broker.subscribe(&self.client.channel, &self.socket).await {
+            Ok(subscription) => {
+                *self.subscription.borrow_mut() = Some(subscription);
+                if self.client.upstream == UpstreamMode::Socket {
+                    self.open_bridge().await;
+                }
+                self.start_channel(resume, replay).await;
+                self.join_presence();
+            }
+            Err(_) => {
+                self.wait_to_refuse().await;
+                self.socket.close(CloseReason::Overloaded);
+            }
+        }
+    }
+
     /// Waits before the close of a client that was admitted and still cannot be served. A page may take the open
     /// socket for a success.
     pub(super) async fn wait_to_refuse(&self) {
@@ -170,6 +202,8 @@ impl Session {
         }
         let end = self.socket.end().unwrap_or(ConnectionEnd::Lost);
         let (by, code, cause) = end.describe();
-        self.route_metrics.connections.closed(self.log_fields(), by, code, cause);
+        let Client { address, origin, .. } = &self.client;
+        let from = ClientOrigin { address: *address, origin: origin.as_deref() };
+        self.route_metrics.connections.closed(self.log_fields(), from, by, code, cause);
     }
 }

@@ -62,7 +62,7 @@ async fn publish(
     Announcement { channel, events }: &Announcement,
 ) -> Result<(), PublishError> {
     for events in events.chunks(BATCH) {
-        publisher.publish_all(channel, events, None).await?;
+        publisher.publish_unstored(channel, events).await?;
     }
     Ok(())
 }

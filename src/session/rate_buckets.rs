@@ -21,6 +21,7 @@ const REFUSALS: Rate = Rate { count: 1, per: Duration::from_secs(1), burst: 30 }
 pub(super) struct RateBuckets {
     messages: Cell<LocalBucket>,
     pings: Cell<LocalBucket>,
+    frames: Cell<LocalBucket>,
     refusals: Cell<LocalBucket>,
 }
 
@@ -36,6 +37,16 @@ impl Session {
     /// Counts one ping, or another small frame that is bounded like pings.
     pub(super) fn take_ping(&self) -> Verdict {
         self.take(&self.rates.pings, PINGS, LocalLimit::PingsPerConnection)
+    }
+
+    /// Counts a frame that is not a message: a pong, a ping, or a fragment with little payload. Closes a client that
+    /// sends too many.
+    pub(super) fn take_frame(&self) {
+        let Some(rate) = self.client.route.borrow().limits.frames_per_connection else { return };
+        let limit = LocalLimit::FramesPerConnection;
+        if let Verdict::Refused { .. } = self.take(&self.rates.frames, rate, limit) {
+            self.socket.close(CloseReason::Flooding);
+        }
     }
 
     fn take(&self, bucket: &Cell<LocalBucket>, rate: Rate, limit: LocalLimit) -> Verdict {

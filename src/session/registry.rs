@@ -73,8 +73,10 @@ impl SessionRegistry {
             let now = Instant::now();
             let unix_now = clock::since_unix_epoch();
             for session in self.next_slice() {
-                session.check_heartbeat(now);
-                session.check_credentials(now, unix_now);
+                session.contain(|| {
+                    session.check_heartbeat(now);
+                    session.check_credentials(now, unix_now);
+                });
                 session.add_memory(&mut held);
             }
             let is_round_over = self.cursor.get() >= self.len();
@@ -99,7 +101,9 @@ impl SessionRegistry {
                 let sessions = self.sessions.borrow();
                 sessions.get(start..end.min(sessions.len())).unwrap_or_default().to_vec()
             };
-            slice.iter().for_each(&mut visit);
+            for session in &slice {
+                session.contain(|| visit(session));
+            }
             drop(slice);
             end = start;
             tokio::task::yield_now().await;

@@ -91,7 +91,7 @@ impl Session {
             return self.refuse(&ErrorEvent::new(ErrorCode::Busy, text).retry_after(1));
         }
         let (session, replay) = (Rc::clone(self), Replay::begin(self));
-        tokio::task::spawn_local(async move {
+        self.spawn(async move {
             match session.start(Some(point)).await {
                 Ok((begin, page)) => {
                     session.send_event(&resumed(&begin));
@@ -147,7 +147,7 @@ impl Session {
     fn follow(self: &Rc<Self>, page: Page, replay: Replay) {
         self.services.broker.start_after(&self.client.channel, page.now);
         if let Some((after, replay)) = self.send_page(page, replay) {
-            tokio::task::spawn_local(Rc::clone(self).send_pages(after, replay));
+            self.spawn(Rc::clone(self).send_pages(after, replay));
         }
     }
 

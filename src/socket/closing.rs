@@ -19,13 +19,21 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long it may then take to end the TCP connection.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How many frames are parsed while the peer's close frame is awaited. An honest peer had at most a few of them on
+/// their way when our close frame reached it.
+pub(super) const MAX_FRAMES_TO_CLOSE: u16 = 1000;
+
+/// How many bytes are discarded before the connection is aborted. What a peer has on its way when our close frame
+/// reaches it fits, so that it reads our close frame and not a reset.
+const MAX_DISCARDED_BYTES: usize = 64 * 1024 * 1024;
+
 /// How far a connection has come towards its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
     Open,
-    /// Our close frame is queued or sent; the peer's is awaited.
+    /// Our close frame is queued or sent; the peer's is awaited. Nothing else of the peer is used.
     Closing,
-    /// Both close frames are sent, or the peer broke the protocol. The outbox is flushed, our half is shut
+    /// Both close frames are sent, or the peer broke the protocol or floods. The outbox is flushed, our half is shut
     /// down, and what still comes is discarded, so that the peer reads our close frame and not a reset.
     Lingering,
     /// Our half of the TCP connection is shut down.
@@ -75,9 +83,16 @@ impl Socket {
             }
         }
         self.end.set(Some(end));
-        // What a peer sends after it broke the protocol cannot be parsed, not even its close frame.
-        let next = if self.fault.get().is_some() { Phase::Lingering } else { Phase::Closing };
+        // What a peer sends after it broke the protocol cannot be parsed, not even its close frame. What a peer sends
+        // that floods is not worth parsing.
+        let is_flooding = end == ConnectionEnd::ByGateway(CloseReason::Flooding);
+        let awaits_close = self.fault.get().is_none() && !is_flooding;
+        let next = if awaits_close { Phase::Closing } else { Phase::Lingering };
         self.enter_phase(next, CLOSE_TIMEOUT);
+        // While the decoder is in use, it asks itself after each event.
+        if let Ok(mut decoder) = self.decoder.try_borrow_mut() {
+            decoder.set(self.proceed());
+        }
         self.flush();
         self.wake();
     }
@@ -93,6 +108,23 @@ impl Socket {
     pub fn abort(&self) {
         self.is_broken.set(true);
         self.wake();
+    }
+
+    /// Counts a frame that came instead of the peer's close frame.
+    pub(super) fn count_frame_to_close(&self) {
+        match self.frames_to_close.get() {
+            0 => self.linger(),
+            left => self.frames_to_close.set(left - 1),
+        }
+    }
+
+    /// Counts bytes that came when no more were expected.
+    pub(super) fn discard(&self, count: usize) {
+        let discarded = self.discarded_bytes.get().saturating_add(count);
+        self.discarded_bytes.set(discarded);
+        if discarded > MAX_DISCARDED_BYTES {
+            self.abort();
+        }
     }
 
     /// Discards everything that the peer sends from now on.

@@ -10,6 +10,9 @@ pub enum Event<'a> {
     Binary(&'a [u8]),
     /// The socket has answered it.
     Ping,
+    Pong,
+    /// A part of a message with little or no payload.
+    SmallFragment,
     /// The peer broke the protocol, and nothing more is read. The owner must close with this reason, at once or
     /// when earlier messages are answered.
     Fault(CloseReason),

@@ -17,7 +17,7 @@ mod stream;
 mod tests;
 mod utf8;
 
-pub use decoder::{Decoder, Incoming};
+pub use decoder::{Decoder, Incoming, Proceed};
 pub use delivery::Delivery;
 pub use event::{ConnectionEnd, Event};
 pub use publications::HoldGuard;
@@ -34,7 +34,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::config::SendQueue;
 use crate::protocol::{CloseReason, Position};
-use closing::Phase;
+use closing::{MAX_FRAMES_TO_CLOSE, Phase};
 use frame::Opcode;
 use outbox::{Outbox, Overflow};
 
@@ -68,6 +68,10 @@ pub struct Socket {
     /// The stream cannot be used any more, and the driving task is to end.
     is_broken: Cell<bool>,
     is_reading_paused: Cell<bool>,
+    /// How many frames are still parsed while the peer's close frame is awaited.
+    frames_to_close: Cell<u16>,
+    /// The bytes that came after the close frame, or after a fault.
+    discarded_bytes: Cell<usize>,
     /// How the peer broke the protocol, if it did. Nothing more of it is read, and the owner has yet to close.
     fault: Cell<Option<CloseReason>>,
     /// Whether bytes came since the last [`Socket::take_activity`].
@@ -106,6 +110,8 @@ impl Socket {
             deadline: Cell::new(None),
             is_broken: Cell::new(false),
             is_reading_paused: Cell::new(false),
+            frames_to_close: Cell::new(MAX_FRAMES_TO_CLOSE),
+            discarded_bytes: Cell::new(0),
             fault: Cell::new(None),
             is_active: Cell::new(false),
             after: Cell::new(None),
@@ -236,20 +242,26 @@ impl Socket {
     /// Processes bytes of the peer: those read here, and those that came before the socket had the stream.
     pub fn feed(&self, bytes: &mut [u8], on_event: &mut dyn FnMut(Event<'_>)) {
         self.is_active.set(true);
-        let is_reading = matches!(self.phase.get(), Phase::Open | Phase::Closing);
-        if !is_reading || self.fault.get().is_some() {
-            return;
+        if self.proceed() == Proceed::Discard {
+            return self.discard(bytes.len());
         }
-        let fed = self.decoder.borrow_mut().feed(bytes, &mut |incoming| match incoming {
-            Incoming::Close(close) => self.peer_closed(close),
-            _ if self.phase.get() != Phase::Open => {}
-            Incoming::Text(text) => on_event(Event::Text(text)),
-            Incoming::Binary(bytes) => on_event(Event::Binary(bytes)),
-            Incoming::Ping(payload) => {
-                self.send(frame::encode(Opcode::Pong, payload));
-                on_event(Event::Ping);
+        if self.phase.get() == Phase::Closing {
+            self.discard(bytes.len());
+        }
+        let fed = self.decoder.borrow_mut().feed(bytes, &mut |incoming| {
+            match incoming {
+                Incoming::Close(close) => self.peer_closed(close),
+                _ if self.phase.get() != Phase::Open => self.count_frame_to_close(),
+                Incoming::Text(text) => on_event(Event::Text(text)),
+                Incoming::Binary(bytes) => on_event(Event::Binary(bytes)),
+                Incoming::Ping(payload) => {
+                    self.send(frame::encode(Opcode::Pong, payload));
+                    on_event(Event::Ping);
+                }
+                Incoming::Pong => on_event(Event::Pong),
+                Incoming::SmallFragment => on_event(Event::SmallFragment),
             }
-            Incoming::Pong => {}
+            self.proceed()
         });
         if let Err(reason) = fed {
             self.fault.set(Some(reason));
@@ -257,6 +269,16 @@ impl Socket {
                 Phase::Open => on_event(Event::Fault(reason)),
                 _ => self.linger(),
             }
+        }
+    }
+
+    /// How far the bytes of the peer are still parsed.
+    fn proceed(&self) -> Proceed {
+        match self.phase.get() {
+            _ if self.fault.get().is_some() => Proceed::Discard,
+            Phase::Open => Proceed::Parse,
+            Phase::Closing => Proceed::SkipMessages,
+            Phase::Lingering | Phase::HalfClosed => Proceed::Discard,
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use metrics::{Counter, Gauge, SharedString};
 use tracing::{debug, error, info, warn};
 
-use super::credentials::RejectionCause;
+use super::credentials::{RefusalDetails, RejectionCause};
 use super::definitions::{ROUTE, buckets, metrics, millis, words};
 use super::log::{ConnectionFields, connection_event};
 use super::messages::{LocalLimit, local_limit_refused};
@@ -180,10 +180,11 @@ label_enum! {
     }
 }
 
-/// A handshake was decided; `Err` is the reason of the rejection.
+/// A handshake was decided; `Err` is the reason of the rejection, and `details` are about it.
 pub fn handshake_finished(
     attempt: Attempt<'_>,
     decision: Result<Admitted<'_>, RejectionCause>,
+    details: RefusalDetails<'_>,
     took: Duration,
 ) {
     let outcome = decision.err().map_or(HandshakeOutcome::Admitted, HandshakeOutcome::Rejected);
@@ -199,6 +200,11 @@ pub fn handshake_finished(
             %ip,
             route,
             cause = cause.label(),
+            origin = details.origin,
+            user = details.user.map(tracing::field::display),
+            channel = details.channel,
+            check = details.check(),
+            claim = details.claim(),
             took_ms,
             "handshake rejected"
         ),
@@ -250,6 +256,14 @@ label_enum! {
     }
 }
 
+/// Where a client comes from.
+#[derive(Clone, Copy)]
+pub struct ClientOrigin<'a> {
+    pub address: IpAddr,
+    /// The `Origin` of its handshake, if there was one.
+    pub origin: Option<&'a str>,
+}
+
 /// The connections of one route.
 pub struct ConnectionMetrics {
     route: Arc<str>,
@@ -280,7 +294,14 @@ impl ConnectionMetrics {
     }
 
     /// The connection is closed, with the code of the close frame or 1005 or 1006 where there was none.
-    pub fn closed(&self, fields: ConnectionFields<'_>, by: ClosedBy, code: u16, cause: CloseCause) {
+    pub fn closed(
+        &self,
+        fields: ConnectionFields<'_>,
+        from: ClientOrigin<'_>,
+        by: ClosedBy,
+        code: u16,
+        cause: CloseCause,
+    ) {
         self.open.decrement(1);
         let closes = self.closes.iter().find(|closes| (closes.0, closes.1) == (by, cause));
         debug_assert!(closes.is_some(), "closed by {by}, {cause}");
@@ -288,17 +309,25 @@ impl ConnectionMetrics {
             closes.increment(1);
         }
         let (route, by, reason) = (&*self.route, by.label(), cause.label());
+        let ClientOrigin { address, origin } = from;
         connection_event!(
             info,
             fields,
             event = "connection_closed",
             route,
+            %address,
+            origin,
             by,
             code,
             reason,
             "connection closed"
         );
     }
+}
+
+/// A panic in the session of this connection, which is closed for it with 1011. The others are not affected.
+pub fn session_panicked(fields: ConnectionFields<'_>) {
+    connection_event!(error, fields, event = "session_panicked", "a panic closes this connection");
 }
 
 /// Bytes that are queued for the connections of one thread, at the last measurement and now.

@@ -13,7 +13,7 @@ use super::log::{AUDIT, ConnectionFields, connection_event};
 use crate::protocol::{UserId, label_enum};
 
 metrics! {
-    /// Connection tokens: issued, or not issued because the engine was unavailable.
+    /// Connection tokens: issued, or why they were not issued.
     ISSUED = counter "tidegate_tokens_issued_total" [outcome: words(&[Issue::LABELS])];
     /// Requests to the token endpoint that were refused.
     REQUESTS_REFUSED = counter "tidegate_token_requests_refused_total" [
@@ -67,8 +67,12 @@ label_enum! {
         Authorize => "authorize",
         /// The authorize URL gave no decision.
         AuthorizeUnavailable => "authorize_unavailable",
+        /// Too many clients, or too many of this user or address, wait for the authorize URL.
+        AuthorizeBusy => "authorize_busy",
         /// The limit `connects_per_user`.
         Connects => "connects",
+        /// The limit `[limits] channels_per_ip`.
+        Channels => "channels_per_ip",
         /// The limit `connections_per_user`.
         Connections => "connections",
         /// The limit `connects_per_ip`.
@@ -89,7 +93,13 @@ label_enum! {
         Method => "method",
         Csrf => "csrf",
         /// The body is too large, or did not arrive in time.
-        Body => "body";
+        Body => "body",
+        /// The limit `[tokens] requests_per_user`.
+        UserRate => "token_requests_per_user",
+        /// The limit `[tokens] requests_per_ip`.
+        IpRate => "token_requests_per_ip",
+        /// The limit `[tokens] outstanding_per_user`.
+        Outstanding => "outstanding_per_user";
         Rejected(RejectionCause),
     }
 }
@@ -98,6 +108,10 @@ label_enum! {
     enum Issue {
         Issued => "issued",
         EngineDown => "engine_down",
+        /// The user has too many that wait to be used.
+        TooManyOfUser => "too_many_of_user",
+        /// The store in memory is full.
+        StoreFull => "store_full",
     }
 }
 
@@ -113,11 +127,38 @@ pub fn token_not_issued(reason: &str) {
     debug!(target: AUDIT, event = "token_not_issued", reason, "no connection token was issued");
 }
 
+/// A token was not issued, because the user has as many as may wait to be used.
+pub fn user_has_too_many_tokens(user: &UserId) {
+    ISSUED.at([Issue::TooManyOfUser.label()]).increment(1);
+    info!(target: AUDIT, event = "user_has_too_many_tokens", %user, "no connection token was issued");
+}
+
+/// A token was not issued, because the store in memory has as many as it may have.
+pub fn token_store_full() {
+    ISSUED.at([Issue::StoreFull.label()]).increment(1);
+    warn!(
+        event = "token_store_full",
+        "no connection token was issued: too many in memory wait to be used"
+    );
+}
+
 /// An audit event: the token endpoint refused a request.
-pub fn token_request_refused(cause: TokenRequestRefusal) {
+pub fn token_request_refused(cause: TokenRequestRefusal, details: RefusalDetails<'_>) {
     let cause = cause.label();
     REQUESTS_REFUSED.at([cause]).increment(1);
-    info!(target: AUDIT, event = "issue_refused", cause, "the token endpoint refused a request");
+    let (check, claim) = (details.check(), details.claim());
+    let (user, channel, origin) = (details.user.map(display), details.channel, details.origin);
+    info!(
+        target: AUDIT,
+        event = "issue_refused",
+        cause,
+        origin,
+        user,
+        channel,
+        check,
+        claim,
+        "the token endpoint refused a request"
+    );
 }
 
 label_enum! {
@@ -224,6 +265,65 @@ label_enum! {
 }
 
 label_enum! {
+    /// The claim by which a JWT is rejected.
+    pub enum JwtClaim {
+        Exp => "exp",
+        Nbf => "nbf",
+        Iss => "iss",
+        Aud => "aud",
+        TokenType => "token_type",
+        /// The claim that `[jwt] user_claim` names, or else `sub`.
+        User => "user_claim",
+        /// The claim that `[jwt] channels_claim` names.
+        Channels => "channels_claim",
+    }
+}
+
+/// Which check of a JWT failed, and on which claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JwtFailure {
+    pub rejection: JwtRejection,
+    /// `None` = the check is not about a claim.
+    pub claim: Option<JwtClaim>,
+}
+
+impl JwtFailure {
+    pub fn of_claim(claim: JwtClaim) -> Self {
+        Self { rejection: JwtRejection::WrongClaims, claim: Some(claim) }
+    }
+}
+
+impl From<JwtRejection> for JwtFailure {
+    fn from(rejection: JwtRejection) -> Self {
+        Self { rejection, claim: None }
+    }
+}
+
+/// What a person needs to know about a refused client. The client is told none of it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RefusalDetails<'a> {
+    /// The `Origin` header, as far as it can be shown.
+    pub origin: Option<&'a str>,
+    /// Who the client is, if that is known.
+    pub user: Option<&'a UserId>,
+    /// The channel that it wanted to join.
+    pub channel: Option<&'a str>,
+    pub jwt: Option<JwtFailure>,
+}
+
+impl RefusalDetails<'_> {
+    /// The label of the check of the JWT that failed.
+    pub(super) fn check(&self) -> Option<&'static str> {
+        self.jwt.map(|failure| failure.rejection.label())
+    }
+
+    /// The claim that the check is about.
+    pub(super) fn claim(&self) -> Option<&'static str> {
+        Some(self.jwt?.claim?.label())
+    }
+}
+
+label_enum! {
     enum JwtOutcome {
         Accepted => "accepted";
         Rejected(JwtRejection),
@@ -231,10 +331,13 @@ label_enum! {
 }
 
 /// A JWT was verified.
-pub fn jwt_verified(outcome: Result<(), JwtRejection>) {
-    let outcome = outcome.err().map_or(JwtOutcome::Accepted, JwtOutcome::Rejected).label();
+pub fn jwt_verified(outcome: Result<(), JwtFailure>) {
+    let failure = outcome.err();
+    let claim = failure.and_then(|failure| failure.claim).map(JwtClaim::label);
+    let outcome = failure.map(|failure| failure.rejection);
+    let outcome = outcome.map_or(JwtOutcome::Accepted, JwtOutcome::Rejected).label();
     JWTS_VERIFIED.at([outcome]).increment(1);
-    debug!(target: AUDIT, event = "jwt_verified", outcome, "a JWT was verified");
+    debug!(target: AUDIT, event = "jwt_verified", outcome, claim, "a JWT was verified");
 }
 
 label_enum! {
@@ -273,9 +376,15 @@ label_enum! {
     }
 }
 
-/// An audit event: a client presented new credentials for its connection.
-pub fn refreshed(fields: ConnectionFields<'_>, result: RefreshOutcome) {
+/// An audit event: a client presented new credentials for its connection. `failure` is the one of a JWT.
+pub fn refreshed(
+    fields: ConnectionFields<'_>,
+    result: RefreshOutcome,
+    failure: Option<JwtFailure>,
+) {
     let outcome = result.label();
+    let details = RefusalDetails { jwt: failure, ..RefusalDetails::default() };
+    let (check, claim) = (details.check(), details.claim());
     REFRESHES.at([outcome]).increment(1);
     match result {
         RefreshOutcome::Refreshed => {
@@ -286,7 +395,7 @@ pub fn refreshed(fields: ConnectionFields<'_>, result: RefreshOutcome) {
             connection_event!(audit debug, fields, event = "refresh_refused", outcome, "{REFRESH_REFUSED}");
         }
         _ => {
-            connection_event!(audit info, fields, event = "refresh_refused", outcome, "{REFRESH_REFUSED}");
+            connection_event!(audit info, fields, event = "refresh_refused", outcome, check, claim, "{REFRESH_REFUSED}");
         }
     }
 }

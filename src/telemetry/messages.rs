@@ -65,6 +65,8 @@ label_enum! {
         Connects => "connects_per_user",
         Connections => "connections_per_user",
         Generations => "generations_per_user",
+        TokenRequests => "token_requests_per_user",
+        TokenRequestsOfIp => "token_requests_per_ip",
     }
 }
 
@@ -73,7 +75,9 @@ label_enum! {
     pub enum LocalLimit {
         MessagesPerConnection => "messages_per_connection",
         PingsPerConnection => "pings_per_connection",
+        FramesPerConnection => "frames_per_connection",
         ConnectsPerIp => "connects_per_ip",
+        ChannelsPerIp => "channels_per_ip",
         ConnectionsPerIp => "connections_per_ip",
         /// HTTP requests of one address that are not WebSocket handshakes.
         RequestsPerIp => "requests_per_ip",

@@ -22,6 +22,9 @@ metrics! {
     LAST_TIMESTAMP = gauge "tidegate_config_last_reload_timestamp_seconds";
     /// 1 while the config file has a change that needs a restart.
     RESTART_NEEDED = gauge "tidegate_config_restart_needed";
+    /// Panics, each of which is a bug. One in a session closes its connection with 1011; one in a part that all need ends
+    /// the process.
+    PANICS = counter "tidegate_panics_total";
     /// Always 1; the labels describe the running build.
     BUILD_INFO = gauge "tidegate_build_info" [
         version: Values::Fixed("the version of the package"),
@@ -125,6 +128,19 @@ pub fn descriptors_too_few(limit: u64, usable: u64, max_connections: u64) {
 /// Somebody has checked whether this node is ready.
 pub fn readiness_checked(ready: bool) {
     READY.get().set(if ready { 1.0 } else { 0.0 });
+}
+
+/// A panic, which is always a bug. It is counted here whatever it ends.
+pub fn panicked(place: Option<&std::panic::Location<'_>>, why: &str) {
+    PANICS.get().increment(1);
+    let thread = std::thread::current();
+    let (place, thread) = (place.map(tracing::field::display), thread.name());
+    error!(event = "panic", place, thread, why, "a bug: please report it");
+}
+
+/// A part without which the process would only look alive has panicked: the process ends.
+pub fn part_failed(part: &'static str) {
+    error!(event = "part_failed", part, "a part of the gateway has failed: the process ends");
 }
 
 /// The gateway was asked to stop.

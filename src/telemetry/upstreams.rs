@@ -64,6 +64,8 @@ label_enum! {
         Malformed => "malformed",
         /// It was not sent, because `max_in_flight` was reached.
         Full => "full",
+        /// It was not sent, because its client holds its share of `max_in_flight` or of the queue.
+        ShareFull => "share_full",
         /// It was not sent, because the circuit is open.
         CircuitOpen => "circuit_open",
     }

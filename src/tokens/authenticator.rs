@@ -4,7 +4,8 @@
 
 use std::sync::Arc;
 
-use super::{Identity, JwtRejection, JwtVerifier, SessionVersions, TokenStore};
+use super::jwt::JwtRejection;
+use super::{Identity, JwtFailure, JwtVerifier, SessionVersions, TokenStore};
 use crate::config;
 use crate::protocol::{ChannelPattern, ErrorCode, OriginTag, Params, Template, TemplateContext};
 use crate::telemetry::credentials::CredentialCause;
@@ -38,7 +39,7 @@ pub enum CredentialRejection {
     TokenOrigin,
     /// The `connection_id` of the token's record does not match `[tokens] binding`.
     TokenBinding,
-    Jwt(JwtRejection),
+    Jwt(JwtFailure),
     /// The JWT is valid, but its session has been ended since it was issued.
     SessionOver,
     /// The engine that stores tokens, or the Redis with session versions, is not available.
@@ -46,15 +47,25 @@ pub enum CredentialRejection {
 }
 
 impl CredentialRejection {
+    /// Which check of a JWT failed; `None` = the credential is a token, or was not checked.
+    pub fn jwt_failure(self) -> Option<JwtFailure> {
+        match self {
+            Self::Jwt(failure) => Some(failure),
+            _ => None,
+        }
+    }
+
     /// The cause for logs and metrics.
     pub fn cause(self) -> CredentialCause {
         match self {
             Self::Token => CredentialCause::Token,
             Self::TokenOrigin => CredentialCause::TokenOrigin,
             Self::TokenBinding => CredentialCause::TokenBinding,
-            Self::Jwt(JwtRejection::KeysUnavailable) => CredentialCause::JwtKeys,
-            Self::Jwt(JwtRejection::Expired) => CredentialCause::JwtExpired,
-            Self::Jwt(_) => CredentialCause::Jwt,
+            Self::Jwt(failure) => match failure.rejection {
+                JwtRejection::KeysUnavailable => CredentialCause::JwtKeys,
+                JwtRejection::Expired => CredentialCause::JwtExpired,
+                _ => CredentialCause::Jwt,
+            },
             Self::SessionOver => CredentialCause::SessionOver,
             Self::EngineUnavailable => CredentialCause::Engine,
         }
@@ -65,7 +76,9 @@ impl CredentialRejection {
     pub fn unavailable(self) -> Option<ErrorCode> {
         match self {
             Self::EngineUnavailable => Some(ErrorCode::EngineUnavailable),
-            Self::Jwt(JwtRejection::KeysUnavailable) => Some(ErrorCode::UpstreamUnavailable),
+            Self::Jwt(JwtFailure { rejection: JwtRejection::KeysUnavailable, .. }) => {
+                Some(ErrorCode::UpstreamUnavailable)
+            }
             _ => None,
         }
     }

@@ -17,7 +17,9 @@ mod token;
 
 pub use authenticator::{Authenticator, CredentialContext, CredentialRejection};
 pub use identity::Identity;
-pub use jwt::{JwtRejection, JwtVerifier, sign_hs};
+#[cfg(test)]
+pub use jwt::JwtRejection;
+pub use jwt::{JwtFailure, JwtVerifier, sign_hs};
 pub use record::TokenRecord;
 pub use session_version::SessionVersions;
-pub use store::TokenStore;
+pub use store::{NotIssued, TokenStore};

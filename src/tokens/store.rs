@@ -1,6 +1,7 @@
 //! The store in which connection tokens wait for their one use.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::TokenRecord;
@@ -15,7 +16,24 @@ use crate::telemetry::credentials::Consumption;
 
 /// The connection tokens of all nodes. Cheap to clone, shared by all threads.
 #[derive(Clone)]
-pub struct TokenStore(Arc<Engine>);
+pub struct TokenStore(Arc<Store>);
+
+struct Store {
+    engine: Engine,
+    /// Whether tokens are counted for their users in Redis, so that used ones must be uncounted.
+    counts: AtomicBool,
+}
+
+/// Why no token was issued.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotIssued {
+    /// As many tokens of the user as may be wait to be used; one of them expires after this time.
+    TooManyOfUser { retry_after: Duration },
+    /// The store in memory is full.
+    StoreFull,
+    /// The text says what failed.
+    Failed(String),
+}
 
 enum Engine {
     Memory(MemoryTokens),
@@ -24,26 +42,49 @@ enum Engine {
 
 impl TokenStore {
     pub fn memory(ttl: Duration) -> Self {
-        Self(Arc::new(Engine::Memory(MemoryTokens::new(ttl))))
+        Self::new(Engine::Memory(MemoryTokens::new(ttl)))
     }
 
     pub fn redis(commands: Commands, key_prefix: &str, ttl: Duration, format: TokenFormat) -> Self {
-        Self(Arc::new(Engine::Redis(RedisTokens::new(commands, key_prefix, ttl, format))))
+        Self::new(Engine::Redis(RedisTokens::new(commands, key_prefix, ttl, format)))
     }
 
-    /// Declares whether the gateway issues and consumes tokens.
-    pub fn declare_needs(&self, issues: bool, consumes: bool) {
-        if let Engine::Redis(redis) = &*self.0 {
-            redis.declare_needs(issues, consumes);
+    fn new(engine: Engine) -> Self {
+        Self(Arc::new(Store { engine, counts: AtomicBool::new(false) }))
+    }
+
+    /// Declares whether the gateway issues and consumes tokens, and whether it counts those that it issues.
+    pub fn declare_needs(&self, issues: bool, consumes: bool, counts: bool) {
+        self.0.counts.store(counts, Ordering::Relaxed);
+        if let Engine::Redis(redis) = &self.0.engine {
+            redis.declare_needs(issues, consumes, counts);
         }
     }
 
     /// Stores `record` under a new token for `ttl` and returns the token: 43 URL-safe characters.
     /// A record longer than [`TokenRecord::MAX_BYTES`] is not stored either.
     pub async fn issue(&self, record: &TokenRecord) -> Result<String, EngineUnavailable> {
+        self.issue_with(record, None).await.map_err(|_| EngineUnavailable)
+    }
+
+    /// The same, unless `max` tokens of the record's user that this function has issued wait to be used; `None` = no
+    /// limit. Its user can have a token issued as often as it likes.
+    pub async fn issue_to_user(
+        &self,
+        record: &TokenRecord,
+        max: Option<u32>,
+    ) -> Result<String, NotIssued> {
+        self.issue_with(record, max).await
+    }
+
+    async fn issue_with(
+        &self,
+        record: &TokenRecord,
+        max: Option<u32>,
+    ) -> Result<String, NotIssued> {
         let outcome = match generate() {
-            None => Err("no random bytes".to_owned()),
-            Some(token) => self.put(&token, record).await.map(|()| token),
+            None => Err(NotIssued::Failed("no random bytes".to_owned())),
+            Some(token) => self.put(&token, record, max).await.map(|()| token),
         };
         match outcome {
             Ok(token) => {
@@ -51,8 +92,16 @@ impl TokenStore {
                 Ok(token)
             }
             Err(reason) => {
-                telemetry::credentials::token_not_issued(&reason);
-                Err(EngineUnavailable)
+                match &reason {
+                    NotIssued::TooManyOfUser { .. } => {
+                        telemetry::credentials::user_has_too_many_tokens(&record.user_id);
+                    }
+                    NotIssued::StoreFull => telemetry::credentials::token_store_full(),
+                    NotIssued::Failed(reason) => {
+                        telemetry::credentials::token_not_issued(reason);
+                    }
+                }
+                Err(reason)
             }
         }
     }
@@ -77,21 +126,52 @@ impl TokenStore {
         }
     }
 
-    async fn put(&self, token: &str, record: &TokenRecord) -> Result<(), String> {
-        let too_long = || format!("the record has over {} bytes", TokenRecord::MAX_BYTES);
-        match &*self.0 {
-            Engine::Memory(tokens) => tokens
-                .put(token, record.to_json().ok_or_else(too_long)?, tokens.now())
-                .map_err(|_| "too many tokens wait to be used".to_owned()),
+    async fn put(
+        &self,
+        token: &str,
+        record: &TokenRecord,
+        max: Option<u32>,
+    ) -> Result<(), NotIssued> {
+        let too_long =
+            || NotIssued::Failed(format!("the record has over {} bytes", TokenRecord::MAX_BYTES));
+        let user = record.user_id.to_string();
+        match &self.0.engine {
+            Engine::Memory(tokens) => {
+                let json = record.to_json().ok_or_else(too_long)?;
+                match max {
+                    Some(max) => tokens.put_of(&user, max, token, json, tokens.now()),
+                    None => tokens.put(token, json, tokens.now()),
+                }
+            }
             Engine::Redis(tokens) => {
                 let written = tokens.write(record).ok_or_else(too_long)?;
-                tokens.put(token, &written).await.map_err(|failure| failure.to_string())
+                let put = match max {
+                    Some(max) => tokens.put_of(&user, max, token, &written).await,
+                    None => tokens.put(token, &written).await.map(|()| None),
+                };
+                match put.map_err(|failure| NotIssued::Failed(failure.to_string()))? {
+                    Some(retry_after) => Err(NotIssued::TooManyOfUser { retry_after }),
+                    None => Ok(()),
+                }
             }
         }
     }
 
+    /// Uncounts a used token of `user`, without delay for the client that has used it. What fails expires.
+    fn uncount(&self, user: String, token: &str) {
+        if !self.0.counts.load(Ordering::Relaxed) {
+            return;
+        }
+        let (store, id) = (Arc::clone(&self.0), log_id(token));
+        tokio::spawn(async move {
+            if let Engine::Redis(tokens) = &store.engine {
+                let _ = tokens.uncount(&user, &id).await;
+            }
+        });
+    }
+
     async fn take(&self, token: &str) -> Result<TokenRecord, Unusable> {
-        match &*self.0 {
+        match &self.0.engine {
             Engine::Memory(tokens) => {
                 let json = tokens.take(token, tokens.now());
                 TokenRecord::read(json.ok_or(Consumption::UnknownOrReplayed)?.as_bytes())
@@ -103,7 +183,9 @@ impl TokenStore {
                     }
                     _ => Consumption::EngineDown,
                 });
-                tokens.read(&taken?.ok_or(Consumption::UnknownOrReplayed)?)
+                let record = tokens.read(&taken?.ok_or(Consumption::UnknownOrReplayed)?)?;
+                self.uncount(record.user_id.to_string(), token);
+                Ok(record)
             }
         }
     }

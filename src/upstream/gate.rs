@@ -4,18 +4,23 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
 use super::RelayError;
 use super::circuit::{Circuit, CircuitPermit};
-use crate::config;
+use crate::config::{self, UpstreamKind};
 use crate::protocol::SenderKey;
+use crate::shares::{NoPermit, SharePermit, Shares, share_of};
 use crate::telemetry::log::MessageFields;
 use crate::telemetry::upstreams::{RequestOutcome, UpstreamMetrics};
 
+/// The least share of a queue where none is configured. A short queue is full soon, but not because of one client: most of
+/// its tasks have left the queue.
+const MIN_TASKS: usize = 64;
+
 pub(super) struct Gate {
     pub metrics: Arc<UpstreamMetrics>,
-    in_flight: Arc<Semaphore>,
+    in_flight: Shares<SenderKey>,
+    /// The tasks of each client that wait in a queue or are in progress; `None` = they are not bounded.
+    tasks: Option<Shares<SenderKey>>,
     circuit: Circuit,
 }
 
@@ -23,23 +28,44 @@ impl Gate {
     pub fn new(config: &config::Upstream) -> Self {
         let metrics = Arc::new(UpstreamMetrics::new(&config.name));
         Self {
-            in_flight: Arc::new(Semaphore::new(config.max_in_flight.min(Semaphore::MAX_PERMITS))),
+            in_flight: Shares::new(
+                config.max_in_flight,
+                share_of(config.max_in_flight, config.max_in_flight_per_user),
+            ),
+            tasks: tasks(&config.kind),
             circuit: Circuit::new(config.circuit, Arc::clone(&metrics)),
             metrics,
         }
     }
 
-    /// Acquires an in-flight permit and a permit of the circuit breaker, in this order, so that no probe is
+    /// Acquires a permit for a task of `sender` in the queue. `None` if the queue is not bounded.
+    pub fn enter_queue(
+        &self,
+        fields: MessageFields<'_>,
+        sender: &SenderKey,
+    ) -> Result<Option<TaskPermit>, RelayError> {
+        let Some(tasks) = &self.tasks else { return Ok(None) };
+        tasks.try_acquire(sender).map(|permit| Some(TaskPermit(permit))).map_err(|_| {
+            self.metrics.request_not_sent(fields, RequestOutcome::ShareFull);
+            RelayError::Busy
+        })
+    }
+
+    /// Acquires an in-flight permit of `sender` and a permit of the circuit breaker, in this order, so that no probe is
     /// used up for a request that cannot be sent.
     pub fn enter<'a>(
         &'a self,
         fields: MessageFields<'a>,
         sender: &'a SenderKey,
     ) -> Result<PendingRequest<'a>, RelayError> {
-        let Ok(permit) = Arc::clone(&self.in_flight).try_acquire_owned() else {
-            self.metrics.request_not_sent(fields, RequestOutcome::Full);
-            return Err(RelayError::Busy);
-        };
+        let permit = self.in_flight.try_acquire(sender).map_err(|refused| {
+            let outcome = match refused {
+                NoPermit::Full => RequestOutcome::Full,
+                NoPermit::ShareFull => RequestOutcome::ShareFull,
+            };
+            self.metrics.request_not_sent(fields, outcome);
+            RelayError::Busy
+        })?;
         let started = Instant::now();
         let Some(circuit) = self.circuit.try_acquire(started) else {
             self.metrics.request_not_sent(fields, RequestOutcome::CircuitOpen);
@@ -104,7 +130,30 @@ impl PendingRequest<'_> {
 /// A permit of `max_in_flight`, released when dropped.
 pub(super) struct InFlightPermit {
     pub metrics: Arc<UpstreamMetrics>,
-    _permit: OwnedSemaphorePermit,
+    _permit: SharePermit<SenderKey>,
+}
+
+/// A permit for a task, held until its reply has ended.
+#[derive(Debug)]
+#[expect(dead_code, reason = "a guard does its work when it is dropped")]
+pub struct TaskPermit(SharePermit<SenderKey>);
+
+/// One client's tasks are bounded by its share of the queue, whose length the workers' Redis bounds.
+fn tasks(kind: &UpstreamKind) -> Option<Shares<SenderKey>> {
+    let (max_len, configured) = match kind {
+        UpstreamKind::RedisStream(queue) | UpstreamKind::RedisList(queue) => {
+            (queue.max_len, queue.max_len_per_user)
+        }
+        UpstreamKind::Celery(celery) => (celery.max_len, celery.max_len_per_user),
+        UpstreamKind::Http(_) | UpstreamKind::WebSocket(_) => return None,
+    };
+    let max_len = usize::try_from(max_len).unwrap_or(usize::MAX);
+    let configured = usize::try_from(configured).unwrap_or(usize::MAX);
+    let share = match configured {
+        0 => share_of(max_len, 0).max(MIN_TASKS),
+        configured => configured,
+    };
+    (max_len > 0).then(|| Shares::new(usize::MAX, share))
 }
 
 impl Drop for InFlightPermit {

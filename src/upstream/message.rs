@@ -24,7 +24,7 @@ pub struct Message {
     pub connection_id: ConnectionId,
     /// The id of the request that opened the connection.
     pub request_id: RequestId,
-    /// The client, for limits and failures that are counted by sender.
+    /// The client, for bounds, of which a sender has a share, and failures that are counted by sender.
     pub sender: SenderKey,
     /// Chosen by the client, or made by the gateway.
     pub message_id: String,
@@ -52,7 +52,7 @@ impl Message {
 /// Why a message was not accepted. The client is told each of these.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RelayError {
-    /// `max_in_flight` is reached, or the upstream reported that it is overloaded.
+    /// `max_in_flight` or the client's share of it is reached, or the upstream reported that it is overloaded.
     Busy,
     /// The upstream did not answer in time, or its connection broke, or a gateway in front of it answered in its place
     /// (502, 503, 504), or its circuit is open.

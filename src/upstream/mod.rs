@@ -31,7 +31,7 @@ mod response;
 #[cfg(feature = "internals")]
 mod response_reader;
 mod shared;
-mod signature;
+pub mod signature;
 #[cfg(test)]
 mod tests;
 mod websocket;
@@ -39,6 +39,7 @@ mod websocket;
 use celery::Celery;
 pub use celery::TaskEnd;
 use gate::PendingRequest;
+pub use gate::TaskPermit;
 use message::user_in_template;
 pub use message::{Message, QueueState, RelayError, SocketRequest};
 pub use reply::{Accepted, Reply, ReplyBroken, ReplySource};
@@ -145,6 +146,7 @@ impl Upstreams {
             metrics.request_not_sent(message.log_fields(), RequestOutcome::Rejected);
             return Err(RelayError::Rejected(UNFIT_FOR_URL.to_owned()));
         }
+        let task = upstream.gate.enter_queue(message.log_fields(), &message.sender)?;
         let pending = upstream.gate.enter(message.log_fields(), &message.sender)?;
         let deadline = deadline_after(upstream.config.timeout);
         match (&upstream.config.kind, self.clients.get(name), &upstream.transport) {
@@ -154,10 +156,12 @@ impl Upstreams {
                 finish_http(pending, relay.run().await, message, config)
             }
             (UpstreamKind::RedisStream(config), _, Transport::Queue(queue)) => {
-                enqueue(pending, message, deadline, queue.add_to_stream(config, message)).await
+                let adding = queue.add_to_stream(config, message);
+                enqueue(pending, task, message, deadline, adding).await
             }
             (UpstreamKind::RedisList(config), _, Transport::Queue(queue)) => {
-                enqueue(pending, message, deadline, queue.push_to_list(config, message)).await
+                let adding = queue.push_to_list(config, message);
+                enqueue(pending, task, message, deadline, adding).await
             }
             _ => Err(pending.refuse(RelayError::Unavailable, "takes no messages")),
         }
@@ -269,9 +273,10 @@ async fn relay_task(
     let element = Celery::compose(config, message).inspect_err(|_| {
         gate.metrics.request_not_sent(message.log_fields(), RequestOutcome::Rejected);
     })?;
+    let task = gate.enter_queue(message.log_fields(), &message.sender)?;
     let pending = gate.enter(message.log_fields(), &message.sender)?;
     let deadline = deadline_after(upstream.config.timeout);
-    enqueue(pending, message, deadline, celery.push(config, element)).await
+    enqueue(pending, task, message, deadline, celery.push(config, element)).await
 }
 
 fn finish_http(
@@ -285,13 +290,14 @@ fn finish_http(
             pending.accept(RequestOutcome::Taken);
             let task_id = task_id.unwrap_or_else(|| message.task_id.clone());
             let reply = if is_queued { ReplySource::Worker } else { ReplySource::None };
-            Ok(Accepted { task_id, reply })
+            Ok(Accepted { task_id, reply, task: None })
         }
         RelayResponse::Streaming(format, body) => {
             let in_flight = pending.accept(RequestOutcome::Streaming);
             let deadline = deadline_after(config.max_reply);
             let reply = Reply::new(body, format, deadline, in_flight, message);
-            Ok(Accepted { task_id: message.task_id.clone(), reply: ReplySource::Stream(reply) })
+            let reply = ReplySource::Stream(reply);
+            Ok(Accepted { task_id: message.task_id.clone(), reply, task: None })
         }
         RelayResponse::Refused(error, reason) => Err(pending.refuse(error, &reason)),
     }
@@ -299,6 +305,7 @@ fn finish_http(
 
 async fn enqueue(
     pending: PendingRequest<'_>,
+    task: Option<TaskPermit>,
     message: &Message,
     deadline: Instant,
     adding: impl Future<Output = Result<(), (RelayError, String)>>,
@@ -306,7 +313,7 @@ async fn enqueue(
     match timeout_at(deadline, adding).await {
         Ok(Ok(())) => {
             pending.accept(RequestOutcome::Taken);
-            Ok(Accepted { task_id: message.task_id.clone(), reply: ReplySource::Worker })
+            Ok(Accepted { task_id: message.task_id.clone(), reply: ReplySource::Worker, task })
         }
         Ok(Err((error, reason))) => Err(pending.refuse(error, &reason)),
         Err(_) => Err(pending.refuse(RelayError::Unavailable, NO_RESPONSE)),

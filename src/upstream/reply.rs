@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Message;
 use super::event::{self, MAX_EVENT_BYTES};
-use super::gate::InFlightPermit;
+use super::gate::{InFlightPermit, TaskPermit};
 use super::ndjson::LineParser;
 use crate::http_client::{BodyError, DecodedBody};
 use crate::protocol::ChannelName;
@@ -20,6 +20,8 @@ use crate::telemetry::upstreams::ReplyEnd;
 pub struct Accepted {
     pub task_id: String,
     pub reply: ReplySource,
+    /// Held until the worker's reply has ended.
+    pub task: Option<TaskPermit>,
 }
 
 /// Where the reply to an accepted message comes from.
@@ -44,7 +46,7 @@ pub enum ReplyBroken {
 
 /// A streamed reply. Dropping it aborts the request and releases its in-flight permit.
 pub struct Reply {
-    body: DecodedBody,
+    body: Box<DecodedBody>,
     format: Format,
     /// The part of the body that is not parsed yet: at most one read.
     input: Bytes,
@@ -80,7 +82,7 @@ impl Reply {
     ) -> Self {
         let (channel, task_id) = (message.channel.clone(), message.task_id.as_str().into());
         Self {
-            body,
+            body: Box::new(body),
             format,
             input: Bytes::new(),
             deadline,

@@ -50,7 +50,7 @@ impl ResponseReader {
             channel: ChannelName::new("chat_1").expect("a name"),
             params: Arc::new(Params::default()),
             user_id: None,
-            sender: SenderKey::new(None, Ipv4Addr::LOCALHOST.into()),
+            sender: SenderKey::new(None, Ipv4Addr::LOCALHOST.into(), 64),
             username: None,
             connection_id: ConnectionId::random(),
             request_id: RequestId::new(None, &trace),

@@ -7,10 +7,10 @@ use crate::clock;
 use crate::config::Secret;
 
 /// The header with the signature.
-pub(super) const HEADER: &str = "x-tidegate-signature";
+pub const HEADER: &str = "x-tidegate-signature";
 
 /// `t=<unix seconds>,v1=<hex>`: HMAC-SHA256 over `<unix seconds>.<body>`.
-pub(super) fn sign(secret: &Secret, body: &[u8]) -> String {
+pub fn sign(secret: &Secret, body: &[u8]) -> String {
     sign_at(secret, clock::unix_seconds(), body)
 }
 

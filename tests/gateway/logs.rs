@@ -3,10 +3,10 @@
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use crate::chat::chat;
+use crate::chat::{APP, chat, session_with};
 use crate::outcome::Outcome::{Closed, Connected};
 use crate::outcome::outcome;
-use crate::rig::{API_KEY, Client, Gateway, Redis, Settings, Upstream, http};
+use crate::rig::{API_KEY, Client, Gateway, Redis, Settings, Upstream, http, until};
 
 const PATH: &str = "/ws/chat/42/";
 const SECRET_TEXT: &str = "nobody-else-reads-this";
@@ -195,4 +195,92 @@ async fn one_user_is_debugged_on_all_nodes_for_a_time() {
     }
     let audit = nodes[0].wait_for_event("admin_debug").await;
     assert_eq!(audit["target"], "audit");
+}
+
+#[tokio::test]
+async fn a_refusal_says_what_a_person_needs_to_know() {
+    let settings = chat("auth = [\"cookie\"]")
+        .also("jwt", "audience = \"chat\"\nchannels_claim = \"channels\"");
+    let gateway = Gateway::start(settings).await;
+    let cookie = |claims| format!("access_token={}", session_with(claims));
+    let good = cookie(json!({"aud": "chat", "channels": ["news"]}));
+    let (other_audience, expired) =
+        (cookie(json!({"aud": "mail"})), cookie(json!({"aud": "chat", "exp": 1})));
+    let evil = ("origin", "https://evil.example");
+    for (headers, code) in [
+        (vec![evil], 4003),
+        (vec![("origin", "null")], 4003),
+        (vec![APP, ("cookie", &other_audience)], 4001),
+        (vec![APP, ("cookie", &expired)], 4001),
+        (vec![APP, ("cookie", &good)], 4003),
+    ] {
+        assert_eq!(outcome(&gateway, PATH, &headers).await, Closed(code));
+    }
+    let lines = gateway.log_events("handshake_refused");
+    let fields = ["cause", "origin", "check", "claim", "user", "channel"];
+    let found: Vec<_> = lines.iter().map(|line| fields.map(|field| line[field].clone())).collect();
+    let none = json!(null);
+    let app = json!(APP.1);
+    assert_eq!(
+        found,
+        [
+            [
+                json!("origin"),
+                json!(evil.1),
+                none.clone(),
+                none.clone(),
+                none.clone(),
+                none.clone()
+            ],
+            [
+                json!("origin"),
+                json!("null"),
+                none.clone(),
+                none.clone(),
+                none.clone(),
+                none.clone()
+            ],
+            [
+                json!("jwt"),
+                app.clone(),
+                json!("wrong_claims"),
+                json!("aud"),
+                none.clone(),
+                none.clone()
+            ],
+            [
+                json!("jwt_expired"),
+                app.clone(),
+                json!("expired"),
+                json!("exp"),
+                none.clone(),
+                none.clone()
+            ],
+            [json!("channel"), app.clone(), none.clone(), none, json!("7"), json!("chat_42")],
+        ]
+    );
+    // The token endpoint says the same.
+    let headers =
+        [APP, ("authorization", &*format!("Bearer {}", session_with(json!({"aud": "mail"}))))];
+    let path = "/api/v1/auth/ws-connection-token/";
+    let refused = http::post(gateway.addr(), path, &headers, &json!({})).await;
+    assert_eq!(refused.status, 401);
+    let line = gateway.wait_for_event("issue_refused").await;
+    assert_eq!((&line["origin"], &line["claim"]), (&app, &json!("aud")), "{line}");
+}
+
+#[tokio::test]
+async fn a_closed_connection_has_the_clients_address_and_origin() {
+    let gateway = Gateway::start(chat("auth = [\"anonymous\"]")).await;
+    for (headers, origin) in [(vec![APP], json!(APP.1)), (vec![], json!(null))] {
+        let before = gateway.events("connection_closed");
+        assert_eq!(outcome(&gateway, PATH, &headers).await, Connected);
+        let lines = until("another line", async || {
+            let lines = gateway.log_events("connection_closed");
+            (lines.len() > before).then_some(lines)
+        })
+        .await;
+        let line = lines.last().expect("a line");
+        assert_eq!((&line["address"], &line["origin"]), (&json!("127.0.0.1"), &origin), "{line}");
+    }
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::cancelled::CancelledChannels;
+use super::remembered::RememberedCalls;
 use super::{
     Cancellation, EPOCH_TTL, Extent, GENERATION_TTL, PAGE_BYTES, PAGE_LENGTH, Page, PublishOnce,
     Published, ReadFrom, TerminalEvent, encode_received, end_key, new_epoch,
@@ -19,8 +20,9 @@ use crate::socket::Delivery;
 /// The approximate bytes of a channel besides its publications.
 const CHANNEL_BYTES: usize = 512;
 
-/// The most [`PublishOnce`] keys that are remembered. Beyond this the oldest are removed.
-const MAX_REMEMBERED: usize = 100_000;
+/// Channels without publications may take this part of `max_bytes` in addition. They never cost another channel its
+/// publications.
+const EMPTY_PART: usize = 4;
 
 /// The most running generations that are recorded for one channel. Beyond this the oldest are removed.
 const MAX_RUNNING: usize = 64;
@@ -32,15 +34,20 @@ pub struct MemoryHistory(Arc<Mutex<State>>);
 
 struct State {
     max_bytes: usize,
+    /// The bytes of the logs with publications.
     bytes: usize,
+    /// The bytes of the logs without publications.
+    empty_bytes: usize,
     channels: HashMap<ChannelName, Log>,
-    /// The times at which channels are swept. An entry that differs from its log's `due` is obsolete.
-    due: BinaryHeap<Reverse<(Instant, ChannelName)>>,
-    remembered: HashMap<(ChannelName, String), Remembered>,
-    /// The keys of `remembered` in the order in which they were added.
-    remembered_order: VecDeque<(ChannelName, String)>,
+    /// The times at which logs with publications are swept. An entry that differs from its log's `due` is obsolete.
+    due: DueTimes,
+    /// The same for logs without publications.
+    empty_due: DueTimes,
+    remembered: RememberedCalls,
     cancelled: CancelledChannels,
 }
+
+type DueTimes = BinaryHeap<Reverse<(Instant, ChannelName)>>;
 
 struct Log {
     epoch: Epoch,
@@ -52,6 +59,8 @@ struct Log {
     deadline: Instant,
     /// When the log is swept next, at the latest at its deadline.
     due: Instant,
+    /// Whether the log counts as one with publications.
+    is_stored: bool,
     running: Vec<Running>,
 }
 
@@ -61,23 +70,18 @@ struct Running {
     expires_at: Instant,
 }
 
-struct Remembered {
-    number: u64,
-    published: Published,
-    expires_at: Instant,
-}
-
 impl MemoryHistory {
-    /// `max_bytes` bounds all channels together. Beyond it, the channels without publications for the longest time
-    /// lose theirs.
+    /// `max_bytes` bounds the channels with publications together. Beyond it, those without new publications for the
+    /// longest time lose theirs. Channels without publications have a bound of their own.
     pub fn new(max_bytes: usize) -> Self {
         Self(Arc::new(Mutex::new(State {
             max_bytes,
             bytes: 0,
+            empty_bytes: 0,
             channels: HashMap::new(),
-            due: BinaryHeap::new(),
-            remembered: HashMap::new(),
-            remembered_order: VecDeque::new(),
+            due: DueTimes::new(),
+            empty_due: DueTimes::new(),
+            remembered: RememberedCalls::default(),
             cancelled: CancelledChannels::new(),
         })))
     }
@@ -103,12 +107,13 @@ impl MemoryHistory {
     ) -> Published {
         let now = Instant::now();
         let mut state = self.state();
-        if let Some(first) = once.and_then(|once| state.find_repeat(channel, once, now)) {
+        if let Some(first) = once.and_then(|once| state.remembered.find_repeat(channel, once, now))
+        {
             return Published { duplicate: true, ..first };
         }
         let has_ended = once
             .and_then(|once| once.unless.as_ref())
-            .is_some_and(|end| state.is_remembered(channel, end, now));
+            .is_some_and(|end| state.remembered.contains(channel, end, now));
         if has_ended {
             return Published { position: None, duplicate: false, refused: true };
         }
@@ -118,7 +123,7 @@ impl MemoryHistory {
         let position = state.publish(channel, history, &data, now, &mut emit);
         let published = Published { position, duplicate: false, refused };
         if let Some(once) = once {
-            state.remember(channel, once, published, now);
+            state.remembered.remember(channel, once, published, now);
         }
         published
     }
@@ -134,7 +139,7 @@ impl MemoryHistory {
         let TerminalEvent { task_id, json, once, cancellation } = terminal;
         let now = Instant::now();
         let mut state = self.state();
-        if let Some(first) = state.find_repeat(channel, once, now) {
+        if let Some(first) = state.remembered.find_repeat(channel, once, now) {
             return Published { duplicate: true, ..first };
         }
         if let Some(Cancellation { unnamed }) = cancellation {
@@ -143,14 +148,14 @@ impl MemoryHistory {
         state.record_generation_end(channel, task_id);
         let position = state.publish(channel, history, &[json], now, &mut emit);
         let published = Published { position, duplicate: false, refused: false };
-        state.remember(channel, once, published, now);
+        state.remembered.remember(channel, once, published, now);
         published
     }
 
     /// A task starts, to which events without a task id may belong.
     pub fn start_task(&self, channel: &ChannelName, task_id: &str) {
         let mut state = self.state();
-        state.remembered.remove(&(channel.clone(), end_key(task_id)));
+        state.remembered.forget(channel, end_key(task_id));
         state.cancelled.start(channel, task_id);
     }
 
@@ -225,11 +230,12 @@ impl State {
                 bytes: 0,
                 deadline,
                 due: deadline,
+                is_stored: false,
                 running: Vec::new(),
             };
             self.channels.insert(channel.clone(), log);
-            self.due.push(Reverse((deadline, channel.clone())));
-            self.bytes += CHANNEL_BYTES;
+            self.empty_due.push(Reverse((deadline, channel.clone())));
+            self.empty_bytes += CHANNEL_BYTES;
         }
         self.channels.get_mut(channel).expect("the log exists or was just inserted")
     }
@@ -278,83 +284,65 @@ impl State {
         }
         let deadline = now + history.ttl;
         log.deadline = deadline;
-        let sooner = deadline < log.due;
-        if sooner {
+        let was_stored = std::mem::replace(&mut log.is_stored, true);
+        let is_due_anew = !was_stored || deadline < log.due;
+        if is_due_anew {
             log.due = deadline;
         }
         let after = log.bytes;
         self.bytes = self.bytes + after - before;
-        if sooner {
+        if !was_stored {
+            self.empty_bytes -= CHANNEL_BYTES;
+            self.bytes += CHANNEL_BYTES;
+        }
+        if is_due_anew {
             self.due.push(Reverse((deadline, channel.clone())));
         }
         delivery
     }
 
-    /// Removes what is due and, as long as `max_bytes` is exceeded, what is due next.
+    /// Removes what is due and, as long as a bound is exceeded, what is due next.
     fn sweep(&mut self, now: Instant) {
-        while let Some(Reverse((due, _))) = self.due.peek()
-            && (*due <= now || self.bytes > self.max_bytes)
-        {
-            let Some(Reverse((due, channel))) = self.due.pop() else { return };
+        while let Some((due, channel)) = pop_due(&mut self.due, now, self.bytes > self.max_bytes) {
             let Some(log) = self.channels.get_mut(&channel) else { continue };
-            if due != log.due {
+            if due != log.due || !log.is_stored {
                 continue;
             }
             // If the two differ, something was published after the entry was queued.
-            if due == log.deadline {
-                self.bytes -= std::mem::take(&mut log.bytes);
-                if log.publications.is_empty() || due > now {
-                    self.channels.remove(&channel);
-                    self.bytes -= CHANNEL_BYTES;
-                    continue;
-                }
-                log.publications = VecDeque::new();
-                log.deadline = now + EPOCH_TTL;
+            if due != log.deadline {
+                log.due = log.deadline;
+                self.due.push(Reverse((log.due, channel)));
+                continue;
             }
+            self.bytes -= std::mem::take(&mut log.bytes) + CHANNEL_BYTES;
+            if due > now {
+                self.channels.remove(&channel);
+                continue;
+            }
+            log.publications = VecDeque::new();
+            log.is_stored = false;
+            log.deadline = now + EPOCH_TTL;
             log.due = log.deadline;
-            self.due.push(Reverse((log.due, channel)));
+            self.empty_due.push(Reverse((log.due, channel)));
+            self.empty_bytes += CHANNEL_BYTES;
         }
-    }
-
-    /// Whether something was published under this key lately.
-    fn is_remembered(&self, channel: &ChannelName, key: &str, now: Instant) -> bool {
-        let remembered = self.remembered.get(&(channel.clone(), key.to_owned()));
-        remembered.is_some_and(|remembered| remembered.expires_at > now)
-    }
-
-    fn find_repeat(
-        &self,
-        channel: &ChannelName,
-        once: &PublishOnce,
-        now: Instant,
-    ) -> Option<Published> {
-        let remembered = self.remembered.get(&(channel.clone(), once.key.clone()))?;
-        let is_repeat = remembered.expires_at > now && remembered.number >= once.number;
-        is_repeat.then_some(remembered.published)
-    }
-
-    fn remember(
-        &mut self,
-        channel: &ChannelName,
-        once: &PublishOnce,
-        published: Published,
-        now: Instant,
-    ) {
-        let key = (channel.clone(), once.key.clone());
-        let expires_at = now + once.ttl.min(Duration::from_secs(24 * 60 * 60));
-        let remembered = Remembered { number: once.number, published, expires_at };
-        if self.remembered.insert(key.clone(), remembered).is_none() {
-            self.remembered_order.push_back(key);
-        }
-        while let Some(oldest) = self.remembered_order.front() {
-            let is_valid = self.remembered.get(oldest).is_some_and(|found| found.expires_at > now);
-            if is_valid && self.remembered_order.len() <= MAX_REMEMBERED {
-                return;
+        let max_empty = self.max_bytes / EMPTY_PART;
+        while let Some((due, channel)) =
+            pop_due(&mut self.empty_due, now, self.empty_bytes > max_empty)
+        {
+            let is_current = |log: &Log| due == log.due && !log.is_stored;
+            if self.channels.get(&channel).is_some_and(is_current) {
+                self.channels.remove(&channel);
+                self.empty_bytes -= CHANNEL_BYTES;
             }
-            self.remembered.remove(oldest);
-            self.remembered_order.pop_front();
         }
     }
+}
+
+/// Removes the first entry if it is due, or in any case if `is_full`.
+fn pop_due(due: &mut DueTimes, now: Instant, is_full: bool) -> Option<(Instant, ChannelName)> {
+    let Reverse((at, _)) = due.peek()?;
+    (*at <= now || is_full).then(|| due.pop())?.map(|Reverse(entry)| entry)
 }
 
 impl Log {

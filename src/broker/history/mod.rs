@@ -10,6 +10,7 @@ mod compact;
 mod layered;
 mod memory;
 mod redis;
+mod remembered;
 #[cfg(test)]
 mod tests;
 

@@ -59,7 +59,7 @@ impl Core {
         let (parts, distribution) = self.split(history);
         let layer = layer.map(|settings| Layer::new(settings, url, &parts)).transpose()?;
         Ok(async move {
-            tokio::task::spawn_local(distribution);
+            tokio::task::spawn_local(shutdown.essential("distribution", distribution));
             if let Some(layer) = &layer {
                 layer.spawn(&parts, &shutdown);
             }

@@ -65,3 +65,111 @@ fn histories_must_leave_memory_for_clients() {
     assert_eq!(with("0", "max_history_bytes = \"64MiB\""), [""; 0]);
     assert_eq!(with("\"1MiB\"", "kind = \"redis\""), [""; 0]);
 }
+
+const JWT: &str =
+    "[jwt]\nkeys = [{ alg = \"HS256\", secret = \"a secret of thirty-two bytes and more\" }]\n";
+
+/// The keys of the notices.
+fn keys(text: &str) -> Vec<String> {
+    let key = |notice: String| notice.rsplit_once(": ").map(|(key, _)| key.to_owned());
+    notices(text)
+        .into_iter()
+        .filter_map(key)
+        .map(|key| key.replace("route /ws/{id}/: ", ""))
+        .collect()
+}
+
+fn route(lines: &str) -> String {
+    format!("[[route]]\npath = \"/ws/{{id}}/\"\n{lines}\n")
+}
+
+#[test]
+fn channels_that_any_user_may_join_are_named() {
+    let notices_of = |jwt: &str, lines: &str| keys(&format!("{jwt}{}", route(lines)));
+    let channel = "channel = \"c_{id}\"\n";
+    for (jwt, lines, expected) in [
+        (JWT, format!("{channel}auth = [\"cookie\"]"), vec!["authorize"]),
+        (JWT, format!("{channel}auth = [\"connection_token\"]"), vec!["authorize"]),
+        (JWT, format!("{channel}auth = [\"cookie\"]\nauthorize = \"none\""), vec![]),
+        (
+            JWT,
+            format!("{channel}auth = [\"cookie\"]\nauthorize = {{ url = \"http://a/\" }}"),
+            vec![],
+        ),
+        (JWT, "channel = \"u_{user_id}\"\nauth = [\"cookie\"]".to_owned(), vec![]),
+        (JWT, "channel = \"news\"\nauth = [\"cookie\"]".to_owned(), vec![]),
+        (JWT, format!("{channel}auth = [\"cookie\", \"anonymous\"]"), vec![]),
+        ("", format!("{channel}auth = [\"connection_token\"]"), vec![]),
+        (JWT, format!("{channel}auth = [\"query\"]\nauthorize = \"none\""), vec!["auth"]),
+        ("", format!("{channel}auth = [\"query\"]"), vec![]),
+        (
+            JWT,
+            "channel = \"u_{user_id}\"\nauth = [\"cookie\", \"anonymous\"]".to_owned(),
+            vec!["auth"],
+        ),
+    ] {
+        assert_eq!(notices_of(jwt, &lines), expected, "{lines}");
+    }
+    let upstream = "[upstream.w]\nkind = \"http\"\nurl = \"http://a/{user_id}\"\n";
+    let lines = format!("{channel}upstream = \"w\"\nauth = [\"anonymous\"]");
+    assert_eq!(keys(&format!("{}{upstream}", route(&lines))), ["auth"]);
+}
+
+#[test]
+fn a_worker_that_the_proxy_also_reaches_is_named() {
+    let route = route("channel = \"c_{id}\"\nupstream = \"w\"\nauth = [\"anonymous\"]");
+    let with = |proxy: &str, url: &str, more: &str| {
+        keys(&format!(
+            "[proxy]\nupstream = {proxy:?}\n{route}[upstream.w]\nkind = \"http\"\nurl = {url:?}\n{more}"
+        ))
+    };
+    let key = ["upstream.w.signing_secret"];
+    let worker = "http://app:8001/internal/{id}";
+    assert_eq!(with("http://app:8001", worker, ""), key);
+    assert_eq!(with("http://app:8001/internal/", worker, ""), key);
+    assert_eq!(with("http://localhost:80", "http://127.0.0.1/x", ""), key);
+    let signed = "signing_secret = \"a secret of the worker\"";
+    assert_eq!(with("http://app:8001", worker, signed), [""; 0]);
+    assert_eq!(with("http://app:8001", worker, "signing_secret = \"short\""), key);
+    for proxy in ["http://app:8002", "http://other:8001", "http://app:8001/public"] {
+        assert_eq!(with(proxy, worker, ""), [""; 0], "{proxy}");
+    }
+}
+
+#[test]
+fn what_is_written_and_not_used_is_named() {
+    let route = route("channel = \"c_{id}\"\nauth = [\"anonymous\"]");
+    assert_eq!(keys(&format!("[engine.redis]\nurl = \"redis://h\"\n{route}")), ["engine.redis"]);
+    let plain = "[engine]\nkind = \"redis\"\n[engine.redis.channels]\nprefix = \"x\"\n";
+    assert_eq!(keys(&format!("{plain}{route}")), ["engine.redis.channels"]);
+    let short = "[admin]\napi_keys = [\"a key that nobody guesses\", \"k\"]\n";
+    let found = notices(&format!("{short}{route}"));
+    assert!(found.len() == 1 && found[0].starts_with("admin.api_keys[1]: "), "{found:?}");
+}
+
+#[test]
+fn variables_that_look_like_overrides_are_named() {
+    use crate::config::Environment;
+
+    let text = format!(
+        "[log]\nlevel = \"${{TIDEGATE_LEVEL}}\"\n{}",
+        route("channel = \"c_{id}\"\nauth = [\"anonymous\"]")
+    );
+    let environment = Environment::from_iter([
+        ("TIDEGATE_SERVER_LISTEN", "0.0.0.0:80"),
+        ("tidegate_unknown", "1"),
+        ("TIDEGATE_LEVEL", "info"),
+        ("TIDEGATE__SERVER__THREADS", "1"),
+        ("TIDEGATE_API_KEY", "k"),
+        ("TIDEGATE_SERVICE_HOST", "10.0.0.1"),
+        ("TIDEGATE_PORT", "tcp://10.0.0.1:80"),
+        ("TIDEGATE_ADMIN_PORT_9000_TCP_ADDR", "10.0.0.1"),
+        ("TIDEGATE_ADMIN_SERVICE_PORT_HTTP", "9000"),
+        ("HOME", "/"),
+    ]);
+    let config = Config::parse(&text, &environment, std::path::Path::new("")).unwrap();
+    let found = config.notices();
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found[0].contains("did you mean TIDEGATE__SERVER__LISTEN?"), "{found:?}");
+    assert!(found[1].starts_with("tidegate_unknown: "), "{found:?}");
+}

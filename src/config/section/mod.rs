@@ -147,6 +147,22 @@ impl Section<'_> {
         self.table.get(name).is_some_and(|value| value.as_str() != Some(""))
     }
 
+    /// Whether the table `name` is in the file, or a variable sets one of its keys.
+    pub(super) fn is_written(&self, name: &str) -> bool {
+        self.table.contains_key(name) || self.context.has_overrides_below(&self.path_of(name))
+    }
+
+    /// Records that the key `name` is valid and probably not meant.
+    pub(super) fn warn(&mut self, name: &str, text: &str) {
+        let key = self.path_of(name);
+        self.context.warnings.push(format!("{key}: {text}"));
+    }
+
+    /// Everything that was recorded with [`Section::warn`].
+    pub(super) fn warnings(&self) -> Vec<String> {
+        self.context.warnings.clone()
+    }
+
     /// Records a mistake of the key `name`; `""` stands for the table itself.
     pub(super) fn mistake(&mut self, name: &str, found: Option<String>, fix: impl Into<String>) {
         let key = self.path_of(name);

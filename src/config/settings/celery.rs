@@ -17,6 +17,9 @@ pub struct CeleryUpstream {
     pub tasks: Vec<(ChannelPattern, CeleryTask)>,
     /// Messages are refused while the queue is this long; 0 = no limit.
     pub max_len: u64,
+    /// The most tasks of one user, or of the anonymous clients of one address, that wait or are in progress; 0 = a
+    /// quarter of `max_len`, at least 64.
+    pub max_len_per_user: u64,
     /// The signal that stops a running task; `None` = running tasks are not stopped.
     pub revoke_signal: Option<&'static str>,
     /// Where the outcomes of tasks are read; `None` = they are not.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::{RedisUrl, Secret};
+use super::{Rate, RedisUrl, Secret};
 use crate::protocol::Template;
 
 /// `[tokens]`: single-use connection tokens.
@@ -19,6 +19,12 @@ pub struct Tokens {
     pub csrf: Csrf,
     /// The pattern over the route's parameters that a record's `connection_id` must match; `None` = any.
     pub binding: Option<Template>,
+    /// Requests to the token endpoint of one user, over all nodes; `None` = not limited.
+    pub requests_per_user: Option<Rate>,
+    /// The same of one address.
+    pub requests_per_ip: Option<Rate>,
+    /// The most tokens of one user that wait to be used, if the endpoint has issued them; `None` = not limited.
+    pub outstanding_per_user: Option<u32>,
 }
 
 /// The format of a token's record in Redis.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use url::Url;
 
+use super::Secret;
 use crate::protocol::{ChannelPattern, PathPattern, Template};
 
 /// `[[route]]`: a path with its channel, rules and upstream.
@@ -70,8 +71,24 @@ pub enum Authorize {
     Claims,
     /// The same. The config says that credentials without patterns open every channel of the route on purpose.
     None,
-    /// The claims, then a `POST` to this URL. Only a 2xx response admits the client.
-    Url { url: Url, timeout: Duration },
+    /// The claims, then a `POST` to a URL. Only a 2xx response admits the client.
+    Url(Box<AuthorizeUrl>),
+}
+
+/// How the backend is asked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AuthorizeUrl {
+    pub url: Url,
+    /// The time limit, with the time that the question waits for its turn.
+    pub timeout: Duration,
+    /// The most questions in flight of all clients, and of one user or of the anonymous clients of one address; 0 = a
+    /// quarter.
+    pub max_in_flight: usize,
+    pub max_in_flight_per_user: usize,
+    /// How long a decision about a user is remembered; zero = not at all.
+    pub cache: Duration,
+    /// The secret that questions are signed with; `None` = not signed.
+    pub signing_secret: Option<Secret>,
 }
 
 /// How a client is rejected.
@@ -119,6 +136,8 @@ pub struct SendQueue {
 pub struct RouteLimits {
     pub messages_per_user: Option<UserRate>,
     pub messages_per_connection: Option<Rate>,
+    /// Control frames and small fragments.
+    pub frames_per_connection: Option<Rate>,
     pub connects_per_user: Option<UserRate>,
     /// The maximum number of open connections.
     pub connections_per_user: Option<u32>,
@@ -187,6 +206,8 @@ pub struct Generations {
     pub concurrent: Concurrent,
     /// The most messages of one channel that wait with [`Concurrent::Queue`].
     pub max_waiting: usize,
+    /// The same for one user, or for the anonymous clients of one address; 0 = half.
+    pub max_waiting_per_user: usize,
 }
 
 /// What happens to a message while another reply runs on its channel.
@@ -221,6 +242,7 @@ impl Generations {
             duplicate_terminal: DuplicateTerminal::Drop,
             concurrent: Concurrent::Parallel,
             max_waiting: 16,
+            max_waiting_per_user: 0,
         }
     }
 }

@@ -54,6 +54,8 @@ pub struct ClientLimits {
     pub connects_per_ip: Option<Rate>,
     /// HTTP requests that are not WebSocket handshakes. `None` = no limit.
     pub requests_per_ip: Option<Rate>,
+    /// New channels, for the clients of one address. `None` = no limit.
+    pub channels_per_ip: Option<Rate>,
     /// How many bits of an IPv6 address count.
     pub ipv6_prefix: u8,
 }

@@ -15,6 +15,8 @@ pub struct Upstream {
     /// The maximum number of concurrent relays, streamed replies and upstream sockets. Beyond it the client
     /// gets `busy`.
     pub max_in_flight: usize,
+    /// The same for one user, or for the anonymous clients of one address; 0 = a quarter.
+    pub max_in_flight_per_user: usize,
     pub circuit: Circuit,
 }
 
@@ -57,6 +59,9 @@ pub struct RedisQueue {
     /// A stream is trimmed to about this many entries (`MAXLEN ~`); a list of this length refuses messages.
     /// 0 = no limit.
     pub max_len: u64,
+    /// The most tasks of one user, or of the anonymous clients of one address, that wait or are in progress; 0 = a
+    /// quarter of `max_len`, at least 64.
+    pub max_len_per_user: u64,
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -21,7 +21,7 @@ async fn send(
         request = request.header(*name, *value);
     }
     let request = request.body(Full::new(Bytes::from(body.to_owned()))).unwrap();
-    let (head, body) = handshake.issue(request).await.into_parts();
+    let (head, body) = handshake.issue(request, [127, 0, 0, 1].into()).await.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
     let json = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap() };
     (Response::from_parts(head, ()), json)

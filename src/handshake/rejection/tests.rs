@@ -7,7 +7,7 @@ type Wait = Option<(u64, &'static str)>;
 
 /// Returns every rejection with its close code, its status and the time to wait.
 fn all_rejections() -> Vec<(Rejection, u16, u16, Wait)> {
-    let jwt = |rejection| Rejection::credential(Credential::Jwt(rejection));
+    let jwt = |rejection: JwtRejection| Rejection::credential(Credential::Jwt(rejection.into()));
     let (limited, soon) = (Duration::from_millis(41_001), Duration::ZERO);
     vec![
         (Rejection::origin(), 4003, 403, None),

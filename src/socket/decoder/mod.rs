@@ -16,15 +16,31 @@ use super::utf8::{InvalidUtf8, Utf8};
 use crate::protocol::{CloseReason, is_valid_close_code};
 use head::{Head, HeadReader};
 
-/// A complete message or control frame of the peer.
+/// A fragment with less payload than this is reported, so that it can be counted: fragments with more are bounded by
+/// the size of their message.
+const SMALL_FRAGMENT: u64 = 64;
+
+/// A complete message or control frame of the peer, or a part of a message that is worth counting.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Incoming<'a> {
+    /// The head of a fragment of a message with little or no payload; of any data frame while messages are skipped.
+    SmallFragment,
     Text(&'a str),
     Binary(&'a [u8]),
     Ping(&'a [u8]),
     Pong,
     /// The code and reason of a close frame. `None` if the close frame has neither.
     Close(Option<(u16, &'a str)>),
+}
+
+/// What becomes of the bytes after an [`Incoming`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proceed {
+    Parse,
+    /// Only control frames are passed on. The payload of data frames is neither checked nor kept.
+    SkipMessages,
+    /// Nothing more is parsed, now or later.
+    Discard,
 }
 
 /// A frame whose payload is being read.
@@ -54,6 +70,7 @@ pub struct Decoder {
     message: Option<Box<Partial>>,
     /// The payload so far of a control frame that comes in pieces.
     control: Vec<u8>,
+    proceed: Proceed,
 }
 
 impl Decoder {
@@ -65,6 +82,15 @@ impl Decoder {
             frame: None,
             message: None,
             control: Vec::new(),
+            proceed: Proceed::Parse,
+        }
+    }
+
+    /// From now on does what `proceed` says, and frees what it then no longer needs.
+    pub fn set(&mut self, proceed: Proceed) {
+        self.proceed = proceed;
+        if proceed != Proceed::Parse {
+            self.message = None;
         }
     }
 
@@ -75,18 +101,22 @@ impl Decoder {
     }
 
     /// Consumes `input` (unmasking it in place) and passes on what is complete. After an error, or after
-    /// `on_event` received a close, nothing more may be fed.
+    /// `on_event` received a close, nothing more may be fed. The rest of `input` is treated as `on_event` answers.
     pub fn feed(
         &mut self,
         mut input: &mut [u8],
-        on_event: &mut dyn FnMut(Incoming<'_>),
+        on_event: &mut dyn FnMut(Incoming<'_>) -> Proceed,
     ) -> Result<(), CloseReason> {
-        loop {
+        while self.proceed != Proceed::Discard {
             if self.frame.is_none() {
                 let (taken, head) = self.head.read(input)?;
                 input = &mut input[taken..];
                 let Some(head) = head else { return Ok(()) };
+                let is_counted = self.is_counted(&head);
                 self.frame = Some(self.begin_frame(head)?);
+                if is_counted {
+                    self.pass_on(Incoming::SmallFragment, on_event);
+                }
             }
             let Some(frame) = &mut self.frame else { return Ok(()) };
             let available = frame.remaining.min(input.len());
@@ -95,7 +125,9 @@ impl Decoder {
             }
             let (payload, rest) = input.split_at_mut(available);
             input = rest;
-            unmask(payload, frame.mask);
+            if self.proceed == Proceed::Parse || frame.opcode.is_control() {
+                unmask(payload, frame.mask);
+            }
             frame.mask.rotate_left(available % 4);
             frame.remaining -= available;
             let finished = frame.remaining == 0;
@@ -109,16 +141,35 @@ impl Decoder {
                 if closed {
                     return Ok(());
                 }
-            } else {
+            } else if self.proceed == Proceed::Parse {
                 self.data_payload(opcode, payload, finished && fin, on_event)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Whether the frame is reported on its own. A message of one frame is reported as a message.
+    fn is_counted(&self, head: &Head) -> bool {
+        let is_fragment = head.opcode == Opcode::Continuation || !head.fin;
+        let is_small_fragment = is_fragment && head.length < SMALL_FRAGMENT;
+        !head.opcode.is_control() && (is_small_fragment || self.proceed != Proceed::Parse)
+    }
+
+    fn pass_on(
+        &mut self,
+        incoming: Incoming<'_>,
+        on_event: &mut dyn FnMut(Incoming<'_>) -> Proceed,
+    ) {
+        let proceed = on_event(incoming);
+        if proceed != self.proceed {
+            self.set(proceed);
         }
     }
 
     /// Checks a head against the frames before it: their order, and the size of the whole message.
     fn begin_frame(&self, head: Head) -> Result<Frame, CloseReason> {
         let Head { opcode, fin, length, mask } = head;
-        if !opcode.is_control() {
+        if !opcode.is_control() && self.proceed == Proceed::Parse {
             if (opcode == Opcode::Continuation) != self.message.is_some() {
                 return Err(CloseReason::ProtocolError);
             }
@@ -135,7 +186,7 @@ impl Decoder {
         opcode: Opcode,
         payload: &[u8],
         finished: bool,
-        on_event: &mut dyn FnMut(Incoming<'_>),
+        on_event: &mut dyn FnMut(Incoming<'_>) -> Proceed,
     ) -> Result<(), CloseReason> {
         if !finished {
             self.control.extend_from_slice(payload);
@@ -148,11 +199,12 @@ impl Decoder {
             joined.extend_from_slice(payload);
             &joined
         };
-        on_event(match opcode {
+        let incoming = match opcode {
             Opcode::Ping => Incoming::Ping(payload),
             Opcode::Pong => Incoming::Pong,
             _ => Incoming::Close(parse_close(payload)?),
-        });
+        };
+        self.pass_on(incoming, on_event);
         Ok(())
     }
 
@@ -161,12 +213,13 @@ impl Decoder {
         opcode: Opcode,
         payload: &[u8],
         finished: bool,
-        on_event: &mut dyn FnMut(Incoming<'_>),
+        on_event: &mut dyn FnMut(Incoming<'_>) -> Proceed,
     ) -> Result<(), CloseReason> {
         if self.message.is_none() {
             let is_text = opcode == Opcode::Text;
             if finished {
-                return pass_on(is_text, payload, on_event);
+                self.pass_on(whole_message(is_text, payload)?, on_event);
+                return Ok(());
             }
             self.message =
                 Some(Box::new(Partial { is_text, utf8: Utf8::default(), bytes: Vec::new() }));
@@ -180,25 +233,18 @@ impl Decoder {
             if !message.utf8.is_complete() {
                 return Err(CloseReason::InvalidUtf8);
             }
-            return pass_on(message.is_text, &message.bytes, on_event);
+            self.pass_on(whole_message(message.is_text, &message.bytes)?, on_event);
         }
         Ok(())
     }
 }
 
-/// Passes on a complete data message.
-fn pass_on(
-    is_text: bool,
-    payload: &[u8],
-    on_event: &mut dyn FnMut(Incoming<'_>),
-) -> Result<(), CloseReason> {
-    if is_text {
-        let text = simdutf8::basic::from_utf8(payload).map_err(|_| CloseReason::InvalidUtf8)?;
-        on_event(Incoming::Text(text));
-    } else {
-        on_event(Incoming::Binary(payload));
+fn whole_message(is_text: bool, payload: &[u8]) -> Result<Incoming<'_>, CloseReason> {
+    if !is_text {
+        return Ok(Incoming::Binary(payload));
     }
-    Ok(())
+    let text = simdutf8::basic::from_utf8(payload).map_err(|_| CloseReason::InvalidUtf8)?;
+    Ok(Incoming::Text(text))
 }
 
 /// Parses the payload of a close frame (RFC 6455 section 7.4, with the codes that IANA has registered since).

@@ -31,7 +31,9 @@ fn run(bytes: &[u8], size: usize, max: usize) -> (Vec<String>, Option<CloseReaso
                 Incoming::Ping(bytes) => format!("ping {}", bytes.len()),
                 Incoming::Pong => "pong".into(),
                 Incoming::Close(close) => format!("close {close:?}"),
+                Incoming::SmallFragment => return Proceed::Parse,
             });
+            Proceed::Parse
         });
         if let Err(reason) = fed {
             return (events, Some(reason));
@@ -135,6 +137,74 @@ fn frames_that_the_rfc_forbids_are_refused() {
 fn no_memory_is_reserved_for_bytes_not_yet_received() {
     let mut decoder = Decoder::new(1 << 30);
     let mut head = [&[0x82, 0xff, 0, 0, 0, 0, 0x20, 0, 0, 0][..], &[0; 4], &[0; 10]].concat();
-    decoder.feed(&mut head, &mut |_| ()).unwrap();
+    decoder.feed(&mut head, &mut |_| Proceed::Parse).unwrap();
     assert!(decoder.message.unwrap().bytes.capacity() < 1024);
+}
+
+/// Feeds `bytes` in pieces of `size`, answering the event number `at` with `proceed`. Returns the events by name.
+fn run_until(bytes: &[u8], size: usize, at: usize, proceed: Proceed) -> Vec<&'static str> {
+    let mut decoder = Decoder::new(100_000);
+    let mut events = Vec::new();
+    for piece in bytes.chunks(size) {
+        let mut piece = piece.to_vec();
+        let fed = decoder.feed(&mut piece, &mut |event| {
+            events.push(match event {
+                Incoming::Text(_) => "text",
+                Incoming::Binary(_) => "binary",
+                Incoming::Ping(_) => "ping",
+                Incoming::Pong => "pong",
+                Incoming::Close(_) => "close",
+                Incoming::SmallFragment => "fragment",
+            });
+            if events.len() > at { proceed } else { Proceed::Parse }
+        });
+        fed.unwrap();
+    }
+    assert!(decoder.message.is_none());
+    events
+}
+
+#[test]
+fn small_fragments_are_reported_and_large_ones_and_whole_messages_are_not() {
+    let stream = [
+        masked(0x81, b""),
+        masked(0x01, b""),
+        masked(0x00, &[b'a'; 63]),
+        masked(0x00, &[b'a'; 64]),
+        masked(0x8a, b""),
+        masked(0x80, b""),
+        masked(0x02, &[0; 64]),
+        masked(0x80, &[0; 64]),
+    ]
+    .concat();
+    let expected = ["text", "fragment", "fragment", "pong", "fragment", "text", "binary"];
+    for size in [stream.len(), 1, 7] {
+        assert_eq!(run_until(&stream, size, usize::MAX, Proceed::Parse), expected);
+    }
+}
+
+#[test]
+fn while_messages_are_skipped_only_control_frames_and_a_count_of_the_others_are_passed_on() {
+    let stream = [
+        masked(0x81, b"last"),
+        // Neither in order, nor UTF-8, nor within the size of a message.
+        masked(0x00, b"\xff"),
+        masked(0x81, &vec![0xff; 200_000]),
+        masked(0x89, b"now"),
+        masked(0x01, b"never finished"),
+        masked(0x88, b"\x03\xe8"),
+    ]
+    .concat();
+    let expected = ["text", "fragment", "fragment", "ping", "fragment", "close"];
+    for size in [stream.len(), 1, 1000] {
+        assert_eq!(run_until(&stream, size, 0, Proceed::SkipMessages), expected);
+    }
+}
+
+#[test]
+fn nothing_is_parsed_once_the_rest_is_discarded() {
+    let stream = [masked(0x81, b"last"), masked(0x8a, b""), vec![0xff; 100]].concat();
+    for size in [stream.len(), 1] {
+        assert_eq!(run_until(&stream, size, 0, Proceed::Discard), ["text"]);
+    }
 }

@@ -20,6 +20,7 @@ pub use debugging::{Debugged, Subject, TooMany};
 pub use fields::on_one_line;
 pub use throttle::LogThrottle;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -73,6 +74,9 @@ pub fn filter(
     Ok((LogControl(Arc::clone(&shared)), LineFilter(shared)))
 }
 
+/// The pause of the maintenance after a panic in it.
+const AFTER_PANIC: Duration = Duration::from_secs(1);
+
 impl LogControl {
     /// Sets the level, such as `info` or `tidegate=debug,warn`. `Err` describes the mistake in it; then nothing
     /// changes.
@@ -109,8 +113,9 @@ impl LogControl {
         let control = self.clone();
         std::thread::Builder::new().name("log".to_owned()).spawn(move || {
             loop {
-                let due = control.maintain(Instant::now());
-                control.0.timer.sleep(due);
+                // The hook has logged a panic; the next task may succeed.
+                let due = catch_unwind(AssertUnwindSafe(|| control.maintain(Instant::now())));
+                control.0.timer.sleep(due.unwrap_or_else(|_| Some(Instant::now() + AFTER_PANIC)));
             }
         })?;
         Ok(())

@@ -17,9 +17,9 @@ use super::fields::{self, Short, is_written_as};
 
 /// The fields that distinguish lines of one callsite. Their values are labels, names from the config, or short
 /// texts about a failure.
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 15] = [
     "upstream", "route", "redis", "call", "limit", "step", "outcome", "cause", "why", "reason",
-    "code", "key", "host",
+    "code", "key", "host", "check", "claim",
 ];
 
 /// Events that are always written, however often they come.

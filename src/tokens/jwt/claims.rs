@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::JwtRejection;
+use super::{JwtClaim, JwtFailure, JwtRejection};
 use crate::protocol::{ChannelPattern, UserId};
 use crate::tokens::Identity;
 use crate::tokens::record::unix_seconds_from;
@@ -34,7 +34,7 @@ impl ClaimRules {
 
     /// Checks the claims at `now` (Unix seconds). The identity expires when this check would start to fail:
     /// at `exp` plus the leeway.
-    pub(super) fn identify(&self, claims: &Claims, now: u64) -> Result<Identity, JwtRejection> {
+    pub(super) fn identify(&self, claims: &Claims, now: u64) -> Result<Identity, JwtFailure> {
         let expires_at = self.check_times(claims, now)?;
         self.check_audience(claims)?;
         Ok(Identity {
@@ -51,25 +51,24 @@ impl ClaimRules {
 
     /// Checks `exp`, which is required, and `nbf`, which is optional (RFC 7519, sections 4.1.4 and 4.1.5).
     /// Returns when the identity expires, in Unix seconds.
-    fn check_times(&self, claims: &Claims, now: u64) -> Result<u64, JwtRejection> {
-        let exp = claims.get("exp").and_then(unix_seconds_from).ok_or(JwtRejection::WrongClaims)?;
+    fn check_times(&self, claims: &Claims, now: u64) -> Result<u64, JwtFailure> {
+        let exp = claims.get("exp").and_then(unix_seconds_from);
+        let exp = exp.ok_or(JwtFailure::of_claim(JwtClaim::Exp))?;
         let expires_at = exp.saturating_add(self.leeway);
         if now >= expires_at {
-            return Err(JwtRejection::Expired);
+            let (rejection, claim) = (JwtRejection::Expired, Some(JwtClaim::Exp));
+            return Err(JwtFailure { rejection, claim });
         }
-        let nbf = claims
-            .get("nbf")
-            .map_or(Some(0), unix_seconds_from)
-            .ok_or(JwtRejection::WrongClaims)?;
-        if nbf > now.saturating_add(self.leeway) {
-            return Err(JwtRejection::WrongClaims);
+        let nbf = claims.get("nbf").map_or(Some(0), unix_seconds_from);
+        match nbf {
+            Some(nbf) if nbf <= now.saturating_add(self.leeway) => Ok(expires_at),
+            _ => Err(JwtFailure::of_claim(JwtClaim::Nbf)),
         }
-        Ok(expires_at)
     }
 
     /// Checks issuer and audience where they are configured. A token of another type, such as a refresh
     /// token, is refused.
-    fn check_audience(&self, claims: &Claims) -> Result<(), JwtRejection> {
+    fn check_audience(&self, claims: &Claims) -> Result<(), JwtFailure> {
         let is_from = |issuer: &String| claims.get("iss").and_then(Value::as_str) == Some(issuer);
         let is_for = |audience: &String| match claims.get("aud") {
             Some(Value::String(one)) => one == audience,
@@ -77,25 +76,29 @@ impl ClaimRules {
             _ => false,
         };
         let is_access = claims.get("token_type").is_none_or(|of| of.as_str() == Some("access"));
-        let fits =
-            self.issuer.as_ref().is_none_or(is_from) && self.audience.as_ref().is_none_or(is_for);
-        if fits && is_access { Ok(()) } else { Err(JwtRejection::WrongClaims) }
+        let checks = [
+            (self.issuer.as_ref().is_none_or(is_from), JwtClaim::Iss),
+            (self.audience.as_ref().is_none_or(is_for), JwtClaim::Aud),
+            (is_access, JwtClaim::TokenType),
+        ];
+        match checks.into_iter().find(|(fits, _)| !fits) {
+            None => Ok(()),
+            Some((_, claim)) => Err(JwtFailure::of_claim(claim)),
+        }
     }
 
-    fn read_user(&self, claims: &Claims) -> Result<UserId, JwtRejection> {
+    fn read_user(&self, claims: &Claims) -> Result<UserId, JwtFailure> {
         let claim = claims.get(&self.user_claim).or_else(|| claims.get("sub"));
-        claim.and_then(UserId::from_json).ok_or(JwtRejection::WrongClaims)
+        claim.and_then(UserId::from_json).ok_or(JwtFailure::of_claim(JwtClaim::User))
     }
 
-    fn read_channels(
-        &self,
-        claims: &Claims,
-    ) -> Result<Option<Box<[ChannelPattern]>>, JwtRejection> {
+    fn read_channels(&self, claims: &Claims) -> Result<Option<Box<[ChannelPattern]>>, JwtFailure> {
         let Some(claim) = claims.get(&self.channels_claim) else { return Ok(None) };
-        let patterns = claim.as_array().ok_or(JwtRejection::WrongClaims)?;
+        let wrong = JwtFailure::of_claim(JwtClaim::Channels);
+        let patterns = claim.as_array().ok_or(wrong)?;
         let pattern = |value: &Value| value.as_str().map(ChannelPattern::new);
         let patterns: Option<_> = patterns.iter().map(pattern).collect();
-        patterns.map(Some).ok_or(JwtRejection::WrongClaims)
+        patterns.map(Some).ok_or(wrong)
     }
 }
 

@@ -26,7 +26,7 @@ use self::keys::Key;
 use super::Identity;
 use crate::clock;
 use crate::telemetry;
-pub use crate::telemetry::credentials::JwtRejection;
+pub use crate::telemetry::credentials::{JwtClaim, JwtFailure, JwtRejection};
 
 /// Verifies JWTs against configured keys and a JWKS. Cheap to clone, shared by all threads.
 #[derive(Clone)]
@@ -59,7 +59,7 @@ impl JwtVerifier {
 
     /// Checks signature, times, issuer, audience and token type; asymmetric signatures on another thread.
     /// Returns the identity and the claims that it is made of.
-    pub async fn verify(&self, token: &str) -> Result<(Identity, Claims), JwtRejection> {
+    pub async fn verify(&self, token: &str) -> Result<(Identity, Claims), JwtFailure> {
         let outcome = self.0.verify_at(token, clock::unix_seconds()).await;
         telemetry::credentials::jwt_verified(outcome.as_ref().map(|_| ()).map_err(|why| *why));
         outcome
@@ -68,13 +68,13 @@ impl JwtVerifier {
 
 impl Inner {
     /// `now` is in Unix seconds.
-    async fn verify_at(&self, token: &str, now: u64) -> Result<(Identity, Claims), JwtRejection> {
+    async fn verify_at(&self, token: &str, now: u64) -> Result<(Identity, Claims), JwtFailure> {
         let token = Arc::new(Compact::parse(token)?);
         let configured = self.keys.iter().filter(|key| key.accepts_kid_of(&token));
         if !self.is_signed_by(&token, configured.cloned().collect()).await?
             && !self.is_signed_by(&token, self.published_keys(&token).await?).await?
         {
-            return Err(JwtRejection::WrongSignature);
+            return Err(JwtRejection::WrongSignature.into());
         }
         let claims = token.claims()?;
         Ok((self.rules.identify(&claims, now)?, claims))

@@ -110,7 +110,7 @@ async fn each_algorithm_verifies_its_own_tokens_and_no_others() {
                 Err(JwtRejection::WrongSignature)
             };
             assert_eq!(
-                outcome.map(|(identity, _)| identity.user_id),
+                outcome.map(|(identity, _)| identity.user_id).map_err(|failure| failure.rejection),
                 expected,
                 "{configured:?} {used:?}"
             );
@@ -124,7 +124,10 @@ async fn a_public_key_is_no_shared_secret() {
     for public in [RSA_PUBLIC, P256_PUBLIC] {
         let verifier = verifier(vec![key(Algorithm::RS256, None), key(Algorithm::ES256, None)]);
         let attack = sign(Algorithm::HS256, None, &EncodingKey::from_secret(public.as_bytes()));
-        assert_eq!(verifier.verify(&attack).await.err(), Some(JwtRejection::WrongSignature));
+        assert_eq!(
+            verifier.verify(&attack).await.err().map(|failure| failure.rejection),
+            Some(JwtRejection::WrongSignature)
+        );
     }
 }
 
@@ -182,7 +185,11 @@ async fn text_that_is_not_a_signed_token_is_malformed() {
         forged(json!({"alg": "HS256", "crit": ["b64"], "b64": false})),
         forged(json!(["HS256", null, null])),
     ] {
-        assert_eq!(verifier.verify(&token).await.err(), Some(JwtRejection::Malformed), "{token}");
+        assert_eq!(
+            verifier.verify(&token).await.err().map(|failure| failure.rejection),
+            Some(JwtRejection::Malformed),
+            "{token}"
+        );
     }
     assert!(verifier.verify(&forged(json!({"alg": "HS256"}))).await.is_ok());
 }
@@ -201,13 +208,13 @@ async fn a_changed_token_does_not_verify() {
             format!("{}.{}.AAAA", parts[0], parts[1]),
             format!("{}.{}.!", parts[0], parts[1]),
         ] {
-            let outcome = verifier.verify(&token).await.err();
+            let outcome = verifier.verify(&token).await.err().map(|failure| failure.rejection);
             assert_eq!(outcome, Some(JwtRejection::WrongSignature), "{token}");
         }
     }
     let other = EncodingKey::from_ec_pem(OTHER_P256.as_bytes()).unwrap();
     let outcome = verifier.verify(&sign(Algorithm::ES256, None, &other)).await;
-    assert_eq!(outcome.err(), Some(JwtRejection::WrongSignature));
+    assert_eq!(outcome.err().map(|failure| failure.rejection), Some(JwtRejection::WrongSignature));
 }
 
 #[tokio::test]
@@ -215,11 +222,20 @@ async fn claims_are_read_only_after_the_signature_was_verified() {
     let verifier = verifier(vec![key(Algorithm::HS256, None)]);
     let expired = json!({"user_id": 1, "exp": 1});
     let ours = sign_hs(&Secret::new(SECRET), Algorithm::HS256, &expired).unwrap();
-    assert_eq!(verifier.verify(&ours).await.err(), Some(JwtRejection::Expired));
+    assert_eq!(
+        verifier.verify(&ours).await.err().map(|failure| failure.rejection),
+        Some(JwtRejection::Expired)
+    );
     let theirs = sign_hs(&Secret::new("guess"), Algorithm::HS256, &expired).unwrap();
-    assert_eq!(verifier.verify(&theirs).await.err(), Some(JwtRejection::WrongSignature));
+    assert_eq!(
+        verifier.verify(&theirs).await.err().map(|failure| failure.rejection),
+        Some(JwtRejection::WrongSignature)
+    );
     let list = sign_hs(&Secret::new(SECRET), Algorithm::HS256, &json!([1])).unwrap();
-    assert_eq!(verifier.verify(&list).await.err(), Some(JwtRejection::Malformed));
+    assert_eq!(
+        verifier.verify(&list).await.err().map(|failure| failure.rejection),
+        Some(JwtRejection::Malformed)
+    );
 }
 
 #[test]
@@ -272,10 +288,18 @@ async fn access_tokens_of_simplejwt_are_accepted_and_refresh_tokens_are_not() {
         assert_eq!(identity.expires_at, Some(expires));
         assert_eq!(claims["session_version"], 1);
     }
-    let outcome = inner.verify_at(SIMPLEJWT_ACCESS, expires).await.map(|_| ());
+    let outcome = inner
+        .verify_at(SIMPLEJWT_ACCESS, expires)
+        .await
+        .map(|_| ())
+        .map_err(|failure| failure.rejection);
     assert_eq!(outcome, Err(JwtRejection::Expired));
     for now in [issued, refresh_expires - 1] {
-        let outcome = inner.verify_at(SIMPLEJWT_REFRESH, now).await.map(|_| ());
+        let outcome = inner
+            .verify_at(SIMPLEJWT_REFRESH, now)
+            .await
+            .map(|_| ())
+            .map_err(|failure| failure.rejection);
         assert_eq!(outcome, Err(JwtRejection::WrongClaims));
     }
 }

@@ -3,7 +3,7 @@ use super::*;
 const TTL: Duration = Duration::from_secs(60);
 
 fn bounded(max_tokens: usize, max_bytes: usize) -> MemoryTokens {
-    MemoryTokens { ttl: TTL, records: ExpiringMap::with_bounds(1, max_tokens, max_bytes) }
+    MemoryTokens::with_bounds(TTL, 1, max_tokens, max_bytes)
 }
 
 #[test]
@@ -12,7 +12,7 @@ fn expired_tokens_are_removed_and_make_room() {
     let start = store.now();
     store.put("a", "1".into(), start).unwrap();
     store.put("b", "2".into(), start).unwrap();
-    assert_eq!(store.put("c", "3".into(), start), Err(Full));
+    assert_eq!(store.put("c", "3".into(), start), Err(NotIssued::StoreFull));
     assert_eq!(store.take("a", start + TTL), None);
     store.put("c", "3".into(), start + TTL).unwrap();
     store.put("d", "4".into(), start + TTL).unwrap();
@@ -31,7 +31,7 @@ fn used_tokens_make_room_at_once() {
         store.put(&token, "1234".into(), now).unwrap();
         assert!(store.take(&token, now).is_some());
     }
-    assert_eq!(store.put("long", "12345".into(), now), Err(Full));
+    assert_eq!(store.put("long", "12345".into(), now), Err(NotIssued::StoreFull));
     assert_eq!(store.records.len(), 0);
 }
 

@@ -32,7 +32,7 @@ fn the_failures_of_one_sender_count_as_one() {
     let (circuit, now) = (circuit(3), Instant::now());
     let fail = |sender: SenderKey| circuit.try_acquire(now).unwrap().failed(Some(sender), now);
     let user = |id: &str| SenderKey::User(crate::protocol::UserId::Text(id.into()));
-    let network = |ip: &str| SenderKey::new(None, ip.parse().unwrap());
+    let network = |ip: &str| SenderKey::new(None, ip.parse().unwrap(), 64);
     for _ in 0..100 {
         fail(user("eve"));
         fail(network("2001:db8::1"));

@@ -50,6 +50,7 @@ fn upstream(kind: UpstreamKind) -> config::Upstream {
         kind,
         timeout: LONG,
         max_in_flight: 64,
+        max_in_flight_per_user: 0,
         circuit: config::Circuit { failures: 1000, window: LONG, open: LONG },
     }
 }

@@ -7,7 +7,7 @@ use crate::redis_link::test_server::RedisServer;
 
 fn queue(server: &RedisServer, max_len: u64) -> config::RedisQueue {
     let key = Template::parse("q:{channel}:{user_id}").unwrap();
-    config::RedisQueue { redis_url: server.url(), key, max_len }
+    config::RedisQueue { redis_url: server.url(), key, max_len, max_len_per_user: 0 }
 }
 
 const KEY: &str = "q:chat_42:7";

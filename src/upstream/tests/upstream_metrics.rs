@@ -22,7 +22,7 @@ async fn outcomes_permits_retries_and_circuits_are_counted() {
     .await;
     let http = config::HttpUpstream { retries: 1, ..http_to(&server.url()) };
     let mut config = upstream(UpstreamKind::Http(http));
-    config.max_in_flight = 2;
+    (config.max_in_flight, config.max_in_flight_per_user) = (2, 2);
     config.circuit.failures = 1;
     let recorder = PrometheusBuilder::new().build_recorder();
     let upstreams = Upstreams::new(&metrics::with_local_recorder(&recorder, || shared(config)));

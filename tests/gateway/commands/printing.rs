@@ -14,6 +14,42 @@ async fn the_default_config_is_one_that_check_takes() {
     }
 }
 
+#[tokio::test]
+async fn check_warns_of_risks_and_strict_fails() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("gateway.toml");
+    let file_name = text(&file).to_owned();
+    let config = |engine: &str| {
+        format!(
+            "{engine}[admin]\napi_keys = [\"k\"]\n[jwt]\n\
+             keys = [{{ alg = \"HS256\", secret = \"a secret of thirty-two bytes or so\" }}]\n\
+             [[route]]\npath = \"/ws/{{room}}/\"\nchannel = \"room_{{room}}\"\nupstream = \"\"\n"
+        )
+    };
+    std::fs::write(&file, config("[engine.redis]\nurl = \"redis://h\"\n")).unwrap();
+    let variable = [("TIDEGATE_SERVER_LISTEN", "127.0.0.1:80")];
+    let found = tidegate_with(&variable, &["check", "--config", &file_name]).await.ok();
+    for part in [
+        ": warning: engine.redis: ",
+        ": warning: TIDEGATE_SERVER_LISTEN: ",
+        ": warning: admin.api_keys[0]: ",
+        ": warning: route /ws/{room}/: authorize: ",
+        ": warning: route /ws/{room}/: auth: ",
+        ": ok, 1 route, ",
+    ] {
+        assert!(found.contains(part), "{part}: {found}");
+    }
+    let strict = ["check", "--strict", "--config", &file_name];
+    let failed = tidegate_with(&variable, &strict).await;
+    assert_eq!(failed.code, Some(1), "{failed:?}");
+    assert!(failed.stdout.contains(": 5 warnings, 1 route, "), "{failed:?}");
+
+    let quiet = "[[route]]\npath = \"/ws/{room}/\"\nchannel = \"room_{room}\"\nupstream = \"\"\n\
+                 auth = [\"connection_token\"]\n";
+    std::fs::write(&file, quiet).unwrap();
+    tidegate(&strict).await.ok();
+}
+
 /// A config that uses every kind of source, with a secret in every place that may have one.
 const FILE: &str = r#"
 [server]

@@ -190,6 +190,14 @@ impl RawClient {
         }
     }
 
+    /// Expects a text message that contains `part`.
+    pub async fn expect_text(&mut self, part: &str) {
+        match self.next().await {
+            Received::Text(text) if String::from_utf8_lossy(&text).contains(part) => {}
+            other => panic!("expected {part:?}, got {}", shorten(&other)),
+        }
+    }
+
     pub async fn expect(&mut self, expected: Received) {
         let received = self.next().await;
         assert!(

@@ -33,7 +33,7 @@ impl Settings {
             .upstream("worker", &format!("kind = \"http\"\nurl = {upstream_url:?}"))
     }
 
-    /// A config with a raw route at `/echo` for messages up to 16 MiB and one at `/small` for 1 KiB,
+    /// A config with a raw route at `/echo` for messages up to 16 MiB and one at `/small` for 1 KiB, in any number of fragments,
     /// both relayed to the WebSocket server at `url`.
     pub fn echo(url: &str) -> Self {
         let mut settings =
@@ -50,6 +50,7 @@ max_message_bytes = "{bytes}"
 send_queue = {{ messages = 4096, bytes = "64MiB" }}
 [route.limits]
 messages_per_connection = "1000000/1s"
+frames_per_connection = "off"
 "#
             ));
         }

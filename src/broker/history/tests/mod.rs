@@ -400,6 +400,29 @@ async fn memory_is_bounded_in_bytes() {
 }
 
 #[tokio::test(flavor = "current_thread")]
+async fn empty_channels_are_bounded_and_cost_no_channel_its_publications() {
+    let memory = MemoryHistory::new(100_000);
+    let bench = Bench::with_memory(memory.clone());
+    let stored = bench.fill(&channel("five_0"), 5).await;
+    let brief = bench.fill(&channel("brief_0"), 5).await;
+    for n in 1..5000 {
+        bench.read(&channel(&format!("five_{n}")), ReadFrom::Running).await;
+    }
+    let is_kept = |n: usize| memory.extent(&channel(&format!("five_{n}"))).is_some();
+    assert_eq!(offsets(&bench.read(&channel("five_0"), at(stored, 0)).await), [1, 2, 3, 4, 5]);
+    let kept = (1..5000).filter(|n| is_kept(*n)).count();
+    assert!((10..=50).contains(&kept), "{kept} empty channels");
+    assert!(is_kept(4999), "the newest");
+    // A channel whose publications have expired is empty and keeps its epoch.
+    let path = channel("brief_0");
+    while memory.extent(&path).is_some_and(|extent| extent.kept > 0) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let (next, _) = (bench.fill(&path, 1).await, bench.fill(&channel("five_1"), 1).await);
+    assert_eq!(next, Position { offset: 6, ..brief });
+}
+
+#[tokio::test(flavor = "current_thread")]
 async fn a_history_that_lost_its_end_continues_under_another_epoch() {
     let bench = Bench::redis().await;
     let (_, commands) = bench.redis.as_ref().unwrap();

@@ -17,7 +17,7 @@ use crate::control::{Control, Threads};
 use crate::generations::{Generations, RunningTasks};
 use crate::limits::{ConnectionCounts, LeaseSet, RefusalDelays, SharedLimits};
 use crate::presence::PresenceStore;
-use crate::protocol::{ChannelName, ConnectionId, RequestId, TraceContext};
+use crate::protocol::{ChannelName, ConnectionId, RequestId, SenderKey, TraceContext};
 use crate::redis_link::Commands;
 use crate::redis_link::test_server::RedisServer;
 use crate::replies::{Replies, ReplyServices, ThreadConfig};
@@ -162,6 +162,7 @@ impl Node {
             address: std::net::Ipv4Addr::LOCALHOST.into(),
             origin: None,
             user_id: None,
+            key: SenderKey::new(None, [127, 0, 0, 1].into(), 64),
             request_id: RequestId::new(None, &TraceContext::default()),
             trace: TraceContext::default(),
         }

@@ -70,6 +70,7 @@ fn claims_are_checked() {
         (json!({"channels": {}}), Err(WrongClaims)),
     ] {
         let outcome_now = rules().identify(&claims(changes.clone()), NOW).map(|_| ());
+        let outcome_now = outcome_now.map_err(|failure| failure.rejection);
         assert_eq!(outcome_now, outcome, "{changes}");
     }
 }
@@ -79,7 +80,10 @@ fn a_null_claim_is_of_the_wrong_type() {
     for name in ["token_type", "channels", "user_id", "nbf"] {
         let mut claims = claims(json!({"sub": "u"}));
         claims.insert(name.into(), Value::Null);
-        assert_eq!(rules().identify(&claims, NOW).err(), Some(JwtRejection::WrongClaims));
+        assert_eq!(
+            rules().identify(&claims, NOW).err().map(|failure| failure.rejection),
+            Some(JwtRejection::WrongClaims)
+        );
     }
 }
 
@@ -99,4 +103,22 @@ fn an_identity_is_made_of_the_claims() {
     assert!(identity.may_join("a_1") && !identity.may_join("b_1"));
     let big = rules().identify(&claims(json!({"user_id": u64::MAX})), NOW).unwrap();
     assert_eq!(big.user_id, Some(UserId::Text(u64::MAX.to_string().into())));
+}
+
+#[test]
+fn a_failure_names_its_claim() {
+    for (changes, claim) in [
+        (json!({"exp": NOW - 30}), "exp"),
+        (json!({"exp": null}), "exp"),
+        (json!({"nbf": NOW + 31}), "nbf"),
+        (json!({"iss": "https://other.example"}), "iss"),
+        (json!({"aud": "mail"}), "aud"),
+        (json!({"token_type": "refresh"}), "token_type"),
+        (json!({"user_id": [1]}), "user_claim"),
+        (json!({"user_id": "_anonymous_"}), "user_claim"),
+        (json!({"channels": "chat_1"}), "channels_claim"),
+    ] {
+        let failure = rules().identify(&claims(changes.clone()), NOW).unwrap_err();
+        assert_eq!(failure.claim.map(JwtClaim::label), Some(claim), "{changes}");
+    }
 }

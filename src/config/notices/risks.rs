@@ -1,0 +1,104 @@
+//! Settings by which strangers may get more than was meant.
+
+use url::Url;
+
+use crate::config::{AuthSource, Authorize, Config, HttpUpstream, Route, Secret, UpstreamKind};
+use crate::protocol::{Template, UserId};
+
+/// A shorter key or secret can be guessed.
+const MIN_SECRET_BYTES: usize = 16;
+
+/// One line per risk: the key, then what to look at.
+pub(super) fn of(config: &Config) -> Vec<String> {
+    let mut notices = Vec::new();
+    let mut add = |key: &str, text: &str| notices.push(format!("{key}: {text}"));
+    let is_short = |secret: &Secret| secret.expose().len() < MIN_SECRET_BYTES;
+    for (index, _) in config.admin.api_keys.iter().enumerate().filter(|(_, key)| is_short(key)) {
+        let text = "shorter than 16 bytes, so that it can be guessed";
+        add(&format!("admin.api_keys[{index}]"), text);
+    }
+    for route in &config.routes {
+        let key = |name: &str| format!("route {}: {name}", route.path.as_str());
+        if is_open_to_all_users(config, route) {
+            let text = "any signed-in user may join every channel of this route, if its JWT has no channel patterns; \
+                        ask your API ({ url = … }), or write \"none\" if this is meant";
+            add(&key("authorize"), text);
+        }
+        if route.auth.contains(&AuthSource::Anonymous) && uses_user_id(config, route) {
+            let text =
+                format!("all anonymous clients share one {{user_id}}, {}", UserId::ANONYMOUS);
+            add(&key("auth"), &text);
+        }
+        if has_jwts(config) && route.auth.contains(&AuthSource::Query) {
+            let text =
+                "with \"query\", JWTs are in URLs, which proxies write to their logs; leave it out";
+            add(&key("auth"), text);
+        }
+    }
+    for (name, upstream) in &config.upstreams {
+        let UpstreamKind::Http(http) = &upstream.kind else { continue };
+        let key = format!("upstream.{name}.signing_secret");
+        match &http.signing_secret {
+            Some(secret) if is_short(secret) => {
+                add(&key, "shorter than 16 bytes, so that it can be guessed");
+            }
+            None if is_reached_by_proxy(config, http) => {
+                let text = "missing, and proxy.upstream leads to this URL as well, so that anybody can post messages there as \
+                            any user; sign them, or keep the path from the proxy";
+                add(&key, text);
+            }
+            _ => {}
+        }
+    }
+    notices
+}
+
+fn has_jwts(config: &Config) -> bool {
+    !config.jwt.keys.is_empty() || config.jwt.jwks_url.is_some()
+}
+
+/// Whether a JWT without channel patterns, or a connection token that was issued for one, opens channels that the client
+/// names.
+fn is_open_to_all_users(config: &Config, route: &Route) -> bool {
+    let takes_jwts = route.auth.iter().any(|source| match source {
+        AuthSource::Cookie | AuthSource::Bearer | AuthSource::Query => true,
+        AuthSource::ConnectionToken => config.tokens.issue_path.is_some(),
+        AuthSource::Anonymous => false,
+    });
+    has_jwts(config)
+        && takes_jwts
+        && route.authorize == Authorize::Claims
+        && !route.auth.contains(&AuthSource::Anonymous)
+        && route.channel.names().any(|name| name != "user_id")
+}
+
+/// Whether the name of a channel, URL or key depends on the user.
+fn uses_user_id(config: &Config, route: &Route) -> bool {
+    let uses = |template: &Template| template.names().any(|name| name == "user_id");
+    let upstream = route.upstream.as_ref().and_then(|name| config.upstreams.get(name));
+    uses(&route.channel)
+        || upstream.is_some_and(|upstream| match &upstream.kind {
+            UpstreamKind::Http(http) => uses(&http.url),
+            UpstreamKind::WebSocket(socket) => uses(&socket.url),
+            UpstreamKind::RedisStream(queue) | UpstreamKind::RedisList(queue) => uses(&queue.key),
+            UpstreamKind::Celery(celery) => {
+                celery.track.as_ref().is_some_and(|track| uses(&track.key))
+            }
+        })
+}
+
+/// Whether a request of a stranger can get to the endpoint through the proxy.
+fn is_reached_by_proxy(config: &Config, http: &HttpUpstream) -> bool {
+    let (Some(proxy), Ok(url)) = (&config.proxy.upstream, Url::parse(&http.url.example())) else {
+        return false;
+    };
+    let is_local = |host: &str| matches!(host, "localhost" | "127.0.0.1" | "[::1]" | "0.0.0.0");
+    let is_same_host = match (proxy.host_str(), url.host_str()) {
+        (Some(one), Some(other)) => one == other || (is_local(one) && is_local(other)),
+        _ => false,
+    };
+    let base = proxy.path().trim_end_matches('/');
+    is_same_host
+        && proxy.port_or_known_default() == url.port_or_known_default()
+        && url.path().strip_prefix(base).is_some_and(|rest| rest.starts_with('/'))
+}
