@@ -6,7 +6,6 @@ use std::cell::RefCell;
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -18,8 +17,7 @@ use hyper::{Method, Request, Response, StatusCode, Version};
 use libfuzzer_sys::fuzz_target;
 use tidegate::internals::Config;
 use tidegate::internals::handshake::{
-    Authenticator, ClientAddress, Found, Handshake, HandshakeAttempt, ReservedChannels, Routes,
-    SharedLimits, TokenStore, check_head, upgrade,
+    ClientAddress, Found, Handshake, HandshakeAttempt, check_head, upgrade,
 };
 use tidegate_fuzz::{Pieces, block_on};
 
@@ -58,18 +56,8 @@ struct World {
 
 static WORLD: LazyLock<World> = LazyLock::new(|| {
     let config = Config::from_toml(CONFIG).expect("a configuration");
-    let store = TokenStore::memory(Duration::from_secs(60));
-    let authenticator = Authenticator::new(&config.tokens, &config.jwt, store).expect("keys");
-    let handshake = Handshake::new(
-        Routes::new(&config.routes, &config.replies),
-        &config.origins,
-        &config.tokens,
-        &config.jwt,
-        authenticator,
-        SharedLimits::memory(),
-        ReservedChannels::new(["chat_own".to_owned()]),
-    );
-    World { handshake: handshake.expect("a handshake"), config }
+    let handshake = Handshake::in_memory(&config, "chat_own").expect("a handshake");
+    World { config, handshake }
 });
 
 fuzz_target!(|bytes: &[u8]| {
@@ -147,7 +135,7 @@ async fn answer(peer: IpAddr, mut request: Request<Incoming>) -> Response<Full<B
         None if handshake.is_token_endpoint(request.uri().path()) => {
             let (parts, body) = request.into_parts();
             let head = Request::from_parts(parts.clone(), ());
-            let response = handshake.issue(Request::from_parts(parts, body)).await;
+            let response = handshake.issue(Request::from_parts(parts, body), address.ip).await;
             if response.status() == StatusCode::OK {
                 check_origin(head.headers());
                 assert!(head.method() == Method::POST && has_credential(&head));
