@@ -52,7 +52,17 @@ fuzz_target!(|bytes: &[u8]| {
         format!("HTTP/1.1 {status}\r\nContent-Type: {kind}\r\n{coding}{length}\r\n").into_bytes();
     response.extend_from_slice(body);
     let unsplit = read(&response, response.len());
-    assert_eq!(unsplit, read(&response, usize::from(cut)));
+    let cut_up = read(&response, usize::from(cut));
+    match (&unsplit, &cut_up) {
+        // What precedes a mistake of its coding in the same piece may be lost with it.
+        (
+            Some(ReadResponse::Streamed(some, Some(_))),
+            Some(ReadResponse::Streamed(others, Some(_))),
+        ) if !coding.is_empty() => {
+            assert!(some.iter().zip(others).all(|(one, other)| one == other));
+        }
+        _ => assert_eq!(unsplit, cut_up),
+    }
     match unsplit.expect("a response") {
         ReadResponse::Streamed(events, _) => {
             for event in events {
