@@ -52,8 +52,10 @@ label_enum! {
         /// The upstream is overloaded by its own account.
         Busy => "busy",
         Rejected => "rejected",
-        /// It cannot be reached, did not answer in time, or answered with a 5xx.
+        /// It cannot be reached, did not answer in time, or a gateway in front of it answered 502, 503 or 504.
         Unavailable => "unavailable",
+        /// It answered that it failed, with another 5xx or a status without a meaning here.
+        Failed => "failed",
         /// It answered with a redirect, which is not followed.
         Redirected => "redirected",
         /// The head of its answer is too large.
