@@ -67,7 +67,7 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
         &config.jwt,
         authenticator,
         SharedLimits::memory(),
-        ReservedChannels::with_prefix("chat_own"),
+        ReservedChannels::new(["chat_own".to_owned()]),
     );
     World { handshake: handshake.expect("a handshake"), config }
 });

@@ -56,6 +56,12 @@ pub struct Intake {
 pub struct IntakeFull;
 
 impl Intake {
+    /// Returns what tells how many bytes wait, without being a sender of the queue.
+    pub fn queued_bytes(&self) -> impl Fn() -> usize + use<> {
+        let (bytes, capacity) = (Arc::clone(&self.bytes), self.capacity);
+        move || capacity.saturating_sub(bytes.available_permits())
+    }
+
     /// Waits for room for all of `data`.
     pub(super) async fn reserve(&self, data: &[Bytes]) -> Result<IntakePermits<'_>, PublishError> {
         let size = data.iter().map(|json| json.len()).sum();

@@ -19,6 +19,14 @@ impl Config {
                 "keys of Django's cache begin with KEY_PREFIX:VERSION:, such as \":1:ws_conn_token:\"",
             );
         }
+        let max_memory = self.server.max_memory;
+        if matches!(self.engine.kind, EngineKind::Memory)
+            && max_memory > 0
+            && self.engine.max_history_bytes >= max_memory
+        {
+            let text = "not more than engine.max_history_bytes: once the histories are full, no client can connect";
+            add("server.max_memory", text);
+        }
         for route in &self.routes {
             let kind = route.upstream.as_ref().and_then(|name| self.upstreams.get(name));
             let ends_replies = kind.is_some_and(|upstream| match &upstream.kind {

@@ -41,10 +41,17 @@ impl Descriptors {
         })
     }
 
-    /// How many connections the admin port may have: at most half of what is reserved.
+    /// The lowest descriptor that no connection to an upstream may have: half of what is reserved is for them.
+    pub fn reserved_from_upstreams(self) -> RawFd {
+        self.limit.map_or(RawFd::MAX, |limit| {
+            RawFd::try_from(limit - reserved(limit) / 2).unwrap_or(RawFd::MAX)
+        })
+    }
+
+    /// How many connections the admin port may have: at most a quarter of what is reserved.
     pub fn for_admin(self, most: usize) -> usize {
         self.limit
-            .map_or(most, |limit| usize::try_from(reserved(limit) / 2).unwrap_or(most).min(most))
+            .map_or(most, |limit| usize::try_from(reserved(limit) / 4).unwrap_or(most).min(most))
     }
 
     /// How many connections clients may have; fewer if upstreams need many.

@@ -7,6 +7,7 @@
 mod descriptors;
 mod engine;
 mod listen;
+mod memory;
 mod needs;
 mod reload;
 mod runtime_config;
@@ -27,10 +28,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 
 use crate::admin::{self, Admin, Listings};
-use crate::broker::{Core, History, WorkerHandle};
+use crate::broker::{Core, WorkerHandle};
 use crate::config::{Config, SharedConfig};
 use crate::control::{self, CancelHook, Control, DebugHook, Target, Threads};
 use crate::generations::{RunningTasks, Task};
+use crate::http_client;
 use crate::limits::{MemoryBudget, NetworkRates, RefusalDelays};
 use crate::listener::{ClientLimits, Worker};
 use crate::service_manager;
@@ -45,9 +47,6 @@ use runtime_config::RuntimeConfigBuilder;
 
 /// The interval of the histograms' upkeep, which keeps them from growing between scrapes.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
-
-/// The interval of the checks of the memory budget. Threads measure at least as often.
-const MEMORY_CHECK: Duration = Duration::from_secs(1);
 
 /// How long the process waits at its end until this node has left the channel layer.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -142,6 +141,7 @@ async fn serve(
     }
     let descriptors = Descriptors::raise();
     descriptors.check(&config);
+    http_client::reserve_descriptors(descriptors.reserved_from_upstreams());
     let shutdown = Shutdown::new();
     let shared = SharedConfig::new(config);
     let config = shared.load_full();
@@ -170,6 +170,7 @@ async fn serve(
     let handles = broker_handles.into_iter().zip(command_handles);
     let parts = WorkerParts { engine: &engine, publisher: &publisher, confirm_applied };
     let workers = parts.workers((public, is_inherited), handles, &shutdown);
+    let intake_bytes = core.intake().queued_bytes();
     let broker = engine.run(core, &config, &shutdown)?;
     publisher.needs.declare(&config);
     serve_admin(&publisher, admin, &metrics, &engine, &log, &shutdown)
@@ -181,7 +182,8 @@ async fn serve(
         }
     };
     tokio::task::spawn_local(shutdown.essential("metrics", upkeep));
-    let memory = check_memory(publisher.memory.clone(), engine.publisher.history());
+    let histories = engine.publisher.history();
+    let memory = memory::check(publisher.memory.clone(), histories, intake_bytes);
     tokio::task::spawn_local(shutdown.essential("memory budget", memory));
     engine.wait_until_ready(&upstreams).await;
     drop(upstreams);
@@ -204,14 +206,6 @@ async fn serve(
         let _ = thread.join();
     }
     Ok(outcome)
-}
-
-/// Sums up what the threads have measured, until the gateway ends.
-async fn check_memory(budget: MemoryBudget, history: History) {
-    loop {
-        tokio::time::sleep(MEMORY_CHECK).await;
-        budget.check(history.memory_bytes());
-    }
 }
 
 /// Cancels replies that run on this node. Commands of any node call it.

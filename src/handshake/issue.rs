@@ -110,7 +110,7 @@ impl Handshake {
         };
         let mut response = result.unwrap_or_else(|refusal| {
             let rejection = refusal.rejection.unwrap_or_else(Rejection::no_credentials);
-            let rejection = rejection.from_origin(origin.logged());
+            let rejection = rejection.with_origin(origin.logged());
             let details = rejection.log_details();
             telemetry::credentials::token_request_refused(refusal.cause, details);
             refusal.response
@@ -260,7 +260,7 @@ impl Handshake {
         identity: &Identity,
     ) -> Result<Option<ChannelName>, Refusal> {
         let refused =
-            |name: &str| Rejection::channel().of_user(identity.user_id.as_ref(), Some(name));
+            |name: &str| Rejection::channel().with_user(identity.user_id.as_ref(), Some(name));
         let named = match (&body.channel, &body.path) {
             (None, None) => return Ok(None),
             (Some(name), None) => ChannelName::new(name).map_err(|_| refused(name))?,

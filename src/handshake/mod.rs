@@ -136,7 +136,7 @@ impl Handshake {
     ) -> Result<Admission, Rejection> {
         let origin = RequestOrigin::read(head.headers());
         let admitted = self.admit_from(&origin, route, params, head, attempt).await;
-        admitted.map_err(|rejection| rejection.from_origin(origin.logged()))
+        admitted.map_err(|rejection| rejection.with_origin(origin.logged()))
     }
 
     async fn admit_from<B>(
@@ -160,7 +160,7 @@ impl Handshake {
         // Limits come before the question, so that nobody can make the backend answer any number of them, and after the
         // other checks, so that a refusal by one of those does not use up the user's limits.
         let refused = |rejection: Rejection| {
-            rejection.of_user(identity.user_id.as_ref(), Some(channel.as_str()))
+            rejection.with_user(identity.user_id.as_ref(), Some(channel.as_str()))
         };
         self.check_channel_rate(&channel, attempt.ip).map_err(refused)?;
         let lease = self.check_limits(&route, &params, &identity, connection_id).await;
@@ -299,7 +299,7 @@ impl Handshake {
         let channel = ChannelName::new(&name).ok();
         channel
             .filter(|channel| self.may_join(identity, channel))
-            .ok_or_else(|| Rejection::channel().of_user(identity.user_id.as_ref(), Some(&name)))
+            .ok_or_else(|| Rejection::channel().with_user(identity.user_id.as_ref(), Some(&name)))
     }
 
     fn may_join(&self, identity: &Identity, channel: &ChannelName) -> bool {

@@ -60,7 +60,7 @@ impl Rejection {
     }
 
     /// Adds the `Origin` header for the log.
-    pub fn from_origin(mut self, origin: Option<&str>) -> Self {
+    pub fn with_origin(mut self, origin: Option<&str>) -> Self {
         if let Some(origin) = origin {
             self.details().origin = Some(origin.chars().take(MAX_LOGGED_CHARS).collect());
         }
@@ -68,7 +68,7 @@ impl Rejection {
     }
 
     /// Adds the user and the channel for the log.
-    pub fn of_user(mut self, user: Option<&UserId>, channel: Option<&str>) -> Self {
+    pub fn with_user(mut self, user: Option<&UserId>, channel: Option<&str>) -> Self {
         self.details().user = user.cloned();
         self.details().channel =
             channel.map(|channel| channel.chars().take(MAX_LOGGED_CHARS).collect());

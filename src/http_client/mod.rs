@@ -20,16 +20,19 @@ use rustls::{ClientConfig, RootCertStore};
 
 mod connections;
 mod content;
+mod tcp;
 
 use connections::Connector;
 pub use content::{BodyError, DecodedBody};
 pub use hyper_util::client::legacy::Error as RequestError;
+use tcp::TcpConnector;
+pub use tcp::reserve_descriptors;
 
 /// A client that sends bodies of type `B`.
 pub struct HttpClient<B = Full<Bytes>> {
-    pooled: Client<Connector<HttpsConnector<HttpConnector>>, B>,
+    pooled: Client<Connector<HttpsConnector<TcpConnector>>, B>,
     /// Keeps no connections; its requests are never sent on one that idled.
-    unpooled: Client<Connector<HttpsConnector<HttpConnector>>, B>,
+    unpooled: Client<Connector<HttpsConnector<TcpConnector>>, B>,
 }
 
 impl<B> Clone for HttpClient<B> {
@@ -132,7 +135,7 @@ where
         .with_tls_config(ClientConfig::clone(tls))
         .https_or_http()
         .enable_http1()
-        .wrap_connector(tcp);
+        .wrap_connector(TcpConnector(tcp));
     let connector = Connector(connector);
     let client = |max_idle| {
         Client::builder(TokioExecutor::new())

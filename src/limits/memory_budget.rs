@@ -1,7 +1,7 @@
 //! The memory budget of the node (`[server] max_memory`): what clients and their messages take together.
 //!
 //! Nothing is counted per delivery. Each thread measures what its connections hold in the rounds of its timers, at
-//! least once a second, and the histories are measured as often. Beyond the budget the thread with the largest send
+//! least once a second, and the histories and the broker's intake are measured as often. Beyond the budget the thread with the largest send
 //! queue closes it, and so on until the rest fits. If it still does not fit, new connections are refused, until a
 //! tenth of the budget is free.
 
@@ -23,7 +23,8 @@ struct Shared {
     /// In bytes; 0 = no limit.
     max: AtomicUsize,
     threads: Box<[ThreadMemory]>,
-    histories: AtomicUsize,
+    /// What belongs to no thread.
+    of_node: AtomicUsize,
     /// Which thread counts a frame that may be queued on several, by the address of its end. Empty unless the budget
     /// is exceeded.
     claims: Mutex<HashMap<usize, usize>>,
@@ -65,7 +66,7 @@ impl MemoryBudget {
         let budget = Self(Arc::new(Shared {
             max: AtomicUsize::default(),
             threads: (0..threads).map(|_| ThreadMemory::default()).collect(),
-            histories: AtomicUsize::default(),
+            of_node: AtomicUsize::default(),
             claims: Mutex::default(),
             was_exceeded: AtomicBool::default(),
             is_refusing: AtomicBool::default(),
@@ -89,9 +90,9 @@ impl MemoryBudget {
     }
 
     /// Sums up all measurements, and decides whether new connections are refused. To be called about once a second
-    /// with the size of the histories.
-    pub fn check(&self, histories: usize) {
-        self.0.histories.store(histories, Relaxed);
+    /// with the size of the histories and of the publications that wait to be delivered.
+    pub fn check(&self, histories: usize, intake: usize) {
+        self.0.of_node.store(histories + intake, Relaxed);
         let sum = |part: fn(&ThreadMemory) -> &AtomicUsize| -> usize {
             self.0.threads.iter().map(|thread| part(thread).load(Relaxed)).sum()
         };
@@ -100,6 +101,7 @@ impl MemoryBudget {
             (MemoryPart::PartialMessages, sum(|thread| &thread.partial_messages)),
             (MemoryPart::InProgress, sum(|thread| &thread.in_progress)),
             (MemoryPart::Histories, histories),
+            (MemoryPart::Intake, intake),
         ] {
             telemetry::process::memory_measured(part, bytes);
         }
@@ -133,7 +135,7 @@ impl MemoryBudget {
 
     fn used(&self) -> usize {
         let of_threads = self.0.threads.iter().map(ThreadMemory::bytes);
-        of_threads.sum::<usize>() + self.0.histories.load(Relaxed)
+        of_threads.sum::<usize>() + self.0.of_node.load(Relaxed)
     }
 }
 

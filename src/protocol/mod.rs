@@ -52,7 +52,7 @@ pub use json::{has_lone_surrogate, json_members, json_text};
 pub(crate) use label::label_enum;
 pub use names::{ChannelName, ChannelPattern, InvalidChannel, ReservedChannels};
 pub use origin::{Origin, OriginPattern, OriginTag};
-pub use path::{Params, PathPattern, Template, TemplateContext, UnfitForUrl};
+pub use path::{Params, PathPattern, Template, TemplateContext, UnfitForUrl, is_path_step};
 pub use portable_json::{NotPortable, check_portable};
 pub use position::{Epoch, Position, ResumePoint, with_position};
 pub use publication::{

@@ -121,7 +121,7 @@ impl fmt::Display for PathPattern {
 
 /// Whether `value` would lead out of its place in a URL: one of its parts between slashes is `.` or `..`, however often
 /// it is percent-encoded, because each server on the way may decode it once.
-fn is_path_step(value: &str) -> bool {
+pub fn is_path_step(value: &str) -> bool {
     let is_step = |text: &str| text.split(['/', '\\']).any(|part| matches!(part, "." | ".."));
     let mut text = Cow::Borrowed(value);
     loop {

@@ -24,7 +24,7 @@ use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 
 use crate::config;
 use crate::http_client::{self, HttpClient};
-use crate::protocol::ClientAddress;
+use crate::protocol::{ClientAddress, is_path_step};
 use crate::telemetry;
 use crate::telemetry::upstreams::ProxyFailure;
 pub use interim::InterimResponses;
@@ -46,6 +46,8 @@ pub struct Proxy {
 struct Upstream {
     /// The URL without its query and without the trailing slash of its path.
     base: String,
+    /// Whether the URL has a path, which requests must stay below.
+    has_path: bool,
     timeout: Duration,
     min_pace: config::MinPace,
     client: HttpClient<Upload>,
@@ -61,7 +63,8 @@ impl Proxy {
         let client = http_client::new(&tls, settings.timeout, MAX_IDLE);
         let base = url.as_str().split(['?', '#']).next().unwrap_or_default();
         let base = base.trim_end_matches('/').to_owned();
-        Ok(Self { upstream: Some(Upstream { base, timeout: settings.timeout, min_pace, client }) })
+        let (timeout, has_path) = (settings.timeout, url.path() != "/");
+        Ok(Self { upstream: Some(Upstream { base, has_path, timeout, min_pace, client }) })
     }
 
     /// Forwards a request. Failures become a 400, 404, 408, 502 or 504 response with a JSON body. Interim responses go
@@ -165,6 +168,10 @@ impl Upstream {
     fn target(&self, uri: &Uri) -> Result<Uri, ProxyFailure> {
         let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
         if !path.starts_with('/') {
+            return Err(ProxyFailure::BadTarget);
+        }
+        // A step such as `..` would lead out of the upstream's own path.
+        if self.has_path && is_path_step(uri.path()) {
             return Err(ProxyFailure::BadTarget);
         }
         format!("{}{path}", self.base).parse().map_err(|_| ProxyFailure::BadTarget)

@@ -185,6 +185,24 @@ async fn requests_that_cannot_be_forwarded_are_answered() {
 }
 
 #[tokio::test]
+async fn no_request_leaves_the_upstreams_own_path() {
+    let Setup { upstream, client } = Setup::new("/base", DEADLINE).await;
+    let proxy = client.peer_addr().unwrap();
+    for path in ["/..", "/../admin", "/a/../../admin", "/%2e%2e/admin", "/x/..%2fadmin", "/%252e./"]
+    {
+        let mut client = TcpStream::connect(proxy).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n");
+        client.write_all(request.as_bytes()).await.unwrap();
+        assert_eq!(status_of(&mut client).await, 400, "{path}");
+    }
+    let mut client = TcpStream::connect(proxy).await.unwrap();
+    client.write_all(b"GET /a..b/...?next=/../x HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    let (mut server, _) = within("upstream connection", upstream.accept()).await.unwrap();
+    let request = read_until(&mut server, "\r\n\r\n").await;
+    assert!(request.starts_with("GET /base/a..b/...?next=/../x HTTP/1.1\r\n"), "{request}");
+}
+
+#[tokio::test]
 async fn a_missing_upstream_and_an_unreachable_one_are_distinguished() {
     let mut nowhere = TcpStream::connect(start_proxy(None, DEADLINE).await).await.unwrap();
     nowhere.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();

@@ -32,7 +32,7 @@ metrics! {
         rust: Values::Fixed("the compiler"),
     ];
     /// What counts against `[server] max_memory`, in bytes: send queues, messages that are not received completely,
-    /// messages on their way to an upstream, and histories in memory.
+    /// messages on their way to an upstream, histories in memory, and publications that wait to be passed on.
     MEMORY = gauge "tidegate_memory_bytes" [part: words(&[MemoryPart::LABELS])];
     /// The budget from `[server] max_memory`; 0 = no limit.
     MEMORY_MAX = gauge "tidegate_memory_max_bytes";
@@ -69,6 +69,8 @@ label_enum! {
         PartialMessages => "partial_messages",
         InProgress => "in_progress",
         Histories => "histories",
+        /// Publications that wait to be passed to the threads.
+        Intake => "intake",
     }
 }
 

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::chat::open_to_all;
 use crate::rig::raw::handshake;
-use crate::rig::{Client, Gateway, RawClient, http, until};
+use crate::rig::{Client, Gateway, RawClient, Reply, Upstream, http, until};
 
 const PATH: &str = "/ws/chat/1/";
 
@@ -48,4 +48,42 @@ async fn a_limit_that_fits_is_no_warning() {
     let gateway = Gateway::start_with_open_files(settings, 256, 256).await;
     Client::connected(&gateway, PATH).await;
     assert_eq!(gateway.events("descriptors_too_few"), 0);
+}
+
+/// Each request of a client to an upstream takes a descriptor of its own.
+#[tokio::test]
+async fn requests_to_upstreams_leave_descriptors_for_others() {
+    let upstream = Upstream::start(|_| Reply::Hang).await;
+    let settings = open_to_all()
+        .also("server", "max_connections_per_ip = 0")
+        .section("proxy", &format!("upstream = {:?}", upstream.url("")));
+    let gateway = Gateway::start_with_open_files(settings, 256, 256).await;
+    let mut clients = Vec::new();
+    for _ in 0..140 {
+        let mut client = RawClient::connect(gateway.addr()).await;
+        client.write(b"GET / HTTP/1.1\r\nhost: a\r\n").await;
+        clients.push(client);
+    }
+    gateway.wait_for_metric("tidegate_client_sockets", &[], 140.0).await;
+    for client in &mut clients {
+        client.write(b"\r\n").await;
+    }
+    until("refused requests", async || {
+        let unreachable = [("outcome", "unreachable")];
+        (gateway.metric("tidegate_proxy_requests_total", &unreachable).await > 30.0).then_some(())
+    })
+    .await;
+    assert_eq!(http::get(gateway.admin(), "/readyz").await.status, 200);
+    gateway.publish("chat_1", json!({"event": "chunk"})).await;
+    assert_eq!(gateway.metric("tidegate_accept_errors_total", &[]).await, 0.0);
+    drop(clients);
+    let before = upstream.requests().len();
+    let mut again = Vec::new();
+    until("a request that reaches the upstream", async || {
+        let mut client = RawClient::connect(gateway.addr()).await;
+        client.try_write(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.ok()?;
+        again.push(client);
+        (upstream.requests().len() > before).then_some(())
+    })
+    .await;
 }

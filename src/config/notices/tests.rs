@@ -53,6 +53,19 @@ fn what_fits_badly_is_named() {
     );
 }
 
+#[test]
+fn histories_must_leave_memory_for_clients() {
+    let route = "[[route]]\npath = \"/ws/\"\nchannel = \"c\"\nauth = [\"anonymous\"]\n";
+    let with = |max: &str, engine: &str| {
+        notices(&format!("[server]\nmax_memory = {max}\n[engine]\n{engine}\n{route}"))
+    };
+    let found = with("\"64MiB\"", "max_history_bytes = \"64MiB\"");
+    assert!(found.len() == 1 && found[0].starts_with("server.max_memory: "), "{found:?}");
+    assert_eq!(with("\"65MiB\"", "max_history_bytes = \"64MiB\""), [""; 0]);
+    assert_eq!(with("0", "max_history_bytes = \"64MiB\""), [""; 0]);
+    assert_eq!(with("\"1MiB\"", "kind = \"redis\""), [""; 0]);
+}
+
 const JWT: &str =
     "[jwt]\nkeys = [{ alg = \"HS256\", secret = \"a secret of thirty-two bytes and more\" }]\n";
 

@@ -12,5 +12,7 @@ fn a_part_is_reserved_whatever_the_limit_is() {
         (None, RawFd::MAX),
     ] {
         assert_eq!(of(limit).reserved_from(), reserved_from, "{limit:?}");
+        let from_upstreams = of(limit).reserved_from_upstreams();
+        assert!(reserved_from < from_upstreams || limit.is_none_or(|limit| limit == u64::MAX));
     }
 }
