@@ -244,6 +244,7 @@ impl HttpFrontend {
         exchange.begin(&request);
         phase.request_received.notify_one();
         let response = match check_head(&mut request) {
+            Ok(()) if exchange.has_fragment() => refuse_head(HeadMistake::Target, phase.peer.ip()),
             Ok(()) => self.answer(phase, request).await,
             Err(mistake) => refuse_head(mistake, phase.peer.ip()),
         };

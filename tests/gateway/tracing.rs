@@ -236,7 +236,7 @@ async fn failures_are_span_errors_and_refusals_are_not() {
     for name in ["message", "upstream worker"] {
         let span = collector.span(name).await;
         assert!(is_error(&span), "{span:?}");
-        assert_eq!(attributes(&span)["error.type"], "unavailable");
+        assert_eq!(attributes(&span)["error.type"], "failed");
     }
 }
 
