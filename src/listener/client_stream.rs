@@ -147,6 +147,7 @@ impl ClientStream {
             self.waiting.has_bytes = true;
             if let Some(end) = self.head.find(bytes) {
                 self.exchange.add_behind_head(bytes.len() - end);
+                self.exchange.set_fragment(self.head.has_fragment);
             }
         }
         Poll::Ready(Ok(()))
@@ -292,6 +293,8 @@ impl Write for ClientStream {
 struct HeadEnd {
     has_line: bool,
     line_bytes: usize,
+    /// Whether there is a `#` in the first line. The library drops the fragment of a target, which must have none.
+    has_fragment: bool,
 }
 
 impl HeadEnd {
@@ -301,11 +304,14 @@ impl HeadEnd {
             match byte {
                 b'\n' if self.line_bytes > 0 => (self.has_line, self.line_bytes) = (true, 0),
                 b'\n' if self.has_line => {
-                    *self = Self::default();
+                    (self.has_line, self.line_bytes) = (false, 0);
                     return Some(index + 1);
                 }
                 b'\n' | b'\r' => {}
-                _ => self.line_bytes += 1,
+                byte => {
+                    self.line_bytes += 1;
+                    self.has_fragment |= !self.has_line && *byte == b'#';
+                }
             }
         }
         None

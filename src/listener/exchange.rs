@@ -35,6 +35,8 @@ pub(super) struct Exchange {
     body_bytes: Cell<Option<u64>>,
     /// The bytes that were read behind the request's head.
     read_behind_head: Cell<u64>,
+    /// Whether the request target has a fragment.
+    has_fragment: Cell<bool>,
     interim: RefCell<Option<InterimResponses>>,
     /// The status of an error response of the HTTP library, which the gateway replaces.
     library_error: Cell<Option<u16>>,
@@ -68,6 +70,7 @@ impl Exchange {
             return None;
         }
         self.is_responding.set(false);
+        self.has_fragment.set(false);
         let behind = self.read_behind_head.replace(0);
         Some(self.body_bytes.get().is_some_and(|length| behind > length))
     }
@@ -82,6 +85,15 @@ impl Exchange {
 
     pub fn add_behind_head(&self, bytes: usize) {
         self.read_behind_head.set(self.read_behind_head.get() + bytes as u64);
+    }
+
+    pub fn set_fragment(&self, has_fragment: bool) {
+        self.has_fragment.set(has_fragment);
+    }
+
+    /// Whether the target of the current request has a fragment.
+    pub fn has_fragment(&self) -> bool {
+        self.has_fragment.get()
     }
 
     /// Takes the interim responses that have come.

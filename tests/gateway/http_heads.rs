@@ -80,6 +80,8 @@ async fn each_form_of_the_request_target_is_taken_where_it_belongs() {
         ("GET http://named.test/ws/chat/1/", 426),
         ("GET http://named.test/health", 200),
         ("GET *", 400),
+        ("GET /api#part", 400),
+        ("GET http://named.test/api#", 400),
         ("GET named.test:80", 400),
         ("GET named.test", 400),
         ("GET ftp://named.test/api", 400),
