@@ -64,6 +64,7 @@ impl RuntimeConfigBuilder {
                 shared: self.limits.clone(),
                 new_channels: self.new_channels.clone(),
                 client: config.limits,
+                tells_addresses_apart: config.server.tells_addresses_apart(),
             },
             config.reserved.clone().and_non_groups(self.has_groups),
         )?;

@@ -199,6 +199,9 @@ impl Handshake {
 
     /// Counts a request of an address, before anything is done for it.
     async fn check_ip_rate(&self, ip: IpAddr) -> Result<(), Refusal> {
+        if !self.tells_addresses_apart {
+            return Ok(());
+        }
         let network = ClientNetwork::of(ip, self.client_limits.ipv6_prefix).to_string();
         let (limit, rate) = (LimitName::TokenRequestsOfIp, self.tokens.requests_per_ip);
         let verdict = self.limits.take_anywhere(limit, &network, rate).await;

@@ -85,6 +85,7 @@ pub struct Handshake {
     authorizer: Authorizer,
     new_channels: NewChannels,
     client_limits: config::ClientLimits,
+    tells_addresses_apart: bool,
 }
 
 /// What a handshake is limited by.
@@ -92,6 +93,8 @@ pub struct HandshakeLimits {
     pub shared: SharedLimits,
     pub new_channels: NewChannels,
     pub client: config::ClientLimits,
+    /// See [`config::Server::tells_addresses_apart`].
+    pub tells_addresses_apart: bool,
 }
 
 impl Handshake {
@@ -113,6 +116,7 @@ impl Handshake {
             limits: limits.shared,
             new_channels: limits.new_channels,
             client_limits: limits.client,
+            tells_addresses_apart: limits.tells_addresses_apart,
             reserved,
             authorizer: Authorizer::new(routes.with_channels())?,
             routes,
@@ -164,7 +168,10 @@ impl Handshake {
         let lease = self.check_limits(&route, &params, &identity, connection_id).await;
         let lease = lease.map_err(refused)?;
         let prefix = self.client_limits.ipv6_prefix;
-        let client = &SenderKey::new(identity.user_id.as_ref(), attempt.ip, prefix);
+        let client = &match identity.user_id.as_ref() {
+            None if !self.tells_addresses_apart => SenderKey::Connection(connection_id),
+            user => SenderKey::new(user, attempt.ip, prefix),
+        };
         let question = AuthorizeQuestion {
             channel: &channel,
             client,

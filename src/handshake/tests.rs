@@ -74,6 +74,7 @@ fn from_config(config: Config, store: TokenStore, limits: SharedLimits) -> Hands
                 channels_per_ip: None,
                 ipv6_prefix: 64,
             },
+            tells_addresses_apart: true,
         },
         reserved,
     )

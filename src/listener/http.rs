@@ -338,16 +338,20 @@ impl HttpFrontend {
     }
 
     fn build_client(&self, admission: Admission, address: IpAddr) -> Client {
+        let config = &self.services.config().config;
+        let user_id = admission.identity.user_id.as_ref();
+        let key = match user_id {
+            None if !config.server.tells_addresses_apart() => {
+                SenderKey::Connection(admission.connection_id)
+            }
+            _ => SenderKey::new(user_id, address, config.limits.ipv6_prefix),
+        };
         Client {
             upstream: UpstreamMode::of(&self.services.config(), &admission.route),
             route: RefCell::new(admission.route),
             params: admission.params,
             channel: admission.channel,
-            key: SenderKey::new(
-                admission.identity.user_id.as_ref(),
-                address,
-                self.services.config().config.limits.ipv6_prefix,
-            ),
+            key,
             user_id: admission.identity.user_id.clone(),
             identity: RefCell::new(admission.identity),
             request_id: admission.request_id,

@@ -3,13 +3,14 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use super::{ClientNetwork, UserId};
+use super::{ClientNetwork, ConnectionId, UserId};
 
-/// A user, or for anonymous clients the network that they come from.
+/// A user, or for anonymous clients the network that they come from; or the connection, where addresses tell nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum SenderKey {
     User(UserId),
     Network(ClientNetwork),
+    Connection(ConnectionId),
 }
 
 impl SenderKey {
@@ -28,6 +29,7 @@ impl fmt::Display for SenderKey {
         match self {
             Self::User(user) => write!(f, "user:{user}"),
             Self::Network(network) => write!(f, "ip:{network}"),
+            Self::Connection(connection) => write!(f, "connection:{connection}"),
         }
     }
 }

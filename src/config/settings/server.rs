@@ -47,6 +47,14 @@ pub struct MinPace {
     pub min_rate: usize,
 }
 
+impl Server {
+    /// Whether addresses tell clients apart. Who does not count the connections of an address, and trusts no proxy, has
+    /// all clients behind one.
+    pub fn tells_addresses_apart(&self) -> bool {
+        self.max_connections_per_ip > 0 || !self.trusted_proxies.is_empty()
+    }
+}
+
 /// `[limits]`: rates of each client address on the public port, and what counts as one address.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ClientLimits {

@@ -98,6 +98,11 @@ async fn empty_channels_evict_no_history(engine: Engine) {
         client.next_event("connected").await;
     }
     expect_recovery(&gateway, &connected, 1..20).await;
+    others_are_served(&gateway, async |client, number| {
+        gateway.publish(&format!("chat_other{number}"), json!({"event": "news"})).await;
+        client.next_event("news").await;
+    })
+    .await;
     // The newest of the channels can still be resumed as well.
     until("recovered channel", async || {
         let path = "/ws/chat/empty299/";

@@ -6,10 +6,15 @@ use serde_json::{Value, json};
 
 use super::{BEHIND_PROXY, address, others_are_served, send_and_receive};
 use crate::chat::{relayed, session};
+use crate::engine::Engine;
 use crate::outcome::Outcome::Connected;
 use crate::outcome::outcome;
 use crate::rig::echo::Echo;
 use crate::rig::{Client, Gateway, Redis, Reply, Settings, Upstream};
+
+on_both_engines! {
+    one_address_has_half_of_the_messages_that_wait,
+}
 
 /// An upstream that never ends its reply to the message "hold".
 async fn holding() -> Upstream {
@@ -157,4 +162,41 @@ async fn one_address_has_a_share_of_the_tasks_of_a_queue() {
         })
         .await;
     }
+}
+
+async fn one_address_has_half_of_the_messages_that_wait(engine: Engine) {
+    let upstream = holding().await;
+    let lines = "auth = [\"anonymous\"]\ngenerations = { concurrent = \"queue\", max_waiting = 4 }";
+    let settings = relayed(&upstream.url("/"), lines).section("server", BEHIND_PROXY);
+    let gateway = engine.start(settings).await;
+    let (name, stranger) = address(200);
+    let headers = [(name, stranger.as_str())];
+    let mut strangers = Vec::new();
+    for waiting in 0..3 {
+        let mut client = connect(&gateway, &headers).await;
+        client.send_json(&json!({"message": "hold"})).await;
+        gateway.wait_for_metric("tidegate_messages_waiting", &[], f64::from(waiting)).await;
+        if waiting == 0 {
+            client.next_event("task_queued").await;
+        }
+        strangers.push(client);
+    }
+    let mut fourth = connect(&gateway, &headers).await;
+    fourth.send_json(&json!({"message": "hold", "id": "d"})).await;
+    let busy = loop {
+        let event = fourth.next_json().await;
+        if event["event"] == "error" {
+            break event;
+        }
+    };
+    assert_eq!((&busy["code"], &busy["id"]), (&json!("busy"), &json!("d")));
+    let (name, other) = address(201);
+    let mut other = connect(&gateway, &[(name, &other)]).await;
+    other.send_json(&json!({"message": "hello"})).await;
+    gateway.wait_for_metric("tidegate_messages_waiting", &[], 3.0).await;
+    // Other channels are served meanwhile.
+    others_are_served(&gateway, async |client, number| {
+        send_and_receive(&gateway, client, number).await;
+    })
+    .await;
 }
