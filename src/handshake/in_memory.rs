@@ -23,6 +23,7 @@ impl Handshake {
             shared: SharedLimits::memory(),
             new_channels: NewChannels::default(),
             client,
+            tells_addresses_apart: true,
         };
         Self::new(
             Routes::new(routes, replies),
