@@ -286,11 +286,9 @@ KINDS = {
 
 async def repeat(kind, target: Target, counts: dict[str, int]) -> None:
     while True:
-        try:
-            await kind(target)
-        except ERRORS:
-            pass
         counts[kind.__name__] = counts.get(kind.__name__, 0) + 1
+        with contextlib.suppress(*ERRORS):
+            await kind(target)
         await asyncio.sleep(0.05)
 
 

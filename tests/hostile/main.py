@@ -87,6 +87,8 @@ async def soak(options: argparse.Namespace, gateway: Gateway) -> list[str]:
     print("log:", gateway.events(), flush=True)
     faults = quiet.errors[:20] + notes.errors[:20]
     faults += [f"{name} is {now:.0f} and was {then:.0f}" for name, (now, then) in higher.items()]
+    expected = options.only or [kind.__name__ for kind in attacks.KINDS]
+    faults += [f"no attack {name}" for name in expected if name not in began]
     if not notes.replies:
         faults.append("no honest client had a reply")
     if gateway.process.poll() is not None:
