@@ -112,10 +112,8 @@ pub mod internals {
     pub use crate::socket::{Decoder, Incoming, Proceed};
 
     pub mod handshake {
-        pub use crate::handshake::{Found, Handshake, HandshakeAttempt, Routes, upgrade};
-        pub use crate::limits::SharedLimits;
-        pub use crate::protocol::{ClientAddress, ReservedChannels};
-        pub use crate::tokens::{Authenticator, TokenStore};
+        pub use crate::handshake::{Found, Handshake, HandshakeAttempt, upgrade};
+        pub use crate::protocol::{ClientAddress, check_head};
     }
 
     pub mod json {

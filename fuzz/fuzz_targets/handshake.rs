@@ -6,7 +6,6 @@ use std::cell::RefCell;
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -18,8 +17,7 @@ use hyper::{Method, Request, Response, StatusCode, Version};
 use libfuzzer_sys::fuzz_target;
 use tidegate::internals::Config;
 use tidegate::internals::handshake::{
-    Authenticator, ClientAddress, Found, Handshake, HandshakeAttempt, ReservedChannels, Routes,
-    SharedLimits, TokenStore, upgrade,
+    ClientAddress, Found, Handshake, HandshakeAttempt, check_head, upgrade,
 };
 use tidegate_fuzz::{Pieces, block_on};
 
@@ -58,24 +56,14 @@ struct World {
 
 static WORLD: LazyLock<World> = LazyLock::new(|| {
     let config = Config::from_toml(CONFIG).expect("a configuration");
-    let store = TokenStore::memory(Duration::from_secs(60));
-    let authenticator = Authenticator::new(&config.tokens, &config.jwt, store).expect("keys");
-    let handshake = Handshake::new(
-        Routes::new(&config.routes, &config.replies),
-        &config.origins,
-        &config.tokens,
-        &config.jwt,
-        authenticator,
-        SharedLimits::memory(),
-        ReservedChannels::new(["chat_own".to_owned()]),
-    );
-    World { handshake: handshake.expect("a handshake"), config }
+    let handshake = Handshake::in_memory(&config, "chat_own").expect("a handshake");
+    World { config, handshake }
 });
 
 fuzz_target!(|bytes: &[u8]| {
     let &[peer, cut, ref head @ ..] = bytes else { return };
     let peer: IpAddr = if peer & 1 == 0 { [192, 0, 2, 7] } else { [127, 0, 0, 1] }.into();
-    let (io, written) = Pieces::new(head, usize::from(cut));
+    let (io, written) = Pieces::request(head, usize::from(cut));
     let answers = RefCell::new(0_usize);
     let service = service_fn(|request| {
         let answers = &answers;
@@ -88,13 +76,23 @@ fuzz_target!(|bytes: &[u8]| {
     // A request that is not valid HTTP ends the connection, with an answer or without.
     let _ = block_on(http1::Builder::new().half_close(true).serve_connection(io, service));
     let written = written.borrow();
-    assert!(written.is_empty() || written.starts_with(b"HTTP/1.1 ") || written.starts_with(b"HTTP/1.0 "));
+    assert!(
+        written.is_empty()
+            || written.starts_with(b"HTTP/1.1 ")
+            || written.starts_with(b"HTTP/1.0 ")
+    );
     assert!(*answers.borrow() == 0 || !written.is_empty());
 });
 
 /// As the listener answers.
-async fn answer(peer: IpAddr, request: Request<Incoming>) -> Response<Full<Bytes>> {
+async fn answer(peer: IpAddr, mut request: Request<Incoming>) -> Response<Full<Bytes>> {
     let World { config, handshake } = &*WORLD;
+    if let Err(mistake) = check_head(&mut request) {
+        let mut response = Response::new(Full::default());
+        *response.status_mut() = StatusCode::from_u16(mistake.response().0).expect("a status");
+        return refusal(response);
+    }
+    check_framing(&request);
     let headers = request.headers();
     let address = ClientAddress::resolve(peer, headers, &config.server.trusted_proxies);
     check_address(peer, address, headers);
@@ -102,6 +100,7 @@ async fn answer(peer: IpAddr, request: Request<Incoming>) -> Response<Full<Bytes
         Some(Found::Route(route, params)) => {
             let values: Vec<String> = params.iter().map(|(_, value)| value.to_owned()).collect();
             assert!(values.iter().all(|value| (1..=255).contains(&value.len())));
+            assert!(!values.iter().any(|value| matches!(&**value, "." | "..")));
             assert!(values.iter().flat_map(|value| value.chars()).all(|char| !char.is_control()));
             let attempt = HandshakeAttempt::new(headers, address);
             let upgrade = match upgrade::check(&request) {
@@ -136,7 +135,7 @@ async fn answer(peer: IpAddr, request: Request<Incoming>) -> Response<Full<Bytes
         None if handshake.is_token_endpoint(request.uri().path()) => {
             let (parts, body) = request.into_parts();
             let head = Request::from_parts(parts.clone(), ());
-            let response = handshake.issue(Request::from_parts(parts, body)).await;
+            let response = handshake.issue(Request::from_parts(parts, body), address.ip).await;
             if response.status() == StatusCode::OK {
                 check_origin(head.headers());
                 assert!(head.method() == Method::POST && has_credential(&head));
@@ -145,6 +144,24 @@ async fn answer(peer: IpAddr, request: Request<Incoming>) -> Response<Full<Bytes
         }
         None => Response::new(Full::default()),
     }
+}
+
+/// One host, and a body that ends where everybody sees its end.
+fn check_framing<B>(request: &Request<B>) {
+    let values = |name| request.headers().get_all(name).iter().collect::<Vec<_>>();
+    let hosts = values(header::HOST);
+    assert!(hosts.len() == 1 || (hosts.is_empty() && request.version() == Version::HTTP_10));
+    let is_plain = |byte: &u8| byte.is_ascii_graphic() && !b"/?#@,\\".contains(byte);
+    assert!(hosts.iter().all(|host| host.as_bytes().iter().all(is_plain)), "{hosts:?}");
+    let codings = values(header::TRANSFER_ENCODING);
+    assert!(
+        codings.len() < 2
+            && codings.iter().all(|it| it.as_bytes().eq_ignore_ascii_case(b"chunked"))
+    );
+    assert!(codings.is_empty() || values(header::CONTENT_LENGTH).is_empty());
+    assert!(request.method() != Method::CONNECT);
+    let path = request.uri().path();
+    assert!(path.starts_with('/') || (path == "*" && request.method() == Method::OPTIONS));
 }
 
 fn refusal(response: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
@@ -179,12 +196,32 @@ fn check_origin(headers: &HeaderMap) {
         Some((host, port)) => (host, Some(port)),
         None => (authority, None),
     };
-    let is_host = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=');
+    let is_host = |byte: u8| {
+        byte.is_ascii_alphanumeric()
+            || matches!(
+                byte,
+                b'-' | b'.'
+                    | b'_'
+                    | b'~'
+                    | b'!'
+                    | b'$'
+                    | b'&'
+                    | b'\''
+                    | b'('
+                    | b')'
+                    | b'*'
+                    | b'+'
+                    | b','
+                    | b';'
+                    | b'='
+            )
+    };
     assert!(host.bytes().all(is_host), "{origin:?} is not well-formed");
     let port = port.map(|port| port.parse::<u16>().unwrap_or_else(|_| panic!("{origin:?}")));
     let is_allowed = match scheme {
         "https" => {
-            (host == "app.example.com" || host.ends_with(".example.org")) && port.is_none_or(|port| port == 443)
+            (host == "app.example.com" || host.ends_with(".example.org"))
+                && port.is_none_or(|port| port == 443)
         }
         "http" => host == "localhost",
         _ => false,
@@ -197,6 +234,7 @@ fn has_credential<B>(request: &Request<B>) -> bool {
     let decoded = percent_encoding::percent_decode_str(request.uri().query().unwrap_or_default());
     let query = decoded.collect::<Vec<u8>>();
     let values = request.headers().values().map(|value| value.as_bytes().to_vec());
-    let contains = |text: Vec<u8>| text.windows(SIGNATURE.len()).any(|part| part == SIGNATURE.as_bytes());
+    let contains =
+        |text: Vec<u8>| text.windows(SIGNATURE.len()).any(|part| part == SIGNATURE.as_bytes());
     values.chain([query]).any(contains)
 }

@@ -1,4 +1,4 @@
-//! Responses of HTTP upstreams: JSON, SSE and NDJSON, with any status. However the bytes are cut, they mean the same,
+//! Responses of HTTP upstreams: JSON, SSE and NDJSON, with any status and content coding. However the bytes are cut, they mean the same,
 //! and each event is a JSON object of bounded size. The first byte chooses the head, the second how the body is cut.
 #![no_main]
 
@@ -26,11 +26,13 @@ const STATUSES: [&str; 8] = [
     "429 Too Many Requests",
     "503 Service Unavailable",
 ];
+const CODINGS: [&str; 5] = ["gzip", "deflate", "br", "zstd", "gzip, br"];
 /// The largest event of a reply, and what the gateway puts around it.
 const MAX_EVENT_BYTES: usize = 1024 * 1024 + 64;
 
 static READER: LazyLock<ResponseReader> = LazyLock::new(|| {
-    let config = "[upstream.app]\nkind = \"http\"\nurl = \"http://127.0.0.1:1/\"\n";
+    let config = "[[route]]\npath = \"/\"\nchannel = \"a\"\nupstream = \"app\"\nauth = [\"anonymous\"]\n\
+                  [upstream.app]\nkind = \"http\"\nurl = \"http://127.0.0.1:1/\"\n";
     ResponseReader::new(&Config::from_toml(config).expect("a configuration"))
 });
 
@@ -38,25 +40,40 @@ fuzz_target!(|bytes: &[u8]| {
     let &[choice, cut, ref body @ ..] = bytes else { return };
     let kind = KINDS[usize::from(choice & 3)];
     let status = STATUSES[usize::from(choice >> 2 & 7)];
-    let length = match choice >> 5 {
-        0 => String::new(),
-        1 => format!("Content-Length: {}\r\n", body.len() + 1),
-        _ => format!("Content-Length: {}\r\n", body.len()),
+    let (coding, length) = match choice >> 5 {
+        0 => (None, None),
+        1 => (None, Some(body.len() + 1)),
+        coding @ 2..=6 => (Some(CODINGS[usize::from(coding) - 2]), Some(body.len())),
+        _ => (None, Some(body.len())),
     };
+    let coding = coding.map(|it| format!("Content-Encoding: {it}\r\n")).unwrap_or_default();
+    let length = length.map(|it| format!("Content-Length: {it}\r\n")).unwrap_or_default();
     let mut response =
-        format!("HTTP/1.1 {status}\r\nContent-Type: {kind}\r\n{length}\r\n").into_bytes();
+        format!("HTTP/1.1 {status}\r\nContent-Type: {kind}\r\n{coding}{length}\r\n").into_bytes();
     response.extend_from_slice(body);
     let unsplit = read(&response, response.len());
-    assert_eq!(unsplit, read(&response, usize::from(cut)));
-    match unsplit {
-        Some(ReadResponse::Streamed(events, _)) => {
+    let cut_up = read(&response, usize::from(cut));
+    match (&unsplit, &cut_up) {
+        // What precedes a mistake of its coding in the same piece may be lost with it.
+        (
+            Some(ReadResponse::Streamed(some, Some(_))),
+            Some(ReadResponse::Streamed(others, Some(_))),
+        ) if !coding.is_empty() => {
+            assert!(some.iter().zip(others).all(|(one, other)| one == other));
+        }
+        _ => assert_eq!(unsplit, cut_up),
+    }
+    match unsplit.expect("a response") {
+        ReadResponse::Streamed(events, _) => {
             for event in events {
                 let event = str::from_utf8(&event).expect("UTF-8");
-                assert!(event.starts_with('{') && event.len() <= body.len().min(MAX_EVENT_BYTES) * 6 + 64);
+                // Each byte of text takes at most six in JSON.
+                let bytes = if coding.is_empty() { body.len() } else { MAX_EVENT_BYTES };
+                assert!(event.starts_with('{') && event.len() <= bytes * 6 + 64);
                 serde_json::from_str::<IgnoredAny>(event).expect("JSON");
             }
         }
-        Some(ReadResponse::Accepted(Some(task_id), is_queued)) => {
+        ReadResponse::Accepted(Some(task_id), is_queued) => {
             assert!(is_queued && (1..=MAX_TASK_ID_BYTES).contains(&task_id.len()));
         }
         _ => {}
@@ -65,7 +82,7 @@ fuzz_target!(|bytes: &[u8]| {
 
 /// `None` = the response is not HTTP.
 fn read(response: &[u8], step: usize) -> Option<ReadResponse> {
-    let (io, _) = Pieces::new(response, step);
+    let io = Pieces::answer(response, step);
     block_on(async {
         let (mut sender, connection) = http1::handshake(io).await.ok()?;
         let request = Request::get("/").body(Empty::<Bytes>::new()).expect("a request");

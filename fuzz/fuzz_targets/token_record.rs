@@ -20,12 +20,13 @@ const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 static VERIFIER: LazyLock<JwtVerifier> = LazyLock::new(|| {
     let config = format!(
-        "[jwt]\nkeys = [{{ alg = \"HS256\", secret = \"{SECRET}\" }}]\nissuer = \"https://id.example.com\"\naudience = \"chat\"\n"
+        "[jwt]\nkeys = [{{ alg = \"HS256\", secret = \"{SECRET}\" }}]\n\
+         issuer = \"https://id.example.com\"\naudience = \"chat\"\n\
+         [[route]]\npath = \"/\"\nchannel = \"a\"\nupstream = \"\"\n"
     );
     JwtVerifier::new(&Config::from_toml(&config).expect("a configuration").jwt).expect("keys")
 });
-static STORE: LazyLock<TokenStore> =
-    LazyLock::new(|| TokenStore::memory(Duration::from_secs(60)));
+static STORE: LazyLock<TokenStore> = LazyLock::new(|| TokenStore::memory(Duration::from_secs(60)));
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((choice, bytes)) = bytes.split_first() else { return };
@@ -90,8 +91,11 @@ fn signed_jwt(bytes: &[u8]) {
     let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).expect("a key");
     mac.update(signed.as_bytes());
     let signature = URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes());
-    let Ok((identity, _)) = block_on(VERIFIER.verify(&format!("{signed}.{signature}"))) else { return };
-    let object = |json: &[u8]| serde_json::from_slice::<Map<String, Value>>(json).expect("an object");
+    let Ok((identity, _)) = block_on(VERIFIER.verify(&format!("{signed}.{signature}"))) else {
+        return;
+    };
+    let object =
+        |json: &[u8]| serde_json::from_slice::<Map<String, Value>>(json).expect("an object");
     let (header, claims) = (object(header), object(claims));
     assert!(header["alg"] == "HS256" && header.get("crit").is_none_or(Value::is_null));
     assert!(identity.user_id.is_some_and(|user| !user.to_string().is_empty()));
@@ -99,7 +103,9 @@ fn signed_jwt(bytes: &[u8]) {
     assert_eq!(claims["iss"], "https://id.example.com");
     let audience = &claims["aud"];
     let is_for_us = |one: &Value| one == "chat";
-    assert!(is_for_us(audience) || audience.as_array().is_some_and(|all| all.iter().any(is_for_us)));
+    assert!(
+        is_for_us(audience) || audience.as_array().is_some_and(|all| all.iter().any(is_for_us))
+    );
     assert!(claims.get("token_type").is_none_or(|kind| kind == "access"));
 }
 

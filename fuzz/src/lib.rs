@@ -15,23 +15,40 @@ pub struct Pieces {
     position: usize,
     /// The most bytes of one read.
     step: usize,
+    /// Nothing is read before something was written.
+    is_answer: bool,
     written: Rc<RefCell<Vec<u8>>>,
 }
 
 impl Pieces {
-    pub fn new(bytes: &[u8], step: usize) -> (Self, Rc<RefCell<Vec<u8>>>) {
-        let written = Rc::default();
-        let step = step.max(1);
-        (Self { unread: bytes.into(), position: 0, step, written: Rc::clone(&written) }, written)
+    /// The bytes of a client, which sends them at once.
+    pub fn request(bytes: &[u8], step: usize) -> (Self, Rc<RefCell<Vec<u8>>>) {
+        let pieces = Self::new(bytes, step, false);
+        let written = Rc::clone(&pieces.written);
+        (pieces, written)
+    }
+
+    /// The bytes of a server, which waits for a request.
+    pub fn answer(bytes: &[u8], step: usize) -> Self {
+        Self::new(bytes, step, true)
+    }
+
+    fn new(bytes: &[u8], step: usize, is_answer: bool) -> Self {
+        let (unread, step) = (bytes.into(), step.max(1));
+        Self { unread, position: 0, step, is_answer, written: Rc::default() }
     }
 }
 
 impl Read for Pieces {
     fn poll_read(
         mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
+        cx: &mut Context<'_>,
         mut buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.is_answer && self.written.borrow().is_empty() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let length = self.step.min(buffer.remaining()).min(self.unread.len() - self.position);
         buffer.put_slice(&self.unread[self.position..self.position + length]);
         self.position += length;

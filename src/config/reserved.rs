@@ -12,9 +12,11 @@ pub(super) fn channels<'a>(
     tokens: &Tokens,
     upstreams: impl Iterator<Item = &'a Upstream>,
 ) -> ReservedChannels {
-    let mut prefixes = match engine.key_prefix() {
-        "" => OWN_NAMES.map(str::to_owned).to_vec(),
-        prefix => vec![prefix.to_owned()],
+    let mut prefixes = match (&engine.kind, engine.key_prefix()) {
+        // Its channels are no names in Redis.
+        (EngineKind::Memory, _) => Vec::new(),
+        (EngineKind::Redis(_), "") => OWN_NAMES.map(str::to_owned).to_vec(),
+        (EngineKind::Redis(_), prefix) => vec![prefix.to_owned()],
     };
     prefixes.push(tokens.key_prefix.clone());
     if let EngineKind::Redis(redis) = &engine.kind

@@ -375,8 +375,8 @@ async fn stop_when_requested(
     };
     let settings = shared.load().shutdown;
     service_manager::stopping();
-    telemetry::process::draining(settings.drain);
     shutdown.begin();
+    telemetry::process::draining(settings.drain);
     let drained = tokio::select! {
         drained = shutdown.wait(settings.drain + settings.grace) => drained,
         () = async {

@@ -8,6 +8,8 @@
 mod attempt;
 mod authorize;
 mod credentials;
+#[cfg(feature = "internals")]
+mod in_memory;
 mod issue;
 mod origin;
 mod rejection;

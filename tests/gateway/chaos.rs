@@ -144,10 +144,11 @@ impl Device {
             assert!(started.elapsed() < 20 * DEADLINE, "{} has no end", self.channel);
             let gateway = self.dice.roll(0..2) as usize;
             let address = self.world.gateways.lock().unwrap()[gateway];
+            let name = self.channel.trim_start_matches("stream_");
             let path = match &self.position {
-                None => format!("/ws/{}/", self.channel),
+                None => format!("/ws/{name}/"),
                 Some((epoch, offset)) => {
-                    format!("/ws/{}/?since={offset}&epoch={epoch}", self.channel)
+                    format!("/ws/{name}/?since={offset}&epoch={epoch}")
                 }
             };
             match Client::attempt(address, &path).await {
@@ -244,7 +245,7 @@ fn settings(redis: &Redis) -> Settings {
         .redis(&redis.url())
         .section("shutdown", "drain = \"500ms\"\ngrace = \"1s\"")
         .route(
-            "path = \"/ws/{name}/\"\nchannel = \"{name}\"\nupstream = \"\"\nauth = [\"anonymous\"]",
+            "path = \"/ws/{name}/\"\nchannel = \"stream_{name}\"\nupstream = \"\"\nauth = [\"anonymous\"]",
         )
 }
 

@@ -824,10 +824,9 @@ async fn a_worker_on_a_queue_of_its_own_learns_that_its_task_is_cancelled(engine
     assert!((1..=1800).contains(&left), "{left}");
     // Clients cannot subscribe to the channels for workers.
     if engine.server().is_some() {
-        let raw =
-            "path = \"/any/{name}\"\nchannel = \"{name}\"\nupstream = \"\"\nauth = [\"anonymous\"]";
+        let raw = "path = \"/any/{name}\"\nchannel = \"t{name}\"\nupstream = \"\"\nauth = [\"anonymous\"]";
         let gateway = engine.start(Settings::new().route(raw)).await;
-        assert_eq!(outcome(&gateway, "/any/tg:cancel", &[]).await, Outcome::Closed(4003));
-        assert_eq!(outcome(&gateway, "/any/tg:cancels", &[]).await, Outcome::Connected);
+        assert_eq!(outcome(&gateway, "/any/g:cancel", &[]).await, Outcome::Closed(4003));
+        assert_eq!(outcome(&gateway, "/any/g-cancel", &[]).await, Outcome::Connected);
     }
 }

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::chat::relayed;
-use crate::rig::{Client, Gateway, Settings, Upstream};
+use crate::rig::{Client, Gateway, Settings, Upstream, until};
 
 const PATH: &str = "/ws/chat/42/";
 
@@ -26,8 +26,11 @@ async fn a_panic_closes_its_session_and_leaves_the_rest() {
         client.send_text(&frame.to_string()).await;
         assert_eq!(client.closed().await, Some(1011), "{frame}");
         let id = &connected["connection_id"];
-        let lines = gateway.log_events("session_panicked");
-        assert!(lines.iter().any(|line| line["connection"] == *id), "{frame}: {lines:?}");
+        until(&format!("a line about {id}"), async || {
+            let lines = gateway.log_events("session_panicked");
+            lines.iter().any(|line| line["connection"] == *id).then_some(())
+        })
+        .await;
     }
     let panic = gateway.wait_for_event("panic").await;
     assert!(panic["why"].as_str().is_some_and(|why| why.contains("a test asked for")), "{panic}");

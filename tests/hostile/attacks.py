@@ -92,6 +92,8 @@ async def flood(target: Target, frames: bytes) -> None:
         while not reading.done():
             socket.writer.write(frames)
             await socket.writer.drain()
+            # Lets the other kinds of this process have their turn.
+            await asyncio.sleep(0.001)
     finally:
         reading.cancel()
         socket.writer.transport.abort()
@@ -292,16 +294,19 @@ async def repeat(kind, target: Target, counts: dict[str, int]) -> None:
         await asyncio.sleep(0.05)
 
 
-async def attack(public: tuple[str, int], admin: tuple[str, int], only: list[str]) -> None:
-    """Attacks until the standard input ends, and prints how often each kind began."""
+FLOODS = {pongs, pings, empty_fragments, tiny_messages, json_pings, cancels_and_refreshes}
+
+
+async def attack(public: tuple[str, int], admin: tuple[str, int], floods: bool, only: list[str]) -> None:
+    """Floods, or attacks in all other ways, until the standard input ends; prints how often each kind began."""
     # What measures must not wait for what attacks.
-    os.nice(19)
+    os.nice(10)
     # It warns of each write to a connection that the gateway has closed.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     counts: dict[str, int] = {}
     running = []
     for number, (kind, many) in enumerate(KINDS.items(), start=1):
-        if not only or kind.__name__ in only:
+        if (kind in FLOODS) == floods and (not only or kind.__name__ in only):
             target = Target(public, admin, number)
             running += [asyncio.create_task(repeat(kind, target, counts)) for _ in range(many)]
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from wire import API_KEY, ISSUE, ORIGIN, SECRET
 
-# The limits are the defaults. What has a lifetime has a short one, so that the end of the soak is soon.
+# The limits are the defaults, except that honest users write more than 50 messages in an hour. What has a lifetime has a
+# short one, so that the end of the soak is soon.
 CONFIG = f"""
 [server]
 listen = "127.0.0.1:0"
@@ -45,6 +46,8 @@ idle_ping = "5s"
 ttl = "5s"
 [route.generations]
 dedup_ttl = "10s"
+[route.limits]
+messages_per_user = "600/1m"
 [[route]]
 path = "/ws/open/{{room}}/"
 channel = "open_{{room}}"

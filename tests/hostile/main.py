@@ -68,16 +68,20 @@ async def settled(gateway: Gateway, before: dict[str, float]) -> dict[str, tuple
         await asyncio.sleep(1)
 
 
+def start_attackers(gateway: Gateway, floods: bool, only: list[str]) -> subprocess.Popen[bytes]:
+    arguments = json.dumps([gateway.public, gateway.admin, floods, only])
+    return subprocess.Popen([sys.executable, __file__, "attack", arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
 async def soak(options: argparse.Namespace, gateway: Gateway) -> list[str]:
     quiet = await honest_phase(gateway, min(options.seconds / 4, 30))
     report("quiet", quiet)
     await asyncio.sleep(1)
     before = await gauges(gateway)
-    command = [sys.executable, __file__, "attack", json.dumps([gateway.public, gateway.admin, options.only])]
-    attackers = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    attackers = [start_attackers(gateway, floods, options.only) for floods in (True, False)]
     notes = await honest_phase(gateway, options.seconds)
     report("hostile", notes)
-    began = json.loads(attackers.communicate()[0])
+    began = {name: count for process in attackers for name, count in json.loads(process.communicate()[0]).items()}
     print("attacks:", ", ".join(f"{name} {count}" for name, count in sorted(began.items())), flush=True)
     higher = await settled(gateway, before)
     print("log:", gateway.events(), flush=True)
@@ -96,8 +100,8 @@ async def soak(options: argparse.Namespace, gateway: Gateway) -> list[str]:
 
 def main() -> None:
     if sys.argv[1:2] == ["attack"]:
-        public, admin, only = json.loads(sys.argv[2])
-        asyncio.run(attacks.attack(tuple(public), tuple(admin), only))
+        public, admin, floods, only = json.loads(sys.argv[2])
+        asyncio.run(attacks.attack(tuple(public), tuple(admin), floods, only))
         return
     if sys.argv[1:] == ["upstream"]:
         asyncio.run(upstream.serve())

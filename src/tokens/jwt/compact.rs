@@ -45,11 +45,13 @@ impl Compact {
             return Err(malformed);
         }
         let header = URL_SAFE_NO_PAD.decode(header).map_err(|_| malformed)?;
+        // The reader does not look into fields that are not read.
+        let header = str::from_utf8(&header).map_err(|_| malformed)?;
         // The derived reader would take an array for the fields in their order.
-        if !header.starts_with(b"{") {
+        if !header.starts_with('{') {
             return Err(malformed);
         }
-        let header: Header = serde_json::from_slice(&header).map_err(|_| malformed)?;
+        let header: Header = serde_json::from_str(header).map_err(|_| malformed)?;
         if header.crit.is_some() {
             return Err(malformed);
         }

@@ -162,6 +162,7 @@ async fn text_that_is_not_a_signed_token_is_malformed() {
     let (signed, signature) = good.rsplit_once('.').unwrap();
     let none = URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#);
     let payload = signed.split_once('.').unwrap().1;
+    let not_utf8 = URL_SAFE_NO_PAD.encode(b"{\"alg\":\"HS256\",\"typ\":\"JW\x8d\"}");
     for token in [
         String::new(),
         ".".into(),
@@ -175,6 +176,7 @@ async fn text_that_is_not_a_signed_token_is_malformed() {
         format!("{none}.{payload}.{signature}"),
         format!("!.{payload}.{signature}"),
         format!("e30.{payload}.{signature}"),
+        format!("{not_utf8}.{payload}.{signature}"),
         "A".repeat(10_000),
         format!("{signed}.{}", "A".repeat(10_000)),
         forged(json!({"alg": "none"})),
