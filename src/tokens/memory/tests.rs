@@ -48,3 +48,26 @@ fn used_tokens_between_waiting_ones_leave_nothing_behind() {
     assert_eq!(store.records.len(), 1);
     assert!(store.take("first", now).is_some());
 }
+
+#[test]
+fn one_user_cannot_fill_the_store() {
+    let store = bounded(10, 1000);
+    let start = store.now();
+    let put = |user: &str, token: &str, now| store.put_of(user, 3, token, "1".into(), now);
+    for token in ["a", "b", "c"] {
+        put("ana", token, start).unwrap();
+    }
+    for n in 0..100 {
+        let refused = Err(NotIssued::TooManyOfUser { retry_after: TTL });
+        assert_eq!(put("ana", &format!("more-{n}"), start), refused);
+    }
+    for n in 0..7 {
+        put(&format!("user-{n}"), &format!("token-{n}"), start).unwrap();
+    }
+    assert_eq!(put("bob", "d", start), Err(NotIssued::StoreFull));
+    assert!(store.take("a", start).is_some());
+    put("ana", "e", start).unwrap();
+    assert_eq!(store.take("b", start + TTL), None);
+    put("ana", "f", start + TTL).unwrap();
+    assert!(store.take("f", start + TTL).is_some());
+}

@@ -118,7 +118,8 @@ async fn decisions_are_cached_for_one_user_and_question() {
     let (ana, bob) = ([("cookie", ana.as_str())], [("cookie", bob.as_str())]);
     let app = [ana[0], crate::chat::APP];
     // The client, the path, the outcome, and whether the backend is asked.
-    let cases: [(&[(&str, &str)], &str, _, usize); 10] = [
+    type Headers<'a> = &'a [(&'a str, &'a str)];
+    let cases: [(Headers<'_>, &str, _, usize); 10] = [
         (&ana, "42", Connected, 1),
         (&ana, "42", Connected, 0),
         (&ana, "43", Connected, 1),
