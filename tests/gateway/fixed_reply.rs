@@ -75,10 +75,12 @@ async fn nobody_holds_such_a_socket_open() {
     // The client does not answer the close frame, and it is counted until its connection ends.
     assert_eq!(http::get(gateway.addr(), "/api/v1/health/").await.status, 429);
     assert!(matches!(stays.next().await, Received::End), "it is closed without a close frame");
-    until("a free connection", async || {
-        (receive(&gateway, "/ws/health/", &[]).await.1 == Some(1000)).then_some(())
+    // The permit is given back just after the connection has ended.
+    let mut next = until("a free connection", async || {
+        Client::try_open(gateway.addr(), "/ws/health/", &[]).await.ok()
     })
     .await;
+    assert_eq!(next.closed().await, Some(1000));
 }
 
 #[tokio::test]
