@@ -419,6 +419,37 @@ async fn a_gateway_that_stops_hands_its_channels_on() {
     }
 }
 
+/// Regression test: for three seconds, a node that was killed looked like one that would go on.
+#[tokio::test]
+async fn pubsub_a_gateway_that_stops_does_not_rely_on_one_that_has_just_died() {
+    let redis = Redis::start().await;
+    let settings = settings(&redis, "channels-pubsub")
+        .section("shutdown", "drain = \"300ms\"\ngrace = \"10s\"");
+    let mut backend = Backend::new(&redis).await;
+    let mut first = start(settings.clone()).await;
+    let mut dying = start(settings.clone()).await;
+    let third = start(settings).await;
+    let (mut client, connected) = Client::connected(&first, PATH).await;
+    let (mut other, _) = Client::connected(&dying, PATH).await;
+    send(&mut backend, "channels-pubsub", 0..5).await;
+    let offset = expect(&mut client, 0..5).await.expect("an offset");
+    expect(&mut other, 0..5).await;
+    until("a second node that counts", async || {
+        let nodes: Vec<String> = redis.run(&["ZRANGE", "tg:{chat_42}:nodes", "0", "-1"]).await;
+        (nodes.len() == 2).then_some(())
+    })
+    .await;
+    dying.signal(Signal::KILL);
+    dying.wait_exit().await;
+    assert_eq!(first.stop().await, Some(0));
+    send(&mut backend, "channels-pubsub", 5..10).await;
+    let epoch = connected["epoch"].as_str().expect("an epoch");
+    let path = format!("{PATH}?since={offset}&epoch={epoch}");
+    let (mut client, connected) = Client::connected(&third, &path).await;
+    assert_eq!(connected["recovered"], true, "{connected}");
+    expect(&mut client, 5..10).await;
+}
+
 /// Sends 10,000 events while one client does not read.
 #[tokio::test]
 async fn a_flood_reaches_those_who_read() {

@@ -17,19 +17,18 @@ for i = 6, #ARGV do
 end
 local clock = redis.call('TIME')
 local mine = redis.call('ZSCORE', KEYS[2], ARGV[2])
-local listeners = redis.call('ZRANGE', KEYS[2], 0, -1, 'WITHSCORES')
+local listeners, state = redis.call('ZRANGE', KEYS[2], 0, -1, 'WITHSCORES'), ARGV[4]
 for i = 1, #listeners, 2 do
   local node, since = listeners[i], clock[1] - listeners[i + 1]
   if node ~= ARGV[2] then
-    -- A node that has registered within 3 seconds may be newer than the caller's list.
-    if valid[node] or since < 3 then
+    -- A node that has registered within 3 seconds may be newer than the caller's list. Who leaves looks again.
+    if valid[node] or state ~= 'leaving' and since < 3 then
       others[#others + 1] = node
-    else
+    elseif state ~= 'leaving' then
       redis.call('ZREM', KEYS[2], node)
     end
   end
 end
-local state = ARGV[4]
 if state == 'leaving' then
   return {'', unpack(others)}
 end

@@ -26,10 +26,12 @@ impl Layer {
     pub(super) async fn hand_over(self, shutdown: Shutdown) {
         let mut token = Some(shutdown.track());
         shutdown.draining().await;
-        self.0.is_leaving.set(true);
+        self.0.leaving_since.set(Some(Instant::now()));
         let deadline = Instant::now() + HANDOVER_TIMEOUT;
         let mut offered_at = None;
         loop {
+            // Learns soon which of the others are alive. If it fails, the next one may not.
+            let _ = self.send_heartbeat(0).await;
             let uncovered = self.uncovered_channels().await;
             if uncovered.is_empty() {
                 let is_core = matches!(self.0.wire, Wire::Core { .. });

@@ -66,8 +66,10 @@ struct Inner {
     node: String,
     /// The nodes that are known, and how long ago the last heartbeat of each was.
     nodes: RefCell<Vec<(String, Duration)>>,
-    /// Whether this node is stopping.
-    is_leaving: Cell<bool>,
+    /// The time to which the ages in `nodes` refer.
+    nodes_at: Cell<Instant>,
+    /// When this node began to stop.
+    leaving_since: Cell<Option<Instant>>,
     /// The number of the last marker that this node sent.
     markers: Cell<u64>,
     /// Notified when messages that were held can be appended.
@@ -133,7 +135,8 @@ impl Layer {
             membership: RefCell::default(),
             node,
             nodes: RefCell::default(),
-            is_leaving: Cell::new(false),
+            nodes_at: Cell::new(Instant::now()),
+            leaving_since: Cell::new(None),
             markers: Cell::new(0),
             released: Notify::new(),
             counted: watch::Sender::new(()),

@@ -1,7 +1,7 @@
 //! Which nodes are alive, and what this node takes over from those that are not.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::time::MissedTickBehavior;
 
@@ -51,7 +51,8 @@ impl Layer {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let most_offered = if self.0.is_leaving.get() { 0 } else { MAX_OFFERED };
+            let is_leaving = self.0.leaving_since.get().is_some();
+            let most_offered = if is_leaving { 0 } else { MAX_OFFERED };
             // After several failures, other nodes consider this one dead.
             let heartbeat = retry_forever(PAUSE, || self.send_heartbeat(most_offered)).await;
             if heartbeat.was_unknown && !self.0.membership.borrow().names().is_empty() {
@@ -60,7 +61,7 @@ impl Layer {
                 tokio::task::spawn_local(async move { layer.renew_everything().await });
             }
             self.pin_for_takeover(heartbeat.offered);
-            if !self.0.is_leaving.get() {
+            if self.0.leaving_since.get().is_none() {
                 self.follow_dead_nodes().await;
             }
         }
@@ -79,16 +80,23 @@ impl Layer {
     ) -> Result<Heartbeat, EngineUnavailable> {
         // Memberships last as long.
         let memory = self.0.settings.group_expiry;
+        let asked_at = Instant::now();
         let heartbeat = self.0.redis.node_heartbeat(&self.0.node, memory, most_offered).await?;
         self.0.nodes.replace(heartbeat.nodes.clone());
+        self.0.nodes_at.set(asked_at);
         Ok(heartbeat)
     }
 
     /// The nodes whose registrations count at the last heartbeat, without `unreadable`.
     pub(super) fn valid_nodes(&self, state: ListenerState, unreadable: &[String]) -> Vec<String> {
-        let age = match self.0.wire {
+        let age = match (state, self.0.leaving_since.get()) {
+            // Only a heartbeat since then shows that a node is there to take over. An earlier one may have been its last.
+            (ListenerState::Leaving, Some(since)) => {
+                self.0.nodes_at.get().saturating_duration_since(since)
+            }
+            (ListenerState::Leaving, None) => NODE_TIMEOUT,
             // What a dead node has not read is in its mailbox.
-            Wire::Core { .. } if state != ListenerState::Leaving => self.readable_for(),
+            _ if matches!(self.0.wire, Wire::Core { .. }) => self.readable_for(),
             _ => NODE_TIMEOUT,
         };
         let nodes = self.0.nodes.borrow();

@@ -152,6 +152,9 @@ async fn a_node_is_registered_when_nothing_is_missing() {
     assert_eq!(bench.epoch().await, epoch);
     // A node that has just registered may not be known to the first one yet.
     assert_eq!(bench.register("one", Missed, &["one"]).await, others("two"));
+    // Whoever leaves relies only on nodes that it knows, and removes none.
+    assert_eq!(bench.register("one", Leaving, &["one"]).await, nothing);
+    assert_eq!(bench.register("one", Leaving, &both).await, others("two"));
     // With the second node dead, nobody has it.
     bench.age("two").await;
     assert_eq!(bench.register("one", Missed, &["one"]).await, founded(true));
