@@ -368,6 +368,15 @@ async fn core_a_message_that_only_the_dead_node_gets_is_reported() {
     assert_eq!(other.closed().await, Some(1012));
 }
 
+/// Waits until two nodes count the messages of the channel.
+async fn until_two_count(redis: &Redis) {
+    until("a second node that counts", async || {
+        let nodes: Vec<String> = redis.run(&["ZRANGE", "tg:{chat_42}:nodes", "0", "-1"]).await;
+        (nodes.len() == 2).then_some(())
+    })
+    .await;
+}
+
 /// Both nodes count the messages, so each appends what the other can no longer append.
 #[tokio::test]
 async fn pubsub_a_killed_node_loses_nothing_that_another_has() {
@@ -381,11 +390,7 @@ async fn pubsub_a_killed_node_loses_nothing_that_another_has() {
     send(&mut backend, "channels-pubsub", 0..5).await;
     let offset = expect(&mut client, 0..5).await.expect("an offset");
     expect(&mut other, 0..5).await;
-    until("a second node that counts", async || {
-        let nodes: Vec<String> = redis.run(&["ZRANGE", "tg:{chat_42}:nodes", "0", "-1"]).await;
-        (nodes.len() == 2).then_some(())
-    })
-    .await;
+    until_two_count(&redis).await;
     first.signal(Signal::KILL);
     send(&mut backend, "channels-pubsub", 5..10).await;
     first.wait_exit().await;
@@ -434,11 +439,7 @@ async fn pubsub_a_gateway_that_stops_does_not_rely_on_one_that_has_just_died() {
     send(&mut backend, "channels-pubsub", 0..5).await;
     let offset = expect(&mut client, 0..5).await.expect("an offset");
     expect(&mut other, 0..5).await;
-    until("a second node that counts", async || {
-        let nodes: Vec<String> = redis.run(&["ZRANGE", "tg:{chat_42}:nodes", "0", "-1"]).await;
-        (nodes.len() == 2).then_some(())
-    })
-    .await;
+    until_two_count(&redis).await;
     dying.signal(Signal::KILL);
     dying.wait_exit().await;
     assert_eq!(first.stop().await, Some(0));
