@@ -78,7 +78,7 @@ fn check_transfer_encoding(headers: &HeaderMap) -> Result<(), HeadMistake> {
 }
 
 fn check_target(method: &Method, uri: &Uri) -> Result<(), HeadMistake> {
-    // Of authority form are targets with an authority and without a scheme, such as `example.com:443`.
+    // Targets with an authority and without a scheme are of authority form, such as `example.com:443`.
     match (uri.scheme_str(), uri.authority()) {
         (None, Some(authority)) => {
             let has_port = authority.port().is_some() && is_host(authority.as_str().as_bytes());

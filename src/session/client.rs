@@ -28,7 +28,7 @@ pub struct Client {
     pub request_id: RequestId,
     /// The client's address, behind trusted proxies.
     pub address: IpAddr,
-    /// Whose share of a bound the client takes.
+    /// Identifies the one whose share of a bound the client takes.
     pub key: SenderKey,
     /// The origin of the page that connected. `None` if the handshake named none.
     pub origin: Option<Box<str>>,

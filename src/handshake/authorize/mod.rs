@@ -34,7 +34,7 @@ pub struct AuthorizeQuestion<'a> {
     pub channel: &'a ChannelName,
     pub params: &'a Params,
     pub identity: &'a Identity,
-    /// Whose share of the questions in flight it takes.
+    /// The client whose share of the questions in flight this takes.
     pub client: &'a SenderKey,
     pub connection_id: ConnectionId,
     pub request_id: &'a RequestId,

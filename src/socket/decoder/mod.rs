@@ -86,7 +86,7 @@ impl Decoder {
         }
     }
 
-    /// From now on does what `proceed` says, and frees what it then no longer needs.
+    /// Switches to what `proceed` says, and frees what is no longer needed then.
     pub fn set(&mut self, proceed: Proceed) {
         self.proceed = proceed;
         if proceed != Proceed::Parse {
