@@ -1,9 +1,9 @@
 //! The memory budget of the node (`[server] max_memory`): what clients and their messages take together.
 //!
 //! Nothing is counted per delivery. Each thread measures what its connections hold in the rounds of its timers, at
-//! least once a second, and the histories and the broker's intake are measured as often. Beyond the budget the thread with the largest send
-//! queue closes it, and so on until the rest fits. If it still does not fit, new connections are refused, until a
-//! tenth of the budget is free.
+//! least once a second, and the histories and the broker's intake are measured as often. Beyond the budget the thread
+//! with the largest send queue closes it, and so on until the rest fits. If it still does not fit, new connections are
+//! refused, until a tenth of the budget is free.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};

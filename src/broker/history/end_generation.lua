@@ -3,8 +3,9 @@
 -- every later event of it is refused.
 -- KEYS: stream, meta, what remembers the end of the task, running generations.
 -- ARGV: channel name, publications to keep (0 = none), milliseconds to keep them, milliseconds to remember the end, the
--- event, task id, milliseconds to refuse later events (0 = it was not cancelled), names of the events without a task id that are refused as well
--- while nothing else runs on the channel ('' = none are), and milliseconds to refuse those with any name.
+-- event, task id, milliseconds to refuse later events (0 = it was not cancelled), names of the events without a task id
+-- that are refused as well while nothing else runs on the channel ('' = none are), and milliseconds to refuse those with
+-- any name.
 -- Returns {epoch, offset, 1 if the task had ended before, otherwise 0}; without history {'', 0, …}.
 local done = redis.call('GET', KEYS[3])
 if done then
