@@ -83,7 +83,7 @@ async fn open_connections_follow_a_limit() {
         (send_message(&mut client, "again").await["event"] == "task_queued").then_some(())
     })
     .await;
-    let (_, connected) = Client::connected(&gateway, PATH).await;
+    let (_second, connected) = Client::connected(&gateway, PATH).await;
     assert_eq!(connected["event"], "connected");
     assert_eq!(gateway.events("connection_closed"), 0, "no connection was closed");
 }
