@@ -35,10 +35,10 @@ pub(super) fn routes(root: &mut Section<'_>, routes: &Routes, upstreams: &Upstre
     }
     for (index, route) in numbered(routes) {
         let key = |name: &str| format!("route[{index}].{name}");
-        if let Some((earlier, _)) =
+        if let Some((earlier, other)) =
             numbered(&routes[..index]).find(|(_, other)| hides(&other.path, &route.path))
         {
-            hidden_path(root, index, &route.path, earlier);
+            hidden_path(root, (index, &route.path), (earlier, &other.path));
         }
         if let Some(name @ ("user_id" | "channel")) = route.path.rest_name() {
             let fix = format!("write another name: {{{name}}} is filled with something else");
@@ -69,13 +69,13 @@ pub(super) fn replies(root: &mut Section<'_>, routes: &Routes, replies: &[Number
         let of_replies = replies.iter().map(|(other, reply)| (*other, &reply.path));
         for (other, path) in of_routes.chain(of_replies) {
             if other < *index && hides(path, &reply.path) {
-                hidden_path(root, *index, &reply.path, other);
+                hidden_path(root, (*index, &reply.path), (other, path));
                 break;
             }
         }
         for (other, route) in numbered(routes).filter(|(other, _)| other > index) {
             if hides(&reply.path, &route.path) {
-                hidden_path(root, other, &route.path, *index);
+                hidden_path(root, (other, &route.path), (*index, &reply.path));
             }
         }
     }
@@ -91,11 +91,19 @@ fn hides(earlier: &PathPattern, later: &PathPattern) -> bool {
     }
 }
 
-fn hidden_path(root: &mut Section<'_>, index: usize, path: &PathPattern, earlier: usize) {
-    let fix = format!(
-        "route[{earlier}] already matches every request for this path; write this route before it, or remove one"
-    );
-    root.mistake(&format!("route[{index}].path"), Some(quoted(path.as_str())), fix);
+/// Two routes for the same paths are a mistake. A path that is written behind one that takes more may be meant for later.
+fn hidden_path(
+    root: &mut Section<'_>,
+    (index, path): (usize, &PathPattern),
+    (earlier, other): (usize, &PathPattern),
+) {
+    let key = format!("route[{index}].path");
+    let text = format!("route[{earlier}] already matches every request for this path");
+    if path.covers(other) {
+        root.mistake(&key, Some(quoted(path.as_str())), text);
+    } else {
+        root.warn(&key, &format!("not used: {text}; write it before that one"));
+    }
 }
 
 /// With the core wire a channel is a group, whose name must be valid for channels_redis.
@@ -305,7 +313,8 @@ fn names_among(
             root.mistake(key, Some(format!("{{{name}*}}")), fix);
         }
     }
-    for name in template.names().filter(|name| !allowed.contains(name)) {
+    for name in template.names().filter(|name| !allowed.contains(name) && !template.has_star(name))
+    {
         let list: Vec<String> = allowed.iter().map(|name| format!("{{{name}}}")).collect();
         let fix = format!("{place} has no such name; write one of {}", list.join(", "));
         root.mistake(key, Some(format!("{{{name}}}")), fix);
