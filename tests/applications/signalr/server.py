@@ -1,4 +1,4 @@
-"""A SignalR hub with all transports. ASP.NET Core is in no registry that these tests use; this server speaks the same
+"""A SignalR hub. ASP.NET Core is in no registry that these tests use; this server speaks the same
 protocol, and the client is Microsoft's."""
 
 import asyncio
