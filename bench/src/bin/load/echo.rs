@@ -32,11 +32,17 @@ async fn measure(options: Options) -> Result<Value> {
     let Target { server, pid, connections } = options.target;
     let frame: Rc<[u8]> = text_frame(&vec![b'*'; options.bytes]).into();
     let answered = Rc::new(Cell::new(0_u64));
-    let mut clients = Vec::new();
+    // None talks before all are open, because each would have to wait for the others' messages.
+    let mut open = Vec::with_capacity(connections);
     for _ in 0..connections {
-        let connection = Connection::open_silent(server).await?;
-        clients.push(tokio::task::spawn_local(talk(connection, frame.clone(), answered.clone())));
+        open.push(Connection::open_silent(server).await?);
     }
+    let clients: Vec<_> = open
+        .into_iter()
+        .map(|connection| {
+            tokio::task::spawn_local(talk(connection, frame.clone(), answered.clone()))
+        })
+        .collect();
     tokio::time::sleep(WARM_UP).await;
     let (started, cpu, first) = (Instant::now(), cpu_seconds(pid)?, answered.get());
     tokio::time::sleep(Duration::from_secs(options.seconds)).await;

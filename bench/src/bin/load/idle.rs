@@ -31,7 +31,7 @@ pub struct Options {
 pub async fn run(options: Options) -> Result<Value> {
     let Target { server, pid, connections } = options.target;
     // Open a first connection, so that one-time allocations are not counted.
-    drop(open(server, options.echo, "warm-up").await?);
+    drop(connect(server, options.echo, "warm-up").await?);
     let settle = Duration::from_secs(options.settle);
     tokio::time::sleep(settle).await;
     let before = anonymous_memory(pid)?;
@@ -39,7 +39,7 @@ pub async fn run(options: Options) -> Result<Value> {
     let mut open = Vec::with_capacity(connections);
     for number in 0..connections {
         let conversation = (number / options.per_conversation.max(1)).to_string();
-        let mut connection = open(server, options.echo, &conversation).await?;
+        let mut connection = connect(server, options.echo, &conversation).await?;
         if options.after_message > 0 {
             connection.write(&message).await?;
             connection.frames().await?;
@@ -57,7 +57,7 @@ pub async fn run(options: Options) -> Result<Value> {
     }))
 }
 
-async fn open(server: SocketAddr, echo: bool, conversation: &str) -> Result<Connection> {
+async fn connect(server: SocketAddr, echo: bool, conversation: &str) -> Result<Connection> {
     match echo {
         true => Connection::open_silent(server).await,
         false => Connection::open(server, conversation).await,
