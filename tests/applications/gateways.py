@@ -43,7 +43,7 @@ class Gateway:
             "gateway", [binary, "serve", "--config", config], stack.folder,
             JWT_SECRET=SECRET,
             TIDEGATE__SERVER__LISTEN="127.0.0.1:0", TIDEGATE__ADMIN__LISTEN="127.0.0.1:0",
-            TIDEGATE__SHUTDOWN__DRAIN="100ms", TIDEGATE__LOG__FORMAT="json",
+            TIDEGATE__SERVER__MAX_CONNECTIONS="1000", TIDEGATE__SHUTDOWN__DRAIN="100ms", TIDEGATE__LOG__FORMAT="json",
         )
         listening = self.process.until(self.listening, "listening address")
         self.url, self.admin = f"http://{listening['public']}", f"http://{listening['admin']}"

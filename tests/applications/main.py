@@ -88,13 +88,9 @@ class Scenario:
 
     def use(self, url, secret, **variables):
         """Runs the client, and returns what it saw."""
-        environment = os.environ | variables | {"URL": url, "TOKEN": gateways.session_token(secret)}
+        variables = variables | {"URL": url, "TOKEN": gateways.session_token(secret)}
         with tempfile.TemporaryFile("w+") as output:
-            client = subprocess.Popen(
-                [str(part) for part in self.command("client")],
-                cwd=self.folder, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            client = processes.start(self.command("client"), output, self.folder, variables)
             try:
                 code = client.wait(CLIENT_DEADLINE)
             except subprocess.TimeoutExpired:
@@ -166,7 +162,12 @@ def main():
         folder = Path(folder)
         scenarios = [Scenario(name, folder, node) for name in names]
         passed = threads.map(lambda scenario: passes(scenario, options.binary.resolve(), folder, variables), scenarios)
-        failed = list(passed).count(False)
+        try:
+            failed = list(passed).count(False)
+        except BaseException:
+            threads.shutdown(wait=False, cancel_futures=True)
+            processes.end_all()
+            raise
     if failed:
         raise SystemExit(f"{failed} failed")
 

@@ -22,24 +22,40 @@ def accepts(port):
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+# All processes that have not been ended. Each leads a session, so that Ctrl-C reaches only the runner.
+RUNNING = set()
+
+
+def start(command, output, cwd, variables):
+    process = subprocess.Popen(
+        [str(part) for part in command],
+        cwd=cwd, env=os.environ | variables, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    RUNNING.add(process)
+    return process
+
+
 def end_session(process):
     """Kills a process that leads a session, and what it has started."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    RUNNING.discard(process)
+
+
+def end_all():
+    for process in list(RUNNING):
+        end_session(process)
 
 
 class Process:
-    """A process whose output is a file. It leads a session, so that Ctrl-C reaches only the runner."""
+    """A process whose output is a file."""
 
     def __init__(self, name, command, log, cwd, variables):
         self.name, self.log = name, log
         with log.open("wb") as output:
-            self.popen = subprocess.Popen(
-                [str(part) for part in command],
-                cwd=cwd, env=os.environ | variables, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            self.popen = start(command, output, cwd, variables)
 
     def read_log(self):
         return self.log.read_text(errors="replace")

@@ -18,7 +18,7 @@ function provider(key, more) {
     WebSocketPolyfill: WithCookie,
   });
   sockets.push(websocketProvider);
-  const made = new HocuspocusProvider({ websocketProvider, name: "minutes", token: key, ...more });
+  const made = new HocuspocusProvider({ websocketProvider, name: `minutes-${process.pid}`, token: key, ...more });
   made.attach();
   return made;
 }

@@ -6,6 +6,8 @@ import * as Y from "yjs";
 
 const { URL: url, TOKEN: token } = process.env;
 const LARGE = 500_000;
+// The server keeps the documents of earlier clients.
+const document = `minutes-${process.pid}`;
 
 class WithCookie extends WebSocket {
   constructor(address, protocols) {
@@ -15,7 +17,7 @@ class WithCookie extends WebSocket {
 
 async function open() {
   const doc = new Y.Doc();
-  const provider = new WebsocketProvider(`${url.replace("http", "ws")}/documents`, "minutes", doc, {
+  const provider = new WebsocketProvider(`${url.replace("http", "ws")}/documents`, document, doc, {
     WebSocketPolyfill: WithCookie,
     disableBc: true,
   });
