@@ -13,6 +13,7 @@ mod held_body;
 mod http;
 mod malformed;
 mod runtime_config;
+mod upstream_socket;
 mod websocket;
 
 pub use accept::Worker;

@@ -20,6 +20,7 @@ mod origin;
 mod path;
 mod portable_json;
 mod position;
+mod proxied_headers;
 mod publication;
 mod reply_end;
 mod request_head;
@@ -55,6 +56,7 @@ pub use origin::{Origin, OriginPattern, OriginTag};
 pub use path::{Params, PathPattern, Template, TemplateContext, UnfitForUrl, is_path_step};
 pub use portable_json::{NotPortable, check_portable};
 pub use position::{Epoch, Position, ResumePoint, with_position};
+pub use proxied_headers::{clean_trailers, remove_hop_by_hop, set_forwarded};
 pub use publication::{
     NotJson, PublishedObject, published_bytes, published_object, published_text,
 };

@@ -5,7 +5,6 @@
 //! as they are, whatever their encoding.
 
 mod failure;
-mod headers;
 mod interim;
 mod pace;
 #[cfg(test)]
@@ -24,7 +23,7 @@ use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 
 use crate::config;
 use crate::http_client::{self, HttpClient};
-use crate::protocol::{ClientAddress, is_path_step};
+use crate::protocol::{ClientAddress, is_path_step, remove_hop_by_hop, set_forwarded};
 use crate::telemetry;
 use crate::telemetry::upstreams::ProxyFailure;
 pub use interim::InterimResponses;
@@ -109,8 +108,8 @@ impl Upstream {
         // An HTTP/1.0 client knows no interim responses.
         let takes_interim = head.version == Version::HTTP_11;
         head.version = Version::HTTP_11;
-        headers::remove_hop_by_hop(&mut head.headers);
-        headers::set_forwarded(&mut head.headers, client);
+        remove_hop_by_hop(&mut head.headers);
+        set_forwarded(&mut head.headers, client);
         let may_repeat = body.is_end_stream() && head.method.is_idempotent();
         let again = may_repeat.then(|| head.clone());
         let build = |head: Parts, upload| {
@@ -131,7 +130,7 @@ impl Upstream {
         }
         // The connection to the client is HTTP/1.1, whatever version the upstream answered with.
         *response.version_mut() = Version::HTTP_11;
-        headers::remove_hop_by_hop(response.headers_mut());
+        remove_hop_by_hop(response.headers_mut());
         Ok(response)
     }
 

@@ -3,7 +3,7 @@
 use hyper::HeaderMap;
 use hyper::header::{self, HeaderName, HeaderValue};
 
-use crate::protocol::{
+use super::{
     ClientAddress, header_has_token, header_list, is_identity_header, random_hex,
     remove_identity_headers,
 };
@@ -28,7 +28,7 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Removes the hop-by-hop headers, those that `Connection` names, and `TE` except for `trailers`. `Host` is
 /// kept whatever `Connection` says, because it selects the application, and so are the headers that say who the client
 /// is: a client could take them away from a proxy that has set them.
-pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
+pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = header_list(headers, &header::CONNECTION)
         .filter_map(|name| name.parse().ok())
         .filter(|name| *name != header::HOST && !is_identity_header(name))
@@ -46,7 +46,7 @@ pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
 
 /// Removes from a request's trailers what must not come from a client there: an application may merge them with the
 /// headers.
-pub(super) fn clean_trailers(trailers: &mut HeaderMap) {
+pub fn clean_trailers(trailers: &mut HeaderMap) {
     remove_hop_by_hop(trailers);
     remove_identity_headers(trailers, false);
     for name in [
@@ -63,7 +63,7 @@ pub(super) fn clean_trailers(trailers: &mut HeaderMap) {
 
 /// Sets the `X-Forwarded-*` headers and the request id. Those of an untrusted peer are replaced; those of a
 /// trusted proxy are kept and extended.
-pub(super) fn set_forwarded(headers: &mut HeaderMap, client: ClientAddress) {
+pub fn set_forwarded(headers: &mut HeaderMap, client: ClientAddress) {
     remove_identity_headers(headers, client.through_proxy);
     let mut chain = String::new();
     for value in headers.get_all(&X_FORWARDED_FOR) {
