@@ -118,13 +118,19 @@ pub(super) fn entry(s: &mut Section<'_>, channel_prefix: &str) -> Option<Entry> 
 }
 
 fn route(s: &mut Section<'_>, path: Option<PathPattern>, channel_prefix: &str) -> Option<Route> {
-    let channel = s.key(
-        "channel",
-        kinds::OPTIONAL_TEMPLATE,
-        "",
-        "The channel of a connection: text with {names} of the path and {user_id}, which is _anonymous_ for anonymous \
-         clients. Only pass routes may be without one.",
+    let protocol = s.key(
+        "protocol",
+        PROTOCOL,
+        "json",
+        "\"json\": the envelope of the protocol page. \"raw\": messages pass through unparsed. \"pass\": the upstream's own \
+         handshake and frames pass through as they are.",
     );
+    const CHANNEL: &str = "The channel of a connection: text with {names} of the path and {user_id}, which is \
+        _anonymous_ for anonymous clients. A pass route may be without one.";
+    let channel = match protocol {
+        Some(Protocol::Pass) => s.key("channel", kinds::OPTIONAL_TEMPLATE, "", CHANNEL),
+        _ => s.required("channel", kinds::TEMPLATE, CHANNEL).map(Some),
+    };
     let channel = channel.map(|channel| Some(channel?.with_prefix(channel_prefix)));
     let upstream = s.key(
         "upstream",
@@ -134,13 +140,6 @@ fn route(s: &mut Section<'_>, path: Option<PathPattern>, channel_prefix: &str) -
     );
     let auth = auth(s);
     let authorize = authorize(s);
-    let protocol = s.key(
-        "protocol",
-        PROTOCOL,
-        "json",
-        "\"json\": the envelope of the protocol page. \"raw\": messages pass through unparsed. \"pass\": the upstream's own \
-         handshake and frames pass through as they are.",
-    );
     let reject = s.key(
         "reject",
         REJECT,
