@@ -38,6 +38,7 @@ mod not_json;
 mod outcome;
 mod panics;
 mod pass;
+mod paths;
 mod presence;
 mod proxy;
 mod proxy_messages;
