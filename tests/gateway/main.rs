@@ -39,6 +39,7 @@ mod outcome;
 mod panics;
 mod presence;
 mod proxy;
+mod proxy_answers;
 mod proxy_messages;
 mod redis_acl;
 mod redis_reasons;
