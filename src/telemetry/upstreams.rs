@@ -1,5 +1,6 @@
 //! Upstreams: requests, replies, retries, circuits and Celery tasks; and the proxy's upstream.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -356,6 +357,10 @@ label_enum! {
         Switched => "switched",
         /// The upstream's answer broke off, or its body is malformed; the client has its head.
         BrokenOff => "broken_off",
+        /// It was not sent, because `max_in_flight` was reached.
+        Full => "full",
+        /// It was not sent, because its client's address holds its share of `max_in_flight`.
+        ShareFull => "share_full",
     }
 }
 
@@ -381,6 +386,17 @@ pub fn proxy_failed(failure: ProxyFailure) {
 pub fn proxy_broken_off(error: &str) {
     proxy_failed(ProxyFailure::BrokenOff);
     proxy_unreachable(ProxyFailure::BrokenOff, error);
+}
+
+/// A request of this address was not sent to the proxy's upstream, because a bound of requests in flight is reached.
+pub fn proxy_refused(failure: ProxyFailure, ip: IpAddr) {
+    proxy_failed(failure);
+    let cause = failure.label();
+    const TEXT: &str = "too many requests to the proxy's upstream are in progress";
+    match failure {
+        ProxyFailure::ShareFull => info!(event = "proxy_refused", cause, %ip, "{TEXT}"),
+        _ => warn!(event = "proxy_refused", cause, %ip, "{TEXT}"),
+    }
 }
 
 /// A request to the proxy's upstream failed.
