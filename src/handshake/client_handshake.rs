@@ -13,7 +13,7 @@ use url::form_urlencoded;
 use super::Handshake;
 use super::credentials::{CONNECTION_TOKEN, PROTOCOL, QUERY_TOKEN, is_bearer, looks_like_token};
 use crate::config::{AuthSource, Route};
-use crate::protocol::{ClientAddress, header_list, remove_hop_by_hop, set_forwarded};
+use crate::protocol::{ClientAddress, add_via, header_list, remove_hop_by_hop, set_forwarded};
 use crate::upstream::{ClientHandshake, is_of_handshake};
 
 /// Headers that belong to this request, although they are not of the connection.
@@ -38,6 +38,7 @@ impl Handshake {
         remove_hop_by_hop(&mut headers);
         set_forwarded(&mut headers, address);
         append_forwarded(&mut headers, address);
+        add_via(&mut headers, head.version());
         let of_handshake: Vec<HeaderName> =
             headers.keys().filter(|name| is_of_handshake(name)).cloned().collect();
         for name in of_handshake.iter().chain(&OF_REQUEST) {

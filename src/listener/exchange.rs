@@ -44,6 +44,8 @@ pub(super) struct Exchange {
     fault: Cell<Option<Fault>>,
     /// Notified when the client has ended its half of the connection.
     half_closed: Notify,
+    /// The client has ended its half, or nobody uses the connection any longer.
+    is_over: Cell<bool>,
 }
 
 impl Exchange {
@@ -128,6 +130,15 @@ impl Exchange {
 
     pub fn set_fault(&self, fault: Fault) {
         self.fault.set(Some(fault));
+    }
+
+    pub fn set_over(&self) {
+        self.is_over.set(true);
+    }
+
+    /// Whether nothing more is expected from the client.
+    pub fn is_over(&self) -> bool {
+        self.is_over.get()
     }
 
     pub fn fault(&self) -> Option<Fault> {

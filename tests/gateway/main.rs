@@ -41,6 +41,7 @@ mod pass;
 mod paths;
 mod presence;
 mod proxy;
+mod proxy_answers;
 mod proxy_messages;
 mod redis_acl;
 mod redis_reasons;

@@ -73,7 +73,8 @@ fn headers_of_the_connection_and_of_strangers_do_not_pass() {
     let passed = forward("\"anonymous\"", "/app/x", &headers, false);
     let mut names: Vec<_> = passed.headers.keys().map(HeaderName::as_str).collect();
     names.sort_unstable();
-    let set = ["forwarded", "host", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"];
+    let set =
+        ["forwarded", "host", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"];
     assert_eq!(names, [&set[..], &["x-request-id"]].concat());
     assert_eq!(values(&passed, "x-forwarded-for"), ["192.0.2.1"]);
     assert_eq!(values(&passed, "forwarded"), ["for=192.0.2.1;host=\"example.com\";proto=http"]);
