@@ -1,6 +1,8 @@
-//! Keys that have no effect where they are written. Each is a mistake: who writes a key expects something of it.
+//! Keys that have no effect where they are written. Each is a mistake: who writes a key expects something of it. Limits
+//! of users that a route does not have, and of messages that it does not take, are only named, because the server API
+//! shows them all the same.
 //!
-//! A value that says what happens anyway, such as `timestamps = false` on a raw route, is none.
+//! A value that says what happens anyway, such as `timestamps = false` on a raw route, is neither.
 
 use toml::Value;
 
@@ -32,35 +34,42 @@ pub(super) fn keys(root: &mut Section<'_>, routes: &Routes, upstreams: &Upstream
             Some(_) => None,
         };
         let place = Place { route, messages };
-        report(root, &written, &format!("route[{index}]"), |key| place.reason(key));
+        let table = format!("route[{index}]");
+        for (key, reason) in reasons(&written, &table, |key| place.reason(key)) {
+            root.mistake(&key, None, reason);
+        }
+        for (key, reason) in reasons(&written, &table, |key| place.notice(key)) {
+            root.warn(&key, &reason);
+        }
     }
     for upstream in upstreams.values().flatten() {
         let table = format!("upstream.{}", upstream.name);
-        report(root, &written, &table, |key| reason_in_upstream(upstream, key));
+        for (key, reason) in reasons(&written, &table, |key| reason_in_upstream(upstream, key)) {
+            root.mistake(&key, None, reason);
+        }
     }
 }
 
-/// Reports the keys below `table` for which there is a reason, a table of them once.
-fn report(
-    root: &mut Section<'_>,
+/// Returns the keys below `table` for which there is a reason, a table of them once.
+fn reasons(
     written: &[Written],
     table: &str,
     reason: impl Fn(&Key<'_>) -> Option<&'static str>,
-) {
-    let mut reported = None;
+) -> Vec<(String, String)> {
+    let mut found: Vec<(String, String)> = Vec::new();
     for Written { path, value, default } in written {
         let Some(name) = path.strip_prefix(table).and_then(|rest| rest.strip_prefix('.')) else {
             continue;
         };
         let name = whole_limit(name);
         let is_default = default.as_ref() == Some(value);
-        if let Some(reason) = reason(&Key { name, value, is_default })
-            && reported != Some(name)
-        {
-            root.mistake(&format!("{table}.{name}"), None, format!("no effect: {reason}"));
-            reported = Some(name);
+        let Some(reason) = reason(&Key { name, value, is_default }) else { continue };
+        let key = format!("{table}.{name}");
+        if found.last().is_none_or(|(last, _)| *last != key) {
+            found.push((key, format!("no effect: {reason}")));
         }
     }
+    found
 }
 
 /// The name of the limit that a key of its table belongs to.
@@ -97,11 +106,15 @@ struct Place<'a> {
 impl Place<'_> {
     /// Says why a key has no effect on this route, and what to do; `None` = it has one.
     fn reason(&self, key: &Key<'_>) -> Option<&'static str> {
-        self.without_users(key)
-            .or_else(|| self.without_events(key))
-            .or_else(|| self.without_messages(key))
+        self.without_events(key)
             .or_else(|| self.without_replies(key))
             .or_else(|| self.without_another_key(key))
+    }
+
+    /// The same for keys that may be meant for later.
+    fn notice(&self, key: &Key<'_>) -> Option<&'static str> {
+        let notice = self.without_users(key).or_else(|| self.without_messages(key));
+        notice.filter(|_| self.reason(key).is_none())
     }
 
     fn is_json(&self) -> bool {

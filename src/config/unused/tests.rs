@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use crate::config::Config;
 use crate::config::environment::Environment;
 use crate::config::load::read;
 use crate::config::reference::ONE_OF_EACH;
@@ -35,7 +36,7 @@ url = "ws://127.0.0.1:1"
 const ENGINES: [&str; 2] = ["memory", "redis"];
 
 /// Keys of routes: the name, lines that set it to something else than its default, and for each of [`PLACES`] `+` = it
-/// has an effect, `-` = it is a mistake.
+/// has an effect, `-` = it is a mistake, `!` = it is named by a notice.
 const ROUTE_KEYS: &[(&str, &str, &str)] = &[
     // Written in every place by the test itself.
     ("path", "", "++++++"),
@@ -74,9 +75,9 @@ const ROUTE_KEYS: &[(&str, &str, &str)] = &[
         "++++++",
     ),
     ("reject", "reject = \"http\"", "++++++"),
-    ("binary", "binary = \"relay\"", "----+-"),
+    ("binary", "binary = \"relay\"", "----+!"),
     ("max_message_bytes", "max_message_bytes = 77", "++++++"),
-    ("max_message_chars", "max_message_chars = 77", "+++---"),
+    ("max_message_chars", "max_message_chars = 77", "+++!--"),
     ("idle_ping", "idle_ping = \"7s\"", "++++++"),
     ("pong_timeout", "pong_timeout = \"7s\"", "++++++"),
     ("max_session", "max_session = \"7h\"", "++++++"),
@@ -85,23 +86,23 @@ const ROUTE_KEYS: &[(&str, &str, &str)] = &[
     ("send_queue.bytes", "send_queue.bytes = 77", "++++++"),
     ("presence", "presence = \"events\"", "++++--"),
     ("timestamps", "timestamps = true", "++++--"),
-    ("limits.messages_per_user", "limits.messages_per_user = \"7/1h\"", "+++-+-"),
+    ("limits.messages_per_user", "limits.messages_per_user = \"7/1h\"", "+++!+!"),
     (
         "limits.messages_per_user.limit",
         "limits.messages_per_user = { limit = \"7/1h\", window = \"fixed\" }",
-        "+++-+-",
+        "+++!+!",
     ),
     (
         "limits.messages_per_user.window",
         "limits.messages_per_user = { limit = \"7/1h\", window = \"fixed\" }",
-        "+++-+-",
+        "+++!+!",
     ),
     (
         "limits.messages_per_user.key",
         "limits.messages_per_user = { limit = \"7/1h\", window = \"fixed\", key = \"m:{user_id}\" }",
-        "+++-+-",
+        "+++!+!",
     ),
-    ("limits.messages_per_connection", "limits.messages_per_connection = \"7/1s\"", "+++++-"),
+    ("limits.messages_per_connection", "limits.messages_per_connection = \"7/1s\"", "+++++!"),
     ("limits.frames_per_connection", "limits.frames_per_connection = \"7/1s\"", "++++++"),
     ("limits.connects_per_user", "limits.connects_per_user = \"7/1s\"", "++++++"),
     (
@@ -211,6 +212,11 @@ fn mistakes(text: &str) -> Vec<(String, String)> {
     outcome.mistakes.into_iter().map(|mistake| (mistake.key, mistake.fix)).collect()
 }
 
+/// Returns the notices of a configuration without mistakes.
+fn notices(text: &str) -> Vec<String> {
+    Config::from_toml(text).unwrap_or_else(|mistakes| panic!("{mistakes}")).load_notices
+}
+
 /// The names of all keys below a heading that `prefix_of` knows, with the prefix that it has.
 fn defined(prefix_of: impl Fn(&str) -> Option<&'static str>) -> Vec<(String, String)> {
     let (_, outcome) = read(ONE_OF_EACH, &Environment::empty(), Path::new("")).expect("valid TOML");
@@ -251,6 +257,12 @@ fn each_key_of_a_route_has_an_effect_or_is_a_mistake() {
                 let is_named =
                     found.iter().any(|(key, _)| format!("route[0].{name}").starts_with(&**key));
                 match effect {
+                    '!' => {
+                        assert_eq!(found, [], "{name} in {place} with {engine}");
+                        let notices = notices(&text);
+                        let is_named = notices.iter().any(|notice| notice.contains("no effect: "));
+                        assert!(is_named, "{name} in {place} with {engine}: {notices:?}");
+                    }
                     '+' => assert_eq!(found, [], "{name} in {place} with {engine}"),
                     '-' => assert!(
                         is_named || *name == "reply",
@@ -332,16 +344,6 @@ fn a_key_that_needs_another_one_is_a_mistake_without_it() {
             format!("{route}history.size = 0\nhistory.compact = \"chunks\"\n{http}"),
             "route[0].history.compact",
         ),
-        (
-            format!("{route}auth = [\"anonymous\"]\nlimits.connections_per_user = 7\n{http}"),
-            "route[0].limits.connections_per_user",
-        ),
-        (
-            format!(
-                "{route}auth = [\"anonymous\"]\nlimits.messages_per_user = {{ limit = \"5/1h\", window = \"fixed\" }}\n{http}"
-            ),
-            "route[0].limits.messages_per_user",
-        ),
         (format!("{route}{queue}max_len = 0\nmax_len_per_user = 7"), "upstream.u.max_len_per_user"),
         (format!("{route}{celery}result_keyprefix = \"p\""), "upstream.u.result_keyprefix"),
         (format!("{route}{celery}track.ttl = \"7s\""), "upstream.u.track.ttl"),
@@ -351,4 +353,25 @@ fn a_key_that_needs_another_one_is_a_mistake_without_it() {
         assert_eq!(found[0].0, key);
         assert!(found[0].1.starts_with("no effect: "), "{found:?}");
     }
+}
+
+#[test]
+fn limits_of_users_are_named_where_there_are_none() {
+    let text = |limits: &str| {
+        let route = "[[route]]\npath = \"/ws\"\nchannel = \"c\"\nupstream = \"u\"\nauth = [\"anonymous\"]\n";
+        let upstream = "[upstream.u]\nkind = \"http\"\nurl = \"http://127.0.0.1:1\"\n";
+        notices(&format!("{route}{limits}\n{upstream}"))
+    };
+    for limits in [
+        "limits.connections_per_user = 7",
+        "limits.connects_per_user = \"7/1m\"",
+        "limits.generations_per_user = 7",
+        "limits.messages_per_user = { limit = \"5/1h\", window = \"fixed\" }",
+    ] {
+        let name = limits.split(' ').next().unwrap();
+        let found = text(limits);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].starts_with(&format!("route[0].{name}: no effect: ")), "{found:?}");
+    }
+    assert_eq!(text("limits.connections_per_user = 0"), [""; 0]);
 }
