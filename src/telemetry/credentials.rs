@@ -3,6 +3,7 @@
 //!
 //! A token appears only as its log id, the first 8 hex digits of its SHA-256.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use tracing::field::display;
@@ -142,8 +143,8 @@ pub fn token_store_full() {
     );
 }
 
-/// An audit event: the token endpoint refused a request.
-pub fn token_request_refused(cause: TokenRequestRefusal, details: RefusalDetails<'_>) {
+/// An audit event: the token endpoint refused a request of the client at `ip`.
+pub fn token_request_refused(cause: TokenRequestRefusal, ip: IpAddr, details: RefusalDetails<'_>) {
     let cause = cause.label();
     REQUESTS_REFUSED.at([cause]).increment(1);
     let (check, claim) = (details.check(), details.claim());
@@ -151,6 +152,7 @@ pub fn token_request_refused(cause: TokenRequestRefusal, details: RefusalDetails
     info!(
         target: AUDIT,
         event = "issue_refused",
+        %ip,
         cause,
         origin,
         user,

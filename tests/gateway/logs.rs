@@ -267,6 +267,7 @@ async fn a_refusal_says_what_a_person_needs_to_know() {
     assert_eq!(refused.status, 401);
     let line = gateway.wait_for_event("issue_refused").await;
     assert_eq!((&line["origin"], &line["claim"]), (&app, &json!("aud")), "{line}");
+    assert_eq!(line["ip"], "127.0.0.1");
 }
 
 #[tokio::test]
