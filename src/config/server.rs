@@ -164,7 +164,8 @@ pub(super) fn origins(s: &mut Section<'_>) -> Option<Origins> {
         kinds::ORIGIN,
         &[],
         "Origins of web pages that may connect. Scheme and port may be `*`, and a host may start with `*.`. \
-         Origins of apps and extensions, such as capacitor://localhost, have no wildcards.",
+         Origins of apps and extensions, such as capacitor://localhost, have no wildcards. \"self\" is the gateway's own: \
+         the scheme, host and port of the request itself, behind trusted_proxies those that the proxy reports.",
     );
     let missing = s.key(
         "missing",

@@ -270,7 +270,8 @@ impl HttpFrontend {
             &config.server.trusted_proxies,
         );
         let found = handshake.find_route(request.uri().path());
-        let is_handshake = found.is_some() && upgrade::is_requested(request.headers());
+        let is_handshake = matches!(found, Some(Found::Route(..) | Found::Reply(_)))
+            && upgrade::is_requested(request.headers());
         let limited = self.check_limits(phase, address.ip, is_handshake, config);
         let is_refused = limited.is_err();
         let mut response = match (found, limited) {
@@ -294,7 +295,7 @@ impl HttpFrontend {
                         boxed(json_error(StatusCode::NOT_FOUND, error, "no_route"))
                     }
                     _ if handshake.is_token_endpoint(request.uri().path()) => {
-                        boxed(handshake.issue(request, address.ip).await)
+                        boxed(handshake.issue(request, address).await)
                     }
                     _ if is_about_the_server(&request) => about_the_server(),
                     _ => {

@@ -11,6 +11,27 @@ const CELERY: &str = "[upstream.worker]\nkind = \"celery\"\nbroker_url = \"redis
 
 const LAYER: &str = "[engine]\nkind = \"redis\"\n[engine.redis]\nwire = \"channels-core\"\n";
 
+/// A route that no request gets to is named, and the gateway starts: of the others the first in the file is used.
+#[test]
+fn a_route_behind_one_that_takes_all_its_requests() {
+    let text = |paths: [&str; 3]| {
+        let route = |path| format!("[[route]]\npath = {path:?}\nreply = \"1\"\n");
+        let channel = |path| format!("[[route]]\npath = {path:?}\nchannel = \"c\"\n");
+        let config = channel(paths[0]) + &channel(paths[1]) + &route(paths[2]);
+        Config::from_toml(&config).unwrap().notices()
+    };
+    assert_eq!(
+        text(["/ws/{id}", "/ws/fixed", "/ws/health"]),
+        [
+            "route[1].path: not used: route[0] already matches every request for this path; write it before that one",
+            "route[2].path: not used: route[0] already matches every request for this path; write it before that one",
+        ]
+    );
+    assert_eq!(text(["/ws/fixed", "/ws/{id}", "/health"]), [""; 0]);
+    // The order of a path with a rest does not matter.
+    assert_eq!(text(["/{rest*}", "/ws/{id}", "/health"]), [""; 0]);
+}
+
 #[test]
 fn a_version_is_a_number_between_colons() {
     for prefix in [":1:ws_conn_token:", "app:12:t:", "a:b:3:"] {

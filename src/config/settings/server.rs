@@ -98,8 +98,16 @@ impl Shutdown {
 /// `[origins]`: the allowlist of RFC 6454 origins.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Origins {
-    pub allow: Vec<OriginPattern>,
+    pub allow: Vec<AllowedOrigin>,
     pub missing: MissingOrigin,
+}
+
+/// An entry of the allowlist.
+#[derive(Debug, Clone, PartialEq)]
+pub enum AllowedOrigin {
+    /// The scheme, host and port that the request itself was made for.
+    Own,
+    Matching(OriginPattern),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
