@@ -126,7 +126,7 @@ impl Handshake {
             let rejection = refusal.rejection.unwrap_or_else(Rejection::no_credentials);
             let rejection = rejection.with_origin(origin.logged());
             let details = rejection.log_details();
-            telemetry::credentials::token_request_refused(refusal.cause, ip, details);
+            telemetry::credentials::token_request_refused(refusal.cause, client.ip, details);
             refusal.response
         });
         let headers = response.headers_mut();

@@ -13,8 +13,8 @@ const NEVER_ACCEPTED: &[&str] = &["proxy"];
 const NEVER_ACCEPTED_PREFIXES: &[&str] = &["x-tidegate-"];
 
 /// Headers whose other spellings are not accepted from anybody: an application that takes `Content_Length` for
-/// `Content-Length` sees another end of the body.
-const FRAMING: &[&str] = &["content-length", "transfer-encoding"];
+/// `Content-Length` sees another body.
+const FRAMING: &[&str] = &["content-length", "content-type", "transfer-encoding"];
 
 /// Headers that only a trusted proxy may set.
 const FROM_TRUSTED_PROXIES: &[&str] = &[

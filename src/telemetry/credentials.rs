@@ -143,25 +143,38 @@ pub fn token_store_full() {
     );
 }
 
-/// An audit event: the token endpoint refused a request of the client at `ip`.
+/// The token endpoint refused a request of the client at `ip`. It is an audit event, but for what anybody can cause any
+/// number of times: such lines are throttled.
 pub fn token_request_refused(cause: TokenRequestRefusal, ip: IpAddr, details: RefusalDetails<'_>) {
+    let is_bounded = !matches!(
+        cause,
+        TokenRequestRefusal::IpRate
+            | TokenRequestRefusal::Method
+            | TokenRequestRefusal::Rejected(RejectionCause::Origin)
+    );
     let cause = cause.label();
     REQUESTS_REFUSED.at([cause]).increment(1);
     let (check, claim) = (details.check(), details.claim());
     let (user, channel, origin) = (details.user.map(display), details.channel, details.origin);
-    info!(
-        target: AUDIT,
-        event = "issue_refused",
-        %ip,
-        cause,
-        origin,
-        user,
-        channel,
-        check,
-        claim,
-        "the token endpoint refused a request"
-    );
+    if is_bounded {
+        info!(
+            target: AUDIT,
+            event = "issue_refused",
+            %ip,
+            cause,
+            origin,
+            user,
+            channel,
+            check,
+            claim,
+            "{ISSUE_REFUSED}"
+        );
+    } else {
+        info!(event = "issue_refused", %ip, cause, origin, "{ISSUE_REFUSED}");
+    }
 }
+
+const ISSUE_REFUSED: &str = "the token endpoint refused a request";
 
 label_enum! {
     /// What became of a connection token that a client presented.

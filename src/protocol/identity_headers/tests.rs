@@ -76,6 +76,7 @@ fn some_are_not_taken_from_anybody() {
         "x_tidegate_user_id",
         "x-tidegate-signature",
         "content_length",
+        "content_type",
         "transfer_encoding",
     ] {
         assert_eq!((left(&[name], true), left(&[name], false)), (vec![], vec![]), "{name}");
