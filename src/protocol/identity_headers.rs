@@ -49,7 +49,19 @@ const FROM_TRUSTED_PROXIES: &[&str] = &[
     "fly-client-ip",
     "do-connecting-ip",
     "cdn-loop",
+    "x-original-for",
+    "x-original-forwarded-for",
+    "x-original-remote-addr",
     // What the client asked for.
+    "x-original-url",
+    "x-original-uri",
+    "x-original-path",
+    "x-original-method",
+    "x-original-proto",
+    "x-original-scheme",
+    "x-original-host",
+    "x-original-port",
+    "x-original-prefix",
     "x-rewrite-url",
     "x-host",
     "x-http-host-override",
@@ -96,7 +108,6 @@ const FROM_TRUSTED_PROXIES: &[&str] = &[
 ];
 const FROM_TRUSTED_PROXIES_PREFIXES: &[&str] = &[
     "x-forwarded-",
-    "x-original-",
     "cf-",
     "cloudfront-",
     "fly-forwarded-",

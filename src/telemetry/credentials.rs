@@ -245,17 +245,18 @@ label_enum! {
     }
 }
 
-/// The session version of a valid JWT was checked.
-pub fn session_checked(outcome: SessionCheck) {
+/// The session version of a valid JWT of this user was checked.
+pub fn session_checked(user: &UserId, outcome: SessionCheck) {
     let label = outcome.label();
     SESSIONS_CHECKED.at([label]).increment(1);
     match outcome {
         SessionCheck::Over => {
-            info!(target: AUDIT, event = "session_over", "a valid JWT was refused: its session has ended");
+            info!(target: AUDIT, event = "session_over", %user, "a valid JWT was refused: its session has ended");
         }
         SessionCheck::MalformedClaim | SessionCheck::MalformedValue => {
             warn!(
                 event = "session_not_checked",
+                %user,
                 outcome = label,
                 "failed to check a session version"
             );
