@@ -1,10 +1,10 @@
 //! Headers that a proxy must change: hop-by-hop headers, and those that describe the client.
 
-use hyper::HeaderMap;
-use hyper::header::{self, HeaderName, HeaderValue};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::{Method, Version};
 
 use crate::protocol::{
-    ClientAddress, header_has_token, header_list, is_identity_header, random_hex,
+    ClientAddress, header_has_token, header_list, is_identity_header, max_forwards, random_hex,
     remove_identity_headers,
 };
 
@@ -44,6 +44,20 @@ pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// Adds the gateway to the chain of intermediaries (RFC 9110 section 7.6.3). `received` is the version of the client's
+/// request.
+pub(super) fn add_via(headers: &mut HeaderMap, received: Version) {
+    let via = if received == Version::HTTP_10 { "1.0 tidegate" } else { "1.1 tidegate" };
+    headers.append(header::VIA, HeaderValue::from_static(via));
+}
+
+/// Counts this pass of a request that says how often it may be passed on. The listener answers those that may not.
+pub(super) fn count_forward(method: &Method, headers: &mut HeaderMap) {
+    if let Some(left) = max_forwards(method, headers) {
+        headers.insert(header::MAX_FORWARDS, HeaderValue::from(left.saturating_sub(1)));
+    }
+}
+
 /// Removes from a request's trailers what must not come from a client there: an application may merge them with the
 /// headers.
 pub(super) fn clean_trailers(trailers: &mut HeaderMap) {
@@ -65,13 +79,14 @@ pub(super) fn clean_trailers(trailers: &mut HeaderMap) {
 /// trusted proxy are kept and extended.
 pub(super) fn set_forwarded(headers: &mut HeaderMap, client: ClientAddress) {
     remove_identity_headers(headers, client.through_proxy);
-    let mut chain = String::new();
+    let mut chain = Vec::new();
     for value in headers.get_all(&X_FORWARDED_FOR) {
-        chain.push_str(value.to_str().unwrap_or_default());
-        chain.push_str(", ");
+        // What a client wrote before the address that a proxy added need not be text.
+        chain.extend_from_slice(value.as_bytes());
+        chain.extend_from_slice(b", ");
     }
-    chain.push_str(&client.peer.to_string());
-    if let Ok(chain) = HeaderValue::from_str(&chain) {
+    chain.extend_from_slice(client.peer.to_string().as_bytes());
+    if let Ok(chain) = HeaderValue::from_bytes(&chain) {
         headers.insert(X_FORWARDED_FOR, chain);
     }
     if !headers.contains_key(&X_FORWARDED_PROTO) {

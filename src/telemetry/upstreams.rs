@@ -1,5 +1,6 @@
 //! Upstreams: requests, replies, retries, circuits and Celery tasks; and the proxy's upstream.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -34,7 +35,8 @@ metrics! {
     CELERY_TASKS = counter "tidegate_celery_tasks_total" [outcome: words(&[CeleryOutcome::LABELS])];
     /// Celery tasks whose id could not be added to the backend's key.
     CELERY_UNTRACKED = counter "tidegate_celery_untracked_tasks_total";
-    /// Proxied requests, by the class of the response's status, or why the gateway answered instead of the upstream.
+    /// Proxied requests, by the class of the response's status, or why the gateway answered instead of the upstream. One
+    /// whose answer broke off counts twice.
     PROXY_REQUESTS = counter "tidegate_proxy_requests_total" [outcome: words(&[StatusClass::LABELS, ProxyFailure::LABELS])];
     /// Proxied requests that were sent again, because the upstream had closed the connection that they met.
     PROXY_RETRIES = counter "tidegate_proxy_retries_total";
@@ -353,6 +355,12 @@ label_enum! {
         BadBody => "bad_body",
         /// The upstream switched protocols.
         Switched => "switched",
+        /// The upstream's answer broke off, or its body is malformed; the client has its head.
+        BrokenOff => "broken_off",
+        /// It was not sent, because `max_in_flight` was reached.
+        Full => "full",
+        /// It was not sent, because its client's address holds its share of `max_in_flight`.
+        ShareFull => "share_full",
     }
 }
 
@@ -372,6 +380,23 @@ pub fn proxy_answered(status: u16, took: Duration) {
 /// The gateway answered a proxied request instead of the upstream.
 pub fn proxy_failed(failure: ProxyFailure) {
     PROXY_REQUESTS.at([failure.label()]).increment(1);
+}
+
+/// The body of an answer of the proxy's upstream failed.
+pub fn proxy_broken_off(error: &str) {
+    proxy_failed(ProxyFailure::BrokenOff);
+    proxy_unreachable(ProxyFailure::BrokenOff, error);
+}
+
+/// A request of this address was not sent to the proxy's upstream, because a bound of requests in flight is reached.
+pub fn proxy_refused(failure: ProxyFailure, ip: IpAddr) {
+    proxy_failed(failure);
+    let cause = failure.label();
+    const TEXT: &str = "too many requests to the proxy's upstream are in progress";
+    match failure {
+        ProxyFailure::ShareFull => info!(event = "proxy_refused", cause, %ip, "{TEXT}"),
+        _ => warn!(event = "proxy_refused", cause, %ip, "{TEXT}"),
+    }
 }
 
 /// A request to the proxy's upstream failed.
