@@ -11,9 +11,9 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::linger;
 use crate::config::Config;
 use crate::handshake::Rejection;
 use crate::limits::{
@@ -122,14 +122,14 @@ impl ClientLimits {
         if stream.as_raw_fd() >= self.reserved_from {
             return Err(refused(LocalLimit::Descriptors, RETRY_SECONDS));
         }
-        if self.memory.is_refusing() {
+        let network = ClientNetwork::of(peer, config.limits.ipv6_prefix);
+        if self.memory.refuses(network) {
             return Err(refused(LocalLimit::Memory, RETRY_SECONDS));
         }
         // Behind a trusted proxy, the client's address is only known from the request.
         let ip = if is_trusted(peer, config) {
             None
         } else {
-            let network = ClientNetwork::of(peer, config.limits.ipv6_prefix);
             if let Verdict::Refused { retry_after } =
                 self.connects.take(network, config.limits.connects_per_ip)
             {
@@ -146,8 +146,8 @@ impl ClientLimits {
     }
 
     /// Refuses a WebSocket while this node has no memory for it.
-    pub(super) fn check_memory(&self) -> Result<(), Rejection> {
-        if self.memory.is_refusing() {
+    pub(super) fn check_memory(&self, ip: IpAddr, config: &Config) -> Result<(), Rejection> {
+        if self.memory.refuses(ClientNetwork::of(ip, config.limits.ipv6_prefix)) {
             telemetry::messages::local_limit_refused(LocalLimit::Memory);
             return Err(Rejection::memory());
         }
@@ -199,7 +199,7 @@ fn whole_seconds(duration: Duration) -> u64 {
 }
 
 /// Answers a connection whose request is not read, and closes it: at once if there is no `place` for it.
-fn refuse(mut stream: TcpStream, limit: LocalLimit, retry_after: u64, place: Option<LingerPlace>) {
+fn refuse(stream: TcpStream, limit: LocalLimit, retry_after: u64, place: Option<LingerPlace>) {
     let (status, error, code) = match limit {
         LocalLimit::ConnectsPerIp | LocalLimit::ConnectionsPerIp => {
             ("429 Too Many Requests", "too many connections", "too_many_connections")
@@ -223,19 +223,6 @@ fn refuse(mut stream: TcpStream, limit: LocalLimit, retry_after: u64, place: Opt
         let _ = tokio::time::timeout(REQUEST_TIMEOUT, stream.peek(&mut [0])).await;
         let _ = stream.try_write(response.as_bytes());
         // Whether the client reads the answer or not, the connection is closed when this ends.
-        let _ = tokio::time::timeout(LINGER_TIMEOUT, discard(&mut stream)).await;
+        linger::close(stream, LINGER_TIMEOUT, LINGER_BYTES).await;
     });
-}
-
-/// Ends the writing half, and reads until the client has ended its own.
-async fn discard(stream: &mut TcpStream) -> std::io::Result<()> {
-    stream.shutdown().await?;
-    let (mut buffer, mut left) = ([0; 1024], LINGER_BYTES);
-    while left > 0 {
-        match stream.read(&mut buffer).await? {
-            0 => break,
-            read => left = left.saturating_sub(read),
-        }
-    }
-    Ok(())
 }

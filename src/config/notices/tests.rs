@@ -87,6 +87,20 @@ fn histories_must_leave_memory_for_clients() {
     assert_eq!(with("\"1MiB\"", "kind = \"redis\""), [""; 0]);
 }
 
+#[test]
+fn one_address_must_not_have_all_connections() {
+    let route = "[[route]]\npath = \"/ws/\"\nchannel = \"c\"\nauth = [\"anonymous\"]\n";
+    let with = |lines: &str| notices(&format!("[server]\n{lines}\n{route}"));
+    let found = with("max_connections = 1000");
+    assert!(
+        found.len() == 1 && found[0].starts_with("server.max_connections_per_ip: 1000 of 1000"),
+        "{found:?}"
+    );
+    assert_eq!(with("max_connections = 1001"), [""; 0]);
+    assert_eq!(with("max_connections = 60\nmax_connections_per_ip = 10"), [""; 0]);
+    assert_eq!(with("max_connections = 60\nmax_connections_per_ip = 0"), [""; 0]);
+}
+
 const JWT: &str =
     "[jwt]\nkeys = [{ alg = \"HS256\", secret = \"a secret of thirty-two bytes and more\" }]\n";
 

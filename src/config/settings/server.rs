@@ -122,6 +122,9 @@ pub struct Proxy {
     pub upstream: Option<Url>,
     /// The time limit for the head of the response. The body has none while data flows.
     pub timeout: Duration,
+    /// How many requests may be in flight, and of them those of one client address; 0 = a quarter.
+    pub max_in_flight: usize,
+    pub max_in_flight_per_ip: usize,
 }
 
 /// `[reload]`: when the config is reloaded.
