@@ -24,6 +24,7 @@ use super::client_limits::{ClientLimits, LingerPlace, LingerPlaces};
 use super::client_stream::{ClientStream, TimeLimits};
 use super::exchange::{Exchange, Fault, ResponseBody};
 use super::held_body::HeldBody;
+use super::linger::end_after_answer;
 use super::malformed::Answer;
 use super::{RuntimeConfig, fixed};
 use crate::config;
@@ -145,7 +146,9 @@ impl HttpFrontend {
             request_received: Notify::new(),
         });
         let Some((stream, early)) = self.serve_http(stream, &phase).await else { return };
-        let Some(upgraded) = phase.upgraded.take() else { return };
+        let Some(upgraded) = phase.upgraded.take() else {
+            return end_after_answer(stream).await;
+        };
         let stream = ByteStream::Tcp(stream);
         match upgraded {
             Upgraded::Admitted(admission, address, ip, lease) => {
@@ -243,6 +246,7 @@ impl HttpFrontend {
         let exchange = Rc::clone(&phase.exchange);
         exchange.begin(&request);
         phase.request_received.notify_one();
+        exchange.take_turn().await;
         let response = match check_head(&mut request) {
             Ok(()) if exchange.has_fragment() => refuse_head(HeadMistake::Target, phase.peer.ip()),
             Ok(()) => self.answer(phase, request).await,
