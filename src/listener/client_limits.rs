@@ -11,9 +11,9 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::linger::linger;
 use crate::config::Config;
 use crate::handshake::Rejection;
 use crate::limits::{
@@ -29,8 +29,7 @@ const MAX_LINGERING: usize = 128;
 /// How long a refused connection is waited for to send its request.
 const REQUEST_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// How long, and for how many bytes, a refused connection is read from. The bytes are discarded.
-const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
+/// How many bytes of a refused connection are discarded.
 const LINGER_BYTES: usize = 64 * 1024;
 
 /// When a client may try again if that is not known.
@@ -222,20 +221,6 @@ fn refuse(mut stream: TcpStream, limit: LocalLimit, retry_after: u64, place: Opt
         // Some clients take an answer before their request for an error of the protocol.
         let _ = tokio::time::timeout(REQUEST_TIMEOUT, stream.peek(&mut [0])).await;
         let _ = stream.try_write(response.as_bytes());
-        // Whether the client reads the answer or not, the connection is closed when this ends.
-        let _ = tokio::time::timeout(LINGER_TIMEOUT, discard(&mut stream)).await;
+        linger(&mut stream, LINGER_BYTES).await;
     });
-}
-
-/// Ends the writing half, and reads until the client has ended its own.
-async fn discard(stream: &mut TcpStream) -> std::io::Result<()> {
-    stream.shutdown().await?;
-    let (mut buffer, mut left) = ([0; 1024], LINGER_BYTES);
-    while left > 0 {
-        match stream.read(&mut buffer).await? {
-            0 => break,
-            read => left = left.saturating_sub(read),
-        }
-    }
-    Ok(())
 }

@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use super::exchange::{Exchange, Fault};
+use super::linger::linger;
 use crate::protocol::HeadMistake;
 
-/// How long a client has to take the answer, and to stop sending.
-const LINGER: Duration = Duration::from_secs(1);
-/// The most bytes that are discarded meanwhile.
+/// How long a client has to take the answer.
+const SEND_TIMEOUT: Duration = Duration::from_secs(1);
+/// The most bytes that are discarded after it.
 const MAX_DISCARDED: usize = 256 * 1024;
 
 /// What a client is told: the status, the text and its code.
@@ -53,19 +54,10 @@ impl Answer {
             reason.unwrap_or_default(),
             body.len()
         );
-        let sending = async {
-            tcp.write_all(answer.as_bytes()).await?;
-            tcp.shutdown().await?;
-            let (mut discarded, mut bytes) = (0, [0; 4096]);
-            while discarded < MAX_DISCARDED {
-                match tcp.read(&mut bytes).await? {
-                    0 => break,
-                    length => discarded += length,
-                }
-            }
-            std::io::Result::Ok(())
-        };
+        let sent = tokio::time::timeout(SEND_TIMEOUT, tcp.write_all(answer.as_bytes())).await;
         // A client that does not take the answer goes without it.
-        let _ = tokio::time::timeout(LINGER, sending).await;
+        if let Ok(Ok(())) = sent {
+            linger(&mut tcp, MAX_DISCARDED).await;
+        }
     }
 }

@@ -11,6 +11,7 @@ mod exchange;
 mod fixed;
 mod held_body;
 mod http;
+mod linger;
 mod malformed;
 mod runtime_config;
 mod websocket;
