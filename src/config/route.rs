@@ -79,6 +79,37 @@ const CLAIMS: Kind<Authorize> =
         }
     });
 
+/// The defaults of the limits that depend on the protocol: those of a chat suit no other application.
+#[derive(Clone, Copy)]
+pub(super) struct Defaults {
+    pub max_message_bytes: &'static str,
+    pub messages_per_user: &'static str,
+    pub messages_per_connection: &'static str,
+    pub connects_per_user: &'static str,
+}
+
+impl Defaults {
+    const JSON: Self = Self {
+        max_message_bytes: "64KiB",
+        messages_per_user: "50/1h",
+        messages_per_connection: "10/1s burst 20",
+        connects_per_user: "30/1m",
+    };
+
+    fn of(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Json => Self::JSON,
+            // A slow upstream slows its client down, and a page may open several sockets.
+            Protocol::Raw => Self {
+                max_message_bytes: "1MiB",
+                messages_per_user: "off",
+                messages_per_connection: "off",
+                connects_per_user: "120/1m",
+            },
+        }
+    }
+}
+
 /// The two things that a `[[route]]` can be.
 pub(super) enum Entry {
     Route(Box<Route>),
@@ -115,6 +146,13 @@ pub(super) fn entry(s: &mut Section<'_>, channel_prefix: &str) -> Option<Entry> 
 }
 
 fn route(s: &mut Section<'_>, path: Option<PathPattern>, channel_prefix: &str) -> Option<Route> {
+    let protocol = s.key(
+        "protocol",
+        PROTOCOL,
+        "json",
+        "\"json\": the envelope of the protocol page. \"raw\": messages pass through unparsed.",
+    );
+    let defaults = protocol.map_or(Defaults::JSON, Defaults::of);
     let channel = s.required(
         "channel",
         kinds::TEMPLATE,
@@ -137,12 +175,6 @@ fn route(s: &mut Section<'_>, path: Option<PathPattern>, channel_prefix: &str) -
         "\"close\": rejected clients are accepted, then closed with a code that browsers can read. \
          \"http\": they get an HTTP status.",
     );
-    let protocol = s.key(
-        "protocol",
-        PROTOCOL,
-        "json",
-        "\"json\": the envelope of the protocol page. \"raw\": messages pass through unparsed.",
-    );
     let binary = s.key(
         "binary",
         BINARY,
@@ -152,8 +184,9 @@ fn route(s: &mut Section<'_>, path: Option<PathPattern>, channel_prefix: &str) -
     let max_message_bytes = s.key(
         "max_message_bytes",
         kinds::SIZE,
-        "64KiB",
-        "Maximum size of a message, over all fragments; beyond it the socket is closed with 1009.",
+        defaults.max_message_bytes,
+        "Maximum size of a message, over all fragments; beyond it the socket is closed with 1009. The default of raw routes \
+         is 1MiB.",
     );
     let max_message_chars = s.key(
         "max_message_chars",
@@ -204,8 +237,9 @@ fn route(s: &mut Section<'_>, path: Option<PathPattern>, channel_prefix: &str) -
     let limits = s.section(
         "limits",
         "[route.limits]",
-        "Shared by all nodes of an engine. \"off\" and 0 = no limit.",
-        limits::limits,
+        "Shared by all nodes of an engine. \"off\" and 0 = no limit. Those of messages have no limit by default on raw \
+         routes, whose applications are not chats. There a message over a limit closes the socket with 1008.",
+        |s| limits::limits(s, defaults),
     );
     let history = s.section(
         "history",

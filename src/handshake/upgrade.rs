@@ -41,7 +41,8 @@ pub fn check<B>(request: &Request<B>) -> Result<UpgradeRequest, Response<Full<By
     {
         return Err(upgrade_required("this is a WebSocket endpoint"));
     }
-    if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+    let mut versions = headers.get_all(header::SEC_WEBSOCKET_VERSION).iter();
+    if versions.next().is_none_or(|version| version != "13") || versions.next().is_some() {
         return Err(upgrade_required("WebSocket version 13 only"));
     }
     if headers.get_all(header::HOST).iter().count() != 1 {

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 
-use super::linger::linger;
+use super::linger;
 use crate::config::Config;
 use crate::handshake::Rejection;
 use crate::limits::{
@@ -29,7 +29,8 @@ const MAX_LINGERING: usize = 128;
 /// How long a refused connection is waited for to send its request.
 const REQUEST_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// How many bytes of a refused connection are discarded.
+/// How long, and for how many bytes, a refused connection is read from. The bytes are discarded.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 64 * 1024;
 
 /// When a client may try again if that is not known.
@@ -198,7 +199,7 @@ fn whole_seconds(duration: Duration) -> u64 {
 }
 
 /// Answers a connection whose request is not read, and closes it: at once if there is no `place` for it.
-fn refuse(mut stream: TcpStream, limit: LocalLimit, retry_after: u64, place: Option<LingerPlace>) {
+fn refuse(stream: TcpStream, limit: LocalLimit, retry_after: u64, place: Option<LingerPlace>) {
     let (status, error, code) = match limit {
         LocalLimit::ConnectsPerIp | LocalLimit::ConnectionsPerIp => {
             ("429 Too Many Requests", "too many connections", "too_many_connections")
@@ -221,6 +222,7 @@ fn refuse(mut stream: TcpStream, limit: LocalLimit, retry_after: u64, place: Opt
         // Some clients take an answer before their request for an error of the protocol.
         let _ = tokio::time::timeout(REQUEST_TIMEOUT, stream.peek(&mut [0])).await;
         let _ = stream.try_write(response.as_bytes());
-        linger(&mut stream, LINGER_BYTES).await;
+        // Whether the client reads the answer or not, the connection is closed when this ends.
+        linger::close(stream, LINGER_TIMEOUT, LINGER_BYTES).await;
     });
 }

@@ -43,6 +43,8 @@ pub(super) struct Exchange {
     /// The status of an error response of the HTTP library, which the gateway replaces.
     library_error: Cell<Option<u16>>,
     fault: Cell<Option<Fault>>,
+    /// The client has ended its half, or nobody uses the connection any longer.
+    is_over: Cell<bool>,
 }
 
 impl Exchange {
@@ -127,6 +129,15 @@ impl Exchange {
 
     pub fn set_fault(&self, fault: Fault) {
         self.fault.set(Some(fault));
+    }
+
+    pub fn set_over(&self) {
+        self.is_over.set(true);
+    }
+
+    /// Whether nothing more is expected from the client.
+    pub fn is_over(&self) -> bool {
+        self.is_over.get()
     }
 
     pub fn fault(&self) -> Option<Fault> {

@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -24,9 +24,8 @@ use super::client_limits::{ClientLimits, LingerPlace, LingerPlaces};
 use super::client_stream::{ClientStream, TimeLimits};
 use super::exchange::{Exchange, Fault, ResponseBody};
 use super::held_body::HeldBody;
-use super::linger::end_after_answer;
 use super::malformed::Answer;
-use super::{RuntimeConfig, fixed};
+use super::{RuntimeConfig, fixed, linger};
 use crate::config;
 use crate::handshake::{Admission, Found, Rejection, json_error, upgrade};
 use crate::limits::{IpPermit, Lease};
@@ -42,6 +41,10 @@ use crate::telemetry::connections::HttpError;
 /// A client that is connected when the gateway begins to drain and has not sent a request yet may send one
 /// for this long, but for at most half of `[shutdown] grace`.
 const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long, and for how many bytes, a client is read from that is still sending a request which has its answer.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
+const LINGER_BYTES: usize = 32 * 1024 * 1024;
 
 /// Serves the HTTP phase of this thread's connections.
 pub(super) struct HttpFrontend {
@@ -147,7 +150,13 @@ impl HttpFrontend {
         });
         let Some((stream, early)) = self.serve_http(stream, &phase).await else { return };
         let Some(upgraded) = phase.upgraded.take() else {
-            return end_after_answer(stream).await;
+            if !phase.exchange.is_over()
+                && let Some(_place) = self.linger_places.acquire()
+            {
+                drop((permits, tracked));
+                linger::close(stream, LINGER_TIMEOUT, LINGER_BYTES).await;
+            }
+            return;
         };
         let stream = ByteStream::Tcp(stream);
         match upgraded {
@@ -301,7 +310,7 @@ impl HttpFrontend {
                     _ if handshake.is_token_endpoint(request.uri().path()) => {
                         boxed(handshake.issue(request, address).await)
                     }
-                    _ if is_about_the_server(&request) => about_the_server(),
+                    _ if is_about_the_server(&request) => about_the_server(request.method()),
                     _ => match runtime_config.proxied.acquire(address.ip) {
                         Ok(permit) => {
                             let interim = InterimResponses::default();
@@ -382,9 +391,12 @@ fn refuse_head(mistake: HeadMistake, peer: IpAddr) -> Response<ProxyBody> {
     response
 }
 
-/// Answers `OPTIONS *`, which asks what the server itself can do (RFC 9110 section 9.3.7).
-fn about_the_server() -> Response<ProxyBody> {
+/// Answers `OPTIONS *`, which asks what the server itself can do (RFC 9110 section 9.3.7). It does not do `TRACE`.
+fn about_the_server(method: &Method) -> Response<ProxyBody> {
     let mut response = boxed(Response::new(Full::default()));
+    if method == Method::TRACE {
+        *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+    }
     let methods = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
     response

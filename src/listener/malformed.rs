@@ -6,12 +6,12 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use super::exchange::{Exchange, Fault};
-use super::linger::linger;
+use super::linger;
 use crate::protocol::HeadMistake;
 
-/// How long a client has to take the answer.
-const SEND_TIMEOUT: Duration = Duration::from_secs(1);
-/// The most bytes that are discarded after it.
+/// How long a client has to take the answer, and to stop sending.
+const LINGER: Duration = Duration::from_secs(1);
+/// The most bytes that are discarded meanwhile.
 const MAX_DISCARDED: usize = 256 * 1024;
 
 /// What a client is told: the status, the text and its code.
@@ -54,10 +54,9 @@ impl Answer {
             reason.unwrap_or_default(),
             body.len()
         );
-        let sent = tokio::time::timeout(SEND_TIMEOUT, tcp.write_all(answer.as_bytes())).await;
         // A client that does not take the answer goes without it.
-        if let Ok(Ok(())) = sent {
-            linger(&mut tcp, MAX_DISCARDED).await;
+        if let Ok(Ok(())) = tokio::time::timeout(LINGER, tcp.write_all(answer.as_bytes())).await {
+            linger::close(tcp, LINGER, MAX_DISCARDED).await;
         }
     }
 }

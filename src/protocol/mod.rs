@@ -49,7 +49,7 @@ pub use events::{
 pub use header_list::{header_has_token, header_list};
 pub use identity_headers::{is_identity_header, remove_identity_headers};
 pub use ids::{ConnectionId, UserId, random_hex};
-pub use json::{has_lone_surrogate, json_members, json_text};
+pub use json::{has_lone_surrogate, json_members, json_text, strip_bom};
 pub(crate) use label::label_enum;
 pub use names::{ChannelName, ChannelPattern, InvalidChannel, ReservedChannels};
 pub use origin::{Origin, OriginPattern, OriginTag};
@@ -61,7 +61,7 @@ pub use publication::{
     NotJson, PublishedObject, published_bytes, published_object, published_text,
 };
 pub use reply_end::ReplyEnd;
-pub use request_head::{HeadMistake, check_head, is_about_the_server};
+pub use request_head::{HeadMistake, check_head, is_about_the_server, max_forwards};
 pub use request_id::RequestId;
 pub use sender_key::SenderKey;
 pub use timestamp::with_timestamp;

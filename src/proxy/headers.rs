@@ -1,10 +1,10 @@
 //! Headers that a proxy must change: hop-by-hop headers, and those that describe the client.
 
-use hyper::HeaderMap;
-use hyper::header::{self, HeaderName, HeaderValue};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::{Method, Version};
 
 use crate::protocol::{
-    ClientAddress, header_has_token, header_list, is_identity_header, random_hex,
+    ClientAddress, header_has_token, header_list, is_identity_header, max_forwards, random_hex,
     remove_identity_headers,
 };
 
@@ -41,6 +41,20 @@ pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
         // TE is itself a header of the connection (RFC 9110 section 10.1.4).
         headers.insert(header::CONNECTION, HeaderValue::from_static("TE"));
+    }
+}
+
+/// Adds the gateway to the chain of intermediaries (RFC 9110 section 7.6.3). `received` is the version of the client's
+/// request.
+pub(super) fn add_via(headers: &mut HeaderMap, received: Version) {
+    let via = if received == Version::HTTP_10 { "1.0 tidegate" } else { "1.1 tidegate" };
+    headers.append(header::VIA, HeaderValue::from_static(via));
+}
+
+/// Counts this pass of a request that says how often it may be passed on. The listener answers those that may not.
+pub(super) fn count_forward(method: &Method, headers: &mut HeaderMap) {
+    if let Some(left) = max_forwards(method, headers) {
+        headers.insert(header::MAX_FORWARDS, HeaderValue::from(left.saturating_sub(1)));
     }
 }
 

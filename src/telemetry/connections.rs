@@ -131,8 +131,12 @@ pub fn http_head_refused(mistake: HeadMistake, peer: IpAddr) {
     debug!(event = "http_head_refused", cause, %peer, "a request was refused because of its head");
 }
 
-/// A connection ended in the middle of a request: its head was slow, too large or malformed, or it was reset.
+/// A connection ended in the middle of a request: its head was slow, too large or malformed, or it was reset. An answer
+/// that broke off is a failure of the proxy's upstream.
 pub fn http_failed(error: &hyper::Error) {
+    if error.is_user() {
+        return;
+    }
     let cause = if error.is_timeout() {
         HttpError::Timeout
     } else if error.is_parse_too_large() {

@@ -35,7 +35,8 @@ metrics! {
     CELERY_TASKS = counter "tidegate_celery_tasks_total" [outcome: words(&[CeleryOutcome::LABELS])];
     /// Celery tasks whose id could not be added to the backend's key.
     CELERY_UNTRACKED = counter "tidegate_celery_untracked_tasks_total";
-    /// Proxied requests, by the class of the response's status, or why the gateway answered instead of the upstream.
+    /// Proxied requests, by the class of the response's status, or why the gateway answered instead of the upstream. One
+    /// whose answer broke off counts twice.
     PROXY_REQUESTS = counter "tidegate_proxy_requests_total" [outcome: words(&[StatusClass::LABELS, ProxyFailure::LABELS])];
     /// Proxied requests that were sent again, because the upstream had closed the connection that they met.
     PROXY_RETRIES = counter "tidegate_proxy_retries_total";
@@ -354,6 +355,8 @@ label_enum! {
         BadBody => "bad_body",
         /// The upstream switched protocols.
         Switched => "switched",
+        /// The upstream's answer broke off, or its body is malformed; the client has its head.
+        BrokenOff => "broken_off",
         /// It was not sent, because `max_in_flight` was reached.
         Full => "full",
         /// It was not sent, because its client's address holds its share of `max_in_flight`.
@@ -377,6 +380,12 @@ pub fn proxy_answered(status: u16, took: Duration) {
 /// The gateway answered a proxied request instead of the upstream.
 pub fn proxy_failed(failure: ProxyFailure) {
     PROXY_REQUESTS.at([failure.label()]).increment(1);
+}
+
+/// The body of an answer of the proxy's upstream failed.
+pub fn proxy_broken_off(error: &str) {
+    proxy_failed(ProxyFailure::BrokenOff);
+    proxy_unreachable(ProxyFailure::BrokenOff, error);
 }
 
 /// A request of this address was not sent to the proxy's upstream, because a bound of requests in flight is reached.

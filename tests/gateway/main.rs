@@ -40,6 +40,7 @@ mod panics;
 mod paths;
 mod presence;
 mod proxy;
+mod proxy_answers;
 mod proxy_messages;
 mod redis_acl;
 mod redis_reasons;

@@ -58,10 +58,12 @@ fn only_a_complete_upgrade_request_is_valid() {
         let changed = status(|r| drop(r.headers_mut().insert(name, value.parse().unwrap())));
         assert_eq!(changed, expected, "{name}: {value}");
     }
-    for name in ["host", "sec-websocket-key"] {
+    for (name, expected) in
+        [("host", 400), ("sec-websocket-key", 400), ("sec-websocket-version", 426)]
+    {
         let again = request().headers()[name].clone();
         let twice = status(|r| assert!(r.headers_mut().append(name, again)));
-        assert_eq!(twice, Some(400), "{name} twice");
+        assert_eq!(twice, Some(expected), "{name} twice");
     }
 }
 
