@@ -35,10 +35,13 @@ pub(super) fn routes(root: &mut Section<'_>, routes: &Routes, upstreams: &Upstre
     }
     for (index, route) in numbered(routes) {
         let key = |name: &str| format!("route[{index}].{name}");
-        if let Some((earlier, _)) =
-            numbered(&routes[..index]).find(|(_, other)| shape(&other.path) == shape(&route.path))
+        if let Some((earlier, other)) =
+            numbered(&routes[..index]).find(|(_, other)| hides(&other.path, &route.path))
         {
-            let fix = format!("route[{earlier}] already matches every request for this path");
+            hidden_path(root, (index, &route.path), (earlier, &other.path));
+        }
+        if let Some(name @ ("user_id" | "channel")) = route.path.rest_name() {
+            let fix = format!("write another name: {{{name}}} is filled with something else");
             root.mistake(&key("path"), Some(quoted(route.path.as_str())), fix);
         }
         if route.binary == Binary::Relay && route.protocol != Protocol::Raw {
@@ -64,22 +67,43 @@ pub(super) fn replies(root: &mut Section<'_>, routes: &Routes, replies: &[Number
     for (index, reply) in replies {
         let of_routes = numbered(routes).map(|(other, route)| (other, &route.path));
         let of_replies = replies.iter().map(|(other, reply)| (*other, &reply.path));
-        let same = of_routes
-            .chain(of_replies)
-            .find(|(other, path)| other != index && shape(path) == shape(&reply.path));
-        if let Some((other, path)) = same {
-            let (earlier, later) = (other.min(*index), other.max(*index));
-            let fix = format!("route[{earlier}] already matches every request for this path");
-            root.mistake(&format!("route[{later}].path"), Some(quoted(path.as_str())), fix);
+        for (other, path) in of_routes.chain(of_replies) {
+            if other < *index && hides(path, &reply.path) {
+                hidden_path(root, (*index, &reply.path), (other, path));
+                break;
+            }
+        }
+        for (other, route) in numbered(routes).filter(|(other, _)| other > index) {
+            if hides(&reply.path, &route.path) {
+                hidden_path(root, (other, &route.path), (*index, &reply.path));
+            }
         }
     }
 }
 
-/// A path without its names and its last slash. Paths with the same shape match the same requests.
-fn shape(path: &PathPattern) -> Vec<&str> {
-    let text = path.as_str();
-    let segment = |segment: &'_ str| segment.starts_with('{');
-    text.trim_matches('/').split('/').map(|part| if segment(part) { "{" } else { part }).collect()
+/// Whether no request gets to the path `later` because of `earlier`. Of the paths that end with a rest the most specific
+/// one is used, after all others; of the others the first in the file.
+fn hides(earlier: &PathPattern, later: &PathPattern) -> bool {
+    match (earlier.has_rest(), later.has_rest()) {
+        (false, false) => earlier.covers(later),
+        (true, true) => earlier.covers(later) && later.covers(earlier),
+        _ => false,
+    }
+}
+
+/// Two routes for the same paths are a mistake. A path that is written behind one that takes more may be meant for later.
+fn hidden_path(
+    root: &mut Section<'_>,
+    (index, path): (usize, &PathPattern),
+    (earlier, other): (usize, &PathPattern),
+) {
+    let key = format!("route[{index}].path");
+    let text = format!("route[{earlier}] already matches every request for this path");
+    if path.covers(other) {
+        root.mistake(&key, Some(quoted(path.as_str())), text);
+    } else {
+        root.warn(&key, &format!("not used: {text}; write it before that one"));
+    }
 }
 
 /// With the core wire a channel is a group, whose name must be valid for channels_redis.
@@ -102,8 +126,7 @@ pub(super) fn groups(root: &mut Section<'_>, engine: Option<&Engine>, routes: &R
 }
 
 fn channel(root: &mut Section<'_>, key: &str, route: &Route) {
-    let allowed: Vec<&str> = route.path.names().chain(["user_id"]).collect();
-    names_among(root, key, &route.channel, &allowed, "the route's path");
+    names_among(root, key, &route.channel, &route.path, &["user_id"], "the route's path");
     // The values of placeholders are checked at the handshake, the text between them now.
     let text = route.channel.as_str().replace(['{', '}'], "_");
     if let Err(invalid) = ChannelName::new(&text) {
@@ -150,8 +173,7 @@ fn limits(root: &mut Section<'_>, index: usize, route: &Route) {
             continue;
         };
         let key = format!("route[{index}].limits.{name}.key");
-        let allowed: Vec<&str> = route.path.names().chain(["user_id"]).collect();
-        names_among(root, &key, template, &allowed, "the route's path");
+        names_among(root, &key, template, &route.path, &["user_id"], "the route's path");
         key_start(root, &key, template);
         if !template.names().any(|name| name == "user_id") {
             let fix = "write {user_id} in it, so that each user has a separate count";
@@ -271,8 +293,8 @@ fn filled_by_all(
     always: &[&str],
 ) {
     for (index, route) in numbered(routes).filter(|(_, route)| uses(route)) {
-        let allowed: Vec<&str> = route.path.names().chain(always.iter().copied()).collect();
-        names_among(root, key, template, &allowed, &format!("the path of route[{index}]"));
+        let place = format!("the path of route[{index}]");
+        names_among(root, key, template, &route.path, always, &place);
     }
 }
 
@@ -280,10 +302,19 @@ fn names_among(
     root: &mut Section<'_>,
     key: &str,
     template: &Template,
-    allowed: &[&str],
+    path: &PathPattern,
+    always: &[&str],
     place: &str,
 ) {
-    for name in template.names().filter(|name| !allowed.contains(name)) {
+    let allowed: Vec<&str> = path.names().chain(always.iter().copied()).collect();
+    for name in template.names().filter(|name| template.has_star(name)) {
+        if path.rest_name() != Some(name) {
+            let fix = format!("{place} does not end with {{{name}*}}, so that it has no such rest");
+            root.mistake(key, Some(format!("{{{name}*}}")), fix);
+        }
+    }
+    for name in template.names().filter(|name| !allowed.contains(name) && !template.has_star(name))
+    {
         let list: Vec<String> = allowed.iter().map(|name| format!("{{{name}}}")).collect();
         let fix = format!("{place} has no such name; write one of {}", list.join(", "));
         root.mistake(key, Some(format!("{{{name}}}")), fix);

@@ -27,6 +27,11 @@ impl Config {
             let text = "not more than engine.max_history_bytes: once the histories are full, no client can connect";
             add("server.max_memory", text);
         }
+        let (per_ip, total) = (self.server.max_connections_per_ip, self.server.max_connections);
+        if per_ip >= total {
+            let text = format!("{per_ip} of {total} in all: one address can take every connection");
+            add("server.max_connections_per_ip", &text);
+        }
         for route in &self.routes {
             let kind = route.upstream.as_ref().and_then(|name| self.upstreams.get(name));
             let ends_replies = kind.is_some_and(|upstream| match &upstream.kind {

@@ -90,7 +90,9 @@ pub(super) fn entry(s: &mut Section<'_>, channel_prefix: &str) -> Option<Entry> 
     let path = s.required(
         "path",
         kinds::PATH_PATTERN,
-        "Each segment is literal text or one {name}. The first route that matches is used.",
+        "Each segment is literal text or one {name}. The first route that matches is used. The last segment may be \
+         {name*}, which takes the rest of a path, with slashes or empty; such routes come after all others, whatever their \
+         order, the one with the most segments first.",
     );
     let is_reply = s.is_set("reply");
     let reply = s.key(

@@ -51,8 +51,8 @@ pub(super) fn server(s: &mut Section<'_>) -> Option<Server> {
         kinds::MEMORY,
         "2GiB",
         "Bytes that send queues, partial messages, histories in memory and messages in progress may take together. \
-         Beyond it the largest send queue is closed first (4008), then new connections are refused (1013, 503); \
-         0 = no limit.",
+         Beyond it the largest send queue is closed first (4008), then new connections are refused (1013, 503): only \
+         those of addresses whose messages take more than a quarter, if others cause no more. 0 = no limit.",
     );
     let refusal_delay = s.key(
         "refusal_delay",
@@ -164,7 +164,8 @@ pub(super) fn origins(s: &mut Section<'_>) -> Option<Origins> {
         kinds::ORIGIN,
         &[],
         "Origins of web pages that may connect. Scheme and port may be `*`, and a host may start with `*.`. \
-         Origins of apps and extensions, such as capacitor://localhost, have no wildcards.",
+         Origins of apps and extensions, such as capacitor://localhost, have no wildcards. \"self\" is the gateway's own: \
+         the scheme, host and port of the request itself, behind trusted_proxies those that the proxy reports.",
     );
     let missing = s.key(
         "missing",
@@ -184,7 +185,24 @@ pub(super) fn proxy(s: &mut Section<'_>) -> Option<Proxy> {
         "60s",
         "Time limit for the head of the response.",
     );
-    Some(Proxy { upstream: upstream?, timeout: timeout? })
+    let max_in_flight = s.key(
+        "max_in_flight",
+        kinds::POSITIVE_COUNT,
+        10_000,
+        "Requests in progress, each until its answer is sent; beyond it clients get 503.",
+    );
+    let max_in_flight_per_ip = s.key(
+        "max_in_flight_per_ip",
+        kinds::COUNT,
+        0,
+        "The same for one client address, which gets 429; 0 = a quarter of max_in_flight.",
+    );
+    Some(Proxy {
+        upstream: upstream?,
+        timeout: timeout?,
+        max_in_flight: max_in_flight?,
+        max_in_flight_per_ip: max_in_flight_per_ip?,
+    })
 }
 
 pub(super) fn tracing(s: &mut Section<'_>) -> Option<Tracing> {

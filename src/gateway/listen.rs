@@ -2,15 +2,22 @@
 //! started this one.
 
 use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
 
 use listenfd::ListenFd;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use super::{Addresses, StartError};
 use crate::config::Config;
 
 /// The most connections that the kernel queues for each worker until they are accepted.
 const BACKLOG: i32 = 1024;
+
+/// A client that was silent for so long is probed, which its system answers. One that answers no probe is gone. Open
+/// WebSockets send pings of their own and are seldom silent for so long.
+const PROBE_AFTER: Duration = Duration::from_secs(60);
+const PROBE_INTERVAL: Duration = Duration::from_secs(10);
+const PROBES: u32 = 3;
 
 /// Listening sockets that systemd passes on (`sd_listen_fds(3)`): `LISTEN_FDS` in the environment counts
 /// them, and `LISTEN_FDNAMES` names one `admin`. All others belong to the public port.
@@ -68,6 +75,7 @@ impl Sockets {
             true => bind_public(server.listen, server.threads, server.reuse_port)?,
             false => distribute(inherited.public, server.threads)?,
         };
+        public.iter().for_each(probe_silent_peers);
         let admin = match inherited.admin {
             Some(listener) => listener,
             None => bind_admin(admin.listen)?,
@@ -123,6 +131,17 @@ fn bind_admin(address: SocketAddr) -> Result<TcpListener, StartError> {
         address,
         error,
     })
+}
+
+/// A client that vanished while it waits for a long answer sends nothing more, not even an end. Accepted connections
+/// inherit these settings.
+fn probe_silent_peers(listener: &TcpListener) {
+    let probes = TcpKeepalive::new()
+        .with_time(PROBE_AFTER)
+        .with_interval(PROBE_INTERVAL)
+        .with_retries(PROBES);
+    // Without it such a client is only noticed when it is written to.
+    let _ = SockRef::from(listener).set_tcp_keepalive(&probes);
 }
 
 fn listening_socket(address: SocketAddr, shared: bool) -> std::io::Result<Socket> {

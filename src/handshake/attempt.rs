@@ -22,6 +22,8 @@ pub struct HandshakeAttempt {
     pub(super) trace: TraceContext,
     span: Span,
     pub(super) ip: IpAddr,
+    /// See [`ClientAddress::through_proxy`].
+    pub(super) through_proxy: bool,
     started: Instant,
 }
 
@@ -37,7 +39,8 @@ impl HandshakeAttempt {
         let span = Span::start(&trace, Kind::Server, || "handshake".into());
         let trace = span.context().unwrap_or(trace);
         let (connection_id, started) = (ConnectionId::random(), Instant::now());
-        Self { connection_id, request_id, trace, span, ip: address.ip, started }
+        let ClientAddress { ip, through_proxy, .. } = address;
+        Self { connection_id, request_id, trace, span, ip, through_proxy, started }
     }
 
     /// Logs, counts and traces the decision.

@@ -23,7 +23,7 @@ use super::rejection::{json_error, seconds as retry_after_seconds};
 use super::{Found, Handshake, Rejection};
 use crate::clock;
 use crate::limits::{LimitName, Verdict};
-use crate::protocol::{ChannelName, ClientNetwork, UserId};
+use crate::protocol::{ChannelName, ClientAddress, ClientNetwork, UserId};
 use crate::redis_link::EngineUnavailable;
 use crate::telemetry;
 use crate::telemetry::credentials::TokenRequestRefusal;
@@ -99,13 +99,17 @@ impl Handshake {
     }
 
     /// Serves the token endpoint: POST, and its CORS preflight.
-    /// `ip` is the client's address.
-    pub async fn issue(&self, request: Request<impl RequestBody>, ip: IpAddr) -> HttpResponse {
+    pub async fn issue(
+        &self,
+        request: Request<impl RequestBody>,
+        client: ClientAddress,
+    ) -> HttpResponse {
         let origin = RequestOrigin::read(request.headers());
-        let checked = origin::check(&self.origins, &origin);
+        let through_proxy = client.through_proxy;
+        let checked = origin::check(&self.origins, &origin, request.headers(), through_proxy);
         let is_allowed = checked.is_ok();
         let result = match checked {
-            Ok(()) => self.dispatch(request, &origin, ip).await,
+            Ok(()) => self.dispatch(request, &origin, client.ip).await,
             Err(rejection) => Err(Refusal::from(rejection)),
         };
         let mut response = result.unwrap_or_else(|refusal| {

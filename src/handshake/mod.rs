@@ -153,7 +153,7 @@ impl Handshake {
         let HandshakeAttempt { connection_id, trace, .. } = *attempt;
         let request_id = attempt.request_id.clone();
 
-        origin::check(&self.origins, origin)?;
+        origin::check(&self.origins, origin, headers, attempt.through_proxy)?;
 
         let offered = OfferedCredentials::read(head);
         let identity = self.identify(&route, &params, headers, &offered, origin).await?;

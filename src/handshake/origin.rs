@@ -4,8 +4,8 @@ use hyper::HeaderMap;
 use hyper::header::ORIGIN;
 
 use super::Rejection;
-use crate::config::{MissingOrigin, Origins};
-use crate::protocol::{Origin, OriginTag};
+use crate::config::{AllowedOrigin, MissingOrigin, Origins};
+use crate::protocol::{Origin, OriginTag, own_origins};
 
 /// The origin of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,13 +56,20 @@ impl RequestOrigin {
     }
 }
 
-pub fn check(origins: &Origins, origin: &RequestOrigin) -> Result<(), Rejection> {
+/// Checks the origin of a request with these headers, which come from a trusted proxy or from anybody.
+pub fn check(
+    origins: &Origins,
+    origin: &RequestOrigin,
+    headers: &HeaderMap,
+    through_proxy: bool,
+) -> Result<(), Rejection> {
     let allowed = match origin {
         RequestOrigin::Missing => origins.missing == MissingOrigin::Allow,
         RequestOrigin::Opaque(_) => false,
-        RequestOrigin::Known { origin, .. } => {
-            origins.allow.iter().any(|pattern| pattern.matches(origin))
-        }
+        RequestOrigin::Known { origin, .. } => origins.allow.iter().any(|allowed| match allowed {
+            AllowedOrigin::Own => own_origins(headers, through_proxy).any(|own| own == *origin),
+            AllowedOrigin::Matching(pattern) => pattern.matches(origin),
+        }),
     };
     if allowed { Ok(()) } else { Err(Rejection::origin()) }
 }

@@ -3,12 +3,15 @@
 //! Nothing is counted per delivery. Each thread measures what its connections hold in the rounds of its timers, at
 //! least once a second, and the histories and the broker's intake are measured as often. Beyond the budget the thread
 //! with the largest send queue closes it, and so on until the rest fits. If it still does not fit, new connections are
-//! refused, until a tenth of the budget is free.
+//! refused, until a tenth of the budget is free: only those of the networks whose messages take more than a quarter of
+//! it, if it would fit without what they hold beyond that. Their connections with the largest messages are closed.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::client_memory::{ClientMemory, HeldByClient};
+use crate::protocol::ClientNetwork;
 use crate::telemetry;
 use crate::telemetry::process::MemoryPart;
 
@@ -31,6 +34,7 @@ struct Shared {
     /// Whether the budget was exceeded at the last check as well.
     was_exceeded: AtomicBool,
     is_refusing: AtomicBool,
+    clients: ClientMemory,
 }
 
 /// The latest measurement of a thread.
@@ -70,6 +74,7 @@ impl MemoryBudget {
             claims: Mutex::default(),
             was_exceeded: AtomicBool::default(),
             is_refusing: AtomicBool::default(),
+            clients: ClientMemory::new(threads),
         }));
         budget.set_max(max);
         budget
@@ -84,9 +89,14 @@ impl MemoryBudget {
         ThreadBudget { budget: self.clone(), thread }
     }
 
-    /// Whether new connections are refused.
+    /// Whether new connections are refused, at least those of some networks.
     pub fn is_refusing(&self) -> bool {
         self.0.is_refusing.load(Relaxed)
+    }
+
+    /// Whether new connections of `network` are refused.
+    pub fn refuses(&self, network: ClientNetwork) -> bool {
+        self.is_refusing() && self.0.clients.refuses(network)
     }
 
     /// Sums up all measurements, and decides whether new connections are refused. To be called about once a second
@@ -115,6 +125,9 @@ impl MemoryBudget {
         // Queues are closed first, which a second check finds done.
         let refuses =
             is_exceeded && was_exceeded || was_refusing && max > 0 && used > max - max / 10;
+        if refuses {
+            self.0.clients.decide(used, max);
+        }
         if refuses != was_refusing {
             self.0.is_refusing.store(refuses, Relaxed);
             telemetry::process::memory_refusing(refuses, used, max);
@@ -171,6 +184,21 @@ impl ThreadBudget {
             _ if !self.budget.is_exact() => 0,
             max => self.budget.used().saturating_sub(max),
         }
+    }
+
+    /// Whether new connections are refused, at least those of some networks.
+    pub fn is_refusing(&self) -> bool {
+        self.budget.is_refusing()
+    }
+
+    /// Replaces what the clients of this thread hold in messages; empty while the budget is not used up.
+    pub fn clients_measured(&self, held: HeldByClient) {
+        self.budget.0.clients.measured(self.thread, held);
+    }
+
+    /// Whether the messages of `network` take more than its share, while new connections are refused.
+    pub fn is_heavy(&self, network: ClientNetwork) -> bool {
+        self.is_refusing() && self.budget.0.clients.is_heavy(network)
     }
 
     /// The bytes of the queued frames of this thread, by the addresses of their ends, without those that another

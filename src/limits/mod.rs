@@ -7,6 +7,7 @@
 
 mod bucket;
 mod claim;
+mod client_memory;
 mod connections;
 mod lease_key;
 mod leases;
@@ -23,6 +24,7 @@ mod window;
 
 pub use bucket::LocalBucket;
 pub use claim::Claim;
+pub use client_memory::HeldByClient;
 pub use connections::{ConnectionCounts, ConnectionPermit, IpPermit};
 pub use lease_key::{Holder, LeaseKey, LeaseKind};
 pub use leases::{Lease, LeaseSet};

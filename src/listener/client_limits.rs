@@ -122,14 +122,14 @@ impl ClientLimits {
         if stream.as_raw_fd() >= self.reserved_from {
             return Err(refused(LocalLimit::Descriptors, RETRY_SECONDS));
         }
-        if self.memory.is_refusing() {
+        let network = ClientNetwork::of(peer, config.limits.ipv6_prefix);
+        if self.memory.refuses(network) {
             return Err(refused(LocalLimit::Memory, RETRY_SECONDS));
         }
         // Behind a trusted proxy, the client's address is only known from the request.
         let ip = if is_trusted(peer, config) {
             None
         } else {
-            let network = ClientNetwork::of(peer, config.limits.ipv6_prefix);
             if let Verdict::Refused { retry_after } =
                 self.connects.take(network, config.limits.connects_per_ip)
             {
@@ -146,8 +146,8 @@ impl ClientLimits {
     }
 
     /// Refuses a WebSocket while this node has no memory for it.
-    pub(super) fn check_memory(&self) -> Result<(), Rejection> {
-        if self.memory.is_refusing() {
+    pub(super) fn check_memory(&self, ip: IpAddr, config: &Config) -> Result<(), Rejection> {
+        if self.memory.refuses(ClientNetwork::of(ip, config.limits.ipv6_prefix)) {
             telemetry::messages::local_limit_refused(LocalLimit::Memory);
             return Err(Rejection::memory());
         }

@@ -8,18 +8,17 @@ use http_body_util::BodyExt;
 use hyper::Response;
 use hyper::body::{Body, Frame, SizeHint};
 
-use crate::limits::IpPermit;
 use crate::proxy::ProxyBody;
 
-/// A body, and the permit of the request that it answers.
-pub(super) struct HeldBody {
+/// A body, and a permit of the request that it answers.
+pub(super) struct HeldBody<P> {
     body: ProxyBody,
-    _permit: IpPermit,
+    _permit: P,
 }
 
-impl HeldBody {
+impl<P: Send + Sync + Unpin + 'static> HeldBody<P> {
     /// Keeps `permit`, if there is one, until the body of `response` is dropped.
-    pub fn hold(response: Response<ProxyBody>, permit: Option<IpPermit>) -> Response<ProxyBody> {
+    pub fn hold(response: Response<ProxyBody>, permit: Option<P>) -> Response<ProxyBody> {
         match permit {
             Some(permit) => response.map(|body| Self { body, _permit: permit }.boxed()),
             None => response,
@@ -27,7 +26,7 @@ impl HeldBody {
     }
 }
 
-impl Body for HeldBody {
+impl<P: Unpin> Body for HeldBody<P> {
     type Data = Bytes;
     type Error = hyper::Error;
 

@@ -32,7 +32,7 @@ use crate::limits::{IpPermit, Lease};
 use crate::protocol::{
     ClientAddress, CloseReason, HeadMistake, SenderKey, check_head, is_about_the_server,
 };
-use crate::proxy::{InterimResponses, Proxy, ProxyBody};
+use crate::proxy::{self, InterimResponses, Proxy, ProxyBody};
 use crate::session::{self, Client, Permits, Services, UpstreamMode};
 use crate::socket::ByteStream;
 use crate::telemetry;
@@ -270,7 +270,8 @@ impl HttpFrontend {
             &config.server.trusted_proxies,
         );
         let found = handshake.find_route(request.uri().path());
-        let is_handshake = found.is_some() && upgrade::is_requested(request.headers());
+        let is_handshake = matches!(found, Some(Found::Route(..) | Found::Reply(_)))
+            && upgrade::is_requested(request.headers());
         let limited = self.check_limits(phase, address.ip, is_handshake, config);
         let is_refused = limited.is_err();
         let mut response = match (found, limited) {
@@ -294,14 +295,18 @@ impl HttpFrontend {
                         boxed(json_error(StatusCode::NOT_FOUND, error, "no_route"))
                     }
                     _ if handshake.is_token_endpoint(request.uri().path()) => {
-                        boxed(handshake.issue(request, address.ip).await)
+                        boxed(handshake.issue(request, address).await)
                     }
                     _ if is_about_the_server(&request) => about_the_server(),
-                    _ => {
-                        let interim = InterimResponses::default();
-                        phase.exchange.expect_interim(interim.clone());
-                        proxy.forward(request, address, &interim).await
-                    }
+                    _ => match runtime_config.proxied.acquire(address.ip) {
+                        Ok(permit) => {
+                            let interim = InterimResponses::default();
+                            phase.exchange.expect_interim(interim.clone());
+                            let answered = proxy.forward(request, address, &interim).await;
+                            HeldBody::hold(answered, Some(permit))
+                        }
+                        Err(failure) => proxy::refuse(failure, address.ip),
+                    },
                 };
                 HeldBody::hold(answered, ip.ok().flatten())
             }
@@ -324,7 +329,7 @@ impl HttpFrontend {
         config: &config::Config,
     ) -> Result<Option<IpPermit>, Rejection> {
         if is_handshake {
-            self.limits.check_memory()?;
+            self.limits.check_memory(ip, config)?;
             if phase.has_attempted.replace(true) || !phase.has_ip_permit {
                 self.limits.take_connect(ip, config)?;
             }

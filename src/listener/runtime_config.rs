@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::config::Config;
 use crate::handshake::Handshake;
+use crate::proxy::InFlight;
 use crate::replies::ThreadConfig;
 use crate::tokens::Authenticator;
 use crate::upstream::{SharedUpstreams, Upstreams};
@@ -14,6 +15,8 @@ pub struct RuntimeConfig {
     pub handshake: Arc<Handshake>,
     pub authenticator: Authenticator,
     pub upstreams: SharedUpstreams,
+    /// The proxied requests of all threads.
+    pub proxied: InFlight,
 }
 
 impl RuntimeConfig {

@@ -33,10 +33,13 @@ impl ClientAddress {
             .get_all("x-forwarded-for")
             .iter()
             .rev()
-            .flat_map(|value| value.to_str().unwrap_or_default().rsplit(','))
+            // What a client wrote before the address that the proxy added need not be text.
+            .flat_map(|value| value.as_bytes().rsplit(|byte| *byte == b','))
             .take(MAX_HOPS);
         for hop in hops {
-            let Some(ip) = address(hop.trim()) else { break };
+            let Some(ip) = std::str::from_utf8(hop).ok().and_then(|hop| address(hop.trim())) else {
+                break;
+            };
             client = ip;
             if !is_trusted(ip) {
                 break;

@@ -26,6 +26,11 @@ impl Origin {
         Self::parse_leniently(header).filter(|origin| origin.is_written_as(header))
     }
 
+    /// The origin of a server that is named by a URL without a path. `None` for anything malformed.
+    pub fn of_server(url: &str) -> Option<Self> {
+        Self::parse_leniently(url)
+    }
+
     /// Whether `header` has nothing but this origin, whose default port may be written or not. Readers of URLs pass
     /// over tabs, and take `127.1` and `0x7f.1` for addresses; a browser writes none of these.
     fn is_written_as(&self, header: &str) -> bool {
@@ -151,7 +156,7 @@ impl OriginPattern {
             format!(
                 "{text:?} is not a valid origin: {}; write scheme://host[:port], for example https://app.example.com, \
                  https://*.example.com, *://app.example.com or http://localhost:*, or for an app or an extension \
-                 capacitor://localhost or chrome-extension://<id>",
+                 capacitor://localhost or chrome-extension://<id>, or self for the gateway's own",
                 mistake(text)
             )
         };

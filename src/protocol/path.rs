@@ -1,6 +1,7 @@
 //! Path patterns with named segments, and templates that are filled with their values.
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::fmt;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
@@ -12,17 +13,34 @@ const NOT_UNRESERVED: &AsciiSet =
 /// The longest value of a parameter. A path with a longer one does not match.
 const MAX_VALUE_BYTES: usize = 255;
 
+/// The same for the rest of a path, as it was sent.
+const MAX_REST_BYTES: usize = 4096;
+
 /// The decoded values of the named segments of a path, in the order of the path.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Params(Box<[(Box<str>, Box<str>)]>);
+pub struct Params {
+    values: Box<[(Box<str>, Box<str>)]>,
+    /// The last value as it was sent, if it is the rest of the path.
+    rest: Option<Box<str>>,
+}
 
 impl Params {
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(key, _)| **key == *name).map(|(_, value)| &**value)
+        self.values.iter().find(|(key, _)| **key == *name).map(|(_, value)| &**value)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(key, value)| (&**key, &**value))
+        self.values.iter().map(|(key, value)| (&**key, &**value))
+    }
+
+    /// Returns the name of the rest of the path; `None` = the route's path ends with a segment.
+    fn rest_name(&self) -> Option<&str> {
+        self.rest.as_ref().and(self.values.last()).map(|(name, _)| &**name)
+    }
+
+    /// Returns the rest of the path with the percent-encoding of the request, if `name` is its name.
+    fn encoded_rest(&self, name: &str) -> Option<&str> {
+        self.rest.as_deref().filter(|_| self.rest_name() == Some(name))
     }
 }
 
@@ -39,11 +57,14 @@ enum Segment {
     Named(Box<str>),
 }
 
-/// A path such as `/ws/chat/{conversation_id}/`, in which each segment is literal text or one `{name}`.
+/// A path such as `/ws/chat/{conversation_id}/`, in which each segment is literal text or one `{name}`. The last one may
+/// be `{name*}`, which takes the rest of a path: any number of segments with their slashes, or nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PathPattern {
     text: Box<str>,
     segments: Box<[Segment]>,
+    /// The name of the rest that follows the segments.
+    rest: Option<Box<str>>,
 }
 
 impl PathPattern {
@@ -52,6 +73,7 @@ impl PathPattern {
         let Some(path) = text.strip_prefix('/') else {
             return Err(format!("{text:?} does not start with a slash"));
         };
+        let (path, rest) = split_rest(text, path)?;
         let mut segments: Vec<Segment> = Vec::new();
         let path = path.strip_suffix('/').unwrap_or(path);
         for part in path.split('/').filter(|_| !path.is_empty()) {
@@ -60,10 +82,17 @@ impl PathPattern {
             }
             segments.push(match part.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) {
                 Some(name) if is_identifier(name) => {
-                    if segments.iter().any(|s| matches!(s, Segment::Named(n) if **n == *name)) {
+                    let is_same = |s: &Segment| matches!(s, Segment::Named(n) if **n == *name);
+                    if segments.iter().any(is_same) || rest == Some(name) {
                         return Err(format!("{text:?} names {{{name}}} twice"));
                     }
                     Segment::Named(name.into())
+                }
+                Some(name) if name.strip_suffix('*').is_some_and(is_identifier) => {
+                    return Err(format!(
+                        "{part} of {text:?} takes everything up to the end of the path; write it last, without a slash \
+                         behind it"
+                    ));
                 }
                 None if !part.contains(['{', '}', '?', '#', '*']) => Segment::Literal(part.into()),
                 _ => {
@@ -73,39 +102,103 @@ impl PathPattern {
                 }
             });
         }
-        Ok(Self { text: text.into(), segments: segments.into() })
+        Ok(Self { text: text.into(), segments: segments.into(), rest: rest.map(Into::into) })
     }
 
-    /// Matches a request path without its query; a trailing slash makes no difference. Named segments are
-    /// percent-decoded, and must be 1 to 255 bytes of UTF-8 without control characters that are no step of a path.
+    /// Matches a request path without its query; a trailing slash makes no difference, except to a rest, which has it.
+    /// Named segments are percent-decoded, and must be 1 to 255 bytes of UTF-8 without control characters that are no
+    /// step of a path. The same holds for a rest, which may also be empty or have 4096 bytes.
     pub fn matches(&self, path: &str) -> Option<Params> {
-        let path = path.strip_prefix('/')?;
-        let path = path.strip_suffix('/').unwrap_or(path);
-        let mut parts = path.split('/').filter(|_| !path.is_empty());
-        let mut params = Vec::new();
-        for segment in &self.segments {
-            let part = percent_decode_str(parts.next()?).decode_utf8().ok()?;
-            match segment {
-                Segment::Literal(literal) if **literal == *part => {}
-                Segment::Named(name)
-                    if (1..=MAX_VALUE_BYTES).contains(&part.len())
-                        && !part.chars().any(char::is_control)
-                        && !is_path_step(&part) =>
-                {
-                    params.push((name.clone(), part.into()));
-                }
-                _ => return None,
+        let (parts, rest) = self.split(path)?;
+        let mut values = Vec::new();
+        for (segment, part) in self.segments.iter().zip(parts) {
+            if let Segment::Named(name) = segment {
+                values.push((name.clone(), decoded_value(part, MAX_VALUE_BYTES)?.into()));
             }
         }
-        parts.next().is_none().then(|| Params(params.into()))
+        if let Some(name) = &self.rest {
+            values.push((name.clone(), decoded_value(rest, MAX_REST_BYTES)?.into()));
+        }
+        let rest = self.rest.is_some().then(|| rest.into());
+        Some(Params { values: values.into(), rest })
+    }
+
+    /// Whether a path has the literal segments of the pattern in their places and as many segments. It matches if its
+    /// values are fit as well.
+    pub fn has_shape_of(&self, path: &str) -> bool {
+        self.split(path).is_some()
+    }
+
+    /// Splits a path of this shape into the segments, and what follows them.
+    fn split<'p>(&self, path: &'p str) -> Option<(Vec<&'p str>, &'p str)> {
+        let path = path.strip_prefix('/')?;
+        let path = match self.rest {
+            Some(_) => path,
+            None => path.strip_suffix('/').unwrap_or(path),
+        };
+        let mut remaining = Some(path).filter(|path| !path.is_empty() || self.rest.is_some());
+        let mut parts = Vec::with_capacity(self.segments.len());
+        for segment in &self.segments {
+            let text = remaining?;
+            let (part, after) = match text.split_once('/') {
+                Some((part, after)) => (part, Some(after)),
+                None => (text, None),
+            };
+            let is_in_place = match segment {
+                Segment::Named(_) => !part.is_empty(),
+                Segment::Literal(literal) => {
+                    percent_decode_str(part).decode_utf8().is_ok_and(|part| **literal == *part)
+                }
+            };
+            if !is_in_place {
+                return None;
+            }
+            parts.push(part);
+            remaining = after;
+        }
+        (self.rest.is_some() || remaining.is_none()).then(|| (parts, remaining.unwrap_or_default()))
+    }
+
+    /// Whether the path ends with the rest of a request's path.
+    pub fn has_rest(&self) -> bool {
+        self.rest.is_some()
+    }
+
+    /// Whether every path that has the shape of `other` has that of this pattern as well.
+    pub fn covers(&self, other: &Self) -> bool {
+        let has_room = match (&self.rest, &other.rest) {
+            (None, None) => self.segments.len() == other.segments.len(),
+            (None, Some(_)) => false,
+            (Some(_), _) => self.segments.len() <= other.segments.len(),
+        };
+        let covers = |(own, other): (&Segment, &Segment)| match own {
+            Segment::Named(_) => true,
+            Segment::Literal(_) => own == other,
+        };
+        has_room && self.segments.iter().zip(&other.segments).all(covers)
+    }
+
+    /// Orders patterns with a rest: the ones with more segments before it come first, then those with a literal segment
+    /// where others have a name.
+    pub fn compare_rest(&self, other: &Self) -> Ordering {
+        let is_named = |segment: &Segment| matches!(segment, Segment::Named(_));
+        let names = |pattern: &Self| pattern.segments.iter().map(is_named).collect::<Vec<_>>();
+        let by_length = other.segments.len().cmp(&self.segments.len());
+        by_length.then_with(|| names(self).cmp(&names(other)))
     }
 
     /// The names of the parameters, in the order of the path.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.segments.iter().filter_map(|segment| match segment {
+        let named = self.segments.iter().filter_map(|segment| match segment {
             Segment::Named(name) => Some(&**name),
             Segment::Literal(_) => None,
-        })
+        });
+        named.chain(self.rest.as_deref())
+    }
+
+    /// The name of the rest of a path.
+    pub fn rest_name(&self) -> Option<&str> {
+        self.rest.as_deref()
     }
 
     pub fn as_str(&self) -> &str {
@@ -117,6 +210,25 @@ impl fmt::Display for PathPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
+}
+
+/// Splits `{name*}` off the end of a pattern.
+fn split_rest<'p>(text: &str, path: &'p str) -> Result<(&'p str, Option<&'p str>), String> {
+    let (before, last) = path.rsplit_once('/').map_or(("", path), |(before, last)| (before, last));
+    let name = last.strip_prefix('{').and_then(|last| last.strip_suffix("*}"));
+    let Some(name) = name.filter(|name| is_identifier(name)) else { return Ok((path, None)) };
+    if before.ends_with('/') || (before.is_empty() && path.starts_with('/')) {
+        return Err(format!("{text:?} has an empty segment"));
+    }
+    Ok((before, Some(name)))
+}
+
+/// Decodes the value of a parameter; `None` = it is not fit to be one.
+fn decoded_value(text: &str, max_bytes: usize) -> Option<Cow<'_, str>> {
+    let value = percent_decode_str(text).decode_utf8().ok()?;
+    let is_fit =
+        value.len() <= max_bytes && !value.chars().any(char::is_control) && !is_path_step(&value);
+    is_fit.then_some(value)
 }
 
 /// Whether `value` would lead out of its place in a URL: one of its parts between slashes is `.` or `..`, however often
@@ -165,7 +277,8 @@ enum Piece {
     Placeholder(Box<str>),
 }
 
-/// Text with `{name}` placeholders: parameters of the path, `{user_id}` and `{channel}`.
+/// Text with `{name}` placeholders: parameters of the path, `{user_id}` and `{channel}`. The rest of a path may be written
+/// with its star, `{name*}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Template {
     text: Box<str>,
@@ -182,6 +295,7 @@ impl Template {
             let name = after
                 .strip_prefix('{')
                 .and_then(|after| after.split_once('}'))
+                .map(|(name, tail)| (name.strip_suffix('*').unwrap_or(name), tail))
                 .filter(|(name, _)| is_identifier(name));
             let Some((name, tail)) = name else {
                 return Err(format!("{text:?} has a brace that is not part of a {{name}}"));
@@ -213,7 +327,7 @@ impl Template {
     /// Fills the template. A name that is not in the context becomes empty; the config refuses templates with names
     /// that will not be there.
     pub fn fill(&self, context: TemplateContext<'_>) -> String {
-        self.fill_with(context, |out, value| out.push_str(value))
+        self.fill_with(context, |out, _, value| out.push_str(value))
     }
 
     /// Fills every placeholder with `0`, for an example of what the template produces.
@@ -222,17 +336,30 @@ impl Template {
         self.fill_from(zero).unwrap_or_default()
     }
 
-    /// Fills the template with percent-encoded values, so that no value changes the structure of a URL. `Err` if one
-    /// would nevertheless: it is empty, or a step of a path such as `..`, alone or together with what is around it.
+    /// Whether the placeholder of this name is written with a star.
+    pub fn has_star(&self, name: &str) -> bool {
+        self.text.contains(&format!("{{{name}*}}"))
+    }
+
+    /// Fills the template with percent-encoded values, so that no value changes the structure of a URL. The rest of a
+    /// path is filled into the path of the URL as it was sent, with its slashes. `Err` if a value would nevertheless
+    /// change the structure: it is empty, or a step of a path such as `..`, alone or together with what is around it.
     pub fn fill_url(&self, context: TemplateContext<'_>) -> Result<String, UnfitForUrl> {
         let mut is_unfit = false;
-        let url = self.fill_with(context, |out, value| {
-            is_unfit |= value.is_empty() || is_path_step(value);
-            out.extend(utf8_percent_encode(value, NOT_UNRESERVED));
+        let url = self.fill_with(context, |out, name, value| {
+            let rest = context.params.encoded_rest(name).filter(|_| !out.contains(['?', '#']));
+            match rest {
+                Some(rest) => out.push_str(rest),
+                None => {
+                    let may_be_empty = context.params.rest_name() == Some(name);
+                    is_unfit |= (value.is_empty() && !may_be_empty) || is_path_step(value);
+                    out.extend(utf8_percent_encode(value, NOT_UNRESERVED));
+                }
+            }
         });
         let steps = |url: &str| {
             let path = url.split(['?', '#']).next().unwrap_or_default();
-            path.split('/').filter(|part| matches!(*part, "." | "..")).count()
+            path.split('/').filter(|part| is_path_step(part)).count()
         };
         if is_unfit || steps(&url) > steps(&self.text) { Err(UnfitForUrl) } else { Ok(url) }
     }
@@ -275,16 +402,16 @@ impl Template {
     fn fill_with(
         &self,
         context: TemplateContext<'_>,
-        mut push: impl FnMut(&mut String, &str),
+        mut push: impl FnMut(&mut String, &str, &str),
     ) -> String {
         let mut out = String::with_capacity(self.text.len() + 32);
         for piece in &self.pieces {
             match piece {
                 Piece::Text(text) => out.push_str(text),
                 Piece::Placeholder(name) => match &**name {
-                    "user_id" => push(&mut out, &context.user_id.to_string()),
-                    "channel" => push(&mut out, context.channel.unwrap_or_default()),
-                    name => push(&mut out, context.params.get(name).unwrap_or_default()),
+                    "user_id" => push(&mut out, name, &context.user_id.to_string()),
+                    "channel" => push(&mut out, name, context.channel.unwrap_or_default()),
+                    name => push(&mut out, name, context.params.get(name).unwrap_or_default()),
                 },
             }
         }

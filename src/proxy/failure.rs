@@ -1,5 +1,7 @@
 //! Why a request to the proxy's upstream failed, and what the client is told.
 
+use std::net::IpAddr;
+
 use http_body_util::{BodyExt, Full};
 use hyper::header::{self, HeaderValue};
 use hyper::{Response, StatusCode};
@@ -9,6 +11,15 @@ use super::upload::ClientFault;
 use crate::http_client::{self, Failure};
 use crate::telemetry;
 use crate::telemetry::upstreams::ProxyFailure;
+
+/// When a client may try again that met a bound.
+const RETRY_SECONDS: u64 = 1;
+
+/// Refuses a request of `client` that met a bound.
+pub fn refuse(failure: ProxyFailure, client: IpAddr) -> Response<ProxyBody> {
+    telemetry::upstreams::proxy_refused(failure, client);
+    to_response(failure)
+}
 
 /// Names the failure of a request, and logs it if it is the upstream's.
 pub(super) fn of_upstream(error: &http_client::RequestError) -> ProxyFailure {
@@ -50,6 +61,13 @@ pub(super) fn to_response(failure: ProxyFailure) -> Response<ProxyBody> {
         ProxyFailure::TimedOut => {
             (StatusCode::GATEWAY_TIMEOUT, "the service did not answer in time")
         }
+        ProxyFailure::Full => {
+            (StatusCode::SERVICE_UNAVAILABLE, "too many requests are in progress; try again")
+        }
+        ProxyFailure::ShareFull => (
+            StatusCode::TOO_MANY_REQUESTS,
+            "too many requests of this address are in progress; try again",
+        ),
     };
     let body = serde_json::json!({ "error": error, "code": failure.label() }).to_string();
     let body = Full::from(body).map_err(|never| match never {}).boxed();
@@ -58,5 +76,8 @@ pub(super) fn to_response(failure: ProxyFailure) -> Response<ProxyBody> {
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if matches!(failure, ProxyFailure::Full | ProxyFailure::ShareFull) {
+        headers.insert(header::RETRY_AFTER, RETRY_SECONDS.into());
+    }
     response
 }

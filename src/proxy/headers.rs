@@ -65,13 +65,14 @@ pub(super) fn clean_trailers(trailers: &mut HeaderMap) {
 /// trusted proxy are kept and extended.
 pub(super) fn set_forwarded(headers: &mut HeaderMap, client: ClientAddress) {
     remove_identity_headers(headers, client.through_proxy);
-    let mut chain = String::new();
+    let mut chain = Vec::new();
     for value in headers.get_all(&X_FORWARDED_FOR) {
-        chain.push_str(value.to_str().unwrap_or_default());
-        chain.push_str(", ");
+        // What a client wrote before the address that a proxy added need not be text.
+        chain.extend_from_slice(value.as_bytes());
+        chain.extend_from_slice(b", ");
     }
-    chain.push_str(&client.peer.to_string());
-    if let Ok(chain) = HeaderValue::from_str(&chain) {
+    chain.extend_from_slice(client.peer.to_string().as_bytes());
+    if let Ok(chain) = HeaderValue::from_bytes(&chain) {
         headers.insert(X_FORWARDED_FOR, chain);
     }
     if !headers.contains_key(&X_FORWARDED_PROTO) {

@@ -6,6 +6,7 @@
 
 mod failure;
 mod headers;
+mod in_flight;
 mod interim;
 mod pace;
 #[cfg(test)]
@@ -27,6 +28,8 @@ use crate::http_client::{self, HttpClient};
 use crate::protocol::{ClientAddress, is_path_step};
 use crate::telemetry;
 use crate::telemetry::upstreams::ProxyFailure;
+pub use failure::refuse;
+pub use in_flight::InFlight;
 pub use interim::InterimResponses;
 pub use pace::Pace;
 use upload::{Progress, Stalled, Upload};

@@ -56,6 +56,13 @@ impl Session {
         self.inbox.borrow().bytes + bridged
     }
 
+    /// Drops the messages that wait. The one that is on its way to the upstream goes on.
+    pub(super) fn drop_waiting(&self) {
+        let mut inbox = self.inbox.borrow_mut();
+        let dropped: usize = inbox.waiting.drain(..).map(|message| size(&message)).sum();
+        inbox.bytes -= dropped;
+    }
+
     /// Whether a message of this client is on its way to the upstream.
     pub(super) fn is_relaying(&self) -> bool {
         self.inbox.borrow().is_relaying

@@ -7,7 +7,7 @@ use tracing::{error, info, warn};
 use super::definitions::{Values, metrics, words};
 use super::log::AUDIT;
 use crate::clock;
-use crate::protocol::{ConnectionId, label_enum};
+use crate::protocol::{ClientNetwork, ConnectionId, label_enum};
 
 metrics! {
     /// 1 from the signal to stop until the process ends.
@@ -38,7 +38,8 @@ metrics! {
     MEMORY_MAX = gauge "tidegate_memory_max_bytes";
     /// 1 while new connections are refused because the budget is used up.
     MEMORY_REFUSING = gauge "tidegate_memory_refusing";
-    /// Connections that were closed with 4008 because the budget was used up and their send queue was the largest.
+    /// Connections that were closed because the budget was used up: their send queue was the largest (4008), or the
+    /// messages of their address took more than a quarter of it (1013).
     MEMORY_CLOSES = counter "tidegate_memory_closes_total";
     /// CPU time in user space and in the kernel. Linux only, like all `process_` metrics.
     CPU = counter "process_cpu_seconds_total", read;
@@ -98,7 +99,7 @@ pub fn memory_refusing(refuses: bool, used: usize, max: usize) {
 }
 
 /// A connection is closed because its send queue is the largest and the budget is used up.
-pub fn memory_closed(connection: ConnectionId, bytes: usize, over: usize) {
+pub fn memory_queue_closed(connection: ConnectionId, bytes: usize, over: usize) {
     MEMORY_CLOSES.get().increment(1);
     warn!(
         event = "memory_queue_closed",
@@ -106,6 +107,24 @@ pub fn memory_closed(connection: ConnectionId, bytes: usize, over: usize) {
         bytes,
         over,
         "the memory budget is used up: the largest send queue is closed"
+    );
+}
+
+/// A connection is closed because the budget is used up, and the messages of its network take more than their share.
+pub fn memory_client_closed(
+    connection: ConnectionId,
+    network: ClientNetwork,
+    bytes: usize,
+    over: usize,
+) {
+    MEMORY_CLOSES.get().increment(1);
+    warn!(
+        event = "memory_client_closed",
+        %connection,
+        %network,
+        bytes,
+        over,
+        "the memory budget is used up: the messages of this address take the most"
     );
 }
 

@@ -1,7 +1,10 @@
 //! All metrics of the gateway, and the recorder that collects them and answers scrapes.
 
+use std::time::Instant;
+
+use bytes::Bytes;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
-use tokio::sync::Semaphore;
+use tokio::sync::Mutex;
 
 use super::definitions::{self, Definition, Kind};
 use super::{
@@ -64,16 +67,27 @@ pub(super) fn register() {
 /// The content type of [`page`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+/// The latest page, and when its rendering began.
+static LATEST: Mutex<Option<(Instant, Bytes)>> = Mutex::const_new(None);
+
 /// All metrics with their current values; empty while the process is ending. Pages are rendered one at a time and
-/// on a blocking thread, because that takes longer than a publication may wait.
-pub async fn page(metrics: &PrometheusHandle) -> String {
-    static RENDERING: Semaphore = Semaphore::const_new(1);
-    let _permit = RENDERING.acquire().await;
-    let metrics = metrics.clone();
-    let page = move || {
+/// on a blocking thread, because that takes longer than a publication may wait. Whoever asked before a rendering began
+/// shares its page, so that many askers wait no longer than one, and take no more memory.
+pub async fn page(metrics: &PrometheusHandle) -> Bytes {
+    let asked = Instant::now();
+    let mut latest = LATEST.lock().await;
+    if let Some((began, page)) = &*latest
+        && asked <= *began
+    {
+        return page.clone();
+    }
+    let (began, metrics) = (Instant::now(), metrics.clone());
+    let render = move || {
         let mut page = metrics.render();
         process::write(&mut page);
-        page
+        Bytes::from(page)
     };
-    tokio::task::spawn_blocking(page).await.unwrap_or_default()
+    let page = tokio::task::spawn_blocking(render).await.unwrap_or_default();
+    *latest = Some((began, page.clone()));
+    page
 }

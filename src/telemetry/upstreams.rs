@@ -1,5 +1,6 @@
 //! Upstreams: requests, replies, retries, circuits and Celery tasks; and the proxy's upstream.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -353,6 +354,10 @@ label_enum! {
         BadBody => "bad_body",
         /// The upstream switched protocols.
         Switched => "switched",
+        /// It was not sent, because `max_in_flight` was reached.
+        Full => "full",
+        /// It was not sent, because its client's address holds its share of `max_in_flight`.
+        ShareFull => "share_full",
     }
 }
 
@@ -372,6 +377,17 @@ pub fn proxy_answered(status: u16, took: Duration) {
 /// The gateway answered a proxied request instead of the upstream.
 pub fn proxy_failed(failure: ProxyFailure) {
     PROXY_REQUESTS.at([failure.label()]).increment(1);
+}
+
+/// A request of this address was not sent to the proxy's upstream, because a bound of requests in flight is reached.
+pub fn proxy_refused(failure: ProxyFailure, ip: IpAddr) {
+    proxy_failed(failure);
+    let cause = failure.label();
+    const TEXT: &str = "too many requests to the proxy's upstream are in progress";
+    match failure {
+        ProxyFailure::ShareFull => info!(event = "proxy_refused", cause, %ip, "{TEXT}"),
+        _ => warn!(event = "proxy_refused", cause, %ip, "{TEXT}"),
+    }
 }
 
 /// A request to the proxy's upstream failed.

@@ -46,6 +46,48 @@ async fn only_origins_of_the_list_get_in() {
     assert_eq!(mixed, Closed(4003), "two Origins");
 }
 
+/// A page may connect to the server that it comes from, as its browser names it.
+#[tokio::test]
+async fn the_gateways_own_origin_can_be_allowed() {
+    let own =
+        |more: &str| open_to_all().section("origins", "allow = [\"self\"]").also("server", more);
+    let direct = Gateway::start(own("")).await;
+    let proxied = Gateway::start(own("trusted_proxies = [\"127.0.0.0/8\"]")).await;
+    let https = vec![("x-forwarded-host", "app.test"), ("x-forwarded-proto", "https")];
+    let elements = vec![("forwarded", "for=192.0.2.1;host=app.test;proto=https, for=192.0.2.2")];
+    for (gateway, headers, origin, is_own) in [
+        (&direct, vec![], format!("http://{}", direct.addr()), true),
+        (&direct, vec![], format!("HTTP://{}", direct.addr()), true),
+        (&direct, vec![], format!("https://{}", direct.addr()), false),
+        (&direct, vec![], format!("http://localhost:{}", direct.addr().port()), false),
+        (&direct, vec![], "http://127.0.0.1".to_owned(), false),
+        (&direct, vec![], "null".to_owned(), false),
+        (&direct, https.clone(), "https://app.test".to_owned(), false),
+        (&direct, elements.clone(), "https://app.test".to_owned(), false),
+        (&direct, https.clone(), format!("http://{}", direct.addr()), true),
+        (&proxied, vec![], format!("http://{}", proxied.addr()), true),
+        (&proxied, https.clone(), "https://app.test".to_owned(), true),
+        (&proxied, https.clone(), "https://app.test:443".to_owned(), true),
+        (&proxied, https.clone(), "http://app.test".to_owned(), false),
+        (&proxied, https.clone(), format!("http://{}", proxied.addr()), false),
+        (&proxied, elements.clone(), "https://app.test".to_owned(), true),
+    ] {
+        let all = [&headers[..], &[("origin", origin.as_str())]].concat();
+        let expected = if is_own { Connected } else { Closed(4003) };
+        assert_eq!(outcome(gateway, "/ws/chat/42/", &all).await, expected, "{all:?}");
+    }
+    // The same holds for pages that get a connection token.
+    let origin = format!("http://{}", direct.addr());
+    for (origin, allowed) in [(&*origin, true), ("http://evil.test", false)] {
+        let path = "/api/v1/auth/ws-connection-token/";
+        let answer =
+            http::send(direct.addr(), "OPTIONS", path, &[("origin", origin)], "".into()).await;
+        let status = if allowed { 204 } else { 403 };
+        assert_eq!(answer.status, status, "{origin}");
+        assert_eq!(answer.header("access-control-allow-origin").is_some(), allowed, "{origin}");
+    }
+}
+
 #[tokio::test]
 async fn a_missing_origin_is_treated_as_configured() {
     for (missing, expected) in [("allow", Connected), ("reject", Closed(4003))] {

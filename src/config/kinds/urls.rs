@@ -7,7 +7,7 @@ use url::Url;
 
 use super::{Kind, ValueError, kind, parsed, text};
 use crate::config::redis_url::{RedisUrlError, UnloadedRedisUrl};
-use crate::config::values;
+use crate::config::{AllowedOrigin, values};
 use crate::protocol::{OriginPattern, Template};
 
 pub(in crate::config) const ADDRESS: Kind<SocketAddr> =
@@ -20,10 +20,16 @@ pub(in crate::config) const NETWORK: Kind<IpNet> =
         parsed(value, values::network)
     });
 
-pub(in crate::config) const ORIGIN: Kind<OriginPattern> =
-    kind("origin", r#"an origin such as "https://app.example.com""#, |value| {
-        OriginPattern::parse(text(value)?).map_err(ValueError::Quoting)
-    });
+pub(in crate::config) const ORIGIN: Kind<AllowedOrigin> = kind(
+    "origin",
+    r#"an origin such as "https://app.example.com", or "self""#,
+    |value| match text(value)? {
+        "self" => Ok(AllowedOrigin::Own),
+        text => {
+            OriginPattern::parse(text).map(AllowedOrigin::Matching).map_err(ValueError::Quoting)
+        }
+    },
+);
 
 pub(in crate::config) const HTTP_URL: Kind<Url> =
     kind("URL", r#"a URL such as "http://127.0.0.1:8001/path""#, |value| {

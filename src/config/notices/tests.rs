@@ -11,6 +11,27 @@ const CELERY: &str = "[upstream.worker]\nkind = \"celery\"\nbroker_url = \"redis
 
 const LAYER: &str = "[engine]\nkind = \"redis\"\n[engine.redis]\nwire = \"channels-core\"\n";
 
+/// A route that no request gets to is named, and the gateway starts: of the others the first in the file is used.
+#[test]
+fn a_route_behind_one_that_takes_all_its_requests() {
+    let text = |paths: [&str; 3]| {
+        let route = |path| format!("[[route]]\npath = {path:?}\nreply = \"1\"\n");
+        let channel = |path| format!("[[route]]\npath = {path:?}\nchannel = \"c\"\n");
+        let config = channel(paths[0]) + &channel(paths[1]) + &route(paths[2]);
+        Config::from_toml(&config).unwrap().notices()
+    };
+    assert_eq!(
+        text(["/ws/{id}", "/ws/fixed", "/ws/health"]),
+        [
+            "route[1].path: not used: route[0] already matches every request for this path; write it before that one",
+            "route[2].path: not used: route[0] already matches every request for this path; write it before that one",
+        ]
+    );
+    assert_eq!(text(["/ws/fixed", "/ws/{id}", "/health"]), [""; 0]);
+    // The order of a path with a rest does not matter.
+    assert_eq!(text(["/{rest*}", "/ws/{id}", "/health"]), [""; 0]);
+}
+
 #[test]
 fn a_version_is_a_number_between_colons() {
     for prefix in [":1:ws_conn_token:", "app:12:t:", "a:b:3:"] {
@@ -64,6 +85,20 @@ fn histories_must_leave_memory_for_clients() {
     assert_eq!(with("\"65MiB\"", "max_history_bytes = \"64MiB\""), [""; 0]);
     assert_eq!(with("0", "max_history_bytes = \"64MiB\""), [""; 0]);
     assert_eq!(with("\"1MiB\"", "kind = \"redis\""), [""; 0]);
+}
+
+#[test]
+fn one_address_must_not_have_all_connections() {
+    let route = "[[route]]\npath = \"/ws/\"\nchannel = \"c\"\nauth = [\"anonymous\"]\n";
+    let with = |lines: &str| notices(&format!("[server]\n{lines}\n{route}"));
+    let found = with("max_connections = 1000");
+    assert!(
+        found.len() == 1 && found[0].starts_with("server.max_connections_per_ip: 1000 of 1000"),
+        "{found:?}"
+    );
+    assert_eq!(with("max_connections = 1001"), [""; 0]);
+    assert_eq!(with("max_connections = 60\nmax_connections_per_ip = 10"), [""; 0]);
+    assert_eq!(with("max_connections = 60\nmax_connections_per_ip = 0"), [""; 0]);
 }
 
 const JWT: &str =

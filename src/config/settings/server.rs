@@ -98,8 +98,16 @@ impl Shutdown {
 /// `[origins]`: the allowlist of RFC 6454 origins.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Origins {
-    pub allow: Vec<OriginPattern>,
+    pub allow: Vec<AllowedOrigin>,
     pub missing: MissingOrigin,
+}
+
+/// An entry of the allowlist.
+#[derive(Debug, Clone, PartialEq)]
+pub enum AllowedOrigin {
+    /// The scheme, host and port that the request itself was made for.
+    Own,
+    Matching(OriginPattern),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,6 +122,9 @@ pub struct Proxy {
     pub upstream: Option<Url>,
     /// The time limit for the head of the response. The body has none while data flows.
     pub timeout: Duration,
+    /// How many requests may be in flight, and of them those of one client address; 0 = a quarter.
+    pub max_in_flight: usize,
+    pub max_in_flight_per_ip: usize,
 }
 
 /// `[reload]`: when the config is reloaded.

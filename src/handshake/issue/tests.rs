@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::super::Handshake;
 use super::super::tests::{APP, handshake, jwt, without_engine};
-use crate::protocol::UserId;
+use crate::protocol::{ClientAddress, UserId};
 use crate::tokens::TokenRecord;
 
 async fn send(
@@ -21,7 +21,8 @@ async fn send(
         request = request.header(*name, *value);
     }
     let request = request.body(Full::new(Bytes::from(body.to_owned()))).unwrap();
-    let (head, body) = handshake.issue(request, [127, 0, 0, 1].into()).await.into_parts();
+    let client = ClientAddress::resolve([127, 0, 0, 1].into(), request.headers(), &[]);
+    let (head, body) = handshake.issue(request, client).await.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
     let json = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap() };
     (Response::from_parts(head, ()), json)

@@ -3,6 +3,9 @@
 mod authorize;
 mod frames;
 mod histories;
+mod memory;
+mod proxied;
+mod requests;
 mod tokens;
 mod upstreams;
 

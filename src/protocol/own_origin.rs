@@ -1,0 +1,56 @@
+//! The origin of the pages that a server itself serves, as the client sees it.
+
+use hyper::HeaderMap;
+use hyper::header::HOST;
+
+use super::{Origin, header_list};
+
+/// Returns the origins that a page of this server can have: the scheme, host and port that the request was made for.
+/// `through_proxy`: the peer is a trusted proxy, so its headers say what the client asked for. Without one the scheme is
+/// that of the gateway's own port, which has no TLS. There are two where a proxy reports the port apart from a host
+/// without one, because some report their own port there.
+pub fn own_origins(headers: &HeaderMap, through_proxy: bool) -> impl Iterator<Item = Origin> {
+    let forwarded = |name| through_proxy.then(|| first_of(headers, name)).flatten();
+    let host = forwarded("x-forwarded-host")
+        .or_else(|| through_proxy.then(|| parameter(headers, "host")).flatten())
+        .or_else(|| headers.get(HOST)?.to_str().ok());
+    let scheme = forwarded("x-forwarded-proto")
+        .or_else(|| through_proxy.then(|| parameter(headers, "proto")).flatten());
+    let scheme = match scheme.map(str::to_ascii_lowercase).as_deref() {
+        None | Some("http" | "ws") => Some("http"),
+        Some("https" | "wss") => Some("https"),
+        Some(_) => None,
+    };
+    let port = forwarded("x-forwarded-port").filter(|_| host.is_some_and(|host| !has_port(host)));
+    let own = |port: Option<&str>| {
+        let (scheme, host) = (scheme?, host?);
+        match port {
+            None => Origin::of_server(&format!("{scheme}://{host}")),
+            Some(port) => Origin::of_server(&format!("{scheme}://{host}:{port}")),
+        }
+    };
+    own(None).into_iter().chain(port.and_then(|port| own(Some(port))))
+}
+
+/// The first of the values that several proxies have written, each behind those before it.
+fn first_of<'h>(headers: &'h HeaderMap, name: &'static str) -> Option<&'h str> {
+    let first = headers.get(name)?.to_str().ok()?.split(',').next()?.trim();
+    (!first.is_empty()).then_some(first)
+}
+
+/// A parameter of the first element of `Forwarded` (RFC 7239 section 4).
+fn parameter<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    let element = header_list(headers, &hyper::header::FORWARDED).next()?;
+    let mut pairs = element.split(';').filter_map(|pair| pair.split_once('='));
+    let (_, value) = pairs.find(|(key, _)| key.trim().eq_ignore_ascii_case(name))?;
+    let value = value.trim();
+    Some(value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value))
+}
+
+/// Whether `host` names a port, behind an IPv6 address in brackets or another host.
+fn has_port(host: &str) -> bool {
+    host.rsplit_once(']').map_or(host, |(_, after)| after).contains(':')
+}
+
+#[cfg(test)]
+mod tests;
