@@ -6,7 +6,7 @@
 
 use bytes::{Buf, Bytes};
 
-const BOM: &[u8] = b"\xef\xbb\xbf";
+use crate::protocol::strip_bom;
 
 /// A longer line buffer is not kept for the next line.
 const MAX_KEPT_LINE_BYTES: usize = 64 * 1024;
@@ -93,7 +93,7 @@ impl SseParser {
     fn end_line(&mut self) -> Option<SseEvent> {
         let line = std::mem::take(&mut self.line);
         let is_first = !std::mem::replace(&mut self.is_past_first_line, true);
-        let text = if is_first { line.strip_prefix(BOM).unwrap_or(&line) } else { &line };
+        let text = if is_first { strip_bom(&line) } else { &line };
         if text.is_empty() {
             return self.end_block();
         }
@@ -139,6 +139,12 @@ impl SseParser {
         data.pop();
         SseEvent { name: to_text(name), id: to_text(id), data }
     }
+}
+
+/// Whether a line is a field or a comment of an event stream, and not JSON.
+pub fn is_field(line: &[u8]) -> bool {
+    let names = [&b"data:"[..], b"event:", b"id:", b"retry:", b":"];
+    names.iter().any(|name| line.starts_with(name))
 }
 
 /// Replaces what is not UTF-8 with U+FFFD (WHATWG Encoding, section 6).

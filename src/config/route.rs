@@ -4,7 +4,8 @@ use super::kinds::{self, Kind, ValueError, choice, kind, words};
 use super::section::Section;
 use super::{
     AuthSource, Authorize, AuthorizeUrl, Binary, Compact, Concurrent, DuplicateTerminal,
-    FixedReply, Generations, History, Presence, Protocol, Reject, Route, SendQueue, limits,
+    FixedReply, Generations, History, HostHeader, Presence, Protocol, Reject, Route, SendQueue,
+    limits,
 };
 use crate::protocol::{ChannelPattern, PathPattern};
 
@@ -26,8 +27,12 @@ const REJECT: Kind<Reject> = words(r#""close" or "http""#, |value| {
     choice(value, &[("close", Reject::Close), ("http", Reject::Http)])
 });
 
-const PROTOCOL: Kind<Protocol> = words(r#""json" or "raw""#, |value| {
-    choice(value, &[("json", Protocol::Json), ("raw", Protocol::Raw)])
+const PROTOCOL: Kind<Protocol> = words(r#""json", "raw" or "pass""#, |value| {
+    choice(value, &[("json", Protocol::Json), ("raw", Protocol::Raw), ("pass", Protocol::Pass)])
+});
+
+const HOST: Kind<HostHeader> = words(r#""client" or "upstream""#, |value| {
+    choice(value, &[("client", HostHeader::Client), ("upstream", HostHeader::Upstream)])
 });
 
 const BINARY: Kind<Binary> = words(r#""reject" or "relay""#, |value| {
@@ -115,13 +120,20 @@ pub(super) fn entry(s: &mut Section<'_>, channel_prefix: &str) -> Option<Entry> 
 }
 
 fn route(s: &mut Section<'_>, path: Option<PathPattern>, channel_prefix: &str) -> Option<Route> {
-    let channel = s.required(
-        "channel",
-        kinds::TEMPLATE,
-        "The channel of a connection: text with {names} of the path and {user_id}, which is _anonymous_ for anonymous \
-         clients.",
+    let protocol = s.key(
+        "protocol",
+        PROTOCOL,
+        "json",
+        "\"json\": the envelope of the protocol page. \"raw\": messages pass through unparsed. \"pass\": the upstream's own \
+         handshake and frames pass through as they are.",
     );
-    let channel = channel.map(|channel| channel.with_prefix(channel_prefix));
+    const CHANNEL: &str = "The channel of a connection: text with {names} of the path and {user_id}, which is \
+        _anonymous_ for anonymous clients. A pass route may be without one.";
+    let channel = match protocol {
+        Some(Protocol::Pass) => s.key("channel", kinds::OPTIONAL_TEMPLATE, "", CHANNEL),
+        _ => s.required("channel", kinds::TEMPLATE, CHANNEL).map(Some),
+    };
+    let channel = channel.map(|channel| Some(channel?.with_prefix(channel_prefix)));
     let upstream = s.key(
         "upstream",
         kinds::OPTIONAL_TEXT,
@@ -133,15 +145,15 @@ fn route(s: &mut Section<'_>, path: Option<PathPattern>, channel_prefix: &str) -
     let reject = s.key(
         "reject",
         REJECT,
-        "close",
+        if protocol == Some(Protocol::Pass) { "http" } else { "close" },
         "\"close\": rejected clients are accepted, then closed with a code that browsers can read. \
-         \"http\": they get an HTTP status.",
+         \"http\": they get an HTTP status. The default of pass routes is \"http\".",
     );
-    let protocol = s.key(
-        "protocol",
-        PROTOCOL,
-        "json",
-        "\"json\": the envelope of the protocol page. \"raw\": messages pass through unparsed.",
+    let host = s.key(
+        "host",
+        HOST,
+        "client",
+        "The Host header that the upstream of a pass route gets: the client's, or that of the upstream's URL.",
     );
     let binary = s.key(
         "binary",
@@ -151,9 +163,10 @@ fn route(s: &mut Section<'_>, path: Option<PathPattern>, channel_prefix: &str) -
     );
     let max_message_bytes = s.key(
         "max_message_bytes",
-        kinds::SIZE,
+        kinds::OPTIONAL_SIZE,
         "64KiB",
-        "Maximum size of a message, over all fragments; beyond it the socket is closed with 1009.",
+        "Maximum size of a message, over all fragments; beyond it the socket is closed with 1009. 0 = no limit (pass \
+         routes only).",
     );
     let max_message_chars = s.key(
         "max_message_chars",
@@ -221,13 +234,14 @@ fn route(s: &mut Section<'_>, path: Option<PathPattern>, channel_prefix: &str) -
     );
     let route = Route {
         path: path?,
-        channel_pattern: ChannelPattern::of(channel.as_ref()?),
+        channel_pattern: channel.as_ref()?.as_ref().map(ChannelPattern::of),
         channel: channel?,
         upstream: upstream?,
         auth: auth?,
         authorize: authorize?,
         reject: reject?,
         protocol: protocol?,
+        host: host?,
         binary: binary?,
         max_message_bytes: max_message_bytes?,
         max_message_chars: max_message_chars?,
@@ -241,7 +255,7 @@ fn route(s: &mut Section<'_>, path: Option<PathPattern>, channel_prefix: &str) -
         limits: limits?,
         history: match protocol? {
             Protocol::Json => history?,
-            Protocol::Raw => History { size: 0, ..history? },
+            Protocol::Raw | Protocol::Pass => History { size: 0, ..history? },
         },
         generations: generations?,
     };

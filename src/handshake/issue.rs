@@ -273,7 +273,8 @@ impl Handshake {
                 let Some(Found::Route(route, params)) = self.find_route(path) else {
                     return Err(refused(path).into());
                 };
-                self.channel_of(&route, &params, identity)?
+                // There is nothing that a token could be bound to on a route without a channel.
+                self.channel_of(&route, &params, identity)?.ok_or_else(|| refused(path))?
             }
             (Some(_), Some(_)) => return Err(Refusal::bad_request("set either channel or path")),
         };

@@ -11,8 +11,8 @@ use flate2::write::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use http_body_util::BodyExt;
 use hyper::Response;
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_ENCODING, HeaderMap};
-use zstd::stream::write::Decoder as ZstdDecoder;
+use hyper::header::{CONTENT_ENCODING, HeaderMap, TRANSFER_ENCODING};
+use zstd::stream::raw::{self as zstd_raw, DParameter, InBuffer, Operation, OutBuffer};
 
 use super::error_chain;
 use crate::protocol::header_list;
@@ -23,8 +23,9 @@ const STEP_BYTES: usize = 4 * 1024;
 const MAX_STEP_BYTES: usize = 8 * 1024 * 1024;
 /// The largest window of zstd, as the power of two that RFC 9659 sets for HTTP.
 const ZSTD_WINDOW_LOG: u32 = 23;
-/// The size of brotli's output buffer.
-const BROTLI_BUFFER: usize = 16 * 1024;
+const ZSTD_BLOCK_HEADER_BYTES: usize = 3;
+/// The size of the output buffers of brotli and zstd.
+const BUFFER_BYTES: usize = 16 * 1024;
 
 /// The body of an answer, decoded.
 pub struct DecodedBody {
@@ -32,7 +33,11 @@ pub struct DecodedBody {
     encoding: Encoding,
     /// What has been received and not decoded yet.
     input: Bytes,
+    /// Some of the body was received.
+    has_begun: bool,
     is_ended: bool,
+    /// Why nothing more can be decoded, once what came before has been returned.
+    fault: Option<BodyError>,
 }
 
 enum Encoding {
@@ -49,7 +54,7 @@ enum Decoder {
     Zlib(ZlibDecoder<Output>),
     RawDeflate(DeflateDecoder<Output>),
     Brotli(Brotli),
-    Zstd(ZstdDecoder<'static, Output>),
+    Zstd(Zstd),
 }
 
 /// Why a body cannot be read.
@@ -80,13 +85,23 @@ impl std::fmt::Display for BodyError {
 impl DecodedBody {
     pub fn new(response: Response<Incoming>) -> Self {
         let encoding = Encoding::of(response.headers());
-        Self { body: response.into_body(), encoding, input: Bytes::new(), is_ended: false }
+        Self {
+            body: response.into_body(),
+            encoding,
+            input: Bytes::new(),
+            has_begun: false,
+            is_ended: false,
+            fault: None,
+        }
     }
 
     /// Returns the next part; `None` at the end. It is cancel-safe: dropping the future loses nothing.
     pub async fn next(&mut self) -> Option<Result<Bytes, BodyError>> {
         if let Encoding::Unsupported(name) = &self.encoding {
             return Some(Err(BodyError::Encoding(name.clone())));
+        }
+        if let Some(fault) = self.fault.take() {
+            return Some(Err(fault));
         }
         loop {
             if !self.input.is_empty() {
@@ -129,8 +144,19 @@ impl DecodedBody {
         }
         match &mut self.encoding {
             Encoding::Known(decoder) => {
+                self.has_begun = true;
                 let step = self.input.split_to(self.input.len().min(STEP_BYTES));
-                decoder.decode(&step).map_err(body_error)
+                let Err(error) = decoder.decode(&step) else { return Ok(decoder.take_output()) };
+                let fault = body_error(error);
+                let before = decoder.take_output();
+                self.input.clear();
+                self.is_ended = true;
+                if fault == BodyError::TooLarge || before.is_empty() {
+                    return Err(fault);
+                }
+                // What came before the fault may be whole events.
+                self.fault = Some(fault);
+                Ok(before)
             }
             Encoding::Identity | Encoding::Deflate | Encoding::Unsupported(_) => {
                 Ok(std::mem::take(&mut self.input))
@@ -138,10 +164,10 @@ impl DecodedBody {
         }
     }
 
-    /// The body has ended. `Err` = its encoding had not.
+    /// The body has ended. `Err` = its encoding had not. An empty body has no encoding, whatever its head says.
     fn finish(&mut self) -> Result<(), BodyError> {
         match &mut self.encoding {
-            Encoding::Known(decoder) => decoder.finish().map_err(body_error),
+            Encoding::Known(decoder) if self.has_begun => decoder.finish().map_err(body_error),
             _ => Ok(()),
         }
     }
@@ -156,9 +182,15 @@ fn body_error(error: io::Error) -> BodyError {
 
 impl Encoding {
     fn of(headers: &HeaderMap) -> Self {
+        let mut given = headers.get_all(CONTENT_ENCODING).iter();
+        if let Some(unreadable) = given.find(|value| value.to_str().is_err()) {
+            return Self::Unsupported(String::from_utf8_lossy(unreadable.as_bytes()).into_owned());
+        }
+        // A transfer coding other than `chunked`, which the HTTP library leaves in place, comes on top.
         let mut names = header_list(headers, &CONTENT_ENCODING)
+            .chain(header_list(headers, &TRANSFER_ENCODING))
             .map(str::to_ascii_lowercase)
-            .filter(|name| !matches!(name.as_str(), "" | "identity"));
+            .filter(|name| !matches!(name.as_str(), "" | "identity" | "chunked"));
         let Some(name) = names.next() else { return Self::Identity };
         if let Some(second) = names.next() {
             return Self::Unsupported(format!("{name}, {second}"));
@@ -166,11 +198,8 @@ impl Encoding {
         Self::Known(Box::new(match name.as_str() {
             "gzip" | "x-gzip" => Decoder::Gzip(MultiGzDecoder::new(Output::default())),
             "br" => Decoder::Brotli(Brotli::new()),
-            "zstd" => match ZstdDecoder::new(Output::default()) {
-                Ok(mut zstd) => match zstd.window_log_max(ZSTD_WINDOW_LOG) {
-                    Ok(()) => Decoder::Zstd(zstd),
-                    Err(_) => return Self::Unsupported(name),
-                },
+            "zstd" => match Zstd::new() {
+                Ok(zstd) => Decoder::Zstd(zstd),
                 Err(_) => return Self::Unsupported(name),
             },
             "deflate" => return Self::Deflate,
@@ -188,7 +217,9 @@ impl Decoder {
         }
     }
 
-    fn decode(&mut self, input: &[u8]) -> io::Result<Bytes> {
+    /// Decodes `input` into the output, as much of it as there is before a fault.
+    fn decode(&mut self, input: &[u8]) -> io::Result<()> {
+        let holds_back = !matches!(self, Self::Brotli(_) | Self::Zstd(_));
         let writer: &mut dyn Write = match self {
             Self::Gzip(decoder) => decoder,
             Self::Zlib(decoder) => decoder,
@@ -196,9 +227,16 @@ impl Decoder {
             Self::Brotli(decoder) => decoder,
             Self::Zstd(decoder) => decoder,
         };
-        writer.write_all(input)?;
-        writer.flush()?;
-        Ok(std::mem::take(&mut self.output().0).into())
+        let decoded = writer.write_all(input).and_then(|()| writer.flush());
+        if decoded.is_err() && holds_back {
+            // These write what they hold before they look at more input, and then fail again.
+            let _ = writer.write(&[0]);
+        }
+        decoded
+    }
+
+    fn take_output(&mut self) -> Bytes {
+        std::mem::take(&mut self.output().0).into()
     }
 
     fn output(&mut self) -> &mut Output {
@@ -207,7 +245,7 @@ impl Decoder {
             Self::Zlib(decoder) => decoder.get_mut(),
             Self::RawDeflate(decoder) => decoder.get_mut(),
             Self::Brotli(decoder) => &mut decoder.output,
-            Self::Zstd(decoder) => decoder.get_mut(),
+            Self::Zstd(decoder) => &mut decoder.output,
         }
     }
 
@@ -217,8 +255,7 @@ impl Decoder {
             Self::Zlib(decoder) => decoder.try_finish(),
             Self::RawDeflate(decoder) => decoder.try_finish(),
             Self::Brotli(decoder) => decoder.finish(),
-            // It does not report where a frame ends; what is missing is seen in what it carried.
-            Self::Zstd(_) => Ok(()),
+            Self::Zstd(decoder) => decoder.finish(),
         }
     }
 }
@@ -237,7 +274,7 @@ impl Brotli {
         let alloc = StandardAlloc::default;
         Self {
             state: Box::new(BrotliState::new_strict(alloc(), alloc(), alloc())),
-            buffer: vec![0; BROTLI_BUFFER],
+            buffer: vec![0; BUFFER_BYTES],
             output: Output::default(),
             is_complete: false,
         }
@@ -253,6 +290,8 @@ impl Write for Brotli {
         if self.is_complete {
             return Err(io::Error::other("bytes follow the end of the stream"));
         }
+        // The library returns what it has decoded when it needs input, but not at a fault.
+        let input = &input[..input.len().min(1)];
         let (mut left, mut read, mut total) = (input.len(), 0, 0);
         loop {
             let (mut room, mut written) = (self.buffer.len(), 0);
@@ -275,6 +314,50 @@ impl Write for Brotli {
                     return Ok(read);
                 }
                 BrotliResult::ResultFailure => return Err(io::Error::other("not a brotli stream")),
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A decoder of zstd, of any number of frames.
+struct Zstd {
+    decoder: zstd_raw::Decoder<'static>,
+    buffer: Vec<u8>,
+    output: Output,
+    /// How much input the library wants next: the rest of a block and the header of the next one. 0 = a frame is complete.
+    wanted: usize,
+}
+
+impl Zstd {
+    fn new() -> io::Result<Self> {
+        let mut decoder = zstd_raw::Decoder::new()?;
+        decoder.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_LOG))?;
+        Ok(Self { decoder, buffer: vec![0; BUFFER_BYTES], output: Output::default(), wanted: 1 })
+    }
+
+    fn finish(&self) -> io::Result<()> {
+        if self.wanted == 0 { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    }
+}
+
+impl Write for Zstd {
+    fn write(&mut self, input: &[u8]) -> io::Result<usize> {
+        // The library does not say what it has decoded before a fault, so that each call ends with a block.
+        let block = self.wanted.saturating_sub(ZSTD_BLOCK_HEADER_BYTES).max(1);
+        let length = input.len().min(block);
+        let mut input = InBuffer::around(&input[..length]);
+        loop {
+            let mut decoded = OutBuffer::around(&mut self.buffer[..]);
+            self.wanted = self.decoder.run(&mut input, &mut decoded)?;
+            let written = decoded.pos();
+            self.output.write_all(&self.buffer[..written])?;
+            let is_flushed = written < self.buffer.len();
+            if self.wanted == 0 || (is_flushed && (input.pos == length || written == 0)) {
+                return Ok(input.pos);
             }
         }
     }

@@ -48,7 +48,7 @@ where
     /// Sends a request, on an idle connection if there is one.
     pub async fn request(&self, request: Request<B>) -> Result<Response<Incoming>, RequestError> {
         let response = self.pooled.request(request).await?;
-        connections::mark_used(response.extensions());
+        connections::note_response(&response);
         Ok(response)
     }
 
@@ -57,7 +57,9 @@ where
         &self,
         request: Request<B>,
     ) -> Result<Response<Incoming>, RequestError> {
-        self.unpooled.request(request).await
+        let response = self.unpooled.request(request).await?;
+        connections::note_response(&response);
+        Ok(response)
     }
 }
 

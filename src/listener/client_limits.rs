@@ -11,9 +11,9 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::linger;
 use crate::config::Config;
 use crate::handshake::Rejection;
 use crate::limits::{
@@ -199,7 +199,7 @@ fn whole_seconds(duration: Duration) -> u64 {
 }
 
 /// Answers a connection whose request is not read, and closes it: at once if there is no `place` for it.
-fn refuse(mut stream: TcpStream, limit: LocalLimit, retry_after: u64, place: Option<LingerPlace>) {
+fn refuse(stream: TcpStream, limit: LocalLimit, retry_after: u64, place: Option<LingerPlace>) {
     let (status, error, code) = match limit {
         LocalLimit::ConnectsPerIp | LocalLimit::ConnectionsPerIp => {
             ("429 Too Many Requests", "too many connections", "too_many_connections")
@@ -223,19 +223,6 @@ fn refuse(mut stream: TcpStream, limit: LocalLimit, retry_after: u64, place: Opt
         let _ = tokio::time::timeout(REQUEST_TIMEOUT, stream.peek(&mut [0])).await;
         let _ = stream.try_write(response.as_bytes());
         // Whether the client reads the answer or not, the connection is closed when this ends.
-        let _ = tokio::time::timeout(LINGER_TIMEOUT, discard(&mut stream)).await;
+        linger::close(stream, LINGER_TIMEOUT, LINGER_BYTES).await;
     });
-}
-
-/// Ends the writing half, and reads until the client has ended its own.
-async fn discard(stream: &mut TcpStream) -> std::io::Result<()> {
-    stream.shutdown().await?;
-    let (mut buffer, mut left) = ([0; 1024], LINGER_BYTES);
-    while left > 0 {
-        match stream.read(&mut buffer).await? {
-            0 => break,
-            read => left = left.saturating_sub(read),
-        }
-    }
-    Ok(())
 }

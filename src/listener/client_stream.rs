@@ -135,7 +135,10 @@ impl ClientStream {
             return match has_bytes {
                 true => self.fail(Fault::HeadTimeout),
                 // The end of a connection that nobody uses.
-                false => Poll::Ready(Ok(())),
+                false => {
+                    self.exchange.set_over();
+                    Poll::Ready(Ok(()))
+                }
             };
         }
         let bytes = read.filled();
@@ -149,6 +152,8 @@ impl ClientStream {
                 self.exchange.add_behind_head(bytes.len() - end);
                 self.exchange.set_fragment(self.head.has_fragment);
             }
+        } else {
+            self.exchange.set_over();
         }
         Poll::Ready(Ok(()))
     }
@@ -217,6 +222,8 @@ impl ClientStream {
             let mut peeked = ReadBuf::new(&mut byte);
             if let Poll::Ready(0) = self.tcp.inner().poll_peek(cx, &mut peeked)? {
                 self.half_closed = Some(Instant::now());
+                self.exchange.set_half_closed();
+                self.exchange.set_over();
             }
         }
         if let Some(since) = self.half_closed
@@ -293,8 +300,11 @@ impl Write for ClientStream {
 struct HeadEnd {
     has_line: bool,
     line_bytes: usize,
-    /// Whether there is a `#` in the first line. The library drops the fragment of a target, which must have none.
+    /// Whether the first line is a request line with a `#`. The library drops the fragment of a target, which must have
+    /// none. After pipelined requests, the bytes may begin inside a head, whose headers may have a `#`.
     has_fragment: bool,
+    /// The last eight bytes of the first line.
+    first_line_end: u64,
 }
 
 impl HeadEnd {
@@ -302,7 +312,13 @@ impl HeadEnd {
     fn find(&mut self, bytes: &[u8]) -> Option<usize> {
         for (index, byte) in bytes.iter().enumerate() {
             match byte {
-                b'\n' if self.line_bytes > 0 => (self.has_line, self.line_bytes) = (true, 0),
+                b'\n' if self.line_bytes > 0 => {
+                    if !self.has_line {
+                        self.has_fragment &=
+                            self.first_line_end.to_be_bytes().starts_with(b"HTTP/1.");
+                    }
+                    (self.has_line, self.line_bytes) = (true, 0);
+                }
                 b'\n' if self.has_line => {
                     (self.has_line, self.line_bytes) = (false, 0);
                     return Some(index + 1);
@@ -310,7 +326,10 @@ impl HeadEnd {
                 b'\n' | b'\r' => {}
                 byte => {
                     self.line_bytes += 1;
-                    self.has_fragment |= !self.has_line && *byte == b'#';
+                    if !self.has_line {
+                        self.has_fragment |= *byte == b'#';
+                        self.first_line_end = (self.first_line_end << 8) | u64::from(*byte);
+                    }
                 }
             }
         }

@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -25,7 +25,7 @@ use super::client_stream::{ClientStream, TimeLimits};
 use super::exchange::{Exchange, Fault, ResponseBody};
 use super::held_body::HeldBody;
 use super::malformed::Answer;
-use super::{RuntimeConfig, fixed};
+use super::{RuntimeConfig, fixed, linger};
 use crate::config;
 use crate::handshake::{Admission, Found, Rejection, json_error, upgrade};
 use crate::limits::{IpPermit, Lease};
@@ -37,10 +37,15 @@ use crate::session::{self, Client, Permits, Services, UpstreamMode};
 use crate::socket::ByteStream;
 use crate::telemetry;
 use crate::telemetry::connections::HttpError;
+use crate::upstream::PassedUpstream;
 
 /// A client that is connected when the gateway begins to drain and has not sent a request yet may send one
 /// for this long, but for at most half of `[shutdown] grace`.
 const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long, and for how many bytes, a client is read from that is still sending a request which has its answer.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
+const LINGER_BYTES: usize = 32 * 1024 * 1024;
 
 /// Serves the HTTP phase of this thread's connections.
 pub(super) struct HttpFrontend {
@@ -62,6 +67,8 @@ pub(super) struct Connection {
 /// The result of an upgrade whose 101 response is on its way.
 pub(super) enum Upgraded {
     Admitted(Box<Admission>, IpAddr, Option<IpPermit>, Option<Lease>),
+    /// The same, with the socket that an upstream has opened for the client.
+    Passed(Box<Admission>, Box<PassedUpstream>, IpAddr, Option<IpPermit>, Option<Lease>),
     /// The gateway sends a fixed reply, if the client may have it, and closes the socket.
     Closed(Option<String>, CloseReason, Option<IpPermit>),
     /// A route refuses the client of this address. The gateway sends at most one event and closes the socket.
@@ -78,7 +85,7 @@ pub(super) struct HttpPhase {
     has_ip_permit: bool,
     /// Whether a handshake was attempted. Accepting the connection has paid for the first.
     has_attempted: Cell<bool>,
-    exchange: Rc<Exchange>,
+    pub exchange: Rc<Exchange>,
     /// Notified when a request has arrived.
     request_received: Notify,
 }
@@ -145,7 +152,15 @@ impl HttpFrontend {
             request_received: Notify::new(),
         });
         let Some((stream, early)) = self.serve_http(stream, &phase).await else { return };
-        let Some(upgraded) = phase.upgraded.take() else { return };
+        let Some(upgraded) = phase.upgraded.take() else {
+            if !phase.exchange.is_over()
+                && let Some(_place) = self.linger_places.acquire()
+            {
+                drop((permits, tracked));
+                linger::close(stream, LINGER_TIMEOUT, LINGER_BYTES).await;
+            }
+            return;
+        };
         let stream = ByteStream::Tcp(stream);
         match upgraded {
             Upgraded::Admitted(admission, address, ip, lease) => {
@@ -157,6 +172,17 @@ impl HttpFrontend {
                 tokio::task::spawn_local(async move {
                     let _guard = tracked;
                     session::open(services, stream, arrival, client, permits).await;
+                });
+            }
+            Upgraded::Passed(admission, upstream, address, ip, lease) => {
+                permits.ip = permits.ip.take().or(ip);
+                permits.lease = lease;
+                let client = self.build_client(*admission, address);
+                let services = Rc::clone(&self.services);
+                tokio::task::spawn_local(async move {
+                    let _guard = tracked;
+                    let early = early.to_vec();
+                    session::pass(services, stream, early, *upstream, client, permits).await;
                 });
             }
             Upgraded::Closed(text, reason, ip) => {
@@ -297,7 +323,7 @@ impl HttpFrontend {
                     _ if handshake.is_token_endpoint(request.uri().path()) => {
                         boxed(handshake.issue(request, address).await)
                     }
-                    _ if is_about_the_server(&request) => about_the_server(),
+                    _ if is_about_the_server(&request) => about_the_server(request.method()),
                     _ => match runtime_config.proxied.acquire(address.ip) {
                         Ok(permit) => {
                             let interim = InterimResponses::default();
@@ -342,15 +368,19 @@ impl HttpFrontend {
         self.limits.acquire_ip(ip, config).map(Some)
     }
 
-    fn build_client(&self, admission: Admission, address: IpAddr) -> Client {
+    /// Identifies the one whose share of a bound a client takes.
+    pub(super) fn sender_key(&self, admission: &Admission, address: IpAddr) -> SenderKey {
         let config = &self.services.config().config;
-        let user_id = admission.identity.user_id.as_ref();
-        let key = match user_id {
+        match admission.identity.user_id.as_ref() {
             None if !config.server.tells_addresses_apart() => {
                 SenderKey::Connection(admission.connection_id)
             }
-            _ => SenderKey::new(user_id, address, config.limits.ipv6_prefix),
-        };
+            user => SenderKey::new(user, address, config.limits.ipv6_prefix),
+        }
+    }
+
+    fn build_client(&self, admission: Admission, address: IpAddr) -> Client {
+        let key = self.sender_key(&admission, address);
         Client {
             upstream: UpstreamMode::of(&self.services.config(), &admission.route),
             route: RefCell::new(admission.route),
@@ -378,9 +408,12 @@ fn refuse_head(mistake: HeadMistake, peer: IpAddr) -> Response<ProxyBody> {
     response
 }
 
-/// Answers `OPTIONS *`, which asks what the server itself can do (RFC 9110 section 9.3.7).
-fn about_the_server() -> Response<ProxyBody> {
+/// Answers `OPTIONS *`, which asks what the server itself can do (RFC 9110 section 9.3.7). It does not do `TRACE`.
+fn about_the_server(method: &Method) -> Response<ProxyBody> {
     let mut response = boxed(Response::new(Full::default()));
+    if method == Method::TRACE {
+        *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+    }
     let methods = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
     response

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use super::exchange::{Exchange, Fault};
+use super::linger;
 use crate::protocol::HeadMistake;
 
 /// How long a client has to take the answer, and to stop sending.
@@ -53,19 +54,9 @@ impl Answer {
             reason.unwrap_or_default(),
             body.len()
         );
-        let sending = async {
-            tcp.write_all(answer.as_bytes()).await?;
-            tcp.shutdown().await?;
-            let (mut discarded, mut bytes) = (0, [0; 4096]);
-            while discarded < MAX_DISCARDED {
-                match tcp.read(&mut bytes).await? {
-                    0 => break,
-                    length => discarded += length,
-                }
-            }
-            std::io::Result::Ok(())
-        };
         // A client that does not take the answer goes without it.
-        let _ = tokio::time::timeout(LINGER, sending).await;
+        if let Ok(Ok(())) = tokio::time::timeout(LINGER, tcp.write_all(answer.as_bytes())).await {
+            linger::close(tcp, LINGER, MAX_DISCARDED).await;
+        }
     }
 }

@@ -11,8 +11,10 @@ mod exchange;
 mod fixed;
 mod held_body;
 mod http;
+mod linger;
 mod malformed;
 mod runtime_config;
+mod upstream_socket;
 mod websocket;
 
 pub use accept::Worker;

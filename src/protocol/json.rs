@@ -35,6 +35,11 @@ pub fn json_text(text: &str) -> Option<Cow<'_, str>> {
     })
 }
 
+/// Returns a text without the byte order mark that it may begin with (RFC 8259 section 8.1).
+pub fn strip_bom(text: &[u8]) -> &[u8] {
+    text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
+}
+
 /// Whether a string in `json`, which is JSON, escapes one half of a surrogate pair without the other. Such a string
 /// has no form in UTF-8, so that most programs cannot read it.
 pub fn has_lone_surrogate(json: &str) -> bool {

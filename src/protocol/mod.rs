@@ -22,6 +22,7 @@ mod own_origin;
 mod path;
 mod portable_json;
 mod position;
+mod proxied_headers;
 mod publication;
 mod reply_end;
 mod request_head;
@@ -51,7 +52,7 @@ pub use events::{
 pub use header_list::{header_has_token, header_list};
 pub use identity_headers::{is_identity_header, remove_identity_headers};
 pub use ids::{ConnectionId, UserId, random_hex};
-pub use json::{has_lone_surrogate, json_members, json_text};
+pub use json::{has_lone_surrogate, json_members, json_text, strip_bom};
 pub(crate) use label::label_enum;
 pub use names::{ChannelName, ChannelPattern, InvalidChannel, ReservedChannels};
 pub use origin::{Origin, OriginPattern, OriginTag};
@@ -59,11 +60,14 @@ pub use own_origin::own_origins;
 pub use path::{Params, PathPattern, Template, TemplateContext, UnfitForUrl, is_path_step};
 pub use portable_json::{NotPortable, check_portable};
 pub use position::{Epoch, Position, ResumePoint, with_position};
+pub use proxied_headers::{
+    add_via, clean_trailers, count_forward, remove_hop_by_hop, set_forwarded,
+};
 pub use publication::{
     NotJson, PublishedObject, published_bytes, published_object, published_text,
 };
 pub use reply_end::ReplyEnd;
-pub use request_head::{HeadMistake, check_head, is_about_the_server};
+pub use request_head::{HeadMistake, check_head, is_about_the_server, max_forwards};
 pub use request_id::RequestId;
 pub use sender_key::SenderKey;
 pub use timestamp::with_timestamp;

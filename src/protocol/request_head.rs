@@ -3,7 +3,7 @@
 
 use std::net::Ipv6Addr;
 
-use hyper::header::{HOST, HeaderMap, HeaderValue, TRANSFER_ENCODING};
+use hyper::header::{HOST, HeaderMap, HeaderValue, MAX_FORWARDS, TRANSFER_ENCODING};
 use hyper::{Method, Request, Uri, Version};
 
 use super::label_enum;
@@ -53,9 +53,17 @@ pub fn check_head<B>(request: &mut Request<B>) -> Result<(), HeadMistake> {
     Ok(())
 }
 
-/// Whether the target is `*`, which stands for the server itself.
+/// Whether a request asks for this server and not for one behind it: its target is `*`, or it must not be passed on
+/// (`Max-Forwards`, RFC 9110 section 7.6.2).
 pub fn is_about_the_server<B>(request: &Request<B>) -> bool {
-    request.method() == Method::OPTIONS && request.uri().path() == "*"
+    let may_be_forwarded = max_forwards(request.method(), request.headers()) != Some(0);
+    !may_be_forwarded || (request.method() == Method::OPTIONS && request.uri().path() == "*")
+}
+
+/// How often a request may still be passed on, if it says so. Only `OPTIONS` and `TRACE` have that bound.
+pub fn max_forwards(method: &Method, headers: &HeaderMap) -> Option<u64> {
+    let is_bounded = [Method::OPTIONS, Method::TRACE].contains(method);
+    headers.get(MAX_FORWARDS).filter(|_| is_bounded)?.to_str().ok()?.parse().ok()
 }
 
 /// HTTP/1.0 has no `Host`.

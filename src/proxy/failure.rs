@@ -7,6 +7,7 @@ use hyper::header::{self, HeaderValue};
 use hyper::{Response, StatusCode};
 
 use super::ProxyBody;
+use super::framing::UnknownCoding;
 use super::upload::ClientFault;
 use crate::http_client::{self, Failure};
 use crate::telemetry;
@@ -32,6 +33,19 @@ pub(super) fn of_upstream(error: &http_client::RequestError) -> ProxyFailure {
     failure
 }
 
+/// Logs an answer whose body cannot be passed on.
+pub(super) fn of_framing(_: UnknownCoding) -> ProxyFailure {
+    let reason = "it has a transfer coding other than chunked";
+    telemetry::upstreams::proxy_unreachable(ProxyFailure::Malformed, reason);
+    ProxyFailure::Malformed
+}
+
+/// Logs an answer that broke off. The connection to the client is closed, so that the client does not take it for whole.
+pub(super) fn of_body(error: hyper::Error) -> hyper::Error {
+    telemetry::upstreams::proxy_broken_off(&http_client::error_chain(&error));
+    error
+}
+
 impl From<ClientFault> for ProxyFailure {
     fn from(fault: ClientFault) -> Self {
         match fault {
@@ -53,7 +67,9 @@ pub(super) fn to_response(failure: ProxyFailure) -> Response<ProxyBody> {
         ProxyFailure::HeadTooLarge => {
             (StatusCode::BAD_GATEWAY, "the head of the service's answer is too large")
         }
-        ProxyFailure::Malformed => (StatusCode::BAD_GATEWAY, "the service's answer is malformed"),
+        ProxyFailure::Malformed | ProxyFailure::BrokenOff => {
+            (StatusCode::BAD_GATEWAY, "the service's answer is malformed")
+        }
         ProxyFailure::ClientTimedOut => {
             (StatusCode::REQUEST_TIMEOUT, "timed out reading the request body")
         }

@@ -7,6 +7,8 @@ use std::task::Waker;
 use hyper::header::{self, HeaderMap, HeaderName};
 use hyper::{Request, StatusCode};
 
+use crate::protocol::header_has_token;
+
 /// The most bytes that wait for a client; more are dropped, since an interim response is only a hint.
 const MAX_BYTES: usize = 64 * 1024;
 
@@ -47,7 +49,10 @@ impl InterimResponses {
     fn push(&self, status: StatusCode, headers: &HeaderMap) {
         let reason = status.canonical_reason().unwrap_or("Interim Response");
         let mut head = format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).into_bytes();
-        for (name, value) in headers.iter().filter(|(name, _)| !NOT_PASSED_ON.contains(name)) {
+        let is_named =
+            |name: &HeaderName| header_has_token(headers, &header::CONNECTION, name.as_str());
+        let is_passed_on = |name: &HeaderName| !NOT_PASSED_ON.contains(name) && !is_named(name);
+        for (name, value) in headers.iter().filter(|(name, _)| is_passed_on(name)) {
             head.extend_from_slice(name.as_str().as_bytes());
             head.extend_from_slice(b": ");
             head.extend_from_slice(value.as_bytes());

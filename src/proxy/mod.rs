@@ -5,7 +5,7 @@
 //! as they are, whatever their encoding.
 
 mod failure;
-mod headers;
+mod framing;
 mod in_flight;
 mod interim;
 mod pace;
@@ -25,7 +25,9 @@ use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 
 use crate::config;
 use crate::http_client::{self, HttpClient};
-use crate::protocol::{ClientAddress, is_path_step};
+use crate::protocol::{
+    ClientAddress, add_via, count_forward, is_path_step, remove_hop_by_hop, set_forwarded,
+};
 use crate::telemetry;
 use crate::telemetry::upstreams::ProxyFailure;
 pub use failure::refuse;
@@ -86,7 +88,7 @@ impl Proxy {
         match forwarded {
             Ok(response) => {
                 telemetry::upstreams::proxy_answered(response.status().as_u16(), started.elapsed());
-                response.map(BodyExt::boxed)
+                response.map(|body| body.map_err(failure::of_body).boxed())
             }
             Err(failure) => {
                 telemetry::upstreams::proxy_failed(failure);
@@ -109,11 +111,13 @@ impl Upstream {
             return Err(ProxyFailure::BadTarget);
         }
         head.uri = self.target(&head.uri)?;
+        let received = std::mem::replace(&mut head.version, Version::HTTP_11);
         // An HTTP/1.0 client knows no interim responses.
-        let takes_interim = head.version == Version::HTTP_11;
-        head.version = Version::HTTP_11;
-        headers::remove_hop_by_hop(&mut head.headers);
-        headers::set_forwarded(&mut head.headers, client);
+        let takes_interim = received == Version::HTTP_11;
+        remove_hop_by_hop(&mut head.headers);
+        set_forwarded(&mut head.headers, client);
+        add_via(&mut head.headers, received);
+        count_forward(&head.method, &mut head.headers);
         let may_repeat = body.is_end_stream() && head.method.is_idempotent();
         let again = may_repeat.then(|| head.clone());
         let build = |head: Parts, upload| {
@@ -134,7 +138,8 @@ impl Upstream {
         }
         // The connection to the client is HTTP/1.1, whatever version the upstream answered with.
         *response.version_mut() = Version::HTTP_11;
-        headers::remove_hop_by_hop(response.headers_mut());
+        framing::unify(&mut response).map_err(failure::of_framing)?;
+        remove_hop_by_hop(response.headers_mut());
         Ok(response)
     }
 

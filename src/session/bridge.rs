@@ -46,6 +46,8 @@ impl Bridge {
             Some(ConnectionEnd::ByGateway(reason)) => reason.code(),
             Some(ConnectionEnd::ByServer(code) | ConnectionEnd::ByPeer(Some(code))) => code,
             Some(ConnectionEnd::ByPeer(None)) => 1000,
+            // Only the end of a socket that forwards, which has no bridge.
+            Some(ConnectionEnd::ByUpstream(_) | ConnectionEnd::UpstreamLost) => 1000,
             // 1006 is never sent (RFC 6455 section 7.4.1); going away is what happened.
             Some(ConnectionEnd::Lost) | None => 1001,
         };
@@ -98,13 +100,13 @@ impl Session {
         let route = self.client.route();
         let Client { params, channel, identity, connection_id, request_id, trace, .. } =
             &self.client;
-        let Some(upstream) = route.upstream.as_deref() else { return };
+        let (Some(upstream), Some(channel)) = (route.upstream.as_deref(), channel) else { return };
         let identity = identity.borrow().clone();
         let config = self.services.config();
         let mut span = config.upstreams.span(upstream, trace);
         let trace = &span.context().unwrap_or(*trace);
         let request = SocketRequest {
-            channel,
+            channel: Some(channel),
             params,
             user_id: identity.user_id.as_ref(),
             sender: &self.client.key,
@@ -160,7 +162,8 @@ impl Session {
     /// Counts a message against the limit that all nodes share, and answers one that exceeds it. Returns
     /// whether the message is within the limit.
     async fn check_user_limits(&self) -> bool {
-        let checked = self.services.replies.take_user_rate(&self.sender()).await;
+        let Some(sender) = self.sender() else { return false };
+        let checked = self.services.replies.take_user_rate(&sender).await;
         if let Err(refusal) = checked {
             self.refuse(&refusal.event());
         }

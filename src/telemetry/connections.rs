@@ -131,8 +131,12 @@ pub fn http_head_refused(mistake: HeadMistake, peer: IpAddr) {
     debug!(event = "http_head_refused", cause, %peer, "a request was refused because of its head");
 }
 
-/// A connection ended in the middle of a request: its head was slow, too large or malformed, or it was reset.
+/// A connection ended in the middle of a request: its head was slow, too large or malformed, or it was reset. An answer
+/// that broke off is a failure of the proxy's upstream.
 pub fn http_failed(error: &hyper::Error) {
+    if error.is_user() {
+        return;
+    }
     let cause = if error.is_timeout() {
         HttpError::Timeout
     } else if error.is_parse_too_large() {
@@ -242,6 +246,8 @@ label_enum! {
         /// Your server, through the server API.
         Server => "server",
         Client => "client",
+        /// The upstream of a pass route.
+        Upstream => "upstream",
     }
 }
 
@@ -276,10 +282,12 @@ impl ConnectionMetrics {
         let label = SharedString::from(Arc::clone(&route));
         let by_client =
             [CloseCause::Closed, CloseCause::Lost].map(|cause| (ClosedBy::Client, cause));
+        let by_upstream =
+            [CloseCause::Closed, CloseCause::Lost].map(|cause| (ClosedBy::Upstream, cause));
         let by_gateway =
             CloseReason::ALL.iter().map(|r| (ClosedBy::Gateway, CloseCause::Reason(*r)));
         let by_server = [(ClosedBy::Server, CloseCause::Reason(CloseReason::Disconnected))];
-        let counters = by_client.into_iter().chain(by_gateway).chain(by_server);
+        let counters = by_client.into_iter().chain(by_upstream).chain(by_gateway).chain(by_server);
         let counters = counters.map(|(by, cause)| {
             (by, cause, CLOSES.at([label.clone(), by.label().into(), cause.label().into()]))
         });

@@ -81,7 +81,17 @@ label_enum! {
         /// The limit `requests_per_ip`.
         RequestsPerIp => "requests_per_ip",
         /// The limit `max_memory`.
-        Memory => "memory";
+        Memory => "memory",
+        /// The upstream of a pass route answered otherwise than with a socket.
+        UpstreamRefused => "upstream_refused",
+        /// It cannot be reached, its answer is not valid, or its circuit is open.
+        UpstreamUnavailable => "upstream_unavailable",
+        /// It did not answer in time.
+        UpstreamTimeout => "upstream_timeout",
+        /// `max_in_flight`, or the client's share of it, is reached.
+        UpstreamBusy => "upstream_busy",
+        /// The client gave up while its upstream was asked.
+        Gone => "gone";
         Credential(CredentialCause),
     }
 }

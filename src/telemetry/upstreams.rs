@@ -9,7 +9,7 @@ use metrics::{Counter, Gauge, Histogram, SharedString};
 use tracing::{debug, info, warn};
 
 use super::definitions::{self, Configured, UPSTREAM, buckets, metrics, millis, words};
-use super::log::{MessageFields, message_event};
+use super::log::{ConnectionFields, MessageFields, connection_event, message_event};
 use crate::protocol::{ChannelName, label_enum};
 
 metrics! {
@@ -35,7 +35,8 @@ metrics! {
     CELERY_TASKS = counter "tidegate_celery_tasks_total" [outcome: words(&[CeleryOutcome::LABELS])];
     /// Celery tasks whose id could not be added to the backend's key.
     CELERY_UNTRACKED = counter "tidegate_celery_untracked_tasks_total";
-    /// Proxied requests, by the class of the response's status, or why the gateway answered instead of the upstream.
+    /// Proxied requests, by the class of the response's status, or why the gateway answered instead of the upstream. One
+    /// whose answer broke off counts twice.
     PROXY_REQUESTS = counter "tidegate_proxy_requests_total" [outcome: words(&[StatusClass::LABELS, ProxyFailure::LABELS])];
     /// Proxied requests that were sent again, because the upstream had closed the connection that they met.
     PROXY_RETRIES = counter "tidegate_proxy_retries_total";
@@ -84,6 +85,28 @@ label_enum! {
         /// The gateway stopped reading it.
         GivenUp => "given_up",
     }
+}
+
+/// The upstream of a pass route broke RFC 6455, for which both sides are closed.
+pub fn upstream_broke_protocol(fields: ConnectionFields<'_>) {
+    connection_event!(
+        warn,
+        fields,
+        event = "upstream_broke_protocol",
+        "an upstream broke the WebSocket protocol"
+    );
+}
+
+/// The upstream of a pass route has taken nothing of what waits for it.
+pub fn upstream_stalled(fields: ConnectionFields<'_>, stalled: Duration) {
+    let stalled_ms = millis(stalled);
+    connection_event!(
+        warn,
+        fields,
+        event = "upstream_stalled",
+        stalled_ms,
+        "an upstream takes nothing of what its client sends"
+    );
 }
 
 /// The metrics of one upstream, whose series are looked up once.
@@ -354,6 +377,8 @@ label_enum! {
         BadBody => "bad_body",
         /// The upstream switched protocols.
         Switched => "switched",
+        /// The upstream's answer broke off, or its body is malformed; the client has its head.
+        BrokenOff => "broken_off",
         /// It was not sent, because `max_in_flight` was reached.
         Full => "full",
         /// It was not sent, because its client's address holds its share of `max_in_flight`.
@@ -377,6 +402,12 @@ pub fn proxy_answered(status: u16, took: Duration) {
 /// The gateway answered a proxied request instead of the upstream.
 pub fn proxy_failed(failure: ProxyFailure) {
     PROXY_REQUESTS.at([failure.label()]).increment(1);
+}
+
+/// The body of an answer of the proxy's upstream failed.
+pub fn proxy_broken_off(error: &str) {
+    proxy_failed(ProxyFailure::BrokenOff);
+    proxy_unreachable(ProxyFailure::BrokenOff, error);
 }
 
 /// A request of this address was not sent to the proxy's upstream, because a bound of requests in flight is reached.

@@ -128,8 +128,8 @@ impl PendingRequest<'_> {
 }
 
 /// A permit of `max_in_flight`, released when dropped.
-pub(super) struct InFlightPermit {
-    pub metrics: Arc<UpstreamMetrics>,
+pub struct InFlightPermit {
+    pub(super) metrics: Arc<UpstreamMetrics>,
     _permit: SharePermit<SenderKey>,
 }
 

@@ -39,7 +39,7 @@ mod websocket;
 use celery::Celery;
 pub use celery::TaskEnd;
 use gate::PendingRequest;
-pub use gate::TaskPermit;
+pub use gate::{InFlightPermit, TaskPermit};
 use message::user_in_template;
 pub use message::{Message, QueueState, RelayError, SocketRequest};
 pub use reply::{Accepted, Reply, ReplyBroken, ReplySource};
@@ -49,7 +49,8 @@ pub use response_reader::{ReadResponse, ResponseReader};
 pub use shared::SharedUpstreams;
 use shared::{Transport, Upstream};
 pub use websocket::{
-    FromUpstream, SocketMessage, UpstreamReceiver, UpstreamSender, UpstreamSocket,
+    ClientHandshake, FromUpstream, PassRefusal, PassedUpstream, SocketMessage, UpstreamReceiver,
+    UpstreamSender, UpstreamSocket, UpstreamStream, is_of_handshake,
 };
 
 /// The upstreams as one worker thread uses them: connection pools are the thread's own, limits and circuit
@@ -239,6 +240,30 @@ impl Upstreams {
             Ok(Err((error, reason))) => Err(pending.refuse(error, &reason)),
             Err(_) => Err(pending.refuse(RelayError::Unavailable, NO_RESPONSE)),
         }
+    }
+}
+
+impl Upstreams {
+    /// Opens a socket of an upstream for a client whose own handshake is `handshake`.
+    pub async fn pass(
+        &self,
+        name: &str,
+        request: &SocketRequest<'_>,
+        handshake: &ClientHandshake,
+    ) -> Result<PassedUpstream, PassRefusal> {
+        let Some(upstream) = self.shared.get(name) else { return Err(PassRefusal::Unreachable) };
+        let (UpstreamKind::WebSocket(config), Some(client)) =
+            (&upstream.config.kind, self.clients.get(name))
+        else {
+            return Err(PassRefusal::Unreachable);
+        };
+        let entered = upstream.gate.enter(request.log_fields(), request.sender);
+        let pending = entered.map_err(|error| match error {
+            RelayError::Busy => PassRefusal::Busy,
+            _ => PassRefusal::CircuitOpen,
+        })?;
+        let deadline = deadline_after(upstream.config.timeout);
+        websocket::pass(client, config, request, handshake, pending, deadline).await
     }
 }
 

@@ -3,12 +3,15 @@
 use bytes::{Buf, Bytes};
 
 use super::event::MAX_EVENT_BYTES;
+use crate::protocol::strip_bom;
 use crate::sse::EventTooLarge;
 
 /// Invariant: an unfinished line never takes more than [`MAX_EVENT_BYTES`].
 #[derive(Default)]
 pub(super) struct LineParser {
     line: Vec<u8>,
+    /// The first line, which may start with a byte order mark, has ended.
+    is_past_first_line: bool,
 }
 
 impl LineParser {
@@ -35,7 +38,9 @@ impl LineParser {
     /// Returns the unfinished line without surrounding white space; `None` = it is blank.
     pub fn take_unfinished(&mut self) -> Option<String> {
         let line = std::mem::take(&mut self.line);
-        let text = String::from_utf8_lossy(line.trim_ascii());
+        let is_first = !std::mem::replace(&mut self.is_past_first_line, true);
+        let text = if is_first { strip_bom(&line) } else { &line };
+        let text = String::from_utf8_lossy(text.trim_ascii());
         (!text.is_empty()).then(|| text.into_owned())
     }
 }

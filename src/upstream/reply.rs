@@ -11,7 +11,7 @@ use super::event::{self, MAX_EVENT_BYTES};
 use super::gate::{InFlightPermit, TaskPermit};
 use super::ndjson::LineParser;
 use crate::http_client::{BodyError, DecodedBody};
-use crate::protocol::ChannelName;
+use crate::protocol::{ChannelName, strip_bom};
 use crate::sse::{self, EventTooLarge, SseParser};
 use crate::telemetry::upstreams::ReplyEnd;
 
@@ -141,18 +141,25 @@ impl Reply {
         }
     }
 
-    /// Warns of a body that begins with JSON but is to be an event stream: all of it would be ignored.
+    /// Warns of a body that begins with JSON but is to be an event stream, of which all would be ignored, and of the
+    /// reverse, of which each line would be a chunk.
     fn check_start(&mut self, part: &[u8]) {
         if self.has_begun || part.is_empty() {
             return;
         }
         self.has_begun = true;
-        if matches!(self.format, Format::Sse(_))
-            && matches!(part.trim_ascii_start().first(), Some(b'{' | b'['))
-        {
-            let declared = HeaderValue::from_static("text/event-stream");
-            self.in_flight.metrics.content_type_mismatched(Some(&declared), "JSON");
-        }
+        let start = strip_bom(part).trim_ascii_start();
+        let (declared, looks_like) = match self.format {
+            Format::Sse(_) if matches!(start.first(), Some(b'{' | b'[')) => {
+                ("text/event-stream", "JSON")
+            }
+            Format::Ndjson(_) if sse::is_field(start) => {
+                ("application/x-ndjson", "text/event-stream")
+            }
+            Format::Sse(_) | Format::Ndjson(_) => return,
+        };
+        let declared = HeaderValue::from_static(declared);
+        self.in_flight.metrics.content_type_mismatched(Some(&declared), looks_like);
     }
 
     fn handle_eof(&mut self) -> Option<Result<Bytes, ReplyBroken>> {

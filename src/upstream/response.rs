@@ -13,7 +13,8 @@ use tokio::time::{Instant, timeout_at};
 use super::RelayError;
 use super::reply::Format;
 use crate::http_client::{BodyError, DecodedBody};
-use crate::protocol::MAX_TASK_ID_BYTES;
+use crate::protocol::{MAX_TASK_ID_BYTES, strip_bom};
+use crate::sse;
 use crate::telemetry::upstreams::UpstreamMetrics;
 
 /// The maximum length of a body that is not streamed.
@@ -142,18 +143,15 @@ async fn read_object(
             metrics.content_type_mismatched(content_type.as_ref(), looks);
         }
     }
-    serde_json::from_slice(&read).ok()
+    serde_json::from_slice(strip_bom(&read)).ok()
 }
 
 /// Returns the type of stream that a body begins like, though its `Content-Type` is another one.
 fn looks_like(body: &[u8]) -> Option<&'static str> {
-    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii_start();
-    let end = body.iter().position(|b| *b == b'\n')?;
+    let body = strip_bom(body).trim_ascii_start();
+    let end = body.iter().position(|b| matches!(b, b'\n' | b'\r'))?;
     let (line, rest) = body.split_at(end);
-    let is_event = [&b"data:"[..], b"event:", b"id:", b"retry:", b":"]
-        .iter()
-        .any(|name| line.starts_with(name));
-    if is_event {
+    if sse::is_field(line) {
         return Some("text/event-stream");
     }
     // Two values on two lines; one value may be written over several.

@@ -101,6 +101,26 @@ async fn each_form_of_the_request_target_is_taken_where_it_belongs() {
     assert_eq!(status(gateway.addr(), &socket).await, Some(101));
 }
 
+/// The rest of a pipelined head arrives later, and has a `#` that is no fragment.
+#[tokio::test]
+async fn a_pipelined_head_may_come_in_parts() {
+    let gateway = Gateway::start(proxied("")).await;
+    for before in 1..4 {
+        let mut client = RawClient::connect(gateway.addr()).await;
+        let get = "GET /health HTTP/1.1\r\nHost: a\r\n\r\n";
+        client.write(format!("{}GET /health HTTP/1.1\r\n", get.repeat(before)).as_bytes()).await;
+        for _ in 0..before {
+            assert_eq!(client.read_head().await.status, 200);
+            client.read_exact(4).await;
+        }
+        client.write(b"X-Color: #fff\r\nHost: a\r\n\r\n").await;
+        assert_eq!(client.read_head().await.status, 200);
+        client.read_exact(4).await;
+        client.write(b"GET /health#part HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        assert_eq!(client.read_head().await.status, 400);
+    }
+}
+
 #[tokio::test]
 async fn transfer_codings_other_than_chunked_are_not_implemented() {
     let upstream = Upstream::start(|_| Reply::status(204)).await;

@@ -88,7 +88,7 @@ async fn interim_responses_arrive_before_the_response() {
     client.write(get).await;
     let (mut server, _) = within("connection to the upstream", upstream.accept()).await.unwrap();
     read_until(&mut server, "\r\n\r\n").await;
-    let hints = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\nLink: </b.js>\r\nConnection: x\r\n\r\n";
+    let hints = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\nLink: </b.js>\r\nConnection: x\r\nX: 1\r\n\r\n";
     server.write_all(hints.as_bytes()).await.unwrap();
     let passed = "HTTP/1.1 103 Early Hints\r\nlink: </a.css>; rel=preload\r\nlink: </b.js>\r\n\r\n";
     assert_eq!(received(&mut client, "\r\n\r\n").await, passed);

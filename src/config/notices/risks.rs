@@ -69,14 +69,14 @@ fn is_open_to_all_users(config: &Config, route: &Route) -> bool {
         && takes_jwts
         && route.authorize == Authorize::Claims
         && !route.auth.contains(&AuthSource::Anonymous)
-        && route.channel.names().any(|name| name != "user_id")
+        && route.channel.iter().flat_map(Template::names).any(|name| name != "user_id")
 }
 
 /// Whether the name of a channel, URL or key depends on the user.
 fn uses_user_id(config: &Config, route: &Route) -> bool {
     let uses = |template: &Template| template.names().any(|name| name == "user_id");
     let upstream = route.upstream.as_ref().and_then(|name| config.upstreams.get(name));
-    uses(&route.channel)
+    route.channel.as_ref().is_some_and(uses)
         || upstream.is_some_and(|upstream| match &upstream.kind {
             UpstreamKind::Http(http) => uses(&http.url),
             UpstreamKind::WebSocket(socket) => uses(&socket.url),

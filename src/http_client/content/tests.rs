@@ -71,6 +71,34 @@ fn raw_deflate(text: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
+fn zstd(text: &[u8]) -> Vec<u8> {
+    zstd::encode_all(text, 3).unwrap()
+}
+
+/// The beginning of a body in each encoding, flushed after its first event.
+fn flushed() -> [(&'static str, Vec<u8>); 5] {
+    let event = b"data: one\n\n";
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
+    gzip.write_all(event).unwrap();
+    gzip.flush().unwrap();
+    let mut zlib = ZlibEncoder::new(Vec::new(), Compression::default());
+    zlib.write_all(event).unwrap();
+    zlib.flush().unwrap();
+    let mut raw = DeflateEncoder::new(Vec::new(), Compression::default());
+    raw.write_all(event).unwrap();
+    raw.flush().unwrap();
+    let mut zstd = zstd::stream::write::Encoder::new(Vec::new(), 3).unwrap();
+    zstd.write_all(event).unwrap();
+    zstd.flush().unwrap();
+    [
+        ("gzip", std::mem::take(gzip.get_mut())),
+        ("deflate", std::mem::take(zlib.get_mut())),
+        ("deflate", std::mem::take(raw.get_mut())),
+        ("zstd", std::mem::take(zstd.get_mut())),
+        ("br", brotli()[0].clone()),
+    ]
+}
+
 /// [`TEXT`], flushed after the first event.
 fn brotli() -> [Vec<u8>; 2] {
     [hex("0b0580646174613a206f6e650a0a"), hex("a100805f5ae18dee4e11a24a04600b")]
@@ -87,7 +115,8 @@ async fn each_encoding_is_decoded_in_pieces_of_any_size() {
         ("deflate", zlib(TEXT.as_bytes())),
         ("deflate", raw_deflate(TEXT.as_bytes())),
         ("br", brotli().concat()),
-        ("zstd", zstd::encode_all(TEXT.as_bytes(), 3).unwrap()),
+        ("zstd", zstd(TEXT.as_bytes())),
+        ("zstd", [zstd(b"data: one\n\n"), zstd(b"data: two\n\n")].concat()),
     ] {
         for piece in [1, 7, body.len()] {
             assert_eq!(decoded(encoding, &body, piece).await.as_deref(), Ok(TEXT), "{encoding}");
@@ -97,21 +126,7 @@ async fn each_encoding_is_decoded_in_pieces_of_any_size() {
 
 #[tokio::test]
 async fn what_is_flushed_arrives_before_the_end() {
-    let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
-    gzip.write_all(b"data: one\n\n").unwrap();
-    gzip.flush().unwrap();
-    let gzip = std::mem::take(gzip.get_mut());
-    let mut zlib = ZlibEncoder::new(Vec::new(), Compression::default());
-    zlib.write_all(b"data: one\n\n").unwrap();
-    zlib.flush().unwrap();
-    let zlib = std::mem::take(zlib.get_mut());
-    let mut zstd = zstd::stream::write::Encoder::new(Vec::new(), 3).unwrap();
-    zstd.write_all(b"data: one\n\n").unwrap();
-    zstd.flush().unwrap();
-    let zstd = std::mem::take(zstd.get_mut());
-    for (encoding, first) in
-        [("gzip", gzip), ("deflate", zlib), ("zstd", zstd), ("br", brotli()[0].clone())]
-    {
+    for (encoding, first) in flushed() {
         let mut body = answer(&header(encoding), vec![first]).await;
         let mut text = Vec::new();
         while text.len() < 11 {
@@ -122,18 +137,54 @@ async fn what_is_flushed_arrives_before_the_end() {
 }
 
 #[tokio::test]
+async fn what_came_before_a_fault_is_not_lost() {
+    for (encoding, first) in flushed() {
+        for pieces in
+            [vec![[&first[..], &[0xff; 40]].concat()], vec![first.clone(), vec![0xff; 40]]]
+        {
+            let mut body = answer(&header(encoding), pieces).await;
+            let mut text = Vec::new();
+            let fault = loop {
+                match body.next().await.expect(encoding) {
+                    Ok(part) => text.extend_from_slice(&part),
+                    Err(fault) => break fault,
+                }
+            };
+            assert_eq!(text, b"data: one\n\n", "{encoding}");
+            assert!(matches!(fault, BodyError::Corrupt(_)), "{encoding}: {fault:?}");
+            assert_eq!(body.next().await, None, "{encoding}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_empty_body_has_no_encoding() {
+    for encoding in ["gzip", "deflate", "br", "zstd"] {
+        assert_eq!(decoded(encoding, b"", 1).await.as_deref(), Ok(""), "{encoding}");
+    }
+}
+
+#[tokio::test]
+async fn a_long_body_is_decoded_to_its_end() {
+    // Longer than any buffer between here and there, and hard to compress.
+    let text: String =
+        (0..50_000_u64).map(|n| format!("{:x} ", n.wrapping_mul(0x9e37_79b9))).collect();
+    for (encoding, body) in [("gzip", gzip(text.as_bytes())), ("zstd", zstd(text.as_bytes()))] {
+        let body = answer(&header(encoding), vec![body]).await.collect(8 << 20).await;
+        assert!(body.unwrap() == text.as_bytes(), "{encoding}");
+    }
+}
+
+#[tokio::test]
 async fn a_bomb_is_not_inflated() {
     let zeros = vec![b'a'; 64 << 20];
     // Node's brotli of 64 MiB of the same letter, which takes 103 bytes.
     let brotli = hex(
         "cbffff3ff825c2e2b14020f7fe8fffff7ff04b00c4611180eefd1fffffffe0970088c30200ddfb3ffeffffc12f0110870500baf77ffcffff835f02200e0b0074effff8ffff07bf04401c1600e8defff1ffff0f7e0980382c00d0bdffcbffff3ffc1200715800a07bff07",
     );
-    for (encoding, body) in [
-        ("gzip", gzip(&zeros)),
-        ("deflate", zlib(&zeros)),
-        ("zstd", zstd::encode_all(&zeros[..], 3).unwrap()),
-        ("br", brotli),
-    ] {
+    for (encoding, body) in
+        [("gzip", gzip(&zeros)), ("deflate", zlib(&zeros)), ("zstd", zstd(&zeros)), ("br", brotli)]
+    {
         let error = decoded(encoding, &body, body.len()).await;
         assert_eq!(error, Err(BodyError::TooLarge), "{encoding}");
     }
@@ -153,6 +204,7 @@ async fn what_cannot_be_decoded_is_an_error() {
         ("gzip", cut(gzip(TEXT.as_bytes()))),
         ("deflate", cut(zlib(TEXT.as_bytes()))),
         ("br", cut(brotli().concat())),
+        ("zstd", cut(zstd(TEXT.as_bytes()))),
     ] {
         let error = decoded(encoding, &body, body.len()).await;
         assert!(matches!(error, Err(BodyError::Corrupt(_))), "{encoding}: {error:?}");

@@ -124,3 +124,23 @@ fn the_transfer_coding_is_chunked() {
         assert_eq!(coded(codings), Err(HeadMistake::TransferEncoding), "{codings:?}");
     }
 }
+
+#[test]
+fn a_request_that_must_not_be_passed_on_is_about_the_server() {
+    for (method, target, left, expected) in [
+        (Method::OPTIONS, "*", None, true),
+        (Method::OPTIONS, "/", None, false),
+        (Method::OPTIONS, "/", Some("0"), true),
+        (Method::OPTIONS, "/", Some("1"), false),
+        (Method::OPTIONS, "/", Some("x"), false),
+        (Method::TRACE, "/", Some("0"), true),
+        (Method::GET, "/", Some("0"), false),
+    ] {
+        let mut request = Request::builder().method(&method).uri(target);
+        if let Some(left) = left {
+            request = request.header("max-forwards", left);
+        }
+        let request = request.body(()).unwrap();
+        assert_eq!(is_about_the_server(&request), expected, "{method} {target} {left:?}");
+    }
+}

@@ -14,6 +14,7 @@ use url::Url;
 
 use super::keys::Key;
 use crate::http_client::{self, HttpClient, error_chain};
+use crate::protocol::strip_bom;
 
 /// The time from the start of the connection to the last byte of the body.
 pub(super) const DEADLINE: Duration = Duration::from_secs(5);
@@ -76,7 +77,8 @@ impl Source {
 
 /// Parses a key set. Keys that are not understood are skipped.
 fn parse(body: &[u8]) -> Result<Fetched, String> {
-    let set: KeySet = serde_json::from_slice(body).map_err(|_| "not a JSON key set".to_owned())?;
+    let set: KeySet =
+        serde_json::from_slice(strip_bom(body)).map_err(|_| "not a JSON key set".to_owned())?;
     let given = set.keys.len();
     let read = |value| serde_json::from_value::<Jwk>(value).ok().as_ref().and_then(Key::from_jwk);
     let keys: Vec<_> = set.keys.into_iter().filter_map(read).map(Arc::new).collect();

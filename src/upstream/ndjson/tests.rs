@@ -2,7 +2,7 @@ use super::*;
 
 #[test]
 fn lines_split_at_any_byte_come_to_the_same() {
-    let stream = "{\"a\":1}\n\n \r\n{\"ü\":2}\r\n7".as_bytes();
+    let stream = "\u{feff}{\"a\":1}\n\n \r\n{\"ü\":2}\r\n7".as_bytes();
     for at in 0..=stream.len() {
         let (mut parser, mut lines) = (LineParser::default(), Vec::new());
         for piece in [&stream[..at], &stream[at..]] {

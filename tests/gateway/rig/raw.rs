@@ -151,6 +151,12 @@ impl RawClient {
         self.buffer.drain(..length).collect()
     }
 
+    /// Reads until the peer closes the connection.
+    pub async fn read_to_end(&mut self) -> Vec<u8> {
+        while self.fill().await {}
+        std::mem::take(&mut self.buffer)
+    }
+
     /// Reads the next frame, or `None` at the end of the connection.
     pub async fn read_frame(&mut self) -> Option<ServerFrame> {
         loop {

@@ -97,3 +97,15 @@ fn a_request_has_one_valid_id() {
         }
     }
 }
+
+#[test]
+fn the_gateway_is_one_of_the_intermediaries() {
+    let mut given = headers(&[("via", "1.0 edge"), ("max-forwards", "3")]);
+    add_via(&mut given, Version::HTTP_11);
+    let via: Vec<_> = given.get_all("via").iter().collect();
+    assert_eq!(via, ["1.0 edge", "1.1 tidegate"]);
+    count_forward(&Method::GET, &mut given);
+    assert_eq!(given["max-forwards"], "3");
+    count_forward(&Method::OPTIONS, &mut given);
+    assert_eq!(given["max-forwards"], "2");
+}
