@@ -19,8 +19,8 @@ fn is_listed(reason: CloseReason) -> bool {
     use CloseReason::*;
     match reason {
         Normal | ProtocolError | BinaryRefused | InvalidUtf8 | Flooding | MessageTooBig
-        | InternalError | Restarting | BrokerGap | Overloaded | Unauthenticated | Disconnected
-        | Forbidden | TooSlow | PongTimeout | TooManyConnections => {
+        | InternalError | Restarting | BrokerGap | Overloaded | BadGateway | Unauthenticated
+        | Disconnected | Forbidden | TooSlow | PongTimeout | TooManyConnections => {
             CloseReason::ALL.contains(&reason)
         }
     }

@@ -9,15 +9,15 @@ use super::mistakes::nearest;
 use super::section::Section;
 use super::{
     Admin, AuthSource, Binary, CeleryTask, CeleryUpstream, ChannelsWire, Engine, EngineKind,
-    FixedReply, FixedWindow, Kwarg, Presence, Protocol, Route, RouteLimits, Server, Tokens,
-    Upstream, UpstreamKind, UserRate,
+    FixedReply, FixedWindow, HostHeader, Kwarg, Presence, Protocol, Route, RouteLimits, Server,
+    Tokens, Upstream, UpstreamKind, UserRate,
 };
 use crate::protocol::{ChannelName, PathPattern, ReservedChannels, Template};
 
 /// A fixed reply and its index in the file.
 pub(super) type Numbered = (usize, Arc<FixedReply>);
-pub(super) type Routes = [Option<Arc<Route>>];
-pub(super) type Upstreams = BTreeMap<String, Option<Arc<Upstream>>>;
+type Routes = [Option<Arc<Route>>];
+type Upstreams = BTreeMap<String, Option<Arc<Upstream>>>;
 
 pub(super) fn ports(root: &mut Section<'_>, server: Option<&Server>, admin: Option<&Admin>) {
     if let (Some(server), Some(admin)) = (server, admin)
@@ -48,13 +48,27 @@ pub(super) fn routes(root: &mut Section<'_>, routes: &Routes, upstreams: &Upstre
             let fix = "write protocol = \"raw\" as well, or binary = \"reject\"";
             root.mistake(&key("binary"), Some(quoted("relay")), fix);
         }
-        if route.presence == Presence::Events && route.protocol == Protocol::Raw {
-            let fix = "write presence = \"on\": a raw route has no events of the gateway";
+        if route.presence == Presence::Events && route.protocol != Protocol::Json {
+            let fix = "write presence = \"on\": raw and pass routes have no events of the gateway";
             root.mistake(&key("presence"), Some(quoted("events")), fix);
         }
         if route.timestamps && route.path.names().any(|name| name == "timestamp") {
             let fix = "the path has a {timestamp}, which is already a field of connected";
             root.mistake(&key("timestamps"), Some("true".to_owned()), fix);
+        }
+        if route.channel.is_none() && route.presence != Presence::Off {
+            let fix =
+                "write a channel as well, or presence = \"off\": presence is that of a channel";
+            root.mistake(&key("presence"), None, fix);
+        }
+        if route.max_message_bytes == usize::MAX && route.protocol != Protocol::Pass {
+            let fix =
+                "write a size such as \"64KiB\": only a pass route does not hold whole messages";
+            root.mistake(&key("max_message_bytes"), Some("0".to_owned()), fix);
+        }
+        if route.host == HostHeader::Upstream && route.protocol != Protocol::Pass {
+            let fix = "write protocol = \"pass\" as well, or leave it out";
+            root.mistake(&key("host"), Some(quoted("upstream")), fix);
         }
         channel(root, &key("channel"), route);
         limits(root, index, route);
@@ -116,21 +130,23 @@ pub(super) fn groups(root: &mut Section<'_>, engine: Option<&Engine>, routes: &R
         return;
     }
     for (index, route) in numbered(routes) {
-        let texts = texts(&route.channel).concat();
+        let Some(channel) = &route.channel else { continue };
+        let texts = texts(channel).concat();
         if ChannelName::new(&texts).is_ok_and(|texts| !texts.is_group_name()) {
             let fix = "write fewer than 100 ASCII letters, digits, - _ . only: with wire = \"channels-core\" it is the name of a group";
-            let found = Some(quoted(route.channel.as_str()));
+            let found = Some(quoted(channel.as_str()));
             root.mistake(&format!("route[{index}].channel"), found, fix);
         }
     }
 }
 
 fn channel(root: &mut Section<'_>, key: &str, route: &Route) {
-    names_among(root, key, &route.channel, &route.path, &["user_id"], "the route's path");
+    let Some(channel) = &route.channel else { return };
+    names_among(root, key, channel, &route.path, &["user_id"], "the route's path");
     // The values of placeholders are checked at the handshake, the text between them now.
-    let text = route.channel.as_str().replace(['{', '}'], "_");
+    let text = channel.as_str().replace(['{', '}'], "_");
     if let Err(invalid) = ChannelName::new(&text) {
-        root.mistake(key, Some(quoted(route.channel.as_str())), invalid.to_string());
+        root.mistake(key, Some(quoted(channel.as_str())), invalid.to_string());
     }
 }
 
@@ -141,13 +157,14 @@ pub(super) fn reserved_channels(
     reserved: &ReservedChannels,
 ) {
     for (index, route) in numbered(routes) {
+        let Some(channel) = &route.channel else { continue };
         let key = format!("route[{index}].channel");
-        let found = || Some(quoted(route.channel.as_str()));
-        if route.channel.begins_with_placeholder() {
+        let found = || Some(quoted(channel.as_str()));
+        if channel.begins_with_placeholder() {
             let fix = "write text in front of the first placeholder, such as \"room_{room}\", or set \
                        engine.channel_prefix: clients could join channels of any name";
             root.mistake(&key, found(), fix);
-        } else if reserved.is_reserved(route.channel.literal_start()) {
+        } else if reserved.is_reserved(channel.literal_start()) {
             let fix = "write a name that begins otherwise: this one is reserved for the gateway, Redis, Celery or a \
                        channel layer";
             root.mistake(&key, found(), fix);
@@ -185,8 +202,10 @@ fn limits(root: &mut Section<'_>, index: usize, route: &Route) {
 /// The history of a channel cannot depend on the route that a client connects through.
 fn history(root: &mut Section<'_>, index: usize, route: &Route, routes: &Routes) {
     let kept = |route: &Route| (route.history.size, route.history.ttl);
+    let Some(channel) = &route.channel else { return };
     let conflict = numbered(&routes[..index]).find(|(_, other)| {
-        texts(&other.channel) == texts(&route.channel) && kept(other) != kept(route)
+        other.channel.as_ref().is_some_and(|other| texts(other) == texts(channel))
+            && kept(other) != kept(route)
     });
     if let Some((earlier, _)) = conflict {
         let fix = format!(
@@ -206,7 +225,13 @@ fn texts(template: &Template) -> Vec<&str> {
 }
 
 fn upstream(root: &mut Section<'_>, index: usize, route: &Route, upstreams: &Upstreams) {
-    let Some(name) = &route.upstream else { return };
+    let Some(name) = &route.upstream else {
+        if route.protocol == Protocol::Pass {
+            let fix = "missing; write the NAME of an [upstream.NAME] of kind \"websocket\"";
+            root.mistake(&format!("route[{index}].upstream"), None, fix);
+        }
+        return;
+    };
     match upstreams.get(name) {
         None => {
             let fix = match nearest(name, upstreams.keys().map(String::as_str)) {
@@ -220,13 +245,17 @@ fn upstream(root: &mut Section<'_>, index: usize, route: &Route, upstreams: &Ups
             root.mistake(&format!("route[{index}].upstream"), Some(quoted(name)), fix);
         }
         Some(Some(upstream))
-            if route.protocol == Protocol::Raw
+            if route.protocol != Protocol::Json
                 && !matches!(upstream.kind, UpstreamKind::WebSocket(_)) =>
         {
+            let (protocol, or_none) = match route.protocol {
+                Protocol::Pass => ("pass", ""),
+                _ => ("raw", " or none"),
+            };
             let fix = format!(
-                "a raw route needs an upstream of kind \"websocket\" or none, and {name:?} is of another kind"
+                "a {protocol} route needs an upstream of kind \"websocket\"{or_none}, and {name:?} is of another kind"
             );
-            root.mistake(&format!("route[{index}].protocol"), Some(quoted("raw")), fix);
+            root.mistake(&format!("route[{index}].protocol"), Some(quoted(protocol)), fix);
         }
         Some(_) => {}
     }
@@ -294,7 +323,10 @@ fn filled_by_all(
 ) {
     for (index, route) in numbered(routes).filter(|(_, route)| uses(route)) {
         let place = format!("the path of route[{index}]");
-        names_among(root, key, template, &route.path, always, &place);
+        let has_channel = route.channel.is_some();
+        let always = always.iter().copied().filter(|name| *name != "channel" || has_channel);
+        let always: Vec<&str> = always.collect();
+        names_among(root, key, template, &route.path, &always, &place);
     }
 }
 
@@ -321,7 +353,7 @@ fn names_among(
     }
 }
 
-pub(super) fn numbered(routes: &Routes) -> impl Iterator<Item = (usize, &Arc<Route>)> {
+fn numbered(routes: &Routes) -> impl Iterator<Item = (usize, &Arc<Route>)> {
     routes.iter().enumerate().filter_map(|(index, route)| Some((index, route.as_ref()?)))
 }
 

@@ -41,7 +41,6 @@ mod settings;
 mod shared;
 #[cfg(test)]
 mod tests;
-mod unused;
 mod upstream;
 mod values;
 

@@ -4,7 +4,8 @@ use super::kinds::{self, Kind, ValueError, choice, kind, words};
 use super::section::Section;
 use super::{
     AuthSource, Authorize, AuthorizeUrl, Binary, Compact, Concurrent, DuplicateTerminal,
-    FixedReply, Generations, History, Presence, Protocol, Reject, Route, SendQueue, limits,
+    FixedReply, Generations, History, HostHeader, Presence, Protocol, Reject, Route, SendQueue,
+    limits,
 };
 use crate::protocol::{ChannelPattern, PathPattern};
 
@@ -26,8 +27,12 @@ const REJECT: Kind<Reject> = words(r#""close" or "http""#, |value| {
     choice(value, &[("close", Reject::Close), ("http", Reject::Http)])
 });
 
-const PROTOCOL: Kind<Protocol> = words(r#""json" or "raw""#, |value| {
-    choice(value, &[("json", Protocol::Json), ("raw", Protocol::Raw)])
+const PROTOCOL: Kind<Protocol> = words(r#""json", "raw" or "pass""#, |value| {
+    choice(value, &[("json", Protocol::Json), ("raw", Protocol::Raw), ("pass", Protocol::Pass)])
+});
+
+const HOST: Kind<HostHeader> = words(r#""client" or "upstream""#, |value| {
+    choice(value, &[("client", HostHeader::Client), ("upstream", HostHeader::Upstream)])
 });
 
 const BINARY: Kind<Binary> = words(r#""reject" or "relay""#, |value| {
@@ -79,37 +84,6 @@ const CLAIMS: Kind<Authorize> =
         }
     });
 
-/// The defaults of the limits that depend on the protocol: those of a chat suit no other application.
-#[derive(Clone, Copy)]
-pub(super) struct Defaults {
-    pub max_message_bytes: &'static str,
-    pub messages_per_user: &'static str,
-    pub messages_per_connection: &'static str,
-    pub connects_per_user: &'static str,
-}
-
-impl Defaults {
-    const JSON: Self = Self {
-        max_message_bytes: "64KiB",
-        messages_per_user: "50/1h",
-        messages_per_connection: "10/1s burst 20",
-        connects_per_user: "30/1m",
-    };
-
-    fn of(protocol: Protocol) -> Self {
-        match protocol {
-            Protocol::Json => Self::JSON,
-            // A slow upstream slows its client down, and a page may open several sockets.
-            Protocol::Raw => Self {
-                max_message_bytes: "1MiB",
-                messages_per_user: "off",
-                messages_per_connection: "off",
-                connects_per_user: "120/1m",
-            },
-        }
-    }
-}
-
 /// The two things that a `[[route]]` can be.
 pub(super) enum Entry {
     Route(Box<Route>),
@@ -150,16 +124,16 @@ fn route(s: &mut Section<'_>, path: Option<PathPattern>, channel_prefix: &str) -
         "protocol",
         PROTOCOL,
         "json",
-        "\"json\": the envelope of the protocol page. \"raw\": messages pass through unparsed.",
+        "\"json\": the envelope of the protocol page. \"raw\": messages pass through unparsed. \"pass\": the upstream's own \
+         handshake and frames pass through as they are.",
     );
-    let defaults = protocol.map_or(Defaults::JSON, Defaults::of);
-    let channel = s.required(
-        "channel",
-        kinds::TEMPLATE,
-        "The channel of a connection: text with {names} of the path and {user_id}, which is _anonymous_ for anonymous \
-         clients.",
-    );
-    let channel = channel.map(|channel| channel.with_prefix(channel_prefix));
+    const CHANNEL: &str = "The channel of a connection: text with {names} of the path and {user_id}, which is \
+        _anonymous_ for anonymous clients. A pass route may be without one.";
+    let channel = match protocol {
+        Some(Protocol::Pass) => s.key("channel", kinds::OPTIONAL_TEMPLATE, "", CHANNEL),
+        _ => s.required("channel", kinds::TEMPLATE, CHANNEL).map(Some),
+    };
+    let channel = channel.map(|channel| Some(channel?.with_prefix(channel_prefix)));
     let upstream = s.key(
         "upstream",
         kinds::OPTIONAL_TEXT,
@@ -171,9 +145,15 @@ fn route(s: &mut Section<'_>, path: Option<PathPattern>, channel_prefix: &str) -
     let reject = s.key(
         "reject",
         REJECT,
-        "close",
+        if protocol == Some(Protocol::Pass) { "http" } else { "close" },
         "\"close\": rejected clients are accepted, then closed with a code that browsers can read. \
-         \"http\": they get an HTTP status.",
+         \"http\": they get an HTTP status. The default of pass routes is \"http\".",
+    );
+    let host = s.key(
+        "host",
+        HOST,
+        "client",
+        "The Host header that the upstream of a pass route gets: the client's, or that of the upstream's URL.",
     );
     let binary = s.key(
         "binary",
@@ -183,10 +163,10 @@ fn route(s: &mut Section<'_>, path: Option<PathPattern>, channel_prefix: &str) -
     );
     let max_message_bytes = s.key(
         "max_message_bytes",
-        kinds::SIZE,
-        defaults.max_message_bytes,
-        "Maximum size of a message, over all fragments; beyond it the socket is closed with 1009. The default of raw routes \
-         is 1MiB.",
+        kinds::OPTIONAL_SIZE,
+        "64KiB",
+        "Maximum size of a message, over all fragments; beyond it the socket is closed with 1009. 0 = no limit (pass \
+         routes only).",
     );
     let max_message_chars = s.key(
         "max_message_chars",
@@ -237,9 +217,8 @@ fn route(s: &mut Section<'_>, path: Option<PathPattern>, channel_prefix: &str) -
     let limits = s.section(
         "limits",
         "[route.limits]",
-        "Shared by all nodes of an engine. \"off\" and 0 = no limit. Those of messages have no limit by default on raw \
-         routes, whose applications are not chats. There a message over a limit closes the socket with 1008.",
-        |s| limits::limits(s, defaults),
+        "Shared by all nodes of an engine. \"off\" and 0 = no limit.",
+        limits::limits,
     );
     let history = s.section(
         "history",
@@ -255,13 +234,14 @@ fn route(s: &mut Section<'_>, path: Option<PathPattern>, channel_prefix: &str) -
     );
     let route = Route {
         path: path?,
-        channel_pattern: ChannelPattern::of(channel.as_ref()?),
+        channel_pattern: channel.as_ref()?.as_ref().map(ChannelPattern::of),
         channel: channel?,
         upstream: upstream?,
         auth: auth?,
         authorize: authorize?,
         reject: reject?,
         protocol: protocol?,
+        host: host?,
         binary: binary?,
         max_message_bytes: max_message_bytes?,
         max_message_chars: max_message_chars?,
@@ -275,7 +255,7 @@ fn route(s: &mut Section<'_>, path: Option<PathPattern>, channel_prefix: &str) -
         limits: limits?,
         history: match protocol? {
             Protocol::Json => history?,
-            Protocol::Raw => History { size: 0, ..history? },
+            Protocol::Raw | Protocol::Pass => History { size: 0, ..history? },
         },
         generations: generations?,
     };

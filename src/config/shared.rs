@@ -49,7 +49,9 @@ impl Config {
 
     /// The first route whose channel template matches the name.
     fn route_of(&self, channel: &ChannelName) -> Option<&Route> {
-        let matches = |route: &&Arc<Route>| route.channel_pattern.matches(channel.as_str());
+        let matches = |route: &&Arc<Route>| {
+            route.channel_pattern.as_ref().is_some_and(|pattern| pattern.matches(channel.as_str()))
+        };
         self.routes.iter().find(matches).map(AsRef::as_ref)
     }
 }

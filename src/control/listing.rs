@@ -56,7 +56,8 @@ pub struct ConnectionRow {
     pub connection_id: ConnectionId,
     pub user_id: Option<UserId>,
     pub username: Option<Box<str>>,
-    pub channel: ChannelName,
+    /// `None` if its route has none.
+    pub channel: Option<ChannelName>,
     /// The path pattern of its route.
     pub route: Box<str>,
     pub node: Box<str>,

@@ -24,7 +24,7 @@ impl NeedsDeclarer {
         let EngineKind::Redis(redis) = &config.engine.kind else { return };
         let routes = &config.routes;
         let mut channels: Vec<String> =
-            routes.iter().map(|route| route.channel.example()).collect();
+            routes.iter().filter_map(|route| Some(route.channel.as_ref()?.example())).collect();
         channels.sort_unstable();
         channels.dedup();
         channels.truncate(MAX_EXAMPLES);
@@ -42,7 +42,7 @@ impl NeedsDeclarer {
         self.limits.declare_needs(routes, token_limits, has_api);
 
         let with_presence = routes.iter().find(|route| route.presence != Presence::Off);
-        let example = with_presence.map(|route| route.channel.example());
+        let example = with_presence.and_then(|route| Some(route.channel.as_ref()?.example()));
         self.presence.declare_needs(example.as_deref());
     }
 }

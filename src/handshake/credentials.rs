@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use hyper::header::{AUTHORIZATION, COOKIE, SEC_WEBSOCKET_PROTOCOL};
+use hyper::header::{AUTHORIZATION, COOKIE, HeaderValue, SEC_WEBSOCKET_PROTOCOL};
 use hyper::{HeaderMap, Request};
 use url::form_urlencoded;
 
@@ -17,6 +17,10 @@ pub const PROTOCOL: &str = "tidegate.v1";
 
 /// A subprotocol that carries a connection token, so that it stays out of access logs.
 pub const TOKEN_PROTOCOL: &str = "tidegate.token.";
+
+/// The query parameters that carry a connection token and a JWT.
+pub const CONNECTION_TOKEN: &str = "connection_token";
+pub const QUERY_TOKEN: &str = "token";
 
 /// The credentials of one request, each read on demand.
 pub struct OfferedCredentials<'h> {
@@ -37,12 +41,12 @@ impl<'h> OfferedCredentials<'h> {
             let list = value.to_str().unwrap_or(TOKEN_PROTOCOL);
             list.split(',').filter_map(|offered| token_of(offered.trim()))
         });
-        single(query_values(self.query, "connection_token").chain(by_protocol.map(Cow::Borrowed)))
+        single(query_values(self.query, CONNECTION_TOKEN).chain(by_protocol.map(Cow::Borrowed)))
     }
 
     /// Returns the JWT of the query.
     pub fn query_token(&self) -> Option<Cow<'h, str>> {
-        single(query_values(self.query, "token"))
+        single(query_values(self.query, QUERY_TOKEN))
     }
 
     /// Reads `?since=<offset>&epoch=<epoch>`.
@@ -62,13 +66,16 @@ impl<'h> OfferedCredentials<'h> {
     }
 }
 
-/// Returns the token of a subprotocol; the empty string if it only looks like one with a token, such as one in quotes or
-/// behind a semicolon.
+/// Returns the token of a subprotocol; the empty string if it only looks like one with a token.
 fn token_of(subprotocol: &str) -> Option<&str> {
-    let name = TOKEN_PROTOCOL.trim_end_matches('.').as_bytes();
-    let mut parts = subprotocol.as_bytes().windows(name.len());
-    let looks_like_one = parts.any(|part| part.eq_ignore_ascii_case(name));
-    looks_like_one.then(|| subprotocol.strip_prefix(TOKEN_PROTOCOL).unwrap_or_default())
+    looks_like_token(subprotocol)
+        .then(|| subprotocol.strip_prefix(TOKEN_PROTOCOL).unwrap_or_default())
+}
+
+/// Whether a subprotocol carries a connection token, or only looks as if it did.
+pub fn looks_like_token(subprotocol: &str) -> bool {
+    let name = TOKEN_PROTOCOL.trim_end_matches('.');
+    subprotocol.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name))
 }
 
 /// Returns the value if all are equal, or the empty string if they differ.
@@ -93,35 +100,33 @@ pub fn cookies<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = &
         // Backends ignore white space around both.
         .map(|(key, value)| (key.trim_ascii(), value.trim_ascii()))
         .filter(move |(key, value)| *key == name.as_bytes() && !value.is_empty())
-        .map(|(_, value)| unquote(std::str::from_utf8(value).unwrap_or_default()))
+        .map(|(_, value)| std::str::from_utf8(value).unwrap_or_default().trim_matches('"'))
 }
 
-/// Removes the two quotes that the value of a cookie may stand in (RFC 6265 section 4.1.1). Others belong to it.
-fn unquote(value: &str) -> &str {
-    value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value)
-}
-
-/// Reads `Authorization: Bearer …` (RFC 6750 section 2.1). Several bearers, one with anything but spaces between the scheme
-/// and the token, and a value without a scheme, such as a JWT alone, are returned as the empty string.
+/// Reads `Authorization: Bearer …` (RFC 6750 section 2.1). Several bearers, and one with anything but spaces between the
+/// scheme and the token, are returned as the empty string.
 pub fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let is_token_byte =
-        |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
     let mut bearers = headers.get_all(AUTHORIZATION).iter().filter_map(|value| {
-        let value = value.as_bytes();
-        let end = value.iter().position(|byte| !is_token_byte(byte)).unwrap_or(value.len());
-        let (scheme, rest) = value.split_at(end);
-        let token = || {
-            let token = std::str::from_utf8(rest.strip_prefix(b" ")?).ok()?;
-            Some(token.trim_matches(' '))
-        };
-        // No scheme has a dot, and every JWT has one.
-        if scheme.contains(&b'.') || (scheme.is_empty() && !rest.is_empty()) {
-            return Some("");
-        }
+        let (scheme, rest) = split_scheme(value);
+        let token = || std::str::from_utf8(rest.strip_prefix(b" ")?).ok().map(str::trim);
         scheme.eq_ignore_ascii_case(b"bearer").then(|| token().unwrap_or_default())
     });
     let first = bearers.next()?;
     Some(if bearers.next().is_none() { first } else { "" })
+}
+
+/// Whether the value of an `Authorization` header is a bearer, even if a malformed one.
+pub fn is_bearer(value: &HeaderValue) -> bool {
+    split_scheme(value).0.eq_ignore_ascii_case(b"bearer")
+}
+
+/// Splits the value of an `Authorization` header behind its scheme.
+fn split_scheme(value: &HeaderValue) -> (&[u8], &[u8]) {
+    let is_token_byte =
+        |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    let value = value.as_bytes();
+    let end = value.iter().position(|byte| !is_token_byte(byte)).unwrap_or(value.len());
+    value.split_at(end)
 }
 
 fn split_at_byte(bytes: &[u8], separator: u8) -> Option<(&[u8], &[u8])> {

@@ -7,6 +7,7 @@
 
 mod attempt;
 mod authorize;
+mod client_handshake;
 mod credentials;
 #[cfg(feature = "internals")]
 mod in_memory;
@@ -49,7 +50,8 @@ use origin::RequestOrigin;
 pub struct Admission {
     pub route: Arc<config::Route>,
     pub params: Arc<Params>,
-    pub channel: ChannelName,
+    /// `None` if the route has none.
+    pub channel: Option<ChannelName>,
     pub identity: Identity,
     pub connection_id: ConnectionId,
     pub request_id: RequestId,
@@ -67,7 +69,7 @@ pub struct Admission {
 impl Admission {
     /// Returns the user and channel for logs.
     pub fn admitted(&self) -> Admitted<'_> {
-        Admitted { user: self.identity.user_id.as_ref(), channel: Some(&self.channel) }
+        Admitted { user: self.identity.user_id.as_ref(), channel: self.channel.as_ref() }
     }
 }
 
@@ -162,9 +164,12 @@ impl Handshake {
         // Limits come before the question, so that nobody can make the backend answer any number of them, and after the
         // other checks, so that a refusal by one of those does not use up the user's limits.
         let refused = |rejection: Rejection| {
-            rejection.with_user(identity.user_id.as_ref(), Some(channel.as_str()))
+            let name = channel.as_ref().map(ChannelName::as_str);
+            rejection.with_user(identity.user_id.as_ref(), name)
         };
-        self.check_channel_rate(&channel, attempt.ip).map_err(refused)?;
+        if let Some(channel) = &channel {
+            self.check_channel_rate(channel, attempt.ip).map_err(refused)?;
+        }
         let lease = self.check_limits(&route, &params, &identity, connection_id).await;
         let lease = lease.map_err(refused)?;
         let prefix = self.client_limits.ipv6_prefix;
@@ -173,7 +178,7 @@ impl Handshake {
             user => SenderKey::new(user, attempt.ip, prefix),
         };
         let question = AuthorizeQuestion {
-            channel: &channel,
+            channel: channel.as_ref(),
             client,
             params: &params,
             identity: &identity,
@@ -289,18 +294,25 @@ impl Handshake {
         }
     }
 
-    /// Returns the route's channel for this client, if the credentials allow it.
+    /// Returns the route's channel for this client, if the credentials allow it. `None` if the route has none.
     fn channel_of(
         &self,
         route: &config::Route,
         params: &Params,
         identity: &Identity,
-    ) -> Result<ChannelName, Rejection> {
+    ) -> Result<Option<ChannelName>, Rejection> {
+        let Some(template) = &route.channel else {
+            return match identity.may_join_route(None) {
+                true => Ok(None),
+                false => Err(Rejection::channel().with_user(identity.user_id.as_ref(), None)),
+            };
+        };
         let context = TemplateContext { params, user_id: &identity.key(), channel: None };
-        let name = route.channel.fill(context);
+        let name = template.fill(context);
         let channel = ChannelName::new(&name).ok();
         channel
             .filter(|channel| self.may_join(identity, channel))
+            .map(Some)
             .ok_or_else(|| Rejection::channel().with_user(identity.user_id.as_ref(), Some(&name)))
     }
 

@@ -20,6 +20,8 @@ pub struct Rejection {
     pub message: &'static str,
     /// The seconds to wait, and the code of the error event with them. Present with 4029 and 1013.
     retry: Option<(u64, ErrorCode)>,
+    /// The HTTP status, where it does not follow from the cause.
+    status: Option<StatusCode>,
     /// For the log.
     details: Option<Box<Details>>,
 }
@@ -37,6 +39,8 @@ const NOT_AUTHENTICATED: &str = "not authenticated";
 const NOT_ALLOWED: &str = "not allowed";
 const TOO_MANY: &str = "too many connections";
 const TOO_MANY_REQUESTS: &str = "too many requests";
+const NO_SERVICE: &str = "the service cannot be reached";
+const TOO_SLOW: &str = "the service did not answer in time";
 const TRY_AGAIN: &str = "the service cannot decide at the moment; try again";
 
 /// The most characters of a text that a client chose in one field of a log line.
@@ -47,7 +51,7 @@ const TRY_AGAIN_SECONDS: u64 = 5;
 
 impl Rejection {
     const fn new(cause: RejectionCause, reason: CloseReason, message: &'static str) -> Self {
-        Self { cause, reason, message, retry: None, details: None }
+        Self { cause, reason, message, retry: None, status: None, details: None }
     }
 
     const fn after(mut self, seconds: u64, code: ErrorCode) -> Self {
@@ -179,6 +183,49 @@ impl Rejection {
         rejection
     }
 
+    /// The upstream answered with this status, and asks to wait for so many seconds.
+    pub fn by_upstream(status: StatusCode, retry_after: Option<u64>) -> Self {
+        let cause = RejectionCause::UpstreamRefused;
+        let seconds = retry_after.unwrap_or(TRY_AGAIN_SECONDS);
+        match status {
+            StatusCode::UNAUTHORIZED => {
+                Self::new(cause, CloseReason::Unauthenticated, NOT_AUTHENTICATED)
+            }
+            StatusCode::TOO_MANY_REQUESTS => Self::too_many(cause, seconds),
+            _ if status.is_client_error() => Self::new(cause, CloseReason::Forbidden, NOT_ALLOWED),
+            _ => Self::new(cause, CloseReason::Overloaded, NO_SERVICE)
+                .after(seconds, ErrorCode::UpstreamUnavailable),
+        }
+    }
+
+    /// The upstream cannot be reached, or its answer is not valid.
+    pub fn bad_gateway() -> Self {
+        Self::new(RejectionCause::UpstreamUnavailable, CloseReason::Overloaded, NO_SERVICE)
+            .after(TRY_AGAIN_SECONDS, ErrorCode::UpstreamUnavailable)
+    }
+
+    /// No request is sent to the upstream, because it has failed before.
+    pub fn circuit_open() -> Self {
+        Self { status: Some(StatusCode::SERVICE_UNAVAILABLE), ..Self::bad_gateway() }
+    }
+
+    /// The upstream did not answer in time.
+    pub fn gateway_timeout() -> Self {
+        Self::new(RejectionCause::UpstreamTimeout, CloseReason::Overloaded, TOO_SLOW)
+            .after(TRY_AGAIN_SECONDS, ErrorCode::UpstreamUnavailable)
+    }
+
+    /// The upstream has no room for this client.
+    pub fn upstream_busy() -> Self {
+        Self::new(RejectionCause::UpstreamBusy, CloseReason::Overloaded, TRY_AGAIN)
+            .after(TRY_AGAIN_SECONDS, ErrorCode::Busy)
+    }
+
+    /// The client gave up while its upstream was asked.
+    pub fn gone() -> Self {
+        Self::new(RejectionCause::Gone, CloseReason::Normal, "")
+    }
+
     /// The memory budget of this node is used up.
     pub fn memory() -> Self {
         Self::new(RejectionCause::Memory, CloseReason::Overloaded, TRY_AGAIN)
@@ -207,6 +254,14 @@ impl Rejection {
     }
 
     fn status(&self) -> StatusCode {
+        if let Some(status) = self.status {
+            return status;
+        }
+        match self.cause {
+            RejectionCause::UpstreamUnavailable => return StatusCode::BAD_GATEWAY,
+            RejectionCause::UpstreamTimeout => return StatusCode::GATEWAY_TIMEOUT,
+            _ => {}
+        }
         match self.reason {
             CloseReason::Unauthenticated => StatusCode::UNAUTHORIZED,
             CloseReason::Forbidden => StatusCode::FORBIDDEN,

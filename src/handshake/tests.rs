@@ -288,7 +288,7 @@ async fn channels_depend_on_the_path_and_the_claims() {
         ("/ws/chat/*/", &limited, Err("channel")),
     ] {
         let admitted = admit(&handshake, path, headers).await;
-        let channel = admitted.map(|admission| admission.channel.to_string());
+        let channel = admitted.map(|admission| admission.channel.expect("a channel").to_string());
         assert_eq!(channel.as_deref().map_err(|cause| *cause), expected, "{path}");
     }
 }

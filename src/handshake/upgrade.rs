@@ -8,7 +8,7 @@ use http_body_util::Full;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Version};
 
-use super::credentials::{PROTOCOL, TOKEN_PROTOCOL, subprotocols};
+use super::credentials::{PROTOCOL, TOKEN_PROTOCOL, looks_like_token, subprotocols};
 use super::rejection::json_error;
 use crate::protocol::{header_has_token, websocket_accept};
 
@@ -25,10 +25,16 @@ pub struct UpgradeRequest {
     accept: HeaderValue,
     /// Whether the client offered `tidegate.v1`.
     offers_protocol: bool,
+    /// The first subprotocol of an application that the client offered; only of a pass route.
+    offered: Option<Box<str>>,
 }
 
-/// Checks an upgrade request. `Err` is the response to an invalid one.
-pub fn check<B>(request: &Request<B>) -> Result<UpgradeRequest, Response<Full<Bytes>>> {
+/// Checks an upgrade request. `Err` is the response to an invalid one. With `is_passed`, the upstream may select one of the
+/// subprotocols.
+pub fn check<B>(
+    request: &Request<B>,
+    is_passed: bool,
+) -> Result<UpgradeRequest, Response<Full<Bytes>>> {
     let headers = request.headers();
     if request.method() != Method::GET {
         let mut response = json_error(StatusCode::METHOD_NOT_ALLOWED, "GET only", "method");
@@ -63,13 +69,17 @@ pub fn check<B>(request: &Request<B>) -> Result<UpgradeRequest, Response<Full<By
     let accept = HeaderValue::from_str(&websocket_accept(key))
         .map_err(|_| bad_request("Sec-WebSocket-Key is not valid"))?;
     let offers_protocol = subprotocols(headers).any(|offered| offered == PROTOCOL);
+    let is_of_application = |offered: &&str| *offered != PROTOCOL && !looks_like_token(offered);
+    let offered = is_passed.then(|| subprotocols(headers).find(is_of_application)).flatten();
     // The subprotocol with the token is never selected. A browser fails a handshake that selects none of the
     // offered subprotocols, and the token would have been consumed.
-    if !offers_protocol && subprotocols(headers).any(|offered| offered.starts_with(TOKEN_PROTOCOL))
+    if !offers_protocol
+        && offered.is_none()
+        && subprotocols(headers).any(|offered| offered.starts_with(TOKEN_PROTOCOL))
     {
         return Err(bad_request("offer tidegate.v1 beside the subprotocol with the token"));
     }
-    Ok(UpgradeRequest { accept, offers_protocol })
+    Ok(UpgradeRequest { accept, offers_protocol, offered: offered.map(Into::into) })
 }
 
 /// Whether a request asks for a WebSocket, even if it is not a valid upgrade.
@@ -92,10 +102,32 @@ impl UpgradeRequest {
         response
     }
 
+    /// Returns the 101 response of an upstream: with its `headers` and the subprotocol that it selected. If it selected none,
+    /// the gateway's own is selected where it was offered.
+    pub fn accept_as(
+        self,
+        headers: HeaderMap,
+        subprotocol: Option<HeaderValue>,
+    ) -> Response<Full<Bytes>> {
+        let own = self.offers_protocol.then_some(HeaderValue::from_static(PROTOCOL));
+        let mut response = self.accept(None);
+        for (name, value) in std::mem::replace(response.headers_mut(), headers) {
+            // Each of the gateway's own headers has one value.
+            if let Some(name) = name {
+                response.headers_mut().insert(name, value);
+            }
+        }
+        if let Some(selected) = subprotocol.or(own) {
+            response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, selected);
+        }
+        response
+    }
+
     /// Returns the 101 response for a refused client, whose socket is closed at once. It must select an
     /// offered subprotocol, or a browser would fail before it reads the close code.
     pub fn accept_to_close(self) -> Response<Full<Bytes>> {
-        let protocol = self.offers_protocol.then_some(PROTOCOL);
+        let offered = self.offered.clone();
+        let protocol = self.offers_protocol.then_some(PROTOCOL).or(offered.as_deref());
         self.accept(protocol)
     }
 }

@@ -222,6 +222,7 @@ impl ClientStream {
             let mut peeked = ReadBuf::new(&mut byte);
             if let Poll::Ready(0) = self.tcp.inner().poll_peek(cx, &mut peeked)? {
                 self.half_closed = Some(Instant::now());
+                self.exchange.set_half_closed();
                 self.exchange.set_over();
             }
         }

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 
 use hyper::Request;
 use hyper::body::{Body, Frame, SizeHint};
+use tokio::sync::Notify;
 
 use crate::proxy::InterimResponses;
 
@@ -43,6 +44,8 @@ pub(super) struct Exchange {
     /// The status of an error response of the HTTP library, which the gateway replaces.
     library_error: Cell<Option<u16>>,
     fault: Cell<Option<Fault>>,
+    /// Notified when the client has ended its half of the connection.
+    half_closed: Notify,
     /// The client has ended its half, or nobody uses the connection any longer.
     is_over: Cell<bool>,
 }
@@ -125,6 +128,16 @@ impl Exchange {
 
     pub fn library_error(&self) -> Option<u16> {
         self.library_error.get()
+    }
+
+    /// The client has ended its half.
+    pub fn set_half_closed(&self) {
+        self.half_closed.notify_one();
+    }
+
+    /// Completes when the client has ended its half of the connection, so that it cannot want a WebSocket any more.
+    pub async fn half_closed(&self) {
+        self.half_closed.notified().await;
     }
 
     pub fn set_fault(&self, fault: Fault) {

@@ -37,6 +37,7 @@ use crate::session::{self, Client, Permits, Services, UpstreamMode};
 use crate::socket::ByteStream;
 use crate::telemetry;
 use crate::telemetry::connections::HttpError;
+use crate::upstream::PassedUpstream;
 
 /// A client that is connected when the gateway begins to drain and has not sent a request yet may send one
 /// for this long, but for at most half of `[shutdown] grace`.
@@ -66,6 +67,8 @@ pub(super) struct Connection {
 /// The result of an upgrade whose 101 response is on its way.
 pub(super) enum Upgraded {
     Admitted(Box<Admission>, IpAddr, Option<IpPermit>, Option<Lease>),
+    /// The same, with the socket that an upstream has opened for the client.
+    Passed(Box<Admission>, Box<PassedUpstream>, IpAddr, Option<IpPermit>, Option<Lease>),
     /// The gateway sends a fixed reply, if the client may have it, and closes the socket.
     Closed(Option<String>, CloseReason, Option<IpPermit>),
     /// A route refuses the client of this address. The gateway sends at most one event and closes the socket.
@@ -82,7 +85,7 @@ pub(super) struct HttpPhase {
     has_ip_permit: bool,
     /// Whether a handshake was attempted. Accepting the connection has paid for the first.
     has_attempted: Cell<bool>,
-    exchange: Rc<Exchange>,
+    pub exchange: Rc<Exchange>,
     /// Notified when a request has arrived.
     request_received: Notify,
 }
@@ -169,6 +172,17 @@ impl HttpFrontend {
                 tokio::task::spawn_local(async move {
                     let _guard = tracked;
                     session::open(services, stream, arrival, client, permits).await;
+                });
+            }
+            Upgraded::Passed(admission, upstream, address, ip, lease) => {
+                permits.ip = permits.ip.take().or(ip);
+                permits.lease = lease;
+                let client = self.build_client(*admission, address);
+                let services = Rc::clone(&self.services);
+                tokio::task::spawn_local(async move {
+                    let _guard = tracked;
+                    let early = early.to_vec();
+                    session::pass(services, stream, early, *upstream, client, permits).await;
                 });
             }
             Upgraded::Closed(text, reason, ip) => {
@@ -355,15 +369,19 @@ impl HttpFrontend {
         self.limits.acquire_ip(ip, config).map(Some)
     }
 
-    fn build_client(&self, admission: Admission, address: IpAddr) -> Client {
+    /// Identifies the one whose share of a bound a client takes.
+    pub(super) fn sender_key(&self, admission: &Admission, address: IpAddr) -> SenderKey {
         let config = &self.services.config().config;
-        let user_id = admission.identity.user_id.as_ref();
-        let key = match user_id {
+        match admission.identity.user_id.as_ref() {
             None if !config.server.tells_addresses_apart() => {
                 SenderKey::Connection(admission.connection_id)
             }
-            _ => SenderKey::new(user_id, address, config.limits.ipv6_prefix),
-        };
+            user => SenderKey::new(user, address, config.limits.ipv6_prefix),
+        }
+    }
+
+    fn build_client(&self, admission: Admission, address: IpAddr) -> Client {
+        let key = self.sender_key(&admission, address);
         Client {
             upstream: UpstreamMode::of(&self.services.config(), &admission.route),
             route: RefCell::new(admission.route),

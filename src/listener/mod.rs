@@ -14,6 +14,7 @@ mod http;
 mod linger;
 mod malformed;
 mod runtime_config;
+mod upstream_socket;
 mod websocket;
 
 pub use accept::Worker;

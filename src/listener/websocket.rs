@@ -9,12 +9,14 @@ use hyper::body::Incoming;
 use hyper::{Request, Response};
 
 use super::http::{HttpFrontend, HttpPhase, Upgraded};
+use super::upstream_socket::Refused;
 use crate::clock;
 use crate::config;
 use crate::handshake::{Admission, Handshake, HandshakeAttempt, Rejection, upgrade};
 use crate::limits::{IpPermit, Lease, LeaseKey, LeaseKind};
 use crate::protocol::{ClientAddress, CloseReason, Params, with_timestamp};
 use crate::telemetry::connections::Admitted;
+use crate::upstream::PassedUpstream;
 
 impl HttpFrontend {
     /// Admits or rejects a WebSocket of `route`.
@@ -27,7 +29,8 @@ impl HttpFrontend {
         request: &Request<Incoming>,
         ip: Result<Option<IpPermit>, Rejection>,
     ) -> Response<Full<Bytes>> {
-        let upgrade = match upgrade::check(request) {
+        let is_passed = route.protocol == config::Protocol::Pass;
+        let upgrade = match upgrade::check(request, is_passed) {
             Ok(upgrade) => upgrade,
             Err(response) => return response,
         };
@@ -37,17 +40,26 @@ impl HttpFrontend {
                 let admitted = handshake.admit(Arc::clone(route), params, request, &attempt).await;
                 // While the engine is away no client can join its channel.
                 let is_live = self.services.broker.is_live();
-                (
-                    admitted
-                        .and_then(|one| if is_live { Ok(one) } else { Err(Rejection::engine()) }),
-                    ip,
-                )
+                let admitted = admitted.and_then(|one| match is_live || one.channel.is_none() {
+                    true => Ok(one),
+                    false => Err(Rejection::engine()),
+                });
+                (admitted, ip)
             }
             Err(rejection) => (Err(rejection), None),
         };
+        let verdict = match verdict {
+            Ok(admission) if is_passed => {
+                let opened = self.open_upstream(phase, handshake, address, request, &admission);
+                // Boxed, because it is large and most handshakes do without it.
+                Box::pin(opened).await.map(|upstream| (admission, Some(Box::new(upstream))))
+            }
+            Ok(admission) => Ok((admission, None)),
+            Err(rejection) => Err(rejection.into()),
+        };
         let decision = match &verdict {
-            Ok(admission) => Ok(admission.admitted()),
-            Err(rejection) => Err(rejection),
+            Ok((admission, _)) => Ok(admission.admitted()),
+            Err(refused) => Err(&refused.rejection),
         };
         attempt.finish(route.path.as_str(), decision);
         self.complete_upgrade(phase, (address.ip, ip), route, upgrade, verdict)
@@ -62,7 +74,7 @@ impl HttpFrontend {
         request: &Request<Incoming>,
         ip: Result<Option<IpPermit>, Rejection>,
     ) -> Response<Full<Bytes>> {
-        let upgrade = match upgrade::check(request) {
+        let upgrade = match upgrade::check(request, false) {
             Ok(upgrade) => upgrade,
             Err(response) => return response,
         };
@@ -92,18 +104,30 @@ impl HttpFrontend {
         (address, ip): (IpAddr, Option<IpPermit>),
         route: &config::Route,
         upgrade: upgrade::UpgradeRequest,
-        verdict: Result<Admission, Rejection>,
+        verdict: Result<(Admission, Option<Box<PassedUpstream>>), Refused>,
     ) -> Response<Full<Bytes>> {
         let (upgraded, response) = match verdict {
-            Ok(mut admission) => {
+            Ok((mut admission, Some(mut upstream))) => {
+                let lease = self.hold_lease(&mut admission);
+                let headers = std::mem::take(&mut upstream.headers);
+                let response = upgrade.accept_as(headers, upstream.subprotocol.take());
+                (Upgraded::Passed(Box::new(admission), upstream, address, ip, lease), response)
+            }
+            Ok((mut admission, None)) => {
                 let lease = self.hold_lease(&mut admission);
                 let response = upgrade.accept(admission.subprotocol.as_deref());
                 (Upgraded::Admitted(Box::new(admission), address, ip, lease), response)
             }
-            Err(rejection) if route.reject == config::Reject::Http => {
+            // A redirect has no close code.
+            Err(Refused { answer: Some(answer), .. })
+                if route.reject == config::Reject::Http || answer.status().is_redirection() =>
+            {
+                return *answer;
+            }
+            Err(Refused { rejection, .. }) if route.reject == config::Reject::Http => {
                 return rejection.to_response();
             }
-            Err(rejection) => {
+            Err(Refused { rejection, .. }) => {
                 let event = rejection.event();
                 let event = match route.timestamps {
                     true => event.map(|event| with_timestamp(&event, &clock::now_rfc3339())),

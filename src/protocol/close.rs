@@ -25,6 +25,8 @@ label_enum! {
         BrokerGap => "broker_gap",
         /// 1013: the engine or the upstream is unavailable, or the node is full.
         Overloaded => "overloaded",
+        /// 1014: the upstream of a pass route broke RFC 6455, or takes nothing any more.
+        BadGateway => "bad_gateway",
         /// 4001: no valid credentials, or they have expired.
         Unauthenticated => "unauthenticated",
         /// 4001, or the code of the command: a server closed the connection through the server API.
@@ -105,6 +107,7 @@ impl CloseReason {
             Self::Restarting => (1012, "restarting", Resume),
             Self::BrokerGap => (1012, "publications may have been missed", Resume),
             Self::Overloaded => (1013, "try again later", BackOff),
+            Self::BadGateway => (1014, "bad gateway", BackOff),
             Self::Unauthenticated => (4001, "not authenticated", Reauthenticate),
             Self::Disconnected => (4001, "disconnected by the server", Reauthenticate),
             Self::Forbidden => (4003, "not allowed", Stop),

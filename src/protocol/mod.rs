@@ -1,6 +1,7 @@
 //! The wire format: close reasons, error codes, ids, channel names, patterns, and the frames that clients send and
 //! the gateway writes. Nothing here does I/O.
 
+mod bits128;
 mod cancelled_tasks;
 mod client_address;
 mod client_frame;
@@ -21,6 +22,7 @@ mod own_origin;
 mod path;
 mod portable_json;
 mod position;
+mod proxied_headers;
 mod publication;
 mod reply_end;
 mod request_head;
@@ -30,6 +32,7 @@ mod timestamp;
 mod trace_context;
 mod websocket_accept;
 
+pub use bits128::Bits128;
 pub use cancelled_tasks::{
     ANY_NAME_MEMORY, CANCELLED_MEMORY, CancelledTasks, EventNames, INTERNAL_PREFIX, TaskNotice,
 };
@@ -57,6 +60,9 @@ pub use own_origin::own_origins;
 pub use path::{Params, PathPattern, Template, TemplateContext, UnfitForUrl, is_path_step};
 pub use portable_json::{NotPortable, check_portable};
 pub use position::{Epoch, Position, ResumePoint, with_position};
+pub use proxied_headers::{
+    add_via, clean_trailers, count_forward, remove_hop_by_hop, set_forwarded,
+};
 pub use publication::{
     NotJson, PublishedObject, published_bytes, published_object, published_text,
 };

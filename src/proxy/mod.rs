@@ -6,7 +6,6 @@
 
 mod failure;
 mod framing;
-mod headers;
 mod in_flight;
 mod interim;
 mod pace;
@@ -26,7 +25,9 @@ use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 
 use crate::config;
 use crate::http_client::{self, HttpClient};
-use crate::protocol::{ClientAddress, is_path_step};
+use crate::protocol::{
+    ClientAddress, add_via, count_forward, is_path_step, remove_hop_by_hop, set_forwarded,
+};
 use crate::telemetry;
 use crate::telemetry::upstreams::ProxyFailure;
 pub use failure::refuse;
@@ -113,10 +114,10 @@ impl Upstream {
         let received = std::mem::replace(&mut head.version, Version::HTTP_11);
         // An HTTP/1.0 client knows no interim responses.
         let takes_interim = received == Version::HTTP_11;
-        headers::remove_hop_by_hop(&mut head.headers);
-        headers::set_forwarded(&mut head.headers, client);
-        headers::add_via(&mut head.headers, received);
-        headers::count_forward(&head.method, &mut head.headers);
+        remove_hop_by_hop(&mut head.headers);
+        set_forwarded(&mut head.headers, client);
+        add_via(&mut head.headers, received);
+        count_forward(&head.method, &mut head.headers);
         let may_repeat = body.is_end_stream() && head.method.is_idempotent();
         let again = may_repeat.then(|| head.clone());
         let build = |head: Parts, upload| {
@@ -138,7 +139,7 @@ impl Upstream {
         // The connection to the client is HTTP/1.1, whatever version the upstream answered with.
         *response.version_mut() = Version::HTTP_11;
         framing::unify(&mut response).map_err(failure::of_framing)?;
-        headers::remove_hop_by_hop(response.headers_mut());
+        remove_hop_by_hop(response.headers_mut());
         Ok(response)
     }
 

@@ -11,9 +11,9 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep};
 
-use super::headers;
 use super::pace::Pace;
 use crate::config::MinPace;
+use crate::protocol::clean_trailers;
 
 /// A request body that records when it makes progress. A client that sends it too slowly, or not whole, ends it with an
 /// error.
@@ -139,7 +139,7 @@ impl Body for Upload {
                 self.pace.moved(Instant::now(), bytes);
                 self.progress.record();
                 if let Some(trailers) = frame.trailers_mut() {
-                    headers::clean_trailers(trailers);
+                    clean_trailers(trailers);
                 }
                 Poll::Ready(Some(Ok(frame)))
             }

@@ -56,7 +56,7 @@ impl Sender {
             connection: self.connection_id,
             request: &self.request_id,
             user: self.user_id.as_ref(),
-            channel: &self.channel,
+            channel: Some(&self.channel),
         }
     }
 

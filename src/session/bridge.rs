@@ -12,7 +12,6 @@ use tokio::task::JoinHandle;
 use super::{Client, Session};
 use crate::config::Protocol;
 use crate::protocol::{CloseReason, ErrorCode};
-use crate::replies::Refusal;
 use crate::socket::frame::{self, Opcode};
 use crate::socket::{ConnectionEnd, ReadPause, Socket};
 use crate::telemetry::spans::SpanStatus;
@@ -47,6 +46,8 @@ impl Bridge {
             Some(ConnectionEnd::ByGateway(reason)) => reason.code(),
             Some(ConnectionEnd::ByServer(code) | ConnectionEnd::ByPeer(Some(code))) => code,
             Some(ConnectionEnd::ByPeer(None)) => 1000,
+            // Only the end of a socket that forwards, which has no bridge.
+            Some(ConnectionEnd::ByUpstream(_) | ConnectionEnd::UpstreamLost) => 1000,
             // 1006 is never sent (RFC 6455 section 7.4.1); going away is what happened.
             Some(ConnectionEnd::Lost) | None => 1001,
         };
@@ -93,27 +94,19 @@ fn size(message: &SocketMessage) -> usize {
     }
 }
 
-/// What became of a message that is over a limit.
-enum OverLimit {
-    /// Its sender got an error, and it is left out.
-    Answered,
-    /// Where messages pass unread, nothing can be answered and nothing may be left out: the client is closed.
-    Closed(CloseReason),
-}
-
 impl Session {
     /// Opens the upstream's socket. If that fails, closes the client's.
     pub(super) async fn open_bridge(self: &Rc<Self>) {
         let route = self.client.route();
         let Client { params, channel, identity, connection_id, request_id, trace, .. } =
             &self.client;
-        let Some(upstream) = route.upstream.as_deref() else { return };
+        let (Some(upstream), Some(channel)) = (route.upstream.as_deref(), channel) else { return };
         let identity = identity.borrow().clone();
         let config = self.services.config();
         let mut span = config.upstreams.span(upstream, trace);
         let trace = &span.context().unwrap_or(*trace);
         let request = SocketRequest {
-            channel,
+            channel: Some(channel),
             params,
             user_id: identity.user_id.as_ref(),
             sender: &self.client.key,
@@ -166,36 +159,24 @@ impl Session {
         }
     }
 
-    /// Counts a message against the limit that all nodes share.
-    async fn check_user_limits(&self) -> Result<(), OverLimit> {
-        if self.client.route.borrow().limits.messages_per_user.is_none() {
-            return Ok(());
+    /// Counts a message against the limit that all nodes share, and answers one that exceeds it. Returns
+    /// whether the message is within the limit.
+    async fn check_user_limits(&self) -> bool {
+        let Some(sender) = self.sender() else { return false };
+        let checked = self.services.replies.take_user_rate(&sender).await;
+        if let Err(refusal) = checked {
+            self.refuse(&refusal.event());
         }
-        let checked = self.services.replies.take_user_rate(&self.sender()).await;
-        checked.map_err(|refusal| {
-            if self.client.route.borrow().protocol == Protocol::Json {
-                self.refuse(&refusal.event());
-                return OverLimit::Answered;
-            }
-            let reason = match refusal {
-                Refusal::RateLimited { .. } => CloseReason::Flooding,
-                _ => CloseReason::Overloaded,
-            };
-            self.socket.close(reason);
-            OverLimit::Closed(reason)
-        })
+        checked.is_ok()
     }
 
     /// Sends messages from the client to the upstream until either has ended.
     async fn send_all(&self, bridge: &Bridge, mut sender: UpstreamSender) {
         loop {
             while let Some(message) = bridge.pop() {
-                match self.check_user_limits().await {
-                    Ok(()) => {}
-                    Err(OverLimit::Answered) => continue,
-                    Err(OverLimit::Closed(reason)) => {
-                        return sender.close(reason.code(), reason.text()).await;
-                    }
+                let is_json = self.client.route.borrow().protocol == Protocol::Json;
+                if is_json && !self.check_user_limits().await {
+                    continue;
                 }
                 if sender.send(message).await.is_err() {
                     self.socket.close(CloseReason::InternalError);

@@ -18,7 +18,8 @@ pub struct Client {
     pub route: RefCell<Arc<Route>>,
     pub upstream: UpstreamMode,
     pub params: Arc<Params>,
-    pub channel: ChannelName,
+    /// `None` if the route has none.
+    pub channel: Option<ChannelName>,
     /// A refresh of the credentials replaces it; the user stays.
     pub identity: RefCell<Identity>,
     /// The user of `identity`, for places that cannot borrow it. `None` if the client is anonymous.

@@ -71,7 +71,7 @@ impl Services {
         let mut rows = Gathering::new(query.limit);
         self.registry
             .for_each(|session| {
-                let channel = &session.client.channel;
+                let Some(channel) = &session.client.channel else { return };
                 if query.matches(channel) && session.socket.is_open() && rows.offer(channel) {
                     rows.add(ChannelRow { channel: channel.clone(), connections: 1 });
                 }
@@ -86,7 +86,7 @@ impl Session {
         let Connections { user_id, channel, route, .. } = query;
         let client = &self.client;
         user_id.as_ref().is_none_or(|id| client.identity.borrow().user_id.as_ref() == Some(id))
-            && channel.as_ref().is_none_or(|channel| client.channel == *channel)
+            && (channel.is_none() || client.channel == *channel)
             && route.as_ref().is_none_or(|route| client.route.borrow().path.as_str() == route)
     }
 
@@ -119,7 +119,7 @@ impl Session {
                 identity.user_id.as_ref() == Some(id)
             }
             Target::Connection(id) => self.client.connection_id == *id,
-            Target::Channel(name) => self.client.channel == *name,
+            Target::Channel(name) => self.client.channel.as_ref() == Some(name),
         }
     }
 }

@@ -205,7 +205,7 @@ impl Session {
         let identity = identity.map_err(RefreshRefusal::Credential)?;
         if identity.user_id.as_ref() != Some(user_id) {
             Err(RefreshRefusal::OtherUser)
-        } else if !identity.may_join(client.channel.as_str()) {
+        } else if !identity.may_join_route(client.channel.as_ref()) {
             Err(RefreshRefusal::Channel)
         } else {
             // Keeps the form that the client and its upstream know, a number or a text.

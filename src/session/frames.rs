@@ -18,7 +18,7 @@ use crate::protocol::{
 use crate::replies::{CancelOutcome, CheckedMessage};
 use crate::socket::Event;
 use crate::telemetry;
-use crate::telemetry::messages::FrameKind;
+use crate::telemetry::messages::{FrameKind, LocalLimit};
 use crate::upstream::SocketMessage;
 
 impl Session {
@@ -26,7 +26,9 @@ impl Session {
         match event {
             Event::Text(text) => match self.client.route.borrow().protocol {
                 Protocol::Json => self.on_json(text),
-                Protocol::Raw => self.on_raw(SocketMessage::Text(copy(text.as_bytes()))),
+                Protocol::Raw | Protocol::Pass => {
+                    self.on_raw(SocketMessage::Text(copy(text.as_bytes())));
+                }
             },
             Event::Binary(bytes) => match self.client.route.borrow().binary {
                 Binary::Reject => self.socket.close(CloseReason::BinaryRefused),
@@ -98,7 +100,7 @@ impl Session {
         }
         match self.take_message() {
             Verdict::Allowed => self.send_to_bridge(message),
-            Verdict::Refused { .. } => self.socket.close(CloseReason::Flooding),
+            Verdict::Refused { .. } => self.close_over_limit(LocalLimit::MessagesPerConnection),
         }
     }
 
@@ -166,10 +168,11 @@ impl Session {
     /// Any client of its channel may cancel a reply; the terminal event is the answer, to everybody. Bounded
     /// like pings, so that a client which has used up its messages can still cancel.
     fn on_cancel(self: &Rc<Self>, task_id: &str) {
+        let Some(channel) = self.client.channel.clone() else { return };
         if let Verdict::Refused { retry_after } = self.take_ping() {
             return self.refuse_rate(retry_after, None);
         }
-        let task = Task { channel: self.client.channel.clone(), id: task_id.into() };
+        let task = Task { channel, id: task_id.into() };
         match self.services.replies.cancel_here(&task) {
             Some(outcome) => self.answer_cancel(outcome, task_id),
             None => {

@@ -53,7 +53,7 @@ impl Session {
     /// The bytes of this client's messages that wait or are on their way to the upstream.
     pub(super) fn bytes_in_progress(&self) -> usize {
         let bridged = self.bridge.borrow().as_ref().map_or(0, |bridge| bridge.queued_bytes());
-        self.inbox.borrow().bytes + bridged
+        self.inbox.borrow().bytes + bridged + self.waiting_bytes.get()
     }
 
     /// Drops the messages that wait. The one that is on its way to the upstream goes on.
@@ -86,7 +86,8 @@ impl Session {
     async fn relay(&self, message: CheckedMessage) {
         #[cfg(any(test, feature = "internals"))]
         super::panics::panic_on_request(&message.text);
-        let (sender, id) = (self.sender(), message.id.clone());
+        let Some(sender) = self.sender() else { return };
+        let id = message.id.clone();
         let outcome = self.services.replies.relay(&sender, message).await;
         self.answer(&sender, id.as_deref(), outcome);
     }
@@ -118,14 +119,14 @@ impl Session {
         self.send_event(&json(config.upstreams.queued_event(upstream, &sender.channel)));
     }
 
-    /// This client as the sender of a message.
-    pub(super) fn sender(&self) -> Sender {
+    /// This client as the sender of a message. `None` if it has no channel, to which a reply could go.
+    pub(super) fn sender(&self) -> Option<Sender> {
         let client = &self.client;
-        Sender {
+        Some(Sender {
             socket: Rc::clone(&self.socket),
             route: client.route(),
             route_metrics: Arc::clone(&self.route_metrics),
-            channel: client.channel.clone(),
+            channel: client.channel.clone()?,
             params: Arc::clone(&client.params),
             user_id: client.user_id.clone(),
             key: client.key.clone(),
@@ -133,6 +134,6 @@ impl Session {
             connection_id: client.connection_id,
             request_id: client.request_id.clone(),
             trace: client.trace,
-        }
+        })
     }
 }

@@ -17,6 +17,7 @@ mod inbox;
 mod memory;
 mod opening;
 mod panics;
+mod pass;
 mod presence;
 mod rate_buckets;
 mod registry;
@@ -27,6 +28,7 @@ mod services;
 pub use client::{Arrival, Client, Permits, UpstreamMode};
 pub use commands::run_commands;
 pub use opening::{open, send_and_close};
+pub use pass::pass;
 pub use presence::Presence;
 pub use registry::SessionRegistry;
 pub use services::Services;
@@ -60,6 +62,8 @@ pub struct Session {
     inbox: RefCell<Inbox>,
     bridge: RefCell<Option<Rc<Bridge>>>,
     subscription: RefCell<Option<Subscription>>,
+    /// How many of the client's bytes wait for the upstream of a pass route.
+    waiting_bytes: Cell<usize>,
     /// The channel's history is being read and sent.
     is_replaying: Cell<bool>,
     /// When the session opened, since the thread's start.
@@ -72,6 +76,29 @@ pub struct Session {
 }
 
 impl Session {
+    fn new(services: Rc<Services>, socket: Rc<Socket>, client: Client, permits: Permits) -> Self {
+        let now = services.now();
+        let route_metrics = RouteMetrics::of(&client.route.borrow().path);
+        Self {
+            route_metrics,
+            socket,
+            rates: Default::default(),
+            heartbeat: Heartbeat::new(now),
+            credentials: CredentialState::new(now),
+            inbox: RefCell::default(),
+            bridge: RefCell::default(),
+            waiting_bytes: Cell::new(0),
+            is_replaying: Cell::new(false),
+            subscription: RefCell::default(),
+            opened: now,
+            registry_slot: Cell::new(0),
+            has_panicked: Cell::new(false),
+            _permits: permits,
+            services,
+            client,
+        }
+    }
+
     /// Sends an event of the gateway's own, to this connection alone.
     fn send_event(&self, json: &str) {
         if self.client.route.borrow().timestamps {
@@ -85,6 +112,6 @@ impl Session {
     fn log_fields(&self) -> ConnectionFields<'_> {
         let Client { connection_id, request_id, user_id, channel, .. } = &self.client;
         let (connection, user) = (*connection_id, user_id.as_ref());
-        ConnectionFields { connection, request: request_id, user, channel }
+        ConnectionFields { connection, request: request_id, user, channel: channel.as_ref() }
     }
 }

@@ -1,6 +1,6 @@
 //! How a session begins and ends, and what connections without a session are sent.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -9,8 +9,6 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 
-use super::credentials::CredentialState;
-use super::heartbeat::Heartbeat;
 use super::resume::Replay;
 use super::{Arrival, Client, Permits, Services, Session, UpstreamMode};
 use crate::config;
@@ -18,7 +16,6 @@ use crate::limits::RefusalDelay;
 use crate::protocol::{CloseReason, ResumePoint};
 use crate::socket::{ByteStream, ConnectionEnd, Event, Socket};
 use crate::telemetry::connections::ClientOrigin;
-use crate::telemetry::route::RouteMetrics;
 
 /// A refused client's frames are read only to find its close frame.
 const REFUSED_MESSAGE_BYTES: usize = 1024;
@@ -41,24 +38,7 @@ pub async fn open(
     let Arrival { mut early, resume } = arrival;
     let route = client.route();
     let socket = Rc::new(Socket::new(stream, route.max_message_bytes, route.send_queue));
-    let now = services.now();
-    let session = Rc::new(Session {
-        socket: Rc::clone(&socket),
-        route_metrics: RouteMetrics::of(&route.path),
-        rates: Default::default(),
-        heartbeat: Heartbeat::new(now),
-        credentials: CredentialState::new(now),
-        inbox: RefCell::default(),
-        bridge: RefCell::default(),
-        is_replaying: Cell::new(false),
-        subscription: RefCell::default(),
-        opened: now,
-        registry_slot: Cell::new(0),
-        has_panicked: Cell::new(false),
-        _permits: permits,
-        services,
-        client,
-    });
+    let session = Rc::new(Session::new(services, Rc::clone(&socket), client, permits));
     // From here on the guard gives everything back, whatever happens.
     let drive = Drive::begin(&session);
     // A drain that has begun may have closed its last session already.
@@ -167,7 +147,9 @@ impl Drop for Drive {
 impl Session {
     /// Subscribes, opens the upstream's socket where there is one, and sends `connected`.
     async fn begin(self: &Rc<Self>, resume: Option<ResumePoint>, replay: Replay) {
-        match self.services.broker.subscribe(&self.client.channel, &self.socket).await {
+        // Only pass routes have no channel, and their connections begin otherwise.
+        let Some(channel) = &self.client.channel else { return };
+        match self.services.broker.subscribe(channel, &self.socket).await {
             Ok(subscription) => {
                 *self.subscription.borrow_mut() = Some(subscription);
                 if self.client.upstream == UpstreamMode::Socket {
@@ -191,7 +173,7 @@ impl Session {
         }
     }
 
-    fn finish(&self) {
+    pub(super) fn finish(&self) {
         self.socket.abort();
         self.subscription.borrow_mut().take();
         self.leave_presence();

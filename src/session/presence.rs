@@ -71,6 +71,7 @@ impl Session {
     /// Announces the client on its channel, once the subscription is confirmed and `connected` is sent.
     pub(super) fn join_presence(&self) {
         let client = &self.client;
+        let Some(channel) = &client.channel else { return };
         if client.route.borrow().presence == config::Presence::Off || !self.socket.is_open() {
             return;
         }
@@ -82,7 +83,7 @@ impl Session {
             connected_at: clock::unix_seconds(),
             events: client.route.borrow().presence == config::Presence::Events,
         };
-        self.services.presence.members.enter(&client.channel, member);
+        self.services.presence.members.enter(channel, member);
     }
 
     pub(super) fn leave_presence(&self) {

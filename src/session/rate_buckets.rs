@@ -45,7 +45,15 @@ impl Session {
         let Some(rate) = self.client.route.borrow().limits.frames_per_connection else { return };
         let limit = LocalLimit::FramesPerConnection;
         if let Verdict::Refused { .. } = self.take(&self.rates.frames, rate, limit) {
-            self.socket.close(CloseReason::Flooding);
+            self.close_over_limit(limit);
+        }
+    }
+
+    /// Closes a client that is over a limit, and says which.
+    pub(super) fn close_over_limit(&self, limit: LocalLimit) {
+        if self.socket.is_open() {
+            telemetry::messages::closed_over_limit(self.log_fields(), limit);
+            self.socket.close_over(CloseReason::Flooding, &format!("over {limit}"));
         }
     }
 

@@ -13,7 +13,8 @@ use super::Session;
 use crate::broker::{Page, PublishError, ReadFrom, compact, concat};
 use crate::config::{Compact, Protocol};
 use crate::protocol::{
-    CloseReason, ErrorCode, ErrorEvent, Position, ResumePoint, StartPosition, connected, resumed,
+    ChannelName, CloseReason, ErrorCode, ErrorEvent, Position, ResumePoint, StartPosition,
+    connected, resumed,
 };
 use crate::redis_link::EngineUnavailable;
 use crate::retry::retry;
@@ -54,19 +55,20 @@ impl Drop for Replay {
 impl Session {
     /// Sends `connected`, then lets the channel's publications follow.
     pub(super) async fn start_channel(self: &Rc<Self>, point: Option<ResumePoint>, replay: Replay) {
-        if self.client.route.borrow().protocol == Protocol::Raw {
+        let Some(channel) = &self.client.channel else { return };
+        if self.client.route.borrow().protocol != Protocol::Json {
             return;
         }
-        if !self.services.history.keeps(&self.client.channel) {
+        if !self.services.history.keeps(channel) {
             if point.is_some() {
                 telemetry::delivery::resumed(self.log_fields(), ResumeOutcome::NotRecovered);
             }
             return self.send_connected(point.map(|_| &NOT_RECOVERED));
         }
-        match self.start(point).await {
+        match self.start(channel, point).await {
             Ok((begin, page)) => {
                 self.send_connected(Some(&begin));
-                self.follow(page, replay);
+                self.follow(channel, page, replay);
             }
             Err(_) => self.socket.close(CloseReason::Overloaded),
         }
@@ -82,7 +84,8 @@ impl Session {
 
     /// A `resume` frame, from a client that has got `connected` already and ignores what has come since.
     pub(super) fn on_resume(self: &Rc<Self>, point: ResumePoint) {
-        if !self.services.history.keeps(&self.client.channel) {
+        let Some(channel) = self.client.channel.clone() else { return };
+        if !self.services.history.keeps(&channel) {
             telemetry::delivery::resumed(self.log_fields(), ResumeOutcome::NotRecovered);
             return self.send_event(&resumed(&NOT_RECOVERED));
         }
@@ -92,10 +95,10 @@ impl Session {
         }
         let (session, replay) = (Rc::clone(self), Replay::begin(self));
         self.spawn(async move {
-            match session.start(Some(point)).await {
+            match session.start(&channel, Some(point)).await {
                 Ok((begin, page)) => {
                     session.send_event(&resumed(&begin));
-                    session.follow(page, replay);
+                    session.follow(&channel, page, replay);
                 }
                 Err(_) => session.socket.close(CloseReason::Overloaded),
             }
@@ -105,9 +108,10 @@ impl Session {
     /// Finds where the connection begins, and reads what it is to be sent first.
     async fn start(
         &self,
+        channel: &ChannelName,
         point: Option<ResumePoint>,
     ) -> Result<(StartPosition, Page), PublishError> {
-        let found = self.find(point).await;
+        let found = self.find(channel, point).await;
         if found.is_err() && point.is_some() {
             telemetry::delivery::resumed(self.log_fields(), ResumeOutcome::EngineDown);
         }
@@ -116,9 +120,10 @@ impl Session {
 
     async fn find(
         &self,
+        channel: &ChannelName,
         point: Option<ResumePoint>,
     ) -> Result<(StartPosition, Page), PublishError> {
-        let (history, channel) = (&self.services.history, &self.client.channel);
+        let history = &self.services.history;
         let mut missed = None;
         if let Some(ResumePoint::At(position)) = point {
             let page = history.read(channel, ReadFrom::After(position)).await?;
@@ -144,10 +149,10 @@ impl Session {
     }
 
     /// Sends `page` and what follows it.
-    fn follow(self: &Rc<Self>, page: Page, replay: Replay) {
-        self.services.broker.start_after(&self.client.channel, page.now);
+    fn follow(self: &Rc<Self>, channel: &ChannelName, page: Page, replay: Replay) {
+        self.services.broker.start_after(channel, page.now);
         if let Some((after, replay)) = self.send_page(page, replay) {
-            self.spawn(Rc::clone(self).send_pages(after, replay));
+            self.spawn(Rc::clone(self).send_pages(channel.clone(), after, replay));
         }
     }
 
@@ -177,7 +182,12 @@ impl Session {
     }
 
     /// Sends page after page, each when the one before has been written.
-    async fn send_pages(self: Rc<Self>, mut after: Position, mut replay: Replay) {
+    async fn send_pages(
+        self: Rc<Self>,
+        channel: ChannelName,
+        mut after: Position,
+        mut replay: Replay,
+    ) {
         loop {
             if tokio::time::timeout(PAGE_TIMEOUT, self.socket.drained()).await.is_err() {
                 return self.socket.close(CloseReason::TooSlow);
@@ -186,7 +196,7 @@ impl Session {
                 return;
             }
             self.socket.skip_positioned(false);
-            let Some(page) = self.read_page(after).await else {
+            let Some(page) = self.read_page(&channel, after).await else {
                 return self.socket.close(CloseReason::BrokerGap);
             };
             if page.after.is_none() {
@@ -200,9 +210,9 @@ impl Session {
         }
     }
 
-    async fn read_page(&self, after: Position) -> Option<Page> {
+    async fn read_page(&self, channel: &ChannelName, after: Position) -> Option<Page> {
         let from = ReadFrom::After(after);
-        let read = || self.services.history.read(&self.client.channel, from);
+        let read = || self.services.history.read(channel, from);
         retry(READ_ATTEMPTS, READ_PAUSE, |EngineUnavailable| true, read).await.ok()
     }
 }

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::io::AsyncWrite;
 
+use super::forwarding::Forwarding;
 use super::frame::{self, Opcode};
-use super::{ConnectionEnd, Socket};
+use super::{ConnectionEnd, Delivery, Socket};
 use crate::protocol::CloseReason;
 
 /// How long a peer may take to answer our close frame.
@@ -33,6 +34,8 @@ pub(super) enum Phase {
     Open,
     /// Our close frame is queued or sent; the peer's is awaited. Nothing else of the peer is used.
     Closing,
+    /// The peer's close frame came, and the upstream's answer is awaited. What the upstream still sends is forwarded.
+    Answering,
     /// Both close frames are sent, or the peer broke the protocol or floods. The outbox is flushed, our half is shut
     /// down, and what still comes is discarded, so that the peer reads our close frame and not a reset.
     Lingering,
@@ -44,6 +47,14 @@ impl Socket {
     /// Begins the closing handshake. Does nothing on a connection that is ending already.
     pub fn close(&self, reason: CloseReason) {
         self.close_with(ConnectionEnd::ByGateway(reason), reason.into());
+    }
+
+    /// Like [`Socket::close`], with another text: it says which limit the client is over.
+    pub fn close_over(&self, reason: CloseReason, text: &str) {
+        if self.is_open() {
+            self.keep_end_text(text);
+        }
+        self.close_with(ConnectionEnd::ByGateway(reason), frame::close(reason.code(), text));
     }
 
     /// Like [`Socket::close`], with the code of an upstream that closed its side.
@@ -59,7 +70,7 @@ impl Socket {
         self.close_with(ConnectionEnd::ByServer(code), frame::close(code, text));
     }
 
-    fn keep_end_text(&self, text: &str) {
+    pub(super) fn keep_end_text(&self, text: &str) {
         if !text.is_empty() {
             // The first text stays: a connection ends once.
             let _ = self.end_text.set(text.into());
@@ -70,7 +81,9 @@ impl Socket {
         if !self.is_open() {
             return;
         }
-        {
+        if let Some(forwarding) = &self.forwarding {
+            self.close_forwarding(forwarding, frame);
+        } else {
             let mut outbox = self.outbox.borrow_mut();
             // Publications with a position are left to the history: earlier ones may still have been on
             // their way to this client.
@@ -95,6 +108,21 @@ impl Socket {
         }
         self.flush();
         self.wake();
+    }
+
+    /// Queues the close frame, behind the frame that is being forwarded.
+    fn close_forwarding(&self, forwarding: &Forwarding, frame: Bytes) {
+        let mut outbox = self.outbox.borrow_mut();
+        let held = outbox.release_all();
+        if forwarding.is_in_frame() {
+            return forwarding.wait_with_close(frame);
+        }
+        // Publications cannot be put inside a message that will not end. What overflows is left out.
+        let fits = |publication: Delivery| outbox.push(publication.frame).is_ok();
+        if forwarding.is_between() {
+            let _ = held.into_iter().all(fits);
+        }
+        outbox.push_page(frame);
     }
 
     /// Aborts the connection if its deadline has passed at `now`.
@@ -130,6 +158,16 @@ impl Socket {
     /// Discards everything that the peer sends from now on.
     pub(super) fn linger(&self) {
         self.enter_phase(Phase::Lingering, CLOSE_TIMEOUT);
+    }
+
+    /// The peer's close frame is awaited.
+    pub(super) fn await_close(&self) {
+        self.enter_phase(Phase::Closing, CLOSE_TIMEOUT);
+    }
+
+    /// The upstream's answer to the peer's close frame is awaited.
+    pub(super) fn await_answer(&self) {
+        self.enter_phase(Phase::Answering, CLOSE_TIMEOUT);
     }
 
     fn enter_phase(&self, phase: Phase, timeout: Duration) {

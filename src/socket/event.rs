@@ -27,6 +27,10 @@ pub enum ConnectionEnd {
     ByServer(u16),
     /// The peer sent the first close frame.
     ByPeer(Option<u16>),
+    /// The upstream, whose frames are forwarded, sent the first close frame.
+    ByUpstream(Option<u16>),
+    /// The upstream was gone without a close frame.
+    UpstreamLost,
     /// It broke without a close frame of the peer.
     Lost,
 }
@@ -42,6 +46,10 @@ impl ConnectionEnd {
                 (ClosedBy::Server, code, CloseCause::Reason(CloseReason::Disconnected))
             }
             Self::ByPeer(code) => (ClosedBy::Client, code.unwrap_or(1005), CloseCause::Closed),
+            Self::ByUpstream(code) => {
+                (ClosedBy::Upstream, code.unwrap_or(1005), CloseCause::Closed)
+            }
+            Self::UpstreamLost => (ClosedBy::Upstream, 1006, CloseCause::Lost),
             Self::Lost => (ClosedBy::Client, 1006, CloseCause::Lost),
         }
     }

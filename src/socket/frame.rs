@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::frame_scanner::fresh_mask;
 use crate::protocol::CloseReason;
 
 /// The type of a frame.
@@ -92,6 +93,16 @@ pub fn close(code: u16, reason: &str) -> Bytes {
     let mut payload = code.to_be_bytes().to_vec();
     payload.extend_from_slice(&reason.as_bytes()[..end]);
     encode(Opcode::Close, &payload)
+}
+
+/// Encodes a close frame of a client, which is masked.
+pub fn masked_close(code: u16, reason: &str) -> Bytes {
+    let frame = close(code, reason);
+    let mask = fresh_mask();
+    let mut masked = vec![frame[0], frame[1] | 0x80];
+    masked.extend_from_slice(&mask);
+    masked.extend(payload(&frame).iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    masked.into()
 }
 
 impl From<CloseReason> for Bytes {

@@ -9,7 +9,10 @@ mod closing;
 mod decoder;
 mod delivery;
 mod event;
+mod forwarding;
 pub mod frame;
+mod frame_scanner;
+mod head;
 mod outbox;
 mod publications;
 mod stream;
@@ -17,9 +20,10 @@ mod stream;
 mod tests;
 mod utf8;
 
-pub use decoder::{Decoder, Incoming, Proceed};
+pub use decoder::{Decoder, Incoming, Proceed, parse_close};
 pub use delivery::Delivery;
 pub use event::{ConnectionEnd, Event};
+pub use frame_scanner::{DataFrame, FrameScanner, MAX_KEPT, Place, ScanFault, Scanned};
 pub use publications::HoldGuard;
 pub use stream::{ByteStream, is_failed_connection};
 
@@ -35,6 +39,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::config::SendQueue;
 use crate::protocol::{CloseReason, Position};
 use closing::{MAX_FRAMES_TO_CLOSE, Phase};
+use forwarding::Forwarding;
 use frame::Opcode;
 use outbox::{Outbox, Overflow};
 
@@ -79,6 +84,8 @@ pub struct Socket {
     /// Publications of this epoch up to this offset are not sent: the client has them, or they are older than
     /// its subscription. `None` = all are sent.
     after: Cell<Option<Position>>,
+    /// `None` if whole messages are sent.
+    forwarding: Option<Forwarding>,
     /// Where the hub keeps this socket in its channel's list.
     pub hub_slot: Cell<usize>,
 }
@@ -115,6 +122,7 @@ impl Socket {
             fault: Cell::new(None),
             is_active: Cell::new(false),
             after: Cell::new(None),
+            forwarding: None,
             hub_slot: Cell::new(0),
         }
     }
@@ -131,14 +139,22 @@ impl Socket {
     /// The reason text of the close frame that ended the connection; "" = there is none.
     pub fn end_text(&self) -> &str {
         match self.end() {
-            Some(ConnectionEnd::ByGateway(reason)) => reason.text(),
+            Some(ConnectionEnd::ByGateway(reason)) => {
+                self.end_text.get().map_or(reason.text(), |text| text)
+            }
             _ => self.end_text.get().map_or("", |text| text),
         }
     }
 
-    /// Returns whether bytes came since the last call.
+    /// Returns whether the peer has shown a sign of life since the last call, or could not be expected to.
     pub fn take_activity(&self) -> bool {
-        self.is_active.replace(false)
+        let is_active = self.is_active.replace(false);
+        let Some(forwarding) = &self.forwarding else { return is_active };
+        // Inside a frame the peer cannot be pinged, and while it is not read its pong does not arrive. But a peer for
+        // which bytes wait has to take some.
+        let cannot_tell = self.is_reading_paused.get()
+            || (forwarding.is_in_frame() && self.outbox.borrow().is_empty());
+        forwarding.take_progress() || is_active || cannot_tell
     }
 
     /// Sends one of the gateway's own frames.
@@ -154,11 +170,14 @@ impl Socket {
     }
 
     pub fn ping(&self) {
+        if let Some(forwarding) = &self.forwarding {
+            return self.ping_between_frames(forwarding);
+        }
         self.send(frame::encode(Opcode::Ping, b""));
     }
 
     /// Makes one write past the outbox. Returns how many bytes the kernel took.
-    fn write_now(&self, bytes: &Bytes) -> Result<usize, ()> {
+    fn write_now(&self, bytes: &[u8]) -> Result<usize, ()> {
         let waker = self.waker.borrow();
         let mut cx = Context::from_waker(&waker);
         let mut stream = self.stream.borrow_mut();
@@ -183,7 +202,14 @@ impl Socket {
 
     fn poll_flush(&self, cx: &mut Context<'_>) -> Result<(), ()> {
         let mut outbox = self.outbox.borrow_mut();
-        match outbox.poll_write(&mut *self.stream.borrow_mut(), cx) {
+        let before = outbox.bytes();
+        let polled = outbox.poll_write(&mut *self.stream.borrow_mut(), cx);
+        if let Some(forwarding) = &self.forwarding
+            && outbox.bytes() < before
+        {
+            forwarding.note_progress();
+        }
+        match polled {
             Poll::Ready(Ok(())) => {
                 if let Some(waker) = self.drain_waker.borrow_mut().take() {
                     waker.wake();
@@ -278,8 +304,13 @@ impl Socket {
             _ if self.fault.get().is_some() => Proceed::Discard,
             Phase::Open => Proceed::Parse,
             Phase::Closing => Proceed::SkipMessages,
-            Phase::Lingering | Phase::HalfClosed => Proceed::Discard,
+            Phase::Answering | Phase::Lingering | Phase::HalfClosed => Proceed::Discard,
         }
+    }
+
+    /// The owner found that the peer broke the protocol. Nothing more of it is read.
+    pub fn set_fault(&self, reason: CloseReason) {
+        self.fault.set(Some(reason));
     }
 
     /// How the peer broke the protocol, if it did.

@@ -29,7 +29,7 @@ impl Socket {
         HoldGuard(Rc::clone(self))
     }
 
-    fn release(&self) {
+    pub(super) fn release(&self) {
         let held = self.outbox.borrow_mut().release();
         if !self.is_open() {
             return;

@@ -246,6 +246,8 @@ label_enum! {
         /// Your server, through the server API.
         Server => "server",
         Client => "client",
+        /// The upstream of a pass route.
+        Upstream => "upstream",
     }
 }
 
@@ -280,10 +282,12 @@ impl ConnectionMetrics {
         let label = SharedString::from(Arc::clone(&route));
         let by_client =
             [CloseCause::Closed, CloseCause::Lost].map(|cause| (ClosedBy::Client, cause));
+        let by_upstream =
+            [CloseCause::Closed, CloseCause::Lost].map(|cause| (ClosedBy::Upstream, cause));
         let by_gateway =
             CloseReason::ALL.iter().map(|r| (ClosedBy::Gateway, CloseCause::Reason(*r)));
         let by_server = [(ClosedBy::Server, CloseCause::Reason(CloseReason::Disconnected))];
-        let counters = by_client.into_iter().chain(by_gateway).chain(by_server);
+        let counters = by_client.into_iter().chain(by_upstream).chain(by_gateway).chain(by_server);
         let counters = counters.map(|(by, cause)| {
             (by, cause, CLOSES.at([label.clone(), by.label().into(), cause.label().into()]))
         });

@@ -3,7 +3,6 @@
 //!
 //! A token appears only as its log id, the first 8 hex digits of its SHA-256.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use tracing::field::display;
@@ -82,7 +81,17 @@ label_enum! {
         /// The limit `requests_per_ip`.
         RequestsPerIp => "requests_per_ip",
         /// The limit `max_memory`.
-        Memory => "memory";
+        Memory => "memory",
+        /// The upstream of a pass route answered otherwise than with a socket.
+        UpstreamRefused => "upstream_refused",
+        /// It cannot be reached, its answer is not valid, or its circuit is open.
+        UpstreamUnavailable => "upstream_unavailable",
+        /// It did not answer in time.
+        UpstreamTimeout => "upstream_timeout",
+        /// `max_in_flight`, or the client's share of it, is reached.
+        UpstreamBusy => "upstream_busy",
+        /// The client gave up while its upstream was asked.
+        Gone => "gone";
         Credential(CredentialCause),
     }
 }
@@ -143,38 +152,24 @@ pub fn token_store_full() {
     );
 }
 
-/// The token endpoint refused a request of the client at `ip`. It is an audit event, but for what anybody can cause any
-/// number of times: such lines are throttled.
-pub fn token_request_refused(cause: TokenRequestRefusal, ip: IpAddr, details: RefusalDetails<'_>) {
-    let is_bounded = !matches!(
-        cause,
-        TokenRequestRefusal::IpRate
-            | TokenRequestRefusal::Method
-            | TokenRequestRefusal::Rejected(RejectionCause::Origin)
-    );
+/// An audit event: the token endpoint refused a request.
+pub fn token_request_refused(cause: TokenRequestRefusal, details: RefusalDetails<'_>) {
     let cause = cause.label();
     REQUESTS_REFUSED.at([cause]).increment(1);
     let (check, claim) = (details.check(), details.claim());
     let (user, channel, origin) = (details.user.map(display), details.channel, details.origin);
-    if is_bounded {
-        info!(
-            target: AUDIT,
-            event = "issue_refused",
-            %ip,
-            cause,
-            origin,
-            user,
-            channel,
-            check,
-            claim,
-            "{ISSUE_REFUSED}"
-        );
-    } else {
-        info!(event = "issue_refused", %ip, cause, origin, "{ISSUE_REFUSED}");
-    }
+    info!(
+        target: AUDIT,
+        event = "issue_refused",
+        cause,
+        origin,
+        user,
+        channel,
+        check,
+        claim,
+        "the token endpoint refused a request"
+    );
 }
-
-const ISSUE_REFUSED: &str = "the token endpoint refused a request";
 
 label_enum! {
     /// What became of a connection token that a client presented.
@@ -245,18 +240,17 @@ label_enum! {
     }
 }
 
-/// The session version of a valid JWT of this user was checked.
-pub fn session_checked(user: &UserId, outcome: SessionCheck) {
+/// The session version of a valid JWT was checked.
+pub fn session_checked(outcome: SessionCheck) {
     let label = outcome.label();
     SESSIONS_CHECKED.at([label]).increment(1);
     match outcome {
         SessionCheck::Over => {
-            info!(target: AUDIT, event = "session_over", %user, "a valid JWT was refused: its session has ended");
+            info!(target: AUDIT, event = "session_over", "a valid JWT was refused: its session has ended");
         }
         SessionCheck::MalformedClaim | SessionCheck::MalformedValue => {
             warn!(
                 event = "session_not_checked",
-                %user,
                 outcome = label,
                 "failed to check a session version"
             );

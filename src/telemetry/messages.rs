@@ -225,6 +225,34 @@ pub fn local_limit_refused(limit: LocalLimit) {
     LIMIT_REFUSALS.at([limit.label()]).increment(1);
 }
 
+label_enum! {
+    /// Who sent a message that is too large.
+    pub enum TooBigFrom {
+        Client => "client",
+        Upstream => "upstream",
+    }
+}
+
+/// A connection ends because of a message with at least this many bytes.
+pub fn message_too_big(fields: ConnectionFields<'_>, from: TooBigFrom, bytes: u64, max: usize) {
+    let from = from.label();
+    connection_event!(
+        info,
+        fields,
+        event = "message_too_big",
+        from,
+        bytes,
+        max,
+        "a message is larger than max_message_bytes"
+    );
+}
+
+/// A connection is closed because its client is over this limit.
+pub fn closed_over_limit(fields: ConnectionFields<'_>, limit: LocalLimit) {
+    let limit = limit.label();
+    connection_event!(info, fields, event = "closed_over_limit", limit, "a client is over a limit");
+}
+
 /// A limit could not be checked, because the engine is unavailable.
 pub fn limit_not_checked(limit: LimitName) {
     let limit = limit.label();

@@ -9,7 +9,7 @@ use metrics::{Counter, Gauge, Histogram, SharedString};
 use tracing::{debug, info, warn};
 
 use super::definitions::{self, Configured, UPSTREAM, buckets, metrics, millis, words};
-use super::log::{MessageFields, message_event};
+use super::log::{ConnectionFields, MessageFields, connection_event, message_event};
 use crate::protocol::{ChannelName, label_enum};
 
 metrics! {
@@ -85,6 +85,28 @@ label_enum! {
         /// The gateway stopped reading it.
         GivenUp => "given_up",
     }
+}
+
+/// The upstream of a pass route broke RFC 6455, for which both sides are closed.
+pub fn upstream_broke_protocol(fields: ConnectionFields<'_>) {
+    connection_event!(
+        warn,
+        fields,
+        event = "upstream_broke_protocol",
+        "an upstream broke the WebSocket protocol"
+    );
+}
+
+/// The upstream of a pass route has taken nothing of what waits for it.
+pub fn upstream_stalled(fields: ConnectionFields<'_>, stalled: Duration) {
+    let stalled_ms = millis(stalled);
+    connection_event!(
+        warn,
+        fields,
+        event = "upstream_stalled",
+        stalled_ms,
+        "an upstream takes nothing of what its client sends"
+    );
 }
 
 /// The metrics of one upstream, whose series are looked up once.

@@ -1,6 +1,6 @@
 //! The identity that accepted credentials stand for.
 
-use crate::protocol::{ChannelPattern, UserId};
+use crate::protocol::{ChannelName, ChannelPattern, UserId};
 
 /// An accepted caller and its limits.
 #[derive(Debug, Clone)]
@@ -26,6 +26,12 @@ impl Identity {
 
     pub fn may_join(&self, channel: &str) -> bool {
         self.channels.as_ref().is_none_or(|patterns| patterns.iter().any(|p| p.matches(channel)))
+    }
+
+    /// Whether the caller may use a route with this channel, or without one. Credentials that are good for some channels
+    /// only are not good for a route without a channel.
+    pub fn may_join_route(&self, channel: Option<&ChannelName>) -> bool {
+        self.may_join(channel.map_or("", ChannelName::as_str))
     }
 
     /// Returns the channel patterns as a token record stores them.

@@ -2,8 +2,7 @@
 //!
 //! This module decides when a request may be sent. The callers decide what counts as a failure. Invariants: while the
 //! circuit is not closed, at most one request (the probe) is in flight; the failures of one sender count as one, so that
-//! nobody opens the circuit for all others with messages at which the upstream fails, nor keeps it open: whoever sent
-//! the last probe lets the others go first.
+//! nobody opens the circuit for all others with messages at which the upstream fails.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,8 +24,6 @@ enum State {
     Closed(VecDeque<Failure>),
     Open {
         since: Instant,
-        /// The sender of the probe that failed at its message. It may send the next one only after twice the time.
-        last_probe: Option<SenderKey>,
     },
     /// One [`CircuitPermit`] is the probe.
     Probing,
@@ -43,19 +40,13 @@ impl Circuit {
         Self { limits, metrics, state: Mutex::new(State::Closed(VecDeque::new())) }
     }
 
-    /// Returns a permit for one request of `sender`; `None` = the circuit is open.
-    pub fn try_acquire(&self, sender: &SenderKey, now: Instant) -> Option<CircuitPermit<'_>> {
+    /// Returns a permit for one request; `None` = the circuit is open.
+    pub fn try_acquire(&self, now: Instant) -> Option<CircuitPermit<'_>> {
         let mut state = self.state();
-        let is_probe = match &*state {
+        let is_probe = match *state {
             State::Closed(_) => false,
-            State::Open { since, last_probe } => {
-                let waits = if last_probe.as_ref() == Some(sender) { 2 } else { 1 };
-                if now.duration_since(*since) < self.limits.open.saturating_mul(waits) {
-                    return None;
-                }
-                true
-            }
-            State::Probing => return None,
+            State::Open { since } if now.duration_since(since) >= self.limits.open => true,
+            State::Open { .. } | State::Probing => return None,
         };
         if is_probe {
             *state = State::Probing;
@@ -71,8 +62,7 @@ impl Circuit {
     }
 
     fn failed(&self, is_probe: bool, failure: Failure) {
-        let since = failure.at;
-        let last_probe = failure.sender.clone().filter(|_| is_probe);
+        let now = failure.at;
         let mut state = self.state();
         let opens = match &mut *state {
             State::Closed(failures) => self.record_failure(failures, failure),
@@ -81,7 +71,7 @@ impl Circuit {
             State::Open { .. } => false,
         };
         if opens {
-            *state = State::Open { since, last_probe };
+            *state = State::Open { since: now };
             drop(state);
             self.metrics.circuit_opened();
         }
@@ -129,7 +119,7 @@ impl Drop for CircuitPermit<'_> {
             let now = Instant::now();
             // With this start time the next request becomes the probe.
             let since = now.checked_sub(self.circuit.limits.open).unwrap_or(now);
-            *self.circuit.state() = State::Open { since, last_probe: None };
+            *self.circuit.state() = State::Open { since };
         }
     }
 }

@@ -67,7 +67,7 @@ impl Gate {
             RelayError::Busy
         })?;
         let started = Instant::now();
-        let Some(circuit) = self.circuit.try_acquire(sender, started) else {
+        let Some(circuit) = self.circuit.try_acquire(started) else {
             self.metrics.request_not_sent(fields, RequestOutcome::CircuitOpen);
             return Err(RelayError::Unavailable);
         };
@@ -128,8 +128,8 @@ impl PendingRequest<'_> {
 }
 
 /// A permit of `max_in_flight`, released when dropped.
-pub(super) struct InFlightPermit {
-    pub metrics: Arc<UpstreamMetrics>,
+pub struct InFlightPermit {
+    pub(super) metrics: Arc<UpstreamMetrics>,
     _permit: SharePermit<SenderKey>,
 }
 

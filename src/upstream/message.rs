@@ -39,7 +39,7 @@ impl Message {
             connection: self.connection_id,
             request: &self.request_id,
             user: self.user_id.as_ref(),
-            channel: &self.channel,
+            channel: Some(&self.channel),
         };
         MessageFields {
             connection,
@@ -73,7 +73,8 @@ pub enum RelayError {
 
 /// The data that an upstream socket is opened with: URL placeholders and request headers.
 pub struct SocketRequest<'a> {
-    pub channel: &'a ChannelName,
+    /// `None` if the route has none.
+    pub channel: Option<&'a ChannelName>,
     pub params: &'a Params,
     pub user_id: Option<&'a UserId>,
     pub username: Option<&'a str>,

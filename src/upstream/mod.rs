@@ -39,7 +39,7 @@ mod websocket;
 use celery::Celery;
 pub use celery::TaskEnd;
 use gate::PendingRequest;
-pub use gate::TaskPermit;
+pub use gate::{InFlightPermit, TaskPermit};
 use message::user_in_template;
 pub use message::{Message, QueueState, RelayError, SocketRequest};
 pub use reply::{Accepted, Reply, ReplyBroken, ReplySource};
@@ -49,7 +49,8 @@ pub use response_reader::{ReadResponse, ResponseReader};
 pub use shared::SharedUpstreams;
 use shared::{Transport, Upstream};
 pub use websocket::{
-    FromUpstream, SocketMessage, UpstreamReceiver, UpstreamSender, UpstreamSocket,
+    ClientHandshake, FromUpstream, PassRefusal, PassedUpstream, SocketMessage, UpstreamReceiver,
+    UpstreamSender, UpstreamSocket, UpstreamStream, is_of_handshake,
 };
 
 /// The upstreams as one worker thread uses them: connection pools are the thread's own, limits and circuit
@@ -133,37 +134,21 @@ impl Upstreams {
         let Some(upstream) = self.shared.get(name) else {
             return Err(RelayError::Unavailable);
         };
-        if let (UpstreamKind::Celery(config), Transport::Celery(celery)) =
-            (&upstream.config.kind, &upstream.transport)
-        {
-            return relay_task(upstream, config, celery, message).await;
-        }
-        // A message whose values have no place in the URL is not a failure of the upstream either.
-        if let UpstreamKind::Http(config) = &upstream.config.kind
-            && http::url(config, message).is_err()
-        {
-            let metrics = &upstream.gate.metrics;
-            metrics.request_not_sent(message.log_fields(), RequestOutcome::Rejected);
-            return Err(RelayError::Rejected(UNFIT_FOR_URL.to_owned()));
-        }
-        let task = upstream.gate.enter_queue(message.log_fields(), &message.sender)?;
-        let pending = upstream.gate.enter(message.log_fields(), &message.sender)?;
-        let deadline = deadline_after(upstream.config.timeout);
+        // What is sent to a queue is in a box, because it is larger than a request, which would be moved with its size.
         match (&upstream.config.kind, self.clients.get(name), &upstream.transport) {
             (UpstreamKind::Http(config), Some(client), _) => {
-                let metrics = &upstream.gate.metrics;
-                let relay = http::Relay { client, config, metrics, message, deadline };
-                finish_http(pending, relay.run().await, message, config)
+                relay_http(upstream, config, client, message).await
+            }
+            (UpstreamKind::Celery(config), _, Transport::Celery(celery)) => {
+                Box::pin(relay_task(upstream, config, celery, message)).await
             }
             (UpstreamKind::RedisStream(config), _, Transport::Queue(queue)) => {
-                let adding = queue.add_to_stream(config, message);
-                enqueue(pending, task, message, deadline, adding).await
+                Box::pin(enqueue(upstream, message, queue.add_to_stream(config, message))).await
             }
             (UpstreamKind::RedisList(config), _, Transport::Queue(queue)) => {
-                let adding = queue.push_to_list(config, message);
-                enqueue(pending, task, message, deadline, adding).await
+                Box::pin(enqueue(upstream, message, queue.push_to_list(config, message))).await
             }
-            _ => Err(pending.refuse(RelayError::Unavailable, "takes no messages")),
+            _ => Err(RelayError::Unavailable),
         }
     }
 
@@ -258,8 +243,50 @@ impl Upstreams {
     }
 }
 
+impl Upstreams {
+    /// Opens a socket of an upstream for a client whose own handshake is `handshake`.
+    pub async fn pass(
+        &self,
+        name: &str,
+        request: &SocketRequest<'_>,
+        handshake: &ClientHandshake,
+    ) -> Result<PassedUpstream, PassRefusal> {
+        let Some(upstream) = self.shared.get(name) else { return Err(PassRefusal::Unreachable) };
+        let (UpstreamKind::WebSocket(config), Some(client)) =
+            (&upstream.config.kind, self.clients.get(name))
+        else {
+            return Err(PassRefusal::Unreachable);
+        };
+        let entered = upstream.gate.enter(request.log_fields(), request.sender);
+        let pending = entered.map_err(|error| match error {
+            RelayError::Busy => PassRefusal::Busy,
+            _ => PassRefusal::CircuitOpen,
+        })?;
+        let deadline = deadline_after(upstream.config.timeout);
+        websocket::pass(client, config, request, handshake, pending, deadline).await
+    }
+}
+
 const NO_RESPONSE: &str = "no answer in time";
 const UNFIT_FOR_URL: &str = "messages cannot be sent under this name or on this channel";
+
+async fn relay_http(
+    upstream: &Upstream,
+    config: &config::HttpUpstream,
+    client: &HttpClient,
+    message: &Message,
+) -> Result<Accepted, RelayError> {
+    let Upstream { gate, .. } = upstream;
+    // A message whose values have no place in the URL is not a failure of the upstream.
+    let url = http::url(config, message).map_err(|_| {
+        gate.metrics.request_not_sent(message.log_fields(), RequestOutcome::Rejected);
+        RelayError::Rejected(UNFIT_FOR_URL.to_owned())
+    })?;
+    let pending = gate.enter(message.log_fields(), &message.sender)?;
+    let deadline = deadline_after(upstream.config.timeout);
+    let relay = http::Relay { client, config, metrics: &gate.metrics, message, url, deadline };
+    finish_http(pending, relay.run().await, message, config)
+}
 
 async fn relay_task(
     upstream: &Upstream,
@@ -267,16 +294,13 @@ async fn relay_task(
     celery: &Celery,
     message: &Message,
 ) -> Result<Accepted, RelayError> {
-    let Upstream { gate, .. } = upstream;
     // A message that cannot become a task is not a failure of the broker, so that it does not reach the
     // circuit breaker.
     let element = Celery::compose(config, message).inspect_err(|_| {
-        gate.metrics.request_not_sent(message.log_fields(), RequestOutcome::Rejected);
+        let metrics = &upstream.gate.metrics;
+        metrics.request_not_sent(message.log_fields(), RequestOutcome::Rejected);
     })?;
-    let task = gate.enter_queue(message.log_fields(), &message.sender)?;
-    let pending = gate.enter(message.log_fields(), &message.sender)?;
-    let deadline = deadline_after(upstream.config.timeout);
-    enqueue(pending, task, message, deadline, celery.push(config, element)).await
+    enqueue(upstream, message, celery.push(config, element)).await
 }
 
 fn finish_http(
@@ -304,12 +328,14 @@ fn finish_http(
 }
 
 async fn enqueue(
-    pending: PendingRequest<'_>,
-    task: Option<TaskPermit>,
+    upstream: &Upstream,
     message: &Message,
-    deadline: Instant,
     adding: impl Future<Output = Result<(), (RelayError, String)>>,
 ) -> Result<Accepted, RelayError> {
+    let Upstream { gate, .. } = upstream;
+    let task = gate.enter_queue(message.log_fields(), &message.sender)?;
+    let pending = gate.enter(message.log_fields(), &message.sender)?;
+    let deadline = deadline_after(upstream.config.timeout);
     match timeout_at(deadline, adding).await {
         Ok(Ok(())) => {
             pending.accept(RequestOutcome::Taken);

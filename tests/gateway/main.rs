@@ -37,6 +37,7 @@ mod names;
 mod not_json;
 mod outcome;
 mod panics;
+mod pass;
 mod paths;
 mod presence;
 mod proxy;

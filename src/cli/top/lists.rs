@@ -31,7 +31,8 @@ pub struct Connection {
     pub connection_id: String,
     #[serde(default)]
     pub user_id: Option<serde_json::Value>,
-    pub channel: String,
+    #[serde(default)]
+    pub channel: Option<String>,
     pub route: String,
     pub node: String,
     pub address: String,

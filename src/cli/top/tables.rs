@@ -117,7 +117,7 @@ impl View {
             Row::new([
                 cell(&connection.connection_id),
                 cell(&user),
-                cell(&connection.channel),
+                cell(connection.channel.as_deref().unwrap_or("-")),
                 cell(&connection.route),
                 cell(&connection.node),
                 cell(&connection.address),

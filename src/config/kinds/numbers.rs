@@ -45,6 +45,16 @@ pub(in crate::config) const SIZE: Kind<usize> =
         size(value, 1, 1 << 30)
     });
 
+/// 0 stands for no limit, `usize::MAX`.
+pub(in crate::config) const OPTIONAL_SIZE: Kind<usize> = kind(
+    "size",
+    r#"0, or a number of bytes from 1 to 1GiB such as 4096, "64KiB" or "1MiB""#,
+    |value| match size(value, 0, 1 << 30)? {
+        0 => Ok(usize::MAX),
+        size => Ok(size),
+    },
+);
+
 /// A rate below which a client is too slow. Nobody who is slower than a modem is to be refused.
 pub(in crate::config) const BYTES_PER_SECOND: Kind<usize> =
     kind("size", r#"a number of bytes from 0 to 64KiB such as 240 or "1KiB""#, |value| {

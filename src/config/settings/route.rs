@@ -11,9 +11,10 @@ use crate::protocol::{ChannelPattern, PathPattern, Template};
 #[derive(Debug, Clone, PartialEq)]
 pub struct Route {
     pub path: PathPattern,
-    pub channel: Template,
+    /// `None` = connections have no channel, which only [`Protocol::Pass`] allows.
+    pub channel: Option<Template>,
     /// Matches every name that `channel` can produce.
-    pub channel_pattern: ChannelPattern,
+    pub channel_pattern: Option<ChannelPattern>,
     /// A key of [`Config::upstreams`](crate::config::Config::upstreams); `None` = receive-only
     /// clients.
     pub upstream: Option<String>,
@@ -22,7 +23,10 @@ pub struct Route {
     pub authorize: Authorize,
     pub reject: Reject,
     pub protocol: Protocol,
+    /// Which `Host` the upstream of a pass route gets.
+    pub host: HostHeader,
     pub binary: Binary,
+    /// The maximum size of a message; `usize::MAX` = not limited, which only [`Protocol::Pass`] allows.
     pub max_message_bytes: usize,
     pub max_message_chars: usize,
     pub idle_ping: Duration,
@@ -106,6 +110,17 @@ pub enum Protocol {
     Json,
     /// Messages are relayed without being parsed.
     Raw,
+    /// The handshake and every frame are those of the upstream.
+    Pass,
+}
+
+/// The `Host` header of a handshake with an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostHeader {
+    /// That of the client's request.
+    Client,
+    /// The host and port of the upstream's URL.
+    Upstream,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

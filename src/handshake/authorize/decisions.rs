@@ -47,14 +47,8 @@ impl Decisions {
         let user = question.identity.user_id.as_ref()?;
         let name = question.identity.username.as_deref();
         // As JSON, so that no two questions have the same text.
-        let parts = (
-            config.url.as_str(),
-            question.channel.as_str(),
-            question.params,
-            user,
-            name,
-            question.origin,
-        );
+        let parts =
+            (config.url.as_str(), question.channel, question.params, user, name, question.origin);
         let json = serde_json::to_vec(&parts).ok()?;
         Some(Sha256::digest(&json).into())
     }

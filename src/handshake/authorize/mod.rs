@@ -31,7 +31,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The data that the backend decides by, and the trace of the handshake.
 pub struct AuthorizeQuestion<'a> {
-    pub channel: &'a ChannelName,
+    /// `None` if the route has none.
+    pub channel: Option<&'a ChannelName>,
     pub params: &'a Params,
     pub identity: &'a Identity,
     /// The client whose share of the questions in flight this takes.
@@ -171,7 +172,7 @@ impl AuthorizeQuestion<'_> {
         }
         #[derive(Serialize)]
         struct Body<'a> {
-            channel: &'a str,
+            channel: Option<&'a ChannelName>,
             params: &'a Params,
             user: Option<User<'a>>,
             connection_id: ConnectionId,
@@ -179,7 +180,7 @@ impl AuthorizeQuestion<'_> {
         }
         let name = self.identity.username.as_deref();
         let body = Body {
-            channel: self.channel.as_str(),
+            channel: self.channel,
             params: self.params,
             user: self.identity.user_id.as_ref().map(|id| User { id, name }),
             connection_id: self.connection_id,

@@ -15,7 +15,7 @@ fn request() -> Request<()> {
 fn status(change: impl FnOnce(&mut Request<()>)) -> Option<u16> {
     let mut request = request();
     change(&mut request);
-    check(&request).err().map(|response| response.status().as_u16())
+    check(&request, false).err().map(|response| response.status().as_u16())
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn the_answer_to_the_key_of_section_4_1_is_made_from_its_text() {
     let mut request = request();
     let key = "AQIDBAUGBwgJCgsMDQ4PEC==".parse().unwrap();
     request.headers_mut().insert("sec-websocket-key", key);
-    let answer = check(&request).ok().unwrap().accept(None);
+    let answer = check(&request, false).ok().unwrap().accept(None);
     assert_eq!(
         answer.headers()["sec-websocket-accept"],
         websocket_accept(b"AQIDBAUGBwgJCgsMDQ4PEC==").as_str()
@@ -97,7 +97,7 @@ fn the_answer_to_the_key_of_section_4_1_is_made_from_its_text() {
 #[test]
 fn a_request_without_upgrade_is_told_what_is_required() {
     let plain = Request::get("/ws/chat/1/").body(()).unwrap();
-    let answer = check(&plain).err().unwrap();
+    let answer = check(&plain, false).err().unwrap();
     assert_eq!(answer.status(), StatusCode::UPGRADE_REQUIRED);
     assert_eq!(answer.headers()["upgrade"], "websocket");
     assert_eq!(answer.headers()["sec-websocket-version"], "13");
@@ -105,7 +105,7 @@ fn a_request_without_upgrade_is_told_what_is_required() {
 
 #[test]
 fn the_response_switches_protocols() {
-    let answer = check(&request()).ok().unwrap().accept(None);
+    let answer = check(&request(), false).ok().unwrap().accept(None);
     assert_eq!(answer.status(), StatusCode::SWITCHING_PROTOCOLS);
     assert_eq!(answer.headers()["upgrade"], "websocket");
     assert_eq!(answer.headers()["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
@@ -114,7 +114,7 @@ fn the_response_switches_protocols() {
     let mut offering = request();
     let offered = "chat, tidegate.v1".parse().unwrap();
     offering.headers_mut().insert("sec-websocket-protocol", offered);
-    let refused = check(&offering).ok().unwrap().accept_to_close();
+    let refused = check(&offering, false).ok().unwrap().accept_to_close();
     assert_eq!(refused.status(), StatusCode::SWITCHING_PROTOCOLS);
     assert_eq!(refused.headers()["sec-websocket-protocol"], "tidegate.v1");
 }

@@ -5,16 +5,15 @@
 //! lies whole in the read buffer is passed on from there; only the bytes of an unfinished message are kept,
 //! and never more than were received.
 
-mod head;
 #[cfg(test)]
 mod tests;
 
 use fastwebsockets::unmask;
 
 use super::frame::Opcode;
+use super::head::{Head, HeadReader};
 use super::utf8::{InvalidUtf8, Utf8};
 use crate::protocol::{CloseReason, is_valid_close_code};
-use head::{Head, HeadReader};
 
 /// A fragment with less payload than this is reported, so that it can be counted: fragments with more are bounded by
 /// the size of their message.
@@ -248,7 +247,7 @@ fn whole_message(is_text: bool, payload: &[u8]) -> Result<Incoming<'_>, CloseRea
 }
 
 /// Parses the payload of a close frame (RFC 6455 section 7.4, with the codes that IANA has registered since).
-fn parse_close(payload: &[u8]) -> Result<Option<(u16, &str)>, CloseReason> {
+pub fn parse_close(payload: &[u8]) -> Result<Option<(u16, &str)>, CloseReason> {
     match payload {
         [] => Ok(None),
         [_] => Err(CloseReason::ProtocolError),

@@ -10,7 +10,8 @@ pub struct ConnectionFields<'a> {
     pub request: &'a RequestId,
     /// `None` for an anonymous client.
     pub user: Option<&'a UserId>,
-    pub channel: &'a ChannelName,
+    /// `None` for a connection without a channel.
+    pub channel: Option<&'a ChannelName>,
 }
 
 /// The fields of one message of a connection.
@@ -37,7 +38,7 @@ macro_rules! connection_event {
             connection = %fields.connection,
             request = %fields.request,
             user = fields.user.map(::tracing::field::display),
-            channel = fields.channel.as_str(),
+            channel = fields.channel.map($crate::protocol::ChannelName::as_str),
             $($rest)*
         )
     }};

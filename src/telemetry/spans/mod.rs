@@ -124,7 +124,9 @@ impl Span {
         if self.is_recording() {
             self.set("tidegate.connection", fields.connection.to_string());
             self.set("tidegate.request", fields.request.to_string());
-            self.set("tidegate.channel", fields.channel.as_str().to_owned());
+            if let Some(channel) = fields.channel {
+                self.set("tidegate.channel", channel.as_str().to_owned());
+            }
             if let Some(user) = fields.user {
                 self.set("user.id", user.to_string());
             }

@@ -59,7 +59,7 @@ async fn serve() -> Sockets {
 
 fn socket_request(message: &Message) -> SocketRequest<'_> {
     SocketRequest {
-        channel: &message.channel,
+        channel: Some(&message.channel),
         params: &message.params,
         user_id: message.user_id.as_ref(),
         username: message.username.as_deref(),

@@ -6,6 +6,7 @@ use hyper::header::{
     CONNECTION, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY,
     SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE, USER_AGENT,
 };
+use hyper::http::request::Builder;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use percent_encoding::utf8_percent_encode;
@@ -15,7 +16,9 @@ use super::super::message::user_in_template;
 use super::super::{RelayError, SocketRequest, response};
 use crate::config;
 use crate::http_client::{self, HttpClient, error_chain};
-use crate::protocol::{TemplateContext, UnfitForUrl, header_has_token, websocket_accept};
+use crate::protocol::{
+    ChannelName, TemplateContext, UnfitForUrl, header_has_token, websocket_accept,
+};
 
 const X_CHANNEL: HeaderName = HeaderName::from_static("x-tidegate-channel");
 const X_CONNECTION_ID: HeaderName = HeaderName::from_static("x-tidegate-connection-id");
@@ -26,7 +29,7 @@ const X_USERNAME: HeaderName = HeaderName::from_static("x-tidegate-username");
 type NotOpened = (RelayError, String);
 
 /// The upgraded connection.
-pub(super) type Stream = TokioIo<hyper::upgrade::Upgraded>;
+pub type Stream = TokioIo<hyper::upgrade::Upgraded>;
 
 /// Connects and performs the opening handshake (RFC 6455 section 4.1). The caller enforces the deadline.
 pub(in crate::upstream) async fn connect(
@@ -57,24 +60,34 @@ fn upgrade_request(
     request: &SocketRequest<'_>,
     key: &str,
 ) -> Result<Request<Full<Bytes>>, String> {
+    let url = url(config, request).map_err(|unfit| unfit.to_string())?;
+    builder(url, request, key)
+        .header(USER_AGENT, http_client::USER_AGENT)
+        .body(Full::default())
+        .map_err(|error| format!("invalid request: {error}"))
+}
+
+/// Begins a request with the headers that each handshake of the gateway has.
+pub(super) fn builder(url: String, request: &SocketRequest<'_>, key: &str) -> Builder {
     let value = |text: &str| utf8_percent_encode(text, NOT_IN_HEADER).to_string();
-    let mut upgrade = Request::get(url(config, request).map_err(|unfit| unfit.to_string())?)
+    let mut upgrade = Request::get(url)
         .header(CONNECTION, "Upgrade")
         .header(UPGRADE, "websocket")
         .header(SEC_WEBSOCKET_VERSION, "13")
         .header(SEC_WEBSOCKET_KEY, key)
-        .header(USER_AGENT, http_client::USER_AGENT)
         .header(X_REQUEST_ID, request.request_id.to_string())
         .header(TRACEPARENT, request.trace.child())
-        .header(X_CHANNEL, value(request.channel.as_str()))
         .header(X_CONNECTION_ID, request.connection_id.to_string());
+    if let Some(channel) = request.channel {
+        upgrade = upgrade.header(X_CHANNEL, value(channel.as_str()));
+    }
     if let Some(user) = request.user_id {
         upgrade = upgrade.header(X_USER_ID, value(&user.to_string()));
     }
     if let Some(name) = request.username {
         upgrade = upgrade.header(X_USERNAME, value(name));
     }
-    upgrade.body(Full::default()).map_err(|error| format!("invalid request: {error}"))
+    upgrade
 }
 
 /// Returns the URL of the handshake, whose scheme is that of the HTTP request.
@@ -87,7 +100,7 @@ pub(in crate::upstream) fn url(
     let url = config.url.fill_url(TemplateContext {
         params,
         user_id,
-        channel: Some(channel.as_str()),
+        channel: channel.map(ChannelName::as_str),
     })?;
     Ok(match url.strip_prefix("ws") {
         Some(rest) => format!("http{rest}"),
@@ -114,6 +127,19 @@ fn refusal<B>(answer: &Response<B>) -> NotOpened {
 /// Checks a server's handshake (RFC 6455 section 4.1). It must not select an extension or a subprotocol, because none
 /// was offered. `Err` names the mistake.
 fn check_handshake<B>(response: &Response<B>, key: &str) -> Result<(), &'static str> {
+    check_accept(response, key)?;
+    let headers = response.headers();
+    if headers.contains_key(SEC_WEBSOCKET_EXTENSIONS) {
+        return Err("it selects an extension that was not offered");
+    }
+    if headers.contains_key(SEC_WEBSOCKET_PROTOCOL) {
+        return Err("it selects a subprotocol that was not offered");
+    }
+    Ok(())
+}
+
+/// Checks that a server has accepted the handshake with `key`. `Err` names the mistake.
+pub(super) fn check_accept<B>(response: &Response<B>, key: &str) -> Result<(), &'static str> {
     let headers = response.headers();
     let expected = websocket_accept(key.as_bytes());
     let mut given = headers.get_all(SEC_WEBSOCKET_ACCEPT).iter();
@@ -126,12 +152,6 @@ fn check_handshake<B>(response: &Response<B>, key: &str) -> Result<(), &'static 
     }
     if accept.is_none_or(|given| given.as_bytes().trim_ascii() != expected.as_bytes()) {
         return Err("Sec-WebSocket-Accept does not belong to the key");
-    }
-    if headers.contains_key(SEC_WEBSOCKET_EXTENSIONS) {
-        return Err("it selects an extension that was not offered");
-    }
-    if headers.contains_key(SEC_WEBSOCKET_PROTOCOL) {
-        return Err("it selects a subprotocol that was not offered");
     }
     Ok(())
 }

@@ -5,6 +5,7 @@
 
 mod handshake;
 mod message;
+mod pass;
 mod task;
 
 use std::time::Duration;
@@ -13,10 +14,13 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::gate::InFlightPermit;
+pub use handshake::Stream as UpstreamStream;
 use handshake::Stream;
 pub(super) use handshake::{connect, url};
 use message::Outgoing;
 pub use message::{FromUpstream, SocketMessage};
+pub(super) use pass::pass;
+pub use pass::{ClientHandshake, PassRefusal, PassedUpstream, is_of_handshake};
 use task::SocketTask;
 
 /// Both halves of an upstream socket; each may live in a task of its own on this thread.

@@ -16,7 +16,7 @@ fn connection(id: &str, queue: u64) -> Connection {
     Connection {
         connection_id: id.to_owned(),
         user_id: Some(serde_json::json!(7)),
-        channel: "chat_42".to_owned(),
+        channel: Some("chat_42".to_owned()),
         route: "/ws/chat/{id}/".to_owned(),
         node: "0123456789abcdef".to_owned(),
         address: "127.0.0.1".to_owned(),

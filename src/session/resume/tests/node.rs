@@ -156,7 +156,7 @@ impl Node {
             params: Arc::new(route.path.matches(&format!("/{id}/")).unwrap()),
             route: RefCell::new(route),
             upstream: UpstreamMode::None,
-            channel: self.channel.clone(),
+            channel: Some(self.channel.clone()),
             identity: RefCell::new(Identity::anonymous()),
             connection_id: ConnectionId::random(),
             address: std::net::Ipv4Addr::LOCALHOST.into(),

@@ -3,7 +3,7 @@
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Version};
 
-use crate::protocol::{
+use super::{
     ClientAddress, header_has_token, header_list, is_identity_header, max_forwards, random_hex,
     remove_identity_headers,
 };
@@ -28,7 +28,7 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Removes the hop-by-hop headers, those that `Connection` names, and `TE` except for `trailers`. `Host` is
 /// kept whatever `Connection` says, because it selects the application, and so are the headers that say who the client
 /// is: a client could take them away from a proxy that has set them.
-pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
+pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = header_list(headers, &header::CONNECTION)
         .filter_map(|name| name.parse().ok())
         .filter(|name| *name != header::HOST && !is_identity_header(name))
@@ -46,13 +46,13 @@ pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
 
 /// Adds the gateway to the chain of intermediaries (RFC 9110 section 7.6.3). `received` is the version of the client's
 /// request.
-pub(super) fn add_via(headers: &mut HeaderMap, received: Version) {
+pub fn add_via(headers: &mut HeaderMap, received: Version) {
     let via = if received == Version::HTTP_10 { "1.0 tidegate" } else { "1.1 tidegate" };
     headers.append(header::VIA, HeaderValue::from_static(via));
 }
 
 /// Counts this pass of a request that says how often it may be passed on. The listener answers those that may not.
-pub(super) fn count_forward(method: &Method, headers: &mut HeaderMap) {
+pub fn count_forward(method: &Method, headers: &mut HeaderMap) {
     if let Some(left) = max_forwards(method, headers) {
         headers.insert(header::MAX_FORWARDS, HeaderValue::from(left.saturating_sub(1)));
     }
@@ -60,7 +60,7 @@ pub(super) fn count_forward(method: &Method, headers: &mut HeaderMap) {
 
 /// Removes from a request's trailers what must not come from a client there: an application may merge them with the
 /// headers.
-pub(super) fn clean_trailers(trailers: &mut HeaderMap) {
+pub fn clean_trailers(trailers: &mut HeaderMap) {
     remove_hop_by_hop(trailers);
     remove_identity_headers(trailers, false);
     for name in [
@@ -77,7 +77,7 @@ pub(super) fn clean_trailers(trailers: &mut HeaderMap) {
 
 /// Sets the `X-Forwarded-*` headers and the request id. Those of an untrusted peer are replaced; those of a
 /// trusted proxy are kept and extended.
-pub(super) fn set_forwarded(headers: &mut HeaderMap, client: ClientAddress) {
+pub fn set_forwarded(headers: &mut HeaderMap, client: ClientAddress) {
     remove_identity_headers(headers, client.through_proxy);
     let mut chain = Vec::new();
     for value in headers.get_all(&X_FORWARDED_FOR) {

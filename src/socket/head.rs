@@ -1,10 +1,10 @@
-//! The heads of frames (RFC 6455 section 5.2): collected byte by byte, checked as soon as each byte is there.
+//! The heads of frames (RFC 6455 section 5.2): those of clients are collected byte by byte, checked as soon as each byte is there.
 
-use super::super::frame::Opcode;
+use super::frame::Opcode;
 use crate::protocol::CloseReason;
 
 /// Two bytes, an extended length of eight and a mask of four.
-const MAX_HEAD: usize = 14;
+pub(super) const MAX_HEAD: usize = 14;
 
 /// A whole head.
 #[derive(Debug)]
@@ -13,6 +13,7 @@ pub(super) struct Head {
     pub fin: bool,
     /// The length of the payload in bytes.
     pub length: u64,
+    /// Zeros if the frame is not masked.
     pub mask: [u8; 4],
 }
 
@@ -30,10 +31,10 @@ impl HeadReader {
         let mut taken = 0;
         loop {
             let have = usize::from(self.len);
-            let need = head_size(&self.head[..have])?;
+            let need = head_size(&self.head[..have], true)?;
             if have >= need {
                 self.len = 0;
-                return Ok((taken, Some(parse(&self.head[..need])?)));
+                return Ok((taken, Some(parse(&self.head[..need], true)?)));
             }
             let more = (need - have).min(input.len() - taken);
             if more == 0 {
@@ -47,17 +48,19 @@ impl HeadReader {
 }
 
 /// Parses a whole head, whose bits [`head_size`] has checked.
-fn parse(head: &[u8]) -> Result<Head, CloseReason> {
+pub(super) fn parse(head: &[u8], is_masked: bool) -> Result<Head, CloseReason> {
     let fin = head[0] & 0x80 != 0;
     let opcode = Opcode::from_bits(head[0] & 0x0f).ok_or(CloseReason::ProtocolError)?;
     let mut mask = [0; 4];
-    mask.copy_from_slice(&head[head.len() - 4..]);
+    if is_masked {
+        mask.copy_from_slice(&head[head.len() - 4..]);
+    }
     Ok(Head { opcode, fin, length: payload_length(head)?, mask })
 }
 
 /// The size of the head that begins with `head`, as far as it is known. Checks each bit as soon as it is
-/// there.
-fn head_size(head: &[u8]) -> Result<usize, CloseReason> {
+/// there. Frames of clients are masked, those of servers are not.
+pub(super) fn head_size(head: &[u8], is_masked: bool) -> Result<usize, CloseReason> {
     let Some(&first) = head.first() else { return Ok(2) };
     let opcode = Opcode::from_bits(first & 0x0f).ok_or(CloseReason::ProtocolError)?;
     let fin = first & 0x80 != 0;
@@ -65,13 +68,14 @@ fn head_size(head: &[u8]) -> Result<usize, CloseReason> {
         return Err(CloseReason::ProtocolError);
     }
     let Some(&second) = head.get(1) else { return Ok(2) };
-    if second & 0x80 == 0 || (opcode.is_control() && second & 0x7f > 125) {
+    if (second & 0x80 != 0) != is_masked || (opcode.is_control() && second & 0x7f > 125) {
         return Err(CloseReason::ProtocolError);
     }
+    let mask = if is_masked { 4 } else { 0 };
     Ok(match second & 0x7f {
-        126 => 2 + 2 + 4,
-        127 => 2 + 8 + 4,
-        _ => 2 + 4,
+        126 => 2 + 2 + mask,
+        127 => 2 + 8 + mask,
+        _ => 2 + mask,
     })
 }
 

@@ -1,0 +1,147 @@
+//! What the upstream of a pass route gets of a client's handshake: everything but what belongs to the connection, what a
+//! stranger must not say, and the gateway's own credentials.
+//!
+//! Invariant: a credential that the gateway takes for its own never reaches the upstream. Connection tokens are the
+//! gateway's on every route; JWTs where the route's `auth` has their source.
+
+use hyper::Request;
+use hyper::header::{
+    self, AUTHORIZATION, COOKIE, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_PROTOCOL,
+};
+use url::form_urlencoded;
+
+use super::Handshake;
+use super::credentials::{CONNECTION_TOKEN, PROTOCOL, QUERY_TOKEN, is_bearer, looks_like_token};
+use crate::config::{AuthSource, Route};
+use crate::protocol::{ClientAddress, add_via, header_list, remove_hop_by_hop, set_forwarded};
+use crate::upstream::{ClientHandshake, is_of_handshake};
+
+/// Headers that belong to this request, although they are not of the connection.
+const OF_REQUEST: [HeaderName; 5] = [
+    header::CONNECTION,
+    header::TE,
+    header::CONTENT_LENGTH,
+    header::EXPECT,
+    HeaderName::from_static("http2-settings"),
+];
+
+impl Handshake {
+    /// Returns what the upstream of `route` gets of the request `head`.
+    pub fn for_upstream<B>(
+        &self,
+        route: &Route,
+        head: &Request<B>,
+        address: ClientAddress,
+    ) -> ClientHandshake {
+        let takes = |source: AuthSource| route.auth.contains(&source);
+        let mut headers = head.headers().clone();
+        remove_hop_by_hop(&mut headers);
+        set_forwarded(&mut headers, address);
+        append_forwarded(&mut headers, address);
+        add_via(&mut headers, head.version());
+        let of_handshake: Vec<HeaderName> =
+            headers.keys().filter(|name| is_of_handshake(name)).cloned().collect();
+        for name in of_handshake.iter().chain(&OF_REQUEST) {
+            headers.remove(name);
+        }
+        offer_subprotocols(&mut headers);
+        if takes(AuthSource::Cookie) {
+            remove_cookie(&mut headers, &self.session_cookie);
+        }
+        if takes(AuthSource::Bearer) {
+            retain(&mut headers, &AUTHORIZATION, |value| !is_bearer(value));
+        }
+        let removed: &[&str] = match takes(AuthSource::Query) {
+            true => &[CONNECTION_TOKEN, QUERY_TOKEN],
+            false => &[CONNECTION_TOKEN],
+        };
+        ClientHandshake {
+            path: head.uri().path().to_owned(),
+            query: head.uri().query().and_then(|query| without_parameters(query, removed)),
+            headers,
+            host: route.host,
+        }
+    }
+}
+
+/// Adds this hop to `Forwarded` (RFC 7239). The header of a stranger has been removed.
+fn append_forwarded(headers: &mut HeaderMap, address: ClientAddress) {
+    let mut chain: Vec<String> =
+        header_list(headers, &header::FORWARDED).map(str::to_owned).collect();
+    let node = match address.peer {
+        std::net::IpAddr::V4(ip) => ip.to_string(),
+        std::net::IpAddr::V6(ip) => format!("\"[{ip}]\""),
+    };
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let host = host.filter(|host| !host.contains(['"', '\\']));
+    let host = host.map(|host| format!(";host=\"{host}\"")).unwrap_or_default();
+    chain.push(format!("for={node}{host};proto=http"));
+    if let Ok(value) = HeaderValue::from_str(&chain.join(", ")) {
+        headers.insert(header::FORWARDED, value);
+    }
+}
+
+/// Offers the client's subprotocols, except for those of the gateway.
+fn offer_subprotocols(headers: &mut HeaderMap) {
+    let offered: Vec<&str> = header_list(headers, &SEC_WEBSOCKET_PROTOCOL)
+        .filter(|offered| *offered != PROTOCOL && !looks_like_token(offered))
+        .collect();
+    let value = match offered.is_empty() {
+        true => None,
+        false => HeaderValue::from_str(&offered.join(", ")).ok(),
+    };
+    match value {
+        Some(value) => headers.insert(SEC_WEBSOCKET_PROTOCOL, value),
+        None => headers.remove(SEC_WEBSOCKET_PROTOCOL),
+    };
+}
+
+/// Removes the cookies called `name`. Headers without one stay as they are.
+fn remove_cookie(headers: &mut HeaderMap, name: &str) {
+    let is_named = |pair: &[u8]| {
+        let key = pair.split(|byte| *byte == b'=').next().unwrap_or_default();
+        key.trim_ascii() == name.as_bytes()
+    };
+    let values: Vec<HeaderValue> = headers.get_all(COOKIE).iter().cloned().collect();
+    headers.remove(COOKIE);
+    for value in values {
+        let pairs = || value.as_bytes().split(|byte| *byte == b';');
+        if !pairs().any(is_named) {
+            headers.append(COOKIE, value);
+            continue;
+        }
+        let kept: Vec<&[u8]> =
+            pairs().filter(|pair| !is_named(pair)).map(<[u8]>::trim_ascii).collect();
+        let kept = kept.join(&b"; "[..]);
+        if !kept.is_empty()
+            && let Ok(value) = HeaderValue::from_bytes(&kept)
+        {
+            headers.append(COOKIE, value);
+        }
+    }
+}
+
+fn retain(headers: &mut HeaderMap, name: &HeaderName, keep: impl Fn(&HeaderValue) -> bool) {
+    let values: Vec<HeaderValue> = headers.get_all(name).iter().cloned().collect();
+    if values.iter().all(&keep) {
+        return;
+    }
+    headers.remove(name);
+    for value in values.into_iter().filter(|value| keep(value)) {
+        headers.append(name, value);
+    }
+}
+
+/// Returns the query without these parameters, however their names are encoded. The others stay as they are. `None` if
+/// nothing is left.
+fn without_parameters(query: &str, names: &[&str]) -> Option<String> {
+    let is_removed = |pair: &str| {
+        form_urlencoded::parse(pair.as_bytes()).any(|(name, _)| names.contains(&&*name))
+    };
+    let kept: Vec<&str> = query.split('&').filter(|pair| !is_removed(pair)).collect();
+    let kept = kept.join("&");
+    (!kept.is_empty()).then_some(kept)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,226 @@
+//! The state of one connection and what drives it: reads of either side, deadlines, and the end.
+
+use std::cell::RefCell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, Sleep};
+
+use super::closing;
+use super::upstream_side::UpstreamSide;
+use crate::protocol::CloseReason;
+use crate::session::Session;
+use crate::socket::{ConnectionEnd, FrameScanner, MAX_KEPT, Place, frame};
+use crate::telemetry;
+use crate::upstream::PassedUpstream;
+
+/// The most that one read takes, in bytes. The buffer belongs to the thread, not to the connection.
+const READ_BYTES: usize = 64 * 1024;
+
+/// How many reads of each side one poll makes before other tasks of the thread run.
+const READS_PER_POLL: usize = 8;
+
+/// How long the upstream may take to answer a client's close frame. Then the gateway answers it.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long the upstream may take to answer what came before a client's fault.
+const FAULT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long an upstream may take nothing of what waits for it. A client that takes nothing has the time of its heartbeat.
+const STALL_TIMEOUT: Duration = Duration::from_secs(60);
+
+thread_local! {
+    /// In front of what is read, there is room for what an earlier read has left.
+    static BUFFER: RefCell<Box<[u8]>> =
+        RefCell::new(vec![0; MAX_KEPT + READ_BYTES].into_boxed_slice());
+}
+
+/// One connection: a client and its upstream.
+pub(super) struct Relay {
+    pub session: Rc<Session>,
+    /// `None` once it ends by itself, or has ended.
+    pub(super) upstream: Option<UpstreamSide>,
+    pub(super) from_client: FrameScanner,
+    /// Bytes that came behind the client's handshake.
+    early: Vec<u8>,
+    /// What the client did wrong. It is closed for it when the upstream has answered what came before.
+    pub(super) fault: Option<(CloseReason, Box<str>)>,
+    /// Only while somebody is waited for.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Relay {
+    pub fn new(session: Rc<Session>, upstream: PassedUpstream, early: Vec<u8>) -> Self {
+        Self {
+            session,
+            upstream: Some(UpstreamSide::new(upstream)),
+            from_client: FrameScanner::of_client(),
+            early,
+            fault: None,
+            timer: None,
+        }
+    }
+
+    /// Reads and forwards. `Ready` when the client's connection has ended.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let session = Rc::clone(&self.session);
+        let mut early = std::mem::take(&mut self.early);
+        for _ in 0..READS_PER_POLL {
+            if session.socket.poll_output(cx).is_err() {
+                return self.end();
+            }
+            if !early.is_empty() {
+                self.client_bytes(cx, &mut early);
+                early = Vec::new();
+            }
+            self.follow_close();
+            let has_read_upstream = self.poll_upstream(cx);
+            let has_read_client = match self.poll_client(cx) {
+                Poll::Ready(0) => return self.end(),
+                polled => polled.is_ready(),
+            };
+            let is_timer_due = self.poll_timer(cx);
+            if !has_read_upstream && !has_read_client && !is_timer_due {
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Ends the client's connection after a panic.
+    pub fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.upstream = None;
+        let socket = &self.session.socket;
+        while socket.poll_output(cx).is_ok() {
+            let mut discarded = [0; 1024];
+            match socket.poll_input(cx, &mut discarded) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(0) => break,
+                Poll::Ready(length) => socket.count_discarded(length),
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// Makes one read of the upstream, unless the client has yet to take what is there. Returns whether anything came.
+    fn poll_upstream(&mut self, cx: &mut Context<'_>) -> bool {
+        let socket = &self.session.socket;
+        if !socket.takes_frames() || socket.is_backlogged() {
+            return false;
+        }
+        BUFFER.with_borrow_mut(|buffer| {
+            let Some(upstream) = &mut self.upstream else { return false };
+            match upstream.poll_read(cx, &mut buffer[MAX_KEPT..]) {
+                Poll::Pending => return false,
+                Poll::Ready(0) => self.upstream_lost(),
+                Poll::Ready(length) => {
+                    let start = MAX_KEPT - upstream.scanner.restore(&mut buffer[..MAX_KEPT]);
+                    self.upstream_bytes(&mut buffer[start..MAX_KEPT + length]);
+                }
+            }
+            true
+        })
+    }
+
+    /// Makes one read of the client, unless the upstream has yet to take what is there. `Ready(0)` if the client's half has
+    /// ended.
+    fn poll_client(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
+        let session = Rc::clone(&self.session);
+        let socket = &session.socket;
+        let waiting = self.upstream.as_mut().map_or(0, |upstream| {
+            let _ = upstream.poll_flush(cx);
+            upstream.waiting_bytes()
+        });
+        session.waiting_bytes.set(waiting);
+        let is_paused = waiting > 0 && socket.is_open();
+        socket.set_reading_paused(is_paused);
+        if is_paused {
+            self.start_timer(STALL_TIMEOUT);
+            return Poll::Pending;
+        }
+        BUFFER.with_borrow_mut(|buffer| {
+            let polled = socket.poll_input(cx, &mut buffer[MAX_KEPT..]);
+            if let Poll::Ready(length @ 1..) = polled {
+                let start = MAX_KEPT - self.from_client.restore(&mut buffer[..MAX_KEPT]);
+                self.client_bytes(cx, &mut buffer[start..MAX_KEPT + length]);
+            }
+            polled
+        })
+    }
+
+    /// Starts to wait, unless something is waited for already.
+    fn start_timer(&mut self, time: Duration) {
+        self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(time)));
+    }
+
+    /// The upstream's answer to the client's close frame or fault is waited for.
+    pub(super) fn await_answer(&mut self) {
+        let time = if self.fault.is_some() { FAULT_TIMEOUT } else { ANSWER_TIMEOUT };
+        self.timer = Some(Box::pin(tokio::time::sleep(time)));
+    }
+
+    /// Returns whether a deadline has passed, and does what is due then.
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(timer) = &mut self.timer else { return false };
+        if timer.as_mut().poll(cx).is_pending() {
+            return false;
+        }
+        self.timer = None;
+        let Some(upstream) = &self.upstream else { return false };
+        let socket = &self.session.socket;
+        if self.fault.is_some() || !socket.is_open() {
+            self.upstream_gave_up();
+        } else if upstream.waiting_bytes() > 0 {
+            let stalled = upstream.last_progress.elapsed();
+            if stalled < STALL_TIMEOUT {
+                let due = Instant::now() + (STALL_TIMEOUT - stalled);
+                self.timer = Some(Box::pin(tokio::time::sleep_until(due)));
+            } else {
+                telemetry::upstreams::upstream_stalled(self.session.log_fields(), stalled);
+                socket.close_over(CloseReason::BadGateway, "the upstream takes nothing");
+                self.upstream = None;
+            }
+        }
+        true
+    }
+
+    /// The gateway closes the client's connection: so it does the upstream's, with the same code and text.
+    fn follow_close(&mut self) {
+        let socket = &self.session.socket;
+        let is_closed_by_gateway =
+            matches!(socket.end(), Some(ConnectionEnd::ByGateway(_) | ConnectionEnd::ByServer(_)));
+        if is_closed_by_gateway && !socket.takes_frames() {
+            self.let_upstream_end();
+        }
+    }
+
+    /// Lets the upstream's socket end by itself: with a close frame, if one is due and has its place.
+    pub(super) fn let_upstream_end(&mut self) {
+        let Some(upstream) = self.upstream.take() else { return };
+        self.session.waiting_bytes.set(0);
+        let frame = self
+            .close_frame()
+            .filter(|_| !upstream.is_told_to_close && self.from_client.place() != Place::InFrame);
+        closing::let_end(upstream, frame, &self.session.services.shutdown);
+    }
+
+    /// The close frame for the upstream of a connection that the gateway ends.
+    fn close_frame(&self) -> Option<Bytes> {
+        let socket = &self.session.socket;
+        let code = match socket.end()? {
+            ConnectionEnd::ByGateway(reason) => reason.code(),
+            ConnectionEnd::ByServer(code) => code,
+            _ => return None,
+        };
+        Some(frame::masked_close(code, socket.end_text()))
+    }
+
+    fn end(&mut self) -> Poll<()> {
+        self.let_upstream_end();
+        Poll::Ready(())
+    }
+}
