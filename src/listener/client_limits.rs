@@ -13,13 +13,13 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 
-use super::linger;
 use crate::config::Config;
 use crate::handshake::Rejection;
 use crate::limits::{
     ConnectionCounts, ConnectionPermit, IpPermit, MemoryBudget, NetworkRates, Verdict,
 };
 use crate::protocol::ClientNetwork;
+use crate::socket::linger_and_close;
 use crate::telemetry;
 use crate::telemetry::messages::LocalLimit;
 
@@ -233,6 +233,6 @@ fn refuse(stream: TcpStream, limit: LocalLimit, retry_after: u64, place: Option<
         let _ = tokio::time::timeout(REQUEST_TIMEOUT, stream.peek(&mut [0])).await;
         let _ = stream.try_write(response.as_bytes());
         // Whether the client reads the answer or not, the connection is closed when this ends.
-        linger::close(stream, LINGER_TIMEOUT, LINGER_BYTES).await;
+        linger_and_close(stream, LINGER_TIMEOUT, LINGER_BYTES).await;
     });
 }
