@@ -204,10 +204,8 @@ impl Socket {
         let mut outbox = self.outbox.borrow_mut();
         let before = outbox.bytes();
         let polled = outbox.poll_write(&mut *self.stream.borrow_mut(), cx);
-        if let Some(forwarding) = &self.forwarding
-            && outbox.bytes() < before
-        {
-            forwarding.note_progress();
+        if let Some(forwarding) = &self.forwarding {
+            forwarding.note_write(before, outbox.bytes());
         }
         match polled {
             Poll::Ready(Ok(())) => {
