@@ -248,6 +248,11 @@ impl Socket {
         self.decoder.borrow().buffered_bytes()
     }
 
+    /// The size of the peer's message that was too large, as far as it is known.
+    pub fn refused_bytes(&self) -> u64 {
+        self.decoder.borrow().refused_bytes()
+    }
+
     /// Calls `visit` with each frame that waits to be written.
     pub fn for_each_queued(&self, visit: &mut dyn FnMut(&Bytes)) {
         self.outbox.borrow().for_each(visit);
