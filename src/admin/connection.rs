@@ -45,6 +45,8 @@ pub(super) struct Connection {
     pub network: ClientNetwork,
     /// When it was accepted, or its latest request came.
     pub used: Cell<Instant>,
+    /// Whether it has sent a request before.
+    pub is_reused: Cell<bool>,
     /// Whether its latest request had a valid API key.
     pub has_key: Cell<bool>,
     /// Held while a call of the API is in progress.
@@ -71,6 +73,7 @@ impl Connection {
             address,
             network,
             used: Cell::new(Instant::now()),
+            is_reused: Cell::default(),
             has_key: Cell::default(),
             call: RefCell::default(),
             ended: CancellationToken::new(),

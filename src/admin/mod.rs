@@ -143,6 +143,10 @@ impl Admin {
     ) -> Answer {
         connection.used.set(Instant::now());
         connection.has_key.set(false);
+        if connection.is_reused.replace(true) {
+            // The library answers many requests of one connection in a row. This thread also delivers publications.
+            tokio::task::yield_now().await;
+        }
         if let Err(mistake) = check_head(&mut request) {
             return refuse_head(mistake, connection);
         }

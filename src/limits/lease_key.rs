@@ -6,7 +6,7 @@ use std::str::FromStr;
 use sha2::{Digest, Sha256};
 
 use super::LimitName;
-use crate::protocol::{ConnectionId, SenderKey};
+use crate::protocol::{Bits128, ConnectionId, SenderKey};
 
 /// What a lease counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,34 +52,34 @@ impl LeaseKey<'_> {
 /// Identifies the holder of a lease: 128 bits, written as 32 hex digits. All are random; or the first half, which is
 /// the same for all holders of one client, is a hash of the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Holder(u128);
+pub struct Holder(Bits128);
 
 impl Holder {
     pub fn random() -> Self {
-        Self(uuid::Uuid::new_v4().as_u128())
+        Self(Bits128::random())
     }
 
     /// A new holder of `client`.
     pub fn random_of(client: &SenderKey) -> Self {
         let digest = Sha256::digest(client.to_string().as_bytes());
-        let client = digest.iter().take(8).fold(0, |bits, byte| bits << 8 | u128::from(*byte));
-        Self(client << 64 | Self::random().0 & u128::from(u64::MAX))
+        let high = digest.iter().take(8).fold(0, |bits, byte| bits << 8 | u64::from(*byte));
+        Self(Bits128 { high, ..Bits128::random() })
     }
 
     /// Whether both are holders of the same client.
     pub(super) fn is_of_client_of(self, other: Self) -> bool {
-        self.0 >> 64 == other.0 >> 64
+        self.0.high == other.0.high
     }
 
     /// The beginning of the text of every holder of this one's client.
     pub(super) fn client_prefix(self) -> String {
-        format!("{:016x}", self.0 >> 64)
+        format!("{:016x}", self.0.high)
     }
 }
 
 impl From<ConnectionId> for Holder {
     fn from(connection: ConnectionId) -> Self {
-        Self(connection.as_u128())
+        Self(connection.bits())
     }
 }
 
@@ -91,14 +91,13 @@ impl FromStr for Holder {
     type Err = InvalidHolder;
 
     fn from_str(text: &str) -> Result<Self, InvalidHolder> {
-        let is_hex = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let number = is_hex.then(|| u128::from_str_radix(text, 16).ok()).flatten();
-        number.map(Self).ok_or(InvalidHolder)
+        let bits = Bits128::from_hex(text).filter(|_| text.len() == 32);
+        bits.map(Self).ok_or(InvalidHolder)
     }
 }
 
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
+        self.0.fmt(f)
     }
 }

@@ -34,6 +34,8 @@ pub(super) struct Exchange {
     is_complete: Cell<bool>,
     /// The length of the request's body, if it is known.
     body_bytes: Cell<Option<u64>>,
+    /// The current request was there before the previous one was answered.
+    is_pipelined: Cell<bool>,
     /// The bytes that were read behind the request's head.
     read_behind_head: Cell<u64>,
     /// Whether the request target has a fragment.
@@ -77,7 +79,17 @@ impl Exchange {
         self.is_responding.set(false);
         self.has_fragment.set(false);
         let behind = self.read_behind_head.replace(0);
-        Some(self.body_bytes.get().is_some_and(|length| behind > length))
+        let has_next = self.body_bytes.get().is_some_and(|length| behind > length);
+        self.is_pipelined.set(has_next);
+        Some(has_next)
+    }
+
+    /// Lets other tasks of the thread run before a request that has not waited for its turn. Otherwise the library would
+    /// answer many requests of one client in a row, and a flood of them would keep all others waiting.
+    pub async fn take_turn(&self) {
+        if self.is_pipelined.replace(false) {
+            tokio::task::yield_now().await;
+        }
     }
 
     pub fn is_responding(&self) -> bool {

@@ -269,6 +269,7 @@ impl HttpFrontend {
         let exchange = Rc::clone(&phase.exchange);
         exchange.begin(&request);
         phase.request_received.notify_one();
+        exchange.take_turn().await;
         let response = match check_head(&mut request) {
             Ok(()) if exchange.has_fragment() => refuse_head(HeadMistake::Target, phase.peer.ip()),
             Ok(()) => self.answer(phase, request).await,

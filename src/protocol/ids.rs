@@ -7,6 +7,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::Bits128;
+
 /// The id of a user, from the credentials: a JSON integer or a string, passed on as the backend wrote it.
 ///
 /// Two ids are equal if their texts are: backends write the same id as `7` and as `"7"`, and channel names, limits
@@ -90,27 +92,26 @@ impl fmt::Display for UserId {
 /// The id of a connection, unique across nodes: 128 random bits, written as 32 hex digits and ordered like them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct ConnectionId(u128);
+pub struct ConnectionId(Bits128);
 
 impl ConnectionId {
     pub fn random() -> Self {
-        Self(uuid::Uuid::new_v4().as_u128())
+        Self(Bits128::random())
     }
 
     /// Parses 32 hex digits of either case; `None` if `text` is anything else.
     pub fn parse(text: &str) -> Option<Self> {
-        let is_hex = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
-        u128::from_str_radix(text, 16).ok().filter(|_| is_hex).map(Self)
+        Bits128::from_hex(text).filter(|_| text.len() == 32).map(Self)
     }
 
-    pub fn as_u128(self) -> u128 {
+    pub fn bits(self) -> Bits128 {
         self.0
     }
 }
 
 impl fmt::Display for ConnectionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
+        self.0.fmt(f)
     }
 }
 
@@ -122,11 +123,8 @@ impl FromStr for ConnectionId {
     type Err = InvalidConnectionId;
 
     fn from_str(text: &str) -> Result<Self, InvalidConnectionId> {
-        let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-        if text.len() != 32 || !text.bytes().all(is_digit) {
-            return Err(InvalidConnectionId);
-        }
-        u128::from_str_radix(text, 16).map(Self).map_err(|_| InvalidConnectionId)
+        let is_lower = !text.bytes().any(|byte| byte.is_ascii_uppercase());
+        Self::parse(text).filter(|_| is_lower).ok_or(InvalidConnectionId)
     }
 }
 

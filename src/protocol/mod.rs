@@ -1,6 +1,7 @@
 //! The wire format: close reasons, error codes, ids, channel names, patterns, and the frames that clients send and
 //! the gateway writes. Nothing here does I/O.
 
+mod bits128;
 mod cancelled_tasks;
 mod client_address;
 mod client_frame;
@@ -31,6 +32,7 @@ mod timestamp;
 mod trace_context;
 mod websocket_accept;
 
+pub use bits128::Bits128;
 pub use cancelled_tasks::{
     ANY_NAME_MEMORY, CANCELLED_MEMORY, CancelledTasks, EventNames, INTERNAL_PREFIX, TaskNotice,
 };

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::TraceContext;
+use super::{Bits128, TraceContext};
 
 /// The longest id that is accepted from a proxy.
 const MAX_BYTES: usize = 128;
@@ -16,7 +16,7 @@ pub struct RequestId(Name);
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Name {
     Given(Arc<str>),
-    Trace(u128),
+    Trace(Bits128),
 }
 
 impl RequestId {
@@ -28,7 +28,7 @@ impl RequestId {
         };
         Self(match given.filter(is_id) {
             Some(id) => Name::Given(id.into()),
-            None => Name::Trace(trace.trace_id()),
+            None => Name::Trace(trace.trace_id().into()),
         })
     }
 }
@@ -37,7 +37,7 @@ impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Name::Given(id) => f.write_str(id),
-            Name::Trace(id) => write!(f, "{id:032x}"),
+            Name::Trace(id) => id.fmt(f),
         }
     }
 }

@@ -1,9 +1,11 @@
 //! W3C Trace Context: the trace of a request, and its parent span in that trace.
 
+use super::Bits128;
+
 /// A trace and a span in it: the client's, from its `traceparent`, or one of the gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceContext {
-    trace_id: u128,
+    trace_id: Bits128,
     /// 0 = the trace starts here and has no span yet.
     span_id: u64,
     /// Whether the span is one of the gateway.
@@ -14,8 +16,7 @@ pub struct TraceContext {
 impl TraceContext {
     /// A new trace that is not sampled.
     pub fn new() -> Self {
-        let trace_id = uuid::Uuid::new_v4().as_u128();
-        Self { trace_id, span_id: 0, own: true, sampled: false }
+        Self { trace_id: Bits128::random(), span_id: 0, own: true, sampled: false }
     }
 
     /// Parses `00-<32 hex>-<16 hex>-<2 hex>` (W3C Trace Context, section 3.2); `None` if it is malformed.
@@ -34,14 +35,14 @@ impl TraceContext {
         {
             return None;
         }
-        let trace_id = u128::from_str_radix(trace, 16).ok().filter(|id| *id != 0)?;
+        let trace_id = Bits128::from_hex(trace).filter(|id| *id != Bits128::from(0))?;
         let span_id = u64::from_str_radix(span, 16).ok().filter(|id| *id != 0)?;
         let flags = u8::from_str_radix(flags, 16).ok()?;
         Some(Self { trace_id, span_id, own: false, sampled: flags & 1 == 1 })
     }
 
     pub fn trace_id(&self) -> u128 {
-        self.trace_id
+        self.trace_id.into()
     }
 
     pub fn span_id(&self) -> u64 {
@@ -75,7 +76,7 @@ impl TraceContext {
     /// span.
     pub fn child(&self) -> String {
         let span_id = if self.own && self.span_id != 0 { self.span_id } else { new_span_id() };
-        format!("00-{:032x}-{span_id:016x}-{:02x}", self.trace_id, u8::from(self.sampled))
+        format!("00-{}-{span_id:016x}-{:02x}", self.trace_id, u8::from(self.sampled))
     }
 }
 

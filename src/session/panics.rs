@@ -30,8 +30,10 @@ impl Session {
         work: impl Future<Output = ()> + 'static,
     ) -> JoinHandle<()> {
         let session = Rc::clone(self);
+        // In a box, because the guard below would otherwise have room for it twice, and move it.
+        let work = AssertUnwindSafe(Box::pin(work));
         tokio::task::spawn_local(async move {
-            if AssertUnwindSafe(work).catch_unwind().await.is_err() {
+            if work.catch_unwind().await.is_err() {
                 session.close_after_panic();
             }
         })

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderName, USER_AGENT};
-use hyper::{Request, Response};
+use hyper::{Request, Response, Uri};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use tokio::time::{Instant, timeout_at};
 
@@ -36,6 +36,7 @@ pub(super) struct Relay<'a> {
     pub config: &'a config::HttpUpstream,
     pub metrics: &'a UpstreamMetrics,
     pub message: &'a Message,
+    pub url: Uri,
     /// The deadline of the response head (for all attempts together) and of a body that is not streamed.
     pub deadline: Instant,
 }
@@ -85,14 +86,14 @@ impl Relay<'_> {
     }
 
     async fn send(&self, body: Bytes) -> Result<Attempt, String> {
-        let again = self.request(body.clone())?;
-        let sending = self.client.request(self.request(body)?);
+        let sending = self.client.request(self.request(body.clone())?);
         let sent = match timeout_at(self.deadline, sending).await {
             // The upstream closed an idle connection as the request was sent. If it has received the request all the
             // same, it knows it by its idempotency key.
             Ok(Err(error)) if http_client::was_closed_while_idle(&error) => {
                 self.metrics.request_retried(self.message.log_fields(), &error_chain(&error));
-                timeout_at(self.deadline, self.client.request_on_new_connection(again)).await
+                let again = self.client.request_on_new_connection(self.request(body)?);
+                timeout_at(self.deadline, again).await
             }
             sent => sent,
         };
@@ -111,8 +112,7 @@ impl Relay<'_> {
 
     fn request(&self, body: Bytes) -> Result<Request<Full<Bytes>>, String> {
         let message = self.message;
-        let url = url(self.config, message).map_err(|unfit| unfit.to_string())?;
-        let mut request = Request::post(url)
+        let mut request = Request::post(self.url.clone())
             .header(CONTENT_TYPE, "application/json")
             .header(ACCEPT, ACCEPTED)
             .header(ACCEPT_ENCODING, "identity")
@@ -127,10 +127,12 @@ impl Relay<'_> {
     }
 }
 
-pub(super) fn url(config: &config::HttpUpstream, message: &Message) -> Result<String, UnfitForUrl> {
+pub(super) fn url(config: &config::HttpUpstream, message: &Message) -> Result<Uri, UnfitForUrl> {
     let Message { params, user_id, channel, .. } = message;
     let user_id = user_in_template(user_id.as_ref());
-    config.url.fill_url(TemplateContext { params, user_id, channel: Some(channel.as_str()) })
+    let context = TemplateContext { params, user_id, channel: Some(channel.as_str()) };
+    // The values may also make it longer than a URL can be.
+    config.url.fill_url(context)?.try_into().map_err(|_| UnfitForUrl)
 }
 
 /// Returns `<user or connection>:<message id>`, which is the same when a client sends a message again.

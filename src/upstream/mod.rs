@@ -134,37 +134,21 @@ impl Upstreams {
         let Some(upstream) = self.shared.get(name) else {
             return Err(RelayError::Unavailable);
         };
-        if let (UpstreamKind::Celery(config), Transport::Celery(celery)) =
-            (&upstream.config.kind, &upstream.transport)
-        {
-            return relay_task(upstream, config, celery, message).await;
-        }
-        // A message whose values have no place in the URL is not a failure of the upstream either.
-        if let UpstreamKind::Http(config) = &upstream.config.kind
-            && http::url(config, message).is_err()
-        {
-            let metrics = &upstream.gate.metrics;
-            metrics.request_not_sent(message.log_fields(), RequestOutcome::Rejected);
-            return Err(RelayError::Rejected(UNFIT_FOR_URL.to_owned()));
-        }
-        let task = upstream.gate.enter_queue(message.log_fields(), &message.sender)?;
-        let pending = upstream.gate.enter(message.log_fields(), &message.sender)?;
-        let deadline = deadline_after(upstream.config.timeout);
+        // What is sent to a queue is in a box, because it is larger than a request, which would be moved with its size.
         match (&upstream.config.kind, self.clients.get(name), &upstream.transport) {
             (UpstreamKind::Http(config), Some(client), _) => {
-                let metrics = &upstream.gate.metrics;
-                let relay = http::Relay { client, config, metrics, message, deadline };
-                finish_http(pending, relay.run().await, message, config)
+                relay_http(upstream, config, client, message).await
+            }
+            (UpstreamKind::Celery(config), _, Transport::Celery(celery)) => {
+                Box::pin(relay_task(upstream, config, celery, message)).await
             }
             (UpstreamKind::RedisStream(config), _, Transport::Queue(queue)) => {
-                let adding = queue.add_to_stream(config, message);
-                enqueue(pending, task, message, deadline, adding).await
+                Box::pin(enqueue(upstream, message, queue.add_to_stream(config, message))).await
             }
             (UpstreamKind::RedisList(config), _, Transport::Queue(queue)) => {
-                let adding = queue.push_to_list(config, message);
-                enqueue(pending, task, message, deadline, adding).await
+                Box::pin(enqueue(upstream, message, queue.push_to_list(config, message))).await
             }
-            _ => Err(pending.refuse(RelayError::Unavailable, "takes no messages")),
+            _ => Err(RelayError::Unavailable),
         }
     }
 
@@ -286,22 +270,37 @@ impl Upstreams {
 const NO_RESPONSE: &str = "no answer in time";
 const UNFIT_FOR_URL: &str = "messages cannot be sent under this name or on this channel";
 
+async fn relay_http(
+    upstream: &Upstream,
+    config: &config::HttpUpstream,
+    client: &HttpClient,
+    message: &Message,
+) -> Result<Accepted, RelayError> {
+    let Upstream { gate, .. } = upstream;
+    // A message whose values have no place in the URL is not a failure of the upstream.
+    let url = http::url(config, message).map_err(|_| {
+        gate.metrics.request_not_sent(message.log_fields(), RequestOutcome::Rejected);
+        RelayError::Rejected(UNFIT_FOR_URL.to_owned())
+    })?;
+    let pending = gate.enter(message.log_fields(), &message.sender)?;
+    let deadline = deadline_after(upstream.config.timeout);
+    let relay = http::Relay { client, config, metrics: &gate.metrics, message, url, deadline };
+    finish_http(pending, relay.run().await, message, config)
+}
+
 async fn relay_task(
     upstream: &Upstream,
     config: &config::CeleryUpstream,
     celery: &Celery,
     message: &Message,
 ) -> Result<Accepted, RelayError> {
-    let Upstream { gate, .. } = upstream;
     // A message that cannot become a task is not a failure of the broker, so that it does not reach the
     // circuit breaker.
     let element = Celery::compose(config, message).inspect_err(|_| {
-        gate.metrics.request_not_sent(message.log_fields(), RequestOutcome::Rejected);
+        let metrics = &upstream.gate.metrics;
+        metrics.request_not_sent(message.log_fields(), RequestOutcome::Rejected);
     })?;
-    let task = gate.enter_queue(message.log_fields(), &message.sender)?;
-    let pending = gate.enter(message.log_fields(), &message.sender)?;
-    let deadline = deadline_after(upstream.config.timeout);
-    enqueue(pending, task, message, deadline, celery.push(config, element)).await
+    enqueue(upstream, message, celery.push(config, element)).await
 }
 
 fn finish_http(
@@ -329,12 +328,14 @@ fn finish_http(
 }
 
 async fn enqueue(
-    pending: PendingRequest<'_>,
-    task: Option<TaskPermit>,
+    upstream: &Upstream,
     message: &Message,
-    deadline: Instant,
     adding: impl Future<Output = Result<(), (RelayError, String)>>,
 ) -> Result<Accepted, RelayError> {
+    let Upstream { gate, .. } = upstream;
+    let task = gate.enter_queue(message.log_fields(), &message.sender)?;
+    let pending = gate.enter(message.log_fields(), &message.sender)?;
+    let deadline = deadline_after(upstream.config.timeout);
     match timeout_at(deadline, adding).await {
         Ok(Ok(())) => {
             pending.accept(RequestOutcome::Taken);

@@ -82,6 +82,24 @@ async fn a_refused_client_reads_the_answer_to_its_request() {
     }
 }
 
+/// Regression test: what was not read of an upload reset the connection, and with it the answer.
+#[tokio::test]
+async fn a_refused_upload_gets_its_answer() {
+    let gateway = Gateway::start(with_limits("requests_per_ip = \"1/1h\"")).await;
+    for status in [404, 429, 429, 429] {
+        let mut client = RawClient::connect(gateway.addr()).await;
+        client.write(b"POST /upload HTTP/1.1\r\nhost: a\r\ncontent-length: 400000\r\n\r\n").await;
+        for _ in 0..40 {
+            client.write(&[b'x'; 10_000]).await;
+            tokio::task::yield_now().await;
+        }
+        let head = client.read_head().await;
+        assert_eq!(head.status, status);
+        client.read_exact(head.header("content-length").unwrap().parse().unwrap()).await;
+        client.expect(Received::End).await;
+    }
+}
+
 /// Regression test: peers of a dual-stack listener are `::ffff:…`, which no IPv4 block contained.
 #[tokio::test]
 async fn a_dual_stack_listener_knows_ipv4_proxies() {

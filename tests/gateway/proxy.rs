@@ -302,3 +302,23 @@ async fn one_connection_serves_routes_and_the_proxy() {
     assert_eq!(client.read_head().await.status, 426);
     assert_eq!(upstream.requests().len(), 2);
 }
+
+/// Regression test: a client that vanished while it waited for an answer was never noticed.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn the_system_probes_a_client_that_waits_for_an_answer() {
+    let upstream = Upstream::start(|_| Reply::Hang).await;
+    let gateway = Gateway::start(settings(&upstream.url(""))).await;
+    let mut client = TcpStream::connect(gateway.addr()).await.unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    upstream.next_request().await;
+    // The gateway's end has the client's port as its remote one; timer 2 is that of keepalive probes.
+    let port = format!(":{:04X}", client.local_addr().unwrap().port());
+    crate::rig::until("a timer of probes", async || {
+        let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let mut sockets = sockets.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let socket = sockets.find(|fields| fields[2].ends_with(&port))?;
+        socket[5].starts_with("02:").then_some(())
+    })
+    .await;
+}

@@ -1,5 +1,6 @@
 //! Nobody takes what belongs to others: one user or one address does its worst, and the others notice nothing.
 
+mod admin;
 mod authorize;
 mod frames;
 mod histories;
