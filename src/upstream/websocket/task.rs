@@ -187,7 +187,7 @@ impl Reader {
     }
 
     /// Fails the connection because of a data frame.
-    async fn refuse(&self, code: CloseCode) -> Closed {
+    async fn refuse(&mut self, code: CloseCode) -> Closed {
         if code == CloseCode::Size {
             self.received.send(FromUpstream::TooBig).await.ok()?;
         }
