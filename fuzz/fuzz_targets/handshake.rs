@@ -135,7 +135,7 @@ async fn answer(peer: IpAddr, mut request: Request<Incoming>) -> Response<Full<B
         None if handshake.is_token_endpoint(request.uri().path()) => {
             let (parts, body) = request.into_parts();
             let head = Request::from_parts(parts.clone(), ());
-            let response = handshake.issue(Request::from_parts(parts, body), address.ip).await;
+            let response = handshake.issue(Request::from_parts(parts, body), address).await;
             if response.status() == StatusCode::OK {
                 check_origin(head.headers());
                 assert!(head.method() == Method::POST && has_credential(&head));

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::fmt::Display;
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
@@ -20,6 +21,7 @@ use super::Admin;
 use super::open_connections::{Call, OpenGuard};
 use crate::protocol::ClientNetwork;
 use crate::shutdown::Shutdown;
+use crate::socket::linger_and_close;
 use crate::telemetry;
 use crate::telemetry::admin::Action;
 
@@ -37,6 +39,10 @@ const TOO_SLOW_GRACE: Duration = Duration::from_secs(5);
 
 /// At shutdown, a client that is waited for has this long to read the rest of its answer.
 const LAST_ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long, and for how many bytes, a client is read from that is still sending a request which has its answer.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 16 * 1024 * 1024;
 
 /// What the requests of one connection share.
 pub(super) struct Connection {
@@ -107,9 +113,12 @@ impl Connection {
         let service = service_fn(move |request| {
             let (admin, connection) = (Rc::clone(&serving), Rc::clone(&connection));
             let connections = Rc::clone(&connections);
-            async move { Ok::<_, Infallible>(admin.answer(request, &connection, &connections).await) }
+            // The future is boxed because the connection is polled by hand and must be `Unpin`.
+            Box::pin(async move {
+                Ok::<_, Infallible>(admin.answer(request, &connection, &connections).await)
+            })
         });
-        let served = http1::Builder::new()
+        let mut served = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIMEOUT)
             .max_buf_size(READ_BUFFER_BYTES)
@@ -118,19 +127,33 @@ impl Connection {
             self.too_slow.cancelled().await;
             tokio::time::sleep(TOO_SLOW_GRACE).await;
         };
-        let mut served = pin!(served);
         let (mut too_slow, mut stopping) = (pin!(too_slow), pin!(self.stopping(&admin)));
-        tokio::select! {
-            ended = &mut served => return finish(ended, guard),
+        let ended = tokio::select! {
+            ended = poll_fn(|cx| served.poll_without_shutdown(cx)) => ended,
             () = self.ended.cancelled() => return,
             () = &mut too_slow => return,
-            () = &mut stopping => served.as_mut().graceful_shutdown(),
+            () = &mut stopping => {
+                std::pin::Pin::new(&mut served).graceful_shutdown();
+                let rest = poll_fn(|cx| served.poll_without_shutdown(cx));
+                tokio::select! {
+                    ended = tokio::time::timeout(LAST_ANSWER_TIMEOUT, rest) => match ended {
+                        Ok(ended) => ended,
+                        Err(_) => return,
+                    },
+                    () = too_slow => return,
+                }
+            }
+        };
+        if let Err(error) = ended {
+            return telemetry::connections::http_failed(&error);
         }
-        let rest = tokio::time::timeout(LAST_ANSWER_TIMEOUT, served);
+        // The last answer may have come before the end of a large body.
+        let stream = served.into_parts().io.into_inner();
         tokio::select! {
-            ended = rest => if let Ok(ended) = ended { finish(ended, guard) },
-            () = too_slow => {}
+            () = linger_and_close(stream, LINGER_TIMEOUT, LINGER_BYTES) => {}
+            () = self.ended.cancelled() => {}
         }
+        drop(guard);
     }
 
     /// Completes when the gateway drains and waits for the current answer.
@@ -141,13 +164,6 @@ impl Connection {
             self.held.notified().await;
         }
     }
-}
-
-fn finish(ended: hyper::Result<()>, guard: OpenGuard) {
-    if let Err(error) = ended {
-        telemetry::connections::http_failed(&error);
-    }
-    drop(guard);
 }
 
 impl Caller<'_> {

@@ -32,7 +32,7 @@ pub struct Args {
     /// The gateway's config file
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// The user id: a number if it consists of digits, otherwise a string
+    /// The user id: a number if it is one in its usual form, otherwise a string
     #[arg(long, value_name = "ID", value_parser = user_id)]
     user: UserId,
     /// The display name
@@ -65,11 +65,8 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
 }
 
 fn user_id(text: &str) -> Result<UserId, String> {
-    match text.parse() {
-        Ok(id) => Ok(UserId::Integer(id)),
-        Err(_) if text.is_empty() => Err("the user id must not be empty".to_owned()),
-        Err(_) => Ok(UserId::Text(text.into())),
-    }
+    let fix = || format!("write an id that is not empty, and not {}", UserId::ANONYMOUS);
+    UserId::from_text(text).ok_or_else(fix)
 }
 
 fn write_to_redis(args: &Args, config: &Config, redis: &RedisEngine) -> Result<String, String> {

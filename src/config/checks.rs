@@ -16,8 +16,8 @@ use crate::protocol::{ChannelName, PathPattern, ReservedChannels, Template};
 
 /// A fixed reply and its index in the file.
 pub(super) type Numbered = (usize, Arc<FixedReply>);
-type Routes = [Option<Arc<Route>>];
-type Upstreams = BTreeMap<String, Option<Arc<Upstream>>>;
+pub(super) type Routes = [Option<Arc<Route>>];
+pub(super) type Upstreams = BTreeMap<String, Option<Arc<Upstream>>>;
 
 pub(super) fn ports(root: &mut Section<'_>, server: Option<&Server>, admin: Option<&Admin>) {
     if let (Some(server), Some(admin)) = (server, admin)
@@ -353,7 +353,7 @@ fn names_among(
     }
 }
 
-fn numbered(routes: &Routes) -> impl Iterator<Item = (usize, &Arc<Route>)> {
+pub(super) fn numbered(routes: &Routes) -> impl Iterator<Item = (usize, &Arc<Route>)> {
     routes.iter().enumerate().filter_map(|(index, route)| Some((index, route.as_ref()?)))
 }
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use toml::Value;
 
-use super::effective::Setting;
+use super::effective::{Setting, Source};
 use super::environment::{Environment, Override, override_path, override_variable};
 use super::mistakes::{Mistake, nearest};
 use super::raw_value::read_file;
@@ -31,6 +31,16 @@ pub(super) struct Definition {
     /// `None` where the key is required.
     pub default: Option<Value>,
     pub doc: &'static str,
+}
+
+/// A key that is set to something.
+pub(super) struct Written {
+    /// The full path: `route[0].limits.messages_per_user`.
+    pub path: String,
+    /// As far as it may be shown.
+    pub value: Value,
+    /// `None` where the key is required.
+    pub default: Option<Value>,
 }
 
 /// The state that all tables of one configuration share while they are read.
@@ -92,6 +102,19 @@ impl Context {
 
     pub(super) fn setting(&mut self, setting: Setting) {
         self.settings.push(setting);
+    }
+
+    /// Every key whose value is not only its default.
+    pub(super) fn written(&self) -> Vec<Written> {
+        let defaults: BTreeMap<&str, &Option<Value>> =
+            self.definitions.iter().map(|key| (key.path.as_str(), &key.default)).collect();
+        let written = self.settings.iter().filter(|setting| setting.source != Source::Default);
+        let written = written.map(|setting| {
+            let path = setting.key();
+            let default = defaults.get(path.as_str()).and_then(|default| (*default).clone());
+            Written { path, value: setting.value.clone(), default }
+        });
+        written.collect()
     }
 
     pub(super) fn heading(&mut self, heading: &str, doc: &'static str) {

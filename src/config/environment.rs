@@ -7,8 +7,9 @@ use std::ffi::OsString;
 /// underscores, in upper or lower case.
 const OVERRIDE_PREFIX: &str = "TIDEGATE__";
 
-/// What looks like that prefix and is not.
-const LOOKALIKE_PREFIX: &str = "TIDEGATE_";
+/// What looks like that prefix and is not, with one of [`SEPARATORS`] behind it.
+const LOOKALIKE_PREFIX: &str = "TIDEGATE";
+const SEPARATORS: [char; 4] = ['_', '-', '.', ':'];
 
 /// What follows it in the variables that commands, the build and the examples read.
 const READ_ELSEWHERE: [&str; 6] = ["api_key", "server", "build", "rust", "tag", "screenshot"];
@@ -45,21 +46,20 @@ impl Environment {
         self.0.iter().filter_map(parse).collect()
     }
 
-    /// The variables that look like overrides and are none, and what follows `TIDEGATE_` in them, in lower case. Those
-    /// that the command line or the build reads are left out, and those that Kubernetes sets in every container for a
-    /// service called `tidegate…`.
+    /// The variables that look like overrides and are none, and what follows `TIDEGATE_` in them, in lower case and with
+    /// `_` as the only separator. Those that the command line or the build reads are left out, and those that Kubernetes
+    /// sets in every container for a service called `tidegate…`.
     pub(super) fn lookalikes(&self) -> impl Iterator<Item = (&str, String)> {
-        self.0.keys().filter_map(|name| {
-            let start = name.get(..LOOKALIKE_PREFIX.len())?;
-            let rest = name.get(LOOKALIKE_PREFIX.len()..)?.to_ascii_lowercase();
+        self.0.iter().filter_map(|(name, value)| {
+            let (start, rest) = name.split_at_checked(LOOKALIKE_PREFIX.len())?;
+            let is_override = rest.starts_with("__");
+            let rest = rest.strip_prefix(SEPARATORS)?.to_ascii_lowercase();
+            let rest = rest.replace(SEPARATORS, "_");
             let is_read = READ_ELSEWHERE.contains(&rest.as_str()) || rest.starts_with("test_");
-            let is_of_kubernetes = rest.ends_with("service_host")
-                || rest.contains("service_port")
-                || format!("_{rest}_").contains("_port_");
             let is_lookalike = start.eq_ignore_ascii_case(LOOKALIKE_PREFIX)
-                && !rest.starts_with('_')
+                && !is_override
                 && !is_read
-                && !is_of_kubernetes;
+                && !is_of_kubernetes(&rest, value);
             is_lookalike.then_some((name.as_str(), rest))
         })
     }
@@ -115,6 +115,17 @@ pub(super) struct Override {
     pub value: OsString,
     /// Whether it has set a key. An override that is never used is a mistake.
     pub used: bool,
+}
+
+/// Whether Kubernetes sets a variable of this name for a service: `…_SERVICE_HOST`, `…_SERVICE_PORT…`,
+/// `…_PORT=tcp://10.0.0.1:80` and `…_PORT_80_TCP…`.
+fn is_of_kubernetes(rest: &str, value: &OsString) -> bool {
+    let rest = format!("_{rest}");
+    let mut after_port = rest.split("_port_").skip(1);
+    rest.ends_with("_service_host")
+        || rest.contains("_service_port")
+        || after_port.any(|part| part.starts_with(|c: char| c.is_ascii_digit()))
+        || (rest.ends_with("_port") && value.to_string_lossy().contains("://"))
 }
 
 /// A key's path as overrides have it: in lower case, and with `_` for `-`, which variables cannot have.

@@ -1,6 +1,7 @@
 //! Keys of `[limits]` and `[route.limits]`.
 
 use super::kinds::{self, Kind, ValueError, choice, words};
+use super::route::Defaults;
 use super::section::Section;
 use super::{ClientLimits, FixedWindow, Rate, RouteLimits, Server, UserRate, values};
 
@@ -57,18 +58,32 @@ pub(super) fn client_limits(s: &mut Section<'_>, server: Option<&Server>) -> Opt
     })
 }
 
-pub(super) fn limits(s: &mut Section<'_>) -> Option<RouteLimits> {
-    let messages_per_user =
-        user_rate(s, "messages_per_user", "50/1h", "Messages per user, over all connections.");
-    let messages_per_connection =
-        s.key("messages_per_connection", kinds::RATE, "10/1s burst 20", "Messages per connection.");
+pub(super) fn limits(s: &mut Section<'_>, defaults: Defaults) -> Option<RouteLimits> {
+    let messages_per_user = user_rate(
+        s,
+        "messages_per_user",
+        defaults.messages_per_user,
+        "Messages per user, over all connections. The default of raw and pass routes is off.",
+    );
+    let messages_per_connection = s.key(
+        "messages_per_connection",
+        kinds::RATE,
+        defaults.messages_per_connection,
+        "Messages per connection. The default of raw and pass routes is off.",
+    );
     let frames_per_connection = s.key(
         "frames_per_connection",
         kinds::RATE,
-        "200/1s burst 2000",
-        "Pings, pongs, and fragments of less than 64 bytes per connection; beyond it the socket is closed with 1008.",
+        defaults.frames_per_connection,
+        "Pings, pongs, and fragments of less than 64 bytes per connection; beyond it the socket is closed with 1008. The \
+         default of pass routes is off.",
     );
-    let connects_per_user = user_rate(s, "connects_per_user", "30/1m", "New connections per user.");
+    let connects_per_user = user_rate(
+        s,
+        "connects_per_user",
+        defaults.connects_per_user,
+        "New connections per user. The default of raw and pass routes is 120/1m.",
+    );
     let connections_per_user =
         s.key("connections_per_user", kinds::LIMIT, 20, "Open connections per user.");
     let generations_per_user = s.key(

@@ -15,7 +15,7 @@ use super::route::Entry;
 use super::section::{Section, read_document};
 use super::{
     Admin, Config, FixedReply, Route, Upstream, checks, engine, identity, limits, reserved, route,
-    server, upstream,
+    server, unused, upstream,
 };
 use crate::protocol::ReservedChannels;
 
@@ -221,6 +221,7 @@ fn config(root: &mut Section<'_>) -> Option<Config> {
     checks::groups(root, engine.as_ref(), &routes);
     checks::replies(root, &routes, &replies);
     checks::placeholders(root, tokens.as_ref(), &routes, &upstreams);
+    unused::keys(root, &routes, &upstreams);
 
     let upstreams: Option<BTreeMap<String, Arc<Upstream>>> =
         upstreams.into_iter().map(|(name, upstream)| Some((name, upstream?))).collect();

@@ -41,6 +41,7 @@ mod settings;
 mod shared;
 #[cfg(test)]
 mod tests;
+mod unused;
 mod upstream;
 mod values;
 

@@ -30,6 +30,8 @@ pub(super) fn channels<'a>(
         for prefix in [Some(&*celery.global_keyprefix), of_results].into_iter().flatten() {
             let parts = ["celery-task-meta-", "celery-taskset-meta-", "_kombu."];
             prefixes.extend(parts.map(|part| format!("{prefix}{part}")));
+            // Broadcasts of kombu are behind the number of a database, such as `/0.celery.pidbox`.
+            prefixes.extend((0..=9).map(|digit| format!("{prefix}/{digit}")));
         }
     }
     ReservedChannels::new(prefixes)

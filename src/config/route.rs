@@ -84,6 +84,48 @@ const CLAIMS: Kind<Authorize> =
         }
     });
 
+/// The defaults of the limits that depend on the protocol: those of a chat suit no other application.
+#[derive(Clone, Copy)]
+pub(super) struct Defaults {
+    pub max_message_bytes: &'static str,
+    pub messages_per_user: &'static str,
+    pub messages_per_connection: &'static str,
+    pub connects_per_user: &'static str,
+    pub frames_per_connection: &'static str,
+}
+
+impl Defaults {
+    const JSON: Self = Self {
+        max_message_bytes: "64KiB",
+        messages_per_user: "50/1h",
+        messages_per_connection: "10/1s burst 20",
+        connects_per_user: "30/1m",
+        frames_per_connection: "200/1s burst 2000",
+    };
+
+    fn of(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Json => Self::JSON,
+            // A slow upstream slows its client down, and a page may open several sockets.
+            Protocol::Raw => Self {
+                max_message_bytes: "1MiB",
+                messages_per_user: "off",
+                messages_per_connection: "off",
+                connects_per_user: "120/1m",
+                frames_per_connection: Self::JSON.frames_per_connection,
+            },
+            // Nothing is held here, so that only what the upstream takes bounds its clients.
+            Protocol::Pass => Self {
+                max_message_bytes: "64MiB",
+                messages_per_user: "off",
+                messages_per_connection: "off",
+                connects_per_user: "120/1m",
+                frames_per_connection: "off",
+            },
+        }
+    }
+}
+
 /// The two things that a `[[route]]` can be.
 pub(super) enum Entry {
     Route(Box<Route>),
@@ -127,6 +169,7 @@ fn route(s: &mut Section<'_>, path: Option<PathPattern>, channel_prefix: &str) -
         "\"json\": the envelope of the protocol page. \"raw\": messages pass through unparsed. \"pass\": the upstream's own \
          handshake and frames pass through as they are.",
     );
+    let defaults = protocol.map_or(Defaults::JSON, Defaults::of);
     const CHANNEL: &str = "The channel of a connection: text with {names} of the path and {user_id}, which is \
         _anonymous_ for anonymous clients. A pass route may be without one.";
     let channel = match protocol {
@@ -164,9 +207,9 @@ fn route(s: &mut Section<'_>, path: Option<PathPattern>, channel_prefix: &str) -
     let max_message_bytes = s.key(
         "max_message_bytes",
         kinds::OPTIONAL_SIZE,
-        "64KiB",
+        defaults.max_message_bytes,
         "Maximum size of a message, over all fragments; beyond it the socket is closed with 1009. 0 = no limit (pass \
-         routes only).",
+         routes only). The default of raw routes is 1MiB, that of pass routes 64MiB.",
     );
     let max_message_chars = s.key(
         "max_message_chars",
@@ -217,8 +260,9 @@ fn route(s: &mut Section<'_>, path: Option<PathPattern>, channel_prefix: &str) -
     let limits = s.section(
         "limits",
         "[route.limits]",
-        "Shared by all nodes of an engine. \"off\" and 0 = no limit.",
-        limits::limits,
+        "Shared by all nodes of an engine. \"off\" and 0 = no limit. Those of messages have no limit by default on raw \
+         and pass routes, whose applications are not chats. There a message over a limit closes the socket with 1008.",
+        |s| limits::limits(s, defaults),
     );
     let history = s.section(
         "history",

@@ -324,3 +324,19 @@ fn an_invalid_value_hides_no_other_mistake_of_its_route() {
         assert!(keys.contains(&key), "{key} is not in {keys:?}");
     }
 }
+
+#[test]
+fn broadcasts_of_a_celery_with_a_prefix_are_reserved() {
+    let text = "[engine]\nkind = \"redis\"\n[[route]]\npath = \"/ws/{id}/\"\nchannel = \"app{id}\"\n\
+                [upstream.w]\nkind = \"celery\"\ntask = \"t\"\nkwargs = {}\nglobal_keyprefix = \"app:\"\n";
+    let config = Config::from_toml(text).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    for (name, is_reserved) in [
+        ("app:/0.celery.pidbox", true),
+        ("app:/3.celeryev", true),
+        ("app:celery-task-meta-1", true),
+        ("app:/x", false),
+        ("app:1", false),
+    ] {
+        assert_eq!(config.reserved.is_reserved(name), is_reserved, "{name}");
+    }
+}

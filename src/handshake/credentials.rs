@@ -66,7 +66,8 @@ impl<'h> OfferedCredentials<'h> {
     }
 }
 
-/// Returns the token of a subprotocol; the empty string if it only looks like one with a token.
+/// Returns the token of a subprotocol; the empty string if it only looks like one with a token, such as one in quotes or
+/// behind a semicolon.
 fn token_of(subprotocol: &str) -> Option<&str> {
     looks_like_token(subprotocol)
         .then(|| subprotocol.strip_prefix(TOKEN_PROTOCOL).unwrap_or_default())
@@ -74,8 +75,9 @@ fn token_of(subprotocol: &str) -> Option<&str> {
 
 /// Whether a subprotocol carries a connection token, or only looks as if it did.
 pub fn looks_like_token(subprotocol: &str) -> bool {
-    let name = TOKEN_PROTOCOL.trim_end_matches('.');
-    subprotocol.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name))
+    let name = TOKEN_PROTOCOL.trim_end_matches('.').as_bytes();
+    let mut parts = subprotocol.as_bytes().windows(name.len());
+    parts.any(|part| part.eq_ignore_ascii_case(name))
 }
 
 /// Returns the value if all are equal, or the empty string if they differ.
@@ -100,15 +102,27 @@ pub fn cookies<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = &
         // Backends ignore white space around both.
         .map(|(key, value)| (key.trim_ascii(), value.trim_ascii()))
         .filter(move |(key, value)| *key == name.as_bytes() && !value.is_empty())
-        .map(|(_, value)| std::str::from_utf8(value).unwrap_or_default().trim_matches('"'))
+        .map(|(_, value)| unquote(std::str::from_utf8(value).unwrap_or_default()))
 }
 
-/// Reads `Authorization: Bearer …` (RFC 6750 section 2.1). Several bearers, and one with anything but spaces between the
-/// scheme and the token, are returned as the empty string.
+/// Removes the two quotes that the value of a cookie may stand in (RFC 6265 section 4.1.1). Others belong to it.
+fn unquote(value: &str) -> &str {
+    value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value)
+}
+
+/// Reads `Authorization: Bearer …` (RFC 6750 section 2.1). Several bearers, one with anything but spaces between the scheme
+/// and the token, and a value without a scheme, such as a JWT alone, are returned as the empty string.
 pub fn bearer(headers: &HeaderMap) -> Option<&str> {
     let mut bearers = headers.get_all(AUTHORIZATION).iter().filter_map(|value| {
         let (scheme, rest) = split_scheme(value);
-        let token = || std::str::from_utf8(rest.strip_prefix(b" ")?).ok().map(str::trim);
+        let token = || {
+            let token = std::str::from_utf8(rest.strip_prefix(b" ")?).ok()?;
+            Some(token.trim_matches(' '))
+        };
+        // No scheme has a dot, and every JWT has one.
+        if scheme.contains(&b'.') || (scheme.is_empty() && !rest.is_empty()) {
+            return Some("");
+        }
         scheme.eq_ignore_ascii_case(b"bearer").then(|| token().unwrap_or_default())
     });
     let first = bearers.next()?;

@@ -84,6 +84,16 @@ impl Refusal {
         refusal
     }
 
+    /// Adds the user for the log, if it is not there yet.
+    fn of_user(mut self, user: &UserId) -> Self {
+        let rejection = self.rejection.unwrap_or_else(Rejection::no_credentials);
+        self.rejection = Some(match rejection.log_details().user {
+            Some(_) => rejection,
+            None => rejection.with_user(Some(user), None),
+        });
+        self
+    }
+
     fn bad_request(error: &str) -> Self {
         Self::new(StatusCode::BAD_REQUEST, TokenRequestRefusal::BadRequest, error)
     }
@@ -116,7 +126,7 @@ impl Handshake {
             let rejection = refusal.rejection.unwrap_or_else(Rejection::no_credentials);
             let rejection = rejection.with_origin(origin.logged());
             let details = rejection.log_details();
-            telemetry::credentials::token_request_refused(refusal.cause, details);
+            telemetry::credentials::token_request_refused(refusal.cause, client.ip, details);
             refusal.response
         });
         let headers = response.headers_mut();
@@ -174,11 +184,22 @@ impl Handshake {
     ) -> Result<HttpResponse, Refusal> {
         let identity = self.identify_caller(request.headers()).await?;
         let user_id = identity.user_id.clone().ok_or_else(Rejection::no_credentials)?;
-        self.check_user_rate(&user_id).await?;
-        let body = read_token_request(request.into_body()).await?;
-        let bound = self.bound_channel(&body, &identity)?;
+        let issued = self.issue_to(&user_id, &identity, request.into_body(), origin).await;
+        issued.map_err(|refusal| refusal.of_user(&user_id))
+    }
+
+    async fn issue_to(
+        &self,
+        user_id: &UserId,
+        identity: &Identity,
+        body: impl RequestBody,
+        origin: &RequestOrigin,
+    ) -> Result<HttpResponse, Refusal> {
+        self.check_user_rate(user_id).await?;
+        let body = read_token_request(body).await?;
+        let bound = self.bound_channel(&body, identity)?;
         let record = TokenRecord {
-            user_id,
+            user_id: user_id.clone(),
             username: identity.username.as_deref().map(str::to_owned),
             connection_id: body.connection_id.clone(),
             created_at: clock::since_unix_epoch().as_secs_f64(),
@@ -248,9 +269,9 @@ impl Handshake {
     }
 
     fn has_valid_csrf(&self, headers: &HeaderMap) -> bool {
-        let given = headers.get(&self.tokens.csrf.header).map(HeaderValue::as_bytes);
-        match (cookie(headers, &self.tokens.csrf.cookie), given) {
-            (Some(cookie), Some(given)) => {
+        let mut given = headers.get_all(&self.tokens.csrf.header).iter().map(HeaderValue::as_bytes);
+        match (cookie(headers, &self.tokens.csrf.cookie), given.next(), given.next()) {
+            (Some(cookie), Some(given), None) => {
                 !cookie.is_empty() && bool::from(cookie.as_bytes().ct_eq(given))
             }
             _ => false,

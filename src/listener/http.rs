@@ -25,7 +25,7 @@ use super::client_stream::{ClientStream, TimeLimits};
 use super::exchange::{Exchange, Fault, ResponseBody};
 use super::held_body::HeldBody;
 use super::malformed::Answer;
-use super::{RuntimeConfig, fixed, linger};
+use super::{RuntimeConfig, fixed};
 use crate::config;
 use crate::handshake::{Admission, Found, Rejection, json_error, upgrade};
 use crate::limits::{IpPermit, Lease};
@@ -34,7 +34,7 @@ use crate::protocol::{
 };
 use crate::proxy::{self, InterimResponses, Proxy, ProxyBody};
 use crate::session::{self, Client, Permits, Services, UpstreamMode};
-use crate::socket::ByteStream;
+use crate::socket::{ByteStream, linger_and_close};
 use crate::telemetry;
 use crate::telemetry::connections::HttpError;
 use crate::upstream::PassedUpstream;
@@ -157,7 +157,7 @@ impl HttpFrontend {
                 && let Some(_place) = self.linger_places.acquire()
             {
                 drop((permits, tracked));
-                linger::close(stream, LINGER_TIMEOUT, LINGER_BYTES).await;
+                linger_and_close(stream, LINGER_TIMEOUT, LINGER_BYTES).await;
             }
             return;
         };

@@ -6,8 +6,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use super::exchange::{Exchange, Fault};
-use super::linger;
 use crate::protocol::HeadMistake;
+use crate::socket::linger_and_close;
 
 /// How long a client has to take the answer, and to stop sending.
 const LINGER: Duration = Duration::from_secs(1);
@@ -56,7 +56,7 @@ impl Answer {
         );
         // A client that does not take the answer goes without it.
         if let Ok(Ok(())) = tokio::time::timeout(LINGER, tcp.write_all(answer.as_bytes())).await {
-            linger::close(tcp, LINGER, MAX_DISCARDED).await;
+            linger_and_close(tcp, LINGER, MAX_DISCARDED).await;
         }
     }
 }

@@ -11,7 +11,6 @@ mod exchange;
 mod fixed;
 mod held_body;
 mod http;
-mod linger;
 mod malformed;
 mod runtime_config;
 mod upstream_socket;

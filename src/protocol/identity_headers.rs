@@ -9,17 +9,20 @@ use hyper::header::HeaderName;
 
 /// Headers that only the gateway sets, or nobody. A proxy in front passes on what a client wrote in them, so they are
 /// not accepted from trusted proxies either. `Proxy` becomes `HTTP_PROXY` in the environment of CGI programs.
-const NEVER_ACCEPTED: [&str; 1] = ["proxy"];
-const NEVER_ACCEPTED_PREFIXES: [&str; 1] = ["x-tidegate-"];
+const NEVER_ACCEPTED: &[&str] = &["proxy"];
+const NEVER_ACCEPTED_PREFIXES: &[&str] = &["x-tidegate-"];
+
+/// Headers whose other spellings are not accepted from anybody: an application that takes `Content_Length` for
+/// `Content-Length` sees another body.
+const FRAMING: &[&str] = &["content-length", "content-type", "transfer-encoding"];
 
 /// Headers that only a trusted proxy may set.
-const FROM_TRUSTED_PROXIES: [&str; 52] = [
+const FROM_TRUSTED_PROXIES: &[&str] = &[
     // The address of the client.
     "forwarded",
     "x-forwarded",
     "forwarded-for",
     "x-forward-for",
-    "x-original-forwarded-for",
     "x-real-ip",
     "x-real-port",
     "real-ip",
@@ -33,53 +36,108 @@ const FROM_TRUSTED_PROXIES: [&str; 52] = [
     "x-remote-addr",
     "x-remote-port",
     "remote-addr",
+    "remote-host",
     "proxy-client-ip",
     "wl-proxy-client-ip",
     "x-proxyuser-ip",
-    "x-envoy-external-address",
-    "x-azure-clientip",
-    "x-azure-socketip",
-    "x-appengine-user-ip",
-    "x-nf-client-connection-ip",
-    "cf-connecting-ip",
-    "cf-connecting-ipv6",
-    "cf-pseudo-ipv4",
+    "x-sucuri-clientip",
+    "incap-client-ip",
+    "ali-cdn-real-ip",
+    "cdn-src-ip",
+    "cdn-real-ip",
     "fastly-client-ip",
     "fly-client-ip",
     "do-connecting-ip",
     "cdn-loop",
+    "x-original-for",
+    "x-original-forwarded-for",
+    "x-original-remote-addr",
     // What the client asked for.
     "x-original-url",
     "x-original-uri",
+    "x-original-path",
+    "x-original-method",
+    "x-original-proto",
+    "x-original-scheme",
     "x-original-host",
+    "x-original-port",
+    "x-original-prefix",
     "x-rewrite-url",
     "x-host",
     "x-http-host-override",
+    "x-forward-proto",
+    "x-scheme",
+    "x-url-scheme",
     "front-end-https",
+    "script-name",
+    "x-script-name",
+    "path-info",
+    // Which files the server in front reads in place of the application.
+    "x-sendfile-type",
+    "x-accel-mapping",
     // The user, where a proxy has authenticated it.
     "remote-user",
+    "remote-name",
+    "remote-email",
+    "remote-groups",
     "x-remote-user",
-    "x-forwarded-user",
+    "x-remote-group",
+    "x-client-cert",
     "client-cert",
     "client-cert-chain",
+    "x-ms-client-principal",
     // The request and its trace.
     "x-request-id",
+    "request-id",
+    "correlation-context",
     "traceparent",
     "tracestate",
     "baggage",
     "b3",
     "sentry-trace",
     "uber-trace-id",
+    "jaeger-debug-id",
+    "jaeger-baggage",
+    "x-cloud-trace-context",
+    "grpc-trace-bin",
+    "elastic-apm-traceparent",
+    "newrelic",
+    "x-dynatrace",
+    "x-ot-span-context",
+    "sw8",
 ];
-const FROM_TRUSTED_PROXIES_PREFIXES: [&str; 8] = [
+const FROM_TRUSTED_PROXIES_PREFIXES: &[&str] = &[
     "x-forwarded-",
+    "cf-",
+    "cloudfront-",
+    "fly-forwarded-",
+    "x-appengine-",
+    "x-arr-",
+    "x-azure-",
+    "x-envoy-",
+    "x-nf-",
+    "x-vercel-",
     "x-remote-user-",
+    "x-remote-extra-",
     "x-auth-request-",
-    "x-ssl-client-",
+    "x-authenticated-",
+    "x-authentik-",
+    "x-goog-authenticated-user-",
+    "x-goog-iap-",
+    "x-ms-client-principal-",
+    "x-ms-token-",
+    "x-pomerium-",
+    "x-webauth-",
+    "ms-aspnetcore-",
+    "tailscale-user-",
+    "x-ssl-",
     "ssl-client-",
+    "x-amzn-",
     "x-b3-",
     "x-datadog-",
-    "x-amzn-",
+    "x-instana-",
+    "uberctx-",
+    "ot-tracer-",
 ];
 
 /// Whether `name` tells an application who a client is, what it asked for, or which trace it belongs to.
@@ -106,6 +164,7 @@ pub fn remove_identity_headers(headers: &mut HeaderMap, from_trusted_proxy: bool
 fn is_never_accepted(name: &str) -> bool {
     NEVER_ACCEPTED.iter().any(|listed| is_same(name, listed))
         || NEVER_ACCEPTED_PREFIXES.iter().any(|prefix| has_prefix(name, prefix))
+        || (!is_plain(name) && FRAMING.iter().any(|listed| is_same(name, listed)))
 }
 
 /// Whether the name has no other characters than those of the lists.

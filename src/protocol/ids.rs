@@ -41,6 +41,13 @@ impl UserId {
         }
     }
 
+    /// Reads a user id that a person wrote: an integer if the text is one in its usual form (`7`, but not `007`, which is
+    /// another user), or else a text. `None` if it is empty, and for [`UserId::ANONYMOUS`].
+    pub fn from_text(text: &str) -> Option<Self> {
+        let id = Self::from_json(&Value::from(text))?;
+        Some(id.digits().map_or(id, Self::Integer))
+    }
+
     /// Reads a user id from JSON: an integer or a non-empty string. An integer that does not fit an `i64` is kept
     /// as its text. `None` for any other type, and for [`UserId::ANONYMOUS`].
     pub fn from_json(value: &Value) -> Option<Self> {

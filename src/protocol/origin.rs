@@ -23,7 +23,13 @@ impl Origin {
     /// Parses an `Origin` header, `scheme://host[:port]`. `None` for `null`, for a URL with a path, query, fragment or
     /// user info, and for anything malformed.
     pub fn parse(header: &str) -> Option<Self> {
-        Self::parse_leniently(header).filter(|origin| origin.is_written_as(header))
+        let is_plain = |origin: &Self| origin.is_written_as(header) && !origin.has_empty_label();
+        Self::parse_leniently(header).filter(is_plain)
+    }
+
+    /// Whether two dots follow each other in the host, or one begins it: no page is there.
+    fn has_empty_label(&self) -> bool {
+        self.host.starts_with('.') || self.host.contains("..")
     }
 
     /// The origin of a server that is named by a URL without a path. `None` for anything malformed.

@@ -232,9 +232,14 @@ fn decoded_value(text: &str, max_bytes: usize) -> Option<Cow<'_, str>> {
 }
 
 /// Whether `value` would lead out of its place in a URL: one of its parts between slashes is `.` or `..`, however often
-/// it is percent-encoded, because each server on the way may decode it once.
+/// it is percent-encoded, because each server on the way may decode it once. Some servers drop what follows a semicolon
+/// in a part (RFC 3986 section 3.3), or spaces around it, before they look for steps.
 pub fn is_path_step(value: &str) -> bool {
-    let is_step = |text: &str| text.split(['/', '\\']).any(|part| matches!(part, "." | ".."));
+    let is_step = |part: &str| {
+        let name = part.split(';').next().unwrap_or_default();
+        matches!(name.trim(), "." | "..")
+    };
+    let is_step = |text: &str| text.split(['/', '\\']).any(is_step);
     let mut text = Cow::Borrowed(value);
     loop {
         if is_step(&text) {

@@ -18,6 +18,7 @@ impl Replies {
             None => IdScope::Connection(sender.connection_id),
         };
         let key = MessageKey::new(sender.route.path.as_str(), scope, id);
+        let key = key.of_client(&sender.key);
         let relay_timeout = self.config().upstreams.relay_timeout(sender.upstream());
         let is_wanted = || sender.socket.is_open();
         let dedup = &self.services.generations.dedup;

@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use super::{Client, Session};
 use crate::config::Protocol;
 use crate::protocol::{CloseReason, ErrorCode};
+use crate::replies::Refusal;
 use crate::socket::frame::{self, Opcode};
 use crate::socket::{ConnectionEnd, ReadPause, Socket};
 use crate::telemetry;
@@ -96,6 +97,14 @@ fn size(message: &SocketMessage) -> usize {
     }
 }
 
+/// What became of a message that is over a limit.
+enum OverLimit {
+    /// Its sender got an error, and it is left out.
+    Answered,
+    /// Where messages pass unread, nothing can be answered and nothing may be left out: the client is closed.
+    Closed(CloseReason, &'static str),
+}
+
 impl Session {
     /// Opens the upstream's socket. If that fails, closes the client's.
     pub(super) async fn open_bridge(self: &Rc<Self>) {
@@ -160,24 +169,37 @@ impl Session {
         }
     }
 
-    /// Counts a message against the limit that all nodes share, and answers one that exceeds it. Returns
-    /// whether the message is within the limit.
-    async fn check_user_limits(&self) -> bool {
-        let Some(sender) = self.sender() else { return false };
-        let checked = self.services.replies.take_user_rate(&sender).await;
-        if let Err(refusal) = checked {
-            self.refuse(&refusal.event());
+    /// Counts a message against the limit that all nodes share.
+    async fn check_user_limits(&self) -> Result<(), OverLimit> {
+        if self.client.route.borrow().limits.messages_per_user.is_none() {
+            return Ok(());
         }
-        checked.is_ok()
+        let Some(sender) = self.sender() else { return Ok(()) };
+        let checked = self.services.replies.take_user_rate(&sender).await;
+        checked.map_err(|refusal| {
+            if self.client.route.borrow().protocol == Protocol::Json {
+                self.refuse(&refusal.event());
+                return OverLimit::Answered;
+            }
+            let (reason, text) = match refusal {
+                Refusal::RateLimited { .. } => (CloseReason::Flooding, "over messages_per_user"),
+                _ => (CloseReason::Overloaded, CloseReason::Overloaded.text()),
+            };
+            self.socket.close_over(reason, text);
+            OverLimit::Closed(reason, text)
+        })
     }
 
     /// Sends messages from the client to the upstream until either has ended.
     async fn send_all(&self, bridge: &Bridge, mut sender: UpstreamSender) {
         loop {
             while let Some(message) = bridge.pop() {
-                let is_json = self.client.route.borrow().protocol == Protocol::Json;
-                if is_json && !self.check_user_limits().await {
-                    continue;
+                match self.check_user_limits().await {
+                    Ok(()) => {}
+                    Err(OverLimit::Answered) => continue,
+                    Err(OverLimit::Closed(reason, text)) => {
+                        return sender.close(reason.code(), text).await;
+                    }
                 }
                 if sender.send(message).await.is_err() {
                     self.socket.close(CloseReason::InternalError);

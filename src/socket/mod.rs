@@ -13,6 +13,7 @@ mod forwarding;
 pub mod frame;
 mod frame_scanner;
 mod head;
+mod linger;
 mod outbox;
 mod publications;
 mod stream;
@@ -24,6 +25,7 @@ pub use decoder::{Decoder, Incoming, Proceed, parse_close};
 pub use delivery::Delivery;
 pub use event::{ConnectionEnd, Event};
 pub use frame_scanner::{DataFrame, FrameScanner, MAX_KEPT, Place, ScanFault, Scanned};
+pub use linger::linger_and_close;
 pub use publications::HoldGuard;
 pub use stream::{ByteStream, is_failed_connection};
 

@@ -1,5 +1,6 @@
 //! Client connections: the listener, handshakes, open and closed connections, presence.
 
+use std::error::Error as _;
 use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -134,7 +135,7 @@ pub fn http_head_refused(mistake: HeadMistake, peer: IpAddr) {
 /// A connection ended in the middle of a request: its head was slow, too large or malformed, or it was reset. An answer
 /// that broke off is a failure of the proxy's upstream.
 pub fn http_failed(error: &hyper::Error) {
-    if error.is_user() {
+    if error.is_user() && error.source().is_some() {
         return;
     }
     let cause = if error.is_timeout() {

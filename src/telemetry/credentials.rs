@@ -3,6 +3,7 @@
 //!
 //! A token appears only as its log id, the first 8 hex digits of its SHA-256.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use tracing::field::display;
@@ -152,24 +153,38 @@ pub fn token_store_full() {
     );
 }
 
-/// An audit event: the token endpoint refused a request.
-pub fn token_request_refused(cause: TokenRequestRefusal, details: RefusalDetails<'_>) {
+/// The token endpoint refused a request of the client at `ip`. It is an audit event, but for what anybody can cause any
+/// number of times: such lines are throttled.
+pub fn token_request_refused(cause: TokenRequestRefusal, ip: IpAddr, details: RefusalDetails<'_>) {
+    let is_bounded = !matches!(
+        cause,
+        TokenRequestRefusal::IpRate
+            | TokenRequestRefusal::Method
+            | TokenRequestRefusal::Rejected(RejectionCause::Origin)
+    );
     let cause = cause.label();
     REQUESTS_REFUSED.at([cause]).increment(1);
     let (check, claim) = (details.check(), details.claim());
     let (user, channel, origin) = (details.user.map(display), details.channel, details.origin);
-    info!(
-        target: AUDIT,
-        event = "issue_refused",
-        cause,
-        origin,
-        user,
-        channel,
-        check,
-        claim,
-        "the token endpoint refused a request"
-    );
+    if is_bounded {
+        info!(
+            target: AUDIT,
+            event = "issue_refused",
+            %ip,
+            cause,
+            origin,
+            user,
+            channel,
+            check,
+            claim,
+            "{ISSUE_REFUSED}"
+        );
+    } else {
+        info!(event = "issue_refused", %ip, cause, origin, "{ISSUE_REFUSED}");
+    }
 }
+
+const ISSUE_REFUSED: &str = "the token endpoint refused a request";
 
 label_enum! {
     /// What became of a connection token that a client presented.
@@ -240,17 +255,18 @@ label_enum! {
     }
 }
 
-/// The session version of a valid JWT was checked.
-pub fn session_checked(outcome: SessionCheck) {
+/// The session version of a valid JWT of this user was checked.
+pub fn session_checked(user: &UserId, outcome: SessionCheck) {
     let label = outcome.label();
     SESSIONS_CHECKED.at([label]).increment(1);
     match outcome {
         SessionCheck::Over => {
-            info!(target: AUDIT, event = "session_over", "a valid JWT was refused: its session has ended");
+            info!(target: AUDIT, event = "session_over", %user, "a valid JWT was refused: its session has ended");
         }
         SessionCheck::MalformedClaim | SessionCheck::MalformedValue => {
             warn!(
                 event = "session_not_checked",
+                %user,
                 outcome = label,
                 "failed to check a session version"
             );

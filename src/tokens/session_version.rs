@@ -37,7 +37,7 @@ impl SessionVersions {
         claims: &Map<String, Value>,
     ) -> Result<(), CredentialRejection> {
         let outcome = self.compare(user_id, claims).await;
-        telemetry::credentials::session_checked(outcome);
+        telemetry::credentials::session_checked(user_id, outcome);
         match outcome {
             SessionCheck::NotClaimed | SessionCheck::NotKept | SessionCheck::Current => Ok(()),
             SessionCheck::MalformedClaim | SessionCheck::Over => {

@@ -2,7 +2,8 @@
 //!
 //! This module decides when a request may be sent. The callers decide what counts as a failure. Invariants: while the
 //! circuit is not closed, at most one request (the probe) is in flight; the failures of one sender count as one, so that
-//! nobody opens the circuit for all others with messages at which the upstream fails.
+//! nobody opens the circuit for all others with messages at which the upstream fails, nor keeps it open: whoever sent
+//! the last probe lets the others go first.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,6 +25,8 @@ enum State {
     Closed(VecDeque<Failure>),
     Open {
         since: Instant,
+        /// The sender of the probe that failed at its message. It may send the next one only after twice the time.
+        last_probe: Option<SenderKey>,
     },
     /// One [`CircuitPermit`] is the probe.
     Probing,
@@ -40,13 +43,19 @@ impl Circuit {
         Self { limits, metrics, state: Mutex::new(State::Closed(VecDeque::new())) }
     }
 
-    /// Returns a permit for one request; `None` = the circuit is open.
-    pub fn try_acquire(&self, now: Instant) -> Option<CircuitPermit<'_>> {
+    /// Returns a permit for one request of `sender`; `None` = the circuit is open.
+    pub fn try_acquire(&self, sender: &SenderKey, now: Instant) -> Option<CircuitPermit<'_>> {
         let mut state = self.state();
-        let is_probe = match *state {
+        let is_probe = match &*state {
             State::Closed(_) => false,
-            State::Open { since } if now.duration_since(since) >= self.limits.open => true,
-            State::Open { .. } | State::Probing => return None,
+            State::Open { since, last_probe } => {
+                let waits = if last_probe.as_ref() == Some(sender) { 2 } else { 1 };
+                if now.duration_since(*since) < self.limits.open.saturating_mul(waits) {
+                    return None;
+                }
+                true
+            }
+            State::Probing => return None,
         };
         if is_probe {
             *state = State::Probing;
@@ -62,7 +71,8 @@ impl Circuit {
     }
 
     fn failed(&self, is_probe: bool, failure: Failure) {
-        let now = failure.at;
+        let since = failure.at;
+        let last_probe = failure.sender.clone().filter(|_| is_probe);
         let mut state = self.state();
         let opens = match &mut *state {
             State::Closed(failures) => self.record_failure(failures, failure),
@@ -71,7 +81,7 @@ impl Circuit {
             State::Open { .. } => false,
         };
         if opens {
-            *state = State::Open { since: now };
+            *state = State::Open { since, last_probe };
             drop(state);
             self.metrics.circuit_opened();
         }
@@ -119,7 +129,7 @@ impl Drop for CircuitPermit<'_> {
             let now = Instant::now();
             // With this start time the next request becomes the probe.
             let since = now.checked_sub(self.circuit.limits.open).unwrap_or(now);
-            *self.circuit.state() = State::Open { since };
+            *self.circuit.state() = State::Open { since, last_probe: None };
         }
     }
 }

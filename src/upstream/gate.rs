@@ -67,7 +67,7 @@ impl Gate {
             RelayError::Busy
         })?;
         let started = Instant::now();
-        let Some(circuit) = self.circuit.try_acquire(started) else {
+        let Some(circuit) = self.circuit.try_acquire(sender, started) else {
             self.metrics.request_not_sent(fields, RequestOutcome::CircuitOpen);
             return Err(RelayError::Unavailable);
         };

@@ -112,6 +112,14 @@ async fn a_message_that_is_no_task_is_refused_before_the_broker() {
             (&json!("upstream_rejected"), &json!(expected), &json!("m"))
         );
     }
+    // Users that are not the user 7, although their ids can be read as that number.
+    for user in ["007", "+7"] {
+        let token = gateway.token(json!({ "user_id": user })).await;
+        let path = format!("{PATH}?connection_token={token}");
+        let (mut other, _) = Client::connected(&gateway, &path).await;
+        let error = send(&mut other, json!({"message": "hi"})).await;
+        assert_eq!(error["error"], "user_id is not an integer", "{user}");
+    }
     // A task whose arguments include the user is refused for anonymous clients.
     let (mut anonymous, _) = Client::connected(&gateway, PATH).await;
     let error = send(&mut anonymous, json!({"message": "hi"})).await;
@@ -121,7 +129,7 @@ async fn a_message_that_is_no_task_is_refused_before_the_broker() {
         .wait_for_metric(
             "tidegate_upstream_requests_total",
             &[("upstream", "worker"), ("outcome", "rejected")],
-            5.0,
+            7.0,
         )
         .await;
 }

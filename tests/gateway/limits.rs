@@ -6,6 +6,7 @@ use crate::chat::{chat, open_to_all, relayed, session, session_with};
 use crate::engine::Engine;
 use crate::outcome::Outcome::{Closed, Connected};
 use crate::outcome::{attempt, outcome};
+use crate::rig::echo::{Echo, WebSocketServer};
 use crate::rig::raw::{Received, handshake};
 use crate::rig::{Client, Gateway, RawClient, Upstream, frame, until};
 
@@ -268,7 +269,59 @@ async fn connects_of_a_user_are_bounded(engine: Engine) {
     let _other_user = signed_in(&gateway, &session_with(json!({"user_id": 8}))).await;
 }
 
+/// Nothing can be answered on a raw route, and no message may be missing behind another: the client is closed.
+async fn a_raw_message_over_the_limit_of_its_user_closes_the_client(engine: Engine) {
+    let mut server = WebSocketServer::start().await;
+    let settings = chat("").each_route(|_| {
+        "path = \"/raw\"\nchannel = \"raw\"\nupstream = \"socket\"\nprotocol = \"raw\"\nauth = [\"cookie\"]\n\
+         [route.limits]\nmessages_per_user = \"3/1h\"\n"
+            .to_owned()
+    });
+    let upstream = format!("kind = \"websocket\"\nurl = \"{}\"", server.url());
+    let gateway = engine.start(settings.upstream("socket", &upstream)).await;
+    let cookie = format!("access_token={}", session());
+    let open = async || Client::open(gateway.addr(), "/raw", &[("cookie", &cookie)]).await;
+    let (mut first, mut second) = (open().await, server.accept().await.socket);
+    for text in ["a", "b", "c", "d", "e"] {
+        first.send_text(text).await;
+    }
+    for text in ["a", "b", "c"] {
+        assert_eq!(second.next_text().await, text);
+    }
+    assert_eq!(second.closed().await, Some(1008), "what follows the refused message is not sent");
+    assert_eq!(first.closed().await, Some(1008));
+    // The limit is that of the user, over all connections.
+    let (mut third, mut fourth) = (open().await, server.accept().await.socket);
+    third.send_text("f").await;
+    assert_eq!(third.closed().await, Some(1008));
+    assert_eq!(fourth.closed().await, Some(1008));
+    let refused = [("limit", "messages_per_user")];
+    assert_eq!(gateway.metric("tidegate_limit_refusals_total", &refused).await, 2.0);
+}
+
+/// The limits of a chat suit no other application.
+#[tokio::test]
+async fn a_raw_route_has_no_limits_of_a_chat() {
+    let echo = Echo::start().await;
+    let settings = chat("").each_route(|_| {
+        "path = \"/raw\"\nchannel = \"raw\"\nupstream = \"socket\"\nprotocol = \"raw\"\nauth = [\"cookie\"]\n"
+            .to_owned()
+    });
+    let upstream = format!("kind = \"websocket\"\nurl = \"{}\"", echo.url());
+    let gateway = Gateway::start(settings.upstream("socket", &upstream)).await;
+    let cookie = format!("access_token={}", session());
+    let mut client = Client::open(gateway.addr(), "/raw", &[("cookie", &cookie)]).await;
+    for number in 0..300 {
+        client.send_text(&number.to_string()).await;
+        assert_eq!(client.next_text().await, number.to_string());
+    }
+    let large = "x".repeat(1 << 20);
+    client.send_text(&large).await;
+    assert_eq!(client.next_text().await, large);
+}
+
 on_both_engines!(
+    a_raw_message_over_the_limit_of_its_user_closes_the_client,
     messages_of_a_user_are_counted_over_all_connections,
     a_fixed_window_counts_under_the_key_of_another_application,
     open_connections_of_a_user_are_bounded_and_given_back,

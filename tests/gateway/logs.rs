@@ -126,6 +126,24 @@ async fn repeated_lines_are_counted_instead_of_logged() {
     assert!(event["key"].as_str().unwrap().contains("cause=origin"), "{event}");
 }
 
+#[tokio::test]
+async fn a_flood_of_refused_token_requests_does_not_fill_the_log() {
+    let gateway = Gateway::start(chat("").also("log", "repeats = \"3/1h\"")).await;
+    let path = "/api/v1/auth/ws-connection-token/";
+    for _ in 0..10 {
+        let evil = [("origin", "https://evil.example")];
+        let refused = http::post(gateway.addr(), path, &evil, &json!({})).await;
+        assert_eq!(refused.status, 403);
+    }
+    gateway.wait_for_metric("tidegate_log_lines_suppressed_total", &[], 7.0).await;
+    let line = gateway.wait_for_event("issue_refused").await;
+    assert_eq!(
+        (&line["cause"], &line["origin"], &line["ip"]),
+        (&json!("origin"), &json!("https://evil.example"), &json!("127.0.0.1"))
+    );
+    assert_eq!(gateway.events("issue_refused"), 3);
+}
+
 /// The users and channels that a gateway debugs, without the remaining time.
 async fn debugged(gateway: &Gateway) -> Vec<Value> {
     let key = format!("Bearer {API_KEY}");
@@ -267,6 +285,7 @@ async fn a_refusal_says_what_a_person_needs_to_know() {
     assert_eq!(refused.status, 401);
     let line = gateway.wait_for_event("issue_refused").await;
     assert_eq!((&line["origin"], &line["claim"]), (&app, &json!("aud")), "{line}");
+    assert_eq!(line["ip"], "127.0.0.1");
 }
 
 #[tokio::test]

@@ -171,13 +171,16 @@ async fn no_value_leads_to_another_path_of_the_upstream() {
         "..%2fadmin",
         "x%2f..%2f..%2fadmin",
         "%2e%2e%5cadmin",
+        "..;x",
+        "%2e%2e%3bx=1%2fadmin",
+        "..%20",
     ] {
         let path = format!("/ws/chat/{value}/");
         assert_eq!(outcome(&gateway, &path, &[]).await, Http(404), "{value}");
     }
     // Empty segments match no route.
     assert_eq!(outcome(&gateway, "/ws/chat//", &[]).await, Http(404));
-    for user in [".", "..", "%2e%2e", "../admin", "a/../../b"] {
+    for user in [".", "..", "%2e%2e", "../admin", "a/../../b", "..;x"] {
         let mut client = by_token(&gateway, json!(user)).await;
         let answer = answer_to(&mut client, r#"{"message":"hi"}"#).await;
         assert_eq!(answer["code"], "upstream_rejected", "{user}");
@@ -230,11 +233,15 @@ async fn a_bad_credential_is_refused_wherever_it_is_and_whatever_else_is_good() 
         ("Sec-WebSocket-Protocol", "tidegate.v1, tidegate.token.ä"),
         ("Sec-WebSocket-Protocol", "tidegate.v1, tidegate.token"),
         ("Sec-WebSocket-Protocol", "tidegate.v1, Tidegate.Token.x"),
+        ("Sec-WebSocket-Protocol", "tidegate.v1, \"tidegate.token.x\""),
+        ("Sec-WebSocket-Protocol", "tidegate.v1; tidegate.token.x"),
         ("Authorization", "Bearer"),
         ("Authorization", "Bearer x"),
         ("Authorization", "Bearer\tx"),
         ("Authorization", "bearer:x"),
         ("Authorization", "Bearer ä"),
+        ("Authorization", "a.b.c"),
+        ("Authorization", "\"Bearer x\""),
     ] {
         assert_eq!(close_code(&gateway, PATH, &[header, good]).await, Some(4001), "{header:?}");
         assert_eq!(close_code(&gateway, PATH, &[header]).await, Some(4001), "{header:?}");
@@ -244,7 +251,16 @@ async fn a_bad_credential_is_refused_wherever_it_is_and_whatever_else_is_good() 
         assert_eq!(close_code(&gateway, &path, &[good]).await, Some(4001), "{query}");
     }
     // A malformed cookie is not taken for none either.
-    for bad in ["access_token=x", "access_token = x", "a=1; access_token=\"", "access_token=ä"] {
+    let quoted = format!("access_token=\"{}\"", session());
+    assert_eq!(outcome(&gateway, PATH, &[("Cookie", &quoted)]).await, Connected);
+    let half_quoted = quoted.trim_end_matches('"');
+    for bad in [
+        "access_token=x",
+        "access_token = x",
+        "a=1; access_token=\"",
+        "access_token=ä",
+        half_quoted,
+    ] {
         assert_eq!(close_code(&gateway, PATH, &[("Cookie", bad)]).await, Some(4001), "{bad}");
     }
 }

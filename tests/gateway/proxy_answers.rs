@@ -4,7 +4,7 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use super::rig::{Gateway, RawClient, Settings};
+use super::rig::{API_KEY, Gateway, RawClient, Settings};
 
 /// A gateway whose proxy's upstream sends `answer` on each connection and then closes it. It reads the request's head.
 async fn start(answer: &'static str) -> Gateway {
@@ -145,6 +145,13 @@ async fn an_answer_before_the_end_of_a_large_upload_arrives() {
             assert_eq!(client.try_read_status().await, Some(status), "{head}");
         }
     }
+    // The limit of a publication is exceeded after a part of it.
+    let head =
+        format!("POST /v1/publish HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {API_KEY}\r\n");
+    let mut client = RawClient::connect(gateway.admin()).await;
+    client.write(format!("{head}Content-Length: 15000000\r\n\r\n").as_bytes()).await;
+    client.write(&vec![b'x'; 15_000_000]).await;
+    assert_eq!(client.try_read_status().await, Some(413));
     assert_eq!(gateway.events("proxy_failed"), 0);
     gateway.wait_for_metric("tidegate_client_sockets", &[], 0.0).await;
 }

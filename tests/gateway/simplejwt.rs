@@ -238,6 +238,7 @@ async fn a_session_that_was_ended_gets_no_further() {
     assert_eq!(by_cookie(&gateway, &access(&json!("11"), Some(json!(9)))).await, Connected);
     let labels = [("outcome", "over")];
     assert!(gateway.metric("tidegate_sessions_checked_total", &labels).await >= 3.0);
+    assert_eq!(gateway.wait_for_event("session_over").await["user"], "1");
 }
 
 #[tokio::test]

@@ -84,6 +84,11 @@ async fn nobody_else_gets_a_token() {
         ("no CSRF cookie", vec![("cookie", cookie.as_str()), ("x-csrftoken", "right")], 403),
         ("a wrong CSRF header", vec![("cookie", &with_csrf), ("x-csrftoken", "wrong")], 403),
         ("empty CSRF", vec![("cookie", &empty_csrf), ("x-csrftoken", "")], 403),
+        (
+            "two CSRF headers",
+            vec![("cookie", &with_csrf), ("x-csrftoken", "right"), ("x-csrftoken", "wrong")],
+            403,
+        ),
         ("another origin", vec![("authorization", &bearer), evil], 403),
         ("origin null", vec![("authorization", &bearer), ("origin", "null")], 403),
         ("two origins", vec![("authorization", &bearer), APP, evil], 403),

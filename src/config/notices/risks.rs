@@ -1,12 +1,13 @@
 //! Settings by which strangers may get more than was meant.
 
-use url::Url;
+use url::{Host, Url};
 
 use crate::config::{AuthSource, Authorize, Config, HttpUpstream, Route, Secret, UpstreamKind};
 use crate::protocol::{Template, UserId};
 
 /// A shorter key or secret can be guessed.
 const MIN_SECRET_BYTES: usize = 16;
+const TOO_SHORT: &str = "shorter than 16 bytes, so that it can be guessed";
 
 /// One line per risk: the key, then what to look at.
 pub(super) fn of(config: &Config) -> Vec<String> {
@@ -14,8 +15,7 @@ pub(super) fn of(config: &Config) -> Vec<String> {
     let mut add = |key: &str, text: &str| notices.push(format!("{key}: {text}"));
     let is_short = |secret: &Secret| secret.expose().len() < MIN_SECRET_BYTES;
     for (index, _) in config.admin.api_keys.iter().enumerate().filter(|(_, key)| is_short(key)) {
-        let text = "shorter than 16 bytes, so that it can be guessed";
-        add(&format!("admin.api_keys[{index}]"), text);
+        add(&format!("admin.api_keys[{index}]"), TOO_SHORT);
     }
     for route in &config.routes {
         let key = |name: &str| format!("route {}: {name}", route.path.as_str());
@@ -29,6 +29,11 @@ pub(super) fn of(config: &Config) -> Vec<String> {
                 format!("all anonymous clients share one {{user_id}}, {}", UserId::ANONYMOUS);
             add(&key("auth"), &text);
         }
+        if let Authorize::Url(url) = &route.authorize
+            && url.signing_secret.as_ref().is_some_and(is_short)
+        {
+            add(&key("authorize.signing_secret"), TOO_SHORT);
+        }
         if has_jwts(config) && route.auth.contains(&AuthSource::Query) {
             let text =
                 "with \"query\", JWTs are in URLs, which proxies write to their logs; leave it out";
@@ -39,9 +44,7 @@ pub(super) fn of(config: &Config) -> Vec<String> {
         let UpstreamKind::Http(http) = &upstream.kind else { continue };
         let key = format!("upstream.{name}.signing_secret");
         match &http.signing_secret {
-            Some(secret) if is_short(secret) => {
-                add(&key, "shorter than 16 bytes, so that it can be guessed");
-            }
+            Some(secret) if is_short(secret) => add(&key, TOO_SHORT),
             None if is_reached_by_proxy(config, http) => {
                 let text = "missing, and proxy.upstream leads to this URL as well, so that anybody can post messages there as \
                             any user; sign them, or keep the path from the proxy";
@@ -92,13 +95,34 @@ fn is_reached_by_proxy(config: &Config, http: &HttpUpstream) -> bool {
     let (Some(proxy), Ok(url)) = (&config.proxy.upstream, Url::parse(&http.url.example())) else {
         return false;
     };
-    let is_local = |host: &str| matches!(host, "localhost" | "127.0.0.1" | "[::1]" | "0.0.0.0");
-    let is_same_host = match (proxy.host_str(), url.host_str()) {
-        (Some(one), Some(other)) => one == other || (is_local(one) && is_local(other)),
+    let is_same_host = match (proxy.host(), url.host()) {
+        (Some(one), Some(other)) => {
+            host_name(&one) == host_name(&other) || (is_local(&one) && is_local(&other))
+        }
         _ => false,
     };
     let base = proxy.path().trim_end_matches('/');
     is_same_host
         && proxy.port_or_known_default() == url.port_or_known_default()
         && url.path().strip_prefix(base).is_some_and(|rest| rest.starts_with('/'))
+}
+
+/// The host without the dot that ends a full name.
+fn host_name(host: &Host<&str>) -> String {
+    host.to_string().trim_end_matches('.').to_owned()
+}
+
+/// Whether the host is this machine.
+fn is_local(host: &Host<&str>) -> bool {
+    match host {
+        Host::Domain(_) => {
+            let name = host_name(host);
+            name == "localhost" || name.ends_with(".localhost")
+        }
+        Host::Ipv4(ip) => ip.is_loopback() || ip.is_unspecified(),
+        Host::Ipv6(ip) => match ip.to_ipv4_mapped() {
+            Some(ip) => is_local(&Host::Ipv4(ip)),
+            None => ip.is_loopback() || ip.is_unspecified(),
+        },
+    }
 }

@@ -162,13 +162,36 @@ fn a_worker_that_the_proxy_also_reaches_is_named() {
     let worker = "http://app:8001/internal/{id}";
     assert_eq!(with("http://app:8001", worker, ""), key);
     assert_eq!(with("http://app:8001/internal/", worker, ""), key);
-    assert_eq!(with("http://localhost:80", "http://127.0.0.1/x", ""), key);
+    for (proxy, worker) in [
+        ("http://localhost:80", "http://127.0.0.1/x"),
+        ("http://[::1]", "http://localhost/x"),
+        ("http://127.0.0.2", "http://[::ffff:127.0.0.1]/x"),
+        ("http://0.0.0.0", "http://[::]/x"),
+        ("http://app.localhost", "http://127.0.0.1/x"),
+        ("http://APP.example.com.", "http://app.example.com/x"),
+    ] {
+        assert_eq!(with(proxy, worker, ""), key, "{proxy}");
+    }
     let signed = "signing_secret = \"a secret of the worker\"";
     assert_eq!(with("http://app:8001", worker, signed), [""; 0]);
     assert_eq!(with("http://app:8001", worker, "signing_secret = \"short\""), key);
     for proxy in ["http://app:8002", "http://other:8001", "http://app:8001/public"] {
         assert_eq!(with(proxy, worker, ""), [""; 0], "{proxy}");
     }
+}
+
+#[test]
+fn a_secret_that_can_be_guessed_is_named() {
+    let with = |secret: &str| {
+        let lines = format!(
+            "channel = \"c_{{id}}\"\nauth = [\"anonymous\"]\n\
+             authorize = {{ url = \"http://a/\", signing_secret = {secret:?} }}"
+        );
+        keys(&route(&lines))
+    };
+    assert_eq!(with("x"), ["authorize.signing_secret"]);
+    assert_eq!(with("a secret that nobody guesses"), [""; 0]);
+    assert_eq!(with(""), [""; 0]);
 }
 
 #[test]
@@ -193,6 +216,10 @@ fn variables_that_look_like_overrides_are_named() {
     let environment = Environment::from_iter([
         ("TIDEGATE_SERVER_LISTEN", "0.0.0.0:80"),
         ("tidegate_unknown", "1"),
+        ("TIDEGATE.SERVER.LISTEN", "0.0.0.0:81"),
+        ("Tidegate-Server:Listen", "0.0.0.0:82"),
+        ("TIDEGATER", "1"),
+        ("TIDEGATE_ADMIN_PORT", "9000"),
         ("TIDEGATE_LEVEL", "info"),
         ("TIDEGATE__SERVER__THREADS", "1"),
         ("TIDEGATE_API_KEY", "k"),
@@ -204,7 +231,9 @@ fn variables_that_look_like_overrides_are_named() {
     ]);
     let config = Config::parse(&text, &environment, std::path::Path::new("")).unwrap();
     let found = config.notices();
-    assert_eq!(found.len(), 2, "{found:?}");
-    assert!(found[0].contains("did you mean TIDEGATE__SERVER__LISTEN?"), "{found:?}");
-    assert!(found[1].starts_with("tidegate_unknown: "), "{found:?}");
+    assert_eq!(found.len(), 5, "{found:?}");
+    let meant = found.iter().filter(|line| line.contains("did you mean TIDEGATE__SERVER__LISTEN?"));
+    assert_eq!(meant.count(), 3, "{found:?}");
+    assert!(found.iter().any(|line| line.starts_with("TIDEGATE_ADMIN_PORT: ")), "{found:?}");
+    assert!(found[4].starts_with("tidegate_unknown: "), "{found:?}");
 }

@@ -9,6 +9,7 @@ mod record;
 mod substitute;
 mod tables;
 
+pub(super) use super::context::Written;
 pub(super) use tables::read_document;
 
 use toml::{Table, Value};
@@ -150,6 +151,11 @@ impl Section<'_> {
     /// Whether the table `name` is in the file, or a variable sets one of its keys.
     pub(super) fn is_written(&self, name: &str) -> bool {
         self.table.contains_key(name) || self.context.has_overrides_below(&self.path_of(name))
+    }
+
+    /// Every key of the configuration that is set to something, in the order of reading.
+    pub(super) fn written(&self) -> Vec<Written> {
+        self.context.written()
     }
 
     /// Records that the key `name` is valid and probably not meant.

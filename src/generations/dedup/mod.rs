@@ -10,13 +10,14 @@ mod redis;
 mod tests;
 
 use std::fmt::Write as _;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
-use crate::protocol::{ConnectionId, UserId, random_hex};
+use crate::protocol::{ConnectionId, SenderKey, UserId, random_hex};
 use crate::redis_link::{Commands, EngineUnavailable};
 use crate::retry::retry;
 use crate::telemetry;
@@ -56,7 +57,11 @@ pub enum IdScope<'a> {
 
 /// One message of one sender on one route. At most a few hundred bytes beyond the user's id.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MessageKey(Box<str>);
+pub struct MessageKey {
+    text: Box<str>,
+    /// A hash of the client whose share of the memory it takes.
+    client: u64,
+}
 
 impl MessageKey {
     /// `route` is the route's path pattern, `id` the message id that the client chose. Two messages have the same
@@ -76,11 +81,14 @@ impl MessageKey {
             // Writing to a string cannot fail.
             let _ = write!(key, "{byte:02x}");
         }
-        Self(key.into())
+        Self { text: key.into(), client: 0 }
     }
 
-    fn as_str(&self) -> &str {
-        &self.0
+    /// The same message, remembered in the place of others of this client.
+    pub fn of_client(self, client: &SenderKey) -> Self {
+        let mut hasher = DefaultHasher::new();
+        client.hash(&mut hasher);
+        Self { client: hasher.finish(), ..self }
     }
 }
 
@@ -173,8 +181,8 @@ impl Deduplicator {
         lease: Duration,
     ) -> Result<Held, EngineUnavailable> {
         match &*self.0 {
-            Engine::Memory(dedup) => dedup.claim(message.as_str(), token, lease),
-            Engine::Redis(dedup) => dedup.claim(message.as_str(), token, lease).await,
+            Engine::Memory(dedup) => dedup.claim(message, token, lease),
+            Engine::Redis(dedup) => dedup.claim(&message.text, token, lease).await,
         }
     }
 
@@ -187,10 +195,10 @@ impl Deduplicator {
     ) -> Result<(), EngineUnavailable> {
         match &*self.0 {
             Engine::Memory(dedup) => {
-                dedup.finish(message.as_str(), token, answer);
+                dedup.finish(message, token, answer);
                 Ok(())
             }
-            Engine::Redis(dedup) => dedup.finish(message.as_str(), token, answer).await,
+            Engine::Redis(dedup) => dedup.finish(&message.text, token, answer).await,
         }
     }
 }

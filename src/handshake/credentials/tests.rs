@@ -32,6 +32,14 @@ fn connection_tokens_come_by_query_or_subprotocol() {
         ("/ws/", &[("sec-websocket-protocol", "tidegate.v1, tidegate.token")], Some(""), V1),
         ("/ws/", &[("sec-websocket-protocol", "Tidegate.Token.abc")], Some(""), None),
         ("/ws/", &[("sec-websocket-protocol", "tidegate.token:abc")], Some(""), None),
+        (
+            "/ws/",
+            &[("sec-websocket-protocol", "tidegate.v1, \"tidegate.token.abc\"")],
+            Some(""),
+            V1,
+        ),
+        ("/ws/", &[("sec-websocket-protocol", "tidegate.v1; tidegate.token.abc")], Some(""), None),
+        ("/ws/", &[("sec-websocket-protocol", "tidegate.v1, x tidegate.token.abc")], Some(""), V1),
         ("/ws/", &[("sec-websocket-protocol", "tidegate.token.a b")], Some("a b"), None),
         ("/ws/", &[("sec-websocket-protocol", "tidegate.token.é")], Some(""), None),
         ("/ws/", &[("sec-websocket-protocol", "é")], Some(""), None),
@@ -60,8 +68,15 @@ fn malformed_bearers_are_returned() {
         (&["bearer:tok"], Some("")),
         (&["Bearer, Basic dGVzdA=="], Some("")),
         (&["Bearers tok"], None),
+        (&[""], None),
+        (&["a.b.c"], Some("")),
+        (&["\"Bearer tok\""], Some("")),
+        (&["=tok"], Some("")),
         (&["Basic dGVzdA==", "Bearer tok"], Some("tok")),
         (&["Bearer a", "Bearer a"], Some("")),
+        // Only spaces stand between the scheme and the token.
+        (&["Bearer tok\u{a0}"], Some("tok\u{a0}")),
+        (&["Bearer \u{2003}tok"], Some("\u{2003}tok")),
     ] {
         let headers: Vec<_> = values.iter().map(|value| ("authorization", *value)).collect();
         assert_eq!(bearer(request("/", &headers).headers()), found, "{values:?}");
@@ -74,6 +89,11 @@ fn cookies_are_found_by_their_whole_name() {
         ("access_token=jwt", Some("jwt")),
         ("a=1; access_token=jwt; b=2", Some("jwt")),
         ("a=1;access_token=\"jwt\"", Some("jwt")),
+        ("access_token=\"jwt", Some("\"jwt")),
+        ("access_token=jwt\"", Some("jwt\"")),
+        ("access_token=\"\"jwt\"\"", Some("\"jwt\"")),
+        ("access_token=\"", Some("\"")),
+        ("access_token=\"\"", Some("")),
         ("city=Köln; access_token=a=b", Some("a=b")),
         ("access_token=; access_token=jwt", Some("jwt")),
         ("access_token = jwt ; a=1", Some("jwt")),

@@ -158,6 +158,14 @@ async fn what_came_before_a_fault_is_not_lost() {
 }
 
 #[tokio::test]
+async fn a_transfer_coding_is_taken_off() {
+    let body = answer("Transfer-Encoding: gzip\r\n", vec![gzip(TEXT.as_bytes())]).await;
+    assert_eq!(body.collect(1 << 20).await.unwrap(), TEXT);
+    let body = answer("Content-Encoding: gz\u{e4}p\r\n", vec![gzip(TEXT.as_bytes())]).await;
+    assert!(matches!(body.collect(1 << 20).await, Err(BodyError::Encoding(_))));
+}
+
+#[tokio::test]
 async fn an_empty_body_has_no_encoding() {
     for encoding in ["gzip", "deflate", "br", "zstd"] {
         assert_eq!(decoded(encoding, b"", 1).await.as_deref(), Ok(""), "{encoding}");

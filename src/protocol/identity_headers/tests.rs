@@ -1,6 +1,6 @@
 use super::*;
 
-const LISTED: [&str; 16] = [
+const LISTED: [&str; 28] = [
     "x-forwarded-for",
     "x-forwarded-user",
     "forwarded",
@@ -17,6 +17,18 @@ const LISTED: [&str; 16] = [
     "baggage",
     "x-b3-sampled",
     "x-amzn-trace-id",
+    "x-original-forwarded-for",
+    "x-original-proto",
+    "cf-visitor",
+    "script-name",
+    "path-info",
+    "x-sendfile-type",
+    "x-goog-authenticated-user-email",
+    "x-ms-client-principal-id",
+    "x-webauth-user",
+    "remote-groups",
+    "jaeger-debug-id",
+    "x-cloud-trace-context",
 ];
 
 fn left(names: &[&str], from_trusted_proxy: bool) -> Vec<String> {
@@ -36,7 +48,17 @@ fn a_stranger_sets_none_of_them_in_any_spelling() {
         let twins = twins.each_ref().map(String::as_str);
         assert_eq!(left(&twins, false), [""; 0], "{separator}");
     }
-    let others = ["accept", "x-own", "x-forward", "proxy-status", "x-tidegate", "authorization"];
+    let others = [
+        "accept",
+        "x-own",
+        "x-forward",
+        "proxy-status",
+        "x-tidegate",
+        "authorization",
+        "content-length",
+        "x-http-method-override",
+        "x-original-filename",
+    ];
     assert_eq!(left(&others, false), others);
 }
 
@@ -49,7 +71,15 @@ fn a_trusted_proxy_sets_them_by_their_own_names_only() {
 
 #[test]
 fn some_are_not_taken_from_anybody() {
-    for name in ["proxy", "x-tidegate-user-id", "x_tidegate_user_id", "x-tidegate-signature"] {
+    for name in [
+        "proxy",
+        "x-tidegate-user-id",
+        "x_tidegate_user_id",
+        "x-tidegate-signature",
+        "content_length",
+        "content_type",
+        "transfer_encoding",
+    ] {
         assert_eq!((left(&[name], true), left(&[name], false)), (vec![], vec![]), "{name}");
     }
 }

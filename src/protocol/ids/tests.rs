@@ -24,6 +24,18 @@ fn a_user_id_is_the_same_as_a_number_and_as_a_text() {
 }
 
 #[test]
+fn a_written_user_id_is_a_number_in_its_usual_form_only() {
+    for (text, expected) in [("7", 7), ("-7", -7), ("0", 0)] {
+        assert!(matches!(UserId::from_text(text), Some(UserId::Integer(id)) if id == expected));
+    }
+    for text in ["007", "+7", "-0", "7.0", "ana", "9223372036854775808"] {
+        assert!(matches!(UserId::from_text(text), Some(UserId::Text(id)) if *id == *text));
+    }
+    assert!(UserId::from_text("").is_none());
+    assert!(UserId::from_text(UserId::ANONYMOUS).is_none());
+}
+
+#[test]
 fn a_connection_id_is_parsed_as_it_is_written() {
     let id = ConnectionId::random();
     assert_eq!(ConnectionId::parse(&id.to_string()), Some(id));

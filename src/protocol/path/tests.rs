@@ -24,6 +24,11 @@ fn paths_match_with_and_without_a_trailing_slash() {
         ("/ws/chat/a%2f%2e%2e%2fb/", None),
         ("/ws/chat/%2e%2e%5cadmin/", None),
         ("/ws/chat/a%252f..%252fb/", None),
+        ("/ws/chat/..;x/", None),
+        ("/ws/chat/..%3Bx=1%2Fadmin/", None),
+        ("/ws/chat/%2e%2e%20/", None),
+        ("/ws/chat/%c0%ae%c0%ae/", None),
+        ("/ws/chat/a;../", Some("a;..")),
         ("/ws/chat/.../", Some("...")),
         ("/ws/chat/.env/", Some(".env")),
         ("/ws/chat/a..b/", Some("a..b")),
@@ -82,7 +87,19 @@ fn no_value_leads_out_of_its_place_in_a_url() {
         Template::parse(template).unwrap().fill_url(context)
     };
     let url = "http://api/internal/{user_id}/x";
-    for user in ["", ".", "..", "%2e%2e", "%252E.", "../admin", "a/../b", "..\\b", "%2e%2e%2fb"] {
+    for user in [
+        "",
+        ".",
+        "..",
+        "%2e%2e",
+        "%252E.",
+        "../admin",
+        "a/../b",
+        "..\\b",
+        "%2e%2e%2fb",
+        "..;a",
+        ".. ",
+    ] {
         assert_eq!(fill(url, user, "c"), Err(UnfitForUrl), "{user:?}");
         assert_eq!(fill("http://api/{channel}", "7", user), Err(UnfitForUrl), "{user:?}");
         assert_eq!(fill("ws://api/q?u={user_id}", user, "c"), Err(UnfitForUrl), "{user:?}");

@@ -185,6 +185,8 @@ async fn text_that_is_not_a_signed_token_is_malformed() {
         forged(json!({"alg": ["HS256"]})),
         forged(json!({"alg": "HS256", "kid": 1})),
         forged(json!({"alg": "HS256", "crit": ["b64"], "b64": false})),
+        forged(json!({"alg": "HS256", "crit": []})),
+        forged(json!({"alg": "HS256", "crit": null})),
         forged(json!(["HS256", null, null])),
     ] {
         assert_eq!(

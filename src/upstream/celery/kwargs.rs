@@ -63,7 +63,10 @@ fn fill_text(template: &Template, message: &Message) -> Result<String, InvalidMe
 
 fn fill_integer(name: &str, template: &Template, message: &Message) -> Result<i64, InvalidMessage> {
     let digits = fill_text(template, message)?;
-    digits.parse().map_err(|_| format!("{name} is not an integer"))
+    // `007` and `+7` are the names of others than 7: of another user, or of a channel that this client may not join.
+    let is_canonical = |number: &i64| number.to_string() == digits;
+    let number = digits.parse().ok().filter(is_canonical);
+    number.ok_or_else(|| format!("{name} is not an integer"))
 }
 
 /// Reads a field of the client's object; `None` = the task does not get the argument.

@@ -8,8 +8,17 @@ fn circuit(failures: u32) -> Circuit {
     Circuit::new(limits, Arc::new(UpstreamMetrics::new("test")))
 }
 
+fn user(id: &str) -> SenderKey {
+    SenderKey::User(crate::protocol::UserId::Text(id.into()))
+}
+
+/// A permit for a request of anybody.
+fn acquire(circuit: &Circuit, now: Instant) -> Option<CircuitPermit<'_>> {
+    circuit.try_acquire(&user("ana"), now)
+}
+
 fn fail(circuit: &Circuit, now: Instant) {
-    circuit.try_acquire(now).expect("closed").failed(None, now);
+    acquire(circuit, now).expect("closed").failed(None, now);
 }
 
 #[test]
@@ -19,43 +28,42 @@ fn a_circuit_opens_only_after_failures_within_the_window() {
     for seconds in [0, 1, 11, 22] {
         fail(&circuit, at(seconds));
     }
-    assert!(circuit.try_acquire(at(22)).is_some());
+    assert!(acquire(&circuit, at(22)).is_some());
     fail(&circuit, at(23));
-    circuit.try_acquire(at(23)).expect("closed").succeeded();
+    acquire(&circuit, at(23)).expect("closed").succeeded();
     fail(&circuit, at(24));
-    assert!(circuit.try_acquire(at(24)).is_none());
-    assert!(circuit.try_acquire(at(28)).is_none());
+    assert!(acquire(&circuit, at(24)).is_none());
+    assert!(acquire(&circuit, at(28)).is_none());
 }
 
 #[test]
 fn the_failures_of_one_sender_count_as_one() {
     let (circuit, now) = (circuit(3), Instant::now());
-    let fail = |sender: SenderKey| circuit.try_acquire(now).unwrap().failed(Some(sender), now);
-    let user = |id: &str| SenderKey::User(crate::protocol::UserId::Text(id.into()));
+    let fail = |sender: SenderKey| acquire(&circuit, now).unwrap().failed(Some(sender), now);
     let network = |ip: &str| SenderKey::new(None, ip.parse().unwrap(), 64);
     for _ in 0..100 {
         fail(user("eve"));
         fail(network("2001:db8::1"));
         fail(network("2001:db8::2"));
     }
-    assert!(circuit.try_acquire(now).is_some());
+    assert!(acquire(&circuit, now).is_some());
     fail(user("ana"));
-    assert!(circuit.try_acquire(now).is_none());
+    assert!(acquire(&circuit, now).is_none());
 }
 
 #[test]
 fn a_single_probe_decides() {
     let (circuit, start) = (circuit(1), Instant::now());
-    let late = circuit.try_acquire(start).expect("closed");
+    let late = acquire(&circuit, start).expect("closed");
     fail(&circuit, start);
-    let probe = circuit.try_acquire(start + OPEN).expect("probe");
-    assert!(circuit.try_acquire(start + OPEN).is_none(), "one probe at a time");
+    let probe = acquire(&circuit, start + OPEN).expect("probe");
+    assert!(acquire(&circuit, start + OPEN).is_none(), "one probe at a time");
     late.succeeded();
-    assert!(circuit.try_acquire(start + OPEN).is_none(), "only the probe closes it");
+    assert!(acquire(&circuit, start + OPEN).is_none(), "only the probe closes it");
     probe.failed(None, start + OPEN);
-    assert!(circuit.try_acquire(start + OPEN).is_none(), "open again");
-    circuit.try_acquire(start + OPEN * 2).expect("probe").succeeded();
-    let both = (circuit.try_acquire(start + OPEN * 2), circuit.try_acquire(start + OPEN * 2));
+    assert!(acquire(&circuit, start + OPEN).is_none(), "open again");
+    acquire(&circuit, start + OPEN * 2).expect("probe").succeeded();
+    let both = (acquire(&circuit, start + OPEN * 2), acquire(&circuit, start + OPEN * 2));
     assert!(both.0.is_some() && both.1.is_some());
 }
 
@@ -63,7 +71,29 @@ fn a_single_probe_decides() {
 fn an_abandoned_probe_is_replaced_by_another() {
     let (circuit, start) = (circuit(1), Instant::now());
     fail(&circuit, start);
-    drop(circuit.try_acquire(start + OPEN).expect("probe"));
+    drop(acquire(&circuit, start + OPEN).expect("probe"));
     let next = Instant::now() + OPEN;
-    assert!(circuit.try_acquire(next).is_some());
+    assert!(acquire(&circuit, next).is_some());
+}
+
+#[test]
+fn a_sender_whose_probe_failed_does_not_keep_the_circuit_open() {
+    let (circuit, start) = (circuit(1), Instant::now());
+    let (eve, ana) = (user("eve"), user("ana"));
+    fail(&circuit, start);
+    let probe = |sender: &SenderKey, at| circuit.try_acquire(sender, at);
+    // The upstream works again, except at what Eve sends.
+    probe(&eve, start + OPEN).expect("probe").failed(Some(eve.clone()), start + OPEN);
+    assert!(probe(&eve, start + OPEN * 2).is_none(), "the others go first");
+    probe(&ana, start + OPEN * 2).expect("probe").succeeded();
+    assert!(probe(&eve, start + OPEN * 2).is_some(), "closed");
+}
+
+#[test]
+fn a_lone_sender_gets_another_probe() {
+    let (circuit, start) = (circuit(1), Instant::now());
+    let ana = user("ana");
+    fail(&circuit, start);
+    circuit.try_acquire(&ana, start + OPEN).expect("probe").failed(Some(ana.clone()), start + OPEN);
+    assert!(circuit.try_acquire(&ana, start + OPEN * 3).is_some());
 }

@@ -77,6 +77,9 @@ async fn one_user_gets_tokens_at_its_rate_and_others_get_theirs(engine: Engine) 
         &request_token(&gateway, &session, "192.0.2.200").await,
         "token_requests_per_user",
     );
+    let line = gateway.wait_for_event("issue_refused").await;
+    assert_eq!((&line["user"], &line["cause"]), (&json!("7"), &json!("outstanding_per_user")));
+    assert!(line["ip"].as_str().is_some_and(|ip| ip.starts_with("192.0.2.")), "{line}");
     others_get_tokens(&gateway).await;
     let refused = [("cause", "token_requests_per_user")];
     assert!(gateway.metric("tidegate_token_requests_refused_total", &refused).await >= 1.0);

@@ -1,4 +1,4 @@
-//! How a connection is closed whose client may still be sending.
+//! How a connection is closed whose client may still be sending an HTTP request.
 //!
 //! A socket that is closed with unread bytes, or that receives some afterwards, resets the connection, and the client may
 //! lose the answer that it has not read yet: typically the refusal of a large upload.
@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 
 /// Ends this side of the connection, and discards what the client sends until it closes its own, for at most `timeout`
 /// and `max_bytes`.
-pub(super) async fn close(mut tcp: TcpStream, timeout: Duration, max_bytes: usize) {
+pub async fn linger_and_close(mut tcp: TcpStream, timeout: Duration, max_bytes: usize) {
     let closing = async {
         tcp.shutdown().await?;
         let (mut discarded, mut bytes) = (0, [0; 4096]);
