@@ -109,7 +109,9 @@ pub mod internals {
     pub use crate::protocol::{
         ClientAction, ClientFrame, CloseReason, ErrorCode, EventName, MAX_TASK_ID_BYTES,
     };
-    pub use crate::socket::{Decoder, Incoming, Proceed};
+    pub use crate::socket::{
+        Decoder, FrameScanner, Incoming, MAX_KEPT, Proceed, ScanFault, Scanned,
+    };
 
     pub mod handshake {
         pub use crate::handshake::{Found, Handshake, HandshakeAttempt, upgrade};

@@ -6,7 +6,8 @@
 
 use bytes::{Buf, Bytes};
 
-use crate::protocol::strip_bom;
+/// The byte order mark that a stream may begin with.
+const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// A longer line buffer is not kept for the next line.
 const MAX_KEPT_LINE_BYTES: usize = 64 * 1024;
@@ -93,7 +94,10 @@ impl SseParser {
     fn end_line(&mut self) -> Option<SseEvent> {
         let line = std::mem::take(&mut self.line);
         let is_first = !std::mem::replace(&mut self.is_past_first_line, true);
-        let text = if is_first { strip_bom(&line) } else { &line };
+        let text = match line.strip_prefix(BOM) {
+            Some(text) if is_first => text,
+            _ => &line,
+        };
         if text.is_empty() {
             return self.end_block();
         }

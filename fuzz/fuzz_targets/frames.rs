@@ -1,9 +1,12 @@
 //! WebSocket frames: however the bytes are split, they are read as the same messages and end in the same
-//! error. The first byte chooses the largest message, the second how the rest is split.
+//! error, and are passed on as the same frames. The first byte chooses the largest message, the second how the rest is
+//! split.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tidegate::internals::{CloseReason, Decoder, Incoming, Proceed};
+use tidegate::internals::{
+    CloseReason, Decoder, FrameScanner, Incoming, MAX_KEPT, Proceed, ScanFault, Scanned,
+};
 
 #[derive(Debug, PartialEq)]
 enum Received {
@@ -36,7 +39,39 @@ fuzz_target!(|bytes: &[u8]| {
         };
         assert!(length <= max_message);
     }
+    // What is passed on, with other masks, is read as the same messages; only its text is not checked.
+    let (passed, fault) = pass(stream, max_message, usize::from(cut).max(1));
+    let (again, fault_again) = read(&passed, max_message, passed.len().max(1));
+    assert!(again.starts_with(&unsplit.0) || unsplit.0.starts_with(&again));
+    let has_closed = matches!(unsplit.0.last(), Some(Received::Close(_)));
+    if unsplit.1.is_none() && !has_closed {
+        assert_eq!((again, fault_again, fault), (unsplit.0, None, None));
+    }
 });
+
+/// The bytes that are passed on before a fault.
+fn pass(stream: &[u8], max_message: usize, step: usize) -> (Vec<u8>, Option<ScanFault>) {
+    let mut scanner = FrameScanner::of_client();
+    let mut passed = Vec::new();
+    for piece in stream.chunks(step) {
+        let mut buffer = vec![0; MAX_KEPT];
+        buffer.extend(piece);
+        let start = MAX_KEPT - scanner.restore(&mut buffer[..MAX_KEPT]);
+        let mut rest = &mut buffer[start..];
+        loop {
+            match scanner.next(rest, max_message) {
+                Ok(Scanned::Data { length, .. } | Scanned::Control { length, .. }) => {
+                    passed.extend_from_slice(&rest[..length]);
+                    rest = &mut rest[length..];
+                }
+                Ok(Scanned::Partial) => break,
+                Err(fault) => return (passed, Some(fault)),
+            }
+        }
+        scanner.keep(rest);
+    }
+    (passed, None)
+}
 
 /// The messages before a close or an error.
 fn read(stream: &[u8], max_message: usize, step: usize) -> (Vec<Received>, Option<CloseReason>) {

@@ -103,7 +103,7 @@ async fn answer(peer: IpAddr, mut request: Request<Incoming>) -> Response<Full<B
             assert!(!values.iter().any(|value| matches!(&**value, "." | "..")));
             assert!(values.iter().flat_map(|value| value.chars()).all(|char| !char.is_control()));
             let attempt = HandshakeAttempt::new(headers, address);
-            let upgrade = match upgrade::check(&request) {
+            let upgrade = match upgrade::check(&request, false) {
                 Ok(upgrade) => upgrade,
                 Err(response) => return refusal(response),
             };
@@ -125,7 +125,7 @@ async fn answer(peer: IpAddr, mut request: Request<Incoming>) -> Response<Full<B
                 Err(rejection) => refusal(rejection.to_response()),
             }
         }
-        Some(Found::Reply(_)) => match upgrade::check(&request) {
+        Some(Found::Reply(_)) => match upgrade::check(&request, false) {
             Ok(upgrade) => {
                 check_upgrade(&request);
                 upgrade.accept_to_close()
@@ -135,7 +135,7 @@ async fn answer(peer: IpAddr, mut request: Request<Incoming>) -> Response<Full<B
         None if handshake.is_token_endpoint(request.uri().path()) => {
             let (parts, body) = request.into_parts();
             let head = Request::from_parts(parts.clone(), ());
-            let response = handshake.issue(Request::from_parts(parts, body), address.ip).await;
+            let response = handshake.issue(Request::from_parts(parts, body), address).await;
             if response.status() == StatusCode::OK {
                 check_origin(head.headers());
                 assert!(head.method() == Method::POST && has_credential(&head));

@@ -43,7 +43,8 @@ pub(super) fn server(s: &mut Section<'_>) -> Option<Server> {
         "max_connections_per_ip",
         kinds::COUNT,
         1000,
-        "Open public connections per client address; 0 = no limit. With 0 and without trusted_proxies, addresses are \
+        "Open public connections per client address, at most a quarter of those that the limit of open files allows; 0 = \
+         no limit. With 0 and without trusted_proxies, addresses are \
          taken to tell nobody apart: each anonymous connection has a share of bounds of its own.",
     );
     let max_memory = s.key(

@@ -48,6 +48,9 @@ pub struct ClientLimits {
     /// A connection with this descriptor or a higher one is refused: the kernel gives out the lowest that is free,
     /// so all below are in use, and the rest is reserved.
     reserved_from: RawFd,
+    /// The most connections of one address where descriptors are few: a quarter, since each may take another one to an
+    /// upstream.
+    share_of_descriptors: usize,
 }
 
 /// Why a connection is refused when it is accepted.
@@ -88,7 +91,13 @@ impl ClientLimits {
             requests: NetworkRates::default(),
             memory,
             reserved_from,
+            share_of_descriptors: usize::try_from(reserved_from / 4).unwrap_or(1).max(1),
         }
+    }
+
+    /// The most open connections of one address; 0 = no limit.
+    fn max_per_ip(&self, config: &Config) -> usize {
+        config.server.max_connections_per_ip.min(self.share_of_descriptors)
     }
 
     /// Admits a connection, or answers and closes it.
@@ -105,7 +114,8 @@ impl ClientLimits {
                 let network = ClientNetwork::of(peer, config.limits.ipv6_prefix);
                 telemetry::connections::connection_refused(limit, network);
                 // While descriptors are short, none is held for politeness.
-                let place = (limit != LocalLimit::Descriptors).then(|| places.acquire()).flatten();
+                let is_roomy = stream.as_raw_fd() < self.reserved_from / 2;
+                let place = is_roomy.then(|| places.acquire()).flatten();
                 refuse(stream, limit, retry_after, place);
                 None
             }
@@ -135,7 +145,7 @@ impl ClientLimits {
             {
                 return Err(refused(LocalLimit::ConnectsPerIp, whole_seconds(retry_after)));
             }
-            let permit = self.counts.acquire_ip(network, config.server.max_connections_per_ip);
+            let permit = self.counts.acquire_ip(network, self.max_per_ip(config));
             let over = refused(LocalLimit::ConnectionsPerIp, RETRY_ADDRESS_SECONDS);
             Some(permit.ok_or(over)?)
         };
@@ -181,7 +191,7 @@ impl ClientLimits {
     /// Acquires a permit for a connection, or a request in progress, of a client behind a trusted proxy.
     pub(super) fn acquire_ip(&self, ip: IpAddr, config: &Config) -> Result<IpPermit, Rejection> {
         let network = ClientNetwork::of(ip, config.limits.ipv6_prefix);
-        let permit = self.counts.acquire_ip(network, config.server.max_connections_per_ip);
+        let permit = self.counts.acquire_ip(network, self.max_per_ip(config));
         permit.ok_or_else(|| {
             telemetry::connections::connection_refused(LocalLimit::ConnectionsPerIp, network);
             Rejection::connections_per_ip()

@@ -15,6 +15,8 @@ use crate::protocol::{CloseReason, ErrorCode};
 use crate::replies::Refusal;
 use crate::socket::frame::{self, Opcode};
 use crate::socket::{ConnectionEnd, ReadPause, Socket};
+use crate::telemetry;
+use crate::telemetry::messages::TooBigFrom;
 use crate::telemetry::spans::SpanStatus;
 use crate::telemetry::upstreams::RequestOutcome;
 use crate::upstream::{
@@ -131,8 +133,7 @@ impl Session {
                 span.end();
                 let bridge = Rc::new(Bridge::default());
                 *self.bridge.borrow_mut() = Some(Rc::clone(&bridge));
-                let socket = Rc::clone(&self.socket);
-                let receiving = self.spawn(receive_all(socket, opened.receiver));
+                let receiving = self.spawn(Rc::clone(self).receive_all(opened.receiver));
                 self.spawn(Rc::clone(self).run_bridge(bridge, opened.sender, receiving));
             }
             Err(_) => {
@@ -213,25 +214,31 @@ impl Session {
             bridge.changed.notified().await;
         }
     }
-}
 
-/// Sends messages from the upstream to the client until either has ended.
-async fn receive_all(socket: Rc<Socket>, mut receiver: UpstreamReceiver) {
-    while socket.is_open() {
-        match receiver.recv().await {
-            FromUpstream::Message(message) => {
-                socket.send(match &message {
-                    SocketMessage::Text(text) => frame::encode(Opcode::Text, text),
-                    SocketMessage::Binary(bytes) => frame::encode(Opcode::Binary, bytes),
-                });
-                socket.drained().await;
-            }
-            FromUpstream::Closed(closed) => {
-                return match (socket.fault(), closed) {
-                    (Some(fault), _) => socket.close(fault),
-                    (None, Some((code, reason))) => socket.close_as(code, &reason),
-                    (None, None) => socket.close(CloseReason::InternalError),
-                };
+    /// Sends messages from the upstream to the client until either has ended.
+    async fn receive_all(self: Rc<Self>, mut receiver: UpstreamReceiver) {
+        let socket = &self.socket;
+        while socket.is_open() {
+            match receiver.recv().await {
+                FromUpstream::Message(message) => {
+                    socket.send(match &message {
+                        SocketMessage::Text(text) => frame::encode(Opcode::Text, text),
+                        SocketMessage::Binary(bytes) => frame::encode(Opcode::Binary, bytes),
+                    });
+                    socket.drained().await;
+                }
+                FromUpstream::TooBig => {
+                    let max = self.client.route.borrow().max_message_bytes;
+                    let (from, more) = (TooBigFrom::Upstream, max as u64 + 1);
+                    telemetry::messages::message_too_big(self.log_fields(), from, more, max);
+                }
+                FromUpstream::Closed(closed) => {
+                    return match (socket.fault(), closed) {
+                        (Some(fault), _) => socket.close(fault),
+                        (None, Some((code, reason))) => socket.close_as(code, &reason),
+                        (None, None) => socket.close(CloseReason::InternalError),
+                    };
+                }
             }
         }
     }

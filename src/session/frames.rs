@@ -18,7 +18,7 @@ use crate::protocol::{
 use crate::replies::{CancelOutcome, CheckedMessage};
 use crate::socket::Event;
 use crate::telemetry;
-use crate::telemetry::messages::{FrameKind, LocalLimit};
+use crate::telemetry::messages::{FrameKind, LocalLimit, TooBigFrom};
 use crate::upstream::SocketMessage;
 
 impl Session {
@@ -39,11 +39,20 @@ impl Session {
                 self.on_protocol_ping();
             }
             Event::Pong | Event::SmallFragment => self.take_frame(),
-            Event::Fault(reason) => match &*self.bridge.borrow() {
-                // What the upstream still answers to earlier messages goes out first.
-                Some(bridge) => bridge.finish(reason.code(), reason.text()),
-                None => self.socket.close(reason),
-            },
+            Event::Fault(reason) => self.on_fault(reason),
+        }
+    }
+
+    fn on_fault(&self, reason: CloseReason) {
+        if reason == CloseReason::MessageTooBig {
+            let max = self.client.route.borrow().max_message_bytes;
+            let (from, bytes) = (TooBigFrom::Client, self.socket.refused_bytes());
+            telemetry::messages::message_too_big(self.log_fields(), from, bytes, max);
+        }
+        match &*self.bridge.borrow() {
+            // What the upstream still answers to earlier messages goes out first.
+            Some(bridge) => bridge.finish(reason.code(), reason.text()),
+            None => self.socket.close(reason),
         }
     }
 

@@ -206,10 +206,8 @@ impl Socket {
         let mut outbox = self.outbox.borrow_mut();
         let before = outbox.bytes();
         let polled = outbox.poll_write(&mut *self.stream.borrow_mut(), cx);
-        if let Some(forwarding) = &self.forwarding
-            && outbox.bytes() < before
-        {
-            forwarding.note_progress();
+        if let Some(forwarding) = &self.forwarding {
+            forwarding.note_write(before, outbox.bytes());
         }
         match polled {
             Poll::Ready(Ok(())) => {
@@ -250,6 +248,11 @@ impl Socket {
     /// How many bytes of messages that are not complete are kept.
     pub fn partial_bytes(&self) -> usize {
         self.decoder.borrow().buffered_bytes()
+    }
+
+    /// The size of the peer's message that was too large, as far as it is known.
+    pub fn refused_bytes(&self) -> u64 {
+        self.decoder.borrow().refused_bytes()
     }
 
     /// Calls `visit` with each frame that waits to be written.

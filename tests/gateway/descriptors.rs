@@ -87,3 +87,32 @@ async fn requests_to_upstreams_leave_descriptors_for_others() {
     })
     .await;
 }
+
+/// Regression test: with fewer descriptors than `max_connections_per_ip`, one address took all of them.
+#[tokio::test]
+async fn one_address_leaves_descriptors_for_others() {
+    let upstream = Upstream::start(|_| Reply::Hang).await;
+    let settings = open_to_all().section("proxy", &format!("upstream = {:?}", upstream.url("")));
+    let gateway = Gateway::start_with_open_files(settings, 256, 256).await;
+    let mut held = Vec::new();
+    for _ in 0..200 {
+        let mut client = RawClient::connect_from("127.0.0.2", gateway.addr()).await;
+        // It is refused if the address has its share.
+        let _ = client.try_write(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        held.push(client);
+    }
+    until("all that one address may have", async || {
+        (upstream.requests().len() == 48).then_some(())
+    })
+    .await;
+    let mut others = Vec::new();
+    for number in 3..53 {
+        let mut client =
+            RawClient::connect_from(&format!("127.0.0.{number}"), gateway.addr()).await;
+        client.write(handshake(PATH, &[]).as_bytes()).await;
+        assert_eq!(client.read_head().await.status, 101, "127.0.0.{number}");
+        others.push(client);
+    }
+    let refused = gateway.log_events("connection_refused");
+    assert!(!refused.is_empty() && refused.iter().all(|line| line["network"] == "127.0.0.2"));
+}

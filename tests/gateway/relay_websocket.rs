@@ -201,6 +201,10 @@ async fn large_messages_pass_and_larger_ones_end_the_connection() {
     // A reset may overtake the close frame, since what the server sent is not read to its end.
     let end = socket.next().await;
     assert!(matches!(end, Event::Closed(Some(1009), _) | Event::Lost), "{end:?}");
+    let logged = gateway.log_events("message_too_big");
+    let logged: Vec<_> = logged.iter().map(|event| (&event["from"], &event["bytes"])).collect();
+    let bytes = json!(larger.len());
+    assert_eq!(logged, [(&json!("client"), &bytes), (&json!("upstream"), &bytes)]);
 }
 
 /// A message that starts with its number.

@@ -13,7 +13,9 @@ use serde_json::json;
 use crate::chat::chat;
 use crate::outcome::Outcome::Closed;
 use crate::outcome::outcome;
-use crate::rig::{Client, Gateway, Redis, Reply, Settings, Upstream, until};
+use crate::pass::pass;
+use crate::rig::raw::handshake;
+use crate::rig::{Client, Gateway, RawClient, RawServer, Redis, Reply, Settings, Upstream, until};
 
 const PATH: &str = "/ws/chat/42/";
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -289,4 +291,23 @@ async fn a_stranger_neither_starts_a_trace_nor_names_it() {
     assert!(id != TRACE && id != "chosen", "{id}");
     gateway.stop().await;
     assert_eq!(collector.spans().len(), 0);
+}
+
+#[tokio::test]
+async fn the_handshake_of_a_pass_routes_upstream_has_a_span() {
+    let (collector, server) = (Collector::start().await, RawServer::start().await);
+    let settings = collector.settings(pass(&server.url(), ""), "sample_ratio = 0.0");
+    let gateway = Gateway::start(settings).await;
+    let mut client = RawClient::connect(gateway.addr()).await;
+    let headers = [("traceparent", &*sampled())];
+    client.write(handshake("/app/x", &headers).as_bytes()).await;
+    let peer = server.open().await;
+    assert_eq!(client.read_head().await.status, 101);
+    let (handshake, upstream) =
+        (collector.span("handshake").await, collector.span("upstream app").await);
+    assert_eq!(hex(&upstream.trace_id), TRACE);
+    assert_eq!(upstream.parent_span_id, handshake.span_id);
+    assert_eq!(attributes(&upstream)["tidegate.outcome"], "taken");
+    let expected = format!("00-{TRACE}-{}-01", hex(&upstream.span_id));
+    assert_eq!(peer.header("traceparent"), Some(&*expected));
 }

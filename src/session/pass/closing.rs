@@ -11,6 +11,9 @@ use crate::shutdown::Shutdown;
 /// How long the upstream may take for what is left, and to end the connection.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long a stopping process waits for what is left to be sent.
+const SEND_TIMEOUT: Duration = Duration::from_millis(250);
+
 /// What is read at once and discarded.
 const DISCARD_BYTES: usize = 4096;
 
@@ -19,13 +22,18 @@ const DISCARD_BYTES: usize = 4096;
 pub(super) fn let_end(mut upstream: UpstreamSide, frame: Option<Bytes>, shutdown: &Shutdown) {
     let tracked = shutdown.track();
     tokio::task::spawn_local(async move {
-        let _tracked = tracked;
+        if let Some(frame) = frame {
+            upstream.push(&frame);
+            upstream.is_told_to_close = true;
+        }
+        let sending = poll_fn(|cx| upstream.poll_flush(cx));
+        // A stopping process waits for this, but for no upstream that takes its time.
+        let is_sent = tokio::time::timeout(SEND_TIMEOUT, sending).await.is_ok();
+        drop(tracked);
         let ending = async {
-            if let Some(frame) = frame {
-                upstream.push(&frame);
-                upstream.is_told_to_close = true;
+            if !is_sent {
+                poll_fn(|cx| upstream.poll_flush(cx)).await;
             }
-            poll_fn(|cx| upstream.poll_flush(cx)).await;
             if !upstream.is_told_to_close {
                 poll_fn(|cx| upstream.poll_shutdown(cx)).await;
             }

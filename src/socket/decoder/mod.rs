@@ -70,6 +70,8 @@ pub struct Decoder {
     /// The payload so far of a control frame that comes in pieces.
     control: Vec<u8>,
     proceed: Proceed,
+    /// The size of a message that was refused for it, as far as it is known.
+    refused_bytes: u64,
 }
 
 impl Decoder {
@@ -82,6 +84,7 @@ impl Decoder {
             message: None,
             control: Vec::new(),
             proceed: Proceed::Parse,
+            refused_bytes: 0,
         }
     }
 
@@ -97,6 +100,11 @@ impl Decoder {
     pub fn buffered_bytes(&self) -> usize {
         let message = self.message.as_ref().map_or(0, |message| message.bytes.capacity());
         message + self.control.capacity()
+    }
+
+    /// The size of the message that was refused with [`CloseReason::MessageTooBig`], as far as it is known.
+    pub fn refused_bytes(&self) -> u64 {
+        self.refused_bytes
     }
 
     /// Consumes `input` (unmasking it in place) and passes on what is complete. After an error, or after
@@ -166,7 +174,7 @@ impl Decoder {
     }
 
     /// Checks a head against the frames before it: their order, and the size of the whole message.
-    fn begin_frame(&self, head: Head) -> Result<Frame, CloseReason> {
+    fn begin_frame(&mut self, head: Head) -> Result<Frame, CloseReason> {
         let Head { opcode, fin, length, mask } = head;
         if !opcode.is_control() && self.proceed == Proceed::Parse {
             if (opcode == Opcode::Continuation) != self.message.is_some() {
@@ -174,6 +182,7 @@ impl Decoder {
             }
             let before = self.message.as_ref().map_or(0, |message| message.bytes.len());
             if length > (self.max_message - before) as u64 {
+                self.refused_bytes = length.saturating_add(before as u64);
                 return Err(CloseReason::MessageTooBig);
             }
         }

@@ -22,14 +22,11 @@ fn pass(scanner: &mut FrameScanner, input: &[u8], size: usize) -> Result<Vec<u8>
         buffer.extend(piece);
         let start = MAX_KEPT - scanner.restore(&mut buffer[..MAX_KEPT]);
         let mut rest = &mut buffer[start..];
-        loop {
-            match scanner.next(rest, 100_000)? {
-                Scanned::Data { length, .. } | Scanned::Control { length, .. } => {
-                    passed.extend(&rest[..length]);
-                    rest = &mut rest[length..];
-                }
-                Scanned::Partial => break,
-            }
+        while let Scanned::Data { length, .. } | Scanned::Control { length, .. } =
+            scanner.next(rest, 100_000)?
+        {
+            passed.extend(&rest[..length]);
+            rest = &mut rest[length..];
         }
         scanner.keep(rest);
     }

@@ -241,6 +241,9 @@ async fn protocol_violations_end_the_socket() {
             peer.write_frame(frame).await.unwrap();
         }
         assert_eq!(frame(&mut peer).await, (OpCode::Close, code.to_be_bytes().to_vec()), "{name}");
+        if code == 1009 {
+            assert_eq!(next_event(&mut socket).await, FromUpstream::TooBig, "{name}");
+        }
         assert_eq!(next_event(&mut socket).await, FromUpstream::Closed(None), "{name}");
     }
 }

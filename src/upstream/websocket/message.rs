@@ -14,6 +14,8 @@ pub enum SocketMessage {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FromUpstream {
     Message(SocketMessage),
+    /// A message that is larger than the limit, for which the upstream is closed with 1009.
+    TooBig,
     /// The close frame's code and reason; `None` = the connection ended without a close frame.
     Closed(Option<(u16, String)>),
 }

@@ -116,7 +116,7 @@ impl Reader {
         loop {
             let mut frame = match self.socket.read_frame().await {
                 Ok(frame) => frame,
-                Err(error) => return self.fail(close_code_of(&error)?),
+                Err(error) => return self.refuse(close_code_of(&error)?).await,
             };
             // Servers must not mask their frames. Those that do are tolerated.
             frame.unmask();
@@ -134,7 +134,7 @@ impl Reader {
                 Ok(Some(message)) => {
                     self.received.send(FromUpstream::Message(message)).await.ok()?;
                 }
-                Err(code) => return self.fail(code),
+                Err(code) => return self.refuse(code).await,
             }
         }
     }
@@ -184,6 +184,14 @@ impl Reader {
             }
             _ => self.fail(CloseCode::Protocol),
         }
+    }
+
+    /// Fails the connection because of a data frame.
+    async fn refuse(&mut self, code: CloseCode) -> Closed {
+        if code == CloseCode::Size {
+            self.received.send(FromUpstream::TooBig).await.ok()?;
+        }
+        self.fail(code)
     }
 
     /// Queues a close frame for a protocol violation of the upstream.

@@ -158,3 +158,37 @@ async fn a_connection_without_a_channel_is_listed_and_counted() {
     assert!(listed["connections"][0]["channel"].is_null(), "{listed}");
     assert_eq!(listed["connections"][0]["route"], "/app/{name}");
 }
+
+#[tokio::test]
+async fn heads_are_bounded_both_ways() {
+    let server = RawServer::start().await;
+    let settings = pass(&server.url(), "").also("server", "max_header_bytes = \"16KiB\"");
+    let gateway = Gateway::start(settings).await;
+    // A long query and a long header pass whole.
+    let query = "q=".to_owned() + &"x".repeat(6000);
+    let cookie = "a=".to_owned() + &"y".repeat(6000);
+    let headers = [("Cookie", &*cookie)];
+    let (_client, peer) = ask(&gateway, &server, &format!("/app/x?{query}"), &headers).await;
+    assert_eq!(peer.request, format!("GET /app/x?{query} HTTP/1.1"));
+    assert_eq!(peer.all("cookie"), [cookie]);
+    // Too long ones do not reach the upstream.
+    for (path, cookie) in
+        [(format!("/app/x?q={}", "x".repeat(20_000)), ""), ("/app/x".to_owned(), "yes")]
+    {
+        let cookie = cookie.repeat(10_000);
+        let mut client = RawClient::connect(gateway.addr()).await;
+        let request = handshake(&path, &[("Cookie", &*cookie)]);
+        // The gateway may answer before everything is written.
+        let _ = client.try_write(request.as_bytes()).await;
+        let status = client.read_head().await.status;
+        assert!([414, 431].contains(&status), "{status}");
+    }
+    // Nor does an endless answer of the upstream reach the client.
+    let (mut client, mut peer) = ask(&gateway, &server, "/app/x", &[]).await;
+    let header = format!("X-Long: {}\r\n", "z".repeat(8000));
+    let mut answer = "HTTP/1.1 101 Switching Protocols\r\n".to_owned();
+    answer.push_str(&header.repeat(200));
+    // The gateway may end the connection before everything is written.
+    let _ = peer.try_write(answer.as_bytes()).await;
+    assert_eq!(client.read_head().await.status, 502);
+}

@@ -3,6 +3,7 @@
 mod bad_upstreams;
 mod frames;
 mod handshake;
+mod lifecycle;
 
 use crate::rig::raw::handshake;
 use crate::rig::{Gateway, RawClient, RawPeer, RawServer, Settings};

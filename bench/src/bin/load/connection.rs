@@ -24,20 +24,35 @@ pub struct Connection {
 impl Connection {
     /// Connects to `/ws/chat/{conversation}/` and reads the `connected` event.
     pub async fn open(server: SocketAddr, conversation: &str) -> Result<Self> {
+        let (mut connection, rest) =
+            Self::upgrade(server, &format!("/ws/chat/{conversation}/")).await?;
+        if connection.counter.count(&rest) == 0 {
+            connection.frames().await?;
+        }
+        Ok(connection)
+    }
+
+    /// Connects to a server that sends nothing before it receives something.
+    pub async fn open_silent(server: SocketAddr) -> Result<Self> {
+        let (connection, rest) = Self::upgrade(server, "/").await?;
+        if !rest.is_empty() {
+            return Err("the server sent something before it received anything".into());
+        }
+        Ok(connection)
+    }
+
+    /// Returns a connection and what was read of it beyond the head of the response.
+    async fn upgrade(server: SocketAddr, path: &str) -> Result<(Self, Vec<u8>)> {
         let mut stream = TcpStream::connect(server).await?;
         stream.set_nodelay(true)?;
         let request = format!(
-            "GET /ws/chat/{conversation}/ HTTP/1.1\r\nHost: bench.test\r\nConnection: Upgrade\r\n\
+            "GET {path} HTTP/1.1\r\nHost: bench.test\r\nConnection: Upgrade\r\n\
              Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
         );
         stream.write_all(request.as_bytes()).await?;
         let rest = read_head(&mut stream).await?;
-        let mut connection = Self { stream, counter: FrameCounter::default() };
-        if connection.counter.count(&rest) == 0 {
-            connection.frames().await?;
-        }
-        Ok(connection)
+        Ok((Self { stream, counter: FrameCounter::default() }, rest))
     }
 
     /// Waits until at least one frame is complete, and returns the number of completed frames.
@@ -79,15 +94,18 @@ async fn read_head(stream: &mut TcpStream) -> Result<Vec<u8>> {
     }
 }
 
-/// A masked text frame of less than 64 KiB.
+/// A masked text frame.
 pub fn text_frame(payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![0x81];
-    match u8::try_from(payload.len()) {
-        Ok(length @ ..=125) => frame.push(0x80 | length),
-        _ => {
-            let length = u16::try_from(payload.len()).expect("less than 64 KiB");
+    match (u8::try_from(payload.len()), u16::try_from(payload.len())) {
+        (Ok(length @ ..=125), _) => frame.push(0x80 | length),
+        (_, Ok(length)) => {
             frame.push(0x80 | 126);
             frame.extend(length.to_be_bytes());
+        }
+        _ => {
+            frame.push(0x80 | 127);
+            frame.extend((payload.len() as u64).to_be_bytes());
         }
     }
     // A key of zeros is valid and leaves the payload unchanged.

@@ -1,5 +1,6 @@
 //! Measures the memory of an idle connection.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -19,6 +20,9 @@ pub struct Options {
     /// valid JSON, so the server answers with an error event and does not relay it.
     #[arg(long, default_value_t = 0)]
     after_message: usize,
+    /// The server is a proxy in front of an echo server, which sends the message back and nothing by itself.
+    #[arg(long)]
+    echo: bool,
     /// Seconds to wait before the memory is measured.
     #[arg(long, default_value_t = 3)]
     settle: u64,
@@ -27,7 +31,7 @@ pub struct Options {
 pub async fn run(options: Options) -> Result<Value> {
     let Target { server, pid, connections } = options.target;
     // Open a first connection, so that one-time allocations are not counted.
-    drop(Connection::open(server, "warm-up").await?);
+    drop(connect(server, options.echo, "warm-up").await?);
     let settle = Duration::from_secs(options.settle);
     tokio::time::sleep(settle).await;
     let before = anonymous_memory(pid)?;
@@ -35,7 +39,7 @@ pub async fn run(options: Options) -> Result<Value> {
     let mut open = Vec::with_capacity(connections);
     for number in 0..connections {
         let conversation = (number / options.per_conversation.max(1)).to_string();
-        let mut connection = Connection::open(server, &conversation).await?;
+        let mut connection = connect(server, options.echo, &conversation).await?;
         if options.after_message > 0 {
             connection.write(&message).await?;
             connection.frames().await?;
@@ -51,4 +55,11 @@ pub async fn run(options: Options) -> Result<Value> {
         "anonymous_bytes_after": after,
         "bytes_per_connection": per_connection.round(),
     }))
+}
+
+async fn connect(server: SocketAddr, echo: bool, conversation: &str) -> Result<Connection> {
+    match echo {
+        true => Connection::open_silent(server).await,
+        false => Connection::open(server, conversation).await,
+    }
 }

@@ -4,6 +4,7 @@
 //! keeps one core of the server busy. It prints the result as one line of JSON.
 
 mod connection;
+mod echo;
 mod fanout;
 mod idle;
 mod process;
@@ -29,6 +30,8 @@ enum Command {
     Fanout(fanout::Options),
     /// Sends one message after the other on every connection; the server relays them to an upstream in this process.
     Relay(relay::Options),
+    /// Sends one message after the other on every connection to an echo server behind the measured proxy.
+    Echo(echo::Options),
 }
 
 /// The measured server.
@@ -54,6 +57,7 @@ fn main() -> Result<()> {
             Command::Idle(options) => idle::run(options).await,
             Command::Fanout(options) => fanout::run(options).await,
             Command::Relay(options) => relay::run(options).await,
+            Command::Echo(options) => echo::run(options).await,
         }
     })?;
     println!("{result}");

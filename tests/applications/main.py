@@ -1,0 +1,178 @@
+#!/usr/bin/env python3
+"""Tests real applications with their own clients: main.py BINARY CACHE [--chromium PROGRAM] [WORD…]
+
+Each folder here is a scenario: `server.*` is the application, and `client.*` uses it as its own client library does,
+fails if anything is not as it should be, and prints what it saw. A client runs twice, against the application and
+against the gateway in front of it, and must see the same. The gateway's config is the block of
+docs/pass-through.md with `file=SCENARIO.toml`. With words, only scenarios whose name has one of them are run.
+
+Packages from PyPI and npm are installed in CACHE, in the versions of requirements.txt and package.json.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import gateways
+import processes
+
+HERE = Path(__file__).resolve().parent
+# A scenario takes a few seconds, this long only if the machine is very busy.
+CLIENT_DEADLINE = 120
+# Most of the time a scenario waits for programs to start.
+AT_ONCE = 3
+BROWSER = ["vite"]
+
+
+def installed(folder, wanted, install):
+    """Installs into a folder of the cache, unless what is `wanted` is there."""
+    mark = folder / "installed"
+    if not mark.is_file() or mark.read_text() != wanted:
+        print(f"Installing in {folder}", flush=True)
+        mark.unlink(missing_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        install(folder)
+        mark.write_text(wanted)
+    return folder
+
+
+def python_packages(cache):
+    requirements = HERE / "requirements.txt"
+
+    def install(folder):
+        subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
+        pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        # Most of the modules are never imported, so compiling all of them takes longer than it saves.
+        subprocess.run([*pip, "--no-compile", "-r", requirements], check=True)
+
+    return installed(cache / "applications-venv", requirements.read_text(), install)
+
+
+def node_packages(cache):
+    packages = HERE / "package.json"
+
+    def install(folder):
+        shutil.copy(packages, folder)
+        npm = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", folder]
+        subprocess.run(npm, check=True)
+
+    return installed(cache / "applications-node", packages.read_text(), install)
+
+
+class Scenario:
+    """An application and its client, copied into a folder where Node finds the packages."""
+
+    def __init__(self, name, folder, node):
+        self.name, self.folder = name, folder / name
+        shutil.copytree(HERE / name, self.folder)
+        (self.folder / "node_modules").symlink_to(node / "node_modules")
+
+    def command(self, program):
+        script = next(self.folder.glob(f"{program}.*"))
+        return [sys.executable if script.suffix == ".py" else "node", script]
+
+    def start(self, stack):
+        port = processes.free_port()
+        server = stack.start(self.name, self.command("server"), cwd=self.folder, PORT=str(port))
+        server.wait_for_port(port)
+        return port
+
+    def use(self, url, secret, **variables):
+        """Runs the client, and returns what it saw."""
+        variables = variables | {"URL": url, "TOKEN": gateways.session_token(secret)}
+        with tempfile.TemporaryFile("w+") as output:
+            client = processes.start(self.command("client"), output, self.folder, variables)
+            try:
+                code = client.wait(CLIENT_DEADLINE)
+            except subprocess.TimeoutExpired:
+                code = f"none within {CLIENT_DEADLINE} s"
+            finally:
+                processes.end_session(client)
+            output.seek(0)
+            printed = output.read()
+        lines = printed.splitlines()
+        assert code == 0 and lines, f"the client of {self.name} at {url}: exit code {code}\n{printed}"
+        return json.loads(lines[-1])
+
+
+def run(scenario, binary, folder, variables):
+    """Returns what the client saw, directly and through the gateway."""
+    with processes.Stack(folder / f"{scenario.name}-logs") as stack:
+        try:
+            port = scenario.start(stack)
+            directly = scenario.use(f"http://127.0.0.1:{port}", gateways.SECRET, **variables)
+            with gateways.Gateway(binary, scenario.name, port, stack) as gateway:
+                through = scenario.use(gateway.url, gateways.SECRET, **variables)
+                # A client that also finds the way around the gateway has shown nothing.
+                admitted = gateway.handshakes("admitted")
+            assert directly == through, f"directly: {directly}\nthrough the gateway: {through}"
+            assert admitted > 0, "no WebSocket went through the gateway"
+        except BaseException:
+            print(stack.logs(), flush=True)
+            raise
+    return directly
+
+
+def passes(scenario, *arguments):
+    began = time.monotonic()
+    try:
+        seen = run(scenario, *arguments)
+    except Exception:
+        print(f"FAILED: {scenario.name}\n{traceback.format_exc()}", flush=True)
+        return False
+    print(f"ok: {scenario.name} ({time.monotonic() - began:.1f} s): {json.dumps(seen)}", flush=True)
+    return True
+
+
+def parse():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("binary", type=Path)
+    parser.add_argument("cache", type=Path)
+    parser.add_argument("--chromium", default="")
+    parser.add_argument("words", nargs="*")
+    return parser.parse_args()
+
+
+def main():
+    options = parse()
+    cache = options.cache.resolve()
+    venv = python_packages(cache)
+    if Path(sys.prefix) != venv:
+        os.execv(venv / "bin" / "python", [str(venv / "bin" / "python"), *sys.argv])
+    if not shutil.which("npm"):
+        print("SKIPPED: npm is not installed, so the applications were NOT tested")
+        return
+    node = node_packages(cache)
+    names = sorted(path.parent.name for path in HERE.glob("*/client.*"))
+    names = [name for name in names if not options.words or any(word in name for word in options.words)]
+    if not options.chromium:
+        print(f"SKIPPED: there is no Chromium, so {', '.join(BROWSER)} was NOT tested")
+        names = [name for name in names if name not in BROWSER]
+    variables = {"CHROMIUM": options.chromium, "CLIENTS": str(HERE.parent / "clients")}
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(AT_ONCE) as threads:
+        folder = Path(folder)
+        scenarios = [Scenario(name, folder, node) for name in names]
+        passed = threads.map(lambda scenario: passes(scenario, options.binary.resolve(), folder, variables), scenarios)
+        try:
+            failed = list(passed).count(False)
+        except BaseException:
+            threads.shutdown(wait=False, cancel_futures=True)
+            processes.end_all()
+            raise
+    if failed:
+        raise SystemExit(f"{failed} failed")
+
+
+if __name__ == "__main__":
+    # When this process is terminated, it stops the processes that it has started.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    main()
