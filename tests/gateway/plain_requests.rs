@@ -100,7 +100,8 @@ async fn with_a_proxy_requests_go_there() {
     let settings = Settings::new()
         .section("jwt", &format!("keys = [{{ alg = \"HS256\", secret = \"{SECRET}\" }}]"))
         .upstream("app", &format!("kind = \"websocket\"\nurl = \"{}\"", sockets.url()))
-        .route(&route("/json", ""))
+        .route(&route("/json", "http = \"proxy\""))
+        .route(&route("/envelope", "history.size = 0"))
         .route(&route("/raw", "protocol = \"raw\""))
         .route(&route("/socket.io/{rest*}", "protocol = \"pass\"\nhttp = \"proxy\""))
         .route(&route("/graphql", "protocol = \"raw\"\nmethods = [\"GET\", \"POST\"]"))
@@ -122,7 +123,9 @@ async fn with_a_proxy_requests_go_there() {
     }
     let answer = http::send(gateway.addr(), "PUT", "/graphql", &[], "".into()).await;
     assert_eq!((answer.status, answer.header("allow")), (405, Some("GET, POST")));
-    assert_eq!(http::get(gateway.addr(), "/off").await.status, 426);
+    for path in ["/off", "/envelope"] {
+        assert_eq!(http::get(gateway.addr(), path).await.status, 426, "{path}");
+    }
     // A handshake is one all the same, and passes the checks of its route.
     let refused = Client::try_open(gateway.addr(), "/socket.io/", &[]).await.err();
     assert_eq!(refused.expect("no credentials").status, 401);
