@@ -192,9 +192,11 @@ fn config(root: &mut Section<'_>) -> Option<Config> {
     let origins =
         root.section("origins", "[origins]", "Web pages that may connect.", server::origins);
     let proxy = root.section("proxy", "[proxy]", "Requests that match no route.", server::proxy);
+    let has_proxy = proxy.as_ref().is_some_and(|proxy| proxy.upstream.is_some());
     let routes =
         root.tables("route", "[[route]]", "WebSocket paths. At least one is required.", |s| {
-            route::entry(s, engine.as_ref().map_or("", |engine| &engine.channel_prefix))
+            let prefix = engine.as_ref().map_or("", |engine| &engine.channel_prefix);
+            route::entry(s, prefix, has_proxy)
         });
     let (routes, replies) = split_entries(routes);
     let upstreams = root.named(
@@ -221,7 +223,7 @@ fn config(root: &mut Section<'_>) -> Option<Config> {
     checks::groups(root, engine.as_ref(), &routes);
     checks::replies(root, &routes, &replies);
     checks::placeholders(root, tokens.as_ref(), &routes, &upstreams);
-    unused::keys(root, &routes, &upstreams);
+    unused::keys(root, &routes, &upstreams, has_proxy);
 
     let upstreams: Option<BTreeMap<String, Arc<Upstream>>> =
         upstreams.into_iter().map(|(name, upstream)| Some((name, upstream?))).collect();

@@ -1,11 +1,13 @@
 //! Keys of `[[route]]`, `[route.history]` and `[route.generations]`.
 
+use hyper::Method;
+
 use super::kinds::{self, Kind, ValueError, choice, kind, words};
 use super::section::Section;
 use super::{
     AuthSource, Authorize, AuthorizeUrl, Binary, Compact, Concurrent, DuplicateTerminal,
-    FixedReply, Generations, History, HostHeader, Presence, Protocol, Reject, Route, SendQueue,
-    limits,
+    FixedReply, Generations, History, HostHeader, PlainRequests, Presence, Protocol, Reject, Route,
+    SendQueue, limits,
 };
 use crate::protocol::{ChannelPattern, PathPattern};
 
@@ -25,6 +27,24 @@ const AUTH: Kind<AuthSource> =
 
 const REJECT: Kind<Reject> = words(r#""close" or "http""#, |value| {
     choice(value, &[("close", Reject::Close), ("http", Reject::Http)])
+});
+
+const PLAIN_REQUESTS: Kind<PlainRequests> = words(r#""proxy", "upstream" or "off""#, |value| {
+    choice(
+        value,
+        &[
+            ("proxy", PlainRequests::Proxy),
+            ("upstream", PlainRequests::Upstream),
+            ("off", PlainRequests::Refused),
+        ],
+    )
+});
+
+const METHOD: Kind<Method> = kind("method", r#"a method such as "GET""#, |value| {
+    let text = value.as_str().ok_or(ValueError::WrongKind)?;
+    let is_upper = text.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-');
+    let method = Method::from_bytes(text.as_bytes()).ok().filter(|_| is_upper);
+    method.filter(|method| *method != Method::CONNECT).ok_or(ValueError::WrongKind)
 });
 
 const PROTOCOL: Kind<Protocol> = words(r#""json", "raw" or "pass""#, |value| {
@@ -133,7 +153,8 @@ pub(super) enum Entry {
 }
 
 /// `channel_prefix` is put in front of the channel.
-pub(super) fn entry(s: &mut Section<'_>, channel_prefix: &str) -> Option<Entry> {
+/// `has_proxy` decides a default.
+pub(super) fn entry(s: &mut Section<'_>, channel_prefix: &str, has_proxy: bool) -> Option<Entry> {
     let path = s.required(
         "path",
         kinds::PATH_PATTERN,
@@ -150,7 +171,8 @@ pub(super) fn entry(s: &mut Section<'_>, channel_prefix: &str) -> Option<Entry> 
          with 200, a WebSocket as its only message before close code 1000. Only path may be set as well.",
     );
     if !is_reply {
-        return route(s, path, channel_prefix).map(|route| Entry::Route(Box::new(route)));
+        return route(s, path, channel_prefix, has_proxy)
+            .map(|route| Entry::Route(Box::new(route)));
     }
     s.reject_other_keys("a route with reply has no other key than path");
     let (path, reply) = (path?, reply??);
@@ -161,7 +183,12 @@ pub(super) fn entry(s: &mut Section<'_>, channel_prefix: &str) -> Option<Entry> 
     Some(Entry::Reply(path, reply))
 }
 
-fn route(s: &mut Section<'_>, path: Option<PathPattern>, channel_prefix: &str) -> Option<Route> {
+fn route(
+    s: &mut Section<'_>,
+    path: Option<PathPattern>,
+    channel_prefix: &str,
+    has_proxy: bool,
+) -> Option<Route> {
     let protocol = s.key(
         "protocol",
         PROTOCOL,
@@ -191,6 +218,31 @@ fn route(s: &mut Section<'_>, path: Option<PathPattern>, channel_prefix: &str) -
         if protocol == Some(Protocol::Pass) { "http" } else { "close" },
         "\"close\": rejected clients are accepted, then closed with a code that browsers can read. \
          \"http\": they get an HTTP status. The default of pass routes is \"http\".",
+    );
+    let is_undecided = protocol == Some(Protocol::Pass) && has_proxy && !s.is_set("http");
+    if is_undecided && auth.as_ref().is_some_and(|auth| *auth != [AuthSource::Anonymous]) {
+        let text = "requests of this path that are no WebSocket handshakes go to [proxy], without the checks of this route; \
+                    write \"upstream\" for its own upstream with them, or \"proxy\" if this is meant";
+        s.warn("http", text);
+    }
+    let plain_requests = s.key(
+        "http",
+        PLAIN_REQUESTS,
+        match protocol {
+            Some(Protocol::Pass) if !has_proxy => "upstream",
+            Some(Protocol::Raw | Protocol::Pass) => "proxy",
+            _ => "off",
+        },
+        "Requests of this path that are no WebSocket handshakes. \"off\": 426. \"proxy\": to [proxy], like those without a \
+         route; 426 if it has no upstream; the default of raw and pass routes. \"upstream\": to the route's own WebSocket \
+         upstream, by HTTP, after the checks of origin, credentials (no connection tokens) and authorization; the default \
+         of pass routes without a [proxy] upstream.",
+    );
+    let methods = s.list(
+        "methods",
+        METHOD,
+        &[],
+        "The methods of such requests that are passed on, such as [\"GET\", \"POST\"]; others get 405. [] = all.",
     );
     let host = s.key(
         "host",
@@ -284,6 +336,8 @@ fn route(s: &mut Section<'_>, path: Option<PathPattern>, channel_prefix: &str) -
         auth: auth?,
         authorize: authorize?,
         reject: reject?,
+        plain_requests: plain_requests?,
+        methods: methods?,
         protocol: protocol?,
         host: host?,
         binary: binary?,

@@ -8,7 +8,7 @@ use toml::Value;
 
 use super::checks::{Routes, Upstreams, numbered};
 use super::section::{Section, Written};
-use super::{AuthSource, Concurrent, Protocol, Route, Upstream, UpstreamKind};
+use super::{AuthSource, Concurrent, PlainRequests, Protocol, Route, Upstream, UpstreamKind};
 
 /// What happens to the messages of a route's clients.
 #[derive(Clone, Copy, PartialEq)]
@@ -21,7 +21,13 @@ enum Messages {
     Socket,
 }
 
-pub(super) fn keys(root: &mut Section<'_>, routes: &Routes, upstreams: &Upstreams) {
+/// `has_proxy`: requests without a route have somewhere to go.
+pub(super) fn keys(
+    root: &mut Section<'_>,
+    routes: &Routes,
+    upstreams: &Upstreams,
+    has_proxy: bool,
+) {
     let written = root.written();
     for (index, route) in numbered(routes) {
         // An upstream with a mistake of its own says nothing about the messages.
@@ -33,7 +39,7 @@ pub(super) fn keys(root: &mut Section<'_>, routes: &Routes, upstreams: &Upstream
             }),
             Some(_) => None,
         };
-        let place = Place { route, messages };
+        let place = Place { route, messages, has_proxy };
         let table = format!("route[{index}]");
         for (key, reason) in reasons(&written, &table, |key| place.reason(key)) {
             root.mistake(&key, None, reason);
@@ -101,12 +107,14 @@ struct Place<'a> {
     route: &'a Route,
     /// `None` = not known.
     messages: Option<Messages>,
+    has_proxy: bool,
 }
 
 impl Place<'_> {
     /// Says why a key has no effect on this route, and what to do; `None` = it has one.
     fn reason(&self, key: &Key<'_>) -> Option<&'static str> {
-        self.without_events(key)
+        self.without_requests(key)
+            .or_else(|| self.without_events(key))
             .or_else(|| self.without_replies(key))
             .or_else(|| self.without_another_key(key))
     }
@@ -134,6 +142,33 @@ impl Place<'_> {
         (is_per_user && is_anonymous && !key.is_off()).then_some(
             "all clients of this route are anonymous and belong to no user; remove it, or add credentials to auth",
         )
+    }
+
+    /// Requests that are no handshakes go somewhere if there is a proxy, or a socket's upstream that speaks HTTP as well.
+    fn without_requests(&self, key: &Key<'_>) -> Option<&'static str> {
+        let to_upstream = self.route.plain_requests == PlainRequests::Upstream;
+        let has_socket = !self.is_json() && self.messages != Some(Messages::Refused);
+        let is_passed = match self.route.plain_requests {
+            PlainRequests::Upstream => true,
+            PlainRequests::Proxy => self.has_proxy,
+            PlainRequests::Refused => false,
+        };
+        match key.name {
+            "http" if to_upstream && !has_socket => Some(
+                "only raw and pass routes with a WebSocket upstream send requests there; write \"proxy\" or \"off\"",
+            ),
+            "http"
+                if self.route.plain_requests == PlainRequests::Proxy
+                    && !self.has_proxy
+                    && !key.is_default =>
+            {
+                Some("[proxy] has no upstream; write one, or \"upstream\" or \"off\"")
+            }
+            "methods" if !is_passed && !key.is_default => Some(
+                "no requests of this route are passed on; remove it, or write http or [proxy] upstream",
+            ),
+            _ => None,
+        }
     }
 
     /// Where messages pass as they are, the gateway writes and reads none of its own.

@@ -43,6 +43,24 @@ impl HandshakeAttempt {
         Self { connection_id, request_id, trace, span, ip, through_proxy, started }
     }
 
+    /// Starts an attempt of a request that is no handshake, and has no span.
+    pub fn of_request(headers: &HeaderMap, address: ClientAddress) -> Self {
+        let header =
+            |name: &str| headers.get(name).filter(|_| address.through_proxy)?.to_str().ok();
+        let trace = spans::sample(header("traceparent").and_then(TraceContext::parse));
+        let request_id = RequestId::new(header("x-request-id"), &trace);
+        let (connection_id, started) = (ConnectionId::random(), Instant::now());
+        let ClientAddress { ip, through_proxy, .. } = address;
+        Self { connection_id, request_id, trace, span: Span::default(), ip, through_proxy, started }
+    }
+
+    /// Logs and counts the refusal of a request that is no handshake.
+    pub fn refuse_request(&self, route: &str, rejection: &Rejection) {
+        let Self { connection_id, request_id, ip, .. } = self;
+        let attempt = Attempt { route, connection: *connection_id, request: request_id, ip: *ip };
+        telemetry::connections::request_refused(attempt, rejection.cause, rejection.log_details());
+    }
+
     /// Logs, counts and traces the decision.
     pub fn finish(mut self, route: &str, decision: Result<Admitted<'_>, &Rejection>) {
         let details = decision.err().map(Rejection::log_details).unwrap_or_default();

@@ -13,6 +13,7 @@ mod credentials;
 mod in_memory;
 mod issue;
 mod origin;
+mod plain_request;
 mod rejection;
 mod routes;
 mod session_cookie;
@@ -22,6 +23,7 @@ pub mod upgrade;
 mod tests;
 
 pub use attempt::HandshakeAttempt;
+pub use plain_request::RequestAdmission;
 pub use rejection::{Rejection, json_error};
 pub use routes::{Found, Routes};
 
@@ -158,7 +160,8 @@ impl Handshake {
         origin::check(&self.origins, origin, headers, attempt.through_proxy)?;
 
         let offered = OfferedCredentials::read(head);
-        let identity = self.identify(&route, &params, headers, &offered, origin).await?;
+        let sources = route.auth.iter().copied();
+        let identity = self.identify(sources, &params, headers, &offered, origin).await?;
 
         let channel = self.channel_of(&route, &params, &identity)?;
         // Limits come before the question, so that nobody can make the backend answer any number of them, and after the
@@ -211,14 +214,14 @@ impl Handshake {
     /// one instead. Only cookies behind another credential are not looked at, because browsers send them unasked.
     async fn identify(
         &self,
-        route: &config::Route,
+        sources: impl Iterator<Item = AuthSource>,
         params: &Params,
         headers: &HeaderMap,
         offered: &OfferedCredentials<'_>,
         origin: &RequestOrigin,
     ) -> Result<Identity, Rejection> {
         let mut first = None;
-        for source in &route.auth {
+        for source in sources {
             let jwt = match source {
                 AuthSource::ConnectionToken => {
                     if let Some(token) = offered.connection_token() {

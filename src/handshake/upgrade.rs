@@ -137,6 +137,16 @@ fn has_body(headers: &HeaderMap) -> bool {
         || headers.get_all(header::CONTENT_LENGTH).iter().any(|length| length != "0")
 }
 
+/// Returns the response to a request that is no upgrade, where nothing else is served.
+pub fn required(method: &Method) -> Response<Full<Bytes>> {
+    if *method == Method::GET {
+        return upgrade_required("this is a WebSocket endpoint");
+    }
+    let mut response = json_error(StatusCode::METHOD_NOT_ALLOWED, "GET only", "method");
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET"));
+    response
+}
+
 fn upgrade_required(error: &str) -> Response<Full<Bytes>> {
     let mut response = json_error(StatusCode::UPGRADE_REQUIRED, error, "upgrade_required");
     let headers = response.headers_mut();

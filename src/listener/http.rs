@@ -25,6 +25,7 @@ use super::client_stream::{ClientStream, TimeLimits};
 use super::exchange::{Exchange, Fault, ResponseBody};
 use super::held_body::HeldBody;
 use super::malformed::Answer;
+use super::plain_request::{self, PassedRequest};
 use super::{RuntimeConfig, fixed};
 use crate::config;
 use crate::handshake::{Admission, Found, Rejection, json_error, upgrade};
@@ -32,7 +33,7 @@ use crate::limits::{IpPermit, Lease};
 use crate::protocol::{
     ClientAddress, CloseReason, HeadMistake, SenderKey, check_head, is_about_the_server,
 };
-use crate::proxy::{self, InterimResponses, Proxy, ProxyBody};
+use crate::proxy::{self, Proxy, ProxyBody};
 use crate::session::{self, Client, Permits, Services, UpstreamMode};
 use crate::socket::{ByteStream, linger_and_close};
 use crate::telemetry;
@@ -98,8 +99,7 @@ impl HttpFrontend {
         limits: ClientLimits,
         services: Rc<Services>,
     ) -> Result<Self, String> {
-        let config = &runtime_config.config;
-        let proxy = RefCell::new(Proxy::new(&config.proxy, config.server.min_pace)?);
+        let proxy = RefCell::new(Proxy::new(&runtime_config.config)?);
         Ok(Self {
             runtime_config: RefCell::new(runtime_config),
             proxy,
@@ -114,8 +114,8 @@ impl HttpFrontend {
     pub async fn apply(&self, new: Arc<RuntimeConfig>) -> Result<(), String> {
         let current = self.runtime_config();
         let (before, config) = (&current.config, &new.config);
-        if before.proxy != config.proxy || before.server.min_pace != config.server.min_pace {
-            self.proxy.replace(Proxy::new(&config.proxy, config.server.min_pace)?);
+        if Proxy::is_changed(before, config) {
+            self.proxy.replace(Proxy::new(config)?);
         }
         self.runtime_config.replace(Arc::clone(&new));
         let thread_config = new.for_thread(Some(&self.services.config()));
@@ -303,7 +303,7 @@ impl HttpFrontend {
         let is_refused = limited.is_err();
         let mut response = match (found, limited) {
             (_, Err(rejection)) if !is_handshake => boxed(rejection.to_response()),
-            (Some(Found::Route(route, params)), ip) => {
+            (Some(Found::Route(route, params)), ip) if is_handshake => {
                 let routed = (&route, params);
                 boxed(self.handshake(phase, handshake, address, routed, &request, ip).await)
             }
@@ -321,19 +321,34 @@ impl HttpFrontend {
                         let error = "no route takes WebSockets at this path";
                         boxed(json_error(StatusCode::NOT_FOUND, error, "no_route"))
                     }
+                    // The endpoint wins over routes, of which one may take every path.
                     _ if handshake.is_token_endpoint(request.uri().path()) => {
                         boxed(handshake.issue(request, address).await)
                     }
                     _ if is_about_the_server(&request) => about_the_server(request.method()),
-                    _ => match runtime_config.proxied.acquire(address.ip) {
-                        Ok(permit) => {
-                            let interim = InterimResponses::default();
-                            phase.exchange.expect_interim(interim.clone());
-                            let answered = proxy.forward(request, address, &interim).await;
-                            HeldBody::hold(answered, Some(permit))
+                    Some(Found::Unfit(route))
+                        if route.plain_requests == config::PlainRequests::Upstream =>
+                    {
+                        plain_request::unfit_path()
+                    }
+                    found => {
+                        let route = match found {
+                            Some(Found::Route(route, params)) => Some((route, params)),
+                            _ => None,
+                        };
+                        let passing = PassedRequest { phase, handshake, proxy, address, route };
+                        // Boxed, because it is large and most connections do without it.
+                        match plain_request::served(&passing, &request) {
+                            Err(response) => boxed(response),
+                            Ok(()) => match runtime_config.proxied.acquire(address.ip) {
+                                Ok(permit) => {
+                                    let answered = Box::pin(self.pass_request(passing, request));
+                                    HeldBody::hold(answered.await, Some(permit))
+                                }
+                                Err(failure) => proxy::refuse(failure, address.ip),
+                            },
                         }
-                        Err(failure) => proxy::refuse(failure, address.ip),
-                    },
+                    }
                 };
                 HeldBody::hold(answered, ip.ok().flatten())
             }
@@ -420,6 +435,6 @@ fn about_the_server(method: &Method) -> Response<ProxyBody> {
     response
 }
 
-fn boxed(response: Response<Full<Bytes>>) -> Response<ProxyBody> {
+pub(super) fn boxed(response: Response<Full<Bytes>>) -> Response<ProxyBody> {
     response.map(|body| body.map_err(|never| match never {}).boxed())
 }

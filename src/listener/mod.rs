@@ -12,6 +12,7 @@ mod fixed;
 mod held_body;
 mod http;
 mod malformed;
+mod plain_request;
 mod runtime_config;
 mod upstream_socket;
 mod websocket;

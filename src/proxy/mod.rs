@@ -19,11 +19,12 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use http_body_util::combinators::BoxBody;
 use hyper::body::{Body, Incoming};
+use hyper::header::HOST;
 use hyper::http::request::Parts;
 use hyper::http::uri::PathAndQuery;
-use hyper::{Method, Request, Response, StatusCode, Uri, Version};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 
-use crate::config;
+use crate::config::{self, PlainRequests, UpstreamKind};
 use crate::http_client::{self, HttpClient};
 use crate::protocol::{
     ClientAddress, add_via, count_forward, is_path_step, remove_hop_by_hop, set_forwarded,
@@ -44,7 +45,10 @@ const MAX_IDLE: usize = 256;
 /// The proxy of one worker thread, with its own connection pool.
 #[derive(Clone)]
 pub struct Proxy {
+    /// `[proxy]`; `None` = it has no upstream.
     upstream: Option<Upstream>,
+    /// How requests are sent to the upstreams of routes.
+    to_routes: Sender,
 }
 
 #[derive(Clone)]
@@ -53,27 +57,69 @@ struct Upstream {
     base: String,
     /// Whether the URL has a path, which requests must stay below.
     has_path: bool,
+    sender: Sender,
+}
+
+/// Sends requests on connections of its own.
+#[derive(Clone)]
+struct Sender {
     timeout: Duration,
     min_pace: config::MinPace,
     client: HttpClient<Upload>,
 }
 
+/// Where a request goes.
+pub struct Destination {
+    pub target: Uri,
+    /// The headers that the gateway sets.
+    pub headers: HeaderMap,
+    /// Whether `Host` becomes that of `target`.
+    pub rewrites_host: bool,
+}
+
 impl Proxy {
-    /// `min_pace` is that of request bodies. `Err` = the upstream's URL is `https`, and the system has no root
-    /// certificates.
-    pub fn new(settings: &config::Proxy, min_pace: config::MinPace) -> Result<Self, String> {
-        let Some(url) = &settings.upstream else { return Ok(Self { upstream: None }) };
-        let tls = http_client::tls_config(url.scheme() == "https")
-            .map_err(|error| format!("proxy.upstream: {error}"))?;
-        let client = http_client::new(&tls, settings.timeout, MAX_IDLE);
-        let base = url.as_str().split(['?', '#']).next().unwrap_or_default();
-        let base = base.trim_end_matches('/').to_owned();
-        let (timeout, has_path) = (settings.timeout, url.path() != "/");
-        Ok(Self { upstream: Some(Upstream { base, has_path, timeout, min_pace, client }) })
+    /// `Err` = the URL of an upstream is secure, and the system has no root certificates.
+    pub fn new(config: &config::Config) -> Result<Self, String> {
+        let (timeout, min_pace) = (config.proxy.timeout, config.server.min_pace);
+        let sender = |is_secure| {
+            let tls = http_client::tls_config(is_secure)?;
+            let client = http_client::new(&tls, timeout, MAX_IDLE);
+            Ok::<_, String>(Sender { timeout, min_pace, client })
+        };
+        let upstream = config.proxy.upstream.as_ref().map(|url| {
+            let sender = sender(url.scheme() == "https")
+                .map_err(|error| format!("proxy.upstream: {error}"))?;
+            let base = url.as_str().split(['?', '#']).next().unwrap_or_default();
+            let base = base.trim_end_matches('/').to_owned();
+            Ok::<_, String>(Upstream { base, has_path: url.path() != "/", sender })
+        });
+        let is_secure = config.routes.iter().any(|route| {
+            let upstream = route.upstream.as_ref().and_then(|name| config.upstreams.get(name));
+            route.plain_requests == PlainRequests::Upstream
+                && upstream.is_some_and(|upstream| match &upstream.kind {
+                    UpstreamKind::WebSocket(socket) => socket.url.as_str().starts_with("wss://"),
+                    _ => false,
+                })
+        });
+        let to_routes = sender(is_secure).map_err(|error| format!("upstream: {error}"))?;
+        Ok(Self { upstream: upstream.transpose()?, to_routes })
     }
 
-    /// Forwards a request. Failures become a 400, 404, 408, 502 or 504 response with a JSON body. Interim responses go
-    /// to `interim`.
+    /// Whether a change of the configuration changes the proxy.
+    pub fn is_changed(before: &config::Config, after: &config::Config) -> bool {
+        before.proxy != after.proxy
+            || before.server.min_pace != after.server.min_pace
+            || before.routes != after.routes
+            || before.upstreams != after.upstreams
+    }
+
+    /// Whether requests without a route have somewhere to go.
+    pub fn has_upstream(&self) -> bool {
+        self.upstream.is_some()
+    }
+
+    /// Forwards a request to the upstream of `[proxy]`. Failures become a 400, 404, 408, 502 or 504 response with a JSON
+    /// body. Interim responses go to `interim`.
     pub async fn forward(
         &self,
         request: Request<Incoming>,
@@ -82,26 +128,54 @@ impl Proxy {
     ) -> Response<ProxyBody> {
         let started = Instant::now();
         let forwarded = match &self.upstream {
-            Some(upstream) => upstream.forward(request, client, interim).await,
+            Some(upstream) => match upstream.target(request.uri()) {
+                Ok(target) => {
+                    let to =
+                        Destination { target, headers: HeaderMap::new(), rewrites_host: false };
+                    upstream.sender.forward(request, to, client, interim).await
+                }
+                Err(failure) => Err(failure),
+            },
             None => Err(ProxyFailure::NoUpstream),
         };
-        match forwarded {
-            Ok(response) => {
-                telemetry::upstreams::proxy_answered(response.status().as_u16(), started.elapsed());
-                response.map(|body| body.map_err(failure::of_body).boxed())
-            }
-            Err(failure) => {
-                telemetry::upstreams::proxy_failed(failure);
-                failure::to_response(failure)
-            }
+        finish(forwarded, started)
+    }
+
+    /// Forwards a request to the upstream of its route.
+    pub async fn forward_to(
+        &self,
+        to: Destination,
+        request: Request<Incoming>,
+        client: ClientAddress,
+        interim: &InterimResponses,
+    ) -> Response<ProxyBody> {
+        let started = Instant::now();
+        finish(self.to_routes.forward(request, to, client, interim).await, started)
+    }
+}
+
+/// Counts the answer of an upstream, or answers in its place.
+fn finish(
+    forwarded: Result<Response<Incoming>, ProxyFailure>,
+    started: Instant,
+) -> Response<ProxyBody> {
+    match forwarded {
+        Ok(response) => {
+            telemetry::upstreams::proxy_answered(response.status().as_u16(), started.elapsed());
+            response.map(|body| body.map_err(failure::of_body).boxed())
+        }
+        Err(failure) => {
+            telemetry::upstreams::proxy_failed(failure);
+            failure::to_response(failure)
         }
     }
 }
 
-impl Upstream {
+impl Sender {
     async fn forward(
         &self,
         request: Request<Incoming>,
+        to: Destination,
         client: ClientAddress,
         interim: &InterimResponses,
     ) -> Result<Response<Incoming>, ProxyFailure> {
@@ -110,7 +184,7 @@ impl Upstream {
         if head.method == Method::CONNECT {
             return Err(ProxyFailure::BadTarget);
         }
-        head.uri = self.target(&head.uri)?;
+        head.uri = to.target;
         let received = std::mem::replace(&mut head.version, Version::HTTP_11);
         // An HTTP/1.0 client knows no interim responses.
         let takes_interim = received == Version::HTTP_11;
@@ -118,6 +192,11 @@ impl Upstream {
         set_forwarded(&mut head.headers, client);
         add_via(&mut head.headers, received);
         count_forward(&head.method, &mut head.headers);
+        head.headers.extend(to.headers);
+        if to.rewrites_host {
+            // The HTTP client writes that of the URL.
+            head.headers.remove(HOST);
+        }
         let may_repeat = body.is_end_stream() && head.method.is_idempotent();
         let again = may_repeat.then(|| head.clone());
         let build = |head: Parts, upload| {
@@ -171,7 +250,9 @@ impl Upstream {
             None => failure::of_upstream(&error),
         })
     }
+}
 
+impl Upstream {
     /// Appends the request's path and query to the upstream's own path.
     fn target(&self, uri: &Uri) -> Result<Uri, ProxyFailure> {
         let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);

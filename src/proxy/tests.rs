@@ -22,7 +22,10 @@ async fn start_proxy(upstream: Option<String>, timeout: Duration) -> SocketAddr 
     let upstream = upstream.map(|url| url.parse().unwrap());
     let min_pace = config::MinPace { timeout: DEADLINE, min_rate: 1 };
     let settings = config::Proxy { upstream, timeout, max_in_flight: 100, max_in_flight_per_ip: 0 };
-    let proxy = Proxy::new(&settings, min_pace).unwrap();
+    let route = "[[route]]\npath = \"/\"\nchannel = \"c\"";
+    let mut config = config::Config::from_toml(route).expect("a configuration");
+    (config.proxy, config.server.min_pace) = (settings, min_pace);
+    let proxy = Proxy::new(&config).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {

@@ -31,6 +31,11 @@ metrics! {
         route: ROUTE,
         outcome: words(&[HandshakeOutcome::LABELS]),
     ];
+    /// Requests of a route's path that are no handshakes and were not passed on to its upstream.
+    ROUTE_REQUESTS_REFUSED = counter "tidegate_route_requests_refused_total" [
+        route: ROUTE,
+        cause: words(&[RejectionCause::LABELS]),
+    ];
     /// Time from an upgrade request to its decision.
     HANDSHAKE_DURATION = histogram "tidegate_handshake_duration_seconds" in buckets::REQUEST;
     /// Refused clients that were accepted in order to be closed: whether their close waits (`[server] refusal_delay`),
@@ -225,6 +230,25 @@ pub fn handshake_finished(
             "handshake admitted"
         ),
     }
+}
+
+/// A request that is no handshake does not go to the upstream of its route.
+pub fn request_refused(attempt: Attempt<'_>, cause: RejectionCause, details: RefusalDetails<'_>) {
+    let Attempt { route, request, ip, .. } = attempt;
+    ROUTE_REQUESTS_REFUSED.at([route.to_owned(), cause.to_string()]).increment(1);
+    info!(
+        event = "request_refused",
+        %request,
+        %ip,
+        route,
+        cause = cause.label(),
+        origin = details.origin,
+        user = details.user.map(tracing::field::display),
+        channel = details.channel,
+        check = details.check(),
+        claim = details.claim(),
+        "a request is not passed on to the upstream of its route"
+    );
 }
 
 /// The authorize URL gave no decision about a channel, so that the client is rejected.

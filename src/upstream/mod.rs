@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::{HeaderMap, Uri};
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::{self, OnDisconnect, UpstreamKind};
@@ -244,6 +245,20 @@ impl Upstreams {
 }
 
 impl Upstreams {
+    /// Returns the URL at a WebSocket upstream for a client's request that is no handshake, and the headers that the
+    /// gateway sets on it. `None` = a value has no place in the URL.
+    pub fn request_head(
+        &self,
+        name: &str,
+        request: &SocketRequest<'_>,
+        handshake: &ClientHandshake,
+    ) -> Option<(Uri, HeaderMap)> {
+        match &self.shared.get(name)?.config.kind {
+            UpstreamKind::WebSocket(config) => websocket::request_head(config, request, handshake),
+            _ => None,
+        }
+    }
+
     /// Opens a socket of an upstream for a client whose own handshake is `handshake`.
     pub async fn pass(
         &self,

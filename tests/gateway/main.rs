@@ -39,6 +39,7 @@ mod outcome;
 mod panics;
 mod pass;
 mod paths;
+mod plain_requests;
 mod presence;
 mod proxy;
 mod proxy_answers;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hyper::Method;
 use url::Url;
 
 use super::Secret;
@@ -22,6 +23,9 @@ pub struct Route {
     pub auth: Vec<AuthSource>,
     pub authorize: Authorize,
     pub reject: Reject,
+    pub plain_requests: PlainRequests,
+    /// The methods of requests that are no WebSocket handshakes and are passed on; empty = all.
+    pub methods: Vec<Method>,
     pub protocol: Protocol,
     /// Which `Host` the upstream of a pass route gets.
     pub host: HostHeader,
@@ -102,6 +106,17 @@ pub enum Reject {
     Close,
     /// Respond with an HTTP status and a JSON body.
     Http,
+}
+
+/// Where requests of a route's path go that are no WebSocket handshakes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlainRequests {
+    /// They are answered with 426.
+    Refused,
+    /// To `[proxy]`, like requests without a route; with 426 if it has no upstream.
+    Proxy,
+    /// To the route's own upstream, if the client passes the checks of the route.
+    Upstream,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -21,7 +21,7 @@ use crate::protocol::{
 };
 
 const X_CHANNEL: HeaderName = HeaderName::from_static("x-tidegate-channel");
-const X_CONNECTION_ID: HeaderName = HeaderName::from_static("x-tidegate-connection-id");
+pub(super) const X_CONNECTION_ID: HeaderName = HeaderName::from_static("x-tidegate-connection-id");
 const X_USER_ID: HeaderName = HeaderName::from_static("x-tidegate-user-id");
 const X_USERNAME: HeaderName = HeaderName::from_static("x-tidegate-username");
 

@@ -19,8 +19,8 @@ use handshake::Stream;
 pub(super) use handshake::{connect, url};
 use message::Outgoing;
 pub use message::{FromUpstream, SocketMessage};
-pub(super) use pass::pass;
 pub use pass::{ClientHandshake, PassRefusal, PassedUpstream, is_of_handshake};
+pub(super) use pass::{pass, request_head};
 use task::SocketTask;
 
 /// Both halves of an upstream socket; each may live in a task of its own on this thread.

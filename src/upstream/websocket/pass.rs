@@ -8,7 +8,7 @@ use hyper::header::{
     self, HOST, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS,
     SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
 };
-use hyper::{Request, Response, StatusCode};
+use hyper::{Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, timeout_at};
 
@@ -173,6 +173,29 @@ pub(in crate::upstream) fn url(
         url.push_str(query);
     }
     Ok(url)
+}
+
+/// Returns the URL of a client's request that is no handshake, and the headers that the gateway sets on it. `None` = a
+/// value has no place in the URL.
+pub(in crate::upstream) fn request_head(
+    config: &config::WebSocketUpstream,
+    request: &SocketRequest<'_>,
+    handshake: &ClientHandshake,
+) -> Option<(Uri, HeaderMap)> {
+    let url = url(config, request, handshake).ok()?;
+    let (mut head, ()) = handshake::builder(url, request, "").body(()).ok()?.into_parts();
+    let of_socket = [
+        header::CONNECTION,
+        header::UPGRADE,
+        SEC_WEBSOCKET_VERSION,
+        SEC_WEBSOCKET_KEY,
+        // A request has no connection of the gateway.
+        handshake::X_CONNECTION_ID,
+    ];
+    for name in of_socket {
+        head.headers.remove(name);
+    }
+    Some((head.uri, head.headers))
 }
 
 /// What a status says about the upstream. Its refusals are the client's business.
