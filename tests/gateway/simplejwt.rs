@@ -142,7 +142,7 @@ async fn both_spellings_are_one_user_to_presence_and_commands(engine: Engine) {
 async fn either_spelling_refreshes_the_other(engine: Engine) {
     let gateway = engine.start(chat("")).await;
     for (record, session) in [(json!(1), json!("1")), (json!("1"), json!(1))] {
-        let token = gateway.token(json!({"user_id": record, "session_expires_in": 60})).await;
+        let token = gateway.token(json!({"user_id": record, "session_expires_in": 600})).await;
         let path = format!("/ws/chat/42/?connection_token={token}");
         let (mut client, _) = Client::connected(&gateway, &path).await;
         let refresh = json!({"type": "refresh", "token": access(&session, None)});
