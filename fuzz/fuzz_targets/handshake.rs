@@ -117,7 +117,7 @@ async fn answer(peer: IpAddr, mut request: Request<Incoming>) -> Response<Full<B
                     } else {
                         "open_"
                     };
-                    let channel = admission.channel.as_str();
+                    let channel = admission.channel.as_ref().expect("the routes have one").as_str();
                     assert_eq!(channel, format!("{prefix}{}", values[0]));
                     assert!(channel.len() <= 255 && !channel.starts_with("chat_own"));
                     upgrade.accept(admission.subprotocol.as_deref())
@@ -142,7 +142,7 @@ async fn answer(peer: IpAddr, mut request: Request<Incoming>) -> Response<Full<B
             }
             response
         }
-        None => Response::new(Full::default()),
+        None | Some(Found::Unfit(_)) => Response::new(Full::default()),
     }
 }
 

@@ -13,6 +13,11 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "pass-through.md"
 SECRET = "0123456789abcdef0123456789abcdef"
 
 
+def recipes():
+    """The names of all configs that the page shows."""
+    return sorted(re.findall(r"^```toml file=(\w+)\.toml$", PAGE.read_text(), re.MULTILINE))
+
+
 def recipe(name, port):
     """The config that the page shows for an application, which listens on `port`."""
     block = re.search(rf"^```toml file={name}\.toml\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
@@ -22,11 +27,11 @@ def recipe(name, port):
     return text
 
 
-def session_token(secret, user="ana"):
+def session_token(user="ana"):
     """A JWT as the API would issue it to a user who has signed in."""
     parts = [{"alg": "HS256", "typ": "JWT"}, {"sub": user, "exp": int(time.time()) + 3600}]
     text = ".".join(encoded(json.dumps(part).encode()) for part in parts)
-    return f"{text}.{encoded(hmac.digest(secret.encode(), text.encode(), 'sha256'))}"
+    return f"{text}.{encoded(hmac.digest(SECRET.encode(), text.encode(), 'sha256'))}"
 
 
 def encoded(data):

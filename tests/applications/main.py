@@ -3,8 +3,9 @@
 
 Each folder here is a scenario: `server.*` is the application, and `client.*` uses it as its own client library does,
 fails if anything is not as it should be, and prints what it saw. A client runs twice, against the application and
-against the gateway in front of it, and must see the same. The gateway's config is the block of
-docs/pass-through.md with `file=SCENARIO.toml`. With words, only scenarios whose name has one of them are run.
+against the gateway in front of it, and must see the same. `strangers.*` shows whom the gateway refuses. The gateway's
+config is the block of docs/pass-through.md with `file=SCENARIO.toml`. With words, only scenarios whose name has one of
+them are run.
 
 Packages from PyPI and npm are installed in CACHE, in the versions of requirements.txt and package.json.
 """
@@ -86,11 +87,14 @@ class Scenario:
         server.wait_for_port(port)
         return port
 
-    def use(self, url, secret, **variables):
-        """Runs the client, and returns what it saw."""
-        variables = variables | {"URL": url, "TOKEN": gateways.session_token(secret)}
+    def has(self, program):
+        return any(self.folder.glob(f"{program}.*"))
+
+    def use(self, program, url, **variables):
+        """Runs a client, and returns its output."""
+        variables = variables | {"URL": url, "TOKEN": gateways.session_token()}
         with tempfile.TemporaryFile("w+") as output:
-            client = processes.start(self.command("client"), output, self.folder, variables)
+            client = processes.start(self.command(program), output, self.folder, variables)
             try:
                 code = client.wait(CLIENT_DEADLINE)
             except subprocess.TimeoutExpired:
@@ -99,9 +103,12 @@ class Scenario:
                 processes.end_session(client)
             output.seek(0)
             printed = output.read()
-        lines = printed.splitlines()
-        assert code == 0 and lines, f"the client of {self.name} at {url}: exit code {code}\n{printed}"
-        return json.loads(lines[-1])
+        assert code == 0, f"the {program} of {self.name} at {url}: exit code {code}\n{printed}"
+        return printed
+
+    def look(self, url, **variables):
+        """Returns what the client saw, which it prints at its end."""
+        return json.loads(self.use("client", url, **variables).splitlines()[-1])
 
 
 def run(scenario, binary, folder, variables):
@@ -109,11 +116,13 @@ def run(scenario, binary, folder, variables):
     with processes.Stack(folder / f"{scenario.name}-logs") as stack:
         try:
             port = scenario.start(stack)
-            directly = scenario.use(f"http://127.0.0.1:{port}", gateways.SECRET, **variables)
+            directly = scenario.look(f"http://127.0.0.1:{port}", **variables)
             with gateways.Gateway(binary, scenario.name, port, stack) as gateway:
-                through = scenario.use(gateway.url, gateways.SECRET, **variables)
+                through = scenario.look(gateway.url, **variables)
                 # A client that also finds the way around the gateway has shown nothing.
                 admitted = gateway.handshakes("admitted")
+                if scenario.has("strangers"):
+                    scenario.use("strangers", gateway.url)
             assert directly == through, f"directly: {directly}\nthrough the gateway: {through}"
             assert admitted > 0, "no WebSocket went through the gateway"
         except BaseException:
@@ -153,6 +162,7 @@ def main():
         return
     node = node_packages(cache)
     names = sorted(path.parent.name for path in HERE.glob("*/client.*"))
+    assert names == gateways.recipes(), (names, gateways.recipes())
     names = [name for name in names if not options.words or any(word in name for word in options.words)]
     if not options.chromium:
         print(f"SKIPPED: there is no Chromium, so {', '.join(BROWSER)} was NOT tested")
