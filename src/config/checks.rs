@@ -273,20 +273,29 @@ pub(super) fn placeholders(
         filled_by_all(root, "tokens.binding", binding, routes, takes_tokens, &["user_id"]);
     }
     for upstream in upstreams.values().flatten() {
+        let uses = |route: &Route| route.upstream.as_ref() == Some(&upstream.name);
         let (name, template) = match &upstream.kind {
-            UpstreamKind::Http(http) => ("url", &http.url),
+            UpstreamKind::Http(_) | UpstreamKind::WebSocket(_) => {
+                for (index, url) in upstream.urls().iter().enumerate() {
+                    let name = match upstream.urls().len() {
+                        1 => "url".to_owned(),
+                        _ => format!("urls[{index}]"),
+                    };
+                    let key = format!("upstream.{}.{name}", upstream.name);
+                    filled_by_all(root, &key, url, routes, uses, &["user_id", "channel"]);
+                }
+                continue;
+            }
             UpstreamKind::RedisStream(queue) | UpstreamKind::RedisList(queue) => {
                 key_start(root, &format!("upstream.{}.key", upstream.name), &queue.key);
                 ("key", &queue.key)
             }
-            UpstreamKind::WebSocket(websocket) => ("url", &websocket.url),
             UpstreamKind::Celery(celery) => {
                 arguments(root, &upstream.name, celery, routes);
                 continue;
             }
         };
         let key = format!("upstream.{}.{name}", upstream.name);
-        let uses = |route: &Route| route.upstream.as_ref() == Some(&upstream.name);
         filled_by_all(root, &key, template, routes, uses, &["user_id", "channel"]);
     }
 }

@@ -197,7 +197,7 @@ fn overrides_win_over_file_and_default() {
     let worker = &config.upstreams["my-worker"];
     assert_eq!(worker.circuit.failures, 3);
     let UpstreamKind::Http(http) = &worker.kind else { panic!("{worker:?}") };
-    assert_eq!(http.url.as_str(), "http://127.0.0.1:2/{id}");
+    assert_eq!(http.urls[0].as_str(), "http://127.0.0.1:2/{id}");
     assert_eq!(http.signing_secret.as_ref().unwrap().expose(), "$${NOT_SUBSTITUTED}");
     let EngineKind::Redis(redis) = &config.engine.kind else { panic!("{:?}", config.engine) };
     assert_eq!(redis.tokens_url.text().expose(), "redis://:pw@127.0.0.1:7");

@@ -278,6 +278,9 @@ fn reason_in_upstream(upstream: &Upstream, key: &Key<'_>) -> Option<&'static str
         ("max_len_per_user", _) if max_len == Some(0) && !key.is_off() => {
             Some("max_len is 0, so that no one has a share of it; remove it, or write max_len")
         }
+        ("balance", _) if upstream.urls().len() == 1 => {
+            Some("there is one URL only; remove it, or write several urls")
+        }
         ("result_keyprefix", UpstreamKind::Celery(celery)) if celery.results.is_none() => {
             Some("results are not read; remove it, or write result_backend_url")
         }

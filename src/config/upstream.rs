@@ -7,9 +7,10 @@ use super::engine::engine_url;
 use super::kinds::{self, Kind, choice, words};
 use super::section::Section;
 use super::{
-    Circuit, Engine, HttpUpstream, OnDisconnect, RedisQueue, Upstream, UpstreamKind,
+    Balance, Circuit, Engine, HttpUpstream, OnDisconnect, RedisQueue, Upstream, UpstreamKind,
     WebSocketUpstream,
 };
+use crate::protocol::Template;
 
 /// What `max_len_per_user` means for every queue.
 pub(super) const MAX_LEN_PER_USER: &str = "Messages of one user, or of the anonymous clients of one address, whose \
@@ -38,6 +39,16 @@ const KIND: Kind<KindName> =
         )
     });
 
+const BALANCE: Kind<Balance> = words(r#""least", "channel" or "user""#, |value| {
+    choice(
+        value,
+        &[("least", Balance::Least), ("channel", Balance::Channel), ("user", Balance::User)],
+    )
+});
+
+/// The most replicas of an upstream.
+pub(super) const MAX_URLS: usize = 64;
+
 const ON_DISCONNECT: Kind<OnDisconnect> = words(r#""continue" or "cancel""#, |value| {
     choice(value, &[("continue", OnDisconnect::Continue), ("cancel", OnDisconnect::Cancel)])
 });
@@ -58,11 +69,15 @@ pub(super) fn upstream(
     };
     let circuit = s.inline("circuit", circuit);
     let kind = match kind_name {
-        KindName::Http => http(s),
+        KindName::Http => http(s).map(UpstreamKind::Http),
         KindName::Celery => celery(s, engine).map(Box::new).map(UpstreamKind::Celery),
         KindName::RedisStream => queue(s, kind_name, engine).map(UpstreamKind::RedisStream),
         KindName::RedisList => queue(s, kind_name, engine).map(UpstreamKind::RedisList),
-        KindName::WebSocket => websocket(s),
+        KindName::WebSocket => websocket(s).map(UpstreamKind::WebSocket),
+    };
+    let balance = match kind_name {
+        KindName::Http | KindName::WebSocket => balance(s),
+        KindName::Celery | KindName::RedisStream | KindName::RedisList => Some(Balance::Least),
     };
     let timeout = s.key(
         "timeout",
@@ -101,7 +116,49 @@ pub(super) fn upstream(
         max_in_flight: max_in_flight?,
         max_in_flight_per_user: max_in_flight_per_user?,
         circuit: circuit?,
+        balance: balance?,
     })
+}
+
+fn balance(s: &mut Section<'_>) -> Option<Balance> {
+    s.key(
+        "balance",
+        BALANCE,
+        "least",
+        "With several urls: \"least\": the one with the fewest messages, replies and sockets in flight on this node. \
+         \"channel\", \"user\": always the same one for a channel, or for a user or the anonymous clients of one address, \
+         as long as it can be reached.",
+    )
+}
+
+/// Reads `url`, or `urls` in its place.
+fn urls(s: &mut Section<'_>, kind: Kind<Template>, url_doc: &'static str) -> Option<Vec<Template>> {
+    let has_list = s.has_elements("urls");
+    let urls = s.list(
+        "urls",
+        kind,
+        &[],
+        "In place of url: the URLs of several replicas. One that cannot be reached is left out for circuit.open; each has \
+         a circuit of its own.",
+    );
+    if !has_list {
+        return s.required("url", kind, url_doc).map(|url| vec![url]);
+    }
+    if s.is_set("url") {
+        s.mistake("url", None, "write url or urls, not both");
+    }
+    // The key is known, even if it is not used.
+    s.skip("url");
+    let urls = urls?;
+    let fix = if urls.is_empty() || urls.len() > MAX_URLS {
+        "write 1 to 64 URLs"
+    } else if urls.iter().enumerate().any(|(index, url)| urls[..index].contains(url)) {
+        "write each URL only once"
+    } else {
+        return Some(urls);
+    };
+    s.mistake("urls", None, fix);
+    None
 }
 
 /// Whether a name can become a metric label and a part of an override variable.
@@ -110,13 +167,13 @@ fn is_label(name: &str) -> bool {
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
 }
 
-fn http(s: &mut Section<'_>) -> Option<UpstreamKind> {
+fn http(s: &mut Section<'_>) -> Option<HttpUpstream> {
     s.set_heading(
         r#"[upstream.NAME] kind = "http""#.to_owned(),
         "An HTTP endpoint, which replies at once or streams its reply.",
     );
-    let url = s.required(
-        "url",
+    let urls = urls(
+        s,
         kinds::HTTP_TEMPLATE,
         "Where messages are posted. {names} of the route's path, {user_id} and {channel} are filled, after the host.",
     );
@@ -144,13 +201,13 @@ fn http(s: &mut Section<'_>) -> Option<UpstreamKind> {
         "",
         "Signs requests: HMAC-SHA256 of time and body; \"\" = not signed.",
     );
-    Some(UpstreamKind::Http(HttpUpstream {
-        url: url?,
+    Some(HttpUpstream {
+        urls: urls?,
         max_reply: max_reply?,
         on_disconnect: on_disconnect?,
         retries: retries?,
         signing_secret: signing_secret?,
-    }))
+    })
 }
 
 fn queue(s: &mut Section<'_>, kind_name: KindName, engine: Option<&Engine>) -> Option<RedisQueue> {
@@ -196,17 +253,17 @@ fn queue(s: &mut Section<'_>, kind_name: KindName, engine: Option<&Engine>) -> O
     })
 }
 
-fn websocket(s: &mut Section<'_>) -> Option<UpstreamKind> {
+fn websocket(s: &mut Section<'_>) -> Option<WebSocketUpstream> {
     s.set_heading(
         r#"[upstream.NAME] kind = "websocket""#.to_owned(),
         "A WebSocket server, with one socket to it per client, in both directions.",
     );
-    let url = s.required(
-        "url",
+    let urls = urls(
+        s,
         kinds::WEBSOCKET_TEMPLATE,
         "ws:// or wss://; {names} of the route's path, {user_id} and {channel} are filled, after the host.",
     );
-    Some(UpstreamKind::WebSocket(WebSocketUpstream { url: url? }))
+    Some(WebSocketUpstream { urls: urls? })
 }
 
 fn circuit(s: &mut Section<'_>) -> Option<Circuit> {

@@ -97,7 +97,9 @@ impl Proxy {
             let upstream = route.upstream.as_ref().and_then(|name| config.upstreams.get(name));
             route.plain_requests == PlainRequests::Upstream
                 && upstream.is_some_and(|upstream| match &upstream.kind {
-                    UpstreamKind::WebSocket(socket) => socket.url.as_str().starts_with("wss://"),
+                    UpstreamKind::WebSocket(socket) => {
+                        socket.urls.iter().any(|url| url.as_str().starts_with("wss://"))
+                    }
                     _ => false,
                 })
         });

@@ -17,6 +17,8 @@ use crate::telemetry::upstreams::UpstreamMetrics;
 pub(super) struct Circuit {
     limits: config::Circuit,
     metrics: Arc<UpstreamMetrics>,
+    /// The number of the replica.
+    replica: usize,
     state: Mutex<State>,
 }
 
@@ -39,8 +41,8 @@ struct Failure {
 }
 
 impl Circuit {
-    pub fn new(limits: config::Circuit, metrics: Arc<UpstreamMetrics>) -> Self {
-        Self { limits, metrics, state: Mutex::new(State::Closed(VecDeque::new())) }
+    pub fn new(limits: config::Circuit, metrics: Arc<UpstreamMetrics>, replica: usize) -> Self {
+        Self { limits, metrics, replica, state: Mutex::new(State::Closed(VecDeque::new())) }
     }
 
     /// Returns a permit for one request of `sender`; `None` = the circuit is open.
@@ -66,7 +68,7 @@ impl Circuit {
     fn succeeded(&self, is_probe: bool) {
         if is_probe {
             *self.state() = State::Closed(VecDeque::new());
-            self.metrics.circuit_closed();
+            self.metrics.circuit_closed(self.replica);
         }
     }
 
@@ -83,7 +85,7 @@ impl Circuit {
         if opens {
             *state = State::Open { since, last_probe };
             drop(state);
-            self.metrics.circuit_opened();
+            self.metrics.circuit_opened(self.replica);
         }
     }
 

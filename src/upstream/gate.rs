@@ -1,11 +1,12 @@
-//! Admission of requests to one upstream from all threads: the limit of requests in flight, and the circuit
-//! breaker.
+//! Admission of requests to one upstream from all threads: the limit of requests in flight, and the replica with its
+//! circuit breaker.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::RelayError;
-use super::circuit::{Circuit, CircuitPermit};
+use super::circuit::CircuitPermit;
+use super::pool::{Chosen, Pool, ReplicaLoad, Tried};
 use crate::config::{self, UpstreamKind};
 use crate::protocol::SenderKey;
 use crate::shares::{NoPermit, SharePermit, Shares, share_of};
@@ -21,19 +22,20 @@ pub(super) struct Gate {
     in_flight: Shares<SenderKey>,
     /// The tasks of each client that wait in a queue or are in progress; `None` = they are not bounded.
     tasks: Option<Shares<SenderKey>>,
-    circuit: Circuit,
+    pool: Pool,
 }
 
 impl Gate {
     pub fn new(config: &config::Upstream) -> Self {
-        let metrics = Arc::new(UpstreamMetrics::new(&config.name));
+        let replicas = config.urls().len().max(1);
+        let metrics = Arc::new(UpstreamMetrics::new(&config.name, replicas));
         Self {
             in_flight: Shares::new(
                 config.max_in_flight,
                 share_of(config.max_in_flight, config.max_in_flight_per_user),
             ),
             tasks: tasks(&config.kind),
-            circuit: Circuit::new(config.circuit, Arc::clone(&metrics)),
+            pool: Pool::new(config, &metrics),
             metrics,
         }
     }
@@ -67,27 +69,67 @@ impl Gate {
             RelayError::Busy
         })?;
         let started = Instant::now();
-        let Some(circuit) = self.circuit.try_acquire(sender, started) else {
+        let Some(chosen) = self.pool.choose(fields, sender, Tried::default(), started) else {
             self.metrics.request_not_sent(fields, RequestOutcome::CircuitOpen);
             return Err(RelayError::Unavailable);
         };
         let metrics = Arc::clone(&self.metrics);
         metrics.in_flight_started();
-        let in_flight = InFlightPermit { metrics, _permit: permit };
-        Ok(PendingRequest { fields, sender, in_flight, circuit, started })
+        let in_flight = InFlightPermit { metrics, _permit: permit, _load: chosen.load };
+        let Chosen { replica, circuit, .. } = chosen;
+        let tried = Tried::default().with(replica);
+        Ok(PendingRequest {
+            pool: &self.pool,
+            fields,
+            sender,
+            in_flight,
+            circuit,
+            replica,
+            tried,
+            started,
+        })
     }
 }
 
 /// A request that waits for the upstream's decision.
 pub(super) struct PendingRequest<'a> {
+    pool: &'a Pool,
     fields: MessageFields<'a>,
     sender: &'a SenderKey,
     in_flight: InFlightPermit,
     circuit: CircuitPermit<'a>,
+    /// The number of the replica that it goes to.
+    replica: usize,
+    tried: Tried,
     started: Instant,
 }
 
 impl PendingRequest<'_> {
+    /// Returns the number of the URL that the request goes to.
+    pub fn replica(&self) -> usize {
+        self.replica
+    }
+
+    /// Turns to another replica, because this one could not be reached or its answer lets the request be sent again.
+    /// Returns false if there is none. `reason` is for the log.
+    pub fn try_another(&mut self, error: &RelayError, reason: &str) -> bool {
+        let now = Instant::now();
+        let chosen = self.pool.choose(self.fields, self.sender, self.tried, now);
+        let Some(Chosen { replica, circuit, load }) = chosen else { return false };
+        let failed = std::mem::replace(&mut self.circuit, circuit);
+        if *error == RelayError::Unreachable {
+            failed.failed(None, now);
+            self.pool.avoid(self.replica, now);
+        } else {
+            failed.failed(Some(self.sender.clone()), now);
+        }
+        self.in_flight.metrics.replica_failed(self.fields, self.replica, reason);
+        self.in_flight._load = load;
+        self.replica = replica;
+        self.tried = self.tried.with(replica);
+        true
+    }
+
     /// Records that the upstream accepted. The permit is kept for as long as the reply or the socket lasts.
     pub fn accept(self, outcome: RequestOutcome) -> InFlightPermit {
         self.circuit.succeeded();
@@ -113,7 +155,11 @@ impl PendingRequest<'_> {
             RelayError::Unavailable | RelayError::Malformed => {
                 self.circuit.failed(Some(self.sender.clone()), Instant::now());
             }
-            RelayError::Unreachable => self.circuit.failed(None, Instant::now()),
+            RelayError::Unreachable => {
+                let now = Instant::now();
+                self.circuit.failed(None, now);
+                self.pool.avoid(self.replica, now);
+            }
             RelayError::Busy
             | RelayError::Rejected(_)
             | RelayError::Failed
@@ -131,6 +177,7 @@ impl PendingRequest<'_> {
 pub struct InFlightPermit {
     pub(super) metrics: Arc<UpstreamMetrics>,
     _permit: SharePermit<SenderKey>,
+    _load: ReplicaLoad,
 }
 
 /// A permit for a task, held until its reply has ended.

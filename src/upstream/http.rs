@@ -10,12 +10,13 @@ use hyper::{Request, Response, Uri};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use tokio::time::{Instant, timeout_at};
 
+use super::gate::PendingRequest;
 use super::message::user_in_template;
 use super::response::{self, RelayResponse};
 use super::{Message, NO_RESPONSE, RelayError, payload, signature};
 use crate::config;
 use crate::http_client::{self, Failure, HttpClient, RequestError, error_chain};
-use crate::protocol::{TemplateContext, UnfitForUrl};
+use crate::protocol::{Template, TemplateContext, UnfitForUrl};
 use crate::telemetry::upstreams::UpstreamMetrics;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -36,7 +37,8 @@ pub(super) struct Relay<'a> {
     pub config: &'a config::HttpUpstream,
     pub metrics: &'a UpstreamMetrics,
     pub message: &'a Message,
-    pub url: Uri,
+    /// By the number of the replica.
+    pub urls: Vec<Uri>,
     /// The deadline of the response head (for all attempts together) and of a body that is not streamed.
     pub deadline: Instant,
 }
@@ -52,27 +54,37 @@ enum Attempt {
 }
 
 impl Relay<'_> {
-    pub async fn run(&self) -> RelayResponse {
-        match self.send_with_retries().await {
+    pub async fn run(&self, pending: &mut PendingRequest<'_>) -> RelayResponse {
+        match self.send_with_retries(pending).await {
             Ok(response) => response::read(response, self.deadline, self.metrics).await,
             Err((error, reason)) => RelayResponse::Refused(error, reason),
         }
     }
 
     /// Sends the request until there is a final response; `Err` says why there is none.
-    async fn send_with_retries(&self) -> Result<Response<Incoming>, (RelayError, String)> {
+    async fn send_with_retries(
+        &self,
+        pending: &mut PendingRequest<'_>,
+    ) -> Result<Response<Incoming>, (RelayError, String)> {
         let unavailable = |reason| (RelayError::Unavailable, reason);
         let body = Bytes::from(payload::json(self.message).map_err(unavailable)?);
         let mut retries_left = self.config.retries;
         loop {
-            let reason = match self.send(body.clone()).await.map_err(unavailable)? {
+            let sent = self.send(body.clone(), pending.replica()).await.map_err(unavailable)?;
+            let (error, reason) = match sent {
                 Attempt::Answered(response) => {
                     if retries_left == 0 || !response::is_retryable(response.status()) {
                         return Ok(response);
                     }
-                    format!("answered {}", response.status())
+                    (RelayError::Unavailable, format!("answered {}", response.status()))
                 }
-                Attempt::NotSent(reason) if retries_left > 0 => reason,
+                // Another replica can be tried at once.
+                Attempt::NotSent(reason)
+                    if pending.try_another(&RelayError::Unreachable, &reason) =>
+                {
+                    continue;
+                }
+                Attempt::NotSent(reason) if retries_left > 0 => (RelayError::Unreachable, reason),
                 Attempt::NotSent(reason) => return Err((RelayError::Unreachable, reason)),
                 Attempt::Lost(reason) => return Err(unavailable(reason)),
                 Attempt::BadAnswer(error, reason) => return Err((error, reason)),
@@ -82,17 +94,19 @@ impl Relay<'_> {
                 return Err(unavailable(format!("{reason}; no time left for a retry")));
             }
             self.metrics.request_retried(self.message.log_fields(), &reason);
+            // Without another one it goes to the same again.
+            pending.try_another(&error, &reason);
         }
     }
 
-    async fn send(&self, body: Bytes) -> Result<Attempt, String> {
-        let sending = self.client.request(self.request(body.clone())?);
+    async fn send(&self, body: Bytes, replica: usize) -> Result<Attempt, String> {
+        let sending = self.client.request(self.request(body.clone(), replica)?);
         let sent = match timeout_at(self.deadline, sending).await {
             // The upstream closed an idle connection as the request was sent. If it has received the request all the
             // same, it knows it by its idempotency key.
             Ok(Err(error)) if http_client::was_closed_while_idle(&error) => {
                 self.metrics.request_retried(self.message.log_fields(), &error_chain(&error));
-                let again = self.client.request_on_new_connection(self.request(body)?);
+                let again = self.client.request_on_new_connection(self.request(body, replica)?);
                 timeout_at(self.deadline, again).await
             }
             sent => sent,
@@ -110,9 +124,9 @@ impl Relay<'_> {
         })
     }
 
-    fn request(&self, body: Bytes) -> Result<Request<Full<Bytes>>, String> {
+    fn request(&self, body: Bytes, replica: usize) -> Result<Request<Full<Bytes>>, String> {
         let message = self.message;
-        let mut request = Request::post(self.url.clone())
+        let mut request = Request::post(self.urls[replica].clone())
             .header(CONTENT_TYPE, "application/json")
             .header(ACCEPT, ACCEPTED)
             .header(ACCEPT_ENCODING, "identity")
@@ -127,12 +141,12 @@ impl Relay<'_> {
     }
 }
 
-pub(super) fn url(config: &config::HttpUpstream, message: &Message) -> Result<Uri, UnfitForUrl> {
+pub(super) fn url(template: &Template, message: &Message) -> Result<Uri, UnfitForUrl> {
     let Message { params, user_id, channel, .. } = message;
     let user_id = user_in_template(user_id.as_ref());
     let context = TemplateContext { params, user_id, channel: Some(channel.as_str()) };
     // The values may also make it longer than a URL can be.
-    config.url.fill_url(context)?.try_into().map_err(|_| UnfitForUrl)
+    template.fill_url(context)?.try_into().map_err(|_| UnfitForUrl)
 }
 
 /// Returns `<user or connection>:<message id>`, which is the same when a client sends a message again.

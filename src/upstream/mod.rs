@@ -26,6 +26,7 @@ mod http;
 mod message;
 mod ndjson;
 mod payload;
+mod pool;
 mod queue;
 mod reply;
 mod response;
@@ -219,27 +220,36 @@ impl Upstreams {
             return Err(RelayError::Unavailable);
         };
         if let UpstreamKind::WebSocket(config) = &upstream.config.kind
-            && websocket::url(config, request).is_err()
+            && config.urls.iter().any(|url| websocket::url(url, request).is_err())
         {
             let metrics = &upstream.gate.metrics;
             metrics.request_not_sent(request.log_fields(), RequestOutcome::Rejected);
             return Err(RelayError::Rejected(UNFIT_FOR_URL.to_owned()));
         }
-        let pending = upstream.gate.enter(request.log_fields(), request.sender)?;
+        let mut pending = upstream.gate.enter(request.log_fields(), request.sender)?;
         let (UpstreamKind::WebSocket(config), Some(client)) =
             (&upstream.config.kind, self.clients.get(name))
         else {
             return Err(pending.refuse(RelayError::Unavailable, "opens no sockets"));
         };
         let timeout = upstream.config.timeout;
-        let opening = websocket::connect(client, config, request);
-        match timeout_at(deadline_after(timeout), opening).await {
-            Ok(Ok(stream)) => {
-                let in_flight = pending.accept(RequestOutcome::Taken);
-                Ok(websocket::start(stream, request.max_message_bytes, timeout, in_flight))
-            }
-            Ok(Err((error, reason))) => Err(pending.refuse(error, &reason)),
-            Err(_) => Err(pending.refuse(RelayError::Unavailable, NO_RESPONSE)),
+        let deadline = deadline_after(timeout);
+        loop {
+            let opening = websocket::connect(client, &config.urls[pending.replica()], request);
+            return match timeout_at(deadline, opening).await {
+                Ok(Ok(stream)) => {
+                    let in_flight = pending.accept(RequestOutcome::Taken);
+                    Ok(websocket::start(stream, request.max_message_bytes, timeout, in_flight))
+                }
+                // Nothing was sent, so that another replica can be asked.
+                Ok(Err((error @ RelayError::Unreachable, reason)))
+                    if pending.try_another(&error, &reason) =>
+                {
+                    continue;
+                }
+                Ok(Err((error, reason))) => Err(pending.refuse(error, &reason)),
+                Err(_) => Err(pending.refuse(RelayError::Unavailable, NO_RESPONSE)),
+            };
         }
     }
 }
@@ -254,7 +264,9 @@ impl Upstreams {
         handshake: &ClientHandshake,
     ) -> Option<(Uri, HeaderMap)> {
         match &self.shared.get(name)?.config.kind {
-            UpstreamKind::WebSocket(config) => websocket::request_head(config, request, handshake),
+            UpstreamKind::WebSocket(config) => {
+                websocket::request_head(config.urls.first()?, request, handshake)
+            }
             _ => None,
         }
     }
@@ -278,7 +290,7 @@ impl Upstreams {
             _ => PassRefusal::CircuitOpen,
         })?;
         let deadline = deadline_after(upstream.config.timeout);
-        websocket::pass(client, config, request, handshake, pending, deadline).await
+        websocket::pass(client, &config.urls, request, handshake, pending, deadline).await
     }
 }
 
@@ -293,14 +305,16 @@ async fn relay_http(
 ) -> Result<Accepted, RelayError> {
     let Upstream { gate, .. } = upstream;
     // A message whose values have no place in the URL is not a failure of the upstream.
-    let url = http::url(config, message).map_err(|_| {
+    let urls = config.urls.iter().map(|url| http::url(url, message));
+    let urls: Vec<Uri> = urls.collect::<Result<_, _>>().map_err(|_| {
         gate.metrics.request_not_sent(message.log_fields(), RequestOutcome::Rejected);
         RelayError::Rejected(UNFIT_FOR_URL.to_owned())
     })?;
-    let pending = gate.enter(message.log_fields(), &message.sender)?;
+    let mut pending = gate.enter(message.log_fields(), &message.sender)?;
     let deadline = deadline_after(upstream.config.timeout);
-    let relay = http::Relay { client, config, metrics: &gate.metrics, message, url, deadline };
-    finish_http(pending, relay.run().await, message, config)
+    let relay = http::Relay { client, config, metrics: &gate.metrics, message, urls, deadline };
+    let response = relay.run(&mut pending).await;
+    finish_http(pending, response, message, config)
 }
 
 async fn relay_task(

@@ -111,10 +111,12 @@ impl Transport {
                 Celery::start(celery, &config.name, shutdown).map(Self::Celery)
             }
             UpstreamKind::Http(http) => {
-                http_client::tls_config(http.url.as_str().starts_with("https://")).map(Self::Http)
+                let is_secure = http.urls.iter().any(|url| url.as_str().starts_with("https://"));
+                http_client::tls_config(is_secure).map(Self::Http)
             }
             UpstreamKind::WebSocket(socket) => {
-                http_client::tls_config(socket.url.as_str().starts_with("wss://")).map(Self::Http)
+                let is_secure = socket.urls.iter().any(|url| url.as_str().starts_with("wss://"));
+                http_client::tls_config(is_secure).map(Self::Http)
             }
         }
     }

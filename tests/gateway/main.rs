@@ -52,6 +52,7 @@ mod relay_http;
 mod relay_queue;
 mod relay_websocket;
 mod reload;
+mod replicas;
 mod resume;
 mod rig;
 mod server_api;

@@ -81,8 +81,7 @@ fn uses_user_id(config: &Config, route: &Route) -> bool {
     let upstream = route.upstream.as_ref().and_then(|name| config.upstreams.get(name));
     route.channel.as_ref().is_some_and(uses)
         || upstream.is_some_and(|upstream| match &upstream.kind {
-            UpstreamKind::Http(http) => uses(&http.url),
-            UpstreamKind::WebSocket(socket) => uses(&socket.url),
+            UpstreamKind::Http(_) | UpstreamKind::WebSocket(_) => upstream.urls().iter().any(uses),
             UpstreamKind::RedisStream(queue) | UpstreamKind::RedisList(queue) => uses(&queue.key),
             UpstreamKind::Celery(celery) => {
                 celery.track.as_ref().is_some_and(|track| uses(&track.key))
@@ -92,9 +91,13 @@ fn uses_user_id(config: &Config, route: &Route) -> bool {
 
 /// Whether a request of a stranger can get to the endpoint through the proxy.
 fn is_reached_by_proxy(config: &Config, http: &HttpUpstream) -> bool {
-    let (Some(proxy), Ok(url)) = (&config.proxy.upstream, Url::parse(&http.url.example())) else {
-        return false;
-    };
+    let Some(proxy) = &config.proxy.upstream else { return false };
+    http.urls.iter().any(|url| is_below(proxy, url))
+}
+
+/// Whether a URL has the host and port of `proxy`, and a path below its path.
+fn is_below(proxy: &Url, url: &Template) -> bool {
+    let Ok(url) = Url::parse(&url.example()) else { return false };
     let is_same_host = match (proxy.host(), url.host()) {
         (Some(one), Some(other)) => {
             host_name(&one) == host_name(&other) || (is_local(&one) && is_local(&other))

@@ -138,6 +138,16 @@ impl Section<'_> {
         entries.into_iter().collect()
     }
 
+    /// Takes a key that another one replaces, so that it is not reported as unknown.
+    pub(super) fn skip(&mut self, name: &str) {
+        let _ = self.take(name);
+    }
+
+    /// Whether the key holds a list with elements.
+    pub(super) fn has_elements(&self, name: &str) -> bool {
+        self.table.get(name).and_then(Value::as_array).is_some_and(|list| !list.is_empty())
+    }
+
     /// Whether the key holds a table. For keys that may also hold a plain value.
     pub(super) fn is_table(&self, name: &str) -> bool {
         self.table.get(name).is_some_and(Value::is_table)

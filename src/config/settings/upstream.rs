@@ -17,7 +17,33 @@ pub struct Upstream {
     pub max_in_flight: usize,
     /// The same for one user, or for the anonymous clients of one address; 0 = a quarter.
     pub max_in_flight_per_user: usize,
+    /// Of each replica.
     pub circuit: Circuit,
+    pub balance: Balance,
+}
+
+impl Upstream {
+    /// The URLs of its replicas, in the order of the config; empty for queues.
+    pub fn urls(&self) -> &[Template] {
+        match &self.kind {
+            UpstreamKind::Http(http) => &http.urls,
+            UpstreamKind::WebSocket(socket) => &socket.urls,
+            UpstreamKind::Celery(_) | UpstreamKind::RedisStream(_) | UpstreamKind::RedisList(_) => {
+                &[]
+            }
+        }
+    }
+}
+
+/// Which replica gets a request or a socket. One that fails is left out for a while in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Balance {
+    /// The one with the fewest in flight on this node.
+    Least,
+    /// The same one for everything of a channel; without a channel as for [`Balance::User`].
+    Channel,
+    /// The same one for everything of a user, or of the anonymous clients of one address.
+    User,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -31,8 +57,8 @@ pub enum UpstreamKind {
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct HttpUpstream {
-    /// `http` or `https`; placeholders are filled percent-encoded.
-    pub url: Template,
+    /// `http` or `https`, at least one; placeholders are filled percent-encoded.
+    pub urls: Vec<Template>,
     /// The longest time that a streamed reply may last.
     pub max_reply: Duration,
     /// What happens to a streamed reply when its client disconnects.
@@ -66,8 +92,8 @@ pub struct RedisQueue {
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct WebSocketUpstream {
-    /// `ws` or `wss`; placeholders are filled percent-encoded.
-    pub url: Template,
+    /// `ws` or `wss`, at least one; placeholders are filled percent-encoded.
+    pub urls: Vec<Template>,
 }
 
 /// The circuit breaker: after `failures` within `window`, nothing is sent to the upstream for `open`.

@@ -157,6 +157,8 @@ const UPSTREAM_KEYS: &[(&str, &str, &str)] = &[
     ("*", "timeout", "timeout = \"7s\""),
     ("*", "max_in_flight", "max_in_flight = 7"),
     ("*", "max_in_flight_per_user", "max_in_flight_per_user = 7"),
+    ("http websocket", "urls", "urls = [\"URL/a\", \"URL/b\"]"),
+    ("http websocket", "balance", "urls = [\"URL/a\", \"URL/b\"]\nbalance = \"user\""),
     ("http", "url", ""),
     ("http", "max_reply", "max_reply = \"7s\""),
     ("http", "on_disconnect", "on_disconnect = \"cancel\""),
@@ -297,6 +299,13 @@ fn each_key_of_an_upstream_belongs_to_kinds_that_use_it() {
                     !lines.lines().any(|own| own.split(" =").next() == line.split(" =").next())
                 })
                 .collect();
+            // Several URLs replace the one.
+            let scheme = if kind == "websocket" { "ws" } else { "http" };
+            let lines = &lines.replace("URL", &format!("{scheme}://127.0.0.1:1"));
+            let required: Vec<&str> = match lines.contains("urls =") {
+                true => required.into_iter().filter(|line| !line.starts_with("url ")).collect(),
+                false => required,
+            };
             for engine in ENGINES {
                 let text = format!(
                     "engine.kind = {engine:?}\n[[route]]\npath = \"/ws\"\nchannel = \"c\"\nupstream = \"u\"\n\

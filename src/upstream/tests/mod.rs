@@ -36,7 +36,7 @@ const UPSTREAM: &str = "worker";
 
 fn http_to(url: &str) -> config::HttpUpstream {
     config::HttpUpstream {
-        url: Template::parse(url).unwrap(),
+        urls: vec![Template::parse(url).unwrap()],
         max_reply: LONG,
         on_disconnect: config::OnDisconnect::Continue,
         retries: 0,
@@ -52,6 +52,7 @@ fn upstream(kind: UpstreamKind) -> config::Upstream {
         max_in_flight: 64,
         max_in_flight_per_user: 0,
         circuit: config::Circuit { failures: 1000, window: LONG, open: LONG },
+        balance: config::Balance::Least,
     }
 }
 

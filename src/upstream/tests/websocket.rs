@@ -26,7 +26,7 @@ struct Sockets {
 
 fn socket_to(port: u16) -> config::Upstream {
     let url = Template::parse(&format!("ws://127.0.0.1:{port}/ws/{{id}}?u={{user_id}}")).unwrap();
-    upstream(UpstreamKind::WebSocket(config::WebSocketUpstream { url }))
+    upstream(UpstreamKind::WebSocket(config::WebSocketUpstream { urls: vec![url] }))
 }
 
 async fn serve() -> Sockets {

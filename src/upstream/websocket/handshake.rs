@@ -14,10 +14,9 @@ use percent_encoding::utf8_percent_encode;
 use super::super::http::{NOT_IN_HEADER, TRACEPARENT, X_REQUEST_ID, bad_answer, describe};
 use super::super::message::user_in_template;
 use super::super::{RelayError, SocketRequest, response};
-use crate::config;
 use crate::http_client::{self, HttpClient, error_chain};
 use crate::protocol::{
-    ChannelName, TemplateContext, UnfitForUrl, header_has_token, websocket_accept,
+    ChannelName, Template, TemplateContext, UnfitForUrl, header_has_token, websocket_accept,
 };
 
 const X_CHANNEL: HeaderName = HeaderName::from_static("x-tidegate-channel");
@@ -34,12 +33,12 @@ pub type Stream = TokioIo<hyper::upgrade::Upgraded>;
 /// Connects and performs the opening handshake (RFC 6455 section 4.1). The caller enforces the deadline.
 pub(in crate::upstream) async fn connect(
     client: &HttpClient,
-    config: &config::WebSocketUpstream,
+    template: &Template,
     request: &SocketRequest<'_>,
 ) -> Result<Stream, NotOpened> {
     let unavailable = |reason: String| (RelayError::Unavailable, reason);
     let key = fastwebsockets::handshake::generate_key();
-    let upgrade = upgrade_request(config, request, &key).map_err(unavailable)?;
+    let upgrade = upgrade_request(template, request, &key).map_err(unavailable)?;
     let response = client.request(upgrade).await.map_err(|error| match error.is_connect() {
         true => (RelayError::Unreachable, error_chain(&error)),
         false => (bad_answer(&error).unwrap_or(RelayError::Unavailable), describe(&error)),
@@ -56,11 +55,11 @@ pub(in crate::upstream) async fn connect(
 }
 
 fn upgrade_request(
-    config: &config::WebSocketUpstream,
+    template: &Template,
     request: &SocketRequest<'_>,
     key: &str,
 ) -> Result<Request<Full<Bytes>>, String> {
-    let url = url(config, request).map_err(|unfit| unfit.to_string())?;
+    let url = url(template, request).map_err(|unfit| unfit.to_string())?;
     builder(url, request, key)
         .header(USER_AGENT, http_client::USER_AGENT)
         .body(Full::default())
@@ -92,12 +91,12 @@ pub(super) fn builder(url: String, request: &SocketRequest<'_>, key: &str) -> Bu
 
 /// Returns the URL of the handshake, whose scheme is that of the HTTP request.
 pub(in crate::upstream) fn url(
-    config: &config::WebSocketUpstream,
+    template: &Template,
     request: &SocketRequest<'_>,
 ) -> Result<String, UnfitForUrl> {
     let SocketRequest { params, channel, user_id, .. } = *request;
     let user_id = user_in_template(user_id);
-    let url = config.url.fill_url(TemplateContext {
+    let url = template.fill_url(TemplateContext {
         params,
         user_id,
         channel: channel.map(ChannelName::as_str),

@@ -16,9 +16,9 @@ use super::super::gate::{InFlightPermit, PendingRequest};
 use super::super::http::{bad_answer, describe};
 use super::super::{RelayError, SocketRequest, response};
 use super::handshake::{self, Stream};
-use crate::config::{self, HostHeader};
+use crate::config::HostHeader;
 use crate::http_client::{HttpClient, error_chain};
-use crate::protocol::{UnfitForUrl, header_list, remove_hop_by_hop};
+use crate::protocol::{Template, UnfitForUrl, header_list, remove_hop_by_hop};
 use crate::telemetry::upstreams::RequestOutcome;
 
 /// The largest body of a refusal that the client gets. Of a larger one it gets the head only.
@@ -67,35 +67,42 @@ pub enum PassRefusal {
 /// Connects and performs the opening handshake until `deadline`.
 pub(in crate::upstream) async fn pass(
     client: &HttpClient,
-    config: &config::WebSocketUpstream,
+    urls: &[Template],
     request: &SocketRequest<'_>,
     handshake: &ClientHandshake,
-    pending: PendingRequest<'_>,
+    mut pending: PendingRequest<'_>,
     deadline: Instant,
 ) -> Result<PassedUpstream, PassRefusal> {
     let key = fastwebsockets::handshake::generate_key();
-    let upgrade = match upgrade_request(config, request, handshake, &key) {
-        Ok(upgrade) => upgrade,
-        Err(reason) => {
-            pending.refuse(RelayError::Rejected(reason.clone()), &reason);
-            return Err(PassRefusal::UnfitForUrl);
+    let response = loop {
+        let upgrade = match upgrade_request(&urls[pending.replica()], request, handshake, &key) {
+            Ok(upgrade) => upgrade,
+            Err(reason) => {
+                pending.refuse(RelayError::Rejected(reason.clone()), &reason);
+                return Err(PassRefusal::UnfitForUrl);
+            }
+        };
+        match timeout_at(deadline, client.request(upgrade)).await {
+            Err(_) => {
+                pending.refuse(RelayError::Unavailable, super::super::NO_RESPONSE);
+                return Err(PassRefusal::TimedOut);
+            }
+            Ok(Err(error)) if error.is_connect() => {
+                let reason = error_chain(&error);
+                // Nothing was sent, so that another replica can be asked.
+                if pending.try_another(&RelayError::Unreachable, &reason) {
+                    continue;
+                }
+                pending.refuse(RelayError::Unreachable, &reason);
+                return Err(PassRefusal::Unreachable);
+            }
+            Ok(Err(error)) => {
+                let outcome = bad_answer(&error).unwrap_or(RelayError::Unavailable);
+                pending.refuse(outcome, &describe(&error));
+                return Err(PassRefusal::Unreachable);
+            }
+            Ok(Ok(response)) => break response,
         }
-    };
-    let sent = timeout_at(deadline, client.request(upgrade)).await;
-    let response = match sent {
-        Err(_) => {
-            pending.refuse(RelayError::Unavailable, super::super::NO_RESPONSE);
-            return Err(PassRefusal::TimedOut);
-        }
-        Ok(Err(error)) => {
-            let (error, reason) = match error.is_connect() {
-                true => (RelayError::Unreachable, error_chain(&error)),
-                false => (bad_answer(&error).unwrap_or(RelayError::Unavailable), describe(&error)),
-            };
-            pending.refuse(error, &reason);
-            return Err(PassRefusal::Unreachable);
-        }
-        Ok(Ok(response)) => response,
     };
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         pending.refuse(refusal(response.status()), &response::describe_status(&response));
@@ -131,12 +138,12 @@ pub(in crate::upstream) async fn pass(
 }
 
 fn upgrade_request(
-    config: &config::WebSocketUpstream,
+    template: &Template,
     request: &SocketRequest<'_>,
     handshake: &ClientHandshake,
     key: &str,
 ) -> Result<Request<Full<Bytes>>, String> {
-    let url = url(config, request, handshake).map_err(|unfit| unfit.to_string())?;
+    let url = url(template, request, handshake).map_err(|unfit| unfit.to_string())?;
     let mut upgrade = handshake::builder(url, request, key)
         .body(Full::default())
         .map_err(|error| format!("invalid request: {error}"))?;
@@ -159,11 +166,11 @@ fn upgrade_request(
 
 /// Returns the URL: with the client's path if the configured one has none, and with the client's query.
 pub(in crate::upstream) fn url(
-    config: &config::WebSocketUpstream,
+    template: &Template,
     request: &SocketRequest<'_>,
     handshake: &ClientHandshake,
 ) -> Result<String, UnfitForUrl> {
-    let mut url = handshake::url(config, request)?;
+    let mut url = handshake::url(template, request)?;
     let authority_at = url.find("://").map_or(0, |at| at + 3);
     if !url[authority_at..].contains(['/', '?']) {
         url.push_str(&handshake.path);
@@ -178,11 +185,11 @@ pub(in crate::upstream) fn url(
 /// Returns the URL of a client's request that is no handshake, and the headers that the gateway sets on it. `None` = a
 /// value has no place in the URL.
 pub(in crate::upstream) fn request_head(
-    config: &config::WebSocketUpstream,
+    template: &Template,
     request: &SocketRequest<'_>,
     handshake: &ClientHandshake,
 ) -> Option<(Uri, HeaderMap)> {
-    let url = url(config, request, handshake).ok()?;
+    let url = url(template, request, handshake).ok()?;
     let (mut head, ()) = handshake::builder(url, request, "").body(()).ok()?.into_parts();
     let of_socket = [
         header::CONNECTION,
