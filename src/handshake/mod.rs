@@ -37,7 +37,7 @@ use crate::config::{self, AuthSource};
 use crate::limits::{Claim, LeaseKey, LeaseKind, LimitName, NewChannels, SharedLimits, Verdict};
 use crate::protocol::{
     ChannelName, ClientNetwork, ConnectionId, Params, RequestId, ReservedChannels, ResumePoint,
-    SenderKey, TemplateContext, TraceContext,
+    SenderKey, TemplateContext, TraceContext, UserId,
 };
 use crate::telemetry;
 use crate::telemetry::connections::Admitted;
@@ -55,6 +55,8 @@ pub struct Admission {
     /// `None` if the route has none.
     pub channel: Option<ChannelName>,
     pub identity: Identity,
+    /// Identifies the one whose share of a bound the client takes.
+    pub sender: SenderKey,
     pub connection_id: ConnectionId,
     pub request_id: RequestId,
     /// The origin of the page that connects; `None` = the request had none.
@@ -175,14 +177,10 @@ impl Handshake {
         }
         let lease = self.check_limits(&route, &params, &identity, connection_id).await;
         let lease = lease.map_err(refused)?;
-        let prefix = self.client_limits.ipv6_prefix;
-        let client = &match identity.user_id.as_ref() {
-            None if !self.tells_addresses_apart => SenderKey::Connection(connection_id),
-            user => SenderKey::new(user, attempt.ip, prefix),
-        };
+        let sender = self.sender_key(identity.user_id.as_ref(), attempt);
         let question = AuthorizeQuestion {
             channel: channel.as_ref(),
-            client,
+            client: &sender,
             params: &params,
             identity: &identity,
             connection_id,
@@ -199,6 +197,7 @@ impl Handshake {
             params,
             channel,
             identity,
+            sender,
             connection_id,
             request_id,
             origin: origin.text().map(Into::into),
@@ -281,6 +280,15 @@ impl Handshake {
                 Err(Rejection::connections(retry_after))
             }
             Err(_) => Err(Rejection::engine()),
+        }
+    }
+
+    /// Identifies a client for bounds of which each has a share. Anonymous clients whose addresses are not known are one
+    /// each.
+    fn sender_key(&self, user_id: Option<&UserId>, attempt: &HandshakeAttempt) -> SenderKey {
+        match user_id {
+            None if !self.tells_addresses_apart => SenderKey::Connection(attempt.connection_id),
+            user => SenderKey::new(user, attempt.ip, self.client_limits.ipv6_prefix),
         }
     }
 

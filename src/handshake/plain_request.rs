@@ -18,6 +18,8 @@ pub struct RequestAdmission {
     /// `None` = a preflight, which browsers send without credentials.
     pub identity: Option<Identity>,
     pub channel: Option<ChannelName>,
+    /// Identifies the one whose share of a bound the request takes.
+    pub sender: SenderKey,
     pub connection_id: ConnectionId,
     pub request_id: RequestId,
     pub trace: TraceContext,
@@ -52,21 +54,26 @@ impl Handshake {
         let request_id = attempt.request_id.clone();
         origin::check(&self.origins, origin, headers, attempt.through_proxy)?;
         if is_preflight(head) {
+            let sender = self.sender_key(None, attempt);
             let (identity, channel) = (None, None);
-            return Ok(RequestAdmission { identity, channel, connection_id, request_id, trace });
+            return Ok(RequestAdmission {
+                identity,
+                channel,
+                sender,
+                connection_id,
+                request_id,
+                trace,
+            });
         }
         let offered = OfferedCredentials::read(head);
         let sources = route.auth.iter().copied();
         let sources = sources.filter(|source| *source != AuthSource::ConnectionToken);
         let identity = self.identify(sources, params, headers, &offered, origin).await?;
         let channel = self.channel_of(route, params, &identity)?;
-        let client = &match identity.user_id.as_ref() {
-            None if !self.tells_addresses_apart => SenderKey::Connection(connection_id),
-            user => SenderKey::new(user, attempt.ip, self.client_limits.ipv6_prefix),
-        };
+        let sender = self.sender_key(identity.user_id.as_ref(), attempt);
         let question = AuthorizeQuestion {
             channel: channel.as_ref(),
-            client,
+            client: &sender,
             params,
             identity: &identity,
             connection_id,
@@ -80,7 +87,7 @@ impl Handshake {
             rejection.with_user(identity.user_id.as_ref(), name)
         })?;
         let identity = Some(identity);
-        Ok(RequestAdmission { identity, channel, connection_id, request_id, trace })
+        Ok(RequestAdmission { identity, channel, sender, connection_id, request_id, trace })
     }
 }
 

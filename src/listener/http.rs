@@ -30,9 +30,7 @@ use super::{RuntimeConfig, fixed};
 use crate::config;
 use crate::handshake::{Admission, Found, Rejection, json_error, upgrade};
 use crate::limits::{IpPermit, Lease};
-use crate::protocol::{
-    ClientAddress, CloseReason, HeadMistake, SenderKey, check_head, is_about_the_server,
-};
+use crate::protocol::{ClientAddress, CloseReason, HeadMistake, check_head, is_about_the_server};
 use crate::proxy::{self, Proxy, ProxyBody};
 use crate::session::{self, Client, Permits, Services, UpstreamMode};
 use crate::socket::{ByteStream, linger_and_close};
@@ -384,25 +382,13 @@ impl HttpFrontend {
         self.limits.acquire_ip(ip, config).map(Some)
     }
 
-    /// Identifies the one whose share of a bound a client takes.
-    pub(super) fn sender_key(&self, admission: &Admission, address: IpAddr) -> SenderKey {
-        let config = &self.services.config().config;
-        match admission.identity.user_id.as_ref() {
-            None if !config.server.tells_addresses_apart() => {
-                SenderKey::Connection(admission.connection_id)
-            }
-            user => SenderKey::new(user, address, config.limits.ipv6_prefix),
-        }
-    }
-
     fn build_client(&self, admission: Admission, address: IpAddr) -> Client {
-        let key = self.sender_key(&admission, address);
         Client {
             upstream: UpstreamMode::of(&self.services.config(), &admission.route),
             route: RefCell::new(admission.route),
             params: admission.params,
             channel: admission.channel,
-            key,
+            key: admission.sender,
             user_id: admission.identity.user_id.clone(),
             identity: RefCell::new(admission.identity),
             request_id: admission.request_id,

@@ -11,7 +11,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use super::http::{HttpFrontend, HttpPhase, boxed};
 use crate::config::{self, HostHeader, PlainRequests};
 use crate::handshake::{Handshake, HandshakeAttempt, RequestAdmission, json_error, upgrade};
-use crate::protocol::{ClientAddress, Params, SenderKey};
+use crate::protocol::{ClientAddress, Params};
 use crate::proxy::{Destination, InterimResponses, Proxy, ProxyBody};
 use crate::upstream::SocketRequest;
 
@@ -102,7 +102,7 @@ impl HttpFrontend {
             params,
             user_id: identity.and_then(|identity| identity.user_id.as_ref()),
             username: identity.and_then(|identity| identity.username.as_deref()),
-            sender: &SenderKey::Connection(admission.connection_id),
+            sender: &admission.sender,
             connection_id: admission.connection_id,
             request_id: &admission.request_id,
             trace: &admission.trace,

@@ -49,7 +49,7 @@ impl HttpFrontend {
             params: &admission.params,
             user_id: admission.identity.user_id.as_ref(),
             username: admission.identity.username.as_deref(),
-            sender: &self.sender_key(admission, address.ip),
+            sender: &admission.sender,
             connection_id: admission.connection_id,
             request_id: &admission.request_id,
             trace: &trace,

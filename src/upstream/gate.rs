@@ -53,6 +53,11 @@ impl Gate {
         })
     }
 
+    /// Returns the number of the URL for a request of `sender` that is counted elsewhere.
+    pub fn replica(&self, fields: MessageFields<'_>, sender: &SenderKey) -> usize {
+        self.pool.first(fields, sender, Instant::now())
+    }
+
     /// Acquires an in-flight permit of `sender` and a permit of the circuit breaker, in this order, so that no probe is
     /// used up for a request that cannot be sent.
     pub fn enter<'a>(

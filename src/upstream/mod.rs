@@ -263,9 +263,11 @@ impl Upstreams {
         request: &SocketRequest<'_>,
         handshake: &ClientHandshake,
     ) -> Option<(Uri, HeaderMap)> {
-        match &self.shared.get(name)?.config.kind {
+        let upstream = self.shared.get(name)?;
+        match &upstream.config.kind {
             UpstreamKind::WebSocket(config) => {
-                websocket::request_head(config.urls.first()?, request, handshake)
+                let replica = upstream.gate.replica(request.log_fields(), request.sender);
+                websocket::request_head(config.urls.get(replica)?, request, handshake)
             }
             _ => None,
         }

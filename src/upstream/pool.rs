@@ -105,6 +105,14 @@ impl Pool {
         })
     }
 
+    /// Returns the number of the best replica, whether its circuit is open or not.
+    pub fn first(&self, fields: MessageFields<'_>, sender: &SenderKey, now: Instant) -> usize {
+        match &*self.replicas {
+            [_] => 0,
+            _ => self.in_order(fields, sender, now).first().copied().unwrap_or_default(),
+        }
+    }
+
     /// Returns the numbers of all replicas, the best first.
     fn in_order(&self, fields: MessageFields<'_>, sender: &SenderKey, now: Instant) -> Vec<usize> {
         let mut numbers: Vec<usize> = (0..self.replicas.len()).collect();

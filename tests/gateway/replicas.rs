@@ -4,8 +4,9 @@ use std::net::TcpListener;
 
 use serde_json::json;
 
+use super::chat::SECRET;
 use super::rig::echo::{Echo, WebSocketServer};
-use super::rig::{Client, Gateway, Settings, Upstream};
+use super::rig::{Client, Gateway, Settings, Upstream, http, jwt};
 
 /// The address of a port at which nothing listens.
 fn closed_port() -> std::net::SocketAddr {
@@ -101,4 +102,34 @@ async fn a_message_goes_to_another_replica_if_nothing_was_sent() {
         client.next_event("task_queued").await;
     }
     assert_eq!(worker.requests().len(), 4);
+}
+
+#[tokio::test]
+async fn a_user_has_one_replica_for_sockets_and_plain_requests() {
+    let (one, two) = (Upstream::accepting().await, Upstream::accepting().await);
+    let urls = [&one, &two].map(|replica| format!("ws://{}", replica.addr()));
+    let settings = Settings::new()
+        .section("jwt", &format!("keys = [{{ alg = \"HS256\", secret = \"{SECRET}\" }}]"))
+        .route("path = \"/{rest*}\"\nprotocol = \"pass\"\nupstream = \"app\"\nauth = [\"bearer\"]")
+        .upstream("app", &format!("kind = \"websocket\"\nurls = {urls:?}\nbalance = \"user\""));
+    let gateway = Gateway::start(settings).await;
+    for user in 0..12 {
+        let jwt = jwt::hs256(SECRET, &json!({"user_id": user, "exp": 4_000_000_000_u64}));
+        let (path, bearer) = (format!("/{user}"), format!("Bearer {jwt}"));
+        let headers = [("authorization", &*bearer)];
+        for method in ["GET", "POST"] {
+            let answer = http::send(gateway.addr(), method, &path, &headers, "".into()).await;
+            assert_eq!(answer.status, 202);
+        }
+        // The replica answers the handshake with a response of its own.
+        let refused = Client::try_open(gateway.addr(), &path, &headers).await;
+        assert_eq!(refused.map_or_else(|refused| refused.status, |_| 101), 202);
+    }
+    let paths = |replica: &Upstream| {
+        replica.requests().iter().map(|request| request.path.clone()).collect::<Vec<_>>()
+    };
+    let (of_one, of_two) = (paths(&one), paths(&two));
+    assert_eq!(of_one.len() + of_two.len(), 36);
+    assert!(!of_one.is_empty() && !of_two.is_empty(), "{of_one:?} {of_two:?}");
+    assert!(of_one.iter().all(|path| !of_two.contains(path)), "{of_one:?} {of_two:?}");
 }
