@@ -1,11 +1,12 @@
 //! A gateway process: its config file, ports, log and exit.
 
-use std::io::{BufRead, BufReader};
+use std::fs::File;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Mutex, MutexGuard};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -92,7 +93,6 @@ impl Gateway {
     pub async fn start_failing(toml: impl ToString) -> (Option<i32>, String) {
         let mut process = Process::spawn(&toml.to_string(), &[]);
         let status = process.wait().await;
-        until("end of the log", async || process.log.is_complete().then_some(())).await;
         (status.code(), process.log.text())
     }
 
@@ -144,11 +144,9 @@ impl Gateway {
         self.process.signal(signal);
     }
 
-    /// Waits until the process has exited and its log is complete. `None` means that a signal ended it.
+    /// Waits until the process has exited. `None` means that a signal ended it.
     pub async fn wait_exit(&mut self) -> Option<i32> {
         let status = self.process.wait().await;
-        let log = &self.process.log;
-        until("end of the log", async || log.is_complete().then_some(())).await;
         status.code()
     }
 
@@ -249,13 +247,13 @@ impl Process {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let config = directory.path().join("gateway.toml");
         std::fs::write(&config, toml).expect("the config file");
-        let mut child = command
+        let log = Log::new();
+        let child = command
             .args(["serve", "--config"])
             .arg(&config)
-            .stderr(Stdio::piped())
+            .stderr(log.stderr())
             .spawn()
             .expect("the gateway's binary starts");
-        let log = Log::read(child.stderr.take().expect("a pipe"));
         Self { child, log, directory }
     }
 
@@ -279,46 +277,57 @@ impl Drop for Process {
     }
 }
 
-/// What the process has written to stderr so far. A thread reads it.
-struct Log(Arc<Mutex<Lines>>);
+/// What the process has written to stderr. It is a file, and not a pipe that a thread reads, so that a test which has
+/// seen the answer of the gateway also sees what was logged before it.
+struct Log {
+    file: File,
+    read: Mutex<ReadLines>,
+}
 
+/// The whole lines that have been read.
 #[derive(Default)]
-struct Lines {
+struct ReadLines {
     lines: Vec<String>,
-    complete: bool,
+    /// What was read of a line that is not whole yet.
+    rest: Vec<u8>,
+    position: u64,
 }
 
 impl Log {
-    fn read(stderr: impl std::io::Read + Send + 'static) -> Self {
-        let lines = Arc::new(Mutex::new(Lines::default()));
-        let shared = lines.clone();
-        std::thread::spawn(move || {
-            let mut reader = BufReader::new(stderr);
-            let mut line = Vec::new();
-            while matches!(reader.read_until(b'\n', &mut line), Ok(1..)) {
-                let text = String::from_utf8_lossy(&line).trim_end().to_owned();
-                shared.lock().unwrap().lines.push(text);
-                line.clear();
-            }
-            shared.lock().unwrap().complete = true;
-        });
-        Self(lines)
+    fn new() -> Self {
+        let file = tempfile::tempfile().expect("a file for the log");
+        Self { file, read: Mutex::default() }
+    }
+
+    fn stderr(&self) -> Stdio {
+        self.file.try_clone().expect("a copy of the file").into()
+    }
+
+    /// Reads what was written since the last call, without the position that the process writes at.
+    fn lines(&self) -> MutexGuard<'_, ReadLines> {
+        let mut read = self.read.lock().unwrap();
+        let mut buffer = [0; 64 * 1024];
+        while let Ok(length @ 1..) = self.file.read_at(&mut buffer, read.position) {
+            read.position += length as u64;
+            read.rest.extend_from_slice(&buffer[..length]);
+        }
+        let end = read.rest.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        let whole: Vec<u8> = read.rest.drain(..end).collect();
+        let whole = String::from_utf8_lossy(&whole);
+        read.lines.extend(whole.lines().map(|line| line.trim_end().to_owned()));
+        read
     }
 
     fn text(&self) -> String {
-        self.0.lock().unwrap().lines.join("\n")
-    }
-
-    fn is_complete(&self) -> bool {
-        self.0.lock().unwrap().complete
+        self.lines().lines.join("\n")
     }
 
     fn line(&self, text: &str) -> Option<String> {
-        self.0.lock().unwrap().lines.iter().find(|line| line.contains(text)).cloned()
+        self.lines().lines.iter().find(|line| line.contains(text)).cloned()
     }
 
     fn events(&self, name: &str) -> impl Iterator<Item = Value> + use<> {
-        let lines = self.0.lock().unwrap().lines.clone();
+        let lines = self.lines().lines.clone();
         let name = name.to_owned();
         lines.into_iter().filter_map(move |line| {
             let value: Value = serde_json::from_str(&line).ok()?;
