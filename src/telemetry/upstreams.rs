@@ -134,7 +134,7 @@ pub struct UpstreamMetrics {
     seconds: Histogram,
     in_flight: Gauge,
     circuit: Gauge,
-    /// By the number of the URL.
+    /// The metrics of each URL, in the order of `urls`.
     replicas: Box<[ReplicaMetrics]>,
     /// Whether a wrong `Content-Type` was reported.
     is_mismatch_reported: AtomicBool,

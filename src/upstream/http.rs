@@ -37,7 +37,7 @@ pub(super) struct Relay<'a> {
     pub config: &'a config::HttpUpstream,
     pub metrics: &'a UpstreamMetrics,
     pub message: &'a Message,
-    /// By the number of the replica.
+    /// The URL of each replica.
     pub urls: Vec<Uri>,
     /// The deadline of the response head (for all attempts together) and of a body that is not streamed.
     pub deadline: Instant,

@@ -132,7 +132,7 @@ pub enum Protocol {
 /// The `Host` header of a handshake with an upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HostHeader {
-    /// That of the client's request.
+    /// The `Host` of the client's request.
     Client,
     /// The host and port of the upstream's URL.
     Upstream,

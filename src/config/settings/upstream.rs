@@ -17,7 +17,7 @@ pub struct Upstream {
     pub max_in_flight: usize,
     /// The same for one user, or for the anonymous clients of one address; 0 = a quarter.
     pub max_in_flight_per_user: usize,
-    /// Of each replica.
+    /// Each replica has one with these settings.
     pub circuit: Circuit,
     pub balance: Balance,
 }
