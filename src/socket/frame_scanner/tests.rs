@@ -129,6 +129,6 @@ fn the_size_of_a_message_counts_over_its_fragments() {
 #[test]
 fn masks_differ() {
     let masks: std::collections::HashSet<_> = (0..3 * MASKS).map(|_| fresh_mask()).collect();
-    // Of so many random numbers, hardly any two are equal.
+    // The masks are random, so that hardly any two are equal.
     assert!(masks.len() > 3 * MASKS - 4);
 }
