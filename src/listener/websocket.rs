@@ -8,7 +8,8 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::{Request, Response};
 
-use super::http::{HttpFrontend, HttpPhase, Upgraded};
+use super::http::{HttpFrontend, HttpPhase};
+use super::upgraded::Upgraded;
 use super::upstream_socket::Refused;
 use crate::clock;
 use crate::config;
