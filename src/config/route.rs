@@ -115,8 +115,9 @@ fn route(
     let host = s.key(
         "host",
         HOST,
-        "client",
-        "The Host header that the upstream of a pass route gets: the client's, or that of the upstream's URL.",
+        if protocol == Some(Protocol::Raw) { "upstream" } else { "client" },
+        "The Host header that the WebSocket upstream of a raw or pass route gets: the client's, or that of the upstream's \
+         URL. The default of raw routes is \"upstream\".",
     );
     let binary = s.key(
         "binary",
