@@ -42,6 +42,7 @@ pub mod channel_layer;
 pub mod connections;
 pub mod credentials;
 pub mod delivery;
+pub mod dialects;
 pub mod engine;
 pub mod messages;
 pub mod process;

@@ -8,8 +8,8 @@ use tokio::sync::Mutex;
 
 use super::definitions::{self, Definition, Kind};
 use super::{
-    admin, channel_layer, connections, credentials, delivery, engine, log, messages, process,
-    replies, spans, upstreams,
+    admin, channel_layer, connections, credentials, delivery, dialects, engine, log, messages,
+    process, replies, spans, upstreams,
 };
 
 /// The areas, each with its headline on the reference page.
@@ -19,6 +19,7 @@ pub(super) const AREAS: &[(&str, &[&Definition])] = &[
     ("Messages and limits", messages::METRICS),
     ("Replies", replies::METRICS),
     ("Upstreams and proxy", upstreams::METRICS),
+    ("Streams of AI APIs", dialects::METRICS),
     ("Delivery and history", delivery::METRICS),
     ("Engine", engine::METRICS),
     ("Channel layer", channel_layer::METRICS),
