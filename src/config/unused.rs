@@ -165,6 +165,9 @@ impl Place<'_> {
             {
                 Some("[proxy] has no upstream; write one, or \"upstream\" or \"off\"")
             }
+            "host" if !has_socket && !key.is_default => Some(
+                "only the WebSocket upstream of a raw or pass route gets the client's handshake; remove it",
+            ),
             "methods" if !is_passed && !key.is_default => Some(
                 "no requests of this route are passed on; remove it, or write http or [proxy] upstream",
             ),

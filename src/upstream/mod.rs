@@ -277,6 +277,17 @@ impl Upstreams {
         }
     }
 
+    /// Carries whole messages over a socket that the upstream called `name` has opened.
+    pub fn relay_messages(
+        &self,
+        name: &str,
+        opened: PassedUpstream,
+        max_message_bytes: usize,
+    ) -> UpstreamSocket {
+        let PassedUpstream { stream, in_flight, .. } = opened;
+        websocket::start(stream, max_message_bytes, self.relay_timeout(name), in_flight)
+    }
+
     /// Opens a socket of an upstream for a client whose own handshake is `handshake`.
     pub async fn pass(
         &self,
