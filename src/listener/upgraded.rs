@@ -10,6 +10,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::client_limits::LingerPlace;
 use super::http::HttpFrontend;
+use crate::config::Protocol;
 use crate::handshake::Admission;
 use crate::limits::{IpPermit, Lease};
 use crate::protocol::CloseReason;
@@ -19,9 +20,8 @@ use crate::upstream::PassedUpstream;
 
 /// The result of an upgrade whose 101 response is on its way.
 pub(super) enum Upgraded {
-    Admitted(Box<Admission>, IpAddr, Option<IpPermit>, Option<Lease>),
-    /// The same, with the socket that an upstream has opened for the client.
-    Passed(Box<Admission>, Box<PassedUpstream>, IpAddr, Option<IpPermit>, Option<Lease>),
+    /// With the socket that an upstream has opened for the client, where the route asks it first.
+    Admitted(Box<Admission>, Option<Box<PassedUpstream>>, IpAddr, Option<IpPermit>, Option<Lease>),
     /// The gateway sends a fixed reply, if the client may have it, and closes the socket.
     Closed(Option<String>, CloseReason, Option<IpPermit>),
     /// A route refuses the client of this address. The gateway sends at most one event and closes the socket.
@@ -43,27 +43,29 @@ impl HttpFrontend {
     ) {
         let stream = ByteStream::Tcp(stream);
         match upgraded {
-            Upgraded::Admitted(admission, address, ip, lease) => {
+            Upgraded::Admitted(admission, upstream, address, ip, lease) => {
                 permits.ip = permits.ip.take().or(ip);
                 permits.lease = lease;
-                let arrival = session::Arrival { early: early.to_vec(), resume: admission.resume };
+                let (resume, protocol) = (admission.resume, admission.route.protocol);
                 let client = self.build_client(*admission, address);
                 let services = Rc::clone(&self.services);
-                tokio::task::spawn_local(async move {
-                    let _guard = tracked;
-                    session::open(services, stream, arrival, client, permits).await;
-                });
-            }
-            Upgraded::Passed(admission, upstream, address, ip, lease) => {
-                permits.ip = permits.ip.take().or(ip);
-                permits.lease = lease;
-                let client = self.build_client(*admission, address);
-                let services = Rc::clone(&self.services);
-                tokio::task::spawn_local(async move {
-                    let _guard = tracked;
-                    let early = early.to_vec();
-                    session::pass(services, stream, early, *upstream, client, permits).await;
-                });
+                let early = early.to_vec();
+                match upstream {
+                    Some(upstream) if protocol == Protocol::Pass => {
+                        tokio::task::spawn_local(async move {
+                            let _guard = tracked;
+                            session::pass(services, stream, early, *upstream, client, permits)
+                                .await;
+                        });
+                    }
+                    upstream => {
+                        let arrival = session::Arrival { early, resume, upstream };
+                        tokio::task::spawn_local(async move {
+                            let _guard = tracked;
+                            session::open(services, stream, arrival, client, permits).await;
+                        });
+                    }
+                }
             }
             Upgraded::Closed(text, reason, ip) => {
                 permits.ip = permits.ip.take().or(ip);
