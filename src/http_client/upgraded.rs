@@ -47,6 +47,8 @@ impl UpgradedStream {
                         Transport::Other(Box::new(TokioIo::new(tls)))
                     }
                 };
+                // An empty part of the buffer in which the response was read would keep all of it.
+                let early = if early.is_empty() { Bytes::new() } else { early };
                 return Ok(Self { transport, early });
             }
             Err(upgraded) => upgraded,
