@@ -52,3 +52,6 @@ fn refusal(wrong: InvalidDisconnect) -> Answer {
         _ => api::bad_request(&wrong.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -68,7 +68,7 @@ impl Admin {
         let events: Vec<_> = changes.iter().map(Change::event).collect();
         for events in events.chunks(BATCH) {
             if self.publisher.publish_unstored(channel, events).await.is_err() {
-                telemetry::connections::presence_not_announced(events.len());
+                telemetry::presence::not_announced(events.len());
             }
         }
     }
@@ -102,3 +102,6 @@ fn body<'a>(channel: &'a ChannelName, page: &'a Page) -> Body<'a> {
         next_cursor: last.filter(|_| page.more),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,16 +10,15 @@ use super::*;
 use crate::broker::Core;
 use crate::config::{Config, Secret, SharedConfig};
 use crate::control::{self, ThreadCommand, Threads};
-use crate::protocol::UserId;
 use crate::telemetry::admin::{Call, api_called};
 
-const KEY: (&str, &str) = ("x-api-key", "key-2");
+pub(super) const KEY: (&str, &str) = ("x-api-key", "key-2");
 const MAX_PUBLICATION_BYTES: usize = 1024;
 
 /// A served admin port, and what its parts can be reached by.
-struct Bench {
+pub(super) struct Bench {
     address: std::net::SocketAddr,
-    tokens: TokenStore,
+    pub tokens: TokenStore,
     shutdown: Shutdown,
     /// The engine; without it nothing can be published.
     core: Option<Core>,
@@ -81,11 +80,17 @@ impl Bench {
         Self { address, tokens, shutdown, core: Some(core) }
     }
 
-    async fn with_keys() -> Self {
+    pub async fn with_keys() -> Self {
         Self::new(&["key-1", "key-2"], Vec::new()).await
     }
 
-    async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Reply {
+    pub async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Reply {
         let mut request = format!("{method} {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n");
         for (name, value) in headers {
             request.push_str(&format!("{name}: {value}\r\n"));
@@ -105,7 +110,7 @@ impl Bench {
         }
     }
 
-    async fn post(&self, path: &str, body: &Value) -> Reply {
+    pub async fn post(&self, path: &str, body: &Value) -> Reply {
         self.send("POST", path, &[KEY], &body.to_string()).await
     }
 }
@@ -123,18 +128,18 @@ async fn close_as_many_as_the_code_says(mut worker: control::WorkerHandle) {
     }
 }
 
-struct Reply {
-    status: u16,
-    head: String,
-    body: String,
+pub(super) struct Reply {
+    pub status: u16,
+    pub head: String,
+    pub body: String,
 }
 
 impl Reply {
-    fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("no JSON: {}", self.body))
     }
 
-    fn code(&self) -> String {
+    pub fn code(&self) -> String {
         let json = self.json();
         assert!(json["error"]["message"].as_str().is_some_and(|text| !text.is_empty()), "{json}");
         json["error"]["code"].as_str().unwrap().to_owned()
@@ -142,7 +147,7 @@ impl Reply {
 }
 
 /// The admin port's tasks are local to its thread.
-async fn locally(test: impl Future<Output = ()>) {
+pub(super) async fn locally(test: impl Future<Output = ()>) {
     LocalSet::new().run_until(test).await;
 }
 
@@ -286,145 +291,6 @@ async fn without_the_engine_nothing_is_published() {
         drop(bench.core.take());
         let reply = bench.post("/v1/publish", &json!({"channel": "a", "data": 1})).await;
         assert_eq!((reply.status, reply.code().as_str()), (503, "engine_down"));
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn a_token_stands_for_what_was_asked() {
-    locally(async {
-        let bench = Bench::with_keys().await;
-        let reply = bench
-            .post(
-                "/v1/tokens",
-                &json!({
-                    "user_id": 1, "username": "ana", "channels": ["chat_42"],
-                    "origin": "https://app.example.com", "connection_id": "c-1",
-                    "session_expires_in": 900,
-                }),
-            )
-            .await;
-        assert_eq!(reply.status, 200);
-        assert!(reply.head.contains("cache-control: no-store"), "{}", reply.head);
-        let answer = reply.json();
-        assert_eq!(answer["expires_in"], 60);
-        let token = answer["connection_token"].as_str().unwrap();
-        let record = bench.tokens.consume(token).await.unwrap().unwrap();
-        assert_eq!(record.user_id, UserId::Integer(1));
-        assert_eq!(record.channels, Some(vec!["chat_42".to_owned()]));
-        assert_eq!(record.origin.as_deref(), Some("https://app.example.com"));
-        assert_eq!(record.connection_id.as_deref(), Some("c-1"));
-        let left = record.session_expires_at.unwrap() as f64 - record.created_at;
-        assert!((890.0..=900.0).contains(&left), "{left}");
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn a_token_that_nobody_could_use_is_refused() {
-    locally(async {
-        let bench = Bench::with_keys().await;
-        for (body, status) in [
-            (json!({}), 400),
-            (json!({"user_id": ""}), 400),
-            (json!({"user_id": null}), 400),
-            (json!({"user_id": 1.5}), 400),
-            (json!({"user_id": 1, "role": "admin"}), 400),
-            (json!({"user_id": 1, "channels": "chat_1"}), 400),
-            (json!({"user_id": 1, "origin": "app.example.com"}), 400),
-            (json!({"user_id": 1, "origin": "null"}), 400),
-            (json!({"user_id": 1, "session_expires_in": 0}), 400),
-            (json!({"user_id": 1, "session_expires_in": -1}), 400),
-            (json!({"user_id": 1, "username": "x".repeat(20_000)}), 413),
-            (json!({"user_id": 1, "session_expires_in": u64::MAX}), 200),
-        ] {
-            let reply = bench.post("/v1/tokens", &body).await;
-            let shown: String = body.to_string().chars().take(80).collect();
-            assert_eq!(reply.status, status, "{shown}");
-        }
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn a_disconnect_is_checked_and_tells_what_was_closed() {
-    locally(async {
-        let bench = Bench::with_keys().await;
-        for (body, status, code) in [
-            (json!({}), 400, "bad_request"),
-            (json!({"user_id": null}), 400, "bad_request"),
-            (json!({"user_id": 1, "channel": "chat_42"}), 400, "bad_request"),
-            (json!({"user_id": 1.5}), 400, "bad_request"),
-            (json!({"user_id": ""}), 400, "bad_request"),
-            (json!({"connection_id": "c-1"}), 400, "bad_request"),
-            (json!({"channel": "no spaces"}), 400, "bad_channel"),
-            (json!({"user_id": 1, "code": 1006}), 400, "bad_request"),
-            (json!({"user_id": 1, "code": 70000}), 400, "bad_request"),
-            (json!({"user_id": 1, "code": "4001"}), 400, "bad_request"),
-            (json!({"user_id": 1, "reason": "x".repeat(124)}), 400, "bad_request"),
-            (json!({"user_id": 1, "why": "x"}), 400, "bad_request"),
-            (json!({"user_id": "x".repeat(20_000)}), 413, "too_large"),
-        ] {
-            let reply = bench.post("/v1/disconnect", &body).await;
-            let shown: String = body.to_string().chars().take(80).collect();
-            assert_eq!((reply.status, reply.code().as_str()), (status, code), "{shown}");
-        }
-        for (body, closed) in [
-            (json!({"user_id": 1}), 4001),
-            (json!({"user_id": "1", "code": 1000, "reason": ""}), 1000),
-            (json!({"connection_id": "0".repeat(32), "code": 3000}), 3000),
-            (json!({"channel": "chat_42", "code": 4999, "reason": "x".repeat(123)}), 4999),
-        ] {
-            let reply = bench.post("/v1/disconnect", &body).await;
-            assert_eq!(reply.json(), json!({"closed": closed, "nodes": 1}), "{body}");
-        }
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn presence_of_an_empty_channel_is_an_empty_list() {
-    locally(async {
-        let bench = Bench::with_keys().await;
-        for (path, channel) in [
-            ("/v1/channels/chat_42/presence", "chat_42"),
-            ("/v1/channels/a%2Fb%3f%25/presence?limit=1000", "a/b?%"),
-            ("/v1/channels/%C3%BC/presence?cursor=00000000000000000000000000000000", "ü"),
-        ] {
-            let listed = bench.send("GET", path, &[KEY], "").await;
-            assert_eq!(listed.status, 200, "{path}: {}", listed.body);
-            let empty = json!({
-                "channel": channel, "users": [], "connections": [],
-                "total_users": 0, "total_connections": 0, "next_cursor": null,
-            });
-            assert_eq!(listed.json(), empty);
-        }
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn presence_is_not_told_to_everybody_nor_of_everything() {
-    locally(async {
-        let bench = Bench::with_keys().await;
-        let path = "/v1/channels/chat_42/presence";
-        assert_eq!(bench.send("GET", path, &[], "").await.status, 401);
-        let posted = bench.send("POST", path, &[KEY], "{}").await;
-        assert_eq!(posted.status, 405);
-        assert!(posted.head.contains("allow: get, head, options"), "{}", posted.head);
-        for (path, code) in [
-            ("/v1/channels//presence", "bad_channel"),
-            ("/v1/channels/a%20b/presence", "bad_channel"),
-            ("/v1/channels/%FF/presence", "bad_channel"),
-            ("/v1/channels/a/presence?limit=0", "bad_request"),
-            ("/v1/channels/a/presence?limit=1001", "bad_request"),
-            ("/v1/channels/a/presence?limit=-1", "bad_request"),
-            ("/v1/channels/a/presence?cursor=7", "bad_request"),
-            ("/v1/channels/a/presence?offset=7", "bad_request"),
-        ] {
-            let refused = bench.send("GET", path, &[KEY], "").await;
-            assert_eq!((refused.status, refused.code().as_str()), (400, code), "{path}");
-        }
     })
     .await;
 }

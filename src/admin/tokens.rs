@@ -73,3 +73,6 @@ impl Admin {
         Ok(api::json(StatusCode::OK, &answer))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,8 +9,8 @@ use super::mistakes::nearest;
 use super::section::Section;
 use super::{
     Admin, AuthSource, Binary, CeleryTask, CeleryUpstream, ChannelsWire, Engine, EngineKind,
-    FixedReply, FixedWindow, HostHeader, Kwarg, Presence, Protocol, Route, RouteLimits, Server,
-    Tokens, Upstream, UpstreamKind, UserRate,
+    FixedReply, FixedWindow, Kwarg, Presence, Protocol, Route, RouteLimits, Server, Tokens,
+    Upstream, UpstreamKind, UserRate,
 };
 use crate::protocol::{ChannelName, PathPattern, ReservedChannels, Template};
 
@@ -65,10 +65,6 @@ pub(super) fn routes(root: &mut Section<'_>, routes: &Routes, upstreams: &Upstre
             let fix =
                 "write a size such as \"64KiB\": only a pass route does not hold whole messages";
             root.mistake(&key("max_message_bytes"), Some("0".to_owned()), fix);
-        }
-        if route.host == HostHeader::Upstream && route.protocol != Protocol::Pass {
-            let fix = "write protocol = \"pass\" as well, or leave it out";
-            root.mistake(&key("host"), Some(quoted("upstream")), fix);
         }
         channel(root, &key("channel"), route);
         limits(root, index, route);

@@ -1,150 +1,19 @@
-//! Keys of `[[route]]`, `[route.history]` and `[route.generations]`.
+//! Keys of `[[route]]` and `[route.history]`.
 
-use hyper::Method;
+mod authorization;
+mod defaults;
+mod generations;
+mod values;
 
-use super::kinds::{self, Kind, ValueError, choice, kind, words};
+pub(super) use defaults::Defaults;
+
+use authorization::{auth, authorize};
+use generations::generations;
+use values::{BINARY, COMPACT, HOST, METHOD, PLAIN_REQUESTS, PRESENCE, PROTOCOL, REJECT, REPLY};
+
 use super::section::Section;
-use super::{
-    AuthSource, Authorize, AuthorizeUrl, Binary, Compact, Concurrent, DuplicateTerminal,
-    FixedReply, Generations, History, HostHeader, PlainRequests, Presence, Protocol, Reject, Route,
-    SendQueue, limits,
-};
+use super::{AuthSource, History, Protocol, Route, SendQueue, kinds, limits};
 use crate::protocol::{ChannelPattern, PathPattern};
-
-const AUTH: Kind<AuthSource> =
-    words(r#""connection_token", "cookie", "bearer", "query" or "anonymous""#, |value| {
-        choice(
-            value,
-            &[
-                ("connection_token", AuthSource::ConnectionToken),
-                ("cookie", AuthSource::Cookie),
-                ("bearer", AuthSource::Bearer),
-                ("query", AuthSource::Query),
-                ("anonymous", AuthSource::Anonymous),
-            ],
-        )
-    });
-
-const REJECT: Kind<Reject> = words(r#""close" or "http""#, |value| {
-    choice(value, &[("close", Reject::Close), ("http", Reject::Http)])
-});
-
-const PLAIN_REQUESTS: Kind<PlainRequests> = words(r#""proxy", "upstream" or "off""#, |value| {
-    choice(
-        value,
-        &[
-            ("proxy", PlainRequests::Proxy),
-            ("upstream", PlainRequests::Upstream),
-            ("off", PlainRequests::Refused),
-        ],
-    )
-});
-
-const METHOD: Kind<Method> = kind("method", r#"a method such as "GET""#, |value| {
-    let text = value.as_str().ok_or(ValueError::WrongKind)?;
-    let is_upper = text.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-');
-    let method = Method::from_bytes(text.as_bytes()).ok().filter(|_| is_upper);
-    method.filter(|method| *method != Method::CONNECT).ok_or(ValueError::WrongKind)
-});
-
-const PROTOCOL: Kind<Protocol> = words(r#""json", "raw" or "pass""#, |value| {
-    choice(value, &[("json", Protocol::Json), ("raw", Protocol::Raw), ("pass", Protocol::Pass)])
-});
-
-const HOST: Kind<HostHeader> = words(r#""client" or "upstream""#, |value| {
-    choice(value, &[("client", HostHeader::Client), ("upstream", HostHeader::Upstream)])
-});
-
-const BINARY: Kind<Binary> = words(r#""reject" or "relay""#, |value| {
-    choice(value, &[("reject", Binary::Reject), ("relay", Binary::Relay)])
-});
-
-const COMPACT: Kind<Compact> = words(r#""off" or "chunks""#, |value| {
-    choice(value, &[("off", Compact::Off), ("chunks", Compact::Chunks)])
-});
-
-const PRESENCE: Kind<Presence> = words(r#""off", "on" or "events""#, |value| {
-    choice(value, &[("off", Presence::Off), ("on", Presence::On), ("events", Presence::Events)])
-});
-
-const DUPLICATE_TERMINAL: Kind<DuplicateTerminal> = words(r#""drop" or "pass""#, |value| {
-    choice(value, &[("drop", DuplicateTerminal::Drop), ("pass", DuplicateTerminal::Pass)])
-});
-
-const CONCURRENT: Kind<Concurrent> = words(r#""parallel", "queue" or "reject""#, |value| {
-    choice(
-        value,
-        &[
-            ("parallel", Concurrent::Parallel),
-            ("queue", Concurrent::Queue),
-            ("reject", Concurrent::Reject),
-        ],
-    )
-});
-
-/// `""` stands for `None`.
-const REPLY: Kind<Option<Box<str>>> =
-    kind("JSON text", r#"JSON of at most 4096 bytes such as '{"status":"ok"}'"#, |value| {
-        let text = value.as_str().ok_or(ValueError::WrongKind)?;
-        if text.is_empty() {
-            return Ok(None);
-        }
-        let is_json = serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
-        let fits = is_json && text.len() <= FixedReply::MAX_BYTES;
-        fits.then(|| Some(text.into())).ok_or(ValueError::WrongKind)
-    });
-
-/// The plain forms. The other form is a table.
-const CLAIMS: Kind<Authorize> =
-    words(r#""claims", "none" or { url = "http://…", timeout = "2s" }"#, |value| {
-        match value.as_str() {
-            Some("claims") => Ok(Authorize::Claims),
-            Some("none") => Ok(Authorize::None),
-            _ => Err(ValueError::WrongKind),
-        }
-    });
-
-/// The defaults of the limits that depend on the protocol: those of a chat suit no other application.
-#[derive(Clone, Copy)]
-pub(super) struct Defaults {
-    pub max_message_bytes: &'static str,
-    pub messages_per_user: &'static str,
-    pub messages_per_connection: &'static str,
-    pub connects_per_user: &'static str,
-    pub frames_per_connection: &'static str,
-}
-
-impl Defaults {
-    const JSON: Self = Self {
-        max_message_bytes: "64KiB",
-        messages_per_user: "50/1h",
-        messages_per_connection: "10/1s burst 20",
-        connects_per_user: "30/1m",
-        frames_per_connection: "200/1s burst 2000",
-    };
-
-    fn of(protocol: Protocol) -> Self {
-        match protocol {
-            Protocol::Json => Self::JSON,
-            // A slow upstream slows its client down, and a page may open several sockets.
-            Protocol::Raw => Self {
-                max_message_bytes: "1MiB",
-                messages_per_user: "off",
-                messages_per_connection: "off",
-                connects_per_user: "120/1m",
-                frames_per_connection: Self::JSON.frames_per_connection,
-            },
-            // Nothing is held here, so that only what the upstream takes bounds its clients.
-            Protocol::Pass => Self {
-                max_message_bytes: "64MiB",
-                messages_per_user: "off",
-                messages_per_connection: "off",
-                connects_per_user: "120/1m",
-                frames_per_connection: "off",
-            },
-        }
-    }
-}
 
 /// The two things that a `[[route]]` can be.
 pub(super) enum Entry {
@@ -230,13 +99,12 @@ fn route(
         PLAIN_REQUESTS,
         match protocol {
             Some(Protocol::Pass) if !has_proxy => "upstream",
-            Some(Protocol::Raw | Protocol::Pass) => "proxy",
-            _ => "off",
+            _ => "proxy",
         },
-        "Requests of this path that are no WebSocket handshakes. \"off\": 426. \"proxy\": to [proxy], like those without a \
-         route; 426 if it has no upstream; the default of raw and pass routes. \"upstream\": to the route's own WebSocket \
-         upstream, by HTTP, after the checks of origin, credentials (no connection tokens) and authorization; the default \
-         of pass routes without a [proxy] upstream.",
+        "Requests of this path that are no WebSocket handshakes. \"proxy\": to [proxy], like those without a route; 426 if \
+         it has no upstream. \"upstream\": to the route's own WebSocket upstream, by HTTP, after the checks of origin, \
+         credentials (no connection tokens) and authorization; the default of pass routes without a [proxy] upstream. \
+         \"off\": 426.",
     );
     let methods = s.list(
         "methods",
@@ -247,8 +115,9 @@ fn route(
     let host = s.key(
         "host",
         HOST,
-        "client",
-        "The Host header that the upstream of a pass route gets: the client's, or that of the upstream's URL.",
+        if protocol == Some(Protocol::Raw) { "upstream" } else { "client" },
+        "The Host header that the WebSocket upstream of a raw or pass route gets: the client's, or that of the upstream's \
+         URL. The default of raw routes is \"upstream\".",
     );
     let binary = s.key(
         "binary",
@@ -360,85 +229,6 @@ fn route(
     Some(route)
 }
 
-fn auth(s: &mut Section<'_>) -> Option<Vec<AuthSource>> {
-    let auth = s.list(
-        "auth",
-        AUTH,
-        &["connection_token", "cookie", "bearer", "query"],
-        "Sources of credentials, tried in this order; \"anonymous\" may only be last.",
-    )?;
-    let fix = if auth.is_empty() {
-        "write at least one; \"anonymous\" admits everybody"
-    } else if auth.iter().enumerate().any(|(index, source)| auth[..index].contains(source)) {
-        "write each source only once"
-    } else if auth.iter().rev().skip(1).any(|source| *source == AuthSource::Anonymous) {
-        "write \"anonymous\" last: sources after it are never tried"
-    } else {
-        return Some(auth);
-    };
-    s.mistake("auth", None, fix);
-    None
-}
-
-fn authorize(s: &mut Section<'_>) -> Option<Authorize> {
-    if !s.is_table("authorize") {
-        return s.key(
-            "authorize",
-            CLAIMS,
-            "claims",
-            "\"claims\": the channel patterns of the credentials, if they have any. \"none\": the same, and whoever has \
-             credentials without patterns may join every channel of this route on purpose. A table: the backend is \
-             asked as well.",
-        );
-    }
-    s.inline("authorize", |s| {
-        let url = s.required(
-            "url",
-            kinds::HTTP_URL,
-            "Asked by POST after the claims; only a 2xx response admits the client.",
-        );
-        let timeout = s.key(
-            "timeout",
-            kinds::POSITIVE_DURATION,
-            "2s",
-            "Without a response in this time, the client is rejected.",
-        );
-        let max_in_flight = s.key(
-            "max_in_flight",
-            kinds::POSITIVE_COUNT,
-            64,
-            "Questions in progress. Sixteen times as many may wait; beyond it clients are rejected with 1013.",
-        );
-        let max_in_flight_per_user = s.key(
-            "max_in_flight_per_user",
-            kinds::COUNT,
-            0,
-            "The same for one user, or for the anonymous clients of one address; 0 = a quarter of max_in_flight.",
-        );
-        let cache = s.key(
-            "cache",
-            kinds::DURATION,
-            "0s",
-            "How long a 2xx or 4xx for a user is used for the same channel, parameters and origin; \"0s\" = each client \
-             is asked about.",
-        );
-        let signing_secret = s.secret(
-            "signing_secret",
-            kinds::OPTIONAL_SECRET,
-            "",
-            "Signs questions as messages are signed: HMAC-SHA256 of time and body; \"\" = not signed.",
-        );
-        Some(Authorize::Url(Box::new(AuthorizeUrl {
-            url: url?,
-            timeout: timeout?,
-            max_in_flight: max_in_flight?,
-            max_in_flight_per_user: max_in_flight_per_user?,
-            cache: cache?,
-            signing_secret: signing_secret?,
-        })))
-    })
-}
-
 fn send_queue(s: &mut Section<'_>) -> Option<SendQueue> {
     let messages = s.key(
         "messages",
@@ -470,73 +260,4 @@ fn history(s: &mut Section<'_>) -> Option<History> {
         "\"chunks\": a resuming client gets consecutive chunk events merged into one.",
     );
     Some(History { size: size?, ttl: ttl?, compact: compact? })
-}
-
-fn generations(s: &mut Section<'_>) -> Option<Generations> {
-    let dedup_ttl = s.key(
-        "dedup_ttl",
-        kinds::DURATION,
-        "10m",
-        "A message with an \"id\" is relayed only once within this time; \"0s\" = every time.",
-    );
-    let terminal_events = s.list(
-        "terminal_events",
-        kinds::NAME,
-        &["complete", "completed", "error", "cancelled"],
-        "Names of the events that end a generation.",
-    );
-    let reply_idle_timeout = s.key(
-        "reply_idle_timeout",
-        kinds::DURATION,
-        "0s",
-        "A queue worker that publishes nothing for this long is reported as \"worker_lost\"; \"0s\" = never.",
-    );
-    let first_event_warning = s.key(
-        "first_event_warning",
-        kinds::OPTIONAL_DURATION,
-        "30s",
-        "A worker's reply of which nothing was heard for this long is logged (\"reply_unheard\"), with the settings to \
-         check; \"0s\" = never.",
-    );
-    let max_duration = s.key(
-        "max_duration",
-        kinds::POSITIVE_DURATION,
-        "30m",
-        "The longest that a queue's generation counts as running.",
-    );
-    let duplicate_terminal = s.key(
-        "duplicate_terminal",
-        DUPLICATE_TERMINAL,
-        "drop",
-        "A second terminal event of a task: \"drop\" discards it, \"pass\" delivers it.",
-    );
-    let concurrent = s.key(
-        "concurrent",
-        CONCURRENT,
-        "parallel",
-        "A message while a reply runs on its channel: \"parallel\" relays it at once, \"queue\" after the replies before it, \"reject\" answers \"busy\".",
-    );
-    let max_waiting = s.key(
-        "max_waiting",
-        kinds::WAITING,
-        16,
-        "Messages of one channel that wait with concurrent = \"queue\"; beyond that, clients get \"busy\".",
-    );
-    let max_waiting_per_user = s.key(
-        "max_waiting_per_user",
-        kinds::COUNT,
-        0,
-        "The same for one user, or for the anonymous clients of one address; 0 = half of max_waiting.",
-    );
-    Some(Generations {
-        dedup_ttl: dedup_ttl?,
-        terminal_events: terminal_events?,
-        reply_idle_timeout: reply_idle_timeout?,
-        first_event_warning: first_event_warning?,
-        max_duration: max_duration?,
-        duplicate_terminal: duplicate_terminal?,
-        concurrent: concurrent?,
-        max_waiting: max_waiting?,
-        max_waiting_per_user: max_waiting_per_user?,
-    })
 }

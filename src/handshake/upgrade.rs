@@ -25,15 +25,15 @@ pub struct UpgradeRequest {
     accept: HeaderValue,
     /// Whether the client offered `tidegate.v1`.
     offers_protocol: bool,
-    /// The first subprotocol of an application that the client offered; only of a pass route.
+    /// The first subprotocol of an application that the client offered; only where the upstream may select it.
     offered: Option<Box<str>>,
 }
 
-/// Checks an upgrade request. `Err` is the response to an invalid one. With `is_passed`, the upstream may select one of the
-/// subprotocols.
+/// Checks an upgrade request. `Err` is the response to an invalid one. With `asks_upstream`, the upstream may select one of
+/// the subprotocols.
 pub fn check<B>(
     request: &Request<B>,
-    is_passed: bool,
+    asks_upstream: bool,
 ) -> Result<UpgradeRequest, Response<Full<Bytes>>> {
     let headers = request.headers();
     if request.method() != Method::GET {
@@ -70,7 +70,7 @@ pub fn check<B>(
         .map_err(|_| bad_request("Sec-WebSocket-Key is not valid"))?;
     let offers_protocol = subprotocols(headers).any(|offered| offered == PROTOCOL);
     let is_of_application = |offered: &&str| *offered != PROTOCOL && !looks_like_token(offered);
-    let offered = is_passed.then(|| subprotocols(headers).find(is_of_application)).flatten();
+    let offered = asks_upstream.then(|| subprotocols(headers).find(is_of_application)).flatten();
     // The subprotocol with the token is never selected. A browser fails a handshake that selects none of the
     // offered subprotocols, and the token would have been consumed.
     if !offers_protocol
@@ -135,6 +135,18 @@ impl UpgradeRequest {
 fn has_body(headers: &HeaderMap) -> bool {
     headers.contains_key(header::TRANSFER_ENCODING)
         || headers.get_all(header::CONTENT_LENGTH).iter().any(|length| length != "0")
+}
+
+/// Whether a request has the key of a handshake and no `Upgrade`, which a proxy in front may have removed.
+pub fn has_lost_upgrade(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::SEC_WEBSOCKET_KEY) && !is_requested(headers)
+}
+
+/// Returns the response to a handshake that has lost its `Upgrade`.
+pub fn lost() -> Response<Full<Bytes>> {
+    upgrade_required(
+        "a WebSocket handshake without its Upgrade header, which a proxy in front may have removed",
+    )
 }
 
 /// Returns the response to a request that is no upgrade, where nothing else is served.

@@ -20,23 +20,23 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::client_limits::{ClientLimits, LingerPlace, LingerPlaces};
+use super::client_limits::{ClientLimits, LingerPlaces};
 use super::client_stream::{ClientStream, TimeLimits};
 use super::exchange::{Exchange, Fault, ResponseBody};
 use super::held_body::HeldBody;
 use super::malformed::Answer;
 use super::plain_request::{self, PassedRequest};
+use super::upgraded::Upgraded;
 use super::{RuntimeConfig, fixed};
 use crate::config;
-use crate::handshake::{Admission, Found, Rejection, json_error, upgrade};
-use crate::limits::{IpPermit, Lease};
-use crate::protocol::{ClientAddress, CloseReason, HeadMistake, check_head, is_about_the_server};
+use crate::handshake::{Found, Rejection, json_error, upgrade};
+use crate::limits::IpPermit;
+use crate::protocol::{ClientAddress, HeadMistake, check_head, is_about_the_server};
 use crate::proxy::{self, Proxy, ProxyBody};
-use crate::session::{self, Client, Permits, Services, UpstreamMode};
-use crate::socket::{ByteStream, linger_and_close};
+use crate::session::{Permits, Services};
+use crate::socket::linger_and_close;
 use crate::telemetry;
 use crate::telemetry::connections::HttpError;
-use crate::upstream::PassedUpstream;
 
 /// A client that is connected when the gateway begins to drain and has not sent a request yet may send one
 /// for this long, but for at most half of `[shutdown] grace`.
@@ -61,19 +61,6 @@ pub(super) struct Connection {
     pub permits: Permits,
     /// Makes a drain wait for this connection until its session is open.
     pub tracked: TaskTrackerToken,
-}
-
-/// The result of an upgrade whose 101 response is on its way.
-pub(super) enum Upgraded {
-    Admitted(Box<Admission>, IpAddr, Option<IpPermit>, Option<Lease>),
-    /// The same, with the socket that an upstream has opened for the client.
-    Passed(Box<Admission>, Box<PassedUpstream>, IpAddr, Option<IpPermit>, Option<Lease>),
-    /// The gateway sends a fixed reply, if the client may have it, and closes the socket.
-    Closed(Option<String>, CloseReason, Option<IpPermit>),
-    /// A route refuses the client of this address. The gateway sends at most one event and closes the socket.
-    Refused(Option<String>, CloseReason, IpAddr, Option<IpPermit>),
-    /// The same for a client whose address is over a limit: it is closed at once and holds no permit.
-    OverLimit(Option<String>, CloseReason, LingerPlace),
 }
 
 /// The state that the requests of one connection share.
@@ -140,7 +127,7 @@ impl HttpFrontend {
 
     /// Serves requests until the connection ends or is upgraded. After an upgrade, starts the session.
     async fn serve(self: Rc<Self>, stream: TcpStream, connection: Connection) {
-        let Connection { peer, mut permits, tracked } = connection;
+        let Connection { peer, permits, tracked } = connection;
         let phase = Rc::new(HttpPhase {
             peer,
             upgraded: RefCell::default(),
@@ -159,56 +146,7 @@ impl HttpFrontend {
             }
             return;
         };
-        let stream = ByteStream::Tcp(stream);
-        match upgraded {
-            Upgraded::Admitted(admission, address, ip, lease) => {
-                permits.ip = permits.ip.take().or(ip);
-                permits.lease = lease;
-                let arrival = session::Arrival { early: early.to_vec(), resume: admission.resume };
-                let client = self.build_client(*admission, address);
-                let services = Rc::clone(&self.services);
-                tokio::task::spawn_local(async move {
-                    let _guard = tracked;
-                    session::open(services, stream, arrival, client, permits).await;
-                });
-            }
-            Upgraded::Passed(admission, upstream, address, ip, lease) => {
-                permits.ip = permits.ip.take().or(ip);
-                permits.lease = lease;
-                let client = self.build_client(*admission, address);
-                let services = Rc::clone(&self.services);
-                tokio::task::spawn_local(async move {
-                    let _guard = tracked;
-                    let early = early.to_vec();
-                    session::pass(services, stream, early, *upstream, client, permits).await;
-                });
-            }
-            Upgraded::Closed(text, reason, ip) => {
-                permits.ip = permits.ip.take().or(ip);
-                let services = Rc::clone(&self.services);
-                tokio::task::spawn_local(async move {
-                    let _guard = tracked;
-                    session::send_and_close(services, stream, text, reason, permits, None).await;
-                });
-            }
-            Upgraded::OverLimit(text, reason, place) => {
-                drop(permits);
-                let services = Rc::clone(&self.services);
-                tokio::task::spawn_local(async move {
-                    let _guard = tracked;
-                    session::send_and_close(services, stream, text, reason, place, None).await;
-                });
-            }
-            Upgraded::Refused(text, reason, address, ip) => {
-                permits.ip = permits.ip.take().or(ip);
-                let (services, delay) =
-                    (Rc::clone(&self.services), self.services.delay_refusal(address));
-                tokio::task::spawn_local(async move {
-                    let _guard = tracked;
-                    session::send_and_close(services, stream, text, reason, permits, delay).await;
-                });
-            }
-        }
+        self.start_session(upgraded, stream, early, permits, tracked);
     }
 
     /// Serves the HTTP phase. Returns the stream and the bytes that were read after the request, or `None` if the
@@ -380,23 +318,6 @@ impl HttpFrontend {
             return Ok(None);
         }
         self.limits.acquire_ip(ip, config).map(Some)
-    }
-
-    fn build_client(&self, admission: Admission, address: IpAddr) -> Client {
-        Client {
-            upstream: UpstreamMode::of(&self.services.config(), &admission.route),
-            route: RefCell::new(admission.route),
-            params: admission.params,
-            channel: admission.channel,
-            key: admission.sender,
-            user_id: admission.identity.user_id.clone(),
-            identity: RefCell::new(admission.identity),
-            request_id: admission.request_id,
-            connection_id: admission.connection_id,
-            address,
-            origin: admission.origin,
-            trace: admission.trace,
-        }
     }
 }
 

@@ -14,6 +14,7 @@ mod http;
 mod malformed;
 mod plain_request;
 mod runtime_config;
+mod upgraded;
 mod upstream_socket;
 mod websocket;
 

@@ -8,7 +8,8 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::{Request, Response};
 
-use super::http::{HttpFrontend, HttpPhase, Upgraded};
+use super::http::{HttpFrontend, HttpPhase};
+use super::upgraded::Upgraded;
 use super::upstream_socket::Refused;
 use crate::clock;
 use crate::config;
@@ -29,8 +30,8 @@ impl HttpFrontend {
         request: &Request<Incoming>,
         ip: Result<Option<IpPermit>, Rejection>,
     ) -> Response<Full<Bytes>> {
-        let is_passed = route.protocol == config::Protocol::Pass;
-        let upgrade = match upgrade::check(request, is_passed) {
+        let asks_upstream = route.asks_upstream_first();
+        let upgrade = match upgrade::check(request, asks_upstream) {
             Ok(upgrade) => upgrade,
             Err(response) => return response,
         };
@@ -49,7 +50,7 @@ impl HttpFrontend {
             Err(rejection) => (Err(rejection), None),
         };
         let verdict = match verdict {
-            Ok(admission) if is_passed => {
+            Ok(admission) if asks_upstream => {
                 let opened = self.open_upstream(phase, handshake, address, request, &admission);
                 // Boxed, because it is large and most handshakes do without it.
                 Box::pin(opened).await.map(|upstream| (admission, Some(Box::new(upstream))))
@@ -111,12 +112,14 @@ impl HttpFrontend {
                 let lease = self.hold_lease(&mut admission);
                 let headers = std::mem::take(&mut upstream.headers);
                 let response = upgrade.accept_as(headers, upstream.subprotocol.take());
-                (Upgraded::Passed(Box::new(admission), upstream, address, ip, lease), response)
+                let admission = Box::new(admission);
+                (Upgraded::Admitted(admission, Some(upstream), address, ip, lease), response)
             }
             Ok((mut admission, None)) => {
                 let lease = self.hold_lease(&mut admission);
                 let response = upgrade.accept(admission.subprotocol.as_deref());
-                (Upgraded::Admitted(Box::new(admission), address, ip, lease), response)
+                let admission = Box::new(admission);
+                (Upgraded::Admitted(admission, None, address, ip, lease), response)
             }
             // A redirect has no close code.
             Err(Refused { answer: Some(answer), .. })

@@ -35,7 +35,7 @@ impl Announcements {
             return;
         }
         if self.count.get() + changes.len() > MAX_WAITING {
-            return telemetry::connections::presence_not_announced(changes.len());
+            return telemetry::presence::not_announced(changes.len());
         }
         self.count.set(self.count.get() + changes.len());
         let events = changes.iter().map(Change::event).collect();

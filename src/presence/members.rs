@@ -34,7 +34,7 @@ impl Members {
     }
 
     pub fn enter(&self, channel: &ChannelName, member: Member) {
-        telemetry::connections::presence_entered();
+        telemetry::presence::entered();
         let id = member.connection_id;
         self.0.take(id, Rc::new(MemberEntry { channel: channel.clone(), member }));
     }
@@ -42,7 +42,7 @@ impl Members {
     /// Removes the member of `connection`, if it has entered.
     pub fn leave(&self, connection: ConnectionId) {
         if self.0.give_back(&connection) {
-            telemetry::connections::presence_left();
+            telemetry::presence::left();
         }
     }
 

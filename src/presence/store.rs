@@ -9,7 +9,7 @@ use crate::leases::LEASE;
 use crate::protocol::{ChannelName, ConnectionId};
 use crate::redis_link::Commands;
 use crate::telemetry;
-use crate::telemetry::connections::PresenceStep;
+use crate::telemetry::presence::PresenceStep;
 
 /// The members of all channels. Cheap to clone, from any thread.
 #[derive(Clone)]
@@ -96,7 +96,7 @@ impl PresenceStore {
 
 fn record<T>(step: PresenceStep, result: Result<T, PresenceError>) -> Result<T, PresenceError> {
     if let Err(failure) = &result {
-        telemetry::connections::presence_failed(step, *failure == PresenceError::Unavailable);
+        telemetry::presence::failed(step, *failure == PresenceError::Unavailable);
     }
     result
 }

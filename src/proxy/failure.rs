@@ -11,14 +11,14 @@ use super::framing::UnknownCoding;
 use super::upload::ClientFault;
 use crate::http_client::{self, Failure};
 use crate::telemetry;
-use crate::telemetry::upstreams::ProxyFailure;
+use crate::telemetry::proxy::ProxyFailure;
 
 /// When a client may try again that met a bound.
 const RETRY_SECONDS: u64 = 1;
 
 /// Refuses a request of `client` that met a bound.
 pub fn refuse(failure: ProxyFailure, client: IpAddr) -> Response<ProxyBody> {
-    telemetry::upstreams::proxy_refused(failure, client);
+    telemetry::proxy::refused(failure, client);
     to_response(failure)
 }
 
@@ -29,20 +29,20 @@ pub(super) fn of_upstream(error: &http_client::RequestError) -> ProxyFailure {
         Failure::Malformed => ProxyFailure::Malformed,
         Failure::Lost | Failure::Unreachable => ProxyFailure::Unreachable,
     };
-    telemetry::upstreams::proxy_unreachable(failure, &http_client::error_chain(error));
+    telemetry::proxy::unreachable(failure, &http_client::error_chain(error));
     failure
 }
 
 /// Logs an answer whose body cannot be passed on.
 pub(super) fn of_framing(_: UnknownCoding) -> ProxyFailure {
     let reason = "it has a transfer coding other than chunked";
-    telemetry::upstreams::proxy_unreachable(ProxyFailure::Malformed, reason);
+    telemetry::proxy::unreachable(ProxyFailure::Malformed, reason);
     ProxyFailure::Malformed
 }
 
 /// Logs an answer that broke off. The connection to the client is closed, so that the client does not take it for whole.
 pub(super) fn of_body(error: hyper::Error) -> hyper::Error {
-    telemetry::upstreams::proxy_broken_off(&http_client::error_chain(&error));
+    telemetry::proxy::broken_off(&http_client::error_chain(&error));
     error
 }
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use crate::config::Config;
 use crate::protocol::ClientNetwork;
 use crate::shares::{NoPermit, SharePermit, Shares, share_of};
-use crate::telemetry::upstreams::ProxyFailure;
+use crate::telemetry::proxy::ProxyFailure;
 
 /// A permit for one request, held until the last byte of its answer was sent.
 pub type InFlightPermit = SharePermit<ClientNetwork>;

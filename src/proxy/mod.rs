@@ -30,7 +30,7 @@ use crate::protocol::{
     ClientAddress, add_via, count_forward, is_path_step, remove_hop_by_hop, set_forwarded,
 };
 use crate::telemetry;
-use crate::telemetry::upstreams::ProxyFailure;
+use crate::telemetry::proxy::ProxyFailure;
 pub use failure::refuse;
 pub use in_flight::InFlight;
 pub use interim::InterimResponses;
@@ -163,11 +163,11 @@ fn finish(
 ) -> Response<ProxyBody> {
     match forwarded {
         Ok(response) => {
-            telemetry::upstreams::proxy_answered(response.status().as_u16(), started.elapsed());
+            telemetry::proxy::answered(response.status().as_u16(), started.elapsed());
             response.map(|body| body.map_err(failure::of_body).boxed())
         }
         Err(failure) => {
-            telemetry::upstreams::proxy_failed(failure);
+            telemetry::proxy::failed(failure);
             failure::to_response(failure)
         }
     }
@@ -234,7 +234,7 @@ impl Sender {
         let sending = async {
             match (self.client.request(request).await, again) {
                 (Err(error), Some(again)) if http_client::was_closed_while_idle(&error) => {
-                    telemetry::upstreams::proxy_retried();
+                    telemetry::proxy::retried();
                     self.client.request_on_new_connection(again).await
                 }
                 (sent, _) => sent,

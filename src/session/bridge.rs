@@ -20,7 +20,8 @@ use crate::telemetry::messages::TooBigFrom;
 use crate::telemetry::spans::SpanStatus;
 use crate::telemetry::upstreams::RequestOutcome;
 use crate::upstream::{
-    FromUpstream, SocketMessage, SocketRequest, UpstreamReceiver, UpstreamSender,
+    FromUpstream, PassedUpstream, SocketMessage, SocketRequest, UpstreamReceiver, UpstreamSender,
+    UpstreamSocket,
 };
 
 /// While this much waits for the upstream, the client's socket is not read.
@@ -131,10 +132,7 @@ impl Session {
             Ok(opened) => {
                 span.set_outcome(RequestOutcome::Taken.label(), SpanStatus::Ok);
                 span.end();
-                let bridge = Rc::new(Bridge::default());
-                *self.bridge.borrow_mut() = Some(Rc::clone(&bridge));
-                let receiving = self.spawn(Rc::clone(self).receive_all(opened.receiver));
-                self.spawn(Rc::clone(self).run_bridge(bridge, opened.sender, receiving));
+                self.bridge_to(opened);
             }
             Err(_) => {
                 span.set_outcome(RequestOutcome::Unavailable.label(), SpanStatus::Error);
@@ -147,6 +145,21 @@ impl Session {
                 self.socket.close(CloseReason::Overloaded);
             }
         }
+    }
+
+    /// Relays the messages of an upstream's socket that was opened before the client got its 101.
+    pub(super) fn start_bridge(self: &Rc<Self>, upstream: PassedUpstream) {
+        let route = self.client.route();
+        let Some(name) = route.upstream.as_deref() else { return };
+        let upstreams = &self.services.config().upstreams;
+        self.bridge_to(upstreams.relay_messages(name, upstream, route.max_message_bytes));
+    }
+
+    fn bridge_to(self: &Rc<Self>, opened: UpstreamSocket) {
+        let bridge = Rc::new(Bridge::default());
+        *self.bridge.borrow_mut() = Some(Rc::clone(&bridge));
+        let receiving = self.spawn(Rc::clone(self).receive_all(opened.receiver));
+        self.spawn(Rc::clone(self).run_bridge(bridge, opened.sender, receiving));
     }
 
     pub(super) fn send_to_bridge(&self, message: SocketMessage) {

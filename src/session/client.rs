@@ -11,6 +11,7 @@ use crate::protocol::{
 };
 use crate::replies::ThreadConfig;
 use crate::tokens::Identity;
+use crate::upstream::PassedUpstream;
 
 /// The client of one session.
 pub struct Client {
@@ -49,6 +50,8 @@ pub struct Arrival {
     pub early: Vec<u8>,
     /// The position at which the client lost its previous connection.
     pub resume: Option<ResumePoint>,
+    /// The socket that the upstream has opened for it; only where the route asks the upstream before the 101.
+    pub upstream: Option<Box<PassedUpstream>>,
 }
 
 /// How a route's messages travel.

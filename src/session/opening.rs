@@ -16,6 +16,7 @@ use crate::limits::RefusalDelay;
 use crate::protocol::{CloseReason, ResumePoint};
 use crate::socket::{ByteStream, ConnectionEnd, Event, Socket};
 use crate::telemetry::connections::ClientOrigin;
+use crate::upstream::PassedUpstream;
 
 /// A refused client's frames are read only to find its close frame.
 const REFUSED_MESSAGE_BYTES: usize = 1024;
@@ -35,7 +36,7 @@ pub async fn open(
     client: Client,
     permits: Permits,
 ) {
-    let Arrival { mut early, resume } = arrival;
+    let Arrival { mut early, resume, upstream } = arrival;
     let route = client.route();
     let socket = Rc::new(Socket::new(stream, route.max_message_bytes, route.send_queue));
     let session = Rc::new(Session::new(services, Rc::clone(&socket), client, permits));
@@ -46,7 +47,7 @@ pub async fn open(
     let late = shutdown.is_draining().then(|| shutdown.track());
     // `connected` comes before the first publication.
     let replay = Replay::begin(&session);
-    let opening = session.begin(resume, replay);
+    let opening = session.begin(resume, replay, upstream);
     let has_panicked = AssertUnwindSafe(opening).catch_unwind().await.is_err();
     if has_panicked {
         session.close_after_panic();
@@ -145,15 +146,24 @@ impl Drop for Drive {
 }
 
 impl Session {
-    /// Subscribes, opens the upstream's socket where there is one, and sends `connected`.
-    async fn begin(self: &Rc<Self>, resume: Option<ResumePoint>, replay: Replay) {
+    /// Subscribes, opens the upstream's socket where there is one and it is not open yet, and sends `connected`.
+    async fn begin(
+        self: &Rc<Self>,
+        resume: Option<ResumePoint>,
+        replay: Replay,
+        upstream: Option<Box<PassedUpstream>>,
+    ) {
         // Only pass routes have no channel, and their connections begin otherwise.
         let Some(channel) = &self.client.channel else { return };
         match self.services.broker.subscribe(channel, &self.socket).await {
             Ok(subscription) => {
                 *self.subscription.borrow_mut() = Some(subscription);
-                if self.client.upstream == UpstreamMode::Socket {
-                    self.open_bridge().await;
+                match upstream {
+                    Some(opened) => self.start_bridge(*opened),
+                    None if self.client.upstream == UpstreamMode::Socket => {
+                        self.open_bridge().await;
+                    }
+                    None => {}
                 }
                 self.start_channel(resume, replay).await;
                 self.join_presence();

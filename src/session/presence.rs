@@ -51,7 +51,7 @@ impl Presence {
             let _lock = self.publishing.lock().await;
             let Some(announcement) = self.members.next_announcement() else { return };
             if publish(&self.publisher, &announcement).await.is_err() {
-                telemetry::connections::presence_not_announced(announcement.events.len());
+                telemetry::presence::not_announced(announcement.events.len());
             }
         }
     }

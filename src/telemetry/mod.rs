@@ -38,12 +38,17 @@ pub mod route;
 pub mod spans;
 
 pub mod admin;
+pub mod celery;
 pub mod channel_layer;
 pub mod connections;
 pub mod credentials;
 pub mod delivery;
+pub mod dialects;
 pub mod engine;
+pub mod jwts;
 pub mod messages;
+pub mod presence;
 pub mod process;
+pub mod proxy;
 pub mod replies;
 pub mod upstreams;

@@ -8,17 +8,22 @@ use tokio::sync::Mutex;
 
 use super::definitions::{self, Definition, Kind};
 use super::{
-    admin, channel_layer, connections, credentials, delivery, engine, log, messages, process,
-    replies, spans, upstreams,
+    admin, celery, channel_layer, connections, credentials, delivery, dialects, engine, jwts, log,
+    messages, presence, process, proxy, replies, spans, upstreams,
 };
 
 /// The areas, each with its headline on the reference page.
 pub(super) const AREAS: &[(&str, &[&Definition])] = &[
     ("Connections", connections::METRICS),
+    ("Presence", presence::METRICS),
     ("Credentials", credentials::METRICS),
+    ("JWTs", jwts::METRICS),
     ("Messages and limits", messages::METRICS),
     ("Replies", replies::METRICS),
-    ("Upstreams and proxy", upstreams::METRICS),
+    ("Upstreams", upstreams::METRICS),
+    ("Streams of AI APIs", dialects::METRICS),
+    ("Celery", celery::METRICS),
+    ("Proxy", proxy::METRICS),
     ("Delivery and history", delivery::METRICS),
     ("Engine", engine::METRICS),
     ("Channel layer", channel_layer::METRICS),

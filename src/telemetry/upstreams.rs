@@ -1,6 +1,5 @@
-//! Upstreams: requests, replies, retries, circuits and Celery tasks; and the proxy's upstream.
+//! Upstreams: requests, replies, retries and circuits.
 
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -45,17 +44,6 @@ metrics! {
         upstream: UPSTREAM,
         replica: REPLICA,
     ], late;
-    /// Celery tasks whose result was read, by how they ended. Those that returned the results of others count twice.
-    CELERY_TASKS = counter "tidegate_celery_tasks_total" [outcome: words(&[CeleryOutcome::LABELS])];
-    /// Celery tasks whose id could not be added to the backend's key.
-    CELERY_UNTRACKED = counter "tidegate_celery_untracked_tasks_total";
-    /// Proxied requests, by the class of the response's status, or why the gateway answered instead of the upstream. One
-    /// whose answer broke off counts twice.
-    PROXY_REQUESTS = counter "tidegate_proxy_requests_total" [outcome: words(&[StatusClass::LABELS, ProxyFailure::LABELS])];
-    /// Proxied requests that were sent again, because the upstream had closed the connection that they met.
-    PROXY_RETRIES = counter "tidegate_proxy_retries_total";
-    /// Time from a proxied request to the head of its response.
-    PROXY_DURATION = histogram "tidegate_proxy_duration_seconds" in buckets::REQUEST;
 }
 
 label_enum! {
@@ -96,6 +84,12 @@ label_enum! {
         TooLong => "too_long",
         /// Its content encoding is unknown, or does not fit its bytes.
         Unreadable => "unreadable",
+        /// The upstream said in its stream that it failed.
+        Failed => "failed",
+        /// The upstream said in its stream that it was stopped.
+        Aborted => "aborted",
+        /// It is not what its dialect says.
+        Malformed => "malformed",
         /// The gateway stopped reading it.
         GivenUp => "given_up",
     }
@@ -182,6 +176,11 @@ impl UpstreamMetrics {
         };
         metrics.circuit.set(0.0);
         metrics
+    }
+
+    /// The upstream's name in the config.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// A request was answered, or failed; `took` includes its retries.
@@ -352,162 +351,4 @@ impl UpstreamMetrics {
             "a request goes to another replica of an upstream"
         );
     }
-}
-
-label_enum! {
-    /// How a Celery task ended.
-    pub enum TaskEnd {
-        /// The state `SUCCESS`.
-        Succeeded => "succeeded",
-        /// The state `FAILURE`: the task raised, its process died, or no worker knows it.
-        Failed => "failed",
-        /// The state `REVOKED`.
-        Revoked => "revoked",
-        /// The state `REVOKED`, because the task had waited too long.
-        Expired => "expired",
-    }
-}
-
-label_enum! {
-    enum CeleryOutcome {
-        Unreadable => "unreadable",
-        /// It returned the results of other tasks.
-        Promised => "promised";
-        Ended(TaskEnd),
-    }
-}
-
-/// The result backend has the result of a Celery task that this node monitors.
-pub fn celery_task_ended(end: TaskEnd, task_id: &str, exception: Option<&str>) {
-    let outcome = CeleryOutcome::Ended(end).label();
-    CELERY_TASKS.at([outcome]).increment(1);
-    debug!(event = "celery_task_ended", outcome, task_id, exception, "a Celery task has ended");
-}
-
-label_enum! {
-    /// The setting of Celery that makes a result unreadable.
-    pub enum UnreadableResult {
-        /// The result is not JSON, but a pickle, YAML or MessagePack.
-        Serializer => "result_serializer",
-        /// The result is compressed.
-        Compression => "result_compression",
-    }
-}
-
-/// A result is not a Celery result in JSON, because of this setting. The backend is no longer asked for it.
-pub fn celery_result_unreadable(task_id: &str, setting: UnreadableResult) {
-    CELERY_TASKS.at([CeleryOutcome::Unreadable.label()]).increment(1);
-    let setting = setting.label();
-    warn!(
-        event = "celery_result_unreadable",
-        task_id,
-        setting,
-        "the result of a Celery task cannot be read, so its end is not noticed: set result_serializer to json and result_compression to None"
-    );
-}
-
-/// A task returned the results of other tasks instead of its own. Unless they are too many, they are awaited.
-pub fn celery_task_promised(task_id: &str, tasks: usize, awaited: bool) {
-    CELERY_TASKS.at([CeleryOutcome::Promised.label()]).increment(1);
-    warn!(
-        event = "celery_task_promised",
-        task_id,
-        tasks,
-        awaited,
-        "a Celery task returned the results of other tasks; its reply ends when they end, unless they store no results (ignore_result)"
-    );
-}
-
-/// A task is queued, but its id could not be added to the backend's key.
-pub fn celery_task_not_tracked(reason: &str) {
-    CELERY_UNTRACKED.get().increment(1);
-    warn!(
-        event = "celery_task_not_tracked",
-        reason, "failed to add the id of a Celery task to the backend's key"
-    );
-}
-
-label_enum! {
-    /// The class of an HTTP status.
-    enum StatusClass {
-        Informational => "1xx",
-        Success => "2xx",
-        Redirection => "3xx",
-        ClientError => "4xx",
-        ServerError => "5xx",
-    }
-}
-
-label_enum! {
-    /// Why the gateway answered a proxied request instead of the upstream.
-    pub enum ProxyFailure {
-        NoUpstream => "no_upstream",
-        /// The target of the request is not a path.
-        BadTarget => "bad_target",
-        /// The upstream cannot be reached, or closed the connection without an answer.
-        Unreachable => "unreachable",
-        /// The head of the upstream's answer is too large.
-        HeadTooLarge => "head_too_large",
-        /// The upstream's answer is not HTTP/1.1.
-        Malformed => "malformed",
-        TimedOut => "timed_out",
-        /// The body of the request did not arrive in time.
-        ClientTimedOut => "client_timed_out",
-        /// The body of the request is malformed, or the client broke off.
-        BadBody => "bad_body",
-        /// The upstream switched protocols.
-        Switched => "switched",
-        /// The upstream's answer broke off, or its body is malformed; the client has its head.
-        BrokenOff => "broken_off",
-        /// It was not sent, because `max_in_flight` was reached.
-        Full => "full",
-        /// It was not sent, because its client's address holds its share of `max_in_flight`.
-        ShareFull => "share_full",
-    }
-}
-
-/// The proxy's upstream answered with this status; `took` is the time to the head of its response.
-pub fn proxy_answered(status: u16, took: Duration) {
-    let class = match status {
-        100..200 => StatusClass::Informational,
-        200..300 => StatusClass::Success,
-        300..400 => StatusClass::Redirection,
-        400..500 => StatusClass::ClientError,
-        _ => StatusClass::ServerError,
-    };
-    PROXY_REQUESTS.at([class.label()]).increment(1);
-    PROXY_DURATION.get().record(took);
-}
-
-/// The gateway answered a proxied request instead of the upstream.
-pub fn proxy_failed(failure: ProxyFailure) {
-    PROXY_REQUESTS.at([failure.label()]).increment(1);
-}
-
-/// The body of an answer of the proxy's upstream failed.
-pub fn proxy_broken_off(error: &str) {
-    proxy_failed(ProxyFailure::BrokenOff);
-    proxy_unreachable(ProxyFailure::BrokenOff, error);
-}
-
-/// A request of this address was not sent to the proxy's upstream, because a bound of requests in flight is reached.
-pub fn proxy_refused(failure: ProxyFailure, ip: IpAddr) {
-    proxy_failed(failure);
-    let cause = failure.label();
-    const TEXT: &str = "too many requests to the proxy's upstream are in progress";
-    match failure {
-        ProxyFailure::ShareFull => info!(event = "proxy_refused", cause, %ip, "{TEXT}"),
-        _ => warn!(event = "proxy_refused", cause, %ip, "{TEXT}"),
-    }
-}
-
-/// A request to the proxy's upstream failed.
-pub fn proxy_unreachable(failure: ProxyFailure, error: &str) {
-    let cause = failure.label();
-    warn!(event = "proxy_failed", cause, error, "the proxy's upstream gave no valid answer");
-}
-
-/// A request to the proxy's upstream is sent again: the upstream had closed the connection before.
-pub fn proxy_retried() {
-    PROXY_RETRIES.get().increment(1);
 }

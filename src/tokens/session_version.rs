@@ -12,7 +12,7 @@ use crate::pickle;
 use crate::protocol::{Params, Template, TemplateContext, UserId};
 use crate::redis_link::{Commands, Needs, RedisFailure};
 use crate::telemetry;
-use crate::telemetry::credentials::SessionCheck;
+use crate::telemetry::jwts::SessionCheck;
 
 /// The check of `[jwt] session_version`, with a connection to the Redis that it names.
 #[derive(Clone)]
@@ -37,7 +37,7 @@ impl SessionVersions {
         claims: &Map<String, Value>,
     ) -> Result<(), CredentialRejection> {
         let outcome = self.compare(user_id, claims).await;
-        telemetry::credentials::session_checked(user_id, outcome);
+        telemetry::jwts::session_checked(user_id, outcome);
         match outcome {
             SessionCheck::NotClaimed | SessionCheck::NotKept | SessionCheck::Current => Ok(()),
             SessionCheck::MalformedClaim | SessionCheck::Over => {

@@ -20,9 +20,12 @@ use crate::telemetry::upstreams::RequestOutcome;
 
 mod celery;
 mod circuit;
+mod dialect;
 mod event;
+mod format;
 mod gate;
 mod http;
+mod json_values;
 mod message;
 mod ndjson;
 mod payload;
@@ -40,11 +43,12 @@ mod websocket;
 
 use celery::Celery;
 pub use celery::TaskEnd;
+pub use dialect::{Conclusion, Outcome};
 use gate::PendingRequest;
 pub use gate::{InFlightPermit, TaskPermit};
 use message::user_in_template;
 pub use message::{Message, QueueState, RelayError, SocketRequest};
-pub use reply::{Accepted, Reply, ReplyBroken, ReplySource};
+pub use reply::{Accepted, Reply, ReplyBroken, ReplyEvent, ReplySource};
 use response::RelayResponse;
 #[cfg(feature = "internals")]
 pub use response_reader::{ReadResponse, ResponseReader};
@@ -273,6 +277,17 @@ impl Upstreams {
         }
     }
 
+    /// Carries whole messages over a socket that the upstream called `name` has opened.
+    pub fn relay_messages(
+        &self,
+        name: &str,
+        opened: PassedUpstream,
+        max_message_bytes: usize,
+    ) -> UpstreamSocket {
+        let PassedUpstream { stream, in_flight, .. } = opened;
+        websocket::start(stream, max_message_bytes, self.relay_timeout(name), in_flight)
+    }
+
     /// Opens a socket of an upstream for a client whose own handshake is `handshake`.
     pub async fn pass(
         &self,
@@ -349,8 +364,7 @@ fn finish_http(
         }
         RelayResponse::Streaming(format, body) => {
             let in_flight = pending.accept(RequestOutcome::Streaming);
-            let deadline = deadline_after(config.max_reply);
-            let reply = Reply::new(body, format, deadline, in_flight, message);
+            let reply = Reply::new(body, format, config, in_flight, message);
             let reply = ReplySource::Stream(reply);
             Ok(Accepted { task_id: message.task_id.clone(), reply, task: None })
         }

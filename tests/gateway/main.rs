@@ -44,6 +44,7 @@ mod presence;
 mod proxy;
 mod proxy_answers;
 mod proxy_messages;
+mod raw_handshake;
 mod redis_acl;
 mod redis_reasons;
 mod redis_refusals;

@@ -156,7 +156,7 @@ async fn a_server_that_vanishes_is_an_internal_error() {
 }
 
 #[tokio::test]
-async fn without_a_server_the_client_is_closed_with_try_again_later() {
+async fn without_a_server_the_client_is_refused() {
     let refusing = Upstream::start(|_| super::rig::Reply::status(403)).await;
     let failing = Upstream::start(|_| super::rig::Reply::status(500)).await;
     let garbage = Upstream::sending(b"nonsense\r\n\r\n").await;
@@ -164,18 +164,18 @@ async fn without_a_server_the_client_is_closed_with_try_again_later() {
     let stopped = WebSocketServer::start().await;
     let stopped_addr = stopped.addr();
     drop(stopped);
-    for (name, addr) in [
-        ("refusing", refusing.addr()),
-        ("failing", failing.addr()),
-        ("garbage", garbage.addr()),
-        ("hanging", hanging.addr()),
-        ("unreachable", stopped_addr),
+    for (name, addr, code) in [
+        ("refusing", refusing.addr(), 4003),
+        ("failing", failing.addr(), 1013),
+        ("garbage", garbage.addr(), 1013),
+        ("hanging", hanging.addr(), 1013),
+        ("unreachable", stopped_addr, 1013),
     ] {
         let url = format!("ws://{addr}/");
         let lines = format!("kind = \"websocket\"\nurl = {url:?}\ntimeout = \"500ms\"");
         let gateway = Gateway::start(raw("ws://127.0.0.1:1").upstream("server", &lines)).await;
         let mut client = Client::open(gateway.addr(), "/raw/7", &[]).await;
-        assert_eq!(client.closed().await, Some(1013), "{name}");
+        assert_eq!(client.closed().await, Some(code), "{name}");
     }
 }
 

@@ -27,7 +27,7 @@ pub struct Route {
     /// The methods of requests that are no WebSocket handshakes and are passed on; empty = all.
     pub methods: Vec<Method>,
     pub protocol: Protocol,
-    /// Which `Host` the upstream of a pass route gets.
+    /// Which `Host` the WebSocket upstream of a raw or pass route gets.
     pub host: HostHeader,
     pub binary: Binary,
     /// The maximum size of a message; `usize::MAX` = not limited, which only [`Protocol::Pass`] allows.
@@ -47,6 +47,16 @@ pub struct Route {
     pub limits: RouteLimits,
     pub history: History,
     pub generations: Generations,
+}
+
+impl Route {
+    /// Whether the upstream opens its socket before the client gets its 101, with what the client asks for.
+    pub fn asks_upstream_first(&self) -> bool {
+        match self.protocol {
+            Protocol::Json => false,
+            Protocol::Raw | Protocol::Pass => self.upstream.is_some(),
+        }
+    }
 }
 
 /// `[[route]]` with `reply`: a path with a fixed answer.

@@ -81,7 +81,9 @@ const ROUTE_KEYS: &[(&str, &str, &str)] = &[
     ("max_message_chars", "max_message_chars = 77", "+++!---"),
     ("http", "http = \"upstream\"", "----+-+"),
     ("methods", "methods = [\"GET\"]", "------+"),
-    ("host", "host = \"upstream\"", "------+"),
+    // Each value is the default of some protocol, and accepted there.
+    ("host", "host = \"upstream\"", "----+++"),
+    ("host", "host = \"client\"", "+++++-+"),
     ("idle_ping", "idle_ping = \"7s\"", "+++++++"),
     ("pong_timeout", "pong_timeout = \"7s\"", "+++++++"),
     ("max_session", "max_session = \"7h\"", "+++++++"),

@@ -189,3 +189,6 @@ impl AuthorizeQuestion<'_> {
         serde_json::to_vec(&body).map(Bytes::from).map_err(|error| error.to_string())
     }
 }
+
+#[cfg(test)]
+mod tests;

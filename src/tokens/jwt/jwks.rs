@@ -150,17 +150,12 @@ impl Fetch {
         match source.fetch().await {
             Ok(fetched) => {
                 let keys = fetched.keys.len();
-                telemetry::credentials::jwks_fetched(
-                    &source.host,
-                    keys,
-                    fetched.skipped,
-                    began.elapsed(),
-                );
+                telemetry::jwts::jwks_fetched(&source.host, keys, fetched.skipped, began.elapsed());
                 let fetched_at = Some(Instant::now());
                 cached.store(Arc::new(CachedKeys { keys: fetched.keys, fetched_at }));
                 self.shared.fetch_state().failed = false;
             }
-            Err(reason) => telemetry::credentials::jwks_failed(&source.host, &reason),
+            Err(reason) => telemetry::jwts::jwks_failed(&source.host, &reason),
         }
     }
 }

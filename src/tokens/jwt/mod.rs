@@ -26,7 +26,7 @@ use self::keys::Key;
 use super::Identity;
 use crate::clock;
 use crate::telemetry;
-pub use crate::telemetry::credentials::{JwtClaim, JwtFailure, JwtRejection};
+pub use crate::telemetry::jwts::{JwtClaim, JwtFailure, JwtRejection};
 
 /// Verifies JWTs against configured keys and a JWKS. Cheap to clone, shared by all threads.
 #[derive(Clone)]
@@ -61,7 +61,7 @@ impl JwtVerifier {
     /// Returns the identity and the claims that it is made of.
     pub async fn verify(&self, token: &str) -> Result<(Identity, Claims), JwtFailure> {
         let outcome = self.0.verify_at(token, clock::unix_seconds()).await;
-        telemetry::credentials::jwt_verified(outcome.as_ref().map(|_| ()).map_err(|why| *why));
+        telemetry::jwts::verified(outcome.as_ref().map(|_| ()).map_err(|why| *why));
         outcome
     }
 }

@@ -18,7 +18,7 @@ use crate::config;
 use crate::redis_link::{Commands, Needs};
 use crate::shutdown::Shutdown;
 use crate::telemetry;
-pub use crate::telemetry::upstreams::TaskEnd;
+pub use crate::telemetry::celery::TaskEnd;
 
 mod state;
 
@@ -139,7 +139,7 @@ impl Inner {
                 }
                 Err(why) => {
                     if self.lock().remove(&asked.waiter).is_some() {
-                        telemetry::upstreams::celery_result_unreadable(&asked.task, why);
+                        telemetry::celery::result_unreadable(&asked.task, why);
                     }
                 }
             }
@@ -158,7 +158,7 @@ impl Inner {
         let Some(waiter) = waiting.get_mut(&asked.waiter) else { return };
         if !promised.is_empty() {
             let is_awaited = promised.len() <= waiter.promises_left;
-            telemetry::upstreams::celery_task_promised(&asked.task, promised.len(), is_awaited);
+            telemetry::celery::task_promised(&asked.task, promised.len(), is_awaited);
             if is_awaited {
                 waiter.promises_left -= promised.len();
                 waiter.tasks.extend(promised.iter().map(|task| task.as_str().into()));
@@ -169,7 +169,7 @@ impl Inner {
             return;
         }
         if let Some(waiter) = waiting.remove(&asked.waiter) {
-            telemetry::upstreams::celery_task_ended(end, &asked.waiter, exception);
+            telemetry::celery::task_ended(end, &asked.waiter, exception);
             // The waiter may have been dropped.
             let _ = waiter.sender.send(end);
         }

@@ -71,16 +71,14 @@ impl Tracker {
     /// Failures are logged and counted.
     pub fn add(&self, task: TrackedTask) {
         let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
-            return telemetry::upstreams::celery_task_not_tracked("too many ids are on their way");
+            return telemetry::celery::task_not_tracked("too many ids are on their way");
         };
         let tracker = self.clone();
         tokio::spawn(async move {
             match tracker.try_add(&task).await {
                 Ok(true) => {}
-                Ok(false) => {
-                    telemetry::upstreams::celery_task_not_tracked("others kept changing the key")
-                }
-                Err(failure) => telemetry::upstreams::celery_task_not_tracked(&failure.to_string()),
+                Ok(false) => telemetry::celery::task_not_tracked("others kept changing the key"),
+                Err(failure) => telemetry::celery::task_not_tracked(&failure.to_string()),
             }
             drop(permit);
         });

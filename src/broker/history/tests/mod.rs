@@ -114,6 +114,8 @@ on_both_engines! {
 }
 
 mod cancelled;
+mod on_memory_only;
+mod on_redis_only;
 
 async fn local<T>(test: impl Future<Output = T>) -> T {
     let deadline = Duration::from_secs(60);
@@ -279,64 +281,6 @@ async fn the_gateways_terminal_event_records_the_end(bench: Bench) {
     }
 }
 
-#[tokio::test(flavor = "current_thread")]
-async fn an_end_is_recorded_by_whichever_node_delivers_it() {
-    local(async {
-        let (bench, channel) = (Bench::redis().await, channel("long_1"));
-        let history = &bench.history;
-        let start = async |task| {
-            history.record_generation_start(&channel, task).await.unwrap();
-            bench.fill(&channel, 1).await.offset
-        };
-        let settle = async |task, offset| {
-            history.settle_generation(&channel, task, offset).await.unwrap();
-        };
-        let end = async |task| history.record_generation_end(&channel, task).await.unwrap();
-        let state = async |task| history.generation_state(&channel, task).await.unwrap().unwrap();
-        let seen = async || offsets(&bench.read(&channel, ReadFrom::Running).await);
-
-        let one = start("one").await;
-        assert_eq!(seen().await, [one]);
-        settle(None, one - 1).await;
-        assert_eq!(state("one").await.start, Some(one - 1), "that event came before it");
-        settle(None, one).await;
-        assert!(state("one").await.has_ended);
-        assert!(seen().await.is_empty());
-        settle(None, one).await;
-        end("one").await;
-        assert_eq!(
-            state("one").await,
-            GenerationState { start: None, has_ended: false, ..state("one").await }
-        );
-
-        // With two, only a task id tells which of them has ended.
-        let (one, two) = (start("one").await, start("two").await);
-        settle(None, two).await;
-        assert_eq!(seen().await, [one, two]);
-        settle(Some("one"), two).await;
-        assert_eq!(seen().await, [two]);
-        // Another node delivers the first one's end again, when its own node has recorded it.
-        end("one").await;
-        settle(None, two).await;
-        assert_eq!((seen().await, state("two").await.others), (vec![two], 1));
-        // An event that comes after the end of the one is not its own.
-        let later = bench.fill(&channel, 1).await.offset;
-        settle(None, later).await;
-        assert!(seen().await.is_empty() && state("two").await.has_ended);
-        // An id that is used again runs again.
-        let again = start("one").await;
-        end("two").await;
-        assert_eq!(seen().await, [again]);
-        end("one").await;
-        let running = bench.history.in_redis().unwrap().key(&channel, "running");
-        let mut exists = ::redis::cmd("EXISTS");
-        let commands = bench.history.in_redis().unwrap().commands();
-        let left: u64 = commands.query(exists.arg(running)).await.unwrap();
-        assert_eq!(left, 0);
-    })
-    .await;
-}
-
 async fn a_page_is_limited_in_bytes(bench: Bench) {
     let channel = channel("long_1");
     let json = format!("{{\"x\":\"{}\"}}", "y".repeat(100_000));
@@ -380,105 +324,5 @@ async fn a_client_that_missed_nothing_resumes_after_expiry(bench: Bench) {
             break;
         }
         next = bench.fill(&channel, 1).await;
-    }
-}
-
-#[tokio::test(flavor = "current_thread")]
-async fn memory_is_bounded_in_bytes() {
-    let bench = Bench::with_memory(MemoryHistory::new(100_000));
-    let json = format!("{{\"x\":\"{}\"}}", "y".repeat(1000));
-    let mut first = None;
-    for n in 0..500 {
-        let channel = channel(&format!("five_{n}"));
-        let position = bench.publish(&channel, &json).await.position.unwrap();
-        first.get_or_insert(position);
-    }
-    let oldest = bench.read(&channel("five_0"), at(first.unwrap(), 0)).await;
-    assert_eq!(oldest.after, None);
-    let newest = bench.read(&channel("five_499"), ReadFrom::Running).await;
-    assert_eq!(offsets(&bench.read(&channel("five_499"), at(newest.now, 0)).await), [1]);
-}
-
-#[tokio::test(flavor = "current_thread")]
-async fn empty_channels_are_bounded_and_cost_no_channel_its_publications() {
-    let memory = MemoryHistory::new(100_000);
-    let bench = Bench::with_memory(memory.clone());
-    let stored = bench.fill(&channel("five_0"), 5).await;
-    let brief = bench.fill(&channel("brief_0"), 5).await;
-    for n in 1..5000 {
-        bench.read(&channel(&format!("five_{n}")), ReadFrom::Running).await;
-    }
-    let is_kept = |n: usize| memory.extent(&channel(&format!("five_{n}"))).is_some();
-    assert_eq!(offsets(&bench.read(&channel("five_0"), at(stored, 0)).await), [1, 2, 3, 4, 5]);
-    let kept = (1..5000).filter(|n| is_kept(*n)).count();
-    assert!((10..=50).contains(&kept), "{kept} empty channels");
-    assert!(is_kept(4999), "the newest");
-    // A channel whose publications have expired is empty and keeps its epoch.
-    let path = channel("brief_0");
-    while memory.extent(&path).is_some_and(|extent| extent.kept > 0) {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    let (next, _) = (bench.fill(&path, 1).await, bench.fill(&channel("five_1"), 1).await);
-    assert_eq!(next, Position { offset: 6, ..brief });
-}
-
-#[tokio::test(flavor = "current_thread")]
-async fn a_history_that_lost_its_end_continues_under_another_epoch() {
-    let bench = Bench::redis().await;
-    let (_, commands) = bench.redis.as_ref().unwrap();
-    let channel = channel("five_1");
-    let last = bench.fill(&channel, 4).await;
-    // This is the state after a failover to a replica that was behind.
-    let mut rewind = ::redis::pipe();
-    rewind.cmd("XDEL").arg("tg:{five_1}:stream").arg("3-0").arg("4-0").ignore();
-    rewind.cmd("HSET").arg("tg:{five_1}:meta").arg("offset").arg(2).ignore();
-    let () = commands.pipeline(&rewind).await.unwrap();
-    bench.history.rotate_epoch(&channel, Position { offset: 2, ..last }).await.unwrap();
-    assert_eq!(bench.read(&channel, ReadFrom::Running).await.now.epoch, last.epoch);
-    bench.history.rotate_epoch(&channel, last).await.unwrap();
-    let page = bench.read(&channel, at(last, 2)).await;
-    assert_eq!(page.after, None);
-    assert_ne!(page.now.epoch, last.epoch);
-}
-
-#[tokio::test(flavor = "current_thread")]
-async fn an_evicted_key_makes_the_history_lost() {
-    let bench = Bench::redis().await;
-    let (_, commands) = bench.redis.as_ref().unwrap();
-    let channel = channel("five_1");
-    for part in ["stream", "meta"] {
-        let last = bench.fill(&channel, 3).await;
-        let mut evict = ::redis::cmd("DEL");
-        evict.arg(format!("tg:{{five_1}}:{part}"));
-        let () = commands.query(&evict).await.unwrap();
-        assert_eq!(bench.read(&channel, at(last, 1)).await.after, None, "{part}");
-        let next = bench.fill(&channel, 1).await;
-        let page = bench.read(&channel, at(next, next.offset - 1)).await;
-        assert_eq!(offsets(&page), [next.offset], "{part}");
-    }
-}
-
-/// On a cluster a script may only touch keys of one slot.
-#[tokio::test(flavor = "current_thread")]
-async fn the_keys_of_a_channel_share_a_cluster_slot() {
-    let (_server, cluster) = RedisServer::start_cluster().await;
-    let publisher = Publisher::redis(cluster.clone(), "tg:", config(), 1 << 20);
-    let channel = channel("five_1");
-    let once = PublishOnce { key: "k".to_owned(), number: 1, ttl: TTL, unless: None };
-    let published = publisher.publish(&channel, "{}".into(), Some(&once)).await.unwrap();
-    let history = publisher.history();
-    history.record_generation_start(&channel, "t").await.unwrap();
-    let cancellation = Some(Cancellation { unnamed: None });
-    publisher.end_generation(&channel, &terminal_event("t", cancellation)).await.unwrap();
-    let event = r#"{"event":"chunk","task_id":"t"}"#;
-    assert!(publisher.publish(&channel, event.into(), None).await.unwrap().refused);
-    let page = history.read(&channel, at(published.position.unwrap(), 0)).await.unwrap();
-    assert_eq!(offsets(&page), [1, 2]);
-    let slot = async |key: &str| -> i64 {
-        cluster.query(::redis::cmd("CLUSTER").arg("KEYSLOT").arg(key)).await.unwrap()
-    };
-    let own = slot("five_1").await;
-    for part in ["stream", "meta", "running", "once:k", "once:end:t"] {
-        assert_eq!(slot(&format!("tg:{{five_1}}:{part}")).await, own);
     }
 }

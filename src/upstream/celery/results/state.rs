@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::telemetry::upstreams::{TaskEnd, UnreadableResult};
+use crate::telemetry::celery::{TaskEnd, UnreadableResult};
 
 /// The most tasks whose promises one result is read for.
 pub(super) const MAX_PROMISED: usize = 64;

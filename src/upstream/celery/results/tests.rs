@@ -1,6 +1,6 @@
 use super::state::read;
 use super::*;
-use crate::telemetry::upstreams::UnreadableResult;
+use crate::telemetry::celery::UnreadableResult;
 
 #[test]
 fn states_are_read() {
