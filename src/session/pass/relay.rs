@@ -159,15 +159,13 @@ impl Relay {
             self.start_timer(STALL_TIMEOUT);
             return Asked::NotYet;
         }
-        BUFFER.with_borrow_mut(|buffer| {
-            match socket.poll_input(cx, &mut buffer[MAX_KEPT..]) {
-                Poll::Pending => Asked::InVain,
-                Poll::Ready(0) => Asked::Ended,
-                Poll::Ready(length) => {
-                    let start = MAX_KEPT - self.from_client.restore(&mut buffer[..MAX_KEPT]);
-                    self.client_bytes(cx, &mut buffer[start..MAX_KEPT + length]);
-                    Asked::Answered
-                }
+        BUFFER.with_borrow_mut(|buffer| match socket.poll_input(cx, &mut buffer[MAX_KEPT..]) {
+            Poll::Pending => Asked::InVain,
+            Poll::Ready(0) => Asked::Ended,
+            Poll::Ready(length) => {
+                let start = MAX_KEPT - self.from_client.restore(&mut buffer[..MAX_KEPT]);
+                self.client_bytes(cx, &mut buffer[start..MAX_KEPT + length]);
+                Asked::Answered
             }
         })
     }
