@@ -60,7 +60,7 @@ pub use shared::SharedUpstreams;
 use shared::{Transport, Upstream};
 pub use websocket::{
     ClientHandshake, FromUpstream, PassRefusal, PassedUpstream, SocketMessage, UpstreamReceiver,
-    UpstreamSender, UpstreamSocket, UpstreamStream, is_of_handshake,
+    UpstreamSender, UpstreamSocket, is_of_handshake,
 };
 
 /// The upstreams as one worker thread uses them: connection pools are the thread's own, limits and circuit
