@@ -5,6 +5,7 @@ use toml::Value;
 use super::celery::celery;
 use super::engine::engine_url;
 use super::kinds::{self, Kind, choice, words};
+use super::request::request;
 use super::section::Section;
 use super::{
     Balance, Circuit, Engine, HttpUpstream, OnDisconnect, Publish, RedisQueue, Upstream,
@@ -202,8 +203,10 @@ fn http(s: &mut Section<'_>) -> Option<HttpUpstream> {
     let urls = urls(
         s,
         kinds::HTTP_TEMPLATE,
-        "Where messages are posted. {names} of the route's path, {user_id} and {channel} are filled, after the host.",
+        "Where messages are sent. {names} of the route's path, {user_id}, {channel}, {message}, {message_id}, {task_id}, \
+         {username} and {connection_id} are filled percent-encoded, after the host.",
     );
+    let request = request(s);
     let max_reply = s.key(
         "max_reply",
         kinds::POSITIVE_DURATION,
@@ -244,6 +247,7 @@ fn http(s: &mut Section<'_>) -> Option<HttpUpstream> {
     );
     Some(HttpUpstream {
         urls: urls?,
+        request: request?,
         max_reply: max_reply?,
         on_disconnect: on_disconnect?,
         dialect: dialect?,

@@ -20,9 +20,11 @@ use crate::telemetry::upstreams::RequestOutcome;
 
 mod celery;
 mod circuit;
+mod client_json;
 mod dialect;
 mod event;
 mod format;
+mod forwarded;
 mod gate;
 mod http;
 mod json_values;
@@ -38,6 +40,7 @@ mod response;
 mod response_reader;
 mod shared;
 pub mod signature;
+mod template;
 #[cfg(test)]
 mod tests;
 mod websocket;
@@ -45,6 +48,7 @@ mod websocket;
 use celery::Celery;
 pub use celery::TaskEnd;
 pub use dialect::{Conclusion, Outcome};
+pub use forwarded::{Forwarded, TooLarge};
 use gate::PendingRequest;
 pub use gate::{InFlightPermit, TaskPermit};
 use message::user_in_template;
@@ -59,7 +63,7 @@ pub use shared::SharedUpstreams;
 use shared::{Transport, Upstream};
 pub use websocket::{
     ClientHandshake, FromUpstream, PassRefusal, PassedUpstream, SocketMessage, UpstreamReceiver,
-    UpstreamSender, UpstreamSocket, UpstreamStream, is_of_handshake,
+    UpstreamSender, UpstreamSocket, is_of_handshake,
 };
 
 /// The upstreams as one worker thread uses them: connection pools are the thread's own, limits and circuit
@@ -328,15 +332,19 @@ async fn relay_http(
     message: &Message,
 ) -> Result<Accepted, RelayError> {
     let Upstream { gate, .. } = upstream;
-    // A message whose values have no place in the URL is not a failure of the upstream.
-    let urls = config.urls.iter().map(|url| http::url(url, message));
-    let urls: Vec<Uri> = urls.collect::<Result<_, _>>().map_err(|_| {
+    // A message whose values have no place in the URL or in the body is not a failure of the upstream.
+    let not_sent = |text: String| {
         gate.metrics.request_not_sent(message.log_fields(), RequestOutcome::Rejected);
-        RelayError::Rejected(UNFIT_FOR_URL.to_owned())
-    })?;
+        RelayError::Rejected(text)
+    };
+    let urls = config.urls.iter().map(|url| http::url(url, message));
+    let urls: Result<Vec<Uri>, _> = urls.collect();
+    let urls = urls.map_err(|_| not_sent(UNFIT_FOR_URL.to_owned()))?;
+    let body = http::body(&config.request, message).map_err(not_sent)?;
     let mut pending = gate.enter(message.log_fields(), &message.sender)?;
     let deadline = deadline_after(upstream.config.timeout);
-    let relay = http::Relay { client, config, metrics: &gate.metrics, message, urls, deadline };
+    let metrics = &gate.metrics;
+    let relay = http::Relay { client, config, metrics, message, urls, body, deadline };
     let response = relay.run(&mut pending).await;
     finish_http(pending, response, message, config)
 }

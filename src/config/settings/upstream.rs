@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{CeleryUpstream, RedisUrl, Secret};
+use super::{CeleryUpstream, HttpRequest, RedisUrl, Secret};
 use crate::protocol::{Dialect, Template};
 
 /// `[upstream.NAME]`.
@@ -60,6 +60,7 @@ pub enum UpstreamKind {
 pub struct HttpUpstream {
     /// `http` or `https`, at least one; placeholders are filled percent-encoded.
     pub urls: Vec<Template>,
+    pub request: HttpRequest,
     /// The longest time that a streamed reply may last.
     pub max_reply: Duration,
     /// What happens to a streamed reply when its client disconnects.
