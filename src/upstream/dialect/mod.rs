@@ -8,6 +8,7 @@
 
 mod escaped;
 mod failure;
+mod faults;
 mod item;
 mod openai_chat;
 mod publication;
