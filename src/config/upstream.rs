@@ -7,10 +7,10 @@ use super::engine::engine_url;
 use super::kinds::{self, Kind, choice, words};
 use super::section::Section;
 use super::{
-    Balance, Circuit, Engine, HttpUpstream, OnDisconnect, RedisQueue, Upstream, UpstreamKind,
-    WebSocketUpstream,
+    Balance, Circuit, Engine, HttpUpstream, OnDisconnect, Publish, RedisQueue, Upstream,
+    UpstreamKind, WebSocketUpstream,
 };
-use crate::protocol::Template;
+use crate::protocol::{Dialect, Template};
 
 /// What `max_len_per_user` means for every queue.
 pub(super) const MAX_LEN_PER_USER: &str = "Messages of one user, or of the anonymous clients of one address, whose \
@@ -51,6 +51,21 @@ pub(super) const MAX_URLS: usize = 64;
 
 const ON_DISCONNECT: Kind<OnDisconnect> = words(r#""continue" or "cancel""#, |value| {
     choice(value, &[("continue", OnDisconnect::Continue), ("cancel", OnDisconnect::Cancel)])
+});
+
+const DIALECT: Kind<Dialect> = words(
+    r#""events", "openai-chat", "openai-responses", "anthropic", "gemini", "ollama", "ai-sdk", "ag-ui", "langgraph" or "auto""#,
+    |value| {
+        Dialect::ALL
+            .iter()
+            .find(|dialect| value.as_str() == Some(dialect.label()))
+            .copied()
+            .ok_or(kinds::ValueError::WrongKind)
+    },
+);
+
+const PUBLISH: Kind<Publish> = words(r#""events" or "native""#, |value| {
+    choice(value, &[("events", Publish::Events), ("native", Publish::Native)])
 });
 
 /// A queue without a Redis URL uses that of `engine`, which is `None` if it has mistakes of its own.
@@ -189,6 +204,20 @@ fn http(s: &mut Section<'_>) -> Option<HttpUpstream> {
         "continue",
         "What happens to a streamed reply when its client disconnects.",
     );
+    let dialect = s.key(
+        "dialect",
+        DIALECT,
+        "events",
+        "The API whose format streamed replies have. \"events\": events of the upstream's own, published as they are. \
+         \"auto\": found out for each reply.",
+    );
+    let publish = s.key(
+        "publish",
+        PUBLISH,
+        "events",
+        "What is published of a dialect's stream. \"events\": chunk, reasoning, tool_call, tool_result, usage. \
+         \"native\": each object of the API as it is.",
+    );
     let retries = s.key(
         "retries",
         kinds::RETRIES,
@@ -205,6 +234,8 @@ fn http(s: &mut Section<'_>) -> Option<HttpUpstream> {
         urls: urls?,
         max_reply: max_reply?,
         on_disconnect: on_disconnect?,
+        dialect: dialect?,
+        publish: publish?,
         retries: retries?,
         signing_secret: signing_secret?,
     })

@@ -7,6 +7,7 @@ mod client_address;
 mod client_frame;
 mod client_network;
 mod close;
+mod dialect;
 mod error;
 mod event_members;
 mod event_name;
@@ -43,6 +44,7 @@ pub use client_network::ClientNetwork;
 #[cfg(any(test, feature = "internals"))]
 pub use close::ClientAction;
 pub use close::{CloseReason, is_valid_close_code};
+pub use dialect::Dialect;
 pub use error::{ErrorCode, ErrorEvent};
 pub use event_members::{EventMembers, with_task_id};
 pub use event_name::EventName;
@@ -53,7 +55,7 @@ pub use events::{
 pub use header_list::{header_has_token, header_list};
 pub use identity_headers::{is_identity_header, remove_identity_headers};
 pub use ids::{ConnectionId, UserId, random_hex};
-pub use json::{has_lone_surrogate, json_members, json_text, strip_bom};
+pub use json::{has_lone_surrogate, json_members, json_text, pair_surrogates, strip_bom};
 pub(crate) use label::label_enum;
 pub use names::{ChannelName, ChannelPattern, InvalidChannel, ReservedChannels};
 pub use origin::{Origin, OriginPattern, OriginTag};

@@ -56,7 +56,10 @@ enum Attempt {
 impl Relay<'_> {
     pub async fn run(&self, pending: &mut PendingRequest<'_>) -> RelayResponse {
         match self.send_with_retries(pending).await {
-            Ok(response) => response::read(response, self.deadline, self.metrics).await,
+            Ok(response) => {
+                let dialect = self.config.dialect;
+                response::read(response, dialect, self.deadline, self.metrics).await
+            }
             Err((error, reason)) => RelayResponse::Refused(error, reason),
         }
     }

@@ -20,9 +20,12 @@ use crate::telemetry::upstreams::RequestOutcome;
 
 mod celery;
 mod circuit;
+mod dialect;
 mod event;
+mod format;
 mod gate;
 mod http;
+mod json_values;
 mod message;
 mod ndjson;
 mod payload;
@@ -40,11 +43,12 @@ mod websocket;
 
 use celery::Celery;
 pub use celery::TaskEnd;
+pub use dialect::{Conclusion, Outcome};
 use gate::PendingRequest;
 pub use gate::{InFlightPermit, TaskPermit};
 use message::user_in_template;
 pub use message::{Message, QueueState, RelayError, SocketRequest};
-pub use reply::{Accepted, Reply, ReplyBroken, ReplySource};
+pub use reply::{Accepted, Reply, ReplyBroken, ReplyEvent, ReplySource};
 use response::RelayResponse;
 #[cfg(feature = "internals")]
 pub use response_reader::{ReadResponse, ResponseReader};
@@ -360,8 +364,7 @@ fn finish_http(
         }
         RelayResponse::Streaming(format, body) => {
             let in_flight = pending.accept(RequestOutcome::Streaming);
-            let deadline = deadline_after(config.max_reply);
-            let reply = Reply::new(body, format, deadline, in_flight, message);
+            let reply = Reply::new(body, format, config, in_flight, message);
             let reply = ReplySource::Stream(reply);
             Ok(Accepted { task_id: message.task_id.clone(), reply, task: None })
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{CeleryUpstream, RedisUrl, Secret};
-use crate::protocol::Template;
+use crate::protocol::{Dialect, Template};
 
 /// `[upstream.NAME]`.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,11 +63,23 @@ pub struct HttpUpstream {
     pub max_reply: Duration,
     /// What happens to a streamed reply when its client disconnects.
     pub on_disconnect: OnDisconnect,
+    /// The format of streamed replies.
+    pub dialect: Dialect,
+    /// What is published of a dialect's stream.
+    pub publish: Publish,
     /// The number of attempts after the first. Only requests that cannot have been received, and responses
     /// 502, 503 and 504, are retried.
     pub retries: u32,
     /// The secret that bodies are signed with; `None` = not signed.
     pub signing_secret: Option<Secret>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Publish {
+    /// The gateway's events, the same for every dialect.
+    Events,
+    /// The objects of the upstream as they are.
+    Native,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,7 +7,9 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 
 use super::*;
-use crate::protocol::{ConnectionId, Params, PathPattern, RequestId, SenderKey, Template, UserId};
+use crate::protocol::{
+    ConnectionId, Dialect, Params, PathPattern, RequestId, SenderKey, Template, UserId,
+};
 use crate::shutdown::Shutdown;
 
 impl ReplySource {
@@ -39,6 +41,8 @@ fn http_to(url: &str) -> config::HttpUpstream {
         urls: vec![Template::parse(url).unwrap()],
         max_reply: LONG,
         on_disconnect: config::OnDisconnect::Continue,
+        dialect: Dialect::Events,
+        publish: config::Publish::Events,
         retries: 0,
         signing_secret: None,
     }
