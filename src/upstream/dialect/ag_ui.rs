@@ -92,7 +92,10 @@ impl Reader for AgUi {
         self.end_chunked_call(&read, sink);
         let is_text = matches!(
             kind,
-            "TEXT_MESSAGE_START" | "TEXT_MESSAGE_CONTENT" | "TEXT_MESSAGE_CHUNK" | "TEXT_MESSAGE_END"
+            "TEXT_MESSAGE_START"
+                | "TEXT_MESSAGE_CONTENT"
+                | "TEXT_MESSAGE_CHUNK"
+                | "TEXT_MESSAGE_END"
         );
         if is_text && self.is_foreign(&read) {
             sink(Item::Native);

@@ -1,4 +1,4 @@
-//! The UI message stream of the AI SDK, version 1.
+//! The UI message stream of the AI SDK, version 1. The older data stream is read by [`AiSdkData`].
 //!
 //! The proof of the end: `finish`. `[DONE]` is none, because it is also written after an error and when the stream has
 //! stopped. The protocol has no usage; routes put it into the metadata of the message.
@@ -6,6 +6,7 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::ai_sdk_data::AiSdkData;
 use super::ai_sdk_usage::usage;
 use super::escaped::{Escaped, Text};
 use super::item::{
@@ -16,6 +17,8 @@ use super::{Event, Reader, Sink, parse};
 #[derive(Default)]
 pub(super) struct AiSdk {
     progress: Option<Progress>,
+    /// The reader of a data stream, whose events have names, once one has come.
+    data: Option<AiSdkData>,
 }
 
 #[derive(Deserialize)]
@@ -47,6 +50,9 @@ struct Chunk<'a> {
 
 impl Reader for AiSdk {
     fn read(&mut self, event: Event<'_>, sink: &mut Sink<'_>) -> Result<Progress, NotJson> {
+        if AiSdkData::is_code(event.name) {
+            return self.data.get_or_insert_default().read(event, sink);
+        }
         let Some(chunk) = parse::<Chunk<'_>>(event.data)? else {
             sink(Item::Unknown);
             return Ok(self.progress());

@@ -10,7 +10,7 @@ use super::escaped::{Escaped, Text};
 use super::item::{
     CallKey, Delta, End, Failure, FinishReason, Item, NotJson, Progress, ToolResult,
 };
-use super::{Event, Reader, Sink, parse};
+use super::{Event, Reader, Sink, parse, parse_value};
 
 #[derive(Default)]
 pub(super) struct AiSdkData {
@@ -55,7 +55,7 @@ struct Nested<'a> {
 
 impl Reader for AiSdkData {
     fn read(&mut self, event: Event<'_>, sink: &mut Sink<'_>) -> Result<Progress, NotJson> {
-        let Some(json) = parse::<&RawValue>(event.data)? else { return Err(NotJson) };
+        let Some(json) = parse_value::<&RawValue>(event.data)? else { return Err(NotJson) };
         match event.name {
             "0" => read_text(json, Item::Text, sink),
             "g" => read_text(json, Item::Reasoning, sink),
@@ -91,6 +91,11 @@ impl Reader for AiSdkData {
 }
 
 impl AiSdkData {
+    /// Whether a name is the code of a line: a character, or one of assistant-ui's own.
+    pub fn is_code(name: &str) -> bool {
+        name.len() == 1 || name.starts_with("aui-")
+    }
+
     fn finish(&mut self, data: &str, sink: &mut Sink<'_>) {
         self.progress = Some(Progress::Over);
         let Ok(Some(finish)) = parse::<Finish<'_>>(data) else {

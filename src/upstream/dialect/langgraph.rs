@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use super::escaped::Escaped;
 use super::item::{CallKey, Delta, End, FinishReason, Item, NotJson, Progress, ToolResult, Usage};
 use super::langchain::{self, From, Message, PieceKind};
-use super::{Event, Reader, Sink, parse};
+use super::{Event, Reader, Sink, parse, parse_value};
 
 /// The most messages of which something is known; an older one is forgotten.
 const MAX_MESSAGES: usize = 256;
@@ -28,6 +28,8 @@ const MAX_ARGUMENT_BYTES: usize = 64 * 1024;
 pub(super) struct LangGraph {
     /// Whether an event has come that proves this to be a run.
     has_begun: bool,
+    /// Whether this is a stream of LangServe, whose end is always written.
+    has_own_end: bool,
     messages: VecDeque<MessageState>,
     /// The number of messages so far.
     count: u64,
@@ -89,7 +91,10 @@ impl Reader for LangGraph {
             }
             "messages/partial" => self.read_list(event, false, sink)?,
             "messages/complete" => self.read_list(event, true, sink)?,
-            "data" => self.read_data(event, sink)?,
+            "data" => {
+                self.read_data(event, sink)?;
+                self.has_own_end = true;
+            }
             "values" | "updates" => {
                 self.read_interrupt(event)?;
                 sink(Item::Native);
@@ -103,8 +108,8 @@ impl Reader for LangGraph {
         Ok(Progress::Running)
     }
 
-    fn finish(&mut self, sink: &mut Sink<'_>) -> Progress {
-        if !self.has_begun {
+    fn end_body(&mut self, sink: &mut Sink<'_>) -> Progress {
+        if !self.has_begun || self.has_own_end {
             return Progress::Running;
         }
         self.end(sink);
@@ -129,7 +134,7 @@ impl LangGraph {
 
     /// Reads a part of a message, and where in the graph it comes from.
     fn read_tuple(&mut self, event: Event<'_>, sink: &mut Sink<'_>) -> Result<(), NotJson> {
-        match parse::<(Message<'_>, IgnoredAny)>(event.data)? {
+        match parse_value::<(Message<'_>, IgnoredAny)>(event.data)? {
             Some((message, _)) if message.is_message() => {
                 self.read_message(&message, Mode::Deltas, sink);
             }
@@ -144,7 +149,7 @@ impl LangGraph {
         is_complete: bool,
         sink: &mut Sink<'_>,
     ) -> Result<(), NotJson> {
-        let Some(messages) = parse::<Vec<Message<'_>>>(event.data)? else {
+        let Some(messages) = parse_value::<Vec<Message<'_>>>(event.data)? else {
             sink(Item::Unknown);
             return Ok(());
         };
@@ -166,7 +171,7 @@ impl LangGraph {
 
     /// Reads LangServe's output: a text, a message, or whatever the chain returns.
     fn read_data(&mut self, event: Event<'_>, sink: &mut Sink<'_>) -> Result<(), NotJson> {
-        let Some(json) = parse::<&RawValue>(event.data)? else { return Err(NotJson) };
+        let Some(json) = parse_value::<&RawValue>(event.data)? else { return Err(NotJson) };
         if let Some(text) = Escaped::of_string(json) {
             sink(Item::Text(Delta::new(text)));
             return Ok(());
@@ -327,7 +332,8 @@ impl MessageState {
             if self.ended.iter().any(|ended| ended == id) {
                 continue;
             }
-            let whole = call.args.map(RawValue::get).filter(|args| args.len() <= MAX_ARGUMENT_BYTES);
+            let whole =
+                call.args.map(RawValue::get).filter(|args| args.len() <= MAX_ARGUMENT_BYTES);
             let whole = whole.map(str::to_owned);
             if let Some(open) = self.calls.iter_mut().find(|open| open.index == index) {
                 open.whole = whole.or(open.whole.take());
