@@ -5,6 +5,7 @@
 //! more memory than the parser's bound.
 
 use bytes::{Buf, Bytes};
+use serde::de::IgnoredAny;
 
 /// The byte order mark that a stream may begin with.
 const BOM: &[u8] = b"\xef\xbb\xbf";
@@ -12,7 +13,9 @@ const BOM: &[u8] = b"\xef\xbb\xbf";
 /// A longer line buffer is not kept for the next line.
 const MAX_KEPT_LINE_BYTES: usize = 64 * 1024;
 
-/// An event with data; blocks without data are no events.
+/// An event with data or a name; other blocks are no events.
+///
+/// To a browser a block without data is none either, but some servers end a stream with a name alone.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct SseEvent {
     /// The `event` field; empty if there was none.
@@ -21,6 +24,14 @@ pub struct SseEvent {
     pub id: String,
     /// Should be UTF-8, which is for the caller to check.
     pub data: Vec<u8>,
+    /// The data is JSON that was written into the stream without being an event of it.
+    pub is_bare: bool,
+}
+
+/// What a line is.
+enum Field {
+    Known,
+    Other,
 }
 
 /// An event is larger than the parser's bound.
@@ -36,6 +47,8 @@ pub struct SseParser {
     data: Vec<u8>,
     name: Vec<u8>,
     id: Vec<u8>,
+    /// JSON that is no field of an event, whose end has not come.
+    bare: Vec<u8>,
     /// The last line ended with CR: an LF that follows belongs to it.
     after_cr: bool,
     /// The first line, which may start with a byte order mark, has ended.
@@ -50,6 +63,7 @@ impl SseParser {
             data: Vec::new(),
             name: Vec::new(),
             id: Vec::new(),
+            bare: Vec::new(),
             after_cr: false,
             is_past_first_line: false,
         }
@@ -79,16 +93,18 @@ impl SseParser {
         Ok(None)
     }
 
-    /// Returns the data of an event that the end of the stream cut off; `None` = it ended between events.
-    pub fn take_unfinished(&mut self) -> Option<Vec<u8>> {
-        if !self.line.is_empty() {
-            self.end_line();
+    /// Returns an event that the end of the stream cut off; `None` = it ended between events.
+    pub fn take_unfinished(&mut self) -> Option<SseEvent> {
+        if !self.line.is_empty()
+            && let Some(event) = self.end_line()
+        {
+            return Some(event);
         }
-        (!self.data.is_empty()).then(|| self.take_event().data)
+        self.end_block()
     }
 
     fn size(&self) -> usize {
-        self.line.len() + self.data.len() + self.name.len() + self.id.len()
+        self.line.len() + self.data.len() + self.name.len() + self.id.len() + self.bare.len()
     }
 
     fn end_line(&mut self) -> Option<SseEvent> {
@@ -101,16 +117,51 @@ impl SseParser {
         if text.is_empty() {
             return self.end_block();
         }
-        self.add_field(text);
+        let bare = match self.add_field(text) {
+            Field::Known => None,
+            Field::Other => self.add_bare(text),
+        };
         if line.capacity() <= MAX_KEPT_LINE_BYTES {
             self.line = line;
             self.line.clear();
         }
-        None
+        bare
+    }
+
+    /// Adds a line to a JSON value that begins at the start of a line, as some servers write an error into the stream.
+    /// Returns it when it is whole: on one line, or with a brace or bracket at the start of its last line.
+    fn add_bare(&mut self, line: &[u8]) -> Option<SseEvent> {
+        let is_first = self.bare.is_empty();
+        if is_first && !matches!(line.first(), Some(b'{' | b'[')) {
+            return None;
+        }
+        self.bare.extend_from_slice(line);
+        self.bare.push(b'\n');
+        let may_end = match is_first {
+            true => matches!(line.trim_ascii_end().last(), Some(b'}' | b']')),
+            false => matches!(line.first(), Some(b'}' | b']')),
+        };
+        if !may_end {
+            return None;
+        }
+        let value = self.take_bare();
+        if value.is_none() && is_first {
+            self.bare.extend_from_slice(line);
+            self.bare.push(b'\n');
+        }
+        value
+    }
+
+    /// `None` if what there is of it is not JSON, which is then dropped.
+    fn take_bare(&mut self) -> Option<SseEvent> {
+        let mut data = std::mem::take(&mut self.bare);
+        data.pop();
+        let is_json = serde_json::from_slice::<IgnoredAny>(&data).is_ok();
+        is_json.then(|| SseEvent { data, is_bare: true, ..SseEvent::default() })
     }
 
     /// A comment is a field without a name.
-    fn add_field(&mut self, line: &[u8]) {
+    fn add_field(&mut self, line: &[u8]) -> Field {
         let colon = line.iter().position(|b| *b == b':');
         let (name, value) = match colon {
             Some(at) => (&line[..at], &line[at + 1..]),
@@ -124,16 +175,18 @@ impl SseParser {
             }
             b"event" => self.name = value.to_vec(),
             b"id" => self.id = value.to_vec(),
-            _ => {}
+            b"" | b"retry" => {}
+            _ => return Field::Other,
         }
+        Field::Known
     }
 
     fn end_block(&mut self) -> Option<SseEvent> {
-        if self.data.is_empty() {
-            self.name.clear();
+        if self.data.is_empty() && self.name.is_empty() {
             self.id.clear();
-            return None;
+            return self.take_bare();
         }
+        self.bare.clear();
         Some(self.take_event())
     }
 
@@ -141,7 +194,7 @@ impl SseParser {
         let (name, id) = (std::mem::take(&mut self.name), std::mem::take(&mut self.id));
         let mut data = std::mem::take(&mut self.data);
         data.pop();
-        SseEvent { name: to_text(name), id: to_text(id), data }
+        SseEvent { name: to_text(name), id: to_text(id), data, is_bare: false }
     }
 }
 

@@ -32,6 +32,7 @@ mod raw_value;
 mod redis_url;
 #[cfg(test)]
 mod reference;
+mod request;
 mod reserved;
 mod route;
 mod secret;
@@ -43,6 +44,7 @@ mod shared;
 mod tests;
 mod unused;
 mod upstream;
+mod value_template;
 mod values;
 
 pub use effective::{REDACTED, Setting, Source};

@@ -99,13 +99,12 @@ fn route(
         PLAIN_REQUESTS,
         match protocol {
             Some(Protocol::Pass) if !has_proxy => "upstream",
-            Some(Protocol::Raw | Protocol::Pass) => "proxy",
-            _ => "off",
+            _ => "proxy",
         },
-        "Requests of this path that are no WebSocket handshakes. \"off\": 426. \"proxy\": to [proxy], like those without a \
-         route; 426 if it has no upstream; the default of raw and pass routes. \"upstream\": to the route's own WebSocket \
-         upstream, by HTTP, after the checks of origin, credentials (no connection tokens) and authorization; the default \
-         of pass routes without a [proxy] upstream.",
+        "Requests of this path that are no WebSocket handshakes. \"proxy\": to [proxy], like those without a route; 426 if \
+         it has no upstream. \"upstream\": to the route's own WebSocket upstream, by HTTP, after the checks of origin, \
+         credentials (no connection tokens) and authorization; the default of pass routes without a [proxy] upstream. \
+         \"off\": 426.",
     );
     let methods = s.list(
         "methods",
@@ -131,7 +130,7 @@ fn route(
         kinds::OPTIONAL_SIZE,
         defaults.max_message_bytes,
         "Maximum size of a message, over all fragments; beyond it the socket is closed with 1009. 0 = no limit (pass \
-         routes only). The default of raw routes is 1MiB, that of pass routes 64MiB.",
+         routes only). The default of pass routes is 64MiB.",
     );
     let max_message_chars = s.key(
         "max_message_chars",

@@ -9,6 +9,7 @@ use toml::Value;
 use super::checks::{Routes, Upstreams, numbered};
 use super::section::{Section, Written};
 use super::{AuthSource, Concurrent, PlainRequests, Protocol, Route, Upstream, UpstreamKind};
+use crate::protocol::Dialect;
 
 /// What happens to the messages of a route's clients.
 #[derive(Clone, Copy, PartialEq)]
@@ -284,6 +285,9 @@ fn reason_in_upstream(upstream: &Upstream, key: &Key<'_>) -> Option<&'static str
         ("balance", _) if upstream.urls().len() == 1 => {
             Some("there is one URL only; remove it, or write several urls")
         }
+        ("publish", UpstreamKind::Http(http)) if http.dialect == Dialect::Events => Some(
+            "the events of this upstream are published as they are; remove it, or write dialect",
+        ),
         ("result_keyprefix", UpstreamKind::Celery(celery)) if celery.results.is_none() => {
             Some("results are not read; remove it, or write result_backend_url")
         }

@@ -5,12 +5,13 @@ use toml::Value;
 use super::celery::celery;
 use super::engine::engine_url;
 use super::kinds::{self, Kind, choice, words};
+use super::request::request;
 use super::section::Section;
 use super::{
-    Balance, Circuit, Engine, HttpUpstream, OnDisconnect, RedisQueue, Upstream, UpstreamKind,
-    WebSocketUpstream,
+    Balance, Circuit, Engine, HttpUpstream, OnDisconnect, Publish, RedisQueue, Upstream,
+    UpstreamKind, WebSocketUpstream,
 };
-use crate::protocol::Template;
+use crate::protocol::{Dialect, Template};
 
 /// What `max_len_per_user` means for every queue.
 pub(super) const MAX_LEN_PER_USER: &str = "Messages of one user, or of the anonymous clients of one address, whose \
@@ -51,6 +52,21 @@ pub(super) const MAX_URLS: usize = 64;
 
 const ON_DISCONNECT: Kind<OnDisconnect> = words(r#""continue" or "cancel""#, |value| {
     choice(value, &[("continue", OnDisconnect::Continue), ("cancel", OnDisconnect::Cancel)])
+});
+
+const DIALECT: Kind<Dialect> = words(
+    r#""events", "openai-chat", "openai-responses", "anthropic", "gemini", "ollama", "ai-sdk", "ag-ui", "langgraph" or "auto""#,
+    |value| {
+        Dialect::ALL
+            .iter()
+            .find(|dialect| value.as_str() == Some(dialect.label()))
+            .copied()
+            .ok_or(kinds::ValueError::WrongKind)
+    },
+);
+
+const PUBLISH: Kind<Publish> = words(r#""events" or "native""#, |value| {
+    choice(value, &[("events", Publish::Events), ("native", Publish::Native)])
 });
 
 /// A queue without a Redis URL uses that of `engine`, which is `None` if it has mistakes of its own.
@@ -175,8 +191,10 @@ fn http(s: &mut Section<'_>) -> Option<HttpUpstream> {
     let urls = urls(
         s,
         kinds::HTTP_TEMPLATE,
-        "Where messages are posted. {names} of the route's path, {user_id} and {channel} are filled, after the host.",
+        "Where messages are sent. {names} of the route's path, {user_id}, {channel}, {message}, {message_id}, {task_id}, \
+         {username} and {connection_id} are filled percent-encoded, after the host.",
     );
+    let request = request(s);
     let max_reply = s.key(
         "max_reply",
         kinds::POSITIVE_DURATION,
@@ -188,6 +206,20 @@ fn http(s: &mut Section<'_>) -> Option<HttpUpstream> {
         ON_DISCONNECT,
         "continue",
         "What happens to a streamed reply when its client disconnects.",
+    );
+    let dialect = s.key(
+        "dialect",
+        DIALECT,
+        "events",
+        "The API whose format streamed replies have. \"events\": events of the upstream's own, published as they are. \
+         \"auto\": found out for each reply.",
+    );
+    let publish = s.key(
+        "publish",
+        PUBLISH,
+        "events",
+        "What is published of a dialect's stream. \"events\": chunk, reasoning, tool_call, tool_result, usage. \
+         \"native\": each object of the API as it is.",
     );
     let retries = s.key(
         "retries",
@@ -203,8 +235,11 @@ fn http(s: &mut Section<'_>) -> Option<HttpUpstream> {
     );
     Some(HttpUpstream {
         urls: urls?,
+        request: request?,
         max_reply: max_reply?,
         on_disconnect: on_disconnect?,
+        dialect: dialect?,
+        publish: publish?,
         retries: retries?,
         signing_secret: signing_secret?,
     })

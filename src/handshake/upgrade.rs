@@ -137,6 +137,18 @@ fn has_body(headers: &HeaderMap) -> bool {
         || headers.get_all(header::CONTENT_LENGTH).iter().any(|length| length != "0")
 }
 
+/// Whether a request has the key of a handshake and no `Upgrade`, which a proxy in front may have removed.
+pub fn has_lost_upgrade(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::SEC_WEBSOCKET_KEY) && !is_requested(headers)
+}
+
+/// Returns the response to a handshake that has lost its `Upgrade`.
+pub fn lost() -> Response<Full<Bytes>> {
+    upgrade_required(
+        "a WebSocket handshake without its Upgrade header, which a proxy in front may have removed",
+    )
+}
+
 /// Returns the response to a request that is no upgrade, where nothing else is served.
 pub fn required(method: &Method) -> Response<Full<Bytes>> {
     if *method == Method::GET {

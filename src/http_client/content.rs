@@ -11,7 +11,7 @@ use flate2::write::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use http_body_util::BodyExt;
 use hyper::Response;
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_ENCODING, HeaderMap, TRANSFER_ENCODING};
+use hyper::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING};
 use zstd::stream::raw::{self as zstd_raw, DParameter, InBuffer, Operation, OutBuffer};
 
 use super::error_chain;
@@ -33,6 +33,8 @@ pub struct DecodedBody {
     encoding: Encoding,
     /// What has been received and not decoded yet.
     input: Bytes,
+    /// Whether the message says where the body ends, and not just the end of its connection.
+    is_delimited: bool,
     /// Some of the body was received.
     has_begun: bool,
     is_ended: bool,
@@ -85,7 +87,11 @@ impl std::fmt::Display for BodyError {
 impl DecodedBody {
     pub fn new(response: Response<Incoming>) -> Self {
         let encoding = Encoding::of(response.headers());
+        let headers = response.headers();
+        let is_delimited =
+            headers.contains_key(CONTENT_LENGTH) || headers.contains_key(TRANSFER_ENCODING);
         Self {
+            is_delimited,
             body: response.into_body(),
             encoding,
             input: Bytes::new(),
@@ -93,6 +99,12 @@ impl DecodedBody {
             is_ended: false,
             fault: None,
         }
+    }
+
+    /// Whether the end of this body proves that all of it has come. Without it, a connection that was closed early looks
+    /// the same.
+    pub fn is_delimited(&self) -> bool {
+        self.is_delimited
     }
 
     /// Returns the next part; `None` at the end. It is cancel-safe: dropping the future loses nothing.

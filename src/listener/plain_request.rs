@@ -31,6 +31,9 @@ pub(super) fn served<B>(
     request: &Request<B>,
 ) -> Result<(), Response<Full<Bytes>>> {
     let Some((route, _)) = &passing.route else { return Ok(()) };
+    if upgrade::has_lost_upgrade(request.headers()) {
+        return Err(upgrade::lost());
+    }
     let is_passed = match route.plain_requests {
         PlainRequests::Refused => false,
         PlainRequests::Proxy => passing.proxy.has_upstream(),

@@ -18,7 +18,7 @@ label_enum! {
         UpstreamRejected => "upstream_rejected",
         /// The upstream accepted the message, but its reply broke off.
         WorkerLost => "worker_lost",
-        /// The worker's task failed, died, or is unknown to the worker.
+        /// The worker's task failed, died, or is unknown to the worker; or the upstream ended its stream with an error.
         TaskFailed => "task_failed",
         /// The task was revoked, and not by a client.
         TaskRevoked => "task_revoked",
@@ -41,6 +41,9 @@ pub struct ErrorEvent<'a> {
     event: EventName,
     error: &'a str,
     code: ErrorCode,
+    /// The upstream's own code.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream_code: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -51,7 +54,21 @@ pub struct ErrorEvent<'a> {
 
 impl<'a> ErrorEvent<'a> {
     pub fn new(code: ErrorCode, error: &'a str) -> Self {
-        Self { event: EventName::Error, error, code, retry_after: None, id: None, task_id: None }
+        Self {
+            event: EventName::Error,
+            error,
+            code,
+            upstream_code: None,
+            retry_after: None,
+            id: None,
+            task_id: None,
+        }
+    }
+
+    /// Adds the code by which the upstream says what went wrong.
+    pub fn upstream_code(mut self, code: Option<&'a str>) -> Self {
+        self.upstream_code = code;
+        self
     }
 
     /// Adds the time to wait, in whole seconds; the caller rounds up.

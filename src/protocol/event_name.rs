@@ -13,6 +13,14 @@ label_enum! {
         ProcessingStarted => "processing_started",
         /// A part of a reply that its upstream streams without naming an event.
         Chunk => "chunk",
+        /// A part of what a model thought.
+        Reasoning => "reasoning",
+        ToolCall => "tool_call",
+        ToolResult => "tool_result",
+        /// The tokens that a reply took.
+        Usage => "usage",
+        /// An object of an AI API as it is.
+        Native => "native",
         Complete => "complete",
         Cancelled => "cancelled",
         Error => "error",

@@ -57,6 +57,36 @@ pub fn has_lone_surrogate(json: &str) -> bool {
     false
 }
 
+/// Makes the escaped inside of a JSON string one that every program can read: the first half of a surrogate pair at its
+/// end is split off, because the other half may come in the next piece, and any other single half becomes U+FFFD.
+pub fn pair_surrogates(escaped: &str) -> (Cow<'_, str>, &str) {
+    if !has_lone_surrogate(escaped) {
+        return (Cow::Borrowed(escaped), "");
+    }
+    let (mut paired, mut rest) = (String::with_capacity(escaped.len()), escaped);
+    while let Some(at) = rest.find('\\') {
+        let (plain, escape) = rest.split_at(at);
+        paired.push_str(plain);
+        let second = escape.as_bytes().get(6..).and_then(utf16_unit);
+        let length = match (utf16_unit(escape.as_bytes()), second) {
+            (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => 12,
+            (Some(0xd800..=0xdbff), _) if escape.len() == 6 => return (Cow::Owned(paired), escape),
+            (Some(0xd800..=0xdfff), _) => {
+                paired.push_str("\\ufffd");
+                rest = escape.get(6..).unwrap_or_default();
+                continue;
+            }
+            (Some(_), _) => 6,
+            (None, _) => 2,
+        };
+        let (kept, after) = escape.split_at_checked(length).unwrap_or((escape, ""));
+        paired.push_str(kept);
+        rest = after;
+    }
+    paired.push_str(rest);
+    (Cow::Owned(paired), "")
+}
+
 /// The code unit of the escape `\uXXXX` at the start of `bytes`.
 fn utf16_unit(bytes: &[u8]) -> Option<u16> {
     let digits = bytes.strip_prefix(b"\\u")?.get(..4)?;

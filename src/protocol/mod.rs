@@ -7,6 +7,7 @@ mod client_address;
 mod client_frame;
 mod client_network;
 mod close;
+mod dialect;
 mod error;
 mod event_members;
 mod event_name;
@@ -43,6 +44,7 @@ pub use client_network::ClientNetwork;
 #[cfg(any(test, feature = "internals"))]
 pub use close::ClientAction;
 pub use close::{CloseReason, is_valid_close_code};
+pub use dialect::Dialect;
 pub use error::{ErrorCode, ErrorEvent};
 pub use event_members::{EventMembers, with_task_id};
 pub use event_name::EventName;
@@ -53,7 +55,7 @@ pub use events::{
 pub use header_list::{header_has_token, header_list};
 pub use identity_headers::{is_identity_header, remove_identity_headers};
 pub use ids::{ConnectionId, UserId, random_hex};
-pub use json::{has_lone_surrogate, json_members, json_text, strip_bom};
+pub use json::{has_lone_surrogate, json_members, json_text, pair_surrogates, strip_bom};
 pub(crate) use label::label_enum;
 pub use names::{ChannelName, ChannelPattern, InvalidChannel, ReservedChannels};
 pub use origin::{Origin, OriginPattern, OriginTag};
@@ -62,7 +64,7 @@ pub use path::{Params, PathPattern, is_path_step};
 pub use portable_json::{NotPortable, check_portable};
 pub use position::{Epoch, Position, ResumePoint, with_position};
 pub use proxied_headers::{
-    add_via, clean_trailers, count_forward, remove_hop_by_hop, set_forwarded,
+    add_via, clean_trailers, count_forward, is_hop_by_hop, remove_hop_by_hop, set_forwarded,
 };
 pub use publication::{
     NotJson, PublishedObject, published_bytes, published_object, published_text,
@@ -71,7 +73,7 @@ pub use reply_end::ReplyEnd;
 pub use request_head::{HeadMistake, check_head, is_about_the_server, max_forwards};
 pub use request_id::RequestId;
 pub use sender_key::SenderKey;
-pub use template::{Template, TemplateContext, UnfitForUrl};
+pub use template::{Template, TemplateContext, UnfitForUrl, UrlValue};
 pub use timestamp::with_timestamp;
 pub use trace_context::TraceContext;
 pub use websocket_accept::websocket_accept;

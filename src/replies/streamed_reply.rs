@@ -23,11 +23,14 @@ use crate::protocol::{
 };
 use crate::telemetry::replies::{GenerationEnd, ReplyTiming};
 use crate::telemetry::route::RouteMetrics;
-use crate::upstream::{Reply, ReplyBroken};
+use crate::upstream::{Conclusion, Outcome, Reply, ReplyBroken, ReplyEvent};
+
+const TOO_LARGE: ReplyBroken = ReplyBroken::Refused("an event of the reply was too large");
 
 /// The next step of a reply.
 enum Next {
-    Event(Bytes),
+    Event(ReplyEvent),
+    /// The stream of an upstream that writes its own events has ended.
     End,
     Broken(ReplyBroken),
     Cancelled,
@@ -127,8 +130,8 @@ impl StreamedReply {
         // On a route that does not list it, `complete` is an event like others, but the gateway adds no second one.
         let mut is_complete = false;
         loop {
-            let json = match self.next(&mut reply).await {
-                Next::Event(json) => json,
+            let event = match self.next(&mut reply).await {
+                Next::Event(event) => event,
                 Next::End => break,
                 Next::Broken(broken) => return self.publish_lost(&broken).await,
                 Next::TakenOver => {
@@ -143,19 +146,21 @@ impl StreamedReply {
                     return Ok(GenerationEnd::Cancelled);
                 }
             };
-            let (name, json) = self.identify(json);
+            let (name, json) = match event {
+                ReplyEvent::Own(json) => self.identify(json),
+                ReplyEvent::Publication(json) => (String::new(), json),
+                ReplyEvent::End(conclusion) => return self.publish_end(conclusion, timing).await,
+            };
             if name == EventName::ProcessingStarted.label() {
                 continue;
             }
-            let is_terminal = self.route.generations.terminal_events.contains(&name)
-                || name == EventName::Cancelled.label();
+            let is_terminal = self.ends_reply(&name);
             let published = match is_terminal {
                 true => self.publish_terminal(json).await.map(|()| true),
                 false => self.publisher.publish(json).await,
             };
             if published == Err(PublishError::TooLarge) {
-                let broken = ReplyBroken::Refused("an event of the reply was too large");
-                return self.publish_lost(&broken).await;
+                return self.publish_lost(&TOO_LARGE).await;
             }
             if !published? {
                 // Another node has ended the reply.
@@ -180,6 +185,33 @@ impl StreamedReply {
         Ok(GenerationEnd::Completed)
     }
 
+    /// Publishes the end that the upstream's stream has.
+    async fn publish_end(
+        &self,
+        Conclusion { json, outcome }: Conclusion,
+        mut timing: ReplyTiming,
+    ) -> Result<GenerationEnd, PublishError> {
+        let end = match outcome {
+            Outcome::Completed => GenerationEnd::Completed,
+            Outcome::Failed => GenerationEnd::TaskFailed,
+            Outcome::Aborted => GenerationEnd::Cancelled,
+        };
+        match self.publish_terminal(json).await {
+            Err(PublishError::TooLarge) => return self.publish_lost(&TOO_LARGE).await,
+            published => published?,
+        }
+        if end == GenerationEnd::Completed {
+            timing.record_completion(Instant::now());
+        }
+        Ok(end)
+    }
+
+    /// Whether an event of the upstream's own is terminal on this route. A publication of a dialect has no name here.
+    fn ends_reply(&self, name: &str) -> bool {
+        let is_listed = self.route.generations.terminal_events.iter().any(|event| event == name);
+        is_listed || name == EventName::Cancelled.label()
+    }
+
     /// Returns the name of an event, and the event with the id of its task: its own if it has one.
     fn identify(&self, json: Bytes) -> (String, Bytes) {
         let members = EventMembers::read(&json).unwrap_or_default();
@@ -194,7 +226,7 @@ impl StreamedReply {
     async fn next(&self, reply: &mut Reply) -> Next {
         tokio::select! {
             event = reply.next() => match event {
-                Some(Ok(json)) => Next::Event(json),
+                Some(Ok(event)) => Next::Event(event),
                 Some(Err(broken)) => Next::Broken(broken),
                 None => Next::End,
             },

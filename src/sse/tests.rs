@@ -14,7 +14,7 @@ fn parse<'a>(
         }
         assert!(input.is_empty());
     }
-    (events, parser.take_unfinished().map(to_text))
+    (events, parser.take_unfinished().map(|event| to_text(event.data)))
 }
 
 /// A stream, the names and data of its events, and what its end cuts off.
@@ -26,7 +26,23 @@ const STREAMS: &[Case] = &[
     ("data: x\n\n\u{feff}data: late bom\n\n", &[("", "x")], None),
     (": ping\n\n:\n\ndata: a\n: inside\ndata: b\n\n", &[("", "a\nb")], None),
     ("event: token\nid: 7\nretry: 1\ndata: {\ndata: }\n\n", &[("token", "{\n}")], None),
-    ("event: lost\n\ndata: a\n\n", &[("", "a")], None),
+    ("event: end\n\ndata: a\n\n", &[("end", ""), ("", "a")], None),
+    ("id: 7\nretry: 1\n\ndata: a\n\nevent: end", &[("", "a")], Some("")),
+    (
+        "data: a\n\n{\"error\":{}}\n\ndata: b\n\n",
+        &[("", "a"), ("", "{\"error\":{}}"), ("", "b")],
+        None,
+    ),
+    (
+        "data: a\n\n{\n  \"error\": {\n  }\n}\n",
+        &[("", "a"), ("", "{\n  \"error\": {\n  }\n}")],
+        None,
+    ),
+    ("[1,\r\n2]\r\n\r\ndata: a\n\n", &[("", "[1,\n2]"), ("", "a")], None),
+    ("{\"a\":1}\n{\"b\":2}\n", &[("", "{\"a\":1}"), ("", "{\"b\":2}")], None),
+    ("data: a\n\n{\"error\":{\"code\":503}}", &[("", "a")], Some("{\"error\":{\"code\":503}}")),
+    ("data: a\n\n{\"error\":{\n\ndata: b\n\n", &[("", "a"), ("", "b")], None),
+    ("<p>no</p>\n{not}\n}\n\ndata: b\n\n", &[("", "b")], None),
     ("event: a\nevent: b\ndata\n\n", &[("b", "")], None),
     ("data\ndata\n\n", &[("", "\n")], None),
     ("data: grüße 🎉\n\n", &[("", "grüße 🎉")], None),
@@ -61,6 +77,7 @@ fn an_id_belongs_to_its_own_event() {
         name: name.to_owned(),
         id: id.to_owned(),
         data: data.into(),
+        is_bare: false,
     };
     let expected = [
         event("live", "", "{}"),

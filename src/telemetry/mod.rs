@@ -43,6 +43,7 @@ pub mod channel_layer;
 pub mod connections;
 pub mod credentials;
 pub mod delivery;
+pub mod dialects;
 pub mod engine;
 pub mod jwts;
 pub mod messages;

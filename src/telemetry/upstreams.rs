@@ -84,6 +84,12 @@ label_enum! {
         TooLong => "too_long",
         /// Its content encoding is unknown, or does not fit its bytes.
         Unreadable => "unreadable",
+        /// The upstream said in its stream that it failed.
+        Failed => "failed",
+        /// The upstream said in its stream that it was stopped.
+        Aborted => "aborted",
+        /// It is not what its dialect says.
+        Malformed => "malformed",
         /// The gateway stopped reading it.
         GivenUp => "given_up",
     }
@@ -170,6 +176,11 @@ impl UpstreamMetrics {
         };
         metrics.circuit.set(0.0);
         metrics
+    }
+
+    /// The upstream's name in the config.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// A request was answered, or failed; `took` includes its retries.

@@ -20,9 +20,14 @@ use crate::telemetry::upstreams::RequestOutcome;
 
 mod celery;
 mod circuit;
+mod client_json;
+mod dialect;
 mod event;
+mod format;
+mod forwarded;
 mod gate;
 mod http;
+mod json_values;
 mod message;
 mod ndjson;
 mod payload;
@@ -34,17 +39,20 @@ mod response;
 mod response_reader;
 mod shared;
 pub mod signature;
+mod template;
 #[cfg(test)]
 mod tests;
 mod websocket;
 
 use celery::Celery;
 pub use celery::TaskEnd;
+pub use dialect::{Conclusion, Outcome};
+pub use forwarded::{Forwarded, TooLarge};
 use gate::PendingRequest;
 pub use gate::{InFlightPermit, TaskPermit};
 use message::user_in_template;
 pub use message::{Message, QueueState, RelayError, SocketRequest};
-pub use reply::{Accepted, Reply, ReplyBroken, ReplySource};
+pub use reply::{Accepted, Reply, ReplyBroken, ReplyEvent, ReplySource};
 use response::RelayResponse;
 #[cfg(feature = "internals")]
 pub use response_reader::{ReadResponse, ResponseReader};
@@ -52,7 +60,7 @@ pub use shared::SharedUpstreams;
 use shared::{Transport, Upstream};
 pub use websocket::{
     ClientHandshake, FromUpstream, PassRefusal, PassedUpstream, SocketMessage, UpstreamReceiver,
-    UpstreamSender, UpstreamSocket, UpstreamStream, is_of_handshake,
+    UpstreamSender, UpstreamSocket, is_of_handshake,
 };
 
 /// The upstreams as one worker thread uses them: connection pools are the thread's own, limits and circuit
@@ -317,15 +325,19 @@ async fn relay_http(
     message: &Message,
 ) -> Result<Accepted, RelayError> {
     let Upstream { gate, .. } = upstream;
-    // A message whose values have no place in the URL is not a failure of the upstream.
-    let urls = config.urls.iter().map(|url| http::url(url, message));
-    let urls: Vec<Uri> = urls.collect::<Result<_, _>>().map_err(|_| {
+    // A message whose values have no place in the URL or in the body is not a failure of the upstream.
+    let not_sent = |text: String| {
         gate.metrics.request_not_sent(message.log_fields(), RequestOutcome::Rejected);
-        RelayError::Rejected(UNFIT_FOR_URL.to_owned())
-    })?;
+        RelayError::Rejected(text)
+    };
+    let urls = config.urls.iter().map(|url| http::url(url, message));
+    let urls: Result<Vec<Uri>, _> = urls.collect();
+    let urls = urls.map_err(|_| not_sent(UNFIT_FOR_URL.to_owned()))?;
+    let body = http::body(&config.request, message).map_err(not_sent)?;
     let mut pending = gate.enter(message.log_fields(), &message.sender)?;
     let deadline = deadline_after(upstream.config.timeout);
-    let relay = http::Relay { client, config, metrics: &gate.metrics, message, urls, deadline };
+    let metrics = &gate.metrics;
+    let relay = http::Relay { client, config, metrics, message, urls, body, deadline };
     let response = relay.run(&mut pending).await;
     finish_http(pending, response, message, config)
 }
@@ -360,8 +372,7 @@ fn finish_http(
         }
         RelayResponse::Streaming(format, body) => {
             let in_flight = pending.accept(RequestOutcome::Streaming);
-            let deadline = deadline_after(config.max_reply);
-            let reply = Reply::new(body, format, deadline, in_flight, message);
+            let reply = Reply::new(body, format, config, in_flight, message);
             let reply = ReplySource::Stream(reply);
             Ok(Accepted { task_id: message.task_id.clone(), reply, task: None })
         }

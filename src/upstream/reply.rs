@@ -1,19 +1,26 @@
 //! An accepted message, and the reply that an HTTP upstream streams as the body of its response.
 
 use std::fmt;
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::header::HeaderValue;
 use tokio::time::{Instant, timeout_at};
 
-use super::Message;
-use super::event::{self, MAX_EVENT_BYTES};
+use super::dialect::{Conclusion, Outcome, ReplySummary, Translation, Untranslatable};
+use super::event;
+use super::format::{Format, Frame, Rest};
 use super::gate::{InFlightPermit, TaskPermit};
-use super::ndjson::LineParser;
+use super::{Message, deadline_after};
+use crate::config;
 use crate::http_client::{BodyError, DecodedBody};
-use crate::protocol::{ChannelName, strip_bom};
-use crate::sse::{self, EventTooLarge, SseParser};
+use crate::protocol::{ChannelName, EventName, strip_bom, with_task_id};
+use crate::sse::{self, EventTooLarge};
+use crate::telemetry;
 use crate::telemetry::upstreams::ReplyEnd;
+
+/// How long after the proof of its end a reply is read for what belongs to it, such as its usage.
+const LINGER: Duration = Duration::from_secs(2);
 
 /// The upstream accepted the message.
 #[derive(Debug)]
@@ -44,13 +51,28 @@ pub enum ReplyBroken {
     Refused(&'static str),
 }
 
+/// What comes next of a streamed reply.
+#[derive(Debug)]
+pub enum ReplyEvent {
+    /// A JSON object with a string `event`, of an upstream that writes its own. Whether it ends the reply is for the route
+    /// to say.
+    Own(Bytes),
+    /// A publication with its task id, which does not end the reply.
+    Publication(Bytes),
+    /// The upstream has ended the reply. Nothing follows.
+    End(Conclusion),
+}
+
 /// A streamed reply. Dropping it aborts the request and releases its in-flight permit.
 pub struct Reply {
     body: Box<DecodedBody>,
     format: Format,
+    content: Content,
     /// The part of the body that is not parsed yet: at most one read.
     input: Bytes,
     deadline: Instant,
+    /// Until when what may follow the proof of an end is waited for; `None` = there is no proof yet.
+    lingers_until: Option<Instant>,
     is_ended: bool,
     /// Whether some of the body was received.
     has_begun: bool,
@@ -59,33 +81,35 @@ pub struct Reply {
     task_id: Box<str>,
 }
 
-/// The format that divides the body into events.
-pub(super) enum Format {
-    Sse(Box<SseParser>),
-    Ndjson(LineParser),
-}
-
-/// The result of parsing the next event.
-enum Parsed {
-    Event(Bytes),
-    Done,
-    NeedsMore,
+/// What the events of the body are.
+enum Content {
+    /// The upstream's own.
+    Own,
+    Dialect(Box<Translation>),
 }
 
 impl Reply {
     pub(super) fn new(
         body: DecodedBody,
         format: Format,
-        deadline: Instant,
+        config: &config::HttpUpstream,
         in_flight: InFlightPermit,
         message: &Message,
     ) -> Self {
         let (channel, task_id) = (message.channel.clone(), message.task_id.as_str().into());
+        let metrics = &in_flight.metrics;
+        let dialect = config.dialect;
+        let translation = Translation::new(dialect, config.publish, metrics, &message.task_id);
+        if translation.is_some() {
+            telemetry::dialects::reply_begun(metrics.name(), dialect);
+        }
         Self {
             body: Box::new(body),
             format,
+            content: translation.map_or(Content::Own, |it| Content::Dialect(Box::new(it))),
             input: Bytes::new(),
-            deadline,
+            deadline: deadline_after(config.max_reply),
+            lingers_until: None,
             is_ended: false,
             has_begun: false,
             in_flight,
@@ -94,26 +118,32 @@ impl Reply {
         }
     }
 
-    /// Returns the next event as one JSON object: an object with a string `event` unchanged, anything else
-    /// wrapped as `{"event":"chunk","chunk":…}`. `None` at the regular end, and after any kind of end.
-    /// It is cancel-safe: dropping the future loses no event.
-    pub async fn next(&mut self) -> Option<Result<Bytes, ReplyBroken>> {
+    /// Returns what comes next. `None` at the regular end of an upstream that writes its own events, and after any kind of
+    /// end. It is cancel-safe: dropping the future loses no event.
+    pub async fn next(&mut self) -> Option<Result<ReplyEvent, ReplyBroken>> {
         while !self.is_ended {
+            if let Some(ready) = self.take_ready() {
+                return ready;
+            }
             match self.format.next(&mut self.input) {
-                Ok(Parsed::Event(json)) => return Some(Ok(json)),
-                Ok(Parsed::Done) => return self.end_with(ReplyEnd::Complete),
-                Ok(Parsed::NeedsMore) => {}
+                Ok(Some(frame)) => match self.take(&frame) {
+                    Some(next) => return next,
+                    None => continue,
+                },
+                Ok(None) => {}
                 Err(EventTooLarge) => return self.end_with(ReplyEnd::TooLarge),
             }
             // The timeout below does not expire while the body always has more data ready.
-            if Instant::now() >= self.deadline {
-                return self.end_with(ReplyEnd::TooLong);
+            if Instant::now() >= self.wait_until() {
+                return self.time_is_over();
             }
-            match timeout_at(self.deadline, self.body.next()).await {
+            match timeout_at(self.wait_until(), self.body.next()).await {
                 Ok(Some(Ok(part))) => {
                     self.check_start(&part);
                     self.input = part;
                 }
+                // Its end has been proved.
+                Ok(Some(Err(_))) if self.lingers_until.is_some() => return self.conclude(),
                 Ok(Some(Err(BodyError::Lost(_)))) => return self.end_with(ReplyEnd::Lost),
                 Ok(Some(Err(BodyError::TooLarge))) => return self.end_with(ReplyEnd::TooLarge),
                 Ok(Some(Err(error))) => {
@@ -121,7 +151,7 @@ impl Reply {
                     return self.end_with(ReplyEnd::Unreadable);
                 }
                 Ok(None) => return self.handle_eof(),
-                Err(_) => return self.end_with(ReplyEnd::TooLong),
+                Err(_) => return self.time_is_over(),
             }
         }
         None
@@ -141,6 +171,107 @@ impl Reply {
         }
     }
 
+    /// What a reply in a dialect has said so far; `None` for the upstream's own events.
+    pub fn summary(&self) -> Option<&ReplySummary> {
+        match &self.content {
+            Content::Own => None,
+            Content::Dialect(translation) => Some(translation.summary()),
+        }
+    }
+
+    /// Collects up to this many bytes of text and of tool calls for the summary.
+    pub fn collect(&mut self, max_bytes: usize) {
+        if let Content::Dialect(translation) = &mut self.content {
+            translation.summary_mut().collect(max_bytes);
+        }
+    }
+
+    /// Returns what can be said without reading on.
+    fn take_ready(&mut self) -> Option<Option<Result<ReplyEvent, ReplyBroken>>> {
+        let Content::Dialect(translation) = &mut self.content else { return None };
+        if let Some(json) = translation.next() {
+            return Some(Some(Ok(ReplyEvent::Publication(json))));
+        }
+        if translation.is_over() {
+            return Some(self.conclude());
+        }
+        None
+    }
+
+    /// Takes an event of the body.
+    fn take(&mut self, frame: &Frame) -> Option<Option<Result<ReplyEvent, ReplyBroken>>> {
+        let Frame { name, data, is_bare } = frame;
+        let translation = match &mut self.content {
+            Content::Own if *is_bare => return None,
+            Content::Own if event::is_done(data) => return Some(self.end_with(ReplyEnd::Complete)),
+            Content::Own => return Some(Some(Ok(self.own_event(name, data)))),
+            Content::Dialect(translation) => translation,
+        };
+        if event::is_done(data) {
+            return Some(self.handle_end_of_stream());
+        }
+        match translation.take(name, data) {
+            Ok(()) => {
+                self.lingers_until = match translation.has_ended() {
+                    true => self.lingers_until.or_else(|| Some(Instant::now() + LINGER)),
+                    false => None,
+                };
+                None
+            }
+            Err(Untranslatable::NotJson) => Some(self.end_with(ReplyEnd::Malformed)),
+            Err(Untranslatable::TooLarge) => Some(self.end_with(ReplyEnd::TooLarge)),
+        }
+    }
+
+    fn own_event(&mut self, name: &str, data: &str) -> ReplyEvent {
+        if name == EventName::Error.label()
+            && let Some(json) = event::to_error(data)
+        {
+            self.end_with(ReplyEnd::Failed);
+            let json = with_task_id(&json, &self.task_id);
+            return ReplyEvent::End(Conclusion { json, outcome: Outcome::Failed });
+        }
+        ReplyEvent::Own(event::to_object(name, data))
+    }
+
+    /// The stream says that nothing more will come, or there is nothing more.
+    fn handle_end_of_stream(&mut self) -> Option<Result<ReplyEvent, ReplyBroken>> {
+        match &self.content {
+            Content::Own => self.end_with(ReplyEnd::Complete),
+            Content::Dialect(translation) if translation.has_ended() => self.conclude(),
+            Content::Dialect(_) => self.end_with(ReplyEnd::Lost),
+        }
+    }
+
+    /// Returns the last publications, and then the end that the stream has proved.
+    fn conclude(&mut self) -> Option<Result<ReplyEvent, ReplyBroken>> {
+        let Content::Dialect(translation) = &mut self.content else {
+            return self.end_with(ReplyEnd::Complete);
+        };
+        translation.close();
+        if let Some(json) = translation.next() {
+            return Some(Ok(ReplyEvent::Publication(json)));
+        }
+        let conclusion = translation.conclude();
+        self.end_with(match conclusion.outcome {
+            Outcome::Completed => ReplyEnd::Complete,
+            Outcome::Failed => ReplyEnd::Failed,
+            Outcome::Aborted => ReplyEnd::Aborted,
+        });
+        Some(Ok(ReplyEvent::End(conclusion)))
+    }
+
+    fn wait_until(&self) -> Instant {
+        self.lingers_until.map_or(self.deadline, |until| until.min(self.deadline))
+    }
+
+    fn time_is_over(&mut self) -> Option<Result<ReplyEvent, ReplyBroken>> {
+        match self.lingers_until {
+            Some(_) => self.conclude(),
+            None => self.end_with(ReplyEnd::TooLong),
+        }
+    }
+
     /// Warns of a body that begins with JSON but is to be an event stream, of which all would be ignored, and of the
     /// reverse, of which each line would be a chunk.
     fn check_start(&mut self, part: &[u8]) {
@@ -149,38 +280,49 @@ impl Reply {
         }
         self.has_begun = true;
         let start = strip_bom(part).trim_ascii_start();
-        let (declared, looks_like) = match self.format {
-            Format::Sse(_) if matches!(start.first(), Some(b'{' | b'[')) => {
+        let (declared, looks_like) = match (&self.format, &self.content) {
+            (Format::Sse(_), Content::Own) if matches!(start.first(), Some(b'{' | b'[')) => {
                 ("text/event-stream", "JSON")
             }
-            Format::Ndjson(_) if sse::is_field(start) => {
+            (Format::Ndjson(_), _) if sse::is_field(start) => {
                 ("application/x-ndjson", "text/event-stream")
             }
-            Format::Sse(_) | Format::Ndjson(_) => return,
+            _ => return,
         };
         let declared = HeaderValue::from_static(declared);
         self.in_flight.metrics.content_type_mismatched(Some(&declared), looks_like);
     }
 
-    fn handle_eof(&mut self) -> Option<Result<Bytes, ReplyBroken>> {
-        match self.format.finish() {
-            Ok(Parsed::Event(json)) => {
-                // This is the last event. The next call returns the end.
-                self.end_with(ReplyEnd::Complete);
-                Some(Ok(json))
-            }
-            Ok(Parsed::Done | Parsed::NeedsMore) => self.end_with(ReplyEnd::Complete),
-            Err(Truncated) => self.end_with(ReplyEnd::Lost),
+    fn handle_eof(&mut self) -> Option<Result<ReplyEvent, ReplyBroken>> {
+        match self.format.finish(self.body.is_delimited()) {
+            Rest::Nothing => self.handle_end_of_stream(),
+            // What comes after the proof is cut off.
+            Rest::Cut if self.lingers_until.is_some() => self.conclude(),
+            Rest::Cut => self.end_with(ReplyEnd::Lost),
+            Rest::Frame(frame) => match self.take(&frame) {
+                Some(next) => {
+                    if !self.is_ended && matches!(self.content, Content::Own) {
+                        // This is the last event. The next call returns the end.
+                        self.end_with(ReplyEnd::Complete);
+                    }
+                    next
+                }
+                // The body stays at its end, so that the next call comes here again after what is ready.
+                None => self.take_ready().unwrap_or_else(|| self.handle_end_of_stream()),
+            },
         }
     }
 
-    fn end_with(&mut self, end: ReplyEnd) -> Option<Result<Bytes, ReplyBroken>> {
+    fn end_with(&mut self, end: ReplyEnd) -> Option<Result<ReplyEvent, ReplyBroken>> {
         self.is_ended = true;
         self.in_flight.metrics.reply_ended(&self.channel, &self.task_id, end);
         Some(Err(match end {
-            ReplyEnd::Complete | ReplyEnd::GivenUp => return None,
+            ReplyEnd::Complete | ReplyEnd::Failed | ReplyEnd::Aborted | ReplyEnd::GivenUp => {
+                return None;
+            }
             ReplyEnd::Lost => ReplyBroken::Lost,
             ReplyEnd::TooLarge => ReplyBroken::Refused("an event of the reply was too large"),
+            ReplyEnd::Malformed => ReplyBroken::Refused("an event of the reply was not JSON"),
             ReplyEnd::Unreadable => {
                 ReplyBroken::Refused("the reply has a content encoding that cannot be decoded")
             }
@@ -192,53 +334,5 @@ impl Reply {
 impl fmt::Debug for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reply").field("is_ended", &self.is_ended).finish_non_exhaustive()
-    }
-}
-
-/// The body ended inside an event.
-struct Truncated;
-
-impl Format {
-    pub fn sse() -> Self {
-        Self::Sse(Box::new(SseParser::new(MAX_EVENT_BYTES)))
-    }
-
-    pub fn ndjson() -> Self {
-        Self::Ndjson(LineParser::default())
-    }
-
-    fn next(&mut self, input: &mut Bytes) -> Result<Parsed, EventTooLarge> {
-        let (name, data) = match self {
-            Self::Sse(parser) => match parser.next(input)? {
-                Some(event) => (event.name, sse::to_text(event.data)),
-                None => return Ok(Parsed::NeedsMore),
-            },
-            Self::Ndjson(parser) => match parser.next(input)? {
-                Some(line) => (String::new(), line),
-                None => return Ok(Parsed::NeedsMore),
-            },
-        };
-        Ok(if event::is_done(&data) {
-            Parsed::Done
-        } else {
-            Parsed::Event(event::to_object(&name, &data))
-        })
-    }
-
-    /// Parses what the end of the body left. The last line of NDJSON may lack its line feed; an event of an
-    /// event stream is incomplete without the blank line.
-    fn finish(&mut self) -> Result<Parsed, Truncated> {
-        let left = match self {
-            Self::Sse(parser) => parser.take_unfinished().map(sse::to_text),
-            Self::Ndjson(parser) => parser.take_unfinished(),
-        };
-        match (self, left) {
-            (_, None) => Ok(Parsed::Done),
-            (_, Some(data)) if event::is_done(&data) => Ok(Parsed::Done),
-            (Self::Ndjson(_), Some(line)) if event::is_json(&line) => {
-                Ok(Parsed::Event(event::to_object("", &line)))
-            }
-            _ => Err(Truncated),
-        }
     }
 }

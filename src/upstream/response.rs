@@ -11,9 +11,9 @@ use serde_json::{Map, Value};
 use tokio::time::{Instant, timeout_at};
 
 use super::RelayError;
-use super::reply::Format;
+use super::format::Format;
 use crate::http_client::{BodyError, DecodedBody};
-use crate::protocol::{MAX_TASK_ID_BYTES, strip_bom};
+use crate::protocol::{Dialect, MAX_TASK_ID_BYTES, strip_bom};
 use crate::sse;
 use crate::telemetry::upstreams::UpstreamMetrics;
 
@@ -67,12 +67,13 @@ pub(super) fn describe_status<B>(response: &Response<B>) -> String {
 /// Interprets a response. A body that is not streamed is read until `deadline`.
 pub(super) async fn read(
     response: Response<Incoming>,
+    dialect: Dialect,
     deadline: Instant,
     metrics: &UpstreamMetrics,
 ) -> RelayResponse {
     let status = response.status();
     if status.is_success() {
-        return match stream_format(&response) {
+        return match stream_format(&response, dialect) {
             Some(format) => RelayResponse::Streaming(format, DecodedBody::new(response)),
             None => {
                 let object = read_object(response, deadline, metrics).await;
@@ -99,21 +100,23 @@ pub(super) async fn read(
 }
 
 /// Returns the format of a streamed body; `None` = the body is not a stream. Some responses have no body
-/// whatever their headers say.
-fn stream_format(response: &Response<Incoming>) -> Option<Format> {
+/// whatever their headers say. Where replies have the dialect of an API, any other body of a 200 is a reply as well.
+fn stream_format(response: &Response<Incoming>, dialect: Dialect) -> Option<Format> {
     let has_no_body =
         matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT);
     if has_no_body || response.body().is_end_stream() {
         return None;
     }
-    let kind = response.headers().get(CONTENT_TYPE)?.to_str().ok()?;
-    let kind = kind.split(';').next().unwrap_or_default().trim();
+    let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let kind = kind.unwrap_or_default().split(';').next().unwrap_or_default().trim();
     match kind.to_ascii_lowercase().as_str() {
         "text/event-stream" => Some(Format::sse()),
         "application/x-ndjson" | "application/ndjson" | "application/jsonl" => {
             Some(Format::ndjson())
         }
-        _ => None,
+        _ if dialect == Dialect::Events || response.status() != StatusCode::OK => None,
+        "application/json" => Some(Format::json()),
+        _ => Some(Format::Undecided),
     }
 }
 

@@ -11,7 +11,8 @@ use serde_json::value::RawValue;
 
 use super::response::{self, RelayResponse};
 use super::{
-    Message, RelayError, Reply, ReplyBroken, SharedUpstreams, UpstreamKind, deadline_after,
+    Conclusion, Message, RelayError, Reply, ReplyBroken, ReplyEvent, SharedUpstreams, UpstreamKind,
+    deadline_after,
 };
 use crate::config::Config;
 use crate::protocol::{ChannelName, ConnectionId, Params, RequestId, SenderKey, TraceContext};
@@ -57,6 +58,7 @@ impl ResponseReader {
             message_id: "1".to_owned(),
             task_id: "task".to_owned(),
             trace,
+            forwarded: None,
         };
         Self { upstreams, message }
     }
@@ -65,8 +67,10 @@ impl ResponseReader {
     /// A permit of the upstream was not released.
     pub async fn read(&self, response: Response<Incoming>) -> ReadResponse {
         let (_, upstream) = self.upstreams.iter().next().expect("an upstream");
+        let UpstreamKind::Http(config) = &upstream.config.kind else { panic!("an HTTP upstream") };
         let metrics = &upstream.gate.metrics;
-        let read = response::read(response, deadline_after(DEADLINE), metrics).await;
+        let read =
+            response::read(response, config.dialect, deadline_after(DEADLINE), metrics).await;
         let (format, body) = match read {
             RelayResponse::Accepted { task_id, is_queued } => {
                 return ReadResponse::Accepted(task_id, is_queued);
@@ -74,16 +78,17 @@ impl ResponseReader {
             RelayResponse::Refused(error, _) => return ReadResponse::Refused(error),
             RelayResponse::Streaming(format, body) => (format, body),
         };
-        assert!(matches!(upstream.config.kind, UpstreamKind::Http(_)));
         let pending = upstream.gate.enter(self.message.log_fields(), &self.message.sender);
         let pending = pending.expect("a permit");
         let in_flight = pending.accept(RequestOutcome::Streaming);
-        let mut reply =
-            Reply::new(body, format, deadline_after(DEADLINE), in_flight, &self.message);
+        let mut reply = Reply::new(body, format, config, in_flight, &self.message);
         let mut events = Vec::new();
         loop {
             match reply.next().await {
-                Some(Ok(event)) => events.push(event),
+                Some(Ok(ReplyEvent::Own(event) | ReplyEvent::Publication(event))) => {
+                    events.push(event);
+                }
+                Some(Ok(ReplyEvent::End(Conclusion { json, .. }))) => events.push(json),
                 Some(Err(broken)) => return ReadResponse::Streamed(events, Some(broken)),
                 None => return ReadResponse::Streamed(events, None),
             }

@@ -24,6 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import gateways
+import packages
 import processes
 
 HERE = Path(__file__).resolve().parent
@@ -32,41 +33,6 @@ CLIENT_DEADLINE = 120
 # Most of the time a scenario waits for programs to start.
 AT_ONCE = 3
 BROWSER = ["vite"]
-
-
-def installed(folder, wanted, install):
-    """Installs into a folder of the cache, unless what is `wanted` is there."""
-    mark = folder / "installed"
-    if not mark.is_file() or mark.read_text() != wanted:
-        print(f"Installing in {folder}", flush=True)
-        mark.unlink(missing_ok=True)
-        folder.mkdir(parents=True, exist_ok=True)
-        install(folder)
-        mark.write_text(wanted)
-    return folder
-
-
-def python_packages(cache):
-    requirements = HERE / "requirements.txt"
-
-    def install(folder):
-        subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-        pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        # Most of the modules are never imported, so compiling all of them takes longer than it saves.
-        subprocess.run([*pip, "--no-compile", "-r", requirements], check=True)
-
-    return installed(cache / "applications-venv", requirements.read_text(), install)
-
-
-def node_packages(cache):
-    packages = HERE / "package.json"
-
-    def install(folder):
-        shutil.copy(packages, folder)
-        npm = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", folder]
-        subprocess.run(npm, check=True)
-
-    return installed(cache / "applications-node", packages.read_text(), install)
 
 
 class Scenario:
@@ -154,13 +120,13 @@ def parse():
 def main():
     options = parse()
     cache = options.cache.resolve()
-    venv = python_packages(cache)
+    venv = packages.python(cache / "applications-venv", HERE / "requirements.txt")
     if Path(sys.prefix) != venv:
         os.execv(venv / "bin" / "python", [str(venv / "bin" / "python"), *sys.argv])
     if not shutil.which("npm"):
         print("SKIPPED: npm is not installed, so the applications were NOT tested")
         return
-    node = node_packages(cache)
+    node = packages.node(cache / "applications-node", HERE / "package.json")
     names = sorted(path.parent.name for path in HERE.glob("*/client.*"))
     assert names == gateways.recipes(), (names, gateways.recipes())
     names = [name for name in names if not options.words or any(word in name for word in options.words)]

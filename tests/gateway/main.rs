@@ -54,6 +54,7 @@ mod relay_queue;
 mod relay_websocket;
 mod reload;
 mod replicas;
+mod request;
 mod resume;
 mod rig;
 mod server_api;

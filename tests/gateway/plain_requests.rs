@@ -101,16 +101,18 @@ async fn with_a_proxy_requests_go_there() {
         .section("jwt", &format!("keys = [{{ alg = \"HS256\", secret = \"{SECRET}\" }}]"))
         .upstream("app", &format!("kind = \"websocket\"\nurl = \"{}\"", sockets.url()))
         .route(&route("/json", "http = \"proxy\""))
-        .route(&route("/envelope", "history.size = 0"))
+        .route(&route("/envelope", "history.size = 0\nmethods = [\"GET\", \"POST\"]"))
         .route(&route("/raw", "protocol = \"raw\""))
         .route(&route("/socket.io/{rest*}", "protocol = \"pass\"\nhttp = \"proxy\""))
         .route(&route("/graphql", "protocol = \"raw\"\nmethods = [\"GET\", \"POST\"]"))
-        .route(&route("/off", "protocol = \"pass\"\nhttp = \"off\""));
+        .route(&route("/off", "protocol = \"pass\"\nhttp = \"off\""))
+        .route(&route("/json/is/off", "http = \"off\""));
     let proxied =
         settings.clone().section("proxy", &format!("upstream = \"{}\"", app.url("/base")));
     let gateway = Gateway::start(proxied).await;
     for (method, path) in [
         ("GET", "/json?x=1"),
+        ("POST", "/envelope/"),
         ("DELETE", "/raw/"),
         ("POST", "/socket.io/?EIO=4&transport=polling"),
         ("GET", "/socket.io/a/b"),
@@ -121,10 +123,18 @@ async fn with_a_proxy_requests_go_there() {
         let request = app.next_request().await;
         assert_eq!((request.method.as_str(), &*request.path), (method, &*format!("/base{path}")));
     }
-    let answer = http::send(gateway.addr(), "PUT", "/graphql", &[], "".into()).await;
-    assert_eq!((answer.status, answer.header("allow")), (405, Some("GET, POST")));
-    for path in ["/off", "/envelope"] {
+    for path in ["/graphql", "/envelope"] {
+        let answer = http::send(gateway.addr(), "PUT", path, &[], "".into()).await;
+        assert_eq!((answer.status, answer.header("allow")), (405, Some("GET, POST")), "{path}");
+    }
+    for path in ["/off", "/json/is/off"] {
         assert_eq!(http::get(gateway.addr(), path).await.status, 426, "{path}");
+    }
+    // One that a proxy in front has cut is answered as what it was.
+    for path in ["/json", "/raw", "/socket.io/", "/graphql"] {
+        let cut = [("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="), ("connection", "close")];
+        let answer = http::send(gateway.addr(), "GET", path, &cut, "".into()).await;
+        assert_eq!(answer.status, 426, "{path}");
     }
     // A handshake is one all the same, and passes the checks of its route.
     let refused = Client::try_open(gateway.addr(), "/socket.io/", &[]).await.err();
@@ -134,7 +144,7 @@ async fn with_a_proxy_requests_go_there() {
         .each_route(|route| route.replace("http = \"proxy\"", "http = \"off\""))
         .each_route(|route| route.replace("methods = [\"GET\", \"POST\"]", ""));
     let gateway = Gateway::start(settings).await;
-    for path in ["/json", "/raw", "/socket.io/", "/graphql", "/off"] {
+    for path in ["/json", "/envelope", "/raw", "/socket.io/", "/graphql", "/off"] {
         assert_eq!(http::get(gateway.addr(), path).await.status, 426, "{path}");
     }
     assert_eq!(http::get(gateway.addr(), "/other").await.status, 404);

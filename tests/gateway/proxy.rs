@@ -291,16 +291,19 @@ async fn one_connection_serves_routes_and_the_proxy() {
     let upstream = Upstream::start(|request| Reply::json(200, &json!(request.path))).await;
     let gateway = Gateway::start(settings(&upstream.url(""))).await;
     let mut client = RawClient::connect(gateway.addr()).await;
-    // These are pipelined. A request for a route without an upgrade does not reach the upstream.
-    client.write(b"GET /one HTTP/1.1\r\nhost: a\r\n\r\nGET /two HTTP/1.1\r\nhost: a\r\n\r\n").await;
-    for path in ["/one", "/two"] {
+    // These are pipelined. A request of a route's path without an upgrade goes to the upstream as well.
+    let paths = ["/one", "/ws/chat/1/", "/two"];
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n");
+    client.write(paths.map(get).concat().as_bytes()).await;
+    for path in paths {
         let head = client.read_head().await;
         let length: usize = head.header("content-length").unwrap().parse().unwrap();
         assert_eq!(client.read_exact(length).await, format!("\"{path}\"").as_bytes());
     }
-    client.write(b"GET /ws/chat/1/ HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    // A handshake that has lost its `Upgrade` does not.
+    client.write(b"GET /ws/chat/1/ HTTP/1.1\r\nhost: a\r\nsec-websocket-key: a\r\n\r\n").await;
     assert_eq!(client.read_head().await.status, 426);
-    assert_eq!(upstream.requests().len(), 2);
+    assert_eq!(upstream.requests().len(), 3);
 }
 
 /// Regression test: a client that vanished while it waited for an answer was never noticed.

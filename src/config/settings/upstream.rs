@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::{CeleryUpstream, RedisUrl, Secret};
-use crate::protocol::Template;
+use super::{CeleryUpstream, HttpRequest, RedisUrl, Secret};
+use crate::protocol::{Dialect, Template};
 
 /// `[upstream.NAME]`.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,15 +59,28 @@ pub enum UpstreamKind {
 pub struct HttpUpstream {
     /// `http` or `https`, at least one; placeholders are filled percent-encoded.
     pub urls: Vec<Template>,
+    pub request: HttpRequest,
     /// The longest time that a streamed reply may last.
     pub max_reply: Duration,
     /// What happens to a streamed reply when its client disconnects.
     pub on_disconnect: OnDisconnect,
+    /// The format of streamed replies.
+    pub dialect: Dialect,
+    /// What is published of a dialect's stream.
+    pub publish: Publish,
     /// The number of attempts after the first. Only requests that cannot have been received, and responses
     /// 502, 503 and 504, are retried.
     pub retries: u32,
     /// The secret that bodies are signed with; `None` = not signed.
     pub signing_secret: Option<Secret>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Publish {
+    /// The gateway's events, the same for every dialect.
+    Events,
+    /// The objects of the upstream as they are.
+    Native,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,7 +10,24 @@ fn data_becomes_one_object_with_an_event() {
         ("a\"b", r#"{"x":1}"#, r#"{"event":"a\"b","x":1}"#),
         ("message", r#"{"x":1}"#, r#"{"event":"chunk","chunk":{"x":1}}"#),
         ("", r#"{"x":1}"#, r#"{"event":"chunk","chunk":{"x":1}}"#),
-        ("token", r#"{"event":7}"#, r#"{"event":"chunk","chunk":{"event":7}}"#),
+        ("token", r#"{"event":7}"#, r#"{"event":"token","data":{"event":7}}"#),
+        ("", r#"{"event":7}"#, r#"{"event":"chunk","chunk":{"event":7}}"#),
+        ("token", "[1]", r#"{"event":"token","data":[1]}"#),
+        ("token", "\"a\"", r#"{"event":"token","data":"a"}"#),
+        ("token", "a", r#"{"event":"token","data":"a"}"#),
+        ("token", "null", r#"{"event":"token","data":null}"#),
+        ("token", "", r#"{"event":"token"}"#),
+        ("chunk", "a", r#"{"event":"chunk","chunk":"a"}"#),
+        ("chunk", r#"{"x":1}"#, r#"{"event":"chunk","x":1}"#),
+        ("complete", "", r#"{"event":"complete"}"#),
+        ("token", r#"{"event":null}"#, r#"{"event":"token"}"#),
+        (
+            "token",
+            r#"{"x":1, "event" : null ,"y":{"event":null}}"#,
+            r#"{"event":"token","x":1,"y":{"event":null}}"#,
+        ),
+        ("token", r#"{"e\u0076ent":null,"x":1}"#, r#"{"event":"token","x":1}"#),
+        ("", r#"{"event":null,"x":1}"#, r#"{"event":"chunk","chunk":{"event":null,"x":1}}"#),
         (
             "",
             r#"{"event":"a","event":"b"}"#,
@@ -41,4 +58,46 @@ fn deep_nesting_does_no_harm() {
     assert!(to_object("", &deep).starts_with(br#"{"event":"chunk","chunk":""#));
     let closed = format!("{deep}{}", "]".repeat(100_000));
     assert!(to_object("", &closed).starts_with(br#"{"event":"chunk","chunk":""#));
+}
+
+#[test]
+fn named_errors_say_what_went_wrong() {
+    for (data, error) in [
+        ("it broke", r#"{"event":"error","error":"it broke","code":"task_failed"}"#),
+        ("\"it broke\"", r#"{"event":"error","error":"it broke","code":"task_failed"}"#),
+        (
+            "",
+            r#"{"event":"error","error":"the service failed while it replied","code":"task_failed"}"#,
+        ),
+        (
+            "null",
+            r#"{"event":"error","error":"the service failed while it replied","code":"task_failed"}"#,
+        ),
+        ("[1]", r#"{"event":"error","error":"[1]","code":"task_failed"}"#),
+        (
+            "{}",
+            r#"{"event":"error","error":"the service failed while it replied","code":"task_failed"}"#,
+        ),
+        (
+            r#"{"event":null,"error":"no","code":"quota","n":1}"#,
+            r#"{"event":"error","error":"no","code":"quota","n":1}"#,
+        ),
+        (
+            r#"{"message":"no","code":7}"#,
+            r#"{"event":"error","error":"no","code":"task_failed","upstream_code":"7","message":"no"}"#,
+        ),
+        (
+            r#"{"error":{"message":"no","type":"overloaded"}}"#,
+            r#"{"event":"error","error":"no","code":"task_failed","upstream_code":"overloaded"}"#,
+        ),
+        (
+            r#"{"detail":"no"}"#,
+            r#"{"event":"error","error":"no","code":"task_failed","detail":"no"}"#,
+        ),
+    ] {
+        let event = to_error(data).expect("an error");
+        assert_eq!(event, error, "{data:?}");
+        assert!(is_json(error), "{error}");
+    }
+    assert_eq!(to_error(r#"{"event":"token"}"#), None);
 }

@@ -7,7 +7,9 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 
 use super::*;
-use crate::protocol::{ConnectionId, Params, PathPattern, RequestId, SenderKey, Template, UserId};
+use crate::protocol::{
+    ConnectionId, Dialect, Params, PathPattern, RequestId, SenderKey, Template, UserId,
+};
 use crate::shutdown::Shutdown;
 
 impl ReplySource {
@@ -37,8 +39,11 @@ const UPSTREAM: &str = "worker";
 fn http_to(url: &str) -> config::HttpUpstream {
     config::HttpUpstream {
         urls: vec![Template::parse(url).unwrap()],
+        request: config::HttpRequest::default(),
         max_reply: LONG,
         on_disconnect: config::OnDisconnect::Continue,
+        dialect: Dialect::Events,
+        publish: config::Publish::Events,
         retries: 0,
         signing_secret: None,
     }
@@ -90,6 +95,7 @@ pub(super) fn message() -> Message {
         task_id: "our-task".to_owned(),
         request_id: RequestId::new(Some("request-1"), &TraceContext::new()),
         trace: TraceContext::new(),
+        forwarded: None,
     }
 }
 

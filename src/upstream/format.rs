@@ -1,0 +1,111 @@
+//! The formats that divide a body into events.
+
+use bytes::Bytes;
+
+use super::event::{self, MAX_EVENT_BYTES};
+use super::json_values::JsonValues;
+use super::ndjson::LineParser;
+use crate::protocol::strip_bom;
+use crate::sse::{self, EventTooLarge, SseParser};
+
+pub(super) enum Format {
+    Sse(Box<SseParser>),
+    Ndjson(LineParser),
+    /// One JSON value, several, or an array of them.
+    Json(JsonValues),
+    /// The first byte decides, because the header does not say.
+    Undecided,
+}
+
+/// One event of the body.
+pub(super) struct Frame {
+    /// The name that an event stream gives it; empty if there is none.
+    pub name: String,
+    pub data: String,
+    /// A JSON value in an event stream that is no event of it, as some servers write an error.
+    pub is_bare: bool,
+}
+
+/// What the end of a body leaves.
+pub(super) enum Rest {
+    Nothing,
+    /// An event that only lacks its last line feeds.
+    Frame(Frame),
+    /// A part of an event.
+    Cut,
+}
+
+impl Frame {
+    fn unnamed(data: String) -> Self {
+        Self { name: String::new(), data, is_bare: false }
+    }
+}
+
+impl Format {
+    pub fn sse() -> Self {
+        Self::Sse(Box::new(SseParser::new(MAX_EVENT_BYTES)))
+    }
+
+    pub fn ndjson() -> Self {
+        Self::Ndjson(LineParser::default())
+    }
+
+    pub fn json() -> Self {
+        Self::Json(JsonValues::default())
+    }
+
+    /// Takes bytes from `input` up to the end of the next event, or all of them, and then returns `None`.
+    pub fn next(&mut self, input: &mut Bytes) -> Result<Option<Frame>, EventTooLarge> {
+        Ok(match self {
+            Self::Sse(parser) => parser.next(input)?.map(Frame::of_stream),
+            Self::Ndjson(parser) => parser.next(input)?.map(Frame::unnamed),
+            Self::Json(parser) => parser.next(input)?.map(Frame::unnamed),
+            Self::Undecided => {
+                let start = strip_bom(input).trim_ascii_start();
+                match start.first() {
+                    None => {
+                        input.clear();
+                        return Ok(None);
+                    }
+                    Some(b'{' | b'[') => *self = Self::json(),
+                    Some(_) => *self = Self::sse(),
+                }
+                return self.next(input);
+            }
+        })
+    }
+
+    /// Returns what the end of the body left. `is_delimited`: all of the body has come.
+    pub fn finish(&mut self, is_delimited: bool) -> Rest {
+        let frame = match self {
+            Self::Sse(parser) => parser.take_unfinished().map(Frame::of_stream),
+            Self::Ndjson(parser) => parser.take_unfinished().map(Frame::unnamed),
+            Self::Json(parser) => parser.take_unfinished().map(Frame::unnamed),
+            Self::Undecided => None,
+        };
+        match frame {
+            None => Rest::Nothing,
+            Some(frame) if frame.is_whole(is_delimited && matches!(self, Self::Sse(_))) => {
+                Rest::Frame(frame)
+            }
+            Some(_) => Rest::Cut,
+        }
+    }
+}
+
+impl Frame {
+    fn of_stream(event: sse::SseEvent) -> Self {
+        Self { name: event.name, data: sse::to_text(event.data), is_bare: event.is_bare }
+    }
+
+    /// Whether an event whose end did not come is whole nevertheless: JSON that can have no continuation, or any text that
+    /// the server has finished and that is not the beginning of JSON.
+    fn is_whole(&self, is_finished: bool) -> bool {
+        let data = self.data.trim();
+        let is_enclosed = data.starts_with(['{', '[', '"']);
+        match event::is_json(data) {
+            true => is_enclosed || is_finished || self.name.is_empty(),
+            false => event::is_done(data) || (is_finished && !is_enclosed),
+        }
+    }
+}

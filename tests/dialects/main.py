@@ -1,0 +1,110 @@
+#!/usr/bin/env python3
+"""Tests the dialects of AI APIs with what the real packages write: main.py BINARY CACHE [WORD…]
+
+The programs of `servers/` answer with the types, encoders, helpers and servers of the vendors' own packages, and the
+official client libraries must accept them as servers (clients.py). The gateway stands in front of each (apis.py), and
+what it publishes for a normal reply, a tool call, a refusal, an error, a cut, and so on is compared with a table
+(cases.py). With words, only APIs whose name has one of them are asked.
+
+Packages from PyPI and npm are installed in CACHE, in the versions of requirements.txt and package.json.
+"""
+
+import argparse
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "applications"))
+
+import packages  # noqa: E402
+import processes  # noqa: E402
+
+PYTHON_SERVERS = {
+    "models": ["openai_api", "anthropic_api", "gemini_api", "ollama_api"],
+    "agents": ["ag_ui_api", "pydantic_ai_app", "langserve_app"],
+}
+NODE_SERVERS = {"ai_sdk": "ai_sdk.mjs", "ag_ui": "ag_ui.mjs", "langgraph_js": "langgraph.mjs"}
+
+
+class Servers:
+    """The programs of `servers/`, copied into a folder where Node finds the packages."""
+
+    def __init__(self, stack, folder, node):
+        self.folder = shutil.copytree(HERE / "servers", folder / "servers")
+        (self.folder / "node_modules").symlink_to(node / "node_modules")
+        self.stack, self.ports, self.processes = stack, {}, {}
+
+    def start(self, names):
+        for name in names:
+            self.ports[name] = port = processes.free_port()
+            self.processes[name] = self.stack.start(name, self.command(name, port), self.folder, PORT=str(port))
+        for name in names:
+            self.processes[name].wait_for_port(self.ports[name])
+
+    def command(self, name, port):
+        if name in PYTHON_SERVERS:
+            return [sys.executable, "model_apis.py", *PYTHON_SERVERS[name]]
+        if name in NODE_SERVERS:
+            return ["node", NODE_SERVERS[name]]
+        # The server of LangGraph for development needs neither a licence nor an account.
+        program = Path(sys.executable).with_name("langgraph")
+        return [program, "dev", "--no-browser", "--no-reload", "--host", "127.0.0.1", "--port", port]
+
+    def url(self, name):
+        return f"http://127.0.0.1:{self.ports[name]}"
+
+
+def ask_directly(servers):
+    """The official client libraries accept the servers."""
+    import clients
+
+    with ThreadPoolExecutor() as threads:
+        asked = [(ask, threads.submit(ask, servers.url("models"))) for ask in clients.ALL]
+        for ask, future in asked:
+            future.result()
+            print(f"ok: the client library accepts {ask.__name__}", flush=True)
+
+
+def parse():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("binary", type=Path)
+    parser.add_argument("cache", type=Path)
+    parser.add_argument("words", nargs="*")
+    return parser.parse_args()
+
+
+def main():
+    options = parse()
+    cache = options.cache.resolve()
+    venv = packages.python(cache / "dialects-venv", HERE / "requirements.txt")
+    if Path(sys.prefix) != venv:
+        os.execv(venv / "bin" / "python", [str(venv / "bin" / "python"), *sys.argv])
+    names = list(PYTHON_SERVERS)
+    node = cache / "dialects-node"
+    if shutil.which("npm"):
+        packages.node(node, HERE / "package.json")
+        names += NODE_SERVERS
+    else:
+        print("SKIPPED: npm is not installed, so the packages of Node were NOT tested")
+    with tempfile.TemporaryDirectory() as folder, processes.Stack(Path(folder) / "logs") as stack:
+        try:
+            servers = Servers(stack, Path(folder), node)
+            began = time.monotonic()
+            servers.start([*names, "langgraph"])
+            print(f"The servers listen ({time.monotonic() - began:.1f} s)", flush=True)
+            ask_directly(servers)
+        except BaseException:
+            print(stack.logs(), flush=True)
+            raise
+
+
+if __name__ == "__main__":
+    # When this process is terminated, it stops the processes that it has started.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    main()
