@@ -28,6 +28,7 @@ mod limits;
 mod load;
 mod mistakes;
 mod notices;
+mod proxy;
 mod raw_value;
 mod redis_url;
 #[cfg(test)]

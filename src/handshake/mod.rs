@@ -23,7 +23,6 @@ pub mod upgrade;
 mod tests;
 
 pub use attempt::HandshakeAttempt;
-pub use plain_request::RequestAdmission;
 pub use rejection::{Rejection, json_error};
 pub use routes::{Found, Routes};
 

@@ -31,6 +31,7 @@ mod json_values;
 mod message;
 mod ndjson;
 mod payload;
+mod plain_request;
 mod pool;
 mod queue;
 mod reply;
@@ -52,6 +53,8 @@ use gate::PendingRequest;
 pub use gate::{InFlightPermit, TaskPermit};
 use message::user_in_template;
 pub use message::{Message, QueueState, RelayError, SocketRequest};
+pub use plain_request::{PlainRequest, RequestEnd};
+pub use pool::{BalanceKey, Pool, ReplicaLoad};
 pub use reply::{Accepted, Reply, ReplyBroken, ReplyEvent, ReplySource};
 use response::RelayResponse;
 #[cfg(feature = "internals")]
@@ -263,18 +266,22 @@ impl Upstreams {
 }
 
 impl Upstreams {
-    /// Returns the URL at a WebSocket upstream for a client's request that is no handshake, and the headers that the
-    /// gateway sets on it. `None` = a value has no place in the URL.
+    /// Returns the replicas of an upstream for clients' requests that are no handshakes.
+    pub fn pool(&self, name: &str) -> Option<&Pool> {
+        self.shared.get(name).map(|upstream| &upstream.gate.pool)
+    }
+
+    /// Returns the URL of a replica of a WebSocket upstream for a client's request that is no handshake, and the headers
+    /// that the gateway sets on it. `None` = a value has no place in the URL.
     pub fn request_head(
         &self,
         name: &str,
+        replica: usize,
         request: &SocketRequest<'_>,
         handshake: &ClientHandshake,
     ) -> Option<(Uri, HeaderMap)> {
-        let upstream = self.shared.get(name)?;
-        match &upstream.config.kind {
+        match &self.shared.get(name)?.config.kind {
             UpstreamKind::WebSocket(config) => {
-                let replica = upstream.gate.replica(request.log_fields(), request.sender);
                 websocket::request_head(config.urls.get(replica)?, request, handshake)
             }
             _ => None,

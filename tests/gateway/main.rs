@@ -41,6 +41,7 @@ mod pass;
 mod paths;
 mod plain_requests;
 mod presence;
+mod proxied_replicas;
 mod proxy;
 mod proxy_answers;
 mod proxy_messages;

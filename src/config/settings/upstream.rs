@@ -42,7 +42,8 @@ pub enum Balance {
     Least,
     /// The same one for everything of a channel; without a channel as for [`Balance::User`].
     Channel,
-    /// The same one for everything of a user, or of the anonymous clients of one address.
+    /// The same one for everything of a user, or of the anonymous clients of one address. For the proxy, to which
+    /// everybody is anonymous, it is called `"address"`.
     User,
 }
 
