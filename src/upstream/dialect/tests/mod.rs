@@ -30,7 +30,7 @@ fn read_in_pieces(
     body: &[u8],
     size: usize,
 ) -> Read {
-    let metrics = UpstreamMetrics::new("test", 1).into();
+    let metrics = UpstreamMetrics::new("test").into();
     let mut translation = Translation::new(dialect, publish, &metrics, "t").expect("a dialect");
     let mut frames = Vec::new();
     for piece in body.chunks(size) {
