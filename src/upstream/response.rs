@@ -25,6 +25,8 @@ use crate::telemetry::upstreams::UpstreamMetrics;
 const MAX_BYTES: usize = 1024 * 1024;
 /// The longest time to wait that clients are told, in seconds.
 const MAX_RETRY_AFTER: u64 = 24 * 60 * 60;
+/// The header of AI SDK 4, whose `Content-Type` is `text/plain`.
+const DATA_STREAM: &str = "x-vercel-ai-data-stream";
 /// The most of a redirect's target that is logged.
 const MAX_LOCATION_CHARS: usize = 200;
 const REJECTED: &str = "the service rejected the message";
@@ -137,6 +139,9 @@ fn stream_format(response: &Response<Incoming>, dialect: Dialect) -> Option<Form
     if has_no_body || response.body().is_end_stream() {
         return None;
     }
+    if dialect != Dialect::Events && response.headers().contains_key(DATA_STREAM) {
+        return Some(Format::data_stream());
+    }
     match media_type(response.headers()).as_str() {
         "text/event-stream" => Some(Format::sse()),
         "application/x-ndjson" | "application/ndjson" | "application/jsonl" => {
@@ -144,6 +149,8 @@ fn stream_format(response: &Response<Incoming>, dialect: Dialect) -> Option<Form
         }
         _ if dialect == Dialect::Events || response.status() != StatusCode::OK => None,
         "application/json" => Some(Format::json()),
+        // Backends that write a data stream of the AI SDK by themselves may lack its header.
+        "text/plain" if dialect == Dialect::AiSdk => Some(Format::data_stream()),
         _ => Some(Format::Undecided),
     }
 }

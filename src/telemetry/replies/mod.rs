@@ -182,17 +182,12 @@ impl ReplyMetrics {
         if end == GenerationEnd::Completed {
             debug!(
                 event = "generation_ended",
-                channel, route, outcome, task_id, "a reply is complete"
+                channel, route, outcome, task_id, "a reply has ended"
             );
         } else {
             info!(
                 event = "generation_ended",
-                channel,
-                route,
-                outcome,
-                reason,
-                task_id,
-                "a reply has ended before it was complete"
+                channel, route, outcome, reason, task_id, "a reply has ended"
             );
         }
     }

@@ -13,6 +13,9 @@ use super::item::Failure;
 const MAX_TEXT_CHARS: usize = 500;
 const MAX_CODE_CHARS: usize = 100;
 
+/// How deep an error may lie in others.
+const MAX_DEPTH: u8 = 4;
+
 const NO_TEXT: &str = "the service failed while it replied";
 
 /// The members by which APIs say what went wrong.
@@ -47,7 +50,8 @@ struct Members<'a> {
 impl Failure {
     /// Reads the data of a failed stream: a text, or JSON of any form.
     pub fn read(data: &str) -> Self {
-        let read = Self::of_json(data).or_else(|| Self::of_text(data));
+        let is_json = crate::protocol::json_text(data).is_some();
+        let read = if is_json { Self::of_json(data) } else { Self::of_text(data) };
         read.unwrap_or_default().or_text(NO_TEXT)
     }
 
@@ -70,13 +74,18 @@ impl Failure {
         self
     }
 
-    fn of_value(json: &RawValue, depth: usize) -> Self {
+    fn of_value(json: &RawValue, depth: u8) -> Self {
         let members: Option<Members<'_>> =
             json.get().starts_with('{').then(|| serde_json::from_str(json.get()).ok()).flatten();
         let Some(members) = members else {
-            return Self { code: None, text: faults::text(json) };
+            // Gemini puts its error into a list.
+            return match serde_json::from_str::<[&RawValue; 1]>(json.get()) {
+                Ok([only]) if depth < MAX_DEPTH => Self::of_value(only, depth + 1),
+                _ => Self { code: None, text: faults::text(json) },
+            };
         };
-        let inner = members.error.filter(|_| depth < 4).map(|json| Self::of_value(json, depth + 1));
+        let inner =
+            members.error.filter(|_| depth < MAX_DEPTH).map(|json| Self::of_value(json, depth + 1));
         let (inner_code, inner_text) = match inner {
             Some(inner) => (inner.code, Some(inner.text).filter(|text| !text.is_empty())),
             None => (None, None),
@@ -133,8 +142,10 @@ impl Members<'_> {
     /// Words before numbers, because they say more.
     fn own_code(&self) -> Option<String> {
         let code = self.code.and_then(Escaped::of_string).filter(|code| !code.is_empty());
-        let kind =
-            self.kind.filled().filter(|kind| !matches!(kind.as_str(), "error" | "about:blank"));
+        let kind = self
+            .kind
+            .filled()
+            .filter(|kind| !matches!(kind.as_str(), "error" | "RUN_ERROR" | "about:blank"));
         let word = code.or_else(|| self.status.filled()).or(kind);
         let number = || {
             let code = self.code.map(RawValue::get).filter(|json| *json != "null");

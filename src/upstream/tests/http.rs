@@ -274,7 +274,7 @@ async fn a_hanging_upstream_times_out_and_is_not_retried() {
     let server = Server::start([Script::hanging("HTTP/1.1 200")]).await;
     let mut config = with_retries(&server, 3);
     config.timeout = Duration::from_secs(1);
-    assert_eq!(outcome(&upstreams(config)).await, Err(RelayError::Unavailable));
+    assert_eq!(outcome(&upstreams(config)).await, Err(RelayError::TimedOut));
     server.wait_for_abandoned(1).await;
     assert_eq!(server.request_count(), 1);
 }
@@ -334,7 +334,8 @@ async fn a_probe_closes_the_circuit() {
         assert_eq!(outcome(&upstreams).await, Err(RelayError::Unavailable));
     }
     server.set_script(Script::answer("429 Slower", JSON, ""));
-    assert_eq!(outcome(&upstreams).await, Err(RelayError::Busy));
+    let limited = RelayError::Limited(Box::new(Limited { failure: None, retry_after: None }));
+    assert_eq!(outcome(&upstreams).await, Err(limited));
     server.set_script(Script::answer("200 OK", JSON, ""));
     let (one, two) = tokio::join!(outcome(&upstreams), outcome(&upstreams));
     assert!(one.is_ok() && two.is_ok(), "closed: both are sent");
@@ -441,7 +442,7 @@ async fn refusals_say_why_and_when_to_come_back() {
         (
             JSON,
             r#"{"text":["May not be blank.","Too short."],"non_field_errors":["No."]}"#,
-            rejected(None, "text: May not be blank.; Too short.; No."),
+            rejected(None, "No.; text: May not be blank.; Too short."),
         ),
         (
             problem,

@@ -356,5 +356,5 @@ async fn responses_that_open_no_socket() {
     let server = Server::start([Script::hanging("")]).await;
     let mut config = socket_to(server.port);
     config.timeout = Duration::from_millis(100);
-    assert_eq!(open(config).await.err(), Some(RelayError::Unavailable));
+    assert_eq!(open(config).await.err(), Some(RelayError::TimedOut));
 }
