@@ -1,6 +1,6 @@
 //! Upstreams: requests, replies, retries and circuits.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use hyper::header::HeaderValue;
@@ -9,7 +9,7 @@ use tracing::{debug, info, warn};
 
 use super::definitions::{self, Configured, UPSTREAM, Values, buckets, metrics, millis, words};
 use super::log::{ConnectionFields, MessageFields, connection_event, message_event};
-use crate::protocol::{ChannelName, label_enum};
+use crate::protocol::{ChannelName, Dialect, label_enum};
 
 const REPLICA: Values = Values::Fixed("the number of the URL in `urls`, from 0");
 
@@ -132,6 +132,8 @@ pub struct UpstreamMetrics {
     replicas: Box<[ReplicaMetrics]>,
     /// Whether a wrong `Content-Type` was reported.
     is_mismatch_reported: AtomicBool,
+    /// A bit for each dialect that was found in its replies.
+    dialects_found: AtomicU32,
 }
 
 /// The metrics of one of several URLs.
@@ -173,6 +175,7 @@ impl UpstreamMetrics {
             circuit: CIRCUIT_OPEN.at([upstream.clone()]),
             replicas: (0..replicas).map(replica).collect(),
             is_mismatch_reported: AtomicBool::new(false),
+            dialects_found: AtomicU32::new(0),
         };
         metrics.circuit.set(0.0);
         metrics
@@ -270,6 +273,20 @@ impl UpstreamMetrics {
             content_type,
             looks_like,
             "the body of an upstream's answer does not look like its Content-Type; it is not read as a reply"
+        );
+    }
+
+    /// The dialect of a reply was found out. Reported once for each.
+    pub fn dialect_found(&self, dialect: Dialect) {
+        let bit = 1 << dialect as u32;
+        if self.dialects_found.fetch_or(bit, Ordering::Relaxed) & bit != 0 {
+            return;
+        }
+        info!(
+            event = "upstream_dialect_found",
+            upstream = &*self.name,
+            dialect = dialect.label(),
+            "found out which dialect an upstream streams in"
         );
     }
 

@@ -6,10 +6,16 @@
 //! The end of a body proves nothing, because a stream that breaks off can end like one that is whole. Each API has a
 //! proof of its own, and a reply without it is lost.
 
+mod anthropic;
+mod choices;
+mod detection;
 mod escaped;
 mod failure;
+mod gemini;
 mod item;
+mod ollama;
 mod openai_chat;
+mod openai_responses;
 mod publication;
 mod summary;
 #[cfg(test)]
@@ -17,6 +23,7 @@ mod tests;
 mod tool_calls;
 mod translation;
 
+pub(super) use detection::{detect, dialect_of_headers};
 pub use item::Failure;
 use item::{Item, NotJson, Progress};
 pub use summary::ReplySummary;
@@ -50,6 +57,10 @@ trait Reader {
 fn reader(dialect: Dialect) -> Option<Box<dyn Reader>> {
     Some(match dialect {
         Dialect::OpenaiChat => Box::new(openai_chat::OpenaiChat::default()),
+        Dialect::OpenaiResponses => Box::new(openai_responses::OpenaiResponses::default()),
+        Dialect::Anthropic => Box::new(anthropic::Anthropic::default()),
+        Dialect::Gemini => Box::new(gemini::Gemini::default()),
+        Dialect::Ollama => Box::new(ollama::Ollama::default()),
         _ => return None,
     })
 }
